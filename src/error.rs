@@ -1,0 +1,161 @@
+//! The one error of the crate: what was being done, where, and what stopped it.
+//!
+//! `Err` means that a session or a client cannot go on. One seat's failure inside a running
+//! session is an [`Outcome`](crate::transfer::Outcome), and a broken invariant is a panic.
+
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+/// Result with the crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why something could not go on.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system refused.
+    Io {
+        /// What was being done, as a clause: `open the file`.
+        doing: &'static str,
+        /// The path or address.
+        at: String,
+        /// The system's own word.
+        source: io::Error,
+    },
+    /// A peer said something that the protocol does not allow.
+    Protocol {
+        /// Whose message, an address or a path.
+        from: String,
+        /// What was wrong, with the value.
+        what: String,
+    },
+    /// A deadline passed.
+    TimedOut {
+        /// The phase whose deadline it was.
+        phase: Phase,
+        /// The address.
+        at: String,
+        /// How long it was waited.
+        after: Duration,
+    },
+    /// The other side, or a rule of ours, said no.
+    Refused {
+        /// Who refused, an address or a path.
+        by: String,
+        /// Its reason, as one clause.
+        reason: String,
+    },
+    /// The muster ended without enough clients.
+    NotEnough {
+        /// How many were ready and how many were wanted.
+        reason: String,
+    },
+    /// The file on disk is not the file that was offered any more.
+    SourceChanged {
+        /// The file.
+        at: String,
+        /// What changed.
+        what: String,
+    },
+    /// The received bytes have another digest.
+    Corrupt {
+        /// The file and the digests.
+        what: String,
+    },
+    /// The user stopped it.
+    Interrupted,
+}
+
+/// A stretch of a conversation that has its own deadline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Phase {
+    /// Reaching the server.
+    Connect,
+    /// The first bytes of a connection.
+    Greet,
+    /// JOIN to OFFER.
+    Offer,
+    /// OFFER to READY.
+    Ready,
+    /// Waiting at the gate.
+    Muster,
+    /// Release to last byte.
+    Transfer,
+    /// Last byte to receipt.
+    Receipt,
+}
+
+impl Error {
+    /// Makes an [`Error::Io`], for `map_err`.
+    pub fn io(doing: &'static str, at: impl fmt::Display) -> impl FnOnce(io::Error) -> Self {
+        let at = at.to_string();
+        move |source| Self::Io { doing, at, source }
+    }
+
+    /// Makes an [`Error::Protocol`].
+    pub fn protocol(from: impl fmt::Display, what: impl Into<String>) -> Self {
+        Self::Protocol {
+            from: from.to_string(),
+            what: what.into(),
+        }
+    }
+
+    /// Makes an [`Error::Refused`].
+    pub fn refused(by: impl fmt::Display, reason: impl Into<String>) -> Self {
+        Self::Refused {
+            by: by.to_string(),
+            reason: reason.into(),
+        }
+    }
+
+    /// Reading with a deadline fails with one of two kinds, by platform; both mean the deadline.
+    pub fn is_timeout(error: &io::Error) -> bool {
+        matches!(
+            error.kind(),
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
+        )
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io { doing, at, source } => write!(f, "cannot {doing} ({at}): {source}"),
+            Self::Protocol { from, what } => write!(f, "{from} broke the protocol: {what}"),
+            Self::TimedOut { phase, at, after } => {
+                write!(f, "no {phase} from {at} within {} s", after.as_secs_f64())
+            }
+            Self::Refused { by, reason } => write!(f, "{by} refused: {reason}"),
+            Self::NotEnough { reason } => {
+                write!(f, "the muster ended without enough clients: {reason}")
+            }
+            Self::SourceChanged { at, what } => write!(f, "the source changed ({at}): {what}"),
+            Self::Corrupt { what } => write!(f, "the copy is not the file: {what}"),
+            Self::Interrupted => f.write_str("interrupted"),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Io { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Connect => "connection",
+            Self::Greet => "greeting",
+            Self::Offer => "offer",
+            Self::Ready => "READY",
+            Self::Muster => "sign of life at the gate",
+            Self::Transfer => "progress of the transfer",
+            Self::Receipt => "receipt",
+        })
+    }
+}

@@ -1,0 +1,20 @@
+//! gatecast sends one file to many machines at the same instant, proves that every copy is
+//! right, and shows exactly what each one got.
+//!
+//! Modules stand in floors; imports go down only.
+
+// Floor 0: the shared words.
+pub mod units;
+
+pub mod digest;
+
+pub mod text;
+
+pub mod session;
+
+pub mod transfer;
+
+pub mod error;
+
+// Floor 1: bytes to messages and back.
+pub mod proto;

@@ -1,0 +1,3 @@
+//! The `gatecast` program.
+
+fn main() {}

@@ -1,0 +1,6 @@
+//! Bytes to messages and back, and state machines fed with the time: no sockets, no files, no
+//! threads, no clocks. `clippy.toml` names what is denied here, and the compiler holds us to it.
+//!
+//! Codecs have `encode` and `decode`; whatever a decoder gets wrong is an `Err` that says what.
+
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]

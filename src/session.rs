@@ -1,0 +1,151 @@
+//! What a session is: one release of one file to a fixed number of seats.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::digest::Digest;
+use crate::text::FileName;
+
+/// A session's number: random, so that a stale or foreign message cannot name a running one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId(pub u64);
+
+/// A client's place in a session, 1 to N.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SeatId(pub u16);
+
+/// The way the bytes travel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Via {
+    /// The client's own TCP connection.
+    Tcp,
+    /// Reliable UDP, to each client.
+    Udp,
+    /// UDP as it is: measured, not repaired.
+    Raw,
+    /// One UDP stream for all clients.
+    Multicast,
+    /// BitTorrent among the clients.
+    Swarm,
+    /// HTTP/1.1.
+    Http,
+}
+
+/// The file that a session sends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileInfo {
+    /// Its name, one path component.
+    pub name: FileName,
+    /// Its length.
+    pub bytes: u64,
+    /// Its SHA-1.
+    pub sha1: Digest,
+}
+
+/// Text that is no via, session or seat.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParseError(&'static str);
+
+/// Most seats of one session. A thread each: 1000 are measured, and the rest is headroom.
+pub const MAX_SEATS: u16 = 10_000;
+
+impl Via {
+    /// All ways, in the order in which help and tables name them.
+    pub const ALL: [Self; 6] = [
+        Self::Tcp,
+        Self::Udp,
+        Self::Raw,
+        Self::Multicast,
+        Self::Swarm,
+        Self::Http,
+    ];
+
+    /// The word on the command line, in messages and in logs.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Raw => "raw",
+            Self::Multicast => "multicast",
+            Self::Swarm => "swarm",
+            Self::Http => "http",
+        }
+    }
+}
+
+impl fmt::Display for Via {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.word())
+    }
+}
+
+impl FromStr for Via {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        Self::ALL
+            .into_iter()
+            .find(|via| via.word() == text)
+            .ok_or(ParseError(
+                "a way is tcp, udp, raw, multicast, swarm or http",
+            ))
+    }
+}
+
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl FromStr for SessionId {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let wrong = ParseError("a session is 16 lower-case hexadecimal digits");
+        let digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        if text.len() != 16 || !text.bytes().all(digit) {
+            return Err(wrong);
+        }
+        u64::from_str_radix(text, 16).map(Self).map_err(|_| wrong)
+    }
+}
+
+impl fmt::Display for SeatId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+impl fmt::Display for ParseError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl std::error::Error for ParseError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_read_back() {
+        for via in Via::ALL {
+            assert_eq!(via.word().parse(), Ok(via));
+        }
+        assert!("TCP".parse::<Via>().is_err());
+        let id = SessionId(0x00ab_cdef_0123_4567);
+        assert_eq!(id.to_string(), "00abcdef01234567");
+        assert_eq!(id.to_string().parse(), Ok(id));
+        for text in [
+            "",
+            "abc",
+            "+0abcdef01234567",
+            "00ABCDEF01234567",
+            "00abcdef012345678",
+        ] {
+            assert!(text.parse::<SessionId>().is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! Text from outside, made safe to show and to log, and the two names that peers give us.
+//!
+//! Whatever a peer sends is bytes until it passes here. [`escape`] is the one way by which such
+//! text reaches a terminal, a log line or a table; [`FileName`] is the one type that opens or
+//! creates files, and only [`FileName::new`] makes it.
+
+use std::fmt;
+
+/// A file name that is one path component and nothing else: at most 255 bytes of UTF-8, without
+/// separators, controls or direction marks, and neither `.` nor `..`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FileName(String);
+
+/// What a client calls itself: at most 64 bytes of UTF-8 of any kind, shown escaped.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ClientName(String);
+
+/// Why a name was refused; shown with the name, escaped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NameError {
+    name: String,
+    why: &'static str,
+}
+
+/// Longest file name, bytes: what every common file system takes for one component.
+pub const FILE_NAME_MAX: usize = 255;
+
+/// Longest client name, bytes.
+pub const CLIENT_NAME_MAX: usize = 64;
+
+impl FileName {
+    /// Checks `name`.
+    ///
+    /// # Errors
+    /// Anything that is not one harmless path component.
+    pub fn new(name: &str) -> Result<Self, NameError> {
+        let refuse = |why| Err(NameError::new(name, why));
+        match name {
+            "" => return refuse("it is empty"),
+            "." | ".." => return refuse("it names a folder"),
+            _ if name.len() > FILE_NAME_MAX => return refuse("it is longer than 255 bytes"),
+            _ => {}
+        }
+        if name.contains(['/', '\\']) {
+            return refuse("it holds a path separator");
+        }
+        if name.chars().any(is_unsafe) {
+            return refuse("it holds a control character or direction mark");
+        }
+        Ok(Self(name.to_owned()))
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl ClientName {
+    /// Checks `name`.
+    ///
+    /// # Errors
+    /// An empty name, or one over [`CLIENT_NAME_MAX`] bytes.
+    pub fn new(name: &str) -> Result<Self, NameError> {
+        match name.len() {
+            0 => Err(NameError::new(name, "it is empty")),
+            1..=CLIENT_NAME_MAX => Ok(Self(name.to_owned())),
+            _ => Err(NameError::new(name, "it is longer than 64 bytes")),
+        }
+    }
+
+    /// The name as the client sent it, not safe to show.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// `text` with every character that could forge a line, a column or a screen written as
+/// `\u{..}`: C0, DEL, C1, line and paragraph separators, direction marks, `\` and `|`.
+///
+/// [`unescape`] gives the text back.
+pub fn escape(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for ch in text.chars() {
+        if is_unsafe(ch) || ch == '\\' || ch == '|' {
+            shown.extend(ch.escape_unicode());
+        } else {
+            shown.push(ch);
+        }
+    }
+    shown
+}
+
+/// Undoes [`escape`]; `None` when `shown` holds an escape that `escape` does not write.
+pub fn unescape(shown: &str) -> Option<String> {
+    let mut text = String::with_capacity(shown.len());
+    let mut rest = shown;
+    while let Some(at) = rest.find('\\') {
+        text.push_str(&rest[..at]);
+        let (digits, after) = rest[at..].strip_prefix("\\u{")?.split_once('}')?;
+        if digits.is_empty() || digits.len() > 6 || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return None;
+        }
+        text.push(char::from_u32(u32::from_str_radix(digits, 16).ok()?)?);
+        rest = after;
+    }
+    text.push_str(rest);
+    Some(text)
+}
+
+/// True for characters that move a cursor, end a line or turn the direction of text.
+fn is_unsafe(ch: char) -> bool {
+    ch.is_control()
+        || matches!(ch, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+}
+
+impl NameError {
+    fn new(name: &str, why: &'static str) -> Self {
+        let mut shown: String = escape(name).chars().take(80).collect();
+        if shown.len() < name.len() {
+            shown.push_str("...");
+        }
+        Self { name: shown, why }
+    }
+}
+
+impl fmt::Display for NameError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the name '{}' is refused: {}", self.name, self.why)
+    }
+}
+
+impl std::error::Error for NameError {}
+
+impl fmt::Display for FileName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&escape(&self.0))
+    }
+}
+
+impl fmt::Display for ClientName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&escape(&self.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_one_plain_component_is_a_file_name() {
+        let hostile = [
+            "",
+            ".",
+            "..",
+            "/etc/passwd",
+            "a/b",
+            "../x",
+            "a\\b",
+            "C:\\x",
+            "a\0b",
+            "a\nb",
+            "\u{1b}[2J",
+            "a\u{9b}b",
+            "\u{202e}gpj.exe",
+            "a\u{2028}b",
+            &"x".repeat(256),
+        ];
+        for name in hostile {
+            let error = FileName::new(name).expect_err(name).to_string();
+            assert!(!error.chars().any(char::is_control), "{error:?}");
+        }
+        for name in [
+            "a",
+            "...",
+            "..a",
+            "100 MB.bin",
+            "-rf",
+            "%2e%2e",
+            "$(reboot)",
+            "niño.mp4",
+            &"x".repeat(255),
+        ] {
+            assert_eq!(FileName::new(name).expect(name).as_str(), name);
+        }
+    }
+
+    #[test]
+    fn client_names_may_hold_anything_but_are_shown_escaped() {
+        let name = ClientName::new("\u{1b}[2J<b>|\r\n").expect("short");
+        assert_eq!(name.to_string(), "\\u{1b}[2J<b>\\u{7c}\\u{d}\\u{a}");
+        assert!(ClientName::new("").is_err());
+        assert!(ClientName::new(&"n".repeat(64)).is_ok());
+        assert!(ClientName::new(&"n".repeat(65)).is_err());
+    }
+
+    #[test]
+    fn escaping_is_undone_exactly_and_forgeries_are_seen() {
+        for text in [
+            "",
+            "plain",
+            "a | b",
+            "\\u{41}",
+            "\u{9b}\u{85}\n",
+            "ñ→🎥",
+            "\u{2066}x\u{2069}",
+        ] {
+            let shown = escape(text);
+            assert!(!shown.contains(['\n', '|', '\u{9b}']), "{shown}");
+            assert_eq!(unescape(&shown).as_deref(), Some(text));
+        }
+        for forged in [
+            "\\",
+            "\\n",
+            "\\u{}",
+            "\\u{110000}",
+            "\\u{+1}",
+            "\\u{12",
+            "\\u{0000041}",
+        ] {
+            assert_eq!(unescape(forged), None, "{forged}");
+        }
+    }
+}

@@ -1,0 +1,348 @@
+//! How one seat's bytes moved, and the record of a whole session.
+//!
+//! A seat's failure is data here ([`Outcome`]), never an error that ends the session. Every
+//! figure that was not observed is `None`, shown as `-`, never as zero. Client times come from
+//! the client's clock and server times from the server's; they are never mixed.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::str::FromStr;
+use std::time::Duration;
+
+use time::OffsetDateTime;
+
+use crate::session::FileInfo;
+use crate::session::SeatId;
+use crate::session::SessionId;
+use crate::session::Via;
+use crate::units::Moment;
+use crate::units::mbit_per_second;
+use crate::units::micros;
+
+/// How a transfer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Outcome {
+    /// Every byte arrived.
+    Complete,
+    /// The transfer ended before the last byte.
+    Cut,
+    /// Every byte arrived and the digest is another.
+    Corrupt,
+    /// A deadline passed.
+    TimedOut,
+    /// The client was refused, or left before the release.
+    Refused,
+}
+
+/// Names the clock that a [`Moment`] was read from: equal ids mean comparable moments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ClockId(pub u64);
+
+/// One seat's transfer, as the session log holds it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Transfer {
+    /// The seat.
+    pub seat: SeatId,
+    /// What the client calls itself; not escaped.
+    pub name: String,
+    /// The client's address.
+    pub client: Option<SocketAddr>,
+    /// The server's address.
+    pub server: Option<SocketAddr>,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Why, when it is not simply complete; not escaped.
+    pub reason: Option<String>,
+    /// True when the client attested the file's own digest of what it stored; `None` when this
+    /// kind of client cannot attest.
+    pub verified: Option<bool>,
+    /// Payload bytes that the client received in this session.
+    pub bytes_client: Option<u64>,
+    /// Payload bytes that the server sent in this session.
+    pub bytes_server: Option<u64>,
+    /// Bytes that the client already had from an earlier session.
+    pub bytes_resumed: u64,
+    /// GO to the last byte, by the client's clock.
+    pub seconds_client: Option<Duration>,
+    /// Release to the client's LAST, by the server's clock.
+    pub seconds_server: Option<Duration>,
+    /// Release to the client's word that the digest is known, by the server's clock; on a
+    /// client's own record, GO to the digest.
+    pub seconds_verified: Option<Duration>,
+    /// GO to the file being safe on disk (fsync), by the client's clock.
+    pub seconds_durable: Option<Duration>,
+    /// Release to this seat's thread having left the barrier, server's clock.
+    pub woke: Option<Duration>,
+    /// Release to the first payload byte written, server's clock.
+    pub first_server: Option<Duration>,
+    /// The first payload byte read, by the client's clock.
+    pub first_client: Option<(ClockId, Moment)>,
+    /// What a way counts beyond bytes.
+    pub counts: Counts,
+}
+
+/// Counters that only some ways have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Datagrams lost.
+    pub lost: Option<u64>,
+    /// Datagrams received more than once.
+    pub duplicate: Option<u64>,
+    /// Datagrams out of order.
+    pub reordered: Option<u64>,
+    /// Inter-arrival jitter (RFC 3550, section 6.4.1), microseconds.
+    pub jitter_us: Option<u64>,
+    /// Payload bytes sent again.
+    pub retransmitted: Option<u64>,
+    /// Payload bytes that came from the server.
+    pub bytes_from_server: Option<u64>,
+    /// Payload bytes that came from other peers.
+    pub bytes_from_peers: Option<u64>,
+}
+
+/// A finished session: what the log holds and every face shows.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Record {
+    /// The session.
+    pub session: SessionId,
+    /// The way the bytes travelled.
+    pub via: Via,
+    /// The file.
+    pub file: FileInfo,
+    /// The number of seats asked for.
+    pub clients: u16,
+    /// When the gate opened, as a label; `None` when it never did.
+    pub released_at: Option<OffsetDateTime>,
+    /// How the server sent, for instance `sendfile, bbr`.
+    pub sender: Option<String>,
+    /// One entry per seat, in seat order, and after them clients that left before the release.
+    pub transfers: Vec<Transfer>,
+}
+
+/// The figures of a whole session.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Global {
+    /// Payload bytes that all clients received.
+    pub bytes: Option<u64>,
+    /// Release to the last LAST.
+    pub seconds: Option<Duration>,
+    /// `bytes` over `seconds`, Mbit/s.
+    pub rate_mbit: Option<f64>,
+    /// Release to the last digest.
+    pub seconds_verified: Option<Duration>,
+}
+
+impl Outcome {
+    /// All outcomes.
+    pub const ALL: [Self; 5] = [
+        Self::Complete,
+        Self::Cut,
+        Self::Corrupt,
+        Self::TimedOut,
+        Self::Refused,
+    ];
+
+    /// The word in logs and documents.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Complete => "complete",
+            Self::Cut => "cut",
+            Self::Corrupt => "corrupt",
+            Self::TimedOut => "timed_out",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+impl Transfer {
+    /// A transfer of which nothing is known yet but who it is for.
+    pub fn new(seat: SeatId, name: impl Into<String>, outcome: Outcome) -> Self {
+        Self {
+            seat,
+            name: name.into(),
+            client: None,
+            server: None,
+            outcome,
+            reason: None,
+            verified: None,
+            bytes_client: None,
+            bytes_server: None,
+            bytes_resumed: 0,
+            seconds_client: None,
+            seconds_server: None,
+            seconds_verified: None,
+            seconds_durable: None,
+            woke: None,
+            first_server: None,
+            first_client: None,
+            counts: Counts::default(),
+        }
+    }
+
+    /// Ends the transfer otherwise than complete.
+    pub fn fail(&mut self, outcome: Outcome, reason: impl Into<String>) {
+        self.outcome = outcome;
+        self.reason = Some(reason.into());
+    }
+
+    /// True when the client holds the whole file and proved it.
+    pub fn is_proven(&self) -> bool {
+        self.outcome == Outcome::Complete && self.verified == Some(true)
+    }
+
+    /// Mbit/s by the client's clock.
+    pub fn rate_client_mbit(&self) -> Option<f64> {
+        mbit_per_second(self.bytes_client?, self.seconds_client?)
+    }
+
+    /// Mbit/s by the server's clock.
+    pub fn rate_server_mbit(&self) -> Option<f64> {
+        mbit_per_second(self.bytes_server?, self.seconds_server?)
+    }
+}
+
+impl Record {
+    /// Last seat's wake-up from the barrier minus first seat's, microseconds.
+    pub fn wake_skew_us(&self) -> Option<u64> {
+        spread(self.transfers.iter().filter_map(|t| t.woke).map(micros))
+    }
+
+    /// Last seat's first payload byte minus first seat's, at the server's writes, microseconds;
+    /// `None` for an empty file.
+    pub fn skew_us(&self) -> Option<u64> {
+        spread(
+            self.transfers
+                .iter()
+                .filter_map(|t| t.first_server)
+                .map(micros),
+        )
+    }
+
+    /// The same at the clients' reads; `None` unless every client that read a first byte did so
+    /// by the same clock.
+    pub fn skew_client_us(&self) -> Option<u64> {
+        let mut firsts = self.transfers.iter().filter(|t| t.first_server.is_some());
+        let clock = firsts.clone().find_map(|t| t.first_client)?.0;
+        firsts
+            .all(|t| t.first_client.is_none_or(|(id, _)| id == clock))
+            .then(|| {
+                spread(
+                    self.transfers
+                        .iter()
+                        .filter_map(|t| Some(t.first_client?.1.0)),
+                )
+            })?
+    }
+
+    /// The figures of the whole session.
+    pub fn global(&self) -> Global {
+        let complete = || {
+            self.transfers
+                .iter()
+                .filter(|t| t.outcome == Outcome::Complete)
+        };
+        let bytes = complete()
+            .filter_map(|t| t.bytes_client.or(t.bytes_server))
+            .reduce(|a, b| a.saturating_add(b));
+        let seconds = complete()
+            .filter_map(|t| t.seconds_server.or(t.seconds_client))
+            .max();
+        Global {
+            bytes,
+            seconds,
+            rate_mbit: bytes
+                .zip(seconds)
+                .and_then(|(bytes, span)| mbit_per_second(bytes, span)),
+            seconds_verified: complete().filter_map(|t| t.seconds_verified).max(),
+        }
+    }
+
+    /// True when as many clients as were asked for hold a proven copy.
+    pub fn all_proven(&self) -> bool {
+        self.proven() == usize::from(self.clients)
+    }
+
+    /// How many clients hold a proven copy.
+    pub fn proven(&self) -> usize {
+        self.transfers.iter().filter(|t| t.is_proven()).count()
+    }
+
+    /// Every identity that does not hold, one sentence each; empty when the numbers add up.
+    pub fn broken_identities(&self) -> Vec<String> {
+        let mut broken = Vec::new();
+        for transfer in &self.transfers {
+            if let Some(sentence) = transfer.broken_identity(&self.file) {
+                broken.push(format!("seat {}: {sentence}", transfer.seat));
+            }
+        }
+        let mut seats: Vec<SeatId> = self
+            .transfers
+            .iter()
+            .filter(|t| t.woke.is_some())
+            .map(|t| t.seat)
+            .collect();
+        seats.sort_unstable();
+        if let Some(pair) = seats.windows(2).find(|pair| pair[0] == pair[1]) {
+            broken.push(format!("seat {} was released twice", pair[0]));
+        }
+        broken
+    }
+}
+
+impl Transfer {
+    fn broken_identity(&self, file: &FileInfo) -> Option<String> {
+        let whole = |side: &str, bytes: u64| {
+            let sum = bytes.saturating_add(self.bytes_resumed);
+            (sum != file.bytes).then(|| {
+                format!(
+                    "complete with {bytes} bytes at the {side} and {} from before, of {}",
+                    self.bytes_resumed, file.bytes
+                )
+            })
+        };
+        if self.outcome == Outcome::Complete {
+            if let Some(sentence) = self.bytes_client.and_then(|bytes| whole("client", bytes)) {
+                return Some(sentence);
+            }
+            let retransmitted =
+                self.counts.retransmitted.is_some() || self.counts.bytes_from_peers.is_some();
+            if let Some(bytes) = self.bytes_server.filter(|_| !retransmitted) {
+                return whole("server", bytes);
+            }
+            return None;
+        }
+        if let (Some(sent), Some(received)) = (self.bytes_server, self.bytes_client)
+            && received > sent
+            && self.counts == Counts::default()
+        {
+            return Some(format!("received {received} bytes of {sent} sent"));
+        }
+        None
+    }
+}
+
+/// Largest minus smallest; `None` of nothing.
+fn spread(values: impl Iterator<Item = u64>) -> Option<u64> {
+    let (low, high) = values.fold(None, |range: Option<(u64, u64)>, value| {
+        let (low, high) = range.unwrap_or((value, value));
+        Some((low.min(value), high.max(value)))
+    })?;
+    Some(high - low)
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.word())
+    }
+}
+
+impl FromStr for Outcome {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        Self::ALL
+            .into_iter()
+            .find(|outcome| outcome.word() == text)
+            .ok_or(())
+    }
+}

@@ -1,0 +1,288 @@
+//! Sizes, rates, durations and moments: how they are typed, held and shown.
+//!
+//! Sizes are typed with an explicit unit (`100MB` = 10^8 bytes, `100MiB` = 100 x 2^20), rates are
+//! decimal bits per second (`100mbit`), durations carry `ms`, `s`, `m` or `h`. Anything else is an
+//! error that names the value. Nothing here knows a clock; [`Moment`] only counts.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// A number of bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Bytes(pub u64);
+
+/// A rate of payload, in bits per second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Rate(pub u64);
+
+/// A point on a process's (or host's) monotonic clock, in microseconds since that clock's epoch.
+///
+/// Two moments compare only when they come from the same clock; wall time is never one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Moment(pub u64);
+
+/// A value on the command line (or in a message) that is not what its place asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnitError {
+    value: String,
+    wanted: &'static str,
+}
+
+impl Moment {
+    /// The time from `earlier` to `self`; zero when `earlier` is the later one.
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_micros(self.0.saturating_sub(earlier.0))
+    }
+
+    /// The moment `span` after this one.
+    pub fn after(self, span: Duration) -> Self {
+        Self(self.0.saturating_add(micros(span)))
+    }
+}
+
+impl Rate {
+    /// The time that `bytes` take at this rate.
+    pub fn time_for(self, bytes: u64) -> Duration {
+        let nanos = u128::from(bytes) * 8 * 1_000_000_000 / u128::from(self.0.max(1));
+        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+    }
+}
+
+/// A duration in whole microseconds, saturating.
+pub fn micros(span: Duration) -> u64 {
+    u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// Megabits (10^6 bits) per second of `bytes` in `span`; `None` when the span is zero.
+pub fn mbit_per_second(bytes: u64, span: Duration) -> Option<f64> {
+    let seconds = span.as_secs_f64();
+    // u64 to f64 is exact to 2^53 bytes, nine petabytes.
+    #[allow(clippy::cast_precision_loss)]
+    (seconds > 0.0).then(|| bytes as f64 * 8.0 / seconds / 1e6)
+}
+
+impl FromStr for Bytes {
+    type Err = UnitError;
+
+    /// Reads `100MB`, `64KiB`, `1.5GB`, `17B`; a bare number is refused, because nobody can see
+    /// which unit was meant.
+    fn from_str(text: &str) -> Result<Self, UnitError> {
+        const UNITS: &[(&str, u64)] = &[
+            ("KiB", 1 << 10),
+            ("MiB", 1 << 20),
+            ("GiB", 1 << 30),
+            ("TiB", 1 << 40),
+            ("kB", 1_000),
+            ("KB", 1_000),
+            ("MB", 1_000_000),
+            ("GB", 1_000_000_000),
+            ("TB", 1_000_000_000_000),
+            ("B", 1),
+        ];
+        scaled(text, UNITS)
+            .map(Self)
+            .ok_or_else(|| UnitError::new(text, "a size such as 100MB, 64KiB or 0B"))
+    }
+}
+
+impl FromStr for Rate {
+    type Err = UnitError;
+
+    /// Reads `100mbit`, `1gbit`, `500kbit`, `9600bit`; zero is refused.
+    fn from_str(text: &str) -> Result<Self, UnitError> {
+        const UNITS: &[(&str, u64)] = &[
+            ("kbit", 1_000),
+            ("mbit", 1_000_000),
+            ("gbit", 1_000_000_000),
+            ("bit", 1),
+        ];
+        scaled(text, UNITS)
+            .filter(|&bits| bits > 0)
+            .map(Self)
+            .ok_or_else(|| UnitError::new(text, "a rate such as 100mbit or 1gbit"))
+    }
+}
+
+/// Reads `60s`, `250ms`, `2m`, `1h`, `1.5s`.
+///
+/// # Errors
+/// A value without a unit, of another unit, or longer than 10 years.
+pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
+    // In nanoseconds, so that the decimal arithmetic is the one of sizes.
+    const UNITS: &[(&str, u64)] = &[
+        ("ms", 1_000_000),
+        ("us", 1_000),
+        ("s", 1_000_000_000),
+        ("m", 60_000_000_000),
+        ("h", 3_600_000_000_000),
+    ];
+    const LONGEST_NS: u64 = 10 * 365 * 24 * 3_600_000_000_000 / 2;
+    scaled(text, UNITS)
+        .filter(|&nanos| nanos <= LONGEST_NS)
+        .map(Duration::from_nanos)
+        .ok_or_else(|| UnitError::new(text, "a duration such as 60s, 250ms or 2m"))
+}
+
+/// `text` as a plain decimal with at most nine decimals, times the unit it ends with.
+fn scaled(text: &str, units: &[(&str, u64)]) -> Option<u64> {
+    let (number, unit) = units
+        .iter()
+        .find_map(|&(name, factor)| Some((text.strip_suffix(name)?, factor)))?;
+    let (whole, decimals) = number.split_once('.').unwrap_or((number, ""));
+    if whole.is_empty() || (number.contains('.') && decimals.is_empty()) || decimals.len() > 9 {
+        return None;
+    }
+    if !(whole.bytes().chain(decimals.bytes())).all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let whole: u64 = whole.parse().ok()?;
+    let mut value = u128::from(whole) * u128::from(unit);
+    if !decimals.is_empty() {
+        let fraction: u64 = decimals.parse().ok()?;
+        let scale = 10_u128.pow(u32::try_from(decimals.len()).ok()?);
+        value += u128::from(fraction) * u128::from(unit) / scale;
+    }
+    u64::try_from(value).ok()
+}
+
+impl UnitError {
+    fn new(value: &str, wanted: &'static str) -> Self {
+        let value = value
+            .chars()
+            .take(60)
+            .flat_map(char::escape_default)
+            .collect();
+        Self { value, wanted }
+    }
+}
+
+impl fmt::Display for UnitError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "'{}' is not {}", self.value, self.wanted)
+    }
+}
+
+impl std::error::Error for UnitError {}
+
+impl fmt::Display for Bytes {
+    /// The largest decimal unit that leaves a whole number or one decimal: `100 MB`, `1.5 kB`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        decimal(
+            f,
+            self.0,
+            &[
+                (1_000_000_000_000, "TB"),
+                (1_000_000_000, "GB"),
+                (1_000_000, "MB"),
+                (1_000, "kB"),
+            ],
+            "B",
+        )
+    }
+}
+
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        decimal(
+            f,
+            self.0,
+            &[
+                (1_000_000_000, "Gbit/s"),
+                (1_000_000, "Mbit/s"),
+                (1_000, "kbit/s"),
+            ],
+            "bit/s",
+        )
+    }
+}
+
+fn decimal(
+    f: &mut fmt::Formatter<'_>,
+    value: u64,
+    units: &[(u64, &str)],
+    small: &str,
+) -> fmt::Result {
+    for &(factor, name) in units {
+        if value >= factor {
+            let tenths = u128::from(value) * 10 / u128::from(factor);
+            return match tenths % 10 {
+                0 => write!(f, "{} {name}", tenths / 10),
+                rest => write!(f, "{}.{rest} {name}", tenths / 10),
+            };
+        }
+    }
+    write!(f, "{value} {small}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_decimal_or_binary_as_typed() {
+        assert_eq!("100MB".parse(), Ok(Bytes(100_000_000)));
+        assert_eq!("100MiB".parse(), Ok(Bytes(104_857_600)));
+        assert_eq!("1.5GB".parse(), Ok(Bytes(1_500_000_000)));
+        assert_eq!("0B".parse(), Ok(Bytes(0)));
+        assert_eq!("18446744073709551615B".parse(), Ok(Bytes(u64::MAX)));
+    }
+
+    #[test]
+    fn a_size_that_cannot_be_meant_is_refused_with_its_value() {
+        for text in [
+            "",
+            "100",
+            "MB",
+            "-1MB",
+            "+1MB",
+            "1e309MB",
+            "1..5MB",
+            ".5MB",
+            "5.MB",
+            "16EiB",
+            "0x10B",
+            "100 MB",
+            "18446744073709551616B",
+            "99999999TB",
+            "1.0000000001GB",
+            "NaNB",
+        ] {
+            let error = text.parse::<Bytes>().expect_err(text);
+            assert!(error.to_string().contains(&format!("'{text}'")), "{error}");
+        }
+    }
+
+    #[test]
+    fn rates_are_bits_and_durations_have_units() {
+        assert_eq!("100mbit".parse(), Ok(Rate(100_000_000)));
+        assert_eq!("9600bit".parse(), Ok(Rate(9600)));
+        assert!("0mbit".parse::<Rate>().is_err());
+        assert!("100MB".parse::<Rate>().is_err());
+        assert_eq!(parse_duration("60s"), Ok(Duration::from_secs(60)));
+        assert_eq!(parse_duration("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!(parse_duration("1.5s"), Ok(Duration::from_millis(1500)));
+        assert_eq!(parse_duration("2m"), Ok(Duration::from_secs(120)));
+        for text in ["60", "s", "-1s", "1e3s", "999999999h", "inf"] {
+            assert!(parse_duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_rate_tells_the_time_of_bytes() {
+        assert_eq!(Rate(8_000_000).time_for(1_000_000), Duration::from_secs(1));
+        assert_eq!(
+            mbit_per_second(1_000_000, Duration::from_secs(1)),
+            Some(8.0)
+        );
+        assert_eq!(mbit_per_second(1, Duration::ZERO), None);
+    }
+
+    #[test]
+    fn shown_as_people_write_them() {
+        assert_eq!(Bytes(100_000_000).to_string(), "100 MB");
+        assert_eq!(Bytes(1_234).to_string(), "1.2 kB");
+        assert_eq!(Bytes(17).to_string(), "17 B");
+        assert_eq!(Rate(100_000_000).to_string(), "100 Mbit/s");
+    }
+}
