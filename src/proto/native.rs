@@ -1,0 +1,487 @@
+//! The native protocol's messages, `GATECAST/1`.
+#![doc = include_str!("README.md")]
+
+use std::time::Duration;
+
+use crate::digest::Digest;
+use crate::proto::line::DecodeError;
+use crate::proto::line::Fields;
+use crate::proto::line::LineWriter;
+use crate::session::FileInfo;
+use crate::session::MAX_SEATS;
+use crate::session::SeatId;
+use crate::session::SessionId;
+use crate::session::Via;
+use crate::text::ClientName;
+use crate::text::FileName;
+use crate::transfer::ClockId;
+use crate::transfer::Outcome;
+use crate::units::Moment;
+use crate::units::micros;
+
+/// The first line of a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Opening {
+    /// Asks for a seat.
+    Join(Join),
+    /// Asks what is offered.
+    List,
+}
+
+/// A client's wish for a seat.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Join {
+    /// The file; `None` takes the server's.
+    pub file: Option<FileName>,
+    /// How many clients the group has.
+    pub group: u16,
+    /// The way; `None` takes the server's.
+    pub via: Option<Via>,
+    /// What the client calls itself.
+    pub name: ClientName,
+}
+
+/// What a client says once it has a seat.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FromClient {
+    /// It can receive; `offset` bytes are there already and will be part of the digest.
+    Ready {
+        /// Where the payload is to begin, bytes.
+        offset: u64,
+    },
+    /// The first block is in: the answer of the fair start.
+    Held,
+    /// It is still hashing or writing; `bytes` are done.
+    Alive {
+        /// Bytes done of the file.
+        bytes: u64,
+    },
+    /// The last byte is in; nothing is hashed yet.
+    Last {
+        /// Payload bytes received in this session.
+        bytes: u64,
+    },
+    /// The digest of what is on disk is known.
+    Hashed {
+        /// The digest.
+        sha1: Digest,
+    },
+    /// The transfer is over on the client's side.
+    Receipt(Receipt),
+    /// The client cannot go on.
+    Fail {
+        /// How its transfer ended.
+        outcome: Outcome,
+        /// Payload bytes received in this session.
+        bytes: u64,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// A client's account of its transfer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// Payload bytes received in this session.
+    pub bytes: u64,
+    /// The digest of what is on disk.
+    pub sha1: Digest,
+    /// GO to last byte.
+    pub last: Duration,
+    /// GO to digest.
+    pub hashed: Duration,
+    /// GO to fsync done, where there was one.
+    pub durable: Option<Duration>,
+    /// When the first payload byte was read, and by which clock; `None` when there was none.
+    pub first: Option<(ClockId, Moment)>,
+}
+
+/// What the server says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FromServer {
+    /// A seat.
+    Offer(Offer),
+    /// One file of a LIST.
+    File(FileInfo),
+    /// The LIST is complete.
+    End,
+    /// The gate is closed yet.
+    Wait {
+        /// Clients that are ready.
+        ready: u16,
+        /// Clients that the session waits for.
+        clients: u16,
+    },
+    /// The gate is open; `bytes` of payload follow this line.
+    Go {
+        /// Payload bytes that follow.
+        bytes: u64,
+    },
+    /// The server's account of the transfer.
+    Summary(Summary),
+    /// The server cannot go on with this client.
+    Error {
+        /// The kind.
+        code: ErrorCode,
+        /// One sentence.
+        reason: String,
+    },
+}
+
+/// A seat, and the file that will come to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Offer {
+    /// The session.
+    pub session: SessionId,
+    /// The seat.
+    pub seat: SeatId,
+    /// How many seats the session has.
+    pub clients: u16,
+    /// The way the bytes will travel.
+    pub via: Via,
+    /// The file.
+    pub file: FileInfo,
+}
+
+/// The server's account of one transfer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Why, when it is not simply complete.
+    pub reason: Option<String>,
+    /// Payload bytes that the server sent.
+    pub bytes: u64,
+    /// Release to LAST.
+    pub last: Option<Duration>,
+    /// Release to the seat's thread having left the barrier.
+    pub woke: Duration,
+    /// Release to the first payload byte written.
+    pub first: Option<Duration>,
+    /// How the server sent.
+    pub sender: String,
+}
+
+/// Why a server sends ERROR.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ErrorCode {
+    /// The wish cannot be met: another file, way or number, or no seat left.
+    Refused,
+    /// The client broke the protocol.
+    Protocol,
+    /// The muster ended without enough clients.
+    Muster,
+    /// The source is not the offered file any more.
+    Changed,
+    /// The server is ending.
+    Stopped,
+}
+
+/// The protocol's name and version, with which every opening line begins.
+pub const GREETING: &str = "GATECAST/1";
+
+impl Opening {
+    /// The message as its line.
+    pub fn encode(&self) -> Vec<u8> {
+        match self {
+            Self::Join(join) => LineWriter::new(&format!("{GREETING} JOIN"))
+                .maybe("file", join.file.as_ref().map(FileName::as_str))
+                .field("group", join.group)
+                .maybe("via", join.via)
+                .field("name", join.name.as_str())
+                .finish(),
+            Self::List => LineWriter::new(&format!("{GREETING} LIST")).finish(),
+        }
+    }
+
+    /// Reads a connection's first line.
+    ///
+    /// # Errors
+    /// Another version, another word, or a wrong field; the text names it.
+    pub fn decode(line: &str) -> Result<Self, DecodeError> {
+        let (version, rest) = line.split_once(' ').unwrap_or((line, ""));
+        if version != GREETING {
+            return Err(DecodeError::value(
+                "this server speaks GATECAST/1, not",
+                version,
+            ));
+        }
+        let fields = Fields::parse(rest)?;
+        match fields.word() {
+            "JOIN" => Ok(Self::Join(Join {
+                file: fields
+                    .get("file")
+                    .map(|_| fields.parsed("file", FileName::new))
+                    .transpose()?,
+                group: seats(&fields, "group")?,
+                via: fields
+                    .get("via")
+                    .map(|_| fields.parsed("via", str::parse))
+                    .transpose()?,
+                name: fields.parsed("name", ClientName::new)?,
+            })),
+            "LIST" => Ok(Self::List),
+            word => Err(DecodeError::value(
+                "the first word is JOIN or LIST, not",
+                word,
+            )),
+        }
+    }
+}
+
+impl FromClient {
+    /// The message as its line.
+    pub fn encode(&self) -> Vec<u8> {
+        match self {
+            Self::Ready { offset } => LineWriter::new("READY").field("offset", offset).finish(),
+            Self::Held => LineWriter::new("HELD").finish(),
+            Self::Alive { bytes } => LineWriter::new("ALIVE").field("bytes", bytes).finish(),
+            Self::Last { bytes } => LineWriter::new("LAST").field("bytes", bytes).finish(),
+            Self::Hashed { sha1 } => LineWriter::new("HASHED").field("sha1", sha1).finish(),
+            Self::Receipt(receipt) => LineWriter::new("RECEIPT")
+                .field("bytes", receipt.bytes)
+                .field("sha1", receipt.sha1)
+                .field("last_us", micros(receipt.last))
+                .field("hashed_us", micros(receipt.hashed))
+                .maybe("durable_us", receipt.durable.map(micros))
+                .maybe("clock", receipt.first.map(|(clock, _)| clock.0))
+                .maybe("first_us", receipt.first.map(|(_, moment)| moment.0))
+                .finish(),
+            Self::Fail {
+                outcome,
+                bytes,
+                reason,
+            } => LineWriter::new("FAIL")
+                .field("outcome", outcome)
+                .field("bytes", bytes)
+                .field("reason", clip(reason))
+                .finish(),
+        }
+    }
+
+    /// Reads a client's line.
+    ///
+    /// # Errors
+    /// Another word or a wrong field; the text names it.
+    pub fn decode(line: &str) -> Result<Self, DecodeError> {
+        let fields = Fields::parse(line)?;
+        Ok(match fields.word() {
+            "READY" => Self::Ready {
+                offset: fields.number("offset")?,
+            },
+            "HELD" => Self::Held,
+            "ALIVE" => Self::Alive {
+                bytes: fields.number("bytes")?,
+            },
+            "LAST" => Self::Last {
+                bytes: fields.number("bytes")?,
+            },
+            "HASHED" => Self::Hashed {
+                sha1: fields.parsed("sha1", str::parse)?,
+            },
+            "RECEIPT" => Self::Receipt(Receipt {
+                bytes: fields.number("bytes")?,
+                sha1: fields.parsed("sha1", str::parse)?,
+                last: span(&fields, "last_us")?,
+                hashed: span(&fields, "hashed_us")?,
+                durable: optional_span(&fields, "durable_us")?,
+                first: fields
+                    .optional_number("clock")?
+                    .zip(fields.optional_number("first_us")?)
+                    .map(|(clock, first)| (ClockId(clock), Moment(first))),
+            }),
+            "FAIL" => Self::Fail {
+                outcome: outcome(&fields)?,
+                bytes: fields.number("bytes")?,
+                reason: fields.need("reason")?.to_owned(),
+            },
+            word => return Err(DecodeError::value("no message of a client", word)),
+        })
+    }
+}
+
+impl FromServer {
+    /// The message as its line.
+    pub fn encode(&self) -> Vec<u8> {
+        match self {
+            Self::Offer(offer) => file_fields(LineWriter::new("OFFER"), &offer.file)
+                .field("session", offer.session)
+                .field("seat", offer.seat)
+                .field("clients", offer.clients)
+                .field("via", offer.via)
+                .finish(),
+            Self::File(file) => file_fields(LineWriter::new("FILE"), file).finish(),
+            Self::End => LineWriter::new("END").finish(),
+            Self::Wait { ready, clients } => LineWriter::new("WAIT")
+                .field("ready", ready)
+                .field("clients", clients)
+                .finish(),
+            Self::Go { bytes } => LineWriter::new("GO").field("bytes", bytes).finish(),
+            Self::Summary(summary) => LineWriter::new("SUMMARY")
+                .field("outcome", summary.outcome)
+                .maybe("reason", summary.reason.as_deref().map(clip))
+                .field("bytes", summary.bytes)
+                .maybe("last_us", summary.last.map(micros))
+                .field("woke_us", micros(summary.woke))
+                .maybe("first_us", summary.first.map(micros))
+                .field("sender", &summary.sender)
+                .finish(),
+            Self::Error { code, reason } => LineWriter::new("ERROR")
+                .field("code", code.word())
+                .field("reason", clip(reason))
+                .finish(),
+        }
+    }
+
+    /// Reads a server's line.
+    ///
+    /// # Errors
+    /// Another word or a wrong field; the text names it.
+    pub fn decode(line: &str) -> Result<Self, DecodeError> {
+        let fields = Fields::parse(line)?;
+        Ok(match fields.word() {
+            "OFFER" => Self::Offer(Offer {
+                session: fields.parsed("session", str::parse)?,
+                seat: SeatId(seats(&fields, "seat")?),
+                clients: seats(&fields, "clients")?,
+                via: fields.parsed("via", str::parse)?,
+                file: file(&fields)?,
+            }),
+            "FILE" => Self::File(file(&fields)?),
+            "END" => Self::End,
+            "WAIT" => Self::Wait {
+                ready: fields.number("ready")?,
+                clients: fields.number("clients")?,
+            },
+            "GO" => Self::Go {
+                bytes: fields.number("bytes")?,
+            },
+            "SUMMARY" => Self::Summary(Summary {
+                outcome: outcome(&fields)?,
+                reason: fields.get("reason").map(str::to_owned),
+                bytes: fields.number("bytes")?,
+                last: optional_span(&fields, "last_us")?,
+                woke: span(&fields, "woke_us")?,
+                first: optional_span(&fields, "first_us")?,
+                sender: fields.need("sender")?.to_owned(),
+            }),
+            "ERROR" => Self::Error {
+                code: fields.parsed("code", ErrorCode::from_word)?,
+                reason: fields.need("reason")?.to_owned(),
+            },
+            word => return Err(DecodeError::value("no message of a server", word)),
+        })
+    }
+}
+
+/// The last words of a payload that ends before its time: a line that tells the client why.
+///
+/// The session's random number keeps a file from holding it by chance or on purpose.
+pub fn encode_last_words(session: SessionId, reason: &str) -> Vec<u8> {
+    LineWriter::new("\nGATECAST/1 LASTWORDS")
+        .field("session", session)
+        .field("reason", clip(reason))
+        .finish()
+}
+
+/// Finds the [last words](encode_last_words) at the end of a short payload's `tail`: how many
+/// bytes they take, and the reason.
+pub fn decode_last_words(session: SessionId, tail: &[u8]) -> Option<(usize, String)> {
+    let mark = format!("\nGATECAST/1 LASTWORDS session={session} ");
+    let at = tail
+        .windows(mark.len())
+        .rposition(|window| window == mark.as_bytes())?;
+    let line = std::str::from_utf8(&tail[at..]).ok()?.strip_suffix('\n')?;
+    let fields = Fields::parse(line.strip_prefix("\nGATECAST/1 ")?).ok()?;
+    Some((tail.len() - at, fields.get("reason")?.to_owned()))
+}
+
+/// Longest [last words](encode_last_words), bytes.
+pub const LAST_WORDS_MAX: usize = 64 + 3 * REASON_MAX + 16;
+
+/// Longest reason in a message, bytes.
+pub const REASON_MAX: usize = 300;
+
+/// Most that `Ready::offset` or a size may be: what a signed file offset holds.
+pub const SIZE_MAX: u64 = i64::MAX as u64;
+
+fn file_fields(line: LineWriter, file: &FileInfo) -> LineWriter {
+    line.field("file", file.name.as_str())
+        .field("bytes", file.bytes)
+        .field("sha1", file.sha1)
+}
+
+fn file(fields: &Fields<'_>) -> Result<FileInfo, DecodeError> {
+    let bytes = fields.number("bytes")?;
+    if bytes > SIZE_MAX {
+        return Err(DecodeError(format!(
+            "{} with a size of {bytes} bytes",
+            fields.word()
+        )));
+    }
+    Ok(FileInfo {
+        name: fields.parsed("file", FileName::new)?,
+        bytes,
+        sha1: fields.parsed("sha1", str::parse)?,
+    })
+}
+
+fn seats(fields: &Fields<'_>, key: &str) -> Result<u16, DecodeError> {
+    let number: u16 = fields.number(key)?;
+    if !(1..=MAX_SEATS).contains(&number) {
+        return Err(DecodeError(format!(
+            "{key}={number} is not 1 to {MAX_SEATS}"
+        )));
+    }
+    Ok(number)
+}
+
+fn span(fields: &Fields<'_>, key: &str) -> Result<Duration, DecodeError> {
+    fields.number(key).map(Duration::from_micros)
+}
+
+fn optional_span(fields: &Fields<'_>, key: &str) -> Result<Option<Duration>, DecodeError> {
+    Ok(fields.optional_number(key)?.map(Duration::from_micros))
+}
+
+fn outcome(fields: &Fields<'_>) -> Result<Outcome, DecodeError> {
+    let text = fields.need("outcome")?;
+    text.parse()
+        .map_err(|()| DecodeError::value("an unknown outcome", text))
+}
+
+/// The first [`REASON_MAX`] bytes of a reason, whole characters only.
+fn clip(reason: &str) -> &str {
+    &reason[..reason.floor_char_boundary(REASON_MAX)]
+}
+
+impl ErrorCode {
+    const ALL: [Self; 5] = [
+        Self::Refused,
+        Self::Protocol,
+        Self::Muster,
+        Self::Changed,
+        Self::Stopped,
+    ];
+
+    /// The word in the message.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::Protocol => "protocol",
+            Self::Muster => "muster",
+            Self::Changed => "changed",
+            Self::Stopped => "stopped",
+        }
+    }
+
+    fn from_word(text: &str) -> Result<Self, &'static str> {
+        Self::ALL
+            .into_iter()
+            .find(|code| code.word() == text)
+            .ok_or("an unknown code")
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,195 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn file() -> FileInfo {
+    FileInfo {
+        name: FileName::new("100 MB é=%.bin").expect("plain"),
+        bytes: 100_000_000,
+        sha1: Digest::of(b"x"),
+    }
+}
+
+fn line(bytes: Vec<u8>) -> String {
+    let text = String::from_utf8(bytes).expect("lines are text");
+    assert!(text.len() <= crate::proto::line::LINE_MAX);
+    text.strip_suffix('\n').expect("lines end").to_owned()
+}
+
+#[test]
+fn openings_come_back() {
+    let joins = [
+        Join {
+            file: None,
+            group: 1,
+            via: None,
+            name: ClientName::new("a").expect("short"),
+        },
+        Join {
+            file: Some(FileName::new(&"é".repeat(127)).expect("longest")),
+            group: MAX_SEATS,
+            via: Some(Via::Multicast),
+            name: ClientName::new("\u{1b}[2J =%\n|").expect("any text"),
+        },
+    ];
+    for opening in joins.map(Opening::Join).into_iter().chain([Opening::List]) {
+        assert_eq!(Opening::decode(&line(opening.encode())), Ok(opening));
+    }
+}
+
+#[test]
+fn the_wire_is_what_the_document_says() {
+    let join = Join {
+        file: Some(file().name),
+        group: 25,
+        via: Some(Via::Tcp),
+        name: ClientName::new("pc 7").expect("short"),
+    };
+    assert_eq!(
+        line(Opening::Join(join).encode()),
+        "GATECAST/1 JOIN file=100%20MB%20%C3%A9%3D%25.bin group=25 via=tcp name=pc%207"
+    );
+    assert_eq!(line(FromServer::Go { bytes: 17 }.encode()), "GO bytes=17");
+    assert_eq!(line(FromClient::Held.encode()), "HELD");
+}
+
+#[test]
+fn every_message_of_a_client_comes_back() {
+    let receipt = Receipt {
+        bytes: u64::MAX,
+        sha1: Digest::of(b"y"),
+        last: Duration::from_micros(1),
+        hashed: Duration::from_secs(2),
+        durable: None,
+        first: Some((ClockId(u64::MAX), Moment(0))),
+    };
+    for message in [
+        FromClient::Ready { offset: 0 },
+        FromClient::Held,
+        FromClient::Alive { bytes: 5 },
+        FromClient::Last { bytes: 6 },
+        FromClient::Hashed {
+            sha1: Digest::of(b"z"),
+        },
+        FromClient::Receipt(Receipt {
+            durable: Some(Duration::from_secs(3)),
+            first: None,
+            ..receipt.clone()
+        }),
+        FromClient::Receipt(receipt),
+        FromClient::Fail {
+            outcome: Outcome::Cut,
+            bytes: 7,
+            reason: "disk full\n".to_owned(),
+        },
+    ] {
+        assert_eq!(FromClient::decode(&line(message.encode())), Ok(message));
+    }
+}
+
+#[test]
+fn every_message_of_a_server_comes_back() {
+    let summary = Summary {
+        outcome: Outcome::Complete,
+        reason: None,
+        bytes: 9,
+        last: Some(Duration::from_micros(10)),
+        woke: Duration::ZERO,
+        first: None,
+        sender: "sendfile, bbr".to_owned(),
+    };
+    for message in [
+        FromServer::Offer(Offer {
+            session: SessionId(1),
+            seat: SeatId(1),
+            clients: MAX_SEATS,
+            via: Via::Tcp,
+            file: file(),
+        }),
+        FromServer::File(FileInfo {
+            bytes: SIZE_MAX,
+            ..file()
+        }),
+        FromServer::End,
+        FromServer::Wait {
+            ready: 0,
+            clients: 25,
+        },
+        FromServer::Go { bytes: 0 },
+        FromServer::Summary(Summary {
+            reason: Some("é".repeat(150)),
+            ..summary.clone()
+        }),
+        FromServer::Summary(summary),
+        FromServer::Error {
+            code: ErrorCode::Muster,
+            reason: "3 of 25".to_owned(),
+        },
+    ] {
+        assert_eq!(FromServer::decode(&line(message.encode())), Ok(message));
+    }
+}
+
+#[test]
+fn a_long_reason_is_clipped_to_whole_characters() {
+    let message = FromServer::Error {
+        code: ErrorCode::Refused,
+        reason: "é".repeat(1000),
+    };
+    let FromServer::Error { reason, .. } =
+        FromServer::decode(&line(message.encode())).expect("own")
+    else {
+        panic!("another message")
+    };
+    assert_eq!(reason, "é".repeat(150));
+}
+
+#[test]
+fn wrong_openings_are_refused_with_the_value() {
+    for (text, says) in [
+        ("GATECAST/2 JOIN group=1 name=a", "GATECAST/2"),
+        ("GATECAST/0", "GATECAST/0"),
+        ("GATECAST/1", "JOIN or LIST"),
+        ("GATECAST/1 READY offset=0", "READY"),
+        ("GATECAST/1 JOIN name=a", "group"),
+        ("GATECAST/1 JOIN group=0 name=a", "group=0"),
+        ("GATECAST/1 JOIN group=10001 name=a", "group=10001"),
+        ("GATECAST/1 JOIN group=-1 name=a", "-1"),
+        ("GATECAST/1 JOIN group=1 name=", "empty"),
+        ("GATECAST/1 JOIN group=1 name=a file=..%2Fx", "separator"),
+        ("GATECAST/1 JOIN group=1 name=a file=x%00", "control"),
+        ("GATECAST/1 JOIN group=1 name=a file=", "empty"),
+        ("GATECAST/1 JOIN group=1 name=a via=pigeon", "tcp, udp"),
+        ("GATECAST/1 JOIN group=1 group=2 name=a", "twice"),
+    ] {
+        let error = Opening::decode(text).expect_err(text).to_string();
+        assert!(error.contains(says), "{text}: {error}");
+    }
+}
+
+#[test]
+fn last_words_are_found_only_at_the_end_and_only_of_this_session() {
+    let words = encode_last_words(SessionId(5), "the source was truncated");
+    assert!(words.len() <= LAST_WORDS_MAX);
+    assert!(encode_last_words(SessionId(5), &"\n".repeat(1000)).len() <= LAST_WORDS_MAX);
+    let mut tail = b"payload".to_vec();
+    tail.extend(&words);
+    assert_eq!(
+        decode_last_words(SessionId(5), &tail),
+        Some((words.len(), "the source was truncated".to_owned()))
+    );
+    assert_eq!(decode_last_words(SessionId(6), &tail), None);
+    assert_eq!(
+        decode_last_words(SessionId(5), &tail[..tail.len() - 1]),
+        None
+    );
+    assert_eq!(decode_last_words(SessionId(5), b""), None);
+}
+
+proptest! {
+    #[test]
+    fn any_line_is_a_message_or_an_error(text in "[A-Z]{0,8}( [a-z_0-9]{0,8}=[ -~]{0,12}){0,5}") {
+        let _ = (Opening::decode(&text), FromClient::decode(&text), FromServer::decode(&text));
+        let _ = Opening::decode(&format!("{GREETING} {text}"));
+    }
+}

@@ -1,0 +1,362 @@
+//! The server's end of a control connection: from the opening line to the summary.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::error::Error;
+use crate::error::Phase;
+use crate::error::Result;
+use crate::proto::native::ErrorCode;
+use crate::proto::native::FromClient;
+use crate::proto::native::FromServer;
+use crate::proto::native::Join;
+use crate::proto::native::Offer;
+use crate::proto::native::Opening;
+use crate::proto::native::Receipt;
+use crate::proto::native::Summary;
+use crate::runtime::clock;
+use crate::runtime::dialogue::Dialogue;
+use crate::runtime::gate::Ending;
+use crate::runtime::gate::Guest;
+use crate::runtime::gate::Kind;
+use crate::runtime::gate::Seat;
+use crate::runtime::listener::Connection;
+use crate::runtime::lobby::Lobby;
+use crate::runtime::lobby::Wish;
+use crate::runtime::way::Cargo;
+use crate::runtime::way::Failure;
+use crate::transfer::Outcome;
+use crate::transfer::Transfer;
+use crate::units::Moment;
+
+/// How long a client may work in silence before READY and after its last byte.
+pub const SIGN_OF_LIFE: Duration = Duration::from_secs(30);
+
+/// How long a client's last words are waited for after its connection failed.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// Serves one native client.
+pub fn serve(connection: Connection, lobby: &Arc<Lobby>) {
+    let Connection { stream, peer, first, deadline } = connection;
+    let mut dialogue = Dialogue::new(&stream, peer, &first);
+    let opening = dialogue
+        .hear(deadline, Phase::Greet)
+        .and_then(|line| Opening::decode(&line).map_err(|error| Error::protocol(peer, error.to_string())));
+    match opening {
+        Ok(Opening::List) => list(&dialogue, lobby),
+        Ok(Opening::Join(join)) => {
+            let guest = Guest { name: join.name.as_str().to_owned(), kind: Kind::Native, stream: Arc::clone(&stream), peer };
+            let Join { file, group, via, .. } = join;
+            match lobby.seat(&Wish { file, group: Some(group), via }, guest) {
+                Ok(seat) => converse(seat, &mut dialogue),
+                Err(error) => {
+                    log::info!("{peer}: not seated: {error}");
+                    refuse(&dialogue, ErrorCode::Refused, &reason_of(error));
+                }
+            }
+        }
+        Err(Error::Protocol { what, .. }) => {
+            log::info!("{peer}: {what}");
+            refuse(&dialogue, ErrorCode::Protocol, &what);
+        }
+        Err(error) => log::debug!("{error}"),
+    }
+    dialogue.close();
+}
+
+fn list(dialogue: &Dialogue<'_>, lobby: &Lobby) {
+    let mut answer = Vec::new();
+    match lobby.files() {
+        Ok(files) => {
+            files.into_iter().for_each(|file| answer.extend(FromServer::File(file).encode()));
+            answer.extend(FromServer::End.encode());
+        }
+        Err(error) => {
+            answer = FromServer::Error { code: ErrorCode::Changed, reason: error.to_string() }.encode();
+        }
+    }
+    if let Err(error) = dialogue.say(&answer) {
+        log::debug!("{error}");
+    }
+}
+
+fn refuse(dialogue: &Dialogue<'_>, code: ErrorCode, reason: &str) {
+    let line = FromServer::Error { code, reason: reason.to_owned() }.encode();
+    if let Err(error) = dialogue.say(&line) {
+        log::debug!("{error}");
+    }
+}
+
+/// The reason alone: the client knows whom it asked.
+fn reason_of(error: Error) -> String {
+    match error {
+        Error::Refused { reason, .. } => reason,
+        other => other.to_string(),
+    }
+}
+
+/// Everything that happens in a seat.
+fn converse(mut seat: Seat, dialogue: &mut Dialogue<'_>) {
+    let plan = seat.plan();
+    let offer = Offer {
+        session: plan.session,
+        seat: seat.id(),
+        clients: plan.clients,
+        via: plan.via,
+        file: plan.source.info.clone(),
+    };
+    let ready = dialogue.say(&FromServer::Offer(offer).encode()).and_then(|()| ready(&seat, dialogue));
+    let offset = match ready {
+        Ok(offset) => offset,
+        Err(error) => {
+            let ending = seat.ending();
+            match (&ending, &error) {
+                (Some(ending), _) => refuse(dialogue, code_of(ending), &ending.to_string()),
+                (None, Error::Protocol { what, .. }) => refuse(dialogue, ErrorCode::Protocol, what),
+                (None, _) => {}
+            }
+            let (outcome, reason) = match (ending, error) {
+                (Some(ending), _) => (Outcome::Refused, ending.to_string()),
+                (None, Error::TimedOut { .. }) => (Outcome::TimedOut, "not ready in time".to_owned()),
+                (None, Error::Protocol { what, .. }) => (Outcome::Refused, what),
+                (None, Error::Refused { reason, .. }) => (Outcome::Refused, reason),
+                (None, _) => (Outcome::Refused, Ending::Left.to_string()),
+            };
+            return seat.lose(outcome, reason);
+        }
+    };
+    let woke = match seat.wait() {
+        Ok(woke) => woke,
+        Err(ending) => return refuse(dialogue, code_of(&ending), &ending.to_string()),
+    };
+    let mut transfer = seat.transfer();
+    transfer.woke = Some(woke);
+    transfer.bytes_resumed = offset;
+    let summary = transfer_to(&seat, dialogue, offset, &mut transfer);
+    seat.finish(transfer);
+    if let Some(line) = summary
+        && let Err(error) = dialogue.say(&line)
+    {
+        log::debug!("{error}");
+    }
+}
+
+fn code_of(ending: &Ending) -> ErrorCode {
+    match ending {
+        Ending::NotEnough(_) => ErrorCode::Muster,
+        Ending::Stopped => ErrorCode::Stopped,
+        Ending::Left | Ending::Spoke => ErrorCode::Protocol,
+    }
+}
+
+/// Waits for READY; each ALIVE that has got further gives the client more time.
+fn ready(seat: &Seat, dialogue: &mut Dialogue<'_>) -> Result<u64> {
+    let size = seat.plan().source.info.bytes;
+    let mut patience = Patience::new();
+    loop {
+        let line = dialogue.hear(patience.deadline, Phase::Ready)?;
+        match FromClient::decode(&line).map_err(|error| Error::protocol(dialogue.peer(), error.to_string()))? {
+            FromClient::Ready { offset } if offset <= size => return Ok(offset),
+            FromClient::Ready { offset } => {
+                let what = format!("READY at byte {offset} of a file of {size}");
+                return Err(Error::protocol(dialogue.peer(), what));
+            }
+            FromClient::Alive { bytes } => patience.renew(bytes),
+            FromClient::Fail { reason, .. } => return Err(Error::refused(dialogue.peer(), reason)),
+            _ => return Err(Error::protocol(dialogue.peer(), "a message before READY that comes after it")),
+        }
+    }
+}
+
+/// Moves the payload and hears the receipt; fills `transfer`, returns the last line to say.
+fn transfer_to(seat: &Seat, dialogue: &mut Dialogue<'_>, offset: u64, transfer: &mut Transfer) -> Option<Vec<u8>> {
+    let info = &seat.plan().source.info;
+    let range = offset..info.bytes;
+    let want = range.end - range.start;
+    let preface = FromServer::Go { bytes: want }.encode();
+    let mut early = None;
+    let mut answer = |until: Moment| early = hear_held(dialogue, until);
+    let carried = seat.plan().carrier.carry(seat, Cargo { preface, range, answer: &mut answer });
+    transfer.first_server = carried.first;
+    transfer.bytes_server = Some(seat.moved().load(std::sync::atomic::Ordering::Relaxed));
+    let failure = match carried.end {
+        Ok(()) => hear_receipt(seat, dialogue, early, want, transfer).err(),
+        Err(failure) => Some(told_by_client(dialogue, early, failure, transfer)),
+    };
+    let mut changed = false;
+    if let Some(failure) = failure {
+        changed = failure.source_changed;
+        transfer.fail(failure.outcome, failure.reason);
+    } else if transfer.outcome == Outcome::Corrupt
+        && let Err(error) = seat.plan().source.unchanged()
+    {
+        changed = true;
+        transfer.reason = Some(error.to_string());
+    }
+    if changed {
+        let reason = transfer.reason.clone().unwrap_or_default();
+        return Some(FromServer::Error { code: ErrorCode::Changed, reason }.encode());
+    }
+    Some(
+        FromServer::Summary(Summary {
+            outcome: transfer.outcome,
+            reason: transfer.reason.clone(),
+            bytes: transfer.bytes_server.unwrap_or(0),
+            last: transfer.seconds_server,
+            woke: transfer.woke.unwrap_or_default(),
+            first: transfer.first_server,
+            sender: seat.plan().carrier.sender(seat.stream()),
+        })
+        .encode(),
+    )
+}
+
+/// Hears the answer to the first block; gives back a line that is something else.
+fn hear_held(dialogue: &mut Dialogue<'_>, until: Moment) -> Option<String> {
+    let line = dialogue.hear(until, Phase::Transfer).ok()?;
+    (FromClient::decode(&line) != Ok(FromClient::Held)).then_some(line)
+}
+
+/// Hears LAST, HASHED and RECEIPT, in this order and once each.
+fn hear_receipt(
+    seat: &Seat,
+    dialogue: &mut Dialogue<'_>,
+    mut early: Option<String>,
+    want: u64,
+    transfer: &mut Transfer,
+) -> std::result::Result<(), Failure> {
+    let info = &seat.plan().source.info;
+    let released = seat.opening().expect("this seat went through the gate").released();
+    let stall = seat.plan().stall;
+    let mut patience = Patience::new();
+    // What is in the client's buffers is still on its way: before LAST the stall limit holds.
+    patience.deadline = crate::runtime::copy::deadline(want, stall).min(clock::now().after(stall.max(SIGN_OF_LIFE)));
+    let mut hashed = None;
+    loop {
+        let heard = match early.take() {
+            Some(line) => Ok(line),
+            None => dialogue.hear(patience.deadline, Phase::Receipt),
+        };
+        let at = dialogue.heard_at().since(released);
+        let message = heard.map_err(|error| silent(&error, transfer)).and_then(|line| {
+            FromClient::decode(&line).map_err(|error| Failure::new(Outcome::Cut, error.to_string()))
+        })?;
+        match message {
+            // The answer came after the meeting was over.
+            FromClient::Held if transfer.seconds_server.is_none() => {}
+            FromClient::Alive { bytes } => patience.renew(bytes),
+            FromClient::Last { bytes } if transfer.seconds_server.is_none() => {
+                transfer.bytes_client = Some(bytes);
+                if bytes != want {
+                    let reason = format!("claims {bytes} bytes of the {want} sent");
+                    return Err(Failure::new(Outcome::Cut, reason));
+                }
+                transfer.seconds_server = Some(at);
+                patience = Patience::new();
+            }
+            FromClient::Hashed { sha1 } if transfer.seconds_server.is_some() && hashed.is_none() => {
+                hashed = Some(sha1);
+                transfer.seconds_verified = Some(at);
+                patience = Patience::new();
+            }
+            FromClient::Receipt(receipt) if hashed == Some(receipt.sha1) => {
+                return settle(&receipt, want, info.sha1, transfer);
+            }
+            FromClient::Fail { outcome, bytes, reason } => {
+                transfer.bytes_client = Some(bytes);
+                // A client that says "complete" and FAIL in one breath has failed.
+                let outcome = if outcome == Outcome::Complete { Outcome::Cut } else { outcome };
+                return Err(Failure::new(outcome, reason));
+            }
+            _ => return Err(Failure::new(Outcome::Cut, "messages out of order after the payload")),
+        }
+    }
+}
+
+/// Holds the receipt to what was sent.
+fn settle(
+    receipt: &Receipt,
+    want: u64,
+    sha1: crate::digest::Digest,
+    transfer: &mut Transfer,
+) -> std::result::Result<(), Failure> {
+    if receipt.bytes != want {
+        let reason = format!("the receipt claims {} bytes of the {want} sent", receipt.bytes);
+        return Err(Failure::new(Outcome::Cut, reason));
+    }
+    transfer.seconds_client = Some(receipt.last);
+    transfer.seconds_durable = receipt.durable;
+    transfer.first_client = receipt.first.filter(|_| want > 0);
+    transfer.verified = Some(receipt.sha1 == sha1);
+    if receipt.sha1 != sha1 {
+        let reason = format!("the copy's SHA-1 is {}, not {sha1}", receipt.sha1);
+        transfer.fail(Outcome::Corrupt, reason);
+    }
+    Ok(())
+}
+
+/// A connection that failed while bytes were sent may still hold the client's own reason.
+fn told_by_client(
+    dialogue: &mut Dialogue<'_>,
+    early: Option<String>,
+    failure: Failure,
+    transfer: &mut Transfer,
+) -> Failure {
+    if failure.source_changed {
+        return failure;
+    }
+    let deadline = clock::now().after(LAST_WORDS);
+    let mut line = early;
+    loop {
+        let heard = line.take().or_else(|| dialogue.hear(deadline, Phase::Receipt).ok());
+        match heard.as_deref().map(FromClient::decode) {
+            Some(Ok(FromClient::Fail { outcome, bytes, reason })) if outcome != Outcome::Complete => {
+                transfer.bytes_client = Some(bytes);
+                return Failure::new(outcome, reason);
+            }
+            Some(Ok(FromClient::Held | FromClient::Alive { .. })) => {}
+            _ => return failure,
+        }
+    }
+}
+
+fn silent(error: &Error, transfer: &Transfer) -> Failure {
+    let phase = match transfer.seconds_server {
+        None => "before its last byte",
+        Some(_) if transfer.seconds_verified.is_none() => "while it hashed",
+        Some(_) => "before its receipt",
+    };
+    match error {
+        Error::TimedOut { after, .. } => {
+            Failure::new(Outcome::TimedOut, format!("silent for {} s {phase}", after.as_secs()))
+        }
+        Error::Protocol { what, .. } => Failure::new(Outcome::Cut, what.clone()),
+        _ => Failure::new(Outcome::Cut, format!("closed the connection {phase}")),
+    }
+}
+
+/// Waits by progress: a sign of life counts only when it has got further.
+struct Patience {
+    deadline: Moment,
+    bytes: u64,
+}
+
+impl Patience {
+    fn new() -> Self {
+        Self { deadline: clock::now().after(SIGN_OF_LIFE), bytes: 0 }
+    }
+
+    fn renew(&mut self, bytes: u64) {
+        if bytes > self.bytes {
+            self.bytes = bytes;
+            self.deadline = clock::now().after(SIGN_OF_LIFE);
+        }
+    }
+}
+
+impl Failure {
+    /// A transfer that ended early through no change of the source.
+    pub fn new(outcome: Outcome, reason: impl Into<String>) -> Self {
+        Self { outcome, reason: reason.into(), source_changed: false }
+    }
+}

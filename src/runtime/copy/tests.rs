@@ -1,0 +1,151 @@
+use std::io::Seek;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::thread;
+
+use super::*;
+
+fn pair() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+    let near = TcpStream::connect(listener.local_addr().expect("bound")).expect("listening");
+    (near, listener.accept().expect("connected").0)
+}
+
+fn file(bytes: &[u8]) -> File {
+    let mut file = tempfile::tempfile().expect("a temporary folder");
+    file.write_all(bytes).expect("room");
+    file
+}
+
+fn content(file: &File) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut file = file;
+    file.rewind().expect("seekable");
+    file.read_to_end(&mut bytes).expect("readable");
+    bytes
+}
+
+fn methods() -> Vec<Method> {
+    [Method::Buffered, Method::Sendfile].into_iter().filter(|m| m.resolved().is_ok()).collect()
+}
+
+fn copying(method: Method, moved: &AtomicU64) -> Copying<'_> {
+    Copying { method, buffer: 1000, stall: Duration::from_secs(20), pacer: None, moved }
+}
+
+#[test]
+fn every_pair_of_methods_gives_the_same_bytes() {
+    let data: Vec<u8> = (0..3_000_017_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    for sending in methods() {
+        for receiving in methods() {
+            let (near, far) = pair();
+            let source = file(&data);
+            // The part before 100 is there already, as in a resumed transfer.
+            let target = file(&data[..100]);
+            let (sent, received) = (AtomicU64::new(0), AtomicU64::new(0));
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    let range = 107..data.len() as u64;
+                    send(&source, range, &near, copying(sending, &sent)).expect("a whole transfer");
+                });
+                let range = 100..data.len() as u64;
+                receive(&far, &target, range, &data[100..107], copying(receiving, &received))
+                    .expect("a whole transfer");
+            });
+            assert!(content(&target) == data, "{sending:?} to {receiving:?}");
+            assert_eq!(sent.into_inner(), data.len() as u64 - 107);
+            assert_eq!(received.into_inner(), data.len() as u64 - 100);
+        }
+    }
+}
+
+#[test]
+fn many_threads_send_from_one_open_file() {
+    let data: Vec<u8> = (0..400_000_u32).map(|n| (n % 251) as u8).collect();
+    let source = Arc::new(file(&data));
+    for method in methods() {
+        let streams: Vec<_> = (0..8)
+            .map(|_| {
+                let (near, mut far) = pair();
+                let source = Arc::clone(&source);
+                let len = data.len() as u64;
+                let sender = thread::spawn(move || {
+                    send(&source, 0..len, &near, copying(method, &AtomicU64::new(0))).expect("sent");
+                });
+                let receiver = thread::spawn(move || {
+                    let mut got = Vec::new();
+                    far.read_to_end(&mut got).expect("received");
+                    got
+                });
+                (sender, receiver)
+            })
+            .collect();
+        for (sender, receiver) in streams {
+            sender.join().expect("no panic");
+            assert!(receiver.join().expect("no panic") == data, "{method:?}");
+        }
+    }
+}
+
+#[test]
+fn a_truncated_source_is_short_and_never_padded() {
+    for method in methods() {
+        let (near, mut far) = pair();
+        let moved = AtomicU64::new(0);
+        let stop = send(&file(&[7; 5000]), 0..9000, &near, copying(method, &moved));
+        assert!(matches!(stop, Err(Stop::Short)), "{stop:?}");
+        assert_eq!(moved.into_inner(), 5000);
+        drop(near);
+        let mut got = Vec::new();
+        far.read_to_end(&mut got).expect("received");
+        assert_eq!(got, [7; 5000]);
+    }
+}
+
+#[test]
+fn an_early_end_says_how_much_came() {
+    for method in methods() {
+        let (mut near, far) = pair();
+        near.write_all(&[1; 3000]).expect("room");
+        drop(near);
+        let target = file(b"");
+        let moved = AtomicU64::new(0);
+        let stop = receive(&far, &target, 0..9000, &[], copying(method, &moved));
+        let Err(Stop::Peer(error)) = stop else { panic!("{stop:?}") };
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+        assert_eq!(moved.into_inner(), 3000);
+        assert_eq!(content(&target), [1; 3000]);
+    }
+}
+
+#[test]
+fn a_peer_that_does_not_read_is_a_stall_and_not_a_hang() {
+    for method in methods() {
+        let (near, _far) = pair();
+        let moved = AtomicU64::new(0);
+        let source = file(&vec![0; 32 << 20]);
+        let copying = Copying { stall: Duration::from_millis(100), ..copying(method, &moved) };
+        assert!(matches!(send(&source, 0..32 << 20, &near, copying), Err(Stop::Stalled)));
+    }
+}
+
+#[test]
+fn a_peer_that_does_not_send_is_a_stall() {
+    for method in methods() {
+        let (_near, far) = pair();
+        let moved = AtomicU64::new(0);
+        let copying = Copying { stall: Duration::from_millis(50), ..copying(method, &moved) };
+        let stop = receive(&far, &file(b""), 0..10, &[], copying);
+        assert!(matches!(stop, Err(Stop::Stalled)), "{stop:?}");
+    }
+}
+
+#[test]
+fn a_full_disk_is_the_disk_s_error() {
+    let Ok(full) = std::fs::OpenOptions::new().write(true).open("/dev/full") else { return };
+    let (mut near, far) = pair();
+    near.write_all(&[1; 3000]).expect("room");
+    let moved = AtomicU64::new(0);
+    let stop = receive(&far, &full, 0..3000, &[], copying(Method::Buffered, &moved));
+    assert!(matches!(stop, Err(Stop::Disk(_))), "{stop:?}");
+}

@@ -1,0 +1,321 @@
+//! One port for every kind of client: accepts, reads the first bytes, hands the connection to
+//! the handler that is registered for them. Knows no service.
+//!
+//! A thread per connection. The whole greeting stands under one absolute deadline. At the cap of
+//! connections the oldest that has not greeted is closed to make room, so that ten thousand
+//! silent ones cannot keep an honest client out; one that has greeted is never touched.
+
+use std::collections::BTreeMap;
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+use std::io::Read;
+use std::net::IpAddr;
+use std::net::Ipv4Addr;
+use std::net::Ipv6Addr;
+use std::net::Shutdown;
+use std::net::SocketAddr;
+use std::net::TcpListener;
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::Condvar;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
+use std::thread;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crate::error::Error;
+use crate::error::Result;
+use crate::proto::greeting::GREETING_MAX;
+use crate::proto::greeting::Greeting;
+use crate::proto::greeting::Recognised;
+use crate::proto::greeting::recognise;
+use crate::proto::native::ErrorCode;
+use crate::proto::native::FromServer;
+use crate::runtime::clock;
+use crate::runtime::lobby::STACK;
+use crate::runtime::socket;
+use crate::units::Moment;
+
+/// A connection whose first bytes are known.
+#[derive(Debug)]
+pub struct Connection {
+    /// The connection, blocking, without delay for small writes.
+    pub stream: Arc<TcpStream>,
+    /// Who is at the other end.
+    pub peer: SocketAddr,
+    /// What has been read of it.
+    pub first: Vec<u8>,
+    /// When the whole greeting (a first line, a request head) must be in.
+    pub deadline: Moment,
+}
+
+/// What serves one kind of client.
+pub type Handler = Arc<dyn Fn(Connection) + Send + Sync>;
+
+/// A port being listened to.
+pub struct Listener {
+    addr: SocketAddr,
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    handlers: HashMap<Greeting, Handler>,
+    cap: usize,
+    registry: Mutex<Registry>,
+    left: Condvar,
+}
+
+#[derive(Default)]
+struct Registry {
+    connections: BTreeMap<u64, Entry>,
+    next: u64,
+    stopping: bool,
+}
+
+struct Entry {
+    stream: Arc<TcpStream>,
+    since: Moment,
+    greeted: bool,
+}
+
+/// How long a client may take for its greeting.
+pub const GREETING_LIMIT: Duration = Duration::from_secs(5);
+
+/// Most connections at once, whatever the limit of descriptors.
+pub const CONNECTIONS_MAX: usize = 12_000;
+
+/// Descriptors kept for files, logs and the program itself.
+const RESERVED: u64 = 16;
+
+/// A connection younger than this is not closed to make room: an honest client's greeting is
+/// under way when it is accepted, and its thread needs a moment to read it.
+const GRACE: Duration = Duration::from_millis(5);
+
+impl Listener {
+    /// Listens on `addr` and serves each connection by the handler of its greeting.
+    ///
+    /// # Errors
+    /// The address cannot be listened on; the system refuses a thread.
+    pub fn start(addr: SocketAddr, handlers: HashMap<Greeting, Handler>) -> Result<Self> {
+        let listener = socket::listen(addr)?;
+        let addr = listener.local_addr().map_err(Error::io("listen", addr))?;
+        let descriptors = socket::descriptors(CONNECTIONS_MAX as u64 + RESERVED).unwrap_or(1024);
+        let cap = descriptors.saturating_sub(RESERVED).max(1);
+        let cap = usize::try_from(cap).unwrap_or(CONNECTIONS_MAX).min(CONNECTIONS_MAX);
+        let shared = Arc::new(Shared { handlers, cap, registry: Mutex::default(), left: Condvar::new() });
+        let accepting = Arc::clone(&shared);
+        let thread = thread::Builder::new()
+            .name("listener".to_owned())
+            .stack_size(STACK)
+            .spawn(move || accepting.accept_all(&listener))
+            .map_err(Error::io("start the listener's thread", addr))?;
+        Ok(Self { addr, shared, thread: Some(thread) })
+    }
+
+    /// The address that is listened on, with the port that the system chose for port 0.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// How many connections are open.
+    pub fn connections(&self) -> usize {
+        self.shared.lock().connections.len()
+    }
+
+    /// Stops accepting. Connections that are being served go on.
+    pub fn stop(&mut self) {
+        self.shared.lock().stopping = true;
+        self.shared.left.notify_all();
+        // The thread sits in accept; a connection of our own wakes it.
+        let here = match self.addr.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+            IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+            ip => ip,
+        };
+        let wake = SocketAddr::new(here, self.addr.port());
+        if let Err(error) = TcpStream::connect_timeout(&wake, Duration::from_secs(1)) {
+            log::debug!("cannot wake the listener: {error}");
+        }
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            log::error!("the listener's thread panicked");
+        }
+    }
+
+    /// Closes every connection and waits until their threads have ended, or `patience` is over.
+    /// Returns how many are left.
+    pub fn close_all(&self, patience: Duration) -> usize {
+        let registry = self.shared.lock();
+        for entry in registry.connections.values() {
+            // One that is gone already needs no closing.
+            let _ = entry.stream.shutdown(Shutdown::Both);
+        }
+        let waited = self.shared.left.wait_timeout_while(registry, patience, |r| !r.connections.is_empty());
+        waited.unwrap_or_else(PoisonError::into_inner).0.connections.len()
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if self.thread.is_some() {
+            self.stop();
+        }
+    }
+}
+
+impl Shared {
+    fn accept_all(self: &Arc<Self>, listener: &TcpListener) {
+        loop {
+            self.make_room();
+            let accepted = listener.accept();
+            if self.lock().stopping {
+                return;
+            }
+            match accepted {
+                Ok((stream, peer)) => self.serve(stream, peer),
+                Err(error) => {
+                    log::debug!("cannot accept: {error}");
+                    // Out of descriptors, or the client is gone again: room helps the first, and
+                    // a short wait keeps either from spinning.
+                    self.evict_oldest();
+                    let registry = self.lock();
+                    drop(self.left.wait_timeout(registry, Duration::from_millis(20)));
+                }
+            }
+        }
+    }
+
+    /// Waits for a free place, making one every [`GRACE`] where silent connections hold them.
+    fn make_room(&self) {
+        loop {
+            let registry = self.lock();
+            if registry.connections.len() < self.cap || registry.stopping {
+                return;
+            }
+            drop(registry);
+            self.evict_oldest();
+            let registry = self.lock();
+            let full = |registry: &mut Registry| registry.connections.len() >= self.cap && !registry.stopping;
+            drop(self.left.wait_timeout_while(registry, GRACE, full));
+        }
+    }
+
+    /// Closes the oldest connection that has not greeted, if it has had its grace.
+    fn evict_oldest(&self) {
+        let registry = self.lock();
+        let oldest = registry.connections.values().find(|entry| !entry.greeted);
+        if let Some(entry) = oldest.filter(|entry| clock::now().since(entry.since) >= GRACE) {
+            let _ = entry.stream.shutdown(Shutdown::Both);
+        }
+    }
+
+    fn serve(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr) {
+        if let Err(error) = stream.set_nodelay(true) {
+            log::debug!("{peer}: {error}");
+            return;
+        }
+        socket::keep_alive(&stream);
+        let stream = Arc::new(stream);
+        let id = {
+            let mut registry = self.lock();
+            let id = registry.next;
+            registry.next += 1;
+            let entry = Entry { stream: Arc::clone(&stream), since: clock::now(), greeted: false };
+            registry.connections.insert(id, entry);
+            id
+        };
+        let place = Place { shared: Arc::clone(self), id };
+        let ours = Arc::clone(&stream);
+        let spawned = thread::Builder::new()
+            .name(format!("conn-{id}"))
+            .stack_size(STACK)
+            .spawn(move || place.run(ours, peer));
+        if let Err(error) = spawned {
+            log::warn!("{peer}: cannot start a thread: {error}");
+            refuse(&stream);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Registry> {
+        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A connection's entry in the registry; dropping it, even in a panic, takes it out.
+struct Place {
+    shared: Arc<Shared>,
+    id: u64,
+}
+
+impl Place {
+    fn run(self, stream: Arc<TcpStream>, peer: SocketAddr) {
+        let deadline = clock::now().after(GREETING_LIMIT);
+        match greeting(&stream, deadline) {
+            Ok(Some((greeting, first))) => {
+                if let Some(entry) = self.shared.lock().connections.get_mut(&self.id) {
+                    entry.greeted = true;
+                }
+                if let Some(handler) = self.shared.handlers.get(&greeting) {
+                    handler(Connection { stream, peer, first, deadline });
+                }
+            }
+            Ok(None) => log::debug!("{peer}: closed, its first bytes are no greeting"),
+            Err(error) => log::debug!("{peer}: {error}"),
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.shared.lock().connections.remove(&self.id);
+        self.shared.left.notify_all();
+    }
+}
+
+/// Reads until the client is recognised; `None` when it never will be.
+fn greeting(mut stream: &TcpStream, deadline: Moment) -> io::Result<Option<(Greeting, Vec<u8>)>> {
+    let mut first = Vec::new();
+    loop {
+        match recognise(&first) {
+            Recognised::Known(greeting) => return Ok(Some((greeting, first))),
+            Recognised::Unknown => return Ok(None),
+            Recognised::More => {}
+        }
+        if !socket::bound_read(stream, deadline)? {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        let mut bytes = [0; GREETING_MAX];
+        match stream.read(&mut bytes) {
+            Ok(0) => return Ok(None),
+            Ok(len) => first.extend_from_slice(&bytes[..len]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Tells a native client that has greeted already why nobody will serve it; others are just
+/// closed. Never waits: this is the accepting thread.
+fn refuse(stream: &TcpStream) {
+    let mut first = [0; GREETING_MAX];
+    let seen = stream.set_nonblocking(true).and_then(|()| stream.peek(&mut first)).unwrap_or(0);
+    if recognise(&first[..seen]) == Recognised::Known(Greeting::Native) {
+        let reason = "the server's system allows no more threads".to_owned();
+        let line = FromServer::Error { code: ErrorCode::Refused, reason }.encode();
+        let _ = io::Write::write(&mut &*stream, &line);
+    }
+}
+
+impl fmt::Debug for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Listener").field("addr", &self.addr).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

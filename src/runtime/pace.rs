@@ -1,0 +1,114 @@
+//! Holds a session's rate: an absolute schedule that all its senders share.
+//!
+//! Each sender takes the next stretch of the schedule and sleeps until it begins. The schedule
+//! may lag behind the clock by at most [`BURST`], so that a sender that was held up catches up a
+//! little and never floods. No sender spins, and one that is slow leaves its share to the others.
+
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::Duration;
+
+use crate::runtime::clock;
+use crate::units::Moment;
+use crate::units::Rate;
+use crate::units::micros;
+
+/// A rate shared by any number of threads.
+#[derive(Debug)]
+pub struct Pacer {
+    rate: Rate,
+    /// Nanoseconds after `epoch` at which the next stretch begins.
+    next: AtomicU64,
+    epoch: Moment,
+}
+
+/// How far the schedule may lag behind the clock.
+pub const BURST: Duration = Duration::from_millis(20);
+
+/// Most bytes granted at once.
+const GRANT_MAX: u64 = 64 * 1024;
+
+/// Fewest bytes granted at once, where so many are wanted: one Ethernet segment of payload.
+const GRANT_MIN: u64 = 1448;
+
+impl Pacer {
+    /// A schedule of `rate` that begins now.
+    pub fn new(rate: Rate) -> Self {
+        Self { rate, next: AtomicU64::new(0), epoch: clock::now() }
+    }
+
+    /// Takes at most `wanted` bytes of the schedule, sleeps until they are due, and says how many.
+    pub fn grant(&self, wanted: u64) -> u64 {
+        let (bytes, due) = self.reserve(wanted, clock::now());
+        if let Some(wait) = clock::left(due) {
+            thread::sleep(wait);
+        }
+        bytes
+    }
+
+    /// The bytes granted, and when they are due.
+    fn reserve(&self, wanted: u64, now: Moment) -> (u64, Moment) {
+        // A few milliseconds of the rate at a time: even, and not a call for every packet.
+        let stretch = self.rate.0 / 8 / 250;
+        let bytes = wanted.min(stretch.clamp(GRANT_MIN, GRANT_MAX));
+        let cost = u64::try_from(self.rate.time_for(bytes).as_nanos()).unwrap_or(u64::MAX);
+        let floor = now.since(self.epoch).saturating_sub(BURST);
+        let floor = u64::try_from(floor.as_nanos()).unwrap_or(u64::MAX);
+        let mut begins = 0;
+        let taken = self.next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |next| {
+            begins = next.max(floor);
+            Some(begins.saturating_add(cost))
+        });
+        debug_assert!(taken.is_ok(), "the closure always gives a value");
+        (bytes, self.epoch.after(Duration::from_micros(micros(Duration::from_nanos(begins)))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs the schedule in virtual time: a sender that asks again as soon as it is due.
+    fn bytes_until(pacer: &Pacer, until: Duration) -> u64 {
+        let mut now = pacer.epoch;
+        let mut sum = 0;
+        loop {
+            let (bytes, due) = pacer.reserve(u64::MAX, now);
+            now = Moment(now.0.max(due.0));
+            if now.since(pacer.epoch) > until {
+                return sum;
+            }
+            sum += bytes;
+        }
+    }
+
+    #[test]
+    fn the_schedule_keeps_its_rate() {
+        for rate in [9_600, 1_000_000, 100_000_000, 10_000_000_000] {
+            let pacer = Pacer::new(Rate(rate));
+            let sent = bytes_until(&pacer, Duration::from_secs(10));
+            let most = rate / 8 * 10 + GRANT_MAX;
+            let least = (rate / 8 * 10).saturating_sub(GRANT_MAX);
+            assert!((least..=most).contains(&sent), "{rate}: {sent} of {most}");
+        }
+    }
+
+    #[test]
+    fn a_pause_is_caught_up_by_one_burst_only() {
+        let rate = Rate(100_000_000);
+        let pacer = Pacer::new(rate);
+        let late = pacer.epoch.after(Duration::from_secs(5));
+        let mut burst = 0;
+        loop {
+            let (bytes, due) = pacer.reserve(u64::MAX, late);
+            if due > late {
+                break;
+            }
+            burst += bytes;
+        }
+        let allowed = rate.0 / 8 / 50 + GRANT_MAX;
+        assert!(burst <= allowed, "{burst} of {allowed}");
+        assert!(burst >= rate.0 / 8 / 60, "{burst}");
+    }
+}
