@@ -18,3 +18,9 @@ pub mod error;
 
 // Floor 1: bytes to messages and back.
 pub mod proto;
+
+// Floor 2: blocking plumbing.
+pub mod runtime;
+
+// Floor 3: services, which never import each other.
+pub mod tcp;

@@ -316,6 +316,3 @@ impl fmt::Debug for Listener {
         f.debug_struct("Listener").field("addr", &self.addr).finish_non_exhaustive()
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -32,6 +32,9 @@ use crate::units::Moment;
 /// How long a client may work in silence before READY and after its last byte.
 pub const SIGN_OF_LIFE: Duration = Duration::from_secs(30);
 
+/// What a disk is trusted to sync at least, bytes per second.
+const SLOWEST_DISK: u64 = 10_000_000;
+
 /// How long a client's last words are waited for after its connection failed.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
@@ -258,6 +261,9 @@ fn hear_receipt(
                 hashed = Some(sha1);
                 transfer.seconds_verified = Some(at);
                 patience = Patience::new();
+                // fsync gives no sign of life, and the clients of one host share its disk.
+                let shared = info.bytes.saturating_mul(u64::from(seat.plan().clients));
+                patience.deadline = patience.deadline.after(Duration::from_secs(shared / SLOWEST_DISK));
             }
             FromClient::Receipt(receipt) if hashed == Some(receipt.sha1) => {
                 return settle(&receipt, want, info.sha1, transfer);

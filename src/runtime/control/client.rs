@@ -1,0 +1,650 @@
+//! The client's end of a control connection: one or more clients in this process, a thread each.
+//!
+//! A client joins, waits at the gate, takes the payload into a `.part`, verifies what is on disk,
+//! makes it durable, gives it its name and sends its receipt. Its failure is its own: the others
+//! go on.
+
+use std::collections::BTreeMap;
+use std::net::Shutdown;
+use std::net::SocketAddr;
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicU8;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::Duration;
+
+use time::OffsetDateTime;
+
+use crate::digest::Digest;
+use crate::error::Error;
+use crate::error::Phase;
+use crate::error::Result;
+use crate::proto::native::ErrorCode;
+use crate::proto::native::FromClient;
+use crate::proto::native::FromServer;
+use crate::proto::native::Join;
+use crate::proto::native::Offer;
+use crate::proto::native::Opening;
+use crate::proto::native::Receipt;
+use crate::proto::native::Summary;
+use crate::runtime::clock;
+use crate::runtime::control::intake::Incoming;
+use crate::runtime::control::intake::Intake;
+use crate::runtime::control::intake::Taken;
+use crate::runtime::control::part::Part;
+use crate::runtime::copy;
+use crate::runtime::dialogue::Dialogue;
+use crate::runtime::lobby::STACK;
+use crate::runtime::socket;
+use crate::session::FileInfo;
+use crate::session::MAX_SEATS;
+use crate::session::Via;
+use crate::text::ClientName;
+use crate::text::FileName;
+use crate::transfer::Outcome;
+use crate::transfer::Record;
+use crate::transfer::Transfer;
+use crate::units::Moment;
+
+/// What the user wants fetched, and how.
+#[derive(Clone, Debug)]
+pub struct Order {
+    /// The server's addresses, tried in order.
+    pub server: Vec<SocketAddr>,
+    /// The file; `None` takes the server's.
+    pub file: Option<FileName>,
+    /// How many clients this process starts.
+    pub clients: u16,
+    /// How many the group has; `None` is as many as this process starts.
+    pub group: Option<u16>,
+    /// The way; `None` takes the server's.
+    pub via: Option<Via>,
+    /// What the clients call themselves; with more than one, a number follows.
+    pub name: String,
+    /// The folder for the copies.
+    pub out: PathBuf,
+    /// Take up parts that an earlier session left.
+    pub resume: bool,
+    /// How long a server that is not there yet is waited for.
+    pub retry: Duration,
+    /// The digest that the user knows the file to have.
+    pub sha1: Option<Digest>,
+    /// How bytes are copied from the socket.
+    pub copy: copy::Method,
+    /// A server that makes no progress for this long is given up.
+    pub stall: Duration,
+    /// Sync copies to disk before they count as received.
+    pub durable: bool,
+}
+
+/// The clients of one order as they run.
+#[derive(Debug)]
+pub struct Fetch {
+    clients: Vec<Arc<Client>>,
+    stopped: AtomicBool,
+}
+
+/// One client's end.
+#[derive(Debug)]
+pub struct End {
+    /// The seat it had; `None` if it never had one.
+    pub offer: Option<Offer>,
+    /// When it heard GO, as a label.
+    pub released_at: Option<OffsetDateTime>,
+    /// How its transfer went, as far as this client knows.
+    pub transfer: Option<Transfer>,
+    /// How the server sends, where it said so.
+    pub sender: Option<String>,
+    /// Where the copy is; `None` unless it is whole and verified.
+    pub path: Option<PathBuf>,
+    /// What stopped it.
+    pub error: Option<Error>,
+}
+
+/// What a client is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Looking for the server.
+    Connecting,
+    /// Getting a seat, and ready to receive.
+    Joining,
+    /// At the gate.
+    Waiting,
+    /// Receiving.
+    Receiving,
+    /// Computing the digest of the copy.
+    Verifying,
+    /// Done, one way or the other.
+    Ended,
+}
+
+/// A client as a face shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientView {
+    /// What it is doing.
+    pub stage: Stage,
+    /// Payload bytes received.
+    pub moved: u64,
+    /// Payload bytes to come in all; 0 until it is known.
+    pub bytes: u64,
+    /// Clients ready at the gate, as the server told last, and how many it waits for.
+    pub muster: Option<(u16, u16)>,
+}
+
+#[derive(Debug)]
+struct Client {
+    stage: AtomicU8,
+    moved: AtomicU64,
+    bytes: AtomicU64,
+    /// Ready clients in the upper half, wanted ones in the lower; zero before the first WAIT.
+    muster: AtomicU64,
+    stream: Mutex<Option<Arc<TcpStream>>>,
+}
+
+/// How long one attempt to connect may take.
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long the server may take to offer a seat: it may have to hash the file first.
+const OFFER_LIMIT: Duration = Duration::from_secs(120);
+
+/// How long the gate may be silent; it says WAIT every second.
+const GATE_SILENCE: Duration = Duration::from_secs(10);
+
+/// How long the server's summary is waited for.
+const SUMMARY_LIMIT: Duration = Duration::from_secs(10);
+
+/// How often a client that hashes says that it lives.
+const ALIVE_EVERY: Duration = Duration::from_secs(1);
+
+/// Pause between two attempts to connect.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+
+impl Order {
+    /// One client that fetches the server's file into `received`.
+    pub fn new(server: Vec<SocketAddr>) -> Self {
+        Self {
+            server,
+            file: None,
+            clients: 1,
+            group: None,
+            via: None,
+            name: "client".to_owned(),
+            out: PathBuf::from("received"),
+            resume: false,
+            retry: Duration::ZERO,
+            sha1: None,
+            copy: copy::Method::Auto,
+            stall: Duration::from_secs(30),
+            durable: true,
+        }
+    }
+}
+
+impl Fetch {
+    /// Clients for `order`, not yet started.
+    pub fn new(order: &Order) -> Self {
+        let clients = (0..order.clients).map(|_| Arc::new(Client::new())).collect();
+        Self { clients, stopped: AtomicBool::new(false) }
+    }
+
+    /// Runs every client to its end.
+    ///
+    /// # Errors
+    /// The order cannot be begun: a number out of range, too few file descriptors. What happens
+    /// to a client after that is in its [`End`].
+    pub fn run(&self, order: &Order, intakes: &[&dyn Intake]) -> Result<Vec<End>> {
+        if !(1..=MAX_SEATS).contains(&order.clients) {
+            return Err(Error::refused("gatecast", format!("{} clients: 1 to {MAX_SEATS} are possible", order.clients)));
+        }
+        order.copy.resolved().map_err(|why| Error::refused("gatecast", why))?;
+        // A socket and a file each, and a pipe's two ends.
+        let wanted = u64::from(order.clients) * 4 + 64;
+        if let Some(limit) = socket::descriptors(wanted).filter(|&limit| limit < wanted) {
+            let reason = format!("{} clients need {wanted} open files and the limit is {limit} (ulimit -n)", order.clients);
+            return Err(Error::refused("the system", reason));
+        }
+        let ends = thread::scope(|scope| {
+            let running: Vec<_> = (1..)
+                .zip(&self.clients)
+                .map(|(number, client)| {
+                    thread::Builder::new()
+                        .name(format!("client-{number}"))
+                        .stack_size(STACK)
+                        .spawn_scoped(scope, move || client.run(self, order, number, intakes))
+                        .map_err(Error::io("start the client's thread", number))
+                })
+                .collect();
+            let ended = |result: Result<thread::ScopedJoinHandle<'_, End>>| match result {
+                Ok(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+                Err(error) => End::before_the_seat(error),
+            };
+            running.into_iter().map(ended).collect()
+        });
+        Ok(ends)
+    }
+
+    /// Stops every client; each comes to its end by itself.
+    pub fn stop(&self) {
+        self.stopped.store(true, Ordering::SeqCst);
+        for client in &self.clients {
+            if let Some(stream) = &*client.stream.lock().unwrap_or_else(PoisonError::into_inner) {
+                // A connection that is gone already needs no closing.
+                let _ = stream.shutdown(Shutdown::Both);
+            }
+        }
+    }
+
+    /// What a face shows.
+    pub fn views(&self) -> Vec<ClientView> {
+        self.clients.iter().map(|client| client.view()).collect()
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::SeqCst)
+    }
+}
+
+/// The records of `ends`, one for each session that they sat in, as this process knows them.
+pub fn records(ends: &[End]) -> Vec<Record> {
+    let mut records = BTreeMap::new();
+    for (offer, end) in ends.iter().filter_map(|end| Some((end.offer.as_ref()?, end))) {
+        let record = records.entry(offer.session).or_insert_with(|| Record {
+            session: offer.session,
+            via: offer.via,
+            file: offer.file.clone(),
+            clients: offer.clients,
+            released_at: None,
+            sender: None,
+            transfers: Vec::new(),
+        });
+        record.released_at = record.released_at.or(end.released_at);
+        record.sender = record.sender.take().or_else(|| end.sender.clone());
+        record.transfers.extend(end.transfer.clone());
+    }
+    let mut records: Vec<Record> = records.into_values().collect();
+    records.iter_mut().for_each(|record| record.transfers.sort_by_key(|t| t.seat));
+    records
+}
+
+/// What the server at `server` offers.
+///
+/// # Errors
+/// It cannot be reached, or does not speak the protocol.
+pub fn list(server: &[SocketAddr]) -> Result<Vec<FileInfo>> {
+    let stream = socket::connect(server, clock::now().after(CONNECT_LIMIT))?;
+    let peer = stream.peer_addr().map_err(Error::io("connect", "the server"))?;
+    let mut dialogue = Dialogue::new(&stream, peer, b"");
+    dialogue.say(&Opening::List.encode())?;
+    let mut files = Vec::new();
+    loop {
+        match hear(&mut dialogue, clock::now().after(OFFER_LIMIT), Phase::Offer)? {
+            FromServer::File(file) if files.len() < crate::runtime::catalog::FILES_MAX => files.push(file),
+            FromServer::End => return Ok(files),
+            FromServer::Error { code, reason } => return Err(told(peer, code, reason)),
+            _ => return Err(Error::protocol(peer, "no list of files")),
+        }
+    }
+}
+
+fn hear(dialogue: &mut Dialogue<'_>, deadline: Moment, phase: Phase) -> Result<FromServer> {
+    let line = dialogue.hear(deadline, phase)?;
+    FromServer::decode(&line).map_err(|error| Error::protocol(dialogue.peer(), error.to_string()))
+}
+
+/// The error that a server's ERROR is on this side.
+fn told(peer: SocketAddr, code: ErrorCode, reason: String) -> Error {
+    let reason = crate::text::escape(&reason);
+    match code {
+        ErrorCode::Muster => Error::NotEnough { reason },
+        ErrorCode::Changed => Error::SourceChanged { at: peer.to_string(), what: reason },
+        _ => Error::Refused { by: peer.to_string(), reason },
+    }
+}
+
+impl Client {
+    fn new() -> Self {
+        Self {
+            stage: AtomicU8::new(Stage::Connecting as u8),
+            moved: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            muster: AtomicU64::new(0),
+            stream: Mutex::new(None),
+        }
+    }
+
+    fn enter(&self, stage: Stage) {
+        self.stage.store(stage as u8, Ordering::Relaxed);
+    }
+
+    fn view(&self) -> ClientView {
+        let stage = self.stage.load(Ordering::Relaxed);
+        let muster = self.muster.load(Ordering::Relaxed);
+        let half = |bits: u64| u16::try_from(bits & 0xffff).expect("sixteen bits");
+        ClientView {
+            stage: Stage::ALL.into_iter().find(|&s| s as u8 == stage).expect("only stages are stored"),
+            moved: self.moved.load(Ordering::Relaxed),
+            bytes: self.bytes.load(Ordering::Relaxed),
+            muster: (muster != 0).then(|| (half(muster >> 16), half(muster))),
+        }
+    }
+
+    fn run(&self, fetch: &Fetch, order: &Order, number: u16, intakes: &[&dyn Intake]) -> End {
+        let mut end = End::before_the_seat(Error::Interrupted);
+        end.error = self.converse(fetch, order, number, intakes, &mut end).err();
+        if fetch.is_stopped() && end.path.is_none() {
+            end.error = Some(Error::Interrupted);
+        }
+        if let (Some(transfer), Some(error)) = (&mut end.transfer, &end.error) {
+            transfer.fail(outcome_of(error), error.to_string());
+        }
+        self.enter(Stage::Ended);
+        end
+    }
+
+    fn converse(
+        &self,
+        fetch: &Fetch,
+        order: &Order,
+        number: u16,
+        intakes: &[&dyn Intake],
+        end: &mut End,
+    ) -> Result<()> {
+        let stream = Arc::new(connect(fetch, order)?);
+        *self.stream.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&stream));
+        if fetch.is_stopped() {
+            return Err(Error::Interrupted);
+        }
+        let peer = stream.peer_addr().map_err(Error::io("connect", "the server"))?;
+        let mut dialogue = Dialogue::new(&stream, peer, b"");
+        self.enter(Stage::Joining);
+
+        let name = if order.clients == 1 { order.name.clone() } else { format!("{}-{number}", order.name) };
+        let name = ClientName::new(&name).map_err(|error| Error::refused("gatecast", error.to_string()))?;
+        let group = order.group.unwrap_or(order.clients);
+        let join = Join { file: order.file.clone(), group, via: order.via, name: name.clone() };
+        dialogue.say(&Opening::Join(join).encode())?;
+        let offer = match hear(&mut dialogue, clock::now().after(OFFER_LIMIT), Phase::Offer)? {
+            FromServer::Offer(offer) => offer,
+            FromServer::Error { code, reason } => return Err(told(peer, code, reason)),
+            _ => return Err(Error::protocol(peer, "no offer")),
+        };
+        let mut transfer = Transfer::new(offer.seat, name.as_str(), Outcome::Complete);
+        transfer.client = stream.local_addr().ok();
+        transfer.server = Some(peer);
+        end.transfer = Some(transfer);
+        end.offer = Some(offer.clone());
+
+        let begun = self.begin(order, number, &offer, intakes, &mut dialogue);
+        let (part, hasher, intake) = match begun {
+            Ok(begun) => begun,
+            Err(error) => {
+                fail(&dialogue, Outcome::Refused, 0, &error);
+                return Err(error);
+            }
+        };
+        let offset = part.resumed();
+        dialogue.say(&FromClient::Ready { offset }.encode())?;
+        self.enter(Stage::Waiting);
+        self.wait(&mut dialogue, &offer, offset)?;
+        let released = dialogue.heard_at();
+        end.released_at = Some(clock::wall());
+        self.enter(Stage::Receiving);
+
+        let transfer = end.transfer.as_mut().expect("made above");
+        transfer.bytes_resumed = offset;
+        let range = offset..offer.file.bytes;
+        let want = range.end - range.start;
+        let incoming =
+            Incoming { stream: &stream, offer: &offer, order, file: part.file(), range, moved: &self.moved };
+        let taken = intake.receive(&incoming, &mut dialogue);
+        let bytes = self.moved.load(Ordering::Relaxed);
+        transfer.bytes_client = Some(bytes);
+        let taken = match taken {
+            Ok(taken) => taken,
+            Err(error) => {
+                fail(&dialogue, outcome_of(&error), bytes, &error);
+                return Err(error);
+            }
+        };
+        transfer.counts = taken.counts;
+        transfer.seconds_client = Some(taken.last.since(released));
+        dialogue.say(&FromClient::Last { bytes }.encode())?;
+        self.enter(Stage::Verifying);
+        let part = self.verify(&offer, part, hasher, &mut dialogue, released, &taken, want, transfer)?;
+        let (path, durable) = match store(part, order.durable, &dialogue, offer.file.bytes) {
+            Ok(path) => (path, order.durable.then(|| clock::now().since(released))),
+            Err(error) => {
+                fail(&dialogue, Outcome::Cut, bytes, &error);
+                return Err(error);
+            }
+        };
+        transfer.seconds_durable = durable;
+        transfer.verified = Some(true);
+        end.path = Some(path);
+        self.conclude(&mut dialogue, &offer, bytes, &taken, transfer, &mut end.sender);
+        Ok(())
+    }
+
+    /// Checks the offer and opens the part; with a part of an earlier session, hashes it.
+    fn begin<'i>(
+        &self,
+        order: &Order,
+        number: u16,
+        offer: &Offer,
+        intakes: &[&'i dyn Intake],
+        dialogue: &mut Dialogue<'_>,
+    ) -> Result<(Part, Prefix, &'i dyn Intake)> {
+        let peer = dialogue.peer();
+        let info = &offer.file;
+        if let Some(file) = order.file.as_ref().filter(|file| **file != info.name) {
+            return Err(Error::protocol(peer, format!("offered '{}' and not '{file}'", info.name)));
+        }
+        if let Some(sha1) = order.sha1.filter(|sha1| *sha1 != info.sha1) {
+            let reason = format!("it offers '{}' with the SHA-1 {}, not {sha1}", info.name, info.sha1);
+            return Err(Error::refused(peer, reason));
+        }
+        let intake = intakes.iter().find(|intake| intake.via() == offer.via);
+        let Some(&intake) = intake else {
+            return Err(Error::refused("gatecast", format!("this client cannot receive via {}", offer.via)));
+        };
+        let name = match order.clients {
+            1 => info.name.clone(),
+            _ => FileName::new(&format!("C{}-{}", offer.seat, info.name.as_str()))
+                .map_err(|error| Error::refused("gatecast", error.to_string()))?,
+        };
+        let part = Part::open(&order.out, &name, info.bytes, info.sha1, number, order.resume)?;
+        let left = info.bytes - part.resumed();
+        self.bytes.store(left, Ordering::Relaxed);
+        let needed = left.saturating_mul(u64::from(order.clients));
+        if let Some(free) = socket::free_space(&order.out).filter(|&free| free < needed) {
+            if part.resumed() == 0 {
+                part.discard();
+            }
+            return Err(Error::refused(
+                crate::text::escape(&order.out.display().to_string()),
+                format!("{} x {left} bytes are to come and {free} bytes are free", order.clients),
+            ));
+        }
+        let mut prefix = Prefix::default();
+        let resumed = part.resumed();
+        prefix.extend(&part, resumed, dialogue)?;
+        Ok((part, prefix, intake))
+    }
+
+    /// At the gate: until GO.
+    fn wait(&self, dialogue: &mut Dialogue<'_>, offer: &Offer, offset: u64) -> Result<()> {
+        let peer = dialogue.peer();
+        loop {
+            match hear(dialogue, clock::now().after(GATE_SILENCE), Phase::Muster)? {
+                FromServer::Wait { ready, clients } => {
+                    self.muster.store(u64::from(ready) << 16 | u64::from(clients), Ordering::Relaxed);
+                }
+                FromServer::Go { bytes } if bytes == offer.file.bytes - offset => return Ok(()),
+                FromServer::Go { bytes } => {
+                    let what = format!("GO with {bytes} bytes of the {} that are missing", offer.file.bytes - offset);
+                    return Err(Error::protocol(peer, what));
+                }
+                FromServer::Error { code, reason } => return Err(told(peer, code, reason)),
+                _ => return Err(Error::protocol(peer, "no message for a client at the gate")),
+            }
+        }
+    }
+
+    /// Hashes what is on disk; a copy with another digest is removed.
+    #[allow(clippy::too_many_arguments, reason = "one step of one conversation")]
+    fn verify(
+        &self,
+        offer: &Offer,
+        part: Part,
+        mut prefix: Prefix,
+        dialogue: &mut Dialogue<'_>,
+        released: Moment,
+        taken: &Taken,
+        want: u64,
+        transfer: &mut Transfer,
+    ) -> Result<Part> {
+        let info = &offer.file;
+        prefix.extend(&part, info.bytes, dialogue)?;
+        let sha1 = prefix.hasher.finish();
+        let hashed = clock::now().since(released);
+        transfer.seconds_verified = Some(hashed);
+        transfer.first_client = taken.first.map(|first| (clock::id(), first));
+        dialogue.say(&FromClient::Hashed { sha1 }.encode())?;
+        if sha1 == info.sha1 {
+            return Ok(part);
+        }
+        part.discard();
+        transfer.verified = Some(false);
+        let last = taken.last.since(released);
+        let receipt = Receipt { bytes: want, sha1, last, hashed, durable: None, first: transfer.first_client };
+        dialogue.say(&FromClient::Receipt(receipt).encode())?;
+        let why = match hear(dialogue, clock::now().after(SUMMARY_LIMIT), Phase::Receipt) {
+            Ok(FromServer::Error { code: ErrorCode::Changed, reason }) => crate::text::escape(&reason),
+            _ => format!("its SHA-1 is {sha1}, not {}", info.sha1),
+        };
+        Err(Error::Corrupt { what: format!("'{}': {why}", info.name) })
+    }
+
+    /// Sends the receipt and hears the summary. The copy is proven by now; a server that is gone
+    /// takes only its own figures with it.
+    fn conclude(
+        &self,
+        dialogue: &mut Dialogue<'_>,
+        offer: &Offer,
+        bytes: u64,
+        taken: &Taken,
+        transfer: &mut Transfer,
+        sender: &mut Option<String>,
+    ) {
+        let receipt = Receipt {
+            bytes,
+            sha1: offer.file.sha1,
+            last: transfer.seconds_client.unwrap_or_default(),
+            hashed: transfer.seconds_verified.unwrap_or_default(),
+            durable: transfer.seconds_durable,
+            first: taken.first.map(|first| (clock::id(), first)),
+        };
+        let summary = dialogue
+            .say(&FromClient::Receipt(receipt).encode())
+            .and_then(|()| hear(dialogue, clock::now().after(SUMMARY_LIMIT), Phase::Receipt));
+        match summary {
+            Ok(FromServer::Summary(Summary { bytes, last, woke, first, sender: how, .. })) => {
+                transfer.bytes_server = Some(bytes);
+                transfer.seconds_server = last;
+                transfer.woke = Some(woke);
+                transfer.first_server = first;
+                *sender = Some(how);
+            }
+            Ok(_) => log::warn!("seat {}: the server's last word was no summary", offer.seat),
+            Err(error) => log::warn!("seat {}: no summary: {error}", offer.seat),
+        }
+    }
+}
+
+/// A digest as far as it is known.
+#[derive(Default)]
+struct Prefix {
+    hasher: crate::digest::Hasher,
+    bytes: u64,
+}
+
+impl Prefix {
+    /// Hashes the part up to `end`, reading it back from disk, and tells the server each second
+    /// that this client lives.
+    fn extend(&mut self, part: &Part, end: u64, dialogue: &Dialogue<'_>) -> Result<()> {
+        let mut buffer = vec![0; crate::digest::HASH_BUF];
+        let mut alive = clock::now().after(ALIVE_EVERY);
+        while self.bytes < end {
+            let want = usize::try_from(end - self.bytes).unwrap_or(usize::MAX).min(buffer.len());
+            let read = copy::read_at(part.file(), &mut buffer[..want], self.bytes).map_err(|stop| match stop {
+                copy::Stop::Disk(error) => Error::io("read the copy back", part.shown())(error),
+                _ => Error::Corrupt { what: format!("{} was truncated by another program", part.shown()) },
+            })?;
+            self.hasher.update(&buffer[..read]);
+            self.bytes += read as u64;
+            if clock::now() >= alive {
+                alive = clock::now().after(ALIVE_EVERY);
+                dialogue.say(&FromClient::Alive { bytes: self.bytes }.encode())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Syncs and renames.
+fn store(part: Part, durable: bool, dialogue: &Dialogue<'_>, bytes: u64) -> Result<PathBuf> {
+    if durable {
+        // A slow disk may take long; the server is told before and gives the same time again.
+        dialogue.say(&FromClient::Alive { bytes }.encode())?;
+        part.sync()?;
+    }
+    part.publish(durable)
+}
+
+fn fail(dialogue: &Dialogue<'_>, outcome: Outcome, bytes: u64, error: &Error) {
+    let line = FromClient::Fail { outcome, bytes, reason: error.to_string() }.encode();
+    // The connection may be what failed.
+    if let Err(error) = dialogue.say(&line) {
+        log::debug!("{error}");
+    }
+}
+
+fn outcome_of(error: &Error) -> Outcome {
+    match error {
+        Error::TimedOut { .. } => Outcome::TimedOut,
+        Error::Corrupt { .. } => Outcome::Corrupt,
+        Error::NotEnough { .. } => Outcome::TimedOut,
+        Error::Refused { .. } => Outcome::Refused,
+        _ => Outcome::Cut,
+    }
+}
+
+/// Connects, again and again while the server is not there yet and the order's patience lasts.
+fn connect(fetch: &Fetch, order: &Order) -> Result<TcpStream> {
+    let patience = clock::now().after(order.retry);
+    loop {
+        let error = match socket::connect(&order.server, clock::now().after(CONNECT_LIMIT)) {
+            Ok(stream) => return Ok(stream),
+            Err(error) => error,
+        };
+        let Some(left) = clock::left(patience).filter(|_| !fetch.is_stopped()) else { return Err(error) };
+        thread::sleep(left.min(RETRY_PAUSE));
+    }
+}
+
+impl Stage {
+    const ALL: [Self; 6] =
+        [Self::Connecting, Self::Joining, Self::Waiting, Self::Receiving, Self::Verifying, Self::Ended];
+}
+
+impl End {
+    fn before_the_seat(error: Error) -> Self {
+        Self { offer: None, released_at: None, transfer: None, sender: None, path: None, error: Some(error) }
+    }
+}
