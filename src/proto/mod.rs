@@ -4,3 +4,5 @@
 //! Codecs have `encode` and `decode`; whatever a decoder gets wrong is an `Err` that says what.
 
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+pub mod logline;
