@@ -262,15 +262,16 @@ mod tests {
 
     #[test]
     fn lines_of_one_session_must_agree() {
+        type Change = fn(&mut Record);
         let one = record(0xa);
-        let change: [(&str, fn(&mut Record)); 5] = [
+        let changes: [(&str, Change); 5] = [
             ("via", |r| r.via = Via::Raw),
             ("file", |r| r.file.bytes = 11),
             ("clients", |r| r.clients = 4),
             ("time", |r| r.released_at = Some(OffsetDateTime::UNIX_EPOCH)),
             ("sender", |r| r.sender = Some("other".to_owned())),
         ];
-        for (name, change) in change {
+        for (name, change) in changes {
             let mut one = one.clone();
             one.sender = Some("sendfile".to_owned());
             let mut other = one.clone();
