@@ -18,3 +18,6 @@ pub mod error;
 
 // Floor 1: bytes to messages and back.
 pub mod proto;
+
+// Floor 4: faces and experiments.
+pub mod report;
