@@ -22,6 +22,7 @@ use crate::transfer::Outcome;
 use crate::transfer::Record;
 use crate::transfer::Transfer;
 
+pub mod csv;
 pub mod sheet;
 pub mod table;
 pub mod trials;
