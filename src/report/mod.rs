@@ -23,6 +23,8 @@ use crate::transfer::Record;
 use crate::transfer::Transfer;
 
 pub mod csv;
+#[cfg(feature = "cli")]
+pub mod json;
 pub mod sheet;
 pub mod table;
 pub mod trials;
