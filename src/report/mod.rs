@@ -25,6 +25,8 @@ use crate::transfer::Transfer;
 pub mod csv;
 #[cfg(feature = "cli")]
 pub mod json;
+pub mod plot;
+pub mod rates;
 pub mod sheet;
 pub mod table;
 pub mod trials;
