@@ -428,6 +428,24 @@ mod tests {
     }
 
     #[test]
+    fn times_between_microseconds_are_cut_and_their_line_is_read() {
+        let mut transfer = full();
+        transfer.seconds_client = Some(Duration::from_nanos(999));
+        transfer.seconds_server = Some(Duration::from_nanos(1_999));
+        let mut line = line(transfer);
+        line.released_at = OffsetDateTime::from_unix_timestamp_nanos(1_999_999_999).ok();
+        let encoded = line.encode();
+        assert_eq!(column(&encoded, "time"), "00:00:01.999999");
+        assert_eq!(column(&encoded, "client_s"), "0.000000");
+        assert_eq!(column(&encoded, "client_mbit"), MISSING);
+        assert_eq!(column(&encoded, "server_s"), "0.000001");
+        assert_eq!(
+            Line::decode(&encoded).map(|line| line.encode()),
+            Ok(encoded)
+        );
+    }
+
+    #[test]
     fn a_cut_line_is_an_error_wherever_it_is_cut() {
         let encoded = line(full()).encode();
         for end in 0..encoded.len() {
