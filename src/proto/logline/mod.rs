@@ -75,7 +75,7 @@ pub struct Line {
     pub transfer: Transfer,
 }
 
-/// Longest line, bytes, its end included. The longest that [`Line::encode`] writes has 6,500.
+/// Longest line, bytes, its end included. The longest that [`Line::encode`] writes is under 7 KiB.
 pub const LINE_MAX: usize = 8 * 1024;
 
 /// Longest reason that a line keeps, bytes before escaping, which can make six of one.
