@@ -24,3 +24,6 @@ pub mod runtime;
 
 // Floor 3: services, which never import each other.
 pub mod tcp;
+
+// Floor 4: faces and experiments.
+pub mod report;

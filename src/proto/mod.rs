@@ -4,7 +4,9 @@
 //! Codecs have `encode` and `decode`; whatever a decoder gets wrong is an `Err` that says what.
 
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
 pub mod greeting;
 pub mod lab;
 pub mod line;
+pub mod logline;
 pub mod native;

@@ -72,13 +72,18 @@ impl Catalog {
                 catalog.add(path, &metadata)?;
                 continue;
             }
-            let entries = fs::read_dir(path).map_err(Error::io("list the folder", path.display()))?;
+            let entries =
+                fs::read_dir(path).map_err(Error::io("list the folder", path.display()))?;
             for entry in entries {
                 let entry = entry.map_err(Error::io("list the folder", path.display()))?;
                 // A link in a folder may lead anywhere; whoever wants its target names it.
-                let kind = entry.file_type().map_err(Error::io("offer", entry.path().display()))?;
+                let kind = entry
+                    .file_type()
+                    .map_err(Error::io("offer", entry.path().display()))?;
                 if kind.is_file() && !entry.file_name().as_encoded_bytes().starts_with(b".") {
-                    let metadata = entry.metadata().map_err(Error::io("offer", entry.path().display()))?;
+                    let metadata = entry
+                        .metadata()
+                        .map_err(Error::io("offer", entry.path().display()))?;
                     catalog.add(&entry.path(), &metadata)?;
                 }
             }
@@ -94,10 +99,14 @@ impl Catalog {
             .file_name()
             .and_then(|name| name.to_str())
             .ok_or_else(|| Error::refused(path.display(), "its name is not UTF-8"))?;
-        let name = FileName::new(name)
-            .map_err(|error| Error::refused(escape(&path.display().to_string()), error.to_string()))?;
+        let name = FileName::new(name).map_err(|error| {
+            Error::refused(escape(&path.display().to_string()), error.to_string())
+        })?;
         if self.paths.len() == FILES_MAX {
-            return Err(Error::refused(path.display(), format!("more than {FILES_MAX} files")));
+            return Err(Error::refused(
+                path.display(),
+                format!("more than {FILES_MAX} files"),
+            ));
         }
         if let Some(other) = self.paths.insert(name, path.to_owned()) {
             return Err(Error::refused(
@@ -123,30 +132,54 @@ impl Catalog {
     /// # Errors
     /// The name is not offered, or its file cannot be read or changes while it is.
     pub fn open(&self, name: &FileName, progress: HashProgress<'_>) -> Result<Source> {
-        let path = self
-            .paths
-            .get(name)
-            .ok_or_else(|| Error::refused("the server", format!("the file '{name}' is not offered here")))?;
+        let path = self.paths.get(name).ok_or_else(|| {
+            Error::refused(
+                "the server",
+                format!("the file '{name}' is not offered here"),
+            )
+        })?;
         let at = || escape(&path.display().to_string());
         let file = File::open(path).map_err(Error::io("open the file", at()))?;
-        let metadata = file.metadata().map_err(Error::io("look at the file", at()))?;
+        let metadata = file
+            .metadata()
+            .map_err(Error::io("look at the file", at()))?;
         if !metadata.is_file() {
             return Err(Error::refused(at(), "it is no regular file"));
         }
         let identity = Identity::of(&metadata);
-        let known = self.digests().get(name).copied().filter(|(known, _)| *known == identity);
+        let known = self
+            .digests()
+            .get(name)
+            .copied()
+            .filter(|(known, _)| *known == identity);
         let sha1 = match known {
             Some((_, sha1)) => sha1,
             None => {
                 let done = AtomicU64::new(0);
-                let tell = |bytes| progress(name, identity.bytes, done.fetch_add(bytes, Ordering::Relaxed) + bytes);
-                let sha1 = digest_of(&file, identity.bytes, tell).map_err(|stop| changed_or_io(stop, &at()))?;
+                let tell = |bytes| {
+                    progress(
+                        name,
+                        identity.bytes,
+                        done.fetch_add(bytes, Ordering::Relaxed) + bytes,
+                    )
+                };
+                let sha1 = digest_of(&file, identity.bytes, tell)
+                    .map_err(|stop| changed_or_io(stop, &at()))?;
                 self.digests().insert(name.clone(), (identity, sha1));
                 sha1
             }
         };
-        let info = FileInfo { name: name.clone(), bytes: identity.bytes, sha1 };
-        let source = Source { info, file, path: path.clone(), identity };
+        let info = FileInfo {
+            name: name.clone(),
+            bytes: identity.bytes,
+            sha1,
+        };
+        let source = Source {
+            info,
+            file,
+            path: path.clone(),
+            identity,
+        };
         source.unchanged()?;
         Ok(source)
     }
@@ -166,12 +199,22 @@ impl Source {
     /// [`Error::SourceChanged`], with what changed.
     pub fn unchanged(&self) -> Result<()> {
         let at = escape(&self.path.display().to_string());
-        let metadata = self.file.metadata().map_err(Error::io("look at the file", &at))?;
+        let metadata = self
+            .file
+            .metadata()
+            .map_err(Error::io("look at the file", &at))?;
         let now = Identity::of(&metadata);
         let what = match now.bytes.cmp(&self.identity.bytes) {
-            std::cmp::Ordering::Less => format!("truncated from {} to {} bytes", self.identity.bytes, now.bytes),
-            std::cmp::Ordering::Greater => format!("grown from {} to {} bytes", self.identity.bytes, now.bytes),
-            std::cmp::Ordering::Equal if now.modified_ns != self.identity.modified_ns => "written to".to_owned(),
+            std::cmp::Ordering::Less => format!(
+                "truncated from {} to {} bytes",
+                self.identity.bytes, now.bytes
+            ),
+            std::cmp::Ordering::Greater => {
+                format!("grown from {} to {} bytes", self.identity.bytes, now.bytes)
+            }
+            std::cmp::Ordering::Equal if now.modified_ns != self.identity.modified_ns => {
+                "written to".to_owned()
+            }
             std::cmp::Ordering::Equal => return Ok(()),
         };
         Err(Error::SourceChanged { at, what })
@@ -185,15 +228,25 @@ impl Identity {
             use std::os::unix::fs::MetadataExt;
             Self {
                 bytes: metadata.len(),
-                modified_ns: i128::from(metadata.mtime()) * 1_000_000_000 + i128::from(metadata.mtime_nsec()),
+                modified_ns: i128::from(metadata.mtime()) * 1_000_000_000
+                    + i128::from(metadata.mtime_nsec()),
                 node: (metadata.dev(), metadata.ino()),
             }
         }
         #[cfg(not(unix))]
         {
-            let since = metadata.modified().ok().and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
-            let modified_ns = since.and_then(|since| i128::try_from(since.as_nanos()).ok()).unwrap_or(0);
-            Self { bytes: metadata.len(), modified_ns, node: (0, 0) }
+            let since = metadata
+                .modified()
+                .ok()
+                .and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
+            let modified_ns = since
+                .and_then(|since| i128::try_from(since.as_nanos()).ok())
+                .unwrap_or(0);
+            Self {
+                bytes: metadata.len(),
+                modified_ns,
+                node: (0, 0),
+            }
         }
     }
 }
@@ -208,7 +261,9 @@ pub fn digest_of(file: &File, bytes: u64, mut tell: impl FnMut(u64)) -> Result<D
     let mut buffer = vec![0; HASH_BUF];
     let mut at = 0;
     while at < bytes {
-        let want = usize::try_from(bytes - at).unwrap_or(usize::MAX).min(buffer.len());
+        let want = usize::try_from(bytes - at)
+            .unwrap_or(usize::MAX)
+            .min(buffer.len());
         let read = copy::read_at(file, &mut buffer[..want], at)?;
         hasher.update(&buffer[..read]);
         at += read as u64;
@@ -220,7 +275,10 @@ pub fn digest_of(file: &File, bytes: u64, mut tell: impl FnMut(u64)) -> Result<D
 fn changed_or_io(stop: copy::Stop, at: &str) -> Error {
     match stop {
         copy::Stop::Disk(error) => Error::io("read the file", at)(error),
-        _ => Error::SourceChanged { at: at.to_owned(), what: "truncated while its digest was computed".to_owned() },
+        _ => Error::SourceChanged {
+            at: at.to_owned(),
+            what: "truncated while its digest was computed".to_owned(),
+        },
     }
 }
 
@@ -253,18 +311,26 @@ mod tests {
         assert_eq!(source.info.sha1, Digest::of(b"abc"));
         assert_eq!(source.info.bytes, 3);
         for outside in ["b.bin", "sub", "link", ".hidden"] {
-            let error = catalog.open(&name(outside), &silent).expect_err(outside).to_string();
+            let error = catalog
+                .open(&name(outside), &silent)
+                .expect_err(outside)
+                .to_string();
             assert!(error.contains("not offered"), "{error}");
         }
     }
 
     #[test]
     fn two_files_of_one_name_and_a_missing_path_are_errors() {
-        let (one, two) = (tempfile::tempdir().expect("folder"), tempfile::tempdir().expect("folder"));
+        let (one, two) = (
+            tempfile::tempdir().expect("folder"),
+            tempfile::tempdir().expect("folder"),
+        );
         for folder in [&one, &two] {
             fs::write(folder.path().join("same"), b"x").expect("room");
         }
-        let error = Catalog::offer([one.path(), two.path()]).expect_err("same name").to_string();
+        let error = Catalog::offer([one.path(), two.path()])
+            .expect_err("same name")
+            .to_string();
         assert!(error.contains("same name"), "{error}");
         assert!(Catalog::offer([one.path().join("missing")]).is_err());
     }
@@ -280,12 +346,28 @@ mod tests {
 
         let mut file = File::options().append(true).open(&path).expect("there");
         file.write_all(b"more").expect("room");
-        assert!(source.unchanged().expect_err("grown").to_string().contains("grown"));
+        assert!(
+            source
+                .unchanged()
+                .expect_err("grown")
+                .to_string()
+                .contains("grown")
+        );
         file.set_len(5).expect("room");
-        assert!(source.unchanged().expect_err("short").to_string().contains("truncated"));
+        assert!(
+            source
+                .unchanged()
+                .expect_err("short")
+                .to_string()
+                .contains("truncated")
+        );
 
         let again = catalog.open(&name("f"), &silent).expect("there");
-        assert_eq!(again.info.sha1, Digest::of(&[1; 5]), "the digest is that of the file as it is now");
+        assert_eq!(
+            again.info.sha1,
+            Digest::of(&[1; 5]),
+            "the digest is that of the file as it is now"
+        );
         fs::write(folder.path().join("new"), b"other").expect("room");
         fs::rename(folder.path().join("new"), &path).expect("room");
         again.unchanged().expect("the open file is still whole");

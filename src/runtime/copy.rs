@@ -119,7 +119,9 @@ impl FromStr for Method {
 
 /// The absolute deadline of a transfer of `bytes` that begins now.
 pub fn deadline(bytes: u64, stall: Duration) -> Moment {
-    clock::now().after(stall).after(Duration::from_secs(bytes / SLOWEST))
+    clock::now()
+        .after(stall)
+        .after(Duration::from_secs(bytes / SLOWEST))
 }
 
 /// Sends `range` of `file`; returns when the last byte is in the socket's buffer.
@@ -135,7 +137,9 @@ pub fn send(
     mut stream: &TcpStream,
     copying: Copying<'_>,
 ) -> Result<(), Stop> {
-    stream.set_write_timeout(Some(copying.stall)).map_err(Stop::Peer)?;
+    stream
+        .set_write_timeout(Some(copying.stall))
+        .map_err(Stop::Peer)?;
     let begun = clock::now();
     let mut at = range.start;
     let mut buffer = Vec::new();
@@ -152,7 +156,9 @@ pub fn send(
         let moved = match copying.method {
             Method::Sendfile => sendfile(file, at, want, stream)?,
             _ => {
-                let len = usize::try_from(want).unwrap_or(usize::MAX).min(buffer.len());
+                let len = usize::try_from(want)
+                    .unwrap_or(usize::MAX)
+                    .min(buffer.len());
                 let read = read_at(file, &mut buffer[..len], at)?;
                 write_counted(&mut stream, &buffer[..read])?
             }
@@ -177,11 +183,15 @@ pub fn receive(
     first: &[u8],
     copying: Copying<'_>,
 ) -> Result<(), Stop> {
-    stream.set_read_timeout(Some(copying.stall)).map_err(Stop::Peer)?;
+    stream
+        .set_read_timeout(Some(copying.stall))
+        .map_err(Stop::Peer)?;
     let begun = clock::now();
     write_at(file, first, range.start)?;
     let mut at = range.start + first.len() as u64;
-    copying.moved.fetch_add(first.len() as u64, Ordering::Relaxed);
+    copying
+        .moved
+        .fetch_add(first.len() as u64, Ordering::Relaxed);
     if copying.method == Method::Sendfile {
         return splice(stream, file, at..range.end, begun, copying);
     }
@@ -249,7 +259,8 @@ fn write_at(file: &File, bytes: &[u8], at: u64) -> Result<(), Stop> {
     {
         let (mut bytes, mut at) = (bytes, at);
         while !bytes.is_empty() {
-            let written = std::os::windows::fs::FileExt::seek_write(file, bytes, at).map_err(Stop::Disk)?;
+            let written =
+                std::os::windows::fs::FileExt::seek_write(file, bytes, at).map_err(Stop::Disk)?;
             bytes = &bytes[written..];
             at += written as u64;
         }
@@ -296,7 +307,9 @@ fn splice(
     let flags = SpliceFFlags::SPLICE_F_MOVE | SpliceFFlags::SPLICE_F_MORE;
     let mut at = range.start;
     while at < range.end {
-        let want = usize::try_from(range.end - at).unwrap_or(CALL_MAX).min(CALL_MAX);
+        let want = usize::try_from(range.end - at)
+            .unwrap_or(CALL_MAX)
+            .min(CALL_MAX);
         let mut piped = match nix::fcntl::splice(stream, None, &pipe_in, None, want, flags) {
             Ok(0) => return Err(Stop::Peer(io::ErrorKind::UnexpectedEof.into())),
             Ok(piped) => piped,

@@ -33,7 +33,12 @@ impl<'a> Dialogue<'a> {
     pub fn new(stream: &'a TcpStream, peer: SocketAddr, first: &[u8]) -> Self {
         let mut buf = LineBuf::default();
         buf.push(first);
-        Self { stream, peer, buf, read_at: clock::now() }
+        Self {
+            stream,
+            peer,
+            buf,
+            read_at: clock::now(),
+        }
     }
 
     /// Who is at the other end.
@@ -56,7 +61,9 @@ impl<'a> Dialogue<'a> {
             let timed_out = || Error::TimedOut {
                 phase,
                 at: self.peer.to_string(),
-                after: Duration::from_millis(u64::try_from(deadline.since(begun).as_millis()).unwrap_or(u64::MAX)),
+                after: Duration::from_millis(
+                    u64::try_from(deadline.since(begun).as_millis()).unwrap_or(u64::MAX),
+                ),
             };
             let failed = Error::io("hear from the other side", self.peer);
             match socket::bound_read(self.stream, deadline) {
@@ -67,7 +74,8 @@ impl<'a> Dialogue<'a> {
             let mut bytes = [0; 2048];
             match (&mut &*self.stream).read(&mut bytes) {
                 Ok(0) => {
-                    let closed = io::Error::new(io::ErrorKind::UnexpectedEof, "it closed the connection");
+                    let closed =
+                        io::Error::new(io::ErrorKind::UnexpectedEof, "it closed the connection");
                     return Err(failed(closed));
                 }
                 Ok(len) => {
@@ -88,7 +96,8 @@ impl<'a> Dialogue<'a> {
 
     /// Up to `max` bytes that were read together with the last line.
     pub fn payload(&mut self, max: u64) -> Vec<u8> {
-        self.buf.take_payload(usize::try_from(max).unwrap_or(usize::MAX))
+        self.buf
+            .take_payload(usize::try_from(max).unwrap_or(usize::MAX))
     }
 
     /// Says `line`.
@@ -98,7 +107,11 @@ impl<'a> Dialogue<'a> {
     pub fn say(&self, line: &[u8]) -> Result<()> {
         copy::send_all(self.stream, line, SAY_LIMIT).map_err(|stop| match stop {
             copy::Stop::Peer(error) => Error::io("speak to the other side", self.peer)(error),
-            _ => Error::TimedOut { phase: Phase::Transfer, at: self.peer.to_string(), after: SAY_LIMIT },
+            _ => Error::TimedOut {
+                phase: Phase::Transfer,
+                at: self.peer.to_string(),
+                after: SAY_LIMIT,
+            },
         })
     }
 

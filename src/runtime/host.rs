@@ -51,7 +51,13 @@ impl Host {
     /// yet.
     pub fn new(catalog: Catalog, settings: Settings) -> Self {
         let native: Service = Arc::new(control::server::serve);
-        Self { settings, catalog, log_dir: None, ways: Vec::new(), services: vec![(Greeting::Native, native)] }
+        Self {
+            settings,
+            catalog,
+            log_dir: None,
+            ways: Vec::new(),
+            services: vec![(Greeting::Native, native)],
+        }
     }
 
     /// How its sessions will run.
@@ -85,7 +91,9 @@ impl Host {
     /// # Errors
     /// A file that cannot be read.
     pub fn digest(&self, progress: crate::runtime::catalog::HashProgress<'_>) -> Result<()> {
-        self.catalog.names().try_for_each(|name| self.catalog.open(name, progress).map(|_| ()))
+        self.catalog
+            .names()
+            .try_for_each(|name| self.catalog.open(name, progress).map(|_| ()))
     }
 
     /// Starts serving on `addr`.
@@ -98,10 +106,17 @@ impl Host {
         let mut handlers: HashMap<Greeting, Handler> = HashMap::new();
         for (greeting, service) in self.services {
             let lobby = Arc::clone(&lobby);
-            handlers.insert(greeting, Arc::new(move |connection| service(connection, &lobby)));
+            handlers.insert(
+                greeting,
+                Arc::new(move |connection| service(connection, &lobby)),
+            );
         }
         let listener = Listener::start(addr, handlers)?;
-        Ok(Running { lobby, listener, journal })
+        Ok(Running {
+            lobby,
+            listener,
+            journal,
+        })
     }
 }
 
@@ -127,7 +142,11 @@ impl Running {
     /// # Errors
     /// The session log could not be written; the sessions went on without it.
     pub fn stop(self) -> Result<Vec<Record>> {
-        let Self { lobby, mut listener, journal } = self;
+        let Self {
+            lobby,
+            mut listener,
+            journal,
+        } = self;
         listener.stop();
         lobby.stop();
         if !lobby.wait_idle(LEAVE) {
@@ -135,7 +154,10 @@ impl Running {
         }
         let left = listener.close_all(LEAVE);
         if left > 0 {
-            log::warn!("{left} connections did not end within {} s", LEAVE.as_secs());
+            log::warn!(
+                "{left} connections did not end within {} s",
+                LEAVE.as_secs()
+            );
         }
         drop((lobby, listener));
         let records = journal.records();
@@ -146,6 +168,8 @@ impl Running {
 
 impl std::fmt::Debug for Host {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Host").field("settings", &self.settings).finish_non_exhaustive()
+        f.debug_struct("Host")
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
     }
 }

@@ -88,14 +88,28 @@ impl Journal {
         let (publish, records) = crossbeam_channel::unbounded();
         let thread = thread::Builder::new()
             .name("logger".to_owned())
-            .spawn(move || Logger { folder, publish, pages: HashMap::new(), failed: None }.run(&entries))
+            .spawn(move || {
+                Logger {
+                    folder,
+                    publish,
+                    pages: HashMap::new(),
+                    failed: None,
+                }
+                .run(&entries)
+            })
             .map_err(Error::io("start the logger thread", "the session log"))?;
-        Ok(Self { pen: Some(Pen { entries: pen }), records, thread: Some(thread) })
+        Ok(Self {
+            pen: Some(Pen { entries: pen }),
+            records,
+            thread: Some(thread),
+        })
     }
 
     /// A way to write to it.
     pub fn pen(&self) -> Pen {
-        self.pen.clone().expect("the journal has its own pen until it is finished")
+        self.pen
+            .clone()
+            .expect("the journal has its own pen until it is finished")
     }
 
     /// The finished sessions, each once its last line is in the log.
@@ -110,7 +124,9 @@ impl Journal {
     pub fn finish(mut self) -> Result<()> {
         self.pen = None;
         let thread = self.thread.take().expect("finished once");
-        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        thread
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 }
 
@@ -164,7 +180,14 @@ impl Logger {
                         sender: None,
                         transfers: Vec::new(),
                     };
-                    self.pages.insert(session, Page { record, opened_at, file: None });
+                    self.pages.insert(
+                        session,
+                        Page {
+                            record,
+                            opened_at,
+                            file: None,
+                        },
+                    );
                 }
                 Entry::Released(session, at, sender) => {
                     let page = self.page(session);
@@ -173,8 +196,10 @@ impl Logger {
                 }
                 Entry::Finished(session, transfer) => self.write(session, *transfer),
                 Entry::Closed(session) => {
-                    let Page { mut record, .. } =
-                        self.pages.remove(&session).expect("a session is closed once, after it opened");
+                    let Page { mut record, .. } = self
+                        .pages
+                        .remove(&session)
+                        .expect("a session is closed once, after it opened");
                     record.transfers.sort_by_key(|t| (t.woke.is_none(), t.seat));
                     // Nobody needs to listen.
                     let _ = self.publish.send(record);
@@ -185,13 +210,15 @@ impl Logger {
     }
 
     fn page(&mut self, session: SessionId) -> &mut Page {
-        self.pages.get_mut(&session).expect("a session opens before anything is said of it")
+        self.pages
+            .get_mut(&session)
+            .expect("a session opens before anything is said of it")
     }
 
     fn write(&mut self, session: SessionId, transfer: Transfer) {
         let folder = self.folder.clone();
         let page = self.page(session);
-        let line = logline::Line::of(&page.record, transfer.clone()).encode();
+        let line = logline::Line::of(&page.record, &transfer).encode();
         page.record.transfers.push(transfer);
         let Some(folder) = folder else { return };
         if let Err(error) = page.append(&folder, line.as_bytes()) {
@@ -207,7 +234,10 @@ impl Page {
     /// `2026-11-20_23-26-55-0123456789abcdef.log`, so that a folder of logs sorts by time.
     fn file_name(&self) -> String {
         let stamp = format_description!("[year]-[month]-[day]_[hour]-[minute]-[second]");
-        let start = self.opened_at.format(&stamp).expect("a valid time has these parts");
+        let start = self
+            .opened_at
+            .format(&stamp)
+            .expect("a valid time has these parts");
         format!("{start}-{}.log", self.record.session)
     }
 

@@ -105,15 +105,26 @@ impl Listener {
         let addr = listener.local_addr().map_err(Error::io("listen", addr))?;
         let descriptors = socket::descriptors(CONNECTIONS_MAX as u64 + RESERVED).unwrap_or(1024);
         let cap = descriptors.saturating_sub(RESERVED).max(1);
-        let cap = usize::try_from(cap).unwrap_or(CONNECTIONS_MAX).min(CONNECTIONS_MAX);
-        let shared = Arc::new(Shared { handlers, cap, registry: Mutex::default(), left: Condvar::new() });
+        let cap = usize::try_from(cap)
+            .unwrap_or(CONNECTIONS_MAX)
+            .min(CONNECTIONS_MAX);
+        let shared = Arc::new(Shared {
+            handlers,
+            cap,
+            registry: Mutex::default(),
+            left: Condvar::new(),
+        });
         let accepting = Arc::clone(&shared);
         let thread = thread::Builder::new()
             .name("listener".to_owned())
             .stack_size(STACK)
             .spawn(move || accepting.accept_all(&listener))
             .map_err(Error::io("start the listener's thread", addr))?;
-        Ok(Self { addr, shared, thread: Some(thread) })
+        Ok(Self {
+            addr,
+            shared,
+            thread: Some(thread),
+        })
     }
 
     /// The address that is listened on, with the port that the system chose for port 0.
@@ -155,8 +166,15 @@ impl Listener {
             // One that is gone already needs no closing.
             let _ = entry.stream.shutdown(Shutdown::Both);
         }
-        let waited = self.shared.left.wait_timeout_while(registry, patience, |r| !r.connections.is_empty());
-        waited.unwrap_or_else(PoisonError::into_inner).0.connections.len()
+        let waited = self
+            .shared
+            .left
+            .wait_timeout_while(registry, patience, |r| !r.connections.is_empty());
+        waited
+            .unwrap_or_else(PoisonError::into_inner)
+            .0
+            .connections
+            .len()
     }
 }
 
@@ -200,7 +218,9 @@ impl Shared {
             drop(registry);
             self.evict_oldest();
             let registry = self.lock();
-            let full = |registry: &mut Registry| registry.connections.len() >= self.cap && !registry.stopping;
+            let full = |registry: &mut Registry| {
+                registry.connections.len() >= self.cap && !registry.stopping
+            };
             drop(self.left.wait_timeout_while(registry, GRACE, full));
         }
     }
@@ -225,11 +245,18 @@ impl Shared {
             let mut registry = self.lock();
             let id = registry.next;
             registry.next += 1;
-            let entry = Entry { stream: Arc::clone(&stream), since: clock::now(), greeted: false };
+            let entry = Entry {
+                stream: Arc::clone(&stream),
+                since: clock::now(),
+                greeted: false,
+            };
             registry.connections.insert(id, entry);
             id
         };
-        let place = Place { shared: Arc::clone(self), id };
+        let place = Place {
+            shared: Arc::clone(self),
+            id,
+        };
         let ours = Arc::clone(&stream);
         let spawned = thread::Builder::new()
             .name(format!("conn-{id}"))
@@ -261,7 +288,12 @@ impl Place {
                     entry.greeted = true;
                 }
                 if let Some(handler) = self.shared.handlers.get(&greeting) {
-                    handler(Connection { stream, peer, first, deadline });
+                    handler(Connection {
+                        stream,
+                        peer,
+                        first,
+                        deadline,
+                    });
                 }
             }
             Ok(None) => log::debug!("{peer}: closed, its first bytes are no greeting"),
@@ -303,16 +335,25 @@ fn greeting(mut stream: &TcpStream, deadline: Moment) -> io::Result<Option<(Gree
 /// closed. Never waits: this is the accepting thread.
 fn refuse(stream: &TcpStream) {
     let mut first = [0; GREETING_MAX];
-    let seen = stream.set_nonblocking(true).and_then(|()| stream.peek(&mut first)).unwrap_or(0);
+    let seen = stream
+        .set_nonblocking(true)
+        .and_then(|()| stream.peek(&mut first))
+        .unwrap_or(0);
     if recognise(&first[..seen]) == Recognised::Known(Greeting::Native) {
         let reason = "the server's system allows no more threads".to_owned();
-        let line = FromServer::Error { code: ErrorCode::Refused, reason }.encode();
+        let line = FromServer::Error {
+            code: ErrorCode::Refused,
+            reason,
+        }
+        .encode();
         let _ = io::Write::write(&mut &*stream, &line);
     }
 }
 
 impl fmt::Debug for Listener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Listener").field("addr", &self.addr).finish_non_exhaustive()
+        f.debug_struct("Listener")
+            .field("addr", &self.addr)
+            .finish_non_exhaustive()
     }
 }

@@ -97,7 +97,9 @@ pub const STACK: usize = 256 * 1024;
 impl State {
     /// The open muster of `file` that has a seat left.
     fn with_room(&self, file: &FileName) -> Option<&Arc<Gate>> {
-        self.gates.iter().find(|gate| gate.plan.source.info.name == *file && gate.has_room())
+        self.gates
+            .iter()
+            .find(|gate| gate.plan.source.info.name == *file && gate.has_room())
     }
 }
 
@@ -121,9 +123,21 @@ impl Default for Settings {
 
 impl Lobby {
     /// A server's sessions, none yet.
-    pub fn new(settings: Settings, catalog: Catalog, ways: Vec<Box<dyn Way>>, pen: Pen) -> Arc<Self> {
+    pub fn new(
+        settings: Settings,
+        catalog: Catalog,
+        ways: Vec<Box<dyn Way>>,
+        pen: Pen,
+    ) -> Arc<Self> {
         let (state, ended) = (Mutex::default(), Condvar::new());
-        Arc::new(Self { settings, catalog, ways, pen, state, ended })
+        Arc::new(Self {
+            settings,
+            catalog,
+            ways,
+            pen,
+            state,
+            ended,
+        })
     }
 
     /// Gives `guest` a seat in the session that it wishes for.
@@ -173,13 +187,21 @@ impl Lobby {
         if state.stopping {
             return refuse("it is ending".to_owned());
         }
-        let Some(gate) = state.with_room(file) else { return Ok(None) };
+        let Some(gate) = state.with_room(file) else {
+            return Ok(None);
+        };
         let plan = &gate.plan;
         if plan.clients != clients {
-            return refuse(format!("the group for '{file}' has {} clients, not {clients}", plan.clients));
+            return refuse(format!(
+                "the group for '{file}' has {} clients, not {clients}",
+                plan.clients
+            ));
         }
         if plan.via != via {
-            return refuse(format!("the group for '{file}' goes via {}, not via {via}", plan.via));
+            return refuse(format!(
+                "the group for '{file}' goes via {}, not via {via}",
+                plan.via
+            ));
         }
         Ok(Some(Arc::clone(gate)))
     }
@@ -191,7 +213,11 @@ impl Lobby {
             return Err(Error::refused("the server", reason));
         }
         let source = Arc::new(self.catalog.open(file, &catalog::silent)?);
-        let way = self.ways.iter().find(|way| way.via() == via).expect("resolved before");
+        let way = self
+            .ways
+            .iter()
+            .find(|way| way.via() == via)
+            .expect("resolved before");
         let carrier = way.prepare(&source, clients, &self.settings)?;
         let session = SessionId(clock::random());
         let plan = Plan {
@@ -214,7 +240,11 @@ impl Lobby {
             let reason = "all seats of this server's only session are taken";
             return Err(Error::refused("the server", reason));
         }
-        let head = Head { via, file: plan.source.info.clone(), clients };
+        let head = Head {
+            via,
+            file: plan.source.info.clone(),
+            clients,
+        };
         let gate = Gate::new(plan, self.pen.clone());
         self.pen.open(session, head);
         let (lobby, running) = (Arc::clone(self), Arc::clone(&gate));
@@ -244,7 +274,10 @@ impl Lobby {
     /// # Errors
     /// A file that cannot be read any more.
     pub fn files(&self) -> Result<Vec<FileInfo>> {
-        self.catalog.names().map(|name| Ok(self.catalog.open(name, &catalog::silent)?.info)).collect()
+        self.catalog
+            .names()
+            .map(|name| Ok(self.catalog.open(name, &catalog::silent)?.info))
+            .collect()
     }
 
     /// The sessions that have not ended, for every face that shows them.
@@ -273,8 +306,14 @@ impl Lobby {
     /// Waits until no session is open, or until `patience` is over.
     pub fn wait_idle(&self, patience: Duration) -> bool {
         let state = self.lock();
-        let waited = self.ended.wait_timeout_while(state, patience, |state| !state.gates.is_empty());
-        waited.unwrap_or_else(PoisonError::into_inner).0.gates.is_empty()
+        let waited = self
+            .ended
+            .wait_timeout_while(state, patience, |state| !state.gates.is_empty());
+        waited
+            .unwrap_or_else(PoisonError::into_inner)
+            .0
+            .gates
+            .is_empty()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -35,7 +35,11 @@ const GRANT_MIN: u64 = 1448;
 impl Pacer {
     /// A schedule of `rate` that begins now.
     pub fn new(rate: Rate) -> Self {
-        Self { rate, next: AtomicU64::new(0), epoch: clock::now() }
+        Self {
+            rate,
+            next: AtomicU64::new(0),
+            epoch: clock::now(),
+        }
     }
 
     /// Takes at most `wanted` bytes of the schedule, sleeps until they are due, and says how many.
@@ -56,12 +60,18 @@ impl Pacer {
         let floor = now.since(self.epoch).saturating_sub(BURST);
         let floor = u64::try_from(floor.as_nanos()).unwrap_or(u64::MAX);
         let mut begins = 0;
-        let taken = self.next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |next| {
-            begins = next.max(floor);
-            Some(begins.saturating_add(cost))
-        });
+        let taken = self
+            .next
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |next| {
+                begins = next.max(floor);
+                Some(begins.saturating_add(cost))
+            });
         debug_assert!(taken.is_ok(), "the closure always gives a value");
-        (bytes, self.epoch.after(Duration::from_micros(micros(Duration::from_nanos(begins)))))
+        (
+            bytes,
+            self.epoch
+                .after(Duration::from_micros(micros(Duration::from_nanos(begins)))),
+        )
     }
 }
 

@@ -33,7 +33,9 @@ pub fn listen(addr: SocketAddr) -> Result<TcpListener> {
         Error::io("listen", addr)(source)
     })?;
     #[cfg(feature = "sockopt")]
-    socket2::SockRef::from(&listener).listen(BACKLOG).map_err(Error::io("listen", addr))?;
+    socket2::SockRef::from(&listener)
+        .listen(BACKLOG)
+        .map_err(Error::io("listen", addr))?;
     Ok(listener)
 }
 
@@ -44,10 +46,16 @@ pub fn listen(addr: SocketAddr) -> Result<TcpListener> {
 pub fn resolve(host: &str, default_port: u16) -> Result<Vec<SocketAddr>> {
     let bare_v6 = host.parse::<std::net::Ipv6Addr>().is_ok();
     let has_port = !bare_v6
-        && host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+        && host
+            .rsplit_once(':')
+            .is_some_and(|(_, port)| port.parse::<u16>().is_ok());
     let found = match has_port {
         true => host.to_socket_addrs(),
-        false => (host.trim_start_matches('[').trim_end_matches(']'), default_port).to_socket_addrs(),
+        false => (
+            host.trim_start_matches('[').trim_end_matches(']'),
+            default_port,
+        )
+            .to_socket_addrs(),
     };
     let addrs: Vec<SocketAddr> = found.map_err(Error::io("find the host", host))?.collect();
     match addrs.is_empty() {
@@ -63,11 +71,15 @@ pub fn resolve(host: &str, default_port: u16) -> Result<Vec<SocketAddr>> {
 pub fn connect(addrs: &[SocketAddr], deadline: Moment) -> Result<TcpStream> {
     let mut last = None;
     for &addr in addrs {
-        let Some(left) = clock::left(deadline) else { break };
+        let Some(left) = clock::left(deadline) else {
+            break;
+        };
         match TcpStream::connect_timeout(&addr, left) {
             Ok(stream) => {
                 // Messages are single lines that the other side waits for.
-                stream.set_nodelay(true).map_err(Error::io("set up the connection", addr))?;
+                stream
+                    .set_nodelay(true)
+                    .map_err(Error::io("set up the connection", addr))?;
                 return Ok(stream);
             }
             Err(error) => last = Some(Error::io("connect", addr)(error)),
@@ -98,7 +110,10 @@ pub fn set_congestion(stream: &TcpStream, name: &str) -> io::Result<()> {
     #[cfg(not(all(target_os = "linux", feature = "sockopt")))]
     {
         let _ = (stream, name);
-        Err(io::Error::new(io::ErrorKind::Unsupported, "built without feature sockopt"))
+        Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            "built without feature sockopt",
+        ))
     }
 }
 
@@ -154,7 +169,9 @@ pub fn descriptors(wanted: u64) -> Option<u64> {
     {
         let _ = wanted;
         let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
-        let line = limits.lines().find(|line| line.starts_with("Max open files"))?;
+        let line = limits
+            .lines()
+            .find(|line| line.starts_with("Max open files"))?;
         line.split_whitespace().nth(3)?.parse().ok()
     }
 }
@@ -195,7 +212,11 @@ fn in_use(port: u16) -> String {
 fn holder(port: u16) -> Option<(u32, String)> {
     let mut inodes = Vec::new();
     for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
-        for line in std::fs::read_to_string(table).unwrap_or_default().lines().skip(1) {
+        for line in std::fs::read_to_string(table)
+            .unwrap_or_default()
+            .lines()
+            .skip(1)
+        {
             let mut columns = line.split_whitespace().skip(1);
             let local = columns.next()?.rsplit_once(':')?.1;
             // State 0A is LISTEN.
@@ -205,12 +226,26 @@ fn holder(port: u16) -> Option<(u32, String)> {
         }
     }
     for process in std::fs::read_dir("/proc").ok()?.flatten() {
-        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+        let Some(pid) = process
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse::<u32>().ok())
+        else {
             continue;
         };
-        let Ok(descriptors) = std::fs::read_dir(process.path().join("fd")) else { continue };
-        let holds = |link: std::path::PathBuf| inodes.iter().any(|inode| link.as_os_str() == inode.as_str());
-        if descriptors.flatten().filter_map(|fd| std::fs::read_link(fd.path()).ok()).any(holds) {
+        let Ok(descriptors) = std::fs::read_dir(process.path().join("fd")) else {
+            continue;
+        };
+        let holds = |link: std::path::PathBuf| {
+            inodes
+                .iter()
+                .any(|inode| link.as_os_str() == inode.as_str())
+        };
+        if descriptors
+            .flatten()
+            .filter_map(|fd| std::fs::read_link(fd.path()).ok())
+            .any(holds)
+        {
             let name = std::fs::read_to_string(process.path().join("comm")).unwrap_or_default();
             return Some((pid, name.trim().to_owned()));
         }
@@ -253,7 +288,10 @@ mod tests {
                 .ok()
                 .and_then(|stream| congestion(&stream))
                 .expect("Linux names it");
-            assert!(!name.is_empty() && name.bytes().all(|b| b.is_ascii_graphic()), "{name}");
+            assert!(
+                !name.is_empty() && name.bytes().all(|b| b.is_ascii_graphic()),
+                "{name}"
+            );
         }
         if cfg!(all(unix, feature = "sockopt")) {
             assert!(free_space(Path::new("/")).is_some());

@@ -27,7 +27,12 @@ pub trait Way: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// Why the session cannot be sent this way; its clients are refused with it.
-    fn prepare(&self, source: &Arc<Source>, clients: u16, settings: &Settings) -> Result<Box<dyn Carrier>>;
+    fn prepare(
+        &self,
+        source: &Arc<Source>,
+        clients: u16,
+        settings: &Settings,
+    ) -> Result<Box<dyn Carrier>>;
 }
 
 /// One way, ready for one session.
@@ -77,6 +82,8 @@ pub struct Failure {
 
 impl fmt::Debug for Cargo<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Cargo").field("range", &self.range).finish_non_exhaustive()
+        f.debug_struct("Cargo")
+            .field("range", &self.range)
+            .finish_non_exhaustive()
     }
 }

@@ -38,13 +38,27 @@ const ELAPSED_LIMIT: Duration = Duration::from_secs(5);
 
 /// Serves one lab client.
 pub fn serve(connection: Connection, lobby: &Arc<Lobby>) {
-    let Connection { stream, peer, first, .. } = connection;
+    let Connection {
+        stream,
+        peer,
+        first,
+        ..
+    } = connection;
     if first != lab::READY {
         log::info!("{peer}: spoke before the release");
         return;
     }
-    let guest = Guest { name: "lab".to_owned(), kind: Kind::Lab, stream: Arc::clone(&stream), peer };
-    let wish = Wish { file: None, group: None, via: Some(Via::Tcp) };
+    let guest = Guest {
+        name: "lab".to_owned(),
+        kind: Kind::Lab,
+        stream: Arc::clone(&stream),
+        peer,
+    };
+    let wish = Wish {
+        file: None,
+        group: None,
+        via: Some(Via::Tcp),
+    };
     let mut seat = match lobby.seat(&wish, guest) {
         Ok(seat) => seat,
         // The protocol has no word for it: the client sees its connection closed.
@@ -66,11 +80,18 @@ pub fn serve(connection: Connection, lobby: &Arc<Lobby>) {
     transfer.first_server = carried.first;
     transfer.bytes_server = Some(seat.moved().load(Ordering::Relaxed));
     let mut dialogue = Dialogue::new(&stream, peer, b"");
-    let ended = carried.end.and_then(|()| hear_received(&seat, &mut dialogue, &mut transfer));
+    let ended = carried
+        .end
+        .and_then(|()| hear_received(&seat, &mut dialogue, &mut transfer));
     match ended {
         Ok(()) => settle(&seat, &mut dialogue, &mut transfer),
         Err(failure) => {
-            let changed = seat.plan().source.unchanged().err().map(|error| error.to_string());
+            let changed = seat
+                .plan()
+                .source
+                .unchanged()
+                .err()
+                .map(|error| error.to_string());
             transfer.fail(failure.outcome, changed.unwrap_or(failure.reason));
         }
     }
@@ -79,10 +100,22 @@ pub fn serve(connection: Connection, lobby: &Arc<Lobby>) {
 }
 
 /// Waits for `Recibido`, which the client sends only if its digest matched.
-fn hear_received(seat: &Seat, dialogue: &mut Dialogue<'_>, transfer: &mut Transfer) -> Result<(), Failure> {
+fn hear_received(
+    seat: &Seat,
+    dialogue: &mut Dialogue<'_>,
+    transfer: &mut Transfer,
+) -> Result<(), Failure> {
     let plan = seat.plan();
-    let hashing = Duration::from_secs(plan.source.info.bytes.saturating_mul(u64::from(plan.clients)) / SLOWEST_HASH);
-    let deadline = clock::now().after(RECEIVED_LIMIT + plan.stall).after(hashing);
+    let hashing = Duration::from_secs(
+        plan.source
+            .info
+            .bytes
+            .saturating_mul(u64::from(plan.clients))
+            / SLOWEST_HASH,
+    );
+    let deadline = clock::now()
+        .after(RECEIVED_LIMIT + plan.stall)
+        .after(hashing);
     let mut word = [0; lab::RECEIVED.len()];
     let heard = read_exact(seat, &mut word, deadline);
     let at = clock::now();
@@ -96,14 +129,21 @@ fn hear_received(seat: &Seat, dialogue: &mut Dialogue<'_>, transfer: &mut Transf
         }
         Ok(()) => {
             let said = crate::text::escape(&String::from_utf8_lossy(&word));
-            Err(Failure::new(Outcome::Cut, format!("said '{said}' and not Recibido")))
+            Err(Failure::new(
+                Outcome::Cut,
+                format!("said '{said}' and not Recibido"),
+            ))
         }
-        Err(Error::TimedOut { after, .. }) => {
-            Err(Failure::new(Outcome::TimedOut, format!("no Recibido within {} s", after.as_secs())))
-        }
+        Err(Error::TimedOut { after, .. }) => Err(Failure::new(
+            Outcome::TimedOut,
+            format!("no Recibido within {} s", after.as_secs()),
+        )),
         Err(_) => {
             let _ = dialogue;
-            Err(Failure::new(Outcome::Cut, "closed the connection without Recibido"))
+            Err(Failure::new(
+                Outcome::Cut,
+                "closed the connection without Recibido",
+            ))
         }
     }
 }
@@ -112,11 +152,15 @@ fn hear_received(seat: &Seat, dialogue: &mut Dialogue<'_>, transfer: &mut Transf
 fn settle(seat: &Seat, dialogue: &mut Dialogue<'_>, transfer: &mut Transfer) {
     let opening = seat.opening().expect("this seat went through the gate");
     let released = opening.released_at().unwrap_or_else(clock::wall);
-    let since_epoch = Duration::try_from(released - time::OffsetDateTime::UNIX_EPOCH).unwrap_or_default();
-    let elapsed = dialogue.say(&lab::encode_start(since_epoch)).and_then(|()| {
-        let line = dialogue.hear(clock::now().after(ELAPSED_LIMIT), Phase::Receipt)?;
-        lab::decode_elapsed(&line).map_err(|error| Error::protocol(dialogue.peer(), error.to_string()))
-    });
+    let since_epoch =
+        Duration::try_from(released - time::OffsetDateTime::UNIX_EPOCH).unwrap_or_default();
+    let elapsed = dialogue
+        .say(&lab::encode_start(since_epoch))
+        .and_then(|()| {
+            let line = dialogue.hear(clock::now().after(ELAPSED_LIMIT), Phase::Receipt)?;
+            lab::decode_elapsed(&line)
+                .map_err(|error| Error::protocol(dialogue.peer(), error.to_string()))
+        });
     match elapsed {
         Ok(elapsed) => transfer.seconds_client = Some(elapsed),
         Err(error) => log::info!("seat {}: its elapsed time is unknown: {error}", seat.id()),

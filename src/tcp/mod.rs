@@ -36,7 +36,9 @@ pub mod take;
 /// The settings ask for a copy or a congestion control that this system does not have.
 pub fn serve(host: Host) -> Result<Host> {
     let way = send::Tcp::new(host.settings())?;
-    Ok(host.way(Box::new(way)).service(Greeting::Lab, Arc::new(lab::serve)))
+    Ok(host
+        .way(Box::new(way))
+        .service(Greeting::Lab, Arc::new(lab::serve)))
 }
 
 /// Fetches over TCP; the clients run until each has come to its end.

@@ -60,7 +60,8 @@ pub const GRACE: Duration = Duration::from_millis(2);
 /// costs the others no more than this. The part for each seat is what it takes two cores to
 /// wake a thousand clients.
 fn patience(seats: usize) -> Duration {
-    Duration::from_millis(50) + Duration::from_micros(100) * u32::try_from(seats).unwrap_or(u32::MAX)
+    Duration::from_millis(50)
+        + Duration::from_micros(100) * u32::try_from(seats).unwrap_or(u32::MAX)
 }
 
 impl Tcp {
@@ -69,11 +70,17 @@ impl Tcp {
     /// # Errors
     /// This system has no such copy or congestion control, or does not allow it.
     pub fn new(settings: &Settings) -> Result<Self> {
-        let method = settings.copy.resolved().map_err(|why| Error::refused("gatecast", why))?;
+        let method = settings
+            .copy
+            .resolved()
+            .map_err(|why| Error::refused("gatecast", why))?;
         if let Some(name) = &settings.congestion {
             // Asked of a connection to nowhere, so that a wrong word is an error at the start and
             // not one for each client.
-            probe(name).map_err(Error::io("choose the congestion control", crate::text::escape(name)))?;
+            probe(name).map_err(Error::io(
+                "choose the congestion control",
+                crate::text::escape(name),
+            ))?;
         }
         Ok(Self { method })
     }
@@ -84,8 +91,17 @@ impl Way for Tcp {
         Via::Tcp
     }
 
-    fn prepare(&self, _: &Arc<Source>, clients: u16, settings: &Settings) -> Result<Box<dyn Carrier>> {
-        let buffer = if clients > 256 { copy::COPY_BUF_MANY } else { copy::COPY_BUF };
+    fn prepare(
+        &self,
+        _: &Arc<Source>,
+        clients: u16,
+        settings: &Settings,
+    ) -> Result<Box<dyn Carrier>> {
+        let buffer = if clients > 256 {
+            copy::COPY_BUF_MANY
+        } else {
+            copy::COPY_BUF
+        };
         Ok(Box::new(Line {
             method: self.method,
             buffer,
@@ -98,27 +114,39 @@ impl Way for Tcp {
 
 impl Carrier for Line {
     fn seat_up(&self, stream: &TcpStream) -> Result<()> {
-        let Some(name) = &self.congestion else { return Ok(()) };
-        socket::set_congestion(stream, name)
-            .map_err(Error::io("choose the congestion control", crate::text::escape(name)))
+        let Some(name) = &self.congestion else {
+            return Ok(());
+        };
+        socket::set_congestion(stream, name).map_err(Error::io(
+            "choose the congestion control",
+            crate::text::escape(name),
+        ))
     }
 
     fn sender(&self, stream: &TcpStream) -> String {
-        let congestion = socket::congestion(stream).unwrap_or_else(|| "unknown congestion control".to_owned());
+        let congestion =
+            socket::congestion(stream).unwrap_or_else(|| "unknown congestion control".to_owned());
         format!("{}, {congestion}", self.method.word())
     }
 
     fn carry(&self, seat: &Seat, cargo: Cargo<'_>) -> Carried {
-        let opening = seat.opening().expect("only a seat that went through the gate is carried");
+        let opening = seat
+            .opening()
+            .expect("only a seat that went through the gate is carried");
         let duty = opening.fair_start.duty();
         let until = clock::now().after(patience(opening.admitted()));
-        let Cargo { preface, range, answer } = cargo;
+        let Cargo {
+            preface,
+            range,
+            answer,
+        } = cargo;
         let (stream, source) = (seat.stream(), &seat.plan().source);
 
         let opened = self.open(seat, preface, &range);
-        let first = opened.as_ref().ok().and_then(|&len| {
-            (len > 0).then(|| clock::now().since(opening.released()))
-        });
+        let first = opened
+            .as_ref()
+            .ok()
+            .and_then(|&len| (len > 0).then(|| clock::now().since(opening.released())));
         let end = opened.and_then(|len| {
             if self.fair_start {
                 match seat.kind() {
@@ -139,20 +167,33 @@ impl Carrier for Line {
             };
             copy::send(&source.file, range.start + len..range.end, stream, copying)
         });
-        let missing = (range.end - range.start).saturating_sub(seat.moved().load(Ordering::Relaxed));
-        Carried { first, end: end.map_err(|stop| self.explain(seat, stop, missing)) }
+        let missing =
+            (range.end - range.start).saturating_sub(seat.moved().load(Ordering::Relaxed));
+        Carried {
+            first,
+            end: end.map_err(|stop| self.explain(seat, stop, missing)),
+        }
     }
 }
 
 impl Line {
     /// Sends the preface and the first block in one write; returns the block's length.
-    fn open(&self, seat: &Seat, mut preface: Vec<u8>, range: &std::ops::Range<u64>) -> Result<u64, Stop> {
+    fn open(
+        &self,
+        seat: &Seat,
+        mut preface: Vec<u8>,
+        range: &std::ops::Range<u64>,
+    ) -> Result<u64, Stop> {
         let left = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
         let mut block = [0; FIRST_BLOCK];
         let block = &mut block[..left.min(FIRST_BLOCK)];
         let mut len = 0;
         while len < block.len() {
-            match copy::read_at(&seat.plan().source.file, &mut block[len..], range.start + len as u64) {
+            match copy::read_at(
+                &seat.plan().source.file,
+                &mut block[len..],
+                range.start + len as u64,
+            ) {
                 Ok(read) => len += read,
                 Err(Stop::Short) if len > 0 => break,
                 Err(stop) => return Err(stop),
@@ -172,21 +213,33 @@ impl Line {
         let plan = seat.plan();
         let moved = plan.source.info.bytes - missing.min(plan.source.info.bytes);
         match stop {
-            Stop::Peer(error) => Failure::new(Outcome::Cut, format!("the connection failed at byte {moved}: {error}")),
+            Stop::Peer(error) => Failure::new(
+                Outcome::Cut,
+                format!("the connection failed at byte {moved}: {error}"),
+            ),
             Stop::Stalled => {
                 let limit = plan.stall.as_secs_f64();
-                Failure::new(Outcome::TimedOut, format!("stalled for {limit} s at byte {moved}"))
+                Failure::new(
+                    Outcome::TimedOut,
+                    format!("stalled for {limit} s at byte {moved}"),
+                )
             }
             Stop::Short | Stop::Disk(_) => {
                 let reason = match (plan.source.unchanged(), stop) {
                     (Err(changed), _) => changed.to_string(),
-                    (Ok(()), Stop::Disk(error)) => format!("the source cannot be read at byte {moved}: {error}"),
+                    (Ok(()), Stop::Disk(error)) => {
+                        format!("the source cannot be read at byte {moved}: {error}")
+                    }
                     (Ok(()), _) => format!("the source ended at byte {moved}"),
                 };
                 if seat.kind() == Kind::Native {
                     tell(seat, &reason, missing);
                 }
-                Failure { outcome: Outcome::Cut, reason, source_changed: true }
+                Failure {
+                    outcome: Outcome::Cut,
+                    reason,
+                    source_changed: true,
+                }
             }
         }
     }
@@ -196,13 +249,17 @@ impl Line {
 /// rest of it, with zeros in their place and an ERROR after them.
 fn tell(seat: &Seat, reason: &str, missing: u64) {
     let words = encode_last_words(seat.plan().session, reason);
-    let short = usize::try_from(missing).ok().filter(|&missing| missing <= words.len());
+    let short = usize::try_from(missing)
+        .ok()
+        .filter(|&missing| missing <= words.len());
     let said = match short {
         Some(missing) => vec![0; missing],
         None => words,
     };
     // The client may be gone too; its row has the reason all the same.
-    if copy::send_all(seat.stream(), &said, GRACE.max(Duration::from_secs(1))).is_ok() && short.is_none() {
+    if copy::send_all(seat.stream(), &said, GRACE.max(Duration::from_secs(1))).is_ok()
+        && short.is_none()
+    {
         let _ = seat.stream().shutdown(std::net::Shutdown::Write);
     }
 }

@@ -34,9 +34,17 @@ impl Intake for Tcp {
     fn receive(&self, incoming: &Incoming<'_>, dialogue: &mut Dialogue<'_>) -> Result<Taken> {
         let left = incoming.range.end - incoming.range.start;
         if left == 0 {
-            return Ok(Taken { first: None, last: clock::now(), counts: Counts::default() });
+            return Ok(Taken {
+                first: None,
+                last: clock::now(),
+                counts: Counts::default(),
+            });
         }
-        let method = incoming.order.copy.resolved().map_err(|why| Error::refused("gatecast", why))?;
+        let method = incoming
+            .order
+            .copy
+            .resolved()
+            .map_err(|why| Error::refused("gatecast", why))?;
         // The first block mostly comes with GO, in one read.
         let mut block = dialogue.payload(left);
         let mut first = dialogue.heard_at();
@@ -52,9 +60,19 @@ impl Intake for Tcp {
             pacer: None,
             moved: incoming.moved,
         };
-        copy::receive(incoming.stream, incoming.file, incoming.range.clone(), &block, copying)
-            .map_err(|stop| explain(incoming, stop))?;
-        Ok(Taken { first: Some(first), last: clock::now(), counts: Counts::default() })
+        copy::receive(
+            incoming.stream,
+            incoming.file,
+            incoming.range.clone(),
+            &block,
+            copying,
+        )
+        .map_err(|stop| explain(incoming, stop))?;
+        Ok(Taken {
+            first: Some(first),
+            last: clock::now(),
+            counts: Counts::default(),
+        })
     }
 }
 
@@ -63,16 +81,21 @@ impl Tcp {
         let want = usize::try_from(left).unwrap_or(usize::MAX).min(FIRST_BLOCK);
         let mut block = vec![0; want];
         let mut stream = incoming.stream;
-        let read = stream.set_read_timeout(Some(incoming.order.stall)).and_then(|()| {
-            loop {
-                match stream.read(&mut block) {
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    other => return other,
+        let read = stream
+            .set_read_timeout(Some(incoming.order.stall))
+            .and_then(|()| {
+                loop {
+                    match stream.read(&mut block) {
+                        Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                        other => return other,
+                    }
                 }
-            }
-        });
+            });
         match read {
-            Ok(0) => Err(explain(incoming, Stop::Peer(io::ErrorKind::UnexpectedEof.into()))),
+            Ok(0) => Err(explain(
+                incoming,
+                Stop::Peer(io::ErrorKind::UnexpectedEof.into()),
+            )),
             Ok(len) => {
                 block.truncate(len);
                 Ok(block)
@@ -85,21 +108,40 @@ impl Tcp {
 
 /// What a copy's end means; a payload that just ended may carry the server's last words.
 fn explain(incoming: &Incoming<'_>, stop: Stop) -> Error {
-    let peer = incoming.stream.peer_addr().map_or_else(|_| "the server".to_owned(), |addr| addr.to_string());
+    let peer = incoming
+        .stream
+        .peer_addr()
+        .map_or_else(|_| "the server".to_owned(), |addr| addr.to_string());
     match stop {
-        Stop::Stalled => {
-            Error::TimedOut { phase: Phase::Transfer, at: peer, after: incoming.order.stall }
-        }
-        Stop::Disk(error) => Error::io("write the copy", incoming.order.out.display())(error),
-        Stop::Short => Error::Corrupt { what: "the copy is shorter than what was written".to_owned() },
-        Stop::Peer(error) if error.kind() == io::ErrorKind::UnexpectedEof => match last_words(incoming) {
-            Some(reason) => Error::SourceChanged { at: peer, what: crate::text::escape(&reason) },
-            None => {
-                let moved = incoming.moved.load(Ordering::Relaxed);
-                let what = format!("the connection ended at byte {moved} of {}", incoming.range.end - incoming.range.start);
-                Error::Io { doing: "receive the file", at: peer, source: io::Error::new(error.kind(), what) }
-            }
+        Stop::Stalled => Error::TimedOut {
+            phase: Phase::Transfer,
+            at: peer,
+            after: incoming.order.stall,
         },
+        Stop::Disk(error) => Error::io("write the copy", incoming.order.out.display())(error),
+        Stop::Short => Error::Corrupt {
+            what: "the copy is shorter than what was written".to_owned(),
+        },
+        Stop::Peer(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            match last_words(incoming) {
+                Some(reason) => Error::SourceChanged {
+                    at: peer,
+                    what: crate::text::escape(&reason),
+                },
+                None => {
+                    let moved = incoming.moved.load(Ordering::Relaxed);
+                    let what = format!(
+                        "the connection ended at byte {moved} of {}",
+                        incoming.range.end - incoming.range.start
+                    );
+                    Error::Io {
+                        doing: "receive the file",
+                        at: peer,
+                        source: io::Error::new(error.kind(), what),
+                    }
+                }
+            }
+        }
         Stop::Peer(error) => Error::io("receive the file", peer)(error),
     }
 }
@@ -107,7 +149,9 @@ fn explain(incoming: &Incoming<'_>, stop: Stop) -> Error {
 /// Takes the server's last words off the end of what was written.
 fn last_words(incoming: &Incoming<'_>) -> Option<String> {
     let end = incoming.range.start + incoming.moved.load(Ordering::Relaxed);
-    let begin = end.saturating_sub(LAST_WORDS_MAX as u64).max(incoming.range.start);
+    let begin = end
+        .saturating_sub(LAST_WORDS_MAX as u64)
+        .max(incoming.range.start);
     let mut tail = vec![0; usize::try_from(end - begin).ok()?];
     let mut len = 0;
     while len < tail.len() {

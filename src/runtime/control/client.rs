@@ -189,8 +189,13 @@ impl Order {
 impl Fetch {
     /// Clients for `order`, not yet started.
     pub fn new(order: &Order) -> Self {
-        let clients = (0..order.clients).map(|_| Arc::new(Client::new())).collect();
-        Self { clients, stopped: AtomicBool::new(false) }
+        let clients = (0..order.clients)
+            .map(|_| Arc::new(Client::new()))
+            .collect();
+        Self {
+            clients,
+            stopped: AtomicBool::new(false),
+        }
     }
 
     /// Runs every client to its end.
@@ -200,13 +205,22 @@ impl Fetch {
     /// to a client after that is in its [`End`].
     pub fn run(&self, order: &Order, intakes: &[&dyn Intake]) -> Result<Vec<End>> {
         if !(1..=MAX_SEATS).contains(&order.clients) {
-            return Err(Error::refused("gatecast", format!("{} clients: 1 to {MAX_SEATS} are possible", order.clients)));
+            return Err(Error::refused(
+                "gatecast",
+                format!("{} clients: 1 to {MAX_SEATS} are possible", order.clients),
+            ));
         }
-        order.copy.resolved().map_err(|why| Error::refused("gatecast", why))?;
+        order
+            .copy
+            .resolved()
+            .map_err(|why| Error::refused("gatecast", why))?;
         // A socket and a file each, and a pipe's two ends.
         let wanted = u64::from(order.clients) * 4 + 64;
         if let Some(limit) = socket::descriptors(wanted).filter(|&limit| limit < wanted) {
-            let reason = format!("{} clients need {wanted} open files and the limit is {limit} (ulimit -n)", order.clients);
+            let reason = format!(
+                "{} clients need {wanted} open files and the limit is {limit} (ulimit -n)",
+                order.clients
+            );
             return Err(Error::refused("the system", reason));
         }
         let ends = thread::scope(|scope| {
@@ -221,7 +235,9 @@ impl Fetch {
                 })
                 .collect();
             let ended = |result: Result<thread::ScopedJoinHandle<'_, End>>| match result {
-                Ok(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+                Ok(thread) => thread
+                    .join()
+                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
                 Err(error) => End::before_the_seat(error),
             };
             running.into_iter().map(ended).collect()
@@ -253,7 +269,10 @@ impl Fetch {
 /// The records of `ends`, one for each session that they sat in, as this process knows them.
 pub fn records(ends: &[End]) -> Vec<Record> {
     let mut records = BTreeMap::new();
-    for (offer, end) in ends.iter().filter_map(|end| Some((end.offer.as_ref()?, end))) {
+    for (offer, end) in ends
+        .iter()
+        .filter_map(|end| Some((end.offer.as_ref()?, end)))
+    {
         let record = records.entry(offer.session).or_insert_with(|| Record {
             session: offer.session,
             via: offer.via,
@@ -268,7 +287,9 @@ pub fn records(ends: &[End]) -> Vec<Record> {
         record.transfers.extend(end.transfer.clone());
     }
     let mut records: Vec<Record> = records.into_values().collect();
-    records.iter_mut().for_each(|record| record.transfers.sort_by_key(|t| t.seat));
+    records
+        .iter_mut()
+        .for_each(|record| record.transfers.sort_by_key(|t| t.seat));
     records
 }
 
@@ -278,13 +299,17 @@ pub fn records(ends: &[End]) -> Vec<Record> {
 /// It cannot be reached, or does not speak the protocol.
 pub fn list(server: &[SocketAddr]) -> Result<Vec<FileInfo>> {
     let stream = socket::connect(server, clock::now().after(CONNECT_LIMIT))?;
-    let peer = stream.peer_addr().map_err(Error::io("connect", "the server"))?;
+    let peer = stream
+        .peer_addr()
+        .map_err(Error::io("connect", "the server"))?;
     let mut dialogue = Dialogue::new(&stream, peer, b"");
     dialogue.say(&Opening::List.encode())?;
     let mut files = Vec::new();
     loop {
         match hear(&mut dialogue, clock::now().after(OFFER_LIMIT), Phase::Offer)? {
-            FromServer::File(file) if files.len() < crate::runtime::catalog::FILES_MAX => files.push(file),
+            FromServer::File(file) if files.len() < crate::runtime::catalog::FILES_MAX => {
+                files.push(file)
+            }
             FromServer::End => return Ok(files),
             FromServer::Error { code, reason } => return Err(told(peer, code, reason)),
             _ => return Err(Error::protocol(peer, "no list of files")),
@@ -302,8 +327,14 @@ fn told(peer: SocketAddr, code: ErrorCode, reason: String) -> Error {
     let reason = crate::text::escape(&reason);
     match code {
         ErrorCode::Muster => Error::NotEnough { reason },
-        ErrorCode::Changed => Error::SourceChanged { at: peer.to_string(), what: reason },
-        _ => Error::Refused { by: peer.to_string(), reason },
+        ErrorCode::Changed => Error::SourceChanged {
+            at: peer.to_string(),
+            what: reason,
+        },
+        _ => Error::Refused {
+            by: peer.to_string(),
+            reason,
+        },
     }
 }
 
@@ -327,7 +358,10 @@ impl Client {
         let muster = self.muster.load(Ordering::Relaxed);
         let half = |bits: u64| u16::try_from(bits & 0xffff).expect("sixteen bits");
         ClientView {
-            stage: Stage::ALL.into_iter().find(|&s| s as u8 == stage).expect("only stages are stored"),
+            stage: Stage::ALL
+                .into_iter()
+                .find(|&s| s as u8 == stage)
+                .expect("only stages are stored"),
             moved: self.moved.load(Ordering::Relaxed),
             bytes: self.bytes.load(Ordering::Relaxed),
             muster: (muster != 0).then(|| (half(muster >> 16), half(muster))),
@@ -360,14 +394,26 @@ impl Client {
         if fetch.is_stopped() {
             return Err(Error::Interrupted);
         }
-        let peer = stream.peer_addr().map_err(Error::io("connect", "the server"))?;
+        let peer = stream
+            .peer_addr()
+            .map_err(Error::io("connect", "the server"))?;
         let mut dialogue = Dialogue::new(&stream, peer, b"");
         self.enter(Stage::Joining);
 
-        let name = if order.clients == 1 { order.name.clone() } else { format!("{}-{number}", order.name) };
-        let name = ClientName::new(&name).map_err(|error| Error::refused("gatecast", error.to_string()))?;
+        let name = if order.clients == 1 {
+            order.name.clone()
+        } else {
+            format!("{}-{number}", order.name)
+        };
+        let name = ClientName::new(&name)
+            .map_err(|error| Error::refused("gatecast", error.to_string()))?;
         let group = order.group.unwrap_or(order.clients);
-        let join = Join { file: order.file.clone(), group, via: order.via, name: name.clone() };
+        let join = Join {
+            file: order.file.clone(),
+            group,
+            via: order.via,
+            name: name.clone(),
+        };
         dialogue.say(&Opening::Join(join).encode())?;
         let offer = match hear(&mut dialogue, clock::now().after(OFFER_LIMIT), Phase::Offer)? {
             FromServer::Offer(offer) => offer,
@@ -400,8 +446,14 @@ impl Client {
         transfer.bytes_resumed = offset;
         let range = offset..offer.file.bytes;
         let want = range.end - range.start;
-        let incoming =
-            Incoming { stream: &stream, offer: &offer, order, file: part.file(), range, moved: &self.moved };
+        let incoming = Incoming {
+            stream: &stream,
+            offer: &offer,
+            order,
+            file: part.file(),
+            range,
+            moved: &self.moved,
+        };
         let taken = intake.receive(&incoming, &mut dialogue);
         let bytes = self.moved.load(Ordering::Relaxed);
         transfer.bytes_client = Some(bytes);
@@ -416,7 +468,16 @@ impl Client {
         transfer.seconds_client = Some(taken.last.since(released));
         dialogue.say(&FromClient::Last { bytes }.encode())?;
         self.enter(Stage::Verifying);
-        let part = self.verify(&offer, part, hasher, &mut dialogue, released, &taken, want, transfer)?;
+        let part = self.verify(
+            &offer,
+            part,
+            hasher,
+            &mut dialogue,
+            released,
+            &taken,
+            want,
+            transfer,
+        )?;
         let (path, durable) = match store(part, order.durable, &dialogue, offer.file.bytes) {
             Ok(path) => (path, order.durable.then(|| clock::now().since(released))),
             Err(error) => {
@@ -427,7 +488,14 @@ impl Client {
         transfer.seconds_durable = durable;
         transfer.verified = Some(true);
         end.path = Some(path);
-        self.conclude(&mut dialogue, &offer, bytes, &taken, transfer, &mut end.sender);
+        self.conclude(
+            &mut dialogue,
+            &offer,
+            bytes,
+            &taken,
+            transfer,
+            &mut end.sender,
+        );
         Ok(())
     }
 
@@ -443,22 +511,38 @@ impl Client {
         let peer = dialogue.peer();
         let info = &offer.file;
         if let Some(file) = order.file.as_ref().filter(|file| **file != info.name) {
-            return Err(Error::protocol(peer, format!("offered '{}' and not '{file}'", info.name)));
+            return Err(Error::protocol(
+                peer,
+                format!("offered '{}' and not '{file}'", info.name),
+            ));
         }
         if let Some(sha1) = order.sha1.filter(|sha1| *sha1 != info.sha1) {
-            let reason = format!("it offers '{}' with the SHA-1 {}, not {sha1}", info.name, info.sha1);
+            let reason = format!(
+                "it offers '{}' with the SHA-1 {}, not {sha1}",
+                info.name, info.sha1
+            );
             return Err(Error::refused(peer, reason));
         }
         let intake = intakes.iter().find(|intake| intake.via() == offer.via);
         let Some(&intake) = intake else {
-            return Err(Error::refused("gatecast", format!("this client cannot receive via {}", offer.via)));
+            return Err(Error::refused(
+                "gatecast",
+                format!("this client cannot receive via {}", offer.via),
+            ));
         };
         let name = match order.clients {
             1 => info.name.clone(),
             _ => FileName::new(&format!("C{}-{}", offer.seat, info.name.as_str()))
                 .map_err(|error| Error::refused("gatecast", error.to_string()))?,
         };
-        let part = Part::open(&order.out, &name, info.bytes, info.sha1, number, order.resume)?;
+        let part = Part::open(
+            &order.out,
+            &name,
+            info.bytes,
+            info.sha1,
+            number,
+            order.resume,
+        )?;
         let left = info.bytes - part.resumed();
         self.bytes.store(left, Ordering::Relaxed);
         let needed = left.saturating_mul(u64::from(order.clients));
@@ -468,7 +552,10 @@ impl Client {
             }
             return Err(Error::refused(
                 crate::text::escape(&order.out.display().to_string()),
-                format!("{} x {left} bytes are to come and {free} bytes are free", order.clients),
+                format!(
+                    "{} x {left} bytes are to come and {free} bytes are free",
+                    order.clients
+                ),
             ));
         }
         let mut prefix = Prefix::default();
@@ -483,11 +570,17 @@ impl Client {
         loop {
             match hear(dialogue, clock::now().after(GATE_SILENCE), Phase::Muster)? {
                 FromServer::Wait { ready, clients } => {
-                    self.muster.store(u64::from(ready) << 16 | u64::from(clients), Ordering::Relaxed);
+                    self.muster.store(
+                        u64::from(ready) << 16 | u64::from(clients),
+                        Ordering::Relaxed,
+                    );
                 }
                 FromServer::Go { bytes } if bytes == offer.file.bytes - offset => return Ok(()),
                 FromServer::Go { bytes } => {
-                    let what = format!("GO with {bytes} bytes of the {} that are missing", offer.file.bytes - offset);
+                    let what = format!(
+                        "GO with {bytes} bytes of the {} that are missing",
+                        offer.file.bytes - offset
+                    );
                     return Err(Error::protocol(peer, what));
                 }
                 FromServer::Error { code, reason } => return Err(told(peer, code, reason)),
@@ -522,13 +615,25 @@ impl Client {
         part.discard();
         transfer.verified = Some(false);
         let last = taken.last.since(released);
-        let receipt = Receipt { bytes: want, sha1, last, hashed, durable: None, first: transfer.first_client };
+        let receipt = Receipt {
+            bytes: want,
+            sha1,
+            last,
+            hashed,
+            durable: None,
+            first: transfer.first_client,
+        };
         dialogue.say(&FromClient::Receipt(receipt).encode())?;
         let why = match hear(dialogue, clock::now().after(SUMMARY_LIMIT), Phase::Receipt) {
-            Ok(FromServer::Error { code: ErrorCode::Changed, reason }) => crate::text::escape(&reason),
+            Ok(FromServer::Error {
+                code: ErrorCode::Changed,
+                reason,
+            }) => crate::text::escape(&reason),
             _ => format!("its SHA-1 is {sha1}, not {}", info.sha1),
         };
-        Err(Error::Corrupt { what: format!("'{}': {why}", info.name) })
+        Err(Error::Corrupt {
+            what: format!("'{}': {why}", info.name),
+        })
     }
 
     /// Sends the receipt and hears the summary. The copy is proven by now; a server that is gone
@@ -554,7 +659,14 @@ impl Client {
             .say(&FromClient::Receipt(receipt).encode())
             .and_then(|()| hear(dialogue, clock::now().after(SUMMARY_LIMIT), Phase::Receipt));
         match summary {
-            Ok(FromServer::Summary(Summary { bytes, last, woke, first, sender: how, .. })) => {
+            Ok(FromServer::Summary(Summary {
+                bytes,
+                last,
+                woke,
+                first,
+                sender: how,
+                ..
+            })) => {
                 transfer.bytes_server = Some(bytes);
                 transfer.seconds_server = last;
                 transfer.woke = Some(woke);
@@ -581,11 +693,20 @@ impl Prefix {
         let mut buffer = vec![0; crate::digest::HASH_BUF];
         let mut alive = clock::now().after(ALIVE_EVERY);
         while self.bytes < end {
-            let want = usize::try_from(end - self.bytes).unwrap_or(usize::MAX).min(buffer.len());
-            let read = copy::read_at(part.file(), &mut buffer[..want], self.bytes).map_err(|stop| match stop {
-                copy::Stop::Disk(error) => Error::io("read the copy back", part.shown())(error),
-                _ => Error::Corrupt { what: format!("{} was truncated by another program", part.shown()) },
-            })?;
+            let want = usize::try_from(end - self.bytes)
+                .unwrap_or(usize::MAX)
+                .min(buffer.len());
+            let read =
+                copy::read_at(part.file(), &mut buffer[..want], self.bytes).map_err(|stop| {
+                    match stop {
+                        copy::Stop::Disk(error) => {
+                            Error::io("read the copy back", part.shown())(error)
+                        }
+                        _ => Error::Corrupt {
+                            what: format!("{} was truncated by another program", part.shown()),
+                        },
+                    }
+                })?;
             self.hasher.update(&buffer[..read]);
             self.bytes += read as u64;
             if clock::now() >= alive {
@@ -608,7 +729,12 @@ fn store(part: Part, durable: bool, dialogue: &Dialogue<'_>, bytes: u64) -> Resu
 }
 
 fn fail(dialogue: &Dialogue<'_>, outcome: Outcome, bytes: u64, error: &Error) {
-    let line = FromClient::Fail { outcome, bytes, reason: error.to_string() }.encode();
+    let line = FromClient::Fail {
+        outcome,
+        bytes,
+        reason: error.to_string(),
+    }
+    .encode();
     // The connection may be what failed.
     if let Err(error) = dialogue.say(&line) {
         log::debug!("{error}");
@@ -633,18 +759,33 @@ fn connect(fetch: &Fetch, order: &Order) -> Result<TcpStream> {
             Ok(stream) => return Ok(stream),
             Err(error) => error,
         };
-        let Some(left) = clock::left(patience).filter(|_| !fetch.is_stopped()) else { return Err(error) };
+        let Some(left) = clock::left(patience).filter(|_| !fetch.is_stopped()) else {
+            return Err(error);
+        };
         thread::sleep(left.min(RETRY_PAUSE));
     }
 }
 
 impl Stage {
-    const ALL: [Self; 6] =
-        [Self::Connecting, Self::Joining, Self::Waiting, Self::Receiving, Self::Verifying, Self::Ended];
+    const ALL: [Self; 6] = [
+        Self::Connecting,
+        Self::Joining,
+        Self::Waiting,
+        Self::Receiving,
+        Self::Verifying,
+        Self::Ended,
+    ];
 }
 
 impl End {
     fn before_the_seat(error: Error) -> Self {
-        Self { offer: None, released_at: None, transfer: None, sender: None, path: None, error: Some(error) }
+        Self {
+            offer: None,
+            released_at: None,
+            transfer: None,
+            sender: None,
+            path: None,
+            error: Some(error),
+        }
     }
 }

@@ -23,7 +23,8 @@ pub trait Intake: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// Why it ended early; `incoming.moved` says how far it came.
-    fn receive(&self, incoming: &Incoming<'_>, dialogue: &mut Dialogue<'_>) -> Result<Taken, Error>;
+    fn receive(&self, incoming: &Incoming<'_>, dialogue: &mut Dialogue<'_>)
+    -> Result<Taken, Error>;
 }
 
 /// What is to come, and where it goes.

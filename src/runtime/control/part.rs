@@ -35,7 +35,14 @@ impl Part {
     /// # Errors
     /// The folder cannot be made or written, the target is something that a file must not
     /// replace, or another client is writing this part.
-    pub fn open(folder: &Path, name: &FileName, size: u64, sha1: Digest, client: u16, resume: bool) -> Result<Self> {
+    pub fn open(
+        folder: &Path,
+        name: &FileName,
+        size: u64,
+        sha1: Digest,
+        client: u16,
+        resume: bool,
+    ) -> Result<Self> {
         fs::create_dir_all(folder).map_err(Error::io("make the folder", shown(folder)))?;
         let target = folder.join(name.as_str());
         replaceable(&target)?;
@@ -47,12 +54,23 @@ impl Part {
                 return Err(Error::refused(shown(&path), "another client is writing it"));
             }
             Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {}
-            Err(TryLockError::Error(error)) => return Err(Error::io("lock the file", shown(&path))(error)),
+            Err(TryLockError::Error(error)) => {
+                return Err(Error::io("lock the file", shown(&path))(error));
+            }
         }
-        let held = file.metadata().map_err(Error::io("look at the file", shown(&path)))?.len();
+        let held = file
+            .metadata()
+            .map_err(Error::io("look at the file", shown(&path)))?
+            .len();
         let resumed = if resume && held <= size { held } else { 0 };
-        file.set_len(resumed).map_err(Error::io("empty the file", shown(&path)))?;
-        Ok(Self { file, path, target, resumed })
+        file.set_len(resumed)
+            .map_err(Error::io("empty the file", shown(&path)))?;
+        Ok(Self {
+            file,
+            path,
+            target,
+            resumed,
+        })
     }
 
     /// The open file.
@@ -76,7 +94,9 @@ impl Part {
     /// The disk failed. Syncing again would not tell the truth (the kernel forgets the failure),
     /// so the copy is not good.
     pub fn sync(&self) -> Result<()> {
-        self.file.sync_all().map_err(Error::io("make the copy durable", self.shown()))
+        self.file
+            .sync_all()
+            .map_err(Error::io("make the copy durable", self.shown()))
     }
 
     /// Gives it its final name; `durable` makes the name safe on disk too.
@@ -85,7 +105,8 @@ impl Part {
     /// Something that a file must not replace has taken the name, or the system refuses.
     pub fn publish(self, durable: bool) -> Result<PathBuf> {
         replaceable(&self.target)?;
-        fs::rename(&self.path, &self.target).map_err(Error::io("rename the copy", shown(&self.target)))?;
+        fs::rename(&self.path, &self.target)
+            .map_err(Error::io("rename the copy", shown(&self.target)))?;
         if durable && let Some(folder) = self.target.parent().filter(|_| cfg!(unix)) {
             File::open(folder)
                 .and_then(|folder| folder.sync_all())
@@ -113,11 +134,18 @@ fn open(path: &Path) -> Result<File> {
     }
     // What was looked at and what was opened must be one thing, or a link was put in between.
     let seen = fs::symlink_metadata(path).map_err(Error::io("look at the file", shown(path)))?;
-    let file = options.open(path).map_err(Error::io("open the file", shown(path)))?;
-    let opened = file.metadata().map_err(Error::io("look at the file", shown(path)))?;
+    let file = options
+        .open(path)
+        .map_err(Error::io("open the file", shown(path)))?;
+    let opened = file
+        .metadata()
+        .map_err(Error::io("look at the file", shown(path)))?;
     match seen.is_file() && opened.is_file() && same(&seen, &opened) {
         true => Ok(file),
-        false => Err(Error::refused(shown(path), "it is no regular file of its own")),
+        false => Err(Error::refused(
+            shown(path),
+            "it is no regular file of its own",
+        )),
     }
 }
 
@@ -157,7 +185,14 @@ mod tests {
     use super::*;
 
     fn part(folder: &Path, name: &str, resume: bool) -> Result<Part> {
-        Part::open(folder, &FileName::new(name).expect("plain"), 10, Digest::of(b"x"), 1, resume)
+        Part::open(
+            folder,
+            &FileName::new(name).expect("plain"),
+            10,
+            Digest::of(b"x"),
+            1,
+            resume,
+        )
     }
 
     #[test]
@@ -168,8 +203,15 @@ mod tests {
         io::Write::write_all(&mut copy.file(), b"0123456789").expect("room");
         assert!(!out.join("f").exists());
         copy.sync().expect("a disk");
-        assert_eq!(fs::read(copy.publish(true).expect("free")).expect("there"), b"0123456789");
-        assert_eq!(fs::read_dir(&out).expect("there").count(), 1, "nothing but the file is left");
+        assert_eq!(
+            fs::read(copy.publish(true).expect("free")).expect("there"),
+            b"0123456789"
+        );
+        assert_eq!(
+            fs::read_dir(&out).expect("there").count(),
+            1,
+            "nothing but the file is left"
+        );
     }
 
     #[test]
@@ -182,18 +224,27 @@ mod tests {
         fill(b"01234");
         assert_eq!(part(folder.path(), "f", true).expect("there").resumed(), 5);
         assert_eq!(part(folder.path(), "f", false).expect("there").resumed(), 0);
-        assert_eq!(part(folder.path(), "f", true).expect("there").resumed(), 0, "it was emptied");
+        assert_eq!(
+            part(folder.path(), "f", true).expect("there").resumed(),
+            0,
+            "it was emptied"
+        );
         fill(b"0123456789");
         assert_eq!(part(folder.path(), "f", true).expect("whole").resumed(), 10);
         fill(b"0123456789X");
-        assert_eq!(part(folder.path(), "f", true).expect("too long").resumed(), 0);
+        assert_eq!(
+            part(folder.path(), "f", true).expect("too long").resumed(),
+            0
+        );
     }
 
     #[test]
     fn two_clients_do_not_write_one_part() {
         let folder = tempfile::tempdir().expect("folder");
         let held = part(folder.path(), "f", false).expect("room");
-        let error = part(folder.path(), "f", true).expect_err("held").to_string();
+        let error = part(folder.path(), "f", true)
+            .expect_err("held")
+            .to_string();
         assert!(error.contains("another client"), "{error}");
         drop(held);
         part(folder.path(), "f", true).expect("free again");
@@ -205,13 +256,23 @@ mod tests {
         let folder = tempfile::tempdir().expect("folder");
         fs::create_dir(folder.path().join("folder")).expect("room");
         std::os::unix::fs::symlink("/etc/passwd", folder.path().join("link")).expect("room");
-        let fifo = std::process::Command::new("mkfifo").arg(folder.path().join("fifo")).status();
-        for name in ["folder", "link"].into_iter().chain(fifo.is_ok_and(|s| s.success()).then_some("fifo")) {
-            let error = part(folder.path(), name, false).expect_err(name).to_string();
+        let fifo = std::process::Command::new("mkfifo")
+            .arg(folder.path().join("fifo"))
+            .status();
+        for name in ["folder", "link"]
+            .into_iter()
+            .chain(fifo.is_ok_and(|s| s.success()).then_some("fifo"))
+        {
+            let error = part(folder.path(), name, false)
+                .expect_err(name)
+                .to_string();
             assert!(error.contains("in the way"), "{error}");
         }
         fs::write(folder.path().join("file"), b"old").expect("room");
-        part(folder.path(), "file", false).expect("an old file is replaced").publish(false).expect("free");
+        part(folder.path(), "file", false)
+            .expect("an old file is replaced")
+            .publish(false)
+            .expect("free");
     }
 
     #[cfg(unix)]
@@ -220,7 +281,9 @@ mod tests {
         let folder = tempfile::tempdir().expect("folder");
         let victim = folder.path().join("victim");
         fs::write(&victim, b"precious").expect("room");
-        let path = folder.path().join(format!(".{}-1.part", Digest::of(b"x").short()));
+        let path = folder
+            .path()
+            .join(format!(".{}-1.part", Digest::of(b"x").short()));
         std::os::unix::fs::symlink(&victim, path).expect("room");
         assert!(part(folder.path(), "f", true).is_err());
         assert!(part(folder.path(), "f", false).is_err());

@@ -40,17 +40,36 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// Serves one native client.
 pub fn serve(connection: Connection, lobby: &Arc<Lobby>) {
-    let Connection { stream, peer, first, deadline } = connection;
+    let Connection {
+        stream,
+        peer,
+        first,
+        deadline,
+    } = connection;
     let mut dialogue = Dialogue::new(&stream, peer, &first);
-    let opening = dialogue
-        .hear(deadline, Phase::Greet)
-        .and_then(|line| Opening::decode(&line).map_err(|error| Error::protocol(peer, error.to_string())));
+    let opening = dialogue.hear(deadline, Phase::Greet).and_then(|line| {
+        Opening::decode(&line).map_err(|error| Error::protocol(peer, error.to_string()))
+    });
     match opening {
         Ok(Opening::List) => list(&dialogue, lobby),
         Ok(Opening::Join(join)) => {
-            let guest = Guest { name: join.name.as_str().to_owned(), kind: Kind::Native, stream: Arc::clone(&stream), peer };
-            let Join { file, group, via, .. } = join;
-            match lobby.seat(&Wish { file, group: Some(group), via }, guest) {
+            let guest = Guest {
+                name: join.name.as_str().to_owned(),
+                kind: Kind::Native,
+                stream: Arc::clone(&stream),
+                peer,
+            };
+            let Join {
+                file, group, via, ..
+            } = join;
+            match lobby.seat(
+                &Wish {
+                    file,
+                    group: Some(group),
+                    via,
+                },
+                guest,
+            ) {
                 Ok(seat) => converse(seat, &mut dialogue),
                 Err(error) => {
                     log::info!("{peer}: not seated: {error}");
@@ -71,11 +90,17 @@ fn list(dialogue: &Dialogue<'_>, lobby: &Lobby) {
     let mut answer = Vec::new();
     match lobby.files() {
         Ok(files) => {
-            files.into_iter().for_each(|file| answer.extend(FromServer::File(file).encode()));
+            files
+                .into_iter()
+                .for_each(|file| answer.extend(FromServer::File(file).encode()));
             answer.extend(FromServer::End.encode());
         }
         Err(error) => {
-            answer = FromServer::Error { code: ErrorCode::Changed, reason: error.to_string() }.encode();
+            answer = FromServer::Error {
+                code: ErrorCode::Changed,
+                reason: error.to_string(),
+            }
+            .encode();
         }
     }
     if let Err(error) = dialogue.say(&answer) {
@@ -84,7 +109,11 @@ fn list(dialogue: &Dialogue<'_>, lobby: &Lobby) {
 }
 
 fn refuse(dialogue: &Dialogue<'_>, code: ErrorCode, reason: &str) {
-    let line = FromServer::Error { code, reason: reason.to_owned() }.encode();
+    let line = FromServer::Error {
+        code,
+        reason: reason.to_owned(),
+    }
+    .encode();
     if let Err(error) = dialogue.say(&line) {
         log::debug!("{error}");
     }
@@ -108,7 +137,9 @@ fn converse(mut seat: Seat, dialogue: &mut Dialogue<'_>) {
         via: plan.via,
         file: plan.source.info.clone(),
     };
-    let ready = dialogue.say(&FromServer::Offer(offer).encode()).and_then(|()| ready(&seat, dialogue));
+    let ready = dialogue
+        .say(&FromServer::Offer(offer).encode())
+        .and_then(|()| ready(&seat, dialogue));
     let offset = match ready {
         Ok(offset) => offset,
         Err(error) => {
@@ -120,7 +151,9 @@ fn converse(mut seat: Seat, dialogue: &mut Dialogue<'_>) {
             }
             let (outcome, reason) = match (ending, error) {
                 (Some(ending), _) => (Outcome::Refused, ending.to_string()),
-                (None, Error::TimedOut { .. }) => (Outcome::TimedOut, "not ready in time".to_owned()),
+                (None, Error::TimedOut { .. }) => {
+                    (Outcome::TimedOut, "not ready in time".to_owned())
+                }
                 (None, Error::Protocol { what, .. }) => (Outcome::Refused, what),
                 (None, Error::Refused { reason, .. }) => (Outcome::Refused, reason),
                 (None, _) => (Outcome::Refused, Ending::Left.to_string()),
@@ -158,7 +191,9 @@ fn ready(seat: &Seat, dialogue: &mut Dialogue<'_>) -> Result<u64> {
     let mut patience = Patience::new();
     loop {
         let line = dialogue.hear(patience.deadline, Phase::Ready)?;
-        match FromClient::decode(&line).map_err(|error| Error::protocol(dialogue.peer(), error.to_string()))? {
+        match FromClient::decode(&line)
+            .map_err(|error| Error::protocol(dialogue.peer(), error.to_string()))?
+        {
             FromClient::Ready { offset } if offset <= size => return Ok(offset),
             FromClient::Ready { offset } => {
                 let what = format!("READY at byte {offset} of a file of {size}");
@@ -166,20 +201,37 @@ fn ready(seat: &Seat, dialogue: &mut Dialogue<'_>) -> Result<u64> {
             }
             FromClient::Alive { bytes } => patience.renew(bytes),
             FromClient::Fail { reason, .. } => return Err(Error::refused(dialogue.peer(), reason)),
-            _ => return Err(Error::protocol(dialogue.peer(), "a message before READY that comes after it")),
+            _ => {
+                return Err(Error::protocol(
+                    dialogue.peer(),
+                    "a message before READY that comes after it",
+                ));
+            }
         }
     }
 }
 
 /// Moves the payload and hears the receipt; fills `transfer`, returns the last line to say.
-fn transfer_to(seat: &Seat, dialogue: &mut Dialogue<'_>, offset: u64, transfer: &mut Transfer) -> Option<Vec<u8>> {
+fn transfer_to(
+    seat: &Seat,
+    dialogue: &mut Dialogue<'_>,
+    offset: u64,
+    transfer: &mut Transfer,
+) -> Option<Vec<u8>> {
     let info = &seat.plan().source.info;
     let range = offset..info.bytes;
     let want = range.end - range.start;
     let preface = FromServer::Go { bytes: want }.encode();
     let mut early = None;
     let mut answer = |until: Moment| early = hear_held(dialogue, until);
-    let carried = seat.plan().carrier.carry(seat, Cargo { preface, range, answer: &mut answer });
+    let carried = seat.plan().carrier.carry(
+        seat,
+        Cargo {
+            preface,
+            range,
+            answer: &mut answer,
+        },
+    );
     transfer.first_server = carried.first;
     transfer.bytes_server = Some(seat.moved().load(std::sync::atomic::Ordering::Relaxed));
     let failure = match carried.end {
@@ -198,7 +250,13 @@ fn transfer_to(seat: &Seat, dialogue: &mut Dialogue<'_>, offset: u64, transfer: 
     }
     if changed {
         let reason = transfer.reason.clone().unwrap_or_default();
-        return Some(FromServer::Error { code: ErrorCode::Changed, reason }.encode());
+        return Some(
+            FromServer::Error {
+                code: ErrorCode::Changed,
+                reason,
+            }
+            .encode(),
+        );
     }
     Some(
         FromServer::Summary(Summary {
@@ -229,11 +287,15 @@ fn hear_receipt(
     transfer: &mut Transfer,
 ) -> std::result::Result<(), Failure> {
     let info = &seat.plan().source.info;
-    let released = seat.opening().expect("this seat went through the gate").released();
+    let released = seat
+        .opening()
+        .expect("this seat went through the gate")
+        .released();
     let stall = seat.plan().stall;
     let mut patience = Patience::new();
     // What is in the client's buffers is still on its way: before LAST the stall limit holds.
-    patience.deadline = crate::runtime::copy::deadline(want, stall).min(clock::now().after(stall.max(SIGN_OF_LIFE)));
+    patience.deadline = crate::runtime::copy::deadline(want, stall)
+        .min(clock::now().after(stall.max(SIGN_OF_LIFE)));
     let mut hashed = None;
     loop {
         let heard = match early.take() {
@@ -241,9 +303,12 @@ fn hear_receipt(
             None => dialogue.hear(patience.deadline, Phase::Receipt),
         };
         let at = dialogue.heard_at().since(released);
-        let message = heard.map_err(|error| silent(&error, transfer)).and_then(|line| {
-            FromClient::decode(&line).map_err(|error| Failure::new(Outcome::Cut, error.to_string()))
-        })?;
+        let message = heard
+            .map_err(|error| silent(&error, transfer))
+            .and_then(|line| {
+                FromClient::decode(&line)
+                    .map_err(|error| Failure::new(Outcome::Cut, error.to_string()))
+            })?;
         match message {
             // The answer came after the meeting was over.
             FromClient::Held if transfer.seconds_server.is_none() => {}
@@ -257,24 +322,41 @@ fn hear_receipt(
                 transfer.seconds_server = Some(at);
                 patience = Patience::new();
             }
-            FromClient::Hashed { sha1 } if transfer.seconds_server.is_some() && hashed.is_none() => {
+            FromClient::Hashed { sha1 }
+                if transfer.seconds_server.is_some() && hashed.is_none() =>
+            {
                 hashed = Some(sha1);
                 transfer.seconds_verified = Some(at);
                 patience = Patience::new();
                 // fsync gives no sign of life, and the clients of one host share its disk.
                 let shared = info.bytes.saturating_mul(u64::from(seat.plan().clients));
-                patience.deadline = patience.deadline.after(Duration::from_secs(shared / SLOWEST_DISK));
+                patience.deadline = patience
+                    .deadline
+                    .after(Duration::from_secs(shared / SLOWEST_DISK));
             }
             FromClient::Receipt(receipt) if hashed == Some(receipt.sha1) => {
                 return settle(&receipt, want, info.sha1, transfer);
             }
-            FromClient::Fail { outcome, bytes, reason } => {
+            FromClient::Fail {
+                outcome,
+                bytes,
+                reason,
+            } => {
                 transfer.bytes_client = Some(bytes);
                 // A client that says "complete" and FAIL in one breath has failed.
-                let outcome = if outcome == Outcome::Complete { Outcome::Cut } else { outcome };
+                let outcome = if outcome == Outcome::Complete {
+                    Outcome::Cut
+                } else {
+                    outcome
+                };
                 return Err(Failure::new(outcome, reason));
             }
-            _ => return Err(Failure::new(Outcome::Cut, "messages out of order after the payload")),
+            _ => {
+                return Err(Failure::new(
+                    Outcome::Cut,
+                    "messages out of order after the payload",
+                ));
+            }
         }
     }
 }
@@ -287,7 +369,10 @@ fn settle(
     transfer: &mut Transfer,
 ) -> std::result::Result<(), Failure> {
     if receipt.bytes != want {
-        let reason = format!("the receipt claims {} bytes of the {want} sent", receipt.bytes);
+        let reason = format!(
+            "the receipt claims {} bytes of the {want} sent",
+            receipt.bytes
+        );
         return Err(Failure::new(Outcome::Cut, reason));
     }
     transfer.seconds_client = Some(receipt.last);
@@ -314,9 +399,15 @@ fn told_by_client(
     let deadline = clock::now().after(LAST_WORDS);
     let mut line = early;
     loop {
-        let heard = line.take().or_else(|| dialogue.hear(deadline, Phase::Receipt).ok());
+        let heard = line
+            .take()
+            .or_else(|| dialogue.hear(deadline, Phase::Receipt).ok());
         match heard.as_deref().map(FromClient::decode) {
-            Some(Ok(FromClient::Fail { outcome, bytes, reason })) if outcome != Outcome::Complete => {
+            Some(Ok(FromClient::Fail {
+                outcome,
+                bytes,
+                reason,
+            })) if outcome != Outcome::Complete => {
                 transfer.bytes_client = Some(bytes);
                 return Failure::new(outcome, reason);
             }
@@ -333,9 +424,10 @@ fn silent(error: &Error, transfer: &Transfer) -> Failure {
         Some(_) => "before its receipt",
     };
     match error {
-        Error::TimedOut { after, .. } => {
-            Failure::new(Outcome::TimedOut, format!("silent for {} s {phase}", after.as_secs()))
-        }
+        Error::TimedOut { after, .. } => Failure::new(
+            Outcome::TimedOut,
+            format!("silent for {} s {phase}", after.as_secs()),
+        ),
         Error::Protocol { what, .. } => Failure::new(Outcome::Cut, what.clone()),
         _ => Failure::new(Outcome::Cut, format!("closed the connection {phase}")),
     }
@@ -349,7 +441,10 @@ struct Patience {
 
 impl Patience {
     fn new() -> Self {
-        Self { deadline: clock::now().after(SIGN_OF_LIFE), bytes: 0 }
+        Self {
+            deadline: clock::now().after(SIGN_OF_LIFE),
+            bytes: 0,
+        }
     }
 
     fn renew(&mut self, bytes: u64) {
@@ -363,6 +458,10 @@ impl Patience {
 impl Failure {
     /// A transfer that ended early through no change of the source.
     pub fn new(outcome: Outcome, reason: impl Into<String>) -> Self {
-        Self { outcome, reason: reason.into(), source_changed: false }
+        Self {
+            outcome,
+            reason: reason.into(),
+            source_changed: false,
+        }
     }
 }

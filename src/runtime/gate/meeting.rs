@@ -28,7 +28,10 @@ pub struct Duty<'a> {
 impl Meeting {
     /// A meeting of `expected` threads.
     pub fn new(expected: usize) -> Self {
-        Self { missing: Mutex::new(expected), all_here: Condvar::new() }
+        Self {
+            missing: Mutex::new(expected),
+            all_here: Condvar::new(),
+        }
     }
 
     /// The duty of one of the expected threads.
@@ -38,7 +41,9 @@ impl Meeting {
 
     fn come(&self) {
         let mut missing = self.missing.lock().unwrap_or_else(PoisonError::into_inner);
-        *missing = missing.checked_sub(1).expect("each expected thread comes once");
+        *missing = missing
+            .checked_sub(1)
+            .expect("each expected thread comes once");
         if *missing == 0 {
             self.all_here.notify_all();
         }
@@ -47,8 +52,14 @@ impl Meeting {
     fn wait(&self, deadline: Moment) {
         let mut missing = self.missing.lock().unwrap_or_else(PoisonError::into_inner);
         while *missing > 0 {
-            let Some(left) = clock::left(deadline) else { return };
-            missing = self.all_here.wait_timeout(missing, left).unwrap_or_else(PoisonError::into_inner).0;
+            let Some(left) = clock::left(deadline) else {
+                return;
+            };
+            missing = self
+                .all_here
+                .wait_timeout(missing, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
         }
     }
 }

@@ -22,7 +22,6 @@ use std::sync::MutexGuard;
 use std::sync::PoisonError;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
-use std::thread;
 use std::time::Duration;
 
 use crate::proto::native::FromServer;
@@ -35,7 +34,6 @@ use crate::session::SeatId;
 use crate::session::SessionId;
 use crate::session::Via;
 use crate::transfer::Outcome;
-use crate::transfer::Transfer;
 use crate::units::Moment;
 
 pub mod meeting;
@@ -201,18 +199,37 @@ impl Gate {
             visited: false,
             unfinished: 0,
         };
-        Arc::new(Self { plan, state: Mutex::new(state), changed: Condvar::new(), decided: Condvar::new(), pen })
+        Arc::new(Self {
+            plan,
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            decided: Condvar::new(),
+            pen,
+        })
     }
 
     /// Takes the lowest free seat; gives the guest back when the gate has none any more.
     pub fn take(self: &Arc<Self>, guest: Guest) -> Result<Seat, Guest> {
         let mut state = self.lock();
-        let free = (1..=self.plan.clients).map(SeatId).find(|id| !state.seats.contains_key(id));
-        let (Phase::Mustering, Some(id)) = (&state.phase, free) else { return Err(guest) };
+        let free = (1..=self.plan.clients)
+            .map(SeatId)
+            .find(|id| !state.seats.contains_key(id));
+        let (Phase::Mustering, Some(id)) = (&state.phase, free) else {
+            return Err(guest);
+        };
         let moved = Arc::new(AtomicU64::new(0));
         let seat = Seat::new(Arc::clone(self), id, &guest, Arc::clone(&moved));
         state.visited = true;
-        state.seats.insert(id, Taken { guest, ready: false, finished: false, moved, evicted: None });
+        state.seats.insert(
+            id,
+            Taken {
+                guest,
+                ready: false,
+                finished: false,
+                moved,
+                evicted: None,
+            },
+        );
         self.changed.notify_all();
         Ok(seat)
     }
@@ -220,7 +237,8 @@ impl Gate {
     /// True while a seat may be taken.
     pub fn has_room(&self) -> bool {
         let state = self.lock();
-        matches!(state.phase, Phase::Mustering) && state.seats.len() < usize::from(self.plan.clients)
+        matches!(state.phase, Phase::Mustering)
+            && state.seats.len() < usize::from(self.plan.clients)
     }
 
     /// Opens the gate by hand for the clients that are ready, if there is one.
@@ -259,7 +277,8 @@ impl Gate {
             bytes: self.plan.source.info.bytes,
             clients: self.plan.clients,
             seats: seats.collect(),
-            left: matches!(state.phase, Phase::Mustering).then(|| state.deadline.since(clock::now())),
+            left: matches!(state.phase, Phase::Mustering)
+                .then(|| state.deadline.since(clock::now())),
             released: match &state.phase {
                 Phase::Released(opening) => Some(clock::now().since(opening.released())),
                 _ => None,
@@ -313,7 +332,11 @@ impl Gate {
                 )));
             }
             let wait = state.deadline.since(now).min(WATCH);
-            state = self.changed.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0;
+            state = self
+                .changed
+                .wait_timeout(state, wait)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
             state = self.watch(state);
             if clock::now() >= tick {
                 tick = clock::now().after(TICK);
@@ -331,8 +354,10 @@ impl Gate {
             .map(|(&id, taken)| (id, Arc::clone(&taken.guest.stream)))
             .collect();
         drop(state);
-        let lost: Vec<_> =
-            seen.into_iter().filter_map(|(id, stream)| Some((id, gone(&stream)?, stream))).collect();
+        let lost: Vec<_> = seen
+            .into_iter()
+            .filter_map(|(id, stream)| Some((id, gone(&stream)?, stream)))
+            .collect();
         let mut state = self.lock();
         for (id, ending, stream) in lost {
             state.evict(id, &stream, ending);
@@ -346,7 +371,11 @@ impl Gate {
     /// Tells every waiting native client how far the muster is; one that cannot take a line of
     /// forty bytes has not read for minutes and is evicted.
     fn tell<'a>(&'a self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
-        let line = FromServer::Wait { ready: state.ready(), clients: self.plan.clients }.encode();
+        let line = FromServer::Wait {
+            ready: state.ready(),
+            clients: self.plan.clients,
+        }
+        .encode();
         let told: Vec<(SeatId, Arc<TcpStream>)> = state
             .seats
             .iter()
@@ -392,8 +421,17 @@ impl Gate {
     fn release(&self, opening: &Opening) {
         let at = opening.open();
         let session = self.plan.session;
-        log::info!("session {session}: released {} seats for {}", opening.admitted(), self.plan.source.info.name);
-        let stream = self.lock().seats.values().next().map(|taken| Arc::clone(&taken.guest.stream));
+        log::info!(
+            "session {session}: released {} seats for {}",
+            opening.admitted(),
+            self.plan.source.info.name
+        );
+        let stream = self
+            .lock()
+            .seats
+            .values()
+            .next()
+            .map(|taken| Arc::clone(&taken.guest.stream));
         let sender = stream.map_or_else(String::new, |stream| self.plan.carrier.sender(&stream));
         self.pen.release(session, at, sender);
     }
@@ -403,7 +441,11 @@ impl Gate {
         let mut state = self.lock();
         let mut limits: BTreeMap<SeatId, (u64, Moment)> = BTreeMap::new();
         while !state.seats.values().all(|taken| taken.finished) || state.unfinished > 0 {
-            state = self.changed.wait_timeout(state, TICK).unwrap_or_else(PoisonError::into_inner).0;
+            state = self
+                .changed
+                .wait_timeout(state, TICK)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
             if matches!(state.phase, Phase::Released(_)) {
                 self.cut_the_stalled(&state, &mut limits);
             }
@@ -414,14 +456,18 @@ impl Gate {
     fn cut_the_stalled(&self, state: &State, limits: &mut BTreeMap<SeatId, (u64, Moment)>) {
         let now = clock::now();
         // Twice the stall limit, and the time that one call's block takes at the slowest rate.
-        let patience = self.plan.stall * 2 + Duration::from_secs((1 << 20) / crate::runtime::copy::SLOWEST);
+        let patience =
+            self.plan.stall * 2 + Duration::from_secs((1 << 20) / crate::runtime::copy::SLOWEST);
         for (&id, taken) in state.seats.iter().filter(|(_, taken)| !taken.finished) {
             let moved = taken.moved.load(Ordering::Relaxed);
             let entry = limits.entry(id).or_insert((moved, now));
             if entry.0 != moved {
                 *entry = (moved, now);
             } else if moved < self.plan.source.info.bytes && now.since(entry.1) > patience {
-                log::warn!("seat {id}: no progress for {} s, closing its connection", patience.as_secs());
+                log::warn!(
+                    "seat {id}: no progress for {} s, closing its connection",
+                    patience.as_secs()
+                );
                 let _ = taken.guest.stream.shutdown(std::net::Shutdown::Both);
             }
         }
@@ -436,19 +482,30 @@ impl Gate {
 
 impl State {
     fn ready(&self) -> u16 {
-        let ready = self.seats.values().filter(|taken| taken.ready && taken.evicted.is_none()).count();
+        let ready = self
+            .seats
+            .values()
+            .filter(|taken| taken.ready && taken.evicted.is_none())
+            .count();
         u16::try_from(ready).expect("seats are numbered by u16")
     }
 
     /// The muster is over without a release; whoever is not ready yet is in a read.
     fn end(&mut self, ending: Ending) {
-        self.seats.values_mut().filter(|taken| !taken.ready).for_each(|taken| taken.send_away(ending.clone()));
+        self.seats
+            .values_mut()
+            .filter(|taken| !taken.ready)
+            .for_each(|taken| taken.send_away(ending.clone()));
         self.phase = Phase::Ended(ending);
     }
 
     /// Takes the seat away unless somebody else sits there by now.
     fn evict(&mut self, id: SeatId, stream: &Arc<TcpStream>, ending: Ending) {
-        if let Some(taken) = self.seats.get_mut(&id).filter(|t| Arc::ptr_eq(&t.guest.stream, stream)) {
+        if let Some(taken) = self
+            .seats
+            .get_mut(&id)
+            .filter(|t| Arc::ptr_eq(&t.guest.stream, stream))
+        {
             taken.evicted.get_or_insert(ending);
         }
     }
@@ -470,7 +527,14 @@ fn gone(stream: &TcpStream) -> Option<Ending> {
     match stream.peek(&mut [0]) {
         Ok(0) => Some(Ending::Left),
         Ok(_) => Some(Ending::Spoke),
-        Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => None,
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+            ) =>
+        {
+            None
+        }
         Err(_) => Some(Ending::Left),
     }
 }

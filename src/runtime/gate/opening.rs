@@ -75,11 +75,14 @@ impl Opening {
         // the scheduler alone. Should it take absurdly long, the barrier waits just as well and
         // the release is only dated a little early.
         let patience = clock::now().after(Duration::from_secs(5));
-        while self.arrived.load(Ordering::Acquire) < self.admitted && clock::left(patience).is_some() {
+        while self.arrived.load(Ordering::Acquire) < self.admitted
+            && clock::left(patience).is_some()
+        {
             thread::sleep(Duration::from_micros(200));
         }
         let at = *self.released_at.get_or_init(clock::wall);
-        self.released_us.store(clock::now().0.max(1), Ordering::Release);
+        self.released_us
+            .store(clock::now().0.max(1), Ordering::Release);
         self.barrier.wait();
         at
     }

@@ -124,7 +124,10 @@ impl Seat {
         }
         self.gate.changed.notify_all();
         loop {
-            let evicted = state.seats.get(&self.id).and_then(|taken| taken.evicted.clone());
+            let evicted = state
+                .seats
+                .get(&self.id)
+                .and_then(|taken| taken.evicted.clone());
             if let Some(ending) = evicted {
                 return Err(ending);
             }
@@ -133,7 +136,11 @@ impl Seat {
                 Phase::Released(opening) => return Ok(Arc::clone(opening)),
                 Phase::Ended(ending) => return Err(ending.clone()),
             }
-            state = self.gate.decided.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self
+                .gate
+                .decided
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
         }
     }
 
@@ -165,7 +172,10 @@ impl Drop for Seat {
             let (outcome, reason) = match (&self.opening, self.lost.take()) {
                 (_, Some(lost)) => lost,
                 (None, None) => (Outcome::Refused, "left before the release".to_owned()),
-                (Some(_), None) => (Outcome::Cut, "internal error in the server's thread".to_owned()),
+                (Some(_), None) => (
+                    Outcome::Cut,
+                    "internal error in the server's thread".to_owned(),
+                ),
             };
             transfer.fail(outcome, reason);
             self.gate.pen.finish(self.gate.plan.session, transfer);

@@ -1,0 +1,334 @@
+//! What sessions were like: session logs read back, and shown as tables, CSV, JSON and a plot.
+//!
+//! Everything here starts from [`Record`]s and ends in text; nothing measures, sends or writes
+//! files. A figure that is missing stays missing in every form, and a record whose numbers do not
+//! add up is called INVALID in every form.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::BufRead;
+use std::io::BufReader;
+use std::io::Read;
+use std::path::Path;
+
+use crate::error::Error;
+use crate::error::Result;
+use crate::proto::logline::Collector;
+use crate::proto::logline::LINE_MAX;
+use crate::proto::logline::LogError;
+use crate::session::FileInfo;
+use crate::session::Via;
+use crate::transfer::Outcome;
+use crate::transfer::Record;
+use crate::transfer::Transfer;
+
+pub mod csv;
+#[cfg(feature = "cli")]
+pub mod json;
+pub mod plot;
+pub mod rates;
+pub mod sheet;
+pub mod table;
+pub mod trials;
+
+/// Largest log that is read, bytes: half a million transfers. A file beyond it is no session log.
+pub const LOG_MAX: u64 = 256 * 1024 * 1024;
+
+/// The median of some values, and the range that they span.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Spread {
+    /// The middle value; between the middle two of an even number, half way.
+    pub median: f64,
+    /// The least value.
+    pub low: f64,
+    /// The largest value.
+    pub high: f64,
+}
+
+impl Spread {
+    /// The spread of `values`, in their unit; `None` of nothing. Values that are not finite are
+    /// left out.
+    pub fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
+        let mut values: Vec<f64> = values.into_iter().filter(|v| v.is_finite()).collect();
+        values.sort_by(f64::total_cmp);
+        let (&low, &high) = (values.first()?, values.last()?);
+        let middle = values.len() / 2;
+        let median = match values.len() % 2 {
+            0 => f64::midpoint(values[middle - 1], values[middle]),
+            _ => values[middle],
+        };
+        Some(Self { median, low, high })
+    }
+}
+
+/// Reads one session log.
+///
+/// # Errors
+/// A path that is no readable file or too large, and a log with a line that is wrong: the error
+/// names the path and the line.
+pub fn read_log(path: &Path) -> Result<Vec<Record>> {
+    let at = path.display();
+    let file = File::open(path).map_err(Error::io("open the log", &at))?;
+    let about = file.metadata().map_err(Error::io("open the log", &at))?;
+    if !about.is_file() {
+        return Err(Error::refused(&at, "it is not a file"));
+    }
+    if about.len() > LOG_MAX {
+        return Err(Error::refused(
+            at,
+            "it is larger than 256 MiB, so no session log",
+        ));
+    }
+    let damaged = |error: LogError| {
+        Error::protocol(
+            format_args!("{at}, line {},", error.line),
+            error.why.to_string(),
+        )
+    };
+    // A log may grow while it is read; what came after the check above is not worth more memory.
+    let mut lines = BufReader::new(file.take(LOG_MAX));
+    let mut collector = Collector::default();
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        // One byte more than a line may have, so that the collector sees that it is too long.
+        let limit = LINE_MAX as u64 + 1;
+        let read = lines.by_ref().take(limit).read_until(b'\n', &mut line);
+        if read.map_err(Error::io("read the log", &at))? == 0 {
+            return collector.finish().map_err(damaged);
+        }
+        collector.push(&line).map_err(damaged)?;
+    }
+}
+
+/// Reads several session logs, in the order given.
+///
+/// # Errors
+/// As [`read_log`], and a session that is in two of them, which would count twice.
+pub fn read_logs<P: AsRef<Path>>(paths: &[P]) -> Result<Vec<Record>> {
+    let mut all = Vec::new();
+    let mut seen = HashMap::new();
+    for path in paths.iter().map(AsRef::as_ref) {
+        for record in read_log(path)? {
+            if let Some(earlier) = seen.insert(record.session, path) {
+                let reason = format!("session {} is in {} too", record.session, earlier.display());
+                return Err(Error::refused(path.display(), reason));
+            }
+            all.push(record);
+        }
+    }
+    Ok(all)
+}
+
+/// True when every client asked for holds all bytes and the numbers add up. The figures of any
+/// other session are those of a part of its clients, or wrong; they stand for no test.
+pub fn is_sound(record: &Record) -> bool {
+    complete(record) >= usize::from(record.clients) && record.broken_identities().is_empty()
+}
+
+/// How many of the session's transfers are complete.
+fn complete(record: &Record) -> usize {
+    let complete = |transfer: &&Transfer| transfer.outcome == Outcome::Complete;
+    record.transfers.iter().filter(complete).count()
+}
+
+/// The session with the median time to the last byte: the one that stands for all of them. Of an
+/// even number the faster of the middle two, because a mean of two sessions never happened.
+/// Sessions that are not sound count as slower than any: a client less makes no session faster.
+pub fn median_session(records: &[Record]) -> Option<&Record> {
+    let mut order: Vec<&Record> = records.iter().collect();
+    order.sort_by_cached_key(|record| {
+        let seconds = record.global().seconds;
+        (!is_sound(record), seconds.is_none(), seconds)
+    });
+    order.get(records.len().saturating_sub(1) / 2).copied()
+}
+
+/// Mean of the complete transfers' rates by their clients' clocks, Mbit/s; `None` when no client
+/// said its time.
+pub fn mean_client_mbit(record: &Record) -> Option<f64> {
+    let (mut sum, mut count) = (0.0, 0_u32);
+    for rate in client_rates_mbit(record) {
+        sum += rate;
+        count += 1;
+    }
+    (count > 0).then(|| sum / f64::from(count))
+}
+
+/// The complete transfers' rates by their clients' clocks, Mbit/s.
+fn client_rates_mbit(record: &Record) -> impl Iterator<Item = f64> {
+    record
+        .transfers
+        .iter()
+        .filter(|transfer| transfer.outcome == Outcome::Complete)
+        .filter_map(|transfer| transfer.rate_client_mbit())
+}
+
+/// Records of the same file, way and number of clients: repetitions of one test.
+fn repetitions(records: &[Record]) -> Vec<Vec<&Record>> {
+    let key = |record: &Record| -> (FileInfo, Via, u16) {
+        (record.file.clone(), record.via, record.clients)
+    };
+    let mut groups: Vec<Vec<&Record>> = Vec::new();
+    for record in records {
+        // A handful of groups: a search costs less than an order on digests would explain.
+        match groups.iter_mut().find(|group| key(group[0]) == key(record)) {
+            Some(group) => group.push(record),
+            None => groups.push(vec![record]),
+        }
+    }
+    groups
+}
+
+/// Records for the tests of this floor.
+#[cfg(test)]
+pub(crate) mod sample {
+    use std::time::Duration;
+
+    use time::OffsetDateTime;
+
+    use crate::digest::Digest;
+    use crate::session::FileInfo;
+    use crate::session::SeatId;
+    use crate::session::SessionId;
+    use crate::session::Via;
+    use crate::text::FileName;
+    use crate::transfer::ClockId;
+    use crate::transfer::Outcome;
+    use crate::transfer::Record;
+    use crate::transfer::Transfer;
+    use crate::units::Moment;
+
+    /// A session of `clients` seats over TCP in which everything went well; seat k took k ms
+    /// longer than `base_ms`.
+    pub(crate) fn session(number: u64, clients: u16, base_ms: u64) -> Record {
+        Record {
+            session: SessionId(number),
+            via: Via::Tcp,
+            file: FileInfo {
+                name: FileName::new("1MB.bin").expect("plain"),
+                bytes: 1_000_000,
+                sha1: Digest::of(b"gate"),
+            },
+            clients,
+            released_at: OffsetDateTime::from_unix_timestamp(1_790_000_000 + number as i64).ok(),
+            sender: None,
+            transfers: (1..=clients).map(|seat| transfer(seat, base_ms)).collect(),
+        }
+    }
+
+    fn transfer(seat: u16, base_ms: u64) -> Transfer {
+        let took = Duration::from_millis(base_ms + u64::from(seat));
+        let mut transfer = Transfer::new(SeatId(seat), format!("C{seat}"), Outcome::Complete);
+        transfer.client = Some(([10, 0, 0, 4], 50_000 + seat).into());
+        transfer.server = Some(([10, 0, 0, 1], 8080).into());
+        transfer.verified = Some(true);
+        transfer.bytes_client = Some(1_000_000);
+        transfer.bytes_server = Some(1_000_000);
+        transfer.seconds_client = Some(took);
+        transfer.seconds_server = Some(took + Duration::from_micros(120));
+        transfer.seconds_verified = Some(took + Duration::from_millis(3));
+        transfer.woke = Some(Duration::from_micros(10 * u64::from(seat)));
+        transfer.first_server = Some(Duration::from_micros(20 * u64::from(seat)));
+        transfer.first_client = Some((ClockId(1), Moment(1_000 + 30 * u64::from(seat))));
+        transfer
+    }
+
+    /// Four seats: whole, cut, complete but of a kind that cannot attest, and one refused.
+    pub(crate) fn troubled() -> Record {
+        let mut record = session(7, 4, 80);
+        let cut = &mut record.transfers[1];
+        cut.fail(Outcome::Cut, "connection reset | by\u{1b}[2J peer");
+        cut.name = "\u{202e}evil".to_owned();
+        cut.verified = Some(false);
+        cut.bytes_client = Some(700_000);
+        cut.seconds_server = None;
+        let silent = &mut record.transfers[2];
+        silent.verified = None;
+        silent.bytes_client = None;
+        silent.seconds_client = None;
+        silent.first_client = None;
+        let mut refused = Transfer::new(SeatId(4), "C4", Outcome::Refused);
+        refused.reason = Some("wants udp, this session is tcp".to_owned());
+        record.transfers[3] = refused;
+        record
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::logline::Line;
+    use crate::proto::logline::header;
+
+    fn log_of(records: &[Record]) -> String {
+        let lines = records.iter().flat_map(|record| {
+            record
+                .transfers
+                .iter()
+                .map(|t| Line::of(record, t).encode())
+        });
+        header() + &lines.collect::<String>()
+    }
+
+    #[test]
+    fn a_log_is_read_back_to_the_records_it_was_written_from() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("a.log");
+        let records = vec![sample::session(1, 3, 50), sample::troubled()];
+        std::fs::write(&path, log_of(&records)).expect("written");
+        assert_eq!(read_log(&path).expect("read"), records);
+
+        let error = read_logs(&[&path, &path]).expect_err("twice").to_string();
+        assert!(error.contains("session 0000000000000001 is in "), "{error}");
+    }
+
+    #[test]
+    fn a_damaged_log_is_named_with_its_line() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("a.log");
+        let log = log_of(&[sample::session(1, 3, 50)]);
+        std::fs::write(&path, &log[..log.len() - 9]).expect("written");
+        let error = read_log(&path).expect_err("cut").to_string();
+        assert!(error.contains("a.log, line 4,"), "{error}");
+        assert!(error.ends_with("cut before its end"), "{error}");
+
+        std::fs::write(&path, vec![b'x'; 100_000]).expect("written");
+        let error = read_log(&path).expect_err("no log").to_string();
+        assert!(error.contains("line 1,"), "{error}");
+        assert!(error.ends_with("longer than 8192 bytes"), "{error}");
+        assert!(read_log(folder.path()).is_err());
+        assert!(read_log(&folder.path().join("none")).is_err());
+
+        let sparse = File::create(&path).expect("created");
+        sparse.set_len(LOG_MAX + 1).expect("sparse");
+        let error = read_log(&path).expect_err("large").to_string();
+        assert!(error.contains("larger than 256 MiB"), "{error}");
+    }
+
+    #[test]
+    fn spreads_and_medians() {
+        let spread = |median, low, high| Some(Spread { median, low, high });
+        assert_eq!(Spread::of([]), None);
+        assert_eq!(Spread::of([f64::NAN]), None);
+        assert_eq!(Spread::of([3.0, 1.0, 2.0]), spread(2.0, 1.0, 3.0));
+        assert_eq!(Spread::of([4.0, 1.0, 2.0, 3.0]), spread(2.5, 1.0, 4.0));
+
+        let mut runs = vec![
+            sample::session(1, 2, 90),
+            sample::session(2, 2, 70),
+            sample::session(3, 2, 80),
+        ];
+        let median = |runs: &[Record]| median_session(runs).map(|record| record.session.0);
+        assert_eq!(median(&runs), Some(3));
+        runs.push(sample::session(4, 2, 60));
+        assert_eq!(median(&runs), Some(2));
+        runs[1].transfers[0].fail(Outcome::Cut, "gone");
+        assert_eq!(median(&runs), Some(3), "one that failed is the slowest");
+        runs[0].transfers[0].bytes_client = Some(1);
+        runs[2].transfers.clear();
+        let sound: Vec<bool> = runs.iter().map(is_sound).collect();
+        assert_eq!(sound, [false, false, false, true]);
+        assert_eq!(median(&[]), None);
+    }
+}

@@ -1,0 +1,243 @@
+//! The plot of sessions: rates against the number of clients.
+
+use std::collections::BTreeMap;
+
+use super::Spread;
+use super::client_rates_mbit;
+use super::is_sound;
+use super::plot::Axis;
+use super::plot::Chart;
+use super::plot::Point;
+use super::plot::Series;
+use crate::session::FileInfo;
+use crate::session::Via;
+use crate::transfer::Record;
+use crate::units::Bytes;
+
+/// Ratio of the largest to the smallest number of clients from which their axis is logarithmic:
+/// beyond it the smaller numbers of a linear one have no room for their labels.
+const CLIENTS_LINEAR_MAX: f64 = 30.0;
+
+/// The same for rates: beyond it a client's rate lies on the floor of the plot, where its bars
+/// cannot be read.
+const RATES_LINEAR_MAX: f64 = 10.0;
+
+/// The global rate and the mean rate of a client against the number of clients, for each way and
+/// file. Points are medians over repeated sessions. Bars span the sessions' global rates, and the
+/// rates of all their clients. Sessions that are not sound have no points; their number is told.
+pub fn rates(records: &[Record]) -> Chart {
+    let mut groups: Vec<(Via, &FileInfo, Vec<&Record>)> = Vec::new();
+    for record in records.iter().filter(|record| is_sound(record)) {
+        let same = |(via, file, _): &&mut (Via, &FileInfo, Vec<&Record>)| {
+            *via == record.via && **file == record.file
+        };
+        match groups.iter_mut().find(same) {
+            Some((_, _, group)) => group.push(record),
+            None => groups.push((record.via, &record.file, vec![record])),
+        }
+    }
+    let one_file = groups.windows(2).all(|pair| pair[0].1 == pair[1].1);
+    let mut series = Vec::new();
+    for (via, file, group) in &groups {
+        let of = if one_file {
+            via.to_string()
+        } else {
+            format!("{via}, {}, {}", file.name, Bytes(file.bytes))
+        };
+        let whole = against_clients(format!("global rate ({of})"), group, global_rate);
+        let mut each = against_clients(format!("mean client rate ({of})"), group, rate_of_each);
+        each.companion = !whole.points.is_empty();
+        let both = [whole, each].into_iter();
+        series.extend(both.filter(|series| !series.points.is_empty()));
+    }
+    let mut subtitle = "points: medians, bars: least to largest".to_owned();
+    if let Some((_, file, _)) = groups.first().filter(|_| one_file) {
+        subtitle = format!("{}, {}; {subtitle}", file.name, Bytes(file.bytes));
+    }
+    match records.iter().filter(|record| !is_sound(record)).count() {
+        0 => {}
+        1 => subtitle += "; 1 session that failed is left out",
+        count => subtitle += &format!("; {count} sessions that failed are left out"),
+    }
+    let points = || series.iter().flat_map(|series| &series.points);
+    let mut clients: Vec<f64> = points().map(|point| point.x).collect();
+    clients.sort_by(f64::total_cmp);
+    clients.dedup();
+    let y_logarithmic = spans(points().map(|point| point.y), RATES_LINEAR_MAX);
+    let x_logarithmic = spans(clients.iter().copied(), CLIENTS_LINEAR_MAX);
+    let label = |text: &str, logarithmic| {
+        let scale = if logarithmic { ", logarithmic" } else { "" };
+        format!("{text}{scale}")
+    };
+    Chart {
+        title: "Rate against number of clients".to_owned(),
+        subtitle,
+        x: Axis {
+            label: label("clients", x_logarithmic),
+            logarithmic: x_logarithmic,
+            from_zero: false,
+            ticks: clients,
+        },
+        y: Axis {
+            label: label("rate (Mbit/s)", y_logarithmic),
+            logarithmic: y_logarithmic,
+            from_zero: true,
+            ticks: Vec::new(),
+        },
+        series,
+    }
+}
+
+/// The value of a session, and what its error bar must hold.
+type Figure = fn(&Record) -> Option<(f64, Spread)>;
+
+fn global_rate(record: &Record) -> Option<(f64, Spread)> {
+    let rate = record.global().rate_mbit?;
+    Some((rate, Spread::of([rate])?))
+}
+
+fn rate_of_each(record: &Record) -> Option<(f64, Spread)> {
+    let mean = super::mean_client_mbit(record)?;
+    Some((mean, Spread::of(client_rates_mbit(record))?))
+}
+
+fn against_clients(name: String, records: &[&Record], figure: Figure) -> Series {
+    let mut by_clients: BTreeMap<u16, Vec<(f64, Spread)>> = BTreeMap::new();
+    for record in records {
+        if let Some(value) = figure(record) {
+            by_clients.entry(record.clients).or_default().push(value);
+        }
+    }
+    let point = |(clients, values): (u16, Vec<(f64, Spread)>)| {
+        let middle = Spread::of(values.iter().map(|(value, _)| *value))?;
+        let range = Spread::of(values.iter().flat_map(|(_, s)| [s.low, s.high]))?;
+        Some(Point {
+            x: f64::from(clients),
+            y: middle.median,
+            range: Some((range.low, range.high)),
+        })
+    };
+    Series {
+        name,
+        points: by_clients.into_iter().filter_map(point).collect(),
+        ..Series::default()
+    }
+}
+
+/// True when the largest value is more than `ratio` times the smallest.
+fn spans(values: impl Iterator<Item = f64>, ratio: f64) -> bool {
+    Spread::of(values.filter(|&value| value > 0.0))
+        .is_some_and(|spread| spread.high / spread.low > ratio)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample;
+    use super::*;
+    use crate::text::FileName;
+
+    #[test]
+    fn points_are_medians_of_the_repeated_and_bars_hold_all() {
+        let records = [
+            sample::session(1, 2, 78),
+            sample::session(2, 2, 158),
+            sample::session(3, 2, 98),
+            sample::session(4, 4, 76),
+        ];
+        let chart = rates(&records);
+        assert_eq!(chart.series.len(), 2);
+        let of = |name: &str| {
+            let series = chart.series.iter().find(|series| series.name == name);
+            &series.expect(name).points
+        };
+        let all = of("global rate (tcp)");
+        assert_eq!((all[0].x, all[1].x), (2.0, 4.0));
+        // 2 x 8 Mbit in 100.12 ms, the middle of the three.
+        assert!((all[0].y - 16.0 / 0.100_12).abs() < 1e-6, "{all:?}");
+        let (low, high) = all[0].range.expect("three runs");
+        assert!((low - 16.0 / 0.160_12).abs() < 1e-6, "{low}");
+        assert!((high - 16.0 / 0.080_12).abs() < 1e-6, "{high}");
+        let each = of("mean client rate (tcp)");
+        for (point, low_ms, high_ms) in [(each[0], 160.0, 79.0), (each[1], 80.0, 77.0)] {
+            let (low, high) = point.range.expect("several clients");
+            assert!((low - 8000.0 / low_ms).abs() < 1e-6, "{low}");
+            assert!((high - 8000.0 / high_ms).abs() < 1e-6, "{high}");
+        }
+    }
+
+    #[test]
+    fn another_way_or_file_is_another_series_and_wide_ranges_are_logarithmic() {
+        let mut records = [1, 10, 1000].map(|n| sample::session(u64::from(n), n, 80));
+        records[1].via = Via::Udp;
+        records[2].file.name = FileName::new("2.bin").expect("plain");
+        let chart = rates(&records);
+        let names: Vec<&str> = chart.series.iter().map(|s| s.name.as_str()).collect();
+        assert_eq!(names[2], "global rate (udp, 1MB.bin, 1 MB)");
+        assert_eq!(names.len(), 6);
+        assert!(chart.x.logarithmic && chart.y.logarithmic);
+        assert_eq!(chart.x.ticks, [1.0, 10.0, 1000.0]);
+    }
+
+    #[test]
+    fn a_session_without_rates_has_no_point() {
+        let mut records = vec![sample::session(1, 3, 80), sample::troubled()];
+        records[0].transfers.clear();
+        let chart = rates(&records);
+        assert!(chart.series.is_empty());
+        let svg = chart.to_svg();
+        assert!(svg.contains("no data"));
+        assert!(svg.contains("2 sessions that failed are left out"), "{svg}");
+        // Not even one of a single client less, though it has rates.
+        records[0] = sample::session(1, 3, 80);
+        records[0].transfers[2].fail(crate::transfer::Outcome::Cut, "gone");
+        assert!(records[0].global().rate_mbit.is_some());
+        assert!(rates(&records).series.is_empty());
+    }
+
+    /// Writes the pictures that a person looks at: `cargo test -- --ignored pictures`.
+    #[test]
+    #[ignore = "for eyes: writes SVG files into the folder named by GATECAST_PICTURES"]
+    fn pictures() {
+        let folder = std::env::var_os("GATECAST_PICTURES").expect("GATECAST_PICTURES is set");
+        let folder = std::path::PathBuf::from(folder);
+        let draw = |name: &str, records: &[Record]| {
+            std::fs::write(folder.join(name), rates(records).to_svg()).expect("written");
+        };
+        let many = |clients: &[u16]| -> Vec<Record> {
+            let runs = clients
+                .iter()
+                .flat_map(|&n| (0..3_u64).map(move |run| (n, run)));
+            runs.map(|(n, run)| sample::session(run * 10_000 + u64::from(n), n, 40 + 17 * run))
+                .collect()
+        };
+        draw("one.svg", &many(&[25])[..1]);
+        draw("lab.svg", &many(&[1, 2, 4, 8, 13, 25]));
+        draw("every.svg", &many(&(1..=14).collect::<Vec<u16>>()));
+        draw(
+            "wide.svg",
+            &many(&[1, 2, 5, 10, 25, 50, 100, 250, 500, 1000]),
+        );
+        let mut ways = many(&[1, 2, 4, 8, 13]);
+        for via in Via::ALL.into_iter().skip(1) {
+            ways.extend(many(&[1, 2, 4, 8, 13]).into_iter().map(|mut record| {
+                record.via = via;
+                for transfer in &mut record.transfers {
+                    let slower = 1 + via as u32;
+                    transfer.seconds_client = transfer.seconds_client.map(|s| s * slower);
+                    transfer.seconds_server = transfer.seconds_server.map(|s| s * slower);
+                }
+                record
+            }));
+        }
+        ways[3].file.name = FileName::new(&"<&long>".repeat(20)).expect("legal");
+        draw("ways.svg", &ways);
+        draw("none.svg", &[]);
+        let mut chart = rates(&many(&[1, 2, 4, 8, 13]));
+        chart.series.push(Series::level(
+            "one link's nominal rate",
+            1000.0,
+            (1.0, 13.0),
+        ));
+        std::fs::write(folder.join("bound.svg"), chart.to_svg()).expect("written");
+    }
+}

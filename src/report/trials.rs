@@ -1,0 +1,159 @@
+//! The lab's table of tests: many sessions, a row each, and what repeated ones have in common.
+
+use std::fmt::Write;
+
+use super::Spread;
+use super::complete;
+use super::is_sound;
+use super::mean_client_mbit;
+use super::repetitions;
+use super::sheet::mbit;
+use super::sheet::or_dash;
+use super::sheet::released;
+use super::sheet::seconds;
+use super::table::Align;
+use super::table::Table;
+use crate::transfer::Record;
+use crate::units::Bytes;
+
+/// Many sessions: the table of tests, a row each, then for those that were repeated the medians
+/// with their ranges, then every number that does not add up.
+pub fn trials(records: &[Record]) -> String {
+    let mut table = Table::new(&[
+        ("test", Align::Right),
+        ("date", Align::Left),
+        ("via", Align::Left),
+        ("file", Align::Left),
+        ("size", Align::Right),
+        ("clients", Align::Right),
+        ("whole", Align::Right),
+        ("verified", Align::Right),
+        ("slowest\ns", Align::Right),
+        ("global\nMbit/s", Align::Right),
+        ("mean client\nMbit/s", Align::Right),
+        ("skew\nus", Align::Right),
+        ("numbers", Align::Left),
+    ]);
+    let mut invalid = String::new();
+    for (test, record) in (1..).zip(records) {
+        let global = record.global();
+        let broken = record.broken_identities();
+        table.row([
+            test.to_string(),
+            or_dash(released(record)),
+            record.via.to_string(),
+            record.file.name.to_string(),
+            Bytes(record.file.bytes).to_string(),
+            record.clients.to_string(),
+            complete(record).to_string(),
+            record.proven().to_string(),
+            or_dash(global.seconds.map(seconds)),
+            or_dash(global.rate_mbit.map(mbit)),
+            or_dash(mean_client_mbit(record).map(mbit)),
+            or_dash(record.skew_us()),
+            if broken.is_empty() { "hold" } else { "INVALID" }.to_owned(),
+        ]);
+        for sentence in broken {
+            let _ = writeln!(invalid, "INVALID: test {test}, {sentence}");
+        }
+    }
+    let mut sheet = table.to_string();
+    let medians = medians(records);
+    if !medians.is_empty() {
+        let _ = write!(
+            sheet,
+            "\nmedian (low to high) of the repeated tests\n{medians}"
+        );
+    }
+    if !invalid.is_empty() {
+        let _ = write!(sheet, "\n{invalid}");
+    }
+    sheet
+}
+
+/// A row for each test that was run more than once; of its runs only the sound ones count, for
+/// the others have figures of fewer clients.
+fn medians(records: &[Record]) -> Table {
+    let mut table = Table::new(&[
+        ("via", Align::Left),
+        ("file", Align::Left),
+        ("clients", Align::Right),
+        ("runs", Align::Right),
+        ("slowest s", Align::Right),
+        ("global Mbit/s", Align::Right),
+        ("mean client Mbit/s", Align::Right),
+    ]);
+    let spread =
+        |runs: &[&Record], shown: fn(f64) -> String, figure: fn(&Record) -> Option<f64>| {
+            let spread = Spread::of(runs.iter().filter_map(|record| figure(record)));
+            or_dash(spread.map(|spread| {
+                let [median, low, high] = [spread.median, spread.low, spread.high].map(shown);
+                format!("{median} ({low} to {high})")
+            }))
+        };
+    for runs in repetitions(records).iter().filter(|runs| runs.len() > 1) {
+        let first = runs[0];
+        let sound: Vec<&Record> = runs.iter().copied().filter(|run| is_sound(run)).collect();
+        table.row([
+            first.via.to_string(),
+            first.file.name.to_string(),
+            first.clients.to_string(),
+            of_all(sound.len(), runs.len()),
+            spread(
+                &sound,
+                |s| format!("{s:.6}"),
+                |record| record.global().seconds.map(|s| s.as_secs_f64()),
+            ),
+            spread(&sound, mbit, |record| record.global().rate_mbit),
+            spread(&sound, mbit, mean_client_mbit),
+        ]);
+    }
+    table
+}
+
+fn of_all(some: usize, all: usize) -> String {
+    if some == all {
+        return all.to_string();
+    }
+    format!("{some} of {all}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample;
+    use super::*;
+    use crate::transfer::Outcome;
+
+    #[test]
+    fn many_sessions_are_a_table_of_tests_with_medians_of_the_repeated() {
+        let mut records = vec![
+            sample::session(1, 2, 80),
+            sample::session(2, 2, 60),
+            sample::session(3, 2, 70),
+            sample::session(4, 25, 80),
+            sample::troubled(),
+        ];
+        records[3].transfers[0].bytes_client = Some(1);
+        let mut lame = sample::session(6, 2, 20);
+        lame.transfers[0].fail(Outcome::Cut, "gone");
+        records.push(lame);
+        insta::assert_snapshot!(trials(&records), @r#"
+                                                                                      slowest    global  mean client  skew
+        test  date                     via  file     size  clients  whole  verified         s    Mbit/s       Mbit/s    us  numbers
+        ----  -----------------------  ---  -------  ----  -------  -----  --------  --------  --------  -----------  ----  -------
+           1  2026-09-21 14:13:21 UTC  tcp  1MB.bin  1 MB        2      2         2  0.082120   194.837       98.163    20  hold
+           2  2026-09-21 14:13:22 UTC  tcp  1MB.bin  1 MB        2      2         2  0.062120   257.566      130.090    20  hold
+           3  2026-09-21 14:13:23 UTC  tcp  1MB.bin  1 MB        2      2         2  0.072120   221.852      111.894    20  hold
+           4  2026-09-21 14:13:24 UTC  tcp  1MB.bin  1 MB       25     25        25  0.105120  1826.484       82.594   480  INVALID
+           5  2026-09-21 14:13:27 UTC  tcp  1MB.bin  1 MB        4      2         1  0.083120   192.493       98.765    40  hold
+           6  2026-09-21 14:13:26 UTC  tcp  1MB.bin  1 MB        2      1         1  0.022120   361.664      363.636    20  hold
+
+        median (low to high) of the repeated tests
+        via  file     clients    runs                        slowest s                 global Mbit/s           mean client Mbit/s
+        ---  -------  -------  ------  -------------------------------  ----------------------------  ---------------------------
+        tcp  1MB.bin        2  3 of 4  0.072120 (0.062120 to 0.082120)  221.852 (194.837 to 257.566)  111.894 (98.163 to 130.090)
+
+        INVALID: test 4, seat 1: complete with 1 bytes at the client and 0 from before, of 1000000
+        "#);
+    }
+}
