@@ -30,6 +30,7 @@ pub mod rates;
 pub mod sheet;
 pub mod table;
 pub mod trials;
+pub mod verdict;
 
 /// Largest log that is read, bytes: half a million transfers. A file beyond it is no session log.
 pub const LOG_MAX: u64 = 256 * 1024 * 1024;

@@ -22,5 +22,6 @@ pub mod journal;
 pub mod listener;
 pub mod lobby;
 pub mod pace;
+pub mod sample;
 pub mod socket;
 pub mod way;

@@ -1,0 +1,53 @@
+//! Offers `testdata/`, and two generated files of 100 and 250 MB in it, on port 8080.
+//!
+//! ```text
+//! cargo run --example server [ADDRESS]
+//! ```
+
+use std::error::Error;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::path::PathBuf;
+
+use gatecast::report::sheet;
+use gatecast::runtime::catalog::Catalog;
+use gatecast::runtime::host::Host;
+use gatecast::runtime::lobby::Settings;
+use gatecast::runtime::sample;
+use gatecast::tcp;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    env_logger::init();
+    let address = std::env::args()
+        .nth(1)
+        .unwrap_or_else(|| "0.0.0.0:8080".to_owned());
+    let address: SocketAddr = address
+        .parse()
+        .map_err(|_| format!("'{address}' is not ADDRESS:PORT"))?;
+
+    let folder = testdata();
+    sample::make(&folder.join("100MB.bin"), 100_000_000)?;
+    sample::make(&folder.join("250MB.bin"), 250_000_000)?;
+
+    let host = Host::new(Catalog::offer([&folder])?, Settings::default()).log_to("logs");
+    eprintln!("computing the digests of {} ...", folder.display());
+    host.digest(&|_, _, _| {})?;
+    let server = tcp::serve(host)?.start(address)?;
+    eprintln!("listening on {}; stop with Ctrl-C", server.addr());
+    for file in server.lobby().files()? {
+        eprintln!("  {:>11} bytes  {}  {}", file.bytes, file.sha1, file.name);
+    }
+    for record in server.records() {
+        println!("{}", sheet::session(&record, sheet::Rows::Failures));
+    }
+    Ok(())
+}
+
+/// The folder beside the working directory's sources, or the one that this example came with.
+fn testdata() -> PathBuf {
+    let here = Path::new("testdata");
+    match here.is_dir() {
+        true => here.to_owned(),
+        false => Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata"),
+    }
+}

@@ -1,0 +1,186 @@
+//! The exit code that sessions have earned: never 0 when anybody's copy is not proven.
+
+use crate::error::Error;
+use crate::runtime::control::client::End;
+use crate::transfer::Outcome;
+use crate::transfer::Record;
+
+/// An exit code of DESIGN section 5. Of several that hold, the first in this order is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Verdict {
+    /// The user stopped it.
+    Interrupted,
+    /// It could not run, or was refused.
+    CouldNotRun,
+    /// A digest did not match.
+    Corrupt,
+    /// The muster ended without enough clients.
+    NotEnough,
+    /// Some clients failed, are missing, or cannot be proven.
+    SomeFailed,
+    /// Every client verified its copy.
+    AllVerified,
+}
+
+impl Verdict {
+    /// What the process returns.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Self::AllVerified => 0,
+            Self::CouldNotRun => 1,
+            Self::NotEnough => 3,
+            Self::SomeFailed => 4,
+            Self::Corrupt => 5,
+            Self::Interrupted => 130,
+        }
+    }
+
+    /// What an error that ends everything earns.
+    pub fn of_error(error: &Error) -> Self {
+        match error {
+            Error::Interrupted => Self::Interrupted,
+            Error::NotEnough { .. } => Self::NotEnough,
+            Error::Corrupt { .. } => Self::Corrupt,
+            _ => Self::CouldNotRun,
+        }
+    }
+
+    /// What the clients of one process earned.
+    pub fn of_ends(ends: &[End]) -> Self {
+        ends.iter()
+            .map(Self::of_end)
+            .min()
+            .unwrap_or(Self::CouldNotRun)
+    }
+
+    fn of_end(end: &End) -> Self {
+        match &end.error {
+            None => Self::AllVerified,
+            Some(error) => match Self::of_error(error) {
+                Self::CouldNotRun if end.released_at.is_some() => Self::SomeFailed,
+                verdict => verdict,
+            },
+        }
+    }
+
+    /// What the sessions of a server earned; none is nobody's failure.
+    pub fn of_records(records: &[Record]) -> Self {
+        records
+            .iter()
+            .map(Self::of_record)
+            .min()
+            .unwrap_or(Self::AllVerified)
+    }
+
+    fn of_record(record: &Record) -> Self {
+        if record
+            .transfers
+            .iter()
+            .any(|t| t.outcome == Outcome::Corrupt)
+        {
+            return Self::Corrupt;
+        }
+        match (record.released_at, record.all_proven()) {
+            (None, _) => Self::NotEnough,
+            (Some(_), true) => Self::AllVerified,
+            (Some(_), false) => Self::SomeFailed,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::digest::Digest;
+    use crate::session::FileInfo;
+    use crate::session::SeatId;
+    use crate::session::SessionId;
+    use crate::session::Via;
+    use crate::text::FileName;
+    use crate::transfer::Transfer;
+
+    use super::*;
+
+    fn record(outcomes: &[(Outcome, Option<bool>)], clients: u16, released: bool) -> Record {
+        let transfers = (1..).zip(outcomes).map(|(seat, &(outcome, verified))| {
+            let mut transfer = Transfer::new(SeatId(seat), "c", outcome);
+            transfer.verified = verified;
+            transfer
+        });
+        Record {
+            session: SessionId(1),
+            via: Via::Tcp,
+            file: FileInfo {
+                name: FileName::new("f").expect("plain"),
+                bytes: 1,
+                sha1: Digest::of(b"x"),
+            },
+            clients,
+            released_at: released.then_some(time::OffsetDateTime::UNIX_EPOCH),
+            sender: None,
+            transfers: transfers.collect(),
+        }
+    }
+
+    fn end(error: Option<Error>, released: bool) -> End {
+        let released_at = released.then_some(time::OffsetDateTime::UNIX_EPOCH);
+        End {
+            offer: None,
+            released_at,
+            transfer: None,
+            sender: None,
+            path: None,
+            error,
+        }
+    }
+
+    #[test]
+    fn zero_needs_every_asked_for_copy_proven() {
+        let proven = (Outcome::Complete, Some(true));
+        let of = |record: Record| Verdict::of_records(&[record]).exit_code();
+        assert_eq!(of(record(&[proven; 3], 3, true)), 0);
+        assert_eq!(of(record(&[proven; 2], 3, true)), 4, "one is missing");
+        assert_eq!(
+            of(record(&[proven, (Outcome::Complete, None)], 2, true)),
+            4,
+            "one cannot be proven"
+        );
+        assert_eq!(of(record(&[proven, (Outcome::Cut, None)], 2, true)), 4);
+        assert_eq!(
+            of(record(&[proven, (Outcome::Corrupt, Some(false))], 2, true)),
+            5
+        );
+        assert_eq!(of(record(&[(Outcome::TimedOut, None)], 2, false)), 3);
+        assert_eq!(
+            of(record(&[(Outcome::Refused, None), proven, proven], 2, true)),
+            0,
+            "one left, another came"
+        );
+        assert_eq!(Verdict::of_records(&[]).exit_code(), 0);
+    }
+
+    #[test]
+    fn of_several_the_gravest_counts() {
+        let mut ends = vec![end(None, true)];
+        assert_eq!(Verdict::of_ends(&ends).exit_code(), 0);
+        ends.push(end(Some(Error::refused("s", "r")), true));
+        assert_eq!(Verdict::of_ends(&ends).exit_code(), 4);
+        ends.push(end(
+            Some(Error::NotEnough {
+                reason: String::new(),
+            }),
+            false,
+        ));
+        assert_eq!(Verdict::of_ends(&ends).exit_code(), 3);
+        ends.push(end(
+            Some(Error::Corrupt {
+                what: String::new(),
+            }),
+            true,
+        ));
+        assert_eq!(Verdict::of_ends(&ends).exit_code(), 5);
+        ends.push(end(Some(Error::refused("s", "r")), false));
+        assert_eq!(Verdict::of_ends(&ends).exit_code(), 1);
+        ends.push(end(Some(Error::Interrupted), true));
+        assert_eq!(Verdict::of_ends(&ends).exit_code(), 130);
+    }
+}
