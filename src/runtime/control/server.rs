@@ -35,6 +35,10 @@ pub const SIGN_OF_LIFE: Duration = Duration::from_secs(30);
 /// What a disk is trusted to sync at least, bytes per second.
 const SLOWEST_DISK: u64 = 10_000_000;
 
+/// What a host is trusted to read and hash at least, bytes per second, for all its clients
+/// together. A client that says that it lives and hashes less has no time beyond that.
+const SLOWEST_HASH: u64 = 1_000_000;
+
 /// How long a client's last words are waited for after its connection failed.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
@@ -188,8 +192,12 @@ fn code_of(ending: &Ending) -> ErrorCode {
 /// Waits for READY; each ALIVE that has got further gives the client more time.
 fn ready(seat: &Seat, dialogue: &mut Dialogue<'_>) -> Result<u64> {
     let size = seat.plan().source.info.bytes;
-    let mut patience = Patience::new();
+    let mut patience = Patience::new(clock::now(), hashing(seat));
     loop {
+        // A client that talks on without end would never see that its connection was closed.
+        if seat.ending().is_some() {
+            return Err(Error::Interrupted);
+        }
         let line = dialogue.hear(patience.deadline, Phase::Ready)?;
         match FromClient::decode(&line)
             .map_err(|error| Error::protocol(dialogue.peer(), error.to_string()))?
@@ -199,7 +207,7 @@ fn ready(seat: &Seat, dialogue: &mut Dialogue<'_>) -> Result<u64> {
                 let what = format!("READY at byte {offset} of a file of {size}");
                 return Err(Error::protocol(dialogue.peer(), what));
             }
-            FromClient::Alive { bytes } => patience.renew(bytes),
+            FromClient::Alive { bytes } => patience.renew(bytes, size, clock::now()),
             FromClient::Fail { reason, .. } => return Err(Error::refused(dialogue.peer(), reason)),
             _ => {
                 return Err(Error::protocol(
@@ -292,10 +300,13 @@ fn hear_receipt(
         .expect("this seat went through the gate")
         .released();
     let stall = seat.plan().stall;
-    let mut patience = Patience::new();
     // What is in the client's buffers is still on its way: before LAST the stall limit holds.
-    patience.deadline = crate::runtime::copy::deadline(want, stall)
-        .min(clock::now().after(stall.max(SIGN_OF_LIFE)));
+    let last = crate::runtime::copy::deadline(want, stall);
+    let mut patience = Patience {
+        deadline: last.min(clock::now().after(stall.max(SIGN_OF_LIFE))),
+        last,
+        bytes: 0,
+    };
     let mut hashed = None;
     loop {
         let heard = match early.take() {
@@ -312,7 +323,7 @@ fn hear_receipt(
         match message {
             // The answer came after the meeting was over.
             FromClient::Held if transfer.seconds_server.is_none() => {}
-            FromClient::Alive { bytes } => patience.renew(bytes),
+            FromClient::Alive { bytes } => patience.renew(bytes, info.bytes, clock::now()),
             FromClient::Last { bytes } if transfer.seconds_server.is_none() => {
                 transfer.bytes_client = Some(bytes);
                 if bytes != want {
@@ -320,19 +331,17 @@ fn hear_receipt(
                     return Err(Failure::new(Outcome::Cut, reason));
                 }
                 transfer.seconds_server = Some(at);
-                patience = Patience::new();
+                patience = Patience::new(clock::now(), hashing(seat));
             }
             FromClient::Hashed { sha1 }
                 if transfer.seconds_server.is_some() && hashed.is_none() =>
             {
                 hashed = Some(sha1);
                 transfer.seconds_verified = Some(at);
-                patience = Patience::new();
                 // fsync gives no sign of life, and the clients of one host share its disk.
-                let shared = info.bytes.saturating_mul(u64::from(seat.plan().clients));
-                patience.deadline = patience
-                    .deadline
-                    .after(Duration::from_secs(shared / SLOWEST_DISK));
+                let syncing = Duration::from_secs(shared_bytes(seat) / SLOWEST_DISK);
+                patience = Patience::new(clock::now(), syncing);
+                patience.deadline = patience.last;
             }
             FromClient::Receipt(receipt) if hashed == Some(receipt.sha1) => {
                 return settle(&receipt, want, info.sha1, transfer);
@@ -433,24 +442,45 @@ fn silent(error: &Error, transfer: &Transfer) -> Failure {
     }
 }
 
-/// Waits by progress: a sign of life counts only when it has got further.
+/// The bytes of all copies of the session, which may be on one host.
+fn shared_bytes(seat: &Seat) -> u64 {
+    let plan = seat.plan();
+    plan.source
+        .info
+        .bytes
+        .saturating_mul(u64::from(plan.clients))
+}
+
+/// How long all copies of the session may take to be hashed.
+fn hashing(seat: &Seat) -> Duration {
+    Duration::from_secs(shared_bytes(seat) / SLOWEST_HASH)
+}
+
+/// Waits by progress: a sign of life counts only when it has got further, and only until the
+/// slowest honest client would be done.
 struct Patience {
     deadline: Moment,
+    /// No sign of life moves the deadline beyond.
+    last: Moment,
     bytes: u64,
 }
 
 impl Patience {
-    fn new() -> Self {
+    /// For work that takes at most `longest`.
+    fn new(now: Moment, longest: Duration) -> Self {
+        let deadline = now.after(SIGN_OF_LIFE);
         Self {
-            deadline: clock::now().after(SIGN_OF_LIFE),
+            deadline,
+            last: deadline.after(longest),
             bytes: 0,
         }
     }
 
-    fn renew(&mut self, bytes: u64) {
-        if bytes > self.bytes {
+    /// The client says that it has come to `bytes` of `size`.
+    fn renew(&mut self, bytes: u64, size: u64, now: Moment) {
+        if bytes > self.bytes && bytes <= size {
             self.bytes = bytes;
-            self.deadline = clock::now().after(SIGN_OF_LIFE);
+            self.deadline = self.deadline.max(now.after(SIGN_OF_LIFE).min(self.last));
         }
     }
 }
@@ -463,5 +493,51 @@ impl Failure {
             reason: reason.into(),
             source_changed: false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// When a client that gets `step` bytes further every second of `size` is given up.
+    fn given_up(size: u64, step: u64, longest: Duration) -> Duration {
+        let begun = Moment(0);
+        let mut patience = Patience::new(begun, longest);
+        let (mut now, mut bytes) = (begun, 0_u64);
+        while now < patience.deadline {
+            now = now.after(SECOND);
+            bytes = bytes.saturating_add(step);
+            patience.renew(bytes, size, now);
+        }
+        patience.deadline.since(begun)
+    }
+
+    #[test]
+    fn a_client_that_gets_further_has_time_and_one_that_only_says_so_has_not() {
+        // The slowest honest client: as long as its work may take, and a sign of life beyond.
+        let longest = SECOND * 1000;
+        assert_eq!(given_up(1_000_000, 1_000, longest), longest + SIGN_OF_LIFE);
+        assert_eq!(given_up(1_000_000, 0, longest), SIGN_OF_LIFE);
+        assert_eq!(
+            given_up(u64::MAX, 1, longest),
+            longest + SIGN_OF_LIFE,
+            "a byte a second is no way to stay for ever"
+        );
+        assert_eq!(
+            given_up(10, 11, longest),
+            SIGN_OF_LIFE,
+            "beyond the file's end there is nothing to hash"
+        );
+    }
+
+    #[test]
+    fn a_sign_of_life_never_takes_time_away() {
+        let mut patience = Patience::new(Moment(0), SECOND * 600);
+        patience.deadline = patience.last;
+        patience.renew(5, 10, Moment(1));
+        assert_eq!(patience.deadline, Moment(0).after(SECOND * 630));
     }
 }
