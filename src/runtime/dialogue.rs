@@ -95,6 +95,11 @@ impl<'a> Dialogue<'a> {
         self.read_at
     }
 
+    /// Whether more was read together with the last line.
+    pub fn has_more(&self) -> bool {
+        self.buf.held() > 0
+    }
+
     /// Up to `max` bytes that were read together with the last line.
     pub fn payload(&mut self, max: u64) -> Vec<u8> {
         self.buf

@@ -226,12 +226,12 @@ impl Line {
                 )
             }
             Stop::Short | Stop::Disk(_) => {
-                let reason = match (plan.source.unchanged(), stop) {
-                    (Err(changed), _) => changed.to_string(),
-                    (Ok(()), Stop::Disk(error)) => {
+                let reason = match (plan.source.change(), stop) {
+                    (Some(changed), _) => changed,
+                    (None, Stop::Disk(error)) => {
                         format!("the source cannot be read at byte {moved}: {error}")
                     }
-                    (Ok(()), _) => format!("the source ended at byte {moved}"),
+                    (None, _) => format!("the source ended at byte {moved}"),
                 };
                 if seat.kind() == Kind::Native {
                     tell(seat, &reason, missing);

@@ -1,6 +1,7 @@
 //! The server's end of a control connection: from the opening line to the summary.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::error::Error;
@@ -165,6 +166,15 @@ fn converse(mut seat: Seat, dialogue: &mut Dialogue<'_>) {
             return seat.lose(outcome, reason);
         }
     };
+    if dialogue.has_more() {
+        // The watcher sees what is still in the socket; this came with READY.
+        refuse(
+            dialogue,
+            code_of(&Ending::Spoke),
+            &Ending::Spoke.to_string(),
+        );
+        return seat.lose(Outcome::Refused, Ending::Spoke.to_string());
+    }
     let woke = match seat.wait() {
         Ok(woke) => woke,
         Err(ending) => return refuse(dialogue, code_of(&ending), &ending.to_string()),
@@ -230,8 +240,12 @@ fn transfer_to(
     let range = offset..info.bytes;
     let want = range.end - range.start;
     let preface = FromServer::Go { bytes: want }.encode();
-    let mut early = None;
-    let mut answer = |until: Moment| early = hear_held(dialogue, until);
+    let mut first = Answer::default();
+    let mut answer = |until: Moment| {
+        first.line = hear_held(dialogue, until);
+        first.heard_at = Some(dialogue.heard_at());
+        first.sent = seat.moved().load(Ordering::Relaxed);
+    };
     let carried = seat.plan().carrier.carry(
         seat,
         Cargo {
@@ -241,20 +255,24 @@ fn transfer_to(
         },
     );
     transfer.first_server = carried.first;
-    transfer.bytes_server = Some(seat.moved().load(std::sync::atomic::Ordering::Relaxed));
+    transfer.bytes_server = Some(seat.moved().load(Ordering::Relaxed));
+    let whole = carried.end.is_ok();
     let failure = match carried.end {
-        Ok(()) => hear_receipt(seat, dialogue, early, want, transfer).err(),
-        Err(failure) => Some(told_by_client(dialogue, early, failure, transfer)),
+        Ok(()) => hear_receipt(seat, dialogue, first, want, transfer).err(),
+        Err(failure) => Some(told_by_client(dialogue, first.line, failure, transfer)),
     };
     let mut changed = false;
     if let Some(failure) = failure {
         changed = failure.source_changed;
         transfer.fail(failure.outcome, failure.reason);
-    } else if transfer.outcome == Outcome::Corrupt
-        && let Err(error) = seat.plan().source.unchanged()
-    {
-        changed = true;
-        transfer.reason = Some(error.to_string());
+        if !whole && !changed {
+            // Whatever is said into an unfinished payload would be taken for a part of it.
+            return None;
+        }
+    } else if let Some(change) = seat.plan().source.change() {
+        // A copy of what was offered stays whole; its client is told all the same.
+        changed = transfer.outcome == Outcome::Corrupt;
+        transfer.reason = Some(change);
     }
     if changed {
         let reason = transfer.reason.clone().unwrap_or_default();
@@ -280,6 +298,17 @@ fn transfer_to(
     )
 }
 
+/// What was heard when the first block was out.
+#[derive(Default)]
+struct Answer {
+    /// A line that is no HELD.
+    line: Option<String>,
+    /// When it was read, and whatever came with it; `None` if the way asked for no answer.
+    heard_at: Option<Moment>,
+    /// Payload bytes sent by then.
+    sent: u64,
+}
+
 /// Hears the answer to the first block; gives back a line that is something else.
 fn hear_held(dialogue: &mut Dialogue<'_>, until: Moment) -> Option<String> {
     let line = dialogue.hear(until, Phase::Transfer).ok()?;
@@ -290,7 +319,7 @@ fn hear_held(dialogue: &mut Dialogue<'_>, until: Moment) -> Option<String> {
 fn hear_receipt(
     seat: &Seat,
     dialogue: &mut Dialogue<'_>,
-    mut early: Option<String>,
+    mut first: Answer,
     want: u64,
     transfer: &mut Transfer,
 ) -> std::result::Result<(), Failure> {
@@ -309,10 +338,11 @@ fn hear_receipt(
     };
     let mut hashed = None;
     loop {
-        let heard = match early.take() {
+        let heard = match first.line.take() {
             Some(line) => Ok(line),
             None => dialogue.hear(patience.deadline, Phase::Receipt),
         };
+        let early = first.sent < want && first.heard_at == Some(dialogue.heard_at());
         let at = dialogue.heard_at().since(released);
         let message = heard
             .map_err(|error| silent(&error, transfer))
@@ -324,6 +354,10 @@ fn hear_receipt(
             // The answer came after the meeting was over.
             FromClient::Held if transfer.seconds_server.is_none() => {}
             FromClient::Alive { bytes } => patience.renew(bytes, info.bytes, clock::now()),
+            FromClient::Last { .. } if early => {
+                let reason = "said LAST before its last byte was sent";
+                return Err(Failure::new(Outcome::Cut, reason));
+            }
             FromClient::Last { bytes } if transfer.seconds_server.is_none() => {
                 transfer.bytes_client = Some(bytes);
                 if bytes != want {
@@ -345,6 +379,10 @@ fn hear_receipt(
             }
             FromClient::Receipt(receipt) if hashed == Some(receipt.sha1) => {
                 return settle(&receipt, want, info.sha1, transfer);
+            }
+            FromClient::Receipt(receipt) if hashed.is_some() => {
+                let reason = format!("its receipt has another SHA-1: {}", receipt.sha1);
+                return Err(Failure::new(Outcome::Cut, reason));
             }
             FromClient::Fail {
                 outcome,
