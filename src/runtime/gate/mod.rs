@@ -555,8 +555,8 @@ impl std::fmt::Display for Ending {
 }
 
 impl Ending {
-    /// The row that a client which ended so leaves in the log.
-    fn outcome(&self) -> Outcome {
+    /// The outcome in the row of a client that ended so.
+    pub fn outcome(&self) -> Outcome {
         match self {
             Self::NotEnough(_) => Outcome::TimedOut,
             Self::Stopped => Outcome::Cut,
