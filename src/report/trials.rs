@@ -2,17 +2,17 @@
 
 use std::fmt::Write;
 
-use super::Spread;
-use super::complete;
-use super::is_sound;
-use super::mean_client_mbit;
-use super::repetitions;
-use super::sheet::mbit;
-use super::sheet::or_dash;
-use super::sheet::released;
-use super::sheet::seconds;
-use super::table::Align;
-use super::table::Table;
+use crate::report::Spread;
+use crate::report::complete;
+use crate::report::is_sound;
+use crate::report::mean_client_mbit;
+use crate::report::repetitions;
+use crate::report::sheet::mbit;
+use crate::report::sheet::or_dash;
+use crate::report::sheet::released;
+use crate::report::sheet::seconds;
+use crate::report::table::Align;
+use crate::report::table::Table;
 use crate::transfer::Record;
 use crate::units::Bytes;
 
@@ -125,8 +125,8 @@ fn of_all(some: usize, all: usize) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::sample;
     use super::*;
+    use crate::report::sample;
     use crate::transfer::Outcome;
 
     #[test]
