@@ -241,9 +241,12 @@ impl Gate {
             && state.seats.len() < usize::from(self.plan.clients)
     }
 
-    /// Opens the gate by hand for the clients that are ready, if there is one.
+    /// Opens the gate by hand for the clients that are ready; if there is none, nothing happens,
+    /// now or when one comes.
     pub fn release_now(&self) {
-        self.lock().by_hand = true;
+        let mut state = self.lock();
+        state.by_hand = state.ready() > 0;
+        drop(state);
         self.changed.notify_all();
     }
 
@@ -317,6 +320,7 @@ impl Gate {
                 // Who has not said READY by now stays behind; who vanished is seen a last time.
                 state = self.watch(state);
                 if state.ready() != ready {
+                    state.by_hand &= state.ready() > 0;
                     continue;
                 }
                 return Ok(self.admit(&mut state));
@@ -563,3 +567,6 @@ impl Ending {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
