@@ -54,8 +54,8 @@ pub fn micros(span: Duration) -> u64 {
     u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// Megabits (10^6 bits) per second of `bytes` in `span`; `None` when the span is zero, or when there
-/// was nothing to send: an empty file has no rate.
+/// Megabits (10^6 bits) per second of `bytes` in `span`; `None` when either is zero: nothing
+/// moved, so there was no rate.
 pub fn mbit_per_second(bytes: u64, span: Duration) -> Option<f64> {
     let seconds = span.as_secs_f64();
     // u64 to f64 is exact to 2^53 bytes, nine petabytes.
