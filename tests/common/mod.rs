@@ -45,6 +45,9 @@ use gatecast::transfer::Transfer;
 use gatecast::units::Rate;
 use tempfile::TempDir;
 
+#[cfg(all(unix, feature = "cli"))]
+pub(crate) mod program;
+
 /// No single wait of a test is longer.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
