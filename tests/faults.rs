@@ -7,6 +7,7 @@ mod common;
 
 use std::fs;
 use std::fs::File;
+use std::io::BufRead;
 use std::io::Read;
 use std::io::Write;
 use std::net::Shutdown;
@@ -298,15 +299,28 @@ fn a_server_that_dies_after_the_last_byte_does_not_take_the_copy_with_it() {
         let addr = listener.local_addr().expect("bound");
         let client = server.fetch("c", |order| order.server = vec![addr]);
         let (mut stream, _) = listener.accept().expect("a client");
-        let mut words = format!(
+        let mut client_says = std::io::BufReader::new(stream.try_clone().expect("a descriptor"));
+        let mut hears = |word: &str| {
+            let mut line = String::new();
+            client_says.read_line(&mut line).expect("a client");
+            assert!(line.starts_with(word), "{line}");
+        };
+        let source = fs::read(server.source()).expect("readable");
+        let offer = format!(
             "OFFER file=f.bin bytes={bytes} sha1={sha1} session=0000000000000001 seat=1 clients=1 \
-             via=tcp\nGO bytes={bytes}\n"
-        )
-        .into_bytes();
-        words.extend(fs::read(server.source()).expect("readable"));
-        stream.write_all(&words).expect("a client");
-        // Gone with the last byte, and with what the client said unread: a reset.
-        drop((stream, listener));
+             via=tcp\n"
+        );
+        hears("GATECAST/1 JOIN ");
+        stream.write_all(offer.as_bytes()).expect("a client");
+        hears("READY ");
+        let go = format!("GO bytes={bytes}\n");
+        stream.write_all(go.as_bytes()).expect("a client");
+        stream.write_all(&source[..1000]).expect("a client");
+        hears("HELD");
+        stream.write_all(&source[1000..]).expect("a client");
+        stream.peek(&mut [0]).expect("LAST");
+        // Gone with what the client said unread: a reset.
+        drop((stream, client_says, listener));
         whole(client.join().expect("no panic"), &server);
         server.stop();
     });
