@@ -42,6 +42,9 @@ struct Turn<'a> {
     took: Vec<Vec<f64>>,
 }
 
+/// One comparison.
+type Part = fn(&Ground);
+
 /// Where Linux keeps the congestion control of sockets that ask for none.
 const DEFAULT_CONGESTION: &str = "/proc/sys/net/ipv4/tcp_congestion_control";
 
@@ -56,7 +59,7 @@ fn main() {
         file,
         runs: ground::runs(7),
     };
-    let parts: [(&str, fn(&Ground)); 4] = [
+    let parts: [(&str, Part); 4] = [
         ("nginx", nginx),
         ("iperf3", iperf3),
         ("lab", lab),
