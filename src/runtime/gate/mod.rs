@@ -155,7 +155,7 @@ pub struct View {
     pub session: SessionId,
     /// The way the bytes travel.
     pub via: Via,
-    /// The file's name.
+    /// The file's name; holds nothing that moves a cursor.
     pub file: String,
     /// The file's size.
     pub bytes: u64,
@@ -294,7 +294,7 @@ impl Gate {
         View {
             session: self.plan.session,
             via: self.plan.via,
-            file: self.plan.source.info.name.to_string(),
+            file: self.plan.source.info.name.as_str().to_owned(),
             bytes: self.plan.source.info.bytes,
             clients: self.plan.clients,
             seats: seats.collect(),
