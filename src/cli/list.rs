@@ -5,8 +5,6 @@ use serde_json::json;
 use crate::cli::options;
 use crate::cli::output;
 use crate::error::Result;
-use crate::report::table::Align;
-use crate::report::table::Table;
 use crate::report::verdict::Verdict;
 use crate::runtime::control::client;
 
@@ -39,18 +37,13 @@ pub fn run(args: &Args) -> Result<Verdict> {
         ))?;
         return Ok(Verdict::AllVerified);
     }
-    let mut table = Table::new(&[
-        ("bytes", Align::Right),
-        ("SHA-1", Align::Left),
-        ("name", Align::Left),
-    ]);
+    let mut text = format!("{:>15}  {:40}  name\n", "bytes", "SHA-1");
     for file in files {
-        table.row([
-            file.bytes.to_string(),
-            file.sha1.to_string(),
-            file.name.to_string(),
-        ]);
+        text.push_str(&format!(
+            "{:>15}  {}  {}\n",
+            file.bytes, file.sha1, file.name
+        ));
     }
-    output::print(&table.to_string())?;
+    output::print(&text)?;
     Ok(Verdict::AllVerified)
 }

@@ -172,7 +172,10 @@ fn show(record: &Record, args: &Args) -> Result<Verdict> {
     if args.json {
         output::print(&SessionDocument::new(record).to_line())?;
     } else {
-        output::print(&sheet::session(record, sheet::Rows::Failures))?;
+        output::print(&format!(
+            "{}\n",
+            sheet::session(record, sheet::Rows::Failures)
+        ))?;
     }
     Ok(Verdict::of_records(std::slice::from_ref(record)))
 }
