@@ -83,6 +83,18 @@ pub fn file_name(text: &str) -> Result<FileName, String> {
     FileName::new(text).map_err(|error| error.to_string())
 }
 
+/// Reads a token: what a header field can carry and nobody guesses.
+///
+/// # Errors
+/// Fewer than eight characters, or others than letters, digits, `-` and `_`.
+pub fn token(text: &str) -> Result<String, String> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+    match text.len() >= 8 && text.bytes().all(plain) {
+        true => Ok(text.to_owned()),
+        false => Err("a token is eight letters, digits, - and _, or more".to_owned()),
+    }
+}
+
 /// Reads a way of sending.
 ///
 /// # Errors

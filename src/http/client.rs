@@ -318,7 +318,7 @@ impl Visit<'_> {
         if about.gate {
             let group = self.order.group.unwrap_or(self.order.clients);
             let name = text::percent_encode(self.order.name_of(self.number)?.as_str());
-            let _ = write!(path, "?gate={group}&receipt&name={name}");
+            let _ = write!(path, "?gate={group}&receipt&via=http&name={name}");
         }
         let mut request = self.lines("GET", &path);
         if start > 0 {

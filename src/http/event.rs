@@ -49,6 +49,7 @@ pub(super) fn state_of(
             let settings = &lobby.settings;
             json.count("clients", settings.clients.map(u64::from));
             json.maybe_text("via", settings.via.map(|via| via.word()));
+            json.maybe_text("address", lobby.address().map(|addr| addr.to_string()));
             json.maybe_text("file", settings.file.as_ref().map(|file| file.as_str()));
         });
         json.list("sessions", |json| {

@@ -30,6 +30,7 @@ use crate::runtime::lobby;
 use crate::runtime::lobby::Lobby;
 use crate::runtime::socket;
 use crate::runtime::way::Cargo;
+use crate::session::Via;
 use crate::text::CLIENT_NAME_MAX;
 use crate::text::FileName;
 use crate::transfer::Outcome;
@@ -40,6 +41,8 @@ pub(super) struct Wish {
     pub(super) file: FileName,
     pub(super) group: Option<u16>,
     pub(super) name: Option<String>,
+    /// Http where the client asks for a session of that way; else it goes with the others.
+    pub(super) via: Option<Via>,
     pub(super) receipt: bool,
 }
 
@@ -70,7 +73,7 @@ impl Face {
         let wanted = lobby::Wish {
             file: Some(wish.file.clone()),
             group: wish.group,
-            via: None,
+            via: wish.via,
         };
         let seat = match lobby.seat(&wanted, guest) {
             Ok(seat) => seat,

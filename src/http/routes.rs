@@ -6,7 +6,7 @@
 //! | GET | `/` | the page |
 //! | GET | `/files` | what is offered: JSON, or HTML for a browser |
 //! | GET | `/files/NAME` | the file at once |
-//! | GET | `/files/NAME?gate`, `?gate=N` | the file when the gate opens; `&receipt` promises a receipt, `&name=TEXT` names the client |
+//! | GET | `/files/NAME?gate`, `?gate=N` | the file when the gate opens; `&receipt` promises a receipt, `&name=TEXT` names the client, `&via=http` wants a session of that way |
 //! | GET | `/files/NAME.sha1` | its digest as `sha1sum -c` reads it |
 //! | GET | `/events` | server-sent events, a snapshot first |
 //! | GET | `/sessions`, `/sessions/current` | ended sessions; the present state |
@@ -32,6 +32,7 @@ use crate::runtime::clock;
 use crate::runtime::lobby::Lobby;
 use crate::session::MAX_SEATS;
 use crate::session::SessionId;
+use crate::session::Via;
 use crate::text::FileName;
 use crate::transfer::Record;
 
@@ -174,6 +175,7 @@ impl Face {
                 file: name,
                 group,
                 name: text_of("name"),
+                via: (text_of("via").as_deref() == Some(Via::Http.word())).then_some(Via::Http),
                 receipt: text_of("receipt").is_some(),
             }));
         }

@@ -27,11 +27,13 @@ const us = n => !given(n) ? '-' : n < 1000 ? n + ' us' : (n / 1000).toFixed(n < 
 
 const quote = text => /^[\w.\/:@%+-]+$/.test(text) ? text : "'" + text.replace(/'/g, "'\\''") + "'";
 const path = name => encodeURIComponent(name).replace(/[!'()*]/g, c => '%' + c.charCodeAt(0).toString(16).toUpperCase());
+// On the server's own machine the page is asked for at an address that clients cannot use.
+const address = () => /^(localhost|127\.|\[::1\])/.test(location.hostname) && server.address || location.host;
 const commands = (name, group) => {
   const plain = path(name) === name;
   const gate = group === null ? '?gate' : '?gate=' + group;
-  const url = `'http://${location.host}/files/${path(name)}${gate}'`;
-  return ['gatecast fetch ' + location.host + (group === null ? '' : ' --group ' + group) + (name[0] === '-' ? ' -- ' : ' ') + quote(name),
+  const url = `'http://${address()}/files/${path(name)}${gate}'`;
+  return ['gatecast fetch ' + address() + (group === null ? '' : ' --group ' + group) + (name[0] === '-' ? ' -- ' : ' ') + quote(name),
     plain ? 'curl -O ' + url : 'curl -o ' + quote((name[0] === '-' ? './' : '') + name) + ' ' + url];
 };
 const code = text => make('code', text, 'command');
@@ -124,8 +126,8 @@ function musterPanel(panel, s) {
     const entry = row(panel, number, entry => entry.li.append(entry.name, entry.small));
     entry.li.className = !seat ? 'missing' : seat.ready ? 'ready' : '';
     set(entry.name, seat ? `${number} ${safe(seat.name)}` : `${number} missing`);
-    set(entry.small, seat ? `${safe(seat.client)} ${seat.kind}, ${seat.ready ? 'ready' : 'not ready'}` : '\u00a0');
-    if (seat) entry.name.title = safe(seat.name);
+    set(entry.small, seat ? `${seat.ready ? 'ready' : 'not ready'}, ${seat.kind}, ${safe(seat.client)}` : '\u00a0');
+    if (seat) { entry.name.title = safe(seat.name); entry.small.title = entry.small.textContent; }
   }
   if (!panel.how.firstChild) {
     panel.how.append(make('h3', 'On a client that is missing, type one of these'));
@@ -209,7 +211,7 @@ function movingPanel(panel, s) {
 
 function offer() {
   const group = given(server.clients) ? null : 25;
-  const key = JSON.stringify([files, group]);
+  const key = JSON.stringify([files, group, server.address]);
   if ($('offers').dataset.key === key) return;
   $('offers').dataset.key = key;
   $('offers').replaceChildren(...files.slice(0, 50).map(file => {
@@ -239,11 +241,11 @@ function state(s) {
   if (open.length === 0) { document.title = 'gatecast'; offer(); }
 }
 
-const COLUMNS = [['seat', r => r.seat], ['client', r => safe(r.name)], ['address', r => r.client],
-  ['verified', r => r.verified], ['bytes client', r => r.bytes_client], ['bytes server', r => r.bytes_server],
+const COLUMNS = [['seat', r => r.seat], ['client', r => safe(r.name)], ['verified', r => r.verified],
+  ['outcome', r => r.outcome], ['bytes client', r => r.bytes_client], ['bytes server', r => r.bytes_server],
   ['time client', r => r.seconds_client], ['time server', r => r.seconds_server],
   ['rate client', r => r.rate_client_mbit], ['rate server', r => r.rate_server_mbit],
-  ['client port', r => port(r.client)], ['server port', r => port(r.server)], ['outcome', r => r.outcome]];
+  ['address', r => r.client], ['client port', r => port(r.client)], ['server port', r => port(r.server)]];
 const port = address => given(address) ? address.slice(address.lastIndexOf(':') + 1) : null;
 const host = address => given(address) ? address.slice(0, address.lastIndexOf(':')) : null;
 
@@ -265,6 +267,7 @@ function cell(name, value, result) {
   return td;
 }
 
+let plotted = false;
 function ended(event) {
   const d = event.document;
   const proven = d.results.filter(r => r.outcome === 'complete' && r.verified === true).length;
@@ -291,7 +294,9 @@ function ended(event) {
   $('after-links').replaceChildren(link('CSV', `/sessions/${d.session}.csv`), link('JSON', '/sessions/' + d.session),
     link('all sessions as CSV', '/sessions.csv'));
   $('plot').firstChild.src = '/plot.svg?' + d.session;
-  show($('plot'), true);
+  // The plot leaves out sessions that failed; without any other it is empty.
+  plotted = plotted || d.results.filter(r => r.outcome === 'complete').length >= d.clients;
+  show($('plot'), plotted);
   show($('after'), true);
 }
 
