@@ -80,9 +80,10 @@ pub(super) fn describe(head: ResponseHead, file: &FileInfo, range: &Range<u64>) 
         .field("Content-Disposition", text::disposition(file.name.as_str()))
         .field("Accept-Ranges", "bytes")
         .field("ETag", etag(file))
-        // RFC 9530, of the whole file on 206 too; and RFC 3230, which aria2 checks.
+        // RFC 9530, of the whole file on 206 too; and RFC 3230, where the second name is the one
+        // that aria2 knows and checks.
         .field("Repr-Digest", format!("sha=:{digest}:"))
-        .field("Digest", format!("SHA={digest}"))
+        .field("Digest", format!("SHA={digest}, SHA-1={digest}"))
         .field("Cache-Control", "no-cache")
 }
 

@@ -15,8 +15,8 @@ use std::time::Duration;
 use serde_json::Value;
 use serde_json::json;
 
-use super::PATIENCE;
-use super::until;
+use crate::common::PATIENCE;
+use crate::common::until;
 
 /// One window of a headless browser.
 pub(crate) struct Browser {
