@@ -13,6 +13,7 @@ use crate::error::Error;
 use crate::report::verdict::Verdict;
 
 pub mod completions;
+pub mod diff;
 pub mod events;
 pub mod fetch;
 pub mod list;
@@ -52,6 +53,8 @@ pub enum Command {
     List(list::Args),
     /// The tables, CSV, JSON or plot of session logs
     Report(report::Args),
+    /// Two sessions, or two studies, side by side
+    Diff(diff::Args),
     /// What a shell completes, as a script for it
     Completions(completions::Args),
     /// The manual page
@@ -72,6 +75,7 @@ pub fn main() -> ExitCode {
         Command::Fetch(args) => fetch::run(args),
         Command::List(args) => list::run(args),
         Command::Report(args) => report::run(args),
+        Command::Diff(args) => diff::run(args),
         Command::Completions(args) => completions::run(args),
         Command::Man(args) => man::run(args),
     };
