@@ -229,9 +229,16 @@ impl Lobby {
 
     /// Begins a session, unless another thread has just done so.
     fn begin(self: &Arc<Self>, file: &FileName, clients: u16, via: Via) -> Result<()> {
-        if self.settings.one_off && self.lock().begun > 0 {
-            let reason = "all seats of this server's only session are taken";
-            return Err(Error::refused("the server", reason));
+        {
+            // Another first client may have begun it since: then there is room after all.
+            let state = self.lock();
+            if state.with_room(file).is_some() {
+                return Ok(());
+            }
+            if self.settings.one_off && state.begun > 0 {
+                let reason = "all seats of this server's only session are taken";
+                return Err(Error::refused("the server", reason));
+            }
         }
         let source = Arc::new(self.catalog.open(file, &catalog::silent)?);
         let way = self
