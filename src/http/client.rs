@@ -255,7 +255,7 @@ impl Visit<'_> {
             session: session.unwrap_or(self.alone),
             seat,
             clients: number(&answer, "gatecast-clients")
-                .unwrap_or(order.group.unwrap_or(order.clients)),
+                .unwrap_or_else(|| order.group.unwrap_or(order.clients)),
             via: Via::Http,
             file: FileInfo {
                 name: self.target.name.clone(),

@@ -6,11 +6,11 @@
 
 use serde_json::Value;
 
-use super::schema;
-use super::table::Align;
-use super::table::Table;
 use crate::error::Error;
 use crate::error::Result;
+use crate::report::schema;
+use crate::report::table::Align;
+use crate::report::table::Table;
 use crate::text::escape;
 
 /// The differences between two documents.
@@ -229,9 +229,9 @@ fn shown(value: Option<&Value>) -> String {
 mod tests {
     use serde_json::json;
 
-    use super::super::json::SessionDocument;
-    use super::super::sample;
     use super::*;
+    use crate::report::json::SessionDocument;
+    use crate::report::sample;
     use crate::transfer::Outcome;
     use crate::transfer::Record;
 

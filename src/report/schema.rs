@@ -205,9 +205,9 @@ fn length(value: &Value) -> Option<u64> {
 mod tests {
     use serde_json::json;
 
-    use super::super::json::SessionDocument;
-    use super::super::sample;
     use super::*;
+    use crate::report::json::SessionDocument;
+    use crate::report::sample;
 
     fn session() -> Value {
         let text = SessionDocument::new(&sample::session(1, 2, 80)).to_line();
