@@ -137,6 +137,10 @@ fn target(args: &Args, order: &Order) -> Result<Target> {
             let what = "an http:// URL is fetched --via http".to_owned();
             return Err(Error::Usage { what });
         }
+        if args.file.is_some() {
+            let what = "an http:// URL names its file, so no other can be given".to_owned();
+            return Err(Error::Usage { what });
+        }
         return Target::url(&args.server);
     }
     let addr = order.server.first().expect("a name has an address");
