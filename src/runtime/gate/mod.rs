@@ -326,7 +326,7 @@ impl Gate {
 
     /// Waits until the gate may open, and admits the ready.
     fn muster(&self) -> Result<Arc<Opening>, Ending> {
-        let mut tick = clock::now();
+        let (mut tick, mut look) = (clock::now(), clock::now());
         let mut state = self.lock();
         loop {
             let ready = state.ready();
@@ -362,7 +362,12 @@ impl Gate {
                 .wait_timeout(state, wait)
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
-            state = self.watch(state);
+            // Each client that comes wakes this thread; a look at all of them for each of them would
+            // be a million calls for a thousand.
+            if clock::now() >= look {
+                look = clock::now().after(WATCH);
+                state = self.watch(state);
+            }
             if clock::now() >= tick {
                 tick = clock::now().after(TICK);
                 state = self.tell(state);

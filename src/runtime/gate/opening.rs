@@ -1,4 +1,10 @@
-//! The release itself: one barrier for the admitted and the session thread.
+//! The release itself: the barrier at which the admitted and the session thread meet.
+//!
+//! `std::sync::Barrier` wakes its threads while it holds the lock that each of them takes first,
+//! so that a thousand wake in a queue, each by a call of the one before. Above [`SHARE`] seats
+//! the barrier therefore is a row of them, one for each so many, and the session thread, which is
+//! the last to come to each, walks along it: nobody waits for a lock, and the first to wake are at
+//! work while the last are woken, as they would be anyhow.
 
 use std::sync::Barrier;
 use std::sync::OnceLock;
@@ -19,7 +25,8 @@ use crate::units::Moment;
 /// One opening of one gate.
 #[derive(Debug)]
 pub struct Opening {
-    barrier: Barrier,
+    /// One for each [`SHARE`] of the seats.
+    barriers: Vec<Barrier>,
     admitted: usize,
     /// How many seats have come to the barrier.
     arrived: AtomicUsize,
@@ -33,11 +40,17 @@ pub struct Opening {
     pub fair_start: Meeting,
 }
 
+/// How many seats wait at one barrier, beside the session thread.
+const SHARE: usize = 32;
+
 impl Opening {
     /// For the `admitted` seats and the session thread.
     pub(crate) fn new(admitted: &[(SeatId, Kind)]) -> Self {
         Self {
-            barrier: Barrier::new(admitted.len() + 1),
+            barriers: admitted
+                .chunks(SHARE)
+                .map(|share| Barrier::new(share.len() + 1))
+                .collect(),
             admitted: admitted.len(),
             arrived: AtomicUsize::new(0),
             released_us: AtomicU64::new(0),
@@ -67,8 +80,8 @@ impl Opening {
 
     /// A seat's thread comes to the barrier; returns how long after the release it woke.
     pub(crate) fn pass(&self) -> Duration {
-        self.arrived.fetch_add(1, Ordering::AcqRel);
-        self.barrier.wait();
+        let turn = self.arrived.fetch_add(1, Ordering::AcqRel);
+        self.barriers[turn / SHARE].wait();
         clock::now().since(self.released())
     }
 
@@ -90,7 +103,9 @@ impl Opening {
         }
         self.released_us
             .store(clock::now().0.max(1), Ordering::Release);
-        self.barrier.wait();
+        self.barriers.iter().for_each(|barrier| {
+            barrier.wait();
+        });
     }
 
     /// The session's thread, which has nothing to do but to wake each second, overslept by `gap`.
