@@ -185,7 +185,8 @@ function movingPanel(panel, s) {
     entry.bar.setAttribute('aria-label', `Seat ${seat.seat}`);
     set(entry.right, seat.finished ? 'ended' : Math.floor(share * 100) + ' %');
     entry.li.className = seat.finished ? 'done' : '';
-    const rest = seat.finished ? '' : left((total - seat.bytes) / speed);
+    // Nobody's first tenths of a second say how long the rest takes.
+    const rest = seat.finished || s.seconds_moving < 0.5 ? '' : left((total - seat.bytes) / speed);
     set(entry.small, seat.finished ? bytes(seat.bytes) : [rate(speed * 8 / 1e6), rest && rest + ' left',
       given(seat.lost) ? seat.lost + ' lost' : ''].filter(Boolean).join(', '));
     if (seat.map && seat.map.length) {
@@ -244,7 +245,7 @@ function state(s) {
 const COLUMNS = [['seat', r => r.seat], ['client', r => safe(r.name)], ['verified', r => r.verified],
   ['outcome', r => r.outcome], ['bytes client', r => r.bytes_client], ['bytes server', r => r.bytes_server],
   ['time client', r => r.seconds_client], ['time server', r => r.seconds_server],
-  ['rate client', r => r.rate_client_mbit], ['rate server', r => r.rate_server_mbit],
+  ['Mbit/s client', r => r.rate_client_mbit], ['Mbit/s server', r => r.rate_server_mbit],
   ['address', r => r.client], ['client port', r => port(r.client)], ['server port', r => port(r.server)]];
 const port = address => given(address) ? address.slice(address.lastIndexOf(':') + 1) : null;
 const host = address => given(address) ? address.slice(0, address.lastIndexOf(':')) : null;
@@ -260,8 +261,8 @@ function cell(name, value, result) {
     td.title = td.textContent;
   } else if (!given(value)) td.textContent = '-';
   else if (name === 'address') td.textContent = host(value);
-  else if (name.startsWith('time')) td.textContent = value.toFixed(3) + ' s';
-  else if (name.startsWith('rate')) td.textContent = value.toFixed(1);
+  else if (name.startsWith('time')) td.textContent = value.toFixed(value < 0.1 ? 6 : 3) + ' s';
+  else if (name.startsWith('Mbit')) td.textContent = value.toFixed(1);
   else if (name.startsWith('bytes')) td.textContent = value.toLocaleString('en-US');
   else { td.textContent = value; td.title = value; }
   return td;
@@ -279,7 +280,7 @@ function ended(event) {
   $('after-notes').className = invalid ? 'bad' : '';
   const head = make('thead'), body = make('tbody'), line = make('tr');
   for (const [name] of COLUMNS) {
-    const th = make('th', name.startsWith('rate') ? name + ' Mbit/s' : name);
+    const th = make('th', name);
     th.scope = 'col';
     line.append(th);
   }
