@@ -149,10 +149,14 @@ fn greet(server: &Running, args: &Args, token: &str) -> Result<()> {
             file.bytes, file.sha1, file.name
         ));
     }
+    let shown = match server.lobby().address() {
+        Some(addr) => addr,
+        None => server.addr(),
+    };
+    output::say(format_args!("the page of this server: http://{shown}/"));
     if !args.dashboard.is_empty() {
         output::say(format_args!(
-            "to release from elsewhere, open http://THIS-MACHINE:{}/#token={token}",
-            server.addr().port()
+            "to release from elsewhere, open http://{shown}/#token={token}"
         ));
     }
     if let Some(clients) = args.clients {

@@ -48,7 +48,7 @@ pub(super) struct Wish {
 
 /// How long a client may take to close after the last byte was written. What it has not read by
 /// then is in the kernel's hands; an earlier close of a whole copy is not told from a later one.
-const CLOSE_LIMIT: Duration = Duration::from_secs(10);
+const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 
 /// How long a promised receipt is waited for, beyond what hashing takes at [`SLOWEST_HASH`].
 const RECEIPT_LIMIT: Duration = Duration::from_secs(30);
