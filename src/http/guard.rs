@@ -4,7 +4,8 @@
 //! name at our address (DNS rebinding) and read the answers: so the host that was asked for must
 //! be an address, `localhost` or a name of ours. And it can post blindly: so a change needs a
 //! header with the token, which no page elsewhere can read or send. Besides, changes are taken
-//! from loopback only, unless the server was started with the addresses of others.
+//! from loopback only, unless the server was started with the addresses of others. A proxy on this
+//! machine is loopback to us, and so is everybody who comes through it.
 
 use std::net::IpAddr;
 use std::net::SocketAddr;
@@ -75,6 +76,11 @@ fn same(one: &[u8], two: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use crate::http::Options;
+    use crate::runtime::catalog::Catalog;
+    use crate::runtime::host::Host;
+    use crate::runtime::lobby::Settings;
+
     use super::*;
 
     #[test]
@@ -100,6 +106,35 @@ mod tests {
         ] {
             assert!(!is_ours(host, &names), "{host}");
         }
+    }
+
+    #[test]
+    fn changes_are_taken_from_loopback_and_from_whom_was_named() {
+        let face = |from: &[[u8; 4]]| {
+            let options = Options {
+                control_from: from.iter().map(|&ip| IpAddr::from(ip)).collect(),
+                ..Options::default()
+            };
+            let host = Host::new(Catalog::default(), Settings::default());
+            Face::new(&host, options).expect("settings that every system has")
+        };
+        let here = SocketAddr::from(([127, 0, 0, 1], 5));
+        let mapped: SocketAddr = "[::ffff:127.0.0.1]:5".parse().expect("an address");
+        let (teacher, pupil) = (
+            SocketAddr::from(([10, 0, 0, 5], 5)),
+            SocketAddr::from(([10, 0, 0, 6], 5)),
+        );
+        let who = |face: &Face| [here, mapped, teacher, pupil].map(|peer| face.may_change(peer));
+        assert_eq!(who(&face(&[])), [true, true, false, false]);
+        assert_eq!(who(&face(&[[10, 0, 0, 5]])), [true, true, true, false]);
+        assert_eq!(who(&face(&[[0, 0, 0, 0]])), [true; 4]);
+        let face = face(&[[0, 0, 0, 0]]);
+        assert!(face.token_for(mapped).is_some());
+        assert_eq!(
+            face.token_for(teacher),
+            None,
+            "the page tells nobody else the token"
+        );
     }
 
     #[test]
