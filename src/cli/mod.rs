@@ -12,8 +12,12 @@ use clap::Subcommand;
 use crate::error::Error;
 use crate::report::verdict::Verdict;
 
+pub mod completions;
+pub mod diff;
+pub mod events;
 pub mod fetch;
 pub mod list;
+pub mod man;
 pub mod options;
 pub mod output;
 pub mod progress;
@@ -49,6 +53,12 @@ pub enum Command {
     List(list::Args),
     /// The tables, CSV, JSON or plot of session logs
     Report(report::Args),
+    /// Two sessions, or two studies, side by side
+    Diff(diff::Args),
+    /// What a shell completes, as a script for it
+    Completions(completions::Args),
+    /// The manual page
+    Man(man::Args),
 }
 
 const EXIT_CODES: &str = "Exit code: 0 every client verified; 1 could not run, or refused; 2 usage; \
@@ -65,6 +75,9 @@ pub fn main() -> ExitCode {
         Command::Fetch(args) => fetch::run(args),
         Command::List(args) => list::run(args),
         Command::Report(args) => report::run(args),
+        Command::Diff(args) => diff::run(args),
+        Command::Completions(args) => completions::run(args),
+        Command::Man(args) => man::run(args),
     };
     let verdict = result.unwrap_or_else(|error| {
         if !matches!(error, Error::Interrupted) {
