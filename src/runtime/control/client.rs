@@ -159,7 +159,7 @@ const OFFER_LIMIT: Duration = Duration::from_secs(120);
 const GATE_SILENCE: Duration = Duration::from_secs(10);
 
 /// How long the server's summary is waited for.
-const SUMMARY_LIMIT: Duration = Duration::from_secs(10);
+const SUMMARY_LIMIT: Duration = Duration::from_secs(30);
 
 /// How often a client that hashes says that it lives.
 const ALIVE_EVERY: Duration = Duration::from_secs(1);
