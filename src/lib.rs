@@ -27,3 +27,6 @@ pub mod tcp;
 
 // Floor 4: faces and experiments.
 pub mod report;
+
+#[cfg(all(target_os = "linux", feature = "sockopt"))]
+pub mod star;
