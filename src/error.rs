@@ -63,6 +63,11 @@ pub enum Error {
         /// The file and the digests.
         what: String,
     },
+    /// What was asked for cannot be meant.
+    Usage {
+        /// What is wrong, with the value.
+        what: String,
+    },
     /// The user stopped it.
     Interrupted,
 }
@@ -132,6 +137,7 @@ impl fmt::Display for Error {
             }
             Self::SourceChanged { at, what } => write!(f, "the source changed ({at}): {what}"),
             Self::Corrupt { what } => write!(f, "the copy is not the file: {what}"),
+            Self::Usage { what } => f.write_str(what),
             Self::Interrupted => f.write_str("interrupted"),
         }
     }

@@ -30,3 +30,6 @@ pub mod report;
 
 #[cfg(all(target_os = "linux", feature = "sockopt"))]
 pub mod star;
+// Floor 5: words on a command line.
+#[cfg(feature = "cli")]
+pub mod cli;

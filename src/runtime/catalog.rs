@@ -109,10 +109,13 @@ impl Catalog {
             ));
         }
         if let Some(other) = self.paths.insert(name, path.to_owned()) {
-            return Err(Error::refused(
-                path.display(),
-                format!("{} has the same name", other.display()),
-            ));
+            let (one, two) = (
+                escape(&other.display().to_string()),
+                escape(&path.display().to_string()),
+            );
+            return Err(Error::Usage {
+                what: format!("{one} and {two} have the same name"),
+            });
         }
         Ok(())
     }

@@ -377,6 +377,8 @@ impl Client {
         if let (Some(transfer), Some(error)) = (&mut end.transfer, &end.error) {
             transfer.fail(outcome_of(error), error.to_string());
         }
+        // The server waits for the connection to close; it must not outlive its conversation.
+        *self.stream.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.enter(Stage::Ended);
         end
     }
