@@ -22,6 +22,8 @@ pub mod run;
 pub mod serve;
 pub mod services;
 pub mod signals;
+#[cfg(all(target_os = "linux", feature = "sockopt"))]
+pub mod star;
 
 /// Sends one file to many machines at the same instant, proves every copy, and shows what each
 /// one got.
@@ -49,6 +51,9 @@ pub enum Command {
     List(list::Args),
     /// The tables, CSV, JSON or plot of session logs
     Report(report::Args),
+    /// An emulated star of hosts: one switch, a link of its own rate for each
+    #[cfg(all(target_os = "linux", feature = "sockopt"))]
+    Star(star::Args),
 }
 
 const EXIT_CODES: &str = "Exit code: 0 every client verified; 1 could not run, or refused; 2 usage; \
@@ -65,6 +70,8 @@ pub fn main() -> ExitCode {
         Command::Fetch(args) => fetch::run(args),
         Command::List(args) => list::run(args),
         Command::Report(args) => report::run(args),
+        #[cfg(all(target_os = "linux", feature = "sockopt"))]
+        Command::Star(args) => star::run(args),
     };
     let verdict = result.unwrap_or_else(|error| {
         if !matches!(error, Error::Interrupted) {

@@ -45,6 +45,8 @@ pub fn listen() -> Result<Receiver<Request>> {
             for signal in signals.forever() {
                 if signal != SIGUSR1 && stopping {
                     remove_temporary();
+                    #[cfg(all(target_os = "linux", feature = "sockopt"))]
+                    crate::star::sweep::remove_own();
                     std::process::exit(130);
                 }
                 stopping |= signal != SIGUSR1;

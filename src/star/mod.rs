@@ -12,9 +12,11 @@
 //! - [`host`], [`inside`]: a host, also of a star that somebody else built; acting in one
 //! - [`build`]: a star at work, its loss, its end
 //! - [`sweep`]: what is left of dead owners
+//! - [`calibrate`]: what the links really carry
 //! - [`rootless`]: the same without root
 
 pub mod build;
+pub mod calibrate;
 pub mod host;
 pub mod inside;
 pub mod layout;

@@ -30,8 +30,8 @@ const QUEUE_MIN: u64 = 256 * 1024;
 /// short enough that it adds nothing that shows to a transfer of some seconds.
 const BURST: Duration = Duration::from_micros(2500);
 
-/// Least burst: two frames and their headers.
-const BURST_MIN: u64 = 4096;
+/// Least burst, bytes: some frames, for slow links have no timers of their own.
+const BURST_MIN: u64 = 10_000;
 
 /// All namespaces of a star, the middle's first.
 pub fn namespaces(id: &StarId, layout: &Layout) -> Vec<String> {

@@ -53,6 +53,16 @@ pub fn find() -> Vec<Found> {
     stars.into_iter().map(found).collect()
 }
 
+/// Removes every star of this process, for one that must end at once.
+pub fn remove_own() {
+    let own = |star: &Found| star.id.process == std::process::id() && star.owner_lives;
+    for star in find().into_iter().filter(own) {
+        if let Err(error) = remove(&star.namespaces) {
+            log::error!("{error}");
+        }
+    }
+}
+
 /// Removes `namespaces`, and ends the processes in them. Those that are gone already are fine.
 ///
 /// # Errors
