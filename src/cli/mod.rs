@@ -16,6 +16,8 @@ pub mod fetch;
 pub mod list;
 pub mod options;
 pub mod output;
+#[cfg(all(target_os = "linux", feature = "sockopt"))]
+pub mod plan;
 pub mod progress;
 pub mod report;
 pub mod run;
@@ -24,6 +26,8 @@ pub mod services;
 pub mod signals;
 #[cfg(all(target_os = "linux", feature = "sockopt"))]
 pub mod star;
+#[cfg(all(target_os = "linux", feature = "sockopt"))]
+pub mod study;
 
 /// Sends one file to many machines at the same instant, proves every copy, and shows what each
 /// one got.
@@ -54,6 +58,12 @@ pub enum Command {
     /// An emulated star of hosts: one switch, a link of its own rate for each
     #[cfg(all(target_os = "linux", feature = "sockopt"))]
     Star(star::Args),
+    /// Compare ways of sending on stars: makespan against the number of clients, and the bound
+    #[cfg(all(target_os = "linux", feature = "sockopt"))]
+    Study(Box<study::Args>),
+    /// What to expect of each way, without a network
+    #[cfg(all(target_os = "linux", feature = "sockopt"))]
+    Plan(plan::Args),
 }
 
 const EXIT_CODES: &str = "Exit code: 0 every client verified; 1 could not run, or refused; 2 usage; \
@@ -72,6 +82,10 @@ pub fn main() -> ExitCode {
         Command::Report(args) => report::run(args),
         #[cfg(all(target_os = "linux", feature = "sockopt"))]
         Command::Star(args) => star::run(args),
+        #[cfg(all(target_os = "linux", feature = "sockopt"))]
+        Command::Study(args) => study::run(args),
+        #[cfg(all(target_os = "linux", feature = "sockopt"))]
+        Command::Plan(args) => plan::run(args),
     };
     let verdict = result.unwrap_or_else(|error| {
         if !matches!(error, Error::Interrupted) {

@@ -39,8 +39,10 @@ use crate::units::Rate;
 
 /// `gatecast star up|down|list|exec|run`
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example: gatecast star run --hosts 4 --rate 100mbit -- sh -c \
-'gatecast star exec 0 -- iperf3 -s -1 & gatecast star exec 1 -- iperf3 -c 10.77.0.1'")]
+#[command(
+    after_help = "Example: gatecast star run --hosts 4 --rate 100mbit -- sh -c \
+'gatecast star exec 0 -- iperf3 -s -1 & gatecast star exec 1 -- iperf3 -c 10.77.0.1'"
+)]
 pub struct Args {
     /// What to do.
     #[command(subcommand)]
@@ -103,12 +105,15 @@ pub struct LayoutArgs {
     /// Rate of each link, each way
     #[arg(long, default_value = "100mbit")]
     pub rate: Rate,
-    /// What every link has beside its rate.
+    /// Drop this share of packets at random in the switch, such as 1%
+    #[arg(long, default_value = "0", value_parser = layout::parse_loss, value_name = "SHARE")]
+    pub loss: u32,
+    /// What every link has beside rate and loss.
     #[command(flatten)]
     pub links: LinkArgs,
 }
 
-/// What all links share, for `star` and `study`.
+/// What all links share beside rate and loss, for `star` and `study`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct LinkArgs {
     /// Rate from the hosts, where it is another than --rate
@@ -120,9 +125,6 @@ pub struct LinkArgs {
     /// One host's own rates, up and down, such as 3=10mbit/50mbit; may be repeated
     #[arg(long = "host", value_parser = host_link, value_name = "HOST=UP/DOWN")]
     pub host_links: Vec<(usize, Link)>,
-    /// Drop this share of packets at random in the switch, such as 1%
-    #[arg(long, default_value = "0", value_parser = layout::parse_loss, value_name = "SHARE")]
-    pub loss: u32,
     /// Which packets are lost: all, tcp or udp
     #[arg(long, default_value = "all", value_name = "WHICH")]
     pub loss_of: Traffic,
@@ -146,7 +148,11 @@ const LOOK: Duration = Duration::from_millis(20);
 /// Names the star for `star exec`.
 const VARIABLE: &str = "GATECAST_STAR";
 
-fn host_link(text: &str) -> std::result::Result<(usize, Link), String> {
+/// Reads one host's own link, `3=10mbit/50mbit`.
+///
+/// # Errors
+/// Anything else, with the value.
+pub fn host_link(text: &str) -> std::result::Result<(usize, Link), String> {
     let wrong = || format!("'{text}' is not HOST=RATE or HOST=UP/DOWN, such as 3=10mbit/50mbit");
     let (host, link) = text.split_once('=').ok_or_else(wrong)?;
     let host = host.parse().map_err(|_| wrong())?;
@@ -154,11 +160,12 @@ fn host_link(text: &str) -> std::result::Result<(usize, Link), String> {
 }
 
 impl LinkArgs {
-    /// The layout of `hosts` hosts at `rate` that these options ask for.
+    /// The layout of `hosts` hosts at `rate`, with `loss` parts of a million, that these options
+    /// ask for.
     ///
     /// # Errors
     /// A host that is not there, and what [`Layout::check`] refuses.
-    pub fn layout(&self, hosts: usize, rate: Rate) -> Result<Layout> {
+    pub fn layout(&self, hosts: usize, rate: Rate, loss: u32) -> Result<Layout> {
         let usage = |error: Error| match error {
             Error::Refused { reason, .. } => Error::Usage { what: reason },
             other => other,
@@ -172,7 +179,10 @@ impl LinkArgs {
             let there = layout.links.len();
             let Some(own) = layout.links.get_mut(*host) else {
                 return Err(Error::Usage {
-                    what: format!("--host {host}: the hosts are 0 to {}", there.saturating_sub(1)),
+                    what: format!(
+                        "--host {host}: the hosts are 0 to {}",
+                        there.saturating_sub(1)
+                    ),
                 });
             };
             *own = *link;
@@ -182,8 +192,8 @@ impl LinkArgs {
         } else {
             Middle::Switch
         };
-        layout.loss = (self.loss > 0).then_some(Loss {
-            millionths: self.loss,
+        layout.loss = (loss > 0).then_some(Loss {
+            millionths: loss,
             of: self.loss_of,
         });
         layout.delay = self.delay;
@@ -195,7 +205,7 @@ impl LinkArgs {
 
 impl LayoutArgs {
     fn layout(&self) -> Result<Layout> {
-        self.links.layout(self.hosts, self.rate)
+        self.links.layout(self.hosts, self.rate, self.loss)
     }
 }
 
@@ -347,7 +357,10 @@ fn down(name: Option<StarId>) -> Result<Verdict> {
     if let Some(name) = name
         && !found.iter().any(|star| star.id == name)
     {
-        return Err(Error::refused("the star", format!("there is no star {name}")));
+        return Err(Error::refused(
+            "the star",
+            format!("there is no star {name}"),
+        ));
     }
     let mut removed = 0;
     for star in &found {

@@ -136,9 +136,8 @@ pub fn read(path: &Path, link: Link) -> Result<Vec<Host>> {
         if line.is_empty() {
             continue;
         }
-        let host = parse(line, link).map_err(|what| {
-            Error::protocol(format_args!("{at}, line {number},"), what)
-        })?;
+        let host = parse(line, link)
+            .map_err(|what| Error::protocol(format_args!("{at}, line {number},"), what))?;
         if hosts.iter().any(|other| other.address == host.address) {
             let what = format!("a second host has the address {}", host.address);
             return Err(Error::protocol(format_args!("{at}, line {number},"), what));
@@ -149,7 +148,10 @@ pub fn read(path: &Path, link: Link) -> Result<Vec<Host>> {
         2..=HOSTS_MAX => Ok(hosts),
         count => Err(Error::refused(
             at,
-            format!("{count} hosts; it takes a server and 1 to {} clients", HOSTS_MAX - 1),
+            format!(
+                "{count} hosts; it takes a server and 1 to {} clients",
+                HOSTS_MAX - 1
+            ),
         )),
     }
 }
@@ -227,9 +229,18 @@ mod tests {
         for (text, says) in [
             ("", "0 hosts"),
             ("1 10.0.0.1 eth0", "1 hosts"),
-            ("1 10.0.0.1", "line 1, broke the protocol: '1 10.0.0.1' is not NAMESPACE"),
-            ("\n1 10.0.0.300 e", "line 2, broke the protocol: '10.0.0.300' is no IPv4 address"),
-            ("1 10.0.0.1 e\n2 10.0.0.1 e", "line 2, broke the protocol: a second host"),
+            (
+                "1 10.0.0.1",
+                "line 1, broke the protocol: '1 10.0.0.1' is not NAMESPACE",
+            ),
+            (
+                "\n1 10.0.0.300 e",
+                "line 2, broke the protocol: '10.0.0.300' is no IPv4 address",
+            ),
+            (
+                "1 10.0.0.1 e\n2 10.0.0.1 e",
+                "line 2, broke the protocol: a second host",
+            ),
         ] {
             let error = read(text).expect_err(text).to_string();
             assert!(error.contains(says), "{error}");

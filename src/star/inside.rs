@@ -37,9 +37,7 @@ pub fn enter<T: Send>(file: &Path, work: impl FnOnce() -> T + Send) -> Result<T>
             })
             .map_err(Error::io("start a thread", &at))?;
         match inside.join() {
-            Ok(ended) => {
-                ended.map_err(|errno| Error::io("enter the namespace", &at)(errno.into()))
-            }
+            Ok(ended) => ended.map_err(|errno| Error::io("enter the namespace", &at)(errno.into())),
             // What panicked in there panics here.
             Err(panic) => std::panic::resume_unwind(panic),
         }

@@ -98,11 +98,7 @@ fn start_of(process: u32) -> Option<u64> {
 
 impl fmt::Display for StarId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{PREFIX}{}-{}-{}",
-            self.process, self.start, self.number
-        )
+        write!(f, "{PREFIX}{}-{}-{}", self.process, self.start, self.number)
     }
 }
 
@@ -142,10 +138,7 @@ mod tests {
         assert_eq!(id.process, std::process::id());
         assert_ne!(id, StarId::next());
         for place in [Place::Middle, Place::Host(0), Place::Host(999)] {
-            assert_eq!(
-                StarId::of_namespace(&id.namespace(place)),
-                Ok((id, place))
-            );
+            assert_eq!(StarId::of_namespace(&id.namespace(place)), Ok((id, place)));
         }
         assert_eq!(id.to_string().parse(), Ok(id));
     }

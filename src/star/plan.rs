@@ -91,7 +91,9 @@ fn the_middle(namespace: &str, layout: &Layout) -> Vec<Step> {
         Middle::Switch => {
             // No spanning tree: a port of it says nothing for 30 s. No snooping: without a
             // querier it forgets who listens to a group.
-            steps.push(ip("link add br0 type bridge stp_state 0 mcast_snooping 0".to_owned()));
+            steps.push(ip(
+                "link add br0 type bridge stp_state 0 mcast_snooping 0".to_owned()
+            ));
             steps.push(ip("link set br0 up".to_owned()));
             steps.extend(hosts().map(|host| ip(format!("link set p{host} master br0 up"))));
         }
@@ -139,7 +141,10 @@ fn one_host(namespace: &str, layout: &Layout, host: usize) -> Vec<Step> {
         steps.push(tc(format!(
             "qdisc add dev eth0 root handle 1: netem delay {micros}us limit {limit}"
         )));
-        steps.push(tc(format!("qdisc add dev eth0 parent 1:1 handle 10: {}", shaper(up))));
+        steps.push(tc(format!(
+            "qdisc add dev eth0 parent 1:1 handle 10: {}",
+            shaper(up)
+        )));
     }
     if !layout.offloads {
         steps.push(offloads_off(namespace, "eth0"));
@@ -208,7 +213,10 @@ pub fn loss(id: &StarId, layout: &Layout, loss: Loss) -> Vec<Step> {
 pub fn no_loss(id: &StarId, layout: &Layout) -> Vec<Step> {
     let middle = id.namespace(Place::Middle);
     let family = family(layout.middle);
-    vec![Step::inside(&middle, Act::Nft(format!("delete table {family} {TABLE}")))]
+    vec![Step::inside(
+        &middle,
+        Act::Nft(format!("delete table {family} {TABLE}")),
+    )]
 }
 
 /// The words of the `nft` command that lists the counters of [`loss`].

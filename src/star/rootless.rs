@@ -35,7 +35,8 @@ pub fn enter() -> Error {
         return Error::refused("the star", why);
     }
     let Some(unshare) = tool::find("unshare") else {
-        let why = "without root it takes the program `unshare`; Debian has it in package util-linux";
+        let why =
+            "without root it takes the program `unshare`; Debian has it in package util-linux";
         return Error::refused("the star", why);
     };
     let program = match std::env::current_exe() {

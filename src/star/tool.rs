@@ -122,11 +122,15 @@ pub fn output(
     thread::scope(|scope| {
         scope.spawn(move || stdin.map(|mut pipe| pipe.write_all(input.as_bytes())));
         let printed = scope.spawn(move || stdout.map_or_else(String::new, read_all));
-        let said = scope.spawn(move || stderr.map_or_else(String::new, |pipe| read_all(pipe.take(SAID_MAX))));
+        let said = scope
+            .spawn(move || stderr.map_or_else(String::new, |pipe| read_all(pipe.take(SAID_MAX))));
         let deadline = clock::now().after(LIMIT);
         let mut pause = LOOK_FIRST;
         let status = loop {
-            match child.try_wait().map_err(Error::io("wait for a program", at()))? {
+            match child
+                .try_wait()
+                .map_err(Error::io("wait for a program", at()))?
+            {
                 Some(status) => break status,
                 None if clock::left(deadline).is_none() => {
                     let _ = child.kill();

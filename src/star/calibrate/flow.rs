@@ -66,7 +66,11 @@ pub fn tcp(from: &Host, to: &Host, window: Window, stop: &AtomicBool) -> Result<
     thread::scope(|scope| {
         scope.spawn(|| {
             let block = vec![0; 64 * 1024];
-            while !done.load(Ordering::Relaxed) && sending.write_all(&block).is_ok() {}
+            while sending.write_all(&block).is_ok() {
+                if done.load(Ordering::Relaxed) {
+                    return;
+                }
+            }
         });
         let measured = received(&mut receiving, window, stop);
         done.store(true, Ordering::Relaxed);
@@ -78,11 +82,7 @@ pub fn tcp(from: &Host, to: &Host, window: Window, stop: &AtomicBool) -> Result<
 }
 
 /// Reads for the window; `None` when `stop` was set.
-fn received(
-    stream: &mut TcpStream,
-    window: Window,
-    stop: &AtomicBool,
-) -> io::Result<Option<f64>> {
+fn received(stream: &mut TcpStream, window: Window, stop: &AtomicBool) -> io::Result<Option<f64>> {
     let mut buffer = vec![0; 256 * 1024];
     let mut total = 0;
     let mut first: Option<(Moment, u64)> = None;
@@ -251,9 +251,14 @@ fn receive(socket: &UdpSocket, window: Window, ended: &AtomicBool) -> (u64, Opti
             _ => last = Some((now, received)),
         }
     }
-    let mbit = first.zip(last).and_then(|((since, before), (until, after))| {
-        mbit_per_second((after.max(before) - before) * DATAGRAM as u64, until.since(since))
-    });
+    let mbit = first
+        .zip(last)
+        .and_then(|((since, before), (until, after))| {
+            mbit_per_second(
+                (after.max(before) - before) * DATAGRAM as u64,
+                until.since(since),
+            )
+        });
     (received, mbit)
 }
 

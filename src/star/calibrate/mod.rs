@@ -232,9 +232,19 @@ impl Calibration {
         };
         let alone = "the link between server and first client alone";
         let what = format!("{alone}, with TCP,");
-        near(&what, self.tcp_alone_mbit, self.tcp_expected_mbit, tolerance)?;
+        near(
+            &what,
+            self.tcp_alone_mbit,
+            self.tcp_expected_mbit,
+            tolerance,
+        )?;
         let what = format!("{alone}, with UDP,");
-        near(&what, self.udp_alone_mbit, self.udp_expected_mbit, tolerance)?;
+        near(
+            &what,
+            self.udp_alone_mbit,
+            self.udp_expected_mbit,
+            tolerance,
+        )?;
         if together && let Some(why) = self.short_together() {
             return Err(Error::refused("the calibration", why));
         }
@@ -267,7 +277,8 @@ impl LossCheck {
     /// The fraction that was lost, by what was sent and received.
     #[allow(clippy::cast_precision_loss)] // Some ten thousand.
     pub fn counted(&self) -> Option<f64> {
-        (self.sent > 0).then(|| (self.sent - self.received.min(self.sent)) as f64 / self.sent as f64)
+        (self.sent > 0)
+            .then(|| (self.sent - self.received.min(self.sent)) as f64 / self.sent as f64)
     }
 
     /// Checks that each datagram is accounted for, and that about as many were lost as asked.
@@ -305,10 +316,16 @@ impl fmt::Display for Calibration {
         let off = |got: f64, asked: f64| (got / asked - 1.0) * 100.0;
         let (got, asked) = (self.tcp_alone_mbit, self.tcp_expected_mbit);
         let by = off(got, asked);
-        writeln!(f, "one link alone, TCP: {got:.2} Mbit/s of {asked:.2} asked ({by:+.2} %)")?;
+        writeln!(
+            f,
+            "one link alone, TCP: {got:.2} Mbit/s of {asked:.2} asked ({by:+.2} %)"
+        )?;
         let (got, asked) = (self.udp_alone_mbit, self.udp_expected_mbit);
         let by = off(got, asked);
-        writeln!(f, "one link alone, UDP: {got:.2} Mbit/s of {asked:.2} asked ({by:+.2} %)")?;
+        writeln!(
+            f,
+            "one link alone, UDP: {got:.2} Mbit/s of {asked:.2} asked ({by:+.2} %)"
+        )?;
         writeln!(f, "round trip, idle: {} us", self.round_trip_us)?;
         let flows = self.together_mbit.iter().zip(&self.together_expected_mbit);
         let off: Vec<f64> = flows.map(|(got, asked)| off(*got, *asked)).collect();

@@ -121,7 +121,10 @@ fn the_plan_of_loss() {
 fn a_queue_holds_what_a_blocking_socket_sends() {
     assert_eq!(queue_bytes(Rate(10_000_000)), 262_144);
     assert_eq!(queue_bytes(Rate(100_000_000)), 625_000);
-    assert_eq!(shaper(Rate(1_000_000_000)), "tbf rate 1000000000bit burst 312500 limit 6250000");
+    assert_eq!(
+        shaper(Rate(1_000_000_000)),
+        "tbf rate 1000000000bit burst 312500 limit 6250000"
+    );
 }
 
 #[test]
@@ -134,7 +137,8 @@ fn nothing_is_made_outside_the_stars_own_namespaces() {
             Some(namespace) => assert!(names.contains(namespace), "{line}"),
             None => assert!(
                 line.starts_with("ip netns add gatecast-7-9-0-")
-                    || line.starts_with("ip link add p") && line.contains(" netns gatecast-7-9-0-switch "),
+                    || line.starts_with("ip link add p")
+                        && line.contains(" netns gatecast-7-9-0-switch "),
                 "{line}"
             ),
         }
