@@ -147,24 +147,25 @@ fn clients_axis(rows: &[&Row]) -> Axis {
 fn repeats(rows: &[&Row]) -> String {
     let least = rows.iter().map(|row| row.runs).min().unwrap_or(0);
     let most = rows.iter().map(|row| row.runs).max().unwrap_or(0);
-    match least == most {
-        true => format!("median of {most}"),
-        false => format!("median of {least} to {most}"),
+    match (least, most) {
+        (1, 1) => "one run each".to_owned(),
+        _ if least == most => format!("medians of {most}, bars: their intervals"),
+        _ => format!("medians of {least} to {most}, bars: their intervals"),
     }
 }
 
 fn makespan(results: &Results, rows: &[&Row], about: &str) -> Chart {
-    let series = by_way(results, rows, |way, own| {
-        let measured = Series {
+    let mut series = by_way(results, rows, |way, own| {
+        vec![Series {
             name: way.to_owned(),
             points: own.iter().filter_map(|row| makespan_point(row)).collect(),
             ..Series::default()
-        };
-        vec![measured, bound(way, own, |row| f64::from(row.clients))]
+        }]
     });
+    with_bounds(&mut series, rows, |row| f64::from(row.clients));
     Chart {
         title: "Makespan against number of clients".to_owned(),
-        subtitle: format!("{about}; {}, bars: its interval", repeats(rows)),
+        subtitle: format!("{about}; {}", repeats(rows)),
         x: clients_axis(rows),
         y: Axis {
             label: "release to last client's last byte (s)".to_owned(),
@@ -184,17 +185,50 @@ fn makespan_point(row: &Row) -> Option<Point> {
     })
 }
 
-/// A way's bound, dashed and in its colour.
-fn bound(way: &str, rows: &[&Row], x: fn(&Row) -> f64) -> Series {
-    Series {
-        name: format!("{way}: bound"),
-        points: rows
-            .iter()
-            .map(|row| Point::new(x(row), row.bound_s))
-            .collect(),
-        reference: true,
-        companion: true,
+/// Adds the bounds, dashed: after its way and in its colour, or, where ways have the same bound,
+/// one line for all of them at the end, so that none hides another.
+fn with_bounds(series: &mut Vec<Series>, rows: &[&Row], x: fn(&Row) -> f64) {
+    let line = |way: &str| -> Vec<Point> {
+        let own = rows.iter().filter(|row| row.via == way);
+        own.map(|row| Point::new(x(row), row.bound_s)).collect()
+    };
+    add_references(series, line, |names| format!("bound of {names}"));
+}
+
+/// Adds what `line` has for each way: a reference of its own, or one that several share.
+fn add_references(
+    series: &mut Vec<Series>,
+    line: impl Fn(&str) -> Vec<Point>,
+    name: impl Fn(&str) -> String,
+) {
+    let mut lines: Vec<(Vec<String>, Vec<Point>)> = Vec::new();
+    for way in series.iter().map(|series| series.name.clone()) {
+        let points = line(&way);
+        match lines.iter_mut().find(|(_, there)| is_same(there, &points)) {
+            Some((ways, _)) => ways.push(way),
+            None => lines.push((vec![way], points)),
+        }
     }
+    for (ways, points) in lines {
+        let reference = Series {
+            name: name(&ways.join(", ")),
+            points,
+            reference: true,
+            companion: ways.len() == 1,
+        };
+        let after = series.iter().position(|series| series.name == ways[0]);
+        match after {
+            Some(place) if ways.len() == 1 => series.insert(place + 1, reference),
+            _ => series.push(reference),
+        }
+    }
+}
+
+/// True when two lines would be drawn upon each other.
+fn is_same(a: &[Point], b: &[Point]) -> bool {
+    let near = |a: f64, b: f64| (a - b).abs() <= 0.002 * a.abs().max(b.abs());
+    let same = |(a, b): (&Point, &Point)| near(a.x, b.x) && near(a.y, b.y);
+    a.len() == b.len() && a.iter().zip(b).all(same)
 }
 
 fn efficiency(results: &Results, rows: &[&Row], about: &str) -> Chart {
@@ -219,7 +253,7 @@ fn efficiency(results: &Results, rows: &[&Row], about: &str) -> Chart {
     }
     Chart {
         title: "Efficiency against number of clients".to_owned(),
-        subtitle: format!("{about}; {}, bars: its interval", repeats(rows)),
+        subtitle: format!("{about}; {}", repeats(rows)),
         x: clients_axis(rows),
         y: Axis {
             label: "bound / makespan".to_owned(),
@@ -270,6 +304,7 @@ fn completion(results: &Results, set: Set, about: &str) -> Chart {
     let runs: Vec<&Run> = results.measurements.iter().filter(of_set).collect();
     let most = runs.iter().map(|run| run.cell.clients).max().unwrap_or(0);
     let mut series = Vec::new();
+    let mut bounds = Vec::new();
     for way in &results.grid.ways {
         let mut own: Vec<(f64, &Run)> = runs
             .iter()
@@ -282,24 +317,24 @@ fn completion(results: &Results, set: Set, about: &str) -> Chart {
         };
         let mut times: Vec<f64> = median.observed.iter().flat_map(|o| o.seconds()).collect();
         times.sort_by(f64::total_cmp);
-        let done = (1_u16..)
-            .zip(&times)
-            .map(|(k, &time)| Point::new(time, f64::from(k)));
+        let done = (1_u16..).zip(&times);
         series.push(Series {
             name: way.clone(),
-            points: std::iter::once(Point::new(0.0, 0.0)).chain(done).collect(),
+            points: done
+                .map(|(k, &time)| Point::new(time, f64::from(k)))
+                .collect(),
             ..Series::default()
         });
-        series.push(Series {
-            name: format!("{way}: bound"),
-            points: vec![
-                Point::new(median.bound_s, 0.0),
-                Point::new(median.bound_s, f64::from(most)),
-            ],
-            reference: true,
-            companion: true,
-        });
+        bounds.push((way, median.bound_s));
     }
+    let line = |way: &str| {
+        let bound = bounds.iter().find(|(name, _)| *name == way);
+        let ends = |&(_, bound): &(_, f64)| {
+            vec![Point::new(bound, 0.0), Point::new(bound, f64::from(most))]
+        };
+        bound.map_or_else(Vec::new, ends)
+    };
+    add_references(&mut series, line, |names| format!("bound of {names}"));
     Chart {
         title: format!("Clients that have the whole file, of {most}"),
         subtitle: format!("{about}; each way's median run"),
@@ -342,7 +377,7 @@ fn against_loss(results: &Results) -> Option<Figure> {
     if ticks.len() < 2 {
         return None;
     }
-    let series = by_way(results, &rows, |way, own| {
+    let mut series = by_way(results, &rows, |way, own| {
         let point = |row: &&Row| {
             let point = makespan_point(row)?;
             Some(Point {
@@ -350,13 +385,13 @@ fn against_loss(results: &Results) -> Option<Figure> {
                 ..point
             })
         };
-        let measured = Series {
+        vec![Series {
             name: way.to_owned(),
             points: own.iter().filter_map(point).collect(),
             ..Series::default()
-        };
-        vec![measured, bound(way, own, |row| row.loss * 100.0)]
+        }]
     });
+    with_bounds(&mut series, &rows, |row| row.loss * 100.0);
     let size = Bytes(largest);
     Some(Figure {
         name: "loss".to_owned(),
@@ -364,7 +399,7 @@ fn against_loss(results: &Results) -> Option<Figure> {
         chart: Chart {
             title: "Makespan against loss".to_owned(),
             subtitle: format!(
-                "{size} to {most} clients over {fastest} Mbit/s links; {}, bars: its interval",
+                "{size} to {most} clients over {fastest} Mbit/s links; {}",
                 repeats(&rows)
             ),
             x: Axis {

@@ -144,11 +144,11 @@ pub fn links(hosts: &[Host], stop: &AtomicBool) -> Result<Calibration> {
     })
 }
 
-/// Measures until a flow is where it was asked to be, three times at most; the best of them. What
+/// Measures until a flow is where it was asked to be, five times at most; the best of them. What
 /// else this machine does at the same time only ever takes from a flow.
 fn settled(expected: f64, mut measure: impl FnMut() -> Result<f64>) -> Result<f64> {
     let mut best: f64 = 0.0;
-    for _ in 0..3 {
+    for _ in 0..5 {
         best = best.max(measure()?);
         if best >= expected * (1.0 - TOLERANCE / 2.0) {
             break;
