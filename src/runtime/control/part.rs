@@ -132,20 +132,21 @@ fn open(path: &Path) -> Result<File> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         Err(error) => return Err(Error::io("make the file", shown(path))(error)),
     }
-    // What was looked at and what was opened must be one thing, or a link was put in between.
+    let refused = || Error::refused(shown(path), "it is no regular file of its own");
     let seen = fs::symlink_metadata(path).map_err(Error::io("look at the file", shown(path)))?;
+    if !seen.is_file() {
+        return Err(refused());
+    }
+    // What was looked at and what was opened must be one thing, or a link was put in between.
     let file = options
         .open(path)
         .map_err(Error::io("open the file", shown(path)))?;
     let opened = file
         .metadata()
         .map_err(Error::io("look at the file", shown(path)))?;
-    match seen.is_file() && opened.is_file() && same(&seen, &opened) {
+    match opened.is_file() && same(&seen, &opened) {
         true => Ok(file),
-        false => Err(Error::refused(
-            shown(path),
-            "it is no regular file of its own",
-        )),
+        false => Err(refused()),
     }
 }
 
