@@ -35,6 +35,7 @@ use crate::star::name::StarId;
 use crate::star::plan;
 use crate::star::rootless;
 use crate::star::sweep;
+use crate::study::work;
 use crate::units::Rate;
 
 /// `gatecast star up|down|list|exec|run`
@@ -67,7 +68,7 @@ pub enum Action {
         #[arg(long)]
         calibrate: bool,
     },
-    /// Remove every star whose owner has ended, or one by its name
+    /// Remove every star whose owner has ended, and what killed studies left; or one star by name
     Down {
         /// The star
         name: Option<StarId>,
@@ -384,7 +385,13 @@ fn down(name: Option<StarId>) -> Result<Verdict> {
         ));
         removed += 1;
     }
-    if removed == 0 {
+    let folders = if name.is_none() { work::sweep() } else { 0 };
+    if folders > 0 {
+        output::say(format_args!(
+            "{folders} working folders of killed studies removed"
+        ));
+    }
+    if removed + folders == 0 {
         output::say("nothing to remove");
     }
     Ok(Verdict::AllVerified)

@@ -11,6 +11,7 @@ use crate::error::Error;
 use crate::error::Result;
 use crate::report::verdict::Verdict;
 use crate::session::Via;
+use crate::star::calibrate;
 use crate::star::host;
 use crate::star::host::Host;
 use crate::star::layout::Link;
@@ -90,6 +91,9 @@ pub struct Args {
     /// TCP congestion control of the server, such as cubic; the system's own unless given
     #[arg(long, value_name = "NAME")]
     pub congestion: Option<String>,
+    /// How far a link may be from its rate [default: 1%; 3% with --hosts-from]
+    #[arg(long, value_parser = parse_loss, value_name = "SHARE")]
+    pub tolerance: Option<u32>,
     /// Print the document instead of the table
     #[arg(long)]
     pub json: bool,
@@ -143,6 +147,11 @@ pub fn run(args: &Args) -> Result<Verdict> {
         },
         file: args.file.as_deref(),
         results: &path,
+        tolerance: match (args.tolerance, &given) {
+            (Some(millionths), _) => f64::from(millionths) / 1e6,
+            (None, None) => calibrate::TOLERANCE,
+            (None, Some(_)) => calibrate::TOLERANCE_FOREIGN,
+        },
     };
     let done = study.run(&mut results, &stop, &|line| output::say(line));
     publish(&results, &args.out)?;

@@ -44,6 +44,8 @@ pub struct Study<'a> {
     pub file: Option<&'a Path>,
     /// Where the results are written after every run.
     pub results: &'a Path,
+    /// How far a link alone may be from its nominal rate, a fraction.
+    pub tolerance: f64,
 }
 
 /// Where a study runs.
@@ -165,13 +167,9 @@ impl Study<'_> {
         for line in links.to_string().lines() {
             tell(format_args!("  {line}"));
         }
-        let tolerance = match star {
-            Some(_) => calibrate::TOLERANCE,
-            None => calibrate::TOLERANCE_FOREIGN,
-        };
         let all_out = |way: &dyn Contender| way.bound() == crate::study::bound::Bound::Swarm;
         let together = self.contenders.iter().any(|way| all_out(way.as_ref()));
-        links.check(tolerance, together)?;
+        links.check(self.tolerance, together)?;
         let short_together = links.short_together();
         if let Some(why) = &short_together {
             tell(format_args!("  {why}"));
