@@ -77,7 +77,7 @@ impl Star {
             Ok(()) => star.made = names,
             Err((done, error)) => {
                 star.made = names[..done].to_vec();
-                return Err(explained(error)); // Dropping the star removes what was made.
+                return Err(explained(error, stop)); // Dropping the star removes what was made.
             }
         }
         // In parts, so that a Ctrl-C is not kept waiting by a large star.
@@ -85,7 +85,7 @@ impl Star {
             if stop.load(Ordering::Relaxed) {
                 return Err(Error::Interrupted);
             }
-            step::run(part).map_err(|(_, error)| explained(error))?;
+            step::run(part).map_err(|(_, error)| explained(error, stop))?;
         }
         Ok(star)
     }
@@ -202,7 +202,10 @@ fn needed(steps: &[Step], layout: &Layout) -> Result<()> {
 }
 
 /// Says what is behind two refusals of the kernel that by themselves say little.
-fn explained(error: Error) -> Error {
+fn explained(error: Error, stop: &AtomicBool) -> Error {
+    if stop.load(Ordering::Relaxed) {
+        return Error::Interrupted; // What else goes wrong then is that.
+    }
     let text = error.to_string();
     if text.contains("netem") && text.contains("unknown") {
         return Error::refused(

@@ -22,6 +22,7 @@ use crate::star::inside;
 use crate::star::name::StarId;
 use crate::star::plan;
 use crate::star::step;
+use crate::star::tool;
 
 /// A star that exists on this system.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,8 +54,9 @@ pub fn find() -> Vec<Found> {
     stars.into_iter().map(found).collect()
 }
 
-/// Removes every star of this process, for one that must end at once.
+/// Removes every star of this process, for one that must end at once. Nothing can be built after.
 pub fn remove_own() {
+    tool::reserve();
     let own = |star: &Found| star.id.process == std::process::id() && star.owner_lives;
     for star in find().into_iter().filter(own) {
         if let Err(error) = remove(&star.namespaces) {

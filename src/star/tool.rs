@@ -3,11 +3,15 @@
 use std::fmt;
 use std::io::Read;
 use std::io::Write;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
 use std::process::Stdio;
+use std::sync::Mutex;
+use std::sync::PoisonError;
 use std::thread;
+use std::thread::ThreadId;
 use std::time::Duration;
 
 use crate::error::Error;
@@ -36,6 +40,9 @@ const LOOK_LATER: Duration = Duration::from_millis(5);
 
 /// Most of a program's complaints that are kept, bytes.
 const SAID_MAX: u64 = 4096;
+
+/// Who alone may run programs from now on; nobody in particular at first. Held while one runs.
+static LAST: Mutex<Option<ThreadId>> = Mutex::new(None);
 
 /// Where programs for administrators stand when they are not in everybody's path.
 const SYSTEM_PATHS: [&str; 3] = ["/usr/sbin", "/sbin", "/usr/local/sbin"];
@@ -90,6 +97,12 @@ fn is_program(file: &Path) -> bool {
         .is_ok_and(|about| about.is_file() && about.permissions().mode() & 0o111 != 0)
 }
 
+/// Waits for the program that runs, and from then on refuses all others but this thread's: what is
+/// about to be removed must not be built any further meanwhile.
+pub fn reserve() {
+    *LAST.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread::current().id());
+}
+
 /// Runs a program to its end, with `input`. The inner result has what it complained of.
 ///
 /// # Errors
@@ -108,6 +121,10 @@ pub fn output(
     input: &str,
 ) -> Result<std::result::Result<String, String>> {
     let path = tool.path()?;
+    let last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+    if last.is_some_and(|thread| thread != thread::current().id()) {
+        return Err(Error::Interrupted);
+    }
     let at = || format!("{} {}", path.display(), words.join(" "));
     let mut child = Command::new(&path)
         .args(words)
@@ -115,6 +132,8 @@ pub fn output(
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
+        // Ctrl-C on the terminal is for us: what is half built is removed in order.
+        .process_group(0)
         .spawn()
         .map_err(Error::io("start a program", at()))?;
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());

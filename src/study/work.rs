@@ -84,6 +84,15 @@ impl Drop for Work {
 
 /// Removes the folders that killed studies of ours left, and says how many.
 pub fn sweep() -> usize {
+    remove(|id| !id.owner_lives())
+}
+
+/// Removes the folders of this process, for one that must end at once.
+pub fn remove_own() {
+    remove(|id| id.process == std::process::id());
+}
+
+fn remove(is_meant: impl Fn(&StarId) -> bool) -> usize {
     use std::os::unix::fs::MetadataExt;
     let own = nix::unistd::Uid::effective().as_raw();
     let mut removed = 0;
@@ -99,7 +108,7 @@ pub fn sweep() -> usize {
             // Not a link that somebody laid, not another user's.
             let about = fs::symlink_metadata(entry.path());
             let is_ours = about.is_ok_and(|about| about.is_dir() && about.uid() == own);
-            if is_ours && !id.owner_lives() && fs::remove_dir_all(entry.path()).is_ok() {
+            if is_ours && is_meant(&id) && fs::remove_dir_all(entry.path()).is_ok() {
                 removed += 1;
             }
         }

@@ -91,10 +91,12 @@ fn received(stream: &mut TcpStream, window: Window, stop: &AtomicBool) -> io::Re
         if stop.load(Ordering::Relaxed) {
             return Ok(None);
         }
-        let count = stream.read(&mut buffer)?;
-        if count == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
+        let count = match stream.read(&mut buffer) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
         let now = clock::now();
         total += count as u64;
         let start = *begun.get_or_insert(now);
