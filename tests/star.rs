@@ -447,9 +447,9 @@ fn links_carry_what_was_asked_and_every_lost_datagram_is_accounted_for() {
         return;
     }
     for middle in [Middle::Switch, Middle::Router] {
-        let mut layout = Layout::new(3, Rate(20_000_000));
+        let mut layout = Layout::new(3, Rate(100_000_000));
         layout.middle = middle;
-        layout.links[2].down = Rate(5_000_000);
+        layout.links[2].down = Rate(20_000_000);
         layout.loss = Some(Loss {
             millionths: 50_000,
             of: Traffic::Udp,
@@ -460,7 +460,7 @@ fn links_carry_what_was_asked_and_every_lost_datagram_is_accounted_for() {
             span: Duration::from_millis(1000),
         };
         // Wide: other tests run at the same time. That a link is the one asked for shows even so.
-        for (host, nominal) in [(1, 20.0), (2, 5.0)] {
+        for (host, nominal) in [(1, 100.0), (2, 20.0)] {
             let hosts = star.hosts();
             let got = flow::tcp(&hosts[0], &hosts[host], window, &GO).expect("measured");
             let share = got / (nominal * calibrate::TCP_SHARE);

@@ -306,7 +306,7 @@ fn up(layout: &Layout, keep: bool, calibrate: bool) -> Result<Verdict> {
     output::print(&table(&star))?;
     if calibrate {
         let mut measured = calibrate::links(star.hosts(), &stop)?;
-        measured.loss = calibrate::loss(&star, &stop)?;
+        measured.loss_check = calibrate::loss(&star, &stop)?;
         output::print(&format!("\n{measured}\n"))?;
         measured.check(calibrate::TOLERANCE, false)?;
     } else {

@@ -97,8 +97,8 @@ fn is_program(file: &Path) -> bool {
         .is_ok_and(|about| about.is_file() && about.permissions().mode() & 0o111 != 0)
 }
 
-/// Waits for the program that runs, and from then on refuses all others but this thread's: what is
-/// about to be removed must not be built any further meanwhile.
+/// Waits for the program that runs, and from then on lets only this thread run any: what it is about
+/// to remove, before it ends the process, must not be built any further meanwhile.
 pub fn reserve() {
     *LAST.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread::current().id());
 }
@@ -123,7 +123,11 @@ pub fn output(
     let path = tool.path()?;
     let last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
     if last.is_some_and(|thread| thread != thread::current().id()) {
-        return Err(Error::Interrupted);
+        drop(last);
+        // The process ends as soon as that thread is done; going on, this one might end it before.
+        loop {
+            thread::park();
+        }
     }
     let at = || format!("{} {}", path.display(), words.join(" "));
     let mut child = Command::new(&path)

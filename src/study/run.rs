@@ -162,7 +162,7 @@ impl Study<'_> {
         results.environment.look_at(&hosts[0]);
         let mut links = calibrate::links(hosts, stop)?;
         if let Some(star) = star {
-            links.loss = calibrate::loss(star, stop)?;
+            links.loss_check = calibrate::loss(star, stop)?;
         }
         for line in links.to_string().lines() {
             tell(format_args!("  {line}"));

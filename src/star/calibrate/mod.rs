@@ -41,7 +41,7 @@ pub struct Calibration {
     /// What nominal rates leave to each of those flows, Mbit/s.
     pub together_expected_mbit: Vec<f64>,
     /// Loss, where loss was asked for.
-    pub loss: Option<LossCheck>,
+    pub loss_check: Option<LossCheck>,
 }
 
 /// Loss that was asked for, counted at both ends, and by the packet filter that makes it.
@@ -140,7 +140,7 @@ pub fn links(hosts: &[Host], stop: &AtomicBool) -> Result<Calibration> {
         together_expected_mbit: (0..hosts.len())
             .map(|host| expected(&hosts[host], next(host), UDP_SHARE))
             .collect(),
-        loss: None,
+        loss_check: None,
     })
 }
 
@@ -248,7 +248,7 @@ impl Calibration {
         if together && let Some(why) = self.short_together() {
             return Err(Error::refused("the calibration", why));
         }
-        self.loss.as_ref().map_or(Ok(()), LossCheck::check)
+        self.loss_check.as_ref().map_or(Ok(()), LossCheck::check)
     }
 
     /// Why all links at once do not carry what each should; `None` when they do.
@@ -338,7 +338,7 @@ impl fmt::Display for Calibration {
              of what was asked",
             off.len()
         )?;
-        match &self.loss {
+        match &self.loss_check {
             Some(loss) => write!(f, "\n{loss}"),
             None => Ok(()),
         }
@@ -375,7 +375,7 @@ mod tests {
             round_trip_us: 90,
             together_mbit: vec![97.1, 97.0, 96.0],
             together_expected_mbit: vec![100.0 * UDP_SHARE; 3],
-            loss: None,
+            loss_check: None,
         }
     }
 

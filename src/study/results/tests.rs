@@ -155,7 +155,7 @@ fn bounds_are_of_the_links_that_were_measured() {
         round_trip_us: 100,
         together_mbit: Vec::new(),
         together_expected_mbit: Vec::new(),
-        loss: None,
+        loss_check: None,
     };
     let way = |via| Native {
         via,
