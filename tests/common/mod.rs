@@ -45,6 +45,9 @@ use gatecast::transfer::Transfer;
 use gatecast::units::Rate;
 use tempfile::TempDir;
 
+#[cfg(all(unix, feature = "cli"))]
+pub(crate) mod program;
+
 /// No single wait of a test is longer.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -226,6 +229,36 @@ impl Server {
         peer.say("READY offset=0\n");
         until("the client's READY", || ready() > before);
         peer
+    }
+
+    /// Ends it in the middle of whatever it does; what was logged is not looked at.
+    pub(crate) fn kill(&mut self) {
+        self.stop_running().expect("a log");
+    }
+
+    pub(crate) fn stop_running(&mut self) -> Result<Vec<Record>> {
+        self.running.take().expect("running").stop()
+    }
+
+    /// Starts it again, at the same address.
+    pub(crate) fn revive(&mut self, set: impl FnOnce(&mut Settings)) {
+        let mut settings = Settings::default();
+        set(&mut settings);
+        self.running = Some(self.start(settings, self.addr));
+    }
+
+    /// A second server of the same file that logs into the same folder.
+    pub(crate) fn beside(&self) -> Running {
+        self.start(Settings::default(), ([127, 0, 0, 1], 0).into())
+    }
+
+    fn start(&self, settings: Settings, addr: SocketAddr) -> Running {
+        let catalog = Catalog::offer([self.folder.path().join("offered")]).expect("readable");
+        let host = Host::new(catalog, settings).log_to(self.logs());
+        tcp::serve(host)
+            .expect("TCP")
+            .start(addr)
+            .expect("a free port")
     }
 
     /// Stops it, and holds it to its log: what was said is what was written, one line a row.

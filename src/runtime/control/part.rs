@@ -99,7 +99,9 @@ impl Part {
             .map_err(Error::io("make the copy durable", self.shown()))
     }
 
-    /// Gives it its final name; `durable` makes the name safe on disk too.
+    /// Gives it its final name; `durable` makes the name safe on disk too. A file system that cannot
+    /// do that (some network ones refuse to sync a folder) is worth a warning and no more: the copy is
+    /// whole, verified and there, and to call it failed would be as wrong as the contrary.
     ///
     /// # Errors
     /// Something that a file must not replace has taken the name, or the system refuses.
@@ -107,10 +109,11 @@ impl Part {
         replaceable(&self.target)?;
         fs::rename(&self.path, &self.target)
             .map_err(Error::io("rename the copy", shown(&self.target)))?;
-        if durable && let Some(folder) = self.target.parent().filter(|_| cfg!(unix)) {
-            File::open(folder)
-                .and_then(|folder| folder.sync_all())
-                .map_err(Error::io("make the name durable", shown(folder)))?;
+        if durable
+            && let Some(folder) = self.target.parent().filter(|_| cfg!(unix))
+            && let Err(error) = File::open(folder).and_then(|folder| folder.sync_all())
+        {
+            log::warn!("cannot make the name durable ({}): {error}", shown(folder));
         }
         Ok(self.target)
     }
