@@ -35,7 +35,7 @@ use common::have;
 use common::until;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_gatecast");
-const GO: AtomicBool = AtomicBool::new(false);
+static GO: AtomicBool = AtomicBool::new(false);
 
 /// Whether stars can be built here.
 fn can() -> bool {

@@ -1,11 +1,14 @@
 //! nginx with one curl on each host: what people use today, measured the same way.
 //!
 //! It has no gate. The curls are started first and each waits for its orders on standard input;
-//! these are then written to all of them at once, which is as close to a gate as they come.
+//! these are then written to all of them at once, which is as close to a gate as they come. A
+//! curl's own clock starts only when it has read its orders, so a client's time is taken from the
+//! last write to its copy, as the file system has it.
 
 use std::io::Write;
 use std::process::Command;
 use std::sync::atomic::AtomicBool;
+use std::time::SystemTime;
 
 use crate::digest::Digest;
 use crate::error::Error;
@@ -19,7 +22,6 @@ use crate::study::contender::Job;
 use crate::study::contender::Observed;
 use crate::study::contender::SeatReport;
 use crate::study::crew::Crew;
-use crate::units::Moment;
 
 /// The rival.
 #[derive(Clone, Copy, Debug)]
@@ -93,14 +95,8 @@ impl Contender for Nginx {
                 .push(format!("it did not end within {limit} s"));
         }
         crew.end(server)?;
-        for (number, (&place, &started)) in (1..).zip(places.iter().zip(&released)) {
-            let seat = seat(
-                job,
-                &crew,
-                number,
-                place,
-                started.since(released[0]).as_secs_f64(),
-            );
+        for (number, &place) in (1..).zip(&places) {
+            let seat = seat(job, &crew, number, place, released);
             if seat.verified != Some(true) {
                 let why = crew.complaint(place);
                 observed
@@ -118,40 +114,35 @@ impl Contender for Nginx {
     }
 }
 
-/// Lets all curls go, and says when each went.
-fn release(job: &Job<'_>, crew: &mut Crew, places: &[usize]) -> Result<Vec<Moment>> {
+/// Lets all curls go, and says when the first went.
+fn release(job: &Job<'_>, crew: &mut Crew, places: &[usize]) -> Result<SystemTime> {
     let url = format!("http://{}:{PORT}/{}", job.server.address, file_name(job)?);
     let mut inputs = Vec::new();
     for (number, &place) in (1..).zip(places) {
         let copy = job.folder.join(format!("h{number}.copy"));
-        let orders = format!(
-            "url = \"{url}\"\noutput = \"{}\"\nwrite-out = \"%{{time_total}}\"\n",
-            copy.display()
-        );
+        let orders = format!("url = \"{url}\"\noutput = \"{}\"\n", copy.display());
         let pipe = crew
             .input(place)
             .ok_or_else(|| Error::refused("curl", "it has no standard input"))?;
         inputs.push((pipe, orders));
     }
-    let mut released = Vec::new();
+    let released = SystemTime::now();
     for (mut pipe, orders) in inputs {
         // One that has died already is found out below.
         let _ = pipe.write_all(orders.as_bytes());
         drop(pipe);
-        released.push(clock::now());
     }
     Ok(released)
 }
 
-/// What one curl got, by its own clock and our own digest of its copy.
-fn seat(job: &Job<'_>, crew: &Crew, host: usize, place: usize, late: f64) -> SeatReport {
+/// What one curl got, by the last write to its copy and our own digest of it.
+fn seat(job: &Job<'_>, crew: &Crew, host: usize, place: usize, released: SystemTime) -> SeatReport {
     let is_done = crew.ended(place).is_some_and(|end| end.status.success());
     let copy = job.folder.join(format!("h{host}.copy"));
+    let about = copy.metadata().ok();
     let digest = std::fs::File::open(&copy).and_then(Digest::of_reader).ok();
-    let took = crew
-        .output(place)
-        .ok()
-        .and_then(|text| text.trim().parse::<f64>().ok());
+    let written = about.as_ref().and_then(|about| about.modified().ok());
+    let took = written.and_then(|at| at.duration_since(released).ok());
     let outcome = match (is_done, digest == Some(job.sha1)) {
         (true, true) => "complete",
         (true, false) => "corrupt",
@@ -161,9 +152,9 @@ fn seat(job: &Job<'_>, crew: &Crew, host: usize, place: usize, late: f64) -> Sea
         host,
         outcome: outcome.to_owned(),
         verified: Some(outcome == "complete"),
-        seconds: took.filter(|_| is_done).map(|took| late + took),
+        seconds: took.filter(|_| is_done).map(|took| took.as_secs_f64()),
         seconds_verified: None,
-        bytes: copy.metadata().ok().map(|about| about.len()),
+        bytes: about.map(|about| about.len()),
         bytes_from_server: None,
         bytes_from_peers: None,
     }
