@@ -26,6 +26,8 @@ pub mod runtime;
 pub mod tcp;
 
 // Floor 4: faces and experiments.
+pub mod http;
+
 pub mod report;
 
 #[cfg(all(target_os = "linux", feature = "sockopt"))]

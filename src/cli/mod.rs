@@ -12,8 +12,12 @@ use clap::Subcommand;
 use crate::error::Error;
 use crate::report::verdict::Verdict;
 
+pub mod completions;
+pub mod diff;
+pub mod events;
 pub mod fetch;
 pub mod list;
+pub mod man;
 pub mod options;
 pub mod output;
 #[cfg(all(target_os = "linux", feature = "sockopt"))]
@@ -64,6 +68,12 @@ pub enum Command {
     /// What to expect of each way, without a network
     #[cfg(all(target_os = "linux", feature = "sockopt"))]
     Plan(plan::Args),
+    /// Two sessions, or two studies, side by side
+    Diff(diff::Args),
+    /// What a shell completes, as a script for it
+    Completions(completions::Args),
+    /// The manual page
+    Man(man::Args),
 }
 
 const EXIT_CODES: &str = "Exit code: 0 every client verified; 1 could not run, or refused; 2 usage; \
@@ -86,6 +96,9 @@ pub fn main() -> ExitCode {
         Command::Study(args) => study::run(args),
         #[cfg(all(target_os = "linux", feature = "sockopt"))]
         Command::Plan(args) => plan::run(args),
+        Command::Diff(args) => diff::run(args),
+        Command::Completions(args) => completions::run(args),
+        Command::Man(args) => man::run(args),
     };
     let verdict = result.unwrap_or_else(|error| {
         if !matches!(error, Error::Interrupted) {
