@@ -50,7 +50,8 @@ pub struct Args {
     /// The folder for the copies
     #[arg(long, default_value = "received", value_name = "DIR")]
     pub out: PathBuf,
-    /// What the client calls itself; this machine's name unless given
+    /// What the client calls itself; unless given, this machine's name, and the number that Slurm
+    /// (SLURM_PROCID) or Kubernetes (JOB_COMPLETION_INDEX) gave to this task
     #[arg(long)]
     pub name: Option<String>,
     /// Take up what an earlier, interrupted fetch left
@@ -86,7 +87,7 @@ pub fn run(args: &Args) -> Result<Verdict> {
         clients: args.clients,
         group: args.group,
         via: args.via,
-        name: args.name.clone().unwrap_or_else(host_name),
+        name: args.name.clone().unwrap_or_else(own_name),
         out: args.out.clone(),
         resume: args.resume,
         retry: args.retry,
@@ -220,6 +221,25 @@ fn complain(ends: &[End]) {
     }
 }
 
+/// What a client calls itself when nobody says: this machine's name, with the number of the task
+/// where a scheduler started many at once.
+fn own_name() -> String {
+    let task = ["SLURM_PROCID", "JOB_COMPLETION_INDEX"]
+        .iter()
+        .find_map(|name| std::env::var(name).ok());
+    named(&host_name(), task.as_deref())
+}
+
+fn named(host: &str, task: Option<&str>) -> String {
+    match task {
+        // A number, as schedulers give; anything else is not theirs.
+        Some(task) if task.len() <= 9 && crate::proto::line::decimal(task).is_some() => {
+            format!("{host}-{task}")
+        }
+        _ => host.to_owned(),
+    }
+}
+
 /// This machine's name, cut to what a client may call itself.
 fn host_name() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
@@ -227,5 +247,18 @@ fn host_name() -> String {
     match name.is_empty() {
         true => "client".to_owned(),
         false => name.chars().take(40).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scheduled_client_is_named_by_its_task() {
+        assert_eq!(named("node7", Some("12")), "node7-12");
+        for task in [None, Some(""), Some("x"), Some("-1"), Some("1234567890")] {
+            assert_eq!(named("node7", task), "node7");
+        }
     }
 }
