@@ -436,3 +436,6 @@ fn against_loss(results: &Results) -> Option<Figure> {
         },
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -137,3 +137,28 @@ fn markup(text: &str) -> String {
     }
     html
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::study::figure;
+    use crate::study::results::tests::sample;
+
+    #[test]
+    fn a_page_has_everything_and_nothing_from_elsewhere() {
+        let mut results = sample();
+        let evil = "</pre><script>alert(1)</script>\u{202e}";
+        results.measurements[0].failed = Some(evil.to_owned());
+        results.environment.command = vec!["gatecast".to_owned(), evil.to_owned()];
+        let figures = figure::all(&results);
+        let names: Vec<&str> = figures.iter().map(|figure| &figure.name[..]).collect();
+        assert_eq!(names, ["makespan", "efficiency", "traffic", "completion"]);
+        let page = html(&results, &figures);
+        assert_eq!(page.matches("<svg").count(), 4);
+        assert!(page.contains("Failed runs"));
+        for wrong in ["<script", "\u{202e}", "http://", "https://", "src="] {
+            let page = page.replace("http://www.w3.org/2000/svg", "");
+            assert!(!page.contains(wrong), "{wrong}");
+        }
+    }
+}
