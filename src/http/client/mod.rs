@@ -8,7 +8,6 @@
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io;
-use std::io::Read;
 use std::net::SocketAddr;
 use std::net::TcpStream;
 use std::time::Duration;
@@ -17,7 +16,15 @@ use crate::digest::Digest;
 use crate::error::Error;
 use crate::error::Phase;
 use crate::error::Result;
-use crate::http::connection::send_by;
+use crate::http::client::ask::ANSWER_LIMIT;
+use crate::http::client::ask::About;
+use crate::http::client::ask::Answer;
+use crate::http::client::ask::about;
+use crate::http::client::ask::ask;
+use crate::http::client::ask::digest;
+use crate::http::client::ask::number;
+use crate::http::client::ask::read_some;
+use crate::http::client::ask::reason;
 use crate::proto::http::range::decode_content_range;
 use crate::proto::http::response::Response;
 use crate::proto::http::text;
@@ -44,89 +51,14 @@ use crate::transfer::Outcome;
 use crate::transfer::Transfer;
 use crate::units::Moment;
 
-/// What is fetched, and where from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Target {
-    /// The server as a Host field names it.
-    pub host: String,
-    /// The path, percent-encoded.
-    pub path: String,
-    /// Where the file is on a server that is no gatecast, when the path does not exist there.
-    pub other_path: Option<String>,
-    /// What the copy is called.
-    pub name: FileName,
-}
+mod ask;
+pub mod target;
 
-/// What a server says of a file.
-#[derive(Clone, Debug)]
-struct About {
-    bytes: u64,
-    sha1: Option<Digest>,
-    tag: Option<String>,
-    /// It is a gatecast, so it has a gate.
-    gate: bool,
-}
-
-/// A connection with the bytes that were read beyond a head.
-struct Answer {
-    head: Response,
-    rest: Vec<u8>,
-    /// When the last bytes of the head were read.
-    at: Moment,
-}
-
-/// How long a server may take to answer at once.
-const ANSWER_LIMIT: Duration = Duration::from_secs(120);
+pub use target::Target;
 
 /// How long a gate may stay closed. HTTP has no sign of life in that time; a server that
 /// vanished is found by TCP's own probes.
 const GATE_LIMIT: Duration = Duration::from_secs(6 * 3600);
-
-/// Most of an error's body that is read and shown, bytes.
-const REASON_MAX: usize = 512;
-
-impl Target {
-    /// `file` of the gatecast, or other server, at `host`.
-    pub fn file(host: &str, file: &FileName) -> Self {
-        let name = text::percent_encode(file.as_str());
-        Self {
-            host: host.to_owned(),
-            path: format!("/files/{name}"),
-            other_path: Some(format!("/{name}")),
-            name: file.clone(),
-        }
-    }
-
-    /// What an `http://` URL names.
-    ///
-    /// # Errors
-    /// No such URL, or one that ends in no file name.
-    pub fn url(url: &str) -> Result<Self> {
-        let wrong = |why: &str| Err(Error::refused(crate::text::escape(url), why));
-        let Some(rest) = url.strip_prefix("http://") else {
-            return wrong("only http:// URLs can be fetched");
-        };
-        let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
-        if !url.bytes().all(|byte| byte.is_ascii_graphic()) || host.is_empty() || host.contains('@')
-        {
-            return wrong("a URL is http://HOST[:PORT]/PATH, percent-encoded, without a user");
-        }
-        let path = path.split(['?', '#']).next().unwrap_or_default();
-        let name = path.rsplit('/').next().unwrap_or_default();
-        let name = text::percent_decode(name)
-            .and_then(|bytes| String::from_utf8(bytes).ok())
-            .and_then(|name| FileName::new(&name).ok());
-        let Some(name) = name else {
-            return wrong("its path ends in no file name");
-        };
-        Ok(Self {
-            host: host.to_owned(),
-            path: format!("/{path}"),
-            other_path: None,
-            name,
-        })
-    }
-}
 
 /// Runs every client of `order` to its end.
 ///
@@ -534,158 +466,6 @@ impl Visit<'_> {
                 peer,
                 format!("{status}: {}", reason(&answer, &stream)),
             )),
-        }
-    }
-}
-
-/// What a head says of the file.
-fn about(peer: SocketAddr, head: &Response) -> Result<About> {
-    if head.status != 200 {
-        let phrase = crate::proto::http::response::reason(head.status);
-        return Err(Error::refused(peer, format!("{} {phrase}", head.status)));
-    }
-    let bytes = head
-        .fields
-        .content_length()
-        .map_err(|error| Error::protocol(peer, error.to_string()))?
-        .ok_or_else(|| Error::refused(peer, "it does not say how long the file is"))?;
-    Ok(About {
-        bytes,
-        sha1: digest(head),
-        tag: head.fields.get("etag").map(str::to_owned),
-        gate: head.fields.get("gatecast").is_some(),
-    })
-}
-
-fn digest(head: &Response) -> Option<Digest> {
-    ["repr-digest", "digest"]
-        .iter()
-        .flat_map(|name| head.fields.all(name))
-        .find_map(text::digest_of_field)
-}
-
-fn number(answer: &Answer, name: &str) -> Option<u16> {
-    let number = text::digits(answer.head.fields.get(name)?)?;
-    u16::try_from(number).ok().filter(|&number| number > 0)
-}
-
-/// Sends `request` and reads the head of the answer; interim answers (1xx) are passed over.
-fn ask(
-    stream: &TcpStream,
-    peer: SocketAddr,
-    request: &str,
-    deadline: Moment,
-    phase: Phase,
-) -> Result<Answer> {
-    send_by(stream, request.as_bytes(), clock::now().after(ANSWER_LIMIT))
-        .map_err(Error::io("ask the server", peer))?;
-    let mut held = Vec::new();
-    loop {
-        let decoded =
-            Response::decode(&held).map_err(|error| Error::protocol(peer, error.to_string()))?;
-        match decoded {
-            Some((head, len)) if head.status < 200 => {
-                held.drain(..len);
-            }
-            Some((head, len)) => {
-                let rest = held.split_off(len);
-                let at = clock::now();
-                return Ok(Answer { head, rest, at });
-            }
-            None => held.extend(read_some(stream, peer, deadline, phase)?),
-        }
-    }
-}
-
-fn read_some(
-    mut stream: &TcpStream,
-    peer: SocketAddr,
-    deadline: Moment,
-    phase: Phase,
-) -> Result<Vec<u8>> {
-    let mut bytes = vec![0; 4096];
-    let begun = clock::now();
-    loop {
-        let in_time =
-            socket::bound_read(stream, deadline).map_err(Error::io("hear the server", peer))?;
-        let read = if in_time {
-            stream.read(&mut bytes)
-        } else {
-            Err(io::ErrorKind::TimedOut.into())
-        };
-        match read {
-            Ok(0) => {
-                let closed =
-                    io::Error::new(io::ErrorKind::UnexpectedEof, "it closed the connection");
-                return Err(Error::io("hear the server", peer)(closed));
-            }
-            Ok(len) => {
-                bytes.truncate(len);
-                return Ok(bytes);
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) if Error::is_timeout(&error) => {
-                let (at, after) = (peer.to_string(), deadline.since(begun));
-                return Err(Error::TimedOut { phase, at, after });
-            }
-            Err(error) => return Err(Error::io("hear the server", peer)(error)),
-        }
-    }
-}
-
-/// The first line of an error's body, made safe, or its phrase.
-fn reason(answer: &Answer, stream: &TcpStream) -> String {
-    let mut body = answer.rest.clone();
-    let deadline = clock::now().after(Duration::from_secs(1));
-    let wanted = answer
-        .head
-        .fields
-        .content_length()
-        .ok()
-        .flatten()
-        .unwrap_or(0);
-    while (body.len() as u64) < wanted && body.len() < REASON_MAX {
-        let peer = SocketAddr::from(([0, 0, 0, 0], 0));
-        match read_some(stream, peer, deadline, Phase::Transfer) {
-            Ok(more) => body.extend(more),
-            Err(_) => break,
-        }
-    }
-    body.truncate(REASON_MAX);
-    let text = String::from_utf8_lossy(&body);
-    match text.lines().next().map(str::trim) {
-        Some(line) if !line.is_empty() && !line.starts_with('<') => crate::text::escape(line),
-        _ => crate::proto::http::response::reason(answer.head.status).to_owned(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_target_is_a_file_or_a_url() {
-        let name = FileName::new("a b%.bin").expect("plain");
-        let target = Target::file("h:1", &name);
-        assert_eq!(target.path, "/files/a%20b%25.bin");
-        assert_eq!(target.other_path.as_deref(), Some("/a%20b%25.bin"));
-        let target = Target::url("http://h:1/x/a%20b.bin?q#f").expect("a URL");
-        assert_eq!((&*target.host, &*target.path), ("h:1", "/x/a%20b.bin"));
-        assert_eq!(target.name.as_str(), "a b.bin");
-        for url in [
-            "https://h/a",
-            "ftp://h/a",
-            "http:///a",
-            "http://h",
-            "http://h/",
-            "http://h/a/",
-            "http://h/%2e%2e",
-            "http://h/a%2fb",
-            "http://u@h/a",
-            "http://h/a b",
-            "http://h/%00",
-        ] {
-            assert!(Target::url(url).is_err(), "{url}");
         }
     }
 }
