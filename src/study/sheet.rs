@@ -158,3 +158,41 @@ pub fn csv(results: &Results) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::study::results::tests::sample;
+
+    #[test]
+    fn a_study_as_a_table() {
+        insta::assert_snapshot!(table(&sample()), @r"
+        file of 10 MB, links of 100 Mbit/s, loss 0 %, sample links
+
+                            makespan      interval  bound   effi-      mean  first to   server  clients   CPU s    CPU s   CPU s
+        via  clients  runs         s             s      s  ciency  client s    last %  sent MB  sent MB  server  clients  others  verified
+        ---  -------  ----  --------  ------------  -----  ------  --------  --------  -------  -------  ------  -------  ------  --------
+        tcp        1     3     0.900  0.850..0.950  0.840   0.933     0.900       0.0      0.0      0.0    0.10     0.20       -  all
+        tcp        4     3     3.600  3.550..3.650  3.360   0.933     3.330      15.0      0.0      0.0    0.10     0.20       -  all
+
+        The interval holds the true median with 75.0 %.
+        ");
+    }
+
+    #[test]
+    fn a_study_as_comma_separated_values() {
+        let text = csv(&sample());
+        let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split(',').collect()).collect();
+        assert_eq!(lines.len(), 3);
+        assert!(lines.iter().all(|line| line.len() == lines[0].len()));
+        let of = |name: &str| {
+            lines[0]
+                .iter()
+                .position(|column| *column == name)
+                .expect("there")
+        };
+        assert_eq!(lines[2][of("clients")], "4");
+        assert_eq!(lines[2][of("makespan_s")], "3.6");
+        assert_eq!(lines[2][of("from_peers_bytes")], "", "missing is empty");
+    }
+}
