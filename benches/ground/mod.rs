@@ -11,6 +11,8 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
+pub(crate) mod wire;
+
 /// A folder in memory where the system has one; removed when dropped.
 pub(crate) fn scratch(name: &str) -> TempDir {
     let memory = Path::new("/dev/shm");
@@ -104,18 +106,29 @@ pub(crate) fn runs(usual: usize) -> usize {
     given.unwrap_or(usual)
 }
 
-/// Whether the command line names this part of a bench; one that names none asks for all.
+/// Whether the command line names this part of a bench, or names none and so asks for all.
 pub(crate) fn chosen(name: &str) -> bool {
-    let mut words = std::env::args().skip(1);
-    let mut named = Vec::new();
-    while let Some(word) = words.next() {
-        match word.as_str() {
-            "--runs" => drop(words.next()),
+    let words = words();
+    words.is_empty() || words.iter().any(|word| word == name)
+}
+
+/// Whether the command line names this part.
+pub(crate) fn named(name: &str) -> bool {
+    words().iter().any(|word| word == name)
+}
+
+/// The words on the command line that are no options.
+fn words() -> Vec<String> {
+    let mut arguments = std::env::args().skip(1);
+    let mut words = Vec::new();
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--runs" => drop(arguments.next()),
             flag if flag.starts_with("--") => {}
-            _ => named.push(word),
+            _ => words.push(argument),
         }
     }
-    named.is_empty() || named.iter().any(|word| word == name)
+    words
 }
 
 /// Prints what machine, build and moment the figures are of.

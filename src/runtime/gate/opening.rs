@@ -1,10 +1,4 @@
-//! The release itself: the barrier at which the admitted and the session thread meet.
-//!
-//! `std::sync::Barrier` wakes its threads while it holds the lock that each of them takes first,
-//! so that a thousand wake in a queue, each by a call of the one before. Above [`SHARE`] seats
-//! the barrier therefore is a row of them, one for each so many, and the session thread, which is
-//! the last to come to each, walks along it: nobody waits for a lock, and the first to wake are at
-//! work while the last are woken, as they would be anyhow.
+//! The release itself: one barrier for the admitted and the session thread.
 
 use std::sync::Barrier;
 use std::sync::OnceLock;
@@ -25,8 +19,7 @@ use crate::units::Moment;
 /// One opening of one gate.
 #[derive(Debug)]
 pub struct Opening {
-    /// One for each [`SHARE`] of the seats.
-    barriers: Vec<Barrier>,
+    barrier: Barrier,
     admitted: usize,
     /// How many seats have come to the barrier.
     arrived: AtomicUsize,
@@ -40,17 +33,11 @@ pub struct Opening {
     pub fair_start: Meeting,
 }
 
-/// How many seats wait at one barrier, beside the session thread.
-const SHARE: usize = 32;
-
 impl Opening {
     /// For the `admitted` seats and the session thread.
     pub(crate) fn new(admitted: &[(SeatId, Kind)]) -> Self {
         Self {
-            barriers: admitted
-                .chunks(SHARE)
-                .map(|share| Barrier::new(share.len() + 1))
-                .collect(),
+            barrier: Barrier::new(admitted.len() + 1),
             admitted: admitted.len(),
             arrived: AtomicUsize::new(0),
             released_us: AtomicU64::new(0),
@@ -80,8 +67,8 @@ impl Opening {
 
     /// A seat's thread comes to the barrier; returns how long after the release it woke.
     pub(crate) fn pass(&self) -> Duration {
-        let turn = self.arrived.fetch_add(1, Ordering::AcqRel);
-        self.barriers[turn / SHARE].wait();
+        self.arrived.fetch_add(1, Ordering::AcqRel);
+        self.barrier.wait();
         clock::now().since(self.released())
     }
 
@@ -103,9 +90,7 @@ impl Opening {
         }
         self.released_us
             .store(clock::now().0.max(1), Ordering::Release);
-        self.barriers.iter().for_each(|barrier| {
-            barrier.wait();
-        });
+        self.barrier.wait();
     }
 
     /// The session's thread, which has nothing to do but to wake each second, overslept by `gap`.

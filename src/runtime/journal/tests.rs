@@ -112,12 +112,16 @@ fn a_full_disk_is_an_error_and_not_a_panic() {
     let mut logger = Logger {
         folder: Some(PathBuf::from("/nowhere")),
         publish,
+        ledger: Arc::default(),
         pages: HashMap::new(),
         failed: None,
     };
     let session = SessionId(1);
     let (pen, entries) = crossbeam_channel::unbounded();
-    let pen = Pen { entries: pen };
+    let pen = Pen {
+        entries: pen,
+        ledger: Arc::default(),
+    };
     pen.open(session, head(2));
     let Ok(Entry::Opened(_, head, opened_at)) = entries.recv() else {
         panic!("not opened")
