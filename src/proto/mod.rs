@@ -10,3 +10,4 @@ pub mod lab;
 pub mod line;
 pub mod logline;
 pub mod native;
+pub mod udp;
