@@ -52,7 +52,9 @@ pub struct Report {
 /// charges a datagram with more than its bytes (measured: 92 of 1472 in 212,992).
 pub fn window(buffer: u64, datagram: u16) -> u32 {
     let charged = u64::from(datagram) * 8 / 5 + 512;
-    u32::try_from(buffer / charged).unwrap_or(u32::MAX).clamp(2, WINDOW_MAX)
+    u32::try_from(buffer / charged)
+        .unwrap_or(u32::MAX)
+        .clamp(2, WINDOW_MAX)
 }
 
 /// The largest window, datagrams: what a client announces is not believed without a limit.
@@ -81,7 +83,8 @@ impl Terms {
             .get("group")
             .map(|_| fields.parsed("group", str::parse))
             .transpose()?;
-        if let Some(group) = group.filter(|group| !group.ip().is_multicast() || group.port() < 1024) {
+        if let Some(group) = group.filter(|group| !group.ip().is_multicast() || group.port() < 1024)
+        {
             return Err(DecodeError(format!("{group} is no group to join")));
         }
         Ok(Self { datagram, group })
@@ -153,7 +156,8 @@ impl Report {
             round: fields.number("round")?,
             cum,
             more: fields.get("more").is_some(),
-            missing: ranges::decode(cum, blocks, &list).map_err(|why| DecodeError(why.to_owned()))?,
+            missing: ranges::decode(cum, blocks, &list)
+                .map_err(|why| DecodeError(why.to_owned()))?,
         })
     }
 
@@ -167,14 +171,19 @@ fn expect<'a>(line: &'a str, word: &str) -> Result<Fields<'a>, DecodeError> {
     let fields = Fields::parse(line)?;
     match fields.word() == word {
         true => Ok(fields),
-        false => Err(DecodeError(format!("{} and not {word}", crate::text::escape(fields.word())))),
+        false => Err(DecodeError(format!(
+            "{} and not {word}",
+            crate::text::escape(fields.word())
+        ))),
     }
 }
 
 fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
-    digits.map(|digit| char::from(DIGITS[usize::from(digit)])).collect()
+    digits
+        .map(|digit| char::from(DIGITS[usize::from(digit)]))
+        .collect()
 }
 
 fn unhex(text: &str) -> Option<Vec<u8>> {
@@ -207,7 +216,10 @@ mod tests {
             datagram: 1472,
             group: "239.1.2.3:5000".parse().ok(),
         };
-        assert_eq!(text(terms.encode()), "TERMS datagram=1472 group=239.1.2.3:5000");
+        assert_eq!(
+            text(terms.encode()),
+            "TERMS datagram=1472 group=239.1.2.3:5000"
+        );
         assert_eq!(Terms::decode(&text(terms.encode())), Ok(terms));
         let listen = Listen {
             port: 5000,

@@ -391,7 +391,10 @@ mod tests {
         assert_eq!(with(0, 0x47), Some(PacketError::Foreign));
         assert_eq!(with(2, 2), Some(PacketError::Foreign));
         for (at, byte) in [(3, 0), (3, 4), (16, 0), (16, 1), (16, 21), (17, 1), (19, 3)] {
-            assert!(matches!(with(at, byte), Some(PacketError::Damaged(_))), "{at}");
+            assert!(
+                matches!(with(at, byte), Some(PacketError::Damaged(_))),
+                "{at}"
+            );
         }
         let mut far = good.clone();
         far[20..24].fill(0xff);

@@ -279,7 +279,10 @@ impl Receiver {
 
     /// What is to be said now: usually nothing.
     pub fn poll_reports(&mut self, now: Moment) -> Vec<Report> {
-        let asked = self.answer.filter(|(at, _)| now >= *at).map(|(_, round)| round);
+        let asked = self
+            .answer
+            .filter(|(at, _)| now >= *at)
+            .map(|(_, round)| round);
         let due = now >= self.next_report();
         if asked.is_none() && !due && self.unreported < self.report_every {
             return Vec::new();
@@ -352,7 +355,10 @@ impl Receiver {
 
     /// What was counted, at the end.
     pub fn account(self) -> Account {
-        let upto = self.told.filter(|told| before(self.seen, *told)).unwrap_or(self.seen);
+        let upto = self
+            .told
+            .filter(|told| before(self.seen, *told))
+            .unwrap_or(self.seen);
         Account {
             figures: self.stats.finish(upto),
             foreign: self.foreign,

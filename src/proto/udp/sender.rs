@@ -61,7 +61,7 @@ pub const ROUNDS: u64 = 4;
 pub const SLACK: u64 = 16 * 1024;
 
 /// First and longest pause between two ENDs.
-const PAUSE: Range<Duration> = Duration::from_millis(20)..Duration::from_millis(250);
+const PAUSE: Range<Duration> = Duration::from_millis(10)..Duration::from_millis(100);
 
 impl Sender {
     /// A sender of `blocks` with at most `window` datagrams under way, to a client heard of now.
@@ -173,7 +173,7 @@ impl Sender {
             return None;
         }
         self.ask_at = now.after(self.pause);
-        self.pause = (self.pause * 2).min(PAUSE.end);
+        self.pause = (self.pause * 3 / 2).min(PAUSE.end);
         self.round = self.round.wrapping_add(1).max(1);
         Some(Transmit::End {
             pkts: self.pkt,
@@ -234,11 +234,17 @@ mod tests {
         assert_eq!(data(&mut sender), Some((10, 4, true)));
         sender.handle_report(&lost, NOW).expect("true");
         assert_eq!(data(&mut sender), Some((11, 6, true)));
-        assert_eq!(data(&mut sender), Some((12, 10, false)), "both are under way");
+        assert_eq!(
+            data(&mut sender),
+            Some((12, 10, false)),
+            "both are under way"
+        );
         for _ in 0..3 {
             data(&mut sender);
         }
-        sender.handle_report(&report(15, 4, vec![4..5]), NOW).expect("true");
+        sender
+            .handle_report(&report(15, 4, vec![4..5]), NOW)
+            .expect("true");
         assert_eq!(data(&mut sender), Some((16, 4, true)), "lost again");
     }
 
@@ -249,9 +255,15 @@ mod tests {
         assert_eq!(sender.poll_transmit(NOW), Ok(None));
         let later = sender.poll_timeout();
         assert!(later > NOW && later < NOW.after(CONSENT));
-        let end = Transmit::End { pkts: 5, upto: 5, round: 1 };
+        let end = Transmit::End {
+            pkts: 5,
+            upto: 5,
+            round: 1,
+        };
         assert_eq!(sender.poll_transmit(later), Ok(Some(end)));
-        sender.handle_report(&report(2, 2, vec![]), NOW).expect("true");
+        sender
+            .handle_report(&report(2, 2, vec![]), NOW)
+            .expect("true");
         (0..2).for_each(|_| assert!(data(&mut sender).is_some()));
         assert_eq!(data(&mut sender), None);
     }
@@ -260,8 +272,14 @@ mod tests {
     fn a_client_that_lies_floods_or_is_silent_is_given_up() {
         let mut sender = Sender::reliable(0..10, 100, NOW);
         (0..5).for_each(|_| assert!(data(&mut sender).is_some()));
-        assert_eq!(sender.handle_report(&report(6, 0, vec![]), NOW), Err(Fault::Impossible));
-        assert_eq!(sender.handle_report(&report(5, 0, vec![5..6]), NOW), Err(Fault::Impossible));
+        assert_eq!(
+            sender.handle_report(&report(6, 0, vec![]), NOW),
+            Err(Fault::Impossible)
+        );
+        assert_eq!(
+            sender.handle_report(&report(5, 0, vec![5..6]), NOW),
+            Err(Fault::Impossible)
+        );
         assert_eq!(sender.poll_transmit(NOW.after(CONSENT)), Err(Fault::Silent));
 
         let mut sent = 0_u64;
@@ -283,10 +301,16 @@ mod tests {
     fn raw_sends_each_block_once_whatever_is_said() {
         let mut sender = Sender::raw(3..6, NOW);
         assert_eq!(data(&mut sender), Some((0, 3, false)));
-        sender.handle_report(&report(1, 0, vec![0..6]), NOW).expect("heard");
+        sender
+            .handle_report(&report(1, 0, vec![0..6]), NOW)
+            .expect("heard");
         assert_eq!(data(&mut sender), Some((1, 4, false)));
         assert_eq!(data(&mut sender), Some((2, 5, false)));
-        let end = Transmit::End { pkts: 3, upto: 6, round: 1 };
+        let end = Transmit::End {
+            pkts: 3,
+            upto: 6,
+            round: 1,
+        };
         assert_eq!(sender.poll_transmit(NOW), Ok(Some(end)));
     }
 }

@@ -345,7 +345,10 @@ mod tests {
         for value in (0..70_000).chain([u32::MAX / 2, u32::MAX]) {
             let upper = Histogram::upper(Histogram::class(value));
             assert!(upper >= u64::from(value), "{value} {upper}");
-            assert!(upper - u64::from(value) <= u64::from(value) / 16, "{value} {upper}");
+            assert!(
+                upper - u64::from(value) <= u64::from(value) / 16,
+                "{value} {upper}"
+            );
         }
     }
 
