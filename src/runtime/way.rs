@@ -10,11 +10,16 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::error::Error;
+use crate::error::Phase;
 use crate::error::Result;
+use crate::proto::native::FromClient;
 use crate::runtime::catalog::Source;
+use crate::runtime::dialogue::Dialogue;
 use crate::runtime::gate::Seat;
 use crate::runtime::lobby::Settings;
 use crate::session::Via;
+use crate::transfer::Counts;
 use crate::transfer::Outcome;
 use crate::units::Moment;
 
@@ -46,8 +51,53 @@ pub trait Carrier: fmt::Debug + Send + Sync {
     /// How it sends, in two or three words for the log: `sendfile, bbr`.
     fn sender(&self, stream: &TcpStream) -> String;
 
+    /// A line that a native client is told with its offer, where this way has terms of its own.
+    fn terms(&self) -> Option<Vec<u8>> {
+        None
+    }
+
+    /// A line of this way's own that a native client says before it is ready.
+    ///
+    /// # Errors
+    /// This way knows no such line, or cannot serve what it asks for.
+    fn hear(&self, seat: &Seat, line: &str) -> Result<()> {
+        let _ = line;
+        let what = "a message before READY that is none";
+        Err(Error::protocol(seat.id(), what))
+    }
+
     /// Moves the bytes to one seat that has just gone through the gate.
     fn carry(&self, seat: &Seat, cargo: Cargo<'_>) -> Carried;
+
+    /// Moves the bytes to a native client. A way that has to hear it meanwhile does so here, and
+    /// leaves in `early` the first line that is not its own; the others leave it to `carry`.
+    fn converse(
+        &self,
+        seat: &Seat,
+        preface: Vec<u8>,
+        range: Range<u64>,
+        dialogue: &mut Dialogue<'_>,
+        early: &mut Option<String>,
+    ) -> Carried {
+        let mut answer = |until: Moment| *early = hear_held(dialogue, until);
+        let cargo = Cargo {
+            preface,
+            range,
+            answer: &mut answer,
+        };
+        self.carry(seat, cargo)
+    }
+
+    /// Adds to a client's counters what only this end knows, once it has said its last word.
+    fn account(&self, seat: &Seat, counts: &mut Counts) {
+        let _ = (seat, counts);
+    }
+}
+
+/// Hears the answer to the first block; gives back a line that is something else.
+fn hear_held(dialogue: &mut Dialogue<'_>, until: Moment) -> Option<String> {
+    let line = dialogue.hear(until, Phase::Transfer).ok()?;
+    (FromClient::decode(&line) != Ok(FromClient::Held)).then_some(line)
 }
 
 /// What one seat is to get.

@@ -31,7 +31,7 @@ impl Intake for Tcp {
         Via::Tcp
     }
 
-    fn receive(&self, incoming: &Incoming<'_>, dialogue: &mut Dialogue<'_>) -> Result<Taken> {
+    fn receive(&self, incoming: &mut Incoming<'_>, dialogue: &mut Dialogue<'_>) -> Result<Taken> {
         let left = incoming.range.end - incoming.range.start;
         if left == 0 {
             return Ok(Taken {

@@ -32,7 +32,6 @@ use crate::proto::native::Join;
 use crate::proto::native::Offer;
 use crate::proto::native::Opening;
 use crate::proto::native::Receipt;
-use crate::proto::native::Summary;
 use crate::runtime::clock;
 use crate::runtime::control::intake::Incoming;
 use crate::runtime::control::intake::Intake;
@@ -44,6 +43,7 @@ use crate::runtime::lobby::STACK;
 use crate::runtime::socket;
 use crate::session::FileInfo;
 use crate::session::MAX_SEATS;
+use crate::session::SeatId;
 use crate::session::Via;
 use crate::text::ClientName;
 use crate::text::FileName;
@@ -428,11 +428,16 @@ impl Client {
         end.transfer = Some(transfer);
         end.offer = Some(offer.clone());
 
-        let begun = self.begin(order, number, &offer, intakes, &mut dialogue);
-        let (part, hasher, intake) = match begun {
+        let begun = self
+            .begin(order, number, &offer, intakes, &mut dialogue)
+            .and_then(|(part, hasher, intake)| {
+                let mouth = intake.open(order, &mut dialogue)?;
+                Ok((part, hasher, intake, mouth))
+            });
+        let (part, hasher, intake, mouth) = match begun {
             Ok(begun) => begun,
             Err(error) => {
-                fail(&dialogue, Outcome::Refused, 0, &error);
+                refuse(&dialogue, &error);
                 return Err(error);
             }
         };
@@ -448,21 +453,31 @@ impl Client {
         transfer.bytes_resumed = offset;
         let range = offset..offer.file.bytes;
         let want = range.end - range.start;
-        let incoming = Incoming {
+        let mut incoming = Incoming {
             stream: &stream,
             offer: &offer,
             order,
             file: part.file(),
             range,
             moved: &self.moved,
+            mouth,
+            holed: None,
         };
-        let taken = intake.receive(&incoming, &mut dialogue);
+        let taken = intake.receive(&mut incoming, &mut dialogue);
         let bytes = self.moved.load(Ordering::Relaxed);
         transfer.bytes_client = Some(bytes);
         let taken = match taken {
             Ok(taken) => taken,
             Err(error) => {
-                fail(&dialogue, outcome_of(&error), bytes, &error);
+                let holed = incoming.holed;
+                if let Some(holed) = holed {
+                    transfer.counts = holed.counts;
+                    transfer.seconds_client = holed.last.map(|last| last.since(released));
+                }
+                fail(&dialogue, &error, bytes, transfer);
+                if holed.is_some() {
+                    self.hear_summary(&mut dialogue, transfer, &mut end.sender);
+                }
                 return Err(error);
             }
         };
@@ -483,7 +498,7 @@ impl Client {
         let (path, durable) = match store(part, order.durable, &dialogue, offer.file.bytes) {
             Ok(path) => (path, order.durable.then(|| clock::now().since(released))),
             Err(error) => {
-                fail(&dialogue, Outcome::Cut, bytes, &error);
+                fail(&dialogue, &error, bytes, transfer);
                 return Err(error);
             }
         };
@@ -624,6 +639,7 @@ impl Client {
             hashed,
             durable: None,
             first: transfer.first_client,
+            counts: taken.counts,
         };
         dialogue.say(&FromClient::Receipt(receipt).encode())?;
         let why = match hear(dialogue, clock::now().after(SUMMARY_LIMIT), Phase::Receipt) {
@@ -656,27 +672,33 @@ impl Client {
             hashed: transfer.seconds_verified.unwrap_or_default(),
             durable: transfer.seconds_durable,
             first: taken.first.map(|first| (clock::id(), first)),
+            counts: taken.counts,
         };
-        let summary = dialogue
-            .say(&FromClient::Receipt(receipt).encode())
-            .and_then(|()| hear(dialogue, clock::now().after(SUMMARY_LIMIT), Phase::Receipt));
-        match summary {
-            Ok(FromServer::Summary(Summary {
-                bytes,
-                last,
-                woke,
-                first,
-                sender: how,
-                ..
-            })) => {
-                transfer.bytes_server = Some(bytes);
-                transfer.seconds_server = last;
-                transfer.woke = Some(woke);
-                transfer.first_server = first;
-                *sender = Some(how);
-            }
-            Ok(_) => log::warn!("seat {}: the server's last word was no summary", offer.seat),
+        match dialogue.say(&FromClient::Receipt(receipt).encode()) {
+            Ok(()) => self.hear_summary(dialogue, transfer, sender),
             Err(error) => log::warn!("seat {}: no summary: {error}", offer.seat),
+        }
+    }
+
+    /// Hears the server's account; without it the copy is no less proven.
+    fn hear_summary(
+        &self,
+        dialogue: &mut Dialogue<'_>,
+        transfer: &mut Transfer,
+        sender: &mut Option<String>,
+    ) {
+        let seat = transfer.seat;
+        match hear(dialogue, clock::now().after(SUMMARY_LIMIT), Phase::Receipt) {
+            Ok(FromServer::Summary(summary)) => {
+                transfer.bytes_server = Some(summary.bytes);
+                transfer.seconds_server = summary.last;
+                transfer.woke = Some(summary.woke);
+                transfer.first_server = summary.first;
+                transfer.counts = summary.counts;
+                *sender = Some(summary.sender);
+            }
+            Ok(_) => log::warn!("seat {seat}: the server's last word was no summary"),
+            Err(error) => log::warn!("seat {seat}: no summary: {error}"),
         }
     }
 }
@@ -730,11 +752,24 @@ fn store(part: Part, durable: bool, dialogue: &Dialogue<'_>, bytes: u64) -> Resu
     part.publish(durable)
 }
 
-fn fail(dialogue: &Dialogue<'_>, outcome: Outcome, bytes: u64, error: &Error) {
+/// Says that this client cannot be served, before the release.
+fn refuse(dialogue: &Dialogue<'_>, error: &Error) {
+    let nobody = Transfer::new(SeatId(0), "", Outcome::Refused);
+    tell(dialogue, Outcome::Refused, error, 0, &nobody);
+}
+
+/// Says how the transfer failed, with what was counted of it.
+fn fail(dialogue: &Dialogue<'_>, error: &Error, bytes: u64, transfer: &Transfer) {
+    tell(dialogue, outcome_of(error), error, bytes, transfer);
+}
+
+fn tell(dialogue: &Dialogue<'_>, outcome: Outcome, error: &Error, bytes: u64, transfer: &Transfer) {
     let line = FromClient::Fail {
         outcome,
         bytes,
         reason: error.to_string(),
+        last: transfer.seconds_client,
+        counts: transfer.counts,
     }
     .encode();
     // The connection may be what failed.

@@ -23,7 +23,6 @@ use crate::runtime::gate::Seat;
 use crate::runtime::listener::Connection;
 use crate::runtime::lobby::Lobby;
 use crate::runtime::lobby::Wish;
-use crate::runtime::way::Cargo;
 use crate::runtime::way::Failure;
 use crate::transfer::Outcome;
 use crate::transfer::Transfer;
@@ -137,8 +136,10 @@ fn converse(mut seat: Seat, dialogue: &mut Dialogue<'_>) {
         via: plan.via,
         file: plan.source.info.clone(),
     };
+    let mut words = FromServer::Offer(offer).encode();
+    words.extend(plan.carrier.terms().into_iter().flatten());
     let ready = dialogue
-        .say(&FromServer::Offer(offer).encode())
+        .say(&words)
         .and_then(|()| ready(&seat, dialogue));
     let offset = match ready {
         Ok(offset) => offset,
@@ -191,9 +192,15 @@ fn ready(seat: &Seat, dialogue: &mut Dialogue<'_>) -> Result<u64> {
     let mut patience = Patience::new();
     loop {
         let line = dialogue.hear(patience.deadline, Phase::Ready)?;
-        match FromClient::decode(&line)
-            .map_err(|error| Error::protocol(dialogue.peer(), error.to_string()))?
-        {
+        let message = match FromClient::decode(&line) {
+            Ok(message) => message,
+            Err(_) if line.starts_with("LISTEN ") => {
+                seat.plan().carrier.hear(seat, &line)?;
+                continue;
+            }
+            Err(error) => return Err(Error::protocol(dialogue.peer(), error.to_string())),
+        };
+        match message {
             FromClient::Ready { offset } if offset <= size => return Ok(offset),
             FromClient::Ready { offset } => {
                 let what = format!("READY at byte {offset} of a file of {size}");
@@ -223,21 +230,15 @@ fn transfer_to(
     let want = range.end - range.start;
     let preface = FromServer::Go { bytes: want }.encode();
     let mut early = None;
-    let mut answer = |until: Moment| early = hear_held(dialogue, until);
-    let carried = seat.plan().carrier.carry(
-        seat,
-        Cargo {
-            preface,
-            range,
-            answer: &mut answer,
-        },
-    );
+    let carrier = &seat.plan().carrier;
+    let carried = carrier.converse(seat, preface, range, dialogue, &mut early);
     transfer.first_server = carried.first;
     transfer.bytes_server = Some(seat.moved().load(std::sync::atomic::Ordering::Relaxed));
     let failure = match carried.end {
         Ok(()) => hear_receipt(seat, dialogue, early, want, transfer).err(),
         Err(failure) => Some(told_by_client(dialogue, early, failure, transfer)),
     };
+    carrier.account(seat, &mut transfer.counts);
     let mut changed = false;
     if let Some(failure) = failure {
         changed = failure.source_changed;
@@ -266,16 +267,11 @@ fn transfer_to(
             last: transfer.seconds_server,
             woke: transfer.woke.unwrap_or_default(),
             first: transfer.first_server,
-            sender: seat.plan().carrier.sender(seat.stream()),
+            sender: carrier.sender(seat.stream()),
+            counts: transfer.counts,
         })
         .encode(),
     )
-}
-
-/// Hears the answer to the first block; gives back a line that is something else.
-fn hear_held(dialogue: &mut Dialogue<'_>, until: Moment) -> Option<String> {
-    let line = dialogue.hear(until, Phase::Transfer).ok()?;
-    (FromClient::decode(&line) != Ok(FromClient::Held)).then_some(line)
 }
 
 /// Hears LAST, HASHED and RECEIPT, in this order and once each.
@@ -341,8 +337,14 @@ fn hear_receipt(
                 outcome,
                 bytes,
                 reason,
+                last,
+                counts,
             } => {
                 transfer.bytes_client = Some(bytes);
+                transfer.counts = counts;
+                transfer.seconds_client = last;
+                // The payload is over, only not whole: its time is as good as any.
+                transfer.seconds_server = last.map(|_| at);
                 // A client that says "complete" and FAIL in one breath has failed.
                 let outcome = if outcome == Outcome::Complete {
                     Outcome::Cut
@@ -377,6 +379,7 @@ fn settle(
     }
     transfer.seconds_client = Some(receipt.last);
     transfer.seconds_durable = receipt.durable;
+    transfer.counts = receipt.counts;
     transfer.first_client = receipt.first.filter(|_| want > 0);
     transfer.verified = Some(receipt.sha1 == sha1);
     if receipt.sha1 != sha1 {
@@ -407,8 +410,11 @@ fn told_by_client(
                 outcome,
                 bytes,
                 reason,
+                counts,
+                ..
             })) if outcome != Outcome::Complete => {
                 transfer.bytes_client = Some(bytes);
+                transfer.counts = counts;
                 return Failure::new(outcome, reason);
             }
             Some(Ok(FromClient::Held | FromClient::Alive { .. })) => {}
