@@ -4,16 +4,22 @@ use crate::error::Result;
 use crate::runtime::control::intake::Intake;
 use crate::runtime::host::Host;
 use crate::tcp;
+use crate::udp;
 
 /// Gives a server every way of sending and every kind of client.
 ///
 /// # Errors
 /// The settings ask for what this system does not have.
 pub fn serve(host: Host) -> Result<Host> {
-    tcp::serve(host)
+    Ok(udp::serve(tcp::serve(host)?))
 }
 
 /// Every way of receiving.
 pub fn intakes() -> Vec<&'static dyn Intake> {
-    vec![&tcp::take::Tcp]
+    vec![
+        &tcp::take::Tcp,
+        &udp::take::UDP,
+        &udp::take::RAW,
+        &udp::take::MULTICAST,
+    ]
 }

@@ -5,6 +5,7 @@
 //! refused where there is to be only one. Sessions that have been released run on side by side.
 //! One lock, held only to look and to add; files are opened and hashed outside it.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::Condvar;
 use std::sync::Mutex;
@@ -58,6 +59,29 @@ pub struct Settings {
     pub one_off: bool,
     /// Let the seats meet after their first block; off, the barrier alone starts them.
     pub fair_start: bool,
+    /// How datagrams are made and where they go, for the ways over UDP.
+    pub datagrams: DatagramSettings,
+}
+
+/// How datagrams are made and where they go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DatagramSettings {
+    /// Most bytes of UDP payload in one.
+    pub size: u16,
+    /// The group for multicast; `None` chooses one for each session.
+    pub group: Option<SocketAddr>,
+    /// How many routers a datagram to a group may pass, and one more.
+    pub ttl: u32,
+}
+
+impl Default for DatagramSettings {
+    fn default() -> Self {
+        Self {
+            size: crate::proto::udp::packet::DATAGRAM,
+            group: None,
+            ttl: 1,
+        }
+    }
 }
 
 /// What a client asks for; what it leaves open the server decides.
@@ -117,6 +141,7 @@ impl Default for Settings {
             congestion: None,
             one_off: false,
             fair_start: true,
+            datagrams: DatagramSettings::default(),
         }
     }
 }

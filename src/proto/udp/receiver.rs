@@ -29,6 +29,7 @@ pub struct Receiver {
     stats: Stats,
     foreign: u64,
     corrupt: u64,
+    ends: u64,
     /// The number after the highest that was seen or told of.
     seen: u32,
     /// How many were sent in all, once the sender has said so for the whole file.
@@ -87,6 +88,8 @@ pub struct Account {
     pub foreign: u64,
     /// Datagrams of the stream that cannot be true.
     pub corrupt: u64,
+    /// ENDs, which are not numbered and count as nothing else.
+    pub ends: u64,
     /// The number after the highest that it knows of: its figures are of those before.
     pub upto: u32,
 }
@@ -129,6 +132,7 @@ impl Receiver {
             stats: Stats::default(),
             foreign: 0,
             corrupt: 0,
+            ends: 0,
             seen: 0,
             told: None,
             recent: VecDeque::with_capacity(REORDER as usize),
@@ -229,6 +233,7 @@ impl Receiver {
     }
 
     fn handle_end(&mut self, pkts: u32, upto: u32, round: u32, now: Moment) {
+        self.ends += 1;
         self.see(pkts);
         self.ripe = self.ripe.max(upto);
         if upto == self.blocks.len() {
@@ -363,6 +368,7 @@ impl Receiver {
             figures: self.stats.finish(upto),
             foreign: self.foreign,
             corrupt: self.corrupt,
+            ends: self.ends,
             upto,
         }
     }

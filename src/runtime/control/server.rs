@@ -138,9 +138,7 @@ fn converse(mut seat: Seat, dialogue: &mut Dialogue<'_>) {
     };
     let mut words = FromServer::Offer(offer).encode();
     words.extend(plan.carrier.terms().into_iter().flatten());
-    let ready = dialogue
-        .say(&words)
-        .and_then(|()| ready(&seat, dialogue));
+    let ready = dialogue.say(&words).and_then(|()| ready(&seat, dialogue));
     let offset = match ready {
         Ok(offset) => offset,
         Err(error) => {
