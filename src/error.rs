@@ -91,6 +91,9 @@ pub enum Phase {
     Receipt,
 }
 
+/// How the reason begins, in a message or a row, when a file is not the offered one any more.
+pub const SOURCE_CHANGED: &str = "the source changed";
+
 impl Error {
     /// Makes an [`Error::Io`], for `map_err`.
     pub fn io(doing: &'static str, at: impl fmt::Display) -> impl FnOnce(io::Error) -> Self {
@@ -111,6 +114,18 @@ impl Error {
         Self::Refused {
             by: by.to_string(),
             reason: reason.into(),
+        }
+    }
+
+    /// Makes an [`Error::SourceChanged`] of what a server at `from` said of its file.
+    pub fn source_changed(from: impl fmt::Display, reason: &str) -> Self {
+        let what = reason
+            .strip_prefix(SOURCE_CHANGED)
+            .and_then(|rest| rest.strip_prefix(": "))
+            .unwrap_or(reason);
+        Self::SourceChanged {
+            at: from.to_string(),
+            what: what.to_owned(),
         }
     }
 
@@ -135,7 +150,7 @@ impl fmt::Display for Error {
             Self::NotEnough { reason } => {
                 write!(f, "the muster ended without enough clients: {reason}")
             }
-            Self::SourceChanged { at, what } => write!(f, "the source changed ({at}): {what}"),
+            Self::SourceChanged { at, what } => write!(f, "{SOURCE_CHANGED} ({at}): {what}"),
             Self::Corrupt { what } => write!(f, "the copy is not the file: {what}"),
             Self::Usage { what } => f.write_str(what),
             Self::Interrupted => f.write_str("interrupted"),

@@ -147,7 +147,7 @@ fn summary(views: &[ClientView]) -> String {
 
 fn bar(length: u64, message: &str) -> ProgressBar {
     let style = ProgressStyle::with_template(
-        "{bar:24} {bytes:>10}/{total_bytes:<10} {binary_bytes_per_sec:>12} {msg}",
+        "{bar:24} {decimal_bytes:>9}/{decimal_total_bytes:<9} {decimal_bytes_per_sec:>11} {msg}",
     )
     .expect("the template is a constant and right");
     ProgressBar::new(length)

@@ -36,7 +36,9 @@ pub struct Args {
 /// # Errors
 /// A log that cannot be read or is not one; a result that cannot be written.
 pub fn run(args: &Args) -> Result<Verdict> {
-    let records = report::read_logs(&args.logs)?;
+    let mut records = report::read_logs(&args.logs)?;
+    // Logs of one second sort by their random numbers; what happened first stands first.
+    records.sort_by_key(|record| record.released_at);
     if records.is_empty() {
         return Err(Error::refused("gatecast", "these logs hold no session"));
     }

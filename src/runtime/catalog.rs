@@ -20,6 +20,7 @@ use crate::digest::HASH_BUF;
 use crate::digest::Hasher;
 use crate::error::Error;
 use crate::error::Result;
+use crate::error::SOURCE_CHANGED;
 use crate::runtime::copy;
 use crate::session::FileInfo;
 use crate::text::FileName;
@@ -142,6 +143,11 @@ impl Catalog {
             )
         })?;
         let at = || escape(&path.display().to_string());
+        // Looked at before it is opened: to open a FIFO is to wait for its writer.
+        let there = fs::metadata(path).map_err(Error::io("open the file", at()))?;
+        if !there.is_file() {
+            return Err(Error::refused(at(), "it is no regular file"));
+        }
         let file = File::open(path).map_err(Error::io("open the file", at()))?;
         let metadata = file
             .metadata()
@@ -221,6 +227,15 @@ impl Source {
             std::cmp::Ordering::Equal => return Ok(()),
         };
         Err(Error::SourceChanged { at, what })
+    }
+
+    /// What has changed, as the reason of a row or a message; clients need not know the path.
+    pub fn change(&self) -> Option<String> {
+        match self.unchanged() {
+            Ok(()) => None,
+            Err(Error::SourceChanged { what, .. }) => Some(format!("{SOURCE_CHANGED}: {what}")),
+            Err(other) => Some(other.to_string()),
+        }
     }
 }
 
@@ -374,6 +389,21 @@ mod tests {
         fs::write(folder.path().join("new"), b"other").expect("room");
         fs::rename(folder.path().join("new"), &path).expect("room");
         again.unchanged().expect("the open file is still whole");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_fifo_in_the_place_of_a_file_is_refused_and_not_waited_for() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("f");
+        fs::write(&path, b"abc").expect("room");
+        let catalog = Catalog::offer([&path]).expect("there");
+        fs::remove_file(&path).expect("there");
+        let made = std::process::Command::new("mkfifo").arg(&path).status();
+        if made.is_ok_and(|status| status.success()) {
+            let error = catalog.open(&name("f"), &silent).expect_err("a FIFO");
+            assert!(error.to_string().contains("no regular file"), "{error}");
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::fmt;
 use std::net::TcpStream;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::error::Error;
@@ -70,16 +71,20 @@ pub trait Carrier: fmt::Debug + Send + Sync {
     fn carry(&self, seat: &Seat, cargo: Cargo<'_>) -> Carried;
 
     /// Moves the bytes to a native client. A way that has to hear it meanwhile does so here, and
-    /// leaves in `early` the first line that is not its own; the others leave it to `carry`.
+    /// leaves in `first` the first line that is not its own; the others leave it to `carry`.
     fn converse(
         &self,
         seat: &Seat,
         preface: Vec<u8>,
         range: Range<u64>,
         dialogue: &mut Dialogue<'_>,
-        early: &mut Option<String>,
+        first: &mut Answer,
     ) -> Carried {
-        let mut answer = |until: Moment| *early = hear_held(dialogue, until);
+        let mut answer = |until: Moment| {
+            first.line = hear_held(dialogue, until);
+            first.heard_at = Some(dialogue.heard_at());
+            first.sent = seat.moved().load(Ordering::Relaxed);
+        };
         let cargo = Cargo {
             preface,
             range,
@@ -108,6 +113,17 @@ pub struct Cargo<'a> {
     pub range: Range<u64>,
     /// Waits until the client has answered its first block, at most until the moment given.
     pub answer: &'a mut dyn FnMut(Moment),
+}
+
+/// What was heard of a native client while bytes were sent to it.
+#[derive(Clone, Debug, Default)]
+pub struct Answer {
+    /// A line that is not the way's own, and no HELD.
+    pub line: Option<String>,
+    /// When it was read, and whatever came with it; `None` if the way asked for no answer.
+    pub heard_at: Option<Moment>,
+    /// Payload bytes sent by then.
+    pub sent: u64,
 }
 
 /// How it went.

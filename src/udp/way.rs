@@ -37,6 +37,7 @@ use crate::runtime::dialogue::Dialogue;
 use crate::runtime::gate::Seat;
 use crate::runtime::lobby::STACK;
 use crate::runtime::lobby::Settings;
+use crate::runtime::way::Answer;
 use crate::runtime::way::Cargo;
 use crate::runtime::way::Carried;
 use crate::runtime::way::Carrier;
@@ -229,14 +230,14 @@ impl Carrier for Stream {
         preface: Vec<u8>,
         range: Range<u64>,
         dialogue: &mut Dialogue<'_>,
-        early: &mut Option<String>,
+        answer: &mut Answer,
     ) -> Carried {
         let opening = seat
             .opening()
             .expect("only a seat that went through the gate is carried");
         // Nothing is sent over TCP after GO but the last words.
         drop(opening.fair_start.duty());
-        let said = copy::send_all(seat.stream(), &preface, seat.plan().stall);
+        let said = copy::send_all(seat.stream(), &preface, clock::now().after(seat.plan().stall));
         let listen = self.lock().listening.remove(&seat.id());
         let failure = match (said, listen) {
             _ if range.is_empty() => {
@@ -247,7 +248,7 @@ impl Carrier for Stream {
                 };
             }
             (Ok(()), Some(listen)) => {
-                let end = self.attend(seat, range, listen, opening.admitted(), dialogue, early);
+                let end = self.attend(seat, range, listen, opening.admitted(), dialogue, answer);
                 let tally = self.tally(seat.id());
                 let first = tally.first_us.load(Ordering::Relaxed);
                 let released = opening.released();
@@ -342,7 +343,7 @@ impl Stream {
         listen: Listen,
         admitted: usize,
         dialogue: &mut Dialogue<'_>,
-        early: &mut Option<String>,
+        answer: &mut Answer,
     ) -> std::result::Result<(), Failure> {
         let tally = self.tally(seat.id());
         let first = u32::try_from(range.start / self.block_len as u64).unwrap_or(u32::MAX);
@@ -372,7 +373,10 @@ impl Stream {
                 },
                 Ok(line) if FromClient::decode(&line) == Ok(FromClient::Held) => {}
                 Ok(line) => {
-                    *early = Some(line);
+                    // One that has everything before everything was sent does not tell the truth.
+                    answer.line = Some(line);
+                    answer.heard_at = Some(dialogue.heard_at());
+                    answer.sent = tally.payload.load(Ordering::Relaxed);
                     break Ok(());
                 }
                 Err(Error::TimedOut { .. }) => {}
@@ -381,8 +385,8 @@ impl Stream {
             }
         };
         // Nothing is counted any more once the answer is here.
-        let (answer, gone) = crossbeam_channel::bounded(0);
-        if self.tell(seat, Word::Leave(seat.id(), answer)) {
+        let (left, gone) = crossbeam_channel::bounded(0);
+        if self.tell(seat, Word::Leave(seat.id(), left)) {
             let _ = gone.recv_timeout(LET_GO);
         }
         end

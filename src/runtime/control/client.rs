@@ -327,10 +327,7 @@ fn told(peer: SocketAddr, code: ErrorCode, reason: String) -> Error {
     let reason = crate::text::escape(&reason);
     match code {
         ErrorCode::Muster => Error::NotEnough { reason },
-        ErrorCode::Changed => Error::SourceChanged {
-            at: peer.to_string(),
-            what: reason,
-        },
+        ErrorCode::Changed => Error::source_changed(peer, &reason),
         _ => Error::Refused {
             by: peer.to_string(),
             reason,
@@ -483,7 +480,7 @@ impl Client {
         };
         transfer.counts = taken.counts;
         transfer.seconds_client = Some(taken.last.since(released));
-        dialogue.say(&FromClient::Last { bytes }.encode())?;
+        note(dialogue.say(&FromClient::Last { bytes }.encode()));
         self.enter(Stage::Verifying);
         let part = self.verify(
             &offer,
@@ -577,7 +574,7 @@ impl Client {
         }
         let mut prefix = Prefix::default();
         let resumed = part.resumed();
-        prefix.extend(&part, resumed, dialogue)?;
+        prefix.extend(&part, resumed, |alive| dialogue.say(alive))?;
         Ok((part, prefix, intake))
     }
 
@@ -620,12 +617,15 @@ impl Client {
         transfer: &mut Transfer,
     ) -> Result<Part> {
         let info = &offer.file;
-        prefix.extend(&part, info.bytes, dialogue)?;
+        prefix.extend(&part, info.bytes, |alive| {
+            note(dialogue.say(alive));
+            Ok(())
+        })?;
         let sha1 = prefix.hasher.finish();
         let hashed = clock::now().since(released);
         transfer.seconds_verified = Some(hashed);
         transfer.first_client = taken.first.map(|first| (clock::id(), first));
-        dialogue.say(&FromClient::Hashed { sha1 }.encode())?;
+        note(dialogue.say(&FromClient::Hashed { sha1 }.encode()));
         if sha1 == info.sha1 {
             return Ok(part);
         }
@@ -641,7 +641,7 @@ impl Client {
             first: transfer.first_client,
             counts: taken.counts,
         };
-        dialogue.say(&FromClient::Receipt(receipt).encode())?;
+        note(dialogue.say(&FromClient::Receipt(receipt).encode()));
         let why = match hear(dialogue, clock::now().after(SUMMARY_LIMIT), Phase::Receipt) {
             Ok(FromServer::Error {
                 code: ErrorCode::Changed,
@@ -695,6 +695,13 @@ impl Client {
                 transfer.woke = Some(summary.woke);
                 transfer.first_server = summary.first;
                 transfer.counts = summary.counts;
+                if summary.outcome == Outcome::Complete {
+                    transfer.reason = summary.reason;
+                } else if transfer.outcome == Outcome::Complete && transfer.verified.is_some() {
+                    let outcome = summary.outcome;
+                    let reason = crate::text::escape(&summary.reason.unwrap_or_default());
+                    log::warn!("the server counts this copy as {outcome}: {reason}");
+                }
                 *sender = Some(summary.sender);
             }
             Ok(_) => log::warn!("seat {seat}: the server's last word was no summary"),
@@ -711,9 +718,14 @@ struct Prefix {
 }
 
 impl Prefix {
-    /// Hashes the part up to `end`, reading it back from disk, and tells the server each second
+    /// Hashes the part up to `end`, reading it back from disk, and has the server told each second
     /// that this client lives.
-    fn extend(&mut self, part: &Part, end: u64, dialogue: &Dialogue<'_>) -> Result<()> {
+    fn extend(
+        &mut self,
+        part: &Part,
+        end: u64,
+        mut tell: impl FnMut(&[u8]) -> Result<()>,
+    ) -> Result<()> {
         let mut buffer = vec![0; crate::digest::HASH_BUF];
         let mut alive = clock::now().after(ALIVE_EVERY);
         while self.bytes < end {
@@ -735,7 +747,7 @@ impl Prefix {
             self.bytes += read as u64;
             if clock::now() >= alive {
                 alive = clock::now().after(ALIVE_EVERY);
-                dialogue.say(&FromClient::Alive { bytes: self.bytes }.encode())?;
+                tell(&FromClient::Alive { bytes: self.bytes }.encode())?;
             }
         }
         Ok(())
@@ -746,10 +758,18 @@ impl Prefix {
 fn store(part: Part, durable: bool, dialogue: &Dialogue<'_>, bytes: u64) -> Result<PathBuf> {
     if durable {
         // A slow disk may take long; the server is told before and gives the same time again.
-        dialogue.say(&FromClient::Alive { bytes }.encode())?;
+        note(dialogue.say(&FromClient::Alive { bytes }.encode()));
         part.sync()?;
     }
     part.publish(durable)
+}
+
+/// Once the last byte is in, a server that is gone takes only its own figures with it: the copy is
+/// verified, and whole or not, without it.
+fn note(said: Result<()>) {
+    if let Err(error) = said {
+        log::warn!("{error}");
+    }
 }
 
 /// Says that this client cannot be served, before the release.
