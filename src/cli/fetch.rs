@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use crate::cli::menu;
 use crate::cli::options;
 use crate::cli::output;
 use crate::cli::progress;
@@ -68,6 +69,9 @@ pub struct Args {
     /// Print one JSON document
     #[arg(long)]
     pub json: bool,
+    /// Talk to a server of the lab's UDP protocol: list, config, start, disconnect
+    #[arg(long, conflicts_with_all = ["file", "group", "via", "resume", "sha1", "json"])]
+    pub lab: bool,
 }
 
 /// Fetches.
@@ -75,6 +79,9 @@ pub struct Args {
 /// # Errors
 /// It could not be begun; what happens to a client after that is in its row and the verdict.
 pub fn run(args: &Args) -> Result<Verdict> {
+    if args.lab {
+        return menu::run(&options::server(&args.server)?, &args.out);
+    }
     let order = Order {
         file: args.file.clone(),
         clients: args.clients,

@@ -14,6 +14,7 @@ use crate::report::verdict::Verdict;
 
 pub mod fetch;
 pub mod list;
+mod menu;
 pub mod options;
 pub mod output;
 pub mod progress;

@@ -7,6 +7,7 @@
 
 pub mod greeting;
 pub mod lab;
+pub mod lab_udp;
 pub mod line;
 pub mod logline;
 pub mod native;

@@ -21,6 +21,7 @@ pub struct Pacer {
     /// Nanoseconds after `epoch` at which the next stretch begins.
     next: AtomicU64,
     epoch: Moment,
+    burst: Duration,
 }
 
 /// How far the schedule may lag behind the clock.
@@ -38,10 +39,17 @@ const GRANT_MIN: u64 = 1448;
 impl Pacer {
     /// A schedule of `rate` that begins now.
     pub fn new(rate: Rate) -> Self {
+        Self::with_burst(rate, BURST)
+    }
+
+    /// A schedule that may lag behind the clock by `burst` at most: what is lost by being held up
+    /// longer is not caught up.
+    pub fn with_burst(rate: Rate, burst: Duration) -> Self {
         Self {
             rate,
             next: AtomicU64::new(0),
             epoch: clock::now(),
+            burst,
         }
     }
 
@@ -79,7 +87,7 @@ impl Pacer {
     /// Takes `bytes` of the schedule; returns them, and when they are due.
     fn take(&self, bytes: u64, now: Moment) -> (u64, Moment) {
         let cost = u64::try_from(self.rate.time_for(bytes).as_nanos()).unwrap_or(u64::MAX);
-        let floor = now.since(self.epoch).saturating_sub(BURST);
+        let floor = now.since(self.epoch).saturating_sub(self.burst);
         let floor = u64::try_from(floor.as_nanos()).unwrap_or(u64::MAX);
         let mut begins = 0;
         let taken = self

@@ -4,6 +4,7 @@
 //! - [`pump`]: the thread that sends a session's datagrams
 //! - [`take`]: the three ways as a client has them
 //! - [`hub`]: one socket for all clients of a process in a group
+//! - [`lab`] and [`menu`]: server and client of the lab's own UDP protocol
 //! - [`socket`]: sockets that count what this host refuses or drops
 //!
 //! Formats and machines stand in [`proto::udp`](crate::proto::udp).
@@ -13,6 +14,8 @@ use crate::session::Via;
 
 pub mod hub;
 mod kernel;
+pub mod lab;
+pub mod menu;
 pub mod pump;
 pub mod socket;
 pub mod take;

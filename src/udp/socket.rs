@@ -79,6 +79,15 @@ impl Outlet {
         })
     }
 
+    /// Sends over a socket that is open already, one datagram at a time.
+    pub fn over(socket: UdpSocket) -> Self {
+        kernel::tell_refused(&socket);
+        Self {
+            socket,
+            cut: AtomicUsize::new(NEVER),
+        }
+    }
+
     /// True while the kernel cuts large sends.
     pub fn sends_many(&self) -> bool {
         self.cut.load(Ordering::Relaxed) != NEVER
@@ -214,6 +223,15 @@ impl Inlet {
     /// The receive buffer, bytes as the kernel counts them.
     pub fn room(&self) -> u64 {
         self.room
+    }
+
+    /// Says something to `to` from this socket.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn say(&self, datagram: &[u8], to: SocketAddr) -> Result<()> {
+        let sent = self.socket.send_to(datagram, to);
+        sent.map(|_| ()).map_err(Error::io("send a datagram", to))
     }
 
     /// Datagrams dropped for want of room since it was opened; `None` where nobody tells.

@@ -237,7 +237,11 @@ impl Carrier for Stream {
             .expect("only a seat that went through the gate is carried");
         // Nothing is sent over TCP after GO but the last words.
         drop(opening.fair_start.duty());
-        let said = copy::send_all(seat.stream(), &preface, clock::now().after(seat.plan().stall));
+        let said = copy::send_all(
+            seat.stream(),
+            &preface,
+            clock::now().after(seat.plan().stall),
+        );
         let listen = self.lock().listening.remove(&seat.id());
         let failure = match (said, listen) {
             _ if range.is_empty() => {
