@@ -57,6 +57,12 @@ pub trait Carrier: fmt::Debug + Send + Sync {
         None
     }
 
+    /// True when the payload travels on the control connection, so that nothing may be said there
+    /// before it is complete.
+    fn fills_control(&self) -> bool {
+        true
+    }
+
     /// A line of this way's own that a native client says before it is ready.
     ///
     /// # Errors

@@ -116,6 +116,9 @@ const ASSEMBLE: Duration = Duration::from_millis(500);
 /// How long the thread stays when nobody is there any more and somebody is owed.
 const LINGER: Duration = Duration::from_secs(5);
 
+/// Words heard between two bursts at most.
+const WORDS_AT_ONCE: usize = 256;
+
 /// How often the source is looked at while parts of it are read again.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
@@ -192,7 +195,8 @@ impl Pump {
         }
         self.pacer = self.job.rate.map(Pacer::new);
         loop {
-            while let Ok(word) = words.try_recv() {
+            // Not all that there are: who talks without end must not keep us from sending.
+            for word in words.try_iter().take(WORDS_AT_ONCE) {
                 self.hear(word);
             }
             self.drop_failed();
@@ -392,10 +396,12 @@ impl Pump {
         if let Some(to) = to {
             let at = clock::now().0.max(1);
             let bytes = &self.buffer[..end];
-            let refused = self.job.outlet.send(bytes, pending.segment, to);
-            let joined = self.seats.values();
-            for joined in joined.filter(|joined| seat.is_none_or(|seat| seat == joined.seat)) {
-                let tally = &joined.tally;
+            let tallies = || {
+                let joined = self.seats.values();
+                joined.filter(move |joined| seat.is_none_or(|seat| seat == joined.seat))
+            };
+            // Counted before it is sent, because a client may answer before the send returns.
+            for Joined { tally, .. } in tallies() {
                 let _ =
                     tally
                         .first_us
@@ -403,9 +409,13 @@ impl Pump {
                 tally.payload.fetch_add(pending.payload, Ordering::Relaxed);
                 tally.again.fetch_add(pending.again, Ordering::Relaxed);
                 tally.offered.fetch_add(pending.numbered, Ordering::Relaxed);
-                tally
-                    .refused
-                    .fetch_add(refused.min(pending.numbered), Ordering::Relaxed);
+            }
+            let refused = self.job.outlet.send(bytes, pending.segment, to);
+            if refused > 0 {
+                for Joined { tally, .. } in tallies() {
+                    let count = refused.min(pending.numbered);
+                    tally.refused.fetch_add(count, Ordering::Relaxed);
+                }
             }
             if refused > 0 {
                 // The local queue is full: give it time to send what it has.

@@ -79,7 +79,8 @@ struct Stream {
 /// anything blocks.
 #[derive(Debug, Default)]
 struct State {
-    listening: BTreeMap<SeatId, Listen>,
+    /// Who sits in each seat and where it listens; a seat that was given back may have another.
+    listening: BTreeMap<SeatId, (SocketAddr, Listen)>,
     tallies: BTreeMap<SeatId, Arc<Tally>>,
     outlet: Option<(IpAddr, Outlet)>,
     words: Option<Tell<Word>>,
@@ -91,6 +92,13 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// How long the sending thread may take to let a client go.
 const LET_GO: Duration = Duration::from_secs(2);
+
+/// Most reports of one client that are heard in [`REPORTS_IN`]: a receiver with the smallest
+/// buffer that loopback can fill says half as many.
+const REPORTS_MAX: u32 = 512;
+
+/// See [`REPORTS_MAX`].
+const REPORTS_IN: Duration = Duration::from_millis(100);
 
 /// Words that wait for the sending thread at most; then the clients' connections wait.
 const WORDS: usize = 1024;
@@ -205,10 +213,16 @@ impl Carrier for Stream {
         Some(self.terms.encode())
     }
 
+    fn fills_control(&self) -> bool {
+        false
+    }
+
     fn hear(&self, seat: &Seat, line: &str) -> Result<()> {
         let wrong = |error: String| Error::protocol(seat.id(), error);
         let listen = Listen::decode(line).map_err(|error| wrong(error.to_string()))?;
-        if self.lock().listening.insert(seat.id(), listen).is_some() {
+        let peer = peer(seat)?;
+        let before = self.lock().listening.insert(seat.id(), (peer, listen));
+        if before.is_some_and(|(other, _)| other == peer) {
             return Err(wrong("LISTEN a second time".to_owned()));
         }
         Ok(())
@@ -243,6 +257,9 @@ impl Carrier for Stream {
             clock::now().after(seat.plan().stall),
         );
         let listen = self.lock().listening.remove(&seat.id());
+        let listen = listen
+            .filter(|(who, _)| peer(seat).is_ok_and(|peer| peer == *who))
+            .map(|(_, listen)| listen);
         let failure = match (said, listen) {
             _ if range.is_empty() => {
                 self.tell(seat, Word::Absent);
@@ -294,6 +311,12 @@ impl Carrier for Stream {
             counts.host_rx_drop = None;
         }
     }
+}
+
+/// The address of a seat's client.
+fn peer(seat: &Seat) -> Result<SocketAddr> {
+    let failed = Error::io("look at the connection", "a client");
+    seat.stream().peer_addr().map_err(failed)
 }
 
 impl Stream {
@@ -362,6 +385,7 @@ impl Stream {
         if !self.tell(seat, Word::Join(joined)) {
             return Err(Failure::new(Outcome::Cut, "the sending thread is gone"));
         }
+        let (mut reports, mut counted_from) = (0, clock::now());
         let end = loop {
             seat.moved()
                 .store(tally.payload.load(Ordering::Relaxed), Ordering::Relaxed);
@@ -371,6 +395,15 @@ impl Stream {
             match dialogue.hear(clock::now().after(LOOK_EVERY), Phase::Transfer) {
                 Ok(line) if Report::is_one(&line) => match Report::decode(&line, self.blocks) {
                     Ok(report) => {
+                        // One that talks without end is heard no faster than this; its own
+                        // connection fills up, and nobody else's words wait.
+                        reports += 1;
+                        if reports >= REPORTS_MAX {
+                            thread::sleep(
+                                REPORTS_IN.saturating_sub(clock::now().since(counted_from)),
+                            );
+                            (reports, counted_from) = (0, clock::now());
+                        }
                         self.tell(seat, Word::Report(seat.id(), report));
                     }
                     Err(error) => break Err(Failure::new(Outcome::Cut, error.to_string())),

@@ -261,7 +261,7 @@ fn transfer_to(
     if let Some(failure) = failure {
         changed = failure.source_changed;
         transfer.fail(failure.outcome, failure.reason);
-        if !whole && !changed {
+        if !whole && !changed && carrier.fills_control() {
             // Whatever is said into an unfinished payload would be taken for a part of it.
             return None;
         }
