@@ -19,6 +19,7 @@ use crate::runtime::catalog::Source;
 use crate::runtime::dialogue::Dialogue;
 use crate::runtime::gate::Seat;
 use crate::runtime::lobby::Settings;
+use crate::session::SeatId;
 use crate::session::Via;
 use crate::transfer::Counts;
 use crate::transfer::Outcome;
@@ -103,6 +104,13 @@ pub trait Carrier: fmt::Debug + Send + Sync {
     fn account(&self, seat: &Seat, counts: &mut Counts) {
         let _ = (seat, counts);
     }
+
+    /// What a face shows of `seat` beyond its bytes; asked about once a second, under the gate's
+    /// lock, so it reads what is there and waits for nothing.
+    fn detail(&self, seat: SeatId) -> Detail {
+        let _ = seat;
+        Detail::default()
+    }
 }
 
 /// Hears the answer to the first block; gives back a line that is something else.
@@ -110,6 +118,19 @@ fn hear_held(dialogue: &mut Dialogue<'_>, until: Moment) -> Option<String> {
     let line = dialogue.hear(until, Phase::Transfer).ok()?;
     (FromClient::decode(&line) != Ok(FromClient::Held)).then_some(line)
 }
+
+/// What only some ways know of a seat while its bytes move.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Detail {
+    /// Datagrams lost so far.
+    pub lost: Option<u64>,
+    /// The file cut into at most [`MAP_MAX`] equal pieces: how much of each has arrived, percent.
+    /// For a swarm the chunks, for UDP where the holes are; empty where it is not known.
+    pub map: Vec<u8>,
+}
+
+/// Most pieces of a [`Detail::map`]: what a face has room for.
+pub const MAP_MAX: usize = 128;
 
 /// What one seat is to get.
 pub struct Cargo<'a> {

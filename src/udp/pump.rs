@@ -79,6 +79,8 @@ pub struct Tally {
     pub again: AtomicU64,
     /// Datagrams.
     pub offered: AtomicU64,
+    /// Datagrams that the client has not got, as it said last.
+    pub lost: AtomicU64,
     /// Datagrams that this host refused.
     pub refused: AtomicU64,
     /// When the first went out, microseconds; zero before.

@@ -114,7 +114,7 @@ impl Intake for Datagrams {
         Ok(Mouth(Some(Box::new(Open { terms, source }))))
     }
 
-    fn receive(&self, incoming: &mut Incoming<'_>, dialogue: &mut Dialogue<'_>) -> Result<Taken> {
+    fn receive(&self, incoming: &Incoming<'_>, dialogue: &mut Dialogue<'_>) -> Result<Taken> {
         if incoming.range.is_empty() {
             return Ok(Taken {
                 first: None,
@@ -124,8 +124,8 @@ impl Intake for Datagrams {
         }
         let open = incoming
             .mouth
-            .0
             .take()
+            .0
             .and_then(|open| open.downcast::<Open>().ok());
         let Open { terms, source } = *open.expect("opened before the release");
         let seat = incoming.offer.seat.0;
@@ -181,7 +181,7 @@ struct Reception<'a> {
 impl Reception<'_> {
     fn run(
         mut self,
-        incoming: &mut Incoming<'_>,
+        incoming: &Incoming<'_>,
         mut source: Source,
         dialogue: &mut Dialogue<'_>,
     ) -> Result<Taken> {
@@ -209,10 +209,10 @@ impl Reception<'_> {
             Ok(()) => holes(&counts, dialogue.peer()),
             Err(error) => error,
         };
-        incoming.holed = Some(Holed {
+        incoming.holed.set(Some(Holed {
             last: over.then(|| self.last.max(begun)),
             counts,
-        });
+        }));
         if self.how != How::Raw {
             // Only what has no hole may be taken up by a later session.
             let kept = (prefix * block as u64).max(self.range.start);

@@ -41,6 +41,7 @@ use crate::runtime::way::Answer;
 use crate::runtime::way::Cargo;
 use crate::runtime::way::Carried;
 use crate::runtime::way::Carrier;
+use crate::runtime::way::Detail;
 use crate::runtime::way::Failure;
 use crate::runtime::way::Way;
 use crate::session::SeatId;
@@ -290,6 +291,18 @@ impl Carrier for Stream {
         }
     }
 
+    fn detail(&self, seat: SeatId) -> Detail {
+        let state = self.lock();
+        let lost = state
+            .tallies
+            .get(&seat)
+            .map(|tally| tally.lost.load(Ordering::Relaxed));
+        Detail {
+            lost,
+            ..Detail::default()
+        }
+    }
+
     fn account(&self, seat: &Seat, counts: &mut Counts) {
         let Some(tally) = self.lock().tallies.get(&seat.id()).map(Arc::clone) else {
             return;
@@ -395,6 +408,8 @@ impl Stream {
             match dialogue.hear(clock::now().after(LOOK_EVERY), Phase::Transfer) {
                 Ok(line) if Report::is_one(&line) => match Report::decode(&line, self.blocks) {
                     Ok(report) => {
+                        let lost = report.seen.wrapping_sub(report.received);
+                        tally.lost.store(u64::from(lost), Ordering::Relaxed);
                         // One that talks without end is heard no faster than this; its own
                         // connection fills up, and nobody else's words wait.
                         reports += 1;

@@ -1,6 +1,8 @@
 //! What a way of sending is to a client: something that takes the bytes in after GO.
 
 use std::any::Any;
+use std::cell::Cell;
+use std::cell::RefCell;
 use std::fmt;
 use std::fs::File;
 use std::net::TcpStream;
@@ -34,11 +36,8 @@ pub trait Intake: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// Why it ended early; `incoming.moved` says how far it came.
-    fn receive(
-        &self,
-        incoming: &mut Incoming<'_>,
-        dialogue: &mut Dialogue<'_>,
-    ) -> Result<Taken, Error>;
+    fn receive(&self, incoming: &Incoming<'_>, dialogue: &mut Dialogue<'_>)
+    -> Result<Taken, Error>;
 }
 
 /// What is to come, and where it goes.
@@ -57,9 +56,9 @@ pub struct Incoming<'a> {
     /// Counts the payload bytes as they move.
     pub moved: &'a AtomicU64,
     /// What [`Intake::open`] opened.
-    pub mouth: Mouth,
+    pub mouth: RefCell<Mouth>,
     /// What is known of a payload that is over and has holes, for a way that ends with an error.
-    pub holed: Option<Holed>,
+    pub holed: Cell<Option<Holed>>,
 }
 
 /// What an intake opened before the release, for itself.
