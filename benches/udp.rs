@@ -94,15 +94,19 @@ fn machines(criterion: &mut Criterion) {
         let lacked: Vec<(u32, u128)> = (0..71_023_u32)
             .map(|block| {
                 let lacks = |client: u32| {
-                    let mixed = (block ^ client.wrapping_mul(0x9e37_79b9)).wrapping_mul(0x85eb_ca6b);
+                    let mixed =
+                        (block ^ client.wrapping_mul(0x9e37_79b9)).wrapping_mul(0x85eb_ca6b);
                     u128::from((mixed >> 8) % 100 < percent) << client
                 };
                 (block, (0..13).map(lacks).sum())
             })
             .collect();
-        group.bench_function(BenchmarkId::new("xor groups, 13 clients, loss %", percent), |bencher| {
-            bencher.iter(|| xor::group(lacked.clone()).len());
-        });
+        group.bench_function(
+            BenchmarkId::new("xor groups, 13 clients, loss %", percent),
+            |bencher| {
+                bencher.iter(|| xor::group(lacked.clone()).len());
+            },
+        );
     }
     group.finish();
 }

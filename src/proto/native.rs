@@ -44,6 +44,10 @@ pub struct Join {
 
 /// What a client says once it has a seat.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "one at a time, read and used at once"
+)]
 pub enum FromClient {
     /// It can receive; `offset` bytes are there already and will be part of the digest.
     Ready {
@@ -105,6 +109,10 @@ pub struct Receipt {
 
 /// What the server says.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "one at a time, read and used at once"
+)]
 pub enum FromServer {
     /// A seat.
     Offer(Offer),

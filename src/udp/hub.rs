@@ -49,13 +49,16 @@ pub struct Tap {
 
 #[derive(Debug)]
 struct Hub {
-    taps: Mutex<Vec<(Sender<Arc<Batch>>, Arc<AtomicU64>)>>,
+    taps: Mutex<Vec<Subscriber>>,
     room: u64,
     /// What the kernel dropped, as the thread looked last; [`UNKNOWN`] where it does not tell.
     dropped: AtomicU64,
 }
 
 type Key = (SocketAddr, Ipv4Addr);
+
+/// A client's queue, and what it had no room for.
+type Subscriber = (Sender<Arc<Batch>>, Arc<AtomicU64>);
 
 static HUBS: LazyLock<Mutex<HashMap<Key, Weak<Hub>>>> = LazyLock::new(Mutex::default);
 

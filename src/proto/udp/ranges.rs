@@ -65,6 +65,10 @@ pub fn decode(base: u32, limit: u32, mut list: &[u8]) -> Result<Vec<Range<u32>>,
 }
 
 #[cfg(test)]
+#[allow(
+    clippy::single_range_in_vec_init,
+    reason = "a list of one range is meant"
+)]
 mod tests {
     use proptest::prelude::*;
 

@@ -387,6 +387,10 @@ pub fn place(bytes: u64, block_len: usize, block: u32) -> (u64, usize) {
 }
 
 #[cfg(test)]
+#[allow(
+    clippy::single_range_in_vec_init,
+    reason = "a list of one range is meant"
+)]
 mod tests {
     use super::*;
 
