@@ -6,7 +6,11 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub mod greeting;
+pub mod histogram;
+pub mod jitter;
 pub mod lab;
 pub mod line;
 pub mod logline;
 pub mod native;
+pub mod rtp;
+pub mod ts;
