@@ -5,6 +5,7 @@
 
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+pub mod feed;
 pub mod greeting;
 pub mod histogram;
 pub mod jitter;
@@ -12,5 +13,6 @@ pub mod lab;
 pub mod line;
 pub mod logline;
 pub mod native;
+pub mod relay;
 pub mod rtp;
 pub mod ts;

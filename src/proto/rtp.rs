@@ -62,9 +62,10 @@ impl Header {
         })
     }
 
-    /// A plain header for a transport stream: what comes just before `self` in its source's count.
-    pub fn encode_before(&self) -> [u8; HEADER] {
-        let [s0, s1] = self.sequence.wrapping_sub(1).to_be_bytes();
+    /// A plain header for a transport stream: what comes `back` before `self` in its source's
+    /// count.
+    pub fn encode_before(&self, back: u16) -> [u8; HEADER] {
+        let [s0, s1] = self.sequence.wrapping_sub(back).to_be_bytes();
         let [t0, t1, t2, t3] = self.timestamp.to_be_bytes();
         let [i0, i1, i2, i3] = self.ssrc.to_be_bytes();
         [0x80, 33, s0, s1, t0, t1, t2, t3, i0, i1, i2, i3]
@@ -250,7 +251,7 @@ mod tests {
             ssrc: 8,
             payload: 0..0,
         }
-        .encode_before();
+        .encode_before(1);
         let mut datagram = plain.to_vec();
         datagram.extend([0x47; 188]);
         let read = Header::decode(&datagram).expect("plain");
