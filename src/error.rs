@@ -63,6 +63,11 @@ pub enum Error {
         /// The file and the digests.
         what: String,
     },
+    /// What was asked for cannot be meant.
+    Usage {
+        /// What is wrong, with the value.
+        what: String,
+    },
     /// The user stopped it.
     Interrupted,
 }
@@ -85,6 +90,9 @@ pub enum Phase {
     /// Last byte to receipt.
     Receipt,
 }
+
+/// How the reason begins, in a message or a row, when a file is not the offered one any more.
+pub const SOURCE_CHANGED: &str = "the source changed";
 
 impl Error {
     /// Makes an [`Error::Io`], for `map_err`.
@@ -109,6 +117,18 @@ impl Error {
         }
     }
 
+    /// Makes an [`Error::SourceChanged`] of what a server at `from` said of its file.
+    pub fn source_changed(from: impl fmt::Display, reason: &str) -> Self {
+        let what = reason
+            .strip_prefix(SOURCE_CHANGED)
+            .and_then(|rest| rest.strip_prefix(": "))
+            .unwrap_or(reason);
+        Self::SourceChanged {
+            at: from.to_string(),
+            what: what.to_owned(),
+        }
+    }
+
     /// Reading with a deadline fails with one of two kinds, by platform; both mean the deadline.
     pub fn is_timeout(error: &io::Error) -> bool {
         matches!(
@@ -130,8 +150,9 @@ impl fmt::Display for Error {
             Self::NotEnough { reason } => {
                 write!(f, "the muster ended without enough clients: {reason}")
             }
-            Self::SourceChanged { at, what } => write!(f, "the source changed ({at}): {what}"),
+            Self::SourceChanged { at, what } => write!(f, "{SOURCE_CHANGED} ({at}): {what}"),
             Self::Corrupt { what } => write!(f, "the copy is not the file: {what}"),
+            Self::Usage { what } => f.write_str(what),
             Self::Interrupted => f.write_str("interrupted"),
         }
     }

@@ -27,3 +27,7 @@ pub mod tcp;
 
 // Floor 4: faces and experiments.
 pub mod report;
+
+// Floor 5: words on a command line.
+#[cfg(feature = "cli")]
+pub mod cli;

@@ -1,3 +1,7 @@
-//! The `gatecast` program.
+//! The `gatecast` program: words on a command line, an exit code.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    gatecast::cli::main()
+}

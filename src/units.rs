@@ -54,12 +54,13 @@ pub fn micros(span: Duration) -> u64 {
     u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// Megabits (10^6 bits) per second of `bytes` in `span`; `None` when the span is zero.
+/// Megabits (10^6 bits) per second of `bytes` in `span`; `None` when either is zero: nothing
+/// moved, so there was no rate.
 pub fn mbit_per_second(bytes: u64, span: Duration) -> Option<f64> {
     let seconds = span.as_secs_f64();
     // u64 to f64 is exact to 2^53 bytes, nine petabytes.
     #[allow(clippy::cast_precision_loss)]
-    (seconds > 0.0).then(|| bytes as f64 * 8.0 / seconds / 1e6)
+    (seconds > 0.0 && bytes > 0).then(|| bytes as f64 * 8.0 / seconds / 1e6)
 }
 
 impl FromStr for Bytes {
@@ -276,6 +277,7 @@ mod tests {
             Some(8.0)
         );
         assert_eq!(mbit_per_second(1, Duration::ZERO), None);
+        assert_eq!(mbit_per_second(0, Duration::from_secs(1)), None);
     }
 
     #[test]

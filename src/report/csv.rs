@@ -172,8 +172,8 @@ fn outside(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::sample;
     use super::*;
+    use crate::report::sample;
 
     #[test]
     fn one_header_and_a_row_for_each_transfer() {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde::Serialize;
 use time::format_description::well_known::Rfc3339;
 
-use super::median_session;
+use crate::report::median_session;
 use crate::text::escape;
 use crate::transfer::Record;
 use crate::transfer::Transfer;
@@ -222,8 +222,8 @@ fn safe(json: &str) -> String {
 mod tests {
     use serde_json::Value;
 
-    use super::super::sample;
     use super::*;
+    use crate::report::sample;
 
     #[test]
     fn the_document_has_the_names_of_the_contract() {

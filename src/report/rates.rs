@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use super::Spread;
-use super::client_rates_mbit;
-use super::is_sound;
-use super::plot::Axis;
-use super::plot::Chart;
-use super::plot::Point;
-use super::plot::Series;
+use crate::report::Spread;
+use crate::report::client_rates_mbit;
+use crate::report::is_sound;
+use crate::report::plot::Axis;
+use crate::report::plot::Chart;
+use crate::report::plot::Point;
+use crate::report::plot::Series;
 use crate::session::FileInfo;
 use crate::session::Via;
 use crate::transfer::Record;
@@ -132,8 +132,8 @@ fn spans(values: impl Iterator<Item = f64>, ratio: f64) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::sample;
     use super::*;
+    use crate::report::sample;
     use crate::text::FileName;
 
     #[test]
@@ -192,52 +192,5 @@ mod tests {
         records[0].transfers[2].fail(crate::transfer::Outcome::Cut, "gone");
         assert!(records[0].global().rate_mbit.is_some());
         assert!(rates(&records).series.is_empty());
-    }
-
-    /// Writes the pictures that a person looks at: `cargo test -- --ignored pictures`.
-    #[test]
-    #[ignore = "for eyes: writes SVG files into the folder named by GATECAST_PICTURES"]
-    fn pictures() {
-        let folder = std::env::var_os("GATECAST_PICTURES").expect("GATECAST_PICTURES is set");
-        let folder = std::path::PathBuf::from(folder);
-        let draw = |name: &str, records: &[Record]| {
-            std::fs::write(folder.join(name), rates(records).to_svg()).expect("written");
-        };
-        let many = |clients: &[u16]| -> Vec<Record> {
-            let runs = clients
-                .iter()
-                .flat_map(|&n| (0..3_u64).map(move |run| (n, run)));
-            runs.map(|(n, run)| sample::session(run * 10_000 + u64::from(n), n, 40 + 17 * run))
-                .collect()
-        };
-        draw("one.svg", &many(&[25])[..1]);
-        draw("lab.svg", &many(&[1, 2, 4, 8, 13, 25]));
-        draw("every.svg", &many(&(1..=14).collect::<Vec<u16>>()));
-        draw(
-            "wide.svg",
-            &many(&[1, 2, 5, 10, 25, 50, 100, 250, 500, 1000]),
-        );
-        let mut ways = many(&[1, 2, 4, 8, 13]);
-        for via in Via::ALL.into_iter().skip(1) {
-            ways.extend(many(&[1, 2, 4, 8, 13]).into_iter().map(|mut record| {
-                record.via = via;
-                for transfer in &mut record.transfers {
-                    let slower = 1 + via as u32;
-                    transfer.seconds_client = transfer.seconds_client.map(|s| s * slower);
-                    transfer.seconds_server = transfer.seconds_server.map(|s| s * slower);
-                }
-                record
-            }));
-        }
-        ways[3].file.name = FileName::new(&"<&long>".repeat(20)).expect("legal");
-        draw("ways.svg", &ways);
-        draw("none.svg", &[]);
-        let mut chart = rates(&many(&[1, 2, 4, 8, 13]));
-        chart.series.push(Series::level(
-            "one link's nominal rate",
-            1000.0,
-            (1.0, 13.0),
-        ));
-        std::fs::write(folder.join("bound.svg"), chart.to_svg()).expect("written");
     }
 }

@@ -6,10 +6,10 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use super::Spread;
-use super::complete;
-use super::table::Align;
-use super::table::Table;
+use crate::report::Spread;
+use crate::report::complete;
+use crate::report::table::Align;
+use crate::report::table::Table;
 use crate::text::escape;
 use crate::transfer::Outcome;
 use crate::transfer::Record;
@@ -257,8 +257,8 @@ pub(super) fn mbit(rate: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::sample;
     use super::*;
+    use crate::report::sample;
 
     #[test]
     fn a_session_that_went_well() {

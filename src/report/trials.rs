@@ -2,17 +2,17 @@
 
 use std::fmt::Write;
 
-use super::Spread;
-use super::complete;
-use super::is_sound;
-use super::mean_client_mbit;
-use super::repetitions;
-use super::sheet::mbit;
-use super::sheet::or_dash;
-use super::sheet::released;
-use super::sheet::seconds;
-use super::table::Align;
-use super::table::Table;
+use crate::report::Spread;
+use crate::report::complete;
+use crate::report::is_sound;
+use crate::report::mean_client_mbit;
+use crate::report::repetitions;
+use crate::report::sheet::mbit;
+use crate::report::sheet::or_dash;
+use crate::report::sheet::released;
+use crate::report::sheet::seconds;
+use crate::report::table::Align;
+use crate::report::table::Table;
 use crate::transfer::Record;
 use crate::units::Bytes;
 
@@ -101,14 +101,19 @@ fn medians(records: &[Record]) -> Table {
             of_all(sound.len(), runs.len()),
             spread(
                 &sound,
-                |s| format!("{s:.6}"),
+                |s| format!("{s:.4}"),
                 |record| record.global().seconds.map(|s| s.as_secs_f64()),
             ),
-            spread(&sound, mbit, |record| record.global().rate_mbit),
-            spread(&sound, mbit, mean_client_mbit),
+            spread(&sound, tenths, |record| record.global().rate_mbit),
+            spread(&sound, tenths, mean_client_mbit),
         ]);
     }
     table
+}
+
+/// A range has three figures, and a decimal of each is enough to compare runs by.
+fn tenths(figure: f64) -> String {
+    format!("{figure:.1}")
 }
 
 fn of_all(some: usize, all: usize) -> String {
@@ -120,8 +125,8 @@ fn of_all(some: usize, all: usize) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::sample;
     use super::*;
+    use crate::report::sample;
     use crate::transfer::Outcome;
 
     #[test]
@@ -149,9 +154,9 @@ mod tests {
            6  2026-09-21 14:13:26 UTC  tcp  1MB.bin  1 MB        2      1         1  0.022120   361.664      363.636    20  hold
 
         median (low to high) of the repeated tests
-        via  file     clients    runs                        slowest s                 global Mbit/s           mean client Mbit/s
-        ---  -------  -------  ------  -------------------------------  ----------------------------  ---------------------------
-        tcp  1MB.bin        2  3 of 4  0.072120 (0.062120 to 0.082120)  221.852 (194.837 to 257.566)  111.894 (98.163 to 130.090)
+        via  file     clients    runs                  slowest s           global Mbit/s     mean client Mbit/s
+        ---  -------  -------  ------  -------------------------  ----------------------  ---------------------
+        tcp  1MB.bin        2  3 of 4  0.0721 (0.0621 to 0.0821)  221.9 (194.8 to 257.6)  111.9 (98.2 to 130.1)
 
         INVALID: test 4, seat 1: complete with 1 bytes at the client and 0 from before, of 1000000
         "#);

@@ -12,6 +12,8 @@ pub enum Verdict {
     Interrupted,
     /// It could not run, or was refused.
     CouldNotRun,
+    /// What was asked for cannot be meant.
+    Usage,
     /// A digest did not match.
     Corrupt,
     /// The muster ended without enough clients.
@@ -28,6 +30,7 @@ impl Verdict {
         match self {
             Self::AllVerified => 0,
             Self::CouldNotRun => 1,
+            Self::Usage => 2,
             Self::NotEnough => 3,
             Self::SomeFailed => 4,
             Self::Corrupt => 5,
@@ -39,6 +42,7 @@ impl Verdict {
     pub fn of_error(error: &Error) -> Self {
         match error {
             Error::Interrupted => Self::Interrupted,
+            Error::Usage { .. } => Self::Usage,
             Error::NotEnough { .. } => Self::NotEnough,
             Error::Corrupt { .. } => Self::Corrupt,
             _ => Self::CouldNotRun,

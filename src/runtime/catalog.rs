@@ -20,6 +20,7 @@ use crate::digest::HASH_BUF;
 use crate::digest::Hasher;
 use crate::error::Error;
 use crate::error::Result;
+use crate::error::SOURCE_CHANGED;
 use crate::runtime::copy;
 use crate::session::FileInfo;
 use crate::text::FileName;
@@ -109,10 +110,13 @@ impl Catalog {
             ));
         }
         if let Some(other) = self.paths.insert(name, path.to_owned()) {
-            return Err(Error::refused(
-                path.display(),
-                format!("{} has the same name", other.display()),
-            ));
+            let (one, two) = (
+                escape(&other.display().to_string()),
+                escape(&path.display().to_string()),
+            );
+            return Err(Error::Usage {
+                what: format!("{one} and {two} have the same name"),
+            });
         }
         Ok(())
     }
@@ -218,6 +222,15 @@ impl Source {
             std::cmp::Ordering::Equal => return Ok(()),
         };
         Err(Error::SourceChanged { at, what })
+    }
+
+    /// What has changed, as the reason of a row or a message; clients need not know the path.
+    pub fn change(&self) -> Option<String> {
+        match self.unchanged() {
+            Ok(()) => None,
+            Err(Error::SourceChanged { what, .. }) => Some(format!("{SOURCE_CHANGED}: {what}")),
+            Err(other) => Some(other.to_string()),
+        }
     }
 }
 

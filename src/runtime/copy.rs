@@ -160,7 +160,9 @@ pub fn send(
                     .unwrap_or(usize::MAX)
                     .min(buffer.len());
                 let read = read_at(file, &mut buffer[..len], at)?;
-                write_counted(&mut stream, &buffer[..read])?
+                let slowest = at - range.start + read as u64;
+                let limit = begun.after(allowance(slowest, copying.stall));
+                write_counted(&mut stream, &buffer[..read], limit)?
             }
         };
         at += moved;
@@ -213,22 +215,30 @@ pub fn receive(
     Ok(())
 }
 
-/// Writes all of `bytes` unless the peer stops taking them; for lines and first blocks.
+/// Writes all of `bytes` by `deadline`, however little the peer takes at a time; for lines and
+/// first blocks.
 ///
 /// # Errors
 /// As [`send`].
-pub fn send_all(mut stream: &TcpStream, bytes: &[u8], limit: Duration) -> Result<(), Stop> {
-    stream.set_write_timeout(Some(limit)).map_err(Stop::Peer)?;
-    write_counted(&mut stream, bytes).map(|_| ())
+pub fn send_all(mut stream: &TcpStream, bytes: &[u8], deadline: Moment) -> Result<(), Stop> {
+    let left = clock::left(deadline).ok_or(Stop::Stalled)?;
+    stream.set_write_timeout(Some(left)).map_err(Stop::Peer)?;
+    write_counted(&mut stream, bytes, deadline).map(|_| ())
 }
 
-/// `write_all` that tells a full buffer's timeout from a closed connection.
-fn write_counted(stream: &mut &TcpStream, mut bytes: &[u8]) -> Result<u64, Stop> {
+/// `write_all` that tells a full buffer's timeout from a closed connection, and does not go on
+/// for ever with a peer that takes a byte now and then.
+fn write_counted(stream: &mut &TcpStream, mut bytes: &[u8], deadline: Moment) -> Result<u64, Stop> {
     let whole = bytes.len() as u64;
     while !bytes.is_empty() {
         match stream.write(bytes) {
             Ok(0) => return Err(Stop::Peer(io::ErrorKind::WriteZero.into())),
-            Ok(written) => bytes = &bytes[written..],
+            Ok(written) => {
+                bytes = &bytes[written..];
+                if !bytes.is_empty() && clock::left(deadline).is_none() {
+                    return Err(Stop::Stalled);
+                }
+            }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(peer(error)),
         }
@@ -344,9 +354,13 @@ fn splice(_: &TcpStream, _: &File, _: Range<u64>, _: Moment, _: Copying<'_>) -> 
     unreachable!("Method::resolved chooses sendfile only where the build has it")
 }
 
+/// How long the first `moved` bytes of a transfer may take.
+fn allowance(moved: u64, stall: Duration) -> Duration {
+    stall.saturating_add(Duration::from_secs(moved / SLOWEST + 1))
+}
+
 fn too_slow(begun: Moment, moved: u64, stall: Duration) -> Result<(), Stop> {
-    let allowed = stall + Duration::from_secs(moved / SLOWEST + 1);
-    match clock::now().since(begun) > allowed {
+    match clock::now().since(begun) > allowance(moved, stall) {
         true => Err(Stop::Stalled),
         false => Ok(()),
     }

@@ -25,7 +25,8 @@ pub struct Dialogue<'a> {
     read_at: Moment,
 }
 
-/// How long a peer may take to accept a line: its buffer holds hundreds of them.
+/// How long a peer may take to accept a line, which its buffer holds hundreds of; a long list of
+/// files has more, by its length.
 pub const SAY_LIMIT: Duration = Duration::from_secs(10);
 
 impl<'a> Dialogue<'a> {
@@ -94,6 +95,11 @@ impl<'a> Dialogue<'a> {
         self.read_at
     }
 
+    /// Whether more was read together with the last line.
+    pub fn has_more(&self) -> bool {
+        self.buf.held() > 0
+    }
+
     /// Up to `max` bytes that were read together with the last line.
     pub fn payload(&mut self, max: u64) -> Vec<u8> {
         self.buf
@@ -105,7 +111,8 @@ impl<'a> Dialogue<'a> {
     /// # Errors
     /// The peer is gone or does not read.
     pub fn say(&self, line: &[u8]) -> Result<()> {
-        copy::send_all(self.stream, line, SAY_LIMIT).map_err(|stop| match stop {
+        let deadline = copy::deadline(line.len() as u64, SAY_LIMIT);
+        copy::send_all(self.stream, line, deadline).map_err(|stop| match stop {
             copy::Stop::Peer(error) => Error::io("speak to the other side", self.peer)(error),
             _ => Error::TimedOut {
                 phase: Phase::Transfer,

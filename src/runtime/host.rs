@@ -44,7 +44,7 @@ pub struct Running {
 }
 
 /// How long connections may take to end after the server was stopped.
-const LEAVE: Duration = Duration::from_secs(5);
+const LEAVE: Duration = Duration::from_secs(2);
 
 impl Host {
     /// A server of `catalog`'s files that speaks the native protocol, and has no way of sending

@@ -158,23 +158,16 @@ impl Listener {
         }
     }
 
-    /// Closes every connection and waits until their threads have ended, or `patience` is over.
-    /// Returns how many are left.
+    /// Lets the connections that are being served come to their end for `patience`, then closes
+    /// what is left and waits as long again. Returns how many are left even then.
     pub fn close_all(&self, patience: Duration) -> usize {
-        let registry = self.shared.lock();
-        for entry in registry.connections.values() {
-            // One that is gone already needs no closing.
-            let _ = entry.stream.shutdown(Shutdown::Both);
+        // A last word is on its way to those that greeted; the silent ones wait for nothing.
+        self.shared.shut(|entry| !entry.greeted);
+        if self.shared.wait_empty(patience) == 0 {
+            return 0;
         }
-        let waited = self
-            .shared
-            .left
-            .wait_timeout_while(registry, patience, |r| !r.connections.is_empty());
-        waited
-            .unwrap_or_else(PoisonError::into_inner)
-            .0
-            .connections
-            .len()
+        self.shared.shut(|_| true);
+        self.shared.wait_empty(patience)
     }
 }
 
@@ -266,6 +259,28 @@ impl Shared {
             log::warn!("{peer}: cannot start a thread: {error}");
             refuse(&stream);
         }
+    }
+
+    fn shut(&self, which: impl Fn(&Entry) -> bool) {
+        for entry in self
+            .lock()
+            .connections
+            .values()
+            .filter(|entry| which(entry))
+        {
+            // One that is gone already needs no closing.
+            let _ = entry.stream.shutdown(Shutdown::Both);
+        }
+    }
+
+    fn wait_empty(&self, patience: Duration) -> usize {
+        let open = |registry: &mut Registry| !registry.connections.is_empty();
+        let waited = self.left.wait_timeout_while(self.lock(), patience, open);
+        waited
+            .unwrap_or_else(PoisonError::into_inner)
+            .0
+            .connections
+            .len()
     }
 
     fn lock(&self) -> MutexGuard<'_, Registry> {

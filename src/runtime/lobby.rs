@@ -225,7 +225,7 @@ impl Lobby {
             via,
             source,
             clients,
-            quorum: self.settings.quorum.unwrap_or(clients).min(clients),
+            quorum: self.settings.quorum.unwrap_or(clients).clamp(1, clients),
             max_wait: self.settings.max_wait,
             stall: self.settings.stall,
             lasting: self.settings.clients.is_some(),

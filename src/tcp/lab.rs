@@ -86,12 +86,7 @@ pub fn serve(connection: Connection, lobby: &Arc<Lobby>) {
     match ended {
         Ok(()) => settle(&seat, &mut dialogue, &mut transfer),
         Err(failure) => {
-            let changed = seat
-                .plan()
-                .source
-                .unchanged()
-                .err()
-                .map(|error| error.to_string());
+            let changed = seat.plan().source.change();
             transfer.fail(failure.outcome, changed.unwrap_or(failure.reason));
         }
     }

@@ -203,7 +203,8 @@ impl Line {
         if let Some(pacer) = &self.pacer {
             pacer.grant(len as u64);
         }
-        copy::send_all(seat.stream(), &preface, seat.plan().stall)?;
+        let deadline = clock::now().after(seat.plan().stall);
+        copy::send_all(seat.stream(), &preface, deadline)?;
         seat.moved().fetch_add(len as u64, Ordering::Relaxed);
         Ok(len as u64)
     }
@@ -225,12 +226,12 @@ impl Line {
                 )
             }
             Stop::Short | Stop::Disk(_) => {
-                let reason = match (plan.source.unchanged(), stop) {
-                    (Err(changed), _) => changed.to_string(),
-                    (Ok(()), Stop::Disk(error)) => {
+                let reason = match (plan.source.change(), stop) {
+                    (Some(changed), _) => changed,
+                    (None, Stop::Disk(error)) => {
                         format!("the source cannot be read at byte {moved}: {error}")
                     }
-                    (Ok(()), _) => format!("the source ended at byte {moved}"),
+                    (None, _) => format!("the source ended at byte {moved}"),
                 };
                 if seat.kind() == Kind::Native {
                     tell(seat, &reason, missing);
@@ -257,9 +258,8 @@ fn tell(seat: &Seat, reason: &str, missing: u64) {
         None => words,
     };
     // The client may be gone too; its row has the reason all the same.
-    if copy::send_all(seat.stream(), &said, GRACE.max(Duration::from_secs(1))).is_ok()
-        && short.is_none()
-    {
+    let deadline = clock::now().after(Duration::from_secs(1));
+    if copy::send_all(seat.stream(), &said, deadline).is_ok() && short.is_none() {
         let _ = seat.stream().shutdown(std::net::Shutdown::Write);
     }
 }

@@ -4,9 +4,9 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::COLUMNS;
-use super::error::LineError;
-use super::error::excerpt;
+use crate::proto::logline::COLUMNS;
+use crate::proto::logline::error::LineError;
+use crate::proto::logline::error::excerpt;
 use crate::text::escape;
 use crate::units::mbit_per_second;
 use crate::units::micros;

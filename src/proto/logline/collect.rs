@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 
-use super::COLUMNS;
-use super::LINE_MAX;
-use super::Line;
-use super::SEPARATOR;
-use super::error::LineError;
-use super::error::LogError;
-use super::error::excerpt;
+use crate::proto::logline::COLUMNS;
+use crate::proto::logline::LINE_MAX;
+use crate::proto::logline::Line;
+use crate::proto::logline::SEPARATOR;
+use crate::proto::logline::error::LineError;
+use crate::proto::logline::error::LogError;
+use crate::proto::logline::error::excerpt;
 use crate::session::MAX_SEATS;
 use crate::session::SessionId;
 use crate::transfer::Outcome;
@@ -163,9 +163,9 @@ fn check_header(line: &str) -> Result<(), LineError> {
 mod tests {
     use time::OffsetDateTime;
 
-    use super::super::header;
     use super::*;
     use crate::digest::Digest;
+    use crate::proto::logline::header;
     use crate::session::FileInfo;
     use crate::session::SeatId;
     use crate::session::Via;

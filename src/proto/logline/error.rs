@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use super::COLUMNS;
-use super::LINE_MAX;
+use crate::proto::logline::COLUMNS;
+use crate::proto::logline::LINE_MAX;
 use crate::session::MAX_SEATS;
 use crate::session::SessionId;
 use crate::text::escape;

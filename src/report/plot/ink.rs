@@ -1,6 +1,6 @@
 //! The marks of a chart: text that fits and is safe in XML, colours and markers.
 
-use super::super::table::width;
+use crate::report::table::width;
 use crate::text::escape;
 
 pub(super) const FONT: f64 = 14.0;

@@ -327,10 +327,7 @@ fn told(peer: SocketAddr, code: ErrorCode, reason: String) -> Error {
     let reason = crate::text::escape(&reason);
     match code {
         ErrorCode::Muster => Error::NotEnough { reason },
-        ErrorCode::Changed => Error::SourceChanged {
-            at: peer.to_string(),
-            what: reason,
-        },
+        ErrorCode::Changed => Error::source_changed(peer, &reason),
         _ => Error::Refused {
             by: peer.to_string(),
             reason,
@@ -377,6 +374,8 @@ impl Client {
         if let (Some(transfer), Some(error)) = (&mut end.transfer, &end.error) {
             transfer.fail(outcome_of(error), error.to_string());
         }
+        // The server waits for the connection to close; it must not outlive its conversation.
+        *self.stream.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.enter(Stage::Ended);
         end
     }
@@ -466,7 +465,7 @@ impl Client {
         };
         transfer.counts = taken.counts;
         transfer.seconds_client = Some(taken.last.since(released));
-        dialogue.say(&FromClient::Last { bytes }.encode())?;
+        note(dialogue.say(&FromClient::Last { bytes }.encode()));
         self.enter(Stage::Verifying);
         let part = self.verify(
             &offer,
@@ -560,7 +559,7 @@ impl Client {
         }
         let mut prefix = Prefix::default();
         let resumed = part.resumed();
-        prefix.extend(&part, resumed, dialogue)?;
+        prefix.extend(&part, resumed, |alive| dialogue.say(alive))?;
         Ok((part, prefix, intake))
     }
 
@@ -603,12 +602,15 @@ impl Client {
         transfer: &mut Transfer,
     ) -> Result<Part> {
         let info = &offer.file;
-        prefix.extend(&part, info.bytes, dialogue)?;
+        prefix.extend(&part, info.bytes, |alive| {
+            note(dialogue.say(alive));
+            Ok(())
+        })?;
         let sha1 = prefix.hasher.finish();
         let hashed = clock::now().since(released);
         transfer.seconds_verified = Some(hashed);
         transfer.first_client = taken.first.map(|first| (clock::id(), first));
-        dialogue.say(&FromClient::Hashed { sha1 }.encode())?;
+        note(dialogue.say(&FromClient::Hashed { sha1 }.encode()));
         if sha1 == info.sha1 {
             return Ok(part);
         }
@@ -623,7 +625,7 @@ impl Client {
             durable: None,
             first: transfer.first_client,
         };
-        dialogue.say(&FromClient::Receipt(receipt).encode())?;
+        note(dialogue.say(&FromClient::Receipt(receipt).encode()));
         let why = match hear(dialogue, clock::now().after(SUMMARY_LIMIT), Phase::Receipt) {
             Ok(FromServer::Error {
                 code: ErrorCode::Changed,
@@ -660,6 +662,8 @@ impl Client {
             .and_then(|()| hear(dialogue, clock::now().after(SUMMARY_LIMIT), Phase::Receipt));
         match summary {
             Ok(FromServer::Summary(Summary {
+                outcome,
+                reason,
                 bytes,
                 last,
                 woke,
@@ -671,6 +675,12 @@ impl Client {
                 transfer.seconds_server = last;
                 transfer.woke = Some(woke);
                 transfer.first_server = first;
+                if outcome == Outcome::Complete {
+                    transfer.reason = reason;
+                } else {
+                    let reason = crate::text::escape(&reason.unwrap_or_default());
+                    log::warn!("the server counts this copy as {outcome}: {reason}");
+                }
                 *sender = Some(how);
             }
             Ok(_) => log::warn!("seat {}: the server's last word was no summary", offer.seat),
@@ -687,9 +697,14 @@ struct Prefix {
 }
 
 impl Prefix {
-    /// Hashes the part up to `end`, reading it back from disk, and tells the server each second
+    /// Hashes the part up to `end`, reading it back from disk, and has the server told each second
     /// that this client lives.
-    fn extend(&mut self, part: &Part, end: u64, dialogue: &Dialogue<'_>) -> Result<()> {
+    fn extend(
+        &mut self,
+        part: &Part,
+        end: u64,
+        mut tell: impl FnMut(&[u8]) -> Result<()>,
+    ) -> Result<()> {
         let mut buffer = vec![0; crate::digest::HASH_BUF];
         let mut alive = clock::now().after(ALIVE_EVERY);
         while self.bytes < end {
@@ -711,7 +726,7 @@ impl Prefix {
             self.bytes += read as u64;
             if clock::now() >= alive {
                 alive = clock::now().after(ALIVE_EVERY);
-                dialogue.say(&FromClient::Alive { bytes: self.bytes }.encode())?;
+                tell(&FromClient::Alive { bytes: self.bytes }.encode())?;
             }
         }
         Ok(())
@@ -722,10 +737,18 @@ impl Prefix {
 fn store(part: Part, durable: bool, dialogue: &Dialogue<'_>, bytes: u64) -> Result<PathBuf> {
     if durable {
         // A slow disk may take long; the server is told before and gives the same time again.
-        dialogue.say(&FromClient::Alive { bytes }.encode())?;
+        note(dialogue.say(&FromClient::Alive { bytes }.encode()));
         part.sync()?;
     }
     part.publish(durable)
+}
+
+/// Once the last byte is in, a server that is gone takes only its own figures with it: the copy is
+/// verified, and whole or not, without it.
+fn note(said: Result<()>) {
+    if let Err(error) = said {
+        log::warn!("{error}");
+    }
 }
 
 fn fail(dialogue: &Dialogue<'_>, outcome: Outcome, bytes: u64, error: &Error) {

@@ -1,6 +1,7 @@
 //! The server's end of a control connection: from the opening line to the summary.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::error::Error;
@@ -34,6 +35,10 @@ pub const SIGN_OF_LIFE: Duration = Duration::from_secs(30);
 
 /// What a disk is trusted to sync at least, bytes per second.
 const SLOWEST_DISK: u64 = 10_000_000;
+
+/// What a host is trusted to read and hash at least, bytes per second, for all its clients
+/// together. A client that says that it lives and hashes less has no time beyond that.
+const SLOWEST_HASH: u64 = 1_000_000;
 
 /// How long a client's last words are waited for after its connection failed.
 const LAST_WORDS: Duration = Duration::from_millis(500);
@@ -161,6 +166,15 @@ fn converse(mut seat: Seat, dialogue: &mut Dialogue<'_>) {
             return seat.lose(outcome, reason);
         }
     };
+    if dialogue.has_more() {
+        // The watcher sees what is still in the socket; this came with READY.
+        refuse(
+            dialogue,
+            code_of(&Ending::Spoke),
+            &Ending::Spoke.to_string(),
+        );
+        return seat.lose(Outcome::Refused, Ending::Spoke.to_string());
+    }
     let woke = match seat.wait() {
         Ok(woke) => woke,
         Err(ending) => return refuse(dialogue, code_of(&ending), &ending.to_string()),
@@ -188,8 +202,12 @@ fn code_of(ending: &Ending) -> ErrorCode {
 /// Waits for READY; each ALIVE that has got further gives the client more time.
 fn ready(seat: &Seat, dialogue: &mut Dialogue<'_>) -> Result<u64> {
     let size = seat.plan().source.info.bytes;
-    let mut patience = Patience::new();
+    let mut patience = Patience::new(clock::now(), hashing(seat));
     loop {
+        // A client that talks on without end would never see that its connection was closed.
+        if seat.ending().is_some() {
+            return Err(Error::Interrupted);
+        }
         let line = dialogue.hear(patience.deadline, Phase::Ready)?;
         match FromClient::decode(&line)
             .map_err(|error| Error::protocol(dialogue.peer(), error.to_string()))?
@@ -199,7 +217,7 @@ fn ready(seat: &Seat, dialogue: &mut Dialogue<'_>) -> Result<u64> {
                 let what = format!("READY at byte {offset} of a file of {size}");
                 return Err(Error::protocol(dialogue.peer(), what));
             }
-            FromClient::Alive { bytes } => patience.renew(bytes),
+            FromClient::Alive { bytes } => patience.renew(bytes, size, clock::now()),
             FromClient::Fail { reason, .. } => return Err(Error::refused(dialogue.peer(), reason)),
             _ => {
                 return Err(Error::protocol(
@@ -222,8 +240,12 @@ fn transfer_to(
     let range = offset..info.bytes;
     let want = range.end - range.start;
     let preface = FromServer::Go { bytes: want }.encode();
-    let mut early = None;
-    let mut answer = |until: Moment| early = hear_held(dialogue, until);
+    let mut first = Answer::default();
+    let mut answer = |until: Moment| {
+        first.line = hear_held(dialogue, until);
+        first.heard_at = Some(dialogue.heard_at());
+        first.sent = seat.moved().load(Ordering::Relaxed);
+    };
     let carried = seat.plan().carrier.carry(
         seat,
         Cargo {
@@ -233,20 +255,24 @@ fn transfer_to(
         },
     );
     transfer.first_server = carried.first;
-    transfer.bytes_server = Some(seat.moved().load(std::sync::atomic::Ordering::Relaxed));
+    transfer.bytes_server = Some(seat.moved().load(Ordering::Relaxed));
+    let whole = carried.end.is_ok();
     let failure = match carried.end {
-        Ok(()) => hear_receipt(seat, dialogue, early, want, transfer).err(),
-        Err(failure) => Some(told_by_client(dialogue, early, failure, transfer)),
+        Ok(()) => hear_receipt(seat, dialogue, first, want, transfer).err(),
+        Err(failure) => Some(told_by_client(dialogue, first.line, failure, transfer)),
     };
     let mut changed = false;
     if let Some(failure) = failure {
         changed = failure.source_changed;
         transfer.fail(failure.outcome, failure.reason);
-    } else if transfer.outcome == Outcome::Corrupt
-        && let Err(error) = seat.plan().source.unchanged()
-    {
-        changed = true;
-        transfer.reason = Some(error.to_string());
+        if !whole && !changed {
+            // Whatever is said into an unfinished payload would be taken for a part of it.
+            return None;
+        }
+    } else if let Some(change) = seat.plan().source.change() {
+        // A copy of what was offered stays whole; its client is told all the same.
+        changed = transfer.outcome == Outcome::Corrupt;
+        transfer.reason = Some(change);
     }
     if changed {
         let reason = transfer.reason.clone().unwrap_or_default();
@@ -272,6 +298,17 @@ fn transfer_to(
     )
 }
 
+/// What was heard when the first block was out.
+#[derive(Default)]
+struct Answer {
+    /// A line that is no HELD.
+    line: Option<String>,
+    /// When it was read, and whatever came with it; `None` if the way asked for no answer.
+    heard_at: Option<Moment>,
+    /// Payload bytes sent by then.
+    sent: u64,
+}
+
 /// Hears the answer to the first block; gives back a line that is something else.
 fn hear_held(dialogue: &mut Dialogue<'_>, until: Moment) -> Option<String> {
     let line = dialogue.hear(until, Phase::Transfer).ok()?;
@@ -282,7 +319,7 @@ fn hear_held(dialogue: &mut Dialogue<'_>, until: Moment) -> Option<String> {
 fn hear_receipt(
     seat: &Seat,
     dialogue: &mut Dialogue<'_>,
-    mut early: Option<String>,
+    mut first: Answer,
     want: u64,
     transfer: &mut Transfer,
 ) -> std::result::Result<(), Failure> {
@@ -292,16 +329,20 @@ fn hear_receipt(
         .expect("this seat went through the gate")
         .released();
     let stall = seat.plan().stall;
-    let mut patience = Patience::new();
     // What is in the client's buffers is still on its way: before LAST the stall limit holds.
-    patience.deadline = crate::runtime::copy::deadline(want, stall)
-        .min(clock::now().after(stall.max(SIGN_OF_LIFE)));
+    let last = crate::runtime::copy::deadline(want, stall);
+    let mut patience = Patience {
+        deadline: last.min(clock::now().after(stall.max(SIGN_OF_LIFE))),
+        last,
+        bytes: 0,
+    };
     let mut hashed = None;
     loop {
-        let heard = match early.take() {
+        let heard = match first.line.take() {
             Some(line) => Ok(line),
             None => dialogue.hear(patience.deadline, Phase::Receipt),
         };
+        let early = first.sent < want && first.heard_at == Some(dialogue.heard_at());
         let at = dialogue.heard_at().since(released);
         let message = heard
             .map_err(|error| silent(&error, transfer))
@@ -312,7 +353,11 @@ fn hear_receipt(
         match message {
             // The answer came after the meeting was over.
             FromClient::Held if transfer.seconds_server.is_none() => {}
-            FromClient::Alive { bytes } => patience.renew(bytes),
+            FromClient::Alive { bytes } => patience.renew(bytes, info.bytes, clock::now()),
+            FromClient::Last { .. } if early => {
+                let reason = "said LAST before its last byte was sent";
+                return Err(Failure::new(Outcome::Cut, reason));
+            }
             FromClient::Last { bytes } if transfer.seconds_server.is_none() => {
                 transfer.bytes_client = Some(bytes);
                 if bytes != want {
@@ -320,22 +365,24 @@ fn hear_receipt(
                     return Err(Failure::new(Outcome::Cut, reason));
                 }
                 transfer.seconds_server = Some(at);
-                patience = Patience::new();
+                patience = Patience::new(clock::now(), hashing(seat));
             }
             FromClient::Hashed { sha1 }
                 if transfer.seconds_server.is_some() && hashed.is_none() =>
             {
                 hashed = Some(sha1);
                 transfer.seconds_verified = Some(at);
-                patience = Patience::new();
                 // fsync gives no sign of life, and the clients of one host share its disk.
-                let shared = info.bytes.saturating_mul(u64::from(seat.plan().clients));
-                patience.deadline = patience
-                    .deadline
-                    .after(Duration::from_secs(shared / SLOWEST_DISK));
+                let syncing = Duration::from_secs(shared_bytes(seat) / SLOWEST_DISK);
+                patience = Patience::new(clock::now(), syncing);
+                patience.deadline = patience.last;
             }
             FromClient::Receipt(receipt) if hashed == Some(receipt.sha1) => {
                 return settle(&receipt, want, info.sha1, transfer);
+            }
+            FromClient::Receipt(receipt) if hashed.is_some() => {
+                let reason = format!("its receipt has another SHA-1: {}", receipt.sha1);
+                return Err(Failure::new(Outcome::Cut, reason));
             }
             FromClient::Fail {
                 outcome,
@@ -433,24 +480,45 @@ fn silent(error: &Error, transfer: &Transfer) -> Failure {
     }
 }
 
-/// Waits by progress: a sign of life counts only when it has got further.
+/// The bytes of all copies of the session, which may be on one host.
+fn shared_bytes(seat: &Seat) -> u64 {
+    let plan = seat.plan();
+    plan.source
+        .info
+        .bytes
+        .saturating_mul(u64::from(plan.clients))
+}
+
+/// How long all copies of the session may take to be hashed.
+fn hashing(seat: &Seat) -> Duration {
+    Duration::from_secs(shared_bytes(seat) / SLOWEST_HASH)
+}
+
+/// Waits by progress: a sign of life counts only when it has got further, and only until the
+/// slowest honest client would be done.
 struct Patience {
     deadline: Moment,
+    /// No sign of life moves the deadline beyond.
+    last: Moment,
     bytes: u64,
 }
 
 impl Patience {
-    fn new() -> Self {
+    /// For work that takes at most `longest`.
+    fn new(now: Moment, longest: Duration) -> Self {
+        let deadline = now.after(SIGN_OF_LIFE);
         Self {
-            deadline: clock::now().after(SIGN_OF_LIFE),
+            deadline,
+            last: deadline.after(longest),
             bytes: 0,
         }
     }
 
-    fn renew(&mut self, bytes: u64) {
-        if bytes > self.bytes {
+    /// The client says that it has come to `bytes` of `size`.
+    fn renew(&mut self, bytes: u64, size: u64, now: Moment) {
+        if bytes > self.bytes && bytes <= size {
             self.bytes = bytes;
-            self.deadline = clock::now().after(SIGN_OF_LIFE);
+            self.deadline = self.deadline.max(now.after(SIGN_OF_LIFE).min(self.last));
         }
     }
 }
@@ -463,5 +531,51 @@ impl Failure {
             reason: reason.into(),
             source_changed: false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// When a client that gets `step` bytes further every second of `size` is given up.
+    fn given_up(size: u64, step: u64, longest: Duration) -> Duration {
+        let begun = Moment(0);
+        let mut patience = Patience::new(begun, longest);
+        let (mut now, mut bytes) = (begun, 0_u64);
+        while now < patience.deadline {
+            now = now.after(SECOND);
+            bytes = bytes.saturating_add(step);
+            patience.renew(bytes, size, now);
+        }
+        patience.deadline.since(begun)
+    }
+
+    #[test]
+    fn a_client_that_gets_further_has_time_and_one_that_only_says_so_has_not() {
+        // The slowest honest client: as long as its work may take, and a sign of life beyond.
+        let longest = SECOND * 1000;
+        assert_eq!(given_up(1_000_000, 1_000, longest), longest + SIGN_OF_LIFE);
+        assert_eq!(given_up(1_000_000, 0, longest), SIGN_OF_LIFE);
+        assert_eq!(
+            given_up(u64::MAX, 1, longest),
+            longest + SIGN_OF_LIFE,
+            "a byte a second is no way to stay for ever"
+        );
+        assert_eq!(
+            given_up(10, 11, longest),
+            SIGN_OF_LIFE,
+            "beyond the file's end there is nothing to hash"
+        );
+    }
+
+    #[test]
+    fn a_sign_of_life_never_takes_time_away() {
+        let mut patience = Patience::new(Moment(0), SECOND * 600);
+        patience.deadline = patience.last;
+        patience.renew(5, 10, Moment(1));
+        assert_eq!(patience.deadline, Moment(0).after(SECOND * 630));
     }
 }

@@ -1,6 +1,7 @@
 use std::io::Seek;
 use std::net::TcpListener;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::thread;
 
 use super::*;
@@ -153,6 +154,29 @@ fn a_peer_that_does_not_read_is_a_stall_and_not_a_hang() {
             Err(Stop::Stalled)
         ));
     }
+}
+
+#[test]
+fn a_peer_that_takes_a_little_now_and_then_does_not_hold_a_line_for_ever() {
+    let (near, mut far) = pair();
+    let (bytes, limit) = (vec![0; 32 << 20], Duration::from_millis(300));
+    let enough = Arc::new(AtomicBool::new(false));
+    let stop_reading = Arc::clone(&enough);
+    let reading = thread::spawn(move || {
+        let mut some = [0; 4096];
+        while !enough.load(Ordering::Relaxed) && far.read(&mut some).is_ok_and(|read| read > 0) {
+            thread::sleep(Duration::from_millis(5));
+        }
+    });
+    let begun = clock::now();
+    let stop = send_all(&near, &bytes, begun.after(limit));
+    stop_reading.store(true, Ordering::Relaxed);
+    assert!(matches!(stop, Err(Stop::Stalled)), "{stop:?}");
+    // One call may begin just before the deadline and lasts as long as the whole at most.
+    let took = clock::now().since(begun);
+    assert!((limit..limit * 4).contains(&took), "{took:?}");
+    near.shutdown(std::net::Shutdown::Both).expect("connected");
+    reading.join().expect("no panic");
 }
 
 #[test]

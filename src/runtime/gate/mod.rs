@@ -241,9 +241,12 @@ impl Gate {
             && state.seats.len() < usize::from(self.plan.clients)
     }
 
-    /// Opens the gate by hand for the clients that are ready, if there is one.
+    /// Opens the gate by hand for the clients that are ready; if there is none, nothing happens,
+    /// now or when one comes.
     pub fn release_now(&self) {
-        self.lock().by_hand = true;
+        let mut state = self.lock();
+        state.by_hand = state.ready() > 0;
+        drop(state);
         self.changed.notify_all();
     }
 
@@ -317,6 +320,7 @@ impl Gate {
                 // Who has not said READY by now stays behind; who vanished is seen a last time.
                 state = self.watch(state);
                 if state.ready() != ready {
+                    state.by_hand &= state.ready() > 0;
                     continue;
                 }
                 return Ok(self.admit(&mut state));
@@ -419,13 +423,7 @@ impl Gate {
 
     /// The session thread's part of the release: it is the last to come to the barrier.
     fn release(&self, opening: &Opening) {
-        let at = opening.open();
         let session = self.plan.session;
-        log::info!(
-            "session {session}: released {} seats for {}",
-            opening.admitted(),
-            self.plan.source.info.name
-        );
         let stream = self
             .lock()
             .seats
@@ -433,7 +431,14 @@ impl Gate {
             .next()
             .map(|taken| Arc::clone(&taken.guest.stream));
         let sender = stream.map_or_else(String::new, |stream| self.plan.carrier.sender(&stream));
-        self.pen.release(session, at, sender);
+        // Logged before it happens: a small file's rows are written a moment after.
+        self.pen.release(session, opening.date(), sender);
+        opening.open();
+        let file = &self.plan.source.info.name;
+        log::info!(
+            "session {session}: released {} seats for {file}",
+            opening.admitted()
+        );
     }
 
     /// Waits until every seat has been left, which each thread does by a deadline of its own.
@@ -441,12 +446,14 @@ impl Gate {
         let mut state = self.lock();
         let mut limits: BTreeMap<SeatId, (u64, Moment)> = BTreeMap::new();
         while !state.seats.values().all(|taken| taken.finished) || state.unfinished > 0 {
+            let before = clock::now();
             state = self
                 .changed
                 .wait_timeout(state, TICK)
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
-            if matches!(state.phase, Phase::Released(_)) {
+            if let Phase::Released(opening) = &state.phase {
+                opening.note_gap(clock::now().since(before).saturating_sub(TICK));
                 self.cut_the_stalled(&state, &mut limits);
             }
         }
@@ -560,3 +567,6 @@ impl Ending {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -27,6 +27,8 @@ pub struct Opening {
     released_us: AtomicU64,
     /// The same as wall time, a label.
     released_at: OnceLock<OffsetDateTime>,
+    /// The longest time, microseconds, that the session's thread overslept.
+    gap_us: AtomicU64,
     /// Where the seats meet once each has its first block out.
     pub fair_start: Meeting,
 }
@@ -40,6 +42,7 @@ impl Opening {
             arrived: AtomicUsize::new(0),
             released_us: AtomicU64::new(0),
             released_at: OnceLock::new(),
+            gap_us: AtomicU64::new(0),
             fair_start: Meeting::new(admitted.len()),
         }
     }
@@ -69,8 +72,13 @@ impl Opening {
         clock::now().since(self.released())
     }
 
-    /// The session thread comes last, so that its arrival is the release, and dates it.
-    pub(crate) fn open(&self) -> OffsetDateTime {
+    /// Dates the release that is about to happen.
+    pub(crate) fn date(&self) -> OffsetDateTime {
+        *self.released_at.get_or_init(clock::wall)
+    }
+
+    /// The session thread comes last, so that its arrival is the release.
+    pub(crate) fn open(&self) {
         // Every admitted thread runs and has nothing to do before it arrives; the wait is for
         // the scheduler alone. Should it take absurdly long, the barrier waits just as well and
         // the release is only dated a little early.
@@ -80,10 +88,29 @@ impl Opening {
         {
             thread::sleep(Duration::from_micros(200));
         }
-        let at = *self.released_at.get_or_init(clock::wall);
         self.released_us
             .store(clock::now().0.max(1), Ordering::Release);
         self.barrier.wait();
-        at
+    }
+
+    /// The session's thread, which has nothing to do but to wake each second, overslept by `gap`.
+    pub(crate) fn note_gap(&self, gap: Duration) {
+        self.gap_us
+            .fetch_max(crate::units::micros(gap), Ordering::Relaxed);
+    }
+
+    /// Says that the server stood still (stopped, or a machine that could not keep up) for so
+    /// long that the session's times mean little; `None` when it did not.
+    pub fn disturbed(&self) -> Option<String> {
+        let gap = Duration::from_micros(self.gap_us.load(Ordering::Relaxed));
+        (gap >= DISTURBED).then(|| {
+            format!(
+                "disturbed: the server stood still for {:.1} s",
+                gap.as_secs_f64()
+            )
+        })
     }
 }
+
+/// A gap that no scheduler leaves on a machine that is merely busy.
+const DISTURBED: Duration = Duration::from_secs(1);

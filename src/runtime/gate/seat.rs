@@ -159,7 +159,13 @@ impl Seat {
     }
 
     /// The transfer is over, however it ended.
-    pub fn finish(mut self, transfer: Transfer) {
+    pub fn finish(mut self, mut transfer: Transfer) {
+        if transfer.reason.is_none() {
+            transfer.reason = self
+                .opening
+                .as_ref()
+                .and_then(|opening| opening.disturbed());
+        }
         self.gate.pen.finish(self.gate.plan.session, transfer);
         self.finished = true;
     }

@@ -1,0 +1,49 @@
+//! `gatecast list`: what a server offers.
+
+use serde_json::json;
+
+use crate::cli::options;
+use crate::cli::output;
+use crate::error::Result;
+use crate::report::verdict::Verdict;
+use crate::runtime::control::client;
+
+/// `gatecast list HOST[:PORT]`
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example: gatecast list 192.168.1.10")]
+pub struct Args {
+    /// The server, port 8080 unless given
+    #[arg(value_name = "HOST[:PORT]")]
+    pub server: String,
+    /// Print one JSON document
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Lists.
+///
+/// # Errors
+/// The server cannot be reached or does not speak the protocol.
+pub fn run(args: &Args) -> Result<Verdict> {
+    let files = client::list(&options::server(&args.server)?)?;
+    if args.json {
+        let files: Vec<_> = files
+            .iter()
+            .map(|file| json!({"name": file.name.as_str(), "bytes": file.bytes, "sha1": file.sha1.to_string()}))
+            .collect();
+        output::print(&format!(
+            "{}\n",
+            json!({"schema": "gatecast.list/1", "files": files})
+        ))?;
+        return Ok(Verdict::AllVerified);
+    }
+    let mut text = format!("{:>15}  {:40}  name\n", "bytes", "SHA-1");
+    for file in files {
+        text.push_str(&format!(
+            "{:>15}  {}  {}\n",
+            file.bytes, file.sha1, file.name
+        ));
+    }
+    output::print(&text)?;
+    Ok(Verdict::AllVerified)
+}

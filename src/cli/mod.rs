@@ -1,0 +1,112 @@
+//! Words on a command line become calls below, and what they return becomes an exit code.
+//!
+//! Results go to standard output, everything else to standard error. Each subcommand is a file
+//! with its `Args` and a `run` that ends in a [`Verdict`].
+
+use std::process::ExitCode;
+
+use clap::ArgAction;
+use clap::Parser;
+use clap::Subcommand;
+
+use crate::error::Error;
+use crate::report::verdict::Verdict;
+
+pub mod fetch;
+pub mod list;
+pub mod options;
+pub mod output;
+pub mod progress;
+pub mod report;
+pub mod run;
+pub mod serve;
+pub mod services;
+pub mod signals;
+
+/// Sends one file to many machines at the same instant, proves every copy, and shows what each
+/// one got.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100, after_help = EXIT_CODES)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// Say more on standard error (-v progress, -vv details); GATECAST_LOG sets it finer
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub verbose: u8,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Server and clients in one process, on loopback: the whole job in one command
+    Run(run::Args),
+    /// Offer files or folders
+    Serve(serve::Args),
+    /// Fetch a file, with one or more clients in this process
+    Fetch(fetch::Args),
+    /// List what a server offers
+    List(list::Args),
+    /// The tables, CSV, JSON or plot of session logs
+    Report(report::Args),
+}
+
+const EXIT_CODES: &str = "Exit code: 0 every client verified; 1 could not run, or refused; 2 usage; \
+3 the muster ended without enough clients; 4 some clients failed, are missing or cannot be proven; \
+5 a digest did not match; 130 interrupted.";
+
+/// The whole program.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    start_logging(cli.verbose);
+    let result = match &cli.command {
+        Command::Run(args) => run::run(args),
+        Command::Serve(args) => serve::run(args),
+        Command::Fetch(args) => fetch::run(args),
+        Command::List(args) => list::run(args),
+        Command::Report(args) => report::run(args),
+    };
+    let verdict = result.unwrap_or_else(|error| {
+        if !matches!(error, Error::Interrupted) {
+            output::complain(&error);
+        }
+        Verdict::of_error(&error)
+    });
+    ExitCode::from(verdict.exit_code())
+}
+
+fn start_logging(verbose: u8) {
+    let level = match verbose {
+        0 => "warn",
+        1 => "info",
+        _ => "debug",
+    };
+    let environment = env_logger::Env::new().filter_or("GATECAST_LOG", level);
+    env_logger::Builder::from_env(environment)
+        .format_target(false)
+        .init();
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_words_are_consistent_and_each_has_an_example() {
+        let command = Cli::command();
+        command.clone().debug_assert();
+        for sub in command.get_subcommands() {
+            let help = sub
+                .get_after_help()
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            assert!(
+                help.contains("gatecast "),
+                "{} has no example",
+                sub.get_name()
+            );
+        }
+    }
+}

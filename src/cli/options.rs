@@ -1,0 +1,100 @@
+//! Options that several subcommands share, and how their values are read.
+
+use std::time::Duration;
+
+use crate::error::Result;
+use crate::runtime::copy;
+use crate::runtime::lobby::Settings;
+use crate::runtime::socket;
+use crate::session::MAX_SEATS;
+use crate::session::Via;
+use crate::text::FileName;
+use crate::units::Rate;
+use crate::units::parse_duration;
+
+/// The port when none is given.
+pub const PORT: u16 = 8080;
+
+/// How a server sends; for `serve` and `run`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Sending {
+    /// Payload rate of the whole session, shared by its seats, such as 100mbit
+    #[arg(long, value_name = "RATE")]
+    pub rate: Option<Rate>,
+    /// How bytes are copied: auto, buffered or sendfile
+    #[arg(long, default_value = "auto", value_name = "HOW")]
+    pub copy: copy::Method,
+    /// TCP congestion control, such as reno; the system's own unless given
+    #[arg(long, value_name = "NAME")]
+    pub congestion: Option<String>,
+    /// Give a client up that makes no progress for so long
+    #[arg(long, default_value = "30s", value_parser = wait, value_name = "TIME")]
+    pub stall_limit: Duration,
+}
+
+impl Sending {
+    /// These options in the server's settings.
+    pub fn apply(&self, settings: Settings) -> Settings {
+        Settings {
+            rate: self.rate,
+            copy: self.copy,
+            congestion: self.congestion.clone(),
+            stall: self.stall_limit,
+            ..settings
+        }
+    }
+}
+
+/// Reads a number of clients, 1 to 10,000.
+///
+/// # Errors
+/// Anything else, with the value.
+pub fn clients(text: &str) -> Result<u16, String> {
+    crate::proto::line::decimal(text)
+        .and_then(|number| u16::try_from(number).ok())
+        .filter(|number| (1..=MAX_SEATS).contains(number))
+        .ok_or_else(|| format!("'{text}' is not a number from 1 to {MAX_SEATS}"))
+}
+
+/// Reads a duration that is longer than nothing.
+///
+/// # Errors
+/// Anything else, with the value.
+pub fn wait(text: &str) -> Result<Duration, String> {
+    match parse_duration(text) {
+        Ok(Duration::ZERO) => Err(format!("'{text}' is no time at all")),
+        other => other.map_err(|error| error.to_string()),
+    }
+}
+
+/// Reads a duration, which may be nothing.
+///
+/// # Errors
+/// Anything else, with the value.
+pub fn span(text: &str) -> Result<Duration, String> {
+    parse_duration(text).map_err(|error| error.to_string())
+}
+
+/// Reads the name of an offered file.
+///
+/// # Errors
+/// A name that is no single harmless path component.
+pub fn file_name(text: &str) -> Result<FileName, String> {
+    FileName::new(text).map_err(|error| error.to_string())
+}
+
+/// Reads a way of sending.
+///
+/// # Errors
+/// A word that is none.
+pub fn via(text: &str) -> Result<Via, String> {
+    text.parse().map_err(|error| format!("{error}"))
+}
+
+/// The addresses of `HOST[:PORT]`.
+///
+/// # Errors
+/// The name is unknown.
+pub fn server(host: &str) -> Result<Vec<std::net::SocketAddr>> {
+    socket::resolve(host, PORT)
+}

@@ -1,0 +1,67 @@
+//! `gatecast report`: session logs as tables, CSV, JSON or a plot.
+
+use std::path::PathBuf;
+
+use crate::cli::output;
+use crate::error::Error;
+use crate::error::Result;
+use crate::report;
+use crate::report::csv;
+use crate::report::json::SessionDocument;
+use crate::report::rates;
+use crate::report::sheet;
+use crate::report::trials;
+use crate::report::verdict::Verdict;
+
+/// `gatecast report LOG...`
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example: gatecast report logs/*.log --svg rates.svg")]
+pub struct Args {
+    /// Session logs
+    #[arg(value_name = "LOG", required = true)]
+    pub logs: Vec<PathBuf>,
+    /// Print CSV, one row per transfer
+    #[arg(long, conflicts_with = "json")]
+    pub csv: bool,
+    /// Print one JSON document
+    #[arg(long)]
+    pub json: bool,
+    /// Write the plot of the rates against the number of clients
+    #[arg(long, value_name = "FILE")]
+    pub svg: Option<PathBuf>,
+}
+
+/// Reports.
+///
+/// # Errors
+/// A log that cannot be read or is not one; a result that cannot be written.
+pub fn run(args: &Args) -> Result<Verdict> {
+    let mut records = report::read_logs(&args.logs)?;
+    // Logs of one second sort by their random numbers; what happened first stands first.
+    records.sort_by_key(|record| record.released_at);
+    if records.is_empty() {
+        return Err(Error::refused("gatecast", "these logs hold no session"));
+    }
+    if let Some(path) = &args.svg {
+        let svg = rates::rates(&records).to_svg();
+        std::fs::write(path, svg).map_err(Error::io("write the plot", path.display()))?;
+    }
+    let text = if args.csv {
+        csv::transfers(&records)
+    } else if args.json {
+        SessionDocument::of(&records)
+            .expect("there is a record")
+            .to_text()
+    } else {
+        let mut text: String = records
+            .iter()
+            .map(|record| format!("{}\n", sheet::session(record, sheet::Rows::All)))
+            .collect();
+        if records.len() > 1 {
+            text.push_str(&trials::trials(&records));
+        }
+        text
+    };
+    output::print(&text)?;
+    Ok(Verdict::AllVerified)
+}

@@ -1,0 +1,209 @@
+//! `gatecast serve`: offers files, session after session, until it is stopped.
+
+use std::io::BufRead;
+use std::io::IsTerminal;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::thread;
+use std::time::Duration;
+
+use crossbeam_channel::Receiver;
+use crossbeam_channel::select;
+
+use crate::cli::options;
+use crate::cli::output;
+use crate::cli::progress::Hashing;
+use crate::cli::progress::Room;
+use crate::cli::services;
+use crate::cli::signals;
+use crate::cli::signals::Request;
+use crate::error::Error;
+use crate::error::Result;
+use crate::report::json::SessionDocument;
+use crate::report::sheet;
+use crate::report::verdict::Verdict;
+use crate::runtime::catalog::Catalog;
+use crate::runtime::host::Host;
+use crate::runtime::host::Running;
+use crate::runtime::lobby::Settings;
+use crate::session::Via;
+use crate::text::FileName;
+use crate::transfer::Record;
+
+/// `gatecast serve PATH...`
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example: gatecast serve image.iso --clients 25 --one-off")]
+pub struct Args {
+    /// Files, or folders whose files are offered
+    #[arg(value_name = "PATH", required = true)]
+    pub paths: Vec<PathBuf>,
+    /// Where to listen
+    #[arg(long, default_value = "0.0.0.0:8080", value_name = "ADDR:PORT")]
+    pub listen: SocketAddr,
+    /// How many clients a session has; the clients' own number unless given
+    #[arg(long, value_parser = options::clients, value_name = "N")]
+    pub clients: Option<u16>,
+    /// The file for clients that name none
+    #[arg(long, value_parser = options::file_name, value_name = "NAME")]
+    pub file: Option<FileName>,
+    /// The way: tcp, udp, raw, multicast, swarm or http; the clients' choice unless given
+    #[arg(long, value_parser = options::via)]
+    pub via: Option<Via>,
+    /// How long a session waits for its clients, from the first one
+    #[arg(long, default_value = "60s", value_parser = options::wait, value_name = "TIME")]
+    pub max_wait: Duration,
+    /// Release so many ready clients when that time is over, instead of none
+    #[arg(long, value_parser = options::clients, value_name = "Q")]
+    pub quorum: Option<u16>,
+    /// How it sends.
+    #[command(flatten)]
+    pub sending: options::Sending,
+    /// The folder for the session logs
+    #[arg(long, default_value = "logs", value_name = "DIR")]
+    pub log_dir: PathBuf,
+    /// Serve one session and exit
+    #[arg(long)]
+    pub one_off: bool,
+    /// Print one JSON document a line, for each session
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// How often the terminal is looked at.
+const REFRESH: Duration = Duration::from_millis(200);
+
+/// Serves.
+///
+/// # Errors
+/// It could not be begun, or a log or result could not be written.
+pub fn run(args: &Args) -> Result<Verdict> {
+    let settings = args.sending.apply(Settings {
+        clients: args.clients,
+        file: args.file.clone(),
+        via: args.via,
+        max_wait: args.max_wait,
+        quorum: args.quorum,
+        one_off: args.one_off,
+        ..Settings::default()
+    });
+    let catalog = Catalog::offer(&args.paths)?;
+    if catalog.names().next().is_none() {
+        return Err(Error::Usage {
+            what: "these paths hold no file to offer".to_owned(),
+        });
+    }
+    if let Some(file) = args
+        .file
+        .as_ref()
+        .filter(|file| !catalog.names().any(|name| name == *file))
+    {
+        return Err(Error::Usage {
+            what: format!("--file '{file}' is not among the offered files"),
+        });
+    }
+    if let (Some(quorum), Some(clients)) = (args.quorum, args.clients)
+        && quorum > clients
+    {
+        return Err(Error::Usage {
+            what: format!("--quorum {quorum} is more than --clients {clients}"),
+        });
+    }
+    let requests = signals::listen()?;
+    let host = Host::new(catalog, settings).log_to(&args.log_dir);
+    let hashing = Hashing::default();
+    host.digest(&|name, size, done| hashing.tell(name, size, done))?;
+    let server = services::serve(host)?.start(args.listen)?;
+    greet(&server, args)?;
+    attend(server, args, &requests)
+}
+
+fn greet(server: &Running, args: &Args) -> Result<()> {
+    output::say(format_args!("listening on {}", server.addr()));
+    for file in server.lobby().files()? {
+        output::say(format_args!(
+            "  {:>13} bytes  {}  {}",
+            file.bytes, file.sha1, file.name
+        ));
+    }
+    if let Some(clients) = args.clients {
+        output::say(format_args!("waiting for {clients} clients"));
+    }
+    Ok(())
+}
+
+/// Shows sessions and prints their results until the server is to end.
+fn attend(server: Running, args: &Args, requests: &Receiver<Request>) -> Result<Verdict> {
+    let records = server.records();
+    let enter = enter_pressed();
+    let tick = crossbeam_channel::tick(REFRESH);
+    let mut room = Room::default();
+    let mut earned = Verdict::AllVerified;
+    loop {
+        select! {
+            recv(records) -> record => {
+                let record = record.expect("the journal lives as long as the server");
+                room.clear();
+                earned = earned.min(show(&record, args)?);
+                if args.one_off {
+                    server.stop()?;
+                    return Ok(earned);
+                }
+            }
+            recv(requests) -> request => match request {
+                Ok(Request::Release) => server.lobby().release_now(),
+                Ok(Request::Stop) | Err(_) => {
+                    room.clear();
+                    if !server.lobby().is_idle() {
+                        earned = Verdict::Interrupted;
+                    }
+                    for record in server.stop()? {
+                        earned = earned.min(show(&record, args)?);
+                    }
+                    return Ok(earned);
+                }
+            },
+            recv(enter) -> _ => server.lobby().release_now(),
+            recv(tick) -> _ => room.show(&server.lobby().views()),
+        }
+    }
+}
+
+fn show(record: &Record, args: &Args) -> Result<Verdict> {
+    if args.json {
+        output::print(&SessionDocument::new(record).to_line())?;
+    } else {
+        output::print(&format!(
+            "{}\n",
+            sheet::session(record, sheet::Rows::Failures)
+        ))?;
+    }
+    Ok(Verdict::of_records(std::slice::from_ref(record)))
+}
+
+/// A message for each Enter on the terminal; never one where there is none.
+fn enter_pressed() -> Receiver<()> {
+    if !std::io::stdin().is_terminal() {
+        return crossbeam_channel::never();
+    }
+    let (tell, pressed) = crossbeam_channel::unbounded();
+    let reading = thread::Builder::new()
+        .name("enter".to_owned())
+        .spawn(move || {
+            for line in std::io::stdin().lock().lines() {
+                if line.is_err() || tell.send(()).is_err() {
+                    return;
+                }
+            }
+            // The terminal is gone; the channel must stay open, or its end would be read as Enter.
+            loop {
+                thread::park();
+            }
+        });
+    match reading {
+        Ok(_) => pressed,
+        Err(error) => {
+            log::warn!("cannot watch the terminal: {error}");
+            crossbeam_channel::never()
+        }
+    }
+}
