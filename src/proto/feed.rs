@@ -85,7 +85,7 @@ impl Feed {
             self.tables.handle(packet);
             if header.is_none()
                 && let Some(pcr) = packet.pcr()
-                && *self.clock_pid.get_or_insert(packet.pid()) == packet.pid()
+                && *self.clock_pid.get_or_insert_with(|| packet.pid()) == packet.pid()
             {
                 match packet.discontinuity() {
                     true => self.jitter.rejoin(),

@@ -164,7 +164,9 @@ impl Server {
     }
 
     pub(crate) fn until_ready(&self, ready: usize) {
-        until(&format!("{ready} clients ready"), || self.seats().1 == ready);
+        until(&format!("{ready} clients ready"), || {
+            self.seats().1 == ready
+        });
     }
 
     /// Payload bytes moved so far, of all seats.
