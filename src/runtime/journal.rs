@@ -245,12 +245,27 @@ impl Page {
         if self.file.is_none() {
             std::fs::create_dir_all(folder)?;
             let path = folder.join(self.file_name());
-            let mut file = OpenOptions::new().append(true).create(true).open(path)?;
+            let file = OpenOptions::new().append(true).create(true).open(path)?;
             if file.metadata()?.len() == 0 {
-                file.write_all(logline::header().as_bytes())?;
+                append_whole(&file, &file, logline::header().as_bytes())?;
             }
             self.file = Some(file);
         }
-        self.file.as_mut().expect("opened above").write_all(line)
+        let file = self.file.as_ref().expect("opened above");
+        append_whole(file, file, line)
     }
 }
+
+/// Appends all of `line` to `file` through `writer`, or nothing: half a line on a full disk would
+/// spoil the line after it.
+fn append_whole(file: &File, mut writer: impl Write, line: &[u8]) -> io::Result<()> {
+    // The session's number, which is random, is in the file's name: nobody else writes to it.
+    let before = file.metadata()?.len();
+    writer.write_all(line).inspect_err(|_| {
+        // What cannot be taken back is seen by whoever reads the log.
+        let _ = file.set_len(before);
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -35,6 +35,7 @@ use crate::proto::greeting::GREETING_MAX;
 use crate::proto::greeting::Greeting;
 use crate::proto::greeting::Recognised;
 use crate::proto::greeting::recognise;
+use crate::proto::line::LINE_MAX;
 use crate::proto::native::ErrorCode;
 use crate::proto::native::FromServer;
 use crate::runtime::clock;
@@ -105,6 +106,9 @@ const RESERVED: u64 = 16;
 /// A connection younger than this is not closed to make room: an honest client's greeting is
 /// under way when it is accepted, and its thread needs a moment to read it.
 const GRACE: Duration = Duration::from_millis(5);
+
+/// How long a client that cannot be served may take to say what it is.
+const REFUSAL_LIMIT: Duration = Duration::from_millis(20);
 
 impl Listener {
     /// Listens on `addr` and serves each connection by the handler of its greeting.
@@ -379,14 +383,24 @@ fn greeting(mut stream: &TcpStream, deadline: Moment) -> io::Result<Option<(Gree
     }
 }
 
-/// Tells a native client that has greeted already why nobody will serve it; others are just
-/// closed. Never waits: this is the accepting thread.
-fn refuse(stream: &TcpStream) {
-    let mut first = [0; GREETING_MAX];
-    let seen = stream
-        .set_nonblocking(true)
-        .and_then(|()| stream.peek(&mut first))
-        .unwrap_or(0);
+/// Tells a native client why nobody will serve it; others are just closed. This is the accepting
+/// thread, which waits for no client longer than [`REFUSAL_LIMIT`]: where no thread can be started, to
+/// accept more slowly is no loss.
+fn refuse(mut stream: &TcpStream) {
+    let deadline = clock::now().after(REFUSAL_LIMIT);
+    let mut first = [0; LINE_MAX];
+    let mut seen = 0;
+    // Its whole line is read: a close with unread input would destroy the answer.
+    while seen < first.len()
+        && !first[..seen].ends_with(b"\n")
+        && recognise(&first[..seen]) != Recognised::Unknown
+        && matches!(socket::bound_read(stream, deadline), Ok(true))
+    {
+        match stream.read(&mut first[seen..]) {
+            Ok(0) | Err(_) => break,
+            Ok(len) => seen += len,
+        }
+    }
     if recognise(&first[..seen]) == Recognised::Known(Greeting::Native) {
         let reason = "the server's system allows no more threads".to_owned();
         let line = FromServer::Error {
@@ -394,7 +408,8 @@ fn refuse(stream: &TcpStream) {
             reason,
         }
         .encode();
-        let _ = io::Write::write(&mut &*stream, &line);
+        // Forty bytes into an empty buffer; a client that is gone needs no answer.
+        let _ = io::Write::write(&mut stream, &line);
     }
 }
 

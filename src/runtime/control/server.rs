@@ -155,7 +155,7 @@ fn converse(mut seat: Seat, dialogue: &mut Dialogue<'_>) {
                 (None, _) => {}
             }
             let (outcome, reason) = match (ending, error) {
-                (Some(ending), _) => (Outcome::Refused, ending.to_string()),
+                (Some(ending), _) => (ending.outcome(), ending.to_string()),
                 (None, Error::TimedOut { .. }) => {
                     (Outcome::TimedOut, "not ready in time".to_owned())
                 }

@@ -1,8 +1,8 @@
 //! The gate: it holds the seats of one session until all are ready, then releases them together.
 //!
-//! A [`Barrier`] has no timeout and nobody can leave it, so there is none while seats fill. The
+//! A `Barrier` has no timeout and nobody can leave it, so there is none while seats fill. The
 //! *muster* is a count under a lock with a deadline: seats are taken and given back freely, and
-//! the session's own thread looks every [`WATCH`] at each ready connection, because a parked
+//! the session's own thread looks every `WATCH` at each ready connection, because a parked
 //! thread does not see its client close. When the muster ends, and only then, a barrier is made
 //! for exactly the admitted and one more, the session thread, and handed to the seats' threads,
 //! all of which are running; the first thing each does with it is to wait. A client that dies
@@ -558,8 +558,8 @@ impl std::fmt::Display for Ending {
 }
 
 impl Ending {
-    /// The row that a client which ended so leaves in the log.
-    fn outcome(&self) -> Outcome {
+    /// The outcome in the row of a client that ended so.
+    pub fn outcome(&self) -> Outcome {
         match self {
             Self::NotEnough(_) => Outcome::TimedOut,
             Self::Stopped => Outcome::Cut,
