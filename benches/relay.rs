@@ -141,11 +141,13 @@ fn figures() {
             for &way in &ways {
                 let run = measure(way, viewers, rate, RUN);
                 let cpu = run.cpu.map(|cpu| cpu.as_secs_f64());
-                let show = |value: Option<f64>| value.map_or("-".to_owned(), |v| format!("{v:.2}"));
+                let show = |value: Option<f64>| {
+                    value.map_or_else(|| "-".to_owned(), |v| format!("{v:.2}"))
+                };
                 let per_mille = |n| {
                     run.delay
                         .per_mille(n)
-                        .map_or("-".to_owned(), |us| us.to_string())
+                        .map_or_else(|| "-".to_owned(), |us| us.to_string())
                 };
                 println!(
                     "{:<17}{viewers:>8}{name:>12}{:>10}{:>9}{:>9}{:>9}{:>9}{:>9}",
@@ -174,10 +176,8 @@ fn limits() {
         "way", "viewers", "datagrams/s", "to viewers/s", "us/dgram", "then lost"
     );
     for viewers in [1, 5, 25, 100] {
-        let mut best: Vec<(Way, Option<(u64, Outcome)>, Option<String>)> = Vec::new();
-        for way in [Way::Naive, Way::Relay] {
-            best.push((way, None, None));
-        }
+        // Each way's best rate so far, and what ended it.
+        let mut best = [Way::Naive, Way::Relay].map(|way| (way, None, None::<String>));
         for rate in STEPS {
             for (way, best, over) in &mut best {
                 if over.is_some() {
@@ -211,7 +211,7 @@ fn limits() {
                 "{:<17}{viewers:>8}{rate:>14}{:>14}{:>10}{:>18}",
                 way.name(),
                 rate * viewers as u64,
-                cost.map_or("-".to_owned(), |us| format!("{us:.2}")),
+                cost.map_or_else(|| "-".to_owned(), |us| format!("{us:.2}")),
                 over.unwrap_or_else(|| "-".to_owned()),
             );
         }
@@ -339,11 +339,6 @@ impl Relaying {
             Way::RelayAtOnce => Duration::ZERO,
             Way::Naive | Way::Threads => return Self::loops(way, ports),
         };
-        let gather = std::env::var("GATHER_US")
-            .ok()
-            .and_then(|us| us.parse().ok())
-            .filter(|_| way == Way::Relay)
-            .map_or(gather, Duration::from_micros);
         let settings = Settings {
             gather,
             ..Settings::new(LOCAL)

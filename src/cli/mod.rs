@@ -17,11 +17,13 @@ pub mod list;
 pub mod options;
 pub mod output;
 pub mod progress;
+pub mod relay;
 pub mod report;
 pub mod run;
 pub mod serve;
 pub mod services;
 pub mod signals;
+pub mod watch;
 
 /// Sends one file to many machines at the same instant, proves every copy, and shows what each
 /// one got.
@@ -49,6 +51,10 @@ pub enum Command {
     List(list::Args),
     /// The tables, CSV, JSON or plot of session logs
     Report(report::Args),
+    /// Relay a live stream to every viewer
+    Relay(relay::Args),
+    /// Watch what a relay relays
+    Watch(watch::Args),
 }
 
 const EXIT_CODES: &str = "Exit code: 0 every client verified; 1 could not run, or refused; 2 usage; \
@@ -65,6 +71,8 @@ pub fn main() -> ExitCode {
         Command::Fetch(args) => fetch::run(args),
         Command::List(args) => list::run(args),
         Command::Report(args) => report::run(args),
+        Command::Relay(args) => relay::run(args),
+        Command::Watch(args) => watch::run(args),
     };
     let verdict = result.unwrap_or_else(|error| {
         if !matches!(error, Error::Interrupted) {

@@ -25,6 +25,7 @@ use crate::transfer::Transfer;
 pub mod csv;
 #[cfg(feature = "cli")]
 pub mod json;
+pub mod live;
 pub mod plot;
 pub mod rates;
 pub mod sheet;
