@@ -4,8 +4,6 @@
 //! the two differ by what lies between them. Says nothing of how datagrams travel; each is to be
 //! sent on as it came, whatever this finds in it.
 
-use std::ops::Range;
-
 use crate::proto::jitter::Jitter;
 use crate::proto::jitter::Ticks;
 use crate::proto::rtp;
@@ -15,8 +13,10 @@ use crate::proto::ts;
 use crate::proto::ts::PACKET;
 use crate::proto::ts::PCR_HZ;
 use crate::proto::ts::PCR_WRAP;
+use crate::proto::ts::Packet;
 use crate::proto::ts::continuity;
 use crate::proto::ts::continuity::Continuity;
+use crate::proto::ts::framing::Framing;
 use crate::proto::ts::tables::Tables;
 use crate::units::Moment;
 
@@ -26,6 +26,7 @@ pub struct Feed {
     datagrams: u64,
     bytes: u64,
     strange: u64,
+    framing: Framing,
     continuity: Continuity,
     tables: Tables,
     rtp: Option<Sequence>,
@@ -65,22 +66,24 @@ const PCR_TICKS: Ticks = Ticks {
 };
 
 impl Feed {
-    /// Follows the stream by `datagram`, which came at `at`. Returns where in it the transport
-    /// stream lies; nowhere, when it is none.
-    pub fn handle(&mut self, at: Moment, datagram: &[u8]) -> Range<usize> {
+    /// Follows the stream by `datagram`, which came at `at`.
+    pub fn handle(&mut self, at: Moment, datagram: &[u8]) {
+        self.follow(at, datagram, |_| {});
+    }
+
+    /// The same, and shows `see` each packet of the transport stream that is whole with it.
+    pub fn follow(&mut self, at: Moment, datagram: &[u8], mut see: impl FnMut(&[u8; PACKET])) {
         self.datagrams += 1;
         self.bytes += datagram.len() as u64;
-        let Some((header, inside)) = open(datagram) else {
-            self.strange += 1;
-            return 0..0;
-        };
+        let (header, stream) = open(datagram);
         if let Some(header) = &header {
             self.rtp.get_or_insert_default().handle(header);
             let stamp = u64::from(header.timestamp);
             self.jitter.handle(at, stamp, RTP_TICKS);
         }
-        let packets = ts::packets(&datagram[inside.clone()]).into_iter().flatten();
-        for packet in packets {
+        let found = self.framing.handle(stream, |bytes| {
+            see(bytes);
+            let packet = Packet::new(bytes);
             self.continuity.handle(packet);
             self.tables.handle(packet);
             if header.is_none()
@@ -92,13 +95,14 @@ impl Feed {
                     false => self.jitter.handle(at, pcr, PCR_TICKS),
                 }
             }
-        }
-        inside
+        });
+        self.strange += u64::from(!found);
     }
 
     /// The next datagram does not follow the last one, and nothing is missing for it: the viewer
     /// paused, or nobody watched.
     pub fn rejoin(&mut self) {
+        self.framing.rejoin();
         self.continuity.rejoin();
         self.jitter.rejoin();
         self.clock_pid = None;
@@ -116,7 +120,7 @@ impl Feed {
     pub fn welcome(&self, next: &[u8]) -> Vec<Vec<u8>> {
         let packets: Vec<&[u8; PACKET]> = self.tables.packets().collect();
         let datagrams = packets.chunks(PACKETS_MAX);
-        let header = open(next).and_then(|(header, _)| header);
+        let (header, _) = open(next);
         let many = datagrams.len();
         let wrap = |(at, packets): (usize, &[&[u8; PACKET]])| {
             let back = u16::try_from(many - at).unwrap_or(u16::MAX);
@@ -141,16 +145,18 @@ impl Feed {
     }
 }
 
-/// The RTP header of `datagram`, where it has one, and where its transport stream lies; `None`
-/// when it holds none. RTP is known by a stream inside it: its first byte alone may be anything.
-fn open(datagram: &[u8]) -> Option<(Option<Header>, Range<usize>)> {
-    if ts::packets(datagram).is_some() {
-        return Some((None, 0..datagram.len()));
+/// The RTP header of `datagram`, where it has one, and the transport stream in it. RTP is known by
+/// whole packets inside it (RFC 2250, section 2): its first byte alone may be anything.
+fn open(datagram: &[u8]) -> (Option<Header>, &[u8]) {
+    if datagram.first() != Some(&ts::SYNC)
+        && let Some(header) = Header::decode(datagram)
+    {
+        let inside = &datagram[header.payload.clone()];
+        if ts::packets(inside).is_some() {
+            return (Some(header), inside);
+        }
     }
-    let header = Header::decode(datagram)?;
-    let inside = header.payload.clone();
-    let found = ts::packets(&datagram[inside.clone()]).is_some();
-    found.then_some((Some(header), inside))
+    (None, datagram)
 }
 
 #[cfg(test)]
@@ -187,9 +193,9 @@ mod tests {
         for make in [datagram, in_rtp] {
             let mut feed = Feed::default();
             for n in 0..100 {
-                let bytes = make(n);
-                let inside = feed.handle(at(n), &bytes);
-                assert_eq!(&bytes[inside], datagram(n));
+                let mut stream = Vec::new();
+                feed.follow(at(n), &make(n), |packet| stream.extend_from_slice(packet));
+                assert_eq!(stream, datagram(n));
             }
             let counts = feed.counts();
             assert_eq!((counts.datagrams, counts.strange), (100, 0));
@@ -197,6 +203,24 @@ mod tests {
             assert_eq!(counts.rtp.map_or(0, |rtp| rtp.lost), 0);
             assert!(counts.jitter_us.is_some_and(|us| us < 0.01), "{counts:?}");
         }
+    }
+
+    #[test]
+    fn packets_that_two_datagrams_share_are_followed_too() {
+        let stream: Vec<u8> = (0..50).flat_map(datagram).collect();
+        let mut feed = Feed::default();
+        for (n, datagram) in (0..).zip(stream.chunks(1472)) {
+            if n != 20 {
+                feed.handle(at(n), datagram);
+            }
+        }
+        let counts = feed.counts();
+        assert_eq!((counts.strange, counts.ts.errors), (0, 1));
+        assert_eq!(
+            counts.ts.packets,
+            350 - 9,
+            "the packets that the lost one touched"
+        );
     }
 
     #[test]
@@ -240,7 +264,9 @@ mod tests {
         // Who gets it and then the stream sees no gap.
         let mut viewer = Feed::default();
         assert_eq!(welcome.len(), 1);
-        assert_eq!(&welcome[0][viewer.handle(at(0), &welcome[0])], tables);
+        let mut seen = Vec::new();
+        viewer.follow(at(0), &welcome[0], |packet| seen.extend_from_slice(packet));
+        assert_eq!(seen, tables);
         viewer.handle(at(0), &next);
         assert_eq!(viewer.counts().rtp, Some(rtp::Counts::default()));
         feed.forget_tables();
@@ -250,9 +276,9 @@ mod tests {
     #[test]
     fn what_is_no_stream_is_counted_as_such() {
         let mut feed = Feed::default();
-        let cut = &datagram(0)[1..];
-        for strange in [&b""[..], b"hello", cut, &[0x80; 65_507], &[0x47; 187]] {
-            assert!(feed.handle(at(0), strange).is_empty());
+        let short = &datagram(0)[1..188];
+        for strange in [&b""[..], b"hello", short, &[0x80; 65_507], &[0x47; 187]] {
+            feed.follow(at(0), strange, |_| panic!("a packet in {strange:?}"));
         }
         assert_eq!(feed.counts().strange, 5);
         assert_eq!(feed.counts().ts, continuity::Counts::default());
@@ -269,8 +295,7 @@ mod tests {
             }
             let mut feed = Feed::default();
             for datagram in [&bytes, &packets, &packets] {
-                let inside = feed.handle(at(0), datagram);
-                prop_assert!(datagram.get(inside).is_some());
+                feed.handle(at(0), datagram);
             }
             feed.welcome(&bytes);
         }

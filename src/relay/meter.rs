@@ -9,42 +9,33 @@ use crate::proto::histogram::Histogram;
 use crate::proto::histogram::bucket;
 use crate::units::micros;
 
-/// Times, as the one thread that adds them leaves them.
+/// Times, as the one thread that adds them leaves them; the last number is the longest.
 #[derive(Debug)]
-pub(super) struct Meter {
-    counts: Box<[AtomicU64]>,
-    worst_us: AtomicU64,
-}
+pub(super) struct Meter(Box<[AtomicU64; BUCKETS + 1]>);
 
 impl Meter {
     pub(super) fn new() -> Self {
-        Self {
-            counts: (0..BUCKETS).map(|_| AtomicU64::new(0)).collect(),
-            worst_us: AtomicU64::new(0),
-        }
+        Self(Box::new([const { AtomicU64::new(0) }; BUCKETS + 1]))
     }
 
     /// Counts `time`; by one thread only.
     pub(super) fn add(&self, time: Duration) {
         let us = micros(time);
-        bump(&self.counts[bucket(us)], 1);
-        if us > self.worst_us.load(Ordering::Relaxed) {
-            self.worst_us.store(us, Ordering::Relaxed);
+        bump(&self.0[bucket(us)], 1);
+        if us > self.0[BUCKETS].load(Ordering::Relaxed) {
+            self.0[BUCKETS].store(us, Ordering::Relaxed);
         }
     }
 
     /// What was counted so far.
     pub(super) fn histogram(&self) -> Histogram {
-        Histogram::of(
-            self.counts
-                .iter()
-                .map(|count| count.load(Ordering::Relaxed)),
-        )
+        let counts = self.0.iter().take(BUCKETS);
+        Histogram::of(counts.map(|count| count.load(Ordering::Relaxed)))
     }
 
     /// The longest time, microseconds; `None` of nothing.
     pub(super) fn worst_us(&self, of: &Histogram) -> Option<u64> {
-        (of.count() > 0).then(|| self.worst_us.load(Ordering::Relaxed))
+        (of.count() > 0).then(|| self.0[BUCKETS].load(Ordering::Relaxed))
     }
 }
 

@@ -139,7 +139,7 @@ impl Source {
         self.hub.input.slept.fetch_add(unseen, Ordering::SeqCst);
         for viewer in self.hub.viewers() {
             if viewer.slept.swap(false, Ordering::SeqCst) {
-                bump(&viewer.paused, thrown + unseen);
+                bump(&viewer.lane.paused, thrown + unseen);
             }
         }
         self.hub.set_reading(true);
@@ -219,7 +219,7 @@ impl Source {
         let wanted = self
             .viewers
             .iter()
-            .any(|viewer| viewer.fresh.load(Ordering::Relaxed));
+            .any(|viewer| viewer.lane.fresh.load(Ordering::Relaxed));
         let next = self.batch.iter().next().filter(|_| wanted);
         next.map_or_else(Vec::new, |next| self.feed.welcome(next.bytes))
     }
@@ -227,13 +227,15 @@ impl Source {
     fn serve(&self, viewer: &Viewer, parcel: &Parcel<'_>, welcome: &[Vec<u8>], found: &Found) {
         match viewer.standing() {
             Standing::Running => {}
-            Standing::Paused => return bump(&viewer.paused, self.batch.len() as u64),
+            Standing::Paused => return bump(&viewer.lane.paused, self.batch.len() as u64),
             Standing::Out => return,
         }
         let mut tally = Tally::default();
-        if viewer.fresh.swap(false, Ordering::Relaxed) {
+        if viewer.lane.fresh.swap(false, Ordering::Relaxed) {
             for datagram in welcome {
-                tally.note(1, datagram.len(), || viewer.socket.send(datagram).map(drop));
+                tally.note(1, datagram.len(), || {
+                    viewer.lane.socket.send(datagram).map(drop)
+                });
             }
         }
         for run in parcel.runs() {
@@ -247,24 +249,23 @@ impl Source {
                     .skip(run.datagrams.start)
                     .take(run.datagrams.len())
                 {
-                    viewer.delay.add(now.since(datagram.at));
+                    viewer.lane.delay.add(now.since(datagram.at));
                 }
             }
         }
-        bump(&viewer.sent, tally.sent);
-        bump(&viewer.bytes, tally.bytes);
-        bump(&viewer.dropped, tally.dropped);
-        bump(&viewer.cc, found.cc);
-        bump(&viewer.rtp_lost, found.rtp_lost);
-        self.heed_refusals(viewer, &tally);
+        bump(&viewer.lane.sent, tally.sent);
+        bump(&viewer.lane.bytes, tally.bytes);
+        bump(&viewer.lane.dropped, tally.dropped);
+        bump(&viewer.lane.cc, found.cc);
+        bump(&viewer.lane.rtp_lost, found.rtp_lost);
+        if tally.refused {
+            self.heed_refusals(viewer);
+        }
     }
 
     /// Lets a viewer go when its host has said for long enough that nobody listens there. Once is
     /// nothing: a player may start a moment after its client.
-    fn heed_refusals(&self, viewer: &Viewer, tally: &Tally) {
-        if !tally.refused {
-            return;
-        }
+    fn heed_refusals(&self, viewer: &Viewer) {
         let now = clock::now();
         let last = Moment(viewer.refused_last.swap(now.0, Ordering::Relaxed));
         if now.since(last) > REFUSAL_GAP {
@@ -372,12 +373,14 @@ impl Tally {
 /// Sends `run` with one call, or, where the viewer's way takes no segmented sends, one by one.
 fn send(viewer: &Viewer, parcel: &Parcel<'_>, run: &Run, tally: &mut Tally) {
     let many = run.datagrams.len();
-    if many == 1 || viewer.segmented.load(Ordering::Relaxed) {
-        let failed = tally.note(many as u64, run.bytes, || parcel.send(&viewer.socket, run));
+    if many == 1 || viewer.lane.segmented.load(Ordering::Relaxed) {
+        let failed = tally.note(many as u64, run.bytes, || {
+            parcel.send(&viewer.lane.socket, run)
+        });
         match failed {
             Some(error) if many > 1 && !is_full(&error) && !is_refusal(&error) => {
                 log::info!("viewer {}: one by one from now on: {error}", viewer.number);
-                viewer.segmented.store(false, Ordering::Relaxed);
+                viewer.lane.segmented.store(false, Ordering::Relaxed);
                 tally.dropped -= many as u64;
             }
             Some(error) if !is_full(&error) => {
@@ -387,7 +390,9 @@ fn send(viewer: &Viewer, parcel: &Parcel<'_>, run: &Run, tally: &mut Tally) {
         }
     }
     for single in parcel.singles(run) {
-        tally.note(1, single.bytes, || parcel.send(&viewer.socket, &single));
+        tally.note(1, single.bytes, || {
+            parcel.send(&viewer.lane.socket, &single)
+        });
     }
 }
 

@@ -223,6 +223,8 @@ impl Watch {
         };
         watch.data = Some(spawn("watch-data", move || data.run())?);
         shared.ask(&Command::Connect(shared.inbox.addr().port()))?;
+        // At once: from the first word on the relay knows what our silence means.
+        shared.say_alive();
         let living = Arc::clone(&shared);
         watch.alive = Some(spawn("watch-alive", move || living.stay_alive())?);
         Ok(watch)
@@ -511,11 +513,12 @@ impl Data {
                         .compare_exchange(rejoin, 0, Ordering::SeqCst, Ordering::SeqCst);
                 feed.rejoin();
             }
-            let stream = feed.handle(datagram.at, datagram.bytes);
-            if self.pieces.is_some() {
-                piece.extend_from_slice(&datagram.bytes[stream]);
-                in_piece += 1;
-            }
+            feed.follow(datagram.at, datagram.bytes, |packet| {
+                if self.pieces.is_some() {
+                    piece.extend_from_slice(packet);
+                }
+            });
+            in_piece += 1;
         }
         *shared.counts.lock().unwrap_or_else(PoisonError::into_inner) = feed.counts();
         let Some(pieces) = &self.pieces else { return };

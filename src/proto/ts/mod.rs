@@ -1,8 +1,9 @@
 //! MPEG transport stream (ISO/IEC 13818-1): packets as they lie in datagrams, their continuity,
 //! and the two tables that a player needs to begin.
 //!
-//! Reads headers only, never decodes a picture. A datagram is a stream's when it is a whole number
-//! of packets, each with its sync byte; how many is the source's affair.
+//! Reads headers only, never decodes a picture. A datagram is a stream's when packets can be seen in
+//! it by their sync bytes; how many, and whether the last one ends in the next datagram (ffmpeg's
+//! own choice of size cuts them so), is the source's affair: [`framing`] puts them together.
 //!
 //! ```text
 //! offset  bits  field
@@ -19,6 +20,7 @@
 //! ```
 
 pub mod continuity;
+pub mod framing;
 pub mod tables;
 
 /// One packet.
@@ -51,6 +53,11 @@ pub fn packets(datagram: &[u8]) -> Option<impl Iterator<Item = Packet<'_>>> {
 }
 
 impl<'a> Packet<'a> {
+    /// The packet of these bytes; the first is its sync byte.
+    pub fn new(bytes: &'a [u8; PACKET]) -> Self {
+        Self(bytes)
+    }
+
     /// All 188 bytes.
     pub fn bytes(self) -> &'a [u8; PACKET] {
         self.0

@@ -127,8 +127,11 @@ fn sums(visits: &[Visit]) -> String {
         .filter_map(|visit| Some((&visit.sent, visit.received.as_ref()?)))
         .collect();
     let mut text = format!(
-        "{} viewers: {} datagrams and {} bytes sent, {} dropped by the relay, {} paused",
-        visits.len(),
+        "{}: {} datagrams and {} bytes sent, {} dropped by the relay, {} paused",
+        match visits.len() {
+            1 => "1 viewer".to_owned(),
+            many => format!("{many} viewers"),
+        },
         sum(|sent| sent.sent),
         sum(|sent| sent.bytes),
         sum(|sent| sent.dropped),
