@@ -135,7 +135,7 @@ mod tests {
 
     #[test]
     fn what_holds_no_packets_is_strange() {
-        let noise: Vec<u8> = (0..1472_u32).map(|n| (n * n >> 3) as u8).collect();
+        let noise: Vec<u8> = (0..1472_u32).map(|n| ((n * n) >> 3) as u8).collect();
         for strange in [&noise[..], b"", b"hello", &[0; 1316], &[SYNC; 187]] {
             assert_eq!(found([strange]), (vec![], 1));
         }
