@@ -189,6 +189,23 @@ fn without_enough_clients_everybody_is_told_how_many_there_were() {
 }
 
 #[test]
+fn a_quorum_of_nobody_releases_nobody() {
+    within(LIMIT, || {
+        let server = Server::new(50_000, |settings| {
+            settings.clients = Some(2);
+            settings.quorum = Some(0);
+            settings.max_wait = Duration::from_millis(300);
+        });
+        let mut late = server.joined(2, "late");
+        let why = late.hear_on();
+        assert!(why.contains("0%20of%202%20clients%20were%20ready"), "{why}");
+        drop(late);
+        assert_eq!(server.record().released_at, None);
+        server.stop();
+    });
+}
+
+#[test]
 fn a_hand_opens_the_gate() {
     within(LIMIT, || {
         let server = Server::new(50_000, |settings| settings.clients = Some(9));

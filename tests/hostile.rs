@@ -500,6 +500,40 @@ fn a_client_that_floods_lines_after_its_payload_is_out_of_order_or_out_of_time()
 }
 
 #[test]
+fn a_client_that_talks_without_end_before_ready_does_not_hold_the_session() {
+    within(LIMIT, || {
+        let server = Server::new(3_000_000, |settings| {
+            settings.clients = Some(2);
+            settings.quorum = Some(1);
+            settings.max_wait = Duration::from_millis(500);
+        });
+        let talker = server.joined(2, "talker");
+        let talking = thread::spawn(move || {
+            // Further with each line, and never there.
+            for bytes in 1_u64.. {
+                let line = FromClient::Alive { bytes }.encode();
+                if (&*talker.stream).write_all(&line).is_err() {
+                    return;
+                }
+            }
+        });
+        let ours = server.fetch("ours", |_| {});
+        whole(ours.join().expect("no panic"), &server);
+        let begun = Instant::now();
+        let record = server.record();
+        assert!(begun.elapsed() < Duration::from_secs(5));
+        ended(
+            &record,
+            "talker",
+            Outcome::TimedOut,
+            "before this client was ready",
+        );
+        talking.join().expect("no panic");
+        server.stop();
+    });
+}
+
+#[test]
 fn an_empty_file_is_a_file() {
     within(LIMIT, || {
         let server = Server::new(0, |_| {});

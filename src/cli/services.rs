@@ -1,19 +1,36 @@
 //! Which services this program has: each is registered here and nowhere else.
 
 use crate::error::Result;
+use crate::http;
+use crate::http::Documents;
+use crate::report::csv;
+use crate::report::json::SessionDocument;
+use crate::report::rates;
 use crate::runtime::control::intake::Intake;
 use crate::runtime::host::Host;
 use crate::tcp;
 
-/// Gives a server every way of sending and every kind of client.
+/// Gives a server every way of sending and every kind of client; `face` says how its HTTP face
+/// behaves.
 ///
 /// # Errors
 /// The settings ask for what this system does not have.
-pub fn serve(host: Host) -> Result<Host> {
-    tcp::serve(host)
+pub fn serve(host: Host, face: http::Options) -> Result<Host> {
+    let face = http::Options {
+        documents: DOCUMENTS,
+        ..face
+    };
+    http::serve(tcp::serve(host)?, face)
 }
+
+/// How this program writes sessions, on every face.
+pub const DOCUMENTS: Documents = Documents {
+    json: Some(|record| SessionDocument::new(record).to_line()),
+    csv: Some(csv::transfers),
+    svg: Some(|records| rates::rates(records).to_svg()),
+};
 
 /// Every way of receiving.
 pub fn intakes() -> Vec<&'static dyn Intake> {
-    vec![&tcp::take::Tcp]
+    vec![&tcp::take::Tcp, &http::way::Take]
 }

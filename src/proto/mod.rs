@@ -8,7 +8,9 @@
 pub mod feed;
 pub mod greeting;
 pub mod histogram;
+pub mod http;
 pub mod jitter;
+pub mod json;
 pub mod lab;
 pub mod line;
 pub mod logline;

@@ -24,10 +24,14 @@ use crate::transfer::Transfer;
 
 pub mod csv;
 #[cfg(feature = "cli")]
+pub mod diff;
+#[cfg(feature = "cli")]
 pub mod json;
 pub mod live;
 pub mod plot;
 pub mod rates;
+#[cfg(feature = "cli")]
+pub mod schema;
 pub mod sheet;
 pub mod table;
 pub mod trials;

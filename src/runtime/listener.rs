@@ -107,6 +107,12 @@ const RESERVED: u64 = 16;
 /// under way when it is accepted, and its thread needs a moment to read it.
 const GRACE: Duration = Duration::from_millis(5);
 
+/// How long the listener's thread may take to see that it is to end.
+const STOP_LIMIT: Duration = Duration::from_secs(2);
+
+/// How long one attempt to wake it may take.
+const WAKE_PAUSE: Duration = Duration::from_millis(500);
+
 /// How long a client that cannot be served may take to say what it is.
 const REFUSAL_LIMIT: Duration = Duration::from_millis(20);
 
@@ -175,12 +181,28 @@ impl Listener {
             ip => ip,
         };
         let wake = SocketAddr::new(here, self.addr.port());
-        if let Err(error) = TcpStream::connect_timeout(&wake, Duration::from_secs(1)) {
-            log::debug!("cannot wake the listener: {error}");
+        let Some(thread) = self.thread.take() else {
+            return;
+        };
+        let deadline = clock::now().after(STOP_LIMIT);
+        while !thread.is_finished() {
+            if let Err(error) = TcpStream::connect_timeout(&wake, WAKE_PAUSE) {
+                log::debug!("cannot wake the listener: {error}");
+            }
+            if clock::left(deadline).is_none() {
+                // No descriptor for that connection, or no way to ourselves: the thread holds
+                // nothing but the port, and must not hold the end of the program.
+                log::warn!(
+                    "the port {} stays open: the listener sleeps",
+                    self.addr.port()
+                );
+                return;
+            }
+            if !thread.is_finished() {
+                thread::sleep(Duration::from_millis(1));
+            }
         }
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
+        if thread.join().is_err() {
             log::error!("the listener's thread panicked");
         }
     }

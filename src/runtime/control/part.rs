@@ -88,6 +88,17 @@ impl Part {
         shown(&self.path)
     }
 
+    /// Gives it another final name than the one that it was opened for.
+    ///
+    /// # Errors
+    /// That name is something that a file must not replace.
+    pub fn rename_to(&mut self, name: &FileName) -> Result<()> {
+        let target = self.target.with_file_name(name.as_str());
+        replaceable(&target)?;
+        self.target = target;
+        Ok(())
+    }
+
     /// Makes it safe on disk: its bytes are there when this returns.
     ///
     /// # Errors

@@ -175,11 +175,12 @@ fn converse(mut seat: Seat, dialogue: &mut Dialogue<'_>) {
         );
         return seat.lose(Outcome::Refused, Ending::Spoke.to_string());
     }
+    // What can be made before the gate is: behind it, every call of one seat delays another's start.
+    let mut transfer = seat.transfer();
     let woke = match seat.wait() {
         Ok(woke) => woke,
         Err(ending) => return refuse(dialogue, code_of(&ending), &ending.to_string()),
     };
-    let mut transfer = seat.transfer();
     transfer.woke = Some(woke);
     transfer.bytes_resumed = offset;
     let summary = transfer_to(&seat, dialogue, offset, &mut transfer);

@@ -30,6 +30,7 @@ use crate::runtime::clock;
 use crate::runtime::gate::opening::Opening;
 use crate::runtime::journal::Pen;
 use crate::runtime::way::Carrier;
+use crate::runtime::way::Detail;
 use crate::session::SeatId;
 use crate::session::SessionId;
 use crate::session::Via;
@@ -89,6 +90,17 @@ pub enum Kind {
     Http,
 }
 
+impl Kind {
+    /// The word in documents.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Lab => "lab",
+            Self::Http => "http",
+        }
+    }
+}
+
 /// A client that asks for a seat.
 #[derive(Clone, Debug)]
 pub struct Guest {
@@ -124,12 +136,16 @@ pub struct SeatView {
     pub name: String,
     /// Its address.
     pub peer: SocketAddr,
+    /// Its kind.
+    pub kind: Kind,
     /// It has said that it is ready.
     pub ready: bool,
     /// Payload bytes moved so far.
     pub moved: u64,
     /// Its transfer is over.
     pub finished: bool,
+    /// What its way knows beyond bytes.
+    pub detail: Detail,
 }
 
 /// A session as a face shows it.
@@ -137,7 +153,9 @@ pub struct SeatView {
 pub struct View {
     /// The session.
     pub session: SessionId,
-    /// The file's name.
+    /// The way the bytes travel.
+    pub via: Via,
+    /// The file's name; holds nothing that moves a cursor.
     pub file: String,
     /// The file's size.
     pub bytes: u64,
@@ -270,13 +288,16 @@ impl Gate {
             seat,
             name: taken.guest.name.clone(),
             peer: taken.guest.peer,
+            kind: taken.guest.kind,
             ready: taken.ready,
             moved: taken.moved.load(Ordering::Relaxed),
             finished: taken.finished,
+            detail: self.plan.carrier.detail(seat),
         });
         View {
             session: self.plan.session,
-            file: self.plan.source.info.name.to_string(),
+            via: self.plan.via,
+            file: self.plan.source.info.name.as_str().to_owned(),
             bytes: self.plan.source.info.bytes,
             clients: self.plan.clients,
             seats: seats.collect(),
@@ -305,7 +326,7 @@ impl Gate {
 
     /// Waits until the gate may open, and admits the ready.
     fn muster(&self) -> Result<Arc<Opening>, Ending> {
-        let mut tick = clock::now();
+        let (mut tick, mut look) = (clock::now(), clock::now());
         let mut state = self.lock();
         loop {
             let ready = state.ready();
@@ -341,7 +362,12 @@ impl Gate {
                 .wait_timeout(state, wait)
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
-            state = self.watch(state);
+            // Each client that comes wakes this thread; a look at all of them for each of them would
+            // be a million calls for a thousand.
+            if clock::now() >= look {
+                look = clock::now().after(WATCH);
+                state = self.watch(state);
+            }
             if clock::now() >= tick {
                 tick = clock::now().after(TICK);
                 state = self.tell(state);

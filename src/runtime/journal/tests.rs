@@ -92,6 +92,18 @@ fn a_folder_that_cannot_be_written_costs_the_log_and_not_the_session() {
 }
 
 #[test]
+fn a_thread_that_keeps_its_pen_does_not_hold_the_end() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let journal = Journal::start(Some(folder.path().to_owned())).expect("a thread");
+    let kept = journal.pen();
+    write_session(&journal, SessionId(3), 20);
+    journal.finish().expect("a log");
+    let logs = logs(folder.path());
+    assert_eq!(logs[0].1.lines().count(), 21, "all that was said is there");
+    kept.close(SessionId(3));
+}
+
+#[test]
 fn a_full_disk_is_an_error_and_not_a_panic() {
     let Ok(full) = OpenOptions::new().append(true).open("/dev/full") else {
         return;
@@ -100,12 +112,16 @@ fn a_full_disk_is_an_error_and_not_a_panic() {
     let mut logger = Logger {
         folder: Some(PathBuf::from("/nowhere")),
         publish,
+        ledger: Arc::default(),
         pages: HashMap::new(),
         failed: None,
     };
     let session = SessionId(1);
     let (pen, entries) = crossbeam_channel::unbounded();
-    let pen = Pen { entries: pen };
+    let pen = Pen {
+        entries: pen,
+        ledger: Arc::default(),
+    };
     pen.open(session, head(2));
     let Ok(Entry::Opened(_, head, opened_at)) = entries.recv() else {
         panic!("not opened")

@@ -1,0 +1,72 @@
+//! `gatecast plan`: what to expect of each way, without a network.
+
+use std::path::PathBuf;
+
+use crate::cli::output;
+use crate::error::Error;
+use crate::error::Result;
+use crate::report::verdict::Verdict;
+use crate::study::forecast;
+use crate::study::forecast::Question;
+use crate::study::results::Results;
+use crate::units::Bytes;
+use crate::units::Rate;
+
+/// `gatecast plan`
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Example: gatecast plan --size 4GB --clients 10000 --server-up 10gbit \
+--up 100mbit --down 1gbit --from study/results.json"
+)]
+pub struct Args {
+    /// Size of the file
+    #[arg(long)]
+    pub size: Bytes,
+    /// How many clients, up to a thousand million
+    #[arg(long, value_parser = clients, value_name = "N")]
+    pub clients: u64,
+    /// Each client's uplink
+    #[arg(long, default_value = "100mbit", value_name = "RATE")]
+    pub up: Rate,
+    /// Each client's downlink; as --up unless given
+    #[arg(long, value_name = "RATE")]
+    pub down: Option<Rate>,
+    /// The server's uplink; as --up unless given
+    #[arg(long, value_name = "RATE")]
+    pub server_up: Option<Rate>,
+    /// The results of a study: how near to its bound each way came
+    #[arg(long, value_name = "RESULTS.JSON")]
+    pub from: Option<PathBuf>,
+}
+
+/// Most clients that are planned for.
+const CLIENTS_MAX: u64 = 1_000_000_000;
+
+fn clients(text: &str) -> std::result::Result<u64, String> {
+    crate::proto::line::decimal(text)
+        .filter(|number| (1..=CLIENTS_MAX).contains(number))
+        .ok_or_else(|| format!("'{text}' is not a number from 1 to {CLIENTS_MAX}"))
+}
+
+/// Plans.
+///
+/// # Errors
+/// The results cannot be read, or nothing is to be sent.
+pub fn run(args: &Args) -> Result<Verdict> {
+    if args.size.0 == 0 {
+        return Err(Error::Usage {
+            what: "--size 0B: nothing takes no time".to_owned(),
+        });
+    }
+    let study = args.from.as_deref().map(Results::read).transpose()?;
+    let question = Question {
+        bytes: args.size.0,
+        clients: args.clients,
+        server_up: args.server_up.unwrap_or(args.up),
+        up: args.up,
+        down: args.down.unwrap_or(args.up),
+    };
+    let answers = forecast::expect(&question, study.as_ref());
+    output::print(&forecast::sheet(&question, &answers))?;
+    Ok(Verdict::AllVerified)
+}
