@@ -23,6 +23,8 @@ pub mod proto;
 pub mod runtime;
 
 // Floor 3: services, which never import each other.
+pub mod relay;
+
 pub mod tcp;
 pub mod udp;
 

@@ -204,7 +204,7 @@ fn rounded(rate_mbit: f64) -> f64 {
 
 /// `json` with what `text::escape` holds for unsafe as JSON escapes. Such characters stand in
 /// strings only, and all of them below U+10000, so one `\u` escape is enough.
-fn safe(json: &str) -> String {
+pub(super) fn safe(json: &str) -> String {
     let mut safe = String::with_capacity(json.len());
     let mut buffer = [0; 4];
     for ch in json.chars() {
