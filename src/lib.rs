@@ -24,6 +24,7 @@ pub mod runtime;
 
 // Floor 3: services, which never import each other.
 pub mod tcp;
+pub mod udp;
 
 // Floor 4: faces and experiments.
 pub mod http;

@@ -26,6 +26,7 @@ use gatecast::runtime::control::client;
 use gatecast::runtime::control::client::Order;
 use gatecast::text::ClientName;
 use gatecast::text::FileName;
+use gatecast::transfer::Counts;
 use gatecast::transfer::Outcome;
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -509,13 +510,11 @@ fn a_client_that_talks_without_end_before_ready_does_not_hold_the_session() {
         });
         let talker = server.joined(2, "talker");
         let talking = thread::spawn(move || {
-            // Further with each line, and never there.
-            for bytes in 1_u64.. {
-                let line = FromClient::Alive { bytes }.encode();
-                if (&*talker.stream).write_all(&line).is_err() {
-                    return;
-                }
-            }
+            // A thousand lines at a time, so that there is mostly one to be heard.
+            let brief = Some(Duration::from_secs(1));
+            talker.stream.set_write_timeout(brief).expect("a setting");
+            let lines = "ALIVE bytes=1\n".repeat(1000);
+            while (&*talker.stream).write_all(lines.as_bytes()).is_ok() {}
         });
         let ours = server.fetch("ours", |_| {});
         whole(ours.join().expect("no panic"), &server);
@@ -720,5 +719,7 @@ fn fail(outcome: Outcome, reason: &str) -> FromClient {
         outcome,
         bytes: 0,
         reason: reason.to_owned(),
+        last: None,
+        counts: Counts::default(),
     }
 }

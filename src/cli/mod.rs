@@ -20,6 +20,7 @@ pub mod fetch;
 pub mod links;
 pub mod list;
 pub mod man;
+mod menu;
 pub mod options;
 pub mod output;
 #[cfg(all(target_os = "linux", feature = "sockopt"))]

@@ -9,6 +9,8 @@ pub mod greeting;
 pub mod http;
 pub mod json;
 pub mod lab;
+pub mod lab_udp;
 pub mod line;
 pub mod logline;
 pub mod native;
+pub mod udp;
