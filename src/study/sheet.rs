@@ -107,16 +107,17 @@ fn figures(row: &Row) -> [String; 13] {
         fixed(row.cpu_server_s, 2, 1.0),
         fixed(row.cpu_clients_s, 2, 1.0),
         fixed(row.cpu_others_s, 2, 1.0),
-        match (row.verified, row.failed) {
-            (true, _) => "all".to_owned(),
-            (false, failed) => format!("{failed} of {} runs FAILED", row.runs),
+        match (row.failed, row.disturbed) {
+            (0, 0) => "all".to_owned(),
+            (0, disturbed) => format!("all, {disturbed} disturbed"),
+            (failed, _) => format!("{failed} of {} runs FAILED", row.runs),
         },
     ]
 }
 
 /// All rows as comma-separated values (RFC 4180). A missing value is an empty field.
 pub fn csv(results: &Results) -> String {
-    const HEADER: &str = "via,clients,file_bytes,rate_nominal_mbit_per_s,loss,runs,failed_runs,\
+    const HEADER: &str = "via,clients,file_bytes,rate_nominal_mbit_per_s,loss,runs,failed_runs,disturbed_runs,\
                           makespan_s,makespan_low_s,makespan_high_s,interval_coverage,bound_s,\
                           bound_nominal_s,efficiency,verified,verified_s,client_mean_s,spread,\
                           payload_bytes,server_sent_bytes,clients_sent_bytes,from_server_bytes,\
@@ -133,6 +134,7 @@ pub fn csv(results: &Results) -> String {
             row.loss.to_string(),
             row.runs.to_string(),
             row.failed.to_string(),
+            row.disturbed.to_string(),
             or_empty(middle.map(|middle| middle.median)),
             or_empty(middle.map(|middle| middle.low)),
             or_empty(middle.map(|middle| middle.high)),
