@@ -144,7 +144,8 @@ pub(super) fn receive(
 }
 
 /// Datagrams that the kernel has dropped for want of room in this socket's buffer
-/// (`/proc/self/net/udp`, last column); `None` where it does not tell.
+/// (`/proc/net/udp`, last column), asked by a thread of the socket's own network namespace;
+/// `None` where nobody tells.
 pub(super) fn drops(socket: &UdpSocket) -> Option<u64> {
     #[cfg(target_os = "linux")]
     {
@@ -156,7 +157,7 @@ pub(super) fn drops(socket: &UdpSocket) -> Option<u64> {
             .strip_prefix("socket:[")?
             .strip_suffix(']')?
             .to_owned();
-        ["/proc/self/net/udp", "/proc/self/net/udp6"]
+        ["/proc/thread-self/net/udp", "/proc/thread-self/net/udp6"]
             .iter()
             .filter_map(|table| std::fs::read_to_string(table).ok())
             .find_map(|table| {
