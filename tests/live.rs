@@ -501,6 +501,118 @@ fn one_stopped_viewer_of_five_costs_the_others_nothing_and_is_let_go() {
     });
 }
 
+/// A network namespace with a link of its own to this host; gone when it is dropped.
+struct Elsewhere {
+    name: String,
+    link: String,
+}
+
+impl Elsewhere {
+    /// `None` where the system does not let us.
+    fn new() -> Option<Self> {
+        let id = std::process::id();
+        let elsewhere = Self {
+            name: format!("gcl{id}"),
+            link: format!("gcl{id}v"),
+        };
+        let (name, link) = (&elsewhere.name, &elsewhere.link);
+        let peer = format!("{link}p");
+        let steps = [
+            format!("netns add {name}"),
+            format!("link add {link} type veth peer name {peer}"),
+            format!("link set {peer} netns {name}"),
+            format!("addr add 198.18.77.1/30 dev {link}"),
+            format!("link set {link} up"),
+            format!("-n {name} addr add 198.18.77.2/30 dev {peer}"),
+            format!("-n {name} link set {peer} up"),
+        ];
+        steps.iter().all(|step| ip(step)).then_some(elsewhere)
+    }
+}
+
+impl Drop for Elsewhere {
+    fn drop(&mut self) {
+        ip(&format!("link del {}", self.link));
+        ip(&format!("netns del {}", self.name));
+    }
+}
+
+fn ip(words: &str) -> bool {
+    let done = Command::new("ip")
+        .args(words.split(' '))
+        .stderr(Stdio::null())
+        .status();
+    done.is_ok_and(|status| status.success())
+}
+
+#[test]
+#[cfg(feature = "sockopt")] // Keep-alive in seconds is not in std.
+fn a_host_that_vanishes_without_a_word_is_not_sent_to_for_long() {
+    let elsewhere = Elsewhere::new();
+    let there = elsewhere.is_some() && installed("python3");
+    if !have("network namespaces (root) and python3", there) {
+        return;
+    }
+    within(LIMIT, move || {
+        let elsewhere = elsewhere.expect("made");
+        let folder = tempfile::tempdir().expect("room");
+        let relay = Program::start(
+            Command::new(GATECAST)
+                .args([
+                    "relay",
+                    "--input",
+                    "127.0.0.1:0",
+                    "--listen",
+                    "198.18.77.1:0",
+                ])
+                .arg("--events")
+                .current_dir(folder.path()),
+        );
+        until("it relays", || relay.said().contains("relaying"));
+        let said = relay.said();
+        let (_, input) = said.split_once("udp://").expect("its input");
+        let input = input.split(' ').next().expect("an address").to_owned();
+        let (_, at) = said.split_once("viewers at ").expect("its address");
+        let port = at.split([':', ';']).nth(1).expect("a port").to_owned();
+        // A client of the lab's kind: it says nothing after its command.
+        let script = "import socket, sys, time\n\
+            c = socket.create_connection(('198.18.77.1', int(sys.argv[1])))\n\
+            u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n\
+            u.bind(('198.18.77.2', 0))\n\
+            c.sendall(b'CONECTAR %d\\n' % u.getsockname()[1])\n\
+            print(c.recv(10).decode().strip(), flush=True)\n\
+            while True: u.recv(2048)\n";
+        let lab = Program::start(
+            Command::new("ip")
+                .args(["netns", "exec", &elsewhere.name])
+                .args(["python3", "-c", script, &port]),
+        );
+        until("it is connected", || lab.printed() == ["OK"]);
+        let source = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+        source.connect(&input).expect("an address");
+        let pour = |time: Duration, done: &dyn Fn() -> bool| {
+            let begun = Instant::now();
+            while begun.elapsed() < time && !done() {
+                source.send(&[0x47; 1316]).expect("sent");
+                thread::sleep(Duration::from_millis(2));
+            }
+            begun.elapsed()
+        };
+        pour(Duration::from_secs(1), &|| false);
+        assert!(!relay.said().contains("after"), "{}", relay.said());
+        // From one moment to the next nothing comes from there, not even a refusal.
+        assert!(ip(&format!(
+            "-n {} link set {}p down",
+            elsewhere.name, elsewhere.link
+        )));
+        let took = pour(Duration::from_secs(30), &|| {
+            relay.said().contains(" after ")
+        });
+        assert!(took < Duration::from_secs(7), "{took:?}: {}", relay.said());
+        eprintln!("let go after {took:?}: {}", relay.said());
+    });
+}
+
 #[test]
 fn with_no_viewer_a_relay_does_no_work_of_its_own() {
     within(LIMIT, || {

@@ -199,6 +199,8 @@ fn every_viewer_gets_every_datagram_once_and_in_order() {
             for lab in &labs {
                 assert!(lab.take(50).into_iter().eq(from..from + 50));
             }
+            let has = |watch: &Watch| watch.view().received.datagrams == from + 50;
+            until("the others have them", || watches.iter().all(has));
         }
         drop(labs);
         for watch in watches {
@@ -305,7 +307,12 @@ fn while_nobody_watches_nothing_is_read_and_nobody_gets_what_is_old() {
         source.send(10);
         assert!(lab.take(10).into_iter().eq(1210..1220));
         let shot = relay.snapshot();
-        assert_eq!(shot.stale, 1200);
+        if Relay::batched() {
+            assert_eq!(shot.stale, 1200);
+        } else {
+            // The queue that a system gives without being asked holds less.
+            assert!((1..=1200).contains(&shot.stale), "{}", shot.stale);
+        }
         assert_eq!(shot.input.ts.errors, 0, "what nobody wanted is not lost");
         assert_eq!(shot.viewers[0].sent.paused, 700);
         assert_eq!(shot.viewers[0].sent.sent, 20);

@@ -13,6 +13,8 @@ use std::net::Ipv4Addr;
 use std::net::SocketAddr;
 use std::net::UdpSocket;
 use std::ops::Range;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::error::Error;
@@ -28,6 +30,8 @@ pub const BATCHED: bool = cfg!(all(target_os = "linux", feature = "sockopt"));
 pub struct Inbox {
     socket: UdpSocket,
     addr: SocketAddr,
+    /// How long the socket waits, microseconds: setting it costs as much as receiving.
+    patience_us: AtomicU64,
 }
 
 /// Datagrams received together, in the order in which they came.
@@ -115,7 +119,11 @@ impl Inbox {
         let addr = socket
             .local_addr()
             .map_err(Error::io("receive datagrams at", addr))?;
-        Ok(Self { socket, addr })
+        Ok(Self {
+            socket,
+            addr,
+            patience_us: AtomicU64::new(0),
+        })
     }
 
     /// The address, with the port that the system chose for port 0.
@@ -135,7 +143,10 @@ impl Inbox {
     pub fn receive(&self, batch: &mut Batch, patience: Duration) -> io::Result<usize> {
         // Zero would mean for ever.
         let patience = patience.max(Duration::from_millis(1));
-        self.socket.set_read_timeout(Some(patience))?;
+        let us = crate::units::micros(patience);
+        if self.patience_us.swap(us, Ordering::Relaxed) != us {
+            self.socket.set_read_timeout(Some(patience))?;
+        }
         self.take(batch, true)
     }
 
