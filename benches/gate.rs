@@ -60,8 +60,11 @@ fn main() {
     {
         return serve(Path::new(file), clients, fair == "fair");
     }
+    if !ground::is_bench() {
+        return measure(5, 1_000_000, 1);
+    }
     ground::stamp();
-    let runs = ground::runs(40);
+    let runs = ground::runs(20);
     for (clients, bytes, runs) in [(25, 100_000_000, runs), (1000, 1_000_000, runs.div_ceil(2))] {
         if ground::chosen(&clients.to_string()) {
             measure(clients, bytes, runs);

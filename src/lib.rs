@@ -23,7 +23,10 @@ pub mod proto;
 pub mod runtime;
 
 // Floor 3: services, which never import each other.
+pub mod relay;
+
 pub mod tcp;
+pub mod udp;
 
 // Floor 4: faces and experiments.
 pub mod http;

@@ -81,23 +81,88 @@ pub struct Transfer {
     pub counts: Counts,
 }
 
-/// Counters that only some ways have.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Datagrams lost.
-    pub lost: Option<u64>,
+/// Makes [`Counts`] and everything that must name each of its counters, in one order, so that a
+/// message, a log line and a document cannot forget one.
+macro_rules! counts {
+    ($($(#[doc = $doc:literal])+ $name:ident: $long:literal,)+) => {
+        /// Counters that only some ways have; names of datagram counters are those of DESIGN
+        /// section 7.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct Counts {
+            $($(#[doc = $doc])+ pub $name: Option<u64>,)+
+        }
+
+        impl Counts {
+            /// The names, as messages, log lines and documents have them.
+            pub const NAMES: [&'static str; [$(stringify!($name)),+].len()] =
+                [$(stringify!($name)),+];
+
+            /// The names with their units, as a table for other programs has them.
+            pub const LONG_NAMES: [&'static str; Self::NAMES.len()] = [$($long),+];
+
+            /// The values, in the order of the names.
+            pub fn values(&self) -> [Option<u64>; Self::NAMES.len()] {
+                [$(self.$name),+]
+            }
+
+            /// Counters of these values, in the order of the names.
+            pub fn from_values(values: [Option<u64>; Self::NAMES.len()]) -> Self {
+                let [$($name),+] = values;
+                Self { $($name),+ }
+            }
+        }
+    };
+}
+
+counts! {
+    /// Datagrams that never came to the client's program, wherever they were lost.
+    lost: "lost_datagrams",
     /// Datagrams received more than once.
-    pub duplicate: Option<u64>,
-    /// Datagrams out of order.
-    pub reordered: Option<u64>,
+    duplicate: "duplicate_datagrams",
+    /// Datagrams out of order (RFC 4737).
+    reordered: "reordered_datagrams",
     /// Inter-arrival jitter (RFC 3550, section 6.4.1), microseconds.
-    pub jitter_us: Option<u64>,
+    jitter_us: "jitter_us",
     /// Payload bytes sent again.
-    pub retransmitted: Option<u64>,
+    retransmitted: "retransmitted_bytes",
     /// Payload bytes that came from the server.
-    pub bytes_from_server: Option<u64>,
+    bytes_from_server: "from_server_bytes",
     /// Payload bytes that came from other peers.
-    pub bytes_from_peers: Option<u64>,
+    bytes_from_peers: "from_peers_bytes",
+    /// Datagrams that the server's program made for this client.
+    offered: "offered_datagrams",
+    /// Of the lost ones: refused by the server's own queue.
+    local_drop: "local_drop_datagrams",
+    /// Of the lost ones: lost between the two machines.
+    network_lost: "network_lost_datagrams",
+    /// Of the lost ones: dropped by the client's machine, for want of room in its buffer.
+    host_rx_drop: "host_rx_drop_datagrams",
+    /// Datagrams that the client's program got, from anybody.
+    delivered: "delivered_datagrams",
+    /// Different datagrams of this session among them.
+    unique: "unique_datagrams",
+    /// Datagrams of this session that cannot be true.
+    corrupt: "corrupt_datagrams",
+    /// Datagrams of others.
+    foreign: "foreign_datagrams",
+    /// Datagrams that came after they had been given up for lost.
+    late: "late_datagrams",
+    /// Datagrams still on their way when the client had everything.
+    unheard: "unheard_datagrams",
+    /// The most numbers that a reordered datagram came behind.
+    reorder_extent: "reorder_extent_datagrams",
+    /// The most datagrams lost in a row.
+    loss_burst: "loss_burst_datagrams",
+    /// Half of the differences in transit time that jitter smooths are at most this, microseconds.
+    jitter_p50_us: "jitter_p50_us",
+    /// 95 of 100 of them.
+    jitter_p95_us: "jitter_p95_us",
+    /// 99 of 100 of them.
+    jitter_p99_us: "jitter_p99_us",
+    /// Mean one-way delay above the least one, microseconds: what queues added.
+    delay_us: "delay_us",
+    /// The largest one-way delay above the least one, microseconds.
+    delay_max_us: "delay_max_us",
 }
 
 /// A finished session: what the log holds and every face shows.
@@ -289,8 +354,53 @@ impl Record {
     }
 }
 
+impl Counts {
+    /// The sums over datagrams that do not hold, one sentence each. A sum with an unknown part
+    /// says nothing.
+    fn broken(&self) -> Option<String> {
+        let sum = |parts: &[Option<u64>]| {
+            parts
+                .iter()
+                .try_fold(0_u64, |sum, part| sum.checked_add((*part)?))
+        };
+        let identities = [
+            (
+                "offered",
+                self.offered,
+                "unique, lost and unheard",
+                sum(&[self.unique, self.lost, self.unheard]),
+            ),
+            (
+                "lost",
+                self.lost,
+                "local_drop, network_lost and host_rx_drop",
+                sum(&[self.local_drop, self.network_lost, self.host_rx_drop]),
+            ),
+            (
+                "delivered",
+                self.delivered,
+                "unique, duplicate, corrupt, foreign and late",
+                sum(&[
+                    self.unique,
+                    self.duplicate,
+                    self.corrupt,
+                    self.foreign,
+                    self.late,
+                ]),
+            ),
+        ];
+        identities.into_iter().find_map(|(name, whole, of, parts)| {
+            let (whole, parts) = whole.zip(parts).filter(|(whole, parts)| whole != parts)?;
+            Some(format!("{whole} datagrams {name}, and {of} are {parts}"))
+        })
+    }
+}
+
 impl Transfer {
     fn broken_identity(&self, file: &FileInfo) -> Option<String> {
+        if let Some(sentence) = self.counts.broken() {
+            return Some(sentence);
+        }
         let whole = |side: &str, bytes: u64| {
             let sum = bytes.saturating_add(self.bytes_resumed);
             (sum != file.bytes).then(|| {

@@ -26,6 +26,7 @@ use gatecast::runtime::control::client;
 use gatecast::runtime::control::client::Order;
 use gatecast::text::ClientName;
 use gatecast::text::FileName;
+use gatecast::transfer::Counts;
 use gatecast::transfer::Outcome;
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -718,5 +719,7 @@ fn fail(outcome: Outcome, reason: &str) -> FromClient {
         outcome,
         bytes: 0,
         reason: reason.to_owned(),
+        last: None,
+        counts: Counts::default(),
     }
 }

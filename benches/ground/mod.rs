@@ -92,15 +92,15 @@ pub(crate) fn spread(values: &[f64], decimals: usize) -> String {
     )
 }
 
-/// How many runs: `--runs K`; one when Cargo runs a bench as a test.
+/// Whether this is `cargo bench`, and not `cargo test` that runs every target once.
+pub(crate) fn is_bench() -> bool {
+    std::env::args().any(|word| word == "--bench")
+}
+
+/// How many runs: `--runs K`.
 pub(crate) fn runs(usual: usize) -> usize {
-    let arguments: Vec<String> = std::env::args().collect();
-    if !arguments.iter().any(|word| word == "--bench") {
-        return 1;
-    }
-    let given = arguments
-        .iter()
-        .skip_while(|word| *word != "--runs")
+    let given = std::env::args()
+        .skip_while(|word| word != "--runs")
         .nth(1)
         .map(|text| text.parse().expect("--runs needs a whole number"));
     given.unwrap_or(usual)

@@ -42,10 +42,16 @@ struct Turn<'a> {
     took: Vec<Vec<f64>>,
 }
 
+/// One comparison.
+type Part = fn(&Ground);
+
 /// Where Linux keeps the congestion control of sockets that ask for none.
 const DEFAULT_CONGESTION: &str = "/proc/sys/net/ipv4/tcp_congestion_control";
 
 fn main() {
+    if !ground::is_bench() {
+        return println!("nothing is compared but by cargo bench");
+    }
     ground::stamp();
     let work = ground::scratch("rivals");
     let file = work.path().join("100MB.bin");
@@ -56,7 +62,7 @@ fn main() {
         file,
         runs: ground::runs(7),
     };
-    let parts: [(&str, fn(&Ground)); 4] = [
+    let parts: [(&str, Part); 4] = [
         ("nginx", nginx),
         ("iperf3", iperf3),
         ("lab", lab),

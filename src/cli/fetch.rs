@@ -6,6 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::cli::events;
+use crate::cli::menu;
 use crate::cli::options;
 use crate::cli::output;
 use crate::cli::progress;
@@ -75,6 +76,9 @@ pub struct Args {
     /// Print what the clients do as lines of JSON, and the session at the end
     #[arg(long, conflicts_with = "json")]
     pub events: bool,
+    /// Talk to a server of the lab's UDP protocol: list, config, start, disconnect
+    #[arg(long, conflicts_with_all = ["file", "group", "via", "resume", "sha1", "json"])]
+    pub lab: bool,
 }
 
 /// Fetches.
@@ -82,6 +86,9 @@ pub struct Args {
 /// # Errors
 /// It could not be begun; what happens to a client after that is in its row and the verdict.
 pub fn run(args: &Args) -> Result<Verdict> {
+    if args.lab {
+        return menu::run(&options::server(&args.server)?, &args.out);
+    }
     let order = Order {
         file: args.file.clone(),
         clients: args.clients,

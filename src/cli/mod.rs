@@ -16,13 +16,17 @@ pub mod completions;
 pub mod diff;
 pub mod events;
 pub mod fetch;
+#[cfg(all(target_os = "linux", feature = "sockopt"))]
+pub mod links;
 pub mod list;
 pub mod man;
+mod menu;
 pub mod options;
 pub mod output;
 #[cfg(all(target_os = "linux", feature = "sockopt"))]
 pub mod plan;
 pub mod progress;
+pub mod relay;
 pub mod report;
 pub mod run;
 pub mod serve;
@@ -32,6 +36,7 @@ pub mod signals;
 pub mod star;
 #[cfg(all(target_os = "linux", feature = "sockopt"))]
 pub mod study;
+pub mod watch;
 
 /// Sends one file to many machines at the same instant, proves every copy, and shows what each
 /// one got.
@@ -59,6 +64,10 @@ pub enum Command {
     List(list::Args),
     /// The tables, CSV, JSON or plot of session logs
     Report(report::Args),
+    /// Relay a live stream to every viewer
+    Relay(relay::Args),
+    /// Watch what a relay relays
+    Watch(watch::Args),
     /// An emulated star of hosts: one switch, a link of its own rate for each
     #[cfg(all(target_os = "linux", feature = "sockopt"))]
     Star(star::Args),
@@ -90,6 +99,8 @@ pub fn main() -> ExitCode {
         Command::Fetch(args) => fetch::run(args),
         Command::List(args) => list::run(args),
         Command::Report(args) => report::run(args),
+        Command::Relay(args) => relay::run(args),
+        Command::Watch(args) => watch::run(args),
         #[cfg(all(target_os = "linux", feature = "sockopt"))]
         Command::Star(args) => star::run(args),
         #[cfg(all(target_os = "linux", feature = "sockopt"))]

@@ -1,15 +1,21 @@
 //! Options that several subcommands share, and how their values are read.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::error::Result;
+use crate::proto::udp::packet::DATAGRAM;
+use crate::proto::udp::packet::DATAGRAM_MAX;
+use crate::proto::udp::packet::DATAGRAM_MIN;
 use crate::runtime::copy;
+use crate::runtime::lobby::DatagramSettings;
 use crate::runtime::lobby::Settings;
 use crate::runtime::socket;
 use crate::session::MAX_SEATS;
 use crate::session::Via;
 use crate::text::FileName;
 use crate::units::Rate;
+use crate::units::UnitError;
 use crate::units::parse_duration;
 
 /// The port when none is given.
@@ -18,9 +24,9 @@ pub const PORT: u16 = 8080;
 /// How a server sends; for `serve` and `run`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Sending {
-    /// Payload rate of the whole session, shared by its seats, such as 100mbit
-    #[arg(long, value_name = "RATE")]
-    pub rate: Option<Rate>,
+    /// Payload rate of the whole session, shared by its seats, such as 100mbit; or auto
+    #[arg(long, value_name = "RATE", default_value = "auto", value_parser = limit)]
+    pub rate: Limit,
     /// How bytes are copied: auto, buffered or sendfile
     #[arg(long, default_value = "auto", value_name = "HOW")]
     pub copy: copy::Method,
@@ -30,19 +36,74 @@ pub struct Sending {
     /// Give a client up that makes no progress for so long
     #[arg(long, default_value = "30s", value_parser = wait, value_name = "TIME")]
     pub stall_limit: Duration,
+    /// Most bytes of a datagram, for udp, raw and multicast; above 1472 it travels in pieces
+    #[arg(long, default_value_t = DATAGRAM, value_parser = datagram, value_name = "BYTES")]
+    pub datagram: u16,
+    /// The group for multicast, such as 239.255.1.2:5000; one of its own for each session
+    /// unless given
+    #[arg(long, value_parser = group, value_name = "ADDR:PORT")]
+    pub multicast_group: Option<SocketAddr>,
+    /// How many routers multicast may pass, and one more
+    #[arg(long, default_value = "1", value_parser = clap::value_parser!(u8).range(1..), value_name = "N")]
+    pub ttl: u8,
 }
+
+/// A rate, or as fast as the clients take it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit(pub Option<Rate>);
 
 impl Sending {
     /// These options in the server's settings.
     pub fn apply(&self, settings: Settings) -> Settings {
         Settings {
-            rate: self.rate,
+            rate: self.rate.0,
+            datagrams: DatagramSettings {
+                size: self.datagram,
+                group: self.multicast_group,
+                ttl: u32::from(self.ttl),
+            },
             copy: self.copy,
             congestion: self.congestion.clone(),
             stall: self.stall_limit,
             ..settings
         }
     }
+}
+
+/// Reads a rate, or `auto`.
+///
+/// # Errors
+/// Anything else, with the value.
+pub fn limit(text: &str) -> Result<Limit, String> {
+    match text {
+        "auto" => Ok(Limit(None)),
+        _ => text
+            .parse()
+            .map(|rate| Limit(Some(rate)))
+            .map_err(|error: UnitError| error.to_string()),
+    }
+}
+
+/// Reads the size of a datagram.
+///
+/// # Errors
+/// Anything that UDP cannot carry or that is not worth sending, with the value.
+pub fn datagram(text: &str) -> Result<u16, String> {
+    crate::proto::line::decimal(text)
+        .and_then(|number| u16::try_from(number).ok())
+        .filter(|number| (DATAGRAM_MIN..=DATAGRAM_MAX).contains(number))
+        .ok_or_else(|| format!("'{text}' is not a number from {DATAGRAM_MIN} to {DATAGRAM_MAX}"))
+}
+
+/// Reads a multicast group.
+///
+/// # Errors
+/// Anything else, with the value.
+pub fn group(text: &str) -> Result<SocketAddr, String> {
+    let group: Option<SocketAddr> = text.parse().ok();
+    group
+        .filter(|group| group.is_ipv4() && group.ip().is_multicast() && group.port() >= 1024)
+        .ok_or_else(|| format!("'{text}' is no group such as 239.255.1.2:5000"))
 }
 
 /// Reads a number of clients, 1 to 10,000.
@@ -126,6 +187,6 @@ pub fn via(text: &str) -> Result<Via, String> {
 ///
 /// # Errors
 /// The name is unknown.
-pub fn server(host: &str) -> Result<Vec<std::net::SocketAddr>> {
+pub fn server(host: &str) -> Result<Vec<SocketAddr>> {
     socket::resolve(host, PORT)
 }

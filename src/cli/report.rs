@@ -8,6 +8,8 @@ use crate::error::Result;
 use crate::report;
 use crate::report::csv;
 use crate::report::json::SessionDocument;
+use crate::report::live;
+use crate::report::live::events::VisitsDocument;
 use crate::report::rates;
 use crate::report::sheet;
 use crate::report::trials;
@@ -17,7 +19,7 @@ use crate::report::verdict::Verdict;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: gatecast report logs/*.log --svg rates.svg")]
 pub struct Args {
-    /// Session logs
+    /// Session logs, or relay logs
     #[arg(value_name = "LOG", required = true)]
     pub logs: Vec<PathBuf>,
     /// Print CSV, one row per transfer
@@ -36,6 +38,11 @@ pub struct Args {
 /// # Errors
 /// A log that cannot be read or is not one; a result that cannot be written.
 pub fn run(args: &Args) -> Result<Verdict> {
+    let (relays, sessions): (Vec<&PathBuf>, Vec<&PathBuf>) =
+        args.logs.iter().partition(|path| live::is_relay_log(path));
+    if !relays.is_empty() {
+        return run_live(args, &relays, &sessions);
+    }
     let mut records = report::read_logs(&args.logs)?;
     // Logs of one second sort by their random numbers; what happened first stands first.
     records.sort_by_key(|record| record.released_at);
@@ -63,5 +70,38 @@ pub fn run(args: &Args) -> Result<Verdict> {
         text
     };
     output::print(&text)?;
+    Ok(Verdict::AllVerified)
+}
+
+/// Reports relay logs, which have viewers and no session.
+fn run_live(args: &Args, relays: &[&PathBuf], sessions: &[&PathBuf]) -> Result<Verdict> {
+    if let Some(other) = sessions.first() {
+        return Err(Error::Usage {
+            what: format!(
+                "{} is no relay log and {} is one; report them apart",
+                other.display(),
+                relays[0].display()
+            ),
+        });
+    }
+    if args.svg.is_some() {
+        return Err(Error::Usage {
+            what: "--svg plots sessions, and these are relay logs".to_owned(),
+        });
+    }
+    let mut visits = Vec::new();
+    for path in relays {
+        visits.extend(live::read_relay_log(path)?);
+    }
+    if visits.is_empty() {
+        return Err(Error::refused("gatecast", "these logs hold no visit"));
+    }
+    output::print(&if args.csv {
+        live::visits_csv(&visits)
+    } else if args.json {
+        VisitsDocument::new(&visits).to_text()
+    } else {
+        live::visits(&visits)
+    })?;
     Ok(Verdict::AllVerified)
 }

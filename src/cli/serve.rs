@@ -34,6 +34,7 @@ use crate::runtime::lobby::Settings;
 use crate::session::Via;
 use crate::text::FileName;
 use crate::transfer::Record;
+use crate::udp::lab::LabServer;
 
 /// `gatecast serve PATH...`
 #[derive(Debug, clap::Args)]
@@ -66,6 +67,12 @@ pub struct Args {
     /// The folder for the session logs
     #[arg(long, default_value = "logs", value_name = "DIR")]
     pub log_dir: PathBuf,
+    /// Serve the lab's UDP clients too, on the same port number: loopback and --allow only
+    #[arg(long)]
+    pub lab_udp: bool,
+    /// An address that the lab's UDP server may send to; may be given again
+    #[arg(long, value_name = "ADDR", requires = "lab_udp")]
+    pub allow: Vec<IpAddr>,
     /// Serve one session and exit
     #[arg(long)]
     pub one_off: bool,
@@ -137,8 +144,21 @@ pub fn run(args: &Args) -> Result<Verdict> {
         ..http::Options::default()
     };
     let server = services::serve(host, face)?.start(args.listen)?;
+    // Dropped before the server ends: it writes into the same log.
+    let lab = match args.lab_udp {
+        true => {
+            let (lobby, pen) = (server.lobby(), server.pen());
+            Some(LabServer::start(
+                server.addr(),
+                lobby,
+                pen,
+                args.allow.clone(),
+            )?)
+        }
+        false => None,
+    };
     greet(&server, args, &token)?;
-    attend(server, args, &requests)
+    attend(server, lab, args, &requests)
 }
 
 fn greet(server: &Running, args: &Args, token: &str) -> Result<()> {
@@ -148,6 +168,9 @@ fn greet(server: &Running, args: &Args, token: &str) -> Result<()> {
             "  {:>13} bytes  {}  {}",
             file.bytes, file.sha1, file.name
         ));
+    }
+    if args.lab_udp {
+        output::say(format_args!("the lab's UDP clients are served too"));
     }
     let shown = match server.lobby().address() {
         Some(addr) => addr,
@@ -166,7 +189,12 @@ fn greet(server: &Running, args: &Args, token: &str) -> Result<()> {
 }
 
 /// Shows sessions and prints their results until the server is to end.
-fn attend(server: Running, args: &Args, requests: &Receiver<Request>) -> Result<Verdict> {
+fn attend(
+    server: Running,
+    lab: Option<LabServer>,
+    args: &Args,
+    requests: &Receiver<Request>,
+) -> Result<Verdict> {
     let records = server.records();
     let enter = enter_pressed();
     let tick = crossbeam_channel::tick(REFRESH);
@@ -180,6 +208,7 @@ fn attend(server: Running, args: &Args, requests: &Receiver<Request>) -> Result<
                 room.clear();
                 earned = earned.min(show(&record, args)?);
                 if args.one_off {
+                    drop(lab);
                     server.stop()?;
                     return Ok(earned);
                 }
@@ -191,6 +220,7 @@ fn attend(server: Running, args: &Args, requests: &Receiver<Request>) -> Result<
                     if !server.lobby().is_idle() {
                         earned = Verdict::Interrupted;
                     }
+                    drop(lab);
                     for record in server.stop()? {
                         earned = earned.min(show(&record, args)?);
                     }

@@ -9,6 +9,7 @@ use crate::report::rates;
 use crate::runtime::control::intake::Intake;
 use crate::runtime::host::Host;
 use crate::tcp;
+use crate::udp;
 
 /// Gives a server every way of sending and every kind of client; `face` says how its HTTP face
 /// behaves.
@@ -20,7 +21,7 @@ pub fn serve(host: Host, face: http::Options) -> Result<Host> {
         documents: DOCUMENTS,
         ..face
     };
-    http::serve(tcp::serve(host)?, face)
+    http::serve(udp::serve(tcp::serve(host)?), face)
 }
 
 /// How this program writes sessions, on every face.
@@ -32,5 +33,11 @@ pub const DOCUMENTS: Documents = Documents {
 
 /// Every way of receiving.
 pub fn intakes() -> Vec<&'static dyn Intake> {
-    vec![&tcp::take::Tcp, &http::way::Take]
+    vec![
+        &tcp::take::Tcp,
+        &udp::take::UDP,
+        &udp::take::RAW,
+        &udp::take::MULTICAST,
+        &http::way::Take,
+    ]
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use crate::cli::links::LinkArgs;
 use crate::cli::output;
 use crate::cli::star;
 use crate::error::Error;
@@ -77,7 +78,7 @@ pub struct Args {
     pub runs: u32,
     /// What every link has beside rate and loss.
     #[command(flatten)]
-    pub links: star::LinkArgs,
+    pub links: LinkArgs,
     /// Where the results go, after every run; a study that was interrupted goes on from there
     #[arg(long, default_value = "study", value_name = "DIR")]
     pub out: PathBuf,
@@ -233,7 +234,7 @@ fn contenders(args: &Args) -> Result<Vec<Box<dyn Contender>>> {
 }
 
 /// The hosts of somebody else's network.
-fn given(path: &Path, grid: &Grid, links: &star::LinkArgs) -> Result<Vec<Host>> {
+fn given(path: &Path, grid: &Grid, links: &LinkArgs) -> Result<Vec<Host>> {
     let usage = |what: String| Err(Error::Usage { what });
     let [rate] = grid.rates[..] else {
         return usage(
@@ -263,7 +264,7 @@ fn given(path: &Path, grid: &Grid, links: &star::LinkArgs) -> Result<Vec<Host>> 
 fn begin(
     args: &Args,
     grid: Grid,
-    links: &star::LinkArgs,
+    links: &LinkArgs,
     is_given: bool,
     path: &Path,
 ) -> Result<Results> {
@@ -307,7 +308,7 @@ fn begin(
 }
 
 /// What makes the links and the runs, beside the grid: two studies that differ in it are two.
-fn describe(args: &Args, links: &star::LinkArgs, environment: &Environment) -> String {
+fn describe(args: &Args, links: &LinkArgs, environment: &Environment) -> String {
     let mut parts = vec![format!("{} in the middle", environment.middle)];
     let mut say = |condition: bool, text: String| {
         if condition {

@@ -29,7 +29,7 @@ pub struct DecodeError(pub String);
 pub const LINE_MAX: usize = 2048;
 
 /// Most fields in one line.
-pub const FIELDS_MAX: usize = 24;
+pub const FIELDS_MAX: usize = 48;
 
 impl LineBuf {
     /// Takes what a read returned.

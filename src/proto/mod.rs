@@ -5,10 +5,18 @@
 
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+pub mod feed;
 pub mod greeting;
+pub mod histogram;
 pub mod http;
+pub mod jitter;
 pub mod json;
 pub mod lab;
+pub mod lab_udp;
 pub mod line;
 pub mod logline;
 pub mod native;
+pub mod relay;
+pub mod rtp;
+pub mod ts;
+pub mod udp;

@@ -15,6 +15,7 @@ use crate::session::Via;
 use crate::text::ClientName;
 use crate::text::FileName;
 use crate::transfer::ClockId;
+use crate::transfer::Counts;
 use crate::transfer::Outcome;
 use crate::units::Moment;
 use crate::units::micros;
@@ -43,6 +44,10 @@ pub struct Join {
 
 /// What a client says once it has a seat.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "one at a time, read and used at once"
+)]
 pub enum FromClient {
     /// It can receive; `offset` bytes are there already and will be part of the digest.
     Ready {
@@ -76,6 +81,10 @@ pub enum FromClient {
         bytes: u64,
         /// Why.
         reason: String,
+        /// GO to the last byte, of a payload that is over and has holes.
+        last: Option<Duration>,
+        /// What this way counts.
+        counts: Counts,
     },
 }
 
@@ -94,10 +103,16 @@ pub struct Receipt {
     pub durable: Option<Duration>,
     /// When the first payload byte was read, and by which clock; `None` when there was none.
     pub first: Option<(ClockId, Moment)>,
+    /// What this way counts.
+    pub counts: Counts,
 }
 
 /// What the server says.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "one at a time, read and used at once"
+)]
 pub enum FromServer {
     /// A seat.
     Offer(Offer),
@@ -160,6 +175,8 @@ pub struct Summary {
     pub first: Option<Duration>,
     /// How the server sent.
     pub sender: String,
+    /// What this way counts, at both ends.
+    pub counts: Counts,
 }
 
 /// Why a server sends ERROR.
@@ -246,15 +263,20 @@ impl FromClient {
                 .maybe("durable_us", receipt.durable.map(micros))
                 .maybe("clock", receipt.first.map(|(clock, _)| clock.0))
                 .maybe("first_us", receipt.first.map(|(_, moment)| moment.0))
+                .counts(&receipt.counts)
                 .finish(),
             Self::Fail {
                 outcome,
                 bytes,
                 reason,
+                last,
+                counts,
             } => LineWriter::new("FAIL")
                 .field("outcome", outcome)
                 .field("bytes", bytes)
                 .field("reason", clip(reason))
+                .maybe("last_us", last.map(micros))
+                .counts(counts)
                 .finish(),
         }
     }
@@ -289,11 +311,14 @@ impl FromClient {
                     .optional_number("clock")?
                     .zip(fields.optional_number("first_us")?)
                     .map(|(clock, first)| (ClockId(clock), Moment(first))),
+                counts: counts(&fields)?,
             }),
             "FAIL" => Self::Fail {
                 outcome: outcome(&fields)?,
                 bytes: fields.number("bytes")?,
                 reason: fields.need("reason")?.to_owned(),
+                last: optional_span(&fields, "last_us")?,
+                counts: counts(&fields)?,
             },
             word => return Err(DecodeError::value("no message of a client", word)),
         })
@@ -325,6 +350,7 @@ impl FromServer {
                 .field("woke_us", micros(summary.woke))
                 .maybe("first_us", summary.first.map(micros))
                 .field("sender", &summary.sender)
+                .counts(&summary.counts)
                 .finish(),
             Self::Error { code, reason } => LineWriter::new("ERROR")
                 .field("code", code.word())
@@ -364,6 +390,7 @@ impl FromServer {
                 woke: span(&fields, "woke_us")?,
                 first: optional_span(&fields, "first_us")?,
                 sender: fields.need("sender")?.to_owned(),
+                counts: counts(&fields)?,
             }),
             "ERROR" => Self::Error {
                 code: fields.parsed("code", ErrorCode::from_word)?,
@@ -442,6 +469,22 @@ fn span(fields: &Fields<'_>, key: &str) -> Result<Duration, DecodeError> {
 
 fn optional_span(fields: &Fields<'_>, key: &str) -> Result<Option<Duration>, DecodeError> {
     Ok(fields.optional_number(key)?.map(Duration::from_micros))
+}
+
+impl LineWriter {
+    /// Adds every counter that is known, under its name.
+    fn counts(self, counts: &Counts) -> Self {
+        let named = Counts::NAMES.into_iter().zip(counts.values());
+        named.fold(self, |line, (name, value)| line.maybe(name, value))
+    }
+}
+
+fn counts(fields: &Fields<'_>) -> Result<Counts, DecodeError> {
+    let mut values = Counts::default().values();
+    for (name, value) in Counts::NAMES.into_iter().zip(&mut values) {
+        *value = fields.optional_number(name)?;
+    }
+    Ok(Counts::from_values(values))
 }
 
 fn outcome(fields: &Fields<'_>) -> Result<Outcome, DecodeError> {

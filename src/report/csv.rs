@@ -7,11 +7,13 @@
 use std::net::SocketAddr;
 
 use crate::text::escape;
+use crate::transfer::Counts;
 use crate::transfer::Record;
 use crate::transfer::Transfer;
 use crate::units::micros;
 
-const HEADER: [&str; 41] = [
+/// The columns before the counters.
+const BEFORE: [&str; 30] = [
     "session",
     "seat",
     "released_at_utc",
@@ -42,13 +44,10 @@ const HEADER: [&str; 41] = [
     "first_server_us",
     "first_client_us",
     "first_client_clock",
-    "lost_datagrams",
-    "duplicate_datagrams",
-    "reordered_datagrams",
-    "jitter_us",
-    "retransmitted_bytes",
-    "from_server_bytes",
-    "from_peers_bytes",
+];
+
+/// The columns after them, of the whole session.
+const AFTER: [&str; 4] = [
     "session_wake_skew_us",
     "session_server_skew_us",
     "session_client_skew_us",
@@ -57,7 +56,8 @@ const HEADER: [&str; 41] = [
 
 /// All transfers of `records`, with one header; lines end in CR LF, as the RFC has it.
 pub fn transfers(records: &[Record]) -> String {
-    let mut csv = HEADER.join(",") + "\r\n";
+    let header = [&BEFORE[..], &Counts::LONG_NAMES, &AFTER].concat();
+    let mut csv = header.join(",") + "\r\n";
     for record in records {
         let session = OfSession::new(record);
         for transfer in &record.transfers {
@@ -96,7 +96,7 @@ impl OfSession {
         }
     }
 
-    fn row(&self, record: &Record, transfer: &Transfer) -> [String; HEADER.len()] {
+    fn row(&self, record: &Record, transfer: &Transfer) -> Vec<String> {
         let seconds = |span: Option<std::time::Duration>| {
             or_empty(
                 span.map(micros)
@@ -106,8 +106,7 @@ impl OfSession {
         let address = |at: Option<SocketAddr>| or_empty(at.map(|at| at.ip()));
         let port = |at: Option<SocketAddr>| or_empty(at.map(|at| at.port()));
         let rate = |rate: Option<f64>| or_empty(rate.map(|rate| format!("{rate:.6}")));
-        let counts = &transfer.counts;
-        [
+        let before: [String; BEFORE.len()] = [
             record.session.to_string(),
             transfer.seat.to_string(),
             self.released_at.clone(),
@@ -138,18 +137,19 @@ impl OfSession {
             or_empty(transfer.first_server.map(micros)),
             or_empty(transfer.first_client.map(|(_, at)| at.0)),
             or_empty(transfer.first_client.map(|(clock, _)| clock.0)),
-            or_empty(counts.lost),
-            or_empty(counts.duplicate),
-            or_empty(counts.reordered),
-            or_empty(counts.jitter_us),
-            or_empty(counts.retransmitted),
-            or_empty(counts.bytes_from_server),
-            or_empty(counts.bytes_from_peers),
+        ];
+        let counts = transfer.counts.values();
+        let after: [String; AFTER.len()] = [
             self.skews[0].clone(),
             self.skews[1].clone(),
             self.skews[2].clone(),
             self.numbers.to_owned(),
-        ]
+        ];
+        before
+            .into_iter()
+            .chain(counts.into_iter().map(or_empty))
+            .chain(after)
+            .collect()
     }
 }
 
@@ -179,13 +179,13 @@ mod tests {
     fn one_header_and_a_row_for_each_transfer() {
         let csv = transfers(&[sample::session(1, 2, 80), sample::troubled()]);
         insta::assert_snapshot!(csv.replace("\r\n", "\n"), @r#"
-        session,seat,released_at_utc,via,file,file_bytes,sha1,clients,sender,name,client_address,client_port,server_address,server_port,outcome,verified,reason,client_bytes,client_seconds,client_rate_mbit_per_s,server_bytes,server_seconds,server_rate_mbit_per_s,resumed_bytes,verified_seconds,durable_seconds,woke_us,first_server_us,first_client_us,first_client_clock,lost_datagrams,duplicate_datagrams,reordered_datagrams,jitter_us,retransmitted_bytes,from_server_bytes,from_peers_bytes,session_wake_skew_us,session_server_skew_us,session_client_skew_us,session_numbers
-        0000000000000001,1,2026-09-21T14:13:21Z,tcp,1MB.bin,1000000,3c5b492776742690efb6a0f1fd8508693400e2cc,2,,C1,10.0.0.4,50001,10.0.0.1,8080,complete,yes,,1000000,0.081000,98.765432,1000000,0.081120,98.619329,0,0.084000,,10,20,1030,1,,,,,,,,10,20,30,hold
-        0000000000000001,2,2026-09-21T14:13:21Z,tcp,1MB.bin,1000000,3c5b492776742690efb6a0f1fd8508693400e2cc,2,,C2,10.0.0.4,50002,10.0.0.1,8080,complete,yes,,1000000,0.082000,97.560976,1000000,0.082120,97.418412,0,0.085000,,20,40,1060,1,,,,,,,,10,20,30,hold
-        0000000000000007,1,2026-09-21T14:13:27Z,tcp,1MB.bin,1000000,3c5b492776742690efb6a0f1fd8508693400e2cc,4,,C1,10.0.0.4,50001,10.0.0.1,8080,complete,yes,,1000000,0.081000,98.765432,1000000,0.081120,98.619329,0,0.084000,,10,20,1030,1,,,,,,,,20,40,30,hold
-        0000000000000007,2,2026-09-21T14:13:27Z,tcp,1MB.bin,1000000,3c5b492776742690efb6a0f1fd8508693400e2cc,4,,\u{202e}evil,10.0.0.4,50002,10.0.0.1,8080,cut,no,connection reset \u{7c} by\u{1b}[2J peer,700000,0.082000,68.292683,1000000,,,0,0.085000,,20,40,1060,1,,,,,,,,20,40,30,hold
-        0000000000000007,3,2026-09-21T14:13:27Z,tcp,1MB.bin,1000000,3c5b492776742690efb6a0f1fd8508693400e2cc,4,,C3,10.0.0.4,50003,10.0.0.1,8080,complete,,,,,,1000000,0.083120,96.246391,0,0.086000,,30,60,,,,,,,,,,20,40,30,hold
-        0000000000000007,4,2026-09-21T14:13:27Z,tcp,1MB.bin,1000000,3c5b492776742690efb6a0f1fd8508693400e2cc,4,,C4,,,,,refused,,"wants udp, this session is tcp",,,,,,,0,,,,,,,,,,,,,,20,40,30,hold
+        session,seat,released_at_utc,via,file,file_bytes,sha1,clients,sender,name,client_address,client_port,server_address,server_port,outcome,verified,reason,client_bytes,client_seconds,client_rate_mbit_per_s,server_bytes,server_seconds,server_rate_mbit_per_s,resumed_bytes,verified_seconds,durable_seconds,woke_us,first_server_us,first_client_us,first_client_clock,lost_datagrams,duplicate_datagrams,reordered_datagrams,jitter_us,retransmitted_bytes,from_server_bytes,from_peers_bytes,offered_datagrams,local_drop_datagrams,network_lost_datagrams,host_rx_drop_datagrams,delivered_datagrams,unique_datagrams,corrupt_datagrams,foreign_datagrams,late_datagrams,unheard_datagrams,reorder_extent_datagrams,loss_burst_datagrams,jitter_p50_us,jitter_p95_us,jitter_p99_us,delay_us,delay_max_us,session_wake_skew_us,session_server_skew_us,session_client_skew_us,session_numbers
+        0000000000000001,1,2026-09-21T14:13:21Z,tcp,1MB.bin,1000000,3c5b492776742690efb6a0f1fd8508693400e2cc,2,,C1,10.0.0.4,50001,10.0.0.1,8080,complete,yes,,1000000,0.081000,98.765432,1000000,0.081120,98.619329,0,0.084000,,10,20,1030,1,,,,,,,,,,,,,,,,,,,,,,,,,10,20,30,hold
+        0000000000000001,2,2026-09-21T14:13:21Z,tcp,1MB.bin,1000000,3c5b492776742690efb6a0f1fd8508693400e2cc,2,,C2,10.0.0.4,50002,10.0.0.1,8080,complete,yes,,1000000,0.082000,97.560976,1000000,0.082120,97.418412,0,0.085000,,20,40,1060,1,,,,,,,,,,,,,,,,,,,,,,,,,10,20,30,hold
+        0000000000000007,1,2026-09-21T14:13:27Z,tcp,1MB.bin,1000000,3c5b492776742690efb6a0f1fd8508693400e2cc,4,,C1,10.0.0.4,50001,10.0.0.1,8080,complete,yes,,1000000,0.081000,98.765432,1000000,0.081120,98.619329,0,0.084000,,10,20,1030,1,,,,,,,,,,,,,,,,,,,,,,,,,20,40,30,hold
+        0000000000000007,2,2026-09-21T14:13:27Z,tcp,1MB.bin,1000000,3c5b492776742690efb6a0f1fd8508693400e2cc,4,,\u{202e}evil,10.0.0.4,50002,10.0.0.1,8080,cut,no,connection reset \u{7c} by\u{1b}[2J peer,700000,0.082000,68.292683,1000000,,,0,0.085000,,20,40,1060,1,,,,,,,,,,,,,,,,,,,,,,,,,20,40,30,hold
+        0000000000000007,3,2026-09-21T14:13:27Z,tcp,1MB.bin,1000000,3c5b492776742690efb6a0f1fd8508693400e2cc,4,,C3,10.0.0.4,50003,10.0.0.1,8080,complete,,,,,,1000000,0.083120,96.246391,0,0.086000,,30,60,,,,,,,,,,,,,,,,,,,,,,,,,,,20,40,30,hold
+        0000000000000007,4,2026-09-21T14:13:27Z,tcp,1MB.bin,1000000,3c5b492776742690efb6a0f1fd8508693400e2cc,4,,C4,,,,,refused,,"wants udp, this session is tcp",,,,,,,0,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,20,40,30,hold
         "#);
         assert_eq!(csv.matches("\r\n").count(), 7);
         assert_eq!(csv.matches('\n').count(), 7);

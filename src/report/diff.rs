@@ -27,7 +27,8 @@ struct Line {
     second: String,
     /// (second - first) / first.
     change: Option<f64>,
-    beyond: bool,
+    /// Whether it differs beyond the threshold; `None` where it never counts.
+    beyond: Option<bool>,
 }
 
 impl Difference {
@@ -69,7 +70,7 @@ impl Difference {
 
     /// True when anything differs beyond the threshold.
     pub fn is_beyond(&self) -> bool {
-        self.lines.iter().any(|line| line.beyond)
+        self.lines.iter().any(|line| line.beyond == Some(true))
     }
 
     /// The differences as a table.
@@ -85,7 +86,11 @@ impl Difference {
             let change = line
                 .change
                 .map_or_else(|| "-".to_owned(), |c| format!("{:+.1} %", c * 100.0));
-            let mark = if line.beyond { "differs" } else { "same" };
+            let mark = match line.beyond {
+                Some(true) => "differs",
+                Some(false) => "same",
+                None => "-",
+            };
             table.row([
                 line.first.clone(),
                 line.second.clone(),
@@ -165,7 +170,7 @@ impl Difference {
             first: shown(first),
             second: shown(second),
             change: None,
-            beyond: first != second,
+            beyond: Some(first != second),
         });
     }
 
@@ -196,7 +201,7 @@ impl Difference {
             first: shown(first),
             second: shown(second),
             change,
-            beyond,
+            beyond: limit.is_some().then_some(beyond),
         });
     }
 }
@@ -262,7 +267,7 @@ mod tests {
              0.08312       0.09312  +12.0 %  differs  time to last byte, s
           288.739172    257.731959  -10.7 %  differs  global rate, Mbit/s
                0.086         0.096  +11.6 %  differs  time to verified, s
-                  40            40   +0.0 %  same     release skew, us
+                  40            40   +0.0 %  -        release skew, us
         ");
         assert!(!between(&base, &slower, 0.2).is_beyond());
         assert!(

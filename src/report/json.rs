@@ -9,10 +9,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde::Serialize;
+use serde::Serializer;
 use time::format_description::well_known::Rfc3339;
 
 use crate::report::median_session;
 use crate::text::escape;
+use crate::transfer::Counts;
 use crate::transfer::Record;
 use crate::transfer::Transfer;
 use crate::units::micros;
@@ -72,13 +74,18 @@ struct ResultPart {
     rate_server_mbit: Option<f64>,
     woke_us: Option<u64>,
     first_server_us: Option<u64>,
-    lost: Option<u64>,
-    duplicate: Option<u64>,
-    reordered: Option<u64>,
-    jitter_us: Option<u64>,
-    retransmitted: Option<u64>,
-    bytes_from_server: Option<u64>,
-    bytes_from_peers: Option<u64>,
+    #[serde(flatten)]
+    counts: CountsPart,
+}
+
+/// Every counter under its name.
+#[derive(Clone, Debug)]
+struct CountsPart(Counts);
+
+impl Serialize for CountsPart {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(Counts::NAMES.into_iter().zip(self.0.values()))
+    }
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -155,12 +162,11 @@ impl SessionDocument {
     }
 }
 
-/// Why serialising cannot fail: no maps, no foreign `Serialize`, no writer but memory.
+/// Why serialising cannot fail: no maps but of names, no foreign `Serialize`, no writer but memory.
 const SERIALIZES: &str = "a document is strings, numbers and lists";
 
 impl ResultPart {
     fn new(transfer: &Transfer) -> Self {
-        let counts = &transfer.counts;
         Self {
             seat: transfer.seat.0,
             name: transfer.name.clone(),
@@ -180,13 +186,7 @@ impl ResultPart {
             rate_server_mbit: transfer.rate_server_mbit().map(rounded),
             woke_us: transfer.woke.map(micros),
             first_server_us: transfer.first_server.map(micros),
-            lost: counts.lost,
-            duplicate: counts.duplicate,
-            reordered: counts.reordered,
-            jitter_us: counts.jitter_us,
-            retransmitted: counts.retransmitted,
-            bytes_from_server: counts.bytes_from_server,
-            bytes_from_peers: counts.bytes_from_peers,
+            counts: CountsPart(transfer.counts),
         }
     }
 }
@@ -204,7 +204,7 @@ fn rounded(rate_mbit: f64) -> f64 {
 
 /// `json` with what `text::escape` holds for unsafe as JSON escapes. Such characters stand in
 /// strings only, and all of them below U+10000, so one `\u` escape is enough.
-fn safe(json: &str) -> String {
+pub(super) fn safe(json: &str) -> String {
     let mut safe = String::with_capacity(json.len());
     let mut buffer = [0; 4];
     for ch in json.chars() {
@@ -272,7 +272,24 @@ mod tests {
               "jitter_us": null,
               "retransmitted": null,
               "bytes_from_server": null,
-              "bytes_from_peers": null
+              "bytes_from_peers": null,
+              "offered": null,
+              "local_drop": null,
+              "network_lost": null,
+              "host_rx_drop": null,
+              "delivered": null,
+              "unique": null,
+              "corrupt": null,
+              "foreign": null,
+              "late": null,
+              "unheard": null,
+              "reorder_extent": null,
+              "loss_burst": null,
+              "jitter_p50_us": null,
+              "jitter_p95_us": null,
+              "jitter_p99_us": null,
+              "delay_us": null,
+              "delay_max_us": null
             }
           ],
           "global": {

@@ -27,6 +27,7 @@ pub mod csv;
 pub mod diff;
 #[cfg(feature = "cli")]
 pub mod json;
+pub mod live;
 pub mod plot;
 pub mod rates;
 #[cfg(feature = "cli")]

@@ -47,6 +47,15 @@ impl<'a> Dialogue<'a> {
         self.peer
     }
 
+    /// This end's own address.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn local(&self) -> Result<SocketAddr> {
+        let failed = Error::io("look at the connection", self.peer);
+        self.stream.local_addr().map_err(failed)
+    }
+
     /// The next line, by `deadline`.
     ///
     /// # Errors

@@ -15,6 +15,7 @@ use crate::proto::greeting::Greeting;
 use crate::runtime::catalog::Catalog;
 use crate::runtime::control;
 use crate::runtime::journal::Journal;
+use crate::runtime::journal::Pen;
 use crate::runtime::listener::Connection;
 use crate::runtime::listener::Handler;
 use crate::runtime::listener::Listener;
@@ -125,6 +126,11 @@ impl Running {
     /// The address that it listens on.
     pub fn addr(&self) -> SocketAddr {
         self.listener.addr()
+    }
+
+    /// A way to write to its log, for what is served beside its sessions.
+    pub fn pen(&self) -> Pen {
+        self.journal.pen()
     }
 
     /// Its sessions.

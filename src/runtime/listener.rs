@@ -1,6 +1,9 @@
 //! One port for every kind of client: accepts, reads the first bytes, hands the connection to
 //! the handler that is registered for them. Knows no service.
 //!
+//! A protocol with a port of its own has no greeting: its handler gets each connection at once,
+//! and says itself when the client has earned its place ([`Place::settle`]).
+//!
 //! A thread per connection. The whole greeting stands under one absolute deadline. At the cap of
 //! connections the oldest that has not greeted is closed to make room, so that ten thousand
 //! silent ones cannot keep an honest client out; one that has greeted is never touched.
@@ -56,6 +59,9 @@ pub struct Connection {
 /// What serves one kind of client.
 pub type Handler = Arc<dyn Fn(Connection) + Send + Sync>;
 
+/// What serves every client of a port that has only one kind of them.
+pub type Usher = Arc<dyn Fn(Connection, &Place) + Send + Sync>;
+
 /// A port being listened to.
 pub struct Listener {
     addr: SocketAddr,
@@ -64,10 +70,15 @@ pub struct Listener {
 }
 
 struct Shared {
-    handlers: HashMap<Greeting, Handler>,
+    service: Service,
     cap: usize,
     registry: Mutex<Registry>,
     left: Condvar,
+}
+
+enum Service {
+    Greeted(HashMap<Greeting, Handler>),
+    Bare(Usher),
 }
 
 #[derive(Default)]
@@ -111,6 +122,18 @@ impl Listener {
     /// # Errors
     /// The address cannot be listened on; the system refuses a thread.
     pub fn start(addr: SocketAddr, handlers: HashMap<Greeting, Handler>) -> Result<Self> {
+        Self::open(addr, Service::Greeted(handlers))
+    }
+
+    /// Listens on `addr` and gives each connection to `usher` before a byte of it is read.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_bare(addr: SocketAddr, usher: Usher) -> Result<Self> {
+        Self::open(addr, Service::Bare(usher))
+    }
+
+    fn open(addr: SocketAddr, service: Service) -> Result<Self> {
         let listener = socket::listen(addr)?;
         let addr = listener.local_addr().map_err(Error::io("listen", addr))?;
         let descriptors = socket::descriptors(CONNECTIONS_MAX as u64 + RESERVED).unwrap_or(1024);
@@ -119,7 +142,7 @@ impl Listener {
             .unwrap_or(CONNECTIONS_MAX)
             .min(CONNECTIONS_MAX);
         let shared = Arc::new(Shared {
-            handlers,
+            service,
             cap,
             registry: Mutex::default(),
             left: Condvar::new(),
@@ -315,26 +338,36 @@ impl Shared {
 }
 
 /// A connection's entry in the registry; dropping it, even in a panic, takes it out.
-struct Place {
+pub struct Place {
     shared: Arc<Shared>,
     id: u64,
 }
 
 impl Place {
+    /// Says whether the client has earned its place: one that has not may be closed to make room.
+    pub fn settle(&self, settled: bool) {
+        if let Some(entry) = self.shared.lock().connections.get_mut(&self.id) {
+            entry.greeted = settled;
+        }
+    }
+
     fn run(self, stream: Arc<TcpStream>, peer: SocketAddr) {
         let deadline = clock::now().after(GREETING_LIMIT);
+        let connection = |first| Connection {
+            stream: Arc::clone(&stream),
+            peer,
+            first,
+            deadline,
+        };
+        let handlers = match &self.shared.service {
+            Service::Greeted(handlers) => handlers,
+            Service::Bare(usher) => return usher(connection(Vec::new()), &self),
+        };
         match greeting(&stream, deadline) {
             Ok(Some((greeting, first))) => {
-                if let Some(entry) = self.shared.lock().connections.get_mut(&self.id) {
-                    entry.greeted = true;
-                }
-                if let Some(handler) = self.shared.handlers.get(&greeting) {
-                    handler(Connection {
-                        stream,
-                        peer,
-                        first,
-                        deadline,
-                    });
+                self.settle(true);
+                if let Some(handler) = handlers.get(&greeting) {
+                    handler(connection(first));
                 }
             }
             Ok(None) => log::debug!("{peer}: closed, its first bytes are no greeting"),
@@ -399,6 +432,14 @@ fn refuse(mut stream: &TcpStream) {
         .encode();
         // Forty bytes into an empty buffer; a client that is gone needs no answer.
         let _ = io::Write::write(&mut stream, &line);
+    }
+}
+
+impl fmt::Debug for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Place")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
     }
 }
 

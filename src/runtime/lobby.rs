@@ -63,6 +63,29 @@ pub struct Settings {
     pub one_off: bool,
     /// Let the seats meet after their first block; off, the barrier alone starts them.
     pub fair_start: bool,
+    /// How datagrams are made and where they go, for the ways over UDP.
+    pub datagrams: DatagramSettings,
+}
+
+/// How datagrams are made and where they go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DatagramSettings {
+    /// Most bytes of UDP payload in one.
+    pub size: u16,
+    /// The group for multicast; `None` chooses one for each session.
+    pub group: Option<SocketAddr>,
+    /// How many routers a datagram to a group may pass, and one more.
+    pub ttl: u32,
+}
+
+impl Default for DatagramSettings {
+    fn default() -> Self {
+        Self {
+            size: crate::proto::udp::packet::DATAGRAM,
+            group: None,
+            ttl: 1,
+        }
+    }
 }
 
 /// What a client asks for; what it leaves open the server decides.
@@ -123,6 +146,7 @@ impl Default for Settings {
             congestion: None,
             one_off: false,
             fair_start: true,
+            datagrams: DatagramSettings::default(),
         }
     }
 }

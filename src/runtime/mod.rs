@@ -7,6 +7,7 @@
 //! - [`catalog`]: the offered files and their digests
 //! - [`gate`], [`lobby`]: muster and release of one session; all sessions of a server
 //! - [`dialogue`], [`control`]: lines under deadlines; the native conversation at both ends
+//! - [`datagrams`]: UDP in batches
 //! - [`way`]: what a way of sending is to the gate
 //! - [`journal`], [`ledger`]: the one logger thread; what it has written, for every face
 //! - [`listener`], [`host`]: the one port; a server put together
@@ -15,6 +16,7 @@ pub mod catalog;
 pub mod clock;
 pub mod control;
 pub mod copy;
+pub mod datagrams;
 pub mod dialogue;
 pub mod gate;
 pub mod host;

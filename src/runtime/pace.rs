@@ -21,10 +21,14 @@ pub struct Pacer {
     /// Nanoseconds after `epoch` at which the next stretch begins.
     next: AtomicU64,
     epoch: Moment,
+    burst: Duration,
 }
 
 /// How far the schedule may lag behind the clock.
 pub const BURST: Duration = Duration::from_millis(20);
+
+/// The shortest sleep: what a system adds to any (measured: 75 us on Linux), twice.
+const DOZE: Duration = Duration::from_micros(150);
 
 /// Most bytes granted at once.
 const GRANT_MAX: u64 = 64 * 1024;
@@ -35,10 +39,17 @@ const GRANT_MIN: u64 = 1448;
 impl Pacer {
     /// A schedule of `rate` that begins now.
     pub fn new(rate: Rate) -> Self {
+        Self::with_burst(rate, BURST)
+    }
+
+    /// A schedule that may lag behind the clock by `burst` at most: what is lost by being held up
+    /// longer is not caught up.
+    pub fn with_burst(rate: Rate, burst: Duration) -> Self {
         Self {
             rate,
             next: AtomicU64::new(0),
             epoch: clock::now(),
+            burst,
         }
     }
 
@@ -51,13 +62,32 @@ impl Pacer {
         bytes
     }
 
+    /// Takes exactly `bytes` of the schedule, however many, and sleeps until they are due: for
+    /// datagrams, which cannot be cut. A wait below [`DOZE`] is left to the next call, because no
+    /// system sleeps as short as that; so it is a burst of at most that length.
+    pub fn charge(&self, bytes: u64) {
+        let (_, due) = self.take(bytes, clock::now());
+        if let Some(wait) = clock::left(due).filter(|wait| *wait > DOZE) {
+            thread::sleep(wait);
+        }
+    }
+
+    /// How many bytes a sender should send at once: a millisecond of the rate.
+    pub fn stretch(&self) -> u64 {
+        self.rate.0 / 8 / 1000
+    }
+
     /// The bytes granted, and when they are due.
     fn reserve(&self, wanted: u64, now: Moment) -> (u64, Moment) {
         // A few milliseconds of the rate at a time: even, and not a call for every packet.
         let stretch = self.rate.0 / 8 / 250;
-        let bytes = wanted.min(stretch.clamp(GRANT_MIN, GRANT_MAX));
+        self.take(wanted.min(stretch.clamp(GRANT_MIN, GRANT_MAX)), now)
+    }
+
+    /// Takes `bytes` of the schedule; returns them, and when they are due.
+    fn take(&self, bytes: u64, now: Moment) -> (u64, Moment) {
         let cost = u64::try_from(self.rate.time_for(bytes).as_nanos()).unwrap_or(u64::MAX);
-        let floor = now.since(self.epoch).saturating_sub(BURST);
+        let floor = now.since(self.epoch).saturating_sub(self.burst);
         let floor = u64::try_from(floor.as_nanos()).unwrap_or(u64::MAX);
         let mut begins = 0;
         let taken = self
@@ -104,6 +134,22 @@ mod tests {
             let (least, most) = (right.saturating_sub(slack), right + slack);
             assert!((least..=most).contains(&sent), "{rate}: {sent} of {most}");
         }
+    }
+
+    #[test]
+    fn whole_datagrams_keep_the_rate_too() {
+        let rate = Rate(97_000_000);
+        let pacer = Pacer::new(rate);
+        let (mut now, mut sum) = (pacer.epoch, 0_u64);
+        while now.since(pacer.epoch) < Duration::from_secs(10) {
+            sum += 1472 * 8;
+            now = Moment(now.0.max(pacer.take(1472 * 8, now).1.0));
+        }
+        let right = rate.0 / 8 * 10;
+        assert!(
+            sum.abs_diff(right) < right / 10_000 + 3 * 1472 * 8,
+            "{sum} of {right}"
+        );
     }
 
     #[test]

@@ -8,14 +8,20 @@ use std::fmt;
 use std::net::TcpStream;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use crate::error::Error;
+use crate::error::Phase;
 use crate::error::Result;
+use crate::proto::native::FromClient;
 use crate::runtime::catalog::Source;
+use crate::runtime::dialogue::Dialogue;
 use crate::runtime::gate::Seat;
 use crate::runtime::lobby::Settings;
 use crate::session::SeatId;
 use crate::session::Via;
+use crate::transfer::Counts;
 use crate::transfer::Outcome;
 use crate::units::Moment;
 
@@ -47,8 +53,57 @@ pub trait Carrier: fmt::Debug + Send + Sync {
     /// How it sends, in two or three words for the log: `sendfile, bbr`.
     fn sender(&self, stream: &TcpStream) -> String;
 
+    /// A line that a native client is told with its offer, where this way has terms of its own.
+    fn terms(&self) -> Option<Vec<u8>> {
+        None
+    }
+
+    /// True when the payload travels on the control connection, so that nothing may be said there
+    /// before it is complete.
+    fn fills_control(&self) -> bool {
+        true
+    }
+
+    /// A line of this way's own that a native client says before it is ready.
+    ///
+    /// # Errors
+    /// This way knows no such line, or cannot serve what it asks for.
+    fn hear(&self, seat: &Seat, line: &str) -> Result<()> {
+        let _ = line;
+        let what = "a message before READY that is none";
+        Err(Error::protocol(seat.id(), what))
+    }
+
     /// Moves the bytes to one seat that has just gone through the gate.
     fn carry(&self, seat: &Seat, cargo: Cargo<'_>) -> Carried;
+
+    /// Moves the bytes to a native client. A way that has to hear it meanwhile does so here, and
+    /// leaves in `first` the first line that is not its own; the others leave it to `carry`.
+    fn converse(
+        &self,
+        seat: &Seat,
+        preface: Vec<u8>,
+        range: Range<u64>,
+        dialogue: &mut Dialogue<'_>,
+        first: &mut Answer,
+    ) -> Carried {
+        let mut answer = |until: Moment| {
+            first.line = hear_held(dialogue, until);
+            first.heard_at = Some(dialogue.heard_at());
+            first.sent = seat.moved().load(Ordering::Relaxed);
+        };
+        let cargo = Cargo {
+            preface,
+            range,
+            answer: &mut answer,
+        };
+        self.carry(seat, cargo)
+    }
+
+    /// Adds to a client's counters what only this end knows, once it has said its last word.
+    fn account(&self, seat: &Seat, counts: &mut Counts) {
+        let _ = (seat, counts);
+    }
 
     /// What a face shows of `seat` beyond its bytes; asked about once a second, under the gate's
     /// lock, so it reads what is there and waits for nothing.
@@ -56,6 +111,12 @@ pub trait Carrier: fmt::Debug + Send + Sync {
         let _ = seat;
         Detail::default()
     }
+}
+
+/// Hears the answer to the first block; gives back a line that is something else.
+fn hear_held(dialogue: &mut Dialogue<'_>, until: Moment) -> Option<String> {
+    let line = dialogue.hear(until, Phase::Transfer).ok()?;
+    (FromClient::decode(&line) != Ok(FromClient::Held)).then_some(line)
 }
 
 /// What only some ways know of a seat while its bytes move.
@@ -79,6 +140,17 @@ pub struct Cargo<'a> {
     pub range: Range<u64>,
     /// Waits until the client has answered its first block, at most until the moment given.
     pub answer: &'a mut dyn FnMut(Moment),
+}
+
+/// What was heard of a native client while bytes were sent to it.
+#[derive(Clone, Debug, Default)]
+pub struct Answer {
+    /// A line that is not the way's own, and no HELD.
+    pub line: Option<String>,
+    /// When it was read, and whatever came with it; `None` if the way asked for no answer.
+    pub heard_at: Option<Moment>,
+    /// Payload bytes sent by then.
+    pub sent: u64,
 }
 
 /// How it went.

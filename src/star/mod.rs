@@ -4,7 +4,7 @@
 //! Each host is a network namespace with one virtual Ethernet link to the middle, which has a
 //! namespace too. The commands that build a star are data first ([`plan`]): they are shown, or
 //! run. Nothing outside the star's own namespaces changes, so that removing those removes all of
-//! it: [`Star`] does on every way out, and [`sweep`] removes what a killed process left.
+//! it: [`Star`](build::Star) does on every way out, and [`sweep`] removes what a killed process left.
 //!
 //! - [`layout`]: what is wanted, checked
 //! - [`name`]: names that say whose a namespace is

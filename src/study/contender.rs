@@ -92,6 +92,9 @@ pub struct Observed {
     pub seats: Vec<SeatReport>,
     /// What went wrong, where something did.
     pub trouble: Vec<String>,
+    /// What made the figures worse than they are and no copy wrong: the machine stood still.
+    #[serde(default)]
+    pub disturbed: Vec<String>,
 }
 
 /// What one client got.

@@ -149,8 +149,16 @@ fn repeats(rows: &[&Row]) -> String {
     let most = rows.iter().map(|row| row.runs).max().unwrap_or(0);
     match (least, most) {
         (1, 1) => "one run each".to_owned(),
-        _ if least == most => format!("medians of {most}, bars: their intervals"),
-        _ => format!("medians of {least} to {most}, bars: their intervals"),
+        _ if least == most => format!("medians of {most}"),
+        _ => format!("medians of {least} to {most}"),
+    }
+}
+
+/// The same where intervals are drawn.
+fn repeats_with_bars(rows: &[&Row]) -> String {
+    match rows.iter().any(|row| row.runs > 1) {
+        true => format!("{}, bars: their intervals", repeats(rows)),
+        false => repeats(rows),
     }
 }
 
@@ -165,7 +173,7 @@ fn makespan(results: &Results, rows: &[&Row], about: &str) -> Chart {
     with_bounds(&mut series, rows, |row| f64::from(row.clients));
     Chart {
         title: "Makespan against number of clients".to_owned(),
-        subtitle: format!("{about}; {}", repeats(rows)),
+        subtitle: format!("{about}; {}", repeats_with_bars(rows)),
         x: clients_axis(rows),
         y: Axis {
             label: "release to last client's last byte (s)".to_owned(),
@@ -253,7 +261,7 @@ fn efficiency(results: &Results, rows: &[&Row], about: &str) -> Chart {
     }
     Chart {
         title: "Efficiency against number of clients".to_owned(),
-        subtitle: format!("{about}; {}", repeats(rows)),
+        subtitle: format!("{about}; {}", repeats_with_bars(rows)),
         x: clients_axis(rows),
         y: Axis {
             label: "bound / makespan".to_owned(),
@@ -265,7 +273,7 @@ fn efficiency(results: &Results, rows: &[&Row], about: &str) -> Chart {
 }
 
 fn traffic(results: &Results, rows: &[&Row], about: &str) -> Chart {
-    let series = by_way(results, rows, |way, own| {
+    let mut series = by_way(results, rows, |way, own| {
         let line = |name: &str, of: fn(&Row) -> Option<f64>, companion| Series {
             name: format!("{way}: {name}"),
             points: own
@@ -279,6 +287,18 @@ fn traffic(results: &Results, rows: &[&Row], about: &str) -> Chart {
             line("from the server", |row| row.server_sent_bytes, false),
             line("from all clients", |row| row.clients_sent_bytes, true),
         ]
+    });
+    // What had to arrive, whoever sent it. Exact to 2^53 bytes.
+    #[allow(clippy::cast_precision_loss)]
+    let payload = |row: &&Row| Point::new(f64::from(row.clients), row.payload_bytes as f64 / 1e6);
+    let mut needed: Vec<Point> = rows.iter().map(payload).collect();
+    needed.sort_by(|a, b| a.x.total_cmp(&b.x));
+    needed.dedup();
+    series.push(Series {
+        name: "file bytes to deliver".to_owned(),
+        points: needed,
+        reference: true,
+        companion: false,
     });
     Chart {
         title: "Bytes from server and from clients".to_owned(),
@@ -400,7 +420,7 @@ fn against_loss(results: &Results) -> Option<Figure> {
             title: "Makespan against loss".to_owned(),
             subtitle: format!(
                 "{size} to {most} clients over {fastest} Mbit/s links; {}",
-                repeats(&rows)
+                repeats_with_bars(&rows)
             ),
             x: Axis {
                 label: "packets lost (%)".to_owned(),
@@ -416,3 +436,6 @@ fn against_loss(results: &Results) -> Option<Figure> {
         },
     })
 }
+
+#[cfg(test)]
+mod tests;

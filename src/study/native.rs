@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -21,6 +22,7 @@ use crate::study::contender::Job;
 use crate::study::contender::Observed;
 use crate::study::contender::SeatReport;
 use crate::study::crew::Crew;
+use crate::text::escape;
 
 /// One way of gatecast.
 #[derive(Clone, Debug)]
@@ -35,6 +37,9 @@ pub struct Native {
 
 /// The server's port; each host has all ports to itself.
 const PORT: u16 = 8080;
+
+/// How long the server may take to end after its clients.
+const AFTER: Duration = Duration::from_secs(5);
 
 /// How long the muster may last: from the first client that is there to the last.
 const MUSTER: &str = "30s";
@@ -96,27 +101,22 @@ impl Contender for Native {
                 .arg(job.folder.join(format!("h{number}")));
             fetches.push(crew.start(&format!("h{number}"), host, &mut fetch, false)?);
         }
-        let ended = crew.wait(deadline, stop, |crew| {
-            let clients = fetches.iter().all(|&place| crew.ended(place).is_some());
-            Ok(clients && crew.ended(server).is_some())
+        let clients_ended = crew.wait(deadline, stop, |crew| {
+            Ok(fetches.iter().all(|&place| crew.ended(place).is_some()))
         })?;
         let mut observed = Observed::default();
-        if !ended {
+        if !clients_ended {
             let limit = job.limit.as_secs();
             observed
                 .trouble
                 .push(format!("it did not end within {limit} s"));
-            crew.end(server)?;
         }
-        let document = crew.output(server)?;
-        match document.lines().find(|line| !line.trim().is_empty()) {
-            Some(line) => read(line, job, &mut observed)?,
-            None => {
-                let why = crew.complaint(server);
-                observed
-                    .trouble
-                    .push(format!("the server printed no result: {why}"));
-            }
+        // Behind its clients it has a line to print; one that refused them all would wait on.
+        let ended = crew.wait(clock::now().after(AFTER), stop, |crew| {
+            Ok(crew.ended(server).is_some())
+        })?;
+        if !ended {
+            crew.end(server)?;
         }
         for (number, &place) in (1..).zip(&fetches) {
             match crew.ended(place) {
@@ -133,6 +133,16 @@ impl Contender for Native {
                     .push(format!("client {number} did not end")),
             }
         }
+        let document = crew.output(server)?;
+        match document.lines().find(|line| !line.trim().is_empty()) {
+            Some(line) => self.read(line, job, &mut observed)?,
+            None => {
+                let why = crew.complaint(server);
+                observed
+                    .trouble
+                    .push(format!("the server printed no result: {why}"));
+            }
+        }
         observed.cpu_server_s = crew.ended(server).map(|end| end.cpu_s);
         let cpu = fetches.iter().map(|&place| Some(crew.ended(place)?.cpu_s));
         observed.cpu_clients_s = cpu.sum();
@@ -140,47 +150,58 @@ impl Contender for Native {
     }
 }
 
-/// Takes the session document.
-fn read(line: &str, job: &Job<'_>, observed: &mut Observed) -> Result<()> {
-    let wrong = |what: String| Error::protocol("the server's document", what);
-    let document: Value =
-        serde_json::from_str(line).map_err(|error| wrong(format!("it is no JSON: {error}")))?;
-    if document["schema"] != SCHEMA {
-        return Err(wrong(format!("its schema is {}", document["schema"])));
-    }
-    let global = &document["global"];
-    observed.makespan_s = global["seconds"].as_f64();
-    observed.verified_s = global["seconds_verified"].as_f64();
-    observed.skew_us = document["release"]["skew_us"].as_u64();
-    observed.sender = document["sender"].as_str().map(str::to_owned);
-    if document["identities"] != "hold" {
-        let broken = &document["identities"];
-        observed.trouble.push(format!("INVALID: {broken}"));
-    }
-    for result in document["results"].as_array().into_iter().flatten() {
-        let address = result["client"].as_str().unwrap_or("");
-        let address: Option<std::net::SocketAddr> = address.parse().ok();
-        let host = match address {
-            Some(std::net::SocketAddr::V4(v4)) => job.host_of(*v4.ip()),
-            _ => 0,
-        };
-        let outcome = result["outcome"].as_str().unwrap_or("-").to_owned();
-        if let Some(reason) = result["reason"].as_str() {
-            observed.trouble.push(format!(
-                "client {host}: {outcome}: {}",
-                crate::text::escape(reason)
-            ));
+impl Native {
+    /// Takes the session document.
+    fn read(&self, line: &str, job: &Job<'_>, observed: &mut Observed) -> Result<()> {
+        let wrong = |what: String| Error::protocol("the server's document", what);
+        let document: Value =
+            serde_json::from_str(line).map_err(|error| wrong(format!("it is no JSON: {error}")))?;
+        if document["schema"] != SCHEMA {
+            return Err(wrong(format!("its schema is {}", document["schema"])));
         }
-        observed.seats.push(SeatReport {
-            host,
-            outcome,
-            verified: result["verified"].as_bool(),
-            seconds: result["seconds_server"].as_f64(),
-            seconds_verified: result["seconds_verified"].as_f64(),
-            bytes: result["bytes_client"].as_u64(),
-            bytes_from_server: result["bytes_from_server"].as_u64(),
-            bytes_from_peers: result["bytes_from_peers"].as_u64(),
-        });
+        let global = &document["global"];
+        observed.makespan_s = global["seconds"].as_f64();
+        observed.verified_s = global["seconds_verified"].as_f64();
+        observed.skew_us = document["release"]["skew_us"].as_u64();
+        observed.sender = document["sender"].as_str().map(str::to_owned);
+        if document["identities"] != "hold" {
+            let broken = &document["identities"];
+            observed.trouble.push(format!("INVALID: {broken}"));
+        }
+        for result in document["results"].as_array().into_iter().flatten() {
+            let address = result["client"].as_str().unwrap_or("");
+            let address: Option<std::net::SocketAddr> = address.parse().ok();
+            let host = match address {
+                Some(std::net::SocketAddr::V4(v4)) => job.host_of(*v4.ip()),
+                _ => 0,
+            };
+            let outcome = result["outcome"].as_str().unwrap_or("-").to_owned();
+            if let Some(reason) = result["reason"].as_str() {
+                let sentence = format!("client {host}: {outcome}: {}", escape(reason));
+                match outcome == "complete" {
+                    true => observed.disturbed.push(sentence),
+                    false => observed.trouble.push(sentence),
+                }
+            }
+            observed.seats.push(SeatReport {
+                host,
+                outcome,
+                verified: result["verified"].as_bool(),
+                seconds: match self.via {
+                    // An HTTP server's last write goes into its own buffer; only a receipt tells when
+                    // the last byte was there.
+                    Via::Http => result["seconds_client"].as_f64(),
+                    _ => result["seconds_server"].as_f64(),
+                },
+                seconds_verified: result["seconds_verified"].as_f64(),
+                bytes: result["bytes_client"].as_u64(),
+                bytes_from_server: result["bytes_from_server"].as_u64(),
+                bytes_from_peers: result["bytes_from_peers"].as_u64(),
+            });
+        }
+        if self.via == Via::Http {
+            observed.makespan_s = observed.seconds().reduce(f64::max);
+        }
+        Ok(())
     }
-    Ok(())
 }

@@ -7,9 +7,9 @@ use crate::study::sheet;
 use crate::text::escape;
 
 const STYLE: &str = "body{font-family:'DejaVu Sans',Arial,Helvetica,sans-serif;color:#222;\
-background:#fff;max-width:1000px;margin:2em auto;padding:0 1em;line-height:1.45}\
+background:#fff;max-width:1240px;margin:2em auto;padding:0 1em;line-height:1.45}\
 figure{margin:2em 0}figure svg{max-width:100%;height:auto}figcaption{color:#444}\
-pre{overflow-x:auto;background:#f6f6f6;padding:1em;font-size:13px;line-height:1.35}\
+pre{overflow-x:auto;background:#f6f6f6;padding:1em;font-size:12px;line-height:1.35}\
 table{border-collapse:collapse}td{padding:.15em 1em .15em 0;vertical-align:top}\
 td:first-child{color:#555;white-space:nowrap}";
 
@@ -136,4 +136,29 @@ fn markup(text: &str) -> String {
         }
     }
     html
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::study::figure;
+    use crate::study::results::tests::sample;
+
+    #[test]
+    fn a_page_has_everything_and_nothing_from_elsewhere() {
+        let mut results = sample();
+        let evil = "</pre><script>alert(1)</script>\u{202e}";
+        results.measurements[0].failed = Some(evil.to_owned());
+        results.environment.command = vec!["gatecast".to_owned(), evil.to_owned()];
+        let figures = figure::all(&results);
+        let names: Vec<&str> = figures.iter().map(|figure| &figure.name[..]).collect();
+        assert_eq!(names, ["makespan", "efficiency", "traffic", "completion"]);
+        let page = html(&results, &figures);
+        assert_eq!(page.matches("<svg").count(), 4);
+        assert!(page.contains("Failed runs"));
+        for wrong in ["<script", "\u{202e}", "http://", "https://", "src="] {
+            let page = page.replace("http://www.w3.org/2000/svg", "");
+            assert!(!page.contains(wrong), "{wrong}");
+        }
+    }
 }

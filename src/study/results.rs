@@ -109,6 +109,9 @@ pub struct Row {
     pub runs: usize,
     /// How many of them failed: a client without a proven copy, or figures that do not add up.
     pub failed: usize,
+    /// How many of the others the machine disturbed, by their own word; their figures count.
+    #[serde(default)]
+    pub disturbed: usize,
     /// Release until the last client's last byte.
     pub makespan_s: Option<Middle>,
     /// The least makespan that the calibrated links allow.
@@ -373,6 +376,10 @@ fn row(cell: &Cell, all: &[Run]) -> Row {
         loss: cell.loss_fraction(),
         runs: runs.len(),
         failed: runs.len() - good.len(),
+        disturbed: good
+            .iter()
+            .filter(|(_, observed)| !observed.disturbed.is_empty())
+            .count(),
         makespan_s,
         bound_s,
         bound_nominal_s: bound(|run| run.bound_nominal_s),

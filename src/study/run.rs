@@ -20,6 +20,7 @@ use crate::star::host::Host;
 use crate::star::layout::Layout;
 use crate::study::contender::Contender;
 use crate::study::contender::Job;
+use crate::study::contender::Observed;
 use crate::study::crew;
 use crate::study::environment;
 use crate::study::grid::Cell;
@@ -239,7 +240,10 @@ fn one(
     let (before, busy, own) = (look()?, environment::busy_s(), crew::own_cpu_s());
     let began = clock::now();
     let (observed, failed) = match way.run(job, stop) {
-        Ok(observed) => (Some(observed), None),
+        Ok(mut observed) => {
+            observed.trouble.extend(too_fast(&observed, bound_s));
+            (Some(observed), None)
+        }
         Err(Error::Interrupted) => return Err(Error::Interrupted),
         Err(error) => (None, Some(error.to_string())),
     };
@@ -262,6 +266,17 @@ fn one(
         cpu_others_s,
         took_s,
     })
+}
+
+/// What a run that was faster than its links must be told. Some per cent are the shaper's burst;
+/// beyond, something else was timed than the arrival of bytes.
+fn too_fast(observed: &Observed, bound_s: f64) -> Option<String> {
+    let makespan = observed
+        .makespan_s
+        .filter(|&makespan| makespan < bound_s * 0.9)?;
+    Some(format!(
+        "INVALID: {makespan:.3} s is less than the links allow, {bound_s:.3} s"
+    ))
 }
 
 /// A run in one line.

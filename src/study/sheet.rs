@@ -107,16 +107,17 @@ fn figures(row: &Row) -> [String; 13] {
         fixed(row.cpu_server_s, 2, 1.0),
         fixed(row.cpu_clients_s, 2, 1.0),
         fixed(row.cpu_others_s, 2, 1.0),
-        match (row.verified, row.failed) {
-            (true, _) => "all".to_owned(),
-            (false, failed) => format!("{failed} of {} runs FAILED", row.runs),
+        match (row.failed, row.disturbed) {
+            (0, 0) => "all".to_owned(),
+            (0, disturbed) => format!("all, {disturbed} disturbed"),
+            (failed, _) => format!("{failed} of {} runs FAILED", row.runs),
         },
     ]
 }
 
 /// All rows as comma-separated values (RFC 4180). A missing value is an empty field.
 pub fn csv(results: &Results) -> String {
-    const HEADER: &str = "via,clients,file_bytes,rate_nominal_mbit_per_s,loss,runs,failed_runs,\
+    const HEADER: &str = "via,clients,file_bytes,rate_nominal_mbit_per_s,loss,runs,failed_runs,disturbed_runs,\
                           makespan_s,makespan_low_s,makespan_high_s,interval_coverage,bound_s,\
                           bound_nominal_s,efficiency,verified,verified_s,client_mean_s,spread,\
                           payload_bytes,server_sent_bytes,clients_sent_bytes,from_server_bytes,\
@@ -133,6 +134,7 @@ pub fn csv(results: &Results) -> String {
             row.loss.to_string(),
             row.runs.to_string(),
             row.failed.to_string(),
+            row.disturbed.to_string(),
             or_empty(middle.map(|middle| middle.median)),
             or_empty(middle.map(|middle| middle.low)),
             or_empty(middle.map(|middle| middle.high)),
@@ -157,4 +159,42 @@ pub fn csv(results: &Results) -> String {
         text += "\r\n";
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::study::results::tests::sample;
+
+    #[test]
+    fn a_study_as_a_table() {
+        insta::assert_snapshot!(table(&sample()), @r"
+        file of 10 MB, links of 100 Mbit/s, loss 0 %, sample links
+
+                            makespan      interval  bound   effi-      mean  first to   server  clients   CPU s    CPU s   CPU s
+        via  clients  runs         s             s      s  ciency  client s    last %  sent MB  sent MB  server  clients  others  verified
+        ---  -------  ----  --------  ------------  -----  ------  --------  --------  -------  -------  ------  -------  ------  --------
+        tcp        1     3     0.900  0.850..0.950  0.840   0.933     0.900       0.0      0.0      0.0    0.10     0.20       -  all
+        tcp        4     3     3.600  3.550..3.650  3.360   0.933     3.330      15.0      0.0      0.0    0.10     0.20       -  all
+
+        The interval holds the true median with 75.0 %.
+        ");
+    }
+
+    #[test]
+    fn a_study_as_comma_separated_values() {
+        let text = csv(&sample());
+        let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split(',').collect()).collect();
+        assert_eq!(lines.len(), 3);
+        assert!(lines.iter().all(|line| line.len() == lines[0].len()));
+        let of = |name: &str| {
+            lines[0]
+                .iter()
+                .position(|column| *column == name)
+                .expect("there")
+        };
+        assert_eq!(lines[2][of("clients")], "4");
+        assert_eq!(lines[2][of("makespan_s")], "3.6");
+        assert_eq!(lines[2][of("from_peers_bytes")], "", "missing is empty");
+    }
 }

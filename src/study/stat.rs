@@ -48,35 +48,28 @@ impl Middle {
 
 /// The rank, from 1, at which the interval of `count` values begins (it ends as many before the
 /// last), and its coverage.
+#[allow(clippy::cast_precision_loss)] // Some hundred thousand at most.
 fn interval(count: usize) -> (usize, f64) {
-    // P(fewer than `rank` of `count` fall below the median), both sides.
-    let coverage = |rank: usize| 1.0 - 2.0 * (0..rank).map(|k| chance(count, k)).sum::<f64>();
-    let narrow = (1..=count.div_ceil(2))
-        .rev()
-        .find(|&rank| coverage(rank) >= WANTED);
-    let rank = narrow.unwrap_or(1);
-    (rank, coverage(rank).max(0.0))
-}
-
-/// The chance that exactly `k` of `count` tosses of a coin are heads.
-fn chance(count: usize, k: usize) -> f64 {
-    let mut chance = 1.0;
-    let mut halves = count;
-    for i in 0..k {
-        #[allow(clippy::cast_precision_loss)] // Small numbers.
-        let factor = (count - i) as f64 / (i + 1) as f64;
-        chance *= factor;
-        // Kept near one, so that neither thousands of halves nor the binomial overflow.
-        while chance > 1.0 && halves > 0 {
-            chance /= 2.0;
-            halves -= 1;
+    let n = count as f64;
+    // The chance that exactly k of n tosses of a coin are heads, as a logarithm: for thousands of
+    // tosses it is too small for a number. Here of none.
+    let mut chance_ln = -n * std::f64::consts::LN_2;
+    let mut below = 0.0; // P(fewer than `rank` fall below the median).
+    let mut best = None;
+    for rank in 1..=count.div_ceil(2) {
+        below += chance_ln.exp();
+        let coverage = (1.0 - 2.0 * below).max(0.0);
+        if best.is_some() && coverage < WANTED {
+            break;
         }
+        best = Some((rank, coverage));
+        if coverage < WANTED {
+            break;
+        }
+        let k = rank as f64;
+        chance_ln += ((n - k + 1.0) / k).ln();
     }
-    while halves > 0 {
-        chance /= 2.0;
-        halves -= 1;
-    }
-    chance
+    best.unwrap_or((1, 0.0))
 }
 
 #[cfg(test)]
@@ -115,7 +108,7 @@ mod tests {
         assert_eq!((middle.median, middle.low, middle.high), (5.0, 2.0, 8.0));
         let three = Middle::of([3.0, 1.0, 2.0, f64::NAN]).expect("values");
         assert_eq!((three.median, three.low, three.high), (2.0, 1.0, 3.0));
-        assert_eq!(three.coverage, 0.75);
+        assert!((three.coverage - 0.75).abs() < 1e-9);
         let two = Middle::of([1.0, 2.0]).expect("values");
         assert_eq!((two.median, two.low, two.high), (1.5, 1.0, 2.0));
         assert_eq!(Middle::of([]), None);

@@ -39,6 +39,7 @@ use gatecast::runtime::way::Way;
 use gatecast::session::Via;
 use gatecast::tcp;
 use gatecast::tcp::send::Tcp;
+use gatecast::transfer::Counts;
 use gatecast::transfer::Outcome;
 use gatecast::transfer::Record;
 use gatecast::transfer::Transfer;
@@ -532,5 +533,6 @@ pub(crate) fn receipt(bytes: u64, sha1: Digest) -> FromClient {
         hashed: Duration::from_millis(6),
         durable: None,
         first: None,
+        counts: Counts::default(),
     })
 }

@@ -250,7 +250,7 @@ mod tests {
         let log = header().replace('\n', " | more\n");
         assert_eq!(
             error(&log),
-            "line 1: the header's column 39 is 'more', which is unknown"
+            "line 1: the header's column 56 is 'more', which is unknown"
         );
         let log = header().replace(" | bytes_from_peers", "");
         assert_eq!(

@@ -88,7 +88,22 @@ const SEPARATOR: &str = " | ";
 
 /// The columns of a line, in order; seconds, microseconds (`us`) and Mbit/s as the names say,
 /// sizes in bytes.
-pub const COLUMNS: [&str; 38] = [
+pub const COLUMNS: [&str; BEFORE.len() + Counts::NAMES.len()] = {
+    let mut columns = [""; BEFORE.len() + Counts::NAMES.len()];
+    let mut at = 0;
+    while at < columns.len() {
+        columns[at] = if at < BEFORE.len() {
+            BEFORE[at]
+        } else {
+            Counts::NAMES[at - BEFORE.len()]
+        };
+        at += 1;
+    }
+    columns
+};
+
+/// The columns before the counters.
+const BEFORE: [&str; 31] = [
     "session",
     "seat",
     "date",
@@ -120,13 +135,6 @@ pub const COLUMNS: [&str; 38] = [
     "first_client_us",
     "clock",
     "sender",
-    "lost",
-    "duplicate",
-    "reordered",
-    "jitter_us",
-    "retransmitted",
-    "bytes_from_server",
-    "bytes_from_peers",
 ];
 
 const DATE: &[BorrowedFormatItem<'_>] = format_description!("[year]-[month]-[day]");
@@ -158,13 +166,12 @@ impl Line {
         self.cells().join(SEPARATOR) + "\n"
     }
 
-    fn cells(&self) -> [String; COLUMNS.len()] {
+    fn cells(&self) -> Vec<String> {
         let transfer = &self.transfer;
-        let counts = &transfer.counts;
         let released_at = self
             .released_at
             .and_then(|at| at.checked_to_offset(UtcOffset::UTC));
-        [
+        let before: [String; BEFORE.len()] = [
             self.session.to_string(),
             transfer.seat.to_string(),
             or_missing(released_at.and_then(|at| at.format(DATE).ok())),
@@ -196,14 +203,12 @@ impl Line {
             or_missing(transfer.first_client.map(|(_, at)| at.0)),
             or_missing(transfer.first_client.map(|(ClockId(id), _)| id)),
             or_missing(self.sender.as_ref().map(|how| outside(how, SENDER_MAX))),
-            or_missing(counts.lost),
-            or_missing(counts.duplicate),
-            or_missing(counts.reordered),
-            or_missing(counts.jitter_us),
-            or_missing(counts.retransmitted),
-            or_missing(counts.bytes_from_server),
-            or_missing(counts.bytes_from_peers),
-        ]
+        ];
+        let counts = transfer.counts.values();
+        before
+            .into_iter()
+            .chain(counts.into_iter().map(or_missing))
+            .collect()
     }
 
     /// Reads a line, which must have its end.
@@ -287,15 +292,11 @@ impl Line {
             .map(ClockId)
             .zip(first_client);
         let sender = cells.optional(TEXT, unescape)?;
-        transfer.counts = Counts {
-            lost: cells.optional("a number", parsed)?,
-            duplicate: cells.optional("a number", parsed)?,
-            reordered: cells.optional("a number", parsed)?,
-            jitter_us: cells.optional(MICROSECONDS, parsed)?,
-            retransmitted: cells.optional("a number of bytes", parsed)?,
-            bytes_from_server: cells.optional("a number of bytes", parsed)?,
-            bytes_from_peers: cells.optional("a number of bytes", parsed)?,
-        };
+        let mut counts = Counts::default().values();
+        for count in &mut counts {
+            *count = cells.optional("a number", parsed)?;
+        }
+        transfer.counts = Counts::from_values(counts);
         Ok(Self {
             session,
             via,
@@ -366,8 +367,8 @@ mod tests {
     #[test]
     fn a_line_reads_as_the_lab_expects() {
         insta::assert_snapshot!(header() + &line(full()).encode(), @r#"
-        session | seat | date | time | via | file | size | client_bytes | client_s | client_mbit | client_port | server_bytes | server_s | server_mbit | server_port | verdict | verified | reason | name | client | server | clients | sha1 | resumed | verified_s | durable_s | woke_us | first_server_us | first_client_us | clock | sender | lost | duplicate | reordered | jitter_us | retransmitted | bytes_from_server | bytes_from_peers
-        00abcdef01234567 | 3 | 2026-09-21 | 14:13:20.000000 | tcp | 100MB.bin | 100000000 | 100000000 | 8.000001 | 100.000 | 50123 | 100000000 | 16.000000 | 50.000 | 8080 | complete | yes | - | PC-07 | 10.0.0.4:50123 | [fe80::1%2]:8080 | 25 | 3c5b492776742690efb6a0f1fd8508693400e2cc | 0 | - | - | 12 | - | 18446744073709551615 | 7 | sendfile, bbr | 0 | - | - | - | - | - | -
+        session | seat | date | time | via | file | size | client_bytes | client_s | client_mbit | client_port | server_bytes | server_s | server_mbit | server_port | verdict | verified | reason | name | client | server | clients | sha1 | resumed | verified_s | durable_s | woke_us | first_server_us | first_client_us | clock | sender | lost | duplicate | reordered | jitter_us | retransmitted | bytes_from_server | bytes_from_peers | offered | local_drop | network_lost | host_rx_drop | delivered | unique | corrupt | foreign | late | unheard | reorder_extent | loss_burst | jitter_p50_us | jitter_p95_us | jitter_p99_us | delay_us | delay_max_us
+        00abcdef01234567 | 3 | 2026-09-21 | 14:13:20.000000 | tcp | 100MB.bin | 100000000 | 100000000 | 8.000001 | 100.000 | 50123 | 100000000 | 16.000000 | 50.000 | 8080 | complete | yes | - | PC-07 | 10.0.0.4:50123 | [fe80::1%2]:8080 | 25 | 3c5b492776742690efb6a0f1fd8508693400e2cc | 0 | - | - | 12 | - | 18446744073709551615 | 7 | sendfile, bbr | 0 | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | -
         "#);
     }
 
@@ -544,7 +545,7 @@ mod tests {
                 whole_micros(),
             ),
             (whole_micros(), whole_micros(), any::<Option<(u64, u64)>>()),
-            proptest::array::uniform7(bytes()),
+            proptest::array::uniform24(bytes()),
         )
             .prop_map(|(who, bytes, times, firsts, counts)| {
                 let mut transfer = Transfer::new(SeatId(who.0), who.1, Outcome::ALL[who.2]);
@@ -562,15 +563,7 @@ mod tests {
                 transfer.woke = firsts.0;
                 transfer.first_server = firsts.1;
                 transfer.first_client = firsts.2.map(|(id, at)| (ClockId(id), Moment(at)));
-                transfer.counts = Counts {
-                    lost: counts[0],
-                    duplicate: counts[1],
-                    reordered: counts[2],
-                    jitter_us: counts[3],
-                    retransmitted: counts[4],
-                    bytes_from_server: counts[5],
-                    bytes_from_peers: counts[6],
-                };
+                transfer.counts = Counts::from_values(counts);
                 transfer
             })
     }

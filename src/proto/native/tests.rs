@@ -62,6 +62,7 @@ fn every_message_of_a_client_comes_back() {
         hashed: Duration::from_secs(2),
         durable: None,
         first: Some((ClockId(u64::MAX), Moment(0))),
+        counts: Counts::from_values([Some(u64::MAX); Counts::NAMES.len()]),
     };
     for message in [
         FromClient::Ready { offset: 0 },
@@ -74,6 +75,7 @@ fn every_message_of_a_client_comes_back() {
         FromClient::Receipt(Receipt {
             durable: Some(Duration::from_secs(3)),
             first: None,
+            counts: Counts::default(),
             ..receipt.clone()
         }),
         FromClient::Receipt(receipt),
@@ -81,6 +83,11 @@ fn every_message_of_a_client_comes_back() {
             outcome: Outcome::Cut,
             bytes: 7,
             reason: "disk full\n".to_owned(),
+            last: Some(Duration::from_micros(3)),
+            counts: Counts {
+                lost: Some(3),
+                ..Counts::default()
+            },
         },
     ] {
         assert_eq!(FromClient::decode(&line(message.encode())), Ok(message));
@@ -97,6 +104,7 @@ fn every_message_of_a_server_comes_back() {
         woke: Duration::ZERO,
         first: None,
         sender: "sendfile, bbr".to_owned(),
+        counts: Counts::from_values([Some(u64::MAX); Counts::NAMES.len()]),
     };
     for message in [
         FromServer::Offer(Offer {

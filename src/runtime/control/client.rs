@@ -4,6 +4,8 @@
 //! makes it durable, gives it its name and sends its receipt. Its failure is its own: the others
 //! go on.
 
+use std::cell::Cell;
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::Shutdown;
 use std::net::SocketAddr;
@@ -32,7 +34,6 @@ use crate::proto::native::Join;
 use crate::proto::native::Offer;
 use crate::proto::native::Opening;
 use crate::proto::native::Receipt;
-use crate::proto::native::Summary;
 use crate::runtime::clock;
 use crate::runtime::control::intake::Incoming;
 use crate::runtime::control::intake::Intake;
@@ -497,11 +498,16 @@ impl Client {
         end.transfer = Some(transfer);
         end.offer = Some(offer.clone());
 
-        let begun = self.begin(order, number, &offer, intakes, &mut dialogue);
-        let (part, hasher, intake) = match begun {
+        let begun = self
+            .begin(order, number, &offer, intakes, &mut dialogue)
+            .and_then(|(part, hasher, intake)| {
+                let mouth = intake.open(order, &mut dialogue)?;
+                Ok((part, hasher, intake, mouth))
+            });
+        let (part, hasher, intake, mouth) = match begun {
             Ok(begun) => begun,
             Err(error) => {
-                fail(&dialogue, Outcome::Refused, 0, &error);
+                refuse(&dialogue, &error);
                 return Err(error);
             }
         };
@@ -524,6 +530,8 @@ impl Client {
             file: part.file(),
             range,
             moved: &self.moved,
+            mouth: RefCell::new(mouth),
+            holed: Cell::new(None),
         };
         let taken = intake.receive(&incoming, &mut dialogue);
         let bytes = self.moved.load(Ordering::Relaxed);
@@ -531,7 +539,15 @@ impl Client {
         let taken = match taken {
             Ok(taken) => taken,
             Err(error) => {
-                fail(&dialogue, outcome_of(&error), bytes, &error);
+                let holed = incoming.holed.get();
+                if let Some(holed) = holed {
+                    transfer.counts = holed.counts;
+                    transfer.seconds_client = holed.last.map(|last| last.since(released));
+                }
+                fail(&dialogue, &error, bytes, transfer);
+                if holed.is_some() {
+                    self.hear_summary(&mut dialogue, transfer, &mut end.sender);
+                }
                 return Err(error);
             }
         };
@@ -552,7 +568,7 @@ impl Client {
         let (path, durable) = match store(part, order.durable, &dialogue, offer.file.bytes) {
             Ok(path) => (path, order.durable.then(|| clock::now().since(released))),
             Err(error) => {
-                fail(&dialogue, Outcome::Cut, bytes, &error);
+                fail(&dialogue, &error, bytes, transfer);
                 return Err(error);
             }
         };
@@ -685,6 +701,7 @@ impl Client {
             hashed,
             durable: None,
             first: transfer.first_client,
+            counts: taken.counts,
         };
         note(dialogue.say(&FromClient::Receipt(receipt).encode()));
         let why = match hear(dialogue, clock::now().after(SUMMARY_LIMIT), Phase::Receipt) {
@@ -717,35 +734,40 @@ impl Client {
             hashed: transfer.seconds_verified.unwrap_or_default(),
             durable: transfer.seconds_durable,
             first: taken.first.map(|first| (clock::id(), first)),
+            counts: taken.counts,
         };
-        let summary = dialogue
-            .say(&FromClient::Receipt(receipt).encode())
-            .and_then(|()| hear(dialogue, clock::now().after(SUMMARY_LIMIT), Phase::Receipt));
-        match summary {
-            Ok(FromServer::Summary(Summary {
-                outcome,
-                reason,
-                bytes,
-                last,
-                woke,
-                first,
-                sender: how,
-                ..
-            })) => {
-                transfer.bytes_server = Some(bytes);
-                transfer.seconds_server = last;
-                transfer.woke = Some(woke);
-                transfer.first_server = first;
-                if outcome == Outcome::Complete {
-                    transfer.reason = reason;
-                } else {
-                    let reason = crate::text::escape(&reason.unwrap_or_default());
+        match dialogue.say(&FromClient::Receipt(receipt).encode()) {
+            Ok(()) => self.hear_summary(dialogue, transfer, sender),
+            Err(error) => log::warn!("seat {}: no summary: {error}", offer.seat),
+        }
+    }
+
+    /// Hears the server's account; without it the copy is no less proven.
+    fn hear_summary(
+        &self,
+        dialogue: &mut Dialogue<'_>,
+        transfer: &mut Transfer,
+        sender: &mut Option<String>,
+    ) {
+        let seat = transfer.seat;
+        match hear(dialogue, clock::now().after(SUMMARY_LIMIT), Phase::Receipt) {
+            Ok(FromServer::Summary(summary)) => {
+                transfer.bytes_server = Some(summary.bytes);
+                transfer.seconds_server = summary.last;
+                transfer.woke = Some(summary.woke);
+                transfer.first_server = summary.first;
+                transfer.counts = summary.counts;
+                if summary.outcome == Outcome::Complete {
+                    transfer.reason = summary.reason;
+                } else if transfer.outcome == Outcome::Complete && transfer.verified.is_some() {
+                    let outcome = summary.outcome;
+                    let reason = crate::text::escape(&summary.reason.unwrap_or_default());
                     log::warn!("the server counts this copy as {outcome}: {reason}");
                 }
-                *sender = Some(how);
+                *sender = Some(summary.sender);
             }
-            Ok(_) => log::warn!("seat {}: the server's last word was no summary", offer.seat),
-            Err(error) => log::warn!("seat {}: no summary: {error}", offer.seat),
+            Ok(_) => log::warn!("seat {seat}: the server's last word was no summary"),
+            Err(error) => log::warn!("seat {seat}: no summary: {error}"),
         }
     }
 }
@@ -812,11 +834,24 @@ fn note(said: Result<()>) {
     }
 }
 
-fn fail(dialogue: &Dialogue<'_>, outcome: Outcome, bytes: u64, error: &Error) {
+/// Says that this client cannot be served, before the release.
+fn refuse(dialogue: &Dialogue<'_>, error: &Error) {
+    let nobody = Transfer::new(SeatId(0), "", Outcome::Refused);
+    tell(dialogue, Outcome::Refused, error, 0, &nobody);
+}
+
+/// Says how the transfer failed, with what was counted of it.
+fn fail(dialogue: &Dialogue<'_>, error: &Error, bytes: u64, transfer: &Transfer) {
+    tell(dialogue, outcome_of(error), error, bytes, transfer);
+}
+
+fn tell(dialogue: &Dialogue<'_>, outcome: Outcome, error: &Error, bytes: u64, transfer: &Transfer) {
     let line = FromClient::Fail {
         outcome,
         bytes,
         reason: error.to_string(),
+        last: transfer.seconds_client,
+        counts: transfer.counts,
     }
     .encode();
     // The connection may be what failed.

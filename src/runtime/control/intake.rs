@@ -1,5 +1,8 @@
 //! What a way of sending is to a client: something that takes the bytes in after GO.
 
+use std::any::Any;
+use std::cell::Cell;
+use std::cell::RefCell;
 use std::fmt;
 use std::fs::File;
 use std::net::TcpStream;
@@ -18,6 +21,16 @@ use crate::units::Moment;
 pub trait Intake: fmt::Debug + Send + Sync {
     /// Its word.
     fn via(&self) -> Via;
+
+    /// Opens what must be open before the release, before this client says READY; the terms of
+    /// the offer, where its way has any, are the next line.
+    ///
+    /// # Errors
+    /// Why this client cannot be sent to.
+    fn open(&self, order: &Order, dialogue: &mut Dialogue<'_>) -> Result<Mouth, Error> {
+        let _ = (order, dialogue);
+        Ok(Mouth::default())
+    }
 
     /// Takes the payload in, after GO was heard.
     ///
@@ -42,6 +55,23 @@ pub struct Incoming<'a> {
     pub range: Range<u64>,
     /// Counts the payload bytes as they move.
     pub moved: &'a AtomicU64,
+    /// What [`Intake::open`] opened.
+    pub mouth: RefCell<Mouth>,
+    /// What is known of a payload that is over and has holes, for a way that ends with an error.
+    pub holed: Cell<Option<Holed>>,
+}
+
+/// What an intake opened before the release, for itself.
+#[derive(Debug, Default)]
+pub struct Mouth(pub Option<Box<dyn Any + Send>>);
+
+/// A payload that is over and not whole.
+#[derive(Clone, Copy, Debug)]
+pub struct Holed {
+    /// When it was over, if its sender said so.
+    pub last: Option<Moment>,
+    /// What this way counted.
+    pub counts: Counts,
 }
 
 /// A payload that is in.

@@ -24,7 +24,7 @@ use crate::runtime::gate::Seat;
 use crate::runtime::listener::Connection;
 use crate::runtime::lobby::Lobby;
 use crate::runtime::lobby::Wish;
-use crate::runtime::way::Cargo;
+use crate::runtime::way::Answer;
 use crate::runtime::way::Failure;
 use crate::transfer::Outcome;
 use crate::transfer::Transfer;
@@ -142,9 +142,9 @@ fn converse(mut seat: Seat, dialogue: &mut Dialogue<'_>) {
         via: plan.via,
         file: plan.source.info.clone(),
     };
-    let ready = dialogue
-        .say(&FromServer::Offer(offer).encode())
-        .and_then(|()| ready(&seat, dialogue));
+    let mut words = FromServer::Offer(offer).encode();
+    words.extend(plan.carrier.terms().into_iter().flatten());
+    let ready = dialogue.say(&words).and_then(|()| ready(&seat, dialogue));
     let offset = match ready {
         Ok(offset) => offset,
         Err(error) => {
@@ -210,9 +210,15 @@ fn ready(seat: &Seat, dialogue: &mut Dialogue<'_>) -> Result<u64> {
             return Err(Error::Interrupted);
         }
         let line = dialogue.hear(patience.deadline, Phase::Ready)?;
-        match FromClient::decode(&line)
-            .map_err(|error| Error::protocol(dialogue.peer(), error.to_string()))?
-        {
+        let message = match FromClient::decode(&line) {
+            Ok(message) => message,
+            Err(_) if line.starts_with("LISTEN ") => {
+                seat.plan().carrier.hear(seat, &line)?;
+                continue;
+            }
+            Err(error) => return Err(Error::protocol(dialogue.peer(), error.to_string())),
+        };
+        match message {
             FromClient::Ready { offset } if offset <= size => return Ok(offset),
             FromClient::Ready { offset } => {
                 let what = format!("READY at byte {offset} of a file of {size}");
@@ -241,20 +247,9 @@ fn transfer_to(
     let range = offset..info.bytes;
     let want = range.end - range.start;
     let preface = FromServer::Go { bytes: want }.encode();
+    let carrier = &seat.plan().carrier;
     let mut first = Answer::default();
-    let mut answer = |until: Moment| {
-        first.line = hear_held(dialogue, until);
-        first.heard_at = Some(dialogue.heard_at());
-        first.sent = seat.moved().load(Ordering::Relaxed);
-    };
-    let carried = seat.plan().carrier.carry(
-        seat,
-        Cargo {
-            preface,
-            range,
-            answer: &mut answer,
-        },
-    );
+    let carried = carrier.converse(seat, preface, range, dialogue, &mut first);
     transfer.first_server = carried.first;
     transfer.bytes_server = Some(seat.moved().load(Ordering::Relaxed));
     let whole = carried.end.is_ok();
@@ -262,11 +257,12 @@ fn transfer_to(
         Ok(()) => hear_receipt(seat, dialogue, first, want, transfer).err(),
         Err(failure) => Some(told_by_client(dialogue, first.line, failure, transfer)),
     };
+    carrier.account(seat, &mut transfer.counts);
     let mut changed = false;
     if let Some(failure) = failure {
         changed = failure.source_changed;
         transfer.fail(failure.outcome, failure.reason);
-        if !whole && !changed {
+        if !whole && !changed && carrier.fills_control() {
             // Whatever is said into an unfinished payload would be taken for a part of it.
             return None;
         }
@@ -293,27 +289,11 @@ fn transfer_to(
             last: transfer.seconds_server,
             woke: transfer.woke.unwrap_or_default(),
             first: transfer.first_server,
-            sender: seat.plan().carrier.sender(seat.stream()),
+            sender: carrier.sender(seat.stream()),
+            counts: transfer.counts,
         })
         .encode(),
     )
-}
-
-/// What was heard when the first block was out.
-#[derive(Default)]
-struct Answer {
-    /// A line that is no HELD.
-    line: Option<String>,
-    /// When it was read, and whatever came with it; `None` if the way asked for no answer.
-    heard_at: Option<Moment>,
-    /// Payload bytes sent by then.
-    sent: u64,
-}
-
-/// Hears the answer to the first block; gives back a line that is something else.
-fn hear_held(dialogue: &mut Dialogue<'_>, until: Moment) -> Option<String> {
-    let line = dialogue.hear(until, Phase::Transfer).ok()?;
-    (FromClient::decode(&line) != Ok(FromClient::Held)).then_some(line)
 }
 
 /// Hears LAST, HASHED and RECEIPT, in this order and once each.
@@ -389,8 +369,14 @@ fn hear_receipt(
                 outcome,
                 bytes,
                 reason,
+                last,
+                counts,
             } => {
                 transfer.bytes_client = Some(bytes);
+                transfer.counts = counts;
+                transfer.seconds_client = last;
+                // The payload is over, only not whole: its time is as good as any.
+                transfer.seconds_server = last.map(|_| at);
                 // A client that says "complete" and FAIL in one breath has failed.
                 let outcome = if outcome == Outcome::Complete {
                     Outcome::Cut
@@ -425,6 +411,7 @@ fn settle(
     }
     transfer.seconds_client = Some(receipt.last);
     transfer.seconds_durable = receipt.durable;
+    transfer.counts = receipt.counts;
     transfer.first_client = receipt.first.filter(|_| want > 0);
     transfer.verified = Some(receipt.sha1 == sha1);
     if receipt.sha1 != sha1 {
@@ -455,8 +442,11 @@ fn told_by_client(
                 outcome,
                 bytes,
                 reason,
+                counts,
+                ..
             })) if outcome != Outcome::Complete => {
                 transfer.bytes_client = Some(bytes);
+                transfer.counts = counts;
                 return Failure::new(outcome, reason);
             }
             Some(Ok(FromClient::Held | FromClient::Alive { .. })) => {}

@@ -1,0 +1,143 @@
+//! The menu of `gatecast fetch --lab`: what a server of the lab's UDP protocol can do.
+
+use std::io::BufRead;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use crate::cli::output;
+use crate::error::Error;
+use crate::error::Result;
+use crate::report::verdict::Verdict;
+use crate::text::FileName;
+use crate::text::escape;
+use crate::udp::menu::Got;
+use crate::udp::menu::LabClient;
+use crate::units::mbit_per_second;
+
+/// What the next transfer is of.
+struct Chosen {
+    name: FileName,
+    clients: u16,
+}
+
+/// Reads choices from standard input until it ends or the user is done.
+///
+/// # Errors
+/// The server cannot be reached at all.
+pub(super) fn run(servers: &[SocketAddr], out: &Path) -> Result<Verdict> {
+    let server = servers.first().copied().ok_or_else(|| Error::Usage {
+        what: "this host has no address".to_owned(),
+    })?;
+    let client = LabClient::open(server)?;
+    let mut chosen = None;
+    let mut verdict = Verdict::AllVerified;
+    help();
+    for line in std::io::stdin().lock().lines() {
+        let line = line.map_err(Error::io("read the menu's input", "standard input"))?;
+        let done = match choice(&line) {
+            ("1" | "list", _) => list(&client),
+            ("2" | "config", rest) => configure(&client, rest).map(|config| chosen = Some(config)),
+            ("3" | "start", _) => match &chosen {
+                Some(config) => {
+                    // The protocol has no digest: nothing that it brings is proven.
+                    verdict = verdict.min(start(&client, config, out)?);
+                    Ok(())
+                }
+                None => Err(Error::Usage {
+                    what: "choose a file first: config FILE N".to_owned(),
+                }),
+            },
+            ("4" | "disconnect" | "quit", _) => break,
+            ("", _) => Ok(()),
+            (word, _) => Err(Error::Usage {
+                what: format!("'{}' is not on the menu", escape(word)),
+            }),
+        };
+        if let Err(error) = done {
+            output::say(format_args!("gatecast: {error}"));
+            verdict = verdict.min(Verdict::of_error(&error));
+            help();
+        }
+    }
+    client.disconnect()?;
+    Ok(verdict)
+}
+
+fn help() {
+    output::say(format_args!(
+        "1 list | 2 config FILE N | 3 start | 4 disconnect"
+    ));
+}
+
+/// The first word, and the rest.
+fn choice(line: &str) -> (&str, &str) {
+    let line = line.trim();
+    let (word, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
+    (word, rest.trim())
+}
+
+fn list(client: &LabClient) -> Result<()> {
+    let names = client.list()?;
+    let lines: Vec<String> = names.iter().map(|name| escape(name)).collect();
+    output::print(&lines.join("\n"))
+}
+
+fn configure(client: &LabClient, rest: &str) -> Result<Chosen> {
+    let wrong = || Error::Usage {
+        what: format!("'{}' is not FILE N", escape(rest)),
+    };
+    let (name, number) = rest.rsplit_once(char::is_whitespace).ok_or_else(wrong)?;
+    let name = FileName::new(name.trim()).map_err(|error| Error::Usage {
+        what: error.to_string(),
+    })?;
+    let clients = crate::cli::options::clients(number).map_err(|what| Error::Usage { what })?;
+    client.configure(name.as_str(), clients)?;
+    output::say(format_args!("configured: {name} to {clients}"));
+    Ok(Chosen { name, clients })
+}
+
+fn start(client: &LabClient, config: &Chosen, out: &Path) -> Result<Verdict> {
+    let mut lines =
+        vec!["client       bytes  datagrams  dropped here   seconds    Mbit/s".to_owned()];
+    let mut verdict = Verdict::AllVerified;
+    for (number, got) in (1_u16..).zip(client.transfer(&config.name, config.clients, out)) {
+        match got {
+            Ok(got) => {
+                verdict = verdict.min(Verdict::SomeFailed);
+                lines.push(row(number, &got));
+            }
+            Err(error) => {
+                verdict = verdict.min(Verdict::of_error(&error));
+                output::say(format_args!("gatecast: client {number}: {error}"));
+            }
+        }
+    }
+    output::print(&lines.join("\n"))?;
+    Ok(verdict)
+}
+
+fn row(number: u16, got: &Got) -> String {
+    let dropped = got
+        .dropped
+        .map_or_else(|| "-".to_owned(), |count| count.to_string());
+    let rate = mbit_per_second(got.bytes, got.took);
+    let rate = rate.map_or_else(|| "-".to_owned(), |rate| format!("{rate:.3}"));
+    format!(
+        "{number:>6}  {:>10}  {:>9}  {dropped:>12}  {:>8.6}  {rate:>8}",
+        got.bytes,
+        got.datagrams,
+        got.took.as_secs_f64()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn choices_are_a_word_and_the_rest() {
+        assert_eq!(choice(" config  a b.bin 5 "), ("config", "a b.bin 5"));
+        assert_eq!(choice("4"), ("4", ""));
+        assert_eq!(choice(""), ("", ""));
+    }
+}

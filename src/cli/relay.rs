@@ -1,0 +1,132 @@
+//! `gatecast relay`: a live stream to every viewer, until it is stopped.
+
+use std::net::Ipv4Addr;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crossbeam_channel::select;
+
+use crate::cli::options;
+use crate::cli::output;
+use crate::cli::signals;
+use crate::error::Result;
+use crate::proto::relay::log::Visit;
+use crate::relay;
+use crate::relay::Relay;
+use crate::relay::Settings;
+use crate::relay::hub::Snapshot;
+use crate::report::live;
+use crate::report::live::events::RelayEvent;
+use crate::report::verdict::Verdict;
+
+/// `gatecast relay --input ADDR:PORT --listen ADDR:PORT`
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Example: gatecast relay --input 127.0.0.1:65534 --listen 0.0.0.0:7000\n         \
+ffmpeg -re -i film.mp4 -c copy -f mpegts 'udp://127.0.0.1:65534?pkt_size=1316'"
+)]
+pub struct Args {
+    /// Where the stream comes to over UDP: MPEG-TS, bare or in RTP; a multicast address is joined
+    #[arg(long, default_value = "127.0.0.1:65534", value_name = "ADDR:PORT")]
+    pub input: SocketAddr,
+    /// The address of the interface on which the group is joined; the system's choice unless given
+    #[arg(long, value_name = "ADDR")]
+    pub interface: Option<Ipv4Addr>,
+    /// Where viewers come to over TCP
+    #[arg(long, default_value = "0.0.0.0:7000", value_name = "ADDR:PORT")]
+    pub listen: SocketAddr,
+    /// How long a datagram may wait for others to be sent with
+    #[arg(long, default_value = "3ms", value_parser = options::span, value_name = "TIME")]
+    pub gather: Duration,
+    /// Let a lab client go that says nothing for so long
+    #[arg(long, default_value = "4h", value_parser = options::wait, value_name = "TIME")]
+    pub max_silence: Duration,
+    /// Most viewers at once
+    #[arg(long, default_value_t = relay::MAX_VIEWERS, value_name = "N")]
+    pub max_viewers: usize,
+    /// The folder for the relay log
+    #[arg(long, default_value = "logs", value_name = "DIR")]
+    pub log_dir: PathBuf,
+    /// Print a line of JSON every second
+    #[arg(long)]
+    pub events: bool,
+}
+
+/// How often events are printed.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// Relays.
+///
+/// # Errors
+/// It could not be begun, or the log or a result could not be written.
+pub fn run(args: &Args) -> Result<Verdict> {
+    let settings = Settings {
+        interface: args.interface,
+        gather: args.gather,
+        max_silence: args.max_silence,
+        max_viewers: args.max_viewers,
+        log_dir: Some(args.log_dir.clone()),
+        ..Settings::new(args.input)
+    };
+    let requests = signals::listen()?;
+    let relay = Relay::start(&settings, args.listen)?;
+    output::say(format_args!(
+        "relaying what comes to udp://{} to viewers at {}; stop with Ctrl-C",
+        relay.input(),
+        relay.addr()
+    ));
+    let gone = relay.visits();
+    let tick = crossbeam_channel::tick(EVERY);
+    let mut over = Vec::new();
+    loop {
+        select! {
+            recv(gone) -> visit => {
+                let visit = visit.expect("the logger lives as long as the relay");
+                farewell(&visit);
+                over.push(visit);
+                // A relay that runs for months remembers what its table can show.
+                if over.len() > SHOWN_MAX {
+                    over.remove(0);
+                }
+            }
+            recv(tick) -> _ => if args.events {
+                output::print(&(RelayEvent::new(&relay.snapshot()).to_line() + "\n"))?;
+            },
+            recv(requests) -> request => if request != Ok(signals::Request::Release) {
+                let last = relay.snapshot();
+                over.extend(relay.stop()?);
+                return end(args, &last, over);
+            }
+        }
+    }
+}
+
+/// Most visits in the table at the end; the log has all.
+const SHOWN_MAX: usize = 1_000;
+
+fn farewell(visit: &Visit) {
+    output::say(format_args!(
+        "viewer {} at {}: {} after {:.1} s, {} datagrams",
+        visit.viewer,
+        visit.to,
+        visit.end,
+        visit.watched.as_secs_f64(),
+        visit.sent.sent
+    ));
+}
+
+/// Stopped while somebody watched is interrupted; otherwise this is how a relay ends.
+fn end(args: &Args, last: &Snapshot, mut over: Vec<Visit>) -> Result<Verdict> {
+    over.sort_by_key(|visit| visit.viewer);
+    if args.events {
+        output::print(&(RelayEvent::new(last).to_line() + "\n"))?;
+    } else if !over.is_empty() {
+        output::print(&live::visits(&over))?;
+        output::print(&live::input(last))?;
+    }
+    Ok(match last.viewers.is_empty() {
+        true => Verdict::AllVerified,
+        false => Verdict::Interrupted,
+    })
+}

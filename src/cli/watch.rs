@@ -1,0 +1,257 @@
+//! `gatecast watch`: one viewer, for a player of this host, a file, or just to measure.
+
+use std::io::BufRead;
+use std::io::IsTerminal;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::thread;
+use std::time::Duration;
+
+use crossbeam_channel::Receiver;
+use crossbeam_channel::Sender;
+use crossbeam_channel::select;
+
+use crate::cli::options;
+use crate::cli::output;
+use crate::cli::signals;
+use crate::error::Error;
+use crate::error::Result;
+use crate::proto::relay::Standing;
+use crate::relay::watch::Order;
+use crate::relay::watch::View;
+use crate::relay::watch::Watch;
+use crate::report::live;
+use crate::report::live::events::WatchEvent;
+use crate::report::verdict::Verdict;
+use crate::runtime::clock;
+use crate::runtime::socket;
+use crate::units::Moment;
+use crate::units::mbit_per_second;
+
+/// `gatecast watch HOST[:PORT]`
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Keys, or lines on standard input: p pause, c continue, q quit.\n\
+Example: gatecast watch 192.168.1.10 --player 127.0.0.1:1234 & vlc udp://@:1234"
+)]
+pub struct Args {
+    /// The relay, port 7000 unless given
+    #[arg(value_name = "HOST[:PORT]")]
+    pub relay: String,
+    /// Where the player listens
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub player: Option<SocketAddr>,
+    /// Write the transport stream into this file
+    #[arg(long, value_name = "FILE")]
+    pub record: Option<PathBuf>,
+    /// The UDP port to receive at, 1024 or above; the system's choice unless given
+    #[arg(long, default_value = "0", value_name = "PORT")]
+    pub port: u16,
+    /// Leave after this time
+    #[arg(long = "for", value_parser = options::wait, value_name = "TIME")]
+    pub time: Option<Duration>,
+    /// Print at the end where datagrams were lost
+    #[arg(long)]
+    pub loss_report: bool,
+    /// Print a line of JSON every second
+    #[arg(long)]
+    pub events: bool,
+}
+
+/// The relay's port when none is given.
+const PORT: u16 = 7000;
+
+/// How often the status line is renewed and events are printed.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// How often it is looked whether the relay is still there.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// What the user wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wish {
+    Pause,
+    Continue,
+    Quit,
+}
+
+/// Watches.
+///
+/// # Errors
+/// The relay is not there, refuses or goes; the recording is not whole.
+pub fn run(args: &Args) -> Result<Verdict> {
+    if (1..crate::proto::relay::PORT_MIN).contains(&args.port) {
+        return Err(Error::Usage {
+            what: format!("--port {} is below 1024; no relay sends there", args.port),
+        });
+    }
+    let order = Order {
+        player: args.player,
+        record: args.record.clone(),
+        port: args.port,
+        ..Order::new(socket::resolve(&args.relay, PORT)?)
+    };
+    let requests = signals::listen()?;
+    let watch = Watch::start(&order)?;
+    output::say(format_args!(
+        "watching {} at {}; p pauses, c continues, q quits",
+        args.relay,
+        watch.view().at
+    ));
+    let wishes = wishes()?;
+    let end = args
+        .time
+        .map_or_else(crossbeam_channel::never, crossbeam_channel::after);
+    let tick = crossbeam_channel::tick(EVERY);
+    let look = crossbeam_channel::tick(LOOK);
+    let mut status = Status::default();
+    let verdict = loop {
+        select! {
+            recv(wishes) -> wish => match wish {
+                Ok(Wish::Quit) => break Verdict::AllVerified,
+                Ok(wish) => obey(&watch, wish),
+                Err(_) => break Verdict::AllVerified,
+            },
+            recv(end) -> _ => break Verdict::AllVerified,
+            recv(requests) -> request => if request != Ok(signals::Request::Release) {
+                break Verdict::Interrupted;
+            },
+            recv(look) -> _ => if let Some(why) = watch.over() {
+                status.clear();
+                output::say(format_args!("gatecast: the relay has let us go: {why}"));
+                break Verdict::CouldNotRun;
+            },
+            recv(tick) -> _ => {
+                let view = watch.view();
+                if args.events {
+                    output::print(&(WatchEvent::new(&view).to_line() + "\n"))?;
+                }
+                status.show(&view);
+            }
+        }
+    };
+    status.clear();
+    let view = watch.quit()?;
+    if args.events {
+        output::print(&(WatchEvent::new(&view).to_line() + "\n"))?;
+    }
+    if args.loss_report {
+        output::print(&live::losses(&view))?;
+    } else if !args.events {
+        output::print(&(live::summary(&view) + "\n"))?;
+    }
+    Ok(verdict)
+}
+
+fn obey(watch: &Watch, wish: Wish) {
+    let done = match wish {
+        Wish::Pause => watch.pause(),
+        _ => watch.resume(),
+    };
+    if let Err(error) = done {
+        output::complain(&error);
+    }
+}
+
+/// The line that is always at the bottom of a terminal.
+#[derive(Debug, Default)]
+struct Status {
+    last: Option<(Moment, u64)>,
+    shown: bool,
+}
+
+impl Status {
+    fn show(&mut self, view: &View) {
+        let (now, bytes) = (clock::now(), view.received.bytes);
+        let last = self.last.replace((now, bytes));
+        if !std::io::stderr().is_terminal() {
+            return;
+        }
+        let rate = last
+            .and_then(|(then, before)| mbit_per_second(bytes - before, now.since(then)))
+            .map_or_else(|| "-".to_owned(), |rate| format!("{rate:.2}"));
+        let standing = match view.standing {
+            Standing::Running => "playing",
+            Standing::Paused => "paused",
+            Standing::Out => "out",
+        };
+        let jitter = view
+            .received
+            .jitter_us
+            .map_or_else(|| "-".to_owned(), |us| format!("{:.2}", us / 1e3));
+        let line = format!(
+            "{standing} {:.0} s  {} datagrams  {rate} Mbit/s  CC errors {}  jitter {jitter} ms",
+            view.watched.as_secs_f64(),
+            view.received.datagrams,
+            view.received.ts.errors,
+        );
+        let term = console::Term::stderr();
+        let cut = console::truncate_str(&line, usize::from(term.size().1), "").into_owned();
+        self.clear();
+        // A terminal that is gone needs no status.
+        let _ = term.write_str(&cut);
+        self.shown = true;
+    }
+
+    fn clear(&mut self) {
+        if std::mem::take(&mut self.shown) {
+            let _ = console::Term::stderr().clear_line();
+        }
+    }
+}
+
+/// Keys of a terminal, or lines of anything else; none after the end of the input.
+fn wishes() -> Result<Receiver<Wish>> {
+    let (tell, wishes) = crossbeam_channel::unbounded();
+    let body = move || {
+        match std::io::stdin().is_terminal() {
+            true => keys(&tell),
+            false => lines(&tell),
+        }
+        // The channel must stay open: the end of the input is no wish to quit.
+        loop {
+            thread::park();
+        }
+    };
+    thread::Builder::new()
+        .name("keys".to_owned())
+        .spawn(body)
+        .map_err(Error::io("start the keyboard's thread", "this process"))?;
+    Ok(wishes)
+}
+
+fn keys(tell: &Sender<Wish>) {
+    let term = console::Term::stdout();
+    while let Ok(key) = term.read_key() {
+        let wish = match key {
+            console::Key::Char(letter) => wish(letter.encode_utf8(&mut [0; 4])),
+            console::Key::Escape => Some(Wish::Quit),
+            _ => None,
+        };
+        if wish.is_some_and(|wish| tell.send(wish).is_err()) {
+            return;
+        }
+    }
+}
+
+fn lines(tell: &Sender<Wish>) {
+    for line in std::io::stdin().lock().lines().map_while(|line| line.ok()) {
+        match wish(line.trim()) {
+            Some(wish) => {
+                if tell.send(wish).is_err() {
+                    return;
+                }
+            }
+            None => output::say("p pauses, c continues, q quits"),
+        }
+    }
+}
+
+fn wish(word: &str) -> Option<Wish> {
+    match word {
+        "p" | "pause" => Some(Wish::Pause),
+        "c" | "continue" | "resume" => Some(Wish::Continue),
+        "q" | "quit" => Some(Wish::Quit),
+        _ => None,
+    }
+}

@@ -1,0 +1,341 @@
+//! The relay log's lines: one per viewer that connected, written when it is gone.
+//!
+//! A log of its own beside the session log: a viewer has no file, no digest and no verdict on a
+//! copy, and what it has (pauses, loss by place, delay) has no column there. The form is the same:
+//! a [`header`], columns separated by ` | `, `-` where a value is missing, text from outside
+//! escaped. [`Visit::decode`] takes a line only when [`Visit::encode`] would write the same.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::str::FromStr;
+use std::time::Duration;
+
+use time::OffsetDateTime;
+use time::PrimitiveDateTime;
+use time::format_description::BorrowedFormatItem;
+use time::macros::format_description;
+
+use super::receipt::Receipt;
+use super::receipt::Statement;
+use crate::proto::line::DecodeError;
+use crate::session::SessionId;
+use crate::text::escape;
+use crate::text::unescape;
+
+/// One viewer's time at a relay.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Visit {
+    /// Which run of a relay.
+    pub relay: SessionId,
+    /// The viewer's number in it, from 1.
+    pub viewer: u64,
+    /// When it connected.
+    pub at: OffsetDateTime,
+    /// Where datagrams went.
+    pub to: SocketAddr,
+    /// How long it stayed, pauses included, in whole microseconds.
+    pub watched: Duration,
+    /// What was sent to it.
+    pub sent: Statement,
+    /// What it received, as it last told; `None` for a client that tells nothing.
+    pub received: Option<Receipt>,
+    /// How it ended.
+    pub end: End,
+    /// Why, where there is more to say.
+    pub reason: Option<String>,
+}
+
+/// How a viewer's visit ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It said so.
+    Left,
+    /// Its connection closed or broke.
+    Closed,
+    /// It said nothing for too long.
+    Silent,
+    /// Nobody listened where datagrams went.
+    Refused,
+    /// The relay stopped.
+    Stopped,
+}
+
+/// Longest line, bytes, its end included.
+pub const LINE_MAX: usize = 4096;
+
+/// The columns of a line, in order; `_s` seconds, `_us` microseconds, the rest datagrams where no
+/// other unit is named.
+pub const COLUMNS: [&str; 25] = [
+    "relay",
+    "viewer",
+    "date",
+    "time",
+    "to",
+    "watched_s",
+    "sent",
+    "sent_bytes",
+    "dropped",
+    "paused",
+    "source_cc",
+    "source_rtp_lost",
+    "source_jitter_us",
+    "p50_us",
+    "p99_us",
+    "worst_us",
+    "received",
+    "received_bytes",
+    "host_drop",
+    "network_lost",
+    "cc",
+    "rtp_lost",
+    "jitter_us",
+    "end",
+    "reason",
+];
+
+const SEPARATOR: &str = " | ";
+const MISSING: &str = "-";
+const DATE: &[BorrowedFormatItem<'_>] = format_description!("[year]-[month]-[day]");
+const TIME: &[BorrowedFormatItem<'_>] =
+    format_description!("[hour]:[minute]:[second].[subsecond digits:6]");
+const BOTH: &[BorrowedFormatItem<'_>] =
+    format_description!("[year]-[month]-[day] | [hour]:[minute]:[second].[subsecond digits:6]");
+
+/// Longest reason that a line keeps, characters before escaping.
+const REASON_MAX: usize = 200;
+
+/// The first line of a log, with its end.
+pub fn header() -> String {
+    COLUMNS.join(SEPARATOR) + "\n"
+}
+
+impl Visit {
+    /// The line, with its end.
+    pub fn encode(&self) -> String {
+        let (sent, got) = (&self.sent, self.received.as_ref());
+        let watched = crate::units::micros(self.watched);
+        let reason = self.reason.as_deref().map(|reason| {
+            let cut: String = reason.chars().take(REASON_MAX).collect();
+            escape(cut.trim())
+        });
+        let reason = reason.filter(|reason| !reason.is_empty() && reason != MISSING);
+        let cells: [String; COLUMNS.len()] = [
+            self.relay.to_string(),
+            self.viewer.to_string(),
+            shown(self.at.format(DATE).ok()),
+            shown(self.at.format(TIME).ok()),
+            self.to.to_string(),
+            format!("{}.{:06}", watched / 1_000_000, watched % 1_000_000),
+            sent.sent.to_string(),
+            sent.bytes.to_string(),
+            sent.dropped.to_string(),
+            sent.paused.to_string(),
+            sent.cc.to_string(),
+            shown(sent.rtp_lost),
+            shown(sent.jitter_us),
+            shown(sent.p50_us),
+            shown(sent.p99_us),
+            shown(sent.worst_us),
+            shown(got.map(|got| got.datagrams)),
+            shown(got.map(|got| got.bytes)),
+            shown(got.and_then(|got| got.host_drop)),
+            shown(sent.network_lost(got)),
+            shown(got.map(|got| got.cc)),
+            shown(got.and_then(|got| got.rtp_lost)),
+            shown(got.and_then(|got| got.jitter_us)),
+            self.end.to_string(),
+            shown(reason),
+        ];
+        cells.join(SEPARATOR) + "\n"
+    }
+
+    /// Reads a line, which must have its end.
+    ///
+    /// # Errors
+    /// Any line that [`Visit::encode`] does not write.
+    pub fn decode(line: &str) -> Result<Self, DecodeError> {
+        let wrong = || DecodeError::value("no line of a relay log", line.trim_end());
+        if line.len() > LINE_MAX {
+            return Err(wrong());
+        }
+        let visit = line
+            .strip_suffix('\n')
+            .and_then(Self::read)
+            .ok_or_else(wrong)?;
+        // What follows from other columns, and how numbers are written.
+        (visit.encode() == line).then_some(visit).ok_or_else(wrong)
+    }
+
+    fn read(line: &str) -> Option<Self> {
+        let cells: Vec<&str> = line.split(SEPARATOR).collect();
+        let cells: [&str; COLUMNS.len()] = cells.try_into().ok()?;
+        let number = |at: usize| cells[at].parse::<u64>().ok();
+        let maybe = |at: usize| match cells[at] {
+            MISSING => Some(None),
+            text => text.parse::<u64>().ok().map(Some),
+        };
+        let at = format!("{} | {}", cells[2], cells[3]);
+        let (whole, decimals) = cells[5].split_once('.')?;
+        let watched = whole.parse::<u64>().ok()?.checked_mul(1_000_000)?;
+        let watched = watched.checked_add(decimals.parse().ok()?)?;
+        let received = match maybe(16)? {
+            None => None,
+            Some(datagrams) => Some(Receipt {
+                datagrams,
+                bytes: number(17)?,
+                host_drop: maybe(18)?,
+                cc: number(20)?,
+                rtp_lost: maybe(21)?,
+                jitter_us: maybe(22)?,
+            }),
+        };
+        Some(Self {
+            relay: cells[0].parse().ok()?,
+            viewer: number(1)?,
+            at: PrimitiveDateTime::parse(&at, BOTH).ok()?.assume_utc(),
+            to: cells[4].parse().ok()?,
+            watched: Duration::from_micros(watched),
+            sent: Statement {
+                sent: number(6)?,
+                bytes: number(7)?,
+                dropped: number(8)?,
+                paused: number(9)?,
+                cc: number(10)?,
+                rtp_lost: maybe(11)?,
+                jitter_us: maybe(12)?,
+                p50_us: maybe(13)?,
+                p99_us: maybe(14)?,
+                worst_us: maybe(15)?,
+            },
+            received,
+            end: cells[23].parse().ok()?,
+            reason: match cells[24] {
+                MISSING => None,
+                text => Some(unescape(text)?),
+            },
+        })
+    }
+}
+
+fn shown(value: Option<impl fmt::Display>) -> String {
+    value.map_or_else(|| MISSING.to_owned(), |value| value.to_string())
+}
+
+impl End {
+    /// All ends, as logs name them.
+    pub const ALL: [Self; 5] = [
+        Self::Left,
+        Self::Closed,
+        Self::Silent,
+        Self::Refused,
+        Self::Stopped,
+    ];
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Left => "left",
+            Self::Closed => "closed",
+            Self::Silent => "silent",
+            Self::Refused => "refused",
+            Self::Stopped => "stopped",
+        })
+    }
+}
+
+impl FromStr for End {
+    type Err = DecodeError;
+
+    fn from_str(text: &str) -> Result<Self, DecodeError> {
+        let found = Self::ALL.into_iter().find(|end| end.to_string() == text);
+        found.ok_or_else(|| DecodeError::value("no end of a visit", text))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use time::macros::datetime;
+
+    use super::*;
+
+    fn visit() -> Visit {
+        Visit {
+            relay: SessionId(0x0123_4567_89ab_cdef),
+            viewer: 3,
+            at: datetime!(2026-11-21 00:12:13.000456 UTC),
+            to: "127.0.0.1:5000".parse().expect("an address"),
+            watched: Duration::from_micros(61_000_042),
+            sent: Statement {
+                sent: 600,
+                bytes: 789_600,
+                dropped: 5,
+                paused: 40,
+                cc: 1,
+                rtp_lost: None,
+                jitter_us: Some(90),
+                p50_us: Some(200),
+                p99_us: Some(900),
+                worst_us: Some(1200),
+            },
+            received: Some(Receipt {
+                datagrams: 590,
+                bytes: 776_440,
+                cc: 9,
+                rtp_lost: None,
+                jitter_us: Some(110),
+                host_drop: Some(4),
+            }),
+            end: End::Left,
+            reason: None,
+        }
+    }
+
+    #[test]
+    fn a_line_tells_where_datagrams_were_lost() {
+        insta::assert_snapshot!(header() + &visit().encode(), @r"
+        relay | viewer | date | time | to | watched_s | sent | sent_bytes | dropped | paused | source_cc | source_rtp_lost | source_jitter_us | p50_us | p99_us | worst_us | received | received_bytes | host_drop | network_lost | cc | rtp_lost | jitter_us | end | reason
+        0123456789abcdef | 3 | 2026-11-21 | 00:12:13.000456 | 127.0.0.1:5000 | 61.000042 | 600 | 789600 | 5 | 40 | 1 | - | 90 | 200 | 900 | 1200 | 590 | 776440 | 4 | 6 | 9 | - | 110 | left | -
+        ");
+        let lab = Visit {
+            received: None,
+            end: End::Closed,
+            reason: Some("reset | by\npeer".to_owned()),
+            ..visit()
+        };
+        insta::assert_snapshot!(lab.encode(), @r"0123456789abcdef | 3 | 2026-11-21 | 00:12:13.000456 | 127.0.0.1:5000 | 61.000042 | 600 | 789600 | 5 | 40 | 1 | - | 90 | 200 | 900 | 1200 | - | - | - | - | - | - | - | closed | reset \u{7c} by\u{a}peer");
+    }
+
+    #[test]
+    fn lines_come_back_and_changed_ones_do_not() {
+        let mut visits = vec![visit()];
+        for end in End::ALL {
+            visits.push(Visit {
+                received: None,
+                end,
+                reason: Some("a | b\u{202e}".to_owned()),
+                ..visit()
+            });
+        }
+        for visit in visits {
+            let line = visit.encode();
+            assert_eq!(Visit::decode(&line), Ok(visit));
+            for at in 0..line.len() {
+                assert!(Visit::decode(&line[..at]).is_err(), "cut at {at}");
+            }
+        }
+        let line = visit().encode();
+        for (from, to) in [
+            ("| 6 |", "| 5 |"), // What the network lost follows from the rest.
+            ("| 600 |", "| 0600 |"),
+            ("left", "gone"),
+            ("| -\n", "| \n"),
+            (" | 3 | ", " | 3 | 3 | "),
+        ] {
+            let edited = line.replacen(from, to, 1);
+            assert_ne!(edited, line, "{from}");
+            assert!(Visit::decode(&edited).is_err(), "{edited}");
+        }
+        assert!(Visit::decode(&format!("{}\n", "x".repeat(LINE_MAX))).is_err());
+    }
+}

@@ -1,0 +1,262 @@
+use proptest::prelude::*;
+
+use super::*;
+
+/// What comes of `parts`, read one after the other: a command, or the error as text.
+fn heard(parts: &[&[u8]]) -> Vec<Result<Command, String>> {
+    let mut commands = Commands::default();
+    let mut heard = Vec::new();
+    for part in parts {
+        commands.push(part);
+        while let Some(command) = commands.next() {
+            heard.push(command.map_err(|error| error.to_string()));
+        }
+    }
+    heard
+}
+
+const TALK: &[u8] = b"CONECTAR 5000\nINTERRUMPIR\r\nCONTINUAR\nDESCONECTAR\n";
+
+fn talk() -> Vec<Result<Command, String>> {
+    vec![
+        Ok(Command::Connect(5000)),
+        Ok(Command::Interrupt),
+        Ok(Command::Continue),
+        Ok(Command::Disconnect),
+    ]
+}
+
+#[test]
+fn commands_come_out_whole_however_the_stream_is_cut() {
+    for cut in 0..=TALK.len() {
+        assert_eq!(heard(&[&TALK[..cut], &TALK[cut..]]), talk(), "cut at {cut}");
+    }
+    let single: Vec<&[u8]> = TALK.chunks(1).collect();
+    assert_eq!(heard(&single), talk());
+}
+
+#[test]
+fn every_word_is_heard_in_both_languages() {
+    let english = b"CONNECT <65535>\nINTERRUPT\nCONTINUE\nDISCONNECT\n";
+    let mut wanted = talk();
+    wanted[0] = Ok(Command::Connect(65_535));
+    assert_eq!(heard(&[english]), wanted);
+    for command in [
+        Command::Connect(1024),
+        Command::Interrupt,
+        Command::Continue,
+        Command::Disconnect,
+        Command::Alive(Receipt {
+            rtp_lost: Some(u64::MAX),
+            ..Receipt::default()
+        }),
+    ] {
+        assert_eq!(heard(&[&command.encode()]), [Ok(command)]);
+    }
+}
+
+#[test]
+fn hostile_commands_are_errors_and_the_next_one_is_heard() {
+    let digits = format!("CONECTAR {}", "9".repeat(480));
+    for line in [
+        &b"CONECTAR 0"[..],
+        b"CONECTAR 65536",
+        b"CONECTAR -1",
+        b"CONECTAR +5000",
+        b"CONECTAR 05000",
+        b"CONECTAR 5000 x",
+        b"CONECTAR 5000 ",
+        b"CONECTAR  5000",
+        b"CONECTAR\t5000",
+        b"CONECTAR 1023",
+        b"CONECTAR 80",
+        b"CONECTAR",
+        b"CONECTAR ",
+        b"CONECTAR <5000",
+        b"CONECTAR 5000>",
+        b"CONECTAR <>",
+        b"CONECTAR 0x1388",
+        b"CONECTAR 5e3",
+        b"CONECTAR 10.0.0.9:5000",
+        b"CONECTAR 5000@10.0.0.9",
+        b"CONECTAR example.org",
+        "CONECTAR \u{665}\u{660}\u{660}\u{660}".as_bytes(),
+        "CONECTAR \u{ff15}\u{ff10}\u{ff10}\u{ff10}".as_bytes(),
+        digits.as_bytes(),
+        b"conectar 5000",
+        b"Conectar 5000",
+        b"CONECTAR\0 5000",
+        b"\xff\xf4\xff\xfd\x06CONECTAR 5000",
+        b"CONTINUAR now",
+        b"INTERRUMPIR ",
+        b" CONTINUAR",
+        b"CONTINUAR\rX",
+        b"",
+        b"\r",
+        b"\xc3\x28",
+        b"ALIVE",
+        b"ALIVE datagrams=1 bytes=1",
+        b"ALIVE datagrams=-1 bytes=1 cc=0",
+        b"ALIVE datagrams=1 datagrams=1 bytes=1 cc=0",
+        b"ALIVE datagrams=18446744073709551616 bytes=1 cc=0",
+        b"GET / HTTP/1.1",
+    ] {
+        let stream = [line, b"\nCONTINUAR\n"].concat();
+        let found = heard(&[&stream]);
+        let shown = String::from_utf8_lossy(line).into_owned();
+        assert!(
+            matches!(&found[..], [Err(_), Ok(Command::Continue)]),
+            "{shown}: {found:?}"
+        );
+        let Err(reason) = &found[0] else { continue };
+        let reply = Reply::Error(reason.clone()).encode();
+        let text = String::from_utf8(reply).expect("escaped");
+        assert!(
+            text.starts_with("ERROR ") && text.ends_with('\n'),
+            "{text:?}"
+        );
+        assert!(
+            !text[..text.len() - 1].chars().any(char::is_control),
+            "{text:?}"
+        );
+        assert!(text.len() <= 4 * REASON_MAX, "{text:?}");
+    }
+}
+
+#[test]
+fn a_line_without_end_is_one_error_and_takes_no_memory() {
+    let mut commands = Commands::default();
+    let mut errors = 0;
+    for _ in 0..1_000 {
+        commands.push(&[b'x'; 1_000]);
+        while let Some(command) = commands.next() {
+            assert!(command.is_err());
+            errors += 1;
+        }
+        assert!(commands.bytes.len() < 2 * COMMAND_MAX);
+    }
+    assert_eq!(errors, 1);
+    assert!(!commands.hopeless());
+    commands.push(b"\nCONTINUAR\n");
+    assert_eq!(commands.next(), Some(Ok(Command::Continue)));
+    for _ in 0..=SKIP_MAX / 1_000_000 {
+        commands.push(&[b'x'; 1_000_000]);
+        while commands.next().is_some() {}
+    }
+    assert!(commands.hopeless());
+}
+
+#[test]
+fn the_longest_line_passes_and_one_byte_more_does_not() {
+    let padding = |length: usize| {
+        let mut line = b"CONECTAR 5000".to_vec();
+        line.resize(length - 1, b' ');
+        line.push(b'\n');
+        heard(&[&line])
+    };
+    let longest = padding(COMMAND_MAX);
+    let Some(Err(why)) = longest.first() else {
+        panic!("{longest:?}")
+    };
+    assert!(why.starts_with("no port"), "read as a line: {why}");
+    let longer = padding(COMMAND_MAX + 1);
+    let Some(Err(why)) = longer.first() else {
+        panic!("{longer:?}")
+    };
+    assert!(why.contains("longer"), "{why}");
+    let most = Receipt {
+        datagrams: u64::MAX,
+        bytes: u64::MAX,
+        cc: u64::MAX,
+        rtp_lost: Some(u64::MAX),
+        jitter_us: Some(u64::MAX),
+        host_drop: Some(u64::MAX),
+    };
+    let line = Command::Alive(most).encode();
+    assert!(line.len() <= COMMAND_MAX, "{}", line.len());
+    assert_eq!(heard(&[&line]), [Ok(Command::Alive(most))]);
+}
+
+#[test]
+fn a_misplaced_command_changes_nothing() {
+    use Standing::Out;
+    use Standing::Paused;
+    use Standing::Running;
+    let connect = Command::Connect(5000);
+    let alive = Command::Alive(Receipt::default());
+    let (interrupt, go_on, leave) = (Command::Interrupt, Command::Continue, Command::Disconnect);
+    for (standing, command, after) in [
+        (Out, &connect, Some(Running)),
+        (Out, &interrupt, None),
+        (Out, &go_on, None),
+        (Out, &leave, Some(Out)),
+        (Out, &alive, Some(Out)),
+        (Running, &connect, None),
+        (Running, &interrupt, Some(Paused)),
+        (Running, &go_on, None),
+        (Running, &leave, Some(Out)),
+        (Running, &alive, Some(Running)),
+        (Paused, &connect, None),
+        (Paused, &interrupt, None),
+        (Paused, &go_on, Some(Running)),
+        (Paused, &leave, Some(Out)),
+        (Paused, &alive, Some(Paused)),
+    ] {
+        assert_eq!(
+            standing.after(command).ok(),
+            after,
+            "{standing:?} {command:?}"
+        );
+    }
+}
+
+#[test]
+fn replies_come_back() {
+    let statement = Statement {
+        sent: 7,
+        bytes: 9212,
+        p50_us: Some(200),
+        ..Statement::default()
+    };
+    for reply in [
+        Reply::Ok,
+        Reply::Statement(statement),
+        Reply::Error("not connected".to_owned()),
+    ] {
+        let line = String::from_utf8(reply.encode()).expect("text");
+        let line = line.strip_suffix('\n').expect("ended");
+        assert_eq!(Reply::decode(line), Ok(reply));
+    }
+    assert_eq!(Reply::decode("OK\r"), Ok(Reply::Ok), "another relay's");
+    for line in ["", "ok", "OKAY", "OK sent=x", "HTTP/1.1 400"] {
+        assert!(Reply::decode(line).is_err(), "{line}");
+    }
+}
+
+#[test]
+fn what_the_network_lost_is_the_rest() {
+    let sent = Statement {
+        sent: 100,
+        ..Statement::default()
+    };
+    let got = |datagrams, host_drop| Receipt {
+        datagrams,
+        host_drop,
+        ..Receipt::default()
+    };
+    assert_eq!(sent.network_lost(None), None);
+    assert_eq!(sent.network_lost(Some(&got(90, None))), None);
+    assert_eq!(sent.network_lost(Some(&got(90, Some(4)))), Some(6));
+    assert_eq!(sent.network_lost(Some(&got(101, Some(0)))), None);
+    assert_eq!(sent.network_lost(Some(&got(100, Some(1)))), None);
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_commands_or_errors(parts in proptest::collection::vec(
+        proptest::collection::vec(any::<u8>(), 0..700), 0..8
+    )) {
+        let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
+        heard(&parts);
+    }
+}

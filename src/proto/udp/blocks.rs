@@ -1,0 +1,143 @@
+//! Which blocks of a file are held: one bit each, and where the first hole is.
+
+use std::ops::Range;
+
+/// A set of the blocks `0..len`.
+#[derive(Clone, Debug)]
+pub struct Blocks {
+    words: Vec<u64>,
+    len: u32,
+    held: u32,
+    /// All blocks below are held.
+    first_hole: u32,
+}
+
+impl Blocks {
+    /// None of `len` blocks.
+    pub fn new(len: u32) -> Self {
+        Self {
+            words: vec![0; (len as usize).div_ceil(64)],
+            len,
+            held: 0,
+            first_hole: 0,
+        }
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> u32 {
+        self.len
+    }
+
+    /// True when there are none at all.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// How many are held.
+    pub fn held(&self) -> u32 {
+        self.held
+    }
+
+    /// True when every block is held.
+    pub fn is_whole(&self) -> bool {
+        self.held == self.len
+    }
+
+    /// All blocks below this are held.
+    pub fn first_hole(&self) -> u32 {
+        self.first_hole
+    }
+
+    /// True when `block` is held; blocks beyond the last never are.
+    pub fn contains(&self, block: u32) -> bool {
+        let word = self.words.get((block / 64) as usize);
+        word.is_some_and(|word| word >> (block % 64) & 1 == 1)
+    }
+
+    /// Holds `block`; false when it was held before or does not exist.
+    pub fn insert(&mut self, block: u32) -> bool {
+        if block >= self.len || self.contains(block) {
+            return false;
+        }
+        self.words[(block / 64) as usize] |= 1 << (block % 64);
+        self.held += 1;
+        if block == self.first_hole {
+            self.first_hole = self.next_hole(block + 1);
+        }
+        true
+    }
+
+    fn next_hole(&self, from: u32) -> u32 {
+        let mut block = from;
+        while block < self.len {
+            let word = self.words[(block / 64) as usize] >> (block % 64);
+            let run = word.trailing_ones();
+            block += run;
+            if run < 64 - (block - run) % 64 {
+                break;
+            }
+        }
+        block.min(self.len)
+    }
+
+    fn next_held(&self, from: u32) -> u32 {
+        let mut block = from;
+        while block < self.len {
+            let word = self.words[(block / 64) as usize] >> (block % 64);
+            if word != 0 {
+                return (block + word.trailing_zeros()).min(self.len);
+            }
+            block = (block / 64 + 1) * 64;
+        }
+        self.len
+    }
+
+    /// The missing ranges below `upto`, at most `max` of them.
+    pub fn missing(&self, upto: u32, max: usize) -> Vec<Range<u32>> {
+        self.missing_from(self.first_hole, upto, max)
+    }
+
+    /// The missing ranges of `from..upto`, at most `max` of them.
+    pub fn missing_from(&self, from: u32, upto: u32, max: usize) -> Vec<Range<u32>> {
+        let upto = upto.min(self.len);
+        let mut ranges = Vec::new();
+        let mut at = from.max(self.first_hole);
+        while ranges.len() < max {
+            let start = self.next_hole(at);
+            if start >= upto {
+                break;
+            }
+            let end = self.next_held(start).min(upto);
+            ranges.push(start..end);
+            at = end;
+        }
+        ranges
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn it_agrees_with_a_plain_list(len in 0_u32..300, puts in prop::collection::vec(0_u32..320, 0..600), upto in 0_u32..400) {
+            let mut blocks = Blocks::new(len);
+            let mut plain = vec![false; len as usize];
+            for put in puts {
+                let new = plain.get_mut(put as usize).is_some_and(|held| !std::mem::replace(held, true));
+                prop_assert_eq!(blocks.insert(put), new);
+                let hole = plain.iter().position(|held| !held).unwrap_or(plain.len());
+                prop_assert_eq!(blocks.first_hole() as usize, hole);
+            }
+            prop_assert_eq!(blocks.held() as usize, plain.iter().filter(|held| **held).count());
+            prop_assert_eq!(blocks.is_whole(), plain.iter().all(|held| *held));
+            let missing: Vec<u32> = blocks.missing(upto, usize::MAX).into_iter().flatten().collect();
+            let wanted: Vec<u32> = (0..upto.min(len)).filter(|&b| !plain[b as usize]).collect();
+            prop_assert_eq!(missing, wanted);
+            prop_assert_eq!(blocks.missing(upto, 1).len() <= 1, true);
+        }
+    }
+}

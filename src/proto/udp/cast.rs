@@ -1,0 +1,462 @@
+//! The sender to a group: one stream for all, then rounds of repair.
+//!
+//! The first pass sends every block in order. Then END asks; each client names what it lacks;
+//! losses of different clients are combined ([`xor`]) and sent; END asks again, until nobody
+//! lacks anything. A client that lags (it does not answer, or lacks more than a quarter where
+//! others do not) is set aside: the others are finished first, and it is repaired after them. One
+//! that still lacks something after [`ROUNDS_MAX`] rounds, or has asked for more than four times
+//! the file, is dropped.
+//!
+//! With more than [`xor::LACKERS_MAX`] clients blocks are repeated as they are.
+
+use std::collections::BTreeMap;
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::time::Duration;
+
+use crate::proto::udp::CONSENT;
+use crate::proto::udp::Transmit;
+use crate::proto::udp::before;
+use crate::proto::udp::control::Report;
+use crate::proto::udp::sender::Fault;
+use crate::proto::udp::sender::ROUNDS;
+use crate::proto::udp::sender::SLACK;
+use crate::proto::udp::xor;
+use crate::units::Moment;
+
+/// Sends the blocks of one file to a group.
+#[derive(Clone, Debug)]
+pub struct Cast {
+    blocks: u32,
+    next_new: u32,
+    pkt: u32,
+    window: u32,
+    members: BTreeMap<u16, Member>,
+    repair: VecDeque<Vec<u32>>,
+    round: u32,
+    /// When this round's first END was sent; `None` while there is something to send.
+    asked: Option<Moment>,
+    ask_at: Moment,
+    pause: Duration,
+    faults: Vec<(u16, Fault)>,
+}
+
+#[derive(Clone, Debug)]
+struct Member {
+    seen: u32,
+    heard_at: Moment,
+    /// The round to which `missing` is the whole answer.
+    answered: u32,
+    missing: Vec<Range<u32>>,
+    /// The part of an answer that has come, and its round.
+    coming: Vec<Range<u32>>,
+    coming_for: u32,
+    aside: bool,
+    rounds: u32,
+    budget: u64,
+}
+
+/// Rounds of repair after which a client is dropped.
+pub const ROUNDS_MAX: u32 = 40;
+
+/// A client that says nothing for this long does not hold the others.
+pub const LAG: Duration = Duration::from_millis(300);
+
+/// Pauses between ENDs: few and short first, because one may be lost.
+const PAUSE: Range<Duration> = Duration::from_millis(6)..Duration::from_millis(100);
+
+impl Cast {
+    /// A sender of `blocks` blocks.
+    pub fn new(blocks: u32, now: Moment) -> Self {
+        Self {
+            blocks,
+            next_new: 0,
+            pkt: 0,
+            window: u32::MAX,
+            members: BTreeMap::new(),
+            repair: VecDeque::new(),
+            round: 0,
+            asked: None,
+            ask_at: now,
+            pause: PAUSE.start,
+            faults: Vec::new(),
+        }
+    }
+
+    /// Adds a client that takes at most `window` datagrams under way.
+    pub fn join(&mut self, client: u16, window: u32, now: Moment) {
+        self.window = self.window.min(window);
+        let member = Member {
+            seen: self.pkt,
+            heard_at: now,
+            answered: 0,
+            missing: Vec::new(),
+            coming: Vec::new(),
+            coming_for: 0,
+            aside: false,
+            rounds: 0,
+            budget: u64::from(self.blocks) * ROUNDS + SLACK,
+        };
+        self.members.insert(client, member);
+    }
+
+    /// A client is done, or gone.
+    pub fn leave(&mut self, client: u16) {
+        self.members.remove(&client);
+    }
+
+    /// True when nobody is left.
+    pub fn is_over(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    /// Datagrams numbered so far, wrapping.
+    pub fn numbered(&self) -> u32 {
+        self.pkt
+    }
+
+    /// A client that is not sent to any more, and why.
+    pub fn poll_fault(&mut self) -> Option<(u16, Fault)> {
+        self.faults.pop()
+    }
+
+    /// Takes what a client says; one that is not of the group is not heard.
+    pub fn handle_report(&mut self, client: u16, report: &Report, now: Moment) {
+        let (pkt, next_new, blocks) = (self.pkt, self.next_new, self.blocks);
+        let Some(member) = self.members.get_mut(&client) else {
+            return;
+        };
+        member.heard_at = now;
+        let beyond = report
+            .missing
+            .last()
+            .is_some_and(|range| range.end > next_new);
+        if before(pkt, report.seen) || report.cum > blocks || beyond {
+            self.members.remove(&client);
+            return self.faults.push((client, Fault::Impossible));
+        }
+        if before(member.seen, report.seen) {
+            member.seen = report.seen;
+            self.pause = PAUSE.start;
+        }
+        if report.round == 0 || report.round != self.round {
+            return;
+        }
+        if member.coming_for != report.round {
+            member.coming.clear();
+            member.coming_for = report.round;
+        }
+        // More ranges than blocks cannot be: the lines of one list rise.
+        let rising = member.coming.last().map_or(0, |range| range.end);
+        if report
+            .missing
+            .first()
+            .is_some_and(|range| range.start < rising)
+        {
+            self.members.remove(&client);
+            return self.faults.push((client, Fault::Impossible));
+        }
+        member.coming.extend(report.missing.iter().cloned());
+        if !report.more && member.answered != report.round {
+            member.answered = report.round;
+            member.missing = std::mem::take(&mut member.coming);
+        }
+    }
+
+    /// What to send now, if anything.
+    pub fn poll_transmit(&mut self, now: Moment) -> Option<Transmit> {
+        self.give_up(now);
+        if self.members.is_empty() {
+            return None;
+        }
+        if self.next_new == self.blocks && self.repair.is_empty() {
+            self.collect(now);
+        }
+        if !self.is_open(now) {
+            return self.ask(now);
+        }
+        let transmit = if self.next_new < self.blocks {
+            self.next_new += 1;
+            Transmit::Data {
+                pkt: self.pkt,
+                block: self.next_new - 1,
+                again: false,
+            }
+        } else if let Some(mut blocks) = self.repair.pop_front() {
+            match blocks.len() {
+                1 => Transmit::Data {
+                    pkt: self.pkt,
+                    block: blocks.pop().expect("one"),
+                    again: true,
+                },
+                _ => Transmit::Xor {
+                    pkt: self.pkt,
+                    blocks,
+                },
+            }
+        } else {
+            return self.ask(now);
+        };
+        self.pkt = self.pkt.wrapping_add(1);
+        self.asked = None;
+        let done = self.next_new == self.blocks && self.repair.is_empty();
+        self.pause = PAUSE.start;
+        self.ask_at = if done { now } else { now.after(self.pause * 4) };
+        Some(transmit)
+    }
+
+    fn give_up(&mut self, now: Moment) {
+        let faults = &mut self.faults;
+        self.members.retain(|&client, member| {
+            let silent = now >= member.heard_at.after(CONSENT);
+            if silent {
+                faults.push((client, Fault::Silent));
+            }
+            !silent
+        });
+    }
+
+    /// True while everybody that keeps up can hold one datagram more.
+    fn is_open(&self, now: Moment) -> bool {
+        let keeps_up = |member: &&Member| !member.aside && now < member.heard_at.after(LAG);
+        let under_way = |member: &Member| self.pkt.wrapping_sub(member.seen);
+        let most = self.members.values().filter(keeps_up).map(under_way).max();
+        // If all lag they are waited for, until they answer or are given up.
+        let most = most.or_else(|| self.members.values().map(under_way).min());
+        most.is_some_and(|most| most < self.window)
+    }
+
+    /// Once everybody that keeps up has answered, makes the next round's repair.
+    fn collect(&mut self, now: Moment) {
+        let Some(asked) = self.asked else {
+            return;
+        };
+        let round = self.round;
+        let answered = |member: &Member| member.answered == round;
+        let waiting = self.members.values().any(|m| !m.aside && !answered(m));
+        if waiting && now < asked.after(LAG) || !self.members.values().any(answered) {
+            return;
+        }
+        for member in self.members.values_mut().filter(|m| m.answered != round) {
+            member.aside = true;
+        }
+        self.set_aside();
+        let (faults, blocks) = (&mut self.faults, self.blocks);
+        self.members.retain(|&client, member| {
+            if member.aside {
+                return true;
+            }
+            member.rounds += 1;
+            let lacks = lacks(member).min(u64::from(blocks));
+            let left = member.budget.checked_sub(lacks);
+            member.budget = left.unwrap_or(0);
+            let greedy = left.is_none() || member.rounds > ROUNDS_MAX;
+            if greedy {
+                faults.push((client, Fault::Greedy));
+            }
+            !greedy
+        });
+        self.repair = self.plan().into();
+        // Nobody lacks anything: those that are whole are about to say so.
+        if self.repair.is_empty() {
+            self.asked = Some(now);
+        }
+    }
+
+    /// Sets aside who lacks much where others do not; takes them up when the others are done.
+    fn set_aside(&mut self) {
+        let round = self.round;
+        let least = self
+            .members
+            .values()
+            .filter(|member| member.answered == round)
+            .map(lacks)
+            .min()
+            .unwrap_or(0);
+        let much = (u64::from(self.blocks) / 4).max(4 * least);
+        for member in self.members.values_mut().filter(|m| m.answered == round) {
+            member.aside = lacks(member) > much;
+        }
+        let finished = |member: &Member| member.aside || member.missing.is_empty();
+        if self.members.values().all(finished) {
+            for member in self.members.values_mut().filter(|m| m.answered == round) {
+                member.aside = false;
+            }
+        }
+    }
+
+    /// What to send so that everybody who is not aside gets what it lacks.
+    fn plan(&self) -> Vec<Vec<u32>> {
+        let active = || self.members.values().filter(|member| !member.aside);
+        let mut lacked: BTreeMap<u32, u128> = BTreeMap::new();
+        for (place, member) in active().enumerate() {
+            for block in member.missing.iter().flat_map(Range::clone) {
+                *lacked.entry(block).or_default() |= 1 << (place % xor::LACKERS_MAX);
+            }
+        }
+        match active().count() <= xor::LACKERS_MAX {
+            true => xor::group(lacked.into_iter().collect()),
+            false => lacked.into_keys().map(|block| vec![block]).collect(),
+        }
+    }
+
+    fn ask(&mut self, now: Moment) -> Option<Transmit> {
+        if now < self.ask_at {
+            return None;
+        }
+        let pass_over = self.next_new == self.blocks && self.repair.is_empty();
+        let answered = self.members.values().all(|m| m.answered == self.round);
+        // The same question again while somebody owes the answer; the next one otherwise.
+        if self.asked.is_none() || !pass_over || answered {
+            self.round = self.round.wrapping_add(1).max(1);
+            self.asked = pass_over.then_some(now);
+        }
+        self.ask_at = now.after(self.pause);
+        self.pause = (self.pause * 3 / 2).min(PAUSE.end);
+        Some(Transmit::End {
+            pkts: self.pkt,
+            upto: self.next_new,
+            round: self.round,
+        })
+    }
+
+    /// When [`Cast::poll_transmit`] has something again, unless a report comes before.
+    pub fn poll_timeout(&self) -> Moment {
+        let lag = self
+            .asked
+            .map_or(Moment(u64::MAX), |asked| asked.after(LAG));
+        self.ask_at.min(lag)
+    }
+}
+
+/// How many blocks a client lacks.
+fn lacks(member: &Member) -> u64 {
+    let ranges = member.missing.iter();
+    ranges.map(|range| u64::from(range.end - range.start)).sum()
+}
+
+#[cfg(test)]
+#[allow(
+    clippy::single_range_in_vec_init,
+    reason = "a list of one range is meant"
+)]
+mod tests {
+    use super::*;
+
+    const NOW: Moment = Moment(1_000_000);
+
+    fn report(round: u32, seen: u32, missing: Vec<Range<u32>>) -> Report {
+        Report {
+            seen,
+            received: seen,
+            round,
+            cum: 0,
+            more: false,
+            missing,
+        }
+    }
+
+    /// A group of three after the first pass over ten blocks and the first END.
+    fn asked() -> Cast {
+        let mut cast = Cast::new(10, NOW);
+        (1..=3).for_each(|client| cast.join(client, 100, NOW));
+        for block in 0..10 {
+            let data = Transmit::Data {
+                pkt: block,
+                block,
+                again: false,
+            };
+            assert_eq!(cast.poll_transmit(NOW), Some(data));
+        }
+        let end = Transmit::End {
+            pkts: 10,
+            upto: 10,
+            round: 1,
+        };
+        assert_eq!(cast.poll_transmit(NOW), Some(end));
+        cast
+    }
+
+    #[test]
+    fn one_datagram_repairs_three_losses_once_all_have_answered() {
+        let mut cast = asked();
+        cast.handle_report(1, &report(1, 10, vec![2..3]), NOW);
+        cast.handle_report(2, &report(1, 10, vec![5..6]), NOW);
+        assert_eq!(cast.poll_transmit(NOW), None, "the third owes its answer");
+        cast.handle_report(3, &report(1, 10, vec![7..8]), NOW);
+        let xor = Transmit::Xor {
+            pkt: 10,
+            blocks: vec![2, 5, 7],
+        };
+        assert_eq!(cast.poll_transmit(NOW), Some(xor));
+        let end = Transmit::End {
+            pkts: 11,
+            upto: 10,
+            round: 2,
+        };
+        assert_eq!(cast.poll_transmit(NOW), Some(end));
+    }
+
+    #[test]
+    fn a_silent_client_holds_nobody_and_is_dropped_in_the_end() {
+        let mut cast = asked();
+        cast.handle_report(1, &report(1, 10, vec![2..3]), NOW);
+        cast.handle_report(2, &report(1, 10, vec![]), NOW);
+        cast.leave(2);
+        let later = NOW.after(LAG);
+        let data = Transmit::Data {
+            pkt: 10,
+            block: 2,
+            again: true,
+        };
+        assert_eq!(cast.poll_transmit(later), Some(data), "without the third");
+        cast.handle_report(1, &report(0, 11, vec![]), NOW.after(CONSENT));
+        assert_eq!(cast.poll_fault(), None);
+        cast.poll_transmit(NOW.after(CONSENT));
+        assert_eq!(cast.poll_fault(), Some((3, Fault::Silent)));
+    }
+
+    #[test]
+    fn who_lacks_much_is_repaired_after_the_others() {
+        let mut cast = asked();
+        cast.handle_report(1, &report(1, 10, vec![2..3]), NOW);
+        cast.handle_report(2, &report(1, 10, vec![]), NOW);
+        cast.handle_report(3, &report(1, 10, vec![0..9]), NOW);
+        let data = Transmit::Data {
+            pkt: 10,
+            block: 2,
+            again: true,
+        };
+        assert_eq!(cast.poll_transmit(NOW), Some(data));
+        assert!(matches!(
+            cast.poll_transmit(NOW),
+            Some(Transmit::End { round: 2, .. })
+        ));
+        (1..=2).for_each(|client| cast.leave(client));
+        cast.handle_report(3, &report(2, 11, vec![0..2, 3..9]), NOW);
+        let mut again = Vec::new();
+        while let Some(Transmit::Data { block, .. }) = cast.poll_transmit(NOW) {
+            again.push(block);
+        }
+        assert_eq!(again, [0, 1, 3, 4, 5, 6, 7, 8]);
+    }
+
+    #[test]
+    fn a_client_that_lies_or_never_has_enough_is_dropped() {
+        for lie in [report(0, 11, vec![]), report(1, 10, vec![10..11])] {
+            let mut cast = asked();
+            cast.handle_report(2, &lie, NOW);
+            assert_eq!(cast.poll_fault(), Some((2, Fault::Impossible)));
+        }
+        let mut cast = asked();
+        (1..=2).for_each(|client| cast.leave(client));
+        let mut sent = 0_u32;
+        while cast.poll_fault().is_none() {
+            cast.handle_report(3, &report(cast.round, cast.pkt, vec![0..10]), NOW);
+            let transmit = cast.poll_transmit(cast.poll_timeout().max(NOW));
+            sent += u32::from(matches!(transmit, Some(Transmit::Data { .. })));
+            assert!(sent < 10_000, "no limit holds");
+        }
+        assert!(sent <= 10 * ROUNDS_MAX, "{sent}");
+    }
+}

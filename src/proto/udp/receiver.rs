@@ -1,0 +1,529 @@
+//! The receiver at a client, for all three ways.
+//!
+//! It holds the blocks and the statistics, says which bytes go where, and when a report is due.
+//! It decides nothing about sockets or files: an XOR that lacks one block comes back as
+//! [`Heard::Coded`], because the other blocks are on disk and only its caller can read them.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::proto::udp::REORDER;
+use crate::proto::udp::before;
+use crate::proto::udp::blocks::Blocks;
+use crate::proto::udp::control::Report;
+use crate::proto::udp::packet::Body;
+use crate::proto::udp::packet::Packet;
+use crate::proto::udp::packet::PacketError;
+use crate::proto::udp::stats::Figures;
+use crate::proto::udp::stats::Stats;
+use crate::units::Moment;
+
+/// Takes in the datagrams of one file.
+#[derive(Clone, Debug)]
+pub struct Receiver {
+    stream: u32,
+    bytes: u64,
+    block_len: usize,
+    how: How,
+    blocks: Blocks,
+    stats: Stats,
+    foreign: u64,
+    corrupt: u64,
+    ends: u64,
+    /// The number after the highest that was seen or told of.
+    seen: u32,
+    /// How many were sent in all, once the sender has said so for the whole file.
+    told: Option<u32>,
+    /// The highest new blocks of the last datagrams, newest first: what lies below the oldest
+    /// and is missing has been overtaken by [`REORDER`] others.
+    recent: VecDeque<u32>,
+    ripe: u32,
+    report_every: u32,
+    unreported: u32,
+    reported_at: Moment,
+    answer: Option<(Moment, u32)>,
+    answered: u32,
+}
+
+/// What a receiver does about what is missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    /// Nothing: it measures.
+    Raw,
+    /// It names it as soon as it has been overtaken.
+    Unicast,
+    /// It names it when it is asked, this long after: so that not all answer in one instant.
+    Multicast(Duration),
+}
+
+/// What a datagram brought.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Heard<'a> {
+    /// A block that was missing; it goes to `offset` in the file.
+    Block {
+        /// Its place in the file, bytes.
+        offset: u64,
+        /// Its bytes.
+        payload: &'a [u8],
+    },
+    /// A combination of blocks of which one is missing; [`Receiver::repaired`] takes it.
+    Coded {
+        /// The missing one.
+        lacking: u32,
+        /// The others, all held.
+        others: Vec<u32>,
+        /// The XOR of all.
+        payload: &'a [u8],
+    },
+    /// Nothing new.
+    Nothing,
+}
+
+/// What a receiver counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Account {
+    /// Its stream's figures.
+    pub figures: Figures,
+    /// Datagrams from elsewhere, or of another stream.
+    pub foreign: u64,
+    /// Datagrams of the stream that cannot be true.
+    pub corrupt: u64,
+    /// ENDs, which are not numbered and count as nothing else.
+    pub ends: u64,
+    /// The number after the highest that it knows of: its figures are of those before.
+    pub upto: u32,
+}
+
+/// How often a receiver reports progress at least while datagrams come.
+const PROGRESS: Duration = Duration::from_millis(20);
+
+/// The same where nothing hangs on it but the sender's consent.
+const SIGN_OF_LIFE: Duration = Duration::from_millis(500);
+
+/// Most lines of one list. The rest of a longer one comes with the next report.
+const LINES_MAX: usize = 64;
+
+impl Receiver {
+    /// A receiver of a file of `bytes` bytes in blocks of `block_len`, of which everything below
+    /// `held` is there already. It reports at the latest after `report_every` datagrams.
+    pub fn new(
+        stream: u32,
+        bytes: u64,
+        block_len: usize,
+        held: u64,
+        how: How,
+        report_every: u32,
+        now: Moment,
+    ) -> Self {
+        let mut blocks = Blocks::new(block_count(bytes, block_len));
+        let whole = match held == bytes {
+            true => blocks.len(),
+            false => u32::try_from(held / block_len as u64).unwrap_or(u32::MAX),
+        };
+        (0..whole.min(blocks.len())).for_each(|block| {
+            blocks.insert(block);
+        });
+        Self {
+            stream,
+            bytes,
+            block_len,
+            how,
+            blocks,
+            stats: Stats::default(),
+            foreign: 0,
+            corrupt: 0,
+            ends: 0,
+            seen: 0,
+            told: None,
+            recent: VecDeque::with_capacity(REORDER as usize),
+            ripe: 0,
+            report_every,
+            unreported: 0,
+            reported_at: now,
+            answer: None,
+            answered: 0,
+        }
+    }
+
+    /// True when every block is held.
+    pub fn is_whole(&self) -> bool {
+        self.blocks.is_whole()
+    }
+
+    /// True when the sender has said that it sent everything.
+    pub fn is_told(&self) -> bool {
+        self.told.is_some()
+    }
+
+    /// The blocks.
+    pub fn blocks(&self) -> &Blocks {
+        &self.blocks
+    }
+
+    /// Where a block stands in the file, and how long it is.
+    pub fn place(&self, block: u32) -> (u64, usize) {
+        place(self.bytes, self.block_len, block)
+    }
+
+    /// A datagram that came from somebody else.
+    pub fn handle_foreign(&mut self) {
+        self.foreign += 1;
+    }
+
+    /// Takes a datagram in.
+    pub fn handle<'a>(&mut self, datagram: &'a [u8], now: Moment) -> Heard<'a> {
+        let packet = match Packet::decode(datagram) {
+            Ok(packet) if packet.stream == self.stream => packet,
+            Ok(_) | Err(PacketError::Foreign) => {
+                self.foreign += 1;
+                return Heard::Nothing;
+            }
+            Err(PacketError::Damaged(_)) => {
+                self.corrupt += 1;
+                return Heard::Nothing;
+            }
+        };
+        if !self.is_possible(&packet.body) {
+            self.corrupt += 1;
+            return Heard::Nothing;
+        }
+        if let Body::End { upto, round } = packet.body {
+            self.handle_end(packet.pkt, upto, round, now);
+            return Heard::Nothing;
+        }
+        if !self.stats.take(packet.pkt, packet.sent_us, now) {
+            self.corrupt += 1;
+            return Heard::Nothing;
+        }
+        self.unreported += 1;
+        self.see(self.stats.next());
+        match packet.body {
+            Body::Data {
+                block,
+                again,
+                payload,
+            } => {
+                if !again {
+                    self.ripen(block);
+                }
+                match self.blocks.insert(block) {
+                    true => Heard::Block {
+                        offset: self.place(block).0,
+                        payload,
+                    },
+                    false => Heard::Nothing,
+                }
+            }
+            Body::Xor { blocks, payload } => self.handle_xor(blocks, payload),
+            Body::End { .. } => unreachable!("handled before"),
+        }
+    }
+
+    fn is_possible(&self, body: &Body<'_>) -> bool {
+        match body {
+            Body::Data { block, payload, .. } => {
+                *block < self.blocks.len() && payload.len() == self.place(*block).1
+            }
+            Body::Xor { blocks, payload } => {
+                let last = blocks.last().expect("two at least");
+                *last < self.blocks.len() && payload.len() == self.block_len
+            }
+            Body::End { upto, .. } => *upto <= self.blocks.len(),
+        }
+    }
+
+    fn handle_end(&mut self, pkts: u32, upto: u32, round: u32, now: Moment) {
+        self.ends += 1;
+        self.see(pkts);
+        self.ripe = self.ripe.max(upto);
+        if upto == self.blocks.len() {
+            self.told = Some(pkts);
+        }
+        if round == self.answered || self.answer.is_some_and(|(_, due)| due == round) {
+            return;
+        }
+        let spread = match self.how {
+            How::Multicast(spread) => spread,
+            How::Raw | How::Unicast => Duration::ZERO,
+        };
+        self.answer = Some((now.after(spread), round));
+    }
+
+    fn handle_xor<'a>(&mut self, mut blocks: Vec<u32>, payload: &'a [u8]) -> Heard<'a> {
+        let mut lacking = (0..blocks.len()).filter(|&at| !self.blocks.contains(blocks[at]));
+        let (Some(at), None) = (lacking.next(), lacking.next()) else {
+            return Heard::Nothing;
+        };
+        let lacking = blocks.remove(at);
+        Heard::Coded {
+            lacking,
+            others: blocks,
+            payload,
+        }
+    }
+
+    /// The block that [`Heard::Coded`] lacked has been recovered and written.
+    pub fn repaired(&mut self, block: u32) {
+        self.blocks.insert(block);
+    }
+
+    fn see(&mut self, next: u32) {
+        if before(self.seen, next) {
+            self.seen = next;
+        }
+    }
+
+    fn ripen(&mut self, block: u32) {
+        let highest = self.recent.front().copied().unwrap_or(0).max(block);
+        if self.recent.len() == REORDER as usize {
+            let oldest = self.recent.pop_back().expect("REORDER is not zero");
+            self.ripe = self.ripe.max(oldest);
+        }
+        self.recent.push_front(highest);
+    }
+
+    /// What is to be said now: usually nothing.
+    pub fn poll_reports(&mut self, now: Moment) -> Vec<Report> {
+        let asked = self
+            .answer
+            .filter(|(at, _)| now >= *at)
+            .map(|(_, round)| round);
+        let due = now >= self.next_report();
+        if asked.is_none() && !due && self.unreported < self.report_every {
+            return Vec::new();
+        }
+        if let Some(round) = asked {
+            self.answer = None;
+            self.answered = round;
+        }
+        self.unreported = 0;
+        self.reported_at = now;
+        let names = match self.how {
+            How::Raw => false,
+            How::Unicast => true,
+            How::Multicast(_) => asked.is_some(),
+        };
+        let mut reports = vec![Report {
+            seen: self.seen,
+            received: self.stats.unique() as u32,
+            round: asked.unwrap_or(0),
+            cum: self.blocks.first_hole(),
+            more: false,
+            missing: Vec::new(),
+        }];
+        if names {
+            let list = self.blocks.missing(self.ripe, LINES_MAX * 400);
+            self.spread(&mut reports, list);
+        }
+        reports
+    }
+
+    /// Spreads a list over as many reports as it needs.
+    fn spread(&self, reports: &mut Vec<Report>, mut list: Vec<std::ops::Range<u32>>) {
+        while reports.len() <= LINES_MAX {
+            let last = reports.last_mut().expect("one at least");
+            last.missing = list;
+            let (_, count) = last.encode();
+            if count == last.missing.len() {
+                return;
+            }
+            list = last.missing.split_off(count);
+            last.more = true;
+            let rest = Report {
+                more: false,
+                missing: Vec::new(),
+                ..last.clone()
+            };
+            reports.push(rest);
+        }
+        // The list ends here and begins anew with the next report.
+        reports.pop();
+        if let Some(last) = reports.last_mut() {
+            last.more = false;
+        }
+    }
+
+    fn next_report(&self) -> Moment {
+        let every = match self.how {
+            _ if self.unreported == 0 => SIGN_OF_LIFE,
+            How::Raw => SIGN_OF_LIFE,
+            How::Unicast | How::Multicast(_) => PROGRESS,
+        };
+        self.reported_at.after(every)
+    }
+
+    /// When a report is due, unless a datagram comes before.
+    pub fn poll_timeout(&self) -> Moment {
+        let asked = self.answer.map_or(Moment(u64::MAX), |(at, _)| at);
+        asked.min(self.next_report())
+    }
+
+    /// What was counted, at the end.
+    pub fn account(self) -> Account {
+        let upto = self
+            .told
+            .filter(|told| before(self.seen, *told))
+            .unwrap_or(self.seen);
+        Account {
+            figures: self.stats.finish(upto),
+            foreign: self.foreign,
+            corrupt: self.corrupt,
+            ends: self.ends,
+            upto,
+        }
+    }
+}
+
+/// How many blocks a file of `bytes` has; at most what a `u32` counts.
+pub fn block_count(bytes: u64, block_len: usize) -> u32 {
+    u32::try_from(bytes.div_ceil(block_len as u64)).unwrap_or(u32::MAX)
+}
+
+/// Where a block stands in a file of `bytes`, and how long it is.
+pub fn place(bytes: u64, block_len: usize, block: u32) -> (u64, usize) {
+    let offset = u64::from(block) * block_len as u64;
+    let left = bytes.saturating_sub(offset).min(block_len as u64);
+    (offset, left as usize)
+}
+
+#[cfg(test)]
+#[allow(
+    clippy::single_range_in_vec_init,
+    reason = "a list of one range is meant"
+)]
+mod tests {
+    use super::*;
+
+    const NOW: Moment = Moment(5_000_000);
+
+    fn receiver(how: How) -> Receiver {
+        Receiver::new(7, 95, 10, 0, how, 100, NOW)
+    }
+
+    fn datagram(pkt: u32, body: Body<'_>) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        Packet {
+            stream: 7,
+            pkt,
+            sent_us: 0,
+            body,
+        }
+        .encode(&mut bytes);
+        bytes
+    }
+
+    fn data(pkt: u32, block: u32) -> Vec<u8> {
+        let len = if block == 9 { 5 } else { 10 };
+        datagram(
+            pkt,
+            Body::Data {
+                block,
+                again: false,
+                payload: &[block as u8; 10][..len],
+            },
+        )
+    }
+
+    #[test]
+    fn what_was_overtaken_is_named_and_what_may_still_come_is_not() {
+        let mut receiver = receiver(How::Unicast);
+        for (pkt, block) in [(0, 0), (2, 2), (3, 3), (4, 4)] {
+            receiver.handle(&data(pkt, block), NOW);
+        }
+        let later = NOW.after(PROGRESS);
+        let reports = receiver.poll_reports(later);
+        assert_eq!(reports.len(), 1);
+        assert_eq!(reports[0].missing, [], "overtaken by two only");
+        receiver.handle(&data(6, 6), NOW);
+        let reports = receiver.poll_reports(later.after(PROGRESS));
+        assert_eq!(reports[0].missing, [1..2], "5 is younger");
+        assert_eq!((reports[0].seen, reports[0].cum), (7, 1));
+        receiver.handle(&datagram(8, Body::End { upto: 8, round: 1 }), later);
+        let reports = receiver.poll_reports(later);
+        assert_eq!(reports[0].missing, [1..2, 5..6, 7..8]);
+        assert_eq!((reports[0].seen, reports[0].round), (8, 1));
+    }
+
+    #[test]
+    fn an_xor_gives_the_one_block_that_is_missing() {
+        let mut receiver = receiver(How::Multicast(Duration::ZERO));
+        for block in [1, 2] {
+            receiver.handle(&data(block, block), NOW);
+        }
+        let xor = |pkt, blocks: &[u32]| {
+            datagram(
+                pkt,
+                Body::Xor {
+                    blocks: blocks.to_vec(),
+                    payload: &[9; 10],
+                },
+            )
+        };
+        let bytes = xor(5, &[1, 2, 3]);
+        let heard = receiver.handle(&bytes, NOW);
+        assert_eq!(
+            heard,
+            Heard::Coded {
+                lacking: 3,
+                others: vec![1, 2],
+                payload: &[9; 10]
+            }
+        );
+        assert_eq!(receiver.handle(&xor(6, &[1, 4, 5]), NOW), Heard::Nothing);
+        assert_eq!(receiver.handle(&xor(7, &[1, 2]), NOW), Heard::Nothing);
+        receiver.repaired(3);
+        assert!(receiver.blocks().contains(3));
+        assert_eq!(receiver.account().corrupt, 0);
+    }
+
+    #[test]
+    fn strangers_and_impossible_datagrams_are_counted_and_change_nothing() {
+        let mut receiver = receiver(How::Unicast);
+        let mut other = data(0, 0);
+        other[7] ^= 1;
+        receiver.handle(&other, NOW);
+        receiver.handle(b"\x47 a stray transport stream", NOW);
+        receiver.handle_foreign();
+        for bytes in [
+            data(1, 10),
+            data(1, u32::MAX),
+            data(0, 0)[..30].to_vec(),
+            datagram(0, Body::End { upto: 11, round: 1 }),
+            datagram(
+                1,
+                Body::Data {
+                    block: 9,
+                    again: false,
+                    payload: &[0; 10],
+                },
+            ),
+            datagram(
+                1,
+                Body::Xor {
+                    blocks: vec![1, 10],
+                    payload: &[0; 10],
+                },
+            ),
+            data(1 << 30, 0),
+        ] {
+            assert_eq!(receiver.handle(&bytes, NOW), Heard::Nothing, "{bytes:?}");
+        }
+        assert_eq!(receiver.blocks().held(), 0);
+        let account = receiver.account();
+        assert_eq!((account.foreign, account.corrupt), (3, 7));
+        assert_eq!(account.figures, Figures::default());
+    }
+
+    #[test]
+    fn a_part_that_was_there_is_not_asked_for() {
+        let held = |bytes| {
+            let mut receiver = Receiver::new(7, 95, 10, bytes, How::Unicast, 100, NOW);
+            receiver.handle(&datagram(0, Body::End { upto: 10, round: 1 }), NOW);
+            receiver.poll_reports(NOW)[0].missing.clone()
+        };
+        assert_eq!(held(35), [3..10]);
+        assert_eq!(held(0), [0..10]);
+        assert_eq!(held(94), [9..10]);
+        assert_eq!(held(95), []);
+    }
+}

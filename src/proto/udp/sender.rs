@@ -1,0 +1,320 @@
+//! The sender to one client, reliable or raw.
+//!
+//! Reliable: a block that the client misses is sent again before any new one, at once. Numbers
+//! of datagrams are never used twice, so a block that was sent again is lost again only when its
+//! own last number lies behind what the client has seen: no timer guesses it. What is under way
+//! fits the client's announced buffer. When nothing may or need be sent, an END asks.
+//!
+//! Raw: every block once, in order, and nothing is repaired.
+//!
+//! A client that says nothing for [`CONSENT`] is given up, and one that asks for more than
+//! [`ROUNDS`] times the file too.
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::time::Duration;
+
+use crate::proto::udp::CONSENT;
+use crate::proto::udp::REORDER;
+use crate::proto::udp::Transmit;
+use crate::proto::udp::before;
+use crate::proto::udp::control::Report;
+use crate::units::Moment;
+
+/// Sends the blocks of one file to one client.
+#[derive(Clone, Debug)]
+pub struct Sender {
+    end: u32,
+    next_new: u32,
+    pkt: u32,
+    /// The number after the highest that the client has seen.
+    seen: u32,
+    repair: BTreeSet<u32>,
+    /// The last number under which a block was sent again.
+    again: BTreeMap<u32, u32>,
+    window: u32,
+    raw: bool,
+    round: u32,
+    /// When END may be said next, and how long after that.
+    ask_at: Moment,
+    pause: Duration,
+    heard_at: Moment,
+    budget: u64,
+}
+
+/// Why a client is not sent to any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// It said nothing for [`CONSENT`].
+    Silent,
+    /// It claims a datagram or misses a block that was never sent.
+    Impossible,
+    /// It asks for more than is reasonable.
+    Greedy,
+}
+
+/// How often the file is sent to one client at most, and [`SLACK`] datagrams more.
+pub const ROUNDS: u64 = 4;
+
+/// Datagrams beyond [`ROUNDS`] times the file, for small ones.
+pub const SLACK: u64 = 16 * 1024;
+
+/// First and longest pause between two ENDs.
+const PAUSE: Range<Duration> = Duration::from_millis(10)..Duration::from_millis(100);
+
+impl Sender {
+    /// A sender of `blocks` with at most `window` datagrams under way, to a client heard of now.
+    pub fn reliable(blocks: Range<u32>, window: u32, now: Moment) -> Self {
+        Self {
+            end: blocks.end,
+            next_new: blocks.start,
+            pkt: 0,
+            seen: 0,
+            repair: BTreeSet::new(),
+            again: BTreeMap::new(),
+            window,
+            raw: false,
+            round: 0,
+            ask_at: now,
+            pause: PAUSE.start,
+            heard_at: now,
+            budget: u64::from(blocks.end - blocks.start) * ROUNDS + SLACK,
+        }
+    }
+
+    /// A sender that repairs nothing.
+    pub fn raw(blocks: Range<u32>, now: Moment) -> Self {
+        Self {
+            raw: true,
+            window: u32::MAX,
+            ..Self::reliable(blocks, 0, now)
+        }
+    }
+
+    /// Datagrams numbered so far, wrapping.
+    pub fn numbered(&self) -> u32 {
+        self.pkt
+    }
+
+    /// Takes what the client says.
+    ///
+    /// # Errors
+    /// It cannot be true.
+    pub fn handle_report(&mut self, report: &Report, now: Moment) -> Result<(), Fault> {
+        self.heard_at = now;
+        if before(self.pkt, report.seen) {
+            return Err(Fault::Impossible);
+        }
+        if before(self.seen, report.seen) {
+            self.seen = report.seen;
+            self.pause = PAUSE.start;
+            self.ask_at = now.after(self.pause);
+        }
+        if self.raw {
+            return Ok(());
+        }
+        self.again = self.again.split_off(&report.cum);
+        // An END came after all that it asks for, so nothing can still be on its way.
+        let reorder = if report.round > 0 { 0 } else { REORDER };
+        // More than a window cannot be sent before the next report.
+        let blocks = report.missing.iter().flat_map(Range::clone);
+        for block in blocks.take(self.window as usize) {
+            if block >= self.next_new {
+                return Err(Fault::Impossible);
+            }
+            let under_way = self
+                .again
+                .get(&block)
+                .is_some_and(|&last| !before(last.wrapping_add(reorder), report.seen));
+            if !under_way {
+                self.repair.insert(block);
+            }
+        }
+        Ok(())
+    }
+
+    /// What to send now, if anything.
+    ///
+    /// # Errors
+    /// The client is given up.
+    pub fn poll_transmit(&mut self, now: Moment) -> Result<Option<Transmit>, Fault> {
+        if now >= self.heard_at.after(CONSENT) {
+            return Err(Fault::Silent);
+        }
+        let open = self.pkt.wrapping_sub(self.seen) < self.window;
+        let again = open.then(|| self.repair.pop_first()).flatten();
+        let block = match again {
+            Some(block) => block,
+            None if open && self.next_new < self.end => {
+                self.next_new += 1;
+                self.next_new - 1
+            }
+            None => return Ok(self.ask(now)),
+        };
+        self.budget = self.budget.checked_sub(1).ok_or(Fault::Greedy)?;
+        let pkt = self.pkt;
+        self.pkt = pkt.wrapping_add(1);
+        if again.is_some() {
+            self.again.insert(block, pkt);
+        }
+        // The first END follows the last block at once, and a closed window after a pause.
+        let done = self.next_new == self.end && self.repair.is_empty();
+        self.ask_at = if done { now } else { now.after(self.pause) };
+        Ok(Some(Transmit::Data {
+            pkt,
+            block,
+            again: again.is_some(),
+        }))
+    }
+
+    fn ask(&mut self, now: Moment) -> Option<Transmit> {
+        if now < self.ask_at {
+            return None;
+        }
+        self.ask_at = now.after(self.pause);
+        self.pause = (self.pause * 3 / 2).min(PAUSE.end);
+        self.round = self.round.wrapping_add(1).max(1);
+        Some(Transmit::End {
+            pkts: self.pkt,
+            upto: self.next_new,
+            round: self.round,
+        })
+    }
+
+    /// When [`Sender::poll_transmit`] has something again, unless a report comes before.
+    pub fn poll_timeout(&self) -> Moment {
+        self.ask_at.min(self.heard_at.after(CONSENT))
+    }
+}
+
+impl Fault {
+    /// The fault as one clause.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Silent => "said nothing for 5 s while it was sent to",
+            Self::Impossible => "reported what was never sent",
+            Self::Greedy => "asked for more than four times the file",
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(
+    clippy::single_range_in_vec_init,
+    reason = "a list of one range is meant"
+)]
+mod tests {
+    use super::*;
+
+    const NOW: Moment = Moment(1_000_000);
+
+    fn report(seen: u32, cum: u32, missing: Vec<Range<u32>>) -> Report {
+        Report {
+            seen,
+            received: seen,
+            round: 0,
+            cum,
+            more: false,
+            missing,
+        }
+    }
+
+    fn data(sender: &mut Sender) -> Option<(u32, u32, bool)> {
+        match sender.poll_transmit(NOW).expect("heard just now") {
+            Some(Transmit::Data { pkt, block, again }) => Some((pkt, block, again)),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn a_missing_block_comes_before_new_ones_and_once_for_each_loss() {
+        let mut sender = Sender::reliable(0..100, 50, NOW);
+        for block in 0..10 {
+            assert_eq!(data(&mut sender), Some((block, block, false)));
+        }
+        let lost = report(10, 4, vec![4..5, 6..7]);
+        sender.handle_report(&lost, NOW).expect("true");
+        assert_eq!(data(&mut sender), Some((10, 4, true)));
+        sender.handle_report(&lost, NOW).expect("true");
+        assert_eq!(data(&mut sender), Some((11, 6, true)));
+        assert_eq!(
+            data(&mut sender),
+            Some((12, 10, false)),
+            "both are under way"
+        );
+        for _ in 0..3 {
+            data(&mut sender);
+        }
+        sender
+            .handle_report(&report(15, 4, vec![4..5]), NOW)
+            .expect("true");
+        assert_eq!(data(&mut sender), Some((16, 4, true)), "lost again");
+    }
+
+    #[test]
+    fn no_more_is_under_way_than_the_client_can_hold_and_then_it_is_asked() {
+        let mut sender = Sender::reliable(0..100, 5, NOW);
+        (0..5).for_each(|_| assert!(data(&mut sender).is_some()));
+        assert_eq!(sender.poll_transmit(NOW), Ok(None));
+        let later = sender.poll_timeout();
+        assert!(later > NOW && later < NOW.after(CONSENT));
+        let end = Transmit::End {
+            pkts: 5,
+            upto: 5,
+            round: 1,
+        };
+        assert_eq!(sender.poll_transmit(later), Ok(Some(end)));
+        sender
+            .handle_report(&report(2, 2, vec![]), NOW)
+            .expect("true");
+        (0..2).for_each(|_| assert!(data(&mut sender).is_some()));
+        assert_eq!(data(&mut sender), None);
+    }
+
+    #[test]
+    fn a_client_that_lies_floods_or_is_silent_is_given_up() {
+        let mut sender = Sender::reliable(0..10, 100, NOW);
+        (0..5).for_each(|_| assert!(data(&mut sender).is_some()));
+        assert_eq!(
+            sender.handle_report(&report(6, 0, vec![]), NOW),
+            Err(Fault::Impossible)
+        );
+        assert_eq!(
+            sender.handle_report(&report(5, 0, vec![5..6]), NOW),
+            Err(Fault::Impossible)
+        );
+        assert_eq!(sender.poll_transmit(NOW.after(CONSENT)), Err(Fault::Silent));
+
+        let mut sent = 0_u64;
+        let fault = loop {
+            match sender.poll_transmit(NOW) {
+                Ok(Some(Transmit::Data { .. })) => sent += 1,
+                Ok(_) => {
+                    let everything = report(sender.numbered(), 0, vec![0..10]);
+                    sender.handle_report(&everything, NOW).expect("possible");
+                }
+                Err(fault) => break fault,
+            }
+        };
+        assert_eq!(fault, Fault::Greedy);
+        assert_eq!(sent + 5, 10 * ROUNDS + SLACK);
+    }
+
+    #[test]
+    fn raw_sends_each_block_once_whatever_is_said() {
+        let mut sender = Sender::raw(3..6, NOW);
+        assert_eq!(data(&mut sender), Some((0, 3, false)));
+        sender
+            .handle_report(&report(1, 0, vec![0..6]), NOW)
+            .expect("heard");
+        assert_eq!(data(&mut sender), Some((1, 4, false)));
+        assert_eq!(data(&mut sender), Some((2, 5, false)));
+        let end = Transmit::End {
+            pkts: 3,
+            upto: 6,
+            round: 1,
+        };
+        assert_eq!(sender.poll_transmit(NOW), Ok(Some(end)));
+    }
+}

@@ -1,0 +1,220 @@
+//! The live relay: one stream of datagrams to every viewer, each of them controlled over TCP.
+//!
+//! - [`hub`]: who watches
+//! - `source`: the one thread that receives the stream and sends it to everybody
+//! - [`viewer`]: a viewer's control connection, a thread each
+//! - [`journal`]: the relay log
+//! - [`watch`]: the watching side
+//!
+//! # The data side
+//!
+//! One thread does it all: it takes a batch of datagrams (what comes within
+//! [`gather`](Settings::gather) of the first), and gives each viewer the whole batch with one
+//! segmented send to a connected socket of its own. That socket's send queue is the viewer's
+//! queue: bounded, never waited for, its refusals counted. A viewer that does not read, a link
+//! that is slow or a host that is gone costs the others nothing. `benches/relay.rs` has the
+//! choices that lost. Without feature `sockopt` it is one plain send per datagram and viewer.
+//!
+//! The thread takes no lock in its loop. Control threads change a viewer's standing and wait for
+//! the round that is under way to end, so after the `OK` of an interruption nothing more is sent.
+//!
+//! While nobody watches, it sleeps on a condition and reads nothing; what its socket holds when
+//! the next viewer comes is thrown away, so nobody ever gets a stale burst.
+//!
+//! ```no_run
+//! use gatecast::relay::Relay;
+//! use gatecast::relay::Settings;
+//!
+//! let input = ([127, 0, 0, 1], 65534).into();
+//! let relay = Relay::start(&Settings::new(input), ([0, 0, 0, 0], 7000).into())?;
+//! for visit in relay.visits() {
+//!     println!("{} got {} datagrams", visit.to, visit.sent.sent);
+//! }
+//! # Ok::<(), gatecast::error::Error>(())
+//! ```
+
+use std::net::Ipv4Addr;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam_channel::Receiver;
+
+use crate::error::Error;
+use crate::error::Result;
+use crate::proto::relay::log::Visit;
+use crate::relay::hub::Hub;
+use crate::relay::hub::Snapshot;
+use crate::relay::journal::Journal;
+use crate::relay::source::Source;
+use crate::runtime::datagrams;
+use crate::runtime::datagrams::Inbox;
+use crate::runtime::listener::Listener;
+use crate::runtime::lobby::STACK;
+
+pub mod hub;
+pub mod journal;
+mod meter;
+mod source;
+pub mod viewer;
+pub mod watch;
+
+/// How a relay runs.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where the stream is received; a multicast address is joined.
+    pub input: SocketAddr,
+    /// The address of the interface on which a group is joined; `None` leaves it to the system.
+    pub interface: Option<Ipv4Addr>,
+    /// How long a datagram may wait at most for others to leave with; nothing waits where datagrams
+    /// leave one by one.
+    pub gather: Duration,
+    /// A client whose control connection says nothing for so long is let go. One of ours speaks
+    /// every second and has 4 s; this is for the lab's, which may watch a film without a word.
+    pub max_silence: Duration,
+    /// Most viewers at once.
+    pub max_viewers: usize,
+    /// Where the relay log goes; `None` writes none.
+    pub log_dir: Option<PathBuf>,
+}
+
+/// A relay at work.
+#[derive(Debug)]
+pub struct Relay {
+    hub: Arc<Hub>,
+    listener: Listener,
+    source: Option<JoinHandle<()>>,
+    journal: Option<Journal>,
+    input: SocketAddr,
+}
+
+/// What [`Settings::gather`] is unless told otherwise: as long as leaves the delay well below 5 ms.
+/// At 60 Mbit/s 17 datagrams come in it; a faster stream has enough of them sooner and waits less.
+pub const GATHER: Duration = Duration::from_millis(3);
+
+/// What [`Settings::max_silence`] is unless told otherwise: no lesson is longer.
+pub const MAX_SILENCE: Duration = Duration::from_secs(4 * 3600);
+
+/// What [`Settings::max_viewers`] is unless told otherwise: ten classrooms.
+pub const MAX_VIEWERS: usize = 256;
+
+/// How long connections may take to end when the relay stops.
+const LEAVE: Duration = Duration::from_secs(3);
+
+impl Settings {
+    /// A relay of what comes to `input`, without a log.
+    pub fn new(input: SocketAddr) -> Self {
+        Self {
+            input,
+            interface: None,
+            gather: GATHER,
+            max_silence: MAX_SILENCE,
+            max_viewers: MAX_VIEWERS,
+            log_dir: None,
+        }
+    }
+}
+
+impl Relay {
+    /// Receives at the input and lets viewers come to `listen`.
+    ///
+    /// # Errors
+    /// An address that cannot be had, a thread that the system refuses.
+    pub fn start(settings: &Settings, listen: SocketAddr) -> Result<Self> {
+        let inbox = Inbox::bind(settings.input, settings.interface)?;
+        let input = inbox.addr();
+        let journal = Journal::start(settings.log_dir.clone())?;
+        let hub = Arc::new(Hub::new(settings, inbox, journal.pen()));
+        let serving = Arc::clone(&hub);
+        let usher = move |connection, place: &_| viewer::serve(&serving, connection, place);
+        let listener = Listener::start_bare(listen, Arc::new(usher))?;
+        let source = Source::new(Arc::clone(&hub), settings.gather);
+        let thread = thread::Builder::new()
+            .name("relay-source".to_owned())
+            .stack_size(STACK)
+            .spawn(move || source.run())
+            .map_err(Error::io("start the source's thread", input))?;
+        Ok(Self {
+            hub,
+            listener,
+            source: Some(thread),
+            journal: Some(journal),
+            input,
+        })
+    }
+
+    /// Where viewers come to, with the port that the system chose for port 0.
+    pub fn addr(&self) -> SocketAddr {
+        self.listener.addr()
+    }
+
+    /// Where the stream is received, with the port that the system chose for port 0.
+    pub fn input(&self) -> SocketAddr {
+        self.input
+    }
+
+    /// Whether this build sends a batch with one call.
+    pub fn batched() -> bool {
+        datagrams::BATCHED
+    }
+
+    /// How everything stands. Costs the data side nothing.
+    pub fn snapshot(&self) -> Snapshot {
+        self.hub.snapshot()
+    }
+
+    /// How many control connections are open.
+    pub fn connections(&self) -> usize {
+        self.listener.connections()
+    }
+
+    /// The visits that are over, each once it is in the log.
+    pub fn visits(&self) -> Receiver<Visit> {
+        self.journal
+            .as_ref()
+            .expect("it is there until the relay stops")
+            .visits()
+    }
+
+    /// Lets every viewer go and writes the log's last lines. Returns the visits that nobody took.
+    ///
+    /// # Errors
+    /// The log could not be written; the relay went on without it.
+    pub fn stop(mut self) -> Result<Vec<Visit>> {
+        let journal = self.end().expect("it is there until the relay stops");
+        let visits = journal.visits();
+        journal.finish()?;
+        Ok(visits.try_iter().collect())
+    }
+
+    fn end(&mut self) -> Option<Journal> {
+        let journal = self.journal.take()?;
+        self.hub.stop();
+        self.listener.stop();
+        self.hub.dismiss();
+        let left = self.listener.close_all(LEAVE);
+        if left > 0 {
+            log::warn!("{left} viewers did not end within {} s", LEAVE.as_secs());
+        }
+        if let Some(source) = self.source.take()
+            && source.join().is_err()
+        {
+            log::error!("the source's thread panicked");
+        }
+        self.hub.put_pen_down();
+        Some(journal)
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        if let Some(journal) = self.end()
+            && let Err(error) = journal.finish()
+        {
+            log::error!("{error}");
+        }
+    }
+}

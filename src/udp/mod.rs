@@ -1,0 +1,31 @@
+//! The file over UDP: measured raw, reliable to each client, reliable to all by multicast.
+//!
+//! - [`way`]: the three ways as the server has them
+//! - [`pump`]: the thread that sends a session's datagrams
+//! - [`take`]: the three ways as a client has them
+//! - [`hub`]: one socket for all clients of a process in a group
+//! - [`lab`] and [`menu`]: server and client of the lab's own UDP protocol
+//! - [`socket`]: sockets that count what this host refuses or drops
+//!
+//! Formats and machines stand in [`proto::udp`](crate::proto::udp).
+
+use crate::runtime::host::Host;
+use crate::session::Via;
+
+pub mod hub;
+mod kernel;
+pub mod lab;
+pub mod menu;
+pub mod pump;
+pub mod socket;
+pub mod take;
+pub mod way;
+
+/// Adds the three ways to a server.
+pub fn serve(host: Host) -> Host {
+    [Via::Udp, Via::Raw, Via::Multicast]
+        .into_iter()
+        .fold(host, |host, via| {
+            host.way(Box::new(way::Datagrams::new(via)))
+        })
+}

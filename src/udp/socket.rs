@@ -1,0 +1,318 @@
+//! The two ends of a stream of datagrams: an [`Outlet`] that sends and an [`Inlet`] that receives.
+//!
+//! An outlet is never connected, so a dead client's ICMP answers do not spoil the next send to
+//! another. What the local queue refuses is counted, not lost. Its send buffer stays as small as
+//! the system makes it: a large one in front of a slow link loses everything in the sender's own
+//! queue without a word, a small one makes the send wait.
+
+use std::io;
+use std::net::IpAddr;
+use std::net::Ipv4Addr;
+use std::net::SocketAddr;
+use std::net::UdpSocket;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::error::Error;
+use crate::error::Result;
+use crate::udp::kernel;
+
+/// Sends datagrams.
+#[derive(Debug)]
+pub struct Outlet {
+    socket: UdpSocket,
+    /// The length at which the kernel cuts large sends; [`NEVER`] where it cannot.
+    cut: AtomicUsize,
+}
+
+/// Receives datagrams.
+#[derive(Debug)]
+pub struct Inlet {
+    socket: UdpSocket,
+    room: u64,
+    buffer: Vec<u8>,
+    dropped_before: Option<u64>,
+}
+
+/// How a stream leaves this host for a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reach {
+    /// How many routers a datagram may pass, and one more: 1 stays on the link.
+    pub ttl: u32,
+}
+
+/// How long [`Inlet::receive`] waits at most.
+pub const NAP: Duration = Duration::from_millis(10);
+
+/// Most datagrams that one call sends.
+pub const SEGMENTS_MAX: usize = 44;
+
+/// Most bytes that one call sends.
+const CALL_MAX: usize = 65_507;
+
+/// The kernel does not cut.
+const NEVER: usize = usize::MAX;
+
+/// How often one send is tried again when the error it gives is an older datagram's.
+const STALE_ERRORS: usize = 64;
+
+impl Outlet {
+    /// A socket on the address `ip` of this host; `many` asks the kernel to cut large sends into
+    /// datagrams itself.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn open(ip: IpAddr, many: bool, reach: Option<Reach>) -> Result<Self> {
+        let failed = || Error::io("open a UDP socket", ip);
+        let socket = UdpSocket::bind((ip, 0)).map_err(failed())?;
+        if let Some(reach) = reach {
+            socket.set_multicast_ttl_v4(reach.ttl).map_err(failed())?;
+        }
+        if !kernel::tell_refused(&socket) {
+            log::debug!("this system does not tell which datagrams its own queue refuses");
+        }
+        let many = many && kernel::send_many(&socket, 0);
+        Ok(Self {
+            socket,
+            cut: AtomicUsize::new(if many { 0 } else { NEVER }),
+        })
+    }
+
+    /// Sends over a socket that is open already, one datagram at a time.
+    pub fn over(socket: UdpSocket) -> Self {
+        kernel::tell_refused(&socket);
+        Self {
+            socket,
+            cut: AtomicUsize::new(NEVER),
+        }
+    }
+
+    /// True while the kernel cuts large sends.
+    pub fn sends_many(&self) -> bool {
+        self.cut.load(Ordering::Relaxed) != NEVER
+    }
+
+    /// Sends `bytes` to `to` as datagrams of `segment` bytes, the last maybe shorter; returns how
+    /// many of them this host refused.
+    pub fn send(&self, bytes: &[u8], segment: usize, to: SocketAddr) -> u64 {
+        let per_call = (CALL_MAX / segment).clamp(1, SEGMENTS_MAX);
+        let step = if self.sends_many() {
+            per_call * segment
+        } else {
+            segment
+        };
+        let mut refused = 0;
+        for call in bytes.chunks(step) {
+            self.set_cut(call.len(), segment);
+            match self.send_one(call, to) {
+                Ok(()) => {}
+                // A device or path that cannot cut: from now on each datagram by itself.
+                Err(error) if call.len() > segment && cannot_cut(&error) => {
+                    log::debug!("sending single datagrams: {error}");
+                    kernel::send_many(&self.socket, 0);
+                    self.cut.store(NEVER, Ordering::Relaxed);
+                    for datagram in call.chunks(segment) {
+                        refused += u64::from(self.send_one(datagram, to).is_err());
+                    }
+                }
+                Err(error) => {
+                    log::trace!("refused here: {error}");
+                    refused += call.len().div_ceil(segment) as u64;
+                }
+            }
+        }
+        refused
+    }
+
+    /// Lets the kernel cut the next send at `segment`, and only if there is something to cut.
+    fn set_cut(&self, len: usize, segment: usize) {
+        let cut = self.cut.load(Ordering::Relaxed);
+        let wanted = if len > segment { segment } else { 0 };
+        if cut == NEVER || cut == wanted || wanted == 0 && len <= cut {
+            return;
+        }
+        let size = u16::try_from(wanted).unwrap_or(0);
+        let set = kernel::send_many(&self.socket, size);
+        self.cut
+            .store(if set { wanted } else { NEVER }, Ordering::Relaxed);
+    }
+
+    fn send_one(&self, datagram: &[u8], to: SocketAddr) -> io::Result<()> {
+        let mut tries = 0;
+        loop {
+            match self.socket.send_to(datagram, to) {
+                Ok(_) => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // What came back for an earlier datagram is told once, and this one not sent.
+                Err(error) if is_stale(&error) && tries < STALE_ERRORS => tries += 1,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+fn is_stale(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable
+            | io::ErrorKind::ConnectionReset
+    )
+}
+
+/// EINVAL, EIO and EMSGSIZE: a route whose segments would be too large, or without checksums.
+fn cannot_cut(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(5 | 22 | 90))
+}
+
+impl Inlet {
+    /// A socket on the address `ip` of this host, on a port of the system's choice.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn open(ip: IpAddr) -> Result<Self> {
+        let failed = || Error::io("open a UDP socket", ip);
+        Self::set_up(UdpSocket::bind((ip, 0)).map_err(failed())?, ip)
+    }
+
+    /// A member of `group` on the interface with the address `interface`. It is bound to the
+    /// group's own address: bound to any, it would get every group of this host at that port.
+    ///
+    /// # Errors
+    /// The system's; without feature `sockopt` also that another program has joined.
+    pub fn join(group: SocketAddr, interface: Ipv4Addr) -> Result<Self> {
+        let IpAddr::V4(address) = group.ip() else {
+            return Err(Error::refused(group, "groups are of IPv4"));
+        };
+        let failed = || Error::io("join the group", group);
+        let socket = kernel::bind_shared(group).map_err(failed())?;
+        socket
+            .join_multicast_v4(&address, &interface)
+            .map_err(failed())?;
+        Self::set_up(socket, group.ip())
+    }
+
+    fn set_up(socket: UdpSocket, at: IpAddr) -> Result<Self> {
+        let failed = Error::io("set up a UDP socket", at);
+        let room = kernel::enlarge(&socket);
+        kernel::receive_many(&socket);
+        socket.set_read_timeout(Some(NAP)).map_err(failed)?;
+        let dropped_before = kernel::drops(&socket);
+        Ok(Self {
+            socket,
+            room,
+            // One byte more than a datagram can have, so that none is cut unseen.
+            buffer: vec![0; 65_536],
+            dropped_before,
+        })
+    }
+
+    /// The port.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn port(&self) -> Result<u16> {
+        let addr = self.socket.local_addr();
+        Ok(addr
+            .map_err(Error::io("open a UDP socket", "this host"))?
+            .port())
+    }
+
+    /// The receive buffer, bytes as the kernel counts them.
+    pub fn room(&self) -> u64 {
+        self.room
+    }
+
+    /// Says something to `to` from this socket.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn say(&self, datagram: &[u8], to: SocketAddr) -> Result<()> {
+        let sent = self.socket.send_to(datagram, to);
+        sent.map(|_| ()).map_err(Error::io("send a datagram", to))
+    }
+
+    /// Datagrams dropped for want of room since it was opened; `None` where nobody tells.
+    pub fn drops(&self) -> Option<u64> {
+        kernel::drops(&self.socket)?.checked_sub(self.dropped_before?)
+    }
+
+    /// Waits for datagrams, [`NAP`] at most: all of them from one sender, each of the length
+    /// returned but the last, which may be shorter.
+    ///
+    /// # Errors
+    /// The socket failed.
+    pub fn receive(&mut self) -> io::Result<Option<(SocketAddr, usize, &[u8])>> {
+        match kernel::receive(&self.socket, &mut self.buffer) {
+            Ok((len, segment, from)) => Ok(Some((from, segment, &self.buffer[..len]))),
+            Err(error) if Error::is_timeout(&error) => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn inlet() -> (Inlet, SocketAddr) {
+        let inlet = Inlet::open(Ipv4Addr::LOCALHOST.into()).expect("a port");
+        let to = (Ipv4Addr::LOCALHOST, inlet.port().expect("bound")).into();
+        (inlet, to)
+    }
+
+    fn lengths(inlet: &mut Inlet, count: usize) -> Vec<usize> {
+        let deadline = std::time::Instant::now() + Duration::from_secs(20);
+        let mut lengths = Vec::new();
+        while lengths.len() < count && std::time::Instant::now() < deadline {
+            if let Some((_, segment, bytes)) = inlet.receive().expect("a socket") {
+                lengths.extend(bytes.chunks(segment).map(<[u8]>::len));
+                if bytes.is_empty() {
+                    lengths.push(0);
+                }
+            }
+        }
+        lengths
+    }
+
+    #[test]
+    fn datagrams_arrive_as_they_were_cut() {
+        let (mut inlet, to) = inlet();
+        for many in [false, true] {
+            let outlet = Outlet::open(Ipv4Addr::LOCALHOST.into(), many, None).expect("one");
+            assert_eq!(outlet.send(&[7; 9_300], 1000, to), 0);
+            let mut wanted = vec![1000; 9];
+            wanted.push(300);
+            assert_eq!(lengths(&mut inlet, 10), wanted, "{many}");
+            assert_eq!(outlet.send(&[7; 1400], 1400, to), 0);
+            assert_eq!(lengths(&mut inlet, 1), [1400], "not cut at what was before");
+        }
+        let outlet = Outlet::open(Ipv4Addr::LOCALHOST.into(), true, None).expect("one");
+        assert_eq!(outlet.send(&[7; 65_507], 65_507, to), 0);
+        assert_eq!(lengths(&mut inlet, 1), [65_507]);
+        assert_eq!(
+            outlet.send(&[], 65_507, to),
+            0,
+            "nothing is sent of nothing"
+        );
+        assert_eq!(inlet.drops().unwrap_or(0), 0);
+    }
+
+    #[test]
+    fn a_dead_receiver_spoils_nothing_for_another() {
+        let (mut inlet, to) = inlet();
+        let dead = UdpSocket::bind("127.0.0.1:0")
+            .expect("a port")
+            .local_addr()
+            .expect("bound");
+        let outlet = Outlet::open(Ipv4Addr::LOCALHOST.into(), false, None).expect("one");
+        for _ in 0..50 {
+            outlet.send(&[1; 100], 100, dead);
+            assert_eq!(outlet.send(&[2; 100], 100, to), 0);
+        }
+        assert_eq!(lengths(&mut inlet, 50).len(), 50);
+    }
+}
