@@ -13,6 +13,7 @@ use std::process::Output;
 use std::process::Stdio;
 use std::time::Duration;
 
+use gatecast::report::schema;
 use gatecast::star::inside;
 use gatecast::star::name::StarId;
 use gatecast::star::rootless;
@@ -83,7 +84,9 @@ impl Place {
     }
 
     fn results(&self) -> Value {
-        serde_json::from_str(&self.read("results.json")).expect("a document")
+        let document = serde_json::from_str(&self.read("results.json")).expect("a document");
+        schema::check(&document, schema::STUDY).expect("a document that fits its schema");
+        document
     }
 
     fn runs(&self) -> usize {

@@ -192,3 +192,14 @@ fn bounds_are_of_the_links_that_were_measured() {
         (udp / 0.9, 0.8),
     );
 }
+
+#[test]
+fn a_study_fits_its_schema() {
+    let mut results = sample();
+    let mut failed = run(4, 3, 1.0);
+    failed.observed = None;
+    failed.failed = Some("nobody came".to_owned());
+    results.add(failed);
+    let document = serde_json::to_value(&results).expect("strings, numbers and lists");
+    crate::report::schema::check(&document, crate::report::schema::STUDY).expect("fits");
+}
