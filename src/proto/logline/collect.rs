@@ -252,10 +252,10 @@ mod tests {
             error(&log),
             "line 1: the header's column 56 is 'more', which is unknown"
         );
-        let log = header().replace(" | bytes_from_peers", "");
+        let log = header().replace(" | delay_max_us", "");
         assert_eq!(
             error(&log),
-            "line 1: the header's column 38 is missing: 'bytes_from_peers'"
+            "line 1: the header's column 55 is missing: 'delay_max_us'"
         );
         assert!(error(&lines(&record(1))[0]).starts_with("line 1: the header's column 1 "));
     }
