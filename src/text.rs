@@ -109,7 +109,7 @@ pub fn unescape(shown: &str) -> Option<String> {
 }
 
 /// True for characters that move a cursor, end a line or turn the direction of text.
-fn is_unsafe(ch: char) -> bool {
+pub fn is_unsafe(ch: char) -> bool {
     ch.is_control()
         || matches!(ch, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }

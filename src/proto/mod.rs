@@ -6,6 +6,8 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub mod greeting;
+pub mod http;
+pub mod json;
 pub mod lab;
 pub mod line;
 pub mod logline;

@@ -3,7 +3,8 @@
 //! Every connection thread sends its finished transfer through one crossbeam channel; the logger
 //! thread alone opens, formats and writes. A line is one `write_all` to a file opened for append,
 //! so that two runs that share a folder never interleave. When a session is over the logger hands
-//! its [`Record`] to whoever listens: a face shows only what was logged. The log is for results;
+//! its [`Record`] to whoever listens; faces that look at their own time read the [`Ledger`], which
+//! gets each row once it is in the log. So a face shows only what was logged. The log is for results;
 //! the macros of `log` are for diagnostics; they never mix.
 
 use std::collections::HashMap;
@@ -13,6 +14,7 @@ use std::io;
 use std::io::Write;
 use std::path::Path;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::thread;
 use std::thread::JoinHandle;
 
@@ -25,6 +27,7 @@ use crate::error::Error;
 use crate::error::Result;
 use crate::proto::logline;
 use crate::runtime::clock;
+use crate::runtime::ledger::Ledger;
 use crate::session::FileInfo;
 use crate::session::SessionId;
 use crate::session::Via;
@@ -59,6 +62,7 @@ pub struct Head {
 #[derive(Clone, Debug)]
 pub struct Pen {
     entries: Sender<Entry>,
+    ledger: Arc<Ledger>,
 }
 
 /// The logger thread.
@@ -86,12 +90,15 @@ impl Journal {
     pub fn start(folder: Option<PathBuf>) -> Result<Self> {
         let (pen, entries) = crossbeam_channel::unbounded();
         let (publish, records) = crossbeam_channel::unbounded();
+        let ledger = Arc::new(Ledger::default());
+        let written = Arc::clone(&ledger);
         let thread = thread::Builder::new()
             .name("logger".to_owned())
             .spawn(move || {
                 Logger {
                     folder,
                     publish,
+                    ledger: written,
                     pages: HashMap::new(),
                     failed: None,
                 }
@@ -99,7 +106,10 @@ impl Journal {
             })
             .map_err(Error::io("start the logger thread", "the session log"))?;
         Ok(Self {
-            pen: Some(Pen { entries: pen }),
+            pen: Some(Pen {
+                entries: pen,
+                ledger,
+            }),
             records,
             thread: Some(thread),
         })
@@ -151,6 +161,11 @@ impl Pen {
         self.send(Entry::Closed(session));
     }
 
+    /// What has been written.
+    pub fn ledger(&self) -> &Arc<Ledger> {
+        &self.ledger
+    }
+
     fn send(&self, entry: Entry) {
         // The logger outlives every pen: it ends when the last one is dropped.
         if self.entries.send(entry).is_err() {
@@ -162,6 +177,7 @@ impl Pen {
 struct Logger {
     folder: Option<PathBuf>,
     publish: Sender<Record>,
+    ledger: Arc<Ledger>,
     pages: HashMap<SessionId, Page>,
     failed: Option<Error>,
 }
@@ -180,6 +196,7 @@ impl Logger {
                         sender: None,
                         transfers: Vec::new(),
                     };
+                    self.ledger.open(record.clone());
                     self.pages.insert(
                         session,
                         Page {
@@ -190,6 +207,7 @@ impl Logger {
                     );
                 }
                 Entry::Released(session, at, sender) => {
+                    self.ledger.release(session, at, &sender);
                     let page = self.page(session);
                     page.record.released_at = Some(at);
                     page.record.sender = Some(sender);
@@ -201,6 +219,7 @@ impl Logger {
                         .remove(&session)
                         .expect("a session is closed once, after it opened");
                     record.transfers.sort_by_key(|t| (t.woke.is_none(), t.seat));
+                    self.ledger.close(record.clone());
                     // Nobody needs to listen.
                     let _ = self.publish.send(record);
                 }
@@ -219,14 +238,16 @@ impl Logger {
         let folder = self.folder.clone();
         let page = self.page(session);
         let line = logline::Line::of(&page.record, &transfer).encode();
-        page.record.transfers.push(transfer);
-        let Some(folder) = folder else { return };
-        if let Err(error) = page.append(&folder, line.as_bytes()) {
+        if let Some(folder) = folder
+            && let Err(error) = page.append(&folder, line.as_bytes())
+        {
             let path = folder.join(page.file_name());
             log::error!("cannot write the session log {}: {error}", path.display());
             let failure = Error::io("write the session log", path.display())(error);
             self.failed.get_or_insert(failure);
         }
+        self.ledger.row(session, &transfer);
+        self.page(session).record.transfers.push(transfer);
     }
 }
 

@@ -26,6 +26,7 @@ use crate::runtime::gate::Seat;
 use crate::runtime::gate::View;
 use crate::runtime::journal::Head;
 use crate::runtime::journal::Pen;
+use crate::runtime::ledger::Ledger;
 use crate::runtime::way::Way;
 use crate::session::FileInfo;
 use crate::session::SessionId;
@@ -284,6 +285,19 @@ impl Lobby {
     pub fn views(&self) -> Vec<View> {
         let gates: Vec<_> = self.lock().gates.clone();
         gates.iter().map(|gate| gate.view()).collect()
+    }
+
+    /// The results that are in the log, for every face that shows them.
+    pub fn ledger(&self) -> &Arc<Ledger> {
+        self.pen.ledger()
+    }
+
+    /// Opens the gate of `session` for the clients that are ready; `false` where there is no such
+    /// session that has not ended.
+    pub fn release(&self, session: SessionId) -> bool {
+        let gates: Vec<_> = self.lock().gates.clone();
+        let gate = gates.iter().find(|gate| gate.plan.session == session);
+        gate.inspect(|gate| gate.release_now()).is_some()
     }
 
     /// Opens every gate that musters, for the clients that are ready.

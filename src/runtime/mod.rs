@@ -8,7 +8,7 @@
 //! - [`gate`], [`lobby`]: muster and release of one session; all sessions of a server
 //! - [`dialogue`], [`control`]: lines under deadlines; the native conversation at both ends
 //! - [`way`]: what a way of sending is to the gate
-//! - [`journal`]: the one logger thread
+//! - [`journal`], [`ledger`]: the one logger thread; what it has written, for every face
 //! - [`listener`], [`host`]: the one port; a server put together
 
 pub mod catalog;
@@ -19,6 +19,7 @@ pub mod dialogue;
 pub mod gate;
 pub mod host;
 pub mod journal;
+pub mod ledger;
 pub mod listener;
 pub mod lobby;
 pub mod pace;

@@ -14,6 +14,7 @@ use crate::error::Result;
 use crate::runtime::catalog::Source;
 use crate::runtime::gate::Seat;
 use crate::runtime::lobby::Settings;
+use crate::session::SeatId;
 use crate::session::Via;
 use crate::transfer::Outcome;
 use crate::units::Moment;
@@ -48,7 +49,27 @@ pub trait Carrier: fmt::Debug + Send + Sync {
 
     /// Moves the bytes to one seat that has just gone through the gate.
     fn carry(&self, seat: &Seat, cargo: Cargo<'_>) -> Carried;
+
+    /// What a face shows of `seat` beyond its bytes; asked about once a second, under the gate's
+    /// lock, so it reads what is there and waits for nothing.
+    fn detail(&self, seat: SeatId) -> Detail {
+        let _ = seat;
+        Detail::default()
+    }
 }
+
+/// What only some ways know of a seat while its bytes move.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Detail {
+    /// Datagrams lost so far.
+    pub lost: Option<u64>,
+    /// The file cut into at most [`MAP_MAX`] equal pieces: how much of each has arrived, percent.
+    /// For a swarm the chunks, for UDP where the holes are; empty where it is not known.
+    pub map: Vec<u8>,
+}
+
+/// Most pieces of a [`Detail::map`]: what a face has room for.
+pub const MAP_MAX: usize = 128;
 
 /// What one seat is to get.
 pub struct Cargo<'a> {

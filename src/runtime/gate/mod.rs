@@ -30,6 +30,7 @@ use crate::runtime::clock;
 use crate::runtime::gate::opening::Opening;
 use crate::runtime::journal::Pen;
 use crate::runtime::way::Carrier;
+use crate::runtime::way::Detail;
 use crate::session::SeatId;
 use crate::session::SessionId;
 use crate::session::Via;
@@ -89,6 +90,17 @@ pub enum Kind {
     Http,
 }
 
+impl Kind {
+    /// The word in documents.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Lab => "lab",
+            Self::Http => "http",
+        }
+    }
+}
+
 /// A client that asks for a seat.
 #[derive(Clone, Debug)]
 pub struct Guest {
@@ -124,12 +136,16 @@ pub struct SeatView {
     pub name: String,
     /// Its address.
     pub peer: SocketAddr,
+    /// Its kind.
+    pub kind: Kind,
     /// It has said that it is ready.
     pub ready: bool,
     /// Payload bytes moved so far.
     pub moved: u64,
     /// Its transfer is over.
     pub finished: bool,
+    /// What its way knows beyond bytes.
+    pub detail: Detail,
 }
 
 /// A session as a face shows it.
@@ -137,6 +153,8 @@ pub struct SeatView {
 pub struct View {
     /// The session.
     pub session: SessionId,
+    /// The way the bytes travel.
+    pub via: Via,
     /// The file's name.
     pub file: String,
     /// The file's size.
@@ -270,12 +288,15 @@ impl Gate {
             seat,
             name: taken.guest.name.clone(),
             peer: taken.guest.peer,
+            kind: taken.guest.kind,
             ready: taken.ready,
             moved: taken.moved.load(Ordering::Relaxed),
             finished: taken.finished,
+            detail: self.plan.carrier.detail(seat),
         });
         View {
             session: self.plan.session,
+            via: self.plan.via,
             file: self.plan.source.info.name.to_string(),
             bytes: self.plan.source.info.bytes,
             clients: self.plan.clients,

@@ -1,0 +1,181 @@
+//! The small encodings around HTTP: percent codes, queries, dates, Base64, server-sent events.
+
+use std::fmt::Write;
+
+use time::OffsetDateTime;
+use time::UtcOffset;
+use time::macros::format_description;
+
+use crate::digest::Digest;
+
+/// Most pairs of one query or form.
+pub const PAIRS_MAX: usize = 64;
+
+/// A plain decimal number: digits, nothing else, at most what fits.
+pub fn digits(text: &str) -> Option<u64> {
+    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    text.parse().ok()
+}
+
+/// Undoes percent codes, once (RFC 3986, section 2.1); `None` where one is broken.
+pub fn percent_decode(text: &str) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        rest = after;
+        if byte != b'%' {
+            bytes.push(byte);
+            continue;
+        }
+        let code = after
+            .get(..2)
+            .filter(|code| code.iter().all(u8::is_ascii_hexdigit))?;
+        let code = std::str::from_utf8(code).ok()?;
+        bytes.push(u8::from_str_radix(code, 16).ok()?);
+        rest = &after[2..];
+    }
+    Some(bytes)
+}
+
+/// Writes `text` as one segment of a path: everything but the unreserved as percent codes.
+pub fn percent_encode(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            let _ = write!(encoded, "%{byte:02X}");
+        }
+    }
+    encoded
+}
+
+/// The pairs of a query or form, decoded, in order; a name without `=` has an empty value. `+` is
+/// a blank (HTML's form encoding). `None` where a percent code is broken, a name is no text, or
+/// there are more than [`PAIRS_MAX`].
+pub fn pairs(query: &str) -> Option<Vec<(String, Vec<u8>)>> {
+    let mut pairs = Vec::new();
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let name = String::from_utf8(percent_decode(&name.replace('+', " "))?).ok()?;
+        if pairs.len() == PAIRS_MAX {
+            return None;
+        }
+        pairs.push((name, percent_decode(&value.replace('+', " "))?));
+    }
+    Some(pairs)
+}
+
+/// The date as HTTP writes it (RFC 9110, section 5.6.7): `Sun, 06 Nov 1994 08:49:37 GMT`.
+pub fn date(at: OffsetDateTime) -> String {
+    let form = format_description!(
+        "[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT"
+    );
+    at.to_offset(UtcOffset::UTC)
+        .format(&form)
+        .expect("a valid time has these parts")
+}
+
+/// Base64 with padding (RFC 4648, section 4).
+pub fn base64(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for chunk in bytes.chunks(3) {
+        let word = chunk
+            .iter()
+            .fold(0_u32, |word, &byte| word << 8 | u32::from(byte))
+            << (8 * (3 - chunk.len()));
+        for place in 0..4 {
+            let index = word >> (18 - 6 * place) & 63;
+            match place <= chunk.len() {
+                true => text.push(char::from(ALPHABET[index as usize])),
+                false => text.push('='),
+            }
+        }
+    }
+    text
+}
+
+/// A SHA-1 written in Base64; `None` where it is none.
+pub fn base64_digest(text: &str) -> Option<Digest> {
+    let text = text.strip_suffix('=')?;
+    if text.len() != 27 {
+        return None;
+    }
+    let mut bytes = [0; Digest::LEN];
+    let (mut word, mut bits, mut len) = (0_u32, 0, 0);
+    for byte in text.bytes() {
+        let value = ALPHABET.iter().position(|&known| known == byte)?;
+        word = word << 6 | u32::try_from(value).ok()?;
+        bits += 6;
+        if bits >= 8 {
+            bits -= 8;
+            *bytes.get_mut(len)? = (word >> bits & 0xff) as u8;
+            len += 1;
+        }
+    }
+    (len == Digest::LEN).then(|| Digest::from_bytes(bytes))
+}
+
+/// The SHA-1 in a Repr-Digest (RFC 9530) or Digest (RFC 3230) field, where there is one.
+pub fn digest_of_field(value: &str) -> Option<Digest> {
+    value.split(',').find_map(|item| {
+        let (name, text) = item.trim().split_once('=')?;
+        if !name.trim().eq_ignore_ascii_case("sha") {
+            return None;
+        }
+        let text = text.trim();
+        // RFC 9530 puts the bytes between colons (RFC 8941, section 3.3.5).
+        let bare = text
+            .strip_prefix(':')
+            .and_then(|t| t.split_once(':'))
+            .map_or(text, |(t, _)| t);
+        base64_digest(bare)
+    })
+}
+
+/// A message of a stream of server-sent events: `data` on one or more lines.
+pub fn event(name: &str, id: u64, data: &str) -> String {
+    let mut text = format!("event: {name}\nid: {id}\n");
+    for line in data.split(['\r', '\n']) {
+        let _ = writeln!(text, "data: {line}");
+    }
+    text.push('\n');
+    text
+}
+
+/// A name as a Content-Disposition field has it (RFC 6266): a plain form for old clients, where
+/// everything unusual is `_`, and the exact one.
+pub fn disposition(name: &str) -> String {
+    let plain: String = name
+        .chars()
+        .map(|ch| match ch {
+            '"' | '\\' | '%' => '_',
+            ' '..='~' => ch,
+            _ => '_',
+        })
+        .collect();
+    format!(
+        "attachment; filename=\"{plain}\"; filename*=UTF-8''{}",
+        percent_encode(name)
+    )
+}
+
+/// `text` as HTML shows it: nothing in it is markup.
+pub fn html(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for ch in crate::text::escape(text).chars() {
+        match ch {
+            '&' => safe.push_str("&amp;"),
+            '<' => safe.push_str("&lt;"),
+            '>' => safe.push_str("&gt;"),
+            '"' => safe.push_str("&quot;"),
+            '\'' => safe.push_str("&#39;"),
+            _ => safe.push(ch),
+        }
+    }
+    safe
+}
+
+const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
