@@ -5,6 +5,7 @@
 
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+pub mod bt;
 pub mod greeting;
 pub mod http;
 pub mod json;
