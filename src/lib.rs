@@ -23,6 +23,8 @@ pub mod proto;
 pub mod runtime;
 
 // Floor 3: services, which never import each other.
+pub mod swarm;
+
 pub mod tcp;
 
 // Floor 4: faces and experiments.

@@ -3,6 +3,7 @@
 use crate::error::Result;
 use crate::runtime::control::intake::Intake;
 use crate::runtime::host::Host;
+use crate::swarm;
 use crate::tcp;
 
 /// Gives a server every way of sending and every kind of client.
@@ -10,10 +11,11 @@ use crate::tcp;
 /// # Errors
 /// The settings ask for what this system does not have.
 pub fn serve(host: Host) -> Result<Host> {
-    tcp::serve(host)
+    let (host, torrents) = swarm::serve(tcp::serve(host)?, swarm::torrents::Options::default());
+    Ok(swarm::serve_http(host, torrents))
 }
 
 /// Every way of receiving.
 pub fn intakes() -> Vec<&'static dyn Intake> {
-    vec![&tcp::take::Tcp]
+    vec![&tcp::take::Tcp, &swarm::peer::Swarm { seed_time: None }]
 }

@@ -94,6 +94,12 @@ pub struct Receipt {
     pub durable: Option<Duration>,
     /// When the first payload byte was read, and by which clock; `None` when there was none.
     pub first: Option<(ClockId, Moment)>,
+    /// Payload bytes that came from the server, where others send too.
+    pub from_server: Option<u64>,
+    /// Payload bytes that came from other peers.
+    pub from_peers: Option<u64>,
+    /// Payload bytes that came and were of no use.
+    pub again: Option<u64>,
 }
 
 /// What the server says.
@@ -246,6 +252,9 @@ impl FromClient {
                 .maybe("durable_us", receipt.durable.map(micros))
                 .maybe("clock", receipt.first.map(|(clock, _)| clock.0))
                 .maybe("first_us", receipt.first.map(|(_, moment)| moment.0))
+                .maybe("from_server", receipt.from_server)
+                .maybe("from_peers", receipt.from_peers)
+                .maybe("again", receipt.again)
                 .finish(),
             Self::Fail {
                 outcome,
@@ -289,6 +298,9 @@ impl FromClient {
                     .optional_number("clock")?
                     .zip(fields.optional_number("first_us")?)
                     .map(|(clock, first)| (ClockId(clock), Moment(first))),
+                from_server: fields.optional_number("from_server")?,
+                from_peers: fields.optional_number("from_peers")?,
+                again: fields.optional_number("again")?,
             }),
             "FAIL" => Self::Fail {
                 outcome: outcome(&fields)?,

@@ -262,7 +262,8 @@ pub fn read_at(file: &File, buffer: &mut [u8], at: u64) -> Result<usize, Stop> {
     }
 }
 
-fn write_at(file: &File, bytes: &[u8], at: u64) -> Result<(), Stop> {
+/// Writes `bytes` at a place of a file; its own offset is neither used nor moved.
+pub fn write_at(file: &File, bytes: &[u8], at: u64) -> Result<(), Stop> {
     #[cfg(unix)]
     return std::os::unix::fs::FileExt::write_all_at(file, bytes, at).map_err(Stop::Disk);
     #[cfg(windows)]

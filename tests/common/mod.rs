@@ -428,5 +428,8 @@ pub(crate) fn receipt(bytes: u64, sha1: Digest) -> FromClient {
         hashed: Duration::from_millis(6),
         durable: None,
         first: None,
+        from_server: None,
+        from_peers: None,
+        again: None,
     })
 }

@@ -19,6 +19,8 @@ pub struct Injector {
     order: VecDeque<u32>,
     fed: BTreeMap<u32, Fed>,
     pieces: u32,
+    /// Pieces that were shown once, or that somebody has.
+    out: Bits,
     /// Everything is shown to everybody.
     open: bool,
 }
@@ -28,6 +30,7 @@ struct Fed {
     shown: Bits,
     /// Shown and not yet had.
     waiting: Vec<u32>,
+    admitted: bool,
 }
 
 /// Least number of pieces that a peer is shown ahead.
@@ -45,6 +48,7 @@ impl Injector {
             order: order.into(),
             fed: BTreeMap::new(),
             pieces,
+            out: Bits::new(pieces),
             open: false,
         }
     }
@@ -55,6 +59,7 @@ impl Injector {
             order: VecDeque::new(),
             fed: BTreeMap::new(),
             pieces,
+            out: Bits::full(pieces),
             open: true,
         }
     }
@@ -64,18 +69,21 @@ impl Injector {
         self.open
     }
 
-    /// A peer to feed; `has` is what it has already.
-    pub fn join(&mut self, peer: u32, has: &Bits) {
-        // What somebody brought with him needs no injection.
-        self.order.retain(|&piece| !has.has(piece));
-        let shown = Bits::new(self.pieces);
-        self.fed.insert(
-            peer,
-            Fed {
-                shown,
-                waiting: Vec::new(),
-            },
-        );
+    /// A peer that is to be fed, from [`Injector::admit`] on.
+    pub fn join(&mut self, peer: u32) {
+        let new = Fed {
+            shown: Bits::new(self.pieces),
+            waiting: Vec::new(),
+            admitted: false,
+        };
+        self.fed.insert(peer, new);
+    }
+
+    /// The peer's session is released: before, it would sit on what it is shown.
+    pub fn admit(&mut self, peer: u32) {
+        if let Some(fed) = self.fed.get_mut(&peer) {
+            fed.admitted = true;
+        }
     }
 
     /// A peer that left; what it was shown and never had goes out first.
@@ -89,6 +97,11 @@ impl Injector {
 
     /// A peer has a piece now.
     pub fn had(&mut self, peer: u32, piece: u32) {
+        // What somebody brought with him needs no injection.
+        if !self.out.has(piece) {
+            self.order.retain(|&waiting| waiting != piece);
+            self.out.set(piece);
+        }
         if let Some(fed) = self.fed.get_mut(&peer)
             && let Some(at) = fed.waiting.iter().position(|&waiting| waiting == piece)
         {
@@ -98,13 +111,11 @@ impl Injector {
 
     /// The pieces to show to `peer` now, which takes `piece_rate` pieces a second.
     pub fn show(&mut self, peer: u32, piece_rate: f64) -> Vec<u32> {
-        let alone = self.fed.len() == 1;
-        let Some(fed) = self.fed.get_mut(&peer) else {
+        let alone = self.fed.values().filter(|fed| fed.admitted).count() == 1;
+        let admitted = self.fed.get_mut(&peer).filter(|fed| fed.admitted);
+        let Some(fed) = admitted.filter(|_| !self.open) else {
             return Vec::new();
         };
-        if self.open {
-            return Vec::new();
-        }
         #[allow(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
@@ -117,6 +128,7 @@ impl Injector {
             let Some(piece) = self.order.pop_front() else {
                 break;
             };
+            self.out.set(piece);
             fed.shown.set(piece);
             fed.waiting.push(piece);
             shown.push(piece);
@@ -126,14 +138,15 @@ impl Injector {
 
     /// True once, when the last piece has been shown: now everything may be shown to all.
     pub fn opens(&mut self) -> bool {
-        let opens = !self.open && self.order.is_empty() && !self.fed.is_empty();
+        let opens = !self.open && self.order.is_empty();
         self.open |= opens;
         opens
     }
 
     /// Whether `peer` may ask for `piece`: it was shown it, or is none that we feed.
     pub fn may_have(&self, peer: u32, piece: u32) -> bool {
-        self.open || self.fed.get(&peer).is_none_or(|fed| fed.shown.has(piece))
+        let fed = self.fed.get(&peer);
+        fed.is_none_or(|fed| fed.admitted && (self.open || fed.shown.has(piece)))
     }
 }
 
@@ -143,7 +156,10 @@ mod tests {
 
     fn injector(pieces: u32) -> Injector {
         let mut injector = Injector::new(pieces, &mut Random::new(1));
-        (0..3).for_each(|peer| injector.join(peer, &Bits::new(pieces)));
+        for peer in 0..3 {
+            injector.join(peer);
+            injector.admit(peer);
+        }
         injector
     }
 
@@ -194,8 +210,15 @@ mod tests {
     #[test]
     fn a_single_peer_is_shown_everything_and_a_foreign_one_is_not_held_back() {
         let mut injector = Injector::new(10, &mut Random::new(1));
-        injector.join(0, &Bits::new(10));
-        assert_eq!(injector.show(0, 0.0).len(), 10);
+        injector.join(0);
+        injector.join(1);
+        assert!(
+            injector.show(0, 0.0).is_empty() && !injector.may_have(0, 0),
+            "not released"
+        );
+        injector.admit(0);
+        assert_eq!(injector.show(0, 0.0).len(), 10, "the other is not released");
+        assert!(!injector.may_have(1, 3));
         assert!(injector.may_have(99, 3));
     }
 }

@@ -62,6 +62,9 @@ fn every_message_of_a_client_comes_back() {
         hashed: Duration::from_secs(2),
         durable: None,
         first: Some((ClockId(u64::MAX), Moment(0))),
+        from_server: Some(1),
+        from_peers: None,
+        again: Some(0),
     };
     for message in [
         FromClient::Ready { offset: 0 },

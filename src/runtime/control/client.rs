@@ -34,6 +34,8 @@ use crate::proto::native::Opening;
 use crate::proto::native::Receipt;
 use crate::proto::native::Summary;
 use crate::runtime::clock;
+use crate::runtime::control::intake::Armed;
+use crate::runtime::control::intake::Arriving;
 use crate::runtime::control::intake::Incoming;
 use crate::runtime::control::intake::Intake;
 use crate::runtime::control::intake::Taken;
@@ -425,15 +427,15 @@ impl Client {
         end.transfer = Some(transfer);
         end.offer = Some(offer.clone());
 
-        let begun = self.begin(order, number, &offer, intakes, &mut dialogue);
-        let (part, hasher, intake) = match begun {
+        let begun = self.begin(order, number, &offer, intakes, &stream, &mut dialogue);
+        let (part, hasher, intake, mut armed) = match begun {
             Ok(begun) => begun,
             Err(error) => {
                 fail(&dialogue, Outcome::Refused, 0, &error);
                 return Err(error);
             }
         };
-        let offset = part.resumed();
+        let offset = armed.as_ref().map_or(part.resumed(), |armed| armed.held());
         dialogue.say(&FromClient::Ready { offset }.encode())?;
         self.enter(Stage::Waiting);
         self.wait(&mut dialogue, &offer, offset)?;
@@ -452,8 +454,12 @@ impl Client {
             file: part.file(),
             range,
             moved: &self.moved,
+            stopped: &fetch.stopped,
         };
-        let taken = intake.receive(&incoming, &mut dialogue);
+        let taken = match &mut armed {
+            Some(armed) => armed.receive(&incoming, &mut dialogue),
+            None => intake.receive(&incoming, &mut dialogue),
+        };
         let bytes = self.moved.load(Ordering::Relaxed);
         transfer.bytes_client = Some(bytes);
         let taken = match taken {
@@ -495,6 +501,9 @@ impl Client {
             transfer,
             &mut end.sender,
         );
+        if let Some(armed) = armed {
+            armed.leave(&fetch.stopped);
+        }
         Ok(())
     }
 
@@ -505,8 +514,9 @@ impl Client {
         number: u16,
         offer: &Offer,
         intakes: &[&'i dyn Intake],
+        stream: &TcpStream,
         dialogue: &mut Dialogue<'_>,
-    ) -> Result<(Part, Prefix, &'i dyn Intake)> {
+    ) -> Result<(Part, Prefix, &'i dyn Intake, Option<Box<dyn Armed>>)> {
         let peer = dialogue.peer();
         let info = &offer.file;
         if let Some(file) = order.file.as_ref().filter(|file| **file != info.name) {
@@ -534,7 +544,11 @@ impl Client {
             _ => FileName::new(&format!("C{}-{}", offer.seat, info.name.as_str()))
                 .map_err(|error| Error::refused("gatecast", error.to_string()))?,
         };
-        let part = Part::open(
+        let open = match intake.scattered() {
+            true => Part::open_scattered,
+            false => Part::open,
+        };
+        let part = open(
             &order.out,
             &name,
             info.bytes,
@@ -558,9 +572,21 @@ impl Client {
             ));
         }
         let mut prefix = Prefix::default();
-        let resumed = part.resumed();
-        prefix.extend(&part, resumed, |alive| dialogue.say(alive))?;
-        Ok((part, prefix, intake))
+        let armed = intake.arm(&Arriving {
+            stream,
+            offer,
+            file: part.file(),
+        })?;
+        match &armed {
+            Some(armed) => self
+                .bytes
+                .store(info.bytes - armed.held(), Ordering::Relaxed),
+            None => {
+                let resumed = part.resumed();
+                prefix.extend(&part, resumed, |alive| dialogue.say(alive))?;
+            }
+        }
+        Ok((part, prefix, intake, armed))
     }
 
     /// At the gate: until GO.
@@ -624,6 +650,9 @@ impl Client {
             hashed,
             durable: None,
             first: transfer.first_client,
+            from_server: taken.counts.bytes_from_server,
+            from_peers: taken.counts.bytes_from_peers,
+            again: taken.counts.retransmitted,
         };
         note(dialogue.say(&FromClient::Receipt(receipt).encode()));
         let why = match hear(dialogue, clock::now().after(SUMMARY_LIMIT), Phase::Receipt) {
@@ -656,6 +685,9 @@ impl Client {
             hashed: transfer.seconds_verified.unwrap_or_default(),
             durable: transfer.seconds_durable,
             first: taken.first.map(|first| (clock::id(), first)),
+            from_server: taken.counts.bytes_from_server,
+            from_peers: taken.counts.bytes_from_peers,
+            again: taken.counts.retransmitted,
         };
         let summary = dialogue
             .say(&FromClient::Receipt(receipt).encode())

@@ -4,6 +4,7 @@ use std::fmt;
 use std::fs::File;
 use std::net::TcpStream;
 use std::ops::Range;
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
 
 use crate::error::Error;
@@ -19,12 +20,58 @@ pub trait Intake: fmt::Debug + Send + Sync {
     /// Its word.
     fn via(&self) -> Via;
 
+    /// Its bytes come in any order, so that what an earlier session left is not a beginning of
+    /// the file, and lies in a part of its own kind.
+    fn scattered(&self) -> bool {
+        false
+    }
+
+    /// Gets ready before READY is said. What it returns takes the payload in, in place of
+    /// [`Intake::receive`]; most ways need nothing.
+    ///
+    /// # Errors
+    /// Why this client cannot receive; it gives its seat back.
+    fn arm(&self, _: &Arriving<'_>) -> Result<Option<Box<dyn Armed>>, Error> {
+        Ok(None)
+    }
+
     /// Takes the payload in, after GO was heard.
     ///
     /// # Errors
     /// Why it ended early; `incoming.moved` says how far it came.
     fn receive(&self, incoming: &Incoming<'_>, dialogue: &mut Dialogue<'_>)
     -> Result<Taken, Error>;
+}
+
+/// One way of receiving, ready for one seat.
+pub trait Armed: fmt::Debug + Send {
+    /// Bytes of the file that are there already and verified.
+    fn held(&self) -> u64;
+
+    /// Takes the payload in, after GO was heard.
+    ///
+    /// # Errors
+    /// Why it ended early; `incoming.moved` says how far it came.
+    fn receive(
+        &mut self,
+        incoming: &Incoming<'_>,
+        dialogue: &mut Dialogue<'_>,
+    ) -> Result<Taken, Error>;
+
+    /// The client's conversation is over, and its copy is whole: stays for as long as others need
+    /// it, or until `stopped`.
+    fn leave(self: Box<Self>, stopped: &AtomicBool);
+}
+
+/// A seat before READY.
+#[derive(Debug)]
+pub struct Arriving<'a> {
+    /// The control connection.
+    pub stream: &'a TcpStream,
+    /// The seat and the file.
+    pub offer: &'a Offer,
+    /// Where the bytes will go; it holds what an earlier session left.
+    pub file: &'a File,
 }
 
 /// What is to come, and where it goes.
@@ -42,6 +89,8 @@ pub struct Incoming<'a> {
     pub range: Range<u64>,
     /// Counts the payload bytes as they move.
     pub moved: &'a AtomicU64,
+    /// Set when the user wants it to end.
+    pub stopped: &'a AtomicBool,
 }
 
 /// A payload that is in.

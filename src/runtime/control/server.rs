@@ -425,6 +425,9 @@ fn settle(
     transfer.seconds_client = Some(receipt.last);
     transfer.seconds_durable = receipt.durable;
     transfer.first_client = receipt.first.filter(|_| want > 0);
+    transfer.counts.bytes_from_server = receipt.from_server;
+    transfer.counts.bytes_from_peers = receipt.from_peers;
+    transfer.counts.retransmitted = receipt.again;
     transfer.verified = Some(receipt.sha1 == sha1);
     if receipt.sha1 != sha1 {
         let reason = format!("the copy's SHA-1 is {}, not {sha1}", receipt.sha1);
