@@ -16,12 +16,14 @@ pub mod fetch;
 pub mod list;
 pub mod options;
 pub mod output;
+pub mod plan;
 pub mod progress;
 pub mod report;
 pub mod run;
 pub mod serve;
 pub mod services;
 pub mod signals;
+pub mod torrent;
 
 /// Sends one file to many machines at the same instant, proves every copy, and shows what each
 /// one got.
@@ -47,6 +49,10 @@ pub enum Command {
     Fetch(fetch::Args),
     /// List what a server offers
     List(list::Args),
+    /// Write a file's .torrent into the current folder
+    Torrent(torrent::Args),
+    /// What a swarm would take, by simulation
+    Plan(plan::Args),
     /// The tables, CSV, JSON or plot of session logs
     Report(report::Args),
 }
@@ -64,6 +70,8 @@ pub fn main() -> ExitCode {
         Command::Serve(args) => serve::run(args),
         Command::Fetch(args) => fetch::run(args),
         Command::List(args) => list::run(args),
+        Command::Torrent(args) => torrent::run(args),
+        Command::Plan(args) => plan::run(args),
         Command::Report(args) => report::run(args),
     };
     let verdict = result.unwrap_or_else(|error| {

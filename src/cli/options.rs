@@ -1,5 +1,6 @@
 //! Options that several subcommands share, and how their values are read.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::error::Result;
@@ -8,6 +9,7 @@ use crate::runtime::lobby::Settings;
 use crate::runtime::socket;
 use crate::session::MAX_SEATS;
 use crate::session::Via;
+use crate::swarm::torrents;
 use crate::text::FileName;
 use crate::units::Rate;
 use crate::units::parse_duration;
@@ -30,6 +32,27 @@ pub struct Sending {
     /// Give a client up that makes no progress for so long
     #[arg(long, default_value = "30s", value_parser = wait, value_name = "TIME")]
     pub stall_limit: Duration,
+}
+
+/// What swarms may do; for `serve` and `run`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Swarming {
+    /// Write who had which chunk of a swarm first into this file: chunk, peer
+    #[arg(long, value_name = "FILE")]
+    pub tracker_file: Option<PathBuf>,
+    /// Name this server's HTTP address in torrents, for programs that fetch from there too
+    #[arg(long)]
+    pub web_seed: bool,
+}
+
+impl Swarming {
+    /// The same for the swarms.
+    pub fn options(&self) -> torrents::Options {
+        torrents::Options {
+            tracker_file: self.tracker_file.clone(),
+            web_seed: self.web_seed,
+        }
+    }
 }
 
 impl Sending {

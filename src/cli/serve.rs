@@ -58,6 +58,9 @@ pub struct Args {
     /// How it sends.
     #[command(flatten)]
     pub sending: options::Sending,
+    /// What swarms may do.
+    #[command(flatten)]
+    pub swarming: options::Swarming,
     /// The folder for the session logs
     #[arg(long, default_value = "logs", value_name = "DIR")]
     pub log_dir: PathBuf,
@@ -112,7 +115,7 @@ pub fn run(args: &Args) -> Result<Verdict> {
     let host = Host::new(catalog, settings).log_to(&args.log_dir);
     let hashing = Hashing::default();
     host.digest(&|name, size, done| hashing.tell(name, size, done))?;
-    let server = services::serve(host)?.start(args.listen)?;
+    let server = services::serve(host, args.swarming.options())?.start(args.listen)?;
     greet(&server, args)?;
     attend(server, args, &requests)
 }

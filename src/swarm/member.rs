@@ -46,6 +46,7 @@ use crate::runtime::clock;
 use crate::runtime::lobby::STACK;
 use crate::runtime::pace::Pacer;
 use crate::swarm::connect;
+use crate::swarm::leech::is_private;
 use crate::swarm::link::Link;
 use crate::swarm::store::Store;
 use crate::units::Moment;
@@ -100,6 +101,8 @@ struct State {
     /// Payload bytes that were received and are of no use.
     wasted: u64,
     protocol: u64,
+    /// Calls no addresses of private networks.
+    only_public: bool,
 }
 
 /// Who had a piece first.
@@ -234,6 +237,7 @@ impl Member {
             holders: vec![None; if role == Role::Seeder { pieces } else { 0 }],
             wasted: 0,
             protocol: 0,
+            only_public: false,
         };
         let member = Arc::new_cyclic(|me| Self {
             hash: metainfo.info_hash(),
@@ -338,13 +342,21 @@ impl Member {
         self.lock().released.is_some()
     }
 
-    /// Calls `addr` in a thread of its own, unless there is a link to it already.
+    /// Calls no addresses of private networks from now on.
+    pub fn only_public(&self) {
+        self.lock().only_public = true;
+    }
+
+    /// Calls `addr` in a thread of its own.
     pub fn dial(&self, addr: SocketAddr) {
         let Some(me) = self.me.upgrade() else {
             return;
         };
         {
             let state = self.lock();
+            if state.only_public && is_private(addr.ip()) {
+                return log::info!("{addr}: a private address from a public tracker, not called");
+            }
             if state.closed || state.links.len() >= self.links_max {
                 return;
             }

@@ -65,6 +65,5 @@ pub fn serve_http(host: Host, torrents: Arc<Torrents>) -> Host {
 pub fn fetch(
     order: &crate::runtime::control::client::Order,
 ) -> Result<Vec<crate::runtime::control::client::End>> {
-    crate::runtime::control::client::Fetch::new(order)
-        .run(order, &[&peer::Swarm { seed_time: None }])
+    crate::runtime::control::client::Fetch::new(order).run(order, &[&peer::Swarm])
 }

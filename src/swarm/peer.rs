@@ -51,11 +51,8 @@ use crate::transfer::Counts;
 use crate::units::Moment;
 
 /// The way.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Swarm {
-    /// Serve the others for so long at most after the last byte; `None` until all have it.
-    pub seed_time: Option<Duration>,
-}
+#[derive(Clone, Copy, Debug)]
+pub struct Swarm;
 
 /// A member with its port and its tracker.
 #[derive(Debug)]
@@ -128,7 +125,7 @@ impl Intake for Swarm {
         peer.announcer.join_in(true)?;
         Ok(Some(Box::new(Seated {
             peer,
-            seed_time: self.seed_time,
+            seed_time: arriving.order.seed_time,
         })))
     }
 
@@ -273,6 +270,11 @@ impl Peer {
         };
         peer.announcer.start()?;
         Ok(peer)
+    }
+
+    /// Bytes that were there when it began.
+    pub fn held(&self) -> u64 {
+        self.held
     }
 
     /// Announces this peer for the first time and calls whom the tracker names.

@@ -83,6 +83,9 @@ pub struct Order {
     pub stall: Duration,
     /// Sync copies to disk before they count as received.
     pub durable: bool,
+    /// Where clients serve each other: go on for so long after the last byte; `None` is until
+    /// all have it.
+    pub seed_time: Option<Duration>,
 }
 
 /// The clients of one order as they run.
@@ -184,6 +187,7 @@ impl Order {
             copy: copy::Method::Auto,
             stall: Duration::from_secs(30),
             durable: true,
+            seed_time: None,
         }
     }
 }
@@ -575,6 +579,7 @@ impl Client {
         let armed = intake.arm(&Arriving {
             stream,
             offer,
+            order,
             file: part.file(),
         })?;
         match &armed {

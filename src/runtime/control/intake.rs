@@ -70,6 +70,8 @@ pub struct Arriving<'a> {
     pub stream: &'a TcpStream,
     /// The seat and the file.
     pub offer: &'a Offer,
+    /// What the user asked for.
+    pub order: &'a Order,
     /// Where the bytes will go; it holds what an earlier session left.
     pub file: &'a File,
 }
