@@ -51,6 +51,7 @@ impl Swarming {
         torrents::Options {
             tracker_file: self.tracker_file.clone(),
             web_seed: self.web_seed,
+            gated: false,
         }
     }
 }

@@ -684,7 +684,7 @@ impl Member {
         if !news.is_empty() {
             link.say(&news);
         }
-        if injector.opens() {
+        if injector.opens(clock::now()) {
             let bits = state.table.have().encode();
             for link in state.links.values() {
                 let all = match link.limits.fast {

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use crate::error::Result;
 use crate::proto::greeting::Greeting;
 use crate::runtime::host::Host;
+use crate::session::Via;
 use crate::swarm::torrents::Options;
 use crate::swarm::torrents::Torrents;
 
@@ -37,7 +38,9 @@ pub mod web;
 
 /// Adds the swarm to a server: the way, and the peers that greet it. Its HTTP is in the returned
 /// [`Torrents`], for whoever answers HTTP on the port; [`serve_http`] does where nobody else does.
-pub fn serve(host: Host, options: Options) -> (Host, Arc<Torrents>) {
+pub fn serve(host: Host, mut options: Options) -> (Host, Arc<Torrents>) {
+    // A server that sends by nothing else keeps everybody for the gate.
+    options.gated |= host.settings().via == Some(Via::Swarm);
     let torrents = Torrents::new(options);
     let greeting = Arc::clone(&torrents);
     let host = host

@@ -238,7 +238,8 @@ impl Run {
             let _ = self.nodes[client].table.had(theirs, piece);
         }
         self.ask(client, theirs);
-        if self.injector.opens() {
+        let now = self.moment();
+        if self.injector.opens(now) {
             let all = Bits::full(self.layout.pieces());
             for (client, theirs) in self.nodes[0].links.clone() {
                 self.nodes[client].table.had_all(theirs, &all);

@@ -48,6 +48,8 @@ pub struct Options {
     /// Name the file's own address on this server in the torrent, for programs that fetch over
     /// HTTP too (BEP 19). Each then takes a copy from the server.
     pub web_seed: bool,
+    /// Serve nobody before the first session of a file is released.
+    pub gated: bool,
 }
 
 /// All swarms of one server.
@@ -126,8 +128,10 @@ impl Torrents {
         let id = peer_id(Role::Seeder, &format!("{:011x}", clock::random() >> 20));
         let store = Store::new(file, layout);
         let member = Member::start(Arc::new(metainfo), store, have, id, Role::Seeder)?;
-        // Until a session holds it, it is open to whoever has the torrent.
-        member.release();
+        if !self.options.gated {
+            // Until a session holds it, it is open to whoever has the torrent.
+            member.release();
+        }
         let torrent = Arc::new(Torrent {
             source: Arc::clone(source),
             member,

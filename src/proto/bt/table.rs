@@ -46,6 +46,8 @@ pub struct Table {
     /// How many peers have each piece.
     copies: Vec<u16>,
     open: BTreeMap<u32, Open>,
+    /// Free blocks of all open pieces together.
+    free: u32,
     peers: BTreeMap<u32, Peer>,
     /// Digests of the blocks of wrong pieces with several senders.
     suspects: BTreeMap<u32, Vec<(u32, u32, Digest)>>,
@@ -134,7 +136,7 @@ pub enum Arrival {
 const DEPTH_MIN: usize = 8;
 
 /// For how long a peer's requests last at its rate, seconds: longer than any answer takes.
-const DEPTH_SECONDS: f64 = 0.15;
+const DEPTH_SECONDS: f64 = 0.12;
 
 /// How often a rate is taken.
 const PACE_EVERY: Duration = Duration::from_millis(250);
@@ -198,7 +200,8 @@ impl Layout {
 impl Random {
     /// A generator for `seed`.
     pub fn new(seed: u64) -> Self {
-        Self(seed | 1)
+        // Neighbouring seeds must not begin alike, and zero would stay zero.
+        Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
     }
 
     /// The next number.
@@ -233,6 +236,7 @@ impl Table {
             copies: vec![0; pieces as usize],
             have,
             open: BTreeMap::new(),
+            free: 0,
             peers: BTreeMap::new(),
             suspects: BTreeMap::new(),
             random: Random::new(seed),
@@ -393,11 +397,12 @@ impl Table {
 
     /// The next block for `peer`, noted as asked.
     fn pick(&mut self, peer: u32, now: Moment) -> Option<Block> {
-        let piece = self
-            .continued(peer)
-            .or_else(|| self.left_behind(peer))
+        // Mostly nothing is free, and then there is nothing to search.
+        let free = self.free > 0;
+        let piece = (free.then(|| self.continued(peer)).flatten())
+            .or_else(|| free.then(|| self.left_behind(peer)).flatten())
             .or_else(|| self.begin(peer))
-            .or_else(|| self.helped(peer));
+            .or_else(|| free.then(|| self.helped(peer)).flatten());
         let block = match piece {
             Some(piece) => {
                 let open = self.open.get_mut(&piece).expect("just found");
@@ -408,6 +413,7 @@ impl Table {
                     .expect("it has a free block");
                 open.slots[index] = Slot::Asked(1);
                 open.free -= 1;
+                self.free -= 1;
                 self.layout
                     .block(piece, u32::try_from(index).expect("few blocks"))
             }
@@ -483,6 +489,7 @@ impl Table {
             lead: peer,
         };
         self.open.insert(piece, open);
+        self.free += blocks;
         self.begun.set(piece);
         Some(piece)
     }
@@ -499,7 +506,7 @@ impl Table {
     /// The end: a block that another peer owes for long, when nothing else is left to ask.
     fn overdue(&mut self, peer: u32, now: Moment) -> Option<Block> {
         let missing = self.layout.pieces() - self.have.count();
-        if missing as usize > self.open.len() || self.open.values().any(|open| open.free > 0) {
+        if missing as usize > self.open.len() || self.free > 0 {
             return None;
         }
         let me = &self.peers[&peer];
@@ -552,6 +559,7 @@ impl Table {
             // It came after all, though it was given up.
             Slot::Free => {
                 open.free -= 1;
+                self.free -= 1;
                 Vec::new()
             }
             Slot::Asked(1) if !asked.late => Vec::new(),
@@ -682,6 +690,7 @@ impl Table {
             Slot::Asked(1) => {
                 *slot = Slot::Free;
                 open.free += 1;
+                self.free += 1;
             }
             Slot::Asked(count) => *count -= 1,
             Slot::Free | Slot::Got(_) => {}
@@ -695,6 +704,7 @@ impl Table {
             return;
         };
         if open.slots.iter().all(|slot| *slot == Slot::Free) {
+            self.free -= open.free;
             self.open.remove(&piece);
             self.begun.clear(piece);
         }
