@@ -106,7 +106,7 @@ struct State {
 }
 
 /// Who had a piece first.
-type Holder = ([u8; 20], SocketAddr);
+pub type Holder = ([u8; 20], SocketAddr);
 
 /// What moved between us and one other member.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -595,7 +595,8 @@ impl Member {
             Message::Unchoke => state.table.serves(link.key, true),
             Message::Reject(block) => state.table.rejected(link.key, block),
             Message::Have(piece) => {
-                if state.table.had(link.key, piece)? {
+                let new = state.table.had(link.key, piece)?;
+                if new {
                     self.has_now(&mut state, link, piece);
                 }
             }
@@ -874,6 +875,11 @@ impl Member {
         self.changed.notify_all();
     }
 
+    /// Lets another client have the copy's file; for a member that is closed.
+    pub fn give_back(&self) {
+        self.store.give_back();
+    }
+
     /// Waits until something has changed, or `patience` is over; not at all once the copy is
     /// whole or cannot go on.
     pub fn wait(&self, patience: Duration) {
@@ -965,7 +971,7 @@ impl Member {
     }
 
     /// For each piece who had it first, and how many linked members have it now, us included.
-    pub fn chunks(&self) -> Vec<(Option<([u8; 20], SocketAddr)>, u32)> {
+    pub fn chunks(&self) -> Vec<(Option<Holder>, u32)> {
         let state = self.lock();
         let own = |piece| u32::from(state.table.have().has(piece));
         (0u32..)

@@ -3,7 +3,7 @@
 //!
 //! - [`member`], [`link`], [`store`]: one copy, its connections, its bytes; the same for the
 //!   server's seeder and for every peer
-//! - [`connect`]: handshakes
+//! - [`connect`]: how two peers greet
 //! - [`torrents`], [`tracker`]: the server's swarms and who is in them
 //! - [`way`]: the swarm at the gate, as the server has it
 //! - [`peer`]: the same as a client has it

@@ -395,6 +395,7 @@ impl Drop for Peer {
     fn drop(&mut self) {
         self.announcer.ended.store(true, Ordering::Relaxed);
         self.member.close();
+        self.member.give_back();
         self.listener.stop();
     }
 }

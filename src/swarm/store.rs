@@ -49,6 +49,14 @@ impl Store {
         copy::write_at(&self.file, bytes, self.layout.start(piece)).map_err(failed)
     }
 
+    /// Lets another client have the file, though threads that are ending still have it open: all
+    /// that they can write is a right piece at its place.
+    pub fn give_back(&self) {
+        if let Err(error) = self.file.unlock() {
+            log::debug!("cannot unlock the copy: {error}");
+        }
+    }
+
     /// Which pieces of `metainfo` the file holds already.
     ///
     /// # Errors

@@ -441,3 +441,9 @@ pub fn seated_id(session: crate::session::SessionId, seat: crate::session::SeatI
     let session = session.0 >> (64 - 28);
     peer_id(Role::Seated, &format!("{session:07x}{:04x}", seat.0))
 }
+
+impl Drop for Torrents {
+    fn drop(&mut self) {
+        self.close();
+    }
+}

@@ -164,7 +164,9 @@ impl Server {
     }
 
     pub(crate) fn until_ready(&self, ready: usize) {
-        until(&format!("{ready} clients ready"), || self.seats().1 == ready);
+        until(&format!("{ready} clients ready"), || {
+            self.seats().1 == ready
+        });
     }
 
     /// Payload bytes moved so far, of all seats.
@@ -215,6 +217,11 @@ impl Server {
         peer.say("READY offset=0\n");
         until("the client's READY", || ready() > before);
         peer
+    }
+
+    /// Ends it in the middle of whatever it does; its log is not looked at.
+    pub(crate) fn kill(&mut self) {
+        let _ = self.running.take().expect("running").stop();
     }
 
     /// Stops it, and holds it to its log: what was said is what was written, one line a row.

@@ -23,7 +23,7 @@ impl Bits {
     pub fn full(len: u32) -> Self {
         let mut bits = Self::new(len);
         bits.words.fill(u64::MAX);
-        if let Some(last) = bits.words.last_mut().filter(|_| len % 64 != 0) {
+        if let Some(last) = bits.words.last_mut().filter(|_| !len.is_multiple_of(64)) {
             *last = (1 << (len % 64)) - 1;
         }
         bits.ones = len;
@@ -114,7 +114,7 @@ impl Bits {
             *word = u64::from_le_bytes(eight.map(u8::reverse_bits));
         }
         let spare = bits.words.last().copied().unwrap_or(0);
-        if len % 64 != 0 && spare >> (len % 64) != 0 {
+        if !len.is_multiple_of(64) && spare >> (len % 64) != 0 {
             return None;
         }
         bits.ones = bits.words.iter().map(|word| word.count_ones()).sum();

@@ -133,10 +133,10 @@ pub enum Arrival {
 }
 
 /// Requests that are kept waiting at a peer at least.
-const DEPTH_MIN: usize = 8;
+const DEPTH_MIN: usize = 16;
 
 /// For how long a peer's requests last at its rate, seconds: longer than any answer takes.
-const DEPTH_SECONDS: f64 = 0.12;
+const DEPTH_SECONDS: f64 = 0.25;
 
 /// How often a rate is taken.
 const PACE_EVERY: Duration = Duration::from_millis(250);

@@ -295,7 +295,7 @@ fn compact<const EACH: usize>(
     bytes: &[u8],
     peers: &mut Vec<SocketAddr>,
 ) -> Result<(), TrackerError> {
-    if bytes.len() % EACH != 0 {
+    if !bytes.len().is_multiple_of(EACH) {
         let what = format!("peers in {} bytes, no multiple of {EACH}", bytes.len());
         return Err(TrackerError(what));
     }

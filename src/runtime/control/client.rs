@@ -439,7 +439,10 @@ impl Client {
                 return Err(error);
             }
         };
-        let offset = armed.as_ref().map_or(part.resumed(), |armed| armed.held());
+        let offset = match &armed {
+            Some(armed) => armed.held(),
+            None => part.resumed(),
+        };
         dialogue.say(&FromClient::Ready { offset }.encode())?;
         self.enter(Stage::Waiting);
         self.wait(&mut dialogue, &offer, offset)?;
@@ -520,7 +523,7 @@ impl Client {
         intakes: &[&'i dyn Intake],
         stream: &TcpStream,
         dialogue: &mut Dialogue<'_>,
-    ) -> Result<(Part, Prefix, &'i dyn Intake, Option<Box<dyn Armed>>)> {
+    ) -> Result<Begun<'i>> {
         let peer = dialogue.peer();
         let info = &offer.file;
         if let Some(file) = order.file.as_ref().filter(|file| **file != info.name) {
@@ -725,6 +728,10 @@ impl Client {
         }
     }
 }
+
+/// What a client has ready for GO: its part, what is hashed of it, the way, and what the way had
+/// to get ready before.
+type Begun<'i> = (Part, Prefix, &'i dyn Intake, Option<Box<dyn Armed>>);
 
 /// A digest as far as it is known.
 #[derive(Default)]
