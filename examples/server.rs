@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! cargo run --example server [ADDRESS]
+//! curl -O 'http://127.0.0.1:8080/files/100MB.bin?gate=1'      # a client that everybody has
 //! ```
 
 use std::error::Error;
@@ -9,6 +10,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::path::PathBuf;
 
+use gatecast::http;
 use gatecast::report::sheet;
 use gatecast::runtime::catalog::Catalog;
 use gatecast::runtime::host::Host;
@@ -32,7 +34,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let host = Host::new(Catalog::offer([&folder])?, Settings::default()).log_to("logs");
     eprintln!("computing the digests of {} ...", folder.display());
     host.digest(&|_, _, _| {})?;
-    let server = tcp::serve(host)?.start(address)?;
+    let host = http::serve(tcp::serve(host)?, http::Options::default())?;
+    let server = host.start(address)?;
     eprintln!("listening on {}; stop with Ctrl-C", server.addr());
     for file in server.lobby().files()? {
         eprintln!("  {:>11} bytes  {}  {}", file.bytes, file.sha1, file.name);

@@ -28,7 +28,15 @@ pub mod swarm;
 pub mod tcp;
 
 // Floor 4: faces and experiments.
+pub mod http;
+
 pub mod report;
+
+#[cfg(all(target_os = "linux", feature = "sockopt"))]
+pub mod star;
+
+#[cfg(all(target_os = "linux", feature = "sockopt", feature = "cli"))]
+pub mod study;
 
 // Floor 5: words on a command line.
 #[cfg(feature = "cli")]

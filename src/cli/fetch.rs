@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
+use crate::cli::events;
 use crate::cli::options;
 use crate::cli::output;
 use crate::cli::progress;
@@ -18,6 +19,8 @@ use crate::cli::signals::Request;
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::error::Result;
+use crate::http;
+use crate::http::client::Target;
 use crate::report::json::SessionDocument;
 use crate::report::sheet;
 use crate::report::verdict::Verdict;
@@ -34,7 +37,8 @@ use crate::text::FileName;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: gatecast fetch 192.168.1.10 image.iso --group 25 --out /srv")]
 pub struct Args {
-    /// The server, port 8080 unless given; or a FILE.torrent, for the swarm of any HTTP tracker
+    /// The server, port 8080 unless given; with --via http an http:// URL too; or a FILE.torrent,
+    /// for the swarm of any HTTP tracker
     #[arg(value_name = "HOST[:PORT]")]
     pub server: String,
     /// The file; the server's choice unless given
@@ -52,7 +56,8 @@ pub struct Args {
     /// The folder for the copies
     #[arg(long, default_value = "received", value_name = "DIR")]
     pub out: PathBuf,
-    /// What the client calls itself; this machine's name unless given
+    /// What the client calls itself; unless given, this machine's name, and the number that Slurm
+    /// (SLURM_PROCID) or Kubernetes (JOB_COMPLETION_INDEX) gave to this task
     #[arg(long)]
     pub name: Option<String>,
     /// Take up what an earlier, interrupted fetch left
@@ -76,6 +81,9 @@ pub struct Args {
     /// Print one JSON document
     #[arg(long)]
     pub json: bool,
+    /// Print what the clients do as lines of JSON, and the session at the end
+    #[arg(long, conflicts_with = "json")]
+    pub events: bool,
 }
 
 /// Fetches.
@@ -83,7 +91,7 @@ pub struct Args {
 /// # Errors
 /// It could not be begun; what happens to a client after that is in its row and the verdict.
 pub fn run(args: &Args) -> Result<Verdict> {
-    if args.server.ends_with(".torrent") {
+    if args.server.ends_with(".torrent") && !args.server.starts_with(SCHEME) {
         return torrent(args);
     }
     let order = Order {
@@ -91,7 +99,7 @@ pub fn run(args: &Args) -> Result<Verdict> {
         clients: args.clients,
         group: args.group,
         via: args.via,
-        name: args.name.clone().unwrap_or_else(host_name),
+        name: args.name.clone().unwrap_or_else(own_name),
         out: args.out.clone(),
         resume: args.resume,
         retry: args.retry,
@@ -99,13 +107,70 @@ pub fn run(args: &Args) -> Result<Verdict> {
         copy: args.copy,
         stall: args.stall_limit,
         seed_time: args.seed_time,
-        ..Order::new(options::server(&args.server)?)
+        ..Order::new(options::server(&authority(&args.server))?)
+    };
+    let target = match args.via {
+        Some(Via::Http) => Some(target(args, &order)?),
+        _ if args.server.starts_with(SCHEME) => Some(target(args, &order)?),
+        _ => None,
     };
     let fetch = Arc::new(Fetch::new(&order));
     stop_on_signal(&fetch)?;
-    let ends = progress::watch(&fetch, || fetch.run(&order, &services::intakes()))?;
-    show(&ends, args.json)?;
+    let work = || match &target {
+        Some(target) => http::client::run(&fetch, &order, target),
+        None => fetch.run(&order, &services::intakes()),
+    };
+    let ends = match args.events {
+        true => events::watch(&fetch, work),
+        false => progress::watch(&fetch, work),
+    }?;
+    show(&ends, args)?;
     Ok(Verdict::of_ends(&ends))
+}
+
+/// How a URL begins.
+const SCHEME: &str = "http://";
+
+/// The host and port of a URL (80 unless given), or what was given in its place.
+fn authority(server: &str) -> String {
+    let Some(rest) = server.strip_prefix(SCHEME) else {
+        return server.to_owned();
+    };
+    let host = rest.split('/').next().unwrap_or(rest);
+    // An IPv6 address stands in brackets; a colon after them begins the port.
+    match host.rsplit(']').next().is_some_and(|end| end.contains(':')) {
+        true => host.to_owned(),
+        false => format!("{host}:80"),
+    }
+}
+
+/// What is to be fetched by HTTP.
+fn target(args: &Args, order: &Order) -> Result<Target> {
+    if args.server.starts_with(SCHEME) {
+        if !matches!(args.via, None | Some(Via::Http)) {
+            let what = "an http:// URL is fetched --via http".to_owned();
+            return Err(Error::Usage { what });
+        }
+        if args.file.is_some() {
+            let what = "an http:// URL names its file, so no other can be given".to_owned();
+            return Err(Error::Usage { what });
+        }
+        return Target::url(&args.server);
+    }
+    let addr = order.server.first().expect("a name has an address");
+    // A name that a browser may ask by; an address is always one.
+    let host = addr.to_string();
+    if let Some(file) = &args.file {
+        return Ok(Target::file(&host, file));
+    }
+    // HTTP has no word for the server's choice; its own protocol lists what there is.
+    match &client::list(&order.server)?[..] {
+        [file] => Ok(Target::file(&host, &file.name)),
+        files => Err(Error::refused(
+            &args.server,
+            format!("it offers {} files, so name one", files.len()),
+        )),
+    }
 }
 
 /// Fetches from the swarm of a torrent: no gate, one client, and the torrent's word for what is
@@ -170,9 +235,11 @@ fn stop_on_signal(fetch: &Arc<Fetch>) -> Result<()> {
 }
 
 /// Prints the tables or the document, and each client's failure once.
-fn show(ends: &[End], json: bool) -> Result<()> {
+fn show(ends: &[End], args: &Args) -> Result<()> {
     let records = client::records(ends);
-    if json {
+    if args.events {
+        records.iter().try_for_each(events::ended)?;
+    } else if args.json {
         if let Some(document) = SessionDocument::of(&records) {
             output::print(&document.to_text())?;
         }
@@ -213,6 +280,25 @@ fn complain(ends: &[End]) {
     }
 }
 
+/// What a client calls itself when nobody says: this machine's name, with the number of the task
+/// where a scheduler started many at once.
+fn own_name() -> String {
+    let task = ["SLURM_PROCID", "JOB_COMPLETION_INDEX"]
+        .iter()
+        .find_map(|name| std::env::var(name).ok());
+    named(&host_name(), task.as_deref())
+}
+
+fn named(host: &str, task: Option<&str>) -> String {
+    match task {
+        // A number, as schedulers give; anything else is not theirs.
+        Some(task) if task.len() <= 9 && crate::proto::line::decimal(task).is_some() => {
+            format!("{host}-{task}")
+        }
+        _ => host.to_owned(),
+    }
+}
+
 /// This machine's name, cut to what a client may call itself.
 fn host_name() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
@@ -220,5 +306,18 @@ fn host_name() -> String {
     match name.is_empty() {
         true => "client".to_owned(),
         false => name.chars().take(40).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scheduled_client_is_named_by_its_task() {
+        assert_eq!(named("node7", Some("12")), "node7-12");
+        for task in [None, Some(""), Some("x"), Some("-1"), Some("1234567890")] {
+            assert_eq!(named("node7", task), "node7");
+        }
     }
 }

@@ -12,10 +12,15 @@ use clap::Subcommand;
 use crate::error::Error;
 use crate::report::verdict::Verdict;
 
+pub mod completions;
+pub mod diff;
+pub mod events;
 pub mod fetch;
 pub mod list;
+pub mod man;
 pub mod options;
 pub mod output;
+#[cfg(all(target_os = "linux", feature = "sockopt"))]
 pub mod plan;
 pub mod progress;
 pub mod report;
@@ -23,6 +28,12 @@ pub mod run;
 pub mod serve;
 pub mod services;
 pub mod signals;
+#[cfg(all(target_os = "linux", feature = "sockopt"))]
+pub mod simulate;
+#[cfg(all(target_os = "linux", feature = "sockopt"))]
+pub mod star;
+#[cfg(all(target_os = "linux", feature = "sockopt"))]
+pub mod study;
 pub mod torrent;
 
 /// Sends one file to many machines at the same instant, proves every copy, and shows what each
@@ -51,10 +62,23 @@ pub enum Command {
     List(list::Args),
     /// Write a file's .torrent into the current folder
     Torrent(torrent::Args),
-    /// What a swarm would take, by simulation
-    Plan(plan::Args),
     /// The tables, CSV, JSON or plot of session logs
     Report(report::Args),
+    /// An emulated star of hosts: one switch, a link of its own rate for each
+    #[cfg(all(target_os = "linux", feature = "sockopt"))]
+    Star(star::Args),
+    /// Compare ways of sending on stars: makespan against the number of clients, and the bound
+    #[cfg(all(target_os = "linux", feature = "sockopt"))]
+    Study(Box<study::Args>),
+    /// What to expect of each way, without a network
+    #[cfg(all(target_os = "linux", feature = "sockopt"))]
+    Plan(plan::Args),
+    /// Two sessions, or two studies, side by side
+    Diff(diff::Args),
+    /// What a shell completes, as a script for it
+    Completions(completions::Args),
+    /// The manual page
+    Man(man::Args),
 }
 
 const EXIT_CODES: &str = "Exit code: 0 every client verified; 1 could not run, or refused; 2 usage; \
@@ -71,8 +95,16 @@ pub fn main() -> ExitCode {
         Command::Fetch(args) => fetch::run(args),
         Command::List(args) => list::run(args),
         Command::Torrent(args) => torrent::run(args),
-        Command::Plan(args) => plan::run(args),
         Command::Report(args) => report::run(args),
+        #[cfg(all(target_os = "linux", feature = "sockopt"))]
+        Command::Star(args) => star::run(args),
+        #[cfg(all(target_os = "linux", feature = "sockopt"))]
+        Command::Study(args) => study::run(args),
+        #[cfg(all(target_os = "linux", feature = "sockopt"))]
+        Command::Plan(args) => plan::run(args),
+        Command::Diff(args) => diff::run(args),
+        Command::Completions(args) => completions::run(args),
+        Command::Man(args) => man::run(args),
     };
     let verdict = result.unwrap_or_else(|error| {
         if !matches!(error, Error::Interrupted) {

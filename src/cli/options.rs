@@ -107,6 +107,37 @@ pub fn file_name(text: &str) -> Result<FileName, String> {
     FileName::new(text).map_err(|error| error.to_string())
 }
 
+/// Reads a share: `5%` or `0.05`, not below nothing.
+///
+/// # Errors
+/// Anything else, with the value.
+pub fn share(text: &str) -> Result<f64, String> {
+    let (number, scale) = match text.strip_suffix('%') {
+        Some(number) => (number, 100.0),
+        None => (text, 1.0),
+    };
+    let plain = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    let share = number
+        .parse::<f64>()
+        .ok()
+        .filter(|share| plain && share.is_finite());
+    share
+        .map(|share| share / scale)
+        .ok_or_else(|| format!("'{text}' is not a share such as 5% or 0.05"))
+}
+
+/// Reads a token: what a header field can carry and nobody guesses.
+///
+/// # Errors
+/// Fewer than eight characters, or others than letters, digits, `-` and `_`.
+pub fn token(text: &str) -> Result<String, String> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+    match text.len() >= 8 && text.bytes().all(plain) {
+        true => Ok(text.to_owned()),
+        false => Err("a token is eight letters, digits, - and _, or more".to_owned()),
+    }
+}
+
 /// Reads a way of sending.
 ///
 /// # Errors

@@ -1,125 +1,86 @@
-//! `gatecast plan`: what a swarm would take, by simulation.
+//! `gatecast plan`: what to expect of each way, without a network.
 
-use std::time::Instant;
+use std::path::PathBuf;
 
-use serde_json::json;
-
-use crate::cli::options;
 use crate::cli::output;
+use crate::cli::simulate;
 use crate::error::Error;
 use crate::error::Result;
 use crate::report::verdict::Verdict;
-use crate::swarm::simulate;
-use crate::swarm::simulate::Plan;
+use crate::study::forecast;
+use crate::study::forecast::Question;
+use crate::study::results::Results;
 use crate::units::Bytes;
 use crate::units::Rate;
 
-/// `gatecast plan --simulate`
+/// `gatecast plan`
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example: gatecast plan --simulate --clients 10,100,1000 --size 100MB")]
+#[command(
+    after_help = "Example: gatecast plan --size 4GB --clients 10000 --server-up 10gbit \
+--up 100mbit --down 1gbit --from study/results.json"
+)]
 pub struct Args {
-    /// Simulate the swarm in virtual time
-    #[arg(long, required = true)]
-    pub simulate: bool,
-    /// How many clients, several numbers with commas
-    #[arg(long, default_value = "10,100,1000", value_delimiter = ',', value_parser = options::clients, value_name = "N")]
-    pub clients: Vec<u16>,
-    /// The file's size
-    #[arg(long, default_value = "100MB")]
+    /// Size of the file
+    #[arg(long)]
     pub size: Bytes,
-    /// Every link's rate, each way
+    /// How many clients, up to a thousand million
+    #[arg(long, value_parser = clients, value_name = "N")]
+    pub clients: u64,
+    /// Each client's uplink
     #[arg(long, default_value = "100mbit", value_name = "RATE")]
-    pub rate: Rate,
-    /// Every second client has only a quarter of the uplink
-    #[arg(long)]
-    pub unequal: bool,
-    /// How many others each client is linked to
-    #[arg(long, default_value = "50", value_parser = clap::value_parser!(u16).range(2..=200), value_name = "K")]
-    pub links: u16,
-    /// Equal seeds, equal runs
-    #[arg(long, default_value = "1", value_name = "NUMBER")]
-    pub seed: u64,
-    /// Print one JSON document
-    #[arg(long)]
-    pub json: bool,
+    pub up: Rate,
+    /// Each client's downlink; as --up unless given
+    #[arg(long, value_name = "RATE")]
+    pub down: Option<Rate>,
+    /// The server's uplink; as --up unless given
+    #[arg(long, value_name = "RATE")]
+    pub server_up: Option<Rate>,
+    /// The results of a study: how near to its bound each way came
+    #[arg(long, value_name = "RESULTS.JSON")]
+    pub from: Option<PathBuf>,
+    /// The swarm, simulated.
+    #[command(flatten)]
+    pub simulation: simulate::Args,
 }
 
-/// Simulates.
+/// Most clients that are planned for.
+const CLIENTS_MAX: u64 = 1_000_000_000;
+
+fn clients(text: &str) -> std::result::Result<u64, String> {
+    crate::proto::line::decimal(text)
+        .filter(|number| (1..=CLIENTS_MAX).contains(number))
+        .ok_or_else(|| format!("'{text}' is not a number from 1 to {CLIENTS_MAX}"))
+}
+
+/// Plans.
 ///
 /// # Errors
-/// An empty file, or a result that cannot be written.
+/// The results cannot be read, or nothing is to be sent.
 pub fn run(args: &Args) -> Result<Verdict> {
     if args.size.0 == 0 {
         return Err(Error::Usage {
-            what: "an empty file needs no swarm".to_owned(),
+            what: "--size 0B: nothing takes no time".to_owned(),
         });
     }
-    #[allow(clippy::cast_precision_loss, reason = "a rate")]
-    let link = args.rate.0 as f64 / 8.0;
-    let mut rows = Vec::new();
-    if !args.json {
-        output::print(&format!(
-            "simulated: {} of payload, links of {} each way{}, {} links each, no latency\n\n\
-             clients  pieces  bound s  makespan s  over bound  server x file  busiest client x file\n\
-             -------  ------  -------  ----------  ----------  -------------  ---------------------\n",
-            args.size,
-            args.rate,
-            if args.unequal {
-                ", every second uplink a quarter"
-            } else {
-                ""
-            },
-            args.links,
-        ))?;
-    }
-    for &clients in &args.clients {
-        let mut links = vec![(link, link); usize::from(clients)];
-        if args.unequal {
-            links
-                .iter_mut()
-                .skip(1)
-                .step_by(2)
-                .for_each(|(up, _)| *up /= 4.0);
-        }
-        let plan = Plan {
-            bytes: args.size.0,
-            server_up: link,
-            clients: links,
-            links: usize::from(args.links),
-            seed: args.seed,
+    if args.simulation.simulate {
+        let question = simulate::Question {
+            size: args.size,
+            clients: args.clients,
+            server_up: args.server_up.unwrap_or(args.up),
+            up: args.up,
+            down: args.down.unwrap_or(args.up),
         };
-        let begun = Instant::now();
-        let outcome = simulate::run(&plan)
-            .ok_or_else(|| Error::refused("the simulation", "it did not come to an end"))?;
-        log::info!(
-            "{clients} clients simulated in {:.1} s",
-            begun.elapsed().as_secs_f64()
-        );
-        let (makespan, bound) = (outcome.makespan.as_secs_f64(), outcome.bound.as_secs_f64());
-        #[allow(clippy::cast_precision_loss, reason = "a ratio")]
-        let times = |bytes: u64| bytes as f64 / args.size.0 as f64;
-        if args.json {
-            rows.push(json!({
-                "clients": clients, "pieces": outcome.pieces, "bound_s": bound,
-                "makespan_s": makespan, "server_bytes": outcome.server_bytes,
-                "busiest_client_bytes": outcome.client_bytes,
-            }));
-            continue;
-        }
-        output::print(&format!(
-            "{clients:>7}  {:>6}  {bound:>7.3}  {makespan:>10.3}  {:>10.3}  {:>13.3}  {:>21.3}\n",
-            outcome.pieces,
-            makespan / bound,
-            times(outcome.server_bytes),
-            times(outcome.client_bytes),
-        ))?;
+        return simulate::run(&args.simulation, question);
     }
-    if args.json {
-        output::print(&format!(
-            "{}\n",
-            json!({"schema": "gatecast.plan/1", "bytes": args.size.0, "rate_mbit": link * 8.0 / 1e6,
-                "links": args.links, "unequal": args.unequal, "rows": rows})
-        ))?;
-    }
+    let study = args.from.as_deref().map(Results::read).transpose()?;
+    let question = Question {
+        bytes: args.size.0,
+        clients: args.clients,
+        server_up: args.server_up.unwrap_or(args.up),
+        up: args.up,
+        down: args.down.unwrap_or(args.up),
+    };
+    let answers = forecast::expect(&question, study.as_ref());
+    output::print(&forecast::sheet(&question, &answers))?;
     Ok(Verdict::AllVerified)
 }

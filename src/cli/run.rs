@@ -8,6 +8,7 @@ use std::sync::PoisonError;
 use std::thread;
 use std::time::Duration;
 
+use crate::cli::events;
 use crate::cli::options;
 use crate::cli::output;
 use crate::cli::progress;
@@ -18,6 +19,8 @@ use crate::cli::signals::Request;
 use crate::cli::signals::Temporary;
 use crate::error::Error;
 use crate::error::Result;
+use crate::http;
+use crate::http::client::Target;
 use crate::report::json::SessionDocument;
 use crate::report::sheet;
 use crate::report::trials;
@@ -30,6 +33,7 @@ use crate::runtime::host::Host;
 use crate::runtime::lobby::Settings;
 use crate::runtime::sample;
 use crate::session::Via;
+use crate::text::FileName;
 use crate::transfer::Record;
 use crate::units::Bytes;
 
@@ -69,6 +73,9 @@ pub struct Args {
     /// Print one JSON document
     #[arg(long)]
     pub json: bool,
+    /// Print what the clients do as lines of JSON, and each session at its end
+    #[arg(long, conflicts_with = "json")]
+    pub events: bool,
 }
 
 /// The tests that the lab's report has: clients and file size.
@@ -106,7 +113,9 @@ pub fn run(args: &Args) -> Result<Verdict> {
         for _ in 0..args.runs {
             let (record, earned) = session(args, &work, &file, clients, &current)?;
             verdict = verdict.min(earned);
-            if !args.json {
+            if args.events {
+                events::ended(&record)?;
+            } else if !args.json {
                 output::print(&format!(
                     "{}\n",
                     sheet::session(&record, sheet::Rows::Failures)
@@ -127,7 +136,7 @@ pub fn run(args: &Args) -> Result<Verdict> {
                 .expect("one run at least")
                 .to_text(),
         )?;
-    } else if records.len() > 1 {
+    } else if records.len() > 1 && !args.events {
         output::print(&trials::trials(&records))?;
     }
     Ok(verdict)
@@ -164,8 +173,8 @@ fn session(
     }
     let hashing = Hashing::default();
     host.digest(&|name, size, done| hashing.tell(name, size, done))?;
-    let server =
-        services::serve(host, args.swarming.options())?.start(([127, 0, 0, 1], 0).into())?;
+    let server = services::serve(host, http::Options::default(), args.swarming.options())?
+        .start(([127, 0, 0, 1], 0).into())?;
     let order = Order {
         clients,
         via: Some(args.via),
@@ -180,7 +189,19 @@ fn session(
     };
     let fetch = Arc::new(Fetch::new(&order));
     *current.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&fetch));
-    let ends = progress::watch(&fetch, || fetch.run(&order, &services::intakes()));
+    let work = || match (args.via, file.file_name().and_then(|name| name.to_str())) {
+        (Via::Http, Some(name)) => {
+            let name =
+                FileName::new(name).map_err(|error| Error::refused(name, error.to_string()))?;
+            let target = Target::file(&server.addr().to_string(), &name);
+            http::client::run(&fetch, &order, &target)
+        }
+        _ => fetch.run(&order, &services::intakes()),
+    };
+    let ends = match args.events {
+        true => events::watch(&fetch, work),
+        false => progress::watch(&fetch, work),
+    };
     *current.lock().unwrap_or_else(PoisonError::into_inner) = None;
     let ended = server.records();
     if args.keep.is_none() {

@@ -2,6 +2,7 @@
 
 use std::io::BufRead;
 use std::io::IsTerminal;
+use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::thread;
@@ -10,6 +11,8 @@ use std::time::Duration;
 use crossbeam_channel::Receiver;
 use crossbeam_channel::select;
 
+use crate::cli::events;
+use crate::cli::events::States;
 use crate::cli::options;
 use crate::cli::output;
 use crate::cli::progress::Hashing;
@@ -19,6 +22,8 @@ use crate::cli::signals;
 use crate::cli::signals::Request;
 use crate::error::Error;
 use crate::error::Result;
+use crate::http;
+use crate::http::guard;
 use crate::report::json::SessionDocument;
 use crate::report::sheet;
 use crate::report::verdict::Verdict;
@@ -70,6 +75,18 @@ pub struct Args {
     /// Print one JSON document a line, for each session
     #[arg(long)]
     pub json: bool,
+    /// Print every event as a line of JSON: muster, progress, results
+    #[arg(long, conflicts_with = "json")]
+    pub events: bool,
+    /// Let the page at this address release sessions too, with the token; 0.0.0.0 is any address
+    #[arg(long, value_name = "ADDR")]
+    pub dashboard: Vec<IpAddr>,
+    /// The token for that; a random one is printed unless given
+    #[arg(long, value_name = "TEXT", value_parser = options::token)]
+    pub token: Option<String>,
+    /// A further name by which browsers may ask for this server
+    #[arg(long, value_name = "NAME")]
+    pub host: Vec<String>,
 }
 
 /// How often the terminal is looked at.
@@ -115,17 +132,34 @@ pub fn run(args: &Args) -> Result<Verdict> {
     let host = Host::new(catalog, settings).log_to(&args.log_dir);
     let hashing = Hashing::default();
     host.digest(&|name, size, done| hashing.tell(name, size, done))?;
-    let server = services::serve(host, args.swarming.options())?.start(args.listen)?;
-    greet(&server, args)?;
+    let token = args.token.clone().unwrap_or_else(guard::random_token);
+    let face = http::Options {
+        token: Some(token.clone()),
+        control_from: args.dashboard.clone(),
+        hosts: args.host.clone(),
+        ..http::Options::default()
+    };
+    let server = services::serve(host, face, args.swarming.options())?.start(args.listen)?;
+    greet(&server, args, &token)?;
     attend(server, args, &requests)
 }
 
-fn greet(server: &Running, args: &Args) -> Result<()> {
+fn greet(server: &Running, args: &Args, token: &str) -> Result<()> {
     output::say(format_args!("listening on {}", server.addr()));
     for file in server.lobby().files()? {
         output::say(format_args!(
             "  {:>13} bytes  {}  {}",
             file.bytes, file.sha1, file.name
+        ));
+    }
+    let shown = match server.lobby().address() {
+        Some(addr) => addr,
+        None => server.addr(),
+    };
+    output::say(format_args!("the page of this server: http://{shown}/"));
+    if !args.dashboard.is_empty() {
+        output::say(format_args!(
+            "to release from elsewhere, open http://{shown}/#token={token}"
         ));
     }
     if let Some(clients) = args.clients {
@@ -140,6 +174,7 @@ fn attend(server: Running, args: &Args, requests: &Receiver<Request>) -> Result<
     let enter = enter_pressed();
     let tick = crossbeam_channel::tick(REFRESH);
     let mut room = Room::default();
+    let mut states = States::default();
     let mut earned = Verdict::AllVerified;
     loop {
         select! {
@@ -166,13 +201,20 @@ fn attend(server: Running, args: &Args, requests: &Receiver<Request>) -> Result<
                 }
             },
             recv(enter) -> _ => server.lobby().release_now(),
-            recv(tick) -> _ => room.show(&server.lobby().views()),
+            recv(tick) -> _ => {
+                room.show(&server.lobby().views());
+                if args.events {
+                    states.tell(server.lobby())?;
+                }
+            }
         }
     }
 }
 
 fn show(record: &Record, args: &Args) -> Result<Verdict> {
-    if args.json {
+    if args.events {
+        events::ended(record)?;
+    } else if args.json {
         output::print(&SessionDocument::new(record).to_line())?;
     } else {
         output::print(&format!(

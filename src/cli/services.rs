@@ -1,22 +1,52 @@
 //! Which services this program has: each is registered here and nowhere else.
 
+use std::sync::Arc;
+
 use crate::error::Result;
+use crate::http;
+use crate::http::Documents;
+use crate::http::connection::Reply;
+use crate::report::csv;
+use crate::report::json::SessionDocument;
+use crate::report::rates;
 use crate::runtime::control::intake::Intake;
 use crate::runtime::host::Host;
 use crate::swarm;
 use crate::swarm::torrents::Options;
 use crate::tcp;
 
-/// Gives a server every way of sending and every kind of client.
+/// Gives a server every way of sending and every kind of client; `face` says how its HTTP face
+/// behaves.
 ///
 /// # Errors
 /// The settings ask for what this system does not have.
-pub fn serve(host: Host, swarms: Options) -> Result<Host> {
+pub fn serve(host: Host, face: http::Options, swarms: Options) -> Result<Host> {
     let (host, torrents) = swarm::serve(tcp::serve(host)?, swarms);
-    Ok(swarm::serve_http(host, torrents))
+    let face = http::Options {
+        documents: DOCUMENTS,
+        extra: Some(Arc::new(move |request, peer, local, lobby| {
+            let query = request.query.as_deref().unwrap_or_default();
+            let reply = torrents.answer(lobby, &request.path, query, peer, local)?;
+            Some(Reply {
+                status: reply.status,
+                kind: reply.kind,
+                body: reply.body.into(),
+                fields: Vec::new(),
+            })
+        })),
+        ..face
+    };
+    http::serve(host, face)
 }
+
+/// How this program writes sessions, on every face.
+pub const DOCUMENTS: Documents = Documents {
+    json: Some(|record| SessionDocument::new(record).to_line()),
+    csv: Some(csv::transfers),
+    svg: Some(|records| rates::rates(records).to_svg()),
+};
 
 /// Every way of receiving.
 pub fn intakes() -> Vec<&'static dyn Intake> {
-    vec![&tcp::take::Tcp, &swarm::peer::Swarm]
+    vec![&tcp::take::Tcp, &http::way::Take, &swarm::peer::Swarm]
 }

@@ -45,6 +45,7 @@ pub fn listen() -> Result<Receiver<Request>> {
             for signal in signals.forever() {
                 if signal != SIGUSR1 && stopping {
                     remove_temporary();
+                    remove_stars();
                     std::process::exit(130);
                 }
                 stopping |= signal != SIGUSR1;
@@ -126,3 +127,13 @@ fn remove_temporary() {
         let _ = std::fs::remove_dir_all(path);
     }
 }
+
+/// Removes what a star or study of this process has made.
+#[cfg(all(target_os = "linux", feature = "sockopt"))]
+fn remove_stars() {
+    crate::star::sweep::remove_own();
+    crate::study::work::remove_own();
+}
+
+#[cfg(all(unix, not(all(target_os = "linux", feature = "sockopt"))))]
+fn remove_stars() {}

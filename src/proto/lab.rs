@@ -25,8 +25,18 @@ pub const READY: &[u8] = b"Preparado";
 /// What the client says when it holds the file and the digest matched.
 pub const RECEIVED: &[u8] = b"Recibido";
 
+/// Most [stray](is_stray) bytes passed over before [`RECEIVED`].
+pub const STRAY_MAX: usize = 64;
+
 /// Longest elapsed-time line, bytes, its `\n` included.
 pub const ELAPSED_MAX: usize = 40;
+
+/// Whether `byte`, before [`RECEIVED`], is passed over: a client that lets slip a newline or a sign
+/// that nobody asked for holds its file all the same. Letters and digits are not, so that
+/// `No Recibido` stays a no.
+pub fn is_stray(byte: u8) -> bool {
+    byte.is_ascii() && !byte.is_ascii_alphanumeric()
+}
 
 /// The four lines before the file.
 pub fn encode_offer(seat: SeatId, file: &FileInfo) -> Vec<u8> {

@@ -24,9 +24,13 @@ use crate::transfer::Transfer;
 
 pub mod csv;
 #[cfg(feature = "cli")]
+pub mod diff;
+#[cfg(feature = "cli")]
 pub mod json;
 pub mod plot;
 pub mod rates;
+#[cfg(feature = "cli")]
+pub mod schema;
 pub mod sheet;
 pub mod table;
 pub mod trials;
@@ -69,11 +73,12 @@ impl Spread {
 /// names the path and the line.
 pub fn read_log(path: &Path) -> Result<Vec<Record>> {
     let at = path.display();
-    let file = File::open(path).map_err(Error::io("open the log", &at))?;
-    let about = file.metadata().map_err(Error::io("open the log", &at))?;
+    // Looked at before it is opened: to open a FIFO is to wait for its writer.
+    let about = std::fs::metadata(path).map_err(Error::io("open the log", &at))?;
     if !about.is_file() {
         return Err(Error::refused(&at, "it is not a file"));
     }
+    let file = File::open(path).map_err(Error::io("open the log", &at))?;
     if about.len() > LOG_MAX {
         return Err(Error::refused(
             at,

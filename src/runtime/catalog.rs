@@ -143,6 +143,11 @@ impl Catalog {
             )
         })?;
         let at = || escape(&path.display().to_string());
+        // Looked at before it is opened: to open a FIFO is to wait for its writer.
+        let there = fs::metadata(path).map_err(Error::io("open the file", at()))?;
+        if !there.is_file() {
+            return Err(Error::refused(at(), "it is no regular file"));
+        }
         let file = File::open(path).map_err(Error::io("open the file", at()))?;
         let metadata = file
             .metadata()
@@ -384,6 +389,21 @@ mod tests {
         fs::write(folder.path().join("new"), b"other").expect("room");
         fs::rename(folder.path().join("new"), &path).expect("room");
         again.unchanged().expect("the open file is still whole");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_fifo_in_the_place_of_a_file_is_refused_and_not_waited_for() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("f");
+        fs::write(&path, b"abc").expect("room");
+        let catalog = Catalog::offer([&path]).expect("there");
+        fs::remove_file(&path).expect("there");
+        let made = std::process::Command::new("mkfifo").arg(&path).status();
+        if made.is_ok_and(|status| status.success()) {
+            let error = catalog.open(&name("f"), &silent).expect_err("a FIFO");
+            assert!(error.to_string().contains("no regular file"), "{error}");
+        }
     }
 
     #[test]

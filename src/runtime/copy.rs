@@ -153,8 +153,12 @@ pub fn send(
             (None, Method::Sendfile) => left.min(CALL_MAX as u64),
             (None, _) => left,
         };
-        let moved = match copying.method {
-            Method::Sendfile => sendfile(file, at, want, stream)?,
+        at += match copying.method {
+            Method::Sendfile => {
+                let moved = sendfile(file, at, want, stream)?;
+                copying.moved.fetch_add(moved, Ordering::Relaxed);
+                moved
+            }
             _ => {
                 let len = usize::try_from(want)
                     .unwrap_or(usize::MAX)
@@ -162,11 +166,10 @@ pub fn send(
                 let read = read_at(file, &mut buffer[..len], at)?;
                 let slowest = at - range.start + read as u64;
                 let limit = begun.after(allowance(slowest, copying.stall));
-                write_counted(&mut stream, &buffer[..read], limit)?
+                write_counted(&mut stream, &buffer[..read], limit, copying.moved)?;
+                read as u64
             }
         };
-        at += moved;
-        copying.moved.fetch_add(moved, Ordering::Relaxed);
         too_slow(begun, at - range.start, copying.stall)?;
     }
     Ok(())
@@ -223,18 +226,23 @@ pub fn receive(
 pub fn send_all(mut stream: &TcpStream, bytes: &[u8], deadline: Moment) -> Result<(), Stop> {
     let left = clock::left(deadline).ok_or(Stop::Stalled)?;
     stream.set_write_timeout(Some(left)).map_err(Stop::Peer)?;
-    write_counted(&mut stream, bytes, deadline).map(|_| ())
+    write_counted(&mut stream, bytes, deadline, &AtomicU64::new(0))
 }
 
-/// `write_all` that tells a full buffer's timeout from a closed connection, and does not go on
-/// for ever with a peer that takes a byte now and then.
-fn write_counted(stream: &mut &TcpStream, mut bytes: &[u8], deadline: Moment) -> Result<u64, Stop> {
-    let whole = bytes.len() as u64;
+/// `write_all` that tells a full buffer's timeout from a closed connection, does not go on for ever
+/// with a peer that takes a byte now and then, and counts what was written before it failed.
+fn write_counted(
+    stream: &mut &TcpStream,
+    mut bytes: &[u8],
+    deadline: Moment,
+    moved: &AtomicU64,
+) -> Result<(), Stop> {
     while !bytes.is_empty() {
         match stream.write(bytes) {
             Ok(0) => return Err(Stop::Peer(io::ErrorKind::WriteZero.into())),
             Ok(written) => {
                 bytes = &bytes[written..];
+                moved.fetch_add(written as u64, Ordering::Relaxed);
                 if !bytes.is_empty() && clock::left(deadline).is_none() {
                     return Err(Stop::Stalled);
                 }
@@ -243,7 +251,7 @@ fn write_counted(stream: &mut &TcpStream, mut bytes: &[u8], deadline: Moment) ->
             Err(error) => return Err(peer(error)),
         }
     }
-    Ok(whole)
+    Ok(())
 }
 
 /// Reads at least one byte of `file` at `at`, wherever its offset stands.

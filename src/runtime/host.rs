@@ -112,6 +112,7 @@ impl Host {
             );
         }
         let listener = Listener::start(addr, handlers)?;
+        lobby.listens(listener.addr());
         Ok(Running {
             lobby,
             listener,

@@ -45,6 +45,8 @@ enum Entry {
     Finished(SessionId, Box<Transfer>),
     /// Nothing more will come of this session.
     Closed(SessionId),
+    /// Nothing more will come of anything.
+    End,
 }
 
 /// What every line of a session repeats.
@@ -127,12 +129,15 @@ impl Journal {
         self.records.clone()
     }
 
-    /// Waits until all pens are gone and all lines are written.
+    /// Waits until everything that has been said so far is written, and ends the log. What a pen
+    /// says later is lost: a thread that does not end must not hold the end of the program.
     ///
     /// # Errors
     /// The first line that could not be written; the sessions went on without it.
     pub fn finish(mut self) -> Result<()> {
-        self.pen = None;
+        if let Some(pen) = self.pen.take() {
+            pen.send(Entry::End);
+        }
         let thread = self.thread.take().expect("finished once");
         thread
             .join()
@@ -167,7 +172,7 @@ impl Pen {
     }
 
     fn send(&self, entry: Entry) {
-        // The logger outlives every pen: it ends when the last one is dropped.
+        // The logger ends when the last pen is dropped, or when it is told to.
         if self.entries.send(entry).is_err() {
             log::error!("the logger thread has ended before a session");
         }
@@ -213,6 +218,7 @@ impl Logger {
                     page.record.sender = Some(sender);
                 }
                 Entry::Finished(session, transfer) => self.write(session, *transfer),
+                Entry::End => break,
                 Entry::Closed(session) => {
                     let Page { mut record, .. } = self
                         .pages
@@ -266,12 +272,27 @@ impl Page {
         if self.file.is_none() {
             std::fs::create_dir_all(folder)?;
             let path = folder.join(self.file_name());
-            let mut file = OpenOptions::new().append(true).create(true).open(path)?;
+            let file = OpenOptions::new().append(true).create(true).open(path)?;
             if file.metadata()?.len() == 0 {
-                file.write_all(logline::header().as_bytes())?;
+                append_whole(&file, &file, logline::header().as_bytes())?;
             }
             self.file = Some(file);
         }
-        self.file.as_mut().expect("opened above").write_all(line)
+        let file = self.file.as_ref().expect("opened above");
+        append_whole(file, file, line)
     }
 }
+
+/// Appends all of `line` to `file` through `writer`, or nothing: half a line on a full disk would
+/// spoil the line after it.
+fn append_whole(file: &File, mut writer: impl Write, line: &[u8]) -> io::Result<()> {
+    // The session's number, which is random, is in the file's name: nobody else writes to it.
+    let before = file.metadata()?.len();
+    writer.write_all(line).inspect_err(|_| {
+        // What cannot be taken back is seen by whoever reads the log.
+        let _ = file.set_len(before);
+    })
+}
+
+#[cfg(test)]
+mod tests;

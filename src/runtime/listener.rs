@@ -32,6 +32,7 @@ use crate::proto::greeting::GREETING_MAX;
 use crate::proto::greeting::Greeting;
 use crate::proto::greeting::Recognised;
 use crate::proto::greeting::recognise;
+use crate::proto::line::LINE_MAX;
 use crate::proto::native::ErrorCode;
 use crate::proto::native::FromServer;
 use crate::runtime::clock;
@@ -95,6 +96,15 @@ const RESERVED: u64 = 16;
 /// under way when it is accepted, and its thread needs a moment to read it.
 const GRACE: Duration = Duration::from_millis(5);
 
+/// How long the listener's thread may take to see that it is to end.
+const STOP_LIMIT: Duration = Duration::from_secs(2);
+
+/// How long one attempt to wake it may take.
+const WAKE_PAUSE: Duration = Duration::from_millis(500);
+
+/// How long a client that cannot be served may take to say what it is.
+const REFUSAL_LIMIT: Duration = Duration::from_millis(20);
+
 impl Listener {
     /// Listens on `addr` and serves each connection by the handler of its greeting.
     ///
@@ -148,12 +158,28 @@ impl Listener {
             ip => ip,
         };
         let wake = SocketAddr::new(here, self.addr.port());
-        if let Err(error) = TcpStream::connect_timeout(&wake, Duration::from_secs(1)) {
-            log::debug!("cannot wake the listener: {error}");
+        let Some(thread) = self.thread.take() else {
+            return;
+        };
+        let deadline = clock::now().after(STOP_LIMIT);
+        while !thread.is_finished() {
+            if let Err(error) = TcpStream::connect_timeout(&wake, WAKE_PAUSE) {
+                log::debug!("cannot wake the listener: {error}");
+            }
+            if clock::left(deadline).is_none() {
+                // No descriptor for that connection, or no way to ourselves: the thread holds
+                // nothing but the port, and must not hold the end of the program.
+                log::warn!(
+                    "the port {} stays open: the listener sleeps",
+                    self.addr.port()
+                );
+                return;
+            }
+            if !thread.is_finished() {
+                thread::sleep(Duration::from_millis(1));
+            }
         }
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
+        if thread.join().is_err() {
             log::error!("the listener's thread panicked");
         }
     }
@@ -346,14 +372,24 @@ fn greeting(mut stream: &TcpStream, deadline: Moment) -> io::Result<Option<(Gree
     }
 }
 
-/// Tells a native client that has greeted already why nobody will serve it; others are just
-/// closed. Never waits: this is the accepting thread.
-fn refuse(stream: &TcpStream) {
-    let mut first = [0; GREETING_MAX];
-    let seen = stream
-        .set_nonblocking(true)
-        .and_then(|()| stream.peek(&mut first))
-        .unwrap_or(0);
+/// Tells a native client why nobody will serve it; others are just closed. This is the accepting
+/// thread, which waits for no client longer than [`REFUSAL_LIMIT`]: where no thread can be started, to
+/// accept more slowly is no loss.
+fn refuse(mut stream: &TcpStream) {
+    let deadline = clock::now().after(REFUSAL_LIMIT);
+    let mut first = [0; LINE_MAX];
+    let mut seen = 0;
+    // Its whole line is read: a close with unread input would destroy the answer.
+    while seen < first.len()
+        && !first[..seen].ends_with(b"\n")
+        && recognise(&first[..seen]) != Recognised::Unknown
+        && matches!(socket::bound_read(stream, deadline), Ok(true))
+    {
+        match stream.read(&mut first[seen..]) {
+            Ok(0) | Err(_) => break,
+            Ok(len) => seen += len,
+        }
+    }
     if recognise(&first[..seen]) == Recognised::Known(Greeting::Native) {
         let reason = "the server's system allows no more threads".to_owned();
         let line = FromServer::Error {
@@ -361,7 +397,8 @@ fn refuse(stream: &TcpStream) {
             reason,
         }
         .encode();
-        let _ = io::Write::write(&mut &*stream, &line);
+        // Forty bytes into an empty buffer; a client that is gone needs no answer.
+        let _ = io::Write::write(&mut stream, &line);
     }
 }
 

@@ -5,10 +5,12 @@
 //! refused where there is to be only one. Sessions that have been released run on side by side.
 //! One lock, held only to look and to add; files are opened and hashed outside it.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::Condvar;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
+use std::sync::OnceLock;
 use std::sync::PoisonError;
 use std::thread;
 use std::time::Duration;
@@ -21,12 +23,14 @@ use crate::runtime::clock;
 use crate::runtime::copy;
 use crate::runtime::gate::Gate;
 use crate::runtime::gate::Guest;
+use crate::runtime::gate::Kind;
 use crate::runtime::gate::Plan;
 use crate::runtime::gate::Seat;
 use crate::runtime::gate::View;
 use crate::runtime::journal::Head;
 use crate::runtime::journal::Pen;
 use crate::runtime::ledger::Ledger;
+use crate::runtime::socket;
 use crate::runtime::way::Way;
 use crate::session::FileInfo;
 use crate::session::SessionId;
@@ -83,6 +87,7 @@ pub struct Lobby {
     pen: Pen,
     state: Mutex<State>,
     ended: Condvar,
+    listening: OnceLock<SocketAddr>,
 }
 
 #[derive(Debug, Default)]
@@ -138,6 +143,7 @@ impl Lobby {
             pen,
             state,
             ended,
+            listening: OnceLock::new(),
         })
     }
 
@@ -148,7 +154,7 @@ impl Lobby {
     pub fn seat(self: &Arc<Self>, wish: &Wish, mut guest: Guest) -> Result<Seat> {
         let (file, clients, via) = self.resolve(wish)?;
         loop {
-            if let Some(gate) = self.open_muster(&file, clients, via)? {
+            if let Some(gate) = self.open_muster(&file, clients, via, guest.kind)? {
                 gate.plan.carrier.seat_up(&guest.stream)?;
                 match gate.take(guest) {
                     Ok(seat) => return Ok(seat),
@@ -156,11 +162,12 @@ impl Lobby {
                     Err(back) => guest = back,
                 }
             }
-            self.begin(&file, clients, via)?;
+            self.begin(&file, clients, via.unwrap_or(Via::Tcp))?;
         }
     }
 
-    fn resolve(&self, wish: &Wish) -> Result<(FileName, u16, Via)> {
+    /// The file, the number of clients, and the way where anybody has chosen one.
+    fn resolve(&self, wish: &Wish) -> Result<(FileName, u16, Option<Via>)> {
         let refuse = |reason: String| Err(Error::refused("the server", reason));
         let default = self.settings.file.as_ref().or_else(|| self.catalog.only());
         let Some(file) = wish.file.as_ref().or(default) else {
@@ -173,16 +180,23 @@ impl Lobby {
             (Some(ours), Some(theirs)) if ours != theirs => {
                 return refuse(format!("this server sends via {ours}, not via {theirs}"));
             }
-            (ours, theirs) => ours.or(theirs).unwrap_or(Via::Tcp),
+            (ours, theirs) => ours.or(theirs),
         };
-        if !self.ways.iter().any(|way| way.via() == via) {
-            return refuse(format!("this server cannot send via {via}"));
+        let begun = via.unwrap_or(Via::Tcp);
+        if !self.ways.iter().any(|way| way.via() == begun) {
+            return refuse(format!("this server cannot send via {begun}"));
         }
         Ok((file.clone(), clients, via))
     }
 
     /// The open muster of `file` that has a seat left.
-    fn open_muster(&self, file: &FileName, clients: u16, via: Via) -> Result<Option<Arc<Gate>>> {
+    fn open_muster(
+        &self,
+        file: &FileName,
+        clients: u16,
+        via: Option<Via>,
+        kind: Kind,
+    ) -> Result<Option<Arc<Gate>>> {
         let state = self.lock();
         let refuse = |reason| Err(Error::refused("the server", reason));
         if state.stopping {
@@ -198,9 +212,15 @@ impl Lobby {
                 plan.clients
             ));
         }
-        if plan.via != via {
+        if let Some(via) = via.filter(|&via| via != plan.via) {
             return refuse(format!(
                 "the group for '{file}' goes via {}, not via {via}",
+                plan.via
+            ));
+        }
+        if kind == Kind::Http && !matches!(plan.via, Via::Tcp | Via::Http) {
+            return refuse(format!(
+                "the group for '{file}' goes via {}, which no HTTP client can",
                 plan.via
             ));
         }
@@ -209,9 +229,16 @@ impl Lobby {
 
     /// Begins a session, unless another thread has just done so.
     fn begin(self: &Arc<Self>, file: &FileName, clients: u16, via: Via) -> Result<()> {
-        if self.settings.one_off && self.lock().begun > 0 {
-            let reason = "all seats of this server's only session are taken";
-            return Err(Error::refused("the server", reason));
+        {
+            // Another first client may have begun it since: then there is room after all.
+            let state = self.lock();
+            if state.with_room(file).is_some() {
+                return Ok(());
+            }
+            if self.settings.one_off && state.begun > 0 {
+                let reason = "all seats of this server's only session are taken";
+                return Err(Error::refused("the server", reason));
+            }
         }
         let source = Arc::new(self.catalog.open(file, &catalog::silent)?);
         let way = self
@@ -285,6 +312,22 @@ impl Lobby {
     pub fn views(&self) -> Vec<View> {
         let gates: Vec<_> = self.lock().gates.clone();
         gates.iter().map(|gate| gate.view()).collect()
+    }
+
+    /// The server listens here now.
+    pub(crate) fn listens(&self, addr: SocketAddr) {
+        let _ = self.listening.set(addr);
+    }
+
+    /// An address by which other machines reach this server; `None` where only this one can, or
+    /// it cannot be told.
+    pub fn address(&self) -> Option<SocketAddr> {
+        let addr = *self.listening.get()?;
+        let ip = match addr.ip() {
+            ip if ip.is_unspecified() => socket::outward()?,
+            ip => ip,
+        };
+        (!ip.is_loopback()).then(|| SocketAddr::new(ip, addr.port()))
     }
 
     /// The results that are in the log, for every face that shows them.

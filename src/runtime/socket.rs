@@ -4,10 +4,13 @@
 //! does nothing, and everything else still works.
 
 use std::io;
+use std::net::IpAddr;
+use std::net::Ipv4Addr;
 use std::net::SocketAddr;
 use std::net::TcpListener;
 use std::net::TcpStream;
 use std::net::ToSocketAddrs;
+use std::net::UdpSocket;
 use std::path::Path;
 use std::time::Duration;
 
@@ -147,6 +150,15 @@ pub fn keep_alive(stream: &TcpStream) {
     }
     #[cfg(not(feature = "sockopt"))]
     let _ = stream;
+}
+
+/// The address of this machine on the way to others; `None` where there is no such way.
+pub fn outward() -> Option<IpAddr> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    // Connecting a UDP socket sends nothing, it only asks the routing table. 192.0.2.0/24 is
+    // nobody's (RFC 5737).
+    socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?;
+    Some(socket.local_addr().ok()?.ip()).filter(|ip| !ip.is_unspecified())
 }
 
 /// How many file descriptors this process may have open, raising the limit to `wanted` where the

@@ -46,7 +46,7 @@ pub struct Link {
     pub limits: Limits,
     /// Payload bytes written.
     pub sent: AtomicU64,
-    /// Payload bytes read.
+    /// Payload bytes read; counted by the member, together with what was of no use.
     pub received: AtomicU64,
     /// Every other byte, both ways.
     pub protocol: AtomicU64,
@@ -277,9 +277,7 @@ impl Link {
                 let message = Message::decode(&buffer[from + 4..from + len], self.limits)
                     .map_err(|error| error.to_string())?;
                 match message {
-                    Message::Piece(_, _, data) => {
-                        self.received
-                            .fetch_add(data.len() as u64, Ordering::Relaxed);
+                    Message::Piece(..) => {
                         self.protocol.fetch_add(13, Ordering::Relaxed);
                     }
                     _ => {

@@ -727,6 +727,8 @@ impl Member {
         let now = clock::now();
         let mut state = self.lock();
         let len = u32::try_from(data.len()).expect("bounded by the message");
+        link.received
+            .fetch_add(data.len() as u64, Ordering::Relaxed);
         let arrival = state.table.arrive(link.key, piece, begin, len, now);
         let (others, whole) = match arrival {
             Arrival::Unwanted => {
@@ -937,24 +939,22 @@ impl Member {
 
     /// What moved between us and every member ever linked, by id.
     pub fn moved(&self) -> BTreeMap<[u8; 20], Moved> {
-        let state = self.lock();
-        let mut all = state.gone.clone();
-        for link in state.links.values() {
-            let entry = all.entry(link.peer.peer_id).or_default();
-            *entry = entry.and(moved(link));
-        }
-        all
+        moved_in(&self.lock())
     }
 
-    /// Payload bytes received from seeders of our own program, and from everybody else.
-    pub fn sources(&self) -> (u64, u64) {
+    /// Payload bytes received from seeders of our own program, from everybody else, and of these
+    /// the ones of no use: of one moment, so that they add up.
+    pub fn sources(&self) -> (u64, u64, u64) {
         let seeder = |id: &[u8; 20]| id.starts_with(OUR_PREFIX) && id[8] == Role::Seeder.letter();
-        self.moved()
-            .iter()
-            .fold((0, 0), |(server, peers), (id, moved)| match seeder(id) {
-                true => (server + moved.received, peers),
-                false => (server, peers + moved.received),
-            })
+        let state = self.lock();
+        let (server, peers) =
+            moved_in(&state)
+                .iter()
+                .fold((0, 0), |(server, peers), (id, moved)| match seeder(id) {
+                    true => (server + moved.received, peers),
+                    false => (server, peers + moved.received),
+                });
+        (server, peers, state.wasted)
     }
 
     /// The linked members.
@@ -995,6 +995,15 @@ impl Moved {
             first_sent: first.into_iter().flatten().min(),
         }
     }
+}
+
+fn moved_in(state: &State) -> BTreeMap<[u8; 20], Moved> {
+    let mut all = state.gone.clone();
+    for link in state.links.values() {
+        let entry = all.entry(link.peer.peer_id).or_default();
+        *entry = entry.and(moved(link));
+    }
+    all
 }
 
 fn moved(link: &Link) -> Moved {

@@ -171,13 +171,13 @@ impl Armed for Seated {
             .finish(incoming.order.stall, incoming.stopped, &gone, &moved)?;
         let progress = member.progress();
         moved(progress.bytes);
-        let (from_server, from_peers) = member.sources();
+        let (from_server, from_peers, wasted) = member.sources();
         log::debug!(
             "seat {}: {} bytes from the server, {} from peers, {} wasted, {} of protocol, {} end-game",
             incoming.offer.seat,
             from_server,
             from_peers,
-            progress.wasted,
+            wasted,
             progress.protocol,
             progress.counts.endgame
         );
@@ -185,7 +185,7 @@ impl Armed for Seated {
             first: member.first(),
             last,
             counts: Counts {
-                retransmitted: Some(progress.wasted),
+                retransmitted: Some(wasted),
                 bytes_from_server: Some(from_server),
                 bytes_from_peers: Some(from_peers),
                 ..Counts::default()

@@ -112,7 +112,7 @@ fn hear_received(
         .after(RECEIVED_LIMIT + plan.stall)
         .after(hashing);
     let mut word = [0; lab::RECEIVED.len()];
-    let heard = read_exact(seat, &mut word, deadline);
+    let heard = read_word(seat, &mut word, deadline);
     let at = clock::now();
     match heard {
         Ok(()) if word == lab::RECEIVED => {
@@ -160,6 +160,18 @@ fn settle(seat: &Seat, dialogue: &mut Dialogue<'_>, transfer: &mut Transfer) {
         Ok(elapsed) => transfer.seconds_client = Some(elapsed),
         Err(error) => log::info!("seat {}: its elapsed time is unknown: {error}", seat.id()),
     }
+}
+
+/// Reads a word of its length, after the stray bytes before it.
+fn read_word(seat: &Seat, word: &mut [u8], deadline: Moment) -> Result<(), Error> {
+    let (first, rest) = word.split_at_mut(1);
+    for _ in 0..=lab::STRAY_MAX {
+        read_exact(seat, first, deadline)?;
+        if !lab::is_stray(first[0]) {
+            break;
+        }
+    }
+    read_exact(seat, rest, deadline)
 }
 
 /// Reads exactly `bytes`, by `deadline`: words without an end are told apart by their length.

@@ -48,10 +48,17 @@ struct Line {
     congestion: Option<String>,
     pacer: Option<Pacer>,
     fair_start: bool,
+    /// The first block of the file, read before the gate: most seats open with it.
+    head: Vec<u8>,
 }
 
 /// Most payload in the opening write, bytes. Small, so that no seat gains by being first.
 pub const FIRST_BLOCK: usize = 1024;
+
+/// How long a native client waits with its answer, for each seat of its session: what it takes
+/// two cores to open one. Answers that came earlier would be served before the last seats are
+/// opened, and delay them.
+pub const HOLD: Duration = Duration::from_micros(30);
 
 /// What a client gets that cannot answer its first block.
 pub const GRACE: Duration = Duration::from_millis(2);
@@ -93,7 +100,7 @@ impl Way for Tcp {
 
     fn prepare(
         &self,
-        _: &Arc<Source>,
+        source: &Arc<Source>,
         clients: u16,
         settings: &Settings,
     ) -> Result<Box<dyn Carrier>> {
@@ -108,6 +115,7 @@ impl Way for Tcp {
             congestion: settings.congestion.clone(),
             pacer: settings.rate.map(Pacer::new),
             fair_start: settings.fair_start,
+            head: first_block(source, 0..source.info.bytes).unwrap_or_default(),
         }))
     }
 }
@@ -184,22 +192,16 @@ impl Line {
         mut preface: Vec<u8>,
         range: &std::ops::Range<u64>,
     ) -> Result<u64, Stop> {
-        let left = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
-        let mut block = [0; FIRST_BLOCK];
-        let block = &mut block[..left.min(FIRST_BLOCK)];
-        let mut len = 0;
-        while len < block.len() {
-            match copy::read_at(
-                &seat.plan().source.file,
-                &mut block[len..],
-                range.start + len as u64,
-            ) {
-                Ok(read) => len += read,
-                Err(Stop::Short) if len > 0 => break,
-                Err(stop) => return Err(stop),
+        let read;
+        let block = match range.start {
+            0 if !self.head.is_empty() => &self.head,
+            _ => {
+                read = first_block(&seat.plan().source, range.clone())?;
+                &read
             }
-        }
-        preface.extend_from_slice(&block[..len]);
+        };
+        preface.extend_from_slice(block);
+        let len = block.len();
         if let Some(pacer) = &self.pacer {
             pacer.grant(len as u64);
         }
@@ -244,6 +246,22 @@ impl Line {
             }
         }
     }
+}
+
+/// Reads what the opening write takes of `range`.
+fn first_block(source: &Source, range: std::ops::Range<u64>) -> Result<Vec<u8>, Stop> {
+    let left = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
+    let mut block = vec![0; left.min(FIRST_BLOCK)];
+    let mut len = 0;
+    while len < block.len() {
+        match copy::read_at(&source.file, &mut block[len..], range.start + len as u64) {
+            Ok(read) => len += read,
+            Err(Stop::Short) if len > 0 => break,
+            Err(stop) => return Err(stop),
+        }
+    }
+    block.truncate(len);
+    Ok(block)
 }
 
 /// Says why the payload ends: with last words behind it, or, where they would be taken for the

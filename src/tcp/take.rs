@@ -3,6 +3,7 @@
 use std::io;
 use std::io::Read;
 use std::sync::atomic::Ordering;
+use std::thread;
 
 use crate::error::Error;
 use crate::error::Phase;
@@ -20,6 +21,7 @@ use crate::runtime::copy::Stop;
 use crate::runtime::dialogue::Dialogue;
 use crate::session::Via;
 use crate::tcp::send::FIRST_BLOCK;
+use crate::tcp::send::HOLD;
 use crate::transfer::Counts;
 
 /// The way.
@@ -52,6 +54,7 @@ impl Intake for Tcp {
             block = self.first_block(incoming, left)?;
             first = clock::now();
         }
+        thread::sleep(HOLD * u32::from(incoming.offer.clients));
         dialogue.say(&FromClient::Held.encode())?;
         let copying = Copying {
             method,

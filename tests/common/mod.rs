@@ -19,22 +19,34 @@ use std::time::Duration;
 use std::time::Instant;
 
 use gatecast::digest::Digest;
+use gatecast::error::Result;
 use gatecast::proto::native::FromClient;
 use gatecast::proto::native::Receipt;
 use gatecast::report;
 use gatecast::runtime::catalog::Catalog;
+use gatecast::runtime::catalog::Source;
 use gatecast::runtime::control::client::End;
 use gatecast::runtime::control::client::Order;
+use gatecast::runtime::gate::Seat;
 use gatecast::runtime::host::Host;
 use gatecast::runtime::host::Running;
 use gatecast::runtime::lobby::Settings;
 use gatecast::runtime::sample;
+use gatecast::runtime::way::Cargo;
+use gatecast::runtime::way::Carried;
+use gatecast::runtime::way::Carrier;
+use gatecast::runtime::way::Way;
+use gatecast::session::Via;
 use gatecast::tcp;
+use gatecast::tcp::send::Tcp;
 use gatecast::transfer::Outcome;
 use gatecast::transfer::Record;
 use gatecast::transfer::Transfer;
 use gatecast::units::Rate;
 use tempfile::TempDir;
+
+#[cfg(all(unix, feature = "cli"))]
+pub(crate) mod program;
 
 /// No single wait of a test is longer.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -219,9 +231,34 @@ impl Server {
         peer
     }
 
-    /// Ends it in the middle of whatever it does; its log is not looked at.
+    /// Ends it in the middle of whatever it does; what was logged is not looked at.
     pub(crate) fn kill(&mut self) {
-        let _ = self.running.take().expect("running").stop();
+        self.stop_running().expect("a log");
+    }
+
+    pub(crate) fn stop_running(&mut self) -> Result<Vec<Record>> {
+        self.running.take().expect("running").stop()
+    }
+
+    /// Starts it again, at the same address.
+    pub(crate) fn revive(&mut self, set: impl FnOnce(&mut Settings)) {
+        let mut settings = Settings::default();
+        set(&mut settings);
+        self.running = Some(self.start(settings, self.addr));
+    }
+
+    /// A second server of the same file that logs into the same folder.
+    pub(crate) fn beside(&self) -> Running {
+        self.start(Settings::default(), ([127, 0, 0, 1], 0).into())
+    }
+
+    fn start(&self, settings: Settings, addr: SocketAddr) -> Running {
+        let catalog = Catalog::offer([self.folder.path().join("offered")]).expect("readable");
+        let host = Host::new(catalog, settings).log_to(self.logs());
+        tcp::serve(host)
+            .expect("TCP")
+            .start(addr)
+            .expect("a free port")
     }
 
     /// Stops it, and holds it to its log: what was said is what was written, one line a row.
@@ -250,6 +287,66 @@ impl Server {
             }
         }
     }
+}
+
+/// A second server beside `server`, of the files `paths`, without a log.
+pub(crate) fn offer(paths: &[PathBuf], set: impl FnOnce(&mut Settings)) -> Running {
+    let mut settings = Settings::default();
+    set(&mut settings);
+    let host = Host::new(Catalog::offer(paths).expect("there"), settings);
+    let host = tcp::serve(host).expect("TCP");
+    host.start(([127, 0, 0, 1], 0).into()).expect("a free port")
+}
+
+/// TCP, but the thread that is to send to one seat panics.
+#[derive(Debug)]
+struct Panicking<W> {
+    inner: W,
+    seat: u16,
+}
+
+impl Way for Panicking<Tcp> {
+    fn via(&self) -> Via {
+        self.inner.via()
+    }
+
+    fn prepare(
+        &self,
+        source: &Arc<Source>,
+        clients: u16,
+        settings: &Settings,
+    ) -> Result<Box<dyn Carrier>> {
+        let inner = self.inner.prepare(source, clients, settings)?;
+        let seat = self.seat;
+        Ok(Box::new(Panicking { inner, seat }))
+    }
+}
+
+impl Carrier for Panicking<Box<dyn Carrier>> {
+    fn seat_up(&self, stream: &TcpStream) -> Result<()> {
+        self.inner.seat_up(stream)
+    }
+
+    fn sender(&self, stream: &TcpStream) -> String {
+        self.inner.sender(stream)
+    }
+
+    fn carry(&self, seat: &Seat, cargo: Cargo<'_>) -> Carried {
+        assert_ne!(seat.id().0, self.seat, "a planted panic");
+        self.inner.carry(seat, cargo)
+    }
+}
+
+/// A server in which the thread of one seat panics after the release.
+pub(crate) fn server_whose_seat_panics(
+    bytes: u64,
+    seat: u16,
+    set: impl FnOnce(&mut Settings),
+) -> Server {
+    Server::with(bytes, set, |host| {
+        let inner = Tcp::new(host.settings()).expect("TCP");
+        host.way(Box::new(Panicking { inner, seat }))
+    })
 }
 
 /// Whether `path` is a copy that is not finished.

@@ -57,7 +57,7 @@ fn a_request_is_read_however_the_stream_is_cut() {
     let mut found = None;
     for &byte in text {
         buf.push(&[byte]);
-        found = found.or(buf.next_request().expect("valid"));
+        found = found.or_else(|| buf.next_request().expect("valid"));
     }
     assert_eq!(found, Some(expected));
 }

@@ -46,6 +46,7 @@ use crate::runtime::lobby::STACK;
 use crate::runtime::socket;
 use crate::session::FileInfo;
 use crate::session::MAX_SEATS;
+use crate::session::SeatId;
 use crate::session::Via;
 use crate::text::ClientName;
 use crate::text::FileName;
@@ -142,8 +143,9 @@ pub struct ClientView {
     pub muster: Option<(u16, u16)>,
 }
 
+/// One client, as its thread and the faces share it.
 #[derive(Debug)]
-struct Client {
+pub struct Client {
     stage: AtomicU8,
     moved: AtomicU64,
     bytes: AtomicU64,
@@ -162,7 +164,7 @@ const OFFER_LIMIT: Duration = Duration::from_secs(120);
 const GATE_SILENCE: Duration = Duration::from_secs(10);
 
 /// How long the server's summary is waited for.
-const SUMMARY_LIMIT: Duration = Duration::from_secs(10);
+const SUMMARY_LIMIT: Duration = Duration::from_secs(30);
 
 /// How often a client that hashes says that it lives.
 const ALIVE_EVERY: Duration = Duration::from_secs(1);
@@ -190,6 +192,49 @@ impl Order {
             seed_time: None,
         }
     }
+
+    /// What client `number` calls itself.
+    ///
+    /// # Errors
+    /// A name that is empty or too long.
+    pub(crate) fn name_of(&self, number: u16) -> Result<ClientName> {
+        let name = match self.clients {
+            1 => self.name.clone(),
+            _ => format!("{}-{number}", self.name),
+        };
+        ClientName::new(&name).map_err(|error| Error::refused("gatecast", error.to_string()))
+    }
+
+    /// What the copy of the client in `seat` is called.
+    ///
+    /// # Errors
+    /// A name that becomes too long by the seat before it.
+    pub(crate) fn copy_name(&self, seat: SeatId, file: &FileName) -> Result<FileName> {
+        match self.clients {
+            1 => Ok(file.clone()),
+            _ => FileName::new(&format!("C{seat}-{}", file.as_str()))
+                .map_err(|error| Error::refused("gatecast", error.to_string())),
+        }
+    }
+
+    /// Refuses a file of which `left` bytes are still to come to each client, where the disk has
+    /// no room for them.
+    ///
+    /// # Errors
+    /// Too little is free.
+    pub(crate) fn needs_room(&self, left: u64) -> Result<()> {
+        let needed = left.saturating_mul(u64::from(self.clients));
+        match socket::free_space(&self.out).filter(|&free| free < needed) {
+            None => Ok(()),
+            Some(free) => Err(Error::refused(
+                crate::text::escape(&self.out.display().to_string()),
+                format!(
+                    "{} x {left} bytes are to come and {free} bytes are free",
+                    self.clients
+                ),
+            )),
+        }
+    }
 }
 
 impl Fetch {
@@ -210,6 +255,21 @@ impl Fetch {
     /// The order cannot be begun: a number out of range, too few file descriptors. What happens
     /// to a client after that is in its [`End`].
     pub fn run(&self, order: &Order, intakes: &[&dyn Intake]) -> Result<Vec<End>> {
+        self.run_each(order, &|client, number| {
+            client.run(self, order, number, intakes)
+        })
+    }
+
+    /// Runs every client to its end, each by `talk`, which gets the client and its number from 1.
+    /// For clients that speak another protocol than the native one.
+    ///
+    /// # Errors
+    /// As [`Fetch::run`].
+    pub fn run_each(
+        &self,
+        order: &Order,
+        talk: &(dyn Fn(&Client, u16) -> End + Sync),
+    ) -> Result<Vec<End>> {
         if !(1..=MAX_SEATS).contains(&order.clients) {
             return Err(Error::refused(
                 "gatecast",
@@ -236,7 +296,7 @@ impl Fetch {
                     thread::Builder::new()
                         .name(format!("client-{number}"))
                         .stack_size(STACK)
-                        .spawn_scoped(scope, move || client.run(self, order, number, intakes))
+                        .spawn_scoped(scope, move || talk(client, number))
                         .map_err(Error::io("start the client's thread", number))
                 })
                 .collect();
@@ -267,7 +327,8 @@ impl Fetch {
         self.clients.iter().map(|client| client.view()).collect()
     }
 
-    fn is_stopped(&self) -> bool {
+    /// True when every client is to end.
+    pub fn is_stopped(&self) -> bool {
         self.stopped.load(Ordering::SeqCst)
     }
 }
@@ -352,8 +413,29 @@ impl Client {
         }
     }
 
-    fn enter(&self, stage: Stage) {
+    /// Goes on to `stage`.
+    pub(crate) fn enter(&self, stage: Stage) {
         self.stage.store(stage as u8, Ordering::Relaxed);
+    }
+
+    /// Where payload bytes are counted.
+    pub(crate) fn moved(&self) -> &AtomicU64 {
+        &self.moved
+    }
+
+    /// So many payload bytes are to come.
+    pub(crate) fn expect(&self, bytes: u64) {
+        self.bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Connects, and lets [`Fetch::stop`] end the connection.
+    pub(crate) fn connect(&self, fetch: &Fetch, order: &Order) -> Result<Arc<TcpStream>> {
+        let stream = Arc::new(connect(fetch, order)?);
+        *self.stream.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&stream));
+        match fetch.is_stopped() {
+            true => Err(Error::Interrupted),
+            false => Ok(stream),
+        }
     }
 
     fn view(&self) -> ClientView {
@@ -394,24 +476,14 @@ impl Client {
         intakes: &[&dyn Intake],
         end: &mut End,
     ) -> Result<()> {
-        let stream = Arc::new(connect(fetch, order)?);
-        *self.stream.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&stream));
-        if fetch.is_stopped() {
-            return Err(Error::Interrupted);
-        }
+        let stream = self.connect(fetch, order)?;
         let peer = stream
             .peer_addr()
             .map_err(Error::io("connect", "the server"))?;
         let mut dialogue = Dialogue::new(&stream, peer, b"");
         self.enter(Stage::Joining);
 
-        let name = if order.clients == 1 {
-            order.name.clone()
-        } else {
-            format!("{}-{number}", order.name)
-        };
-        let name = ClientName::new(&name)
-            .map_err(|error| Error::refused("gatecast", error.to_string()))?;
+        let name = order.name_of(number)?;
         let group = order.group.unwrap_or(order.clients);
         let join = Join {
             file: order.file.clone(),
@@ -546,11 +618,7 @@ impl Client {
                 format!("this client cannot receive via {}", offer.via),
             ));
         };
-        let name = match order.clients {
-            1 => info.name.clone(),
-            _ => FileName::new(&format!("C{}-{}", offer.seat, info.name.as_str()))
-                .map_err(|error| Error::refused("gatecast", error.to_string()))?,
-        };
+        let name = order.copy_name(offer.seat, &info.name)?;
         let open = match intake.scattered() {
             true => Part::open_scattered,
             false => Part::open,
@@ -565,18 +633,11 @@ impl Client {
         )?;
         let left = info.bytes - part.resumed();
         self.bytes.store(left, Ordering::Relaxed);
-        let needed = left.saturating_mul(u64::from(order.clients));
-        if let Some(free) = socket::free_space(&order.out).filter(|&free| free < needed) {
+        if let Err(error) = order.needs_room(left) {
             if part.resumed() == 0 {
                 part.discard();
             }
-            return Err(Error::refused(
-                crate::text::escape(&order.out.display().to_string()),
-                format!(
-                    "{} x {left} bytes are to come and {free} bytes are free",
-                    order.clients
-                ),
-            ));
+            return Err(error);
         }
         let mut prefix = Prefix::default();
         let armed = intake.arm(&Arriving {
@@ -808,7 +869,8 @@ fn fail(dialogue: &Dialogue<'_>, outcome: Outcome, bytes: u64, error: &Error) {
     }
 }
 
-fn outcome_of(error: &Error) -> Outcome {
+/// What a client's error means for its row.
+pub(crate) fn outcome_of(error: &Error) -> Outcome {
     match error {
         Error::TimedOut { .. } => Outcome::TimedOut,
         Error::Corrupt { .. } => Outcome::Corrupt,
@@ -845,7 +907,8 @@ impl Stage {
 }
 
 impl End {
-    fn before_the_seat(error: Error) -> Self {
+    /// The end of a client that never had a seat.
+    pub(crate) fn before_the_seat(error: Error) -> Self {
         Self {
             offer: None,
             released_at: None,

@@ -116,6 +116,17 @@ impl Part {
         shown(&self.path)
     }
 
+    /// Gives it another final name than the one that it was opened for.
+    ///
+    /// # Errors
+    /// That name is something that a file must not replace.
+    pub fn rename_to(&mut self, name: &FileName) -> Result<()> {
+        let target = self.target.with_file_name(name.as_str());
+        replaceable(&target)?;
+        self.target = target;
+        Ok(())
+    }
+
     /// Makes it safe on disk: its bytes are there when this returns.
     ///
     /// # Errors
@@ -127,7 +138,9 @@ impl Part {
             .map_err(Error::io("make the copy durable", self.shown()))
     }
 
-    /// Gives it its final name; `durable` makes the name safe on disk too.
+    /// Gives it its final name; `durable` makes the name safe on disk too. A file system that cannot
+    /// do that (some network ones refuse to sync a folder) is worth a warning and no more: the copy is
+    /// whole, verified and there, and to call it failed would be as wrong as the contrary.
     ///
     /// # Errors
     /// Something that a file must not replace has taken the name, or the system refuses.
@@ -135,10 +148,11 @@ impl Part {
         replaceable(&self.target)?;
         fs::rename(&self.path, &self.target)
             .map_err(Error::io("rename the copy", shown(&self.target)))?;
-        if durable && let Some(folder) = self.target.parent().filter(|_| cfg!(unix)) {
-            File::open(folder)
-                .and_then(|folder| folder.sync_all())
-                .map_err(Error::io("make the name durable", shown(folder)))?;
+        if durable
+            && let Some(folder) = self.target.parent().filter(|_| cfg!(unix))
+            && let Err(error) = File::open(folder).and_then(|folder| folder.sync_all())
+        {
+            log::warn!("cannot make the name durable ({}): {error}", shown(folder));
         }
         Ok(self.target)
     }
@@ -160,20 +174,21 @@ fn open(path: &Path) -> Result<File> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         Err(error) => return Err(Error::io("make the file", shown(path))(error)),
     }
-    // What was looked at and what was opened must be one thing, or a link was put in between.
+    let refused = || Error::refused(shown(path), "it is no regular file of its own");
     let seen = fs::symlink_metadata(path).map_err(Error::io("look at the file", shown(path)))?;
+    if !seen.is_file() {
+        return Err(refused());
+    }
+    // What was looked at and what was opened must be one thing, or a link was put in between.
     let file = options
         .open(path)
         .map_err(Error::io("open the file", shown(path)))?;
     let opened = file
         .metadata()
         .map_err(Error::io("look at the file", shown(path)))?;
-    match seen.is_file() && opened.is_file() && same(&seen, &opened) {
+    match opened.is_file() && same(&seen, &opened) {
         true => Ok(file),
-        false => Err(Error::refused(
-            shown(path),
-            "it is no regular file of its own",
-        )),
+        false => Err(refused()),
     }
 }
 

@@ -155,7 +155,7 @@ fn converse(mut seat: Seat, dialogue: &mut Dialogue<'_>) {
                 (None, _) => {}
             }
             let (outcome, reason) = match (ending, error) {
-                (Some(ending), _) => (Outcome::Refused, ending.to_string()),
+                (Some(ending), _) => (ending.outcome(), ending.to_string()),
                 (None, Error::TimedOut { .. }) => {
                     (Outcome::TimedOut, "not ready in time".to_owned())
                 }
@@ -175,11 +175,12 @@ fn converse(mut seat: Seat, dialogue: &mut Dialogue<'_>) {
         );
         return seat.lose(Outcome::Refused, Ending::Spoke.to_string());
     }
+    // What can be made before the gate is: behind it, every call of one seat delays another's start.
+    let mut transfer = seat.transfer();
     let woke = match seat.wait() {
         Ok(woke) => woke,
         Err(ending) => return refuse(dialogue, code_of(&ending), &ending.to_string()),
     };
-    let mut transfer = seat.transfer();
     transfer.woke = Some(woke);
     transfer.bytes_resumed = offset;
     let summary = transfer_to(&seat, dialogue, offset, &mut transfer);

@@ -44,7 +44,10 @@ impl Meeting {
         *missing = missing
             .checked_sub(1)
             .expect("each expected thread comes once");
-        if *missing == 0 {
+        let all_here = *missing == 0;
+        // Whoever is woken takes the lock first thing; let it be free by then.
+        drop(missing);
+        if all_here {
             self.all_here.notify_all();
         }
     }

@@ -1,8 +1,8 @@
 //! The gate: it holds the seats of one session until all are ready, then releases them together.
 //!
-//! A [`Barrier`] has no timeout and nobody can leave it, so there is none while seats fill. The
+//! A `Barrier` has no timeout and nobody can leave it, so there is none while seats fill. The
 //! *muster* is a count under a lock with a deadline: seats are taken and given back freely, and
-//! the session's own thread looks every [`WATCH`] at each ready connection, because a parked
+//! the session's own thread looks every `WATCH` at each ready connection, because a parked
 //! thread does not see its client close. When the muster ends, and only then, a barrier is made
 //! for exactly the admitted and one more, the session thread, and handed to the seats' threads,
 //! all of which are running; the first thing each does with it is to wait. A client that dies
@@ -155,7 +155,7 @@ pub struct View {
     pub session: SessionId,
     /// The way the bytes travel.
     pub via: Via,
-    /// The file's name.
+    /// The file's name; holds nothing that moves a cursor.
     pub file: String,
     /// The file's size.
     pub bytes: u64,
@@ -297,7 +297,7 @@ impl Gate {
         View {
             session: self.plan.session,
             via: self.plan.via,
-            file: self.plan.source.info.name.to_string(),
+            file: self.plan.source.info.name.as_str().to_owned(),
             bytes: self.plan.source.info.bytes,
             clients: self.plan.clients,
             seats: seats.collect(),
@@ -326,7 +326,7 @@ impl Gate {
 
     /// Waits until the gate may open, and admits the ready.
     fn muster(&self) -> Result<Arc<Opening>, Ending> {
-        let mut tick = clock::now();
+        let (mut tick, mut look) = (clock::now(), clock::now());
         let mut state = self.lock();
         loop {
             let ready = state.ready();
@@ -362,7 +362,12 @@ impl Gate {
                 .wait_timeout(state, wait)
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
-            state = self.watch(state);
+            // Each client that comes wakes this thread; a look at all of them for each of them would
+            // be a million calls for a thousand.
+            if clock::now() >= look {
+                look = clock::now().after(WATCH);
+                state = self.watch(state);
+            }
             if clock::now() >= tick {
                 tick = clock::now().after(TICK);
                 state = self.tell(state);
@@ -579,8 +584,8 @@ impl std::fmt::Display for Ending {
 }
 
 impl Ending {
-    /// The row that a client which ended so leaves in the log.
-    fn outcome(&self) -> Outcome {
+    /// The outcome in the row of a client that ended so.
+    pub fn outcome(&self) -> Outcome {
         match self {
             Self::NotEnough(_) => Outcome::TimedOut,
             Self::Stopped => Outcome::Cut,

@@ -153,6 +153,11 @@ impl Seat {
         }
     }
 
+    /// The server is ending: whoever waits for more of this client goes on without it.
+    pub fn is_stopping(&self) -> bool {
+        self.gate.lock().stopping
+    }
+
     /// The client lost its seat before the release.
     pub fn lose(mut self, outcome: Outcome, reason: impl Into<String>) {
         self.lost = Some((outcome, reason.into()));

@@ -1,0 +1,73 @@
+//! How fast this build's SHA-1 is, on one core and on all at once.
+//!
+//! The two differ where cores share a body (hyper-threads), and the bound on verified time is
+//! made of the second. `cargo bench --bench digest`, and again with `--features fast-sha1`.
+
+use std::hint::black_box;
+use std::sync::Barrier;
+use std::thread;
+use std::time::Duration;
+use std::time::Instant;
+
+use criterion::Criterion;
+use criterion::Throughput;
+use criterion::criterion_group;
+use criterion::criterion_main;
+use gatecast::digest;
+use gatecast::digest::Digest;
+use gatecast::digest::Hasher;
+
+/// Bytes hashed in one iteration; more than any cache holds.
+const BYTES: usize = 64 << 20;
+
+fn digests(criterion: &mut Criterion) {
+    let data: Vec<u8> = (0..BYTES).map(|n| (n ^ (n >> 9)) as u8).collect();
+    let mut group = criterion.benchmark_group(digest::ENGINE);
+    group
+        .sample_size(10)
+        .measurement_time(Duration::from_secs(5));
+
+    group.throughput(Throughput::Bytes(BYTES as u64));
+    group.bench_function("1 core", |bench| {
+        bench.iter(|| black_box(of(black_box(&data))));
+    });
+
+    let cores = thread::available_parallelism().map_or(1, |cores| cores.get());
+    group.throughput(Throughput::Bytes((BYTES * cores) as u64));
+    group.bench_function(format!("{cores} cores at once"), |bench| {
+        bench.iter_custom(|times| {
+            let start = Barrier::new(cores);
+            let took = thread::scope(|scope| {
+                let running: Vec<_> = (0..cores)
+                    .map(|_| {
+                        scope.spawn(|| {
+                            start.wait();
+                            let begun = Instant::now();
+                            for _ in 0..times {
+                                black_box(of(black_box(&data)));
+                            }
+                            begun.elapsed()
+                        })
+                    })
+                    .collect();
+                running
+                    .into_iter()
+                    .map(|one| one.join().expect("hashing does not fail"))
+                    .max()
+            });
+            took.expect("one core at least")
+        });
+    });
+    group.finish();
+}
+
+/// The digest of `data`, fed as the library feeds a file.
+fn of(data: &[u8]) -> Digest {
+    let mut hasher = Hasher::default();
+    data.chunks(digest::HASH_BUF)
+        .for_each(|block| hasher.update(block));
+    hasher.finish()
+}
+
+criterion_group!(benches, digests);
+criterion_main!(benches);

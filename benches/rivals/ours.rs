@@ -1,0 +1,139 @@
+//! Our program as a user runs it: a server process that stays, and a client process for each run.
+
+use std::fs;
+use std::io::BufRead;
+use std::io::BufReader;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Child;
+use std::process::Command;
+use std::process::Stdio;
+
+use crate::CLIENTS;
+use crate::clear;
+use crate::ground;
+use crate::timed;
+
+/// A built program.
+#[derive(Clone, Debug)]
+pub(crate) struct Build(PathBuf);
+
+/// A server of one file.
+pub(crate) struct Ours {
+    server: Child,
+    addr: String,
+    build: Build,
+    copy: String,
+    _logs: tempfile::TempDir,
+}
+
+/// What one release took, in seconds.
+pub(crate) struct Times {
+    /// Release to the last byte.
+    pub(crate) last_byte: f64,
+    /// Release to the last digest.
+    pub(crate) verified: f64,
+    /// The client process from its start to its end, digests, syncs and table included.
+    pub(crate) whole: f64,
+}
+
+impl Build {
+    /// The program of this very build.
+    pub(crate) fn this() -> Self {
+        Self(PathBuf::from(env!("CARGO_BIN_EXE_gatecast")))
+    }
+
+    /// The program with other features, built beside this one if it is not there yet.
+    pub(crate) fn with(features: &str) -> Option<Self> {
+        let target = Path::new(env!("CARGO_BIN_EXE_gatecast"))
+            .parent()?
+            .parent()?
+            .join("rivals");
+        let built = target.join("release/gatecast");
+        let kept = target.join(format!("gatecast-{}", features.replace(',', "-")));
+        let status = Command::new(option_env!("CARGO").unwrap_or("cargo"))
+            .args(["build", "--quiet", "--release", "--no-default-features"])
+            .args(["--features", features, "--target-dir"])
+            .arg(&target)
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .status();
+        // The next build replaces it, so it gets a name of its own.
+        (status.ok()?.success() && fs::copy(built, &kept).is_ok()).then_some(Self(kept))
+    }
+}
+
+impl Ours {
+    /// Serves `file` with the copy that `--copy` names.
+    pub(crate) fn start(build: &Build, file: &Path, copy: &str) -> Self {
+        let logs = ground::scratch("logs");
+        let mut server = Command::new(&build.0)
+            .args(["serve", "--listen", "127.0.0.1:0", "--copy", copy, "--json"])
+            .args(["--clients", &CLIENTS.to_string(), "--log-dir"])
+            .arg(logs.path())
+            .arg(file)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program was built");
+        let mut lines = BufReader::new(server.stderr.take().expect("piped")).lines();
+        let addr = lines
+            .by_ref()
+            .map_while(Result::ok)
+            .find_map(|line| line.strip_prefix("listening on ").map(str::to_owned))
+            .expect("the server says where it listens");
+        // It must never block on its messages.
+        std::thread::spawn(move || lines.for_each(drop));
+        Self {
+            server,
+            addr,
+            build: build.clone(),
+            copy: copy.to_owned(),
+            _logs: logs,
+        }
+    }
+
+    /// One release to one process of clients, into files below `work`.
+    pub(crate) fn fetch(&self, work: &Path) -> Times {
+        let out = work.join("ours");
+        let mut command = Command::new(&self.build.0);
+        command
+            .args(["fetch", &self.addr, "--json", "--copy", &self.copy])
+            .args(["--clients", &CLIENTS.to_string(), "--out"])
+            .arg(&out);
+        let (whole, output) = timed(|| command.output().expect("the program was built"));
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        clear(&out);
+        let document: serde_json::Value =
+            serde_json::from_slice(&output.stdout).expect("a document");
+        assert_eq!(document["identities"], "hold");
+        let after_release = |own: &str| {
+            let results = document["results"].as_array().expect("rows");
+            let seconds = results.iter().map(|row| {
+                // A client counts from its own GO, which came with the first byte.
+                row["first_server_us"].as_f64().expect("a first byte") / 1e6
+                    + row[own].as_f64().expect("a whole copy")
+            });
+            seconds.fold(0.0, f64::max)
+        };
+        Times {
+            last_byte: document["global"]["seconds"]
+                .as_f64()
+                .expect("whole copies"),
+            verified: after_release("seconds_verified"),
+            whole,
+        }
+    }
+}
+
+impl Drop for Ours {
+    fn drop(&mut self) {
+        // It has nothing to save; the session logs go with their folder.
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+    }
+}

@@ -1,0 +1,232 @@
+//! The rivals, each started as its own manual says, on ports and in folders of their own.
+
+use std::fs;
+use std::io::BufRead;
+use std::io::BufReader;
+use std::net::TcpListener;
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::Child;
+use std::process::Command;
+use std::process::Stdio;
+use std::thread;
+use std::time::Duration;
+use std::time::Instant;
+
+use crate::clear;
+use crate::ground;
+use crate::timed;
+
+/// nginx as a process of ours.
+pub(crate) struct Nginx {
+    master: Child,
+    url: String,
+    _folder: tempfile::TempDir,
+}
+
+/// Whether `program` can be run here.
+pub(crate) fn installed(program: &str) -> bool {
+    Command::new(program)
+        .arg("--version")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok()
+}
+
+impl Nginx {
+    /// Serves the folder of `file`; `None` where nginx or curl is missing.
+    pub(crate) fn start(file: &Path) -> Option<Self> {
+        if !installed("nginx") || !installed("curl") {
+            return None;
+        }
+        let folder = ground::scratch("nginx");
+        let place = folder.path().display();
+        let port = free_port();
+        // Two workers for two cores; everything that nginx writes stays in its own folder.
+        let user = if ground::said("id", &["-u"]) == "0" {
+            "user root;"
+        } else {
+            ""
+        };
+        let paths: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+            .iter()
+            .map(|kind| format!("{kind}_temp_path {place}/{kind};\n"))
+            .collect();
+        let root = file.parent()?.display();
+        let config = format!(
+            "{user}\ndaemon off;\nworker_processes 2;\npid {place}/pid;\nerror_log {place}/error;\n\
+             events {{ worker_connections 1024; }}\n\
+             http {{ {paths} access_log off; sendfile on; tcp_nopush on;\n\
+             server {{ listen 127.0.0.1:{port}; location / {{ root {root}; }} }} }}\n"
+        );
+        let path = folder.path().join("nginx.conf");
+        fs::write(&path, config).expect("room for a page");
+        let master = Command::new("nginx")
+            .arg("-c")
+            .arg(&path)
+            .arg("-e")
+            .arg(folder.path().join("error"))
+            .stdin(Stdio::null())
+            .spawn()
+            .ok()?;
+        let name = file.file_name()?.to_str()?;
+        let nginx = Self {
+            master,
+            url: format!("http://127.0.0.1:{port}/{name}"),
+            _folder: folder,
+        };
+        answers(port).then_some(nginx)
+    }
+
+    /// One file for each of `clients` curl, all at once: the whole time, and curl's own longest.
+    pub(crate) fn fetch(&self, work: &Path, clients: u16) -> Vec<f64> {
+        let out = work.join("theirs");
+        fs::create_dir(&out).expect("room for a folder");
+        let (whole, outputs) = timed(|| {
+            let running: Vec<_> = (1..=clients)
+                .map(|number| {
+                    Command::new("curl")
+                        .args(["-s", "-f", "-w", "%{time_total} %{size_download}", "-o"])
+                        .arg(out.join(number.to_string()))
+                        .arg(&self.url)
+                        .stdout(Stdio::piped())
+                        .spawn()
+                        .expect("curl was there a moment ago")
+                })
+                .collect();
+            running
+                .into_iter()
+                .map(|one| one.wait_with_output().expect("a child of ours"))
+                .collect::<Vec<_>>()
+        });
+        let mut longest: f64 = 0.0;
+        for output in outputs {
+            let said = String::from_utf8_lossy(&output.stdout).into_owned();
+            let (time, size) = said.split_once(' ').expect("as asked for");
+            assert_eq!(size.trim().parse(), Ok(crate::BYTES), "curl got the file");
+            longest = longest.max(time.parse().expect("seconds"));
+        }
+        clear(&out);
+        vec![whole, longest]
+    }
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        // The master ends its workers when it is asked to quit; killed, it would leave them.
+        let pid = self.master.id().to_string();
+        let asked = Command::new("kill").args(["-QUIT", &pid]).status();
+        if !asked.is_ok_and(|status| status.success()) {
+            let _ = self.master.kill();
+        }
+        let _ = self.master.wait();
+    }
+}
+
+/// The goodput of `iperf3 -P clients`, bytes per second at the receiver.
+pub(crate) fn iperf3_bytes_per_second(clients: u16) -> f64 {
+    iperf3(clients, &[])
+}
+
+/// The same with sendfile at the sender.
+pub(crate) fn iperf3_zerocopy_bytes_per_second(clients: u16) -> f64 {
+    iperf3(clients, &["--zerocopy"])
+}
+
+fn iperf3(clients: u16, more: &[&str]) -> f64 {
+    let port = free_port().to_string();
+    let mut server = Command::new("iperf3")
+        .args(["-s", "-1", "-B", "127.0.0.1", "-p", &port])
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("iperf3 was there a moment ago");
+    let (clients, limit) = (
+        clients.to_string(),
+        Instant::now() + Duration::from_secs(10),
+    );
+    // It takes a moment to listen, and a look at its port would be its one test.
+    let output = loop {
+        let output = Command::new("iperf3")
+            .args([
+                "-c",
+                "127.0.0.1",
+                "-p",
+                &port,
+                "-P",
+                &clients,
+                "-t",
+                "2",
+                "-J",
+            ])
+            .args(more)
+            .output()
+            .expect("iperf3 was there a moment ago");
+        if output.status.success() || Instant::now() > limit {
+            break output;
+        }
+        thread::sleep(Duration::from_millis(20));
+    };
+    let _ = server.kill();
+    let _ = server.wait();
+    let document: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let bits = &document["end"]["sum_received"]["bits_per_second"];
+    bits.as_f64().expect("a finished test") / 8.0
+}
+
+/// The lab's pair on `file`: from the start of the clients to the last one's end, seconds.
+pub(crate) fn lab_pair(file: &Path, work: &Path, clients: u16) -> f64 {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/lab_pair.py");
+    let out = work.join("lab");
+    fs::create_dir(&out).expect("room for a folder");
+    let mut server = Command::new("python3")
+        .args([script, "serve"])
+        .arg(file)
+        .arg(clients.to_string())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("python3 was there a moment ago");
+    let mut port = String::new();
+    BufReader::new(server.stdout.as_mut().expect("piped"))
+        .read_line(&mut port)
+        .expect("the server's port");
+    let (took, ()) = timed(|| {
+        let running: Vec<_> = (1..=clients)
+            .map(|number| {
+                Command::new("python3")
+                    .args([script, "fetch", port.trim()])
+                    .arg(&out)
+                    .arg(number.to_string())
+                    .spawn()
+                    .expect("python3 was there a moment ago")
+            })
+            .collect();
+        for mut one in running {
+            assert!(
+                one.wait().expect("a child of ours").success(),
+                "a whole copy"
+            );
+        }
+    });
+    assert!(server.wait().expect("a child of ours").success());
+    clear(&out);
+    took
+}
+
+/// A port that was free a moment ago.
+fn free_port() -> u16 {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+    listener.local_addr().expect("bound").port()
+}
+
+/// Waits until somebody listens.
+fn answers(port: u16) -> bool {
+    let limit = Instant::now() + Duration::from_secs(10);
+    while Instant::now() < limit {
+        if TcpStream::connect(("127.0.0.1", port)).is_ok() {
+            return true;
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    false
+}

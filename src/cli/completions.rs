@@ -1,0 +1,28 @@
+//! `gatecast completions`: what a shell completes.
+
+use clap::CommandFactory;
+use clap_complete::Shell;
+
+use crate::cli::Cli;
+use crate::cli::output;
+use crate::error::Result;
+use crate::report::verdict::Verdict;
+
+/// `gatecast completions SHELL`
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example: gatecast completions bash > /etc/bash_completion.d/gatecast")]
+pub struct Args {
+    /// The shell
+    pub shell: Shell,
+}
+
+/// Prints the script.
+///
+/// # Errors
+/// Standard output cannot be written.
+pub fn run(args: &Args) -> Result<Verdict> {
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut Cli::command(), "gatecast", &mut script);
+    output::print(&String::from_utf8_lossy(&script))?;
+    Ok(Verdict::AllVerified)
+}

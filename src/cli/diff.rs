@@ -1,0 +1,66 @@
+//! `gatecast diff`: two sessions, or two studies, side by side.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+use std::path::PathBuf;
+
+use serde_json::Value;
+
+use crate::cli::options;
+use crate::cli::output;
+use crate::error::Error;
+use crate::error::Result;
+use crate::report::diff::Difference;
+use crate::report::verdict::Verdict;
+
+/// `gatecast diff FIRST SECOND`
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Example: gatecast diff before.json after.json --threshold 5%
+Exit code: 0 within the threshold, 1 beyond it"
+)]
+pub struct Args {
+    /// A document that --json or a study wrote
+    #[arg(value_name = "FIRST")]
+    pub first: PathBuf,
+    /// The document to compare with it
+    #[arg(value_name = "SECOND")]
+    pub second: PathBuf,
+    /// How far figures may differ, as a share of the first one's
+    #[arg(long, default_value = "10%", value_parser = options::share, value_name = "SHARE")]
+    pub threshold: f64,
+}
+
+/// Largest document that is read, bytes: as for the results of a study.
+const DOCUMENT_MAX: u64 = 1 << 30;
+
+/// Compares.
+///
+/// # Errors
+/// A file that cannot be read, or is no document of ours.
+pub fn run(args: &Args) -> Result<Verdict> {
+    let (first, second) = (read(&args.first)?, read(&args.second)?);
+    let difference = Difference::between(&first, &second, args.threshold)?;
+    output::print(&difference.to_text())?;
+    Ok(match difference.is_beyond() {
+        true => Verdict::CouldNotRun,
+        false => Verdict::AllVerified,
+    })
+}
+
+fn read(path: &Path) -> Result<Value> {
+    let at = crate::text::escape(&path.display().to_string());
+    let file = File::open(path).map_err(Error::io("open the document", &at))?;
+    let mut text = Vec::new();
+    file.take(DOCUMENT_MAX + 1)
+        .read_to_end(&mut text)
+        .map_err(Error::io("read the document", &at))?;
+    if text.len() as u64 > DOCUMENT_MAX {
+        return Err(Error::refused(
+            at,
+            "it is larger than 1 GiB, so no document of ours",
+        ));
+    }
+    serde_json::from_slice(&text).map_err(|error| Error::protocol(at, error.to_string()))
+}

@@ -1,0 +1,57 @@
+//! `gatecast man`: the manual page, or one page for each subcommand.
+
+use std::path::PathBuf;
+
+use clap::CommandFactory;
+use clap_mangen::Man;
+
+use crate::cli::Cli;
+use crate::cli::output;
+use crate::error::Error;
+use crate::error::Result;
+use crate::report::verdict::Verdict;
+
+/// `gatecast man`
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example: gatecast man | man -l -")]
+pub struct Args {
+    /// Write gatecast.1 and a page for each subcommand into this folder, instead of printing
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+}
+
+/// Prints or writes the pages.
+///
+/// # Errors
+/// They cannot be written.
+pub fn run(args: &Args) -> Result<Verdict> {
+    let mut command = Cli::command();
+    // Names of the subcommands' own pages in full: gatecast-serve(1).
+    command.build();
+    let Some(folder) = &args.out else {
+        let page = page(&command)?;
+        output::print(&String::from_utf8_lossy(&page))?;
+        return Ok(Verdict::AllVerified);
+    };
+    std::fs::create_dir_all(folder).map_err(Error::io("make the folder", folder.display()))?;
+    let subcommands = command
+        .get_subcommands()
+        .filter(|sub| sub.get_name() != "help");
+    for command in std::iter::once(&command).chain(subcommands) {
+        let name = command
+            .get_display_name()
+            .unwrap_or_else(|| command.get_name());
+        let path = folder.join(format!("{name}.1"));
+        std::fs::write(&path, page(command)?)
+            .map_err(Error::io("write the page", path.display()))?;
+    }
+    Ok(Verdict::AllVerified)
+}
+
+fn page(command: &clap::Command) -> Result<Vec<u8>> {
+    let mut page = Vec::new();
+    Man::new(command.clone())
+        .render(&mut page)
+        .map_err(Error::io("render the page", "in memory"))?;
+    Ok(page)
+}

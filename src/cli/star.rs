@@ -1,0 +1,502 @@
+//! `gatecast star`: an emulated star of hosts, for a while or until it is removed.
+
+use std::os::unix::process::CommandExt;
+use std::process::Child;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::Duration;
+
+use clap::Subcommand;
+
+use crate::cli::options;
+use crate::cli::output;
+use crate::cli::signals;
+use crate::cli::signals::Request;
+use crate::error::Error;
+use crate::error::Result;
+use crate::report::table::Align;
+use crate::report::table::Table;
+use crate::report::verdict::Verdict;
+use crate::runtime::clock;
+use crate::star::build::Star;
+use crate::star::calibrate;
+use crate::star::inside;
+use crate::star::layout;
+use crate::star::layout::Layout;
+use crate::star::layout::Link;
+use crate::star::layout::Loss;
+use crate::star::layout::Middle;
+use crate::star::layout::Traffic;
+use crate::star::name::Place;
+use crate::star::name::StarId;
+use crate::star::plan;
+use crate::star::rootless;
+use crate::star::sweep;
+use crate::study::work;
+use crate::units::Rate;
+
+/// `gatecast star up|down|list|exec|run`
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Example: gatecast star run --hosts 4 --rate 100mbit -- sh -c \
+'gatecast star exec 0 -- iperf3 -s -1 & gatecast star exec 1 -- iperf3 -c 10.77.0.1'"
+)]
+pub struct Args {
+    /// What to do.
+    #[command(subcommand)]
+    pub action: Action,
+}
+
+/// What to do with a star.
+#[derive(Debug, Subcommand)]
+pub enum Action {
+    /// Build a star and leave it standing until Ctrl-C, or with --keep until `star down`
+    Up {
+        /// The star.
+        #[command(flatten)]
+        layout: LayoutArgs,
+        /// End at once and leave the star standing
+        #[arg(long)]
+        keep: bool,
+        /// Print the commands and run none
+        #[arg(long)]
+        dry_run: bool,
+        /// Measure what its links carry, and print it
+        #[arg(long)]
+        calibrate: bool,
+    },
+    /// Remove every star whose owner has ended, and what killed studies left; or one star by name
+    Down {
+        /// The star
+        name: Option<StarId>,
+    },
+    /// The stars that there are
+    List,
+    /// Run a program on a host: 0 is the server
+    Exec {
+        /// The star; $GATECAST_STAR, or the only one there is, unless given
+        #[arg(long)]
+        star: Option<StarId>,
+        /// The host's number
+        host: usize,
+        /// The program and its arguments
+        #[arg(last = true, required = true)]
+        command: Vec<String>,
+    },
+    /// Build a star, run a program beside it with $GATECAST_STAR set, and remove the star
+    Run {
+        /// The star.
+        #[command(flatten)]
+        layout: LayoutArgs,
+        /// The program and its arguments
+        #[arg(last = true, required = true)]
+        command: Vec<String>,
+    },
+}
+
+/// A star on a command line.
+#[derive(Clone, Debug, clap::Args)]
+pub struct LayoutArgs {
+    /// How many hosts, the server among them
+    #[arg(long, default_value = "14", value_name = "N")]
+    pub hosts: usize,
+    /// Rate of each link, each way
+    #[arg(long, default_value = "100mbit")]
+    pub rate: Rate,
+    /// Drop this share of packets at random in the switch, such as 1%
+    #[arg(long, default_value = "0", value_parser = layout::parse_loss, value_name = "SHARE")]
+    pub loss: u32,
+    /// What every link has beside rate and loss.
+    #[command(flatten)]
+    pub links: LinkArgs,
+}
+
+/// What all links share beside rate and loss, for `star` and `study`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct LinkArgs {
+    /// Rate from the hosts, where it is another than --rate
+    #[arg(long, value_name = "RATE")]
+    pub up: Option<Rate>,
+    /// Rate to the hosts, where it is another than --rate
+    #[arg(long, value_name = "RATE")]
+    pub down: Option<Rate>,
+    /// One host's own rates, up and down, such as 3=10mbit/50mbit; may be repeated
+    #[arg(long = "host", value_parser = host_link, value_name = "HOST=UP/DOWN")]
+    pub host_links: Vec<(usize, Link)>,
+    /// Which packets are lost: all, tcp or udp
+    #[arg(long, default_value = "all", value_name = "WHICH")]
+    pub loss_of: Traffic,
+    /// Delay on the way out of each host, such as 5ms; needs the kernel's netem
+    #[arg(long, default_value = "0s", value_parser = options::span, value_name = "TIME")]
+    pub delay: Duration,
+    /// A router in the middle, each host in a subnet of its own
+    #[arg(long)]
+    pub router: bool,
+    /// Leave segmentation and receive offloads on
+    #[arg(long)]
+    pub offloads: bool,
+}
+
+/// How long a program may take to end after Ctrl-C, which it has seen too.
+const LEAVE: Duration = Duration::from_secs(5);
+
+/// How often a wait looks up.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Names the star for `star exec`.
+const VARIABLE: &str = "GATECAST_STAR";
+
+/// Reads one host's own link, `3=10mbit/50mbit`.
+///
+/// # Errors
+/// Anything else, with the value.
+pub fn host_link(text: &str) -> std::result::Result<(usize, Link), String> {
+    let wrong = || format!("'{text}' is not HOST=RATE or HOST=UP/DOWN, such as 3=10mbit/50mbit");
+    let (host, link) = text.split_once('=').ok_or_else(wrong)?;
+    let host = host.parse().map_err(|_| wrong())?;
+    Ok((host, Link::parse(link).map_err(|error| error.to_string())?))
+}
+
+impl LinkArgs {
+    /// The layout of `hosts` hosts at `rate`, with `loss` parts of a million, that these options
+    /// ask for.
+    ///
+    /// # Errors
+    /// A host that is not there, and what [`Layout::check`] refuses.
+    pub fn layout(&self, hosts: usize, rate: Rate, loss: u32) -> Result<Layout> {
+        let usage = |error: Error| match error {
+            Error::Refused { reason, .. } => Error::Usage { what: reason },
+            other => other,
+        };
+        let mut layout = Layout::new(hosts, rate);
+        for link in &mut layout.links {
+            link.up = self.up.unwrap_or(rate);
+            link.down = self.down.unwrap_or(rate);
+        }
+        for (host, link) in &self.host_links {
+            let there = layout.links.len();
+            let Some(own) = layout.links.get_mut(*host) else {
+                return Err(Error::Usage {
+                    what: format!(
+                        "--host {host}: the hosts are 0 to {}",
+                        there.saturating_sub(1)
+                    ),
+                });
+            };
+            *own = *link;
+        }
+        layout.middle = if self.router {
+            Middle::Router
+        } else {
+            Middle::Switch
+        };
+        layout.loss = (loss > 0).then_some(Loss {
+            millionths: loss,
+            of: self.loss_of,
+        });
+        layout.delay = self.delay;
+        layout.offloads = self.offloads;
+        layout.check().map_err(usage)?;
+        Ok(layout)
+    }
+}
+
+impl LayoutArgs {
+    fn layout(&self) -> Result<Layout> {
+        self.links.layout(self.hosts, self.rate, self.loss)
+    }
+}
+
+/// Builds, removes, lists or uses a star.
+///
+/// # Errors
+/// What is missing, wrong or not ours.
+pub fn run(args: &Args) -> Result<Verdict> {
+    match &args.action {
+        Action::Up {
+            layout,
+            keep,
+            dry_run,
+            calibrate,
+        } => {
+            let layout = layout.layout()?;
+            if *dry_run {
+                return show_plan(&layout);
+            }
+            up(&layout, *keep, *calibrate)
+        }
+        Action::Down { name } => down(*name),
+        Action::List => list(),
+        Action::Exec {
+            star,
+            host,
+            command,
+        } => Err(exec(*star, *host, command)),
+        Action::Run { layout, command } => run_beside(&layout.layout()?, command),
+    }
+}
+
+/// Becomes root in a user namespace when we are not root. Returns when we are.
+///
+/// # Errors
+/// Why that cannot be.
+pub fn need_root() -> Result<()> {
+    match rootless::is_root() {
+        true => Ok(()),
+        false => Err(rootless::enter()),
+    }
+}
+
+/// A flag that the first Ctrl-C sets.
+///
+/// # Errors
+/// The system refuses the handlers or a thread.
+pub fn stop_flag() -> Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let (requests, flag) = (signals::listen()?, Arc::clone(&stop));
+    thread::Builder::new()
+        .name("stop".to_owned())
+        .spawn(move || {
+            for request in requests {
+                if request == Request::Stop {
+                    flag.store(true, Ordering::Relaxed);
+                }
+            }
+        })
+        .map_err(Error::io("start the signal thread", "this process"))?;
+    Ok(stop)
+}
+
+fn show_plan(layout: &Layout) -> Result<Verdict> {
+    let id = StarId::next();
+    let mut steps = plan::up(&id, layout);
+    if let Some(loss) = layout.loss {
+        steps.extend(plan::loss(&id, layout, loss));
+    }
+    let mut text: String = steps.iter().map(|step| format!("{step}\n")).collect();
+    text += "# and to remove it\n";
+    for step in plan::down(&plan::namespaces(&id, layout)) {
+        text += &format!("{step}\n");
+    }
+    output::print(&text)?;
+    Ok(Verdict::AllVerified)
+}
+
+fn up(layout: &Layout, keep: bool, calibrate: bool) -> Result<Verdict> {
+    if keep && (!rootless::is_root() || rootless::is_inside()) {
+        return Err(Error::refused(
+            "the star",
+            "--keep takes root; without root a star lives inside its own process",
+        ));
+    }
+    need_root()?;
+    let stop = stop_flag()?;
+    let began = clock::now();
+    let star = Star::build(layout, &stop)?;
+    let took = clock::now().since(began);
+    let hosts = layout.links.len();
+    output::say(format_args!(
+        "star {} is up: {hosts} hosts in {:.2} s",
+        star.id(),
+        took.as_secs_f64()
+    ));
+    output::print(&table(&star))?;
+    if calibrate {
+        let mut measured = calibrate::links(star.hosts(), &stop)?;
+        measured.loss_check = calibrate::loss(&star, &stop)?;
+        output::print(&format!("\n{measured}\n"))?;
+        measured.check(calibrate::TOLERANCE, false)?;
+    } else {
+        star.begin_loss()?;
+    }
+    if keep {
+        let id = star.keep();
+        output::say(format_args!("remove it with: gatecast star down {id}"));
+        return Ok(Verdict::AllVerified);
+    }
+    output::say("Ctrl-C removes it");
+    while !stop.load(Ordering::Relaxed) {
+        thread::sleep(LOOK);
+    }
+    remove(star)?;
+    Ok(Verdict::Interrupted)
+}
+
+fn remove(star: Star) -> Result<()> {
+    let began = clock::now();
+    star.down()?;
+    let took = clock::now().since(began);
+    output::say(format_args!("star is down in {:.2} s", took.as_secs_f64()));
+    Ok(())
+}
+
+fn table(star: &Star) -> String {
+    let mut table = Table::new(&[
+        ("host", Align::Right),
+        ("address", Align::Left),
+        ("up", Align::Right),
+        ("down", Align::Right),
+        ("namespace", Align::Left),
+    ]);
+    for (number, host) in star.hosts().iter().enumerate() {
+        table.row([
+            number.to_string(),
+            host.address.to_string(),
+            host.link.up.to_string(),
+            host.link.down.to_string(),
+            star.id().namespace(Place::Host(number)),
+        ]);
+    }
+    table.to_string()
+}
+
+fn down(name: Option<StarId>) -> Result<Verdict> {
+    let found = sweep::find();
+    if let Some(name) = name
+        && !found.iter().any(|star| star.id == name)
+    {
+        return Err(Error::refused(
+            "the star",
+            format!("there is no star {name}"),
+        ));
+    }
+    let mut removed = 0;
+    for star in &found {
+        if name.is_some_and(|name| name != star.id) {
+            continue;
+        }
+        if star.owner_lives {
+            let process = star.id.process;
+            let spared = format!("star {} is in use by process {process}", star.id);
+            if name.is_some() {
+                return Err(Error::refused("the star", spared));
+            }
+            output::say(format_args!("{spared}: spared"));
+            continue;
+        }
+        sweep::remove(&star.namespaces)?;
+        output::say(format_args!(
+            "star {} removed: {} namespaces",
+            star.id,
+            star.namespaces.len()
+        ));
+        removed += 1;
+    }
+    let folders = if name.is_none() { work::sweep() } else { 0 };
+    if folders > 0 {
+        output::say(format_args!(
+            "{folders} working folders of killed studies removed"
+        ));
+    }
+    if removed + folders == 0 {
+        output::say("nothing to remove");
+    }
+    Ok(Verdict::AllVerified)
+}
+
+fn list() -> Result<Verdict> {
+    let mut table = Table::new(&[
+        ("star", Align::Left),
+        ("hosts", Align::Right),
+        ("owner", Align::Left),
+    ]);
+    for star in sweep::find() {
+        let owner = match star.owner_lives {
+            true => format!("process {}", star.id.process),
+            false => "has ended".to_owned(),
+        };
+        let hosts = star.namespaces.len().saturating_sub(1);
+        table.row([star.id.to_string(), hosts.to_string(), owner]);
+    }
+    output::print(&table.to_string())?;
+    Ok(Verdict::AllVerified)
+}
+
+/// Becomes the program, on the host. Returns only when that cannot be.
+fn exec(star: Option<StarId>, host: usize, command: &[String]) -> Error {
+    let id = match which(star) {
+        Ok(id) => id,
+        Err(error) => return error,
+    };
+    let namespace = id.namespace(Place::Host(host));
+    if !inside::names().contains(&namespace) {
+        return Error::refused("the star", format!("star {id} has no host {host}"));
+    }
+    let [program, arguments @ ..] = command else {
+        return Error::Usage {
+            what: "no program".to_owned(),
+        };
+    };
+    // The thread that entered the host becomes the program, and with it the whole process.
+    let failed = inside::enter(&inside::path_of(&namespace), || {
+        Command::new(program).args(arguments).exec()
+    });
+    match failed {
+        Ok(error) => Error::io("start the program", program)(error),
+        Err(error) => error,
+    }
+}
+
+fn which(star: Option<StarId>) -> Result<StarId> {
+    let refuse = |reason: String| Err(Error::refused("the star", reason));
+    if let Some(id) = star {
+        return Ok(id);
+    }
+    if let Ok(name) = std::env::var(VARIABLE) {
+        let shown = crate::text::escape(&name);
+        return name
+            .parse()
+            .or_else(|_| refuse(format!("{VARIABLE} is '{shown}', which names no star")));
+    }
+    match &sweep::find()[..] {
+        [] => refuse("there is none; `gatecast star up` builds one".to_owned()),
+        [one] => Ok(one.id),
+        several => refuse(format!("there are {}; name one with --star", several.len())),
+    }
+}
+
+fn run_beside(layout: &Layout, command: &[String]) -> Result<Verdict> {
+    need_root()?;
+    let stop = stop_flag()?;
+    let star = Star::build(layout, &stop)?;
+    star.begin_loss()?;
+    let [program, arguments @ ..] = command else {
+        return Err(Error::Usage {
+            what: "no program".to_owned(),
+        });
+    };
+    let child = Command::new(program)
+        .args(arguments)
+        .env(VARIABLE, star.id().to_string())
+        .spawn()
+        .map_err(Error::io("start the program", program))?;
+    let code = attend(child, &stop)?;
+    star.down()?;
+    match code {
+        _ if stop.load(Ordering::Relaxed) => Ok(Verdict::Interrupted),
+        Some(0) => Ok(Verdict::AllVerified),
+        // The program's own code is the answer of this command.
+        other => std::process::exit(other.unwrap_or(1)),
+    }
+}
+
+/// Waits for the program; its exit code, or `None` when a signal ended it.
+fn attend(mut child: Child, stop: &AtomicBool) -> Result<Option<i32>> {
+    let mut deadline = None;
+    loop {
+        let status = child.try_wait();
+        if let Some(status) = status.map_err(Error::io("wait for the program", child.id()))? {
+            return Ok(status.code());
+        }
+        if stop.load(Ordering::Relaxed) {
+            let deadline = *deadline.get_or_insert_with(|| clock::now().after(LEAVE));
+            if clock::left(deadline).is_none() {
+                let _ = child.kill(); // It may have ended by itself just now.
+            }
+        }
+        thread::sleep(LOOK);
+    }
+}

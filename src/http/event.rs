@@ -1,0 +1,189 @@
+//! Events: what the page, `GET /events` and `--events` on the command line show, one JSON
+//! document each, `gatecast.event/1`. `event.schema.json` beside this file is their schema.
+//!
+//! - `state`: everything about the sessions that have not ended, and which ones have
+//! - `session`: a session has ended; its document
+//! - `clients`: the clients of a `fetch`, as that process sees them
+//!
+//! A state is whole: whoever misses some has lost nothing but time.
+
+use std::sync::Arc;
+
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use crate::proto::json::Json;
+use crate::runtime::control::client::ClientView;
+use crate::runtime::control::client::Stage;
+use crate::runtime::gate::View;
+use crate::runtime::lobby::Lobby;
+use crate::runtime::way::Detail;
+use crate::runtime::way::MAP_MAX;
+use crate::transfer::Record;
+
+/// The schema's name and version.
+pub const SCHEMA: &str = "gatecast.event/1";
+
+/// The schema itself (JSON Schema 2020-12).
+pub const SCHEMA_FILE: &str = include_str!("event.schema.json");
+
+/// The state of a server's sessions.
+pub fn state(id: u64, at: OffsetDateTime, lobby: &Lobby) -> String {
+    let ended = lobby.ledger().ended();
+    state_of(id, at, &lobby.views(), &ended, lobby)
+}
+
+/// The state, from what was looked at before.
+pub(super) fn state_of(
+    id: u64,
+    at: OffsetDateTime,
+    views: &[View],
+    ended: &[Arc<Record>],
+    lobby: &Lobby,
+) -> String {
+    Json::object(|json| {
+        begin(json, "state");
+        json.count("id", Some(id));
+        json.maybe_text("at", at.format(&Rfc3339).ok());
+        json.member("server", |json| {
+            let settings = &lobby.settings;
+            json.count("clients", settings.clients.map(u64::from));
+            json.maybe_text("via", settings.via.map(|via| via.word()));
+            json.maybe_text("address", lobby.address().map(|addr| addr.to_string()));
+            json.maybe_text("file", settings.file.as_ref().map(|file| file.as_str()));
+        });
+        json.list("sessions", |json| {
+            for view in views {
+                json.item(|json| session(json, view));
+            }
+        });
+        json.list("ended", |json| {
+            for record in ended {
+                json.item_text(&record.session.to_string());
+            }
+        });
+    })
+}
+
+fn session(json: &mut Json, view: &View) {
+    json.text("session", view.session.to_string());
+    json.text("via", view.via.word());
+    json.member("file", |json| {
+        json.text("name", &view.file);
+        json.count("bytes", Some(view.bytes));
+    });
+    json.count("clients", Some(view.clients.into()));
+    json.text("phase", phase(view));
+    json.number(
+        "seconds_left",
+        view.left.map(|left| rounded(left.as_secs_f64())),
+    );
+    json.number(
+        "seconds_moving",
+        view.released.map(|span| rounded(span.as_secs_f64())),
+    );
+    json.list("seats", |json| {
+        for seat in &view.seats {
+            json.item(|json| {
+                json.count("seat", Some(seat.seat.0.into()));
+                json.text("name", &seat.name);
+                json.text("client", seat.peer.to_string());
+                json.text("kind", seat.kind.word());
+                json.truth("ready", seat.ready);
+                json.count("bytes", Some(seat.moved));
+                json.truth("finished", seat.finished);
+                detail(json, &seat.detail);
+            });
+        }
+    });
+}
+
+/// What a session does: `muster`, `moving`, or `ending` where its muster failed.
+fn phase(view: &View) -> &'static str {
+    match (view.left, view.released) {
+        (Some(_), _) => "muster",
+        (None, Some(_)) => "moving",
+        (None, None) => "ending",
+    }
+}
+
+fn detail(json: &mut Json, detail: &Detail) {
+    json.count("lost", detail.lost);
+    if !detail.map.is_empty() {
+        json.list("map", |json| {
+            for &percent in detail.map.iter().take(MAP_MAX) {
+                json.item_number(u64::from(percent.min(100)));
+            }
+        });
+    }
+}
+
+/// A session that has ended; `document` is a `gatecast.session/1`.
+pub fn session_ended(document: &str) -> String {
+    Json::object(|json| {
+        begin(json, "session");
+        json.raw("document", document);
+    })
+}
+
+/// The clients of one process.
+pub fn clients(at: OffsetDateTime, views: &[ClientView]) -> String {
+    Json::object(|json| {
+        begin(json, "clients");
+        json.maybe_text("at", at.format(&Rfc3339).ok());
+        json.list("clients", |json| {
+            for (number, view) in (1..).zip(views) {
+                json.item(|json| {
+                    json.count("client", Some(number));
+                    json.text("stage", stage(view.stage));
+                    json.count("bytes", Some(view.moved));
+                    json.count("bytes_total", Some(view.bytes).filter(|&bytes| bytes > 0));
+                    json.count("ready", view.muster.map(|(ready, _)| ready.into()));
+                    json.count("clients", view.muster.map(|(_, clients)| clients.into()));
+                });
+            }
+        });
+    })
+}
+
+fn stage(stage: Stage) -> &'static str {
+    match stage {
+        Stage::Connecting => "connecting",
+        Stage::Joining => "joining",
+        Stage::Waiting => "waiting",
+        Stage::Receiving => "receiving",
+        Stage::Verifying => "verifying",
+        Stage::Ended => "ended",
+    }
+}
+
+/// The ended sessions that are kept, newest last, in short.
+pub(super) fn ended(records: &[Arc<Record>]) -> String {
+    Json::object(|json| {
+        json.text("schema", "gatecast.sessions/1");
+        json.list("sessions", |json| {
+            for record in records {
+                json.item(|json| {
+                    json.text("session", record.session.to_string());
+                    json.text("via", record.via.word());
+                    json.text("file", record.file.name.as_str());
+                    json.count("bytes", Some(record.file.bytes));
+                    json.count("clients", Some(record.clients.into()));
+                    json.count("proven", u64::try_from(record.proven()).ok());
+                    let released = record.released_at.and_then(|at| at.format(&Rfc3339).ok());
+                    json.maybe_text("released_at", released);
+                });
+            }
+        });
+    })
+}
+
+fn begin(json: &mut Json, event: &str) {
+    json.text("schema", SCHEMA);
+    json.text("event", event);
+}
+
+/// To the millisecond: a state is a second old when it is looked at.
+fn rounded(seconds: f64) -> f64 {
+    (seconds * 1e3).round() / 1e3
+}
