@@ -406,6 +406,48 @@ fn the_tracker_answers_whatever_is_asked() {
     server.stop();
 }
 
+#[test]
+fn aria2_gets_the_file_from_us() {
+    if !common::have("aria2c", common::installed("aria2c")) {
+        return;
+    }
+    within(LIMIT, || {
+        let server = Server::with(
+            500_000,
+            |_| {},
+            |host| {
+                let (host, torrents) = swarm::serve(host, Options::default());
+                swarm::serve_http(host, torrents)
+            },
+        );
+        let torrent = server.folder.path().join("f.bin.torrent");
+        std::fs::write(&torrent, get(server.addr, "/f.bin.torrent")).expect("room");
+        let out = server.out("aria2");
+        let status = std::process::Command::new("timeout")
+            .args([
+                "60",
+                "aria2c",
+                "-q",
+                "--enable-dht=false",
+                "--enable-dht6=false",
+            ])
+            .args([
+                "--bt-enable-lpd=false",
+                "--enable-peer-exchange=false",
+                "--seed-time=0",
+            ])
+            .args(["--file-allocation=none", "--no-conf=true", "--dir"])
+            .arg(&out)
+            .arg(&torrent)
+            .status()
+            .expect("aria2c");
+        assert!(status.success(), "{status}");
+        let copy = std::fs::read(out.join("f.bin")).expect("a copy");
+        assert_eq!(Digest::of(&copy), server.sha1);
+        server.only_whole_copies();
+    });
+}
+
 /// A peer made of messages.
 struct Raw {
     stream: TcpStream,

@@ -44,7 +44,7 @@ pub struct Link {
     pub dialed: bool,
     /// What its messages may be.
     pub limits: Limits,
-    /// Payload bytes written.
+    /// Payload bytes given to the system to send.
     pub sent: AtomicU64,
     /// Payload bytes read; counted by the member, together with what was of no use.
     pub received: AtomicU64,
@@ -203,8 +203,9 @@ impl Link {
             if bytes > 0 {
                 wait_turn(bytes as u64);
             }
-            self.write_slices(&mut slices)?;
+            // Before the write: the other side may have counted it before we run again.
             self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
+            self.write_slices(&mut slices)?;
             let other = control.len() + heads.len() * 13;
             self.protocol.fetch_add(other as u64, Ordering::Relaxed);
         }
