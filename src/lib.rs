@@ -24,6 +24,7 @@ pub mod runtime;
 
 // Floor 3: services, which never import each other.
 pub mod relay;
+pub mod swarm;
 
 pub mod tcp;
 pub mod udp;

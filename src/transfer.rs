@@ -336,7 +336,7 @@ impl Record {
     pub fn broken_identities(&self) -> Vec<String> {
         let mut broken = Vec::new();
         for transfer in &self.transfers {
-            if let Some(sentence) = transfer.broken_identity(&self.file) {
+            if let Some(sentence) = transfer.broken_identity(self.via, &self.file) {
                 broken.push(format!("seat {}: {sentence}", transfer.seat));
             }
         }
@@ -397,7 +397,7 @@ impl Counts {
 }
 
 impl Transfer {
-    fn broken_identity(&self, file: &FileInfo) -> Option<String> {
+    fn broken_identity(&self, via: Via, file: &FileInfo) -> Option<String> {
         if let Some(sentence) = self.counts.broken() {
             return Some(sentence);
         }
@@ -410,6 +410,25 @@ impl Transfer {
                 )
             })
         };
+        let Counts {
+            bytes_from_server: server,
+            bytes_from_peers: peers,
+            ..
+        } = self.counts;
+        if let (Some(server), Some(peers), Some(client)) = (server, peers, self.bytes_client)
+            && self.outcome == Outcome::Complete
+        {
+            let again = self.counts.retransmitted.unwrap_or(0);
+            if server.saturating_add(peers) != client.saturating_add(again) {
+                return Some(format!(
+                    "{server} bytes from the server and {peers} from peers, of which {again} of \
+                     no use, are not {client}"
+                ));
+            }
+            if let Some(sent) = self.bytes_server.filter(|&sent| sent < server) {
+                return Some(format!("{server} bytes from the server, which sent {sent}"));
+            }
+        }
         if self.outcome == Outcome::Complete {
             if let Some(sentence) = self.bytes_client.and_then(|bytes| whole("client", bytes)) {
                 return Some(sentence);
@@ -423,6 +442,7 @@ impl Transfer {
         }
         if let (Some(sent), Some(received)) = (self.bytes_server, self.bytes_client)
             && received > sent
+            && via != Via::Swarm
             && self.counts == Counts::default()
         {
             return Some(format!("received {received} bytes of {sent} sent"));

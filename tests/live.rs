@@ -502,11 +502,13 @@ fn one_stopped_viewer_of_five_costs_the_others_nothing_and_is_let_go() {
 }
 
 /// A network namespace with a link of its own to this host; gone when it is dropped.
+#[cfg(feature = "sockopt")]
 struct Elsewhere {
     name: String,
     link: String,
 }
 
+#[cfg(feature = "sockopt")]
 impl Elsewhere {
     /// `None` where the system does not let us.
     fn new() -> Option<Self> {
@@ -530,6 +532,7 @@ impl Elsewhere {
     }
 }
 
+#[cfg(feature = "sockopt")]
 impl Drop for Elsewhere {
     fn drop(&mut self) {
         ip(&format!("link del {}", self.link));
@@ -537,6 +540,7 @@ impl Drop for Elsewhere {
     }
 }
 
+#[cfg(feature = "sockopt")]
 fn ip(words: &str) -> bool {
     let done = Command::new("ip")
         .args(words.split(' '))

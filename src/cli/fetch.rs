@@ -1,7 +1,11 @@
 //! `gatecast fetch`: one or more clients in this process.
 
+use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
@@ -27,13 +31,15 @@ use crate::runtime::control::client::Fetch;
 use crate::runtime::control::client::Order;
 use crate::runtime::copy;
 use crate::session::Via;
+use crate::swarm::leech;
 use crate::text::FileName;
 
 /// `gatecast fetch HOST[:PORT] [FILE]`
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: gatecast fetch 192.168.1.10 image.iso --group 25 --out /srv")]
 pub struct Args {
-    /// The server, port 8080 unless given; with --via http an http:// URL too
+    /// The server, port 8080 unless given; with --via http an http:// URL too; or a FILE.torrent,
+    /// for the swarm of any HTTP tracker
     #[arg(value_name = "HOST[:PORT]")]
     pub server: String,
     /// The file; the server's choice unless given
@@ -70,6 +76,9 @@ pub struct Args {
     /// Give the server up when it makes no progress for so long
     #[arg(long, default_value = "30s", value_parser = options::wait, value_name = "TIME")]
     pub stall_limit: Duration,
+    /// In a swarm, go on serving for so long after the last byte; until all have it unless given
+    #[arg(long, value_parser = options::span, value_name = "TIME")]
+    pub seed_time: Option<Duration>,
     /// Print one JSON document
     #[arg(long)]
     pub json: bool,
@@ -89,6 +98,9 @@ pub fn run(args: &Args) -> Result<Verdict> {
     if args.lab {
         return menu::run(&options::server(&args.server)?, &args.out);
     }
+    if args.server.ends_with(".torrent") && !args.server.starts_with(SCHEME) {
+        return torrent(args);
+    }
     let order = Order {
         file: args.file.clone(),
         clients: args.clients,
@@ -101,6 +113,7 @@ pub fn run(args: &Args) -> Result<Verdict> {
         sha1: args.sha1,
         copy: args.copy,
         stall: args.stall_limit,
+        seed_time: args.seed_time,
         ..Order::new(options::server(&authority(&args.server))?)
     };
     let target = match args.via {
@@ -165,6 +178,52 @@ fn target(args: &Args, order: &Order) -> Result<Target> {
             format!("it offers {} files, so name one", files.len()),
         )),
     }
+}
+
+/// Fetches from the swarm of a torrent: no gate, one client, and the torrent's word for what is
+/// right.
+fn torrent(args: &Args) -> Result<Verdict> {
+    let requests = signals::listen()?;
+    let stopped = Arc::new(AtomicBool::new(false));
+    let stopping = Arc::clone(&stopped);
+    thread::Builder::new()
+        .name("stop".to_owned())
+        .spawn(move || {
+            if requests.iter().any(|request| request == Request::Stop) {
+                stopping.store(true, Ordering::Relaxed);
+            }
+        })
+        .map_err(Error::io("start the signal thread", "this process"))?;
+    let metainfo = leech::open(Path::new(&args.server))?;
+    let wish = leech::Wish {
+        metainfo,
+        out: &args.out,
+        stall: args.stall_limit,
+        seed_time: args.seed_time.unwrap_or(Duration::ZERO),
+    };
+    let fetched = leech::fetch(wish, &AtomicU64::new(0), &stopped)?;
+    if let Some(sha1) = args.sha1.filter(|sha1| *sha1 != fetched.sha1) {
+        let what = format!("its SHA-1 is {}, not {sha1}", fetched.sha1);
+        return Err(Error::Corrupt { what });
+    }
+    let path = crate::text::escape(&fetched.path.display().to_string());
+    if args.json {
+        output::print(&format!(
+            "{}\n",
+            serde_json::json!({"schema": "gatecast.torrent/1", "path": path,
+                "bytes": fetched.bytes, "bytes_resumed": fetched.resumed,
+                "sha1": fetched.sha1.to_string(), "seconds": fetched.seconds.as_secs_f64()})
+        ))?;
+    } else {
+        output::print(&format!(
+            "{path}: whole and verified, {} bytes in {:.3} s, {} from before, SHA-1 {}\n",
+            fetched.bytes,
+            fetched.seconds.as_secs_f64(),
+            fetched.resumed,
+            fetched.sha1
+        ))?;
+    }
+    Ok(Verdict::AllVerified)
 }
 
 /// Lets the first Ctrl-C end every client.

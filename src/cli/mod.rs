@@ -33,9 +33,12 @@ pub mod serve;
 pub mod services;
 pub mod signals;
 #[cfg(all(target_os = "linux", feature = "sockopt"))]
+pub mod simulate;
+#[cfg(all(target_os = "linux", feature = "sockopt"))]
 pub mod star;
 #[cfg(all(target_os = "linux", feature = "sockopt"))]
 pub mod study;
+pub mod torrent;
 pub mod watch;
 
 /// Sends one file to many machines at the same instant, proves every copy, and shows what each
@@ -62,6 +65,8 @@ pub enum Command {
     Fetch(fetch::Args),
     /// List what a server offers
     List(list::Args),
+    /// Write a file's .torrent into the current folder
+    Torrent(torrent::Args),
     /// The tables, CSV, JSON or plot of session logs
     Report(report::Args),
     /// Relay a live stream to every viewer
@@ -98,6 +103,7 @@ pub fn main() -> ExitCode {
         Command::Serve(args) => serve::run(args),
         Command::Fetch(args) => fetch::run(args),
         Command::List(args) => list::run(args),
+        Command::Torrent(args) => torrent::run(args),
         Command::Report(args) => report::run(args),
         Command::Relay(args) => relay::run(args),
         Command::Watch(args) => watch::run(args),

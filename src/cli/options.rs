@@ -1,6 +1,7 @@
 //! Options that several subcommands share, and how their values are read.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::error::Result;
@@ -13,6 +14,7 @@ use crate::runtime::lobby::Settings;
 use crate::runtime::socket;
 use crate::session::MAX_SEATS;
 use crate::session::Via;
+use crate::swarm::torrents;
 use crate::text::FileName;
 use crate::units::Rate;
 use crate::units::UnitError;
@@ -51,6 +53,27 @@ pub struct Sending {
 /// A rate, or as fast as the clients take it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limit(pub Option<Rate>);
+/// What swarms may do; for `serve` and `run`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Swarming {
+    /// Write who had which chunk of a swarm first into this file: chunk, peer
+    #[arg(long, value_name = "FILE")]
+    pub tracker_file: Option<PathBuf>,
+    /// Name this server's HTTP address in torrents, for programs that fetch from there too
+    #[arg(long)]
+    pub web_seed: bool,
+}
+
+impl Swarming {
+    /// The same for the swarms.
+    pub fn options(&self) -> torrents::Options {
+        torrents::Options {
+            tracker_file: self.tracker_file.clone(),
+            web_seed: self.web_seed,
+            gated: false,
+        }
+    }
+}
 
 impl Sending {
     /// These options in the server's settings.

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::cli::output;
+use crate::cli::simulate;
 use crate::error::Error;
 use crate::error::Result;
 use crate::report::verdict::Verdict;
@@ -37,6 +38,9 @@ pub struct Args {
     /// The results of a study: how near to its bound each way came
     #[arg(long, value_name = "RESULTS.JSON")]
     pub from: Option<PathBuf>,
+    /// The swarm, simulated.
+    #[command(flatten)]
+    pub simulation: simulate::Args,
 }
 
 /// Most clients that are planned for.
@@ -57,6 +61,16 @@ pub fn run(args: &Args) -> Result<Verdict> {
         return Err(Error::Usage {
             what: "--size 0B: nothing takes no time".to_owned(),
         });
+    }
+    if args.simulation.simulate {
+        let question = simulate::Question {
+            size: args.size,
+            clients: args.clients,
+            server_up: args.server_up.unwrap_or(args.up),
+            up: args.up,
+            down: args.down.unwrap_or(args.up),
+        };
+        return simulate::run(&args.simulation, question);
     }
     let study = args.from.as_deref().map(Results::read).transpose()?;
     let question = Question {

@@ -64,6 +64,9 @@ pub struct Args {
     /// How it sends.
     #[command(flatten)]
     pub sending: options::Sending,
+    /// What swarms may do.
+    #[command(flatten)]
+    pub swarming: options::Swarming,
     /// Write session logs into this folder
     #[arg(long, value_name = "DIR")]
     pub log_dir: Option<PathBuf>,
@@ -170,8 +173,8 @@ fn session(
     }
     let hashing = Hashing::default();
     host.digest(&|name, size, done| hashing.tell(name, size, done))?;
-    let server =
-        services::serve(host, http::Options::default())?.start(([127, 0, 0, 1], 0).into())?;
+    let server = services::serve(host, http::Options::default(), args.swarming.options())?
+        .start(([127, 0, 0, 1], 0).into())?;
     let order = Order {
         clients,
         via: Some(args.via),

@@ -64,6 +64,9 @@ pub struct Args {
     /// How it sends.
     #[command(flatten)]
     pub sending: options::Sending,
+    /// What swarms may do.
+    #[command(flatten)]
+    pub swarming: options::Swarming,
     /// The folder for the session logs
     #[arg(long, default_value = "logs", value_name = "DIR")]
     pub log_dir: PathBuf,
@@ -143,7 +146,7 @@ pub fn run(args: &Args) -> Result<Verdict> {
         hosts: args.host.clone(),
         ..http::Options::default()
     };
-    let server = services::serve(host, face)?.start(args.listen)?;
+    let server = services::serve(host, face, args.swarming.options())?.start(args.listen)?;
     // Dropped before the server ends: it writes into the same log.
     let lab = match args.lab_udp {
         true => {

@@ -1,13 +1,18 @@
 //! Which services this program has: each is registered here and nowhere else.
 
+use std::sync::Arc;
+
 use crate::error::Result;
 use crate::http;
 use crate::http::Documents;
+use crate::http::connection::Reply;
 use crate::report::csv;
 use crate::report::json::SessionDocument;
 use crate::report::rates;
 use crate::runtime::control::intake::Intake;
 use crate::runtime::host::Host;
+use crate::swarm;
+use crate::swarm::torrents::Options;
 use crate::tcp;
 use crate::udp;
 
@@ -16,12 +21,23 @@ use crate::udp;
 ///
 /// # Errors
 /// The settings ask for what this system does not have.
-pub fn serve(host: Host, face: http::Options) -> Result<Host> {
+pub fn serve(host: Host, face: http::Options, swarms: Options) -> Result<Host> {
+    let (host, torrents) = swarm::serve(udp::serve(tcp::serve(host)?), swarms);
     let face = http::Options {
         documents: DOCUMENTS,
+        extra: Some(Arc::new(move |request, peer, local, lobby| {
+            let query = request.query.as_deref().unwrap_or_default();
+            let reply = torrents.answer(lobby, &request.path, query, peer, local)?;
+            Some(Reply {
+                status: reply.status,
+                kind: reply.kind,
+                body: reply.body.into(),
+                fields: Vec::new(),
+            })
+        })),
         ..face
     };
-    http::serve(udp::serve(tcp::serve(host)?), face)
+    http::serve(host, face)
 }
 
 /// How this program writes sessions, on every face.
@@ -39,5 +55,6 @@ pub fn intakes() -> Vec<&'static dyn Intake> {
         &udp::take::RAW,
         &udp::take::MULTICAST,
         &http::way::Take,
+        &swarm::peer::Swarm,
     ]
 }

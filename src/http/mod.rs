@@ -31,6 +31,7 @@ use crate::proto::greeting::Greeting;
 use crate::proto::http::request::Request;
 use crate::runtime::copy;
 use crate::runtime::host::Host;
+use crate::runtime::lobby::Lobby;
 use crate::runtime::pace::Pacer;
 use crate::transfer::Record;
 
@@ -57,12 +58,14 @@ pub struct Options {
     pub hosts: Vec<String>,
     /// How sessions are written for downloads.
     pub documents: Documents,
-    /// Paths that another service answers, for instance a tracker's `/announce`.
-    pub extra: Vec<(&'static str, Extra)>,
+    /// Answers paths for another service, for instance a tracker's `/announce`.
+    pub extra: Option<Extra>,
 }
 
-/// Answers one path for another service: gets the request, the client's address and the local one.
-pub type Extra = Arc<dyn Fn(&Request, SocketAddr, SocketAddr) -> Reply + Send + Sync>;
+/// Answers a path for another service: gets the request, the client's address and the local one;
+/// `None` where the path is none of its own.
+pub type Extra =
+    Arc<dyn Fn(&Request, SocketAddr, SocketAddr, &Lobby) -> Option<Reply> + Send + Sync>;
 
 /// Writes sessions as documents. The face knows no formats; who starts it gives it these.
 #[derive(Clone, Copy, Debug, Default)]

@@ -114,11 +114,12 @@ impl Face {
         if let Some(name) = path.strip_prefix("/sessions/") {
             return Answer::Reply(self.session(name, lobby));
         }
-        match self.options.extra.iter().find(|(known, _)| *known == path) {
-            Some((_, extra)) => {
-                let local = line.stream.local_addr().unwrap_or(line.peer);
-                Answer::Reply(extra(request, line.peer, local))
-            }
+        let extra = self.options.extra.as_ref().and_then(|extra| {
+            let local = line.stream.local_addr().unwrap_or(line.peer);
+            extra(request, line.peer, local, lobby)
+        });
+        match extra {
+            Some(reply) => Answer::Reply(reply),
             None => say(404, format!("there is nothing at '{path}'")),
         }
     }

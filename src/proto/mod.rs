@@ -5,6 +5,7 @@
 
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+pub mod bt;
 pub mod feed;
 pub mod greeting;
 pub mod histogram;

@@ -1,7 +1,7 @@
 //! Who watches: the roster of viewers, their standing, and what each was sent.
 //!
 //! Control threads change the roster under its one lock; the source thread reads its own copy and
-//! fetches a new one when [`Hub::generation`] moved. A viewer's counters have one writer, the
+//! fetches a new one when `Hub::generation` moved. A viewer's counters have one writer, the
 //! source thread.
 
 use std::net::SocketAddr;

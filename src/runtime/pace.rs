@@ -63,7 +63,7 @@ impl Pacer {
     }
 
     /// Takes exactly `bytes` of the schedule, however many, and sleeps until they are due: for
-    /// datagrams, which cannot be cut. A wait below [`DOZE`] is left to the next call, because no
+    /// datagrams, which cannot be cut. A wait below `DOZE` is left to the next call, because no
     /// system sleeps as short as that; so it is a burst of at most that length.
     pub fn charge(&self, bytes: u64) {
         let (_, due) = self.take(bytes, clock::now());

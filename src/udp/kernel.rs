@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::net::UdpSocket;
 
 /// The receive buffer that is asked for, bytes.
+#[cfg(feature = "sockopt")]
 pub(super) const RECEIVE_BUFFER: usize = 4 << 20;
 
 /// What a socket without a word gets on Linux, bytes; elsewhere it is near it.

@@ -35,6 +35,8 @@ use crate::proto::native::Offer;
 use crate::proto::native::Opening;
 use crate::proto::native::Receipt;
 use crate::runtime::clock;
+use crate::runtime::control::intake::Armed;
+use crate::runtime::control::intake::Arriving;
 use crate::runtime::control::intake::Incoming;
 use crate::runtime::control::intake::Intake;
 use crate::runtime::control::intake::Taken;
@@ -83,6 +85,9 @@ pub struct Order {
     pub stall: Duration,
     /// Sync copies to disk before they count as received.
     pub durable: bool,
+    /// Where clients serve each other: go on for so long after the last byte; `None` is until
+    /// all have it.
+    pub seed_time: Option<Duration>,
 }
 
 /// The clients of one order as they run.
@@ -185,6 +190,7 @@ impl Order {
             copy: copy::Method::Auto,
             stall: Duration::from_secs(30),
             durable: true,
+            seed_time: None,
         }
     }
 
@@ -499,19 +505,22 @@ impl Client {
         end.offer = Some(offer.clone());
 
         let begun = self
-            .begin(order, number, &offer, intakes, &mut dialogue)
-            .and_then(|(part, hasher, intake)| {
+            .begin(order, number, &offer, intakes, &stream, &mut dialogue)
+            .and_then(|(part, hasher, intake, armed)| {
                 let mouth = intake.open(order, &mut dialogue)?;
-                Ok((part, hasher, intake, mouth))
+                Ok((part, hasher, intake, armed, mouth))
             });
-        let (part, hasher, intake, mouth) = match begun {
+        let (part, hasher, intake, mut armed, mouth) = match begun {
             Ok(begun) => begun,
             Err(error) => {
                 refuse(&dialogue, &error);
                 return Err(error);
             }
         };
-        let offset = part.resumed();
+        let offset = match &armed {
+            Some(armed) => armed.held(),
+            None => part.resumed(),
+        };
         dialogue.say(&FromClient::Ready { offset }.encode())?;
         self.enter(Stage::Waiting);
         self.wait(&mut dialogue, &offer, offset)?;
@@ -532,8 +541,12 @@ impl Client {
             moved: &self.moved,
             mouth: RefCell::new(mouth),
             holed: Cell::new(None),
+            stopped: &fetch.stopped,
         };
-        let taken = intake.receive(&incoming, &mut dialogue);
+        let taken = match &mut armed {
+            Some(armed) => armed.receive(&incoming, &mut dialogue),
+            None => intake.receive(&incoming, &mut dialogue),
+        };
         let bytes = self.moved.load(Ordering::Relaxed);
         transfer.bytes_client = Some(bytes);
         let taken = match taken {
@@ -583,6 +596,9 @@ impl Client {
             transfer,
             &mut end.sender,
         );
+        if let Some(armed) = armed {
+            armed.leave(&fetch.stopped);
+        }
         Ok(())
     }
 
@@ -593,8 +609,9 @@ impl Client {
         number: u16,
         offer: &Offer,
         intakes: &[&'i dyn Intake],
+        stream: &TcpStream,
         dialogue: &mut Dialogue<'_>,
-    ) -> Result<(Part, Prefix, &'i dyn Intake)> {
+    ) -> Result<Begun<'i>> {
         let peer = dialogue.peer();
         let info = &offer.file;
         if let Some(file) = order.file.as_ref().filter(|file| **file != info.name) {
@@ -618,7 +635,11 @@ impl Client {
             ));
         };
         let name = order.copy_name(offer.seat, &info.name)?;
-        let part = Part::open(
+        let open = match intake.scattered() {
+            true => Part::open_scattered,
+            false => Part::open,
+        };
+        let part = open(
             &order.out,
             &name,
             info.bytes,
@@ -635,9 +656,22 @@ impl Client {
             return Err(error);
         }
         let mut prefix = Prefix::default();
-        let resumed = part.resumed();
-        prefix.extend(&part, resumed, |alive| dialogue.say(alive))?;
-        Ok((part, prefix, intake))
+        let armed = intake.arm(&Arriving {
+            stream,
+            offer,
+            order,
+            file: part.file(),
+        })?;
+        match &armed {
+            Some(armed) => self
+                .bytes
+                .store(info.bytes - armed.held(), Ordering::Relaxed),
+            None => {
+                let resumed = part.resumed();
+                prefix.extend(&part, resumed, |alive| dialogue.say(alive))?;
+            }
+        }
+        Ok((part, prefix, intake, armed))
     }
 
     /// At the gate: until GO.
@@ -771,6 +805,10 @@ impl Client {
         }
     }
 }
+
+/// What a client has ready for GO: its part, what is hashed of it, the way, and what the way had
+/// to get ready before.
+type Begun<'i> = (Part, Prefix, &'i dyn Intake, Option<Box<dyn Armed>>);
 
 /// A digest as far as it is known.
 #[derive(Default)]

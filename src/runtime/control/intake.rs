@@ -7,6 +7,7 @@ use std::fmt;
 use std::fs::File;
 use std::net::TcpStream;
 use std::ops::Range;
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
 
 use crate::error::Error;
@@ -32,12 +33,60 @@ pub trait Intake: fmt::Debug + Send + Sync {
         Ok(Mouth::default())
     }
 
+    /// Its bytes come in any order, so that what an earlier session left is not a beginning of
+    /// the file, and lies in a part of its own kind.
+    fn scattered(&self) -> bool {
+        false
+    }
+
+    /// Gets ready before READY is said. What it returns takes the payload in, in place of
+    /// [`Intake::receive`]; most ways need nothing.
+    ///
+    /// # Errors
+    /// Why this client cannot receive; it gives its seat back.
+    fn arm(&self, _: &Arriving<'_>) -> Result<Option<Box<dyn Armed>>, Error> {
+        Ok(None)
+    }
+
     /// Takes the payload in, after GO was heard.
     ///
     /// # Errors
     /// Why it ended early; `incoming.moved` says how far it came.
     fn receive(&self, incoming: &Incoming<'_>, dialogue: &mut Dialogue<'_>)
     -> Result<Taken, Error>;
+}
+
+/// One way of receiving, ready for one seat.
+pub trait Armed: fmt::Debug + Send {
+    /// Bytes of the file that are there already and verified.
+    fn held(&self) -> u64;
+
+    /// Takes the payload in, after GO was heard.
+    ///
+    /// # Errors
+    /// Why it ended early; `incoming.moved` says how far it came.
+    fn receive(
+        &mut self,
+        incoming: &Incoming<'_>,
+        dialogue: &mut Dialogue<'_>,
+    ) -> Result<Taken, Error>;
+
+    /// The client's conversation is over, and its copy is whole: stays for as long as others need
+    /// it, or until `stopped`.
+    fn leave(self: Box<Self>, stopped: &AtomicBool);
+}
+
+/// A seat before READY.
+#[derive(Debug)]
+pub struct Arriving<'a> {
+    /// The control connection.
+    pub stream: &'a TcpStream,
+    /// The seat and the file.
+    pub offer: &'a Offer,
+    /// What the user asked for.
+    pub order: &'a Order,
+    /// Where the bytes will go; it holds what an earlier session left.
+    pub file: &'a File,
 }
 
 /// What is to come, and where it goes.
@@ -57,6 +106,8 @@ pub struct Incoming<'a> {
     pub moved: &'a AtomicU64,
     /// What [`Intake::open`] opened.
     pub mouth: RefCell<Mouth>,
+    /// Set when the user wants it to end.
+    pub stopped: &'a AtomicBool,
     /// What is known of a payload that is over and has holes, for a way that ends with an error.
     pub holed: Cell<Option<Holed>>,
 }

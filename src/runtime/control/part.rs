@@ -43,10 +43,38 @@ impl Part {
         client: u16,
         resume: bool,
     ) -> Result<Self> {
+        let part = format!(".{}-{client}.part", sha1.short());
+        Self::open_as(folder, name, size, &part, resume)
+    }
+
+    /// The same for bytes that come in any order: [`Part::resumed`] says nothing of where they
+    /// are, and no way that goes on from a beginning must find it.
+    ///
+    /// # Errors
+    /// As [`Part::open`].
+    pub fn open_scattered(
+        folder: &Path,
+        name: &FileName,
+        size: u64,
+        sha1: Digest,
+        client: u16,
+        resume: bool,
+    ) -> Result<Self> {
+        let part = format!(".{}-{client}.pieces.part", sha1.short());
+        Self::open_as(folder, name, size, &part, resume)
+    }
+
+    fn open_as(
+        folder: &Path,
+        name: &FileName,
+        size: u64,
+        part: &str,
+        resume: bool,
+    ) -> Result<Self> {
         fs::create_dir_all(folder).map_err(Error::io("make the folder", shown(folder)))?;
         let target = folder.join(name.as_str());
         replaceable(&target)?;
-        let path = folder.join(format!(".{}-{client}.part", sha1.short()));
+        let path = folder.join(part);
         let file = open(&path)?;
         match file.try_lock() {
             Ok(()) => {}

@@ -1,0 +1,311 @@
+//! Bencode (BEP 3), strict and iterative: what is decoded encodes to the same bytes.
+//!
+//! Nesting costs a place on a stack of our own, never one of the program's: twenty thousand `l`
+//! are an error and not an overflow. Strings are slices of the input, and every item knows its
+//! own bytes, because an info-hash is taken over them as they were found.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// A value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Value<'a> {
+    /// A string of bytes.
+    Bytes(&'a [u8]),
+    /// An integer.
+    Integer(i64),
+    /// A list.
+    List(Vec<Item<'a>>),
+    /// A dictionary, its keys sorted and each once.
+    Dictionary(Vec<(&'a [u8], Item<'a>)>),
+}
+
+/// A value and the bytes that it was read from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Item<'a> {
+    /// The value.
+    pub value: Value<'a>,
+    /// Its encoding.
+    pub raw: &'a [u8],
+}
+
+/// Why bytes are no bencode.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BencodeError {
+    what: &'static str,
+    at: usize,
+}
+
+/// A dictionary being written; its keys come out sorted.
+#[derive(Clone, Debug, Default)]
+pub struct Dictionary(BTreeMap<Vec<u8>, Vec<u8>>);
+
+/// Deepest nesting of lists and dictionaries. A tracker's answer has three levels.
+pub const DEPTH_MAX: usize = 16;
+
+/// Most values in one input, so that two bytes of it never cost more than an item each without
+/// end: an honest answer of 200 peers has 1800.
+pub const ITEMS_MAX: usize = 20_000;
+
+/// A list or dictionary that is still open.
+enum Open<'a> {
+    List(usize, Vec<Item<'a>>),
+    Dictionary(usize, Vec<(&'a [u8], Item<'a>)>, Option<&'a [u8]>),
+}
+
+/// Reads exactly one value.
+///
+/// # Errors
+/// Anything that is not the one way to encode a value, or is over a limit, with its place.
+pub fn decode(input: &[u8]) -> Result<Item<'_>, BencodeError> {
+    let mut at = 0;
+    let mut items = 0;
+    let mut stack: Vec<Open<'_>> = Vec::new();
+    loop {
+        let start = at;
+        let fail = |what| Err(BencodeError { what, at: start });
+        let item = match input.get(at) {
+            None => return fail("the input ends too early"),
+            Some(b'l' | b'd') if stack.len() == DEPTH_MAX => {
+                return fail("nested deeper than 16 levels");
+            }
+            Some(b'l') => {
+                stack.push(Open::List(at, Vec::new()));
+                at += 1;
+                continue;
+            }
+            Some(b'd') => {
+                stack.push(Open::Dictionary(at, Vec::new(), None));
+                at += 1;
+                continue;
+            }
+            Some(b'i') => {
+                let (number, end) = integer(input, at + 1)?;
+                at = end;
+                Value::Integer(number)
+            }
+            Some(b'0'..=b'9') => {
+                let (bytes, end) = string(input, at)?;
+                at = end;
+                if let Some(Open::Dictionary(_, entries, key @ None)) = stack.last_mut() {
+                    if entries.last().is_some_and(|(last, _)| *last >= bytes) {
+                        return fail("a key that is not after the one before it");
+                    }
+                    *key = Some(bytes);
+                    continue;
+                }
+                Value::Bytes(bytes)
+            }
+            Some(b'e') => {
+                at += 1;
+                match stack.pop() {
+                    Some(Open::List(from, list)) => {
+                        let raw = &input[from..at];
+                        let value = Value::List(list);
+                        match close(&mut stack, Item { value, raw }, start)? {
+                            Some(item) => return whole(item, input, at),
+                            None => continue,
+                        }
+                    }
+                    Some(Open::Dictionary(from, entries, None)) => {
+                        let raw = &input[from..at];
+                        let value = Value::Dictionary(entries);
+                        match close(&mut stack, Item { value, raw }, start)? {
+                            Some(item) => return whole(item, input, at),
+                            None => continue,
+                        }
+                    }
+                    Some(Open::Dictionary(_, _, Some(_))) => return fail("a key without a value"),
+                    None => return fail("an end of nothing"),
+                }
+            }
+            Some(_) => return fail("a byte that begins no value"),
+        };
+        items += 1;
+        if items > ITEMS_MAX {
+            return fail("more values than any honest input has");
+        }
+        let raw = &input[start..at];
+        if let Some(item) = close(&mut stack, Item { value: item, raw }, start)? {
+            return whole(item, input, at);
+        }
+    }
+}
+
+/// Puts a finished item where it belongs; gives it back when it is the outermost.
+fn close<'a>(
+    stack: &mut [Open<'a>],
+    item: Item<'a>,
+    at: usize,
+) -> Result<Option<Item<'a>>, BencodeError> {
+    let what = "more values than any honest input has";
+    match stack.last_mut() {
+        None => Ok(Some(item)),
+        Some(Open::List(_, list)) if list.len() < ITEMS_MAX => {
+            list.push(item);
+            Ok(None)
+        }
+        Some(Open::Dictionary(_, entries, key)) if entries.len() < ITEMS_MAX => match key.take() {
+            Some(key) => {
+                entries.push((key, item));
+                Ok(None)
+            }
+            None => Err(BencodeError {
+                what: "a key that is no string",
+                at,
+            }),
+        },
+        Some(_) => Err(BencodeError { what, at }),
+    }
+}
+
+fn whole<'a>(item: Item<'a>, input: &[u8], at: usize) -> Result<Item<'a>, BencodeError> {
+    match at == input.len() {
+        true => Ok(item),
+        false => Err(BencodeError {
+            what: "bytes after the value",
+            at,
+        }),
+    }
+}
+
+/// The integer whose digits begin at `at`, and the place after its `e`.
+fn integer(input: &[u8], at: usize) -> Result<(i64, usize), BencodeError> {
+    let fail = |what| Err(BencodeError { what, at });
+    // An i64 has at most 20 characters.
+    let window = &input[at..input.len().min(at + 21)];
+    let Some(len) = window.iter().position(|&byte| byte == b'e') else {
+        return fail("an integer without an end, or one too long");
+    };
+    let text = &window[..len];
+    let digits = text.strip_prefix(b"-").unwrap_or(text);
+    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+        return fail("an integer that is no number");
+    }
+    if (digits[0] == b'0' && digits.len() > 1) || text == b"-0" {
+        return fail("an integer with a leading zero");
+    }
+    match std::str::from_utf8(text).ok().and_then(|t| t.parse().ok()) {
+        Some(number) => Ok((number, at + len + 1)),
+        None => fail("an integer beyond 64 bits"),
+    }
+}
+
+/// The string whose length begins at `at`, and the place after it.
+fn string(input: &[u8], at: usize) -> Result<(&[u8], usize), BencodeError> {
+    let fail = |what| Err(BencodeError { what, at });
+    // The input is bounded by its caller; nine digits are more than any bound.
+    let window = &input[at..input.len().min(at + 10)];
+    let Some(len) = window.iter().position(|&byte| byte == b':') else {
+        return fail("a string without a length, or one too long");
+    };
+    let digits = &window[..len];
+    if !digits.iter().all(u8::is_ascii_digit) || (digits[0] == b'0' && len > 1) {
+        return fail("a length that is no plain number");
+    }
+    let length: usize = match std::str::from_utf8(digits)
+        .ok()
+        .and_then(|t| t.parse().ok())
+    {
+        Some(length) => length,
+        None => return fail("a length that is no plain number"),
+    };
+    let from = at + len + 1;
+    match input.len() - from >= length {
+        true => Ok((&input[from..from + length], from + length)),
+        false => fail("a string longer than the input"),
+    }
+}
+
+impl<'a> Item<'a> {
+    /// The value of `key`, in a dictionary that has it.
+    pub fn get(&self, key: &str) -> Option<&Self> {
+        let Value::Dictionary(entries) = &self.value else {
+            return None;
+        };
+        let found = entries.binary_search_by(|(other, _)| (*other).cmp(key.as_bytes()));
+        Some(&entries[found.ok()?].1)
+    }
+
+    /// The string's bytes.
+    pub fn bytes(&self) -> Option<&'a [u8]> {
+        match self.value {
+            Value::Bytes(bytes) => Some(bytes),
+            _ => None,
+        }
+    }
+
+    /// The string as text.
+    pub fn text(&self) -> Option<&'a str> {
+        std::str::from_utf8(self.bytes()?).ok()
+    }
+
+    /// The integer.
+    pub fn integer(&self) -> Option<i64> {
+        match self.value {
+            Value::Integer(number) => Some(number),
+            _ => None,
+        }
+    }
+
+    /// The list's items.
+    pub fn list(&self) -> Option<&[Self]> {
+        match &self.value {
+            Value::List(items) => Some(items),
+            _ => None,
+        }
+    }
+}
+
+impl Dictionary {
+    /// Adds a string.
+    #[must_use]
+    pub fn bytes(self, key: &str, value: impl AsRef<[u8]>) -> Self {
+        let value = value.as_ref();
+        let mut encoded = format!("{}:", value.len()).into_bytes();
+        encoded.extend_from_slice(value);
+        self.raw(key, encoded)
+    }
+
+    /// Adds an integer.
+    #[must_use]
+    pub fn integer(self, key: &str, value: i64) -> Self {
+        self.raw(key, format!("i{value}e").into_bytes())
+    }
+
+    /// Adds what is encoded already.
+    #[must_use]
+    pub fn raw(self, key: &str, encoded: Vec<u8>) -> Self {
+        self.raw_bytes(key.as_bytes(), encoded)
+    }
+
+    /// The same under a key that is no text.
+    #[must_use]
+    pub fn raw_bytes(mut self, key: &[u8], encoded: Vec<u8>) -> Self {
+        self.0.insert(key.to_vec(), encoded);
+        self
+    }
+
+    /// The dictionary's encoding.
+    pub fn finish(self) -> Vec<u8> {
+        let mut encoded = vec![b'd'];
+        for (key, value) in self.0 {
+            encoded.extend_from_slice(format!("{}:", key.len()).as_bytes());
+            encoded.extend_from_slice(&key);
+            encoded.extend_from_slice(&value);
+        }
+        encoded.push(b'e');
+        encoded
+    }
+}
+
+impl fmt::Display for BencodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "no bencode: {} (byte {})", self.what, self.at)
+    }
+}
+
+impl std::error::Error for BencodeError {}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,339 @@
+//! A `.torrent` (BEP 3): one file, its pieces' digests, and where its tracker is.
+//!
+//! Its info-hash is the digest of the `info` dictionary as it was found, never of a re-encoding.
+//! The name passes [`FileName`] like every name from outside.
+
+use std::fmt;
+
+use crate::digest::Digest;
+use crate::proto::bt::bencode;
+use crate::proto::bt::bencode::Dictionary;
+use crate::proto::bt::bencode::Item;
+use crate::text::FileName;
+
+/// What a torrent says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Metainfo {
+    /// The tracker; `None` when it names none.
+    pub announce: Option<String>,
+    /// The file's name.
+    pub name: FileName,
+    /// The file's length, at least 1.
+    pub bytes: u64,
+    /// Length of every piece but the last, a power of two.
+    pub piece_bytes: u32,
+    /// The pieces' SHA-1.
+    pub pieces: Vec<Digest>,
+    /// Peers come from the tracker alone (BEP 27).
+    pub private: bool,
+    /// The `info` dictionary as it was found or made.
+    info: Vec<u8>,
+}
+
+/// Why bytes are no torrent for us.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MetainfoError(String);
+
+/// Longest `.torrent`, bytes: [`PIECES_MAX`] pieces take 20 MiB, but honest ones stay below half.
+pub const METAINFO_MAX: usize = 10 << 20;
+
+/// Most pieces of one file.
+pub const PIECES_MAX: u32 = 1 << 19;
+
+/// Least length of a piece: one block.
+pub const PIECE_MIN: u32 = 16 << 10;
+
+/// Greatest length of a piece.
+pub const PIECE_MAX: u32 = 16 << 20;
+
+/// How many pieces a file should have. Fewer, and peers wait for whole pieces before they can
+/// give anything; more, and the messages about pieces cost more than they gain.
+const PIECES_WANTED: u64 = 1024;
+
+/// Longest piece that is chosen for that number alone; beyond it there are more pieces.
+const PIECE_WANTED_MAX: u64 = 4 << 20;
+
+/// The length of a piece of a file of `bytes`: a power of two that makes about a thousand.
+pub fn piece_bytes(bytes: u64) -> u32 {
+    let wanted = (bytes / PIECES_WANTED)
+        .next_power_of_two()
+        .clamp(u64::from(PIECE_MIN), PIECE_WANTED_MAX);
+    // A huge file still must not have too many.
+    let least = bytes.div_ceil(u64::from(PIECES_MAX)).next_power_of_two();
+    u32::try_from(wanted.max(least)).unwrap_or(u32::MAX)
+}
+
+impl Metainfo {
+    /// A torrent of a file, private to its tracker.
+    ///
+    /// # Errors
+    /// An empty file, or one that needs more pieces than there may be.
+    pub fn new(
+        name: FileName,
+        bytes: u64,
+        piece_bytes: u32,
+        pieces: Vec<Digest>,
+    ) -> Result<Self, MetainfoError> {
+        let length = i64::try_from(bytes).map_err(|_| MetainfoError::new("too long a file"))?;
+        let joined: Vec<u8> = pieces.iter().flat_map(|piece| *piece.as_bytes()).collect();
+        let info = Dictionary::default()
+            .integer("length", length)
+            .bytes("name", name.as_str())
+            .integer("piece length", i64::from(piece_bytes))
+            .bytes("pieces", joined)
+            .integer("private", 1)
+            .finish();
+        let made = Self {
+            announce: None,
+            name,
+            bytes,
+            piece_bytes,
+            pieces,
+            private: true,
+            info,
+        };
+        made.check()?;
+        Ok(made)
+    }
+
+    /// The digest that names the torrent.
+    pub fn info_hash(&self) -> Digest {
+        Digest::of(&self.info)
+    }
+
+    /// The `.torrent`, with its tracker at `announce` and, where it is wanted, the same file over
+    /// HTTP (BEP 19).
+    pub fn encode(&self, announce: Option<&str>, web_seed: Option<&str>) -> Vec<u8> {
+        let mut torrent = Dictionary::default()
+            .bytes(
+                "created by",
+                concat!("gatecast ", env!("CARGO_PKG_VERSION")),
+            )
+            .raw("info", self.info.clone());
+        if let Some(announce) = announce {
+            torrent = torrent.bytes("announce", announce);
+        }
+        if let Some(url) = web_seed {
+            torrent = torrent.bytes("url-list", url);
+        }
+        torrent.finish()
+    }
+
+    /// Reads a `.torrent`.
+    ///
+    /// # Errors
+    /// What is wrong with it, with the value.
+    pub fn decode(bytes: &[u8]) -> Result<Self, MetainfoError> {
+        if bytes.len() > METAINFO_MAX {
+            let what = format!("{} bytes, of {METAINFO_MAX} at most", bytes.len());
+            return Err(MetainfoError(what));
+        }
+        let torrent = bencode::decode(bytes).map_err(|error| MetainfoError(error.to_string()))?;
+        let need = |key: &'static str| move || MetainfoError(format!("it has no '{key}'"));
+        let info = torrent.get("info").ok_or_else(need("info"))?;
+        if info.get("files").is_some() {
+            return Err(MetainfoError::new(
+                "it holds several files, and only one is taken",
+            ));
+        }
+        if let Some(attr) = info.get("attr").and_then(Item::bytes)
+            && attr.contains(&b'l')
+        {
+            return Err(MetainfoError::new("its file is a symbolic link"));
+        }
+        let number = |key: &'static str| {
+            let item = info
+                .get(key)
+                .and_then(Item::integer)
+                .ok_or_else(need(key))?;
+            u64::try_from(item).map_err(|_| MetainfoError(format!("its '{key}' is {item}")))
+        };
+        let name = info
+            .get("name")
+            .and_then(Item::text)
+            .ok_or_else(need("name"))?;
+        let name = FileName::new(name).map_err(|error| MetainfoError(error.to_string()))?;
+        let piece_bytes = number("piece length")?;
+        let piece_bytes = u32::try_from(piece_bytes)
+            .map_err(|_| MetainfoError(format!("its pieces have {piece_bytes} bytes")))?;
+        let pieces = info
+            .get("pieces")
+            .and_then(Item::bytes)
+            .ok_or_else(need("pieces"))?;
+        let (digests, rest) = pieces.as_chunks::<{ Digest::LEN }>();
+        if !rest.is_empty() {
+            return Err(MetainfoError(format!(
+                "its digests have {} bytes, no multiple of 20",
+                pieces.len()
+            )));
+        }
+        let made = Self {
+            announce: torrent
+                .get("announce")
+                .and_then(Item::text)
+                .map(str::to_owned),
+            name,
+            bytes: number("length")?,
+            piece_bytes,
+            pieces: digests
+                .iter()
+                .map(|bytes| Digest::from_bytes(*bytes))
+                .collect(),
+            private: info.get("private").and_then(Item::integer) == Some(1),
+            info: info.raw.to_vec(),
+        };
+        made.check()?;
+        Ok(made)
+    }
+
+    fn check(&self) -> Result<(), MetainfoError> {
+        let piece = self.piece_bytes;
+        if !(PIECE_MIN..=PIECE_MAX).contains(&piece) || !piece.is_power_of_two() {
+            return Err(MetainfoError(format!(
+                "its pieces have {piece} bytes, no power of two from 16 KiB to 16 MiB"
+            )));
+        }
+        if self.bytes == 0 {
+            return Err(MetainfoError::new("its file is empty"));
+        }
+        let wanted = self.bytes.div_ceil(u64::from(piece));
+        if wanted > u64::from(PIECES_MAX) {
+            return Err(MetainfoError(format!(
+                "{wanted} pieces, of {PIECES_MAX} at most"
+            )));
+        }
+        if wanted != self.pieces.len() as u64 {
+            return Err(MetainfoError(format!(
+                "{} digests for {wanted} pieces",
+                self.pieces.len()
+            )));
+        }
+        Ok(())
+    }
+}
+
+impl MetainfoError {
+    fn new(what: &str) -> Self {
+        Self(what.to_owned())
+    }
+}
+
+impl fmt::Display for MetainfoError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "no torrent for us: {}", self.0)
+    }
+}
+
+impl std::error::Error for MetainfoError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn honest() -> Metainfo {
+        let name = FileName::new("a file.bin").expect("plain");
+        let pieces = vec![Digest::of(b"1"), Digest::of(b"2"), Digest::of(b"3")];
+        Metainfo::new(name, 40_000, 16 << 10, pieces).expect("honest")
+    }
+
+    /// An `info` of which single entries are replaced.
+    fn with(key: &str, value: &[u8]) -> Vec<u8> {
+        let info = Dictionary::default()
+            .integer("length", 40_000)
+            .bytes("name", "x")
+            .integer("piece length", 16 << 10)
+            .bytes("pieces", [7; 60])
+            .raw(key, value.to_vec());
+        Dictionary::default().raw("info", info.finish()).finish()
+    }
+
+    #[test]
+    fn what_is_written_is_read_with_the_same_hash() {
+        let made = honest();
+        let bytes = made.encode(Some("http://h:1/announce"), None);
+        let read = Metainfo::decode(&bytes).expect("honest");
+        assert_eq!(read.info_hash(), made.info_hash());
+        assert_eq!(read.announce.as_deref(), Some("http://h:1/announce"));
+        assert!(read.private);
+        for end in 0..bytes.len() {
+            assert!(Metainfo::decode(&bytes[..end]).is_err(), "{end}");
+        }
+    }
+
+    #[test]
+    fn the_hash_is_of_the_bytes_as_found() {
+        // A key that we do not know is part of what is hashed.
+        let torrent = with("zz", b"i1e");
+        let read = Metainfo::decode(&torrent).expect("honest");
+        let from = torrent
+            .windows(7)
+            .position(|w| w == b"4:infod")
+            .expect("there")
+            + 6;
+        assert_eq!(
+            read.info_hash(),
+            Digest::of(&torrent[from..torrent.len() - 1])
+        );
+    }
+
+    #[test]
+    fn every_wrong_value_is_refused() {
+        Metainfo::decode(&with("private", b"i0e")).expect("honest");
+        for (key, value) in [
+            ("length", &b"i0e"[..]),
+            ("length", b"i-1e"),
+            ("length", b"1:5"),
+            ("length", b"i4611686018427387904e"),
+            ("length", b"i9223372036854775807e"),
+            ("length", b"i65536e"),
+            ("piece length", b"i0e"),
+            ("piece length", b"i-1e"),
+            ("piece length", b"i4611686018427387904e"),
+            ("piece length", b"i16383e"),
+            ("piece length", b"i8192e"),
+            ("piece length", b"i33554432e"),
+            ("piece length", b"i32768e"),
+            ("pieces", b"0:"),
+            ("pieces", b"5:12345"),
+            ("pieces", b"le"),
+            ("files", b"le"),
+            ("attr", b"1:l"),
+            ("name", b"0:"),
+            ("name", b"1:."),
+            ("name", b"2:.."),
+            ("name", b"6:/etc/x"),
+            ("name", b"6:a/../b"),
+            ("name", b"4:..\\x"),
+            ("name", b"4:C:\\x"),
+            ("name", b"3:a\0b"),
+            ("name", b"2:\xff\xfe"),
+            ("name", b"4:a\xe2\x80\xae"),
+            ("name", b"i5e"),
+        ] {
+            let shown = String::from_utf8_lossy(value).into_owned();
+            assert!(
+                Metainfo::decode(&with(key, value)).is_err(),
+                "{key} {shown}"
+            );
+        }
+        let long = format!("10000:{}", "x".repeat(10_000));
+        assert!(Metainfo::decode(&with("name", long.as_bytes())).is_err());
+        assert!(Metainfo::decode(&vec![b'l'; METAINFO_MAX + 1]).is_err());
+        assert!(Metainfo::decode(b"i5e").is_err());
+    }
+
+    #[test]
+    fn files_of_every_size_have_about_a_thousand_pieces_and_never_too_many() {
+        for (bytes, piece) in [
+            (1, 16 << 10),
+            (10_485_760, 16 << 10),
+            (100_000_000, 128 << 10),
+            (1 << 30, 1 << 20),
+            (1 << 40, 4 << 20),
+        ] {
+            assert_eq!(piece_bytes(bytes), piece, "{bytes}");
+        }
+        let huge = 1 << 43;
+        assert!(huge / u64::from(piece_bytes(huge)) <= u64::from(PIECES_MAX));
+    }
+}

@@ -1,0 +1,310 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const T0: Moment = Moment(1_000_000);
+
+fn at(ms: u64) -> Moment {
+    T0.after(Duration::from_millis(ms))
+}
+
+/// Four pieces of four blocks, the last of them short.
+fn table() -> Table {
+    let layout = Layout::new(4 * 65536 - 20_000, 65536);
+    Table::new(layout, Bits::new(4), 7)
+}
+
+fn peer(table: &mut Table, key: u32, pieces: &[u32]) {
+    table.join(key, 250);
+    for &piece in pieces {
+        table.had(key, piece).expect("in range");
+    }
+    table.serves(key, true);
+}
+
+/// Lets `peer` send `block`.
+fn send(table: &mut Table, peer: u32, block: Block, now: Moment) -> Arrival {
+    table.arrive(peer, block.piece, block.begin, block.len, now)
+}
+
+#[test]
+fn a_layout_cuts_a_file_without_a_gap_and_refuses_what_is_outside() {
+    let layout = Layout::new(4 * 65536 - 20_000, 65536);
+    assert_eq!(
+        (layout.pieces(), layout.len(3), layout.blocks(3)),
+        (4, 45_536, 3)
+    );
+    let blocks = (0..4).flat_map(|p| (0..layout.blocks(p)).map(move |b| layout.block(p, b)));
+    assert_eq!(
+        blocks.clone().map(|b| u64::from(b.len)).sum::<u64>(),
+        layout.bytes
+    );
+    assert!(blocks.clone().all(|block| layout.allows(block)));
+    let block = |piece, begin, len| Block { piece, begin, len };
+    assert!(layout.allows(block(0, 0, 65536)) && !layout.allows(block(0, 0, 65537)));
+    for wrong in [
+        block(4, 0, 1),
+        block(0, 0, 0),
+        block(0, 65536, 1),
+        block(0, u32::MAX, 1),
+        block(0, u32::MAX, u32::MAX),
+        block(0, 1, 65536),
+        block(3, 45_536 - 16384 + 1, 16384),
+        block(u32::MAX, u32::MAX, u32::MAX),
+        block(0, 0, 1 << 20),
+    ] {
+        assert!(!layout.allows(wrong), "{wrong:?}");
+    }
+}
+
+#[test]
+fn nothing_is_asked_of_a_peer_that_does_not_serve_or_has_nothing_new() {
+    let mut table = table();
+    table.join(1, 250);
+    table.had(1, 0).expect("in range");
+    assert!(table.ask(1, T0).is_empty(), "choked");
+    table.serves(1, true);
+    assert_eq!(table.ask(1, T0).len(), 4);
+    assert!(table.ask(1, T0).is_empty(), "all of it is asked for");
+    assert!(table.had(1, 4).is_err());
+    assert_eq!(table.had(1, 0), Ok(false), "a repeat");
+}
+
+#[test]
+fn the_rarest_piece_comes_first() {
+    let mut table = table();
+    peer(&mut table, 1, &[0, 1, 2, 3]);
+    peer(&mut table, 2, &[0, 1, 3]);
+    peer(&mut table, 3, &[0, 1, 3]);
+    assert_eq!(table.ask(1, T0)[0].piece, 2);
+}
+
+#[test]
+fn no_block_is_asked_of_two_peers_before_the_end() {
+    let mut table = table();
+    for key in 1..4 {
+        peer(&mut table, key, &[0, 1, 2, 3]);
+    }
+    let mut asked: Vec<Block> = (1..4).flat_map(|key| table.ask(key, T0)).collect();
+    let all = asked.len();
+    asked.sort_unstable();
+    asked.dedup();
+    assert_eq!((asked.len(), all), (15, 15), "every block, once");
+    assert_eq!(table.counts().endgame, 0);
+}
+
+#[test]
+fn at_the_end_an_overdue_block_is_asked_of_one_more_peer_and_wasted_at_most_once() {
+    let mut table = table();
+    peer(&mut table, 1, &[0, 1, 2, 3]);
+    peer(&mut table, 2, &[0, 1, 2, 3]);
+    peer(&mut table, 3, &[0, 1, 2, 3]);
+    let owed: Vec<Block> = [table.ask(1, T0), table.ask(2, T0)].concat();
+    assert_eq!(owed.len(), 15);
+    assert!(table.ask(3, at(499)).is_empty(), "nothing is overdue yet");
+    let again = table.ask(3, at(500));
+    assert_eq!(again.len(), 15);
+    assert_eq!(table.counts().endgame, 15);
+    let block = again[0];
+    let Arrival::Kept(others) = send(&mut table, 3, block, at(510)) else {
+        panic!("it is the first to come");
+    };
+    assert_eq!(others.len(), 1, "the peer that owes it is told");
+    assert_eq!(
+        send(&mut table, others[0], block, at(520)),
+        Arrival::Unwanted
+    );
+    assert_eq!(table.counts().wasted, 1);
+}
+
+#[test]
+fn a_block_that_was_not_asked_for_is_not_taken() {
+    let mut table = table();
+    peer(&mut table, 1, &[0]);
+    let block = table.ask(1, T0)[0];
+    peer(&mut table, 2, &[0]);
+    assert_eq!(send(&mut table, 2, block, T0), Arrival::Unwanted);
+    let off = Block {
+        begin: block.begin + 1,
+        ..block
+    };
+    assert_eq!(send(&mut table, 1, off, T0), Arrival::Unwanted);
+    let long = Block {
+        len: block.len + 1,
+        ..block
+    };
+    assert_eq!(send(&mut table, 1, long, T0), Arrival::Unwanted);
+    assert_eq!(send(&mut table, 1, block, T0), Arrival::Kept(vec![]));
+    assert_eq!(send(&mut table, 1, block, T0), Arrival::Unwanted, "twice");
+    assert_eq!(table.counts().wasted, 4);
+}
+
+#[test]
+fn what_a_lost_or_choking_peer_owed_is_asked_of_another() {
+    for choke in [false, true] {
+        let mut table = table();
+        peer(&mut table, 1, &[2]);
+        let owed = table.ask(1, T0);
+        send(&mut table, 1, owed[0], T0);
+        if choke {
+            table.serves(1, false);
+        } else {
+            table.leave(1);
+        }
+        peer(&mut table, 2, &[2]);
+        assert_eq!(table.ask(2, T0), owed[1..], "all but what came");
+    }
+}
+
+#[test]
+fn a_silent_peer_loses_its_blocks_and_what_comes_late_still_counts() {
+    let mut table = table();
+    peer(&mut table, 1, &[2]);
+    let owed = table.ask(1, T0);
+    assert!(table.give_up(at(4000)).is_empty());
+    assert_eq!(table.give_up(at(4001)), [1]);
+    assert_eq!(
+        send(&mut table, 1, owed[1], at(4002)),
+        Arrival::Kept(vec![])
+    );
+    peer(&mut table, 2, &[2]);
+    assert_eq!(table.ask(2, at(4003)).len(), 3, "the others");
+}
+
+#[test]
+fn a_rejected_block_is_asked_of_another_and_not_of_the_same_again() {
+    let mut table = table();
+    peer(&mut table, 1, &[2]);
+    let owed = table.ask(1, T0);
+    table.rejected(1, owed[0]);
+    table.rejected(
+        1,
+        Block {
+            piece: 3,
+            begin: 0,
+            len: 16384,
+        },
+    );
+    assert!(table.ask(1, T0).is_empty());
+    assert_eq!(table.copies(2), 0);
+    peer(&mut table, 2, &[2]);
+    table.leave(1);
+    assert_eq!(table.ask(2, T0).len(), 4);
+}
+
+#[test]
+fn a_wrong_piece_of_one_sender_names_it() {
+    let mut table = table();
+    peer(&mut table, 1, &[2]);
+    for block in table.ask(1, T0) {
+        send(&mut table, 1, block, T0);
+    }
+    assert_eq!(table.wrong(2, &[0; 65536]), Some(1));
+    assert_eq!(table.ask(1, T0).len(), 4, "it is to be fetched again");
+    assert_eq!(table.counts().wrong, 1);
+}
+
+#[test]
+fn a_wrong_piece_of_several_senders_names_the_liar_once_it_is_right() {
+    let mut table = table();
+    let right = vec![5; 65536];
+    let mut lied = right.clone();
+    lied[20_000] = 6;
+    peer(&mut table, 1, &[2]);
+    let owed = table.ask(1, T0);
+    send(&mut table, 1, owed[0], T0);
+    table.serves(1, false);
+    peer(&mut table, 2, &[2]);
+    for block in table.ask(2, T0) {
+        send(&mut table, 2, block, T0);
+    }
+    assert_eq!(table.wrong(2, &lied), None, "either may have lied");
+    table.serves(1, true);
+    let again = table.ask(1, T0);
+    assert_eq!(again.len(), 4);
+    assert!(table.ask(2, T0).is_empty(), "this time it has one sender");
+    for block in again {
+        send(&mut table, 1, block, T0);
+    }
+    assert_eq!(table.verified(2, &right), [2]);
+}
+
+#[test]
+fn more_is_asked_of_a_fast_peer_and_never_more_than_it_allows() {
+    let layout = Layout::new(100 << 20, 1 << 20);
+    let mut table = Table::new(layout, Bits::new(100), 7);
+    table.join(1, 60);
+    table.had_all(1, &Bits::full(100));
+    table.serves(1, true);
+    let mut owed: VecDeque<Block> = table.ask(1, T0).into();
+    assert_eq!(owed.len(), 16);
+    // One block each millisecond: 16 MB/s, so that 0.25 s hold 250 blocks.
+    for ms in 0..600 {
+        let block = owed.pop_front().expect("asked");
+        if let Arrival::Whole(_) = send(&mut table, 1, block, at(ms)) {
+            table.verified(block.piece, &[]);
+        }
+        owed.extend(table.ask(1, at(ms)));
+    }
+    assert_eq!(owed.len(), 60);
+    table.allow(1, 400);
+    table.ask(1, at(600));
+    assert!((235..=260).contains(&table.asked(1)), "{}", table.asked(1));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    /// Peers come, go, lie, choke, stall and send in any order; the copy still becomes whole as
+    /// soon as one honest peer has everything, and the counts hold.
+    #[test]
+    fn whatever_peers_do_the_copy_becomes_whole(
+        acts in prop::collection::vec((0u8..8, 1u32..5, any::<u64>()), 0..300), seed in any::<u64>()
+    ) {
+        let layout = Layout::new(7 * 65536 - 20_000, 65536);
+        let mut table = Table::new(layout, Bits::new(7), seed);
+        let mut owed: Vec<(u32, Block)> = Vec::new();
+        let mut now = T0;
+        for (act, key, number) in acts {
+            now = now.after(Duration::from_millis(number % 700));
+            match act {
+                0 => table.join(key, 250),
+                1 => table.leave(key),
+                2 => { let _ = table.had(key, (number % 9) as u32); }
+                3 => table.serves(key, number % 3 > 0),
+                4 => owed.extend(table.ask(key, now).into_iter().map(|block| (key, block))),
+                5 if !owed.is_empty() => {
+                    let (from, block) = owed.swap_remove(number as usize % owed.len());
+                    if let Arrival::Whole(_) = send(&mut table, from, block, now) {
+                        if number % 2 == 0 {
+                            table.verified(block.piece, &[0; 65536]);
+                        } else {
+                            table.wrong(block.piece, &[1; 65536]);
+                        }
+                    }
+                }
+                6 if !owed.is_empty() => {
+                    let (from, block) = owed.swap_remove(number as usize % owed.len());
+                    table.rejected(from, block);
+                }
+                _ => { table.give_up(now); }
+            }
+        }
+        prop_assert_eq!(table.free, table.open.values().map(|open| open.free).sum::<u32>());
+        (1..5).for_each(|key| table.leave(key));
+        prop_assert!((0..7).all(|piece| table.copies(piece) == 0));
+        table.join(9, 250);
+        table.had_all(9, &Bits::full(7));
+        table.serves(9, true);
+        for _ in 0..200 {
+            for block in table.ask(9, now) {
+                if let Arrival::Whole(_) = send(&mut table, 9, block, now) {
+                    table.verified(block.piece, &[0; 65536]);
+                }
+            }
+        }
+        prop_assert!(table.is_whole());
+        prop_assert!(table.open.is_empty() && table.begun.is_empty());
+        prop_assert_eq!(table.free, 0);
+    }
+}

@@ -1,0 +1,515 @@
+//! The swarm as a client has it: a peer that is ready before the gate and goes on until nobody
+//! needs it any more.
+//!
+//! Before READY it takes the torrent from the server, looks what an earlier session left, listens,
+//! announces itself and calls the others, so that at GO every link stands and every peer knows
+//! what every other has. From GO on the server is one member among others: when it dies, the peers
+//! finish with what is out, and each can say what is missing.
+
+use std::fs::File;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crate::error::Error;
+use crate::error::Phase;
+use crate::error::Result;
+use crate::proto::bt::metainfo::METAINFO_MAX;
+use crate::proto::bt::metainfo::Metainfo;
+use crate::proto::bt::table::Layout;
+use crate::proto::bt::tracker::ANSWER_MAX;
+use crate::proto::bt::tracker::Announce;
+use crate::proto::bt::tracker::Answer;
+use crate::proto::bt::tracker::Event;
+use crate::proto::greeting::Greeting;
+use crate::proto::http::text::percent_encode;
+use crate::runtime::clock;
+use crate::runtime::control::intake::Armed;
+use crate::runtime::control::intake::Arriving;
+use crate::runtime::control::intake::Incoming;
+use crate::runtime::control::intake::Intake;
+use crate::runtime::control::intake::Taken;
+use crate::runtime::dialogue::Dialogue;
+use crate::runtime::listener::Handler;
+use crate::runtime::listener::Listener;
+use crate::runtime::lobby::STACK;
+use crate::session::Via;
+use crate::swarm::connect;
+use crate::swarm::member::Member;
+use crate::swarm::member::PEER_LINKS;
+use crate::swarm::member::Role;
+use crate::swarm::store::Store;
+use crate::swarm::torrents::name_of;
+use crate::swarm::torrents::seated_id;
+use crate::swarm::web;
+use crate::swarm::web::Url;
+use crate::transfer::Counts;
+use crate::units::Moment;
+
+/// The way.
+#[derive(Clone, Copy, Debug)]
+pub struct Swarm;
+
+/// A member with its port and its tracker.
+#[derive(Debug)]
+pub struct Peer {
+    /// The member.
+    pub member: Arc<Member>,
+    listener: Listener,
+    announcer: Announcer,
+    /// Bytes that were there when it began.
+    held: u64,
+}
+
+/// Tells the tracker where we are, and calls whom it names.
+#[derive(Debug)]
+struct Announcer {
+    member: Arc<Member>,
+    tracker: Url,
+    port: u16,
+    ended: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// How long the links may take to stand before READY.
+const LINK_LIMIT: Duration = Duration::from_secs(2);
+
+/// How long a swarm without a server may stand still, and a finished peer wait for silent ones.
+const ALONE: Duration = Duration::from_secs(10);
+
+/// How often the state of things is looked at.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// How long connections get to end.
+const LEAVE: Duration = Duration::from_millis(500);
+
+impl Intake for Swarm {
+    fn via(&self) -> Via {
+        Via::Swarm
+    }
+
+    fn scattered(&self) -> bool {
+        true
+    }
+
+    fn arm(&self, arriving: &Arriving<'_>) -> Result<Option<Box<dyn Armed>>> {
+        if arriving.offer.file.bytes == 0 {
+            return Ok(None);
+        }
+        let failed = |error| Error::io("look at the connection", "the server")(error);
+        let server = arriving.stream.peer_addr().map_err(failed)?;
+        let local = arriving.stream.local_addr().map_err(failed)?;
+        let name = percent_encode(arriving.offer.file.name.as_str());
+        let host = server.to_string();
+        let torrent = web::get(&[server], &host, &format!("/{name}.torrent"), METAINFO_MAX)?;
+        let metainfo = Metainfo::decode(&torrent)
+            .map_err(|error| Error::protocol(server, error.to_string()))?;
+        if metainfo.bytes != arriving.offer.file.bytes {
+            let what = format!(
+                "a torrent of {} bytes for a file of {}",
+                metainfo.bytes, arriving.offer.file.bytes
+            );
+            return Err(Error::protocol(server, what));
+        }
+        let tracker = Url {
+            host,
+            target: "/announce".to_owned(),
+        };
+        let id = seated_id(arriving.offer.session, arriving.offer.seat);
+        let at = SocketAddr::new(local.ip(), 0);
+        let peer = Peer::start(metainfo, arriving.file, id, Role::Seated, at, tracker)?;
+        peer.announcer.join_in(true)?;
+        Ok(Some(Box::new(Seated {
+            peer,
+            seed_time: arriving.order.seed_time,
+        })))
+    }
+
+    fn receive(&self, incoming: &Incoming<'_>, _: &mut Dialogue<'_>) -> Result<Taken> {
+        // Only an empty file needs no member.
+        match incoming.range.is_empty() {
+            true => Ok(Taken {
+                first: None,
+                last: clock::now(),
+                counts: Counts::default(),
+            }),
+            false => Err(Error::protocol(
+                "gatecast",
+                "a swarm's payload without a peer",
+            )),
+        }
+    }
+}
+
+/// A peer with a seat.
+#[derive(Debug)]
+struct Seated {
+    peer: Peer,
+    seed_time: Option<Duration>,
+}
+
+impl Armed for Seated {
+    fn held(&self) -> u64 {
+        self.peer.held
+    }
+
+    fn receive(&mut self, incoming: &Incoming<'_>, _: &mut Dialogue<'_>) -> Result<Taken> {
+        let member = &self.peer.member;
+        member.release();
+        let moved = |bytes: u64| {
+            incoming
+                .moved
+                .store(bytes - self.peer.held, Ordering::Relaxed);
+        };
+        let gone = || server_is_gone(incoming);
+        let last = self
+            .peer
+            .finish(incoming.order.stall, incoming.stopped, &gone, &moved)?;
+        let progress = member.progress();
+        moved(progress.bytes);
+        let (from_server, from_peers, wasted) = member.sources();
+        log::debug!(
+            "seat {}: {} bytes from the server, {} from peers, {} wasted, {} of protocol, {} end-game",
+            incoming.offer.seat,
+            from_server,
+            from_peers,
+            wasted,
+            progress.protocol,
+            progress.counts.endgame
+        );
+        Ok(Taken {
+            first: member.first(),
+            last,
+            counts: Counts {
+                retransmitted: Some(wasted),
+                bytes_from_server: Some(from_server),
+                bytes_from_peers: Some(from_peers),
+                ..Counts::default()
+            },
+        })
+    }
+
+    fn leave(self: Box<Self>, stopped: &AtomicBool) {
+        self.peer.see_out(self.seed_time, stopped);
+    }
+}
+
+/// True when the server has closed the control connection; it says nothing on it meanwhile.
+fn server_is_gone(incoming: &Incoming<'_>) -> bool {
+    let seen = incoming
+        .stream
+        .set_nonblocking(true)
+        .and_then(|()| incoming.stream.peek(&mut [0]));
+    let _ = incoming.stream.set_nonblocking(false);
+    match seen {
+        Ok(bytes) => bytes == 0,
+        Err(error) => !Error::is_timeout(&error) && error.kind() != std::io::ErrorKind::Interrupted,
+    }
+}
+
+impl Peer {
+    /// A peer that listens on `at` and keeps its copy in `file`, of which it verifies what is
+    /// there. It is in no swarm before its announcer has joined in.
+    ///
+    /// # Errors
+    /// The file cannot be read, or the address not be listened on.
+    pub fn start(
+        metainfo: Metainfo,
+        file: &File,
+        id: [u8; 20],
+        role: Role,
+        at: SocketAddr,
+        tracker: Url,
+    ) -> Result<Self> {
+        let layout = Layout::new(metainfo.bytes, metainfo.piece_bytes);
+        let shown = metainfo.name.to_string();
+        let file = file
+            .try_clone()
+            .map_err(Error::io("open the copy", &shown))?;
+        let store = Store::new(file, layout);
+        let have = store
+            .verify(&metainfo)
+            .map_err(Error::io("read the copy", &shown))?;
+        let member = Member::start(Arc::new(metainfo), store, have, id, role)?;
+        let held = member.progress().bytes;
+        let serving = Arc::clone(&member);
+        let handler: Handler = Arc::new(move |connection| {
+            let (stream, from) = (Arc::clone(&connection.stream), connection.peer);
+            let ours = serving.handshake();
+            let greeted = connect::answer(
+                &stream,
+                from,
+                connection.first,
+                connection.deadline,
+                |hash| (hash == ours.info_hash).then_some(ours),
+            );
+            match greeted {
+                Ok(theirs) => serving.serve(stream, from, theirs),
+                Err(error) => log::debug!("{error}"),
+            }
+        });
+        let listener = Listener::start(at, [(Greeting::Swarm, handler)].into())?;
+        let port = listener.addr().port();
+        member.listens_on(port);
+        let announcer = Announcer {
+            member: Arc::clone(&member),
+            tracker,
+            port,
+            ended: Arc::default(),
+            thread: None,
+        };
+        let mut peer = Self {
+            member,
+            listener,
+            announcer,
+            held,
+        };
+        peer.announcer.start()?;
+        Ok(peer)
+    }
+
+    /// Bytes that were there when it began.
+    pub fn held(&self) -> u64 {
+        self.held
+    }
+
+    /// Announces this peer for the first time and calls whom the tracker names.
+    ///
+    /// # Errors
+    /// The tracker cannot be reached or refuses.
+    pub fn join_in(&self) -> Result<()> {
+        self.announcer.join_in(false)
+    }
+
+    /// Waits until the copy is whole; returns when it was. `gone` tells that the server will not
+    /// help any more; `moved` is told how far it has come.
+    ///
+    /// # Errors
+    /// Stopped, no progress for `stall`, a disk that failed; without the server, as soon as no
+    /// linked peer has what is missing, or none made progress for ten seconds.
+    pub fn finish(
+        &self,
+        stall: Duration,
+        stopped: &AtomicBool,
+        gone: &dyn Fn() -> bool,
+        moved: &dyn Fn(u64),
+    ) -> Result<Moment> {
+        let member = &self.member;
+        let (mut best, mut since) = (0, clock::now());
+        let mut alone = None;
+        loop {
+            let progress = member.progress();
+            moved(progress.bytes);
+            if progress.missing == 0 {
+                return Ok(clock::now());
+            }
+            if let Some(fault) = member.fault() {
+                return Err(Error::refused("this machine", fault));
+            }
+            if stopped.load(Ordering::Relaxed) {
+                return Err(Error::Interrupted);
+            }
+            let now = clock::now();
+            let received: u64 = member.moved().values().map(|moved| moved.received).sum();
+            if received > best {
+                (best, since) = (received, now);
+            }
+            if alone.is_none() && gone() {
+                log::warn!("the server is gone; the peers go on without it");
+                alone = Some(now);
+            }
+            let quiet = now.since(since);
+            let lost = |why: &str| {
+                let layout = Layout::new(member.metainfo.bytes, member.metainfo.piece_bytes);
+                let reason = format!(
+                    "{} of {} pieces are missing, {} of them at nobody, {why}",
+                    progress.missing,
+                    layout.pieces(),
+                    progress.nowhere
+                );
+                Error::refused("the swarm", reason)
+            };
+            if let Some(at) = alone {
+                let settled = now.since(at) > Duration::from_secs(2) && quiet > LOOK * 10;
+                // Who is still being told of pieces may hear of more; a standstill is one.
+                if settled && progress.nowhere == progress.missing && progress.unfinished == 0 {
+                    return Err(lost("and the server is gone"));
+                }
+                if settled && progress.nowhere > 0 && quiet > Duration::from_secs(3) {
+                    return Err(lost("and the server is gone"));
+                }
+                if quiet > ALONE {
+                    return Err(lost("and no peer sends any more"));
+                }
+            } else if quiet > stall {
+                return Err(Error::TimedOut {
+                    phase: Phase::Transfer,
+                    at: "the swarm".to_owned(),
+                    after: stall,
+                });
+            }
+            member.wait(LOOK);
+        }
+    }
+
+    /// Serves the others until each linked peer of ours is whole or silent, or for `seed_time`;
+    /// then leaves.
+    pub fn see_out(mut self, seed_time: Option<Duration>, stopped: &AtomicBool) {
+        let begun = clock::now();
+        let (mut sent, mut since) = (0, begun);
+        loop {
+            let now = clock::now();
+            let moved: u64 = self.member.moved().values().map(|moved| moved.sent).sum();
+            if moved > sent {
+                (sent, since) = (moved, now);
+            }
+            let over = match seed_time {
+                Some(limit) => now.since(begun) >= limit,
+                None => self.member.progress().unfinished == 0 || now.since(since) > ALONE,
+            };
+            if over || stopped.load(Ordering::Relaxed) {
+                break;
+            }
+            thread::sleep(LOOK);
+        }
+        for peer in self.member.neighbours() {
+            log::info!(
+                "{}: {} bytes sent to it, {} received",
+                name_of(&peer.id, peer.addr),
+                peer.moved.sent,
+                peer.moved.received
+            );
+        }
+        self.announcer.end();
+        self.member.close();
+        self.listener.stop();
+        self.listener.close_all(LEAVE);
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        self.announcer.ended.store(true, Ordering::Relaxed);
+        self.member.close();
+        self.member.give_back();
+        self.listener.stop();
+    }
+}
+
+impl Announcer {
+    /// The first announce. With `wait` it also waits until the calls have been answered, so that
+    /// a release finds every link standing.
+    fn join_in(&self, wait: bool) -> Result<()> {
+        let answer = self.announce(Event::Started)?;
+        let called = answer.peers.len();
+        answer
+            .peers
+            .into_iter()
+            .for_each(|peer| self.member.dial(peer));
+        let deadline = clock::now().after(LINK_LIMIT);
+        while wait && self.member.links() < called && clock::left(deadline).is_some() {
+            thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+
+    /// Announces from time to time, and once when the copy is whole.
+    fn start(&mut self) -> Result<()> {
+        let (member, ended) = (Arc::clone(&self.member), Arc::clone(&self.ended));
+        let asking = Self {
+            member: Arc::clone(&member),
+            tracker: self.tracker.clone(),
+            port: self.port,
+            ended: Arc::clone(&ended),
+            thread: None,
+        };
+        let thread = thread::Builder::new()
+            .name("announce".to_owned())
+            .stack_size(STACK)
+            .spawn(move || {
+                let mut told = member.progress().missing == 0;
+                let mut next = clock::now().after(Duration::from_secs(5));
+                while !ended.load(Ordering::Relaxed) {
+                    thread::park_timeout(Duration::from_millis(500));
+                    let whole = member.progress().missing == 0;
+                    if (whole && told) || (!whole && clock::left(next).is_some()) {
+                        continue;
+                    }
+                    let event = if whole {
+                        Event::Completed
+                    } else {
+                        Event::Regular
+                    };
+                    told = whole;
+                    let wait = match asking.announce(event) {
+                        Ok(answer) => {
+                            if !whole && member.links() < PEER_LINKS {
+                                answer.peers.into_iter().for_each(|peer| asking.call(peer));
+                            }
+                            answer.interval
+                        }
+                        // A swarm goes on with the peers that it knows.
+                        Err(error) => {
+                            log::debug!("the tracker: {error}");
+                            5
+                        }
+                    };
+                    next = clock::now().after(Duration::from_secs(wait));
+                }
+            })
+            .map_err(Error::io("start the announcing thread", "this process"))?;
+        self.thread = Some(thread);
+        Ok(())
+    }
+
+    /// Calls a peer unless there is a link to its address.
+    fn call(&self, addr: SocketAddr) {
+        if !self
+            .member
+            .neighbours()
+            .iter()
+            .any(|peer| peer.addr == addr)
+        {
+            self.member.dial(addr);
+        }
+    }
+
+    fn announce(&self, event: Event) -> Result<Answer> {
+        let progress = self.member.progress();
+        let announce = Announce {
+            info_hash: self.member.hash(),
+            peer_id: self.member.id(),
+            port: self.port,
+            left: Some(self.member.metainfo.bytes - progress.bytes),
+            event,
+            wanted: PEER_LINKS,
+        };
+        let mark = if self.tracker.target.contains('?') {
+            '&'
+        } else {
+            '?'
+        };
+        let target = format!("{}{mark}{}", self.tracker.target, announce.encode());
+        let addrs = self.tracker.resolve()?;
+        let body = web::get(&addrs, &self.tracker.host, &target, ANSWER_MAX)?;
+        Answer::decode(&body).map_err(|error| Error::refused(&self.tracker.host, error.to_string()))
+    }
+
+    fn end(&mut self) {
+        self.ended.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            // A last word, if the tracker is still there; nobody waits for it.
+            if thread.join().is_err() {
+                log::error!("the announcing thread panicked");
+            }
+            if let Err(error) = self.announce(Event::Stopped) {
+                log::debug!("the tracker: {error}");
+            }
+        }
+    }
+}

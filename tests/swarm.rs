@@ -1,0 +1,517 @@
+//! The swarm over real sockets: sessions, liars, a server that dies, hostile peers, the tracker.
+
+mod common;
+
+use std::io::Read;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::net::TcpListener;
+use std::net::TcpStream;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicU64;
+use std::thread;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use common::Server;
+use common::until;
+use common::within;
+use gatecast::digest::Digest;
+use gatecast::proto::bt::metainfo::Metainfo;
+use gatecast::proto::bt::tracker::Announce;
+use gatecast::proto::bt::tracker::Event;
+use gatecast::proto::bt::wire;
+use gatecast::proto::bt::wire::Block;
+use gatecast::proto::bt::wire::Handshake;
+use gatecast::proto::bt::wire::Limits;
+use gatecast::proto::bt::wire::Message;
+use gatecast::runtime::control::client::End;
+use gatecast::runtime::control::client::Fetch;
+use gatecast::runtime::control::client::Order;
+use gatecast::runtime::lobby::Settings;
+use gatecast::session::Via;
+use gatecast::swarm;
+use gatecast::swarm::leech;
+use gatecast::swarm::torrents::Options;
+use gatecast::transfer::Outcome;
+use gatecast::units::Rate;
+
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// A server that sends by swarm alone.
+fn server(bytes: u64, set: impl FnOnce(&mut Settings)) -> Server {
+    let set = |settings: &mut Settings| {
+        settings.via = Some(Via::Swarm);
+        set(settings);
+    };
+    Server::with(bytes, set, |host| {
+        let (host, torrents) = swarm::serve(host, Options::default());
+        swarm::serve_http(host, torrents)
+    })
+}
+
+/// Clients of one process, a thread each.
+fn fetch(server: &Server, clients: u16, set: impl FnOnce(&mut Order)) -> JoinHandle<Vec<End>> {
+    let mut order = server.order("o");
+    order.clients = clients;
+    set(&mut order);
+    thread::spawn(move || swarm::fetch(&order).expect("an order that can be begun"))
+}
+
+/// The body of a GET.
+fn get(addr: SocketAddr, target: &str) -> Vec<u8> {
+    let mut stream = TcpStream::connect(addr).expect("a server");
+    stream
+        .set_read_timeout(Some(common::PATIENCE))
+        .expect("a socket");
+    let request = format!("GET {target} HTTP/1.1\r\nHost: {addr}\r\n\r\n");
+    stream
+        .write_all(request.as_bytes())
+        .expect("a server that listens");
+    let mut answer = Vec::new();
+    stream
+        .read_to_end(&mut answer)
+        .expect("an answer that ends");
+    let end = answer
+        .windows(4)
+        .position(|w| w == b"\r\n\r\n")
+        .expect("a head");
+    answer.split_off(end + 4)
+}
+
+fn metainfo(server: &Server) -> Metainfo {
+    Metainfo::decode(&get(server.addr, "/f.bin.torrent")).expect("a torrent")
+}
+
+/// How many chunks nobody but the server has had.
+fn held_back(server: &Server) -> usize {
+    let swarm = String::from_utf8(get(server.addr, "/swarm")).expect("text");
+    swarm.matches("\"first\":null").count()
+}
+
+#[test]
+fn every_client_gets_the_file_and_most_of_it_from_the_others() {
+    within(LIMIT, || {
+        // Paced, so that the peers' links are the faster ones, as on a star.
+        let server = server(3_000_000, |settings| settings.rate = Some(Rate(24_000_000)));
+        let clients = fetch(&server, 5, |_| {});
+        let record = server.record();
+        let ends = clients.join().expect("no panic");
+        assert!(ends.iter().all(|end| end.path.is_some()));
+        assert_eq!(record.proven(), 5);
+        assert_eq!(record.broken_identities(), Vec::<String>::new());
+        let sum = |get: fn(&gatecast::transfer::Counts) -> Option<u64>| -> u64 {
+            record.transfers.iter().filter_map(|t| get(&t.counts)).sum()
+        };
+        let (server_bytes, peers) = (sum(|c| c.bytes_from_server), sum(|c| c.bytes_from_peers));
+        assert_eq!(server_bytes + peers, 15_000_000 + sum(|c| c.retransmitted));
+        assert!(
+            server_bytes < 7_500_000,
+            "{server_bytes} from the server, {peers} from peers"
+        );
+        server.stop();
+    });
+}
+
+#[test]
+fn files_of_awkward_sizes_arrive_too() {
+    within(LIMIT, || {
+        for bytes in [0, 1, 16_384, 16_385, 100_000] {
+            let server = server(bytes, |_| {});
+            let ends = fetch(&server, 2, |_| {}).join().expect("no panic");
+            assert!(
+                ends.iter().all(|end| end.path.is_some()),
+                "{bytes}: {ends:?}"
+            );
+            assert_eq!(server.record().broken_identities(), Vec::<String>::new());
+            server.stop();
+        }
+    });
+}
+
+#[test]
+fn nobody_moves_a_byte_before_the_release() {
+    within(LIMIT, || {
+        let server = server(200_000, |settings| settings.clients = Some(2));
+        let early = fetch(&server, 1, |_| {});
+        server.until_ready(1);
+        let mut foreign = Raw::join(server.addr, &metainfo(&server), *b"-XX0001-abcdefghijkl");
+        let block = Block {
+            piece: 0,
+            begin: 0,
+            len: 16_384,
+        };
+        foreign.say(&Message::Interested);
+        foreign.say(&Message::Request(block));
+        assert_eq!(
+            foreign.until(&[16, 7, 1]),
+            16,
+            "rejected, neither served nor unchoked"
+        );
+        let late = fetch(&server, 1, |order| order.out = server.out("p"));
+        assert_eq!(foreign.until(&[7, 1]), 1, "the release unchokes");
+        foreign.say(&Message::Request(block));
+        assert_eq!(foreign.until(&[16, 7]), 7);
+        assert_eq!(server.record().proven(), 2);
+        for ends in [early, late] {
+            assert!(ends.join().expect("no panic")[0].path.is_some());
+        }
+        server.stop();
+    });
+}
+
+#[test]
+fn a_peer_that_sends_wrong_pieces_is_found_out_and_the_copies_are_whole() {
+    within(LIMIT, || {
+        let server = server(1_500_000, |settings| {
+            settings.rate = Some(Rate(16_000_000));
+            settings.clients = Some(2);
+        });
+        let metainfo = metainfo(&server);
+        let liar = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = liar.local_addr().expect("bound").port();
+        let announce = Announce {
+            info_hash: metainfo.info_hash(),
+            peer_id: *b"-XX0001-liarliarliar",
+            port,
+            left: Some(5),
+            event: Event::Started,
+            wanted: 0,
+        };
+        get(server.addr, &format!("/announce?{}", announce.encode()));
+        thread::spawn(move || {
+            for stream in liar.incoming().map_while(Result::ok) {
+                let metainfo = metainfo.clone();
+                thread::spawn(move || {
+                    let mut raw = Raw::greet(stream, &metainfo, *b"-XX0001-liarliarliar");
+                    raw.say(&Message::HaveAll);
+                    raw.say(&Message::Unchoke);
+                    while let Some(message) = raw.hear() {
+                        if message[0] == 6 {
+                            let number = |at: usize| {
+                                u32::from_be_bytes(message[at..at + 4].try_into().expect("four"))
+                            };
+                            let lie = vec![7; number(9) as usize];
+                            raw.say(&Message::Piece(number(1), number(5), &lie));
+                        }
+                    }
+                });
+            }
+        });
+        let clients = fetch(&server, 2, |_| {});
+        let record = server.record();
+        clients.join().expect("no panic");
+        assert_eq!(record.proven(), 2);
+        assert_eq!(record.broken_identities(), Vec::<String>::new());
+        let wasted: u64 = record
+            .transfers
+            .iter()
+            .filter_map(|t| t.counts.retransmitted)
+            .sum();
+        assert!(wasted > 0, "the liar was asked");
+        assert!(wasted < 1_500_000, "and not for long: {wasted}");
+        server.stop();
+    });
+}
+
+#[test]
+fn without_the_server_the_peers_finish_what_is_out() {
+    within(LIMIT, || {
+        let mut server = server(2_000_000, |settings| settings.rate = Some(Rate(16_000_000)));
+        let clients = fetch(&server, 4, |_| {});
+        server.until_ready(4);
+        until("every piece out once", || held_back(&server) == 0);
+        let ends = {
+            server.kill();
+            clients.join().expect("no panic")
+        };
+        for end in &ends {
+            assert!(end.path.is_some(), "{:?}", end.error);
+        }
+        server.only_whole_copies();
+    });
+}
+
+#[test]
+fn without_the_server_and_with_pieces_at_nobody_each_says_what_is_missing() {
+    within(LIMIT, || {
+        let mut server = server(4_000_000, |settings| settings.rate = Some(Rate(8_000_000)));
+        let clients = fetch(&server, 3, |_| {});
+        server.until_ready(3);
+        until("some pieces out", || held_back(&server) < 180);
+        server.kill();
+        for end in clients.join().expect("no panic") {
+            let error = end.error.expect("it cannot be whole").to_string();
+            assert!(error.contains("pieces are missing"), "{error}");
+            assert!(error.contains("at nobody"), "{error}");
+            assert_eq!(end.path, None);
+        }
+        server.only_whole_copies();
+    });
+}
+
+#[test]
+fn an_interrupted_copy_is_taken_up_by_its_pieces() {
+    within(LIMIT, || {
+        let server = server(2_000_000, |settings| settings.rate = Some(Rate(8_000_000)));
+        let mut order = server.order("o");
+        order.via = Some(Via::Swarm);
+        let fetching = std::sync::Arc::new(Fetch::new(&order));
+        let stopping = std::sync::Arc::clone(&fetching);
+        let stopper = thread::spawn(move || {
+            until("half of it", || stopping.views()[0].moved > 700_000);
+            stopping.stop();
+        });
+        let ends = fetching
+            .run(&order, &[&swarm::peer::Swarm])
+            .expect("an order");
+        stopper.join().expect("no panic");
+        assert_eq!(ends[0].path, None);
+        server.record();
+        order.resume = true;
+        let ends = swarm::fetch(&order).expect("an order");
+        assert!(ends[0].path.is_some(), "{:?}", ends[0].error);
+        let record = server.record();
+        assert!(record.transfers[0].bytes_resumed > 600_000);
+        assert_eq!(record.transfers[0].outcome, Outcome::Complete);
+        assert_eq!(record.broken_identities(), Vec::<String>::new());
+        server.stop();
+    });
+}
+
+#[test]
+fn a_torrent_is_fetched_without_a_gate() {
+    within(LIMIT, || {
+        let server = Server::with(
+            500_000,
+            |_| {},
+            |host| {
+                let (host, torrents) = swarm::serve(host, Options::default());
+                swarm::serve_http(host, torrents)
+            },
+        );
+        let wish = leech::Wish {
+            metainfo: metainfo(&server),
+            out: &server.out("o"),
+            stall: common::PATIENCE,
+            seed_time: Duration::ZERO,
+        };
+        let fetched = leech::fetch(wish, &AtomicU64::new(0), &AtomicBool::new(false));
+        let fetched = fetched.expect("a swarm");
+        assert_eq!((fetched.sha1, fetched.bytes), (server.sha1, 500_000));
+        server.only_whole_copies();
+    });
+}
+
+#[test]
+fn whatever_a_peer_says_the_others_are_served() {
+    within(LIMIT, || {
+        let server = server(300_000, |_| {});
+        let metainfo = metainfo(&server);
+        let pieces = metainfo.pieces.len() as u32;
+        let framed = |message: Message<'_>| {
+            let mut bytes = Vec::new();
+            message.encode(&mut bytes);
+            bytes
+        };
+        let request = |piece, begin, len| framed(Message::Request(Block { piece, begin, len }));
+        // Each of these ends the link.
+        let fatal: Vec<Vec<u8>> = vec![
+            u32::MAX.to_be_bytes().to_vec(),
+            vec![0, 1, 0, 0],
+            vec![0, 0, 0, 1, 4],
+            vec![0, 0, 0, 2, 5, 0xff],
+            framed(Message::Bitfield(&[0xff, 0xff, 0xff])),
+            framed(Message::Have(pieces)),
+            framed(Message::Have(u32::MAX)),
+            request(0, 0, 1 << 20),
+            framed(Message::Extended(0, b"d1:")),
+            framed(Message::Extended(0, "l".repeat(20_000).as_bytes())),
+            [0, 0, 0, 1, 99].repeat(17),
+        ];
+        for bytes in fatal {
+            let mut raw = Raw::join(server.addr, &metainfo, *b"-XX0001-abcdefghijkl");
+            raw.raw(&bytes);
+            while raw.hear().is_some() {}
+        }
+        // Each of these is answered or passed over.
+        let harmless: Vec<Vec<u8>> = vec![
+            request(pieces, 0, 1),
+            request(u32::MAX, u32::MAX, 16_384),
+            request(0, u32::MAX, u32::MAX >> 15),
+            request(0, 0, 0),
+            framed(Message::Piece(0, 0, b"not asked for")),
+            framed(Message::Cancel(Block {
+                piece: 9,
+                begin: 9,
+                len: 9,
+            })),
+            framed(Message::HaveAll),
+            framed(Message::KeepAlive).repeat(1000),
+            framed(Message::Have(0)).repeat(100_000),
+        ];
+        let mut raw = Raw::join(server.addr, &metainfo, *b"-XX0001-harmlessharm");
+        harmless.iter().for_each(|bytes| raw.raw(bytes));
+        raw.raw(&request(0, 0, 1));
+        assert_eq!(raw.until(&[16]), 16, "it still answers");
+        // Handshakes that are none of ours: another torrent, half of one, ourselves.
+        for cut in [20, 47, 68] {
+            let mut stranger = TcpStream::connect(server.addr).expect("a server");
+            let hash = Digest::of(b"another");
+            let hello = Handshake::new(hash, *b"-XX0001-abcdefghijkl").encode();
+            stranger
+                .write_all(&hello[..cut])
+                .expect("a server that listens");
+            // It may have been closed already.
+            let _ = stranger.shutdown(std::net::Shutdown::Write);
+            let mut answer = Vec::new();
+            let _ = stranger.read_to_end(&mut answer);
+            assert_eq!(answer, b"", "nothing is said to a stranger");
+        }
+        let ends = fetch(&server, 2, |_| {}).join().expect("no panic");
+        assert!(ends.iter().all(|end| end.path.is_some()));
+        server.stop();
+    });
+}
+
+#[test]
+fn the_tracker_answers_whatever_is_asked() {
+    let server = server(100_000, |_| {});
+    let hash = metainfo(&server).info_hash();
+    let announce = |hash: Digest, port: u16| {
+        let announce = Announce {
+            info_hash: hash,
+            peer_id: *b"-XX0001-abcdefghijkl",
+            port,
+            left: Some(5),
+            event: Event::Stopped,
+            wanted: 50,
+        };
+        get(server.addr, &format!("/announce?{}", announce.encode()))
+    };
+    assert!(announce(hash, 5000).starts_with(b"d8:completei1e"));
+    for refused in [
+        announce(Digest::of(b"x"), 5000),
+        announce(hash, 80),
+        get(server.addr, "/announce"),
+        get(server.addr, "/announce?info_hash=%zz"),
+        get(server.addr, "/scrape?info_hash=short"),
+    ] {
+        assert!(refused.starts_with(b"d14:failure reason"), "{refused:?}");
+    }
+    assert!(get(server.addr, "/scrape").starts_with(b"d5:filesd20:"));
+    for nothing in ["/other.torrent", "/..%2ff.bin.torrent", "/.torrent"] {
+        assert!(get(server.addr, nothing).is_empty(), "{nothing}");
+    }
+    server.stop();
+}
+
+#[test]
+fn aria2_gets_the_file_from_us() {
+    if !common::have("aria2c", common::installed("aria2c")) {
+        return;
+    }
+    within(LIMIT, || {
+        let server = Server::with(
+            500_000,
+            |_| {},
+            |host| {
+                let (host, torrents) = swarm::serve(host, Options::default());
+                swarm::serve_http(host, torrents)
+            },
+        );
+        let torrent = server.folder.path().join("f.bin.torrent");
+        std::fs::write(&torrent, get(server.addr, "/f.bin.torrent")).expect("room");
+        let out = server.out("aria2");
+        let status = std::process::Command::new("timeout")
+            .args([
+                "60",
+                "aria2c",
+                "-q",
+                "--enable-dht=false",
+                "--enable-dht6=false",
+            ])
+            .args([
+                "--bt-enable-lpd=false",
+                "--enable-peer-exchange=false",
+                "--seed-time=0",
+            ])
+            .args(["--file-allocation=none", "--no-conf=true", "--dir"])
+            .arg(&out)
+            .arg(&torrent)
+            .status()
+            .expect("aria2c");
+        assert!(status.success(), "{status}");
+        let copy = std::fs::read(out.join("f.bin")).expect("a copy");
+        assert_eq!(Digest::of(&copy), server.sha1);
+        server.only_whole_copies();
+    });
+}
+
+/// A peer made of messages.
+struct Raw {
+    stream: TcpStream,
+    limits: Limits,
+}
+
+impl Raw {
+    fn join(addr: SocketAddr, metainfo: &Metainfo, id: [u8; 20]) -> Self {
+        let stream = TcpStream::connect(addr).expect("a server");
+        Self::greet(stream, metainfo, id)
+    }
+
+    fn greet(mut stream: TcpStream, metainfo: &Metainfo, id: [u8; 20]) -> Self {
+        stream
+            .set_read_timeout(Some(common::PATIENCE))
+            .expect("a socket");
+        let ours = Handshake::new(metainfo.info_hash(), id);
+        stream
+            .write_all(&ours.encode())
+            .expect("a peer that listens");
+        let mut theirs = [0; wire::HANDSHAKE];
+        stream.read_exact(&mut theirs).expect("a handshake");
+        let theirs = Handshake::decode(&theirs).expect("a handshake");
+        assert_eq!(theirs.info_hash, ours.info_hash);
+        let pieces = metainfo.pieces.len() as u32;
+        Self {
+            stream,
+            limits: Limits { pieces, fast: true },
+        }
+    }
+
+    fn raw(&mut self, bytes: &[u8]) {
+        // Whoever is spoken to may have had enough.
+        let _ = self.stream.write_all(bytes);
+    }
+
+    fn say(&mut self, message: &Message<'_>) {
+        let mut bytes = Vec::new();
+        message.encode(&mut bytes);
+        self.raw(&bytes);
+    }
+
+    /// The next message that is more than a sign of life; `None` when the other side has closed.
+    fn hear(&mut self) -> Option<Vec<u8>> {
+        loop {
+            let mut head = [0; 4];
+            self.stream.read_exact(&mut head).ok()?;
+            let len = u32::from_be_bytes(head) as usize;
+            assert!(len <= self.limits.longest(), "{len}");
+            let mut body = vec![0; len];
+            self.stream.read_exact(&mut body).ok()?;
+            if len > 0 {
+                return Some(body);
+            }
+        }
+    }
+
+    /// The kind of the next message that is one of `kinds`.
+    fn until(&mut self, kinds: &[u8]) -> u8 {
+        loop {
+            let message = self.hear().expect("a link that stands");
+            if kinds.contains(&message[0]) {
+                return message[0];
+            }
+        }
+    }
+}
