@@ -14,6 +14,7 @@ use crate::units::Rate;
 
 /// How a swarm is simulated.
 #[derive(Clone, Debug, clap::Args)]
+#[group(skip)] // Another `Args` takes these in, and a group has its struct's name.
 pub struct Args {
     /// Simulate the swarm in virtual time, up to 10,000 clients
     #[arg(long)]
