@@ -30,6 +30,10 @@ pub mod events;
 /// reader, which says what is wrong with it.
 pub fn is_relay_log(path: &Path) -> bool {
     let header = log::header();
+    // Looked at before it is opened: to open a FIFO is to wait for its writer.
+    if !std::fs::metadata(path).is_ok_and(|about| about.is_file()) {
+        return false;
+    }
     let mut first = Vec::new();
     let read =
         File::open(path).and_then(|file| file.take(header.len() as u64).read_to_end(&mut first));
