@@ -12,6 +12,7 @@ use std::net::SocketAddr;
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::Condvar;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::AtomicBool;
@@ -95,7 +96,13 @@ pub struct Order {
 pub struct Fetch {
     clients: Vec<Arc<Client>>,
     stopped: AtomicBool,
+    /// How many of them are receiving.
+    receiving: Mutex<usize>,
+    none_receives: Condvar,
 }
+
+/// A client that is receiving, until this is dropped.
+struct Receiving<'a>(&'a Fetch);
 
 /// One client's end.
 #[derive(Debug)]
@@ -170,8 +177,26 @@ const SUMMARY_LIMIT: Duration = Duration::from_secs(30);
 /// How often a client that hashes says that it lives.
 const ALIVE_EVERY: Duration = Duration::from_secs(1);
 
+/// How long a client that is done waits for the others of its process before it hashes: longer
+/// than clients of one host take to end after each other, and no more than its sign of life.
+const HASH_PAUSE: Duration = Duration::from_secs(1);
+
 /// Pause between two attempts to connect.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
+
+impl Drop for Receiving<'_> {
+    fn drop(&mut self) {
+        let mut receiving = self
+            .0
+            .receiving
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *receiving -= 1;
+        if *receiving == 0 {
+            self.0.none_receives.notify_all();
+        }
+    }
+}
 
 impl Order {
     /// One client that fetches the server's file into `received`.
@@ -247,7 +272,30 @@ impl Fetch {
         Self {
             clients,
             stopped: AtomicBool::new(false),
+            receiving: Mutex::new(0),
+            none_receives: Condvar::new(),
         }
+    }
+
+    fn receives(&self) -> Receiving<'_> {
+        *self
+            .receiving
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) += 1;
+        Receiving(self)
+    }
+
+    /// Waits until no client of this process receives, for [`HASH_PAUSE`] at most: the digests of
+    /// those that are done would take the processor from those that are not.
+    fn wait_for_the_others(&self) {
+        let receiving = self
+            .receiving
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        drop(
+            self.none_receives
+                .wait_timeout_while(receiving, HASH_PAUSE, |count| *count > 0),
+        );
     }
 
     /// Runs every client to its end.
@@ -543,10 +591,12 @@ impl Client {
             holed: Cell::new(None),
             stopped: &fetch.stopped,
         };
+        let receiving = fetch.receives();
         let taken = match &mut armed {
             Some(armed) => armed.receive(&incoming, &mut dialogue),
             None => intake.receive(&incoming, &mut dialogue),
         };
+        drop(receiving);
         let bytes = self.moved.load(Ordering::Relaxed);
         transfer.bytes_client = Some(bytes);
         let taken = match taken {
@@ -568,6 +618,7 @@ impl Client {
         transfer.seconds_client = Some(taken.last.since(released));
         note(dialogue.say(&FromClient::Last { bytes }.encode()));
         self.enter(Stage::Verifying);
+        fetch.wait_for_the_others();
         let part = self.verify(
             &offer,
             part,
