@@ -50,8 +50,11 @@ pub trait Contender: fmt::Debug + Send + Sync {
 pub enum Carrier {
     /// TCP connections.
     Tcp,
-    /// Full UDP datagrams, each with some bytes that are not the file's.
-    Udp,
+    /// Full DATA datagrams of gatecast's UDP ways.
+    Udp {
+        /// File bytes in each.
+        block: usize,
+    },
 }
 
 /// One run to be made.

@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::error::Error;
 use crate::error::Result;
+use crate::proto::udp::packet;
 use crate::report::json::SCHEMA;
 use crate::runtime::clock;
 use crate::session::Via;
@@ -60,7 +61,10 @@ impl Contender for Native {
     fn carrier(&self) -> Carrier {
         match self.via {
             Via::Tcp | Via::Http | Via::Swarm => Carrier::Tcp,
-            Via::Udp | Via::Raw | Via::Multicast => Carrier::Udp,
+            Via::Udp | Via::Raw | Via::Multicast => Carrier::Udp {
+                // Multicast repairs with combined blocks, whose numbers take some room.
+                block: packet::block_len(packet::DATAGRAM, self.via == Via::Multicast),
+            },
         }
     }
 

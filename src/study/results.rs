@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use crate::error::Error;
 use crate::error::Result;
+use crate::proto::udp::packet;
 use crate::star::calibrate::Calibration;
 use crate::star::host::Carried;
 use crate::star::host::Host;
@@ -147,14 +148,8 @@ pub struct Row {
     pub cpu_others_s: Option<f64>,
 }
 
-/// File bytes in a full DATA datagram of gatecast's UDP ways.
-const UDP_FILE_BYTES: f64 = 1408.0;
-
-/// That datagram as an Ethernet frame: its own header of 24 bytes, UDP, IPv4, Ethernet.
-const UDP_FRAME_BYTES: f64 = 1408.0 + 24.0 + 8.0 + 20.0 + 14.0;
-
-/// A full datagram of the calibration as an Ethernet frame, and its payload.
-const FULL_FRAME: (f64, f64) = (1514.0, 1472.0);
+/// What a DATA datagram has beside file bytes: its own header, UDP, IPv4, Ethernet.
+const UDP_HEADERS: f64 = packet::DATA_HEADER as f64 + 8.0 + 20.0 + 14.0;
 
 /// Largest results file, bytes: 100,000 runs of some kilobytes.
 const FILE_MAX: u64 = 1 << 30;
@@ -300,7 +295,7 @@ pub fn bounds(
     let nominal = nominal(&hosts[..=usize::from(cell.clients)]);
     let share = match way.carrier() {
         Carrier::Tcp => tcp_share(measured),
-        Carrier::Udp => udp_share(measured),
+        Carrier::Udp { block } => udp_share(measured, block),
     };
     let calibrated = nominal.scaled(share * (1.0 - cell.loss_fraction()));
     let clients = u64::from(cell.clients);
@@ -313,11 +308,11 @@ fn tcp_share(measured: &Calibration) -> f64 {
     crate::star::calibrate::TCP_SHARE * measured.tcp_alone_mbit / measured.tcp_expected_mbit
 }
 
-/// Share of a nominal rate that is file bytes in DATA datagrams.
-fn udp_share(measured: &Calibration) -> f64 {
-    let frames = measured.udp_alone_mbit * FULL_FRAME.0 / FULL_FRAME.1;
-    let asked = measured.udp_expected_mbit * FULL_FRAME.0 / FULL_FRAME.1;
-    frames / asked * UDP_FILE_BYTES / UDP_FRAME_BYTES
+/// Share of a nominal rate that is file bytes in DATA datagrams with `block` of them each.
+#[allow(clippy::cast_precision_loss)] // A datagram.
+fn udp_share(measured: &Calibration, block: usize) -> f64 {
+    let block = block as f64;
+    measured.udp_alone_mbit / measured.udp_expected_mbit * block / (block + UDP_HEADERS)
 }
 
 /// The links as asked for, bytes per second, the server's first.
