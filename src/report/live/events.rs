@@ -14,8 +14,8 @@ use crate::proto::relay::Standing;
 use crate::proto::relay::log::Visit;
 use crate::proto::relay::receipt::Receipt;
 use crate::proto::relay::receipt::Statement;
-use crate::relay::hub::Snapshot;
-use crate::relay::hub::ViewerView;
+use crate::relay::snapshot::Snapshot;
+use crate::relay::snapshot::ViewerView;
 use crate::relay::watch::View;
 use crate::units::micros;
 
