@@ -10,6 +10,8 @@ use std::thread;
 use std::time::Duration;
 use std::time::Instant;
 
+use gatecast::report::schema;
+
 use crate::LIMIT;
 use crate::Program;
 use crate::common::have;
@@ -94,11 +96,14 @@ fn events_come_each_second_from_both_sides() {
         assert_eq!(last["schema"], "gatecast.watch/1");
         relay.signal("INT");
         assert_eq!(relay.code(Duration::from_secs(20)), Some(0));
-        for (program, schema) in [(&relay, "gatecast.relay/1"), (&watch, "gatecast.watch/1")] {
+        for (program, name) in [(&relay, "gatecast.relay/1"), (&watch, "gatecast.watch/1")] {
             let events = events(program);
             assert!(events.len() >= 4, "{events:?}");
             let seconds = |event: &serde_json::Value| event["seconds"].as_f64().expect("a time");
-            assert!(events.iter().all(|event| event["schema"] == schema));
+            for event in &events {
+                assert_eq!(event["schema"], name);
+                schema::check(event, schema::LIVE).unwrap_or_else(|e| panic!("{e}: {event}"));
+            }
             // The last one is of the end, whenever that was.
             for pair in events[..events.len() - 1].windows(2) {
                 let apart = seconds(&pair[1]) - seconds(&pair[0]);

@@ -29,6 +29,7 @@ use common::installed;
 use common::program::GATECAST;
 use common::until;
 use common::within;
+use gatecast::report::schema;
 
 const LIMIT: Duration = Duration::from_secs(120);
 
@@ -295,12 +296,16 @@ fn what_ffmpeg_sends_three_viewers_record_whole() {
             .expect("a log")
             .flatten()
             .next();
-        let report = Command::new(GATECAST)
-            .arg("report")
-            .arg(log.expect("a log").path())
-            .output()
-            .expect("the program");
-        let report = String::from_utf8_lossy(&report.stdout);
+        let log = log.expect("a log").path();
+        let report = |words: &[&str]| {
+            let mut command = Command::new(GATECAST);
+            let output = command.arg("report").arg(&log).args(words).output();
+            String::from_utf8(output.expect("the program").stdout).expect("text")
+        };
+        let visits = serde_json::from_str(&report(&["--json"])).expect("JSON");
+        schema::check(&visits, schema::LIVE).unwrap_or_else(|e| panic!("{e}: {visits}"));
+        assert_eq!(visits["visits"].as_array().map(Vec::len), Some(3));
+        let report = report(&[]);
         let sums = format!("3 viewers: {sent_in_all} datagrams and ");
         assert!(report.contains(&sums), "{report}");
         let told = format!("of the 3 that tell: {sent_in_all} received, 0 lost by the network");

@@ -1,7 +1,8 @@
 //! A relay and its viewers as JSON, a line each second: `gatecast.relay/1`, `gatecast.watch/1`,
 //! and `gatecast.visits/1` for a log.
 //!
-//! Names and units of the fields are a contract: fields may join, none changes. Counts are since
+//! Names and units of the fields are a contract, written down in `live.schema.json` beside this:
+//! fields may join, none changes. Counts are since
 //! the beginning, in datagrams where no unit is named; unknown is `null`.
 
 use std::net::SocketAddr;
