@@ -48,6 +48,7 @@ use crate::session::SeatId;
 use crate::session::Via;
 use crate::transfer::Counts;
 use crate::transfer::Outcome;
+use crate::udp::advance::Advance;
 use crate::udp::pump;
 use crate::udp::pump::Job;
 use crate::udp::pump::Joined;
@@ -399,6 +400,7 @@ impl Stream {
             return Err(Failure::new(Outcome::Cut, "the sending thread is gone"));
         }
         let (mut reports, mut counted_from) = (0, clock::now());
+        let mut advance = Advance::new(clock::now());
         let end = loop {
             seat.moved()
                 .store(tally.payload.load(Ordering::Relaxed), Ordering::Relaxed);
@@ -410,6 +412,11 @@ impl Stream {
                     Ok(report) => {
                         let lost = report.seen.wrapping_sub(report.received);
                         tally.lost.store(u64::from(lost), Ordering::Relaxed);
+                        let offered = tally.offered.load(Ordering::Relaxed);
+                        let heard = advance.hear(report.received, offered, clock::now());
+                        if let (Err(failure), false) = (heard, self.via == Via::Raw) {
+                            break Err(failure);
+                        }
                         // One that talks without end is heard no faster than this; its own
                         // connection fills up, and nobody else's words wait.
                         reports += 1;

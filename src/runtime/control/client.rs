@@ -5,7 +5,6 @@
 //! go on.
 
 use std::cell::Cell;
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::Shutdown;
 use std::net::SocketAddr;
@@ -552,23 +551,15 @@ impl Client {
         end.transfer = Some(transfer);
         end.offer = Some(offer.clone());
 
-        let begun = self
-            .begin(order, number, &offer, intakes, &stream, &mut dialogue)
-            .and_then(|(part, hasher, intake, armed)| {
-                let mouth = intake.open(order, &mut dialogue)?;
-                Ok((part, hasher, intake, armed, mouth))
-            });
-        let (part, hasher, intake, mut armed, mouth) = match begun {
+        let begun = self.begin(order, number, &offer, intakes, &stream, &mut dialogue);
+        let (part, hasher, mut armed) = match begun {
             Ok(begun) => begun,
             Err(error) => {
                 refuse(&dialogue, &error);
                 return Err(error);
             }
         };
-        let offset = match &armed {
-            Some(armed) => armed.held(),
-            None => part.resumed(),
-        };
+        let offset = armed.held().unwrap_or_else(|| part.resumed());
         dialogue.say(&FromClient::Ready { offset }.encode())?;
         self.enter(Stage::Waiting);
         self.wait(&mut dialogue, &offer, offset)?;
@@ -587,15 +578,11 @@ impl Client {
             file: part.file(),
             range,
             moved: &self.moved,
-            mouth: RefCell::new(mouth),
             holed: Cell::new(None),
             stopped: &fetch.stopped,
         };
         let receiving = fetch.receives();
-        let taken = match &mut armed {
-            Some(armed) => armed.receive(&incoming, &mut dialogue),
-            None => intake.receive(&incoming, &mut dialogue),
-        };
+        let taken = armed.receive(&incoming, &mut dialogue);
         drop(receiving);
         let bytes = self.moved.load(Ordering::Relaxed);
         transfer.bytes_client = Some(bytes);
@@ -647,22 +634,20 @@ impl Client {
             transfer,
             &mut end.sender,
         );
-        if let Some(armed) = armed {
-            armed.leave(&fetch.stopped);
-        }
+        armed.leave(&fetch.stopped);
         Ok(())
     }
 
     /// Checks the offer and opens the part; with a part of an earlier session, hashes it.
-    fn begin<'i>(
+    fn begin(
         &self,
         order: &Order,
         number: u16,
         offer: &Offer,
-        intakes: &[&'i dyn Intake],
+        intakes: &[&dyn Intake],
         stream: &TcpStream,
         dialogue: &mut Dialogue<'_>,
-    ) -> Result<Begun<'i>> {
+    ) -> Result<Begun> {
         let peer = dialogue.peer();
         let info = &offer.file;
         if let Some(file) = order.file.as_ref().filter(|file| **file != info.name) {
@@ -707,22 +692,21 @@ impl Client {
             return Err(error);
         }
         let mut prefix = Prefix::default();
-        let armed = intake.arm(&Arriving {
+        let arriving = Arriving {
             stream,
             offer,
             order,
             file: part.file(),
-        })?;
-        match &armed {
-            Some(armed) => self
-                .bytes
-                .store(info.bytes - armed.held(), Ordering::Relaxed),
+        };
+        let armed = intake.arm(&arriving, dialogue)?;
+        match armed.held() {
+            Some(held) => self.bytes.store(info.bytes - held, Ordering::Relaxed),
             None => {
                 let resumed = part.resumed();
                 prefix.extend(&part, resumed, |alive| dialogue.say(alive))?;
             }
         }
-        Ok((part, prefix, intake, armed))
+        Ok((part, prefix, armed))
     }
 
     /// At the gate: until GO.
@@ -857,9 +841,8 @@ impl Client {
     }
 }
 
-/// What a client has ready for GO: its part, what is hashed of it, the way, and what the way had
-/// to get ready before.
-type Begun<'i> = (Part, Prefix, &'i dyn Intake, Option<Box<dyn Armed>>);
+/// What a client has ready for GO: its part, what is hashed of it, and its way.
+type Begun = (Part, Prefix, Box<dyn Armed>);
 
 /// A digest as far as it is known.
 #[derive(Default)]
