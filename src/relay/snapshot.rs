@@ -73,17 +73,29 @@ pub struct Delay {
     pub worst_us: Option<u64>,
 }
 
+impl Delay {
+    /// The percentiles of `times`, of which the longest took `longest_us`: a bucket's upper end is
+    /// not said to be longer than that.
+    pub(super) fn of(times: &Histogram, longest_us: u64) -> Self {
+        let per_mille = |n| times.per_mille(n).map(|us| us.min(longest_us));
+        Self {
+            p50_us: per_mille(500),
+            p99_us: per_mille(990),
+            worst_us: per_mille(1000).map(|_| longest_us),
+        }
+    }
+}
+
 impl Hub {
     /// How everything stands.
     pub(super) fn snapshot(&self) -> Snapshot {
         let now = clock::now();
         let viewers = self.viewers();
         let mut all = Histogram::default();
-        let mut worst = None;
+        let mut longest_us = 0;
         for viewer in &viewers {
-            let one = viewer.lane.delay.histogram();
-            worst = worst.max(viewer.lane.delay.worst_us(&one));
-            all.merge(&one);
+            longest_us = longest_us.max(viewer.lane.delay.longest_us());
+            all.merge(&viewer.lane.delay.histogram());
         }
         let slept = self.input.slept.load(Ordering::SeqCst);
         let awake = self.running() > 0;
@@ -101,11 +113,7 @@ impl Hub {
             stale: self.input.stale.load(Ordering::Relaxed),
             batches: self.input.batches.load(Ordering::Relaxed),
             dropped,
-            delay: Delay {
-                p50_us: all.per_mille(500),
-                p99_us: all.per_mille(990),
-                worst_us: worst,
-            },
+            delay: Delay::of(&all, longest_us),
             viewers: viewers
                 .iter()
                 .map(|viewer| self.view(viewer, now))
@@ -123,5 +131,24 @@ impl Hub {
             sent: self.statement(viewer),
             received: viewer.received(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_percentile_is_longer_than_the_longest() {
+        let mut times = Histogram::default();
+        assert_eq!(Delay::of(&times, 0), Delay::default());
+        // Its bucket ends at 1,023.
+        times.add(1_000);
+        let one = Delay::of(&times, 1_000);
+        assert_eq!([one.p50_us, one.p99_us, one.worst_us], [Some(1_000); 3]);
+        times.add(5_000);
+        let two = Delay::of(&times, 5_000);
+        assert_eq!(two.p50_us, times.per_mille(500));
+        assert_eq!([two.p99_us, two.worst_us], [Some(5_000); 2]);
     }
 }

@@ -23,6 +23,7 @@ use crate::proto::relay::receipt::Receipt;
 use crate::proto::relay::receipt::Statement;
 use crate::proto::relay::receipt::whole_us;
 use crate::relay::meter::Meter;
+use crate::relay::snapshot::Delay;
 use crate::runtime::clock;
 use crate::units::Moment;
 
@@ -149,7 +150,8 @@ impl Viewer {
     /// What was sent to it, from an input that is like `input`.
     pub(super) fn statement(&self, input: &Counts) -> Statement {
         let read = |number: &AtomicU64| number.load(Ordering::Relaxed);
-        let histogram = self.lane.delay.histogram();
+        let delay = &self.lane.delay;
+        let delay = Delay::of(&delay.histogram(), delay.longest_us());
         // A datagram that came late after all takes its loss back, perhaps in another's time.
         let rtp_lost = read(&self.lane.rtp_lost)
             .cast_signed()
@@ -163,9 +165,9 @@ impl Viewer {
             cc: read(&self.lane.cc),
             rtp_lost: input.rtp.map(|_| rtp_lost),
             jitter_us: input.jitter_us.map(whole_us),
-            p50_us: histogram.per_mille(500),
-            p99_us: histogram.per_mille(990),
-            worst_us: self.lane.delay.worst_us(&histogram),
+            p50_us: delay.p50_us,
+            p99_us: delay.p99_us,
+            worst_us: delay.worst_us,
         }
     }
 }
