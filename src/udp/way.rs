@@ -389,6 +389,7 @@ impl Stream {
         let first = u32::try_from(range.start / self.block_len as u64).unwrap_or(u32::MAX);
         let joined = Joined {
             seat: seat.id(),
+            stream: seat.plan().session.0 as u32,
             to: (dialogue.peer().ip(), listen.port).into(),
             blocks: first..self.blocks,
             window: window(listen.buffer, self.terms.datagram),

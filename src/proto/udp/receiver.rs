@@ -165,6 +165,13 @@ impl Receiver {
         place(self.bytes, self.block_len, block)
     }
 
+    /// From now on the stream is this client's alone: what is missing is named at once.
+    pub fn alone(&mut self) {
+        if let How::Multicast(_) = self.how {
+            self.how = How::Unicast;
+        }
+    }
+
     /// A datagram that came from somebody else.
     pub fn handle_foreign(&mut self) {
         self.foreign += 1;

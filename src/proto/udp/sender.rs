@@ -83,6 +83,27 @@ impl Sender {
         }
     }
 
+    /// A sender that goes on where another stream to the client ended: `pkt` datagrams were
+    /// numbered, every block was sent once, and of those the client lacks `missing`, or what it
+    /// says when it is asked.
+    pub fn repairing(
+        blocks: u32,
+        missing: &[Range<u32>],
+        pkt: u32,
+        window: u32,
+        now: Moment,
+    ) -> Self {
+        let lacked = missing.iter().flat_map(Range::clone);
+        Self {
+            next_new: blocks,
+            pkt,
+            seen: pkt,
+            // The rest of a longer list comes with its reports.
+            repair: lacked.take(window as usize).collect(),
+            ..Self::reliable(0..blocks, window, now)
+        }
+    }
+
     /// A sender that repairs nothing.
     pub fn raw(blocks: Range<u32>, now: Moment) -> Self {
         Self {
