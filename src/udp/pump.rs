@@ -268,6 +268,8 @@ impl Pump {
                 self.seats.insert(joined.seat, joined);
             }
             Word::Mend(joined) => {
+                self.came += 1;
+                self.admitted = joined.admitted;
                 let sender = Sender::repairing(self.job.blocks, &[], 0, joined.window, now);
                 self.senders.insert(joined.seat, sender);
                 if let Some(watch) = &mut self.watch {
@@ -304,7 +306,7 @@ impl Pump {
 
     fn fail(&mut self, seat: SeatId, fault: Fault) {
         let outcome = match fault {
-            Fault::Silent => Outcome::TimedOut,
+            Fault::Silent | Fault::Stuck => Outcome::TimedOut,
             Fault::Impossible | Fault::Greedy => Outcome::Cut,
         };
         self.fail_with(seat, &Failure::new(outcome, fault.reason()));

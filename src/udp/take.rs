@@ -25,6 +25,7 @@ use crate::proto::udp::receiver::Receiver;
 use crate::proto::udp::xor;
 use crate::runtime::clock;
 use crate::runtime::control::client::Order;
+use crate::runtime::control::intake::Damaged;
 use crate::runtime::control::intake::Holed;
 use crate::runtime::control::intake::Incoming;
 use crate::runtime::control::intake::Intake;
@@ -37,6 +38,7 @@ use crate::transfer::Counts;
 use crate::udp::hub;
 use crate::udp::hub::Batch;
 use crate::udp::hub::Tap;
+use crate::udp::mend;
 use crate::udp::socket::Inlet;
 use crate::udp::socket::NAP;
 use crate::units::Moment;
@@ -117,6 +119,13 @@ impl Intake for Datagrams {
         let listen = Listen { port, buffer: room };
         dialogue.say(&listen.encode())?;
         Ok(Mouth(Some(Box::new(Open { terms, source }))))
+    }
+
+    fn mend(&self, damaged: &Damaged<'_>, dialogue: &mut Dialogue<'_>) -> Result<Option<Counts>> {
+        match self.0 {
+            Via::Raw => Ok(None),
+            via => mend::mend(via, damaged, dialogue),
+        }
     }
 
     fn receive(&self, incoming: &Incoming<'_>, dialogue: &mut Dialogue<'_>) -> Result<Taken> {
@@ -378,7 +387,7 @@ fn receive(inlet: &mut Inlet, how: How) -> io::Result<Option<(SocketAddr, usize,
 }
 
 /// What the client knows; the server adds what it knows.
-fn counts(account: Account, delivered: u64, drops: Option<u64>) -> Counts {
+pub(super) fn counts(account: Account, delivered: u64, drops: Option<u64>) -> Counts {
     let figures = account.figures;
     let us = |span: Option<Duration>| span.map(micros);
     Counts {

@@ -9,6 +9,7 @@ use std::net::TcpStream;
 use std::ops::Range;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use crate::error::Error;
 use crate::proto::native::Offer;
@@ -45,6 +46,20 @@ pub trait Intake: fmt::Debug + Send + Sync {
     /// # Errors
     /// Why this client cannot receive; it gives its seat back.
     fn arm(&self, _: &Arriving<'_>) -> Result<Option<Box<dyn Armed>>, Error> {
+        Ok(None)
+    }
+
+    /// The copy is complete and has another digest than the file: has what is damaged sent again,
+    /// where this way can, and returns its counts with what that took. `None` leaves it damaged.
+    ///
+    /// # Errors
+    /// Why it could not be mended.
+    fn mend(
+        &self,
+        damaged: &Damaged<'_>,
+        dialogue: &mut Dialogue<'_>,
+    ) -> Result<Option<Counts>, Error> {
+        let _ = (damaged, dialogue);
         Ok(None)
     }
 
@@ -115,6 +130,23 @@ pub struct Incoming<'a> {
 /// What an intake opened before the release, for itself.
 #[derive(Debug, Default)]
 pub struct Mouth(pub Option<Box<dyn Any + Send>>);
+
+/// A copy that is complete and wrong.
+#[derive(Debug)]
+pub struct Damaged<'a> {
+    /// The seat and the file.
+    pub offer: &'a Offer,
+    /// The copy.
+    pub file: &'a File,
+    /// Which mending of this copy it is, from 1.
+    pub number: u32,
+    /// What was counted so far.
+    pub counts: Counts,
+    /// How long nothing may come.
+    pub stall: Duration,
+    /// Set when the user wants it to end.
+    pub stopped: &'a AtomicBool,
+}
 
 /// A payload that is over and not whole.
 #[derive(Clone, Copy, Debug)]
