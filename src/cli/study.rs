@@ -24,6 +24,7 @@ use crate::study::figure;
 use crate::study::grid;
 use crate::study::grid::Grid;
 use crate::study::grid::Preset;
+use crate::study::group;
 use crate::study::native::Native;
 use crate::study::nginx;
 use crate::study::nginx::Nginx;
@@ -51,7 +52,8 @@ pub struct Args {
     /// Numbers of clients, such as 1,2,4 or 1-13 [default: 1,2,4,8,13]
     #[arg(long, value_parser = List::<u16>::clients, value_name = "LIST")]
     pub clients: Option<List<u16>>,
-    /// What to compare: tcp, udp, multicast, swarm, http, and nginx (with one curl a host)
+    /// What to compare: tcp, udp, multicast, swarm, http; nginx (with one curl a host), uftp,
+    /// udpcast
     #[arg(
         long,
         default_value = "tcp",
@@ -221,8 +223,14 @@ fn contenders(args: &Args) -> Result<Vec<Box<dyn Contender>>> {
         if name == nginx::NAME {
             return Ok(Box::new(Nginx));
         }
+        if let Some(rival) = group::ALL.into_iter().find(|rival| rival.name() == name) {
+            return Ok(Box::new(rival));
+        }
         let via = Via::from_str(name).map_err(|error| Error::Usage {
-            what: format!("--via '{}': {error}, or nginx", crate::text::escape(name)),
+            what: format!(
+                "--via '{}': {error}, nginx, uftp or udpcast",
+                crate::text::escape(name)
+            ),
         })?;
         Ok(Box::new(Native {
             via,
