@@ -13,6 +13,7 @@
 use crate::runtime::host::Host;
 use crate::session::Via;
 
+mod advance;
 pub mod hub;
 mod kernel;
 pub mod lab;

@@ -24,12 +24,12 @@ use crate::proto::udp::receiver::How;
 use crate::proto::udp::receiver::Receiver;
 use crate::proto::udp::xor;
 use crate::runtime::clock;
-use crate::runtime::control::client::Order;
+use crate::runtime::control::intake::Armed;
+use crate::runtime::control::intake::Arriving;
 use crate::runtime::control::intake::Damaged;
 use crate::runtime::control::intake::Holed;
 use crate::runtime::control::intake::Incoming;
 use crate::runtime::control::intake::Intake;
-use crate::runtime::control::intake::Mouth;
 use crate::runtime::control::intake::Taken;
 use crate::runtime::copy;
 use crate::runtime::dialogue::Dialogue;
@@ -56,11 +56,15 @@ pub const RAW: Datagrams = Datagrams(Via::Raw);
 pub const MULTICAST: Datagrams = Datagrams(Via::Multicast);
 
 /// What is open before the release.
+#[derive(Debug)]
 struct Open {
+    via: Via,
     terms: Terms,
-    source: Source,
+    /// Taken by the payload.
+    source: Option<Source>,
 }
 
+#[derive(Debug)]
 enum Source {
     Own(Inlet),
     /// A group, and where what it leaves behind is repaired.
@@ -93,7 +97,7 @@ impl Intake for Datagrams {
         self.0
     }
 
-    fn open(&self, _: &Order, dialogue: &mut Dialogue<'_>) -> Result<Mouth> {
+    fn arm(&self, _: &Arriving<'_>, dialogue: &mut Dialogue<'_>) -> Result<Box<dyn Armed>> {
         let line = dialogue.hear(clock::now().after(TERMS_LIMIT), Phase::Offer)?;
         let peer = dialogue.peer();
         let wrong = |error: String| Error::protocol(peer, error);
@@ -118,32 +122,34 @@ impl Intake for Datagrams {
         };
         let listen = Listen { port, buffer: room };
         dialogue.say(&listen.encode())?;
-        Ok(Mouth(Some(Box::new(Open { terms, source }))))
+        Ok(Box::new(Open {
+            via: self.0,
+            terms,
+            source: Some(source),
+        }))
     }
+}
 
-    fn mend(&self, damaged: &Damaged<'_>, dialogue: &mut Dialogue<'_>) -> Result<Option<Counts>> {
-        match self.0 {
+impl Armed for Open {
+    fn mend(
+        &mut self,
+        damaged: &Damaged<'_>,
+        dialogue: &mut Dialogue<'_>,
+    ) -> Result<Option<Counts>> {
+        match self.via {
             Via::Raw => Ok(None),
             via => mend::mend(via, damaged, dialogue),
         }
     }
 
-    fn receive(&self, incoming: &Incoming<'_>, dialogue: &mut Dialogue<'_>) -> Result<Taken> {
+    fn receive(&mut self, incoming: &Incoming<'_>, dialogue: &mut Dialogue<'_>) -> Result<Taken> {
         if incoming.range.is_empty() {
-            return Ok(Taken {
-                first: None,
-                last: clock::now(),
-                counts: Counts::default(),
-            });
+            return Ok(Taken::nothing(clock::now()));
         }
-        let open = incoming
-            .mouth
-            .take()
-            .0
-            .and_then(|open| open.downcast::<Open>().ok());
-        let Open { terms, source } = *open.expect("opened before the release");
+        let terms = self.terms;
+        let source = self.source.take().expect("a payload comes once");
         let seat = incoming.offer.seat.0;
-        let (how, room) = match (self.0, &source) {
+        let (how, room) = match (self.via, &source) {
             (Via::Raw, Source::Own(inlet)) => (How::Raw, inlet.room()),
             (_, Source::Own(inlet)) => (How::Unicast, inlet.room()),
             (_, Source::Group(tap, inlet)) => (
@@ -151,7 +157,7 @@ impl Intake for Datagrams {
                 inlet.room().min(tap.room()),
             ),
         };
-        let block_len = block_len(terms.datagram, self.0 == Via::Multicast);
+        let block_len = block_len(terms.datagram, self.via == Via::Multicast);
         let now = clock::now();
         let receiver = Receiver::new(
             incoming.offer.session.0 as u32,

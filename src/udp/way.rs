@@ -51,6 +51,7 @@ use crate::session::SeatId;
 use crate::session::Via;
 use crate::transfer::Counts;
 use crate::transfer::Outcome;
+use crate::udp::advance::Advance;
 use crate::udp::mend;
 use crate::udp::pump;
 use crate::udp::pump::Job;
@@ -540,6 +541,7 @@ impl Stream {
         tell: &dyn Fn(Word) -> bool,
     ) -> std::result::Result<(), Failure> {
         let (mut reports, mut counted_from) = (0, clock::now());
+        let mut advance = Advance::new(clock::now());
         loop {
             seat.moved()
                 .store(tally.payload.load(Ordering::Relaxed), Ordering::Relaxed);
@@ -551,6 +553,11 @@ impl Stream {
                     Ok(report) => {
                         let lost = report.seen.wrapping_sub(report.received);
                         tally.lost.store(u64::from(lost), Ordering::Relaxed);
+                        let offered = tally.offered.load(Ordering::Relaxed);
+                        let heard = advance.hear(report.received, offered, clock::now());
+                        if let (Err(failure), false) = (heard, self.via == Via::Raw) {
+                            break Err(failure);
+                        }
                         // One that talks without end is heard no faster than this; its own
                         // connection fills up, and nobody else's words wait.
                         reports += 1;

@@ -16,6 +16,7 @@ use crate::proto::native::Opening;
 use crate::proto::native::Receipt;
 use crate::proto::native::Summary;
 use crate::runtime::clock;
+use crate::runtime::control::client::MENDS_MAX;
 use crate::runtime::dialogue::Dialogue;
 use crate::runtime::gate::Ending;
 use crate::runtime::gate::Guest;
@@ -295,9 +296,6 @@ fn transfer_to(
         .encode(),
     )
 }
-
-/// How often a client may have its copy mended.
-const MENDS_MAX: u32 = 3;
 
 /// Hears LAST, HASHED and RECEIPT, in this order and once each.
 fn hear_receipt(
