@@ -50,7 +50,7 @@ impl Way {
 
 /// Something that relays.
 pub(crate) enum Relaying {
-    Ours(Relay, Vec<TcpStream>, Option<Stopped>),
+    Ours(Box<Relay>, Vec<TcpStream>, Option<Stopped>),
     Loops(Arc<Loops>, Vec<JoinHandle<()>>),
 }
 
@@ -77,7 +77,7 @@ impl Relaying {
         let at = relay.addr();
         let stopped = (way == Way::OneStopped).then(|| Stopped::at(at));
         let controls = ports.iter().map(|&port| ends::connect(at, port)).collect();
-        Self::Ours(relay, controls, stopped)
+        Self::Ours(Box::new(relay), controls, stopped)
     }
 
     fn loops(way: Way, ports: &[u16]) -> Self {

@@ -20,8 +20,10 @@ use std::sync::PoisonError;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
+use std::thread;
 use std::time::Duration;
 
+use crate::proto::bt::flow::Flow;
 use crate::proto::bt::wire;
 use crate::proto::bt::wire::Block;
 use crate::proto::bt::wire::Handshake;
@@ -271,6 +273,7 @@ impl Link {
         let mut buffer = vec![0; (self.limits.longest() + 4) * 2];
         let (mut from, mut to) = (0, 0);
         let mut strange = 0;
+        let mut flow = Flow::default();
         loop {
             while let Some(len) =
                 wire::frame(&buffer[from..to], self.limits).map_err(|e| e.to_string())?
@@ -298,9 +301,22 @@ impl Link {
                 buffer.copy_within(from..to, 0);
                 (from, to) = (0, to - from);
             }
+            // The rest of a block takes its time, and each packet of it would wake us.
+            match buffer[..to].first_chunk() {
+                Some(head) => {
+                    let len = u32::from_be_bytes(*head) as usize + 4;
+                    if let Some(nap) = flow.nap(len - to) {
+                        thread::sleep(nap);
+                    }
+                }
+                None => flow.pause(),
+            }
             match (&mut &*self.stream).read(&mut buffer[to..]) {
                 Ok(0) => return Err("closed".to_owned()),
-                Ok(len) => to += len,
+                Ok(len) => {
+                    to += len;
+                    flow.came(len, clock::now());
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error.to_string()),
             }

@@ -19,6 +19,7 @@ use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
 use std::sync::Weak;
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
@@ -63,6 +64,8 @@ pub struct Member {
     links_max: usize,
     /// Holds what we send to a rate, where it has one.
     pacer: Mutex<Option<Arc<Pacer>>>,
+    /// Payload bytes sent since the last release.
+    sent: AtomicU64,
     state: Mutex<State>,
     /// Told when a piece is in, a link is gone, or all is over.
     changed: Condvar,
@@ -81,8 +84,10 @@ struct State {
     open: BTreeMap<u32, Vec<u8>>,
     /// Buffers of pieces that are done, for the next.
     spare: Vec<Vec<u8>>,
-    /// Pieces that the others have not been told of.
+    /// Pieces that the others have not been told of and wait for: the seeder gave them to us alone.
     news: Vec<u32>,
+    /// Other pieces that the others have not been told of.
+    rumours: Vec<u32>,
     released: Option<Moment>,
     closed: bool,
     /// The port on which we can be called; told to those we call.
@@ -159,12 +164,13 @@ pub struct Progress {
 const NEWS_WAIT: Duration = Duration::from_millis(4);
 
 /// How often time limits are looked at.
-const TICK: Duration = Duration::from_millis(100);
+const TICK: Duration = Duration::from_millis(50);
 
-/// Most links of a peer; above it a swarm is no full mesh any more, and needs none.
+/// Links that a peer wants; above it a swarm is no full mesh any more, and needs none. It takes
+/// twice as many calls: who came first would be full otherwise, and the last would find nobody.
 pub const PEER_LINKS: usize = 55;
 
-/// Most links of a seeder.
+/// Links of a seeder up to which it calls others.
 pub const SEEDER_LINKS: usize = 1000;
 
 /// A member's role, told by the ninth character of its id.
@@ -216,7 +222,8 @@ impl Member {
         role: Role,
     ) -> Result<Arc<Self>> {
         let layout = Layout::new(metainfo.bytes, metainfo.piece_bytes);
-        let injector = (role == Role::Seeder).then(|| Injector::opened(layout.pieces()));
+        let injector =
+            (role == Role::Seeder).then(|| Injector::opened(layout.pieces(), layout.piece));
         let pieces = layout.pieces() as usize;
         let state = State {
             table: Table::new(layout, have, clock::random()),
@@ -226,6 +233,7 @@ impl Member {
             open: BTreeMap::new(),
             spare: Vec::new(),
             news: Vec::new(),
+            rumours: Vec::new(),
             released: None,
             closed: false,
             port: None,
@@ -246,10 +254,11 @@ impl Member {
             layout,
             store,
             links_max: match role {
-                Role::Seeder => SEEDER_LINKS,
-                Role::Seated | Role::Free => PEER_LINKS,
+                Role::Seeder => 2 * SEEDER_LINKS,
+                Role::Seated | Role::Free => 2 * PEER_LINKS,
             },
             pacer: Mutex::new(None),
+            sent: AtomicU64::new(0),
             state: Mutex::new(state),
             changed: Condvar::new(),
             tick: Condvar::new(),
@@ -291,11 +300,10 @@ impl Member {
             return;
         }
         state.released = Some(clock::now());
+        self.sent.store(0, Ordering::Relaxed);
         let links: Vec<Arc<Link>> = state.links.values().map(Arc::clone).collect();
         links.iter().for_each(|link| link.say(&[Message::Unchoke]));
-        for link in &links {
-            self.show(&mut state, link);
-        }
+        self.show(&mut state);
         for link in &links {
             self.ask(&mut state, link);
         }
@@ -310,7 +318,11 @@ impl Member {
             injector, links, ..
         } = &mut *state;
         let mut random = Random::new(clock::random());
-        *injector = Some(Injector::new(self.layout.pieces(), &mut random));
+        *injector = Some(Injector::new(
+            self.layout.pieces(),
+            self.layout.piece,
+            &mut random,
+        ));
         for link in links.values() {
             link.say(&[Message::Choke]);
             refuse(link, link.cancel_all());
@@ -334,7 +346,7 @@ impl Member {
                 link.say(&[Message::HaveAll]);
             }
         }
-        self.show(&mut state, &link);
+        self.show(&mut state);
     }
 
     /// True once released, until held again.
@@ -357,7 +369,7 @@ impl Member {
             if state.only_public && is_private(addr.ip()) {
                 return log::info!("{addr}: a private address from a public tracker, not called");
             }
-            if state.closed || state.links.len() >= self.links_max {
+            if state.closed || state.links.len() >= self.links_max / 2 {
                 return;
             }
         }
@@ -368,7 +380,6 @@ impl Member {
                 Ok((stream, peer)) => me.run(Arc::new(stream), addr, peer, true),
                 Err(error) => {
                     log::debug!("{error}");
-                    me.changed.notify_all();
                 }
             });
         if let Err(error) = started {
@@ -422,6 +433,7 @@ impl Member {
     }
 
     fn wait_turn(&self, bytes: u64) {
+        self.sent.fetch_add(bytes, Ordering::Relaxed);
         let pacer = self
             .pacer
             .lock()
@@ -538,9 +550,8 @@ impl Member {
         }
         link.say(&words);
         if state.released.is_some() {
-            self.show(&mut state, &link);
+            self.show(&mut state);
         }
-        self.changed.notify_all();
         Ok(link)
     }
 
@@ -557,9 +568,7 @@ impl Member {
         *gone = gone.and(moved);
         state.protocol += link.protocol.load(Ordering::Relaxed);
         self.ask_all(&mut state);
-        self.show_all(&mut state);
-        drop(state);
-        self.changed.notify_all();
+        self.show(&mut state);
     }
 
     /// What another member says.
@@ -614,10 +623,8 @@ impl Member {
         self.want(&state, link);
         self.ask(&mut state, link);
         if state.injector.is_some() {
-            self.show(&mut state, link);
+            self.show(&mut state);
         }
-        drop(state);
-        self.changed.notify_all();
         Ok(())
     }
 
@@ -669,25 +676,33 @@ impl Member {
         links.iter().for_each(|link| self.ask(state, link));
     }
 
-    /// Shows a peer the pieces that are its to fetch; when all are out, everything to everybody.
-    fn show(&self, state: &mut State, link: &Link) {
-        let Some(released) = state.released else {
+    /// Shows peers the pieces that are theirs to fetch; when all are out, everything to everybody.
+    fn show(&self, state: &mut State) {
+        let State {
+            released: Some(released),
+            injector: Some(injector),
+            links,
+            table,
+            ..
+        } = state
+        else {
             return;
         };
-        let Some(injector) = &mut state.injector else {
-            return;
-        };
-        let seconds = clock::now().since(released).as_secs_f64().max(0.1);
+        let now = clock::now();
+        let taken = now.since(*released).as_secs_f64().max(0.1) * f64::from(self.layout.piece);
         #[allow(clippy::cast_precision_loss, reason = "a rate")]
-        let rate = link.sent.load(Ordering::Relaxed) as f64 / seconds;
-        let shown = injector.show(link.key, rate / f64::from(self.layout.piece));
-        let news: Vec<Message<'_>> = shown.into_iter().map(Message::Have).collect();
-        if !news.is_empty() {
-            link.say(&news);
+        let rate = |bytes: &AtomicU64| bytes.load(Ordering::Relaxed) as f64 / taken;
+        let of = |key: u32| links.get(&key).map_or(0.0, |link| rate(&link.sent));
+        let shown = injector.show(of, rate(&self.sent));
+        for one in shown.chunk_by(|one, two| one.0 == two.0) {
+            let news: Vec<Message<'_>> = one.iter().map(|&(_, p)| Message::Have(p)).collect();
+            if let Some(link) = links.get(&one[0].0) {
+                link.say(&news);
+            }
         }
-        if injector.opens(clock::now()) {
-            let bits = state.table.have().encode();
-            for link in state.links.values() {
+        if injector.opens(now) {
+            let bits = table.have().encode();
+            for link in links.values() {
                 let all = match link.limits.fast {
                     true => Message::HaveAll,
                     false => Message::Bitfield(&bits),
@@ -695,11 +710,6 @@ impl Member {
                 link.say(&[all]);
             }
         }
-    }
-
-    fn show_all(&self, state: &mut State) {
-        let links: Vec<Arc<Link>> = state.links.values().map(Arc::clone).collect();
-        links.iter().for_each(|link| self.show(state, link));
     }
 
     /// A block is asked for.
@@ -756,13 +766,13 @@ impl Member {
         self.ask(&mut state, link);
         drop(state);
         match bytes {
-            Some(bytes) => self.settle(piece, bytes),
+            Some(bytes) => self.settle(piece, bytes, is(Role::Seeder, &link.peer)),
             None => Ok(()),
         }
     }
 
     /// All of a piece is here: verifies it, writes it, tells of it. No lock while it works.
-    fn settle(&self, piece: u32, bytes: Vec<u8>) -> Result<(), String> {
+    fn settle(&self, piece: u32, bytes: Vec<u8>, ours_alone: bool) -> Result<(), String> {
         if Digest::of(&bytes) != self.metainfo.pieces[piece as usize] {
             let mut state = self.lock();
             state.wasted += bytes.len() as u64;
@@ -785,16 +795,20 @@ impl Member {
             self.ban(&mut state, liar);
         }
         state.spare.push(bytes);
-        state.news.push(piece);
-        if state.news.len() == 1 {
-            self.tick.notify_one();
-        }
         let whole = state.table.is_whole();
+        if ours_alone || whole {
+            state.news.push(piece);
+            if state.news.len() == 1 {
+                self.tick.notify_one();
+            }
+        } else {
+            state.rumours.push(piece);
+        }
         if whole {
             state.spare = Vec::new();
+            drop(state);
+            self.changed.notify_all();
         }
-        drop(state);
-        self.changed.notify_all();
         Ok(())
     }
 
@@ -828,24 +842,28 @@ impl Member {
                 // Others that come meanwhile go with them.
                 thread::sleep(NEWS_WAIT);
                 state = self.lock();
-                self.tell_news(&mut state);
+                let news = std::mem::take(&mut state.news);
+                self.tell(&mut state, &news);
             }
             if clock::left(look).is_none() {
                 look = clock::now().after(TICK);
+                let rumours = std::mem::take(&mut state.rumours);
+                if !rumours.is_empty() {
+                    self.tell(&mut state, &rumours);
+                }
                 for late in state.table.give_up(clock::now()) {
                     if let Some(link) = state.links.get(&late) {
                         log::info!("{}: does not answer, others are asked", link.addr);
                     }
                 }
                 self.ask_all(&mut state);
-                self.show_all(&mut state);
+                self.show(&mut state);
             }
         }
     }
 
     /// Tells the others of new pieces; one of ours that has a piece needs not hear of it.
-    fn tell_news(&self, state: &mut State) {
-        let news = std::mem::take(&mut state.news);
+    fn tell(&self, state: &mut State, news: &[u32]) {
         let whole = state.table.is_whole();
         for link in state.links.values() {
             let terse = link.peer.native() && !is(Role::Seeder, &link.peer);

@@ -400,11 +400,12 @@ impl Announcer {
     /// a release finds every link standing.
     fn join_in(&self, wait: bool) -> Result<()> {
         let answer = self.announce(Event::Started)?;
-        let called = answer.peers.len();
-        answer
-            .peers
-            .into_iter()
-            .for_each(|peer| self.member.dial(peer));
+        // Of a large swarm only half as many as there will be: the others call us.
+        let called = match answer.peers.len() {
+            few if few < PEER_LINKS => few,
+            _ => PEER_LINKS / 2,
+        };
+        (answer.peers.into_iter().take(called)).for_each(|peer| self.member.dial(peer));
         let deadline = clock::now().after(LINK_LIMIT);
         while wait && self.member.links() < called && clock::left(deadline).is_some() {
             thread::sleep(Duration::from_millis(5));

@@ -7,8 +7,10 @@
 //! measurement adds.
 
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
 use std::collections::BinaryHeap;
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::time::Duration;
 
 use crate::proto::bt::bits::Bits;
@@ -89,9 +91,9 @@ struct Run {
     injector: Injector,
     /// Clients that are not whole.
     left: usize,
-    /// When each seeder link began, for its rate.
-    began: f64,
+    /// Pieces that the server sent on each link, and on all.
     fed: Vec<u64>,
+    fed_all: u64,
 }
 
 /// The least time for everybody to have `plan`'s file (Kumar and Ross).
@@ -120,7 +122,7 @@ pub fn run(plan: &Plan) -> Option<Outcome> {
         block: piece,
     };
     let mut run = Run::new(plan, layout);
-    run.begin();
+    run.show();
     while let Some(Reverse((at, _, event))) = run.events.pop() {
         #[allow(clippy::cast_precision_loss, reason = "microseconds of hours")]
         {
@@ -148,7 +150,7 @@ impl Run {
     /// Node 0 is the server.
     fn new(plan: &Plan, layout: Layout) -> Self {
         let mut random = Random::new(plan.seed);
-        let pieces = layout.pieces();
+        let (pieces, piece) = (layout.pieces(), layout.piece);
         let node = |have, up, down, seed| Node {
             table: Table::new(layout, have, seed),
             links: Vec::new(),
@@ -165,7 +167,7 @@ impl Run {
         for &(up, down) in &plan.clients {
             nodes.push(node(Bits::new(pieces), up, down, random.next_u64()));
         }
-        let injector = Injector::new(pieces, &mut random);
+        let injector = Injector::new(pieces, piece, &mut random);
         let mut run = Self {
             fed: vec![0; nodes.len()],
             nodes,
@@ -175,31 +177,53 @@ impl Run {
             layout,
             injector,
             left: plan.clients.len(),
-            began: 0.0,
+            fed_all: 0,
         };
         run.connect(plan.links, &mut random);
         run
     }
 
-    /// Links the server to everybody, and each client to so many that came before it as the
-    /// tracker tells it.
+    /// Links the server to everybody, and each client to as many others as peers are: who comes
+    /// calls half as many as it wants of those that it is told of, and later, when it is told of
+    /// others, those that it still lacks; who has twice as many as that refuses.
     fn connect(&mut self, links: usize, random: &mut Random) {
         let clients = self.nodes.len() - 1;
+        for client in 1..=clients.min(SERVER_LINKS) {
+            self.link(0, client);
+        }
+        let served = |client: usize| usize::from(client <= SERVER_LINKS);
+        let few = clients <= links + 1;
+        for client in 2..=clients {
+            let calls = if few { client } else { links.div_ceil(2) };
+            self.call(client, 1..client, calls, 2 * links, random);
+        }
         for client in 1..=clients {
-            if client <= SERVER_LINKS {
-                self.link(0, client);
+            let lacking = links.saturating_sub(self.nodes[client].links.len() - served(client));
+            if !few && lacking > 0 {
+                self.call(client, 1..clients + 1, lacking, 2 * links, random);
             }
-            let mut earlier: Vec<usize> = (1..client).collect();
-            // Each calls half of its links; the other half calls it.
-            let calls = if clients <= links + 1 {
-                client
-            } else {
-                links.div_ceil(2)
-            };
-            for at in 0..earlier.len().min(calls) {
-                let other = at + random.below(earlier.len() - at);
-                earlier.swap(at, other);
-                self.link(earlier[at], client);
+        }
+    }
+
+    /// A client calls some of `others`, which have less than `most` links.
+    fn call(
+        &mut self,
+        client: usize,
+        others: Range<usize>,
+        calls: usize,
+        most: usize,
+        random: &mut Random,
+    ) {
+        let mut linked: BTreeSet<usize> =
+            self.nodes[client].links.iter().map(|link| link.0).collect();
+        linked.insert(client);
+        let mut named: Vec<usize> = others.collect();
+        let mut left = calls;
+        while left > 0 && !named.is_empty() {
+            let other = named.swap_remove(random.below(named.len()));
+            if self.nodes[other].links.len() <= most && linked.insert(other) {
+                self.link(other, client);
+                left -= 1;
             }
         }
     }
@@ -221,25 +245,20 @@ impl Run {
         }
     }
 
-    fn begin(&mut self) {
-        for link in 0..self.nodes[0].links.len() {
-            self.show(link);
-        }
-    }
-
-    /// The server shows a client its pieces.
-    fn show(&mut self, link: usize) {
-        let (client, theirs) = self.nodes[0].links[link];
-        let seconds = ((self.now - self.began) / 1e6).max(0.1);
+    /// The server shows clients their pieces.
+    fn show(&mut self) {
+        let seconds = (self.now / 1e6).max(0.1);
+        let fed = &self.fed;
         #[allow(clippy::cast_precision_loss, reason = "a count of pieces")]
-        let rate = self.fed[link] as f64 / seconds;
-        let key = u32::try_from(link).expect("few links");
-        for piece in self.injector.show(key, rate) {
+        let rate = |link: u32| fed[link as usize] as f64 / seconds;
+        #[allow(clippy::cast_precision_loss, reason = "a count of pieces")]
+        let all = self.fed_all as f64 / seconds;
+        for (link, piece) in self.injector.show(rate, all) {
+            let (client, theirs) = self.nodes[0].links[link as usize];
             let _ = self.nodes[client].table.had(theirs, piece);
+            self.ask(client, theirs);
         }
-        self.ask(client, theirs);
-        let now = self.moment();
-        if self.injector.opens(now) {
+        if self.injector.opens(self.moment()) {
             let all = Bits::full(self.layout.pieces());
             for (client, theirs) in self.nodes[0].links.clone() {
                 self.nodes[client].table.had_all(theirs, &all);
@@ -292,6 +311,7 @@ impl Run {
         let (other, theirs) = self.nodes[node].links[link];
         if node == 0 {
             self.fed[link] += 1;
+            self.fed_all += 1;
         }
         let to = &mut self.nodes[other];
         // It flowed in while it flowed out; only what the downlink was busy with delays it.
@@ -323,9 +343,13 @@ impl Run {
                 let (other, theirs) = self.nodes[node].links[at];
                 if other == 0 {
                     self.injector.had(theirs, piece);
-                    self.show(theirs as usize);
-                } else if self.nodes[other].table.had(theirs, piece) == Ok(true) {
-                    self.ask(other, theirs);
+                    self.show();
+                } else {
+                    // Who has it needs not hear of it.
+                    let table = &mut self.nodes[other].table;
+                    if !table.have().has(piece) && table.had(theirs, piece) == Ok(true) {
+                        self.ask(other, theirs);
+                    }
                 }
             }
         }

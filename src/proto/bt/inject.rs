@@ -1,11 +1,13 @@
 //! Which pieces a seeder shows to whom: eager unique injection.
 //!
 //! A seeder that gives a piece twice while another has not left it once makes everybody wait. So
-//! each of our own peers is shown pieces that nobody else was shown, as many as keep its download
-//! from the seeder busy and no more; nothing waits for a piece to spread (BEP 16, which does, takes
+//! each of our own peers is shown pieces that nobody else was shown, in turn, as many as keep the
+//! seeder's uplink busy and no more; nothing waits for a piece to spread (BEP 16, which does, takes
 //! 1.75 times the bound). When every piece is out, all are shown to all, and the seeder serves the
-//! rest like any other peer. Peers of other programs are shown everything at once: transmission
-//! looks for new pieces twice a second, and would starve.
+//! rest like any other peer. In a swarm of many it goes on showing each piece to one at a time,
+//! the rarest first: a thousand that ask for what they like would each wait for seconds. Peers of
+//! other programs are shown everything at once: transmission looks for new pieces twice a second,
+//! and would starve.
 
 use std::collections::BTreeMap;
 use std::collections::VecDeque;
@@ -20,7 +22,13 @@ use crate::units::Moment;
 pub struct Injector {
     order: VecDeque<u32>,
     fed: BTreeMap<u32, Fed>,
-    pieces: u32,
+    /// The peers of `fed` that are admitted, the next to be shown something first.
+    line: VecDeque<u32>,
+    /// Shown and not yet had, of all peers.
+    waiting: usize,
+    piece_bytes: u32,
+    /// How many of `fed` have each piece.
+    copies: Vec<u32>,
     /// Pieces that were shown once, or that somebody has.
     out: Bits,
     /// Everything is shown to everybody.
@@ -32,29 +40,39 @@ pub struct Injector {
 #[derive(Debug)]
 struct Fed {
     shown: Bits,
+    has: Bits,
     /// Shown and not yet had.
     waiting: Vec<u32>,
-    admitted: bool,
 }
 
 /// Least number of pieces that a peer is shown ahead.
 const AHEAD_MIN: usize = 2;
 
-/// How far ahead a peer is shown pieces, by the rate at which it takes them, seconds.
+/// How far ahead a peer is shown pieces, by the rate at which it takes them, seconds; and all
+/// together, by the uplink's rate.
 const AHEAD_SECONDS: f64 = 0.15;
+
+/// What all together are shown ahead at least, bytes.
+const AHEAD_ALL: usize = 2 << 20;
 
 /// How long the last pieces may take to arrive before they are shown to others too.
 const PATIENCE: Duration = Duration::from_millis(500);
 
+/// Most peers to which everything is shown in the end.
+const OPEN_MAX: usize = 64;
+
 impl Injector {
-    /// Every piece is still to go out, in random order.
-    pub fn new(pieces: u32, random: &mut Random) -> Self {
+    /// Every piece, of so many bytes, is still to go out, in random order.
+    pub fn new(pieces: u32, piece_bytes: u32, random: &mut Random) -> Self {
         let mut order: Vec<u32> = (0..pieces).collect();
         random.shuffle(&mut order);
         Self {
             order: order.into(),
             fed: BTreeMap::new(),
-            pieces,
+            line: VecDeque::new(),
+            waiting: 0,
+            piece_bytes,
+            copies: vec![0; pieces as usize],
             out: Bits::new(pieces),
             open: false,
             emptied: None,
@@ -62,14 +80,12 @@ impl Injector {
     }
 
     /// A seeder that has nothing to hold back.
-    pub fn opened(pieces: u32) -> Self {
+    pub fn opened(pieces: u32, piece_bytes: u32) -> Self {
         Self {
             order: VecDeque::new(),
-            fed: BTreeMap::new(),
-            pieces,
             out: Bits::full(pieces),
             open: true,
-            emptied: None,
+            ..Self::new(pieces, piece_bytes, &mut Random::new(0))
         }
     }
 
@@ -80,27 +96,34 @@ impl Injector {
 
     /// A peer that is to be fed, from [`Injector::admit`] on.
     pub fn join(&mut self, peer: u32) {
+        self.leave(peer);
+        let none = || Bits::new(u32::try_from(self.copies.len()).expect("bounded by the metainfo"));
         let new = Fed {
-            shown: Bits::new(self.pieces),
+            shown: none(),
+            has: none(),
             waiting: Vec::new(),
-            admitted: false,
         };
         self.fed.insert(peer, new);
     }
 
     /// The peer's session is released: before, it would sit on what it is shown.
     pub fn admit(&mut self, peer: u32) {
-        if let Some(fed) = self.fed.get_mut(&peer) {
-            fed.admitted = true;
+        if self.fed.contains_key(&peer) && !self.line.contains(&peer) {
+            self.line.push_back(peer);
         }
     }
 
     /// A peer that left; what it was shown and never had goes out first.
     pub fn leave(&mut self, peer: u32) {
+        self.line.retain(|&other| other != peer);
         if let Some(fed) = self.fed.remove(&peer) {
-            fed.waiting
-                .into_iter()
-                .for_each(|piece| self.order.push_front(piece));
+            self.waiting -= fed.waiting.len();
+            for piece in fed.waiting {
+                self.order.push_front(piece);
+            }
+            for piece in fed.has.iter() {
+                self.copies[piece as usize] -= 1;
+            }
         }
     }
 
@@ -111,59 +134,99 @@ impl Injector {
             self.order.retain(|&waiting| waiting != piece);
             self.out.set(piece);
         }
-        if let Some(fed) = self.fed.get_mut(&peer)
-            && let Some(at) = fed.waiting.iter().position(|&waiting| waiting == piece)
-        {
+        let Some(fed) = self.fed.get_mut(&peer) else {
+            return;
+        };
+        if fed.has.set(piece) {
+            self.copies[piece as usize] += 1;
+        }
+        if let Some(at) = fed.waiting.iter().position(|&waiting| waiting == piece) {
             fed.waiting.swap_remove(at);
+            self.waiting -= 1;
         }
     }
 
-    /// The pieces to show to `peer` now, which takes `piece_rate` pieces a second.
-    pub fn show(&mut self, peer: u32, piece_rate: f64) -> Vec<u32> {
-        let alone = self.fed.values().filter(|fed| fed.admitted).count() == 1;
-        let admitted = self.fed.get_mut(&peer).filter(|fed| fed.admitted);
-        let Some(fed) = admitted.filter(|_| !self.open) else {
-            return Vec::new();
-        };
-        #[allow(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "saturates"
-        )]
-        let ahead = AHEAD_MIN.max((piece_rate * AHEAD_SECONDS).ceil() as usize + 1);
-        let ahead = if alone { usize::MAX } else { ahead };
+    /// The pieces to show now, and to whom; a peer takes `piece_rate` pieces a second, the
+    /// uplink gives `all_rate`.
+    pub fn show(&mut self, piece_rate: impl Fn(u32) -> f64, all_rate: f64) -> Vec<(u32, u32)> {
         let mut shown = Vec::new();
-        while fed.waiting.len() < ahead {
-            let Some(piece) = self.order.pop_front() else {
+        if self.open || self.line.is_empty() {
+            return shown;
+        }
+        let alone = self.fed.len() == 1;
+        let least = AHEAD_ALL / self.piece_bytes as usize;
+        let all = ahead(all_rate).max(least).max(AHEAD_MIN);
+        if self.order.is_empty() && self.fed.len() > OPEN_MAX && self.waiting < all {
+            self.order = self.rarest();
+        }
+        while alone || self.waiting < all {
+            let Some(&piece) = self.order.front() else {
                 break;
             };
-            self.out.set(piece);
+            let mut lacking = false;
+            let found = self.line.iter().position(|peer| {
+                let fed = &self.fed[peer];
+                let lacks = !fed.has.has(piece) && !fed.shown.has(piece);
+                lacking |= lacks;
+                let most = AHEAD_MIN.max(ahead(piece_rate(*peer)));
+                lacks && (alone || fed.waiting.len() < most)
+            });
+            let Some(at) = found else {
+                if lacking {
+                    break;
+                }
+                // Nobody needs it; whoever was shown it before may still get it.
+                self.order.pop_front();
+                continue;
+            };
+            self.order.pop_front();
+            let peer = self.line.remove(at).expect("just found");
+            self.line.push_back(peer);
+            let fed = self.fed.get_mut(&peer).expect("who is in line is fed");
             fed.shown.set(piece);
             fed.waiting.push(piece);
-            shown.push(piece);
+            self.waiting += 1;
+            self.out.set(piece);
+            shown.push((peer, piece));
         }
         shown
+    }
+
+    /// The pieces that somebody lacks, the rarest first.
+    fn rarest(&self) -> VecDeque<u32> {
+        let mut pieces: Vec<(u32, u32)> = self.copies.iter().copied().zip(0..).collect();
+        pieces.retain(|&(copies, _)| (copies as usize) < self.fed.len());
+        pieces.sort_unstable();
+        pieces.into_iter().map(|(_, piece)| piece).collect()
     }
 
     /// True once, when everything may be shown to all: every piece has arrived somewhere, or the
     /// last were shown so long ago that their peers must be in trouble. Sooner, and others ask the
     /// seeder for what is on its way: with ten megabytes that costs a fifth of the time.
     pub fn opens(&mut self, now: Moment) -> bool {
-        if self.open || !self.order.is_empty() {
+        if self.open || !self.order.is_empty() || self.fed.len() > OPEN_MAX {
             self.emptied = None;
             return false;
         }
         let emptied = *self.emptied.get_or_insert(now);
-        let waiting = self.fed.values().any(|fed| !fed.waiting.is_empty());
-        self.open = !waiting || now.since(emptied) >= PATIENCE;
+        self.open = self.waiting == 0 || now.since(emptied) >= PATIENCE;
         self.open
     }
 
     /// Whether `peer` may ask for `piece`: it was shown it, or is none that we feed.
     pub fn may_have(&self, peer: u32, piece: u32) -> bool {
-        let fed = self.fed.get(&peer);
-        fed.is_none_or(|fed| fed.admitted && (self.open || fed.shown.has(piece)))
+        let shown = |fed: &Fed| (self.open && self.line.contains(&peer)) || fed.shown.has(piece);
+        self.fed.get(&peer).is_none_or(shown)
     }
+}
+
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "saturates"
+)]
+fn ahead(rate: f64) -> usize {
+    (rate * AHEAD_SECONDS).ceil() as usize + 1
 }
 
 #[cfg(test)]
@@ -171,9 +234,21 @@ mod tests {
     use super::*;
 
     const T0: Moment = Moment(1);
+    const PIECE: u32 = 1 << 20;
+
+    /// What is shown to all at these rates.
+    fn show(injector: &mut Injector, rates: &[f64]) -> Vec<(u32, u32)> {
+        let all = rates.iter().sum();
+        injector.show(|peer| rates.get(peer as usize).copied().unwrap_or(0.0), all)
+    }
+
+    fn of(shown: &[(u32, u32)], peer: u32) -> Vec<u32> {
+        let own = shown.iter().filter(|(to, _)| *to == peer);
+        own.map(|(_, piece)| *piece).collect()
+    }
 
     fn injector(pieces: u32) -> Injector {
-        let mut injector = Injector::new(pieces, &mut Random::new(1));
+        let mut injector = Injector::new(pieces, PIECE, &mut Random::new(1));
         for peer in 0..3 {
             injector.join(peer);
             injector.admit(peer);
@@ -185,17 +260,12 @@ mod tests {
     fn no_piece_is_shown_twice_before_every_piece_is_out() {
         let mut injector = injector(20);
         let mut seen = Bits::new(20);
-        'all: loop {
-            for peer in 0..3 {
-                for piece in injector.show(peer, 0.0) {
-                    assert!(seen.set(piece), "{piece} twice");
-                    assert!(injector.may_have(peer, piece));
-                    assert!(!injector.may_have((peer + 1) % 3, piece));
-                    injector.had(peer, piece);
-                }
-                if injector.opens(T0) {
-                    break 'all;
-                }
+        while !injector.opens(T0) {
+            for (peer, piece) in show(&mut injector, &[]) {
+                assert!(seen.set(piece), "{piece} twice");
+                assert!(injector.may_have(peer, piece));
+                assert!(!injector.may_have((peer + 1) % 3, piece));
+                injector.had(peer, piece);
             }
         }
         assert!(seen.is_full());
@@ -206,58 +276,97 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_is_shown_as_far_ahead_as_it_is_fast() {
-        let mut injector = injector(100);
-        assert_eq!(injector.show(0, 0.0).len(), 2);
-        assert_eq!(injector.show(0, 0.0).len(), 0);
-        assert_eq!(injector.show(1, 40.0).len(), 7);
-        assert_eq!(injector.show(0, 40.0).len(), 5);
+    fn a_peer_is_shown_as_far_ahead_as_it_is_fast_and_all_as_far_as_the_uplink_is() {
+        let mut fed = injector(100);
+        let shown = show(&mut fed, &[]);
+        assert_eq!(shown.len(), 2, "two megabytes, for a start");
+        assert_ne!(shown[0].0, shown[1].0, "in turn");
+        let mut fed = injector(100);
+        let shown = show(&mut fed, &[0.0, 40.0, 20.0]);
+        assert_eq!([0, 1, 2].map(|peer| of(&shown, peer).len()), [2, 4, 4]);
+        fed.had(1, of(&shown, 1)[0]);
+        let next = show(&mut fed, &[0.0, 40.0, 20.0]);
+        assert_eq!(next.len(), 1, "one in the place of one");
     }
 
     #[test]
     fn all_is_shown_once_every_piece_has_arrived_or_a_peer_is_in_trouble() {
-        let mut injector = injector(4);
-        let (one, two) = (injector.show(0, 0.0), injector.show(1, 0.0));
-        assert!(!injector.opens(T0), "four are on their way");
-        one.iter()
-            .chain(&two[..1])
-            .for_each(|&piece| injector.had(0, piece));
-        injector.had(1, two[0]);
-        assert!(!injector.opens(T0.after(PATIENCE / 2)));
-        let mut late = Injector::new(1, &mut Random::new(1));
-        late.join(0);
-        late.join(1);
-        late.admit(0);
-        late.admit(1);
-        late.show(0, 0.0);
+        let mut fed = injector(4);
+        let shown = show(&mut fed, &[9.0; 3]);
+        assert_eq!(shown.len(), 4);
+        assert!(!fed.opens(T0), "four are on their way");
+        for &(peer, piece) in &shown[..3] {
+            fed.had(peer, piece);
+        }
+        assert!(!fed.opens(T0.after(PATIENCE / 2)));
+        let (peer, piece) = shown[3];
+        fed.had(peer, piece);
+        assert!(fed.opens(T0.after(PATIENCE / 2)));
+        let mut late = injector(1);
+        show(&mut late, &[]);
         assert!(!late.opens(T0) && late.opens(T0.after(PATIENCE)));
-        injector.had(1, two[1]);
-        assert!(injector.opens(T0.after(PATIENCE / 2)));
     }
 
     #[test]
     fn what_a_lost_peer_never_had_goes_out_again_first() {
-        let mut injector = injector(10);
-        let lost = injector.show(0, 0.0);
-        injector.had(0, lost[0]);
-        injector.leave(0);
-        assert_eq!(injector.show(1, 0.0)[0], lost[1]);
-        let rest: Vec<u32> = (0..9).flat_map(|_| injector.show(2, 1e9)).collect();
-        assert!(!rest.contains(&lost[0]), "it is out");
+        let mut fed = injector(10);
+        let shown = show(&mut fed, &[20.0; 3]);
+        let lost = of(&shown, 0);
+        fed.had(0, lost[0]);
+        fed.leave(0);
+        let next = show(&mut fed, &[1e9; 3]);
+        let again: Vec<u32> = next.iter().map(|(_, piece)| *piece).collect();
+        assert!(lost[1..].contains(&again[0]));
+        assert!(!again.contains(&lost[0]), "it is out");
     }
 
     #[test]
     fn a_single_peer_is_shown_everything_and_a_foreign_one_is_not_held_back() {
-        let mut injector = Injector::new(10, &mut Random::new(1));
+        let mut injector = Injector::new(10, PIECE, &mut Random::new(1));
         injector.join(0);
         injector.join(1);
         assert!(
-            injector.show(0, 0.0).is_empty() && !injector.may_have(0, 0),
+            show(&mut injector, &[]).is_empty() && !injector.may_have(0, 0),
             "not released"
         );
         injector.admit(0);
-        assert_eq!(injector.show(0, 0.0).len(), 10, "the other is not released");
+        assert_eq!(
+            show(&mut injector, &[]).len(),
+            2,
+            "the other is released in a moment, and would find nothing left"
+        );
         assert!(!injector.may_have(1, 3));
         assert!(injector.may_have(99, 3));
+        injector.leave(1);
+        assert_eq!(show(&mut injector, &[]).len(), 8);
+    }
+
+    #[test]
+    fn many_are_never_shown_everything_but_the_rarest_first() {
+        let mut fed = Injector::new(3, PIECE, &mut Random::new(1));
+        let many = u32::try_from(OPEN_MAX).expect("few") + 1;
+        for peer in 0..many {
+            fed.join(peer);
+            fed.admit(peer);
+        }
+        (0..many - 1).for_each(|peer| fed.had(peer, 0));
+        (0..many - 2).for_each(|peer| fed.had(peer, 1));
+        fed.had(7, 2);
+        assert!(!fed.opens(T0.after(PATIENCE)));
+        let mut shown = Vec::new();
+        loop {
+            let some = show(&mut fed, &[]);
+            if some.is_empty() {
+                break;
+            }
+            for (peer, piece) in some {
+                fed.had(peer, piece);
+                assert_ne!(peer, 7, "has all of them");
+                shown.push(piece);
+            }
+        }
+        assert_eq!(shown[..3], [2, 1, 0]);
+        let lacking = |piece| shown.iter().filter(|&&other| other == piece).count();
+        assert_eq!([lacking(0), lacking(1)], [1, 2]);
     }
 }

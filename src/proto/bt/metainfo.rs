@@ -46,9 +46,10 @@ pub const PIECE_MIN: u32 = 16 << 10;
 /// Greatest length of a piece.
 pub const PIECE_MAX: u32 = 16 << 20;
 
-/// How many pieces a file should have. Fewer, and peers wait for whole pieces before they can
-/// give anything; more, and the messages about pieces cost more than they gain.
-const PIECES_WANTED: u64 = 1024;
+/// Most pieces that a file should have; it has more than half as many. Fewer, and peers wait for
+/// whole pieces before they can give anything; more, and the messages about pieces cost more than
+/// they gain.
+const PIECES_WANTED: u64 = 2048;
 
 /// Longest piece that is chosen for that number alone; beyond it there are more pieces.
 const PIECE_WANTED_MAX: u64 = 4 << 20;
@@ -327,8 +328,8 @@ mod tests {
         for (bytes, piece) in [
             (1, 16 << 10),
             (10_485_760, 16 << 10),
-            (100_000_000, 128 << 10),
-            (1 << 30, 1 << 20),
+            (100_000_000, 64 << 10),
+            (1 << 30, 512 << 10),
             (1 << 40, 4 << 20),
         ] {
             assert_eq!(piece_bytes(bytes), piece, "{bytes}");

@@ -5,6 +5,7 @@
 //! - [`tracker`]: what peers ask a tracker, and what it answers
 //! - [`wire`]: the messages between two peers
 //! - [`bits`]: sets of pieces
+//! - [`flow`]: how fast a connection's bytes come
 //! - [`table`]: the pieces of one copy, and which block is asked of whom next
 //! - [`inject`]: which pieces a seeder shows to whom, so that it gives none away twice
 //!
@@ -22,6 +23,7 @@
 
 pub mod bencode;
 pub mod bits;
+pub mod flow;
 pub mod inject;
 pub mod metainfo;
 pub mod table;

@@ -53,6 +53,8 @@ pub struct Table {
     suspects: BTreeMap<u32, Vec<(u32, u32, Digest)>>,
     random: Random,
     counts: Counts,
+    /// Before this no block is overdue.
+    overdue_from: Moment,
 }
 
 /// What happened that should not happen often.
@@ -132,11 +134,16 @@ pub enum Arrival {
     Whole(Vec<u32>),
 }
 
-/// Requests that are kept waiting at a peer at least.
-const DEPTH_MIN: usize = 16;
+/// Requests that are kept waiting at a peer at least, in bytes.
+const DEPTH_MIN: usize = 2 * BLOCK as usize;
+
+/// Requests that are kept waiting at all peers together at least, in bytes: so that the first
+/// seconds need no rate. What was asked of one cannot be asked of another, so more would leave
+/// some uplinks with much to do at the end and others with nothing.
+const DEPTH_ALL: usize = 64 * BLOCK as usize;
 
 /// For how long a peer's requests last at its rate, seconds: longer than any answer takes.
-const DEPTH_SECONDS: f64 = 0.25;
+const DEPTH_SECONDS: f64 = 0.12;
 
 /// How often a rate is taken.
 const PACE_EVERY: Duration = Duration::from_millis(250);
@@ -241,6 +248,7 @@ impl Table {
             suspects: BTreeMap::new(),
             random: Random::new(seed),
             counts: Counts::default(),
+            overdue_from: Moment(0),
         }
     }
 
@@ -374,7 +382,7 @@ impl Table {
     /// batches, not one for each block.
     pub fn runs_dry(&self, peer: u32) -> bool {
         self.peers.get(&peer).is_some_and(|peer| {
-            peer.serves && peer.asked.len() <= peer.depth(self.layout.block) / 2
+            peer.serves && peer.asked.len() <= peer.depth(self.layout.block, self.peers.len()) / 2
         })
     }
 
@@ -384,7 +392,7 @@ impl Table {
         let Some(asked) = self.peers.get(&peer).filter(|peer| peer.serves) else {
             return blocks;
         };
-        let depth = asked.depth(self.layout.block);
+        let depth = asked.depth(self.layout.block, self.peers.len());
         let room = depth.saturating_sub(asked.asked.len());
         while blocks.len() < room {
             match self.pick(peer, now) {
@@ -506,7 +514,13 @@ impl Table {
     /// The end: a block that another peer owes for long, when nothing else is left to ask.
     fn overdue(&mut self, peer: u32, now: Moment) -> Option<Block> {
         let missing = self.layout.pieces() - self.have.count();
-        if missing as usize > self.open.len() || self.free > 0 {
+        if missing as usize > self.open.len() || self.free > 0 || now < self.overdue_from {
+            return None;
+        }
+        let owed = self.peers.values().flat_map(|peer| &peer.asked);
+        let oldest = owed.map(|owed| owed.since).min();
+        self.overdue_from = oldest.unwrap_or(now).after(ENDGAME_AFTER);
+        if now < self.overdue_from {
             return None;
         }
         let me = &self.peers[&peer];
@@ -712,8 +726,8 @@ impl Table {
 }
 
 impl Peer {
-    /// How many requests should wait at it.
-    fn depth(&self, block: u32) -> usize {
+    /// How many requests for a `block` should wait at it, which is one of `peers`.
+    fn depth(&self, block: u32, peers: usize) -> usize {
         if self.snubbed {
             return 1;
         }
@@ -722,11 +736,9 @@ impl Peer {
             clippy::cast_sign_loss,
             reason = "saturates"
         )]
-        let wanted = (self.pace.rate * DEPTH_SECONDS / f64::from(block)) as usize + 2;
-        wanted
-            .max(DEPTH_MIN * BLOCK as usize / block.max(BLOCK) as usize)
-            .max(1)
-            .min(self.allowed)
+        let paced = (self.pace.rate * DEPTH_SECONDS) as usize;
+        let wanted = paced.max(DEPTH_ALL / peers.max(1)).max(DEPTH_MIN);
+        wanted.div_ceil(block as usize).clamp(1, self.allowed)
     }
 }
 

@@ -35,6 +35,9 @@ pub const NOTHING: &str = "NOTHING";
 /// What it says when every piece has become right.
 pub const MENDED: &str = "MENDED";
 
+/// How often one copy is mended at most.
+pub const MENDS_MAX: u32 = 3;
+
 /// Fewest blocks in a piece: some hundred kilobytes.
 const BLOCKS_MIN: u32 = 256;
 

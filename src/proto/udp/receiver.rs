@@ -159,7 +159,7 @@ impl Receiver {
         let mut new = Self::new(stream, bytes, block_len, 0, How::Unicast, report_every, now);
         let count = new.blocks.len();
         let mut next = 0;
-        for range in lacked.iter().cloned().chain([count..count]) {
+        for range in lacked.iter().cloned().chain(std::iter::once(count..count)) {
             (next..range.start).for_each(|block| {
                 new.blocks.insert(block);
             });

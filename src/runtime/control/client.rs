@@ -34,6 +34,7 @@ use crate::proto::native::Join;
 use crate::proto::native::Offer;
 use crate::proto::native::Opening;
 use crate::proto::native::Receipt;
+use crate::proto::udp::pieces::MENDS_MAX;
 use crate::runtime::clock;
 use crate::runtime::control::intake::Armed;
 use crate::runtime::control::intake::Arriving;
@@ -874,9 +875,6 @@ impl Client {
         }
     }
 }
-
-/// How often one copy is mended at most: a path that damages everything is not mended for ever.
-pub const MENDS_MAX: u32 = 3;
 
 /// What mending a copy takes.
 struct Mends<'a> {
