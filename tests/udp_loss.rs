@@ -312,9 +312,11 @@ fn without_a_rate_a_narrower_link_behind_the_first_is_found() {
                 "{narrow} bit/s: {took:.2} s for what takes 4.2 s, {:?}",
                 transfer.counts
             );
-            assert!(took < 6.5, "{narrow}: {took} s");
+            assert!(took < 8.4, "{narrow}: {took} s");
             let again = transfer.counts.retransmitted.expect("counted");
-            assert!(again < bytes * 3 / 4, "{narrow}: {again} sent again");
+            // At first as much as the client's buffer is announced to hold: nobody knows better.
+            let most = 4_500_000 + bytes / 2;
+            assert!(again < most, "{narrow}: {again} sent again");
             star.down().expect("it goes");
         }
     });
