@@ -145,6 +145,8 @@ struct Pump {
     /// Those who are sent to by themselves.
     senders: BTreeMap<SeatId, Sender>,
     watch: Option<Watch>,
+    /// What the watch has set.
+    rate: Option<Rate>,
     seats: BTreeMap<SeatId, Joined>,
     came: usize,
     admitted: usize,
@@ -162,6 +164,8 @@ struct Watch {
     /// What each said last: the datagrams that it knows of, and how many of them it has.
     last: BTreeMap<SeatId, (u32, u32)>,
     told: BTreeMap<SeatId, Told>,
+    /// What is told of datagrams before these numbers is of a rate that was too high.
+    fresh: BTreeMap<SeatId, u32>,
 }
 
 /// Sends until every seat has left.
@@ -170,7 +174,8 @@ pub fn run(job: Job, words: &Receiver<Word>) {
     // Raw has no reports to find a rate by, and must not.
     let probed = job.rate.is_none() && job.via != Via::Raw;
     let watch = probed.then(|| Watch {
-        probe: Probe::new(now),
+        probe: Probe::new(job.datagram as u64, now),
+        fresh: BTreeMap::new(),
         last: BTreeMap::new(),
         told: BTreeMap::new(),
     });
@@ -179,6 +184,7 @@ pub fn run(job: Job, words: &Receiver<Word>) {
         cast: job.group.map(|_| Box::new(Cast::new(job.blocks, now))),
         senders: BTreeMap::new(),
         watch,
+        rate: None,
         seats: BTreeMap::new(),
         came: 0,
         admitted: usize::MAX,
@@ -274,6 +280,7 @@ impl Pump {
                 self.senders.insert(joined.seat, sender);
                 if let Some(watch) = &mut self.watch {
                     watch.last.remove(&joined.seat);
+                    watch.fresh.remove(&joined.seat);
                 }
                 self.seats.insert(joined.seat, joined);
             }
@@ -336,6 +343,19 @@ impl Pump {
             return;
         }
         let rate = watch.probe.rate();
+        let most = |rate: Option<Rate>| rate.map_or(u64::MAX, |rate| rate.0);
+        if most(rate) < most(self.rate) {
+            let group = self.cast.as_ref().map(|cast| cast.numbered());
+            let numbered = |seat| match self.senders.get(seat) {
+                Some(sender) => Some(sender.numbered()),
+                None => group,
+            };
+            let seats = self.seats.keys();
+            watch.fresh = seats
+                .filter_map(|seat| Some((*seat, numbered(seat)?)))
+                .collect();
+        }
+        self.rate = rate;
         match (rate, &self.pacer) {
             (Some(rate), Some(pacer)) => pacer.set_rate(rate),
             (rate, _) => self.pacer = rate.map(Pacer::new),
@@ -599,6 +619,13 @@ impl Watch {
             return;
         }
         self.last.insert(seat, (report.seen, report.received));
+        if self
+            .fresh
+            .get(&seat)
+            .is_some_and(|&first| before(seen, first))
+        {
+            return;
+        }
         let told = self.told.entry(seat).or_default();
         let new = report.seen.wrapping_sub(seen);
         told.seen += u64::from(new);

@@ -24,6 +24,8 @@ pub struct Probe {
     base: f64,
     since: Moment,
     sent: u64,
+    /// Bytes of a datagram.
+    datagram: u64,
 }
 
 /// What clients have told in one interval.
@@ -72,14 +74,15 @@ const HOLD: u8 = 8;
 const MORE: f64 = 1.15;
 
 impl Probe {
-    /// Nothing is known yet, and nothing held back.
-    pub fn new(now: Moment) -> Self {
+    /// Nothing is known yet of a session with datagrams of so many bytes, and nothing held back.
+    pub fn new(datagram: u64, now: Moment) -> Self {
         Self {
             rate: None,
             state: State::Free,
             base: 1.0,
             since: now,
             sent: 0,
+            datagram,
         }
     }
 
@@ -109,16 +112,18 @@ impl Probe {
         // As wide as chance makes it: three standard deviations at a twentieth lost.
         let margin = 0.03 + 0.65 / (told.seen as f64).sqrt();
         let going = self.sent as f64 * 8.0 / span;
+        let received = told.received.min(told.seen);
+        let arrives = (received * self.datagram) as f64 * 8.0 / span;
         self.since = now;
         self.sent = 0;
-        self.judge(share, margin, going);
+        self.judge(share, margin, going, arrives);
         true
     }
 
-    fn judge(&mut self, share: f64, margin: f64, going: f64) {
+    fn judge(&mut self, share: f64, margin: f64, going: f64, arrives: f64) {
         let Some(rate) = self.rate else {
             match (share < FREE_LEAST, self.state) {
-                (true, State::Full) => self.cut(going, share),
+                (true, State::Full) => self.cut(arrives, share),
                 (true, _) => self.state = State::Full,
                 (false, _) => self.state = State::Free,
             }
@@ -148,14 +153,14 @@ impl Probe {
                     return self.more(rate);
                 }
                 if share < RIGHT_LEAST {
-                    return self.cut(going, share);
+                    return self.cut(arrives, share);
                 }
                 self.base = share;
             }
             _ if congested => {
                 let narrower = match self.state {
                     State::Try(held) => held.0 as f64,
-                    _ => going.min(rate_now) * share / self.base * 0.98,
+                    _ => (arrives / self.base).min(rate_now) * 0.98,
                 };
                 self.set(narrower);
             }
@@ -177,8 +182,8 @@ impl Probe {
         self.state = State::Hold(hold);
     }
 
-    fn cut(&mut self, going: f64, share: f64) {
-        self.set(going * share);
+    fn cut(&mut self, arrives: f64, share: f64) {
+        self.set(arrives);
         self.state = State::Cut {
             share: (share * 1000.0) as u16,
             settled: false,
@@ -252,7 +257,7 @@ mod tests {
     #[test]
     fn a_link_of_the_senders_own_is_full_from_the_first_datagram() {
         for loss in [0.0, 0.01, 0.05] {
-            let mut probe = Probe::new(Moment(0));
+            let mut probe = Probe::new(1472, Moment(0));
             let link = Link {
                 own: 1e8,
                 narrow: 1e8,
@@ -268,7 +273,7 @@ mod tests {
     fn behind_a_narrower_link_what_arrives_sets_the_rate() {
         for narrow in [1e7, 3e7, 5e7] {
             for loss in [0.0, 0.01, 0.05] {
-                let mut probe = Probe::new(Moment(0));
+                let mut probe = Probe::new(1472, Moment(0));
                 let link = Link {
                     own: 1e8,
                     narrow,
@@ -288,7 +293,7 @@ mod tests {
     #[test]
     fn random_loss_costs_what_it_takes_and_not_the_rate() {
         for loss in [0.2, 0.3, 0.5] {
-            let mut probe = Probe::new(Moment(0));
+            let mut probe = Probe::new(1472, Moment(0));
             let link = Link {
                 own: 1e8,
                 narrow: 1e8,
@@ -301,7 +306,7 @@ mod tests {
 
     #[test]
     fn a_link_that_changes_is_followed_both_ways() {
-        let mut probe = Probe::new(Moment(0));
+        let mut probe = Probe::new(1472, Moment(0));
         let mut link = Link {
             own: 1e8,
             narrow: 2e7,
@@ -320,7 +325,7 @@ mod tests {
 
     #[test]
     fn few_datagrams_and_short_times_are_not_judged() {
-        let mut probe = Probe::new(Moment(0));
+        let mut probe = Probe::new(1472, Moment(0));
         let all_lost = |seen| Told { seen, received: 0 };
         assert!(!probe.handle(all_lost(TOLD_MIN - 1), Moment(0).after(INTERVAL)));
         assert!(!probe.handle(all_lost(1000), Moment(0).after(INTERVAL / 2)));
@@ -335,7 +340,7 @@ mod tests {
 
     #[test]
     fn one_whose_own_words_are_wild_makes_no_wild_rate() {
-        let mut probe = Probe::new(Moment(0));
+        let mut probe = Probe::new(1472, Moment(0));
         probe.sent(u64::from(u32::MAX));
         let told = Told {
             seen: 100,
