@@ -21,6 +21,7 @@ use crate::star::plan;
 use crate::study::contender::Contender;
 use crate::study::environment::Environment;
 use crate::study::figure;
+use crate::study::foreign::Foreign;
 use crate::study::grid;
 use crate::study::grid::Grid;
 use crate::study::grid::Preset;
@@ -51,7 +52,8 @@ pub struct Args {
     /// Numbers of clients, such as 1,2,4 or 1-13 [default: 1,2,4,8,13]
     #[arg(long, value_parser = List::<u16>::clients, value_name = "LIST")]
     pub clients: Option<List<u16>>,
-    /// What to compare: tcp, udp, multicast, swarm, http, and nginx (with one curl a host)
+    /// What to compare: tcp, udp, multicast, swarm, http; nginx (with one curl a host), aria2 and
+    /// libtorrent
     #[arg(
         long,
         default_value = "tcp",
@@ -221,8 +223,14 @@ fn contenders(args: &Args) -> Result<Vec<Box<dyn Contender>>> {
         if name == nginx::NAME {
             return Ok(Box::new(Nginx));
         }
+        if let Some(foreign) = Foreign::of(name) {
+            return Ok(Box::new(foreign));
+        }
         let via = Via::from_str(name).map_err(|error| Error::Usage {
-            what: format!("--via '{}': {error}, or nginx", crate::text::escape(name)),
+            what: format!(
+                "--via '{}': {error}, or nginx, aria2, libtorrent",
+                crate::text::escape(name)
+            ),
         })?;
         Ok(Box::new(Native {
             via,
