@@ -17,6 +17,7 @@ pub mod diff;
 pub mod events;
 pub mod fetch;
 #[cfg(all(target_os = "linux", feature = "sockopt"))]
+mod keys;
 pub mod links;
 pub mod list;
 pub mod man;

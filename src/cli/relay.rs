@@ -15,7 +15,7 @@ use crate::proto::relay::log::Visit;
 use crate::relay;
 use crate::relay::Relay;
 use crate::relay::Settings;
-use crate::relay::hub::Snapshot;
+use crate::relay::snapshot::Snapshot;
 use crate::report::live;
 use crate::report::live::events::RelayEvent;
 use crate::report::verdict::Verdict;

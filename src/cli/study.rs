@@ -25,6 +25,7 @@ use crate::study::foreign::Foreign;
 use crate::study::grid;
 use crate::study::grid::Grid;
 use crate::study::grid::Preset;
+use crate::study::group;
 use crate::study::native::Native;
 use crate::study::nginx;
 use crate::study::nginx::Nginx;
@@ -52,8 +53,8 @@ pub struct Args {
     /// Numbers of clients, such as 1,2,4 or 1-13 [default: 1,2,4,8,13]
     #[arg(long, value_parser = List::<u16>::clients, value_name = "LIST")]
     pub clients: Option<List<u16>>,
-    /// What to compare: tcp, udp, multicast, swarm, http; nginx (with one curl a host), aria2 and
-    /// libtorrent
+    /// What to compare: tcp, udp, multicast, swarm, http; nginx (with one curl a host), uftp,
+    /// udpcast, aria2, libtorrent
     #[arg(
         long,
         default_value = "tcp",
@@ -226,9 +227,12 @@ fn contenders(args: &Args) -> Result<Vec<Box<dyn Contender>>> {
         if let Some(foreign) = Foreign::of(name) {
             return Ok(Box::new(foreign));
         }
+        if let Some(rival) = group::ALL.into_iter().find(|rival| rival.name() == name) {
+            return Ok(Box::new(rival));
+        }
         let via = Via::from_str(name).map_err(|error| Error::Usage {
             what: format!(
-                "--via '{}': {error}, or nginx, aria2, libtorrent",
+                "--via '{}': {error}, nginx, uftp, udpcast, aria2 or libtorrent",
                 crate::text::escape(name)
             ),
         })?;

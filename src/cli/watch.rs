@@ -1,16 +1,14 @@
 //! `gatecast watch`: one viewer, for a player of this host, a file, or just to measure.
 
-use std::io::BufRead;
 use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::thread;
 use std::time::Duration;
 
-use crossbeam_channel::Receiver;
-use crossbeam_channel::Sender;
 use crossbeam_channel::select;
 
+use crate::cli::keys;
+use crate::cli::keys::Keys;
 use crate::cli::options;
 use crate::cli::output;
 use crate::cli::signals;
@@ -32,7 +30,7 @@ use crate::units::mbit_per_second;
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Keys, or lines on standard input: p pause, c continue, q quit.\n\
-Example: gatecast watch 192.168.1.10 --player 127.0.0.1:1234 & vlc udp://@:1234"
+Example: vlc udp://@:1234 & gatecast watch 192.168.1.10 --player 127.0.0.1:1234"
 )]
 pub struct Args {
     /// The relay, port 7000 unless given
@@ -60,6 +58,9 @@ pub struct Args {
 
 /// The relay's port when none is given.
 const PORT: u16 = 7000;
+
+/// What can be said while it runs.
+const KEYS: &str = "p pauses, c continues, q quits";
 
 /// How often the status line is renewed and events are printed.
 const EVERY: Duration = Duration::from_secs(1);
@@ -94,11 +95,11 @@ pub fn run(args: &Args) -> Result<Verdict> {
     let requests = signals::listen()?;
     let watch = Watch::start(&order)?;
     output::say(format_args!(
-        "watching {} at {}; p pauses, c continues, q quits",
+        "watching {} at {}; {KEYS}",
         args.relay,
         watch.view().at
     ));
-    let wishes = wishes()?;
+    let keys = Keys::listen()?;
     let end = args
         .time
         .map_or_else(crossbeam_channel::never, crossbeam_channel::after);
@@ -107,11 +108,15 @@ pub fn run(args: &Args) -> Result<Verdict> {
     let mut status = Status::default();
     let verdict = loop {
         select! {
-            recv(wishes) -> wish => match wish {
-                Ok(Wish::Quit) => break Verdict::AllVerified,
-                Ok(wish) => obey(&watch, wish),
-                Err(_) => break Verdict::AllVerified,
-            },
+            recv(keys.words()) -> word => {
+                status.clear();
+                match wish(&word.expect("it is held open")) {
+                    Some(Wish::Quit) => break Verdict::AllVerified,
+                    Some(wish) => obey(&watch, wish),
+                    None => output::say(KEYS),
+                }
+                status.show(&watch.view());
+            }
             recv(end) -> _ => break Verdict::AllVerified,
             recv(requests) -> request => if request != Ok(signals::Request::Release) {
                 break Verdict::Interrupted;
@@ -131,6 +136,8 @@ pub fn run(args: &Args) -> Result<Verdict> {
         }
     };
     status.clear();
+    // A second Ctrl-C ends all at once; the terminal is as it was by then.
+    drop(keys);
     let view = watch.quit()?;
     if args.events {
         output::print(&(WatchEvent::new(&view).to_line() + "\n"))?;
@@ -200,58 +207,11 @@ impl Status {
     }
 }
 
-/// Keys of a terminal, or lines of anything else; none after the end of the input.
-fn wishes() -> Result<Receiver<Wish>> {
-    let (tell, wishes) = crossbeam_channel::unbounded();
-    let body = move || {
-        match std::io::stdin().is_terminal() {
-            true => keys(&tell),
-            false => lines(&tell),
-        }
-        // The channel must stay open: the end of the input is no wish to quit.
-        loop {
-            thread::park();
-        }
-    };
-    thread::Builder::new()
-        .name("keys".to_owned())
-        .spawn(body)
-        .map_err(Error::io("start the keyboard's thread", "this process"))?;
-    Ok(wishes)
-}
-
-fn keys(tell: &Sender<Wish>) {
-    let term = console::Term::stdout();
-    while let Ok(key) = term.read_key() {
-        let wish = match key {
-            console::Key::Char(letter) => wish(letter.encode_utf8(&mut [0; 4])),
-            console::Key::Escape => Some(Wish::Quit),
-            _ => None,
-        };
-        if wish.is_some_and(|wish| tell.send(wish).is_err()) {
-            return;
-        }
-    }
-}
-
-fn lines(tell: &Sender<Wish>) {
-    for line in std::io::stdin().lock().lines().map_while(|line| line.ok()) {
-        match wish(line.trim()) {
-            Some(wish) => {
-                if tell.send(wish).is_err() {
-                    return;
-                }
-            }
-            None => output::say("p pauses, c continues, q quits"),
-        }
-    }
-}
-
 fn wish(word: &str) -> Option<Wish> {
     match word {
         "p" | "pause" => Some(Wish::Pause),
         "c" | "continue" | "resume" => Some(Wish::Continue),
-        "q" | "quit" => Some(Wish::Quit),
+        "q" | "quit" | keys::ESCAPE => Some(Wish::Quit),
         _ => None,
     }
 }

@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use crate::error::Result;
 use crate::runtime::catalog::Source;
-use crate::runtime::control::intake::Incoming;
+use crate::runtime::control::intake::Armed;
+use crate::runtime::control::intake::Arriving;
 use crate::runtime::control::intake::Intake;
-use crate::runtime::control::intake::Taken;
 use crate::runtime::dialogue::Dialogue;
 use crate::runtime::lobby::Settings;
 use crate::runtime::way::Carrier;
@@ -56,7 +56,7 @@ impl Intake for Take {
         Via::Http
     }
 
-    fn receive(&self, incoming: &Incoming<'_>, dialogue: &mut Dialogue<'_>) -> Result<Taken> {
-        tcp::take::Tcp.receive(incoming, dialogue)
+    fn arm(&self, arriving: &Arriving<'_>, dialogue: &mut Dialogue<'_>) -> Result<Box<dyn Armed>> {
+        tcp::take::Tcp.arm(arriving, dialogue)
     }
 }

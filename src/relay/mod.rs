@@ -1,9 +1,10 @@
 //! The live relay: one stream of datagrams to every viewer, each of them controlled over TCP.
 //!
-//! - [`hub`]: who watches
+//! - `hub`: who watches
 //! - `source`: the one thread that receives the stream and sends it to everybody
-//! - [`viewer`]: a viewer's control connection, a thread each
-//! - [`journal`]: the relay log
+//! - `talk`: a viewer's control connection, a thread each
+//! - `journal`: the relay log
+//! - [`snapshot`]: how it all stands
 //! - [`watch`]: the watching side
 //!
 //! # The data side
@@ -12,7 +13,7 @@
 //! [`gather`](Settings::gather) of the first), and gives each viewer the whole batch with one
 //! segmented send to a connected socket of its own. That socket's send queue is the viewer's
 //! queue: bounded, never waited for, its refusals counted. A viewer that does not read, a link
-//! that is slow or a host that is gone costs the others nothing. `benches/relay.rs` has the
+//! that is slow or a host that is gone costs the others nothing. `benches/relay` has the
 //! choices that lost. Without feature `sockopt` it is one plain send per datagram and viewer.
 //!
 //! The thread takes no lock in its loop. Control threads change a viewer's standing and wait for
@@ -47,19 +48,23 @@ use crate::error::Error;
 use crate::error::Result;
 use crate::proto::relay::log::Visit;
 use crate::relay::hub::Hub;
-use crate::relay::hub::Snapshot;
 use crate::relay::journal::Journal;
+use crate::relay::snapshot::Snapshot;
 use crate::relay::source::Source;
 use crate::runtime::datagrams;
 use crate::runtime::datagrams::Inbox;
 use crate::runtime::listener::Listener;
 use crate::runtime::lobby::STACK;
 
-pub mod hub;
-pub mod journal;
+mod hub;
+mod journal;
 mod meter;
+mod pace;
+pub mod snapshot;
 mod source;
-pub mod viewer;
+mod talk;
+mod tally;
+mod viewer;
 pub mod watch;
 
 /// How a relay runs.
@@ -129,7 +134,7 @@ impl Relay {
         let journal = Journal::start(settings.log_dir.clone())?;
         let hub = Arc::new(Hub::new(settings, inbox, journal.pen()));
         let serving = Arc::clone(&hub);
-        let usher = move |connection, place: &_| viewer::serve(&serving, connection, place);
+        let usher = move |connection, place: &_| talk::serve(&serving, connection, place);
         let listener = Listener::start_bare(listen, Arc::new(usher))?;
         let source = Source::new(Arc::clone(&hub), settings.gather);
         let thread = thread::Builder::new()

@@ -16,13 +16,16 @@ use crate::proto::feed::Feed;
 use crate::proto::relay::Standing;
 use crate::proto::relay::log::End;
 use crate::relay::hub::Hub;
-use crate::relay::hub::Viewer;
 use crate::relay::meter::bump;
+use crate::relay::pace::ENOUGH;
+use crate::relay::pace::Pace;
+use crate::relay::tally;
+use crate::relay::tally::Tally;
+use crate::relay::viewer::Viewer;
 use crate::runtime::clock;
 use crate::runtime::datagrams;
 use crate::runtime::datagrams::Batch;
-use crate::runtime::datagrams::Parcel;
-use crate::runtime::datagrams::Run;
+use crate::runtime::datagrams::parcel::Parcel;
 use crate::units::Moment;
 
 /// The thread's own.
@@ -41,20 +44,8 @@ pub(super) struct Source {
     pace: Pace,
 }
 
-/// How fast datagrams come, to tell how long to wait for enough of them.
-#[derive(Debug, Default)]
-struct Pace {
-    last: Option<Moment>,
-    /// Between two datagrams, smoothed, microseconds.
-    apart_us: Option<f64>,
-}
-
 /// Most datagrams sent on together.
 const BATCH: usize = 128;
-
-/// Datagrams that are worth waiting for: as many of 1316 bytes as one segmented send takes, less
-/// one. Each of them then costs less than half of what a plain send costs.
-const ENOUGH: f64 = 48.0;
 
 /// How often the thread looks up when nothing comes.
 const LOOK_UP: Duration = Duration::from_millis(100);
@@ -240,7 +231,7 @@ impl Source {
         }
         for run in parcel.runs() {
             let at = tally.sent;
-            send(viewer, parcel, run, &mut tally);
+            tally::send(viewer, parcel, run, &mut tally);
             if tally.sent > at {
                 let now = clock::now();
                 for datagram in self
@@ -292,28 +283,6 @@ impl Source {
     }
 }
 
-impl Pace {
-    /// A batch of `count` datagrams, the first of which came at `at`, has been taken.
-    fn handle(&mut self, at: Moment, count: usize) {
-        let Some(last) = self.last.replace(at) else {
-            return;
-        };
-        // From one batch's first to the next one's: pauses between frames are part of the pace.
-        let count = u32::try_from(count.max(1)).unwrap_or(u32::MAX);
-        let apart = at.since(last).as_secs_f64() * 1e6 / f64::from(count);
-        let before = self.apart_us.unwrap_or(apart);
-        self.apart_us = Some(before + (apart - before) / 8.0);
-    }
-
-    /// How long `count` datagrams take to come, at most `limit`; that, where it is unknown.
-    fn time_for(&self, count: f64, limit: Duration) -> Duration {
-        let Some(apart) = self.apart_us else {
-            return limit;
-        };
-        Duration::try_from_secs_f64(apart * count / 1e6).map_or(limit, |time| time.min(limit))
-    }
-}
-
 /// What a batch lacked when it came.
 struct Found {
     cc: u64,
@@ -328,122 +297,5 @@ impl Found {
             cc: after.ts.errors - before.ts.errors,
             rtp_lost: lost(after).wrapping_sub(lost(before)),
         }
-    }
-}
-
-/// What became of a batch on its way to one viewer.
-#[derive(Debug, Default)]
-struct Tally {
-    sent: u64,
-    bytes: u64,
-    dropped: u64,
-    refused: bool,
-}
-
-impl Tally {
-    /// Sends by `send` and counts `datagrams` of `bytes` by what came of it. Returns the error
-    /// that is no full queue and no refusal.
-    fn note(
-        &mut self,
-        datagrams: u64,
-        bytes: usize,
-        mut send: impl FnMut() -> io::Result<()>,
-    ) -> Option<io::Error> {
-        let mut result = send();
-        // An error of an earlier datagram; this one has not been tried.
-        if result.as_ref().is_err_and(is_refusal) {
-            self.refused = true;
-            result = send();
-        }
-        match result {
-            Ok(()) => {
-                self.sent += datagrams;
-                self.bytes += bytes as u64;
-                None
-            }
-            Err(error) => {
-                self.dropped += datagrams;
-                self.refused |= is_refusal(&error);
-                Some(error)
-            }
-        }
-    }
-}
-
-/// Sends `run` with one call, or, where the viewer's way takes no segmented sends, one by one.
-fn send(viewer: &Viewer, parcel: &Parcel<'_>, run: &Run, tally: &mut Tally) {
-    let many = run.datagrams.len();
-    if many == 1 || viewer.lane.segmented.load(Ordering::Relaxed) {
-        let failed = tally.note(many as u64, run.bytes, || {
-            parcel.send(&viewer.lane.socket, run)
-        });
-        match failed {
-            Some(error) if many > 1 && !is_full(&error) && !is_refusal(&error) => {
-                log::info!("viewer {}: one by one from now on: {error}", viewer.number);
-                viewer.lane.segmented.store(false, Ordering::Relaxed);
-                tally.dropped -= many as u64;
-            }
-            Some(error) if !is_full(&error) => {
-                return log::debug!("viewer {}: {error}", viewer.number);
-            }
-            _ => return,
-        }
-    }
-    for single in parcel.singles(run) {
-        tally.note(1, single.bytes, || {
-            parcel.send(&viewer.lane.socket, &single)
-        });
-    }
-}
-
-/// The viewer's own queue, or the link's, has no room.
-fn is_full(error: &io::Error) -> bool {
-    // ENOBUFS has no kind; it is 105 on Linux and 55 on the BSDs.
-    error.kind() == io::ErrorKind::WouldBlock || matches!(error.raw_os_error(), Some(105 | 55))
-}
-
-/// The viewer's host, or a router before it, says that nothing arrives there.
-fn is_refusal(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionRefused
-            | io::ErrorKind::HostUnreachable
-            | io::ErrorKind::NetworkUnreachable
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_batch_waits_for_enough_and_never_longer_than_it_may() {
-        let limit = Duration::from_millis(3);
-        let mut pace = Pace::default();
-        assert_eq!(pace.time_for(ENOUGH, limit), limit, "nothing is known");
-        // 50 us apart: 48 take 2.4 ms.
-        (0..100).for_each(|n| pace.handle(Moment(n * 1_600), 32));
-        assert_eq!(pace.time_for(ENOUGH, limit), Duration::from_micros(2_400));
-        // A slow stream is not waited for beyond the limit, nor one that stopped for a while.
-        (0..100).for_each(|n| pace.handle(Moment(1_000_000 + n * 1_300), 1));
-        assert_eq!(pace.time_for(ENOUGH, limit), limit);
-        pace.handle(Moment(u64::MAX), 1);
-        assert_eq!(pace.time_for(ENOUGH, limit), limit);
-        assert_eq!(pace.time_for(ENOUGH, Duration::ZERO), Duration::ZERO);
-    }
-
-    #[test]
-    fn a_stale_refusal_costs_no_datagram() {
-        let refused = || Err(io::ErrorKind::ConnectionRefused.into());
-        let mut answers = vec![Ok(()), refused()];
-        let mut tally = Tally::default();
-        assert!(
-            tally
-                .note(3, 30, || answers.pop().expect("asked twice"))
-                .is_none()
-        );
-        assert_eq!((tally.sent, tally.dropped, tally.refused), (3, 0, true));
-        assert!(tally.note(2, 20, refused).is_some());
-        assert_eq!((tally.sent, tally.bytes, tally.dropped), (3, 30, 2));
     }
 }

@@ -1,229 +1,190 @@
-//! A viewer's control connection, a thread each: hears commands, answers, and ends the visit
-//! however the connection ends.
+//! One viewer as the relay's threads share it: where it stands, and what it was sent.
+//!
+//! Its control thread and the hub change where it stands; its counters have one writer, the source
+//! thread.
 
-use std::io;
-use std::io::Read;
-use std::net::Shutdown;
 use std::net::SocketAddr;
+use std::net::TcpStream;
+use std::net::UdpSocket;
 use std::sync::Arc;
+use std::sync::Mutex;
 use std::sync::PoisonError;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicU8;
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
-use crate::error::Error;
-use crate::proto::relay::Command;
-use crate::proto::relay::Commands;
-use crate::proto::relay::Reply;
-use crate::proto::relay::SILENCE_MAX;
+use time::OffsetDateTime;
+
+use crate::proto::feed::Counts;
 use crate::proto::relay::Standing;
 use crate::proto::relay::log::End;
-use crate::relay::hub::Hub;
-use crate::relay::hub::Viewer;
+use crate::proto::relay::receipt::Receipt;
+use crate::proto::relay::receipt::Statement;
+use crate::proto::relay::receipt::whole_us;
+use crate::relay::meter::Meter;
 use crate::runtime::clock;
-use crate::runtime::copy;
-use crate::runtime::listener::Connection;
-use crate::runtime::listener::Place;
-use crate::runtime::socket;
+use crate::units::Moment;
 
-/// How long a client may take to accept an answer, which its buffer holds thousands of.
-const SAY_LIMIT: Duration = Duration::from_secs(4);
-
-/// One conversation.
-struct Talk<'a> {
-    hub: &'a Hub,
-    connection: Connection,
-    place: &'a Place,
-    commands: Commands,
-    viewer: Option<Arc<Viewer>>,
+/// One viewer, from CONECTAR to its end.
+#[derive(Debug)]
+pub(super) struct Viewer {
+    pub(super) lane: Lane,
+    pub(super) number: u64,
+    pub(super) to: SocketAddr,
+    pub(super) control: Arc<TcpStream>,
+    pub(super) at: OffsetDateTime,
+    pub(super) joined: Moment,
+    pub(super) native: AtomicBool,
+    /// It paused when the relay fell asleep.
+    pub(super) slept: AtomicBool,
+    /// Since when, and when last, its host said that nobody listens; 0 for never.
+    pub(super) refused_since: AtomicU64,
+    pub(super) refused_last: AtomicU64,
+    pub(super) receipt: Mutex<Option<Receipt>>,
+    /// Why the source thread let it go.
+    expelled: Mutex<Option<(End, String)>>,
 }
 
-/// Why a conversation is over.
-struct Over {
-    end: End,
-    reason: Option<String>,
+/// What the source thread touches of a viewer for every batch: one line of the processor's cache.
+/// Among a hundred viewers these lines, not the code, are what a small batch costs beside the
+/// system's own work.
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub(super) struct Lane {
+    pub(super) socket: UdpSocket,
+    standing: AtomicU8,
+    /// It has not been sent the tables.
+    pub(super) fresh: AtomicBool,
+    /// Its way takes segmented sends, as far as is known.
+    pub(super) segmented: AtomicBool,
+    pub(super) sent: AtomicU64,
+    pub(super) bytes: AtomicU64,
+    pub(super) dropped: AtomicU64,
+    pub(super) paused: AtomicU64,
+    pub(super) cc: AtomicU64,
+    pub(super) rtp_lost: AtomicU64,
+    pub(super) delay: Meter,
 }
 
-/// Serves one control connection to its end.
-pub(super) fn serve(hub: &Hub, connection: Connection, place: &Place) {
-    socket::consent(&connection.stream);
-    let peer = connection.peer;
-    let mut talk = Talk {
-        hub,
-        connection,
-        place,
-        commands: Commands::default(),
-        viewer: None,
-    };
-    let over = talk.run();
-    log::debug!("{peer}: {}, {:?}", over.end, over.reason);
-    if let Some(viewer) = talk.viewer.take() {
-        hub.leave(&viewer, over.end, over.reason);
-    }
-    // The source thread may hold the viewer, and with it this connection, until its next batch.
-    let _ = talk.connection.stream.shutdown(Shutdown::Both);
-}
+const OUT: u8 = 0;
+const RUNNING: u8 = 1;
+const PAUSED: u8 = 2;
 
-impl Talk<'_> {
-    fn run(&mut self) -> Over {
-        let mut bytes = [0; 2048];
-        // Of a whole line: a byte now and then is no word.
-        let mut heard = clock::now();
-        loop {
-            while let Some(command) = self.commands.next() {
-                heard = clock::now();
-                let (reply, leaving) = self.obey(command);
-                if let Err(over) = self.say(&reply) {
-                    return over;
-                }
-                if leaving {
-                    self.close();
-                    return Over::new(End::Left, None);
-                }
-            }
-            if self.commands.hopeless() {
-                return Over::new(End::Closed, Some("a line that never ends".to_owned()));
-            }
-            let silence = match &self.viewer {
-                Some(viewer) if viewer.native.load(Ordering::Relaxed) => SILENCE_MAX,
-                _ => self.hub.max_silence,
-            };
-            match self.hear(&mut bytes, heard.after(silence)) {
-                Ok(0) => return self.ended(),
-                Ok(len) => self.commands.push(&bytes[..len]),
-                Err(error)
-                    if Error::is_timeout(&error) && clock::left(heard.after(silence)).is_none() =>
-                {
-                    let reason = format!("no word within {} s", silence.as_secs());
-                    self.farewell(&reason);
-                    return Over::new(End::Silent, Some(reason));
-                }
-                Err(error) => {
-                    // What keep-alive finds when nobody answers any more is a silence too.
-                    let end = match Error::is_timeout(&error) {
-                        true => End::Silent,
-                        false => End::Closed,
-                    };
-                    return Over::new(end, Some(error.to_string()));
-                }
-            }
+impl Viewer {
+    pub(super) fn new(
+        number: u64,
+        to: SocketAddr,
+        socket: UdpSocket,
+        control: &Arc<TcpStream>,
+    ) -> Self {
+        Self {
+            lane: Lane {
+                socket,
+                standing: AtomicU8::new(OUT),
+                fresh: AtomicBool::new(true),
+                segmented: AtomicBool::new(true),
+                sent: AtomicU64::new(0),
+                bytes: AtomicU64::new(0),
+                dropped: AtomicU64::new(0),
+                paused: AtomicU64::new(0),
+                cc: AtomicU64::new(0),
+                rtp_lost: AtomicU64::new(0),
+                delay: Meter::new(),
+            },
+            number,
+            to,
+            control: Arc::clone(control),
+            at: clock::wall(),
+            joined: clock::now(),
+            native: AtomicBool::new(false),
+            slept: AtomicBool::new(false),
+            refused_since: AtomicU64::new(0),
+            refused_last: AtomicU64::new(0),
+            receipt: Mutex::default(),
+            expelled: Mutex::default(),
         }
     }
 
-    /// Does what `command` says; the answer, and whether the conversation is over with it.
-    fn obey(&mut self, command: Result<Command, crate::proto::line::DecodeError>) -> (Reply, bool) {
-        let command = match command {
-            Ok(command) => command,
-            Err(error) => return (Reply::Error(error.to_string()), false),
+    /// Where it stands.
+    pub(super) fn standing(&self) -> Standing {
+        of_code(self.lane.standing.load(Ordering::SeqCst))
+    }
+
+    /// Changes where it stands; returns where it stood.
+    pub(super) fn stand(&self, standing: Standing) -> Standing {
+        let code = match standing {
+            Standing::Out => OUT,
+            Standing::Running => RUNNING,
+            Standing::Paused => PAUSED,
         };
-        let standing = self
-            .viewer
-            .as_ref()
-            .map_or(Standing::Out, |viewer| viewer.standing());
-        let after = match standing.after(&command) {
-            Ok(after) => after,
-            Err(why) => return (Reply::Error(why.to_owned()), false),
-        };
-        match (command, &self.viewer) {
-            (Command::Connect(port), _) => return (self.connect(port), false),
-            (Command::Disconnect, viewer) => {
-                if let Some(viewer) = viewer {
-                    self.hub.stand(viewer, Standing::Out);
-                }
-                return (Reply::Ok, true);
-            }
-            (Command::Interrupt | Command::Continue, Some(viewer)) => {
-                self.hub.stand(viewer, after);
-            }
-            (Command::Alive(receipt), Some(viewer)) => {
-                viewer.native.store(true, Ordering::Relaxed);
-                let mut shown = viewer
-                    .receipt
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner);
-                *shown = Some(receipt);
-                drop(shown);
-                return (Reply::Statement(self.hub.statement(viewer)), false);
-            }
-            // Nobody yet: alive, and that is all.
-            (Command::Interrupt | Command::Continue | Command::Alive(_), None) => {}
-        }
-        (Reply::Ok, false)
+        of_code(self.lane.standing.swap(code, Ordering::SeqCst))
     }
 
-    fn connect(&mut self, port: u16) -> Reply {
-        // Nothing that the client says names a host: it is the connection's own other end.
-        let mut to = self.connection.peer;
-        to.set_port(port);
-        let to = match to {
-            SocketAddr::V6(v6) if v6.ip().to_ipv4_mapped().is_some() => {
-                SocketAddr::new(to.ip().to_canonical(), port)
-            }
-            to => to,
-        };
-        match self.hub.seat(to, &self.connection.stream) {
-            Ok(viewer) => {
-                self.place.settle(true);
-                log::info!("viewer {}: connected at {to}", viewer.number);
-                self.viewer = Some(viewer);
-                Reply::Ok
-            }
-            Err(Error::Refused { reason, .. }) => Reply::Error(reason),
-            Err(error) => Reply::Error(error.to_string()),
-        }
+    /// Notes why the source thread lets it go.
+    pub(super) fn expel(&self, end: End, reason: String) {
+        let mut expelled = self.expelled.lock().unwrap_or_else(PoisonError::into_inner);
+        *expelled = Some((end, reason));
     }
 
-    /// The client closed, or somebody here woke this thread.
-    fn ended(&self) -> Over {
-        if let Some((end, reason)) = self.viewer.as_ref().and_then(|viewer| viewer.expelled()) {
-            self.farewell(&reason);
-            return Over::new(end, Some(reason));
-        }
-        if self.hub.is_stopping() {
-            self.farewell("the relay stops");
-            return Over::new(End::Stopped, None);
-        }
-        Over::new(End::Closed, None)
+    /// Why the source thread let it go, if it did.
+    pub(super) fn expelled(&self) -> Option<(End, String)> {
+        self.expelled
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
-    fn hear(&self, bytes: &mut [u8], deadline: crate::units::Moment) -> io::Result<usize> {
-        loop {
-            if !socket::bound_read(&self.connection.stream, deadline)? {
-                return Err(io::ErrorKind::TimedOut.into());
-            }
-            match (&mut &*self.connection.stream).read(bytes) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                other => return other,
-            }
+    /// What it received, as it last told.
+    pub(super) fn received(&self) -> Option<Receipt> {
+        *self.receipt.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes its control thread look up: its read ends.
+    pub(super) fn wake(&self) {
+        // One that is gone already needs no waking.
+        let _ = self.control.shutdown(std::net::Shutdown::Read);
+    }
+
+    /// What was sent to it, from an input that is like `input`.
+    pub(super) fn statement(&self, input: &Counts) -> Statement {
+        let read = |number: &AtomicU64| number.load(Ordering::Relaxed);
+        let histogram = self.lane.delay.histogram();
+        // A datagram that came late after all takes its loss back, perhaps in another's time.
+        let rtp_lost = read(&self.lane.rtp_lost)
+            .cast_signed()
+            .max(0)
+            .cast_unsigned();
+        Statement {
+            sent: read(&self.lane.sent),
+            bytes: read(&self.lane.bytes),
+            dropped: read(&self.lane.dropped),
+            paused: read(&self.lane.paused),
+            cc: read(&self.lane.cc),
+            rtp_lost: input.rtp.map(|_| rtp_lost),
+            jitter_us: input.jitter_us.map(whole_us),
+            p50_us: histogram.per_mille(500),
+            p99_us: histogram.per_mille(990),
+            worst_us: self.lane.delay.worst_us(&histogram),
         }
-    }
-
-    fn say(&self, reply: &Reply) -> Result<(), Over> {
-        let deadline = clock::now().after(SAY_LIMIT);
-        let said = copy::send_all(&self.connection.stream, &reply.encode(), deadline);
-        said.map_err(|stop| match stop {
-            copy::Stop::Peer(error) => Over::new(End::Closed, Some(error.to_string())),
-            _ => Over::new(End::Silent, Some("it does not read its answers".to_owned())),
-        })
-    }
-
-    /// Tells why, and closes.
-    fn farewell(&self, reason: &str) {
-        if self.say(&Reply::Error(reason.to_owned())).is_ok() {
-            self.close();
-        }
-    }
-
-    /// Closes so that what was said still arrives: see [`Dialogue::close`].
-    ///
-    /// [`Dialogue::close`]: crate::runtime::dialogue::Dialogue::close
-    fn close(&self) {
-        let peer = self.connection.peer;
-        crate::runtime::dialogue::Dialogue::new(&self.connection.stream, peer, b"").close();
     }
 }
 
-impl Over {
-    fn new(end: End, reason: Option<String>) -> Self {
-        Self { end, reason }
+fn of_code(code: u8) -> Standing {
+    match code {
+        RUNNING => Standing::Running,
+        PAUSED => Standing::Paused,
+        _ => Standing::Out,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[cfg(target_pointer_width = "64")]
+    fn what_a_batch_touches_of_a_viewer_is_one_cache_line() {
+        assert_eq!(size_of::<Lane>(), 64);
     }
 }

@@ -12,6 +12,9 @@ use crate::error::Result;
 /// The schema of `gatecast.session/1`.
 pub const SESSION: &str = include_str!("session.schema.json");
 
+/// The schema of `gatecast.relay/1`, `gatecast.watch/1` and `gatecast.visits/1`.
+pub const LIVE: &str = include_str!("live/live.schema.json");
+
 /// The schema of `gatecast.study/1`.
 pub const STUDY: &str = include_str!("../study/study.schema.json");
 

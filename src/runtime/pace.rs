@@ -17,7 +17,8 @@ use crate::units::micros;
 /// A rate shared by any number of threads.
 #[derive(Debug)]
 pub struct Pacer {
-    rate: Rate,
+    /// Bits per second.
+    rate: AtomicU64,
     /// Nanoseconds after `epoch` at which the next stretch begins.
     next: AtomicU64,
     epoch: Moment,
@@ -46,11 +47,20 @@ impl Pacer {
     /// longer is not caught up.
     pub fn with_burst(rate: Rate, burst: Duration) -> Self {
         Self {
-            rate,
+            rate: AtomicU64::new(rate.0),
             next: AtomicU64::new(0),
             epoch: clock::now(),
             burst,
         }
+    }
+
+    /// Keeps another rate from now on.
+    pub fn set_rate(&self, rate: Rate) {
+        self.rate.store(rate.0, Ordering::Relaxed);
+    }
+
+    fn rate(&self) -> Rate {
+        Rate(self.rate.load(Ordering::Relaxed))
     }
 
     /// Takes at most `wanted` bytes of the schedule, sleeps until they are due, and says how many.
@@ -74,19 +84,19 @@ impl Pacer {
 
     /// How many bytes a sender should send at once: a millisecond of the rate.
     pub fn stretch(&self) -> u64 {
-        self.rate.0 / 8 / 1000
+        self.rate().0 / 8 / 1000
     }
 
     /// The bytes granted, and when they are due.
     fn reserve(&self, wanted: u64, now: Moment) -> (u64, Moment) {
         // A few milliseconds of the rate at a time: even, and not a call for every packet.
-        let stretch = self.rate.0 / 8 / 250;
+        let stretch = self.rate().0 / 8 / 250;
         self.take(wanted.min(stretch.clamp(GRANT_MIN, GRANT_MAX)), now)
     }
 
     /// Takes `bytes` of the schedule; returns them, and when they are due.
     fn take(&self, bytes: u64, now: Moment) -> (u64, Moment) {
-        let cost = u64::try_from(self.rate.time_for(bytes).as_nanos()).unwrap_or(u64::MAX);
+        let cost = u64::try_from(self.rate().time_for(bytes).as_nanos()).unwrap_or(u64::MAX);
         let floor = now.since(self.epoch).saturating_sub(self.burst);
         let floor = u64::try_from(floor.as_nanos()).unwrap_or(u64::MAX);
         let mut begins = 0;

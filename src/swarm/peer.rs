@@ -96,9 +96,9 @@ impl Intake for Swarm {
         true
     }
 
-    fn arm(&self, arriving: &Arriving<'_>) -> Result<Option<Box<dyn Armed>>> {
+    fn arm(&self, arriving: &Arriving<'_>, _: &mut Dialogue<'_>) -> Result<Box<dyn Armed>> {
         if arriving.offer.file.bytes == 0 {
-            return Ok(None);
+            return Ok(Box::new(Nothing));
         }
         let failed = |error| Error::io("look at the connection", "the server")(error);
         let server = arriving.stream.peer_addr().map_err(failed)?;
@@ -123,25 +123,20 @@ impl Intake for Swarm {
         let at = SocketAddr::new(local.ip(), 0);
         let peer = Peer::start(metainfo, arriving.file, id, Role::Seated, at, tracker)?;
         peer.announcer.join_in(true)?;
-        Ok(Some(Box::new(Seated {
+        Ok(Box::new(Seated {
             peer,
             seed_time: arriving.order.seed_time,
-        })))
+        }))
     }
+}
 
-    fn receive(&self, incoming: &Incoming<'_>, _: &mut Dialogue<'_>) -> Result<Taken> {
-        // Only an empty file needs no member.
-        match incoming.range.is_empty() {
-            true => Ok(Taken {
-                first: None,
-                last: clock::now(),
-                counts: Counts::default(),
-            }),
-            false => Err(Error::protocol(
-                "gatecast",
-                "a swarm's payload without a peer",
-            )),
-        }
+/// An empty file: no torrent is of one, and it needs no peer.
+#[derive(Debug)]
+struct Nothing;
+
+impl Armed for Nothing {
+    fn receive(&mut self, _: &Incoming<'_>, _: &mut Dialogue<'_>) -> Result<Taken> {
+        Ok(Taken::nothing(clock::now()))
     }
 }
 
@@ -153,8 +148,8 @@ struct Seated {
 }
 
 impl Armed for Seated {
-    fn held(&self) -> u64 {
-        self.peer.held
+    fn held(&self) -> Option<u64> {
+        Some(self.peer.held)
     }
 
     fn receive(&mut self, incoming: &Incoming<'_>, _: &mut Dialogue<'_>) -> Result<Taken> {

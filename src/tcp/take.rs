@@ -12,6 +12,8 @@ use crate::proto::native::FromClient;
 use crate::proto::native::LAST_WORDS_MAX;
 use crate::proto::native::decode_last_words;
 use crate::runtime::clock;
+use crate::runtime::control::intake::Armed;
+use crate::runtime::control::intake::Arriving;
 use crate::runtime::control::intake::Incoming;
 use crate::runtime::control::intake::Intake;
 use crate::runtime::control::intake::Taken;
@@ -33,14 +35,16 @@ impl Intake for Tcp {
         Via::Tcp
     }
 
-    fn receive(&self, incoming: &Incoming<'_>, dialogue: &mut Dialogue<'_>) -> Result<Taken> {
+    fn arm(&self, _: &Arriving<'_>, _: &mut Dialogue<'_>) -> Result<Box<dyn Armed>> {
+        Ok(Box::new(*self))
+    }
+}
+
+impl Armed for Tcp {
+    fn receive(&mut self, incoming: &Incoming<'_>, dialogue: &mut Dialogue<'_>) -> Result<Taken> {
         let left = incoming.range.end - incoming.range.start;
         if left == 0 {
-            return Ok(Taken {
-                first: None,
-                last: clock::now(),
-                counts: Counts::default(),
-            });
+            return Ok(Taken::nothing(clock::now()));
         }
         let method = incoming
             .order

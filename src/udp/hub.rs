@@ -63,7 +63,7 @@ type Subscriber = (Sender<Arc<Batch>>, Arc<AtomicU64>);
 static HUBS: LazyLock<Mutex<HashMap<Key, Weak<Hub>>>> = LazyLock::new(Mutex::default);
 
 /// Calls' worth of datagrams that wait for one client at most.
-const QUEUE: usize = 1024;
+const QUEUE: usize = 256;
 
 const UNKNOWN: u64 = u64::MAX;
 
@@ -114,7 +114,7 @@ pub fn tap(group: SocketAddr, interface: Ipv4Addr) -> Result<Tap> {
 fn serve(mut inlet: Inlet, hub: &Weak<Hub>) {
     let mut calls = 0_u32;
     loop {
-        let came = match inlet.receive() {
+        let came = match inlet.gather(true) {
             Ok(Some((from, segment, bytes))) => Some(Arc::new(Batch {
                 from,
                 segment,

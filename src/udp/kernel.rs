@@ -15,6 +15,9 @@ pub(super) const RECEIVE_BUFFER: usize = 4 << 20;
 #[cfg(not(feature = "sockopt"))]
 const PLAIN_BUFFER: u64 = 212_992;
 
+/// Whether [`receive`] can take what is there and not wait.
+pub(super) const RECEIVES_AT_ONCE: bool = cfg!(all(target_os = "linux", feature = "sockopt"));
+
 /// Enlarges the receive buffer as far as this process may; returns what the socket has, bytes as
 /// the kernel counts them.
 #[cfg(feature = "sockopt")]
@@ -97,11 +100,12 @@ pub(super) fn tell_refused(_: &UdpSocket) -> bool {
 }
 
 /// Receives into `buffer`: how many bytes, in datagrams of which length (the last may be
-/// shorter), and from where.
+/// shorter), and from where. Without `wait` only what is there already, where this system can.
 #[cfg(all(target_os = "linux", feature = "sockopt"))]
 pub(super) fn receive(
     socket: &UdpSocket,
     buffer: &mut [u8],
+    wait: bool,
 ) -> io::Result<(usize, usize, SocketAddr)> {
     use std::os::fd::AsRawFd;
 
@@ -116,7 +120,10 @@ pub(super) fn receive(
         socket.as_raw_fd(),
         &mut parts,
         Some(&mut space),
-        MsgFlags::empty(),
+        match wait {
+            true => MsgFlags::empty(),
+            false => MsgFlags::MSG_DONTWAIT,
+        },
     )?;
     let len = message.bytes;
     let mut segment = len.max(1);
@@ -134,12 +141,16 @@ pub(super) fn receive(
         .ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
-/// Receives one datagram into `buffer`.
+/// Receives one datagram into `buffer`; never without `wait`.
 #[cfg(not(all(target_os = "linux", feature = "sockopt")))]
 pub(super) fn receive(
     socket: &UdpSocket,
     buffer: &mut [u8],
+    wait: bool,
 ) -> io::Result<(usize, usize, SocketAddr)> {
+    if !wait {
+        return Err(io::ErrorKind::WouldBlock.into());
+    }
     let (len, from) = socket.recv_from(buffer)?;
     Ok((len, len.max(1), from))
 }

@@ -3,6 +3,7 @@
 //! - [`way`]: the three ways as the server has them
 //! - [`pump`]: the thread that sends a session's datagrams
 //! - [`take`]: the three ways as a client has them
+//! - `mend`: the damaged pieces of a complete copy, sent again
 //! - [`hub`]: one socket for all clients of a process in a group
 //! - [`lab`] and [`menu`]: server and client of the lab's own UDP protocol
 //! - [`socket`]: sockets that count what this host refuses or drops
@@ -12,9 +13,11 @@
 use crate::runtime::host::Host;
 use crate::session::Via;
 
+mod advance;
 pub mod hub;
 mod kernel;
 pub mod lab;
+mod mend;
 pub mod menu;
 pub mod pump;
 pub mod socket;

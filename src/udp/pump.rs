@@ -19,10 +19,15 @@ use crossbeam_channel::RecvTimeoutError;
 use crossbeam_channel::Sender as Tell;
 
 use crate::proto::udp::Transmit;
+use crate::proto::udp::before;
+use crate::proto::udp::cast::Aside;
 use crate::proto::udp::cast::Cast;
 use crate::proto::udp::control::Report;
 use crate::proto::udp::packet::Body;
 use crate::proto::udp::packet::Packet;
+use crate::proto::udp::probe::Probe;
+use crate::proto::udp::probe::TOLD_MIN;
+use crate::proto::udp::probe::Told;
 use crate::proto::udp::receiver::place;
 use crate::proto::udp::sender::Fault;
 use crate::proto::udp::sender::Sender;
@@ -47,6 +52,8 @@ pub enum Word {
     Join(Joined),
     /// The seat has gone through the gate and its client cannot be sent to.
     Absent,
+    /// Parts of the client's copy are damaged: it says which, in a stream of its own.
+    Mend(Joined),
     /// What the client said.
     Report(SeatId, Report),
     /// The client is done or gone; answered by closing the channel when nothing more is sent.
@@ -60,6 +67,8 @@ pub struct Joined {
     pub seat: SeatId,
     /// Where it listens.
     pub to: SocketAddr,
+    /// The number of the stream that it listens for.
+    pub stream: u32,
     /// The blocks that it lacks.
     pub blocks: Range<u32>,
     /// Most datagrams under way to it.
@@ -129,14 +138,13 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 const STRETCH: u32 = 64;
 const STRETCHES: usize = 16;
 
-enum Machines {
-    Each(BTreeMap<SeatId, Sender>),
-    Group(Box<Cast>),
-}
-
 struct Pump {
     job: Job,
-    machines: Machines,
+    /// The group, where there is one.
+    cast: Option<Box<Cast>>,
+    /// Those who are sent to by themselves.
+    senders: BTreeMap<SeatId, Sender>,
+    watch: Option<Watch>,
     seats: BTreeMap<SeatId, Joined>,
     came: usize,
     admitted: usize,
@@ -148,25 +156,29 @@ struct Pump {
     turn: SeatId,
 }
 
+/// What clients tell of a session that has no rate of its own.
+struct Watch {
+    probe: Probe,
+    /// What each said last: the datagrams that it knows of, and how many of them it has.
+    last: BTreeMap<SeatId, (u32, u32)>,
+    told: BTreeMap<SeatId, Told>,
+}
+
 /// Sends until every seat has left.
 pub fn run(job: Job, words: &Receiver<Word>) {
     let now = clock::now();
-    let machines = match job.group {
-        Some(_) => Machines::Group(Box::new(Cast::new(job.blocks, now))),
-        None => Machines::Each(BTreeMap::new()),
-    };
-    let full = job.datagram as u64;
-    let burst = match job.rate {
-        Some(rate) => {
-            let stretch = Pacer::new(rate).stretch() / full;
-            usize::try_from(stretch)
-                .unwrap_or(usize::MAX)
-                .clamp(1, SEGMENTS_MAX)
-        }
-        None => SEGMENTS_MAX,
-    };
+    // Raw has no reports to find a rate by, and must not.
+    let probed = job.rate.is_none() && job.via != Via::Raw;
+    let watch = probed.then(|| Watch {
+        probe: Probe::new(now),
+        last: BTreeMap::new(),
+        told: BTreeMap::new(),
+    });
+    let burst = burst(job.rate, job.datagram);
     let pump = Pump {
-        machines,
+        cast: job.group.map(|_| Box::new(Cast::new(job.blocks, now))),
+        senders: BTreeMap::new(),
+        watch,
         seats: BTreeMap::new(),
         came: 0,
         admitted: usize::MAX,
@@ -179,6 +191,17 @@ pub fn run(job: Job, words: &Receiver<Word>) {
         job,
     };
     pump.run(words);
+}
+
+/// Datagrams sent at once: a millisecond of the rate.
+fn burst(rate: Option<Rate>, datagram: usize) -> usize {
+    let Some(rate) = rate else {
+        return SEGMENTS_MAX;
+    };
+    let stretch = Pacer::new(rate).stretch() / datagram as u64;
+    usize::try_from(stretch)
+        .unwrap_or(usize::MAX)
+        .clamp(1, SEGMENTS_MAX)
 }
 
 impl Pump {
@@ -202,6 +225,7 @@ impl Pump {
                 self.hear(word);
             }
             self.drop_failed();
+            self.judge();
             if self.step() {
                 continue;
             }
@@ -230,28 +254,41 @@ impl Pump {
             Word::Join(joined) => {
                 self.came += 1;
                 self.admitted = joined.admitted;
-                match &mut self.machines {
-                    Machines::Each(senders) => {
+                match &mut self.cast {
+                    Some(cast) => cast.join(joined.seat.0, joined.window, now),
+                    None => {
                         let blocks = joined.blocks.clone();
                         let sender = match self.job.via {
                             Via::Raw => Sender::raw(blocks, now),
                             _ => Sender::reliable(blocks, joined.window, now),
                         };
-                        senders.insert(joined.seat, sender);
+                        self.senders.insert(joined.seat, sender);
                     }
-                    Machines::Group(cast) => cast.join(joined.seat.0, joined.window, now),
                 }
                 self.seats.insert(joined.seat, joined);
             }
-            Word::Report(seat, report) => match &mut self.machines {
-                Machines::Each(senders) => {
-                    let sender = senders.get_mut(&seat);
-                    if let Some(Err(fault)) = sender.map(|s| s.handle_report(&report, now)) {
-                        self.fail(seat, fault);
-                    }
+            Word::Mend(joined) => {
+                self.came += 1;
+                self.admitted = joined.admitted;
+                let sender = Sender::repairing(self.job.blocks, &[], 0, joined.window, now);
+                self.senders.insert(joined.seat, sender);
+                if let Some(watch) = &mut self.watch {
+                    watch.last.remove(&joined.seat);
                 }
-                Machines::Group(cast) => cast.handle_report(seat.0, &report, now),
-            },
+                self.seats.insert(joined.seat, joined);
+            }
+            Word::Report(seat, report) => {
+                if let Some(sender) = self.senders.get_mut(&seat) {
+                    if let Err(fault) = sender.handle_report(&report, now) {
+                        return self.fail(seat, fault);
+                    }
+                } else if let Some(cast) = &mut self.cast {
+                    cast.handle_report(seat.0, &report, now);
+                }
+                if let Some(watch) = &mut self.watch {
+                    watch.hear(seat, &report);
+                }
+            }
             Word::Leave(seat, answer) => {
                 self.forget(seat);
                 drop(answer);
@@ -261,17 +298,15 @@ impl Pump {
 
     fn forget(&mut self, seat: SeatId) {
         self.seats.remove(&seat);
-        match &mut self.machines {
-            Machines::Each(senders) => {
-                senders.remove(&seat);
-            }
-            Machines::Group(cast) => cast.leave(seat.0),
+        self.senders.remove(&seat);
+        if let Some(cast) = &mut self.cast {
+            cast.leave(seat.0);
         }
     }
 
     fn fail(&mut self, seat: SeatId, fault: Fault) {
         let outcome = match fault {
-            Fault::Silent => Outcome::TimedOut,
+            Fault::Silent | Fault::Stuck => Outcome::TimedOut,
             Fault::Impossible | Fault::Greedy => Outcome::Cut,
         };
         self.fail_with(seat, &Failure::new(outcome, fault.reason()));
@@ -286,67 +321,78 @@ impl Pump {
     }
 
     fn drop_failed(&mut self) {
-        while let Machines::Group(cast) = &mut self.machines
-            && let Some((seat, fault)) = cast.poll_fault()
-        {
+        while let Some((seat, fault)) = self.cast.as_mut().and_then(|cast| cast.poll_fault()) {
             self.fail(SeatId(seat), fault);
         }
     }
 
-    fn timeout(&self) -> Moment {
-        let far = clock::now().after(Duration::from_millis(100));
-        match &self.machines {
-            Machines::Each(senders) => senders
-                .values()
-                .map(Sender::poll_timeout)
-                .min()
-                .map_or(far, |at| at.min(far)),
-            Machines::Group(cast) => cast.poll_timeout().min(far),
+    /// Lets what was delivered set the rate, where nobody gave one.
+    fn judge(&mut self) {
+        let now = clock::now();
+        let Some(watch) = &mut self.watch else {
+            return;
+        };
+        if now < watch.probe.poll_timeout() || !watch.judge(self.cast.is_some(), now) {
+            return;
         }
+        let rate = watch.probe.rate();
+        match (rate, &self.pacer) {
+            (Some(rate), Some(pacer)) => pacer.set_rate(rate),
+            (rate, _) => self.pacer = rate.map(Pacer::new),
+        }
+        self.burst = burst(rate, self.job.datagram);
     }
 
-    /// Sends one burst to one client, or to the group; false when there is nothing to send.
+    fn timeout(&self) -> Moment {
+        let far = clock::now().after(Duration::from_millis(100));
+        let each = self.senders.values().map(Sender::poll_timeout);
+        let group = self.cast.iter().filter(|cast| !cast.is_over());
+        each.chain(group.map(|cast| cast.poll_timeout()))
+            .fold(far, Moment::min)
+    }
+
+    /// Sends one burst to the group or to one client; false when there is nothing to send.
     fn step(&mut self) -> bool {
         let now = clock::now();
         let mut transmits = Vec::with_capacity(self.burst);
-        let to = match &mut self.machines {
-            Machines::Group(cast) => {
-                transmits.extend(std::iter::from_fn(|| cast.poll_transmit(now)).take(self.burst));
-                None
+        let mut to = None;
+        if let Some(cast) = &mut self.cast {
+            transmits.extend(std::iter::from_fn(|| cast.poll_transmit(now)).take(self.burst));
+            while let Some(aside) = cast.poll_aside() {
+                let seat = SeatId(aside.client);
+                log::info!("seat {seat}: the group is done, repaired by itself");
+                let window = self.seats.get(&seat).map_or(1, |joined| joined.window);
+                let Aside { pkt, missing, .. } = aside;
+                let sender = Sender::repairing(self.job.blocks, &missing, pkt, window, now);
+                self.senders.insert(seat, sender);
             }
-            Machines::Each(senders) => {
-                let order: Vec<SeatId> = senders
-                    .range(self.turn..)
-                    .chain(senders.range(..self.turn))
-                    .map(|(&seat, _)| seat)
-                    .collect();
-                let mut found = None;
-                for seat in order {
-                    let sender = senders.get_mut(&seat).expect("listed");
-                    let mut fault = None;
-                    while transmits.len() < self.burst {
-                        match sender.poll_transmit(now) {
-                            Ok(Some(transmit)) => transmits.push(transmit),
-                            Ok(None) => break,
-                            Err(why) => {
-                                fault = Some(why);
-                                break;
-                            }
+        }
+        if transmits.is_empty() {
+            let order: Vec<SeatId> = self
+                .senders
+                .range(self.turn..)
+                .chain(self.senders.range(..self.turn))
+                .map(|(&seat, _)| seat)
+                .collect();
+            for seat in order {
+                let sender = self.senders.get_mut(&seat).expect("listed");
+                while transmits.len() < self.burst {
+                    match sender.poll_transmit(now) {
+                        Ok(Some(transmit)) => transmits.push(transmit),
+                        Ok(None) => break,
+                        Err(fault) => {
+                            self.fail(seat, fault);
+                            return true;
                         }
                     }
-                    if let Some(fault) = fault {
-                        self.fail(seat, fault);
-                        return true;
-                    }
-                    if !transmits.is_empty() {
-                        self.turn = SeatId(seat.0 + 1);
-                        found = Some(seat);
-                        break;
-                    }
                 }
-                found
+                if !transmits.is_empty() {
+                    self.turn = SeatId(seat.0.wrapping_add(1));
+                    to = Some(seat);
+                    break;
+                }
             }
-        };
+        }
         if transmits.is_empty() {
             return false;
         }
@@ -363,9 +409,11 @@ impl Pump {
     fn send(&mut self, seat: Option<SeatId>, transmits: &[Transmit]) -> Result<(), Failure> {
         let mut pending = Pending::default();
         self.buffer.clear();
+        let joined = seat.and_then(|seat| self.seats.get(&seat));
+        let stream = joined.map_or(self.job.stream, |joined| joined.stream);
         for transmit in transmits {
             let begin = self.buffer.len();
-            let (payload, again) = self.append(transmit)?;
+            let (payload, again) = self.append(stream, transmit)?;
             let len = self.buffer.len() - begin;
             if pending.segment != 0 && len > pending.segment || pending.closed {
                 self.flush(seat, &mut pending, begin);
@@ -390,6 +438,9 @@ impl Pump {
         }
         if let Some(pacer) = &self.pacer {
             pacer.charge(end as u64);
+        }
+        if let Some(watch) = &mut self.watch {
+            watch.probe.sent(end as u64);
         }
         let to = match seat {
             Some(seat) => self.seats.get(&seat).map(|joined| joined.to),
@@ -429,8 +480,7 @@ impl Pump {
     }
 
     /// Appends one datagram to the buffer; returns its payload, and how much of it is repeated.
-    fn append(&mut self, transmit: &Transmit) -> Result<(u64, u64), Failure> {
-        let stream = self.job.stream;
+    fn append(&mut self, stream: u32, transmit: &Transmit) -> Result<(u64, u64), Failure> {
         let sent_us = clock::now().0 as u32;
         let mut buffer = std::mem::take(&mut self.buffer);
         let mut sum;
@@ -538,6 +588,44 @@ fn changed(reason: &str) -> Failure {
         outcome: Outcome::Cut,
         reason: reason.to_owned(),
         source_changed: true,
+    }
+}
+
+impl Watch {
+    /// Takes what a client says; one that cannot have so many is believed as far as it can be.
+    fn hear(&mut self, seat: SeatId, report: &Report) {
+        let (seen, received) = self.last.get(&seat).copied().unwrap_or_default();
+        if !before(seen, report.seen) {
+            return;
+        }
+        self.last.insert(seat, (report.seen, report.received));
+        let told = self.told.entry(seat).or_default();
+        let new = report.seen.wrapping_sub(seen);
+        told.seen += u64::from(new);
+        told.received += u64::from(report.received.saturating_sub(received).min(new));
+    }
+
+    /// Judges by all clients together, or in a group by one that a quarter of them is worse than:
+    /// the few that are far behind the others are repaired after them and do not slow them down.
+    fn judge(&mut self, group: bool, now: Moment) -> bool {
+        let enough = |told: &&Told| told.seen >= TOLD_MIN;
+        let told = match group {
+            false => self.told.values().fold(Told::default(), |sum, told| Told {
+                seen: sum.seen + told.seen,
+                received: sum.received + told.received,
+            }),
+            true => {
+                let mut all: Vec<Told> = self.told.values().filter(enough).copied().collect();
+                // By the share that arrived, without a division.
+                all.sort_by(|a, b| (a.received * b.seen).cmp(&(b.received * a.seen)));
+                all.get(all.len() / 4).copied().unwrap_or_default()
+            }
+        };
+        let judged = self.probe.handle(told, now);
+        if judged {
+            self.told.clear();
+        }
+        judged
     }
 }
 

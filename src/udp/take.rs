@@ -24,11 +24,12 @@ use crate::proto::udp::receiver::How;
 use crate::proto::udp::receiver::Receiver;
 use crate::proto::udp::xor;
 use crate::runtime::clock;
-use crate::runtime::control::client::Order;
+use crate::runtime::control::intake::Armed;
+use crate::runtime::control::intake::Arriving;
+use crate::runtime::control::intake::Damaged;
 use crate::runtime::control::intake::Holed;
 use crate::runtime::control::intake::Incoming;
 use crate::runtime::control::intake::Intake;
-use crate::runtime::control::intake::Mouth;
 use crate::runtime::control::intake::Taken;
 use crate::runtime::copy;
 use crate::runtime::dialogue::Dialogue;
@@ -37,6 +38,7 @@ use crate::transfer::Counts;
 use crate::udp::hub;
 use crate::udp::hub::Batch;
 use crate::udp::hub::Tap;
+use crate::udp::mend;
 use crate::udp::socket::Inlet;
 use crate::udp::socket::NAP;
 use crate::units::Moment;
@@ -54,14 +56,19 @@ pub const RAW: Datagrams = Datagrams(Via::Raw);
 pub const MULTICAST: Datagrams = Datagrams(Via::Multicast);
 
 /// What is open before the release.
+#[derive(Debug)]
 struct Open {
+    via: Via,
     terms: Terms,
-    source: Source,
+    /// Taken by the payload.
+    source: Option<Source>,
 }
 
+#[derive(Debug)]
 enum Source {
     Own(Inlet),
-    Group(Tap),
+    /// A group, and where what it leaves behind is repaired.
+    Group(Tap, Inlet),
 }
 
 /// How long the server's terms are waited for after its offer.
@@ -72,6 +79,9 @@ const GRACE: Duration = Duration::from_millis(300);
 
 /// After so long without a datagram the control connection is looked at.
 const QUIET: Duration = Duration::from_millis(500);
+
+/// So long after the group's last block a client looks for a stream of its own.
+const LEFT: Duration = Duration::from_millis(30);
 
 /// By how much each client of a group waits longer than the one before it to answer.
 const SPREAD: Duration = Duration::from_micros(200);
@@ -87,7 +97,7 @@ impl Intake for Datagrams {
         self.0
     }
 
-    fn open(&self, _: &Order, dialogue: &mut Dialogue<'_>) -> Result<Mouth> {
+    fn arm(&self, _: &Arriving<'_>, dialogue: &mut Dialogue<'_>) -> Result<Box<dyn Armed>> {
         let line = dialogue.hear(clock::now().after(TERMS_LIMIT), Phase::Offer)?;
         let peer = dialogue.peer();
         let wrong = |error: String| Error::protocol(peer, error);
@@ -99,8 +109,9 @@ impl Intake for Datagrams {
                     return Err(Error::refused("gatecast", "groups are of IPv4"));
                 };
                 let tap = hub::tap(group, interface)?;
-                let room = tap.room();
-                (Source::Group(tap), group.port(), room)
+                let inlet = Inlet::open(here)?;
+                let (port, room) = (inlet.port()?, inlet.room().min(tap.room()));
+                (Source::Group(tap, inlet), port, room)
             }
             (Via::Multicast, None) => return Err(wrong("multicast without a group".to_owned())),
             _ => {
@@ -111,33 +122,42 @@ impl Intake for Datagrams {
         };
         let listen = Listen { port, buffer: room };
         dialogue.say(&listen.encode())?;
-        Ok(Mouth(Some(Box::new(Open { terms, source }))))
+        Ok(Box::new(Open {
+            via: self.0,
+            terms,
+            source: Some(source),
+        }))
+    }
+}
+
+impl Armed for Open {
+    fn mend(
+        &mut self,
+        damaged: &Damaged<'_>,
+        dialogue: &mut Dialogue<'_>,
+    ) -> Result<Option<Counts>> {
+        match self.via {
+            Via::Raw => Ok(None),
+            via => mend::mend(via, damaged, dialogue),
+        }
     }
 
-    fn receive(&self, incoming: &Incoming<'_>, dialogue: &mut Dialogue<'_>) -> Result<Taken> {
+    fn receive(&mut self, incoming: &Incoming<'_>, dialogue: &mut Dialogue<'_>) -> Result<Taken> {
         if incoming.range.is_empty() {
-            return Ok(Taken {
-                first: None,
-                last: clock::now(),
-                counts: Counts::default(),
-            });
+            return Ok(Taken::nothing(clock::now()));
         }
-        let open = incoming
-            .mouth
-            .take()
-            .0
-            .and_then(|open| open.downcast::<Open>().ok());
-        let Open { terms, source } = *open.expect("opened before the release");
+        let terms = self.terms;
+        let source = self.source.take().expect("a payload comes once");
         let seat = incoming.offer.seat.0;
-        let (how, room) = match (self.0, &source) {
+        let (how, room) = match (self.via, &source) {
             (Via::Raw, Source::Own(inlet)) => (How::Raw, inlet.room()),
             (_, Source::Own(inlet)) => (How::Unicast, inlet.room()),
-            (_, Source::Group(tap)) => (
+            (_, Source::Group(tap, inlet)) => (
                 How::Multicast(SPREAD * u32::from(seat % SPREAD_MAX)),
-                tap.room(),
+                inlet.room().min(tap.room()),
             ),
         };
-        let block_len = block_len(terms.datagram, self.0 == Via::Multicast);
+        let block_len = block_len(terms.datagram, self.via == Via::Multicast);
         let now = clock::now();
         let receiver = Receiver::new(
             incoming.offer.session.0 as u32,
@@ -158,6 +178,7 @@ impl Intake for Datagrams {
             first: None,
             last: now,
             told_at: None,
+            alone: false,
         };
         intake.run(incoming, source, dialogue)
     }
@@ -176,6 +197,8 @@ struct Reception<'a> {
     last: Moment,
     /// When the sender said that it is done.
     told_at: Option<Moment>,
+    /// The group is done, and what comes now is for this client.
+    alone: bool,
 }
 
 impl Reception<'_> {
@@ -190,7 +213,7 @@ impl Reception<'_> {
         let ended = ended.and_then(|()| self.writer.flush().map_err(|stop| disk(incoming, stop)));
         let drops = match &source {
             Source::Own(inlet) => inlet.drops(),
-            Source::Group(tap) => tap.drops(),
+            Source::Group(tap, inlet) => tap.drops().zip(inlet.drops()).map(|(a, b)| a + b),
         };
         drop(source);
         let whole = self.receiver.is_whole();
@@ -234,7 +257,7 @@ impl Reception<'_> {
         let mut looked_at = quiet_since;
         loop {
             let came = match source {
-                Source::Own(inlet) => match inlet.receive() {
+                Source::Own(inlet) => match receive(inlet, self.how) {
                     Ok(Some((from, segment, bytes))) => {
                         self.take(incoming, from, segment, bytes)?;
                         true
@@ -242,7 +265,7 @@ impl Reception<'_> {
                     Ok(None) => false,
                     Err(error) => return Err(Error::io("receive datagrams", self.server)(error)),
                 },
-                Source::Group(tap) => self.take_group(incoming, tap)?,
+                Source::Group(tap, inlet) => self.take_group(incoming, tap, inlet)?,
             };
             let now = clock::now();
             for report in self.receiver.poll_reports(now) {
@@ -276,16 +299,39 @@ impl Reception<'_> {
         }
     }
 
-    fn take_group(&mut self, incoming: &Incoming<'_>, tap: &Tap) -> Result<bool> {
-        let wait = clock::left(self.receiver.poll_timeout())
-            .unwrap_or(Duration::from_micros(50))
-            .min(NAP);
+    fn take_group(
+        &mut self,
+        incoming: &Incoming<'_>,
+        tap: &Tap,
+        inlet: &mut Inlet,
+    ) -> Result<bool> {
+        let wait = match self.alone {
+            true => Duration::ZERO,
+            false => clock::left(self.receiver.poll_timeout())
+                .unwrap_or(Duration::from_micros(50))
+                .min(NAP),
+        };
         let failed = |error| Error::io("receive datagrams", self.server)(error);
         let batch: Option<Arc<Batch>> = tap.receive(wait).map_err(failed)?;
         if let Some(batch) = &batch {
             self.take(incoming, batch.from, batch.segment, &batch.bytes)?;
+            return Ok(true);
         }
-        Ok(batch.is_some())
+        // The group is silent: it may have left us to a stream of our own.
+        if !self.alone && clock::now().since(self.last) < LEFT {
+            return Ok(false);
+        }
+        match inlet.gather(self.alone).map_err(failed)? {
+            Some((from, segment, bytes)) => {
+                if !self.alone && from.ip().to_canonical() == self.server {
+                    self.alone = true;
+                    self.receiver.alone();
+                }
+                self.take(incoming, from, segment, bytes)?;
+                Ok(true)
+            }
+            None => Ok(false),
+        }
     }
 
     /// Takes what one call brought.
@@ -338,8 +384,16 @@ impl Reception<'_> {
     }
 }
 
+/// Raw measures when each datagram comes; the others only need them all.
+fn receive(inlet: &mut Inlet, how: How) -> io::Result<Option<(SocketAddr, usize, &[u8])>> {
+    match how {
+        How::Raw => inlet.receive(),
+        How::Unicast | How::Multicast(_) => inlet.gather(true),
+    }
+}
+
 /// What the client knows; the server adds what it knows.
-fn counts(account: Account, delivered: u64, drops: Option<u64>) -> Counts {
+pub(super) fn counts(account: Account, delivered: u64, drops: Option<u64>) -> Counts {
     let figures = account.figures;
     let us = |span: Option<Duration>| span.map(micros);
     Counts {

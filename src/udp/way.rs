@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use crossbeam_channel::Sender as Tell;
 
+use crate::digest::Digest;
 use crate::error::Error;
 use crate::error::Phase;
 use crate::error::Result;
@@ -29,6 +30,8 @@ use crate::proto::udp::packet::DATAGRAM;
 use crate::proto::udp::packet::DATAGRAM_MAX;
 use crate::proto::udp::packet::DATAGRAM_MIN;
 use crate::proto::udp::packet::block_len;
+use crate::proto::udp::pieces;
+use crate::proto::udp::pieces::Pieces;
 use crate::proto::udp::receiver::block_count;
 use crate::runtime::catalog::Source;
 use crate::runtime::clock;
@@ -48,6 +51,8 @@ use crate::session::SeatId;
 use crate::session::Via;
 use crate::transfer::Counts;
 use crate::transfer::Outcome;
+use crate::udp::advance::Advance;
+use crate::udp::mend;
 use crate::udp::pump;
 use crate::udp::pump::Job;
 use crate::udp::pump::Joined;
@@ -86,6 +91,8 @@ struct State {
     outlet: Option<(IpAddr, Outlet)>,
     words: Option<Tell<Word>>,
     many: bool,
+    /// The digest of each piece, once a client has asked.
+    pieces: Option<Arc<Vec<Digest>>>,
 }
 
 /// How often a seat's thread looks whether its client was given up.
@@ -291,6 +298,34 @@ impl Carrier for Stream {
         }
     }
 
+    fn mend(
+        &self,
+        seat: &Seat,
+        line: &str,
+        number: u32,
+        dialogue: &mut Dialogue<'_>,
+    ) -> std::result::Result<(), Failure> {
+        let cut = |what: String| Failure::new(Outcome::Cut, what);
+        if line != pieces::DAMAGED || self.via == Via::Raw {
+            return Err(cut("messages out of order after the payload".to_owned()));
+        }
+        let shape = Pieces::of(self.blocks, self.terms.datagram);
+        let list = self.pieces(shape)?;
+        let say = |line: &[u8]| dialogue.say(line).map_err(|error| cut(error.to_string()));
+        say(&shape.encode())?;
+        for part in list.chunks(pieces::PER_LINE) {
+            say(&pieces::encode_list(part))?;
+        }
+        let deadline = clock::now().after(mend::patience(self.source.info.bytes));
+        let answer = dialogue.hear(deadline, Phase::Receipt);
+        let answer = answer.map_err(|error| cut(error.to_string()))?;
+        if answer == pieces::NOTHING {
+            return Ok(());
+        }
+        let listen = pieces::decode_mend(&answer).map_err(|error| cut(error.to_string()))?;
+        self.mend_at(seat, listen, number, dialogue)
+    }
+
     fn detail(&self, seat: SeatId) -> Detail {
         let state = self.lock();
         let lost = state
@@ -389,6 +424,7 @@ impl Stream {
         let first = u32::try_from(range.start / self.block_len as u64).unwrap_or(u32::MAX);
         let joined = Joined {
             seat: seat.id(),
+            stream: seat.plan().session.0 as u32,
             to: (dialogue.peer().ip(), listen.port).into(),
             blocks: first..self.blocks,
             window: window(listen.buffer, self.terms.datagram),
@@ -398,8 +434,115 @@ impl Stream {
         if !self.tell(seat, Word::Join(joined)) {
             return Err(Failure::new(Outcome::Cut, "the sending thread is gone"));
         }
+        let end = self.listen(seat, &tally, dialogue, answer, &|word| {
+            self.tell(seat, word)
+        });
+        // Nothing is counted any more once the answer is here.
+        let (left, gone) = crossbeam_channel::bounded(0);
+        if self.tell(seat, Word::Leave(seat.id(), left)) {
+            let _ = gone.recv_timeout(LET_GO);
+        }
+        end
+    }
+
+    /// The pieces' digests, made when the first client asks for them.
+    fn pieces(&self, shape: Pieces) -> std::result::Result<Arc<Vec<Digest>>, Failure> {
+        if let Some(list) = &self.lock().pieces {
+            return Ok(Arc::clone(list));
+        }
+        let changed = |reason: String| Failure {
+            source_changed: true,
+            ..Failure::new(Outcome::Corrupt, reason)
+        };
+        let (file, bytes) = (&self.source.file, self.source.info.bytes);
+        let made = mend::digests(file, bytes, self.block_len, shape);
+        self.source
+            .unchanged()
+            .map_err(|error| changed(error.to_string()))?;
+        let made = made.map_err(|_| changed("the source cannot be read".to_owned()))?;
+        let list = Arc::new(made);
+        self.lock().pieces = Some(Arc::clone(&list));
+        Ok(list)
+    }
+
+    /// Sends what a client's damaged copy lacks, by a thread of its own: the session's may have
+    /// ended.
+    fn mend_at(
+        &self,
+        seat: &Seat,
+        listen: Listen,
+        number: u32,
+        dialogue: &mut Dialogue<'_>,
+    ) -> std::result::Result<(), Failure> {
+        let failed = |error: &dyn std::fmt::Display| {
+            Failure::new(Outcome::Corrupt, format!("cannot be mended: {error}"))
+        };
+        let to = SocketAddr::new(dialogue.peer().ip(), listen.port);
+        let any: IpAddr = match to {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let tally = self.tally(seat.id());
+        let job = Job {
+            via: Via::Udp,
+            stream: 0,
+            source: Arc::clone(&self.source),
+            datagram: usize::from(self.terms.datagram),
+            block_len: self.block_len,
+            blocks: self.blocks,
+            rate: self.rate,
+            outlet: Outlet::open(any, false, None).map_err(|error| failed(&error))?,
+            group: None,
+        };
+        let (tell, words) = crossbeam_channel::bounded(WORDS);
+        let started = thread::Builder::new()
+            .name(format!("mend-{}", seat.id()))
+            .stack_size(STACK)
+            .spawn(move || pump::run(job, &words))
+            .map_err(|error| failed(&error))?;
+        let joined = Joined {
+            seat: seat.id(),
+            stream: (seat.plan().session.0 as u32).wrapping_add(number),
+            to,
+            blocks: self.blocks..self.blocks,
+            window: window(listen.buffer, self.terms.datagram),
+            tally: Arc::clone(&tally),
+            admitted: 1,
+        };
+        let say = |word| tell.send(word).is_ok();
+        say(Word::Mend(joined));
+        let mut answer = Answer::default();
+        let end = self.listen(seat, &tally, dialogue, &mut answer, &say);
+        let (left, gone) = crossbeam_channel::bounded(0);
+        if say(Word::Leave(seat.id(), left)) {
+            let _ = gone.recv_timeout(LET_GO);
+        }
+        drop(tell);
+        if started.join().is_err() {
+            log::error!("the thread that mends panicked");
+        }
+        end?;
+        match answer.line.as_deref() {
+            Some(pieces::MENDED) => Ok(()),
+            _ => Err(Failure::new(
+                Outcome::Cut,
+                "messages out of order while it was mended",
+            )),
+        }
+    }
+
+    /// Passes on what a client reports until it says something else, which is its answer.
+    fn listen(
+        &self,
+        seat: &Seat,
+        tally: &Tally,
+        dialogue: &mut Dialogue<'_>,
+        answer: &mut Answer,
+        tell: &dyn Fn(Word) -> bool,
+    ) -> std::result::Result<(), Failure> {
         let (mut reports, mut counted_from) = (0, clock::now());
-        let end = loop {
+        let mut advance = Advance::new(clock::now());
+        loop {
             seat.moved()
                 .store(tally.payload.load(Ordering::Relaxed), Ordering::Relaxed);
             if let Some(failure) = tally.failure.get() {
@@ -410,6 +553,11 @@ impl Stream {
                     Ok(report) => {
                         let lost = report.seen.wrapping_sub(report.received);
                         tally.lost.store(u64::from(lost), Ordering::Relaxed);
+                        let offered = tally.offered.load(Ordering::Relaxed);
+                        let heard = advance.hear(report.received, offered, clock::now());
+                        if let (Err(failure), false) = (heard, self.via == Via::Raw) {
+                            break Err(failure);
+                        }
                         // One that talks without end is heard no faster than this; its own
                         // connection fills up, and nobody else's words wait.
                         reports += 1;
@@ -419,7 +567,7 @@ impl Stream {
                             );
                             (reports, counted_from) = (0, clock::now());
                         }
-                        self.tell(seat, Word::Report(seat.id(), report));
+                        tell(Word::Report(seat.id(), report));
                     }
                     Err(error) => break Err(Failure::new(Outcome::Cut, error.to_string())),
                 },
@@ -435,12 +583,6 @@ impl Stream {
                 Err(Error::Protocol { what, .. }) => break Err(Failure::new(Outcome::Cut, what)),
                 Err(error) => break Err(Failure::new(Outcome::Cut, error.to_string())),
             }
-        };
-        // Nothing is counted any more once the answer is here.
-        let (left, gone) = crossbeam_channel::bounded(0);
-        if self.tell(seat, Word::Leave(seat.id(), left)) {
-            let _ = gone.recv_timeout(LET_GO);
         }
-        end
     }
 }

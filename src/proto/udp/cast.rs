@@ -2,10 +2,11 @@
 //!
 //! The first pass sends every block in order. Then END asks; each client names what it lacks;
 //! losses of different clients are combined ([`xor`]) and sent; END asks again, until nobody
-//! lacks anything. A client that lags (it does not answer, or lacks more than a quarter where
-//! others do not) is set aside: the others are finished first, and it is repaired after them. One
-//! that still lacks something after [`ROUNDS_MAX`] rounds, or has asked for more than four times
-//! the file, is dropped.
+//! lacks anything. A client that lags (it does not answer, lacks more than a quarter where others
+//! do not, or holds most of the others up for [`HOLD_MAX`]) is set aside: the others are finished
+//! first, and then it is [left](Cast::poll_aside) to a stream of its own, so that those who are
+//! done hear nothing of it. One that still lacks something after [`ROUNDS_MAX`] rounds, or has
+//! asked for more than four times the file, is dropped.
 //!
 //! With more than [`xor::LACKERS_MAX`] clients blocks are repeated as they are.
 
@@ -30,7 +31,6 @@ pub struct Cast {
     blocks: u32,
     next_new: u32,
     pkt: u32,
-    window: u32,
     members: BTreeMap<u16, Member>,
     repair: VecDeque<Vec<u32>>,
     round: u32,
@@ -39,10 +39,27 @@ pub struct Cast {
     ask_at: Moment,
     pause: Duration,
     faults: Vec<(u16, Fault)>,
+    asides: Vec<Aside>,
+    /// When it was last seen who holds the others up.
+    looked_at: Moment,
+}
+
+/// A client that the group has left behind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Aside {
+    /// The client.
+    pub client: u16,
+    /// The group's datagrams so far.
+    pub pkt: u32,
+    /// What it said last that it lacks.
+    pub missing: Vec<Range<u32>>,
 }
 
 #[derive(Clone, Debug)]
 struct Member {
+    window: u32,
+    /// How long it alone has kept most of the others from being sent to.
+    held: Duration,
     seen: u32,
     heard_at: Moment,
     /// The round to which `missing` is the whole answer.
@@ -62,6 +79,9 @@ pub const ROUNDS_MAX: u32 = 40;
 /// A client that says nothing for this long does not hold the others.
 pub const LAG: Duration = Duration::from_millis(300);
 
+/// A client that has held most of the others up for this long in all does so no more.
+pub const HOLD_MAX: Duration = Duration::from_secs(1);
+
 /// Pauses between ENDs: few and short first, because one may be lost.
 const PAUSE: Range<Duration> = Duration::from_millis(6)..Duration::from_millis(100);
 
@@ -72,7 +92,6 @@ impl Cast {
             blocks,
             next_new: 0,
             pkt: 0,
-            window: u32::MAX,
             members: BTreeMap::new(),
             repair: VecDeque::new(),
             round: 0,
@@ -80,13 +99,16 @@ impl Cast {
             ask_at: now,
             pause: PAUSE.start,
             faults: Vec::new(),
+            asides: Vec::new(),
+            looked_at: now,
         }
     }
 
     /// Adds a client that takes at most `window` datagrams under way.
     pub fn join(&mut self, client: u16, window: u32, now: Moment) {
-        self.window = self.window.min(window);
         let member = Member {
+            window,
+            held: Duration::ZERO,
             seen: self.pkt,
             heard_at: now,
             answered: 0,
@@ -115,6 +137,12 @@ impl Cast {
         self.pkt
     }
 
+    /// A client that is set aside now that the others are done: it has left the group and needs
+    /// a sender of its own.
+    pub fn poll_aside(&mut self) -> Option<Aside> {
+        self.asides.pop()
+    }
+
     /// A client that is not sent to any more, and why.
     pub fn poll_fault(&mut self) -> Option<(u16, Fault)> {
         self.faults.pop()
@@ -139,7 +167,9 @@ impl Cast {
             member.seen = report.seen;
             self.pause = PAUSE.start;
         }
-        if report.round == 0 || report.round != self.round {
+        // One answer is enough: questions that come late or twice are answered again.
+        let old = member.answered == report.round;
+        if report.round == 0 || report.round != self.round || old {
             return;
         }
         if member.coming_for != report.round {
@@ -157,7 +187,7 @@ impl Cast {
             return self.faults.push((client, Fault::Impossible));
         }
         member.coming.extend(report.missing.iter().cloned());
-        if !report.more && member.answered != report.round {
+        if !report.more {
             member.answered = report.round;
             member.missing = std::mem::take(&mut member.coming);
         }
@@ -166,6 +196,7 @@ impl Cast {
     /// What to send now, if anything.
     pub fn poll_transmit(&mut self, now: Moment) -> Option<Transmit> {
         self.give_up(now);
+        self.leave_aside();
         if self.members.is_empty() {
             return None;
         }
@@ -216,14 +247,44 @@ impl Cast {
         });
     }
 
+    /// Once nobody is left but those set aside, leaves them to streams of their own.
+    fn leave_aside(&mut self) {
+        let sent = self.next_new == self.blocks && self.repair.is_empty();
+        if !sent || self.members.is_empty() || !self.members.values().all(|m| m.aside) {
+            return;
+        }
+        for (client, member) in std::mem::take(&mut self.members) {
+            self.asides.push(Aside {
+                client,
+                pkt: self.pkt,
+                missing: member.missing,
+            });
+        }
+    }
+
     /// True while everybody that keeps up can hold one datagram more.
-    fn is_open(&self, now: Moment) -> bool {
-        let keeps_up = |member: &&Member| !member.aside && now < member.heard_at.after(LAG);
-        let under_way = |member: &Member| self.pkt.wrapping_sub(member.seen);
-        let most = self.members.values().filter(keeps_up).map(under_way).max();
-        // If all lag they are waited for, until they answer or are given up.
-        let most = most.or_else(|| self.members.values().map(under_way).min());
-        most.is_some_and(|most| most < self.window)
+    fn is_open(&mut self, now: Moment) -> bool {
+        let pkt = self.pkt;
+        let keeps_up = |member: &Member| !member.aside && now < member.heard_at.after(LAG);
+        let under_way = |member: &Member| pkt.wrapping_sub(member.seen);
+        let is_full = |member: &Member| under_way(member) >= member.window;
+        let span = now.since(self.looked_at).min(PAUSE.end);
+        self.looked_at = now;
+        let active = || self.members.values().filter(|m| keeps_up(m));
+        let (count, full) = (active().count(), active().filter(|m| is_full(m)).count());
+        if count == 0 {
+            // If all lag they are waited for, until they answer or are given up.
+            return self.members.values().any(|member| !is_full(member));
+        }
+        let ready = active().filter(|m| under_way(m) < m.window / 2).count();
+        if full > 0 && ready > count / 2 {
+            let members = self.members.values_mut();
+            for member in members.filter(|m| keeps_up(m) && is_full(m)) {
+                member.held += span;
+                member.aside = member.held >= HOLD_MAX;
+            }
+        }
+        full == 0
     }
 
     /// Once everybody that keeps up has answered, makes the next round's repair.
@@ -263,7 +324,7 @@ impl Cast {
         }
     }
 
-    /// Sets aside who lacks much where others do not; takes them up when the others are done.
+    /// Sets aside who lacks much where others do not.
     fn set_aside(&mut self) {
         let round = self.round;
         let least = self
@@ -276,12 +337,6 @@ impl Cast {
         let much = (u64::from(self.blocks) / 4).max(4 * least);
         for member in self.members.values_mut().filter(|m| m.answered == round) {
             member.aside = lacks(member) > much;
-        }
-        let finished = |member: &Member| member.aside || member.missing.is_empty();
-        if self.members.values().all(finished) {
-            for member in self.members.values_mut().filter(|m| m.answered == round) {
-                member.aside = false;
-            }
         }
     }
 
@@ -417,7 +472,7 @@ mod tests {
     }
 
     #[test]
-    fn who_lacks_much_is_repaired_after_the_others() {
+    fn who_lacks_much_is_left_to_a_stream_of_its_own_after_the_others() {
         let mut cast = asked();
         cast.handle_report(1, &report(1, 10, vec![2..3]), NOW);
         cast.handle_report(2, &report(1, 10, vec![]), NOW);
@@ -432,13 +487,42 @@ mod tests {
             cast.poll_transmit(NOW),
             Some(Transmit::End { round: 2, .. })
         ));
+        assert_eq!(cast.poll_aside(), None, "the others are not done");
         (1..=2).for_each(|client| cast.leave(client));
-        cast.handle_report(3, &report(2, 11, vec![0..2, 3..9]), NOW);
-        let mut again = Vec::new();
-        while let Some(Transmit::Data { block, .. }) = cast.poll_transmit(NOW) {
-            again.push(block);
+        assert_eq!(cast.poll_transmit(NOW), None);
+        let aside = Aside {
+            client: 3,
+            pkt: 11,
+            missing: vec![0..9],
+        };
+        assert_eq!(cast.poll_aside(), Some(aside));
+        assert!(cast.is_over());
+    }
+
+    #[test]
+    fn a_client_that_holds_the_others_up_does_so_for_a_second_in_all() {
+        let mut cast = Cast::new(100_000, NOW);
+        (1..=3).for_each(|client| cast.join(client, 100, NOW));
+        let (mut now, mut sent) = (NOW, 0_u32);
+        while now < NOW.after(HOLD_MAX * 2) {
+            while let Some(Transmit::Data { .. }) = cast.poll_transmit(now) {
+                sent += 1;
+                // The third is there, and sees nothing but the first datagram.
+                for (client, seen) in [(1, sent), (2, sent), (3, 1)] {
+                    cast.handle_report(client, &report(0, seen, vec![]), now);
+                }
+                if sent > 1000 {
+                    assert!(now >= NOW.after(HOLD_MAX), "not at once");
+                    return;
+                }
+            }
+            now = now.after(Duration::from_millis(1));
+            (1..=3).for_each(|client| {
+                let seen = if client == 3 { 1 } else { sent };
+                cast.handle_report(client, &report(0, seen, vec![]), now);
+            });
         }
-        assert_eq!(again, [0, 1, 3, 4, 5, 6, 7, 8]);
+        panic!("held up at {sent}");
     }
 
     #[test]

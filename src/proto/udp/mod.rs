@@ -12,6 +12,8 @@
 //! - [`stats`]: what became of each datagram (loss, order, RFC 3550 jitter)
 //! - [`sender`]: to one client, reliable or raw
 //! - [`receiver`]: at every client
+//! - [`pieces`]: what of a damaged copy is right
+//! - [`probe`]: the rate, where nobody gave one
 //! - [`cast`]: to a group, with repair by XOR ([`xor`])
 //!
 //! Machines are fed with the time and never wait: the same code runs over sockets and, in the
@@ -21,6 +23,8 @@ pub mod blocks;
 pub mod cast;
 pub mod control;
 pub mod packet;
+pub mod pieces;
+pub mod probe;
 pub mod ranges;
 pub mod receiver;
 pub mod sender;

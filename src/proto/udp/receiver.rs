@@ -5,6 +5,7 @@
 //! [`Heard::Coded`], because the other blocks are on disk and only its caller can read them.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::time::Duration;
 
 use crate::proto::udp::REORDER;
@@ -145,6 +146,29 @@ impl Receiver {
         }
     }
 
+    /// A receiver that has everything but the blocks `lacked`, of a file whose every block was
+    /// sent before.
+    pub fn lacking(
+        stream: u32,
+        bytes: u64,
+        block_len: usize,
+        lacked: &[Range<u32>],
+        report_every: u32,
+        now: Moment,
+    ) -> Self {
+        let mut new = Self::new(stream, bytes, block_len, 0, How::Unicast, report_every, now);
+        let count = new.blocks.len();
+        let mut next = 0;
+        for range in lacked.iter().cloned().chain(std::iter::once(count..count)) {
+            (next..range.start).for_each(|block| {
+                new.blocks.insert(block);
+            });
+            next = range.end;
+        }
+        new.ripe = count;
+        new
+    }
+
     /// True when every block is held.
     pub fn is_whole(&self) -> bool {
         self.blocks.is_whole()
@@ -163,6 +187,13 @@ impl Receiver {
     /// Where a block stands in the file, and how long it is.
     pub fn place(&self, block: u32) -> (u64, usize) {
         place(self.bytes, self.block_len, block)
+    }
+
+    /// From now on the stream is this client's alone: what is missing is named at once.
+    pub fn alone(&mut self) {
+        if let How::Multicast(_) = self.how {
+            self.how = How::Unicast;
+        }
     }
 
     /// A datagram that came from somebody else.
@@ -319,7 +350,7 @@ impl Receiver {
     }
 
     /// Spreads a list over as many reports as it needs.
-    fn spread(&self, reports: &mut Vec<Report>, mut list: Vec<std::ops::Range<u32>>) {
+    fn spread(&self, reports: &mut Vec<Report>, mut list: Vec<Range<u32>>) {
         while reports.len() <= LINES_MAX {
             let last = reports.last_mut().expect("one at least");
             last.missing = list;
@@ -512,6 +543,30 @@ mod tests {
         let account = receiver.account();
         assert_eq!((account.foreign, account.corrupt), (3, 7));
         assert_eq!(account.figures, Figures::default());
+    }
+
+    #[test]
+    fn blocks_beyond_four_gibibytes_have_their_places() {
+        let bytes = (1_u64 << 32) + 1;
+        let count = block_count(bytes, 1448);
+        assert_eq!(
+            place(bytes, 1448, count - 1),
+            (u64::from(count - 1) * 1448, (bytes % 1448) as usize)
+        );
+        let mut receiver = Receiver::new(7, bytes, 1448, bytes - 5, How::Unicast, 100, NOW);
+        let last = datagram(
+            u32::MAX,
+            Body::Data {
+                block: count - 1,
+                again: false,
+                payload: &vec![9; (bytes % 1448) as usize],
+            },
+        );
+        // A first number so high is no leap: it lies before the first.
+        assert!(
+            matches!(receiver.handle(&last, NOW), Heard::Block { offset, .. } if offset == u64::from(count - 1) * 1448)
+        );
+        assert!(receiver.is_whole());
     }
 
     #[test]

@@ -40,6 +40,10 @@ pub struct Sender {
     ask_at: Moment,
     pause: Duration,
     heard_at: Moment,
+    /// When it last knew of more datagrams, or had more blocks, than before.
+    got_on_at: Moment,
+    cum: u32,
+    received: u32,
     budget: u64,
 }
 
@@ -50,12 +54,17 @@ pub enum Fault {
     Silent,
     /// It claims a datagram or misses a block that was never sent.
     Impossible,
+    /// It talks and gets nothing for [`STUCK`].
+    Stuck,
     /// It asks for more than is reasonable.
     Greedy,
 }
 
 /// How often the file is sent to one client at most, and [`SLACK`] datagrams more.
 pub const ROUNDS: u64 = 4;
+
+/// A client that says that it lives, and gets no further for this long, is given up.
+pub const STUCK: Duration = Duration::from_secs(12);
 
 /// Datagrams beyond [`ROUNDS`] times the file, for small ones.
 pub const SLACK: u64 = 16 * 1024;
@@ -79,7 +88,31 @@ impl Sender {
             ask_at: now,
             pause: PAUSE.start,
             heard_at: now,
+            got_on_at: now,
+            cum: 0,
+            received: 0,
             budget: u64::from(blocks.end - blocks.start) * ROUNDS + SLACK,
+        }
+    }
+
+    /// A sender that goes on where another stream to the client ended: `pkt` datagrams were
+    /// numbered, every block was sent once, and of those the client lacks `missing`, or what it
+    /// says when it is asked.
+    pub fn repairing(
+        blocks: u32,
+        missing: &[Range<u32>],
+        pkt: u32,
+        window: u32,
+        now: Moment,
+    ) -> Self {
+        let lacked = missing.iter().flat_map(Range::clone);
+        Self {
+            next_new: blocks,
+            pkt,
+            seen: pkt,
+            // The rest of a longer list comes with its reports.
+            repair: lacked.take(window as usize).collect(),
+            ..Self::reliable(0..blocks, window, now)
         }
     }
 
@@ -105,6 +138,11 @@ impl Sender {
         self.heard_at = now;
         if before(self.pkt, report.seen) {
             return Err(Fault::Impossible);
+        }
+        if report.cum > self.cum || before(self.received, report.received) {
+            self.cum = self.cum.max(report.cum);
+            self.received = report.received;
+            self.got_on_at = now;
         }
         if before(self.seen, report.seen) {
             self.seen = report.seen;
@@ -141,6 +179,10 @@ impl Sender {
     pub fn poll_transmit(&mut self, now: Moment) -> Result<Option<Transmit>, Fault> {
         if now >= self.heard_at.after(CONSENT) {
             return Err(Fault::Silent);
+        }
+        // Talk alone holds no session open.
+        if now >= self.got_on_at.after(STUCK) {
+            return Err(Fault::Stuck);
         }
         let open = self.pkt.wrapping_sub(self.seen) < self.window;
         let again = open.then(|| self.repair.pop_first()).flatten();
@@ -193,6 +235,7 @@ impl Fault {
     pub fn reason(self) -> &'static str {
         match self {
             Self::Silent => "said nothing for 5 s while it was sent to",
+            Self::Stuck => "got nothing for 12 s while it was sent to",
             Self::Impossible => "reported what was never sent",
             Self::Greedy => "asked for more than four times the file",
         }
@@ -299,6 +342,70 @@ mod tests {
         };
         assert_eq!(fault, Fault::Greedy);
         assert_eq!(sent + 5, 10 * ROUNDS + SLACK);
+    }
+
+    #[test]
+    fn a_million_requests_for_everything_cost_what_one_client_may_cost() {
+        let mut sender = Sender::reliable(0..100, 50, NOW);
+        let mut sent = 0_u64;
+        for n in 0..1_000_000_u32 {
+            let now = NOW.after(Duration::from_micros(u64::from(n) * 5));
+            let everything = report(sender.numbered(), 0, vec![0..sender.next_new]);
+            let mut everything = Report {
+                round: n % 7,
+                ..everything
+            };
+            if sender.next_new == 0 {
+                everything.missing.clear();
+            }
+            if sender.handle_report(&everything, now).is_err() {
+                break;
+            }
+            match sender.poll_transmit(now) {
+                Ok(Some(Transmit::Data { .. })) => sent += 1,
+                Ok(_) => {}
+                Err(fault) => {
+                    assert_eq!(fault, Fault::Greedy);
+                    break;
+                }
+            }
+        }
+        assert!(sent <= 100 * ROUNDS + SLACK, "{sent}");
+    }
+
+    #[test]
+    fn a_client_that_talks_and_gets_no_further_is_given_up() {
+        let mut sender = Sender::reliable(0..100, 5, NOW);
+        (0..5).for_each(|_| assert!(data(&mut sender).is_some()));
+        let mut now = NOW;
+        while now < NOW.after(STUCK * 2) {
+            now = now.after(Duration::from_millis(100));
+            sender
+                .handle_report(&report(0, 0, vec![]), now)
+                .expect("possible");
+            if sender.poll_transmit(now) == Err(Fault::Stuck) {
+                return assert!(now >= NOW.after(STUCK));
+            }
+        }
+        panic!("it talks on");
+    }
+
+    #[test]
+    fn numbers_wrap_in_the_middle_of_a_file() {
+        let first = u32::MAX - 9;
+        let mut sender = Sender::reliable(0..100, 50, NOW);
+        (sender.pkt, sender.seen) = (first, first);
+        for block in 0..20 {
+            let pkt = first.wrapping_add(block);
+            assert_eq!(data(&mut sender), Some((pkt, block, false)));
+        }
+        let seen = first.wrapping_add(20);
+        let lost = report(seen, 5, vec![5..6, 12..13]);
+        sender.handle_report(&lost, NOW).expect("true");
+        assert_eq!(data(&mut sender), Some((seen, 5, true)));
+        assert_eq!(data(&mut sender), Some((seen.wrapping_add(1), 12, true)));
+        sender.handle_report(&lost, NOW).expect("true");
+        assert_eq!(data(&mut sender), Some((seen.wrapping_add(2), 20, false)));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use crate::proto::udp::Transmit;
+use crate::proto::udp::cast::Aside;
 use crate::proto::udp::cast::Cast;
 use crate::proto::udp::control::Report;
 use crate::proto::udp::packet::Body;
@@ -31,6 +32,8 @@ const WINDOW: u32 = 1000;
 #[derive(Clone, Copy, Debug)]
 struct Link {
     loss: f64,
+    /// The first client's may be another.
+    loss_of_the_first: f64,
     duplicate: f64,
     /// Chance that a datagram takes up to this much longer.
     jitter: (f64, Duration),
@@ -40,7 +43,7 @@ struct Link {
 
 enum Server {
     Each(BTreeMap<u16, Sender>),
-    Group(Cast),
+    Group(Cast, BTreeMap<u16, Sender>),
 }
 
 struct Client {
@@ -53,7 +56,8 @@ struct Client {
 enum Event {
     /// The link is free again.
     Free,
-    Arrives(u16, Vec<u8>),
+    /// At a client, in a stream of its own or its group's.
+    Arrives(u16, Vec<u8>, bool),
     Timer(u16),
     Report(u16, Report),
     Done(u16),
@@ -73,6 +77,9 @@ struct World {
     sent: u64,
     busy_until: u64,
     wakes: Option<u64>,
+    /// Clients that the group left to streams of their own.
+    asides: usize,
+    done_at: Vec<(u16, u64)>,
 }
 
 /// How a run went.
@@ -81,6 +88,9 @@ struct Run {
     seconds: f64,
     datagrams: u64,
     whole: usize,
+    asides: usize,
+    /// In the order in which they were done.
+    done: Vec<(u16, f64)>,
 }
 
 /// A full datagram of 1432 bytes with UDP, IP and Ethernet headers at 100 Mbit/s, microseconds.
@@ -114,7 +124,7 @@ impl World {
             true => {
                 let mut cast = Cast::new(count, now);
                 clients.keys().for_each(|&n| cast.join(n, WINDOW, now));
-                Server::Group(cast)
+                Server::Group(cast, BTreeMap::new())
             }
             false => {
                 let sender = || Sender::reliable(0..count, WINDOW, now);
@@ -135,6 +145,8 @@ impl World {
             sent: 0,
             busy_until: 0,
             wakes: None,
+            asides: 0,
+            done_at: Vec::new(),
         };
         world.at(0, Event::Free);
         world
@@ -161,7 +173,7 @@ impl World {
             self.now = time;
             match self.what.remove(&serial).expect("each event once") {
                 Event::Free => self.transmit(),
-                Event::Arrives(client, bytes) => self.arrive(client, &bytes),
+                Event::Arrives(client, bytes, own) => self.arrive(client, &bytes, own),
                 Event::Timer(client) => self.report(client),
                 Event::Report(client, report) => {
                     self.hear(client, &report);
@@ -172,7 +184,10 @@ impl World {
                         Server::Each(senders) => {
                             senders.remove(&client);
                         }
-                        Server::Group(cast) => cast.leave(client),
+                        Server::Group(cast, after) => {
+                            cast.leave(client);
+                            after.remove(&client);
+                        }
                     }
                     if self.clients.values().all(|client| client.done) {
                         break;
@@ -189,6 +204,12 @@ impl World {
             seconds: self.now as f64 / 1e6,
             datagrams: self.sent,
             whole: whole.count(),
+            asides: self.asides,
+            done: self
+                .done_at
+                .iter()
+                .map(|&(n, at)| (n, at as f64 / 1e6))
+                .collect(),
         }
     }
 
@@ -200,10 +221,13 @@ impl World {
                     sender.handle_report(report, now).expect("an honest client");
                 }
             }
-            Server::Group(cast) => {
-                cast.handle_report(client, report, now);
-                assert_eq!(cast.poll_fault(), None, "an honest client");
-            }
+            Server::Group(cast, after) => match after.get_mut(&client) {
+                Some(sender) => sender.handle_report(report, now).expect("an honest client"),
+                None => {
+                    cast.handle_report(client, report, now);
+                    assert_eq!(cast.poll_fault(), None, "an honest client");
+                }
+            },
         }
     }
 
@@ -213,30 +237,45 @@ impl World {
             return;
         }
         let now = Moment(self.now);
-        let (next, timeout) = match &mut self.server {
-            Server::Group(cast) => (
-                cast.poll_transmit(now).map(|t| (None, t)),
-                cast.poll_timeout(),
-            ),
-            Server::Each(senders) => {
-                let order: Vec<u16> = senders
-                    .range(self.turn..)
-                    .chain(senders.range(..self.turn))
-                    .map(|(&n, _)| n)
-                    .collect();
-                let mut found = None;
-                for n in order {
-                    let sender = senders.get_mut(&n).expect("listed");
-                    if let Some(t) = sender.poll_transmit(now).expect("an honest client") {
-                        self.turn = n + 1;
-                        found = Some((Some(n), t));
-                        break;
-                    }
+        let (mut next, mut timeout) = (None, Moment(u64::MAX));
+        let senders = match &mut self.server {
+            Server::Each(senders) => senders,
+            Server::Group(cast, after) => {
+                next = cast.poll_transmit(now).map(|t| (None, t));
+                while let Some(aside) = cast.poll_aside() {
+                    let Aside {
+                        client,
+                        pkt,
+                        missing,
+                    } = aside;
+                    self.asides += 1;
+                    let blocks = block_count(self.file.len() as u64, BLOCK);
+                    let sender = Sender::repairing(blocks, &missing, pkt, WINDOW, now);
+                    after.insert(client, sender);
                 }
-                let timeout = senders.values().map(Sender::poll_timeout).min();
-                (found, timeout.unwrap_or(Moment(u64::MAX)))
+                if !cast.is_over() {
+                    timeout = cast.poll_timeout();
+                }
+                after
             }
         };
+        if next.is_none() {
+            let order: Vec<u16> = senders
+                .range(self.turn..)
+                .chain(senders.range(..self.turn))
+                .map(|(&n, _)| n)
+                .collect();
+            for n in order {
+                let sender = senders.get_mut(&n).expect("listed");
+                if let Some(t) = sender.poll_transmit(now).expect("an honest client") {
+                    self.turn = n + 1;
+                    next = Some((Some(n), t));
+                    break;
+                }
+            }
+        }
+        let each = senders.values().map(Sender::poll_timeout);
+        timeout = each.fold(timeout, Moment::min);
         let Some((to, transmit)) = next else {
             let known = self
                 .wakes
@@ -256,15 +295,22 @@ impl World {
         };
         for n in receivers {
             let copies = 1 + usize::from(self.chance() < self.link.duplicate);
+            let loss = match n {
+                1 => self.link.loss_of_the_first,
+                _ => self.link.loss,
+            };
             for _ in 0..copies {
-                if self.chance() < self.link.loss {
+                if self.chance() < loss {
                     continue;
                 }
                 let mut delay = self.link.delay.as_micros() as u64;
                 if self.chance() < self.link.jitter.0 {
                     delay += (self.chance() * self.link.jitter.1.as_micros() as f64) as u64;
                 }
-                self.at(self.now + SLOT + delay, Event::Arrives(n, bytes.clone()));
+                self.at(
+                    self.now + SLOT + delay,
+                    Event::Arrives(n, bytes.clone(), to.is_some()),
+                );
             }
         }
         self.at(self.now + SLOT, Event::Free);
@@ -321,8 +367,11 @@ impl World {
         bytes
     }
 
-    fn arrive(&mut self, n: u16, bytes: &[u8]) {
+    fn arrive(&mut self, n: u16, bytes: &[u8], own: bool) {
         let client = self.clients.get_mut(&n).expect("known");
+        if own {
+            client.receiver.alone();
+        }
         match client.receiver.handle(bytes, Moment(self.now)) {
             Heard::Block { offset, payload } => {
                 client.file[offset as usize..][..payload.len()].copy_from_slice(payload);
@@ -345,6 +394,7 @@ impl World {
         }
         if client.receiver.is_whole() && !client.done {
             client.done = true;
+            self.done_at.push((n, self.now));
             let delay = self.link.delay.as_micros() as u64;
             self.at(self.now + delay, Event::Done(n));
         }
@@ -376,6 +426,7 @@ impl World {
 fn link(loss: f64, seed: u64) -> Link {
     Link {
         loss,
+        loss_of_the_first: loss,
         duplicate: 0.0,
         jitter: (0.0, Duration::ZERO),
         delay: Duration::from_micros(300),
@@ -463,6 +514,32 @@ fn the_table_of_loss_clients_and_size() {
     "#);
 }
 
+#[test]
+fn one_that_hears_little_is_repaired_by_itself_and_holds_nobody() {
+    let mut link = link(0.01, 3);
+    let control = World::new(true, 13, 3000, link).run();
+    link.loss_of_the_first = 0.4;
+    let run = World::new(true, 13, 3000, link).run();
+    assert_eq!((control.asides, run.asides), (0, 1));
+    assert_eq!(run.whole, 13);
+    let (last, rest) = run.done.split_last().expect("thirteen");
+    assert_eq!(last.0, 1, "it is done after the others");
+    let others = rest.last().expect("twelve").1;
+    assert!(
+        others < control.seconds * 1.1,
+        "{others} s beside {} s without it",
+        control.seconds
+    );
+}
+
+#[test]
+fn more_clients_are_repaired_by_less_than_each_alone() {
+    let link = link(0.05, 5);
+    let group = World::new(true, 13, 3000, link).run();
+    let each = World::new(false, 13, 3000, link).run();
+    assert!(group.datagrams * 10 < each.datagrams, "{group:?} {each:?}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
     #[test]
@@ -471,6 +548,7 @@ proptest! {
         clients in 1_u16..6,
         blocks in 1_u32..200,
         loss in 0.0..0.5_f64,
+        loss_of_the_first in proptest::option::of(0.0..0.7_f64),
         duplicate in 0.0..0.3_f64,
         chance in 0.0..1.0_f64,
         extra_ms in 0_u64..40,
@@ -479,6 +557,7 @@ proptest! {
     ) {
         let link = Link {
             loss,
+            loss_of_the_first: loss_of_the_first.unwrap_or(loss),
             duplicate,
             jitter: (chance, Duration::from_millis(extra_ms)),
             delay: Duration::from_millis(delay_ms),

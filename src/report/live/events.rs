@@ -1,7 +1,8 @@
 //! A relay and its viewers as JSON, a line each second: `gatecast.relay/1`, `gatecast.watch/1`,
 //! and `gatecast.visits/1` for a log.
 //!
-//! Names and units of the fields are a contract: fields may join, none changes. Counts are since
+//! Names and units of the fields are a contract, written down in `live.schema.json` beside this:
+//! fields may join, none changes. Counts are since
 //! the beginning, in datagrams where no unit is named; unknown is `null`.
 
 use std::net::SocketAddr;
@@ -14,8 +15,8 @@ use crate::proto::relay::Standing;
 use crate::proto::relay::log::Visit;
 use crate::proto::relay::receipt::Receipt;
 use crate::proto::relay::receipt::Statement;
-use crate::relay::hub::Snapshot;
-use crate::relay::hub::ViewerView;
+use crate::relay::snapshot::Snapshot;
+use crate::relay::snapshot::ViewerView;
 use crate::relay::watch::View;
 use crate::units::micros;
 

@@ -16,7 +16,7 @@ use crate::proto::relay::log::Visit;
 use crate::proto::relay::receipt::Receipt;
 use crate::proto::relay::receipt::Statement;
 use crate::proto::relay::receipt::whole_us;
-use crate::relay::hub::Snapshot;
+use crate::relay::snapshot::Snapshot;
 use crate::relay::watch::View;
 use crate::report::LOG_MAX;
 use crate::report::table::Align;

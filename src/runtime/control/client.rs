@@ -5,7 +5,6 @@
 //! go on.
 
 use std::cell::Cell;
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::Shutdown;
 use std::net::SocketAddr;
@@ -35,9 +34,11 @@ use crate::proto::native::Join;
 use crate::proto::native::Offer;
 use crate::proto::native::Opening;
 use crate::proto::native::Receipt;
+use crate::proto::udp::pieces::MENDS_MAX;
 use crate::runtime::clock;
 use crate::runtime::control::intake::Armed;
 use crate::runtime::control::intake::Arriving;
+use crate::runtime::control::intake::Damaged;
 use crate::runtime::control::intake::Incoming;
 use crate::runtime::control::intake::Intake;
 use crate::runtime::control::intake::Taken;
@@ -552,23 +553,15 @@ impl Client {
         end.transfer = Some(transfer);
         end.offer = Some(offer.clone());
 
-        let begun = self
-            .begin(order, number, &offer, intakes, &stream, &mut dialogue)
-            .and_then(|(part, hasher, intake, armed)| {
-                let mouth = intake.open(order, &mut dialogue)?;
-                Ok((part, hasher, intake, armed, mouth))
-            });
-        let (part, hasher, intake, mut armed, mouth) = match begun {
+        let begun = self.begin(order, number, &offer, intakes, &stream, &mut dialogue);
+        let (part, hasher, mut armed) = match begun {
             Ok(begun) => begun,
             Err(error) => {
                 refuse(&dialogue, &error);
                 return Err(error);
             }
         };
-        let offset = match &armed {
-            Some(armed) => armed.held(),
-            None => part.resumed(),
-        };
+        let offset = armed.held().unwrap_or_else(|| part.resumed());
         dialogue.say(&FromClient::Ready { offset }.encode())?;
         self.enter(Stage::Waiting);
         self.wait(&mut dialogue, &offer, offset)?;
@@ -587,19 +580,15 @@ impl Client {
             file: part.file(),
             range,
             moved: &self.moved,
-            mouth: RefCell::new(mouth),
             holed: Cell::new(None),
             stopped: &fetch.stopped,
         };
         let receiving = fetch.receives();
-        let taken = match &mut armed {
-            Some(armed) => armed.receive(&incoming, &mut dialogue),
-            None => intake.receive(&incoming, &mut dialogue),
-        };
+        let taken = armed.receive(&incoming, &mut dialogue);
         drop(receiving);
         let bytes = self.moved.load(Ordering::Relaxed);
         transfer.bytes_client = Some(bytes);
-        let taken = match taken {
+        let mut taken = match taken {
             Ok(taken) => taken,
             Err(error) => {
                 let holed = incoming.holed.get();
@@ -619,15 +608,21 @@ impl Client {
         note(dialogue.say(&FromClient::Last { bytes }.encode()));
         self.enter(Stage::Verifying);
         fetch.wait_for_the_others();
+        let mends = Mends {
+            armed: armed.as_mut(),
+            stall: order.stall,
+            stopped: &fetch.stopped,
+        };
         let part = self.verify(
             &offer,
             part,
             hasher,
             &mut dialogue,
             released,
-            &taken,
+            &mut taken,
             want,
             transfer,
+            mends,
         )?;
         let (path, durable) = match store(part, order.durable, &dialogue, offer.file.bytes) {
             Ok(path) => (path, order.durable.then(|| clock::now().since(released))),
@@ -647,22 +642,20 @@ impl Client {
             transfer,
             &mut end.sender,
         );
-        if let Some(armed) = armed {
-            armed.leave(&fetch.stopped);
-        }
+        armed.leave(&fetch.stopped);
         Ok(())
     }
 
     /// Checks the offer and opens the part; with a part of an earlier session, hashes it.
-    fn begin<'i>(
+    fn begin(
         &self,
         order: &Order,
         number: u16,
         offer: &Offer,
-        intakes: &[&'i dyn Intake],
+        intakes: &[&dyn Intake],
         stream: &TcpStream,
         dialogue: &mut Dialogue<'_>,
-    ) -> Result<Begun<'i>> {
+    ) -> Result<Begun> {
         let peer = dialogue.peer();
         let info = &offer.file;
         if let Some(file) = order.file.as_ref().filter(|file| **file != info.name) {
@@ -707,22 +700,21 @@ impl Client {
             return Err(error);
         }
         let mut prefix = Prefix::default();
-        let armed = intake.arm(&Arriving {
+        let arriving = Arriving {
             stream,
             offer,
             order,
             file: part.file(),
-        })?;
-        match &armed {
-            Some(armed) => self
-                .bytes
-                .store(info.bytes - armed.held(), Ordering::Relaxed),
+        };
+        let armed = intake.arm(&arriving, dialogue)?;
+        match armed.held() {
+            Some(held) => self.bytes.store(info.bytes - held, Ordering::Relaxed),
             None => {
                 let resumed = part.resumed();
                 prefix.extend(&part, resumed, |alive| dialogue.say(alive))?;
             }
         }
-        Ok((part, prefix, intake, armed))
+        Ok((part, prefix, armed))
     }
 
     /// At the gate: until GO.
@@ -759,16 +751,43 @@ impl Client {
         mut prefix: Prefix,
         dialogue: &mut Dialogue<'_>,
         released: Moment,
-        taken: &Taken,
+        taken: &mut Taken,
         want: u64,
         transfer: &mut Transfer,
+        mends: Mends<'_>,
     ) -> Result<Part> {
         let info = &offer.file;
-        prefix.extend(&part, info.bytes, |alive| {
-            note(dialogue.say(alive));
-            Ok(())
-        })?;
-        let sha1 = prefix.hasher.finish();
+        let mut number = 0;
+        let sha1 = loop {
+            prefix.extend(&part, info.bytes, |alive| {
+                note(dialogue.say(alive));
+                Ok(())
+            })?;
+            let sha1 = std::mem::take(&mut prefix).hasher.finish();
+            number += 1;
+            if sha1 == info.sha1 || number > MENDS_MAX {
+                break sha1;
+            }
+            let damaged = Damaged {
+                offer,
+                file: part.file(),
+                number,
+                counts: taken.counts,
+                stall: mends.stall,
+                stopped: mends.stopped,
+            };
+            match mends.armed.mend(&damaged, dialogue) {
+                Ok(Some(counts)) => {
+                    taken.counts = counts;
+                    transfer.counts = counts;
+                }
+                Ok(None) => break sha1,
+                Err(error) => {
+                    log::warn!("seat {}: cannot be mended: {error}", offer.seat);
+                    break sha1;
+                }
+            }
+        };
         let hashed = clock::now().since(released);
         transfer.seconds_verified = Some(hashed);
         transfer.first_client = taken.first.map(|first| (clock::id(), first));
@@ -857,9 +876,15 @@ impl Client {
     }
 }
 
-/// What a client has ready for GO: its part, what is hashed of it, the way, and what the way had
-/// to get ready before.
-type Begun<'i> = (Part, Prefix, &'i dyn Intake, Option<Box<dyn Armed>>);
+/// What mending a copy takes.
+struct Mends<'a> {
+    armed: &'a mut dyn Armed,
+    stall: Duration,
+    stopped: &'a AtomicBool,
+}
+
+/// What a client has ready for GO: its part, what is hashed of it, and its way.
+type Begun = (Part, Prefix, Box<dyn Armed>);
 
 /// A digest as far as it is known.
 #[derive(Default)]
@@ -896,6 +921,8 @@ impl Prefix {
                 })?;
             self.hasher.update(&buffer[..read]);
             self.bytes += read as u64;
+            // Other clients of this machine may still receive; those go first.
+            thread::yield_now();
             if clock::now() >= alive {
                 alive = clock::now().after(ALIVE_EVERY);
                 tell(&FromClient::Alive { bytes: self.bytes }.encode())?;

@@ -1,14 +1,13 @@
 //! What a way of sending is to a client: something that takes the bytes in after GO.
 
-use std::any::Any;
 use std::cell::Cell;
-use std::cell::RefCell;
 use std::fmt;
 use std::fs::File;
 use std::net::TcpStream;
 use std::ops::Range;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use crate::error::Error;
 use crate::proto::native::Offer;
@@ -23,43 +22,31 @@ pub trait Intake: fmt::Debug + Send + Sync {
     /// Its word.
     fn via(&self) -> Via;
 
-    /// Opens what must be open before the release, before this client says READY; the terms of
-    /// the offer, where its way has any, are the next line.
-    ///
-    /// # Errors
-    /// Why this client cannot be sent to.
-    fn open(&self, order: &Order, dialogue: &mut Dialogue<'_>) -> Result<Mouth, Error> {
-        let _ = (order, dialogue);
-        Ok(Mouth::default())
-    }
-
     /// Its bytes come in any order, so that what an earlier session left is not a beginning of
     /// the file, and lies in a part of its own kind.
     fn scattered(&self) -> bool {
         false
     }
 
-    /// Gets ready before READY is said. What it returns takes the payload in, in place of
-    /// [`Intake::receive`]; most ways need nothing.
+    /// Opens what must be open before the release, before this client says READY. The terms of
+    /// the offer, where its way has any, are the next line.
     ///
     /// # Errors
     /// Why this client cannot receive; it gives its seat back.
-    fn arm(&self, _: &Arriving<'_>) -> Result<Option<Box<dyn Armed>>, Error> {
-        Ok(None)
-    }
-
-    /// Takes the payload in, after GO was heard.
-    ///
-    /// # Errors
-    /// Why it ended early; `incoming.moved` says how far it came.
-    fn receive(&self, incoming: &Incoming<'_>, dialogue: &mut Dialogue<'_>)
-    -> Result<Taken, Error>;
+    fn arm(
+        &self,
+        arriving: &Arriving<'_>,
+        dialogue: &mut Dialogue<'_>,
+    ) -> Result<Box<dyn Armed>, Error>;
 }
 
 /// One way of receiving, ready for one seat.
 pub trait Armed: fmt::Debug + Send {
-    /// Bytes of the file that are there already and verified.
-    fn held(&self) -> u64;
+    /// Bytes of the file that are there already, for a way that has verified them itself; `None`
+    /// leaves it to the client, which takes up where its part ends.
+    fn held(&self) -> Option<u64> {
+        None
+    }
 
     /// Takes the payload in, after GO was heard.
     ///
@@ -71,9 +58,25 @@ pub trait Armed: fmt::Debug + Send {
         dialogue: &mut Dialogue<'_>,
     ) -> Result<Taken, Error>;
 
+    /// The copy is complete and has another digest than the file: has what is damaged sent again,
+    /// where this way can, and returns its counts with what that took. `None` leaves it damaged.
+    ///
+    /// # Errors
+    /// Why it could not be mended.
+    fn mend(
+        &mut self,
+        damaged: &Damaged<'_>,
+        dialogue: &mut Dialogue<'_>,
+    ) -> Result<Option<Counts>, Error> {
+        let _ = (damaged, dialogue);
+        Ok(None)
+    }
+
     /// The client's conversation is over, and its copy is whole: stays for as long as others need
     /// it, or until `stopped`.
-    fn leave(self: Box<Self>, stopped: &AtomicBool);
+    fn leave(self: Box<Self>, stopped: &AtomicBool) {
+        let _ = stopped;
+    }
 }
 
 /// A seat before READY.
@@ -104,17 +107,28 @@ pub struct Incoming<'a> {
     pub range: Range<u64>,
     /// Counts the payload bytes as they move.
     pub moved: &'a AtomicU64,
-    /// What [`Intake::open`] opened.
-    pub mouth: RefCell<Mouth>,
     /// Set when the user wants it to end.
     pub stopped: &'a AtomicBool,
     /// What is known of a payload that is over and has holes, for a way that ends with an error.
     pub holed: Cell<Option<Holed>>,
 }
 
-/// What an intake opened before the release, for itself.
-#[derive(Debug, Default)]
-pub struct Mouth(pub Option<Box<dyn Any + Send>>);
+/// A copy that is complete and wrong.
+#[derive(Debug)]
+pub struct Damaged<'a> {
+    /// The seat and the file.
+    pub offer: &'a Offer,
+    /// The copy.
+    pub file: &'a File,
+    /// Which mending of this copy it is, from 1.
+    pub number: u32,
+    /// What was counted so far.
+    pub counts: Counts,
+    /// How long nothing may come.
+    pub stall: Duration,
+    /// Set when the user wants it to end.
+    pub stopped: &'a AtomicBool,
+}
 
 /// A payload that is over and not whole.
 #[derive(Clone, Copy, Debug)]
@@ -134,4 +148,16 @@ pub struct Taken {
     pub last: Moment,
     /// What this way counts.
     pub counts: Counts,
+}
+
+impl Taken {
+    /// Nothing was to come.
+    #[must_use]
+    pub fn nothing(now: Moment) -> Self {
+        Self {
+            first: None,
+            last: now,
+            counts: Counts::default(),
+        }
+    }
 }

@@ -15,6 +15,7 @@ use crate::proto::native::Offer;
 use crate::proto::native::Opening;
 use crate::proto::native::Receipt;
 use crate::proto::native::Summary;
+use crate::proto::udp::pieces::MENDS_MAX;
 use crate::runtime::clock;
 use crate::runtime::dialogue::Dialogue;
 use crate::runtime::gate::Ending;
@@ -318,6 +319,7 @@ fn hear_receipt(
         bytes: 0,
     };
     let mut hashed = None;
+    let mut mends = 0;
     loop {
         let heard = match first.line.take() {
             Some(line) => Ok(line),
@@ -325,12 +327,18 @@ fn hear_receipt(
         };
         let early = first.sent < want && first.heard_at == Some(dialogue.heard_at());
         let at = dialogue.heard_at().since(released);
-        let message = heard
-            .map_err(|error| silent(&error, transfer))
-            .and_then(|line| {
-                FromClient::decode(&line)
-                    .map_err(|error| Failure::new(Outcome::Cut, error.to_string()))
-            })?;
+        let line = heard.map_err(|error| silent(&error, transfer))?;
+        let complete = transfer.seconds_server.is_some() && hashed.is_none();
+        let message = match FromClient::decode(&line) {
+            Ok(message) => message,
+            Err(_) if complete && mends < MENDS_MAX => {
+                mends += 1;
+                seat.plan().carrier.mend(seat, &line, mends, dialogue)?;
+                patience = Patience::new(clock::now(), hashing(seat));
+                continue;
+            }
+            Err(error) => return Err(Failure::new(Outcome::Cut, error.to_string())),
+        };
         match message {
             // The answer came after the meeting was over.
             FromClient::Held if transfer.seconds_server.is_none() => {}

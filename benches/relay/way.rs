@@ -1,0 +1,218 @@
+//! The ways: ours, and the loops that it could have been.
+
+use std::net::Ipv4Addr;
+use std::net::SocketAddr;
+use std::net::TcpStream;
+use std::net::UdpSocket;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use gatecast::relay::GATHER;
+use gatecast::relay::Relay;
+use gatecast::relay::Settings;
+use gatecast::runtime::datagrams::Batch;
+use gatecast::runtime::datagrams::Inbox;
+
+use crate::ends;
+use crate::ends::LOCAL;
+use crate::ends::Stopped;
+
+/// How long a loop waits before it looks whether it is over.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// Ways of relaying.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Way {
+    Naive,
+    Batches,
+    Threads,
+    Relay,
+    AtOnce,
+    OneStopped,
+}
+
+impl Way {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Naive => "naive",
+            Self::Batches => "batches",
+            Self::Threads => "threads",
+            Self::Relay => "relay",
+            Self::AtOnce => "relay 0",
+            Self::OneStopped => "relay, 1 stopped",
+        }
+    }
+}
+
+/// Something that relays.
+pub(crate) enum Relaying {
+    Ours(Box<Relay>, Vec<TcpStream>, Option<Stopped>),
+    Loops(Arc<Loops>, Vec<JoinHandle<()>>),
+}
+
+/// A loop at work, and what it is told.
+pub(crate) struct Loops {
+    input: Inbox,
+    viewers: Vec<SocketAddr>,
+    going: AtomicBool,
+}
+
+impl Relaying {
+    /// Relays to `ports` of this host, and, where the way says so, to one more that is stopped.
+    pub(crate) fn start(way: Way, ports: &[u16]) -> Self {
+        let gather = match way {
+            Way::Relay | Way::OneStopped => GATHER,
+            Way::AtOnce => Duration::ZERO,
+            Way::Naive | Way::Batches | Way::Threads => return Self::loops(way, ports),
+        };
+        let settings = Settings {
+            gather,
+            ..Settings::new(LOCAL)
+        };
+        let relay = Relay::start(&settings, LOCAL).expect("free ports");
+        let at = relay.addr();
+        let stopped = (way == Way::OneStopped).then(|| Stopped::at(at));
+        let controls = ports.iter().map(|&port| ends::connect(at, port)).collect();
+        Self::Ours(Box::new(relay), controls, stopped)
+    }
+
+    fn loops(way: Way, ports: &[u16]) -> Self {
+        // With the queue that ours has.
+        let input = Inbox::bind(LOCAL, None).expect("a free port");
+        let patience = input.socket().set_read_timeout(Some(PATIENCE));
+        patience.expect("a socket");
+        let viewers = ports
+            .iter()
+            .map(|&port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+            .collect();
+        let loops = Arc::new(Loops {
+            input,
+            viewers,
+            going: AtomicBool::new(true),
+        });
+        let thread = |name: &str, body: Box<dyn FnOnce() + Send>| {
+            let named = thread::Builder::new().name(name.to_owned());
+            named.spawn(body).expect("a thread")
+        };
+        let reading = Arc::clone(&loops);
+        let mut threads = Vec::new();
+        if way == Way::Naive {
+            threads.push(thread("loop", Box::new(move || reading.naive())));
+        } else if way == Way::Batches {
+            threads.push(thread("loop", Box::new(move || reading.batches())));
+        } else {
+            let mut queues = Vec::new();
+            for &viewer in &loops.viewers {
+                let (give, take) = crossbeam_channel::bounded::<Arc<[u8]>>(512);
+                queues.push(give);
+                threads.push(thread(
+                    "loop",
+                    Box::new(move || {
+                        let socket = UdpSocket::bind(LOCAL).expect("a free port");
+                        for datagram in take {
+                            let _ = socket.send_to(&datagram, viewer);
+                        }
+                    }),
+                ));
+            }
+            threads.push(thread("loop", Box::new(move || reading.threads(&queues))));
+        }
+        Self::Loops(loops, threads)
+    }
+
+    pub(crate) fn input(&self) -> SocketAddr {
+        match self {
+            Self::Ours(relay, ..) => relay.input(),
+            Self::Loops(loops, _) => loops.input.addr(),
+        }
+    }
+
+    /// What the relaying threads have used, by the scheduler's count.
+    pub(crate) fn cpu(&self) -> Option<Duration> {
+        let name = match self {
+            Self::Ours(..) => "relay-source\n",
+            Self::Loops(..) => "loop\n",
+        };
+        let mut sum = Duration::ZERO;
+        for task in std::fs::read_dir("/proc/self/task").ok()?.flatten() {
+            let comm = std::fs::read_to_string(task.path().join("comm")).unwrap_or_default();
+            if comm == name {
+                let stat = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
+                let ns = stat.split_whitespace().next()?.parse().ok()?;
+                sum += Duration::from_nanos(ns);
+            }
+        }
+        Some(sum)
+    }
+
+    pub(crate) fn stop(self) {
+        match self {
+            Self::Ours(relay, controls, stopped) => {
+                drop((controls, stopped));
+                relay.stop().expect("no log to fail");
+            }
+            Self::Loops(loops, threads) => {
+                loops.going.store(false, Ordering::Relaxed);
+                for thread in threads {
+                    thread.join().expect("it ends");
+                }
+            }
+        }
+    }
+}
+
+impl Loops {
+    fn naive(&self) {
+        let socket = UdpSocket::bind(LOCAL).expect("a free port");
+        let mut bytes = vec![0; 65_536];
+        while self.going.load(Ordering::Relaxed) {
+            let Ok((len, _)) = self.input.socket().recv_from(&mut bytes) else {
+                continue;
+            };
+            for viewer in &self.viewers {
+                let _ = socket.send_to(&bytes[..len], viewer);
+            }
+        }
+    }
+
+    fn batches(&self) {
+        let outboxes: Vec<UdpSocket> = self
+            .viewers
+            .iter()
+            .map(|&viewer| {
+                let socket = UdpSocket::bind(LOCAL).expect("a free port");
+                socket.connect(viewer).expect("an address");
+                socket
+            })
+            .collect();
+        let mut batch = Batch::new(128);
+        while self.going.load(Ordering::Relaxed) {
+            batch.clear();
+            if self.input.receive(&mut batch, PATIENCE).unwrap_or(0) == 0 {
+                continue;
+            }
+            for outbox in &outboxes {
+                for datagram in batch.iter() {
+                    let _ = outbox.send(datagram.bytes);
+                }
+            }
+        }
+    }
+
+    fn threads(&self, queues: &[crossbeam_channel::Sender<Arc<[u8]>>]) {
+        let mut bytes = vec![0; 65_536];
+        while self.going.load(Ordering::Relaxed) {
+            let Ok((len, _)) = self.input.socket().recv_from(&mut bytes) else {
+                continue;
+            };
+            let datagram: Arc<[u8]> = Arc::from(&bytes[..len]);
+            for queue in queues {
+                let _ = queue.try_send(Arc::clone(&datagram));
+            }
+        }
+    }
+}

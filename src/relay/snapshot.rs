@@ -1,0 +1,127 @@
+//! How a relay stands at a moment, for whoever looks. Costs the data side nothing: the source thread
+//! is never waited for, so figures of one snapshot may be a batch apart.
+
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::proto::feed::Counts;
+use crate::proto::histogram::Histogram;
+use crate::proto::relay::Standing;
+use crate::proto::relay::receipt::Receipt;
+use crate::proto::relay::receipt::Statement;
+use crate::relay::hub::Hub;
+use crate::relay::viewer::Viewer;
+use crate::runtime::clock;
+use crate::runtime::datagrams;
+use crate::session::SessionId;
+use crate::units::Moment;
+
+/// How a relay stands.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// Which run of a relay.
+    pub relay: SessionId,
+    /// How long it has run.
+    pub up: Duration,
+    /// Whether it reads its input.
+    pub awake: bool,
+    /// The input, as far as it was read.
+    pub input: Counts,
+    /// Datagrams of a second sender, which are not sent on.
+    pub foreign: u64,
+    /// Datagrams that waited while nobody watched and were thrown away.
+    pub stale: u64,
+    /// Batches in which the input was read.
+    pub batches: u64,
+    /// Datagrams that the system dropped at the input while somebody watched; `None` where it does
+    /// not tell.
+    pub dropped: Option<u64>,
+    /// The viewers, in the order in which they came.
+    pub viewers: Vec<ViewerView>,
+    /// Time through the relay, of every datagram to every viewer that is here.
+    pub delay: Delay,
+}
+
+/// How one viewer stands.
+#[derive(Clone, Debug)]
+pub struct ViewerView {
+    /// Its number, from 1.
+    pub viewer: u64,
+    /// Where datagrams go.
+    pub to: SocketAddr,
+    /// Running or paused.
+    pub standing: Standing,
+    /// Whether it tells what it receives.
+    pub native: bool,
+    /// How long it has been here.
+    pub watched: Duration,
+    /// What was sent to it.
+    pub sent: Statement,
+    /// What it received, as it last told.
+    pub received: Option<Receipt>,
+}
+
+/// Percentiles of a delay, microseconds; `None` of nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Delay {
+    /// Half took no longer.
+    pub p50_us: Option<u64>,
+    /// 99 of 100 took no longer.
+    pub p99_us: Option<u64>,
+    /// None took longer.
+    pub worst_us: Option<u64>,
+}
+
+impl Hub {
+    /// How everything stands.
+    pub(super) fn snapshot(&self) -> Snapshot {
+        let now = clock::now();
+        let viewers = self.viewers();
+        let mut all = Histogram::default();
+        let mut worst = None;
+        for viewer in &viewers {
+            let one = viewer.lane.delay.histogram();
+            worst = worst.max(viewer.lane.delay.worst_us(&one));
+            all.merge(&one);
+        }
+        let slept = self.input.slept.load(Ordering::SeqCst);
+        let awake = self.running() > 0;
+        // While it sleeps the system drops what nobody misses.
+        let dropped = datagrams::drops(self.inbox.socket()).map(|dropped| match awake {
+            true => dropped.saturating_sub(slept),
+            false => self.input.missed.load(Ordering::SeqCst),
+        });
+        Snapshot {
+            relay: self.relay,
+            up: now.since(self.started),
+            awake,
+            input: self.counts(),
+            foreign: self.input.foreign.load(Ordering::Relaxed),
+            stale: self.input.stale.load(Ordering::Relaxed),
+            batches: self.input.batches.load(Ordering::Relaxed),
+            dropped,
+            delay: Delay {
+                p50_us: all.per_mille(500),
+                p99_us: all.per_mille(990),
+                worst_us: worst,
+            },
+            viewers: viewers
+                .iter()
+                .map(|viewer| self.view(viewer, now))
+                .collect(),
+        }
+    }
+
+    fn view(&self, viewer: &Viewer, now: Moment) -> ViewerView {
+        ViewerView {
+            viewer: viewer.number,
+            to: viewer.to,
+            standing: viewer.standing(),
+            native: viewer.native.load(Ordering::Relaxed),
+            watched: now.since(viewer.joined),
+            sent: self.statement(viewer),
+            received: viewer.received(),
+        }
+    }
+}

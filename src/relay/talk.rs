@@ -1,0 +1,229 @@
+//! A viewer's control connection, a thread each: hears commands, answers, and ends the visit
+//! however the connection ends.
+
+use std::io;
+use std::io::Read;
+use std::net::Shutdown;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::error::Error;
+use crate::proto::relay::Command;
+use crate::proto::relay::Commands;
+use crate::proto::relay::Reply;
+use crate::proto::relay::SILENCE_MAX;
+use crate::proto::relay::Standing;
+use crate::proto::relay::log::End;
+use crate::relay::hub::Hub;
+use crate::relay::viewer::Viewer;
+use crate::runtime::clock;
+use crate::runtime::copy;
+use crate::runtime::listener::Connection;
+use crate::runtime::listener::Place;
+use crate::runtime::socket;
+
+/// How long a client may take to accept an answer, which its buffer holds thousands of.
+const SAY_LIMIT: Duration = Duration::from_secs(4);
+
+/// One conversation.
+struct Talk<'a> {
+    hub: &'a Hub,
+    connection: Connection,
+    place: &'a Place,
+    commands: Commands,
+    viewer: Option<Arc<Viewer>>,
+}
+
+/// Why a conversation is over.
+struct Over {
+    end: End,
+    reason: Option<String>,
+}
+
+/// Serves one control connection to its end.
+pub(super) fn serve(hub: &Hub, connection: Connection, place: &Place) {
+    socket::consent(&connection.stream);
+    let peer = connection.peer;
+    let mut talk = Talk {
+        hub,
+        connection,
+        place,
+        commands: Commands::default(),
+        viewer: None,
+    };
+    let over = talk.run();
+    log::debug!("{peer}: {}, {:?}", over.end, over.reason);
+    if let Some(viewer) = talk.viewer.take() {
+        hub.leave(&viewer, over.end, over.reason);
+    }
+    // The source thread may hold the viewer, and with it this connection, until its next batch.
+    let _ = talk.connection.stream.shutdown(Shutdown::Both);
+}
+
+impl Talk<'_> {
+    fn run(&mut self) -> Over {
+        let mut bytes = [0; 2048];
+        // Of a whole line: a byte now and then is no word.
+        let mut heard = clock::now();
+        loop {
+            while let Some(command) = self.commands.next() {
+                heard = clock::now();
+                let (reply, leaving) = self.obey(command);
+                if let Err(over) = self.say(&reply) {
+                    return over;
+                }
+                if leaving {
+                    self.close();
+                    return Over::new(End::Left, None);
+                }
+            }
+            if self.commands.hopeless() {
+                return Over::new(End::Closed, Some("a line that never ends".to_owned()));
+            }
+            let silence = match &self.viewer {
+                Some(viewer) if viewer.native.load(Ordering::Relaxed) => SILENCE_MAX,
+                _ => self.hub.max_silence,
+            };
+            match self.hear(&mut bytes, heard.after(silence)) {
+                Ok(0) => return self.ended(),
+                Ok(len) => self.commands.push(&bytes[..len]),
+                Err(error)
+                    if Error::is_timeout(&error) && clock::left(heard.after(silence)).is_none() =>
+                {
+                    let reason = format!("no word within {} s", silence.as_secs());
+                    self.farewell(&reason);
+                    return Over::new(End::Silent, Some(reason));
+                }
+                Err(error) => {
+                    // What keep-alive finds when nobody answers any more is a silence too.
+                    let end = match Error::is_timeout(&error) {
+                        true => End::Silent,
+                        false => End::Closed,
+                    };
+                    return Over::new(end, Some(error.to_string()));
+                }
+            }
+        }
+    }
+
+    /// Does what `command` says; the answer, and whether the conversation is over with it.
+    fn obey(&mut self, command: Result<Command, crate::proto::line::DecodeError>) -> (Reply, bool) {
+        let command = match command {
+            Ok(command) => command,
+            Err(error) => return (Reply::Error(error.to_string()), false),
+        };
+        let standing = self
+            .viewer
+            .as_ref()
+            .map_or(Standing::Out, |viewer| viewer.standing());
+        let after = match standing.after(&command) {
+            Ok(after) => after,
+            Err(why) => return (Reply::Error(why.to_owned()), false),
+        };
+        match (command, &self.viewer) {
+            (Command::Connect(port), _) => return (self.connect(port), false),
+            (Command::Disconnect, viewer) => {
+                if let Some(viewer) = viewer {
+                    self.hub.stand(viewer, Standing::Out);
+                }
+                return (Reply::Ok, true);
+            }
+            (Command::Interrupt | Command::Continue, Some(viewer)) => {
+                self.hub.stand(viewer, after);
+            }
+            (Command::Alive(receipt), Some(viewer)) => {
+                viewer.native.store(true, Ordering::Relaxed);
+                let mut shown = viewer
+                    .receipt
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner);
+                *shown = Some(receipt);
+                drop(shown);
+                return (Reply::Statement(self.hub.statement(viewer)), false);
+            }
+            // Nobody yet: alive, and that is all.
+            (Command::Interrupt | Command::Continue | Command::Alive(_), None) => {}
+        }
+        (Reply::Ok, false)
+    }
+
+    fn connect(&mut self, port: u16) -> Reply {
+        // Nothing that the client says names a host: it is the connection's own other end.
+        let mut to = self.connection.peer;
+        to.set_port(port);
+        let to = match to {
+            SocketAddr::V6(v6) if v6.ip().to_ipv4_mapped().is_some() => {
+                SocketAddr::new(to.ip().to_canonical(), port)
+            }
+            to => to,
+        };
+        match self.hub.seat(to, &self.connection.stream) {
+            Ok(viewer) => {
+                self.place.settle(true);
+                log::info!("viewer {}: connected at {to}", viewer.number);
+                self.viewer = Some(viewer);
+                Reply::Ok
+            }
+            Err(Error::Refused { reason, .. }) => Reply::Error(reason),
+            Err(error) => Reply::Error(error.to_string()),
+        }
+    }
+
+    /// The client closed, or somebody here woke this thread.
+    fn ended(&self) -> Over {
+        if let Some((end, reason)) = self.viewer.as_ref().and_then(|viewer| viewer.expelled()) {
+            self.farewell(&reason);
+            return Over::new(end, Some(reason));
+        }
+        if self.hub.is_stopping() {
+            self.farewell("the relay stops");
+            return Over::new(End::Stopped, None);
+        }
+        Over::new(End::Closed, None)
+    }
+
+    fn hear(&self, bytes: &mut [u8], deadline: crate::units::Moment) -> io::Result<usize> {
+        loop {
+            if !socket::bound_read(&self.connection.stream, deadline)? {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            match (&mut &*self.connection.stream).read(bytes) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                other => return other,
+            }
+        }
+    }
+
+    fn say(&self, reply: &Reply) -> Result<(), Over> {
+        let deadline = clock::now().after(SAY_LIMIT);
+        let said = copy::send_all(&self.connection.stream, &reply.encode(), deadline);
+        said.map_err(|stop| match stop {
+            copy::Stop::Peer(error) => Over::new(End::Closed, Some(error.to_string())),
+            _ => Over::new(End::Silent, Some("it does not read its answers".to_owned())),
+        })
+    }
+
+    /// Tells why, and closes.
+    fn farewell(&self, reason: &str) {
+        if self.say(&Reply::Error(reason.to_owned())).is_ok() {
+            self.close();
+        }
+    }
+
+    /// Closes so that what was said still arrives: see [`Dialogue::close`].
+    ///
+    /// [`Dialogue::close`]: crate::runtime::dialogue::Dialogue::close
+    fn close(&self) {
+        let peer = self.connection.peer;
+        crate::runtime::dialogue::Dialogue::new(&self.connection.stream, peer, b"").close();
+    }
+}
+
+impl Over {
+    fn new(end: End, reason: Option<String>) -> Self {
+        Self { end, reason }
+    }
+}

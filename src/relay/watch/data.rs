@@ -1,0 +1,144 @@
+//! The stream on its way through a viewer: received, followed, handed to the player and the disk.
+
+use std::fs::File;
+use std::io;
+use std::io::Write;
+use std::net::IpAddr;
+use std::net::Ipv4Addr;
+use std::net::Ipv6Addr;
+use std::net::SocketAddr;
+use std::net::UdpSocket;
+use std::sync::Arc;
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::Duration;
+
+use crossbeam_channel::Receiver;
+use crossbeam_channel::Sender;
+use crossbeam_channel::TrySendError;
+
+use crate::error::Result;
+use crate::proto::feed::Feed;
+use crate::relay::meter::bump;
+use crate::relay::watch::shared::Shared;
+use crate::runtime::datagrams::Batch;
+use crate::runtime::datagrams::parcel;
+use crate::runtime::datagrams::parcel::Parcel;
+use crate::units::Moment;
+
+/// The data thread's own.
+pub(super) struct Data {
+    pub(super) shared: Arc<Shared>,
+    pub(super) player: Option<UdpSocket>,
+    pub(super) pieces: Option<Sender<Vec<u8>>>,
+}
+
+impl Data {
+    pub(super) fn run(self) {
+        let shared = &self.shared;
+        let (mut feed, mut batch) = (Feed::default(), Batch::new(BATCH));
+        let relay = shared.relay.ip();
+        while !shared.stopping.load(Ordering::SeqCst) {
+            batch.clear();
+            match shared.inbox.receive(&mut batch, QUIET) {
+                Ok(0) => {
+                    shared.quiet.fetch_add(1, Ordering::SeqCst);
+                    continue;
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    log::warn!("cannot receive: {error}");
+                    thread::sleep(QUIET);
+                    continue;
+                }
+            }
+            let all = batch.len();
+            batch.retain(|from, _| from.ip() == relay);
+            bump(&shared.foreign, (all - batch.len()) as u64);
+            self.follow(&mut feed, &batch);
+            if let Some(player) = &self.player {
+                self.play(player, &batch);
+            }
+        }
+    }
+
+    fn follow(&self, feed: &mut Feed, batch: &Batch) {
+        let shared = &self.shared;
+        let mut piece = Vec::new();
+        let mut in_piece = 0;
+        for datagram in batch.iter() {
+            let rejoin = shared.rejoin.load(Ordering::SeqCst);
+            if rejoin != 0 && datagram.at >= Moment(rejoin) {
+                // Another resumption may have come since; it stays.
+                let _ =
+                    shared
+                        .rejoin
+                        .compare_exchange(rejoin, 0, Ordering::SeqCst, Ordering::SeqCst);
+                feed.rejoin();
+            }
+            feed.follow(datagram.at, datagram.bytes, |packet| {
+                if self.pieces.is_some() {
+                    piece.extend_from_slice(packet);
+                }
+            });
+            in_piece += 1;
+        }
+        *shared.counts.lock().unwrap_or_else(PoisonError::into_inner) = feed.counts();
+        let Some(pieces) = &self.pieces else { return };
+        let bytes = piece.len() as u64;
+        match pieces.try_send(piece) {
+            Ok(()) => bump(&shared.recorded, bytes),
+            // A disk's thread that ended has an error to tell.
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
+                bump(&shared.unrecorded, in_piece);
+            }
+        }
+    }
+
+    fn play(&self, player: &UdpSocket, batch: &Batch) {
+        let parcel = Parcel::of(batch);
+        let mut unplayed = 0;
+        for run in parcel.runs() {
+            if run.datagrams.len() > 1 && parcel.send(player, run).is_ok() {
+                continue;
+            }
+            for single in parcel.singles(run) {
+                // The first error is of an earlier datagram.
+                let sent = parcel
+                    .send(player, &single)
+                    .or_else(|_| parcel.send(player, &single));
+                unplayed += u64::from(sent.is_err());
+            }
+        }
+        bump(&self.shared.unplayed, unplayed);
+    }
+}
+
+/// With no datagram for so long after a pause, none is on its way.
+pub(super) const QUIET: Duration = Duration::from_millis(100);
+
+/// Datagrams taken together.
+const BATCH: usize = 64;
+
+/// A socket to the player.
+///
+/// # Errors
+/// The system's.
+pub(super) fn player_socket(player: SocketAddr) -> Result<UdpSocket> {
+    let any = match player {
+        SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    };
+    parcel::outbox(any, player)
+}
+
+/// Writes the recording until there is no more of it; how many bytes it has.
+pub(super) fn write(mut file: File, pieces: &Receiver<Vec<u8>>) -> io::Result<u64> {
+    let mut written = 0;
+    for piece in pieces {
+        file.write_all(&piece)?;
+        written += piece.len() as u64;
+    }
+    Ok(written)
+}

@@ -1,0 +1,149 @@
+use super::*;
+use crate::runtime::datagrams::parcel::Parcel;
+use crate::runtime::datagrams::parcel::outbox;
+
+const LOCAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+fn pair() -> (UdpSocket, Inbox) {
+    let inbox = Inbox::bind(LOCAL, None).expect("a free port");
+    let socket = outbox(LOCAL.ip(), inbox.addr()).expect("a free port");
+    (socket, inbox)
+}
+
+/// Reads until `count` datagrams are in `batch`.
+fn fill(inbox: &Inbox, batch: &mut Batch, count: usize) {
+    let deadline = clock::now().after(Duration::from_secs(10));
+    while batch.len() < count && clock::now() < deadline {
+        inbox
+            .receive(batch, Duration::from_millis(100))
+            .expect("readable");
+    }
+    assert_eq!(batch.len(), count);
+}
+
+#[test]
+fn datagrams_of_any_size_arrive_as_they_were_sent() {
+    let sizes = [
+        1, 0, 1316, 1316, 1316, 564, 1316, 188, 188, 40_000, 65_507, 3, 3,
+    ];
+    let (there, inbox) = pair();
+    let mut sent = Batch::new(sizes.len());
+    for (n, &size) in sizes.iter().enumerate() {
+        there.send(&vec![n as u8; size]).expect("sent");
+    }
+    let before = clock::now();
+    fill(&inbox, &mut sent, sizes.len());
+    assert!(sent.is_full());
+    assert!(
+        sent.iter()
+            .all(|d| d.from == there.local_addr().expect("bound"))
+    );
+    if BATCHED {
+        let stamped = sent.iter().all(|datagram| datagram.at <= before);
+        assert!(stamped, "when they came, not when they were read");
+    }
+    // And once more, as a parcel.
+    let (there, inbox) = pair();
+    let parcel = Parcel::of(&sent);
+    for run in parcel.runs() {
+        parcel.send(&there, run).expect("sent");
+    }
+    let mut got = Batch::new(sizes.len() + 1);
+    fill(&inbox, &mut got, sizes.len());
+    assert!(got.iter().map(|d| d.bytes).eq(sent.iter().map(|d| d.bytes)));
+}
+
+#[test]
+fn a_run_ends_with_a_shorter_datagram_and_at_the_systems_limits() {
+    let of = |sizes: &[usize]| {
+        let mut batch = Batch::new(sizes.len());
+        for (slot, &len) in sizes.iter().enumerate() {
+            batch.entries.push(Entry {
+                slot,
+                len,
+                at: Moment(0),
+                from: LOCAL,
+            });
+        }
+        let parcel = Parcel::of(&batch);
+        let runs: Vec<usize> = parcel.runs().iter().map(|r| r.datagrams.len()).collect();
+        assert_eq!(runs.iter().sum::<usize>(), sizes.len());
+        assert_eq!(
+            parcel.runs().iter().map(|run| run.bytes).sum::<usize>(),
+            sizes.iter().sum::<usize>()
+        );
+        runs
+    };
+    if BATCHED {
+        assert_eq!(of(&[1316, 1316, 564, 1316, 188, 188, 1316]), [3, 2, 1, 1]);
+        assert_eq!(of(&[0, 0, 5]), [1, 1, 1]);
+        assert_eq!(of(&[10; 100]), [64, 36]);
+        assert_eq!(of(&[1316; 60]), [49, 11]);
+        assert_eq!(of(&[65_507, 65_507]), [1, 1]);
+    } else {
+        assert_eq!(of(&[1316, 1316, 564]), [1, 1, 1]);
+    }
+}
+
+#[test]
+fn what_came_before_is_thrown_away() {
+    let (there, inbox) = pair();
+    for _ in 0..50 {
+        there.send(b"old").expect("sent");
+    }
+    let mut batch = Batch::new(8);
+    let thrown = inbox.discard(&mut batch, clock::now()).expect("readable");
+    assert_eq!((thrown, batch.len()), (50, 0));
+    there.send(b"new").expect("sent");
+    fill(&inbox, &mut batch, 1);
+}
+
+#[test]
+fn a_full_queue_is_counted_by_the_system() {
+    if !cfg!(target_os = "linux") {
+        return;
+    }
+    let socket = UdpSocket::bind(LOCAL).expect("a free port");
+    assert_eq!(drops(&socket), Some(0));
+    let there = outbox(LOCAL.ip(), socket.local_addr().expect("bound")).expect("a free port");
+    for _ in 0..10_000 {
+        there.send(&[0; 1000]).expect("sent");
+    }
+    let held = {
+        socket.set_nonblocking(true).expect("a socket");
+        std::iter::from_fn(|| socket.recv(&mut [0; 1000]).ok()).count() as u64
+    };
+    assert_eq!(drops(&socket), Some(10_000 - held));
+}
+
+#[test]
+fn a_refusal_is_told_to_who_sends() {
+    let closed = UdpSocket::bind(LOCAL).expect("a free port");
+    let addr = closed.local_addr().expect("bound");
+    drop(closed);
+    let there = outbox(LOCAL.ip(), addr).expect("a free port");
+    let deadline = clock::now().after(Duration::from_secs(10));
+    let refused = |result: io::Result<usize>| {
+        result.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+    };
+    while !refused(there.send(b"anybody?")) {
+        assert!(clock::now() < deadline, "nobody refuses");
+    }
+}
+
+#[test]
+fn a_group_is_joined() {
+    let group = SocketAddr::from(([239, 255, 77, 19], 0));
+    let inbox = match Inbox::bind(group, Some(Ipv4Addr::LOCALHOST)) {
+        Ok(inbox) => inbox,
+        Err(error) => return eprintln!("passed by: no multicast here: {error}"),
+    };
+    let there = UdpSocket::bind(LOCAL).expect("a free port");
+    // From an interface's own address, so that the system takes that interface.
+    let to = SocketAddr::new(group.ip(), inbox.addr().port());
+    if let Err(error) = there.send_to(b"all", to) {
+        return eprintln!("passed by: no multicast here: {error}");
+    }
+    let mut batch = Batch::new(2);
+    fill(&inbox, &mut batch, 1);
+}

@@ -1,0 +1,88 @@
+#!/usr/bin/env python3
+"""Runs a program on a terminal of its own, and types there.
+
+    terminal.py [--background] [--pipe-output] PROGRAM ARGUMENT...
+
+Prints what appears on the terminal, each redrawn line as a line. Reads orders from standard input:
+
+    key TEXT      types TEXT
+    wait          waits for the program to end; prints "ended CODE" and whether the terminal is as
+                  it was before: "terminal kept" or "terminal changed"
+    cpu [PID]     prints "cpu TICKS", the processor time that the program has used
+    state [PID]   prints "state X", the process state as the system names it
+
+With --background the program is a job in the background of that terminal; with --pipe-output its
+standard output is a pipe.
+"""
+
+import fcntl
+import os
+import pty
+import struct
+import subprocess
+import sys
+import termios
+import threading
+
+
+def show(source):
+    while True:
+        try:
+            data = os.read(source, 4096)
+        except OSError:
+            return
+        if not data:
+            return
+        text = data.decode("utf-8", "replace").replace("\x1b[2K", "\n").replace("\r", "\n")
+        for line in text.split("\n"):
+            if line.strip():
+                print(line.strip(), flush=True)
+
+
+def main():
+    words = sys.argv[1:]
+    options = {word for word in words if word in ("--background", "--pipe-output")}
+    words = [word for word in words if word not in options]
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 120, 0, 0))
+    before = termios.tcgetattr(slave)
+
+    def own_terminal():
+        # What a shell does: the terminal is this session's, and its foreground is one job.
+        os.setsid()
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+    # The shell stands between, so that a job in the background is possible at all.
+    if "--background" in options:
+        words = ["bash", "-mc", '"$@" <&0 & echo "job $!"; wait $!', "shell"] + words
+    piped = "--pipe-output" in options
+    program = subprocess.Popen(
+        words,
+        stdin=slave,
+        stdout=subprocess.PIPE if piped else slave,
+        stderr=slave,
+        preexec_fn=own_terminal,
+    )
+    threading.Thread(target=show, args=(master,), daemon=True).start()
+    if piped:
+        threading.Thread(target=show, args=(program.stdout.fileno(),), daemon=True).start()
+    for order in sys.stdin:
+        word, _, rest = order.rstrip("\n").partition(" ")
+        if word == "key":
+            os.write(master, rest.encode("utf-8"))
+        elif word == "wait":
+            code = program.wait()
+            kept = termios.tcgetattr(slave) == before
+            print("ended %d terminal %s" % (code, "kept" if kept else "changed"), flush=True)
+        elif word in ("cpu", "state"):
+            pid = int(rest) if rest else program.pid
+            with open("/proc/%d/stat" % pid) as stat:
+                fields = stat.read().rpartition(")")[2].split()
+            answer = int(fields[11]) + int(fields[12]) if word == "cpu" else fields[0]
+            print("%s %s" % (word, answer), flush=True)
+    program.kill()
+    program.wait()
+
+
+if __name__ == "__main__":
+    main()
