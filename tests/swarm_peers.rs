@@ -99,7 +99,7 @@ fn words<'a>(kind: &str, torrent: &'a str, dir: &'a str, address: &'a str) -> Ve
             dir,
             "-w",
             dir,
-            "-er",
+            "-et",
             "-v",
             "-M",
             "-p",
