@@ -21,6 +21,7 @@ use crate::star::plan;
 use crate::study::contender::Contender;
 use crate::study::environment::Environment;
 use crate::study::figure;
+use crate::study::foreign::Foreign;
 use crate::study::grid;
 use crate::study::grid::Grid;
 use crate::study::grid::Preset;
@@ -53,7 +54,7 @@ pub struct Args {
     #[arg(long, value_parser = List::<u16>::clients, value_name = "LIST")]
     pub clients: Option<List<u16>>,
     /// What to compare: tcp, udp, multicast, swarm, http; nginx (with one curl a host), uftp,
-    /// udpcast
+    /// udpcast, aria2, libtorrent
     #[arg(
         long,
         default_value = "tcp",
@@ -223,12 +224,15 @@ fn contenders(args: &Args) -> Result<Vec<Box<dyn Contender>>> {
         if name == nginx::NAME {
             return Ok(Box::new(Nginx));
         }
+        if let Some(foreign) = Foreign::of(name) {
+            return Ok(Box::new(foreign));
+        }
         if let Some(rival) = group::ALL.into_iter().find(|rival| rival.name() == name) {
             return Ok(Box::new(rival));
         }
         let via = Via::from_str(name).map_err(|error| Error::Usage {
             what: format!(
-                "--via '{}': {error}, nginx, uftp or udpcast",
+                "--via '{}': {error}, nginx, uftp, udpcast, aria2 or libtorrent",
                 crate::text::escape(name)
             ),
         })?;

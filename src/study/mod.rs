@@ -6,7 +6,7 @@
 //!
 //! - [`grid`]: what is measured, in which order
 //! - [`bound`], [`stat`]: the least makespan that links allow; medians and their intervals
-//! - [`contender`], [`native`], [`nginx`], [`group`]: what is compared, by one trait
+//! - [`contender`], [`native`], [`nginx`], [`group`], [`foreign`]: what is compared, by one trait
 //! - [`run`], [`crew`], [`work`]: the runs, their programs, their folder
 //! - [`environment`], [`results`]: where it was made; the document
 //! - [`sheet`], [`figure`], [`page`]: tables and CSV, plots, one page with all of it
@@ -18,6 +18,7 @@ pub mod crew;
 pub mod environment;
 pub mod figure;
 pub mod forecast;
+pub mod foreign;
 pub mod grid;
 pub mod group;
 pub mod native;

@@ -58,6 +58,9 @@ pub struct Torrents {
     /// What they may do.
     pub options: Options,
     all: Mutex<Vec<Arc<Torrent>>>,
+    /// Held by whoever makes a torrent: all clients of a session ask for it at the same time, and
+    /// each would hash the file. Taken before `all`.
+    making: Mutex<()>,
 }
 
 /// One file's swarm.
@@ -93,8 +96,11 @@ const CALL_AFTER: Duration = Duration::from_millis(300);
 impl Torrents {
     /// None yet.
     pub fn new(options: Options) -> Arc<Self> {
-        let all = Mutex::default();
-        Arc::new(Self { options, all })
+        Arc::new(Self {
+            options,
+            all: Mutex::default(),
+            making: Mutex::default(),
+        })
     }
 
     /// The torrent of `source`, made if there is none.
@@ -110,7 +116,10 @@ impl Torrents {
         if let Some(torrent) = known(&self.lock()) {
             return Ok(torrent);
         }
-        // Hashed outside the lock; two at once do it twice and agree.
+        let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(torrent) = known(&self.lock()) {
+            return Ok(torrent);
+        }
         let refuse = |why: String| Error::refused("gatecast", format!("'{}': {why}", info.name));
         let layout = Layout::new(info.bytes, metainfo::piece_bytes(info.bytes));
         if info.bytes == 0 {
@@ -139,10 +148,6 @@ impl Torrents {
             sessions: Mutex::default(),
         });
         let mut all = self.lock();
-        if let Some(other) = known(&all) {
-            torrent.member.close();
-            return Ok(other);
-        }
         if all.len() >= TORRENTS_MAX {
             torrent.member.close();
             return Err(refuse(format!("there are {TORRENTS_MAX} torrents already")));

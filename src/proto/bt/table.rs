@@ -152,7 +152,7 @@ const PACE_EVERY: Duration = Duration::from_millis(250);
 const ENDGAME_PEERS: u8 = 2;
 
 /// How long a block must be overdue before another peer is asked for it too.
-const ENDGAME_AFTER: Duration = Duration::from_millis(500);
+const ENDGAME_AFTER: Duration = Duration::from_millis(200);
 
 /// How long a peer may leave a block unanswered.
 const SNUB: Duration = Duration::from_secs(4);
