@@ -7,6 +7,7 @@
 //! is stopped by the system. Without that feature a terminal is read in lines, too.
 
 use std::io::BufRead;
+#[cfg(all(unix, feature = "sockopt"))]
 use std::io::IsTerminal;
 use std::thread;
 

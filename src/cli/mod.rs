@@ -16,8 +16,8 @@ pub mod completions;
 pub mod diff;
 pub mod events;
 pub mod fetch;
-#[cfg(all(target_os = "linux", feature = "sockopt"))]
 mod keys;
+#[cfg(all(target_os = "linux", feature = "sockopt"))]
 pub mod links;
 pub mod list;
 pub mod man;
