@@ -7,6 +7,8 @@
 mod common;
 mod faults;
 mod terminal;
+#[cfg(feature = "sockopt")] // Keep-alive in seconds is not in std.
+mod vanished;
 
 use std::fs;
 use std::io::BufRead;
