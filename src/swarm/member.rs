@@ -306,6 +306,7 @@ impl Member {
         self.show(&mut state);
         for link in &links {
             self.ask(&mut state, link);
+            link.flush();
         }
     }
 
@@ -326,6 +327,7 @@ impl Member {
         for link in links.values() {
             link.say(&[Message::Choke]);
             refuse(link, link.cancel_all());
+            link.flush();
         }
         state.holders.fill(None);
         state.admitted.clear();
@@ -578,7 +580,7 @@ impl Member {
             Message::Request(block) => return self.requested(link, block),
             Message::Cancel(block) => {
                 if link.cancel(block) && link.limits.fast {
-                    link.say(&[Message::Reject(block)]);
+                    link.add(&[Message::Reject(block)]);
                 }
                 return Ok(());
             }
@@ -655,11 +657,11 @@ impl Member {
     fn want(&self, state: &State, link: &Link) {
         if !link.interested.load(Ordering::Relaxed) && state.table.interests(link.key) {
             link.interested.store(true, Ordering::Relaxed);
-            link.say(&[Message::Interested]);
+            link.add(&[Message::Interested]);
         }
     }
 
-    /// Fills a link's pipeline, once there is room worth a message.
+    /// Fills a link's pipeline, once there is room worth a message; the caller flushes.
     fn ask(&self, state: &mut State, link: &Link) {
         if state.released.is_none() || state.closed || !state.table.runs_dry(link.key) {
             return;
@@ -667,13 +669,16 @@ impl Member {
         let blocks = state.table.ask(link.key, clock::now());
         let asks: Vec<Message<'_>> = blocks.into_iter().map(Message::Request).collect();
         if !asks.is_empty() {
-            link.say(&asks);
+            link.add(&asks);
         }
     }
 
     fn ask_all(&self, state: &mut State) {
         let links: Vec<Arc<Link>> = state.links.values().map(Arc::clone).collect();
-        links.iter().for_each(|link| self.ask(state, link));
+        for link in links {
+            self.ask(state, &link);
+            link.flush();
+        }
     }
 
     /// Shows peers the pieces that are theirs to fetch; when all are out, everything to everybody.
@@ -766,7 +771,11 @@ impl Member {
         self.ask(&mut state, link);
         drop(state);
         match bytes {
-            Some(bytes) => self.settle(piece, bytes, is(Role::Seeder, &link.peer)),
+            Some(bytes) => {
+                // Verifying takes longer than the next blocks should wait to be asked for.
+                link.flush();
+                self.settle(piece, bytes, is(Role::Seeder, &link.peer))
+            }
             None => Ok(()),
         }
     }
@@ -844,9 +853,12 @@ impl Member {
                 state = self.lock();
                 let news = std::mem::take(&mut state.news);
                 self.tell(&mut state, &news);
+                state.links.values().for_each(|link| link.flush());
             }
             if clock::left(look).is_none() {
                 look = clock::now().after(TICK);
+                // The rumours of the last tick, where nothing else went out meanwhile.
+                state.links.values().for_each(|link| link.flush());
                 let rumours = std::mem::take(&mut state.rumours);
                 if !rumours.is_empty() {
                     self.tell(&mut state, &rumours);
@@ -862,7 +874,8 @@ impl Member {
         }
     }
 
-    /// Tells the others of new pieces; one of ours that has a piece needs not hear of it.
+    /// Tells the others of new pieces; one of ours that has a piece needs not hear of it. The
+    /// caller flushes what must not wait for something else to go out.
     fn tell(&self, state: &mut State, news: &[u32]) {
         let whole = state.table.is_whole();
         for link in state.links.values() {
@@ -880,7 +893,7 @@ impl Member {
                 words.push(Message::NotInterested);
             }
             if !words.is_empty() {
-                link.say(&words);
+                link.add(&words);
             }
         }
     }
@@ -1033,10 +1046,10 @@ fn moved(link: &Link) -> Moved {
     }
 }
 
-/// Says that blocks will not come, where the other side understands it.
+/// Says that blocks will not come, where the other side understands it; the caller flushes.
 fn refuse(link: &Link, blocks: Vec<Block>) {
     if link.limits.fast {
         let words: Vec<Message<'_>> = blocks.into_iter().map(Message::Reject).collect();
-        link.say(&words);
+        link.add(&words);
     }
 }
