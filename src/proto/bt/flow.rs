@@ -80,7 +80,9 @@ mod tests {
 
     #[test]
     fn the_rest_of_a_block_is_slept_for_at_the_rate_that_is_seen() {
-        let nap = flow(2_000_000).nap(10_000 - BEYOND).expect("five milliseconds");
+        let nap = flow(2_000_000)
+            .nap(10_000 - BEYOND)
+            .expect("five milliseconds");
         assert!((4900..5100).contains(&nap.as_micros()), "{nap:?}");
         assert_eq!(flow(100_000).nap(16_000), Some(NAP_MAX));
     }

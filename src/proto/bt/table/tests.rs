@@ -1,6 +1,9 @@
+use std::time::Duration;
+
 use proptest::prelude::*;
 
 use super::*;
+use crate::proto::bt::table::arrive::Arrival;
 
 const T0: Moment = Moment(1_000_000);
 
