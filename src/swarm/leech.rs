@@ -22,8 +22,8 @@ use crate::proto::bt::metainfo::Metainfo;
 use crate::runtime::clock;
 use crate::runtime::control::part::Part;
 use crate::runtime::socket;
-use crate::swarm::member::Role;
-use crate::swarm::member::peer_id;
+use crate::swarm::member::role::Role;
+use crate::swarm::member::role::peer_id;
 use crate::swarm::peer::Peer;
 use crate::swarm::web::Url;
 

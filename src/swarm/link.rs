@@ -66,6 +66,8 @@ struct Outbox {
     control: Vec<u8>,
     requests: VecDeque<Block>,
     closed: bool,
+    /// The writer waits for something to do; else it looks before it waits, and needs no call.
+    idle: bool,
 }
 
 /// What a writer does next.
@@ -121,8 +123,14 @@ impl Link {
         }
     }
 
-    /// Says `messages`.
+    /// Says `messages` now.
     pub fn say(&self, messages: &[Message<'_>]) {
+        self.add(messages);
+        self.flush();
+    }
+
+    /// Says `messages` with whatever goes out next, or at the next [`Link::flush`].
+    pub fn add(&self, messages: &[Message<'_>]) {
         let mut outbox = self.lock();
         messages
             .iter()
@@ -131,19 +139,29 @@ impl Link {
             drop(outbox);
             log::info!("{}: reads nothing, closing", self.addr);
             self.close();
-            return;
         }
-        self.wake.notify_one();
     }
 
-    /// Queues a block to be sent; false when too many wait.
+    /// Wakes the writer where it sleeps on something that was added.
+    pub fn flush(&self) {
+        let mut outbox = self.lock();
+        let idle = outbox.idle && !(outbox.control.is_empty() && outbox.requests.is_empty());
+        if idle {
+            outbox.idle = false;
+        }
+        drop(outbox);
+        if idle {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Queues a block to be sent from the next [`Link::flush`] on; false when too many wait.
     pub fn serve(&self, block: Block) -> bool {
         let mut outbox = self.lock();
         if outbox.requests.len() >= REQUESTS_MAX {
             return false;
         }
         outbox.requests.push_back(block);
-        self.wake.notify_one();
         true
     }
 
@@ -249,15 +267,18 @@ impl Link {
             let Some(left) = clock::left(deadline) else {
                 return Work::Idle;
             };
+            outbox.idle = true;
             outbox = self
                 .wake
                 .wait_timeout(outbox, left)
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
+            outbox.idle = false;
         }
     }
 
-    /// The reader: gives every message to `hear` until the link is closed.
+    /// The reader: gives every message to `hear` until the link is closed. What `hear` adds goes
+    /// out once all that was read has been heard.
     ///
     /// # Errors
     /// The connection failed, a message is none, or what `hear` made of it.
@@ -297,6 +318,7 @@ impl Link {
                 hear(message)?;
                 from += len;
             }
+            self.flush();
             if from > 0 {
                 buffer.copy_within(from..to, 0);
                 (from, to) = (0, to - from);

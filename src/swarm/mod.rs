@@ -7,6 +7,7 @@
 //! - [`torrents`], [`tracker`]: the server's swarms and who is in them
 //! - [`way`]: the swarm at the gate, as the server has it
 //! - [`peer`]: the same as a client has it
+//! - [`announce`]: a peer and its tracker
 //! - [`leech`]: a `.torrent` of anybody's, without a gate
 //! - [`web`], [`face`]: the little HTTP that trackers need, both ends
 //! - [`simulate`]: a whole swarm in virtual time
@@ -23,6 +24,7 @@ use crate::session::Via;
 use crate::swarm::torrents::Options;
 use crate::swarm::torrents::Torrents;
 
+pub mod announce;
 pub mod connect;
 pub mod face;
 pub mod leech;

@@ -12,19 +12,14 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 use std::thread;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::error::Error;
 use crate::error::Phase;
 use crate::error::Result;
+use crate::proto::bt::layout::Layout;
 use crate::proto::bt::metainfo::METAINFO_MAX;
 use crate::proto::bt::metainfo::Metainfo;
-use crate::proto::bt::table::Layout;
-use crate::proto::bt::tracker::ANSWER_MAX;
-use crate::proto::bt::tracker::Announce;
-use crate::proto::bt::tracker::Answer;
-use crate::proto::bt::tracker::Event;
 use crate::proto::greeting::Greeting;
 use crate::proto::http::text::percent_encode;
 use crate::runtime::clock;
@@ -36,12 +31,11 @@ use crate::runtime::control::intake::Taken;
 use crate::runtime::dialogue::Dialogue;
 use crate::runtime::listener::Handler;
 use crate::runtime::listener::Listener;
-use crate::runtime::lobby::STACK;
 use crate::session::Via;
+use crate::swarm::announce::Announcer;
 use crate::swarm::connect;
 use crate::swarm::member::Member;
-use crate::swarm::member::PEER_LINKS;
-use crate::swarm::member::Role;
+use crate::swarm::member::role::Role;
 use crate::swarm::store::Store;
 use crate::swarm::torrents::name_of;
 use crate::swarm::torrents::seated_id;
@@ -64,19 +58,6 @@ pub struct Peer {
     /// Bytes that were there when it began.
     held: u64,
 }
-
-/// Tells the tracker where we are, and calls whom it names.
-#[derive(Debug)]
-struct Announcer {
-    member: Arc<Member>,
-    tracker: Url,
-    port: u16,
-    ended: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
-
-/// How long the links may take to stand before READY.
-const LINK_LIMIT: Duration = Duration::from_secs(2);
 
 /// How long a swarm without a server may stand still, and a finished peer wait for silent ones.
 const ALONE: Duration = Duration::from_secs(10);
@@ -250,21 +231,13 @@ impl Peer {
         let listener = Listener::start(at, [(Greeting::Swarm, handler)].into())?;
         let port = listener.addr().port();
         member.listens_on(port);
-        let announcer = Announcer {
-            member: Arc::clone(&member),
-            tracker,
-            port,
-            ended: Arc::default(),
-            thread: None,
-        };
-        let mut peer = Self {
+        let announcer = Announcer::new(&member, tracker, port)?;
+        Ok(Self {
             member,
             listener,
             announcer,
             held,
-        };
-        peer.announcer.start()?;
-        Ok(peer)
+        })
     }
 
     /// Bytes that were there when it began.
@@ -388,124 +361,8 @@ impl Peer {
 
 impl Drop for Peer {
     fn drop(&mut self) {
-        self.announcer.ended.store(true, Ordering::Relaxed);
         self.member.close();
         self.member.give_back();
         self.listener.stop();
-    }
-}
-
-impl Announcer {
-    /// The first announce. With `wait` it also waits until the calls have been answered, so that
-    /// a release finds every link standing.
-    fn join_in(&self, wait: bool) -> Result<()> {
-        let answer = self.announce(Event::Started)?;
-        // Of a large swarm only half as many as there will be: the others call us.
-        let called = match answer.peers.len() {
-            few if few < PEER_LINKS => few,
-            _ => PEER_LINKS / 2,
-        };
-        (answer.peers.into_iter().take(called)).for_each(|peer| self.member.dial(peer));
-        let deadline = clock::now().after(LINK_LIMIT);
-        while wait && self.member.links() < called && clock::left(deadline).is_some() {
-            thread::sleep(Duration::from_millis(5));
-        }
-        Ok(())
-    }
-
-    /// Announces from time to time, and once when the copy is whole.
-    fn start(&mut self) -> Result<()> {
-        let (member, ended) = (Arc::clone(&self.member), Arc::clone(&self.ended));
-        let asking = Self {
-            member: Arc::clone(&member),
-            tracker: self.tracker.clone(),
-            port: self.port,
-            ended: Arc::clone(&ended),
-            thread: None,
-        };
-        let thread = thread::Builder::new()
-            .name("announce".to_owned())
-            .stack_size(STACK)
-            .spawn(move || {
-                let mut told = member.progress().missing == 0;
-                let mut next = clock::now().after(Duration::from_secs(5));
-                while !ended.load(Ordering::Relaxed) {
-                    thread::park_timeout(Duration::from_millis(500));
-                    let whole = member.progress().missing == 0;
-                    if (whole && told) || (!whole && clock::left(next).is_some()) {
-                        continue;
-                    }
-                    let event = if whole {
-                        Event::Completed
-                    } else {
-                        Event::Regular
-                    };
-                    told = whole;
-                    let wait = match asking.announce(event) {
-                        Ok(answer) => {
-                            if !whole && member.links() < PEER_LINKS {
-                                answer.peers.into_iter().for_each(|peer| asking.call(peer));
-                            }
-                            answer.interval
-                        }
-                        // A swarm goes on with the peers that it knows.
-                        Err(error) => {
-                            log::debug!("the tracker: {error}");
-                            5
-                        }
-                    };
-                    next = clock::now().after(Duration::from_secs(wait));
-                }
-            })
-            .map_err(Error::io("start the announcing thread", "this process"))?;
-        self.thread = Some(thread);
-        Ok(())
-    }
-
-    /// Calls a peer unless there is a link to its address.
-    fn call(&self, addr: SocketAddr) {
-        if !self
-            .member
-            .neighbours()
-            .iter()
-            .any(|peer| peer.addr == addr)
-        {
-            self.member.dial(addr);
-        }
-    }
-
-    fn announce(&self, event: Event) -> Result<Answer> {
-        let progress = self.member.progress();
-        let announce = Announce {
-            info_hash: self.member.hash(),
-            peer_id: self.member.id(),
-            port: self.port,
-            left: Some(self.member.metainfo.bytes - progress.bytes),
-            event,
-            wanted: PEER_LINKS,
-        };
-        let mark = if self.tracker.target.contains('?') {
-            '&'
-        } else {
-            '?'
-        };
-        let target = format!("{}{mark}{}", self.tracker.target, announce.encode());
-        let addrs = self.tracker.resolve()?;
-        let body = web::get(&addrs, &self.tracker.host, &target, ANSWER_MAX)?;
-        Answer::decode(&body).map_err(|error| Error::refused(&self.tracker.host, error.to_string()))
-    }
-
-    fn end(&mut self) {
-        self.ended.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            thread.thread().unpark();
-            // A last word, if the tracker is still there; nobody waits for it.
-            if thread.join().is_err() {
-                log::error!("the announcing thread panicked");
-            }
-            if let Err(error) = self.announce(Event::Stopped) {
-                log::debug!("the tracker: {error}");
-            }
-        }
     }
 }

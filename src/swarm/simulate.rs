@@ -15,11 +15,11 @@ use std::time::Duration;
 
 use crate::proto::bt::bits::Bits;
 use crate::proto::bt::inject::Injector;
+use crate::proto::bt::layout::Layout;
 use crate::proto::bt::metainfo;
-use crate::proto::bt::table::Arrival;
-use crate::proto::bt::table::Layout;
-use crate::proto::bt::table::Random;
+use crate::proto::bt::random::Random;
 use crate::proto::bt::table::Table;
+use crate::proto::bt::table::arrive::Arrival;
 use crate::units::Moment;
 
 /// What is simulated.

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::proto::bt::table::Random;
+use crate::proto::bt::random::Random;
 use crate::proto::bt::tracker::Announce;
 use crate::proto::bt::tracker::Answer;
 use crate::proto::bt::tracker::Event;

@@ -24,7 +24,7 @@ use crate::runtime::way::Carrier;
 use crate::runtime::way::Failure;
 use crate::runtime::way::Way;
 use crate::session::Via;
-use crate::swarm::member::Moved;
+use crate::swarm::member::view::Moved;
 use crate::swarm::torrents::Torrent;
 use crate::swarm::torrents::Torrents;
 use crate::swarm::torrents::seated_id;

@@ -28,8 +28,8 @@ use crate::runtime::copy;
 use crate::runtime::dialogue::Dialogue;
 use crate::session::Via;
 use crate::transfer::Counts;
+use crate::udp::reception;
 use crate::udp::socket::Inlet;
-use crate::udp::take;
 
 /// The slowest hash that is waited for, bytes a second.
 const SLOWEST_HASH: u64 = 20_000_000;
@@ -123,7 +123,7 @@ pub(super) fn mend(
     );
     let (delivered, replaced) = receive(damaged, dialogue, &mut inlet, &mut receiver)?;
     dialogue.say(format!("{}\n", pieces::MENDED).as_bytes())?;
-    let mended = take::counts(receiver.account(), delivered, inlet.drops());
+    let mended = reception::counts(receiver.account(), delivered, inlet.drops());
     Ok(Some(merged(damaged.counts, mended, replaced)))
 }
 

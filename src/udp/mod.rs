@@ -13,16 +13,21 @@
 use crate::runtime::host::Host;
 use crate::session::Via;
 
-mod advance;
+mod attend;
 pub mod hub;
 mod kernel;
 pub mod lab;
+mod load;
 mod mend;
 pub mod menu;
 pub mod pump;
+mod reception;
 pub mod socket;
 pub mod take;
+pub mod tally;
+mod watch;
 pub mod way;
+mod writer;
 
 /// Adds the three ways to a server.
 pub fn serve(host: Host) -> Host {

@@ -13,7 +13,6 @@ use std::sync::MutexGuard;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::thread;
-use std::time::Duration;
 
 use crossbeam_channel::Sender as Tell;
 
@@ -21,11 +20,8 @@ use crate::digest::Digest;
 use crate::error::Error;
 use crate::error::Phase;
 use crate::error::Result;
-use crate::proto::native::FromClient;
 use crate::proto::udp::control::Listen;
-use crate::proto::udp::control::Report;
 use crate::proto::udp::control::Terms;
-use crate::proto::udp::control::window;
 use crate::proto::udp::packet::DATAGRAM;
 use crate::proto::udp::packet::DATAGRAM_MAX;
 use crate::proto::udp::packet::DATAGRAM_MIN;
@@ -51,15 +47,13 @@ use crate::session::SeatId;
 use crate::session::Via;
 use crate::transfer::Counts;
 use crate::transfer::Outcome;
-use crate::udp::advance::Advance;
 use crate::udp::mend;
 use crate::udp::pump;
 use crate::udp::pump::Job;
-use crate::udp::pump::Joined;
-use crate::udp::pump::Tally;
 use crate::udp::pump::Word;
 use crate::udp::socket::Outlet;
 use crate::udp::socket::Reach;
+use crate::udp::tally::Tally;
 use crate::units::Rate;
 
 /// One of the three ways.
@@ -70,21 +64,21 @@ pub struct Datagrams {
 
 /// One session.
 #[derive(Debug)]
-struct Stream {
-    via: Via,
-    source: Arc<Source>,
-    terms: Terms,
-    ttl: u32,
-    rate: Option<Rate>,
-    block_len: usize,
-    blocks: u32,
-    state: Mutex<State>,
+pub(super) struct Stream {
+    pub(super) via: Via,
+    pub(super) source: Arc<Source>,
+    pub(super) terms: Terms,
+    pub(super) ttl: u32,
+    pub(super) rate: Option<Rate>,
+    pub(super) block_len: usize,
+    pub(super) blocks: u32,
+    pub(super) state: Mutex<State>,
 }
 
 /// What is opened before the release, and what runs after it. The lock is never held while
 /// anything blocks.
 #[derive(Debug, Default)]
-struct State {
+pub(super) struct State {
     /// Who sits in each seat and where it listens; a seat that was given back may have another.
     listening: BTreeMap<SeatId, (SocketAddr, Listen)>,
     tallies: BTreeMap<SeatId, Arc<Tally>>,
@@ -92,24 +86,11 @@ struct State {
     words: Option<Tell<Word>>,
     many: bool,
     /// The digest of each piece, once a client has asked.
-    pieces: Option<Arc<Vec<Digest>>>,
+    pub(super) pieces: Option<Arc<Vec<Digest>>>,
 }
 
-/// How often a seat's thread looks whether its client was given up.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
-
-/// How long the sending thread may take to let a client go.
-const LET_GO: Duration = Duration::from_secs(2);
-
-/// Most reports of one client that are heard in [`REPORTS_IN`]: a receiver with the smallest
-/// buffer that loopback can fill says half as many.
-const REPORTS_MAX: u32 = 512;
-
-/// See [`REPORTS_MAX`].
-const REPORTS_IN: Duration = Duration::from_millis(100);
-
 /// Words that wait for the sending thread at most; then the clients' connections wait.
-const WORDS: usize = 1024;
+pub(super) const WORDS: usize = 1024;
 
 /// The rate from which on the kernel may send many datagrams as one: below it they would be a
 /// burst, and above it single sends cost more than the network.
@@ -368,16 +349,16 @@ fn peer(seat: &Seat) -> Result<SocketAddr> {
 }
 
 impl Stream {
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn tally(&self, seat: SeatId) -> Arc<Tally> {
+    pub(super) fn tally(&self, seat: SeatId) -> Arc<Tally> {
         Arc::clone(self.lock().tallies.entry(seat).or_default())
     }
 
     /// Passes a word to the sending thread, starting it with the first.
-    fn tell(&self, seat: &Seat, word: Word) -> bool {
+    pub(super) fn tell(&self, seat: &Seat, word: Word) -> bool {
         let mut state = self.lock();
         if state.words.is_none() {
             let Some((_, outlet)) = state.outlet.take() else {
@@ -408,181 +389,5 @@ impl Stream {
         let words = state.words.clone();
         drop(state);
         words.is_some_and(|words| words.send(word).is_ok())
-    }
-
-    /// Has the client sent to, and passes on what it says until it says something else.
-    fn attend(
-        &self,
-        seat: &Seat,
-        range: Range<u64>,
-        listen: Listen,
-        admitted: usize,
-        dialogue: &mut Dialogue<'_>,
-        answer: &mut Answer,
-    ) -> std::result::Result<(), Failure> {
-        let tally = self.tally(seat.id());
-        let first = u32::try_from(range.start / self.block_len as u64).unwrap_or(u32::MAX);
-        let joined = Joined {
-            seat: seat.id(),
-            stream: seat.plan().session.0 as u32,
-            to: (dialogue.peer().ip(), listen.port).into(),
-            blocks: first..self.blocks,
-            window: window(listen.buffer, self.terms.datagram),
-            tally: Arc::clone(&tally),
-            admitted,
-        };
-        if !self.tell(seat, Word::Join(joined)) {
-            return Err(Failure::new(Outcome::Cut, "the sending thread is gone"));
-        }
-        let end = self.listen(seat, &tally, dialogue, answer, &|word| {
-            self.tell(seat, word)
-        });
-        // Nothing is counted any more once the answer is here.
-        let (left, gone) = crossbeam_channel::bounded(0);
-        if self.tell(seat, Word::Leave(seat.id(), left)) {
-            let _ = gone.recv_timeout(LET_GO);
-        }
-        end
-    }
-
-    /// The pieces' digests, made when the first client asks for them.
-    fn pieces(&self, shape: Pieces) -> std::result::Result<Arc<Vec<Digest>>, Failure> {
-        if let Some(list) = &self.lock().pieces {
-            return Ok(Arc::clone(list));
-        }
-        let changed = |reason: String| Failure {
-            source_changed: true,
-            ..Failure::new(Outcome::Corrupt, reason)
-        };
-        let (file, bytes) = (&self.source.file, self.source.info.bytes);
-        let made = mend::digests(file, bytes, self.block_len, shape);
-        self.source
-            .unchanged()
-            .map_err(|error| changed(error.to_string()))?;
-        let made = made.map_err(|_| changed("the source cannot be read".to_owned()))?;
-        let list = Arc::new(made);
-        self.lock().pieces = Some(Arc::clone(&list));
-        Ok(list)
-    }
-
-    /// Sends what a client's damaged copy lacks, by a thread of its own: the session's may have
-    /// ended.
-    fn mend_at(
-        &self,
-        seat: &Seat,
-        listen: Listen,
-        number: u32,
-        dialogue: &mut Dialogue<'_>,
-    ) -> std::result::Result<(), Failure> {
-        let failed = |error: &dyn std::fmt::Display| {
-            Failure::new(Outcome::Corrupt, format!("cannot be mended: {error}"))
-        };
-        let to = SocketAddr::new(dialogue.peer().ip(), listen.port);
-        let any: IpAddr = match to {
-            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-        };
-        let tally = self.tally(seat.id());
-        let job = Job {
-            via: Via::Udp,
-            stream: 0,
-            source: Arc::clone(&self.source),
-            datagram: usize::from(self.terms.datagram),
-            block_len: self.block_len,
-            blocks: self.blocks,
-            rate: self.rate,
-            outlet: Outlet::open(any, false, None).map_err(|error| failed(&error))?,
-            group: None,
-        };
-        let (tell, words) = crossbeam_channel::bounded(WORDS);
-        let started = thread::Builder::new()
-            .name(format!("mend-{}", seat.id()))
-            .stack_size(STACK)
-            .spawn(move || pump::run(job, &words))
-            .map_err(|error| failed(&error))?;
-        let joined = Joined {
-            seat: seat.id(),
-            stream: (seat.plan().session.0 as u32).wrapping_add(number),
-            to,
-            blocks: self.blocks..self.blocks,
-            window: window(listen.buffer, self.terms.datagram),
-            tally: Arc::clone(&tally),
-            admitted: 1,
-        };
-        let say = |word| tell.send(word).is_ok();
-        say(Word::Mend(joined));
-        let mut answer = Answer::default();
-        let end = self.listen(seat, &tally, dialogue, &mut answer, &say);
-        let (left, gone) = crossbeam_channel::bounded(0);
-        if say(Word::Leave(seat.id(), left)) {
-            let _ = gone.recv_timeout(LET_GO);
-        }
-        drop(tell);
-        if started.join().is_err() {
-            log::error!("the thread that mends panicked");
-        }
-        end?;
-        match answer.line.as_deref() {
-            Some(pieces::MENDED) => Ok(()),
-            _ => Err(Failure::new(
-                Outcome::Cut,
-                "messages out of order while it was mended",
-            )),
-        }
-    }
-
-    /// Passes on what a client reports until it says something else, which is its answer.
-    fn listen(
-        &self,
-        seat: &Seat,
-        tally: &Tally,
-        dialogue: &mut Dialogue<'_>,
-        answer: &mut Answer,
-        tell: &dyn Fn(Word) -> bool,
-    ) -> std::result::Result<(), Failure> {
-        let (mut reports, mut counted_from) = (0, clock::now());
-        let mut advance = Advance::new(clock::now());
-        loop {
-            seat.moved()
-                .store(tally.payload.load(Ordering::Relaxed), Ordering::Relaxed);
-            if let Some(failure) = tally.failure.get() {
-                break Err(failure.clone());
-            }
-            match dialogue.hear(clock::now().after(LOOK_EVERY), Phase::Transfer) {
-                Ok(line) if Report::is_one(&line) => match Report::decode(&line, self.blocks) {
-                    Ok(report) => {
-                        let lost = report.seen.wrapping_sub(report.received);
-                        tally.lost.store(u64::from(lost), Ordering::Relaxed);
-                        let offered = tally.offered.load(Ordering::Relaxed);
-                        let heard = advance.hear(report.received, offered, clock::now());
-                        if let (Err(failure), false) = (heard, self.via == Via::Raw) {
-                            break Err(failure);
-                        }
-                        // One that talks without end is heard no faster than this; its own
-                        // connection fills up, and nobody else's words wait.
-                        reports += 1;
-                        if reports >= REPORTS_MAX {
-                            thread::sleep(
-                                REPORTS_IN.saturating_sub(clock::now().since(counted_from)),
-                            );
-                            (reports, counted_from) = (0, clock::now());
-                        }
-                        tell(Word::Report(seat.id(), report));
-                    }
-                    Err(error) => break Err(Failure::new(Outcome::Cut, error.to_string())),
-                },
-                Ok(line) if FromClient::decode(&line) == Ok(FromClient::Held) => {}
-                Ok(line) => {
-                    // One that has everything before everything was sent does not tell the truth.
-                    answer.line = Some(line);
-                    answer.heard_at = Some(dialogue.heard_at());
-                    answer.sent = tally.payload.load(Ordering::Relaxed);
-                    break Ok(());
-                }
-                Err(Error::TimedOut { .. }) => {}
-                Err(Error::Protocol { what, .. }) => break Err(Failure::new(Outcome::Cut, what)),
-                Err(error) => break Err(Failure::new(Outcome::Cut, error.to_string())),
-            }
-        }
     }
 }

@@ -20,7 +20,11 @@ pub struct Flow {
 }
 
 /// Longest sleep. What follows the block may be a word that somebody waits for.
-const NAP_MAX: Duration = Duration::from_millis(10);
+const NAP_MAX: Duration = Duration::from_millis(20);
+
+/// Bytes that are slept for beyond the block, so that a guess that is a little short does not
+/// end in the middle of it.
+const BEYOND: usize = 2 << 10;
 
 /// Shortest sleep worth its two system calls.
 const NAP_MIN: Duration = Duration::from_millis(1);
@@ -55,7 +59,7 @@ impl Flow {
     #[allow(clippy::cast_precision_loss, reason = "at most a message")]
     pub fn nap(&self, left: usize) -> Option<Duration> {
         let known = self.seconds > KNOWN_MIN && self.bytes > 0.0;
-        let seconds = known.then(|| left as f64 * self.seconds / self.bytes)?;
+        let seconds = known.then(|| (left + BEYOND) as f64 * self.seconds / self.bytes)?;
         let nap = Duration::from_secs_f64(seconds.min(NAP_MAX.as_secs_f64()));
         (nap >= NAP_MIN).then_some(nap)
     }
@@ -76,7 +80,9 @@ mod tests {
 
     #[test]
     fn the_rest_of_a_block_is_slept_for_at_the_rate_that_is_seen() {
-        let nap = flow(2_000_000).nap(10_000).expect("five milliseconds");
+        let nap = flow(2_000_000)
+            .nap(10_000 - BEYOND)
+            .expect("five milliseconds");
         assert!((4900..5100).contains(&nap.as_micros()), "{nap:?}");
         assert_eq!(flow(100_000).nap(16_000), Some(NAP_MAX));
     }

@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::proto::bt::bits::Bits;
-use crate::proto::bt::table::Random;
+use crate::proto::bt::random::Random;
 use crate::units::Moment;
 
 /// The pieces that are not out yet, and who was shown which.

@@ -6,6 +6,7 @@
 //! - [`wire`]: the messages between two peers
 //! - [`bits`]: sets of pieces
 //! - [`flow`]: how fast a connection's bytes come
+//! - [`layout`]: how a file falls into pieces and blocks; [`random`]: choices that repeat
 //! - [`table`]: the pieces of one copy, and which block is asked of whom next
 //! - [`inject`]: which pieces a seeder shows to whom, so that it gives none away twice
 //!
@@ -25,7 +26,9 @@ pub mod bencode;
 pub mod bits;
 pub mod flow;
 pub mod inject;
+pub mod layout;
 pub mod metainfo;
+pub mod random;
 pub mod table;
 pub mod tracker;
 pub mod wire;

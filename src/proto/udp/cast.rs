@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use crate::proto::udp::CONSENT;
 use crate::proto::udp::Transmit;
+use crate::proto::udp::advance::Advance;
 use crate::proto::udp::before;
 use crate::proto::udp::control::Report;
 use crate::proto::udp::sender::Fault;
@@ -31,6 +32,8 @@ pub struct Cast {
     blocks: u32,
     next_new: u32,
     pkt: u32,
+    /// Datagrams that were sent, questions included.
+    sent: u64,
     members: BTreeMap<u16, Member>,
     repair: VecDeque<Vec<u32>>,
     round: u32,
@@ -71,6 +74,7 @@ struct Member {
     aside: bool,
     rounds: u32,
     budget: u64,
+    advance: Advance,
 }
 
 /// Rounds of repair after which a client is dropped.
@@ -92,6 +96,7 @@ impl Cast {
             blocks,
             next_new: 0,
             pkt: 0,
+            sent: 0,
             members: BTreeMap::new(),
             repair: VecDeque::new(),
             round: 0,
@@ -118,6 +123,7 @@ impl Cast {
             aside: false,
             rounds: 0,
             budget: u64::from(self.blocks) * ROUNDS + SLACK,
+            advance: Advance::new(self.sent, now),
         };
         self.members.insert(client, member);
     }
@@ -155,6 +161,7 @@ impl Cast {
             return;
         };
         member.heard_at = now;
+        member.advance.hear(report, self.sent, now);
         let beyond = report
             .missing
             .last()
@@ -229,6 +236,7 @@ impl Cast {
             return self.ask(now);
         };
         self.pkt = self.pkt.wrapping_add(1);
+        self.sent += 1;
         self.asked = None;
         let done = self.next_new == self.blocks && self.repair.is_empty();
         self.pause = PAUSE.start;
@@ -237,13 +245,15 @@ impl Cast {
     }
 
     fn give_up(&mut self, now: Moment) {
-        let faults = &mut self.faults;
+        let (faults, sent) = (&mut self.faults, self.sent);
         self.members.retain(|&client, member| {
-            let silent = now >= member.heard_at.after(CONSENT);
-            if silent {
-                faults.push((client, Fault::Silent));
-            }
-            !silent
+            let fault = match () {
+                () if now >= member.heard_at.after(CONSENT) => Fault::Silent,
+                () if member.advance.is_stuck(sent, now) => Fault::Stuck,
+                () => return true,
+            };
+            faults.push((client, fault));
+            false
         });
     }
 
@@ -368,6 +378,7 @@ impl Cast {
         }
         self.ask_at = now.after(self.pause);
         self.pause = (self.pause * 3 / 2).min(PAUSE.end);
+        self.sent += 1;
         Some(Transmit::End {
             pkts: self.pkt,
             upto: self.next_new,
@@ -395,152 +406,4 @@ fn lacks(member: &Member) -> u64 {
     clippy::single_range_in_vec_init,
     reason = "a list of one range is meant"
 )]
-mod tests {
-    use super::*;
-
-    const NOW: Moment = Moment(1_000_000);
-
-    fn report(round: u32, seen: u32, missing: Vec<Range<u32>>) -> Report {
-        Report {
-            seen,
-            received: seen,
-            round,
-            cum: 0,
-            more: false,
-            missing,
-        }
-    }
-
-    /// A group of three after the first pass over ten blocks and the first END.
-    fn asked() -> Cast {
-        let mut cast = Cast::new(10, NOW);
-        (1..=3).for_each(|client| cast.join(client, 100, NOW));
-        for block in 0..10 {
-            let data = Transmit::Data {
-                pkt: block,
-                block,
-                again: false,
-            };
-            assert_eq!(cast.poll_transmit(NOW), Some(data));
-        }
-        let end = Transmit::End {
-            pkts: 10,
-            upto: 10,
-            round: 1,
-        };
-        assert_eq!(cast.poll_transmit(NOW), Some(end));
-        cast
-    }
-
-    #[test]
-    fn one_datagram_repairs_three_losses_once_all_have_answered() {
-        let mut cast = asked();
-        cast.handle_report(1, &report(1, 10, vec![2..3]), NOW);
-        cast.handle_report(2, &report(1, 10, vec![5..6]), NOW);
-        assert_eq!(cast.poll_transmit(NOW), None, "the third owes its answer");
-        cast.handle_report(3, &report(1, 10, vec![7..8]), NOW);
-        let xor = Transmit::Xor {
-            pkt: 10,
-            blocks: vec![2, 5, 7],
-        };
-        assert_eq!(cast.poll_transmit(NOW), Some(xor));
-        let end = Transmit::End {
-            pkts: 11,
-            upto: 10,
-            round: 2,
-        };
-        assert_eq!(cast.poll_transmit(NOW), Some(end));
-    }
-
-    #[test]
-    fn a_silent_client_holds_nobody_and_is_dropped_in_the_end() {
-        let mut cast = asked();
-        cast.handle_report(1, &report(1, 10, vec![2..3]), NOW);
-        cast.handle_report(2, &report(1, 10, vec![]), NOW);
-        cast.leave(2);
-        let later = NOW.after(LAG);
-        let data = Transmit::Data {
-            pkt: 10,
-            block: 2,
-            again: true,
-        };
-        assert_eq!(cast.poll_transmit(later), Some(data), "without the third");
-        cast.handle_report(1, &report(0, 11, vec![]), NOW.after(CONSENT));
-        assert_eq!(cast.poll_fault(), None);
-        cast.poll_transmit(NOW.after(CONSENT));
-        assert_eq!(cast.poll_fault(), Some((3, Fault::Silent)));
-    }
-
-    #[test]
-    fn who_lacks_much_is_left_to_a_stream_of_its_own_after_the_others() {
-        let mut cast = asked();
-        cast.handle_report(1, &report(1, 10, vec![2..3]), NOW);
-        cast.handle_report(2, &report(1, 10, vec![]), NOW);
-        cast.handle_report(3, &report(1, 10, vec![0..9]), NOW);
-        let data = Transmit::Data {
-            pkt: 10,
-            block: 2,
-            again: true,
-        };
-        assert_eq!(cast.poll_transmit(NOW), Some(data));
-        assert!(matches!(
-            cast.poll_transmit(NOW),
-            Some(Transmit::End { round: 2, .. })
-        ));
-        assert_eq!(cast.poll_aside(), None, "the others are not done");
-        (1..=2).for_each(|client| cast.leave(client));
-        assert_eq!(cast.poll_transmit(NOW), None);
-        let aside = Aside {
-            client: 3,
-            pkt: 11,
-            missing: vec![0..9],
-        };
-        assert_eq!(cast.poll_aside(), Some(aside));
-        assert!(cast.is_over());
-    }
-
-    #[test]
-    fn a_client_that_holds_the_others_up_does_so_for_a_second_in_all() {
-        let mut cast = Cast::new(100_000, NOW);
-        (1..=3).for_each(|client| cast.join(client, 100, NOW));
-        let (mut now, mut sent) = (NOW, 0_u32);
-        while now < NOW.after(HOLD_MAX * 2) {
-            while let Some(Transmit::Data { .. }) = cast.poll_transmit(now) {
-                sent += 1;
-                // The third is there, and sees nothing but the first datagram.
-                for (client, seen) in [(1, sent), (2, sent), (3, 1)] {
-                    cast.handle_report(client, &report(0, seen, vec![]), now);
-                }
-                if sent > 1000 {
-                    assert!(now >= NOW.after(HOLD_MAX), "not at once");
-                    return;
-                }
-            }
-            now = now.after(Duration::from_millis(1));
-            (1..=3).for_each(|client| {
-                let seen = if client == 3 { 1 } else { sent };
-                cast.handle_report(client, &report(0, seen, vec![]), now);
-            });
-        }
-        panic!("held up at {sent}");
-    }
-
-    #[test]
-    fn a_client_that_lies_or_never_has_enough_is_dropped() {
-        for lie in [report(0, 11, vec![]), report(1, 10, vec![10..11])] {
-            let mut cast = asked();
-            cast.handle_report(2, &lie, NOW);
-            assert_eq!(cast.poll_fault(), Some((2, Fault::Impossible)));
-        }
-        let mut cast = asked();
-        (1..=2).for_each(|client| cast.leave(client));
-        let mut sent = 0_u32;
-        while cast.poll_fault().is_none() {
-            cast.handle_report(3, &report(cast.round, cast.pkt, vec![0..10]), NOW);
-            let transmit = cast.poll_transmit(cast.poll_timeout().max(NOW));
-            sent += u32::from(matches!(transmit, Some(Transmit::Data { .. })));
-            assert!(sent < 10_000, "no limit holds");
-        }
-        assert!(sent <= 10 * ROUNDS_MAX, "{sent}");
-    }
-}
+mod tests;

@@ -12,6 +12,7 @@
 //! - [`stats`]: what became of each datagram (loss, order, RFC 3550 jitter)
 //! - [`sender`]: to one client, reliable or raw
 //! - [`receiver`]: at every client
+//! - `advance`: whether a client gets on while it is sent to
 //! - [`pieces`]: what of a damaged copy is right
 //! - [`probe`]: the rate, where nobody gave one
 //! - [`cast`]: to a group, with repair by XOR ([`xor`])
@@ -19,6 +20,7 @@
 //! Machines are fed with the time and never wait: the same code runs over sockets and, in the
 //! tests, over a simulated link in virtual time.
 
+mod advance;
 pub mod blocks;
 pub mod cast;
 pub mod control;

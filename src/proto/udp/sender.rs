@@ -18,6 +18,7 @@ use std::time::Duration;
 use crate::proto::udp::CONSENT;
 use crate::proto::udp::REORDER;
 use crate::proto::udp::Transmit;
+use crate::proto::udp::advance::Advance;
 use crate::proto::udp::before;
 use crate::proto::udp::control::Report;
 use crate::units::Moment;
@@ -40,10 +41,9 @@ pub struct Sender {
     ask_at: Moment,
     pause: Duration,
     heard_at: Moment,
-    /// When it last knew of more datagrams, or had more blocks, than before.
-    got_on_at: Moment,
-    cum: u32,
-    received: u32,
+    advance: Advance,
+    /// Datagrams that were sent, questions included.
+    sent: u64,
     budget: u64,
 }
 
@@ -54,7 +54,7 @@ pub enum Fault {
     Silent,
     /// It claims a datagram or misses a block that was never sent.
     Impossible,
-    /// It talks and gets nothing for [`STUCK`].
+    /// It talks and gets nothing for [`STUCK`](crate::proto::udp::advance::STUCK).
     Stuck,
     /// It asks for more than is reasonable.
     Greedy,
@@ -62,9 +62,6 @@ pub enum Fault {
 
 /// How often the file is sent to one client at most, and [`SLACK`] datagrams more.
 pub const ROUNDS: u64 = 4;
-
-/// A client that says that it lives, and gets no further for this long, is given up.
-pub const STUCK: Duration = Duration::from_secs(12);
 
 /// Datagrams beyond [`ROUNDS`] times the file, for small ones.
 pub const SLACK: u64 = 16 * 1024;
@@ -88,9 +85,8 @@ impl Sender {
             ask_at: now,
             pause: PAUSE.start,
             heard_at: now,
-            got_on_at: now,
-            cum: 0,
-            received: 0,
+            advance: Advance::new(0, now),
+            sent: 0,
             budget: u64::from(blocks.end - blocks.start) * ROUNDS + SLACK,
         }
     }
@@ -139,11 +135,7 @@ impl Sender {
         if before(self.pkt, report.seen) {
             return Err(Fault::Impossible);
         }
-        if report.cum > self.cum || before(self.received, report.received) {
-            self.cum = self.cum.max(report.cum);
-            self.received = report.received;
-            self.got_on_at = now;
-        }
+        self.advance.hear(report, self.sent, now);
         if before(self.seen, report.seen) {
             self.seen = report.seen;
             self.pause = PAUSE.start;
@@ -180,8 +172,9 @@ impl Sender {
         if now >= self.heard_at.after(CONSENT) {
             return Err(Fault::Silent);
         }
-        // Talk alone holds no session open.
-        if now >= self.got_on_at.after(STUCK) {
+        // Raw measures whatever there is, and only its questions can be endless.
+        let measures = self.raw && self.next_new < self.end;
+        if self.advance.is_stuck(self.sent, now) && !measures {
             return Err(Fault::Stuck);
         }
         let open = self.pkt.wrapping_sub(self.seen) < self.window;
@@ -195,6 +188,7 @@ impl Sender {
             None => return Ok(self.ask(now)),
         };
         self.budget = self.budget.checked_sub(1).ok_or(Fault::Greedy)?;
+        self.sent += 1;
         let pkt = self.pkt;
         self.pkt = pkt.wrapping_add(1);
         if again.is_some() {
@@ -217,6 +211,7 @@ impl Sender {
         self.ask_at = now.after(self.pause);
         self.pause = (self.pause * 3 / 2).min(PAUSE.end);
         self.round = self.round.wrapping_add(1).max(1);
+        self.sent += 1;
         Some(Transmit::End {
             pkts: self.pkt,
             upto: self.next_new,
@@ -235,7 +230,7 @@ impl Fault {
     pub fn reason(self) -> &'static str {
         match self {
             Self::Silent => "said nothing for 5 s while it was sent to",
-            Self::Stuck => "got nothing for 12 s while it was sent to",
+            Self::Stuck => "got nothing of what was sent to it in 10 s",
             Self::Impossible => "reported what was never sent",
             Self::Greedy => "asked for more than four times the file",
         }
@@ -249,6 +244,7 @@ impl Fault {
 )]
 mod tests {
     use super::*;
+    use crate::proto::udp::advance::STUCK;
 
     const NOW: Moment = Moment(1_000_000);
 
@@ -379,6 +375,7 @@ mod tests {
         (0..5).for_each(|_| assert!(data(&mut sender).is_some()));
         let mut now = NOW;
         while now < NOW.after(STUCK * 2) {
+            // The questions are what is sent.
             now = now.after(Duration::from_millis(100));
             sender
                 .handle_report(&report(0, 0, vec![]), now)

@@ -1,6 +1,9 @@
+use std::time::Duration;
+
 use proptest::prelude::*;
 
 use super::*;
+use crate::proto::bt::table::arrive::Arrival;
 
 const T0: Moment = Moment(1_000_000);
 
@@ -101,12 +104,12 @@ fn at_the_end_an_overdue_block_is_asked_of_one_more_peer_and_wasted_at_most_once
     peer(&mut table, 3, &[0, 1, 2, 3]);
     let owed: Vec<Block> = [table.ask(1, T0), table.ask(2, T0)].concat();
     assert_eq!(owed.len(), 15);
-    assert!(table.ask(3, at(499)).is_empty(), "nothing is overdue yet");
-    let again = table.ask(3, at(500));
+    assert!(table.ask(3, at(199)).is_empty(), "nothing is overdue yet");
+    let again = table.ask(3, at(200));
     assert_eq!(again.len(), 15);
     assert_eq!(table.counts().endgame, 15);
     let block = again[0];
-    let Arrival::Kept(others) = send(&mut table, 3, block, at(510)) else {
+    let Arrival::Kept(others) = send(&mut table, 3, block, at(210)) else {
         panic!("it is the first to come");
     };
     assert_eq!(others.len(), 1, "the peer that owes it is told");

@@ -1,0 +1,224 @@
+//! Blocks that come, come wrong, or do not come.
+
+use std::time::Duration;
+
+use crate::digest::Digest;
+use crate::proto::bt::table::Owed;
+use crate::proto::bt::table::Pace;
+use crate::proto::bt::table::Slot;
+use crate::proto::bt::table::Table;
+use crate::proto::bt::wire::Block;
+use crate::units::Moment;
+
+/// What an arriving block means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Arrival {
+    /// Nobody wants it (any more); nothing is stored.
+    Unwanted,
+    /// It is kept; these other peers need not send it.
+    Kept(Vec<u32>),
+    /// The same, and with it its piece is there to be verified.
+    Whole(Vec<u32>),
+}
+
+/// How often a rate is taken.
+const PACE_EVERY: Duration = Duration::from_millis(250);
+
+/// How long a peer may leave a block unanswered.
+const SNUB: Duration = Duration::from_secs(4);
+
+impl Table {
+    /// A block has come.
+    pub fn arrive(&mut self, peer: u32, piece: u32, begin: u32, len: u32, now: Moment) -> Arrival {
+        let block = Block { piece, begin, len };
+        self.counts.blocks += 1;
+        let asked = self.peers.get_mut(&peer).and_then(|from| {
+            let at = from.asked.iter().position(|asked| asked.block == block)?;
+            from.snubbed = false;
+            from.pace.count(len, now);
+            from.asked.remove(at)
+        });
+        let Some(asked) = asked else {
+            self.counts.wasted += 1;
+            return Arrival::Unwanted;
+        };
+        let index = (begin / self.layout.block) as usize;
+        let Some(open) = self.open.get_mut(&piece) else {
+            self.counts.wasted += 1;
+            return Arrival::Unwanted;
+        };
+        let others = match open.slots[index] {
+            Slot::Got(_) => {
+                self.counts.wasted += 1;
+                return Arrival::Unwanted;
+            }
+            // It came after all, though it was given up.
+            Slot::Free => {
+                open.free -= 1;
+                self.free -= 1;
+                Vec::new()
+            }
+            Slot::Asked(1) if !asked.late => Vec::new(),
+            Slot::Asked(_) => {
+                let mut owing = Vec::new();
+                for (&other, from) in &mut self.peers {
+                    let before = from.asked.len();
+                    from.asked.retain(|asked| asked.block != block);
+                    if from.asked.len() < before {
+                        owing.push(other);
+                    }
+                }
+                owing
+            }
+        };
+        open.slots[index] = Slot::Got(peer);
+        open.missing -= 1;
+        match open.missing {
+            0 => Arrival::Whole(others),
+            _ => Arrival::Kept(others),
+        }
+    }
+
+    /// A piece's digest is right. `bytes` are its bytes where somebody's lie is to be found out.
+    /// Returns the peers that had sent wrong blocks of it before.
+    pub fn verified(&mut self, piece: u32, bytes: &[u8]) -> Vec<u32> {
+        self.open.remove(&piece);
+        self.begun.clear(piece);
+        self.have.set(piece);
+        let mut liars = Vec::new();
+        for (begin, peer, digest) in self.suspects.remove(&piece).unwrap_or_default() {
+            let end = bytes.len().min((begin + self.layout.block) as usize);
+            let right = bytes.get(begin as usize..end).map(Digest::of);
+            if right.is_some_and(|right| right != digest) && !liars.contains(&peer) {
+                liars.push(peer);
+            }
+        }
+        liars
+    }
+
+    /// A piece's digest is wrong: it is to be fetched again. Returns its sender if there was only
+    /// one; else its blocks are remembered.
+    pub fn wrong(&mut self, piece: u32, bytes: &[u8]) -> Option<u32> {
+        self.counts.wrong += 1;
+        self.begun.clear(piece);
+        let open = self.open.remove(&piece)?;
+        let senders: Vec<u32> = open
+            .slots
+            .iter()
+            .filter_map(|slot| match slot {
+                Slot::Got(peer) => Some(*peer),
+                _ => None,
+            })
+            .collect();
+        let first = *senders.first()?;
+        if senders.iter().all(|&peer| peer == first) {
+            return Some(first);
+        }
+        let digests = (0u32..)
+            .zip(senders)
+            .zip(bytes.chunks(self.layout.block as usize));
+        let suspects = self.suspects.entry(piece).or_default();
+        suspects
+            .extend(digests.map(|((index, peer), block)| {
+                (index * self.layout.block, peer, Digest::of(block))
+            }));
+        None
+    }
+
+    /// A peer will not send a block.
+    pub fn rejected(&mut self, peer: u32, block: Block) {
+        let Some(from) = self.peers.get_mut(&peer) else {
+            return;
+        };
+        let Some(at) = from.asked.iter().position(|asked| asked.block == block) else {
+            return;
+        };
+        let owed = from.asked.remove(at).expect("just found");
+        // It said that it has the piece and does not give it: not asked again for that one.
+        if from.has.clear(block.piece) {
+            self.copies[block.piece as usize] -= 1;
+        }
+        self.free(owed);
+        self.forget(block.piece);
+    }
+
+    /// Gives back what peers have left unanswered for too long; returns those peers.
+    pub fn give_up(&mut self, now: Moment) -> Vec<u32> {
+        let mut late = Vec::new();
+        let mut owed = Vec::new();
+        for (&key, peer) in &mut self.peers {
+            let oldest = peer.asked.iter().find(|owed| !owed.late);
+            if oldest.is_none_or(|oldest| now.since(oldest.since) <= SNUB) {
+                continue;
+            }
+            late.push(key);
+            peer.snubbed = true;
+            peer.at = None;
+            // The requests stand: what comes after all is taken while it is wanted.
+            for asked in peer.asked.iter_mut().filter(|asked| !asked.late) {
+                owed.push(*asked);
+                asked.late = true;
+            }
+        }
+        owed.into_iter().for_each(|owed| self.free(owed));
+        late
+    }
+
+    pub(super) fn free_all(&mut self, peer: u32) {
+        let Some(from) = self.peers.get_mut(&peer) else {
+            return;
+        };
+        from.at = None;
+        let asked = std::mem::take(&mut from.asked);
+        for owed in asked {
+            self.free(owed);
+            self.forget(owed.block.piece);
+        }
+    }
+
+    /// One peer fewer is asked for a block.
+    fn free(&mut self, owed: Owed) {
+        let Some(open) = self.open.get_mut(&owed.block.piece).filter(|_| !owed.late) else {
+            return;
+        };
+        let slot = &mut open.slots[(owed.block.begin / self.layout.block) as usize];
+        match slot {
+            Slot::Asked(1) => {
+                *slot = Slot::Free;
+                open.free += 1;
+                self.free += 1;
+            }
+            Slot::Asked(count) => *count -= 1,
+            Slot::Free | Slot::Got(_) => {}
+        }
+    }
+
+    /// A piece of which nothing has come and nothing is asked may be begun again, with whoever
+    /// has it.
+    fn forget(&mut self, piece: u32) {
+        let Some(open) = self.open.get(&piece) else {
+            return;
+        };
+        if open.slots.iter().all(|slot| *slot == Slot::Free) {
+            self.free -= open.free;
+            self.open.remove(&piece);
+            self.begun.clear(piece);
+        }
+    }
+}
+
+impl Pace {
+    fn count(&mut self, len: u32, now: Moment) {
+        let since = *self.since.get_or_insert(now);
+        self.bytes += u64::from(len);
+        let span = now.since(since);
+        if span >= PACE_EVERY {
+            #[allow(clippy::cast_precision_loss, reason = "a quarter of a second's bytes")]
+            let rate = self.bytes as f64 / span.as_secs_f64();
+            // A pause between two stretches is no slowness of the peer's: let it fade, not fall.
+            self.rate = rate.max(self.rate / 2.0);
+            self.bytes = 0;
+            self.since = Some(now);
+        }
+    }
+}

@@ -1,0 +1,173 @@
+use super::*;
+use crate::proto::udp::advance::STUCK;
+
+const NOW: Moment = Moment(1_000_000);
+
+fn report(round: u32, seen: u32, missing: Vec<Range<u32>>) -> Report {
+    Report {
+        seen,
+        received: seen,
+        round,
+        cum: 0,
+        more: false,
+        missing,
+    }
+}
+
+/// A group of three after the first pass over ten blocks and the first END.
+fn asked() -> Cast {
+    let mut cast = Cast::new(10, NOW);
+    (1..=3).for_each(|client| cast.join(client, 100, NOW));
+    for block in 0..10 {
+        let data = Transmit::Data {
+            pkt: block,
+            block,
+            again: false,
+        };
+        assert_eq!(cast.poll_transmit(NOW), Some(data));
+    }
+    let end = Transmit::End {
+        pkts: 10,
+        upto: 10,
+        round: 1,
+    };
+    assert_eq!(cast.poll_transmit(NOW), Some(end));
+    cast
+}
+
+#[test]
+fn one_datagram_repairs_three_losses_once_all_have_answered() {
+    let mut cast = asked();
+    cast.handle_report(1, &report(1, 10, vec![2..3]), NOW);
+    cast.handle_report(2, &report(1, 10, vec![5..6]), NOW);
+    assert_eq!(cast.poll_transmit(NOW), None, "the third owes its answer");
+    cast.handle_report(3, &report(1, 10, vec![7..8]), NOW);
+    let xor = Transmit::Xor {
+        pkt: 10,
+        blocks: vec![2, 5, 7],
+    };
+    assert_eq!(cast.poll_transmit(NOW), Some(xor));
+    let end = Transmit::End {
+        pkts: 11,
+        upto: 10,
+        round: 2,
+    };
+    assert_eq!(cast.poll_transmit(NOW), Some(end));
+}
+
+#[test]
+fn a_silent_client_holds_nobody_and_is_dropped_in_the_end() {
+    let mut cast = asked();
+    cast.handle_report(1, &report(1, 10, vec![2..3]), NOW);
+    cast.handle_report(2, &report(1, 10, vec![]), NOW);
+    cast.leave(2);
+    let later = NOW.after(LAG);
+    let data = Transmit::Data {
+        pkt: 10,
+        block: 2,
+        again: true,
+    };
+    assert_eq!(cast.poll_transmit(later), Some(data), "without the third");
+    cast.handle_report(1, &report(0, 11, vec![]), NOW.after(CONSENT));
+    assert_eq!(cast.poll_fault(), None);
+    cast.poll_transmit(NOW.after(CONSENT));
+    assert_eq!(cast.poll_fault(), Some((3, Fault::Silent)));
+}
+
+#[test]
+fn who_lacks_much_is_left_to_a_stream_of_its_own_after_the_others() {
+    let mut cast = asked();
+    cast.handle_report(1, &report(1, 10, vec![2..3]), NOW);
+    cast.handle_report(2, &report(1, 10, vec![]), NOW);
+    cast.handle_report(3, &report(1, 10, vec![0..9]), NOW);
+    let data = Transmit::Data {
+        pkt: 10,
+        block: 2,
+        again: true,
+    };
+    assert_eq!(cast.poll_transmit(NOW), Some(data));
+    assert!(matches!(
+        cast.poll_transmit(NOW),
+        Some(Transmit::End { round: 2, .. })
+    ));
+    assert_eq!(cast.poll_aside(), None, "the others are not done");
+    (1..=2).for_each(|client| cast.leave(client));
+    assert_eq!(cast.poll_transmit(NOW), None);
+    let aside = Aside {
+        client: 3,
+        pkt: 11,
+        missing: vec![0..9],
+    };
+    assert_eq!(cast.poll_aside(), Some(aside));
+    assert!(cast.is_over());
+}
+
+#[test]
+fn a_client_that_holds_the_others_up_does_so_for_a_second_in_all() {
+    let mut cast = Cast::new(100_000, NOW);
+    (1..=3).for_each(|client| cast.join(client, 100, NOW));
+    let (mut now, mut sent) = (NOW, 0_u32);
+    while now < NOW.after(HOLD_MAX * 2) {
+        while let Some(Transmit::Data { .. }) = cast.poll_transmit(now) {
+            sent += 1;
+            // The third is there, and sees nothing but the first datagram.
+            for (client, seen) in [(1, sent), (2, sent), (3, 1)] {
+                cast.handle_report(client, &report(0, seen, vec![]), now);
+            }
+            if sent > 1000 {
+                assert!(now >= NOW.after(HOLD_MAX), "not at once");
+                return;
+            }
+        }
+        now = now.after(Duration::from_millis(1));
+        (1..=3).for_each(|client| {
+            let seen = if client == 3 { 1 } else { sent };
+            cast.handle_report(client, &report(0, seen, vec![]), now);
+        });
+    }
+    panic!("held up at {sent}");
+}
+
+#[test]
+fn a_client_that_lies_or_never_has_enough_is_dropped() {
+    for lie in [report(0, 11, vec![]), report(1, 10, vec![10..11])] {
+        let mut cast = asked();
+        cast.handle_report(2, &lie, NOW);
+        assert_eq!(cast.poll_fault(), Some((2, Fault::Impossible)));
+    }
+    let mut cast = asked();
+    (1..=2).for_each(|client| cast.leave(client));
+    let mut sent = 0_u32;
+    while cast.poll_fault().is_none() {
+        cast.handle_report(3, &report(cast.round, cast.pkt, vec![0..10]), NOW);
+        let transmit = cast.poll_transmit(cast.poll_timeout().max(NOW));
+        sent += u32::from(matches!(transmit, Some(Transmit::Data { .. })));
+        assert!(sent < 10_000, "no limit holds");
+    }
+    assert!(sent <= 10 * ROUNDS_MAX, "{sent}");
+}
+
+#[test]
+fn a_client_that_talks_and_gets_nothing_leaves_the_others_to_finish() {
+    let mut cast = Cast::new(100_000, NOW);
+    (1..=3).for_each(|client| cast.join(client, 1000, NOW));
+    let mut now = NOW;
+    let fault = loop {
+        let sent = cast.poll_transmit(now).is_some();
+        assert!(sent || now < NOW.after(STUCK), "nobody else is held up");
+        now = now.after(Duration::from_millis(1));
+        let pkt = cast.pkt;
+        (1..=2).for_each(|client| cast.handle_report(client, &report(0, pkt, vec![]), now));
+        // The third knows of everything, for the questions tell it, and has none of it.
+        let nothing = Report {
+            received: 0,
+            ..report(0, pkt, vec![])
+        };
+        cast.handle_report(3, &nothing, now);
+        if let Some(fault) = cast.poll_fault() {
+            break fault;
+        }
+    };
+    assert_eq!(fault, (3, Fault::Stuck));
+    assert!(now >= NOW.after(STUCK) && !cast.is_over(), "{now:?}");
+}

@@ -1,0 +1,158 @@
+use super::*;
+
+const NOW: Moment = Moment(5_000_000);
+
+fn receiver(how: How) -> Receiver {
+    Receiver::new(7, 95, 10, 0, how, 100, NOW)
+}
+
+fn datagram(pkt: u32, body: Body<'_>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    Packet {
+        stream: 7,
+        pkt,
+        sent_us: 0,
+        body,
+    }
+    .encode(&mut bytes);
+    bytes
+}
+
+fn data(pkt: u32, block: u32) -> Vec<u8> {
+    let len = if block == 9 { 5 } else { 10 };
+    datagram(
+        pkt,
+        Body::Data {
+            block,
+            again: false,
+            payload: &[block as u8; 10][..len],
+        },
+    )
+}
+
+#[test]
+fn what_was_overtaken_is_named_and_what_may_still_come_is_not() {
+    let mut receiver = receiver(How::Unicast);
+    for (pkt, block) in [(0, 0), (2, 2), (3, 3), (4, 4)] {
+        receiver.handle(&data(pkt, block), NOW);
+    }
+    let later = NOW.after(PROGRESS);
+    let reports = receiver.poll_reports(later);
+    assert_eq!(reports.len(), 1);
+    assert_eq!(reports[0].missing, [], "overtaken by two only");
+    receiver.handle(&data(6, 6), NOW);
+    let reports = receiver.poll_reports(later.after(PROGRESS));
+    assert_eq!(reports[0].missing, [1..2], "5 is younger");
+    assert_eq!((reports[0].seen, reports[0].cum), (7, 1));
+    receiver.handle(&datagram(8, Body::End { upto: 8, round: 1 }), later);
+    let reports = receiver.poll_reports(later);
+    assert_eq!(reports[0].missing, [1..2, 5..6, 7..8]);
+    assert_eq!((reports[0].seen, reports[0].round), (8, 1));
+}
+
+#[test]
+fn an_xor_gives_the_one_block_that_is_missing() {
+    let mut receiver = receiver(How::Multicast(Duration::ZERO));
+    for block in [1, 2] {
+        receiver.handle(&data(block, block), NOW);
+    }
+    let xor = |pkt, blocks: &[u32]| {
+        datagram(
+            pkt,
+            Body::Xor {
+                blocks: blocks.to_vec(),
+                payload: &[9; 10],
+            },
+        )
+    };
+    let bytes = xor(5, &[1, 2, 3]);
+    let heard = receiver.handle(&bytes, NOW);
+    assert_eq!(
+        heard,
+        Heard::Coded {
+            lacking: 3,
+            others: vec![1, 2],
+            payload: &[9; 10]
+        }
+    );
+    assert_eq!(receiver.handle(&xor(6, &[1, 4, 5]), NOW), Heard::Nothing);
+    assert_eq!(receiver.handle(&xor(7, &[1, 2]), NOW), Heard::Nothing);
+    receiver.repaired(3);
+    assert!(receiver.blocks().contains(3));
+    assert_eq!(receiver.account().corrupt, 0);
+}
+
+#[test]
+fn strangers_and_impossible_datagrams_are_counted_and_change_nothing() {
+    let mut receiver = receiver(How::Unicast);
+    let mut other = data(0, 0);
+    other[7] ^= 1;
+    receiver.handle(&other, NOW);
+    receiver.handle(b"\x47 a stray transport stream", NOW);
+    receiver.handle_foreign();
+    for bytes in [
+        data(1, 10),
+        data(1, u32::MAX),
+        data(0, 0)[..30].to_vec(),
+        datagram(0, Body::End { upto: 11, round: 1 }),
+        datagram(
+            1,
+            Body::Data {
+                block: 9,
+                again: false,
+                payload: &[0; 10],
+            },
+        ),
+        datagram(
+            1,
+            Body::Xor {
+                blocks: vec![1, 10],
+                payload: &[0; 10],
+            },
+        ),
+        data(1 << 30, 0),
+    ] {
+        assert_eq!(receiver.handle(&bytes, NOW), Heard::Nothing, "{bytes:?}");
+    }
+    assert_eq!(receiver.blocks().held(), 0);
+    let account = receiver.account();
+    assert_eq!((account.foreign, account.corrupt), (3, 7));
+    assert_eq!(account.figures, Figures::default());
+}
+
+#[test]
+fn blocks_beyond_four_gibibytes_have_their_places() {
+    let bytes = (1_u64 << 32) + 1;
+    let count = block_count(bytes, 1448);
+    assert_eq!(
+        place(bytes, 1448, count - 1),
+        (u64::from(count - 1) * 1448, (bytes % 1448) as usize)
+    );
+    let mut receiver = Receiver::new(7, bytes, 1448, bytes - 5, How::Unicast, 100, NOW);
+    let last = datagram(
+        u32::MAX,
+        Body::Data {
+            block: count - 1,
+            again: false,
+            payload: &vec![9; (bytes % 1448) as usize],
+        },
+    );
+    // A first number so high is no leap: it lies before the first.
+    assert!(
+        matches!(receiver.handle(&last, NOW), Heard::Block { offset, .. } if offset == u64::from(count - 1) * 1448)
+    );
+    assert!(receiver.is_whole());
+}
+
+#[test]
+fn a_part_that_was_there_is_not_asked_for() {
+    let held = |bytes| {
+        let mut receiver = Receiver::new(7, 95, 10, bytes, How::Unicast, 100, NOW);
+        receiver.handle(&datagram(0, Body::End { upto: 10, round: 1 }), NOW);
+        receiver.poll_reports(NOW)[0].missing.clone()
+    };
+    assert_eq!(held(35), [3..10]);
+    assert_eq!(held(0), [0..10]);
+    assert_eq!(held(94), [9..10]);
+    assert_eq!(held(95), []);
+}

@@ -1,0 +1,420 @@
+//! A server and its clients, all machines, over one link in virtual time.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::collections::BinaryHeap;
+use std::time::Duration;
+
+use crate::proto::udp::Transmit;
+use crate::proto::udp::cast::Aside;
+use crate::proto::udp::cast::Cast;
+use crate::proto::udp::control::Report;
+use crate::proto::udp::packet::Body;
+use crate::proto::udp::packet::Packet;
+use crate::proto::udp::receiver::Heard;
+use crate::proto::udp::receiver::How;
+use crate::proto::udp::receiver::Receiver;
+use crate::proto::udp::receiver::block_count;
+use crate::proto::udp::receiver::place;
+use crate::proto::udp::sender::Sender;
+use crate::proto::udp::xor;
+use crate::units::Moment;
+
+/// Real bytes of a block; the link charges for a full datagram.
+const BLOCK: usize = 16;
+const STREAM: u32 = 9;
+const WINDOW: u32 = 1000;
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Link {
+    pub(super) loss: f64,
+    /// The first client's may be another.
+    pub(super) loss_of_the_first: f64,
+    pub(super) duplicate: f64,
+    /// Chance that a datagram takes up to this much longer.
+    pub(super) jitter: (f64, Duration),
+    pub(super) delay: Duration,
+    pub(super) seed: u64,
+}
+
+enum Server {
+    Each(BTreeMap<u16, Sender>),
+    Group(Cast, BTreeMap<u16, Sender>),
+}
+
+struct Client {
+    receiver: Receiver,
+    file: Vec<u8>,
+    done: bool,
+    timer: u64,
+}
+
+enum Event {
+    /// The link is free again.
+    Free,
+    /// At a client, in a stream of its own or its group's.
+    Arrives(u16, Vec<u8>, bool),
+    Timer(u16),
+    Report(u16, Report),
+    Done(u16),
+}
+
+pub(super) struct World {
+    link: Link,
+    now: u64,
+    random: u64,
+    events: BinaryHeap<Reverse<(u64, u64)>>,
+    what: BTreeMap<u64, Event>,
+    serial: u64,
+    file: Vec<u8>,
+    server: Server,
+    clients: BTreeMap<u16, Client>,
+    turn: u16,
+    sent: u64,
+    busy_until: u64,
+    wakes: Option<u64>,
+    /// Clients that the group left to streams of their own.
+    asides: usize,
+    done_at: Vec<(u16, u64)>,
+}
+
+/// How a run went.
+#[derive(Debug)]
+pub(super) struct Run {
+    pub(super) seconds: f64,
+    pub(super) datagrams: u64,
+    pub(super) whole: usize,
+    pub(super) asides: usize,
+    /// In the order in which they were done.
+    pub(super) done: Vec<(u16, f64)>,
+}
+
+/// A full datagram of 1432 bytes with UDP, IP and Ethernet headers at 100 Mbit/s, microseconds.
+pub(super) const SLOT: u64 = (1432 + 42) * 8 / 100;
+
+impl World {
+    pub(super) fn new(group: bool, clients: u16, blocks: u32, link: Link) -> Self {
+        let len = (blocks as usize * BLOCK).saturating_sub(3);
+        let file: Vec<u8> = (0..len).map(|n| (n * 7 + n / 251) as u8).collect();
+        let now = Moment(0);
+        let count = block_count(len as u64, BLOCK);
+        let receiver = |client: u16| {
+            let how = match group {
+                true => How::Multicast(Duration::from_micros(200) * u32::from(client)),
+                false => How::Unicast,
+            };
+            Receiver::new(STREAM, len as u64, BLOCK, 0, how, WINDOW / 4, now)
+        };
+        let clients: BTreeMap<u16, Client> = (1..=clients)
+            .map(|n| {
+                let client = Client {
+                    receiver: receiver(n),
+                    file: vec![0; len],
+                    done: false,
+                    timer: 0,
+                };
+                (n, client)
+            })
+            .collect();
+        let server = match group {
+            true => {
+                let mut cast = Cast::new(count, now);
+                clients.keys().for_each(|&n| cast.join(n, WINDOW, now));
+                Server::Group(cast, BTreeMap::new())
+            }
+            false => {
+                let sender = || Sender::reliable(0..count, WINDOW, now);
+                Server::Each(clients.keys().map(|&n| (n, sender())).collect())
+            }
+        };
+        let mut world = Self {
+            link,
+            now: 0,
+            random: link.seed.wrapping_mul(2).wrapping_add(1),
+            events: BinaryHeap::new(),
+            what: BTreeMap::new(),
+            serial: 0,
+            file,
+            server,
+            clients,
+            turn: 0,
+            sent: 0,
+            busy_until: 0,
+            wakes: None,
+            asides: 0,
+            done_at: Vec::new(),
+        };
+        world.at(0, Event::Free);
+        world
+    }
+
+    fn at(&mut self, time: u64, event: Event) {
+        self.serial += 1;
+        self.events.push(Reverse((time, self.serial)));
+        self.what.insert(self.serial, event);
+    }
+
+    /// SplitMix64, as a fraction.
+    fn chance(&mut self) -> f64 {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.random;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((mixed ^ (mixed >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
+    }
+
+    pub(super) fn run(mut self) -> Run {
+        while let Some(Reverse((time, serial))) = self.events.pop() {
+            assert!(time < 120_000_000, "two minutes are over: {:?}", self.link);
+            self.now = time;
+            match self.what.remove(&serial).expect("each event once") {
+                Event::Free => self.transmit(),
+                Event::Arrives(client, bytes, own) => self.arrive(client, &bytes, own),
+                Event::Timer(client) => self.report(client),
+                Event::Report(client, report) => {
+                    self.hear(client, &report);
+                    self.transmit();
+                }
+                Event::Done(client) => {
+                    match &mut self.server {
+                        Server::Each(senders) => {
+                            senders.remove(&client);
+                        }
+                        Server::Group(cast, after) => {
+                            cast.leave(client);
+                            after.remove(&client);
+                        }
+                    }
+                    if self.clients.values().all(|client| client.done) {
+                        break;
+                    }
+                    self.transmit();
+                }
+            }
+        }
+        let whole = self
+            .clients
+            .values()
+            .filter(|client| client.file == self.file);
+        Run {
+            seconds: self.now as f64 / 1e6,
+            datagrams: self.sent,
+            whole: whole.count(),
+            asides: self.asides,
+            done: self
+                .done_at
+                .iter()
+                .map(|&(n, at)| (n, at as f64 / 1e6))
+                .collect(),
+        }
+    }
+
+    fn hear(&mut self, client: u16, report: &Report) {
+        let now = Moment(self.now);
+        match &mut self.server {
+            Server::Each(senders) => {
+                if let Some(sender) = senders.get_mut(&client) {
+                    sender.handle_report(report, now).expect("an honest client");
+                }
+            }
+            Server::Group(cast, after) => match after.get_mut(&client) {
+                Some(sender) => sender.handle_report(report, now).expect("an honest client"),
+                None => {
+                    cast.handle_report(client, report, now);
+                    assert_eq!(cast.poll_fault(), None, "an honest client");
+                }
+            },
+        }
+    }
+
+    /// Sends one datagram if there is one, in turn; otherwise comes back when there may be.
+    fn transmit(&mut self) {
+        if self.now < self.busy_until {
+            return;
+        }
+        let now = Moment(self.now);
+        let (mut next, mut timeout) = (None, Moment(u64::MAX));
+        let senders = match &mut self.server {
+            Server::Each(senders) => senders,
+            Server::Group(cast, after) => {
+                next = cast.poll_transmit(now).map(|t| (None, t));
+                while let Some(aside) = cast.poll_aside() {
+                    let Aside {
+                        client,
+                        pkt,
+                        missing,
+                    } = aside;
+                    self.asides += 1;
+                    let blocks = block_count(self.file.len() as u64, BLOCK);
+                    let sender = Sender::repairing(blocks, &missing, pkt, WINDOW, now);
+                    after.insert(client, sender);
+                }
+                if !cast.is_over() {
+                    timeout = cast.poll_timeout();
+                }
+                after
+            }
+        };
+        if next.is_none() {
+            let order: Vec<u16> = senders
+                .range(self.turn..)
+                .chain(senders.range(..self.turn))
+                .map(|(&n, _)| n)
+                .collect();
+            for n in order {
+                let sender = senders.get_mut(&n).expect("listed");
+                if let Some(t) = sender.poll_transmit(now).expect("an honest client") {
+                    self.turn = n + 1;
+                    next = Some((Some(n), t));
+                    break;
+                }
+            }
+        }
+        let each = senders.values().map(Sender::poll_timeout);
+        timeout = each.fold(timeout, Moment::min);
+        let Some((to, transmit)) = next else {
+            let known = self
+                .wakes
+                .is_some_and(|at| at > self.now && at <= timeout.0);
+            if timeout.0 < u64::MAX && timeout.0 > self.now && !known {
+                self.wakes = Some(timeout.0);
+                self.at(timeout.0, Event::Free);
+            }
+            return;
+        };
+        self.busy_until = self.now + SLOT;
+        self.sent += 1;
+        let bytes = self.datagram(&transmit);
+        let receivers: Vec<u16> = match to {
+            Some(n) => vec![n],
+            None => self.clients.keys().copied().collect(),
+        };
+        for n in receivers {
+            let copies = 1 + usize::from(self.chance() < self.link.duplicate);
+            let loss = match n {
+                1 => self.link.loss_of_the_first,
+                _ => self.link.loss,
+            };
+            for _ in 0..copies {
+                if self.chance() < loss {
+                    continue;
+                }
+                let mut delay = self.link.delay.as_micros() as u64;
+                if self.chance() < self.link.jitter.0 {
+                    delay += (self.chance() * self.link.jitter.1.as_micros() as f64) as u64;
+                }
+                self.at(
+                    self.now + SLOT + delay,
+                    Event::Arrives(n, bytes.clone(), to.is_some()),
+                );
+            }
+        }
+        self.at(self.now + SLOT, Event::Free);
+    }
+
+    fn datagram(&mut self, transmit: &Transmit) -> Vec<u8> {
+        let block = |n: u32| {
+            let (offset, len) = place(self.file.len() as u64, BLOCK, n);
+            &self.file[offset as usize..][..len]
+        };
+        let mut sum = vec![0; BLOCK];
+        let (pkt, body) = match transmit {
+            Transmit::Data {
+                pkt,
+                block: n,
+                again,
+            } => {
+                let payload = block(*n);
+                (
+                    *pkt,
+                    Body::Data {
+                        block: *n,
+                        again: *again,
+                        payload,
+                    },
+                )
+            }
+            Transmit::Xor { pkt, blocks } => {
+                blocks.iter().for_each(|&n| xor::add(&mut sum, block(n)));
+                (
+                    *pkt,
+                    Body::Xor {
+                        blocks: blocks.clone(),
+                        payload: &sum,
+                    },
+                )
+            }
+            Transmit::End { pkts, upto, round } => (
+                *pkts,
+                Body::End {
+                    upto: *upto,
+                    round: *round,
+                },
+            ),
+        };
+        let packet = Packet {
+            stream: STREAM,
+            pkt,
+            sent_us: self.now as u32,
+            body,
+        };
+        let mut bytes = Vec::new();
+        packet.encode(&mut bytes);
+        bytes
+    }
+
+    fn arrive(&mut self, n: u16, bytes: &[u8], own: bool) {
+        let client = self.clients.get_mut(&n).expect("known");
+        if own {
+            client.receiver.alone();
+        }
+        match client.receiver.handle(bytes, Moment(self.now)) {
+            Heard::Block { offset, payload } => {
+                client.file[offset as usize..][..payload.len()].copy_from_slice(payload);
+            }
+            Heard::Coded {
+                lacking,
+                others,
+                payload,
+            } => {
+                let mut sum = payload.to_vec();
+                for other in others {
+                    let (offset, len) = client.receiver.place(other);
+                    xor::add(&mut sum, &client.file[offset as usize..][..len]);
+                }
+                let (offset, len) = client.receiver.place(lacking);
+                client.file[offset as usize..][..len].copy_from_slice(&sum[..len]);
+                client.receiver.repaired(lacking);
+            }
+            Heard::Nothing => {}
+        }
+        if client.receiver.is_whole() && !client.done {
+            client.done = true;
+            self.done_at.push((n, self.now));
+            let delay = self.link.delay.as_micros() as u64;
+            self.at(self.now + delay, Event::Done(n));
+        }
+        self.report(n);
+    }
+
+    fn report(&mut self, n: u16) {
+        let client = self.clients.get_mut(&n).expect("known");
+        if client.done {
+            return;
+        }
+        let reports = client.receiver.poll_reports(Moment(self.now));
+        let timer = client.receiver.poll_timeout();
+        let set = client.timer > self.now && client.timer <= timer.0;
+        let arm = timer.0 > self.now && !set;
+        if arm {
+            client.timer = timer.0;
+        }
+        let delay = self.link.delay.as_micros() as u64;
+        for report in reports {
+            self.at(self.now + delay, Event::Report(n, report));
+        }
+        if arm {
+            self.at(timer.0, Event::Timer(n));
+        }
+    }
+}

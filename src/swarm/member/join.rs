@@ -1,0 +1,209 @@
+//! How a link begins, is entered, and ends.
+
+use std::net::SocketAddr;
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread;
+
+use crate::error::Result;
+use crate::proto::bt::wire::Handshake;
+use crate::proto::bt::wire::Introduction;
+use crate::proto::bt::wire::Message;
+use crate::proto::bt::wire::REQUESTS_ASSUMED;
+use crate::proto::bt::wire::REQUESTS_MAX;
+use crate::runtime::lobby::STACK;
+use crate::swarm::connect;
+use crate::swarm::leech::is_private;
+use crate::swarm::link::Link;
+use crate::swarm::member::Member;
+use crate::swarm::member::State;
+use crate::swarm::member::role::Role;
+use crate::swarm::member::role::is;
+use crate::swarm::member::view::moved;
+
+impl Member {
+    /// Calls `addr` in a thread of its own.
+    pub fn dial(&self, addr: SocketAddr) {
+        let Some(me) = self.me.upgrade() else {
+            return;
+        };
+        {
+            let state = self.lock();
+            if state.only_public && is_private(addr.ip()) {
+                return log::info!("{addr}: a private address from a public tracker, not called");
+            }
+            if state.closed || state.links.len() >= self.links_max / 2 {
+                return;
+            }
+        }
+        let started = thread::Builder::new()
+            .name(format!("peer-{addr}"))
+            .stack_size(STACK)
+            .spawn(move || match connect::call(addr, &me.handshake()) {
+                Ok((stream, peer)) => me.run(Arc::new(stream), addr, peer, true),
+                Err(error) => {
+                    log::debug!("{error}");
+                }
+            });
+        if let Err(error) = started {
+            log::warn!("cannot start a thread to call {addr}: {error}");
+        }
+    }
+
+    /// Serves a caller whose greeting has been answered, until the link ends.
+    pub fn serve(&self, stream: Arc<TcpStream>, addr: SocketAddr, peer: Handshake) {
+        if let Some(me) = self.me.upgrade() {
+            me.run(stream, addr, peer, false);
+        }
+    }
+
+    fn run(
+        self: Arc<Self>,
+        stream: Arc<TcpStream>,
+        addr: SocketAddr,
+        peer: Handshake,
+        dialed: bool,
+    ) {
+        let link = match self.join(stream, addr, peer, dialed) {
+            Ok(link) => link,
+            Err(why) => return log::debug!("{addr}: no link: {why}"),
+        };
+        let (member, writing) = (Arc::clone(&self), Arc::clone(&link));
+        let writer = thread::Builder::new()
+            .name(format!("write-{addr}"))
+            .stack_size(STACK)
+            .spawn(move || {
+                if let Err(error) =
+                    writing.write_all(&member.store, &|bytes| member.wait_turn(bytes))
+                {
+                    log::debug!("{addr}: {error}");
+                }
+                writing.close();
+            });
+        let ended = match writer {
+            Ok(_) => link.read_all(|message| self.hear(&link, message)),
+            Err(error) => Err(format!("cannot start a thread: {error}")),
+        };
+        if let Err(why) = ended {
+            log::debug!("{addr}: link ended: {why}");
+        }
+        self.leave(&link);
+    }
+
+    /// Enters a link and says the first words on it.
+    fn join(
+        &self,
+        stream: Arc<TcpStream>,
+        addr: SocketAddr,
+        peer: Handshake,
+        dialed: bool,
+    ) -> Result<Arc<Link>, &'static str> {
+        if peer.peer_id == self.id {
+            return Err("it is ourselves");
+        }
+        // Blocks are written whole; nothing gains by waiting for more.
+        let _ = stream.set_nodelay(true);
+        let mut state = self.lock();
+        if state.closed {
+            return Err("we are leaving");
+        }
+        if state
+            .banned
+            .iter()
+            .any(|&(ip, id)| ip == addr.ip() && (id == peer.peer_id || !ip.is_loopback()))
+        {
+            return Err("it has sent wrong pieces");
+        }
+        if state.links.len() >= self.links_max {
+            return Err("too many links");
+        }
+        let twin = state
+            .links
+            .values()
+            .find(|link| link.peer.peer_id == peer.peer_id);
+        if let Some(twin) = twin {
+            // Both sides called at once: both keep the call of the smaller id.
+            let ours = self.id < peer.peer_id;
+            if !peer.native() || twin.dialed == dialed || dialed != ours {
+                return Err("there is a link to it already");
+            }
+            twin.close();
+        }
+        let key = state.next;
+        state.next += 1;
+        let pieces = self.layout.pieces();
+        let link = Arc::new(Link::new(key, stream, addr, peer, dialed, pieces));
+        state.links.insert(key, Arc::clone(&link));
+        state.table.join(key, REQUESTS_ASSUMED as usize);
+        let fed = is(Role::Seated, &peer);
+        let admitted = state.admitted.contains(&peer.peer_id);
+        if fed && let Some(injector) = &mut state.injector {
+            injector.join(key);
+            if admitted {
+                injector.admit(key);
+            }
+        }
+        let have = state.table.have();
+        let bits = have.encode();
+        let hides = fed
+            && state
+                .injector
+                .as_ref()
+                .is_some_and(|i| !admitted || !i.is_open());
+        let held = match () {
+            () if hides && peer.fast() => Some(Message::HaveNone),
+            () if hides => None,
+            () if have.is_full() && peer.fast() => Some(Message::HaveAll),
+            () if have.is_empty() && peer.fast() => Some(Message::HaveNone),
+            () if have.is_empty() => None,
+            () => Some(Message::Bitfield(&bits)),
+        };
+        let introduction = Introduction {
+            port: state.port,
+            requests: u32::try_from(REQUESTS_MAX).ok(),
+            program: Some(concat!("gatecast ", env!("CARGO_PKG_VERSION")).to_owned()),
+        }
+        .encode();
+        let mut words: Vec<Message<'_>> = held.into_iter().collect();
+        if peer.extended() {
+            words.push(Message::Extended(0, &introduction));
+        }
+        if state.released.is_some() {
+            words.push(Message::Unchoke);
+        }
+        link.say(&words);
+        if state.released.is_some() {
+            self.show(&mut state);
+        }
+        Ok(link)
+    }
+
+    fn leave(&self, link: &Arc<Link>) {
+        link.close();
+        let mut state = self.lock();
+        state.table.leave(link.key);
+        state.links.remove(&link.key);
+        if let Some(injector) = &mut state.injector {
+            injector.leave(link.key);
+        }
+        let moved = moved(link);
+        let gone = state.gone.entry(link.peer.peer_id).or_default();
+        *gone = gone.and(moved);
+        state.protocol += link.protocol.load(Ordering::Relaxed);
+        self.ask_all(&mut state);
+        self.show(&mut state);
+    }
+
+    /// A member that sent wrong pieces is left and not let in again.
+    pub(super) fn ban(&self, state: &mut State, key: u32) {
+        if let Some(link) = state.links.get(&key) {
+            log::warn!(
+                "{}: sent a wrong piece, and is not spoken to again",
+                link.addr
+            );
+            state.banned.push((link.addr.ip(), link.peer.peer_id));
+            link.close();
+        }
+    }
+}

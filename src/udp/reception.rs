@@ -1,0 +1,341 @@
+//! One client's reception of a payload: datagrams in, blocks to where they belong, reports out.
+
+use std::io;
+use std::net::IpAddr;
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::error::Error;
+use crate::error::Phase;
+use crate::error::Result;
+use crate::proto::native::ErrorCode;
+use crate::proto::native::FromServer;
+use crate::proto::udp::receiver::Account;
+use crate::proto::udp::receiver::Heard;
+use crate::proto::udp::receiver::How;
+use crate::proto::udp::receiver::Receiver;
+use crate::runtime::clock;
+use crate::runtime::control::intake::Holed;
+use crate::runtime::control::intake::Incoming;
+use crate::runtime::control::intake::Taken;
+use crate::runtime::copy;
+use crate::runtime::dialogue::Dialogue;
+use crate::transfer::Counts;
+use crate::udp::hub::Batch;
+use crate::udp::hub::Tap;
+use crate::udp::socket::Inlet;
+use crate::udp::socket::NAP;
+use crate::udp::writer::Writer;
+use crate::units::Moment;
+use crate::units::micros;
+
+/// Where datagrams come from.
+#[derive(Debug)]
+pub(super) enum Source {
+    Own(Inlet),
+    /// A group, and where what it leaves behind is repaired.
+    Group(Tap, Inlet),
+}
+
+/// One client's reception.
+pub(super) struct Reception<'a> {
+    pub(super) how: How,
+    pub(super) receiver: Receiver,
+    pub(super) writer: Writer<'a>,
+    pub(super) server: IpAddr,
+    pub(super) range: Range<u64>,
+    /// Datagrams from anybody.
+    pub(super) delivered: u64,
+    pub(super) first: Option<Moment>,
+    pub(super) last: Moment,
+    /// When the sender said that it is done.
+    pub(super) told_at: Option<Moment>,
+    /// The group is done, and what comes now is for this client.
+    pub(super) alone: bool,
+}
+
+/// How long raw waits for what was overtaken, after the sender has said that it is done.
+const GRACE: Duration = Duration::from_millis(300);
+
+/// After so long without a datagram the control connection is looked at.
+const QUIET: Duration = Duration::from_millis(500);
+
+/// So long after the group's last block a client looks for a stream of its own.
+const LEFT: Duration = Duration::from_millis(30);
+
+impl Reception<'_> {
+    /// Takes the payload in.
+    ///
+    /// # Errors
+    /// Why it ended early.
+    pub(super) fn run(
+        mut self,
+        incoming: &Incoming<'_>,
+        mut source: Source,
+        dialogue: &mut Dialogue<'_>,
+    ) -> Result<Taken> {
+        let begun = clock::now();
+        let ended = self.listen(incoming, &mut source, dialogue);
+        let ended = ended.and_then(|()| self.writer.flush().map_err(|stop| disk(incoming, stop)));
+        let drops = match &source {
+            Source::Own(inlet) => inlet.drops(),
+            Source::Group(tap, inlet) => tap.drops().zip(inlet.drops()).map(|(a, b)| a + b),
+        };
+        drop(source);
+        let whole = self.receiver.is_whole();
+        let prefix = u64::from(self.receiver.blocks().first_hole());
+        let (_, block) = self.receiver.place(0);
+        let counts = counts(self.receiver.account(), self.delivered, drops);
+        let over = self.told_at.is_some() || whole;
+        let error = match ended {
+            Ok(()) if whole => {
+                return Ok(Taken {
+                    first: self.first,
+                    last: self.last,
+                    counts,
+                });
+            }
+            Ok(()) => holes(&counts, dialogue.peer()),
+            Err(error) => error,
+        };
+        incoming.holed.set(Some(Holed {
+            last: over.then(|| self.last.max(begun)),
+            counts,
+        }));
+        if self.how != How::Raw {
+            // Only what has no hole may be taken up by a later session.
+            let kept = (prefix * block as u64).max(self.range.start);
+            if let Err(error) = incoming.file.set_len(kept) {
+                log::warn!("cannot cut the part to what is whole: {error}");
+            }
+        }
+        Err(error)
+    }
+
+    /// Takes datagrams in until the file is whole or nothing more can come.
+    fn listen(
+        &mut self,
+        incoming: &Incoming<'_>,
+        source: &mut Source,
+        dialogue: &mut Dialogue<'_>,
+    ) -> Result<()> {
+        let mut quiet_since = clock::now();
+        let mut looked_at = quiet_since;
+        loop {
+            let came = match source {
+                Source::Own(inlet) => match receive(inlet, self.how) {
+                    Ok(Some((from, segment, bytes))) => {
+                        self.take(incoming, from, segment, bytes)?;
+                        true
+                    }
+                    Ok(None) => false,
+                    Err(error) => return Err(Error::io("receive datagrams", self.server)(error)),
+                },
+                Source::Group(tap, inlet) => self.take_group(incoming, tap, inlet)?,
+            };
+            let now = clock::now();
+            for report in self.receiver.poll_reports(now) {
+                dialogue.say(&report.encode().0)?;
+            }
+            if self.receiver.is_whole() {
+                return Ok(());
+            }
+            if self.how == How::Raw && self.receiver.is_told() {
+                let told = *self.told_at.get_or_insert(now);
+                if now >= told.after(GRACE) {
+                    return Ok(());
+                }
+            }
+            if came {
+                quiet_since = now;
+                continue;
+            }
+            self.writer.flush().map_err(|stop| disk(incoming, stop))?;
+            if now.since(quiet_since) > incoming.order.stall {
+                return Err(Error::TimedOut {
+                    phase: Phase::Transfer,
+                    at: dialogue.peer().to_string(),
+                    after: incoming.order.stall,
+                });
+            }
+            if now.since(quiet_since) > QUIET && now.since(looked_at) > QUIET {
+                looked_at = now;
+                look(dialogue)?;
+            }
+        }
+    }
+
+    fn take_group(
+        &mut self,
+        incoming: &Incoming<'_>,
+        tap: &Tap,
+        inlet: &mut Inlet,
+    ) -> Result<bool> {
+        let wait = match self.alone {
+            true => Duration::ZERO,
+            false => clock::left(self.receiver.poll_timeout())
+                .unwrap_or(Duration::from_micros(50))
+                .min(NAP),
+        };
+        let failed = |error| Error::io("receive datagrams", self.server)(error);
+        let batch: Option<Arc<Batch>> = tap.receive(wait).map_err(failed)?;
+        if let Some(batch) = &batch {
+            self.take(incoming, batch.from, batch.segment, &batch.bytes)?;
+            return Ok(true);
+        }
+        // The group is silent: it may have left us to a stream of our own.
+        if !self.alone && clock::now().since(self.last) < LEFT {
+            return Ok(false);
+        }
+        match inlet.gather(self.alone).map_err(failed)? {
+            Some((from, segment, bytes)) => {
+                if !self.alone && from.ip().to_canonical() == self.server {
+                    self.alone = true;
+                    self.receiver.alone();
+                }
+                self.take(incoming, from, segment, bytes)?;
+                Ok(true)
+            }
+            None => Ok(false),
+        }
+    }
+
+    /// Takes what one call brought.
+    fn take(
+        &mut self,
+        incoming: &Incoming<'_>,
+        from: SocketAddr,
+        segment: usize,
+        bytes: &[u8],
+    ) -> Result<()> {
+        let now = clock::now();
+        let foreign = from.ip().to_canonical() != self.server;
+        // An empty datagram is one too.
+        let datagrams = bytes
+            .chunks(segment)
+            .chain(bytes.is_empty().then_some(bytes));
+        for datagram in datagrams {
+            self.delivered += 1;
+            if foreign {
+                self.receiver.handle_foreign();
+                continue;
+            }
+            let (offset, written) = match self.receiver.handle(datagram, now) {
+                Heard::Nothing => continue,
+                Heard::Block { offset, payload } => {
+                    let put = self.writer.put(offset, payload);
+                    put.map_err(|stop| disk(incoming, stop))?;
+                    (offset, payload.len())
+                }
+                Heard::Coded {
+                    lacking,
+                    others,
+                    payload,
+                } => {
+                    let places: Vec<_> = others.iter().map(|&b| self.receiver.place(b)).collect();
+                    let place = self.receiver.place(lacking);
+                    let decoded = self.writer.decode(payload, &places, place);
+                    decoded.map_err(|stop| disk(incoming, stop))?;
+                    self.receiver.repaired(lacking);
+                    place
+                }
+            };
+            self.first.get_or_insert(now);
+            self.last = now;
+            let end = (offset + written as u64).min(self.range.end);
+            let new = end.saturating_sub(offset.max(self.range.start));
+            incoming.moved.fetch_add(new, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+}
+
+/// Raw measures when each datagram comes; the others only need them all.
+fn receive(inlet: &mut Inlet, how: How) -> io::Result<Option<(SocketAddr, usize, &[u8])>> {
+    match how {
+        How::Raw => inlet.receive(),
+        How::Unicast | How::Multicast(_) => inlet.gather(true),
+    }
+}
+
+/// What the client knows; the server adds what it knows.
+pub(super) fn counts(account: Account, delivered: u64, drops: Option<u64>) -> Counts {
+    let figures = account.figures;
+    let us = |span: Option<Duration>| span.map(micros);
+    Counts {
+        lost: Some(figures.lost),
+        duplicate: Some(figures.duplicate),
+        reordered: Some(figures.reordered),
+        jitter_us: us(figures.jitter),
+        offered: Some(figures.unique + figures.lost),
+        host_rx_drop: drops,
+        delivered: Some(delivered - account.ends),
+        unique: Some(figures.unique),
+        corrupt: Some(account.corrupt),
+        foreign: Some(account.foreign),
+        late: Some(figures.late),
+        reorder_extent: Some(figures.reorder_extent),
+        loss_burst: Some(figures.burst),
+        jitter_p50_us: us(figures.jitter_p50),
+        jitter_p95_us: us(figures.jitter_p95),
+        jitter_p99_us: us(figures.jitter_p99),
+        delay_us: us(figures.delay),
+        delay_max_us: us(figures.delay_max),
+        ..Counts::default()
+    }
+}
+
+/// Why a payload that is over is not whole.
+fn holes(counts: &Counts, peer: SocketAddr) -> Error {
+    let (lost, offered) = (counts.lost.unwrap_or(0), counts.offered.unwrap_or(0));
+    let why = format!("{lost} of {offered} datagrams were lost");
+    Error::io("receive the whole file", peer)(io::Error::new(io::ErrorKind::UnexpectedEof, why))
+}
+
+fn disk(incoming: &Incoming<'_>, stop: copy::Stop) -> Error {
+    let at = incoming.order.out.display();
+    match stop {
+        copy::Stop::Disk(error) | copy::Stop::Peer(error) => Error::io("write the copy", at)(error),
+        copy::Stop::Short | copy::Stop::Stalled => Error::Corrupt {
+            what: "the copy is shorter than what was written".to_owned(),
+        },
+    }
+}
+
+/// Nothing comes: the server may have said why, or be gone.
+fn look(dialogue: &mut Dialogue<'_>) -> Result<()> {
+    let line = match dialogue.hear(
+        clock::now().after(Duration::from_millis(1)),
+        Phase::Transfer,
+    ) {
+        Ok(line) => line,
+        Err(Error::TimedOut { .. }) => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let peer = dialogue.peer();
+    match FromServer::decode(&line) {
+        Ok(FromServer::Error { code, reason }) => {
+            let reason = crate::text::escape(&reason);
+            Err(match code {
+                ErrorCode::Changed => Error::SourceChanged {
+                    at: peer.to_string(),
+                    what: reason,
+                },
+                _ => Error::refused(peer, reason),
+            })
+        }
+        Ok(FromServer::Summary(summary)) => {
+            let reason = summary
+                .reason
+                .unwrap_or_else(|| summary.outcome.to_string());
+            Err(Error::refused(peer, crate::text::escape(&reason)))
+        }
+        _ => Err(Error::protocol(
+            peer,
+            "no message for a client that receives",
+        )),
+    }
+}
