@@ -22,6 +22,7 @@ use crate::transfer::Outcome;
 use crate::transfer::Record;
 use crate::transfer::Transfer;
 
+pub mod counts;
 pub mod csv;
 #[cfg(feature = "cli")]
 pub mod diff;

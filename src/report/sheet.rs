@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::report::Spread;
 use crate::report::complete;
+use crate::report::counts;
 use crate::report::table::Align;
 use crate::report::table::Table;
 use crate::text::escape;
@@ -55,6 +56,11 @@ pub fn session(record: &Record, rows: Rows) -> String {
         );
     }
     sheet.push('\n');
+    let counted = counts::table(record, rows);
+    if !counted.is_empty() {
+        sheet += &counted;
+        sheet.push('\n');
+    }
     sheet + &summary(record)
 }
 

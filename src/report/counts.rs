@@ -1,0 +1,353 @@
+//! What some ways count beside bytes and seconds, as a table of its own below that of the
+//! transfers: datagrams and the places where they were lost, or who gave what in a swarm.
+//!
+//! The figures that say how it went stand there always; those of rare trouble have a column only
+//! where somebody had it. What such a figure means is told at [`Counts`](crate::transfer::Counts).
+
+use std::fmt::Write;
+
+use crate::report::Spread;
+use crate::report::sheet::ROWS_MAX;
+use crate::report::sheet::Rows;
+use crate::report::sheet::or_dash;
+use crate::report::table::Align;
+use crate::report::table::Table;
+use crate::text::escape;
+use crate::transfer::Counts;
+use crate::transfer::Record;
+use crate::transfer::Transfer;
+
+/// One column: what it is called, when it is there, and its values.
+struct Column {
+    heading: &'static str,
+    when: When,
+    value: fn(&Counts) -> Option<f64>,
+    decimals: usize,
+}
+
+/// When a column is there.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum When {
+    /// Where the way counts so.
+    Counted,
+    /// Where it is more than zero for somebody.
+    Positive,
+    /// Where anybody lost a datagram: who lost none has zeros, and unknown is unknown.
+    Lost,
+}
+
+/// A row for each transfer of `record`, and a line about all of them; nothing for a way that
+/// counts neither datagrams nor sources. `rows` as for the table of the transfers.
+pub fn table(record: &Record, rows: Rows) -> String {
+    let counts = || record.transfers.iter().map(|transfer| &transfer.counts);
+    let lost = counts().any(|counts| counts.lost > Some(0));
+    let there = |column: &&Column| match column.when {
+        When::Counted => counts().any(|counts| (column.value)(counts).is_some()),
+        When::Positive => counts().any(|counts| (column.value)(counts) > Some(0.0)),
+        When::Lost => lost,
+    };
+    let columns: Vec<&Column> = columns(record).iter().filter(there).collect();
+    if columns.is_empty() {
+        return String::new();
+    }
+    let mut headings = vec![("seat", Align::Right)];
+    headings.extend(columns.iter().map(|column| (column.heading, Align::Right)));
+    headings.push(("name", Align::Left));
+    let mut table = Table::new(&headings);
+    if rows == Rows::Failures && record.transfers.len() > ROWS_MAX {
+        extremes(record, &columns).for_each(|row| table.row(row));
+    } else {
+        for transfer in &record.transfers {
+            table.row(cells(transfer, &columns));
+        }
+    }
+    let mut shown = table.to_string();
+    let of = |count: usize| match record.transfers.len() {
+        all if all == count => String::new(),
+        _ => format!(", of the {count} that tell"),
+    };
+    if let Some((count, line)) = datagrams(record).or_else(|| sources(record)) {
+        let _ = writeln!(shown, "{line}{}", of(count));
+    }
+    shown
+}
+
+fn columns(record: &Record) -> &'static [Column] {
+    let counts = || record.transfers.iter().map(|transfer| &transfer.counts);
+    if counts().any(|counts| counts.offered.is_some()) {
+        &DATAGRAMS
+    } else if counts().any(|counts| counts.bytes_from_peers.is_some()) {
+        &SOURCES
+    } else {
+        &[]
+    }
+}
+
+const DATAGRAMS: [Column; 20] = [
+    column("datagrams\nsent", When::Counted, |c| count(c.offered)),
+    column("received", When::Counted, |c| count(c.unique)),
+    column("lost", When::Counted, |c| count(c.lost)),
+    Column {
+        decimals: 3,
+        ..column("lost\n%", When::Lost, |c| {
+            let (lost, offered) = (count(c.lost)?, count(c.offered)?);
+            (offered > 0.0).then(|| 100.0 * lost / offered)
+        })
+    },
+    column("server's\nqueue", When::Lost, |c| count(c.local_drop)),
+    column("net-\nwork", When::Lost, |c| count(c.network_lost)),
+    column("client's\nbuffer", When::Lost, |c| count(c.host_rx_drop)),
+    column("longest\nburst", When::Lost, |c| count(c.loss_burst)),
+    column("unheard", When::Positive, |c| count(c.unheard)),
+    column("dupli-\ncate", When::Positive, |c| count(c.duplicate)),
+    column("out of\norder", When::Positive, |c| count(c.reordered)),
+    column("by at\nmost", When::Positive, |c| count(c.reorder_extent)),
+    column("too\nlate", When::Positive, |c| count(c.late)),
+    column("corrupt", When::Positive, |c| count(c.corrupt)),
+    column("foreign", When::Positive, |c| count(c.foreign)),
+    column("bytes\nagain", When::Positive, |c| count(c.retransmitted)),
+    column("jitter\nus", When::Counted, |c| count(c.jitter_us)),
+    column("p99\nus", When::Counted, |c| count(c.jitter_p99_us)),
+    column("queued\nus", When::Counted, |c| count(c.delay_us)),
+    column("at most\nus", When::Counted, |c| count(c.delay_max_us)),
+];
+
+const SOURCES: [Column; 4] = [
+    column("bytes from\nthe server", When::Counted, |c| {
+        count(c.bytes_from_server)
+    }),
+    column("bytes\nfrom peers", When::Counted, |c| {
+        count(c.bytes_from_peers)
+    }),
+    Column {
+        decimals: 1,
+        ..column("from\npeers %", When::Counted, |c| {
+            let peers = count(c.bytes_from_peers)?;
+            let all = peers + count(c.bytes_from_server)?;
+            (all > 0.0).then(|| 100.0 * peers / all)
+        })
+    },
+    column("of no\nuse", When::Positive, |c| count(c.retransmitted)),
+];
+
+const fn column(heading: &'static str, when: When, value: fn(&Counts) -> Option<f64>) -> Column {
+    Column {
+        heading,
+        when,
+        value,
+        decimals: 0,
+    }
+}
+
+/// Exact to 2^53, which no file reaches.
+#[allow(clippy::cast_precision_loss)]
+fn count(value: Option<u64>) -> Option<f64> {
+    value.map(|value| value as f64)
+}
+
+fn shown(column: &Column, value: Option<f64>) -> String {
+    or_dash(value.map(|value| format!("{value:.*}", column.decimals)))
+}
+
+fn cells(transfer: &Transfer, columns: &[&Column]) -> Vec<String> {
+    let mut cells = vec![transfer.seat.to_string()];
+    let value = |column: &&Column| shown(column, (column.value)(&transfer.counts));
+    cells.extend(columns.iter().map(value));
+    cells.push(escape(&transfer.name));
+    cells
+}
+
+/// The least, median and largest of each column.
+fn extremes(record: &Record, columns: &[&Column]) -> impl Iterator<Item = Vec<String>> {
+    let spreads: Vec<Option<Spread>> = columns
+        .iter()
+        .map(|column| {
+            Spread::of(
+                record
+                    .transfers
+                    .iter()
+                    .filter_map(|t| (column.value)(&t.counts)),
+            )
+        })
+        .collect();
+    let row = move |(name, pick): (&str, fn(Spread) -> f64)| {
+        let mut row = vec![name.to_owned()];
+        let values = spreads.iter().map(|spread| spread.map(pick));
+        row.extend(
+            columns
+                .iter()
+                .zip(values)
+                .map(|(column, value)| shown(column, value)),
+        );
+        row.push(String::new());
+        row
+    };
+    let picks: [(&str, fn(Spread) -> f64); 3] = [
+        ("low", |spread| spread.low),
+        ("median", |spread| spread.median),
+        ("high", |spread| spread.high),
+    ];
+    let rows: Vec<Vec<String>> = picks.into_iter().map(row).collect();
+    rows.into_iter()
+}
+
+/// How many transfers tell, and what all of them lost, and where.
+fn datagrams(record: &Record) -> Option<(usize, String)> {
+    let telling: Vec<&Counts> = record
+        .transfers
+        .iter()
+        .map(|transfer| &transfer.counts)
+        .filter(|counts| counts.offered.is_some() && counts.lost.is_some())
+        .collect();
+    let sum = |part: fn(&Counts) -> Option<u64>| {
+        telling
+            .iter()
+            .try_fold(0_u64, |sum, counts| sum.checked_add(part(counts)?))
+    };
+    let (offered, lost) = (sum(|c| c.offered)?, sum(|c| c.lost)?);
+    let mut line = format!("{offered} datagrams in all, {lost} lost");
+    if let (1.., Some(offered), Some(all)) = (lost, count(Some(offered)), count(Some(lost))) {
+        let _ = write!(
+            line,
+            " ({:.3} %): {} in the server's queue, {} in the network, {} in clients' buffers",
+            100.0 * all / offered,
+            or_dash(sum(|c| c.local_drop)),
+            or_dash(sum(|c| c.network_lost)),
+            or_dash(sum(|c| c.host_rx_drop)),
+        );
+    }
+    (!telling.is_empty()).then_some((telling.len(), line))
+}
+
+/// How many transfers tell, and how much of all came from the server, as files.
+fn sources(record: &Record) -> Option<(usize, String)> {
+    let telling = || {
+        record.transfers.iter().filter_map(|transfer| {
+            Some((
+                transfer.counts.bytes_from_server?,
+                transfer.counts.bytes_from_peers?,
+            ))
+        })
+    };
+    let file = count(Some(record.file.bytes)).filter(|&bytes| bytes > 0.0)?;
+    let (server, peers) = telling().try_fold((0_u64, 0_u64), |sums, (server, peers)| {
+        Some((sums.0.checked_add(server)?, sums.1.checked_add(peers)?))
+    })?;
+    let files = |bytes: u64| count(Some(bytes)).map_or(0.0, |bytes| bytes / file);
+    let line = format!(
+        "from the server {:.3} times the file, from peers {:.3} times",
+        files(server),
+        files(peers)
+    );
+    Some((telling().count(), line)).filter(|&(count, _)| count > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::sample;
+
+    fn counted(clients: u16, of: fn(u64) -> Counts) -> Record {
+        let mut record = sample::session(1, clients, 80);
+        for (seat, transfer) in (1..).zip(&mut record.transfers) {
+            transfer.counts = of(seat);
+        }
+        record
+    }
+
+    fn quiet(seat: u64) -> Counts {
+        Counts {
+            offered: Some(700),
+            unique: Some(700),
+            lost: Some(0),
+            duplicate: Some(0),
+            local_drop: Some(0),
+            network_lost: Some(0),
+            host_rx_drop: Some(0),
+            jitter_us: Some(10 + seat),
+            jitter_p99_us: Some(90),
+            delay_us: Some(120),
+            delay_max_us: Some(700),
+            ..Counts::default()
+        }
+    }
+
+    #[test]
+    fn a_way_that_counts_nothing_has_no_table() {
+        assert_eq!(table(&sample::session(1, 3, 80), Rows::All), "");
+    }
+
+    #[test]
+    fn without_trouble_the_table_is_narrow() {
+        insta::assert_snapshot!(table(&counted(2, quiet), Rows::All), @r"
+              datagrams                  jitter  p99  queued  at most
+        seat       sent  received  lost      us   us      us       us  name
+        ----  ---------  --------  ----  ------  ---  ------  -------  ----
+           1        700       700     0      11   90     120      700  C1
+           2        700       700     0      12   90     120      700  C2
+        1400 datagrams in all, 0 lost
+        ");
+    }
+
+    #[test]
+    fn what_was_lost_is_placed_and_unknown_is_a_dash() {
+        let mut record = counted(3, quiet);
+        let lossy = &mut record.transfers[1].counts;
+        lossy.unique = Some(680);
+        lossy.lost = Some(20);
+        lossy.local_drop = Some(1);
+        lossy.network_lost = Some(12);
+        lossy.host_rx_drop = Some(7);
+        lossy.loss_burst = Some(4);
+        lossy.duplicate = Some(3);
+        record.transfers[2].counts = Counts::default();
+        insta::assert_snapshot!(table(&record, Rows::All), @r"
+              datagrams                   lost  server's  net-  client's  longest  dupli-  jitter  p99  queued  at most
+        seat       sent  received  lost      %     queue  work    buffer    burst    cate      us   us      us       us  name
+        ----  ---------  --------  ----  -----  --------  ----  --------  -------  ------  ------  ---  ------  -------  ----
+           1        700       700     0  0.000         0     0         0        -       0      11   90     120      700  C1
+           2        700       680    20  2.857         1    12         7        4       3      12   90     120      700  C2
+           3          -         -     -      -         -     -         -        -       -       -    -       -        -  C3
+        1400 datagrams in all, 20 lost (1.429 %): 1 in the server's queue, 12 in the network, 7 in clients' buffers, of the 2 that tell
+        ");
+        record.transfers[0].counts.host_rx_drop = None;
+        let shown = table(&record, Rows::All);
+        assert!(
+            shown.contains("12 in the network, - in clients' buffers"),
+            "{shown}"
+        );
+    }
+
+    #[test]
+    fn a_swarm_says_who_gave() {
+        let record = counted(2, |seat| Counts {
+            bytes_from_server: Some(400_000 + seat),
+            bytes_from_peers: Some(600_000 - seat),
+            retransmitted: Some(0),
+            ..Counts::default()
+        });
+        insta::assert_snapshot!(table(&record, Rows::All), @r"
+              bytes from       bytes     from
+        seat  the server  from peers  peers %  name
+        ----  ----------  ----------  -------  ----
+           1      400001      599999     60.0  C1
+           2      400002      599998     60.0  C2
+        from the server 0.800 times the file, from peers 1.200 times
+        ");
+    }
+
+    #[test]
+    fn of_many_only_low_median_and_high_are_shown() {
+        let record = counted(1000, quiet);
+        insta::assert_snapshot!(table(&record, Rows::Failures), @r"
+                datagrams                  jitter  p99  queued  at most
+          seat       sent  received  lost      us   us      us       us  name
+        ------  ---------  --------  ----  ------  ---  ------  -------  ----
+           low        700       700     0      11   90     120      700
+        median        700       700     0     510   90     120      700
+          high        700       700     0    1010   90     120      700
+        700000 datagrams in all, 0 lost
+        ");
+        assert_eq!(table(&record, Rows::All).lines().count(), 1004);
+    }
+}
