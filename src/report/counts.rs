@@ -2,7 +2,7 @@
 //! transfers: datagrams and the places where they were lost, or who gave what in a swarm.
 //!
 //! The figures that say how it went stand there always; those of rare trouble have a column only
-//! where somebody had it. What such a figure means is told at [`Counts`](crate::transfer::Counts).
+//! where somebody had it. What such a figure means is told at [`Counts`].
 
 use std::fmt::Write;
 
@@ -170,7 +170,8 @@ fn extremes(record: &Record, columns: &[&Column]) -> impl Iterator<Item = Vec<St
             )
         })
         .collect();
-    let row = move |(name, pick): (&str, fn(Spread) -> f64)| {
+    type Pick = (&'static str, fn(Spread) -> f64);
+    let row = move |(name, pick): Pick| {
         let mut row = vec![name.to_owned()];
         let values = spreads.iter().map(|spread| spread.map(pick));
         row.extend(
@@ -182,7 +183,7 @@ fn extremes(record: &Record, columns: &[&Column]) -> impl Iterator<Item = Vec<St
         row.push(String::new());
         row
     };
-    let picks: [(&str, fn(Spread) -> f64); 3] = [
+    let picks: [Pick; 3] = [
         ("low", |spread| spread.low),
         ("median", |spread| spread.median),
         ("high", |spread| spread.high),

@@ -191,6 +191,17 @@ pub struct Failure {
     pub source_changed: bool,
 }
 
+impl Failure {
+    /// A transfer that ended early through no change of the source.
+    pub fn new(outcome: Outcome, reason: impl Into<String>) -> Self {
+        Self {
+            outcome,
+            reason: reason.into(),
+            source_changed: false,
+        }
+    }
+}
+
 impl fmt::Debug for Cargo<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Cargo")

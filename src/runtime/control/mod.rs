@@ -5,4 +5,6 @@
 pub mod client;
 pub mod intake;
 pub mod part;
+mod patience;
+mod receipt;
 pub mod server;

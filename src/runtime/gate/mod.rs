@@ -11,9 +11,7 @@
 //! One lock, never held across an operation that can block.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::io::Write;
-use std::net::SocketAddr;
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::Condvar;
@@ -27,21 +25,27 @@ use std::time::Duration;
 use crate::proto::native::FromServer;
 use crate::runtime::catalog::Source;
 use crate::runtime::clock;
+use crate::runtime::gate::guest::gone;
 use crate::runtime::gate::opening::Opening;
 use crate::runtime::journal::Pen;
 use crate::runtime::way::Carrier;
-use crate::runtime::way::Detail;
 use crate::session::SeatId;
 use crate::session::SessionId;
 use crate::session::Via;
-use crate::transfer::Outcome;
 use crate::units::Moment;
 
+mod guest;
 pub mod meeting;
 pub mod opening;
 pub mod seat;
+mod view;
 
+pub use guest::Ending;
+pub use guest::Guest;
+pub use guest::Kind;
 pub use seat::Seat;
+pub use view::SeatView;
+pub use view::View;
 
 /// One session, from its first seat to its last outcome.
 #[derive(Debug)]
@@ -77,96 +81,6 @@ pub struct Plan {
     pub lasting: bool,
     /// What moves the bytes after the release.
     pub carrier: Box<dyn Carrier>,
-}
-
-/// What kind of client sits in a seat; only native ones are told anything while they wait.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Kind {
-    /// Speaks `GATECAST/1`.
-    Native,
-    /// The lab's TCP client.
-    Lab,
-    /// An HTTP client.
-    Http,
-}
-
-impl Kind {
-    /// The word in documents.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Native => "native",
-            Self::Lab => "lab",
-            Self::Http => "http",
-        }
-    }
-}
-
-/// A client that asks for a seat.
-#[derive(Clone, Debug)]
-pub struct Guest {
-    /// What it calls itself.
-    pub name: String,
-    /// Its kind.
-    pub kind: Kind,
-    /// Its connection.
-    pub stream: Arc<TcpStream>,
-    /// Its address.
-    pub peer: SocketAddr,
-}
-
-/// Why a muster ended without a release, or a seat was lost before it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Ending {
-    /// The time was over and the quorum not reached.
-    NotEnough(String),
-    /// The server is ending.
-    Stopped,
-    /// This client closed its connection before the release.
-    Left,
-    /// This client said something before the release.
-    Spoke,
-}
-
-/// A seat as a face shows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SeatView {
-    /// The seat.
-    pub seat: SeatId,
-    /// Who sits there; not escaped.
-    pub name: String,
-    /// Its address.
-    pub peer: SocketAddr,
-    /// Its kind.
-    pub kind: Kind,
-    /// It has said that it is ready.
-    pub ready: bool,
-    /// Payload bytes moved so far.
-    pub moved: u64,
-    /// Its transfer is over.
-    pub finished: bool,
-    /// What its way knows beyond bytes.
-    pub detail: Detail,
-}
-
-/// A session as a face shows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct View {
-    /// The session.
-    pub session: SessionId,
-    /// The way the bytes travel.
-    pub via: Via,
-    /// The file's name; holds nothing that moves a cursor.
-    pub file: String,
-    /// The file's size.
-    pub bytes: u64,
-    /// How many seats there are.
-    pub clients: u16,
-    /// The taken seats, in order.
-    pub seats: Vec<SeatView>,
-    /// The time left until the muster's deadline; `None` once it is over.
-    pub left: Option<Duration>,
-    /// How long ago the gate opened; `None` before.
-    pub released: Option<Duration>,
 }
 
 #[derive(Debug)]
@@ -279,35 +193,6 @@ impl Gate {
             }
         }
         self.changed.notify_all();
-    }
-
-    /// What a face shows.
-    pub fn view(&self) -> View {
-        let state = self.lock();
-        let seats = state.seats.iter().map(|(&seat, taken)| SeatView {
-            seat,
-            name: taken.guest.name.clone(),
-            peer: taken.guest.peer,
-            kind: taken.guest.kind,
-            ready: taken.ready,
-            moved: taken.moved.load(Ordering::Relaxed),
-            finished: taken.finished,
-            detail: self.plan.carrier.detail(seat),
-        });
-        View {
-            session: self.plan.session,
-            via: self.plan.via,
-            file: self.plan.source.info.name.as_str().to_owned(),
-            bytes: self.plan.source.info.bytes,
-            clients: self.plan.clients,
-            seats: seats.collect(),
-            left: matches!(state.phase, Phase::Mustering)
-                .then(|| state.deadline.since(clock::now())),
-            released: match &state.phase {
-                Phase::Released(opening) => Some(clock::now().since(opening.released())),
-                _ => None,
-            },
-        }
     }
 
     /// The session's thread: musters, opens the gate, waits for the last outcome.
@@ -551,45 +436,6 @@ impl Taken {
             self.evicted = Some(ending);
             // A connection that is gone already needs no closing.
             let _ = self.guest.stream.shutdown(std::net::Shutdown::Read);
-        }
-    }
-}
-
-/// Whether the client of a waiting (non-blocking) connection closed it or spoke.
-fn gone(stream: &TcpStream) -> Option<Ending> {
-    match stream.peek(&mut [0]) {
-        Ok(0) => Some(Ending::Left),
-        Ok(_) => Some(Ending::Spoke),
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
-            ) =>
-        {
-            None
-        }
-        Err(_) => Some(Ending::Left),
-    }
-}
-
-impl std::fmt::Display for Ending {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::NotEnough(reason) => f.write_str(reason),
-            Self::Stopped => f.write_str("the server was stopped"),
-            Self::Left => f.write_str("left before the release"),
-            Self::Spoke => f.write_str("spoke before the release"),
-        }
-    }
-}
-
-impl Ending {
-    /// The outcome in the row of a client that ended so.
-    pub fn outcome(&self) -> Outcome {
-        match self {
-            Self::NotEnough(_) => Outcome::TimedOut,
-            Self::Stopped => Outcome::Cut,
-            Self::Left | Self::Spoke => Outcome::Refused,
         }
     }
 }

@@ -14,6 +14,7 @@ use crate::runtime::journal::Journal;
 use crate::runtime::way::Cargo;
 use crate::runtime::way::Carried;
 use crate::text::FileName;
+use crate::transfer::Outcome;
 use crate::transfer::Record;
 
 #[derive(Debug)]
