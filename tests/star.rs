@@ -12,6 +12,8 @@ use std::process::Child;
 use std::process::Command;
 use std::process::Output;
 use std::process::Stdio;
+use std::sync::Mutex;
+use std::sync::PoisonError;
 use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::time::Duration;
@@ -36,6 +38,9 @@ use common::until;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_gatecast");
 static GO: AtomicBool = AtomicBool::new(false);
+
+/// Held by a test that sweeps all stars without an owner, and by one that keeps such a star.
+static OWNERLESS: Mutex<()> = Mutex::new(());
 
 /// Whether stars can be built here.
 fn can() -> bool {
@@ -254,6 +259,7 @@ fn a_killed_owner_is_swept_and_a_living_one_is_spared() {
     if !can() {
         return;
     }
+    let _alone = OWNERLESS.lock().unwrap_or_else(PoisonError::into_inner);
     let before = surroundings();
     let mut killed = standing(&["--hosts", "3"]);
     let mut living = standing(&["--hosts", "3"]);
@@ -328,6 +334,7 @@ fn a_kept_star_stands_until_it_is_taken_down() {
     if !can() {
         return;
     }
+    let _alone = OWNERLESS.lock().unwrap_or_else(PoisonError::into_inner);
     let output = gatecast(&["star", "up", "--hosts", "2", "--router", "--keep"]);
     assert!(output.status.success(), "{}", said(&output));
     let text = said(&output);

@@ -395,7 +395,7 @@ fn ctrl_c_ends_a_study_with_its_results_and_nothing_else() {
     within(LIMIT, || {
         for twice in [false, true] {
             let place = Place::new();
-            let mut study = place.begin(&["--clients", "2", "--size", "10MB"]);
+            let mut study = place.begin(&["--clients", "2", "--size", "30MB"]);
             let process = study.id();
             until("the second run", || {
                 place.runs() == 1 && programs_of(process, "fetch").len() == 2

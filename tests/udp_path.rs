@@ -291,9 +291,11 @@ fn copies_delays_and_another_order_are_counted_and_harm_nothing() {
                 counts.duplicate > Some(2000 * (copies as u64 - 1)),
                 "{counts:?}"
             );
+            // A small buffer drops copies too, and then nobody can place a loss.
+            let placed = cfg!(feature = "sockopt") || counts.network_lost.is_some();
             assert_eq!(
                 counts.network_lost,
-                Some(0),
+                placed.then_some(0),
                 "a copy makes good no loss: {counts:?}"
             );
         }
