@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use crate::error::Error;
 use crate::error::Result;
+use crate::runtime::datagrams;
 use crate::udp::kernel;
 
 /// Sends datagrams.
@@ -211,7 +212,7 @@ impl Inlet {
         let room = kernel::enlarge(&socket);
         kernel::receive_many(&socket);
         socket.set_read_timeout(Some(NAP)).map_err(failed)?;
-        let dropped_before = kernel::drops(&socket);
+        let dropped_before = datagrams::drops(&socket);
         Ok(Self {
             socket,
             room,
@@ -248,7 +249,7 @@ impl Inlet {
 
     /// Datagrams dropped for want of room since it was opened; `None` where nobody tells.
     pub fn drops(&self) -> Option<u64> {
-        kernel::drops(&self.socket)?.checked_sub(self.dropped_before?)
+        datagrams::drops(&self.socket)?.checked_sub(self.dropped_before?)
     }
 
     /// Waits for datagrams, [`NAP`] at most: all of them from one sender, each of the length

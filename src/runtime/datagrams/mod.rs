@@ -234,23 +234,24 @@ impl Batch {
     }
 }
 
-/// How many datagrams the system has dropped because `socket`'s queue was full; `None` where it
-/// does not tell.
+/// How many datagrams the system has dropped because `socket`'s queue was full (`/proc/net/udp`,
+/// last column), asked by a thread of the socket's own network namespace; `None` where it does not
+/// tell.
 pub fn drops(socket: &UdpSocket) -> Option<u64> {
     #[cfg(target_os = "linux")]
     {
         use std::os::fd::AsRawFd;
+
         let link = std::fs::read_link(format!("/proc/self/fd/{}", socket.as_raw_fd())).ok()?;
         let inode = link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?;
         let table = match socket.local_addr().ok()? {
-            SocketAddr::V4(_) => "/proc/self/net/udp",
-            SocketAddr::V6(_) => "/proc/self/net/udp6",
+            SocketAddr::V4(_) => "/proc/thread-self/net/udp",
+            SocketAddr::V6(_) => "/proc/thread-self/net/udp6",
         };
         let table = std::fs::read_to_string(table).ok()?;
-        let row = table
-            .lines()
-            .find(|row| row.split_ascii_whitespace().nth(9) == Some(inode))?;
-        row.split_ascii_whitespace().next_back()?.parse().ok()
+        let mut rows = table.lines().map(|row| row.split_ascii_whitespace());
+        let mut row = rows.find(|row| row.clone().nth(9) == Some(inode))?;
+        row.nth(12)?.parse().ok()
     }
     #[cfg(not(target_os = "linux"))]
     {
