@@ -35,6 +35,7 @@ use crate::session::Via;
 use crate::text::FileName;
 use crate::transfer::Record;
 use crate::udp::lab::LabServer;
+use crate::udp::porter::Porter;
 
 /// `gatecast serve PATH...`
 #[derive(Debug, clap::Args)]
@@ -76,6 +77,10 @@ pub struct Args {
     /// An address that the lab's UDP server may send to; may be given again
     #[arg(long, value_name = "ADDR", requires = "lab_udp")]
     pub allow: Vec<IpAddr>,
+    /// Serve clients without a control connection too: over UDP alone, on the same port number,
+    /// each at once
+    #[arg(long, conflicts_with = "lab_udp")]
+    pub no_control: bool,
     /// Serve one session and exit
     #[arg(long)]
     pub one_off: bool,
@@ -160,8 +165,12 @@ pub fn run(args: &Args) -> Result<Verdict> {
         }
         false => None,
     };
+    let porter = match args.no_control {
+        true => Some(Porter::start(server.addr(), server.lobby(), server.pen())?),
+        false => None,
+    };
     greet(&server, args, &token)?;
-    attend(server, lab, args, &requests)
+    attend(server, (lab, porter), args, &requests)
 }
 
 fn greet(server: &Running, args: &Args, token: &str) -> Result<()> {
@@ -171,6 +180,9 @@ fn greet(server: &Running, args: &Args, token: &str) -> Result<()> {
             "  {:>13} bytes  {}  {}",
             file.bytes, file.sha1, file.name
         ));
+    }
+    if args.no_control {
+        output::say(format_args!("clients that have only UDP are served too"));
     }
     if args.lab_udp {
         output::say(format_args!("the lab's UDP clients are served too"));
@@ -194,7 +206,7 @@ fn greet(server: &Running, args: &Args, token: &str) -> Result<()> {
 /// Shows sessions and prints their results until the server is to end.
 fn attend(
     server: Running,
-    lab: Option<LabServer>,
+    beside: (Option<LabServer>, Option<Porter>),
     args: &Args,
     requests: &Receiver<Request>,
 ) -> Result<Verdict> {
@@ -211,7 +223,7 @@ fn attend(
                 room.clear();
                 earned = earned.min(show(&record, args)?);
                 if args.one_off {
-                    drop(lab);
+                    drop(beside);
                     server.stop()?;
                     return Ok(earned);
                 }
@@ -223,7 +235,7 @@ fn attend(
                     if !server.lobby().is_idle() {
                         earned = Verdict::Interrupted;
                     }
-                    drop(lab);
+                    drop(beside);
                     for record in server.stop()? {
                         earned = earned.min(show(&record, args)?);
                     }

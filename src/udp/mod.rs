@@ -5,6 +5,7 @@
 //! - [`take`]: the three ways as a client has them
 //! - `mend`: the damaged pieces of a complete copy, sent again
 //! - [`hub`]: one socket for all clients of a process in a group
+//! - [`porter`] and [`visit`]: server and client where there is no control connection
 //! - [`lab`] and [`menu`]: server and client of the lab's own UDP protocol
 //! - [`socket`]: sockets that count what this host refuses or drops
 //!
@@ -20,11 +21,14 @@ pub mod lab;
 mod load;
 mod mend;
 pub mod menu;
+pub mod porter;
 pub mod pump;
 mod reception;
+mod sending;
 pub mod socket;
 pub mod take;
 pub mod tally;
+pub mod visit;
 mod watch;
 pub mod way;
 mod writer;

@@ -1,10 +1,13 @@
 //! One client's reception of a payload: datagrams in, blocks to where they belong, reports out.
 
+use std::cell::Cell;
+use std::fs::File;
 use std::io;
 use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -18,8 +21,8 @@ use crate::proto::udp::receiver::Heard;
 use crate::proto::udp::receiver::How;
 use crate::proto::udp::receiver::Receiver;
 use crate::runtime::clock;
+use crate::runtime::control::client::Order;
 use crate::runtime::control::intake::Holed;
-use crate::runtime::control::intake::Incoming;
 use crate::runtime::control::intake::Taken;
 use crate::runtime::copy;
 use crate::runtime::dialogue::Dialogue;
@@ -40,21 +43,49 @@ pub(super) enum Source {
     Group(Tap, Inlet),
 }
 
+/// Where a payload goes.
+pub(super) struct Target<'a> {
+    pub(super) order: &'a Order,
+    pub(super) file: &'a File,
+    /// Counts the payload bytes as they move.
+    pub(super) moved: &'a AtomicU64,
+    /// What is known of a payload that is over and has holes.
+    pub(super) holed: &'a Cell<Option<Holed>>,
+}
+
+/// What a client and its server say to each other beside the payload.
+pub(super) trait Control {
+    /// The server.
+    fn peer(&self) -> SocketAddr;
+
+    /// Says a line.
+    fn say(&mut self, line: &[u8]) -> Result<()>;
+
+    /// Nothing comes: the server may have said why, or be gone.
+    fn look(&mut self) -> Result<()>;
+
+    /// True when a datagram was no payload, but said to this client.
+    fn take(&mut self, datagram: &[u8]) -> Result<bool> {
+        let _ = datagram;
+        Ok(false)
+    }
+}
+
 /// One client's reception.
 pub(super) struct Reception<'a> {
-    pub(super) how: How,
-    pub(super) receiver: Receiver,
-    pub(super) writer: Writer<'a>,
-    pub(super) server: IpAddr,
-    pub(super) range: Range<u64>,
+    how: How,
+    receiver: Receiver,
+    writer: Writer<'a>,
+    server: IpAddr,
+    range: Range<u64>,
     /// Datagrams from anybody.
-    pub(super) delivered: u64,
-    pub(super) first: Option<Moment>,
-    pub(super) last: Moment,
+    delivered: u64,
+    first: Option<Moment>,
+    last: Moment,
     /// When the sender said that it is done.
-    pub(super) told_at: Option<Moment>,
+    told_at: Option<Moment>,
     /// The group is done, and what comes now is for this client.
-    pub(super) alone: bool,
+    alone: bool,
 }
 
 /// How long raw waits for what was overtaken, after the sender has said that it is done.
@@ -66,25 +97,47 @@ const QUIET: Duration = Duration::from_millis(500);
 /// So long after the group's last block a client looks for a stream of its own.
 const LEFT: Duration = Duration::from_millis(30);
 
-impl Reception<'_> {
+impl<'a> Reception<'a> {
+    /// A reception of the bytes `range` from `server`.
+    pub(super) fn new(
+        how: How,
+        receiver: Receiver,
+        writer: Writer<'a>,
+        server: IpAddr,
+        range: Range<u64>,
+        now: Moment,
+    ) -> Self {
+        Self {
+            how,
+            receiver,
+            writer,
+            server,
+            range,
+            delivered: 0,
+            first: None,
+            last: now,
+            told_at: None,
+            alone: false,
+        }
+    }
+
     /// Takes the payload in.
     ///
     /// # Errors
     /// Why it ended early.
     pub(super) fn run(
         mut self,
-        incoming: &Incoming<'_>,
-        mut source: Source,
-        dialogue: &mut Dialogue<'_>,
+        target: &Target<'_>,
+        source: &mut Source,
+        control: &mut dyn Control,
     ) -> Result<Taken> {
         let begun = clock::now();
-        let ended = self.listen(incoming, &mut source, dialogue);
-        let ended = ended.and_then(|()| self.writer.flush().map_err(|stop| disk(incoming, stop)));
-        let drops = match &source {
+        let ended = self.listen(target, source, control);
+        let ended = ended.and_then(|()| self.writer.flush().map_err(|stop| disk(target, stop)));
+        let drops = match &*source {
             Source::Own(inlet) => inlet.drops(),
             Source::Group(tap, inlet) => tap.drops().zip(inlet.drops()).map(|(a, b)| a + b),
         };
-        drop(source);
         let whole = self.receiver.is_whole();
         let prefix = u64::from(self.receiver.blocks().first_hole());
         let (_, block) = self.receiver.place(0);
@@ -98,17 +151,17 @@ impl Reception<'_> {
                     counts,
                 });
             }
-            Ok(()) => holes(&counts, dialogue.peer()),
+            Ok(()) => holes(&counts, control.peer()),
             Err(error) => error,
         };
-        incoming.holed.set(Some(Holed {
+        target.holed.set(Some(Holed {
             last: over.then(|| self.last.max(begun)),
             counts,
         }));
         if self.how != How::Raw {
             // Only what has no hole may be taken up by a later session.
             let kept = (prefix * block as u64).max(self.range.start);
-            if let Err(error) = incoming.file.set_len(kept) {
+            if let Err(error) = target.file.set_len(kept) {
                 log::warn!("cannot cut the part to what is whole: {error}");
             }
         }
@@ -118,9 +171,9 @@ impl Reception<'_> {
     /// Takes datagrams in until the file is whole or nothing more can come.
     fn listen(
         &mut self,
-        incoming: &Incoming<'_>,
+        target: &Target<'_>,
         source: &mut Source,
-        dialogue: &mut Dialogue<'_>,
+        control: &mut dyn Control,
     ) -> Result<()> {
         let mut quiet_since = clock::now();
         let mut looked_at = quiet_since;
@@ -128,17 +181,17 @@ impl Reception<'_> {
             let came = match source {
                 Source::Own(inlet) => match receive(inlet, self.how) {
                     Ok(Some((from, segment, bytes))) => {
-                        self.take(incoming, from, segment, bytes)?;
+                        self.take(target, control, from, segment, bytes)?;
                         true
                     }
                     Ok(None) => false,
                     Err(error) => return Err(Error::io("receive datagrams", self.server)(error)),
                 },
-                Source::Group(tap, inlet) => self.take_group(incoming, tap, inlet)?,
+                Source::Group(tap, inlet) => self.take_group(target, control, tap, inlet)?,
             };
             let now = clock::now();
             for report in self.receiver.poll_reports(now) {
-                dialogue.say(&report.encode().0)?;
+                control.say(&report.encode().0)?;
             }
             if self.receiver.is_whole() {
                 return Ok(());
@@ -153,24 +206,25 @@ impl Reception<'_> {
                 quiet_since = now;
                 continue;
             }
-            self.writer.flush().map_err(|stop| disk(incoming, stop))?;
-            if now.since(quiet_since) > incoming.order.stall {
+            self.writer.flush().map_err(|stop| disk(target, stop))?;
+            if now.since(quiet_since) > target.order.stall {
                 return Err(Error::TimedOut {
                     phase: Phase::Transfer,
-                    at: dialogue.peer().to_string(),
-                    after: incoming.order.stall,
+                    at: control.peer().to_string(),
+                    after: target.order.stall,
                 });
             }
             if now.since(quiet_since) > QUIET && now.since(looked_at) > QUIET {
                 looked_at = now;
-                look(dialogue)?;
+                control.look()?;
             }
         }
     }
 
     fn take_group(
         &mut self,
-        incoming: &Incoming<'_>,
+        target: &Target<'_>,
+        control: &mut dyn Control,
         tap: &Tap,
         inlet: &mut Inlet,
     ) -> Result<bool> {
@@ -183,7 +237,7 @@ impl Reception<'_> {
         let failed = |error| Error::io("receive datagrams", self.server)(error);
         let batch: Option<Arc<Batch>> = tap.receive(wait).map_err(failed)?;
         if let Some(batch) = &batch {
-            self.take(incoming, batch.from, batch.segment, &batch.bytes)?;
+            self.take(target, control, batch.from, batch.segment, &batch.bytes)?;
             return Ok(true);
         }
         // The group is silent: it may have left us to a stream of our own.
@@ -196,7 +250,7 @@ impl Reception<'_> {
                     self.alone = true;
                     self.receiver.alone();
                 }
-                self.take(incoming, from, segment, bytes)?;
+                self.take(target, control, from, segment, bytes)?;
                 Ok(true)
             }
             None => Ok(false),
@@ -206,7 +260,8 @@ impl Reception<'_> {
     /// Takes what one call brought.
     fn take(
         &mut self,
-        incoming: &Incoming<'_>,
+        target: &Target<'_>,
+        control: &mut dyn Control,
         from: SocketAddr,
         segment: usize,
         bytes: &[u8],
@@ -218,6 +273,9 @@ impl Reception<'_> {
             .chunks(segment)
             .chain(bytes.is_empty().then_some(bytes));
         for datagram in datagrams {
+            if !foreign && control.take(datagram)? {
+                continue;
+            }
             self.delivered += 1;
             if foreign {
                 self.receiver.handle_foreign();
@@ -227,7 +285,7 @@ impl Reception<'_> {
                 Heard::Nothing => continue,
                 Heard::Block { offset, payload } => {
                     let put = self.writer.put(offset, payload);
-                    put.map_err(|stop| disk(incoming, stop))?;
+                    put.map_err(|stop| disk(target, stop))?;
                     (offset, payload.len())
                 }
                 Heard::Coded {
@@ -238,7 +296,7 @@ impl Reception<'_> {
                     let places: Vec<_> = others.iter().map(|&b| self.receiver.place(b)).collect();
                     let place = self.receiver.place(lacking);
                     let decoded = self.writer.decode(payload, &places, place);
-                    decoded.map_err(|stop| disk(incoming, stop))?;
+                    decoded.map_err(|stop| disk(target, stop))?;
                     self.receiver.repaired(lacking);
                     place
                 }
@@ -247,7 +305,7 @@ impl Reception<'_> {
             self.last = now;
             let end = (offset + written as u64).min(self.range.end);
             let new = end.saturating_sub(offset.max(self.range.start));
-            incoming.moved.fetch_add(new, Ordering::Relaxed);
+            target.moved.fetch_add(new, Ordering::Relaxed);
         }
         Ok(())
     }
@@ -295,8 +353,8 @@ fn holes(counts: &Counts, peer: SocketAddr) -> Error {
     Error::io("receive the whole file", peer)(io::Error::new(io::ErrorKind::UnexpectedEof, why))
 }
 
-fn disk(incoming: &Incoming<'_>, stop: copy::Stop) -> Error {
-    let at = incoming.order.out.display();
+fn disk(target: &Target<'_>, stop: copy::Stop) -> Error {
+    let at = target.order.out.display();
     match stop {
         copy::Stop::Disk(error) | copy::Stop::Peer(error) => Error::io("write the copy", at)(error),
         copy::Stop::Short | copy::Stop::Stalled => Error::Corrupt {
@@ -305,37 +363,48 @@ fn disk(incoming: &Incoming<'_>, stop: copy::Stop) -> Error {
     }
 }
 
-/// Nothing comes: the server may have said why, or be gone.
-fn look(dialogue: &mut Dialogue<'_>) -> Result<()> {
-    let line = match dialogue.hear(
-        clock::now().after(Duration::from_millis(1)),
-        Phase::Transfer,
-    ) {
-        Ok(line) => line,
-        Err(Error::TimedOut { .. }) => return Ok(()),
-        Err(error) => return Err(error),
-    };
-    let peer = dialogue.peer();
-    match FromServer::decode(&line) {
+impl Control for Dialogue<'_> {
+    fn peer(&self) -> SocketAddr {
+        Dialogue::peer(self)
+    }
+
+    fn say(&mut self, line: &[u8]) -> Result<()> {
+        Dialogue::say(self, line)
+    }
+
+    fn look(&mut self) -> Result<()> {
+        let line = match self.hear(
+            clock::now().after(Duration::from_millis(1)),
+            Phase::Transfer,
+        ) {
+            Ok(line) => line,
+            Err(Error::TimedOut { .. }) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let peer = Dialogue::peer(self);
+        Err(told(peer, &line))
+    }
+}
+
+/// What the server says to a client that receives, as this client's error.
+pub(super) fn told(peer: SocketAddr, line: &str) -> Error {
+    match FromServer::decode(line) {
         Ok(FromServer::Error { code, reason }) => {
             let reason = crate::text::escape(&reason);
-            Err(match code {
+            match code {
                 ErrorCode::Changed => Error::SourceChanged {
                     at: peer.to_string(),
                     what: reason,
                 },
                 _ => Error::refused(peer, reason),
-            })
+            }
         }
         Ok(FromServer::Summary(summary)) => {
             let reason = summary
                 .reason
                 .unwrap_or_else(|| summary.outcome.to_string());
-            Err(Error::refused(peer, crate::text::escape(&reason)))
+            Error::refused(peer, crate::text::escape(&reason))
         }
-        _ => Err(Error::protocol(
-            peer,
-            "no message for a client that receives",
-        )),
+        _ => Error::protocol(peer, "no message for a client that receives"),
     }
 }

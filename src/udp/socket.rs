@@ -247,6 +247,15 @@ impl Inlet {
         sent.map(|_| ()).map_err(Error::io("send a datagram", to))
     }
 
+    /// The same socket, for who speaks while another listens.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn voice(&self) -> Result<UdpSocket> {
+        let failed = Error::io("open a UDP socket", "this host");
+        self.socket.try_clone().map_err(failed)
+    }
+
     /// Datagrams dropped for want of room since it was opened; `None` where nobody tells.
     pub fn drops(&self) -> Option<u64> {
         datagrams::drops(&self.socket)?.checked_sub(self.dropped_before?)

@@ -26,6 +26,7 @@ use crate::udp::hub;
 use crate::udp::mend;
 use crate::udp::reception::Reception;
 use crate::udp::reception::Source;
+use crate::udp::reception::Target;
 use crate::udp::socket::Inlet;
 use crate::udp::writer::Writer;
 
@@ -113,7 +114,7 @@ impl Armed for Open {
             return Ok(Taken::nothing(clock::now()));
         }
         let terms = self.terms;
-        let source = self.source.take().expect("a payload comes once");
+        let mut source = self.source.take().expect("a payload comes once");
         let seat = incoming.offer.seat.0;
         let (how, room) = match (self.via, &source) {
             (Via::Raw, Source::Own(inlet)) => (How::Raw, inlet.room()),
@@ -134,18 +135,15 @@ impl Armed for Open {
             (window(room, terms.datagram) / 4).max(1),
             now,
         );
-        let intake = Reception {
-            how,
-            receiver,
-            writer: Writer::new(incoming.file),
-            server: dialogue.peer().ip().to_canonical(),
-            range: incoming.range.clone(),
-            delivered: 0,
-            first: None,
-            last: now,
-            told_at: None,
-            alone: false,
+        let server = dialogue.peer().ip().to_canonical();
+        let writer = Writer::new(incoming.file);
+        let intake = Reception::new(how, receiver, writer, server, incoming.range.clone(), now);
+        let target = Target {
+            order: incoming.order,
+            file: incoming.file,
+            moved: incoming.moved,
+            holed: &incoming.holed,
         };
-        intake.run(incoming, source, dialogue)
+        intake.run(&target, &mut source, dialogue)
     }
 }

@@ -323,22 +323,7 @@ impl Carrier for Stream {
         let Some(tally) = self.lock().tallies.get(&seat.id()).map(Arc::clone) else {
             return;
         };
-        let load = |count: &std::sync::atomic::AtomicU64| count.load(Ordering::Relaxed);
-        let offered = load(&tally.offered);
-        // The client's figures are of what had been sent when it had everything.
-        let known = counts.offered;
-        counts.offered = Some(offered);
-        counts.unheard = known.and_then(|known| offered.checked_sub(known));
-        counts.local_drop = Some(load(&tally.refused));
-        counts.retransmitted = Some(load(&tally.again));
-        counts.network_lost = counts
-            .lost
-            .zip(counts.host_rx_drop)
-            .and_then(|(lost, host)| lost.checked_sub(host)?.checked_sub(load(&tally.refused)));
-        if counts.lost.is_some() && counts.network_lost.is_none() && self.via != Via::Raw {
-            // Some of what this machine or the client's dropped came after the client was done.
-            counts.host_rx_drop = None;
-        }
+        tally.account(counts, self.via == Via::Raw);
     }
 }
 

@@ -4,8 +4,11 @@
 //! to all at once. Only payload travels in datagrams ([`packet`]); what a receiver has to say
 //! ([`control`]) travels on its TCP connection, which proves its address and loses nothing, so
 //! there is no datagram from a client at all and nothing that a forged address could trigger.
+//! Where there is no such connection a client proves its address by a cookie ([`door`]), and says
+//! the same lines in datagrams ([`greet`]).
 //!
 //! - [`packet`]: datagrams to values and back
+//! - [`cookie`], [`greet`], [`door`]: how those meet who have nothing but datagrams
 //! - [`control`]: the lines on the control connection
 //! - [`ranges`]: lists of missing blocks, in few bytes
 //! - [`blocks`]: which blocks are held
@@ -24,6 +27,9 @@ mod advance;
 pub mod blocks;
 pub mod cast;
 pub mod control;
+pub mod cookie;
+pub mod door;
+pub mod greet;
 pub mod packet;
 pub mod pieces;
 pub mod probe;

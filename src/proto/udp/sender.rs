@@ -54,7 +54,7 @@ pub enum Fault {
     Silent,
     /// It claims a datagram or misses a block that was never sent.
     Impossible,
-    /// It talks and gets nothing for [`STUCK`](crate::proto::udp::advance::STUCK).
+    /// It talks and gets nothing for 10 s.
     Stuck,
     /// It asks for more than is reasonable.
     Greedy,

@@ -6,5 +6,5 @@ pub mod client;
 pub mod intake;
 pub mod part;
 mod patience;
-mod receipt;
+pub(crate) mod receipt;
 pub mod server;

@@ -131,7 +131,10 @@ pub(super) fn hear_receipt(
 }
 
 /// Holds the receipt to what was sent.
-fn settle(
+///
+/// # Errors
+/// It claims something else.
+pub(crate) fn settle(
     receipt: &Receipt,
     want: u64,
     sha1: crate::digest::Digest,

@@ -171,3 +171,27 @@ fn a_client_that_talks_and_gets_nothing_leaves_the_others_to_finish() {
     assert_eq!(fault, (3, Fault::Stuck));
     assert!(now >= NOW.after(STUCK) && !cast.is_over(), "{now:?}");
 }
+
+#[test]
+fn a_million_requests_for_everything_cost_what_one_client_may_cost() {
+    let mut cast = asked();
+    let (mut now, mut sent, mut fault) = (NOW, 0_u64, None);
+    for n in 0..1_000_000_u32 {
+        now = now.after(Duration::from_micros(20));
+        let everything = Report {
+            more: n % 3 == 0,
+            ..report(cast.round.wrapping_sub(n % 2), cast.pkt, vec![0..10])
+        };
+        cast.handle_report(2, &everything, now);
+        // The others have everything, and go as clients do that have.
+        (n == 5).then(|| [1, 3].map(|honest| cast.leave(honest)));
+        if let Some(Transmit::Data { .. } | Transmit::Xor { .. }) = cast.poll_transmit(now) {
+            sent += 1;
+        }
+        fault = fault.or_else(|| cast.poll_fault());
+    }
+    let limit = 10 * u64::from(ROUNDS_MAX) + SLACK;
+    assert!(fault.is_some_and(|(client, _)| client == 2), "{fault:?}");
+    assert!(sent <= limit, "{sent}");
+    assert!(cast.is_over() && cast.poll_aside().is_none());
+}
