@@ -4,31 +4,29 @@ mod common;
 
 use std::io::Read;
 use std::io::Write;
-use std::net::SocketAddr;
 use std::net::TcpListener;
 use std::net::TcpStream;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
 use std::thread;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use common::Server;
+use common::swarm::Raw;
+use common::swarm::fetch;
+use common::swarm::get;
+use common::swarm::held_back;
+use common::swarm::metainfo;
+use common::swarm::server;
 use common::until;
 use common::within;
 use gatecast::digest::Digest;
-use gatecast::proto::bt::metainfo::Metainfo;
 use gatecast::proto::bt::tracker::Announce;
 use gatecast::proto::bt::tracker::Event;
-use gatecast::proto::bt::wire;
 use gatecast::proto::bt::wire::Block;
 use gatecast::proto::bt::wire::Handshake;
-use gatecast::proto::bt::wire::Limits;
 use gatecast::proto::bt::wire::Message;
-use gatecast::runtime::control::client::End;
 use gatecast::runtime::control::client::Fetch;
-use gatecast::runtime::control::client::Order;
-use gatecast::runtime::lobby::Settings;
 use gatecast::session::Via;
 use gatecast::swarm;
 use gatecast::swarm::leech;
@@ -37,57 +35,6 @@ use gatecast::transfer::Outcome;
 use gatecast::units::Rate;
 
 const LIMIT: Duration = Duration::from_secs(120);
-
-/// A server that sends by swarm alone.
-fn server(bytes: u64, set: impl FnOnce(&mut Settings)) -> Server {
-    let set = |settings: &mut Settings| {
-        settings.via = Some(Via::Swarm);
-        set(settings);
-    };
-    Server::with(bytes, set, |host| {
-        let (host, torrents) = swarm::serve(host, Options::default());
-        swarm::serve_http(host, torrents)
-    })
-}
-
-/// Clients of one process, a thread each.
-fn fetch(server: &Server, clients: u16, set: impl FnOnce(&mut Order)) -> JoinHandle<Vec<End>> {
-    let mut order = server.order("o");
-    order.clients = clients;
-    set(&mut order);
-    thread::spawn(move || swarm::fetch(&order).expect("an order that can be begun"))
-}
-
-/// The body of a GET.
-fn get(addr: SocketAddr, target: &str) -> Vec<u8> {
-    let mut stream = TcpStream::connect(addr).expect("a server");
-    stream
-        .set_read_timeout(Some(common::PATIENCE))
-        .expect("a socket");
-    let request = format!("GET {target} HTTP/1.1\r\nHost: {addr}\r\n\r\n");
-    stream
-        .write_all(request.as_bytes())
-        .expect("a server that listens");
-    let mut answer = Vec::new();
-    stream
-        .read_to_end(&mut answer)
-        .expect("an answer that ends");
-    let end = answer
-        .windows(4)
-        .position(|w| w == b"\r\n\r\n")
-        .expect("a head");
-    answer.split_off(end + 4)
-}
-
-fn metainfo(server: &Server) -> Metainfo {
-    Metainfo::decode(&get(server.addr, "/f.bin.torrent")).expect("a torrent")
-}
-
-/// How many chunks nobody but the server has had.
-fn held_back(server: &Server) -> usize {
-    let swarm = String::from_utf8(get(server.addr, "/swarm")).expect("text");
-    swarm.matches("\"first\":null").count()
-}
 
 #[test]
 fn every_client_gets_the_file_and_most_of_it_from_the_others() {
@@ -446,72 +393,4 @@ fn aria2_gets_the_file_from_us() {
         assert_eq!(Digest::of(&copy), server.sha1);
         server.only_whole_copies();
     });
-}
-
-/// A peer made of messages.
-struct Raw {
-    stream: TcpStream,
-    limits: Limits,
-}
-
-impl Raw {
-    fn join(addr: SocketAddr, metainfo: &Metainfo, id: [u8; 20]) -> Self {
-        let stream = TcpStream::connect(addr).expect("a server");
-        Self::greet(stream, metainfo, id)
-    }
-
-    fn greet(mut stream: TcpStream, metainfo: &Metainfo, id: [u8; 20]) -> Self {
-        stream
-            .set_read_timeout(Some(common::PATIENCE))
-            .expect("a socket");
-        let ours = Handshake::new(metainfo.info_hash(), id);
-        stream
-            .write_all(&ours.encode())
-            .expect("a peer that listens");
-        let mut theirs = [0; wire::HANDSHAKE];
-        stream.read_exact(&mut theirs).expect("a handshake");
-        let theirs = Handshake::decode(&theirs).expect("a handshake");
-        assert_eq!(theirs.info_hash, ours.info_hash);
-        let pieces = metainfo.pieces.len() as u32;
-        Self {
-            stream,
-            limits: Limits { pieces, fast: true },
-        }
-    }
-
-    fn raw(&mut self, bytes: &[u8]) {
-        // Whoever is spoken to may have had enough.
-        let _ = self.stream.write_all(bytes);
-    }
-
-    fn say(&mut self, message: &Message<'_>) {
-        let mut bytes = Vec::new();
-        message.encode(&mut bytes);
-        self.raw(&bytes);
-    }
-
-    /// The next message that is more than a sign of life; `None` when the other side has closed.
-    fn hear(&mut self) -> Option<Vec<u8>> {
-        loop {
-            let mut head = [0; 4];
-            self.stream.read_exact(&mut head).ok()?;
-            let len = u32::from_be_bytes(head) as usize;
-            assert!(len <= self.limits.longest(), "{len}");
-            let mut body = vec![0; len];
-            self.stream.read_exact(&mut body).ok()?;
-            if len > 0 {
-                return Some(body);
-            }
-        }
-    }
-
-    /// The kind of the next message that is one of `kinds`.
-    fn until(&mut self, kinds: &[u8]) -> u8 {
-        loop {
-            let message = self.hear().expect("a link that stands");
-            if kinds.contains(&message[0]) {
-                return message[0];
-            }
-        }
-    }
 }

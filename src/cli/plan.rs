@@ -23,9 +23,9 @@ pub struct Args {
     /// Size of the file
     #[arg(long)]
     pub size: Bytes,
-    /// How many clients, up to a thousand million
-    #[arg(long, value_parser = clients, value_name = "N")]
-    pub clients: u64,
+    /// How many clients, up to a thousand million; or several such numbers, such as 10,100,1000
+    #[arg(long, value_parser = clients, value_delimiter = ',', required = true, value_name = "N")]
+    pub clients: Vec<u64>,
     /// Each client's uplink
     #[arg(long, default_value = "100mbit", value_name = "RATE")]
     pub up: Rate,
@@ -62,25 +62,31 @@ pub fn run(args: &Args) -> Result<Verdict> {
             what: "--size 0B: nothing takes no time".to_owned(),
         });
     }
+    let (server_up, down) = (
+        args.server_up.unwrap_or(args.up),
+        args.down.unwrap_or(args.up),
+    );
     if args.simulation.simulate {
         let question = simulate::Question {
             size: args.size,
-            clients: args.clients,
-            server_up: args.server_up.unwrap_or(args.up),
+            server_up,
             up: args.up,
-            down: args.down.unwrap_or(args.up),
+            down,
         };
-        return simulate::run(&args.simulation, question);
+        return simulate::run(&args.simulation, question, &args.clients);
     }
     let study = args.from.as_deref().map(Results::read).transpose()?;
-    let question = Question {
-        bytes: args.size.0,
-        clients: args.clients,
-        server_up: args.server_up.unwrap_or(args.up),
-        up: args.up,
-        down: args.down.unwrap_or(args.up),
-    };
-    let answers = forecast::expect(&question, study.as_ref());
-    output::print(&forecast::sheet(&question, &answers))?;
+    for (number, &clients) in args.clients.iter().enumerate() {
+        let question = Question {
+            bytes: args.size.0,
+            clients,
+            server_up,
+            up: args.up,
+            down,
+        };
+        let answers = forecast::expect(&question, study.as_ref());
+        let space = if number > 0 { "\n" } else { "" };
+        output::print(&format!("{space}{}", forecast::sheet(&question, &answers)))?;
+    }
     Ok(Verdict::AllVerified)
 }

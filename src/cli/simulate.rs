@@ -1,5 +1,6 @@
 //! `gatecast plan --simulate`: what a swarm would take, in virtual time.
 
+use std::thread;
 use std::time::Instant;
 
 use crate::cli::output;
@@ -19,25 +20,23 @@ pub struct Args {
     /// Simulate the swarm in virtual time, up to 10,000 clients
     #[arg(long)]
     pub simulate: bool,
-    /// In the simulation every second client has only a quarter of the uplink
+    /// Simulate also that every second client has only a quarter of the uplink
     #[arg(long, requires = "simulate")]
     pub unequal: bool,
-    /// How many others each simulated client is linked to
-    #[arg(long, default_value = "50", value_parser = clap::value_parser!(u16).range(2..=200), value_name = "K")]
-    pub links: u16,
+    /// How many others each simulated client is linked to; 50 for up to 1000 clients, and 20
+    /// beyond, where 50 would take ten minutes and say the same
+    #[arg(long, value_parser = clap::value_parser!(u16).range(2..=200), value_name = "K")]
+    pub links: Option<u16>,
     /// Equal seeds, equal simulations
     #[arg(long, default_value = "1", value_name = "NUMBER")]
     pub seed: u64,
 }
 
-/// What is simulated: the file's size, the number of clients, the server's uplink, and each
-/// client's up and downlink.
+/// What is simulated: the file's size, the server's uplink, and each client's up and downlink.
 #[derive(Clone, Copy, Debug)]
 pub struct Question {
     /// The file's size.
     pub size: Bytes,
-    /// How many clients.
-    pub clients: u64,
     /// The server's uplink.
     pub server_up: Rate,
     /// Each client's uplink.
@@ -46,20 +45,62 @@ pub struct Question {
     pub down: Rate,
 }
 
-/// Simulates.
+/// How many links each of so many clients has, unless it is said.
+fn usual_links(clients: u16) -> u16 {
+    if clients > 1000 { 20 } else { 50 }
+}
+
+/// Simulates each number of clients; a row is printed when it is known.
 ///
 /// # Errors
 /// More clients than a session may have, or a result that cannot be written.
-pub fn run(args: &Args, question: Question) -> Result<Verdict> {
-    let clients = u16::try_from(question.clients)
-        .ok()
-        .filter(|&clients| clients <= MAX_SEATS)
-        .ok_or_else(|| Error::Usage {
-            what: format!(
-                "--simulate takes up to {MAX_SEATS} clients, not {}",
-                question.clients
-            ),
-        })?;
+pub fn run(args: &Args, question: Question, clients: &[u64]) -> Result<Verdict> {
+    let clients = clients.iter().map(|&clients| {
+        u16::try_from(clients)
+            .ok()
+            .filter(|&clients| clients <= MAX_SEATS)
+            .ok_or_else(|| Error::Usage {
+                what: format!("--simulate takes up to {MAX_SEATS} clients, not {clients}"),
+            })
+    });
+    let clients = clients.collect::<Result<Vec<u16>>>()?;
+    let shape = if args.unequal {
+        ", unequal: every second one a quarter of it"
+    } else {
+        ""
+    };
+    output::print(&format!(
+        "swarm, simulated: {}, uplinks {}{shape}; no latency\n\n\
+         clients  uplinks  links  pieces  bound s  makespan s  over bound  server x file  busiest client x file\n\
+         -------  -------  -----  ------  -------  ----------  ----------  -------------  ---------------------\n",
+        question.size, question.up,
+    ))?;
+    for clients in clients {
+        let begun = Instant::now();
+        // The two shapes know nothing of each other: a core for each.
+        let (equal, unequal) = thread::scope(|scope| {
+            let unequal = (args.unequal).then(|| {
+                scope.spawn(|| row(&plan(args, question, clients, true), clients, "unequal"))
+            });
+            let equal = row(&plan(args, question, clients, false), clients, "equal");
+            let unequal = unequal.map(|thread| {
+                thread
+                    .join()
+                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            });
+            (equal, unequal.transpose())
+        });
+        output::print(&equal?)?;
+        if let Some(unequal) = unequal? {
+            output::print(&unequal)?;
+        }
+        let took = begun.elapsed().as_secs_f64();
+        log::info!("{clients} clients simulated in {took:.1} s");
+    }
+    Ok(Verdict::AllVerified)
+}
+
+fn plan(args: &Args, question: Question, clients: u16, unequal: bool) -> Plan {
     #[allow(clippy::cast_precision_loss, reason = "a rate")]
     let bytes_per_second = |rate: Rate| rate.0 as f64 / 8.0;
     let (up, down) = (
@@ -67,42 +108,31 @@ pub fn run(args: &Args, question: Question) -> Result<Verdict> {
         bytes_per_second(question.down),
     );
     let mut links = vec![(up, down); usize::from(clients)];
-    if args.unequal {
+    if unequal {
         let slow = links.iter_mut().skip(1).step_by(2);
         slow.for_each(|(up, _)| *up /= 4.0);
     }
-    let plan = Plan {
+    Plan {
         bytes: question.size.0,
         server_up: bytes_per_second(question.server_up),
         clients: links,
-        links: usize::from(args.links),
+        links: usize::from(args.links.unwrap_or_else(|| usual_links(clients))),
         seed: args.seed,
-    };
-    let begun = Instant::now();
-    let outcome = simulate::run(&plan)
+    }
+}
+
+fn row(plan: &Plan, clients: u16, uplinks: &str) -> Result<String> {
+    let outcome = simulate::run(plan)
         .ok_or_else(|| Error::refused("the simulation", "it did not come to an end"))?;
-    let took = begun.elapsed().as_secs_f64();
-    log::info!("{clients} clients simulated in {took:.1} s");
     let (makespan, bound) = (outcome.makespan.as_secs_f64(), outcome.bound.as_secs_f64());
     #[allow(clippy::cast_precision_loss, reason = "a ratio")]
-    let times = |bytes: u64| bytes as f64 / question.size.0 as f64;
-    let shape = if args.unequal {
-        ", every second uplink a quarter"
-    } else {
-        ""
-    };
-    output::print(&format!(
-        "swarm, simulated: {}, uplinks {}{shape}, {} links each, no latency\n\n\
-         clients  pieces  bound s  makespan s  over bound  server x file  busiest client x file\n\
-         -------  ------  -------  ----------  ----------  -------------  ---------------------\n\
-         {clients:>7}  {:>6}  {bound:>7.3}  {makespan:>10.3}  {:>10.3}  {:>13.3}  {:>21.3}\n",
-        question.size,
-        question.up,
-        args.links,
+    let times = |bytes: u64| bytes as f64 / plan.bytes as f64;
+    Ok(format!(
+        "{clients:>7}  {uplinks:<7}  {:>5}  {:>6}  {bound:>7.3}  {makespan:>10.3}  {:>10.3}  {:>13.3}  {:>21.3}\n",
+        plan.links,
         outcome.pieces,
         makespan / bound,
         times(outcome.server_bytes),
         times(outcome.client_bytes),
-    ))?;
-    Ok(Verdict::AllVerified)
+    ))
 }

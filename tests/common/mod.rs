@@ -48,6 +48,7 @@ use tempfile::TempDir;
 
 #[cfg(all(unix, feature = "cli"))]
 pub(crate) mod program;
+pub(crate) mod swarm;
 
 /// No single wait of a test is longer.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);

@@ -16,6 +16,7 @@ use crate::runtime::lobby::STACK;
 use crate::swarm::connect;
 use crate::swarm::leech::is_private;
 use crate::swarm::link::Link;
+use crate::swarm::member::FOREIGN_LINKS;
 use crate::swarm::member::Member;
 use crate::swarm::member::State;
 use crate::swarm::member::role::Role;
@@ -117,6 +118,16 @@ impl Member {
         }
         if state.links.len() >= self.links_max {
             return Err("too many links");
+        }
+        let most = match peer.native() {
+            true if addr.ip().is_loopback() => self.links_max,
+            true => self.links_max / 2,
+            false => FOREIGN_LINKS,
+        };
+        let same =
+            |link: &&Arc<Link>| link.addr.ip() == addr.ip() && link.peer.native() == peer.native();
+        if state.links.values().filter(same).count() >= most {
+            return Err("too many links to its address");
         }
         let twin = state
             .links

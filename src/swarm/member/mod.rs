@@ -119,6 +119,10 @@ struct State {
 /// twice as many calls: who came first would be full otherwise, and the last would find nobody.
 pub const PEER_LINKS: usize = 55;
 
+/// Links to other programs at one address; a room of them may sit behind one. Our own may be many
+/// at one address too, all clients of a test; they leave half of all links to other addresses.
+pub const FOREIGN_LINKS: usize = 64;
+
 /// Links of a seeder up to which it calls others.
 pub const SEEDER_LINKS: usize = 1000;
 
