@@ -75,7 +75,7 @@ impl Pump {
             pacer.charge(end as u64);
         }
         if let Some(watch) = &mut self.watch {
-            watch.probe.sent(end as u64);
+            watch.sent(end as u64);
         }
         let to = match seat {
             Some(seat) => self.seats.get(&seat).map(|joined| joined.to),

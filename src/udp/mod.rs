@@ -29,7 +29,6 @@ pub mod socket;
 pub mod take;
 pub mod tally;
 pub mod visit;
-mod watch;
 pub mod way;
 mod writer;
 

@@ -18,9 +18,9 @@ use crossbeam_channel::Sender as Tell;
 use crate::proto::udp::cast::Aside;
 use crate::proto::udp::cast::Cast;
 use crate::proto::udp::control::Report;
-use crate::proto::udp::probe::Probe;
 use crate::proto::udp::sender::Fault;
 use crate::proto::udp::sender::Sender;
+use crate::proto::udp::watch::Watch;
 use crate::runtime::catalog::Source;
 use crate::runtime::clock;
 use crate::runtime::pace::Pacer;
@@ -31,7 +31,6 @@ use crate::transfer::Outcome;
 use crate::udp::socket::Outlet;
 use crate::udp::socket::SEGMENTS_MAX;
 use crate::udp::tally::Tally;
-use crate::udp::watch::Watch;
 use crate::units::Moment;
 use crate::units::Rate;
 
@@ -126,12 +125,7 @@ pub fn run(job: Job, words: &Receiver<Word>) {
     let now = clock::now();
     // Raw has no reports to find a rate by, and must not.
     let probed = job.rate.is_none() && job.via != Via::Raw;
-    let watch = probed.then(|| Watch {
-        probe: Probe::new(job.datagram as u64, now),
-        fresh: BTreeMap::new(),
-        last: BTreeMap::new(),
-        told: BTreeMap::new(),
-    });
+    let watch = probed.then(|| Watch::new(job.datagram as u64, now));
     let burst = burst(job.rate, job.datagram);
     let pump = Pump {
         cast: job.group.map(|_| Box::new(Cast::new(job.blocks, now))),
@@ -232,8 +226,7 @@ impl Pump {
                 let sender = Sender::repairing(self.job.blocks, &[], 0, joined.window, now);
                 self.senders.insert(joined.seat, sender);
                 if let Some(watch) = &mut self.watch {
-                    watch.last.remove(&joined.seat);
-                    watch.fresh.remove(&joined.seat);
+                    watch.forget(joined.seat);
                 }
                 self.seats.insert(joined.seat, joined);
             }
@@ -246,7 +239,7 @@ impl Pump {
                     cast.handle_report(seat.0, &report, now);
                 }
                 if let Some(watch) = &mut self.watch {
-                    watch.hear(seat, &report);
+                    watch.hear(seat, &report, now);
                 }
             }
             Word::Leave(seat, answer) => {
@@ -292,22 +285,16 @@ impl Pump {
         let Some(watch) = &mut self.watch else {
             return;
         };
-        if now < watch.probe.poll_timeout() || !watch.judge(self.cast.is_some(), now) {
+        let group = self.cast.as_ref().map(|cast| cast.numbered());
+        let senders = &self.senders;
+        let numbered = |seat| match senders.get(&seat) {
+            Some(sender) => Some(sender.numbered()),
+            None => group,
+        };
+        if !watch.judge(group.is_some(), now, numbered) {
             return;
         }
-        let rate = watch.probe.rate();
-        let most = |rate: Option<Rate>| rate.map_or(u64::MAX, |rate| rate.0);
-        if most(rate) < most(self.rate) {
-            let group = self.cast.as_ref().map(|cast| cast.numbered());
-            let numbered = |seat| match self.senders.get(seat) {
-                Some(sender) => Some(sender.numbered()),
-                None => group,
-            };
-            let seats = self.seats.keys();
-            watch.fresh = seats
-                .filter_map(|seat| Some((*seat, numbered(seat)?)))
-                .collect();
-        }
+        let rate = watch.rate();
         self.rate = rate;
         match (rate, &self.pacer) {
             (Some(rate), Some(pacer)) => pacer.set_rate(rate),

@@ -17,7 +17,7 @@
 //! - [`receiver`]: at every client
 //! - `advance`: whether a client gets on while it is sent to
 //! - [`pieces`]: what of a damaged copy is right
-//! - [`probe`]: the rate, where nobody gave one
+//! - [`probe`]: the rate, where nobody gave one; [`watch`]: what clients tell of it
 //! - [`cast`]: to a group, with repair by XOR ([`xor`])
 //!
 //! Machines are fed with the time and never wait: the same code runs over sockets and, in the
@@ -37,6 +37,7 @@ pub mod ranges;
 pub mod receiver;
 pub mod sender;
 pub mod stats;
+pub mod watch;
 pub mod xor;
 
 #[cfg(test)]
