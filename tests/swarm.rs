@@ -56,8 +56,33 @@ fn every_client_gets_the_file_and_most_of_it_from_the_others() {
             server_bytes < 7_500_000,
             "{server_bytes} from the server, {peers} from peers"
         );
+        // The same from the tracker's view, peer by peer, with what each of them sent.
+        let page = || String::from_utf8(get(server.addr, "/swarm")).expect("text");
+        until("all five to have told", || {
+            page().matches("\"whole\":true").count() == 5
+        });
+        let page = page();
+        assert_eq!(sum_of(&page, "bytes_from_server"), server_bytes);
+        assert_eq!(sum_of(&page, "bytes"), peers);
+        assert_eq!(sum_of(&page, "bytes_sent"), peers);
+        assert_eq!(
+            page.matches("\"peer\":\"C1\"").count(),
+            5,
+            "its row, and four others'"
+        );
         server.stop();
     });
+}
+
+/// The sum of the numbers under `key` in a document.
+fn sum_of(document: &str, key: &str) -> u64 {
+    let key = format!("\"{key}\":");
+    let after = document.split(&key).skip(1);
+    let number = |text: &str| -> u64 {
+        let digits: String = text.chars().take_while(char::is_ascii_digit).collect();
+        digits.parse().expect("a number")
+    };
+    after.map(number).sum()
 }
 
 #[test]
@@ -124,6 +149,8 @@ fn a_peer_that_sends_wrong_pieces_is_found_out_and_the_copies_are_whole() {
             left: Some(5),
             event: Event::Started,
             wanted: 0,
+            sent: 0,
+            from: Vec::new(),
         };
         get(server.addr, &format!("/announce?{}", announce.encode()));
         thread::spawn(move || {
@@ -333,6 +360,8 @@ fn the_tracker_answers_whatever_is_asked() {
             left: Some(5),
             event: Event::Stopped,
             wanted: 50,
+            sent: 0,
+            from: Vec::new(),
         };
         get(server.addr, &format!("/announce?{}", announce.encode()))
     };

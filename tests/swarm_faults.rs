@@ -33,7 +33,7 @@ const LIMIT: Duration = Duration::from_secs(120);
 /// How many peers the server's page shows.
 fn peers(server: &Server) -> usize {
     let page = String::from_utf8(get(server.addr, "/swarm")).expect("text");
-    page.matches("\"peer\":").count()
+    page.matches("\"address\":").count()
 }
 
 /// A whole file's requests.

@@ -1,5 +1,7 @@
 //! A peer and its tracker: where we are, how far we are, and whom to call.
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -14,10 +16,13 @@ use crate::proto::bt::tracker::ANSWER_MAX;
 use crate::proto::bt::tracker::Announce;
 use crate::proto::bt::tracker::Answer;
 use crate::proto::bt::tracker::Event;
+use crate::proto::bt::tracker::FROM_MAX;
+use crate::proto::bt::tracker::Share;
 use crate::runtime::clock;
 use crate::runtime::lobby::STACK;
 use crate::swarm::member::Member;
 use crate::swarm::member::PEER_LINKS;
+use crate::swarm::member::view::Moved;
 use crate::swarm::web;
 use crate::swarm::web::Url;
 
@@ -27,6 +32,8 @@ pub struct Announcer {
     member: Arc<Member>,
     tracker: Url,
     port: u16,
+    /// The tracker is our own server's, and is told what came from whom.
+    tells: bool,
     ended: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -39,11 +46,12 @@ impl Announcer {
     ///
     /// # Errors
     /// The system refuses a thread.
-    pub fn new(member: &Arc<Member>, tracker: Url, port: u16) -> Result<Self> {
+    pub fn new(member: &Arc<Member>, tracker: Url, port: u16, tells: bool) -> Result<Self> {
         let mut announcer = Self {
             member: Arc::clone(member),
             tracker,
             port,
+            tells,
             ended: Arc::default(),
             thread: None,
         };
@@ -78,6 +86,7 @@ impl Announcer {
             member: Arc::clone(&member),
             tracker: self.tracker.clone(),
             port: self.port,
+            tells: self.tells,
             ended: Arc::clone(&ended),
             thread: None,
         };
@@ -134,6 +143,7 @@ impl Announcer {
 
     fn announce(&self, event: Event) -> Result<Answer> {
         let progress = self.member.progress();
+        let moved = self.member.moved();
         let announce = Announce {
             info_hash: self.member.hash(),
             peer_id: self.member.id(),
@@ -141,6 +151,12 @@ impl Announcer {
             left: Some(self.member.metainfo.bytes - progress.bytes),
             event,
             wanted: PEER_LINKS,
+            sent: moved.values().map(|moved| moved.sent).sum(),
+            from: if self.tells {
+                shares(&moved)
+            } else {
+                Vec::new()
+            },
         };
         let mark = if self.tracker.target.contains('?') {
             '&'
@@ -151,6 +167,13 @@ impl Announcer {
         let addrs = self.tracker.resolve()?;
         let body = web::get(&addrs, &self.tracker.host, &target, ANSWER_MAX)?;
         Answer::decode(&body).map_err(|error| Error::refused(&self.tracker.host, error.to_string()))
+    }
+
+    /// Announces at once that the copy is whole.
+    pub fn is_whole(&self) {
+        if let Some(thread) = &self.thread {
+            thread.thread().unpark();
+        }
     }
 
     /// Ends it, with a last word to the tracker.
@@ -173,4 +196,16 @@ impl Drop for Announcer {
     fn drop(&mut self) {
         self.ended.store(true, Ordering::Relaxed);
     }
+}
+
+/// What came from whom, the most first, as much as one announce may carry.
+fn shares(moved: &BTreeMap<[u8; 20], Moved>) -> Vec<Share> {
+    let mut all: Vec<Share> = moved
+        .iter()
+        .map(|(&id, moved)| (id, moved.received))
+        .filter(|share| share.1 > 0)
+        .collect();
+    all.sort_unstable_by_key(|share| Reverse(share.1));
+    all.truncate(FROM_MAX);
+    all
 }

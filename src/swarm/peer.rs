@@ -145,6 +145,7 @@ impl Armed for Seated {
         let last = self
             .peer
             .finish(incoming.order.stall, incoming.stopped, &gone, &moved)?;
+        self.peer.announcer.is_whole();
         let progress = member.progress();
         moved(progress.bytes);
         let (from_server, from_peers, wasted) = member.sources();
@@ -231,7 +232,7 @@ impl Peer {
         let listener = Listener::start(at, [(Greeting::Swarm, handler)].into())?;
         let port = listener.addr().port();
         member.listens_on(port);
-        let announcer = Announcer::new(&member, tracker, port)?;
+        let announcer = Announcer::new(&member, tracker, port, role == Role::Seated)?;
         Ok(Self {
             member,
             listener,

@@ -22,6 +22,7 @@ use crate::proto::bt::metainfo;
 use crate::proto::bt::metainfo::Metainfo;
 use crate::proto::bt::tracker;
 use crate::proto::bt::tracker::Announce;
+use crate::proto::bt::tracker::Share;
 use crate::proto::bt::tracker::TrackerError;
 use crate::proto::http::text::percent_encode;
 use crate::proto::json::Json;
@@ -38,6 +39,7 @@ use crate::swarm::member::role::peer_id;
 use crate::swarm::store;
 use crate::swarm::store::Store;
 use crate::swarm::tracker::Board;
+use crate::swarm::tracker::Told;
 use crate::text::FileName;
 
 /// What a server's swarms may do beyond the usual.
@@ -73,6 +75,21 @@ pub struct Torrent {
     board: Mutex<Board>,
     /// Sessions that have begun and not ended.
     sessions: Mutex<usize>,
+}
+
+/// One peer of ours in the table of who got how much from whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// What it is called.
+    pub peer: String,
+    /// It has the whole file.
+    pub whole: bool,
+    /// Payload bytes that came from the server.
+    pub from_server: u64,
+    /// Payload bytes that came from other peers.
+    pub from: Vec<(String, u64)>,
+    /// Payload bytes that others had from it, as these tell.
+    pub sent: u64,
 }
 
 /// What an HTTP request is answered.
@@ -346,6 +363,7 @@ impl Torrent {
         *sessions += 1;
         if *sessions == 1 {
             self.member.hold();
+            self.board().forget();
         }
     }
 
@@ -399,6 +417,24 @@ impl Torrent {
                 });
             }
         });
+        json.list("moved", |json| {
+            for row in self.moved() {
+                json.item(|json| {
+                    json.text("peer", &row.peer);
+                    json.truth("whole", row.whole);
+                    json.count("bytes_from_server", Some(row.from_server));
+                    json.list("bytes_from", |json| {
+                        for (peer, bytes) in &row.from {
+                            json.item(|json| {
+                                json.text("peer", peer);
+                                json.count("bytes", Some(*bytes));
+                            });
+                        }
+                    });
+                    json.count("bytes_sent", Some(row.sent));
+                });
+            }
+        });
         json.list("chunks", |json| {
             for (chunk, (first, copies)) in self.member.chunks().into_iter().enumerate() {
                 json.item(|json| {
@@ -408,6 +444,34 @@ impl Torrent {
                 });
             }
         });
+    }
+
+    /// What each of our own peers got from whom, as it told the tracker, by name.
+    pub fn moved(&self) -> Vec<Row> {
+        let board = self.board();
+        let told = board.told();
+        let name = |id: &[u8; 20]| match told.get(id) {
+            Some(known) => name_of(id, known.addr),
+            None => seat_of(id).map_or_else(
+                || crate::text::escape(&String::from_utf8_lossy(id)).to_string(),
+                |seat| format!("C{seat}"),
+            ),
+        };
+        let server = self.member.id();
+        let rows = told.iter().map(|(id, mine)| {
+            let of = |share: &&Share| share.0 == server;
+            let to = |other: &Told| other.from.iter().find(|share| share.0 == *id).map(|s| s.1);
+            Row {
+                peer: name(id),
+                whole: mine.whole,
+                from_server: mine.from.iter().find(of).map_or(0, |share| share.1),
+                from: (mine.from.iter().filter(|share| !of(share)))
+                    .map(|share| (name(&share.0), share.1))
+                    .collect(),
+                sent: (told.values().filter_map(to)).fold(0, u64::saturating_add),
+            }
+        });
+        rows.collect()
     }
 
     /// Who had which chunk first, in two columns: the chunk's number and the peer.

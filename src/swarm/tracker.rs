@@ -12,6 +12,7 @@ use crate::proto::bt::random::Random;
 use crate::proto::bt::tracker::Announce;
 use crate::proto::bt::tracker::Answer;
 use crate::proto::bt::tracker::Event;
+use crate::proto::bt::tracker::Share;
 use crate::units::Moment;
 
 /// The peers of one swarm.
@@ -20,7 +21,20 @@ pub struct Board {
     peers: BTreeMap<SocketAddr, Entry>,
     asked: BTreeMap<IpAddr, (Moment, u32)>,
     completed: u64,
+    /// What the peers of this session told of what they got from whom.
+    told: BTreeMap<[u8; 20], Told>,
     random: Random,
+}
+
+/// What one of our own peers told of its bytes.
+#[derive(Clone, Debug)]
+pub struct Told {
+    /// Where it listens.
+    pub addr: SocketAddr,
+    /// It has the whole file.
+    pub whole: bool,
+    /// Payload bytes by the member that they came from.
+    pub from: Vec<Share>,
 }
 
 #[derive(Debug)]
@@ -54,6 +68,7 @@ impl Board {
             peers: BTreeMap::new(),
             asked: BTreeMap::new(),
             completed: 0,
+            told: BTreeMap::new(),
             random: Random::new(seed),
         }
     }
@@ -83,6 +98,7 @@ impl Board {
             .retain(|_, entry| now.since(entry.seen) < REMEMBERED);
         let addr = SocketAddr::new(ip, announce.port);
         let whole = announce.left == Some(0);
+        self.hear(announce, addr, whole);
         // A program may say that it stopped before it ever started (transmission does).
         if announce.event == Event::Stopped {
             self.peers.remove(&addr);
@@ -117,6 +133,30 @@ impl Board {
         Ok(self.answer(others))
     }
 
+    fn hear(&mut self, announce: &Announce, addr: SocketAddr, whole: bool) {
+        let known = self.told.contains_key(&announce.peer_id);
+        let tells = !announce.from.is_empty() && (known || self.told.len() < PEERS_MAX);
+        // Who leaves without a word more has said before how it ended.
+        if tells {
+            let told = Told {
+                addr,
+                whole,
+                from: announce.from.clone(),
+            };
+            self.told.insert(announce.peer_id, told);
+        }
+    }
+
+    /// What our own peers told of their bytes, by id.
+    pub fn told(&self) -> &BTreeMap<[u8; 20], Told> {
+        &self.told
+    }
+
+    /// A new session: what was told of the last one is over.
+    pub fn forget(&mut self) {
+        self.told.clear();
+    }
+
     fn answer(&self, peers: Vec<SocketAddr>) -> Answer {
         let (complete, incomplete, _) = self.counts();
         Answer {
@@ -149,6 +189,8 @@ mod tests {
             left: Some(left),
             event,
             wanted: 50,
+            sent: 0,
+            from: Vec::new(),
         }
     }
 

@@ -29,6 +29,11 @@ pub struct Announce {
     pub event: Event,
     /// How many peers it wants to know.
     pub wanted: usize,
+    /// Payload bytes that the peer has sent so far.
+    pub sent: u64,
+    /// Payload bytes that it has received, by the member that sent them; only our own peers tell,
+    /// and only our own tracker listens. At most [`FROM_MAX`].
+    pub from: Vec<Share>,
 }
 
 /// Why a peer announces itself.
@@ -61,6 +66,12 @@ pub struct Answer {
 /// Why a request cannot be answered, or an answer not be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TrackerError(pub String);
+
+/// A member's id, and how many payload bytes came from it.
+pub type Share = ([u8; 20], u64);
+
+/// Most members of which a peer tells what came from them: more than it may have links.
+pub const FROM_MAX: usize = 128;
 
 /// Longest answer that is read, bytes.
 pub const ANSWER_MAX: usize = 64 << 10;
@@ -114,16 +125,26 @@ impl Announce {
                 .and_then(|wanted| usize::try_from(wanted).ok())
                 .unwrap_or(PEERS_USUAL)
                 .min(PEERS_MAX),
+            sent: number("uploaded")?
+                .and_then(|sent| u64::try_from(sent).ok())
+                .unwrap_or(0),
+            from: match value(query, FROM)? {
+                Some(bytes) => shares(&bytes)
+                    .ok_or_else(|| TrackerError(format!("'{FROM}' is no list of shares")))?,
+                None => Vec::new(),
+            },
         })
     }
 
     /// The query.
     pub fn encode(&self) -> String {
         let mut query = format!(
-            "info_hash={}&peer_id={}&port={}&uploaded=0&downloaded=0&left={}&compact=1&numwant={}",
+            "info_hash={}&peer_id={}&port={}&uploaded={}&downloaded={}&left={}&compact=1&numwant={}",
             percent(self.info_hash.as_bytes()),
             percent(&self.peer_id),
             self.port,
+            self.sent,
+            self.from.iter().map(|share| share.1).sum::<u64>(),
             self.left.unwrap_or(0),
             self.wanted,
         );
@@ -132,6 +153,10 @@ impl Announce {
             Event::Completed => query.push_str("&event=completed"),
             Event::Stopped => query.push_str("&event=stopped"),
             Event::Regular => {}
+        }
+        for (number, (id, bytes)) in self.from.iter().take(FROM_MAX).enumerate() {
+            let mark = if number == 0 { "&x_from=" } else { "," };
+            let _ = write!(query, "{mark}{}:{bytes}", percent(id));
         }
         query
     }
@@ -275,6 +300,32 @@ fn value(query: &str, key: &str) -> Result<Option<Vec<u8>>, TrackerError> {
         .ok_or_else(|| TrackerError(format!("'{key}' has a broken percent code")))
 }
 
+/// The key of [`Announce::from`]: for each member its id, a colon, the bytes, and a comma between
+/// two. An id may hold a comma, so nothing is split before its twenty bytes are taken off.
+const FROM: &str = "x_from";
+
+fn shares(bytes: &[u8]) -> Option<Vec<Share>> {
+    let mut all = Vec::new();
+    let mut rest = bytes;
+    loop {
+        let (id, after) = rest.split_first_chunk::<20>()?;
+        let after = after.strip_prefix(b":")?;
+        let end = after
+            .iter()
+            .position(|&byte| byte == b',')
+            .unwrap_or(after.len());
+        if all.len() == FROM_MAX {
+            return None;
+        }
+        let digits = std::str::from_utf8(&after[..end]).ok()?;
+        all.push((*id, crate::proto::line::decimal(digits)?));
+        match after[end..].strip_prefix(b",") {
+            Some(more) => rest = more,
+            None => return Some(all),
+        }
+    }
+}
+
 fn twenty(query: &str, key: &str) -> Result<[u8; 20], TrackerError> {
     let bytes = value(query, key)?.ok_or_else(|| TrackerError(format!("'{key}' is missing")))?;
     let len = bytes.len();
@@ -348,6 +399,8 @@ mod tests {
             left: Some(5),
             event: Event::Started,
             wanted: 30,
+            sent: 77,
+            from: vec![(*b"-GC0001-S0000000000,", 5), ([0xff; 20], 72)],
         }
     }
 

@@ -1,0 +1,285 @@
+//! The parsers of the swarm against random input: half of it noise, half of it honest messages with
+//! a few bytes changed, cut or put in. None may panic, and none may allocate more than a bound that
+//! grows with the input only; an allocator that counts holds it to that.
+//!
+//! `cargo test --release --test bt_random -- --nocapture` prints how many inputs there were;
+//! `GATECAST_INPUTS=1000000` in front of it makes so many for each parser.
+
+#![allow(
+    unsafe_code,
+    reason = "an allocator that counts cannot be written without"
+)]
+
+use std::alloc::GlobalAlloc;
+use std::alloc::Layout;
+use std::alloc::System;
+use std::cell::Cell;
+use std::panic::AssertUnwindSafe;
+use std::panic::catch_unwind;
+
+use gatecast::digest::Digest;
+use gatecast::proto::bt::bencode;
+use gatecast::proto::bt::bits::Bits;
+use gatecast::proto::bt::metainfo::Metainfo;
+use gatecast::proto::bt::random::Random;
+use gatecast::proto::bt::tracker;
+use gatecast::proto::bt::tracker::Announce;
+use gatecast::proto::bt::tracker::Answer;
+use gatecast::proto::bt::tracker::Event;
+use gatecast::proto::bt::wire;
+use gatecast::proto::bt::wire::Block;
+use gatecast::proto::bt::wire::HANDSHAKE;
+use gatecast::proto::bt::wire::Handshake;
+use gatecast::proto::bt::wire::Introduction;
+use gatecast::proto::bt::wire::Limits;
+use gatecast::proto::bt::wire::Message;
+use gatecast::text::FileName;
+
+/// Counts what this thread holds, and the most that it held.
+struct Counting;
+
+thread_local! {
+    static HELD: Cell<usize> = const { Cell::new(0) };
+    static MOST: Cell<usize> = const { Cell::new(0) };
+}
+
+fn more(bytes: usize) {
+    // A thread that is ending has no cells any more, and nothing to measure.
+    let _ = HELD.try_with(|held| {
+        held.set(held.get().saturating_add(bytes));
+        let _ = MOST.try_with(|most| most.set(most.get().max(held.get())));
+    });
+}
+
+fn less(bytes: usize) {
+    let _ = HELD.try_with(|held| held.set(held.get().saturating_sub(bytes)));
+}
+
+// SAFETY: every call goes to the system's allocator with the arguments it came with; counting
+// touches two cells that need no allocation.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        more(layout.size());
+        // SAFETY: the caller keeps the contract of `alloc`, which is passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        less(layout.size());
+        // SAFETY: `at` came from `alloc` above with this layout.
+        unsafe { System.dealloc(at, layout) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+/// Inputs for each parser, unless the environment says otherwise.
+const INPUTS: u32 = 50_000;
+
+/// Longest input, bytes.
+const LONGEST: usize = 4096;
+
+/// What a parser may hold: so many bytes for each byte of its input, and a little. A list of
+/// two-byte items is the worst: an item is a hundred bytes, in a vector that doubles.
+const PER_BYTE: usize = 256;
+const AND: usize = 4096;
+
+fn noise(random: &mut Random) -> Vec<u8> {
+    let len = random.below(LONGEST);
+    // Bytes that mean something to bencode and queries come oftener than others.
+    const TELLING: &[u8] = b"ilde0123456789:-%&=infopiecesname";
+    (0..len)
+        .map(|_| match random.below(3) {
+            0 => u8::try_from(random.below(256)).expect("a byte"),
+            _ => TELLING[random.below(TELLING.len())],
+        })
+        .collect()
+}
+
+fn changed(random: &mut Random, honest: &[u8]) -> Vec<u8> {
+    let mut bytes = honest.to_vec();
+    for _ in 0..=random.below(4) {
+        let at = random.below(bytes.len().max(1));
+        match random.below(5) {
+            _ if bytes.is_empty() => {}
+            0 => bytes.truncate(at),
+            1 => bytes[at] = u8::try_from(random.below(256)).expect("a byte"),
+            2 => bytes[at] = b'0' + u8::try_from(random.below(10)).expect("a digit"),
+            3 => {
+                bytes.remove(at);
+            }
+            _ => {
+                let some = noise(random);
+                let some = &some[..some.len().min(8)];
+                bytes.splice(at..at, some.iter().copied());
+            }
+        }
+    }
+    bytes
+}
+
+/// Feeds `parser`; says how many inputs there were, how many were taken, and the most bytes held
+/// for one byte of input.
+fn feed(name: &str, honest: &[Vec<u8>], parser: impl Fn(&[u8]) -> bool) {
+    let inputs = std::env::var("GATECAST_INPUTS")
+        .ok()
+        .map_or(INPUTS, |text| text.parse().expect("a number of inputs"));
+    let mut random = Random::new(u64::from(inputs) ^ name.len() as u64);
+    let (mut taken, mut most) = (0, 0);
+    for one in honest {
+        assert!(parser(one), "{name}: an honest one is taken");
+    }
+    for number in 0..inputs {
+        let input = match number % 2 {
+            0 => noise(&mut random),
+            _ => {
+                let one = &honest[random.below(honest.len())];
+                changed(&mut random, one)
+            }
+        };
+        let before = HELD.get();
+        MOST.set(before);
+        let parsed = catch_unwind(AssertUnwindSafe(|| parser(&input)));
+        let held = MOST.get() - before;
+        taken += u32::from(parsed.unwrap_or_else(|_| panic!("{name} panics at {input:?}")));
+        assert!(
+            held <= PER_BYTE * input.len() + AND,
+            "{name}: {held} bytes for {} of {input:?}",
+            input.len()
+        );
+        most = most.max(held);
+    }
+    println!(
+        "{name:<20} {inputs:>9} random inputs, {taken:>7} of them taken, no panic, at most {most} bytes held"
+    );
+    assert!(taken < inputs, "{name} takes anything");
+}
+
+fn torrent() -> Metainfo {
+    let name = FileName::new("f.bin").expect("a name");
+    let pieces = (0..20u8).map(|piece| Digest::of(&[piece])).collect();
+    Metainfo::new(name, 20 << 14, 1 << 14, pieces).expect("a torrent")
+}
+
+#[test]
+fn bencode_and_torrents_take_any_bytes() {
+    let torrent = torrent().encode(Some("http://10.0.0.1:8080/announce"), Some("http://a/f"));
+    let all = [
+        torrent.clone(),
+        b"d1:ali1ei-5e0:e1:bd1:cleee".to_vec(),
+        b"l".repeat(8)
+            .into_iter()
+            .chain(b"i0e".repeat(500))
+            .chain(b"e".repeat(8))
+            .collect(),
+    ];
+    feed("bencode", &all, |bytes| bencode::decode(bytes).is_ok());
+    feed("metainfo", &[torrent], |bytes| {
+        Metainfo::decode(bytes).is_ok()
+    });
+}
+
+#[test]
+fn trackers_and_their_peers_take_any_bytes() {
+    let answer = Answer {
+        complete: 3,
+        incomplete: 4,
+        interval: 5,
+        peers: (0..50).map(|n| ([10, 0, 0, n], 5000).into()).collect(),
+    };
+    let named = b"d8:intervali5e5:peersld2:ip8:10.0.0.14:porti5000eeee".to_vec();
+    feed("tracker answer", &[answer.encode(), named], |bytes| {
+        Answer::decode(bytes).is_ok()
+    });
+    let announce = Announce {
+        info_hash: Digest::of(b"x"),
+        peer_id: *b"-GC0001-P00000010001",
+        port: 5000,
+        left: Some(7),
+        event: Event::Started,
+        wanted: 50,
+        sent: 9,
+        from: vec![(*b"-GC0001-S00000000000", 5), ([0xff; 20], 7)],
+    };
+    feed(
+        "tracker request",
+        &[announce.encode().into_bytes()],
+        |bytes| Announce::decode(&String::from_utf8_lossy(bytes)).is_ok(),
+    );
+    let scrape = format!("info_hash={}", "%41".repeat(20)).into_bytes();
+    feed("scrape request", &[scrape], |bytes| {
+        let hashes = tracker::scraped(&String::from_utf8_lossy(bytes));
+        hashes.is_ok_and(|hashes| !hashes.is_empty())
+    });
+}
+
+#[test]
+fn peers_take_any_bytes() {
+    let limits = Limits {
+        pieces: 20,
+        fast: true,
+    };
+    let block = Block {
+        piece: 1,
+        begin: 0,
+        len: 16_384,
+    };
+    let introduction = Introduction {
+        port: Some(5000),
+        requests: Some(500),
+        program: Some("gatecast".to_owned()),
+    }
+    .encode();
+    let words = [
+        Message::KeepAlive,
+        Message::Unchoke,
+        Message::Have(3),
+        Message::Bitfield(&[0xff, 0xff, 0xf0]),
+        Message::Request(block),
+        Message::Piece(1, 0, &[7; 900]),
+        Message::Reject(block),
+        Message::HaveAll,
+        Message::Extended(0, &introduction),
+    ];
+    let honest: Vec<Vec<u8>> = words
+        .iter()
+        .map(|word| {
+            let mut bytes = Vec::new();
+            word.encode(&mut bytes);
+            bytes
+        })
+        .collect();
+    // As a link does it: frame after frame, till one is none.
+    feed("wire messages", &honest, |bytes| {
+        let mut rest = bytes;
+        let mut heard = 0;
+        loop {
+            match wire::frame(rest, limits) {
+                Ok(Some(len)) => {
+                    let Ok(message) = Message::decode(&rest[4..len], limits) else {
+                        return false;
+                    };
+                    match message {
+                        Message::Extended(0, body) if Introduction::decode(body).is_err() => {
+                            return false;
+                        }
+                        Message::Bitfield(body) if Bits::decode(20, body).is_none() => {
+                            return false;
+                        }
+                        _ => heard += 1,
+                    }
+                    rest = &rest[len..];
+                }
+                Ok(None) => return heard > 0,
+                Err(_) => return false,
+            }
+        }
+    });
+    let hello = Handshake::new(Digest::of(b"x"), *b"-XX0001-abcdefghijkl").encode();
+    feed("handshake", &[hello.to_vec()], |bytes| {
+        bytes
+            .first_chunk::<HANDSHAKE>()
+            .is_some_and(|bytes| Handshake::decode(bytes).is_ok())
+    });
+}
