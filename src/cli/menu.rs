@@ -79,7 +79,7 @@ fn choice(line: &str) -> (&str, &str) {
 fn list(client: &LabClient) -> Result<()> {
     let names = client.list()?;
     let lines: Vec<String> = names.iter().map(|name| escape(name)).collect();
-    output::print(&lines.join("\n"))
+    output::print(&format!("{}\n", lines.join("\n")))
 }
 
 fn configure(client: &LabClient, rest: &str) -> Result<Chosen> {
@@ -112,7 +112,7 @@ fn start(client: &LabClient, config: &Chosen, out: &Path) -> Result<Verdict> {
             }
         }
     }
-    output::print(&lines.join("\n"))?;
+    output::print(&format!("{}\n", lines.join("\n")))?;
     Ok(verdict)
 }
 
