@@ -98,7 +98,10 @@ fn events(lines: &str) -> Vec<String> {
     let kind = |line: &str| {
         let event: Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
         schema::check(&event, event::SCHEMA_FILE).unwrap_or_else(|e| panic!("{e}: {line}"));
-        if let Some(document) = event.get("document") {
+        if let Some(document) = event
+            .get("document")
+            .filter(|_| event["event"] == "session")
+        {
             schema::check(document, schema::SESSION).unwrap_or_else(|e| panic!("{e}: {line}"));
         }
         event["event"].as_str().expect("a kind").to_owned()
@@ -176,6 +179,38 @@ fn events_of_a_server_and_its_clients_fit_their_schema() {
             "{kinds:?}"
         );
         println!("{} events over the stream", kinds.len());
+    });
+}
+
+#[test]
+fn the_event_of_a_swarm_says_who_had_which_chunk() {
+    within(Duration::from_secs(60), || {
+        let folder = tempfile::tempdir().expect("a folder");
+        let arguments = [
+            "run",
+            "--via",
+            "swarm",
+            "--size",
+            "2MB",
+            "--clients",
+            "3",
+            "--events",
+        ];
+        let output = run(folder.path(), &arguments);
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        let lines = text(&output.stdout);
+        let kinds = events(lines);
+        assert_eq!(kinds[kinds.len() - 2..], ["swarm", "session"]);
+        let line = lines.lines().rev().nth(1).expect("two at least");
+        let event: Value = serde_json::from_str(line).expect("JSON");
+        let swarm = &event["document"]["swarms"][0];
+        let chunks = swarm["chunks"].as_array().expect("a table");
+        // Pieces of 16 KiB are the least there are.
+        assert_eq!(chunks.len(), 2_000_000_usize.div_ceil(16_384), "{swarm}");
+        for chunk in chunks {
+            assert!(chunk["first"].is_string(), "{chunk}");
+            assert!(chunk["copies"].as_u64() >= Some(1), "{chunk}");
+        }
     });
 }
 

@@ -14,6 +14,7 @@ use crate::runtime::clock;
 use crate::runtime::control::client::ClientView;
 use crate::runtime::control::client::Fetch;
 use crate::runtime::lobby::Lobby;
+use crate::swarm::torrents::Torrents;
 use crate::transfer::Record;
 use crate::units::Moment;
 
@@ -55,6 +56,14 @@ impl States {
 pub fn ended(record: &Record) -> crate::error::Result<()> {
     let write = services::DOCUMENTS.json.expect("this program writes them");
     output::print(&format!("{}\n", event::session_ended(&write(record))))
+}
+
+/// Prints who had which chunk, and who got how much from whom, once a session of a swarm is over.
+///
+/// # Errors
+/// Standard output cannot be written.
+pub fn swarm(torrents: &Torrents) -> crate::error::Result<()> {
+    output::print(&format!("{}\n", event::swarm(&torrents.document())))
 }
 
 /// Prints what the clients of `fetch` do until `work` is done.

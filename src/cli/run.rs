@@ -173,8 +173,9 @@ fn session(
     }
     let hashing = Hashing::default();
     host.digest(&|name, size, done| hashing.tell(name, size, done))?;
-    let server = services::serve(host, http::Options::default(), args.swarming.options())?
-        .start(([127, 0, 0, 1], 0).into())?;
+    let (host, torrents) =
+        services::serve(host, http::Options::default(), args.swarming.options())?;
+    let server = host.start(([127, 0, 0, 1], 0).into())?;
     let order = Order {
         clients,
         via: Some(args.via),
@@ -210,6 +211,9 @@ fn session(
     let ends = ends?;
     // Every client has come to its end, so the session has, or ends now with the server.
     let record = ended.recv_timeout(Duration::from_secs(5)).ok();
+    if args.events && args.via == Via::Swarm {
+        events::swarm(&torrents)?;
+    }
     let left = server.stop()?;
     complain(&ends);
     let verdict = Verdict::of_ends(&ends);

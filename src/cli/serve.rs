@@ -32,6 +32,7 @@ use crate::runtime::host::Host;
 use crate::runtime::host::Running;
 use crate::runtime::lobby::Settings;
 use crate::session::Via;
+use crate::swarm::torrents::Torrents;
 use crate::text::FileName;
 use crate::transfer::Record;
 use crate::udp::lab::LabServer;
@@ -151,7 +152,8 @@ pub fn run(args: &Args) -> Result<Verdict> {
         hosts: args.host.clone(),
         ..http::Options::default()
     };
-    let server = services::serve(host, face, args.swarming.options())?.start(args.listen)?;
+    let (host, torrents) = services::serve(host, face, args.swarming.options())?;
+    let server = host.start(args.listen)?;
     // Dropped before the server ends: it writes into the same log.
     let lab = match args.lab_udp {
         true => {
@@ -170,7 +172,7 @@ pub fn run(args: &Args) -> Result<Verdict> {
         false => None,
     };
     greet(&server, args, &token)?;
-    attend(server, (lab, porter), args, &requests)
+    attend(server, (lab, porter), &torrents, args, &requests)
 }
 
 fn greet(server: &Running, args: &Args, token: &str) -> Result<()> {
@@ -207,6 +209,7 @@ fn greet(server: &Running, args: &Args, token: &str) -> Result<()> {
 fn attend(
     server: Running,
     beside: (Option<LabServer>, Option<Porter>),
+    torrents: &Torrents,
     args: &Args,
     requests: &Receiver<Request>,
 ) -> Result<Verdict> {
@@ -221,7 +224,7 @@ fn attend(
             recv(records) -> record => {
                 let record = record.expect("the journal lives as long as the server");
                 room.clear();
-                earned = earned.min(show(&record, args)?);
+                earned = earned.min(show(&record, torrents, args)?);
                 if args.one_off {
                     drop(beside);
                     server.stop()?;
@@ -237,7 +240,7 @@ fn attend(
                     }
                     drop(beside);
                     for record in server.stop()? {
-                        earned = earned.min(show(&record, args)?);
+                        earned = earned.min(show(&record, torrents, args)?);
                     }
                     return Ok(earned);
                 }
@@ -253,8 +256,11 @@ fn attend(
     }
 }
 
-fn show(record: &Record, args: &Args) -> Result<Verdict> {
+fn show(record: &Record, torrents: &Torrents, args: &Args) -> Result<Verdict> {
     if args.events {
+        if record.via == Via::Swarm {
+            events::swarm(torrents)?;
+        }
         events::ended(record)?;
     } else if args.json {
         output::print(&SessionDocument::new(record).to_line())?;

@@ -13,21 +13,23 @@ use crate::runtime::control::intake::Intake;
 use crate::runtime::host::Host;
 use crate::swarm;
 use crate::swarm::torrents::Options;
+use crate::swarm::torrents::Torrents;
 use crate::tcp;
 use crate::udp;
 
 /// Gives a server every way of sending and every kind of client; `face` says how its HTTP face
-/// behaves.
+/// behaves. Beside it the swarms that it will serve.
 ///
 /// # Errors
 /// The settings ask for what this system does not have.
-pub fn serve(host: Host, face: http::Options, swarms: Options) -> Result<Host> {
+pub fn serve(host: Host, face: http::Options, swarms: Options) -> Result<(Host, Arc<Torrents>)> {
     let (host, torrents) = swarm::serve(udp::serve(tcp::serve(host)?), swarms);
+    let answering = Arc::clone(&torrents);
     let face = http::Options {
         documents: DOCUMENTS,
         extra: Some(Arc::new(move |request, peer, local, lobby| {
             let query = request.query.as_deref().unwrap_or_default();
-            let reply = torrents.answer(lobby, &request.path, query, peer, local)?;
+            let reply = answering.answer(lobby, &request.path, query, peer, local)?;
             Some(Reply {
                 status: reply.status,
                 kind: reply.kind,
@@ -37,7 +39,7 @@ pub fn serve(host: Host, face: http::Options, swarms: Options) -> Result<Host> {
         })),
         ..face
     };
-    http::serve(host, face)
+    Ok((http::serve(host, face)?, torrents))
 }
 
 /// How this program writes sessions, on every face.

@@ -3,6 +3,7 @@
 //!
 //! - `state`: everything about the sessions that have not ended, and which ones have
 //! - `session`: a session has ended; its document
+//! - `swarm`: who had which chunk of it first, and who got how much from whom; its document
 //! - `clients`: the clients of a `fetch`, as that process sees them
 //!
 //! A state is whole: whoever misses some has lost nothing but time.
@@ -122,6 +123,14 @@ fn detail(json: &mut Json, detail: &Detail) {
 pub fn session_ended(document: &str) -> String {
     Json::object(|json| {
         begin(json, "session");
+        json.raw("document", document);
+    })
+}
+
+/// The swarms of a server when a session of one has ended; `document` is a `gatecast.swarm/1`.
+pub fn swarm(document: &str) -> String {
+    Json::object(|json| {
+        begin(json, "swarm");
         json.raw("document", document);
     })
 }
