@@ -37,6 +37,7 @@ use crate::text::FileName;
 use crate::transfer::Counts;
 use crate::transfer::Outcome;
 use crate::transfer::Transfer;
+use crate::udp::socket;
 use crate::udp::socket::Outlet;
 use crate::units::Moment;
 use crate::units::Rate;
@@ -144,7 +145,7 @@ impl Lab {
     fn run(mut self) {
         let mut buffer = [0; lab_udp::REQUEST_MAX + 1];
         while !self.stop.load(Ordering::SeqCst) {
-            match self.socket.recv_from(&mut buffer) {
+            match socket::hear(&self.socket, &mut buffer) {
                 Ok((len, from)) => self.hear(&buffer[..len], from),
                 Err(error) if Error::is_timeout(&error) => {}
                 Err(error) => log::debug!("the lab's socket: {error}"),

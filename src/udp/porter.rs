@@ -47,6 +47,7 @@ use crate::transfer::Outcome;
 use crate::transfer::Transfer;
 use crate::udp::mend;
 use crate::udp::sending::Sending;
+use crate::udp::socket;
 use crate::units::Moment;
 
 /// The door, open; dropping it ends every guest's session.
@@ -163,7 +164,7 @@ impl House {
         let mut buffer = vec![0; usize::from(DATAGRAM_MAX) + 1];
         let mut looked_at = clock::now();
         while !self.stop.load(Ordering::SeqCst) {
-            match self.socket.recv_from(&mut buffer) {
+            match socket::hear(&self.socket, &mut buffer) {
                 Ok((len, from)) => self.hear(&buffer[..len], from),
                 Err(error) if Error::is_timeout(&error) => {}
                 Err(error) => log::debug!("the door's socket: {error}"),

@@ -94,7 +94,8 @@ impl Outlet {
         })
     }
 
-    /// Sends over a socket that is open already, one datagram at a time.
+    /// Sends over a socket that is open already, one datagram at a time. Who receives at it does so
+    /// with [`hear`].
     pub fn over(socket: UdpSocket) -> Self {
         kernel::tell_refused(&socket);
         Self {
@@ -165,6 +166,19 @@ impl Outlet {
             }
         }
     }
+}
+
+/// Receives at a socket over which an [`Outlet`] sends. Errors that come back for what was sent are
+/// kept in the room of what is to be received, and anybody can forge them, so they are thrown away.
+///
+/// # Errors
+/// The system's, those of earlier datagrams among them.
+pub(super) fn hear(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+    let came = socket.recv_from(buffer);
+    if came.is_err() {
+        kernel::forget_errors(socket);
+    }
+    came
 }
 
 fn is_stale(error: &io::Error) -> bool {
@@ -423,5 +437,32 @@ mod tests {
             assert_eq!(outlet.send(&[2; 100], 100, to), 0);
         }
         assert_eq!(lengths(&mut inlet, 50).len(), 50);
+    }
+
+    #[test]
+    fn errors_that_come_back_leave_room_for_what_is_received() {
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
+        socket.set_read_timeout(Some(NAP)).expect("a setting");
+        let here = socket.local_addr().expect("bound");
+        let outlet = Outlet::over(socket.try_clone().expect("one more"));
+        let dead = UdpSocket::bind("127.0.0.1:0").expect("a port");
+        let nobody = dead.local_addr().expect("bound");
+        drop(dead);
+        // Each is answered by an error; a buffer of the usual size holds fewer.
+        for _ in 0..1000 {
+            outlet.send(&[1; 100], 100, nobody);
+        }
+        let client = UdpSocket::bind("127.0.0.1:0").expect("a port");
+        let deadline = std::time::Instant::now() + Duration::from_secs(20);
+        let (mut buffer, mut heard) = ([0; 100], 0);
+        while heard < 10 && std::time::Instant::now() < deadline {
+            client.send_to(&[2; 10], here).expect("sent");
+            heard += u32::from(hear(&socket, &mut buffer).is_ok());
+        }
+        assert_eq!(heard, 10);
+        // And what goes out goes on.
+        let (mut inlet, to) = inlet();
+        assert_eq!(outlet.send(&[3; 100], 100, to), 0);
+        assert_eq!(lengths(&mut inlet, 1), [100]);
     }
 }
