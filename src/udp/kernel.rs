@@ -94,7 +94,17 @@ pub(super) fn send_many(_: &UdpSocket, _: u16) -> bool {
 /// of 300 in a queue of 1 Mbit/s). False when this system does not tell.
 #[cfg(all(target_os = "linux", feature = "sockopt"))]
 pub(super) fn tell_refused(socket: &UdpSocket) -> bool {
-    nix::sys::socket::setsockopt(socket, nix::sys::socket::sockopt::Ipv4RecvErr, &true).is_ok()
+    use nix::sys::socket::setsockopt;
+    use nix::sys::socket::sockopt::Ipv4RecvErr;
+    use nix::sys::socket::sockopt::Ipv6RecvErr;
+
+    // A socket of IPv6 may send to mapped addresses of IPv4 too, which have an option of their own.
+    let v4 = setsockopt(socket, Ipv4RecvErr, &true).is_ok();
+    match socket.local_addr() {
+        Ok(SocketAddr::V4(_)) => v4,
+        Ok(SocketAddr::V6(_)) => v4 && setsockopt(socket, Ipv6RecvErr, &true).is_ok(),
+        Err(_) => false,
+    }
 }
 
 /// Not here.

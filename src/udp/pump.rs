@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crossbeam_channel::Receiver;
@@ -206,6 +207,7 @@ impl Pump {
             Word::Absent => self.came += 1,
             Word::Join(joined) => {
                 self.came += 1;
+                self.note(&joined);
                 self.admitted = joined.admitted;
                 match &mut self.cast {
                     Some(cast) => cast.join(joined.seat.0, joined.window, now),
@@ -222,6 +224,7 @@ impl Pump {
             }
             Word::Mend(joined) => {
                 self.came += 1;
+                self.note(&joined);
                 self.admitted = joined.admitted;
                 let sender = Sender::repairing(self.job.blocks, &[], 0, joined.window, now);
                 self.senders.insert(joined.seat, sender);
@@ -246,6 +249,13 @@ impl Pump {
                 self.forget(seat);
                 drop(answer);
             }
+        }
+    }
+
+    /// Says in what is counted for a client what cannot be counted here.
+    fn note(&self, joined: &Joined) {
+        if !self.job.outlet.tells_refused() {
+            joined.tally.untold.store(true, Ordering::Relaxed);
         }
     }
 

@@ -26,6 +26,7 @@ pub struct Outlet {
     socket: UdpSocket,
     /// The length at which the kernel cuts large sends; [`NEVER`] where it cannot.
     cut: AtomicUsize,
+    tells_refused: bool,
 }
 
 /// Receives datagrams.
@@ -84,24 +85,33 @@ impl Outlet {
         if let Some(reach) = reach {
             socket.set_multicast_ttl_v4(reach.ttl).map_err(failed())?;
         }
-        if !kernel::tell_refused(&socket) {
+        let tells_refused = kernel::tell_refused(&socket);
+        if !tells_refused {
             log::debug!("this system does not tell which datagrams its own queue refuses");
         }
         let many = many && kernel::send_many(&socket, 0);
         Ok(Self {
             socket,
             cut: AtomicUsize::new(if many { 0 } else { NEVER }),
+            tells_refused,
         })
     }
 
     /// Sends over a socket that is open already, one datagram at a time. Who receives at it does so
     /// with [`hear`].
     pub fn over(socket: UdpSocket) -> Self {
-        kernel::tell_refused(&socket);
+        let tells_refused = kernel::tell_refused(&socket);
         Self {
             socket,
             cut: AtomicUsize::new(NEVER),
+            tells_refused,
         }
+    }
+
+    /// True where [`Outlet::send`] knows of every datagram that this host refuses; elsewhere some of
+    /// them pass for sent.
+    pub fn tells_refused(&self) -> bool {
+        self.tells_refused
     }
 
     /// True while the kernel cuts large sends.
@@ -437,6 +447,29 @@ mod tests {
             assert_eq!(outlet.send(&[2; 100], 100, to), 0);
         }
         assert_eq!(lengths(&mut inlet, 50).len(), 50);
+    }
+
+    #[test]
+    fn whether_refusals_are_told_is_known_of_both_families() {
+        for ip in [
+            IpAddr::from(Ipv4Addr::LOCALHOST),
+            std::net::Ipv6Addr::LOCALHOST.into(),
+        ] {
+            let Ok(outlet) = Outlet::open(ip, false, None) else {
+                eprintln!("SKIPPED: this host has no {ip}");
+                continue;
+            };
+            let tells = cfg!(all(target_os = "linux", feature = "sockopt"));
+            assert_eq!(outlet.tells_refused(), tells);
+            #[cfg(all(target_os = "linux", feature = "sockopt"))]
+            if ip.is_ipv6() {
+                let option = nix::sys::socket::sockopt::Ipv6RecvErr;
+                assert_eq!(
+                    nix::sys::socket::getsockopt(&outlet.socket, option),
+                    Ok(true)
+                );
+            }
+        }
     }
 
     #[test]

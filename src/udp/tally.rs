@@ -1,6 +1,7 @@
 //! What is counted for one seat by the thread that sends to it.
 
 use std::sync::OnceLock;
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 
@@ -20,6 +21,8 @@ pub struct Tally {
     pub lost: AtomicU64,
     /// Datagrams that this host refused.
     pub refused: AtomicU64,
+    /// It refuses some without a word, so `refused` is not all of them.
+    pub untold: AtomicBool,
     /// When the first went out, microseconds; zero before.
     pub first_us: AtomicU64,
     /// Why the client is not sent to any more.
@@ -35,16 +38,95 @@ impl Tally {
         // The client's figures are of what had been sent when it had everything.
         let known = counts.offered;
         counts.offered = Some(offered);
-        counts.unheard = known.and_then(|known| offered.checked_sub(known));
-        counts.local_drop = Some(load(&self.refused));
+        // More than was sent cannot have come: nothing is left over, and the sum does not hold.
+        counts.unheard = known.map(|known| offered.saturating_sub(known));
+        // What was refused without a word is lost somewhere, and nobody can say where.
+        let told = !self.untold.load(Ordering::Relaxed);
+        counts.local_drop = told.then(|| load(&self.refused));
         counts.retransmitted = Some(load(&self.again));
+        let elsewhere = counts.host_rx_drop.zip(counts.local_drop);
         counts.network_lost = counts
             .lost
-            .zip(counts.host_rx_drop)
-            .and_then(|(lost, host)| lost.checked_sub(host)?.checked_sub(load(&self.refused)));
-        if counts.lost.is_some() && counts.network_lost.is_none() && !raw {
+            .zip(elsewhere)
+            .and_then(|(lost, (host, local))| lost.checked_sub(host)?.checked_sub(local));
+        if told && counts.lost.is_some() && counts.network_lost.is_none() && !raw {
             // Some of what this machine or the client's dropped came after the client was done.
             counts.host_rx_drop = None;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::text::FileName;
+
+    fn tally(offered: u64, refused: u64) -> Tally {
+        let tally = Tally::default();
+        tally.offered.store(offered, Ordering::Relaxed);
+        tally.refused.store(refused, Ordering::Relaxed);
+        tally
+    }
+
+    fn said(unique: u64, lost: u64) -> Counts {
+        Counts {
+            unique: Some(unique),
+            lost: Some(lost),
+            offered: Some(unique + lost),
+            host_rx_drop: Some(1),
+            ..Counts::default()
+        }
+    }
+
+    /// The sums of a session with one such client that do not hold.
+    fn broken(counts: Counts) -> Vec<String> {
+        let mut transfer = crate::transfer::Transfer::new(
+            crate::session::SeatId(1),
+            "a",
+            crate::transfer::Outcome::Cut,
+        );
+        transfer.counts = counts;
+        let record = crate::transfer::Record {
+            session: crate::session::SessionId(1),
+            via: crate::session::Via::Udp,
+            file: crate::session::FileInfo {
+                name: FileName::new("f").expect("plain"),
+                bytes: 10,
+                sha1: crate::digest::Digest::of(b"f"),
+            },
+            clients: 1,
+            released_at: None,
+            sender: None,
+            transfers: vec![transfer],
+        };
+        record.broken_identities()
+    }
+
+    #[test]
+    fn what_was_lost_is_placed() {
+        let mut counts = said(90, 8);
+        tally(100, 3).account(&mut counts, false);
+        assert_eq!((counts.offered, counts.unheard), (Some(100), Some(2)));
+        assert_eq!((counts.local_drop, counts.network_lost), (Some(3), Some(4)));
+        assert_eq!(broken(counts), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_is_refused_without_a_word_is_not_told_as_the_networks() {
+        let tally = tally(100, 0);
+        tally.untold.store(true, Ordering::Relaxed);
+        let mut counts = said(90, 8);
+        tally.account(&mut counts, false);
+        assert_eq!((counts.local_drop, counts.network_lost), (None, None));
+        assert_eq!(counts.host_rx_drop, Some(1), "the client's own knowledge");
+    }
+
+    #[test]
+    fn more_than_was_sent_is_no_sum_that_holds() {
+        let mut counts = said(95, 8);
+        tally(100, 0).account(&mut counts, false);
+        let broken = broken(counts);
+        assert_eq!(broken.len(), 1, "{broken:?}");
+        assert!(broken[0].contains("100 datagrams offered"), "{broken:?}");
     }
 }
