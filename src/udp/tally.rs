@@ -80,15 +80,19 @@ mod tests {
 
     /// The sums of a session with one such client that do not hold.
     fn broken(counts: Counts) -> Vec<String> {
+        record(crate::session::Via::Udp, counts).broken_identities()
+    }
+
+    fn record(via: crate::session::Via, counts: Counts) -> crate::transfer::Record {
         let mut transfer = crate::transfer::Transfer::new(
             crate::session::SeatId(1),
             "a",
             crate::transfer::Outcome::Cut,
         );
         transfer.counts = counts;
-        let record = crate::transfer::Record {
+        crate::transfer::Record {
             session: crate::session::SessionId(1),
-            via: crate::session::Via::Udp,
+            via,
             file: crate::session::FileInfo {
                 name: FileName::new("f").expect("plain"),
                 bytes: 10,
@@ -98,8 +102,7 @@ mod tests {
             released_at: None,
             sender: None,
             transfers: vec![transfer],
-        };
-        record.broken_identities()
+        }
     }
 
     #[test]
@@ -119,6 +122,18 @@ mod tests {
         tally.account(&mut counts, false);
         assert_eq!((counts.local_drop, counts.network_lost), (None, None));
         assert_eq!(counts.host_rx_drop, Some(1), "the client's own knowledge");
+    }
+
+    #[test]
+    fn a_client_of_raw_that_was_told_the_total_has_heard_of_all() {
+        let mut counts = said(90, 8);
+        tally(100, 0).account(&mut counts, true);
+        let mut record = record(crate::session::Via::Raw, counts);
+        assert_eq!(record.broken_identities(), Vec::<String>::new(), "cut off");
+        record.transfers[0].seconds_client = Some(std::time::Duration::from_secs(1));
+        let broken = record.broken_identities();
+        assert_eq!(broken.len(), 1, "{broken:?}");
+        assert!(broken[0].contains("2 datagrams unheard"), "{broken:?}");
     }
 
     #[test]
