@@ -3,7 +3,7 @@
 //! The first pass sends every block in order. Then END asks; each client names what it lacks;
 //! losses of different clients are combined ([`xor`]) and sent; END asks again, until nobody
 //! lacks anything. A client that lags (it does not answer, lacks more than a quarter where others
-//! do not, or holds most of the others up for [`HOLD_MAX`]) is set aside: the others are finished
+//! do not, or holds half of all or more up for [`HOLD_MAX`]) is set aside: the others are finished
 //! first, and then it is [left](Cast::poll_aside) to a stream of its own, so that those who are
 //! done hear nothing of it. One that still lacks something after [`ROUNDS_MAX`] rounds, or has
 //! asked for more than four times the file, is dropped.
@@ -61,7 +61,7 @@ pub struct Aside {
 #[derive(Clone, Debug)]
 struct Member {
     window: u32,
-    /// How long it alone has kept most of the others from being sent to.
+    /// How long it has kept half of all or more from being sent to, less how long it was kept.
     held: Duration,
     seen: u32,
     heard_at: Moment,
@@ -83,7 +83,7 @@ pub const ROUNDS_MAX: u32 = 40;
 /// A client that says nothing for this long does not hold the others.
 pub const LAG: Duration = Duration::from_millis(300);
 
-/// A client that has held most of the others up for this long in all does so no more.
+/// A client that has held half of all or more up for this long in all does so no more.
 pub const HOLD_MAX: Duration = Duration::from_secs(1);
 
 /// Pauses between ENDs: few and short first, because one may be lost.
@@ -286,12 +286,17 @@ impl Cast {
             // If all lag they are waited for, until they answer or are given up.
             return self.members.values().any(|member| !is_full(member));
         }
-        let ready = active().filter(|m| under_way(m) < m.window / 2).count();
-        if full > 0 && ready > count / 2 {
-            let members = self.members.values_mut();
-            for member in members.filter(|m| keeps_up(m) && is_full(m)) {
-                member.held += span;
-                member.aside = member.held >= HOLD_MAX;
+        let is_ready = |m: &Member| under_way(m) < m.window / 2;
+        let ready = active().filter(|m| is_ready(m)).count();
+        if full > 0 && ready * 2 >= count {
+            for member in self.members.values_mut().filter(|m| keeps_up(m)) {
+                if is_full(member) {
+                    member.held += span;
+                    member.aside = member.held >= HOLD_MAX;
+                } else if is_ready(member) {
+                    // Clients that are equally fast wait for each other in turn.
+                    member.held = member.held.saturating_sub(span);
+                }
             }
         }
         full == 0

@@ -128,6 +128,61 @@ fn a_client_that_holds_the_others_up_does_so_for_a_second_in_all() {
     panic!("held up at {sent}");
 }
 
+/// How many of `clients` are set aside because they see nothing but the first datagram, `slow` of
+/// them, and when the others got on.
+fn held_up(clients: u16, slow: u16) -> Option<Duration> {
+    let mut cast = Cast::new(100_000, NOW);
+    (1..=clients).for_each(|client| cast.join(client, 100, NOW));
+    let (mut now, mut sent) = (NOW, 0_u32);
+    while now < NOW.after(HOLD_MAX * 2) {
+        while let Some(Transmit::Data { .. }) = cast.poll_transmit(now) {
+            sent += 1;
+            for client in 1..=clients {
+                let seen = if client <= slow { 1 } else { sent };
+                cast.handle_report(client, &report(0, seen, vec![]), now);
+            }
+            if sent > 1000 {
+                return Some(now.since(NOW));
+            }
+        }
+        now = now.after(Duration::from_millis(1));
+        for client in 1..=clients {
+            let seen = if client <= slow { 1 } else { sent };
+            cast.handle_report(client, &report(0, seen, vec![]), now);
+        }
+    }
+    None
+}
+
+#[test]
+fn one_of_two_and_two_of_four_hold_the_others_up_no_longer() {
+    for (clients, slow) in [(2, 1), (4, 2)] {
+        let span = held_up(clients, slow).expect("the others get on");
+        assert!(span >= HOLD_MAX, "not at once");
+    }
+    assert_eq!(held_up(3, 2), None, "the slower ones are the more");
+}
+
+#[test]
+fn clients_that_wait_for_each_other_in_turn_stay_in_the_group() {
+    let mut cast = Cast::new(1_000_000, NOW);
+    (1..=2).for_each(|client| cast.join(client, 100, NOW));
+    let (mut now, mut seen) = (NOW, [0, 0]);
+    // Each is the one that is behind for half of the time.
+    for turn in 0..2000 {
+        while let Some(Transmit::Data { .. }) = cast.poll_transmit(now) {}
+        let fast = [0, 1, 1, 0][turn % 4];
+        seen[fast] = cast.pkt;
+        for client in 1..=2 {
+            let seen = seen[usize::from(client) - 1];
+            cast.handle_report(client, &report(0, seen, vec![]), now);
+        }
+        now = now.after(Duration::from_millis(5));
+    }
+    assert!(cast.members.values().all(|member| !member.aside));
+    assert!(cast.pkt > 10_000, "{}", cast.pkt);
+}
+
 #[test]
 fn a_client_that_lies_or_never_has_enough_is_dropped() {
     for lie in [report(0, 11, vec![]), report(1, 10, vec![10..11])] {
