@@ -16,6 +16,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use crate::proto::udp::CONSENT;
+use crate::proto::udp::DOUBT;
 use crate::proto::udp::Transmit;
 use crate::proto::udp::advance::Advance;
 use crate::proto::udp::before;
@@ -37,6 +38,8 @@ pub struct Cast {
     members: BTreeMap<u16, Member>,
     repair: VecDeque<Vec<u32>>,
     round: u32,
+    /// The number that the last END said.
+    asked_pkt: u32,
     /// When this round's first END was sent; `None` while there is something to send.
     asked: Option<Moment>,
     ask_at: Moment,
@@ -75,6 +78,8 @@ struct Member {
     rounds: u32,
     budget: u64,
     advance: Advance,
+    /// Since when it has said nothing but what cannot be true.
+    doubted: Option<Moment>,
 }
 
 /// Rounds of repair after which a client is dropped.
@@ -100,6 +105,7 @@ impl Cast {
             members: BTreeMap::new(),
             repair: VecDeque::new(),
             round: 0,
+            asked_pkt: 0,
             asked: None,
             ask_at: now,
             pause: PAUSE.start,
@@ -124,6 +130,7 @@ impl Cast {
             rounds: 0,
             budget: u64::from(self.blocks) * ROUNDS + SLACK,
             advance: Advance::new(self.sent, now),
+            doubted: None,
         };
         self.members.insert(client, member);
     }
@@ -161,17 +168,27 @@ impl Cast {
             return;
         };
         member.heard_at = now;
-        member.advance.hear(report, self.sent, now);
+        let ahead = before(pkt, report.seen);
         let beyond = report
             .missing
             .last()
             .is_some_and(|range| range.end > next_new);
-        if before(pkt, report.seen) || report.cum > blocks || beyond {
-            self.members.remove(&client);
-            return self.faults.push((client, Fault::Impossible));
+        let answers = report.round != 0 && report.round == self.round;
+        if ahead && !answers || report.cum > blocks || beyond {
+            // One such word may be an honest client's, to whom somebody forged a datagram.
+            let since = *member.doubted.get_or_insert(now);
+            if now >= since.after(DOUBT) {
+                self.members.remove(&client);
+                self.faults.push((client, Fault::Impossible));
+            }
+            return;
         }
-        if before(member.seen, report.seen) {
-            member.seen = report.seen;
+        member.doubted = None;
+        member.advance.hear(report, pkt, self.sent, now);
+        // Who answers has at least seen what asked.
+        let seen = if ahead { self.asked_pkt } else { report.seen };
+        if before(member.seen, seen) {
+            member.seen = seen;
             self.pause = PAUSE.start;
         }
         // One answer is enough: questions that come late or twice are answered again.
@@ -379,6 +396,7 @@ impl Cast {
         // The same question again while somebody owes the answer; the next one otherwise.
         if self.asked.is_none() || !pass_over || answered {
             self.round = self.round.wrapping_add(1).max(1);
+            self.asked_pkt = self.pkt;
             self.asked = pass_over.then_some(now);
         }
         self.ask_at = now.after(self.pause);

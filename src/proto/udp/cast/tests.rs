@@ -185,9 +185,24 @@ fn clients_that_wait_for_each_other_in_turn_stay_in_the_group() {
 
 #[test]
 fn a_client_that_lies_or_never_has_enough_is_dropped() {
+    let rising = report(1, 10, vec![8..9]);
+    let falls = Report {
+        more: true,
+        ..rising.clone()
+    };
+    let mut cast = asked();
+    cast.handle_report(2, &falls, NOW);
+    cast.handle_report(2, &rising, NOW);
+    assert_eq!(cast.poll_fault(), Some((2, Fault::Impossible)));
     for lie in [report(0, 11, vec![]), report(1, 10, vec![10..11])] {
-        let mut cast = asked();
+        // One such word may be an honest client's, to whom somebody forged a datagram.
+        let (mut cast, later) = (asked(), NOW.after(DOUBT));
         cast.handle_report(2, &lie, NOW);
+        let mut honest = cast.clone();
+        honest.handle_report(2, &report(0, 10, vec![]), NOW);
+        honest.handle_report(2, &lie, later);
+        assert_eq!(honest.poll_fault(), None);
+        cast.handle_report(2, &lie, later);
         assert_eq!(cast.poll_fault(), Some((2, Fault::Impossible)));
     }
     let mut cast = asked();
