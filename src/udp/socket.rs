@@ -291,6 +291,11 @@ impl Inlet {
         (count == 0 || !self.rows).then_some(count)
     }
 
+    /// The kernel has handed over several datagrams as one.
+    pub(super) fn has_rows(&self) -> bool {
+        self.rows
+    }
+
     /// Waits for datagrams, [`NAP`] at most: all of them from one sender, each of the length
     /// returned but the last, which may be shorter.
     ///
