@@ -455,3 +455,38 @@ fn the_labs_server_answers_nobody_who_is_not_allowed() {
         server.stop();
     });
 }
+#[test]
+fn a_client_of_the_lab_that_asks_twice_gets_one_file() {
+    within(LIMIT, || {
+        let server = Server::new(400_000, |settings| {
+            settings.rate = common::bytes_per_second(1_000_000);
+        });
+        let running = server.running();
+        let any = ([127, 0, 0, 1], 0).into();
+        let lab =
+            LabServer::start(any, running.lobby(), running.pen(), Vec::new()).expect("a port");
+        let client = UdpSocket::bind("127.0.0.1:0").expect("a port");
+        client.connect(lab.addr()).expect("loopback");
+        client
+            .set_read_timeout(Some(Duration::from_secs(1)))
+            .expect("a timeout");
+        let mut buffer = [0; 2000];
+        client.send(b"!CONFIG : f.bin : 1").expect("sent");
+        let len = client.recv(&mut buffer).expect("an answer");
+        assert_eq!(&buffer[..len], b"Config set");
+        let mut copy = Vec::new();
+        client.send(b"TRANSFER").expect("sent");
+        client.send(b"TRANSFER").expect("sent");
+        while let Ok(len) = client.recv(&mut buffer) {
+            copy.extend_from_slice(&buffer[..len]);
+        }
+        assert_eq!(copy.len(), 400_000);
+        assert_eq!(Digest::of(&copy), server.sha1);
+        // Once it is over it may ask again.
+        client.send(b"TRANSFER").expect("sent");
+        assert!(client.recv(&mut buffer).is_ok());
+        drop(lab);
+        server.stop();
+    });
+}
+

@@ -6,12 +6,15 @@
 //! All transfers share one schedule, in bursts that fit an ordinary client's buffer.
 
 use std::collections::HashMap;
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::net::UdpSocket;
 use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
 use std::sync::atomic::AtomicBool;
-use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 use std::thread;
 use std::thread::JoinHandle;
@@ -81,7 +84,7 @@ struct Lab {
     configs: HashMap<IpAddr, Config>,
     pacer: Arc<Pacer>,
     stop: Arc<AtomicBool>,
-    running: Arc<AtomicUsize>,
+    running: Arc<Mutex<HashSet<SocketAddr>>>,
 }
 
 impl LabServer {
@@ -152,7 +155,7 @@ impl Lab {
             }
         }
         // Every transfer's thread looks too.
-        while self.running.load(Ordering::SeqCst) > 0 {
+        while !lock(&self.running).is_empty() {
             thread::sleep(LOOK_EVERY);
         }
         self.configs
@@ -236,9 +239,14 @@ impl Lab {
         let Some(config) = self.configs.get_mut(&ip) else {
             return log::info!("{to}: asked for a transfer before it configured one");
         };
-        if self.running.load(Ordering::SeqCst) >= TRANSFERS_MAX {
+        let running = lock(&self.running);
+        if running.contains(&to) {
+            return log::info!("{to}: asked again for what is being sent to it");
+        }
+        if running.len() >= TRANSFERS_MAX {
             return log::warn!("{to}: refused, {TRANSFERS_MAX} transfers are running");
         }
+        drop(running);
         let source = match self.lobby.catalog.open(&config.file, &catalog::silent) {
             Ok(source) => source,
             Err(error) => return log::warn!("{to}: {error}"),
@@ -270,7 +278,7 @@ impl Lab {
             pacer: Arc::clone(&self.pacer),
             stop: Arc::clone(&self.stop),
             source,
-            running: Running::new(&self.running),
+            running: Running::new(&self.running, to),
         };
         let socket = match self.socket.try_clone() {
             Ok(socket) => socket,
@@ -293,20 +301,24 @@ fn close(pen: &Pen, config: &Config) {
     }
 }
 
-/// Counts a transfer while it lives.
-struct Running(Arc<AtomicUsize>);
+/// Names a transfer's address while it lives: a second one to the same port would be mixed with it.
+struct Running(Arc<Mutex<HashSet<SocketAddr>>>, SocketAddr);
 
 impl Running {
-    fn new(count: &Arc<AtomicUsize>) -> Self {
-        count.fetch_add(1, Ordering::SeqCst);
-        Self(Arc::clone(count))
+    fn new(running: &Arc<Mutex<HashSet<SocketAddr>>>, to: SocketAddr) -> Self {
+        lock(running).insert(to);
+        Self(Arc::clone(running), to)
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
+        lock(&self.0).remove(&self.1);
     }
+}
+
+fn lock(running: &Mutex<HashSet<SocketAddr>>) -> MutexGuard<'_, HashSet<SocketAddr>> {
+    running.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// One transfer.
