@@ -138,6 +138,7 @@ impl Stream {
         let (tell, words) = crossbeam_channel::bounded(WORDS);
         let started = thread::Builder::new()
             .name(format!("mend-{}", seat.id()))
+            schedule: Arc::clone(&self.schedule),
             .stack_size(STACK)
             .spawn(move || pump::run(job, &words))
             .map_err(|error| failed(&error))?;

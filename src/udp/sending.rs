@@ -90,6 +90,7 @@ impl Sending {
                     block_len,
                     blocks,
                     rate,
+                    schedule: Arc::default(),
                     outlet: Outlet::over(socket),
                     group: None,
                 };
