@@ -192,8 +192,7 @@ impl Stream {
             match dialogue.hear(clock::now().after(LOOK_EVERY), Phase::Transfer) {
                 Ok(line) if Report::is_one(&line) => match Report::decode(&line, self.blocks) {
                     Ok(report) => {
-                        let lost = report.seen.wrapping_sub(report.received);
-                        tally.lost.store(u64::from(lost), Ordering::Relaxed);
+                        tally.tell_lost(&report);
                         // One that talks without end is heard no faster than this; its own
                         // connection fills up, and nobody else's words wait.
                         reports += 1;

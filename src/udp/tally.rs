@@ -5,6 +5,8 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 
+use crate::proto::udp::before;
+use crate::proto::udp::control::Report;
 use crate::runtime::way::Failure;
 use crate::transfer::Counts;
 
@@ -30,6 +32,15 @@ pub struct Tally {
 }
 
 impl Tally {
+    /// Takes what a client says that it has not got; one that claims to have more than it has seen
+    /// does not count.
+    pub(super) fn tell_lost(&self, report: &Report) {
+        if !before(report.seen, report.received) {
+            let lost = report.seen.wrapping_sub(report.received);
+            self.lost.store(u64::from(lost), Ordering::Relaxed);
+        }
+    }
+
     /// Adds what the server knows to what the client has counted of a stream that was repaired
     /// or, `raw`, was not.
     pub(super) fn account(&self, counts: &mut Counts, raw: bool) {
@@ -103,6 +114,23 @@ mod tests {
             sender: None,
             transfers: vec![transfer],
         }
+    }
+
+    #[test]
+    fn who_has_more_than_it_has_seen_has_lost_nothing_like_four_thousand_million() {
+        let tally = Tally::default();
+        let mut report = Report {
+            seen: 10,
+            received: 7,
+            round: 0,
+            cum: 0,
+            more: false,
+            missing: Vec::new(),
+        };
+        tally.tell_lost(&report);
+        report.received = 11;
+        tally.tell_lost(&report);
+        assert_eq!(tally.lost.load(Ordering::Relaxed), 3);
     }
 
     #[test]
