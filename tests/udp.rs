@@ -123,6 +123,11 @@ fn raw_measures_and_publishes_only_what_is_whole() {
             "LISTEN port={port} buffer=212992\nREADY offset=0\n"
         ));
         assert!(blind.hear_on().starts_with("GO "));
+        // Until it is told how many there were.
+        let mut datagram = [0; 2000];
+        while datagram[3] != 3 {
+            socket.recv(&mut datagram).expect("a datagram");
+        }
         blind.say("FAIL outcome=cut bytes=1500000 reason=holes last_us=5 lost=1036 unique=1036 \
                    offered=2072 host_rx_drop=0 delivered=1036 duplicate=0 corrupt=0 foreign=0 late=0\n");
         assert!(blind.hear().starts_with("SUMMARY outcome=cut "));
@@ -196,7 +201,14 @@ fn clients_that_lie_flood_or_say_nothing_are_dropped_and_the_others_finish() {
             let (mut liar, mut greedy, mut hasty) = (peer("liar"), peer("greedy"), peer("hasty"));
             let mute = peer("mute");
             assert!(liar.hear_on().starts_with("GO "));
-            liar.say("REPORT seen=2000000000 received=1 round=0 cum=0\n");
+            // Once may be an honest client's word, to whom somebody forged a datagram.
+            let lies = thread::spawn(move || {
+                use std::io::Write;
+                let line = b"REPORT seen=2000000000 received=1 round=0 cum=0\n";
+                while (&*liar.stream).write_all(line).is_ok() {
+                    thread::sleep(Duration::from_millis(50));
+                }
+            });
             hasty.hear_on();
             hasty.say("LAST bytes=3000000\n");
             greedy.hear_on();
@@ -232,8 +244,55 @@ fn clients_that_lie_flood_or_say_nothing_are_dropped_and_the_others_finish() {
             assert_eq!(row(&record, "mute").outcome, Outcome::TimedOut);
             drop(mute);
             flood.join().expect("no panic");
+            lies.join().expect("no panic");
             server.stop();
         }
+    });
+}
+
+#[test]
+fn a_client_that_gets_a_little_further_for_ever_is_given_up() {
+    within(LIMIT, || {
+        let server = Server::with(
+            3 * 1448,
+            |settings| {
+                settings.via = Some(Via::Udp);
+                settings.clients = Some(1);
+                settings.stall = Duration::from_secs(1);
+            },
+            udp::serve,
+        );
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
+        let mut slow = listening(&server, 1, "slow", &socket);
+        assert!(slow.hear_on().starts_with("GO "));
+        let talk = thread::spawn(move || {
+            use std::io::Write;
+            let mut received = 0_u32;
+            loop {
+                // It asks for the first block again and again, and has one datagram more each time.
+                let line = format!(
+                    "REPORT seen={received} received={received} round=0 cum=0 missing=0000\n"
+                );
+                if (&*slow.stream).write_all(line.as_bytes()).is_err() {
+                    return;
+                }
+                let mut datagram = [0; 2000];
+                let came = socket.recv(&mut datagram).is_ok();
+                // Questions have no number.
+                received += u32::from(came && datagram[3] == 1);
+                thread::sleep(Duration::from_millis(100));
+            }
+        });
+        let begun = std::time::Instant::now();
+        let record = server.record();
+        let row = row(&record, "slow");
+        assert_eq!(row.outcome, Outcome::TimedOut, "{row:?}");
+        let reason = row.reason.as_deref().unwrap_or_default();
+        assert!(reason.contains("less than 1024 bytes a second"), "{reason}");
+        // The stall limit, and a second for each KiB of the file.
+        assert!(begun.elapsed() >= Duration::from_secs(4));
+        talk.join().expect("no panic");
+        server.stop();
     });
 }
 
@@ -421,41 +480,6 @@ fn a_client_of_the_labs_udp_protocol_is_served_as_it_expects() {
 }
 
 #[test]
-fn the_labs_server_answers_nobody_who_is_not_allowed() {
-    within(LIMIT, || {
-        let server = Server::new(1000, |_| {});
-        let running = server.running();
-        let any = ([0, 0, 0, 0], 0).into();
-        let start = |allowed| {
-            LabServer::start(any, running.lobby(), running.pen(), allowed).expect("a port")
-        };
-        // The address of this host on its network, if it has one: no loopback.
-        let probe = UdpSocket::bind("0.0.0.0:0").expect("a port");
-        let outside = probe
-            .connect("192.0.2.1:9")
-            .and_then(|()| probe.local_addr());
-        let Some(ip) = outside
-            .ok()
-            .map(|at| at.ip())
-            .filter(|ip| !ip.is_loopback())
-        else {
-            return println!("skipped: this host has no address but loopback");
-        };
-        for (allowed, answered) in [(vec![], false), (vec![ip], true)] {
-            let lab = start(allowed);
-            let client = UdpSocket::bind((ip, 0)).expect("a port");
-            client
-                .set_read_timeout(Some(Duration::from_secs(2)))
-                .expect("a timeout");
-            client
-                .send_to(b"LIST", (ip, lab.addr().port()))
-                .expect("sent");
-            assert_eq!(client.recv(&mut [0; 100]).is_ok(), answered);
-        }
-        server.stop();
-    });
-}
-#[test]
 fn a_client_of_the_lab_that_asks_twice_gets_one_file() {
     within(LIMIT, || {
         let server = Server::new(400_000, |settings| {
@@ -490,3 +514,38 @@ fn a_client_of_the_lab_that_asks_twice_gets_one_file() {
     });
 }
 
+#[test]
+fn the_labs_server_answers_nobody_who_is_not_allowed() {
+    within(LIMIT, || {
+        let server = Server::new(1000, |_| {});
+        let running = server.running();
+        let any = ([0, 0, 0, 0], 0).into();
+        let start = |allowed| {
+            LabServer::start(any, running.lobby(), running.pen(), allowed).expect("a port")
+        };
+        // The address of this host on its network, if it has one: no loopback.
+        let probe = UdpSocket::bind("0.0.0.0:0").expect("a port");
+        let outside = probe
+            .connect("192.0.2.1:9")
+            .and_then(|()| probe.local_addr());
+        let Some(ip) = outside
+            .ok()
+            .map(|at| at.ip())
+            .filter(|ip| !ip.is_loopback())
+        else {
+            return println!("skipped: this host has no address but loopback");
+        };
+        for (allowed, answered) in [(vec![], false), (vec![ip], true)] {
+            let lab = start(allowed);
+            let client = UdpSocket::bind((ip, 0)).expect("a port");
+            client
+                .set_read_timeout(Some(Duration::from_secs(2)))
+                .expect("a timeout");
+            client
+                .send_to(b"LIST", (ip, lab.addr().port()))
+                .expect("sent");
+            assert_eq!(client.recv(&mut [0; 100]).is_ok(), answered);
+        }
+        server.stop();
+    });
+}
