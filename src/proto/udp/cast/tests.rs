@@ -265,3 +265,73 @@ fn a_million_requests_for_everything_cost_what_one_client_may_cost() {
     assert!(sent <= limit, "{sent}");
     assert!(cast.is_over() && cast.poll_aside().is_none());
 }
+
+/// The next datagrams up to the END after them, and its round.
+fn until_asked(cast: &mut Cast) -> (Vec<Vec<u32>>, u32) {
+    let mut sent = Vec::new();
+    loop {
+        match cast.poll_transmit(NOW.after(Duration::from_millis(sent.len() as u64 / 1000))) {
+            Some(Transmit::Data { block, .. }) => sent.push(vec![block]),
+            Some(Transmit::Xor { blocks, .. }) => sent.push(blocks),
+            Some(Transmit::End { round, .. }) => return (sent, round),
+            None => panic!("{} were sent, and nothing is owed", sent.len()),
+        }
+    }
+}
+
+#[test]
+fn several_that_lack_much_are_passed_over_together() {
+    let mut cast = asked();
+    cast.handle_report(1, &report(1, 10, vec![2..3]), NOW);
+    for client in 2..=3 {
+        cast.handle_report(client, &report(1, 10, vec![0..9]), NOW);
+    }
+    let (sent, round) = until_asked(&mut cast);
+    assert_eq!((sent, round), (vec![vec![2]], 2), "the others first");
+    cast.leave(1);
+    // They are asked again, for what they lack may be less by now.
+    for client in 2..=3 {
+        let lacked = vec![0..2, 3..9];
+        cast.handle_report(client, &report(round, cast.pkt, lacked), NOW);
+    }
+    let (sent, _) = until_asked(&mut cast);
+    let each: Vec<_> = [0, 1, 3, 4, 5, 6, 7, 8].map(|block| vec![block]).into();
+    assert_eq!(sent, each, "once for both");
+    assert_eq!(cast.poll_aside(), None);
+}
+
+#[test]
+fn one_line_that_lacks_a_large_file_is_planned_in_sections() {
+    let blocks = 5 * SECTION + 7;
+    let mut cast = Cast::new(blocks, NOW);
+    cast.join(1, u32::MAX, NOW);
+    (cast.next_new, cast.pkt) = (blocks, blocks);
+    assert_eq!(until_asked(&mut cast), (vec![], 1));
+    cast.handle_report(1, &report(1, blocks, vec![0..blocks]), NOW);
+    let mut next = 0;
+    while let Some(Transmit::Data { block, again, .. }) = cast.poll_transmit(NOW) {
+        assert_eq!((block, again), (next, true));
+        assert!(cast.repair.len() <= SECTION as usize);
+        next += 1;
+    }
+    assert_eq!(next, blocks, "all of it, in order");
+}
+
+#[test]
+fn an_answer_of_more_ranges_than_anybody_gives_is_kept_in_part() {
+    let mut cast = Cast::new(1_000_000, NOW);
+    cast.join(1, u32::MAX, NOW);
+    (cast.next_new, cast.pkt) = (1_000_000, 1_000_000);
+    let (_, round) = until_asked(&mut cast);
+    for line in 0..100 {
+        let first = line * 10_000;
+        let missing = (first..first + 10_000).step_by(2).map(|n| n..n + 1);
+        let part = Report {
+            more: line < 99,
+            ..report(round, cast.pkt, missing.collect())
+        };
+        cast.handle_report(1, &part, NOW);
+    }
+    assert_eq!(cast.poll_fault(), None);
+    assert_eq!(cast.members[&1].missing.len(), RANGES_MAX);
+}
