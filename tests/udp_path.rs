@@ -562,6 +562,43 @@ fn what_was_damaged_on_the_way_is_found_and_asked_for_again() {
     });
 }
 
+#[test]
+fn a_part_with_holes_is_not_taken_for_a_beginning() {
+    within(LIMIT, || {
+        // Raw measures a path that loses, to the last byte of the file.
+        let server = server(600 * BLOCK, Via::Raw, Some(8_000_000));
+        let mut count = 0_u32;
+        let relay = Relay::start(
+            server.addr,
+            Box::new(move |datagram| {
+                count += 1;
+                match count % 3 == 1 && block(datagram) != Some(599) {
+                    true => Fate::new(),
+                    false => at_once(datagram),
+                }
+            }),
+        );
+        let error = common::failed(fetch(&server, relay.addr, |_| {}));
+        assert!(error.contains("datagrams were lost"), "{error}");
+        assert_eq!(server.record().transfers[0].outcome, Outcome::Cut);
+        drop(relay);
+        let out = server.out("a");
+        assert_eq!(
+            common::parts(&out),
+            [600 * BLOCK],
+            "what was measured stays"
+        );
+        let ends = fetch(&server, server.addr, |order| order.resume = true);
+        let record = server.record();
+        assert_eq!(record.transfers[0].bytes_resumed, 0);
+        if row(&record, "a").counts.lost == Some(0) {
+            whole(ends, &server);
+            assert_eq!(common::parts(&out), Vec::<u64>::new());
+        }
+        server.stop();
+    });
+}
+
 /// `datagram` with another number, END or block.
 fn forged(datagram: &[u8], set: impl FnOnce(&mut Packet<'_>)) -> Vec<u8> {
     let mut packet = Packet::decode(datagram).expect("the server's own");

@@ -165,17 +165,18 @@ impl<'a> Reception<'a> {
             Ok(()) => holes(&counts, control.peer()),
             Err(error) => error,
         };
+        // Only what has no hole may be taken up by a later session; raw keeps what it has measured.
+        let kept = (prefix * block as u64).max(self.range.start);
+        let cut = self.how != How::Raw && {
+            let cut = target.file.set_len(kept);
+            cut.inspect_err(|error| log::warn!("cannot cut the part to what is whole: {error}"))
+                .is_ok()
+        };
         target.holed.set(Some(Holed {
             last: over.then(|| self.last.max(begun)),
+            cut,
             counts,
         }));
-        if self.how != How::Raw {
-            // Only what has no hole may be taken up by a later session.
-            let kept = (prefix * block as u64).max(self.range.start);
-            if let Err(error) = target.file.set_len(kept) {
-                log::warn!("cannot cut the part to what is whole: {error}");
-            }
-        }
         Err(error)
     }
 
