@@ -69,7 +69,14 @@ impl Talk<'_> {
         // Of a whole line: a byte now and then is no word.
         let mut heard = clock::now();
         loop {
+            if let Some(over) = self.dismissed() {
+                return over;
+            }
             while let Some(command) = self.commands.next() {
+                // What was said before it was let go, or is said after, is not obeyed any more.
+                if let Some(over) = self.dismissed() {
+                    return over;
+                }
                 heard = clock::now();
                 let (reply, leaving) = self.obey(command);
                 if let Err(over) = self.say(&reply) {
@@ -88,7 +95,10 @@ impl Talk<'_> {
                 _ => self.hub.max_silence,
             };
             match self.hear(&mut bytes, heard.after(silence)) {
-                Ok(0) => return self.ended(),
+                Ok(0) => {
+                    let closed = || Over::new(End::Closed, None);
+                    return self.dismissed().unwrap_or_else(closed);
+                }
                 Ok(len) => self.commands.push(&bytes[..len]),
                 Err(error)
                     if Error::is_timeout(&error) && clock::left(heard.after(silence)).is_none() =>
@@ -151,6 +161,11 @@ impl Talk<'_> {
     }
 
     fn connect(&mut self, port: u16) -> Reply {
+        // One that the source thread lets go in this moment stands outside and has its place yet:
+        // it must be taken from it before there is another.
+        if self.viewer.is_some() {
+            return Reply::Error("this connection has had its viewer".to_owned());
+        }
         // Nothing that the client says names a host: it is the connection's own other end.
         let mut to = self.connection.peer;
         to.set_port(port);
@@ -172,17 +187,17 @@ impl Talk<'_> {
         }
     }
 
-    /// The client closed, or somebody here woke this thread.
-    fn ended(&self) -> Over {
+    /// Why somebody here has ended this conversation, if somebody has; the client has been told.
+    fn dismissed(&self) -> Option<Over> {
         if let Some((end, reason)) = self.viewer.as_ref().and_then(|viewer| viewer.expelled()) {
             self.farewell(&reason);
-            return Over::new(end, Some(reason));
+            return Some(Over::new(end, Some(reason)));
         }
         if self.hub.is_stopping() {
             self.farewell("the relay stops");
-            return Over::new(End::Stopped, None);
+            return Some(Over::new(End::Stopped, None));
         }
-        Over::new(End::Closed, None)
+        None
     }
 
     fn hear(&self, bytes: &mut [u8], deadline: crate::units::Moment) -> io::Result<usize> {
@@ -227,3 +242,6 @@ impl Over {
         Self { end, reason }
     }
 }
+
+#[cfg(test)]
+mod tests;
