@@ -361,7 +361,7 @@ impl Counts {
         let sum = |parts: &[Option<u64>]| {
             parts
                 .iter()
-                .try_fold(0_u64, |sum, part| sum.checked_add((*part)?))
+                .try_fold(0_u128, |sum, part| Some(sum + u128::from((*part)?)))
         };
         let identities = [
             (
@@ -390,7 +390,9 @@ impl Counts {
             ),
         ];
         identities.into_iter().find_map(|(name, whole, of, parts)| {
-            let (whole, parts) = whole.zip(parts).filter(|(whole, parts)| whole != parts)?;
+            let (whole, parts) = whole
+                .zip(parts)
+                .filter(|(whole, parts)| u128::from(*whole) != *parts)?;
             Some(format!("{whole} datagrams {name}, and {of} are {parts}"))
         })
     }

@@ -146,13 +146,19 @@ impl Talk<'_> {
             }
             (Command::Alive(receipt), Some(viewer)) => {
                 viewer.native.store(true, Ordering::Relaxed);
+                let statement = self.hub.statement(viewer);
+                if !statement.allows(&receipt) {
+                    let (got, sent) = (receipt.datagrams, statement.sent);
+                    let reason = format!("a receipt of {got} datagrams where {sent} were sent");
+                    return (Reply::Error(reason), false);
+                }
                 let mut shown = viewer
                     .receipt
                     .lock()
                     .unwrap_or_else(PoisonError::into_inner);
                 *shown = Some(receipt);
                 drop(shown);
-                return (Reply::Statement(self.hub.statement(viewer)), false);
+                return (Reply::Statement(statement), false);
             }
             // Nobody yet: alive, and that is all.
             (Command::Interrupt | Command::Continue | Command::Alive(_), None) => {}

@@ -177,6 +177,31 @@ fn a_viewer_of_ours_that_falls_silent_is_let_go_soon() {
 }
 
 #[test]
+fn a_receipt_that_cannot_be_true_is_refused_and_kept_out_of_the_log() {
+    within(LIMIT, || {
+        let relay = relay();
+        let mut source = Source::to(&relay);
+        let mut lab = Lab::connected(&relay);
+        source.send(5);
+        assert_eq!(lab.take(5).len(), 5);
+        until("they are counted", || {
+            relay.snapshot().viewers[0].sent.sent == 5
+        });
+        let answer = lab.ask("ALIVE datagrams=5 bytes=6580 cc=0");
+        assert!(answer.starts_with("OK sent=5 "), "{answer}");
+        let answer = lab.ask("ALIVE datagrams=18446744073709551615 bytes=1 cc=0");
+        let lie = "ERROR a receipt of 18446744073709551615 datagrams where 5 were sent\n";
+        assert_eq!(answer, lie);
+        assert_eq!(lab.ask("DESCONECTAR"), "OK\n");
+        let visits = visits(relay);
+        let received = visits[0].received.expect("its honest word");
+        assert_eq!(received.datagrams, 5);
+        // And the table of such visits can be made.
+        gatecast::report::live::visits(&[visits[0].clone(), visits[0].clone()]);
+    });
+}
+
+#[test]
 fn a_lab_client_may_be_silent_as_long_as_the_bound_says() {
     within(LIMIT, || {
         let relay = relay_with(|settings| settings.max_silence = Duration::from_secs(1));

@@ -251,6 +251,63 @@ fn what_the_network_lost_is_the_rest() {
     assert_eq!(sent.network_lost(Some(&got(100, Some(1)))), None);
 }
 
+#[test]
+fn a_receipt_that_nobody_can_have_is_not_believed() {
+    let sent = Statement {
+        sent: 1_000_000,
+        ..Statement::default()
+    };
+    let honest = Receipt {
+        datagrams: 1_000_000,
+        bytes: 1_316_000_000,
+        cc: 12,
+        rtp_lost: Some(70_000),
+        jitter_us: Some(u64::MAX),
+        host_drop: Some(1_000_000),
+    };
+    assert!(sent.allows(&honest));
+    assert!(sent.allows(&Receipt::default()));
+    // Each doubled on its way, and a round of the relay's that it has not counted yet.
+    let most = Receipt {
+        datagrams: 2_001_024,
+        ..honest
+    };
+    assert!(sent.allows(&most));
+    assert!(Statement::default().allows(&Receipt {
+        datagrams: 128,
+        bytes: 128 * 65_507,
+        ..Receipt::default()
+    }));
+    for lie in [
+        Receipt {
+            datagrams: u64::MAX,
+            ..honest
+        },
+        Receipt {
+            datagrams: 2_001_025,
+            ..honest
+        },
+        Receipt {
+            bytes: u64::MAX,
+            ..honest
+        },
+        Receipt {
+            cc: u64::MAX,
+            ..honest
+        },
+        Receipt {
+            rtp_lost: Some(u64::MAX),
+            ..honest
+        },
+        Receipt {
+            host_drop: Some(u64::MAX),
+            ..honest
+        },
+    ] {
+        assert!(!sent.allows(&lie), "{lie:?}");
+    }
+}
+
 proptest! {
     #[test]
     fn any_bytes_are_commands_or_errors(parts in proptest::collection::vec(
