@@ -45,6 +45,9 @@ pub struct Args {
     /// Most viewers at once
     #[arg(long, default_value_t = relay::MAX_VIEWERS, value_name = "N")]
     pub max_viewers: usize,
+    /// Most viewers at one address other than this host's own
+    #[arg(long, default_value_t = relay::VIEWERS_PER_ADDRESS, value_name = "N")]
+    pub viewers_per_address: usize,
     /// The folder for the relay log
     #[arg(long, default_value = "logs", value_name = "DIR")]
     pub log_dir: PathBuf,
@@ -66,6 +69,7 @@ pub fn run(args: &Args) -> Result<Verdict> {
         gather: args.gather,
         max_silence: args.max_silence,
         max_viewers: args.max_viewers,
+        viewers_per_address: args.viewers_per_address,
         log_dir: Some(args.log_dir.clone()),
         ..Settings::new(args.input)
     };

@@ -41,6 +41,7 @@ pub(super) struct Hub {
     pub(super) inbox: Inbox,
     pub(super) max_silence: Duration,
     max_viewers: usize,
+    viewers_per_address: usize,
     pub(super) started: Moment,
     pen: Mutex<Option<Pen>>,
     roster: Mutex<Roster>,
@@ -87,6 +88,7 @@ impl Hub {
             inbox,
             max_silence: settings.max_silence,
             max_viewers: settings.max_viewers,
+            viewers_per_address: settings.viewers_per_address,
             started: clock::now(),
             pen: Mutex::new(Some(pen)),
             roster: Mutex::default(),
@@ -114,17 +116,9 @@ impl Hub {
         if self.is_stopping() {
             return Err(Error::refused("the relay", "it is stopping"));
         }
-        if roster.viewers.len() >= self.max_viewers {
-            let most = self.max_viewers;
-            return Err(Error::refused(
-                "the relay",
-                format!("there are {most} viewers already"),
-            ));
-        }
-        if roster.viewers.iter().any(|viewer| viewer.to == to) {
-            let reason = format!("port {} of your address has a viewer already", to.port());
-            return Err(Error::refused("the relay", reason));
-        }
+        let taken = roster.viewers.iter().map(|viewer| viewer.to);
+        room(taken, to, self.max_viewers, self.viewers_per_address)
+            .map_err(|reason| Error::refused("the relay", reason))?;
         roster.last += 1;
         let viewer = Arc::new(Viewer::new(roster.last, to, socket, control));
         roster.viewers.push(Arc::clone(&viewer));
@@ -304,5 +298,65 @@ impl Hub {
 
     fn lock(&self) -> MutexGuard<'_, Roster> {
         self.roster.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether there is a place for a viewer at `to` beside those that are `taken`.
+///
+/// # Errors
+/// Why there is none, for the viewer.
+fn room(
+    taken: impl ExactSizeIterator<Item = SocketAddr> + Clone,
+    to: SocketAddr,
+    most: usize,
+    most_per_address: usize,
+) -> Result<(), String> {
+    if taken.len() >= most {
+        return Err(format!("there are {most} viewers already"));
+    }
+    if taken.clone().any(|other| other == to) {
+        let port = to.port();
+        return Err(format!("port {port} of your address has a viewer already"));
+    }
+    // Who is on this host is trusted not to keep others out, and measures with as many as it likes.
+    let neighbours = taken.filter(|other| other.ip() == to.ip()).count();
+    if neighbours >= most_per_address && !to.ip().is_loopback() {
+        return Err(format!(
+            "your address has {most_per_address} viewers already"
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(host: &str, ports: std::ops::Range<u16>) -> impl Iterator<Item = SocketAddr> {
+        let host: std::net::IpAddr = host.parse().expect("an address");
+        ports.map(move |port| SocketAddr::new(host, port))
+    }
+
+    #[test]
+    fn one_address_takes_its_share_of_the_places_and_no_more() {
+        let room = |taken: &[SocketAddr], to: &str| {
+            let to = to.parse().expect("an address");
+            super::room(taken.iter().copied(), to, 256, 64)
+        };
+        let full: Vec<SocketAddr> = at("192.0.2.7", 5000..5064).collect();
+        assert_eq!(room(&full[1..], "192.0.2.7:6000"), Ok(()));
+        let refused = Err("your address has 64 viewers already".to_owned());
+        assert_eq!(room(&full, "192.0.2.7:6000"), refused);
+        // Which costs nobody else.
+        assert_eq!(room(&full, "192.0.2.8:6000"), Ok(()));
+        // As many as there are places, on this host.
+        for host in ["127.0.0.1", "::1"] {
+            let own: Vec<SocketAddr> = at(host, 5000..5255).collect();
+            let to = SocketAddr::new(own[0].ip(), 6000).to_string();
+            assert_eq!(room(&own, &to), Ok(()));
+            let own: Vec<SocketAddr> = at(host, 5000..5256).collect();
+            let refused = Err("there are 256 viewers already".to_owned());
+            assert_eq!(room(&own, &to), refused);
+        }
     }
 }

@@ -77,11 +77,15 @@ pub struct Settings {
     /// How long a datagram may wait at most for others to leave with; nothing waits where datagrams
     /// leave one by one.
     pub gather: Duration,
-    /// A client whose control connection says nothing for so long is let go. One of ours speaks
+    /// A viewer whose control connection says nothing for so long is let go. One of ours speaks
     /// every second and has 4 s; this is for the lab's, which may watch a film without a word.
+    /// Before it has a viewer, a connection has a minute at most.
     pub max_silence: Duration,
     /// Most viewers at once.
     pub max_viewers: usize,
+    /// Most of them at one address, this host's own excepted: one machine shall not take all
+    /// places. A room behind one address translator is one address.
+    pub viewers_per_address: usize,
     /// Where the relay log goes; `None` writes none.
     pub log_dir: Option<PathBuf>,
 }
@@ -106,6 +110,10 @@ pub const MAX_SILENCE: Duration = Duration::from_secs(4 * 3600);
 /// What [`Settings::max_viewers`] is unless told otherwise: ten classrooms.
 pub const MAX_VIEWERS: usize = 256;
 
+/// What [`Settings::viewers_per_address`] is unless told otherwise: two classrooms behind one
+/// address, and a quarter of all places.
+pub const VIEWERS_PER_ADDRESS: usize = 64;
+
 /// How long connections may take to end when the relay stops.
 const LEAVE: Duration = Duration::from_secs(3);
 
@@ -118,6 +126,7 @@ impl Settings {
             gather: GATHER,
             max_silence: MAX_SILENCE,
             max_viewers: MAX_VIEWERS,
+            viewers_per_address: VIEWERS_PER_ADDRESS,
             log_dir: None,
         }
     }

@@ -11,12 +11,14 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::error::Error;
+use crate::proto::relay::Budget;
+use crate::proto::relay::COMMANDS_MAX;
 use crate::proto::relay::Command;
 use crate::proto::relay::Commands;
 use crate::proto::relay::Reply;
-use crate::proto::relay::SILENCE_MAX;
 use crate::proto::relay::Standing;
 use crate::proto::relay::log::End;
+use crate::proto::relay::silence;
 use crate::relay::hub::Hub;
 use crate::relay::viewer::Viewer;
 use crate::runtime::clock;
@@ -68,6 +70,7 @@ impl Talk<'_> {
         let mut bytes = [0; 2048];
         // Of a whole line: a byte now and then is no word.
         let mut heard = clock::now();
+        let mut budget = Budget::new(heard);
         loop {
             if let Some(over) = self.dismissed() {
                 return over;
@@ -78,6 +81,11 @@ impl Talk<'_> {
                     return over;
                 }
                 heard = clock::now();
+                if !budget.spend(heard) {
+                    let reason = format!("more than {COMMANDS_MAX} commands in a second");
+                    self.farewell(&reason);
+                    return Over::new(End::Closed, Some(reason));
+                }
                 let (reply, leaving) = self.obey(command);
                 if let Err(over) = self.say(&reply) {
                     return over;
@@ -90,10 +98,11 @@ impl Talk<'_> {
             if self.commands.hopeless() {
                 return Over::new(End::Closed, Some("a line that never ends".to_owned()));
             }
-            let silence = match &self.viewer {
-                Some(viewer) if viewer.native.load(Ordering::Relaxed) => SILENCE_MAX,
-                _ => self.hub.max_silence,
-            };
+            let native = self
+                .viewer
+                .as_ref()
+                .map(|v| v.native.load(Ordering::Relaxed));
+            let silence = silence(native, self.hub.max_silence);
             match self.hear(&mut bytes, heard.after(silence)) {
                 Ok(0) => {
                     let closed = || Over::new(End::Closed, None);

@@ -252,6 +252,31 @@ fn what_the_network_lost_is_the_rest() {
 }
 
 #[test]
+fn a_client_that_never_stops_talking_is_not_heard_out() {
+    let at = |ms: u64| Moment(7_000_000 + ms * 1_000);
+    let mut budget = Budget::new(at(0));
+    // As fast as may be, for ever.
+    for second in 0..10 {
+        for _ in 0..COMMANDS_MAX {
+            assert!(budget.spend(at(1_000 * second)), "second {second}");
+        }
+    }
+    assert!(!budget.spend(at(9_000)));
+    assert!(!budget.spend(at(9_999)), "the same second");
+    assert!(budget.spend(at(10_000)));
+}
+
+#[test]
+fn who_has_no_viewer_may_be_silent_for_a_minute_at_most() {
+    let hours = Duration::from_secs(4 * 3600);
+    assert_eq!(silence(Some(false), hours), hours);
+    assert_eq!(silence(Some(true), hours), SILENCE_MAX);
+    assert_eq!(silence(None, hours), OPENING_MAX);
+    let second = Duration::from_secs(1);
+    assert_eq!(silence(None, second), second);
+}
+
+#[test]
 fn a_receipt_that_nobody_can_have_is_not_believed() {
     let sent = Statement {
         sent: 1_000_000,
