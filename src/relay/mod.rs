@@ -144,7 +144,7 @@ impl Relay {
         let hub = Arc::new(Hub::new(settings, inbox, journal.pen()));
         let serving = Arc::clone(&hub);
         let usher = move |connection, place: &_| talk::serve(&serving, connection, place);
-        let listener = Listener::start_bare(listen, Arc::new(usher))?;
+        let listener = Listener::start_bare(listen, Arc::new(usher), settings.max_viewers)?;
         let source = Source::new(Arc::clone(&hub), settings.gather);
         let thread = thread::Builder::new()
             .name("relay-source".to_owned())
