@@ -185,7 +185,8 @@ impl Relay {
         self.listener.connections()
     }
 
-    /// The visits that are over, each once it is in the log.
+    /// The visits that are over, each once it is in the log. Of those that nobody takes the last
+    /// 4096 are kept.
     pub fn visits(&self) -> Receiver<Visit> {
         self.journal
             .as_ref()
