@@ -254,7 +254,10 @@ impl Reply {
             None if line == "OK" => Ok(Self::Ok),
             None if line == "ERROR" => Ok(Self::Error(String::new())),
             Some(("OK", _)) => Statement::decode(&Fields::parse(line)?).map(Self::Statement),
-            Some(("ERROR", reason)) => Ok(Self::Error(reason.to_owned())),
+            // Ours escapes what it tells; another's is taken as it is, and is not safe to show.
+            Some(("ERROR", reason)) => Ok(Self::Error(
+                crate::text::unescape(reason).unwrap_or_else(|| reason.to_owned()),
+            )),
             _ => Err(DecodeError::value("neither OK nor ERROR", line)),
         }
     }

@@ -222,12 +222,15 @@ fn replies_come_back() {
         Reply::Ok,
         Reply::Statement(statement),
         Reply::Error("not connected".to_owned()),
+        Reply::Error("no such command '\u{1b}[2J\\'".to_owned()),
     ] {
         let line = String::from_utf8(reply.encode()).expect("text");
         let line = line.strip_suffix('\n').expect("ended");
         assert_eq!(Reply::decode(line), Ok(reply));
     }
     assert_eq!(Reply::decode("OK\r"), Ok(Reply::Ok), "another relay's");
+    let strange = Reply::Error("\\u{zz}".to_owned());
+    assert_eq!(Reply::decode("ERROR \\u{zz}"), Ok(strange));
     for line in ["", "ok", "OKAY", "OK sent=x", "HTTP/1.1 400"] {
         assert!(Reply::decode(line).is_err(), "{line}");
     }
