@@ -31,6 +31,7 @@ use crate::relay::viewer::Viewer;
 use crate::runtime::clock;
 use crate::runtime::datagrams::Inbox;
 use crate::runtime::datagrams::parcel;
+use crate::runtime::socket;
 use crate::session::SessionId;
 use crate::units::Moment;
 
@@ -111,7 +112,7 @@ impl Hub {
             .local_addr()
             .map_err(Error::io("ask for our address", to))?;
         // From the address that the client came to: the only one that its firewall knows.
-        let socket = parcel::outbox(local.ip().to_canonical(), to)?;
+        let socket = parcel::outbox(socket::canonical(local), to)?;
         let mut roster = self.lock();
         if self.is_stopping() {
             return Err(Error::refused("the relay", "it is stopping"));

@@ -4,7 +4,6 @@
 use std::io;
 use std::io::Read;
 use std::net::Shutdown;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
@@ -182,14 +181,8 @@ impl Talk<'_> {
             return Reply::Error("this connection has had its viewer".to_owned());
         }
         // Nothing that the client says names a host: it is the connection's own other end.
-        let mut to = self.connection.peer;
+        let mut to = socket::canonical(self.connection.peer);
         to.set_port(port);
-        let to = match to {
-            SocketAddr::V6(v6) if v6.ip().to_ipv4_mapped().is_some() => {
-                SocketAddr::new(to.ip().to_canonical(), port)
-            }
-            to => to,
-        };
         match self.hub.seat(to, &self.connection.stream) {
             Ok(viewer) => {
                 self.place.settle(true);

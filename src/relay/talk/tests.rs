@@ -2,6 +2,7 @@ use std::io::BufRead;
 use std::io::BufReader;
 use std::io::Write;
 use std::net::Ipv4Addr;
+use std::net::SocketAddr;
 use std::net::TcpStream;
 use std::net::UdpSocket;
 use std::time::Duration;
