@@ -272,42 +272,62 @@ impl<'a> Reception<'a> {
         let datagrams = bytes
             .chunks(segment)
             .chain(bytes.is_empty().then_some(bytes));
+        let (mut new, mut ended) = (0, Ok(()));
         for datagram in datagrams {
-            if !foreign && control.take(datagram)? {
-                continue;
-            }
-            self.delivered += 1;
-            if foreign {
-                self.receiver.handle_foreign();
-                continue;
-            }
-            let (offset, written) = match self.receiver.handle(datagram, now) {
-                Heard::Nothing => continue,
-                Heard::Block { offset, payload } => {
-                    let put = self.writer.put(offset, payload);
-                    put.map_err(|stop| disk(target, stop))?;
-                    (offset, payload.len())
+            match self.take_one(target, control, foreign, datagram, now) {
+                Ok(bytes) => new += bytes,
+                Err(error) => {
+                    ended = Err(error);
+                    break;
                 }
-                Heard::Coded {
-                    lacking,
-                    others,
-                    payload,
-                } => {
-                    let places: Vec<_> = others.iter().map(|&b| self.receiver.place(b)).collect();
-                    let place = self.receiver.place(lacking);
-                    let decoded = self.writer.decode(payload, &places, place);
-                    decoded.map_err(|stop| disk(target, stop))?;
-                    self.receiver.repaired(lacking);
-                    place
-                }
-            };
-            self.first.get_or_insert(now);
-            self.last = now;
-            let end = (offset + written as u64).min(self.range.end);
-            let new = end.saturating_sub(offset.max(self.range.start));
-            target.moved.fetch_add(new, Ordering::Relaxed);
+            }
         }
-        Ok(())
+        // Once for all of them: the counters of a process's clients lie side by side in memory.
+        target.moved.fetch_add(new, Ordering::Relaxed);
+        ended
+    }
+
+    /// Takes one datagram; returns the payload bytes that are new by it.
+    fn take_one(
+        &mut self,
+        target: &Target<'_>,
+        control: &mut dyn Control,
+        foreign: bool,
+        datagram: &[u8],
+        now: Moment,
+    ) -> Result<u64> {
+        if !foreign && control.take(datagram)? {
+            return Ok(0);
+        }
+        self.delivered += 1;
+        if foreign {
+            self.receiver.handle_foreign();
+            return Ok(0);
+        }
+        let (offset, written) = match self.receiver.handle(datagram, now) {
+            Heard::Nothing => return Ok(0),
+            Heard::Block { offset, payload } => {
+                let put = self.writer.put(offset, payload);
+                put.map_err(|stop| disk(target, stop))?;
+                (offset, payload.len())
+            }
+            Heard::Coded {
+                lacking,
+                others,
+                payload,
+            } => {
+                let places: Vec<_> = others.iter().map(|&b| self.receiver.place(b)).collect();
+                let place = self.receiver.place(lacking);
+                let decoded = self.writer.decode(payload, &places, place);
+                decoded.map_err(|stop| disk(target, stop))?;
+                self.receiver.repaired(lacking);
+                place
+            }
+        };
+        self.first.get_or_insert(now);
+        self.last = now;
+        let end = (offset + written as u64).min(self.range.end);
+        Ok(end.saturating_sub(offset.max(self.range.start)))
     }
 }
 
