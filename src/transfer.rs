@@ -85,8 +85,9 @@ pub struct Transfer {
 /// message, a log line and a document cannot forget one.
 macro_rules! counts {
     ($($(#[doc = $doc:literal])+ $name:ident: $long:literal,)+) => {
-        /// Counters that only some ways have; names of datagram counters are those of DESIGN
-        /// section 7.
+        /// Counters that only some ways have. Those of datagrams add up, which every session's
+        /// sums are held to: what was offered is unique, lost or unheard; what was lost was lost
+        /// in the server's queue, the network or the client's buffer.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         pub struct Counts {
             $($(#[doc = $doc])+ pub $name: Option<u64>,)+

@@ -24,7 +24,9 @@ use crate::report::verdict::Verdict;
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Example: gatecast relay --input 127.0.0.1:65534 --listen 0.0.0.0:7000\n         \
-ffmpeg -re -i film.mp4 -c copy -f mpegts 'udp://127.0.0.1:65534?pkt_size=1316'"
+ffmpeg -re -i film.mp4 -c copy -f mpegts 'udp://127.0.0.1:65534?pkt_size=1316'\n\
+Exit code: 0 stopped while nobody watched; 1 could not run, or the log could not be written; 2 usage; \
+130 stopped while somebody watched."
 )]
 pub struct Args {
     /// Where the stream comes to over UDP: MPEG-TS, bare or in RTP; a multicast address is joined

@@ -1,7 +1,9 @@
 //! The live relay: one stream of datagrams to every viewer, each of them controlled over TCP.
 //!
 //! - `hub`: who watches
+//! - `viewer`: one of them, as the threads share it
 //! - `source`: the one thread that receives the stream and sends it to everybody
+//! - `pace`: how long a batch waits for more; `tally`, `meter`: what came of a send, and delays
 //! - `talk`: a viewer's control connection, a thread each
 //! - `journal`: the relay log
 //! - [`snapshot`]: how it all stands
@@ -16,8 +18,11 @@
 //! that is slow or a host that is gone costs the others nothing. `benches/relay` has the
 //! choices that lost. Without feature `sockopt` it is one plain send per datagram and viewer.
 //!
-//! The thread takes no lock in its loop. Control threads change a viewer's standing and wait for
-//! the round that is under way to end, so after the `OK` of an interruption nothing more is sent.
+//! The thread waits for no lock while there is something to send: what it shares with others in its
+//! loop are atomics, and two locks that it tries and leaves alone where somebody holds them (the
+//! roster when it has changed, the counts to be shown). It waits for one where nothing came, where
+//! it lets a viewer go, and where it falls asleep. Control threads change a viewer's standing and wait for the round that
+//! is under way to end, so after the `OK` of an interruption nothing more is sent.
 //!
 //! While nobody watches, it sleeps on a condition and reads nothing; what its socket holds when
 //! the next viewer comes is thrown away, so nobody ever gets a stale burst.

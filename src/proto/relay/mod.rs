@@ -1,4 +1,4 @@
-//! The relay's control conversation (DESIGN section 6, system 5): what a viewer says over TCP and
+//! The relay's control conversation, the networking lab's and ours: what a viewer says over TCP and
 //! what it is told. Lines end with `\n`; `\r\n` is accepted.
 //!
 //! ```text
