@@ -8,7 +8,6 @@
 
 use std::fmt;
 use std::io;
-use std::net::IpAddr;
 use std::net::Ipv4Addr;
 use std::net::SocketAddr;
 use std::net::UdpSocket;
@@ -89,12 +88,15 @@ impl Inbox {
             true => shared(addr).map_err(Error::io("receive datagrams at", addr))?,
             false => UdpSocket::bind(addr).map_err(Error::io("receive datagrams at", addr))?,
         };
-        match addr.ip() {
-            IpAddr::V4(group) if group.is_multicast() => {
+        match addr {
+            SocketAddr::V4(v4) if v4.ip().is_multicast() => {
                 let interface = interface.unwrap_or(Ipv4Addr::UNSPECIFIED);
-                socket.join_multicast_v4(&group, &interface)
+                socket.join_multicast_v4(v4.ip(), &interface)
             }
-            IpAddr::V6(group) if group.is_multicast() => socket.join_multicast_v6(&group, 0),
+            // On the link that the address names, `ff02::1%2`, or the system's choice.
+            SocketAddr::V6(v6) if v6.ip().is_multicast() => {
+                socket.join_multicast_v6(v6.ip(), v6.scope_id())
+            }
             _ => Ok(()),
         }
         .map_err(Error::io("join the group", addr))?;

@@ -1,3 +1,5 @@
+use std::net::IpAddr;
+
 use super::*;
 use crate::runtime::datagrams::parcel::Parcel;
 use crate::runtime::datagrams::parcel::outbox;
