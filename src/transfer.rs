@@ -355,6 +355,14 @@ impl Record {
 }
 
 impl Counts {
+    /// Of a hundred datagrams that the server's program made for the client, how many never came;
+    /// `None` where it made none or nobody counts.
+    pub fn loss_percent(&self) -> Option<f64> {
+        let (lost, offered) = (self.lost?, self.offered?);
+        #[allow(clippy::cast_precision_loss, reason = "exact to 2^53 datagrams")]
+        (offered > 0).then(|| 100.0 * lost as f64 / offered as f64)
+    }
+
     /// The sums over datagrams that do not hold, one sentence each. A sum with an unknown part
     /// says nothing.
     fn broken(&self) -> Option<String> {
