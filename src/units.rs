@@ -49,6 +49,16 @@ impl Rate {
     }
 }
 
+/// The sum of numbers that others told, exact: as many as fit into memory cannot overflow it.
+pub fn total(numbers: impl Iterator<Item = u64>) -> u128 {
+    numbers.map(u128::from).sum()
+}
+
+/// The sum of numbers that others told, where the largest number stands for all that are larger.
+pub fn total_saturating(numbers: impl Iterator<Item = u64>) -> u64 {
+    numbers.fold(0, u64::saturating_add)
+}
+
 /// A duration in whole microseconds, saturating.
 pub fn micros(span: Duration) -> u64 {
     u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
@@ -220,6 +230,14 @@ fn decimal(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_others_tell_is_summed_however_large() {
+        let told = [u64::MAX, 1, u64::MAX];
+        assert_eq!(total(told.into_iter()), 2 * u128::from(u64::MAX) + 1);
+        assert_eq!(total_saturating(told.into_iter()), u64::MAX);
+        assert_eq!(total_saturating([3, 4].into_iter()), 7);
+    }
 
     #[test]
     fn sizes_are_decimal_or_binary_as_typed() {

@@ -16,6 +16,7 @@ use crate::text::escape;
 use crate::transfer::Counts;
 use crate::transfer::Record;
 use crate::transfer::Transfer;
+use crate::units::total;
 
 /// One column: what it is called, when it is there, and its values.
 struct Column {
@@ -200,15 +201,15 @@ fn datagrams(record: &Record) -> Option<(usize, String)> {
     let sum = |part: fn(&Counts) -> Option<u64>| {
         telling
             .iter()
-            .try_fold(0_u64, |sum, counts| sum.checked_add(part(counts)?))
+            .try_fold(0_u128, |sum, counts| Some(sum + u128::from(part(counts)?)))
     };
     let (offered, lost) = (sum(|c| c.offered)?, sum(|c| c.lost)?);
     let mut line = format!("{offered} datagrams in all, {lost} lost");
-    if let (1.., Some(offered), Some(all)) = (lost, count(Some(offered)), count(Some(lost))) {
+    if lost > 0 {
         let _ = write!(
             line,
             " ({:.3} %): {} in the server's queue, {} in the network, {} in clients' buffers",
-            100.0 * all / offered,
+            100.0 * float(lost) / float(offered),
             or_dash(sum(|c| c.local_drop)),
             or_dash(sum(|c| c.network_lost)),
             or_dash(sum(|c| c.host_rx_drop)),
@@ -228,16 +229,21 @@ fn sources(record: &Record) -> Option<(usize, String)> {
         })
     };
     let file = count(Some(record.file.bytes)).filter(|&bytes| bytes > 0.0)?;
-    let (server, peers) = telling().try_fold((0_u64, 0_u64), |sums, (server, peers)| {
-        Some((sums.0.checked_add(server)?, sums.1.checked_add(peers)?))
-    })?;
-    let files = |bytes: u64| count(Some(bytes)).map_or(0.0, |bytes| bytes / file);
+    let server = total(telling().map(|(server, _)| server));
+    let peers = total(telling().map(|(_, peers)| peers));
+    let files = |bytes: u128| float(bytes) / file;
     let line = format!(
         "from the server {:.3} times the file, from peers {:.3} times",
         files(server),
         files(peers)
     );
     Some((telling().count(), line)).filter(|&(count, _)| count > 0)
+}
+
+/// Exact to 2^53, which no session reaches.
+#[allow(clippy::cast_precision_loss)]
+fn float(value: u128) -> f64 {
+    value as f64
 }
 
 #[cfg(test)]
@@ -251,6 +257,31 @@ mod tests {
             transfer.counts = of(seat);
         }
         record
+    }
+
+    #[test]
+    fn numbers_that_nobody_can_have_counted_are_summed_and_told_as_wrong() {
+        let record = counted(2, |_| Counts {
+            offered: Some(u64::MAX),
+            unique: Some(u64::MAX),
+            lost: Some(u64::MAX),
+            unheard: Some(1),
+            bytes_from_server: Some(u64::MAX),
+            bytes_from_peers: Some(u64::MAX),
+            ..Counts::default()
+        });
+        let (telling, line) = datagrams(&record).expect("they tell");
+        assert_eq!(telling, 2);
+        assert_eq!(
+            line,
+            "36893488147419103230 datagrams in all, 36893488147419103230 lost (100.000 %): - in \
+             the server's queue, - in the network, - in clients' buffers"
+        );
+        assert!(sources(&record).is_some());
+        // A sum that does not fit into a counter is not the counter.
+        let broken = record.broken_identities();
+        assert_eq!(broken.len(), 2, "{broken:?}");
+        assert!(broken[0].contains("36893488147419103231"), "{broken:?}");
     }
 
     fn quiet(seat: u64) -> Counts {

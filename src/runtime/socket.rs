@@ -174,6 +174,15 @@ pub fn consent(stream: &TcpStream) {
     let _ = stream;
 }
 
+/// `addr` as an IPv4 one where it is one in an IPv6 one's clothes; any other as it is, with the link
+/// that a link-local address is of.
+pub fn canonical(addr: SocketAddr) -> SocketAddr {
+    match addr.ip().to_canonical() {
+        IpAddr::V4(ip) => (ip, addr.port()).into(),
+        IpAddr::V6(_) => addr,
+    }
+}
+
 /// The address of this machine on the way to others; `None` where there is no such way.
 pub fn outward() -> Option<IpAddr> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
@@ -300,6 +309,14 @@ mod tests {
         if cfg!(target_os = "linux") {
             assert!(error.contains(&std::process::id().to_string()), "{error}");
         }
+    }
+
+    #[test]
+    fn an_address_keeps_its_link_and_loses_its_clothes() {
+        let of = |text: &str| canonical(text.parse().expect("an address")).to_string();
+        assert_eq!(of("[::ffff:192.0.2.1]:80"), "192.0.2.1:80");
+        assert_eq!(of("[fe80::1%3]:80"), "[fe80::1%3]:80");
+        assert_eq!(of("192.0.2.1:80"), "192.0.2.1:80");
     }
 
     #[test]
