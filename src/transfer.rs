@@ -136,7 +136,9 @@ counts! {
     local_drop: "local_drop_datagrams",
     /// Of the lost ones: lost between the two machines.
     network_lost: "network_lost_datagrams",
-    /// Of the lost ones: dropped by the client's machine, for want of room in its buffer.
+    /// Of the lost ones: dropped by the client's machine, for want of room in its buffer. The system
+    /// counts whatever comes to the socket, so strangers' datagrams, copies and questions that were
+    /// dropped are in it too; where they make it more than what was lost, it is unknown.
     host_rx_drop: "host_rx_drop_datagrams",
     /// Datagrams that the client's program got, from anybody.
     delivered: "delivered_datagrams",
@@ -411,6 +413,13 @@ impl Transfer {
     fn broken_identity(&self, via: Via, file: &FileInfo) -> Option<String> {
         if let Some(sentence) = self.counts.broken() {
             return Some(sentence);
+        }
+        // Who was told how many there were knows of all of them.
+        let unheard = self.counts.unheard.filter(|&count| count > 0);
+        if let (Via::Raw, Some(_), Some(count)) = (via, self.seconds_client, unheard) {
+            return Some(format!(
+                "{count} datagrams unheard, by a client that was told how many there were"
+            ));
         }
         let whole = |side: &str, bytes: u64| {
             let sum = bytes.saturating_add(self.bytes_resumed);
