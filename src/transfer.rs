@@ -136,7 +136,9 @@ counts! {
     local_drop: "local_drop_datagrams",
     /// Of the lost ones: lost between the two machines.
     network_lost: "network_lost_datagrams",
-    /// Of the lost ones: dropped by the client's machine, for want of room in its buffer.
+    /// Of the lost ones: dropped by the client's machine, for want of room in its buffer. The system
+    /// counts whatever comes to the socket, so strangers' datagrams, copies and questions that were
+    /// dropped are in it too; where they make it more than what was lost, it is unknown.
     host_rx_drop: "host_rx_drop_datagrams",
     /// Datagrams that the client's program got, from anybody.
     delivered: "delivered_datagrams",
@@ -356,6 +358,14 @@ impl Record {
 }
 
 impl Counts {
+    /// Of a hundred datagrams that the server's program made for the client, how many never came;
+    /// `None` where it made none or nobody counts.
+    pub fn loss_percent(&self) -> Option<f64> {
+        let (lost, offered) = (self.lost?, self.offered?);
+        #[allow(clippy::cast_precision_loss, reason = "exact to 2^53 datagrams")]
+        (offered > 0).then(|| 100.0 * lost as f64 / offered as f64)
+    }
+
     /// The sums over datagrams that do not hold, one sentence each. A sum with an unknown part
     /// says nothing.
     fn broken(&self) -> Option<String> {
@@ -403,6 +413,13 @@ impl Transfer {
     fn broken_identity(&self, via: Via, file: &FileInfo) -> Option<String> {
         if let Some(sentence) = self.counts.broken() {
             return Some(sentence);
+        }
+        // Who was told how many there were knows of all of them.
+        let unheard = self.counts.unheard.filter(|&count| count > 0);
+        if let (Via::Raw, Some(_), Some(count)) = (via, self.seconds_client, unheard) {
+            return Some(format!(
+                "{count} datagrams unheard, by a client that was told how many there were"
+            ));
         }
         let whole = |side: &str, bytes: u64| {
             let sum = bytes.saturating_add(self.bytes_resumed);

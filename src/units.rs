@@ -100,7 +100,8 @@ impl FromStr for Bytes {
 impl FromStr for Rate {
     type Err = UnitError;
 
-    /// Reads `100mbit`, `1gbit`, `500kbit`, `9600bit`; zero is refused.
+    /// Reads `100mbit`, `1gbit`, `500kbit`, `9600bit`, in letters of either case, for nobody means
+    /// a thousandth of a bit; zero is refused.
     fn from_str(text: &str) -> Result<Self, UnitError> {
         const UNITS: &[(&str, u64)] = &[
             ("kbit", 1_000),
@@ -108,7 +109,7 @@ impl FromStr for Rate {
             ("gbit", 1_000_000_000),
             ("bit", 1),
         ];
-        scaled(text, UNITS)
+        scaled(&text.to_ascii_lowercase(), UNITS)
             .filter(|&bits| bits > 0)
             .map(Self)
             .ok_or_else(|| UnitError::new(text, "a rate such as 100mbit or 1gbit"))

@@ -90,10 +90,7 @@ const DATAGRAMS: [Column; 20] = [
     column("lost", When::Counted, |c| count(c.lost)),
     Column {
         decimals: 3,
-        ..column("lost\n%", When::Lost, |c| {
-            let (lost, offered) = (count(c.lost)?, count(c.offered)?);
-            (offered > 0.0).then(|| 100.0 * lost / offered)
-        })
+        ..column("lost\n%", When::Lost, Counts::loss_percent)
     },
     column("server's\nqueue", When::Lost, |c| count(c.local_drop)),
     column("net-\nwork", When::Lost, |c| count(c.network_lost)),

@@ -18,6 +18,10 @@ const PLAIN_BUFFER: u64 = 212_992;
 /// Whether [`receive`] can take what is there and not wait.
 pub(super) const RECEIVES_AT_ONCE: bool = cfg!(all(target_os = "linux", feature = "sockopt"));
 
+/// Errors that are thrown away in one go: more than a buffer of the usual size holds.
+#[cfg(all(target_os = "linux", feature = "sockopt"))]
+const ERRORS_AT_ONCE: u32 = 1024;
+
 /// Enlarges the receive buffer as far as this process may; returns what the socket has, bytes as
 /// the kernel counts them.
 #[cfg(feature = "sockopt")]
@@ -90,7 +94,17 @@ pub(super) fn send_many(_: &UdpSocket, _: u16) -> bool {
 /// of 300 in a queue of 1 Mbit/s). False when this system does not tell.
 #[cfg(all(target_os = "linux", feature = "sockopt"))]
 pub(super) fn tell_refused(socket: &UdpSocket) -> bool {
-    nix::sys::socket::setsockopt(socket, nix::sys::socket::sockopt::Ipv4RecvErr, &true).is_ok()
+    use nix::sys::socket::setsockopt;
+    use nix::sys::socket::sockopt::Ipv4RecvErr;
+    use nix::sys::socket::sockopt::Ipv6RecvErr;
+
+    // A socket of IPv6 may send to mapped addresses of IPv4 too, which have an option of their own.
+    let v4 = setsockopt(socket, Ipv4RecvErr, &true).is_ok();
+    match socket.local_addr() {
+        Ok(SocketAddr::V4(_)) => v4,
+        Ok(SocketAddr::V6(_)) => v4 && setsockopt(socket, Ipv6RecvErr, &true).is_ok(),
+        Err(_) => false,
+    }
 }
 
 /// Not here.
@@ -98,6 +112,29 @@ pub(super) fn tell_refused(socket: &UdpSocket) -> bool {
 pub(super) fn tell_refused(_: &UdpSocket) -> bool {
     false
 }
+
+/// Throws away what came back for datagrams that did not arrive. It stands in the room of what a
+/// socket is yet to receive, so one that both sends and receives would be deaf in the end.
+#[cfg(all(target_os = "linux", feature = "sockopt"))]
+pub(super) fn forget_errors(socket: &UdpSocket) {
+    use std::os::fd::AsRawFd;
+
+    use nix::sys::socket::MsgFlags;
+    use nix::sys::socket::recvmsg;
+
+    let flags = MsgFlags::MSG_ERRQUEUE | MsgFlags::MSG_DONTWAIT;
+    for _ in 0..ERRORS_AT_ONCE {
+        let mut byte = [0];
+        let mut parts = [io::IoSliceMut::new(&mut byte)];
+        if recvmsg::<()>(socket.as_raw_fd(), &mut parts, None, flags).is_err() {
+            return;
+        }
+    }
+}
+
+/// Nothing is kept here.
+#[cfg(not(all(target_os = "linux", feature = "sockopt")))]
+pub(super) fn forget_errors(_: &UdpSocket) {}
 
 /// Receives into `buffer`: how many bytes, in datagrams of which length (the last may be
 /// shorter), and from where. Without `wait` only what is there already, where this system can.

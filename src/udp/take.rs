@@ -64,6 +64,10 @@ impl Intake for Datagrams {
         self.0
     }
 
+    fn leaves_holes(&self) -> bool {
+        true
+    }
+
     fn arm(&self, _: &Arriving<'_>, dialogue: &mut Dialogue<'_>) -> Result<Box<dyn Armed>> {
         let line = dialogue.hear(clock::now().after(TERMS_LIMIT), Phase::Offer)?;
         let peer = dialogue.peer();

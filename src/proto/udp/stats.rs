@@ -26,6 +26,8 @@ pub struct Stats {
     lost: u64,
     burst: u64,
     burst_max: u64,
+    /// The number that would confirm a leap.
+    leap: Option<u64>,
     transit: Option<i32>,
     transit_min: i32,
     transit_max: i32,
@@ -70,6 +72,11 @@ pub const WINDOW: u64 = 1 << 20;
 
 const WORDS: usize = (WINDOW / 64) as usize;
 
+/// Numbers by which one datagram may be ahead of all before it: the largest window. One further
+/// ahead is believed once the number after it came too (RFC 3550, appendix A.1): alone it is a
+/// damaged or a forged one.
+pub const LEAP: u64 = crate::proto::udp::control::WINDOW_MAX as u64;
+
 impl Default for Stats {
     fn default() -> Self {
         Self::starting_at(0)
@@ -91,6 +98,7 @@ impl Stats {
             lost: 0,
             burst: 0,
             burst_max: 0,
+            leap: None,
             transit: None,
             transit_min: 0,
             transit_max: 0,
@@ -101,13 +109,13 @@ impl Stats {
     }
 
     /// Takes the datagram `pkt` into account, sent at `sent_us` by its sender's clock and
-    /// received now. False when the number is too far ahead to be true.
+    /// received now. False when the number is too far ahead to be true, until the next confirms it.
     pub fn take(&mut self, pkt: u32, sent_us: u32, now: Moment) -> bool {
         let Some(number) = self.unwrap(pkt) else {
             self.late += 1;
             return true;
         };
-        if number >= self.next + WINDOW {
+        if number >= self.next + LEAP && self.leap.replace(number + 1) != Some(number) {
             return false;
         }
         self.time(sent_us, now);
@@ -310,15 +318,19 @@ mod tests {
     }
 
     #[test]
-    fn what_slid_out_of_the_window_is_late_and_leaps_are_refused() {
+    fn what_slid_out_of_the_window_is_late_and_a_leap_is_believed_of_two() {
         let mut stats = Stats::default();
         assert!(stats.take(0, 0, Moment(0)));
-        assert!(stats.take(WINDOW as u32, 0, Moment(0)));
+        assert!(stats.take(LEAP as u32, 0, Moment(0)), "as far as a window");
+        let leap = WINDOW as u32 + 500;
+        assert!(!stats.take(leap, 0, Moment(0)), "one alone");
+        assert!(!stats.take(leap + 7, 0, Moment(0)), "and another");
+        assert_eq!(stats.next(), LEAP as u32 + 1);
+        assert!(stats.take(leap + 8, 0, Moment(0)), "two in a row");
         assert!(stats.take(0, 0, Moment(0)));
-        assert!(!stats.take(3 * WINDOW as u32, 0, Moment(0)), "a leap");
         let found = stats.finish(0);
-        assert_eq!((found.unique, found.late), (2, 1));
-        assert_eq!(found.lost, WINDOW - 1);
+        assert_eq!((found.unique, found.late), (3, 1));
+        assert_eq!(found.lost, u64::from(leap) + 9 - 3);
     }
 
     #[test]
