@@ -2,7 +2,6 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
@@ -111,7 +110,7 @@ impl Announcer {
                     let wait = match asking.announce(event) {
                         Ok(answer) => {
                             if !whole && member.links() < PEER_LINKS {
-                                answer.peers.into_iter().for_each(|peer| asking.call(peer));
+                                answer.peers.into_iter().for_each(|peer| member.dial(peer));
                             }
                             answer.interval
                         }
@@ -127,18 +126,6 @@ impl Announcer {
             .map_err(Error::io("start the announcing thread", "this process"))?;
         self.thread = Some(thread);
         Ok(())
-    }
-
-    /// Calls a peer unless there is a link to its address.
-    fn call(&self, addr: SocketAddr) {
-        if !self
-            .member
-            .neighbours()
-            .iter()
-            .any(|peer| peer.addr == addr)
-        {
-            self.member.dial(addr);
-        }
     }
 
     fn announce(&self, event: Event) -> Result<Answer> {

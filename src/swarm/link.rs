@@ -18,6 +18,7 @@ use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
 use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicU16;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::thread;
@@ -44,6 +45,8 @@ pub struct Link {
     pub peer: Handshake,
     /// We called.
     pub dialed: bool,
+    /// The port on which a caller can be called itself, as it says; 0 before it does.
+    pub listens: AtomicU16,
     /// What its messages may be.
     pub limits: Limits,
     /// Payload bytes given to the system to send.
@@ -108,6 +111,7 @@ impl Link {
             addr,
             peer,
             dialed,
+            listens: AtomicU16::new(0),
             limits: Limits {
                 pieces,
                 fast: peer.fast(),
@@ -121,6 +125,20 @@ impl Link {
             outbox: Mutex::default(),
             wake: Condvar::new(),
         }
+    }
+
+    /// Where the other side listens, as far as it is known: a caller's own port says nothing of it.
+    pub fn reached_at(&self) -> SocketAddr {
+        let port = match self.listens.load(Ordering::Relaxed) {
+            said if said > 0 && !self.dialed => said,
+            _ => self.addr.port(),
+        };
+        SocketAddr::new(self.addr.ip().to_canonical(), port)
+    }
+
+    /// Payload has moved, one way or the other.
+    pub fn has_moved(&self) -> bool {
+        self.sent.load(Ordering::Relaxed) > 0 || self.received.load(Ordering::Relaxed) > 0
     }
 
     /// Says `messages` now.

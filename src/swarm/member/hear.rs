@@ -34,6 +34,9 @@ impl Member {
             | Message::Other(_) => return Ok(()),
             Message::Extended(0, body) => {
                 let told = Introduction::decode(body).map_err(|error| error.to_string())?;
+                if let Some(port) = told.port {
+                    link.listens.store(port, Ordering::Relaxed);
+                }
                 if let Some(requests) = told.requests {
                     let requests = (requests as usize).min(REQUESTS_MAX);
                     self.lock().table.allow(link.key, requests);

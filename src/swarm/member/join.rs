@@ -24,7 +24,7 @@ use crate::swarm::member::role::is;
 use crate::swarm::member::view::moved;
 
 impl Member {
-    /// Calls `addr` in a thread of its own.
+    /// Calls `addr` in a thread of its own, unless there is a link to it.
     pub fn dial(&self, addr: SocketAddr) {
         let Some(me) = self.me.upgrade() else {
             return;
@@ -35,6 +35,10 @@ impl Member {
                 return log::info!("{addr}: a private address from a public tracker, not called");
             }
             if state.closed || state.links.len() >= self.links_max / 2 {
+                return;
+            }
+            let called = SocketAddr::new(addr.ip().to_canonical(), addr.port());
+            if state.links.values().any(|link| link.reached_at() == called) {
                 return;
             }
         }
@@ -134,9 +138,21 @@ impl Member {
             .values()
             .find(|link| link.peer.peer_id == peer.peer_id);
         if let Some(twin) = twin {
-            // Both sides called at once: both keep the call of the smaller id.
+            // Both sides called at once: both keep the call of the smaller id. Only then: on a link
+            // that has moved payload there are requests, and bytes on their way, and nobody else
+            // can take its place by saying its id.
             let ours = self.id < peer.peer_id;
-            if !peer.native() || twin.dialed == dialed || dialed != ours {
+            let here = twin.addr.ip() == addr.ip();
+            if !peer.native()
+                || twin.dialed == dialed
+                || dialed != ours
+                || twin.has_moved()
+                || !here
+            {
+                if dialed && here {
+                    // It had called us, and now we know where it listens.
+                    twin.listens.store(addr.port(), Ordering::Relaxed);
+                }
                 return Err("there is a link to it already");
             }
             twin.close();

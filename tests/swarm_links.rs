@@ -1,0 +1,215 @@
+//! Links of a swarm one by one: who calls whom, who takes whose place, and who is believed.
+
+mod common;
+
+use std::io::Read;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use common::Server;
+use common::swarm::Raw;
+use common::swarm::metainfo;
+use common::swarm::server;
+use common::until;
+use common::within;
+use gatecast::proto::bt::metainfo::Metainfo;
+use gatecast::proto::bt::tracker::Answer;
+use gatecast::proto::bt::wire::Block;
+use gatecast::proto::bt::wire::Introduction;
+use gatecast::proto::bt::wire::Message;
+use gatecast::swarm::leech;
+use gatecast::swarm::leech::Fetched;
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A tracker that names whom a test wants, asks to be asked again in a second, and remembers what
+/// it was asked.
+#[derive(Clone, Default)]
+struct Tracker {
+    state: Arc<Mutex<(Vec<SocketAddr>, Vec<String>)>>,
+}
+
+impl Tracker {
+    fn start(&self) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let addr = listener.local_addr().expect("bound");
+        let tracker = self.clone();
+        thread::spawn(move || {
+            for mut stream in listener.incoming().map_while(Result::ok) {
+                let mut head = Vec::new();
+                let mut byte = [0];
+                while !head.ends_with(b"\r\n\r\n") && stream.read_exact(&mut byte).is_ok() {
+                    head.push(byte[0]);
+                }
+                let mut state = tracker.lock();
+                let body = Answer {
+                    complete: 0,
+                    incomplete: 1,
+                    interval: 1,
+                    peers: state.0.clone(),
+                }
+                .encode();
+                state.1.push(String::from_utf8(head).expect("a request"));
+                drop(state);
+                let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+                let _ = stream.write_all(&[head.as_bytes(), &body].concat());
+            }
+        });
+        addr
+    }
+
+    fn lock(&self) -> MutexGuard<'_, (Vec<SocketAddr>, Vec<String>)> {
+        self.state.lock().expect("no panic")
+    }
+
+    fn name(&self, peer: SocketAddr) {
+        self.lock().0.push(peer);
+    }
+
+    /// How often it was asked.
+    fn asked(&self) -> usize {
+        self.lock().1.len()
+    }
+
+    /// Where the first that asked listens.
+    fn first(&self) -> SocketAddr {
+        until("an announce", || self.asked() > 0);
+        let state = self.lock();
+        let (_, after) = state.1[0].split_once("port=").expect("a port");
+        let port: String = after.chars().take_while(char::is_ascii_digit).collect();
+        SocketAddr::from(([127, 0, 0, 1], port.parse().expect("a port")))
+    }
+}
+
+/// An ordinary leech of `server`'s file that knows nobody but whom `tracker` names.
+fn leech(server: &Server, tracker: &Tracker) -> (Metainfo, JoinHandle<Fetched>, Arc<AtomicU64>) {
+    let mut torrent = metainfo(server);
+    torrent.announce = Some(format!("http://{}/announce", tracker.start()));
+    let (wanted, out) = (torrent.clone(), server.out("o"));
+    let moved = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&moved);
+    let fetching = thread::spawn(move || {
+        let wish = leech::Wish {
+            metainfo: wanted,
+            out: &out,
+            stall: common::PATIENCE,
+            seed_time: Duration::ZERO,
+        };
+        leech::fetch(wish, &counted, &AtomicBool::new(false)).expect("a swarm")
+    });
+    (torrent, fetching, moved)
+}
+
+/// Serves whatever is asked for.
+fn serve(raw: &mut Raw, content: &[u8], metainfo: &Metainfo) {
+    raw.say(&Message::Unchoke);
+    while let Some(message) = raw.hear() {
+        if let Some(block) = request(&message) {
+            let from = (block.piece * metainfo.piece_bytes + block.begin) as usize;
+            let data = &content[from..from + block.len as usize];
+            raw.say(&Message::Piece(block.piece, block.begin, data));
+        }
+    }
+}
+
+/// The block that a message asks for.
+fn request(message: &[u8]) -> Option<Block> {
+    let number = |at: usize| Some(u32::from_be_bytes(*message.get(at..)?.first_chunk()?));
+    (message[0] == 6).then_some(())?;
+    Some(Block {
+        piece: number(1)?,
+        begin: number(5)?,
+        len: number(9)?,
+    })
+}
+
+/// A port where calls are only counted.
+struct Counted(TcpListener);
+
+impl Counted {
+    fn new() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        listener.set_nonblocking(true).expect("a socket");
+        Self(listener)
+    }
+
+    fn addr(&self) -> SocketAddr {
+        self.0.local_addr().expect("bound")
+    }
+
+    fn calls(&self) -> usize {
+        std::iter::from_fn(|| self.0.accept().ok()).count()
+    }
+}
+
+#[test]
+fn who_called_us_and_said_where_it_listens_is_not_called_again_by_every_announce() {
+    within(LIMIT, || {
+        let server = server(200_000, |settings| settings.via = None);
+        let content = std::fs::read(server.source()).expect("the file");
+        let (tracker, door) = (Tracker::default(), Counted::new());
+        let (torrent, fetching, _) = leech(&server, &tracker);
+        let at = tracker.first();
+        // A greater id than the leech's, which would so be the one to call where both do.
+        let mut raw = Raw::join(at, &torrent, *b"-GC0001-Lzzzzzzzzzzz");
+        let told = Introduction {
+            port: Some(door.addr().port()),
+            ..Introduction::default()
+        };
+        raw.say(&Message::HaveAll);
+        raw.say(&Message::Extended(0, &told.encode()));
+        tracker.name(door.addr());
+        until("two announces more", || tracker.asked() >= 3);
+        // What the second made it do is done by the third.
+        assert_eq!(door.calls(), 0, "there is a link to it");
+        let stranger = Counted::new();
+        tracker.name(stranger.addr());
+        until("a call to another", || stranger.calls() > 0);
+        serve(&mut raw, &content, &torrent);
+        assert_eq!(fetching.join().expect("no panic").sha1, server.sha1);
+        server.stop();
+    });
+}
+
+#[test]
+fn nobody_takes_the_place_of_a_link_that_has_moved_payload_by_saying_its_id() {
+    within(LIMIT, || {
+        let server = server(200_000, |settings| settings.via = None);
+        let content = std::fs::read(server.source()).expect("the file");
+        let door = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let tracker = Tracker::default();
+        tracker.name(door.local_addr().expect("bound"));
+        let (torrent, fetching, moved) = leech(&server, &tracker);
+        let (stream, _) = door.accept().expect("the leech");
+        // A smaller id than the leech's: where both call, the smaller one's call stands.
+        let id = *b"-GC0001-L00000000000";
+        let mut honest = Raw::greet(stream, &torrent, id);
+        honest.say(&Message::HaveAll);
+        honest.say(&Message::Unchoke);
+        let asked = loop {
+            if let Some(block) = request(&honest.hear().expect("a link that stands")) {
+                break block;
+            }
+        };
+        let from = (asked.piece * torrent.piece_bytes + asked.begin) as usize;
+        let data = &content[from..from + asked.len as usize];
+        honest.say(&Message::Piece(asked.piece, asked.begin, data));
+        until("the block to be in", || moved.load(Ordering::Relaxed) > 0);
+        let mut other = Raw::join(tracker.first(), &torrent, id);
+        assert_eq!(other.hear(), None, "it is let go");
+        honest.say(&Message::Choke);
+        serve(&mut honest, &content, &torrent);
+        assert_eq!(fetching.join().expect("no panic").sha1, server.sha1);
+        server.stop();
+    });
+}
