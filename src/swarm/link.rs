@@ -68,6 +68,8 @@ pub struct Link {
 struct Outbox {
     control: Vec<u8>,
     requests: VecDeque<Block>,
+    /// Some of `control` should not wait for something else to go out.
+    urgent: bool,
     closed: bool,
     /// The writer waits for something to do; else it looks before it waits, and needs no call.
     idle: bool,
@@ -149,7 +151,18 @@ impl Link {
 
     /// Says `messages` with whatever goes out next, or at the next [`Link::flush`].
     pub fn add(&self, messages: &[Message<'_>]) {
+        self.queue(messages, true);
+    }
+
+    /// Says `messages` with whatever goes out next, or at the next [`Link::press`]: a packet of
+    /// their own would cost both ends more than they are worth.
+    pub fn murmur(&self, messages: &[Message<'_>]) {
+        self.queue(messages, false);
+    }
+
+    fn queue(&self, messages: &[Message<'_>], urgent: bool) {
         let mut outbox = self.lock();
+        outbox.urgent |= urgent;
         messages
             .iter()
             .for_each(|message| message.encode(&mut outbox.control));
@@ -162,13 +175,23 @@ impl Link {
 
     /// Wakes the writer where it sleeps on something that was added.
     pub fn flush(&self) {
+        self.wake(|outbox| outbox.urgent || !outbox.requests.is_empty());
+    }
+
+    /// Wakes the writer where it sleeps on anything, a murmur too.
+    pub fn press(&self) {
+        self.wake(|outbox| !(outbox.control.is_empty() && outbox.requests.is_empty()));
+    }
+
+    fn wake(&self, waits: impl Fn(&Outbox) -> bool) {
         let mut outbox = self.lock();
-        let idle = outbox.idle && !(outbox.control.is_empty() && outbox.requests.is_empty());
-        if idle {
+        let wake = outbox.idle && waits(&outbox);
+        if wake {
             outbox.idle = false;
+            outbox.urgent = true;
         }
         drop(outbox);
-        if idle {
+        if wake {
             self.wake.notify_one();
         }
     }
@@ -269,7 +292,8 @@ impl Link {
             if outbox.closed {
                 return Work::Closed;
             }
-            if !outbox.control.is_empty() || !outbox.requests.is_empty() {
+            if outbox.urgent || !outbox.requests.is_empty() {
+                outbox.urgent = false;
                 let control = std::mem::take(&mut outbox.control);
                 let mut blocks = Vec::new();
                 let mut bytes = 0;
