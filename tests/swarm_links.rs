@@ -16,8 +16,11 @@ use std::thread;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use common::Peer;
 use common::Server;
 use common::swarm::Raw;
+use common::swarm::fetch;
+use common::swarm::get;
 use common::swarm::metainfo;
 use common::swarm::server;
 use common::until;
@@ -27,8 +30,18 @@ use gatecast::proto::bt::tracker::Answer;
 use gatecast::proto::bt::wire::Block;
 use gatecast::proto::bt::wire::Introduction;
 use gatecast::proto::bt::wire::Message;
+use gatecast::proto::greeting::Greeting;
+use gatecast::proto::native::FromServer;
+use gatecast::runtime::listener::Connection;
+use gatecast::runtime::lobby::Lobby;
+use gatecast::session::Via;
+use gatecast::swarm;
+use gatecast::swarm::face;
 use gatecast::swarm::leech;
 use gatecast::swarm::leech::Fetched;
+use gatecast::swarm::member::FOREIGN_LINKS;
+use gatecast::swarm::torrents::Options;
+use gatecast::swarm::torrents::seated_id;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -210,6 +223,111 @@ fn nobody_takes_the_place_of_a_link_that_has_moved_payload_by_saying_its_id() {
         honest.say(&Message::Choke);
         serve(&mut honest, &content, &torrent);
         assert_eq!(fetching.join().expect("no panic").sha1, server.sha1);
+        server.stop();
+    });
+}
+
+/// The id of the seat that a client made of lines is offered.
+fn offered(peer: &mut Peer) -> [u8; 20] {
+    peer.say("GATECAST/1 JOIN group=2 name=x\n");
+    let line = peer.hear();
+    let Ok(FromServer::Offer(offer)) = FromServer::decode(line.trim_end()) else {
+        panic!("{line}");
+    };
+    seated_id(offer.session, offer.seat)
+}
+
+#[test]
+fn only_who_has_a_seat_is_fed_and_strangers_with_such_ids_are_strangers() {
+    within(LIMIT, || {
+        let server = server(200_000, |_| {});
+        let torrent = metainfo(&server);
+        let mut peer = server.peer();
+        let id = offered(&mut peer);
+        let mut seated = Raw::join(server.addr, &torrent, id);
+        assert_eq!(
+            seated.until(&[14, 15]),
+            15,
+            "it will be shown what is its own"
+        );
+        // Nobody was offered these; as many as of any program are let in from one address.
+        let mut strangers: Vec<Raw> = (0..FOREIGN_LINKS)
+            .map(|n| {
+                let id = format!("-GC0001-P0000000{n:04x}");
+                Raw::join(
+                    server.addr,
+                    &torrent,
+                    id.as_bytes().try_into().expect("twenty"),
+                )
+            })
+            .collect();
+        for stranger in &mut strangers {
+            assert_eq!(stranger.until(&[14, 15]), 14, "as any other program");
+        }
+        let mut more = Raw::join(server.addr, &torrent, *b"-GC0001-Pnobodys-id-");
+        assert_eq!(more.hear(), None, "too many");
+        // They are in nobody's way.
+        let mut second = server.peer();
+        let id = offered(&mut second);
+        let mut other = Raw::join(server.addr, &torrent, id);
+        assert_eq!(other.until(&[14, 15]), 15);
+        server.stop();
+    });
+}
+
+/// A connection to `server` from another address than everybody else's.
+#[cfg(all(target_os = "linux", feature = "sockopt"))]
+fn from_elsewhere(server: &Server) -> std::net::TcpStream {
+    let local: SocketAddr = "127.0.0.2:0".parse().expect("an address");
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+    let socket = socket.expect("a socket");
+    socket.bind(&local.into()).expect("loopback");
+    socket.connect(&server.addr.into()).expect("a server");
+    socket.into()
+}
+
+#[test]
+#[cfg(all(target_os = "linux", feature = "sockopt"))]
+fn the_id_of_a_seat_is_believed_only_where_the_seat_was_given() {
+    within(LIMIT, || {
+        let server = server(200_000, |_| {});
+        let torrent = metainfo(&server);
+        let mut peer = server.peer();
+        let id = offered(&mut peer);
+        let mut thief = Raw::greet(from_elsewhere(&server), &torrent, id);
+        assert_eq!(thief.until(&[14, 15]), 14, "as any other program");
+        let mut seated = Raw::join(server.addr, &torrent, id);
+        assert_eq!(seated.until(&[14, 15]), 15, "the seat is its own");
+        let page = String::from_utf8(get(server.addr, "/swarm")).expect("text");
+        assert_eq!(page.matches("\"peer\":\"C1\"").count(), 1, "{page}");
+        server.stop();
+    });
+}
+
+#[test]
+fn a_client_that_the_tracker_turns_away_calls_the_seeder() {
+    within(LIMIT, || {
+        let turned_away = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&turned_away);
+        let server = Server::with(
+            200_000,
+            |settings| settings.via = Some(Via::Swarm),
+            |host| {
+                let (host, torrents) = swarm::serve(host, Options::default());
+                let deaf = move |connection: Connection, lobby: &Arc<Lobby>| {
+                    if connection.first.starts_with(b"GET /announce") {
+                        counted.fetch_add(1, Ordering::Relaxed);
+                    } else {
+                        face::serve(&connection, &torrents, lobby);
+                    }
+                };
+                host.service(Greeting::Http, Arc::new(deaf))
+            },
+        );
+        let ends = fetch(&server, 2, |_| {}).join().expect("no panic");
+        assert!(ends.iter().all(|end| end.path.is_some()), "{ends:?}");
+        assert_eq!(server.record().proven(), 2);
+        assert!(turned_away.load(Ordering::Relaxed) >= 2);
         server.stop();
     });
 }

@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
@@ -65,17 +66,22 @@ impl Announcer {
     /// The tracker cannot be reached or refuses.
     pub fn join_in(&self, wait: bool) -> Result<()> {
         let answer = self.announce(Event::Started)?;
+        self.call(answer.peers, wait);
+        Ok(())
+    }
+
+    /// Calls `peers`; with `wait` it also waits until they have answered.
+    pub fn call(&self, peers: Vec<SocketAddr>, wait: bool) {
         // Of a large swarm only half as many as there will be: the others call us.
-        let called = match answer.peers.len() {
+        let called = match peers.len() {
             few if few < PEER_LINKS => few,
             _ => PEER_LINKS / 2,
         };
-        (answer.peers.into_iter().take(called)).for_each(|peer| self.member.dial(peer));
+        (peers.into_iter().take(called)).for_each(|peer| self.member.dial(peer));
         let deadline = clock::now().after(LINK_LIMIT);
         while wait && self.member.links() < called && clock::left(deadline).is_some() {
             thread::sleep(Duration::from_millis(5));
         }
-        Ok(())
     }
 
     /// Announces from time to time, and once when the copy is whole.

@@ -103,7 +103,12 @@ impl Intake for Swarm {
         let id = seated_id(arriving.offer.session, arriving.offer.seat);
         let at = SocketAddr::new(local.ip(), 0);
         let peer = Peer::start(metainfo, arriving.file, id, Role::Seated, at, tracker)?;
-        peer.announcer.join_in(true)?;
+        peer.member.has_server(server.ip());
+        if let Err(error) = peer.announcer.join_in(true) {
+            // The server's seeder tells who is there by what they have, a little later.
+            log::warn!("{error}; the server's seeder is called without its tracker");
+            peer.announcer.call(vec![server], true);
+        }
         Ok(Box::new(Seated {
             peer,
             seed_time: arriving.order.seed_time,

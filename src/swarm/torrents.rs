@@ -306,9 +306,10 @@ impl Torrents {
             .ok_or_else(|| TrackerError("no such torrent is served here".to_owned()))?;
         let ip = peer.ip().to_canonical();
         let seeder = SocketAddr::new(local.ip().to_canonical(), local.port());
+        let seat = torrent.member.is_seat(announce.peer_id, ip);
         let answer = torrent
             .board()
-            .announce(&announce, ip, seeder, clock::now())
+            .announce(&announce, ip, seat, seeder, clock::now())
             .map_err(|why| TrackerError(why.to_owned()))?;
         if announce.event != tracker::Event::Stopped && announce.left != Some(0) {
             torrent.call_later(SocketAddr::new(ip, announce.port), announce.peer_id);

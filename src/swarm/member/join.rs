@@ -1,5 +1,6 @@
 //! How a link begins, is entered, and ends.
 
+use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use crate::swarm::member::FOREIGN_LINKS;
 use crate::swarm::member::Member;
 use crate::swarm::member::State;
 use crate::swarm::member::role::Role;
+use crate::swarm::member::role::doubted;
 use crate::swarm::member::role::is;
 use crate::swarm::member::view::moved;
 
@@ -110,6 +112,10 @@ impl Member {
         // Blocks are written whole; nothing gains by waiting for more.
         let _ = stream.set_nodelay(true);
         let mut state = self.lock();
+        let peer = match self.believes(&state, &peer, addr.ip()) {
+            true => peer,
+            false => doubted(peer),
+        };
         if state.closed {
             return Err("we are leaving");
         }
@@ -120,17 +126,27 @@ impl Member {
         {
             return Err("it has sent wrong pieces");
         }
-        if state.links.len() >= self.links_max {
+        // A seeder keeps half of its links for those that have a seat.
+        let ours = |peer: &Handshake| match self.role {
+            Role::Seeder => is(Role::Seated, peer),
+            Role::Seated | Role::Free => peer.native(),
+        };
+        let (all, most) = match ours(&peer) {
+            true if addr.ip().is_loopback() => (self.links_max, self.links_max),
+            true => (self.links_max, self.links_max / 2),
+            false if self.role == Role::Seeder => (self.links_max / 2, FOREIGN_LINKS),
+            false => (self.links_max, FOREIGN_LINKS),
+        };
+        let like = || {
+            state
+                .links
+                .values()
+                .filter(|link| ours(&link.peer) == ours(&peer))
+        };
+        if state.links.len() >= self.links_max || like().count() >= all {
             return Err("too many links");
         }
-        let most = match peer.native() {
-            true if addr.ip().is_loopback() => self.links_max,
-            true => self.links_max / 2,
-            false => FOREIGN_LINKS,
-        };
-        let same =
-            |link: &&Arc<Link>| link.addr.ip() == addr.ip() && link.peer.native() == peer.native();
-        if state.links.values().filter(same).count() >= most {
+        if like().filter(|link| link.addr.ip() == addr.ip()).count() >= most {
             return Err("too many links to its address");
         }
         let twin = state
@@ -204,6 +220,18 @@ impl Member {
             self.show(&mut state);
         }
         Ok(link)
+    }
+
+    /// Whether `peer` is what its id says. Ids are no secret: our server's seeder is where our
+    /// server is, and whom a seeder feeds comes from where the control connection of that seat does.
+    fn believes(&self, state: &State, peer: &Handshake, ip: IpAddr) -> bool {
+        let ip = ip.to_canonical();
+        match self.role {
+            Role::Seeder if is(Role::Seated, peer) => state.seats.get(&peer.peer_id) == Some(&ip),
+            Role::Seeder => !is(Role::Seeder, peer),
+            Role::Seated if is(Role::Seeder, peer) => state.server == Some(ip),
+            Role::Seated | Role::Free => true,
+        }
     }
 
     fn leave(&self, link: &Arc<Link>) {

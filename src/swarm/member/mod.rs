@@ -42,6 +42,7 @@ use crate::proto::bt::wire::Handshake;
 use crate::runtime::clock;
 use crate::runtime::lobby::STACK;
 use crate::runtime::pace::Pacer;
+use crate::session::MAX_SEATS;
 use crate::swarm::link::Link;
 use crate::swarm::member::role::Role;
 use crate::swarm::member::view::Holder;
@@ -64,6 +65,7 @@ pub struct Member {
     pub metainfo: Arc<Metainfo>,
     hash: Digest,
     id: [u8; 20],
+    role: Role,
     layout: Layout,
     store: Store,
     links_max: usize,
@@ -98,6 +100,10 @@ struct State {
     /// The port on which we can be called; told to those we call.
     port: Option<u16>,
     banned: Vec<(IpAddr, [u8; 20])>,
+    /// The seated peers, and from where each has its seat: nobody else is believed such an id.
+    seats: BTreeMap<[u8; 20], IpAddr>,
+    /// Where our server is: nobody else is believed to be its seeder.
+    server: Option<IpAddr>,
     /// The seated peers whose session is released.
     admitted: BTreeSet<[u8; 20]>,
     /// First payload byte that came.
@@ -122,6 +128,9 @@ pub const PEER_LINKS: usize = 55;
 /// Links to other programs at one address; a room of them may sit behind one. Our own may be many
 /// at one address too, all clients of a test; they leave half of all links to other addresses.
 pub const FOREIGN_LINKS: usize = 64;
+
+/// Most seats of sessions that overlap that are remembered.
+const SEATS_MAX: usize = 4 * MAX_SEATS as usize;
 
 /// Links of a seeder up to which it calls others.
 pub const SEEDER_LINKS: usize = 1000;
@@ -155,6 +164,8 @@ impl Member {
             closed: false,
             port: None,
             banned: Vec::new(),
+            seats: BTreeMap::new(),
+            server: None,
             admitted: BTreeSet::new(),
             first: None,
             fault: None,
@@ -168,6 +179,7 @@ impl Member {
             hash: metainfo.info_hash(),
             metainfo,
             id,
+            role,
             layout,
             store,
             links_max: match role {
@@ -208,6 +220,27 @@ impl Member {
     /// The port on which others can call us.
     pub fn listens_on(&self, port: u16) {
         self.lock().port = Some(port);
+    }
+
+    /// The peer of this id has a seat, and comes from `ip`.
+    pub fn expect(&self, id: [u8; 20], ip: IpAddr) {
+        let mut state = self.lock();
+        let State { seats, links, .. } = &mut *state;
+        if seats.len() >= SEATS_MAX {
+            // Sessions that overlap for ever: who is linked stays.
+            seats.retain(|id, _| links.values().any(|link| link.peer.peer_id == *id));
+        }
+        seats.insert(id, ip.to_canonical());
+    }
+
+    /// True when the peer of this id has a seat, and from `ip`.
+    pub fn is_seat(&self, id: [u8; 20], ip: IpAddr) -> bool {
+        self.lock().seats.get(&id) == Some(&ip.to_canonical())
+    }
+
+    /// Our server is at `ip`.
+    pub fn has_server(&self, ip: IpAddr) {
+        self.lock().server = Some(ip.to_canonical());
     }
 
     /// Calls no addresses of private networks from now on.

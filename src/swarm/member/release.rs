@@ -52,6 +52,7 @@ impl Member {
         }
         state.holders.fill(None);
         state.admitted.clear();
+        state.seats.clear();
     }
 
     /// Lets a seated peer be fed, and whoever was not yet served: its session is released.
