@@ -33,7 +33,13 @@ impl Table {
         let block = Block { piece, begin, len };
         self.counts.blocks += 1;
         let asked = self.peers.get_mut(&peer).and_then(|from| {
-            let at = from.asked.iter().position(|asked| asked.block == block)?;
+            let Some(at) = from.asked.iter().position(|asked| asked.block == block) else {
+                match from.withdrawn {
+                    0 => from.strays += 1,
+                    _ => from.withdrawn -= 1,
+                }
+                return None;
+            };
             from.snubbed = false;
             from.pace.count(len, now);
             from.asked.remove(at)
@@ -65,6 +71,7 @@ impl Table {
                     let before = from.asked.len();
                     from.asked.retain(|asked| asked.block != block);
                     if from.asked.len() < before {
+                        from.withdrawn += 1;
                         owing.push(other);
                     }
                 }
@@ -170,6 +177,7 @@ impl Table {
         };
         from.at = None;
         let asked = std::mem::take(&mut from.asked);
+        from.withdrawn += asked.len();
         for owed in asked {
             self.free(owed);
             self.forget(owed.block.piece);
@@ -200,8 +208,14 @@ impl Table {
             return;
         };
         if open.slots.iter().all(|slot| *slot == Slot::Free) {
+            self.drop_open(piece);
+        }
+    }
+
+    /// An unfinished piece is not begun any more.
+    pub(super) fn drop_open(&mut self, piece: u32) {
+        if let Some(open) = self.open.remove(&piece) {
             self.free -= open.free;
-            self.open.remove(&piece);
             self.begun.clear(piece);
         }
     }

@@ -22,6 +22,9 @@ const DEPTH_ALL: usize = 64 * BLOCK as usize;
 /// For how long a peer's requests last at its rate, seconds: longer than any answer takes.
 const DEPTH_SECONDS: f64 = 0.12;
 
+/// Pieces that are begun, and have blocks that nobody is asked for, for each peer.
+const IDLE_PER_PEER: usize = 2;
+
 /// Peers that one block is asked of at the end.
 const ENDGAME_PEERS: u8 = 2;
 
@@ -95,20 +98,20 @@ impl Table {
         (open.free > 0 && open.lead == peer && self.peers[&peer].has.has(at)).then_some(at)
     }
 
-    /// A piece whose lead is gone or does not answer.
+    /// A piece whose lead is gone, does not answer, or is at another now.
     fn left_behind(&self, peer: u32) -> Option<u32> {
         let has = &self.peers[&peer].has;
-        let orphan = |open: &Open| {
+        let orphan = |piece: u32, open: &Open| {
             open.free > 0
                 && self
                     .peers
                     .get(&open.lead)
-                    .is_none_or(|lead| !lead.serves || lead.snubbed)
+                    .is_none_or(|lead| !lead.serves || lead.snubbed || lead.at != Some(piece))
         };
         let found = self
             .open
             .iter()
-            .find(|(piece, open)| orphan(open) && has.has(**piece));
+            .find(|&(&piece, open)| orphan(piece, open) && has.has(piece));
         found.map(|(&piece, _)| piece)
     }
 
@@ -140,6 +143,9 @@ impl Table {
             }
         }
         let piece = best?;
+        if !self.has_room() {
+            return None;
+        }
         let blocks = self.layout.blocks(piece);
         let open = Open {
             slots: vec![Slot::Free; blocks as usize],
@@ -151,6 +157,26 @@ impl Table {
         self.free += blocks;
         self.begun.set(piece);
         Some(piece)
+    }
+
+    /// Whether another piece may be begun: a peer that gives a block of every piece and ends none
+    /// would have us keep all of them. Where there are too many, one that nobody is at makes room.
+    fn has_room(&mut self) -> bool {
+        let ended = |open: &&Open| open.free == 0;
+        let idle = self.open.len() - self.open.values().filter(ended).count();
+        if idle < IDLE_PER_PEER * self.peers.len().max(1) {
+            return true;
+        }
+        let left = self.open.iter().find(|&(&piece, open)| {
+            let at = self.peers.get(&open.lead).and_then(|lead| lead.at);
+            let asked = |slot: &Slot| matches!(slot, Slot::Asked(_));
+            open.free > 0 && at != Some(piece) && !open.slots.iter().any(asked)
+        });
+        let Some(&piece) = left.map(|(piece, _)| piece) else {
+            return false;
+        };
+        self.drop_open(piece);
+        true
     }
 
     /// Another's piece that this peer has too. One that was wrong before stays with its lead.
