@@ -15,6 +15,7 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::thread::JoinHandle;
 use std::time::Duration;
+use std::time::Instant;
 
 use common::Peer;
 use common::Server;
@@ -25,8 +26,11 @@ use common::swarm::metainfo;
 use common::swarm::server;
 use common::until;
 use common::within;
+use gatecast::digest::Digest;
 use gatecast::proto::bt::metainfo::Metainfo;
+use gatecast::proto::bt::tracker::Announce;
 use gatecast::proto::bt::tracker::Answer;
+use gatecast::proto::bt::tracker::Event;
 use gatecast::proto::bt::wire::Block;
 use gatecast::proto::bt::wire::Introduction;
 use gatecast::proto::bt::wire::Message;
@@ -42,6 +46,7 @@ use gatecast::swarm::leech::Fetched;
 use gatecast::swarm::member::FOREIGN_LINKS;
 use gatecast::swarm::torrents::Options;
 use gatecast::swarm::torrents::seated_id;
+use gatecast::text::FileName;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -328,6 +333,204 @@ fn a_client_that_the_tracker_turns_away_calls_the_seeder() {
         assert!(ends.iter().all(|end| end.path.is_some()), "{ends:?}");
         assert_eq!(server.record().proven(), 2);
         assert!(turned_away.load(Ordering::Relaxed) >= 2);
+        server.stop();
+    });
+}
+
+/// A torrent of one piece of four blocks, and its content.
+fn one_piece(tracker: &Tracker) -> (Metainfo, Vec<u8>) {
+    let content: Vec<u8> = (0..65536u32).map(|n| (n * n / 7) as u8).collect();
+    let name = FileName::new("f.bin").expect("a name");
+    let mut torrent =
+        Metainfo::new(name, 65536, 65536, vec![Digest::of(&content)]).expect("a torrent");
+    torrent.announce = Some(format!("http://{}/announce", tracker.start()));
+    (torrent, content)
+}
+
+/// A leech of `torrent` that serves for `seed_time` in the end.
+fn leech_of(
+    torrent: &Metainfo,
+    stall: Duration,
+    seed_time: Duration,
+) -> JoinHandle<gatecast::error::Result<Fetched>> {
+    let metainfo = torrent.clone();
+    thread::spawn(move || {
+        let out = tempfile::tempdir().expect("a folder");
+        let wish = leech::Wish {
+            metainfo,
+            out: out.path(),
+            stall,
+            seed_time,
+        };
+        leech::fetch(wish, &AtomicU64::new(0), &AtomicBool::new(false))
+    })
+}
+
+/// Sends `count` of the blocks that it is asked for, spoilt or not.
+fn send(raw: &mut Raw, content: &[u8], count: usize, spoilt: u8) {
+    let mut sent = 0;
+    while sent < count {
+        let message = raw.hear().expect("a link that stands");
+        if let Some(block) = request(&message) {
+            let (from, len) = (block.begin as usize, block.len as usize);
+            let data: Vec<u8> = content[from..from + len]
+                .iter()
+                .map(|b| b ^ spoilt)
+                .collect();
+            raw.say(&Message::Piece(block.piece, block.begin, &data));
+            sent += 1;
+        }
+    }
+}
+
+#[test]
+fn who_sent_wrong_blocks_is_not_let_in_again_though_it_was_gone_when_that_came_out() {
+    within(LIMIT, || {
+        let tracker = Tracker::default();
+        let (torrent, content) = one_piece(&tracker);
+        let fetching = leech_of(&torrent, common::PATIENCE, Duration::from_secs(3));
+        let at = tracker.first();
+        let (bad, good) = (*b"-XX0001-liarliarliar", *b"-XX0001-honesthonest");
+        let mut liar = Raw::join(at, &torrent, bad);
+        liar.say(&Message::HaveAll);
+        liar.say(&Message::Unchoke);
+        send(&mut liar, &content, 2, 1);
+        liar.say(&Message::Choke);
+        let mut honest = Raw::join(at, &torrent, good);
+        honest.say(&Message::HaveAll);
+        honest.say(&Message::Unchoke);
+        send(&mut honest, &content, 2, 0);
+        // The piece is wrong, and either of them may have been it.
+        drop(liar);
+        send(&mut honest, &content, 4, 0);
+        honest.until(&[4, 14]);
+        let mut again = Raw::join(at, &torrent, bad);
+        assert_eq!(again.hear(), None, "it has sent wrong pieces");
+        let mut other = Raw::join(at, &torrent, *b"-XX0001-another-one-");
+        assert!(other.hear().is_some(), "others at its address are let in");
+        let fetched = fetching.join().expect("no panic").expect("whole");
+        assert_eq!(fetched.sha1, Digest::of(&content));
+    });
+}
+
+#[test]
+fn what_was_not_asked_for_is_no_progress_and_too_much_of_it_ends_the_link() {
+    within(LIMIT, || {
+        let tracker = Tracker::default();
+        let (torrent, _) = one_piece(&tracker);
+        let fetching = leech_of(&torrent, Duration::from_secs(2), Duration::ZERO);
+        let mut raw = Raw::join(tracker.first(), &torrent, *b"-XX0001-drips-drips-");
+        raw.say(&Message::HaveAll);
+        let begun = Instant::now();
+        while !fetching.is_finished() && begun.elapsed() < Duration::from_secs(10) {
+            raw.say(&Message::Piece(0, 0, b"x"));
+            thread::sleep(Duration::from_millis(400));
+        }
+        let error = fetching
+            .join()
+            .expect("no panic")
+            .expect_err("nothing came");
+        assert!(error.to_string().contains("2 s"), "{error}");
+        assert!(
+            begun.elapsed() < Duration::from_secs(5),
+            "{:?}",
+            begun.elapsed()
+        );
+        // The same without a pause.
+        let tracker = Tracker::default();
+        let (torrent, _) = one_piece(&tracker);
+        let fetching = leech_of(&torrent, Duration::from_secs(2), Duration::ZERO);
+        let mut raw = Raw::join(tracker.first(), &torrent, *b"-XX0001-pours-pours-");
+        (0..17).for_each(|_| raw.say(&Message::Piece(0, 0, b"x")));
+        while raw.hear().is_some() {}
+        fetching
+            .join()
+            .expect("no panic")
+            .expect_err("nothing came");
+    });
+}
+
+#[test]
+fn what_costs_work_is_not_done_without_end() {
+    within(LIMIT, || {
+        let server = server(2_000_000, |settings| settings.via = None);
+        let torrent = metainfo(&server);
+        let framed = |message: Message<'_>| {
+            let mut bytes = Vec::new();
+            message.encode(&mut bytes);
+            bytes
+        };
+        // A peer that chokes and unchokes a hundred times at once is heard out, and served.
+        let mut raw = Raw::join(server.addr, &torrent, *b"-XX0001-wavers-waver");
+        let turn = [framed(Message::Unchoke), framed(Message::Choke)].concat();
+        raw.raw(&turn.repeat(100));
+        raw.raw(&framed(Message::HaveAll).repeat(100_000));
+        let block = Block {
+            piece: 0,
+            begin: 0,
+            len: 16_384,
+        };
+        raw.say(&Message::Request(block));
+        assert_eq!(raw.until(&[7]), 7);
+        raw.raw(&turn.repeat(100));
+        while raw.hear().is_some() {}
+        server.stop();
+    });
+}
+
+#[test]
+fn a_peer_that_hardly_asks_holds_a_finished_client_for_seconds_only() {
+    within(LIMIT, || {
+        let server = server(2_000_000, |settings| settings.clients = Some(2));
+        let torrent = metainfo(&server);
+        let held = fetch(&server, 1, |_| {});
+        server.until_ready(1);
+        let announce = Announce {
+            info_hash: torrent.info_hash(),
+            peer_id: *b"-XX0001-asks-the-way",
+            port: 5000,
+            left: Some(5),
+            event: Event::Regular,
+            wanted: 50,
+            sent: 0,
+            from: Vec::new(),
+        };
+        let target = format!("/announce?{}", announce.encode());
+        let known = Answer::decode(&get(server.addr, &target)).expect("an answer");
+        let at = known.peers.iter().find(|addr| **addr != server.addr);
+        let Some(&at) = at else {
+            panic!("{known:?}");
+        };
+        // It is one of ours by its id, so it is waited for.
+        let mut raw = Raw::join(at, &torrent, *b"-GC0001-Lhardly-asks");
+        raw.stream
+            .set_read_timeout(Some(Duration::from_secs(2)))
+            .expect("a socket");
+        let other = fetch(&server, 1, |order| order.out = server.out("p"));
+        assert_eq!(server.record().proven(), 2);
+        let begun = Instant::now();
+        let mut piece = 0;
+        while !held.is_finished() {
+            assert!(
+                begun.elapsed() < Duration::from_secs(25),
+                "it waits for ever"
+            );
+            let block = Block {
+                piece,
+                begin: 0,
+                len: 1024,
+            };
+            raw.say(&Message::Request(block));
+            piece += 1;
+            thread::sleep(Duration::from_millis(1500));
+        }
+        assert!(
+            begun.elapsed() > Duration::from_secs(5),
+            "it was waited for"
+        );
+        for ends in [held, other] {
+            assert!(ends.join().expect("no panic")[0].path.is_some());
+        }
         server.stop();
     });
 }

@@ -33,6 +33,7 @@ use crate::proto::bt::wire::Message;
 use crate::proto::bt::wire::REQUESTS_MAX;
 use crate::runtime::clock;
 use crate::swarm::store::Store;
+use crate::units::Moment;
 
 /// A connection whose handshakes are over.
 #[derive(Debug)]
@@ -57,6 +58,10 @@ pub struct Link {
     pub protocol: AtomicU64,
     /// When the first payload byte was written, microseconds; 0 before.
     pub first_sent: AtomicU64,
+    /// When it began.
+    pub since: Moment,
+    /// How often the other side has choked or unchoked us.
+    pub turns: AtomicU64,
     /// We told it that it has something we want.
     pub interested: AtomicBool,
     stream: Arc<TcpStream>,
@@ -122,6 +127,8 @@ impl Link {
             received: AtomicU64::new(0),
             protocol: AtomicU64::new(0),
             first_sent: AtomicU64::new(0),
+            since: clock::now(),
+            turns: AtomicU64::new(0),
             interested: AtomicBool::new(false),
             stream,
             outbox: Mutex::default(),

@@ -119,11 +119,10 @@ impl Member {
         if state.closed {
             return Err("we are leaving");
         }
-        if state
-            .banned
-            .iter()
-            .any(|&(ip, id)| ip == addr.ip() && (id == peer.peer_id || !ip.is_loopback()))
-        {
+        let banned = || state.banned.iter().filter(|(ip, _)| *ip == addr.ip());
+        // Others at the address of one that lies may be honest; of several, hardly.
+        let all = banned().count() >= BANNED_IDS && !addr.ip().is_loopback();
+        if all || banned().any(|(_, id)| *id == peer.peer_id) {
             return Err("it has sent wrong pieces");
         }
         // A seeder keeps half of its links for those that have a seat.
@@ -237,28 +236,62 @@ impl Member {
     fn leave(&self, link: &Arc<Link>) {
         link.close();
         let mut state = self.lock();
+        if state.table.suspects(link.key) {
+            let State {
+                suspects, table, ..
+            } = &mut *state;
+            suspects.retain(|&key, _| table.suspects(key));
+            if suspects.len() < SUSPECTS_MAX {
+                suspects.insert(link.key, (link.addr.ip(), link.peer.peer_id));
+            }
+        }
         state.table.leave(link.key);
         state.links.remove(&link.key);
         if let Some(injector) = &mut state.injector {
             injector.leave(link.key);
         }
         let moved = moved(link);
-        let gone = state.gone.entry(link.peer.peer_id).or_default();
-        *gone = gone.and(moved);
+        if link.has_moved() {
+            // Whoever comes under ever new names is one in the end.
+            let id = link.peer.peer_id;
+            let State { gone, seats, .. } = &mut *state;
+            let known = gone.len() < GONE_MAX || gone.contains_key(&id) || seats.contains_key(&id);
+            let gone = gone.entry(if known { id } else { OTHERS }).or_default();
+            *gone = gone.and(moved);
+        }
         state.protocol += link.protocol.load(Ordering::Relaxed);
         self.ask_all(&mut state);
         self.show(&mut state);
     }
 
-    /// A member that sent wrong pieces is left and not let in again.
+    /// A member that sent wrong pieces is left and not let in again, though it may be gone by now.
     pub(super) fn ban(&self, state: &mut State, key: u32) {
-        if let Some(link) = state.links.get(&key) {
-            log::warn!(
-                "{}: sent a wrong piece, and is not spoken to again",
-                link.addr
-            );
-            state.banned.push((link.addr.ip(), link.peer.peer_id));
+        let linked = state.links.get(&key);
+        let who = linked.map(|link| (link.addr.ip(), link.peer.peer_id));
+        let Some((ip, id)) = who.or_else(|| state.suspects.remove(&key)) else {
+            return;
+        };
+        if let Some(link) = linked {
             link.close();
         }
+        let name = crate::text::escape(&String::from_utf8_lossy(&id)).to_string();
+        log::warn!("{ip}: {name} sent a wrong piece, and is not spoken to again");
+        state.banned.truncate(BANNED_MAX - 1);
+        state.banned.push_front((ip, id));
     }
 }
+
+/// Ids at one address that sent wrong pieces, from which on nobody there is let in.
+const BANNED_IDS: usize = 3;
+
+/// Most that are remembered to have sent wrong pieces.
+const BANNED_MAX: usize = 1000;
+
+/// Most that are gone and may have sent wrong pieces.
+const SUSPECTS_MAX: usize = 1000;
+
+/// The id under which others are counted.
+const OTHERS: [u8; 20] = *b"-??0001-others------";
+
+/// Most members that are gone of which each is remembered with what it moved.
+const GONE_MAX: usize = 1000;

@@ -18,6 +18,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
+use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::Condvar;
@@ -99,13 +100,18 @@ struct State {
     closed: bool,
     /// The port on which we can be called; told to those we call.
     port: Option<u16>,
-    banned: Vec<(IpAddr, [u8; 20])>,
+    /// Who sent wrong pieces, the last first.
+    banned: VecDeque<(IpAddr, [u8; 20])>,
+    /// Who is gone and may have sent one, by link.
+    suspects: BTreeMap<u32, (IpAddr, [u8; 20])>,
     /// The seated peers, and from where each has its seat: nobody else is believed such an id.
     seats: BTreeMap<[u8; 20], IpAddr>,
     /// Where our server is: nobody else is believed to be its seeder.
     server: Option<IpAddr>,
     /// The seated peers whose session is released.
     admitted: BTreeSet<[u8; 20]>,
+    /// Payload bytes that were kept.
+    kept: u64,
     /// First payload byte that came.
     first: Option<Moment>,
     /// Why the copy cannot go on.
@@ -163,10 +169,12 @@ impl Member {
             released: None,
             closed: false,
             port: None,
-            banned: Vec::new(),
+            banned: VecDeque::new(),
+            suspects: BTreeMap::new(),
             seats: BTreeMap::new(),
             server: None,
             admitted: BTreeSet::new(),
+            kept: 0,
             first: None,
             fault: None,
             gone: BTreeMap::new(),

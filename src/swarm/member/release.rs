@@ -53,6 +53,7 @@ impl Member {
         state.holders.fill(None);
         state.admitted.clear();
         state.seats.clear();
+        state.gone.clear();
     }
 
     /// Lets a seated peer be fed, and whoever was not yet served: its session is released.
