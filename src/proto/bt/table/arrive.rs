@@ -7,6 +7,7 @@ use crate::proto::bt::table::Owed;
 use crate::proto::bt::table::Pace;
 use crate::proto::bt::table::Slot;
 use crate::proto::bt::table::Table;
+use crate::proto::bt::wire::BLOCK;
 use crate::proto::bt::wire::Block;
 use crate::units::Moment;
 
@@ -42,7 +43,9 @@ impl Table {
             };
             from.snubbed = false;
             from.pace.count(len, now);
-            from.asked.remove(at)
+            let owed = from.asked.remove(at)?;
+            from.pace.answered(len, now.since(owed.since));
+            Some(owed)
         });
         let Some(asked) = asked else {
             self.counts.wasted += 1;
@@ -222,6 +225,14 @@ impl Table {
 }
 
 impl Pace {
+    /// A block of `len` came so long after it was asked for.
+    fn answered(&mut self, len: u32, took: Duration) {
+        // What takes long to send says nothing of the way; only a simulation has such blocks.
+        if len <= BLOCK {
+            self.answer = Some(self.answer.map_or(took, |least| least.min(took)));
+        }
+    }
+
     fn count(&mut self, len: u32, now: Moment) {
         let since = *self.since.get_or_insert(now);
         self.bytes += u64::from(len);

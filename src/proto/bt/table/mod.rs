@@ -13,6 +13,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use crate::digest::Digest;
 use crate::proto::bt::bits::Bits;
@@ -113,6 +114,8 @@ struct Pace {
     rate: f64,
     bytes: u64,
     since: Option<Moment>,
+    /// The shortest time from a request to its block: a round trip, and little more.
+    answer: Option<Duration>,
 }
 
 impl Table {

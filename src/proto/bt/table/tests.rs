@@ -400,3 +400,47 @@ fn who_sent_blocks_of_a_wrong_piece_is_suspected_when_it_is_gone() {
     assert_eq!(table.verified(0, &right), [1]);
     assert!(!table.suspects(1), "that is settled");
 }
+
+/// The rate that one of twenty peers comes to, bytes per second: its link takes ten megabytes a
+/// second, and each answer so long.
+fn rate_over(round_trip_ms: u64) -> f64 {
+    const RATE: u64 = 10_000_000;
+    let mut table = wide(4000);
+    let all: Vec<u32> = (0..4000).collect();
+    (1..20).for_each(|key| table.join(key, 500));
+    peer(&mut table, 0, &all);
+    table.allow(0, 500);
+    let mut coming = VecDeque::new();
+    let mut link_free = 0;
+    let mut late = 0;
+    // Ten seconds, by milliseconds.
+    for ms in 0..10_000u64 {
+        while let Some(&(at_us, block)) = coming.front()
+            && at_us <= ms * 1000
+        {
+            coming.pop_front();
+            late += u64::from(ms >= 8000) * 16_384;
+            if let Arrival::Whole(_) = send(&mut table, 0, block, at(ms)) {
+                table.verified(block.piece, &[]);
+            }
+        }
+        if table.runs_dry(0) {
+            for block in table.ask(0, at(ms)) {
+                link_free = link_free.max(ms * 1000) + 16_384 * 1_000_000 / RATE;
+                coming.push_back((link_free + round_trip_ms * 1000, block));
+            }
+        }
+    }
+    late as f64 / 2.0
+}
+
+#[test]
+fn the_pipeline_grows_with_the_way_until_the_link_is_full() {
+    for round_trip_ms in [0, 20, 90, 200, 400] {
+        let rate = rate_over(round_trip_ms);
+        // All that 500 requests, the most that a peer lets wait, can be on a long way.
+        let most = 500.0 * 16_384.0 / (round_trip_ms as f64 / 1000.0).max(0.001);
+        let full = most.min(10e6);
+        assert!(rate > full * 0.85, "{rate} of {full} at {round_trip_ms} ms");
+    }
+}
