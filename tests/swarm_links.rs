@@ -534,3 +534,129 @@ fn a_peer_that_hardly_asks_holds_a_finished_client_for_seconds_only() {
         server.stop();
     });
 }
+
+/// Tells the tracker that `port` has a peer.
+fn announce(server: &Server, torrent: &Metainfo, number: usize, port: u16) -> Vec<u8> {
+    let announce = Announce {
+        info_hash: torrent.info_hash(),
+        peer_id: format!("-XX0001-{number:012}")
+            .as_bytes()
+            .try_into()
+            .expect("twenty"),
+        port,
+        left: Some(5),
+        event: Event::Started,
+        wanted: 0,
+        sent: 0,
+        from: Vec::new(),
+    };
+    get(server.addr, &format!("/announce?{}", announce.encode()))
+}
+
+#[test]
+fn peers_that_are_announced_and_never_answer_cost_a_bounded_number_of_calls() {
+    within(LIMIT, || {
+        let server = server(200_000, |settings| settings.via = None);
+        let torrent = metainfo(&server);
+        let pits: Vec<Counted> = (0..100).map(|_| Counted::new()).collect();
+        for (number, pit) in pits.iter().enumerate() {
+            announce(&server, &torrent, number, pit.addr().port());
+        }
+        let begun = Instant::now();
+        let mut held = Vec::new();
+        while begun.elapsed() < Duration::from_secs(2) {
+            held.extend(pits.iter().filter_map(|pit| pit.0.accept().ok()));
+            thread::sleep(Duration::from_millis(10));
+        }
+        assert_eq!(held.len(), 64, "as many as may wait for an answer");
+        // Nobody has to wait for those that are gone.
+        drop((held, pits));
+        let honest = Counted::new();
+        announce(&server, &torrent, 100, honest.addr().port());
+        until("a call", || honest.calls() > 0);
+        server.stop();
+    });
+}
+
+#[test]
+fn an_unknown_torrent_has_a_file_read_once_and_not_every_time() {
+    let server = server(200_000, |settings| settings.via = None);
+    let hidden = server.folder.path().join("hidden");
+    let seek = || {
+        let query = format!(
+            "/announce?info_hash={}&peer_id={}&port=5000",
+            "x".repeat(20),
+            "y".repeat(20)
+        );
+        let answer = get(server.addr, &query);
+        assert!(answer.starts_with(b"d14:failure reason"), "{answer:?}");
+    };
+    std::fs::rename(server.source(), &hidden).expect("its folder");
+    seek();
+    std::fs::rename(&hidden, server.source()).expect("its folder");
+    seek();
+    assert_eq!(
+        get(server.addr, "/scrape"),
+        b"d5:filesdee",
+        "it was not tried again"
+    );
+    metainfo(&server);
+    assert!(get(server.addr, "/scrape").starts_with(b"d5:filesd20:"));
+    server.stop();
+}
+
+#[test]
+fn a_torrent_that_nobody_asked_for_here_is_found_by_its_hash() {
+    let server = server(200_000, |settings| settings.via = None);
+    let content = std::fs::read(server.source()).expect("the file");
+    let piece = gatecast::proto::bt::metainfo::piece_bytes(200_000);
+    let pieces = content.chunks(piece as usize).map(Digest::of).collect();
+    let name = FileName::new("f.bin").expect("a name");
+    let torrent = Metainfo::new(name, 200_000, piece, pieces).expect("a torrent");
+    assert!(announce(&server, &torrent, 1, 5000).starts_with(b"d8:complete"));
+    server.stop();
+}
+
+#[test]
+fn a_tracker_that_names_ourselves_does_no_harm() {
+    within(LIMIT, || {
+        let tracker = Tracker::default();
+        let (torrent, content) = one_piece(&tracker);
+        let fetching = leech_of(&torrent, common::PATIENCE, Duration::ZERO);
+        let at = tracker.first();
+        tracker.name(at);
+        until("two announces more", || tracker.asked() >= 3);
+        let mut raw = Raw::join(at, &torrent, *b"-XX0001-honesthonest");
+        raw.say(&Message::HaveAll);
+        raw.say(&Message::Unchoke);
+        send(&mut raw, &content, 4, 0);
+        let fetched = fetching.join().expect("no panic").expect("whole");
+        assert_eq!(fetched.sha1, Digest::of(&content));
+    });
+}
+
+#[test]
+fn a_torrent_has_nothing_asked_on_a_private_network_but_an_announce() {
+    within(LIMIT, || {
+        let door = Counted::new();
+        let (mut torrent, _) = one_piece(&Tracker::default());
+        for path in ["", "admin", "admin?/announce", "announce/../admin"] {
+            torrent.announce = Some(format!("http://{}/{path}", door.addr()));
+            let fetching = leech_of(&torrent, common::PATIENCE, Duration::ZERO);
+            let error = fetching.join().expect("no panic").expect_err(path);
+            assert!(error.to_string().contains("private network"), "{error}");
+        }
+        assert_eq!(door.calls(), 0);
+        for path in [
+            "announce",
+            "a-key/announce",
+            "announce?key=1",
+            "announce.php",
+        ] {
+            torrent.announce = Some(format!("http://{}/{path}", door.addr()));
+            let fetching = leech_of(&torrent, common::PATIENCE, Duration::ZERO);
+            until("an announce", || door.calls() > 0);
+            assert!(fetching.join().expect("no panic").is_err(), "{path}");
+        }
+    });
+}

@@ -13,6 +13,7 @@ use crate::proto::bt::wire::Introduction;
 use crate::proto::bt::wire::Message;
 use crate::proto::bt::wire::REQUESTS_ASSUMED;
 use crate::proto::bt::wire::REQUESTS_MAX;
+use crate::runtime::clock;
 use crate::runtime::lobby::STACK;
 use crate::swarm::connect;
 use crate::swarm::leech::is_private;
@@ -24,37 +25,68 @@ use crate::swarm::member::role::Role;
 use crate::swarm::member::role::doubted;
 use crate::swarm::member::role::is;
 use crate::swarm::member::view::moved;
+use crate::units::Moment;
 
 impl Member {
-    /// Calls `addr` in a thread of its own, unless there is a link to it.
+    /// Calls `addr` in a thread of its own, unless there is a link to it, or it is being called.
     pub fn dial(&self, addr: SocketAddr) {
+        self.call(&mut self.lock(), addr);
+    }
+
+    fn call(&self, state: &mut State, addr: SocketAddr) {
         let Some(me) = self.me.upgrade() else {
             return;
         };
-        {
-            let state = self.lock();
-            if state.only_public && is_private(addr.ip()) {
-                return log::info!("{addr}: a private address from a public tracker, not called");
-            }
-            if state.closed || state.links.len() >= self.links_max / 2 {
-                return;
-            }
-            let called = SocketAddr::new(addr.ip().to_canonical(), addr.port());
-            if state.links.values().any(|link| link.reached_at() == called) {
-                return;
-            }
+        if state.only_public && is_private(addr.ip()) {
+            return log::info!("{addr}: a private address from a public tracker, not called");
+        }
+        let full = state.links.len() >= self.links_max / 2 || state.calling.len() >= CALLS_MAX;
+        if state.closed || full {
+            return;
+        }
+        let called = SocketAddr::new(addr.ip().to_canonical(), addr.port());
+        let linked = || state.links.values().any(|link| link.reached_at() == called);
+        if linked() || !state.calling.insert(called) {
+            return;
         }
         let started = thread::Builder::new()
             .name(format!("peer-{addr}"))
             .stack_size(STACK)
-            .spawn(move || match connect::call(addr, &me.handshake()) {
-                Ok((stream, peer)) => me.run(Arc::new(stream), addr, peer, true),
-                Err(error) => {
-                    log::debug!("{error}");
+            .spawn(move || {
+                let answered = connect::call(addr, &me.handshake());
+                me.lock().calling.remove(&called);
+                match answered {
+                    Ok((stream, peer)) => me.run(Arc::new(stream), addr, peer, true),
+                    Err(error) => log::debug!("{error}"),
                 }
             });
         if let Err(error) = started {
+            state.calling.remove(&called);
             log::warn!("cannot start a thread to call {addr}: {error}");
+        }
+    }
+
+    /// Calls `addr` at `when`, unless the member of `id` is there by then.
+    pub fn dial_at(&self, when: Moment, addr: SocketAddr, id: [u8; 20]) {
+        let mut state = self.lock();
+        let known = state.calls.iter().any(|call| call.1 == addr);
+        let here = state.calls.iter().filter(|call| call.1.ip() == addr.ip());
+        let linked = state.links.values().any(|link| link.peer.peer_id == id);
+        if !known && !linked && state.calls.len() < WAITING_MAX && here.count() < FOREIGN_LINKS {
+            state.calls.push_back((when, addr, id));
+        }
+    }
+
+    /// Makes the calls that are due, while there is room for them.
+    pub(super) fn call_due(&self, state: &mut State) {
+        while state.calling.len() < CALLS_MAX
+            && let Some((_, addr, id)) = state
+                .calls
+                .pop_front_if(|(when, ..)| clock::left(*when).is_none())
+        {
+            if !state.links.values().any(|link| link.peer.peer_id == id) {
+                self.call(state, addr);
+            }
         }
     }
 
@@ -280,6 +312,12 @@ impl Member {
         state.banned.push_front((ip, id));
     }
 }
+
+/// Most calls that have not been answered at a time: each is a thread.
+const CALLS_MAX: usize = 64;
+
+/// Most calls that wait for their time.
+const WAITING_MAX: usize = 1024;
 
 /// Ids at one address that sent wrong pieces, from which on nobody there is let in.
 const BANNED_IDS: usize = 3;

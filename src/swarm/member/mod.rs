@@ -20,6 +20,7 @@ use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::collections::VecDeque;
 use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::Condvar;
 use std::sync::Mutex;
@@ -100,6 +101,10 @@ struct State {
     closed: bool,
     /// The port on which we can be called; told to those we call.
     port: Option<u16>,
+    /// Who is being called.
+    calling: BTreeSet<SocketAddr>,
+    /// Who is to be called, and when, unless the member of this id is there by then.
+    calls: VecDeque<(Moment, SocketAddr, [u8; 20])>,
     /// Who sent wrong pieces, the last first.
     banned: VecDeque<(IpAddr, [u8; 20])>,
     /// Who is gone and may have sent one, by link.
@@ -169,6 +174,8 @@ impl Member {
             released: None,
             closed: false,
             port: None,
+            calling: BTreeSet::new(),
+            calls: VecDeque::new(),
             banned: VecDeque::new(),
             suspects: BTreeMap::new(),
             seats: BTreeMap::new(),

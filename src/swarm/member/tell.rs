@@ -61,6 +61,7 @@ impl Member {
                         log::info!("{}: does not answer, others are asked", link.addr);
                     }
                 }
+                self.call_due(&mut state);
                 self.ask_all(&mut state);
                 self.show(&mut state);
             }
