@@ -31,6 +31,8 @@ use crate::swarm::web::Url;
 pub struct Announcer {
     member: Arc<Member>,
     tracker: Url,
+    /// Where the tracker is: its name is looked up once, and cannot become another's.
+    addrs: Vec<SocketAddr>,
     port: u16,
     /// The tracker is our own server's, and is told what came from whom.
     tells: bool,
@@ -42,14 +44,21 @@ pub struct Announcer {
 const LINK_LIMIT: Duration = Duration::from_secs(2);
 
 impl Announcer {
-    /// Announces `member`, which listens on `port`, to `tracker`; not before it has joined in.
+    /// Announces `member`, which listens on `port`, to `tracker` at its addresses; not before it
+    /// has joined in.
     ///
     /// # Errors
     /// The system refuses a thread.
-    pub fn new(member: &Arc<Member>, tracker: Url, port: u16, tells: bool) -> Result<Self> {
+    pub fn new(
+        member: &Arc<Member>,
+        (tracker, addrs): (Url, Vec<SocketAddr>),
+        port: u16,
+        tells: bool,
+    ) -> Result<Self> {
         let mut announcer = Self {
             member: Arc::clone(member),
             tracker,
+            addrs,
             port,
             tells,
             ended: Arc::default(),
@@ -90,6 +99,7 @@ impl Announcer {
         let asking = Self {
             member: Arc::clone(&member),
             tracker: self.tracker.clone(),
+            addrs: self.addrs.clone(),
             port: self.port,
             tells: self.tells,
             ended: Arc::clone(&ended),
@@ -157,8 +167,7 @@ impl Announcer {
             '?'
         };
         let target = format!("{}{mark}{}", self.tracker.target, announce.encode());
-        let addrs = self.tracker.resolve()?;
-        let body = web::get(&addrs, &self.tracker.host, &target, ANSWER_MAX)?;
+        let body = web::get(&self.addrs, &self.tracker.host, &target, ANSWER_MAX)?;
         Answer::decode(&body).map_err(|error| Error::refused(&self.tracker.host, error.to_string()))
     }
 

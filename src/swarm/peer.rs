@@ -113,6 +113,7 @@ impl Intake for Swarm {
         };
         let id = seated_id(arriving.offer.session, arriving.offer.seat);
         let at = SocketAddr::new(local.ip(), 0);
+        let tracker = (tracker, vec![server]);
         let peer = Peer::start(metainfo, arriving.file, id, Role::Seated, at, tracker)?;
         peer.member.has_server(server.ip());
         if let Err(error) = peer.announcer.join_in(true) {
@@ -206,7 +207,7 @@ fn server_is_gone(incoming: &Incoming<'_>) -> bool {
 
 impl Peer {
     /// A peer that listens on `at` and keeps its copy in `file`, of which it verifies what is
-    /// there. It is in no swarm before its announcer has joined in.
+    /// there. It is in no swarm before its announcer has joined in, at `tracker` and its addresses.
     ///
     /// # Errors
     /// The file cannot be read, or the address not be listened on.
@@ -216,7 +217,7 @@ impl Peer {
         id: [u8; 20],
         role: Role,
         at: SocketAddr,
-        tracker: Url,
+        tracker: (Url, Vec<SocketAddr>),
     ) -> Result<Self> {
         let layout = Layout::new(metainfo.bytes, metainfo.piece_bytes);
         let shown = metainfo.name.to_string();
