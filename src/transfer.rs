@@ -85,8 +85,9 @@ pub struct Transfer {
 /// message, a log line and a document cannot forget one.
 macro_rules! counts {
     ($($(#[doc = $doc:literal])+ $name:ident: $long:literal,)+) => {
-        /// Counters that only some ways have; names of datagram counters are those of DESIGN
-        /// section 7.
+        /// Counters that only some ways have. Those of datagrams add up, which every session's
+        /// sums are held to: what was offered is unique, lost or unheard; what was lost was lost
+        /// in the server's queue, the network or the client's buffer.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         pub struct Counts {
             $($(#[doc = $doc])+ pub $name: Option<u64>,)+
@@ -357,13 +358,21 @@ impl Record {
 }
 
 impl Counts {
+    /// Of a hundred datagrams that the server's program made for the client, how many never came;
+    /// `None` where it made none or nobody counts.
+    pub fn loss_percent(&self) -> Option<f64> {
+        let (lost, offered) = (self.lost?, self.offered?);
+        #[allow(clippy::cast_precision_loss, reason = "exact to 2^53 datagrams")]
+        (offered > 0).then(|| 100.0 * lost as f64 / offered as f64)
+    }
+
     /// The sums over datagrams that do not hold, one sentence each. A sum with an unknown part
     /// says nothing.
     fn broken(&self) -> Option<String> {
         let sum = |parts: &[Option<u64>]| {
             parts
                 .iter()
-                .try_fold(0_u64, |sum, part| sum.checked_add((*part)?))
+                .try_fold(0_u128, |sum, part| Some(sum + u128::from((*part)?)))
         };
         let identities = [
             (
@@ -392,7 +401,9 @@ impl Counts {
             ),
         ];
         identities.into_iter().find_map(|(name, whole, of, parts)| {
-            let (whole, parts) = whole.zip(parts).filter(|(whole, parts)| whole != parts)?;
+            let (whole, parts) = whole
+                .zip(parts)
+                .filter(|(whole, parts)| u128::from(*whole) != *parts)?;
             Some(format!("{whole} datagrams {name}, and {of} are {parts}"))
         })
     }

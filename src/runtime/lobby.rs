@@ -186,7 +186,10 @@ impl Lobby {
             if let Some(gate) = self.open_muster(&file, clients, via, guest.kind)? {
                 gate.plan.carrier.seat_up(&guest.stream)?;
                 match gate.take(guest) {
-                    Ok(seat) => return Ok(seat),
+                    Ok(seat) => {
+                        gate.plan.carrier.seated(&seat);
+                        return Ok(seat);
+                    }
                     // Full, or released a moment ago: the next session.
                     Err(back) => guest = back,
                 }

@@ -1,4 +1,4 @@
-//! The lab's UDP server (DESIGN section 6, system 2): bare datagrams for clients that can say
+//! The lab's UDP server (wire format: `proto/lab_udp.rs`): bare datagrams for clients that can say
 //! nothing of what they got.
 //!
 //! It sends megabytes to whoever asks, and a UDP address is easily forged, so it is off unless it

@@ -157,7 +157,7 @@ fn receive(
                 if foreign {
                     receiver.handle_foreign();
                 } else if let Heard::Block { offset, payload } = receiver.handle(datagram, now) {
-                    port.get_or_insert(from.port());
+                    port.get_or_insert_with(|| from.port());
                     old.resize(payload.len(), 0);
                     let mut read = 0;
                     while read < old.len() {
@@ -195,12 +195,13 @@ fn receive(
 /// All that came, in both streams. A datagram whose block had to be replaced was a damaged one,
 /// and what was sent in its place was lost on the way.
 fn merged(first: Counts, second: Counts, replaced: u64) -> Counts {
-    let sum = |a: Option<u64>, b: Option<u64>| Some(a? + b?);
+    // How many datagrams there were is what the server says.
+    let sum = |a: Option<u64>, b: Option<u64>| a?.checked_add(b?);
     let bad = first.unique.map_or(0, |unique| unique.min(replaced));
     Counts {
-        lost: sum(first.lost, second.lost).map(|lost| lost + bad),
+        lost: sum(first.lost, second.lost).and_then(|lost| lost.checked_add(bad)),
         unique: sum(first.unique, second.unique).map(|unique| unique - bad),
-        corrupt: sum(first.corrupt, second.corrupt).map(|corrupt| corrupt + bad),
+        corrupt: sum(first.corrupt, second.corrupt).and_then(|corrupt| corrupt.checked_add(bad)),
         duplicate: sum(first.duplicate, second.duplicate),
         reordered: sum(first.reordered, second.reordered),
         offered: sum(first.offered, second.offered),

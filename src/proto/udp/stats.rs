@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use crate::proto::jitter::Estimate;
 use crate::units::Moment;
 
 /// Counts the datagrams of one stream.
@@ -31,7 +32,7 @@ pub struct Stats {
     transit_min: i32,
     transit_max: i32,
     transit_sum: i64,
-    jitter: f64,
+    jitter: Estimate,
     differences: Histogram,
 }
 
@@ -102,7 +103,7 @@ impl Stats {
             transit_min: 0,
             transit_max: 0,
             transit_sum: 0,
-            jitter: 0.0,
+            jitter: Estimate::default(),
             differences: Histogram::default(),
         }
     }
@@ -174,7 +175,10 @@ impl Stats {
             late: self.late,
             lost: self.lost,
             burst: self.burst_max,
-            jitter: differences.then(|| Duration::from_nanos((self.jitter * 1000.0) as u64)),
+            jitter: self
+                .jitter
+                .us()
+                .map(|us| Duration::from_nanos((us * 1000.0) as u64)),
             jitter_p50: quantile(0.5),
             jitter_p95: quantile(0.95),
             jitter_p99: quantile(0.99),
@@ -204,7 +208,7 @@ impl Stats {
         self.next = self.next.max(self.base);
     }
 
-    /// RFC 3550, appendix A.8, in microseconds; for datagrams in the order of their arrival.
+    /// The transit time of RFC 3550, appendix A.8, in microseconds; for datagrams in the order of their arrival.
     fn time(&mut self, sent_us: u32, now: Moment) {
         let raw = (now.0 as u32).wrapping_sub(sent_us) as i32;
         let Some(last) = self.transit.replace(raw) else {
@@ -213,7 +217,7 @@ impl Stats {
             return;
         };
         let difference = raw.wrapping_sub(last).unsigned_abs();
-        self.jitter += (f64::from(difference) - self.jitter) / 16.0;
+        self.jitter.add(f64::from(difference));
         self.differences.add(difference);
         self.transit_min = self.transit_min.min(raw);
         self.transit_max = self.transit_max.max(raw);
