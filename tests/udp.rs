@@ -575,10 +575,24 @@ fn a_client_of_the_lab_that_asks_twice_gets_one_file() {
         }
         assert_eq!(copy.len(), 400_000);
         assert_eq!(Digest::of(&copy), server.sha1);
-        // Once it is over it may ask again.
+        // Once it is over it may ask again; beside it another, which is a test of its own, and it may
+        // configure the next while they run.
         client.send(b"TRANSFER").expect("sent");
         assert!(client.recv(&mut buffer).is_ok());
+        let other = UdpSocket::bind("127.0.0.1:0").expect("a port");
+        other.connect(lab.addr()).expect("loopback");
+        other
+            .set_read_timeout(Some(Duration::from_secs(5)))
+            .expect("a timeout");
+        other.send(b"TRANSFER").expect("sent");
+        assert!(other.recv(&mut buffer).is_ok());
+        other.send(b"!CONFIG : f.bin : 1").expect("sent");
+        let records: Vec<_> = (0..3).map(|_| server.record()).collect();
         drop(lab);
+        for record in records {
+            assert_eq!((record.clients, record.transfers.len()), (1, 1));
+            assert_eq!(record.transfers[0].outcome, Outcome::Complete);
+        }
         server.stop();
     });
 }
