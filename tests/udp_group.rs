@@ -73,6 +73,40 @@ fn two_groups_at_one_port_of_one_host_hear_nothing_of_each_other() {
     });
 }
 
+#[test]
+fn a_group_leaves_and_is_joined_by_the_interfaces_that_are_named() {
+    within(LIMIT, || {
+        let server = Server::with(
+            500_000,
+            |settings| {
+                settings.via = Some(Via::Multicast);
+                settings.clients = Some(2);
+                // Loopback has many addresses; the clients come by another.
+                settings.datagrams.interface = Some(Ipv4Addr::new(127, 0, 0, 9));
+                settings.rate = common::bytes_per_second(5_000_000);
+            },
+            udp::serve,
+        );
+        let mut order = server.order("a");
+        order.clients = 2;
+        order.interface = Some(Ipv4Addr::new(127, 0, 0, 8));
+        let ways = [&udp::take::MULTICAST as _];
+        let ends = Fetch::new(&order).run(&order, &ways).expect("begun");
+        whole(ends, &server);
+        for transfer in &server.record().transfers {
+            assert_eq!(transfer.counts.foreign, Some(0), "{transfer:?}");
+        }
+        // An interface that is none of this host's is said.
+        let mut order = server.order("b");
+        order.group = Some(1);
+        order.interface = Some(Ipv4Addr::new(192, 0, 2, 77));
+        let ends = Fetch::new(&order).run(&order, &ways).expect("begun");
+        let error = common::failed(ends);
+        assert!(error.contains("join the group"), "{error}");
+        server.stop();
+    });
+}
+
 /// Somebody on the way: clients that come by the address returned join `to` instead of `from`, and
 /// what is sent to `from` reaches them as `change` leaves it.
 fn between(

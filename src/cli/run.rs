@@ -185,6 +185,7 @@ fn session(
             .unwrap_or_else(|| work.path().join("copies")),
         copy: args.sending.copy,
         stall: args.sending.stall_limit,
+        interface: args.sending.multicast_interface,
         durable: args.keep.is_some(),
         ..Order::new(vec![server.addr()])
     };

@@ -50,6 +50,11 @@ pub trait Carrier: fmt::Debug + Send + Sync {
     /// Why this client cannot be served.
     fn seat_up(&self, stream: &TcpStream) -> Result<()>;
 
+    /// A client has a seat, and is about to be told so.
+    fn seated(&self, seat: &Seat) {
+        let _ = seat;
+    }
+
     /// How it sends, in two or three words for the log: `sendfile, bbr`.
     fn sender(&self, stream: &TcpStream) -> String;
 

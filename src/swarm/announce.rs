@@ -31,6 +31,8 @@ use crate::swarm::web::Url;
 pub struct Announcer {
     member: Arc<Member>,
     tracker: Url,
+    /// Where the tracker is: its name is looked up once, and cannot become another's.
+    addrs: Vec<SocketAddr>,
     port: u16,
     /// The tracker is our own server's, and is told what came from whom.
     tells: bool,
@@ -42,14 +44,21 @@ pub struct Announcer {
 const LINK_LIMIT: Duration = Duration::from_secs(2);
 
 impl Announcer {
-    /// Announces `member`, which listens on `port`, to `tracker`; not before it has joined in.
+    /// Announces `member`, which listens on `port`, to `tracker` at its addresses; not before it
+    /// has joined in.
     ///
     /// # Errors
     /// The system refuses a thread.
-    pub fn new(member: &Arc<Member>, tracker: Url, port: u16, tells: bool) -> Result<Self> {
+    pub fn new(
+        member: &Arc<Member>,
+        (tracker, addrs): (Url, Vec<SocketAddr>),
+        port: u16,
+        tells: bool,
+    ) -> Result<Self> {
         let mut announcer = Self {
             member: Arc::clone(member),
             tracker,
+            addrs,
             port,
             tells,
             ended: Arc::default(),
@@ -66,17 +75,22 @@ impl Announcer {
     /// The tracker cannot be reached or refuses.
     pub fn join_in(&self, wait: bool) -> Result<()> {
         let answer = self.announce(Event::Started)?;
+        self.call(answer.peers, wait);
+        Ok(())
+    }
+
+    /// Calls `peers`; with `wait` it also waits until they have answered.
+    pub fn call(&self, peers: Vec<SocketAddr>, wait: bool) {
         // Of a large swarm only half as many as there will be: the others call us.
-        let called = match answer.peers.len() {
+        let called = match peers.len() {
             few if few < PEER_LINKS => few,
             _ => PEER_LINKS / 2,
         };
-        (answer.peers.into_iter().take(called)).for_each(|peer| self.member.dial(peer));
+        (peers.into_iter().take(called)).for_each(|peer| self.member.dial(peer));
         let deadline = clock::now().after(LINK_LIMIT);
         while wait && self.member.links() < called && clock::left(deadline).is_some() {
             thread::sleep(Duration::from_millis(5));
         }
-        Ok(())
     }
 
     /// Announces from time to time, and once when the copy is whole.
@@ -85,6 +99,7 @@ impl Announcer {
         let asking = Self {
             member: Arc::clone(&member),
             tracker: self.tracker.clone(),
+            addrs: self.addrs.clone(),
             port: self.port,
             tells: self.tells,
             ended: Arc::clone(&ended),
@@ -111,7 +126,7 @@ impl Announcer {
                     let wait = match asking.announce(event) {
                         Ok(answer) => {
                             if !whole && member.links() < PEER_LINKS {
-                                answer.peers.into_iter().for_each(|peer| asking.call(peer));
+                                answer.peers.into_iter().for_each(|peer| member.dial(peer));
                             }
                             answer.interval
                         }
@@ -127,18 +142,6 @@ impl Announcer {
             .map_err(Error::io("start the announcing thread", "this process"))?;
         self.thread = Some(thread);
         Ok(())
-    }
-
-    /// Calls a peer unless there is a link to its address.
-    fn call(&self, addr: SocketAddr) {
-        if !self
-            .member
-            .neighbours()
-            .iter()
-            .any(|peer| peer.addr == addr)
-        {
-            self.member.dial(addr);
-        }
     }
 
     fn announce(&self, event: Event) -> Result<Answer> {
@@ -164,8 +167,7 @@ impl Announcer {
             '?'
         };
         let target = format!("{}{mark}{}", self.tracker.target, announce.encode());
-        let addrs = self.tracker.resolve()?;
-        let body = web::get(&addrs, &self.tracker.host, &target, ANSWER_MAX)?;
+        let body = web::get(&self.addrs, &self.tracker.host, &target, ANSWER_MAX)?;
         Answer::decode(&body).map_err(|error| Error::refused(&self.tracker.host, error.to_string()))
     }
 

@@ -85,7 +85,14 @@ pub fn fetch(wish: Wish<'_>, moved: &AtomicU64, stopped: &AtomicBool) -> Result<
         .as_deref()
         .ok_or_else(|| Error::refused("the torrent", "it names no tracker"))?;
     let tracker = Url::parse(announce)?;
-    let addrs = tracker.resolve()?;
+    let (at_tracker, neighbours) = places(tracker.resolve()?);
+    if neighbours && !tracker.is_announce() {
+        let reason = format!(
+            "'{}': a tracker on a private network is asked at .../announce only",
+            crate::text::escape(announce)
+        );
+        return Err(Error::refused("the torrent", reason));
+    }
     let (name, bytes) = (metainfo.name.clone(), metainfo.bytes);
     let part = Part::open_scattered(wish.out, &name, bytes, metainfo.info_hash(), 1, true)?;
     if let Some(free) = socket::free_space(wish.out).filter(|&free| free < bytes - part.resumed()) {
@@ -94,8 +101,9 @@ pub fn fetch(wish: Wish<'_>, moved: &AtomicU64, stopped: &AtomicBool) -> Result<
     }
     let id = peer_id(Role::Free, &format!("{:011x}", clock::random() >> 20));
     let at = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+    let tracker = (tracker, at_tracker);
     let peer = Peer::start(metainfo, part.file(), id, Role::Free, at, tracker)?;
-    if !addrs.iter().any(|addr| is_private(addr.ip())) {
+    if !neighbours {
         peer.member.only_public();
     }
     let begun = clock::now();
@@ -122,17 +130,52 @@ pub fn fetch(wish: Wish<'_>, moved: &AtomicU64, stopped: &AtomicBool) -> Result<
     })
 }
 
-/// True for addresses that only neighbours can reach.
+/// Where to ask a tracker whose name has these addresses, and whether it is on a private network.
+/// Of both kinds only the public ones are taken: anybody can give his name a neighbour's address.
+fn places(found: Vec<SocketAddr>) -> (Vec<SocketAddr>, bool) {
+    match found.iter().all(|addr| is_private(addr.ip())) {
+        true => (found, true),
+        false => {
+            let public = found.into_iter().filter(|addr| !is_private(addr.ip()));
+            (public.collect(), false)
+        }
+    }
+}
+
+/// True for addresses that only neighbours can reach, or nobody as a peer: of this machine, of
+/// private, shared (RFC 6598) and local networks, of groups.
 pub fn is_private(ip: IpAddr) -> bool {
     match ip.to_canonical() {
-        IpAddr::V4(ip) => ip.is_private() || ip.is_loopback() || ip.is_link_local(),
-        IpAddr::V6(ip) => ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local(),
+        IpAddr::V4(ip) => {
+            let [first, second, ..] = ip.octets();
+            let shared = first == 100 && second & 0xc0 == 64;
+            let here = first == 0 || ip.is_loopback() || ip.is_broadcast() || ip.is_multicast();
+            ip.is_private() || ip.is_link_local() || shared || here
+        }
+        IpAddr::V6(ip) => {
+            let here = ip.is_loopback() || ip.is_unspecified() || ip.is_multicast();
+            ip.is_unique_local() || ip.is_unicast_link_local() || here
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_tracker_is_a_neighbour_only_where_all_its_addresses_are() {
+        let at = |texts: &[&str]| -> Vec<SocketAddr> {
+            texts
+                .iter()
+                .map(|t| t.parse().expect("an address"))
+                .collect()
+        };
+        let (public, private) = ("8.8.8.8:80", "10.0.0.1:80");
+        assert_eq!(places(at(&[public, private])), (at(&[public]), false));
+        assert_eq!(places(at(&[private])), (at(&[private]), true));
+        assert_eq!(places(at(&[public])), (at(&[public]), false));
+    }
 
     #[test]
     fn neighbours_are_told_from_the_world() {
@@ -145,6 +188,14 @@ mod tests {
             ("::1", true),
             ("fd00::1", true),
             ("::ffff:10.0.0.1", true),
+            ("100.64.0.1", true),
+            ("100.127.255.255", true),
+            ("0.0.0.0", true),
+            ("::", true),
+            ("224.0.0.1", true),
+            ("ff02::1", true),
+            ("100.63.255.255", false),
+            ("100.128.0.1", false),
             ("8.8.8.8", false),
             ("2001:4860::1", false),
         ] {

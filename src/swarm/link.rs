@@ -18,6 +18,7 @@ use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
 use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicU16;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::thread;
@@ -32,6 +33,7 @@ use crate::proto::bt::wire::Message;
 use crate::proto::bt::wire::REQUESTS_MAX;
 use crate::runtime::clock;
 use crate::swarm::store::Store;
+use crate::units::Moment;
 
 /// A connection whose handshakes are over.
 #[derive(Debug)]
@@ -44,6 +46,8 @@ pub struct Link {
     pub peer: Handshake,
     /// We called.
     pub dialed: bool,
+    /// The port on which a caller can be called itself, as it says; 0 before it does.
+    pub listens: AtomicU16,
     /// What its messages may be.
     pub limits: Limits,
     /// Payload bytes given to the system to send.
@@ -54,6 +58,10 @@ pub struct Link {
     pub protocol: AtomicU64,
     /// When the first payload byte was written, microseconds; 0 before.
     pub first_sent: AtomicU64,
+    /// When it began.
+    pub since: Moment,
+    /// How often the other side has choked or unchoked us.
+    pub turns: AtomicU64,
     /// We told it that it has something we want.
     pub interested: AtomicBool,
     stream: Arc<TcpStream>,
@@ -65,6 +73,8 @@ pub struct Link {
 struct Outbox {
     control: Vec<u8>,
     requests: VecDeque<Block>,
+    /// Some of `control` should not wait for something else to go out.
+    urgent: bool,
     closed: bool,
     /// The writer waits for something to do; else it looks before it waits, and needs no call.
     idle: bool,
@@ -108,6 +118,7 @@ impl Link {
             addr,
             peer,
             dialed,
+            listens: AtomicU16::new(0),
             limits: Limits {
                 pieces,
                 fast: peer.fast(),
@@ -116,11 +127,27 @@ impl Link {
             received: AtomicU64::new(0),
             protocol: AtomicU64::new(0),
             first_sent: AtomicU64::new(0),
+            since: clock::now(),
+            turns: AtomicU64::new(0),
             interested: AtomicBool::new(false),
             stream,
             outbox: Mutex::default(),
             wake: Condvar::new(),
         }
+    }
+
+    /// Where the other side listens, as far as it is known: a caller's own port says nothing of it.
+    pub fn reached_at(&self) -> SocketAddr {
+        let port = match self.listens.load(Ordering::Relaxed) {
+            said if said > 0 && !self.dialed => said,
+            _ => self.addr.port(),
+        };
+        SocketAddr::new(self.addr.ip().to_canonical(), port)
+    }
+
+    /// Payload has moved, one way or the other.
+    pub fn has_moved(&self) -> bool {
+        self.sent.load(Ordering::Relaxed) > 0 || self.received.load(Ordering::Relaxed) > 0
     }
 
     /// Says `messages` now.
@@ -131,7 +158,18 @@ impl Link {
 
     /// Says `messages` with whatever goes out next, or at the next [`Link::flush`].
     pub fn add(&self, messages: &[Message<'_>]) {
+        self.queue(messages, true);
+    }
+
+    /// Says `messages` with whatever goes out next, or at the next [`Link::press`]: a packet of
+    /// their own would cost both ends more than they are worth.
+    pub fn murmur(&self, messages: &[Message<'_>]) {
+        self.queue(messages, false);
+    }
+
+    fn queue(&self, messages: &[Message<'_>], urgent: bool) {
         let mut outbox = self.lock();
+        outbox.urgent |= urgent;
         messages
             .iter()
             .for_each(|message| message.encode(&mut outbox.control));
@@ -144,13 +182,23 @@ impl Link {
 
     /// Wakes the writer where it sleeps on something that was added.
     pub fn flush(&self) {
+        self.wake(|outbox| outbox.urgent || !outbox.requests.is_empty());
+    }
+
+    /// Wakes the writer where it sleeps on anything, a murmur too.
+    pub fn press(&self) {
+        self.wake(|outbox| !(outbox.control.is_empty() && outbox.requests.is_empty()));
+    }
+
+    fn wake(&self, waits: impl Fn(&Outbox) -> bool) {
         let mut outbox = self.lock();
-        let idle = outbox.idle && !(outbox.control.is_empty() && outbox.requests.is_empty());
-        if idle {
+        let wake = outbox.idle && waits(&outbox);
+        if wake {
             outbox.idle = false;
+            outbox.urgent = true;
         }
         drop(outbox);
-        if idle {
+        if wake {
             self.wake.notify_one();
         }
     }
@@ -251,7 +299,8 @@ impl Link {
             if outbox.closed {
                 return Work::Closed;
             }
-            if !outbox.control.is_empty() || !outbox.requests.is_empty() {
+            if outbox.urgent || !outbox.requests.is_empty() {
+                outbox.urgent = false;
                 let control = std::mem::take(&mut outbox.control);
                 let mut blocks = Vec::new();
                 let mut bytes = 0;

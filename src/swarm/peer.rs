@@ -57,10 +57,21 @@ pub struct Peer {
     announcer: Announcer,
     /// Bytes that were there when it began.
     held: u64,
+    /// When it began.
+    began: Moment,
 }
 
 /// How long a swarm without a server may stand still, and a finished peer wait for silent ones.
 const ALONE: Duration = Duration::from_secs(10);
+
+/// What a finished peer must have given meanwhile for the others not to be silent, bytes; a piece
+/// where that is less.
+const ENOUGH: u64 = 256 << 10;
+
+/// How long a finished peer may be held by those that are not, at least; and by how much longer
+/// than its own copy took.
+const SEE_OUT_MIN: Duration = Duration::from_secs(60);
+const SEE_OUT_TIMES: u32 = 10;
 
 /// How often the state of things is looked at.
 const LOOK: Duration = Duration::from_millis(50);
@@ -102,8 +113,14 @@ impl Intake for Swarm {
         };
         let id = seated_id(arriving.offer.session, arriving.offer.seat);
         let at = SocketAddr::new(local.ip(), 0);
+        let tracker = (tracker, vec![server]);
         let peer = Peer::start(metainfo, arriving.file, id, Role::Seated, at, tracker)?;
-        peer.announcer.join_in(true)?;
+        peer.member.has_server(server.ip());
+        if let Err(error) = peer.announcer.join_in(true) {
+            // The server's seeder tells who is there by what they have, a little later.
+            log::warn!("{error}; the server's seeder is called without its tracker");
+            peer.announcer.call(vec![server], true);
+        }
         Ok(Box::new(Seated {
             peer,
             seed_time: arriving.order.seed_time,
@@ -190,7 +207,7 @@ fn server_is_gone(incoming: &Incoming<'_>) -> bool {
 
 impl Peer {
     /// A peer that listens on `at` and keeps its copy in `file`, of which it verifies what is
-    /// there. It is in no swarm before its announcer has joined in.
+    /// there. It is in no swarm before its announcer has joined in, at `tracker` and its addresses.
     ///
     /// # Errors
     /// The file cannot be read, or the address not be listened on.
@@ -200,7 +217,7 @@ impl Peer {
         id: [u8; 20],
         role: Role,
         at: SocketAddr,
-        tracker: Url,
+        tracker: (Url, Vec<SocketAddr>),
     ) -> Result<Self> {
         let layout = Layout::new(metainfo.bytes, metainfo.piece_bytes);
         let shown = metainfo.name.to_string();
@@ -238,6 +255,7 @@ impl Peer {
             listener,
             announcer,
             held,
+            began: clock::now(),
         })
     }
 
@@ -283,9 +301,8 @@ impl Peer {
                 return Err(Error::Interrupted);
             }
             let now = clock::now();
-            let received: u64 = member.moved().values().map(|moved| moved.received).sum();
-            if received > best {
-                (best, since) = (received, now);
+            if progress.kept > best {
+                (best, since) = (progress.kept, now);
             }
             if alone.is_none() && gone() {
                 log::warn!("the server is gone; the peers go on without it");
@@ -325,20 +342,23 @@ impl Peer {
         }
     }
 
-    /// Serves the others until each linked peer of ours is whole or silent, or for `seed_time`;
-    /// then leaves.
+    /// Serves the others until each linked peer of ours is whole or hardly moves, but not many
+    /// times as long as our own copy took; or for `seed_time`. Then leaves.
     pub fn see_out(mut self, seed_time: Option<Duration>, stopped: &AtomicBool) {
         let begun = clock::now();
-        let (mut sent, mut since) = (0, begun);
+        let enough = u64::from(self.member.metainfo.piece_bytes).min(ENOUGH);
+        let most = SEE_OUT_MIN.max(begun.since(self.began) * SEE_OUT_TIMES);
+        let (mut given, mut theirs, mut since) = (0, 0, begun);
         loop {
             let now = clock::now();
-            let moved: u64 = self.member.moved().values().map(|moved| moved.sent).sum();
-            if moved > sent {
-                (sent, since) = (moved, now);
+            let progress = self.member.progress();
+            if progress.given >= given + enough || progress.theirs > theirs {
+                (given, theirs, since) = (progress.given, progress.theirs, now);
             }
+            let spent = now.since(begun);
             let over = match seed_time {
-                Some(limit) => now.since(begun) >= limit,
-                None => self.member.progress().unfinished == 0 || now.since(since) > ALONE,
+                Some(limit) => spent >= limit,
+                None => progress.unfinished == 0 || now.since(since) > ALONE || spent > most,
             };
             if over || stopped.load(Ordering::Relaxed) {
                 break;

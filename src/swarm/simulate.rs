@@ -250,10 +250,11 @@ impl Run {
         let seconds = (self.now / 1e6).max(0.1);
         let fed = &self.fed;
         #[allow(clippy::cast_precision_loss, reason = "a count of pieces")]
-        let rate = |link: u32| fed[link as usize] as f64 / seconds;
+        let given = |link: u32| fed[link as usize] as f64;
         #[allow(clippy::cast_precision_loss, reason = "a count of pieces")]
-        let all = self.fed_all as f64 / seconds;
-        for (link, piece) in self.injector.show(rate, all) {
+        let all = self.fed_all as f64;
+        let now = self.moment();
+        for (link, piece) in self.injector.show(now, seconds, given, all) {
             let (client, theirs) = self.nodes[0].links[link as usize];
             let _ = self.nodes[client].table.had(theirs, piece);
             self.ask(client, theirs);

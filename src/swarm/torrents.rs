@@ -4,13 +4,14 @@
 //! `.torrent`, or by a peer that has one already. Sessions of one file share its swarm: the first
 //! holds it until its gate opens.
 
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
-use std::thread;
 use std::time::Duration;
 
 use crate::digest::Digest;
@@ -31,7 +32,6 @@ use crate::runtime::catalog::Source;
 use crate::runtime::clock;
 use crate::runtime::listener::Connection;
 use crate::runtime::lobby::Lobby;
-use crate::runtime::lobby::STACK;
 use crate::swarm::connect;
 use crate::swarm::member::Member;
 use crate::swarm::member::role::Role;
@@ -39,7 +39,6 @@ use crate::swarm::member::role::peer_id;
 use crate::swarm::store;
 use crate::swarm::store::Store;
 use crate::swarm::tracker::Board;
-use crate::swarm::tracker::Told;
 use crate::text::FileName;
 
 /// What a server's swarms may do beyond the usual.
@@ -63,6 +62,9 @@ pub struct Torrents {
     /// Held by whoever makes a torrent: all clients of a session ask for it at the same time, and
     /// each would hash the file. Taken before `all`.
     making: Mutex<()>,
+    /// The files whose torrents were made, or tried to be, for a hash that was unknown. Taken
+    /// before `making`.
+    sought: Mutex<BTreeSet<FileName>>,
 }
 
 /// One file's swarm.
@@ -117,6 +119,7 @@ impl Torrents {
             options,
             all: Mutex::default(),
             making: Mutex::default(),
+            sought: Mutex::default(),
         })
     }
 
@@ -139,6 +142,10 @@ impl Torrents {
         }
         let refuse = |why: String| Error::refused("gatecast", format!("'{}': {why}", info.name));
         let layout = Layout::new(info.bytes, metainfo::piece_bytes(info.bytes));
+        let full = || refuse(format!("there are {TORRENTS_MAX} torrents already"));
+        if self.lock().len() >= TORRENTS_MAX {
+            return Err(full());
+        }
         if info.bytes == 0 {
             return Err(refuse("an empty file has no torrent".to_owned()));
         }
@@ -167,7 +174,7 @@ impl Torrents {
         let mut all = self.lock();
         if all.len() >= TORRENTS_MAX {
             torrent.member.close();
-            return Err(refuse(format!("there are {TORRENTS_MAX} torrents already")));
+            return Err(full());
         }
         all.push(Arc::clone(&torrent));
         Ok(torrent)
@@ -192,9 +199,16 @@ impl Torrents {
         if let Some(found) = find() {
             return Some(found);
         }
-        let made: Vec<FileName> = self.names();
+        // Each file once: a hash that nothing has must not have the catalogue read every time.
+        let mut sought = self.sought.lock().unwrap_or_else(PoisonError::into_inner);
+        let made = self.names();
         for name in lobby.catalog.names().filter(|name| !made.contains(name)) {
-            if let Err(error) = self.named(lobby, name) {
+            if self.lock().len() >= TORRENTS_MAX {
+                break;
+            }
+            if sought.insert(name.clone())
+                && let Err(error) = self.named(lobby, name)
+            {
                 log::debug!("{error}");
             }
         }
@@ -306,12 +320,15 @@ impl Torrents {
             .ok_or_else(|| TrackerError("no such torrent is served here".to_owned()))?;
         let ip = peer.ip().to_canonical();
         let seeder = SocketAddr::new(local.ip().to_canonical(), local.port());
+        let seat = torrent.member.is_seat(announce.peer_id, ip);
         let answer = torrent
             .board()
-            .announce(&announce, ip, seeder, clock::now())
+            .announce(&announce, ip, seat, seeder, clock::now())
             .map_err(|why| TrackerError(why.to_owned()))?;
         if announce.event != tracker::Event::Stopped && announce.left != Some(0) {
-            torrent.call_later(SocketAddr::new(ip, announce.port), announce.peer_id);
+            let addr = SocketAddr::new(ip, announce.port);
+            let when = clock::now().after(CALL_AFTER);
+            torrent.member.dial_at(when, addr, announce.peer_id);
         }
         Ok(answer.encode())
     }
@@ -380,26 +397,6 @@ impl Torrent {
         self.board.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Calls a peer that has announced itself, unless it is there by then.
-    fn call_later(&self, addr: SocketAddr, id: [u8; 20]) {
-        if self.member.is_linked(id) {
-            return;
-        }
-        let member = Arc::clone(&self.member);
-        let started = thread::Builder::new()
-            .name("call".to_owned())
-            .stack_size(STACK)
-            .spawn(move || {
-                thread::sleep(CALL_AFTER);
-                if !member.is_linked(id) {
-                    member.dial(addr);
-                }
-            });
-        if let Err(error) = started {
-            log::warn!("cannot start a thread to call {addr}: {error}");
-        }
-    }
-
     fn describe(&self, json: &mut Json) {
         let progress = self.member.progress();
         json.text("file", self.source.info.name.as_str());
@@ -448,8 +445,7 @@ impl Torrent {
 
     /// What each of our own peers got from whom, as it told the tracker, by name.
     pub fn moved(&self) -> Vec<Row> {
-        let board = self.board();
-        let told = board.told();
+        let told = self.board().told().clone();
         let name = |id: &[u8; 20]| match told.get(id) {
             Some(known) => name_of(id, known.addr),
             None => seat_of(id).map_or_else(
@@ -457,10 +453,14 @@ impl Torrent {
                 |seat| format!("C{seat}"),
             ),
         };
+        let mut sent: BTreeMap<[u8; 20], u64> = BTreeMap::new();
+        for (id, bytes) in told.values().flat_map(|one| &one.from) {
+            let sum = sent.entry(*id).or_default();
+            *sum = sum.saturating_add(*bytes);
+        }
         let server = self.member.id();
         let rows = told.iter().map(|(id, mine)| {
             let of = |share: &&Share| share.0 == server;
-            let to = |other: &Told| other.from.iter().find(|share| share.0 == *id).map(|s| s.1);
             Row {
                 peer: name(id),
                 whole: mine.whole,
@@ -468,7 +468,7 @@ impl Torrent {
                 from: (mine.from.iter().filter(|share| !of(share)))
                     .map(|share| (name(&share.0), share.1))
                     .collect(),
-                sent: (told.values().filter_map(to)).fold(0, u64::saturating_add),
+                sent: sent.get(id).copied().unwrap_or(0),
             }
         });
         rows.collect()

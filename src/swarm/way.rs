@@ -86,6 +86,20 @@ impl Carrier for Line {
         Ok(())
     }
 
+    fn seated(&self, seat: &Seat) {
+        let Some(torrent) = &self.torrent else {
+            return;
+        };
+        match seat.stream().peer_addr() {
+            Ok(addr) => {
+                let id = seated_id(seat.plan().session, seat.id());
+                torrent.member.expect(id, addr.ip());
+            }
+            // It is gone already.
+            Err(error) => log::debug!("{}: {error}", seat.id()),
+        }
+    }
+
     fn sender(&self, stream: &TcpStream) -> String {
         let congestion =
             socket::congestion(stream).unwrap_or_else(|| "unknown congestion control".to_owned());

@@ -68,6 +68,13 @@ impl Url {
         })
     }
 
+    /// True when its path ends as a tracker's does: nothing else on a private network should be
+    /// asked because a torrent says so.
+    pub fn is_announce(&self) -> bool {
+        let path = self.target.split('?').next().unwrap_or_default();
+        matches!(path.rsplit('/').next(), Some("announce" | "announce.php"))
+    }
+
     /// Its addresses.
     ///
     /// # Errors

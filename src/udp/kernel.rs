@@ -11,6 +11,11 @@ use std::net::UdpSocket;
 #[cfg(feature = "sockopt")]
 pub(super) const RECEIVE_BUFFER: usize = 4 << 20;
 
+/// The most that waits in a socket that sends, bytes as the kernel counts them: what Linux gives
+/// unless it was told otherwise, and less than the queue of an interface holds.
+#[cfg(feature = "sockopt")]
+pub(super) const SEND_BUFFER: usize = 212_992;
+
 /// What a socket without a word gets on Linux, bytes; elsewhere it is near it.
 #[cfg(not(feature = "sockopt"))]
 const PLAIN_BUFFER: u64 = 212_992;
@@ -47,6 +52,25 @@ pub(super) fn enlarge(socket: &UdpSocket) -> u64 {
 pub(super) fn enlarge(_: &UdpSocket) -> u64 {
     PLAIN_BUFFER
 }
+
+/// Keeps the send buffer at [`SEND_BUFFER`] at most.
+#[cfg(feature = "sockopt")]
+pub(super) fn limit_send(socket: &UdpSocket) {
+    let socket = socket2::SockRef::from(socket);
+    // Linux makes it twice what it is told.
+    let told = SEND_BUFFER / if cfg!(target_os = "linux") { 2 } else { 1 };
+    if socket
+        .send_buffer_size()
+        .is_ok_and(|size| size > SEND_BUFFER)
+        && let Err(error) = socket.set_send_buffer_size(told)
+    {
+        log::debug!("the send buffer stays as it is: {error}");
+    }
+}
+
+/// It stays as the system makes it.
+#[cfg(not(feature = "sockopt"))]
+pub(super) fn limit_send(_: &UdpSocket) {}
 
 /// A socket on `addr` that other programs of this host may bind too.
 #[cfg(feature = "sockopt")]

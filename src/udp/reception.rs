@@ -451,3 +451,6 @@ pub(super) fn told(peer: SocketAddr, line: &str) -> Error {
         _ => Error::protocol(peer, "no message for a client that receives"),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,8 +1,8 @@
 //! The two ends of a stream of datagrams: an [`Outlet`] that sends and an [`Inlet`] that receives.
 //!
 //! An outlet is never connected, so a dead client's ICMP answers do not spoil the next send to
-//! another. What the local queue refuses is counted, not lost. Its send buffer stays as small as
-//! the system makes it: a large one in front of a slow link loses everything in the sender's own
+//! another. What the local queue refuses is counted, not lost. Its send buffer is kept below what
+//! local queues hold: a large one in front of a slow link loses everything in the sender's own
 //! queue without a word, a small one makes the send wait.
 
 use std::io;
@@ -85,6 +85,7 @@ impl Outlet {
         if let Some(reach) = reach {
             socket.set_multicast_ttl_v4(reach.ttl).map_err(failed())?;
         }
+        kernel::limit_send(&socket);
         let tells_refused = kernel::tell_refused(&socket);
         if !tells_refused {
             log::debug!("this system does not tell which datagrams its own queue refuses");
@@ -100,6 +101,7 @@ impl Outlet {
     /// Sends over a socket that is open already, one datagram at a time. Who receives at it does so
     /// with [`hear`].
     pub fn over(socket: UdpSocket) -> Self {
+        kernel::limit_send(&socket);
         let tells_refused = kernel::tell_refused(&socket);
         Self {
             socket,
@@ -452,6 +454,23 @@ mod tests {
             assert_eq!(outlet.send(&[2; 100], 100, to), 0);
         }
         assert_eq!(lengths(&mut inlet, 50).len(), 50);
+    }
+
+    #[test]
+    #[cfg(feature = "sockopt")]
+    fn no_send_buffer_is_larger_than_local_queues() {
+        let room = |socket: &UdpSocket| {
+            let socket = socket2::SockRef::from(socket);
+            socket.send_buffer_size().expect("a size")
+        };
+        // As on a host whose default somebody has raised.
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
+        let _ = socket2::SockRef::from(&socket).set_send_buffer_size(4 << 20);
+        assert!(room(&socket) > kernel::SEND_BUFFER, "{}", room(&socket));
+        let outlet = Outlet::over(socket);
+        assert_eq!(room(&outlet.socket), kernel::SEND_BUFFER);
+        let outlet = Outlet::open(Ipv4Addr::LOCALHOST.into(), false, None).expect("one");
+        assert!(room(&outlet.socket) <= kernel::SEND_BUFFER);
     }
 
     #[test]

@@ -143,6 +143,10 @@ impl Way for Datagrams {
             terms: Terms {
                 datagram: size,
                 group: multicast.then(|| settings.datagrams.group.unwrap_or_else(some_group)),
+                from: multicast
+                    .then_some(settings.datagrams.interface)
+                    .flatten()
+                    .map(IpAddr::from),
             },
             ttl: settings.datagrams.ttl,
             rate: settings.rate,
@@ -166,6 +170,7 @@ impl Carrier for Stream {
     fn seat_up(&self, stream: &TcpStream) -> Result<()> {
         let failed = || Error::io("look at the connection", "a client");
         let ip = stream.local_addr().map_err(failed())?.ip().to_canonical();
+        let ip = self.terms.from.unwrap_or(ip);
         let mut state = self.lock();
         if let Some((other, _)) = &state.outlet {
             // One stream leaves by one interface.

@@ -102,6 +102,7 @@ pub fn decode(input: &[u8]) -> Result<Item<'_>, BencodeError> {
                     Some(Open::List(from, list)) => {
                         let raw = &input[from..at];
                         let value = Value::List(list);
+                        count(&mut items, start)?;
                         match close(&mut stack, Item { value, raw }, start)? {
                             Some(item) => return whole(item, input, at),
                             None => continue,
@@ -110,6 +111,7 @@ pub fn decode(input: &[u8]) -> Result<Item<'_>, BencodeError> {
                     Some(Open::Dictionary(from, entries, None)) => {
                         let raw = &input[from..at];
                         let value = Value::Dictionary(entries);
+                        count(&mut items, start)?;
                         match close(&mut stack, Item { value, raw }, start)? {
                             Some(item) => return whole(item, input, at),
                             None => continue,
@@ -121,14 +123,23 @@ pub fn decode(input: &[u8]) -> Result<Item<'_>, BencodeError> {
             }
             Some(_) => return fail("a byte that begins no value"),
         };
-        items += 1;
-        if items > ITEMS_MAX {
-            return fail("more values than any honest input has");
-        }
+        count(&mut items, start)?;
         let raw = &input[start..at];
         if let Some(item) = close(&mut stack, Item { value: item, raw }, start)? {
             return whole(item, input, at);
         }
+    }
+}
+
+/// One value more, a list or dictionary too: an empty one takes as much room as any.
+fn count(items: &mut usize, at: usize) -> Result<(), BencodeError> {
+    *items += 1;
+    match *items > ITEMS_MAX {
+        true => Err(BencodeError {
+            what: "more values than any honest input has",
+            at,
+        }),
+        false => Ok(()),
     }
 }
 
@@ -138,14 +149,13 @@ fn close<'a>(
     item: Item<'a>,
     at: usize,
 ) -> Result<Option<Item<'a>>, BencodeError> {
-    let what = "more values than any honest input has";
     match stack.last_mut() {
         None => Ok(Some(item)),
-        Some(Open::List(_, list)) if list.len() < ITEMS_MAX => {
+        Some(Open::List(_, list)) => {
             list.push(item);
             Ok(None)
         }
-        Some(Open::Dictionary(_, entries, key)) if entries.len() < ITEMS_MAX => match key.take() {
+        Some(Open::Dictionary(_, entries, key)) => match key.take() {
             Some(key) => {
                 entries.push((key, item));
                 Ok(None)
@@ -155,7 +165,6 @@ fn close<'a>(
                 at,
             }),
         },
-        Some(_) => Err(BencodeError { what, at }),
     }
 }
 

@@ -8,6 +8,9 @@
 //! the rarest first: a thousand that ask for what they like would each wait for seconds. Peers of
 //! other programs are shown everything at once: transmission looks for new pieces twice a second,
 //! and would starve.
+//!
+//! A peer that takes nothing of what it was shown is in nobody's way for long: its pieces go out
+//! again to others, and it is shown more once it has told of a piece.
 
 use std::collections::BTreeMap;
 use std::collections::VecDeque;
@@ -24,7 +27,7 @@ pub struct Injector {
     fed: BTreeMap<u32, Fed>,
     /// The peers of `fed` that are admitted, the next to be shown something first.
     line: VecDeque<u32>,
-    /// Shown and not yet had, of all peers.
+    /// Shown and not yet had, of all peers that are not in doubt.
     waiting: usize,
     piece_bytes: u32,
     /// How many of `fed` have each piece.
@@ -43,6 +46,11 @@ struct Fed {
     has: Bits,
     /// Shown and not yet had.
     waiting: Vec<u32>,
+    /// How many pieces it had been given when it was last seen to take some, and when that was.
+    given: f64,
+    since: Moment,
+    /// It was overdue: until it has a piece that it was shown, what it is shown holds up nobody.
+    doubtful: bool,
 }
 
 /// Least number of pieces that a peer is shown ahead.
@@ -54,6 +62,12 @@ const AHEAD_SECONDS: f64 = 0.15;
 
 /// What all together are shown ahead at least, bytes.
 const AHEAD_ALL: usize = 2 << 20;
+
+/// How long a peer may take nothing of what it was shown at least.
+const OVERDUE_MIN: Duration = Duration::from_secs(2);
+
+/// And how many times as long as the uplink takes for all that is shown.
+const OVERDUE_TIMES: f64 = 4.0;
 
 /// How long the last pieces may take to arrive before they are shown to others too.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -102,6 +116,9 @@ impl Injector {
             shown: none(),
             has: none(),
             waiting: Vec::new(),
+            given: 0.0,
+            since: Moment(0),
+            doubtful: false,
         };
         self.fed.insert(peer, new);
     }
@@ -117,7 +134,9 @@ impl Injector {
     pub fn leave(&mut self, peer: u32) {
         self.line.retain(|&other| other != peer);
         if let Some(fed) = self.fed.remove(&peer) {
-            self.waiting -= fed.waiting.len();
+            if !fed.doubtful {
+                self.waiting -= fed.waiting.len();
+            }
             for piece in fed.waiting {
                 self.order.push_front(piece);
             }
@@ -137,20 +156,68 @@ impl Injector {
         let Some(fed) = self.fed.get_mut(&peer) else {
             return;
         };
-        if fed.has.set(piece) {
+        let new = fed.has.set(piece);
+        if new {
             self.copies[piece as usize] += 1;
         }
         if let Some(at) = fed.waiting.iter().position(|&waiting| waiting == piece) {
             fed.waiting.swap_remove(at);
-            self.waiting -= 1;
+            match std::mem::take(&mut fed.doubtful) {
+                // It takes what it is shown after all, and the rest of that counts again.
+                true => self.waiting += fed.waiting.len(),
+                false => self.waiting -= 1,
+            }
+        }
+        if new && fed.doubtful {
+            self.admit(peer);
         }
     }
 
-    /// The pieces to show now, and to whom; a peer takes `piece_rate` pieces a second, the
-    /// uplink gives `all_rate`.
-    pub fn show(&mut self, piece_rate: impl Fn(u32) -> f64, all_rate: f64) -> Vec<(u32, u32)> {
+    /// Who has taken nothing for too long of what it was shown holds up nobody any more: that goes
+    /// out again, first, and it is shown nothing more before it tells of a piece.
+    fn give_up(&mut self, now: Moment, given: impl Fn(u32) -> f64, all_rate: f64) {
+        if self.fed.len() < 2 {
+            return;
+        }
+        #[allow(clippy::cast_precision_loss, reason = "a count of pieces")]
+        let takes = OVERDUE_TIMES * self.waiting as f64 / all_rate;
+        // No rate is none known yet.
+        let most = Duration::try_from_secs_f64(takes).map_or(OVERDUE_MIN, |d| d.max(OVERDUE_MIN));
+        for (&peer, fed) in &mut self.fed {
+            let taken = given(peer);
+            if fed.waiting.is_empty() || taken > fed.given {
+                (fed.given, fed.since) = (taken, now);
+            }
+            if now.since(fed.since) < most {
+                continue;
+            }
+            if !std::mem::replace(&mut fed.doubtful, true) {
+                self.waiting -= fed.waiting.len();
+            }
+            for piece in fed.waiting.drain(..) {
+                self.order.push_front(piece);
+            }
+            self.line.retain(|&other| other != peer);
+        }
+    }
+
+    /// The pieces to show at `now`, and to whom. Within `seconds` the uplink has given each peer as
+    /// many pieces as `given` tells, which need not be whole ones, and to all of them `all`.
+    pub fn show(
+        &mut self,
+        now: Moment,
+        seconds: f64,
+        given: impl Fn(u32) -> f64,
+        all: f64,
+    ) -> Vec<(u32, u32)> {
         let mut shown = Vec::new();
-        if self.open || self.line.is_empty() {
+        if self.open {
+            return shown;
+        }
+        let all_rate = all / seconds;
+        self.give_up(now, &given, all_rate);
+        let piece_rate = |peer: u32| given(peer) / seconds;
+        if self.line.is_empty() {
             return shown;
         }
         let alone = self.fed.len() == 1;
@@ -184,8 +251,11 @@ impl Injector {
             self.line.push_back(peer);
             let fed = self.fed.get_mut(&peer).expect("who is in line is fed");
             fed.shown.set(piece);
+            if fed.waiting.is_empty() {
+                fed.since = now;
+            }
             fed.waiting.push(piece);
-            self.waiting += 1;
+            self.waiting += usize::from(!fed.doubtful);
             self.out.set(piece);
             shown.push((peer, piece));
         }
@@ -239,7 +309,8 @@ mod tests {
     /// What is shown to all at these rates.
     fn show(injector: &mut Injector, rates: &[f64]) -> Vec<(u32, u32)> {
         let all = rates.iter().sum();
-        injector.show(|peer| rates.get(peer as usize).copied().unwrap_or(0.0), all)
+        let of = |peer: u32| rates.get(peer as usize).copied().unwrap_or(0.0);
+        injector.show(T0, 1.0, of, all)
     }
 
     fn of(shown: &[(u32, u32)], peer: u32) -> Vec<u32> {
@@ -318,6 +389,89 @@ mod tests {
         let again: Vec<u32> = next.iter().map(|(_, piece)| *piece).collect();
         assert!(lost[1..].contains(&again[0]));
         assert!(!again.contains(&lost[0]), "it is out");
+    }
+
+    /// Pieces of which two fill an uplink of one a second; peers 0 and 1 take nothing, peer 2 takes
+    /// a quarter of a piece every quarter of a second. Returns when it had all ten.
+    fn beside_two_that_are_frozen(frozen: usize) -> Option<u64> {
+        let mut fed = Injector::new(10, 4 << 20, &mut Random::new(1));
+        for peer in 0..3 {
+            fed.join(peer);
+            fed.admit(peer);
+        }
+        let (mut given, mut owed) = ([0.0; 3], Vec::new());
+        for quarter in 0..400u32 {
+            let now = T0.after(Duration::from_millis(250) * quarter);
+            let seconds = (f64::from(quarter) / 4.0).max(0.1);
+            let all = given.iter().sum();
+            let shown = fed.show(now, seconds, |peer| given[peer as usize], all);
+            owed.extend(
+                shown
+                    .into_iter()
+                    .filter(|&(peer, _)| peer as usize >= frozen),
+            );
+            if fed.opens(now) || fed.out.is_full() && owed.is_empty() {
+                return Some(u64::from(quarter) / 4);
+            }
+            if let Some(&(peer, piece)) = owed.first() {
+                given[peer as usize] += 0.25;
+                if quarter % 4 == 3 {
+                    owed.remove(0);
+                    fed.had(peer, piece);
+                }
+            }
+        }
+        None
+    }
+
+    #[test]
+    fn frozen_peers_hold_up_nobody_for_long_and_slow_ones_are_not_taken_for_frozen() {
+        let alone = beside_two_that_are_frozen(0).expect("an end");
+        assert!(
+            (8..=10).contains(&alone),
+            "as fast as the uplink: {alone} s"
+        );
+        let late = beside_two_that_are_frozen(2).expect("an end");
+        assert!(
+            late <= alone + 12,
+            "once two seconds and once some: {late} s"
+        );
+    }
+
+    #[test]
+    fn who_was_frozen_is_shown_more_once_it_tells_of_a_piece_and_in_doubt_till_it_takes_one() {
+        let mut fed = injector(100);
+        let show_at = |fed: &mut Injector, ms: u64, given: [f64; 3]| {
+            let now = T0.after(Duration::from_millis(ms));
+            fed.show(now, 1.0, |peer| given[peer as usize], 0.0)
+        };
+        let first = show_at(&mut fed, 0, [0.0; 3]);
+        assert_eq!(first.len(), 2, "all that is shown ahead");
+        assert!(show_at(&mut fed, 1999, [0.0; 3]).is_empty());
+        let again = show_at(&mut fed, 2000, [0.0; 3]);
+        assert!(again.iter().all(|&(peer, _)| peer == 2), "{again:?}");
+        let pieces = |shown: &[(u32, u32)]| -> Vec<u32> {
+            let mut all: Vec<u32> = shown.iter().map(|one| one.1).collect();
+            all.sort_unstable();
+            all
+        };
+        assert_eq!(pieces(&again), pieces(&first), "the same, to another");
+        let (back, its) = first[0];
+        assert!(fed.may_have(back, its), "what it was shown stays its");
+        fed.had(back, 99);
+        let more = show_at(&mut fed, 2001, [0.0, 0.0, 0.0]);
+        assert!(more.iter().all(|&(peer, _)| peer == back), "{more:?}");
+        assert_eq!((more.len(), fed.waiting), (0, 2), "the others wait for two");
+        fed.had(2, again[0].1);
+        let more = show_at(&mut fed, 2002, [0.0, 0.0, 1.0]);
+        assert_eq!(of(&more, 2).len(), 1, "in the place of one: {more:?}");
+        fed.had(2, again[1].1);
+        let more = show_at(&mut fed, 2003, [0.0, 0.0, 2.0]);
+        assert_eq!(of(&more, 2).len(), 1, "as if the other were not there");
+        let its = of(&more, back);
+        assert_eq!((its.len(), fed.waiting), (1, 2), "{more:?}");
+        fed.had(back, its[0]);
+        assert!(!fed.fed[&back].doubtful, "it takes what it is shown");
     }
 
     #[test]

@@ -34,8 +34,8 @@ pub struct Metainfo {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MetainfoError(String);
 
-/// Longest `.torrent`, bytes: [`PIECES_MAX`] pieces take 20 MiB, but honest ones stay below half.
-pub const METAINFO_MAX: usize = 10 << 20;
+/// Longest `.torrent`, bytes: [`PIECES_MAX`] pieces, and as much again for the rest as any has.
+pub const METAINFO_MAX: usize = PIECES_MAX as usize * Digest::LEN + (64 << 10);
 
 /// Most pieces of one file.
 pub const PIECES_MAX: u32 = 1 << 19;
@@ -246,6 +246,20 @@ mod tests {
             .bytes("pieces", [7; 60])
             .raw(key, value.to_vec());
         Dictionary::default().raw("info", info.finish()).finish()
+    }
+
+    #[test]
+    fn the_torrent_of_the_most_pieces_can_be_read() {
+        let bytes = u64::from(PIECES_MAX) * (4 << 20);
+        assert_eq!(piece_bytes(bytes), 4 << 20);
+        let name = FileName::new(&"n".repeat(200)).expect("plain");
+        let pieces = vec![Digest::of(b"1"); PIECES_MAX as usize];
+        let made = Metainfo::new(name, bytes, 4 << 20, pieces).expect("honest");
+        let torrent = made.encode(Some("http://h:1/announce"), Some("http://h:1/f"));
+        assert!(torrent.len() > 10 << 20);
+        let read = Metainfo::decode(&torrent).expect("ours");
+        assert_eq!(read.info_hash(), made.info_hash());
+        assert!(Metainfo::decode(&vec![b'd'; METAINFO_MAX + 1]).is_err());
     }
 
     #[test]

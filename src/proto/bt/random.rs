@@ -32,4 +32,14 @@ impl Random {
             items.swap(at, self.below(at + 1));
         }
     }
+
+    /// Leaves `count` of `items`, or all where there are no more, in random order.
+    pub fn draw<T>(&mut self, items: &mut Vec<T>, count: usize) {
+        let count = count.min(items.len());
+        for at in 0..count {
+            let other = at + self.below(items.len() - at);
+            items.swap(at, other);
+        }
+        items.truncate(count);
+    }
 }

@@ -49,7 +49,7 @@ pub struct Cast {
     pause: Duration,
     faults: Vec<(u16, Fault)>,
     asides: Vec<Aside>,
-    /// When it was last seen who holds the others up.
+    /// When it was last asked for something to send.
     looked_at: Moment,
 }
 
@@ -456,10 +456,10 @@ impl Cast {
 
     /// When [`Cast::poll_transmit`] has something again, unless a report comes before.
     pub fn poll_timeout(&self) -> Moment {
-        let lag = self
-            .asked
-            .map_or(Moment(u64::MAX), |asked| asked.after(LAG));
-        self.ask_at.min(lag)
+        // Once it is over it was looked at, and those who are silent are asked again.
+        let lag = self.asked.map(|asked| asked.after(LAG));
+        let lag = lag.filter(|lag| *lag > self.looked_at);
+        lag.map_or(self.ask_at, |lag| self.ask_at.min(lag))
     }
 }
 

@@ -412,6 +412,37 @@ mod tests {
     }
 
     #[test]
+    fn a_storm_of_lists_is_looked_through_as_often_as_there_is_news() {
+        let mut sender = Sender::reliable(0..40_000, 16_000, NOW);
+        while data(&mut sender).is_some() {}
+        let everything = report(sender.numbered(), 0, vec![0..16_000]);
+        sender.handle_report(&everything, NOW).expect("possible");
+        let left = sender.list.left;
+        assert_eq!(left, 16_000, "as much again may be looked at");
+        // The same again, and with a datagram's difference, and as the rest of a list.
+        let (first, _, _) = data(&mut sender).expect("open");
+        let more = [
+            everything.clone(),
+            report(first + 1, 0, vec![0..16_000]),
+            report(first, 0, vec![8000..16_000]),
+        ];
+        for n in 0..3000 {
+            let soon = NOW.after(Duration::from_micros(n * 3));
+            sender
+                .handle_report(&more[n as usize % 3], soon)
+                .expect("possible");
+        }
+        assert_eq!(sender.list.left, left, "none was looked at");
+        // After a while it is, and so is the rest of the same list.
+        let later = NOW.after(LIST_EVERY);
+        for part in [vec![0..8000], vec![8000..9000]] {
+            let part = report(first, 0, part);
+            sender.handle_report(&part, later).expect("possible");
+        }
+        assert_eq!(sender.list.left, 32_000 - 9000);
+    }
+
+    #[test]
     fn a_million_requests_for_everything_cost_what_one_client_may_cost() {
         let mut sender = Sender::reliable(0..100, 50, NOW);
         let mut sent = 0_u64;

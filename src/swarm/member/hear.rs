@@ -15,6 +15,9 @@ use crate::swarm::link::Link;
 use crate::swarm::member::Member;
 use crate::swarm::member::State;
 
+/// How often a peer may choke or unchoke us, beside once a second.
+const TURNS_MAX: u64 = 200;
+
 impl Member {
     /// What another member says.
     pub(super) fn hear(&self, link: &Arc<Link>, message: Message<'_>) -> Result<(), String> {
@@ -34,6 +37,9 @@ impl Member {
             | Message::Other(_) => return Ok(()),
             Message::Extended(0, body) => {
                 let told = Introduction::decode(body).map_err(|error| error.to_string())?;
+                if let Some(port) = told.port {
+                    link.listens.store(port, Ordering::Relaxed);
+                }
                 if let Some(requests) = told.requests {
                     let requests = (requests as usize).min(REQUESTS_MAX);
                     self.lock().table.allow(link.key, requests);
@@ -45,8 +51,17 @@ impl Member {
         }
         let mut state = self.lock();
         match message {
-            Message::Choke => state.table.serves(link.key, false),
-            Message::Unchoke => state.table.serves(link.key, true),
+            Message::Choke | Message::Unchoke => {
+                let serves = message == Message::Unchoke;
+                if state.table.is_serving(link.key) == serves {
+                    return Ok(());
+                }
+                let turns = link.turns.fetch_add(1, Ordering::Relaxed);
+                if turns > TURNS_MAX + clock::now().since(link.since).as_secs() {
+                    return Err("it chokes and unchokes without end".to_owned());
+                }
+                state.table.serves(link.key, serves);
+            }
             Message::Reject(block) => state.table.rejected(link.key, block),
             Message::Have(piece) => {
                 let new = state.table.had(link.key, piece)?;
@@ -60,6 +75,9 @@ impl Member {
                 self.had_all(&mut state, link, &bits);
             }
             Message::HaveAll => {
+                if state.table.has(link.key).is_some_and(Bits::is_full) {
+                    return Ok(());
+                }
                 let bits = Bits::full(self.layout.pieces());
                 self.had_all(&mut state, link, &bits);
             }

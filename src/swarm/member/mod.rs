@@ -18,7 +18,9 @@
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
+use std::collections::VecDeque;
 use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::Condvar;
 use std::sync::Mutex;
@@ -42,6 +44,7 @@ use crate::proto::bt::wire::Handshake;
 use crate::runtime::clock;
 use crate::runtime::lobby::STACK;
 use crate::runtime::pace::Pacer;
+use crate::session::MAX_SEATS;
 use crate::swarm::link::Link;
 use crate::swarm::member::role::Role;
 use crate::swarm::member::view::Holder;
@@ -64,6 +67,7 @@ pub struct Member {
     pub metainfo: Arc<Metainfo>,
     hash: Digest,
     id: [u8; 20],
+    role: Role,
     layout: Layout,
     store: Store,
     links_max: usize,
@@ -97,9 +101,22 @@ struct State {
     closed: bool,
     /// The port on which we can be called; told to those we call.
     port: Option<u16>,
-    banned: Vec<(IpAddr, [u8; 20])>,
+    /// Who is being called.
+    calling: BTreeSet<SocketAddr>,
+    /// Who is to be called, and when, unless the member of this id is there by then.
+    calls: VecDeque<(Moment, SocketAddr, [u8; 20])>,
+    /// Who sent wrong pieces, the last first.
+    banned: VecDeque<(IpAddr, [u8; 20])>,
+    /// Who is gone and may have sent one, by link.
+    suspects: BTreeMap<u32, (IpAddr, [u8; 20])>,
+    /// The seated peers, and from where each has its seat: nobody else is believed such an id.
+    seats: BTreeMap<[u8; 20], IpAddr>,
+    /// Where our server is: nobody else is believed to be its seeder.
+    server: Option<IpAddr>,
     /// The seated peers whose session is released.
     admitted: BTreeSet<[u8; 20]>,
+    /// Payload bytes that were kept.
+    kept: u64,
     /// First payload byte that came.
     first: Option<Moment>,
     /// Why the copy cannot go on.
@@ -122,6 +139,9 @@ pub const PEER_LINKS: usize = 55;
 /// Links to other programs at one address; a room of them may sit behind one. Our own may be many
 /// at one address too, all clients of a test; they leave half of all links to other addresses.
 pub const FOREIGN_LINKS: usize = 64;
+
+/// Most seats of sessions that overlap that are remembered.
+const SEATS_MAX: usize = 4 * MAX_SEATS as usize;
 
 /// Links of a seeder up to which it calls others.
 pub const SEEDER_LINKS: usize = 1000;
@@ -154,8 +174,14 @@ impl Member {
             released: None,
             closed: false,
             port: None,
-            banned: Vec::new(),
+            calling: BTreeSet::new(),
+            calls: VecDeque::new(),
+            banned: VecDeque::new(),
+            suspects: BTreeMap::new(),
+            seats: BTreeMap::new(),
+            server: None,
             admitted: BTreeSet::new(),
+            kept: 0,
             first: None,
             fault: None,
             gone: BTreeMap::new(),
@@ -168,6 +194,7 @@ impl Member {
             hash: metainfo.info_hash(),
             metainfo,
             id,
+            role,
             layout,
             store,
             links_max: match role {
@@ -208,6 +235,27 @@ impl Member {
     /// The port on which others can call us.
     pub fn listens_on(&self, port: u16) {
         self.lock().port = Some(port);
+    }
+
+    /// The peer of this id has a seat, and comes from `ip`.
+    pub fn expect(&self, id: [u8; 20], ip: IpAddr) {
+        let mut state = self.lock();
+        let State { seats, links, .. } = &mut *state;
+        if seats.len() >= SEATS_MAX {
+            // Sessions that overlap for ever: who is linked stays.
+            seats.retain(|id, _| links.values().any(|link| link.peer.peer_id == *id));
+        }
+        seats.insert(id, ip.to_canonical());
+    }
+
+    /// True when the peer of this id has a seat, and from `ip`.
+    pub fn is_seat(&self, id: [u8; 20], ip: IpAddr) -> bool {
+        self.lock().seats.get(&id) == Some(&ip.to_canonical())
+    }
+
+    /// Our server is at `ip`.
+    pub fn has_server(&self, ip: IpAddr) {
+        self.lock().server = Some(ip.to_canonical());
     }
 
     /// Calls no addresses of private networks from now on.

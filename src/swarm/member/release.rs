@@ -52,6 +52,8 @@ impl Member {
         }
         state.holders.fill(None);
         state.admitted.clear();
+        state.seats.clear();
+        state.gone.clear();
     }
 
     /// Lets a seated peer be fed, and whoever was not yet served: its session is released.
@@ -90,11 +92,12 @@ impl Member {
             return;
         };
         let now = clock::now();
-        let taken = now.since(*released).as_secs_f64().max(0.1) * f64::from(self.layout.piece);
+        let seconds = now.since(*released).as_secs_f64().max(0.1);
+        let piece = f64::from(self.layout.piece);
         #[allow(clippy::cast_precision_loss, reason = "a rate")]
-        let rate = |bytes: &AtomicU64| bytes.load(Ordering::Relaxed) as f64 / taken;
-        let of = |key: u32| links.get(&key).map_or(0.0, |link| rate(&link.sent));
-        let shown = injector.show(of, rate(&self.sent));
+        let pieces = |bytes: &AtomicU64| bytes.load(Ordering::Relaxed) as f64 / piece;
+        let of = |key: u32| links.get(&key).map_or(0.0, |link| pieces(&link.sent));
+        let shown = injector.show(now, seconds, of, pieces(&self.sent));
         for one in shown.chunk_by(|one, two| one.0 == two.0) {
             let news: Vec<Message<'_>> = one.iter().map(|&(_, p)| Message::Have(p)).collect();
             if let Some(link) = links.get(&one[0].0) {

@@ -35,6 +35,15 @@ pub fn peer_id(role: Role, own: &str) -> [u8; 20] {
     id
 }
 
+/// A greeting whose id is not believed: it stays one of its own, and is none of ours.
+pub(super) fn doubted(mut peer: Handshake) -> Handshake {
+    peer.peer_id[..DOUBTED.len()].copy_from_slice(DOUBTED);
+    peer
+}
+
+/// What takes the place of our prefix in an id that is not believed.
+const DOUBTED: &[u8; 8] = b"-??0001-";
+
 pub(super) fn is(role: Role, peer: &Handshake) -> bool {
     peer.native() && peer.peer_id[8] == role.letter()
 }

@@ -15,6 +15,9 @@ use crate::swarm::member::State;
 use crate::swarm::member::role::Role;
 use crate::swarm::member::role::is;
 
+/// Most blocks of one link that were never asked for.
+const STRAYS_MAX: usize = 16;
+
 impl Member {
     /// A block has come.
     pub(super) fn take(
@@ -33,6 +36,9 @@ impl Member {
         let (others, whole) = match arrival {
             Arrival::Unwanted => {
                 state.wasted += data.len() as u64;
+                if state.table.strays(link.key) > STRAYS_MAX {
+                    return Err("it sends what was not asked for".to_owned());
+                }
                 self.ask(&mut state, link);
                 return Ok(());
             }
@@ -40,8 +46,15 @@ impl Member {
             Arrival::Whole(others) => (others, true),
         };
         state.first.get_or_insert(now);
+        state.kept += u64::from(len);
         let size = self.layout.len(piece) as usize;
-        let State { open, spare, .. } = &mut *state;
+        let State {
+            open, spare, table, ..
+        } = &mut *state;
+        if open.len() > table.opened() {
+            // What the table has dropped is not worth its room.
+            open.retain(|&piece, _| table.is_open(piece));
+        }
         let bytes = open
             .entry(piece)
             .or_insert_with(|| spare.pop().unwrap_or_default());

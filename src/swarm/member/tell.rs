@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::proto::bt::wire::Message;
 use crate::runtime::clock;
+use crate::swarm::link::Link;
 use crate::swarm::member::Member;
 use crate::swarm::member::State;
 use crate::swarm::member::role::Role;
@@ -14,6 +15,9 @@ use crate::swarm::member::role::is;
 
 /// Longest time for which news of a piece waits for others, so that one message carries several.
 const NEWS_WAIT: Duration = Duration::from_millis(4);
+
+/// How many ticks a rumour waits at most for something else to go out on its link.
+const MURMUR_TICKS: u32 = 5;
 
 /// How often time limits are looked at.
 const TICK: Duration = Duration::from_millis(50);
@@ -23,6 +27,7 @@ impl Member {
     pub(super) fn keep_time(&self) {
         let mut state = self.lock();
         let mut look = clock::now().after(TICK);
+        let mut ticks = 0;
         while !state.closed {
             if state.news.is_empty() {
                 let left = clock::left(look).unwrap_or_default();
@@ -38,31 +43,33 @@ impl Member {
                 thread::sleep(NEWS_WAIT);
                 state = self.lock();
                 let news = std::mem::take(&mut state.news);
-                self.tell(&mut state, &news);
-                state.links.values().for_each(|link| link.flush());
+                self.tell(&state, &news, Link::say);
             }
             if clock::left(look).is_none() {
                 look = clock::now().after(TICK);
-                // The rumours of the last tick, where nothing else went out meanwhile.
-                state.links.values().for_each(|link| link.flush());
+                ticks += 1;
+                if ticks % MURMUR_TICKS == 0 {
+                    // The rumours of earlier ticks, where nothing else went out meanwhile.
+                    state.links.values().for_each(|link| link.press());
+                }
                 let rumours = std::mem::take(&mut state.rumours);
                 if !rumours.is_empty() {
-                    self.tell(&mut state, &rumours);
+                    self.tell(&state, &rumours, Link::murmur);
                 }
                 for late in state.table.give_up(clock::now()) {
                     if let Some(link) = state.links.get(&late) {
                         log::info!("{}: does not answer, others are asked", link.addr);
                     }
                 }
+                self.call_due(&mut state);
                 self.ask_all(&mut state);
                 self.show(&mut state);
             }
         }
     }
 
-    /// Tells the others of new pieces; one of ours that has a piece needs not hear of it. The
-    /// caller flushes what must not wait for something else to go out.
-    fn tell(&self, state: &mut State, news: &[u32]) {
+    /// Tells the others of new pieces; one of ours that has a piece needs not hear of it.
+    fn tell(&self, state: &State, news: &[u32], say: fn(&Link, &[Message<'_>])) {
         let whole = state.table.is_whole();
         for link in state.links.values() {
             let terse = link.peer.native() && !is(Role::Seeder, &link.peer);
@@ -79,7 +86,7 @@ impl Member {
                 words.push(Message::NotInterested);
             }
             if !words.is_empty() {
-                link.add(&words);
+                say(link, &words);
             }
         }
     }

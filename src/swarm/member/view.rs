@@ -57,6 +57,12 @@ pub struct Progress {
     pub links: usize,
     /// Links to members that are not whole, of our own program.
     pub unfinished: usize,
+    /// The pieces that these have, together.
+    pub theirs: u64,
+    /// Payload bytes that came and were kept.
+    pub kept: u64,
+    /// Payload bytes that we sent since the release.
+    pub given: u64,
     /// What should not happen often.
     pub counts: Counts,
     /// Payload bytes that were of no use.
@@ -96,10 +102,16 @@ impl Member {
         if have.has(last) {
             bytes -= u64::from(self.layout.piece - self.layout.len(last));
         }
-        let unfinished = state.links.values().filter(|link| {
-            let whole = table.has(link.key).is_some_and(Bits::is_full);
-            link.peer.native() && !is(Role::Seeder, &link.peer) && !whole
-        });
+        let (mut unfinished, mut theirs) = (0, 0);
+        for link in state.links.values() {
+            let Some(has) = table.has(link.key).filter(|has| !has.is_full()) else {
+                continue;
+            };
+            if link.peer.native() && !is(Role::Seeder, &link.peer) {
+                unfinished += 1;
+                theirs += u64::from(has.count());
+            }
+        }
         let live: u64 = state
             .links
             .values()
@@ -110,7 +122,10 @@ impl Member {
             missing: self.layout.pieces() - have.count(),
             nowhere: table.nowhere(),
             links: state.links.len(),
-            unfinished: unfinished.count(),
+            unfinished,
+            theirs,
+            kept: state.kept,
+            given: self.sent.load(Ordering::Relaxed),
             counts: table.counts(),
             wasted: state.wasted,
             protocol: state.protocol + live,

@@ -89,6 +89,12 @@ fn the_number_of_values_is_bounded() {
     // Nested, so that no single list is long.
     let many = format!("l{}e", format!("l{}e", "i0e".repeat(1000)).repeat(100));
     assert!(decode(many.as_bytes()).is_err());
+    let hollow = |lists: usize| format!("l{}e", format!("l{}e", "le".repeat(1000)).repeat(lists));
+    assert!(decode(hollow(19).as_bytes()).is_ok());
+    assert!(
+        decode(hollow(20).as_bytes()).is_err(),
+        "each of them is a value"
+    );
 }
 
 #[test]

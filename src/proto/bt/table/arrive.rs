@@ -7,6 +7,7 @@ use crate::proto::bt::table::Owed;
 use crate::proto::bt::table::Pace;
 use crate::proto::bt::table::Slot;
 use crate::proto::bt::table::Table;
+use crate::proto::bt::wire::BLOCK;
 use crate::proto::bt::wire::Block;
 use crate::units::Moment;
 
@@ -33,10 +34,18 @@ impl Table {
         let block = Block { piece, begin, len };
         self.counts.blocks += 1;
         let asked = self.peers.get_mut(&peer).and_then(|from| {
-            let at = from.asked.iter().position(|asked| asked.block == block)?;
+            let Some(at) = from.asked.iter().position(|asked| asked.block == block) else {
+                match from.withdrawn {
+                    0 => from.strays += 1,
+                    _ => from.withdrawn -= 1,
+                }
+                return None;
+            };
             from.snubbed = false;
             from.pace.count(len, now);
-            from.asked.remove(at)
+            let owed = from.asked.remove(at)?;
+            from.pace.answered(len, now.since(owed.since));
+            Some(owed)
         });
         let Some(asked) = asked else {
             self.counts.wasted += 1;
@@ -65,6 +74,7 @@ impl Table {
                     let before = from.asked.len();
                     from.asked.retain(|asked| asked.block != block);
                     if from.asked.len() < before {
+                        from.withdrawn += 1;
                         owing.push(other);
                     }
                 }
@@ -170,6 +180,7 @@ impl Table {
         };
         from.at = None;
         let asked = std::mem::take(&mut from.asked);
+        from.withdrawn += asked.len();
         for owed in asked {
             self.free(owed);
             self.forget(owed.block.piece);
@@ -200,14 +211,28 @@ impl Table {
             return;
         };
         if open.slots.iter().all(|slot| *slot == Slot::Free) {
+            self.drop_open(piece);
+        }
+    }
+
+    /// An unfinished piece is not begun any more.
+    pub(super) fn drop_open(&mut self, piece: u32) {
+        if let Some(open) = self.open.remove(&piece) {
             self.free -= open.free;
-            self.open.remove(&piece);
             self.begun.clear(piece);
         }
     }
 }
 
 impl Pace {
+    /// A block of `len` came so long after it was asked for.
+    fn answered(&mut self, len: u32, took: Duration) {
+        // What takes long to send says nothing of the way; only a simulation has such blocks.
+        if len <= BLOCK {
+            self.answer = Some(self.answer.map_or(took, |least| least.min(took)));
+        }
+    }
+
     fn count(&mut self, len: u32, now: Moment) {
         let since = *self.since.get_or_insert(now);
         self.bytes += u64::from(len);

@@ -13,6 +13,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use crate::digest::Digest;
 use crate::proto::bt::bits::Bits;
@@ -88,6 +89,10 @@ struct Peer {
     allowed: usize,
     /// The piece that it is at.
     at: Option<u32>,
+    /// Blocks that were asked and taken back, and may be on their way.
+    withdrawn: usize,
+    /// Blocks that came and were never asked for.
+    strays: usize,
     /// It did not answer in time; one request at a time until it does.
     snubbed: bool,
     pace: Pace,
@@ -109,6 +114,8 @@ struct Pace {
     rate: f64,
     bytes: u64,
     since: Option<Moment>,
+    /// The shortest time from a request to its block: a round trip, and little more.
+    answer: Option<Duration>,
 }
 
 impl Table {
@@ -183,6 +190,8 @@ impl Table {
             serves: false,
             allowed: allowed.max(1),
             at: None,
+            withdrawn: 0,
+            strays: 0,
             snubbed: false,
             pace: Pace::default(),
         };
@@ -246,9 +255,35 @@ impl Table {
         }
     }
 
+    /// True when `peer` has sent blocks of a wrong piece, among others.
+    pub fn suspects(&self, peer: u32) -> bool {
+        let mut blocks = self.suspects.values().flatten();
+        blocks.any(|(_, sender, _)| *sender == peer)
+    }
+
+    /// True while blocks of `piece` are being collected.
+    pub fn is_open(&self, piece: u32) -> bool {
+        self.open.contains_key(&piece)
+    }
+
+    /// How many pieces are being collected.
+    pub fn opened(&self) -> usize {
+        self.open.len()
+    }
+
+    /// True when `peer` answers requests.
+    pub fn is_serving(&self, peer: u32) -> bool {
+        self.peers.get(&peer).is_some_and(|peer| peer.serves)
+    }
+
     /// The rate at which a peer sends, bytes per second.
     pub fn rate(&self, peer: u32) -> f64 {
         self.peers.get(&peer).map_or(0.0, |peer| peer.pace.rate)
+    }
+
+    /// How many blocks came from `peer` that were never asked for.
+    pub fn strays(&self, peer: u32) -> usize {
+        self.peers.get(&peer).map_or(0, |peer| peer.strays)
     }
 
     /// How many blocks are asked of `peer` and have not come.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::proto::bt::table::Open;
 use crate::proto::bt::table::Owed;
+use crate::proto::bt::table::Pace;
 use crate::proto::bt::table::Peer;
 use crate::proto::bt::table::Slot;
 use crate::proto::bt::table::Table;
@@ -19,8 +20,21 @@ const DEPTH_MIN: usize = 2 * BLOCK as usize;
 /// some uplinks with much to do at the end and others with nothing.
 const DEPTH_ALL: usize = 64 * BLOCK as usize;
 
-/// For how long a peer's requests last at its rate, seconds: longer than any answer takes.
+/// For how long a peer's requests last at its rate, seconds, where answers take no time.
 const DEPTH_SECONDS: f64 = 0.12;
+
+/// And beyond the time that its fastest answer takes, twice: they are made up for when half of them
+/// are answered, and must not run out before the next come.
+const DEPTH_BEYOND: f64 = 0.04;
+
+/// Longest time for an answer that is made up for, seconds.
+const ANSWER_MAX: f64 = 1.0;
+
+/// Pieces that are begun, and have blocks that nobody is asked for, for each peer.
+const IDLE_PER_PEER: usize = 2;
+
+/// Most requests of a batch: with a long way the half of all is too many to go without.
+const BATCH_MAX: usize = 64;
 
 /// Peers that one block is asked of at the end.
 const ENDGAME_PEERS: u8 = 2;
@@ -33,7 +47,8 @@ impl Table {
     /// batches, not one for each block.
     pub fn runs_dry(&self, peer: u32) -> bool {
         self.peers.get(&peer).is_some_and(|peer| {
-            peer.serves && peer.asked.len() <= peer.depth(self.layout.block, self.peers.len()) / 2
+            let depth = peer.depth(self.layout.block, self.peers.len());
+            peer.serves && peer.asked.len() <= (depth / 2).max(depth.saturating_sub(BATCH_MAX))
         })
     }
 
@@ -95,20 +110,20 @@ impl Table {
         (open.free > 0 && open.lead == peer && self.peers[&peer].has.has(at)).then_some(at)
     }
 
-    /// A piece whose lead is gone or does not answer.
+    /// A piece whose lead is gone, does not answer, or is at another now.
     fn left_behind(&self, peer: u32) -> Option<u32> {
         let has = &self.peers[&peer].has;
-        let orphan = |open: &Open| {
+        let orphan = |piece: u32, open: &Open| {
             open.free > 0
                 && self
                     .peers
                     .get(&open.lead)
-                    .is_none_or(|lead| !lead.serves || lead.snubbed)
+                    .is_none_or(|lead| !lead.serves || lead.snubbed || lead.at != Some(piece))
         };
         let found = self
             .open
             .iter()
-            .find(|(piece, open)| orphan(open) && has.has(**piece));
+            .find(|&(&piece, open)| orphan(piece, open) && has.has(piece));
         found.map(|(&piece, _)| piece)
     }
 
@@ -140,6 +155,9 @@ impl Table {
             }
         }
         let piece = best?;
+        if !self.has_room() {
+            return None;
+        }
         let blocks = self.layout.blocks(piece);
         let open = Open {
             slots: vec![Slot::Free; blocks as usize],
@@ -151,6 +169,26 @@ impl Table {
         self.free += blocks;
         self.begun.set(piece);
         Some(piece)
+    }
+
+    /// Whether another piece may be begun: a peer that gives a block of every piece and ends none
+    /// would have us keep all of them. Where there are too many, one that nobody is at makes room.
+    fn has_room(&mut self) -> bool {
+        let ended = |open: &&Open| open.free == 0;
+        let idle = self.open.len() - self.open.values().filter(ended).count();
+        if idle < IDLE_PER_PEER * self.peers.len().max(1) {
+            return true;
+        }
+        let left = self.open.iter().find(|&(&piece, open)| {
+            let at = self.peers.get(&open.lead).and_then(|lead| lead.at);
+            let asked = |slot: &Slot| matches!(slot, Slot::Asked(_));
+            open.free > 0 && at != Some(piece) && !open.slots.iter().any(asked)
+        });
+        let Some(&piece) = left.map(|(piece, _)| piece) else {
+            return false;
+        };
+        self.drop_open(piece);
+        true
     }
 
     /// Another's piece that this peer has too. One that was wrong before stays with its lead.
@@ -209,8 +247,16 @@ impl Peer {
             clippy::cast_sign_loss,
             reason = "saturates"
         )]
-        let paced = (self.pace.rate * DEPTH_SECONDS) as usize;
+        let paced = (self.pace.rate * self.pace.ahead()) as usize;
         let wanted = paced.max(DEPTH_ALL / peers.max(1)).max(DEPTH_MIN);
         wanted.div_ceil(block as usize).clamp(1, self.allowed)
+    }
+}
+
+impl Pace {
+    /// For how long the requests should last, seconds.
+    fn ahead(&self) -> f64 {
+        let answer = self.answer.map_or(0.0, |answer| answer.as_secs_f64());
+        DEPTH_SECONDS.max(2.0 * answer.min(ANSWER_MAX) + DEPTH_BEYOND)
     }
 }

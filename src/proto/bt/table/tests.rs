@@ -313,3 +313,134 @@ proptest! {
         prop_assert_eq!(table.free, 0);
     }
 }
+
+/// Pieces of four blocks, so many.
+fn wide(pieces: u32) -> Table {
+    let layout = Layout::new(u64::from(pieces) * 65536, 65536);
+    Table::new(layout, Bits::new(pieces), 7)
+}
+
+#[test]
+fn a_peer_that_ends_no_piece_does_not_have_them_all_kept() {
+    let mut table = wide(1000);
+    peer(&mut table, 1, &[]);
+    for piece in 0..1000 {
+        table.had(1, piece).expect("in range");
+        table.serves(1, true);
+        let block = table.ask(1, T0).into_iter().find(|b| b.piece == piece);
+        if let Some(block) = block {
+            send(&mut table, 1, block, T0);
+        }
+        table.serves(1, false);
+    }
+    // Two for each peer, and those whose blocks fill one pipeline.
+    assert!(table.opened() <= 2 + 64 / 3, "{} pieces", table.opened());
+    // What it has can still be had of somebody else, all of it.
+    let all: Vec<u32> = (0..1000).collect();
+    peer(&mut table, 2, &all);
+    while !table.is_whole() {
+        let asked = table.ask(2, T0);
+        assert!(!asked.is_empty());
+        for block in asked {
+            if let Arrival::Whole(_) = send(&mut table, 2, block, T0) {
+                table.verified(block.piece, &[]);
+            }
+        }
+    }
+}
+
+#[test]
+fn as_many_pieces_are_begun_as_there_are_peers_that_each_lead_one() {
+    let mut table = wide(400);
+    let all: Vec<u32> = (0..400).collect();
+    for key in 0..200 {
+        peer(&mut table, key, &all);
+        table.allow(key, 1);
+    }
+    for key in 0..200 {
+        assert_eq!(table.ask(key, T0).len(), 1);
+    }
+    assert_eq!(table.opened(), 200);
+}
+
+#[test]
+fn a_block_that_was_asked_and_taken_back_is_no_stray() {
+    let mut table = table();
+    peer(&mut table, 1, &[0, 1]);
+    let asked = table.ask(1, T0);
+    assert_eq!(asked.len(), 8);
+    table.serves(1, false);
+    for block in &asked {
+        assert_eq!(send(&mut table, 1, *block, T0), Arrival::Unwanted);
+    }
+    assert_eq!(table.strays(1), 0, "all of them were on their way");
+    assert_eq!(send(&mut table, 1, asked[0], T0), Arrival::Unwanted);
+    assert_eq!(table.strays(1), 1);
+}
+
+#[test]
+fn who_sent_blocks_of_a_wrong_piece_is_suspected_when_it_is_gone() {
+    let mut table = wide(1);
+    peer(&mut table, 1, &[0]);
+    let asked = table.ask(1, T0);
+    send(&mut table, 1, asked[0], T0);
+    table.serves(1, false);
+    peer(&mut table, 2, &[0]);
+    for block in table.ask(2, T0) {
+        send(&mut table, 2, block, T0);
+    }
+    assert_eq!(table.wrong(0, &vec![1; 65536]), None, "either of them");
+    table.leave(1);
+    assert!(table.suspects(1) && table.suspects(2) && !table.suspects(3));
+    let mut right = vec![1; 65536];
+    right[0] = 0;
+    for block in table.ask(2, T0) {
+        send(&mut table, 2, block, T0);
+    }
+    assert_eq!(table.verified(0, &right), [1]);
+    assert!(!table.suspects(1), "that is settled");
+}
+
+/// The rate that one of twenty peers comes to, bytes per second: its link takes ten megabytes a
+/// second, and each answer so long.
+fn rate_over(round_trip_ms: u64) -> f64 {
+    const RATE: u64 = 10_000_000;
+    let mut table = wide(4000);
+    let all: Vec<u32> = (0..4000).collect();
+    (1..20).for_each(|key| table.join(key, 500));
+    peer(&mut table, 0, &all);
+    table.allow(0, 500);
+    let mut coming = VecDeque::new();
+    let mut link_free = 0;
+    let mut late = 0;
+    // Ten seconds, by milliseconds.
+    for ms in 0..10_000u64 {
+        while let Some(&(at_us, block)) = coming.front()
+            && at_us <= ms * 1000
+        {
+            coming.pop_front();
+            late += u64::from(ms >= 8000) * 16_384;
+            if let Arrival::Whole(_) = send(&mut table, 0, block, at(ms)) {
+                table.verified(block.piece, &[]);
+            }
+        }
+        if table.runs_dry(0) {
+            for block in table.ask(0, at(ms)) {
+                link_free = link_free.max(ms * 1000) + 16_384 * 1_000_000 / RATE;
+                coming.push_back((link_free + round_trip_ms * 1000, block));
+            }
+        }
+    }
+    late as f64 / 2.0
+}
+
+#[test]
+fn the_pipeline_grows_with_the_way_until_the_link_is_full() {
+    for round_trip_ms in [0, 20, 90, 200, 400] {
+        let rate = rate_over(round_trip_ms);
+        // All that 500 requests, the most that a peer lets wait, can be on a long way.
+        let most = 500.0 * 16_384.0 / (round_trip_ms as f64 / 1000.0).max(0.001);
+        let full = most.min(10e6);
+        assert!(rate > full * 0.85, "{rate} of {full} at {round_trip_ms} ms");
+    }
+}
