@@ -240,6 +240,32 @@ fn sources(record: &Record) -> Option<(usize, String)> {
     Some((telling().count(), line)).filter(|&(count, _)| count > 0)
 }
 
+/// What each client of a swarm gave to others, as these tell: the least, the middle and the most,
+/// and in a session of few each of them. Empty where nobody tells.
+pub fn given(clients: &[(String, u64)]) -> String {
+    let mb = |bytes: f64| format!("{:.1} MB", bytes / 1e6);
+    let Some(spread) = Spread::of(clients.iter().map(|(_, bytes)| float((*bytes).into()))) else {
+        return String::new();
+    };
+    let [low, median, high] = [spread.low, spread.median, spread.high].map(mb);
+    let mut line = format!("given by each client {low} at least, {median} median, {high} at most");
+    if clients.len() <= EACH_MAX {
+        for (at, (name, bytes)) in clients.iter().enumerate() {
+            let mark = if at == 0 { ": " } else { ", " };
+            let _ = write!(
+                line,
+                "{mark}{} {}",
+                escape(name),
+                mb(float((*bytes).into()))
+            );
+        }
+    }
+    line + "\n"
+}
+
+/// Most clients of which each is named in a line.
+const EACH_MAX: usize = 4;
+
 /// Exact to 2^53, which no session reaches.
 #[allow(clippy::cast_precision_loss)]
 fn float(value: u128) -> f64 {
@@ -257,6 +283,27 @@ mod tests {
             transfer.counts = of(seat);
         }
         record
+    }
+
+    #[test]
+    fn what_clients_gave_is_a_line() {
+        assert_eq!(given(&[]), "");
+        let of = |count: u64| {
+            (1..=count)
+                .map(|n| (format!("C{n}"), n * 1_000_000))
+                .collect()
+        };
+        let few: Vec<(String, u64)> = of(3);
+        assert_eq!(
+            given(&few),
+            "given by each client 1.0 MB at least, 2.0 MB median, 3.0 MB at most: C1 1.0 MB, \
+             C2 2.0 MB, C3 3.0 MB\n"
+        );
+        let many: Vec<(String, u64)> = of(25);
+        assert_eq!(
+            given(&many),
+            "given by each client 1.0 MB at least, 13.0 MB median, 25.0 MB at most\n"
+        );
     }
 
     #[test]

@@ -157,7 +157,7 @@ fn receive(
                 if foreign {
                     receiver.handle_foreign();
                 } else if let Heard::Block { offset, payload } = receiver.handle(datagram, now) {
-                    port.get_or_insert(from.port());
+                    port.get_or_insert_with(|| from.port());
                     old.resize(payload.len(), 0);
                     let mut read = 0;
                     while read < old.len() {

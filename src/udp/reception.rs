@@ -125,7 +125,7 @@ impl<'a> Reception<'a> {
     }
 
     /// The stream comes from this port, and from no other.
-    pub(super) fn from_port(self, port: u16) -> Self {
+    pub(super) fn with_port(self, port: u16) -> Self {
         Self {
             port: Some(port),
             ..self
@@ -305,7 +305,7 @@ impl<'a> Reception<'a> {
         // Once for all of them: the counters of a process's clients lie side by side in memory.
         target.moved.fetch_add(new, Ordering::Relaxed);
         if new > 0 {
-            self.port.get_or_insert(from.port());
+            self.port.get_or_insert_with(|| from.port());
         }
         ended.map(|()| count > self.receiver.strange() - strange)
     }

@@ -142,7 +142,10 @@ impl Armed for Open {
             (window(room, terms.datagram) / 4).max(1),
             now,
         );
-        let server = terms.from.unwrap_or(dialogue.peer().ip()).to_canonical();
+        let server = terms
+            .from
+            .unwrap_or_else(|| dialogue.peer().ip())
+            .to_canonical();
         let writer = Writer::new(incoming.file);
         let intake = Reception::new(how, receiver, writer, server, incoming.range.clone(), now);
         let target = Target {

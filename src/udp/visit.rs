@@ -354,7 +354,7 @@ impl Visit<'_> {
         };
         let writer = Writer::new(part.file());
         let taken = Reception::new(How::Unicast, receiver, writer, server, range, now)
-            .from_port(voice.server.port())
+            .with_port(voice.server.port())
             .run(&target, source, voice);
         if let Some(holed) = holed.take() {
             transfer.counts = holed.counts;
