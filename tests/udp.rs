@@ -7,6 +7,9 @@ use std::net::SocketAddr;
 use std::net::UdpSocket;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -19,6 +22,7 @@ use common::until;
 use common::whole;
 use common::within;
 use gatecast::digest::Digest;
+use gatecast::proto::udp::control::Report;
 use gatecast::proto::udp::packet::Body;
 use gatecast::proto::udp::packet::Packet;
 use gatecast::runtime::control::client::End;
@@ -247,6 +251,71 @@ fn clients_that_lie_flood_or_say_nothing_are_dropped_and_the_others_finish() {
             lies.join().expect("no panic");
             server.stop();
         }
+    });
+}
+
+#[test]
+fn one_that_floods_with_lists_of_everything_takes_no_more_than_its_share() {
+    within(LIMIT, || {
+        const RATE: u64 = 3_000_000;
+        let bytes = 6_000_000;
+        let server = Server::with(
+            bytes,
+            |settings| {
+                settings.via = Some(Via::Udp);
+                settings.clients = Some(2);
+                settings.rate = common::bytes_per_second(RATE);
+            },
+            udp::serve,
+        );
+        let honest = fetch(&server, "honest", |order| order.group = Some(2));
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
+        let port = socket.local_addr().expect("bound").port();
+        let mut flood = server.joined(2, "flood");
+        assert!(flood.hear().starts_with("TERMS "));
+        // The largest buffer that is believed.
+        flood.say(format!(
+            "LISTEN port={port} buffer=40000000\nREADY offset=0\n"
+        ));
+        assert!(flood.hear_on().starts_with("GO "));
+        let over = Arc::new(AtomicBool::new(false));
+        let ended = Arc::clone(&over);
+        let storm = thread::spawn(move || {
+            use std::io::Write;
+            let (mut count, mut datagram) = (0_u32, [0; 2000]);
+            socket.set_nonblocking(true).expect("a setting");
+            loop {
+                while let Ok(len) = socket.recv(&mut datagram) {
+                    count += u32::from(len > 0 && datagram[3] == 1);
+                }
+                let report = Report {
+                    seen: count,
+                    received: count,
+                    round: 0,
+                    cum: 0,
+                    more: false,
+                    missing: vec![0..count.clamp(1, 4000)],
+                };
+                // Somewhat more than the server hears of one, so that little waits at the end.
+                let lines = report.encode().0.repeat(50);
+                thread::sleep(Duration::from_millis(8));
+                if ended.load(Ordering::Relaxed) || (&*flood.stream).write_all(&lines).is_err() {
+                    return;
+                }
+            }
+        });
+        let ends = honest.join().expect("no panic");
+        let took = ends[0].transfer.as_ref().expect("a seat").seconds_client;
+        whole(ends, &server);
+        // Half of the rate is the honest one's.
+        let share = Duration::from_secs(2 * bytes / RATE);
+        assert!(took < Some(share * 3 / 2), "{took:?}");
+        over.store(true, Ordering::Relaxed);
+        let record = server.record();
+        let row = row(&record, "flood");
+        assert!(!row.is_proven() && row.reason.is_some(), "{row:?}");
+        storm.join().expect("no panic");
+        server.stop();
     });
 }
 
@@ -506,10 +575,24 @@ fn a_client_of_the_lab_that_asks_twice_gets_one_file() {
         }
         assert_eq!(copy.len(), 400_000);
         assert_eq!(Digest::of(&copy), server.sha1);
-        // Once it is over it may ask again.
+        // Once it is over it may ask again; beside it another, which is a test of its own, and it may
+        // configure the next while they run.
         client.send(b"TRANSFER").expect("sent");
         assert!(client.recv(&mut buffer).is_ok());
+        let other = UdpSocket::bind("127.0.0.1:0").expect("a port");
+        other.connect(lab.addr()).expect("loopback");
+        other
+            .set_read_timeout(Some(Duration::from_secs(5)))
+            .expect("a timeout");
+        other.send(b"TRANSFER").expect("sent");
+        assert!(other.recv(&mut buffer).is_ok());
+        other.send(b"!CONFIG : f.bin : 1").expect("sent");
+        let records: Vec<_> = (0..3).map(|_| server.record()).collect();
         drop(lab);
+        for record in records {
+            assert_eq!((record.clients, record.transfers.len()), (1, 1));
+            assert_eq!(record.transfers[0].outcome, Outcome::Complete);
+        }
         server.stop();
     });
 }

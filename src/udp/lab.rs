@@ -72,8 +72,22 @@ struct Config {
     file: FileName,
     clients: u16,
     asked_at: Moment,
-    session: SessionId,
+    /// The test whose transfers are begun now, and how many of them are.
+    test: Option<Arc<Test>>,
     begun: u16,
+}
+
+/// A session of the log. It is closed once nothing is begun in it any more and all that was has
+/// ended, which may be long after the client has configured another.
+struct Test {
+    session: SessionId,
+    pen: Pen,
+}
+
+impl Drop for Test {
+    fn drop(&mut self) {
+        self.pen.close(self.session);
+    }
 }
 
 struct Lab {
@@ -158,9 +172,6 @@ impl Lab {
         while !lock(&self.running).is_empty() {
             thread::sleep(LOOK_EVERY);
         }
-        self.configs
-            .drain()
-            .for_each(|(_, config)| close(&self.pen, &config));
     }
 
     fn is_allowed(&self, ip: IpAddr) -> bool {
@@ -211,7 +222,7 @@ impl Lab {
             file,
             clients,
             asked_at: clock::now(),
-            session: SessionId(clock::random()),
+            test: None,
             begun: 0,
         };
         if self.configs.len() >= CONFIGS_MAX && !self.configs.contains_key(&ip) {
@@ -220,17 +231,10 @@ impl Lab {
                 .iter()
                 .min_by_key(|(_, config)| config.asked_at);
             if let Some((&oldest, _)) = oldest {
-                self.forget(oldest);
+                self.configs.remove(&oldest);
             }
         }
-        self.forget(ip);
         self.configs.insert(ip, config);
-    }
-
-    fn forget(&mut self, ip: IpAddr) {
-        if let Some(config) = self.configs.remove(&ip) {
-            close(&self.pen, &config);
-        }
     }
 
     /// Starts sending the configured file.
@@ -251,30 +255,30 @@ impl Lab {
             Ok(source) => source,
             Err(error) => return log::warn!("{to}: {error}"),
         };
-        if config.begun == 0 || config.begun == config.clients {
-            // The number of clients says which transfers are one test.
-            if config.begun > 0 {
-                close(&self.pen, config);
-                config.session = SessionId(clock::random());
-                config.begun = 0;
-            }
+        // The number of clients says which transfers are one test.
+        let current = config.test.take().filter(|_| config.begun < config.clients);
+        let test = current.unwrap_or_else(|| {
+            let session = SessionId(clock::random());
             let head = Head {
                 via: Via::Raw,
                 file: source.info.clone(),
                 clients: config.clients,
             };
-            self.pen.open(config.session, head);
+            self.pen.open(session, head);
             let sender = "the lab's UDP".to_owned();
-            self.pen.release(config.session, clock::wall(), sender);
-        }
+            self.pen.release(session, clock::wall(), sender);
+            config.begun = 0;
+            let pen = self.pen.clone();
+            Arc::new(Test { session, pen })
+        });
+        config.test = Some(Arc::clone(&test));
         config.begun += 1;
         let sending = Sending {
-            session: config.session,
+            test,
             seat: SeatId(config.begun),
             to,
             from: self.socket.local_addr().ok(),
             datagram: usize::from(self.lobby.settings.datagrams.size),
-            pen: self.pen.clone(),
             pacer: Arc::clone(&self.pacer),
             stop: Arc::clone(&self.stop),
             source,
@@ -291,13 +295,6 @@ impl Lab {
         if let Err(error) = started {
             log::warn!("{to}: cannot start a thread: {error}");
         }
-    }
-}
-
-/// Ends a session of the log, if it was begun.
-fn close(pen: &Pen, config: &Config) {
-    if config.begun > 0 {
-        pen.close(config.session);
     }
 }
 
@@ -323,12 +320,11 @@ fn lock(running: &Mutex<HashSet<SocketAddr>>) -> MutexGuard<'_, HashSet<SocketAd
 
 /// One transfer.
 struct Sending {
-    session: SessionId,
+    test: Arc<Test>,
     seat: SeatId,
     to: SocketAddr,
     from: Option<SocketAddr>,
     datagram: usize,
-    pen: Pen,
     pacer: Arc<Pacer>,
     stop: Arc<AtomicBool>,
     source: Source,
@@ -354,7 +350,9 @@ impl Sending {
         if let Err(reason) = ended {
             transfer.fail(Outcome::Cut, reason);
         }
-        self.pen.finish(self.session, transfer);
+        self.test.pen.finish(self.test.session, transfer);
+        // The server ends once nothing runs, and its log after that.
+        drop(self.test);
         drop(self.running);
     }
 

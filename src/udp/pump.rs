@@ -151,6 +151,17 @@ pub fn run(job: Job, words: &Receiver<Word>) {
     pump.run(words);
 }
 
+/// How far the schedule may lag: what is caught up goes out at once, and raw has no window that keeps
+/// it within the smallest buffer. Half of that is left for what was there before.
+fn catch_up(via: Via, rate: Rate, datagram: usize, windows: impl Iterator<Item = u32>) -> Duration {
+    match windows.min() {
+        Some(window) if via == Via::Raw => {
+            BURST.min(rate.time_for(u64::from(window / 2) * datagram as u64))
+        }
+        _ => BURST,
+    }
+}
+
 /// Datagrams sent at once: a millisecond of the rate.
 fn burst(rate: Option<Rate>, datagram: usize) -> usize {
     let Some(rate) = rate else {
@@ -179,7 +190,9 @@ impl Pump {
         // Not before: a schedule that nobody keeps lags.
         let schedule = &self.job.schedule;
         self.pacer = self.job.rate.map(|rate| {
-            let made = || Arc::new(Pacer::with_burst(rate, self.catch_up(rate)));
+            let windows = self.seats.values().map(|joined| joined.window);
+            let burst = catch_up(self.job.via, rate, self.job.datagram, windows);
+            let made = || Arc::new(Pacer::with_burst(rate, burst));
             Arc::clone(schedule.get_or_init(made))
         });
         loop {
@@ -207,19 +220,6 @@ impl Pump {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
-        }
-    }
-
-    /// How far the schedule may lag: what is caught up goes out at once, and raw has no window that
-    /// keeps it within the smallest buffer. Half of that is left for what was there before.
-    fn catch_up(&self, rate: Rate) -> Duration {
-        let windows = self.seats.values().map(|joined| joined.window);
-        match windows.min() {
-            Some(window) if self.job.via == Via::Raw => {
-                let bytes = u64::from(window / 2) * self.job.datagram as u64;
-                BURST.min(rate.time_for(bytes))
-            }
-            _ => BURST,
         }
     }
 
@@ -395,5 +395,27 @@ impl Pump {
                 .for_each(|seat| self.fail_with(seat, &failure));
         }
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::udp::control::window;
+
+    #[test]
+    fn what_raw_catches_up_at_once_fits_the_smallest_buffer() {
+        let rate = Rate(100_000_000);
+        let small = window(212_992, 1472);
+        let windows = || [16_000, small, 300].into_iter();
+        let span = catch_up(Via::Raw, rate, 1472, windows());
+        let bytes = rate.0 as f64 / 8.0 * span.as_secs_f64();
+        assert!(bytes <= f64::from(small) * 1472.0 / 2.0, "{bytes}");
+        assert!(bytes >= f64::from(small - 2) * 1472.0 / 2.0, "{bytes}");
+        // Large buffers and low rates keep the usual, and so do ways that have windows.
+        let large = catch_up(Via::Raw, rate, 1472, [16_000].into_iter());
+        let slow = catch_up(Via::Raw, Rate(1_000_000), 1472, windows());
+        let udp = catch_up(Via::Udp, rate, 1472, windows());
+        assert_eq!([large, slow, udp], [BURST; 3]);
     }
 }

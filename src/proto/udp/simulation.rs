@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
+use crate::proto::udp::cast::LAG;
 use crate::proto::udp::simulation::world::Link;
 use crate::proto::udp::simulation::world::SLOT;
 use crate::proto::udp::simulation::world::World;
@@ -120,6 +121,33 @@ fn one_that_hears_little_is_repaired_by_itself_and_holds_nobody() {
         "{others} s beside {} s without it",
         control.seconds
     );
+}
+
+#[test]
+fn of_twenty_five_one_is_far_away_one_is_late_and_one_is_killed() {
+    let blocks = 20_000;
+    let mut link = link(0.005, 11);
+    let control = World::new(true, 25, blocks, link).run();
+    link.loss_of_the_first = 0.3;
+    let mut world = World::new(true, 25, blocks, link);
+    world.late(2, 1_000_000);
+    world.dies(3, 1_200_000);
+    let run = world.run();
+    assert_eq!((control.whole, run.whole), (25, 24));
+    let (others, last) = run.done.split_at(22);
+    let mut last: Vec<u16> = last.iter().map(|&(n, _)| n).collect();
+    last.sort_unstable();
+    assert_eq!(last, [1, 2], "they are done after the others");
+    // Who is killed is waited for twice: until it lags, and for its first answer.
+    let limit = control.seconds * 1.1 + 2.0 * LAG.as_secs_f64();
+    assert!(
+        others[21].1 < limit,
+        "{others:?} beside {}",
+        control.seconds
+    );
+    // The two are passed over together; each alone would take a third of the file and half of it.
+    let more = run.datagrams - control.datagrams;
+    assert!(more < u64::from(blocks) * 3 / 4, "{more} of {blocks}");
 }
 
 #[test]

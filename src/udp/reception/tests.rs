@@ -8,7 +8,7 @@ use crate::proto::udp::packet::Packet;
 use crate::udp::hub;
 
 const STREAM: u32 = 7;
-const BLOCK: usize = 100;
+const BLOCK: usize = 1000;
 
 /// A server that says nothing.
 struct Mute;
@@ -81,17 +81,27 @@ fn a_group_that_is_never_silent_hides_no_stream_of_ones_own() {
             }
         });
         let own = UdpSocket::bind("127.0.0.1:0").expect("a port");
-        for block in 0..10 {
-            own.send_to(&datagram(STREAM, block), to).expect("sent");
-        }
         let mut source = Source::Group(tap, inlet);
-        let taken = take(&mut source, Duration::from_secs(20));
-        assert_eq!(taken.expect("whole").counts.unique, Some(10));
+        // On a busy machine it may take longer; a client that only looks when it has something to
+        // say takes half a second each time.
+        let at_once = (0..10).any(|_| {
+            let begun = clock::now();
+            for block in 0..10 {
+                own.send_to(&datagram(STREAM, block), to).expect("sent");
+            }
+            let taken = take(&mut source, Duration::from_secs(20)).expect("whole");
+            assert_eq!(taken.counts.unique, Some(10));
+            clock::now().since(begun) < Duration::from_millis(400)
+        });
         // And it keeps nobody waiting to whom nothing comes.
+        let begun = clock::now();
         let silent = take(&mut source, Duration::from_millis(300));
         over.store(true, Ordering::Relaxed);
+        assert!(at_once);
         let error = silent.expect_err("nothing came");
         assert!(matches!(error, Error::TimedOut { .. }), "{error}");
+        // Before the end that a transfer has however much comes.
+        assert!(clock::now().since(begun) < Duration::from_secs(8));
     });
 }
 

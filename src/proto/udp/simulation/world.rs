@@ -46,6 +46,10 @@ struct Client {
     receiver: Receiver,
     file: Vec<u8>,
     done: bool,
+    /// It has not come yet, and neither hears nor says anything.
+    late: bool,
+    /// It was killed.
+    dead: bool,
     timer: u64,
 }
 
@@ -57,6 +61,10 @@ enum Event {
     Timer(u16),
     Report(u16, Report),
     Done(u16),
+    /// It says nothing any more.
+    Dies(u16),
+    /// It comes after the others.
+    Joins(u16),
 }
 
 pub(super) struct World {
@@ -111,6 +119,8 @@ impl World {
                     receiver: receiver(n),
                     file: vec![0; len],
                     done: false,
+                    late: false,
+                    dead: false,
                     timer: 0,
                 };
                 (n, client)
@@ -146,6 +156,20 @@ impl World {
         };
         world.at(0, Event::Free);
         world
+    }
+
+    /// The client `n` of a group joins only after so many microseconds.
+    pub(super) fn late(&mut self, n: u16, after: u64) {
+        if let Server::Group(cast, _) = &mut self.server {
+            cast.leave(n);
+            self.clients.get_mut(&n).expect("known").late = true;
+            self.at(after, Event::Joins(n));
+        }
+    }
+
+    /// The client `n` is killed after so many microseconds.
+    pub(super) fn dies(&mut self, n: u16, after: u64) {
+        self.at(after, Event::Dies(n));
     }
 
     fn at(&mut self, time: u64, event: Event) {
@@ -185,8 +209,20 @@ impl World {
                             after.remove(&client);
                         }
                     }
-                    if self.clients.values().all(|client| client.done) {
+                    if self
+                        .clients
+                        .values()
+                        .all(|client| client.done || client.dead)
+                    {
                         break;
+                    }
+                    self.transmit();
+                }
+                Event::Dies(n) => self.clients.get_mut(&n).expect("known").dead = true,
+                Event::Joins(n) => {
+                    self.clients.get_mut(&n).expect("known").late = false;
+                    if let Server::Group(cast, _) = &mut self.server {
+                        cast.join(n, WINDOW, Moment(time));
                     }
                     self.transmit();
                 }
@@ -365,6 +401,9 @@ impl World {
 
     fn arrive(&mut self, n: u16, bytes: &[u8], own: bool) {
         let client = self.clients.get_mut(&n).expect("known");
+        if client.late || client.dead {
+            return;
+        }
         if own {
             client.receiver.alone();
         }
@@ -399,7 +438,7 @@ impl World {
 
     fn report(&mut self, n: u16) {
         let client = self.clients.get_mut(&n).expect("known");
-        if client.done {
+        if client.done || client.late || client.dead {
             return;
         }
         let reports = client.receiver.poll_reports(Moment(self.now));
