@@ -1,5 +1,5 @@
-//! gatecast sends one file to many machines at the same instant, proves that every copy is
-//! right, and shows exactly what each one got.
+//! gatecast sends one file, or one live stream, to many machines at the same instant, proves that
+//! every copy is right, and shows exactly what each one got.
 //!
 //! Modules stand in floors; imports go down only.
 

@@ -85,8 +85,9 @@ pub struct Transfer {
 /// message, a log line and a document cannot forget one.
 macro_rules! counts {
     ($($(#[doc = $doc:literal])+ $name:ident: $long:literal,)+) => {
-        /// Counters that only some ways have; names of datagram counters are those of DESIGN
-        /// section 7.
+        /// Counters that only some ways have. Those of datagrams add up, which every session's
+        /// sums are held to: what was offered is unique, lost or unheard; what was lost was lost
+        /// in the server's queue, the network or the client's buffer.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         pub struct Counts {
             $($(#[doc = $doc])+ pub $name: Option<u64>,)+
@@ -135,7 +136,9 @@ counts! {
     local_drop: "local_drop_datagrams",
     /// Of the lost ones: lost between the two machines.
     network_lost: "network_lost_datagrams",
-    /// Of the lost ones: dropped by the client's machine, for want of room in its buffer.
+    /// Of the lost ones: dropped by the client's machine, for want of room in its buffer. The system
+    /// counts whatever comes to the socket, so strangers' datagrams, copies and questions that were
+    /// dropped are in it too; where they make it more than what was lost, it is unknown.
     host_rx_drop: "host_rx_drop_datagrams",
     /// Datagrams that the client's program got, from anybody.
     delivered: "delivered_datagrams",
@@ -355,13 +358,21 @@ impl Record {
 }
 
 impl Counts {
+    /// Of a hundred datagrams that the server's program made for the client, how many never came;
+    /// `None` where it made none or nobody counts.
+    pub fn loss_percent(&self) -> Option<f64> {
+        let (lost, offered) = (self.lost?, self.offered?);
+        #[allow(clippy::cast_precision_loss, reason = "exact to 2^53 datagrams")]
+        (offered > 0).then(|| 100.0 * lost as f64 / offered as f64)
+    }
+
     /// The sums over datagrams that do not hold, one sentence each. A sum with an unknown part
     /// says nothing.
     fn broken(&self) -> Option<String> {
         let sum = |parts: &[Option<u64>]| {
             parts
                 .iter()
-                .try_fold(0_u64, |sum, part| sum.checked_add((*part)?))
+                .try_fold(0_u128, |sum, part| Some(sum + u128::from((*part)?)))
         };
         let identities = [
             (
@@ -390,7 +401,9 @@ impl Counts {
             ),
         ];
         identities.into_iter().find_map(|(name, whole, of, parts)| {
-            let (whole, parts) = whole.zip(parts).filter(|(whole, parts)| whole != parts)?;
+            let (whole, parts) = whole
+                .zip(parts)
+                .filter(|(whole, parts)| u128::from(*whole) != *parts)?;
             Some(format!("{whole} datagrams {name}, and {of} are {parts}"))
         })
     }
@@ -400,6 +413,13 @@ impl Transfer {
     fn broken_identity(&self, via: Via, file: &FileInfo) -> Option<String> {
         if let Some(sentence) = self.counts.broken() {
             return Some(sentence);
+        }
+        // Who was told how many there were knows of all of them.
+        let unheard = self.counts.unheard.filter(|&count| count > 0);
+        if let (Via::Raw, Some(_), Some(count)) = (via, self.seconds_client, unheard) {
+            return Some(format!(
+                "{count} datagrams unheard, by a client that was told how many there were"
+            ));
         }
         let whole = |side: &str, bytes: u64| {
             let sum = bytes.saturating_add(self.bytes_resumed);

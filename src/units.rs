@@ -49,6 +49,16 @@ impl Rate {
     }
 }
 
+/// The sum of numbers that others told, exact: as many as fit into memory cannot overflow it.
+pub fn total(numbers: impl Iterator<Item = u64>) -> u128 {
+    numbers.map(u128::from).sum()
+}
+
+/// The sum of numbers that others told, where the largest number stands for all that are larger.
+pub fn total_saturating(numbers: impl Iterator<Item = u64>) -> u64 {
+    numbers.fold(0, u64::saturating_add)
+}
+
 /// A duration in whole microseconds, saturating.
 pub fn micros(span: Duration) -> u64 {
     u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
@@ -90,7 +100,8 @@ impl FromStr for Bytes {
 impl FromStr for Rate {
     type Err = UnitError;
 
-    /// Reads `100mbit`, `1gbit`, `500kbit`, `9600bit`; zero is refused.
+    /// Reads `100mbit`, `1gbit`, `500kbit`, `9600bit`, in letters of either case, for nobody means
+    /// a thousandth of a bit; zero is refused.
     fn from_str(text: &str) -> Result<Self, UnitError> {
         const UNITS: &[(&str, u64)] = &[
             ("kbit", 1_000),
@@ -98,7 +109,7 @@ impl FromStr for Rate {
             ("gbit", 1_000_000_000),
             ("bit", 1),
         ];
-        scaled(text, UNITS)
+        scaled(&text.to_ascii_lowercase(), UNITS)
             .filter(|&bits| bits > 0)
             .map(Self)
             .ok_or_else(|| UnitError::new(text, "a rate such as 100mbit or 1gbit"))
@@ -219,6 +230,14 @@ fn decimal(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_others_tell_is_summed_however_large() {
+        let told = [u64::MAX, 1, u64::MAX];
+        assert_eq!(total(told.into_iter()), 2 * u128::from(u64::MAX) + 1);
+        assert_eq!(total_saturating(told.into_iter()), u64::MAX);
+        assert_eq!(total_saturating([3, 4].into_iter()), 7);
+    }
 
     #[test]
     fn sizes_are_decimal_or_binary_as_typed() {

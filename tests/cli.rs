@@ -241,13 +241,13 @@ fn serve_and_fetch_end_with_the_same_verdict_and_a_log_that_report_reads() {
         table,
         "the log holds what the server showed"
     );
-    let csv = place.gatecast(&["report", log, "--csv", "--svg", "rates.svg"]);
+    let plots = ["--svg", "rates.svg", "--svg-loss", "losses.svg"];
+    let csv = place.gatecast(&[&["report", log, "--csv"], &plots[..]].concat());
     assert_eq!(text(&csv.stdout).lines().count(), 1 + 3);
-    assert!(
-        std::fs::read_to_string(place.path().join("rates.svg"))
-            .expect("written")
-            .starts_with("<svg")
-    );
+    let plot = |name| std::fs::read_to_string(place.path().join(name)).expect("written");
+    assert!(plot("rates.svg").starts_with("<svg"));
+    assert!(!plot("rates.svg").contains("no data"));
+    assert!(plot("losses.svg").contains("no data"), "tcp counts none");
 }
 
 #[test]

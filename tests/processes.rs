@@ -6,6 +6,7 @@
 mod common;
 
 use std::fs;
+use std::io::Read;
 use std::net::SocketAddr;
 use std::net::TcpStream;
 use std::path::Path;
@@ -328,6 +329,31 @@ fn strace(calls: &str, fault: &str, told: &Path) -> Command {
     command.args(["-D", "-f", "-qq", "-e", &trace, "-e", &inject, "-o"]);
     command.arg(told).arg(GATECAST);
     command
+}
+
+#[test]
+fn who_says_nothing_gives_its_thread_to_a_client_that_finds_none() {
+    if !common::have("strace", common::installed("strace")) {
+        return;
+    }
+    within(LIMIT, || {
+        let (folder, sha1) = place(100_000);
+        let path = folder.path();
+        // Counted for each thread: the listener's fourth connection gets none, once.
+        let told = path.join("strace");
+        let mut command = strace("clone3,clone", "error=EAGAIN:when=4", &told);
+        let (_server, addr) = Program::serve_by(&mut command, path, "127.0.0.1:0", &["f.bin"]);
+        let to: SocketAddr = addr.parse().expect("an address");
+        let mut silent = [0; 3].map(|_| TcpStream::connect(to).expect("listening"));
+        let mut client = Program::fetch(path, &addr, "out", &[]);
+        assert_eq!(client.code(), 0, "{}", client.said());
+        whole(path, "out", sha1);
+        let trace = fs::read_to_string(&told).expect("what strace saw");
+        assert!(trace.contains("(INJECTED)"), "{trace}");
+        // The oldest of them was closed for it.
+        silent[0].set_read_timeout(Some(LIMIT)).expect("a socket");
+        assert_eq!(silent[0].read(&mut [0]).expect("closed"), 0);
+    });
 }
 
 #[test]

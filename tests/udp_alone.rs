@@ -271,48 +271,72 @@ fn strangers_are_sent_no_more_than_they_sent_and_are_not_remembered() {
     });
 }
 
+/// A guest that was let in and says nothing yet.
+fn guest(at: SocketAddr) -> UdpSocket {
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
+    socket
+        .set_read_timeout(Some(Duration::from_secs(5)))
+        .expect("a setting");
+    let mut cookie = [0; 16];
+    let mut buffer = [0; 2000];
+    loop {
+        let word = Word::Hello {
+            cookie,
+            buffer: 212_992,
+            file: None,
+        };
+        socket
+            .send_to(&Greet { nonce: 9, word }.encode(), at)
+            .expect("sent");
+        let len = socket.recv(&mut buffer).expect("an answer");
+        match Greet::decode(&buffer[..len]).expect("a greeting").word {
+            Word::Cookie(given) => cookie = given,
+            Word::Welcome(_) => return socket,
+            word => panic!("{word:?}"),
+        }
+    }
+}
+
+fn say(at: SocketAddr, socket: &UdpSocket, line: &str) {
+    let word = Word::Line(line);
+    socket
+        .send_to(&Greet { nonce: 9, word }.encode(), at)
+        .expect("sent");
+}
+
+#[test]
+fn a_guest_that_needs_nothing_and_says_nothing_more_leaves_its_place() {
+    within(LIMIT, || {
+        let (server, porter) = server(1_000_000, 10_000_000);
+        let silent = guest(porter.addr());
+        say(porter.addr(), &silent, "READY offset=1000000");
+        let row = server.record().transfers.remove(0);
+        assert_eq!(row.outcome, Outcome::TimedOut);
+        let reason = row.reason.expect("why");
+        assert!(reason.contains("nothing was to be sent"), "{reason}");
+        drop(porter);
+        server.stop();
+    });
+}
+
 #[test]
 fn a_guest_that_is_silent_greedy_or_hasty_is_given_up_and_a_group_is_not_broken_into() {
     within(LIMIT, || {
         let (server, porter) = server(20_000_000, 2_000_000);
         let at = porter.addr();
-        let guest = || {
-            let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
-            socket
-                .set_read_timeout(Some(Duration::from_secs(5)))
-                .expect("a setting");
-            let mut cookie = [0; 16];
-            let mut buffer = [0; 2000];
-            loop {
-                let word = Word::Hello {
-                    cookie,
-                    buffer: 212_992,
-                    file: None,
-                };
-                socket
-                    .send_to(&Greet { nonce: 9, word }.encode(), at)
-                    .expect("sent");
-                let len = socket.recv(&mut buffer).expect("an answer");
-                match Greet::decode(&buffer[..len]).expect("a greeting").word {
-                    Word::Cookie(given) => cookie = given,
-                    Word::Welcome(_) => return socket,
-                    word => panic!("{word:?}"),
-                }
-            }
-        };
-        let say = |socket: &UdpSocket, line| {
-            let word = Word::Line(line);
-            socket
-                .send_to(&Greet { nonce: 9, word }.encode(), at)
-                .expect("sent");
-        };
-        let (silent, hasty, liar) = (guest(), guest(), guest());
+        let (silent, hasty, liar) = (guest(at), guest(at), guest(at));
         let begun = Instant::now();
-        say(&silent, "READY offset=0");
-        say(&hasty, "READY offset=0");
-        say(&hasty, "LAST bytes=20000000");
-        say(&liar, "READY offset=0");
-        say(&liar, "REPORT seen=2000000000 received=1 round=0 cum=0");
+        say(at, &silent, "READY offset=0");
+        say(at, &hasty, "READY offset=0");
+        say(at, &hasty, "LAST bytes=20000000");
+        say(at, &liar, "READY offset=0");
+        // What it says once may be an honest client's, to whom somebody forged a datagram.
+        let lies = thread::spawn(move || {
+            for _ in 0..30 {
+                say(at, &liar, "REPORT seen=2000000000 received=1 round=0 cum=0");
+                thread::sleep(Duration::from_millis(100));
+            }
+        });
         let mut reasons: Vec<_> = (0..3)
             .map(|_| {
                 let row = server.record().transfers.remove(0);
@@ -333,6 +357,7 @@ fn a_guest_that_is_silent_greedy_or_hasty_is_given_up_and_a_group_is_not_broken_
         assert!(reasons[1].contains("said LAST before"), "{reasons:?}");
         assert!(reasons[2].contains("said nothing for 5 s"), "{reasons:?}");
         assert!(begun.elapsed() >= Duration::from_secs(5));
+        lies.join().expect("no panic");
         drop(porter);
         server.stop();
 

@@ -561,3 +561,203 @@ fn what_was_damaged_on_the_way_is_found_and_asked_for_again() {
         assert!(error.contains("SHA-1"), "{error}");
     });
 }
+
+#[test]
+fn a_part_with_holes_is_not_taken_for_a_beginning() {
+    within(LIMIT, || {
+        // Raw measures a path that loses, to the last byte of the file.
+        let server = server(600 * BLOCK, Via::Raw, Some(8_000_000));
+        let mut count = 0_u32;
+        let relay = Relay::start(
+            server.addr,
+            Box::new(move |datagram| {
+                count += 1;
+                match count % 3 == 1 && block(datagram) != Some(599) {
+                    true => Fate::new(),
+                    false => at_once(datagram),
+                }
+            }),
+        );
+        let error = common::failed(fetch(&server, relay.addr, |_| {}));
+        assert!(error.contains("datagrams were lost"), "{error}");
+        assert_eq!(server.record().transfers[0].outcome, Outcome::Cut);
+        drop(relay);
+        let out = server.out("a");
+        assert_eq!(
+            common::parts(&out),
+            [600 * BLOCK],
+            "what was measured stays"
+        );
+        let ends = fetch(&server, server.addr, |order| order.resume = true);
+        let record = server.record();
+        assert_eq!(record.transfers[0].bytes_resumed, 0);
+        if row(&record, "a").counts.lost == Some(0) {
+            whole(ends, &server);
+            assert_eq!(common::parts(&out), Vec::<u64>::new());
+        }
+        server.stop();
+    });
+}
+
+/// `datagram` with another number, END or block.
+fn forged(datagram: &[u8], set: impl FnOnce(&mut Packet<'_>)) -> Vec<u8> {
+    let mut packet = Packet::decode(datagram).expect("the server's own");
+    set(&mut packet);
+    let mut bytes = Vec::new();
+    packet.encode(&mut bytes);
+    bytes
+}
+
+#[test]
+fn a_forged_question_and_a_forged_leap_end_no_honest_client() {
+    within(LIMIT, || {
+        for (via, blocks) in [(Via::Udp, 6000_u32), (Via::Raw, 3000)] {
+            let mut count = 0_u32;
+            let chaos = move |datagram: &[u8]| {
+                count += 1;
+                let mut fate = at_once(datagram);
+                let (ahead, upto) = match count {
+                    // As the last would be, beyond all that was sent, and beyond all that can be.
+                    100 => (blocks - 100, blocks),
+                    200 => (10_000, blocks),
+                    300 => (1 << 31, blocks),
+                    400 => (5000, 2000),
+                    _ => (0, 0),
+                };
+                if upto > 0 {
+                    let end = forged(datagram, |packet| {
+                        packet.pkt += ahead;
+                        packet.body = Body::End { upto, round: 77 };
+                    });
+                    fate.push((Duration::ZERO, end));
+                }
+                // One number far ahead, and one that is further than a window.
+                if count == 500 || count == 600 {
+                    let leap = forged(datagram, |packet| packet.pkt += count * 100);
+                    fate.push((Duration::ZERO, leap));
+                }
+                fate
+            };
+            let (row, _) = through(u64::from(blocks) * BLOCK, via, Some(8_000_000), chaos);
+            // On a busy machine raw may lose some even here, but it hears its stream to the end.
+            assert!(row.is_proven() || via == Via::Raw, "{row:?}");
+            let lost = row.counts.lost.expect("counted");
+            assert_eq!(row.counts.unique, Some(u64::from(blocks) - lost), "{row:?}");
+            assert!(row.counts.corrupt > Some(0), "{row:?}");
+        }
+    });
+}
+
+#[test]
+fn headers_and_questions_that_are_damaged_on_the_way_do_no_harm() {
+    within(LIMIT, || {
+        // Each byte of a header in turn, and questions too; the numbers' lower half by itself below.
+        let mut count = 0_usize;
+        let places = [
+            0, 1, 2, 3, 4, 7, 8, 9, 12, 15, 16, 17, 18, 19, 20, 21, 22, 23,
+        ];
+        let damage = move |datagram: &[u8]| {
+            count += 1;
+            let mut bytes = datagram.to_vec();
+            if count.is_multiple_of(50) || is_end(datagram) && count.is_multiple_of(2) {
+                bytes[places[count / 50 % places.len()]] ^= 1 << (count / 900 % 8);
+            }
+            vec![(Duration::ZERO, bytes)]
+        };
+        let (row, _) = through(8000 * BLOCK, Via::Udp, Some(8_000_000), damage);
+        assert!(row.is_proven(), "{row:?}");
+        assert!(row.counts.foreign > Some(20), "{row:?}");
+        assert!(row.counts.corrupt > Some(40), "{row:?}");
+        // Numbers that are others' numbers: one is a copy or out of order, the other is lost.
+        let mut count = 0_u32;
+        let (row, _) = through(4000 * BLOCK, Via::Udp, Some(8_000_000), move |datagram| {
+            count += 1;
+            let mut bytes = datagram.to_vec();
+            // Not beyond the last: more than was sent would be no sum that holds.
+            if count.is_multiple_of(100) && count < 3700 {
+                bytes[11] ^= 1 << (count / 100 % 8);
+            }
+            vec![(Duration::ZERO, bytes)]
+        });
+        assert!(row.is_proven(), "{row:?}");
+        assert!(row.counts.duplicate > Some(10), "{row:?}");
+    });
+}
+
+#[test]
+fn strangers_datagrams_are_no_sign_of_life() {
+    within(LIMIT, || {
+        let server = server(20_000 * BLOCK, Via::Udp, Some(8_000_000));
+        let mut count = 0;
+        let chaos = move |datagram: &[u8]| {
+            count += 1;
+            let mut bytes = datagram.to_vec();
+            if count > 500 {
+                // Of another stream.
+                bytes[5] ^= 1;
+            }
+            vec![(Duration::ZERO, bytes)]
+        };
+        let relay = Relay::start(server.addr, Box::new(chaos));
+        let begun = Instant::now();
+        let ends = fetch(&server, relay.addr, |order| {
+            order.stall = Duration::from_secs(2);
+        });
+        // The server would have given it up after ten seconds.
+        assert!(begun.elapsed() < Duration::from_secs(8));
+        let error = ends[0].error.as_ref().expect("nothing came").to_string();
+        assert!(error.contains("2 s"), "{error}");
+        assert_eq!(server.record().transfers[0].outcome, Outcome::TimedOut);
+        drop(relay);
+        server.stop();
+    });
+}
+
+#[test]
+fn copies_are_mended_at_the_sessions_own_rate() {
+    within(LIMIT, || {
+        let bytes = 700 * BLOCK;
+        let server = Server::with(
+            bytes,
+            |settings| {
+                settings.via = Some(Via::Udp);
+                settings.clients = Some(2);
+                settings.rate = common::bytes_per_second(1_000_000);
+            },
+            udp::serve,
+        );
+        // Everything that goes to two clients is damaged, so each is mended three times.
+        let damage = |datagram: &[u8]| {
+            let mut bytes = datagram.to_vec();
+            if block(datagram).is_some() {
+                *bytes.last_mut().expect("a payload") ^= 1;
+            }
+            vec![(Duration::ZERO, bytes)]
+        };
+        let begun = Instant::now();
+        thread::scope(|scope| {
+            for name in ["a", "b"] {
+                let relay = Relay::start(server.addr, Box::new(damage));
+                let mut order = server.order(name);
+                scope.spawn(move || {
+                    let relay = relay;
+                    order.server = vec![relay.addr];
+                    order.group = Some(2);
+                    let ways = [&udp::take::UDP as _];
+                    let ends = Fetch::new(&order).run(&order, &ways).expect("begun");
+                    assert!(ends[0].path.is_none());
+                });
+            }
+        });
+        let record = server.record();
+        let bytes_of = |t: &gatecast::transfer::Transfer| {
+            t.bytes_server.unwrap_or(0) + t.counts.retransmitted.unwrap_or(0)
+        };
+        let sent: u64 = record.transfers.iter().map(bytes_of).sum();
+        assert_eq!(sent, 2 * 4 * bytes, "{record:?}");
+        let least = Duration::from_millis(sent * 95 / 100 / 1000);
+        let took = begun.elapsed();
+        assert!(took >= least, "{sent} bytes in {took:?}");
+        server.stop();
+    });
+}

@@ -17,9 +17,9 @@
 //! is what arrived at a viewer's socket and found no room, because the viewers, who share two cores
 //! with the rest, did not get to read.
 //!
-//! - `naive`: receive, then send to each from one socket; what system 5 does
+//! - `naive`: receive, then send to each from one socket; what the lab's relay does
 //! - `batches`: receive all that is there, then one plain send per datagram and viewer
-//! - `threads`: a reader, and a queue and a thread per viewer; what system 5 hoped for
+//! - `threads`: a reader, and a queue and a thread per viewer; what the lab's relay hoped for
 //! - `relay`: ours, batches and one segmented send per viewer
 //! - `relay 0`: ours, without waiting for others to send with
 //! - `relay, 1 stopped`: ours, one of the viewers being a process under SIGSTOP

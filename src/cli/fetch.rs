@@ -1,5 +1,6 @@
 //! `gatecast fetch`: one or more clients in this process.
 
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -77,6 +78,10 @@ pub struct Args {
     /// Give the server up when it makes no progress for so long
     #[arg(long, default_value = "30s", value_parser = options::wait, value_name = "TIME")]
     pub stall_limit: Duration,
+    /// The address of this host by whose interface a group is joined; the one from which the server
+    /// is reached unless given
+    #[arg(long, value_name = "ADDR")]
+    pub multicast_interface: Option<Ipv4Addr>,
     /// In a swarm, go on serving for so long after the last byte; until all have it unless given
     #[arg(long, value_parser = options::span, value_name = "TIME")]
     pub seed_time: Option<Duration>,
@@ -117,6 +122,7 @@ pub fn run(args: &Args) -> Result<Verdict> {
         sha1: args.sha1,
         copy: args.copy,
         stall: args.stall_limit,
+        interface: args.multicast_interface,
         seed_time: args.seed_time,
         ..Order::new(options::server(&authority(&args.server))?)
     };

@@ -1,5 +1,6 @@
 //! Options that several subcommands share, and how their values are read.
 
+use std::net::Ipv4Addr;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -45,6 +46,10 @@ pub struct Sending {
     /// unless given
     #[arg(long, value_parser = group, value_name = "ADDR:PORT")]
     pub multicast_group: Option<SocketAddr>,
+    /// The address of this host by whose interface multicast leaves; the one by which the clients
+    /// came unless given
+    #[arg(long, value_name = "ADDR")]
+    pub multicast_interface: Option<Ipv4Addr>,
     /// How many routers multicast may pass, and one more
     #[arg(long, default_value = "1", value_parser = clap::value_parser!(u8).range(1..), value_name = "N")]
     pub ttl: u8,
@@ -83,6 +88,7 @@ impl Sending {
             datagrams: DatagramSettings {
                 size: self.datagram,
                 group: self.multicast_group,
+                interface: self.multicast_interface,
                 ttl: u32::from(self.ttl),
             },
             copy: self.copy,

@@ -21,6 +21,7 @@ use crate::text::FileName;
 use crate::text::escape;
 use crate::units::Bytes;
 use crate::units::Moment;
+use crate::units::total_saturating;
 
 /// Up to so many clients have a line each; more share one.
 const LINES_MAX: usize = 12;
@@ -104,8 +105,8 @@ impl Bars {
             return;
         }
         let bar = &self.bars[0];
-        bar.set_length(views.iter().map(|view| view.bytes).sum());
-        bar.set_position(views.iter().map(|view| view.moved).sum());
+        bar.set_length(total_saturating(views.iter().map(|view| view.bytes)));
+        bar.set_position(total_saturating(views.iter().map(|view| view.moved)));
         bar.set_message(summary(views));
     }
 
@@ -214,7 +215,7 @@ fn headline(view: &View) -> String {
 
 fn describe(view: &View) -> String {
     let Some(left) = view.left else {
-        let moved: u64 = view.seats.iter().map(|seat| seat.moved).sum();
+        let moved = total_saturating(view.seats.iter().map(|seat| seat.moved));
         let done = view.seats.iter().filter(|seat| seat.finished).count();
         let of = view.bytes.saturating_mul(view.seats.len() as u64);
         return format!(

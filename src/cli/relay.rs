@@ -24,7 +24,9 @@ use crate::report::verdict::Verdict;
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Example: gatecast relay --input 127.0.0.1:65534 --listen 0.0.0.0:7000\n         \
-ffmpeg -re -i film.mp4 -c copy -f mpegts 'udp://127.0.0.1:65534?pkt_size=1316'"
+ffmpeg -re -i film.mp4 -c copy -f mpegts 'udp://127.0.0.1:65534?pkt_size=1316'\n\
+Exit code: 0 stopped while nobody watched; 1 could not run, or the log could not be written; 2 usage; \
+130 stopped while somebody watched."
 )]
 pub struct Args {
     /// Where the stream comes to over UDP: MPEG-TS, bare or in RTP; a multicast address is joined
@@ -45,6 +47,9 @@ pub struct Args {
     /// Most viewers at once
     #[arg(long, default_value_t = relay::MAX_VIEWERS, value_name = "N")]
     pub max_viewers: usize,
+    /// Most viewers at one address other than this host's own
+    #[arg(long, default_value_t = relay::VIEWERS_PER_ADDRESS, value_name = "N")]
+    pub viewers_per_address: usize,
     /// The folder for the relay log
     #[arg(long, default_value = "logs", value_name = "DIR")]
     pub log_dir: PathBuf,
@@ -66,6 +71,7 @@ pub fn run(args: &Args) -> Result<Verdict> {
         gather: args.gather,
         max_silence: args.max_silence,
         max_viewers: args.max_viewers,
+        viewers_per_address: args.viewers_per_address,
         log_dir: Some(args.log_dir.clone()),
         ..Settings::new(args.input)
     };

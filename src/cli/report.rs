@@ -1,5 +1,6 @@
 //! `gatecast report`: session logs as tables, CSV, JSON or a plot.
 
+use std::path::Path;
 use std::path::PathBuf;
 
 use crate::cli::output;
@@ -10,7 +11,8 @@ use crate::report::csv;
 use crate::report::json::SessionDocument;
 use crate::report::live;
 use crate::report::live::events::VisitsDocument;
-use crate::report::rates;
+use crate::report::plot::Chart;
+use crate::report::scaling;
 use crate::report::sheet;
 use crate::report::trials;
 use crate::report::verdict::Verdict;
@@ -31,6 +33,9 @@ pub struct Args {
     /// Write the plot of the rates against the number of clients
     #[arg(long, value_name = "FILE")]
     pub svg: Option<PathBuf>,
+    /// Write the plot of the lost datagrams against the number of clients
+    #[arg(long, value_name = "FILE")]
+    pub svg_loss: Option<PathBuf>,
 }
 
 /// Reports.
@@ -50,8 +55,10 @@ pub fn run(args: &Args) -> Result<Verdict> {
         return Err(Error::refused("gatecast", "these logs hold no session"));
     }
     if let Some(path) = &args.svg {
-        let svg = rates::rates(&records).to_svg();
-        std::fs::write(path, svg).map_err(Error::io("write the plot", path.display()))?;
+        write(path, &scaling::rates(&records))?;
+    }
+    if let Some(path) = &args.svg_loss {
+        write(path, &scaling::losses(&records))?;
     }
     let text = if args.csv {
         csv::transfers(&records)
@@ -73,6 +80,10 @@ pub fn run(args: &Args) -> Result<Verdict> {
     Ok(Verdict::AllVerified)
 }
 
+fn write(path: &Path, chart: &Chart) -> Result<()> {
+    std::fs::write(path, chart.to_svg()).map_err(Error::io("write the plot", path.display()))
+}
+
 /// Reports relay logs, which have viewers and no session.
 fn run_live(args: &Args, relays: &[&PathBuf], sessions: &[&PathBuf]) -> Result<Verdict> {
     if let Some(other) = sessions.first() {
@@ -84,9 +95,9 @@ fn run_live(args: &Args, relays: &[&PathBuf], sessions: &[&PathBuf]) -> Result<V
             ),
         });
     }
-    if args.svg.is_some() {
+    if args.svg.is_some() || args.svg_loss.is_some() {
         return Err(Error::Usage {
-            what: "--svg plots sessions, and these are relay logs".to_owned(),
+            what: "a plot is of sessions, and these are relay logs".to_owned(),
         });
     }
     let mut visits = Vec::new();

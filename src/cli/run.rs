@@ -21,6 +21,7 @@ use crate::error::Error;
 use crate::error::Result;
 use crate::http;
 use crate::http::client::Target;
+use crate::report::counts;
 use crate::report::json::SessionDocument;
 use crate::report::sheet;
 use crate::report::trials;
@@ -111,13 +112,13 @@ pub fn run(args: &Args) -> Result<Verdict> {
     let mut verdict = Verdict::AllVerified;
     for (clients, file) in tests? {
         for _ in 0..args.runs {
-            let (record, earned) = session(args, &work, &file, clients, &current)?;
+            let (record, earned, given) = session(args, &work, &file, clients, &current)?;
             verdict = verdict.min(earned);
             if args.events {
                 events::ended(&record)?;
             } else if !args.json {
                 output::print(&format!(
-                    "{}\n",
+                    "{}{given}\n",
                     sheet::session(&record, sheet::Rows::Failures)
                 ))?;
             }
@@ -152,14 +153,14 @@ fn generated(work: &Temporary, bytes: u64) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// One server, one release, one record.
+/// One server, one release, one record, and what the clients of a swarm gave to each other.
 fn session(
     args: &Args,
     work: &Temporary,
     file: &Path,
     clients: u16,
     current: &Current,
-) -> Result<(Record, Verdict)> {
+) -> Result<(Record, Verdict, String)> {
     let settings = args.sending.apply(Settings {
         clients: Some(clients),
         via: Some(args.via),
@@ -185,6 +186,7 @@ fn session(
             .unwrap_or_else(|| work.path().join("copies")),
         copy: args.sending.copy,
         stall: args.sending.stall_limit,
+        interface: args.sending.multicast_interface,
         durable: args.keep.is_some(),
         ..Order::new(vec![server.addr()])
     };
@@ -214,11 +216,15 @@ fn session(
     if args.events && args.via == Via::Swarm {
         events::swarm(&torrents)?;
     }
+    let given = counts::given(&torrents.given());
     let left = server.stop()?;
     complain(&ends);
     let verdict = Verdict::of_ends(&ends);
     match record.or_else(|| left.into_iter().next()) {
-        Some(record) => Ok((record.clone(), verdict.min(Verdict::of_records(&[record])))),
+        Some(record) => {
+            let verdict = verdict.min(Verdict::of_records(std::slice::from_ref(&record)));
+            Ok((record, verdict, given))
+        }
         None => Err(first_error(ends)),
     }
 }

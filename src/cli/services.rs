@@ -8,7 +8,7 @@ use crate::http::Documents;
 use crate::http::connection::Reply;
 use crate::report::csv;
 use crate::report::json::SessionDocument;
-use crate::report::rates;
+use crate::report::scaling;
 use crate::runtime::control::intake::Intake;
 use crate::runtime::host::Host;
 use crate::swarm;
@@ -46,7 +46,7 @@ pub fn serve(host: Host, face: http::Options, swarms: Options) -> Result<(Host, 
 pub const DOCUMENTS: Documents = Documents {
     json: Some(|record| SessionDocument::new(record).to_line()),
     csv: Some(csv::transfers),
-    svg: Some(|records| rates::rates(records).to_svg()),
+    svg: Some(|records| scaling::rates(records).to_svg()),
 };
 
 /// Every way of receiving.

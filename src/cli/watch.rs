@@ -30,7 +30,9 @@ use crate::units::mbit_per_second;
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Keys, or lines on standard input: p pause, c continue, q quit.\n\
-Example: vlc udp://@:1234 & gatecast watch 192.168.1.10 --player 127.0.0.1:1234"
+Example: vlc udp://@:1234 & gatecast watch 192.168.1.10 --player 127.0.0.1:1234\n\
+Exit code: 0 left by q or after --for; 1 the relay was not there, refused or let us go, or the \
+recording is not whole; 2 usage; 130 interrupted."
 )]
 pub struct Args {
     /// The relay, port 7000 unless given

@@ -9,6 +9,7 @@ use crate::http::Face;
 use crate::http::connection::Reply;
 use crate::runtime::lobby::Lobby;
 use crate::transfer::Outcome;
+use crate::units::total_saturating;
 
 /// Metrics being written.
 #[derive(Default)]
@@ -127,7 +128,7 @@ impl Face {
             (
                 "gatecast_moved_bytes",
                 "Payload bytes that an open session has moved.",
-                |v| v.seats.iter().map(|seat| seat.moved).sum(),
+                |v| total_saturating(v.seats.iter().map(|seat| seat.moved)),
             ),
         ];
         for (name, help, count) in of_sessions {

@@ -12,7 +12,9 @@
 //! - [`way`]: HTTP as a way of sending, for `--via http`
 //! - [`client`]: a client of this face, and of any other HTTP server
 //!
-//! It is no web framework: it answers what [`routes`] names. It shows only what the logger has
+//! It is no web framework: it answers what [`routes`] names, and hands what is not there to whoever
+//! started it ([`Options::extra`]): so the swarm's tracker has `/announce`, `/swarm` and
+//! `/NAME.torrent` on the same port. It shows only what the logger has
 //! written and what the lobby's views say. A thread per connection; a slow reader costs its own.
 
 use std::fmt;

@@ -15,6 +15,9 @@
 //! | GET | `/metrics` | Prometheus text |
 //! | POST | `/sessions/ID/receipt` | a script attests its copy's digest |
 //! | POST | `/sessions/ID/release` | opens the gate for those that are ready; needs the token |
+//!
+//! What is not here is asked of [`Options::extra`](crate::http::Options::extra), which also takes a
+//! whole path and joins it to nothing; with the swarm, `GET /announce`, `/swarm`, `/NAME.torrent`.
 
 use std::sync::Arc;
 

@@ -9,8 +9,12 @@ use crate::units::Moment;
 #[derive(Clone, Debug, Default)]
 pub struct Jitter {
     last: Option<(Moment, u64)>,
-    us: Option<f64>,
+    estimate: Estimate,
 }
+
+/// The estimate alone, for who knows the differences in transit time.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Estimate(Option<f64>);
 
 /// A source's clock: how fast it ticks and where it begins again.
 #[derive(Clone, Copy, Debug)]
@@ -41,8 +45,7 @@ impl Jitter {
         if difference > JUMP_MAX {
             return;
         }
-        let us = self.us.unwrap_or(0.0);
-        self.us = Some(us + (difference * 1e6 - us) / 16.0);
+        self.estimate.add(difference * 1e6);
     }
 
     /// The next datagram does not follow the last one.
@@ -52,7 +55,20 @@ impl Jitter {
 
     /// The jitter, microseconds; `None` until two stamped datagrams came.
     pub fn us(&self) -> Option<f64> {
-        self.us
+        self.estimate.us()
+    }
+}
+
+impl Estimate {
+    /// One datagram was `difference_us` longer or shorter on its way than the one before it.
+    pub fn add(&mut self, difference_us: f64) {
+        let us = self.0.unwrap_or(0.0);
+        self.0 = Some(us + (difference_us - us) / 16.0);
+    }
+
+    /// The jitter, microseconds; `None` without a difference.
+    pub fn us(self) -> Option<f64> {
+        self.0
     }
 }
 

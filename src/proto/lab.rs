@@ -1,4 +1,4 @@
-//! The lab's TCP client (DESIGN section 6, system 1): what it says and what it is told.
+//! The networking lab's TCP client: what it says and what it is told.
 //!
 //! ```text
 //! client                          server

@@ -1,4 +1,4 @@
-//! The lab's UDP protocol (DESIGN section 6, system 2): one datagram a message, UTF-8, no end.
+//! The networking lab's UDP protocol: one datagram a message, UTF-8, no end.
 //!
 //! ```text
 //! client                               server

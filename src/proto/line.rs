@@ -6,6 +6,8 @@
 
 use std::fmt;
 
+use crate::proto::percent;
+
 /// Collects bytes until there is a line; holds at most [`LINE_MAX`] bytes of one.
 #[derive(Debug, Default)]
 pub struct LineBuf {
@@ -98,7 +100,7 @@ impl<'a> Fields<'a> {
             if fields.iter().any(|&(known, _)| known == key) {
                 return Err(DecodeError::value("a field twice", key));
             }
-            fields.push((key, percent_decode(value)?));
+            fields.push((key, decoded(value)?));
         }
         Ok(Self { word, fields })
     }
@@ -174,7 +176,8 @@ impl LineWriter {
         self.0.push(' ');
         self.0.push_str(key);
         self.0.push('=');
-        percent_encode(&value.to_string(), &mut self.0);
+        let value = value.to_string();
+        self.0.push_str(&percent::encode(value.as_bytes(), PLAIN));
         self
     }
 
@@ -202,30 +205,13 @@ pub fn decimal(text: &str) -> Option<u64> {
     plain.then(|| text.parse().ok())?
 }
 
-fn percent_encode(text: &str, line: &mut String) {
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~:/,+@[]()".contains(&byte) {
-            line.push(char::from(byte));
-        } else {
-            line.push_str(&format!("%{byte:02X}"));
-        }
-    }
-}
+/// What stands for itself in a value.
+const PLAIN: &[u8] = b"-._~:/,+@[]()";
 
-fn percent_decode(text: &str) -> Result<String, DecodeError> {
-    let wrong = || DecodeError::value("a broken percent code", text);
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        if byte != b'%' {
-            bytes.push(byte);
-            continue;
-        }
-        let mut digit = || char::from(rest.next()?).to_digit(16);
-        let (high, low) = (digit().ok_or_else(wrong)?, digit().ok_or_else(wrong)?);
-        bytes.push(u8::try_from(high * 16 + low).map_err(|_| wrong())?);
-    }
-    String::from_utf8(bytes).map_err(|_| wrong())
+fn decoded(text: &str) -> Result<String, DecodeError> {
+    percent::decode(text)
+        .and_then(|bytes| String::from_utf8(bytes).ok())
+        .ok_or_else(|| DecodeError::value("a broken percent code", text))
 }
 
 impl DecodeError {

@@ -17,6 +17,7 @@ pub mod lab_udp;
 pub mod line;
 pub mod logline;
 pub mod native;
+pub mod percent;
 pub mod relay;
 pub mod rtp;
 pub mod ts;

@@ -31,6 +31,7 @@ use crate::relay::viewer::Viewer;
 use crate::runtime::clock;
 use crate::runtime::datagrams::Inbox;
 use crate::runtime::datagrams::parcel;
+use crate::runtime::socket;
 use crate::session::SessionId;
 use crate::units::Moment;
 
@@ -41,6 +42,7 @@ pub(super) struct Hub {
     pub(super) inbox: Inbox,
     pub(super) max_silence: Duration,
     max_viewers: usize,
+    viewers_per_address: usize,
     pub(super) started: Moment,
     pen: Mutex<Option<Pen>>,
     roster: Mutex<Roster>,
@@ -87,6 +89,7 @@ impl Hub {
             inbox,
             max_silence: settings.max_silence,
             max_viewers: settings.max_viewers,
+            viewers_per_address: settings.viewers_per_address,
             started: clock::now(),
             pen: Mutex::new(Some(pen)),
             roster: Mutex::default(),
@@ -109,22 +112,14 @@ impl Hub {
             .local_addr()
             .map_err(Error::io("ask for our address", to))?;
         // From the address that the client came to: the only one that its firewall knows.
-        let socket = parcel::outbox(local.ip().to_canonical(), to)?;
+        let socket = parcel::outbox(socket::canonical(local), to)?;
         let mut roster = self.lock();
         if self.is_stopping() {
             return Err(Error::refused("the relay", "it is stopping"));
         }
-        if roster.viewers.len() >= self.max_viewers {
-            let most = self.max_viewers;
-            return Err(Error::refused(
-                "the relay",
-                format!("there are {most} viewers already"),
-            ));
-        }
-        if roster.viewers.iter().any(|viewer| viewer.to == to) {
-            let reason = format!("port {} of your address has a viewer already", to.port());
-            return Err(Error::refused("the relay", reason));
-        }
+        let taken = roster.viewers.iter().map(|viewer| viewer.to);
+        room(taken, to, self.max_viewers, self.viewers_per_address)
+            .map_err(|reason| Error::refused("the relay", reason))?;
         roster.last += 1;
         let viewer = Arc::new(Viewer::new(roster.last, to, socket, control));
         roster.viewers.push(Arc::clone(&viewer));
@@ -187,7 +182,13 @@ impl Hub {
             end,
             reason,
         };
-        if let Some(pen) = &*self.pen.lock().unwrap_or_else(PoisonError::into_inner) {
+        // Held for as long as it takes to look: a slow disk holds who writes and nobody else.
+        let pen = self
+            .pen
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        if let Some(pen) = pen {
             pen.write(visit);
         }
     }
@@ -304,5 +305,65 @@ impl Hub {
 
     fn lock(&self) -> MutexGuard<'_, Roster> {
         self.roster.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether there is a place for a viewer at `to` beside those that are `taken`.
+///
+/// # Errors
+/// Why there is none, for the viewer.
+fn room(
+    taken: impl ExactSizeIterator<Item = SocketAddr> + Clone,
+    to: SocketAddr,
+    most: usize,
+    most_per_address: usize,
+) -> Result<(), String> {
+    if taken.len() >= most {
+        return Err(format!("there are {most} viewers already"));
+    }
+    if taken.clone().any(|other| other == to) {
+        let port = to.port();
+        return Err(format!("port {port} of your address has a viewer already"));
+    }
+    // Who is on this host is trusted not to keep others out, and measures with as many as it likes.
+    let neighbours = taken.filter(|other| other.ip() == to.ip()).count();
+    if neighbours >= most_per_address && !to.ip().is_loopback() {
+        return Err(format!(
+            "your address has {most_per_address} viewers already"
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(host: &str, ports: std::ops::Range<u16>) -> impl Iterator<Item = SocketAddr> {
+        let host: std::net::IpAddr = host.parse().expect("an address");
+        ports.map(move |port| SocketAddr::new(host, port))
+    }
+
+    #[test]
+    fn one_address_takes_its_share_of_the_places_and_no_more() {
+        let ask = |taken: &[SocketAddr], to: &str| {
+            let to = to.parse().expect("an address");
+            room(taken.iter().copied(), to, 256, 64)
+        };
+        let full: Vec<SocketAddr> = at("192.0.2.7", 5000..5064).collect();
+        assert_eq!(ask(&full[1..], "192.0.2.7:6000"), Ok(()));
+        let refused = Err("your address has 64 viewers already".to_owned());
+        assert_eq!(ask(&full, "192.0.2.7:6000"), refused);
+        // Which costs nobody else.
+        assert_eq!(ask(&full, "192.0.2.8:6000"), Ok(()));
+        // As many as there are places, on this host.
+        for host in ["127.0.0.1", "::1"] {
+            let own: Vec<SocketAddr> = at(host, 5000..5255).collect();
+            let to = SocketAddr::new(own[0].ip(), 6000).to_string();
+            assert_eq!(ask(&own, &to), Ok(()));
+            let own: Vec<SocketAddr> = at(host, 5000..5256).collect();
+            let refused = Err("there are 256 viewers already".to_owned());
+            assert_eq!(ask(&own, &to), refused);
+        }
     }
 }

@@ -1,14 +1,12 @@
 //! The relay log: one logger thread, one channel, one line per visit.
 //!
-//! As the session log (`runtime/journal.rs`): the thread alone opens, formats and writes, a line
-//! is one `write_all` to a file opened for append, and who listens is told a visit once it is
-//! logged. The file is made with the first line, under
+//! As the session log (`runtime/journal.rs`): the thread alone opens, formats and writes, and who
+//! listens is told a visit once it is logged. The file is
 //! `<log-dir>/<UTC, YYYY-MM-DD_HH-MM-SS>-relay-<relay>.log`.
+//!
+//! Both channels are bounded: whose viewer is gone waits for a disk that is slow, and of visits
+//! that nobody takes only the last are kept.
 
-use std::fs::File;
-use std::fs::OpenOptions;
-use std::io;
-use std::io::Write;
 use std::path::Path;
 use std::path::PathBuf;
 use std::thread;
@@ -16,12 +14,14 @@ use std::thread::JoinHandle;
 
 use crossbeam_channel::Receiver;
 use crossbeam_channel::Sender;
-use time::macros::format_description;
+use crossbeam_channel::TrySendError;
 
 use crate::error::Error;
 use crate::error::Result;
 use crate::proto::relay::log;
 use crate::proto::relay::log::Visit;
+use crate::runtime::logfile;
+use crate::runtime::logfile::LogFile;
 
 /// The logger thread.
 #[derive(Debug)]
@@ -35,17 +35,29 @@ pub(super) struct Journal {
 #[derive(Clone, Debug)]
 pub(super) struct Pen(Sender<Visit>);
 
+/// Lines that may wait for the disk: each viewer of a full house once, and as many again that came
+/// after. Then a viewer's thread, which has nothing else to do, waits with its last line.
+const LINES_WAITING: usize = 512;
+
+/// Visits that are kept for who listens: whoever wants all of them takes them as they come, or
+/// reads the log.
+const VISITS_KEPT: usize = 4096;
+
 impl Journal {
     /// Starts the logger, which writes into `folder` if there is one.
     ///
     /// # Errors
     /// The system refuses a thread.
     pub(super) fn start(folder: Option<PathBuf>) -> Result<Self> {
-        let (pen, entries) = crossbeam_channel::unbounded();
-        let (publish, visits) = crossbeam_channel::unbounded();
+        let (pen, entries) = crossbeam_channel::bounded(LINES_WAITING);
+        let (publish, visits) = crossbeam_channel::bounded(VISITS_KEPT);
+        let told = Told {
+            publish,
+            waiting: visits.clone(),
+        };
         let thread = thread::Builder::new()
             .name("logger".to_owned())
-            .spawn(move || run(folder.as_deref(), &entries, &publish))
+            .spawn(move || run(folder.as_deref(), &mut LogFile::default(), &entries, &told))
             .map_err(Error::io("start the logger thread", "the relay log"))?;
         Ok(Self {
             pen: Pen(pen),
@@ -59,7 +71,7 @@ impl Journal {
         self.pen.clone()
     }
 
-    /// The visits, each once it is in the log.
+    /// The visits, each once it is in the log; the last [`VISITS_KEPT`] of those that nobody took.
     pub(super) fn visits(&self) -> Receiver<Visit> {
         self.visits.clone()
     }
@@ -76,19 +88,26 @@ impl Journal {
 }
 
 impl Pen {
-    /// Writes a line.
+    /// Writes a line; waits where too many wait already.
     pub(super) fn write(&self, visit: Visit) {
         // The logger ends after all pens; if it panicked, the relay goes on.
         let _ = self.0.send(visit);
     }
 }
 
-fn run(folder: Option<&Path>, entries: &Receiver<Visit>, publish: &Sender<Visit>) -> Result<()> {
-    let mut file = None;
-    let mut failed = None;
+fn run(
+    folder: Option<&Path>,
+    log: &mut LogFile,
+    entries: &Receiver<Visit>,
+    told: &Told,
+) -> Result<()> {
+    let (mut name, mut failed) = (None, None);
     for visit in entries {
+        // Of the first visit.
+        let name =
+            name.get_or_insert_with(|| logfile::name(visit.at, &format!("relay-{}", visit.relay)));
         if let Some(folder) = folder
-            && let Err(error) = append(folder, &mut file, &visit)
+            && let Err(error) = log.append(folder, name, &log::header(), &visit.encode())
         {
             ::log::error!(
                 "cannot write the relay log in {}: {error}",
@@ -97,34 +116,96 @@ fn run(folder: Option<&Path>, entries: &Receiver<Visit>, publish: &Sender<Visit>
             let failure = Error::io("write the relay log", folder.display())(error);
             failed.get_or_insert(failure);
         }
-        // Nobody needs to listen.
-        let _ = publish.send(visit);
+        told.tell(visit);
     }
     failed.map_or(Ok(()), Err)
 }
 
-fn append(folder: &Path, file: &mut Option<File>, visit: &Visit) -> io::Result<()> {
-    let open = match file {
-        Some(open) => open,
-        None => {
-            std::fs::create_dir_all(folder)?;
-            let path = folder.join(file_name(visit));
-            let mut made = OpenOptions::new().append(true).create(true).open(path)?;
-            if made.metadata()?.len() == 0 {
-                made.write_all(log::header().as_bytes())?;
-            }
-            file.insert(made)
-        }
-    };
-    open.write_all(visit.encode().as_bytes())
+/// Where visits are told to who listens, if anybody does.
+struct Told {
+    publish: Sender<Visit>,
+    waiting: Receiver<Visit>,
 }
 
-/// `2026-11-20_23-26-55-relay-0123456789abcdef.log`, of the first visit.
-fn file_name(visit: &Visit) -> String {
-    let stamp = format_description!("[year]-[month]-[day]_[hour]-[minute]-[second]");
-    let start = visit
-        .at
-        .format(&stamp)
-        .expect("a valid time has these parts");
-    format!("{start}-relay-{}.log", visit.relay)
+impl Told {
+    /// Tells `visit`; the oldest that nobody took makes room for it.
+    fn tell(&self, mut visit: Visit) {
+        while let Err(TrySendError::Full(back)) = self.publish.try_send(visit) {
+            let _ = self.waiting.try_recv();
+            visit = back;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::OpenOptions;
+
+    use super::*;
+    use crate::proto::relay::log::End;
+    use crate::proto::relay::receipt::Statement;
+    use crate::runtime::clock;
+    use crate::session::SessionId;
+
+    fn visit(viewer: u64) -> Visit {
+        Visit {
+            relay: SessionId(7),
+            viewer,
+            at: clock::wall(),
+            to: ([127, 0, 0, 1], 5000).into(),
+            watched: std::time::Duration::from_secs(1),
+            sent: Statement::default(),
+            received: None,
+            end: End::Left,
+            reason: None,
+        }
+    }
+
+    #[test]
+    fn visits_that_nobody_takes_are_in_the_log_and_not_in_memory() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let journal = Journal::start(Some(folder.path().to_owned())).expect("a thread");
+        let (pen, visits) = (journal.pen(), journal.visits());
+        let all = VISITS_KEPT as u64 + 10;
+        for viewer in 1..=all {
+            pen.write(visit(viewer));
+        }
+        drop(pen);
+        journal.finish().expect("a log");
+        let kept: Vec<u64> = visits.try_iter().map(|visit| visit.viewer).collect();
+        assert!(kept.into_iter().eq(11..=all));
+        let entries = std::fs::read_dir(folder.path()).expect("a folder");
+        let paths: Vec<_> = entries
+            .map(|entry| entry.expect("readable").path())
+            .collect();
+        assert_eq!(paths.len(), 1);
+        let text = std::fs::read_to_string(&paths[0]).expect("text");
+        assert_eq!(text.lines().count() as u64, 1 + all);
+    }
+
+    #[test]
+    fn what_waits_for_a_slow_disk_is_bounded() {
+        let journal = Journal::start(None).expect("a thread");
+        assert_eq!(journal.pen().0.capacity(), Some(LINES_WAITING));
+        journal.finish().expect("nothing to write");
+    }
+
+    #[test]
+    fn a_full_disk_is_an_error_and_every_visit_is_told_all_the_same() {
+        let Ok(full) = OpenOptions::new().append(true).open("/dev/full") else {
+            return;
+        };
+        let (pen, entries) = crossbeam_channel::unbounded();
+        let (publish, waiting) = crossbeam_channel::bounded(VISITS_KEPT);
+        let visits = waiting.clone();
+        for viewer in [1, 2] {
+            pen.send(visit(viewer)).expect("open");
+        }
+        drop(pen);
+        let told = Told { publish, waiting };
+        let nowhere = Some(Path::new("/nowhere"));
+        let error = run(nowhere, &mut LogFile::of(full), &entries, &told).expect_err("full");
+        assert!(error.to_string().contains("No space left"), "{error}");
+        assert_eq!(visits.try_iter().count(), 2);
+    }
 }

@@ -1,7 +1,9 @@
 //! The live relay: one stream of datagrams to every viewer, each of them controlled over TCP.
 //!
 //! - `hub`: who watches
+//! - `viewer`: one of them, as the threads share it
 //! - `source`: the one thread that receives the stream and sends it to everybody
+//! - `pace`: how long a batch waits for more; `tally`, `meter`: what came of a send, and delays
 //! - `talk`: a viewer's control connection, a thread each
 //! - `journal`: the relay log
 //! - [`snapshot`]: how it all stands
@@ -16,8 +18,11 @@
 //! that is slow or a host that is gone costs the others nothing. `benches/relay` has the
 //! choices that lost. Without feature `sockopt` it is one plain send per datagram and viewer.
 //!
-//! The thread takes no lock in its loop. Control threads change a viewer's standing and wait for
-//! the round that is under way to end, so after the `OK` of an interruption nothing more is sent.
+//! The thread waits for no lock while there is something to send: what it shares with others in its
+//! loop are atomics, and two locks that it tries and leaves alone where somebody holds them (the
+//! roster when it has changed, the counts to be shown). It waits for one where nothing came, where
+//! it lets a viewer go, and where it falls asleep. Control threads change a viewer's standing and wait for the round that
+//! is under way to end, so after the `OK` of an interruption nothing more is sent.
 //!
 //! While nobody watches, it sleeps on a condition and reads nothing; what its socket holds when
 //! the next viewer comes is thrown away, so nobody ever gets a stale burst.
@@ -77,11 +82,15 @@ pub struct Settings {
     /// How long a datagram may wait at most for others to leave with; nothing waits where datagrams
     /// leave one by one.
     pub gather: Duration,
-    /// A client whose control connection says nothing for so long is let go. One of ours speaks
+    /// A viewer whose control connection says nothing for so long is let go. One of ours speaks
     /// every second and has 4 s; this is for the lab's, which may watch a film without a word.
+    /// Before it has a viewer, a connection has a minute at most.
     pub max_silence: Duration,
     /// Most viewers at once.
     pub max_viewers: usize,
+    /// Most of them at one address, this host's own excepted: one machine shall not take all
+    /// places. A room behind one address translator is one address.
+    pub viewers_per_address: usize,
     /// Where the relay log goes; `None` writes none.
     pub log_dir: Option<PathBuf>,
 }
@@ -106,6 +115,10 @@ pub const MAX_SILENCE: Duration = Duration::from_secs(4 * 3600);
 /// What [`Settings::max_viewers`] is unless told otherwise: ten classrooms.
 pub const MAX_VIEWERS: usize = 256;
 
+/// What [`Settings::viewers_per_address`] is unless told otherwise: two classrooms behind one
+/// address, and a quarter of all places.
+pub const VIEWERS_PER_ADDRESS: usize = 64;
+
 /// How long connections may take to end when the relay stops.
 const LEAVE: Duration = Duration::from_secs(3);
 
@@ -118,6 +131,7 @@ impl Settings {
             gather: GATHER,
             max_silence: MAX_SILENCE,
             max_viewers: MAX_VIEWERS,
+            viewers_per_address: VIEWERS_PER_ADDRESS,
             log_dir: None,
         }
     }
@@ -135,7 +149,7 @@ impl Relay {
         let hub = Arc::new(Hub::new(settings, inbox, journal.pen()));
         let serving = Arc::clone(&hub);
         let usher = move |connection, place: &_| talk::serve(&serving, connection, place);
-        let listener = Listener::start_bare(listen, Arc::new(usher))?;
+        let listener = Listener::start_bare(listen, Arc::new(usher), settings.max_viewers)?;
         let source = Source::new(Arc::clone(&hub), settings.gather);
         let thread = thread::Builder::new()
             .name("relay-source".to_owned())
@@ -176,7 +190,8 @@ impl Relay {
         self.listener.connections()
     }
 
-    /// The visits that are over, each once it is in the log.
+    /// The visits that are over, each once it is in the log. Of those that nobody takes the last
+    /// 4096 are kept.
     pub fn visits(&self) -> Receiver<Visit> {
         self.journal
             .as_ref()

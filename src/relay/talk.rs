@@ -4,19 +4,20 @@
 use std::io;
 use std::io::Read;
 use std::net::Shutdown;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::error::Error;
+use crate::proto::relay::Budget;
+use crate::proto::relay::COMMANDS_MAX;
 use crate::proto::relay::Command;
 use crate::proto::relay::Commands;
 use crate::proto::relay::Reply;
-use crate::proto::relay::SILENCE_MAX;
 use crate::proto::relay::Standing;
 use crate::proto::relay::log::End;
+use crate::proto::relay::silence;
 use crate::relay::hub::Hub;
 use crate::relay::viewer::Viewer;
 use crate::runtime::clock;
@@ -68,9 +69,22 @@ impl Talk<'_> {
         let mut bytes = [0; 2048];
         // Of a whole line: a byte now and then is no word.
         let mut heard = clock::now();
+        let mut budget = Budget::new(heard);
         loop {
+            if let Some(over) = self.dismissed() {
+                return over;
+            }
             while let Some(command) = self.commands.next() {
+                // What was said before it was let go, or is said after, is not obeyed any more.
+                if let Some(over) = self.dismissed() {
+                    return over;
+                }
                 heard = clock::now();
+                if !budget.spend(heard) {
+                    let reason = format!("more than {COMMANDS_MAX} commands in a second");
+                    self.farewell(&reason);
+                    return Over::new(End::Closed, Some(reason));
+                }
                 let (reply, leaving) = self.obey(command);
                 if let Err(over) = self.say(&reply) {
                     return over;
@@ -83,12 +97,16 @@ impl Talk<'_> {
             if self.commands.hopeless() {
                 return Over::new(End::Closed, Some("a line that never ends".to_owned()));
             }
-            let silence = match &self.viewer {
-                Some(viewer) if viewer.native.load(Ordering::Relaxed) => SILENCE_MAX,
-                _ => self.hub.max_silence,
-            };
+            let native = self
+                .viewer
+                .as_ref()
+                .map(|v| v.native.load(Ordering::Relaxed));
+            let silence = silence(native, self.hub.max_silence);
             match self.hear(&mut bytes, heard.after(silence)) {
-                Ok(0) => return self.ended(),
+                Ok(0) => {
+                    let closed = || Over::new(End::Closed, None);
+                    return self.dismissed().unwrap_or_else(closed);
+                }
                 Ok(len) => self.commands.push(&bytes[..len]),
                 Err(error)
                     if Error::is_timeout(&error) && clock::left(heard.after(silence)).is_none() =>
@@ -136,13 +154,19 @@ impl Talk<'_> {
             }
             (Command::Alive(receipt), Some(viewer)) => {
                 viewer.native.store(true, Ordering::Relaxed);
+                let statement = self.hub.statement(viewer);
+                if !statement.allows(&receipt) {
+                    let (got, sent) = (receipt.datagrams, statement.sent);
+                    let reason = format!("a receipt of {got} datagrams where {sent} were sent");
+                    return (Reply::Error(reason), false);
+                }
                 let mut shown = viewer
                     .receipt
                     .lock()
                     .unwrap_or_else(PoisonError::into_inner);
                 *shown = Some(receipt);
                 drop(shown);
-                return (Reply::Statement(self.hub.statement(viewer)), false);
+                return (Reply::Statement(statement), false);
             }
             // Nobody yet: alive, and that is all.
             (Command::Interrupt | Command::Continue | Command::Alive(_), None) => {}
@@ -151,15 +175,14 @@ impl Talk<'_> {
     }
 
     fn connect(&mut self, port: u16) -> Reply {
+        // One that the source thread lets go in this moment stands outside and has its place yet:
+        // it must be taken from it before there is another.
+        if self.viewer.is_some() {
+            return Reply::Error("this connection has had its viewer".to_owned());
+        }
         // Nothing that the client says names a host: it is the connection's own other end.
-        let mut to = self.connection.peer;
+        let mut to = socket::canonical(self.connection.peer);
         to.set_port(port);
-        let to = match to {
-            SocketAddr::V6(v6) if v6.ip().to_ipv4_mapped().is_some() => {
-                SocketAddr::new(to.ip().to_canonical(), port)
-            }
-            to => to,
-        };
         match self.hub.seat(to, &self.connection.stream) {
             Ok(viewer) => {
                 self.place.settle(true);
@@ -172,17 +195,17 @@ impl Talk<'_> {
         }
     }
 
-    /// The client closed, or somebody here woke this thread.
-    fn ended(&self) -> Over {
+    /// Why somebody here has ended this conversation, if somebody has; the client has been told.
+    fn dismissed(&self) -> Option<Over> {
         if let Some((end, reason)) = self.viewer.as_ref().and_then(|viewer| viewer.expelled()) {
             self.farewell(&reason);
-            return Over::new(end, Some(reason));
+            return Some(Over::new(end, Some(reason)));
         }
         if self.hub.is_stopping() {
             self.farewell("the relay stops");
-            return Over::new(End::Stopped, None);
+            return Some(Over::new(End::Stopped, None));
         }
-        Over::new(End::Closed, None)
+        None
     }
 
     fn hear(&self, bytes: &mut [u8], deadline: crate::units::Moment) -> io::Result<usize> {
@@ -227,3 +250,6 @@ impl Over {
         Self { end, reason }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,6 +16,7 @@ use crate::text::escape;
 use crate::transfer::Counts;
 use crate::transfer::Record;
 use crate::transfer::Transfer;
+use crate::units::total;
 
 /// One column: what it is called, when it is there, and its values.
 struct Column {
@@ -89,10 +90,7 @@ const DATAGRAMS: [Column; 20] = [
     column("lost", When::Counted, |c| count(c.lost)),
     Column {
         decimals: 3,
-        ..column("lost\n%", When::Lost, |c| {
-            let (lost, offered) = (count(c.lost)?, count(c.offered)?);
-            (offered > 0.0).then(|| 100.0 * lost / offered)
-        })
+        ..column("lost\n%", When::Lost, Counts::loss_percent)
     },
     column("server's\nqueue", When::Lost, |c| count(c.local_drop)),
     column("net-\nwork", When::Lost, |c| count(c.network_lost)),
@@ -203,15 +201,15 @@ fn datagrams(record: &Record) -> Option<(usize, String)> {
     let sum = |part: fn(&Counts) -> Option<u64>| {
         telling
             .iter()
-            .try_fold(0_u64, |sum, counts| sum.checked_add(part(counts)?))
+            .try_fold(0_u128, |sum, counts| Some(sum + u128::from(part(counts)?)))
     };
     let (offered, lost) = (sum(|c| c.offered)?, sum(|c| c.lost)?);
     let mut line = format!("{offered} datagrams in all, {lost} lost");
-    if let (1.., Some(offered), Some(all)) = (lost, count(Some(offered)), count(Some(lost))) {
+    if lost > 0 {
         let _ = write!(
             line,
             " ({:.3} %): {} in the server's queue, {} in the network, {} in clients' buffers",
-            100.0 * all / offered,
+            100.0 * float(lost) / float(offered),
             or_dash(sum(|c| c.local_drop)),
             or_dash(sum(|c| c.network_lost)),
             or_dash(sum(|c| c.host_rx_drop)),
@@ -231,16 +229,47 @@ fn sources(record: &Record) -> Option<(usize, String)> {
         })
     };
     let file = count(Some(record.file.bytes)).filter(|&bytes| bytes > 0.0)?;
-    let (server, peers) = telling().try_fold((0_u64, 0_u64), |sums, (server, peers)| {
-        Some((sums.0.checked_add(server)?, sums.1.checked_add(peers)?))
-    })?;
-    let files = |bytes: u64| count(Some(bytes)).map_or(0.0, |bytes| bytes / file);
+    let server = total(telling().map(|(server, _)| server));
+    let peers = total(telling().map(|(_, peers)| peers));
+    let files = |bytes: u128| float(bytes) / file;
     let line = format!(
         "from the server {:.3} times the file, from peers {:.3} times",
         files(server),
         files(peers)
     );
     Some((telling().count(), line)).filter(|&(count, _)| count > 0)
+}
+
+/// What each client of a swarm gave to others, as these tell: the least, the middle and the most,
+/// and in a session of few each of them. Empty where nobody tells.
+pub fn given(clients: &[(String, u64)]) -> String {
+    let mb = |bytes: f64| format!("{:.1} MB", bytes / 1e6);
+    let Some(spread) = Spread::of(clients.iter().map(|(_, bytes)| float((*bytes).into()))) else {
+        return String::new();
+    };
+    let [low, median, high] = [spread.low, spread.median, spread.high].map(mb);
+    let mut line = format!("given by each client {low} at least, {median} median, {high} at most");
+    if clients.len() <= EACH_MAX {
+        for (at, (name, bytes)) in clients.iter().enumerate() {
+            let mark = if at == 0 { ": " } else { ", " };
+            let _ = write!(
+                line,
+                "{mark}{} {}",
+                escape(name),
+                mb(float((*bytes).into()))
+            );
+        }
+    }
+    line + "\n"
+}
+
+/// Most clients of which each is named in a line.
+const EACH_MAX: usize = 4;
+
+/// Exact to 2^53, which no session reaches.
+#[allow(clippy::cast_precision_loss)]
+fn float(value: u128) -> f64 {
+    value as f64
 }
 
 #[cfg(test)]
@@ -254,6 +283,52 @@ mod tests {
             transfer.counts = of(seat);
         }
         record
+    }
+
+    #[test]
+    fn what_clients_gave_is_a_line() {
+        assert_eq!(given(&[]), "");
+        let of = |count: u64| {
+            (1..=count)
+                .map(|n| (format!("C{n}"), n * 1_000_000))
+                .collect()
+        };
+        let few: Vec<(String, u64)> = of(3);
+        assert_eq!(
+            given(&few),
+            "given by each client 1.0 MB at least, 2.0 MB median, 3.0 MB at most: C1 1.0 MB, \
+             C2 2.0 MB, C3 3.0 MB\n"
+        );
+        let many: Vec<(String, u64)> = of(25);
+        assert_eq!(
+            given(&many),
+            "given by each client 1.0 MB at least, 13.0 MB median, 25.0 MB at most\n"
+        );
+    }
+
+    #[test]
+    fn numbers_that_nobody_can_have_counted_are_summed_and_told_as_wrong() {
+        let record = counted(2, |_| Counts {
+            offered: Some(u64::MAX),
+            unique: Some(u64::MAX),
+            lost: Some(u64::MAX),
+            unheard: Some(1),
+            bytes_from_server: Some(u64::MAX),
+            bytes_from_peers: Some(u64::MAX),
+            ..Counts::default()
+        });
+        let (telling, line) = datagrams(&record).expect("they tell");
+        assert_eq!(telling, 2);
+        assert_eq!(
+            line,
+            "36893488147419103230 datagrams in all, 36893488147419103230 lost (100.000 %): - in \
+             the server's queue, - in the network, - in clients' buffers"
+        );
+        assert!(sources(&record).is_some());
+        // A sum that does not fit into a counter is not the counter.
+        let broken = record.broken_identities();
+        assert_eq!(broken.len(), 2, "{broken:?}");
+        assert!(broken[0].contains("36893488147419103231"), "{broken:?}");
     }
 
     fn quiet(seat: u64) -> Counts {

@@ -10,6 +10,7 @@ use std::io::BufRead;
 use std::io::BufReader;
 use std::io::Read;
 use std::path::Path;
+use std::time::Duration;
 
 use crate::error::Error;
 use crate::error::Result;
@@ -21,6 +22,7 @@ use crate::session::Via;
 use crate::transfer::Outcome;
 use crate::transfer::Record;
 use crate::transfer::Transfer;
+use crate::units::mbit_per_second;
 
 pub mod counts;
 pub mod csv;
@@ -30,7 +32,7 @@ pub mod diff;
 pub mod json;
 pub mod live;
 pub mod plot;
-pub mod rates;
+pub mod scaling;
 #[cfg(feature = "cli")]
 pub mod schema;
 pub mod sheet;
@@ -134,6 +136,39 @@ pub fn is_sound(record: &Record) -> bool {
     complete(record) >= usize::from(record.clients) && record.broken_identities().is_empty()
 }
 
+/// True when [`is_sound`], and when it measured a way that repairs nothing: then every client asked
+/// for was told the end and knows what it has, though it is not whole.
+pub fn is_measured(record: &Record) -> bool {
+    let told = |transfer: &Transfer| arrived(record, transfer).is_some();
+    let all = record.transfers.len() >= usize::from(record.clients);
+    is_sound(record)
+        || all && record.transfers.iter().all(told) && record.broken_identities().is_empty()
+}
+
+/// The bytes that a client got and the time it took, by its own clock: of a transfer that is
+/// complete, or of one that was all there would be.
+fn arrived(record: &Record, transfer: &Transfer) -> Option<(u64, Duration)> {
+    let counted = record.via == Via::Raw && transfer.counts.unique.is_some();
+    (transfer.outcome == Outcome::Complete || counted)
+        .then_some((transfer.bytes_client?, transfer.seconds_client?))
+}
+
+/// How long the slowest client took, and the rate over all of them, Mbit/s: of what is complete,
+/// and in a session that was measured and not whole of what arrived.
+fn overall(record: &Record) -> Option<(Duration, f64)> {
+    if !is_measured(record) || is_sound(record) {
+        let global = record.global();
+        return global.seconds.zip(global.rate_mbit);
+    }
+    let all = || {
+        let all = record.transfers.iter();
+        all.filter_map(|transfer| arrived(record, transfer))
+    };
+    let bytes = all().map(|(bytes, _)| bytes).fold(0, u64::saturating_add);
+    let slowest = all().map(|(_, span)| span).max()?;
+    Some((slowest, mbit_per_second(bytes, slowest)?))
+}
+
 /// How many of the session's transfers are complete.
 fn complete(record: &Record) -> usize {
     let complete = |transfer: &&Transfer| transfer.outcome == Outcome::Complete;
@@ -152,8 +187,7 @@ pub fn median_session(records: &[Record]) -> Option<&Record> {
     order.get(records.len().saturating_sub(1) / 2).copied()
 }
 
-/// Mean of the complete transfers' rates by their clients' clocks, Mbit/s; `None` when no client
-/// said its time.
+/// Mean of the clients' rates by their own clocks, Mbit/s; `None` when no client said its time.
 pub fn mean_client_mbit(record: &Record) -> Option<f64> {
     let (mut sum, mut count) = (0.0, 0_u32);
     for rate in client_rates_mbit(record) {
@@ -163,13 +197,12 @@ pub fn mean_client_mbit(record: &Record) -> Option<f64> {
     (count > 0).then(|| sum / f64::from(count))
 }
 
-/// The complete transfers' rates by their clients' clocks, Mbit/s.
+/// The clients' rates by their own clocks, Mbit/s: of what is complete, and over raw of what
+/// arrived.
 fn client_rates_mbit(record: &Record) -> impl Iterator<Item = f64> {
-    record
-        .transfers
-        .iter()
-        .filter(|transfer| transfer.outcome == Outcome::Complete)
-        .filter_map(|transfer| transfer.rate_client_mbit())
+    let all = record.transfers.iter();
+    all.filter_map(|transfer| arrived(record, transfer))
+        .filter_map(|(bytes, span)| mbit_per_second(bytes, span))
 }
 
 /// Records of the same file, way and number of clients: repetitions of one test.

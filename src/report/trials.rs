@@ -4,9 +4,11 @@ use std::fmt::Write;
 
 use crate::report::Spread;
 use crate::report::complete;
-use crate::report::is_sound;
+use crate::report::is_measured;
 use crate::report::mean_client_mbit;
+use crate::report::overall;
 use crate::report::repetitions;
+use crate::report::scaling;
 use crate::report::sheet::mbit;
 use crate::report::sheet::or_dash;
 use crate::report::sheet::released;
@@ -19,7 +21,9 @@ use crate::units::Bytes;
 /// Many sessions: the table of tests, a row each, then for those that were repeated the medians
 /// with their ranges, then every number that does not add up.
 pub fn trials(records: &[Record]) -> String {
-    let mut table = Table::new(&[
+    // A column only where datagrams are counted.
+    let counted = records.iter().any(|r| scaling::mean_loss(r).is_some());
+    let mut headings = vec![
         ("test", Align::Right),
         ("date", Align::Left),
         ("via", Align::Left),
@@ -33,12 +37,16 @@ pub fn trials(records: &[Record]) -> String {
         ("mean client\nMbit/s", Align::Right),
         ("skew\nus", Align::Right),
         ("numbers", Align::Left),
-    ]);
+    ];
+    if counted {
+        headings.insert(headings.len() - 2, ("lost\n%", Align::Right));
+    }
+    let mut table = Table::new(&headings);
     let mut invalid = String::new();
     for (test, record) in (1..).zip(records) {
-        let global = record.global();
+        let overall = overall(record);
         let broken = record.broken_identities();
-        table.row([
+        let mut row = vec![
             test.to_string(),
             or_dash(released(record)),
             record.via.to_string(),
@@ -47,12 +55,17 @@ pub fn trials(records: &[Record]) -> String {
             record.clients.to_string(),
             complete(record).to_string(),
             record.proven().to_string(),
-            or_dash(global.seconds.map(seconds)),
-            or_dash(global.rate_mbit.map(mbit)),
+            or_dash(overall.map(|(slowest, _)| seconds(slowest))),
+            or_dash(overall.map(|(_, rate)| mbit(rate))),
             or_dash(mean_client_mbit(record).map(mbit)),
             or_dash(record.skew_us()),
             if broken.is_empty() { "hold" } else { "INVALID" }.to_owned(),
-        ]);
+        ];
+        if counted {
+            let lost = scaling::mean_loss(record).map(|loss| format!("{loss:.3}"));
+            row.insert(row.len() - 2, or_dash(lost));
+        }
+        table.row(row);
         for sentence in broken {
             let _ = writeln!(invalid, "INVALID: test {test}, {sentence}");
         }
@@ -93,7 +106,11 @@ fn medians(records: &[Record]) -> Table {
         };
     for runs in repetitions(records).iter().filter(|runs| runs.len() > 1) {
         let first = runs[0];
-        let sound: Vec<&Record> = runs.iter().copied().filter(|run| is_sound(run)).collect();
+        let sound: Vec<&Record> = runs
+            .iter()
+            .copied()
+            .filter(|run| is_measured(run))
+            .collect();
         table.row([
             first.via.to_string(),
             first.file.name.to_string(),
@@ -102,9 +119,11 @@ fn medians(records: &[Record]) -> Table {
             spread(
                 &sound,
                 |s| format!("{s:.4}"),
-                |record| record.global().seconds.map(|s| s.as_secs_f64()),
+                |record| overall(record).map(|(slowest, _)| slowest.as_secs_f64()),
             ),
-            spread(&sound, tenths, |record| record.global().rate_mbit),
+            spread(&sound, tenths, |record| {
+                overall(record).map(|(_, rate)| rate)
+            }),
             spread(&sound, tenths, mean_client_mbit),
         ]);
     }

@@ -5,7 +5,7 @@ use crate::runtime::control::client::End;
 use crate::transfer::Outcome;
 use crate::transfer::Record;
 
-/// An exit code of DESIGN section 5. Of several that hold, the first in this order is meant.
+/// What a run of the program came to, which is its exit code. Of several that hold, the first in this order is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Verdict {
     /// The user stopped it.

@@ -8,10 +8,7 @@
 //! the macros of `log` are for diagnostics; they never mix.
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::fs::OpenOptions;
 use std::io;
-use std::io::Write;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,13 +18,14 @@ use std::thread::JoinHandle;
 use crossbeam_channel::Receiver;
 use crossbeam_channel::Sender;
 use time::OffsetDateTime;
-use time::macros::format_description;
 
 use crate::error::Error;
 use crate::error::Result;
 use crate::proto::logline;
 use crate::runtime::clock;
 use crate::runtime::ledger::Ledger;
+use crate::runtime::logfile;
+use crate::runtime::logfile::LogFile;
 use crate::session::FileInfo;
 use crate::session::SessionId;
 use crate::session::Via;
@@ -80,7 +78,7 @@ pub struct Journal {
 struct Page {
     record: Record,
     opened_at: OffsetDateTime,
-    file: Option<File>,
+    log: LogFile,
 }
 
 impl Journal {
@@ -207,7 +205,7 @@ impl Logger {
                         Page {
                             record,
                             opened_at,
-                            file: None,
+                            log: LogFile::default(),
                         },
                     );
                 }
@@ -245,7 +243,7 @@ impl Logger {
         let page = self.page(session);
         let line = logline::Line::of(&page.record, &transfer).encode();
         if let Some(folder) = folder
-            && let Err(error) = page.append(&folder, line.as_bytes())
+            && let Err(error) = page.append(&folder, &line)
         {
             let path = folder.join(page.file_name());
             log::error!("cannot write the session log {}: {error}", path.display());
@@ -258,40 +256,15 @@ impl Logger {
 }
 
 impl Page {
-    /// `2026-11-20_23-26-55-0123456789abcdef.log`, so that a folder of logs sorts by time.
+    /// The name of the session's log.
     fn file_name(&self) -> String {
-        let stamp = format_description!("[year]-[month]-[day]_[hour]-[minute]-[second]");
-        let start = self
-            .opened_at
-            .format(&stamp)
-            .expect("a valid time has these parts");
-        format!("{start}-{}.log", self.record.session)
+        logfile::name(self.opened_at, &self.record.session.to_string())
     }
 
-    fn append(&mut self, folder: &Path, line: &[u8]) -> io::Result<()> {
-        if self.file.is_none() {
-            std::fs::create_dir_all(folder)?;
-            let path = folder.join(self.file_name());
-            let file = OpenOptions::new().append(true).create(true).open(path)?;
-            if file.metadata()?.len() == 0 {
-                append_whole(&file, &file, logline::header().as_bytes())?;
-            }
-            self.file = Some(file);
-        }
-        let file = self.file.as_ref().expect("opened above");
-        append_whole(file, file, line)
+    fn append(&mut self, folder: &Path, line: &str) -> io::Result<()> {
+        let name = self.file_name();
+        self.log.append(folder, &name, &logline::header(), line)
     }
-}
-
-/// Appends all of `line` to `file` through `writer`, or nothing: half a line on a full disk would
-/// spoil the line after it.
-fn append_whole(file: &File, mut writer: impl Write, line: &[u8]) -> io::Result<()> {
-    // The session's number, which is random, is in the file's name: nobody else writes to it.
-    let before = file.metadata()?.len();
-    writer.write_all(line).inspect_err(|_| {
-        // What cannot be taken back is seen by whoever reads the log.
-        let _ = file.set_len(before);
-    })
 }
 
 #[cfg(test)]

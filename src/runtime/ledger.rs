@@ -89,7 +89,8 @@ impl Ledger {
         let place = Outcome::ALL.iter().position(|&o| o == transfer.outcome);
         book.totals.outcomes[place.expect("all outcomes are listed")] += 1;
         book.totals.proven += u64::from(transfer.is_proven());
-        book.totals.bytes_server += transfer.bytes_server.unwrap_or(0);
+        let sent = transfer.bytes_server.unwrap_or(0);
+        book.totals.bytes_server = book.totals.bytes_server.saturating_add(sent);
         if let Some(record) = book.open.get_mut(&session) {
             record.transfers.push(transfer.clone());
         }

@@ -107,6 +107,12 @@ const RESERVED: u64 = 16;
 /// under way when it is accepted, and its thread needs a moment to read it.
 const GRACE: Duration = Duration::from_millis(5);
 
+/// Connections that say nothing are closed for one that finds no thread, so many at most, ...
+const EVICTIONS_MAX: u32 = 3;
+
+/// ... and each is waited for so long.
+const EVICTION_LIMIT: Duration = Duration::from_millis(20);
+
 /// How long the listener's thread may take to see that it is to end.
 const STOP_LIMIT: Duration = Duration::from_secs(2);
 
@@ -122,28 +128,26 @@ impl Listener {
     /// # Errors
     /// The address cannot be listened on; the system refuses a thread.
     pub fn start(addr: SocketAddr, handlers: HashMap<Greeting, Handler>) -> Result<Self> {
-        Self::open(addr, Service::Greeted(handlers))
+        Self::open(addr, Service::Greeted(handlers), 0)
     }
 
-    /// Listens on `addr` and gives each connection to `usher` before a byte of it is read.
+    /// Listens on `addr` and gives each connection to `usher` before a byte of it is read. As many
+    /// as `sockets` of them need a descriptor more, which no other connection shall take.
     ///
     /// # Errors
     /// As [`start`](Self::start).
-    pub fn start_bare(addr: SocketAddr, usher: Usher) -> Result<Self> {
-        Self::open(addr, Service::Bare(usher))
+    pub fn start_bare(addr: SocketAddr, usher: Usher, sockets: usize) -> Result<Self> {
+        Self::open(addr, Service::Bare(usher), sockets as u64)
     }
 
-    fn open(addr: SocketAddr, service: Service) -> Result<Self> {
+    fn open(addr: SocketAddr, service: Service, sockets: u64) -> Result<Self> {
         let listener = socket::listen(addr)?;
         let addr = listener.local_addr().map_err(Error::io("listen", addr))?;
-        let descriptors = socket::descriptors(CONNECTIONS_MAX as u64 + RESERVED).unwrap_or(1024);
-        let cap = descriptors.saturating_sub(RESERVED).max(1);
-        let cap = usize::try_from(cap)
-            .unwrap_or(CONNECTIONS_MAX)
-            .min(CONNECTIONS_MAX);
+        let wanted = (CONNECTIONS_MAX as u64 + RESERVED).saturating_add(sockets);
+        let descriptors = socket::descriptors(wanted).unwrap_or(1024);
         let shared = Arc::new(Shared {
             service,
-            cap,
+            cap: cap(descriptors, sockets),
             registry: Mutex::default(),
             left: Condvar::new(),
         });
@@ -220,6 +224,14 @@ impl Listener {
     }
 }
 
+/// How many connections there may be at once, of which `sockets` need a second descriptor.
+fn cap(descriptors: u64, sockets: u64) -> usize {
+    let free = descriptors.saturating_sub(RESERVED);
+    // With half of them each connection can have its second.
+    let connections = free.saturating_sub(sockets).max(free / 2).max(1);
+    usize::try_from(connections).map_or(CONNECTIONS_MAX, |cap| cap.min(CONNECTIONS_MAX))
+}
+
 impl Drop for Listener {
     fn drop(&mut self) {
         if self.thread.is_some() {
@@ -267,13 +279,24 @@ impl Shared {
         }
     }
 
-    /// Closes the oldest connection that has not greeted, if it has had its grace.
-    fn evict_oldest(&self) {
+    /// Closes the oldest connection that has not greeted, if it has had its grace; whether there
+    /// was one.
+    fn evict_oldest(&self) -> bool {
         let registry = self.lock();
         let oldest = registry.connections.values().find(|entry| !entry.greeted);
-        if let Some(entry) = oldest.filter(|entry| clock::now().since(entry.since) >= GRACE) {
+        let oldest = oldest.filter(|entry| clock::now().since(entry.since) >= GRACE);
+        if let Some(entry) = oldest {
             let _ = entry.stream.shutdown(Shutdown::Both);
         }
+        oldest.is_some()
+    }
+
+    /// Waits until a connection has ended, for [`EVICTION_LIMIT`] at most.
+    fn wait_for_one_less(&self) {
+        let registry = self.lock();
+        let many = registry.connections.len();
+        let all = |registry: &mut Registry| registry.connections.len() >= many;
+        drop(self.left.wait_timeout_while(registry, EVICTION_LIMIT, all));
     }
 
     fn serve(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr) {
@@ -283,12 +306,31 @@ impl Shared {
         }
         socket::keep_alive(&stream);
         let stream = Arc::new(stream);
+        for _ in 0..EVICTIONS_MAX {
+            let Err(error) = self.spawn(&stream, peer) else {
+                return;
+            };
+            log::debug!("{peer}: cannot start a thread: {error}");
+            // Somebody who says nothing has one.
+            if !self.evict_oldest() {
+                break;
+            }
+            self.wait_for_one_less();
+        }
+        if let Err(error) = self.spawn(&stream, peer) {
+            log::warn!("{peer}: cannot start a thread: {error}");
+            refuse(&stream);
+        }
+    }
+
+    /// Serves a connection by a thread of its own.
+    fn spawn(self: &Arc<Self>, stream: &Arc<TcpStream>, peer: SocketAddr) -> io::Result<()> {
         let id = {
             let mut registry = self.lock();
             let id = registry.next;
             registry.next += 1;
             let entry = Entry {
-                stream: Arc::clone(&stream),
+                stream: Arc::clone(stream),
                 since: clock::now(),
                 greeted: false,
             };
@@ -299,15 +341,12 @@ impl Shared {
             shared: Arc::clone(self),
             id,
         };
-        let ours = Arc::clone(&stream);
-        let spawned = thread::Builder::new()
+        let ours = Arc::clone(stream);
+        thread::Builder::new()
             .name(format!("conn-{id}"))
             .stack_size(STACK)
-            .spawn(move || place.run(ours, peer));
-        if let Err(error) = spawned {
-            log::warn!("{peer}: cannot start a thread: {error}");
-            refuse(&stream);
-        }
+            .spawn(move || place.run(ours, peer))
+            .map(drop)
     }
 
     fn shut(&self, which: impl Fn(&Entry) -> bool) {
@@ -448,5 +487,25 @@ impl fmt::Debug for Listener {
         f.debug_struct("Listener")
             .field("addr", &self.addr)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn silent_connections_leave_the_descriptors_that_viewers_need() {
+        for (descriptors, sockets, most) in [
+            (1024, 0, 1008),
+            (1024, 256, 752),
+            // More viewers than descriptors: each connection can have its second all the same.
+            (1024, 256_000, 504),
+            (1024, u64::MAX, 504),
+            (0, 0, 1),
+            (u64::MAX, 256, CONNECTIONS_MAX),
+        ] {
+            assert_eq!(cap(descriptors, sockets), most, "{descriptors}, {sockets}");
+        }
     }
 }

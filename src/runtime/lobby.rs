@@ -5,6 +5,7 @@
 //! refused where there is to be only one. Sessions that have been released run on side by side.
 //! One lock, held only to look and to add; files are opened and hashed outside it.
 
+use std::net::Ipv4Addr;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::Condvar;
@@ -74,6 +75,9 @@ pub struct DatagramSettings {
     pub size: u16,
     /// The group for multicast; `None` chooses one for each session.
     pub group: Option<SocketAddr>,
+    /// The address of this host by whose interface multicast leaves; `None` is the one by which the
+    /// clients of a session came.
+    pub interface: Option<Ipv4Addr>,
     /// How many routers a datagram to a group may pass, and one more.
     pub ttl: u32,
 }
@@ -83,6 +87,7 @@ impl Default for DatagramSettings {
         Self {
             size: crate::proto::udp::packet::DATAGRAM,
             group: None,
+            interface: None,
             ttl: 1,
         }
     }

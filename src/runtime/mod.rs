@@ -10,6 +10,8 @@
 //! - [`datagrams`]: UDP in batches
 //! - [`way`]: what a way of sending is to the gate
 //! - [`journal`], [`ledger`]: the one logger thread; what it has written, for every face
+//! - [`logfile`]: a file that grows by whole lines
+//! - [`sample`]: files to send where there are none
 //! - [`listener`], [`host`]: the one port; a server put together
 
 pub mod catalog;
@@ -24,6 +26,7 @@ pub mod journal;
 pub mod ledger;
 pub mod listener;
 pub mod lobby;
+pub mod logfile;
 pub mod pace;
 pub mod sample;
 pub mod socket;

@@ -48,18 +48,14 @@ pub fn listen(addr: SocketAddr) -> Result<TcpListener> {
 /// The name is unknown.
 pub fn resolve(host: &str, default_port: u16) -> Result<Vec<SocketAddr>> {
     let bare_v6 = host.parse::<std::net::Ipv6Addr>().is_ok();
-    let has_port = !bare_v6
-        && host
-            .rsplit_once(':')
-            .is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-    let found = match has_port {
-        true => host.to_socket_addrs(),
-        false => (
-            host.trim_start_matches('[').trim_end_matches(']'),
-            default_port,
-        )
-            .to_socket_addrs(),
-    };
+    let with_port = host
+        .rsplit_once(':')
+        .and_then(|(name, port)| Some((name, port.parse::<u16>().ok()?)))
+        .filter(|_| !bare_v6);
+    let (name, port) = with_port.unwrap_or((host, default_port));
+    // Without its brackets the system also knows a link by its name: fe80::1%eth0.
+    let name = name.trim_start_matches('[').trim_end_matches(']');
+    let found = (name, port).to_socket_addrs();
     let addrs: Vec<SocketAddr> = found.map_err(Error::io("find the host", host))?.collect();
     match addrs.is_empty() {
         true => Err(Error::refused(host, "the name has no address")),
@@ -172,6 +168,15 @@ pub fn consent(stream: &TcpStream) {
     }
     #[cfg(not(feature = "sockopt"))]
     let _ = stream;
+}
+
+/// `addr` as an IPv4 one where it is one in an IPv6 one's clothes; any other as it is, with the link
+/// that a link-local address is of.
+pub fn canonical(addr: SocketAddr) -> SocketAddr {
+    match addr.ip().to_canonical() {
+        IpAddr::V4(ip) => (ip, addr.port()).into(),
+        IpAddr::V6(_) => addr,
+    }
 }
 
 /// The address of this machine on the way to others; `None` where there is no such way.
@@ -303,6 +308,14 @@ mod tests {
     }
 
     #[test]
+    fn an_address_keeps_its_link_and_loses_its_clothes() {
+        let of = |text: &str| canonical(text.parse().expect("an address")).to_string();
+        assert_eq!(of("[::ffff:192.0.2.1]:80"), "192.0.2.1:80");
+        assert_eq!(of("[fe80::1%3]:80"), "[fe80::1%3]:80");
+        assert_eq!(of("192.0.2.1:80"), "192.0.2.1:80");
+    }
+
+    #[test]
     fn hosts_are_read_with_and_without_port() {
         let first = |host: &str| resolve(host, 8080).map(|addrs| addrs[0].to_string()).ok();
         assert_eq!(first("127.0.0.1").as_deref(), Some("127.0.0.1:8080"));
@@ -311,6 +324,13 @@ mod tests {
         assert_eq!(first("[::1]").as_deref(), Some("[::1]:8080"));
         assert_eq!(first("[::1]:9").as_deref(), Some("[::1]:9"));
         assert_eq!(first("127.0.0.1:99999"), None);
+        if cfg!(target_os = "linux") {
+            // The first link of every namespace is loopback.
+            for host in ["[fe80::1%lo]:9", "[fe80::1%1]:9"] {
+                assert_eq!(first(host).as_deref(), Some("[fe80::1%1]:9"), "{host}");
+            }
+            assert_eq!(first("fe80::1%lo").as_deref(), Some("[fe80::1%1]:8080"));
+        }
     }
 
     #[test]

@@ -2,9 +2,11 @@
 
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use crate::error::Error;
 use crate::error::Result;
+use crate::runtime::clock;
 use crate::star::host::Host;
 use crate::star::inside;
 use crate::star::layout::Layout;
@@ -37,6 +39,12 @@ pub struct Filtered {
     /// Those of them that were dropped.
     pub lost: u64,
 }
+
+/// How long a new link may take to carry something, beside the delay that was asked for.
+const OPEN: Duration = Duration::from_secs(10);
+
+/// How soon what was swallowed is sent again.
+const MOMENT: Duration = Duration::from_millis(500);
 
 impl Star {
     /// Builds a star. Its loss is not yet on: calibration comes first.
@@ -87,7 +95,36 @@ impl Star {
             }
             step::run(part).map_err(|(_, error)| explained(error, stop))?;
         }
+        star.open(stop)?;
         Ok(star)
+    }
+
+    /// Waits until the server reaches every host. The system tells a bridge of a new link when it
+    /// has time to, and until then swallows what was sent: a datagram too early is lost unseen.
+    fn open(&self, stop: &AtomicBool) -> Result<()> {
+        let (server, clients) = self.hosts.split_first().expect("a star has a server");
+        // Who has the address is asked for first: two round trips.
+        let trips = 4 * self.layout.delay;
+        for client in clients {
+            let deadline = clock::now().after(OPEN + trips);
+            while !server.reaches(client.address, MOMENT + trips)? {
+                if stop.load(Ordering::Relaxed) {
+                    return Err(Error::Interrupted);
+                }
+                if clock::left(deadline).is_none() {
+                    return Err(Error::refused(
+                        "the star",
+                        format!(
+                            "{} was not reached from {} within {} s",
+                            client.address,
+                            server.address,
+                            (OPEN + trips).as_secs()
+                        ),
+                    ));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Its name.

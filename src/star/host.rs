@@ -4,11 +4,14 @@
 //! else built (`examples/mininet_star.py` does) and is used as it is.
 
 use std::fs;
+use std::io;
 use std::net::Ipv4Addr;
+use std::net::TcpStream;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Child;
 use std::process::Command;
+use std::time::Duration;
 
 use crate::error::Error;
 use crate::error::Result;
@@ -42,6 +45,9 @@ pub struct Carried {
 /// Largest file of hosts, bytes.
 const FILE_MAX: u64 = 1 << 20;
 
+/// A port where nobody listens; who did would throw away what it gets (RFC 863).
+const DISCARD: u16 = 9;
+
 impl Host {
     /// Does something inside the host's namespace.
     ///
@@ -70,6 +76,19 @@ impl Host {
         let table = table.map_err(Error::io("read the link's counters", &self.device))?;
         device(&table, &self.device)
             .ok_or_else(|| Error::refused(self.address, format!("no device {}", self.device)))
+    }
+
+    /// True when `other` answers within `patience`, if only that nobody listens there.
+    ///
+    /// # Errors
+    /// The namespace is gone.
+    pub fn reaches(&self, other: Ipv4Addr, patience: Duration) -> Result<bool> {
+        let answer =
+            self.enter(|| TcpStream::connect_timeout(&(other, DISCARD).into(), patience))?;
+        Ok(match answer {
+            Ok(_) => true,
+            Err(error) => error.kind() == io::ErrorKind::ConnectionRefused,
+        })
     }
 
     /// True when something listens on TCP port `port` of the host.

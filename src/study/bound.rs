@@ -1,4 +1,5 @@
-//! The least makespan that the links allow, DESIGN section 8.
+//! The least makespan that the links allow: `max(N F / u_s, F / d_min)` for one server, and what
+//! stands beside it for a swarm and a group.
 //!
 //! Fluid bounds: bytes without end of file, pieces or headers of their own. Nothing measured here;
 //! the rates are the caller's.

@@ -353,8 +353,9 @@ fn row(cell: &Cell, all: &[Run]) -> Row {
         Middle::of(values).map(|middle| middle.median)
     };
     let sum = |observed: &Observed, of: fn(&crate::study::contender::SeatReport) -> Option<u64>| {
-        let all: Option<u64> = observed.seats.iter().map(of).sum();
-        all.map(|bytes| bytes as f64)
+        let all = observed.seats.iter().map(of);
+        let all: Option<f64> = all.map(|bytes| bytes.map(|bytes| bytes as f64)).sum();
+        all
     };
     let makespan_s = Middle::of(good.iter().filter_map(|(_, observed)| observed.makespan_s));
     // Stars are built and calibrated anew when a study is taken up again: the row's bound is the

@@ -347,6 +347,13 @@ impl Torrents {
         tracker::encode_scrape(&counts)
     }
 
+    /// Payload bytes that each of our own peers gave to others, as these tell, by name.
+    pub fn given(&self) -> Vec<(String, u64)> {
+        let all: Vec<Arc<Torrent>> = self.lock().iter().map(Arc::clone).collect();
+        let rows = all.iter().flat_map(|torrent| torrent.moved());
+        rows.map(|row| (row.peer, row.sent)).collect()
+    }
+
     /// Who is in which swarm and who has which chunk, as `gatecast.swarm/1`.
     pub fn document(&self) -> String {
         let all: Vec<Arc<Torrent>> = self.lock().iter().map(Arc::clone).collect();

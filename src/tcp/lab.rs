@@ -1,4 +1,4 @@
-//! The lab's TCP client at our gate (DESIGN section 6, system 1).
+//! The lab's TCP client at our gate (`Preparado`; `proto/lab.rs` has the wire format).
 //!
 //! It can say little: that it is ready, that its digest matched, how long it took. What it cannot
 //! attest (its bytes, its first byte) stays unknown in the log.

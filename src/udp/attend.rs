@@ -20,6 +20,7 @@ use crate::proto::udp::control::window;
 use crate::proto::udp::pieces;
 use crate::proto::udp::pieces::Pieces;
 use crate::runtime::clock;
+use crate::runtime::copy;
 use crate::runtime::dialogue::Dialogue;
 use crate::runtime::gate::Seat;
 use crate::runtime::lobby::STACK;
@@ -36,6 +37,7 @@ use crate::udp::socket::Outlet;
 use crate::udp::tally::Tally;
 use crate::udp::way::Stream;
 use crate::udp::way::WORDS;
+use crate::units::Moment;
 
 /// How often a seat's thread looks whether its client was given up.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -46,6 +48,9 @@ const LET_GO: Duration = Duration::from_secs(2);
 /// Most reports of one client that are heard in [`REPORTS_IN`]: a receiver with the smallest
 /// buffer that loopback can fill says half as many.
 const REPORTS_MAX: u32 = 512;
+
+/// Why a client is given up that talks and is not done in the time of the slowest.
+pub(super) const TOO_SLOW: &str = "got less than 1024 bytes a second";
 
 /// See [`REPORTS_MAX`].
 const REPORTS_IN: Duration = Duration::from_millis(100);
@@ -75,7 +80,8 @@ impl Stream {
         if !self.tell(seat, Word::Join(joined)) {
             return Err(Failure::new(Outcome::Cut, "the sending thread is gone"));
         }
-        let end = self.listen(seat, &tally, dialogue, answer, &|word| {
+        let deadline = copy::deadline(range.end - range.start, seat.plan().stall);
+        let end = self.listen(seat, &tally, deadline, dialogue, answer, &|word| {
             self.tell(seat, word)
         });
         // Nothing is counted any more once the answer is here.
@@ -132,6 +138,7 @@ impl Stream {
             block_len: self.block_len,
             blocks: self.blocks,
             rate: self.rate,
+            schedule: Arc::clone(&self.schedule),
             outlet: Outlet::open(any, false, None).map_err(|error| failed(&error))?,
             group: None,
         };
@@ -153,7 +160,8 @@ impl Stream {
         let say = |word| tell.send(word).is_ok();
         say(Word::Mend(joined));
         let mut answer = Answer::default();
-        let end = self.listen(seat, &tally, dialogue, &mut answer, &say);
+        let deadline = copy::deadline(self.source.info.bytes, seat.plan().stall);
+        let end = self.listen(seat, &tally, deadline, dialogue, &mut answer, &say);
         let (left, gone) = crossbeam_channel::bounded(0);
         if say(Word::Leave(seat.id(), left)) {
             let _ = gone.recv_timeout(LET_GO);
@@ -172,11 +180,13 @@ impl Stream {
         }
     }
 
-    /// Passes on what a client reports until it says something else, which is its answer.
+    /// Passes on what a client reports until it says something else, which is its answer. One that
+    /// gets a little further again and again has until `deadline`, as over TCP.
     fn listen(
         &self,
         seat: &Seat,
         tally: &Tally,
+        deadline: Moment,
         dialogue: &mut Dialogue<'_>,
         answer: &mut Answer,
         tell: &dyn Fn(Word) -> bool,
@@ -188,11 +198,13 @@ impl Stream {
             if let Some(failure) = tally.failure.get() {
                 break Err(failure.clone());
             }
+            if clock::left(deadline).is_none() {
+                break Err(Failure::new(Outcome::TimedOut, TOO_SLOW));
+            }
             match dialogue.hear(clock::now().after(LOOK_EVERY), Phase::Transfer) {
                 Ok(line) if Report::is_one(&line) => match Report::decode(&line, self.blocks) {
                     Ok(report) => {
-                        let lost = report.seen.wrapping_sub(report.received);
-                        tally.lost.store(u64::from(lost), Ordering::Relaxed);
+                        tally.tell_lost(&report);
                         // One that talks without end is heard no faster than this; its own
                         // connection fills up, and nobody else's words wait.
                         reports += 1;

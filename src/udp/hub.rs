@@ -8,11 +8,13 @@
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use std::net::SocketAddr;
+use std::net::UdpSocket;
 use std::sync::Arc;
 use std::sync::LazyLock;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::Weak;
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::thread;
@@ -25,6 +27,7 @@ use crossbeam_channel::TrySendError;
 
 use crate::error::Error;
 use crate::error::Result;
+use crate::runtime::datagrams;
 use crate::udp::socket::Inlet;
 
 /// What came in one call.
@@ -51,8 +54,10 @@ pub struct Tap {
 struct Hub {
     taps: Mutex<Vec<Subscriber>>,
     room: u64,
-    /// What the kernel dropped, as the thread looked last; [`UNKNOWN`] where it does not tell.
-    dropped: AtomicU64,
+    /// The thread's socket, to ask the kernel what it dropped at the moment when that is wanted.
+    socket: UdpSocket,
+    /// Rows of datagrams came, which the kernel drops as one and counts once.
+    rows: AtomicBool,
 }
 
 type Key = (SocketAddr, Ipv4Addr);
@@ -64,11 +69,6 @@ static HUBS: LazyLock<Mutex<HashMap<Key, Weak<Hub>>>> = LazyLock::new(Mutex::def
 
 /// Calls' worth of datagrams that wait for one client at most.
 const QUEUE: usize = 256;
-
-const UNKNOWN: u64 = u64::MAX;
-
-/// How often the kernel's drops are looked at, calls.
-const LOOK_EVERY: u32 = 256;
 
 /// Joins `group` on the interface with the address `interface`, or the socket that already has.
 ///
@@ -82,11 +82,7 @@ pub fn tap(group: SocketAddr, interface: Ipv4Addr) -> Result<Tap> {
         Some(hub) => hub,
         None => {
             let inlet = Inlet::join(group, interface)?;
-            let hub = Arc::new(Hub {
-                taps: Mutex::default(),
-                room: inlet.room(),
-                dropped: AtomicU64::new(inlet.drops().unwrap_or(UNKNOWN)),
-            });
+            let hub = Arc::new(Hub::new(&inlet)?);
             let served = Arc::downgrade(&hub);
             thread::Builder::new()
                 .name(format!("group-{group}"))
@@ -96,23 +92,11 @@ pub fn tap(group: SocketAddr, interface: Ipv4Addr) -> Result<Tap> {
             hub
         }
     };
-    let (tell, batches) = crossbeam_channel::bounded(QUEUE);
-    let overflow = Arc::new(AtomicU64::new(0));
-    let mut taps = hub.taps.lock().unwrap_or_else(PoisonError::into_inner);
-    taps.push((tell, Arc::clone(&overflow)));
-    drop(taps);
-    let dropped_before = hub.dropped();
-    Ok(Tap {
-        batches,
-        overflow,
-        hub,
-        dropped_before,
-    })
+    Ok(hub.subscribe())
 }
 
 /// Receives until no client is left.
 fn serve(mut inlet: Inlet, hub: &Weak<Hub>) {
-    let mut calls = 0_u32;
     loop {
         let came = match inlet.gather(true) {
             Ok(Some((from, segment, bytes))) => Some(Arc::new(Batch {
@@ -126,18 +110,38 @@ fn serve(mut inlet: Inlet, hub: &Weak<Hub>) {
         let Some(hub) = hub.upgrade() else {
             return;
         };
-        calls = calls.wrapping_add(1);
-        if came.is_none() || calls.is_multiple_of(LOOK_EVERY) {
-            hub.dropped
-                .store(inlet.drops().unwrap_or(UNKNOWN), Ordering::Relaxed);
-        }
         if let Some(batch) = came {
+            hub.rows.fetch_or(inlet.has_rows(), Ordering::Relaxed);
             hub.hand_out(&batch);
         }
     }
 }
 
 impl Hub {
+    fn new(inlet: &Inlet) -> Result<Self> {
+        Ok(Self {
+            taps: Mutex::default(),
+            room: inlet.room(),
+            socket: inlet.voice()?,
+            rows: AtomicBool::new(false),
+        })
+    }
+
+    fn subscribe(self: Arc<Self>) -> Tap {
+        let (tell, batches) = crossbeam_channel::bounded(QUEUE);
+        let overflow = Arc::new(AtomicU64::new(0));
+        let mut taps = self.taps.lock().unwrap_or_else(PoisonError::into_inner);
+        taps.push((tell, Arc::clone(&overflow)));
+        drop(taps);
+        let dropped_before = datagrams::drops(&self.socket);
+        Tap {
+            batches,
+            overflow,
+            hub: self,
+            dropped_before,
+        }
+    }
+
     fn hand_out(&self, batch: &Arc<Batch>) {
         let mut taps = self.taps.lock().unwrap_or_else(PoisonError::into_inner);
         taps.retain(|(tell, overflow)| match tell.try_send(Arc::clone(batch)) {
@@ -151,8 +155,10 @@ impl Hub {
         });
     }
 
-    fn dropped(&self) -> Option<u64> {
-        Some(self.dropped.load(Ordering::Relaxed)).filter(|&count| count != UNKNOWN)
+    /// What the kernel has dropped since `before`, now.
+    fn dropped(&self, before: Option<u64>) -> Option<u64> {
+        let count = datagrams::drops(&self.socket)?.checked_sub(before?)?;
+        (count == 0 || !self.rows.load(Ordering::Relaxed)).then_some(count)
     }
 }
 
@@ -164,7 +170,7 @@ impl Tap {
 
     /// Datagrams dropped on this machine before this client saw them.
     pub fn drops(&self) -> Option<u64> {
-        let kernel = self.hub.dropped()?.checked_sub(self.dropped_before?)?;
+        let kernel = self.hub.dropped(self.dropped_before)?;
         Some(kernel + self.overflow.load(Ordering::Relaxed))
     }
 
@@ -185,9 +191,28 @@ impl Tap {
 
 #[cfg(test)]
 mod tests {
-    use std::net::UdpSocket;
-
     use super::*;
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn what_the_kernel_dropped_is_told_as_it_is_and_not_as_it_was() {
+        let group: SocketAddr = "239.255.7.2:40124".parse().expect("a group");
+        // Nobody receives here, so the buffer is full at some time.
+        let inlet = Inlet::join(group, Ipv4Addr::LOCALHOST).expect("loopback has groups");
+        let tap = Arc::new(Hub::new(&inlet).expect("a socket")).subscribe();
+        assert_eq!(tap.drops(), Some(0));
+        let sender = UdpSocket::bind("127.0.0.1:0").expect("a port");
+        let mut told = 0;
+        for _ in 0..10 {
+            for _ in 0..2000 {
+                sender.send_to(&[7; 1400], group).expect("sent");
+            }
+            let now = tap.drops().expect("Linux tells");
+            assert!(now >= told);
+            told = now;
+        }
+        assert!(told > 1000, "28 MB are more than a buffer: {told}");
+    }
 
     #[test]
     fn every_client_of_the_process_gets_every_datagram() {

@@ -11,12 +11,21 @@ use std::net::UdpSocket;
 #[cfg(feature = "sockopt")]
 pub(super) const RECEIVE_BUFFER: usize = 4 << 20;
 
+/// The most that waits in a socket that sends, bytes as the kernel counts them: what Linux gives
+/// unless it was told otherwise, and less than the queue of an interface holds.
+#[cfg(feature = "sockopt")]
+pub(super) const SEND_BUFFER: usize = 212_992;
+
 /// What a socket without a word gets on Linux, bytes; elsewhere it is near it.
 #[cfg(not(feature = "sockopt"))]
 const PLAIN_BUFFER: u64 = 212_992;
 
 /// Whether [`receive`] can take what is there and not wait.
 pub(super) const RECEIVES_AT_ONCE: bool = cfg!(all(target_os = "linux", feature = "sockopt"));
+
+/// Errors that are thrown away in one go: more than a buffer of the usual size holds.
+#[cfg(all(target_os = "linux", feature = "sockopt"))]
+const ERRORS_AT_ONCE: u32 = 1024;
 
 /// Enlarges the receive buffer as far as this process may; returns what the socket has, bytes as
 /// the kernel counts them.
@@ -43,6 +52,25 @@ pub(super) fn enlarge(socket: &UdpSocket) -> u64 {
 pub(super) fn enlarge(_: &UdpSocket) -> u64 {
     PLAIN_BUFFER
 }
+
+/// Keeps the send buffer at [`SEND_BUFFER`] at most.
+#[cfg(feature = "sockopt")]
+pub(super) fn limit_send(socket: &UdpSocket) {
+    let socket = socket2::SockRef::from(socket);
+    // Linux makes it twice what it is told.
+    let told = SEND_BUFFER / if cfg!(target_os = "linux") { 2 } else { 1 };
+    if socket
+        .send_buffer_size()
+        .is_ok_and(|size| size > SEND_BUFFER)
+        && let Err(error) = socket.set_send_buffer_size(told)
+    {
+        log::debug!("the send buffer stays as it is: {error}");
+    }
+}
+
+/// It stays as the system makes it.
+#[cfg(not(feature = "sockopt"))]
+pub(super) fn limit_send(_: &UdpSocket) {}
 
 /// A socket on `addr` that other programs of this host may bind too.
 #[cfg(feature = "sockopt")]
@@ -90,7 +118,17 @@ pub(super) fn send_many(_: &UdpSocket, _: u16) -> bool {
 /// of 300 in a queue of 1 Mbit/s). False when this system does not tell.
 #[cfg(all(target_os = "linux", feature = "sockopt"))]
 pub(super) fn tell_refused(socket: &UdpSocket) -> bool {
-    nix::sys::socket::setsockopt(socket, nix::sys::socket::sockopt::Ipv4RecvErr, &true).is_ok()
+    use nix::sys::socket::setsockopt;
+    use nix::sys::socket::sockopt::Ipv4RecvErr;
+    use nix::sys::socket::sockopt::Ipv6RecvErr;
+
+    // A socket of IPv6 may send to mapped addresses of IPv4 too, which have an option of their own.
+    let v4 = setsockopt(socket, Ipv4RecvErr, &true).is_ok();
+    match socket.local_addr() {
+        Ok(SocketAddr::V4(_)) => v4,
+        Ok(SocketAddr::V6(_)) => v4 && setsockopt(socket, Ipv6RecvErr, &true).is_ok(),
+        Err(_) => false,
+    }
 }
 
 /// Not here.
@@ -98,6 +136,29 @@ pub(super) fn tell_refused(socket: &UdpSocket) -> bool {
 pub(super) fn tell_refused(_: &UdpSocket) -> bool {
     false
 }
+
+/// Throws away what came back for datagrams that did not arrive. It stands in the room of what a
+/// socket is yet to receive, so one that both sends and receives would be deaf in the end.
+#[cfg(all(target_os = "linux", feature = "sockopt"))]
+pub(super) fn forget_errors(socket: &UdpSocket) {
+    use std::os::fd::AsRawFd;
+
+    use nix::sys::socket::MsgFlags;
+    use nix::sys::socket::recvmsg;
+
+    let flags = MsgFlags::MSG_ERRQUEUE | MsgFlags::MSG_DONTWAIT;
+    for _ in 0..ERRORS_AT_ONCE {
+        let mut byte = [0];
+        let mut parts = [io::IoSliceMut::new(&mut byte)];
+        if recvmsg::<()>(socket.as_raw_fd(), &mut parts, None, flags).is_err() {
+            return;
+        }
+    }
+}
+
+/// Nothing is kept here.
+#[cfg(not(all(target_os = "linux", feature = "sockopt")))]
+pub(super) fn forget_errors(_: &UdpSocket) {}
 
 /// Receives into `buffer`: how many bytes, in datagrams of which length (the last may be
 /// shorter), and from where. Without `wait` only what is there already, where this system can.

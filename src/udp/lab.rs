@@ -1,4 +1,4 @@
-//! The lab's UDP server (DESIGN section 6, system 2): bare datagrams for clients that can say
+//! The lab's UDP server (wire format: `proto/lab_udp.rs`): bare datagrams for clients that can say
 //! nothing of what they got.
 //!
 //! It sends megabytes to whoever asks, and a UDP address is easily forged, so it is off unless it
@@ -6,12 +6,15 @@
 //! All transfers share one schedule, in bursts that fit an ordinary client's buffer.
 
 use std::collections::HashMap;
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::net::UdpSocket;
 use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
 use std::sync::atomic::AtomicBool;
-use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 use std::thread;
 use std::thread::JoinHandle;
@@ -37,6 +40,7 @@ use crate::text::FileName;
 use crate::transfer::Counts;
 use crate::transfer::Outcome;
 use crate::transfer::Transfer;
+use crate::udp::socket;
 use crate::udp::socket::Outlet;
 use crate::units::Moment;
 use crate::units::Rate;
@@ -80,7 +84,7 @@ struct Lab {
     configs: HashMap<IpAddr, Config>,
     pacer: Arc<Pacer>,
     stop: Arc<AtomicBool>,
-    running: Arc<AtomicUsize>,
+    running: Arc<Mutex<HashSet<SocketAddr>>>,
 }
 
 impl LabServer {
@@ -144,14 +148,14 @@ impl Lab {
     fn run(mut self) {
         let mut buffer = [0; lab_udp::REQUEST_MAX + 1];
         while !self.stop.load(Ordering::SeqCst) {
-            match self.socket.recv_from(&mut buffer) {
+            match socket::hear(&self.socket, &mut buffer) {
                 Ok((len, from)) => self.hear(&buffer[..len], from),
                 Err(error) if Error::is_timeout(&error) => {}
                 Err(error) => log::debug!("the lab's socket: {error}"),
             }
         }
         // Every transfer's thread looks too.
-        while self.running.load(Ordering::SeqCst) > 0 {
+        while !lock(&self.running).is_empty() {
             thread::sleep(LOOK_EVERY);
         }
         self.configs
@@ -235,9 +239,14 @@ impl Lab {
         let Some(config) = self.configs.get_mut(&ip) else {
             return log::info!("{to}: asked for a transfer before it configured one");
         };
-        if self.running.load(Ordering::SeqCst) >= TRANSFERS_MAX {
+        let running = lock(&self.running);
+        if running.contains(&to) {
+            return log::info!("{to}: asked again for what is being sent to it");
+        }
+        if running.len() >= TRANSFERS_MAX {
             return log::warn!("{to}: refused, {TRANSFERS_MAX} transfers are running");
         }
+        drop(running);
         let source = match self.lobby.catalog.open(&config.file, &catalog::silent) {
             Ok(source) => source,
             Err(error) => return log::warn!("{to}: {error}"),
@@ -269,7 +278,7 @@ impl Lab {
             pacer: Arc::clone(&self.pacer),
             stop: Arc::clone(&self.stop),
             source,
-            running: Running::new(&self.running),
+            running: Running::new(&self.running, to),
         };
         let socket = match self.socket.try_clone() {
             Ok(socket) => socket,
@@ -292,20 +301,24 @@ fn close(pen: &Pen, config: &Config) {
     }
 }
 
-/// Counts a transfer while it lives.
-struct Running(Arc<AtomicUsize>);
+/// Names a transfer's address while it lives: a second one to the same port would be mixed with it.
+struct Running(Arc<Mutex<HashSet<SocketAddr>>>, SocketAddr);
 
 impl Running {
-    fn new(count: &Arc<AtomicUsize>) -> Self {
-        count.fetch_add(1, Ordering::SeqCst);
-        Self(Arc::clone(count))
+    fn new(running: &Arc<Mutex<HashSet<SocketAddr>>>, to: SocketAddr) -> Self {
+        lock(running).insert(to);
+        Self(Arc::clone(running), to)
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
+        lock(&self.0).remove(&self.1);
     }
+}
+
+fn lock(running: &Mutex<HashSet<SocketAddr>>) -> MutexGuard<'_, HashSet<SocketAddr>> {
+    running.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// One transfer.
@@ -331,7 +344,7 @@ impl Sending {
         transfer.woke = Some(Duration::ZERO);
         let mut counts = Counts {
             offered: Some(0),
-            local_drop: Some(0),
+            local_drop: outlet.tells_refused().then_some(0),
             ..Counts::default()
         };
         let (sent, ended) = self.send(outlet, &mut counts);

@@ -15,6 +15,7 @@ use crate::session::SeatId;
 use crate::transfer::Outcome;
 use crate::udp::pump::Joined;
 use crate::udp::pump::Pump;
+use crate::units::Moment;
 
 /// How often the source is looked at while parts of it are read again.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -46,9 +47,11 @@ impl Pump {
         self.buffer.clear();
         let joined = seat.and_then(|seat| self.seats.get(&seat));
         let stream = joined.map_or(self.job.stream, |joined| joined.stream);
+        // They leave together, so one look at the clock is true of all.
+        let now = clock::now();
         for transmit in transmits {
             let begin = self.buffer.len();
-            let (payload, again) = self.append(stream, transmit)?;
+            let (payload, again) = self.append(stream, transmit, now)?;
             let len = self.buffer.len() - begin;
             if pending.segment != 0 && len > pending.segment || pending.closed {
                 self.flush(seat, &mut pending, begin);
@@ -115,13 +118,18 @@ impl Pump {
     }
 
     /// Appends one datagram to the buffer; returns its payload, and how much of it is repeated.
-    fn append(&mut self, stream: u32, transmit: &Transmit) -> Result<(u64, u64), Failure> {
-        let sent_us = clock::now().0 as u32;
+    fn append(
+        &mut self,
+        stream: u32,
+        transmit: &Transmit,
+        now: Moment,
+    ) -> Result<(u64, u64), Failure> {
+        let sent_us = now.0 as u32;
         let mut buffer = std::mem::take(&mut self.buffer);
         let mut sum;
         let (pkt, body, repeated) = match transmit {
             Transmit::Data { pkt, block, again } => {
-                let payload = self.block(*block, *again)?;
+                let payload = self.block(*block, *again, now)?;
                 let body = Body::Data {
                     block: *block,
                     again: *again,
@@ -132,7 +140,7 @@ impl Pump {
             Transmit::Xor { pkt, blocks } => {
                 sum = vec![0; self.job.block_len];
                 for &block in blocks {
-                    xor::add(&mut sum, self.block(block, true)?);
+                    xor::add(&mut sum, self.block(block, true, now)?);
                 }
                 let body = Body::Xor {
                     blocks: blocks.clone(),
@@ -165,8 +173,7 @@ impl Pump {
 
     /// One block's bytes. What is read a second time is the file that was offered: it is looked
     /// at, because a repair from a changed file would put new bytes into an old copy.
-    fn block(&mut self, block: u32, again: bool) -> Result<&[u8], Failure> {
-        let now = clock::now();
+    fn block(&mut self, block: u32, again: bool, now: Moment) -> Result<&[u8], Failure> {
         if again && now >= self.looked_at.after(LOOK_EVERY) {
             self.looked_at = now;
             self.job
@@ -178,10 +185,8 @@ impl Pump {
         let at = match self.cache.iter().position(|(start, _)| *start == first) {
             Some(at) => at,
             None => {
-                let bytes = self.read(first)?;
-                if self.cache.len() == STRETCHES {
-                    self.cache.remove(0);
-                }
+                let oldest = (self.cache.len() == STRETCHES).then(|| self.cache.remove(0).1);
+                let bytes = self.read(first, oldest.unwrap_or_default())?;
                 self.cache.push((first, bytes));
                 self.cache.len() - 1
             }
@@ -192,11 +197,12 @@ impl Pump {
         Ok(&self.cache[at].1[from..from + len])
     }
 
-    fn read(&self, first: u32) -> Result<Vec<u8>, Failure> {
+    /// Reads a stretch into `bytes`, whatever they were.
+    fn read(&self, first: u32, mut bytes: Vec<u8>) -> Result<Vec<u8>, Failure> {
         let base = u64::from(first) * self.job.block_len as u64;
         let left = self.job.source.info.bytes.saturating_sub(base);
         let want = left.min(u64::from(STRETCH) * self.job.block_len as u64);
-        let mut bytes = vec![0; want as usize];
+        bytes.resize(want as usize, 0);
         let mut done = 0;
         while done < bytes.len() {
             let at = base + done as u64;

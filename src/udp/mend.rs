@@ -30,6 +30,7 @@ use crate::session::Via;
 use crate::transfer::Counts;
 use crate::udp::reception;
 use crate::udp::socket::Inlet;
+use crate::units::Moment;
 
 /// The slowest hash that is waited for, bytes a second.
 const SLOWEST_HASH: u64 = 20_000_000;
@@ -79,10 +80,11 @@ pub(super) fn mend(
     dialogue: &mut Dialogue<'_>,
 ) -> Result<Option<Counts>> {
     let bytes = damaged.offer.file.bytes;
+    let deadline = clock::now().after(patience(bytes));
     dialogue.say(format!("{}\n", pieces::DAMAGED).as_bytes())?;
     let peer = dialogue.peer();
     let wrong = |what: String| Error::protocol(peer, what);
-    let line = hear(dialogue, bytes)?;
+    let line = hear(dialogue, deadline)?;
     let cut = Pieces::decode(&line).map_err(|error| wrong(error.to_string()))?;
     let block_len = block_len(cut.datagram, via == Via::Multicast);
     let blocks = block_count(bytes, block_len);
@@ -91,7 +93,7 @@ pub(super) fn mend(
     }
     let mut right: Vec<Digest> = Vec::with_capacity(cut.count as usize);
     while right.len() < cut.count as usize {
-        let line = hear(dialogue, bytes)?;
+        let line = hear(dialogue, deadline)?;
         right.extend(pieces::decode_list(&line).map_err(|error| wrong(error.to_string()))?);
     }
     let own = digests(damaged.file, bytes, block_len, cut).map_err(|stop| disk(damaged, stop))?;
@@ -137,6 +139,8 @@ fn receive(
     let server = dialogue.peer().ip().to_canonical();
     let (mut delivered, mut replaced) = (0, 0);
     let mut quiet_since = clock::now();
+    let deadline = copy::deadline(damaged.offer.file.bytes, damaged.stall);
+    let mut port = None;
     let mut old = Vec::new();
     while !receiver.is_whole() {
         let came = inlet
@@ -144,14 +148,16 @@ fn receive(
             .map_err(Error::io("receive datagrams", server))?;
         let now = clock::now();
         if let Some((from, segment, bytes)) = came {
-            quiet_since = now;
-            let foreign = from.ip().to_canonical() != server;
+            let foreign =
+                from.ip().to_canonical() != server || port.is_some_and(|port| port != from.port());
+            let known = delivered - receiver.strange();
             let datagrams = bytes.chunks(segment);
             for datagram in datagrams.chain(bytes.is_empty().then_some(bytes)) {
                 delivered += 1;
                 if foreign {
                     receiver.handle_foreign();
                 } else if let Heard::Block { offset, payload } = receiver.handle(datagram, now) {
+                    port.get_or_insert_with(|| from.port());
                     old.resize(payload.len(), 0);
                     let mut read = 0;
                     while read < old.len() {
@@ -166,12 +172,16 @@ fn receive(
                     }
                 }
             }
+            if delivered - receiver.strange() > known {
+                quiet_since = now;
+            }
         }
         for report in receiver.poll_reports(now) {
             dialogue.say(&report.encode().0)?;
         }
+        let late = now >= deadline;
         let stopped = damaged.stopped.load(std::sync::atomic::Ordering::SeqCst);
-        if stopped || now.since(quiet_since) > damaged.stall {
+        if stopped || late || now.since(quiet_since) > damaged.stall {
             return Err(Error::TimedOut {
                 phase: Phase::Transfer,
                 at: dialogue.peer().to_string(),
@@ -185,12 +195,13 @@ fn receive(
 /// All that came, in both streams. A datagram whose block had to be replaced was a damaged one,
 /// and what was sent in its place was lost on the way.
 fn merged(first: Counts, second: Counts, replaced: u64) -> Counts {
-    let sum = |a: Option<u64>, b: Option<u64>| Some(a? + b?);
+    // How many datagrams there were is what the server says.
+    let sum = |a: Option<u64>, b: Option<u64>| a?.checked_add(b?);
     let bad = first.unique.map_or(0, |unique| unique.min(replaced));
     Counts {
-        lost: sum(first.lost, second.lost).map(|lost| lost + bad),
+        lost: sum(first.lost, second.lost).and_then(|lost| lost.checked_add(bad)),
         unique: sum(first.unique, second.unique).map(|unique| unique - bad),
-        corrupt: sum(first.corrupt, second.corrupt).map(|corrupt| corrupt + bad),
+        corrupt: sum(first.corrupt, second.corrupt).and_then(|corrupt| corrupt.checked_add(bad)),
         duplicate: sum(first.duplicate, second.duplicate),
         reordered: sum(first.reordered, second.reordered),
         offered: sum(first.offered, second.offered),
@@ -202,8 +213,7 @@ fn merged(first: Counts, second: Counts, replaced: u64) -> Counts {
     }
 }
 
-fn hear(dialogue: &mut Dialogue<'_>, bytes: u64) -> Result<String> {
-    let deadline = clock::now().after(patience(bytes));
+fn hear(dialogue: &mut Dialogue<'_>, deadline: Moment) -> Result<String> {
     let line = dialogue.hear(deadline, Phase::Receipt)?;
     match FromServer::decode(&line) {
         Ok(FromServer::Error { code, reason }) => {

@@ -171,9 +171,9 @@ impl LabClient {
                     first.get_or_insert(now);
                     last = now;
                 }
-                Some(_) => {}
-                None if now.since(last) > lab_udp::SILENCE => break,
-                None => {}
+                // Strangers do not keep it waiting.
+                _ if now.since(last) > lab_udp::SILENCE => break,
+                _ => {}
             }
         }
         Ok(Got {

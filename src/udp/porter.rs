@@ -35,6 +35,7 @@ use crate::proto::udp::packet::DATAGRAM_MAX;
 use crate::runtime::catalog;
 use crate::runtime::clock;
 use crate::runtime::control::receipt;
+use crate::runtime::copy;
 use crate::runtime::journal::Head;
 use crate::runtime::journal::Pen;
 use crate::runtime::lobby::Lobby;
@@ -45,8 +46,10 @@ use crate::session::Via;
 use crate::text::FileName;
 use crate::transfer::Outcome;
 use crate::transfer::Transfer;
+use crate::udp::attend::TOO_SLOW;
 use crate::udp::mend;
 use crate::udp::sending::Sending;
+use crate::udp::socket;
 use crate::units::Moment;
 
 /// The door, open; dropping it ends every guest's session.
@@ -163,7 +166,7 @@ impl House {
         let mut buffer = vec![0; usize::from(DATAGRAM_MAX) + 1];
         let mut looked_at = clock::now();
         while !self.stop.load(Ordering::SeqCst) {
-            match self.socket.recv_from(&mut buffer) {
+            match socket::hear(&self.socket, &mut buffer) {
                 Ok((len, from)) => self.hear(&buffer[..len], from),
                 Err(error) if Error::is_timeout(&error) => {}
                 Err(error) => log::debug!("the door's socket: {error}"),
@@ -306,7 +309,14 @@ impl House {
         (guest.stage, guest.until) = match (guest.stage, message) {
             (Stage::Welcome, FromClient::Ready { offset }) if offset <= bytes => {
                 match self.begin(who.0, &guest.welcome, &guest.source, guest.buffer, offset) {
-                    Ok(sending) => (Stage::Sending(Box::new(sending)), Moment(u64::MAX)),
+                    Ok(sending) => {
+                        // Where nothing is to be sent, nothing but its word can be waited for.
+                        let patience = match sending.want {
+                            0 => now.after(CONSENT),
+                            want => copy::deadline(want, self.lobby.settings.stall),
+                        };
+                        (Stage::Sending(Box::new(sending)), patience)
+                    }
                     Err(error) => {
                         self.say(who, Word::Refused(&error.to_string()));
                         return None;
@@ -416,7 +426,13 @@ impl House {
     /// Gives up whom nothing is heard of, and forgets who is over.
     fn look(&mut self, now: Moment) {
         let failed = |guest: &Guest| match &guest.stage {
-            Stage::Sending(sending) => sending.tally.failure.get().cloned(),
+            Stage::Sending(sending) => sending.tally.failure.get().cloned().or_else(|| {
+                let why = match sending.want {
+                    0 => "said nothing more, and nothing was to be sent",
+                    _ => TOO_SLOW,
+                };
+                (now >= guest.until).then(|| Failure::new(Outcome::TimedOut, why))
+            }),
             Stage::Hashing(_) if now >= guest.until => {
                 let why = "silent before its receipt";
                 Some(Failure::new(Outcome::TimedOut, why))

@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crossbeam_channel::Receiver;
@@ -23,6 +25,7 @@ use crate::proto::udp::sender::Sender;
 use crate::proto::udp::watch::Watch;
 use crate::runtime::catalog::Source;
 use crate::runtime::clock;
+use crate::runtime::pace::BURST;
 use crate::runtime::pace::Pacer;
 use crate::runtime::way::Failure;
 use crate::session::SeatId;
@@ -85,6 +88,8 @@ pub struct Job {
     pub blocks: u32,
     /// The rate of the session, where it has one.
     pub rate: Option<Rate>,
+    /// The schedule of that rate, which all that is sent for the session shares; made by the first.
+    pub schedule: Arc<OnceLock<Arc<Pacer>>>,
     /// Where it sends from.
     pub outlet: Outlet,
     /// The group, where there is one.
@@ -112,7 +117,7 @@ pub(super) struct Pump {
     pub(super) seats: BTreeMap<SeatId, Joined>,
     came: usize,
     admitted: usize,
-    pub(super) pacer: Option<Pacer>,
+    pub(super) pacer: Option<Arc<Pacer>>,
     burst: usize,
     pub(super) cache: Vec<(u32, Vec<u8>)>,
     pub(super) looked_at: Moment,
@@ -171,7 +176,12 @@ impl Pump {
                 patience = clock::now().after(ASSEMBLE);
             }
         }
-        self.pacer = self.job.rate.map(Pacer::new);
+        // Not before: a schedule that nobody keeps lags.
+        let schedule = &self.job.schedule;
+        self.pacer = self.job.rate.map(|rate| {
+            let made = || Arc::new(Pacer::with_burst(rate, self.catch_up(rate)));
+            Arc::clone(schedule.get_or_init(made))
+        });
         loop {
             // Not all that there are: who talks without end must not keep us from sending.
             for word in words.try_iter().take(WORDS_AT_ONCE) {
@@ -200,12 +210,26 @@ impl Pump {
         }
     }
 
+    /// How far the schedule may lag: what is caught up goes out at once, and raw has no window that
+    /// keeps it within the smallest buffer. Half of that is left for what was there before.
+    fn catch_up(&self, rate: Rate) -> Duration {
+        let windows = self.seats.values().map(|joined| joined.window);
+        match windows.min() {
+            Some(window) if self.job.via == Via::Raw => {
+                let bytes = u64::from(window / 2) * self.job.datagram as u64;
+                BURST.min(rate.time_for(bytes))
+            }
+            _ => BURST,
+        }
+    }
+
     fn hear(&mut self, word: Word) {
         let now = clock::now();
         match word {
             Word::Absent => self.came += 1,
             Word::Join(joined) => {
                 self.came += 1;
+                self.note(&joined);
                 self.admitted = joined.admitted;
                 match &mut self.cast {
                     Some(cast) => cast.join(joined.seat.0, joined.window, now),
@@ -222,6 +246,7 @@ impl Pump {
             }
             Word::Mend(joined) => {
                 self.came += 1;
+                self.note(&joined);
                 self.admitted = joined.admitted;
                 let sender = Sender::repairing(self.job.blocks, &[], 0, joined.window, now);
                 self.senders.insert(joined.seat, sender);
@@ -246,6 +271,13 @@ impl Pump {
                 self.forget(seat);
                 drop(answer);
             }
+        }
+    }
+
+    /// Says in what is counted for a client what cannot be counted here.
+    fn note(&self, joined: &Joined) {
+        if !self.job.outlet.tells_refused() {
+            joined.tally.untold.store(true, Ordering::Relaxed);
         }
     }
 
@@ -298,7 +330,7 @@ impl Pump {
         self.rate = rate;
         match (rate, &self.pacer) {
             (Some(rate), Some(pacer)) => pacer.set_rate(rate),
-            (rate, _) => self.pacer = rate.map(Pacer::new),
+            (rate, _) => self.pacer = rate.map(|rate| Arc::new(Pacer::new(rate))),
         }
         self.burst = burst(rate, self.job.datagram);
     }

@@ -77,6 +77,8 @@ pub(super) struct Reception<'a> {
     receiver: Receiver,
     writer: Writer<'a>,
     server: IpAddr,
+    /// The port from which the stream comes: that of the first block, unless it was known before.
+    port: Option<u16>,
     range: Range<u64>,
     /// Datagrams from anybody.
     delivered: u64,
@@ -112,12 +114,21 @@ impl<'a> Reception<'a> {
             receiver,
             writer,
             server,
+            port: None,
             range,
             delivered: 0,
             first: None,
             last: now,
             told_at: None,
             alone: false,
+        }
+    }
+
+    /// The stream comes from this port, and from no other.
+    pub(super) fn with_port(self, port: u16) -> Self {
+        Self {
+            port: Some(port),
+            ..self
         }
     }
 
@@ -154,17 +165,18 @@ impl<'a> Reception<'a> {
             Ok(()) => holes(&counts, control.peer()),
             Err(error) => error,
         };
+        // Only what has no hole may be taken up by a later session; raw keeps what it has measured.
+        let kept = (prefix * block as u64).max(self.range.start);
+        let cut = self.how != How::Raw && {
+            let cut = target.file.set_len(kept);
+            cut.inspect_err(|error| log::warn!("cannot cut the part to what is whole: {error}"))
+                .is_ok()
+        };
         target.holed.set(Some(Holed {
             last: over.then(|| self.last.max(begun)),
+            cut,
             counts,
         }));
-        if self.how != How::Raw {
-            // Only what has no hole may be taken up by a later session.
-            let kept = (prefix * block as u64).max(self.range.start);
-            if let Err(error) = target.file.set_len(kept) {
-                log::warn!("cannot cut the part to what is whole: {error}");
-            }
-        }
         Err(error)
     }
 
@@ -177,14 +189,14 @@ impl<'a> Reception<'a> {
     ) -> Result<()> {
         let mut quiet_since = clock::now();
         let mut looked_at = quiet_since;
+        let deadline = copy::deadline(self.range.end - self.range.start, target.order.stall);
         loop {
             let came = match source {
                 Source::Own(inlet) => match receive(inlet, self.how) {
                     Ok(Some((from, segment, bytes))) => {
-                        self.take(target, control, from, segment, bytes)?;
-                        true
+                        Some(self.take(target, control, from, segment, bytes)?)
                     }
-                    Ok(None) => false,
+                    Ok(None) => None,
                     Err(error) => return Err(Error::io("receive datagrams", self.server)(error)),
                 },
                 Source::Group(tap, inlet) => self.take_group(target, control, tap, inlet)?,
@@ -198,16 +210,18 @@ impl<'a> Reception<'a> {
             }
             if self.how == How::Raw && self.receiver.is_told() {
                 let told = *self.told_at.get_or_insert(now);
-                if now >= told.after(GRACE) {
+                // Blocks that still come show that it was not the sender who said so.
+                if now >= told.max(self.last).after(GRACE) {
                     return Ok(());
                 }
             }
-            if came {
-                quiet_since = now;
-                continue;
+            match came {
+                // Strangers' datagrams are no sign of life.
+                Some(true) => quiet_since = now,
+                Some(false) => {}
+                None => self.writer.flush().map_err(|stop| disk(target, stop))?,
             }
-            self.writer.flush().map_err(|stop| disk(target, stop))?;
-            if now.since(quiet_since) > target.order.stall {
+            if now.since(quiet_since) > target.order.stall || now >= deadline {
                 return Err(Error::TimedOut {
                     phase: Phase::Transfer,
                     at: control.peer().to_string(),
@@ -221,28 +235,31 @@ impl<'a> Reception<'a> {
         }
     }
 
+    /// What came from the group or, once that is silent, to this client alone: as
+    /// [`Reception::take`], and `None` where nothing came.
     fn take_group(
         &mut self,
         target: &Target<'_>,
         control: &mut dyn Control,
         tap: &Tap,
         inlet: &mut Inlet,
-    ) -> Result<bool> {
+    ) -> Result<Option<bool>> {
         let wait = match self.alone {
             true => Duration::ZERO,
             false => clock::left(self.receiver.poll_timeout())
                 .unwrap_or(Duration::from_micros(50))
                 .min(NAP),
         };
-        let failed = |error| Error::io("receive datagrams", self.server)(error);
+        let server = self.server;
+        let failed = |error| Error::io("receive datagrams", server)(error);
         let batch: Option<Arc<Batch>> = tap.receive(wait).map_err(failed)?;
+        let mut came = None;
         if let Some(batch) = &batch {
-            self.take(target, control, batch.from, batch.segment, &batch.bytes)?;
-            return Ok(true);
+            came = Some(self.take(target, control, batch.from, batch.segment, &batch.bytes)?);
         }
         // The group is silent: it may have left us to a stream of our own.
-        if !self.alone && clock::now().since(self.last) < LEFT {
-            return Ok(false);
+        if came == Some(true) || !self.alone && clock::now().since(self.last) < LEFT {
+            return Ok(came);
         }
         match inlet.gather(self.alone).map_err(failed)? {
             Some((from, segment, bytes)) => {
@@ -250,14 +267,14 @@ impl<'a> Reception<'a> {
                     self.alone = true;
                     self.receiver.alone();
                 }
-                self.take(target, control, from, segment, bytes)?;
-                Ok(true)
+                let own = self.take(target, control, from, segment, bytes)?;
+                Ok(Some(own || came == Some(true)))
             }
-            None => Ok(false),
+            None => Ok(came),
         }
     }
 
-    /// Takes what one call brought.
+    /// Takes what one call brought; true when some of it was of this stream.
     fn take(
         &mut self,
         target: &Target<'_>,
@@ -265,49 +282,75 @@ impl<'a> Reception<'a> {
         from: SocketAddr,
         segment: usize,
         bytes: &[u8],
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let now = clock::now();
-        let foreign = from.ip().to_canonical() != self.server;
+        let foreign = from.ip().to_canonical() != self.server
+            || self.port.is_some_and(|port| port != from.port());
+        let (mut count, strange) = (0, self.receiver.strange());
         // An empty datagram is one too.
         let datagrams = bytes
             .chunks(segment)
             .chain(bytes.is_empty().then_some(bytes));
+        let (mut new, mut ended) = (0, Ok(()));
         for datagram in datagrams {
-            if !foreign && control.take(datagram)? {
-                continue;
-            }
-            self.delivered += 1;
-            if foreign {
-                self.receiver.handle_foreign();
-                continue;
-            }
-            let (offset, written) = match self.receiver.handle(datagram, now) {
-                Heard::Nothing => continue,
-                Heard::Block { offset, payload } => {
-                    let put = self.writer.put(offset, payload);
-                    put.map_err(|stop| disk(target, stop))?;
-                    (offset, payload.len())
+            count += 1;
+            match self.take_one(target, control, foreign, datagram, now) {
+                Ok(bytes) => new += bytes,
+                Err(error) => {
+                    ended = Err(error);
+                    break;
                 }
-                Heard::Coded {
-                    lacking,
-                    others,
-                    payload,
-                } => {
-                    let places: Vec<_> = others.iter().map(|&b| self.receiver.place(b)).collect();
-                    let place = self.receiver.place(lacking);
-                    let decoded = self.writer.decode(payload, &places, place);
-                    decoded.map_err(|stop| disk(target, stop))?;
-                    self.receiver.repaired(lacking);
-                    place
-                }
-            };
-            self.first.get_or_insert(now);
-            self.last = now;
-            let end = (offset + written as u64).min(self.range.end);
-            let new = end.saturating_sub(offset.max(self.range.start));
-            target.moved.fetch_add(new, Ordering::Relaxed);
+            }
         }
-        Ok(())
+        // Once for all of them: the counters of a process's clients lie side by side in memory.
+        target.moved.fetch_add(new, Ordering::Relaxed);
+        if new > 0 {
+            self.port.get_or_insert_with(|| from.port());
+        }
+        ended.map(|()| count > self.receiver.strange() - strange)
+    }
+
+    /// Takes one datagram; returns the payload bytes that are new by it.
+    fn take_one(
+        &mut self,
+        target: &Target<'_>,
+        control: &mut dyn Control,
+        foreign: bool,
+        datagram: &[u8],
+        now: Moment,
+    ) -> Result<u64> {
+        if !foreign && control.take(datagram)? {
+            return Ok(0);
+        }
+        self.delivered += 1;
+        if foreign {
+            self.receiver.handle_foreign();
+            return Ok(0);
+        }
+        let (offset, written) = match self.receiver.handle(datagram, now) {
+            Heard::Nothing => return Ok(0),
+            Heard::Block { offset, payload } => {
+                let put = self.writer.put(offset, payload);
+                put.map_err(|stop| disk(target, stop))?;
+                (offset, payload.len())
+            }
+            Heard::Coded {
+                lacking,
+                others,
+                payload,
+            } => {
+                let places: Vec<_> = others.iter().map(|&b| self.receiver.place(b)).collect();
+                let place = self.receiver.place(lacking);
+                let decoded = self.writer.decode(payload, &places, place);
+                decoded.map_err(|stop| disk(target, stop))?;
+                self.receiver.repaired(lacking);
+                place
+            }
+        };
+        self.first.get_or_insert(now);
+        self.last = now;
+        let end = (offset + written as u64).min(self.range.end);
+        Ok(end.saturating_sub(offset.max(self.range.start)))
     }
 }
 
@@ -408,3 +451,6 @@ pub(super) fn told(peer: SocketAddr, line: &str) -> Error {
         _ => Error::protocol(peer, "no message for a client that receives"),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -90,6 +90,7 @@ impl Sending {
                     block_len,
                     blocks,
                     rate,
+                    schedule: Arc::default(),
                     outlet: Outlet::over(socket),
                     group: None,
                 };
@@ -134,8 +135,7 @@ impl Sending {
 
     /// Passes on what the guest has and lacks.
     pub(super) fn tell(&self, report: Report) {
-        let lost = report.seen.wrapping_sub(report.received);
-        self.tally.lost.store(u64::from(lost), Ordering::Relaxed);
+        self.tally.tell_lost(&report);
         if let Some((tell, _)) = &self.thread {
             let _ = tell.try_send(Word::Report(SEAT, report));
         }

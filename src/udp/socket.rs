@@ -1,8 +1,8 @@
 //! The two ends of a stream of datagrams: an [`Outlet`] that sends and an [`Inlet`] that receives.
 //!
 //! An outlet is never connected, so a dead client's ICMP answers do not spoil the next send to
-//! another. What the local queue refuses is counted, not lost. Its send buffer stays as small as
-//! the system makes it: a large one in front of a slow link loses everything in the sender's own
+//! another. What the local queue refuses is counted, not lost. Its send buffer is kept below what
+//! local queues hold: a large one in front of a slow link loses everything in the sender's own
 //! queue without a word, a small one makes the send wait.
 
 use std::io;
@@ -26,6 +26,7 @@ pub struct Outlet {
     socket: UdpSocket,
     /// The length at which the kernel cuts large sends; [`NEVER`] where it cannot.
     cut: AtomicUsize,
+    tells_refused: bool,
 }
 
 /// Receives datagrams.
@@ -84,23 +85,35 @@ impl Outlet {
         if let Some(reach) = reach {
             socket.set_multicast_ttl_v4(reach.ttl).map_err(failed())?;
         }
-        if !kernel::tell_refused(&socket) {
+        kernel::limit_send(&socket);
+        let tells_refused = kernel::tell_refused(&socket);
+        if !tells_refused {
             log::debug!("this system does not tell which datagrams its own queue refuses");
         }
         let many = many && kernel::send_many(&socket, 0);
         Ok(Self {
             socket,
             cut: AtomicUsize::new(if many { 0 } else { NEVER }),
+            tells_refused,
         })
     }
 
-    /// Sends over a socket that is open already, one datagram at a time.
+    /// Sends over a socket that is open already, one datagram at a time. Who receives at it does so
+    /// with [`hear`].
     pub fn over(socket: UdpSocket) -> Self {
-        kernel::tell_refused(&socket);
+        kernel::limit_send(&socket);
+        let tells_refused = kernel::tell_refused(&socket);
         Self {
             socket,
             cut: AtomicUsize::new(NEVER),
+            tells_refused,
         }
+    }
+
+    /// True where [`Outlet::send`] knows of every datagram that this host refuses; elsewhere some of
+    /// them pass for sent.
+    pub fn tells_refused(&self) -> bool {
+        self.tells_refused
     }
 
     /// True while the kernel cuts large sends.
@@ -165,6 +178,19 @@ impl Outlet {
             }
         }
     }
+}
+
+/// Receives at a socket over which an [`Outlet`] sends. Errors that come back for what was sent are
+/// kept in the room of what is to be received, and anybody can forge them, so they are thrown away.
+///
+/// # Errors
+/// The system's, those of earlier datagrams among them.
+pub(super) fn hear(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+    let came = socket.recv_from(buffer);
+    if came.is_err() {
+        kernel::forget_errors(socket);
+    }
+    came
 }
 
 fn is_stale(error: &io::Error) -> bool {
@@ -265,6 +291,11 @@ impl Inlet {
     pub fn drops(&self) -> Option<u64> {
         let count = datagrams::drops(&self.socket)?.checked_sub(self.dropped_before?)?;
         (count == 0 || !self.rows).then_some(count)
+    }
+
+    /// The kernel has handed over several datagrams as one.
+    pub(super) fn has_rows(&self) -> bool {
+        self.rows
     }
 
     /// Waits for datagrams, [`NAP`] at most: all of them from one sender, each of the length
@@ -423,5 +454,72 @@ mod tests {
             assert_eq!(outlet.send(&[2; 100], 100, to), 0);
         }
         assert_eq!(lengths(&mut inlet, 50).len(), 50);
+    }
+
+    #[test]
+    #[cfg(feature = "sockopt")]
+    fn no_send_buffer_is_larger_than_local_queues() {
+        let room = |socket: &UdpSocket| {
+            let socket = socket2::SockRef::from(socket);
+            socket.send_buffer_size().expect("a size")
+        };
+        // As on a host whose default somebody has raised.
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
+        let _ = socket2::SockRef::from(&socket).set_send_buffer_size(4 << 20);
+        assert!(room(&socket) > kernel::SEND_BUFFER, "{}", room(&socket));
+        let outlet = Outlet::over(socket);
+        assert_eq!(room(&outlet.socket), kernel::SEND_BUFFER);
+        let outlet = Outlet::open(Ipv4Addr::LOCALHOST.into(), false, None).expect("one");
+        assert!(room(&outlet.socket) <= kernel::SEND_BUFFER);
+    }
+
+    #[test]
+    fn whether_refusals_are_told_is_known_of_both_families() {
+        for ip in [
+            IpAddr::from(Ipv4Addr::LOCALHOST),
+            std::net::Ipv6Addr::LOCALHOST.into(),
+        ] {
+            let Ok(outlet) = Outlet::open(ip, false, None) else {
+                eprintln!("SKIPPED: this host has no {ip}");
+                continue;
+            };
+            let tells = cfg!(all(target_os = "linux", feature = "sockopt"));
+            assert_eq!(outlet.tells_refused(), tells);
+            #[cfg(all(target_os = "linux", feature = "sockopt"))]
+            if ip.is_ipv6() {
+                let option = nix::sys::socket::sockopt::Ipv6RecvErr;
+                assert_eq!(
+                    nix::sys::socket::getsockopt(&outlet.socket, option),
+                    Ok(true)
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn errors_that_come_back_leave_room_for_what_is_received() {
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
+        socket.set_read_timeout(Some(NAP)).expect("a setting");
+        let here = socket.local_addr().expect("bound");
+        let outlet = Outlet::over(socket.try_clone().expect("one more"));
+        let dead = UdpSocket::bind("127.0.0.1:0").expect("a port");
+        let nobody = dead.local_addr().expect("bound");
+        drop(dead);
+        // Each is answered by an error; a buffer of the usual size holds fewer.
+        for _ in 0..1000 {
+            outlet.send(&[1; 100], 100, nobody);
+        }
+        let client = UdpSocket::bind("127.0.0.1:0").expect("a port");
+        let deadline = std::time::Instant::now() + Duration::from_secs(20);
+        let (mut buffer, mut heard) = ([0; 100], 0);
+        while heard < 10 && std::time::Instant::now() < deadline {
+            client.send_to(&[2; 10], here).expect("sent");
+            heard += u32::from(hear(&socket, &mut buffer).is_ok());
+        }
+        assert_eq!(heard, 10);
+        // And what goes out goes on.
+        let (mut inlet, to) = inlet();
+        assert_eq!(outlet.send(&[3; 100], 100, to), 0);
+        assert_eq!(lengths(&mut inlet, 1), [100]);
     }
 }

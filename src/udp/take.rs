@@ -64,7 +64,11 @@ impl Intake for Datagrams {
         self.0
     }
 
-    fn arm(&self, _: &Arriving<'_>, dialogue: &mut Dialogue<'_>) -> Result<Box<dyn Armed>> {
+    fn leaves_holes(&self) -> bool {
+        true
+    }
+
+    fn arm(&self, arriving: &Arriving<'_>, dialogue: &mut Dialogue<'_>) -> Result<Box<dyn Armed>> {
         let line = dialogue.hear(clock::now().after(TERMS_LIMIT), Phase::Offer)?;
         let peer = dialogue.peer();
         let wrong = |error: String| Error::protocol(peer, error);
@@ -72,8 +76,11 @@ impl Intake for Datagrams {
         let here = dialogue.local()?.ip().to_canonical();
         let (source, port, room) = match (self.0, terms.group) {
             (Via::Multicast, Some(group)) => {
-                let IpAddr::V4(interface) = here else {
-                    return Err(Error::refused("gatecast", "groups are of IPv4"));
+                let interface = match (arriving.order.interface, here) {
+                    (Some(interface), _) | (None, IpAddr::V4(interface)) => interface,
+                    (None, IpAddr::V6(_)) => {
+                        return Err(Error::refused("gatecast", "groups are of IPv4"));
+                    }
                 };
                 let tap = hub::tap(group, interface)?;
                 let inlet = Inlet::open(here)?;
@@ -135,7 +142,10 @@ impl Armed for Open {
             (window(room, terms.datagram) / 4).max(1),
             now,
         );
-        let server = dialogue.peer().ip().to_canonical();
+        let server = terms
+            .from
+            .unwrap_or_else(|| dialogue.peer().ip())
+            .to_canonical();
         let writer = Writer::new(incoming.file);
         let intake = Reception::new(how, receiver, writer, server, incoming.range.clone(), now);
         let target = Target {

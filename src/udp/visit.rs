@@ -181,7 +181,7 @@ impl Visit<'_> {
         // Each is the only seat of its session, so the copies of a process are told apart by its
         // own numbers.
         let name = order.copy_name(SeatId(self.number), &info.name)?;
-        let part = Part::open(
+        let mut part = Part::open_holed(
             &order.out,
             &name,
             info.bytes,
@@ -219,7 +219,8 @@ impl Visit<'_> {
         voice.ready = FromClient::Ready { offset }.encode();
         voice.look()?;
         let mut source = Source::Own(inlet);
-        let taken = self.receive(&mut source, &mut voice, &welcome, &part, transfer);
+        part.begin_holes()?;
+        let taken = self.receive(&mut source, &mut voice, &welcome, &mut part, transfer);
         transfer.bytes_client = Some(self.client.moved().load(Ordering::Relaxed));
         let copied = taken.and_then(|taken| {
             transfer.counts = taken.counts;
@@ -323,7 +324,7 @@ impl Visit<'_> {
         source: &mut Source,
         voice: &mut Voice<'_>,
         welcome: &Welcome,
-        part: &Part,
+        part: &mut Part,
         transfer: &mut Transfer,
     ) -> Result<Taken> {
         let range = part.resumed()..welcome.file.bytes;
@@ -353,9 +354,13 @@ impl Visit<'_> {
         };
         let writer = Writer::new(part.file());
         let taken = Reception::new(How::Unicast, receiver, writer, server, range, now)
+            .with_port(voice.server.port())
             .run(&target, source, voice);
         if let Some(holed) = holed.take() {
             transfer.counts = holed.counts;
+            if holed.cut {
+                part.end_holes();
+            }
         }
         taken
     }

@@ -10,6 +10,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
+use std::sync::OnceLock;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::thread;
@@ -36,6 +37,7 @@ use crate::runtime::dialogue::Dialogue;
 use crate::runtime::gate::Seat;
 use crate::runtime::lobby::STACK;
 use crate::runtime::lobby::Settings;
+use crate::runtime::pace::Pacer;
 use crate::runtime::way::Answer;
 use crate::runtime::way::Cargo;
 use crate::runtime::way::Carried;
@@ -70,6 +72,8 @@ pub(super) struct Stream {
     pub(super) terms: Terms,
     pub(super) ttl: u32,
     pub(super) rate: Option<Rate>,
+    /// The rate's schedule, once something is sent.
+    pub(super) schedule: Arc<OnceLock<Arc<Pacer>>>,
     pub(super) block_len: usize,
     pub(super) blocks: u32,
     pub(super) state: Mutex<State>,
@@ -139,9 +143,14 @@ impl Way for Datagrams {
             terms: Terms {
                 datagram: size,
                 group: multicast.then(|| settings.datagrams.group.unwrap_or_else(some_group)),
+                from: multicast
+                    .then_some(settings.datagrams.interface)
+                    .flatten()
+                    .map(IpAddr::from),
             },
             ttl: settings.datagrams.ttl,
             rate: settings.rate,
+            schedule: Arc::default(),
             block_len,
             blocks: block_count(source.info.bytes, block_len),
             state: Mutex::default(),
@@ -161,6 +170,7 @@ impl Carrier for Stream {
     fn seat_up(&self, stream: &TcpStream) -> Result<()> {
         let failed = || Error::io("look at the connection", "a client");
         let ip = stream.local_addr().map_err(failed())?.ip().to_canonical();
+        let ip = self.terms.from.unwrap_or(ip);
         let mut state = self.lock();
         if let Some((other, _)) = &state.outlet {
             // One stream leaves by one interface.
@@ -358,6 +368,7 @@ impl Stream {
                 block_len: self.block_len,
                 blocks: self.blocks,
                 rate: self.rate,
+                schedule: Arc::clone(&self.schedule),
                 outlet,
                 group: self.terms.group,
             };

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The lab's live client (system 5), written from its wire format alone.
+"""The lab's live client, written from its wire format alone.
 
     relay_client.py HOST PORT
 

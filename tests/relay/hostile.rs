@@ -11,6 +11,8 @@ use std::time::Instant;
 
 use gatecast::proto::relay::Standing;
 use gatecast::proto::relay::log::End;
+use gatecast::relay::Relay;
+use gatecast::relay::Settings;
 
 use crate::LIMIT;
 use crate::LOCAL;
@@ -173,6 +175,90 @@ fn a_viewer_of_ours_that_falls_silent_is_let_go_soon() {
         assert_eq!(lab.hear(), "ERROR no word within 4 s\n");
         assert_eq!(lab.hear(), "");
         assert_eq!(visits(relay)[0].end, End::Silent);
+    });
+}
+
+#[test]
+fn who_never_stops_talking_is_told_once_and_let_go() {
+    within(LIMIT, || {
+        let relay = relay();
+        let mut lab = Lab::connected(&relay);
+        lab.say(&b"CONTINUAR\n".repeat(1_000));
+        let refused: Vec<String> = std::iter::from_fn(|| Some(lab.hear()))
+            .take_while(|line| !line.is_empty())
+            .collect();
+        let (last, answers) = refused.split_last().expect("answers");
+        assert_eq!(last, "ERROR more than 256 commands in a second\n");
+        assert!(answers.iter().all(|line| line == "ERROR not interrupted\n"));
+        // The CONECTAR was the first; on a busy machine the rest may be of the second after.
+        assert!((255..1_000).contains(&answers.len()), "{}", answers.len());
+        until("it is let go", || relay.snapshot().viewers.is_empty());
+        // As many in a minute are nothing.
+        let mut lab = Lab::connected(&relay);
+        for _ in 0..100 {
+            assert_eq!(lab.ask("INTERRUMPIR"), "OK\n");
+            assert_eq!(lab.ask("CONTINUAR"), "OK\n");
+            thread::sleep(Duration::from_millis(10));
+        }
+    });
+}
+
+#[test]
+fn one_address_does_not_take_all_places() {
+    within(LIMIT, || {
+        let Some(host) = gatecast::runtime::socket::outward() else {
+            return eprintln!("passed by: no address but loopback");
+        };
+        let mut settings = Settings::new(LOCAL);
+        settings.viewers_per_address = 2;
+        let relay = Relay::start(&settings, (host, 0).into()).expect("free ports");
+        let labs = [Lab::connected(&relay), Lab::connected(&relay)];
+        let mut third = Lab::to(&relay);
+        let answer = third.ask(&third.conectar());
+        assert_eq!(answer, "ERROR your address has 2 viewers already\n");
+        drop(labs);
+        until("there is room", || relay.snapshot().viewers.is_empty());
+        assert_eq!(third.ask(&third.conectar()), "OK\n");
+        // On this host there is no such bound.
+        let relay = relay_with(|settings| settings.viewers_per_address = 2);
+        let _labs = [0; 5].map(|_| Lab::connected(&relay));
+        assert_eq!(relay.snapshot().viewers.len(), 5);
+    });
+}
+
+#[test]
+fn who_does_not_say_where_to_send_is_let_go_too() {
+    within(LIMIT, || {
+        let relay = relay_with(|settings| settings.max_silence = Duration::from_secs(1));
+        let mut lab = Lab::to(&relay);
+        assert_eq!(lab.hear(), "ERROR no word within 1 s\n");
+        until("it is gone", || relay.connections() == 0);
+        assert!(visits(relay).is_empty(), "it was no viewer");
+    });
+}
+
+#[test]
+fn a_receipt_that_cannot_be_true_is_refused_and_kept_out_of_the_log() {
+    within(LIMIT, || {
+        let relay = relay();
+        let mut source = Source::to(&relay);
+        let mut lab = Lab::connected(&relay);
+        source.send(5);
+        assert_eq!(lab.take(5).len(), 5);
+        until("they are counted", || {
+            relay.snapshot().viewers[0].sent.sent == 5
+        });
+        let answer = lab.ask("ALIVE datagrams=5 bytes=6580 cc=0");
+        assert!(answer.starts_with("OK sent=5 "), "{answer}");
+        let answer = lab.ask("ALIVE datagrams=18446744073709551615 bytes=1 cc=0");
+        let lie = "ERROR a receipt of 18446744073709551615 datagrams where 5 were sent\n";
+        assert_eq!(answer, lie);
+        assert_eq!(lab.ask("DESCONECTAR"), "OK\n");
+        let visits = visits(relay);
+        let received = visits[0].received.expect("its honest word");
+        assert_eq!(received.datagrams, 5);
+        // And the table of such visits can be made.
+        gatecast::report::live::visits(&[visits[0].clone(), visits[0].clone()]);
     });
 }
 

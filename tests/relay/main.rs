@@ -384,6 +384,111 @@ fn a_relay_that_knows_only_the_labs_words_is_watched_all_the_same() {
     });
 }
 
+/// A relay of the lab's kind with one viewer; it answers each command as `answer` says.
+fn old_relay(answer: impl Fn(&str) -> &'static str + Send + 'static) -> SocketAddr {
+    let listener = std::net::TcpListener::bind(LOCAL).expect("a free port");
+    let addr = listener.local_addr().expect("bound");
+    thread::spawn(move || {
+        let (mut control, _) = listener.accept().expect("a viewer");
+        let lines = BufReader::new(control.try_clone().expect("a socket")).lines();
+        for line in lines.map_while(Result::ok) {
+            let answer = format!("{}\n", answer(&line));
+            if control.write_all(answer.as_bytes()).is_err() {
+                return;
+            }
+        }
+    });
+    addr
+}
+
+#[test]
+fn what_a_relay_says_is_shown_without_its_tricks() {
+    within(LIMIT, || {
+        // Control characters break the protocol; what turns a line around does not.
+        let hostile = "ERROR \u{202e}no\u{2028}OK";
+        let safe = |shown: &str| !shown.chars().any(gatecast::text::is_unsafe);
+        let addr = old_relay(move |_| hostile);
+        let error = Watch::start(&Order::new(vec![addr])).expect_err("refused");
+        let shown = error.to_string();
+        assert!(safe(&shown), "{shown:?}");
+        assert!(shown.ends_with("\\u{202e}no\\u{2028}OK"), "{shown:?}");
+        // And where it is told later, why it is over.
+        let addr = old_relay(move |line| match line.split(' ').next() {
+            Some("CONECTAR" | "DESCONECTAR") => "OK",
+            Some("ALIVE") => "OK sent=0 bytes=0 dropped=0 paused=0 cc=0",
+            _ => hostile,
+        });
+        let watch = Watch::start(&Order::new(vec![addr])).expect("a relay");
+        let shown = watch.pause().expect_err("refused").to_string();
+        assert!(safe(&shown), "{shown:?}");
+        let addr = old_relay(move |line| match line.split(' ').next() {
+            Some("CONECTAR") => "OK",
+            Some("ALIVE") => "OK sent=0 bytes=0 dropped=0 paused=0 cc=0 \x1b[2J",
+            _ => hostile,
+        });
+        let watch = Watch::start(&Order::new(vec![addr])).expect("a relay");
+        assert!(watch.wait(PATIENCE), "it broke the protocol");
+        let shown = watch.over().expect("over");
+        assert!(safe(&shown), "{shown:?}");
+    });
+}
+
+#[test]
+fn to_continue_what_is_not_paused_hides_no_loss() {
+    within(LIMIT, || {
+        let relay = relay();
+        let mut source = Source::to(&relay);
+        let watch = watch(&relay);
+        source.send(10);
+        let came = |count| until("they came", || watch.view().received.datagrams == count);
+        came(10);
+        assert!(watch.resume().is_err(), "it is not paused");
+        source.skip(3);
+        source.send(10);
+        came(20);
+        assert_eq!(watch.view().received.ts.errors, 1, "the source's loss");
+        // After a pause there is none: what passed was not wanted.
+        watch.pause().expect("running");
+        let _other = Lab::connected(&relay);
+        source.send(10);
+        until("they pass", || {
+            relay.snapshot().viewers[0].sent.paused == 10
+        });
+        watch.resume().expect("paused");
+        source.send(10);
+        came(30);
+        assert_eq!(watch.view().received.ts.errors, 1);
+    });
+}
+
+#[test]
+fn a_viewer_comes_by_a_link_local_address() {
+    within(LIMIT, || {
+        let Some(link_local) = link_local() else {
+            return eprintln!("passed by: no link-local address here");
+        };
+        let relay = Relay::start(&Settings::new(LOCAL), link_local).expect("free ports");
+        let mut source = Source::to(&relay);
+        let watch = watch(&relay);
+        source.send(20);
+        source.is_read(&relay, 20);
+        whole(&watch.quit().expect("nothing recorded"), 20);
+    });
+}
+
+/// A link-local address of this host, with its link, as Linux lists them.
+fn link_local() -> Option<SocketAddr> {
+    let table = std::fs::read_to_string("/proc/net/if_inet6").ok()?;
+    table.lines().find_map(|row| {
+        let mut columns = row.split_whitespace();
+        let ip = u128::from_str_radix(columns.next()?, 16).ok()?;
+        let link = u32::from_str_radix(columns.next()?, 16).ok()?;
+        let ip = std::net::Ipv6Addr::from_bits(ip);
+        let addr = std::net::SocketAddrV6::new(ip, 0, 0, link);
+        ip.is_unicast_link_local().then_some(addr.into())
+    })
+}
+
 #[test]
 fn the_log_has_a_line_for_each_visit() {
     within(LIMIT, || {

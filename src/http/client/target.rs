@@ -3,6 +3,7 @@
 use crate::error::Error;
 use crate::error::Result;
 use crate::proto::http::text;
+use crate::proto::percent;
 use crate::text::FileName;
 
 /// What is fetched, and where from.
@@ -46,7 +47,7 @@ impl Target {
         }
         let path = path.split(['?', '#']).next().unwrap_or_default();
         let name = path.rsplit('/').next().unwrap_or_default();
-        let name = text::percent_decode(name)
+        let name = percent::decode(name)
             .and_then(|bytes| String::from_utf8(bytes).ok())
             .and_then(|name| FileName::new(&name).ok());
         let Some(name) = name else {

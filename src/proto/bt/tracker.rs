@@ -12,7 +12,7 @@ use crate::digest::Digest;
 use crate::proto::bt::bencode;
 use crate::proto::bt::bencode::Dictionary;
 use crate::proto::bt::bencode::Item;
-use crate::proto::http::text;
+use crate::proto::percent;
 
 /// What a peer tells of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -259,7 +259,7 @@ pub fn scraped(query: &str) -> Result<Vec<Digest>, TrackerError> {
     hashes
         .take(PEERS_MAX)
         .map(|value| {
-            let bytes = text::percent_decode(value).and_then(|bytes| bytes.try_into().ok());
+            let bytes = percent::decode(value).and_then(|bytes| bytes.try_into().ok());
             bytes
                 .map(Digest::from_bytes)
                 .ok_or_else(|| TrackerError("'info_hash' has not 20 bytes".to_owned()))
@@ -294,7 +294,7 @@ fn value(query: &str, key: &str) -> Result<Option<Vec<u8>>, TrackerError> {
     if found.next().is_some() {
         return Err(TrackerError(format!("'{key}' stands twice")));
     }
-    let bytes = text::percent_decode(value);
+    let bytes = percent::decode(value);
     bytes
         .map(Some)
         .ok_or_else(|| TrackerError(format!("'{key}' has a broken percent code")))

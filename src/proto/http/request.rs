@@ -9,6 +9,7 @@ use crate::proto::http::head_end;
 use crate::proto::http::is_token;
 use crate::proto::http::take_line;
 use crate::proto::http::text;
+use crate::proto::percent;
 
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -136,7 +137,7 @@ impl Request {
             Some((path, query)) => (path, Some(query.to_owned())),
             None => (target, None),
         };
-        let path = text::percent_decode(path)
+        let path = percent::decode(path)
             .and_then(|bytes| String::from_utf8(bytes).ok())
             .ok_or_else(|| HeadError::bad("a path with a broken percent code"))?;
         if fields.get("transfer-encoding").is_some() {

@@ -9,6 +9,7 @@ use super::response::Response;
 use super::response::ResponseHead;
 use super::*;
 use crate::digest::Digest;
+use crate::proto::percent;
 
 fn parse(bytes: &[u8]) -> Result<Option<Request>, HeadError> {
     let mut buf = RequestBuf::default();
@@ -350,7 +351,7 @@ fn the_small_encodings() {
         "&lt;b&gt;&amp;&quot;&#39;\\u{1b}[2J"
     );
     assert_eq!(text::percent_encode("a b/é%"), "a%20b%2F%C3%A9%25");
-    assert_eq!(text::percent_decode("a%20b%2F"), Some(b"a b/".to_vec()));
+    assert_eq!(percent::decode("a%20b%2F"), Some(b"a b/".to_vec()));
 }
 
 /// Inputs of the differential test: enough that each rule below is met thousands of times.
@@ -422,7 +423,7 @@ fn compare(ours: &Request, theirs: &httparse::Request<'_, '_>, shown: &str) {
         let path = target.split('?').next().expect("a path");
         assert_eq!(
             Some(ours.path.clone().into_bytes()),
-            text::percent_decode(path),
+            percent::decode(path),
             "{shown:?}"
         );
     }

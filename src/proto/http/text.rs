@@ -7,6 +7,7 @@ use time::UtcOffset;
 use time::macros::format_description;
 
 use crate::digest::Digest;
+use crate::proto::percent;
 
 /// Most pairs of one query or form.
 pub const PAIRS_MAX: usize = 64;
@@ -19,37 +20,9 @@ pub fn digits(text: &str) -> Option<u64> {
     text.parse().ok()
 }
 
-/// Undoes percent codes, once (RFC 3986, section 2.1); `None` where one is broken.
-pub fn percent_decode(text: &str) -> Option<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&byte, after)) = rest.split_first() {
-        rest = after;
-        if byte != b'%' {
-            bytes.push(byte);
-            continue;
-        }
-        let code = after
-            .get(..2)
-            .filter(|code| code.iter().all(u8::is_ascii_hexdigit))?;
-        let code = std::str::from_utf8(code).ok()?;
-        bytes.push(u8::from_str_radix(code, 16).ok()?);
-        rest = &after[2..];
-    }
-    Some(bytes)
-}
-
 /// Writes `text` as one segment of a path: everything but the unreserved as percent codes.
 pub fn percent_encode(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            encoded.push(char::from(byte));
-        } else {
-            let _ = write!(encoded, "%{byte:02X}");
-        }
-    }
-    encoded
+    percent::encode(text.as_bytes(), b"-._~")
 }
 
 /// The pairs of a query or form, decoded, in order; a name without `=` has an empty value. `+` is
@@ -59,11 +32,11 @@ pub fn pairs(query: &str) -> Option<Vec<(String, Vec<u8>)>> {
     let mut pairs = Vec::new();
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let name = String::from_utf8(percent_decode(&name.replace('+', " "))?).ok()?;
+        let name = String::from_utf8(percent::decode(&name.replace('+', " "))?).ok()?;
         if pairs.len() == PAIRS_MAX {
             return None;
         }
-        pairs.push((name, percent_decode(&value.replace('+', " "))?));
+        pairs.push((name, percent::decode(&value.replace('+', " "))?));
     }
     Some(pairs)
 }

@@ -1,4 +1,4 @@
-//! The relay's control conversation (DESIGN section 6, system 5): what a viewer says over TCP and
+//! The relay's control conversation, the networking lab's and ours: what a viewer says over TCP and
 //! what it is told. Lines end with `\n`; `\r\n` is accepted.
 //!
 //! ```text
@@ -28,6 +28,8 @@
 //! |---|---|
 //! | line | [`COMMAND_MAX`] bytes; the rest of a longer one is skipped |
 //! | bytes skipped in a row | [`SKIP_MAX`], then the connection is closed |
+//! | commands in a second | [`COMMANDS_MAX`], then the connection is closed |
+//! | silence before CONECTAR | [`OPENING_MAX`], then the connection is closed |
 //! | port | [`PORT_MIN`] to 65535 |
 
 pub mod log;
@@ -40,6 +42,7 @@ use self::receipt::Statement;
 use crate::proto::line::DecodeError;
 use crate::proto::line::Fields;
 use crate::proto::line::decimal;
+use crate::units::Moment;
 
 /// What a viewer wants.
 #[derive(Clone, Debug, PartialEq)]
@@ -100,8 +103,52 @@ pub const PORT_MIN: u16 = 1024;
 /// a busy machine the last of them goes by in noticing.
 pub const SILENCE_MAX: Duration = Duration::from_secs(4);
 
+/// A client that has no viewer yet and says nothing for so long is let go. A student who types by
+/// hand has a minute for each line; a wrong one counts as a word too.
+pub const OPENING_MAX: Duration = Duration::from_secs(60);
+
+/// Most commands of a connection in one second: many times what a program that plays with its
+/// pauses says, and nothing that keeps the relay from its work.
+pub const COMMANDS_MAX: u32 = 256;
+
 /// Longest reason in an `ERROR`, characters.
 const REASON_MAX: usize = 200;
+
+/// Counts a connection's commands.
+#[derive(Debug)]
+pub struct Budget {
+    since: Moment,
+    spent: u32,
+}
+
+impl Budget {
+    /// Nothing is spent at `now`.
+    pub fn new(now: Moment) -> Self {
+        Self {
+            since: now,
+            spent: 0,
+        }
+    }
+
+    /// Whether one more command may be said at `now`.
+    pub fn spend(&mut self, now: Moment) -> bool {
+        if now.since(self.since) >= Duration::from_secs(1) {
+            *self = Self::new(now);
+        }
+        self.spent = self.spent.saturating_add(1);
+        self.spent <= COMMANDS_MAX
+    }
+}
+
+/// How long a client may be silent: one that has a viewer of ours (`Some(true)`), one of the lab's,
+/// which `bound` is for, and one that has none yet.
+pub fn silence(native: Option<bool>, bound: Duration) -> Duration {
+    match native {
+        Some(true) => SILENCE_MAX,
+        Some(false) => bound,
+        None => bound.min(OPENING_MAX),
+    }
+}
 
 impl Command {
     /// Reads `line`, which has no end.
@@ -207,7 +254,10 @@ impl Reply {
             None if line == "OK" => Ok(Self::Ok),
             None if line == "ERROR" => Ok(Self::Error(String::new())),
             Some(("OK", _)) => Statement::decode(&Fields::parse(line)?).map(Self::Statement),
-            Some(("ERROR", reason)) => Ok(Self::Error(reason.to_owned())),
+            // Ours escapes what it tells; another's is taken as it is, and is not safe to show.
+            Some(("ERROR", reason)) => Ok(Self::Error(
+                crate::text::unescape(reason).unwrap_or_else(|| reason.to_owned()),
+            )),
             _ => Err(DecodeError::value("neither OK nor ERROR", line)),
         }
     }

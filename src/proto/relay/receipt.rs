@@ -48,6 +48,16 @@ pub struct Statement {
     pub worst_us: Option<u64>,
 }
 
+/// Datagrams that a viewer may have received and the relay not counted yet: a round of it, and as
+/// much again.
+const UNDER_WAY: u64 = 1024;
+
+/// Times that a network may deliver a datagram: more than twice is no network's.
+const DOUBLED: u64 = 2;
+
+/// Most bytes of a datagram.
+const DATAGRAM_MAX: u64 = 65_535;
+
 impl Receipt {
     /// What `counts` say, and the drops of the viewer's system.
     pub fn of(counts: &Counts, host_drop: Option<u64>) -> Self {
@@ -123,6 +133,20 @@ impl Statement {
             .maybe("p99_us", self.p99_us)
             .maybe("worst_us", self.worst_us)
             .finish()
+    }
+
+    /// Whether `received` can be true of what was sent so far. A network may double datagrams, and
+    /// some may have arrived that are not counted here yet; what nobody can have received is a lie,
+    /// and would be one in every sum.
+    pub fn allows(&self, received: &Receipt) -> bool {
+        let most = self.sent.saturating_mul(DOUBLED).saturating_add(UNDER_WAY);
+        // A datagram's sequence number can be as far from the last one's as 16 bits go.
+        let gaps = received.datagrams.saturating_mul(1 << 16);
+        received.datagrams <= most
+            && received.host_drop.is_none_or(|dropped| dropped <= most)
+            && received.bytes <= received.datagrams.saturating_mul(DATAGRAM_MAX)
+            && received.cc <= received.bytes
+            && received.rtp_lost.is_none_or(|lost| lost <= gaps)
     }
 
     /// Datagrams that left the relay and did not reach the viewer's system: what was sent, less

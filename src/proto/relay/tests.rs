@@ -222,12 +222,15 @@ fn replies_come_back() {
         Reply::Ok,
         Reply::Statement(statement),
         Reply::Error("not connected".to_owned()),
+        Reply::Error("no such command '\u{1b}[2J\\'".to_owned()),
     ] {
         let line = String::from_utf8(reply.encode()).expect("text");
         let line = line.strip_suffix('\n').expect("ended");
         assert_eq!(Reply::decode(line), Ok(reply));
     }
     assert_eq!(Reply::decode("OK\r"), Ok(Reply::Ok), "another relay's");
+    let strange = Reply::Error("\\u{zz}".to_owned());
+    assert_eq!(Reply::decode("ERROR \\u{zz}"), Ok(strange));
     for line in ["", "ok", "OKAY", "OK sent=x", "HTTP/1.1 400"] {
         assert!(Reply::decode(line).is_err(), "{line}");
     }
@@ -249,6 +252,88 @@ fn what_the_network_lost_is_the_rest() {
     assert_eq!(sent.network_lost(Some(&got(90, Some(4)))), Some(6));
     assert_eq!(sent.network_lost(Some(&got(101, Some(0)))), None);
     assert_eq!(sent.network_lost(Some(&got(100, Some(1)))), None);
+}
+
+#[test]
+fn a_client_that_never_stops_talking_is_not_heard_out() {
+    let at = |ms: u64| Moment(7_000_000 + ms * 1_000);
+    let mut budget = Budget::new(at(0));
+    // As fast as may be, for ever.
+    for second in 0..10 {
+        for _ in 0..COMMANDS_MAX {
+            assert!(budget.spend(at(1_000 * second)), "second {second}");
+        }
+    }
+    assert!(!budget.spend(at(9_000)));
+    assert!(!budget.spend(at(9_999)), "the same second");
+    assert!(budget.spend(at(10_000)));
+}
+
+#[test]
+fn who_has_no_viewer_may_be_silent_for_a_minute_at_most() {
+    let hours = Duration::from_secs(4 * 3600);
+    assert_eq!(silence(Some(false), hours), hours);
+    assert_eq!(silence(Some(true), hours), SILENCE_MAX);
+    assert_eq!(silence(None, hours), OPENING_MAX);
+    let second = Duration::from_secs(1);
+    assert_eq!(silence(None, second), second);
+}
+
+#[test]
+fn a_receipt_that_nobody_can_have_is_not_believed() {
+    let sent = Statement {
+        sent: 1_000_000,
+        ..Statement::default()
+    };
+    let honest = Receipt {
+        datagrams: 1_000_000,
+        bytes: 1_316_000_000,
+        cc: 12,
+        rtp_lost: Some(70_000),
+        jitter_us: Some(u64::MAX),
+        host_drop: Some(1_000_000),
+    };
+    assert!(sent.allows(&honest));
+    assert!(sent.allows(&Receipt::default()));
+    // Each doubled on its way, and a round of the relay's that it has not counted yet.
+    let most = Receipt {
+        datagrams: 2_001_024,
+        ..honest
+    };
+    assert!(sent.allows(&most));
+    assert!(Statement::default().allows(&Receipt {
+        datagrams: 128,
+        bytes: 128 * 65_507,
+        ..Receipt::default()
+    }));
+    for lie in [
+        Receipt {
+            datagrams: u64::MAX,
+            ..honest
+        },
+        Receipt {
+            datagrams: 2_001_025,
+            ..honest
+        },
+        Receipt {
+            bytes: u64::MAX,
+            ..honest
+        },
+        Receipt {
+            cc: u64::MAX,
+            ..honest
+        },
+        Receipt {
+            rtp_lost: Some(u64::MAX),
+            ..honest
+        },
+        Receipt {
+            host_drop: Some(u64::MAX),
+            ..honest
+        },
+    ] {
+        assert!(!sent.allows(&lie), "{lie:?}");
+    }
 }
 
 proptest! {

@@ -38,11 +38,16 @@ impl Advance {
         }
     }
 
-    /// Hears how far it has come, when `sent` datagrams were sent.
-    pub(super) fn hear(&mut self, report: &Report, sent: u64, now: Moment) {
-        if report.cum > self.cum || before(self.received, report.received) {
+    /// Hears how far it has come, when `numbered` of the `sent` datagrams had numbers: more than
+    /// those it cannot have.
+    pub(super) fn hear(&mut self, report: &Report, numbered: u32, sent: u64, now: Moment) {
+        let received = match before(numbered, report.received) {
+            true => numbered,
+            false => report.received,
+        };
+        if report.cum > self.cum || before(self.received, received) {
             *self = Self {
-                received: report.received,
+                received,
                 cum: self.cum.max(report.cum),
                 sent,
                 since: now,
@@ -84,19 +89,25 @@ mod tests {
         assert!(advance.is_stuck(7 + STUCK_AFTER, late));
 
         let mut talks = advance;
-        talks.hear(&report(0, 0), 500, late);
+        talks.hear(&report(0, 0), 500, 500, late);
         assert!(talks.is_stuck(500, late), "it says the same again");
+        // It claims one more each time, of datagrams that were never numbered.
+        talks.hear(&report(20, 0), 20, 500, Moment(1));
+        for more in 21..100 {
+            talks.hear(&report(more, 0), 20, 1000, late);
+        }
+        assert!(talks.is_stuck(1000, late.after(STUCK)));
 
         let mut slow = advance;
         for step in 1..1000_u32 {
             let now = start.after(STUCK * step);
             let sent = u64::from(step) * STUCK_AFTER * 2;
-            slow.hear(&report(step, 0), sent, now);
+            slow.hear(&report(step, 0), sent as u32, sent, now);
             assert!(!slow.is_stuck(sent, now), "one more each time");
         }
         // Numbers wrap.
         slow.received = u32::MAX;
-        slow.hear(&report(0, 0), 9_000_000, late);
+        slow.hear(&report(0, 0), 0, 9_000_000, late);
         assert_eq!(slow.sent, 9_000_000);
     }
 }

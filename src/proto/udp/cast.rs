@@ -3,9 +3,9 @@
 //! The first pass sends every block in order. Then END asks; each client names what it lacks;
 //! losses of different clients are combined ([`xor`]) and sent; END asks again, until nobody
 //! lacks anything. A client that lags (it does not answer, lacks more than a quarter where others
-//! do not, or holds most of the others up for [`HOLD_MAX`]) is set aside: the others are finished
+//! do not, or holds half of all or more up for [`HOLD_MAX`]) is set aside: the others are finished
 //! first, and then it is [left](Cast::poll_aside) to a stream of its own, so that those who are
-//! done hear nothing of it. One that still lacks something after [`ROUNDS_MAX`] rounds, or has
+//! done hear nothing of it; several that lack much are passed over together instead. One that still lacks something after [`ROUNDS_MAX`] rounds, or has
 //! asked for more than four times the file, is dropped.
 //!
 //! With more than [`xor::LACKERS_MAX`] clients blocks are repeated as they are.
@@ -16,6 +16,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use crate::proto::udp::CONSENT;
+use crate::proto::udp::DOUBT;
 use crate::proto::udp::Transmit;
 use crate::proto::udp::advance::Advance;
 use crate::proto::udp::before;
@@ -35,15 +36,20 @@ pub struct Cast {
     /// Datagrams that were sent, questions included.
     sent: u64,
     members: BTreeMap<u16, Member>,
+    /// What this round still sends of the blocks below `planned`.
     repair: VecDeque<Vec<u32>>,
+    /// What is lacked from here on is not in `repair` yet.
+    planned: u32,
     round: u32,
+    /// The number that the last END said.
+    asked_pkt: u32,
     /// When this round's first END was sent; `None` while there is something to send.
     asked: Option<Moment>,
     ask_at: Moment,
     pause: Duration,
     faults: Vec<(u16, Fault)>,
     asides: Vec<Aside>,
-    /// When it was last seen who holds the others up.
+    /// When it was last asked for something to send.
     looked_at: Moment,
 }
 
@@ -61,7 +67,7 @@ pub struct Aside {
 #[derive(Clone, Debug)]
 struct Member {
     window: u32,
-    /// How long it alone has kept most of the others from being sent to.
+    /// How long it has kept half of all or more from being sent to, less how long it was kept.
     held: Duration,
     seen: u32,
     heard_at: Moment,
@@ -72,9 +78,13 @@ struct Member {
     coming: Vec<Range<u32>>,
     coming_for: u32,
     aside: bool,
+    /// It was set aside because it does not keep up, and not because it lacks much.
+    slow: bool,
     rounds: u32,
     budget: u64,
     advance: Advance,
+    /// Since when it has said nothing but what cannot be true.
+    doubted: Option<Moment>,
 }
 
 /// Rounds of repair after which a client is dropped.
@@ -83,8 +93,15 @@ pub const ROUNDS_MAX: u32 = 40;
 /// A client that says nothing for this long does not hold the others.
 pub const LAG: Duration = Duration::from_millis(300);
 
-/// A client that has held most of the others up for this long in all does so no more.
+/// A client that has held half of all or more up for this long in all does so no more.
 pub const HOLD_MAX: Duration = Duration::from_secs(1);
+
+/// Blocks of the file whose repair is planned at once: a line of a few bytes may say that a whole
+/// file is lacked, and a plan takes some 100 bytes a block.
+const SECTION: u32 = 1 << 17;
+
+/// Ranges of one client's answer that are kept: more than a receiver of ours says.
+const RANGES_MAX: usize = 1 << 16;
 
 /// Pauses between ENDs: few and short first, because one may be lost.
 const PAUSE: Range<Duration> = Duration::from_millis(6)..Duration::from_millis(100);
@@ -99,7 +116,9 @@ impl Cast {
             sent: 0,
             members: BTreeMap::new(),
             repair: VecDeque::new(),
+            planned: blocks,
             round: 0,
+            asked_pkt: 0,
             asked: None,
             ask_at: now,
             pause: PAUSE.start,
@@ -121,9 +140,11 @@ impl Cast {
             coming: Vec::new(),
             coming_for: 0,
             aside: false,
+            slow: false,
             rounds: 0,
             budget: u64::from(self.blocks) * ROUNDS + SLACK,
             advance: Advance::new(self.sent, now),
+            doubted: None,
         };
         self.members.insert(client, member);
     }
@@ -161,17 +182,27 @@ impl Cast {
             return;
         };
         member.heard_at = now;
-        member.advance.hear(report, self.sent, now);
+        let ahead = before(pkt, report.seen);
         let beyond = report
             .missing
             .last()
             .is_some_and(|range| range.end > next_new);
-        if before(pkt, report.seen) || report.cum > blocks || beyond {
-            self.members.remove(&client);
-            return self.faults.push((client, Fault::Impossible));
+        let answers = report.round != 0 && report.round == self.round;
+        if ahead && !answers || report.cum > blocks || beyond {
+            // One such word may be an honest client's, to whom somebody forged a datagram.
+            let since = *member.doubted.get_or_insert(now);
+            if now >= since.after(DOUBT) {
+                self.members.remove(&client);
+                self.faults.push((client, Fault::Impossible));
+            }
+            return;
         }
-        if before(member.seen, report.seen) {
-            member.seen = report.seen;
+        member.doubted = None;
+        member.advance.hear(report, pkt, self.sent, now);
+        // Who answers has at least seen what asked.
+        let seen = if ahead { self.asked_pkt } else { report.seen };
+        if before(member.seen, seen) {
+            member.seen = seen;
             self.pause = PAUSE.start;
         }
         // One answer is enough: questions that come late or twice are answered again.
@@ -193,7 +224,10 @@ impl Cast {
             self.members.remove(&client);
             return self.faults.push((client, Fault::Impossible));
         }
-        member.coming.extend(report.missing.iter().cloned());
+        // What does not fit is said in the next round.
+        let room = RANGES_MAX - member.coming.len();
+        let missing = report.missing.iter().take(room).cloned();
+        member.coming.extend(missing);
         if !report.more {
             member.answered = report.round;
             member.missing = std::mem::take(&mut member.coming);
@@ -207,7 +241,8 @@ impl Cast {
         if self.members.is_empty() {
             return None;
         }
-        if self.next_new == self.blocks && self.repair.is_empty() {
+        self.plan_on();
+        if self.is_sent() {
             self.collect(now);
         }
         if !self.is_open(now) {
@@ -238,10 +273,16 @@ impl Cast {
         self.pkt = self.pkt.wrapping_add(1);
         self.sent += 1;
         self.asked = None;
-        let done = self.next_new == self.blocks && self.repair.is_empty();
+        self.plan_on();
+        let done = self.is_sent();
         self.pause = PAUSE.start;
         self.ask_at = if done { now } else { now.after(self.pause * 4) };
         Some(transmit)
+    }
+
+    /// True when the pass or the round is over.
+    fn is_sent(&self) -> bool {
+        self.next_new == self.blocks && self.repair.is_empty() && self.planned == self.blocks
     }
 
     fn give_up(&mut self, now: Moment) {
@@ -257,10 +298,16 @@ impl Cast {
         });
     }
 
-    /// Once nobody is left but those set aside, leaves them to streams of their own.
+    /// Once nobody is left but those set aside, leaves them to streams of their own; several that
+    /// lack much are a group again, which is passed over for all of them at once.
     fn leave_aside(&mut self) {
-        let sent = self.next_new == self.blocks && self.repair.is_empty();
-        if !sent || self.members.is_empty() || !self.members.values().all(|m| m.aside) {
+        let all_aside = self.members.values().all(|m| m.aside);
+        if !self.is_sent() || self.members.is_empty() || !all_aside {
+            return;
+        }
+        let mut able: Vec<_> = self.members.values_mut().filter(|m| !m.slow).collect();
+        if able.len() > 1 {
+            able.iter_mut().for_each(|member| member.aside = false);
             return;
         }
         for (client, member) in std::mem::take(&mut self.members) {
@@ -286,12 +333,18 @@ impl Cast {
             // If all lag they are waited for, until they answer or are given up.
             return self.members.values().any(|member| !is_full(member));
         }
-        let ready = active().filter(|m| under_way(m) < m.window / 2).count();
-        if full > 0 && ready > count / 2 {
-            let members = self.members.values_mut();
-            for member in members.filter(|m| keeps_up(m) && is_full(m)) {
-                member.held += span;
-                member.aside = member.held >= HOLD_MAX;
+        let is_ready = |m: &Member| under_way(m) < m.window / 2;
+        let ready = active().filter(|m| is_ready(m)).count();
+        if full > 0 && ready * 2 >= count {
+            for member in self.members.values_mut().filter(|m| keeps_up(m)) {
+                if is_full(member) {
+                    member.held += span;
+                    member.slow = member.held >= HOLD_MAX;
+                    member.aside = member.slow;
+                } else if is_ready(member) {
+                    // Clients that are equally fast wait for each other in turn.
+                    member.held = member.held.saturating_sub(span);
+                }
             }
         }
         full == 0
@@ -309,7 +362,7 @@ impl Cast {
             return;
         }
         for member in self.members.values_mut().filter(|m| m.answered != round) {
-            member.aside = true;
+            (member.aside, member.slow) = (true, true);
         }
         self.set_aside();
         let (faults, blocks) = (&mut self.faults, self.blocks);
@@ -327,7 +380,8 @@ impl Cast {
             }
             !greedy
         });
-        self.repair = self.plan().into();
+        self.planned = 0;
+        self.plan_on();
         // Nobody lacks anything: those that are whole are about to say so.
         if self.repair.is_empty() {
             self.asked = Some(now);
@@ -350,13 +404,26 @@ impl Cast {
         }
     }
 
-    /// What to send so that everybody who is not aside gets what it lacks.
-    fn plan(&self) -> Vec<Vec<u32>> {
+    /// Goes on to the next section in which somebody lacks something, once the last is sent.
+    fn plan_on(&mut self) {
+        while self.repair.is_empty() && self.planned < self.blocks {
+            let end = self.planned.saturating_add(SECTION).min(self.blocks);
+            self.repair = self.plan(self.planned..end).into();
+            self.planned = end;
+        }
+    }
+
+    /// What to send so that everybody who is not aside gets what it lacks of a section.
+    fn plan(&self, section: Range<u32>) -> Vec<Vec<u32>> {
         let active = || self.members.values().filter(|member| !member.aside);
         let mut lacked: BTreeMap<u32, u128> = BTreeMap::new();
         for (place, member) in active().enumerate() {
-            for block in member.missing.iter().flat_map(Range::clone) {
-                *lacked.entry(block).or_default() |= 1 << (place % xor::LACKERS_MAX);
+            let first = member.missing.partition_point(|r| r.end <= section.start);
+            let ranges = member.missing[first..].iter();
+            for range in ranges.take_while(|range| range.start < section.end) {
+                for block in range.start.max(section.start)..range.end.min(section.end) {
+                    *lacked.entry(block).or_default() |= 1 << (place % xor::LACKERS_MAX);
+                }
             }
         }
         match active().count() <= xor::LACKERS_MAX {
@@ -369,11 +436,12 @@ impl Cast {
         if now < self.ask_at {
             return None;
         }
-        let pass_over = self.next_new == self.blocks && self.repair.is_empty();
+        let pass_over = self.is_sent();
         let answered = self.members.values().all(|m| m.answered == self.round);
         // The same question again while somebody owes the answer; the next one otherwise.
         if self.asked.is_none() || !pass_over || answered {
             self.round = self.round.wrapping_add(1).max(1);
+            self.asked_pkt = self.pkt;
             self.asked = pass_over.then_some(now);
         }
         self.ask_at = now.after(self.pause);
@@ -388,10 +456,10 @@ impl Cast {
 
     /// When [`Cast::poll_transmit`] has something again, unless a report comes before.
     pub fn poll_timeout(&self) -> Moment {
-        let lag = self
-            .asked
-            .map_or(Moment(u64::MAX), |asked| asked.after(LAG));
-        self.ask_at.min(lag)
+        // Once it is over it was looked at, and those who are silent are asked again.
+        let lag = self.asked.map(|asked| asked.after(LAG));
+        let lag = lag.filter(|lag| *lag > self.looked_at);
+        lag.map_or(self.ask_at, |lag| self.ask_at.min(lag))
     }
 }
 

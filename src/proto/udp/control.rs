@@ -3,6 +3,7 @@
 //! After OFFER the server says TERMS; the client opens its socket and says LISTEN before READY.
 //! While datagrams come the client says REPORT, several lines where its list is long.
 
+use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::ops::Range;
 
@@ -20,6 +21,8 @@ pub struct Terms {
     pub datagram: u16,
     /// The group that it sends to; `None` sends to each client.
     pub group: Option<SocketAddr>,
+    /// Where the datagrams come from; `None` is the address of the control connection.
+    pub from: Option<IpAddr>,
 }
 
 /// Where a client listens.
@@ -66,6 +69,7 @@ impl Terms {
         LineWriter::new("TERMS")
             .field("datagram", self.datagram)
             .maybe("group", self.group)
+            .maybe("from", self.from)
             .finish()
     }
 
@@ -87,7 +91,15 @@ impl Terms {
         {
             return Err(DecodeError(format!("{group} is no group to join")));
         }
-        Ok(Self { datagram, group })
+        let from = fields
+            .get("from")
+            .map(|_| fields.parsed("from", str::parse))
+            .transpose()?;
+        Ok(Self {
+            datagram,
+            group,
+            from,
+        })
     }
 }
 
@@ -219,10 +231,11 @@ mod tests {
         let terms = Terms {
             datagram: 1472,
             group: "239.1.2.3:5000".parse().ok(),
+            from: "10.0.0.9".parse().ok(),
         };
         assert_eq!(
             text(terms.encode()),
-            "TERMS datagram=1472 group=239.1.2.3:5000"
+            "TERMS datagram=1472 group=239.1.2.3:5000 from=10.0.0.9"
         );
         assert_eq!(Terms::decode(&text(terms.encode())), Ok(terms));
         let listen = Listen {
@@ -268,6 +281,7 @@ mod tests {
             "TERMS datagram=100",
             "TERMS datagram=1472 group=10.0.0.1:5000",
             "TERMS datagram=1472 group=239.0.0.1:53",
+            "TERMS datagram=1472 from=somewhere",
             "LISTEN port=5000 buffer=1",
         ] {
             assert!(Terms::decode(line).is_err(), "{line}");

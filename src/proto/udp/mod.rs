@@ -79,6 +79,10 @@ pub enum Transmit {
 /// who does not say that it wants it.
 pub const CONSENT: Duration = Duration::from_secs(5);
 
+/// A client that says nothing but what cannot be true for this long is given up. One such word may
+/// be an honest client's to whom somebody forged a datagram: it is not used, and no more.
+pub const DOUBT: Duration = Duration::from_secs(2);
+
 /// Datagrams that may overtake one before it counts as missing (RFC 9002, section 6.1.1).
 pub const REORDER: u32 = 3;
 

@@ -11,10 +11,13 @@ use std::time::Duration;
 use crate::proto::udp::REORDER;
 use crate::proto::udp::before;
 use crate::proto::udp::blocks::Blocks;
+use crate::proto::udp::cast::ROUNDS_MAX;
 use crate::proto::udp::control::Report;
 use crate::proto::udp::packet::Body;
 use crate::proto::udp::packet::Packet;
 use crate::proto::udp::packet::PacketError;
+use crate::proto::udp::sender::ROUNDS;
+use crate::proto::udp::sender::SLACK;
 use crate::proto::udp::stats::Figures;
 use crate::proto::udp::stats::Stats;
 use crate::units::Moment;
@@ -31,8 +34,13 @@ pub struct Receiver {
     foreign: u64,
     corrupt: u64,
     ends: u64,
-    /// The number after the highest that was seen or told of.
-    seen: u32,
+    /// The blocks below this were there before.
+    first: u32,
+    /// More datagrams than this are never numbered.
+    limit: Option<u32>,
+    /// What the last END said: the number of the next datagram, and the blocks sent by then. A later
+    /// one makes good what a forged one said.
+    end: Option<(u32, u32)>,
     /// How many were sent in all, once the sender has said so for the whole file.
     told: Option<u32>,
     /// The highest new blocks of the last datagrams, newest first: what lies below the oldest
@@ -116,12 +124,14 @@ impl Receiver {
         report_every: u32,
         now: Moment,
     ) -> Self {
-        let mut blocks = Blocks::new(block_count(bytes, block_len));
+        let count = block_count(bytes, block_len);
+        let mut blocks = Blocks::new(count);
         let whole = match held == bytes {
-            true => blocks.len(),
+            true => count,
             false => u32::try_from(held / block_len as u64).unwrap_or(u32::MAX),
         };
-        (0..whole.min(blocks.len())).for_each(|block| {
+        let first = whole.min(count);
+        (0..first).for_each(|block| {
             blocks.insert(block);
         });
         Self {
@@ -134,7 +144,12 @@ impl Receiver {
             foreign: 0,
             corrupt: 0,
             ends: 0,
-            seen: 0,
+            first,
+            limit: match how {
+                How::Raw => Some(count - first),
+                How::Unicast | How::Multicast(_) => numbers_max(count),
+            },
+            end: None,
             told: None,
             recent: VecDeque::with_capacity(REORDER as usize),
             ripe: 0,
@@ -196,6 +211,11 @@ impl Receiver {
         }
     }
 
+    /// Datagrams so far that were none of this stream, or cannot be.
+    pub fn strange(&self) -> u64 {
+        self.foreign + self.corrupt
+    }
+
     /// A datagram that came from somebody else.
     pub fn handle_foreign(&mut self) {
         self.foreign += 1;
@@ -214,7 +234,7 @@ impl Receiver {
                 return Heard::Nothing;
             }
         };
-        if !self.is_possible(&packet.body) {
+        if !self.is_possible(packet.pkt, &packet.body) {
             self.corrupt += 1;
             return Heard::Nothing;
         }
@@ -227,7 +247,6 @@ impl Receiver {
             return Heard::Nothing;
         }
         self.unreported += 1;
-        self.see(self.stats.next());
         match packet.body {
             Body::Data {
                 block,
@@ -250,14 +269,27 @@ impl Receiver {
         }
     }
 
-    fn is_possible(&self, body: &Body<'_>) -> bool {
+    fn is_possible(&self, pkt: u32, body: &Body<'_>) -> bool {
+        if self.limit.is_some_and(|limit| pkt > limit) {
+            return false;
+        }
         match body {
-            Body::Data { block, payload, .. } => {
-                *block < self.blocks.len() && payload.len() == self.place(*block).1
+            Body::Data {
+                block,
+                again,
+                payload,
+            } => {
+                // A block that was not sent before comes under a number of its own.
+                let new =
+                    *again || self.limit.is_none() || *block <= self.first.saturating_add(pkt);
+                *block < self.blocks.len() && payload.len() == self.place(*block).1 && new
             }
             Body::Xor { blocks, payload } => {
                 let last = blocks.last().expect("two at least");
                 *last < self.blocks.len() && payload.len() == self.block_len
+            }
+            Body::End { upto, .. } if self.how == How::Raw && *upto == self.blocks.len() => {
+                pkt == self.blocks.len() - self.first
             }
             Body::End { upto, .. } => *upto <= self.blocks.len(),
         }
@@ -265,11 +297,8 @@ impl Receiver {
 
     fn handle_end(&mut self, pkts: u32, upto: u32, round: u32, now: Moment) {
         self.ends += 1;
-        self.see(pkts);
-        self.ripe = self.ripe.max(upto);
-        if upto == self.blocks.len() {
-            self.told = Some(pkts);
-        }
+        self.end = Some((pkts, upto));
+        self.told = (upto == self.blocks.len()).then_some(pkts);
         if round == self.answered || self.answer.is_some_and(|(_, due)| due == round) {
             return;
         }
@@ -298,10 +327,11 @@ impl Receiver {
         self.blocks.insert(block);
     }
 
-    fn see(&mut self, next: u32) {
-        if before(self.seen, next) {
-            self.seen = next;
-        }
+    /// The number after the highest that was seen or, last, told of.
+    fn seen(&self) -> u32 {
+        let next = self.stats.next();
+        let told = self.end.map(|(pkts, _)| pkts);
+        told.filter(|told| before(next, *told)).unwrap_or(next)
     }
 
     fn ripen(&mut self, block: u32) {
@@ -335,7 +365,7 @@ impl Receiver {
             How::Multicast(_) => asked.is_some(),
         };
         let mut reports = vec![Report {
-            seen: self.seen,
+            seen: self.seen(),
             received: self.stats.unique() as u32,
             round: asked.unwrap_or(0),
             cum: self.blocks.first_hole(),
@@ -343,7 +373,8 @@ impl Receiver {
             missing: Vec::new(),
         }];
         if names {
-            let list = self.blocks.missing(self.ripe, LINES_MAX * 400);
+            let ripe = self.end.map_or(self.ripe, |(_, upto)| self.ripe.max(upto));
+            let list = self.blocks.missing(ripe, LINES_MAX * 400);
             self.spread(&mut reports, list);
         }
         reports
@@ -391,10 +422,8 @@ impl Receiver {
 
     /// What was counted, at the end.
     pub fn account(self) -> Account {
-        let upto = self
-            .told
-            .filter(|told| before(self.seen, *told))
-            .unwrap_or(self.seen);
+        let seen = self.seen();
+        let upto = self.told.filter(|told| before(seen, *told)).unwrap_or(seen);
         Account {
             figures: self.stats.finish(upto),
             foreign: self.foreign,
@@ -403,6 +432,13 @@ impl Receiver {
             upto,
         }
     }
+}
+
+/// The most datagrams that one stream numbers for a file of `blocks` blocks: a group's first pass
+/// and its rounds, and what one client is sent after them. `None` is more than numbers hold.
+fn numbers_max(blocks: u32) -> Option<u32> {
+    let passes = u64::from(ROUNDS_MAX) + 1 + ROUNDS;
+    u32::try_from(u64::from(blocks) * passes + SLACK).ok()
 }
 
 /// How many blocks a file of `bytes` has; at most what a `u32` counts.

@@ -10,6 +10,7 @@ use crate::proto::udp::simulation::world::Link;
 use crate::proto::udp::simulation::world::SLOT;
 use crate::proto::udp::simulation::world::World;
 
+mod anything;
 mod world;
 
 fn link(loss: f64, seed: u64) -> Link {

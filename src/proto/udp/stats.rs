@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use crate::proto::jitter::Estimate;
 use crate::units::Moment;
 
 /// Counts the datagrams of one stream.
@@ -25,11 +26,13 @@ pub struct Stats {
     lost: u64,
     burst: u64,
     burst_max: u64,
+    /// The number that would confirm a leap.
+    leap: Option<u64>,
     transit: Option<i32>,
     transit_min: i32,
     transit_max: i32,
     transit_sum: i64,
-    jitter: f64,
+    jitter: Estimate,
     differences: Histogram,
 }
 
@@ -69,6 +72,11 @@ pub const WINDOW: u64 = 1 << 20;
 
 const WORDS: usize = (WINDOW / 64) as usize;
 
+/// Numbers by which one datagram may be ahead of all before it: the largest window. One further
+/// ahead is believed once the number after it came too (RFC 3550, appendix A.1): alone it is a
+/// damaged or a forged one.
+pub const LEAP: u64 = crate::proto::udp::control::WINDOW_MAX as u64;
+
 impl Default for Stats {
     fn default() -> Self {
         Self::starting_at(0)
@@ -90,23 +98,24 @@ impl Stats {
             lost: 0,
             burst: 0,
             burst_max: 0,
+            leap: None,
             transit: None,
             transit_min: 0,
             transit_max: 0,
             transit_sum: 0,
-            jitter: 0.0,
+            jitter: Estimate::default(),
             differences: Histogram::default(),
         }
     }
 
     /// Takes the datagram `pkt` into account, sent at `sent_us` by its sender's clock and
-    /// received now. False when the number is too far ahead to be true.
+    /// received now. False when the number is too far ahead to be true, until the next confirms it.
     pub fn take(&mut self, pkt: u32, sent_us: u32, now: Moment) -> bool {
         let Some(number) = self.unwrap(pkt) else {
             self.late += 1;
             return true;
         };
-        if number >= self.next + WINDOW {
+        if number >= self.next + LEAP && self.leap.replace(number + 1) != Some(number) {
             return false;
         }
         self.time(sent_us, now);
@@ -166,7 +175,10 @@ impl Stats {
             late: self.late,
             lost: self.lost,
             burst: self.burst_max,
-            jitter: differences.then(|| Duration::from_nanos((self.jitter * 1000.0) as u64)),
+            jitter: self
+                .jitter
+                .us()
+                .map(|us| Duration::from_nanos((us * 1000.0) as u64)),
             jitter_p50: quantile(0.5),
             jitter_p95: quantile(0.95),
             jitter_p99: quantile(0.99),
@@ -196,7 +208,7 @@ impl Stats {
         self.next = self.next.max(self.base);
     }
 
-    /// RFC 3550, appendix A.8, in microseconds; for datagrams in the order of their arrival.
+    /// The transit time of RFC 3550, appendix A.8, in microseconds; for datagrams in the order of their arrival.
     fn time(&mut self, sent_us: u32, now: Moment) {
         let raw = (now.0 as u32).wrapping_sub(sent_us) as i32;
         let Some(last) = self.transit.replace(raw) else {
@@ -205,7 +217,7 @@ impl Stats {
             return;
         };
         let difference = raw.wrapping_sub(last).unsigned_abs();
-        self.jitter += (f64::from(difference) - self.jitter) / 16.0;
+        self.jitter.add(f64::from(difference));
         self.differences.add(difference);
         self.transit_min = self.transit_min.min(raw);
         self.transit_max = self.transit_max.max(raw);
@@ -306,15 +318,19 @@ mod tests {
     }
 
     #[test]
-    fn what_slid_out_of_the_window_is_late_and_leaps_are_refused() {
+    fn what_slid_out_of_the_window_is_late_and_a_leap_is_believed_of_two() {
         let mut stats = Stats::default();
         assert!(stats.take(0, 0, Moment(0)));
-        assert!(stats.take(WINDOW as u32, 0, Moment(0)));
+        assert!(stats.take(LEAP as u32, 0, Moment(0)), "as far as a window");
+        let leap = WINDOW as u32 + 500;
+        assert!(!stats.take(leap, 0, Moment(0)), "one alone");
+        assert!(!stats.take(leap + 7, 0, Moment(0)), "and another");
+        assert_eq!(stats.next(), LEAP as u32 + 1);
+        assert!(stats.take(leap + 8, 0, Moment(0)), "two in a row");
         assert!(stats.take(0, 0, Moment(0)));
-        assert!(!stats.take(3 * WINDOW as u32, 0, Moment(0)), "a leap");
         let found = stats.finish(0);
-        assert_eq!((found.unique, found.late), (2, 1));
-        assert_eq!(found.lost, WINDOW - 1);
+        assert_eq!((found.unique, found.late), (3, 1));
+        assert_eq!(found.lost, u64::from(leap) + 9 - 3);
     }
 
     #[test]

@@ -1,9 +1,5 @@
 //! The stream on its way through a viewer: received, followed, handed to the player and the disk.
 
-use std::fs::File;
-use std::io;
-use std::io::Write;
-use std::net::IpAddr;
 use std::net::Ipv4Addr;
 use std::net::Ipv6Addr;
 use std::net::SocketAddr;
@@ -14,14 +10,11 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
-use crossbeam_channel::Receiver;
-use crossbeam_channel::Sender;
-use crossbeam_channel::TrySendError;
-
 use crate::error::Result;
 use crate::proto::feed::Feed;
 use crate::relay::meter::bump;
 use crate::relay::watch::shared::Shared;
+use crate::relay::watch::tape::Tape;
 use crate::runtime::datagrams::Batch;
 use crate::runtime::datagrams::parcel;
 use crate::runtime::datagrams::parcel::Parcel;
@@ -31,7 +24,7 @@ use crate::units::Moment;
 pub(super) struct Data {
     pub(super) shared: Arc<Shared>,
     pub(super) player: Option<UdpSocket>,
-    pub(super) pieces: Option<Sender<Vec<u8>>>,
+    pub(super) tape: Option<Tape>,
 }
 
 impl Data {
@@ -65,7 +58,11 @@ impl Data {
 
     fn follow(&self, feed: &mut Feed, batch: &Batch) {
         let shared = &self.shared;
-        let mut piece = Vec::new();
+        let bytes = batch.iter().map(|datagram| datagram.bytes.len()).sum();
+        let mut piece = match self.tape {
+            Some(_) => Vec::with_capacity(bytes),
+            None => Vec::new(),
+        };
         let mut in_piece = 0;
         for datagram in batch.iter() {
             let rejoin = shared.rejoin.load(Ordering::SeqCst);
@@ -78,21 +75,18 @@ impl Data {
                 feed.rejoin();
             }
             feed.follow(datagram.at, datagram.bytes, |packet| {
-                if self.pieces.is_some() {
+                if self.tape.is_some() {
                     piece.extend_from_slice(packet);
                 }
             });
             in_piece += 1;
         }
         *shared.counts.lock().unwrap_or_else(PoisonError::into_inner) = feed.counts();
-        let Some(pieces) = &self.pieces else { return };
+        let Some(tape) = &self.tape else { return };
         let bytes = piece.len() as u64;
-        match pieces.try_send(piece) {
-            Ok(()) => bump(&shared.recorded, bytes),
-            // A disk's thread that ended has an error to tell.
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
-                bump(&shared.unrecorded, in_piece);
-            }
+        match tape.take(piece) {
+            true => bump(&shared.recorded, bytes),
+            false => bump(&shared.unrecorded, in_piece),
         }
     }
 
@@ -126,19 +120,9 @@ const BATCH: usize = 64;
 /// # Errors
 /// The system's.
 pub(super) fn player_socket(player: SocketAddr) -> Result<UdpSocket> {
-    let any = match player {
-        SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-        SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    let any: SocketAddr = match player {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
     };
     parcel::outbox(any, player)
-}
-
-/// Writes the recording until there is no more of it; how many bytes it has.
-pub(super) fn write(mut file: File, pieces: &Receiver<Vec<u8>>) -> io::Result<u64> {
-    let mut written = 0;
-    for piece in pieces {
-        file.write_all(&piece)?;
-        written += piece.len() as u64;
-    }
-    Ok(written)
 }

@@ -37,6 +37,7 @@ use crate::runtime::socket;
 
 mod data;
 mod shared;
+mod tape;
 
 /// What the user wants to watch, and how.
 #[derive(Clone, Debug)]
@@ -88,9 +89,6 @@ pub struct View {
 /// How long the relay may take to be reached.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 
-/// Pieces of the recording that may wait for the disk: seconds of any stream.
-const WAITING: usize = 4096;
-
 impl Order {
     /// To watch what a relay at `relay` has, without player or recording.
     pub fn new(relay: Vec<SocketAddr>) -> Self {
@@ -116,15 +114,18 @@ impl Watch {
             .peer_addr()
             .and_then(|peer| Ok((peer, stream.local_addr()?)))
             .map_err(Error::io("ask for the addresses", "the relay"))?;
-        let inbox = Inbox::bind(SocketAddr::new(local.ip(), order.port), None)?;
+        // A link-local address is one only with its link (RFC 4007, section 6).
+        let mut at = local;
+        at.set_port(order.port);
+        let inbox = Inbox::bind(at, None)?;
         let player = order.player.map(data::player_socket).transpose()?;
-        let (pieces, disk) = match &order.record {
+        let (tape, disk) = match &order.record {
             Some(path) => {
                 let made = File::create(path).map_err(Error::io("record into", path.display()))?;
-                let (give, take) = crossbeam_channel::bounded(WAITING);
+                let (tape, reel) = tape::tape();
                 (
-                    Some(give),
-                    Some(spawn("watch-disk", move || data::write(made, &take))?),
+                    Some(tape),
+                    Some(spawn("watch-disk", move || reel.write(made))?),
                 )
             }
             None => (None, None),
@@ -159,7 +160,7 @@ impl Watch {
         let data = Data {
             shared: Arc::clone(&shared),
             player,
-            pieces,
+            tape,
         };
         watch.data = Some(spawn("watch-data", move || data.run())?);
         shared.ask(&Command::Connect(shared.inbox.addr().port()))?;
@@ -183,10 +184,20 @@ impl Watch {
     /// # Errors
     /// The relay refuses (it is not paused) or is gone.
     pub fn resume(&self) -> Result<()> {
-        // What was missed in the pause is not lost: from here on, everything is counted anew.
-        let now = clock::now();
-        self.shared.rejoin.store(now.0, Ordering::SeqCst);
-        self.shared.ask(&Command::Continue).map(drop)
+        // What was missed in the pause is not lost: from here on, everything is counted anew. Said
+        // before it is asked for, because datagrams may come before the answer; and only after a
+        // pause, or what the network loses just now would be no loss.
+        let now = clock::now().0;
+        let paused = self.shared.control().standing == Standing::Paused;
+        if paused {
+            self.shared.rejoin.store(now, Ordering::SeqCst);
+        }
+        let asked = self.shared.ask(&Command::Continue).map(drop);
+        if paused && asked.is_err() {
+            let rejoin = &self.shared.rejoin;
+            let _ = rejoin.compare_exchange(now, 0, Ordering::SeqCst, Ordering::SeqCst);
+        }
+        asked
     }
 
     /// How it goes.

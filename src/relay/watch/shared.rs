@@ -30,6 +30,7 @@ use crate::runtime::clock;
 use crate::runtime::datagrams;
 use crate::runtime::datagrams::Inbox;
 use crate::runtime::dialogue::Dialogue;
+use crate::text::escape;
 use crate::units::Moment;
 
 #[derive(Debug)]
@@ -88,7 +89,8 @@ impl Shared {
             Reply::decode(&line).map_err(|error| Error::protocol(self.relay, error.to_string()))
         });
         match reply {
-            Ok(Reply::Error(reason)) => Err(Error::refused(self.relay, reason)),
+            // What it says may end on a terminal.
+            Ok(Reply::Error(reason)) => Err(Error::refused(self.relay, escape(&reason))),
             Ok(reply) => {
                 if let Ok(standing) = control.standing.after(command) {
                     control.standing = standing;

@@ -22,6 +22,7 @@ use crate::report::LOG_MAX;
 use crate::report::table::Align;
 use crate::report::table::Table;
 use crate::units::mbit_per_second;
+use crate::units::total;
 
 #[cfg(feature = "cli")]
 pub mod events;
@@ -125,7 +126,7 @@ pub fn visits(visits: &[Visit]) -> String {
 
 /// The sums of `visits` as one sentence.
 fn sums(visits: &[Visit]) -> String {
-    let sum = |of: fn(&Statement) -> u64| visits.iter().map(|visit| of(&visit.sent)).sum::<u64>();
+    let sum = |of: fn(&Statement) -> u64| total(visits.iter().map(|visit| of(&visit.sent)));
     let told: Vec<(&Statement, &Receipt)> = visits
         .iter()
         .filter_map(|visit| Some((&visit.sent, visit.received.as_ref()?)))
@@ -143,15 +144,15 @@ fn sums(visits: &[Visit]) -> String {
     );
     if !told.is_empty() {
         let lost = |(sent, got): &(&Statement, &Receipt)| sent.network_lost(Some(got));
-        let known: Vec<u64> = told.iter().filter_map(lost).collect();
+        let known = told.iter().filter_map(lost);
         text.push_str(&format!(
             "; of the {} that tell: {} received, {} lost by the network{}",
             told.len(),
-            told.iter().map(|(_, got)| got.datagrams).sum::<u64>(),
-            known.iter().sum::<u64>(),
-            match known.len() == told.len() {
-                true => String::new(),
-                false => format!(" (of {})", known.len()),
+            total(told.iter().map(|(_, got)| got.datagrams)),
+            total(known.clone()),
+            match known.clone().count() {
+                all if all == told.len() => String::new(),
+                some => format!(" (of {some})"),
             },
         ));
     }
@@ -339,6 +340,30 @@ mod tests {
         std::fs::write(&path, text).expect("room");
         assert!(!is_relay_log(&path));
         assert!(read_relay_log(&path).is_err());
+    }
+
+    #[test]
+    fn numbers_that_nobody_can_have_seen_are_summed_all_the_same() {
+        let mut visits = two();
+        for visit in &mut visits {
+            visit.sent.sent = u64::MAX;
+            visit.received = Some(Receipt {
+                datagrams: u64::MAX,
+                host_drop: Some(0),
+                ..Receipt::default()
+            });
+        }
+        let text = sums(&visits);
+        assert!(
+            text.starts_with("2 viewers: 36893488147419103230 datagrams"),
+            "{text}"
+        );
+        assert!(
+            text.ends_with(
+                "of the 2 that tell: 36893488147419103230 received, 0 lost by the network"
+            ),
+            "{text}"
+        );
     }
 
     #[test]

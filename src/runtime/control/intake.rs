@@ -28,6 +28,12 @@ pub trait Intake: fmt::Debug + Send + Sync {
         false
     }
 
+    /// Its bytes follow the beginning that an earlier session left, in any order, so that what a
+    /// client leaves that is killed has holes.
+    fn leaves_holes(&self) -> bool {
+        false
+    }
+
     /// Opens what must be open before the release, before this client says READY. The terms of
     /// the offer, where its way has any, are the next line.
     ///
@@ -135,6 +141,8 @@ pub struct Damaged<'a> {
 pub struct Holed {
     /// When it was over, if its sender said so.
     pub last: Option<Moment>,
+    /// The part was cut to what has no hole, so that a later session may take it up.
+    pub cut: bool,
     /// What this way counted.
     pub counts: Counts,
 }

@@ -2,7 +2,7 @@
 //! verified and, where that was asked for, safe on disk.
 //!
 //! The part is named by the file's digest and the client, so that a later session finds it,
-//! whatever its seat. It is locked while it is written, and opened so that a link put in its place
+//! whatever its seat; while it may have holes it has another name. It is locked while it is written, and opened so that a link put in its place
 //! is refused and not followed.
 
 use std::fs;
@@ -25,6 +25,8 @@ pub struct Part {
     file: File,
     path: PathBuf,
     target: PathBuf,
+    /// Its name while it has holes, where its bytes come in any order.
+    holed: Option<PathBuf>,
     /// How many bytes of an earlier session it holds.
     resumed: u64,
 }
@@ -45,6 +47,37 @@ impl Part {
     ) -> Result<Self> {
         let part = format!(".{}-{client}.part", sha1.short());
         Self::open_as(folder, name, size, &part, resume)
+    }
+
+    /// The same for bytes that follow a beginning of the file in any order: while they come the part
+    /// has another name ([`Part::begin_holes`]), so that what a client leaves that was killed is
+    /// not taken for a beginning. Such a one is removed.
+    ///
+    /// # Errors
+    /// As [`Part::open`].
+    pub fn open_holed(
+        folder: &Path,
+        name: &FileName,
+        size: u64,
+        sha1: Digest,
+        client: u16,
+        resume: bool,
+    ) -> Result<Self> {
+        let holed = folder.join(format!(".{}-{client}.holes.part", sha1.short()));
+        if let Ok(file) = File::open(&holed) {
+            if let Err(TryLockError::WouldBlock) = file.try_lock() {
+                return Err(Error::refused(
+                    shown(&holed),
+                    "another client is writing it",
+                ));
+            }
+            fs::remove_file(&holed).map_err(Error::io("remove what has holes", shown(&holed)))?;
+        }
+        let part = Self::open(folder, name, size, sha1, client, resume)?;
+        Ok(Self {
+            holed: Some(holed),
+            ..part
+        })
     }
 
     /// The same for bytes that come in any order: [`Part::resumed`] says nothing of where they
@@ -97,8 +130,30 @@ impl Part {
             file,
             path,
             target,
+            holed: None,
             resumed,
         })
+    }
+
+    /// From now on it may have holes.
+    ///
+    /// # Errors
+    /// The system refuses to rename it.
+    pub fn begin_holes(&mut self) -> Result<()> {
+        if let Some(holed) = &mut self.holed {
+            fs::rename(&self.path, &holed)
+                .map_err(Error::io("rename the part", shown(&self.path)))?;
+            std::mem::swap(holed, &mut self.path);
+        }
+        Ok(())
+    }
+
+    /// It has none any more: a later session may take it up.
+    pub fn end_holes(&mut self) {
+        // The names change places, so that this undoes the other.
+        if let Err(error) = self.begin_holes() {
+            log::warn!("a later session cannot take it up: {error}");
+        }
     }
 
     /// The open file.
@@ -291,6 +346,44 @@ mod tests {
         assert!(error.contains("another client"), "{error}");
         drop(held);
         part(folder.path(), "f", true).expect("free again");
+    }
+
+    #[test]
+    fn what_may_have_holes_is_taken_up_only_once_it_has_none() {
+        let folder = tempfile::tempdir().expect("folder");
+        let open = || {
+            let name = FileName::new("f").expect("plain");
+            Part::open_holed(folder.path(), &name, 10, Digest::of(b"x"), 1, true)
+        };
+        let left = || part(folder.path(), "f", true).map(|part| part.resumed());
+        let copy = open().expect("room");
+        io::Write::write_all(&mut copy.file(), b"012").expect("room");
+        drop(copy);
+        let mut copy = {
+            assert_eq!(open().expect("there").resumed(), 3);
+            open().expect("there")
+        };
+        copy.begin_holes().expect("a free name");
+        io::Write::write_all(&mut copy.file(), b"012____7").expect("room");
+        let error = open().expect_err("held").to_string();
+        assert!(error.contains("another client"), "{error}");
+        // Killed here.
+        drop(copy);
+        assert_eq!(left().expect("room"), 0);
+        let mut copy = open().expect("room");
+        assert_eq!(copy.resumed(), 0);
+        copy.begin_holes().expect("a free name");
+        io::Write::write_all(&mut copy.file(), b"01234_6").expect("room");
+        copy.file().set_len(5).expect("cut");
+        copy.end_holes();
+        drop(copy);
+        assert_eq!(left().expect("there"), 5);
+        assert_eq!(open().expect("there").resumed(), 5);
+        let mut copy = open().expect("there");
+        copy.begin_holes().expect("a free name");
+        copy.publish(false).expect("free");
+        let names: Vec<_> = fs::read_dir(folder.path()).expect("there").collect();
+        assert_eq!(names.len(), 1, "{names:?}");
     }
 
     #[cfg(unix)]

@@ -8,7 +8,6 @@
 
 use std::fmt;
 use std::io;
-use std::net::IpAddr;
 use std::net::Ipv4Addr;
 use std::net::SocketAddr;
 use std::net::UdpSocket;
@@ -89,12 +88,15 @@ impl Inbox {
             true => shared(addr).map_err(Error::io("receive datagrams at", addr))?,
             false => UdpSocket::bind(addr).map_err(Error::io("receive datagrams at", addr))?,
         };
-        match addr.ip() {
-            IpAddr::V4(group) if group.is_multicast() => {
+        match addr {
+            SocketAddr::V4(v4) if v4.ip().is_multicast() => {
                 let interface = interface.unwrap_or(Ipv4Addr::UNSPECIFIED);
-                socket.join_multicast_v4(&group, &interface)
+                socket.join_multicast_v4(v4.ip(), &interface)
             }
-            IpAddr::V6(group) if group.is_multicast() => socket.join_multicast_v6(&group, 0),
+            // On the link that the address names, `ff02::1%2`, or the system's choice.
+            SocketAddr::V6(v6) if v6.ip().is_multicast() => {
+                socket.join_multicast_v6(v6.ip(), v6.scope_id())
+            }
             _ => Ok(()),
         }
         .map_err(Error::io("join the group", addr))?;
@@ -142,24 +144,33 @@ impl Inbox {
     }
 
     /// Throws away what came before `moment` and has not been read; what came since is in `batch`.
-    /// Where the system does not tell when a datagram came, everything that waits is old. Returns
-    /// how many were thrown away.
+    /// Where the system does not tell when a datagram came, everything that waits is old: as much
+    /// as a queue can hold. Returns how many were thrown away.
     ///
     /// # Errors
     /// The system's.
     pub fn discard(&self, batch: &mut Batch, moment: Moment) -> io::Result<u64> {
-        let deadline = moment.after(DISCARD_LIMIT);
-        let mut thrown = 0;
+        let deadline = clock::now().after(DISCARD_LIMIT);
+        let (mut thrown, mut bytes) = (0, 0);
         loop {
             batch.clear();
             let there = self.collect(batch)?;
+            bytes += batch.entries.iter().map(|entry| entry.len).sum::<usize>();
             if BATCHED {
                 batch.entries.retain(|entry| entry.at >= moment);
             } else {
                 batch.clear();
             }
             thrown += (there - batch.len()) as u64;
-            if there == 0 || !batch.is_empty() || clock::now() > deadline {
+            if there == 0 || !batch.is_empty() || (!BATCHED && bytes > QUEUE_MAX) {
+                return Ok(thrown);
+            }
+            if clock::left(deadline).is_none() {
+                let limit = DISCARD_LIMIT.as_secs_f64();
+                log::warn!(
+                    "{thrown} old datagrams were thrown away in {limit} s and there are more: \
+                     some may be relayed"
+                );
                 return Ok(thrown);
             }
         }
@@ -182,8 +193,12 @@ impl Inbox {
     }
 }
 
-/// How long old datagrams are thrown away for: a full queue takes a few milliseconds.
-const DISCARD_LIMIT: Duration = Duration::from_millis(50);
+/// How long old datagrams are thrown away for at most. A full queue takes a few milliseconds of a
+/// processor; how long those take on a busy host nobody knows, and a viewer waits for it.
+const DISCARD_LIMIT: Duration = Duration::from_millis(900);
+
+/// More bytes than a queue holds: the system counts double what it is asked for.
+const QUEUE_MAX: usize = 16 << 20;
 
 impl Batch {
     /// Room for `capacity` datagrams of any size. Memory is taken as it is used.

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::io::IoSlice;
-use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::net::UdpSocket;
 use std::ops::Range;
@@ -97,14 +96,15 @@ impl Run {
     }
 }
 
-/// A socket to send from: never waits, learns of what the way there refuses (RFC 1122, 4.1.3.3),
+/// A socket to send from, at the address of `from` and a port of its own: never waits, learns of what the way there refuses (RFC 1122, 4.1.3.3),
 /// and keeps next to nothing of what is sent to it.
 ///
 /// # Errors
 /// The system's, with the address.
-pub fn outbox(from: IpAddr, to: SocketAddr) -> Result<UdpSocket> {
+pub fn outbox(mut from: SocketAddr, to: SocketAddr) -> Result<UdpSocket> {
+    from.set_port(0);
     let open = || {
-        let socket = UdpSocket::bind(SocketAddr::new(from, 0))?;
+        let socket = UdpSocket::bind(from)?;
         socket.connect(to)?;
         socket.set_nonblocking(true)?;
         Ok(socket)

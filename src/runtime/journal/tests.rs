@@ -1,4 +1,5 @@
 use std::fs;
+use std::fs::OpenOptions;
 use std::thread;
 use std::time::Duration;
 
@@ -138,7 +139,7 @@ fn a_full_disk_is_an_error_and_not_a_panic() {
     let page = Page {
         record,
         opened_at,
-        file: Some(full),
+        log: LogFile::of(full),
     };
     logger.pages.insert(session, page);
     for seat in [1, 2] {
@@ -149,34 +150,4 @@ fn a_full_disk_is_an_error_and_not_a_panic() {
     let error = logger.run(&entries).expect_err("a full disk").to_string();
     assert!(error.contains("No space left"), "{error}");
     assert_eq!(records.recv().expect("published").transfers.len(), 2);
-}
-
-/// A disk that takes half of what it is given.
-struct Half<'a>(&'a File);
-
-impl Write for Half<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write_all(&bytes[..bytes.len() / 2])?;
-        Err(io::ErrorKind::StorageFull.into())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-#[test]
-fn half_a_line_is_taken_back() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let path = folder.path().join("log");
-    let mut options = OpenOptions::new();
-    let file = options.append(true).create(true).open(&path).expect("room");
-    append_whole(&file, &file, b"a line\n").expect("room");
-    let error = append_whole(&file, Half(&file), b"half a line\n").expect_err("full");
-    assert_eq!(error.kind(), io::ErrorKind::StorageFull);
-    append_whole(&file, &file, b"another\n").expect("room again");
-    assert_eq!(
-        fs::read_to_string(&path).expect("text"),
-        "a line\nanother\n"
-    );
 }

@@ -6,7 +6,6 @@
 use std::io;
 use std::io::Read;
 use std::io::Write;
-use std::net::SocketAddr;
 use std::net::TcpListener;
 use std::net::TcpStream;
 use std::net::UdpSocket;
@@ -18,6 +17,7 @@ use std::time::Duration;
 use crate::error::Error;
 use crate::error::Result;
 use crate::runtime::clock;
+use crate::runtime::datagrams;
 use crate::star::host::Host;
 use crate::units::Moment;
 use crate::units::mbit_per_second;
@@ -206,7 +206,7 @@ pub fn udp(
     if stop.load(Ordering::Relaxed) {
         return Err(Error::Interrupted);
     }
-    result.receiver_dropped = to.enter(|| dropped(address))?.unwrap_or(0);
+    result.receiver_dropped = to.enter(|| datagrams::drops(&receiving))?.unwrap_or(0);
     Ok(result)
 }
 
@@ -282,21 +282,6 @@ fn note(seen: &mut Vec<u64>, number: u64) -> bool {
     is_new
 }
 
-/// The drops of the socket bound to `address`, the last column of its line in `/proc/net/udp`.
-fn dropped(address: SocketAddr) -> Option<u64> {
-    let table = std::fs::read_to_string("/proc/thread-self/net/udp").ok()?;
-    drops(&table, address.port())
-}
-
-fn drops(table: &str, port: u16) -> Option<u64> {
-    let end = format!(":{port:04X}");
-    let line = table.lines().find(|line| {
-        let local = line.split_ascii_whitespace().nth(1);
-        local.is_some_and(|local| local.ends_with(&end))
-    })?;
-    line.split_ascii_whitespace().last()?.parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -311,15 +296,5 @@ mod tests {
         assert!(note(&mut seen, NUMBERS_MAX - 1));
         assert!(!note(&mut seen, NUMBERS_MAX));
         assert!(!note(&mut seen, u64::MAX));
-    }
-
-    #[test]
-    fn drops_are_the_sockets_own() {
-        let table = "  sl  local_address rem_address st tx rx tr tm retr uid to inode ref p drops\n\
-             2096: 02004D0A:C350 00000000:0000 07 0:0 00:0 0 0 0 9 2 0 17\n\
-             2097: 02004D0A:C351 00000000:0000 07 0:0 00:0 0 0 0 9 2 0 4\n";
-        assert_eq!(drops(table, 50_001), Some(4));
-        assert_eq!(drops(table, 50_000), Some(17));
-        assert_eq!(drops(table, 1), None);
     }
 }

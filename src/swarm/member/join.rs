@@ -81,10 +81,10 @@ impl Member {
     /// Makes the calls that are due, while there is room for them.
     pub(super) fn call_due(&self, state: &mut State) {
         while state.calling.len() < CALLS_MAX
-            && let Some((_, addr, id)) = state
-                .calls
-                .pop_front_if(|(when, ..)| clock::left(*when).is_none())
+            && let Some(&(when, addr, id)) = state.calls.front()
+            && clock::left(when).is_none()
         {
+            state.calls.pop_front();
             if !state.links.values().any(|link| link.peer.peer_id == id) {
                 self.call(state, addr);
             }

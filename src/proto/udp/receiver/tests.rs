@@ -130,14 +130,13 @@ fn blocks_beyond_four_gibibytes_have_their_places() {
     );
     let mut receiver = Receiver::new(7, bytes, 1448, bytes - 5, How::Unicast, 100, NOW);
     let last = datagram(
-        u32::MAX,
+        0,
         Body::Data {
             block: count - 1,
             again: false,
             payload: &vec![9; (bytes % 1448) as usize],
         },
     );
-    // A first number so high is no leap: it lies before the first.
     assert!(
         matches!(receiver.handle(&last, NOW), Heard::Block { offset, .. } if offset == u64::from(count - 1) * 1448)
     );
@@ -155,4 +154,55 @@ fn a_part_that_was_there_is_not_asked_for() {
     assert_eq!(held(0), [0..10]);
     assert_eq!(held(94), [9..10]);
     assert_eq!(held(95), []);
+}
+
+#[test]
+fn one_forged_end_is_made_good_by_the_next_true_one() {
+    let mut receiver = Receiver::new(7, 95, 10, 0, How::Unicast, 1, NOW);
+    receiver.handle(&data(0, 0), NOW);
+    receiver.handle(&datagram(900, Body::End { upto: 10, round: 9 }), NOW);
+    let forged = receiver.poll_reports(NOW).remove(0);
+    assert_eq!((forged.seen, forged.missing), (900, vec![1..10]));
+    receiver.handle(&data(1, 1), NOW);
+    receiver.handle(&datagram(3, Body::End { upto: 3, round: 1 }), NOW);
+    let report = receiver.poll_reports(NOW).remove(0);
+    assert_eq!((report.seen, report.missing), (3, vec![2..3]));
+    let account = receiver.account();
+    assert_eq!((account.figures.unique, account.figures.lost), (2, 1));
+}
+
+#[test]
+fn numbers_beyond_all_that_may_be_sent_are_corrupt_and_cost_nothing() {
+    let mut receiver = receiver(How::Unicast);
+    let most = numbers_max(10).expect("a small file");
+    receiver.handle(&datagram(most, Body::End { upto: 10, round: 1 }), NOW);
+    assert_eq!(receiver.poll_reports(NOW)[0].seen, most);
+    for bytes in [
+        datagram(most + 1, Body::End { upto: 10, round: 2 }),
+        datagram(1 << 31, Body::End { upto: 10, round: 2 }),
+        data(1 << 31, 0),
+        // The sixth block cannot be new in the third datagram.
+        data(2, 5),
+    ] {
+        assert_eq!(receiver.handle(&bytes, NOW), Heard::Nothing);
+    }
+    assert_eq!(receiver.strange(), 4);
+    let account = receiver.account();
+    assert_eq!((account.corrupt, account.ends), (4, 1));
+    assert_eq!(account.figures.lost, u64::from(most));
+    // The largest file whose numbers do not wrap, and one of which nothing is known.
+    assert!(numbers_max(90_000_000).is_some() && numbers_max(100_000_000).is_none());
+}
+
+#[test]
+fn raw_believes_a_total_only_if_it_is_the_files() {
+    let mut receiver = Receiver::new(7, 95, 10, 30, How::Raw, 100, NOW);
+    receiver.handle(&datagram(6, Body::End { upto: 10, round: 1 }), NOW);
+    assert!(!receiver.is_told(), "three are there, and seven are sent");
+    receiver.handle(&data(0, 3), NOW);
+    receiver.handle(&datagram(7, Body::End { upto: 10, round: 2 }), NOW);
+    assert!(receiver.is_told());
+    let account = receiver.account();
+    assert_eq!((account.figures.unique, account.figures.lost), (1, 6));
+    assert_eq!(account.corrupt, 1);
 }

@@ -82,7 +82,7 @@ impl Client {
         end.offer = Some(offer.clone());
 
         let begun = self.begin(order, number, &offer, intakes, &stream, &mut dialogue);
-        let (part, hasher, mut armed) = match begun {
+        let (mut part, hasher, mut armed) = match begun {
             Ok(begun) => begun,
             Err(error) => {
                 refuse(&dialogue, &error);
@@ -101,6 +101,10 @@ impl Client {
         transfer.bytes_resumed = offset;
         let range = offset..offer.file.bytes;
         let want = range.end - range.start;
+        if let Err(error) = part.begin_holes() {
+            fail(&dialogue, &error, 0, transfer);
+            return Err(error);
+        }
         let incoming = Incoming {
             stream: &stream,
             offer: &offer,
@@ -123,6 +127,9 @@ impl Client {
                 if let Some(holed) = holed {
                     transfer.counts = holed.counts;
                     transfer.seconds_client = holed.last.map(|last| last.since(released));
+                }
+                if holed.is_some_and(|holed| holed.cut) {
+                    part.end_holes();
                 }
                 fail(&dialogue, &error, bytes, transfer);
                 if holed.is_some() {
@@ -207,9 +214,10 @@ impl Client {
             ));
         };
         let name = order.copy_name(offer.seat, &info.name)?;
-        let open = match intake.scattered() {
-            true => Part::open_scattered,
-            false => Part::open,
+        let open = match () {
+            () if intake.scattered() => Part::open_scattered,
+            () if intake.leaves_holes() => Part::open_holed,
+            () => Part::open,
         };
         let part = open(
             &order.out,

@@ -1,5 +1,6 @@
 //! What the user wants of one process's clients.
 
+use std::net::Ipv4Addr;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -43,6 +44,9 @@ pub struct Order {
     pub stall: Duration,
     /// Sync copies to disk before they count as received.
     pub durable: bool,
+    /// The address of this host by whose interface groups are joined; `None` is the one from which
+    /// the server is reached.
+    pub interface: Option<Ipv4Addr>,
     /// Where clients serve each other: go on for so long after the last byte; `None` is until
     /// all have it.
     pub seed_time: Option<Duration>,
@@ -65,6 +69,7 @@ impl Order {
             copy: copy::Method::Auto,
             stall: Duration::from_secs(30),
             durable: true,
+            interface: None,
             seed_time: None,
         }
     }

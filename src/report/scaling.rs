@@ -1,10 +1,12 @@
-//! The plot of sessions: rates against the number of clients.
+//! The plots of sessions: rates, and losses, against the number of clients.
 
 use std::collections::BTreeMap;
 
 use crate::report::Spread;
 use crate::report::client_rates_mbit;
+use crate::report::is_measured;
 use crate::report::is_sound;
+use crate::report::overall;
 use crate::report::plot::Axis;
 use crate::report::plot::Chart;
 use crate::report::plot::Point;
@@ -24,10 +26,35 @@ const RATES_LINEAR_MAX: f64 = 10.0;
 
 /// The global rate and the mean rate of a client against the number of clients, for each way and
 /// file. Points are medians over repeated sessions. Bars span the sessions' global rates, and the
-/// rates of all their clients. Sessions that are not sound have no points; their number is told.
+/// rates of all their clients. Sessions that measured nothing have no points; their number is told.
 pub fn rates(records: &[Record]) -> Chart {
+    chart(
+        records,
+        &[
+            ("global rate", global_rate),
+            ("mean client rate", rate_of_each),
+        ],
+        "Rate against number of clients",
+        "rate (Mbit/s)",
+    )
+}
+
+/// The loss against the number of clients, for each way that counts datagrams and each file: of a
+/// hundred datagrams that the server made for a client, how many never came, the mean over the
+/// clients. Points are medians over repeated sessions, bars span the loss of all their clients.
+pub fn losses(records: &[Record]) -> Chart {
+    chart(
+        records,
+        &[("mean client loss", loss_of_each)],
+        "Loss against number of clients",
+        "loss (%)",
+    )
+}
+
+/// One chart of some figures, each named, against the number of clients.
+fn chart(records: &[Record], figures: &[(&str, Figure)], title: &str, unit: &str) -> Chart {
     let mut groups: Vec<(Via, &FileInfo, Vec<&Record>)> = Vec::new();
-    for record in records.iter().filter(|record| is_sound(record)) {
+    for record in records.iter().filter(|record| is_measured(record)) {
         let same = |(via, file, _): &&mut (Via, &FileInfo, Vec<&Record>)| {
             *via == record.via && **file == record.file
         };
@@ -44,17 +71,24 @@ pub fn rates(records: &[Record]) -> Chart {
         } else {
             format!("{via}, {}, {}", file.name, Bytes(file.bytes))
         };
-        let whole = against_clients(format!("global rate ({of})"), group, global_rate);
-        let mut each = against_clients(format!("mean client rate ({of})"), group, rate_of_each);
-        each.companion = !whole.points.is_empty();
-        let both = [whole, each].into_iter();
-        series.extend(both.filter(|series| !series.points.is_empty()));
+        let mut companion = false;
+        for (name, figure) in figures {
+            let mut line = against_clients(format!("{name} ({of})"), group, *figure);
+            if !line.points.is_empty() {
+                line.companion = companion;
+                companion = true;
+                series.push(line);
+            }
+        }
     }
     let mut subtitle = "points: medians, bars: least to largest".to_owned();
     if let Some((_, file, _)) = groups.first().filter(|_| one_file) {
         subtitle = format!("{}, {}; {subtitle}", file.name, Bytes(file.bytes));
     }
-    match records.iter().filter(|record| !is_sound(record)).count() {
+    if records.iter().any(|r| is_measured(r) && !is_sound(r)) {
+        subtitle += "; raw: of what arrived";
+    }
+    match records.iter().filter(|record| !is_measured(record)).count() {
         0 => {}
         1 => subtitle += "; 1 session that failed is left out",
         count => subtitle += &format!("; {count} sessions that failed are left out"),
@@ -63,14 +97,15 @@ pub fn rates(records: &[Record]) -> Chart {
     let mut clients: Vec<f64> = points().map(|point| point.x).collect();
     clients.sort_by(f64::total_cmp);
     clients.dedup();
-    let y_logarithmic = spans(points().map(|point| point.y), RATES_LINEAR_MAX);
+    let y_logarithmic = spans(points().map(|point| point.y), RATES_LINEAR_MAX)
+        && points().all(|point| point.y > 0.0);
     let x_logarithmic = spans(clients.iter().copied(), CLIENTS_LINEAR_MAX);
     let label = |text: &str, logarithmic| {
         let scale = if logarithmic { ", logarithmic" } else { "" };
         format!("{text}{scale}")
     };
     Chart {
-        title: "Rate against number of clients".to_owned(),
+        title: title.to_owned(),
         subtitle,
         x: Axis {
             label: label("clients", x_logarithmic),
@@ -79,7 +114,7 @@ pub fn rates(records: &[Record]) -> Chart {
             ticks: clients,
         },
         y: Axis {
-            label: label("rate (Mbit/s)", y_logarithmic),
+            label: label(unit, y_logarithmic),
             logarithmic: y_logarithmic,
             from_zero: true,
             ticks: Vec::new(),
@@ -92,13 +127,34 @@ pub fn rates(records: &[Record]) -> Chart {
 type Figure = fn(&Record) -> Option<(f64, Spread)>;
 
 fn global_rate(record: &Record) -> Option<(f64, Spread)> {
-    let rate = record.global().rate_mbit?;
+    let (_, rate) = overall(record)?;
     Some((rate, Spread::of([rate])?))
 }
 
 fn rate_of_each(record: &Record) -> Option<(f64, Spread)> {
     let mean = super::mean_client_mbit(record)?;
     Some((mean, Spread::of(client_rates_mbit(record))?))
+}
+
+fn loss_of_each(record: &Record) -> Option<(f64, Spread)> {
+    Some((mean_loss(record)?, Spread::of(losses_of(record)?)?))
+}
+
+/// The mean of the clients' losses in per cent; `None` where one of them does not tell.
+pub fn mean_loss(record: &Record) -> Option<f64> {
+    let each = losses_of(record)?;
+    #[allow(
+        clippy::cast_precision_loss,
+        reason = "as many as a session has clients"
+    )]
+    let mean = each.iter().sum::<f64>() / each.len() as f64;
+    Some(mean)
+}
+
+fn losses_of(record: &Record) -> Option<Vec<f64>> {
+    let all = record.transfers.iter();
+    let each: Option<Vec<f64>> = all.map(|transfer| transfer.counts.loss_percent()).collect();
+    each.filter(|each| !each.is_empty())
 }
 
 fn against_clients(name: String, records: &[&Record], figure: Figure) -> Series {
@@ -176,6 +232,51 @@ mod tests {
         assert_eq!(names.len(), 6);
         assert!(chart.x.logarithmic && chart.y.logarithmic);
         assert_eq!(chart.x.ticks, [1.0, 10.0, 1000.0]);
+    }
+
+    /// A session over raw whose seat k lost k of a hundred datagrams.
+    fn lossy(number: u64, clients: u16) -> Record {
+        let mut record = sample::session(number, clients, 80);
+        record.via = Via::Raw;
+        for (lost, transfer) in (1..).zip(&mut record.transfers) {
+            transfer.fail(crate::transfer::Outcome::Cut, "datagrams were lost");
+            transfer.verified = None;
+            transfer.bytes_client = Some(1_000_000 - 10_000 * lost);
+            transfer.counts.offered = Some(100);
+            transfer.counts.unique = Some(100 - lost);
+            transfer.counts.lost = Some(lost);
+            transfer.counts.unheard = Some(0);
+        }
+        record
+    }
+
+    #[test]
+    fn over_raw_what_arrived_has_a_rate_and_what_did_not_is_the_loss() {
+        let records = [lossy(1, 1), lossy(2, 3), lossy(3, 3)];
+        let chart = losses(&records);
+        assert_eq!(chart.series.len(), 1);
+        assert_eq!(chart.series[0].name, "mean client loss (raw)");
+        let points = &chart.series[0].points;
+        assert_eq!((points[0].y, points[1].y), (1.0, 2.0));
+        assert_eq!(points[1].range, Some((1.0, 3.0)));
+
+        let chart = rates(&records);
+        assert!(
+            chart.subtitle.ends_with("; raw: of what arrived"),
+            "{chart:?}"
+        );
+        let all = &chart.series[0].points;
+        // 2.94 MB in the slowest one's 83 ms.
+        assert!((all[1].y - 2.94 * 8.0 / 0.083).abs() < 1e-6, "{all:?}");
+
+        // One that does not tell, or of which nothing is known: no mean without it.
+        let mut records = [lossy(1, 3), lossy(2, 3)];
+        records[0].transfers[1].counts.lost = None;
+        records[1].transfers[1].seconds_client = None;
+        assert!(losses(&records).series.is_empty());
+        assert_eq!(rates(&records[1..]).series.len(), 0);
+        // A way that does not count datagrams has no loss to show.
+        assert!(losses(&[sample::session(1, 3, 80)]).series.is_empty());
     }
 
     #[test]
