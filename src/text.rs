@@ -47,6 +47,9 @@ impl FileName {
         if name.chars().any(is_unsafe) {
             return refuse("it holds a control character or direction mark");
         }
+        if cfg!(windows) && is_other_on_windows(name) {
+            return refuse("it is another name, or a device, on this system");
+        }
         Ok(Self(name.to_owned()))
     }
 
@@ -112,6 +115,23 @@ pub fn unescape(shown: &str) -> Option<String> {
 pub fn is_unsafe(ch: char) -> bool {
     ch.is_control()
         || matches!(ch, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+}
+
+/// True for names that Windows takes for a device's or for another name's: elsewhere they are as
+/// good as any.
+fn is_other_on_windows(name: &str) -> bool {
+    let stem = name.split('.').next().unwrap_or_default().trim_end();
+    let device = |known: &str| stem.eq_ignore_ascii_case(known);
+    let numbered = |known: &str| {
+        let port = stem
+            .get(..3)
+            .filter(|start| start.eq_ignore_ascii_case(known));
+        port.is_some() && matches!(stem.as_bytes()[3..], [b'1'..=b'9'])
+    };
+    name.ends_with(['.', ' '])
+        || name.contains([':', '*', '?', '"', '<', '>', '|'])
+        || ["con", "prn", "aux", "nul"].into_iter().any(device)
+        || ["com", "lpt"].into_iter().any(numbered)
 }
 
 impl NameError {
@@ -183,6 +203,21 @@ mod tests {
             &"x".repeat(255),
         ] {
             assert_eq!(FileName::new(name).expect(name).as_str(), name);
+        }
+    }
+
+    #[test]
+    fn names_that_windows_takes_for_others_are_refused_there_alone() {
+        for name in [
+            "CON", "con.txt", "NUL .x", "Com1", "lpt9.log", "a.", "a ", "a:b", "a?",
+        ] {
+            assert!(is_other_on_windows(name), "{name}");
+            assert_eq!(FileName::new(name).is_err(), cfg!(windows), "{name}");
+        }
+        for name in [
+            "console", "com0", "com10", "a.con", "nül", "comé", ".a", "a b",
+        ] {
+            assert!(!is_other_on_windows(name), "{name}");
         }
     }
 

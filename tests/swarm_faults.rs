@@ -350,4 +350,143 @@ mod processes {
             server.signal("TERM");
         });
     }
+
+    #[test]
+    fn a_frozen_client_holds_up_nobody_and_goes_on_where_it_was() {
+        within(LIMIT, || {
+            let (folder, sha1) = place(8_000_000);
+            let path = folder.path();
+            let (server, addr, mut clients) = session(path, "16mbit");
+            until("the release", || {
+                let page = swarm(addr);
+                page.contains("\"released\":true") && at_nobody(&page) < 450
+            });
+            clients[0].signal("STOP");
+            let whole = |n: usize, client: &mut Program| {
+                assert_eq!(client.code(), 0, "{}", client.said());
+                let copy = fs::read(path.join(format!("c{n}/f.bin"))).expect("whole");
+                assert_eq!(Digest::of(&copy), sha1);
+            };
+            for n in 1..CLIENTS {
+                until("a whole copy", || path.join(format!("c{n}/f.bin")).exists());
+            }
+            assert!(!path.join("c0/f.bin").exists());
+            clients[0].signal("CONT");
+            for (n, client) in clients.iter_mut().enumerate() {
+                whole(n, client);
+            }
+            server.signal("TERM");
+        });
+    }
+
+    #[test]
+    fn of_a_piece_that_was_half_written_when_its_client_was_killed_nothing_is_claimed() {
+        within(LIMIT, || {
+            const BYTES: u64 = 4_000_000;
+            let (folder, sha1) = place(BYTES);
+            let path = folder.path();
+            let words = [
+                "f.bin",
+                "--via",
+                "swarm",
+                "--clients",
+                "1",
+                "--rate",
+                "16mbit",
+            ];
+            let (server, addr) = Program::serve(path, &words);
+            let part = || {
+                entries(&path.join("c"))
+                    .into_iter()
+                    .find(|p| common::is_part(p))
+            };
+            let mut client = Program::fetch(path, &addr, "c", &["--via", "swarm"]);
+            let held = || Some(fs::metadata(part()?).ok()?.blocks() * 512);
+            until("half of it", || held().is_some_and(|held| held > BYTES / 2));
+            client.kill();
+            // As if it had been in the middle of pieces: the ends of twenty are not there yet.
+            let torn = part().expect("what it had");
+            let before = fs::read(&torn).expect("there");
+            let mut after = before.clone();
+            let mut pieces = 0;
+            for piece in after
+                .chunks_mut(16_384)
+                .filter(|piece| piece.iter().any(|&b| b != 0))
+            {
+                let half = piece.len() / 2;
+                piece[half..].fill(0);
+                pieces += 1;
+                if pieces == 20 {
+                    break;
+                }
+            }
+            fs::write(&torn, after).expect("room");
+            let mut again = Program::fetch(path, &addr, "c", &["--via", "swarm", "--resume"]);
+            assert_eq!(again.code(), 0, "{}", again.said());
+            let copy = fs::read(path.join("c/f.bin")).expect("whole");
+            assert_eq!(Digest::of(&copy), sha1);
+            let records = common::program::records(path);
+            let resumed = |record: &gatecast::transfer::Record| record.transfers[0].bytes_resumed;
+            let resumed = records.iter().map(resumed).max().expect("two sessions");
+            let good = before
+                .chunks(16_384)
+                .filter(|piece| piece.iter().any(|&b| b != 0))
+                .count();
+            let most = (good - 20) as u64 * 16_384;
+            assert!(resumed > 0 && resumed <= most, "{resumed} of {most}");
+            server.signal("TERM");
+        });
+    }
+
+    #[test]
+    fn run_takes_a_swarm_of_twenty_five() {
+        within(LIMIT, || {
+            let folder = tempfile::tempdir().expect("a folder");
+            let output = std::process::Command::new(env!("CARGO_BIN_EXE_gatecast"))
+                .args([
+                    "run",
+                    "--via",
+                    "swarm",
+                    "--clients",
+                    "25",
+                    "--size",
+                    "4MB",
+                    "--json",
+                ])
+                .args(["--keep", "kept"])
+                .current_dir(folder.path())
+                .output()
+                .expect("the program");
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "{said}");
+            let text = String::from_utf8(output.stdout).expect("text");
+            let document: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+            let sum = |key: &str| -> u64 {
+                let rows = document["results"].as_array().expect("rows");
+                rows.iter().map(|row| row[key].as_u64().expect(key)).sum()
+            };
+            let (server, peers) = (sum("bytes_from_server"), sum("bytes_from_peers"));
+            assert_eq!(
+                server + peers - sum("retransmitted"),
+                25 * 4_000_000,
+                "{text}"
+            );
+            assert!(
+                peers > server,
+                "{peers} from peers, {server} from the server"
+            );
+            let digests: std::collections::BTreeSet<Digest> = entries(&folder.path().join("kept"))
+                .into_iter()
+                .flat_map(|path| {
+                    if path.is_dir() {
+                        entries(&path)
+                    } else {
+                        vec![path]
+                    }
+                })
+                .map(|path| Digest::of(&fs::read(path).expect("a copy")))
+                .collect();
+            assert_eq!(digests.len(), 1, "twenty-five equal copies");
+        });
+    }
 }

@@ -660,3 +660,26 @@ fn a_torrent_has_nothing_asked_on_a_private_network_but_an_announce() {
         }
     });
 }
+
+#[test]
+fn who_asks_for_what_is_not_there_again_and_again_is_closed() {
+    within(LIMIT, || {
+        let server = server(200_000, |settings| settings.via = None);
+        let torrent = metainfo(&server);
+        let mut raw = Raw::join(server.addr, &torrent, *b"-XX0001-asks-wrongly");
+        let block = |piece| Block {
+            piece,
+            begin: 0,
+            len: 1024,
+        };
+        for _ in 0..300 {
+            raw.say(&Message::Request(block(9999)));
+            assert_eq!(raw.until(&[7, 16]), 16);
+        }
+        raw.say(&Message::Request(block(0)));
+        assert_eq!(raw.until(&[7, 16]), 7, "it is still served");
+        raw.say(&Message::Request(block(9999)));
+        while raw.hear().is_some() {}
+        server.stop();
+    });
+}

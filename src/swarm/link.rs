@@ -62,6 +62,8 @@ pub struct Link {
     pub since: Moment,
     /// How often the other side has choked or unchoked us.
     pub turns: AtomicU64,
+    /// How often it asked for what is not there.
+    pub bad: AtomicU64,
     /// We told it that it has something we want.
     pub interested: AtomicBool,
     stream: Arc<TcpStream>,
@@ -129,6 +131,7 @@ impl Link {
             first_sent: AtomicU64::new(0),
             since: clock::now(),
             turns: AtomicU64::new(0),
+            bad: AtomicU64::new(0),
             interested: AtomicBool::new(false),
             stream,
             outbox: Mutex::default(),
@@ -383,7 +386,7 @@ impl Link {
                 None => flow.pause(),
             }
             match (&mut &*self.stream).read(&mut buffer[to..]) {
-                Ok(0) => return Err("closed".to_owned()),
+                Ok(0) => return Err(CLOSED.to_owned()),
                 Ok(len) => {
                     to += len;
                     flow.came(len, clock::now());
@@ -398,6 +401,9 @@ impl Link {
         self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+/// Why a link ended whose other side went.
+pub const CLOSED: &str = "closed";
 
 /// Most messages of kinds that are not known here.
 const STRANGE_MAX: usize = 16;

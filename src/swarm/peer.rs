@@ -166,7 +166,7 @@ impl Armed for Seated {
         let progress = member.progress();
         moved(progress.bytes);
         let (from_server, from_peers, wasted) = member.sources();
-        log::debug!(
+        log::info!(
             "seat {}: {} bytes from the server, {} from peers, {} wasted, {} of protocol, {} end-game",
             incoming.offer.seat,
             from_server,

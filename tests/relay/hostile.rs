@@ -137,21 +137,27 @@ fn a_viewer_that_never_reads_costs_the_others_nothing() {
     within(LIMIT, || {
         let relay = relay();
         let mut source = Source::to(&relay);
-        let mut deaf = Lab::connected(&relay);
-        // It does not read its answers either.
+        let _deaf = Lab::connected(&relay);
+        // This one asks and asks, and does not read its answers either.
+        let mut loud = Lab::connected(&relay);
         let flood = b"CONTINUAR\n".repeat(1 << 20);
-        deaf.control
+        loud.control
             .get_ref()
             .set_nonblocking(true)
             .expect("a socket");
         let mut said = 0;
-        while let Ok(n) = deaf.control.get_mut().write(&flood[said..]) {
+        while said < flood.len()
+            && let Ok(n) = loud.control.get_mut().write(&flood[said..])
+        {
             said += n;
         }
         let watch = watch(&relay);
         source.send(3_000);
         source.is_read(&relay, 3_000);
         whole(&watch.quit().expect("nothing recorded"), 3_000);
+        until("who asks without end is let go, who is deaf is not", || {
+            relay.snapshot().viewers.len() == 1
+        });
     });
 }
 

@@ -18,6 +18,10 @@ use crate::swarm::member::State;
 /// How often a peer may choke or unchoke us, beside once a second.
 const TURNS_MAX: u64 = 200;
 
+/// How many requests may be for blocks that the torrent does not have, or that we never said we
+/// have.
+const BAD_MAX: u64 = 300;
+
 impl Member {
     /// What another member says.
     pub(super) fn hear(&self, link: &Arc<Link>, message: Message<'_>) -> Result<(), String> {
@@ -148,9 +152,12 @@ impl Member {
             return Err(format!("a request for {} bytes", block.len));
         }
         let state = self.lock();
-        let may = state.released.is_some()
-            && self.layout.allows(block)
-            && state.table.have().has(block.piece)
+        let there = self.layout.allows(block) && state.table.have().has(block.piece);
+        if !there && link.bad.fetch_add(1, Ordering::Relaxed) >= BAD_MAX {
+            return Err("it asks for what is not there again and again".to_owned());
+        }
+        let may = there
+            && state.released.is_some()
             && state
                 .injector
                 .as_ref()

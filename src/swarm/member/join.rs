@@ -17,6 +17,7 @@ use crate::runtime::clock;
 use crate::runtime::lobby::STACK;
 use crate::swarm::connect;
 use crate::swarm::leech::is_private;
+use crate::swarm::link::CLOSED;
 use crate::swarm::link::Link;
 use crate::swarm::member::FOREIGN_LINKS;
 use crate::swarm::member::Member;
@@ -124,8 +125,10 @@ impl Member {
             Ok(_) => link.read_all(|message| self.hear(&link, message)),
             Err(error) => Err(format!("cannot start a thread: {error}")),
         };
-        if let Err(why) = ended {
-            log::debug!("{addr}: link ended: {why}");
+        match ended {
+            // What another did wrong is worth a word; that it went is not.
+            Err(why) if why != CLOSED => log::info!("{addr}: link ended: {why}"),
+            _ => log::debug!("{addr}: link ended"),
         }
         self.leave(&link);
     }
