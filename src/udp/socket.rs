@@ -99,7 +99,7 @@ impl Outlet {
     }
 
     /// Sends over a socket that is open already, one datagram at a time. Who receives at it does so
-    /// with [`hear`].
+    /// with `hear`.
     pub fn over(socket: UdpSocket) -> Self {
         kernel::limit_send(&socket);
         let tells_refused = kernel::tell_refused(&socket);
