@@ -131,6 +131,10 @@ impl Receiver {
             false => u32::try_from(held / block_len as u64).unwrap_or(u32::MAX),
         };
         let first = whole.min(count);
+        let mut stats = Stats::default();
+        if how == How::Raw {
+            stats.believe();
+        }
         (0..first).for_each(|block| {
             blocks.insert(block);
         });
@@ -140,7 +144,7 @@ impl Receiver {
             block_len,
             how,
             blocks,
-            stats: Stats::default(),
+            stats,
             foreign: 0,
             corrupt: 0,
             ends: 0,
@@ -279,9 +283,12 @@ impl Receiver {
                 again,
                 payload,
             } => {
-                // A block that was not sent before comes under a number of its own.
-                let new =
-                    *again || self.limit.is_none() || *block <= self.first.saturating_add(pkt);
+                // A block that was not sent before comes under a number of its own; in raw each does.
+                let most = self.first.saturating_add(pkt);
+                let new = match self.how {
+                    How::Raw => *block == most,
+                    _ => *again || self.limit.is_none() || *block <= most,
+                };
                 *block < self.blocks.len() && payload.len() == self.place(*block).1 && new
             }
             Body::Xor { blocks, payload } => {
@@ -425,9 +432,9 @@ impl Receiver {
         let seen = self.seen();
         let upto = self.told.filter(|told| before(seen, *told)).unwrap_or(seen);
         Account {
+            corrupt: self.corrupt - self.stats.confirmed(),
             figures: self.stats.finish(upto),
             foreign: self.foreign,
-            corrupt: self.corrupt,
             ends: self.ends,
             upto,
         }

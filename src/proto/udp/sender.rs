@@ -142,6 +142,16 @@ impl Sender {
     /// It cannot be true.
     pub fn handle_report(&mut self, report: &Report, now: Moment) -> Result<(), Fault> {
         self.heard_at = now;
+        if self.raw {
+            // It tells how far it is, and nothing is done about it.
+            self.advance.hear(report, self.pkt, self.sent, now);
+            if before(self.seen, report.seen) && !before(self.pkt, report.seen) {
+                self.seen = report.seen;
+                self.pause = PAUSE.start;
+                self.ask_at = now.after(self.pause);
+            }
+            return Ok(());
+        }
         let answers = report.round != 0 && report.round == self.round;
         let seen = match before(self.pkt, report.seen) {
             false => report.seen,
@@ -157,8 +167,8 @@ impl Sender {
         }
         let missing = &report.missing;
         let beyond = missing.last().is_some_and(|last| last.end > self.next_new);
-        if self.raw || beyond {
-            return if self.raw { Ok(()) } else { self.doubt(now) };
+        if beyond {
+            return self.doubt(now);
         }
         self.doubted = None;
         self.again = self.again.split_off(&report.cum);

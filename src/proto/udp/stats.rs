@@ -26,8 +26,10 @@ pub struct Stats {
     lost: u64,
     burst: u64,
     burst_max: u64,
-    /// The number that would confirm a leap.
+    /// The number that would confirm a leap; how many were, and whether none needs to be.
     leap: Option<u64>,
+    confirmed: u64,
+    believes: bool,
     transit: Option<i32>,
     transit_min: i32,
     transit_max: i32,
@@ -99,6 +101,8 @@ impl Stats {
             burst: 0,
             burst_max: 0,
             leap: None,
+            confirmed: 0,
+            believes: false,
             transit: None,
             transit_min: 0,
             transit_max: 0,
@@ -115,21 +119,32 @@ impl Stats {
             self.late += 1;
             return true;
         };
-        if number >= self.next + LEAP && self.leap.replace(number + 1) != Some(number) {
-            return false;
+        if number >= self.next + LEAP && !self.believes {
+            if self.leap.replace(number + 1) != Some(number) {
+                return false;
+            }
+            // So the one before was true too.
+            self.hold(number - 1);
+            self.confirmed += 1;
         }
         self.time(sent_us, now);
         if number < self.base {
             self.late += 1;
             return true;
         }
+        self.hold(number);
+        true
+    }
+
+    /// Takes the number of one that came, which is not below the window.
+    fn hold(&mut self, number: u64) {
         while number >= self.base + WINDOW {
             self.slide();
         }
         let (word, bit) = place(number);
         if self.window[word] & bit != 0 {
             self.duplicate += 1;
-            return true;
+            return;
         }
         self.window[word] |= bit;
         self.unique += 1;
@@ -138,7 +153,17 @@ impl Stats {
             self.reorder_extent = self.reorder_extent.max(self.next - 1 - number);
         }
         self.next = self.next.max(number + 1);
-        true
+    }
+
+    /// Believes leaps without a second number: for a stream whose numbers are held against what
+    /// they carry.
+    pub fn believe(&mut self) {
+        self.believes = true;
+    }
+
+    /// How many of those that were refused were true after all, as the next showed.
+    pub fn confirmed(&self) -> u64 {
+        self.confirmed
     }
 
     /// Different datagrams so far, cut to 32 bits as reports have it.
@@ -327,10 +352,11 @@ mod tests {
         assert!(!stats.take(leap + 7, 0, Moment(0)), "and another");
         assert_eq!(stats.next(), LEAP as u32 + 1);
         assert!(stats.take(leap + 8, 0, Moment(0)), "two in a row");
+        assert_eq!(stats.confirmed(), 1, "the one before was true");
         assert!(stats.take(0, 0, Moment(0)));
         let found = stats.finish(0);
-        assert_eq!((found.unique, found.late), (3, 1));
-        assert_eq!(found.lost, u64::from(leap) + 9 - 3);
+        assert_eq!((found.unique, found.late), (4, 1));
+        assert_eq!(found.lost, u64::from(leap) + 9 - 4);
     }
 
     #[test]
