@@ -258,7 +258,7 @@ impl Link {
             };
             let bytes: usize = blocks.iter().map(|block| block.len as usize).sum();
             payload.resize(bytes.max(payload.len()), 0);
-            load(store, &blocks, &mut payload[..bytes])?;
+            store.load(&blocks, &mut payload[..bytes])?;
             let heads: Vec<[u8; 13]> = blocks.iter().map(head).collect();
             let mut slices = vec![IoSlice::new(&control)];
             let mut rest = &payload[..bytes];
@@ -415,29 +415,4 @@ fn head(block: &Block) -> [u8; 13] {
     head[5..9].copy_from_slice(&block.piece.to_be_bytes());
     head[9..].copy_from_slice(&block.begin.to_be_bytes());
     head
-}
-
-/// Reads `blocks` one after the other into `payload`, neighbours in one go.
-fn load(store: &Store, blocks: &[Block], payload: &mut [u8]) -> io::Result<()> {
-    let (mut at, mut first) = (0, 0);
-    while first < blocks.len() {
-        let begin = blocks[first];
-        let mut len = begin.len;
-        let mut last = first + 1;
-        while last < blocks.len()
-            && blocks[last].piece == begin.piece
-            && blocks[last].begin == begin.begin + len
-        {
-            len += blocks[last].len;
-            last += 1;
-        }
-        store.read(
-            begin.piece,
-            begin.begin,
-            &mut payload[at..at + len as usize],
-        )?;
-        at += len as usize;
-        first = last;
-    }
-    Ok(())
 }

@@ -11,6 +11,7 @@ use crate::error::Result;
 use crate::proto::bt::bits::Bits;
 use crate::proto::bt::layout::Layout;
 use crate::proto::bt::metainfo::Metainfo;
+use crate::proto::bt::wire::Block;
 use crate::runtime::copy;
 use crate::runtime::copy::Stop;
 use crate::runtime::lobby::STACK;
@@ -37,6 +38,30 @@ impl Store {
         let mut done = 0;
         while done < bytes.len() {
             done += read(&self.file, &mut bytes[done..], at + done as u64)?;
+        }
+        Ok(())
+    }
+
+    /// Reads `blocks` one after the other into `bytes`, neighbours in one go.
+    ///
+    /// # Errors
+    /// As [`Store::read`].
+    pub fn load(&self, blocks: &[Block], bytes: &mut [u8]) -> io::Result<()> {
+        let (mut at, mut first) = (0, 0);
+        while first < blocks.len() {
+            let begin = blocks[first];
+            let mut len = begin.len;
+            let mut last = first + 1;
+            while last < blocks.len()
+                && blocks[last].piece == begin.piece
+                && blocks[last].begin == begin.begin + len
+            {
+                len += blocks[last].len;
+                last += 1;
+            }
+            self.read(begin.piece, begin.begin, &mut bytes[at..at + len as usize])?;
+            at += len as usize;
+            first = last;
         }
         Ok(())
     }

@@ -80,8 +80,8 @@ impl Member {
 
     /// Makes the calls that are due, while there is room for them.
     pub(super) fn call_due(&self, state: &mut State) {
-        while state.calling.len() < CALLS_MAX
-            && let Some(&(when, addr, id)) = state.calls.front()
+        while let Some(&(when, addr, id)) = state.calls.front()
+            && state.calling.len() < CALLS_MAX
             && clock::left(when).is_none()
         {
             state.calls.pop_front();

@@ -16,10 +16,8 @@ use crate::swarm::member::role::is;
 /// Longest time for which news of a piece waits for others, so that one message carries several.
 const NEWS_WAIT: Duration = Duration::from_millis(4);
 
-/// How many ticks a rumour waits at most for something else to go out on its link.
-const MURMUR_TICKS: u32 = 5;
-
-/// How often time limits are looked at.
+/// How often time limits are looked at, and for how long a rumour waits for something else to go out
+/// on its link before it goes alone.
 const TICK: Duration = Duration::from_millis(50);
 
 impl Member {
@@ -27,7 +25,6 @@ impl Member {
     pub(super) fn keep_time(&self) {
         let mut state = self.lock();
         let mut look = clock::now().after(TICK);
-        let mut ticks = 0;
         while !state.closed {
             if state.news.is_empty() {
                 let left = clock::left(look).unwrap_or_default();
@@ -47,11 +44,8 @@ impl Member {
             }
             if clock::left(look).is_none() {
                 look = clock::now().after(TICK);
-                ticks += 1;
-                if ticks % MURMUR_TICKS == 0 {
-                    // The rumours of earlier ticks, where nothing else went out meanwhile.
-                    state.links.values().for_each(|link| link.press());
-                }
+                // The rumours of the last tick, where nothing else went out meanwhile.
+                state.links.values().for_each(|link| link.press());
                 let rumours = std::mem::take(&mut state.rumours);
                 if !rumours.is_empty() {
                     self.tell(&state, &rumours, Link::murmur);

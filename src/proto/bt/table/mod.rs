@@ -255,10 +255,12 @@ impl Table {
         }
     }
 
-    /// True when `peer` has sent blocks of a wrong piece, among others.
+    /// True when `peer` has sent blocks of a wrong piece, among others, or of one that is not
+    /// verified yet.
     pub fn suspects(&self, peer: u32) -> bool {
         let mut blocks = self.suspects.values().flatten();
-        blocks.any(|(_, sender, _)| *sender == peer)
+        let mut slots = self.open.values().flat_map(|open| &open.slots);
+        slots.any(|slot| *slot == Slot::Got(peer)) || blocks.any(|(_, sender, _)| *sender == peer)
     }
 
     /// True while blocks of `piece` are being collected.

@@ -389,8 +389,9 @@ fn who_sent_blocks_of_a_wrong_piece_is_suspected_when_it_is_gone() {
     for block in table.ask(2, T0) {
         send(&mut table, 2, block, T0);
     }
-    assert_eq!(table.wrong(0, &vec![1; 65536]), None, "either of them");
     table.leave(1);
+    assert!(table.suspects(1), "the piece is not verified yet");
+    assert_eq!(table.wrong(0, &vec![1; 65536]), None, "either of them");
     assert!(table.suspects(1) && table.suspects(2) && !table.suspects(3));
     let mut right = vec![1; 65536];
     right[0] = 0;
