@@ -6,6 +6,7 @@ use std::fs::File;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::digest::Digest;
@@ -239,7 +240,12 @@ fn one(
     };
     let (before, busy, own) = (look()?, environment::busy_s(), crew::own_cpu_s());
     let began = clock::now();
-    let (observed, failed) = match way.run(job, stop) {
+    let ended = way.run(job, stop);
+    // A second Ctrl-C takes the star from under the programs: how they ended says nothing.
+    if stop.load(Ordering::Relaxed) {
+        return Err(Error::Interrupted);
+    }
+    let (observed, failed) = match ended {
         Ok(mut observed) => {
             observed.trouble.extend(too_fast(&observed, bound_s));
             (Some(observed), None)
