@@ -28,7 +28,7 @@ const RATES_LINEAR_MAX: f64 = 10.0;
 /// file. Points are medians over repeated sessions. Bars span the sessions' global rates, and the
 /// rates of all their clients. Sessions that measured nothing have no points; their number is told.
 pub fn rates(records: &[Record]) -> Chart {
-    chart(
+    let mut rates = chart(
         records,
         &[
             ("global rate", global_rate),
@@ -36,7 +36,11 @@ pub fn rates(records: &[Record]) -> Chart {
         ],
         "Rate against number of clients",
         "rate (Mbit/s)",
-    )
+    );
+    if records.iter().any(|r| is_measured(r) && !is_sound(r)) {
+        rates.subtitle += "; raw: of what arrived";
+    }
+    rates
 }
 
 /// The loss against the number of clients, for each way that counts datagrams and each file: of a
@@ -84,9 +88,6 @@ fn chart(records: &[Record], figures: &[(&str, Figure)], title: &str, unit: &str
     let mut subtitle = "points: medians, bars: least to largest".to_owned();
     if let Some((_, file, _)) = groups.first().filter(|_| one_file) {
         subtitle = format!("{}, {}; {subtitle}", file.name, Bytes(file.bytes));
-    }
-    if records.iter().any(|r| is_measured(r) && !is_sound(r)) {
-        subtitle += "; raw: of what arrived";
     }
     match records.iter().filter(|record| !is_measured(record)).count() {
         0 => {}
@@ -255,6 +256,7 @@ mod tests {
         let records = [lossy(1, 1), lossy(2, 3), lossy(3, 3)];
         let chart = losses(&records);
         assert_eq!(chart.series.len(), 1);
+        assert!(!chart.subtitle.contains("arrived"), "{chart:?}");
         assert_eq!(chart.series[0].name, "mean client loss (raw)");
         let points = &chart.series[0].points;
         assert_eq!((points[0].y, points[1].y), (1.0, 2.0));
