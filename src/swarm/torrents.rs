@@ -347,11 +347,15 @@ impl Torrents {
         tracker::encode_scrape(&counts)
     }
 
-    /// Payload bytes that each of our own peers gave to others, as these tell, by name.
+    /// Payload bytes that each of our own peers gave to others, as these tell, by seat.
     pub fn given(&self) -> Vec<(String, u64)> {
         let all: Vec<Arc<Torrent>> = self.lock().iter().map(Arc::clone).collect();
         let rows = all.iter().flat_map(|torrent| torrent.moved());
-        rows.map(|row| (row.peer, row.sent)).collect()
+        let seat = |peer: String| match peer.strip_prefix('C') {
+            Some(seat) => format!("seat {seat}"),
+            None => peer,
+        };
+        rows.map(|row| (seat(row.peer), row.sent)).collect()
     }
 
     /// Who is in which swarm and who has which chunk, as `gatecast.swarm/1`.
