@@ -16,9 +16,9 @@ use criterion::Throughput;
 use criterion::criterion_group;
 use criterion::criterion_main;
 use criterion::measurement::WallTime;
-use gatecast::runtime::copy;
-use gatecast::runtime::copy::Method;
-use gatecast::runtime::sample;
+use gatecast::internals::net::copy;
+use gatecast::internals::net::copy::Method;
+use gatecast::internals::server::sample;
 
 use crate::ground::wire;
 use crate::ground::wire::Wire;

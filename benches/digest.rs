@@ -13,9 +13,9 @@ use criterion::Criterion;
 use criterion::Throughput;
 use criterion::criterion_group;
 use criterion::criterion_main;
-use gatecast::digest;
-use gatecast::digest::Digest;
-use gatecast::digest::Hasher;
+use gatecast::internals::digest;
+use gatecast::internals::digest::Digest;
+use gatecast::internals::digest::Hasher;
 
 /// Bytes hashed in one iteration; more than any cache holds.
 const BYTES: usize = 64 << 20;

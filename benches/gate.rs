@@ -19,13 +19,13 @@ use std::process::Stdio;
 use std::thread;
 use std::time::Duration;
 
-use gatecast::runtime::catalog::Catalog;
-use gatecast::runtime::control::client;
-use gatecast::runtime::control::client::Order;
-use gatecast::runtime::host::Host;
-use gatecast::runtime::lobby::Settings;
-use gatecast::runtime::sample;
-use gatecast::tcp;
+use gatecast::internals::client;
+use gatecast::internals::client::Order;
+use gatecast::internals::server::builder::Host;
+use gatecast::internals::server::catalog::Catalog;
+use gatecast::internals::server::lobby::Settings;
+use gatecast::internals::server::sample;
+use gatecast::internals::transport::tcp;
 
 /// One kind of start.
 struct Start {

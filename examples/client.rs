@@ -6,14 +6,14 @@
 
 use std::process::ExitCode;
 
-use gatecast::error::Error;
-use gatecast::report::sheet;
-use gatecast::report::verdict::Verdict;
-use gatecast::runtime::control::client;
-use gatecast::runtime::control::client::Order;
-use gatecast::runtime::socket;
-use gatecast::tcp;
-use gatecast::text::FileName;
+use gatecast::internals::client;
+use gatecast::internals::client::Order;
+use gatecast::internals::error::Error;
+use gatecast::internals::net::socket;
+use gatecast::internals::report::sheet;
+use gatecast::internals::report::verdict::Verdict;
+use gatecast::internals::text::FileName;
+use gatecast::internals::transport::tcp;
 
 fn main() -> ExitCode {
     env_logger::init();

@@ -10,8 +10,8 @@ use std::error::Error;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use gatecast::relay::Relay;
-use gatecast::relay::Settings;
+use gatecast::internals::relay::Relay;
+use gatecast::internals::relay::Settings;
 
 fn main() -> Result<(), Box<dyn Error>> {
     env_logger::init();

@@ -10,13 +10,13 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::path::PathBuf;
 
-use gatecast::http;
-use gatecast::report::sheet;
-use gatecast::runtime::catalog::Catalog;
-use gatecast::runtime::host::Host;
-use gatecast::runtime::lobby::Settings;
-use gatecast::runtime::sample;
-use gatecast::tcp;
+use gatecast::internals::http;
+use gatecast::internals::report::sheet;
+use gatecast::internals::server::builder::Host;
+use gatecast::internals::server::catalog::Catalog;
+use gatecast::internals::server::lobby::Settings;
+use gatecast::internals::server::sample;
+use gatecast::internals::transport::tcp;
 
 fn main() -> Result<(), Box<dyn Error>> {
     env_logger::init();

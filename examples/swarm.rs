@@ -7,15 +7,15 @@
 use std::error::Error;
 use std::path::PathBuf;
 
-use gatecast::report::sheet;
-use gatecast::runtime::catalog::Catalog;
-use gatecast::runtime::control::client::Order;
-use gatecast::runtime::host::Host;
-use gatecast::runtime::lobby::Settings;
-use gatecast::session::Via;
-use gatecast::swarm;
-use gatecast::swarm::torrents::Options;
-use gatecast::units::Rate;
+use gatecast::internals::client::Order;
+use gatecast::internals::report::sheet;
+use gatecast::internals::server::builder::Host;
+use gatecast::internals::server::catalog::Catalog;
+use gatecast::internals::server::lobby::Settings;
+use gatecast::internals::session::Via;
+use gatecast::internals::transport::swarm;
+use gatecast::internals::transport::swarm::torrents::Options;
+use gatecast::internals::units::Rate;
 
 fn main() -> Result<(), Box<dyn Error>> {
     env_logger::init();

@@ -9,7 +9,7 @@ use std::process::Command;
 use std::process::Output;
 use std::process::Stdio;
 
-use gatecast::digest::Digest;
+use gatecast::internals::digest::Digest;
 use serde_json::Value;
 use tempfile::TempDir;
 

@@ -19,8 +19,8 @@ use common::PATIENCE;
 use common::have;
 use common::installed;
 use common::within;
-use gatecast::http::event;
-use gatecast::report::schema;
+use gatecast::internals::http::event;
+use gatecast::internals::report::schema;
 use serde_json::Value;
 
 fn gatecast(folder: &Path, arguments: &[&str]) -> Command {

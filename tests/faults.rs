@@ -30,12 +30,12 @@ use common::row;
 use common::until;
 use common::whole;
 use common::within;
-use gatecast::report::verdict::Verdict;
-use gatecast::runtime::control::client::End;
-use gatecast::runtime::copy::Method;
-use gatecast::runtime::socket;
-use gatecast::transfer::Outcome;
-use gatecast::transfer::Record;
+use gatecast::internals::client::End;
+use gatecast::internals::net::copy::Method;
+use gatecast::internals::net::socket;
+use gatecast::internals::report::verdict::Verdict;
+use gatecast::internals::transfer::Outcome;
+use gatecast::internals::transfer::Record;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -161,9 +161,9 @@ fn a_client_that_pauses_for_less_than_the_stall_limit_is_whole() {
         slow.say("HELD\n");
         thread::sleep(Duration::from_secs(1));
         bytes.extend(slow.payload(20_000_000 - 1024));
-        let sha1 = gatecast::digest::Digest::of(&bytes);
+        let sha1 = gatecast::internals::digest::Digest::of(&bytes);
         assert_eq!(sha1, server.sha1);
-        use gatecast::proto::native::FromClient;
+        use gatecast::internals::proto::native::FromClient;
         slow.tell(&FromClient::Last { bytes: 20_000_000 });
         slow.tell(&FromClient::Hashed { sha1 });
         slow.tell(&common::receipt(20_000_000, sha1));
@@ -827,7 +827,7 @@ fn methods() -> Vec<Method> {
 fn sample(bytes: u64) -> (tempfile::TempDir, std::path::PathBuf) {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("sample");
-    gatecast::runtime::sample::make(&path, bytes).expect("room");
+    gatecast::internals::server::sample::make(&path, bytes).expect("room");
     (folder, path)
 }
 

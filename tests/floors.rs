@@ -5,17 +5,24 @@ use std::fs;
 use std::path::Path;
 
 /// What stands on each floor, ground first. A name is a file or folder of `src/`.
-const HOUSE: [&[&str]; 6] = [
+const HOUSE: [&[&str]; 8] = [
     &["units", "digest", "text", "session", "transfer", "error"],
     &["proto"],
-    &["runtime"],
-    &["tcp", "udp", "swarm", "relay"],
-    &["http", "star", "report", "study"],
+    &["net"],
+    &["server", "client"],
+    &[
+        "transport/tcp",
+        "transport/udp",
+        "transport/swarm",
+        "transport",
+    ],
+    &["testbed", "http", "report", "relay"],
+    &["serve", "fetch", "lib"],
     &["cli", "main"],
 ];
 
 /// The only pairs on one floor above the ground of which the first may import the second.
-const NEIGHBOURS: [(&str, &str); 3] = [("study", "star"), ("study", "report"), ("main", "cli")];
+const NEIGHBOURS: [(&str, &str); 3] = [("testbed", "report"), ("main", "cli"), ("report", "relay")];
 
 #[test]
 fn imports_go_down_only() {
@@ -45,19 +52,20 @@ fn every_planted_fault_is_found_and_honest_lines_pass() {
 
 const FAULTY: &str = "\
 digest.rs> use crate::text::FileName;
-units.rs>     let x = crate::runtime::clock::now();
+units.rs>     let x = crate::net::clock::now();
 units.rs> use super::error::Error;
 session.rs> use super::{tcp};
-proto/mod.rs> use super::runtime;
+proto/mod.rs> use super::net;
 proto/mod.rs> use super::*;
-proto/arq/rtt.rs> use crate::runtime::clock::Clock;
-runtime/gate.rs> pub(crate) use crate::tcp::server::Server;
-tcp/server.rs> use crate::udp::pump;
-tcp/server.rs> use super::super::udp;
-swarm/bt/wire.rs> use crate::relay;
+proto/arq/rtt.rs> use crate::net::clock::Clock;
+server/gate.rs> pub(crate) use crate::transport::tcp::server::Server;
+transport/tcp/server.rs> use crate::transport::udp::pump;
+transport/tcp/server.rs> use super::super::udp;
+transport/swarm/bt/wire.rs> use crate::relay;
 http/routes.rs> use crate::report::table::Table;
-star/mod.rs> use crate::study::Plan;
-study/mod.rs> use crate::http::Server;
+testbed/study/mod.rs> use crate::http::Server;
+net/mod.rs> use crate::server::gate::Gate;
+server/mod.rs> use crate::client::part::Part;
 cli/args.rs> fn f() -> crate::main::Code {
 cli/args.rs> use crate::{tcp, udp};
 cli/args.rs> use crate::*;
@@ -69,25 +77,22 @@ lab/mod.rs> use crate::units::Bytes;";
 
 const HONEST: &str = "\
 error.rs> use crate::transfer::Outcome;
-units.rs> //! See [`Gate`](crate::runtime::gate::Gate).
+units.rs> //! See [`Gate`](crate::server::gate::Gate).
 units.rs>     use super::*;
 proto/mod.rs> use crate::error::{Error, Result};
 proto/arq/mod.rs> use super::rtt::Rtt;
-tcp/server.rs> use super::seat::Seat;
-tcp/server.rs> pub(crate) fn f() -> crate::tcp::seat::Seat {
-study/runner.rs> use crate::report::table::Table;
-study/runner.rs> use crate::star::Star;
-cli/mod.rs> use crate::study::Plan;
+transport/tcp/server.rs> use super::seat::Seat;
+transport/tcp/server.rs> pub(crate) fn f() -> crate::transport::tcp::seat::Seat {
+testbed/study/runner.rs> use crate::report::table::Table;
+testbed/study/runner.rs> use crate::testbed::star::Star;
+cli/mod.rs> use crate::testbed::study::Plan;
 main.rs> use gatecast::cli;
 lib.rs> pub mod cli;";
 
 /// The faults of one file, each a line for the reader. `lib.rs` only declares the house.
 fn check(file: &str, code: &str) -> Vec<String> {
-    let from = file
-        .split('/')
-        .next()
-        .unwrap_or(file)
-        .trim_end_matches(".rs");
+    let path = file.trim_end_matches(".rs").trim_end_matches("/mod");
+    let from = room(path, '/');
     if from == "lib" {
         return Vec::new();
     }
@@ -97,7 +102,7 @@ fn check(file: &str, code: &str) -> Vec<String> {
         )];
     }
     // In these files `super` is the root of the crate.
-    let at_root = !file.contains('/') || file == format!("{from}/mod.rs");
+    let at_root = !path.contains('/');
     let mut faults = Vec::new();
     for (number, line) in code.lines().enumerate() {
         if line.trim_start().starts_with("//") {
@@ -105,7 +110,7 @@ fn check(file: &str, code: &str) -> Vec<String> {
         }
         let mut fault = |why: String| faults.push(format!("src/{file}:{}: {why}", number + 1));
         for (at, _) in line.match_indices("crate::") {
-            let to = word(&line[at + "crate::".len()..]);
+            let to = room(&line[at + "crate::".len()..], ':');
             match (place(to), may(from, to)) {
                 (None, _) => fault(format!(
                     "`crate::` must name one module, not `{to}`: {line}"
@@ -156,6 +161,30 @@ fn place(name: &str) -> Option<(usize, usize)> {
         .enumerate()
         .find_map(|(n, floor)| Some((n, on(floor)?)))
 }
+
+/// The room that `path` stands in: its first word, and below `transport` its first two.
+fn room(path: &str, separator: char) -> &str {
+    let first = word(path);
+    let rest = path[first.len()..].trim_start_matches(separator);
+    match first == "transport" && !word(rest).is_empty() {
+        true => {
+            let second = path.len() - rest.len();
+            ROOMS
+                .iter()
+                .find(|room| **room == word(&path[second..]))
+                .map_or(first, |name| {
+                    HOUSE[4]
+                        .iter()
+                        .find(|room| room.ends_with(name))
+                        .expect("a transport")
+                })
+        }
+        false => first,
+    }
+}
+
+/// The rooms below `transport`.
+const ROOMS: [&str; 3] = ["tcp", "udp", "swarm"];
 
 /// The identifier at the start of `text`.
 fn word(text: &str) -> &str {

@@ -16,13 +16,13 @@ use common::row;
 use common::until;
 use common::whole;
 use common::within;
-use gatecast::digest::Digest;
-use gatecast::error::Error;
-use gatecast::proto::native::FromClient;
-use gatecast::report::verdict::Verdict;
-use gatecast::session::Via;
-use gatecast::text::FileName;
-use gatecast::transfer::Outcome;
+use gatecast::internals::digest::Digest;
+use gatecast::internals::error::Error;
+use gatecast::internals::proto::native::FromClient;
+use gatecast::internals::report::verdict::Verdict;
+use gatecast::internals::session::Via;
+use gatecast::internals::text::FileName;
+use gatecast::internals::transfer::Outcome;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -380,7 +380,11 @@ fn a_group_that_disagrees_on_the_file_is_two_groups_that_are_both_too_small() {
         let clients: Vec<_> = orders
             .clone()
             .into_iter()
-            .map(|order| thread::spawn(move || gatecast::tcp::fetch(&order).expect("begun")))
+            .map(|order| {
+                thread::spawn(move || {
+                    gatecast::internals::transport::tcp::fetch(&order).expect("begun")
+                })
+            })
             .collect();
         for client in clients {
             let ends = client.join().expect("no panic");
@@ -393,7 +397,7 @@ fn a_group_that_disagrees_on_the_file_is_two_groups_that_are_both_too_small() {
         }
         // Who names none of two is told that it must.
         orders[0].file = None;
-        let why = failed(gatecast::tcp::fetch(&orders[0]).expect("begun"));
+        let why = failed(gatecast::internals::transport::tcp::fetch(&orders[0]).expect("begun"));
         assert!(
             why.ends_with("several files are offered, and this client named none"),
             "{why}"
@@ -421,7 +425,9 @@ fn sessions_of_two_files_run_side_by_side() {
                 order.out = folder.path().join(n.to_string());
                 order.file = Some(FileName::new(file).expect("plain"));
                 order.group = Some(2);
-                thread::spawn(move || gatecast::tcp::fetch(&order).expect("begun"))
+                thread::spawn(move || {
+                    gatecast::internals::transport::tcp::fetch(&order).expect("begun")
+                })
             })
             .collect();
         until("two sessions to run", || {

@@ -18,16 +18,16 @@ use common::receipt;
 use common::row;
 use common::whole;
 use common::within;
-use gatecast::digest::Digest;
-use gatecast::proto::line::LINE_MAX;
-use gatecast::proto::native::FromClient;
-use gatecast::report;
-use gatecast::runtime::control::client;
-use gatecast::runtime::control::client::Order;
-use gatecast::text::ClientName;
-use gatecast::text::FileName;
-use gatecast::transfer::Counts;
-use gatecast::transfer::Outcome;
+use gatecast::internals::client;
+use gatecast::internals::client::Order;
+use gatecast::internals::digest::Digest;
+use gatecast::internals::proto::line::LINE_MAX;
+use gatecast::internals::proto::native::FromClient;
+use gatecast::internals::report;
+use gatecast::internals::text::ClientName;
+use gatecast::internals::text::FileName;
+use gatecast::internals::transfer::Counts;
+use gatecast::internals::transfer::Outcome;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -625,7 +625,7 @@ fn a_server_that_lies_gets_one_clear_sentence_and_leaves_no_file() {
         for (words, says_so) in cases {
             let shown = words.chars().take(300).collect::<String>();
             let (order, server, folder) = says(words.into_bytes());
-            let ends = gatecast::tcp::fetch(&order).expect("begun");
+            let ends = gatecast::internals::transport::tcp::fetch(&order).expect("begun");
             let why = failed(ends);
             assert!(why.contains(says_so), "{shown}\n{why}");
             assert!(!why.chars().any(char::is_control), "{why:?}");
@@ -645,7 +645,7 @@ fn a_size_that_no_disk_holds_is_refused_before_ready() {
     within(LIMIT, || {
         let huge = OFFER.replace("bytes=10", "bytes=9223372036854775807");
         let (order, server, folder) = says(huge.into_bytes());
-        let why = failed(gatecast::tcp::fetch(&order).expect("begun"));
+        let why = failed(gatecast::internals::transport::tcp::fetch(&order).expect("begun"));
         assert!(
             why.contains("9223372036854775807 bytes are to come and"),
             "{why}"
@@ -664,7 +664,9 @@ fn a_server_that_falls_silent_is_given_up_after_the_stall_limit() {
         order.out = folder.path().to_owned();
         order.stall = Duration::from_millis(300);
         let begun = Instant::now();
-        let client = thread::spawn(move || gatecast::tcp::fetch(&order).expect("begun"));
+        let client = thread::spawn(move || {
+            gatecast::internals::transport::tcp::fetch(&order).expect("begun")
+        });
         let (mut stream, _) = listener.accept().expect("a client");
         let words = OFFER.to_owned() + "GO bytes=10\n01234";
         stream.write_all(words.as_bytes()).expect("a client");

@@ -18,15 +18,15 @@ use common::bytes_per_second;
 use common::have;
 use common::until;
 use common::within;
-use gatecast::digest::Digest;
-use gatecast::http;
-use gatecast::http::Documents;
-use gatecast::http::Options;
-use gatecast::report::csv;
-use gatecast::runtime::lobby::Settings;
-use gatecast::session::Via;
-use gatecast::tcp;
-use gatecast::transfer::Outcome;
+use gatecast::internals::digest::Digest;
+use gatecast::internals::http;
+use gatecast::internals::http::Documents;
+use gatecast::internals::http::Options;
+use gatecast::internals::report::csv;
+use gatecast::internals::server::lobby::Settings;
+use gatecast::internals::session::Via;
+use gatecast::internals::transfer::Outcome;
+use gatecast::internals::transport::tcp;
 
 const TOKEN: &str = "0123456789abcdef";
 
@@ -621,7 +621,7 @@ fn forty_subscribers_see_the_same_and_a_crowd_is_told_so() {
 #[test]
 fn ten_thousand_idle_connections_keep_nobody_out() {
     // A descriptor at each end, and some for the rest.
-    let limit = gatecast::runtime::socket::descriptors(21_000).unwrap_or(1024);
+    let limit = gatecast::internals::net::socket::descriptors(21_000).unwrap_or(1024);
     let count = usize::try_from(limit.saturating_sub(500) / 2)
         .unwrap_or(0)
         .min(10_000);
@@ -658,11 +658,11 @@ fn http_clients_of_ours_are_proven_on_both_sides() {
         let server = server(300_000, |settings| settings.via = Some(Via::Http));
         let mut order = server.order("h");
         order.clients = 3;
-        let name = gatecast::text::FileName::new("f.bin").expect("plain");
+        let name = gatecast::internals::text::FileName::new("f.bin").expect("plain");
         let target = http::client::Target::file(&server.addr.to_string(), &name);
-        let fetch = gatecast::runtime::control::client::Fetch::new(&order);
+        let fetch = gatecast::internals::client::Fetch::new(&order);
         let ends = http::client::run(&fetch, &order, &target).expect("an order that can be begun");
-        let records = gatecast::runtime::control::client::records(&ends);
+        let records = gatecast::internals::client::records(&ends);
         common::whole(ends, &server);
         let record = server.record();
         assert_eq!(
@@ -680,7 +680,7 @@ fn http_clients_of_ours_are_proven_on_both_sides() {
         let part = order.out.join(format!(".{}-1.part", server.sha1.short()));
         let head = fs::read(server.source()).expect("there")[..123_456].to_vec();
         fs::write(part, head).expect("room");
-        let fetch = gatecast::runtime::control::client::Fetch::new(&order);
+        let fetch = gatecast::internals::client::Fetch::new(&order);
         common::whole(
             http::client::run(&fetch, &order, &target).expect("begun"),
             &server,
@@ -707,7 +707,7 @@ fn native_clients_follow_a_server_that_sends_by_http() {
         by_http.say("GET /files/f.bin?gate HTTP/1.1\r\nHost: localhost\r\n\r\n");
         server.until_ready(1);
         let order = server.order("native");
-        let fetch = gatecast::runtime::control::client::Fetch::new(&order);
+        let fetch = gatecast::internals::client::Fetch::new(&order);
         let mut order = order;
         order.group = Some(2);
         common::whole(

@@ -15,12 +15,12 @@ use common::have;
 use common::installed;
 use common::until;
 use common::within;
-use gatecast::digest::Digest;
-use gatecast::http;
-use gatecast::http::Options;
-use gatecast::runtime::lobby::Settings;
-use gatecast::tcp;
-use gatecast::transfer::Outcome;
+use gatecast::internals::digest::Digest;
+use gatecast::internals::http;
+use gatecast::internals::http::Options;
+use gatecast::internals::server::lobby::Settings;
+use gatecast::internals::transfer::Outcome;
+use gatecast::internals::transport::tcp;
 
 fn server(bytes: u64, set: impl FnOnce(&mut Settings)) -> Server {
     Server::with(bytes, set, |host| {

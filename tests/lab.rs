@@ -17,9 +17,9 @@ use common::Server;
 use common::until;
 use common::whole;
 use common::within;
-use gatecast::digest::Digest;
-use gatecast::report::verdict::Verdict;
-use gatecast::transfer::Outcome;
+use gatecast::internals::digest::Digest;
+use gatecast::internals::report::verdict::Verdict;
+use gatecast::internals::transfer::Outcome;
 
 const LIMIT: Duration = Duration::from_secs(60);
 

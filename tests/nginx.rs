@@ -22,11 +22,11 @@ use common::have;
 use common::installed;
 use common::until;
 use common::within;
-use gatecast::digest::Digest;
-use gatecast::http;
-use gatecast::http::Options;
-use gatecast::runtime::sample;
-use gatecast::tcp;
+use gatecast::internals::digest::Digest;
+use gatecast::internals::http;
+use gatecast::internals::http::Options;
+use gatecast::internals::server::sample;
+use gatecast::internals::transport::tcp;
 
 /// Debian keeps it out of everybody's path.
 const NGINX: &str = "/usr/sbin/nginx";

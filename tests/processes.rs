@@ -24,11 +24,11 @@ use common::program::records;
 use common::program::records_of;
 use common::until;
 use common::within;
-use gatecast::digest::Digest;
-use gatecast::proto::native::FromClient;
-use gatecast::runtime::sample;
-use gatecast::runtime::socket;
-use gatecast::transfer::Outcome;
+use gatecast::internals::digest::Digest;
+use gatecast::internals::net::socket;
+use gatecast::internals::proto::native::FromClient;
+use gatecast::internals::server::sample;
+use gatecast::internals::transfer::Outcome;
 
 const LIMIT: Duration = Duration::from_secs(60);
 

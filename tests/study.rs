@@ -13,11 +13,11 @@ use std::process::Output;
 use std::process::Stdio;
 use std::time::Duration;
 
-use gatecast::report::schema;
-use gatecast::star::inside;
-use gatecast::star::name::StarId;
-use gatecast::star::rootless;
-use gatecast::star::tool;
+use gatecast::internals::report::schema;
+use gatecast::internals::testbed::star::inside;
+use gatecast::internals::testbed::star::name::StarId;
+use gatecast::internals::testbed::star::rootless;
+use gatecast::internals::testbed::star::tool;
 use serde_json::Value;
 use tempfile::TempDir;
 

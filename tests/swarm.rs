@@ -20,19 +20,19 @@ use common::swarm::metainfo;
 use common::swarm::server;
 use common::until;
 use common::within;
-use gatecast::digest::Digest;
-use gatecast::proto::bt::tracker::Announce;
-use gatecast::proto::bt::tracker::Event;
-use gatecast::proto::bt::wire::Block;
-use gatecast::proto::bt::wire::Handshake;
-use gatecast::proto::bt::wire::Message;
-use gatecast::runtime::control::client::Fetch;
-use gatecast::session::Via;
-use gatecast::swarm;
-use gatecast::swarm::leech;
-use gatecast::swarm::torrents::Options;
-use gatecast::transfer::Outcome;
-use gatecast::units::Rate;
+use gatecast::internals::client::Fetch;
+use gatecast::internals::digest::Digest;
+use gatecast::internals::proto::bt::tracker::Announce;
+use gatecast::internals::proto::bt::tracker::Event;
+use gatecast::internals::proto::bt::wire::Block;
+use gatecast::internals::proto::bt::wire::Handshake;
+use gatecast::internals::proto::bt::wire::Message;
+use gatecast::internals::session::Via;
+use gatecast::internals::transfer::Outcome;
+use gatecast::internals::transport::swarm;
+use gatecast::internals::transport::swarm::leech;
+use gatecast::internals::transport::swarm::torrents::Options;
+use gatecast::internals::units::Rate;
 
 const LIMIT: Duration = Duration::from_secs(120);
 
@@ -47,7 +47,7 @@ fn every_client_gets_the_file_and_most_of_it_from_the_others() {
         assert!(ends.iter().all(|end| end.path.is_some()));
         assert_eq!(record.proven(), 5);
         assert_eq!(record.broken_identities(), Vec::<String>::new());
-        let sum = |get: fn(&gatecast::transfer::Counts) -> Option<u64>| -> u64 {
+        let sum = |get: fn(&gatecast::internals::transfer::Counts) -> Option<u64>| -> u64 {
             record.transfers.iter().filter_map(|t| get(&t.counts)).sum()
         };
         let (server_bytes, peers) = (sum(|c| c.bytes_from_server), sum(|c| c.bytes_from_peers));

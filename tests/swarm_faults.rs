@@ -20,13 +20,13 @@ use common::swarm::metainfo;
 use common::swarm::server;
 use common::until;
 use common::within;
-use gatecast::proto::bt::tracker::Answer;
-use gatecast::proto::bt::wire::BLOCK;
-use gatecast::proto::bt::wire::Block;
-use gatecast::proto::bt::wire::Message;
-use gatecast::swarm::leech;
-use gatecast::swarm::member::FOREIGN_LINKS;
-use gatecast::units::Rate;
+use gatecast::internals::proto::bt::tracker::Answer;
+use gatecast::internals::proto::bt::wire::BLOCK;
+use gatecast::internals::proto::bt::wire::Block;
+use gatecast::internals::proto::bt::wire::Message;
+use gatecast::internals::transport::swarm::leech;
+use gatecast::internals::transport::swarm::member::FOREIGN_LINKS;
+use gatecast::internals::units::Rate;
 
 const LIMIT: Duration = Duration::from_secs(120);
 
@@ -227,8 +227,8 @@ mod processes {
     use std::os::unix::fs::MetadataExt;
     use std::path::Path;
 
-    use gatecast::digest::Digest;
-    use gatecast::runtime::sample;
+    use gatecast::internals::digest::Digest;
+    use gatecast::internals::server::sample;
 
     use super::*;
     use crate::common::entries;
@@ -426,7 +426,8 @@ mod processes {
             let copy = fs::read(path.join("c/f.bin")).expect("whole");
             assert_eq!(Digest::of(&copy), sha1);
             let records = common::program::records(path);
-            let resumed = |record: &gatecast::transfer::Record| record.transfers[0].bytes_resumed;
+            let resumed =
+                |record: &gatecast::internals::transfer::Record| record.transfers[0].bytes_resumed;
             let resumed = records.iter().map(resumed).max().expect("two sessions");
             let good = before
                 .chunks(16_384)

@@ -26,27 +26,27 @@ use common::swarm::metainfo;
 use common::swarm::server;
 use common::until;
 use common::within;
-use gatecast::digest::Digest;
-use gatecast::proto::bt::metainfo::Metainfo;
-use gatecast::proto::bt::tracker::Announce;
-use gatecast::proto::bt::tracker::Answer;
-use gatecast::proto::bt::tracker::Event;
-use gatecast::proto::bt::wire::Block;
-use gatecast::proto::bt::wire::Introduction;
-use gatecast::proto::bt::wire::Message;
-use gatecast::proto::greeting::Greeting;
-use gatecast::proto::native::FromServer;
-use gatecast::runtime::listener::Connection;
-use gatecast::runtime::lobby::Lobby;
-use gatecast::session::Via;
-use gatecast::swarm;
-use gatecast::swarm::face;
-use gatecast::swarm::leech;
-use gatecast::swarm::leech::Fetched;
-use gatecast::swarm::member::FOREIGN_LINKS;
-use gatecast::swarm::torrents::Options;
-use gatecast::swarm::torrents::seated_id;
-use gatecast::text::FileName;
+use gatecast::internals::digest::Digest;
+use gatecast::internals::proto::bt::metainfo::Metainfo;
+use gatecast::internals::proto::bt::tracker::Announce;
+use gatecast::internals::proto::bt::tracker::Answer;
+use gatecast::internals::proto::bt::tracker::Event;
+use gatecast::internals::proto::bt::wire::Block;
+use gatecast::internals::proto::bt::wire::Introduction;
+use gatecast::internals::proto::bt::wire::Message;
+use gatecast::internals::proto::greeting::Greeting;
+use gatecast::internals::proto::native::FromServer;
+use gatecast::internals::server::listener::Connection;
+use gatecast::internals::server::lobby::Lobby;
+use gatecast::internals::session::Via;
+use gatecast::internals::text::FileName;
+use gatecast::internals::transport::swarm;
+use gatecast::internals::transport::swarm::face;
+use gatecast::internals::transport::swarm::leech;
+use gatecast::internals::transport::swarm::leech::Fetched;
+use gatecast::internals::transport::swarm::member::FOREIGN_LINKS;
+use gatecast::internals::transport::swarm::torrents::Options;
+use gatecast::internals::transport::swarm::torrents::seated_id;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -352,7 +352,7 @@ fn leech_of(
     torrent: &Metainfo,
     stall: Duration,
     seed_time: Duration,
-) -> JoinHandle<gatecast::error::Result<Fetched>> {
+) -> JoinHandle<gatecast::internals::error::Result<Fetched>> {
     let metainfo = torrent.clone();
     thread::spawn(move || {
         let out = tempfile::tempdir().expect("a folder");
@@ -609,7 +609,7 @@ fn an_unknown_torrent_has_a_file_read_once_and_not_every_time() {
 fn a_torrent_that_nobody_asked_for_here_is_found_by_its_hash() {
     let server = server(200_000, |settings| settings.via = None);
     let content = std::fs::read(server.source()).expect("the file");
-    let piece = gatecast::proto::bt::metainfo::piece_bytes(200_000);
+    let piece = gatecast::internals::proto::bt::metainfo::piece_bytes(200_000);
     let pieces = content.chunks(piece as usize).map(Digest::of).collect();
     let name = FileName::new("f.bin").expect("a name");
     let torrent = Metainfo::new(name, 200_000, piece, pieces).expect("a torrent");

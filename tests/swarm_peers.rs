@@ -17,12 +17,12 @@ use common::have;
 use common::installed;
 use common::program::GATECAST;
 use common::within;
-use gatecast::star::build::Star;
-use gatecast::star::host::Host;
-use gatecast::star::layout::Layout;
-use gatecast::star::rootless;
-use gatecast::star::tool;
-use gatecast::units::Rate;
+use gatecast::internals::testbed::star::build::Star;
+use gatecast::internals::testbed::star::host::Host;
+use gatecast::internals::testbed::star::layout::Layout;
+use gatecast::internals::testbed::star::rootless;
+use gatecast::internals::testbed::star::tool;
+use gatecast::internals::units::Rate;
 
 static GO: AtomicBool = AtomicBool::new(false);
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use std::time::Instant;
 
 use common::within;
-use gatecast::swarm::web;
+use gatecast::internals::transport::swarm::web;
 
 const MAX: usize = 1000;
 

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use gatecast::digest::Digest;
-use gatecast::text::FileName;
+use gatecast::internals::digest::Digest;
+use gatecast::internals::text::FileName;
 
 /// In the folder, but not data: the table itself, and what the example server generates.
 const NOT_LISTED: [&str; 3] = ["README.md", "100MB.bin", "250MB.bin"];

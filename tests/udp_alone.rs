@@ -18,15 +18,15 @@ use common::entries;
 use common::until;
 use common::whole;
 use common::within;
-use gatecast::proto::udp::greet::Greet;
-use gatecast::proto::udp::greet::Word;
-use gatecast::runtime::control::client::End;
-use gatecast::runtime::control::client::Fetch;
-use gatecast::runtime::control::client::Order;
-use gatecast::session::Via;
-use gatecast::transfer::Outcome;
-use gatecast::udp::porter::Porter;
-use gatecast::udp::visit;
+use gatecast::internals::client::End;
+use gatecast::internals::client::Fetch;
+use gatecast::internals::client::Order;
+use gatecast::internals::proto::udp::greet::Greet;
+use gatecast::internals::proto::udp::greet::Word;
+use gatecast::internals::session::Via;
+use gatecast::internals::transfer::Outcome;
+use gatecast::internals::transport::udp::porter::Porter;
+use gatecast::internals::transport::udp::visit;
 
 const LIMIT: Duration = Duration::from_secs(100);
 

@@ -21,13 +21,13 @@ use std::time::Duration;
 use common::Server;
 use common::whole;
 use common::within;
-use gatecast::proto::udp::packet::Body;
-use gatecast::proto::udp::packet::Packet;
-use gatecast::runtime::control::client::End;
-use gatecast::runtime::control::client::Fetch;
-use gatecast::session::Via;
-use gatecast::udp;
-use gatecast::udp::hub;
+use gatecast::internals::client::End;
+use gatecast::internals::client::Fetch;
+use gatecast::internals::proto::udp::packet::Body;
+use gatecast::internals::proto::udp::packet::Packet;
+use gatecast::internals::session::Via;
+use gatecast::internals::transport::udp;
+use gatecast::internals::transport::udp::hub;
 
 const LIMIT: Duration = Duration::from_secs(100);
 

@@ -17,9 +17,9 @@ use common::program::GATECAST;
 use common::program::Program;
 use common::program::records_of;
 use common::within;
-use gatecast::runtime::sample;
-use gatecast::session::Via;
-use gatecast::transfer::Outcome;
+use gatecast::internals::server::sample;
+use gatecast::internals::session::Via;
+use gatecast::internals::transfer::Outcome;
 
 const LIMIT: Duration = Duration::from_secs(60);
 

@@ -27,14 +27,14 @@ use common::entries;
 use common::row;
 use common::whole;
 use common::within;
-use gatecast::proto::udp::packet::Body;
-use gatecast::proto::udp::packet::Packet;
-use gatecast::runtime::control::client::End;
-use gatecast::runtime::control::client::Fetch;
-use gatecast::runtime::control::client::Order;
-use gatecast::session::Via;
-use gatecast::transfer::Outcome;
-use gatecast::udp;
+use gatecast::internals::client::End;
+use gatecast::internals::client::Fetch;
+use gatecast::internals::client::Order;
+use gatecast::internals::proto::udp::packet::Body;
+use gatecast::internals::proto::udp::packet::Packet;
+use gatecast::internals::session::Via;
+use gatecast::internals::transfer::Outcome;
+use gatecast::internals::transport::udp;
 
 const LIMIT: Duration = Duration::from_secs(100);
 
@@ -197,7 +197,7 @@ fn through(
     via: Via,
     rate: Option<u64>,
     chaos: impl FnMut(&[u8]) -> Fate + Send + 'static,
-) -> (gatecast::transfer::Transfer, Vec<End>) {
+) -> (gatecast::internals::transfer::Transfer, Vec<End>) {
     let server = server(bytes, via, rate);
     let relay = Relay::start(server.addr, Box::new(chaos));
     let ends = fetch(&server, relay.addr, |_| {});
@@ -750,7 +750,7 @@ fn copies_are_mended_at_the_sessions_own_rate() {
             }
         });
         let record = server.record();
-        let bytes_of = |t: &gatecast::transfer::Transfer| {
+        let bytes_of = |t: &gatecast::internals::transfer::Transfer| {
             t.bytes_server.unwrap_or(0) + t.counts.retransmitted.unwrap_or(0)
         };
         let sent: u64 = record.transfers.iter().map(bytes_of).sum();

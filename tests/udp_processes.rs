@@ -15,10 +15,10 @@ use common::program::records_of;
 use common::row;
 use common::until;
 use common::within;
-use gatecast::digest::Digest;
-use gatecast::runtime::sample;
-use gatecast::transfer::Outcome;
-use gatecast::transfer::Record;
+use gatecast::internals::digest::Digest;
+use gatecast::internals::server::sample;
+use gatecast::internals::transfer::Outcome;
+use gatecast::internals::transfer::Record;
 
 const LIMIT: Duration = Duration::from_secs(100);
 

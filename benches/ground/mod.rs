@@ -156,7 +156,7 @@ pub(crate) fn stamp() {
             _ => " with changes",
         }
     );
-    println!("digest       {}", gatecast::digest::ENGINE);
+    println!("digest       {}", gatecast::internals::digest::ENGINE);
     println!("congestion   {}", congestion());
     println!(
         "load         {} (compare only within one run unless it is below 1)",

@@ -14,9 +14,9 @@ use std::thread;
 use std::time::Duration;
 use std::time::Instant;
 
-use gatecast::runtime::copy;
-use gatecast::runtime::copy::Copying;
-use gatecast::runtime::copy::Method;
+use gatecast::internals::net::copy;
+use gatecast::internals::net::copy::Copying;
+use gatecast::internals::net::copy::Method;
 
 /// How bytes go from one file to many.
 #[derive(Clone, Copy, Debug)]

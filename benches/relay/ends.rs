@@ -18,12 +18,12 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
-use gatecast::proto::histogram::Histogram;
-use gatecast::runtime::clock;
-use gatecast::runtime::datagrams;
-use gatecast::runtime::datagrams::Batch;
-use gatecast::runtime::datagrams::Inbox;
-use gatecast::units::Moment;
+use gatecast::internals::net::clock;
+use gatecast::internals::net::datagrams;
+use gatecast::internals::net::datagrams::Batch;
+use gatecast::internals::net::datagrams::Inbox;
+use gatecast::internals::proto::histogram::Histogram;
+use gatecast::internals::units::Moment;
 
 /// What a datagram of seven packets has.
 pub(crate) const SIZE: usize = 1316;

@@ -31,10 +31,10 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
-use gatecast::proto::histogram::Histogram;
-use gatecast::relay::Relay;
-use gatecast::runtime::clock;
-use gatecast::runtime::datagrams::Inbox;
+use gatecast::internals::net::clock;
+use gatecast::internals::net::datagrams::Inbox;
+use gatecast::internals::proto::histogram::Histogram;
+use gatecast::internals::relay::Relay;
 
 use crate::ends::LOCAL;
 use crate::ends::SIZE;

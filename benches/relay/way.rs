@@ -11,11 +11,11 @@ use std::thread;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use gatecast::relay::GATHER;
-use gatecast::relay::Relay;
-use gatecast::relay::Settings;
-use gatecast::runtime::datagrams::Batch;
-use gatecast::runtime::datagrams::Inbox;
+use gatecast::internals::net::datagrams::Batch;
+use gatecast::internals::net::datagrams::Inbox;
+use gatecast::internals::relay::GATHER;
+use gatecast::internals::relay::Relay;
+use gatecast::internals::relay::Settings;
 
 use crate::ends;
 use crate::ends::LOCAL;

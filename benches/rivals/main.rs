@@ -15,9 +15,9 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use gatecast::runtime::copy;
-use gatecast::runtime::copy::Method;
-use gatecast::runtime::sample;
+use gatecast::internals::net::copy;
+use gatecast::internals::net::copy::Method;
+use gatecast::internals::server::sample;
 
 use crate::ground::wire;
 use crate::ground::wire::Wire;
@@ -160,7 +160,7 @@ fn lab(ground: &Ground) {
     let mut turns = vec![Turn::new("the lab's pair", || {
         vec![theirs::lab_pair(&ground.file, ground.work.path(), CLIENTS)]
     })];
-    let name = format!("ours, {}", gatecast::digest::ENGINE);
+    let name = format!("ours, {}", gatecast::internals::digest::ENGINE);
     turns.push(Turn::new(&name, || {
         vec![smol.fetch(ground.work.path()).whole]
     }));

@@ -6,9 +6,9 @@
 use std::fs;
 use std::hint::black_box;
 
-use gatecast::digest::ENGINE;
-use gatecast::digest::HASH_BUF;
-use gatecast::digest::Hasher;
+use gatecast::internals::digest::ENGINE;
+use gatecast::internals::digest::HASH_BUF;
+use gatecast::internals::digest::Hasher;
 
 use crate::BYTES;
 use crate::CLIENTS;

@@ -11,16 +11,16 @@ use crate::report::verdict::Verdict;
 /// `gatecast completions SHELL`
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: gatecast completions bash > /etc/bash_completion.d/gatecast")]
-pub struct Args {
+pub(crate) struct Args {
     /// The shell
-    pub shell: Shell,
+    pub(crate) shell: Shell,
 }
 
 /// Prints the script.
 ///
 /// # Errors
 /// Standard output cannot be written.
-pub fn run(args: &Args) -> Result<Verdict> {
+pub(crate) fn run(args: &Args) -> Result<Verdict> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "gatecast", &mut script);
     output::print(&String::from_utf8_lossy(&script))?;

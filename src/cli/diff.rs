@@ -20,16 +20,16 @@ use crate::report::verdict::Verdict;
     after_help = "Example: gatecast diff before.json after.json --threshold 5%
 Exit code: 0 within the threshold, 1 beyond it"
 )]
-pub struct Args {
+pub(crate) struct Args {
     /// A document that --json or a study wrote
     #[arg(value_name = "FIRST")]
-    pub first: PathBuf,
+    pub(crate) first: PathBuf,
     /// The document to compare with it
     #[arg(value_name = "SECOND")]
-    pub second: PathBuf,
+    pub(crate) second: PathBuf,
     /// How far figures may differ, as a share of the first one's
     #[arg(long, default_value = "10%", value_parser = options::share, value_name = "SHARE")]
-    pub threshold: f64,
+    pub(crate) threshold: f64,
 }
 
 /// Largest document that is read, bytes: as for the results of a study.
@@ -39,7 +39,7 @@ const DOCUMENT_MAX: u64 = 1 << 30;
 ///
 /// # Errors
 /// A file that cannot be read, or is no document of ours.
-pub fn run(args: &Args) -> Result<Verdict> {
+pub(crate) fn run(args: &Args) -> Result<Verdict> {
     let (first, second) = (read(&args.first)?, read(&args.second)?);
     let difference = Difference::between(&first, &second, args.threshold)?;
     output::print(&difference.to_text())?;

@@ -6,21 +6,21 @@ use crossbeam_channel::RecvTimeoutError;
 
 use crate::cli::output;
 use crate::cli::services;
+use crate::client::ClientView;
+use crate::client::Fetch;
 use crate::http::board::Board;
 use crate::http::board::LOOK;
 use crate::http::board::PROGRESS;
 use crate::http::event;
-use crate::runtime::clock;
-use crate::runtime::control::client::ClientView;
-use crate::runtime::control::client::Fetch;
-use crate::runtime::lobby::Lobby;
-use crate::swarm::torrents::Torrents;
+use crate::net::clock;
+use crate::server::lobby::Lobby;
 use crate::transfer::Record;
+use crate::transport::swarm::torrents::Torrents;
 use crate::units::Moment;
 
 /// Prints the states of a server as they change; its owner says when to look.
 #[derive(Debug)]
-pub struct States {
+pub(crate) struct States {
     board: Board,
     last: u64,
 }
@@ -39,7 +39,7 @@ impl States {
     ///
     /// # Errors
     /// Standard output cannot be written.
-    pub fn tell(&mut self, lobby: &Lobby) -> crate::error::Result<()> {
+    pub(crate) fn tell(&mut self, lobby: &Lobby) -> crate::error::Result<()> {
         let sight = self.board.look(lobby);
         if sight.id == self.last {
             return Ok(());
@@ -53,7 +53,7 @@ impl States {
 ///
 /// # Errors
 /// Standard output cannot be written.
-pub fn ended(record: &Record) -> crate::error::Result<()> {
+pub(crate) fn ended(record: &Record) -> crate::error::Result<()> {
     let write = services::DOCUMENTS.json.expect("this program writes them");
     output::print(&format!("{}\n", event::session_ended(&write(record))))
 }
@@ -62,12 +62,12 @@ pub fn ended(record: &Record) -> crate::error::Result<()> {
 ///
 /// # Errors
 /// Standard output cannot be written.
-pub fn swarm(torrents: &Torrents) -> crate::error::Result<()> {
+pub(crate) fn swarm(torrents: &Torrents) -> crate::error::Result<()> {
     output::print(&format!("{}\n", event::swarm(&torrents.document())))
 }
 
 /// Prints what the clients of `fetch` do until `work` is done.
-pub fn watch<T: Send>(fetch: &Fetch, work: impl FnOnce() -> T + Send) -> T {
+pub(crate) fn watch<T: Send>(fetch: &Fetch, work: impl FnOnce() -> T + Send) -> T {
     let (done, over) = crossbeam_channel::bounded::<()>(0);
     thread::scope(|scope| {
         scope.spawn(move || {

@@ -18,92 +18,92 @@ use crate::cli::progress;
 use crate::cli::services;
 use crate::cli::signals;
 use crate::cli::signals::Request;
+use crate::client;
+use crate::client::End;
+use crate::client::Fetch;
+use crate::client::Order;
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::error::Result;
 use crate::http;
 use crate::http::client::Target;
+use crate::net::copy;
 use crate::report::json::SessionDocument;
 use crate::report::sheet;
 use crate::report::verdict::Verdict;
-use crate::runtime::control::client;
-use crate::runtime::control::client::End;
-use crate::runtime::control::client::Fetch;
-use crate::runtime::control::client::Order;
-use crate::runtime::copy;
 use crate::session::Via;
-use crate::swarm::leech;
 use crate::text::FileName;
-use crate::udp::visit;
+use crate::transport::swarm::leech;
+use crate::transport::udp::visit;
 
 /// `gatecast fetch HOST[:PORT] [FILE]`
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: gatecast fetch 192.168.1.10 image.iso --group 25 --out /srv")]
-pub struct Args {
+pub(crate) struct Args {
     /// The server, port 8080 unless given; with --via http an http:// URL too; or a FILE.torrent,
     /// for the swarm of any HTTP tracker
     #[arg(value_name = "HOST[:PORT]")]
-    pub server: String,
+    pub(crate) server: String,
     /// The file; the server's choice unless given
     #[arg(value_parser = options::file_name)]
-    pub file: Option<FileName>,
+    pub(crate) file: Option<FileName>,
     /// How many clients to start here
     #[arg(long, default_value = "1", value_parser = options::clients, value_name = "N")]
-    pub clients: u16,
+    pub(crate) clients: u16,
     /// How many clients the whole group has; as many as are started here unless given
     #[arg(long, value_parser = options::clients, value_name = "N")]
-    pub group: Option<u16>,
+    pub(crate) group: Option<u16>,
     /// The way: tcp, udp, raw, multicast, swarm or http; the server's choice unless given
     #[arg(long, value_parser = options::via)]
-    pub via: Option<Via>,
+    pub(crate) via: Option<Via>,
     /// The folder for the copies
     #[arg(long, default_value = "received", value_name = "DIR")]
-    pub out: PathBuf,
+    pub(crate) out: PathBuf,
     /// What the client calls itself; unless given, this machine's name, and the number that Slurm
     /// (SLURM_PROCID) or Kubernetes (JOB_COMPLETION_INDEX) gave to this task
     #[arg(long)]
-    pub name: Option<String>,
+    pub(crate) name: Option<String>,
     /// Take up what an earlier, interrupted fetch left
     #[arg(long)]
-    pub resume: bool,
+    pub(crate) resume: bool,
     /// Wait so long for a server that is not there yet
     #[arg(long, default_value = "0s", value_parser = options::span, value_name = "TIME")]
-    pub retry: Duration,
+    pub(crate) retry: Duration,
     /// Refuse any file but the one of this SHA-1
     #[arg(long, value_name = "HEX")]
     pub sha1: Option<Digest>,
     /// How bytes are copied: auto, buffered or sendfile
     #[arg(long, default_value = "auto", value_name = "HOW")]
-    pub copy: copy::Method,
+    pub(crate) copy: copy::Method,
     /// Give the server up when it makes no progress for so long
     #[arg(long, default_value = "30s", value_parser = options::wait, value_name = "TIME")]
-    pub stall_limit: Duration,
+    pub(crate) stall_limit: Duration,
     /// The address of this host by whose interface a group is joined; the one from which the server
     /// is reached unless given
     #[arg(long, value_name = "ADDR")]
-    pub multicast_interface: Option<Ipv4Addr>,
+    pub(crate) multicast_interface: Option<Ipv4Addr>,
     /// In a swarm, go on serving for so long after the last byte; until all have it unless given
     #[arg(long, value_parser = options::span, value_name = "TIME")]
-    pub seed_time: Option<Duration>,
+    pub(crate) seed_time: Option<Duration>,
     /// Print one JSON document
     #[arg(long)]
-    pub json: bool,
+    pub(crate) json: bool,
     /// Print what the clients do as lines of JSON, and the session at the end
     #[arg(long, conflicts_with = "json")]
-    pub events: bool,
+    pub(crate) events: bool,
     /// Talk to a server of the lab's UDP protocol: list, config, start, disconnect
     #[arg(long, conflicts_with_all = ["file", "group", "via", "resume", "sha1", "json"])]
-    pub lab: bool,
+    pub(crate) lab: bool,
     /// Over UDP alone, from a server that was started with --no-control: no connection, no gate
     #[arg(long, conflicts_with_all = ["group", "lab"])]
-    pub no_control: bool,
+    pub(crate) no_control: bool,
 }
 
 /// Fetches.
 ///
 /// # Errors
 /// It could not be begun; what happens to a client after that is in its row and the verdict.
-pub fn run(args: &Args) -> Result<Verdict> {
+pub(crate) fn run(args: &Args) -> Result<Verdict> {
     if args.lab {
         return menu::run(&options::server(&args.server)?, &args.out);
     }

@@ -5,62 +5,62 @@ use std::time::Duration;
 use crate::cli::options;
 use crate::error::Error;
 use crate::error::Result;
-use crate::star::layout;
-use crate::star::layout::Layout;
-use crate::star::layout::Link;
-use crate::star::layout::Loss;
-use crate::star::layout::Middle;
-use crate::star::layout::Traffic;
+use crate::testbed::star::layout;
+use crate::testbed::star::layout::Layout;
+use crate::testbed::star::layout::Link;
+use crate::testbed::star::layout::Loss;
+use crate::testbed::star::layout::Middle;
+use crate::testbed::star::layout::Traffic;
 use crate::units::Rate;
 
 /// A star on a command line.
 #[derive(Clone, Debug, clap::Args)]
-pub struct LayoutArgs {
+pub(crate) struct LayoutArgs {
     /// How many hosts, the server among them
     #[arg(long, default_value = "14", value_name = "N")]
-    pub hosts: usize,
+    pub(crate) hosts: usize,
     /// Rate of each link, each way
     #[arg(long, default_value = "100mbit")]
-    pub rate: Rate,
+    pub(crate) rate: Rate,
     /// Drop this share of packets at random in the switch, such as 1%
     #[arg(long, default_value = "0", value_parser = layout::parse_loss, value_name = "SHARE")]
-    pub loss: u32,
+    pub(crate) loss: u32,
     /// What every link has beside rate and loss.
     #[command(flatten)]
-    pub links: LinkArgs,
+    pub(crate) links: LinkArgs,
 }
 
 /// What all links share beside rate and loss, for `star` and `study`.
 #[derive(Clone, Debug, clap::Args)]
-pub struct LinkArgs {
+pub(crate) struct LinkArgs {
     /// Rate from the hosts, where it is another than --rate
     #[arg(long, value_name = "RATE")]
-    pub up: Option<Rate>,
+    pub(crate) up: Option<Rate>,
     /// Rate to the hosts, where it is another than --rate
     #[arg(long, value_name = "RATE")]
-    pub down: Option<Rate>,
+    pub(crate) down: Option<Rate>,
     /// One host's own rates, up and down, such as 3=10mbit/50mbit; may be repeated
     #[arg(long = "host", value_parser = host_link, value_name = "HOST=UP/DOWN")]
-    pub host_links: Vec<(usize, Link)>,
+    pub(crate) host_links: Vec<(usize, Link)>,
     /// Which packets are lost: all, tcp or udp
     #[arg(long, default_value = "all", value_name = "WHICH")]
-    pub loss_of: Traffic,
+    pub(crate) loss_of: Traffic,
     /// Delay on the way out of each host, such as 5ms; needs the kernel's netem
     #[arg(long, default_value = "0s", value_parser = options::span, value_name = "TIME")]
-    pub delay: Duration,
+    pub(crate) delay: Duration,
     /// A router in the middle, each host in a subnet of its own
     #[arg(long)]
-    pub router: bool,
+    pub(crate) router: bool,
     /// Leave segmentation and receive offloads on
     #[arg(long)]
-    pub offloads: bool,
+    pub(crate) offloads: bool,
 }
 
 /// Reads one host's own link, `3=10mbit/50mbit`.
 ///
 /// # Errors
 /// Anything else, with the value.
-pub fn host_link(text: &str) -> std::result::Result<(usize, Link), String> {
+pub(crate) fn host_link(text: &str) -> std::result::Result<(usize, Link), String> {
     let wrong = || format!("'{text}' is not HOST=RATE or HOST=UP/DOWN, such as 3=10mbit/50mbit");
     let (host, link) = text.split_once('=').ok_or_else(wrong)?;
     let host = host.parse().map_err(|_| wrong())?;
@@ -73,7 +73,7 @@ impl LinkArgs {
     ///
     /// # Errors
     /// A host that is not there, and what [`Layout::check`] refuses.
-    pub fn layout(&self, hosts: usize, rate: Rate, loss: u32) -> Result<Layout> {
+    pub(crate) fn layout(&self, hosts: usize, rate: Rate, loss: u32) -> Result<Layout> {
         let usage = |error: Error| match error {
             Error::Refused { reason, .. } => Error::Usage { what: reason },
             other => other,
@@ -116,7 +116,7 @@ impl LayoutArgs {
     ///
     /// # Errors
     /// As [`LinkArgs::layout`].
-    pub fn layout(&self) -> Result<Layout> {
+    pub(crate) fn layout(&self) -> Result<Layout> {
         self.links.layout(self.hosts, self.rate, self.loss)
     }
 }

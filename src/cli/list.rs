@@ -4,27 +4,27 @@ use serde_json::json;
 
 use crate::cli::options;
 use crate::cli::output;
+use crate::client;
 use crate::error::Result;
 use crate::report::verdict::Verdict;
-use crate::runtime::control::client;
 
 /// `gatecast list HOST[:PORT]`
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: gatecast list 192.168.1.10")]
-pub struct Args {
+pub(crate) struct Args {
     /// The server, port 8080 unless given
     #[arg(value_name = "HOST[:PORT]")]
-    pub server: String,
+    pub(crate) server: String,
     /// Print one JSON document
     #[arg(long)]
-    pub json: bool,
+    pub(crate) json: bool,
 }
 
 /// Lists.
 ///
 /// # Errors
 /// The server cannot be reached or does not speak the protocol.
-pub fn run(args: &Args) -> Result<Verdict> {
+pub(crate) fn run(args: &Args) -> Result<Verdict> {
     let files = client::list(&options::server(&args.server)?)?;
     if args.json {
         let files: Vec<_> = files

@@ -14,17 +14,17 @@ use crate::report::verdict::Verdict;
 /// `gatecast man`
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: gatecast man | man -l -")]
-pub struct Args {
+pub(crate) struct Args {
     /// Write gatecast.1 and a page for each subcommand into this folder, instead of printing
     #[arg(long, value_name = "DIR")]
-    pub out: Option<PathBuf>,
+    pub(crate) out: Option<PathBuf>,
 }
 
 /// Prints or writes the pages.
 ///
 /// # Errors
 /// They cannot be written.
-pub fn run(args: &Args) -> Result<Verdict> {
+pub(crate) fn run(args: &Args) -> Result<Verdict> {
     let mut command = Cli::command();
     // Names of the subcommands' own pages in full: gatecast-serve(1).
     command.build();

@@ -10,8 +10,8 @@ use crate::error::Result;
 use crate::report::verdict::Verdict;
 use crate::text::FileName;
 use crate::text::escape;
-use crate::udp::menu::Got;
-use crate::udp::menu::LabClient;
+use crate::transport::udp::menu::Got;
+use crate::transport::udp::menu::LabClient;
 use crate::units::mbit_per_second;
 
 /// What the next transfer is of.

@@ -12,52 +12,52 @@ use clap::Subcommand;
 use crate::error::Error;
 use crate::report::verdict::Verdict;
 
-pub mod completions;
-pub mod diff;
-pub mod events;
-pub mod fetch;
+pub(crate) mod completions;
+pub(crate) mod diff;
+pub(crate) mod events;
+pub(crate) mod fetch;
 mod keys;
 #[cfg(all(target_os = "linux", feature = "sockopt"))]
-pub mod links;
-pub mod list;
-pub mod man;
+pub(crate) mod links;
+pub(crate) mod list;
+pub(crate) mod man;
 mod menu;
-pub mod options;
-pub mod output;
+pub(crate) mod options;
+pub(crate) mod output;
 #[cfg(all(target_os = "linux", feature = "sockopt"))]
-pub mod plan;
-pub mod progress;
-pub mod relay;
-pub mod report;
-pub mod run;
-pub mod serve;
+pub(crate) mod plan;
+pub(crate) mod progress;
+pub(crate) mod relay;
+pub(crate) mod report;
+pub(crate) mod run;
+pub(crate) mod serve;
 pub mod services;
-pub mod signals;
+pub(crate) mod signals;
 #[cfg(all(target_os = "linux", feature = "sockopt"))]
-pub mod simulate;
+pub(crate) mod simulate;
 #[cfg(all(target_os = "linux", feature = "sockopt"))]
-pub mod star;
+pub(crate) mod star;
 #[cfg(all(target_os = "linux", feature = "sockopt"))]
-pub mod study;
-pub mod torrent;
-pub mod watch;
+pub(crate) mod study;
+pub(crate) mod torrent;
+pub(crate) mod watch;
 
 /// Sends one file to many machines at the same instant, proves every copy, and shows what each
 /// one got.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100, after_help = EXIT_CODES)]
-pub struct Cli {
+pub(crate) struct Cli {
     /// What to do.
     #[command(subcommand)]
-    pub command: Command,
+    pub(crate) command: Command,
     /// Say more on standard error (-v progress, -vv details); GATECAST_LOG sets it finer
     #[arg(short, long, global = true, action = ArgAction::Count)]
-    pub verbose: u8,
+    pub(crate) verbose: u8,
 }
 
 /// The subcommands.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Server and clients in one process, on loopback: the whole job in one command
     Run(run::Args),
     /// Offer files or folders

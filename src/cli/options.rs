@@ -6,72 +6,72 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::error::Result;
+use crate::net::copy;
+use crate::net::socket;
 use crate::proto::udp::packet::DATAGRAM;
 use crate::proto::udp::packet::DATAGRAM_MAX;
 use crate::proto::udp::packet::DATAGRAM_MIN;
-use crate::runtime::copy;
-use crate::runtime::lobby::DatagramSettings;
-use crate::runtime::lobby::Settings;
-use crate::runtime::socket;
+use crate::server::lobby::DatagramSettings;
+use crate::server::lobby::Settings;
 use crate::session::MAX_SEATS;
 use crate::session::Via;
-use crate::swarm::torrents;
 use crate::text::FileName;
+use crate::transport::swarm::torrents;
 use crate::units::Rate;
 use crate::units::UnitError;
 use crate::units::parse_duration;
 
 /// The port when none is given.
-pub const PORT: u16 = 8080;
+pub(crate) const PORT: u16 = 8080;
 
 /// How a server sends; for `serve` and `run`.
 #[derive(Clone, Debug, clap::Args)]
-pub struct Sending {
+pub(crate) struct Sending {
     /// Payload rate of the whole session, shared by its seats, such as 100mbit; or auto
     #[arg(long, value_name = "RATE", default_value = "auto", value_parser = limit)]
-    pub rate: Limit,
+    pub(crate) rate: Limit,
     /// How bytes are copied: auto, buffered or sendfile
     #[arg(long, default_value = "auto", value_name = "HOW")]
-    pub copy: copy::Method,
+    pub(crate) copy: copy::Method,
     /// TCP congestion control, such as reno; the system's own unless given
     #[arg(long, value_name = "NAME")]
-    pub congestion: Option<String>,
+    pub(crate) congestion: Option<String>,
     /// Give a client up that makes no progress for so long
     #[arg(long, default_value = "30s", value_parser = wait, value_name = "TIME")]
-    pub stall_limit: Duration,
+    pub(crate) stall_limit: Duration,
     /// Most bytes of a datagram, for udp, raw and multicast; above 1472 it travels in pieces
     #[arg(long, default_value_t = DATAGRAM, value_parser = datagram, value_name = "BYTES")]
-    pub datagram: u16,
+    pub(crate) datagram: u16,
     /// The group for multicast, such as 239.255.1.2:5000; one of its own for each session
     /// unless given
     #[arg(long, value_parser = group, value_name = "ADDR:PORT")]
-    pub multicast_group: Option<SocketAddr>,
+    pub(crate) multicast_group: Option<SocketAddr>,
     /// The address of this host by whose interface multicast leaves; the one by which the clients
     /// came unless given
     #[arg(long, value_name = "ADDR")]
-    pub multicast_interface: Option<Ipv4Addr>,
+    pub(crate) multicast_interface: Option<Ipv4Addr>,
     /// How many routers multicast may pass, and one more
     #[arg(long, default_value = "1", value_parser = clap::value_parser!(u8).range(1..), value_name = "N")]
-    pub ttl: u8,
+    pub(crate) ttl: u8,
 }
 
 /// A rate, or as fast as the clients take it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limit(pub Option<Rate>);
+pub(crate) struct Limit(pub Option<Rate>);
 /// What swarms may do; for `serve` and `run`.
 #[derive(Clone, Debug, clap::Args)]
-pub struct Swarming {
+pub(crate) struct Swarming {
     /// Write who had which chunk of a swarm first into this file: chunk, peer
     #[arg(long, value_name = "FILE")]
-    pub tracker_file: Option<PathBuf>,
+    pub(crate) tracker_file: Option<PathBuf>,
     /// Name this server's HTTP address in torrents, for programs that fetch from there too
     #[arg(long)]
-    pub web_seed: bool,
+    pub(crate) web_seed: bool,
 }
 
 impl Swarming {
     /// The same for the swarms.
-    pub fn options(&self) -> torrents::Options {
+    pub(crate) fn options(&self) -> torrents::Options {
         torrents::Options {
             tracker_file: self.tracker_file.clone(),
             web_seed: self.web_seed,
@@ -82,7 +82,7 @@ impl Swarming {
 
 impl Sending {
     /// These options in the server's settings.
-    pub fn apply(&self, settings: Settings) -> Settings {
+    pub(crate) fn apply(&self, settings: Settings) -> Settings {
         Settings {
             rate: self.rate.0,
             datagrams: DatagramSettings {
@@ -103,7 +103,7 @@ impl Sending {
 ///
 /// # Errors
 /// Anything else, with the value.
-pub fn limit(text: &str) -> Result<Limit, String> {
+pub(crate) fn limit(text: &str) -> Result<Limit, String> {
     match text {
         "auto" => Ok(Limit(None)),
         _ => text
@@ -117,7 +117,7 @@ pub fn limit(text: &str) -> Result<Limit, String> {
 ///
 /// # Errors
 /// Anything that UDP cannot carry or that is not worth sending, with the value.
-pub fn datagram(text: &str) -> Result<u16, String> {
+pub(crate) fn datagram(text: &str) -> Result<u16, String> {
     crate::proto::line::decimal(text)
         .and_then(|number| u16::try_from(number).ok())
         .filter(|number| (DATAGRAM_MIN..=DATAGRAM_MAX).contains(number))
@@ -128,7 +128,7 @@ pub fn datagram(text: &str) -> Result<u16, String> {
 ///
 /// # Errors
 /// Anything else, with the value.
-pub fn group(text: &str) -> Result<SocketAddr, String> {
+pub(crate) fn group(text: &str) -> Result<SocketAddr, String> {
     let group: Option<SocketAddr> = text.parse().ok();
     group
         .filter(|group| group.is_ipv4() && group.ip().is_multicast() && group.port() >= 1024)
@@ -139,7 +139,7 @@ pub fn group(text: &str) -> Result<SocketAddr, String> {
 ///
 /// # Errors
 /// Anything else, with the value.
-pub fn clients(text: &str) -> Result<u16, String> {
+pub(crate) fn clients(text: &str) -> Result<u16, String> {
     crate::proto::line::decimal(text)
         .and_then(|number| u16::try_from(number).ok())
         .filter(|number| (1..=MAX_SEATS).contains(number))
@@ -150,7 +150,7 @@ pub fn clients(text: &str) -> Result<u16, String> {
 ///
 /// # Errors
 /// Anything else, with the value.
-pub fn wait(text: &str) -> Result<Duration, String> {
+pub(crate) fn wait(text: &str) -> Result<Duration, String> {
     match parse_duration(text) {
         Ok(Duration::ZERO) => Err(format!("'{text}' is no time at all")),
         other => other.map_err(|error| error.to_string()),
@@ -161,7 +161,7 @@ pub fn wait(text: &str) -> Result<Duration, String> {
 ///
 /// # Errors
 /// Anything else, with the value.
-pub fn span(text: &str) -> Result<Duration, String> {
+pub(crate) fn span(text: &str) -> Result<Duration, String> {
     parse_duration(text).map_err(|error| error.to_string())
 }
 
@@ -169,7 +169,7 @@ pub fn span(text: &str) -> Result<Duration, String> {
 ///
 /// # Errors
 /// A name that is no single harmless path component.
-pub fn file_name(text: &str) -> Result<FileName, String> {
+pub(crate) fn file_name(text: &str) -> Result<FileName, String> {
     FileName::new(text).map_err(|error| error.to_string())
 }
 
@@ -177,7 +177,7 @@ pub fn file_name(text: &str) -> Result<FileName, String> {
 ///
 /// # Errors
 /// Anything else, with the value.
-pub fn share(text: &str) -> Result<f64, String> {
+pub(crate) fn share(text: &str) -> Result<f64, String> {
     let (number, scale) = match text.strip_suffix('%') {
         Some(number) => (number, 100.0),
         None => (text, 1.0),
@@ -196,7 +196,7 @@ pub fn share(text: &str) -> Result<f64, String> {
 ///
 /// # Errors
 /// Fewer than eight characters, or others than letters, digits, `-` and `_`.
-pub fn token(text: &str) -> Result<String, String> {
+pub(crate) fn token(text: &str) -> Result<String, String> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
     match text.len() >= 8 && text.bytes().all(plain) {
         true => Ok(text.to_owned()),
@@ -208,7 +208,7 @@ pub fn token(text: &str) -> Result<String, String> {
 ///
 /// # Errors
 /// A word that is none.
-pub fn via(text: &str) -> Result<Via, String> {
+pub(crate) fn via(text: &str) -> Result<Via, String> {
     text.parse().map_err(|error| format!("{error}"))
 }
 
@@ -216,6 +216,6 @@ pub fn via(text: &str) -> Result<Via, String> {
 ///
 /// # Errors
 /// The name is unknown.
-pub fn server(host: &str) -> Result<Vec<SocketAddr>> {
+pub(crate) fn server(host: &str) -> Result<Vec<SocketAddr>> {
     socket::resolve(host, PORT)
 }

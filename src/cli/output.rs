@@ -11,7 +11,7 @@ use crate::error::Result;
 ///
 /// # Errors
 /// Standard output cannot be written, for instance because its disk is full.
-pub fn print(text: &str) -> Result<()> {
+pub(crate) fn print(text: &str) -> Result<()> {
     let mut out = io::stdout().lock();
     let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
     match written {
@@ -21,12 +21,12 @@ pub fn print(text: &str) -> Result<()> {
 }
 
 /// Writes a message.
-pub fn say(message: impl Display) {
+pub(crate) fn say(message: impl Display) {
     // Whoever closed standard error does not want messages.
     let _ = writeln!(io::stderr().lock(), "{message}");
 }
 
 /// Writes what went wrong.
-pub fn complain(error: &Error) {
+pub(crate) fn complain(error: &Error) {
     say(format_args!("gatecast: {error}"));
 }

@@ -7,9 +7,9 @@ use crate::cli::simulate;
 use crate::error::Error;
 use crate::error::Result;
 use crate::report::verdict::Verdict;
-use crate::study::forecast;
-use crate::study::forecast::Question;
-use crate::study::results::Results;
+use crate::testbed::study::forecast;
+use crate::testbed::study::forecast::Question;
+use crate::testbed::study::results::Results;
 use crate::units::Bytes;
 use crate::units::Rate;
 
@@ -19,28 +19,28 @@ use crate::units::Rate;
     after_help = "Example: gatecast plan --size 4GB --clients 10000 --server-up 10gbit \
 --up 100mbit --down 1gbit --from study/results.json"
 )]
-pub struct Args {
+pub(crate) struct Args {
     /// Size of the file
     #[arg(long)]
-    pub size: Bytes,
+    pub(crate) size: Bytes,
     /// How many clients, up to a thousand million; or several such numbers, such as 10,100,1000
     #[arg(long, value_parser = clients, value_delimiter = ',', required = true, value_name = "N")]
-    pub clients: Vec<u64>,
+    pub(crate) clients: Vec<u64>,
     /// Each client's uplink
     #[arg(long, default_value = "100mbit", value_name = "RATE")]
-    pub up: Rate,
+    pub(crate) up: Rate,
     /// Each client's downlink; as --up unless given
     #[arg(long, value_name = "RATE")]
-    pub down: Option<Rate>,
+    pub(crate) down: Option<Rate>,
     /// The server's uplink; as --up unless given
     #[arg(long, value_name = "RATE")]
-    pub server_up: Option<Rate>,
+    pub(crate) server_up: Option<Rate>,
     /// The results of a study: how near to its bound each way came
     #[arg(long, value_name = "RESULTS.JSON")]
-    pub from: Option<PathBuf>,
+    pub(crate) from: Option<PathBuf>,
     /// The swarm, simulated.
     #[command(flatten)]
-    pub simulation: simulate::Args,
+    pub(crate) simulation: simulate::Args,
 }
 
 /// Most clients that are planned for.
@@ -56,7 +56,7 @@ fn clients(text: &str) -> std::result::Result<u64, String> {
 ///
 /// # Errors
 /// The results cannot be read, or nothing is to be sent.
-pub fn run(args: &Args) -> Result<Verdict> {
+pub(crate) fn run(args: &Args) -> Result<Verdict> {
     if args.size.0 == 0 {
         return Err(Error::Usage {
             what: "--size 0B: nothing takes no time".to_owned(),

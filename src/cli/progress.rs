@@ -12,11 +12,11 @@ use indicatif::ProgressBar;
 use indicatif::ProgressStyle;
 
 use crate::cli::output;
-use crate::runtime::clock;
-use crate::runtime::control::client::ClientView;
-use crate::runtime::control::client::Fetch;
-use crate::runtime::control::client::Stage;
-use crate::runtime::gate::View;
+use crate::client::ClientView;
+use crate::client::Fetch;
+use crate::client::Stage;
+use crate::net::clock;
+use crate::server::gate::View;
 use crate::text::FileName;
 use crate::text::escape;
 use crate::units::Bytes;
@@ -37,13 +37,13 @@ const BAR_FROM: u64 = 200_000_000;
 
 /// A line on the terminal for each file whose digest takes a while.
 #[derive(Debug, Default)]
-pub struct Hashing {
+pub(crate) struct Hashing {
     bar: Mutex<Option<(FileName, ProgressBar)>>,
 }
 
 impl Hashing {
     /// For `Catalog::open`: how far a digest has come.
-    pub fn tell(&self, name: &FileName, size: u64, done: u64) {
+    pub(crate) fn tell(&self, name: &FileName, size: u64, done: u64) {
         if size < BAR_FROM || !std::io::stderr().is_terminal() {
             return;
         }
@@ -61,7 +61,7 @@ impl Hashing {
 }
 
 /// Shows `fetch` until `work` is done.
-pub fn watch<T: Send>(fetch: &Fetch, work: impl FnOnce() -> T + Send) -> T {
+pub(crate) fn watch<T: Send>(fetch: &Fetch, work: impl FnOnce() -> T + Send) -> T {
     if !std::io::stderr().is_terminal() {
         return work();
     }
@@ -158,14 +158,14 @@ fn bar(length: u64, message: &str) -> ProgressBar {
 
 /// The sessions of a server: who is here and who is missing, then how far the bytes are.
 #[derive(Debug, Default)]
-pub struct Room {
+pub(crate) struct Room {
     line: Option<ProgressBar>,
     told: Option<(Moment, String)>,
 }
 
 impl Room {
     /// Shows `views` as they are now.
-    pub fn show(&mut self, views: &[View]) {
+    pub(crate) fn show(&mut self, views: &[View]) {
         let text = views.iter().map(describe).collect::<Vec<_>>().join("\n");
         if std::io::stderr().is_terminal() {
             return self.draw(text);
@@ -188,7 +188,7 @@ impl Room {
     }
 
     /// Takes the drawing off the terminal, before results are printed.
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         if let Some(line) = self.line.take() {
             line.finish_and_clear();
         }

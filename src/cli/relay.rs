@@ -28,34 +28,34 @@ ffmpeg -re -i film.mp4 -c copy -f mpegts 'udp://127.0.0.1:65534?pkt_size=1316'\n
 Exit code: 0 stopped while nobody watched; 1 could not run, or the log could not be written; 2 usage; \
 130 stopped while somebody watched."
 )]
-pub struct Args {
+pub(crate) struct Args {
     /// Where the stream comes to over UDP: MPEG-TS, bare or in RTP; a multicast address is joined
     #[arg(long, default_value = "127.0.0.1:65534", value_name = "ADDR:PORT")]
-    pub input: SocketAddr,
+    pub(crate) input: SocketAddr,
     /// The address of the interface on which the group is joined; the system's choice unless given
     #[arg(long, value_name = "ADDR")]
-    pub interface: Option<Ipv4Addr>,
+    pub(crate) interface: Option<Ipv4Addr>,
     /// Where viewers come to over TCP
     #[arg(long, default_value = "0.0.0.0:7000", value_name = "ADDR:PORT")]
-    pub listen: SocketAddr,
+    pub(crate) listen: SocketAddr,
     /// How long a datagram may wait for others to be sent with
     #[arg(long, default_value = "3ms", value_parser = options::span, value_name = "TIME")]
-    pub gather: Duration,
+    pub(crate) gather: Duration,
     /// Let a lab client go that says nothing for so long
     #[arg(long, default_value = "4h", value_parser = options::wait, value_name = "TIME")]
-    pub max_silence: Duration,
+    pub(crate) max_silence: Duration,
     /// Most viewers at once
     #[arg(long, default_value_t = relay::MAX_VIEWERS, value_name = "N")]
-    pub max_viewers: usize,
+    pub(crate) max_viewers: usize,
     /// Most viewers at one address other than this host's own
     #[arg(long, default_value_t = relay::VIEWERS_PER_ADDRESS, value_name = "N")]
-    pub viewers_per_address: usize,
+    pub(crate) viewers_per_address: usize,
     /// The folder for the relay log
     #[arg(long, default_value = "logs", value_name = "DIR")]
-    pub log_dir: PathBuf,
+    pub(crate) log_dir: PathBuf,
     /// Print a line of JSON every second
     #[arg(long)]
-    pub events: bool,
+    pub(crate) events: bool,
 }
 
 /// How often events are printed.
@@ -65,7 +65,7 @@ const EVERY: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// It could not be begun, or the log or a result could not be written.
-pub fn run(args: &Args) -> Result<Verdict> {
+pub(crate) fn run(args: &Args) -> Result<Verdict> {
     let settings = Settings {
         interface: args.interface,
         gather: args.gather,

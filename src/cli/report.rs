@@ -20,29 +20,29 @@ use crate::report::verdict::Verdict;
 /// `gatecast report LOG...`
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: gatecast report logs/*.log --svg rates.svg")]
-pub struct Args {
+pub(crate) struct Args {
     /// Session logs, or relay logs
     #[arg(value_name = "LOG", required = true)]
-    pub logs: Vec<PathBuf>,
+    pub(crate) logs: Vec<PathBuf>,
     /// Print CSV, one row per transfer
     #[arg(long, conflicts_with = "json")]
-    pub csv: bool,
+    pub(crate) csv: bool,
     /// Print one JSON document
     #[arg(long)]
-    pub json: bool,
+    pub(crate) json: bool,
     /// Write the plot of the rates against the number of clients
     #[arg(long, value_name = "FILE")]
-    pub svg: Option<PathBuf>,
+    pub(crate) svg: Option<PathBuf>,
     /// Write the plot of the lost datagrams against the number of clients
     #[arg(long, value_name = "FILE")]
-    pub svg_loss: Option<PathBuf>,
+    pub(crate) svg_loss: Option<PathBuf>,
 }
 
 /// Reports.
 ///
 /// # Errors
 /// A log that cannot be read or is not one; a result that cannot be written.
-pub fn run(args: &Args) -> Result<Verdict> {
+pub(crate) fn run(args: &Args) -> Result<Verdict> {
     let (relays, sessions): (Vec<&PathBuf>, Vec<&PathBuf>) =
         args.logs.iter().partition(|path| live::is_relay_log(path));
     if !relays.is_empty() {

@@ -17,6 +17,9 @@ use crate::cli::services;
 use crate::cli::signals;
 use crate::cli::signals::Request;
 use crate::cli::signals::Temporary;
+use crate::client::End;
+use crate::client::Fetch;
+use crate::client::Order;
 use crate::error::Error;
 use crate::error::Result;
 use crate::http;
@@ -26,13 +29,10 @@ use crate::report::json::SessionDocument;
 use crate::report::sheet;
 use crate::report::trials;
 use crate::report::verdict::Verdict;
-use crate::runtime::catalog::Catalog;
-use crate::runtime::control::client::End;
-use crate::runtime::control::client::Fetch;
-use crate::runtime::control::client::Order;
-use crate::runtime::host::Host;
-use crate::runtime::lobby::Settings;
-use crate::runtime::sample;
+use crate::server::builder::Host;
+use crate::server::catalog::Catalog;
+use crate::server::lobby::Settings;
+use crate::server::sample;
 use crate::session::Via;
 use crate::text::FileName;
 use crate::transfer::Record;
@@ -41,42 +41,42 @@ use crate::units::Bytes;
 /// `gatecast run [FILE]`
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: gatecast run --clients 25 --size 100MB --runs 3")]
-pub struct Args {
+pub(crate) struct Args {
     /// The file to send; a generated one unless given
-    pub file: Option<PathBuf>,
+    pub(crate) file: Option<PathBuf>,
     /// How many clients
     #[arg(long, default_value = "25", value_parser = options::clients, value_name = "N")]
-    pub clients: u16,
+    pub(crate) clients: u16,
     /// The way: tcp, udp, raw, multicast, swarm or http
     #[arg(long, default_value = "tcp", value_parser = options::via)]
-    pub via: Via,
+    pub(crate) via: Via,
     /// Repeat, and print the median with its range
     #[arg(long, default_value = "1", value_parser = clap::value_parser!(u16).range(1..=1000), value_name = "K")]
-    pub runs: u16,
+    pub(crate) runs: u16,
     /// Size of the generated file
     #[arg(long, default_value = "100MB", conflicts_with = "file")]
-    pub size: Bytes,
+    pub(crate) size: Bytes,
     /// Keep the copies in this folder
     #[arg(long, value_name = "DIR")]
-    pub keep: Option<PathBuf>,
+    pub(crate) keep: Option<PathBuf>,
     /// A known set of tests: lab is 1, 5 and 10 clients x 100 MB and 250 MB
     #[arg(long, value_parser = ["lab"], conflicts_with_all = ["file", "clients", "size"])]
-    pub preset: Option<String>,
+    pub(crate) preset: Option<String>,
     /// How it sends.
     #[command(flatten)]
-    pub sending: options::Sending,
+    pub(crate) sending: options::Sending,
     /// What swarms may do.
     #[command(flatten)]
-    pub swarming: options::Swarming,
+    pub(crate) swarming: options::Swarming,
     /// Write session logs into this folder
     #[arg(long, value_name = "DIR")]
-    pub log_dir: Option<PathBuf>,
+    pub(crate) log_dir: Option<PathBuf>,
     /// Print one JSON document
     #[arg(long)]
-    pub json: bool,
+    pub(crate) json: bool,
     /// Print what the clients do as lines of JSON, and each session at its end
     #[arg(long, conflicts_with = "json")]
-    pub events: bool,
+    pub(crate) events: bool,
 }
 
 /// The tests that the lab's report has: clients and file size.
@@ -96,7 +96,7 @@ type Current = Arc<Mutex<Option<Arc<Fetch>>>>;
 ///
 /// # Errors
 /// It could not be begun; what happens to a client after that is in its row and the verdict.
-pub fn run(args: &Args) -> Result<Verdict> {
+pub(crate) fn run(args: &Args) -> Result<Verdict> {
     let current = Current::default();
     stop_on_signal(&current)?;
     let work = Temporary::new("run")?;

@@ -27,79 +27,79 @@ use crate::http::guard;
 use crate::report::json::SessionDocument;
 use crate::report::sheet;
 use crate::report::verdict::Verdict;
-use crate::runtime::catalog::Catalog;
-use crate::runtime::host::Host;
-use crate::runtime::host::Running;
-use crate::runtime::lobby::Settings;
+use crate::server::builder::Host;
+use crate::server::builder::Running;
+use crate::server::catalog::Catalog;
+use crate::server::lobby::Settings;
 use crate::session::Via;
-use crate::swarm::torrents::Torrents;
 use crate::text::FileName;
 use crate::transfer::Record;
-use crate::udp::lab::LabServer;
-use crate::udp::porter::Porter;
+use crate::transport::swarm::torrents::Torrents;
+use crate::transport::udp::lab::LabServer;
+use crate::transport::udp::porter::Porter;
 
 /// `gatecast serve PATH...`
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: gatecast serve image.iso --clients 25 --one-off")]
-pub struct Args {
+pub(crate) struct Args {
     /// Files, or folders whose files are offered
     #[arg(value_name = "PATH", required = true)]
-    pub paths: Vec<PathBuf>,
+    pub(crate) paths: Vec<PathBuf>,
     /// Where to listen
     #[arg(long, default_value = "0.0.0.0:8080", value_name = "ADDR:PORT")]
-    pub listen: SocketAddr,
+    pub(crate) listen: SocketAddr,
     /// How many clients a session has; the clients' own number unless given
     #[arg(long, value_parser = options::clients, value_name = "N")]
-    pub clients: Option<u16>,
+    pub(crate) clients: Option<u16>,
     /// The file for clients that name none
     #[arg(long, value_parser = options::file_name, value_name = "NAME")]
-    pub file: Option<FileName>,
+    pub(crate) file: Option<FileName>,
     /// The way: tcp, udp, raw, multicast, swarm or http; the clients' choice unless given
     #[arg(long, value_parser = options::via)]
-    pub via: Option<Via>,
+    pub(crate) via: Option<Via>,
     /// How long a session waits for its clients, from the first one
     #[arg(long, default_value = "60s", value_parser = options::wait, value_name = "TIME")]
-    pub max_wait: Duration,
+    pub(crate) max_wait: Duration,
     /// Release so many ready clients when that time is over, instead of none
     #[arg(long, value_parser = options::clients, value_name = "Q")]
-    pub quorum: Option<u16>,
+    pub(crate) quorum: Option<u16>,
     /// How it sends.
     #[command(flatten)]
-    pub sending: options::Sending,
+    pub(crate) sending: options::Sending,
     /// What swarms may do.
     #[command(flatten)]
-    pub swarming: options::Swarming,
+    pub(crate) swarming: options::Swarming,
     /// The folder for the session logs
     #[arg(long, default_value = "logs", value_name = "DIR")]
-    pub log_dir: PathBuf,
+    pub(crate) log_dir: PathBuf,
     /// Serve the lab's UDP clients too, on the same port number: loopback and --allow only
     #[arg(long)]
-    pub lab_udp: bool,
+    pub(crate) lab_udp: bool,
     /// An address that the lab's UDP server may send to; may be given again
     #[arg(long, value_name = "ADDR", requires = "lab_udp")]
-    pub allow: Vec<IpAddr>,
+    pub(crate) allow: Vec<IpAddr>,
     /// Serve clients without a control connection too: over UDP alone, on the same port number,
     /// each at once
     #[arg(long, conflicts_with = "lab_udp")]
-    pub no_control: bool,
+    pub(crate) no_control: bool,
     /// Serve one session and exit
     #[arg(long)]
-    pub one_off: bool,
+    pub(crate) one_off: bool,
     /// Print one JSON document a line, for each session
     #[arg(long)]
-    pub json: bool,
+    pub(crate) json: bool,
     /// Print every event as a line of JSON: muster, progress, results
     #[arg(long, conflicts_with = "json")]
-    pub events: bool,
+    pub(crate) events: bool,
     /// Let the page at this address release sessions too, with the token; 0.0.0.0 is any address
     #[arg(long, value_name = "ADDR")]
-    pub dashboard: Vec<IpAddr>,
+    pub(crate) dashboard: Vec<IpAddr>,
     /// The token for that; a random one is printed unless given
     #[arg(long, value_name = "TEXT", value_parser = options::token)]
-    pub token: Option<String>,
+    pub(crate) token: Option<String>,
     /// A further name by which browsers may ask for this server
     #[arg(long, value_name = "NAME")]
-    pub host: Vec<String>,
+    pub(crate) host: Vec<String>,
 }
 
 /// How often the terminal is looked at.
@@ -109,7 +109,7 @@ const REFRESH: Duration = Duration::from_millis(200);
 ///
 /// # Errors
 /// It could not be begun, or a log or result could not be written.
-pub fn run(args: &Args) -> Result<Verdict> {
+pub(crate) fn run(args: &Args) -> Result<Verdict> {
     let settings = args.sending.apply(Settings {
         clients: args.clients,
         file: args.file.clone(),

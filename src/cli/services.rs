@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::client::receive::Intake;
 use crate::error::Result;
 use crate::http;
 use crate::http::Documents;
@@ -9,13 +10,12 @@ use crate::http::connection::Reply;
 use crate::report::csv;
 use crate::report::json::SessionDocument;
 use crate::report::scaling;
-use crate::runtime::control::intake::Intake;
-use crate::runtime::host::Host;
-use crate::swarm;
-use crate::swarm::torrents::Options;
-use crate::swarm::torrents::Torrents;
-use crate::tcp;
-use crate::udp;
+use crate::server::builder::Host;
+use crate::transport::swarm;
+use crate::transport::swarm::torrents::Options;
+use crate::transport::swarm::torrents::Torrents;
+use crate::transport::tcp;
+use crate::transport::udp;
 
 /// Gives a server every way of sending and every kind of client; `face` says how its HTTP face
 /// behaves. Beside it the swarms that it will serve.

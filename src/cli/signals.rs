@@ -13,7 +13,7 @@ use crate::error::Result;
 
 /// What a signal asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Request {
+pub(crate) enum Request {
     /// End cleanly.
     Stop,
     /// Open the gate for those who are ready.
@@ -28,7 +28,7 @@ static TEMPORARY: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 /// # Errors
 /// The system refuses the handlers or a thread.
 #[cfg(unix)]
-pub fn listen() -> Result<Receiver<Request>> {
+pub(crate) fn listen() -> Result<Receiver<Request>> {
     use crate::error::Error;
     use signal_hook::consts::SIGINT;
     use signal_hook::consts::SIGTERM;
@@ -69,25 +69,25 @@ pub fn listen() -> Result<Receiver<Request>> {
 /// # Errors
 /// None.
 #[cfg(not(unix))]
-pub fn listen() -> Result<Receiver<Request>> {
+pub(crate) fn listen() -> Result<Receiver<Request>> {
     Ok(crossbeam_channel::never())
 }
 
 /// A folder that goes when this value goes, or when the process is ended at once.
 #[derive(Debug)]
-pub struct Temporary(PathBuf);
+pub(crate) struct Temporary(PathBuf);
 
 impl Temporary {
     /// Makes a folder of a name that nobody else has.
     ///
     /// # Errors
     /// The system refuses.
-    pub fn new(what: &str) -> Result<Self> {
+    pub(crate) fn new(what: &str) -> Result<Self> {
         use crate::error::Error;
         let name = format!(
             "gatecast-{what}-{}-{:08x}",
             std::process::id(),
-            crate::runtime::clock::random() >> 32
+            crate::net::clock::random() >> 32
         );
         let path = std::env::temp_dir().join(name);
         std::fs::create_dir(&path)
@@ -100,7 +100,7 @@ impl Temporary {
     }
 
     /// Where it is.
-    pub fn path(&self) -> &std::path::Path {
+    pub(crate) fn path(&self) -> &std::path::Path {
         &self.0
     }
 }
@@ -131,8 +131,8 @@ fn remove_temporary() {
 /// Removes what a star or study of this process has made.
 #[cfg(all(target_os = "linux", feature = "sockopt"))]
 fn remove_stars() {
-    crate::star::sweep::remove_own();
-    crate::study::work::remove_own();
+    crate::testbed::star::sweep::remove_own();
+    crate::testbed::study::work::remove_own();
 }
 
 #[cfg(all(unix, not(all(target_os = "linux", feature = "sockopt"))))]

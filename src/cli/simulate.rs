@@ -8,41 +8,41 @@ use crate::error::Error;
 use crate::error::Result;
 use crate::report::verdict::Verdict;
 use crate::session::MAX_SEATS;
-use crate::swarm::simulate;
-use crate::swarm::simulate::Plan;
+use crate::transport::swarm::simulate;
+use crate::transport::swarm::simulate::Plan;
 use crate::units::Bytes;
 use crate::units::Rate;
 
 /// How a swarm is simulated.
 #[derive(Clone, Debug, clap::Args)]
 #[group(skip)] // Another `Args` takes these in, and a group has its struct's name.
-pub struct Args {
+pub(crate) struct Args {
     /// Simulate the swarm in virtual time, up to 10,000 clients
     #[arg(long)]
-    pub simulate: bool,
+    pub(crate) simulate: bool,
     /// Simulate also that every second client has only a quarter of the uplink
     #[arg(long, requires = "simulate")]
-    pub unequal: bool,
+    pub(crate) unequal: bool,
     /// How many others each simulated client is linked to; 50 for up to 1000 clients, and 20
     /// beyond, where 50 would take ten minutes and say the same
     #[arg(long, value_parser = clap::value_parser!(u16).range(2..=200), value_name = "K")]
-    pub links: Option<u16>,
+    pub(crate) links: Option<u16>,
     /// Equal seeds, equal simulations
     #[arg(long, default_value = "1", value_name = "NUMBER")]
-    pub seed: u64,
+    pub(crate) seed: u64,
 }
 
 /// What is simulated: the file's size, the server's uplink, and each client's up and downlink.
 #[derive(Clone, Copy, Debug)]
-pub struct Question {
+pub(crate) struct Question {
     /// The file's size.
-    pub size: Bytes,
+    pub(crate) size: Bytes,
     /// The server's uplink.
-    pub server_up: Rate,
+    pub(crate) server_up: Rate,
     /// Each client's uplink.
-    pub up: Rate,
+    pub(crate) up: Rate,
     /// Each client's downlink.
-    pub down: Rate,
+    pub(crate) down: Rate,
 }
 
 /// How many links each of so many clients has, unless it is said.
@@ -54,7 +54,7 @@ fn usual_links(clients: u16) -> u16 {
 ///
 /// # Errors
 /// More clients than a session may have, or a result that cannot be written.
-pub fn run(args: &Args, question: Question, clients: &[u64]) -> Result<Verdict> {
+pub(crate) fn run(args: &Args, question: Question, clients: &[u64]) -> Result<Verdict> {
     let clients = clients.iter().map(|&clients| {
         u16::try_from(clients)
             .ok()

@@ -17,20 +17,20 @@ use crate::cli::signals;
 use crate::cli::signals::Request;
 use crate::error::Error;
 use crate::error::Result;
+use crate::net::clock;
 use crate::report::table::Align;
 use crate::report::table::Table;
 use crate::report::verdict::Verdict;
-use crate::runtime::clock;
-use crate::star::build::Star;
-use crate::star::calibrate;
-use crate::star::inside;
-use crate::star::layout::Layout;
-use crate::star::name::Place;
-use crate::star::name::StarId;
-use crate::star::plan;
-use crate::star::rootless;
-use crate::star::sweep;
-use crate::study::work;
+use crate::testbed::star::build::Star;
+use crate::testbed::star::calibrate;
+use crate::testbed::star::inside;
+use crate::testbed::star::layout::Layout;
+use crate::testbed::star::name::Place;
+use crate::testbed::star::name::StarId;
+use crate::testbed::star::plan;
+use crate::testbed::star::rootless;
+use crate::testbed::star::sweep;
+use crate::testbed::study::work;
 
 /// `gatecast star up|down|list|exec|run`
 #[derive(Debug, clap::Args)]
@@ -38,15 +38,15 @@ use crate::study::work;
     after_help = "Example: gatecast star run --hosts 4 --rate 100mbit -- sh -c \
 'gatecast star exec 0 -- iperf3 -s -1 & gatecast star exec 1 -- iperf3 -c 10.77.0.1'"
 )]
-pub struct Args {
+pub(crate) struct Args {
     /// What to do.
     #[command(subcommand)]
-    pub action: Action,
+    pub(crate) action: Action,
 }
 
 /// What to do with a star.
 #[derive(Debug, Subcommand)]
-pub enum Action {
+pub(crate) enum Action {
     /// Build a star and leave it standing until Ctrl-C, or with --keep until `star down`
     Up {
         /// The star.
@@ -104,7 +104,7 @@ const VARIABLE: &str = "GATECAST_STAR";
 ///
 /// # Errors
 /// What is missing, wrong or not ours.
-pub fn run(args: &Args) -> Result<Verdict> {
+pub(crate) fn run(args: &Args) -> Result<Verdict> {
     match &args.action {
         Action::Up {
             layout,
@@ -133,7 +133,7 @@ pub fn run(args: &Args) -> Result<Verdict> {
 ///
 /// # Errors
 /// Why that cannot be.
-pub fn need_root() -> Result<()> {
+pub(crate) fn need_root() -> Result<()> {
     match rootless::is_root() {
         true => Ok(()),
         false => Err(rootless::enter()),
@@ -144,7 +144,7 @@ pub fn need_root() -> Result<()> {
 ///
 /// # Errors
 /// The system refuses the handlers or a thread.
-pub fn stop_flag() -> Result<Arc<AtomicBool>> {
+pub(crate) fn stop_flag() -> Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     let (requests, flag) = (signals::listen()?, Arc::clone(&stop));
     thread::Builder::new()

@@ -12,28 +12,28 @@ use crate::error::Error;
 use crate::error::Result;
 use crate::report::verdict::Verdict;
 use crate::session::Via;
-use crate::star::calibrate;
-use crate::star::host;
-use crate::star::host::Host;
-use crate::star::layout::Link;
-use crate::star::layout::parse_loss;
-use crate::star::plan;
-use crate::study::contender::Contender;
-use crate::study::environment::Environment;
-use crate::study::figure;
-use crate::study::foreign::Foreign;
-use crate::study::grid;
-use crate::study::grid::Grid;
-use crate::study::grid::Preset;
-use crate::study::group;
-use crate::study::native::Native;
-use crate::study::nginx;
-use crate::study::nginx::Nginx;
-use crate::study::page;
-use crate::study::results::Results;
-use crate::study::run::Ground;
-use crate::study::run::Study;
-use crate::study::sheet;
+use crate::testbed::star::calibrate;
+use crate::testbed::star::host;
+use crate::testbed::star::host::Host;
+use crate::testbed::star::layout::Link;
+use crate::testbed::star::layout::parse_loss;
+use crate::testbed::star::plan;
+use crate::testbed::study::contender::Contender;
+use crate::testbed::study::environment::Environment;
+use crate::testbed::study::figure;
+use crate::testbed::study::foreign::Foreign;
+use crate::testbed::study::grid;
+use crate::testbed::study::grid::Grid;
+use crate::testbed::study::grid::Preset;
+use crate::testbed::study::group;
+use crate::testbed::study::native::Native;
+use crate::testbed::study::nginx;
+use crate::testbed::study::nginx::Nginx;
+use crate::testbed::study::page;
+use crate::testbed::study::results::Results;
+use crate::testbed::study::run::Ground;
+use crate::testbed::study::run::Study;
+use crate::testbed::study::sheet;
 use crate::units::Bytes;
 use crate::units::Rate;
 
@@ -43,16 +43,16 @@ use crate::units::Rate;
     after_help = "Example: gatecast study --clients 1,2,4,8,13 --via tcp --rate 100mbit \
 --runs 3 --out study"
 )]
-pub struct Args {
+pub(crate) struct Args {
     /// The file to send; generated, of the sizes of --size, unless given
-    pub file: Option<PathBuf>,
+    pub(crate) file: Option<PathBuf>,
     /// A study that is set up already: peers (10 MB, 1 to 13 clients), router (6 clients, each in
     /// a subnet of its own) or loss (0, 0.1, 1 and 5 %); other options change it
     #[arg(long, value_name = "NAME")]
-    pub preset: Option<Preset>,
+    pub(crate) preset: Option<Preset>,
     /// Numbers of clients, such as 1,2,4 or 1-13 [default: 1,2,4,8,13]
     #[arg(long, value_parser = List::<u16>::clients, value_name = "LIST")]
-    pub clients: Option<List<u16>>,
+    pub(crate) clients: Option<List<u16>>,
     /// What to compare: tcp, udp, multicast, swarm, http; nginx (with one curl a host), uftp,
     /// udpcast, aria2, libtorrent
     #[arg(
@@ -61,7 +61,7 @@ pub struct Args {
         value_delimiter = ',',
         value_name = "LIST"
     )]
-    pub via: Vec<String>,
+    pub(crate) via: Vec<String>,
     /// Sizes of generated files, such as 10MB,100MB [default: 10MB]
     #[arg(
         long,
@@ -69,43 +69,43 @@ pub struct Args {
         value_name = "LIST",
         conflicts_with = "file"
     )]
-    pub size: Vec<Bytes>,
+    pub(crate) size: Vec<Bytes>,
     /// Rates of the links, such as 10mbit,100mbit [default: 100mbit]
     #[arg(long, value_delimiter = ',', value_name = "LIST")]
-    pub rate: Vec<Rate>,
+    pub(crate) rate: Vec<Rate>,
     /// Shares of packets lost at random, such as 0,0.1%,1% [default: 0]
     #[arg(long, value_parser = parse_loss, value_delimiter = ',', value_name = "LIST")]
-    pub loss: Vec<u32>,
+    pub(crate) loss: Vec<u32>,
     /// How often each is measured: 3 for a look, 9 for a claim; rows of over a minute 3 at most
     #[arg(long, default_value = "3")]
-    pub runs: u32,
+    pub(crate) runs: u32,
     /// What every link has beside rate and loss.
     #[command(flatten)]
-    pub links: LinkArgs,
+    pub(crate) links: LinkArgs,
     /// Where the results go, after every run; a study that was interrupted goes on from there
     #[arg(long, default_value = "study", value_name = "DIR")]
-    pub out: PathBuf,
+    pub(crate) out: PathBuf,
     /// Forget what DIR has of an earlier study
     #[arg(long)]
-    pub fresh: bool,
+    pub(crate) fresh: bool,
     /// Run on the hosts in FILE instead of stars of our own: one a line, `NAMESPACE ADDRESS
     /// DEVICE`, the server first
     #[arg(long, value_name = "FILE", conflicts_with_all = ["preset", "loss"])]
-    pub hosts_from: Option<PathBuf>,
+    pub(crate) hosts_from: Option<PathBuf>,
     /// TCP congestion control of the server, such as cubic; the system's own unless given
     #[arg(long, value_name = "NAME")]
-    pub congestion: Option<String>,
+    pub(crate) congestion: Option<String>,
     /// How far a link may be from its rate [default: 1%; 3% with --hosts-from]
     #[arg(long, value_parser = parse_loss, value_name = "SHARE")]
-    pub tolerance: Option<u32>,
+    pub(crate) tolerance: Option<u32>,
     /// Print the document instead of the table
     #[arg(long)]
-    pub json: bool,
+    pub(crate) json: bool,
 }
 
 /// A list that is one value on the command line.
 #[derive(Clone, Debug)]
-pub struct List<T>(pub Vec<T>);
+pub(crate) struct List<T>(pub Vec<T>);
 
 impl List<u16> {
     fn clients(text: &str) -> std::result::Result<Self, String> {
@@ -123,7 +123,7 @@ const RATE: u64 = 100_000_000;
 /// # Errors
 /// A grid that cannot be, a star or link that is not what was asked for, results that cannot be
 /// written, or the user stopped it; what was measured until then is written.
-pub fn run(args: &Args) -> Result<Verdict> {
+pub(crate) fn run(args: &Args) -> Result<Verdict> {
     let grid = grid(args)?;
     let mut links = args.links.clone();
     links.router |= args.preset == Some(Preset::Router);
@@ -347,7 +347,10 @@ fn describe(args: &Args, links: &LinkArgs, environment: &Environment) -> String 
     }
     say(!links.delay.is_zero(), format!("delay {:?}", links.delay));
     let of = format!("loss of {} packets only", links.loss_of);
-    say(links.loss_of != crate::star::layout::Traffic::All, of);
+    say(
+        links.loss_of != crate::testbed::star::layout::Traffic::All,
+        of,
+    );
     if let Some(name) = &args.congestion {
         say(
             true,

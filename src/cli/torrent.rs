@@ -10,30 +10,30 @@ use crate::proto::bt::layout::Layout;
 use crate::proto::bt::metainfo;
 use crate::proto::bt::metainfo::Metainfo;
 use crate::report::verdict::Verdict;
-use crate::runtime::catalog;
-use crate::runtime::catalog::Catalog;
-use crate::swarm::store;
-use crate::swarm::web::Url;
+use crate::server::catalog;
+use crate::server::catalog::Catalog;
+use crate::transport::swarm::store;
+use crate::transport::swarm::web::Url;
 
 /// `gatecast torrent FILE --announce URL`
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Example: gatecast torrent image.iso --announce http://192.168.1.10:8080/announce"
 )]
-pub struct Args {
+pub(crate) struct Args {
     /// The file
     #[arg(value_name = "FILE")]
-    pub file: PathBuf,
+    pub(crate) file: PathBuf,
     /// Where its tracker is: the server that offers the file, and /announce
     #[arg(long, value_name = "URL")]
-    pub announce: String,
+    pub(crate) announce: String,
 }
 
 /// Writes the torrent.
 ///
 /// # Errors
 /// The file cannot be read or is empty, or the torrent cannot be written.
-pub fn run(args: &Args) -> Result<Verdict> {
+pub(crate) fn run(args: &Args) -> Result<Verdict> {
     Url::parse(&args.announce)?;
     let catalog = Catalog::offer([&args.file])?;
     let name = catalog.only().ok_or_else(|| Error::Usage {

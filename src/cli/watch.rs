@@ -14,6 +14,8 @@ use crate::cli::output;
 use crate::cli::signals;
 use crate::error::Error;
 use crate::error::Result;
+use crate::net::clock;
+use crate::net::socket;
 use crate::proto::relay::Standing;
 use crate::relay::watch::Order;
 use crate::relay::watch::View;
@@ -21,8 +23,6 @@ use crate::relay::watch::Watch;
 use crate::report::live;
 use crate::report::live::events::WatchEvent;
 use crate::report::verdict::Verdict;
-use crate::runtime::clock;
-use crate::runtime::socket;
 use crate::units::Moment;
 use crate::units::mbit_per_second;
 
@@ -34,28 +34,28 @@ Example: vlc udp://@:1234 & gatecast watch 192.168.1.10 --player 127.0.0.1:1234\
 Exit code: 0 left by q or after --for; 1 the relay was not there, refused or let us go, or the \
 recording is not whole; 2 usage; 130 interrupted."
 )]
-pub struct Args {
+pub(crate) struct Args {
     /// The relay, port 7000 unless given
     #[arg(value_name = "HOST[:PORT]")]
-    pub relay: String,
+    pub(crate) relay: String,
     /// Where the player listens
     #[arg(long, value_name = "ADDR:PORT")]
-    pub player: Option<SocketAddr>,
+    pub(crate) player: Option<SocketAddr>,
     /// Write the transport stream into this file
     #[arg(long, value_name = "FILE")]
-    pub record: Option<PathBuf>,
+    pub(crate) record: Option<PathBuf>,
     /// The UDP port to receive at, 1024 or above; the system's choice unless given
     #[arg(long, default_value = "0", value_name = "PORT")]
-    pub port: u16,
+    pub(crate) port: u16,
     /// Leave after this time
     #[arg(long = "for", value_parser = options::wait, value_name = "TIME")]
-    pub time: Option<Duration>,
+    pub(crate) time: Option<Duration>,
     /// Print at the end where datagrams were lost
     #[arg(long)]
-    pub loss_report: bool,
+    pub(crate) loss_report: bool,
     /// Print a line of JSON every second
     #[arg(long)]
-    pub events: bool,
+    pub(crate) events: bool,
 }
 
 /// The relay's port when none is given.
@@ -82,7 +82,7 @@ enum Wish {
 ///
 /// # Errors
 /// The relay is not there, refuses or goes; the recording is not whole.
-pub fn run(args: &Args) -> Result<Verdict> {
+pub(crate) fn run(args: &Args) -> Result<Verdict> {
     if (1..crate::proto::relay::PORT_MIN).contains(&args.port) {
         return Err(Error::Usage {
             what: format!("--port {} is below 1024; no relay sends there", args.port),

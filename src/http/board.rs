@@ -20,10 +20,10 @@ use crate::http::connection::Line;
 use crate::http::connection::Reply;
 use crate::http::connection::send_by;
 use crate::http::event;
+use crate::net::clock;
 use crate::proto::http::text;
-use crate::runtime::clock;
-use crate::runtime::gate::View;
-use crate::runtime::lobby::Lobby;
+use crate::server::gate::View;
+use crate::server::lobby::Lobby;
 use crate::session::SessionId;
 use crate::transfer::Record;
 use crate::units::Moment;
@@ -138,7 +138,7 @@ impl Shown {
 }
 
 fn shape(view: &View) -> Shape {
-    let count = |wanted: fn(&crate::runtime::gate::SeatView) -> bool| {
+    let count = |wanted: fn(&crate::server::gate::SeatView) -> bool| {
         view.seats.iter().filter(|seat| wanted(seat)).count()
     };
     (

@@ -16,6 +16,9 @@ use std::time::Duration;
 
 use crate::http::Face;
 use crate::http::routes::Answer;
+use crate::net::clock;
+use crate::net::line_stream::Dialogue;
+use crate::net::socket;
 use crate::proto::http::HeadError;
 use crate::proto::http::request::Method;
 use crate::proto::http::request::Request;
@@ -23,12 +26,9 @@ use crate::proto::http::request::RequestBuf;
 use crate::proto::http::response::ResponseHead;
 use crate::proto::http::response::reason;
 use crate::proto::http::text;
-use crate::runtime::clock;
-use crate::runtime::dialogue::Dialogue;
-use crate::runtime::listener::Connection;
-use crate::runtime::listener::GREETING_LIMIT;
-use crate::runtime::lobby::Lobby;
-use crate::runtime::socket;
+use crate::server::listener::Connection;
+use crate::server::listener::GREETING_LIMIT;
+use crate::server::lobby::Lobby;
 use crate::units::Moment;
 
 /// An answer that is held in memory.

@@ -13,13 +13,13 @@ use std::sync::Arc;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use crate::client::ClientView;
+use crate::client::Stage;
 use crate::proto::json::Json;
-use crate::runtime::control::client::ClientView;
-use crate::runtime::control::client::Stage;
-use crate::runtime::gate::View;
-use crate::runtime::lobby::Lobby;
-use crate::runtime::way::Detail;
-use crate::runtime::way::MAP_MAX;
+use crate::server::gate::View;
+use crate::server::lobby::Lobby;
+use crate::server::transport::Detail;
+use crate::server::transport::MAP_MAX;
 use crate::transfer::Record;
 
 /// The schema's name and version.

@@ -11,8 +11,8 @@ use std::net::IpAddr;
 use std::net::SocketAddr;
 
 use crate::http::Face;
+use crate::net::clock;
 use crate::proto::http::request::Request;
-use crate::runtime::clock;
 
 /// The header field with the token.
 pub const TOKEN: &str = "gatecast-token";
@@ -77,9 +77,9 @@ fn same(one: &[u8], two: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use crate::http::Options;
-    use crate::runtime::catalog::Catalog;
-    use crate::runtime::host::Host;
-    use crate::runtime::lobby::Settings;
+    use crate::server::builder::Host;
+    use crate::server::catalog::Catalog;
+    use crate::server::lobby::Settings;
 
     use super::*;
 

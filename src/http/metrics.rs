@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 
 use crate::http::Face;
 use crate::http::connection::Reply;
-use crate::runtime::lobby::Lobby;
+use crate::server::lobby::Lobby;
 use crate::transfer::Outcome;
 use crate::units::total_saturating;
 
@@ -112,7 +112,7 @@ impl Face {
             "Sessions that have not ended.",
             views.len(),
         );
-        type Count = fn(&crate::runtime::gate::View) -> u64;
+        type Count = fn(&crate::server::gate::View) -> u64;
         let of_sessions: [(&str, &str, Count); 4] = [
             ("gatecast_seats_wanted", "Seats of an open session.", |v| {
                 v.clients.into()

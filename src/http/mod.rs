@@ -29,12 +29,12 @@ use crate::error::Result;
 use crate::http::board::Board;
 use crate::http::connection::Reply;
 use crate::http::receipt::Receipts;
+use crate::net::copy;
+use crate::net::pacing::Pacer;
 use crate::proto::greeting::Greeting;
 use crate::proto::http::request::Request;
-use crate::runtime::copy;
-use crate::runtime::host::Host;
-use crate::runtime::lobby::Lobby;
-use crate::runtime::pace::Pacer;
+use crate::server::builder::Host;
+use crate::server::lobby::Lobby;
 use crate::transfer::Record;
 
 pub mod board;

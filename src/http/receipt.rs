@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use crate::digest::Digest;
 use crate::http::connection::Reply;
+use crate::net::clock;
 use crate::proto::http::text;
-use crate::runtime::clock;
 use crate::session::SeatId;
 use crate::session::SessionId;
 use crate::units::Moment;
@@ -102,7 +102,7 @@ impl Receipts {
             sha1,
             bytes: value(&form, "bytes").and_then(|text| text::digits(&text)),
             seconds: value(&form, "seconds")
-                .and_then(|text| crate::proto::lab::decode_elapsed(&text).ok()),
+                .and_then(|text| crate::proto::lab::tcp::decode_elapsed(&text).ok()),
             at: clock::now(),
         };
         let mut promised = self.lock();

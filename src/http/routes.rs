@@ -28,11 +28,11 @@ use crate::http::event;
 use crate::http::files;
 use crate::http::files::Download;
 use crate::http::gate::Wish;
+use crate::net::clock;
 use crate::proto::http::request::Method;
 use crate::proto::http::request::Request;
 use crate::proto::http::text;
-use crate::runtime::clock;
-use crate::runtime::lobby::Lobby;
+use crate::server::lobby::Lobby;
 use crate::session::MAX_SEATS;
 use crate::session::SessionId;
 use crate::session::Via;
@@ -183,7 +183,7 @@ impl Face {
                 receipt: text_of("receipt").is_some(),
             }));
         }
-        let source = match lobby.catalog.open(&name, &crate::runtime::catalog::silent) {
+        let source = match lobby.catalog.open(&name, &crate::server::catalog::silent) {
             Ok(source) => source,
             Err(error) => {
                 log::warn!("{error}");

@@ -6,17 +6,17 @@
 
 use std::sync::Arc;
 
+use crate::client::receive::Armed;
+use crate::client::receive::Arriving;
+use crate::client::receive::Intake;
 use crate::error::Result;
-use crate::runtime::catalog::Source;
-use crate::runtime::control::intake::Armed;
-use crate::runtime::control::intake::Arriving;
-use crate::runtime::control::intake::Intake;
-use crate::runtime::dialogue::Dialogue;
-use crate::runtime::lobby::Settings;
-use crate::runtime::way::Carrier;
-use crate::runtime::way::Way;
+use crate::net::line_stream::Dialogue;
+use crate::server::catalog::Source;
+use crate::server::lobby::Settings;
+use crate::server::transport::Carrier;
+use crate::server::transport::Way;
 use crate::session::Via;
-use crate::tcp;
+use crate::transport::tcp;
 
 /// The way as a server has it.
 #[derive(Debug)]

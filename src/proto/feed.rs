@@ -6,18 +6,18 @@
 
 use crate::proto::jitter::Jitter;
 use crate::proto::jitter::Ticks;
+use crate::proto::mpegts;
+use crate::proto::mpegts::PACKET;
+use crate::proto::mpegts::PCR_HZ;
+use crate::proto::mpegts::PCR_WRAP;
+use crate::proto::mpegts::Packet;
+use crate::proto::mpegts::continuity;
+use crate::proto::mpegts::continuity::Continuity;
+use crate::proto::mpegts::framing::Framing;
+use crate::proto::mpegts::tables::Tables;
 use crate::proto::rtp;
 use crate::proto::rtp::Header;
 use crate::proto::rtp::Sequence;
-use crate::proto::ts;
-use crate::proto::ts::PACKET;
-use crate::proto::ts::PCR_HZ;
-use crate::proto::ts::PCR_WRAP;
-use crate::proto::ts::Packet;
-use crate::proto::ts::continuity;
-use crate::proto::ts::continuity::Continuity;
-use crate::proto::ts::framing::Framing;
-use crate::proto::ts::tables::Tables;
 use crate::units::Moment;
 
 /// Follows one stream.
@@ -148,11 +148,11 @@ impl Feed {
 /// The RTP header of `datagram`, where it has one, and the transport stream in it. RTP is known by
 /// whole packets inside it (RFC 2250, section 2): its first byte alone may be anything.
 fn open(datagram: &[u8]) -> (Option<Header>, &[u8]) {
-    if datagram.first() != Some(&ts::SYNC)
+    if datagram.first() != Some(&mpegts::SYNC)
         && let Some(header) = Header::decode(datagram)
     {
         let inside = &datagram[header.payload.clone()];
-        if ts::packets(inside).is_some() {
+        if mpegts::packets(inside).is_some() {
             return (Some(header), inside);
         }
     }
@@ -164,7 +164,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::proto::ts::sample;
+    use crate::proto::mpegts::sample;
 
     /// Datagram `n` of a stream: seven packets of one PID, the first with a clock, 1 ms apart.
     fn datagram(n: u64) -> Vec<u8> {
@@ -291,7 +291,7 @@ mod tests {
             let mut packets = bytes.repeat(10);
             packets.resize(n * PACKET, 0);
             for packet in packets.chunks_mut(PACKET) {
-                packet[0] = ts::SYNC;
+                packet[0] = mpegts::SYNC;
             }
             let mut feed = Feed::default();
             for datagram in [&bytes, &packets, &packets] {

@@ -194,6 +194,9 @@ pub enum ErrorCode {
     Stopped,
 }
 
+/// Most files offered, so that a folder given by mistake is an error and not an hour of hashing.
+pub const FILES_MAX: usize = 10_000;
+
 /// The protocol's name and version, with which every opening line begins.
 pub const GREETING: &str = "GATECAST/1";
 

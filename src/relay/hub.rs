@@ -20,6 +20,10 @@ use std::time::Duration;
 
 use crate::error::Error;
 use crate::error::Result;
+use crate::net::clock;
+use crate::net::datagrams::Inbox;
+use crate::net::datagrams::parcel;
+use crate::net::socket;
 use crate::proto::feed::Counts;
 use crate::proto::relay::Standing;
 use crate::proto::relay::log::End;
@@ -28,10 +32,6 @@ use crate::proto::relay::receipt::Statement;
 use crate::relay::Settings;
 use crate::relay::journal::Pen;
 use crate::relay::viewer::Viewer;
-use crate::runtime::clock;
-use crate::runtime::datagrams::Inbox;
-use crate::runtime::datagrams::parcel;
-use crate::runtime::socket;
 use crate::session::SessionId;
 use crate::units::Moment;
 

@@ -18,10 +18,10 @@ use crossbeam_channel::TrySendError;
 
 use crate::error::Error;
 use crate::error::Result;
+use crate::net::logfile;
+use crate::net::logfile::LogFile;
 use crate::proto::relay::log;
 use crate::proto::relay::log::Visit;
-use crate::runtime::logfile;
-use crate::runtime::logfile::LogFile;
 
 /// The logger thread.
 #[derive(Debug)]
@@ -142,9 +142,9 @@ mod tests {
     use std::fs::OpenOptions;
 
     use super::*;
+    use crate::net::clock;
     use crate::proto::relay::log::End;
     use crate::proto::relay::receipt::Statement;
-    use crate::runtime::clock;
     use crate::session::SessionId;
 
     fn visit(viewer: u64) -> Visit {

@@ -28,15 +28,15 @@
 //! the next viewer comes is thrown away, so nobody ever gets a stale burst.
 //!
 //! ```no_run
-//! use gatecast::relay::Relay;
-//! use gatecast::relay::Settings;
+//! use gatecast::internals::relay::Relay;
+//! use gatecast::internals::relay::Settings;
 //!
 //! let input = ([127, 0, 0, 1], 65534).into();
 //! let relay = Relay::start(&Settings::new(input), ([0, 0, 0, 0], 7000).into())?;
 //! for visit in relay.visits() {
 //!     println!("{} got {} datagrams", visit.to, visit.sent.sent);
 //! }
-//! # Ok::<(), gatecast::error::Error>(())
+//! # Ok::<(), gatecast::internals::error::Error>(())
 //! ```
 
 use std::net::Ipv4Addr;
@@ -51,15 +51,15 @@ use crossbeam_channel::Receiver;
 
 use crate::error::Error;
 use crate::error::Result;
+use crate::net::STACK;
+use crate::net::datagrams;
+use crate::net::datagrams::Inbox;
 use crate::proto::relay::log::Visit;
 use crate::relay::hub::Hub;
 use crate::relay::journal::Journal;
 use crate::relay::snapshot::Snapshot;
 use crate::relay::source::Source;
-use crate::runtime::datagrams;
-use crate::runtime::datagrams::Inbox;
-use crate::runtime::listener::Listener;
-use crate::runtime::lobby::STACK;
+use crate::server::listener::Listener;
 
 mod hub;
 mod journal;

@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use crate::net::clock;
+use crate::net::datagrams;
 use crate::proto::feed::Counts;
 use crate::proto::histogram::Histogram;
 use crate::proto::relay::Standing;
@@ -12,8 +14,6 @@ use crate::proto::relay::receipt::Receipt;
 use crate::proto::relay::receipt::Statement;
 use crate::relay::hub::Hub;
 use crate::relay::viewer::Viewer;
-use crate::runtime::clock;
-use crate::runtime::datagrams;
 use crate::session::SessionId;
 use crate::units::Moment;
 

@@ -11,6 +11,10 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
+use crate::net::clock;
+use crate::net::datagrams;
+use crate::net::datagrams::Batch;
+use crate::net::datagrams::parcel::Parcel;
 use crate::proto::feed::Counts;
 use crate::proto::feed::Feed;
 use crate::proto::relay::Standing;
@@ -22,10 +26,6 @@ use crate::relay::pace::Pace;
 use crate::relay::tally;
 use crate::relay::tally::Tally;
 use crate::relay::viewer::Viewer;
-use crate::runtime::clock;
-use crate::runtime::datagrams;
-use crate::runtime::datagrams::Batch;
-use crate::runtime::datagrams::parcel::Parcel;
 use crate::units::Moment;
 
 /// The thread's own.

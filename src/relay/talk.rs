@@ -10,6 +10,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::error::Error;
+use crate::net::clock;
+use crate::net::copy;
+use crate::net::socket;
 use crate::proto::relay::Budget;
 use crate::proto::relay::COMMANDS_MAX;
 use crate::proto::relay::Command;
@@ -20,11 +23,8 @@ use crate::proto::relay::log::End;
 use crate::proto::relay::silence;
 use crate::relay::hub::Hub;
 use crate::relay::viewer::Viewer;
-use crate::runtime::clock;
-use crate::runtime::copy;
-use crate::runtime::listener::Connection;
-use crate::runtime::listener::Place;
-use crate::runtime::socket;
+use crate::server::listener::Connection;
+use crate::server::listener::Place;
 
 /// How long a client may take to accept an answer, which its buffer holds thousands of.
 const SAY_LIMIT: Duration = Duration::from_secs(4);
@@ -238,10 +238,10 @@ impl Talk<'_> {
 
     /// Closes so that what was said still arrives: see [`Dialogue::close`].
     ///
-    /// [`Dialogue::close`]: crate::runtime::dialogue::Dialogue::close
+    /// [`Dialogue::close`]: crate::net::line_stream::Dialogue::close
     fn close(&self) {
         let peer = self.connection.peer;
-        crate::runtime::dialogue::Dialogue::new(&self.connection.stream, peer, b"").close();
+        crate::net::line_stream::Dialogue::new(&self.connection.stream, peer, b"").close();
     }
 }
 

@@ -4,9 +4,9 @@
 use std::io;
 use std::sync::atomic::Ordering;
 
+use crate::net::datagrams::parcel::Parcel;
+use crate::net::datagrams::parcel::Run;
 use crate::relay::viewer::Viewer;
-use crate::runtime::datagrams::parcel::Parcel;
-use crate::runtime::datagrams::parcel::Run;
 
 /// What became of a batch on its way to one viewer.
 #[derive(Debug, Default)]

@@ -16,6 +16,7 @@ use std::sync::atomic::Ordering;
 
 use time::OffsetDateTime;
 
+use crate::net::clock;
 use crate::proto::feed::Counts;
 use crate::proto::relay::Standing;
 use crate::proto::relay::log::End;
@@ -24,7 +25,6 @@ use crate::proto::relay::receipt::Statement;
 use crate::proto::relay::receipt::whole_us;
 use crate::relay::meter::Meter;
 use crate::relay::snapshot::Delay;
-use crate::runtime::clock;
 use crate::units::Moment;
 
 /// One viewer, from CONECTAR to its end.

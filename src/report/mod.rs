@@ -14,9 +14,9 @@ use std::time::Duration;
 
 use crate::error::Error;
 use crate::error::Result;
-use crate::proto::logline::Collector;
-use crate::proto::logline::LINE_MAX;
-use crate::proto::logline::LogError;
+use crate::proto::session_log::Collector;
+use crate::proto::session_log::LINE_MAX;
+use crate::proto::session_log::LogError;
 use crate::session::FileInfo;
 use crate::session::Via;
 use crate::transfer::Outcome;
@@ -299,8 +299,8 @@ pub(crate) mod sample {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::logline::Line;
-    use crate::proto::logline::header;
+    use crate::proto::session_log::Line;
+    use crate::proto::session_log::header;
 
     fn log_of(records: &[Record]) -> String {
         let lines = records.iter().flat_map(|record| {

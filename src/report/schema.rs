@@ -16,7 +16,7 @@ pub const SESSION: &str = include_str!("session.schema.json");
 pub const LIVE: &str = include_str!("live/live.schema.json");
 
 /// The schema of `gatecast.study/1`.
-pub const STUDY: &str = include_str!("../study/study.schema.json");
+pub const STUDY: &str = include_str!("../testbed/study/study.schema.json");
 
 /// Keywords that say nothing about a value.
 const REMARKS: [&str; 4] = ["$schema", "$id", "title", "$defs"];

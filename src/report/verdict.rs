@@ -1,7 +1,7 @@
 //! The exit code that sessions have earned: never 0 when anybody's copy is not proven.
 
+use crate::client::End;
 use crate::error::Error;
-use crate::runtime::control::client::End;
 use crate::transfer::Outcome;
 use crate::transfer::Record;
 

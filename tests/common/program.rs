@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::thread;
 
-use gatecast::report;
-use gatecast::transfer::Record;
+use gatecast::internals::report;
+use gatecast::internals::transfer::Record;
 
 use crate::common::PATIENCE;
 use crate::common::entries;

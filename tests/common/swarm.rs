@@ -8,17 +8,17 @@ use std::net::TcpStream;
 use std::thread;
 use std::thread::JoinHandle;
 
-use gatecast::proto::bt::metainfo::Metainfo;
-use gatecast::proto::bt::wire;
-use gatecast::proto::bt::wire::Handshake;
-use gatecast::proto::bt::wire::Limits;
-use gatecast::proto::bt::wire::Message;
-use gatecast::runtime::control::client::End;
-use gatecast::runtime::control::client::Order;
-use gatecast::runtime::lobby::Settings;
-use gatecast::session::Via;
-use gatecast::swarm;
-use gatecast::swarm::torrents::Options;
+use gatecast::internals::client::End;
+use gatecast::internals::client::Order;
+use gatecast::internals::proto::bt::metainfo::Metainfo;
+use gatecast::internals::proto::bt::wire;
+use gatecast::internals::proto::bt::wire::Handshake;
+use gatecast::internals::proto::bt::wire::Limits;
+use gatecast::internals::proto::bt::wire::Message;
+use gatecast::internals::server::lobby::Settings;
+use gatecast::internals::session::Via;
+use gatecast::internals::transport::swarm;
+use gatecast::internals::transport::swarm::torrents::Options;
 
 use super::PATIENCE;
 use super::Server;

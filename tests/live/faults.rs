@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 use std::time::Instant;
 
-use gatecast::report::schema;
+use gatecast::internals::report::schema;
 
 use crate::LIMIT;
 use crate::Program;

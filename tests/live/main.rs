@@ -31,7 +31,7 @@ use common::installed;
 use common::program::GATECAST;
 use common::until;
 use common::within;
-use gatecast::report::schema;
+use gatecast::internals::report::schema;
 
 const LIMIT: Duration = Duration::from_secs(120);
 

@@ -9,10 +9,10 @@ use std::thread;
 use std::time::Duration;
 use std::time::Instant;
 
-use gatecast::proto::relay::Standing;
-use gatecast::proto::relay::log::End;
-use gatecast::relay::Relay;
-use gatecast::relay::Settings;
+use gatecast::internals::proto::relay::Standing;
+use gatecast::internals::proto::relay::log::End;
+use gatecast::internals::relay::Relay;
+use gatecast::internals::relay::Settings;
 
 use crate::LIMIT;
 use crate::LOCAL;
@@ -212,7 +212,7 @@ fn who_never_stops_talking_is_told_once_and_let_go() {
 #[test]
 fn one_address_does_not_take_all_places() {
     within(LIMIT, || {
-        let Some(host) = gatecast::runtime::socket::outward() else {
+        let Some(host) = gatecast::internals::net::socket::outward() else {
             return eprintln!("passed by: no address but loopback");
         };
         let mut settings = Settings::new(LOCAL);
@@ -264,7 +264,7 @@ fn a_receipt_that_cannot_be_true_is_refused_and_kept_out_of_the_log() {
         let received = visits[0].received.expect("its honest word");
         assert_eq!(received.datagrams, 5);
         // And the table of such visits can be made.
-        gatecast::report::live::visits(&[visits[0].clone(), visits[0].clone()]);
+        gatecast::internals::report::live::visits(&[visits[0].clone(), visits[0].clone()]);
     });
 }
 

@@ -23,13 +23,13 @@ use std::time::Duration;
 use common::PATIENCE;
 use common::until;
 use common::within;
-use gatecast::proto::relay::log::End;
-use gatecast::proto::relay::log::Visit;
-use gatecast::relay::Relay;
-use gatecast::relay::Settings;
-use gatecast::relay::watch::Order;
-use gatecast::relay::watch::View;
-use gatecast::relay::watch::Watch;
+use gatecast::internals::proto::relay::log::End;
+use gatecast::internals::proto::relay::log::Visit;
+use gatecast::internals::relay::Relay;
+use gatecast::internals::relay::Settings;
+use gatecast::internals::relay::watch::Order;
+use gatecast::internals::relay::watch::View;
+use gatecast::internals::relay::watch::Watch;
 
 const LOCAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
@@ -406,7 +406,7 @@ fn what_a_relay_says_is_shown_without_its_tricks() {
     within(LIMIT, || {
         // Control characters break the protocol; what turns a line around does not.
         let hostile = "ERROR \u{202e}no\u{2028}OK";
-        let safe = |shown: &str| !shown.chars().any(gatecast::text::is_unsafe);
+        let safe = |shown: &str| !shown.chars().any(gatecast::internals::text::is_unsafe);
         let addr = old_relay(move |_| hostile);
         let error = Watch::start(&Order::new(vec![addr])).expect_err("refused");
         let shown = error.to_string();

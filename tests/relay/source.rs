@@ -6,8 +6,8 @@ use std::net::UdpSocket;
 use std::thread;
 use std::time::Duration;
 
-use gatecast::relay::Relay;
-use gatecast::relay::Settings;
+use gatecast::internals::relay::Relay;
+use gatecast::internals::relay::Settings;
 
 use crate::LIMIT;
 use crate::LOCAL;

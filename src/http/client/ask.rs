@@ -11,11 +11,11 @@ use crate::error::Error;
 use crate::error::Phase;
 use crate::error::Result;
 use crate::http::connection::send_by;
+use crate::net::clock;
+use crate::net::socket;
 use crate::proto::http::response;
 use crate::proto::http::response::Response;
 use crate::proto::http::text;
-use crate::runtime::clock;
-use crate::runtime::socket;
 use crate::units::Moment;
 
 /// What a server says of a file.

@@ -11,13 +11,13 @@ use std::thread;
 use std::time::Duration;
 
 use crate::error::Result;
+use crate::net::datagrams::Batch;
+use crate::net::datagrams::parcel;
+use crate::net::datagrams::parcel::Parcel;
 use crate::proto::feed::Feed;
 use crate::relay::meter::bump;
 use crate::relay::watch::shared::Shared;
 use crate::relay::watch::tape::Tape;
-use crate::runtime::datagrams::Batch;
-use crate::runtime::datagrams::parcel;
-use crate::runtime::datagrams::parcel::Parcel;
 use crate::units::Moment;
 
 /// The data thread's own.

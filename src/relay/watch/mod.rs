@@ -23,6 +23,10 @@ use std::time::Duration;
 
 use crate::error::Error;
 use crate::error::Result;
+use crate::net::STACK;
+use crate::net::clock;
+use crate::net::datagrams::Inbox;
+use crate::net::socket;
 use crate::proto::feed::Counts;
 use crate::proto::relay::Command;
 use crate::proto::relay::Standing;
@@ -30,10 +34,6 @@ use crate::proto::relay::receipt::Statement;
 use crate::relay::watch::data::Data;
 use crate::relay::watch::shared::Control;
 use crate::relay::watch::shared::Shared;
-use crate::runtime::clock;
-use crate::runtime::datagrams::Inbox;
-use crate::runtime::lobby::STACK;
-use crate::runtime::socket;
 
 mod data;
 mod shared;

@@ -1,0 +1,165 @@
+//! What a client makes of the bytes it has: their digest, read back from the disk, and a second
+//! try where the digest is wrong.
+
+use std::sync::atomic::AtomicBool;
+use std::thread;
+use std::time::Duration;
+
+use crate::client::Client;
+use crate::client::SUMMARY_LIMIT;
+use crate::client::conversation::note;
+use crate::client::hear;
+use crate::client::part::Part;
+use crate::client::receive::Armed;
+use crate::client::receive::Damaged;
+use crate::client::receive::Taken;
+use crate::error::Error;
+use crate::error::Phase;
+use crate::error::Result;
+use crate::net::clock;
+use crate::net::copy;
+use crate::net::line_stream::Dialogue;
+use crate::proto::native::ErrorCode;
+use crate::proto::native::FromClient;
+use crate::proto::native::FromServer;
+use crate::proto::native::Offer;
+use crate::proto::native::Receipt;
+use crate::proto::udp::pieces::MENDS_MAX;
+use crate::transfer::Transfer;
+use crate::units::Moment;
+
+/// What mending a copy takes.
+pub(super) struct Mends<'a> {
+    pub(super) armed: &'a mut dyn Armed,
+    pub(super) stall: Duration,
+    pub(super) stopped: &'a AtomicBool,
+}
+
+/// A digest as far as it is known.
+#[derive(Default)]
+pub(super) struct Prefix {
+    hasher: crate::digest::Hasher,
+    bytes: u64,
+}
+
+/// How often a client that hashes says that it lives.
+const ALIVE_EVERY: Duration = Duration::from_secs(1);
+
+impl Client {
+    /// Hashes what is on disk; a copy with another digest is removed.
+    #[allow(clippy::too_many_arguments, reason = "one step of one conversation")]
+    pub(super) fn verify(
+        &self,
+        offer: &Offer,
+        part: Part,
+        mut prefix: Prefix,
+        dialogue: &mut Dialogue<'_>,
+        released: Moment,
+        taken: &mut Taken,
+        want: u64,
+        transfer: &mut Transfer,
+        mends: Mends<'_>,
+    ) -> Result<Part> {
+        let info = &offer.file;
+        let mut number = 0;
+        let sha1 = loop {
+            prefix.extend(&part, info.bytes, |alive| {
+                note(dialogue.say(alive));
+                Ok(())
+            })?;
+            let sha1 = std::mem::take(&mut prefix).hasher.finish();
+            number += 1;
+            if sha1 == info.sha1 || number > MENDS_MAX {
+                break sha1;
+            }
+            let damaged = Damaged {
+                offer,
+                file: part.file(),
+                number,
+                counts: taken.counts,
+                stall: mends.stall,
+                stopped: mends.stopped,
+            };
+            match mends.armed.mend(&damaged, dialogue) {
+                Ok(Some(counts)) => {
+                    taken.counts = counts;
+                    transfer.counts = counts;
+                }
+                Ok(None) => break sha1,
+                Err(error) => {
+                    log::warn!("seat {}: cannot be mended: {error}", offer.seat);
+                    break sha1;
+                }
+            }
+        };
+        let hashed = clock::now().since(released);
+        transfer.seconds_verified = Some(hashed);
+        transfer.first_client = taken.first.map(|first| (clock::id(), first));
+        note(dialogue.say(&FromClient::Hashed { sha1 }.encode()));
+        if sha1 == info.sha1 {
+            return Ok(part);
+        }
+        part.discard();
+        transfer.verified = Some(false);
+        let last = taken.last.since(released);
+        let receipt = Receipt {
+            bytes: want,
+            sha1,
+            last,
+            hashed,
+            durable: None,
+            first: transfer.first_client,
+            counts: taken.counts,
+        };
+        note(dialogue.say(&FromClient::Receipt(receipt).encode()));
+        let why = match hear(dialogue, clock::now().after(SUMMARY_LIMIT), Phase::Receipt) {
+            Ok(FromServer::Error {
+                code: ErrorCode::Changed,
+                reason,
+            }) => crate::text::escape(&reason),
+            _ => format!("its SHA-1 is {sha1}, not {}", info.sha1),
+        };
+        Err(Error::Corrupt {
+            what: format!("'{}': {why}", info.name),
+        })
+    }
+}
+
+impl Prefix {
+    /// Hashes the part up to `end`, reading it back from disk, and has the server told each second
+    /// that this client lives.
+    pub(super) fn extend(
+        &mut self,
+        part: &Part,
+        end: u64,
+        mut tell: impl FnMut(&[u8]) -> Result<()>,
+    ) -> Result<()> {
+        let mut buffer = vec![0; crate::digest::HASH_BUF];
+        let mut alive = clock::now().after(ALIVE_EVERY);
+        while self.bytes < end {
+            let want = usize::try_from(end - self.bytes)
+                .unwrap_or(usize::MAX)
+                .min(buffer.len());
+            let read =
+                copy::read_at(part.file(), &mut buffer[..want], self.bytes).map_err(|stop| {
+                    match stop {
+                        copy::Stop::Disk(error) => {
+                            Error::io("read the copy back", part.shown())(error)
+                        }
+                        _ => Error::Corrupt {
+                            what: format!("{} was truncated by another program", part.shown()),
+                        },
+                    }
+                })?;
+            self.hasher.update(&buffer[..read]);
+            self.bytes += read as u64;
+            // Other clients of this machine may still receive; those go first.
+            thread::yield_now();
+            if clock::now() >= alive {
+                alive = clock::now().after(ALIVE_EVERY);
+                tell(&FromClient::Alive { bytes: self.bytes }.encode())?;
+            }
+        }
+        Ok(())
+    }
+}

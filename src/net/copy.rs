@@ -1,0 +1,389 @@
+//! Moves a file's bytes between a disk and a socket: the one place that does.
+//!
+//! Two ways each, behind one function each. Sending: a buffered loop of positioned reads and
+//! writes on plain std, or `sendfile`. Receiving: a buffered loop, or `splice` through a pipe.
+//! (`std::io::copy` is neither: from file to socket it is a loop of 8 KiB, because std refuses
+//! `sendfile` there since its pull request 108283.) `benches/README.md` has the figures by which
+//! [`Method::Auto`] chooses the kernel's way wherever the build has it.
+//!
+//! Nothing here logs, locks or allocates between two blocks. A stall is a block that makes no
+//! progress for the whole limit; a peer that dribbles is bounded by [`SLOWEST`].
+
+use std::fs::File;
+use std::io;
+use std::io::Read;
+use std::io::Write;
+use std::net::TcpStream;
+use std::ops::Range;
+use std::str::FromStr;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::error::Error;
+use crate::net::clock;
+use crate::net::pacing::Pacer;
+use crate::units::Moment;
+
+/// How bytes are copied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Method {
+    /// The fastest that this build has.
+    #[default]
+    Auto,
+    /// Positioned reads and writes through one buffer; always there.
+    Buffered,
+    /// The kernel's own: `sendfile` to send, `splice` to receive (Linux, feature `sockopt`).
+    Sendfile,
+}
+
+/// What both copies need to know.
+#[derive(Clone, Copy, Debug)]
+pub struct Copying<'a> {
+    /// How.
+    pub method: Method,
+    /// Size of the buffer of the buffered loop, bytes.
+    pub buffer: usize,
+    /// A block without progress for this long ends the copy.
+    pub stall: Duration,
+    /// Holds the session's rate, where it has one.
+    pub pacer: Option<&'a Pacer>,
+    /// Counts the payload bytes as they move, for every face that shows progress.
+    pub moved: &'a AtomicU64,
+}
+
+/// Why a copy ended before its last byte.
+#[derive(Debug)]
+pub enum Stop {
+    /// The connection failed or was closed.
+    Peer(io::Error),
+    /// No progress for the stall limit, or too little for the slowest rate allowed.
+    Stalled,
+    /// The file is shorter than it was.
+    Short,
+    /// The file cannot be read or written.
+    Disk(io::Error),
+}
+
+/// Buffer of the buffered loop, bytes.
+pub const COPY_BUF: usize = 64 * 1024;
+
+/// The same above 256 seats, so that a thousand of them stay small.
+pub const COPY_BUF_MANY: usize = 16 * 1024;
+
+/// Most that one `sendfile` or `splice` call is asked to move, bytes: it returns, and progress
+/// shows, at least this often.
+const CALL_MAX: usize = 1 << 20;
+
+/// The least average rate of a transfer, bytes per second, once its first stall limit is over:
+/// with it every transfer has an absolute deadline.
+pub const SLOWEST: u64 = 1024;
+
+impl Method {
+    /// What this build really does when asked for `self`.
+    ///
+    /// # Errors
+    /// [`Method::Sendfile`] in a build that has none.
+    pub fn resolved(self) -> Result<Self, &'static str> {
+        let has_sendfile = cfg!(all(target_os = "linux", feature = "sockopt"));
+        match self {
+            Self::Auto if has_sendfile => Ok(Self::Sendfile),
+            Self::Auto => Ok(Self::Buffered),
+            Self::Sendfile if !has_sendfile => {
+                Err("--copy sendfile needs Linux and a build with feature sockopt")
+            }
+            chosen => Ok(chosen),
+        }
+    }
+
+    /// The word on the command line.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Buffered => "buffered",
+            Self::Sendfile => "sendfile",
+        }
+    }
+}
+
+impl FromStr for Method {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        [Self::Auto, Self::Buffered, Self::Sendfile]
+            .into_iter()
+            .find(|method| method.word() == text)
+            .ok_or("a copy is auto, buffered or sendfile")
+    }
+}
+
+/// The absolute deadline of a transfer of `bytes` that begins now.
+pub fn deadline(bytes: u64, stall: Duration) -> Moment {
+    clock::now()
+        .after(stall)
+        .after(Duration::from_secs(bytes / SLOWEST))
+}
+
+/// Sends `range` of `file`; returns when the last byte is in the socket's buffer.
+///
+/// The socket's write timeout is set to the stall limit. The file's own offset is neither used
+/// nor moved, so that any number of threads may send from one open file.
+///
+/// # Errors
+/// Why it ended early; `copying.moved` says how far it came.
+pub fn send(
+    file: &File,
+    range: Range<u64>,
+    mut stream: &TcpStream,
+    copying: Copying<'_>,
+) -> Result<(), Stop> {
+    stream
+        .set_write_timeout(Some(copying.stall))
+        .map_err(Stop::Peer)?;
+    let begun = clock::now();
+    let mut at = range.start;
+    let mut buffer = Vec::new();
+    if copying.method != Method::Sendfile {
+        buffer.resize(copying.buffer.max(1), 0_u8);
+    }
+    while at < range.end {
+        let left = range.end - at;
+        let want = match (copying.pacer, copying.method) {
+            (Some(pacer), _) => pacer.grant(left),
+            (None, Method::Sendfile) => left.min(CALL_MAX as u64),
+            (None, _) => left,
+        };
+        at += match copying.method {
+            Method::Sendfile => {
+                let moved = sendfile(file, at, want, stream)?;
+                copying.moved.fetch_add(moved, Ordering::Relaxed);
+                moved
+            }
+            _ => {
+                let len = usize::try_from(want)
+                    .unwrap_or(usize::MAX)
+                    .min(buffer.len());
+                let read = read_at(file, &mut buffer[..len], at)?;
+                let slowest = at - range.start + read as u64;
+                let limit = begun.after(allowance(slowest, copying.stall));
+                write_counted(&mut stream, &buffer[..read], limit, copying.moved)?;
+                read as u64
+            }
+        };
+        too_slow(begun, at - range.start, copying.stall)?;
+    }
+    Ok(())
+}
+
+/// Receives exactly `range` into the same place of `file`, after `first`, which is the beginning
+/// of the range and was read with the line before it.
+///
+/// # Errors
+/// Why it ended early, [`Stop::Peer`] with `UnexpectedEof` when the stream just ended;
+/// `copying.moved` says how many bytes are in the file.
+pub fn receive(
+    mut stream: &TcpStream,
+    file: &File,
+    range: Range<u64>,
+    first: &[u8],
+    copying: Copying<'_>,
+) -> Result<(), Stop> {
+    stream
+        .set_read_timeout(Some(copying.stall))
+        .map_err(Stop::Peer)?;
+    let begun = clock::now();
+    write_at(file, first, range.start)?;
+    let mut at = range.start + first.len() as u64;
+    copying
+        .moved
+        .fetch_add(first.len() as u64, Ordering::Relaxed);
+    if copying.method == Method::Sendfile {
+        return splice(stream, file, at..range.end, begun, copying);
+    }
+    let mut buffer = vec![0_u8; copying.buffer.max(1)];
+    while at < range.end {
+        let left = usize::try_from(range.end - at).unwrap_or(usize::MAX);
+        let len = left.min(buffer.len());
+        let read = match stream.read(&mut buffer[..len]) {
+            Ok(0) => return Err(Stop::Peer(io::ErrorKind::UnexpectedEof.into())),
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(peer(error)),
+        };
+        write_at(file, &buffer[..read], at)?;
+        at += read as u64;
+        copying.moved.fetch_add(read as u64, Ordering::Relaxed);
+        too_slow(begun, at - range.start, copying.stall)?;
+    }
+    Ok(())
+}
+
+/// Writes all of `bytes` by `deadline`, however little the peer takes at a time; for lines and
+/// first blocks.
+///
+/// # Errors
+/// As [`send`].
+pub fn send_all(mut stream: &TcpStream, bytes: &[u8], deadline: Moment) -> Result<(), Stop> {
+    let left = clock::left(deadline).ok_or(Stop::Stalled)?;
+    stream.set_write_timeout(Some(left)).map_err(Stop::Peer)?;
+    write_counted(&mut stream, bytes, deadline, &AtomicU64::new(0))
+}
+
+/// `write_all` that tells a full buffer's timeout from a closed connection, does not go on for ever
+/// with a peer that takes a byte now and then, and counts what was written before it failed.
+fn write_counted(
+    stream: &mut &TcpStream,
+    mut bytes: &[u8],
+    deadline: Moment,
+    moved: &AtomicU64,
+) -> Result<(), Stop> {
+    while !bytes.is_empty() {
+        match stream.write(bytes) {
+            Ok(0) => return Err(Stop::Peer(io::ErrorKind::WriteZero.into())),
+            Ok(written) => {
+                bytes = &bytes[written..];
+                moved.fetch_add(written as u64, Ordering::Relaxed);
+                if !bytes.is_empty() && clock::left(deadline).is_none() {
+                    return Err(Stop::Stalled);
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(peer(error)),
+        }
+    }
+    Ok(())
+}
+
+/// Reads at least one byte of `file` at `at`, wherever its offset stands.
+pub fn read_at(file: &File, buffer: &mut [u8], at: u64) -> Result<usize, Stop> {
+    loop {
+        #[cfg(unix)]
+        let read = std::os::unix::fs::FileExt::read_at(file, buffer, at);
+        #[cfg(windows)]
+        let read = std::os::windows::fs::FileExt::seek_read(file, buffer, at);
+        match read {
+            Ok(0) => return Err(Stop::Short),
+            Ok(read) => return Ok(read),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(Stop::Disk(error)),
+        }
+    }
+}
+
+/// Writes all of `bytes` at `at`.
+///
+/// # Errors
+/// The disk failed.
+pub fn write_at(file: &File, bytes: &[u8], at: u64) -> Result<(), Stop> {
+    #[cfg(unix)]
+    return std::os::unix::fs::FileExt::write_all_at(file, bytes, at).map_err(Stop::Disk);
+    #[cfg(windows)]
+    {
+        let (mut bytes, mut at) = (bytes, at);
+        while !bytes.is_empty() {
+            let written =
+                std::os::windows::fs::FileExt::seek_write(file, bytes, at).map_err(Stop::Disk)?;
+            bytes = &bytes[written..];
+            at += written as u64;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(all(target_os = "linux", feature = "sockopt"))]
+fn sendfile(file: &File, at: u64, want: u64, stream: &TcpStream) -> Result<u64, Stop> {
+    let want = usize::try_from(want).unwrap_or(CALL_MAX).min(CALL_MAX);
+    let mut offset = i64::try_from(at).map_err(|_| Stop::Short)?;
+    loop {
+        match nix::sys::sendfile::sendfile(stream, file, Some(&mut offset), want) {
+            Ok(0) => return Err(Stop::Short),
+            Ok(sent) => return Ok(sent as u64),
+            Err(nix::errno::Errno::EINTR) => {}
+            Err(nix::errno::Errno::EIO) => return Err(Stop::Disk(nix::errno::Errno::EIO.into())),
+            Err(errno) => return Err(peer(errno.into())),
+        }
+    }
+}
+
+#[cfg(all(target_os = "linux", feature = "sockopt"))]
+fn splice(
+    stream: &TcpStream,
+    file: &File,
+    range: Range<u64>,
+    begun: Moment,
+    copying: Copying<'_>,
+) -> Result<(), Stop> {
+    use nix::errno::Errno;
+    use nix::fcntl::FcntlArg;
+    use nix::fcntl::SpliceFFlags;
+
+    /// What an unprivileged process may ask for (`/proc/sys/fs/pipe-max-size`), bytes.
+    const PIPE: i32 = 1 << 20;
+
+    if range.is_empty() {
+        return Ok(());
+    }
+    let (pipe_out, pipe_in) = io::pipe().map_err(Stop::Disk)?;
+    // A system that grants less has a smaller pipe, and the same bytes in more calls.
+    let _ = nix::fcntl::fcntl(&pipe_in, FcntlArg::F_SETPIPE_SZ(PIPE));
+    let flags = SpliceFFlags::SPLICE_F_MOVE | SpliceFFlags::SPLICE_F_MORE;
+    let mut at = range.start;
+    while at < range.end {
+        let want = usize::try_from(range.end - at)
+            .unwrap_or(CALL_MAX)
+            .min(CALL_MAX);
+        let mut piped = match nix::fcntl::splice(stream, None, &pipe_in, None, want, flags) {
+            Ok(0) => return Err(Stop::Peer(io::ErrorKind::UnexpectedEof.into())),
+            Ok(piped) => piped,
+            Err(Errno::EINTR) => continue,
+            Err(errno) => return Err(peer(errno.into())),
+        };
+        while piped > 0 {
+            let mut offset = i64::try_from(at).map_err(|_| Stop::Short)?;
+            match nix::fcntl::splice(&pipe_out, None, file, Some(&mut offset), piped, flags) {
+                Ok(0) => return Err(Stop::Disk(io::ErrorKind::WriteZero.into())),
+                Ok(written) => {
+                    piped -= written;
+                    at += written as u64;
+                    copying.moved.fetch_add(written as u64, Ordering::Relaxed);
+                }
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(Stop::Disk(errno.into())),
+            }
+        }
+        too_slow(begun, at - range.start, copying.stall)?;
+    }
+    Ok(())
+}
+
+#[cfg(not(all(target_os = "linux", feature = "sockopt")))]
+fn sendfile(_: &File, _: u64, _: u64, _: &TcpStream) -> Result<u64, Stop> {
+    unreachable!("Method::resolved chooses sendfile only where the build has it")
+}
+
+#[cfg(not(all(target_os = "linux", feature = "sockopt")))]
+fn splice(_: &TcpStream, _: &File, _: Range<u64>, _: Moment, _: Copying<'_>) -> Result<(), Stop> {
+    unreachable!("Method::resolved chooses sendfile only where the build has it")
+}
+
+/// How long the first `moved` bytes of a transfer may take.
+fn allowance(moved: u64, stall: Duration) -> Duration {
+    stall.saturating_add(Duration::from_secs(moved / SLOWEST + 1))
+}
+
+fn too_slow(begun: Moment, moved: u64, stall: Duration) -> Result<(), Stop> {
+    match clock::now().since(begun) > allowance(moved, stall) {
+        true => Err(Stop::Stalled),
+        false => Ok(()),
+    }
+}
+
+fn peer(error: io::Error) -> Stop {
+    match Error::is_timeout(&error) {
+        true => Stop::Stalled,
+        false => Stop::Peer(error),
+    }
+}
+
+#[cfg(test)]
+mod tests;

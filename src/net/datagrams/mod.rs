@@ -1,0 +1,326 @@
+//! UDP datagrams in batches: received with the moment at which the system had them, and sent many
+//! to one address with one call.
+//!
+//! With feature `sockopt` on Linux a batch is one `recvmmsg`, its moments are the kernel's, and
+//! datagrams of one size leave in one segmented send (GSO). Elsewhere the same functions do it one
+//! datagram at a time on plain std, and the moment is that of the read. Here is the receiving side;
+//! [`parcel`] sends.
+
+use std::fmt;
+use std::io;
+use std::net::Ipv4Addr;
+use std::net::SocketAddr;
+use std::net::UdpSocket;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::error::Error;
+use crate::error::Result;
+use crate::net::clock;
+use crate::units::Moment;
+
+#[cfg(all(target_os = "linux", feature = "sockopt"))]
+mod kernel;
+#[cfg(not(all(target_os = "linux", feature = "sockopt")))]
+#[path = "plain.rs"]
+mod kernel;
+pub mod parcel;
+
+/// Whether this build receives and sends in batches.
+pub const BATCHED: bool = cfg!(all(target_os = "linux", feature = "sockopt"));
+
+/// A socket that receives.
+#[derive(Debug)]
+pub struct Inbox {
+    socket: UdpSocket,
+    addr: SocketAddr,
+    /// How long the socket waits, microseconds: setting it costs as much as receiving.
+    patience_us: AtomicU64,
+}
+
+/// Datagrams received together, in the order in which they came.
+pub struct Batch {
+    slots: Box<[u8]>,
+    entries: Vec<Entry>,
+    capacity: usize,
+}
+
+/// One datagram of a batch.
+#[derive(Clone, Copy, Debug)]
+pub struct Datagram<'a> {
+    /// What it holds.
+    pub bytes: &'a [u8],
+    /// When the system had it, or when it was read where the system does not tell.
+    pub at: Moment,
+    /// Who sent it.
+    pub from: SocketAddr,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    slot: usize,
+    len: usize,
+    at: Moment,
+    from: SocketAddr,
+}
+
+/// Largest UDP payload of IPv4 is 65,507 bytes; a byte more than any shows what was cut.
+const SLOT: usize = 65_536;
+
+/// From one slot to the next: not a power of two, or all datagrams of a batch would compete for
+/// the same lines of the processor's caches.
+const STRIDE: usize = SLOT + 17 * 64;
+
+/// Bytes asked of the system for what has not been read yet: a tenth of a second of 400 Mbit/s.
+/// Systems that allow less give what they allow.
+#[cfg(feature = "sockopt")]
+const QUEUE: usize = 8 << 20;
+
+impl Inbox {
+    /// Receives what is sent to `addr`; a multicast address is joined, on the interface that has
+    /// the address `interface` or the system's choice.
+    ///
+    /// # Errors
+    /// The address cannot be bound, the group not joined.
+    pub fn bind(addr: SocketAddr, interface: Option<Ipv4Addr>) -> Result<Self> {
+        let socket = match addr.ip().is_multicast() {
+            true => shared(addr).map_err(Error::io("receive datagrams at", addr))?,
+            false => UdpSocket::bind(addr).map_err(Error::io("receive datagrams at", addr))?,
+        };
+        match addr {
+            SocketAddr::V4(v4) if v4.ip().is_multicast() => {
+                let interface = interface.unwrap_or(Ipv4Addr::UNSPECIFIED);
+                socket.join_multicast_v4(v4.ip(), &interface)
+            }
+            // On the link that the address names, `ff02::1%2`, or the system's choice.
+            SocketAddr::V6(v6) if v6.ip().is_multicast() => {
+                socket.join_multicast_v6(v6.ip(), v6.scope_id())
+            }
+            _ => Ok(()),
+        }
+        .map_err(Error::io("join the group", addr))?;
+        set_up(&socket);
+        let addr = socket
+            .local_addr()
+            .map_err(Error::io("receive datagrams at", addr))?;
+        Ok(Self {
+            socket,
+            addr,
+            patience_us: AtomicU64::new(0),
+        })
+    }
+
+    /// The address, with the port that the system chose for port 0.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// The socket, to send from.
+    pub fn socket(&self) -> &UdpSocket {
+        &self.socket
+    }
+
+    /// Waits for a datagram for `patience` and takes it, and what else is there, into `batch`.
+    ///
+    /// # Errors
+    /// The system's; that nothing came is none.
+    pub fn receive(&self, batch: &mut Batch, patience: Duration) -> io::Result<usize> {
+        // Zero would mean for ever.
+        let patience = patience.max(Duration::from_millis(1));
+        let us = crate::units::micros(patience);
+        if self.patience_us.swap(us, Ordering::Relaxed) != us {
+            self.socket.set_read_timeout(Some(patience))?;
+        }
+        self.take(batch, true)
+    }
+
+    /// Takes what is there, and waits for nothing.
+    ///
+    /// # Errors
+    /// The system's; that nothing is there is none.
+    pub fn collect(&self, batch: &mut Batch) -> io::Result<usize> {
+        self.take(batch, false)
+    }
+
+    /// Throws away what came before `moment` and has not been read; what came since is in `batch`.
+    /// Where the system does not tell when a datagram came, everything that waits is old: as much
+    /// as a queue can hold. Returns how many were thrown away.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn discard(&self, batch: &mut Batch, moment: Moment) -> io::Result<u64> {
+        let deadline = clock::now().after(DISCARD_LIMIT);
+        let (mut thrown, mut bytes) = (0, 0);
+        loop {
+            batch.clear();
+            let there = self.collect(batch)?;
+            bytes += batch.entries.iter().map(|entry| entry.len).sum::<usize>();
+            if BATCHED {
+                batch.entries.retain(|entry| entry.at >= moment);
+            } else {
+                batch.clear();
+            }
+            thrown += (there - batch.len()) as u64;
+            if there == 0 || !batch.is_empty() || (!BATCHED && bytes > QUEUE_MAX) {
+                return Ok(thrown);
+            }
+            if clock::left(deadline).is_none() {
+                let limit = DISCARD_LIMIT.as_secs_f64();
+                log::warn!(
+                    "{thrown} old datagrams were thrown away in {limit} s and there are more: \
+                     some may be relayed"
+                );
+                return Ok(thrown);
+            }
+        }
+    }
+
+    fn take(&self, batch: &mut Batch, wait: bool) -> io::Result<usize> {
+        match kernel::take(&self.socket, batch, wait) {
+            Err(error) if Error::is_timeout(&error) => Ok(0),
+            // An answer to what was sent from this socket, or a signal: no datagram.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::Interrupted | io::ErrorKind::ConnectionRefused
+                ) =>
+            {
+                Ok(0)
+            }
+            other => other,
+        }
+    }
+}
+
+/// How long old datagrams are thrown away for at most. A full queue takes a few milliseconds of a
+/// processor; how long those take on a busy host nobody knows, and a viewer waits for it.
+const DISCARD_LIMIT: Duration = Duration::from_millis(900);
+
+/// More bytes than a queue holds: the system counts double what it is asked for.
+const QUEUE_MAX: usize = 16 << 20;
+
+impl Batch {
+    /// Room for `capacity` datagrams of any size. Memory is taken as it is used.
+    pub fn new(capacity: usize) -> Self {
+        Self {
+            slots: vec![0; capacity * STRIDE].into_boxed_slice(),
+            entries: Vec::with_capacity(capacity),
+            capacity,
+        }
+    }
+
+    /// Makes room again.
+    pub fn clear(&mut self) {
+        self.entries.clear();
+    }
+
+    /// How many datagrams it holds.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether it holds none.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Whether it has no room for another.
+    pub fn is_full(&self) -> bool {
+        self.next_slot() >= self.capacity
+    }
+
+    /// The datagrams, in the order in which they came.
+    pub fn iter(&self) -> impl Iterator<Item = Datagram<'_>> {
+        self.entries.iter().map(|entry| Datagram {
+            bytes: &self.slots[entry.slot * STRIDE..][..entry.len],
+            at: entry.at,
+            from: entry.from,
+        })
+    }
+
+    /// Keeps the datagrams that `keep` says.
+    pub fn retain(&mut self, mut keep: impl FnMut(SocketAddr, Moment) -> bool) {
+        self.entries.retain(|entry| keep(entry.from, entry.at));
+    }
+
+    fn next_slot(&self) -> usize {
+        self.entries.last().map_or(0, |entry| entry.slot + 1)
+    }
+}
+
+/// How many datagrams the system has dropped because `socket`'s queue was full (`/proc/net/udp`,
+/// last column), asked by a thread of the socket's own network namespace; `None` where it does not
+/// tell.
+pub fn drops(socket: &UdpSocket) -> Option<u64> {
+    #[cfg(target_os = "linux")]
+    {
+        use std::os::fd::AsRawFd;
+
+        let link = std::fs::read_link(format!("/proc/self/fd/{}", socket.as_raw_fd())).ok()?;
+        let inode = link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?;
+        let table = match socket.local_addr().ok()? {
+            SocketAddr::V4(_) => "/proc/thread-self/net/udp",
+            SocketAddr::V6(_) => "/proc/thread-self/net/udp6",
+        };
+        let table = std::fs::read_to_string(table).ok()?;
+        let mut rows = table.lines().map(|row| row.split_ascii_whitespace());
+        let mut row = rows.find(|row| row.clone().nth(9) == Some(inode))?;
+        row.nth(12)?.parse().ok()
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = socket;
+        None
+    }
+}
+
+/// A socket at a group's address, which several programs of this host may share.
+fn shared(addr: SocketAddr) -> io::Result<UdpSocket> {
+    // Bound to the group itself a socket hears no other; not every system allows that.
+    let anywhere = match addr {
+        SocketAddr::V4(_) => SocketAddr::from(([0; 4], addr.port())),
+        SocketAddr::V6(_) => SocketAddr::from(([0_u16; 8], addr.port())),
+    };
+    let addr = if cfg!(unix) { addr } else { anywhere };
+    #[cfg(all(unix, feature = "sockopt"))]
+    {
+        let domain = socket2::Domain::for_address(addr);
+        let socket = socket2::Socket::new(domain, socket2::Type::DGRAM, None)?;
+        socket.set_reuse_address(true)?;
+        socket.bind(&addr.into())?;
+        Ok(socket.into())
+    }
+    #[cfg(not(all(unix, feature = "sockopt")))]
+    UdpSocket::bind(addr)
+}
+
+fn set_up(socket: &UdpSocket) {
+    #[cfg(feature = "sockopt")]
+    if let Err(error) = socket2::SockRef::from(socket).set_recv_buffer_size(QUEUE) {
+        log::debug!("the receive queue keeps its size: {error}");
+    }
+    #[cfg(all(target_os = "linux", feature = "sockopt"))]
+    {
+        use nix::sys::socket::setsockopt;
+        use nix::sys::socket::sockopt;
+        // Root may have more than the system grants others.
+        let more = setsockopt(socket, sockopt::RcvBufForce, &QUEUE);
+        log::debug!("receive queue of {QUEUE} bytes: {more:?}");
+        if let Err(error) = setsockopt(socket, sockopt::ReceiveTimestampns, &true) {
+            log::debug!("no moments from the kernel: {error}");
+        }
+    }
+    let _ = socket;
+}
+
+impl fmt::Debug for Batch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Batch")
+            .field("entries", &self.entries)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,150 @@
+//! Lines over a blocking connection, each wait under an absolute deadline.
+
+use std::io;
+use std::io::Read;
+use std::net::SocketAddr;
+use std::net::TcpStream;
+use std::time::Duration;
+
+use crate::error::Error;
+use crate::error::Phase;
+use crate::error::Result;
+use crate::net::clock;
+use crate::net::copy;
+use crate::net::socket;
+use crate::proto::line::LineBuf;
+use crate::units::Moment;
+
+/// One end of a conversation in lines.
+#[derive(Debug)]
+pub struct Dialogue<'a> {
+    stream: &'a TcpStream,
+    peer: SocketAddr,
+    buf: LineBuf,
+    /// When the bytes of the last line, and what follows it, were read.
+    read_at: Moment,
+}
+
+/// How long a peer may take to accept a line, which its buffer holds hundreds of; a long list of
+/// files has more, by its length.
+pub const SAY_LIMIT: Duration = Duration::from_secs(10);
+
+impl<'a> Dialogue<'a> {
+    /// A conversation of which `first` has been read already.
+    pub fn new(stream: &'a TcpStream, peer: SocketAddr, first: &[u8]) -> Self {
+        let mut buf = LineBuf::default();
+        buf.push(first);
+        Self {
+            stream,
+            peer,
+            buf,
+            read_at: clock::now(),
+        }
+    }
+
+    /// Who is at the other end.
+    pub fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// This end's own address.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn local(&self) -> Result<SocketAddr> {
+        let failed = Error::io("look at the connection", self.peer);
+        self.stream.local_addr().map_err(failed)
+    }
+
+    /// The next line, by `deadline`.
+    ///
+    /// # Errors
+    /// [`Error::TimedOut`] in `phase`; `UnexpectedEof` when the peer closed; a line that is none.
+    pub fn hear(&mut self, deadline: Moment, phase: Phase) -> Result<String> {
+        let begun = clock::now();
+        loop {
+            match self.buf.next_line() {
+                Ok(Some(line)) => return Ok(line),
+                Ok(None) => {}
+                Err(error) => return Err(Error::protocol(self.peer, error.to_string())),
+            }
+            let timed_out = || Error::TimedOut {
+                phase,
+                at: self.peer.to_string(),
+                after: Duration::from_millis(
+                    u64::try_from(deadline.since(begun).as_millis()).unwrap_or(u64::MAX),
+                ),
+            };
+            let failed = Error::io("hear from the other side", self.peer);
+            match socket::bound_read(self.stream, deadline) {
+                Ok(true) => {}
+                Ok(false) => return Err(timed_out()),
+                Err(error) => return Err(failed(error)),
+            }
+            let mut bytes = [0; 2048];
+            match (&mut &*self.stream).read(&mut bytes) {
+                Ok(0) => {
+                    let closed =
+                        io::Error::new(io::ErrorKind::UnexpectedEof, "it closed the connection");
+                    return Err(failed(closed));
+                }
+                Ok(len) => {
+                    self.read_at = clock::now();
+                    self.buf.push(&bytes[..len]);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if Error::is_timeout(&error) => return Err(timed_out()),
+                Err(error) => return Err(failed(error)),
+            }
+        }
+    }
+
+    /// When the bytes of the last heard line were read.
+    pub fn heard_at(&self) -> Moment {
+        self.read_at
+    }
+
+    /// Whether more was read together with the last line.
+    pub fn has_more(&self) -> bool {
+        self.buf.held() > 0
+    }
+
+    /// Up to `max` bytes that were read together with the last line.
+    pub fn payload(&mut self, max: u64) -> Vec<u8> {
+        self.buf
+            .take_payload(usize::try_from(max).unwrap_or(usize::MAX))
+    }
+
+    /// Says `line`.
+    ///
+    /// # Errors
+    /// The peer is gone or does not read.
+    pub fn say(&self, line: &[u8]) -> Result<()> {
+        let deadline = copy::deadline(line.len() as u64, SAY_LIMIT);
+        copy::send_all(self.stream, line, deadline).map_err(|stop| match stop {
+            copy::Stop::Peer(error) => Error::io("speak to the other side", self.peer)(error),
+            _ => Error::TimedOut {
+                phase: Phase::Transfer,
+                at: self.peer.to_string(),
+                after: SAY_LIMIT,
+            },
+        })
+    }
+
+    /// Ends the conversation so that what was said still arrives: a close with unread input
+    /// would destroy it (RFC 1122, section 4.2.2.13). Reads on until the peer closes, for a
+    /// second at most.
+    pub fn close(self) {
+        let deadline = clock::now().after(Duration::from_secs(1));
+        if self.stream.shutdown(std::net::Shutdown::Write).is_err() {
+            return;
+        }
+        let mut bytes = [0; 2048];
+        while let Ok(true) = socket::bound_read(self.stream, deadline) {
+            match (&mut &*self.stream).read(&mut bytes) {
+                Ok(0) | Err(_) => return,
+                Ok(_) => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! Blocking plumbing that every room above stands on: clock, sockets, lines, copies, datagrams.
+
+pub mod clock;
+pub mod copy;
+pub mod datagrams;
+pub mod line_stream;
+pub mod logfile;
+pub mod pacing;
+pub mod socket;
+
+/// The stack of a session's or connection's thread, bytes. Buffers are on the heap.
+pub const STACK: usize = 256 * 1024;

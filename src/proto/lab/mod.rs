@@ -1,0 +1,4 @@
+//! The protocols of the networking labs' own clients.
+
+pub mod tcp;
+pub mod udp;

@@ -1,0 +1,309 @@
+//! From the lines of a log to the records of its sessions.
+
+use std::collections::HashMap;
+
+use crate::proto::session_log::COLUMNS;
+use crate::proto::session_log::LINE_MAX;
+use crate::proto::session_log::Line;
+use crate::proto::session_log::SEPARATOR;
+use crate::proto::session_log::error::LineError;
+use crate::proto::session_log::error::LogError;
+use crate::proto::session_log::error::excerpt;
+use crate::session::MAX_SEATS;
+use crate::session::SessionId;
+use crate::transfer::Outcome;
+use crate::transfer::Record;
+
+/// Puts lines, in any order and of any number of sessions, together to records.
+#[derive(Debug, Default)]
+pub struct Collector {
+    lines: u64,
+    records: Vec<Record>,
+    places: HashMap<SessionId, usize>,
+}
+
+/// The records of a whole log, in the order in which their first lines stand.
+///
+/// # Errors
+/// The first line that is wrong. A log without a header is wrong, one with nothing else is empty.
+pub fn collect(log: &[u8]) -> Result<Vec<Record>, LogError> {
+    let mut collector = Collector::default();
+    for line in log.split_inclusive(|&byte| byte == b'\n') {
+        collector.push(line)?;
+    }
+    collector.finish()
+}
+
+impl Collector {
+    /// Takes the next line of the log, with its end. Logs may be joined: a header may come again.
+    ///
+    /// # Errors
+    /// A line that is wrong, with its number.
+    pub fn push(&mut self, line: &[u8]) -> Result<(), LogError> {
+        self.lines += 1;
+        self.take(line).map_err(|why| LogError {
+            line: self.lines,
+            why,
+        })
+    }
+
+    /// The records of all lines, each with its transfers in seat order and after them the
+    /// clients that were refused or left before the release.
+    ///
+    /// # Errors
+    /// A log without any line.
+    pub fn finish(mut self) -> Result<Vec<Record>, LogError> {
+        if self.lines == 0 {
+            let why = LineError::Cut;
+            return Err(LogError { line: 1, why });
+        }
+        for record in &mut self.records {
+            // Stable: lines of one seat stay in the order in which they were written.
+            record
+                .transfers
+                .sort_by_key(|transfer| (transfer.outcome == Outcome::Refused, transfer.seat));
+        }
+        Ok(self.records)
+    }
+
+    fn take(&mut self, line: &[u8]) -> Result<(), LineError> {
+        if line.len() > LINE_MAX {
+            return Err(LineError::TooLong);
+        }
+        let line = str::from_utf8(line).map_err(|_| LineError::NotText)?;
+        // No line of a transfer begins so: a session's number is hexadecimal.
+        if self.lines == 1 || line.starts_with(COLUMNS[0]) {
+            return check_header(line);
+        }
+        let line = Line::decode(line)?;
+        let Some(&place) = self.places.get(&line.session) else {
+            self.places.insert(line.session, self.records.len());
+            self.records.push(line.into_record());
+            return Ok(());
+        };
+        line.join(&mut self.records[place])
+    }
+}
+
+impl Line {
+    fn into_record(self) -> Record {
+        Record {
+            session: self.session,
+            via: self.via,
+            file: self.file,
+            clients: self.clients,
+            released_at: self.released_at,
+            sender: self.sender,
+            transfers: vec![self.transfer],
+        }
+    }
+
+    /// Adds the transfer to its session's record. A client that left the muster is logged before
+    /// the release is known, so the moment and the sender may be missing in one of two lines.
+    fn join(self, record: &mut Record) -> Result<(), LineError> {
+        let session = self.session;
+        let conflict = |name| Err(LineError::Conflict { session, name });
+        if record.transfers.len() >= usize::from(MAX_SEATS) {
+            return Err(LineError::TooMany { session });
+        }
+        if record.via != self.via {
+            return conflict("via");
+        }
+        if record.file != self.file {
+            return conflict("file");
+        }
+        if record.clients != self.clients {
+            return conflict("clients");
+        }
+        if !merge(&mut record.released_at, self.released_at) {
+            return conflict("time");
+        }
+        if !merge(&mut record.sender, self.sender) {
+            return conflict("sender");
+        }
+        record.transfers.push(self.transfer);
+        Ok(())
+    }
+}
+
+/// Fills `known` from `told`; false when both are there and differ.
+fn merge<T: PartialEq>(known: &mut Option<T>, told: Option<T>) -> bool {
+    match (&*known, told) {
+        (_, None) => true,
+        (None, told) => {
+            *known = told;
+            true
+        }
+        (Some(known), Some(told)) => *known == told,
+    }
+}
+
+fn check_header(line: &str) -> Result<(), LineError> {
+    let line = line.strip_suffix('\n').ok_or(LineError::Cut)?;
+    let mut found = line.split(SEPARATOR);
+    let mut wanted = COLUMNS.into_iter();
+    let mut place = 1;
+    loop {
+        let (found, wanted) = (found.next(), wanted.next());
+        if found != wanted {
+            return Err(LineError::Header {
+                place,
+                found: found.map(excerpt),
+                wanted,
+            });
+        }
+        if found.is_none() {
+            return Ok(());
+        }
+        place += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use time::OffsetDateTime;
+
+    use super::*;
+    use crate::digest::Digest;
+    use crate::proto::session_log::header;
+    use crate::session::FileInfo;
+    use crate::session::SeatId;
+    use crate::session::Via;
+    use crate::text::FileName;
+    use crate::transfer::Transfer;
+
+    fn record(session: u64) -> Record {
+        Record {
+            session: SessionId(session),
+            via: Via::Udp,
+            file: FileInfo {
+                name: FileName::new("a.bin").expect("plain"),
+                bytes: 10,
+                sha1: Digest::of(b"gate"),
+            },
+            clients: 3,
+            released_at: OffsetDateTime::from_unix_timestamp(1_790_000_000).ok(),
+            sender: None,
+            transfers: (1..=3)
+                .map(|seat| Transfer::new(SeatId(seat), "", Outcome::Complete))
+                .chain([Transfer::new(SeatId(2), "late", Outcome::Refused)])
+                .collect(),
+        }
+    }
+
+    fn lines(record: &Record) -> Vec<String> {
+        let line = |transfer| Line::of(record, transfer).encode();
+        record.transfers.iter().map(line).collect()
+    }
+
+    fn error(log: &str) -> String {
+        collect(log.as_bytes()).expect_err(log).to_string()
+    }
+
+    #[test]
+    fn records_come_back_from_lines_in_any_order() {
+        let records = [record(9), record(4)];
+        let mut log = header();
+        for seat in [3, 1, 0, 2] {
+            log += &lines(&records[0])[seat];
+            log += &lines(&records[1])[3 - seat];
+        }
+        // Joined logs hold a header between.
+        assert_eq!(collect(log.as_bytes()), Ok(records.to_vec()));
+        let twice = log.clone() + &header();
+        assert_eq!(collect(twice.as_bytes()), Ok(records.to_vec()));
+        assert_eq!(collect(header().as_bytes()), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn a_client_that_left_before_the_release_does_not_hide_the_release() {
+        let released = record(1);
+        let mut early = released.clone();
+        early.released_at = None;
+        let log = header() + &lines(&early)[3] + &lines(&released)[..3].concat();
+        assert_eq!(collect(log.as_bytes()), Ok(vec![released]));
+    }
+
+    #[test]
+    fn a_log_that_was_cut_says_in_which_line() {
+        let lines = lines(&record(1));
+        let half = &lines[1][..lines[1].len() / 2];
+        let log = header() + &lines[0] + half;
+        assert_eq!(error(&log), "line 3: cut before its end");
+        assert_eq!(error(""), "line 1: cut before its end");
+        assert_eq!(error(&header()[..20]), "line 1: cut before its end");
+        let columns = header() + &lines[0] + half + "\n";
+        assert!(
+            error(&columns).starts_with("line 3: "),
+            "{}",
+            error(&columns)
+        );
+    }
+
+    #[test]
+    fn another_header_is_refused_with_the_column_that_differs() {
+        let log = header().replace("verdict", "colour\u{1b}");
+        assert_eq!(
+            error(&log),
+            "line 1: the header's column 16 is 'colour\\u{1b}', not 'verdict'"
+        );
+        let log = header().replace('\n', " | more\n");
+        assert_eq!(
+            error(&log),
+            "line 1: the header's column 56 is 'more', which is unknown"
+        );
+        let log = header().replace(" | delay_max_us", "");
+        assert_eq!(
+            error(&log),
+            "line 1: the header's column 55 is missing: 'delay_max_us'"
+        );
+        assert!(error(&lines(&record(1))[0]).starts_with("line 1: the header's column 1 "));
+    }
+
+    #[test]
+    fn lines_of_one_session_must_agree() {
+        type Change = fn(&mut Record);
+        let one = record(0xa);
+        let changes: [(&str, Change); 5] = [
+            ("via", |r| r.via = Via::Raw),
+            ("file", |r| r.file.bytes = 11),
+            ("clients", |r| r.clients = 4),
+            ("time", |r| r.released_at = Some(OffsetDateTime::UNIX_EPOCH)),
+            ("sender", |r| r.sender = Some("other".to_owned())),
+        ];
+        for (name, change) in changes {
+            let mut one = one.clone();
+            one.sender = Some("sendfile".to_owned());
+            let mut other = one.clone();
+            change(&mut other);
+            let log = header() + &lines(&one)[0] + &lines(&other)[1];
+            assert_eq!(
+                error(&log),
+                format!(
+                    "line 3: column {name} is not what an earlier line of session \
+                     000000000000000a says"
+                )
+            );
+        }
+    }
+
+    #[test]
+    fn a_session_without_end_and_bytes_that_are_no_text_are_refused() {
+        let line = &lines(&record(1))[0];
+        let log = header() + &line.repeat(usize::from(MAX_SEATS));
+        assert_eq!(
+            collect(log.as_bytes()).map(|r| r[0].transfers.len()),
+            Ok(10_000)
+        );
+        let why = error(&(log + line));
+        assert_eq!(
+            why,
+            "line 10002: more than 10000 transfers of session 0000000000000001"
+        );
+        let log = [header().as_bytes(), b"\xff\n"].concat();
+        let error = collect(&log).expect_err("not text");
+        assert_eq!((error.line, error.why), (2, LineError::NotText));
+        let log = header() + &"x".repeat(LINE_MAX) + "\n";
+        assert_eq!(self::error(&log), "line 2: longer than 8192 bytes");
+    }
+}

@@ -1,0 +1,182 @@
+//! A server: the files, the sessions, the log and the port, put together.
+//!
+//! The services register with it: a way of sending, a handler for a greeting. It knows none.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::Receiver;
+
+use crate::error::Result;
+use crate::proto::greeting::Greeting;
+use crate::server::catalog::Catalog;
+use crate::server::conversation;
+use crate::server::listener::Connection;
+use crate::server::listener::Handler;
+use crate::server::listener::Listener;
+use crate::server::lobby::Lobby;
+use crate::server::lobby::Settings;
+use crate::server::session_log::Journal;
+use crate::server::session_log::Pen;
+use crate::server::transport::Way;
+use crate::transfer::Record;
+
+/// What serves one kind of client in a server.
+pub type Service = Arc<dyn Fn(Connection, &Arc<Lobby>) + Send + Sync>;
+
+/// A server being put together.
+pub struct Host {
+    settings: Settings,
+    catalog: Catalog,
+    log_dir: Option<PathBuf>,
+    ways: Vec<Box<dyn Way>>,
+    services: Vec<(Greeting, Service)>,
+}
+
+/// A server at work.
+#[derive(Debug)]
+pub struct Running {
+    lobby: Arc<Lobby>,
+    listener: Listener,
+    journal: Journal,
+}
+
+/// How long connections may take to end after the server was stopped.
+const LEAVE: Duration = Duration::from_secs(2);
+
+impl Host {
+    /// A server of `catalog`'s files that speaks the native protocol, and has no way of sending
+    /// yet.
+    pub fn new(catalog: Catalog, settings: Settings) -> Self {
+        let native: Service = Arc::new(conversation::serve);
+        Self {
+            settings,
+            catalog,
+            log_dir: None,
+            ways: Vec::new(),
+            services: vec![(Greeting::Native, native)],
+        }
+    }
+
+    /// How its sessions will run.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Writes a session log for each session into `folder`.
+    #[must_use]
+    pub fn log_to(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.log_dir = Some(folder.into());
+        self
+    }
+
+    /// Adds a way of sending.
+    #[must_use]
+    pub fn way(mut self, way: Box<dyn Way>) -> Self {
+        self.ways.push(way);
+        self
+    }
+
+    /// Adds what serves the clients of `greeting`.
+    #[must_use]
+    pub fn service(mut self, greeting: Greeting, service: Service) -> Self {
+        self.services.push((greeting, service));
+        self
+    }
+
+    /// Computes the digest of every file that has none yet, so that no client waits for it.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub fn digest(&self, progress: crate::server::catalog::HashProgress<'_>) -> Result<()> {
+        self.catalog
+            .names()
+            .try_for_each(|name| self.catalog.open(name, progress).map(|_| ()))
+    }
+
+    /// Starts serving on `addr`.
+    ///
+    /// # Errors
+    /// The address cannot be listened on, or the system refuses a thread.
+    pub fn start(self, addr: SocketAddr) -> Result<Running> {
+        let journal = Journal::start(self.log_dir)?;
+        let lobby = Lobby::new(self.settings, self.catalog, self.ways, journal.pen());
+        let mut handlers: HashMap<Greeting, Handler> = HashMap::new();
+        for (greeting, service) in self.services {
+            let lobby = Arc::clone(&lobby);
+            handlers.insert(
+                greeting,
+                Arc::new(move |connection| service(connection, &lobby)),
+            );
+        }
+        let listener = Listener::start(addr, handlers)?;
+        lobby.listens(listener.addr());
+        Ok(Running {
+            lobby,
+            listener,
+            journal,
+        })
+    }
+}
+
+impl Running {
+    /// The address that it listens on.
+    pub fn addr(&self) -> SocketAddr {
+        self.listener.addr()
+    }
+
+    /// A way to write to its log, for what is served beside its sessions.
+    pub fn pen(&self) -> Pen {
+        self.journal.pen()
+    }
+
+    /// Its sessions.
+    pub fn lobby(&self) -> &Arc<Lobby> {
+        &self.lobby
+    }
+
+    /// The sessions that have ended, each once it is in the log.
+    pub fn records(&self) -> Receiver<Record> {
+        self.journal.records()
+    }
+
+    /// Ends every session and connection, writes the log's last lines, and returns the records
+    /// that nobody took.
+    ///
+    /// # Errors
+    /// The session log could not be written; the sessions went on without it.
+    pub fn stop(self) -> Result<Vec<Record>> {
+        let Self {
+            lobby,
+            mut listener,
+            journal,
+        } = self;
+        listener.stop();
+        lobby.stop();
+        if !lobby.wait_idle(LEAVE) {
+            log::warn!("some sessions did not end within {} s", LEAVE.as_secs());
+        }
+        let left = listener.close_all(LEAVE);
+        if left > 0 {
+            log::warn!(
+                "{left} connections did not end within {} s",
+                LEAVE.as_secs()
+            );
+        }
+        drop((lobby, listener));
+        let records = journal.records();
+        journal.finish()?;
+        Ok(records.try_iter().collect())
+    }
+}
+
+impl std::fmt::Debug for Host {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Host")
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,284 @@
+//! The server's end of a control connection: from the opening line to the summary.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::error::Error;
+use crate::error::Phase;
+use crate::error::Result;
+use crate::net::clock;
+use crate::net::line_stream::Dialogue;
+use crate::proto::native::ErrorCode;
+use crate::proto::native::FromClient;
+use crate::proto::native::FromServer;
+use crate::proto::native::Join;
+use crate::proto::native::Offer;
+use crate::proto::native::Opening;
+use crate::proto::native::Summary;
+use crate::server::gate::Ending;
+use crate::server::gate::Guest;
+use crate::server::gate::Kind;
+use crate::server::gate::Seat;
+use crate::server::listener::Connection;
+use crate::server::lobby::Lobby;
+use crate::server::lobby::Wish;
+use crate::server::patience::Patience;
+use crate::server::receipt::hashing;
+use crate::server::receipt::hear_receipt;
+use crate::server::receipt::told_by_client;
+use crate::server::transport::Answer;
+use crate::transfer::Outcome;
+use crate::transfer::Transfer;
+
+/// Serves one native client.
+pub fn serve(connection: Connection, lobby: &Arc<Lobby>) {
+    let Connection {
+        stream,
+        peer,
+        first,
+        deadline,
+    } = connection;
+    let mut dialogue = Dialogue::new(&stream, peer, &first);
+    let opening = dialogue.hear(deadline, Phase::Greet).and_then(|line| {
+        Opening::decode(&line).map_err(|error| Error::protocol(peer, error.to_string()))
+    });
+    match opening {
+        Ok(Opening::List) => list(&dialogue, lobby),
+        Ok(Opening::Join(join)) => {
+            let guest = Guest {
+                name: join.name.as_str().to_owned(),
+                kind: Kind::Native,
+                stream: Arc::clone(&stream),
+                peer,
+            };
+            let Join {
+                file, group, via, ..
+            } = join;
+            match lobby.seat(
+                &Wish {
+                    file,
+                    group: Some(group),
+                    via,
+                },
+                guest,
+            ) {
+                Ok(seat) => converse(seat, &mut dialogue),
+                Err(error) => {
+                    log::info!("{peer}: not seated: {error}");
+                    refuse(&dialogue, ErrorCode::Refused, &reason_of(error));
+                }
+            }
+        }
+        Err(Error::Protocol { what, .. }) => {
+            log::info!("{peer}: {what}");
+            refuse(&dialogue, ErrorCode::Protocol, &what);
+        }
+        Err(error) => log::debug!("{error}"),
+    }
+    dialogue.close();
+}
+
+fn list(dialogue: &Dialogue<'_>, lobby: &Lobby) {
+    let mut answer = Vec::new();
+    match lobby.files() {
+        Ok(files) => {
+            files
+                .into_iter()
+                .for_each(|file| answer.extend(FromServer::File(file).encode()));
+            answer.extend(FromServer::End.encode());
+        }
+        Err(error) => {
+            answer = FromServer::Error {
+                code: ErrorCode::Changed,
+                reason: error.to_string(),
+            }
+            .encode();
+        }
+    }
+    if let Err(error) = dialogue.say(&answer) {
+        log::debug!("{error}");
+    }
+}
+
+fn refuse(dialogue: &Dialogue<'_>, code: ErrorCode, reason: &str) {
+    let line = FromServer::Error {
+        code,
+        reason: reason.to_owned(),
+    }
+    .encode();
+    if let Err(error) = dialogue.say(&line) {
+        log::debug!("{error}");
+    }
+}
+
+/// The reason alone: the client knows whom it asked.
+fn reason_of(error: Error) -> String {
+    match error {
+        Error::Refused { reason, .. } => reason,
+        other => other.to_string(),
+    }
+}
+
+/// Everything that happens in a seat.
+fn converse(mut seat: Seat, dialogue: &mut Dialogue<'_>) {
+    let plan = seat.plan();
+    let offer = Offer {
+        session: plan.session,
+        seat: seat.id(),
+        clients: plan.clients,
+        via: plan.via,
+        file: plan.source.info.clone(),
+    };
+    let mut words = FromServer::Offer(offer).encode();
+    words.extend(plan.carrier.terms().into_iter().flatten());
+    let ready = dialogue.say(&words).and_then(|()| ready(&seat, dialogue));
+    let offset = match ready {
+        Ok(offset) => offset,
+        Err(error) => {
+            let ending = seat.ending();
+            match (&ending, &error) {
+                (Some(ending), _) => refuse(dialogue, code_of(ending), &ending.to_string()),
+                (None, Error::Protocol { what, .. }) => refuse(dialogue, ErrorCode::Protocol, what),
+                (None, _) => {}
+            }
+            let (outcome, reason) = match (ending, error) {
+                (Some(ending), _) => (ending.outcome(), ending.to_string()),
+                (None, Error::TimedOut { .. }) => {
+                    (Outcome::TimedOut, "not ready in time".to_owned())
+                }
+                (None, Error::Protocol { what, .. }) => (Outcome::Refused, what),
+                (None, Error::Refused { reason, .. }) => (Outcome::Refused, reason),
+                (None, _) => (Outcome::Refused, Ending::Left.to_string()),
+            };
+            return seat.lose(outcome, reason);
+        }
+    };
+    if dialogue.has_more() {
+        // The watcher sees what is still in the socket; this came with READY.
+        refuse(
+            dialogue,
+            code_of(&Ending::Spoke),
+            &Ending::Spoke.to_string(),
+        );
+        return seat.lose(Outcome::Refused, Ending::Spoke.to_string());
+    }
+    // What can be made before the gate is: behind it, every call of one seat delays another's start.
+    let mut transfer = seat.transfer();
+    let woke = match seat.wait() {
+        Ok(woke) => woke,
+        Err(ending) => return refuse(dialogue, code_of(&ending), &ending.to_string()),
+    };
+    transfer.woke = Some(woke);
+    transfer.bytes_resumed = offset;
+    let summary = transfer_to(&seat, dialogue, offset, &mut transfer);
+    seat.finish(transfer);
+    if let Some(line) = summary
+        && let Err(error) = dialogue.say(&line)
+    {
+        log::debug!("{error}");
+    }
+}
+
+fn code_of(ending: &Ending) -> ErrorCode {
+    match ending {
+        Ending::NotEnough(_) => ErrorCode::Muster,
+        Ending::Stopped => ErrorCode::Stopped,
+        Ending::Left | Ending::Spoke => ErrorCode::Protocol,
+    }
+}
+
+/// Waits for READY; each ALIVE that has got further gives the client more time.
+fn ready(seat: &Seat, dialogue: &mut Dialogue<'_>) -> Result<u64> {
+    let size = seat.plan().source.info.bytes;
+    let mut patience = Patience::new(clock::now(), hashing(seat));
+    loop {
+        // A client that talks on without end would never see that its connection was closed.
+        if seat.ending().is_some() {
+            return Err(Error::Interrupted);
+        }
+        let line = dialogue.hear(patience.deadline, Phase::Ready)?;
+        let message = match FromClient::decode(&line) {
+            Ok(message) => message,
+            Err(_) if line.starts_with("LISTEN ") => {
+                seat.plan().carrier.hear(seat, &line)?;
+                continue;
+            }
+            Err(error) => return Err(Error::protocol(dialogue.peer(), error.to_string())),
+        };
+        match message {
+            FromClient::Ready { offset } if offset <= size => return Ok(offset),
+            FromClient::Ready { offset } => {
+                let what = format!("READY at byte {offset} of a file of {size}");
+                return Err(Error::protocol(dialogue.peer(), what));
+            }
+            FromClient::Alive { bytes } => patience.renew(bytes, size, clock::now()),
+            FromClient::Fail { reason, .. } => return Err(Error::refused(dialogue.peer(), reason)),
+            _ => {
+                return Err(Error::protocol(
+                    dialogue.peer(),
+                    "a message before READY that comes after it",
+                ));
+            }
+        }
+    }
+}
+
+/// Moves the payload and hears the receipt; fills `transfer`, returns the last line to say.
+fn transfer_to(
+    seat: &Seat,
+    dialogue: &mut Dialogue<'_>,
+    offset: u64,
+    transfer: &mut Transfer,
+) -> Option<Vec<u8>> {
+    let info = &seat.plan().source.info;
+    let range = offset..info.bytes;
+    let want = range.end - range.start;
+    let preface = FromServer::Go { bytes: want }.encode();
+    let carrier = &seat.plan().carrier;
+    let mut first = Answer::default();
+    let carried = carrier.converse(seat, preface, range, dialogue, &mut first);
+    transfer.first_server = carried.first;
+    transfer.bytes_server = Some(seat.moved().load(Ordering::Relaxed));
+    let whole = carried.end.is_ok();
+    let failure = match carried.end {
+        Ok(()) => hear_receipt(seat, dialogue, first, want, transfer).err(),
+        Err(failure) => Some(told_by_client(dialogue, first.line, failure, transfer)),
+    };
+    carrier.account(seat, &mut transfer.counts);
+    let mut changed = false;
+    if let Some(failure) = failure {
+        changed = failure.source_changed;
+        transfer.fail(failure.outcome, failure.reason);
+        if !whole && !changed && carrier.fills_control() {
+            // Whatever is said into an unfinished payload would be taken for a part of it.
+            return None;
+        }
+    } else if let Some(change) = seat.plan().source.change() {
+        // A copy of what was offered stays whole; its client is told all the same.
+        changed = transfer.outcome == Outcome::Corrupt;
+        transfer.reason = Some(change);
+    }
+    if changed {
+        let reason = transfer.reason.clone().unwrap_or_default();
+        return Some(
+            FromServer::Error {
+                code: ErrorCode::Changed,
+                reason,
+            }
+            .encode(),
+        );
+    }
+    Some(
+        FromServer::Summary(Summary {
+            outcome: transfer.outcome,
+            reason: transfer.reason.clone(),
+            bytes: transfer.bytes_server.unwrap_or(0),
+            last: transfer.seconds_server,
+            woke: transfer.woke.unwrap_or_default(),
+            first: transfer.first_server,
+            sender: carrier.sender(seat.stream()),
+            counts: transfer.counts,
+        })
+        .encode(),
+    )
+}

@@ -1,0 +1,87 @@
+//! A session as a face shows it.
+
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::net::clock;
+use crate::server::gate::Gate;
+use crate::server::gate::Phase;
+use crate::server::gate::guest::Kind;
+use crate::server::transport::Detail;
+use crate::session::SeatId;
+use crate::session::SessionId;
+use crate::session::Via;
+
+/// A seat as a face shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SeatView {
+    /// The seat.
+    pub seat: SeatId,
+    /// Who sits there; not escaped.
+    pub name: String,
+    /// Its address.
+    pub peer: SocketAddr,
+    /// Its kind.
+    pub kind: Kind,
+    /// It has said that it is ready.
+    pub ready: bool,
+    /// Payload bytes moved so far.
+    pub moved: u64,
+    /// Its transfer is over.
+    pub finished: bool,
+    /// What its way knows beyond bytes.
+    pub detail: Detail,
+}
+
+/// A session as a face shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct View {
+    /// The session.
+    pub session: SessionId,
+    /// The way the bytes travel.
+    pub via: Via,
+    /// The file's name; holds nothing that moves a cursor.
+    pub file: String,
+    /// The file's size.
+    pub bytes: u64,
+    /// How many seats there are.
+    pub clients: u16,
+    /// The taken seats, in order.
+    pub seats: Vec<SeatView>,
+    /// The time left until the muster's deadline; `None` once it is over.
+    pub left: Option<Duration>,
+    /// How long ago the gate opened; `None` before.
+    pub released: Option<Duration>,
+}
+
+impl Gate {
+    /// What a face shows.
+    pub fn view(&self) -> View {
+        let state = self.lock();
+        let seats = state.seats.iter().map(|(&seat, taken)| SeatView {
+            seat,
+            name: taken.guest.name.clone(),
+            peer: taken.guest.peer,
+            kind: taken.guest.kind,
+            ready: taken.ready,
+            moved: taken.moved.load(Ordering::Relaxed),
+            finished: taken.finished,
+            detail: self.plan.carrier.detail(seat),
+        });
+        View {
+            session: self.plan.session,
+            via: self.plan.via,
+            file: self.plan.source.info.name.as_str().to_owned(),
+            bytes: self.plan.source.info.bytes,
+            clients: self.plan.clients,
+            seats: seats.collect(),
+            left: matches!(state.phase, Phase::Mustering)
+                .then(|| state.deadline.since(clock::now())),
+            released: match &state.phase {
+                Phase::Released(opening) => Some(clock::now().since(opening.released())),
+                _ => None,
+            },
+        }
+    }
+}

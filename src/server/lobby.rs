@@ -1,0 +1,409 @@
+//! Finds the muster that a client belongs to, and begins one where there is none.
+//!
+//! There is at most one open muster for a file. A client that asks for another number or another
+//! way than the muster's is refused with the reason; one too many begins the next session, or is
+//! refused where there is to be only one. Sessions that have been released run on side by side.
+//! One lock, held only to look and to add; files are opened and hashed outside it.
+
+use std::net::Ipv4Addr;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::Condvar;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::OnceLock;
+use std::sync::PoisonError;
+use std::thread;
+use std::time::Duration;
+
+use crate::error::Error;
+use crate::error::Result;
+use crate::net::STACK;
+use crate::net::clock;
+use crate::net::copy;
+use crate::net::socket;
+use crate::server::catalog;
+use crate::server::catalog::Catalog;
+use crate::server::gate::Gate;
+use crate::server::gate::Guest;
+use crate::server::gate::Kind;
+use crate::server::gate::Plan;
+use crate::server::gate::Seat;
+use crate::server::gate::View;
+use crate::server::history::Ledger;
+use crate::server::session_log::Head;
+use crate::server::session_log::Pen;
+use crate::server::transport::Way;
+use crate::session::FileInfo;
+use crate::session::SessionId;
+use crate::session::Via;
+use crate::text::FileName;
+use crate::units::Rate;
+
+/// How a server runs its sessions.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The number of seats; `None` leaves it to the clients.
+    pub clients: Option<u16>,
+    /// The file for clients that name none.
+    pub file: Option<FileName>,
+    /// The way; `None` leaves it to the clients, and is TCP when they do not care either.
+    pub via: Option<Via>,
+    /// How long a muster may last, from its first seat.
+    pub max_wait: Duration,
+    /// How many ready clients are enough at its end; `None` is all of them.
+    pub quorum: Option<u16>,
+    /// The rate of payload of a whole session, shared by its seats; `None` is as fast as it goes.
+    pub rate: Option<Rate>,
+    /// A client that makes no progress for this long is given up.
+    pub stall: Duration,
+    /// How bytes are copied to a socket.
+    pub copy: copy::Method,
+    /// The TCP congestion control; `None` leaves the system's.
+    pub congestion: Option<String>,
+    /// Only one session.
+    pub one_off: bool,
+    /// Let the seats meet after their first block; off, the barrier alone starts them.
+    pub fair_start: bool,
+    /// How datagrams are made and where they go, for the ways over UDP.
+    pub datagrams: DatagramSettings,
+}
+
+/// How datagrams are made and where they go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DatagramSettings {
+    /// Most bytes of UDP payload in one.
+    pub size: u16,
+    /// The group for multicast; `None` chooses one for each session.
+    pub group: Option<SocketAddr>,
+    /// The address of this host by whose interface multicast leaves; `None` is the one by which the
+    /// clients of a session came.
+    pub interface: Option<Ipv4Addr>,
+    /// How many routers a datagram to a group may pass, and one more.
+    pub ttl: u32,
+}
+
+impl Default for DatagramSettings {
+    fn default() -> Self {
+        Self {
+            size: crate::proto::udp::packet::DATAGRAM,
+            group: None,
+            interface: None,
+            ttl: 1,
+        }
+    }
+}
+
+/// What a client asks for; what it leaves open the server decides.
+#[derive(Clone, Debug, Default)]
+pub struct Wish {
+    /// The file.
+    pub file: Option<FileName>,
+    /// How many clients its group has.
+    pub group: Option<u16>,
+    /// The way.
+    pub via: Option<Via>,
+}
+
+/// All sessions of one server.
+#[derive(Debug)]
+pub struct Lobby {
+    /// How they run.
+    pub settings: Settings,
+    /// What they may send.
+    pub catalog: Catalog,
+    ways: Vec<Box<dyn Way>>,
+    pen: Pen,
+    state: Mutex<State>,
+    ended: Condvar,
+    listening: OnceLock<SocketAddr>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    gates: Vec<Arc<Gate>>,
+    begun: u64,
+    stopping: bool,
+}
+
+impl State {
+    /// The open muster of `file` that has a seat left.
+    fn with_room(&self, file: &FileName) -> Option<&Arc<Gate>> {
+        self.gates
+            .iter()
+            .find(|gate| gate.plan.source.info.name == *file && gate.has_room())
+    }
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            clients: None,
+            file: None,
+            via: None,
+            max_wait: Duration::from_secs(60),
+            quorum: None,
+            rate: None,
+            stall: Duration::from_secs(30),
+            copy: copy::Method::Auto,
+            congestion: None,
+            one_off: false,
+            fair_start: true,
+            datagrams: DatagramSettings::default(),
+        }
+    }
+}
+
+impl Lobby {
+    /// A server's sessions, none yet.
+    pub fn new(
+        settings: Settings,
+        catalog: Catalog,
+        ways: Vec<Box<dyn Way>>,
+        pen: Pen,
+    ) -> Arc<Self> {
+        let (state, ended) = (Mutex::default(), Condvar::new());
+        Arc::new(Self {
+            settings,
+            catalog,
+            ways,
+            pen,
+            state,
+            ended,
+            listening: OnceLock::new(),
+        })
+    }
+
+    /// Gives `guest` a seat in the session that it wishes for.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with the reason, as one clause that the client is told.
+    pub fn seat(self: &Arc<Self>, wish: &Wish, mut guest: Guest) -> Result<Seat> {
+        let (file, clients, via) = self.resolve(wish)?;
+        loop {
+            if let Some(gate) = self.open_muster(&file, clients, via, guest.kind)? {
+                gate.plan.carrier.seat_up(&guest.stream)?;
+                match gate.take(guest) {
+                    Ok(seat) => {
+                        gate.plan.carrier.seated(&seat);
+                        return Ok(seat);
+                    }
+                    // Full, or released a moment ago: the next session.
+                    Err(back) => guest = back,
+                }
+            }
+            self.begin(&file, clients, via.unwrap_or(Via::Tcp))?;
+        }
+    }
+
+    /// The file, the number of clients, and the way where anybody has chosen one.
+    fn resolve(&self, wish: &Wish) -> Result<(FileName, u16, Option<Via>)> {
+        let refuse = |reason: String| Err(Error::refused("the server", reason));
+        let default = self.settings.file.as_ref().or_else(|| self.catalog.only());
+        let Some(file) = wish.file.as_ref().or(default) else {
+            return refuse("several files are offered, and this client named none".to_owned());
+        };
+        let Some(clients) = self.settings.clients.or(wish.group) else {
+            return refuse("neither side says how many clients the group has".to_owned());
+        };
+        let via = match (self.settings.via, wish.via) {
+            (Some(ours), Some(theirs)) if ours != theirs => {
+                return refuse(format!("this server sends via {ours}, not via {theirs}"));
+            }
+            (ours, theirs) => ours.or(theirs),
+        };
+        let begun = via.unwrap_or(Via::Tcp);
+        if !self.ways.iter().any(|way| way.via() == begun) {
+            return refuse(format!("this server cannot send via {begun}"));
+        }
+        Ok((file.clone(), clients, via))
+    }
+
+    /// The open muster of `file` that has a seat left.
+    fn open_muster(
+        &self,
+        file: &FileName,
+        clients: u16,
+        via: Option<Via>,
+        kind: Kind,
+    ) -> Result<Option<Arc<Gate>>> {
+        let state = self.lock();
+        let refuse = |reason| Err(Error::refused("the server", reason));
+        if state.stopping {
+            return refuse("it is ending".to_owned());
+        }
+        let Some(gate) = state.with_room(file) else {
+            return Ok(None);
+        };
+        let plan = &gate.plan;
+        if plan.clients != clients {
+            return refuse(format!(
+                "the group for '{file}' has {} clients, not {clients}",
+                plan.clients
+            ));
+        }
+        if let Some(via) = via.filter(|&via| via != plan.via) {
+            return refuse(format!(
+                "the group for '{file}' goes via {}, not via {via}",
+                plan.via
+            ));
+        }
+        if kind == Kind::Http && !matches!(plan.via, Via::Tcp | Via::Http) {
+            return refuse(format!(
+                "the group for '{file}' goes via {}, which no HTTP client can",
+                plan.via
+            ));
+        }
+        Ok(Some(Arc::clone(gate)))
+    }
+
+    /// Begins a session, unless another thread has just done so.
+    fn begin(self: &Arc<Self>, file: &FileName, clients: u16, via: Via) -> Result<()> {
+        {
+            // Another first client may have begun it since: then there is room after all.
+            let state = self.lock();
+            if state.with_room(file).is_some() {
+                return Ok(());
+            }
+            if self.settings.one_off && state.begun > 0 {
+                let reason = "all seats of this server's only session are taken";
+                return Err(Error::refused("the server", reason));
+            }
+        }
+        let source = Arc::new(self.catalog.open(file, &catalog::silent)?);
+        let way = self
+            .ways
+            .iter()
+            .find(|way| way.via() == via)
+            .expect("resolved before");
+        let carrier = way.prepare(&source, clients, &self.settings)?;
+        let session = SessionId(clock::random());
+        let plan = Plan {
+            session,
+            via,
+            source,
+            clients,
+            quorum: self.settings.quorum.unwrap_or(clients).clamp(1, clients),
+            max_wait: self.settings.max_wait,
+            stall: self.settings.stall,
+            lasting: self.settings.clients.is_some(),
+            carrier,
+        };
+        // Looked at again under the lock that adds: two first clients make one session.
+        let mut state = self.lock();
+        if state.with_room(file).is_some() {
+            return Ok(());
+        }
+        if self.settings.one_off && state.begun > 0 {
+            let reason = "all seats of this server's only session are taken";
+            return Err(Error::refused("the server", reason));
+        }
+        let head = Head {
+            via,
+            file: plan.source.info.clone(),
+            clients,
+        };
+        let gate = Gate::new(plan, self.pen.clone());
+        self.pen.open(session, head);
+        let (lobby, running) = (Arc::clone(self), Arc::clone(&gate));
+        let started = thread::Builder::new()
+            .name(format!("session-{:04x}", session.0 >> 48))
+            .stack_size(STACK)
+            .spawn(move || {
+                running.run();
+                lobby.forget(&running);
+            });
+        if let Err(error) = started {
+            self.pen.close(session);
+            return Err(Error::io("start the session's thread", session)(error));
+        }
+        state.gates.push(gate);
+        state.begun += 1;
+        Ok(())
+    }
+
+    fn forget(&self, gate: &Arc<Gate>) {
+        self.lock().gates.retain(|other| !Arc::ptr_eq(other, gate));
+        self.ended.notify_all();
+    }
+
+    /// What is offered, with digests.
+    ///
+    /// # Errors
+    /// A file that cannot be read any more.
+    pub fn files(&self) -> Result<Vec<FileInfo>> {
+        self.catalog
+            .names()
+            .map(|name| Ok(self.catalog.open(name, &catalog::silent)?.info))
+            .collect()
+    }
+
+    /// The sessions that have not ended, for every face that shows them.
+    pub fn views(&self) -> Vec<View> {
+        let gates: Vec<_> = self.lock().gates.clone();
+        gates.iter().map(|gate| gate.view()).collect()
+    }
+
+    /// The server listens here now.
+    pub(crate) fn listens(&self, addr: SocketAddr) {
+        let _ = self.listening.set(addr);
+    }
+
+    /// An address by which other machines reach this server; `None` where only this one can, or
+    /// it cannot be told.
+    pub fn address(&self) -> Option<SocketAddr> {
+        let addr = *self.listening.get()?;
+        let ip = match addr.ip() {
+            ip if ip.is_unspecified() => socket::outward()?,
+            ip => ip,
+        };
+        (!ip.is_loopback()).then(|| SocketAddr::new(ip, addr.port()))
+    }
+
+    /// The results that are in the log, for every face that shows them.
+    pub fn ledger(&self) -> &Arc<Ledger> {
+        self.pen.ledger()
+    }
+
+    /// Opens the gate of `session` for the clients that are ready; `false` where there is no such
+    /// session that has not ended.
+    pub fn release(&self, session: SessionId) -> bool {
+        let gates: Vec<_> = self.lock().gates.clone();
+        let gate = gates.iter().find(|gate| gate.plan.session == session);
+        gate.inspect(|gate| gate.release_now()).is_some()
+    }
+
+    /// Opens every gate that musters, for the clients that are ready.
+    pub fn release_now(&self) {
+        self.lock().gates.iter().for_each(|gate| gate.release_now());
+    }
+
+    /// Ends every session: musters end, transfers are cut, and each leaves its rows in the log.
+    pub fn stop(&self) {
+        let mut state = self.lock();
+        state.stopping = true;
+        state.gates.iter().for_each(|gate| gate.stop());
+    }
+
+    /// True when no session is open.
+    pub fn is_idle(&self) -> bool {
+        self.lock().gates.is_empty()
+    }
+
+    /// Waits until no session is open, or until `patience` is over.
+    pub fn wait_idle(&self, patience: Duration) -> bool {
+        let state = self.lock();
+        let waited = self
+            .ended
+            .wait_timeout_while(state, patience, |state| !state.gates.is_empty());
+        waited
+            .unwrap_or_else(PoisonError::into_inner)
+            .0
+            .gates
+            .is_empty()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,15 @@
+//! The server: its files, the port, the sessions and their gates, the log. It knows no transport
+//! and no face by name; they are registered with it.
+
+pub mod builder;
+pub mod catalog;
+pub mod conversation;
+pub mod gate;
+pub mod history;
+pub mod listener;
+pub mod lobby;
+mod patience;
+pub(crate) mod receipt;
+pub mod sample;
+pub mod session_log;
+pub mod transport;

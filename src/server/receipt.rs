@@ -1,0 +1,224 @@
+//! What a client says once the payload is sent: its last byte, its digest and its receipt, each
+//! held to what was sent.
+
+use std::time::Duration;
+
+use crate::error::Error;
+use crate::error::Phase;
+use crate::net::clock;
+use crate::net::line_stream::Dialogue;
+use crate::proto::native::FromClient;
+use crate::proto::native::Receipt;
+use crate::proto::udp::pieces::MENDS_MAX;
+use crate::server::gate::Seat;
+use crate::server::patience::Patience;
+use crate::server::patience::SIGN_OF_LIFE;
+use crate::server::transport::Answer;
+use crate::server::transport::Failure;
+use crate::transfer::Outcome;
+use crate::transfer::Transfer;
+
+/// What a disk is trusted to sync at least, bytes per second.
+const SLOWEST_DISK: u64 = 10_000_000;
+
+/// What a host is trusted to read and hash at least, bytes per second, for all its clients
+/// together. A client that says that it lives and hashes less has no time beyond that.
+const SLOWEST_HASH: u64 = 1_000_000;
+
+/// How long a client's last words are waited for after its connection failed.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// Hears LAST, HASHED and RECEIPT, in this order and once each.
+pub(super) fn hear_receipt(
+    seat: &Seat,
+    dialogue: &mut Dialogue<'_>,
+    mut first: Answer,
+    want: u64,
+    transfer: &mut Transfer,
+) -> Result<(), Failure> {
+    let info = &seat.plan().source.info;
+    let released = seat
+        .opening()
+        .expect("this seat went through the gate")
+        .released();
+    let stall = seat.plan().stall;
+    // What is in the client's buffers is still on its way: before LAST the stall limit holds.
+    let last = crate::net::copy::deadline(want, stall);
+    let mut patience = Patience::until(last, stall.max(SIGN_OF_LIFE), clock::now());
+    let mut hashed = None;
+    let mut mends = 0;
+    loop {
+        let heard = match first.line.take() {
+            Some(line) => Ok(line),
+            None => dialogue.hear(patience.deadline, Phase::Receipt),
+        };
+        let early = first.sent < want && first.heard_at == Some(dialogue.heard_at());
+        let at = dialogue.heard_at().since(released);
+        let line = heard.map_err(|error| silent(&error, transfer))?;
+        let complete = transfer.seconds_server.is_some() && hashed.is_none();
+        let message = match FromClient::decode(&line) {
+            Ok(message) => message,
+            Err(_) if complete && mends < MENDS_MAX => {
+                mends += 1;
+                seat.plan().carrier.mend(seat, &line, mends, dialogue)?;
+                patience = Patience::new(clock::now(), hashing(seat));
+                continue;
+            }
+            Err(error) => return Err(Failure::new(Outcome::Cut, error.to_string())),
+        };
+        match message {
+            // The answer came after the meeting was over.
+            FromClient::Held if transfer.seconds_server.is_none() => {}
+            FromClient::Alive { bytes } => patience.renew(bytes, info.bytes, clock::now()),
+            FromClient::Last { .. } if early => {
+                let reason = "said LAST before its last byte was sent";
+                return Err(Failure::new(Outcome::Cut, reason));
+            }
+            FromClient::Last { bytes } if transfer.seconds_server.is_none() => {
+                transfer.bytes_client = Some(bytes);
+                if bytes != want {
+                    let reason = format!("claims {bytes} bytes of the {want} sent");
+                    return Err(Failure::new(Outcome::Cut, reason));
+                }
+                transfer.seconds_server = Some(at);
+                patience = Patience::new(clock::now(), hashing(seat));
+            }
+            FromClient::Hashed { sha1 }
+                if transfer.seconds_server.is_some() && hashed.is_none() =>
+            {
+                hashed = Some(sha1);
+                transfer.seconds_verified = Some(at);
+                // fsync gives no sign of life, and the clients of one host share its disk.
+                let syncing = Duration::from_secs(shared_bytes(seat) / SLOWEST_DISK);
+                patience = Patience::new(clock::now(), syncing);
+                patience.deadline = patience.last;
+            }
+            FromClient::Receipt(receipt) if hashed == Some(receipt.sha1) => {
+                return settle(&receipt, want, info.sha1, transfer);
+            }
+            FromClient::Receipt(receipt) if hashed.is_some() => {
+                let reason = format!("its receipt has another SHA-1: {}", receipt.sha1);
+                return Err(Failure::new(Outcome::Cut, reason));
+            }
+            FromClient::Fail {
+                outcome,
+                bytes,
+                reason,
+                last,
+                counts,
+            } => {
+                transfer.bytes_client = Some(bytes);
+                transfer.counts = counts;
+                transfer.seconds_client = last;
+                // The payload is over, only not whole: its time is as good as any.
+                transfer.seconds_server = last.map(|_| at);
+                // A client that says "complete" and FAIL in one breath has failed.
+                let outcome = if outcome == Outcome::Complete {
+                    Outcome::Cut
+                } else {
+                    outcome
+                };
+                return Err(Failure::new(outcome, reason));
+            }
+            _ => {
+                return Err(Failure::new(
+                    Outcome::Cut,
+                    "messages out of order after the payload",
+                ));
+            }
+        }
+    }
+}
+
+/// Holds the receipt to what was sent.
+///
+/// # Errors
+/// It claims something else.
+pub(crate) fn settle(
+    receipt: &Receipt,
+    want: u64,
+    sha1: crate::digest::Digest,
+    transfer: &mut Transfer,
+) -> Result<(), Failure> {
+    if receipt.bytes != want {
+        let reason = format!(
+            "the receipt claims {} bytes of the {want} sent",
+            receipt.bytes
+        );
+        return Err(Failure::new(Outcome::Cut, reason));
+    }
+    transfer.seconds_client = Some(receipt.last);
+    transfer.seconds_durable = receipt.durable;
+    transfer.counts = receipt.counts;
+    transfer.first_client = receipt.first.filter(|_| want > 0);
+    transfer.verified = Some(receipt.sha1 == sha1);
+    if receipt.sha1 != sha1 {
+        let reason = format!("the copy's SHA-1 is {}, not {sha1}", receipt.sha1);
+        transfer.fail(Outcome::Corrupt, reason);
+    }
+    Ok(())
+}
+
+/// A connection that failed while bytes were sent may still hold the client's own reason.
+pub(super) fn told_by_client(
+    dialogue: &mut Dialogue<'_>,
+    early: Option<String>,
+    failure: Failure,
+    transfer: &mut Transfer,
+) -> Failure {
+    if failure.source_changed {
+        return failure;
+    }
+    let deadline = clock::now().after(LAST_WORDS);
+    let mut line = early;
+    loop {
+        let heard = line
+            .take()
+            .or_else(|| dialogue.hear(deadline, Phase::Receipt).ok());
+        match heard.as_deref().map(FromClient::decode) {
+            Some(Ok(FromClient::Fail {
+                outcome,
+                bytes,
+                reason,
+                counts,
+                ..
+            })) if outcome != Outcome::Complete => {
+                transfer.bytes_client = Some(bytes);
+                transfer.counts = counts;
+                return Failure::new(outcome, reason);
+            }
+            Some(Ok(FromClient::Held | FromClient::Alive { .. })) => {}
+            _ => return failure,
+        }
+    }
+}
+
+fn silent(error: &Error, transfer: &Transfer) -> Failure {
+    let phase = match transfer.seconds_server {
+        None => "before its last byte",
+        Some(_) if transfer.seconds_verified.is_none() => "while it hashed",
+        Some(_) => "before its receipt",
+    };
+    match error {
+        Error::TimedOut { after, .. } => Failure::new(
+            Outcome::TimedOut,
+            format!("silent for {} s {phase}", after.as_secs()),
+        ),
+        Error::Protocol { what, .. } => Failure::new(Outcome::Cut, what.clone()),
+        _ => Failure::new(Outcome::Cut, format!("closed the connection {phase}")),
+    }
+}
+
+/// The bytes of all copies of the session, which may be on one host.
+fn shared_bytes(seat: &Seat) -> u64 {
+    let plan = seat.plan();
+    plan.source
+        .info
+        .bytes
+        .saturating_mul(u64::from(plan.clients))
+}
+
+/// How long all copies of the session may take to be hashed.
+pub(super) fn hashing(seat: &Seat) -> Duration {
+    Duration::from_secs(shared_bytes(seat) / SLOWEST_HASH)
+}

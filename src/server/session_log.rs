@@ -1,0 +1,271 @@
+//! The session log: one logger thread, one channel, one line per outcome.
+//!
+//! Every connection thread sends its finished transfer through one crossbeam channel; the logger
+//! thread alone opens, formats and writes. A line is one `write_all` to a file opened for append,
+//! so that two runs that share a folder never interleave. When a session is over the logger hands
+//! its [`Record`] to whoever listens; faces that look at their own time read the [`Ledger`], which
+//! gets each row once it is in the log. So a face shows only what was logged. The log is for results;
+//! the macros of `log` are for diagnostics; they never mix.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread;
+use std::thread::JoinHandle;
+
+use crossbeam_channel::Receiver;
+use crossbeam_channel::Sender;
+use time::OffsetDateTime;
+
+use crate::error::Error;
+use crate::error::Result;
+use crate::net::clock;
+use crate::net::logfile;
+use crate::net::logfile::LogFile;
+use crate::proto::session_log;
+use crate::server::history::Ledger;
+use crate::session::FileInfo;
+use crate::session::SessionId;
+use crate::session::Via;
+use crate::transfer::Record;
+use crate::transfer::Transfer;
+
+/// What threads tell the logger.
+#[derive(Debug)]
+enum Entry {
+    /// A session begins to muster.
+    Opened(SessionId, Head, OffsetDateTime),
+    /// The gate of a session opened.
+    Released(SessionId, OffsetDateTime, String),
+    /// One transfer is over.
+    Finished(SessionId, Box<Transfer>),
+    /// Nothing more will come of this session.
+    Closed(SessionId),
+    /// Nothing more will come of anything.
+    End,
+}
+
+/// What every line of a session repeats.
+#[derive(Clone, Debug)]
+pub struct Head {
+    /// The way the bytes travel.
+    pub via: Via,
+    /// The file.
+    pub file: FileInfo,
+    /// How many clients are wanted.
+    pub clients: u16,
+}
+
+/// The sending side, one clone per session.
+#[derive(Clone, Debug)]
+pub struct Pen {
+    entries: Sender<Entry>,
+    ledger: Arc<Ledger>,
+}
+
+/// The logger thread.
+#[derive(Debug)]
+pub struct Journal {
+    pen: Option<Pen>,
+    records: Receiver<Record>,
+    thread: Option<JoinHandle<Result<()>>>,
+}
+
+/// A session being written.
+#[derive(Debug)]
+struct Page {
+    record: Record,
+    opened_at: OffsetDateTime,
+    log: LogFile,
+}
+
+impl Journal {
+    /// Starts the logger; logs go into `folder`, which is made when the first line is written.
+    /// Without a folder nothing is written and records are still handed on.
+    ///
+    /// # Errors
+    /// The system refuses a thread.
+    pub fn start(folder: Option<PathBuf>) -> Result<Self> {
+        let (pen, entries) = crossbeam_channel::unbounded();
+        let (publish, records) = crossbeam_channel::unbounded();
+        let ledger = Arc::new(Ledger::default());
+        let written = Arc::clone(&ledger);
+        let thread = thread::Builder::new()
+            .name("logger".to_owned())
+            .spawn(move || {
+                Logger {
+                    folder,
+                    publish,
+                    ledger: written,
+                    pages: HashMap::new(),
+                    failed: None,
+                }
+                .run(&entries)
+            })
+            .map_err(Error::io("start the logger thread", "the session log"))?;
+        Ok(Self {
+            pen: Some(Pen {
+                entries: pen,
+                ledger,
+            }),
+            records,
+            thread: Some(thread),
+        })
+    }
+
+    /// A way to write to it.
+    pub fn pen(&self) -> Pen {
+        self.pen
+            .clone()
+            .expect("the journal has its own pen until it is finished")
+    }
+
+    /// The finished sessions, each once its last line is in the log.
+    pub fn records(&self) -> Receiver<Record> {
+        self.records.clone()
+    }
+
+    /// Waits until everything that has been said so far is written, and ends the log. What a pen
+    /// says later is lost: a thread that does not end must not hold the end of the program.
+    ///
+    /// # Errors
+    /// The first line that could not be written; the sessions went on without it.
+    pub fn finish(mut self) -> Result<()> {
+        if let Some(pen) = self.pen.take() {
+            pen.send(Entry::End);
+        }
+        let thread = self.thread.take().expect("finished once");
+        thread
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+}
+
+impl Pen {
+    /// A session begins to muster.
+    pub fn open(&self, session: SessionId, head: Head) {
+        self.send(Entry::Opened(session, head, clock::wall()));
+    }
+
+    /// The gate opened at `at`; `sender` says how the bytes are sent.
+    pub fn release(&self, session: SessionId, at: OffsetDateTime, sender: String) {
+        self.send(Entry::Released(session, at, sender));
+    }
+
+    /// One transfer is over.
+    pub fn finish(&self, session: SessionId, transfer: Transfer) {
+        self.send(Entry::Finished(session, Box::new(transfer)));
+    }
+
+    /// The session is over.
+    pub fn close(&self, session: SessionId) {
+        self.send(Entry::Closed(session));
+    }
+
+    /// What has been written.
+    pub fn ledger(&self) -> &Arc<Ledger> {
+        &self.ledger
+    }
+
+    fn send(&self, entry: Entry) {
+        // The logger ends when the last pen is dropped, or when it is told to.
+        if self.entries.send(entry).is_err() {
+            log::error!("the logger thread has ended before a session");
+        }
+    }
+}
+
+struct Logger {
+    folder: Option<PathBuf>,
+    publish: Sender<Record>,
+    ledger: Arc<Ledger>,
+    pages: HashMap<SessionId, Page>,
+    failed: Option<Error>,
+}
+
+impl Logger {
+    fn run(mut self, entries: &Receiver<Entry>) -> Result<()> {
+        for entry in entries {
+            match entry {
+                Entry::Opened(session, head, opened_at) => {
+                    let record = Record {
+                        session,
+                        via: head.via,
+                        file: head.file,
+                        clients: head.clients,
+                        released_at: None,
+                        sender: None,
+                        transfers: Vec::new(),
+                    };
+                    self.ledger.open(record.clone());
+                    self.pages.insert(
+                        session,
+                        Page {
+                            record,
+                            opened_at,
+                            log: LogFile::default(),
+                        },
+                    );
+                }
+                Entry::Released(session, at, sender) => {
+                    self.ledger.release(session, at, &sender);
+                    let page = self.page(session);
+                    page.record.released_at = Some(at);
+                    page.record.sender = Some(sender);
+                }
+                Entry::Finished(session, transfer) => self.write(session, *transfer),
+                Entry::End => break,
+                Entry::Closed(session) => {
+                    let Page { mut record, .. } = self
+                        .pages
+                        .remove(&session)
+                        .expect("a session is closed once, after it opened");
+                    record.transfers.sort_by_key(|t| (t.woke.is_none(), t.seat));
+                    self.ledger.close(record.clone());
+                    // Nobody needs to listen.
+                    let _ = self.publish.send(record);
+                }
+            }
+        }
+        self.failed.map_or(Ok(()), Err)
+    }
+
+    fn page(&mut self, session: SessionId) -> &mut Page {
+        self.pages
+            .get_mut(&session)
+            .expect("a session opens before anything is said of it")
+    }
+
+    fn write(&mut self, session: SessionId, transfer: Transfer) {
+        let folder = self.folder.clone();
+        let page = self.page(session);
+        let line = session_log::Line::of(&page.record, &transfer).encode();
+        if let Some(folder) = folder
+            && let Err(error) = page.append(&folder, &line)
+        {
+            let path = folder.join(page.file_name());
+            log::error!("cannot write the session log {}: {error}", path.display());
+            let failure = Error::io("write the session log", path.display())(error);
+            self.failed.get_or_insert(failure);
+        }
+        self.ledger.row(session, &transfer);
+        self.page(session).record.transfers.push(transfer);
+    }
+}
+
+impl Page {
+    /// The name of the session's log.
+    fn file_name(&self) -> String {
+        logfile::name(self.opened_at, &self.record.session.to_string())
+    }
+
+    fn append(&mut self, folder: &Path, line: &str) -> io::Result<()> {
+        let name = self.file_name();
+        self.log.append(folder, &name, &session_log::header(), line)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,153 @@
+use std::fs;
+use std::fs::OpenOptions;
+use std::thread;
+use std::time::Duration;
+
+use super::*;
+use crate::digest::Digest;
+use crate::session::SeatId;
+use crate::text::FileName;
+use crate::transfer::Outcome;
+
+fn head(clients: u16) -> Head {
+    Head {
+        via: Via::Tcp,
+        file: FileInfo {
+            name: FileName::new("f").expect("plain"),
+            bytes: 3,
+            sha1: Digest::of(b"abc"),
+        },
+        clients,
+    }
+}
+
+/// One whole session of `seats` rows, each said by a thread of its own.
+fn write_session(journal: &Journal, session: SessionId, seats: u16) {
+    let pen = journal.pen();
+    pen.open(session, head(seats));
+    thread::scope(|scope| {
+        for seat in 1..=seats {
+            let pen = pen.clone();
+            scope.spawn(move || {
+                let name = format!(
+                    "{seat}\r\n | \u{1b}[2J{}",
+                    "x".repeat(usize::from(seat) % 40)
+                );
+                pen.finish(session, Transfer::new(SeatId(seat), name, Outcome::Cut));
+            });
+        }
+    });
+    pen.close(session);
+}
+
+fn logs(folder: &Path) -> Vec<(PathBuf, String)> {
+    let entries = fs::read_dir(folder).expect("a folder");
+    let paths = entries.map(|entry| entry.expect("readable").path());
+    paths
+        .map(|path| (path.clone(), fs::read_to_string(path).expect("text")))
+        .collect()
+}
+
+#[test]
+fn lines_never_interleave_whoever_writes_and_to_how_many_logs() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let journals = [0, 1].map(|_| Journal::start(Some(folder.path().to_owned())).expect("thread"));
+    // Two servers that log into one folder, four sessions each, side by side.
+    thread::scope(|scope| {
+        for (server, journal) in (0..).zip(&journals) {
+            for number in 0..4 {
+                scope.spawn(move || write_session(journal, SessionId(server << 8 | number), 60));
+            }
+        }
+    });
+    for journal in journals {
+        journal.finish().expect("a log");
+    }
+    let logs = logs(folder.path());
+    assert_eq!(logs.len(), 8, "a log for each session");
+    for (_, log) in logs {
+        let records = session_log::collect(log.as_bytes()).expect("whole lines");
+        assert_eq!((records.len(), records[0].transfers.len()), (1, 60));
+        assert_eq!(log.lines().count(), 61);
+    }
+}
+
+#[test]
+fn a_folder_that_cannot_be_written_costs_the_log_and_not_the_session() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("a file");
+    fs::write(&file, b"").expect("room");
+    let journal = Journal::start(Some(file.join("logs"))).expect("a thread");
+    let records = journal.records();
+    write_session(&journal, SessionId(7), 3);
+    let record = records
+        .recv_timeout(Duration::from_secs(20))
+        .expect("the session is told of all the same");
+    assert_eq!(record.transfers.len(), 3);
+    let error = journal.finish().expect_err("no folder").to_string();
+    assert!(
+        error.starts_with("cannot write the session log ("),
+        "{error}"
+    );
+    assert!(error.contains("0000000000000007.log"), "{error}");
+}
+
+#[test]
+fn a_thread_that_keeps_its_pen_does_not_hold_the_end() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let journal = Journal::start(Some(folder.path().to_owned())).expect("a thread");
+    let kept = journal.pen();
+    write_session(&journal, SessionId(3), 20);
+    journal.finish().expect("a log");
+    let logs = logs(folder.path());
+    assert_eq!(logs[0].1.lines().count(), 21, "all that was said is there");
+    kept.close(SessionId(3));
+}
+
+#[test]
+fn a_full_disk_is_an_error_and_not_a_panic() {
+    let Ok(full) = OpenOptions::new().append(true).open("/dev/full") else {
+        return;
+    };
+    let (publish, records) = crossbeam_channel::unbounded();
+    let mut logger = Logger {
+        folder: Some(PathBuf::from("/nowhere")),
+        publish,
+        ledger: Arc::default(),
+        pages: HashMap::new(),
+        failed: None,
+    };
+    let session = SessionId(1);
+    let (pen, entries) = crossbeam_channel::unbounded();
+    let pen = Pen {
+        entries: pen,
+        ledger: Arc::default(),
+    };
+    pen.open(session, head(2));
+    let Ok(Entry::Opened(_, head, opened_at)) = entries.recv() else {
+        panic!("not opened")
+    };
+    let record = Record {
+        session,
+        via: head.via,
+        file: head.file,
+        clients: head.clients,
+        released_at: None,
+        sender: None,
+        transfers: Vec::new(),
+    };
+    let page = Page {
+        record,
+        opened_at,
+        log: LogFile::of(full),
+    };
+    logger.pages.insert(session, page);
+    for seat in [1, 2] {
+        pen.finish(session, Transfer::new(SeatId(seat), "c", Outcome::Cut));
+    }
+    pen.close(session);
+    drop(pen);
+    let error = logger.run(&entries).expect_err("a full disk").to_string();
+    assert!(error.contains("No space left"), "{error}");
+    assert_eq!(records.recv().expect("published").transfers.len(), 2);
+}

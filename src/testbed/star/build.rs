@@ -1,0 +1,298 @@
+//! A star at work: built from its plan, and removed on every way out.
+
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::error::Error;
+use crate::error::Result;
+use crate::net::clock;
+use crate::testbed::star::host::Host;
+use crate::testbed::star::inside;
+use crate::testbed::star::layout::Layout;
+use crate::testbed::star::layout::Loss;
+use crate::testbed::star::name::Place;
+use crate::testbed::star::name::StarId;
+use crate::testbed::star::plan;
+use crate::testbed::star::step;
+use crate::testbed::star::step::Step;
+use crate::testbed::star::sweep;
+use crate::testbed::star::tool;
+use crate::testbed::star::tool::Tool;
+
+/// A star that exists. Dropping it removes it.
+#[derive(Debug)]
+pub struct Star {
+    id: StarId,
+    layout: Layout,
+    hosts: Vec<Host>,
+    /// The namespaces that we made, and so may remove.
+    made: Vec<String>,
+    kept: bool,
+}
+
+/// What the packet filter has counted on the way to one host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Filtered {
+    /// Packets that were on their way.
+    pub seen: u64,
+    /// Those of them that were dropped.
+    pub lost: u64,
+}
+
+/// How long a new link may take to carry something, beside the delay that was asked for.
+const OPEN: Duration = Duration::from_secs(10);
+
+/// How soon what was swallowed is sent again.
+const MOMENT: Duration = Duration::from_millis(500);
+
+impl Star {
+    /// Builds a star. Its loss is not yet on: calibration comes first.
+    ///
+    /// # Errors
+    /// A layout that cannot be, a program or right that is missing, a namespace of the same name,
+    /// a command that failed, or `stop` was set; nothing is left behind then.
+    pub fn build(layout: &Layout, stop: &AtomicBool) -> Result<Self> {
+        Self::build_as(StarId::next(), layout, stop)
+    }
+
+    /// As [`build`](Self::build), under a name that the caller chose.
+    ///
+    /// # Errors
+    /// As [`build`](Self::build).
+    pub fn build_as(id: StarId, layout: &Layout, stop: &AtomicBool) -> Result<Self> {
+        layout.check()?;
+        let steps = plan::up(&id, layout);
+        needed(&steps, layout)?;
+        let names = plan::namespaces(&id, layout);
+        let there = inside::names();
+        if let Some(name) = names.iter().find(|name| there.contains(name)) {
+            return Err(Error::refused(
+                "the star",
+                format!("a namespace {name} exists already, and is not ours to touch"),
+            ));
+        }
+        let mut star = Self {
+            id,
+            layout: layout.clone(),
+            hosts: hosts(&id, layout),
+            made: Vec::new(),
+            kept: false,
+        };
+        // Namespaces first and by themselves: what exists after them is ours.
+        let (make, fill) = steps.split_at(names.len());
+        match step::run(make) {
+            Ok(()) => star.made = names,
+            Err((done, error)) => {
+                star.made = names[..done].to_vec();
+                return Err(explained(error, stop)); // Dropping the star removes what was made.
+            }
+        }
+        // In parts, so that a Ctrl-C is not kept waiting by a large star.
+        for part in fill.chunk_by(|a, b| a.inside == b.inside) {
+            if stop.load(Ordering::Relaxed) {
+                return Err(Error::Interrupted);
+            }
+            step::run(part).map_err(|(_, error)| explained(error, stop))?;
+        }
+        star.open(stop)?;
+        Ok(star)
+    }
+
+    /// Waits until the server reaches every host. The system tells a bridge of a new link when it
+    /// has time to, and until then swallows what was sent: a datagram too early is lost unseen.
+    fn open(&self, stop: &AtomicBool) -> Result<()> {
+        let (server, clients) = self.hosts.split_first().expect("a star has a server");
+        // Who has the address is asked for first: two round trips.
+        let trips = 4 * self.layout.delay;
+        for client in clients {
+            let deadline = clock::now().after(OPEN + trips);
+            while !server.reaches(client.address, MOMENT + trips)? {
+                if stop.load(Ordering::Relaxed) {
+                    return Err(Error::Interrupted);
+                }
+                if clock::left(deadline).is_none() {
+                    return Err(Error::refused(
+                        "the star",
+                        format!(
+                            "{} was not reached from {} within {} s",
+                            client.address,
+                            server.address,
+                            (OPEN + trips).as_secs()
+                        ),
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Its name.
+    pub fn id(&self) -> StarId {
+        self.id
+    }
+
+    /// What was asked for.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Its hosts, the server first.
+    pub fn hosts(&self) -> &[Host] {
+        &self.hosts
+    }
+
+    /// Begins to lose packets as the layout asks; nothing when it asks for none.
+    ///
+    /// # Errors
+    /// The packet filter refuses.
+    pub fn begin_loss(&self) -> Result<()> {
+        match self.layout.loss {
+            None => Ok(()),
+            Some(loss) => self.lose(loss),
+        }
+    }
+
+    /// Begins to lose packets in another way than the layout's.
+    ///
+    /// # Errors
+    /// The packet filter refuses.
+    pub fn lose(&self, loss: Loss) -> Result<()> {
+        step::run(&plan::loss(&self.id, &self.layout, loss)).map_err(|(_, error)| error)
+    }
+
+    /// Ends what [`lose`](Self::lose) began.
+    ///
+    /// # Errors
+    /// There is no loss.
+    pub fn end_loss(&self) -> Result<()> {
+        step::run(&plan::no_loss(&self.id, &self.layout)).map_err(|(_, error)| error)
+    }
+
+    /// What was seen and dropped on the way to each host since the loss began.
+    ///
+    /// # Errors
+    /// There is no loss, or its counters cannot be read.
+    pub fn filtered(&self) -> Result<Vec<Filtered>> {
+        let words = plan::list_counters(&self.layout);
+        let middle = inside::path_of(&self.id.namespace(Place::Middle));
+        let listed = inside::enter(&middle, || tool::output(Tool::Nft, &words, ""))??;
+        let listed = listed.map_err(|said| Error::refused("`nft list counters`", said.trim()))?;
+        let counter = |name: String| {
+            packets(&listed, &name)
+                .ok_or_else(|| Error::refused("`nft list counters`", format!("no counter {name}")))
+        };
+        (0..self.hosts.len())
+            .map(|host| {
+                Ok(Filtered {
+                    seen: counter(format!("seen{host}"))?,
+                    lost: counter(format!("lost{host}"))?,
+                })
+            })
+            .collect()
+    }
+
+    /// Leaves the star standing when this process ends.
+    pub fn keep(mut self) -> StarId {
+        self.kept = true;
+        self.id
+    }
+
+    /// Removes it.
+    ///
+    /// # Errors
+    /// Something of it could not be removed.
+    pub fn down(mut self) -> Result<()> {
+        let made = std::mem::take(&mut self.made);
+        sweep::remove(&made)
+    }
+}
+
+impl Drop for Star {
+    fn drop(&mut self) {
+        if !self.kept
+            && let Err(error) = sweep::remove(&self.made)
+        {
+            log::error!("{error}");
+        }
+    }
+}
+
+/// Checks programs and rights before anything is made.
+fn needed(steps: &[Step], layout: &Layout) -> Result<()> {
+    let mut tools: Vec<Tool> = steps.iter().filter_map(Step::tool).collect();
+    if layout.loss.is_some() {
+        tools.push(Tool::Nft);
+    }
+    for tool in [Tool::Ip, Tool::Tc, Tool::Nft, Tool::Ethtool] {
+        if tools.contains(&tool) {
+            tool.path()?;
+        }
+    }
+    if !nix::unistd::Uid::effective().is_root() {
+        return Err(Error::refused(
+            "the star",
+            "it takes root, or a user namespace, to make network namespaces",
+        ));
+    }
+    Ok(())
+}
+
+/// Says what is behind two refusals of the kernel that by themselves say little.
+fn explained(error: Error, stop: &AtomicBool) -> Error {
+    if stop.load(Ordering::Relaxed) {
+        return Error::Interrupted; // What else goes wrong then is that.
+    }
+    let text = error.to_string();
+    if text.contains("netem") && text.contains("unknown") {
+        return Error::refused(
+            "the star",
+            "a delay needs the kernel module sch_netem, which this kernel does not have",
+        );
+    }
+    if text.contains("netns add") && text.contains("Operation not permitted") {
+        return Error::refused(
+            "the star",
+            "this system does not let us make network namespaces (it takes CAP_SYS_ADMIN: root \
+             that is not confined by a container)",
+        );
+    }
+    error
+}
+
+fn hosts(id: &StarId, layout: &Layout) -> Vec<Host> {
+    let host = |(host, link): (usize, &_)| Host {
+        namespace: inside::path_of(&id.namespace(Place::Host(host))),
+        address: layout.address(host),
+        device: "eth0".to_owned(),
+        link: *link,
+    };
+    layout.links.iter().enumerate().map(host).collect()
+}
+
+/// The packets of one counter in what `nft list counters` prints.
+fn packets(listed: &str, name: &str) -> Option<u64> {
+    let mut words = listed.split_ascii_whitespace();
+    while let Some(word) = words.next() {
+        if word == "counter" && words.next() == Some(name) {
+            // `{ packets 12 bytes 3456 }`
+            return words.nth(2)?.parse().ok();
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_are_found_by_name() {
+        let listed = "table bridge gatecast {\n\tcounter seen1 {\n\t\tpackets 12 bytes 3456\n\t}\n\
+                      \tcounter seen10 {\n\t\tpackets 7 bytes 1\n\t}\n}\n";
+        assert_eq!(packets(listed, "seen1"), Some(12));
+        assert_eq!(packets(listed, "seen10"), Some(7));
+        assert_eq!(packets(listed, "seen"), None);
+        assert_eq!(packets("", "seen1"), None);
+    }
+}

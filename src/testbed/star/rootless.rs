@@ -1,0 +1,84 @@
+//! A star without root: the same program again, inside a user namespace in which it is root.
+//!
+//! There it has network namespaces and a `/run` of its own, and all of it ends with it. Where the
+//! kernel forbids user namespaces the program says what is missing.
+
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+
+use crate::error::Error;
+use crate::testbed::star::tool;
+
+/// Tells the program that it is inside already, so that it never enters twice.
+const MARK: &str = "GATECAST_INSIDE";
+
+/// In the new namespaces: names of network namespaces go to a `/run` that only we see.
+const ENTER: &str = "mount -t tmpfs gatecast /run && mkdir -p /run/netns && \
+                     { [ -e /var/run/netns ] || mount -t tmpfs gatecast /var/run; } && exec \"$0\" \"$@\"";
+
+/// True when we may make network namespaces as we are.
+pub fn is_root() -> bool {
+    nix::unistd::Uid::effective().is_root()
+}
+
+/// True inside the user namespace that [`enter`] makes.
+pub fn is_inside() -> bool {
+    std::env::var_os(MARK).is_some()
+}
+
+/// Becomes this program, with the arguments that it has, in a user namespace. Returns only when
+/// that cannot be.
+pub fn enter() -> Error {
+    if let Some(why) = forbidden() {
+        return Error::refused("the star", why);
+    }
+    let Some(unshare) = tool::find("unshare") else {
+        let why =
+            "without root it takes the program `unshare`; Debian has it in package util-linux";
+        return Error::refused("the star", why);
+    };
+    let program = match std::env::current_exe() {
+        Ok(program) => program,
+        Err(error) => return Error::io("find this program", "itself")(error),
+    };
+    let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    let failed = Command::new(&unshare)
+        .args(["--user", "--map-root-user", "--net", "--mount", "--"])
+        .args(["sh", "-c", ENTER])
+        .arg(program)
+        .args(arguments)
+        .env(MARK, "1")
+        .exec();
+    Error::io("enter a user namespace", unshare.display())(failed)
+}
+
+/// Why the kernel does not let us, as far as can be known before trying.
+fn forbidden() -> Option<String> {
+    let read = |path: &str| {
+        let text = std::fs::read_to_string(Path::new("/proc/sys").join(path)).ok()?;
+        Some(text.trim().to_owned())
+    };
+    for (path, value, repair) in [
+        ("user/max_user_namespaces", "0", "user.max_user_namespaces"),
+        (
+            "kernel/unprivileged_userns_clone",
+            "0",
+            "kernel.unprivileged_userns_clone",
+        ),
+        (
+            "kernel/apparmor_restrict_unprivileged_userns",
+            "1",
+            "kernel.apparmor_restrict_unprivileged_userns",
+        ),
+    ] {
+        if read(path).as_deref() == Some(value) {
+            return Some(format!(
+                "it takes root, or user namespaces, which this system forbids (sysctl {repair} \
+                 is {value})"
+            ));
+        }
+    }
+    None
+}

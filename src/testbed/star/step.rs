@@ -1,0 +1,215 @@
+//! One command of a plan, as data: shown as a line for a shell, or run.
+//!
+//! A plan that is shown and one that is run are the same list. Running joins commands of one
+//! program in one namespace into one batch of it, which is what makes a star come up in tenths
+//! of a second.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use crate::error::Error;
+use crate::error::Result;
+use crate::testbed::star::inside;
+use crate::testbed::star::tool;
+use crate::testbed::star::tool::Tool;
+
+/// A command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// The namespace in which it acts; `None` is the one that we are in.
+    pub inside: Option<String>,
+    /// What it does.
+    pub act: Act,
+}
+
+/// What a command does. Every text is made of our own names, numbers and key words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Act {
+    /// `ip` with these words.
+    Ip(String),
+    /// `tc` with these words.
+    Tc(String),
+    /// A line for `nft`.
+    Nft(String),
+    /// `ethtool` with these words.
+    Ethtool(String),
+    /// Sets a kernel variable: `net.ipv4.ip_forward` and its value.
+    Sysctl(&'static str, &'static str),
+}
+
+impl Step {
+    /// A command in the namespace that we are in.
+    pub fn here(act: Act) -> Self {
+        Self { inside: None, act }
+    }
+
+    /// A command in `namespace`.
+    pub fn inside(namespace: &str, act: Act) -> Self {
+        Self {
+            inside: Some(namespace.to_owned()),
+            act,
+        }
+    }
+
+    /// The program that it needs; `None` for one that is a write to a file.
+    pub fn tool(&self) -> Option<Tool> {
+        match self.act {
+            Act::Ip(_) => Some(Tool::Ip),
+            Act::Tc(_) => Some(Tool::Tc),
+            Act::Nft(_) => Some(Tool::Nft),
+            Act::Ethtool(_) => Some(Tool::Ethtool),
+            Act::Sysctl(..) => None,
+        }
+    }
+
+    /// Its words, without program and namespace.
+    fn words(&self) -> &str {
+        match &self.act {
+            Act::Ip(words) | Act::Tc(words) | Act::Nft(words) | Act::Ethtool(words) => words,
+            Act::Sysctl(..) => "",
+        }
+    }
+
+    /// True when both can be lines of one batch.
+    fn joins(&self, other: &Self) -> bool {
+        let batches = matches!(self.act, Act::Ip(_) | Act::Tc(_) | Act::Nft(_));
+        batches && self.tool() == other.tool() && self.inside == other.inside
+    }
+}
+
+/// Runs `steps` in their order, and says how many were done before the first that failed.
+///
+/// # Errors
+/// With the number of steps that certainly were done: the one that failed, and the program's own
+/// words.
+pub fn run(steps: &[Step]) -> std::result::Result<(), (usize, Error)> {
+    let mut done = 0;
+    for batch in steps.chunk_by(Step::joins) {
+        match run_batch(batch) {
+            Ok(()) => done += batch.len(),
+            Err((line, error)) => return Err((done + line, error)),
+        }
+    }
+    Ok(())
+}
+
+fn run_batch(batch: &[Step]) -> std::result::Result<(), (usize, Error)> {
+    let Some(first) = batch.first() else {
+        return Ok(());
+    };
+    let work = || -> Result<std::result::Result<(), String>> {
+        let lines: Vec<&str> = batch.iter().map(Step::words).collect();
+        let text = lines.join("\n") + "\n";
+        match &first.act {
+            Act::Ip(_) => tool::run(Tool::Ip, &["-batch", "-"], &text),
+            Act::Tc(_) => tool::run(Tool::Tc, &["-batch", "-"], &text),
+            Act::Nft(_) => tool::run(Tool::Nft, &["-f", "-"], &text),
+            Act::Ethtool(words) => {
+                let words: Vec<&str> = words.split(' ').collect();
+                tool::run(Tool::Ethtool, &words, "")
+            }
+            Act::Sysctl(name, value) => {
+                let path = PathBuf::from("/proc/sys").join(name.replace('.', "/"));
+                // A kernel without IPv6 has no switch to turn it off.
+                if !path.exists() && name.contains("ipv6") {
+                    return Ok(Ok(()));
+                }
+                Ok(std::fs::write(&path, value).map_err(|error| error.to_string()))
+            }
+        }
+    };
+    let ended = match &first.inside {
+        None => work(),
+        Some(namespace) => inside::enter(&inside::path_of(namespace), work).and_then(|done| done),
+    };
+    match ended {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(said)) => {
+            let line = failed_line(&said).unwrap_or(1).clamp(1, batch.len());
+            let step = &batch[line - 1];
+            let done = if step.joins(first) { line - 1 } else { 0 };
+            Err((done, Error::refused(format!("`{step}`"), reason(&said))))
+        }
+        Err(error) => Err((0, error)),
+    }
+}
+
+/// The line that `ip` and `tc` name when a batch fails: `Command failed -:3`.
+fn failed_line(said: &str) -> Option<usize> {
+    let (_, after) = said.rsplit_once("Command failed -:")?;
+    let digits = after.split(|ch: char| !ch.is_ascii_digit()).next()?;
+    digits.parse().ok()
+}
+
+/// The program's words as one clause.
+fn reason(said: &str) -> String {
+    let lines = said
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty() && !line.starts_with("Command failed"));
+    match lines.collect::<Vec<_>>().join("; ") {
+        nothing if nothing.is_empty() => "it failed without a word".to_owned(),
+        words => words,
+    }
+}
+
+impl fmt::Display for Step {
+    /// A line for a shell.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let program = match (&self.inside, &self.act) {
+            (None, Act::Ip(_)) => "ip".to_owned(),
+            (None, Act::Tc(_)) => "tc".to_owned(),
+            (Some(namespace), Act::Ip(_)) => format!("ip -n {namespace}"),
+            (Some(namespace), Act::Tc(_)) => format!("tc -n {namespace}"),
+            (None, _) => String::new(),
+            (Some(namespace), _) => format!("ip netns exec {namespace}"),
+        };
+        match &self.act {
+            Act::Ip(words) | Act::Tc(words) => write!(f, "{program} {words}"),
+            // Braces and semicolons are the shell's too.
+            Act::Nft(line) => write!(f, "{program} nft '{line}'"),
+            Act::Ethtool(words) => write!(f, "{program} ethtool {words}"),
+            Act::Sysctl(name, value) => write!(f, "{program} sysctl -qw {name}={value}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_is_a_line_for_a_shell() {
+        let shown = |act| Step::inside("n", act).to_string();
+        assert_eq!(
+            Step::here(Act::Ip("netns add n".to_owned())).to_string(),
+            "ip netns add n"
+        );
+        assert_eq!(
+            shown(Act::Tc("qdisc show".to_owned())),
+            "tc -n n qdisc show"
+        );
+        assert_eq!(
+            shown(Act::Nft("add chain ip t c { type filter; }".to_owned())),
+            "ip netns exec n nft 'add chain ip t c { type filter; }'"
+        );
+        assert_eq!(
+            shown(Act::Sysctl("net.ipv4.ip_forward", "1")),
+            "ip netns exec n sysctl -qw net.ipv4.ip_forward=1"
+        );
+    }
+
+    #[test]
+    fn the_failed_line_of_a_batch_is_found() {
+        assert_eq!(
+            failed_line("RTNETLINK answers: x\nCommand failed -:12\n"),
+            Some(12)
+        );
+        assert_eq!(failed_line("Error: x"), None);
+        assert_eq!(
+            reason("Cannot do it: x\nCommand failed -:12\n"),
+            "Cannot do it: x"
+        );
+        assert_eq!(reason("\n"), "it failed without a word");
+    }
+}

@@ -1,0 +1,203 @@
+//! The programs and rights that a star needs, and how a program is run.
+
+use std::fmt;
+use std::io::Read;
+use std::io::Write;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Command;
+use std::process::Stdio;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::thread;
+use std::thread::ThreadId;
+use std::time::Duration;
+
+use crate::error::Error;
+use crate::error::Result;
+use crate::net::clock;
+
+/// A program of the system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Tool {
+    /// Namespaces, links and addresses.
+    Ip,
+    /// Rates and delays.
+    Tc,
+    /// Loss.
+    Nft,
+    /// Offloads.
+    Ethtool,
+}
+
+/// How long one program may take. A batch for 1000 hosts takes some seconds.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// How often an ended program is looked for, at first and at most.
+const LOOK_FIRST: Duration = Duration::from_micros(300);
+const LOOK_LATER: Duration = Duration::from_millis(5);
+
+/// Most of a program's complaints that are kept, bytes.
+const SAID_MAX: u64 = 4096;
+
+/// Who alone may run programs from now on; nobody in particular at first. Held while one runs.
+static LAST: Mutex<Option<ThreadId>> = Mutex::new(None);
+
+/// Where programs for administrators stand when they are not in everybody's path.
+const SYSTEM_PATHS: [&str; 3] = ["/usr/sbin", "/sbin", "/usr/local/sbin"];
+
+impl Tool {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ip => "ip",
+            Self::Tc => "tc",
+            Self::Nft => "nft",
+            Self::Ethtool => "ethtool",
+        }
+    }
+
+    /// The Debian package that has it.
+    pub fn package(self) -> &'static str {
+        match self {
+            Self::Ip | Self::Tc => "iproute2",
+            Self::Nft => "nftables",
+            Self::Ethtool => "ethtool",
+        }
+    }
+
+    /// Where it is.
+    ///
+    /// # Errors
+    /// It is nowhere; the error names the package.
+    pub fn path(self) -> Result<PathBuf> {
+        find(self.name()).ok_or_else(|| {
+            let (name, package) = (self.name(), self.package());
+            Error::refused(
+                "the star",
+                format!("the program `{name}` is missing; Debian has it in package {package}"),
+            )
+        })
+    }
+}
+
+/// The file of a program, by the path and then where administrators' programs are.
+pub fn find(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(SYSTEM_PATHS.iter().map(PathBuf::from))
+        .map(|folder| folder.join(name))
+        .find(|file| is_program(file))
+}
+
+fn is_program(file: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    file.metadata()
+        .is_ok_and(|about| about.is_file() && about.permissions().mode() & 0o111 != 0)
+}
+
+/// Waits for the program that runs, and from then on lets only this thread run any: what it is about
+/// to remove, before it ends the process, must not be built any further meanwhile.
+pub fn reserve() {
+    *LAST.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread::current().id());
+}
+
+/// Runs a program to its end, with `input`. The inner result has what it complained of.
+///
+/// # Errors
+/// It is missing, could not be started, or did not end in time.
+pub fn run(tool: Tool, words: &[&str], input: &str) -> Result<std::result::Result<(), String>> {
+    output(tool, words, input).map(|said| said.map(|_| ()))
+}
+
+/// As [`run`], with what it printed.
+///
+/// # Errors
+/// As [`run`].
+pub fn output(
+    tool: Tool,
+    words: &[&str],
+    input: &str,
+) -> Result<std::result::Result<String, String>> {
+    let path = tool.path()?;
+    let last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+    if last.is_some_and(|thread| thread != thread::current().id()) {
+        drop(last);
+        // The process ends as soon as that thread is done; going on, this one might end it before.
+        loop {
+            thread::park();
+        }
+    }
+    let at = || format!("{} {}", path.display(), words.join(" "));
+    let mut child = Command::new(&path)
+        .args(words)
+        .env("LC_ALL", "C")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        // Ctrl-C on the terminal is for us: what is half built is removed in order.
+        .process_group(0)
+        .spawn()
+        .map_err(Error::io("start a program", at()))?;
+    let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+    // A pipe holds 64 KiB: each has a thread, so that nobody waits for anybody.
+    thread::scope(|scope| {
+        scope.spawn(move || stdin.map(|mut pipe| pipe.write_all(input.as_bytes())));
+        let printed = scope.spawn(move || stdout.map_or_else(String::new, read_all));
+        let said = scope
+            .spawn(move || stderr.map_or_else(String::new, |pipe| read_all(pipe.take(SAID_MAX))));
+        let deadline = clock::now().after(LIMIT);
+        let mut pause = LOOK_FIRST;
+        let status = loop {
+            match child
+                .try_wait()
+                .map_err(Error::io("wait for a program", at()))?
+            {
+                Some(status) => break status,
+                None if clock::left(deadline).is_none() => {
+                    let _ = child.kill();
+                    let _ = child.wait();
+                    let limit = LIMIT.as_secs();
+                    return Err(Error::refused(
+                        format!("`{}`", at()),
+                        format!("it did not end within {limit} s"),
+                    ));
+                }
+                None => thread::sleep(pause),
+            }
+            pause = (pause * 2).min(LOOK_LATER);
+        };
+        let printed = printed.join().unwrap_or_default();
+        let said = said.join().unwrap_or_default();
+        Ok(match status.success() {
+            true => Ok(printed),
+            false => Err(said),
+        })
+    })
+}
+
+fn read_all(mut pipe: impl Read) -> String {
+    let mut bytes = Vec::new();
+    let _ = pipe.read_to_end(&mut bytes); // What came before a failure is what there is.
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+impl fmt::Display for Tool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_program_is_named_with_its_package() {
+        assert!(find("sh").is_some());
+        assert!(find("no-such-program-here").is_none());
+        assert!(find("").is_none(), "a folder is no program");
+        assert_eq!(Tool::Nft.package(), "nftables");
+    }
+}

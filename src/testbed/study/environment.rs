@@ -1,0 +1,169 @@
+//! Where a study was made: what another reader needs to judge its figures, or to repeat them.
+
+use std::fs;
+
+use serde::Deserialize;
+use serde::Serialize;
+use time::format_description::well_known::Rfc3339;
+
+use crate::net::clock;
+use crate::testbed::star::host::Host;
+
+/// The stamp.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Environment {
+    /// When the study began, RFC 3339.
+    pub began: Option<String>,
+    /// The version of gatecast.
+    pub version: String,
+    /// The command line.
+    pub command: Vec<String>,
+    /// The operating system and its release.
+    pub kernel: Option<String>,
+    /// The processor.
+    pub processor: Option<String>,
+    /// Processors that we may use.
+    pub cores: Option<usize>,
+    /// Memory, bytes.
+    pub memory_bytes: Option<u64>,
+    /// Load average over a minute as the study began: what else the machine was doing.
+    pub load: Option<f64>,
+    /// The hosts' default TCP congestion control.
+    pub congestion: Option<String>,
+    /// `off`, `on`, or `-` where somebody else built the network.
+    pub offloads: String,
+    /// What is in the middle: `switch`, `router`, or `given` where somebody else built it.
+    pub middle: String,
+    /// The links' largest packet, bytes.
+    pub mtu: Option<u64>,
+    /// The hosts' TCP receive buffers: least, default and most, bytes.
+    pub tcp_rmem: Option<String>,
+    /// The hosts' TCP send buffers, likewise.
+    pub tcp_wmem: Option<String>,
+    /// Default receive buffer of other sockets, bytes.
+    pub rmem_default: Option<u64>,
+    /// Default send buffer of other sockets, bytes.
+    pub wmem_default: Option<u64>,
+    /// Queue of a link at each nominal rate, as `rate bit/s: bytes`.
+    pub queues: Vec<String>,
+    /// Where the copies are written: the kind of file system.
+    pub copies: Option<String>,
+    /// The seed of what is random. The kernel's packet filter takes none, so there is none.
+    pub seed: Option<u64>,
+}
+
+impl Environment {
+    /// The stamp of this machine, without what depends on the hosts.
+    pub fn here(command: Vec<String>) -> Self {
+        Self {
+            began: clock::wall().format(&Rfc3339).ok(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            command,
+            kernel: line("/proc/sys/kernel/ostype")
+                .zip(line("/proc/sys/kernel/osrelease"))
+                .map(|(name, release)| format!("{name} {release}")),
+            processor: named("/proc/cpuinfo", "model name"),
+            cores: std::thread::available_parallelism().ok().map(usize::from),
+            memory_bytes: named("/proc/meminfo", "MemTotal")
+                .and_then(|text| text.split(' ').next()?.parse::<u64>().ok())
+                .map(|kib| kib * 1024),
+            load: load(),
+            ..Self::default()
+        }
+    }
+
+    /// Adds what the hosts have.
+    pub fn look_at(&mut self, host: &Host) {
+        let device = host.device.clone();
+        let looked = host.enter(|| {
+            let net = |name: &str| line(&format!("/proc/sys/net/{name}"));
+            let number = |name: &str| net(name).and_then(|text| text.parse().ok());
+            Self {
+                congestion: net("ipv4/tcp_congestion_control"),
+                tcp_rmem: net("ipv4/tcp_rmem").map(|text| text.replace('\t', " ")),
+                tcp_wmem: net("ipv4/tcp_wmem").map(|text| text.replace('\t', " ")),
+                rmem_default: number("core/rmem_default"),
+                wmem_default: number("core/wmem_default"),
+                mtu: number(&format!("ipv4/conf/{device}/mtu")),
+                ..Self::default()
+            }
+        });
+        let Ok(looked) = looked else {
+            return; // Unknown stays unknown.
+        };
+        self.congestion = looked.congestion;
+        self.tcp_rmem = looked.tcp_rmem;
+        self.tcp_wmem = looked.tcp_wmem;
+        self.rmem_default = looked
+            .rmem_default
+            .or_else(|| number("/proc/sys/net/core/rmem_default"));
+        self.wmem_default = looked
+            .wmem_default
+            .or_else(|| number("/proc/sys/net/core/wmem_default"));
+        self.mtu = looked.mtu.or_else(|| mtu(host));
+    }
+}
+
+/// The device's MTU, as `ip` prints it.
+fn mtu(host: &Host) -> Option<u64> {
+    use crate::testbed::star::tool;
+    use crate::testbed::star::tool::Tool;
+    let words = ["-o", "link", "show", "dev", &host.device];
+    let shown = host
+        .enter(|| tool::output(Tool::Ip, &words, ""))
+        .ok()?
+        .ok()?
+        .ok()?;
+    let (_, after) = shown.split_once(" mtu ")?;
+    after.split(' ').next()?.parse().ok()
+}
+
+fn number(path: &str) -> Option<u64> {
+    line(path)?.parse().ok()
+}
+
+/// The load average of the last minute.
+pub fn load() -> Option<f64> {
+    line("/proc/loadavg")?.split(' ').next()?.parse().ok()
+}
+
+/// CPU seconds that all programs of this machine have used, without interrupts and idling.
+pub fn busy_s() -> Option<f64> {
+    let stat = fs::read_to_string("/proc/stat").ok()?;
+    let mut fields = stat.lines().next()?.split_ascii_whitespace().skip(1);
+    let mut ticks = || fields.next()?.parse::<u32>().ok();
+    let (user, nice, system) = (ticks()?, ticks()?, ticks()?);
+    // USER_HZ is 100 on every Linux that a user can meet.
+    Some((f64::from(user) + f64::from(nice) + f64::from(system)) / 100.0)
+}
+
+fn line(path: &str) -> Option<String> {
+    let text = fs::read_to_string(path).ok()?;
+    Some(text.lines().next()?.trim().to_owned())
+}
+
+/// The value of the first line `name : value` of a file.
+fn named(path: &str, name: &str) -> Option<String> {
+    let text = fs::read_to_string(path).ok()?;
+    text.lines().find_map(|line| {
+        let (key, value) = line.split_once(':')?;
+        (key.trim() == name).then(|| value.trim().to_owned())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_machine_has_a_stamp() {
+        let here = Environment::here(vec!["gatecast".to_owned()]);
+        assert!(
+            here.kernel
+                .is_some_and(|kernel| kernel.starts_with("Linux "))
+        );
+        assert!(here.cores.is_some_and(|cores| cores > 0));
+        assert!(here.memory_bytes.is_some_and(|bytes| bytes > 1 << 20));
+        assert!(busy_s().is_some_and(|seconds| seconds > 0.0));
+    }
+}

@@ -1,0 +1,270 @@
+//! What a study measures: every combination of clients, ways, sizes, rates and losses, repeated,
+//! in an order in which no way always comes first.
+
+use std::str::FromStr;
+
+use serde::Deserialize;
+use serde::Serialize;
+
+use crate::error::Error;
+use crate::error::Result;
+use crate::testbed::star::layout::HOSTS_MAX;
+
+/// All combinations.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grid {
+    /// Numbers of clients.
+    pub clients: Vec<u16>,
+    /// The ways, by name.
+    pub ways: Vec<String>,
+    /// File sizes, bytes.
+    pub bytes: Vec<u64>,
+    /// Nominal rates of the links, bit/s.
+    pub rates: Vec<u64>,
+    /// Losses, parts of a million.
+    pub losses: Vec<u32>,
+    /// How often each is measured.
+    pub runs: u32,
+}
+
+/// One combination.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Cell {
+    /// Nominal rate, bit/s.
+    pub rate: u64,
+    /// Loss, parts of a million.
+    pub loss: u32,
+    /// File size, bytes.
+    pub bytes: u64,
+    /// Number of clients.
+    pub clients: u16,
+    /// The way.
+    pub way: String,
+}
+
+/// Most runs of one study: a typing error, not a plan.
+pub const RUNS_MAX: usize = 100_000;
+
+/// Rows that take so long, seconds, are measured [`RUNS_LONG`] times at most.
+pub const LONG_S: f64 = 60.0;
+
+/// How often a long row is measured at most.
+pub const RUNS_LONG: u32 = 3;
+
+/// A grid that has a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Preset {
+    /// 10 MB to 1 to 13 clients on a star: time against the number of peers.
+    Peers,
+    /// Six clients, each in its own subnet behind one router.
+    Router,
+    /// Four clients while 0, 0.1, 1 and 5 % of all packets are lost.
+    Loss,
+}
+
+impl Grid {
+    /// Sorts and checks it.
+    ///
+    /// # Errors
+    /// A list that is empty, numbers of clients that no star has, too many runs.
+    pub fn checked(mut self) -> Result<Self> {
+        let refuse = |what: String| Err(Error::Usage { what });
+        self.clients.sort_unstable();
+        self.clients.dedup();
+        self.bytes.sort_unstable();
+        self.bytes.dedup();
+        self.rates.sort_unstable();
+        self.rates.dedup();
+        self.losses.sort_unstable();
+        self.losses.dedup();
+        if let Some(clients) = self.clients.iter().find(|&&n| usize::from(n) >= HOSTS_MAX) {
+            let most = HOSTS_MAX - 1;
+            return refuse(format!("{clients} clients; a star has at most {most}"));
+        }
+        if self.clients.contains(&0) {
+            return refuse("0 clients; there is nothing to measure".to_owned());
+        }
+        let mut ways = self.ways.clone();
+        ways.sort();
+        if let Some(pair) = ways.windows(2).find(|pair| pair[0] == pair[1]) {
+            return refuse(format!("--via names {} twice", pair[0]));
+        }
+        let lengths = [
+            self.clients.len(),
+            self.ways.len(),
+            self.bytes.len(),
+            self.rates.len(),
+            self.losses.len(),
+            self.runs as usize,
+        ];
+        let count = lengths
+            .into_iter()
+            .try_fold(1_usize, |product, length| product.checked_mul(length));
+        match count {
+            Some(0) => refuse("the study is empty: a list has no value".to_owned()),
+            Some(1..=RUNS_MAX) => Ok(self),
+            _ => refuse(format!("more than {RUNS_MAX} runs")),
+        }
+    }
+
+    /// The stars that it takes, as rate and loss.
+    pub fn stars(&self) -> Vec<(u64, u32)> {
+        let losses = |&rate: &u64| self.losses.iter().map(move |&loss| (rate, loss));
+        self.rates.iter().flat_map(losses).collect()
+    }
+
+    /// The runs on one star, as repeat (from 0) and combination, in their order: repeats
+    /// outermost, so that what changes with time strikes all alike, and the ways in turn forwards
+    /// and backwards, so that none always comes after the same other.
+    pub fn runs_on(&self, (rate, loss): (u64, u32)) -> Vec<(u32, Cell)> {
+        let mut order = Vec::new();
+        let mut backwards = false;
+        for repeat in 0..self.runs {
+            for &bytes in &self.bytes {
+                for &clients in &self.clients {
+                    let mut ways: Vec<&String> = self.ways.iter().collect();
+                    if backwards {
+                        ways.reverse();
+                    }
+                    backwards = !backwards;
+                    order.extend(ways.into_iter().map(|way| {
+                        let cell = Cell {
+                            rate,
+                            loss,
+                            bytes,
+                            clients,
+                            way: way.clone(),
+                        };
+                        (repeat, cell)
+                    }));
+                }
+            }
+            // With an even number of places the next repeat would begin as this one did.
+            backwards = repeat % 2 == 0;
+        }
+        order
+    }
+
+    /// The most clients of any run.
+    pub fn most_clients(&self) -> u16 {
+        self.clients.iter().copied().max().unwrap_or(0)
+    }
+}
+
+impl FromStr for Preset {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        match text {
+            "peers" => Ok(Self::Peers),
+            "router" => Ok(Self::Router),
+            "loss" => Ok(Self::Loss),
+            other => {
+                let shown: String = other
+                    .chars()
+                    .take(60)
+                    .flat_map(char::escape_default)
+                    .collect();
+                Err(format!("'{shown}' is not peers, router or loss"))
+            }
+        }
+    }
+}
+
+/// Reads numbers of clients: `1,2,4`, `1-13`, or both.
+///
+/// # Errors
+/// Anything else, with the value.
+pub fn parse_clients(text: &str) -> std::result::Result<Vec<u16>, String> {
+    let wrong = || {
+        let shown: String = text
+            .chars()
+            .take(60)
+            .flat_map(char::escape_default)
+            .collect();
+        format!("'{shown}' is not a list of clients such as 1,2,4 or 1-13")
+    };
+    let number = |text: &str| {
+        let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        digits
+            .then(|| text.parse::<u16>().ok())
+            .flatten()
+            .ok_or_else(wrong)
+    };
+    let mut clients = Vec::new();
+    for part in text.split(',') {
+        match part.split_once('-') {
+            Some((first, last)) => {
+                let (first, last) = (number(first)?, number(last)?);
+                if first > last {
+                    return Err(wrong());
+                }
+                clients.extend(first..=last);
+            }
+            None => clients.push(number(part)?),
+        }
+    }
+    Ok(clients)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn grid() -> Grid {
+        Grid {
+            clients: vec![4, 1, 4],
+            ways: vec!["tcp".to_owned(), "udp".to_owned()],
+            bytes: vec![10],
+            rates: vec![100],
+            losses: vec![0, 1],
+            runs: 2,
+        }
+    }
+
+    #[test]
+    fn every_combination_comes_as_often_as_asked_and_no_way_always_first() {
+        let grid = grid().checked().expect("a grid");
+        assert_eq!(grid.clients, [1, 4]);
+        assert_eq!(grid.stars(), [(100, 0), (100, 1)]);
+        let runs = grid.runs_on((100, 1));
+        let shown: Vec<String> = runs
+            .iter()
+            .map(|(repeat, cell)| format!("{repeat}{}{}", cell.way, cell.clients))
+            .collect();
+        assert_eq!(
+            shown,
+            [
+                "0tcp1", "0udp1", "0udp4", "0tcp4", "1udp1", "1tcp1", "1tcp4", "1udp4"
+            ]
+        );
+        assert!(runs.iter().all(|(_, cell)| cell.loss == 1));
+    }
+
+    #[test]
+    fn what_cannot_be_measured_is_refused() {
+        let wrong = |change: fn(&mut Grid)| {
+            let mut grid = grid();
+            change(&mut grid);
+            grid.checked().expect_err("wrong").to_string()
+        };
+        assert!(wrong(|g| g.clients.clear()).contains("empty"));
+        assert!(wrong(|g| g.clients.push(0)).contains("0 clients"));
+        assert!(wrong(|g| g.clients.push(10_000)).contains("10000 clients"));
+        assert!(wrong(|g| g.ways.push("tcp".to_owned())).contains("twice"));
+        assert!(wrong(|g| g.runs = 0).contains("empty"));
+        assert!(wrong(|g| g.runs = u32::MAX).contains("more than"));
+        let mut most = grid();
+        most.clients = vec![999];
+        assert!(most.checked().is_ok());
+    }
+
+    #[test]
+    fn lists_of_clients() {
+        assert_eq!(parse_clients("1,2,4"), Ok(vec![1, 2, 4]));
+        assert_eq!(parse_clients("1-3,13"), Ok(vec![1, 2, 3, 13]));
+        for text in ["", "1,", "3-1", "-1", "1-", "x", "1..3", "+1", "99999"] {
+            assert!(parse_clients(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! A study as one self-contained page: plots, table, links, environment. No scripts, nothing from
+//! elsewhere.
+
+use crate::testbed::study::figure::Figure;
+use crate::testbed::study::results::Results;
+use crate::testbed::study::sheet;
+use crate::text::escape;
+
+const STYLE: &str = "body{font-family:'DejaVu Sans',Arial,Helvetica,sans-serif;color:#222;\
+background:#fff;max-width:1240px;margin:2em auto;padding:0 1em;line-height:1.45}\
+figure{margin:2em 0}figure svg{max-width:100%;height:auto}figcaption{color:#444}\
+pre{overflow-x:auto;background:#f6f6f6;padding:1em;font-size:12px;line-height:1.35}\
+table{border-collapse:collapse}td{padding:.15em 1em .15em 0;vertical-align:top}\
+td:first-child{color:#555;white-space:nowrap}";
+
+/// The page.
+pub fn html(results: &Results, figures: &[Figure]) -> String {
+    let mut page = format!(
+        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width\">\n<title>gatecast study</title>\n\
+         <style>{STYLE}</style>\n</head>\n<body>\n<h1>gatecast study</h1>\n"
+    );
+    let (ways, clients) = (results.grid.ways.join(", "), &results.grid.clients);
+    let span = match (clients.first(), clients.last()) {
+        (Some(first), Some(last)) if first != last => format!("{first} to {last} clients"),
+        (Some(1), _) => "1 client".to_owned(),
+        (Some(one), _) => format!("{one} clients"),
+        _ => "no clients".to_owned(),
+    };
+    page += &format!(
+        "<p>{} to {span}; {}. Each figure is the median of repeated runs; every copy of every \
+         run was verified unless the table says otherwise.</p>\n",
+        text(&ways),
+        text(&results.links)
+    );
+    page += "<h2>Plots</h2>\n";
+    for figure in figures {
+        page += &format!(
+            "<figure>\n{}<figcaption>{}</figcaption>\n</figure>\n",
+            figure.chart.to_svg(),
+            text(&figure.caption)
+        );
+    }
+    page += &format!(
+        "<h2>Table</h2>\n<pre>{}</pre>\n",
+        block(&sheet::table(results))
+    );
+    let failed: String = results
+        .measurements
+        .iter()
+        .filter_map(|run| {
+            let (cell, why) = (&run.cell, run.trouble()?);
+            Some(format!(
+                "<li>{}, {} clients, {} bytes, repeat {}: {}</li>\n",
+                text(&cell.way),
+                cell.clients,
+                cell.bytes,
+                run.repeat + 1,
+                text(why)
+            ))
+        })
+        .collect();
+    if !failed.is_empty() {
+        page += &format!("<h2>Failed runs</h2>\n<ul>\n{failed}</ul>\n");
+    }
+    page += "<h2>Links, as measured before the runs</h2>\n";
+    for star in &results.calibration {
+        page += &format!(
+            "<h3>{} Mbit/s, loss {} %</h3>\n<pre>{}</pre>\n",
+            star.rate_nominal_mbit,
+            star.loss * 100.0,
+            block(&star.links.to_string())
+        );
+        if let Some(why) = &star.short_together {
+            page += &format!("<p>{}</p>\n", text(why));
+        }
+    }
+    page += "<h2>Environment</h2>\n<table>\n";
+    for (name, value) in environment(results) {
+        page += &format!("<tr><td>{name}</td><td>{}</td></tr>\n", text(&value));
+    }
+    page + "</table>\n</body>\n</html>\n"
+}
+
+fn environment(results: &Results) -> Vec<(&'static str, String)> {
+    let stamp = &results.environment;
+    let or_dash = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
+    let bytes = |value: Option<u64>| or_dash(value.map(|value| format!("{value} bytes")));
+    vec![
+        ("began", or_dash(stamp.began.clone())),
+        ("command", stamp.command.join(" ")),
+        ("gatecast", stamp.version.clone()),
+        ("kernel", or_dash(stamp.kernel.clone())),
+        ("processor", or_dash(stamp.processor.clone())),
+        ("cores", or_dash(stamp.cores.map(|cores| cores.to_string()))),
+        ("memory", bytes(stamp.memory_bytes)),
+        (
+            "load as it began",
+            or_dash(stamp.load.map(|load| load.to_string())),
+        ),
+        ("congestion control", or_dash(stamp.congestion.clone())),
+        ("offloads", stamp.offloads.clone()),
+        ("in the middle", stamp.middle.clone()),
+        ("MTU", bytes(stamp.mtu)),
+        ("queues", stamp.queues.join("; ")),
+        ("tcp_rmem", or_dash(stamp.tcp_rmem.clone())),
+        ("tcp_wmem", or_dash(stamp.tcp_wmem.clone())),
+        ("rmem_default", bytes(stamp.rmem_default)),
+        ("wmem_default", bytes(stamp.wmem_default)),
+        ("copies on", or_dash(stamp.copies.clone())),
+        ("seed", or_dash(stamp.seed.map(|seed| seed.to_string()))),
+    ]
+}
+
+/// Text as HTML, with nothing in it that could move or forge other text.
+fn text(text: &str) -> String {
+    markup(&escape(text))
+}
+
+/// The same for a block of lines that are ours.
+fn block(lines: &str) -> String {
+    let lines: Vec<String> = lines.lines().map(text).collect();
+    lines.join("\n")
+}
+
+fn markup(text: &str) -> String {
+    let mut html = String::with_capacity(text.len());
+    for ch in text.chars() {
+        match ch {
+            '&' => html += "&amp;",
+            '<' => html += "&lt;",
+            '>' => html += "&gt;",
+            '"' => html += "&quot;",
+            '\'' => html += "&#39;",
+            _ => html.push(ch),
+        }
+    }
+    html
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testbed::study::figure;
+    use crate::testbed::study::results::tests::sample;
+
+    #[test]
+    fn a_page_has_everything_and_nothing_from_elsewhere() {
+        let mut results = sample();
+        let evil = "</pre><script>alert(1)</script>\u{202e}";
+        results.measurements[0].failed = Some(evil.to_owned());
+        results.environment.command = vec!["gatecast".to_owned(), evil.to_owned()];
+        let figures = figure::all(&results);
+        let names: Vec<&str> = figures.iter().map(|figure| &figure.name[..]).collect();
+        assert_eq!(names, ["makespan", "efficiency", "traffic", "completion"]);
+        let page = html(&results, &figures);
+        assert_eq!(page.matches("<svg").count(), 4);
+        assert!(page.contains("Failed runs"));
+        for wrong in ["<script", "\u{202e}", "http://", "https://", "src="] {
+            let page = page.replace("http://www.w3.org/2000/svg", "");
+            assert!(!page.contains(wrong), "{wrong}");
+        }
+    }
+}

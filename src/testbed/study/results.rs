@@ -1,0 +1,409 @@
+//! What a study found, `gatecast.study/1`: written after every run, and read to take it up again.
+//!
+//! Every run is kept as it was observed; the rows are computed from the runs and nothing else.
+//! Names and units of fields are a contract: fields may join, none changes. Unknown is `null`.
+
+use std::fs;
+use std::path::Path;
+
+use serde::Deserialize;
+use serde::Serialize;
+
+use crate::error::Error;
+use crate::error::Result;
+use crate::proto::udp::packet;
+use crate::testbed::star::calibrate::Calibration;
+use crate::testbed::star::host::Carried;
+use crate::testbed::star::host::Host;
+use crate::testbed::study::bound::Capacity;
+use crate::testbed::study::contender::Carrier;
+use crate::testbed::study::contender::Contender;
+use crate::testbed::study::contender::Observed;
+use crate::testbed::study::environment::Environment;
+use crate::testbed::study::grid::Cell;
+use crate::testbed::study::grid::Grid;
+use crate::testbed::study::stat::Middle;
+
+/// The schema's name and version.
+pub const SCHEMA: &str = "gatecast.study/1";
+
+/// The document.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Results {
+    /// [`SCHEMA`].
+    pub schema: String,
+    /// Where it was made.
+    pub environment: Environment,
+    /// What it measures.
+    pub grid: Grid,
+    /// What makes the links besides their nominal rate: two studies that differ in it are two.
+    pub links: String,
+    /// The links of each star, as measured.
+    pub calibration: Vec<StarResult>,
+    /// One for each combination that has been measured.
+    pub rows: Vec<Row>,
+    /// Every run.
+    pub measurements: Vec<Run>,
+}
+
+/// One star's links.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StarResult {
+    /// Nominal rate, Mbit/s.
+    pub rate_nominal_mbit: f64,
+    /// Loss asked for, a fraction.
+    pub loss: f64,
+    /// What was measured.
+    #[serde(flatten)]
+    pub links: Calibration,
+    /// Why the links do not carry all at once what each carries alone; `null` when they do.
+    pub short_together: Option<String>,
+}
+
+/// One run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Run {
+    /// What was measured.
+    pub cell: Cell,
+    /// Which repeat of it, from 0.
+    pub repeat: u32,
+    /// The bound with calibrated rates, seconds.
+    pub bound_s: f64,
+    /// The bound with nominal rates, seconds.
+    pub bound_nominal_s: f64,
+    /// What happened; `null` when nothing could be observed.
+    pub observed: Option<Observed>,
+    /// Why nothing could be observed.
+    pub failed: Option<String>,
+    /// What each host's link carried during the run, the server's first, bytes with headers.
+    pub carried: Vec<Link>,
+    /// CPU seconds of other programs of this machine during the run.
+    pub cpu_others_s: Option<f64>,
+    /// How long the run took with all around it, seconds.
+    pub took_s: f64,
+}
+
+/// What one link carried, bytes with headers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Link {
+    /// From the host.
+    pub up: u64,
+    /// To the host.
+    pub down: u64,
+}
+
+/// One combination, all its runs together. Figures are of the runs in which every client proved
+/// its copy; `verified` says whether those were all.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    /// The way.
+    pub via: String,
+    /// Number of clients.
+    pub clients: u16,
+    /// File size.
+    pub bytes: u64,
+    /// Nominal rate, Mbit/s.
+    pub rate_nominal_mbit: f64,
+    /// Loss, a fraction.
+    pub loss: f64,
+    /// How many runs there were.
+    pub runs: usize,
+    /// How many of them failed: a client without a proven copy, or figures that do not add up.
+    pub failed: usize,
+    /// How many of the others the machine disturbed, by their own word; their figures count.
+    #[serde(default)]
+    pub disturbed: usize,
+    /// Release until the last client's last byte.
+    pub makespan_s: Option<Middle>,
+    /// The least makespan that the calibrated links allow.
+    pub bound_s: f64,
+    /// The same with nominal rates.
+    pub bound_nominal_s: f64,
+    /// Bound over median makespan.
+    pub efficiency: Option<f64>,
+    /// Every client of every run proved its copy.
+    pub verified: bool,
+    /// Release until the last client's proof, median, seconds.
+    pub verified_s: Option<f64>,
+    /// Mean of the clients' times, median over the runs, seconds.
+    pub client_mean_s: Option<f64>,
+    /// How much earlier the first client was done than the last, as a share of the last's time;
+    /// median over the runs.
+    pub spread: Option<f64>,
+    /// File bytes that had to be delivered: clients times file size.
+    pub payload_bytes: u64,
+    /// Bytes from the server's link, with headers, median.
+    pub server_sent_bytes: Option<f64>,
+    /// Bytes from all clients' links, with headers (of TCP its acknowledgements), median.
+    pub clients_sent_bytes: Option<f64>,
+    /// File bytes from the server, where the way tells, median.
+    pub from_server_bytes: Option<f64>,
+    /// File bytes from other clients, where the way tells, median.
+    pub from_peers_bytes: Option<f64>,
+    /// CPU seconds of the server, median.
+    pub cpu_server_s: Option<f64>,
+    /// CPU seconds of all clients, median.
+    pub cpu_clients_s: Option<f64>,
+    /// CPU seconds of other programs of this machine, median.
+    pub cpu_others_s: Option<f64>,
+}
+
+/// What a DATA datagram has beside file bytes: its own header, UDP, IPv4, Ethernet.
+const UDP_HEADERS: f64 = packet::DATA_HEADER as f64 + 8.0 + 20.0 + 14.0;
+
+/// Largest results file, bytes: 100,000 runs of some kilobytes.
+const FILE_MAX: u64 = 1 << 30;
+
+impl Results {
+    /// Of a study that has not measured anything yet.
+    pub fn new(environment: Environment, grid: Grid, links: String) -> Self {
+        Self {
+            schema: SCHEMA.to_owned(),
+            environment,
+            grid,
+            links,
+            calibration: Vec::new(),
+            rows: Vec::new(),
+            measurements: Vec::new(),
+        }
+    }
+
+    /// Reads a document.
+    ///
+    /// # Errors
+    /// No such file, too large, or not a study.
+    pub fn read(path: &Path) -> Result<Self> {
+        let at = path.display();
+        let about = fs::metadata(path).map_err(Error::io("read the results", &at))?;
+        if about.len() > FILE_MAX {
+            return Err(Error::refused(
+                at,
+                "it is too large for the results of a study",
+            ));
+        }
+        let text = fs::read_to_string(path).map_err(Error::io("read the results", &at))?;
+        let results: Self =
+            serde_json::from_str(&text).map_err(|error| Error::protocol(&at, error.to_string()))?;
+        match results.schema == SCHEMA {
+            true => Ok(results),
+            false => {
+                let schema = crate::text::escape(&results.schema);
+                Err(Error::protocol(
+                    at,
+                    format!("its schema is {schema}, not {SCHEMA}"),
+                ))
+            }
+        }
+    }
+
+    /// Writes the document, so that a reader never finds half of it.
+    ///
+    /// # Errors
+    /// The folder cannot be written.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        let mut text = serde_json::to_string_pretty(self)
+            .map_err(|error| Error::protocol(path.display(), error.to_string()))?;
+        text.push('\n');
+        let part = path.with_extension("part");
+        fs::write(&part, text)
+            .and_then(|()| fs::rename(&part, path))
+            .map_err(Error::io("write the results", path.display()))
+    }
+
+    /// The run of this combination and repeat, if it was made.
+    pub fn run(&self, cell: &Cell, repeat: u32) -> Option<&Run> {
+        self.measurements
+            .iter()
+            .find(|run| run.cell == *cell && run.repeat == repeat)
+    }
+
+    /// Adds a run, and computes its row anew.
+    pub fn add(&mut self, run: Run) {
+        let cell = run.cell.clone();
+        self.measurements.push(run);
+        let row = row(&cell, &self.measurements);
+        match self.rows.iter_mut().find(|row| row.is_of(&cell)) {
+            Some(there) => *there = row,
+            None => self.rows.push(row),
+        }
+        let ways = self.grid.ways.clone();
+        let place = |row: &Row| ways.iter().position(|way| *way == row.via);
+        self.rows.sort_by(|a, b| {
+            let order = |row: &Row| (row.bytes, row.clients);
+            a.rate_nominal_mbit
+                .total_cmp(&b.rate_nominal_mbit)
+                .then(a.loss.total_cmp(&b.loss))
+                .then(order(a).cmp(&order(b)))
+                .then(place(a).cmp(&place(b)))
+        });
+    }
+
+    /// True when every combination was proven in every run, and there was one.
+    pub fn all_proven(&self) -> bool {
+        !self.rows.is_empty() && self.rows.iter().all(|row| row.verified)
+    }
+}
+
+impl Run {
+    /// True when every client proved its copy and the figures add up.
+    pub fn is_proven(&self) -> bool {
+        let proven = |observed: &Observed| observed.is_proven(self.cell.clients);
+        self.observed.as_ref().is_some_and(proven)
+    }
+
+    /// Why the run counts as failed, one clause.
+    pub fn trouble(&self) -> Option<&str> {
+        let observed = self.observed.as_ref();
+        let first = observed.and_then(|observed| observed.trouble.first());
+        self.failed.as_deref().or_else(|| first.map(String::as_str))
+    }
+}
+
+impl Row {
+    fn is_of(&self, cell: &Cell) -> bool {
+        self.via == cell.way
+            && self.clients == cell.clients
+            && self.bytes == cell.bytes
+            && self.rate_nominal_mbit == cell.rate_mbit()
+            && self.loss == cell.loss_fraction()
+    }
+}
+
+impl Cell {
+    /// Nominal rate, Mbit/s.
+    #[allow(clippy::cast_precision_loss)] // Exact to 2^53 bit/s.
+    pub fn rate_mbit(&self) -> f64 {
+        self.rate as f64 / 1e6
+    }
+
+    /// Loss as a fraction.
+    pub fn loss_fraction(&self) -> f64 {
+        f64::from(self.loss) / 1e6
+    }
+}
+
+/// The least makespans of a run, with calibrated rates and with nominal ones, seconds.
+///
+/// Loss takes its share of what every link delivers: a sender that repeats nothing but what was
+/// lost still sends `1 / (1 - loss)` as much.
+pub fn bounds(
+    way: &dyn Contender,
+    cell: &Cell,
+    hosts: &[Host],
+    measured: &Calibration,
+) -> (f64, f64) {
+    let nominal = nominal(&hosts[..=usize::from(cell.clients)]);
+    let share = match way.carrier() {
+        Carrier::Tcp => tcp_share(measured),
+        Carrier::Udp { block } => udp_share(measured, block),
+    };
+    let calibrated = nominal.scaled(share * (1.0 - cell.loss_fraction()));
+    let clients = u64::from(cell.clients);
+    let of = |links: &Capacity| way.bound().seconds(cell.bytes, clients, links);
+    (of(&calibrated), of(&nominal))
+}
+
+/// Share of a nominal rate that is file bytes over TCP.
+fn tcp_share(measured: &Calibration) -> f64 {
+    crate::testbed::star::calibrate::TCP_SHARE * measured.tcp_alone_mbit
+        / measured.tcp_expected_mbit
+}
+
+/// Share of a nominal rate that is file bytes in DATA datagrams with `block` of them each.
+#[allow(clippy::cast_precision_loss)] // A datagram.
+fn udp_share(measured: &Calibration, block: usize) -> f64 {
+    let block = block as f64;
+    measured.udp_alone_mbit / measured.udp_expected_mbit * block / (block + UDP_HEADERS)
+}
+
+/// The links as asked for, bytes per second, the server's first.
+#[allow(clippy::cast_precision_loss)] // Exact to 2^53 bit/s.
+fn nominal(hosts: &[Host]) -> Capacity {
+    let (server, clients) = hosts.split_first().expect("a run has a server");
+    let bytes = |rate: crate::units::Rate| rate.0 as f64 / 8.0;
+    Capacity {
+        server_up: bytes(server.link.up),
+        peers_up: clients.iter().map(|host| bytes(host.link.up)).sum(),
+        least_down: clients
+            .iter()
+            .map(|host| bytes(host.link.down))
+            .fold(f64::INFINITY, f64::min),
+    }
+}
+
+/// What links carried between two looks at their counters.
+pub fn carried(before: &[Carried], after: &[Carried]) -> Vec<Link> {
+    let link = |(before, after): (&Carried, &Carried)| {
+        let Carried { up, down } = after.since(*before);
+        Link { up, down }
+    };
+    before.iter().zip(after).map(link).collect()
+}
+
+/// The row of `cell` from all runs.
+#[allow(clippy::cast_precision_loss)] // Exact to 2^53 bytes.
+fn row(cell: &Cell, all: &[Run]) -> Row {
+    let runs: Vec<&Run> = all.iter().filter(|run| run.cell == *cell).collect();
+    let good: Vec<(&Run, &Observed)> = runs
+        .iter()
+        .filter(|run| run.is_proven())
+        .filter_map(|run| Some((*run, run.observed.as_ref()?)))
+        .collect();
+    let median = |of: &dyn Fn(&Run, &Observed) -> Option<f64>| {
+        let values = good.iter().filter_map(|(run, observed)| of(run, observed));
+        Middle::of(values).map(|middle| middle.median)
+    };
+    let sum = |observed: &Observed,
+               of: fn(&crate::testbed::study::contender::SeatReport) -> Option<u64>| {
+        let all = observed.seats.iter().map(of);
+        let all: Option<f64> = all.map(|bytes| bytes.map(|bytes| bytes as f64)).sum();
+        all
+    };
+    let makespan_s = Middle::of(good.iter().filter_map(|(_, observed)| observed.makespan_s));
+    // Stars are built and calibrated anew when a study is taken up again: the row's bound is the
+    // middle one, as its makespan is.
+    let bound = |of: fn(&Run) -> f64| {
+        Middle::of(runs.iter().map(|run| of(run))).map_or(f64::NAN, |middle| middle.median)
+    };
+    let bound_s = bound(|run| run.bound_s);
+    Row {
+        via: cell.way.clone(),
+        clients: cell.clients,
+        bytes: cell.bytes,
+        rate_nominal_mbit: cell.rate_mbit(),
+        loss: cell.loss_fraction(),
+        runs: runs.len(),
+        failed: runs.len() - good.len(),
+        disturbed: good
+            .iter()
+            .filter(|(_, observed)| !observed.disturbed.is_empty())
+            .count(),
+        makespan_s,
+        bound_s,
+        bound_nominal_s: bound(|run| run.bound_nominal_s),
+        efficiency: makespan_s
+            .filter(|makespan| makespan.median > 0.0)
+            .map(|makespan| bound_s / makespan.median),
+        verified: !runs.is_empty() && good.len() == runs.len(),
+        verified_s: median(&|_, observed| observed.verified_s),
+        client_mean_s: median(&|_, observed| {
+            let times: Vec<f64> = observed.seconds().collect();
+            (!times.is_empty()).then(|| times.iter().sum::<f64>() / times.len() as f64)
+        }),
+        spread: median(&|_, observed| observed.spread()),
+        payload_bytes: cell.bytes * u64::from(cell.clients),
+        server_sent_bytes: median(&|run, _| run.carried.first().map(|link| link.up as f64)),
+        clients_sent_bytes: median(&|run, _| {
+            let clients = run.carried.get(1..)?;
+            Some(clients.iter().map(|link| link.up as f64).sum())
+        }),
+        from_server_bytes: median(&|_, observed| sum(observed, |seat| seat.bytes_from_server)),
+        from_peers_bytes: median(&|_, observed| sum(observed, |seat| seat.bytes_from_peers)),
+        cpu_server_s: median(&|_, observed| observed.cpu_server_s),
+        cpu_clients_s: median(&|_, observed| observed.cpu_clients_s),
+        cpu_others_s: median(&|run, _| run.cpu_others_s),
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,5 @@
+//! How bytes travel. None of these imports another.
+
+pub mod swarm;
+pub mod tcp;
+pub mod udp;

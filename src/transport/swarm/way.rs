@@ -1,0 +1,202 @@
+//! The swarm as a way of sending: the seeder at the gate.
+//!
+//! The release of the gate is the release of the swarm. Peers connect and tell each other what
+//! they have during the muster; the first seat that goes through the gate lets the seeder serve.
+
+use std::io;
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::error::Error;
+use crate::error::Result;
+use crate::net::clock;
+use crate::net::copy;
+use crate::net::pacing::Pacer;
+use crate::net::socket;
+use crate::server::catalog::Source;
+use crate::server::gate::Seat;
+use crate::server::lobby::Settings;
+use crate::server::transport::Cargo;
+use crate::server::transport::Carried;
+use crate::server::transport::Carrier;
+use crate::server::transport::Failure;
+use crate::server::transport::Way;
+use crate::session::Via;
+use crate::transfer::Outcome;
+use crate::transport::swarm::member::view::Moved;
+use crate::transport::swarm::torrents::Torrent;
+use crate::transport::swarm::torrents::Torrents;
+use crate::transport::swarm::torrents::seated_id;
+
+/// The way.
+#[derive(Debug)]
+pub struct Swarm {
+    torrents: Arc<Torrents>,
+}
+
+/// The swarm for one session; `None` for an empty file, which needs none.
+#[derive(Debug)]
+struct Line {
+    torrent: Option<Arc<Torrent>>,
+    torrents: Arc<Torrents>,
+}
+
+/// How often a seat's progress is looked at.
+const LOOK: Duration = Duration::from_millis(100);
+
+impl Swarm {
+    /// The swarms in `torrents`.
+    pub fn new(torrents: Arc<Torrents>) -> Self {
+        Self { torrents }
+    }
+}
+
+impl Way for Swarm {
+    fn via(&self) -> Via {
+        Via::Swarm
+    }
+
+    fn prepare(
+        &self,
+        source: &Arc<Source>,
+        _: u16,
+        settings: &Settings,
+    ) -> Result<Box<dyn Carrier>> {
+        let torrent = match source.info.bytes {
+            0 => None,
+            _ => Some(self.torrents.of(source)?),
+        };
+        if let Some(torrent) = &torrent {
+            torrent.begin();
+            torrent
+                .member
+                .pace(settings.rate.map(|rate| Arc::new(Pacer::new(rate))));
+        }
+        Ok(Box::new(Line {
+            torrent,
+            torrents: Arc::clone(&self.torrents),
+        }))
+    }
+}
+
+impl Carrier for Line {
+    fn seat_up(&self, _: &TcpStream) -> Result<()> {
+        Ok(())
+    }
+
+    fn seated(&self, seat: &Seat) {
+        let Some(torrent) = &self.torrent else {
+            return;
+        };
+        match seat.stream().peer_addr() {
+            Ok(addr) => {
+                let id = seated_id(seat.plan().session, seat.id());
+                torrent.member.expect(id, addr.ip());
+            }
+            // It is gone already.
+            Err(error) => log::debug!("{}: {error}", seat.id()),
+        }
+    }
+
+    fn sender(&self, stream: &TcpStream) -> String {
+        let congestion =
+            socket::congestion(stream).unwrap_or_else(|| "unknown congestion control".to_owned());
+        format!("swarm, {congestion}")
+    }
+
+    fn carry(&self, seat: &Seat, cargo: Cargo<'_>) -> Carried {
+        let left = cargo.range.end - cargo.range.start;
+        let stall = seat.plan().stall;
+        let said = copy::send_all(seat.stream(), &cargo.preface, clock::now().after(stall));
+        let mut end = said.map_err(|stop| match stop {
+            copy::Stop::Peer(error) => {
+                Failure::new(Outcome::Cut, format!("the connection failed: {error}"))
+            }
+            _ => Failure::new(Outcome::TimedOut, "does not take its GO".to_owned()),
+        });
+        let Some(torrent) = self.torrent.as_ref().filter(|_| left > 0 && end.is_ok()) else {
+            return Carried { first: None, end };
+        };
+        let id = seated_id(seat.plan().session, seat.id());
+        let before = torrent.member.moved().get(&id).copied().unwrap_or_default();
+        torrent.member.admit(id);
+        end = watch(seat, torrent, id);
+        let moved: Moved = torrent.member.moved().get(&id).copied().unwrap_or_default();
+        seat.moved()
+            .store(moved.sent - before.sent, Ordering::Relaxed);
+        let released = seat
+            .opening()
+            .expect("only a seat that went through the gate is carried")
+            .released();
+        Carried {
+            first: moved.first_sent.map(|first| first.since(released)),
+            end,
+        }
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        let Some(torrent) = &self.torrent else {
+            return;
+        };
+        torrent.end();
+        if let Some(path) = &self.torrents.options.tracker_file
+            && let Err(error) = std::fs::write(path, torrent.table())
+        {
+            let at = crate::text::escape(&path.display().to_string());
+            log::warn!("{}", Error::io("write who has which chunk", at)(error));
+        }
+    }
+}
+
+/// Waits until the client speaks: its last byte is in, or it has failed. Meanwhile it must make
+/// progress, wherever its bytes come from.
+fn watch(seat: &Seat, torrent: &Torrent, id: [u8; 20]) -> Result<(), Failure> {
+    let piece = u64::from(torrent.member.metainfo.piece_bytes);
+    let stall = seat.plan().stall;
+    let (mut pieces, mut since) = (0, clock::now());
+    let mut checked = clock::now();
+    loop {
+        // A line is there when a look at the connection finds a byte.
+        let seen = seat
+            .stream()
+            .set_read_timeout(Some(LOOK))
+            .and_then(|()| seat.stream().peek(&mut [0]));
+        match seen {
+            Ok(0) => {
+                let reason = "closed the connection before its last byte".to_owned();
+                return Err(Failure::new(Outcome::Cut, reason));
+            }
+            Ok(_) => return Ok(()),
+            Err(error) if Error::is_timeout(&error) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => {
+                let reason = format!("the connection failed: {error}");
+                return Err(Failure::new(Outcome::Cut, reason));
+            }
+        }
+        let now = clock::now();
+        let has = torrent.member.pieces_of(id).unwrap_or(pieces);
+        if has > pieces {
+            (pieces, since) = (has, now);
+            let bytes = (u64::from(has) * piece).min(seat.plan().source.info.bytes);
+            seat.moved().store(bytes, Ordering::Relaxed);
+        } else if now.since(since) > stall {
+            let reason = format!("no new piece for {} s, with {has}", stall.as_secs_f64());
+            return Err(Failure::new(Outcome::TimedOut, reason));
+        }
+        if now.since(checked) > Duration::from_secs(1) {
+            checked = now;
+            if let Some(reason) = seat.plan().source.change() {
+                return Err(Failure {
+                    outcome: Outcome::Cut,
+                    reason,
+                    source_changed: true,
+                });
+            }
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! The lab's TCP client at our gate (`Preparado`; `proto/lab.rs` has the wire format).
+//!
+//! It can say little: that it is ready, that its digest matched, how long it took. What it cannot
+//! attest (its bytes, its first byte) stays unknown in the log.
+
+use std::io::Read;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::error::Error;
+use crate::error::Phase;
+use crate::net::clock;
+use crate::net::line_stream::Dialogue;
+use crate::net::socket;
+use crate::proto::lab;
+use crate::server::gate::Guest;
+use crate::server::gate::Kind;
+use crate::server::gate::Seat;
+use crate::server::listener::Connection;
+use crate::server::lobby::Lobby;
+use crate::server::lobby::Wish;
+use crate::server::transport::Cargo;
+use crate::server::transport::Failure;
+use crate::session::Via;
+use crate::transfer::Outcome;
+use crate::transfer::Transfer;
+use crate::units::Moment;
+
+/// How long a lab client may take to hash, beyond what it takes at [`SLOWEST_HASH`].
+const RECEIVED_LIMIT: Duration = Duration::from_secs(30);
+
+/// A digest in steps of 1 KiB in Python, on an old machine, many at once; bytes per second.
+const SLOWEST_HASH: u64 = 5_000_000;
+
+/// How long its elapsed time is waited for; without it the copy is no less proven.
+const ELAPSED_LIMIT: Duration = Duration::from_secs(5);
+
+/// Serves one lab client.
+pub fn serve(connection: Connection, lobby: &Arc<Lobby>) {
+    let Connection {
+        stream,
+        peer,
+        first,
+        ..
+    } = connection;
+    if first != lab::tcp::READY {
+        log::info!("{peer}: spoke before the release");
+        return;
+    }
+    let guest = Guest {
+        name: "lab".to_owned(),
+        kind: Kind::Lab,
+        stream: Arc::clone(&stream),
+        peer,
+    };
+    let wish = Wish {
+        file: None,
+        group: None,
+        via: Some(Via::Tcp),
+    };
+    let mut seat = match lobby.seat(&wish, guest) {
+        Ok(seat) => seat,
+        // The protocol has no word for it: the client sees its connection closed.
+        Err(error) => return log::warn!("{peer}: a lab client is not seated: {error}"),
+    };
+    let woke = match seat.wait() {
+        Ok(woke) => woke,
+        Err(ending) => return log::info!("{peer}: {ending}"),
+    };
+    let mut transfer = seat.transfer();
+    transfer.woke = Some(woke);
+    let info = &seat.plan().source.info;
+    let cargo = Cargo {
+        preface: lab::tcp::encode_offer(seat.id(), info),
+        range: 0..info.bytes,
+        answer: &mut |_| {},
+    };
+    let carried = seat.plan().carrier.carry(&seat, cargo);
+    transfer.first_server = carried.first;
+    transfer.bytes_server = Some(seat.moved().load(Ordering::Relaxed));
+    let mut dialogue = Dialogue::new(&stream, peer, b"");
+    let ended = carried
+        .end
+        .and_then(|()| hear_received(&seat, &mut dialogue, &mut transfer));
+    match ended {
+        Ok(()) => settle(&seat, &mut dialogue, &mut transfer),
+        Err(failure) => {
+            let changed = seat.plan().source.change();
+            transfer.fail(failure.outcome, changed.unwrap_or(failure.reason));
+        }
+    }
+    seat.finish(transfer);
+    dialogue.close();
+}
+
+/// Waits for `Recibido`, which the client sends only if its digest matched.
+fn hear_received(
+    seat: &Seat,
+    dialogue: &mut Dialogue<'_>,
+    transfer: &mut Transfer,
+) -> Result<(), Failure> {
+    let plan = seat.plan();
+    let hashing = Duration::from_secs(
+        plan.source
+            .info
+            .bytes
+            .saturating_mul(u64::from(plan.clients))
+            / SLOWEST_HASH,
+    );
+    let deadline = clock::now()
+        .after(RECEIVED_LIMIT + plan.stall)
+        .after(hashing);
+    let mut word = [0; lab::tcp::RECEIVED.len()];
+    let heard = read_word(seat, &mut word, deadline);
+    let at = clock::now();
+    match heard {
+        Ok(()) if word == lab::tcp::RECEIVED => {
+            let opening = seat.opening().expect("this seat went through the gate");
+            transfer.seconds_server = Some(at.since(opening.released()));
+            transfer.seconds_verified = transfer.seconds_server;
+            transfer.verified = Some(true);
+            Ok(())
+        }
+        Ok(()) => {
+            let said = crate::text::escape(&String::from_utf8_lossy(&word));
+            Err(Failure::new(
+                Outcome::Cut,
+                format!("said '{said}' and not Recibido"),
+            ))
+        }
+        Err(Error::TimedOut { after, .. }) => Err(Failure::new(
+            Outcome::TimedOut,
+            format!("no Recibido within {} s", after.as_secs()),
+        )),
+        Err(_) => {
+            let _ = dialogue;
+            Err(Failure::new(
+                Outcome::Cut,
+                "closed the connection without Recibido",
+            ))
+        }
+    }
+}
+
+/// Tells it when the server began, and hears how long it took by its own clock.
+fn settle(seat: &Seat, dialogue: &mut Dialogue<'_>, transfer: &mut Transfer) {
+    let opening = seat.opening().expect("this seat went through the gate");
+    let released = opening.released_at().unwrap_or_else(clock::wall);
+    let since_epoch =
+        Duration::try_from(released - time::OffsetDateTime::UNIX_EPOCH).unwrap_or_default();
+    let elapsed = dialogue
+        .say(&lab::tcp::encode_start(since_epoch))
+        .and_then(|()| {
+            let line = dialogue.hear(clock::now().after(ELAPSED_LIMIT), Phase::Receipt)?;
+            lab::tcp::decode_elapsed(&line)
+                .map_err(|error| Error::protocol(dialogue.peer(), error.to_string()))
+        });
+    match elapsed {
+        Ok(elapsed) => transfer.seconds_client = Some(elapsed),
+        Err(error) => log::info!("seat {}: its elapsed time is unknown: {error}", seat.id()),
+    }
+}
+
+/// Reads a word of its length, after the stray bytes before it.
+fn read_word(seat: &Seat, word: &mut [u8], deadline: Moment) -> Result<(), Error> {
+    let (first, rest) = word.split_at_mut(1);
+    for _ in 0..=lab::tcp::STRAY_MAX {
+        read_exact(seat, first, deadline)?;
+        if !lab::tcp::is_stray(first[0]) {
+            break;
+        }
+    }
+    read_exact(seat, rest, deadline)
+}
+
+/// Reads exactly `bytes`, by `deadline`: words without an end are told apart by their length.
+fn read_exact(seat: &Seat, bytes: &mut [u8], deadline: Moment) -> Result<(), Error> {
+    let mut stream = seat.stream();
+    let begun = clock::now();
+    let timed_out = || Error::TimedOut {
+        phase: Phase::Receipt,
+        at: String::new(),
+        after: deadline.since(begun),
+    };
+    let failed = || Error::io("hear from the client", "a lab client");
+    let mut len = 0;
+    while len < bytes.len() {
+        if !socket::bound_read(stream, deadline).map_err(failed())? {
+            return Err(timed_out());
+        }
+        match stream.read(&mut bytes[len..]) {
+            Ok(0) => return Err(failed()(std::io::ErrorKind::UnexpectedEof.into())),
+            Ok(read) => len += read,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) if Error::is_timeout(&error) => return Err(timed_out()),
+            Err(error) => return Err(failed()(error)),
+        }
+    }
+    Ok(())
+}

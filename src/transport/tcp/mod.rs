@@ -1,0 +1,50 @@
+//! The file over each client's own TCP connection, to native clients and the lab's.
+//!
+//! - [`send`]: the way as the server has it, with its fair start
+//! - [`lab`]: the lab's TCP client, served at the same gate
+//! - [`take`]: the way as a client has it
+//!
+//! ```no_run
+//! use gatecast::internals::server::catalog::Catalog;
+//! use gatecast::internals::server::builder::Host;
+//! use gatecast::internals::server::lobby::Settings;
+//!
+//! let host = Host::new(Catalog::offer(["testdata"])?, Settings::default()).log_to("logs");
+//! let server = gatecast::internals::transport::tcp::serve(host)?.start(([0, 0, 0, 0], 8080).into())?;
+//! for record in server.records() {
+//!     println!("{} of {} copies are proven", record.proven(), record.clients);
+//! }
+//! # Ok::<(), gatecast::internals::error::Error>(())
+//! ```
+
+use std::sync::Arc;
+
+use crate::client::End;
+use crate::client::Fetch;
+use crate::client::Order;
+use crate::error::Result;
+use crate::proto::greeting::Greeting;
+use crate::server::builder::Host;
+
+pub mod lab;
+pub mod send;
+pub mod take;
+
+/// Adds TCP to a server: the way, and the lab's clients.
+///
+/// # Errors
+/// The settings ask for a copy or a congestion control that this system does not have.
+pub fn serve(host: Host) -> Result<Host> {
+    let way = send::Tcp::new(host.settings())?;
+    Ok(host
+        .way(Box::new(way))
+        .service(Greeting::Lab, Arc::new(lab::serve)))
+}
+
+/// Fetches over TCP; the clients run until each has come to its end.
+///
+/// # Errors
+/// The order cannot be begun; what happens to a client later is in its [`End`].
+pub fn fetch(order: &Order) -> Result<Vec<End>> {
+    Fetch::new(order).run(order, &[&take::Tcp])
+}

@@ -1,0 +1,290 @@
+//! TCP as a way of sending, and its fair start.
+//!
+//! The barrier releases all seats at once, and a bare barrier is not a fair start: the threads
+//! that wake first fill their socket buffers before the last have run, so that 25 bodies begin 8
+//! to 50 ms apart on two cores. So each seat first sends its preface and at most [`FIRST_BLOCK`]
+//! bytes in one write, then waits for its client's answer (a native client says HELD, another
+//! gets a [`GRACE`]) and for the other seats to come as far. Only then do the bodies flow.
+//! `benches/README.md` has what that gives and what it costs.
+
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::Duration;
+
+use crate::error::Error;
+use crate::error::Result;
+use crate::net::clock;
+use crate::net::copy;
+use crate::net::copy::Copying;
+use crate::net::copy::Stop;
+use crate::net::pacing::Pacer;
+use crate::net::socket;
+use crate::proto::native::encode_last_words;
+use crate::server::catalog::Source;
+use crate::server::gate::Kind;
+use crate::server::gate::Seat;
+use crate::server::lobby::Settings;
+use crate::server::transport::Cargo;
+use crate::server::transport::Carried;
+use crate::server::transport::Carrier;
+use crate::server::transport::Failure;
+use crate::server::transport::Way;
+use crate::session::Via;
+use crate::transfer::Outcome;
+
+/// The way.
+#[derive(Debug)]
+pub struct Tcp {
+    method: copy::Method,
+}
+
+/// TCP for one session.
+#[derive(Debug)]
+struct Line {
+    method: copy::Method,
+    buffer: usize,
+    congestion: Option<String>,
+    pacer: Option<Pacer>,
+    fair_start: bool,
+    /// The first block of the file, read before the gate: most seats open with it.
+    head: Vec<u8>,
+}
+
+/// Most payload in the opening write, bytes. Small, so that no seat gains by being first.
+pub const FIRST_BLOCK: usize = 1024;
+
+/// How long a native client waits with its answer, for each seat of its session: what it takes
+/// two cores to open one. Answers that came earlier would be served before the last seats are
+/// opened, and delay them.
+pub const HOLD: Duration = Duration::from_micros(30);
+
+/// What a client gets that cannot answer its first block.
+pub const GRACE: Duration = Duration::from_millis(2);
+
+/// How long the fair start waits for answers at most: a client that is slow to wake, or dead,
+/// costs the others no more than this. The part for each seat is what it takes two cores to
+/// wake a thousand clients.
+fn patience(seats: usize) -> Duration {
+    Duration::from_millis(50)
+        + Duration::from_micros(100) * u32::try_from(seats).unwrap_or(u32::MAX)
+}
+
+impl Tcp {
+    /// TCP as `settings` ask for it.
+    ///
+    /// # Errors
+    /// This system has no such copy or congestion control, or does not allow it.
+    pub fn new(settings: &Settings) -> Result<Self> {
+        let method = settings
+            .copy
+            .resolved()
+            .map_err(|why| Error::refused("gatecast", why))?;
+        if let Some(name) = &settings.congestion {
+            // Asked of a connection to nowhere, so that a wrong word is an error at the start and
+            // not one for each client.
+            probe(name).map_err(Error::io(
+                "choose the congestion control",
+                crate::text::escape(name),
+            ))?;
+        }
+        Ok(Self { method })
+    }
+}
+
+impl Way for Tcp {
+    fn via(&self) -> Via {
+        Via::Tcp
+    }
+
+    fn prepare(
+        &self,
+        source: &Arc<Source>,
+        clients: u16,
+        settings: &Settings,
+    ) -> Result<Box<dyn Carrier>> {
+        let buffer = if clients > 256 {
+            copy::COPY_BUF_MANY
+        } else {
+            copy::COPY_BUF
+        };
+        Ok(Box::new(Line {
+            method: self.method,
+            buffer,
+            congestion: settings.congestion.clone(),
+            pacer: settings.rate.map(Pacer::new),
+            fair_start: settings.fair_start,
+            head: first_block(source, 0..source.info.bytes).unwrap_or_default(),
+        }))
+    }
+}
+
+impl Carrier for Line {
+    fn seat_up(&self, stream: &TcpStream) -> Result<()> {
+        let Some(name) = &self.congestion else {
+            return Ok(());
+        };
+        socket::set_congestion(stream, name).map_err(Error::io(
+            "choose the congestion control",
+            crate::text::escape(name),
+        ))
+    }
+
+    fn sender(&self, stream: &TcpStream) -> String {
+        let congestion =
+            socket::congestion(stream).unwrap_or_else(|| "unknown congestion control".to_owned());
+        format!("{}, {congestion}", self.method.word())
+    }
+
+    fn carry(&self, seat: &Seat, cargo: Cargo<'_>) -> Carried {
+        let opening = seat
+            .opening()
+            .expect("only a seat that went through the gate is carried");
+        let duty = opening.fair_start.duty();
+        let until = clock::now().after(patience(opening.admitted()));
+        let Cargo {
+            preface,
+            range,
+            answer,
+        } = cargo;
+        let (stream, source) = (seat.stream(), &seat.plan().source);
+
+        let opened = self.open(seat, preface, &range);
+        let first = opened
+            .as_ref()
+            .ok()
+            .and_then(|&len| (len > 0).then(|| clock::now().since(opening.released())));
+        let end = opened.and_then(|len| {
+            if self.fair_start {
+                match seat.kind() {
+                    Kind::Native if len > 0 => answer(until),
+                    Kind::Native => {}
+                    Kind::Lab | Kind::Http => thread::sleep(GRACE),
+                }
+                duty.meet(until);
+            } else {
+                drop(duty);
+            }
+            let copying = Copying {
+                method: self.method,
+                buffer: self.buffer,
+                stall: seat.plan().stall,
+                pacer: self.pacer.as_ref(),
+                moved: seat.moved(),
+            };
+            copy::send(&source.file, range.start + len..range.end, stream, copying)
+        });
+        let missing =
+            (range.end - range.start).saturating_sub(seat.moved().load(Ordering::Relaxed));
+        Carried {
+            first,
+            end: end.map_err(|stop| self.explain(seat, stop, missing)),
+        }
+    }
+}
+
+impl Line {
+    /// Sends the preface and the first block in one write; returns the block's length.
+    fn open(
+        &self,
+        seat: &Seat,
+        mut preface: Vec<u8>,
+        range: &std::ops::Range<u64>,
+    ) -> Result<u64, Stop> {
+        let read;
+        let block = match range.start {
+            0 if !self.head.is_empty() => &self.head,
+            _ => {
+                read = first_block(&seat.plan().source, range.clone())?;
+                &read
+            }
+        };
+        preface.extend_from_slice(block);
+        let len = block.len();
+        if let Some(pacer) = &self.pacer {
+            pacer.grant(len as u64);
+        }
+        let deadline = clock::now().after(seat.plan().stall);
+        copy::send_all(seat.stream(), &preface, deadline)?;
+        seat.moved().fetch_add(len as u64, Ordering::Relaxed);
+        Ok(len as u64)
+    }
+
+    /// What a copy's end means for the seat; tells a native client why its payload ends early.
+    fn explain(&self, seat: &Seat, stop: Stop, missing: u64) -> Failure {
+        let plan = seat.plan();
+        let moved = plan.source.info.bytes - missing.min(plan.source.info.bytes);
+        match stop {
+            Stop::Peer(error) => Failure::new(
+                Outcome::Cut,
+                format!("the connection failed at byte {moved}: {error}"),
+            ),
+            Stop::Stalled => {
+                let limit = plan.stall.as_secs_f64();
+                Failure::new(
+                    Outcome::TimedOut,
+                    format!("stalled for {limit} s at byte {moved}"),
+                )
+            }
+            Stop::Short | Stop::Disk(_) => {
+                let reason = match (plan.source.change(), stop) {
+                    (Some(changed), _) => changed,
+                    (None, Stop::Disk(error)) => {
+                        format!("the source cannot be read at byte {moved}: {error}")
+                    }
+                    (None, _) => format!("the source ended at byte {moved}"),
+                };
+                if seat.kind() == Kind::Native {
+                    tell(seat, &reason, missing);
+                }
+                Failure {
+                    outcome: Outcome::Cut,
+                    reason,
+                    source_changed: true,
+                }
+            }
+        }
+    }
+}
+
+/// Reads what the opening write takes of `range`.
+fn first_block(source: &Source, range: std::ops::Range<u64>) -> Result<Vec<u8>, Stop> {
+    let left = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
+    let mut block = vec![0; left.min(FIRST_BLOCK)];
+    let mut len = 0;
+    while len < block.len() {
+        match copy::read_at(&source.file, &mut block[len..], range.start + len as u64) {
+            Ok(read) => len += read,
+            Err(Stop::Short) if len > 0 => break,
+            Err(stop) => return Err(stop),
+        }
+    }
+    block.truncate(len);
+    Ok(block)
+}
+
+/// Says why the payload ends: with last words behind it, or, where they would be taken for the
+/// rest of it, with zeros in their place and an ERROR after them.
+fn tell(seat: &Seat, reason: &str, missing: u64) {
+    let words = encode_last_words(seat.plan().session, reason);
+    let short = usize::try_from(missing)
+        .ok()
+        .filter(|&missing| missing <= words.len());
+    let said = match short {
+        Some(missing) => vec![0; missing],
+        None => words,
+    };
+    // The client may be gone too; its row has the reason all the same.
+    let deadline = clock::now().after(Duration::from_secs(1));
+    if copy::send_all(seat.stream(), &said, deadline).is_ok() && short.is_none() {
+        let _ = seat.stream().shutdown(std::net::Shutdown::Write);
+    }
+}
+
+/// Sets the congestion control of a socket that connects to ourselves and is dropped.
+fn probe(name: &str) -> std::io::Result<()> {
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0))?;
+    let stream = TcpStream::connect(listener.local_addr()?)?;
+    socket::set_congestion(&stream, name)
+}

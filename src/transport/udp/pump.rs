@@ -1,0 +1,421 @@
+//! The thread that sends all datagrams of one session.
+//!
+//! The seats' threads only listen to their clients and pass on what they say; this one thread
+//! feeds the machines, takes turns among the clients, keeps the session's rate and counts. It
+//! begins when all released seats have come, so that nobody gains by being first, and ends when
+//! the last has left.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crossbeam_channel::Receiver;
+use crossbeam_channel::RecvTimeoutError;
+use crossbeam_channel::Sender as Tell;
+
+use crate::net::clock;
+use crate::net::pacing::BURST;
+use crate::net::pacing::Pacer;
+use crate::proto::udp::cast::Aside;
+use crate::proto::udp::cast::Cast;
+use crate::proto::udp::control::Report;
+use crate::proto::udp::sender::Fault;
+use crate::proto::udp::sender::Sender;
+use crate::proto::udp::watch::Watch;
+use crate::server::catalog::Source;
+use crate::server::transport::Failure;
+use crate::session::SeatId;
+use crate::session::Via;
+use crate::transfer::Outcome;
+use crate::transport::udp::socket::Outlet;
+use crate::transport::udp::socket::SEGMENTS_MAX;
+use crate::transport::udp::tally::Tally;
+use crate::units::Moment;
+use crate::units::Rate;
+
+/// What a seat's thread tells.
+#[derive(Debug)]
+pub enum Word {
+    /// The seat has gone through the gate and its client listens.
+    Join(Joined),
+    /// The seat has gone through the gate and its client cannot be sent to.
+    Absent,
+    /// Parts of the client's copy are damaged: it says which, in a stream of its own.
+    Mend(Joined),
+    /// What the client said.
+    Report(SeatId, Report),
+    /// The client is done or gone; answered by closing the channel when nothing more is sent.
+    Leave(SeatId, Tell<()>),
+}
+
+/// A client that is to be sent to.
+#[derive(Debug)]
+pub struct Joined {
+    /// Its seat.
+    pub seat: SeatId,
+    /// Where it listens.
+    pub to: SocketAddr,
+    /// The number of the stream that it listens for.
+    pub stream: u32,
+    /// The blocks that it lacks.
+    pub blocks: Range<u32>,
+    /// Most datagrams under way to it.
+    pub window: u32,
+    /// What is counted for it.
+    pub tally: Arc<Tally>,
+    /// How many seats were released together.
+    pub admitted: usize,
+}
+
+/// What one session's datagrams are made of.
+#[derive(Debug)]
+pub struct Job {
+    /// The way.
+    pub via: Via,
+    /// The stream's number.
+    pub stream: u32,
+    /// The file.
+    pub source: Arc<Source>,
+    /// Bytes of a full datagram of data.
+    pub datagram: usize,
+    /// Bytes of a block.
+    pub block_len: usize,
+    /// How many blocks the file has.
+    pub blocks: u32,
+    /// The rate of the session, where it has one.
+    pub rate: Option<Rate>,
+    /// The schedule of that rate, which all that is sent for the session shares; made by the first.
+    pub schedule: Arc<OnceLock<Arc<Pacer>>>,
+    /// Where it sends from.
+    pub outlet: Outlet,
+    /// The group, where there is one.
+    pub group: Option<SocketAddr>,
+}
+
+/// How long those that have come wait for the others of the release.
+const ASSEMBLE: Duration = Duration::from_millis(500);
+
+/// How long the thread stays when nobody is there any more and somebody is owed.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// Words heard between two bursts at most.
+const WORDS_AT_ONCE: usize = 256;
+
+pub(super) struct Pump {
+    pub(super) job: Job,
+    /// The group, where there is one.
+    cast: Option<Box<Cast>>,
+    /// Those who are sent to by themselves.
+    senders: BTreeMap<SeatId, Sender>,
+    pub(super) watch: Option<Watch>,
+    /// What the watch has set.
+    rate: Option<Rate>,
+    pub(super) seats: BTreeMap<SeatId, Joined>,
+    came: usize,
+    admitted: usize,
+    pub(super) pacer: Option<Arc<Pacer>>,
+    burst: usize,
+    pub(super) cache: Vec<(u32, Vec<u8>)>,
+    pub(super) looked_at: Moment,
+    pub(super) buffer: Vec<u8>,
+    turn: SeatId,
+}
+
+/// Sends until every seat has left.
+pub fn run(job: Job, words: &Receiver<Word>) {
+    let now = clock::now();
+    // Raw has no reports to find a rate by, and must not.
+    let probed = job.rate.is_none() && job.via != Via::Raw;
+    let watch = probed.then(|| Watch::new(job.datagram as u64, now));
+    let burst = burst(job.rate, job.datagram);
+    let pump = Pump {
+        cast: job.group.map(|_| Box::new(Cast::new(job.blocks, now))),
+        senders: BTreeMap::new(),
+        watch,
+        rate: None,
+        seats: BTreeMap::new(),
+        came: 0,
+        admitted: usize::MAX,
+        pacer: None,
+        burst,
+        cache: Vec::new(),
+        looked_at: now,
+        buffer: Vec::with_capacity((job.datagram + 64) * SEGMENTS_MAX),
+        turn: SeatId(0),
+        job,
+    };
+    pump.run(words);
+}
+
+/// How far the schedule may lag: what is caught up goes out at once, and raw has no window that keeps
+/// it within the smallest buffer. Half of that is left for what was there before.
+fn catch_up(via: Via, rate: Rate, datagram: usize, windows: impl Iterator<Item = u32>) -> Duration {
+    match windows.min() {
+        Some(window) if via == Via::Raw => {
+            BURST.min(rate.time_for(u64::from(window / 2) * datagram as u64))
+        }
+        _ => BURST,
+    }
+}
+
+/// Datagrams sent at once: a millisecond of the rate.
+fn burst(rate: Option<Rate>, datagram: usize) -> usize {
+    let Some(rate) = rate else {
+        return SEGMENTS_MAX;
+    };
+    let stretch = Pacer::new(rate).stretch() / datagram as u64;
+    usize::try_from(stretch)
+        .unwrap_or(usize::MAX)
+        .clamp(1, SEGMENTS_MAX)
+}
+
+impl Pump {
+    fn run(mut self, words: &Receiver<Word>) {
+        let mut patience = Moment(u64::MAX);
+        while self.came < self.admitted && clock::left(patience).is_some() {
+            let left = clock::left(patience).unwrap_or_default();
+            match words.recv_timeout(left.min(LINGER)) {
+                Ok(word) => self.hear(word),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            if self.came > 0 && patience.0 == u64::MAX {
+                patience = clock::now().after(ASSEMBLE);
+            }
+        }
+        // Not before: a schedule that nobody keeps lags.
+        let schedule = &self.job.schedule;
+        self.pacer = self.job.rate.map(|rate| {
+            let windows = self.seats.values().map(|joined| joined.window);
+            let burst = catch_up(self.job.via, rate, self.job.datagram, windows);
+            let made = || Arc::new(Pacer::with_burst(rate, burst));
+            Arc::clone(schedule.get_or_init(made))
+        });
+        loop {
+            // Not all that there are: who talks without end must not keep us from sending.
+            for word in words.try_iter().take(WORDS_AT_ONCE) {
+                self.hear(word);
+            }
+            self.drop_failed();
+            self.judge();
+            if self.step() {
+                continue;
+            }
+            let over = self.seats.is_empty();
+            if over && self.came >= self.admitted {
+                return;
+            }
+            let until = match over {
+                true => clock::now().after(LINGER),
+                false => self.timeout(),
+            };
+            let left = clock::left(until).unwrap_or(Duration::from_micros(100));
+            match words.recv_timeout(left) {
+                Ok(word) => self.hear(word),
+                Err(RecvTimeoutError::Timeout) if over => return,
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    fn hear(&mut self, word: Word) {
+        let now = clock::now();
+        match word {
+            Word::Absent => self.came += 1,
+            Word::Join(joined) => {
+                self.came += 1;
+                self.note(&joined);
+                self.admitted = joined.admitted;
+                match &mut self.cast {
+                    Some(cast) => cast.join(joined.seat.0, joined.window, now),
+                    None => {
+                        let blocks = joined.blocks.clone();
+                        let sender = match self.job.via {
+                            Via::Raw => Sender::raw(blocks, now),
+                            _ => Sender::reliable(blocks, joined.window, now),
+                        };
+                        self.senders.insert(joined.seat, sender);
+                    }
+                }
+                self.seats.insert(joined.seat, joined);
+            }
+            Word::Mend(joined) => {
+                self.came += 1;
+                self.note(&joined);
+                self.admitted = joined.admitted;
+                let sender = Sender::repairing(self.job.blocks, &[], 0, joined.window, now);
+                self.senders.insert(joined.seat, sender);
+                if let Some(watch) = &mut self.watch {
+                    watch.forget(joined.seat);
+                }
+                self.seats.insert(joined.seat, joined);
+            }
+            Word::Report(seat, report) => {
+                if let Some(sender) = self.senders.get_mut(&seat) {
+                    if let Err(fault) = sender.handle_report(&report, now) {
+                        return self.fail(seat, fault);
+                    }
+                } else if let Some(cast) = &mut self.cast {
+                    cast.handle_report(seat.0, &report, now);
+                }
+                if let Some(watch) = &mut self.watch {
+                    watch.hear(seat, &report, now);
+                }
+            }
+            Word::Leave(seat, answer) => {
+                self.forget(seat);
+                drop(answer);
+            }
+        }
+    }
+
+    /// Says in what is counted for a client what cannot be counted here.
+    fn note(&self, joined: &Joined) {
+        if !self.job.outlet.tells_refused() {
+            joined.tally.untold.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn forget(&mut self, seat: SeatId) {
+        self.seats.remove(&seat);
+        self.senders.remove(&seat);
+        if let Some(cast) = &mut self.cast {
+            cast.leave(seat.0);
+        }
+    }
+
+    fn fail(&mut self, seat: SeatId, fault: Fault) {
+        let outcome = match fault {
+            Fault::Silent | Fault::Stuck => Outcome::TimedOut,
+            Fault::Impossible | Fault::Greedy => Outcome::Cut,
+        };
+        self.fail_with(seat, &Failure::new(outcome, fault.reason()));
+    }
+
+    fn fail_with(&mut self, seat: SeatId, failure: &Failure) {
+        if let Some(joined) = self.seats.get(&seat) {
+            // The first reason stands.
+            let _ = joined.tally.failure.set(failure.clone());
+        }
+        self.forget(seat);
+    }
+
+    fn drop_failed(&mut self) {
+        while let Some((seat, fault)) = self.cast.as_mut().and_then(|cast| cast.poll_fault()) {
+            self.fail(SeatId(seat), fault);
+        }
+    }
+
+    /// Lets what was delivered set the rate, where nobody gave one.
+    fn judge(&mut self) {
+        let now = clock::now();
+        let Some(watch) = &mut self.watch else {
+            return;
+        };
+        let group = self.cast.as_ref().map(|cast| cast.numbered());
+        let senders = &self.senders;
+        let numbered = |seat| match senders.get(&seat) {
+            Some(sender) => Some(sender.numbered()),
+            None => group,
+        };
+        if !watch.judge(group.is_some(), now, numbered) {
+            return;
+        }
+        let rate = watch.rate();
+        self.rate = rate;
+        match (rate, &self.pacer) {
+            (Some(rate), Some(pacer)) => pacer.set_rate(rate),
+            (rate, _) => self.pacer = rate.map(|rate| Arc::new(Pacer::new(rate))),
+        }
+        self.burst = burst(rate, self.job.datagram);
+    }
+
+    fn timeout(&self) -> Moment {
+        let far = clock::now().after(Duration::from_millis(100));
+        let each = self.senders.values().map(Sender::poll_timeout);
+        let group = self.cast.iter().filter(|cast| !cast.is_over());
+        each.chain(group.map(|cast| cast.poll_timeout()))
+            .fold(far, Moment::min)
+    }
+
+    /// Sends one burst to the group or to one client; false when there is nothing to send.
+    fn step(&mut self) -> bool {
+        let now = clock::now();
+        let mut transmits = Vec::with_capacity(self.burst);
+        let mut to = None;
+        if let Some(cast) = &mut self.cast {
+            transmits.extend(std::iter::from_fn(|| cast.poll_transmit(now)).take(self.burst));
+            while let Some(aside) = cast.poll_aside() {
+                let seat = SeatId(aside.client);
+                log::info!("seat {seat}: the group is done, repaired by itself");
+                let window = self.seats.get(&seat).map_or(1, |joined| joined.window);
+                let Aside { pkt, missing, .. } = aside;
+                let sender = Sender::repairing(self.job.blocks, &missing, pkt, window, now);
+                self.senders.insert(seat, sender);
+            }
+        }
+        if transmits.is_empty() {
+            let order: Vec<SeatId> = self
+                .senders
+                .range(self.turn..)
+                .chain(self.senders.range(..self.turn))
+                .map(|(&seat, _)| seat)
+                .collect();
+            for seat in order {
+                let sender = self.senders.get_mut(&seat).expect("listed");
+                while transmits.len() < self.burst {
+                    match sender.poll_transmit(now) {
+                        Ok(Some(transmit)) => transmits.push(transmit),
+                        Ok(None) => break,
+                        Err(fault) => {
+                            self.fail(seat, fault);
+                            return true;
+                        }
+                    }
+                }
+                if !transmits.is_empty() {
+                    self.turn = SeatId(seat.0.wrapping_add(1));
+                    to = Some(seat);
+                    break;
+                }
+            }
+        }
+        if transmits.is_empty() {
+            return false;
+        }
+        if let Err(failure) = self.send(to, &transmits) {
+            let seats: Vec<SeatId> = self.seats.keys().copied().collect();
+            seats
+                .into_iter()
+                .for_each(|seat| self.fail_with(seat, &failure));
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::udp::control::window;
+
+    #[test]
+    fn what_raw_catches_up_at_once_fits_the_smallest_buffer() {
+        let rate = Rate(100_000_000);
+        let small = window(212_992, 1472);
+        let windows = || [16_000, small, 300].into_iter();
+        let span = catch_up(Via::Raw, rate, 1472, windows());
+        let bytes = rate.0 as f64 / 8.0 * span.as_secs_f64();
+        assert!(bytes <= f64::from(small) * 1472.0 / 2.0, "{bytes}");
+        assert!(bytes >= f64::from(small - 2) * 1472.0 / 2.0, "{bytes}");
+        // Large buffers and low rates keep the usual, and so do ways that have windows.
+        let large = catch_up(Via::Raw, rate, 1472, [16_000].into_iter());
+        let slow = catch_up(Via::Raw, Rate(1_000_000), 1472, windows());
+        let udp = catch_up(Via::Udp, rate, 1472, windows());
+        assert_eq!([large, slow, udp], [BURST; 3]);
+    }
+}

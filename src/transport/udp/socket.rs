@@ -1,0 +1,526 @@
+//! The two ends of a stream of datagrams: an [`Outlet`] that sends and an [`Inlet`] that receives.
+//!
+//! An outlet is never connected, so a dead client's ICMP answers do not spoil the next send to
+//! another. What the local queue refuses is counted, not lost. Its send buffer is kept below what
+//! local queues hold: a large one in front of a slow link loses everything in the sender's own
+//! queue without a word, a small one makes the send wait.
+
+use std::io;
+use std::net::IpAddr;
+use std::net::Ipv4Addr;
+use std::net::SocketAddr;
+use std::net::UdpSocket;
+use std::ops::Range;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::error::Error;
+use crate::error::Result;
+use crate::net::datagrams;
+use crate::transport::udp::kernel;
+
+/// Sends datagrams.
+#[derive(Debug)]
+pub struct Outlet {
+    socket: UdpSocket,
+    /// The length at which the kernel cuts large sends; [`NEVER`] where it cannot.
+    cut: AtomicUsize,
+    tells_refused: bool,
+}
+
+/// Receives datagrams.
+#[derive(Debug)]
+pub struct Inlet {
+    socket: UdpSocket,
+    room: u64,
+    buffer: Vec<u8>,
+    /// What was received after other datagrams that it cannot follow, and where it stands.
+    pending: Option<(SocketAddr, usize, Range<usize>)>,
+    /// The kernel has handed over several datagrams as one.
+    rows: bool,
+    dropped_before: Option<u64>,
+}
+
+/// How a stream leaves this host for a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reach {
+    /// How many routers a datagram may pass, and one more: 1 stays on the link.
+    pub ttl: u32,
+}
+
+/// How long [`Inlet::receive`] waits at most.
+pub const NAP: Duration = Duration::from_millis(10);
+
+/// Most datagrams that one call sends.
+pub const SEGMENTS_MAX: usize = 44;
+
+/// Most bytes that one call sends.
+const CALL_MAX: usize = 65_507;
+
+/// The kernel does not cut.
+const NEVER: usize = usize::MAX;
+
+/// One byte more than a datagram can have, so that none is cut unseen.
+const DATAGRAM_ROOM: usize = 65_536;
+
+/// The buffer of an inlet: what waits in a row, and one call more.
+const GATHER: usize = 4 * DATAGRAM_ROOM;
+
+/// How long more datagrams are waited for: some ten at 100 Mbit/s.
+const LINGER: Duration = Duration::from_millis(1);
+
+/// How often one send is tried again when the error it gives is an older datagram's.
+const STALE_ERRORS: usize = 64;
+
+impl Outlet {
+    /// A socket on the address `ip` of this host; `many` asks the kernel to cut large sends into
+    /// datagrams itself.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn open(ip: IpAddr, many: bool, reach: Option<Reach>) -> Result<Self> {
+        let failed = || Error::io("open a UDP socket", ip);
+        let socket = UdpSocket::bind((ip, 0)).map_err(failed())?;
+        if let Some(reach) = reach {
+            socket.set_multicast_ttl_v4(reach.ttl).map_err(failed())?;
+        }
+        kernel::limit_send(&socket);
+        let tells_refused = kernel::tell_refused(&socket);
+        if !tells_refused {
+            log::debug!("this system does not tell which datagrams its own queue refuses");
+        }
+        let many = many && kernel::send_many(&socket, 0);
+        Ok(Self {
+            socket,
+            cut: AtomicUsize::new(if many { 0 } else { NEVER }),
+            tells_refused,
+        })
+    }
+
+    /// Sends over a socket that is open already, one datagram at a time. Who receives at it does so
+    /// with `hear`.
+    pub fn over(socket: UdpSocket) -> Self {
+        kernel::limit_send(&socket);
+        let tells_refused = kernel::tell_refused(&socket);
+        Self {
+            socket,
+            cut: AtomicUsize::new(NEVER),
+            tells_refused,
+        }
+    }
+
+    /// True where [`Outlet::send`] knows of every datagram that this host refuses; elsewhere some of
+    /// them pass for sent.
+    pub fn tells_refused(&self) -> bool {
+        self.tells_refused
+    }
+
+    /// True while the kernel cuts large sends.
+    pub fn sends_many(&self) -> bool {
+        self.cut.load(Ordering::Relaxed) != NEVER
+    }
+
+    /// Sends `bytes` to `to` as datagrams of `segment` bytes, the last maybe shorter; returns how
+    /// many of them this host refused.
+    pub fn send(&self, bytes: &[u8], segment: usize, to: SocketAddr) -> u64 {
+        let per_call = (CALL_MAX / segment).clamp(1, SEGMENTS_MAX);
+        let step = if self.sends_many() {
+            per_call * segment
+        } else {
+            segment
+        };
+        let mut refused = 0;
+        for call in bytes.chunks(step) {
+            self.set_cut(call.len(), segment);
+            match self.send_one(call, to) {
+                Ok(()) => {}
+                // A device or path that cannot cut: from now on each datagram by itself.
+                Err(error) if call.len() > segment && cannot_cut(&error) => {
+                    log::debug!("sending single datagrams: {error}");
+                    kernel::send_many(&self.socket, 0);
+                    self.cut.store(NEVER, Ordering::Relaxed);
+                    for datagram in call.chunks(segment) {
+                        refused += u64::from(self.send_one(datagram, to).is_err());
+                    }
+                }
+                Err(error) => {
+                    log::trace!("refused here: {error}");
+                    refused += call.len().div_ceil(segment) as u64;
+                }
+            }
+        }
+        refused
+    }
+
+    /// Lets the kernel cut the next send at `segment`, and only if there is something to cut.
+    fn set_cut(&self, len: usize, segment: usize) {
+        let cut = self.cut.load(Ordering::Relaxed);
+        let wanted = if len > segment { segment } else { 0 };
+        if cut == NEVER || cut == wanted || wanted == 0 && len <= cut {
+            return;
+        }
+        let size = u16::try_from(wanted).unwrap_or(0);
+        let set = kernel::send_many(&self.socket, size);
+        self.cut
+            .store(if set { wanted } else { NEVER }, Ordering::Relaxed);
+    }
+
+    fn send_one(&self, datagram: &[u8], to: SocketAddr) -> io::Result<()> {
+        let mut tries = 0;
+        loop {
+            match self.socket.send_to(datagram, to) {
+                Ok(_) => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // What came back for an earlier datagram is told once, and this one not sent.
+                Err(error) if is_stale(&error) && tries < STALE_ERRORS => tries += 1,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+/// Receives at a socket over which an [`Outlet`] sends. Errors that come back for what was sent are
+/// kept in the room of what is to be received, and anybody can forge them, so they are thrown away.
+///
+/// # Errors
+/// The system's, those of earlier datagrams among them.
+pub(super) fn hear(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+    let came = socket.recv_from(buffer);
+    if came.is_err() {
+        kernel::forget_errors(socket);
+    }
+    came
+}
+
+fn is_stale(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable
+            | io::ErrorKind::ConnectionReset
+    )
+}
+
+/// EINVAL, EIO and EMSGSIZE: a route whose segments would be too large, or without checksums.
+fn cannot_cut(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(5 | 22 | 90))
+}
+
+impl Inlet {
+    /// A socket on the address `ip` of this host, on a port of the system's choice.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn open(ip: IpAddr) -> Result<Self> {
+        let failed = || Error::io("open a UDP socket", ip);
+        Self::set_up(UdpSocket::bind((ip, 0)).map_err(failed())?, ip)
+    }
+
+    /// A member of `group` on the interface with the address `interface`. It is bound to the
+    /// group's own address: bound to any, it would get every group of this host at that port.
+    ///
+    /// # Errors
+    /// The system's; without feature `sockopt` also that another program has joined.
+    pub fn join(group: SocketAddr, interface: Ipv4Addr) -> Result<Self> {
+        let IpAddr::V4(address) = group.ip() else {
+            return Err(Error::refused(group, "groups are of IPv4"));
+        };
+        let failed = || Error::io("join the group", group);
+        let socket = kernel::bind_shared(group).map_err(failed())?;
+        socket
+            .join_multicast_v4(&address, &interface)
+            .map_err(failed())?;
+        Self::set_up(socket, group.ip())
+    }
+
+    fn set_up(socket: UdpSocket, at: IpAddr) -> Result<Self> {
+        let failed = Error::io("set up a UDP socket", at);
+        let room = kernel::enlarge(&socket);
+        kernel::receive_many(&socket);
+        socket.set_read_timeout(Some(NAP)).map_err(failed)?;
+        let dropped_before = datagrams::drops(&socket);
+        Ok(Self {
+            socket,
+            room,
+            buffer: vec![0; GATHER],
+            pending: None,
+            rows: false,
+            dropped_before,
+        })
+    }
+
+    /// The port.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn port(&self) -> Result<u16> {
+        let addr = self.socket.local_addr();
+        Ok(addr
+            .map_err(Error::io("open a UDP socket", "this host"))?
+            .port())
+    }
+
+    /// The receive buffer, bytes as the kernel counts them.
+    pub fn room(&self) -> u64 {
+        self.room
+    }
+
+    /// Says something to `to` from this socket.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn say(&self, datagram: &[u8], to: SocketAddr) -> Result<()> {
+        let sent = self.socket.send_to(datagram, to);
+        sent.map(|_| ()).map_err(Error::io("send a datagram", to))
+    }
+
+    /// The same socket, for who speaks while another listens.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn voice(&self) -> Result<UdpSocket> {
+        let failed = Error::io("open a UDP socket", "this host");
+        self.socket.try_clone().map_err(failed)
+    }
+
+    /// Datagrams dropped for want of room since it was opened; `None` where nobody tells. A row of
+    /// datagrams that the kernel hands over as one is dropped as one and counted once: where such
+    /// rows came, nobody tells more than that none was dropped.
+    pub fn drops(&self) -> Option<u64> {
+        let count = datagrams::drops(&self.socket)?.checked_sub(self.dropped_before?)?;
+        (count == 0 || !self.rows).then_some(count)
+    }
+
+    /// The kernel has handed over several datagrams as one.
+    pub(super) fn has_rows(&self) -> bool {
+        self.rows
+    }
+
+    /// Waits for datagrams, [`NAP`] at most: all of them from one sender, each of the length
+    /// returned but the last, which may be shorter.
+    ///
+    /// # Errors
+    /// The socket failed.
+    pub fn receive(&mut self) -> io::Result<Option<(SocketAddr, usize, &[u8])>> {
+        Ok(match self.one(0, true)? {
+            Some((from, segment, len)) => Some((from, segment, &self.buffer[..len])),
+            None => None,
+        })
+    }
+
+    /// As [`Inlet::receive`], with all that is there. Where that is no more than one call brings,
+    /// more are waited for a little: a thread that is woken for each datagram of a slow link costs
+    /// more than all the rest of receiving. Without `wait` it looks whether there is anything, as
+    /// far as this system can.
+    ///
+    /// # Errors
+    /// The socket failed.
+    pub fn gather(&mut self, wait: bool) -> io::Result<Option<(SocketAddr, usize, &[u8])>> {
+        let (from, segment, start, mut end) = match self.pending.take() {
+            Some((from, segment, range)) => (from, segment, range.start, range.end),
+            None => match self.one(0, wait || !kernel::RECEIVES_AT_ONCE)? {
+                Some((from, segment, len)) => (from, segment, 0, len),
+                None => return Ok(None),
+            },
+        };
+        let mut napped = false;
+        // A shorter one ends the row, and so does an empty one.
+        while end > start
+            && (end - start).is_multiple_of(segment)
+            && end + DATAGRAM_ROOM <= self.buffer.len()
+        {
+            match self.one(end, false)? {
+                Some((who, length, len)) if who == from && length == segment && len > 0 => {
+                    end += len;
+                }
+                Some((who, length, len)) => {
+                    self.pending = Some((who, length, end..end + len));
+                    break;
+                }
+                // Only std receives here, or all that there was has been taken.
+                None if napped || end - start > segment || !kernel::RECEIVES_AT_ONCE => break,
+                None => {
+                    std::thread::sleep(LINGER);
+                    napped = true;
+                }
+            }
+        }
+        Ok(Some((from, segment, &self.buffer[start..end])))
+    }
+
+    /// One call's datagrams, to the buffer from `at` on.
+    fn one(&mut self, at: usize, wait: bool) -> io::Result<Option<(SocketAddr, usize, usize)>> {
+        let room = &mut self.buffer[at..at + DATAGRAM_ROOM];
+        match kernel::receive(&self.socket, room, wait) {
+            Ok((len, segment, from)) => {
+                self.rows |= len > segment;
+                Ok(Some((from, segment, len)))
+            }
+            Err(error) if Error::is_timeout(&error) => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn inlet() -> (Inlet, SocketAddr) {
+        let inlet = Inlet::open(Ipv4Addr::LOCALHOST.into()).expect("a port");
+        let to = (Ipv4Addr::LOCALHOST, inlet.port().expect("bound")).into();
+        (inlet, to)
+    }
+
+    fn lengths(inlet: &mut Inlet, count: usize) -> Vec<usize> {
+        let deadline = std::time::Instant::now() + Duration::from_secs(20);
+        let mut lengths = Vec::new();
+        while lengths.len() < count && std::time::Instant::now() < deadline {
+            if let Some((_, segment, bytes)) = inlet.receive().expect("a socket") {
+                lengths.extend(bytes.chunks(segment).map(<[u8]>::len));
+                if bytes.is_empty() {
+                    lengths.push(0);
+                }
+            }
+        }
+        lengths
+    }
+
+    #[test]
+    fn datagrams_arrive_as_they_were_cut() {
+        let (mut inlet, to) = inlet();
+        for many in [false, true] {
+            let outlet = Outlet::open(Ipv4Addr::LOCALHOST.into(), many, None).expect("one");
+            assert_eq!(outlet.send(&[7; 9_300], 1000, to), 0);
+            let mut wanted = vec![1000; 9];
+            wanted.push(300);
+            assert_eq!(lengths(&mut inlet, 10), wanted, "{many}");
+            assert_eq!(outlet.send(&[7; 1400], 1400, to), 0);
+            assert_eq!(lengths(&mut inlet, 1), [1400], "not cut at what was before");
+        }
+        let outlet = Outlet::open(Ipv4Addr::LOCALHOST.into(), true, None).expect("one");
+        assert_eq!(outlet.send(&[7; 65_507], 65_507, to), 0);
+        assert_eq!(lengths(&mut inlet, 1), [65_507]);
+        assert_eq!(
+            outlet.send(&[], 65_507, to),
+            0,
+            "nothing is sent of nothing"
+        );
+        assert_eq!(inlet.drops().unwrap_or(0), 0);
+    }
+
+    /// What `call` bytes as datagrams of 1000 at a time leave of 40 MB in a buffer that nobody reads:
+    /// how many were lost, whether any row came, and what the system says of them.
+    #[cfg(all(target_os = "linux", feature = "sockopt"))]
+    fn overflow(call: usize) -> (u64, bool, Option<u64>) {
+        let (mut inlet, to) = inlet();
+        let outlet = Outlet::open(Ipv4Addr::LOCALHOST.into(), true, None).expect("one");
+        let (calls, mut came, mut rows) = (40_000_000 / call, 0, false);
+        let sent = (calls * call / 1000) as u64;
+        for _ in 0..calls {
+            assert_eq!(outlet.send(&vec![7; call], 1000, to), 0);
+        }
+        while let Some((_, segment, bytes)) = inlet.receive().expect("a socket") {
+            came += bytes.chunks(segment).len() as u64;
+            rows |= bytes.len() > segment;
+        }
+        (sent - came, rows, inlet.drops())
+    }
+
+    #[test]
+    #[cfg(all(target_os = "linux", feature = "sockopt"))]
+    fn drops_are_told_only_where_each_is_of_one_datagram() {
+        let (lost, rows, told) = overflow(1000);
+        assert!(lost > 0 && !rows, "{lost} {rows}");
+        assert_eq!(told, Some(lost));
+        let (lost, rows, told) = overflow(20_000);
+        assert!(lost > 0, "40 MB are more than a buffer");
+        assert_eq!(told, Some(lost).filter(|_| !rows));
+    }
+
+    #[test]
+    fn a_dead_receiver_spoils_nothing_for_another() {
+        let (mut inlet, to) = inlet();
+        let dead = UdpSocket::bind("127.0.0.1:0")
+            .expect("a port")
+            .local_addr()
+            .expect("bound");
+        let outlet = Outlet::open(Ipv4Addr::LOCALHOST.into(), false, None).expect("one");
+        for _ in 0..50 {
+            outlet.send(&[1; 100], 100, dead);
+            assert_eq!(outlet.send(&[2; 100], 100, to), 0);
+        }
+        assert_eq!(lengths(&mut inlet, 50).len(), 50);
+    }
+
+    #[test]
+    #[cfg(feature = "sockopt")]
+    fn no_send_buffer_is_larger_than_local_queues() {
+        let room = |socket: &UdpSocket| {
+            let socket = socket2::SockRef::from(socket);
+            socket.send_buffer_size().expect("a size")
+        };
+        // As on a host whose default somebody has raised.
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
+        let _ = socket2::SockRef::from(&socket).set_send_buffer_size(4 << 20);
+        assert!(room(&socket) > kernel::SEND_BUFFER, "{}", room(&socket));
+        let outlet = Outlet::over(socket);
+        assert_eq!(room(&outlet.socket), kernel::SEND_BUFFER);
+        let outlet = Outlet::open(Ipv4Addr::LOCALHOST.into(), false, None).expect("one");
+        assert!(room(&outlet.socket) <= kernel::SEND_BUFFER);
+    }
+
+    #[test]
+    fn whether_refusals_are_told_is_known_of_both_families() {
+        for ip in [
+            IpAddr::from(Ipv4Addr::LOCALHOST),
+            std::net::Ipv6Addr::LOCALHOST.into(),
+        ] {
+            let Ok(outlet) = Outlet::open(ip, false, None) else {
+                eprintln!("SKIPPED: this host has no {ip}");
+                continue;
+            };
+            let tells = cfg!(all(target_os = "linux", feature = "sockopt"));
+            assert_eq!(outlet.tells_refused(), tells);
+            #[cfg(all(target_os = "linux", feature = "sockopt"))]
+            if ip.is_ipv6() {
+                let option = nix::sys::socket::sockopt::Ipv6RecvErr;
+                assert_eq!(
+                    nix::sys::socket::getsockopt(&outlet.socket, option),
+                    Ok(true)
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn errors_that_come_back_leave_room_for_what_is_received() {
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
+        socket.set_read_timeout(Some(NAP)).expect("a setting");
+        let here = socket.local_addr().expect("bound");
+        let outlet = Outlet::over(socket.try_clone().expect("one more"));
+        let dead = UdpSocket::bind("127.0.0.1:0").expect("a port");
+        let nobody = dead.local_addr().expect("bound");
+        drop(dead);
+        // Each is answered by an error; a buffer of the usual size holds fewer.
+        for _ in 0..1000 {
+            outlet.send(&[1; 100], 100, nobody);
+        }
+        let client = UdpSocket::bind("127.0.0.1:0").expect("a port");
+        let deadline = std::time::Instant::now() + Duration::from_secs(20);
+        let (mut buffer, mut heard) = ([0; 2000], 0);
+        while heard < 10 && std::time::Instant::now() < deadline {
+            // As long as who knocks at the door says it; a few bytes find room for longer.
+            client.send_to(&[2; 1200], here).expect("sent");
+            heard += u32::from(hear(&socket, &mut buffer).is_ok());
+        }
+        assert_eq!(heard, 10);
+        // And what goes out goes on.
+        let (mut inlet, to) = inlet();
+        assert_eq!(outlet.send(&[3; 100], 100, to), 0);
+        assert_eq!(lengths(&mut inlet, 1), [100]);
+    }
+}

@@ -1,0 +1,159 @@
+//! UDP as a client has it, three times: what comes is written where it belongs, and told.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::client::receive::Armed;
+use crate::client::receive::Arriving;
+use crate::client::receive::Damaged;
+use crate::client::receive::Incoming;
+use crate::client::receive::Intake;
+use crate::client::receive::Taken;
+use crate::error::Error;
+use crate::error::Phase;
+use crate::error::Result;
+use crate::net::clock;
+use crate::net::line_stream::Dialogue;
+use crate::proto::udp::control::Listen;
+use crate::proto::udp::control::Terms;
+use crate::proto::udp::control::window;
+use crate::proto::udp::packet::block_len;
+use crate::proto::udp::receiver::How;
+use crate::proto::udp::receiver::Receiver;
+use crate::session::Via;
+use crate::transfer::Counts;
+use crate::transport::udp::hub;
+use crate::transport::udp::mend;
+use crate::transport::udp::reception::Reception;
+use crate::transport::udp::reception::Source;
+use crate::transport::udp::reception::Target;
+use crate::transport::udp::socket::Inlet;
+use crate::transport::udp::writer::Writer;
+
+/// One of the three ways.
+#[derive(Clone, Copy, Debug)]
+pub struct Datagrams(pub Via);
+
+/// Reliable, to each client.
+pub const UDP: Datagrams = Datagrams(Via::Udp);
+/// Measured, not repaired.
+pub const RAW: Datagrams = Datagrams(Via::Raw);
+/// One stream for all.
+pub const MULTICAST: Datagrams = Datagrams(Via::Multicast);
+
+/// What is open before the release.
+#[derive(Debug)]
+struct Open {
+    via: Via,
+    terms: Terms,
+    /// Taken by the payload.
+    source: Option<Source>,
+}
+
+/// How long the server's terms are waited for after its offer.
+const TERMS_LIMIT: Duration = Duration::from_secs(10);
+
+/// By how much each client of a group waits longer than the one before it to answer.
+const SPREAD: Duration = Duration::from_micros(200);
+
+/// Most clients over which answers are spread.
+const SPREAD_MAX: u16 = 64;
+
+impl Intake for Datagrams {
+    fn via(&self) -> Via {
+        self.0
+    }
+
+    fn leaves_holes(&self) -> bool {
+        true
+    }
+
+    fn arm(&self, arriving: &Arriving<'_>, dialogue: &mut Dialogue<'_>) -> Result<Box<dyn Armed>> {
+        let line = dialogue.hear(clock::now().after(TERMS_LIMIT), Phase::Offer)?;
+        let peer = dialogue.peer();
+        let wrong = |error: String| Error::protocol(peer, error);
+        let terms = Terms::decode(&line).map_err(|error| wrong(error.to_string()))?;
+        let here = dialogue.local()?.ip().to_canonical();
+        let (source, port, room) = match (self.0, terms.group) {
+            (Via::Multicast, Some(group)) => {
+                let interface = match (arriving.order.interface, here) {
+                    (Some(interface), _) | (None, IpAddr::V4(interface)) => interface,
+                    (None, IpAddr::V6(_)) => {
+                        return Err(Error::refused("gatecast", "groups are of IPv4"));
+                    }
+                };
+                let tap = hub::tap(group, interface)?;
+                let inlet = Inlet::open(here)?;
+                let (port, room) = (inlet.port()?, inlet.room().min(tap.room()));
+                (Source::Group(tap, inlet), port, room)
+            }
+            (Via::Multicast, None) => return Err(wrong("multicast without a group".to_owned())),
+            _ => {
+                let inlet = Inlet::open(here)?;
+                let (port, room) = (inlet.port()?, inlet.room());
+                (Source::Own(inlet), port, room)
+            }
+        };
+        let listen = Listen { port, buffer: room };
+        dialogue.say(&listen.encode())?;
+        Ok(Box::new(Open {
+            via: self.0,
+            terms,
+            source: Some(source),
+        }))
+    }
+}
+
+impl Armed for Open {
+    fn mend(
+        &mut self,
+        damaged: &Damaged<'_>,
+        dialogue: &mut Dialogue<'_>,
+    ) -> Result<Option<Counts>> {
+        match self.via {
+            Via::Raw => Ok(None),
+            via => mend::mend(via, damaged, dialogue),
+        }
+    }
+
+    fn receive(&mut self, incoming: &Incoming<'_>, dialogue: &mut Dialogue<'_>) -> Result<Taken> {
+        if incoming.range.is_empty() {
+            return Ok(Taken::nothing(clock::now()));
+        }
+        let terms = self.terms;
+        let mut source = self.source.take().expect("a payload comes once");
+        let seat = incoming.offer.seat.0;
+        let (how, room) = match (self.via, &source) {
+            (Via::Raw, Source::Own(inlet)) => (How::Raw, inlet.room()),
+            (_, Source::Own(inlet)) => (How::Unicast, inlet.room()),
+            (_, Source::Group(tap, inlet)) => (
+                How::Multicast(SPREAD * u32::from(seat % SPREAD_MAX)),
+                inlet.room().min(tap.room()),
+            ),
+        };
+        let block_len = block_len(terms.datagram, self.via == Via::Multicast);
+        let now = clock::now();
+        let receiver = Receiver::new(
+            incoming.offer.session.0 as u32,
+            incoming.offer.file.bytes,
+            block_len,
+            incoming.range.start,
+            how,
+            (window(room, terms.datagram) / 4).max(1),
+            now,
+        );
+        let server = terms
+            .from
+            .unwrap_or_else(|| dialogue.peer().ip())
+            .to_canonical();
+        let writer = Writer::new(incoming.file);
+        let intake = Reception::new(how, receiver, writer, server, incoming.range.clone(), now);
+        let target = Target {
+            order: incoming.order,
+            file: incoming.file,
+            moved: incoming.moved,
+            holed: &incoming.holed,
+        };
+        intake.run(&target, &mut source, dialogue)
+    }
+}

@@ -1,0 +1,64 @@
+//! Blocks written to the copy, those that follow each other together.
+
+use std::fs::File;
+
+use crate::net::copy;
+use crate::proto::udp::xor;
+
+/// Writes blocks, those that follow each other together.
+pub(super) struct Writer<'a> {
+    file: &'a File,
+    at: u64,
+    held: Vec<u8>,
+}
+
+/// Blocks that follow each other are written together, up to so many bytes.
+const WRITE: usize = 256 * 1024;
+
+impl<'a> Writer<'a> {
+    pub(super) fn new(file: &'a File) -> Self {
+        Self {
+            file,
+            at: 0,
+            held: Vec::with_capacity(WRITE),
+        }
+    }
+
+    pub(super) fn put(&mut self, offset: u64, bytes: &[u8]) -> Result<(), copy::Stop> {
+        let next = self.at + self.held.len() as u64;
+        if offset != next || self.held.len() + bytes.len() > WRITE {
+            self.flush()?;
+            self.at = offset;
+        }
+        self.held.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    pub(super) fn flush(&mut self) -> Result<(), copy::Stop> {
+        if !self.held.is_empty() {
+            copy::write_at(self.file, &self.held, self.at)?;
+            self.held.clear();
+        }
+        Ok(())
+    }
+
+    /// Takes the blocks that are held out of an XOR and writes the one that is left.
+    pub(super) fn decode(
+        &mut self,
+        coded: &[u8],
+        others: &[(u64, usize)],
+        (offset, len): (u64, usize),
+    ) -> Result<(), copy::Stop> {
+        self.flush()?;
+        let mut sum = coded.to_vec();
+        let mut block = vec![0; coded.len()];
+        for &(at, len) in others {
+            let mut read = 0;
+            while read < len {
+                read += copy::read_at(self.file, &mut block[read..len], at + read as u64)?;
+            }
+            xor::add(&mut sum, &block[..len]);
+        }
+        copy::write_at(self.file, &sum[..len], offset)
+    }
+}
