@@ -25,7 +25,9 @@ use gatecast::internals::client::End;
 use gatecast::internals::client::Fetch;
 use gatecast::internals::proto::udp::packet::Body;
 use gatecast::internals::proto::udp::packet::Packet;
+use gatecast::internals::report::verdict::Verdict;
 use gatecast::internals::session::Via;
+use gatecast::internals::transfer::Outcome;
 use gatecast::internals::transport::udp;
 use gatecast::internals::transport::udp::hub;
 
@@ -161,7 +163,7 @@ fn between(
 }
 
 #[test]
-fn copies_that_somebody_on_the_way_damaged_are_mended_piece_by_piece() {
+fn copies_that_somebody_on_the_way_damaged_are_corrupt() {
     within(LIMIT, || {
         let groups = ["239.255.9.13:40995", "239.255.9.14:40995"]
             .map(|group| group.parse().expect("a group"));
@@ -171,7 +173,7 @@ fn copies_that_somebody_on_the_way_damaged_are_mended_piece_by_piece() {
         let mut order = server.order("a");
         order.clients = 2;
         order.server = vec![between(server.addr, groups, &over, |datagram| {
-            // The digest over each piece is what is left to tell such blocks from the true ones.
+            // The digest of the copy is what is left to tell such blocks from the true ones.
             if let Ok(Packet {
                 body: Body::Data { block, .. },
                 ..
@@ -182,17 +184,16 @@ fn copies_that_somebody_on_the_way_damaged_are_mended_piece_by_piece() {
             }
         })];
         let ways = [&udp::take::MULTICAST as _];
-        whole(
-            Fetch::new(&order).run(&order, &ways).expect("begun"),
-            &server,
-        );
+        let ends = Fetch::new(&order).run(&order, &ways).expect("begun");
         over.store(true, Ordering::Relaxed);
+        assert_eq!(ends.len(), 2);
+        assert!(ends.iter().all(|end| end.path.is_none()), "{ends:?}");
+        assert_eq!(Verdict::of_ends(&ends).exit_code(), 5);
         let record = server.record();
+        assert_eq!(Verdict::of_records(&[record.clone()]).exit_code(), 5);
         for transfer in &record.transfers {
-            assert!(transfer.is_proven(), "{transfer:?}");
-            // The damaged pieces went again, to this client alone, and no more of the file.
-            let again = transfer.counts.retransmitted.expect("counted");
-            assert!((1..bytes).contains(&again), "{transfer:?}");
+            assert_eq!(transfer.outcome, Outcome::Corrupt, "{transfer:?}");
+            assert_eq!(transfer.verified, Some(false), "{transfer:?}");
         }
         server.stop();
     });

@@ -1,5 +1,4 @@
-//! The commands of the lab's UDP protocol and of UDP alone, each against our own server, in
-//! processes of their own.
+//! The commands of the lab's UDP protocol against our own server, in processes of their own.
 #![cfg(all(target_os = "linux", feature = "cli"))]
 
 mod common;
@@ -105,23 +104,5 @@ fn the_labs_menu_lists_configures_starts_and_disconnects() {
         }
         let gone = menu(path, &addr, "list\n");
         assert_eq!(gone.status.code(), Some(1), "{}", text(&gone.stderr));
-    });
-}
-
-#[test]
-fn a_file_over_udp_alone_ends_both_commands_well() {
-    within(LIMIT, || {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path();
-        sample::make(&path.join("f.bin"), 3_000_017).expect("room");
-        let words = ["f.bin", "--no-control", "--one-off", "--rate", "80mbit"];
-        let (mut server, addr) = Program::serve(path, &words);
-        let mut client = Program::fetch(path, &addr, "a", &["--no-control"]);
-        assert_eq!(client.code(), 0, "{}", client.said());
-        assert_eq!(server.code(), 0, "{}", server.said());
-        let source = fs::read(path.join("f.bin")).expect("made");
-        assert!(fs::read(path.join("a/f.bin")).expect("received") == source);
-        let mut wrong = Program::fetch(path, &addr, "b", &["--no-control", "--via", "tcp"]);
-        assert_eq!(wrong.code(), 2, "{}", wrong.said());
     });
 }
