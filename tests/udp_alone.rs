@@ -1,5 +1,6 @@
 //! UDP and nothing else: a client without a control connection, and what strangers get at its door.
 
+#[path = "it/common/mod.rs"]
 mod common;
 
 use std::net::SocketAddr;
