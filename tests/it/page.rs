@@ -20,12 +20,12 @@ use gatecast::internals::http;
 use gatecast::internals::http::Options;
 use gatecast::internals::server::catalog::Source;
 use gatecast::internals::server::gate::Seat;
-use gatecast::internals::server::lobby::Settings;
-use gatecast::internals::server::transport::Cargo;
-use gatecast::internals::server::transport::Carried;
-use gatecast::internals::server::transport::Carrier;
-use gatecast::internals::server::transport::Detail;
-use gatecast::internals::server::transport::Way;
+use gatecast::internals::server::lobby::ServerConfig;
+use gatecast::internals::server::transport::SeatDetail;
+use gatecast::internals::server::transport::SendJob;
+use gatecast::internals::server::transport::SendResult;
+use gatecast::internals::server::transport::SendSession;
+use gatecast::internals::server::transport::Transport;
 use gatecast::internals::session::SeatId;
 use gatecast::internals::session::Via;
 use gatecast::internals::transport::tcp;
@@ -67,7 +67,7 @@ fn look(browser: &Browser, name: &str) {
     browser.look(1280, 900, "light");
 }
 
-fn face(set: impl FnOnce(&mut Settings), bytes: u64) -> Server {
+fn face(set: impl FnOnce(&mut ServerConfig), bytes: u64) -> Server {
     Server::with(bytes, set, |host| {
         let options = Options {
             documents: services::DOCUMENTS,
@@ -205,9 +205,9 @@ fn one_client_and_two_hundred_fit() {
 struct Holes(tcp::send::Tcp);
 
 #[derive(Debug)]
-struct HolesLine(Box<dyn Carrier>);
+struct HolesLine(Box<dyn SendSession>);
 
-impl Way for Holes {
+impl Transport for Holes {
     fn via(&self) -> Via {
         Via::Udp
     }
@@ -216,29 +216,29 @@ impl Way for Holes {
         &self,
         source: &Arc<Source>,
         clients: u16,
-        settings: &Settings,
-    ) -> Result<Box<dyn Carrier>> {
+        settings: &ServerConfig,
+    ) -> Result<Box<dyn SendSession>> {
         Ok(Box::new(HolesLine(
             self.0.prepare(source, clients, settings)?,
         )))
     }
 }
 
-impl Carrier for HolesLine {
-    fn seat_up(&self, stream: &TcpStream) -> Result<()> {
-        self.0.seat_up(stream)
+impl SendSession for HolesLine {
+    fn prepare_connection(&self, stream: &TcpStream) -> Result<()> {
+        self.0.prepare_connection(stream)
     }
 
-    fn sender(&self, stream: &TcpStream) -> String {
-        self.0.sender(stream)
+    fn description(&self, stream: &TcpStream) -> String {
+        self.0.description(stream)
     }
 
-    fn carry(&self, seat: &Seat, cargo: Cargo<'_>) -> Carried {
-        self.0.carry(seat, cargo)
+    fn send(&self, seat: &Seat, cargo: SendJob<'_>) -> SendResult {
+        self.0.send(seat, cargo)
     }
 
-    fn detail(&self, seat: SeatId) -> Detail {
-        Detail {
+    fn detail(&self, seat: SeatId) -> SeatDetail {
+        SeatDetail {
             lost: Some(u64::from(seat.0) * 7),
             map: (0..64)
                 .map(|piece| if piece % 9 == 0 { 30 } else { 100 })
@@ -264,7 +264,7 @@ fn loss_and_where_it_is_are_shown() {
                 let way = Holes(tcp::send::Tcp::new(host.settings()).expect("TCP"));
                 http::serve(tcp::serve(host).expect("TCP"), Options::default())
                     .expect("HTTP")
-                    .way(Box::new(way))
+                    .transport(Box::new(way))
             },
         );
         let folder = tempfile::tempdir().expect("a folder");

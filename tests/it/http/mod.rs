@@ -26,7 +26,7 @@ use gatecast::internals::http;
 use gatecast::internals::http::Documents;
 use gatecast::internals::http::Options;
 use gatecast::internals::report::csv;
-use gatecast::internals::server::lobby::Settings;
+use gatecast::internals::server::lobby::ServerConfig;
 use gatecast::internals::session::Via;
 use gatecast::internals::transfer::Outcome;
 use gatecast::internals::transport::tcp;
@@ -44,7 +44,7 @@ fn options() -> Options {
     }
 }
 
-fn server(bytes: u64, set: impl FnOnce(&mut Settings)) -> Server {
+fn server(bytes: u64, set: impl FnOnce(&mut ServerConfig)) -> Server {
     Server::with(bytes, set, |host| {
         http::serve(tcp::serve(host).expect("TCP"), options()).expect("HTTP")
     })
@@ -663,7 +663,7 @@ fn http_clients_of_ours_are_proven_on_both_sides() {
         order.clients = 3;
         let name = gatecast::internals::text::FileName::new("f.bin").expect("plain");
         let target = http::client::Target::file(&server.addr.to_string(), &name);
-        let fetch = gatecast::internals::client::Fetch::new(&order);
+        let fetch = gatecast::internals::client::FetchRun::new(&order);
         let ends = http::client::run(&fetch, &order, &target).expect("an order that can be begun");
         let records = gatecast::internals::client::records(&ends);
         common::whole(ends, &server);
@@ -683,7 +683,7 @@ fn http_clients_of_ours_are_proven_on_both_sides() {
         let part = order.out.join(format!(".{}-1.part", server.sha1.short()));
         let head = fs::read(server.source()).expect("there")[..123_456].to_vec();
         fs::write(part, head).expect("room");
-        let fetch = gatecast::internals::client::Fetch::new(&order);
+        let fetch = gatecast::internals::client::FetchRun::new(&order);
         common::whole(
             http::client::run(&fetch, &order, &target).expect("begun"),
             &server,
@@ -710,7 +710,7 @@ fn native_clients_follow_a_server_that_sends_by_http() {
         by_http.say("GET /files/f.bin?gate HTTP/1.1\r\nHost: localhost\r\n\r\n");
         server.until_ready(1);
         let order = server.order("native");
-        let fetch = gatecast::internals::client::Fetch::new(&order);
+        let fetch = gatecast::internals::client::FetchRun::new(&order);
         let mut order = order;
         order.group = Some(2);
         common::whole(

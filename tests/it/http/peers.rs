@@ -17,11 +17,11 @@ use crate::common::within;
 use gatecast::internals::digest::Digest;
 use gatecast::internals::http;
 use gatecast::internals::http::Options;
-use gatecast::internals::server::lobby::Settings;
+use gatecast::internals::server::lobby::ServerConfig;
 use gatecast::internals::transfer::Outcome;
 use gatecast::internals::transport::tcp;
 
-fn server(bytes: u64, set: impl FnOnce(&mut Settings)) -> Server {
+fn server(bytes: u64, set: impl FnOnce(&mut ServerConfig)) -> Server {
     Server::with(bytes, set, |host| {
         http::serve(tcp::serve(host).expect("TCP"), Options::default()).expect("HTTP")
     })

@@ -20,8 +20,8 @@ use crate::common;
 use crate::common::Server;
 use crate::common::whole;
 use crate::common::within;
-use gatecast::internals::client::End;
-use gatecast::internals::client::Fetch;
+use gatecast::internals::client::ClientReport;
+use gatecast::internals::client::FetchRun;
 use gatecast::internals::proto::udp::packet::Body;
 use gatecast::internals::proto::udp::packet::Packet;
 use gatecast::internals::report::verdict::Verdict;
@@ -46,12 +46,12 @@ fn server(bytes: u64, group: SocketAddr, rate: u64) -> Server {
     )
 }
 
-fn fetch(server: &Server) -> JoinHandle<Vec<End>> {
+fn fetch(server: &Server) -> JoinHandle<Vec<ClientReport>> {
     let mut order = server.order("a");
     order.clients = 2;
     thread::spawn(move || {
         let ways = [&udp::take::MULTICAST as _];
-        Fetch::new(&order).run(&order, &ways).expect("begun")
+        FetchRun::new(&order).run(&order, &ways).expect("begun")
     })
 }
 
@@ -92,7 +92,7 @@ fn a_group_leaves_and_is_joined_by_the_interfaces_that_are_named() {
         order.clients = 2;
         order.interface = Some(Ipv4Addr::new(127, 0, 0, 8));
         let ways = [&udp::take::MULTICAST as _];
-        let ends = Fetch::new(&order).run(&order, &ways).expect("begun");
+        let ends = FetchRun::new(&order).run(&order, &ways).expect("begun");
         whole(ends, &server);
         for transfer in &server.record().transfers {
             assert_eq!(transfer.counts.foreign, Some(0), "{transfer:?}");
@@ -101,7 +101,7 @@ fn a_group_leaves_and_is_joined_by_the_interfaces_that_are_named() {
         let mut order = server.order("b");
         order.group = Some(1);
         order.interface = Some(Ipv4Addr::new(192, 0, 2, 77));
-        let ends = Fetch::new(&order).run(&order, &ways).expect("begun");
+        let ends = FetchRun::new(&order).run(&order, &ways).expect("begun");
         let error = common::failed(ends);
         assert!(error.contains("join the group"), "{error}");
         server.stop();
@@ -183,7 +183,7 @@ fn copies_that_somebody_on_the_way_damaged_are_corrupt() {
             }
         })];
         let ways = [&udp::take::MULTICAST as _];
-        let ends = Fetch::new(&order).run(&order, &ways).expect("begun");
+        let ends = FetchRun::new(&order).run(&order, &ways).expect("begun");
         over.store(true, Ordering::Relaxed);
         assert_eq!(ends.len(), 2);
         assert!(ends.iter().all(|end| end.path.is_none()), "{ends:?}");

@@ -29,9 +29,9 @@ use crate::common::row;
 use crate::common::until;
 use crate::common::whole;
 use crate::common::within;
-use gatecast::internals::client::End;
-use gatecast::internals::client::Fetch;
-use gatecast::internals::client::Order;
+use gatecast::internals::client::ClientReport;
+use gatecast::internals::client::FetchConfig;
+use gatecast::internals::client::FetchRun;
 use gatecast::internals::digest::Digest;
 use gatecast::internals::proto::udp::control::Report;
 use gatecast::internals::proto::udp::packet::Body;
@@ -55,13 +55,17 @@ fn server(bytes: u64, via: Via, clients: u16) -> Server {
     )
 }
 
-fn fetch(server: &Server, name: &str, set: impl FnOnce(&mut Order)) -> JoinHandle<Vec<End>> {
+fn fetch(
+    server: &Server,
+    name: &str,
+    set: impl FnOnce(&mut FetchConfig),
+) -> JoinHandle<Vec<ClientReport>> {
     let mut order = server.order(name);
     set(&mut order);
     thread::spawn(move || {
         let ways = [udp::take::UDP, udp::take::RAW, udp::take::MULTICAST];
         let ways = ways.each_ref().map(|way| way as _);
-        let ends = Fetch::new(&order).run(&order, &ways);
+        let ends = FetchRun::new(&order).run(&order, &ways);
         ends.expect("an order that can be begun")
     })
 }
@@ -521,8 +525,8 @@ fn a_client_of_the_labs_udp_protocol_is_served_as_it_expects() {
         });
         let running = server.running();
         let any = ([127, 0, 0, 1], 0).into();
-        let lab =
-            LabServer::start(any, running.lobby(), running.pen(), Vec::new()).expect("a port");
+        let lab = LabServer::start(any, running.lobby(), running.log_handle(), Vec::new())
+            .expect("a port");
         assert_eq!(python(lab.addr(), &["LIST"]), "['f.bin']");
         assert_eq!(python(lab.addr(), &["CONFIG", "f.bin", "2"]), "Config set");
         assert_eq!(
@@ -564,8 +568,8 @@ fn a_client_of_the_lab_that_asks_twice_gets_one_file() {
         });
         let running = server.running();
         let any = ([127, 0, 0, 1], 0).into();
-        let lab =
-            LabServer::start(any, running.lobby(), running.pen(), Vec::new()).expect("a port");
+        let lab = LabServer::start(any, running.lobby(), running.log_handle(), Vec::new())
+            .expect("a port");
         let client = UdpSocket::bind("127.0.0.1:0").expect("a port");
         client.connect(lab.addr()).expect("loopback");
         client
@@ -612,7 +616,7 @@ fn the_labs_server_answers_nobody_who_is_not_allowed() {
         let running = server.running();
         let any = ([0, 0, 0, 0], 0).into();
         let start = |allowed| {
-            LabServer::start(any, running.lobby(), running.pen(), allowed).expect("a port")
+            LabServer::start(any, running.lobby(), running.log_handle(), allowed).expect("a port")
         };
         // The address of this host on its network, if it has one: no loopback.
         let probe = UdpSocket::bind("0.0.0.0:0").expect("a port");

@@ -26,9 +26,9 @@ use crate::common::entries;
 use crate::common::row;
 use crate::common::whole;
 use crate::common::within;
-use gatecast::internals::client::End;
-use gatecast::internals::client::Fetch;
-use gatecast::internals::client::Order;
+use gatecast::internals::client::ClientReport;
+use gatecast::internals::client::FetchConfig;
+use gatecast::internals::client::FetchRun;
 use gatecast::internals::proto::udp::packet::Body;
 use gatecast::internals::proto::udp::packet::Packet;
 use gatecast::internals::report::verdict::Verdict;
@@ -182,13 +182,17 @@ fn server(bytes: u64, via: Via, rate: Option<u64>) -> Server {
     )
 }
 
-fn fetch(server: &Server, addr: SocketAddr, set: impl FnOnce(&mut Order)) -> Vec<End> {
+fn fetch(
+    server: &Server,
+    addr: SocketAddr,
+    set: impl FnOnce(&mut FetchConfig),
+) -> Vec<ClientReport> {
     let mut order = server.order("a");
     order.server = vec![addr];
     set(&mut order);
     let ways = [udp::take::UDP, udp::take::RAW, udp::take::MULTICAST];
     let ways = ways.each_ref().map(|way| way as _);
-    Fetch::new(&order).run(&order, &ways).expect("begun")
+    FetchRun::new(&order).run(&order, &ways).expect("begun")
 }
 
 /// A file through `chaos`; its only row, after the sums over it were checked.
@@ -197,7 +201,7 @@ fn through(
     via: Via,
     rate: Option<u64>,
     chaos: impl FnMut(&[u8]) -> Fate + Send + 'static,
-) -> (gatecast::internals::transfer::Transfer, Vec<End>) {
+) -> (gatecast::internals::transfer::Transfer, Vec<ClientReport>) {
     let server = server(bytes, via, rate);
     let relay = Relay::start(server.addr, Box::new(chaos));
     let ends = fetch(&server, relay.addr, |_| {});

@@ -13,10 +13,10 @@ use std::time::Duration;
 
 use crate::client::CONNECT_LIMIT;
 use crate::client::Client;
+use crate::client::ClientReport;
 use crate::client::ClientView;
-use crate::client::End;
-use crate::client::Order;
-use crate::client::receive::Intake;
+use crate::client::FetchConfig;
+use crate::client::receive::ReceiveTransport;
 use crate::error::Error;
 use crate::error::Result;
 use crate::net::STACK;
@@ -26,7 +26,7 @@ use crate::session::MAX_SEATS;
 
 /// The clients of one order as they run.
 #[derive(Debug)]
-pub struct Fetch {
+pub struct FetchRun {
     clients: Vec<Arc<Client>>,
     pub(super) stopped: AtomicBool,
     /// How many of them are receiving.
@@ -35,7 +35,7 @@ pub struct Fetch {
 }
 
 /// A client that is receiving, until this is dropped.
-pub(super) struct Receiving<'a>(&'a Fetch);
+pub(super) struct Receiving<'a>(&'a FetchRun);
 
 /// How long a client that is done waits for the others of its process before it hashes: longer
 /// than clients of one host take to end after each other, and no more than its sign of life.
@@ -58,9 +58,9 @@ impl Drop for Receiving<'_> {
     }
 }
 
-impl Fetch {
+impl FetchRun {
     /// Clients for `order`, not yet started.
-    pub fn new(order: &Order) -> Self {
+    pub fn new(order: &FetchConfig) -> Self {
         let clients = (0..order.clients)
             .map(|_| Arc::new(Client::new()))
             .collect();
@@ -72,7 +72,7 @@ impl Fetch {
         }
     }
 
-    pub(super) fn receives(&self) -> Receiving<'_> {
+    pub(super) fn begin_receiving(&self) -> Receiving<'_> {
         *self
             .receiving
             .lock()
@@ -82,7 +82,7 @@ impl Fetch {
 
     /// Waits until no client of this process receives, for [`HASH_PAUSE`] at most: the digests of
     /// those that are done would take the processor from those that are not.
-    pub(super) fn wait_for_the_others(&self) {
+    pub(super) fn wait_for_receivers(&self) {
         let receiving = self
             .receiving
             .lock()
@@ -98,7 +98,11 @@ impl Fetch {
     /// # Errors
     /// The order cannot be begun: a number out of range, too few file descriptors. What happens
     /// to a client after that is in its [`End`].
-    pub fn run(&self, order: &Order, intakes: &[&dyn Intake]) -> Result<Vec<End>> {
+    pub fn run(
+        &self,
+        order: &FetchConfig,
+        intakes: &[&dyn ReceiveTransport],
+    ) -> Result<Vec<ClientReport>> {
         self.run_each(order, &|client, number| {
             client.run(self, order, number, intakes)
         })
@@ -111,9 +115,9 @@ impl Fetch {
     /// As [`Fetch::run`].
     pub fn run_each(
         &self,
-        order: &Order,
-        talk: &(dyn Fn(&Client, u16) -> End + Sync),
-    ) -> Result<Vec<End>> {
+        order: &FetchConfig,
+        talk: &(dyn Fn(&Client, u16) -> ClientReport + Sync),
+    ) -> Result<Vec<ClientReport>> {
         if !(1..=MAX_SEATS).contains(&order.clients) {
             return Err(Error::refused(
                 "gatecast",
@@ -144,11 +148,11 @@ impl Fetch {
                         .map_err(Error::io("start the client's thread", number))
                 })
                 .collect();
-            let ended = |result: Result<thread::ScopedJoinHandle<'_, End>>| match result {
+            let ended = |result: Result<thread::ScopedJoinHandle<'_, ClientReport>>| match result {
                 Ok(thread) => thread
                     .join()
                     .unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
-                Err(error) => End::before_the_seat(error),
+                Err(error) => ClientReport::before_the_seat(error),
             };
             running.into_iter().map(ended).collect()
         });
@@ -178,7 +182,7 @@ impl Fetch {
 }
 
 /// Connects, again and again while the server is not there yet and the order's patience lasts.
-pub(super) fn connect(fetch: &Fetch, order: &Order) -> Result<TcpStream> {
+pub(super) fn connect(fetch: &FetchRun, order: &FetchConfig) -> Result<TcpStream> {
     let patience = clock::now().after(order.retry);
     loop {
         let error = match socket::connect(&order.server, clock::now().after(CONNECT_LIMIT)) {

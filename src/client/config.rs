@@ -17,7 +17,7 @@ use crate::text::FileName;
 
 /// What the user wants fetched, and how.
 #[derive(Clone, Debug)]
-pub struct Order {
+pub struct FetchConfig {
     /// The server's addresses, tried in order.
     pub server: Vec<SocketAddr>,
     /// The file; `None` takes the server's.
@@ -52,7 +52,7 @@ pub struct Order {
     pub seed_time: Option<Duration>,
 }
 
-impl Order {
+impl FetchConfig {
     /// One client that fetches the server's file into `received`.
     pub fn new(server: Vec<SocketAddr>) -> Self {
         Self {
