@@ -35,6 +35,7 @@ use gatecast::internals::report::verdict::Verdict;
 use gatecast::internals::session::Via;
 use gatecast::internals::transfer::Outcome;
 use gatecast::internals::transport::udp;
+use gatecast::internals::transport::udp::config::UdpConfig;
 
 const LIMIT: Duration = Duration::from_secs(100);
 
@@ -178,7 +179,7 @@ fn server(bytes: u64, via: Via, rate: Option<u64>) -> Server {
             settings.clients = Some(1);
             settings.rate = rate.and_then(common::bytes_per_second);
         },
-        udp::serve,
+        |host| udp::serve(host, UdpConfig::default()),
     )
 }
 
@@ -506,10 +507,17 @@ fn two_sessions_on_one_group_do_not_mix() {
                 |settings| {
                     settings.via = Some(Via::Multicast);
                     settings.clients = Some(2);
-                    settings.datagrams.group = Some(group);
                     settings.rate = common::bytes_per_second(2_000_000);
                 },
-                udp::serve,
+                |host| {
+                    udp::serve(
+                        host,
+                        UdpConfig {
+                            group: Some(group),
+                            ..UdpConfig::default()
+                        },
+                    )
+                },
             )
         });
         thread::scope(|scope| {
