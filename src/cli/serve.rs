@@ -27,10 +27,10 @@ use crate::http::guard;
 use crate::report::json::SessionDocument;
 use crate::report::sheet;
 use crate::report::verdict::Verdict;
-use crate::server::builder::Host;
-use crate::server::builder::Running;
+use crate::server::builder::ServerCore;
+use crate::server::builder::ServerCoreBuilder;
 use crate::server::catalog::Catalog;
-use crate::server::lobby::Settings;
+use crate::server::lobby::ServerConfig;
 use crate::session::Via;
 use crate::text::FileName;
 use crate::transfer::Record;
@@ -105,14 +105,14 @@ const REFRESH: Duration = Duration::from_millis(200);
 /// # Errors
 /// It could not be begun, or a log or result could not be written.
 pub(crate) fn run(args: &Args) -> Result<Verdict> {
-    let settings = args.sending.apply(Settings {
+    let settings = args.sending.apply(ServerConfig {
         clients: args.clients,
         file: args.file.clone(),
         via: args.via,
         max_wait: args.max_wait,
         quorum: args.quorum,
         one_off: args.one_off,
-        ..Settings::default()
+        ..ServerConfig::default()
     });
     let catalog = Catalog::offer(&args.paths)?;
     if catalog.names().next().is_none() {
@@ -137,7 +137,7 @@ pub(crate) fn run(args: &Args) -> Result<Verdict> {
         });
     }
     let requests = signals::listen()?;
-    let host = Host::new(catalog, settings).log_to(&args.log_dir);
+    let host = ServerCoreBuilder::new(catalog, settings).log_to(&args.log_dir);
     let hashing = Hashing::default();
     host.digest(&|name, size, done| hashing.tell(name, size, done))?;
     let token = args.token.clone().unwrap_or_else(guard::random_token);
@@ -152,11 +152,11 @@ pub(crate) fn run(args: &Args) -> Result<Verdict> {
     // Dropped before the server ends: it writes into the same log.
     let lab = match args.lab_udp {
         true => {
-            let (lobby, pen) = (server.lobby(), server.pen());
+            let (lobby, log) = (server.lobby(), server.log_handle());
             Some(LabServer::start(
                 server.addr(),
                 lobby,
-                pen,
+                log,
                 args.allow.clone(),
             )?)
         }
@@ -166,7 +166,7 @@ pub(crate) fn run(args: &Args) -> Result<Verdict> {
     attend(server, lab, &torrents, args, &requests)
 }
 
-fn greet(server: &Running, args: &Args, token: &str) -> Result<()> {
+fn greet(server: &ServerCore, args: &Args, token: &str) -> Result<()> {
     output::say(format_args!("listening on {}", server.addr()));
     for file in server.lobby().files()? {
         output::say(format_args!(
@@ -195,7 +195,7 @@ fn greet(server: &Running, args: &Args, token: &str) -> Result<()> {
 
 /// Shows sessions and prints their results until the server is to end.
 fn attend(
-    server: Running,
+    server: ServerCore,
     lab: Option<LabServer>,
     torrents: &Torrents,
     args: &Args,

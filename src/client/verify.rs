@@ -5,16 +5,16 @@ use std::time::Duration;
 
 use crate::client::Client;
 use crate::client::SUMMARY_LIMIT;
-use crate::client::conversation::note;
-use crate::client::hear;
+use crate::client::conversation::log_error;
 use crate::client::part::Part;
-use crate::client::receive::Taken;
+use crate::client::read_message;
+use crate::client::receive::Received;
 use crate::error::Error;
 use crate::error::Phase;
 use crate::error::Result;
 use crate::net::clock;
 use crate::net::copy;
-use crate::net::line_stream::Dialogue;
+use crate::net::line_stream::LineStream;
 use crate::proto::native::ErrorCode;
 use crate::proto::native::FromClient;
 use crate::proto::native::FromServer;
@@ -41,22 +41,22 @@ impl Client {
         offer: &Offer,
         part: Part,
         mut prefix: Prefix,
-        dialogue: &mut Dialogue<'_>,
+        lines: &mut LineStream<'_>,
         released: Moment,
-        taken: &Taken,
+        taken: &Received,
         want: u64,
         transfer: &mut Transfer,
     ) -> Result<Part> {
         let info = &offer.file;
         prefix.extend(&part, info.bytes, |alive| {
-            note(dialogue.say(alive));
+            log_error(lines.write_line(alive));
             Ok(())
         })?;
         let sha1 = prefix.hasher.finish();
         let hashed = clock::now().since(released);
         transfer.seconds_verified = Some(hashed);
         transfer.first_client = taken.first.map(|first| (clock::id(), first));
-        note(dialogue.say(&FromClient::Hashed { sha1 }.encode()));
+        log_error(lines.write_line(&FromClient::Hashed { sha1 }.encode()));
         if sha1 == info.sha1 {
             return Ok(part);
         }
@@ -72,8 +72,8 @@ impl Client {
             first: transfer.first_client,
             counts: taken.counts,
         };
-        note(dialogue.say(&FromClient::Receipt(receipt).encode()));
-        let why = match hear(dialogue, clock::now().after(SUMMARY_LIMIT), Phase::Receipt) {
+        log_error(lines.write_line(&FromClient::Receipt(receipt).encode()));
+        let why = match read_message(lines, clock::now().after(SUMMARY_LIMIT), Phase::Receipt) {
             Ok(FromServer::Error {
                 code: ErrorCode::Changed,
                 reason,

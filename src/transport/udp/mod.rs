@@ -12,7 +12,7 @@
 //!
 //! Formats and machines stand in [`proto::udp`](crate::proto::udp).
 
-use crate::server::builder::Host;
+use crate::server::builder::ServerCoreBuilder;
 use crate::session::Via;
 
 mod attend;
@@ -30,10 +30,10 @@ pub mod way;
 mod writer;
 
 /// Adds the three ways to a server.
-pub fn serve(host: Host) -> Host {
+pub fn serve(host: ServerCoreBuilder) -> ServerCoreBuilder {
     [Via::Udp, Via::Raw, Via::Multicast]
         .into_iter()
         .fold(host, |host, via| {
-            host.way(Box::new(way::Datagrams::new(via)))
+            host.transport(Box::new(way::Datagrams::new(via)))
         })
 }

@@ -21,7 +21,7 @@ use crate::error::Result;
 use crate::net::STACK;
 use crate::net::clock;
 use crate::net::copy;
-use crate::net::line_stream::Dialogue;
+use crate::net::line_stream::LineStream;
 use crate::proto::udp::control::Listen;
 use crate::proto::udp::control::Terms;
 use crate::proto::udp::packet::DATAGRAM;
@@ -31,14 +31,14 @@ use crate::proto::udp::packet::block_len;
 use crate::proto::udp::receiver::block_count;
 use crate::server::catalog::Source;
 use crate::server::gate::Seat;
-use crate::server::lobby::Settings;
-use crate::server::transport::Answer;
-use crate::server::transport::Cargo;
-use crate::server::transport::Carried;
-use crate::server::transport::Carrier;
-use crate::server::transport::Detail;
-use crate::server::transport::Failure;
-use crate::server::transport::Way;
+use crate::server::lobby::ServerConfig;
+use crate::server::transport::EarlyReply;
+use crate::server::transport::SeatDetail;
+use crate::server::transport::SendJob;
+use crate::server::transport::SendResult;
+use crate::server::transport::SendSession;
+use crate::server::transport::TransferFailure;
+use crate::server::transport::Transport;
 use crate::session::SeatId;
 use crate::session::Via;
 use crate::transfer::Counts;
@@ -97,7 +97,7 @@ impl Datagrams {
     }
 }
 
-impl Way for Datagrams {
+impl Transport for Datagrams {
     fn via(&self) -> Via {
         self.via
     }
@@ -106,8 +106,8 @@ impl Way for Datagrams {
         &self,
         source: &Arc<Source>,
         _: u16,
-        settings: &Settings,
-    ) -> Result<Box<dyn Carrier>> {
+        settings: &ServerConfig,
+    ) -> Result<Box<dyn SendSession>> {
         let size = settings.datagrams.size;
         if !(DATAGRAM_MIN..=DATAGRAM_MAX).contains(&size) {
             let what =
@@ -154,8 +154,8 @@ fn some_group() -> SocketAddr {
     (address, port).into()
 }
 
-impl Carrier for Stream {
-    fn seat_up(&self, stream: &TcpStream) -> Result<()> {
+impl SendSession for Stream {
+    fn prepare_connection(&self, stream: &TcpStream) -> Result<()> {
         let failed = || Error::io("look at the connection", "a client");
         let ip = stream.local_addr().map_err(failed())?.ip().to_canonical();
         let ip = self.terms.from.unwrap_or(ip);
@@ -183,7 +183,7 @@ impl Carrier for Stream {
         Ok(())
     }
 
-    fn sender(&self, _: &TcpStream) -> String {
+    fn description(&self, _: &TcpStream) -> String {
         let size = self.terms.datagram;
         let many = if self.lock().many {
             ", cut by the kernel"
@@ -204,7 +204,7 @@ impl Carrier for Stream {
         false
     }
 
-    fn hear(&self, seat: &Seat, line: &str) -> Result<()> {
+    fn on_line(&self, seat: &Seat, line: &str) -> Result<()> {
         let wrong = |error: String| Error::protocol(seat.id(), error);
         let listen = Listen::decode(line).map_err(|error| wrong(error.to_string()))?;
         let peer = peer(seat)?;
@@ -215,29 +215,29 @@ impl Carrier for Stream {
         Ok(())
     }
 
-    fn carry(&self, _: &Seat, _: Cargo<'_>) -> Carried {
-        Carried {
+    fn send(&self, _: &Seat, _: SendJob<'_>) -> SendResult {
+        SendResult {
             first: None,
-            end: Err(Failure::new(
+            end: Err(TransferFailure::new(
                 Outcome::Refused,
                 format!("only a client of our own can be sent to via {}", self.via),
             )),
         }
     }
 
-    fn converse(
+    fn send_native(
         &self,
         seat: &Seat,
         preface: Vec<u8>,
         range: Range<u64>,
-        dialogue: &mut Dialogue<'_>,
-        answer: &mut Answer,
-    ) -> Carried {
+        lines: &mut LineStream<'_>,
+        answer: &mut EarlyReply,
+    ) -> SendResult {
         let opening = seat
-            .opening()
+            .release()
             .expect("only a seat that went through the gate is carried");
         // Nothing is sent over TCP after GO but the last words.
-        drop(opening.fair_start.duty());
+        drop(opening.fair_start.guard());
         let said = copy::send_all(
             seat.stream(),
             &preface,
@@ -250,46 +250,46 @@ impl Carrier for Stream {
         let failure = match (said, listen) {
             _ if range.is_empty() => {
                 self.tell(seat, Word::Absent);
-                return Carried {
+                return SendResult {
                     first: None,
                     end: Ok(()),
                 };
             }
             (Ok(()), Some(listen)) => {
-                let end = self.attend(seat, range, listen, opening.admitted(), dialogue, answer);
+                let end = self.attend(seat, range, listen, opening.admitted(), lines, answer);
                 let tally = self.tally(seat.id());
                 let first = tally.first_us.load(Ordering::Relaxed);
                 let released = opening.released();
                 seat.moved()
                     .store(tally.payload.load(Ordering::Relaxed), Ordering::Relaxed);
-                return Carried {
+                return SendResult {
                     first: (first > 0).then(|| crate::units::Moment(first).since(released)),
                     end,
                 };
             }
-            (Ok(()), None) => Failure::new(Outcome::Cut, "did not say where it listens"),
-            (Err(_), _) => Failure::new(Outcome::Cut, "the connection failed at GO"),
+            (Ok(()), None) => TransferFailure::new(Outcome::Cut, "did not say where it listens"),
+            (Err(_), _) => TransferFailure::new(Outcome::Cut, "the connection failed at GO"),
         };
         self.tell(seat, Word::Absent);
-        Carried {
+        SendResult {
             first: None,
             end: Err(failure),
         }
     }
 
-    fn detail(&self, seat: SeatId) -> Detail {
+    fn detail(&self, seat: SeatId) -> SeatDetail {
         let state = self.lock();
         let lost = state
             .tallies
             .get(&seat)
             .map(|tally| tally.lost.load(Ordering::Relaxed));
-        Detail {
+        SeatDetail {
             lost,
-            ..Detail::default()
+            ..SeatDetail::default()
         }
     }
 
-    fn account(&self, seat: &Seat, counts: &mut Counts) {
+    fn add_counts(&self, seat: &Seat, counts: &mut Counts) {
         let Some(tally) = self.lock().tallies.get(&seat.id()).map(Arc::clone) else {
             return;
         };

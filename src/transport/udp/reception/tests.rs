@@ -29,13 +29,13 @@ fn datagram(stream: u32, block: u32) -> Vec<u8> {
 }
 
 /// Takes ten blocks in from `source`.
-fn take(source: &mut Source, stall: Duration) -> Result<Taken> {
+fn take(source: &mut Source, stall: Duration) -> Result<Received> {
     let bytes = 10 * BLOCK as u64;
     let how = How::Multicast(Duration::ZERO);
     let now = clock::now();
     let receiver = Receiver::new(STREAM, bytes, BLOCK, 0, how, 100, now);
     let file = tempfile::tempfile().expect("room");
-    let mut order = Order::new(Vec::new());
+    let mut order = FetchConfig::new(Vec::new());
     order.stall = stall;
     let (moved, holed) = (AtomicU64::new(0), Cell::new(None));
     let target = Target {
@@ -52,7 +52,7 @@ fn take(source: &mut Source, stall: Duration) -> Result<Taken> {
     Reception::new(how, receiver, Writer::new(&file), server, 0..bytes, now).run(
         &target,
         source,
-        &mut Dialogue::new(&stream, peer, b""),
+        &mut LineStream::new(&stream, peer, b""),
     )
 }
 
