@@ -12,13 +12,13 @@ use std::net::SocketAddr;
 use std::net::TcpStream;
 use std::time::Duration;
 
-use crate::client;
 use crate::client::Client;
 use crate::client::ClientReport;
 use crate::client::ClientStage;
 use crate::client::FetchConfig;
 use crate::client::FetchRun;
-use crate::client::part::Part;
+use crate::client::download::{Download, DownloadSpec, Proof};
+use crate::client::part::{ByteOrder, PartSpec};
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::error::Phase;
@@ -41,12 +41,10 @@ use crate::proto::http::range::decode_content_range;
 use crate::proto::http::response::Response;
 use crate::proto::http::text;
 use crate::proto::native::Offer;
-use crate::server::catalog::digest_of;
 use crate::session::FileInfo;
 use crate::session::SeatId;
 use crate::session::SessionId;
 use crate::session::Via;
-use crate::text::FileName;
 use crate::transfer::Outcome;
 use crate::transfer::Transfer;
 use crate::units::Moment;
@@ -68,7 +66,7 @@ pub fn run(fetch: &FetchRun, order: &FetchConfig, target: &Target) -> Result<Vec
     // A server without sessions: its clients in this process are one.
     let alone = SessionId(clock::random());
     fetch.run_each(order, &|client, number| {
-        let mut end = ClientReport::before_the_seat(Error::Interrupted);
+        let mut end = ClientReport::default();
         let visit = Visit {
             fetch,
             order,
@@ -77,28 +75,12 @@ pub fn run(fetch: &FetchRun, order: &FetchConfig, target: &Target) -> Result<Vec
             number,
             alone,
         };
-        end.error = visit.run(&mut end).err();
-        if fetch.is_stopped() && end.path.is_none() {
-            end.error = Some(Error::Interrupted);
-        }
-        if let (Some(transfer), Some(error)) = (&mut end.transfer, &end.error)
-            && !(transfer.outcome == Outcome::Complete
-                && transfer.verified.is_none()
-                && is_unproven(error))
-        {
-            transfer.fail(client::outcome_of(error), error.to_string());
-        }
+        let result = visit.run(&mut end);
+        end.close(result, fetch.is_stopped());
         client.set_stage(ClientStage::Ended);
         end
     })
 }
-
-/// A copy that is whole and cannot be proven is complete, and still no success.
-fn is_unproven(error: &Error) -> bool {
-    matches!(error, Error::Refused { reason, .. } if reason.starts_with(UNPROVEN))
-}
-
-const UNPROVEN: &str = "it gave no digest and --sha1 was not given";
 
 /// One client's way through one fetch.
 struct Visit<'a> {
@@ -114,16 +96,9 @@ impl Visit<'_> {
     fn run(&self, end: &mut ClientReport) -> Result<()> {
         let order = self.order;
         let (path, about) = self.look()?;
-        let sha1 = match (order.sha1, about.sha1) {
-            (Some(ours), Some(theirs)) if ours != theirs => {
-                let reason = format!(
-                    "it offers '{}' with the SHA-1 {theirs}, not {ours}",
-                    self.target.name
-                );
-                return Err(Error::refused(&self.target.host, reason));
-            }
-            (ours, theirs) => ours.or(theirs),
-        };
+        let host = &self.target.host;
+        order.check_sha1(host, &self.target.name, about.sha1)?;
+        let sha1 = order.sha1.or(about.sha1);
         // A part is taken up only where it is known of which file it is.
         let strong = about.tag.as_deref().filter(|tag| tag.starts_with('"'));
         let resume = order.resume && (sha1.is_some() || strong.is_some());
@@ -131,25 +106,24 @@ impl Visit<'_> {
             let tag = strong.unwrap_or_default();
             Digest::of(format!("{}{path}\n{tag}\n{}", self.target.host, about.bytes).as_bytes())
         });
-        let mut part = Part::open(
-            &order.out,
-            &self.target.name,
-            about.bytes,
-            identity,
-            self.number,
-            resume,
-        )?;
+        let mut download = Download::open(&DownloadSpec {
+            part: PartSpec {
+                folder: &order.out,
+                name: &self.target.name,
+                bytes: about.bytes,
+                identity,
+                client: self.number,
+                order: ByteOrder::Sequential,
+                resume,
+            },
+            proof: sha1.map_or(Proof::Nothing, Proof::Sha1),
+            clients: order.clients,
+        })?;
         // At least one byte is asked for, because a range of none cannot be.
-        let start = part.resumed().min(about.bytes.saturating_sub(1));
-        if let Err(error) = order.needs_room(about.bytes - start) {
-            if start == 0 {
-                part.discard();
-            }
-            return Err(error);
-        }
+        let start = download.resumed().min(about.bytes.saturating_sub(1));
         self.client.expect(about.bytes - start);
 
-        let stream = self.client.connect(self.fetch, order)?;
+        let stream = self.fetch.connect(self.client, order)?;
         socket::keep_alive(&stream);
         let peer = stream
             .peer_addr()
@@ -195,10 +169,17 @@ impl Visit<'_> {
                 sha1: sha1.unwrap_or(identity),
             },
         });
-        part.rename_to(&order.copy_name(seat, &self.target.name)?)?;
-        self.receive(&answer, &stream, peer, part.file(), start..about.bytes, end)?;
+        download.set_name(&order.copy_name(seat, &self.target.name)?)?;
+        self.receive(
+            &answer,
+            &stream,
+            peer,
+            download.file(),
+            start..about.bytes,
+            end,
+        )?;
         self.client.set_stage(ClientStage::Verifying);
-        self.prove(part, sha1, answer.at, end)?;
+        self.prove(download, answer.at, end)?;
         let receipt = answer.head.fields.get("gatecast-receipt");
         if let (Some(path), Some(transfer), Some(offer)) = (receipt, &end.transfer, &end.offer)
             && let Err(error) = self.give_receipt(path, offer.file.sha1, transfer)
@@ -225,7 +206,7 @@ impl Visit<'_> {
     }
 
     fn head(&self, path: &str) -> Result<(SocketAddr, Response)> {
-        let stream = self.client.connect(self.fetch, self.order)?;
+        let stream = self.fetch.connect(self.client, self.order)?;
         self.client.set_stage(ClientStage::Joining);
         let peer = stream
             .peer_addr()
@@ -384,51 +365,29 @@ impl Visit<'_> {
         Ok(())
     }
 
-    /// Hashes what is on disk, and gives it its name where it is what it should be.
-    fn prove(
-        &self,
-        mut part: Part,
-        sha1: Option<Digest>,
-        released: Moment,
-        end: &mut ClientReport,
-    ) -> Result<()> {
+    /// Reads the copy back, and gives it its name where it is what it should be.
+    fn prove(&self, download: Download, released: Moment, end: &mut ClientReport) -> Result<()> {
         let transfer = end.transfer.as_mut().expect("made before");
         let offer = end.offer.as_mut().expect("made before");
-        let found =
-            digest_of(part.file(), offer.file.bytes, |_| {}).map_err(|stop| match stop {
-                Stop::Disk(error) => Error::io("read the copy back", part.shown())(error),
-                _ => Error::Corrupt {
-                    what: format!("{} was truncated by another program", part.shown()),
-                },
-            })?;
+        let checked = download.verify(|_| Ok(()))?;
         transfer.seconds_verified = Some(clock::now().since(released));
-        if let Some(sha1) = sha1.filter(|&sha1| sha1 != found) {
-            transfer.verified = Some(false);
-            part.discard();
-            return Err(Error::Corrupt {
-                what: format!("'{}': its SHA-1 is {found}, not {sha1}", self.target.name),
-            });
-        }
-        offer.file.sha1 = found;
-        if sha1.is_none() {
-            let name = self.order.copy_name(offer.seat, &self.target.name)?;
-            let name = FileName::new(&format!("{}.unproven", name.as_str()))
-                .map_err(|error| Error::refused("gatecast", error.to_string()))?;
-            part.rename_to(&name)?;
-        } else {
-            transfer.verified = Some(true);
-        }
+        let verified = checked
+            .whole(&self.target.name)
+            .inspect_err(|_| transfer.verified = Some(false))?;
+        let (sha1, is_proven) = (verified.sha1, verified.is_proven());
+        offer.file.sha1 = sha1;
+        transfer.verified = is_proven.then_some(true);
         if self.order.durable {
-            part.sync()?;
+            verified.sync()?;
             transfer.seconds_durable = Some(clock::now().since(released));
         }
-        let path = part.publish(self.order.durable)?;
-        if sha1.is_none() {
-            let reason = format!(
-                "{UNPROVEN}: the copy is whole and unproven, {} with the SHA-1 {found}",
-                crate::text::escape(&path.display().to_string())
-            );
-            return Err(Error::refused(&self.target.host, reason));
+        let path = verified.publish(self.order.durable)?;
+        if !is_proven {
+            return Err(Error::Unproven {
+                from: self.target.host.clone(),
+                copy: crate::text::escape(&path.display().to_string()),
+                sha1,
+            });
         }
         end.path = Some(path);
         Ok(())
@@ -436,7 +395,7 @@ impl Visit<'_> {
 
     /// Attests the copy.
     fn give_receipt(&self, path: &str, sha1: Digest, transfer: &Transfer) -> Result<()> {
-        let stream = self.client.connect(self.fetch, self.order)?;
+        let stream = self.fetch.connect(self.client, self.order)?;
         let peer = stream
             .peer_addr()
             .map_err(Error::io("connect", "the server"))?;
