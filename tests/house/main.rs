@@ -1,0 +1,11 @@
+//! Holds the house: floors, circles, sizes, names, packages and the budget, by reading the source.
+
+mod circles;
+mod floors;
+mod known;
+mod names;
+mod packages;
+mod sizes;
+mod source;
+mod tree;
+mod visit;
