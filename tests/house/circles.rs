@@ -26,16 +26,19 @@ fn no_circle_of_imports_among_files() {
 #[test]
 fn planted_circles_are_found() {
     for (texts, expected) in PLANTED {
-        let parse = |(path, text): &(&str, &str)| File::parse(path, text).expect("Rust");
+        let parse = |(path, text): &Planted| File::parse(path, text).expect("Rust");
         let files: Vec<File> = texts.iter().map(parse).collect();
         let found: Vec<String> = check(&files).into_iter().map(|f| f.key).collect();
         assert_eq!(found, *expected, "{texts:?}");
     }
 }
 
+/// The path and the text of a file.
+type Planted = (&'static str, &'static str);
+
 /// Files, and the circles in them.
 #[rustfmt::skip]
-const PLANTED: &[(&[(&str, &str)], &[&str])] = &[
+const PLANTED: &[(&[Planted], &[&str])] = &[
     // Straight, and through a function's path alone.
     (&[("src/lib.rs", "mod a; mod b;"),
        ("src/a.rs", "use crate::b::B; pub struct A;"),
@@ -71,7 +74,8 @@ const PLANTED: &[(&[(&str, &str)], &[&str])] = &[
      &[]),
 ];
 
-fn check(files: &[File]) -> Vec<Finding> {
+/// The circles, with what each file in them imports from which other.
+pub(crate) fn check(files: &[File]) -> Vec<Finding> {
     let edges = edges(files);
     let mut findings = Vec::new();
     for circle in circles(&edges) {

@@ -1,7 +1,6 @@
 //! Imports in `src/` go down, and neighbours never see each other: the house of ARCHITECTURE.md.
 //! Tests keep to it too. A link in the documentation is no import.
 
-use crate::known;
 use crate::source::{self, File};
 use crate::tree::Tree;
 

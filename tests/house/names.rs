@@ -31,8 +31,9 @@ fn names_use_the_words_of_the_field() {
 
 #[test]
 fn test_names_fit_sixty_characters() {
-    let files = source::library().iter().chain(source::tests());
-    known::hold_count("test-names", &long_test_names(files));
+    let files = source::folders().iter().flat_map(|(_, files)| files);
+    let found = long_test_names(files);
+    known::hold_at_most("test-names", 0, found.len(), &found);
 }
 
 #[test]
@@ -83,39 +84,47 @@ fn planted_names_are_found() {
     );
 }
 
+/// A definition of a type.
+struct Place<'a> {
+    file: &'a File,
+    line: usize,
+    cfg: Vec<String>,
+}
+
 /// The names that two types have.
 fn twice(files: &[File]) -> Vec<Finding> {
-    let mut types: BTreeMap<&str, Vec<(&File, &Definition, Vec<String>)>> = BTreeMap::new();
+    let mut types: BTreeMap<&str, Vec<Place<'_>>> = BTreeMap::new();
     for file in files.iter().filter(|file| !file.test) {
         let outside = cfg(files, file);
-        let is_type = |d: &&Definition| !d.test && TYPES.contains(&d.kind);
-        for d in file.definitions.iter().filter(is_type) {
+        for d in file.definitions.iter().filter(|d| is_type(d)) {
             let cfg = [outside.clone(), d.cfg.clone()].concat();
             let same = types.entry(d.name.as_str()).or_default();
             // For another system, it is the same type.
             if !same
                 .iter()
-                .any(|(_, _, other)| exclude_each_other(&cfg, other))
+                .any(|other| exclude_each_other(&cfg, &other.cfg))
             {
-                same.push((file, d, cfg));
+                let line = d.line;
+                same.push(Place { file, line, cfg });
             }
         }
     }
-    types.retain(|_, same| same.len() > 1);
-    let finding = |(name, same): (&str, Vec<(&File, &Definition, Vec<String>)>)| {
-        let places = same
-            .iter()
-            .map(|(file, d, _)| format!("\n    {}:{}", file.path, d.line));
-        let places: String = places.collect();
-        Finding::new(
-            name,
-            format!(
-                "{} types are called `{name}`. Rename all but one:{places}",
-                same.len()
-            ),
-        )
-    };
-    types.into_iter().map(finding).collect()
+    let mut findings = Vec::new();
+    for (name, places) in types.iter().filter(|(_, places)| places.len() > 1) {
+        let mut message = format!(
+            "{} types are called `{name}`. Rename all but one:",
+            places.len()
+        );
+        for place in places {
+            message += &format!("\n    {}:{}", place.file.path, place.line);
+        }
+        findings.push(Finding::new(*name, message));
+    }
+    findings
+}
+
+fn is_type(definition: &Definition) -> bool {
+    !definition.test && TYPES.contains(&definition.kind)
 }
 
 /// The `#[cfg]`s on the way to a file.
@@ -157,8 +166,7 @@ fn words(files: &[File]) -> Vec<Finding> {
                 format!("{path}:{line}: `{name}` says `{word}`. Name what it does or is, in the field's word."),
             ));
         };
-        let is_type = |d: &&Definition| !d.test && TYPES.contains(&d.kind);
-        for d in file.definitions.iter().filter(is_type) {
+        for d in file.definitions.iter().filter(|d| is_type(d)) {
             if let Some(word) = NOUNS
                 .iter()
                 .find(|noun| camel_words(&d.name).contains(noun))

@@ -178,14 +178,17 @@ impl File {
 
 /// The files of `src/`.
 pub(crate) fn library() -> &'static [File] {
-    static FILES: LazyLock<Vec<File>> = LazyLock::new(|| files(&known::root(), "src"));
-    &FILES
+    &folders()[0].1
 }
 
-/// The files of `tests/`.
-pub(crate) fn tests() -> &'static [File] {
-    static FILES: LazyLock<Vec<File>> = LazyLock::new(|| files(&known::root(), "tests"));
-    &FILES
+/// The files of each folder that has Rust files.
+pub(crate) fn folders() -> &'static [(&'static str, Vec<File>)] {
+    static FOLDERS: LazyLock<Vec<(&str, Vec<File>)>> = LazyLock::new(|| {
+        let folders = ["src", "tests", "benches", "examples"];
+        let folders = folders.map(|folder| (folder, files(&known::root(), folder)));
+        folders.into_iter().collect()
+    });
+    &FOLDERS
 }
 
 /// All Rust files of the package at `root` below `folder`, by path.
@@ -233,7 +236,7 @@ fn mark_tests(files: &mut [File]) {
 }
 
 fn list(folder: &Path, paths: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(folder).expect("readable folder").flatten() {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let path = entry.path();
         if path.is_dir() {
             list(&path, paths);

@@ -122,11 +122,11 @@ impl<'a> Tree<'a> {
         let steps = steps.checked_sub(1)?;
         let uses = file.uses.iter().filter(|item| item.scope == scope);
         let names = uses.flat_map(|item| &item.names);
-        for import in names.clone().filter(|n| n.name.as_deref() == Some(name)) {
-            // `use fetch::fetch` names the function in the module, not itself.
-            let path = self.absolute(file, scope, &import.path)?;
-            let path = [&path[..], rest].concat();
-            return Some(self.step(&path, steps));
+        let mut named = names
+            .clone()
+            .filter(|import| import.name.as_deref() == Some(name));
+        if let Some(path) = named.find_map(|n| self.absolute(file, scope, &n.path)) {
+            return Some(self.step(&[&path[..], rest].concat(), steps));
         }
         for glob in names.filter(|n| n.glob) {
             let Some(path) = self.absolute(file, scope, &glob.path) else {

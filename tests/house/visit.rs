@@ -5,8 +5,8 @@ use quote::ToTokens as _;
 use syn::spanned::Spanned as _;
 use syn::visit::{self, Visit};
 use syn::{
-    Attribute, Block, Expr, Fields, FnArg, ImplItem, Item, Meta, Pat, Signature, TraitItem, Type,
-    UseTree, Visibility,
+    Attribute, Block, Expr, Fields, FnArg, ImplItem, Item, Meta, Pat, Signature, Type, UseTree,
+    Visibility,
 };
 
 use crate::source::{self, Definition, File, Function, Impl, Imported, Module, Reference, Use};
@@ -420,8 +420,7 @@ fn line(span: Span) -> usize {
 }
 
 fn word(ident: &Ident) -> String {
-    let word = ident.to_string();
-    word.strip_prefix("r#").map_or(word.clone(), str::to_owned)
+    ident.to_string().trim_start_matches("r#").to_owned()
 }
 
 /// The names that a `use` tree brings in.
