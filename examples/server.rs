@@ -34,7 +34,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let host = Host::new(Catalog::offer([&folder])?, Settings::default()).log_to("logs");
     eprintln!("computing the digests of {} ...", folder.display());
     host.digest(&|_, _, _| {})?;
-    let host = http::serve(tcp::serve(host)?, http::Options::default())?;
+    let host = http::serve(tcp::serve(host)?, http::HttpConfig::default())?;
     let server = host.start(address)?;
     eprintln!("listening on {}; stop with Ctrl-C", server.addr());
     for file in server.lobby().files()? {

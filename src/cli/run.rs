@@ -23,7 +23,7 @@ use crate::client::Order;
 use crate::error::Error;
 use crate::error::Result;
 use crate::http;
-use crate::http::client::Target;
+use crate::http::client::HttpTarget;
 use crate::report::counts;
 use crate::report::json::SessionDocument;
 use crate::report::sheet;
@@ -175,7 +175,7 @@ fn session(
     let hashing = Hashing::default();
     host.digest(&|name, size, done| hashing.tell(name, size, done))?;
     let (host, torrents) =
-        services::serve(host, http::Options::default(), args.swarming.options())?;
+        services::serve(host, http::HttpConfig::default(), args.swarming.options())?;
     let server = host.start(([127, 0, 0, 1], 0).into())?;
     let order = Order {
         clients,
@@ -196,7 +196,7 @@ fn session(
         (Via::Http, Some(name)) => {
             let name =
                 FileName::new(name).map_err(|error| Error::refused(name, error.to_string()))?;
-            let target = Target::file(&server.addr().to_string(), &name);
+            let target = HttpTarget::file(&server.addr().to_string(), &name);
             http::client::run(&fetch, &order, &target)
         }
         _ => fetch.run(&order, &services::intakes()),

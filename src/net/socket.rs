@@ -4,6 +4,7 @@
 //! does nothing, and everything else still works.
 
 use std::io;
+use std::io::Read;
 use std::net::IpAddr;
 use std::net::Ipv4Addr;
 use std::net::SocketAddr;
@@ -96,6 +97,26 @@ pub fn bound_read(stream: &TcpStream, deadline: Moment) -> io::Result<bool> {
     match clock::left(deadline) {
         Some(left) => stream.set_read_timeout(Some(left)).map(|()| true),
         None => Ok(false),
+    }
+}
+
+/// Reads what has come into `buffer`, or waits for it until `deadline`; 0 when the peer closed.
+///
+/// # Errors
+/// The system's; when the deadline passes, one that [`Error::is_timeout`] knows.
+pub fn read_until(
+    mut stream: &TcpStream,
+    buffer: &mut [u8],
+    deadline: Moment,
+) -> io::Result<usize> {
+    loop {
+        if !bound_read(stream, deadline)? {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        match stream.read(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            read => return read,
+        }
     }
 }
 

@@ -1,33 +1,30 @@
-//! HTTP as a way of sending: TCP's stream with an HTTP head before it.
+//! HTTP as a transport: TCP's stream with an HTTP head before it.
 //!
-//! A session `via http` is for clients that ask by HTTP. After the release its bytes are sent by
-//! TCP's own carrier, so that the two ways differ in nothing but the words before the payload. A
-//! native client that leaves the way to the server gets the same stream after GO.
+//! A session `via http` is for clients that ask by HTTP. After the release TCP's own send session
+//! moves its bytes, so that the two transports differ only in the head before the payload. A
+//! native client that leaves the transport to the server gets the same stream after GO.
 
 use std::sync::Arc;
 
-use crate::client::receive::Armed;
-use crate::client::receive::Arriving;
-use crate::client::receive::Intake;
+use crate::client::receive::{Armed, Arriving, Intake};
 use crate::error::Result;
 use crate::net::line_stream::Dialogue;
 use crate::server::catalog::Source;
 use crate::server::lobby::Settings;
-use crate::server::transport::Carrier;
-use crate::server::transport::Way;
+use crate::server::transport::{Carrier, Way};
 use crate::session::Via;
 use crate::transport::tcp;
 
-/// The way as a server has it.
+/// The transport of a server.
 #[derive(Debug)]
-pub struct Http(tcp::send::Tcp);
+pub struct HttpTransport(tcp::send::Tcp);
 
-/// The way as a native client has it.
+/// The transport of a native client.
 #[derive(Clone, Copy, Debug)]
-pub struct Take;
+pub struct HttpReceive;
 
-impl Http {
-    /// HTTP as `settings` ask for it.
+impl HttpTransport {
+    /// HTTP with the given settings.
     ///
     /// # Errors
     /// As [`tcp::send::Tcp::new`].
@@ -36,7 +33,7 @@ impl Http {
     }
 }
 
-impl Way for Http {
+impl Way for HttpTransport {
     fn via(&self) -> Via {
         Via::Http
     }
@@ -51,7 +48,7 @@ impl Way for Http {
     }
 }
 
-impl Intake for Take {
+impl Intake for HttpReceive {
     fn via(&self) -> Via {
         Via::Http
     }
