@@ -5,7 +5,7 @@ use std::thread;
 use crossbeam_channel::RecvTimeoutError;
 
 use crate::cli::{output, services};
-use crate::client::{ClientView, Fetch};
+use crate::client::{ClientView, FetchRun};
 use crate::error::Result;
 use crate::http::event;
 use crate::http::feed::{POLL_INTERVAL, PROGRESS_INTERVAL, StateFeed};
@@ -68,7 +68,7 @@ pub(crate) fn swarm(torrents: &Torrents) -> Result<()> {
 }
 
 /// Prints what the clients of `fetch` do until `work` is done.
-pub(crate) fn watch<T: Send>(fetch: &Fetch, work: impl FnOnce() -> T + Send) -> T {
+pub(crate) fn watch<T: Send>(fetch: &FetchRun, work: impl FnOnce() -> T + Send) -> T {
     let (done, over) = crossbeam_channel::bounded::<()>(0);
     thread::scope(|scope| {
         scope.spawn(move || {

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use crate::client::receive::Intake;
+use crate::client::receive::ReceiveTransport;
 use crate::error::Result;
 use crate::http;
 use crate::http::{Documents, HttpConfig};
 use crate::report::csv;
 use crate::report::json::SessionDocument;
 use crate::report::scaling;
-use crate::server::builder::Host;
+use crate::server::builder::ServerCoreBuilder;
 use crate::transport::swarm;
 use crate::transport::swarm::torrents::Options;
 use crate::transport::swarm::torrents::Torrents;
@@ -21,7 +21,11 @@ use crate::transport::udp;
 ///
 /// # Errors
 /// The settings ask for what this system does not have.
-pub fn serve(host: Host, config: HttpConfig, swarms: Options) -> Result<(Host, Arc<Torrents>)> {
+pub fn serve(
+    host: ServerCoreBuilder,
+    config: HttpConfig,
+    swarms: Options,
+) -> Result<(ServerCoreBuilder, Arc<Torrents>)> {
     let (host, torrents) = swarm::serve(udp::serve(tcp::serve(host)?), swarms);
     let answering = Arc::clone(&torrents);
     let config = HttpConfig {
@@ -42,7 +46,7 @@ pub const DOCUMENTS: Documents = Documents {
 };
 
 /// Every way of receiving.
-pub fn intakes() -> Vec<&'static dyn Intake> {
+pub fn intakes() -> Vec<&'static dyn ReceiveTransport> {
     vec![
         &tcp::take::Tcp,
         &udp::take::UDP,

@@ -13,11 +13,11 @@ use std::sync::Arc;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::client::{ClientView, Stage};
+use crate::client::{ClientStage, ClientView};
 use crate::proto::json::Json;
-use crate::server::gate::View;
+use crate::server::gate::GateView;
 use crate::server::lobby::Lobby;
-use crate::server::transport::{Detail, MAP_MAX};
+use crate::server::transport::{MAP_MAX, SeatDetail};
 use crate::transfer::Record;
 
 /// The schema's name and version.
@@ -28,7 +28,7 @@ pub const SCHEMA_FILE: &str = include_str!("event.schema.json");
 
 /// The state of a server's sessions.
 pub fn state(id: u64, at: OffsetDateTime, lobby: &Lobby) -> String {
-    let ended = lobby.ledger().ended();
+    let ended = lobby.history().ended();
     state_of(id, at, &lobby.views(), &ended, lobby)
 }
 
@@ -36,7 +36,7 @@ pub fn state(id: u64, at: OffsetDateTime, lobby: &Lobby) -> String {
 pub(super) fn state_of(
     id: u64,
     at: OffsetDateTime,
-    views: &[View],
+    views: &[GateView],
     ended: &[Arc<Record>],
     lobby: &Lobby,
 ) -> String {
@@ -64,7 +64,7 @@ pub(super) fn state_of(
     })
 }
 
-fn session(json: &mut Json, view: &View) {
+fn session(json: &mut Json, view: &GateView) {
     json.text("session", view.session.to_string());
     json.text("via", view.via.word());
     json.member("file", |json| {
@@ -98,7 +98,7 @@ fn session(json: &mut Json, view: &View) {
 }
 
 /// What a session does: `muster`, `moving`, or `ending` where its muster failed.
-fn phase(view: &View) -> &'static str {
+fn phase(view: &GateView) -> &'static str {
     match (view.left, view.released) {
         (Some(_), _) => "muster",
         (None, Some(_)) => "moving",
@@ -106,7 +106,7 @@ fn phase(view: &View) -> &'static str {
     }
 }
 
-fn detail(json: &mut Json, detail: &Detail) {
+fn detail(json: &mut Json, detail: &SeatDetail) {
     json.count("lost", detail.lost);
     if !detail.map.is_empty() {
         json.list("map", |json| {
@@ -153,14 +153,14 @@ pub fn clients(at: OffsetDateTime, views: &[ClientView]) -> String {
     })
 }
 
-fn stage(stage: Stage) -> &'static str {
+fn stage(stage: ClientStage) -> &'static str {
     match stage {
-        Stage::Connecting => "connecting",
-        Stage::Joining => "joining",
-        Stage::Waiting => "waiting",
-        Stage::Receiving => "receiving",
-        Stage::Verifying => "verifying",
-        Stage::Ended => "ended",
+        ClientStage::Connecting => "connecting",
+        ClientStage::Joining => "joining",
+        ClientStage::Waiting => "waiting",
+        ClientStage::Receiving => "receiving",
+        ClientStage::Verifying => "verifying",
+        ClientStage::Ended => "ended",
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::http::config::Documents;
 use crate::http::event;
 use crate::net::{clock, lock};
-use crate::server::gate::{SeatView, View};
+use crate::server::gate::{GateView, SeatView};
 use crate::server::lobby::Lobby;
 use crate::session::SessionId;
 use crate::transfer::Record;
@@ -79,7 +79,7 @@ impl LatestState {
     fn update(&mut self, lobby: &Lobby, documents: Documents) {
         // Views first: a session that ends in between is then in both, and not in neither.
         let views = lobby.views();
-        let ended = lobby.ledger().ended();
+        let ended = lobby.history().ended();
         let has_ended = self.add_ended(&ended, documents);
         let milestones: Vec<_> = views.iter().map(milestones).collect();
         let now = clock::now();
@@ -113,7 +113,7 @@ impl LatestState {
     }
 }
 
-fn milestones(view: &View) -> Milestones {
+fn milestones(view: &GateView) -> Milestones {
     let count = |is: fn(&&SeatView) -> bool| view.seats.iter().filter(is).count();
     (
         view.session,

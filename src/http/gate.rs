@@ -20,9 +20,9 @@ use crate::proto::http::range::RequestedRange;
 use crate::proto::http::request::HttpRequest;
 use crate::proto::http::response::HttpResponse;
 use crate::proto::http::text::{QueryPairs, digits};
-use crate::server::gate::{Ending, Guest, Kind, Seat};
+use crate::server::gate::{ClientKind, MusterEnd, PendingClient, Seat};
 use crate::server::lobby;
-use crate::server::transport::{Cargo, Failure};
+use crate::server::transport::{SendJob, TransferFailure};
 use crate::session::{FileInfo, MAX_SEATS, Via};
 use crate::text::{CLIENT_NAME_MAX, FileName};
 use crate::transfer::{Outcome, Transfer};
@@ -79,13 +79,13 @@ impl GateQuery {
 /// Gives the client a seat and sends it `file` after the release.
 pub(super) fn serve_at_gate(cx: &mut RequestContext<'_>, file: FileName, query: &GateQuery) {
     cx.connection.closes = true;
-    let guest = Guest {
+    let guest = PendingClient {
         name: client_name(query, cx.request),
-        kind: Kind::Http,
+        kind: ClientKind::Http,
         stream: Arc::clone(&cx.connection.stream),
         peer: cx.connection.peer,
     };
-    let wanted = lobby::Wish {
+    let wanted = lobby::SeatRequest {
         file: Some(file),
         group: query.group,
         via: query.via,
@@ -146,15 +146,15 @@ fn send_released(
         .field("Gatecast-Clients", plan.clients)
         .maybe("Gatecast-Receipt", slot.as_ref().map(ReceiptSlot::path))
         .encode();
-    let cargo = Cargo {
+    let cargo = SendJob {
         preface,
         range,
         answer: &mut |_| {},
     };
-    let carried = plan.carrier.carry(seat, cargo);
+    let carried = plan.carrier.send(seat, cargo);
     transfer.first_server = carried.first;
     transfer.bytes_server = Some(seat.moved().load(Ordering::Relaxed));
-    let opening = seat.opening().expect("this seat went through the gate");
+    let opening = seat.release().expect("this seat went through the gate");
     let released = opening.released();
     let last = clock::now().since(released);
     let ended = carried
@@ -162,7 +162,7 @@ fn send_released(
         .and_then(|()| wait_for_close(cx.stream()))
         .and_then(|()| {
             let unchanged = plan.source.unchanged();
-            unchanged.map_err(|changed| Failure::new(Outcome::Cut, changed.to_string()))
+            unchanged.map_err(|changed| TransferFailure::new(Outcome::Cut, changed.to_string()))
         });
     if let Err(failure) = ended {
         return transfer.fail(failure.outcome, failure.reason);
@@ -177,12 +177,12 @@ fn send_released(
 }
 
 /// The response to a client whose gate will not open; `None` for one that has left.
-fn no_release(ending: &Ending) -> Option<HttpResponse> {
+fn no_release(ending: &MusterEnd) -> Option<HttpResponse> {
     Some(match ending {
-        Ending::NotEnough(reason) => HttpResponse::text(503, reason).field("Retry-After", "1"),
-        Ending::Stopped => HttpResponse::text(503, ending.to_string()),
-        Ending::Spoke => HttpResponse::text(400, "a request before the gate opened"),
-        Ending::Left => return None,
+        MusterEnd::NotEnough(reason) => HttpResponse::text(503, reason).field("Retry-After", "1"),
+        MusterEnd::Stopped => HttpResponse::text(503, ending.to_string()),
+        MusterEnd::Spoke => HttpResponse::text(400, "a request before the gate opened"),
+        MusterEnd::Left => return None,
     })
 }
 
@@ -210,10 +210,10 @@ fn check_receipt(
 
 /// Closes our end and waits for the client to close its own: a client that dies with unread bytes
 /// resets the connection.
-fn wait_for_close(stream: &TcpStream) -> Result<(), Failure> {
+fn wait_for_close(stream: &TcpStream) -> Result<(), TransferFailure> {
     let cut = |error: io::Error| {
         let reason = format!("the connection failed after the last byte was written: {error}");
-        Failure::new(Outcome::Cut, reason)
+        TransferFailure::new(Outcome::Cut, reason)
     };
     let deadline = clock::now().after(CLOSE_LIMIT);
     stream.shutdown(Shutdown::Write).map_err(cut)?;

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use crate::http::state::HttpServer;
 use crate::proto::http::response::HttpResponse;
-use crate::server::gate::View;
+use crate::server::gate::GateView;
 use crate::server::lobby::Lobby;
 use crate::transfer::{Outcome, Record};
 use crate::units::total_saturating;
@@ -31,7 +31,7 @@ gatecast_last_session_rate_mbit gauge Global rate, Mbit/s.
 ";
 
 /// The name of a metric, and its value for an open session.
-type SessionFigure = (&'static str, fn(&View) -> u64);
+type SessionFigure = (&'static str, fn(&GateView) -> u64);
 
 /// Metrics as they are written.
 #[derive(Default)]
@@ -73,7 +73,7 @@ impl MetricsText {
 
 pub(super) fn metrics(server: &HttpServer, lobby: &Lobby) -> HttpResponse {
     let mut text = MetricsText::default();
-    let (views, totals) = (lobby.views(), lobby.ledger().totals());
+    let (views, totals) = (lobby.views(), lobby.history().totals());
     text.single("gatecast_sessions_ended_total", totals.sessions);
     text.begin("gatecast_transfers_total");
     for (outcome, count) in Outcome::ALL.iter().zip(totals.outcomes) {
@@ -97,13 +97,13 @@ pub(super) fn metrics(server: &HttpServer, lobby: &Lobby) -> HttpResponse {
     text.single("gatecast_subscribers", subscribers);
     text.single("gatecast_sessions_open", views.len());
     open_sessions(&mut text, &views);
-    if let Some(record) = lobby.ledger().ended().last() {
+    if let Some(record) = lobby.history().ended().last() {
         last_session(&mut text, record);
     }
     HttpResponse::new(200, "text/plain; version=0.0.4; charset=utf-8", text.0)
 }
 
-fn open_sessions(text: &mut MetricsText, views: &[View]) {
+fn open_sessions(text: &mut MetricsText, views: &[GateView]) {
     let figures: [SessionFigure; 4] = [
         ("gatecast_seats_wanted", |view| view.clients.into()),
         ("gatecast_seats_taken", |view| view.seats.len() as u64),

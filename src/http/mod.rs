@@ -25,7 +25,7 @@ use std::sync::Arc;
 use crate::error::Result;
 use crate::http::state::HttpServer;
 use crate::proto::greeting::Greeting;
-use crate::server::builder::Host;
+use crate::server::builder::ServerCoreBuilder;
 
 pub mod client;
 pub mod config;
@@ -49,10 +49,10 @@ pub use subscribe::SUBSCRIBERS_MAX;
 ///
 /// # Errors
 /// The settings ask for a copy method that this system does not have.
-pub fn serve(host: Host, config: HttpConfig) -> Result<Host> {
+pub fn serve(host: ServerCoreBuilder, config: HttpConfig) -> Result<ServerCoreBuilder> {
     let server = Arc::new(HttpServer::new(host.settings(), config)?);
     let transport = transport::HttpTransport::new(host.settings())?;
-    Ok(host.way(Box::new(transport)).service(
+    Ok(host.transport(Box::new(transport)).handler(
         Greeting::Http,
         Arc::new(move |connection, lobby| router::serve(&server, connection, lobby)),
     ))

@@ -13,7 +13,7 @@ use crate::transfer::Record;
 /// `/sessions`, `/sessions/...`, `/sessions.csv` and `/plot.svg`; `None` for any other path.
 pub(super) fn get(server: &HttpServer, path: &str, lobby: &Lobby) -> Option<HttpResponse> {
     match path {
-        "/sessions" => Some(HttpResponse::json(event::ended(&lobby.ledger().ended()))),
+        "/sessions" => Some(HttpResponse::json(event::ended(&lobby.history().ended()))),
         "/sessions/current" => {
             let state = event::state(0, clock::wall(), lobby);
             Some(HttpResponse::json(state))
@@ -33,7 +33,7 @@ fn document(server: &HttpServer, name: &str, lobby: &Lobby) -> HttpResponse {
         None => (name, false),
     };
     let id = id.parse::<SessionId>().ok();
-    let Some(record) = id.and_then(|id| lobby.ledger().session(id)) else {
+    let Some(record) = id.and_then(|id| lobby.history().session(id)) else {
         return HttpResponse::text(404, format!("no session '{name}' is kept here"));
     };
     let written = if is_csv {
@@ -64,7 +64,7 @@ fn plot(server: &HttpServer, lobby: &Lobby) -> Option<HttpResponse> {
 }
 
 fn all(lobby: &Lobby) -> Vec<Record> {
-    let ended = lobby.ledger().ended();
+    let ended = lobby.history().ended();
     ended.iter().map(|record| (**record).clone()).collect()
 }
 

@@ -17,7 +17,7 @@ use crate::proto::http::head::HeadBuilder;
 use crate::proto::http::request::{HttpMethod, HttpRequest};
 use crate::proto::http::response::HttpResponse;
 use crate::proto::http::text;
-use crate::server::lobby::{Lobby, Settings};
+use crate::server::lobby::{Lobby, ServerConfig};
 
 /// What all HTTP connections of one server share.
 pub(super) struct HttpServer {
@@ -56,7 +56,7 @@ pub(super) struct RequestContext<'a> {
 }
 
 impl HttpServer {
-    pub(super) fn new(settings: &Settings, config: HttpConfig) -> Result<Self> {
+    pub(super) fn new(settings: &ServerConfig, config: HttpConfig) -> Result<Self> {
         let method = settings.copy.resolved();
         Ok(Self {
             guard: AccessGuard::new(config.token, config.control_from, config.hosts),

@@ -6,12 +6,12 @@
 
 use std::sync::Arc;
 
-use crate::client::receive::{Armed, Arriving, Intake};
+use crate::client::receive::{PrepareContext, ReceiveSession, ReceiveTransport};
 use crate::error::Result;
-use crate::net::line_stream::Dialogue;
+use crate::net::line_stream::LineStream;
 use crate::server::catalog::Source;
-use crate::server::lobby::Settings;
-use crate::server::transport::{Carrier, Way};
+use crate::server::lobby::ServerConfig;
+use crate::server::transport::{SendSession, Transport};
 use crate::session::Via;
 use crate::transport::tcp;
 
@@ -28,12 +28,12 @@ impl HttpTransport {
     ///
     /// # Errors
     /// As [`tcp::send::Tcp::new`].
-    pub fn new(settings: &Settings) -> Result<Self> {
+    pub fn new(settings: &ServerConfig) -> Result<Self> {
         tcp::send::Tcp::new(settings).map(Self)
     }
 }
 
-impl Way for HttpTransport {
+impl Transport for HttpTransport {
     fn via(&self) -> Via {
         Via::Http
     }
@@ -42,18 +42,22 @@ impl Way for HttpTransport {
         &self,
         source: &Arc<Source>,
         clients: u16,
-        settings: &Settings,
-    ) -> Result<Box<dyn Carrier>> {
+        settings: &ServerConfig,
+    ) -> Result<Box<dyn SendSession>> {
         self.0.prepare(source, clients, settings)
     }
 }
 
-impl Intake for HttpReceive {
+impl ReceiveTransport for HttpReceive {
     fn via(&self) -> Via {
         Via::Http
     }
 
-    fn arm(&self, arriving: &Arriving<'_>, dialogue: &mut Dialogue<'_>) -> Result<Box<dyn Armed>> {
-        tcp::take::Tcp.arm(arriving, dialogue)
+    fn prepare(
+        &self,
+        arriving: &PrepareContext<'_>,
+        lines: &mut LineStream<'_>,
+    ) -> Result<Box<dyn ReceiveSession>> {
+        tcp::take::Tcp.prepare(arriving, lines)
     }
 }

@@ -15,7 +15,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::client::part::Part;
-use crate::client::{self, Client, End, Fetch, Order, Stage};
+use crate::client::{self, Client, ClientReport, ClientStage, FetchConfig, FetchRun};
 use crate::digest::Digest;
 use crate::error::{Error, Phase, Result};
 use crate::http::client::remote::{RemoteFile, number};
@@ -45,8 +45,8 @@ const GATE_LIMIT: Duration = Duration::from_secs(6 * 3600);
 
 /// One client's fetch by HTTP.
 struct HttpFetch<'a> {
-    fetch: &'a Fetch,
-    order: &'a Order,
+    fetch: &'a FetchRun,
+    order: &'a FetchConfig,
     target: &'a HttpTarget,
     client: &'a Client,
     /// The client's number in this process, from 1.
@@ -58,11 +58,15 @@ struct HttpFetch<'a> {
 /// Runs every client of `order` to its end.
 ///
 /// # Errors
-/// As [`Fetch::run`].
-pub fn run(fetch: &Fetch, order: &Order, target: &HttpTarget) -> Result<Vec<End>> {
+/// As [`FetchRun::run`].
+pub fn run(
+    fetch: &FetchRun,
+    order: &FetchConfig,
+    target: &HttpTarget,
+) -> Result<Vec<ClientReport>> {
     let own_session = SessionId(clock::random());
     fetch.run_each(order, &|client, number| {
-        let mut end = End::before_the_seat(Error::Interrupted);
+        let mut end = ClientReport::before_the_seat(Error::Interrupted);
         let http = HttpFetch {
             fetch,
             order,
@@ -81,13 +85,13 @@ pub fn run(fetch: &Fetch, order: &Order, target: &HttpTarget) -> Result<Vec<End>
         {
             transfer.fail(client::outcome_of(error), error.to_string());
         }
-        client.enter(Stage::Ended);
+        client.set_stage(ClientStage::Ended);
         end
     })
 }
 
 impl HttpFetch<'_> {
-    fn run(&self, end: &mut End) -> Result<()> {
+    fn run(&self, end: &mut ClientReport) -> Result<()> {
         let file = self.find_file()?;
         let sha1 = match (self.order.sha1, file.sha1) {
             (Some(ours), Some(theirs)) if ours != theirs => {
@@ -111,7 +115,7 @@ impl HttpFetch<'_> {
         let stream = self.connect()?;
         socket::keep_alive(&stream);
         let request = self.request(&file, start)?;
-        self.client.enter(Stage::Waiting);
+        self.client.set_stage(ClientStage::Waiting);
         let limit = if file.has_gate {
             GATE_LIMIT
         } else {
@@ -120,7 +124,7 @@ impl HttpFetch<'_> {
         let deadline = clock::now().after(limit);
         let response = exchange(&stream, &request, deadline, Phase::Muster)?;
         let start = file.check(&response, start)?;
-        self.client.enter(Stage::Receiving);
+        self.client.set_stage(ClientStage::Receiving);
         end.released_at = Some(clock::wall());
         let offer = self.offer(&response, &file, sha1);
         let name = self.order.name_of(self.number)?;
@@ -134,7 +138,7 @@ impl HttpFetch<'_> {
         part.rename_to(&copy_name?)?;
         let transfer = end.transfer.as_mut().expect("set above");
         self.receive(&response, &stream, part.file(), start..file.bytes, transfer)?;
-        self.client.enter(Stage::Verifying);
+        self.client.set_stage(ClientStage::Verifying);
         self.prove(part, sha1, response.head_at, end)?;
         self.give_receipt(&response, end);
         Ok(())
@@ -159,7 +163,7 @@ impl HttpFetch<'_> {
     }
 
     fn head<'a>(&self, stream: &'a TcpStream, path: &str) -> Result<IncomingResponse<'a>> {
-        self.client.enter(Stage::Joining);
+        self.client.set_stage(ClientStage::Joining);
         let request = self.begin_request("HEAD", path).encode();
         let deadline = clock::now().after(ANSWER_LIMIT);
         exchange(stream, &request, deadline, Phase::Offer)
@@ -298,7 +302,7 @@ impl HttpFetch<'_> {
         mut part: Part,
         sha1: Option<Digest>,
         released: Moment,
-        end: &mut End,
+        end: &mut ClientReport,
     ) -> Result<()> {
         let transfer = end.transfer.as_mut().expect("made before");
         let offer = end.offer.as_mut().expect("made before");
@@ -344,7 +348,7 @@ impl HttpFetch<'_> {
 
     /// Attests the copy, if the server asked for that. The copy is proven without it: only the
     /// server's row would lack the proof.
-    fn give_receipt(&self, response: &IncomingResponse<'_>, end: &End) {
+    fn give_receipt(&self, response: &IncomingResponse<'_>, end: &ClientReport) {
         let path = response.head.headers.get("gatecast-receipt");
         if let (Some(path), Some(transfer), Some(offer)) = (path, &end.transfer, &end.offer)
             && let Err(error) = self.post_receipt(path, offer.file.sha1, transfer)

@@ -7,7 +7,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::net::line_stream::Dialogue;
+use crate::net::line_stream::LineStream;
 use crate::net::{clock, copy, socket};
 use crate::proto::http::HeadError;
 use crate::proto::http::request::{HttpRequest, RequestBuf};
@@ -102,7 +102,7 @@ impl HttpConnection {
 
     /// Ends the connection so that what was sent still arrives.
     pub fn close(self) {
-        Dialogue::new(&self.stream, self.peer, b"").close();
+        LineStream::new(&self.stream, self.peer, b"").close();
     }
 }
 
