@@ -15,6 +15,7 @@ use crate::transport::swarm::torrents::Options;
 use crate::transport::swarm::torrents::Torrents;
 use crate::transport::tcp;
 use crate::transport::udp;
+use crate::transport::udp::config::UdpConfig;
 
 /// Gives a server every way of sending and every kind of client; `config` is that of its
 /// HTTP. Beside it the swarms that it will serve.
@@ -24,9 +25,10 @@ use crate::transport::udp;
 pub fn serve(
     host: ServerCoreBuilder,
     config: HttpConfig,
+    datagrams: UdpConfig,
     swarms: Options,
 ) -> Result<(ServerCoreBuilder, Arc<Torrents>)> {
-    let (host, torrents) = swarm::serve(udp::serve(tcp::serve(host)?), swarms);
+    let (host, torrents) = swarm::serve(udp::serve(tcp::serve(host)?, datagrams), swarms);
     let answering = Arc::clone(&torrents);
     let config = HttpConfig {
         documents: DOCUMENTS,

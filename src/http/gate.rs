@@ -98,7 +98,7 @@ pub(super) fn serve_at_gate(cx: &mut RequestContext<'_>, file: FileName, query: 
             return cx.respond(&HttpResponse::text(500, "the session cannot begin"));
         }
     };
-    let file = seat.plan().source.info.clone();
+    let file = seat.session().source.info.clone();
     let (status, start) = match files::range_of(cx.request, &file) {
         RequestedRange::Unsatisfiable => {
             let reason = "asked for a range that the file does not have";
@@ -110,7 +110,7 @@ pub(super) fn serve_at_gate(cx: &mut RequestContext<'_>, file: FileName, query: 
         RequestedRange::Part(_) | RequestedRange::Whole => (200, 0),
     };
     let receipts = &cx.server.receipts;
-    let slot = (query.receipt).then(|| receipts.expect(seat.plan().session, seat.id()));
+    let slot = (query.receipt).then(|| receipts.expect(seat.session().id, seat.id()));
     match seat.wait() {
         Ok(woke) => {
             let mut transfer = seat.transfer();
@@ -137,13 +137,13 @@ fn send_released(
     (status, range): (u16, Range<u64>),
     transfer: &mut Transfer,
 ) {
-    let plan = seat.plan();
-    let file = &plan.source.info;
+    let session = seat.session();
+    let file = &session.source.info;
     let bytes = range.end - range.start;
     let preface = files::file_head(cx, status, file, &range)
-        .field("Gatecast-Session", plan.session)
+        .field("Gatecast-Session", session.id)
         .field("Gatecast-Seat", seat.id())
-        .field("Gatecast-Clients", plan.clients)
+        .field("Gatecast-Clients", session.clients)
         .maybe("Gatecast-Receipt", slot.as_ref().map(ReceiptSlot::path))
         .encode();
     let cargo = SendJob {
@@ -151,24 +151,23 @@ fn send_released(
         range,
         answer: &mut |_| {},
     };
-    let carried = plan.carrier.send(seat, cargo);
+    let carried = seat.send_session().send(seat, cargo);
     transfer.first_server = carried.first;
     transfer.bytes_server = Some(seat.moved().load(Ordering::Relaxed));
-    let opening = seat.release().expect("this seat went through the gate");
-    let released = opening.released();
+    let released = seat.release().released();
     let last = clock::now().since(released);
     let ended = carried
         .end
         .and_then(|()| wait_for_close(cx.stream()))
         .and_then(|()| {
-            let unchanged = plan.source.unchanged();
+            let unchanged = session.source.unchanged();
             unchanged.map_err(|changed| TransferFailure::new(Outcome::Cut, changed.to_string()))
         });
     if let Err(failure) = ended {
         return transfer.fail(failure.outcome, failure.reason);
     }
     transfer.seconds_server = Some(last);
-    let hashing = file.bytes.saturating_mul(plan.clients.into()) / SLOWEST_HASH;
+    let hashing = file.bytes.saturating_mul(session.clients.into()) / SLOWEST_HASH;
     let deadline = clock::now().after(RECEIPT_LIMIT + Duration::from_secs(hashing));
     let receipt = slot.and_then(|slot| slot.wait(deadline, || seat.is_stopping()));
     if let Some(receipt) = receipt {

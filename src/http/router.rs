@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use crate::http::gate::GateQuery;
 use crate::http::state::{CountGuard, HttpServer, RequestContext};
-use crate::http::{files, gate, metrics, sessions, subscribe};
+use crate::http::{files, gate, guard, metrics, sessions, subscribe};
 use crate::net::clock;
 use crate::net::http::server::HttpConnection;
 use crate::proto::http::request::HttpMethod;
@@ -144,7 +144,7 @@ fn refuse(cx: &RequestContext<'_>) -> Option<HttpResponse> {
 }
 
 fn page(cx: &RequestContext<'_>) -> HttpResponse {
-    let nonce = format!("{:016x}{:016x}", clock::random(), clock::random());
+    let nonce = guard::random_token();
     let token = cx.server.guard.token_for(cx.connection.peer);
     let html = PAGE
         .concat()

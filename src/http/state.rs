@@ -17,7 +17,8 @@ use crate::proto::http::head::HeadBuilder;
 use crate::proto::http::request::{HttpMethod, HttpRequest};
 use crate::proto::http::response::HttpResponse;
 use crate::proto::http::text;
-use crate::server::lobby::{Lobby, ServerConfig};
+use crate::server::config::ServerConfig;
+use crate::server::lobby::Lobby;
 
 /// What all HTTP connections of one server share.
 pub(super) struct HttpServer {

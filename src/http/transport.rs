@@ -10,10 +10,11 @@ use crate::client::receive::{PrepareContext, ReceiveSession, ReceiveTransport};
 use crate::error::Result;
 use crate::net::line_stream::LineStream;
 use crate::server::catalog::Source;
-use crate::server::lobby::ServerConfig;
+use crate::server::config::ServerConfig;
 use crate::server::transport::{SendSession, Transport};
 use crate::session::Via;
 use crate::transport::tcp;
+use crate::units::Rate;
 
 /// The transport of a server.
 #[derive(Debug)]
@@ -42,9 +43,13 @@ impl Transport for HttpTransport {
         &self,
         source: &Arc<Source>,
         clients: u16,
-        settings: &ServerConfig,
+        rate: Option<Rate>,
     ) -> Result<Box<dyn SendSession>> {
-        self.0.prepare(source, clients, settings)
+        self.0.prepare(source, clients, rate)
+    }
+
+    fn serves_http(&self) -> bool {
+        true
     }
 }
 

@@ -7,6 +7,7 @@ use std::io;
 use std::io::Read;
 use std::net::IpAddr;
 use std::net::Ipv4Addr;
+use std::net::Shutdown;
 use std::net::SocketAddr;
 use std::net::TcpListener;
 use std::net::TcpStream;
@@ -118,6 +119,16 @@ pub fn read_until(
             read => return read,
         }
     }
+}
+
+/// Closes a connection so that what was sent still arrives: a close with unread input would destroy
+/// it (RFC 1122, section 4.2.2.13). Reads on until the peer closes, for a second at most.
+pub fn close(stream: &TcpStream) {
+    let deadline = clock::now().after(Duration::from_secs(1));
+    if stream.shutdown(Shutdown::Write).is_err() {
+        return;
+    }
+    while matches!(read_until(stream, &mut [0; 2048], deadline), Ok(len) if len > 0) {}
 }
 
 /// Chooses the congestion control of `stream`.

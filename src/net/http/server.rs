@@ -7,7 +7,6 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::net::line_stream::LineStream;
 use crate::net::{clock, copy, socket};
 use crate::proto::http::HeadError;
 use crate::proto::http::request::{HttpRequest, RequestBuf};
@@ -100,9 +99,9 @@ impl HttpConnection {
         copy::send_all(&self.stream, bytes, clock::now().after(limit)).map_err(Into::into)
     }
 
-    /// Ends the connection so that what was sent still arrives.
+    /// Ends the connection, as [`socket::close`].
     pub fn close(self) {
-        LineStream::new(&self.stream, self.peer, b"").close();
+        socket::close(&self.stream);
     }
 }
 
