@@ -35,7 +35,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         ServerCoreBuilder::new(Catalog::offer([&folder])?, ServerConfig::default()).log_to("logs");
     eprintln!("computing the digests of {} ...", folder.display());
     host.digest(&|_, _, _| {})?;
-    let host = http::serve(tcp::serve(host)?, http::Options::default())?;
+    let host = http::serve(tcp::serve(host)?, http::HttpConfig::default())?;
     let server = host.start(address)?;
     eprintln!("listening on {}; stop with Ctrl-C", server.addr());
     for file in server.lobby().files()? {

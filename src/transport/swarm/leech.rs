@@ -20,12 +20,13 @@ use crate::digest::Digest;
 use crate::error::Error;
 use crate::error::Result;
 use crate::net::clock;
+use crate::net::socket;
 use crate::proto::bt::metainfo::METAINFO_MAX;
 use crate::proto::bt::metainfo::Metainfo;
+use crate::proto::http::url::Url;
 use crate::transport::swarm::member::role::Role;
 use crate::transport::swarm::member::role::peer_id;
 use crate::transport::swarm::peer::Peer;
-use crate::transport::swarm::web::Url;
 
 /// What the user wants.
 #[derive(Debug)]
@@ -85,8 +86,9 @@ pub fn fetch(wish: Wish<'_>, moved: &AtomicU64, stopped: &AtomicBool) -> Result<
         .as_deref()
         .ok_or_else(|| Error::refused("the torrent", "it names no tracker"))?;
     let tracker = Url::parse(announce)?;
-    let (at_tracker, neighbours) = places(tracker.resolve()?);
-    if neighbours && !tracker.is_announce() {
+    let (at_tracker, neighbours) = places(socket::resolve(&tracker.host, 80)?);
+    // Nothing else on a private network is to be asked because a torrent says so.
+    if neighbours && !matches!(tracker.last_segment(), "announce" | "announce.php") {
         let reason = format!(
             "'{}': a tracker on a private network is asked at .../announce only",
             crate::text::escape(announce)

@@ -25,12 +25,14 @@ use crate::error::Error;
 use crate::error::Phase;
 use crate::error::Result;
 use crate::net::clock;
+use crate::net::http::client;
 use crate::net::line_stream::LineStream;
 use crate::proto::bt::layout::Layout;
 use crate::proto::bt::metainfo::METAINFO_MAX;
 use crate::proto::bt::metainfo::Metainfo;
 use crate::proto::greeting::Greeting;
 use crate::proto::http::text::percent_encode;
+use crate::proto::http::url::Url;
 use crate::server::listener::ConnectionHandler;
 use crate::server::listener::Listener;
 use crate::session::Via;
@@ -42,8 +44,6 @@ use crate::transport::swarm::member::role::Role;
 use crate::transport::swarm::store::Store;
 use crate::transport::swarm::torrents::name_of;
 use crate::transport::swarm::torrents::seated_id;
-use crate::transport::swarm::web;
-use crate::transport::swarm::web::Url;
 use crate::units::Moment;
 
 /// The way.
@@ -103,7 +103,7 @@ impl ReceiveTransport for Swarm {
         let local = arriving.stream.local_addr().map_err(failed)?;
         let name = percent_encode(arriving.offer.file.name.as_str());
         let host = server.to_string();
-        let torrent = web::get(&[server], &host, &format!("/{name}.torrent"), METAINFO_MAX)?;
+        let torrent = client::get(&[server], &host, &format!("/{name}.torrent"), METAINFO_MAX)?;
         let metainfo = Metainfo::decode(&torrent)
             .map_err(|error| Error::protocol(server, error.to_string()))?;
         if metainfo.bytes != arriving.offer.file.bytes {

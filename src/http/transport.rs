@@ -1,34 +1,31 @@
-//! HTTP as a way of sending: TCP's stream with an HTTP head before it.
+//! HTTP as a transport: TCP's stream with an HTTP head before it.
 //!
-//! A session `via http` is for clients that ask by HTTP. After the release its bytes are sent by
-//! TCP's own carrier, so that the two ways differ in nothing but the words before the payload. A
-//! native client that leaves the way to the server gets the same stream after GO.
+//! A session `via http` is for clients that ask by HTTP. After the release TCP's own send session
+//! moves its bytes, so that the two transports differ only in the head before the payload. A
+//! native client that leaves the transport to the server gets the same stream after GO.
 
 use std::sync::Arc;
 
-use crate::client::receive::PrepareContext;
-use crate::client::receive::ReceiveSession;
-use crate::client::receive::ReceiveTransport;
+use crate::client::receive::{PrepareContext, ReceiveSession, ReceiveTransport};
 use crate::error::Result;
 use crate::net::line_stream::LineStream;
 use crate::server::catalog::Source;
 use crate::server::config::ServerConfig;
-use crate::server::transport::SendSession;
-use crate::server::transport::Transport;
+use crate::server::transport::{SendSession, Transport};
 use crate::session::Via;
 use crate::transport::tcp;
 use crate::units::Rate;
 
-/// The way as a server has it.
+/// The transport of a server.
 #[derive(Debug)]
-pub struct Http(tcp::send::Tcp);
+pub struct HttpTransport(tcp::send::Tcp);
 
-/// The way as a native client has it.
+/// The transport of a native client.
 #[derive(Clone, Copy, Debug)]
-pub struct Take;
+pub struct HttpReceive;
 
-impl Http {
-    /// HTTP as `settings` ask for it.
+impl HttpTransport {
+    /// HTTP with the given settings.
     ///
     /// # Errors
     /// As [`tcp::send::Tcp::new`].
@@ -37,7 +34,7 @@ impl Http {
     }
 }
 
-impl Transport for Http {
+impl Transport for HttpTransport {
     fn via(&self) -> Via {
         Via::Http
     }
@@ -56,7 +53,7 @@ impl Transport for Http {
     }
 }
 
-impl ReceiveTransport for Take {
+impl ReceiveTransport for HttpReceive {
     fn via(&self) -> Via {
         Via::Http
     }
