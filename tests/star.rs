@@ -22,14 +22,14 @@ use gatecast::internals::testbed::star::build::Star;
 use gatecast::internals::testbed::star::calibrate;
 use gatecast::internals::testbed::star::calibrate::flow;
 use gatecast::internals::testbed::star::calibrate::flow::Window;
-use gatecast::internals::testbed::star::inside;
 use gatecast::internals::testbed::star::layout::Layout;
 use gatecast::internals::testbed::star::layout::Loss;
 use gatecast::internals::testbed::star::layout::Middle;
 use gatecast::internals::testbed::star::layout::Traffic;
-use gatecast::internals::testbed::star::name::Place;
-use gatecast::internals::testbed::star::name::StarId;
+use gatecast::internals::testbed::star::namespace;
 use gatecast::internals::testbed::star::rootless;
+use gatecast::internals::testbed::star::star_id::Place;
+use gatecast::internals::testbed::star::star_id::StarId;
 use gatecast::internals::testbed::star::tool;
 use gatecast::internals::units::Rate;
 
@@ -93,7 +93,7 @@ fn hosts(arguments: &[&str]) -> usize {
 fn of(child: &Child) -> Vec<String> {
     let mine =
         |name: &String| StarId::of_namespace(name).is_ok_and(|(id, _)| id.process == child.id());
-    inside::names().into_iter().filter(mine).collect()
+    namespace::names().into_iter().filter(mine).collect()
 }
 
 fn signal(child: &Child, name: &str) {
@@ -238,7 +238,7 @@ fn a_namespace_of_somebody_else_is_never_touched() {
         "{error}"
     );
     assert_eq!(
-        inside::names()
+        namespace::names()
             .iter()
             .filter(|name| name.starts_with(&id.to_string()))
             .count(),
@@ -250,7 +250,10 @@ fn a_namespace_of_somebody_else_is_never_touched() {
     let near = format!("{theirs}x");
     ip(&["netns", "add", &near]);
     star.down().expect("down");
-    assert!(inside::names().contains(&near), "only exact names are ours");
+    assert!(
+        namespace::names().contains(&near),
+        "only exact names are ours"
+    );
     ip(&["netns", "del", &near]);
 }
 
@@ -264,8 +267,8 @@ fn a_killed_owner_is_swept_and_a_living_one_is_spared() {
     let mut killed = standing(&["--hosts", "3"]);
     let mut living = standing(&["--hosts", "3"]);
     // A process inside would keep a namespace alive without a name.
-    let namespace = inside::path_of(&of(&killed)[0]);
-    let mut sleeper = inside::enter(&namespace, || {
+    let namespace = namespace::path_of(&of(&killed)[0]);
+    let mut sleeper = namespace::enter(&namespace, || {
         Command::new("sleep").arg("600").spawn().expect("sleep")
     })
     .expect("inside");

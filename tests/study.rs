@@ -14,9 +14,9 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use gatecast::internals::report::schema;
-use gatecast::internals::testbed::star::inside;
-use gatecast::internals::testbed::star::name::StarId;
+use gatecast::internals::testbed::star::namespace;
 use gatecast::internals::testbed::star::rootless;
+use gatecast::internals::testbed::star::star_id::StarId;
 use gatecast::internals::testbed::star::tool;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -110,7 +110,7 @@ fn signal(process: u32, name: &str) {
 
 /// Namespaces and working folders of a process.
 fn left_by(process: u32) -> Vec<String> {
-    let mut left: Vec<String> = inside::names()
+    let mut left: Vec<String> = namespace::names()
         .into_iter()
         .filter(|name| StarId::of_namespace(name).is_ok_and(|(id, _)| id.process == process))
         .collect();

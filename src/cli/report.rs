@@ -13,7 +13,7 @@ use crate::report::live;
 use crate::report::live::events::VisitsDocument;
 use crate::report::plot::Chart;
 use crate::report::scaling;
-use crate::report::sheet;
+use crate::report::session_table;
 use crate::report::trials;
 use crate::report::verdict::Verdict;
 
@@ -69,7 +69,12 @@ pub(crate) fn run(args: &Args) -> Result<Verdict> {
     } else {
         let mut text: String = records
             .iter()
-            .map(|record| format!("{}\n", sheet::session(record, sheet::Rows::All)))
+            .map(|record| {
+                format!(
+                    "{}\n",
+                    session_table::session(record, session_table::Rows::All)
+                )
+            })
             .collect();
         if records.len() > 1 {
             text.push_str(&trials::trials(&records));

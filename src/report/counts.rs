@@ -7,9 +7,9 @@
 use std::fmt::Write;
 
 use crate::report::Spread;
-use crate::report::sheet::ROWS_MAX;
-use crate::report::sheet::Rows;
-use crate::report::sheet::or_dash;
+use crate::report::session_table::ROWS_MAX;
+use crate::report::session_table::Rows;
+use crate::report::session_table::or_dash;
 use crate::report::table::Align;
 use crate::report::table::Table;
 use crate::text::escape;

@@ -35,7 +35,7 @@ pub mod plot;
 pub mod scaling;
 #[cfg(feature = "cli")]
 pub mod schema;
-pub mod sheet;
+pub mod session_table;
 pub mod table;
 pub mod trials;
 pub mod verdict;

@@ -7,16 +7,16 @@ use std::time::Duration;
 use crate::error::Error;
 use crate::error::Result;
 use crate::net::clock;
+use crate::testbed::star::cleanup;
 use crate::testbed::star::host::Host;
-use crate::testbed::star::inside;
 use crate::testbed::star::layout::Layout;
 use crate::testbed::star::layout::Loss;
-use crate::testbed::star::name::Place;
-use crate::testbed::star::name::StarId;
-use crate::testbed::star::plan;
+use crate::testbed::star::namespace;
+use crate::testbed::star::setup;
+use crate::testbed::star::star_id::Place;
+use crate::testbed::star::star_id::StarId;
 use crate::testbed::star::step;
 use crate::testbed::star::step::Step;
-use crate::testbed::star::sweep;
 use crate::testbed::star::tool;
 use crate::testbed::star::tool::Tool;
 
@@ -62,10 +62,10 @@ impl Star {
     /// As [`build`](Self::build).
     pub fn build_as(id: StarId, layout: &Layout, stop: &AtomicBool) -> Result<Self> {
         layout.check()?;
-        let steps = plan::up(&id, layout);
+        let steps = setup::up(&id, layout);
         needed(&steps, layout)?;
-        let names = plan::namespaces(&id, layout);
-        let there = inside::names();
+        let names = setup::namespaces(&id, layout);
+        let there = namespace::names();
         if let Some(name) = names.iter().find(|name| there.contains(name)) {
             return Err(Error::refused(
                 "the star",
@@ -158,7 +158,7 @@ impl Star {
     /// # Errors
     /// The packet filter refuses.
     pub fn lose(&self, loss: Loss) -> Result<()> {
-        step::run(&plan::loss(&self.id, &self.layout, loss)).map_err(|(_, error)| error)
+        step::run(&setup::loss(&self.id, &self.layout, loss)).map_err(|(_, error)| error)
     }
 
     /// Ends what [`lose`](Self::lose) began.
@@ -166,7 +166,7 @@ impl Star {
     /// # Errors
     /// There is no loss.
     pub fn end_loss(&self) -> Result<()> {
-        step::run(&plan::no_loss(&self.id, &self.layout)).map_err(|(_, error)| error)
+        step::run(&setup::no_loss(&self.id, &self.layout)).map_err(|(_, error)| error)
     }
 
     /// What was seen and dropped on the way to each host since the loss began.
@@ -174,9 +174,9 @@ impl Star {
     /// # Errors
     /// There is no loss, or its counters cannot be read.
     pub fn filtered(&self) -> Result<Vec<Filtered>> {
-        let words = plan::list_counters(&self.layout);
-        let middle = inside::path_of(&self.id.namespace(Place::Middle));
-        let listed = inside::enter(&middle, || tool::output(Tool::Nft, &words, ""))??;
+        let words = setup::list_counters(&self.layout);
+        let middle = namespace::path_of(&self.id.namespace(Place::Middle));
+        let listed = namespace::enter(&middle, || tool::output(Tool::Nft, &words, ""))??;
         let listed = listed.map_err(|said| Error::refused("`nft list counters`", said.trim()))?;
         let counter = |name: String| {
             packets(&listed, &name)
@@ -204,14 +204,14 @@ impl Star {
     /// Something of it could not be removed.
     pub fn down(mut self) -> Result<()> {
         let made = std::mem::take(&mut self.made);
-        sweep::remove(&made)
+        cleanup::remove(&made)
     }
 }
 
 impl Drop for Star {
     fn drop(&mut self) {
         if !self.kept
-            && let Err(error) = sweep::remove(&self.made)
+            && let Err(error) = cleanup::remove(&self.made)
         {
             log::error!("{error}");
         }
@@ -262,7 +262,7 @@ fn explained(error: Error, stop: &AtomicBool) -> Error {
 
 fn hosts(id: &StarId, layout: &Layout) -> Vec<Host> {
     let host = |(host, link): (usize, &_)| Host {
-        namespace: inside::path_of(&id.namespace(Place::Host(host))),
+        namespace: namespace::path_of(&id.namespace(Place::Host(host))),
         address: layout.address(host),
         device: "eth0".to_owned(),
         link: *link,

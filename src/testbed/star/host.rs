@@ -15,9 +15,9 @@ use std::time::Duration;
 
 use crate::error::Error;
 use crate::error::Result;
-use crate::testbed::star::inside;
 use crate::testbed::star::layout::HOSTS_MAX;
 use crate::testbed::star::layout::Link;
+use crate::testbed::star::namespace;
 use crate::text::escape;
 
 /// A host.
@@ -54,7 +54,7 @@ impl Host {
     /// # Errors
     /// The namespace is gone, or must not be entered.
     pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
-        inside::enter(&self.namespace, work)
+        namespace::enter(&self.namespace, work)
     }
 
     /// Starts a program on the host.

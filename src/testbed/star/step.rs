@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use crate::error::Error;
 use crate::error::Result;
-use crate::testbed::star::inside;
+use crate::testbed::star::namespace;
 use crate::testbed::star::tool;
 use crate::testbed::star::tool::Tool;
 
@@ -120,7 +120,9 @@ fn run_batch(batch: &[Step]) -> std::result::Result<(), (usize, Error)> {
     };
     let ended = match &first.inside {
         None => work(),
-        Some(namespace) => inside::enter(&inside::path_of(namespace), work).and_then(|done| done),
+        Some(namespace) => {
+            namespace::enter(&namespace::path_of(namespace), work).and_then(|done| done)
+        }
     };
     match ended {
         Ok(Ok(())) => Ok(()),

@@ -10,6 +10,9 @@ use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::time::Duration;
 
+use serde::Deserialize;
+use serde::Serialize;
+
 use crate::error::Error;
 use crate::error::Result;
 use crate::testbed::star::build::Star;
@@ -21,8 +24,7 @@ use crate::testbed::star::layout::Traffic;
 use crate::units::Rate;
 
 /// What was measured.
-#[derive(Clone, Debug, PartialEq)]
-#[cfg_attr(feature = "cli", derive(serde::Serialize, serde::Deserialize))]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Calibration {
     /// From the server to the first client and nothing else on the star, Mbit/s of payload.
     pub tcp_alone_mbit: f64,
@@ -45,8 +47,7 @@ pub struct Calibration {
 }
 
 /// Loss that was asked for, counted at both ends, and by the packet filter that makes it.
-#[derive(Clone, Debug, PartialEq)]
-#[cfg_attr(feature = "cli", derive(serde::Serialize, serde::Deserialize))]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LossCheck {
     /// The fraction asked for.
     pub asked: f64,

@@ -2,7 +2,7 @@ use super::*;
 use crate::session::Via;
 use crate::testbed::star::layout;
 use crate::testbed::study::contender::SeatReport;
-use crate::testbed::study::native::Native;
+use crate::testbed::study::contender::native::Native;
 use crate::units::Rate;
 
 fn cell(clients: u16) -> Cell {

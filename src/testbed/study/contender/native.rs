@@ -22,7 +22,7 @@ use crate::testbed::study::contender::Contender;
 use crate::testbed::study::contender::Job;
 use crate::testbed::study::contender::Observed;
 use crate::testbed::study::contender::SeatReport;
-use crate::testbed::study::crew::Crew;
+use crate::testbed::study::process_group::Crew;
 use crate::text::escape;
 
 /// One way of gatecast.

@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 
 use crate::cli::output;
-use crate::cli::simulate;
+use crate::cli::testbed::simulate;
 use crate::error::Error;
 use crate::error::Result;
 use crate::report::verdict::Verdict;
-use crate::testbed::study::forecast;
-use crate::testbed::study::forecast::Question;
+use crate::testbed::plan;
+use crate::testbed::plan::Question;
 use crate::testbed::study::results::Results;
 use crate::units::Bytes;
 use crate::units::Rate;
@@ -84,9 +84,9 @@ pub(crate) fn run(args: &Args) -> Result<Verdict> {
             up: args.up,
             down,
         };
-        let answers = forecast::expect(&question, study.as_ref());
+        let answers = plan::expect(&question, study.as_ref());
         let space = if number > 0 { "\n" } else { "" };
-        output::print(&format!("{space}{}", forecast::sheet(&question, &answers)))?;
+        output::print(&format!("{space}{}", plan::table(&question, &answers)))?;
     }
     Ok(Verdict::AllVerified)
 }

@@ -22,16 +22,16 @@ use crate::testbed::star::layout::Layout;
 use crate::testbed::study::contender::Contender;
 use crate::testbed::study::contender::Job;
 use crate::testbed::study::contender::Observed;
-use crate::testbed::study::crew;
 use crate::testbed::study::environment;
 use crate::testbed::study::grid::Cell;
 use crate::testbed::study::grid::LONG_S;
 use crate::testbed::study::grid::RUNS_LONG;
+use crate::testbed::study::process_group;
 use crate::testbed::study::results;
 use crate::testbed::study::results::Results;
 use crate::testbed::study::results::Run;
 use crate::testbed::study::results::StarResult;
-use crate::testbed::study::work::Work;
+use crate::testbed::study::work_folder::Work;
 use crate::units::Bytes;
 use crate::units::Rate;
 
@@ -239,7 +239,7 @@ fn one(
         let taking_part = &hosts[..=usize::from(cell.clients)];
         taking_part.iter().map(Host::carried).collect()
     };
-    let (before, busy, own) = (look()?, environment::busy_s(), crew::own_cpu_s());
+    let (before, busy, own) = (look()?, environment::busy_s(), process_group::own_cpu_s());
     let began = clock::now();
     let ended = way.run(job, stop);
     // A second Ctrl-C takes the star from under the programs: how they ended says nothing.
@@ -256,7 +256,7 @@ fn one(
     };
     let took_s = clock::now().since(began).as_secs_f64();
     let ours = observed.as_ref().and_then(|observed| {
-        Some(observed.cpu_server_s? + observed.cpu_clients_s? + crew::own_cpu_s() - own)
+        Some(observed.cpu_server_s? + observed.cpu_clients_s? + process_group::own_cpu_s() - own)
     });
     let cpu_others_s = busy
         .zip(environment::busy_s())

@@ -5,9 +5,9 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use crate::cli::links::LinkArgs;
 use crate::cli::output;
-use crate::cli::star;
+use crate::cli::testbed::links::LinkArgs;
+use crate::cli::testbed::star;
 use crate::error::Error;
 use crate::error::Result;
 use crate::report::verdict::Verdict;
@@ -17,23 +17,23 @@ use crate::testbed::star::host;
 use crate::testbed::star::host::Host;
 use crate::testbed::star::layout::Link;
 use crate::testbed::star::layout::parse_loss;
-use crate::testbed::star::plan;
+use crate::testbed::star::setup;
 use crate::testbed::study::contender::Contender;
+use crate::testbed::study::contender::multicast;
+use crate::testbed::study::contender::native::Native;
+use crate::testbed::study::contender::nginx;
+use crate::testbed::study::contender::nginx::Nginx;
+use crate::testbed::study::contender::torrent::Foreign;
 use crate::testbed::study::environment::Environment;
 use crate::testbed::study::figure;
-use crate::testbed::study::foreign::Foreign;
 use crate::testbed::study::grid;
 use crate::testbed::study::grid::Grid;
 use crate::testbed::study::grid::Preset;
-use crate::testbed::study::group;
-use crate::testbed::study::native::Native;
-use crate::testbed::study::nginx;
-use crate::testbed::study::nginx::Nginx;
 use crate::testbed::study::page;
 use crate::testbed::study::results::Results;
-use crate::testbed::study::run::Ground;
-use crate::testbed::study::run::Study;
-use crate::testbed::study::sheet;
+use crate::testbed::study::runner::Ground;
+use crate::testbed::study::runner::Study;
+use crate::testbed::study::table;
 use crate::units::Bytes;
 use crate::units::Rate;
 
@@ -163,7 +163,7 @@ pub(crate) fn run(args: &Args) -> Result<Verdict> {
     if args.json {
         output::print(&fs::read_to_string(&path).map_err(Error::io("read", path.display()))?)?;
     } else {
-        output::print(&sheet::table(&results))?;
+        output::print(&table::table(&results))?;
     }
     Ok(match results.all_proven() {
         true => Verdict::AllVerified,
@@ -227,7 +227,10 @@ fn contenders(args: &Args) -> Result<Vec<Box<dyn Contender>>> {
         if let Some(foreign) = Foreign::of(name) {
             return Ok(Box::new(foreign));
         }
-        if let Some(rival) = group::ALL.into_iter().find(|rival| rival.name() == name) {
+        if let Some(rival) = multicast::ALL
+            .into_iter()
+            .find(|rival| rival.name() == name)
+        {
             return Ok(Box::new(rival));
         }
         let via = Via::from_str(name).map_err(|error| Error::Usage {
@@ -293,7 +296,7 @@ fn begin(
     };
     if !is_given {
         let queue =
-            |&rate: &u64| format!("{} bytes at {}", plan::queue_bytes(Rate(rate)), Rate(rate));
+            |&rate: &u64| format!("{} bytes at {}", setup::queue_bytes(Rate(rate)), Rate(rate));
         environment.queues = grid.rates.iter().map(queue).collect();
     }
     let about = describe(args, links, &environment);
@@ -375,7 +378,7 @@ fn publish(results: &Results, out: &Path) -> Result<()> {
     if results.rows.is_empty() {
         return Ok(());
     }
-    write("results.csv", &sheet::csv(results))?;
+    write("results.csv", &table::csv(results))?;
     let figures = figure::all(results);
     for figure in &figures {
         write(&format!("{}.svg", figure.name), &figure.chart.to_svg())?;

@@ -113,7 +113,7 @@ fn nominal_efficiency(row: &Row) -> Option<f64> {
 }
 
 /// The answer in words and a table.
-pub fn sheet(question: &Question, answers: &[Expectation]) -> String {
+pub fn table(question: &Question, answers: &[Expectation]) -> String {
     let mut table = Table::new(&[
         ("via", Align::Left),
         ("bound", Align::Right),
@@ -216,7 +216,7 @@ mod tests {
         let tcp = answers.iter().find(|answer| answer.via == Via::Tcp);
         assert_eq!(tcp.map(|tcp| tcp.bound_s), Some(80_000.0));
         assert!(answers.iter().all(|answer| answer.expected_s.is_none()));
-        let text = sheet(&MANY, &answers);
+        let text = table(&MANY, &answers);
         assert!(
             text.contains("fastest by their bounds: multicast and swarm"),
             "{text}"
@@ -237,7 +237,7 @@ mod tests {
         assert!((efficiency - 3.2 / 3.6).abs() < 1e-9, "{efficiency}");
         let expected = tcp.expected_s.expect("measured");
         assert!((expected - 80_000.0 / efficiency).abs() < 1e-6);
-        assert!(sheet(&MANY, &answers).contains("far fewer clients"));
+        assert!(table(&MANY, &answers).contains("far fewer clients"));
     }
 
     #[test]

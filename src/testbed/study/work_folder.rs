@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use crate::error::Error;
 use crate::error::Result;
 use crate::net::socket::free_space;
-use crate::testbed::star::name::StarId;
+use crate::testbed::star::star_id::StarId;
 
 /// The folder; dropping it removes it.
 #[derive(Debug)]

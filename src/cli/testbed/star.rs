@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use clap::Subcommand;
 
-use crate::cli::links::LayoutArgs;
 use crate::cli::output;
 use crate::cli::signals;
 use crate::cli::signals::Request;
+use crate::cli::testbed::links::LayoutArgs;
 use crate::error::Error;
 use crate::error::Result;
 use crate::net::clock;
@@ -23,14 +23,14 @@ use crate::report::table::Table;
 use crate::report::verdict::Verdict;
 use crate::testbed::star::build::Star;
 use crate::testbed::star::calibrate;
-use crate::testbed::star::inside;
+use crate::testbed::star::cleanup;
 use crate::testbed::star::layout::Layout;
-use crate::testbed::star::name::Place;
-use crate::testbed::star::name::StarId;
-use crate::testbed::star::plan;
+use crate::testbed::star::namespace;
 use crate::testbed::star::rootless;
-use crate::testbed::star::sweep;
-use crate::testbed::study::work;
+use crate::testbed::star::setup;
+use crate::testbed::star::star_id::Place;
+use crate::testbed::star::star_id::StarId;
+use crate::testbed::study::work_folder;
 
 /// `gatecast star up|down|list|exec|run`
 #[derive(Debug, clap::Args)]
@@ -162,13 +162,13 @@ pub(crate) fn stop_flag() -> Result<Arc<AtomicBool>> {
 
 fn show_plan(layout: &Layout) -> Result<Verdict> {
     let id = StarId::next();
-    let mut steps = plan::up(&id, layout);
+    let mut steps = setup::up(&id, layout);
     if let Some(loss) = layout.loss {
-        steps.extend(plan::loss(&id, layout, loss));
+        steps.extend(setup::loss(&id, layout, loss));
     }
     let mut text: String = steps.iter().map(|step| format!("{step}\n")).collect();
     text += "# and to remove it\n";
-    for step in plan::down(&plan::namespaces(&id, layout)) {
+    for step in setup::down(&setup::namespaces(&id, layout)) {
         text += &format!("{step}\n");
     }
     output::print(&text)?;
@@ -244,7 +244,7 @@ fn table(star: &Star) -> String {
 }
 
 fn down(name: Option<StarId>) -> Result<Verdict> {
-    let found = sweep::find();
+    let found = cleanup::find();
     if let Some(name) = name
         && !found.iter().any(|star| star.id == name)
     {
@@ -267,7 +267,7 @@ fn down(name: Option<StarId>) -> Result<Verdict> {
             output::say(format_args!("{spared}: spared"));
             continue;
         }
-        sweep::remove(&star.namespaces)?;
+        cleanup::remove(&star.namespaces)?;
         output::say(format_args!(
             "star {} removed: {} namespaces",
             star.id,
@@ -275,7 +275,11 @@ fn down(name: Option<StarId>) -> Result<Verdict> {
         ));
         removed += 1;
     }
-    let folders = if name.is_none() { work::sweep() } else { 0 };
+    let folders = if name.is_none() {
+        work_folder::sweep()
+    } else {
+        0
+    };
     if folders > 0 {
         output::say(format_args!(
             "{folders} working folders of killed studies removed"
@@ -293,7 +297,7 @@ fn list() -> Result<Verdict> {
         ("hosts", Align::Right),
         ("owner", Align::Left),
     ]);
-    for star in sweep::find() {
+    for star in cleanup::find() {
         let owner = match star.owner_lives {
             true => format!("process {}", star.id.process),
             false => "has ended".to_owned(),
@@ -312,7 +316,7 @@ fn exec(star: Option<StarId>, host: usize, command: &[String]) -> Error {
         Err(error) => return error,
     };
     let namespace = id.namespace(Place::Host(host));
-    if !inside::names().contains(&namespace) {
+    if !namespace::names().contains(&namespace) {
         return Error::refused("the star", format!("star {id} has no host {host}"));
     }
     let [program, arguments @ ..] = command else {
@@ -321,7 +325,7 @@ fn exec(star: Option<StarId>, host: usize, command: &[String]) -> Error {
         };
     };
     // The thread that entered the host becomes the program, and with it the whole process.
-    let failed = inside::enter(&inside::path_of(&namespace), || {
+    let failed = namespace::enter(&namespace::path_of(&namespace), || {
         Command::new(program).args(arguments).exec()
     });
     match failed {
@@ -341,7 +345,7 @@ fn which(star: Option<StarId>) -> Result<StarId> {
             .parse()
             .or_else(|_| refuse(format!("{VARIABLE} is '{shown}', which names no star")));
     }
-    match &sweep::find()[..] {
+    match &cleanup::find()[..] {
         [] => refuse("there is none; `gatecast star up` builds one".to_owned()),
         [one] => Ok(one.id),
         several => refuse(format!("there are {}; name one with --star", several.len())),

@@ -1,8 +1,13 @@
 //! What a study compares: something that brings a file from host 0 to the other hosts.
 //!
 //! A [`Contender`] starts real programs on real hosts and says what each client got and when.
-//! Every way of gatecast is one already ([`native`](crate::testbed::study::native)); another program
-//! becomes one by this trait ([`nginx`](crate::testbed::study::nginx) is), and the study does not change.
+//! Every way of gatecast is one already ([`native`](crate::testbed::study::contender::native)); another program
+//! becomes one by this trait ([`nginx`](crate::testbed::study::contender::nginx) is), and the study does not change.
+
+pub mod multicast;
+pub mod native;
+pub mod nginx;
+pub mod torrent;
 
 use std::fmt;
 use std::net::Ipv4Addr;
