@@ -34,7 +34,6 @@ use crate::report::verdict::Verdict;
 use crate::session::Via;
 use crate::text::FileName;
 use crate::transport::swarm::leech;
-use crate::transport::udp::visit;
 
 /// `gatecast fetch HOST[:PORT] [FILE]`
 #[derive(Debug, clap::Args)]
@@ -94,9 +93,6 @@ pub(crate) struct Args {
     /// Talk to a server of the lab's UDP protocol: list, config, start, disconnect
     #[arg(long, conflicts_with_all = ["file", "group", "via", "resume", "sha1", "json"])]
     pub(crate) lab: bool,
-    /// Over UDP alone, from a server that was started with --no-control: no connection, no gate
-    #[arg(long, conflicts_with_all = ["group", "lab"])]
-    pub(crate) no_control: bool,
 }
 
 /// Fetches.
@@ -126,11 +122,6 @@ pub(crate) fn run(args: &Args) -> Result<Verdict> {
         seed_time: args.seed_time,
         ..Order::new(options::server(&authority(&args.server))?)
     };
-    if args.no_control && !matches!(args.via, None | Some(Via::Udp)) {
-        return Err(Error::Usage {
-            what: "without a control connection files are fetched --via udp".to_owned(),
-        });
-    }
     let target = match args.via {
         Some(Via::Http) => Some(target(args, &order)?),
         _ if args.server.starts_with(SCHEME) => Some(target(args, &order)?),
@@ -140,7 +131,6 @@ pub(crate) fn run(args: &Args) -> Result<Verdict> {
     stop_on_signal(&fetch)?;
     let work = || match &target {
         Some(target) => http::client::run(&fetch, &order, target),
-        None if args.no_control => visit::run(&fetch, &order),
         None => fetch.run(&order, &services::intakes()),
     };
     let ends = match args.events {

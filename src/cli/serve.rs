@@ -36,7 +36,6 @@ use crate::text::FileName;
 use crate::transfer::Record;
 use crate::transport::swarm::torrents::Torrents;
 use crate::transport::udp::lab::LabServer;
-use crate::transport::udp::porter::Porter;
 
 /// `gatecast serve PATH...`
 #[derive(Debug, clap::Args)]
@@ -78,10 +77,6 @@ pub(crate) struct Args {
     /// An address that the lab's UDP server may send to; may be given again
     #[arg(long, value_name = "ADDR", requires = "lab_udp")]
     pub(crate) allow: Vec<IpAddr>,
-    /// Serve clients without a control connection too: over UDP alone, on the same port number,
-    /// each at once
-    #[arg(long, conflicts_with = "lab_udp")]
-    pub(crate) no_control: bool,
     /// Serve one session and exit
     #[arg(long)]
     pub(crate) one_off: bool,
@@ -167,12 +162,8 @@ pub(crate) fn run(args: &Args) -> Result<Verdict> {
         }
         false => None,
     };
-    let porter = match args.no_control {
-        true => Some(Porter::start(server.addr(), server.lobby(), server.pen())?),
-        false => None,
-    };
     greet(&server, args, &token)?;
-    attend(server, (lab, porter), &torrents, args, &requests)
+    attend(server, lab, &torrents, args, &requests)
 }
 
 fn greet(server: &Running, args: &Args, token: &str) -> Result<()> {
@@ -182,9 +173,6 @@ fn greet(server: &Running, args: &Args, token: &str) -> Result<()> {
             "  {:>13} bytes  {}  {}",
             file.bytes, file.sha1, file.name
         ));
-    }
-    if args.no_control {
-        output::say(format_args!("clients that have only UDP are served too"));
     }
     if args.lab_udp {
         output::say(format_args!("the lab's UDP clients are served too"));
@@ -208,7 +196,7 @@ fn greet(server: &Running, args: &Args, token: &str) -> Result<()> {
 /// Shows sessions and prints their results until the server is to end.
 fn attend(
     server: Running,
-    beside: (Option<LabServer>, Option<Porter>),
+    lab: Option<LabServer>,
     torrents: &Torrents,
     args: &Args,
     requests: &Receiver<Request>,
@@ -226,7 +214,7 @@ fn attend(
                 room.clear();
                 earned = earned.min(show(&record, torrents, args)?);
                 if args.one_off {
-                    drop(beside);
+                    drop(lab);
                     server.stop()?;
                     return Ok(earned);
                 }
@@ -238,7 +226,7 @@ fn attend(
                     if !server.lobby().is_idle() {
                         earned = Verdict::Interrupted;
                     }
-                    drop(beside);
+                    drop(lab);
                     for record in server.stop()? {
                         earned = earned.min(show(&record, torrents, args)?);
                     }

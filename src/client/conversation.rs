@@ -22,7 +22,6 @@ use crate::client::receive::Incoming;
 use crate::client::receive::Intake;
 use crate::client::receive::Taken;
 use crate::client::told;
-use crate::client::verify::Mends;
 use crate::client::verify::Prefix;
 use crate::error::Error;
 use crate::error::Phase;
@@ -120,7 +119,7 @@ impl Client {
         drop(receiving);
         let bytes = self.moved.load(Ordering::Relaxed);
         transfer.bytes_client = Some(bytes);
-        let mut taken = match taken {
+        let taken = match taken {
             Ok(taken) => taken,
             Err(error) => {
                 let holed = incoming.holed.get();
@@ -143,21 +142,15 @@ impl Client {
         note(dialogue.say(&FromClient::Last { bytes }.encode()));
         self.enter(Stage::Verifying);
         fetch.wait_for_the_others();
-        let mends = Mends {
-            armed: armed.as_mut(),
-            stall: order.stall,
-            stopped: &fetch.stopped,
-        };
         let part = self.verify(
             &offer,
             part,
             hasher,
             &mut dialogue,
             released,
-            &mut taken,
+            &taken,
             want,
             transfer,
-            mends,
         )?;
         let (path, durable) = match store(part, order.durable, &dialogue, offer.file.bytes) {
             Ok(path) => (path, order.durable.then(|| clock::now().since(released))),

@@ -7,7 +7,6 @@ use std::net::TcpStream;
 use std::ops::Range;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
-use std::time::Duration;
 
 use crate::client::Order;
 use crate::error::Error;
@@ -64,20 +63,6 @@ pub trait Armed: fmt::Debug + Send {
         dialogue: &mut Dialogue<'_>,
     ) -> Result<Taken, Error>;
 
-    /// The copy is complete and has another digest than the file: has what is damaged sent again,
-    /// where this way can, and returns its counts with what that took. `None` leaves it damaged.
-    ///
-    /// # Errors
-    /// Why it could not be mended.
-    fn mend(
-        &mut self,
-        damaged: &Damaged<'_>,
-        dialogue: &mut Dialogue<'_>,
-    ) -> Result<Option<Counts>, Error> {
-        let _ = (damaged, dialogue);
-        Ok(None)
-    }
-
     /// The client's conversation is over, and its copy is whole: stays for as long as others need
     /// it, or until `stopped`.
     fn leave(self: Box<Self>, stopped: &AtomicBool) {
@@ -117,23 +102,6 @@ pub struct Incoming<'a> {
     pub stopped: &'a AtomicBool,
     /// What is known of a payload that is over and has holes, for a way that ends with an error.
     pub holed: Cell<Option<Holed>>,
-}
-
-/// A copy that is complete and wrong.
-#[derive(Debug)]
-pub struct Damaged<'a> {
-    /// The seat and the file.
-    pub offer: &'a Offer,
-    /// The copy.
-    pub file: &'a File,
-    /// Which mending of this copy it is, from 1.
-    pub number: u32,
-    /// What was counted so far.
-    pub counts: Counts,
-    /// How long nothing may come.
-    pub stall: Duration,
-    /// Set when the user wants it to end.
-    pub stopped: &'a AtomicBool,
 }
 
 /// A payload that is over and not whole.

@@ -9,7 +9,6 @@ use crate::net::clock;
 use crate::net::line_stream::Dialogue;
 use crate::proto::native::FromClient;
 use crate::proto::native::Receipt;
-use crate::proto::udp::pieces::MENDS_MAX;
 use crate::server::gate::Seat;
 use crate::server::patience::Patience;
 use crate::server::patience::SIGN_OF_LIFE;
@@ -46,7 +45,6 @@ pub(super) fn hear_receipt(
     let last = crate::net::copy::deadline(want, stall);
     let mut patience = Patience::until(last, stall.max(SIGN_OF_LIFE), clock::now());
     let mut hashed = None;
-    let mut mends = 0;
     loop {
         let heard = match first.line.take() {
             Some(line) => Ok(line),
@@ -55,17 +53,8 @@ pub(super) fn hear_receipt(
         let early = first.sent < want && first.heard_at == Some(dialogue.heard_at());
         let at = dialogue.heard_at().since(released);
         let line = heard.map_err(|error| silent(&error, transfer))?;
-        let complete = transfer.seconds_server.is_some() && hashed.is_none();
-        let message = match FromClient::decode(&line) {
-            Ok(message) => message,
-            Err(_) if complete && mends < MENDS_MAX => {
-                mends += 1;
-                seat.plan().carrier.mend(seat, &line, mends, dialogue)?;
-                patience = Patience::new(clock::now(), hashing(seat));
-                continue;
-            }
-            Err(error) => return Err(Failure::new(Outcome::Cut, error.to_string())),
-        };
+        let message = FromClient::decode(&line)
+            .map_err(|error| Failure::new(Outcome::Cut, error.to_string()))?;
         match message {
             // The answer came after the meeting was over.
             FromClient::Held if transfer.seconds_server.is_none() => {}
@@ -134,7 +123,7 @@ pub(super) fn hear_receipt(
 ///
 /// # Errors
 /// It claims something else.
-pub(crate) fn settle(
+fn settle(
     receipt: &Receipt,
     want: u64,
     sha1: crate::digest::Digest,

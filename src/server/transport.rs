@@ -105,24 +105,6 @@ pub trait Carrier: fmt::Debug + Send + Sync {
         self.carry(seat, cargo)
     }
 
-    /// A client whose copy is complete says a line before it says its digest that is none of
-    /// the protocol's own: a way that mends damaged copies does so here, and returns when the
-    /// client is to go on. `number` counts from 1.
-    ///
-    /// # Errors
-    /// This way knows no such line, or why it ended.
-    fn mend(
-        &self,
-        seat: &Seat,
-        line: &str,
-        number: u32,
-        dialogue: &mut Dialogue<'_>,
-    ) -> std::result::Result<(), Failure> {
-        let _ = (seat, line, number, dialogue);
-        let reason = "messages out of order after the payload";
-        Err(Failure::new(Outcome::Cut, reason))
-    }
-
     /// Adds to a client's counters what only this end knows, once it has said its last word.
     fn account(&self, seat: &Seat, counts: &mut Counts) {
         let _ = (seat, counts);

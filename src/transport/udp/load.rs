@@ -45,13 +45,11 @@ impl Pump {
     ) -> Result<(), Failure> {
         let mut pending = Pending::default();
         self.buffer.clear();
-        let joined = seat.and_then(|seat| self.seats.get(&seat));
-        let stream = joined.map_or(self.job.stream, |joined| joined.stream);
         // They leave together, so one look at the clock is true of all.
         let now = clock::now();
         for transmit in transmits {
             let begin = self.buffer.len();
-            let (payload, again) = self.append(stream, transmit, now)?;
+            let (payload, again) = self.append(transmit, now)?;
             let len = self.buffer.len() - begin;
             if pending.segment != 0 && len > pending.segment || pending.closed {
                 self.flush(seat, &mut pending, begin);
@@ -118,13 +116,8 @@ impl Pump {
     }
 
     /// Appends one datagram to the buffer; returns its payload, and how much of it is repeated.
-    fn append(
-        &mut self,
-        stream: u32,
-        transmit: &Transmit,
-        now: Moment,
-    ) -> Result<(u64, u64), Failure> {
-        let sent_us = now.0 as u32;
+    fn append(&mut self, transmit: &Transmit, now: Moment) -> Result<(u64, u64), Failure> {
+        let (stream, sent_us) = (self.job.stream, now.0 as u32);
         let mut buffer = std::mem::take(&mut self.buffer);
         let mut sum;
         let (pkt, body, repeated) = match transmit {

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use crate::client::receive::Armed;
 use crate::client::receive::Arriving;
-use crate::client::receive::Damaged;
 use crate::client::receive::Incoming;
 use crate::client::receive::Intake;
 use crate::client::receive::Taken;
@@ -21,9 +20,7 @@ use crate::proto::udp::packet::block_len;
 use crate::proto::udp::receiver::How;
 use crate::proto::udp::receiver::Receiver;
 use crate::session::Via;
-use crate::transfer::Counts;
 use crate::transport::udp::hub;
-use crate::transport::udp::mend;
 use crate::transport::udp::reception::Reception;
 use crate::transport::udp::reception::Source;
 use crate::transport::udp::reception::Target;
@@ -105,17 +102,6 @@ impl Intake for Datagrams {
 }
 
 impl Armed for Open {
-    fn mend(
-        &mut self,
-        damaged: &Damaged<'_>,
-        dialogue: &mut Dialogue<'_>,
-    ) -> Result<Option<Counts>> {
-        match self.via {
-            Via::Raw => Ok(None),
-            via => mend::mend(via, damaged, dialogue),
-        }
-    }
-
     fn receive(&mut self, incoming: &Incoming<'_>, dialogue: &mut Dialogue<'_>) -> Result<Taken> {
         if incoming.range.is_empty() {
             return Ok(Taken::nothing(clock::now()));

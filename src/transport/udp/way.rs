@@ -10,30 +10,24 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
-use std::sync::OnceLock;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::thread;
 
 use crossbeam_channel::Sender as Tell;
 
-use crate::digest::Digest;
 use crate::error::Error;
-use crate::error::Phase;
 use crate::error::Result;
 use crate::net::STACK;
 use crate::net::clock;
 use crate::net::copy;
 use crate::net::line_stream::Dialogue;
-use crate::net::pacing::Pacer;
 use crate::proto::udp::control::Listen;
 use crate::proto::udp::control::Terms;
 use crate::proto::udp::packet::DATAGRAM;
 use crate::proto::udp::packet::DATAGRAM_MAX;
 use crate::proto::udp::packet::DATAGRAM_MIN;
 use crate::proto::udp::packet::block_len;
-use crate::proto::udp::pieces;
-use crate::proto::udp::pieces::Pieces;
 use crate::proto::udp::receiver::block_count;
 use crate::server::catalog::Source;
 use crate::server::gate::Seat;
@@ -49,7 +43,6 @@ use crate::session::SeatId;
 use crate::session::Via;
 use crate::transfer::Counts;
 use crate::transfer::Outcome;
-use crate::transport::udp::mend;
 use crate::transport::udp::pump;
 use crate::transport::udp::pump::Job;
 use crate::transport::udp::pump::Word;
@@ -67,34 +60,30 @@ pub struct Datagrams {
 /// One session.
 #[derive(Debug)]
 pub(super) struct Stream {
-    pub(super) via: Via,
-    pub(super) source: Arc<Source>,
+    via: Via,
+    source: Arc<Source>,
     pub(super) terms: Terms,
     pub(super) ttl: u32,
-    pub(super) rate: Option<Rate>,
-    /// The rate's schedule, once something is sent.
-    pub(super) schedule: Arc<OnceLock<Arc<Pacer>>>,
+    rate: Option<Rate>,
     pub(super) block_len: usize,
     pub(super) blocks: u32,
-    pub(super) state: Mutex<State>,
+    state: Mutex<State>,
 }
 
 /// What is opened before the release, and what runs after it. The lock is never held while
 /// anything blocks.
 #[derive(Debug, Default)]
-pub(super) struct State {
+struct State {
     /// Who sits in each seat and where it listens; a seat that was given back may have another.
     listening: BTreeMap<SeatId, (SocketAddr, Listen)>,
     tallies: BTreeMap<SeatId, Arc<Tally>>,
     outlet: Option<(IpAddr, Outlet)>,
     words: Option<Tell<Word>>,
     many: bool,
-    /// The digest of each piece, once a client has asked.
-    pub(super) pieces: Option<Arc<Vec<Digest>>>,
 }
 
 /// Words that wait for the sending thread at most; then the clients' connections wait.
-pub(super) const WORDS: usize = 1024;
+const WORDS: usize = 1024;
 
 /// The rate from which on the kernel may send many datagrams as one: below it they would be a
 /// burst, and above it single sends cost more than the network.
@@ -150,7 +139,6 @@ impl Way for Datagrams {
             },
             ttl: settings.datagrams.ttl,
             rate: settings.rate,
-            schedule: Arc::default(),
             block_len,
             blocks: block_count(source.info.bytes, block_len),
             state: Mutex::default(),
@@ -289,34 +277,6 @@ impl Carrier for Stream {
         }
     }
 
-    fn mend(
-        &self,
-        seat: &Seat,
-        line: &str,
-        number: u32,
-        dialogue: &mut Dialogue<'_>,
-    ) -> std::result::Result<(), Failure> {
-        let cut = |what: String| Failure::new(Outcome::Cut, what);
-        if line != pieces::DAMAGED || self.via == Via::Raw {
-            return Err(cut("messages out of order after the payload".to_owned()));
-        }
-        let shape = Pieces::of(self.blocks, self.terms.datagram);
-        let list = self.pieces(shape)?;
-        let say = |line: &[u8]| dialogue.say(line).map_err(|error| cut(error.to_string()));
-        say(&shape.encode())?;
-        for part in list.chunks(pieces::PER_LINE) {
-            say(&pieces::encode_list(part))?;
-        }
-        let deadline = clock::now().after(mend::patience(self.source.info.bytes));
-        let answer = dialogue.hear(deadline, Phase::Receipt);
-        let answer = answer.map_err(|error| cut(error.to_string()))?;
-        if answer == pieces::NOTHING {
-            return Ok(());
-        }
-        let listen = pieces::decode_mend(&answer).map_err(|error| cut(error.to_string()))?;
-        self.mend_at(seat, listen, number, dialogue)
-    }
-
     fn detail(&self, seat: SeatId) -> Detail {
         let state = self.lock();
         let lost = state
@@ -344,7 +304,7 @@ fn peer(seat: &Seat) -> Result<SocketAddr> {
 }
 
 impl Stream {
-    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -368,7 +328,6 @@ impl Stream {
                 block_len: self.block_len,
                 blocks: self.blocks,
                 rate: self.rate,
-                schedule: Arc::clone(&self.schedule),
                 outlet,
                 group: self.terms.group,
             };

@@ -1,4 +1,6 @@
 use std::net::Ipv4Addr;
+use std::net::TcpListener;
+use std::net::TcpStream;
 use std::net::UdpSocket;
 use std::sync::atomic::AtomicBool;
 
@@ -9,23 +11,6 @@ use crate::transport::udp::hub;
 
 const STREAM: u32 = 7;
 const BLOCK: usize = 1000;
-
-/// A server that says nothing.
-struct Mute;
-
-impl Control for Mute {
-    fn peer(&self) -> SocketAddr {
-        ([127, 0, 0, 1], 9).into()
-    }
-
-    fn say(&mut self, _: &[u8]) -> Result<()> {
-        Ok(())
-    }
-
-    fn look(&mut self) -> Result<()> {
-        Ok(())
-    }
-}
 
 fn datagram(stream: u32, block: u32) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -59,9 +44,16 @@ fn take(source: &mut Source, stall: Duration) -> Result<Taken> {
         moved: &moved,
         holed: &holed,
     };
+    // A server that says nothing.
+    let mute = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let peer = mute.local_addr().expect("bound");
+    let stream = TcpStream::connect(peer).expect("it listens");
     let server = Ipv4Addr::LOCALHOST.into();
-    Reception::new(how, receiver, Writer::new(&file), server, 0..bytes, now)
-        .run(&target, source, &mut Mute)
+    Reception::new(how, receiver, Writer::new(&file), server, 0..bytes, now).run(
+        &target,
+        source,
+        &mut Dialogue::new(&stream, peer, b""),
+    )
 }
 
 #[test]
