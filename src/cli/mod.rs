@@ -61,16 +61,16 @@ pub(crate) enum Command {
     /// Write a file's .torrent into the current folder
     Torrent(torrent::Args),
     /// The tables, CSV, JSON or plot of session logs
-    Report(report::Args),
+    Report(report::ReportArgs),
     /// Relay a live stream to every viewer
     Relay(relay::Args),
     /// Watch what a relay relays
     Watch(watch::Args),
     #[cfg(all(target_os = "linux", feature = "sockopt"))]
     #[command(flatten)]
-    Testbed(testbed::Command),
+    Testbed(testbed::TestbedCommand),
     /// Two sessions, or two studies, side by side
-    Diff(diff::Args),
+    Diff(diff::DiffArgs),
     /// What a shell completes, as a script for it
     Completions(completions::Args),
     /// The manual page

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::report::Spread;
+use crate::report::MedianRange;
 use crate::report::complete;
 use crate::report::is_measured;
 use crate::report::mean_client_mbit;
@@ -98,7 +98,7 @@ fn medians(records: &[Record]) -> Table {
     ]);
     let spread =
         |runs: &[&Record], shown: fn(f64) -> String, figure: fn(&Record) -> Option<f64>| {
-            let spread = Spread::of(runs.iter().filter_map(|record| figure(record)));
+            let spread = MedianRange::of(runs.iter().filter_map(|record| figure(record)));
             or_dash(spread.map(|spread| {
                 let [median, low, high] = [spread.median, spread.low, spread.high].map(shown);
                 format!("{median} ({low} to {high})")

@@ -19,14 +19,14 @@ use gatecast::internals::testbed::star::build::Star;
 use gatecast::internals::testbed::star::calibrate;
 use gatecast::internals::testbed::star::calibrate::flow;
 use gatecast::internals::testbed::star::calibrate::flow::Window;
-use gatecast::internals::testbed::star::layout::Layout;
 use gatecast::internals::testbed::star::layout::Loss;
-use gatecast::internals::testbed::star::layout::Middle;
+use gatecast::internals::testbed::star::layout::StarLayout;
+use gatecast::internals::testbed::star::layout::Topology;
 use gatecast::internals::testbed::star::layout::Traffic;
 use gatecast::internals::testbed::star::namespace;
 use gatecast::internals::testbed::star::rootless;
-use gatecast::internals::testbed::star::star_id::Place;
 use gatecast::internals::testbed::star::star_id::StarId;
+use gatecast::internals::testbed::star::star_id::StarNode;
 use gatecast::internals::testbed::star::tool;
 use gatecast::internals::units::Rate;
 
@@ -72,7 +72,7 @@ fn standing(arguments: &[&str]) -> Child {
         .stderr(Stdio::null())
         .spawn()
         .expect("the program starts");
-    let last = Place::Host(hosts(arguments) - 1);
+    let last = StarNode::Host(hosts(arguments) - 1);
     until("the star", || {
         of(&child)
             .iter()
@@ -220,8 +220,8 @@ fn a_namespace_of_somebody_else_is_never_touched() {
     // A star of ours that was killed long ago would have this owner; here others have the name.
     let mut id = StarId::next();
     id.number = 990_000;
-    let layout = Layout::new(3, Rate(10_000_000));
-    let theirs = id.namespace(Place::Host(1));
+    let layout = StarLayout::new(3, Rate(10_000_000));
+    let theirs = id.namespace(StarNode::Host(1));
     let ip = |words: &[&str]| {
         let output = Command::new("ip").args(words).output().expect("ip");
         assert!(output.status.success(), "{}", said(&output));
@@ -453,9 +453,9 @@ fn links_carry_what_was_asked_and_every_lost_datagram_is_accounted_for() {
     if !can() {
         return;
     }
-    for middle in [Middle::Switch, Middle::Router] {
-        let mut layout = Layout::new(3, Rate(100_000_000));
-        layout.middle = middle;
+    for middle in [Topology::Switch, Topology::Router] {
+        let mut layout = StarLayout::new(3, Rate(100_000_000));
+        layout.topology = middle;
         layout.links[2].down = Rate(20_000_000);
         layout.loss = Some(Loss {
             millionths: 50_000,
@@ -491,7 +491,7 @@ fn counters_of_a_host_are_bytes_with_headers() {
     if !can() {
         return;
     }
-    let star = Star::build(&Layout::new(2, Rate(50_000_000)), &GO).expect("built");
+    let star = Star::build(&StarLayout::new(2, Rate(50_000_000)), &GO).expect("built");
     let hosts = star.hosts();
     let before = [hosts[0].carried(), hosts[1].carried()].map(|c| c.expect("counted"));
     let window = Window {

@@ -13,23 +13,23 @@ use crate::report::verdict::Verdict;
 
 /// The commands of the testbed.
 #[derive(Debug, Subcommand)]
-pub(crate) enum Command {
+pub(crate) enum TestbedCommand {
     /// An emulated star of hosts: one switch, a link of its own rate for each
-    Star(star::Args),
+    Star(star::StarArgs),
     /// Compare ways of sending on stars: makespan against the number of clients, and the bound
-    Study(Box<study::Args>),
+    Study(Box<study::StudyArgs>),
     /// What to expect of each way, without a network
-    Plan(plan::Args),
+    Plan(plan::PlanArgs),
 }
 
 /// Runs one of them.
 ///
 /// # Errors
 /// As the command's own `run`.
-pub(crate) fn run(command: &Command) -> Result<Verdict> {
+pub(crate) fn run(command: &TestbedCommand) -> Result<Verdict> {
     match command {
-        Command::Star(args) => star::run(args),
-        Command::Study(args) => study::run(args),
-        Command::Plan(args) => plan::run(args),
+        TestbedCommand::Star(args) => star::run(args),
+        TestbedCommand::Study(args) => study::run(args),
+        TestbedCommand::Plan(args) => plan::run(args),
     }
 }

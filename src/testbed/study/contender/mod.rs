@@ -47,7 +47,7 @@ pub trait Contender: fmt::Debug + Send + Sync {
     /// # Errors
     /// It could not be begun, nothing came of it, or `stop` was set. What happens to single
     /// clients is in what it returns.
-    fn run(&self, job: &Job<'_>, stop: &AtomicBool) -> Result<Observed>;
+    fn run(&self, job: &RunSpec<'_>, stop: &AtomicBool) -> Result<Observed>;
 }
 
 /// What carries bytes.
@@ -64,7 +64,7 @@ pub enum Carrier {
 
 /// One run to be made.
 #[derive(Clone, Copy, Debug)]
-pub struct Job<'a> {
+pub struct RunSpec<'a> {
     /// Host 0.
     pub server: &'a Host,
     /// The other hosts, one client each.
@@ -148,7 +148,7 @@ impl Observed {
     }
 }
 
-impl Job<'_> {
+impl RunSpec<'_> {
     /// The number of the host with this address, 0 for one that is not in the run.
     pub fn host_of(&self, address: Ipv4Addr) -> usize {
         let place = self.clients.iter().position(|host| host.address == address);
