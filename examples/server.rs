@@ -11,7 +11,7 @@ use std::path::Path;
 use std::path::PathBuf;
 
 use gatecast::internals::http;
-use gatecast::internals::report::sheet;
+use gatecast::internals::report::session_table;
 use gatecast::internals::server::builder::ServerCoreBuilder;
 use gatecast::internals::server::catalog::Catalog;
 use gatecast::internals::server::config::ServerConfig;
@@ -42,7 +42,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         eprintln!("  {:>11} bytes  {}  {}", file.bytes, file.sha1, file.name);
     }
     for record in server.records() {
-        println!("{}", sheet::session(&record, sheet::Rows::Failures));
+        println!(
+            "{}",
+            session_table::session(&record, session_table::Rows::Failures)
+        );
     }
     Ok(())
 }

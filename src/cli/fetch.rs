@@ -29,7 +29,7 @@ use crate::http;
 use crate::http::client::HttpTarget;
 use crate::net::copy;
 use crate::report::json::SessionDocument;
-use crate::report::sheet;
+use crate::report::session_table;
 use crate::report::verdict::Verdict;
 use crate::session::Via;
 use crate::text::FileName;
@@ -258,7 +258,10 @@ fn show(ends: &[ClientReport], args: &Args) -> Result<()> {
         }
     } else {
         for record in &records {
-            output::print(&sheet::session(record, sheet::Rows::Failures))?;
+            output::print(&session_table::session(
+                record,
+                session_table::Rows::Failures,
+            ))?;
         }
     }
     complain(ends);

@@ -26,7 +26,7 @@ use crate::http;
 use crate::http::client::HttpTarget;
 use crate::report::counts;
 use crate::report::json::SessionDocument;
-use crate::report::sheet;
+use crate::report::session_table;
 use crate::report::trials;
 use crate::report::verdict::Verdict;
 use crate::server::builder::ServerCoreBuilder;
@@ -119,7 +119,7 @@ pub(crate) fn run(args: &Args) -> Result<Verdict> {
             } else if !args.json {
                 output::print(&format!(
                     "{}{given}\n",
-                    sheet::session(&record, sheet::Rows::Failures)
+                    session_table::session(&record, session_table::Rows::Failures)
                 ))?;
             }
             records.push(record);

@@ -25,7 +25,7 @@ use crate::error::Result;
 use crate::http;
 use crate::http::guard;
 use crate::report::json::SessionDocument;
-use crate::report::sheet;
+use crate::report::session_table;
 use crate::report::verdict::Verdict;
 use crate::server::builder::ServerCore;
 use crate::server::builder::ServerCoreBuilder;
@@ -257,7 +257,7 @@ fn show(record: &Record, torrents: &Torrents, args: &Args) -> Result<Verdict> {
     } else {
         output::print(&format!(
             "{}\n",
-            sheet::session(record, sheet::Rows::Failures)
+            session_table::session(record, session_table::Rows::Failures)
         ))?;
     }
     Ok(Verdict::of_records(std::slice::from_ref(record)))

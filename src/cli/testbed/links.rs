@@ -6,16 +6,16 @@ use crate::cli::options;
 use crate::error::Error;
 use crate::error::Result;
 use crate::testbed::star::layout;
-use crate::testbed::star::layout::Layout;
-use crate::testbed::star::layout::Link;
+use crate::testbed::star::layout::LinkRates;
 use crate::testbed::star::layout::Loss;
-use crate::testbed::star::layout::Middle;
+use crate::testbed::star::layout::StarLayout;
+use crate::testbed::star::layout::Topology;
 use crate::testbed::star::layout::Traffic;
 use crate::units::Rate;
 
 /// A star on a command line.
 #[derive(Clone, Debug, clap::Args)]
-pub(crate) struct LayoutArgs {
+pub(crate) struct StarLayoutArgs {
     /// How many hosts, the server among them
     #[arg(long, default_value = "14", value_name = "N")]
     pub(crate) hosts: usize,
@@ -41,7 +41,7 @@ pub(crate) struct LinkArgs {
     pub(crate) down: Option<Rate>,
     /// One host's own rates, up and down, such as 3=10mbit/50mbit; may be repeated
     #[arg(long = "host", value_parser = host_link, value_name = "HOST=UP/DOWN")]
-    pub(crate) host_links: Vec<(usize, Link)>,
+    pub(crate) host_links: Vec<(usize, LinkRates)>,
     /// Which packets are lost: all, tcp or udp
     #[arg(long, default_value = "all", value_name = "WHICH")]
     pub(crate) loss_of: Traffic,
@@ -60,11 +60,14 @@ pub(crate) struct LinkArgs {
 ///
 /// # Errors
 /// Anything else, with the value.
-pub(crate) fn host_link(text: &str) -> std::result::Result<(usize, Link), String> {
+pub(crate) fn host_link(text: &str) -> std::result::Result<(usize, LinkRates), String> {
     let wrong = || format!("'{text}' is not HOST=RATE or HOST=UP/DOWN, such as 3=10mbit/50mbit");
     let (host, link) = text.split_once('=').ok_or_else(wrong)?;
     let host = host.parse().map_err(|_| wrong())?;
-    Ok((host, Link::parse(link).map_err(|error| error.to_string())?))
+    Ok((
+        host,
+        LinkRates::parse(link).map_err(|error| error.to_string())?,
+    ))
 }
 
 impl LinkArgs {
@@ -72,13 +75,13 @@ impl LinkArgs {
     /// ask for.
     ///
     /// # Errors
-    /// A host that is not there, and what [`Layout::check`] refuses.
-    pub(crate) fn layout(&self, hosts: usize, rate: Rate, loss: u32) -> Result<Layout> {
+    /// A host that is not there, and what [`StarLayout::check`] refuses.
+    pub(crate) fn layout(&self, hosts: usize, rate: Rate, loss: u32) -> Result<StarLayout> {
         let usage = |error: Error| match error {
             Error::Refused { reason, .. } => Error::Usage { what: reason },
             other => other,
         };
-        let mut layout = Layout::new(hosts, rate);
+        let mut layout = StarLayout::new(hosts, rate);
         for link in &mut layout.links {
             link.up = self.up.unwrap_or(rate);
             link.down = self.down.unwrap_or(rate);
@@ -95,10 +98,10 @@ impl LinkArgs {
             };
             *own = *link;
         }
-        layout.middle = if self.router {
-            Middle::Router
+        layout.topology = if self.router {
+            Topology::Router
         } else {
-            Middle::Switch
+            Topology::Switch
         };
         layout.loss = (loss > 0).then_some(Loss {
             millionths: loss,
@@ -111,12 +114,12 @@ impl LinkArgs {
     }
 }
 
-impl LayoutArgs {
+impl StarLayoutArgs {
     /// The layout that these options ask for.
     ///
     /// # Errors
     /// As [`LinkArgs::layout`].
-    pub(crate) fn layout(&self) -> Result<Layout> {
+    pub(crate) fn layout(&self) -> Result<StarLayout> {
         self.links.layout(self.hosts, self.rate, self.loss)
     }
 }

@@ -24,9 +24,9 @@ pub struct StarId {
 
 /// A place of a star that is a namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Place {
+pub enum StarNode {
     /// The switch or router.
-    Middle,
+    Center,
     /// A host, from 0.
     Host(usize),
 }
@@ -51,10 +51,10 @@ impl StarId {
     }
 
     /// The namespace of `place`.
-    pub fn namespace(&self, place: Place) -> String {
+    pub fn namespace(&self, place: StarNode) -> String {
         match place {
-            Place::Middle => format!("{self}-switch"),
-            Place::Host(host) => format!("{self}-h{host}"),
+            StarNode::Center => format!("{self}-switch"),
+            StarNode::Host(host) => format!("{self}-h{host}"),
         }
     }
 
@@ -62,12 +62,12 @@ impl StarId {
     ///
     /// # Errors
     /// It is not exactly a name that [`namespace`](Self::namespace) makes.
-    pub fn of_namespace(name: &str) -> Result<(Self, Place), NotOurs> {
+    pub fn of_namespace(name: &str) -> Result<(Self, StarNode), NotOurs> {
         let (star, place) = name.rsplit_once('-').ok_or(NotOurs)?;
         let id: Self = star.parse()?;
         let place = match (place, place.strip_prefix('h')) {
-            ("switch", _) => Place::Middle,
-            (_, Some(host)) => Place::Host(host.parse().map_err(|_| NotOurs)?),
+            ("switch", _) => StarNode::Center,
+            (_, Some(host)) => StarNode::Host(host.parse().map_err(|_| NotOurs)?),
             _ => return Err(NotOurs),
         };
         // Leading zeros, signs: not ours.
@@ -137,7 +137,7 @@ mod tests {
         let id = StarId::next();
         assert_eq!(id.process, std::process::id());
         assert_ne!(id, StarId::next());
-        for place in [Place::Middle, Place::Host(0), Place::Host(999)] {
+        for place in [StarNode::Center, StarNode::Host(0), StarNode::Host(999)] {
             assert_eq!(StarId::of_namespace(&id.namespace(place)), Ok((id, place)));
         }
         assert_eq!(id.to_string().parse(), Ok(id));

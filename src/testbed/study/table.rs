@@ -3,7 +3,7 @@
 use crate::report::table::Align;
 use crate::report::table::Table;
 use crate::testbed::study::results::Results;
-use crate::testbed::study::results::Row;
+use crate::testbed::study::results::StudyRow;
 use crate::units::Bytes;
 use crate::units::Rate;
 
@@ -11,11 +11,11 @@ use crate::units::Rate;
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // Mbit/s that were whole bits.
 pub fn table(results: &Results) -> String {
     let rows = &results.rows;
-    let same = |of: fn(&Row) -> u64| rows.windows(2).all(|pair| of(&pair[0]) == of(&pair[1]));
-    let rate = |row: &Row| (row.rate_nominal_mbit * 1e6).round() as u64;
-    let loss = |row: &Row| (row.loss * 1e6).round() as u64;
+    let same = |of: fn(&StudyRow) -> u64| rows.windows(2).all(|pair| of(&pair[0]) == of(&pair[1]));
+    let rate = |row: &StudyRow| (row.rate_nominal_mbit * 1e6).round() as u64;
+    let loss = |row: &StudyRow| (row.loss * 1e6).round() as u64;
     let (one_size, one_rate, one_loss) = (same(|row| row.bytes), same(rate), same(loss));
-    let percent = |row: &Row| format!("{} %", loss(row) as f64 / 1e4);
+    let percent = |row: &StudyRow| format!("{} %", loss(row) as f64 / 1e4);
     let mut text = String::new();
     if let Some(row) = rows.first() {
         let mut fixed = Vec::new();
@@ -32,7 +32,7 @@ pub fn table(results: &Results) -> String {
         text += &format!("{}\n\n", fixed.join(", "));
     }
     let mut columns = vec![("via", Align::Left), ("clients", Align::Right)];
-    let mut optional: Vec<fn(&Row) -> String> = Vec::new();
+    let mut optional: Vec<fn(&StudyRow) -> String> = Vec::new();
     if !one_size {
         columns.push(("file", Align::Right));
         optional.push(|row| Bytes(row.bytes).to_string());
@@ -83,7 +83,7 @@ pub fn table(results: &Results) -> String {
     text
 }
 
-fn figures(row: &Row) -> [String; 13] {
+fn figures(row: &StudyRow) -> [String; 13] {
     let fixed = |value: Option<f64>, digits: usize, factor: f64| {
         value.map_or_else(
             || "-".to_owned(),

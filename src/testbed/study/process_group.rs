@@ -28,22 +28,22 @@ use crate::units::Moment;
 
 /// Programs that run together; those that still do end with it.
 #[derive(Debug)]
-pub struct Crew {
+pub struct ProcessGroup {
     folder: PathBuf,
-    members: Vec<Member>,
+    processes: Vec<GroupProcess>,
 }
 
 /// One program.
 #[derive(Debug)]
-pub struct Member {
+pub struct GroupProcess {
     name: String,
     child: Child,
-    ended: Option<Ended>,
+    ended: Option<ProcessEnd>,
 }
 
 /// How a program ended.
 #[derive(Clone, Copy, Debug)]
-pub struct Ended {
+pub struct ProcessEnd {
     /// Its status.
     pub status: ExitStatus,
     /// When that was seen.
@@ -53,20 +53,20 @@ pub struct Ended {
 }
 
 /// How often ended programs are looked for.
-const LOOK: Duration = Duration::from_millis(5);
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 /// How long a program that was asked to end may take.
-const LEAVE: Duration = Duration::from_secs(3);
+const EXIT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Most of a program's output that is read, bytes.
 const OUTPUT_MAX: u64 = 64 * 1024 * 1024;
 
-impl Crew {
+impl ProcessGroup {
     /// Nobody yet; what they print goes to files in `folder`.
     pub fn new(folder: &Path) -> Self {
         Self {
             folder: folder.to_owned(),
-            members: Vec::new(),
+            processes: Vec::new(),
         }
     }
 
@@ -93,35 +93,35 @@ impl Crew {
             .stderr(file("err")?)
             // Ctrl-C on the terminal is for the study; it ends them in its own order.
             .process_group(0);
-        self.members.push(Member {
+        self.processes.push(GroupProcess {
             name: name.to_owned(),
             child: host.spawn(command)?,
             ended: None,
         });
-        Ok(self.members.len() - 1)
+        Ok(self.processes.len() - 1)
     }
 
     /// A program's standard input, once, when it was left to the caller.
-    pub fn input(&mut self, place: usize) -> Option<std::process::ChildStdin> {
-        self.members[place].child.stdin.take()
+    pub fn take_stdin(&mut self, place: usize) -> Option<std::process::ChildStdin> {
+        self.processes[place].child.stdin.take()
     }
 
     /// How a program ended; `None` while it runs.
-    pub fn ended(&self, place: usize) -> Option<Ended> {
-        self.members[place].ended
+    pub fn ended(&self, place: usize) -> Option<ProcessEnd> {
+        self.processes[place].ended
     }
 
     /// Looks for programs that have ended.
-    fn look(&mut self) -> Result<()> {
-        for member in &mut self.members {
-            if member.ended.is_some() {
+    fn reap(&mut self) -> Result<()> {
+        for process in &mut self.processes {
+            if process.ended.is_some() {
                 continue;
             }
             // What is reaped here is added to the sum of all children at this very moment.
             let before = children_cpu_s();
-            let status = member.child.try_wait();
-            if let Some(status) = status.map_err(Error::io("wait for a program", &member.name))? {
-                member.ended = Some(Ended {
+            let status = process.child.try_wait();
+            if let Some(status) = status.map_err(Error::io("wait for a program", &process.name))? {
+                process.ended = Some(ProcessEnd {
                     status,
                     at: clock::now(),
                     cpu_s: (children_cpu_s() - before).max(0.0),
@@ -131,10 +131,10 @@ impl Crew {
         Ok(())
     }
 
-    /// Waits until `done` says so, by the members' places.
+    /// Waits until `done` says so, by the processes' places.
     ///
     /// # Errors
-    /// The time is over, or `stop` was set; the crew then ends when it is dropped.
+    /// The time is over, or `stop` was set; the group then ends when it is dropped.
     pub fn wait(
         &mut self,
         deadline: Moment,
@@ -142,7 +142,7 @@ impl Crew {
         mut done: impl FnMut(&Self) -> Result<bool>,
     ) -> Result<bool> {
         loop {
-            self.look()?;
+            self.reap()?;
             if done(self)? {
                 return Ok(true);
             }
@@ -152,7 +152,7 @@ impl Crew {
             if clock::left(deadline).is_none() {
                 return Ok(false);
             }
-            thread::sleep(LOOK);
+            thread::sleep(POLL_INTERVAL);
         }
     }
 
@@ -160,23 +160,23 @@ impl Crew {
     ///
     /// # Errors
     /// It cannot be waited for.
-    pub fn end(&mut self, place: usize) -> Result<()> {
+    pub fn stop(&mut self, place: usize) -> Result<()> {
         self.signal(place, Signal::SIGTERM);
-        let deadline = clock::now().after(LEAVE);
-        while self.members[place].ended.is_none() {
-            self.look()?;
+        let deadline = clock::now().after(EXIT_TIMEOUT);
+        while self.processes[place].ended.is_none() {
+            self.reap()?;
             if clock::left(deadline).is_none() {
                 self.signal(place, Signal::SIGKILL);
             }
-            thread::sleep(LOOK);
+            thread::sleep(POLL_INTERVAL);
         }
         Ok(())
     }
 
     fn signal(&self, place: usize, signal: Signal) {
-        let member = &self.members[place];
-        if member.ended.is_none()
-            && let Ok(process) = i32::try_from(member.child.id())
+        let process = &self.processes[place];
+        if process.ended.is_none()
+            && let Ok(process) = i32::try_from(process.child.id())
         {
             let _ = kill(Pid::from_raw(process), signal); // It may have ended by itself.
         }
@@ -186,10 +186,10 @@ impl Crew {
     ///
     /// # Errors
     /// The file cannot be read, or is too large.
-    pub fn output(&self, place: usize) -> Result<String> {
+    pub fn stdout(&self, place: usize) -> Result<String> {
         let path = self
             .folder
-            .join(format!("{}.out", self.members[place].name));
+            .join(format!("{}.out", self.processes[place].name));
         let about = path
             .metadata()
             .map_err(Error::io("read a program's output", path.display()))?;
@@ -200,10 +200,10 @@ impl Crew {
     }
 
     /// The last line of what a program complained of, escaped.
-    pub fn complaint(&self, place: usize) -> String {
+    pub fn last_error_line(&self, place: usize) -> String {
         let path = self
             .folder
-            .join(format!("{}.err", self.members[place].name));
+            .join(format!("{}.err", self.processes[place].name));
         let text = std::fs::read(path).unwrap_or_default();
         let text = String::from_utf8_lossy(&text);
         let last = text.lines().rev().find(|line| !line.trim().is_empty());
@@ -212,13 +212,13 @@ impl Crew {
     }
 }
 
-impl Drop for Crew {
+impl Drop for ProcessGroup {
     fn drop(&mut self) {
-        for member in &mut self.members {
-            if member.ended.is_none() {
+        for process in &mut self.processes {
+            if process.ended.is_none() {
                 // It may have ended by itself; either way it is reaped.
-                let _ = member.child.kill();
-                let _ = member.child.wait();
+                let _ = process.child.kill();
+                let _ = process.child.wait();
             }
         }
     }

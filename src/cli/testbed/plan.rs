@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 
 use crate::cli::output;
-use crate::cli::simulate;
+use crate::cli::testbed::simulate;
 use crate::error::Error;
 use crate::error::Result;
 use crate::report::verdict::Verdict;
-use crate::testbed::study::forecast;
-use crate::testbed::study::forecast::Question;
+use crate::testbed::plan;
+use crate::testbed::plan::Scenario;
 use crate::testbed::study::results::Results;
 use crate::units::Bytes;
 use crate::units::Rate;
@@ -19,7 +19,7 @@ use crate::units::Rate;
     after_help = "Example: gatecast plan --size 4GB --clients 10000 --server-up 10gbit \
 --up 100mbit --down 1gbit --from study/results.json"
 )]
-pub(crate) struct Args {
+pub(crate) struct PlanArgs {
     /// Size of the file
     #[arg(long)]
     pub(crate) size: Bytes,
@@ -40,7 +40,7 @@ pub(crate) struct Args {
     pub(crate) from: Option<PathBuf>,
     /// The swarm, simulated.
     #[command(flatten)]
-    pub(crate) simulation: simulate::Args,
+    pub(crate) simulation: simulate::SimulationArgs,
 }
 
 /// Most clients that are planned for.
@@ -56,37 +56,32 @@ fn clients(text: &str) -> std::result::Result<u64, String> {
 ///
 /// # Errors
 /// The results cannot be read, or nothing is to be sent.
-pub(crate) fn run(args: &Args) -> Result<Verdict> {
+pub(crate) fn run(args: &PlanArgs) -> Result<Verdict> {
     if args.size.0 == 0 {
         return Err(Error::Usage {
-            what: "--size 0B: nothing takes no time".to_owned(),
+            what: "--size must be at least 1 byte".to_owned(),
         });
     }
     let (server_up, down) = (
         args.server_up.unwrap_or(args.up),
         args.down.unwrap_or(args.up),
     );
+    let scenario = |&clients: &u64| Scenario {
+        bytes: args.size.0,
+        clients,
+        server_up,
+        up: args.up,
+        down,
+    };
+    let scenarios: Vec<Scenario> = args.clients.iter().map(scenario).collect();
     if args.simulation.simulate {
-        let question = simulate::Question {
-            size: args.size,
-            server_up,
-            up: args.up,
-            down,
-        };
-        return simulate::run(&args.simulation, question, &args.clients);
+        return simulate::run(&args.simulation, &scenarios);
     }
     let study = args.from.as_deref().map(Results::read).transpose()?;
-    for (number, &clients) in args.clients.iter().enumerate() {
-        let question = Question {
-            bytes: args.size.0,
-            clients,
-            server_up,
-            up: args.up,
-            down,
-        };
-        let answers = forecast::expect(&question, study.as_ref());
+    for (number, scenario) in scenarios.iter().enumerate() {
+        let answers = plan::forecasts(scenario, study.as_ref());
         let space = if number > 0 { "\n" } else { "" };
-        output::print(&format!("{space}{}", forecast::sheet(&question, &answers)))?;
+        output::print(&format!("{space}{}", plan::table(scenario, &answers)))?;
     }
     Ok(Verdict::AllVerified)
 }

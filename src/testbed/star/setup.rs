@@ -5,14 +5,14 @@
 
 use std::time::Duration;
 
-use crate::testbed::star::layout::Layout;
 use crate::testbed::star::layout::Loss;
-use crate::testbed::star::layout::Middle;
+use crate::testbed::star::layout::StarLayout;
+use crate::testbed::star::layout::Topology;
 use crate::testbed::star::layout::Traffic;
-use crate::testbed::star::name::Place;
-use crate::testbed::star::name::StarId;
-use crate::testbed::star::step::Act;
-use crate::testbed::star::step::Step;
+use crate::testbed::star::star_id::StarId;
+use crate::testbed::star::star_id::StarNode;
+use crate::testbed::star::step::SetupAction;
+use crate::testbed::star::step::SetupStep;
 use crate::units::Rate;
 
 /// The switch's own name for the packet filter that loses packets.
@@ -34,9 +34,9 @@ const BURST: Duration = Duration::from_micros(2500);
 const BURST_MIN: u64 = 10_000;
 
 /// All namespaces of a star, the middle's first.
-pub fn namespaces(id: &StarId, layout: &Layout) -> Vec<String> {
-    let hosts = (0..layout.links.len()).map(Place::Host);
-    std::iter::once(Place::Middle)
+pub fn namespaces(id: &StarId, layout: &StarLayout) -> Vec<String> {
+    let hosts = (0..layout.links.len()).map(StarNode::Host);
+    std::iter::once(StarNode::Center)
         .chain(hosts)
         .map(|place| id.namespace(place))
         .collect()
@@ -44,33 +44,33 @@ pub fn namespaces(id: &StarId, layout: &Layout) -> Vec<String> {
 
 /// The commands that build the star, without its loss. The first ones make its namespaces, one
 /// each, in the order of [`namespaces`].
-pub fn up(id: &StarId, layout: &Layout) -> Vec<Step> {
-    let mut steps: Vec<Step> = namespaces(id, layout)
+pub fn up(id: &StarId, layout: &StarLayout) -> Vec<SetupStep> {
+    let mut steps: Vec<SetupStep> = namespaces(id, layout)
         .iter()
-        .map(|name| Step::here(Act::Ip(format!("netns add {name}"))))
+        .map(|name| SetupStep::here(SetupAction::Ip(format!("netns add {name}"))))
         .collect();
-    let middle = id.namespace(Place::Middle);
-    steps.extend(settings(&middle, layout.middle == Middle::Router));
+    let middle = id.namespace(StarNode::Center);
+    steps.extend(settings(&middle, layout.topology == Topology::Router));
     for host in 0..layout.links.len() {
-        let namespace = id.namespace(Place::Host(host));
+        let namespace = id.namespace(StarNode::Host(host));
         steps.extend(settings(&namespace, false));
     }
     for host in 0..layout.links.len() {
-        let namespace = id.namespace(Place::Host(host));
-        steps.push(Step::here(Act::Ip(format!(
+        let namespace = id.namespace(StarNode::Host(host));
+        steps.push(SetupStep::here(SetupAction::Ip(format!(
             "link add p{host} netns {middle} type veth peer name eth0 netns {namespace}"
         ))));
     }
     steps.extend(the_middle(&middle, layout));
     for host in 0..layout.links.len() {
-        steps.extend(one_host(&id.namespace(Place::Host(host)), layout, host));
+        steps.extend(one_host(&id.namespace(StarNode::Host(host)), layout, host));
     }
     steps
 }
 
 /// Kernel variables of one namespace, before it has any link.
-fn settings(namespace: &str, forward: bool) -> Vec<Step> {
-    let set = |name, value| Step::inside(namespace, Act::Sysctl(name, value));
+fn settings(namespace: &str, forward: bool) -> Vec<SetupStep> {
+    let set = |name, value| SetupStep::inside(namespace, SetupAction::Sysctl(name, value));
     let mut steps = vec![
         set("net.ipv6.conf.all.disable_ipv6", "1"),
         set("net.ipv6.conf.default.disable_ipv6", "1"),
@@ -83,12 +83,12 @@ fn settings(namespace: &str, forward: bool) -> Vec<Step> {
     steps
 }
 
-fn the_middle(namespace: &str, layout: &Layout) -> Vec<Step> {
-    let ip = |words: String| Step::inside(namespace, Act::Ip(words));
+fn the_middle(namespace: &str, layout: &StarLayout) -> Vec<SetupStep> {
+    let ip = |words: String| SetupStep::inside(namespace, SetupAction::Ip(words));
     let hosts = || 0..layout.links.len();
     let mut steps = vec![ip("link set lo up".to_owned())];
-    match layout.middle {
-        Middle::Switch => {
+    match layout.topology {
+        Topology::Switch => {
             // No spanning tree: a port of it says nothing for 30 s. No snooping: without a
             // querier it forgets who listens to a group.
             steps.push(ip(
@@ -97,7 +97,7 @@ fn the_middle(namespace: &str, layout: &Layout) -> Vec<Step> {
             steps.push(ip("link set br0 up".to_owned()));
             steps.extend(hosts().map(|host| ip(format!("link set p{host} master br0 up"))));
         }
-        Middle::Router => {
+        Topology::Router => {
             for host in hosts() {
                 steps.push(ip(format!("addr add 10.77.{host}.1/24 dev p{host}")));
                 steps.push(ip(format!("link set p{host} up")));
@@ -105,9 +105,9 @@ fn the_middle(namespace: &str, layout: &Layout) -> Vec<Step> {
         }
     }
     for (host, link) in layout.links.iter().enumerate() {
-        steps.push(Step::inside(
+        steps.push(SetupStep::inside(
             namespace,
-            Act::Tc(format!("qdisc add dev p{host} root {}", shaper(link.down))),
+            SetupAction::Tc(format!("qdisc add dev p{host} root {}", shaper(link.down))),
         ));
     }
     if !layout.offloads {
@@ -116,19 +116,19 @@ fn the_middle(namespace: &str, layout: &Layout) -> Vec<Step> {
     steps
 }
 
-fn one_host(namespace: &str, layout: &Layout, host: usize) -> Vec<Step> {
-    let ip = |words: String| Step::inside(namespace, Act::Ip(words));
-    let tc = |words: String| Step::inside(namespace, Act::Tc(words));
+fn one_host(namespace: &str, layout: &StarLayout, host: usize) -> Vec<SetupStep> {
+    let ip = |words: String| SetupStep::inside(namespace, SetupAction::Ip(words));
+    let tc = |words: String| SetupStep::inside(namespace, SetupAction::Tc(words));
     let (address, prefix) = (layout.address(host), layout.prefix());
     let mut steps = vec![
         ip("link set lo up".to_owned()),
         ip(format!("addr add {address}/{prefix} dev eth0")),
         ip("link set eth0 up".to_owned()),
     ];
-    steps.push(match layout.middle {
+    steps.push(match layout.topology {
         // Multicast too needs a route.
-        Middle::Switch => ip("route add default dev eth0".to_owned()),
-        Middle::Router => ip(format!("route add default via 10.77.{host}.1")),
+        Topology::Switch => ip("route add default dev eth0".to_owned()),
+        Topology::Router => ip(format!("route add default via 10.77.{host}.1")),
     });
     let up = layout.links[host].up;
     if layout.delay.is_zero() {
@@ -169,10 +169,10 @@ fn bytes_in(rate: Rate, span: Duration) -> u64 {
 }
 
 /// Without them every packet on a link is one that would be on a wire.
-fn offloads_off(namespace: &str, device: &str) -> Step {
-    Step::inside(
+fn offloads_off(namespace: &str, device: &str) -> SetupStep {
+    SetupStep::inside(
         namespace,
-        Act::Ethtool(format!(
+        SetupAction::Ethtool(format!(
             "-K {device} tso off gso off gro off tx-udp-segmentation off"
         )),
     )
@@ -180,12 +180,12 @@ fn offloads_off(namespace: &str, device: &str) -> Step {
 
 /// The commands that begin to lose packets. For each host two counters: `seen` of the packets
 /// that were on their way to it, `lost` of those of them that were dropped.
-pub fn loss(id: &StarId, layout: &Layout, loss: Loss) -> Vec<Step> {
-    let middle = id.namespace(Place::Middle);
-    let nft = |line: String| Step::inside(&middle, Act::Nft(line));
-    let family = family(layout.middle);
+pub fn loss(id: &StarId, layout: &StarLayout, loss: Loss) -> Vec<SetupStep> {
+    let middle = id.namespace(StarNode::Center);
+    let nft = |line: String| SetupStep::inside(&middle, SetupAction::Nft(line));
+    let family = family(layout.topology);
     let of = match loss.of {
-        Traffic::All if layout.middle == Middle::Switch => "ether type ip ",
+        Traffic::All if layout.topology == Topology::Switch => "ether type ip ",
         Traffic::All => "",
         // Of a fragmented datagram, `meta l4proto` would see only the first fragment.
         Traffic::Tcp => "ip protocol tcp ",
@@ -210,32 +210,32 @@ pub fn loss(id: &StarId, layout: &Layout, loss: Loss) -> Vec<Step> {
 }
 
 /// The commands that end the loss.
-pub fn no_loss(id: &StarId, layout: &Layout) -> Vec<Step> {
-    let middle = id.namespace(Place::Middle);
-    let family = family(layout.middle);
-    vec![Step::inside(
+pub fn no_loss(id: &StarId, layout: &StarLayout) -> Vec<SetupStep> {
+    let middle = id.namespace(StarNode::Center);
+    let family = family(layout.topology);
+    vec![SetupStep::inside(
         &middle,
-        Act::Nft(format!("delete table {family} {TABLE}")),
+        SetupAction::Nft(format!("delete table {family} {TABLE}")),
     )]
 }
 
 /// The words of the `nft` command that lists the counters of [`loss`].
-pub fn list_counters(layout: &Layout) -> [&'static str; 5] {
-    ["list", "counters", "table", family(layout.middle), TABLE]
+pub fn list_counters(layout: &StarLayout) -> [&'static str; 5] {
+    ["list", "counters", "table", family(layout.topology), TABLE]
 }
 
-fn family(middle: Middle) -> &'static str {
-    match middle {
-        Middle::Switch => "bridge",
-        Middle::Router => "ip",
+fn family(topology: Topology) -> &'static str {
+    match topology {
+        Topology::Switch => "bridge",
+        Topology::Router => "ip",
     }
 }
 
 /// The commands that remove `namespaces`, and with them all that is in them.
-pub fn down(namespaces: &[String]) -> Vec<Step> {
+pub fn down(namespaces: &[String]) -> Vec<SetupStep> {
     namespaces
         .iter()
-        .map(|name| Step::here(Act::Ip(format!("netns del {name}"))))
+        .map(|name| SetupStep::here(SetupAction::Ip(format!("netns del {name}"))))
         .collect()
 }
 

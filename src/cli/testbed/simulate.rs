@@ -8,15 +8,15 @@ use crate::error::Error;
 use crate::error::Result;
 use crate::report::verdict::Verdict;
 use crate::session::MAX_SEATS;
+use crate::testbed::plan::Scenario;
 use crate::transport::swarm::simulate;
 use crate::transport::swarm::simulate::Plan;
 use crate::units::Bytes;
-use crate::units::Rate;
 
 /// How a swarm is simulated.
 #[derive(Clone, Debug, clap::Args)]
-#[group(skip)] // Another `Args` takes these in, and a group has its struct's name.
-pub(crate) struct Args {
+#[group(skip)] // Another `SimulationArgs` takes these in, and a group has its struct's name.
+pub(crate) struct SimulationArgs {
     /// Simulate the swarm in virtual time, up to 10,000 clients
     #[arg(long)]
     pub(crate) simulate: bool,
@@ -32,21 +32,8 @@ pub(crate) struct Args {
     pub(crate) seed: u64,
 }
 
-/// What is simulated: the file's size, the server's uplink, and each client's up and downlink.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Question {
-    /// The file's size.
-    pub(crate) size: Bytes,
-    /// The server's uplink.
-    pub(crate) server_up: Rate,
-    /// Each client's uplink.
-    pub(crate) up: Rate,
-    /// Each client's downlink.
-    pub(crate) down: Rate,
-}
-
 /// How many links each of so many clients has, unless it is said.
-fn usual_links(clients: u16) -> u16 {
+fn usual_links(clients: usize) -> usize {
     if clients > 1000 { 20 } else { 50 }
 }
 
@@ -54,16 +41,18 @@ fn usual_links(clients: u16) -> u16 {
 ///
 /// # Errors
 /// More clients than a session may have, or a result that cannot be written.
-pub(crate) fn run(args: &Args, question: Question, clients: &[u64]) -> Result<Verdict> {
-    let clients = clients.iter().map(|&clients| {
-        u16::try_from(clients)
-            .ok()
-            .filter(|&clients| clients <= MAX_SEATS)
-            .ok_or_else(|| Error::Usage {
-                what: format!("--simulate takes up to {MAX_SEATS} clients, not {clients}"),
-            })
-    });
-    let clients = clients.collect::<Result<Vec<u16>>>()?;
+pub(crate) fn run(args: &SimulationArgs, scenarios: &[Scenario]) -> Result<Verdict> {
+    if let Some(more) = scenarios.iter().find(|s| s.clients > u64::from(MAX_SEATS)) {
+        return Err(Error::Usage {
+            what: format!(
+                "--simulate takes up to {MAX_SEATS} clients, not {}",
+                more.clients
+            ),
+        });
+    }
+    let Some(first) = scenarios.first() else {
+        return Ok(Verdict::AllVerified);
+    };
     let shape = if args.unequal {
         ", unequal: every second one a quarter of it"
     } else {
@@ -73,16 +62,17 @@ pub(crate) fn run(args: &Args, question: Question, clients: &[u64]) -> Result<Ve
         "swarm, simulated: {}, uplinks {}{shape}; no latency\n\n\
          clients  uplinks  links  pieces  bound s  makespan s  over bound  server x file  busiest client x file\n\
          -------  -------  -----  ------  -------  ----------  ----------  -------------  ---------------------\n",
-        question.size, question.up,
+        Bytes(first.bytes),
+        first.up,
     ))?;
-    for clients in clients {
+    for scenario in scenarios {
         let begun = Instant::now();
         // The two shapes know nothing of each other: a core for each.
         let (equal, unequal) = thread::scope(|scope| {
-            let unequal = (args.unequal).then(|| {
-                scope.spawn(|| row(&plan(args, question, clients, true), clients, "unequal"))
-            });
-            let equal = row(&plan(args, question, clients, false), clients, "equal");
+            let unequal = args
+                .unequal
+                .then(|| scope.spawn(|| row(&swarm_plan(args, scenario, true), "unequal")));
+            let equal = row(&swarm_plan(args, scenario, false), "equal");
             let unequal = unequal.map(|thread| {
                 thread
                     .join()
@@ -95,40 +85,40 @@ pub(crate) fn run(args: &Args, question: Question, clients: &[u64]) -> Result<Ve
             output::print(&unequal)?;
         }
         let took = begun.elapsed().as_secs_f64();
-        log::info!("{clients} clients simulated in {took:.1} s");
+        log::info!("{} clients simulated in {took:.1} s", scenario.clients);
     }
     Ok(Verdict::AllVerified)
 }
 
-fn plan(args: &Args, question: Question, clients: u16, unequal: bool) -> Plan {
-    #[allow(clippy::cast_precision_loss, reason = "a rate")]
-    let bytes_per_second = |rate: Rate| rate.0 as f64 / 8.0;
+fn swarm_plan(args: &SimulationArgs, scenario: &Scenario, unequal: bool) -> Plan {
     let (up, down) = (
-        bytes_per_second(question.up),
-        bytes_per_second(question.down),
+        scenario.up.bytes_per_second(),
+        scenario.down.bytes_per_second(),
     );
-    let mut links = vec![(up, down); usize::from(clients)];
+    let clients = scenario.clients as usize;
+    let mut links = vec![(up, down); clients];
     if unequal {
         let slow = links.iter_mut().skip(1).step_by(2);
         slow.for_each(|(up, _)| *up /= 4.0);
     }
     Plan {
-        bytes: question.size.0,
-        server_up: bytes_per_second(question.server_up),
+        bytes: scenario.bytes,
+        server_up: scenario.server_up.bytes_per_second(),
         clients: links,
-        links: usize::from(args.links.unwrap_or_else(|| usual_links(clients))),
+        links: args.links.map_or_else(|| usual_links(clients), usize::from),
         seed: args.seed,
     }
 }
 
-fn row(plan: &Plan, clients: u16, uplinks: &str) -> Result<String> {
+fn row(plan: &Plan, uplinks: &str) -> Result<String> {
     let outcome = simulate::run(plan)
         .ok_or_else(|| Error::refused("the simulation", "it did not come to an end"))?;
     let (makespan, bound) = (outcome.makespan.as_secs_f64(), outcome.bound.as_secs_f64());
     #[allow(clippy::cast_precision_loss, reason = "a ratio")]
     let times = |bytes: u64| bytes as f64 / plan.bytes as f64;
     Ok(format!(
-        "{clients:>7}  {uplinks:<7}  {:>5}  {:>6}  {bound:>7.3}  {makespan:>10.3}  {:>10.3}  {:>13.3}  {:>21.3}\n",
+        "{:>7}  {uplinks:<7}  {:>5}  {:>6}  {bound:>7.3}  {makespan:>10.3}  {:>10.3}  {:>13.3}  {:>21.3}\n",
+        plan.clients.len(),
         plan.links,
         outcome.pieces,
         makespan / bound,

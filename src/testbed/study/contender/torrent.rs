@@ -22,16 +22,16 @@ use crate::testbed::star::tool;
 use crate::testbed::study::bound::Bound;
 use crate::testbed::study::contender::Carrier;
 use crate::testbed::study::contender::Contender;
-use crate::testbed::study::contender::Job;
 use crate::testbed::study::contender::Observed;
+use crate::testbed::study::contender::RunSpec;
 use crate::testbed::study::contender::SeatReport;
-use crate::testbed::study::crew::Crew;
+use crate::testbed::study::process_group::ProcessGroup;
 use crate::text::FileName;
 use crate::transport::swarm::store;
 
 /// A program that speaks BitTorrent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Foreign {
+pub enum TorrentClient {
     /// aria2c.
     Aria2,
     /// python-libtorrent.
@@ -55,7 +55,7 @@ fn python(words: &[&str]) -> bool {
     said.is_ok_and(|said| said.status.success())
 }
 
-impl Foreign {
+impl TorrentClient {
     /// The program of this name in tables.
     pub fn of(name: &str) -> Option<Self> {
         [Self::Aria2, Self::Libtorrent]
@@ -90,7 +90,7 @@ impl Foreign {
     }
 }
 
-impl Contender for Foreign {
+impl Contender for TorrentClient {
     fn name(&self) -> &str {
         match self {
             Self::Aria2 => "aria2",
@@ -118,9 +118,9 @@ impl Contender for Foreign {
         }
     }
 
-    fn run(&self, job: &Job<'_>, stop: &AtomicBool) -> Result<Observed> {
+    fn run(&self, job: &RunSpec<'_>, stop: &AtomicBool) -> Result<Observed> {
         let deadline = clock::now().after(job.limit);
-        let mut crew = Crew::new(job.folder);
+        let mut group = ProcessGroup::new(job.folder);
         let torrent = prepare(job)?;
         let script = torrent.with_file_name("torrent_peer.py");
         let python = || Command::new(tool::find("python3").unwrap_or_else(|| "python3".into()));
@@ -128,9 +128,9 @@ impl Contender for Foreign {
         track.arg(&script).arg("tracker");
         track.arg(job.server.address.to_string());
         track.arg(TRACKER.to_string());
-        let tracker = crew.start("tracker", job.server, &mut track, false)?;
+        let tracker = group.start("tracker", job.server, &mut track, false)?;
         let ready = clock::now().after(SEEDER);
-        let up = crew.wait(ready, stop, |_| job.server.listens(TRACKER))?;
+        let up = group.wait(ready, stop, |_| job.server.listens(TRACKER))?;
         let source = job.file.parent().unwrap_or(job.folder);
         // aria2 may begin a control file beside what it seeds, so both get a folder of their own.
         let seeding = folder(job, "seed")?;
@@ -138,13 +138,13 @@ impl Contender for Foreign {
         std::os::unix::fs::symlink(source.join(name), seeding.join(name))
             .map_err(Error::io("show the file to the seeder", seeding.display()))?;
         let mut command = self.peer(job.server, &torrent, &seeding);
-        let seeder = crew.start("seeder", job.server, &mut command, false)?;
-        let up = up && crew.wait(ready, stop, |_| job.server.listens(PORT))?;
+        let seeder = group.start("seeder", job.server, &mut command, false)?;
+        let up = up && group.wait(ready, stop, |_| job.server.listens(PORT))?;
         // It says so once it has looked through its file; aria2 does not, so both get a moment.
         let settled = clock::now().after(Duration::from_secs(2));
-        crew.wait(settled, stop, |_| Ok(false))?;
-        if !up || crew.ended(seeder).is_some() {
-            let why = crew.complaint(seeder);
+        group.wait(settled, stop, |_| Ok(false))?;
+        if !up || group.ended(seeder).is_some() {
+            let why = group.last_error_line(seeder);
             return Err(Error::refused(self.name(), format!("no seeder: {why}")));
         }
         let mut places = Vec::new();
@@ -155,9 +155,9 @@ impl Contender for Foreign {
         let released = SystemTime::now();
         for ((number, host), folder) in (1..).zip(job.clients).zip(&folders) {
             let mut command = self.peer(host, &torrent, folder);
-            places.push(crew.start(&format!("h{number}"), host, &mut command, false)?);
+            places.push(group.start(&format!("h{number}"), host, &mut command, false)?);
         }
-        let ended = crew.wait(deadline, stop, |_| {
+        let ended = group.wait(deadline, stop, |_| {
             Ok(folders.iter().all(|folder| folder.join("done").exists()))
         })?;
         let mut observed = Observed::default();
@@ -168,7 +168,7 @@ impl Contender for Foreign {
                 .push(format!("it did not end within {limit} s"));
         }
         for &place in places.iter().chain([&seeder, &tracker]) {
-            crew.end(place)?;
+            group.stop(place)?;
         }
         for (host, folder) in (1..).zip(&folders) {
             let seat = seat(
@@ -186,8 +186,8 @@ impl Contender for Foreign {
             observed.seats.push(seat);
         }
         observed.makespan_s = observed.seconds().reduce(f64::max);
-        observed.cpu_server_s = crew.ended(seeder).map(|end| end.cpu_s);
-        let cpu = places.iter().map(|&place| Some(crew.ended(place)?.cpu_s));
+        observed.cpu_server_s = group.ended(seeder).map(|end| end.cpu_s);
+        let cpu = places.iter().map(|&place| Some(group.ended(place)?.cpu_s));
         observed.cpu_clients_s = cpu.sum();
         observed.sender = Some(self.name().to_owned());
         Ok(observed)
@@ -195,7 +195,7 @@ impl Contender for Foreign {
 }
 
 /// Writes the torrent and the scripts into the run's folder.
-fn prepare(job: &Job<'_>) -> Result<std::path::PathBuf> {
+fn prepare(job: &RunSpec<'_>) -> Result<std::path::PathBuf> {
     let at = job.folder.display();
     let name = job.file.file_name().and_then(|name| name.to_str());
     let name = FileName::new(name.unwrap_or_default())
@@ -220,14 +220,20 @@ fn prepare(job: &Job<'_>) -> Result<std::path::PathBuf> {
     Ok(path)
 }
 
-fn folder(job: &Job<'_>, name: &str) -> Result<std::path::PathBuf> {
+fn folder(job: &RunSpec<'_>, name: &str) -> Result<std::path::PathBuf> {
     let path = job.folder.join(name);
     std::fs::create_dir_all(&path).map_err(Error::io("make a folder", path.display()))?;
     Ok(path)
 }
 
 /// What one client got, by our own digest of its copy.
-fn seat(host: usize, copy: &Path, done: &Path, job: &Job<'_>, released: SystemTime) -> SeatReport {
+fn seat(
+    host: usize,
+    copy: &Path,
+    done: &Path,
+    job: &RunSpec<'_>,
+    released: SystemTime,
+) -> SeatReport {
     let at = std::fs::read_to_string(done).ok();
     let at: Option<f64> = at.and_then(|text| text.trim().parse().ok());
     let released = released.duration_since(SystemTime::UNIX_EPOCH).ok();

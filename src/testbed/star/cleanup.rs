@@ -18,15 +18,15 @@ use nix::unistd::Pid;
 use crate::error::Error;
 use crate::error::Result;
 use crate::net::clock;
-use crate::testbed::star::inside;
-use crate::testbed::star::name::StarId;
-use crate::testbed::star::plan;
+use crate::testbed::star::namespace;
+use crate::testbed::star::setup;
+use crate::testbed::star::star_id::StarId;
 use crate::testbed::star::step;
 use crate::testbed::star::tool;
 
 /// A star that exists on this system.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Found {
+pub struct ExistingStar {
     /// Its name.
     pub id: StarId,
     /// Its namespaces.
@@ -36,17 +36,17 @@ pub struct Found {
 }
 
 /// How long killed processes may take to be gone.
-const LEAVE: Duration = Duration::from_secs(5);
+const EXIT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// All stars of this system, by name.
-pub fn find() -> Vec<Found> {
+pub fn find() -> Vec<ExistingStar> {
     let mut stars: BTreeMap<StarId, Vec<String>> = BTreeMap::new();
-    for name in inside::names() {
+    for name in namespace::names() {
         if let Ok((id, _)) = StarId::of_namespace(&name) {
             stars.entry(id).or_default().push(name);
         }
     }
-    let found = |(id, namespaces): (StarId, Vec<String>)| Found {
+    let found = |(id, namespaces): (StarId, Vec<String>)| ExistingStar {
         id,
         namespaces,
         owner_lives: id.owner_lives(),
@@ -57,7 +57,7 @@ pub fn find() -> Vec<Found> {
 /// Removes every star of this process, for one that must end at once. Nothing can be built after.
 pub fn remove_own() {
     tool::reserve();
-    let own = |star: &Found| star.id.process == std::process::id() && star.owner_lives;
+    let own = |star: &ExistingStar| star.id.process == std::process::id() && star.owner_lives;
     for star in find().into_iter().filter(own) {
         if let Err(error) = remove(&star.namespaces) {
             log::error!("{error}");
@@ -77,7 +77,7 @@ pub fn remove(namespaces: &[String]) -> Result<()> {
     let mut failed = None;
     let mut rest: &[String] = namespaces;
     while !rest.is_empty() {
-        match step::run(&plan::down(rest)) {
+        match step::run(&setup::down(rest)) {
             Ok(()) => break,
             // One that is gone, or cannot be removed, does not keep the others.
             Err((done, error)) => {
@@ -86,7 +86,7 @@ pub fn remove(namespaces: &[String]) -> Result<()> {
             }
         }
     }
-    let there = inside::names();
+    let there = namespace::names();
     match (failed, namespaces.iter().find(|name| there.contains(name))) {
         (Some(error), Some(_)) => Err(error),
         (None, Some(name)) => Err(Error::refused("the star", format!("{name} is still there"))),
@@ -98,10 +98,10 @@ pub fn remove(namespaces: &[String]) -> Result<()> {
 fn end_processes(namespaces: &[String]) {
     let same: HashSet<(u64, u64)> = namespaces
         .iter()
-        .filter_map(|name| fs::metadata(inside::path_of(name)).ok())
+        .filter_map(|name| fs::metadata(namespace::path_of(name)).ok())
         .map(|about| (about.dev(), about.ino()))
         .collect();
-    let deadline = clock::now().after(LEAVE);
+    let deadline = clock::now().after(EXIT_TIMEOUT);
     loop {
         let inside = processes(&same);
         for &process in &inside {

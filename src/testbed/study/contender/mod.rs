@@ -1,8 +1,13 @@
 //! What a study compares: something that brings a file from host 0 to the other hosts.
 //!
 //! A [`Contender`] starts real programs on real hosts and says what each client got and when.
-//! Every way of gatecast is one already ([`native`](crate::testbed::study::native)); another program
-//! becomes one by this trait ([`nginx`](crate::testbed::study::nginx) is), and the study does not change.
+//! Every way of gatecast is one already ([`native`](crate::testbed::study::contender::native)); another program
+//! becomes one by this trait ([`nginx`](crate::testbed::study::contender::nginx) is), and the study does not change.
+
+pub mod multicast;
+pub mod native;
+pub mod nginx;
+pub mod torrent;
 
 use std::fmt;
 use std::net::Ipv4Addr;
@@ -42,7 +47,7 @@ pub trait Contender: fmt::Debug + Send + Sync {
     /// # Errors
     /// It could not be begun, nothing came of it, or `stop` was set. What happens to single
     /// clients is in what it returns.
-    fn run(&self, job: &Job<'_>, stop: &AtomicBool) -> Result<Observed>;
+    fn run(&self, job: &RunSpec<'_>, stop: &AtomicBool) -> Result<Observed>;
 }
 
 /// What carries bytes.
@@ -59,7 +64,7 @@ pub enum Carrier {
 
 /// One run to be made.
 #[derive(Clone, Copy, Debug)]
-pub struct Job<'a> {
+pub struct RunSpec<'a> {
     /// Host 0.
     pub server: &'a Host,
     /// The other hosts, one client each.
@@ -143,7 +148,7 @@ impl Observed {
     }
 }
 
-impl Job<'_> {
+impl RunSpec<'_> {
     /// The number of the host with this address, 0 for one that is not in the run.
     pub fn host_of(&self, address: Ipv4Addr) -> usize {
         let place = self.clients.iter().position(|host| host.address == address);

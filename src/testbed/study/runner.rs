@@ -16,22 +16,22 @@ use crate::net::clock;
 use crate::server::sample;
 use crate::testbed::star::build::Star;
 use crate::testbed::star::calibrate;
-use crate::testbed::star::host::Carried;
 use crate::testbed::star::host::Host;
-use crate::testbed::star::layout::Layout;
+use crate::testbed::star::host::LinkBytes;
+use crate::testbed::star::layout::StarLayout;
 use crate::testbed::study::contender::Contender;
-use crate::testbed::study::contender::Job;
 use crate::testbed::study::contender::Observed;
-use crate::testbed::study::crew;
+use crate::testbed::study::contender::RunSpec;
 use crate::testbed::study::environment;
 use crate::testbed::study::grid::Cell;
 use crate::testbed::study::grid::LONG_S;
 use crate::testbed::study::grid::RUNS_LONG;
+use crate::testbed::study::process_group;
 use crate::testbed::study::results;
 use crate::testbed::study::results::Results;
-use crate::testbed::study::results::Run;
 use crate::testbed::study::results::StarResult;
-use crate::testbed::study::work::Work;
+use crate::testbed::study::results::StudyRun;
+use crate::testbed::study::work_folder::WorkFolder;
 use crate::units::Bytes;
 use crate::units::Rate;
 
@@ -41,7 +41,7 @@ pub struct Study<'a> {
     /// What it compares, in the order of the grid's names.
     pub contenders: &'a [Box<dyn Contender>],
     /// Where it runs.
-    pub ground: Ground<'a>,
+    pub ground: Testbed<'a>,
     /// The file to send; without one, files of the grid's sizes are generated.
     pub file: Option<&'a Path>,
     /// Where the results are written after every run.
@@ -51,16 +51,16 @@ pub struct Study<'a> {
 }
 
 /// Where a study runs.
-pub enum Ground<'a> {
+pub enum Testbed<'a> {
     /// On stars of its own, built from the layout that this makes of a number of hosts, a rate
     /// and a loss.
-    Stars(&'a dyn Fn(usize, Rate, u32) -> Result<Layout>),
+    Stars(&'a dyn Fn(usize, Rate, u32) -> Result<StarLayout>),
     /// On hosts that somebody else built, the server first.
     Given(&'a [Host]),
 }
 
 /// Called with a sentence for whoever watches.
-pub type Tell<'a> = &'a dyn Fn(std::fmt::Arguments<'_>);
+pub type OnProgress<'a> = &'a dyn Fn(std::fmt::Arguments<'_>);
 
 /// What a run may take beyond its bound: this many times the bound, and a minute for programs
 /// to start and to end. Random loss alone can cost a TCP that takes it for congestion far more
@@ -74,13 +74,18 @@ impl Study<'_> {
     /// # Errors
     /// A star or a link that is not what was asked for, results that cannot be written, or `stop`
     /// was set; what was measured until then is written. A run that fails is a row, not an error.
-    pub fn run(&self, results: &mut Results, stop: &AtomicBool, tell: Tell<'_>) -> Result<()> {
+    pub fn run(
+        &self,
+        results: &mut Results,
+        stop: &AtomicBool,
+        tell: OnProgress<'_>,
+    ) -> Result<()> {
         for contender in self.contenders {
             contender.check()?;
         }
         let largest = results.grid.bytes.iter().copied().max().unwrap_or(0);
         let copies = u64::from(results.grid.most_clients()) + 1;
-        let work = Work::new(largest.saturating_mul(copies))?;
+        let work = WorkFolder::new(largest.saturating_mul(copies))?;
         results.environment.copies = Some(work.kind().to_owned());
         let files = self.files(results, &work, tell)?;
         for (rate, loss) in results.grid.stars() {
@@ -90,7 +95,7 @@ impl Study<'_> {
                 continue;
             }
             match self.ground {
-                Ground::Stars(layout) => {
+                Testbed::Stars(layout) => {
                     let hosts = usize::from(results.grid.most_clients()) + 1;
                     let star = Star::build(&layout(hosts, Rate(rate), loss)?, stop)?;
                     tell(format_args!(
@@ -111,7 +116,7 @@ impl Study<'_> {
                     let down = star.down();
                     done.and(down)?;
                 }
-                Ground::Given(hosts) => self.on_hosts(
+                Testbed::Given(hosts) => self.on_hosts(
                     hosts,
                     None,
                     (rate, loss),
@@ -128,8 +133,8 @@ impl Study<'_> {
     fn files(
         &self,
         results: &Results,
-        work: &Work,
-        tell: Tell<'_>,
+        work: &WorkFolder,
+        tell: OnProgress<'_>,
     ) -> Result<Vec<(u64, PathBuf, Digest)>> {
         let digest = |path: &Path| {
             File::open(path)
@@ -159,9 +164,9 @@ impl Study<'_> {
         (rate, loss): (u64, u32),
         results: &mut Results,
         files: &[(u64, PathBuf, Digest)],
-        (work, stop, tell): (&Work, &AtomicBool, Tell<'_>),
+        (work, stop, tell): (&WorkFolder, &AtomicBool, OnProgress<'_>),
     ) -> Result<()> {
-        results.environment.look_at(&hosts[0]);
+        results.environment.read_host(&hosts[0]);
         let mut links = calibrate::links(hosts, stop)?;
         if let Some(star) = star {
             links.loss_check = calibrate::loss(star, stop)?;
@@ -205,7 +210,7 @@ impl Study<'_> {
                 .find(|(bytes, ..)| *bytes == cell.bytes)
                 .expect("there is a file of each size");
             let folder = work.run_folder()?;
-            let job = Job {
+            let job = RunSpec {
                 server: &hosts[0],
                 clients: &hosts[1..=usize::from(cell.clients)],
                 file: path,
@@ -229,17 +234,17 @@ impl Study<'_> {
 /// Makes one run; only being stopped is an error.
 fn one(
     way: &dyn Contender,
-    job: &Job<'_>,
+    job: &RunSpec<'_>,
     (cell, repeat): (Cell, u32),
     (bound_s, bound_nominal_s): (f64, f64),
     hosts: &[Host],
     stop: &AtomicBool,
-) -> Result<Run> {
-    let look = || -> Result<Vec<Carried>> {
+) -> Result<StudyRun> {
+    let look = || -> Result<Vec<LinkBytes>> {
         let taking_part = &hosts[..=usize::from(cell.clients)];
         taking_part.iter().map(Host::carried).collect()
     };
-    let (before, busy, own) = (look()?, environment::busy_s(), crew::own_cpu_s());
+    let (before, busy, own) = (look()?, environment::busy_s(), process_group::own_cpu_s());
     let began = clock::now();
     let ended = way.run(job, stop);
     // A second Ctrl-C takes the star from under the programs: how they ended says nothing.
@@ -256,14 +261,18 @@ fn one(
     };
     let took_s = clock::now().since(began).as_secs_f64();
     let ours = observed.as_ref().and_then(|observed| {
-        Some(observed.cpu_server_s? + observed.cpu_clients_s? + crew::own_cpu_s() - own)
+        Some(observed.cpu_server_s? + observed.cpu_clients_s? + process_group::own_cpu_s() - own)
     });
     let cpu_others_s = busy
         .zip(environment::busy_s())
         .zip(ours)
         .map(|((before, after), ours)| (after - before - ours).max(0.0));
-    Ok(Run {
-        carried: results::carried(&before, &look()?),
+    Ok(StudyRun {
+        carried: before
+            .iter()
+            .zip(look()?)
+            .map(|(before, after)| after.since(*before))
+            .collect(),
         cell,
         repeat,
         bound_s,
@@ -287,7 +296,7 @@ fn too_fast(observed: &Observed, bound_s: f64) -> Option<String> {
 }
 
 /// A run in one line.
-fn sentence(run: &Run) -> String {
+fn sentence(run: &StudyRun) -> String {
     let Cell {
         clients,
         bytes,
@@ -313,7 +322,7 @@ fn sentence(run: &Run) -> String {
     }
 }
 
-impl std::fmt::Debug for Ground<'_> {
+impl std::fmt::Debug for Testbed<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Stars(_) => f.write_str("Stars"),

@@ -19,10 +19,10 @@ use crate::session::Via;
 use crate::testbed::study::bound::Bound;
 use crate::testbed::study::contender::Carrier;
 use crate::testbed::study::contender::Contender;
-use crate::testbed::study::contender::Job;
 use crate::testbed::study::contender::Observed;
+use crate::testbed::study::contender::RunSpec;
 use crate::testbed::study::contender::SeatReport;
-use crate::testbed::study::crew::Crew;
+use crate::testbed::study::process_group::ProcessGroup;
 use crate::text::escape;
 
 /// One way of gatecast.
@@ -68,9 +68,9 @@ impl Contender for Native {
         }
     }
 
-    fn run(&self, job: &Job<'_>, stop: &AtomicBool) -> Result<Observed> {
+    fn run(&self, job: &RunSpec<'_>, stop: &AtomicBool) -> Result<Observed> {
         let deadline = clock::now().after(job.limit);
-        let mut crew = Crew::new(job.folder);
+        let mut group = ProcessGroup::new(job.folder);
         let address = format!("{}:{PORT}", job.server.address);
         let count = job.clients.len().to_string();
         let mut serve = Command::new(&self.program);
@@ -84,12 +84,12 @@ impl Contender for Native {
         if let Some(name) = &self.congestion {
             serve.args(["--congestion", name]);
         }
-        let server = crew.start("serve", job.server, &mut serve, false)?;
-        let is_up = crew.wait(deadline, stop, |crew| {
-            Ok(crew.ended(server).is_some() || job.server.listens(PORT)?)
+        let server = group.start("serve", job.server, &mut serve, false)?;
+        let is_up = group.wait(deadline, stop, |group| {
+            Ok(group.ended(server).is_some() || job.server.listens(PORT)?)
         })?;
-        if !is_up || crew.ended(server).is_some() {
-            let why = crew.complaint(server);
+        if !is_up || group.ended(server).is_some() {
+            let why = group.last_error_line(server);
             return Err(Error::refused(
                 "the server",
                 format!("it did not start: {why}"),
@@ -103,10 +103,10 @@ impl Contender for Native {
                 .args(["--via", self.via.word(), "--retry", "10s"])
                 .args(["--name", &format!("h{number}"), "--json", "--out"])
                 .arg(job.folder.join(format!("h{number}")));
-            fetches.push(crew.start(&format!("h{number}"), host, &mut fetch, false)?);
+            fetches.push(group.start(&format!("h{number}"), host, &mut fetch, false)?);
         }
-        let clients_ended = crew.wait(deadline, stop, |crew| {
-            Ok(fetches.iter().all(|&place| crew.ended(place).is_some()))
+        let clients_ended = group.wait(deadline, stop, |group| {
+            Ok(fetches.iter().all(|&place| group.ended(place).is_some()))
         })?;
         let mut observed = Observed::default();
         if !clients_ended {
@@ -116,17 +116,17 @@ impl Contender for Native {
                 .push(format!("it did not end within {limit} s"));
         }
         // Behind its clients it has a line to print; one that refused them all would wait on.
-        let ended = crew.wait(clock::now().after(AFTER), stop, |crew| {
-            Ok(crew.ended(server).is_some())
+        let ended = group.wait(clock::now().after(AFTER), stop, |group| {
+            Ok(group.ended(server).is_some())
         })?;
         if !ended {
-            crew.end(server)?;
+            group.stop(server)?;
         }
         for (number, &place) in (1..).zip(&fetches) {
-            match crew.ended(place) {
+            match group.ended(place) {
                 Some(end) if end.status.success() => {}
                 Some(end) => {
-                    let why = crew.complaint(place);
+                    let why = group.last_error_line(place);
                     let (status, why) = (end.status, if why.is_empty() { "-" } else { &why });
                     observed
                         .trouble
@@ -137,18 +137,18 @@ impl Contender for Native {
                     .push(format!("client {number} did not end")),
             }
         }
-        let document = crew.output(server)?;
+        let document = group.stdout(server)?;
         match document.lines().find(|line| !line.trim().is_empty()) {
             Some(line) => self.read(line, job, &mut observed)?,
             None => {
-                let why = crew.complaint(server);
+                let why = group.last_error_line(server);
                 observed
                     .trouble
                     .push(format!("the server printed no result: {why}"));
             }
         }
-        observed.cpu_server_s = crew.ended(server).map(|end| end.cpu_s);
-        let cpu = fetches.iter().map(|&place| Some(crew.ended(place)?.cpu_s));
+        observed.cpu_server_s = group.ended(server).map(|end| end.cpu_s);
+        let cpu = fetches.iter().map(|&place| Some(group.ended(place)?.cpu_s));
         observed.cpu_clients_s = cpu.sum();
         Ok(observed)
     }
@@ -156,7 +156,7 @@ impl Contender for Native {
 
 impl Native {
     /// Takes the session document.
-    fn read(&self, line: &str, job: &Job<'_>, observed: &mut Observed) -> Result<()> {
+    fn read(&self, line: &str, job: &RunSpec<'_>, observed: &mut Observed) -> Result<()> {
         let wrong = |what: String| Error::protocol("the server's document", what);
         let document: Value =
             serde_json::from_str(line).map_err(|error| wrong(format!("it is no JSON: {error}")))?;

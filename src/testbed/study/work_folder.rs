@@ -10,11 +10,11 @@ use std::path::PathBuf;
 use crate::error::Error;
 use crate::error::Result;
 use crate::net::socket::free_space;
-use crate::testbed::star::name::StarId;
+use crate::testbed::star::star_id::StarId;
 
 /// The folder; dropping it removes it.
 #[derive(Debug)]
-pub struct Work {
+pub struct WorkFolder {
     path: PathBuf,
     in_memory: bool,
 }
@@ -25,7 +25,7 @@ const MEMORY: &str = "/dev/shm";
 /// Room that is left free, bytes.
 const SPARE: u64 = 256 << 20;
 
-impl Work {
+impl WorkFolder {
     /// Makes a folder with room for `bytes`.
     ///
     /// # Errors
@@ -74,7 +74,7 @@ impl Work {
     }
 }
 
-impl Drop for Work {
+impl Drop for WorkFolder {
     fn drop(&mut self) {
         if let Err(error) = fs::remove_dir_all(&self.path) {
             log::warn!("cannot remove {}: {error}", self.path.display());
@@ -83,7 +83,7 @@ impl Drop for Work {
 }
 
 /// Removes the folders that killed studies of ours left, and says how many.
-pub fn sweep() -> usize {
+pub fn remove_leftovers() -> usize {
     remove(|id| !id.owner_lives())
 }
 
@@ -122,14 +122,14 @@ mod tests {
 
     #[test]
     fn a_folder_is_there_as_long_as_its_study() {
-        let work = Work::new(1 << 20).expect("room");
+        let work = WorkFolder::new(1 << 20).expect("room");
         let path = work.path().to_owned();
         fs::write(work.run_folder().expect("a folder").join("copy"), "x").expect("written");
-        sweep();
+        remove_leftovers();
         assert!(path.is_dir(), "its owner lives");
         drop(work);
         assert!(!path.exists());
-        let error = Work::new(u64::MAX).expect_err("no disk is that large");
+        let error = WorkFolder::new(u64::MAX).expect_err("no disk is that large");
         assert!(error.to_string().contains("GB for its copies"), "{error}");
     }
 
@@ -146,7 +146,7 @@ mod tests {
         let foreign = std::env::temp_dir().join(format!("{dead}-theirs"));
         fs::create_dir_all(path.join("run")).expect("made");
         fs::create_dir_all(&foreign).expect("made");
-        sweep();
+        remove_leftovers();
         assert!(!path.exists());
         assert!(foreign.is_dir());
         fs::remove_dir(foreign).expect("there");

@@ -6,13 +6,13 @@ const ID: StarId = StarId {
     number: 0,
 };
 
-fn shown(steps: &[Step]) -> String {
+fn shown(steps: &[SetupStep]) -> String {
     steps.iter().map(|step| format!("{step}\n")).collect()
 }
 
 #[test]
 fn the_plan_of_the_smallest_star() {
-    let layout = Layout::new(2, Rate(100_000_000));
+    let layout = StarLayout::new(2, Rate(100_000_000));
     insta::assert_snapshot!(shown(&up(&ID, &layout)), @r"
     ip netns add gatecast-7-9-0-switch
     ip netns add gatecast-7-9-0-h0
@@ -54,8 +54,8 @@ fn the_plan_of_the_smallest_star() {
 
 #[test]
 fn the_plan_of_a_lossy_router() {
-    let mut layout = Layout::new(2, Rate(10_000_000));
-    layout.middle = Middle::Router;
+    let mut layout = StarLayout::new(2, Rate(10_000_000));
+    layout.topology = Topology::Router;
     layout.links[1].up = Rate(1_000_000);
     layout.offloads = true;
     layout.delay = Duration::from_millis(5);
@@ -99,7 +99,7 @@ fn the_plan_of_a_lossy_router() {
 
 #[test]
 fn the_plan_of_loss() {
-    let layout = Layout::new(2, Rate(10_000_000));
+    let layout = StarLayout::new(2, Rate(10_000_000));
     let one_percent = Loss {
         millionths: 10_000,
         of: Traffic::All,
@@ -129,7 +129,7 @@ fn a_queue_holds_what_a_blocking_socket_sends() {
 
 #[test]
 fn nothing_is_made_outside_the_stars_own_namespaces() {
-    let layout = Layout::new(20, Rate(100_000_000));
+    let layout = StarLayout::new(20, Rate(100_000_000));
     let names = namespaces(&ID, &layout);
     for step in up(&ID, &layout) {
         let line = step.to_string();

@@ -6,7 +6,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use crate::report::Spread;
+use crate::report::MedianRange;
 use crate::report::complete;
 use crate::report::counts;
 use crate::report::table::Align;
@@ -187,7 +187,7 @@ fn extremes(record: &Record) -> [[String; TRANSFER_COLUMNS.len()]; 3] {
         row
     });
     for (column, figure, shown) in figures {
-        let spread = Spread::of(record.transfers.iter().filter_map(figure));
+        let spread = MedianRange::of(record.transfers.iter().filter_map(figure));
         let values = spread.map(|spread| [spread.low, spread.median, spread.high]);
         for (place, row) in rows.iter_mut().enumerate() {
             row[column] = or_dash(values.map(|values| shown(values[place])));

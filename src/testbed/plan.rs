@@ -7,13 +7,13 @@ use crate::session::Via;
 use crate::testbed::study::bound::Bound;
 use crate::testbed::study::bound::Capacity;
 use crate::testbed::study::results::Results;
-use crate::testbed::study::results::Row;
+use crate::testbed::study::results::StudyRow;
 use crate::units::Bytes;
 use crate::units::Rate;
 
-/// The question.
+/// The scenario.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Question {
+pub struct Scenario {
     /// File size, bytes.
     pub bytes: u64,
     /// Number of clients.
@@ -28,7 +28,7 @@ pub struct Question {
 
 /// What is expected of one way.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Expectation {
+pub struct Forecast {
     /// The way.
     pub via: Via,
     /// The formula of its bound.
@@ -56,20 +56,19 @@ const WAYS: [(Via, Bound); 5] = [
 /// What to expect of each way, fastest first; of those that are equally fast, the one of which a
 /// study knows more.
 #[allow(clippy::cast_precision_loss)] // Exact to 2^53.
-pub fn expect(question: &Question, study: Option<&Results>) -> Vec<Expectation> {
-    let bytes = |rate: Rate| rate.0 as f64 / 8.0;
+pub fn forecasts(scenario: &Scenario, study: Option<&Results>) -> Vec<Forecast> {
     let links = Capacity {
-        server_up: bytes(question.server_up),
-        peers_up: bytes(question.up) * question.clients as f64,
-        least_down: bytes(question.down),
+        server_up: scenario.server_up.bytes_per_second(),
+        peers_up: scenario.up.bytes_per_second() * scenario.clients as f64,
+        least_down: scenario.down.bytes_per_second(),
     };
-    let mut all: Vec<Expectation> = WAYS
+    let mut all: Vec<Forecast> = WAYS
         .into_iter()
         .map(|(via, bound)| {
-            let bound_s = bound.seconds(question.bytes, question.clients, &links);
-            let row = study.and_then(|study| nearest(study, via, question));
+            let bound_s = bound.seconds(scenario.bytes, scenario.clients, &links);
+            let row = study.and_then(|study| nearest(study, via, scenario));
             let efficiency = row.and_then(nominal_efficiency);
-            Expectation {
+            Forecast {
                 via,
                 bound,
                 bound_s,
@@ -80,7 +79,7 @@ pub fn expect(question: &Question, study: Option<&Results>) -> Vec<Expectation> 
         })
         .collect();
     all.sort_by(|a, b| {
-        let time = |of: &Expectation| of.expected_s.unwrap_or(of.bound_s);
+        let time = |of: &Forecast| of.expected_s.unwrap_or(of.bound_s);
         time(a)
             .total_cmp(&time(b))
             .then(a.expected_s.is_none().cmp(&b.expected_s.is_none()))
@@ -88,9 +87,9 @@ pub fn expect(question: &Question, study: Option<&Results>) -> Vec<Expectation> 
     all
 }
 
-/// The row whose number of clients is nearest to the question's, and of several the one whose
+/// The row whose number of clients is nearest to the scenario's, and of several the one whose
 /// file is: efficiency changes with both.
-fn nearest<'a>(study: &'a Results, via: Via, question: &Question) -> Option<&'a Row> {
+fn nearest<'a>(study: &'a Results, via: Via, scenario: &Scenario) -> Option<&'a StudyRow> {
     let distance = |a: u64, b: u64| {
         #[allow(clippy::cast_precision_loss)] // A ratio.
         let ratio = (a.max(1) as f64 / b.max(1) as f64).ln();
@@ -99,21 +98,21 @@ fn nearest<'a>(study: &'a Results, via: Via, question: &Question) -> Option<&'a 
     let rows = study.rows.iter();
     rows.filter(|row| row.via == via.word() && row.loss == 0.0 && row.efficiency.is_some())
         .min_by(|a, b| {
-            let far = |row: &Row| distance(u64::from(row.clients), question.clients);
-            let size = |row: &Row| distance(row.bytes, question.bytes);
+            let far = |row: &StudyRow| distance(u64::from(row.clients), scenario.clients);
+            let size = |row: &StudyRow| distance(row.bytes, scenario.bytes);
             far(a).total_cmp(&far(b)).then(size(a).total_cmp(&size(b)))
         })
 }
 
 /// What was reached of the bound of nominal rates: headers are charged, as in the plan's bound
 /// they are not.
-fn nominal_efficiency(row: &Row) -> Option<f64> {
+fn nominal_efficiency(row: &StudyRow) -> Option<f64> {
     let makespan = row.makespan_s?.median;
     (makespan > 0.0).then(|| row.bound_nominal_s / makespan)
 }
 
 /// The answer in words and a table.
-pub fn sheet(question: &Question, answers: &[Expectation]) -> String {
+pub fn table(scenario: &Scenario, answers: &[Forecast]) -> String {
     let mut table = Table::new(&[
         ("via", Align::Left),
         ("bound", Align::Right),
@@ -137,13 +136,13 @@ pub fn sheet(question: &Question, answers: &[Expectation]) -> String {
             answer.expected_s.map_or_else(dash, span),
         ]);
     }
-    let Question {
+    let Scenario {
         bytes,
         clients,
         server_up,
         up,
         down,
-    } = question;
+    } = scenario;
     let mut text = format!(
         "{} to {clients} clients; server {server_up} up, clients {up} up and {down} down\n\n{table}\n",
         Bytes(*bytes)
@@ -200,7 +199,7 @@ fn span(seconds: f64) -> String {
 mod tests {
     use super::*;
 
-    const MANY: Question = Question {
+    const MANY: Scenario = Scenario {
         bytes: 1_000_000_000,
         clients: 10_000,
         server_up: Rate(1_000_000_000),
@@ -210,13 +209,13 @@ mod tests {
 
     #[test]
     fn without_a_study_there_are_bounds_and_no_times() {
-        let answers = expect(&MANY, None);
+        let answers = forecasts(&MANY, None);
         assert_eq!(answers[0].via, Via::Multicast);
         assert_eq!(answers[0].bound_s, 80.0);
         let tcp = answers.iter().find(|answer| answer.via == Via::Tcp);
         assert_eq!(tcp.map(|tcp| tcp.bound_s), Some(80_000.0));
         assert!(answers.iter().all(|answer| answer.expected_s.is_none()));
-        let text = sheet(&MANY, &answers);
+        let text = table(&MANY, &answers);
         assert!(
             text.contains("fastest by their bounds: multicast and swarm"),
             "{text}"
@@ -227,7 +226,7 @@ mod tests {
     #[test]
     fn a_study_says_how_near_a_way_comes() {
         let study = crate::testbed::study::results::tests::sample();
-        let answers = expect(&MANY, Some(&study));
+        let answers = forecasts(&MANY, Some(&study));
         let tcp = answers
             .iter()
             .find(|answer| answer.via == Via::Tcp)
@@ -237,16 +236,16 @@ mod tests {
         assert!((efficiency - 3.2 / 3.6).abs() < 1e-9, "{efficiency}");
         let expected = tcp.expected_s.expect("measured");
         assert!((expected - 80_000.0 / efficiency).abs() < 1e-6);
-        assert!(sheet(&MANY, &answers).contains("far fewer clients"));
+        assert!(table(&MANY, &answers).contains("far fewer clients"));
     }
 
     #[test]
     fn millions_of_clients_are_only_numbers() {
-        let question = Question {
+        let scenario = Scenario {
             clients: 5_000_000,
             ..MANY
         };
-        for answer in expect(&question, None) {
+        for answer in forecasts(&scenario, None) {
             assert!(
                 answer.bound_s.is_finite() && answer.bound_s >= 80.0,
                 "{answer:?}"

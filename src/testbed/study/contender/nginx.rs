@@ -18,10 +18,10 @@ use crate::testbed::star::tool;
 use crate::testbed::study::bound::Bound;
 use crate::testbed::study::contender::Carrier;
 use crate::testbed::study::contender::Contender;
-use crate::testbed::study::contender::Job;
 use crate::testbed::study::contender::Observed;
+use crate::testbed::study::contender::RunSpec;
 use crate::testbed::study::contender::SeatReport;
-use crate::testbed::study::crew::Crew;
+use crate::testbed::study::process_group::ProcessGroup;
 
 /// The rival.
 #[derive(Clone, Copy, Debug)]
@@ -59,9 +59,9 @@ impl Contender for Nginx {
         Ok(())
     }
 
-    fn run(&self, job: &Job<'_>, stop: &AtomicBool) -> Result<Observed> {
+    fn run(&self, job: &RunSpec<'_>, stop: &AtomicBool) -> Result<Observed> {
         let deadline = clock::now().after(job.limit);
-        let mut crew = Crew::new(job.folder);
+        let mut group = ProcessGroup::new(job.folder);
         let settings = job.folder.join("nginx.conf");
         std::fs::write(&settings, configuration(job)?)
             .map_err(Error::io("write nginx's settings", settings.display()))?;
@@ -69,23 +69,23 @@ impl Contender for Nginx {
         let mut nginx = Command::new(program("nginx"));
         nginx.arg("-p").arg(job.folder).arg("-c").arg(&settings);
         nginx.arg("-e").arg(job.folder.join("nginx.log"));
-        let server = crew.start("nginx", job.server, &mut nginx, false)?;
-        let is_up = crew.wait(deadline, stop, |crew| {
-            Ok(crew.ended(server).is_some() || job.server.listens(PORT)?)
+        let server = group.start("nginx", job.server, &mut nginx, false)?;
+        let is_up = group.wait(deadline, stop, |group| {
+            Ok(group.ended(server).is_some() || job.server.listens(PORT)?)
         })?;
-        if !is_up || crew.ended(server).is_some() {
-            let why = crew.complaint(server);
+        if !is_up || group.ended(server).is_some() {
+            let why = group.last_error_line(server);
             return Err(Error::refused("nginx", format!("it did not start: {why}")));
         }
         let mut places = Vec::new();
         for (number, host) in (1..).zip(job.clients) {
             let mut curl = Command::new(program("curl"));
             curl.args(["--silent", "--show-error", "--fail", "--config", "-"]);
-            places.push(crew.start(&format!("h{number}"), host, &mut curl, true)?);
+            places.push(group.start(&format!("h{number}"), host, &mut curl, true)?);
         }
-        let released = release(job, &mut crew, &places)?;
-        let ended = crew.wait(deadline, stop, |crew| {
-            Ok(places.iter().all(|&place| crew.ended(place).is_some()))
+        let released = release(job, &mut group, &places)?;
+        let ended = group.wait(deadline, stop, |group| {
+            Ok(places.iter().all(|&place| group.ended(place).is_some()))
         })?;
         let mut observed = Observed::default();
         if !ended {
@@ -94,11 +94,11 @@ impl Contender for Nginx {
                 .trouble
                 .push(format!("it did not end within {limit} s"));
         }
-        crew.end(server)?;
+        group.stop(server)?;
         for (number, &place) in (1..).zip(&places) {
-            let seat = seat(job, &crew, number, place, released);
+            let seat = seat(job, &group, number, place, released);
             if seat.verified != Some(true) {
-                let why = crew.complaint(place);
+                let why = group.last_error_line(place);
                 observed
                     .trouble
                     .push(format!("client {number}: {}: {why}", seat.outcome));
@@ -106,8 +106,8 @@ impl Contender for Nginx {
             observed.seats.push(seat);
         }
         observed.makespan_s = observed.seconds().reduce(f64::max);
-        observed.cpu_server_s = crew.ended(server).map(|end| end.cpu_s);
-        let cpu = places.iter().map(|&place| Some(crew.ended(place)?.cpu_s));
+        observed.cpu_server_s = group.ended(server).map(|end| end.cpu_s);
+        let cpu = places.iter().map(|&place| Some(group.ended(place)?.cpu_s));
         observed.cpu_clients_s = cpu.sum();
         observed.sender = Some("nginx, sendfile".to_owned());
         Ok(observed)
@@ -115,14 +115,14 @@ impl Contender for Nginx {
 }
 
 /// Lets all curls go, and says when the first went.
-fn release(job: &Job<'_>, crew: &mut Crew, places: &[usize]) -> Result<SystemTime> {
+fn release(job: &RunSpec<'_>, group: &mut ProcessGroup, places: &[usize]) -> Result<SystemTime> {
     let url = format!("http://{}:{PORT}/{}", job.server.address, file_name(job)?);
     let mut inputs = Vec::new();
     for (number, &place) in (1..).zip(places) {
         let copy = job.folder.join(format!("h{number}.copy"));
         let orders = format!("url = \"{url}\"\noutput = \"{}\"\n", copy.display());
-        let pipe = crew
-            .input(place)
+        let pipe = group
+            .take_stdin(place)
             .ok_or_else(|| Error::refused("curl", "it has no standard input"))?;
         inputs.push((pipe, orders));
     }
@@ -136,8 +136,14 @@ fn release(job: &Job<'_>, crew: &mut Crew, places: &[usize]) -> Result<SystemTim
 }
 
 /// What one curl got, by the last write to its copy and our own digest of it.
-fn seat(job: &Job<'_>, crew: &Crew, host: usize, place: usize, released: SystemTime) -> SeatReport {
-    let is_done = crew.ended(place).is_some_and(|end| end.status.success());
+fn seat(
+    job: &RunSpec<'_>,
+    group: &ProcessGroup,
+    host: usize,
+    place: usize,
+    released: SystemTime,
+) -> SeatReport {
+    let is_done = group.ended(place).is_some_and(|end| end.status.success());
     let copy = job.folder.join(format!("h{host}.copy"));
     let about = copy.metadata().ok();
     let digest = std::fs::File::open(&copy).and_then(Digest::of_reader).ok();
@@ -160,7 +166,7 @@ fn seat(job: &Job<'_>, crew: &Crew, host: usize, place: usize, released: SystemT
     }
 }
 
-fn file_name<'a>(job: &Job<'a>) -> Result<&'a str> {
+fn file_name<'a>(job: &RunSpec<'a>) -> Result<&'a str> {
     let name = job.file.file_name().and_then(|name| name.to_str());
     let plain = |name: &&str| {
         name.bytes()
@@ -172,7 +178,7 @@ fn file_name<'a>(job: &Job<'a>) -> Result<&'a str> {
     })
 }
 
-fn configuration(job: &Job<'_>) -> Result<String> {
+fn configuration(job: &RunSpec<'_>) -> Result<String> {
     file_name(job)?;
     let (folder, address) = (job.folder.display(), job.server.address);
     let root = job.file.parent().unwrap_or(job.folder).display();

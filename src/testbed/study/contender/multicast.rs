@@ -21,14 +21,14 @@ use crate::testbed::star::tool;
 use crate::testbed::study::bound::Bound;
 use crate::testbed::study::contender::Carrier;
 use crate::testbed::study::contender::Contender;
-use crate::testbed::study::contender::Job;
 use crate::testbed::study::contender::Observed;
+use crate::testbed::study::contender::RunSpec;
 use crate::testbed::study::contender::SeatReport;
-use crate::testbed::study::crew::Crew;
+use crate::testbed::study::process_group::ProcessGroup;
 
 /// One of the two rivals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Group {
+pub enum MulticastTool {
     /// `uftp -R`, one `uftpd` a host.
     Uftp,
     /// `udp-sender`, one `udp-receiver` a host.
@@ -36,7 +36,7 @@ pub enum Group {
 }
 
 /// All of them.
-pub const ALL: [Group; 2] = [Group::Uftp, Group::Udpcast];
+pub const ALL: [MulticastTool; 2] = [MulticastTool::Uftp, MulticastTool::Udpcast];
 
 /// UFTP's blocks: with its headers they fill an Ethernet frame but for a few bytes.
 const UFTP_BLOCK: u64 = 1430;
@@ -56,7 +56,7 @@ const MUSTER: Duration = Duration::from_millis(500);
 const PATIENCE: u32 = 3;
 const PATIENCE_MORE: Duration = Duration::from_secs(15);
 
-impl Contender for Group {
+impl Contender for MulticastTool {
     fn name(&self) -> &str {
         match self {
             Self::Uftp => "uftp",
@@ -89,12 +89,12 @@ impl Contender for Group {
         Ok(())
     }
 
-    fn run(&self, job: &Job<'_>, stop: &AtomicBool) -> Result<Observed> {
+    fn run(&self, job: &RunSpec<'_>, stop: &AtomicBool) -> Result<Observed> {
         let rate = job.server.link.up;
         let least = rate.time_for(job.bytes) * PATIENCE + PATIENCE_MORE;
         let deadline = clock::now().after(job.limit.min(least));
         let names = names(job)?;
-        let mut crew = Crew::new(job.folder);
+        let mut group = ProcessGroup::new(job.folder);
         let mut receivers = Vec::new();
         for (number, host) in (1..).zip(job.clients) {
             let copy = copy(job, number)?;
@@ -111,9 +111,9 @@ impl Contender for Group {
                 ),
             };
             let mut receiver = shell(&names, &host.device, host.address, &words);
-            receivers.push(crew.start(&format!("h{number}"), host, &mut receiver, false)?);
+            receivers.push(group.start(&format!("h{number}"), host, &mut receiver, false)?);
         }
-        crew.wait(clock::now().after(MUSTER), stop, |_| Ok(false))?;
+        group.wait(clock::now().after(MUSTER), stop, |_| Ok(false))?;
         let (file, device) = (job.file.display(), &job.server.device);
         let kbit = |share: f64| (rate.0 as f64 * share / 1000.0) as u64;
         let words = match self {
@@ -135,12 +135,12 @@ impl Contender for Group {
             ),
         };
         let mut sender = shell(&names, device, job.server.address, &words);
-        let sender = crew.start("sender", job.server, &mut sender, false)?;
+        let sender = group.start("sender", job.server, &mut sender, false)?;
         let mut observed = Observed::default();
-        let ended = crew.wait(deadline, stop, |crew| Ok(crew.ended(sender).is_some()))?;
-        match crew.ended(sender) {
+        let ended = group.wait(deadline, stop, |group| Ok(group.ended(sender).is_some()))?;
+        match group.ended(sender) {
             Some(end) if !end.status.success() => {
-                let why = crew.complaint(sender);
+                let why = group.last_error_line(sender);
                 observed.trouble.push(format!("{}: {why}", end.status));
             }
             _ if !ended => observed.trouble.push("it did not end in time".to_owned()),
@@ -149,28 +149,28 @@ impl Contender for Group {
         // A receiver of udpcast ends by itself, and one of UFTP never does.
         if *self == Self::Udpcast && ended {
             let patience = clock::now().after(Duration::from_secs(2));
-            crew.wait(patience, stop, |crew| {
-                Ok(receivers.iter().all(|&place| crew.ended(place).is_some()))
+            group.wait(patience, stop, |group| {
+                Ok(receivers.iter().all(|&place| group.ended(place).is_some()))
             })?;
         }
-        crew.end(sender)?;
+        group.stop(sender)?;
         for &place in &receivers {
-            crew.end(place)?;
+            group.stop(place)?;
         }
-        self.look(job, &mut observed)?;
-        observed.cpu_server_s = crew.ended(sender).map(|end| end.cpu_s);
+        self.read_copies(job, &mut observed)?;
+        observed.cpu_server_s = group.ended(sender).map(|end| end.cpu_s);
         let cpu = receivers
             .iter()
-            .map(|&place| Some(crew.ended(place)?.cpu_s));
+            .map(|&place| Some(group.ended(place)?.cpu_s));
         observed.cpu_clients_s = cpu.sum();
         observed.sender = Some(words.split(' ').take(3).collect::<Vec<_>>().join(" "));
         Ok(observed)
     }
 }
 
-impl Group {
+impl MulticastTool {
     /// What every client got, by its file.
-    fn look(self, job: &Job<'_>, observed: &mut Observed) -> Result<()> {
+    fn read_copies(self, job: &RunSpec<'_>, observed: &mut Observed) -> Result<()> {
         let mut copies = Vec::new();
         for number in 1..=job.clients.len() {
             let path = copy(job, number)?;
@@ -212,7 +212,7 @@ impl Group {
 }
 
 /// A client's copy.
-fn copy(job: &Job<'_>, number: usize) -> Result<PathBuf> {
+fn copy(job: &RunSpec<'_>, number: usize) -> Result<PathBuf> {
     let folder = job.folder.join(format!("g{number}"));
     std::fs::create_dir_all(&folder).map_err(Error::io("make a folder", folder.display()))?;
     let name = job.file.file_name().unwrap_or_default();
@@ -224,7 +224,7 @@ fn folder(copy: &Path) -> &Path {
 }
 
 /// The hosts' names, as a file.
-fn names(job: &Job<'_>) -> Result<PathBuf> {
+fn names(job: &RunSpec<'_>) -> Result<PathBuf> {
     let path = job.folder.join("hosts");
     let mut text = format!("127.0.0.1 localhost\n{} h0\n", job.server.address);
     for (number, host) in (1..).zip(job.clients) {

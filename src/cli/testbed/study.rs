@@ -5,9 +5,9 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use crate::cli::links::LinkArgs;
 use crate::cli::output;
-use crate::cli::star;
+use crate::cli::testbed::links::LinkArgs;
+use crate::cli::testbed::star;
 use crate::error::Error;
 use crate::error::Result;
 use crate::report::verdict::Verdict;
@@ -15,25 +15,25 @@ use crate::session::Via;
 use crate::testbed::star::calibrate;
 use crate::testbed::star::host;
 use crate::testbed::star::host::Host;
-use crate::testbed::star::layout::Link;
+use crate::testbed::star::layout::LinkRates;
 use crate::testbed::star::layout::parse_loss;
-use crate::testbed::star::plan;
+use crate::testbed::star::setup;
 use crate::testbed::study::contender::Contender;
+use crate::testbed::study::contender::multicast;
+use crate::testbed::study::contender::native::Native;
+use crate::testbed::study::contender::nginx;
+use crate::testbed::study::contender::nginx::Nginx;
+use crate::testbed::study::contender::torrent::TorrentClient;
 use crate::testbed::study::environment::Environment;
 use crate::testbed::study::figure;
-use crate::testbed::study::foreign::Foreign;
 use crate::testbed::study::grid;
 use crate::testbed::study::grid::Grid;
 use crate::testbed::study::grid::Preset;
-use crate::testbed::study::group;
-use crate::testbed::study::native::Native;
-use crate::testbed::study::nginx;
-use crate::testbed::study::nginx::Nginx;
 use crate::testbed::study::page;
 use crate::testbed::study::results::Results;
-use crate::testbed::study::run::Ground;
-use crate::testbed::study::run::Study;
-use crate::testbed::study::sheet;
+use crate::testbed::study::runner::Study;
+use crate::testbed::study::runner::Testbed;
+use crate::testbed::study::table;
 use crate::units::Bytes;
 use crate::units::Rate;
 
@@ -43,7 +43,7 @@ use crate::units::Rate;
     after_help = "Example: gatecast study --clients 1,2,4,8,13 --via tcp --rate 100mbit \
 --runs 3 --out study"
 )]
-pub(crate) struct Args {
+pub(crate) struct StudyArgs {
     /// The file to send; generated, of the sizes of --size, unless given
     pub(crate) file: Option<PathBuf>,
     /// A study that is set up already: peers (10 MB, 1 to 13 clients), router (6 clients, each in
@@ -123,7 +123,7 @@ const RATE: u64 = 100_000_000;
 /// # Errors
 /// A grid that cannot be, a star or link that is not what was asked for, results that cannot be
 /// written, or the user stopped it; what was measured until then is written.
-pub(crate) fn run(args: &Args) -> Result<Verdict> {
+pub(crate) fn run(args: &StudyArgs) -> Result<Verdict> {
     let grid = grid(args)?;
     let mut links = args.links.clone();
     links.router |= args.preset == Some(Preset::Router);
@@ -146,8 +146,8 @@ pub(crate) fn run(args: &Args) -> Result<Verdict> {
     let study = Study {
         contenders: &contenders,
         ground: match &given {
-            Some(hosts) => Ground::Given(hosts),
-            None => Ground::Stars(&layout),
+            Some(hosts) => Testbed::Given(hosts),
+            None => Testbed::Stars(&layout),
         },
         file: args.file.as_deref(),
         results: &path,
@@ -163,7 +163,7 @@ pub(crate) fn run(args: &Args) -> Result<Verdict> {
     if args.json {
         output::print(&fs::read_to_string(&path).map_err(Error::io("read", path.display()))?)?;
     } else {
-        output::print(&sheet::table(&results))?;
+        output::print(&table::table(&results))?;
     }
     Ok(match results.all_proven() {
         true => Verdict::AllVerified,
@@ -171,7 +171,7 @@ pub(crate) fn run(args: &Args) -> Result<Verdict> {
     })
 }
 
-fn grid(args: &Args) -> Result<Grid> {
+fn grid(args: &StudyArgs) -> Result<Grid> {
     let one_to_13: Vec<u16> = (1..=13).collect();
     let (clients, losses): (&[u16], &[u32]) = match args.preset {
         Some(Preset::Peers) => (&one_to_13, &[0]),
@@ -190,7 +190,7 @@ fn grid(args: &Args) -> Result<Grid> {
     };
     if bytes.contains(&0) {
         return Err(Error::Usage {
-            what: "a file of 0 bytes takes no time that could be compared".to_owned(),
+            what: "the file must have at least 1 byte".to_owned(),
         });
     }
     Grid {
@@ -218,16 +218,19 @@ fn size_of(path: &Path) -> Result<u64> {
     }
 }
 
-fn contenders(args: &Args) -> Result<Vec<Box<dyn Contender>>> {
+fn contenders(args: &StudyArgs) -> Result<Vec<Box<dyn Contender>>> {
     let program = std::env::current_exe().map_err(Error::io("find this program", "the study"))?;
     let contender = |name: &String| -> Result<Box<dyn Contender>> {
         if name == nginx::NAME {
             return Ok(Box::new(Nginx));
         }
-        if let Some(foreign) = Foreign::of(name) {
+        if let Some(foreign) = TorrentClient::of(name) {
             return Ok(Box::new(foreign));
         }
-        if let Some(rival) = group::ALL.into_iter().find(|rival| rival.name() == name) {
+        if let Some(rival) = multicast::ALL
+            .into_iter()
+            .find(|rival| rival.name() == name)
+        {
             return Ok(Box::new(rival));
         }
         let via = Via::from_str(name).map_err(|error| Error::Usage {
@@ -253,7 +256,7 @@ fn given(path: &Path, grid: &Grid, links: &LinkArgs) -> Result<Vec<Host>> {
             "--hosts-from: the links have one --rate, the one they were built with".into(),
         );
     };
-    let link = Link {
+    let link = LinkRates {
         up: links.up.unwrap_or(Rate(rate)),
         down: links.down.unwrap_or(Rate(rate)),
     };
@@ -274,7 +277,7 @@ fn given(path: &Path, grid: &Grid, links: &LinkArgs) -> Result<Vec<Host>> {
 
 /// An empty document, or the one that an interrupted study left.
 fn begin(
-    args: &Args,
+    args: &StudyArgs,
     grid: Grid,
     links: &LinkArgs,
     is_given: bool,
@@ -293,7 +296,7 @@ fn begin(
     };
     if !is_given {
         let queue =
-            |&rate: &u64| format!("{} bytes at {}", plan::queue_bytes(Rate(rate)), Rate(rate));
+            |&rate: &u64| format!("{} bytes at {}", setup::queue_bytes(Rate(rate)), Rate(rate));
         environment.queues = grid.rates.iter().map(queue).collect();
     }
     let about = describe(args, links, &environment);
@@ -320,7 +323,7 @@ fn begin(
 }
 
 /// What makes the links and the runs, beside the grid: two studies that differ in it are two.
-fn describe(args: &Args, links: &LinkArgs, environment: &Environment) -> String {
+fn describe(args: &StudyArgs, links: &LinkArgs, environment: &Environment) -> String {
     let mut parts = vec![format!("{} in the middle", environment.middle)];
     let mut say = |condition: bool, text: String| {
         if condition {
@@ -375,7 +378,7 @@ fn publish(results: &Results, out: &Path) -> Result<()> {
     if results.rows.is_empty() {
         return Ok(());
     }
-    write("results.csv", &sheet::csv(results))?;
+    write("results.csv", &table::csv(results))?;
     let figures = figure::all(results);
     for figure in &figures {
         write(&format!("{}.svg", figure.name), &figure.chart.to_svg())?;

@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use clap::Subcommand;
 
-use crate::cli::links::LayoutArgs;
 use crate::cli::output;
 use crate::cli::signals;
 use crate::cli::signals::Request;
+use crate::cli::testbed::links::StarLayoutArgs;
 use crate::error::Error;
 use crate::error::Result;
 use crate::net::clock;
@@ -23,14 +23,14 @@ use crate::report::table::Table;
 use crate::report::verdict::Verdict;
 use crate::testbed::star::build::Star;
 use crate::testbed::star::calibrate;
-use crate::testbed::star::inside;
-use crate::testbed::star::layout::Layout;
-use crate::testbed::star::name::Place;
-use crate::testbed::star::name::StarId;
-use crate::testbed::star::plan;
+use crate::testbed::star::cleanup;
+use crate::testbed::star::layout::StarLayout;
+use crate::testbed::star::namespace;
 use crate::testbed::star::rootless;
-use crate::testbed::star::sweep;
-use crate::testbed::study::work;
+use crate::testbed::star::setup;
+use crate::testbed::star::star_id::StarId;
+use crate::testbed::star::star_id::StarNode;
+use crate::testbed::study::work_folder;
 
 /// `gatecast star up|down|list|exec|run`
 #[derive(Debug, clap::Args)]
@@ -38,20 +38,20 @@ use crate::testbed::study::work;
     after_help = "Example: gatecast star run --hosts 4 --rate 100mbit -- sh -c \
 'gatecast star exec 0 -- iperf3 -s -1 & gatecast star exec 1 -- iperf3 -c 10.77.0.1'"
 )]
-pub(crate) struct Args {
+pub(crate) struct StarArgs {
     /// What to do.
     #[command(subcommand)]
-    pub(crate) action: Action,
+    pub(crate) action: StarAction,
 }
 
 /// What to do with a star.
 #[derive(Debug, Subcommand)]
-pub(crate) enum Action {
+pub(crate) enum StarAction {
     /// Build a star and leave it standing until Ctrl-C, or with --keep until `star down`
     Up {
         /// The star.
         #[command(flatten)]
-        layout: LayoutArgs,
+        layout: StarLayoutArgs,
         /// End at once and leave the star standing
         #[arg(long)]
         keep: bool,
@@ -84,7 +84,7 @@ pub(crate) enum Action {
     Run {
         /// The star.
         #[command(flatten)]
-        layout: LayoutArgs,
+        layout: StarLayoutArgs,
         /// The program and its arguments
         #[arg(last = true, required = true)]
         command: Vec<String>,
@@ -92,10 +92,10 @@ pub(crate) enum Action {
 }
 
 /// How long a program may take to end after Ctrl-C, which it has seen too.
-const LEAVE: Duration = Duration::from_secs(5);
+const EXIT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How often a wait looks up.
-const LOOK: Duration = Duration::from_millis(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Names the star for `star exec`.
 const VARIABLE: &str = "GATECAST_STAR";
@@ -104,9 +104,9 @@ const VARIABLE: &str = "GATECAST_STAR";
 ///
 /// # Errors
 /// What is missing, wrong or not ours.
-pub(crate) fn run(args: &Args) -> Result<Verdict> {
+pub(crate) fn run(args: &StarArgs) -> Result<Verdict> {
     match &args.action {
-        Action::Up {
+        StarAction::Up {
             layout,
             keep,
             dry_run,
@@ -118,14 +118,14 @@ pub(crate) fn run(args: &Args) -> Result<Verdict> {
             }
             up(&layout, *keep, *calibrate)
         }
-        Action::Down { name } => down(*name),
-        Action::List => list(),
-        Action::Exec {
+        StarAction::Down { name } => down(*name),
+        StarAction::List => list(),
+        StarAction::Exec {
             star,
             host,
             command,
         } => Err(exec(*star, *host, command)),
-        Action::Run { layout, command } => run_beside(&layout.layout()?, command),
+        StarAction::Run { layout, command } => run_beside(&layout.layout()?, command),
     }
 }
 
@@ -160,22 +160,22 @@ pub(crate) fn stop_flag() -> Result<Arc<AtomicBool>> {
     Ok(stop)
 }
 
-fn show_plan(layout: &Layout) -> Result<Verdict> {
+fn show_plan(layout: &StarLayout) -> Result<Verdict> {
     let id = StarId::next();
-    let mut steps = plan::up(&id, layout);
+    let mut steps = setup::up(&id, layout);
     if let Some(loss) = layout.loss {
-        steps.extend(plan::loss(&id, layout, loss));
+        steps.extend(setup::loss(&id, layout, loss));
     }
     let mut text: String = steps.iter().map(|step| format!("{step}\n")).collect();
     text += "# and to remove it\n";
-    for step in plan::down(&plan::namespaces(&id, layout)) {
+    for step in setup::down(&setup::namespaces(&id, layout)) {
         text += &format!("{step}\n");
     }
     output::print(&text)?;
     Ok(Verdict::AllVerified)
 }
 
-fn up(layout: &Layout, keep: bool, calibrate: bool) -> Result<Verdict> {
+fn up(layout: &StarLayout, keep: bool, calibrate: bool) -> Result<Verdict> {
     if keep && (!rootless::is_root() || rootless::is_inside()) {
         return Err(Error::refused(
             "the star",
@@ -200,7 +200,7 @@ fn up(layout: &Layout, keep: bool, calibrate: bool) -> Result<Verdict> {
         output::print(&format!("\n{measured}\n"))?;
         measured.check(calibrate::TOLERANCE, false)?;
     } else {
-        star.begin_loss()?;
+        star.start_loss()?;
     }
     if keep {
         let id = star.keep();
@@ -209,7 +209,7 @@ fn up(layout: &Layout, keep: bool, calibrate: bool) -> Result<Verdict> {
     }
     output::say("Ctrl-C removes it");
     while !stop.load(Ordering::Relaxed) {
-        thread::sleep(LOOK);
+        thread::sleep(POLL_INTERVAL);
     }
     remove(star)?;
     Ok(Verdict::Interrupted)
@@ -237,14 +237,14 @@ fn table(star: &Star) -> String {
             host.address.to_string(),
             host.link.up.to_string(),
             host.link.down.to_string(),
-            star.id().namespace(Place::Host(number)),
+            star.id().namespace(StarNode::Host(number)),
         ]);
     }
     table.to_string()
 }
 
 fn down(name: Option<StarId>) -> Result<Verdict> {
-    let found = sweep::find();
+    let found = cleanup::find();
     if let Some(name) = name
         && !found.iter().any(|star| star.id == name)
     {
@@ -267,7 +267,7 @@ fn down(name: Option<StarId>) -> Result<Verdict> {
             output::say(format_args!("{spared}: spared"));
             continue;
         }
-        sweep::remove(&star.namespaces)?;
+        cleanup::remove(&star.namespaces)?;
         output::say(format_args!(
             "star {} removed: {} namespaces",
             star.id,
@@ -275,7 +275,11 @@ fn down(name: Option<StarId>) -> Result<Verdict> {
         ));
         removed += 1;
     }
-    let folders = if name.is_none() { work::sweep() } else { 0 };
+    let folders = if name.is_none() {
+        work_folder::remove_leftovers()
+    } else {
+        0
+    };
     if folders > 0 {
         output::say(format_args!(
             "{folders} working folders of killed studies removed"
@@ -293,7 +297,7 @@ fn list() -> Result<Verdict> {
         ("hosts", Align::Right),
         ("owner", Align::Left),
     ]);
-    for star in sweep::find() {
+    for star in cleanup::find() {
         let owner = match star.owner_lives {
             true => format!("process {}", star.id.process),
             false => "has ended".to_owned(),
@@ -311,8 +315,8 @@ fn exec(star: Option<StarId>, host: usize, command: &[String]) -> Error {
         Ok(id) => id,
         Err(error) => return error,
     };
-    let namespace = id.namespace(Place::Host(host));
-    if !inside::names().contains(&namespace) {
+    let namespace = id.namespace(StarNode::Host(host));
+    if !namespace::names().contains(&namespace) {
         return Error::refused("the star", format!("star {id} has no host {host}"));
     }
     let [program, arguments @ ..] = command else {
@@ -321,7 +325,7 @@ fn exec(star: Option<StarId>, host: usize, command: &[String]) -> Error {
         };
     };
     // The thread that entered the host becomes the program, and with it the whole process.
-    let failed = inside::enter(&inside::path_of(&namespace), || {
+    let failed = namespace::enter(&namespace::path_of(&namespace), || {
         Command::new(program).args(arguments).exec()
     });
     match failed {
@@ -341,18 +345,18 @@ fn which(star: Option<StarId>) -> Result<StarId> {
             .parse()
             .or_else(|_| refuse(format!("{VARIABLE} is '{shown}', which names no star")));
     }
-    match &sweep::find()[..] {
+    match &cleanup::find()[..] {
         [] => refuse("there is none; `gatecast star up` builds one".to_owned()),
         [one] => Ok(one.id),
         several => refuse(format!("there are {}; name one with --star", several.len())),
     }
 }
 
-fn run_beside(layout: &Layout, command: &[String]) -> Result<Verdict> {
+fn run_beside(layout: &StarLayout, command: &[String]) -> Result<Verdict> {
     need_root()?;
     let stop = stop_flag()?;
     let star = Star::build(layout, &stop)?;
-    star.begin_loss()?;
+    star.start_loss()?;
     let [program, arguments @ ..] = command else {
         return Err(Error::Usage {
             what: "no program".to_owned(),
@@ -382,11 +386,11 @@ fn attend(mut child: Child, stop: &AtomicBool) -> Result<Option<i32>> {
             return Ok(status.code());
         }
         if stop.load(Ordering::Relaxed) {
-            let deadline = *deadline.get_or_insert_with(|| clock::now().after(LEAVE));
+            let deadline = *deadline.get_or_insert_with(|| clock::now().after(EXIT_TIMEOUT));
             if clock::left(deadline).is_none() {
                 let _ = child.kill(); // It may have ended by itself just now.
             }
         }
-        thread::sleep(LOOK);
+        thread::sleep(POLL_INTERVAL);
     }
 }
