@@ -35,6 +35,7 @@ pub mod plot;
 pub mod scaling;
 #[cfg(feature = "cli")]
 pub mod schema;
+pub mod session;
 pub mod session_table;
 pub mod table;
 pub mod trials;
