@@ -11,21 +11,21 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use gatecast::internals::relay::Relay;
-use gatecast::internals::relay::Settings;
+use gatecast::internals::relay::RelayConfig;
 
 fn main() -> Result<(), Box<dyn Error>> {
     env_logger::init();
     let relay = Relay::start(
-        &Settings {
+        &RelayConfig {
             log_dir: Some("logs".into()),
-            ..Settings::new(address(1, "127.0.0.1:65534")?)
+            ..RelayConfig::new(address(1, "127.0.0.1:65534")?)
         },
         address(2, "0.0.0.0:7000")?,
     )?;
     eprintln!(
         "relaying {} to viewers at {}; stop with Ctrl-C",
         relay.input(),
-        relay.addr()
+        relay.local_addr()
     );
     loop {
         std::thread::sleep(Duration::from_secs(1));
@@ -39,7 +39,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             let (to, sent) = (viewer.to, viewer.sent);
             println!(
                 "  {to}: {:?}, {} sent, {} dropped",
-                viewer.standing, sent.sent, sent.dropped
+                viewer.state, sent.sent, sent.dropped
             );
         }
     }

@@ -54,7 +54,7 @@ impl Keys {
     }
 
     /// Keys and lines, in their order. Never closed: the end of the input says nothing.
-    pub(super) fn words(&self) -> &Receiver<String> {
+    pub(super) fn input(&self) -> &Receiver<String> {
         &self.words
     }
 }
@@ -106,10 +106,10 @@ mod terminal {
 
     /// The terminal at standard input.
     #[derive(Clone, Debug, Default)]
-    pub(super) struct Terminal(Arc<Mutex<State>>);
+    pub(super) struct Terminal(Arc<Mutex<TerminalState>>);
 
     #[derive(Debug, Default)]
-    struct State {
+    struct TerminalState {
         /// How it was, once it has been changed.
         before: Option<Termios>,
         over: bool,
@@ -128,7 +128,7 @@ mod terminal {
             // Unbuffered: what standard input holds back cannot be waited for.
             let mut keys = File::from(own);
             loop {
-                match self.take() {
+                match self.acquire() {
                     None => return,
                     Some(false) => {
                         thread::sleep(Duration::from_millis(LOOK_MS.into()));
@@ -159,7 +159,7 @@ mod terminal {
 
         /// Makes the terminal give single keys, if it is ours just now; `None` when it is to be
         /// left alone for good.
-        fn take(&self) -> Option<bool> {
+        fn acquire(&self) -> Option<bool> {
             let mut state = self.lock();
             if state.over {
                 return None;
@@ -182,7 +182,7 @@ mod terminal {
             Some(true)
         }
 
-        fn lock(&self) -> MutexGuard<'_, State> {
+        fn lock(&self) -> MutexGuard<'_, TerminalState> {
             self.0.lock().unwrap_or_else(PoisonError::into_inner)
         }
     }

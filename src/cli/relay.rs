@@ -11,11 +11,11 @@ use crate::cli::options;
 use crate::cli::output;
 use crate::cli::signals;
 use crate::error::Result;
-use crate::proto::relay::log::Visit;
+use crate::proto::relay::log::ViewerRecord;
 use crate::relay;
 use crate::relay::Relay;
-use crate::relay::Settings;
-use crate::relay::snapshot::Snapshot;
+use crate::relay::RelayConfig;
+use crate::relay::snapshot::RelaySnapshot;
 use crate::report::live;
 use crate::report::live::events::RelayEvent;
 use crate::report::verdict::Verdict;
@@ -66,30 +66,30 @@ const EVERY: Duration = Duration::from_secs(1);
 /// # Errors
 /// It could not be begun, or the log or a result could not be written.
 pub(crate) fn run(args: &Args) -> Result<Verdict> {
-    let settings = Settings {
+    let settings = RelayConfig {
         interface: args.interface,
         gather: args.gather,
         max_silence: args.max_silence,
         max_viewers: args.max_viewers,
         viewers_per_address: args.viewers_per_address,
         log_dir: Some(args.log_dir.clone()),
-        ..Settings::new(args.input)
+        ..RelayConfig::new(args.input)
     };
     let requests = signals::listen()?;
     let relay = Relay::start(&settings, args.listen)?;
     output::say(format_args!(
         "relaying what comes to udp://{} to viewers at {}; stop with Ctrl-C",
         relay.input(),
-        relay.addr()
+        relay.local_addr()
     ));
-    let gone = relay.visits();
+    let gone = relay.records();
     let tick = crossbeam_channel::tick(EVERY);
     let mut over = Vec::new();
     loop {
         select! {
             recv(gone) -> visit => {
                 let visit = visit.expect("the logger lives as long as the relay");
-                farewell(&visit);
+                print_record(&visit);
                 over.push(visit);
                 // A relay that runs for months remembers what its table can show.
                 if over.len() > SHOWN_MAX {
@@ -111,7 +111,7 @@ pub(crate) fn run(args: &Args) -> Result<Verdict> {
 /// Most visits in the table at the end; the log has all.
 const SHOWN_MAX: usize = 1_000;
 
-fn farewell(visit: &Visit) {
+fn print_record(visit: &ViewerRecord) {
     output::say(format_args!(
         "viewer {} at {}: {} after {:.1} s, {} datagrams",
         visit.viewer,
@@ -123,12 +123,12 @@ fn farewell(visit: &Visit) {
 }
 
 /// Stopped while somebody watched is interrupted; otherwise this is how a relay ends.
-fn end(args: &Args, last: &Snapshot, mut over: Vec<Visit>) -> Result<Verdict> {
+fn end(args: &Args, last: &RelaySnapshot, mut over: Vec<ViewerRecord>) -> Result<Verdict> {
     over.sort_by_key(|visit| visit.viewer);
     if args.events {
         output::print(&(RelayEvent::new(last).to_line() + "\n"))?;
     } else if !over.is_empty() {
-        output::print(&live::visits(&over))?;
+        output::print(&live::viewer_table(&over))?;
         output::print(&live::input(last))?;
     }
     Ok(match last.viewers.is_empty() {

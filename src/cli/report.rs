@@ -10,7 +10,7 @@ use crate::report;
 use crate::report::csv;
 use crate::report::json::SessionDocument;
 use crate::report::live;
-use crate::report::live::events::VisitsDocument;
+use crate::report::live::events::ViewersDocument;
 use crate::report::plot::Chart;
 use crate::report::scaling;
 use crate::report::sheet;
@@ -108,11 +108,11 @@ fn run_live(args: &Args, relays: &[&PathBuf], sessions: &[&PathBuf]) -> Result<V
         return Err(Error::refused("gatecast", "these logs hold no visit"));
     }
     output::print(&if args.csv {
-        live::visits_csv(&visits)
+        live::viewer_csv(&visits)
     } else if args.json {
-        VisitsDocument::new(&visits).to_text()
+        ViewersDocument::new(&visits).to_text()
     } else {
-        live::visits(&visits)
+        live::viewer_table(&visits)
     })?;
     Ok(Verdict::AllVerified)
 }

@@ -16,10 +16,10 @@ use crate::error::Error;
 use crate::error::Result;
 use crate::net::clock;
 use crate::net::socket;
-use crate::proto::relay::Standing;
-use crate::relay::watch::Order;
-use crate::relay::watch::View;
+use crate::proto::relay::ViewerState;
 use crate::relay::watch::Watch;
+use crate::relay::watch::WatchConfig;
+use crate::relay::watch::WatchSnapshot;
 use crate::report::live;
 use crate::report::live::events::WatchEvent;
 use crate::report::verdict::Verdict;
@@ -72,7 +72,7 @@ const LOOK: Duration = Duration::from_millis(200);
 
 /// What the user wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Wish {
+enum KeyCommand {
     Pause,
     Continue,
     Quit,
@@ -88,18 +88,18 @@ pub(crate) fn run(args: &Args) -> Result<Verdict> {
             what: format!("--port {} is below 1024; no relay sends there", args.port),
         });
     }
-    let order = Order {
+    let order = WatchConfig {
         player: args.player,
         record: args.record.clone(),
         port: args.port,
-        ..Order::new(socket::resolve(&args.relay, PORT)?)
+        ..WatchConfig::new(socket::resolve(&args.relay, PORT)?)
     };
     let requests = signals::listen()?;
     let watch = Watch::start(&order)?;
     output::say(format_args!(
         "watching {} at {}; {KEYS}",
         args.relay,
-        watch.view().at
+        watch.snapshot().at
     ));
     let keys = Keys::listen()?;
     let end = args
@@ -107,29 +107,29 @@ pub(crate) fn run(args: &Args) -> Result<Verdict> {
         .map_or_else(crossbeam_channel::never, crossbeam_channel::after);
     let tick = crossbeam_channel::tick(EVERY);
     let look = crossbeam_channel::tick(LOOK);
-    let mut status = Status::default();
+    let mut status = StatusLine::default();
     let verdict = loop {
         select! {
-            recv(keys.words()) -> word => {
+            recv(keys.input()) -> word => {
                 status.clear();
-                match wish(&word.expect("it is held open")) {
-                    Some(Wish::Quit) => break Verdict::AllVerified,
-                    Some(wish) => obey(&watch, wish),
+                match key_command(&word.expect("it is held open")) {
+                    Some(KeyCommand::Quit) => break Verdict::AllVerified,
+                    Some(wish) => execute(&watch, wish),
                     None => output::say(KEYS),
                 }
-                status.show(&watch.view());
+                status.show(&watch.snapshot());
             }
             recv(end) -> _ => break Verdict::AllVerified,
             recv(requests) -> request => if request != Ok(signals::Request::Release) {
                 break Verdict::Interrupted;
             },
-            recv(look) -> _ => if let Some(why) = watch.over() {
+            recv(look) -> _ => if let Some(why) = watch.end_reason() {
                 status.clear();
                 output::say(format_args!("gatecast: the relay has let us go: {why}"));
                 break Verdict::CouldNotRun;
             },
             recv(tick) -> _ => {
-                let view = watch.view();
+                let view = watch.snapshot();
                 if args.events {
                     output::print(&(WatchEvent::new(&view).to_line() + "\n"))?;
                 }
@@ -145,16 +145,16 @@ pub(crate) fn run(args: &Args) -> Result<Verdict> {
         output::print(&(WatchEvent::new(&view).to_line() + "\n"))?;
     }
     if args.loss_report {
-        output::print(&live::losses(&view))?;
+        output::print(&live::loss_table(&view))?;
     } else if !args.events {
         output::print(&(live::summary(&view) + "\n"))?;
     }
     Ok(verdict)
 }
 
-fn obey(watch: &Watch, wish: Wish) {
+fn execute(watch: &Watch, wish: KeyCommand) {
     let done = match wish {
-        Wish::Pause => watch.pause(),
+        KeyCommand::Pause => watch.pause(),
         _ => watch.resume(),
     };
     if let Err(error) = done {
@@ -164,13 +164,13 @@ fn obey(watch: &Watch, wish: Wish) {
 
 /// The line that is always at the bottom of a terminal.
 #[derive(Debug, Default)]
-struct Status {
+struct StatusLine {
     last: Option<(Moment, u64)>,
     shown: bool,
 }
 
-impl Status {
-    fn show(&mut self, view: &View) {
+impl StatusLine {
+    fn show(&mut self, view: &WatchSnapshot) {
         let (now, bytes) = (clock::now(), view.received.bytes);
         let last = self.last.replace((now, bytes));
         if !std::io::stderr().is_terminal() {
@@ -179,10 +179,10 @@ impl Status {
         let rate = last
             .and_then(|(then, before)| mbit_per_second(bytes - before, now.since(then)))
             .map_or_else(|| "-".to_owned(), |rate| format!("{rate:.2}"));
-        let standing = match view.standing {
-            Standing::Running => "playing",
-            Standing::Paused => "paused",
-            Standing::Out => "out",
+        let standing = match view.state {
+            ViewerState::Running => "playing",
+            ViewerState::Paused => "paused",
+            ViewerState::Unconnected => "out",
         };
         let jitter = view
             .received
@@ -209,11 +209,11 @@ impl Status {
     }
 }
 
-fn wish(word: &str) -> Option<Wish> {
+fn key_command(word: &str) -> Option<KeyCommand> {
     match word {
-        "p" | "pause" => Some(Wish::Pause),
-        "c" | "continue" | "resume" => Some(Wish::Continue),
-        "q" | "quit" | keys::ESCAPE => Some(Wish::Quit),
+        "p" | "pause" => Some(KeyCommand::Pause),
+        "c" | "continue" | "resume" => Some(KeyCommand::Continue),
+        "q" | "quit" | keys::ESCAPE => Some(KeyCommand::Quit),
         _ => None,
     }
 }

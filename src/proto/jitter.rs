@@ -9,16 +9,16 @@ use crate::units::Moment;
 #[derive(Clone, Debug, Default)]
 pub struct Jitter {
     last: Option<(Moment, u64)>,
-    estimate: Estimate,
+    estimate: JitterEstimate,
 }
 
 /// The estimate alone, for who knows the differences in transit time.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Estimate(Option<f64>);
+pub struct JitterEstimate(Option<f64>);
 
 /// A source's clock: how fast it ticks and where it begins again.
 #[derive(Clone, Copy, Debug)]
-pub struct Ticks {
+pub struct MediaClock {
     /// Ticks in a second.
     pub hz: u64,
     /// The value that is never reached.
@@ -30,7 +30,7 @@ const JUMP_MAX: f64 = 10.0;
 
 impl Jitter {
     /// A datagram that its source stamped `stamp`, in `ticks`, came at `at`.
-    pub fn handle(&mut self, at: Moment, stamp: u64, ticks: Ticks) {
+    pub fn handle(&mut self, at: Moment, stamp: u64, ticks: MediaClock) {
         let Some((last_at, last_stamp)) = self.last.replace((at, stamp)) else {
             return;
         };
@@ -59,7 +59,7 @@ impl Jitter {
     }
 }
 
-impl Estimate {
+impl JitterEstimate {
     /// One datagram was `difference_us` longer or shorter on its way than the one before it.
     pub fn add(&mut self, difference_us: f64) {
         let us = self.0.unwrap_or(0.0);
@@ -82,7 +82,7 @@ fn seconds(ticks: u64, hz: u64) -> f64 {
 mod tests {
     use super::*;
 
-    const RTP: Ticks = Ticks {
+    const RTP: MediaClock = MediaClock {
         hz: 90_000,
         wrap: 1 << 32,
     };

@@ -21,16 +21,16 @@ use std::time::Duration;
 use crate::error::Error;
 use crate::error::Result;
 use crate::net::clock;
-use crate::net::datagrams::Inbox;
+use crate::net::datagrams::BatchSocket;
 use crate::net::datagrams::parcel;
 use crate::net::socket;
-use crate::proto::feed::Counts;
-use crate::proto::relay::Standing;
-use crate::proto::relay::log::End;
-use crate::proto::relay::log::Visit;
-use crate::proto::relay::receipt::Statement;
-use crate::relay::Settings;
-use crate::relay::journal::Pen;
+use crate::proto::feed::StreamCounts;
+use crate::proto::relay::ViewerState;
+use crate::proto::relay::log::ViewerEnd;
+use crate::proto::relay::log::ViewerRecord;
+use crate::proto::relay::receipt::SenderReport;
+use crate::relay::RelayConfig;
+use crate::relay::journal::ViewerLogHandle;
 use crate::relay::viewer::Viewer;
 use crate::session::SessionId;
 use crate::units::Moment;
@@ -39,12 +39,12 @@ use crate::units::Moment;
 #[derive(Debug)]
 pub(super) struct Hub {
     pub(super) relay: SessionId,
-    pub(super) inbox: Inbox,
+    pub(super) inbox: BatchSocket,
     pub(super) max_silence: Duration,
     max_viewers: usize,
     viewers_per_address: usize,
     pub(super) started: Moment,
-    pen: Mutex<Option<Pen>>,
+    log: Mutex<Option<ViewerLogHandle>>,
     roster: Mutex<Roster>,
     awake: Condvar,
     stopping: AtomicBool,
@@ -56,7 +56,7 @@ pub(super) struct Hub {
     round: AtomicU64,
     /// Whether the source thread reads the input, with everything old thrown away.
     reading: AtomicBool,
-    pub(super) input: Input,
+    pub(super) input: InputCounters,
 }
 
 #[derive(Debug, Default)]
@@ -67,9 +67,9 @@ struct Roster {
 
 /// What the source thread tells of its input.
 #[derive(Debug, Default)]
-pub(super) struct Input {
+pub(super) struct InputCounters {
     /// As of the last batch that found nobody reading it.
-    pub(super) counts: Mutex<Counts>,
+    pub(super) counts: Mutex<StreamCounts>,
     pub(super) foreign: AtomicU64,
     pub(super) stale: AtomicU64,
     pub(super) batches: AtomicU64,
@@ -83,7 +83,7 @@ pub(super) struct Input {
 const WAKE_LIMIT: Duration = Duration::from_secs(1);
 
 impl Hub {
-    pub(super) fn new(settings: &Settings, inbox: Inbox, pen: Pen) -> Self {
+    pub(super) fn new(settings: &RelayConfig, inbox: BatchSocket, pen: ViewerLogHandle) -> Self {
         Self {
             relay: SessionId(clock::random()),
             inbox,
@@ -91,7 +91,7 @@ impl Hub {
             max_viewers: settings.max_viewers,
             viewers_per_address: settings.viewers_per_address,
             started: clock::now(),
-            pen: Mutex::new(Some(pen)),
+            log: Mutex::new(Some(pen)),
             roster: Mutex::default(),
             awake: Condvar::new(),
             stopping: AtomicBool::new(false),
@@ -99,7 +99,7 @@ impl Hub {
             generation: AtomicU64::new(0),
             round: AtomicU64::new(0),
             reading: AtomicBool::new(false),
-            input: Input::default(),
+            input: InputCounters::default(),
         }
     }
 
@@ -107,42 +107,46 @@ impl Hub {
     ///
     /// # Errors
     /// There is no room, somebody has that address, or the system refuses a socket.
-    pub(super) fn seat(&self, to: SocketAddr, control: &Arc<TcpStream>) -> Result<Arc<Viewer>> {
+    pub(super) fn add_viewer(
+        &self,
+        to: SocketAddr,
+        control: &Arc<TcpStream>,
+    ) -> Result<Arc<Viewer>> {
         let local = control
             .local_addr()
             .map_err(Error::io("ask for our address", to))?;
         // From the address that the client came to: the only one that its firewall knows.
-        let socket = parcel::outbox(socket::canonical(local), to)?;
+        let socket = parcel::connected_socket(socket::canonical(local), to)?;
         let mut roster = self.lock();
         if self.is_stopping() {
             return Err(Error::refused("the relay", "it is stopping"));
         }
         let taken = roster.viewers.iter().map(|viewer| viewer.to);
-        room(taken, to, self.max_viewers, self.viewers_per_address)
+        check_capacity(taken, to, self.max_viewers, self.viewers_per_address)
             .map_err(|reason| Error::refused("the relay", reason))?;
         roster.last += 1;
         let viewer = Arc::new(Viewer::new(roster.last, to, socket, control));
         roster.viewers.push(Arc::clone(&viewer));
-        self.change(&viewer, Standing::Running);
+        self.apply_state(&viewer, ViewerState::Running);
         self.generation.fetch_add(1, Ordering::SeqCst);
-        self.await_reading(roster);
+        self.wait_until_reading(roster);
         Ok(viewer)
     }
 
     /// Changes where `viewer` stands. When this returns, nothing is being sent to it by what was,
     /// and what comes from now on is.
-    pub(super) fn stand(&self, viewer: &Viewer, standing: Standing) {
+    pub(super) fn set_state(&self, viewer: &Viewer, standing: ViewerState) {
         let roster = self.lock();
-        self.change(viewer, standing);
+        self.apply_state(viewer, standing);
         match standing {
-            Standing::Running => self.await_reading(roster),
+            ViewerState::Running => self.wait_until_reading(roster),
             _ => drop(roster),
         }
-        self.settle();
+        self.wait_round_end();
     }
 
     /// Waits until the source thread has woken up.
-    fn await_reading(&self, roster: MutexGuard<'_, Roster>) {
+    fn wait_until_reading(&self, roster: MutexGuard<'_, Roster>) {
         let asleep = |_: &mut Roster| {
             !self.reading.load(Ordering::SeqCst) && self.running() > 0 && !self.is_stopping()
         };
@@ -160,31 +164,31 @@ impl Hub {
 
     /// Takes `viewer` off the roster and writes its line; `end` is how it went, unless the source
     /// thread let it go.
-    pub(super) fn leave(&self, viewer: &Viewer, end: End, reason: Option<String>) {
+    pub(super) fn remove_viewer(&self, viewer: &Viewer, end: ViewerEnd, reason: Option<String>) {
         let mut roster = self.lock();
-        self.change(viewer, Standing::Out);
+        self.apply_state(viewer, ViewerState::Unconnected);
         roster.viewers.retain(|other| other.number != viewer.number);
         self.generation.fetch_add(1, Ordering::SeqCst);
         drop(roster);
-        self.settle();
+        self.wait_round_end();
         let (end, reason) = match viewer.expelled() {
             Some((end, reason)) => (end, Some(reason)),
             None => (end, reason),
         };
-        let visit = Visit {
+        let visit = ViewerRecord {
             relay: self.relay,
             viewer: viewer.number,
             at: viewer.at,
             to: viewer.to,
             watched: clock::now().since(viewer.joined),
-            sent: self.statement(viewer),
-            received: viewer.received(),
+            sent: self.sender_report(viewer),
+            received: viewer.receiver_report(),
             end,
             reason,
         };
         // Held for as long as it takes to look: a slow disk holds who writes and nobody else.
         let pen = self
-            .pen
+            .log
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
@@ -194,18 +198,21 @@ impl Hub {
     }
 
     /// Lets `viewer` go, from the source thread: never waits for its control thread.
-    pub(super) fn expel(&self, viewer: &Viewer, end: End, reason: String) {
+    pub(super) fn expel(&self, viewer: &Viewer, end: ViewerEnd, reason: String) {
         viewer.expel(end, reason);
         let roster = self.lock();
-        self.change(viewer, Standing::Out);
+        self.apply_state(viewer, ViewerState::Unconnected);
         drop(roster);
         viewer.wake();
     }
 
     /// Under the roster's lock.
-    fn change(&self, viewer: &Viewer, standing: Standing) {
-        let old = viewer.stand(standing);
-        match (old == Standing::Running, standing == Standing::Running) {
+    fn apply_state(&self, viewer: &Viewer, standing: ViewerState) {
+        let old = viewer.set_state(standing);
+        match (
+            old == ViewerState::Running,
+            standing == ViewerState::Running,
+        ) {
             (false, true) => {
                 self.running.fetch_add(1, Ordering::SeqCst);
                 self.awake.notify_all();
@@ -218,7 +225,7 @@ impl Hub {
     }
 
     /// Waits until the round that is under way, if one is, has ended.
-    fn settle(&self) {
+    fn wait_round_end(&self) {
         let round = self.round.load(Ordering::SeqCst);
         // A batch to a hundred viewers takes about a millisecond.
         while round % 2 == 1 && self.round.load(Ordering::SeqCst) == round {
@@ -280,22 +287,22 @@ impl Hub {
     }
 
     /// Wakes the control threads of all viewers.
-    pub(super) fn dismiss(&self) {
+    pub(super) fn wake_viewers(&self) {
         self.viewers().iter().for_each(|viewer| viewer.wake());
     }
 
     /// Nothing more will be logged.
-    pub(super) fn put_pen_down(&self) {
-        *self.pen.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    pub(super) fn close_log(&self) {
+        *self.log.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// What was sent to `viewer`.
-    pub(super) fn statement(&self, viewer: &Viewer) -> Statement {
-        viewer.statement(&self.counts())
+    pub(super) fn sender_report(&self, viewer: &Viewer) -> SenderReport {
+        viewer.sender_report(&self.counts())
     }
 
     /// What the input is like, as far as it was read.
-    pub(super) fn counts(&self) -> Counts {
+    pub(super) fn counts(&self) -> StreamCounts {
         *self
             .input
             .counts
@@ -312,7 +319,7 @@ impl Hub {
 ///
 /// # Errors
 /// Why there is none, for the viewer.
-fn room(
+fn check_capacity(
     taken: impl ExactSizeIterator<Item = SocketAddr> + Clone,
     to: SocketAddr,
     most: usize,
@@ -348,7 +355,7 @@ mod tests {
     fn one_address_takes_its_share_of_the_places_and_no_more() {
         let ask = |taken: &[SocketAddr], to: &str| {
             let to = to.parse().expect("an address");
-            room(taken.iter().copied(), to, 256, 64)
+            check_capacity(taken.iter().copied(), to, 256, 64)
         };
         let full: Vec<SocketAddr> = at("192.0.2.7", 5000..5064).collect();
         assert_eq!(ask(&full[1..], "192.0.2.7:6000"), Ok(()));

@@ -21,19 +21,19 @@ use crate::error::Result;
 use crate::net::logfile;
 use crate::net::logfile::LogFile;
 use crate::proto::relay::log;
-use crate::proto::relay::log::Visit;
+use crate::proto::relay::log::ViewerRecord;
 
 /// The logger thread.
 #[derive(Debug)]
-pub(super) struct Journal {
-    pen: Pen,
-    visits: Receiver<Visit>,
+pub(super) struct ViewerLogger {
+    pen: ViewerLogHandle,
+    visits: Receiver<ViewerRecord>,
     thread: JoinHandle<Result<()>>,
 }
 
 /// The sending side.
 #[derive(Clone, Debug)]
-pub(super) struct Pen(Sender<Visit>);
+pub(super) struct ViewerLogHandle(Sender<ViewerRecord>);
 
 /// Lines that may wait for the disk: each viewer of a full house once, and as many again that came
 /// after. Then a viewer's thread, which has nothing else to do, waits with its last line.
@@ -41,17 +41,17 @@ const LINES_WAITING: usize = 512;
 
 /// Visits that are kept for who listens: whoever wants all of them takes them as they come, or
 /// reads the log.
-const VISITS_KEPT: usize = 4096;
+const RECORDS_KEPT: usize = 4096;
 
-impl Journal {
+impl ViewerLogger {
     /// Starts the logger, which writes into `folder` if there is one.
     ///
     /// # Errors
     /// The system refuses a thread.
     pub(super) fn start(folder: Option<PathBuf>) -> Result<Self> {
         let (pen, entries) = crossbeam_channel::bounded(LINES_WAITING);
-        let (publish, visits) = crossbeam_channel::bounded(VISITS_KEPT);
-        let told = Told {
+        let (publish, visits) = crossbeam_channel::bounded(RECORDS_KEPT);
+        let told = RecordPublisher {
             publish,
             waiting: visits.clone(),
         };
@@ -60,19 +60,19 @@ impl Journal {
             .spawn(move || run(folder.as_deref(), &mut LogFile::default(), &entries, &told))
             .map_err(Error::io("start the logger thread", "the relay log"))?;
         Ok(Self {
-            pen: Pen(pen),
+            pen: ViewerLogHandle(pen),
             visits,
             thread,
         })
     }
 
     /// A way to write to it.
-    pub(super) fn pen(&self) -> Pen {
+    pub(super) fn handle(&self) -> ViewerLogHandle {
         self.pen.clone()
     }
 
     /// The visits, each once it is in the log; the last [`VISITS_KEPT`] of those that nobody took.
-    pub(super) fn visits(&self) -> Receiver<Visit> {
+    pub(super) fn records(&self) -> Receiver<ViewerRecord> {
         self.visits.clone()
     }
 
@@ -87,9 +87,9 @@ impl Journal {
     }
 }
 
-impl Pen {
+impl ViewerLogHandle {
     /// Writes a line; waits where too many wait already.
-    pub(super) fn write(&self, visit: Visit) {
+    pub(super) fn write(&self, visit: ViewerRecord) {
         // The logger ends after all pens; if it panicked, the relay goes on.
         let _ = self.0.send(visit);
     }
@@ -98,8 +98,8 @@ impl Pen {
 fn run(
     folder: Option<&Path>,
     log: &mut LogFile,
-    entries: &Receiver<Visit>,
-    told: &Told,
+    entries: &Receiver<ViewerRecord>,
+    told: &RecordPublisher,
 ) -> Result<()> {
     let (mut name, mut failed) = (None, None);
     for visit in entries {
@@ -116,20 +116,20 @@ fn run(
             let failure = Error::io("write the relay log", folder.display())(error);
             failed.get_or_insert(failure);
         }
-        told.tell(visit);
+        told.publish(visit);
     }
     failed.map_or(Ok(()), Err)
 }
 
 /// Where visits are told to who listens, if anybody does.
-struct Told {
-    publish: Sender<Visit>,
-    waiting: Receiver<Visit>,
+struct RecordPublisher {
+    publish: Sender<ViewerRecord>,
+    waiting: Receiver<ViewerRecord>,
 }
 
-impl Told {
+impl RecordPublisher {
     /// Tells `visit`; the oldest that nobody took makes room for it.
-    fn tell(&self, mut visit: Visit) {
+    fn publish(&self, mut visit: ViewerRecord) {
         while let Err(TrySendError::Full(back)) = self.publish.try_send(visit) {
             let _ = self.waiting.try_recv();
             visit = back;
@@ -143,20 +143,20 @@ mod tests {
 
     use super::*;
     use crate::net::clock;
-    use crate::proto::relay::log::End;
-    use crate::proto::relay::receipt::Statement;
+    use crate::proto::relay::log::ViewerEnd;
+    use crate::proto::relay::receipt::SenderReport;
     use crate::session::SessionId;
 
-    fn visit(viewer: u64) -> Visit {
-        Visit {
+    fn visit(viewer: u64) -> ViewerRecord {
+        ViewerRecord {
             relay: SessionId(7),
             viewer,
             at: clock::wall(),
             to: ([127, 0, 0, 1], 5000).into(),
             watched: std::time::Duration::from_secs(1),
-            sent: Statement::default(),
+            sent: SenderReport::default(),
             received: None,
-            end: End::Left,
+            end: ViewerEnd::Left,
             reason: None,
         }
     }
@@ -164,9 +164,9 @@ mod tests {
     #[test]
     fn visits_that_nobody_takes_are_in_the_log_and_not_in_memory() {
         let folder = tempfile::tempdir().expect("a folder");
-        let journal = Journal::start(Some(folder.path().to_owned())).expect("a thread");
-        let (pen, visits) = (journal.pen(), journal.visits());
-        let all = VISITS_KEPT as u64 + 10;
+        let journal = ViewerLogger::start(Some(folder.path().to_owned())).expect("a thread");
+        let (pen, visits) = (journal.handle(), journal.records());
+        let all = RECORDS_KEPT as u64 + 10;
         for viewer in 1..=all {
             pen.write(visit(viewer));
         }
@@ -185,8 +185,8 @@ mod tests {
 
     #[test]
     fn what_waits_for_a_slow_disk_is_bounded() {
-        let journal = Journal::start(None).expect("a thread");
-        assert_eq!(journal.pen().0.capacity(), Some(LINES_WAITING));
+        let journal = ViewerLogger::start(None).expect("a thread");
+        assert_eq!(journal.handle().0.capacity(), Some(LINES_WAITING));
         journal.finish().expect("nothing to write");
     }
 
@@ -196,13 +196,13 @@ mod tests {
             return;
         };
         let (pen, entries) = crossbeam_channel::unbounded();
-        let (publish, waiting) = crossbeam_channel::bounded(VISITS_KEPT);
+        let (publish, waiting) = crossbeam_channel::bounded(RECORDS_KEPT);
         let visits = waiting.clone();
         for viewer in [1, 2] {
             pen.send(visit(viewer)).expect("open");
         }
         drop(pen);
-        let told = Told { publish, waiting };
+        let told = RecordPublisher { publish, waiting };
         let nowhere = Some(Path::new("/nowhere"));
         let error = run(nowhere, &mut LogFile::of(full), &entries, &told).expect_err("full");
         assert!(error.to_string().contains("No space left"), "{error}");

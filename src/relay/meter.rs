@@ -11,9 +11,9 @@ use crate::units::micros;
 
 /// Times, as the one thread that adds them leaves them; the last number is the longest.
 #[derive(Debug)]
-pub(super) struct Meter(Box<[AtomicU64; BUCKETS + 1]>);
+pub(super) struct AtomicHistogram(Box<[AtomicU64; BUCKETS + 1]>);
 
-impl Meter {
+impl AtomicHistogram {
     pub(super) fn new() -> Self {
         Self(Box::new([const { AtomicU64::new(0) }; BUCKETS + 1]))
     }

@@ -53,12 +53,12 @@ use crate::error::Error;
 use crate::error::Result;
 use crate::net::STACK;
 use crate::net::datagrams;
-use crate::net::datagrams::Inbox;
-use crate::proto::relay::log::Visit;
+use crate::net::datagrams::BatchSocket;
+use crate::proto::relay::log::ViewerRecord;
 use crate::relay::hub::Hub;
-use crate::relay::journal::Journal;
-use crate::relay::snapshot::Snapshot;
-use crate::relay::source::Source;
+use crate::relay::journal::ViewerLogger;
+use crate::relay::snapshot::RelaySnapshot;
+use crate::relay::source::Forwarder;
 use crate::server::listener::Listener;
 
 mod hub;
@@ -74,7 +74,7 @@ pub mod watch;
 
 /// How a relay runs.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct RelayConfig {
     /// Where the stream is received; a multicast address is joined.
     pub input: SocketAddr,
     /// The address of the interface on which a group is joined; `None` leaves it to the system.
@@ -101,7 +101,7 @@ pub struct Relay {
     hub: Arc<Hub>,
     listener: Listener,
     source: Option<JoinHandle<()>>,
-    journal: Option<Journal>,
+    journal: Option<ViewerLogger>,
     input: SocketAddr,
 }
 
@@ -122,7 +122,7 @@ pub const VIEWERS_PER_ADDRESS: usize = 64;
 /// How long connections may take to end when the relay stops.
 const LEAVE: Duration = Duration::from_secs(3);
 
-impl Settings {
+impl RelayConfig {
     /// A relay of what comes to `input`, without a log.
     pub fn new(input: SocketAddr) -> Self {
         Self {
@@ -142,15 +142,15 @@ impl Relay {
     ///
     /// # Errors
     /// An address that cannot be had, a thread that the system refuses.
-    pub fn start(settings: &Settings, listen: SocketAddr) -> Result<Self> {
-        let inbox = Inbox::bind(settings.input, settings.interface)?;
-        let input = inbox.addr();
-        let journal = Journal::start(settings.log_dir.clone())?;
-        let hub = Arc::new(Hub::new(settings, inbox, journal.pen()));
+    pub fn start(settings: &RelayConfig, listen: SocketAddr) -> Result<Self> {
+        let inbox = BatchSocket::bind(settings.input, settings.interface)?;
+        let input = inbox.local_addr();
+        let journal = ViewerLogger::start(settings.log_dir.clone())?;
+        let hub = Arc::new(Hub::new(settings, inbox, journal.handle()));
         let serving = Arc::clone(&hub);
         let usher = move |connection, place: &_| talk::serve(&serving, connection, place);
         let listener = Listener::start_bare(listen, Arc::new(usher), settings.max_viewers)?;
-        let source = Source::new(Arc::clone(&hub), settings.gather);
+        let source = Forwarder::new(Arc::clone(&hub), settings.gather);
         let thread = thread::Builder::new()
             .name("relay-source".to_owned())
             .stack_size(STACK)
@@ -166,7 +166,7 @@ impl Relay {
     }
 
     /// Where viewers come to, with the port that the system chose for port 0.
-    pub fn addr(&self) -> SocketAddr {
+    pub fn local_addr(&self) -> SocketAddr {
         self.listener.addr()
     }
 
@@ -181,7 +181,7 @@ impl Relay {
     }
 
     /// How everything stands. Costs the data side nothing.
-    pub fn snapshot(&self) -> Snapshot {
+    pub fn snapshot(&self) -> RelaySnapshot {
         self.hub.snapshot()
     }
 
@@ -192,29 +192,29 @@ impl Relay {
 
     /// The visits that are over, each once it is in the log. Of those that nobody takes the last
     /// 4096 are kept.
-    pub fn visits(&self) -> Receiver<Visit> {
+    pub fn records(&self) -> Receiver<ViewerRecord> {
         self.journal
             .as_ref()
             .expect("it is there until the relay stops")
-            .visits()
+            .records()
     }
 
     /// Lets every viewer go and writes the log's last lines. Returns the visits that nobody took.
     ///
     /// # Errors
     /// The log could not be written; the relay went on without it.
-    pub fn stop(mut self) -> Result<Vec<Visit>> {
-        let journal = self.end().expect("it is there until the relay stops");
-        let visits = journal.visits();
+    pub fn stop(mut self) -> Result<Vec<ViewerRecord>> {
+        let journal = self.shut_down().expect("it is there until the relay stops");
+        let visits = journal.records();
         journal.finish()?;
         Ok(visits.try_iter().collect())
     }
 
-    fn end(&mut self) -> Option<Journal> {
+    fn shut_down(&mut self) -> Option<ViewerLogger> {
         let journal = self.journal.take()?;
         self.hub.stop();
         self.listener.stop();
-        self.hub.dismiss();
+        self.hub.wake_viewers();
         let left = self.listener.close_all(LEAVE);
         if left > 0 {
             log::warn!("{left} viewers did not end within {} s", LEAVE.as_secs());
@@ -224,14 +224,14 @@ impl Relay {
         {
             log::error!("the source's thread panicked");
         }
-        self.hub.put_pen_down();
+        self.hub.close_log();
         Some(journal)
     }
 }
 
 impl Drop for Relay {
     fn drop(&mut self) {
-        if let Some(journal) = self.end()
+        if let Some(journal) = self.shut_down()
             && let Err(error) = journal.finish()
         {
             log::error!("{error}");

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use crate::net::clock;
 use crate::net::datagrams;
-use crate::proto::feed::Counts;
+use crate::proto::feed::StreamCounts;
 use crate::proto::histogram::Histogram;
-use crate::proto::relay::Standing;
-use crate::proto::relay::receipt::Receipt;
-use crate::proto::relay::receipt::Statement;
+use crate::proto::relay::ViewerState;
+use crate::proto::relay::receipt::ReceiverReport;
+use crate::proto::relay::receipt::SenderReport;
 use crate::relay::hub::Hub;
 use crate::relay::viewer::Viewer;
 use crate::session::SessionId;
@@ -19,7 +19,7 @@ use crate::units::Moment;
 
 /// How a relay stands.
 #[derive(Clone, Debug)]
-pub struct Snapshot {
+pub struct RelaySnapshot {
     /// Which run of a relay.
     pub relay: SessionId,
     /// How long it has run.
@@ -27,7 +27,7 @@ pub struct Snapshot {
     /// Whether it reads its input.
     pub awake: bool,
     /// The input, as far as it was read.
-    pub input: Counts,
+    pub input: StreamCounts,
     /// Datagrams of a second sender, which are not sent on.
     pub foreign: u64,
     /// Datagrams that waited while nobody watched and were thrown away.
@@ -38,28 +38,28 @@ pub struct Snapshot {
     /// not tell.
     pub dropped: Option<u64>,
     /// The viewers, in the order in which they came.
-    pub viewers: Vec<ViewerView>,
+    pub viewers: Vec<ViewerSnapshot>,
     /// Time through the relay, of every datagram to every viewer that is here.
     pub delay: Delay,
 }
 
 /// How one viewer stands.
 #[derive(Clone, Debug)]
-pub struct ViewerView {
+pub struct ViewerSnapshot {
     /// Its number, from 1.
     pub viewer: u64,
     /// Where datagrams go.
     pub to: SocketAddr,
     /// Running or paused.
-    pub standing: Standing,
+    pub state: ViewerState,
     /// Whether it tells what it receives.
     pub native: bool,
     /// How long it has been here.
     pub watched: Duration,
     /// What was sent to it.
-    pub sent: Statement,
+    pub sent: SenderReport,
     /// What it received, as it last told.
-    pub received: Option<Receipt>,
+    pub received: Option<ReceiverReport>,
 }
 
 /// Percentiles of a delay, microseconds; `None` of nothing.
@@ -88,14 +88,14 @@ impl Delay {
 
 impl Hub {
     /// How everything stands.
-    pub(super) fn snapshot(&self) -> Snapshot {
+    pub(super) fn snapshot(&self) -> RelaySnapshot {
         let now = clock::now();
         let viewers = self.viewers();
         let mut all = Histogram::default();
         let mut longest_us = 0;
         for viewer in &viewers {
-            longest_us = longest_us.max(viewer.lane.delay.longest_us());
-            all.merge(&viewer.lane.delay.histogram());
+            longest_us = longest_us.max(viewer.hot.delay.longest_us());
+            all.merge(&viewer.hot.delay.histogram());
         }
         let slept = self.input.slept.load(Ordering::SeqCst);
         let awake = self.running() > 0;
@@ -104,7 +104,7 @@ impl Hub {
             true => dropped.saturating_sub(slept),
             false => self.input.missed.load(Ordering::SeqCst),
         });
-        Snapshot {
+        RelaySnapshot {
             relay: self.relay,
             up: now.since(self.started),
             awake,
@@ -116,20 +116,20 @@ impl Hub {
             delay: Delay::of(&all, longest_us),
             viewers: viewers
                 .iter()
-                .map(|viewer| self.view(viewer, now))
+                .map(|viewer| self.viewer_snapshot(viewer, now))
                 .collect(),
         }
     }
 
-    fn view(&self, viewer: &Viewer, now: Moment) -> ViewerView {
-        ViewerView {
+    fn viewer_snapshot(&self, viewer: &Viewer, now: Moment) -> ViewerSnapshot {
+        ViewerSnapshot {
             viewer: viewer.number,
             to: viewer.to,
-            standing: viewer.standing(),
+            state: viewer.state(),
             native: viewer.native.load(Ordering::Relaxed),
             watched: now.since(viewer.joined),
-            sent: self.statement(viewer),
-            received: viewer.received(),
+            sent: self.sender_report(viewer),
+            received: viewer.receiver_report(),
         }
     }
 }

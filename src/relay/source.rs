@@ -13,42 +13,42 @@ use std::time::Duration;
 
 use crate::net::clock;
 use crate::net::datagrams;
-use crate::net::datagrams::Batch;
-use crate::net::datagrams::parcel::Parcel;
-use crate::proto::feed::Counts;
-use crate::proto::feed::Feed;
-use crate::proto::relay::Standing;
-use crate::proto::relay::log::End;
+use crate::net::datagrams::DatagramBatch;
+use crate::net::datagrams::parcel::SendBatch;
+use crate::proto::feed::StreamCounts;
+use crate::proto::feed::StreamMonitor;
+use crate::proto::relay::ViewerState;
+use crate::proto::relay::log::ViewerEnd;
 use crate::relay::hub::Hub;
 use crate::relay::meter::bump;
+use crate::relay::pace::ArrivalRate;
 use crate::relay::pace::ENOUGH;
-use crate::relay::pace::Pace;
 use crate::relay::tally;
-use crate::relay::tally::Tally;
+use crate::relay::tally::SendCounts;
 use crate::relay::viewer::Viewer;
 use crate::units::Moment;
 
 /// The thread's own.
 #[derive(Debug)]
-pub(super) struct Source {
+pub(super) struct Forwarder {
     hub: Arc<Hub>,
     gather: Duration,
-    feed: Feed,
-    batch: Batch,
+    monitor: StreamMonitor,
+    batch: DatagramBatch,
     viewers: Vec<Arc<Viewer>>,
     generation: Option<u64>,
     /// Which viewer is sent to first, so that none always waits for all others.
     turn: usize,
     /// Whose datagrams are the stream, and when the last one came.
     sender: Option<(SocketAddr, Moment)>,
-    pace: Pace,
+    arrival_rate: ArrivalRate,
 }
 
 /// Most datagrams sent on together.
 const BATCH: usize = 128;
 
 /// How often the thread looks up when nothing comes.
-const LOOK_UP: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// A second sender is not listened to until the first has been silent for so long.
 const SENDER_HOLD: Duration = Duration::from_millis(500);
@@ -59,18 +59,18 @@ const REFUSED_MAX: Duration = Duration::from_secs(4);
 /// Linux says so once a second at most; after more than that without, somebody listens.
 const REFUSAL_GAP: Duration = Duration::from_secs(2);
 
-impl Source {
+impl Forwarder {
     pub(super) fn new(hub: Arc<Hub>, gather: Duration) -> Self {
         Self {
             hub,
             gather,
-            feed: Feed::default(),
-            batch: Batch::new(BATCH),
+            monitor: StreamMonitor::default(),
+            batch: DatagramBatch::new(BATCH),
             viewers: Vec::new(),
             generation: None,
             turn: 0,
             sender: None,
-            pace: Pace::default(),
+            arrival_rate: ArrivalRate::default(),
         }
     }
 
@@ -83,10 +83,10 @@ impl Source {
             }
             self.wake_up(drops);
             while self.hub.running() > 0 && !self.hub.is_stopping() {
-                if let Err(error) = self.relay() {
+                if let Err(error) = self.forward_batch() {
                     log::warn!("the input cannot be read: {error}");
                     // It may be a passing state of the network; never a spin.
-                    thread::sleep(LOOK_UP);
+                    thread::sleep(POLL_INTERVAL);
                 }
             }
         }
@@ -98,13 +98,13 @@ impl Source {
         // Sockets of viewers that left are closed with the last of these.
         self.viewers.clear();
         self.generation = None;
-        self.feed.forget_tables();
-        self.feed.rejoin();
+        self.monitor.forget_tables();
+        self.monitor.rejoin();
         self.sender = None;
         self.publish(true);
         for viewer in self.hub.viewers() {
-            let paused = viewer.standing() == Standing::Paused;
-            viewer.slept.store(paused, Ordering::SeqCst);
+            let paused = viewer.state() == ViewerState::Paused;
+            viewer.paused_in_sleep.store(paused, Ordering::SeqCst);
         }
         let drops = datagrams::drops(self.hub.inbox.socket());
         let input = &self.hub.input;
@@ -129,38 +129,38 @@ impl Source {
         bump(&self.hub.input.stale, thrown);
         self.hub.input.slept.fetch_add(unseen, Ordering::SeqCst);
         for viewer in self.hub.viewers() {
-            if viewer.slept.swap(false, Ordering::SeqCst) {
-                bump(&viewer.lane.paused, thrown + unseen);
+            if viewer.paused_in_sleep.swap(false, Ordering::SeqCst) {
+                bump(&viewer.hot.paused, thrown + unseen);
             }
         }
         self.hub.set_reading(true);
         if !self.batch.is_empty() {
-            self.send_on();
+            self.forward();
         }
     }
 
     /// One batch, if one comes.
-    fn relay(&mut self) -> io::Result<()> {
+    fn forward_batch(&mut self) -> io::Result<()> {
         self.batch.clear();
         let inbox = &self.hub.inbox;
-        inbox.receive(&mut self.batch, LOOK_UP)?;
+        inbox.receive(&mut self.batch, POLL_INTERVAL)?;
         let Some(first) = self.batch.iter().next().map(|datagram| datagram.at) else {
             self.publish(true);
             return Ok(());
         };
         if datagrams::BATCHED {
-            let gather = self.pace.time_for(ENOUGH, self.gather);
+            let gather = self.arrival_rate.time_for(ENOUGH, self.gather);
             if let Some(wait) = clock::left(first.after(gather)) {
                 thread::sleep(wait);
                 inbox.collect(&mut self.batch)?;
             }
-            self.pace.handle(first, self.batch.len());
+            self.arrival_rate.record(first, self.batch.len());
         }
-        self.send_on();
+        self.forward();
         Ok(())
     }
 
-    fn send_on(&mut self) {
+    fn forward(&mut self) {
         self.keep_one_sender();
         if self.batch.is_empty() {
             return;
@@ -172,19 +172,19 @@ impl Source {
             self.viewers = viewers;
             self.generation = Some(generation);
         }
-        let welcome = self.welcome();
-        let before = self.feed.counts();
+        let welcome = self.tables_for_new_viewers();
+        let before = self.monitor.counts();
         for datagram in self.batch.iter() {
-            self.feed.handle(datagram.at, datagram.bytes);
+            self.monitor.handle(datagram.at, datagram.bytes);
         }
-        let found = Found::between(&before, &self.feed.counts());
-        let parcel = Parcel::of(&self.batch);
+        let found = SourceLoss::between(&before, &self.monitor.counts());
+        let parcel = SendBatch::of(&self.batch);
         let many = self.viewers.len().max(1);
         self.turn = (self.turn + 1) % many;
         let (late, early) = self.viewers.split_at(self.turn.min(self.viewers.len()));
         self.hub.round(|| {
             for viewer in early.iter().chain(late) {
-                self.serve(viewer, &parcel, &welcome, &found);
+                self.send_to_viewer(viewer, &parcel, &welcome, &found);
             }
         });
         bump(&self.hub.input.batches, 1);
@@ -206,26 +206,32 @@ impl Source {
     }
 
     /// The tables as they were before this batch, where somebody needs them.
-    fn welcome(&self) -> Vec<Vec<u8>> {
+    fn tables_for_new_viewers(&self) -> Vec<Vec<u8>> {
         let wanted = self
             .viewers
             .iter()
-            .any(|viewer| viewer.lane.fresh.load(Ordering::Relaxed));
+            .any(|viewer| viewer.hot.needs_tables.load(Ordering::Relaxed));
         let next = self.batch.iter().next().filter(|_| wanted);
-        next.map_or_else(Vec::new, |next| self.feed.welcome(next.bytes))
+        next.map_or_else(Vec::new, |next| self.monitor.tables_before(next.bytes))
     }
 
-    fn serve(&self, viewer: &Viewer, parcel: &Parcel<'_>, welcome: &[Vec<u8>], found: &Found) {
-        match viewer.standing() {
-            Standing::Running => {}
-            Standing::Paused => return bump(&viewer.lane.paused, self.batch.len() as u64),
-            Standing::Out => return,
+    fn send_to_viewer(
+        &self,
+        viewer: &Viewer,
+        parcel: &SendBatch<'_>,
+        welcome: &[Vec<u8>],
+        found: &SourceLoss,
+    ) {
+        match viewer.state() {
+            ViewerState::Running => {}
+            ViewerState::Paused => return bump(&viewer.hot.paused, self.batch.len() as u64),
+            ViewerState::Unconnected => return,
         }
-        let mut tally = Tally::default();
-        if viewer.lane.fresh.swap(false, Ordering::Relaxed) {
+        let mut tally = SendCounts::default();
+        if viewer.hot.needs_tables.swap(false, Ordering::Relaxed) {
             for datagram in welcome {
-                tally.note(1, datagram.len(), || {
-                    viewer.lane.socket.send(datagram).map(drop)
+                tally.attempt(1, datagram.len(), || {
+                    viewer.hot.socket.send(datagram).map(drop)
                 });
             }
         }
@@ -240,23 +246,23 @@ impl Source {
                     .skip(run.datagrams.start)
                     .take(run.datagrams.len())
                 {
-                    viewer.lane.delay.add(now.since(datagram.at));
+                    viewer.hot.delay.add(now.since(datagram.at));
                 }
             }
         }
-        bump(&viewer.lane.sent, tally.sent);
-        bump(&viewer.lane.bytes, tally.bytes);
-        bump(&viewer.lane.dropped, tally.dropped);
-        bump(&viewer.lane.cc, found.cc);
-        bump(&viewer.lane.rtp_lost, found.rtp_lost);
+        bump(&viewer.hot.sent, tally.sent);
+        bump(&viewer.hot.bytes, tally.bytes);
+        bump(&viewer.hot.dropped, tally.dropped);
+        bump(&viewer.hot.cc, found.cc);
+        bump(&viewer.hot.rtp_lost, found.rtp_lost);
         if tally.refused {
-            self.heed_refusals(viewer);
+            self.check_refusals(viewer);
         }
     }
 
     /// Lets a viewer go when its host has said for long enough that nobody listens there. Once is
     /// nothing: a player may start a moment after its client.
-    fn heed_refusals(&self, viewer: &Viewer) {
+    fn check_refusals(&self, viewer: &Viewer) {
         let now = clock::now();
         let last = Moment(viewer.refused_last.swap(now.0, Ordering::Relaxed));
         if now.since(last) > REFUSAL_GAP {
@@ -266,7 +272,7 @@ impl Source {
         if now.since(since) >= REFUSED_MAX {
             let reason = format!("nobody listens at port {}", viewer.to.port());
             log::info!("viewer {}: {reason}", viewer.number);
-            self.hub.expel(viewer, End::Refused, reason);
+            self.hub.expel(viewer, ViewerEnd::Refused, reason);
         }
     }
 
@@ -278,21 +284,21 @@ impl Source {
             false => shown.try_lock().ok(),
         };
         if let Some(mut shown) = shown {
-            *shown = self.feed.counts();
+            *shown = self.monitor.counts();
         }
     }
 }
 
 /// What a batch lacked when it came.
-struct Found {
+struct SourceLoss {
     cc: u64,
     /// Below zero, wrapped, where a late datagram filled a gap of an earlier batch.
     rtp_lost: u64,
 }
 
-impl Found {
-    fn between(before: &Counts, after: &Counts) -> Self {
-        let lost = |counts: &Counts| counts.rtp.map_or(0, |rtp| rtp.lost);
+impl SourceLoss {
+    fn between(before: &StreamCounts, after: &StreamCounts) -> Self {
+        let lost = |counts: &StreamCounts| counts.rtp.map_or(0, |rtp| rtp.lost);
         Self {
             cc: after.ts.errors - before.ts.errors,
             rtp_lost: lost(after).wrapping_sub(lost(before)),

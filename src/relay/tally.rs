@@ -4,23 +4,23 @@
 use std::io;
 use std::sync::atomic::Ordering;
 
-use crate::net::datagrams::parcel::Parcel;
-use crate::net::datagrams::parcel::Run;
+use crate::net::datagrams::parcel::SegmentRun;
+use crate::net::datagrams::parcel::SendBatch;
 use crate::relay::viewer::Viewer;
 
 /// What became of a batch on its way to one viewer.
 #[derive(Debug, Default)]
-pub(super) struct Tally {
+pub(super) struct SendCounts {
     pub(super) sent: u64,
     pub(super) bytes: u64,
     pub(super) dropped: u64,
     pub(super) refused: bool,
 }
 
-impl Tally {
+impl SendCounts {
     /// Sends by `send` and counts `datagrams` of `bytes` by what came of it. Returns the error
     /// that is no full queue and no refusal.
-    pub(super) fn note(
+    pub(super) fn attempt(
         &mut self,
         datagrams: u64,
         bytes: usize,
@@ -48,16 +48,21 @@ impl Tally {
 }
 
 /// Sends `run` with one call, or, where the viewer's way takes no segmented sends, one by one.
-pub(super) fn send(viewer: &Viewer, parcel: &Parcel<'_>, run: &Run, tally: &mut Tally) {
+pub(super) fn send(
+    viewer: &Viewer,
+    parcel: &SendBatch<'_>,
+    run: &SegmentRun,
+    tally: &mut SendCounts,
+) {
     let many = run.datagrams.len();
-    if many == 1 || viewer.lane.segmented.load(Ordering::Relaxed) {
-        let failed = tally.note(many as u64, run.bytes, || {
-            parcel.send(&viewer.lane.socket, run)
+    if many == 1 || viewer.hot.segmented.load(Ordering::Relaxed) {
+        let failed = tally.attempt(many as u64, run.bytes, || {
+            parcel.send(&viewer.hot.socket, run)
         });
         match failed {
             Some(error) if many > 1 && !is_full(&error) && !is_refusal(&error) => {
                 log::info!("viewer {}: one by one from now on: {error}", viewer.number);
-                viewer.lane.segmented.store(false, Ordering::Relaxed);
+                viewer.hot.segmented.store(false, Ordering::Relaxed);
                 tally.dropped -= many as u64;
             }
             Some(error) if !is_full(&error) => {
@@ -67,9 +72,7 @@ pub(super) fn send(viewer: &Viewer, parcel: &Parcel<'_>, run: &Run, tally: &mut 
         }
     }
     for single in parcel.singles(run) {
-        tally.note(1, single.bytes, || {
-            parcel.send(&viewer.lane.socket, &single)
-        });
+        tally.attempt(1, single.bytes, || parcel.send(&viewer.hot.socket, &single));
     }
 }
 
@@ -97,14 +100,14 @@ mod tests {
     fn a_stale_refusal_costs_no_datagram() {
         let refused = || Err(io::ErrorKind::ConnectionRefused.into());
         let mut answers = vec![Ok(()), refused()];
-        let mut tally = Tally::default();
+        let mut tally = SendCounts::default();
         assert!(
             tally
-                .note(3, 30, || answers.pop().expect("asked twice"))
+                .attempt(3, 30, || answers.pop().expect("asked twice"))
                 .is_none()
         );
         assert_eq!((tally.sent, tally.dropped, tally.refused), (3, 0, true));
-        assert!(tally.note(2, 20, refused).is_some());
+        assert!(tally.attempt(2, 20, refused).is_some());
         assert_eq!((tally.sent, tally.bytes, tally.dropped), (3, 30, 2));
     }
 }

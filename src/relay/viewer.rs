@@ -17,20 +17,20 @@ use std::sync::atomic::Ordering;
 use time::OffsetDateTime;
 
 use crate::net::clock;
-use crate::proto::feed::Counts;
-use crate::proto::relay::Standing;
-use crate::proto::relay::log::End;
-use crate::proto::relay::receipt::Receipt;
-use crate::proto::relay::receipt::Statement;
+use crate::proto::feed::StreamCounts;
+use crate::proto::relay::ViewerState;
+use crate::proto::relay::log::ViewerEnd;
+use crate::proto::relay::receipt::ReceiverReport;
+use crate::proto::relay::receipt::SenderReport;
 use crate::proto::relay::receipt::whole_us;
-use crate::relay::meter::Meter;
+use crate::relay::meter::AtomicHistogram;
 use crate::relay::snapshot::Delay;
 use crate::units::Moment;
 
 /// One viewer, from CONECTAR to its end.
 #[derive(Debug)]
 pub(super) struct Viewer {
-    pub(super) lane: Lane,
+    pub(super) hot: HotCounters,
     pub(super) number: u64,
     pub(super) to: SocketAddr,
     pub(super) control: Arc<TcpStream>,
@@ -38,13 +38,13 @@ pub(super) struct Viewer {
     pub(super) joined: Moment,
     pub(super) native: AtomicBool,
     /// It paused when the relay fell asleep.
-    pub(super) slept: AtomicBool,
+    pub(super) paused_in_sleep: AtomicBool,
     /// Since when, and when last, its host said that nobody listens; 0 for never.
     pub(super) refused_since: AtomicU64,
     pub(super) refused_last: AtomicU64,
-    pub(super) receipt: Mutex<Option<Receipt>>,
+    pub(super) receiver_report: Mutex<Option<ReceiverReport>>,
     /// Why the source thread let it go.
-    expelled: Mutex<Option<(End, String)>>,
+    expelled: Mutex<Option<(ViewerEnd, String)>>,
 }
 
 /// What the source thread touches of a viewer for every batch: one line of the processor's cache.
@@ -52,11 +52,11 @@ pub(super) struct Viewer {
 /// system's own work.
 #[derive(Debug)]
 #[repr(C, align(64))]
-pub(super) struct Lane {
+pub(super) struct HotCounters {
     pub(super) socket: UdpSocket,
-    standing: AtomicU8,
+    state: AtomicU8,
     /// It has not been sent the tables.
-    pub(super) fresh: AtomicBool,
+    pub(super) needs_tables: AtomicBool,
     /// Its way takes segmented sends, as far as is known.
     pub(super) segmented: AtomicBool,
     pub(super) sent: AtomicU64,
@@ -65,7 +65,7 @@ pub(super) struct Lane {
     pub(super) paused: AtomicU64,
     pub(super) cc: AtomicU64,
     pub(super) rtp_lost: AtomicU64,
-    pub(super) delay: Meter,
+    pub(super) delay: AtomicHistogram,
 }
 
 const OUT: u8 = 0;
@@ -80,10 +80,10 @@ impl Viewer {
         control: &Arc<TcpStream>,
     ) -> Self {
         Self {
-            lane: Lane {
+            hot: HotCounters {
                 socket,
-                standing: AtomicU8::new(OUT),
-                fresh: AtomicBool::new(true),
+                state: AtomicU8::new(OUT),
+                needs_tables: AtomicBool::new(true),
                 segmented: AtomicBool::new(true),
                 sent: AtomicU64::new(0),
                 bytes: AtomicU64::new(0),
@@ -91,7 +91,7 @@ impl Viewer {
                 paused: AtomicU64::new(0),
                 cc: AtomicU64::new(0),
                 rtp_lost: AtomicU64::new(0),
-                delay: Meter::new(),
+                delay: AtomicHistogram::new(),
             },
             number,
             to,
@@ -99,37 +99,37 @@ impl Viewer {
             at: clock::wall(),
             joined: clock::now(),
             native: AtomicBool::new(false),
-            slept: AtomicBool::new(false),
+            paused_in_sleep: AtomicBool::new(false),
             refused_since: AtomicU64::new(0),
             refused_last: AtomicU64::new(0),
-            receipt: Mutex::default(),
+            receiver_report: Mutex::default(),
             expelled: Mutex::default(),
         }
     }
 
     /// Where it stands.
-    pub(super) fn standing(&self) -> Standing {
-        of_code(self.lane.standing.load(Ordering::SeqCst))
+    pub(super) fn state(&self) -> ViewerState {
+        of_code(self.hot.state.load(Ordering::SeqCst))
     }
 
     /// Changes where it stands; returns where it stood.
-    pub(super) fn stand(&self, standing: Standing) -> Standing {
+    pub(super) fn set_state(&self, standing: ViewerState) -> ViewerState {
         let code = match standing {
-            Standing::Out => OUT,
-            Standing::Running => RUNNING,
-            Standing::Paused => PAUSED,
+            ViewerState::Unconnected => OUT,
+            ViewerState::Running => RUNNING,
+            ViewerState::Paused => PAUSED,
         };
-        of_code(self.lane.standing.swap(code, Ordering::SeqCst))
+        of_code(self.hot.state.swap(code, Ordering::SeqCst))
     }
 
     /// Notes why the source thread lets it go.
-    pub(super) fn expel(&self, end: End, reason: String) {
+    pub(super) fn expel(&self, end: ViewerEnd, reason: String) {
         let mut expelled = self.expelled.lock().unwrap_or_else(PoisonError::into_inner);
         *expelled = Some((end, reason));
     }
 
     /// Why the source thread let it go, if it did.
-    pub(super) fn expelled(&self) -> Option<(End, String)> {
+    pub(super) fn expelled(&self) -> Option<(ViewerEnd, String)> {
         self.expelled
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -137,8 +137,11 @@ impl Viewer {
     }
 
     /// What it received, as it last told.
-    pub(super) fn received(&self) -> Option<Receipt> {
-        *self.receipt.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn receiver_report(&self) -> Option<ReceiverReport> {
+        *self
+            .receiver_report
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes its control thread look up: its read ends.
@@ -148,21 +151,21 @@ impl Viewer {
     }
 
     /// What was sent to it, from an input that is like `input`.
-    pub(super) fn statement(&self, input: &Counts) -> Statement {
+    pub(super) fn sender_report(&self, input: &StreamCounts) -> SenderReport {
         let read = |number: &AtomicU64| number.load(Ordering::Relaxed);
-        let delay = &self.lane.delay;
+        let delay = &self.hot.delay;
         let delay = Delay::of(&delay.histogram(), delay.longest_us());
         // A datagram that came late after all takes its loss back, perhaps in another's time.
-        let rtp_lost = read(&self.lane.rtp_lost)
+        let rtp_lost = read(&self.hot.rtp_lost)
             .cast_signed()
             .max(0)
             .cast_unsigned();
-        Statement {
-            sent: read(&self.lane.sent),
-            bytes: read(&self.lane.bytes),
-            dropped: read(&self.lane.dropped),
-            paused: read(&self.lane.paused),
-            cc: read(&self.lane.cc),
+        SenderReport {
+            sent: read(&self.hot.sent),
+            bytes: read(&self.hot.bytes),
+            dropped: read(&self.hot.dropped),
+            paused: read(&self.hot.paused),
+            cc: read(&self.hot.cc),
             rtp_lost: input.rtp.map(|_| rtp_lost),
             jitter_us: input.jitter_us.map(whole_us),
             p50_us: delay.p50_us,
@@ -172,11 +175,11 @@ impl Viewer {
     }
 }
 
-fn of_code(code: u8) -> Standing {
+fn of_code(code: u8) -> ViewerState {
     match code {
-        RUNNING => Standing::Running,
-        PAUSED => Standing::Paused,
-        _ => Standing::Out,
+        RUNNING => ViewerState::Running,
+        PAUSED => ViewerState::Paused,
+        _ => ViewerState::Unconnected,
     }
 }
 
@@ -187,6 +190,6 @@ mod tests {
     #[test]
     #[cfg(target_pointer_width = "64")]
     fn what_a_batch_touches_of_a_viewer_is_one_cache_line() {
-        assert_eq!(size_of::<Lane>(), 64);
+        assert_eq!(size_of::<HotCounters>(), 64);
     }
 }

@@ -19,13 +19,17 @@ use nix::sys::socket::sendmsg;
 use nix::sys::time::TimeSpec;
 
 use crate::net::clock;
-use crate::net::datagrams::Batch;
-use crate::net::datagrams::Entry;
+use crate::net::datagrams::DatagramBatch;
+use crate::net::datagrams::ReceivedSlot;
 use crate::net::datagrams::SLOT;
 use crate::net::datagrams::STRIDE;
 use crate::units::Moment;
 
-pub(super) fn take(socket: &UdpSocket, batch: &mut Batch, wait: bool) -> io::Result<usize> {
+pub(super) fn receive_batch(
+    socket: &UdpSocket,
+    batch: &mut DatagramBatch,
+    wait: bool,
+) -> io::Result<usize> {
     let first = batch.next_slot();
     if first >= batch.capacity {
         return Ok(0);
@@ -59,7 +63,7 @@ pub(super) fn take(socket: &UdpSocket, batch: &mut Batch, wait: bool) -> io::Res
         });
         let age = stamp.map_or(Duration::ZERO, |stamp| wall.saturating_sub(stamp));
         let from = message.address.as_ref().and_then(std_address);
-        batch.entries.push(Entry {
+        batch.entries.push(ReceivedSlot {
             slot,
             len: message.bytes,
             at: Moment(now.0.saturating_sub(crate::units::micros(age))),

@@ -32,7 +32,7 @@ pub const BATCHED: bool = cfg!(all(target_os = "linux", feature = "sockopt"));
 
 /// A socket that receives.
 #[derive(Debug)]
-pub struct Inbox {
+pub struct BatchSocket {
     socket: UdpSocket,
     addr: SocketAddr,
     /// How long the socket waits, microseconds: setting it costs as much as receiving.
@@ -40,9 +40,9 @@ pub struct Inbox {
 }
 
 /// Datagrams received together, in the order in which they came.
-pub struct Batch {
+pub struct DatagramBatch {
     slots: Box<[u8]>,
-    entries: Vec<Entry>,
+    entries: Vec<ReceivedSlot>,
     capacity: usize,
 }
 
@@ -58,7 +58,7 @@ pub struct Datagram<'a> {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Entry {
+struct ReceivedSlot {
     slot: usize,
     len: usize,
     at: Moment,
@@ -77,7 +77,7 @@ const STRIDE: usize = SLOT + 17 * 64;
 #[cfg(feature = "sockopt")]
 const QUEUE: usize = 8 << 20;
 
-impl Inbox {
+impl BatchSocket {
     /// Receives what is sent to `addr`; a multicast address is joined, on the interface that has
     /// the address `interface` or the system's choice.
     ///
@@ -112,7 +112,7 @@ impl Inbox {
     }
 
     /// The address, with the port that the system chose for port 0.
-    pub fn addr(&self) -> SocketAddr {
+    pub fn local_addr(&self) -> SocketAddr {
         self.addr
     }
 
@@ -125,22 +125,22 @@ impl Inbox {
     ///
     /// # Errors
     /// The system's; that nothing came is none.
-    pub fn receive(&self, batch: &mut Batch, patience: Duration) -> io::Result<usize> {
+    pub fn receive(&self, batch: &mut DatagramBatch, patience: Duration) -> io::Result<usize> {
         // Zero would mean for ever.
         let patience = patience.max(Duration::from_millis(1));
         let us = crate::units::micros(patience);
         if self.patience_us.swap(us, Ordering::Relaxed) != us {
             self.socket.set_read_timeout(Some(patience))?;
         }
-        self.take(batch, true)
+        self.receive_into(batch, true)
     }
 
     /// Takes what is there, and waits for nothing.
     ///
     /// # Errors
     /// The system's; that nothing is there is none.
-    pub fn collect(&self, batch: &mut Batch) -> io::Result<usize> {
-        self.take(batch, false)
+    pub fn collect(&self, batch: &mut DatagramBatch) -> io::Result<usize> {
+        self.receive_into(batch, false)
     }
 
     /// Throws away what came before `moment` and has not been read; what came since is in `batch`.
@@ -149,7 +149,7 @@ impl Inbox {
     ///
     /// # Errors
     /// The system's.
-    pub fn discard(&self, batch: &mut Batch, moment: Moment) -> io::Result<u64> {
+    pub fn discard(&self, batch: &mut DatagramBatch, moment: Moment) -> io::Result<u64> {
         let deadline = clock::now().after(DISCARD_LIMIT);
         let (mut thrown, mut bytes) = (0, 0);
         loop {
@@ -176,8 +176,8 @@ impl Inbox {
         }
     }
 
-    fn take(&self, batch: &mut Batch, wait: bool) -> io::Result<usize> {
-        match kernel::take(&self.socket, batch, wait) {
+    fn receive_into(&self, batch: &mut DatagramBatch, wait: bool) -> io::Result<usize> {
+        match kernel::receive_batch(&self.socket, batch, wait) {
             Err(error) if Error::is_timeout(&error) => Ok(0),
             // An answer to what was sent from this socket, or a signal: no datagram.
             Err(error)
@@ -200,7 +200,7 @@ const DISCARD_LIMIT: Duration = Duration::from_millis(900);
 /// More bytes than a queue holds: the system counts double what it is asked for.
 const QUEUE_MAX: usize = 16 << 20;
 
-impl Batch {
+impl DatagramBatch {
     /// Room for `capacity` datagrams of any size. Memory is taken as it is used.
     pub fn new(capacity: usize) -> Self {
         Self {
@@ -314,7 +314,7 @@ fn set_up(socket: &UdpSocket) {
     let _ = socket;
 }
 
-impl fmt::Debug for Batch {
+impl fmt::Debug for DatagramBatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Batch")
             .field("entries", &self.entries)

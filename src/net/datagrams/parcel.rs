@@ -9,19 +9,19 @@ use std::ops::Range;
 use crate::error::Error;
 use crate::error::Result;
 use crate::net::datagrams::BATCHED;
-use crate::net::datagrams::Batch;
+use crate::net::datagrams::DatagramBatch;
 use crate::net::datagrams::kernel;
 
 /// A batch made ready to be sent, to any number of addresses.
 #[derive(Debug)]
-pub struct Parcel<'a> {
+pub struct SendBatch<'a> {
     slices: Vec<IoSlice<'a>>,
-    runs: Vec<Run>,
+    runs: Vec<SegmentRun>,
 }
 
 /// Datagrams that one call can send: all of one size, the last perhaps shorter.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Run {
+pub struct SegmentRun {
     /// Which datagrams of the parcel.
     pub datagrams: Range<usize>,
     /// Their bytes.
@@ -35,18 +35,18 @@ const SEGMENTS_MAX: usize = 64;
 /// Most bytes of one segmented send, with room for headers below the 65,535 of an IP packet.
 const SEGMENTED_MAX: usize = 65_000;
 
-impl<'a> Parcel<'a> {
+impl<'a> SendBatch<'a> {
     /// The datagrams of `batch`, and how few calls send them.
-    pub fn of(batch: &'a Batch) -> Self {
+    pub fn of(batch: &'a DatagramBatch) -> Self {
         let slices: Vec<IoSlice<'a>> = batch.iter().map(|d| IoSlice::new(d.bytes)).collect();
-        let mut runs: Vec<Run> = Vec::new();
+        let mut runs: Vec<SegmentRun> = Vec::new();
         for (at, slice) in slices.iter().enumerate() {
             match runs.last_mut() {
-                Some(run) if BATCHED && run.takes(slice.len()) => {
+                Some(run) if BATCHED && run.accepts(slice.len()) => {
                     run.datagrams.end = at + 1;
                     run.bytes += slice.len();
                 }
-                _ => runs.push(Run {
+                _ => runs.push(SegmentRun {
                     datagrams: at..at + 1,
                     bytes: slice.len(),
                     // Anything that UDP carries is less.
@@ -58,13 +58,13 @@ impl<'a> Parcel<'a> {
     }
 
     /// The fewest sends.
-    pub fn runs(&self) -> &[Run] {
+    pub fn runs(&self) -> &[SegmentRun] {
         &self.runs
     }
 
     /// The datagrams of `run`, each a send of its own.
-    pub fn singles(&self, run: &Run) -> impl Iterator<Item = Run> {
-        run.datagrams.clone().map(|at| Run {
+    pub fn singles(&self, run: &SegmentRun) -> impl Iterator<Item = SegmentRun> {
+        run.datagrams.clone().map(|at| SegmentRun {
             datagrams: at..at + 1,
             bytes: self.slices[at].len(),
             segment: run.segment,
@@ -75,7 +75,7 @@ impl<'a> Parcel<'a> {
     ///
     /// # Errors
     /// The system's. `WouldBlock` says that the socket's queue is full.
-    pub fn send(&self, socket: &UdpSocket, run: &Run) -> io::Result<()> {
+    pub fn send(&self, socket: &UdpSocket, run: &SegmentRun) -> io::Result<()> {
         let slices = &self.slices[run.datagrams.clone()];
         match slices {
             [one] => socket.send(one).map(drop),
@@ -84,9 +84,9 @@ impl<'a> Parcel<'a> {
     }
 }
 
-impl Run {
+impl SegmentRun {
     /// Whether a datagram of `len` bytes can be the next one.
-    fn takes(&self, len: usize) -> bool {
+    fn accepts(&self, len: usize) -> bool {
         let segment = usize::from(self.segment);
         // A shorter one ends the run: only the last may be.
         let even = self.bytes == segment * self.datagrams.len();
@@ -101,7 +101,7 @@ impl Run {
 ///
 /// # Errors
 /// The system's, with the address.
-pub fn outbox(mut from: SocketAddr, to: SocketAddr) -> Result<UdpSocket> {
+pub fn connected_socket(mut from: SocketAddr, to: SocketAddr) -> Result<UdpSocket> {
     from.set_port(0);
     let open = || {
         let socket = UdpSocket::bind(from)?;

@@ -15,8 +15,8 @@ use time::PrimitiveDateTime;
 use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
 
-use super::receipt::Receipt;
-use super::receipt::Statement;
+use super::receipt::ReceiverReport;
+use super::receipt::SenderReport;
 use crate::proto::line::DecodeError;
 use crate::session::SessionId;
 use crate::text::escape;
@@ -24,7 +24,7 @@ use crate::text::unescape;
 
 /// One viewer's time at a relay.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Visit {
+pub struct ViewerRecord {
     /// Which run of a relay.
     pub relay: SessionId,
     /// The viewer's number in it, from 1.
@@ -36,18 +36,18 @@ pub struct Visit {
     /// How long it stayed, pauses included, in whole microseconds.
     pub watched: Duration,
     /// What was sent to it.
-    pub sent: Statement,
+    pub sent: SenderReport,
     /// What it received, as it last told; `None` for a client that tells nothing.
-    pub received: Option<Receipt>,
+    pub received: Option<ReceiverReport>,
     /// How it ended.
-    pub end: End,
+    pub end: ViewerEnd,
     /// Why, where there is more to say.
     pub reason: Option<String>,
 }
 
 /// How a viewer's visit ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
+pub enum ViewerEnd {
     /// It said so.
     Left,
     /// Its connection closed or broke.
@@ -109,7 +109,7 @@ pub fn header() -> String {
     COLUMNS.join(SEPARATOR) + "\n"
 }
 
-impl Visit {
+impl ViewerRecord {
     /// The line, with its end.
     pub fn encode(&self) -> String {
         let (sent, got) = (&self.sent, self.received.as_ref());
@@ -180,7 +180,7 @@ impl Visit {
         let watched = watched.checked_add(decimals.parse().ok()?)?;
         let received = match maybe(16)? {
             None => None,
-            Some(datagrams) => Some(Receipt {
+            Some(datagrams) => Some(ReceiverReport {
                 datagrams,
                 bytes: number(17)?,
                 host_drop: maybe(18)?,
@@ -195,7 +195,7 @@ impl Visit {
             at: PrimitiveDateTime::parse(&at, BOTH).ok()?.assume_utc(),
             to: cells[4].parse().ok()?,
             watched: Duration::from_micros(watched),
-            sent: Statement {
+            sent: SenderReport {
                 sent: number(6)?,
                 bytes: number(7)?,
                 dropped: number(8)?,
@@ -221,7 +221,7 @@ fn shown(value: Option<impl fmt::Display>) -> String {
     value.map_or_else(|| MISSING.to_owned(), |value| value.to_string())
 }
 
-impl End {
+impl ViewerEnd {
     /// All ends, as logs name them.
     pub const ALL: [Self; 5] = [
         Self::Left,
@@ -232,7 +232,7 @@ impl End {
     ];
 }
 
-impl fmt::Display for End {
+impl fmt::Display for ViewerEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Left => "left",
@@ -244,7 +244,7 @@ impl fmt::Display for End {
     }
 }
 
-impl FromStr for End {
+impl FromStr for ViewerEnd {
     type Err = DecodeError;
 
     fn from_str(text: &str) -> Result<Self, DecodeError> {
@@ -259,14 +259,14 @@ mod tests {
 
     use super::*;
 
-    fn visit() -> Visit {
-        Visit {
+    fn visit() -> ViewerRecord {
+        ViewerRecord {
             relay: SessionId(0x0123_4567_89ab_cdef),
             viewer: 3,
             at: datetime!(2026-11-21 00:12:13.000456 UTC),
             to: "127.0.0.1:5000".parse().expect("an address"),
             watched: Duration::from_micros(61_000_042),
-            sent: Statement {
+            sent: SenderReport {
                 sent: 600,
                 bytes: 789_600,
                 dropped: 5,
@@ -278,7 +278,7 @@ mod tests {
                 p99_us: Some(900),
                 worst_us: Some(1200),
             },
-            received: Some(Receipt {
+            received: Some(ReceiverReport {
                 datagrams: 590,
                 bytes: 776_440,
                 cc: 9,
@@ -286,7 +286,7 @@ mod tests {
                 jitter_us: Some(110),
                 host_drop: Some(4),
             }),
-            end: End::Left,
+            end: ViewerEnd::Left,
             reason: None,
         }
     }
@@ -297,9 +297,9 @@ mod tests {
         relay | viewer | date | time | to | watched_s | sent | sent_bytes | dropped | paused | source_cc | source_rtp_lost | source_jitter_us | p50_us | p99_us | worst_us | received | received_bytes | host_drop | network_lost | cc | rtp_lost | jitter_us | end | reason
         0123456789abcdef | 3 | 2026-11-21 | 00:12:13.000456 | 127.0.0.1:5000 | 61.000042 | 600 | 789600 | 5 | 40 | 1 | - | 90 | 200 | 900 | 1200 | 590 | 776440 | 4 | 6 | 9 | - | 110 | left | -
         ");
-        let lab = Visit {
+        let lab = ViewerRecord {
             received: None,
-            end: End::Closed,
+            end: ViewerEnd::Closed,
             reason: Some("reset | by\npeer".to_owned()),
             ..visit()
         };
@@ -309,8 +309,8 @@ mod tests {
     #[test]
     fn lines_come_back_and_changed_ones_do_not() {
         let mut visits = vec![visit()];
-        for end in End::ALL {
-            visits.push(Visit {
+        for end in ViewerEnd::ALL {
+            visits.push(ViewerRecord {
                 received: None,
                 end,
                 reason: Some("a | b\u{202e}".to_owned()),
@@ -319,9 +319,9 @@ mod tests {
         }
         for visit in visits {
             let line = visit.encode();
-            assert_eq!(Visit::decode(&line), Ok(visit));
+            assert_eq!(ViewerRecord::decode(&line), Ok(visit));
             for at in 0..line.len() {
-                assert!(Visit::decode(&line[..at]).is_err(), "cut at {at}");
+                assert!(ViewerRecord::decode(&line[..at]).is_err(), "cut at {at}");
             }
         }
         let line = visit().encode();
@@ -334,8 +334,8 @@ mod tests {
         ] {
             let edited = line.replacen(from, to, 1);
             assert_ne!(edited, line, "{from}");
-            assert!(Visit::decode(&edited).is_err(), "{edited}");
+            assert!(ViewerRecord::decode(&edited).is_err(), "{edited}");
         }
-        assert!(Visit::decode(&format!("{}\n", "x".repeat(LINE_MAX))).is_err());
+        assert!(ViewerRecord::decode(&format!("{}\n", "x".repeat(LINE_MAX))).is_err());
     }
 }

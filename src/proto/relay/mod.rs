@@ -37,8 +37,8 @@ pub mod receipt;
 
 use std::time::Duration;
 
-use self::receipt::Receipt;
-use self::receipt::Statement;
+use self::receipt::ReceiverReport;
+use self::receipt::SenderReport;
 use crate::proto::line::DecodeError;
 use crate::proto::line::Fields;
 use crate::proto::line::decimal;
@@ -46,7 +46,7 @@ use crate::units::Moment;
 
 /// What a viewer wants.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Command {
+pub enum ControlCommand {
     /// Datagrams, to this port of its own address.
     Connect(u16),
     /// None until it continues.
@@ -56,15 +56,15 @@ pub enum Command {
     /// To leave.
     Disconnect,
     /// To be known alive, and what it received.
-    Alive(Receipt),
+    Alive(ReceiverReport),
 }
 
 /// Where a viewer stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Standing {
+pub enum ViewerState {
     /// It has not said where to send.
     #[default]
-    Out,
+    Unconnected,
     /// It gets every datagram.
     Running,
     /// It keeps its place and gets none.
@@ -73,18 +73,18 @@ pub enum Standing {
 
 /// What a viewer is told.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Reply {
+pub enum ControlReply {
     /// Done.
     Ok,
     /// Heard, and this is what was sent.
-    Statement(Statement),
+    Statement(SenderReport),
     /// Not done, and why.
     Error(String),
 }
 
 /// Makes commands of what was read.
 #[derive(Debug, Default)]
-pub struct Commands {
+pub struct CommandReader {
     bytes: Vec<u8>,
     /// Bytes skipped of a line that was too long; `None` in any other line.
     skipped: Option<usize>,
@@ -116,12 +116,12 @@ const REASON_MAX: usize = 200;
 
 /// Counts a connection's commands.
 #[derive(Debug)]
-pub struct Budget {
+pub struct CommandRate {
     since: Moment,
     spent: u32,
 }
 
-impl Budget {
+impl CommandRate {
     /// Nothing is spent at `now`.
     pub fn new(now: Moment) -> Self {
         Self {
@@ -131,7 +131,7 @@ impl Budget {
     }
 
     /// Whether one more command may be said at `now`.
-    pub fn spend(&mut self, now: Moment) -> bool {
+    pub fn allow(&mut self, now: Moment) -> bool {
         if now.since(self.since) >= Duration::from_secs(1) {
             *self = Self::new(now);
         }
@@ -150,7 +150,7 @@ pub fn silence(native: Option<bool>, bound: Duration) -> Duration {
     }
 }
 
-impl Command {
+impl ControlCommand {
     /// Reads `line`, which has no end.
     ///
     /// # Errors
@@ -165,7 +165,7 @@ impl Command {
                 let port = rest.ok_or_else(|| DecodeError(format!("{word} without a port")))?;
                 return decode_port(port).map(Self::Connect);
             }
-            "ALIVE" => return Receipt::decode(&Fields::parse(line)?).map(Self::Alive),
+            "ALIVE" => return ReceiverReport::decode(&Fields::parse(line)?).map(Self::Alive),
             "INTERRUMPIR" | "INTERRUPT" => Self::Interrupt,
             "CONTINUAR" | "CONTINUE" => Self::Continue,
             "DESCONECTAR" | "DISCONNECT" => Self::Disconnect,
@@ -209,28 +209,27 @@ fn decode_port(text: &str) -> Result<u16, DecodeError> {
     }
 }
 
-impl Standing {
+impl ViewerState {
     /// Where a viewer stands after `command`.
     ///
     /// # Errors
     /// The command has no place here; says why, for the viewer.
-    pub fn after(self, command: &Command) -> Result<Self, &'static str> {
+    pub fn after(self, command: &ControlCommand) -> Result<Self, &'static str> {
         match (self, command) {
-            (Self::Out, Command::Connect(_)) | (Self::Paused, Command::Continue) => {
-                Ok(Self::Running)
-            }
-            (Self::Running, Command::Interrupt) => Ok(Self::Paused),
-            (_, Command::Disconnect) => Ok(Self::Out),
-            (_, Command::Alive(_)) => Ok(self),
-            (_, Command::Connect(_)) => Err("connected already"),
-            (Self::Out, _) => Err("not connected"),
-            (Self::Paused, Command::Interrupt) => Err("interrupted already"),
-            (Self::Running, Command::Continue) => Err("not interrupted"),
+            (Self::Unconnected, ControlCommand::Connect(_))
+            | (Self::Paused, ControlCommand::Continue) => Ok(Self::Running),
+            (Self::Running, ControlCommand::Interrupt) => Ok(Self::Paused),
+            (_, ControlCommand::Disconnect) => Ok(Self::Unconnected),
+            (_, ControlCommand::Alive(_)) => Ok(self),
+            (_, ControlCommand::Connect(_)) => Err("connected already"),
+            (Self::Unconnected, _) => Err("not connected"),
+            (Self::Paused, ControlCommand::Interrupt) => Err("interrupted already"),
+            (Self::Running, ControlCommand::Continue) => Err("not interrupted"),
         }
     }
 }
 
-impl Reply {
+impl ControlReply {
     /// The line that says it.
     pub fn encode(&self) -> Vec<u8> {
         match self {
@@ -253,7 +252,7 @@ impl Reply {
         match line.split_once(' ') {
             None if line == "OK" => Ok(Self::Ok),
             None if line == "ERROR" => Ok(Self::Error(String::new())),
-            Some(("OK", _)) => Statement::decode(&Fields::parse(line)?).map(Self::Statement),
+            Some(("OK", _)) => SenderReport::decode(&Fields::parse(line)?).map(Self::Statement),
             // Ours escapes what it tells; another's is taken as it is, and is not safe to show.
             Some(("ERROR", reason)) => Ok(Self::Error(
                 crate::text::unescape(reason).unwrap_or_else(|| reason.to_owned()),
@@ -263,7 +262,7 @@ impl Reply {
     }
 }
 
-impl Commands {
+impl CommandReader {
     /// Takes what a read returned; [`next`](Self::next) is to be called until it has no more.
     pub fn push(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
@@ -271,7 +270,7 @@ impl Commands {
 
     /// The next command, or what is wrong with it; `None` until more bytes come.
     #[allow(clippy::should_implement_trait)] // It goes on after `None`.
-    pub fn next(&mut self) -> Option<Result<Command, DecodeError>> {
+    pub fn next(&mut self) -> Option<Result<ControlCommand, DecodeError>> {
         loop {
             let end = self.bytes.iter().position(|&byte| byte == b'\n');
             let length = end.map_or(self.bytes.len(), |end| end + 1);
@@ -294,12 +293,12 @@ impl Commands {
             let line = line.strip_suffix(b"\r").unwrap_or(&line);
             let text = std::str::from_utf8(line);
             let text = text.map_err(|_| DecodeError("a line that is not UTF-8".to_owned()));
-            return Some(text.and_then(Command::decode));
+            return Some(text.and_then(ControlCommand::decode));
         }
     }
 
     /// True when more was skipped than any mistake explains.
-    pub fn hopeless(&self) -> bool {
+    pub fn is_hopeless(&self) -> bool {
         self.skipped.is_some_and(|skipped| skipped > SKIP_MAX)
     }
 }

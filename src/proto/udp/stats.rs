@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use crate::proto::jitter::Estimate;
+use crate::proto::jitter::JitterEstimate;
 use crate::units::Moment;
 
 /// Counts the datagrams of one stream.
@@ -34,7 +34,7 @@ pub struct Stats {
     transit_min: i32,
     transit_max: i32,
     transit_sum: i64,
-    jitter: Estimate,
+    jitter: JitterEstimate,
     differences: Histogram,
 }
 
@@ -107,7 +107,7 @@ impl Stats {
             transit_min: 0,
             transit_max: 0,
             transit_sum: 0,
-            jitter: Estimate::default(),
+            jitter: JitterEstimate::default(),
             differences: Histogram::default(),
         }
     }

@@ -11,26 +11,26 @@ use std::thread;
 use std::time::Duration;
 
 use crate::error::Result;
-use crate::net::datagrams::Batch;
+use crate::net::datagrams::DatagramBatch;
 use crate::net::datagrams::parcel;
-use crate::net::datagrams::parcel::Parcel;
-use crate::proto::feed::Feed;
+use crate::net::datagrams::parcel::SendBatch;
+use crate::proto::feed::StreamMonitor;
 use crate::relay::meter::bump;
-use crate::relay::watch::shared::Shared;
-use crate::relay::watch::tape::Tape;
+use crate::relay::watch::shared::WatchState;
+use crate::relay::watch::tape::Recorder;
 use crate::units::Moment;
 
 /// The data thread's own.
-pub(super) struct Data {
-    pub(super) shared: Arc<Shared>,
+pub(super) struct StreamReceiver {
+    pub(super) shared: Arc<WatchState>,
     pub(super) player: Option<UdpSocket>,
-    pub(super) tape: Option<Tape>,
+    pub(super) recorder: Option<Recorder>,
 }
 
-impl Data {
+impl StreamReceiver {
     pub(super) fn run(self) {
         let shared = &self.shared;
-        let (mut feed, mut batch) = (Feed::default(), Batch::new(BATCH));
+        let (mut feed, mut batch) = (StreamMonitor::default(), DatagramBatch::new(BATCH));
         let relay = shared.relay.ip();
         while !shared.stopping.load(Ordering::SeqCst) {
             batch.clear();
@@ -49,17 +49,17 @@ impl Data {
             let all = batch.len();
             batch.retain(|from, _| from.ip() == relay);
             bump(&shared.foreign, (all - batch.len()) as u64);
-            self.follow(&mut feed, &batch);
+            self.count_and_record(&mut feed, &batch);
             if let Some(player) = &self.player {
                 self.play(player, &batch);
             }
         }
     }
 
-    fn follow(&self, feed: &mut Feed, batch: &Batch) {
+    fn count_and_record(&self, feed: &mut StreamMonitor, batch: &DatagramBatch) {
         let shared = &self.shared;
         let bytes = batch.iter().map(|datagram| datagram.bytes.len()).sum();
-        let mut piece = match self.tape {
+        let mut piece = match self.recorder {
             Some(_) => Vec::with_capacity(bytes),
             None => Vec::new(),
         };
@@ -74,24 +74,24 @@ impl Data {
                         .compare_exchange(rejoin, 0, Ordering::SeqCst, Ordering::SeqCst);
                 feed.rejoin();
             }
-            feed.follow(datagram.at, datagram.bytes, |packet| {
-                if self.tape.is_some() {
+            feed.handle_packets(datagram.at, datagram.bytes, |packet| {
+                if self.recorder.is_some() {
                     piece.extend_from_slice(packet);
                 }
             });
             in_piece += 1;
         }
         *shared.counts.lock().unwrap_or_else(PoisonError::into_inner) = feed.counts();
-        let Some(tape) = &self.tape else { return };
+        let Some(tape) = &self.recorder else { return };
         let bytes = piece.len() as u64;
-        match tape.take(piece) {
+        match tape.push(piece) {
             true => bump(&shared.recorded, bytes),
             false => bump(&shared.unrecorded, in_piece),
         }
     }
 
-    fn play(&self, player: &UdpSocket, batch: &Batch) {
-        let parcel = Parcel::of(batch);
+    fn play(&self, player: &UdpSocket, batch: &DatagramBatch) {
+        let parcel = SendBatch::of(batch);
         let mut unplayed = 0;
         for run in parcel.runs() {
             if run.datagrams.len() > 1 && parcel.send(player, run).is_ok() {
@@ -124,5 +124,5 @@ pub(super) fn player_socket(player: SocketAddr) -> Result<UdpSocket> {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
         SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
     };
-    parcel::outbox(any, player)
+    parcel::connected_socket(any, player)
 }

@@ -25,15 +25,15 @@ use crate::error::Error;
 use crate::error::Result;
 use crate::net::STACK;
 use crate::net::clock;
-use crate::net::datagrams::Inbox;
+use crate::net::datagrams::BatchSocket;
 use crate::net::socket;
-use crate::proto::feed::Counts;
-use crate::proto::relay::Command;
-use crate::proto::relay::Standing;
-use crate::proto::relay::receipt::Statement;
-use crate::relay::watch::data::Data;
-use crate::relay::watch::shared::Control;
-use crate::relay::watch::shared::Shared;
+use crate::proto::feed::StreamCounts;
+use crate::proto::relay::ControlCommand;
+use crate::proto::relay::ViewerState;
+use crate::proto::relay::receipt::SenderReport;
+use crate::relay::watch::data::StreamReceiver;
+use crate::relay::watch::shared::ControlState;
+use crate::relay::watch::shared::WatchState;
 
 mod data;
 mod shared;
@@ -41,7 +41,7 @@ mod tape;
 
 /// What the user wants to watch, and how.
 #[derive(Clone, Debug)]
-pub struct Order {
+pub struct WatchConfig {
     /// The relay's addresses, tried in order.
     pub relay: Vec<SocketAddr>,
     /// Where the player listens; `None` plays nothing.
@@ -55,7 +55,7 @@ pub struct Order {
 /// A stream being watched.
 #[derive(Debug)]
 pub struct Watch {
-    shared: Arc<Shared>,
+    shared: Arc<WatchState>,
     data: Option<JoinHandle<()>>,
     alive: Option<JoinHandle<()>>,
     disk: Option<JoinHandle<io::Result<u64>>>,
@@ -63,19 +63,19 @@ pub struct Watch {
 
 /// How it goes.
 #[derive(Clone, Debug)]
-pub struct View {
+pub struct WatchSnapshot {
     /// Where datagrams come to.
     pub at: SocketAddr,
     /// Running or paused; out once the relay has let us go.
-    pub standing: Standing,
+    pub state: ViewerState,
     /// How long it has been watched, pauses included.
     pub watched: Duration,
     /// What came.
-    pub received: Counts,
+    pub received: StreamCounts,
     /// Datagrams that this host dropped before they were read; `None` where it does not tell.
     pub host_drop: Option<u64>,
     /// What the relay sent, as it last told; `None` where it does not.
-    pub sent: Option<Statement>,
+    pub sent: Option<SenderReport>,
     /// Datagrams from somebody else, which were thrown away.
     pub foreign: u64,
     /// Datagrams that the player did not take.
@@ -89,7 +89,7 @@ pub struct View {
 /// How long the relay may take to be reached.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 
-impl Order {
+impl WatchConfig {
     /// To watch what a relay at `relay` has, without player or recording.
     pub fn new(relay: Vec<SocketAddr>) -> Self {
         Self {
@@ -107,7 +107,7 @@ impl Watch {
     /// # Errors
     /// The relay is not there or refuses; the player's address, the recording or a thread cannot
     /// be had.
-    pub fn start(order: &Order) -> Result<Self> {
+    pub fn start(order: &WatchConfig) -> Result<Self> {
         let stream = socket::connect(&order.relay, clock::now().after(CONNECT_LIMIT))?;
         socket::consent(&stream);
         let (relay, local) = stream
@@ -117,12 +117,12 @@ impl Watch {
         // A link-local address is one only with its link (RFC 4007, section 6).
         let mut at = local;
         at.set_port(order.port);
-        let inbox = Inbox::bind(at, None)?;
+        let inbox = BatchSocket::bind(at, None)?;
         let player = order.player.map(data::player_socket).transpose()?;
         let (tape, disk) = match &order.record {
             Some(path) => {
                 let made = File::create(path).map_err(Error::io("record into", path.display()))?;
-                let (tape, reel) = tape::tape();
+                let (tape, reel) = tape::recorder();
                 (
                     Some(tape),
                     Some(spawn("watch-disk", move || reel.write(made))?),
@@ -130,14 +130,14 @@ impl Watch {
             }
             None => (None, None),
         };
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(WatchState {
             relay,
             inbox,
-            control: Mutex::new(Control {
+            control: Mutex::new(ControlState {
                 stream,
-                standing: Standing::Out,
+                viewer: ViewerState::Unconnected,
                 native: true,
-                over: None,
+                end_reason: None,
             }),
             began: clock::now(),
             stopping: AtomicBool::new(false),
@@ -157,17 +157,17 @@ impl Watch {
             alive: None,
             disk,
         };
-        let data = Data {
+        let data = StreamReceiver {
             shared: Arc::clone(&shared),
             player,
-            tape,
+            recorder: tape,
         };
         watch.data = Some(spawn("watch-data", move || data.run())?);
-        shared.ask(&Command::Connect(shared.inbox.addr().port()))?;
+        shared.request(&ControlCommand::Connect(shared.inbox.local_addr().port()))?;
         // At once: from the first word on the relay knows what our silence means.
-        shared.say_alive();
+        shared.send_alive();
         let living = Arc::clone(&shared);
-        watch.alive = Some(spawn("watch-alive", move || living.stay_alive())?);
+        watch.alive = Some(spawn("watch-alive", move || living.run_keepalive())?);
         Ok(watch)
     }
 
@@ -176,7 +176,7 @@ impl Watch {
     /// # Errors
     /// The relay refuses (it is paused already) or is gone.
     pub fn pause(&self) -> Result<()> {
-        self.shared.ask(&Command::Interrupt).map(drop)
+        self.shared.request(&ControlCommand::Interrupt).map(drop)
     }
 
     /// Asks for the stream again.
@@ -188,11 +188,11 @@ impl Watch {
         // before it is asked for, because datagrams may come before the answer; and only after a
         // pause, or what the network loses just now would be no loss.
         let now = clock::now().0;
-        let paused = self.shared.control().standing == Standing::Paused;
+        let paused = self.shared.control().viewer == ViewerState::Paused;
         if paused {
             self.shared.rejoin.store(now, Ordering::SeqCst);
         }
-        let asked = self.shared.ask(&Command::Continue).map(drop);
+        let asked = self.shared.request(&ControlCommand::Continue).map(drop);
         if paused && asked.is_err() {
             let rejoin = &self.shared.rejoin;
             let _ = rejoin.compare_exchange(now, 0, Ordering::SeqCst, Ordering::SeqCst);
@@ -201,24 +201,24 @@ impl Watch {
     }
 
     /// How it goes.
-    pub fn view(&self) -> View {
-        self.shared.view()
+    pub fn snapshot(&self) -> WatchSnapshot {
+        self.shared.snapshot()
     }
 
     /// Why it is over, if it is: the relay has let us go.
-    pub fn over(&self) -> Option<String> {
-        self.shared.control().over.clone()
+    pub fn end_reason(&self) -> Option<String> {
+        self.shared.control().end_reason.clone()
     }
 
     /// Waits for `patience`, or until the relay lets us go; whether it has.
     pub fn wait(&self, patience: Duration) -> bool {
-        let running = |control: &mut Control| control.over.is_none();
+        let running = |control: &mut ControlState| control.end_reason.is_none();
         let (control, _) = self
             .shared
             .ended
             .wait_timeout_while(self.shared.control(), patience, running)
             .unwrap_or_else(PoisonError::into_inner);
-        control.over.is_some()
+        control.end_reason.is_some()
     }
 
     /// Leaves, so that all that was sent is counted: asks for no more, takes what is on its way,
@@ -226,18 +226,18 @@ impl Watch {
     ///
     /// # Errors
     /// The recording is not whole. That the relay is gone is none: the view tells what is known.
-    pub fn quit(mut self) -> Result<View> {
-        if self.shared.control().standing == Standing::Running
+    pub fn quit(mut self) -> Result<WatchSnapshot> {
+        if self.shared.control().viewer == ViewerState::Running
             && let Err(error) = self.pause()
         {
             log::debug!("{error}");
         }
-        self.shared.await_quiet();
-        self.shared.say_alive();
-        if let Err(error) = self.shared.ask(&Command::Disconnect) {
+        self.shared.wait_until_quiet();
+        self.shared.send_alive();
+        if let Err(error) = self.shared.request(&ControlCommand::Disconnect) {
             log::debug!("{error}");
         }
-        let view = self.shared.view();
+        let view = self.shared.snapshot();
         match self.end() {
             Err(error) => Err(Error::io("write the recording", "its disk")(error)),
             Ok(()) if view.unrecorded > 0 => {

@@ -20,29 +20,29 @@ use crate::error::Phase;
 use crate::error::Result;
 use crate::net::clock;
 use crate::net::datagrams;
-use crate::net::datagrams::Inbox;
+use crate::net::datagrams::BatchSocket;
 use crate::net::line_stream::Dialogue;
-use crate::proto::feed::Counts;
-use crate::proto::relay::Command;
-use crate::proto::relay::Reply;
-use crate::proto::relay::Standing;
-use crate::proto::relay::receipt::Receipt;
-use crate::proto::relay::receipt::Statement;
-use crate::relay::watch::View;
+use crate::proto::feed::StreamCounts;
+use crate::proto::relay::ControlCommand;
+use crate::proto::relay::ControlReply;
+use crate::proto::relay::ViewerState;
+use crate::proto::relay::receipt::ReceiverReport;
+use crate::proto::relay::receipt::SenderReport;
+use crate::relay::watch::WatchSnapshot;
 use crate::relay::watch::data::QUIET;
 use crate::text::escape;
 use crate::units::Moment;
 
 #[derive(Debug)]
-pub(super) struct Shared {
+pub(super) struct WatchState {
     pub(super) relay: SocketAddr,
-    pub(super) inbox: Inbox,
-    pub(super) control: Mutex<Control>,
+    pub(super) inbox: BatchSocket,
+    pub(super) control: Mutex<ControlState>,
     pub(super) began: Moment,
     pub(super) stopping: AtomicBool,
     pub(super) ended: Condvar,
-    pub(super) counts: Mutex<Counts>,
-    pub(super) sent: Mutex<Option<Statement>>,
+    pub(super) counts: Mutex<StreamCounts>,
+    pub(super) sent: Mutex<Option<SenderReport>>,
     /// Datagrams from this moment on follow nothing that came before it; 0 for none.
     pub(super) rejoin: AtomicU64,
     /// Moves when a while has passed without a datagram.
@@ -54,13 +54,13 @@ pub(super) struct Shared {
 }
 
 #[derive(Debug)]
-pub(super) struct Control {
+pub(super) struct ControlState {
     pub(super) stream: TcpStream,
-    pub(super) standing: Standing,
+    pub(super) viewer: ViewerState,
     /// Whether the relay knows our own word, as far as we know.
     pub(super) native: bool,
     /// Why it is over.
-    pub(super) over: Option<String>,
+    pub(super) end_reason: Option<String>,
 }
 
 /// How long the relay may take to answer.
@@ -72,11 +72,11 @@ const ALIVE_EVERY: Duration = Duration::from_secs(1);
 /// How long the last datagrams are waited for at the end.
 const QUIET_LIMIT: Duration = Duration::from_secs(2);
 
-impl Shared {
+impl WatchState {
     /// Says `command` and hears the answer.
-    pub(super) fn ask(&self, command: &Command) -> Result<Option<Statement>> {
+    pub(super) fn request(&self, command: &ControlCommand) -> Result<Option<SenderReport>> {
         let mut control = self.control();
-        if let Some(why) = &control.over {
+        if let Some(why) = &control.end_reason {
             return Err(Error::refused(self.relay, why.clone()));
         }
         let answered = {
@@ -86,59 +86,60 @@ impl Shared {
                 .and_then(|()| dialogue.hear(clock::now().after(ANSWER_LIMIT), Phase::Receipt))
         };
         let reply = answered.and_then(|line| {
-            Reply::decode(&line).map_err(|error| Error::protocol(self.relay, error.to_string()))
+            ControlReply::decode(&line)
+                .map_err(|error| Error::protocol(self.relay, error.to_string()))
         });
         match reply {
             // What it says may end on a terminal.
-            Ok(Reply::Error(reason)) => Err(Error::refused(self.relay, escape(&reason))),
+            Ok(ControlReply::Error(reason)) => Err(Error::refused(self.relay, escape(&reason))),
             Ok(reply) => {
-                if let Ok(standing) = control.standing.after(command) {
-                    control.standing = standing;
+                if let Ok(standing) = control.viewer.after(command) {
+                    control.viewer = standing;
                 }
                 Ok(match reply {
-                    Reply::Statement(statement) => Some(statement),
+                    ControlReply::Statement(statement) => Some(statement),
                     _ => None,
                 })
             }
             Err(error) => {
-                self.let_go(&mut control, error.to_string());
+                self.end(&mut control, error.to_string());
                 Err(error)
             }
         }
     }
 
-    pub(super) fn let_go(&self, control: &mut Control, why: String) {
-        control.over = Some(why);
-        control.standing = Standing::Out;
+    pub(super) fn end(&self, control: &mut ControlState, why: String) {
+        control.end_reason = Some(why);
+        control.viewer = ViewerState::Unconnected;
         self.ended.notify_all();
     }
 
-    pub(super) fn stay_alive(&self) {
+    pub(super) fn run_keepalive(&self) {
         loop {
             let control = self.control();
-            let going = |control: &mut Control| {
-                control.over.is_none() && !self.stopping.load(Ordering::SeqCst)
+            let going = |control: &mut ControlState| {
+                control.end_reason.is_none() && !self.stopping.load(Ordering::SeqCst)
             };
             let (control, _) = self
                 .ended
                 .wait_timeout_while(control, ALIVE_EVERY, going)
                 .unwrap_or_else(PoisonError::into_inner);
-            if control.over.is_some() || self.stopping.load(Ordering::SeqCst) {
+            if control.end_reason.is_some() || self.stopping.load(Ordering::SeqCst) {
                 return;
             }
             drop(control);
-            self.say_alive();
+            self.send_alive();
         }
     }
 
     /// Tells what came and hears what was sent; only looks whether the relay is still there, where
     /// it does not know the word.
-    pub(super) fn say_alive(&self) {
+    pub(super) fn send_alive(&self) {
         if !self.control().native {
-            return self.look();
+            return self.check_connection();
         }
-        let receipt = Receipt::of(&self.counts(), datagrams::drops(self.inbox.socket()));
-        match self.ask(&Command::Alive(receipt)) {
+        let receipt = ReceiverReport::of(&self.counts(), datagrams::drops(self.inbox.socket()));
+        match self.request(&ControlCommand::Alive(receipt)) {
             Ok(statement) => {
                 *self.sent.lock().unwrap_or_else(PoisonError::into_inner) = statement;
             }
@@ -148,7 +149,7 @@ impl Shared {
                 let known = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
                 if known.is_some() {
                     // It knew the word before: these are its last ones.
-                    self.let_go(&mut control, reason);
+                    self.end(&mut control, reason);
                 }
                 control.native = false;
             }
@@ -156,9 +157,9 @@ impl Shared {
         }
     }
 
-    pub(super) fn look(&self) {
+    pub(super) fn check_connection(&self) {
         let mut control = self.control();
-        if control.over.is_some() {
+        if control.end_reason.is_some() {
             return;
         }
         let look = || {
@@ -168,16 +169,16 @@ impl Shared {
             seen
         };
         match look() {
-            Ok(0) => self.let_go(&mut control, "it closed the connection".to_owned()),
+            Ok(0) => self.end(&mut control, "it closed the connection".to_owned()),
             Err(error) if !Error::is_timeout(&error) => {
-                self.let_go(&mut control, error.to_string());
+                self.end(&mut control, error.to_string());
             }
             _ => {}
         }
     }
 
     /// Waits until no datagram is on its way any more.
-    pub(super) fn await_quiet(&self) {
+    pub(super) fn wait_until_quiet(&self) {
         let (before, deadline) = (
             self.quiet.load(Ordering::SeqCst),
             clock::now().after(QUIET_LIMIT),
@@ -188,11 +189,11 @@ impl Shared {
         }
     }
 
-    pub(super) fn view(&self) -> View {
-        let standing = self.control().standing;
-        View {
-            at: self.inbox.addr(),
-            standing,
+    pub(super) fn snapshot(&self) -> WatchSnapshot {
+        let standing = self.control().viewer;
+        WatchSnapshot {
+            at: self.inbox.local_addr(),
+            state: standing,
             watched: clock::now().since(self.began),
             received: self.counts(),
             host_drop: datagrams::drops(self.inbox.socket()),
@@ -204,11 +205,11 @@ impl Shared {
         }
     }
 
-    pub(super) fn counts(&self) -> Counts {
+    pub(super) fn counts(&self) -> StreamCounts {
         *self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn control(&self) -> MutexGuard<'_, Control> {
+    pub(super) fn control(&self) -> MutexGuard<'_, ControlState> {
         self.control.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -12,14 +12,14 @@ use crossbeam_channel::Sender;
 
 /// The side that gives. The recording ends when it is dropped.
 #[derive(Debug)]
-pub(super) struct Tape {
+pub(super) struct Recorder {
     pieces: Sender<Vec<u8>>,
     waiting: Arc<AtomicU64>,
 }
 
 /// The side that writes.
 #[derive(Debug)]
-pub(super) struct Reel {
+pub(super) struct RecordWriter {
     pieces: Receiver<Vec<u8>>,
     waiting: Arc<AtomicU64>,
 }
@@ -31,26 +31,26 @@ pub(super) const WAITING_MAX: u64 = 64 << 20;
 const OVERHEAD: u64 = 64;
 
 /// Both sides of a new recording.
-pub(super) fn tape() -> (Tape, Reel) {
+pub(super) fn recorder() -> (Recorder, RecordWriter) {
     let (give, take) = crossbeam_channel::unbounded();
     let waiting = Arc::new(AtomicU64::new(0));
-    let tape = Tape {
+    let tape = Recorder {
         pieces: give,
         waiting: Arc::clone(&waiting),
     };
     (
         tape,
-        Reel {
+        RecordWriter {
             pieces: take,
             waiting,
         },
     )
 }
 
-impl Tape {
+impl Recorder {
     /// Takes `piece`, which is written when the disk comes to it; `false` where too much waits, or
     /// the disk's thread has ended and has an error to tell.
-    pub(super) fn take(&self, piece: Vec<u8>) -> bool {
+    pub(super) fn push(&self, piece: Vec<u8>) -> bool {
         let cost = cost(&piece);
         // The only one that adds: what is there can become less and not more.
         if self.waiting.load(Ordering::SeqCst) + cost > WAITING_MAX {
@@ -61,7 +61,7 @@ impl Tape {
     }
 }
 
-impl Reel {
+impl RecordWriter {
     /// Writes the recording until there is no more of it; how many bytes it has.
     ///
     /// # Errors
@@ -92,14 +92,14 @@ mod tests {
 
     #[test]
     fn what_waits_for_the_disk_is_bounded_by_its_bytes() {
-        let (tape, reel) = tape();
+        let (tape, reel) = recorder();
         // No disk: what the largest datagrams would make, 64 together, and what small ones do.
         let given = (0..4096)
-            .take_while(|_| tape.take(vec![0x47; 4 * MIB]))
+            .take_while(|_| tape.push(vec![0x47; 4 * MIB]))
             .count();
         assert_eq!(given, 15, "and the 16th finds its own cost too much");
-        while tape.take(vec![0x47; 188]) {}
-        while tape.take(Vec::new()) {}
+        while tape.push(vec![0x47; 188]) {}
+        while tape.push(Vec::new()) {}
         let waiting = tape.waiting.load(Ordering::SeqCst);
         assert!(
             (WAITING_MAX - OVERHEAD..=WAITING_MAX).contains(&waiting),
@@ -111,18 +111,18 @@ mod tests {
             piece.len()
         });
         assert!(bytes.sum::<usize>() > 15 * 4 * MIB);
-        assert!(tape.take(vec![0x47; 4 * MIB]));
+        assert!(tape.push(vec![0x47; 4 * MIB]));
     }
 
     #[test]
     fn a_recording_is_written_as_it_came_whatever_its_length() {
-        let (tape, reel) = tape();
+        let (tape, reel) = recorder();
         let mut disk = Vec::new();
         thread::scope(|scope| {
             let writing = scope.spawn(|| reel.write(&mut disk));
             // More than may wait, as fast as the disk takes it.
             for n in 0..96_u8 {
-                while !tape.take(vec![n; MIB]) {
+                while !tape.push(vec![n; MIB]) {
                     thread::yield_now();
                 }
             }
@@ -139,11 +139,11 @@ mod tests {
 
     #[test]
     fn a_disk_that_fails_ends_the_recording() {
-        let (tape, reel) = tape();
-        assert!(tape.take(vec![1]));
+        let (tape, reel) = recorder();
+        assert!(tape.push(vec![1]));
         let full = std::fs::OpenOptions::new().write(true).open("/dev/full");
         let Ok(full) = full else { return };
         assert!(reel.write(full).is_err());
-        assert!(!tape.take(vec![2]));
+        assert!(!tape.push(vec![2]));
     }
 }

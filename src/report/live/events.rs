@@ -10,14 +10,14 @@ use std::net::SocketAddr;
 use serde::Serialize;
 use time::format_description::well_known::Rfc3339;
 
-use crate::proto::feed::Counts;
-use crate::proto::relay::Standing;
-use crate::proto::relay::log::Visit;
-use crate::proto::relay::receipt::Receipt;
-use crate::proto::relay::receipt::Statement;
-use crate::relay::snapshot::Snapshot;
-use crate::relay::snapshot::ViewerView;
-use crate::relay::watch::View;
+use crate::proto::feed::StreamCounts;
+use crate::proto::relay::ViewerState;
+use crate::proto::relay::log::ViewerRecord;
+use crate::proto::relay::receipt::ReceiverReport;
+use crate::proto::relay::receipt::SenderReport;
+use crate::relay::snapshot::RelaySnapshot;
+use crate::relay::snapshot::ViewerSnapshot;
+use crate::relay::watch::WatchSnapshot;
 use crate::units::micros;
 
 /// How a relay stands, in one line.
@@ -57,9 +57,9 @@ pub struct WatchEvent {
 
 /// The visits of relay logs, as one document.
 #[derive(Clone, Debug, Serialize)]
-pub struct VisitsDocument {
+pub struct ViewersDocument {
     schema: &'static str,
-    visits: Vec<VisitPart>,
+    visits: Vec<ViewerRecordPart>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -113,7 +113,7 @@ struct ReceivedPart {
 }
 
 #[derive(Clone, Debug, Serialize)]
-struct VisitPart {
+struct ViewerRecordPart {
     relay: String,
     viewer: u64,
     at: Option<String>,
@@ -131,7 +131,7 @@ const SERIALIZES: &str = "an event is strings, numbers and lists";
 
 impl RelayEvent {
     /// `snapshot` as an event.
-    pub fn new(snapshot: &Snapshot) -> Self {
+    pub fn new(snapshot: &RelaySnapshot) -> Self {
         Self {
             schema: "gatecast.relay/1",
             relay: snapshot.relay.to_string(),
@@ -157,13 +157,13 @@ impl RelayEvent {
 
 impl WatchEvent {
     /// `view` as an event.
-    pub fn new(view: &View) -> Self {
-        let receipt = Receipt::of(&view.received, view.host_drop);
+    pub fn new(view: &WatchSnapshot) -> Self {
+        let receipt = ReceiverReport::of(&view.received, view.host_drop);
         Self {
             schema: "gatecast.watch/1",
             at: view.at,
             seconds: view.watched.as_secs_f64(),
-            standing: word(view.standing),
+            standing: word(view.state),
             received: StreamPart::new(&view.received),
             host_drop: view.host_drop,
             network_lost: view.sent.and_then(|sent| sent.network_lost(Some(&receipt))),
@@ -181,12 +181,12 @@ impl WatchEvent {
     }
 }
 
-impl VisitsDocument {
+impl ViewersDocument {
     /// `visits` as a document.
-    pub fn new(visits: &[Visit]) -> Self {
+    pub fn new(visits: &[ViewerRecord]) -> Self {
         Self {
             schema: "gatecast.visits/1",
-            visits: visits.iter().map(VisitPart::new).collect(),
+            visits: visits.iter().map(ViewerRecordPart::new).collect(),
         }
     }
 
@@ -197,11 +197,11 @@ impl VisitsDocument {
 }
 
 impl StreamPart {
-    fn new(counts: &Counts) -> Self {
+    fn new(counts: &StreamCounts) -> Self {
         Self {
             datagrams: counts.datagrams,
             bytes: counts.bytes,
-            not_ts: counts.strange,
+            not_ts: counts.not_ts,
             cc_errors: counts.ts.errors,
             cc_lost_at_least: counts.ts.lost,
             transport_errors: counts.ts.damaged,
@@ -214,11 +214,11 @@ impl StreamPart {
 }
 
 impl ViewerPart {
-    fn new(view: &ViewerView) -> Self {
+    fn new(view: &ViewerSnapshot) -> Self {
         Self {
             viewer: view.viewer,
             to: view.to,
-            standing: word(view.standing),
+            standing: word(view.state),
             native: view.native,
             seconds: view.watched.as_secs_f64(),
             sent: SentPart::new(&view.sent),
@@ -228,7 +228,7 @@ impl ViewerPart {
 }
 
 impl SentPart {
-    fn new(sent: &Statement) -> Self {
+    fn new(sent: &SenderReport) -> Self {
         Self {
             datagrams: sent.sent,
             bytes: sent.bytes,
@@ -245,7 +245,7 @@ impl SentPart {
 }
 
 impl ReceivedPart {
-    fn new(received: &Receipt) -> Self {
+    fn new(received: &ReceiverReport) -> Self {
         Self {
             datagrams: received.datagrams,
             bytes: received.bytes,
@@ -257,8 +257,8 @@ impl ReceivedPart {
     }
 }
 
-impl VisitPart {
-    fn new(visit: &Visit) -> Self {
+impl ViewerRecordPart {
+    fn new(visit: &ViewerRecord) -> Self {
         Self {
             relay: visit.relay.to_string(),
             viewer: visit.viewer,
@@ -274,10 +274,10 @@ impl VisitPart {
     }
 }
 
-fn word(standing: Standing) -> &'static str {
+fn word(standing: ViewerState) -> &'static str {
     match standing {
-        Standing::Out => "out",
-        Standing::Running => "running",
-        Standing::Paused => "paused",
+        ViewerState::Unconnected => "out",
+        ViewerState::Running => "running",
+        ViewerState::Paused => "paused",
     }
 }

@@ -12,12 +12,12 @@ use std::path::Path;
 use crate::error::Error;
 use crate::error::Result;
 use crate::proto::relay::log;
-use crate::proto::relay::log::Visit;
-use crate::proto::relay::receipt::Receipt;
-use crate::proto::relay::receipt::Statement;
+use crate::proto::relay::log::ViewerRecord;
+use crate::proto::relay::receipt::ReceiverReport;
+use crate::proto::relay::receipt::SenderReport;
 use crate::proto::relay::receipt::whole_us;
-use crate::relay::snapshot::Snapshot;
-use crate::relay::watch::View;
+use crate::relay::snapshot::RelaySnapshot;
+use crate::relay::watch::WatchSnapshot;
 use crate::report::LOG_MAX;
 use crate::report::table::Align;
 use crate::report::table::Table;
@@ -46,11 +46,11 @@ pub fn is_relay_log(path: &Path) -> bool {
 /// # Errors
 /// A path that is no readable file or too large, and a log with a line that is wrong: the error
 /// names the path and the line.
-pub fn read_relay_log(path: &Path) -> Result<Vec<Visit>> {
+pub fn read_relay_log(path: &Path) -> Result<Vec<ViewerRecord>> {
     let at = path.display();
     let file = File::open(path).map_err(Error::io("open the log", &at))?;
     let mut lines = BufReader::new(file.take(LOG_MAX));
-    let (mut visits, mut line) = (Vec::new(), Vec::new());
+    let (mut records, mut line) = (Vec::new(), Vec::new());
     for number in 1_u64.. {
         line.clear();
         let limit = log::LINE_MAX as u64 + 1;
@@ -67,15 +67,16 @@ pub fn read_relay_log(path: &Path) -> Result<Vec<Visit>> {
             }
             continue;
         }
-        let visit = Visit::decode(text).map_err(|why| Error::protocol(place(), why.to_string()))?;
-        visits.push(visit);
+        let visit =
+            ViewerRecord::decode(text).map_err(|why| Error::protocol(place(), why.to_string()))?;
+        records.push(visit);
     }
-    visits.sort_by_key(|visit| (visit.relay.0, visit.viewer));
-    Ok(visits)
+    records.sort_by_key(|visit| (visit.relay.0, visit.viewer));
+    Ok(records)
 }
 
 /// One row per visit, and the sums.
-pub fn visits(visits: &[Visit]) -> String {
+pub fn viewer_table(records: &[ViewerRecord]) -> String {
     let mut table = Table::new(&[
         ("viewer", Align::Right),
         ("to", Align::Left),
@@ -95,7 +96,7 @@ pub fn visits(visits: &[Visit]) -> String {
         ("\nworst", Align::Right),
         ("\nend", Align::Left),
     ]);
-    for visit in visits {
+    for visit in records {
         let (sent, got) = (&visit.sent, visit.received.as_ref());
         table.row([
             visit.viewer.to_string(),
@@ -121,13 +122,14 @@ pub fn visits(visits: &[Visit]) -> String {
             },
         ]);
     }
-    format!("{table}{}\n", sums(visits))
+    format!("{table}{}\n", sums(records))
 }
 
 /// The sums of `visits` as one sentence.
-fn sums(visits: &[Visit]) -> String {
-    let sum = |of: fn(&Statement) -> u64| total(visits.iter().map(|visit| of(&visit.sent)));
-    let told: Vec<(&Statement, &Receipt)> = visits
+fn sums(visits: &[ViewerRecord]) -> String {
+    let sum =
+        |of: fn(&SenderReport) -> u64| total(visits.iter().map(|visit| of(&visit.sent)));
+    let told: Vec<(&SenderReport, &ReceiverReport)> = visits
         .iter()
         .filter_map(|visit| Some((&visit.sent, visit.received.as_ref()?)))
         .collect();
@@ -143,7 +145,7 @@ fn sums(visits: &[Visit]) -> String {
         sum(|sent| sent.paused),
     );
     if !told.is_empty() {
-        let lost = |(sent, got): &(&Statement, &Receipt)| sent.network_lost(Some(got));
+        let lost = |(sent, got): &(&SenderReport, &ReceiverReport)| sent.network_lost(Some(got));
         let known = told.iter().filter_map(lost);
         text.push_str(&format!(
             "; of the {} that tell: {} received, {} lost by the network{}",
@@ -160,7 +162,7 @@ fn sums(visits: &[Visit]) -> String {
 }
 
 /// Visits as comma-separated values; the log's own columns, a missing value empty.
-pub fn visits_csv(visits: &[Visit]) -> String {
+pub fn viewer_csv(visits: &[ViewerRecord]) -> String {
     let line = |line: &str| {
         let cells = line
             .trim_end_matches('\n')
@@ -178,8 +180,8 @@ pub fn visits_csv(visits: &[Visit]) -> String {
 }
 
 /// Where one viewer's datagrams were lost, from the source on.
-pub fn losses(view: &View) -> String {
-    let receipt = Receipt::of(&view.received, view.host_drop);
+pub fn loss_table(view: &WatchSnapshot) -> String {
+    let receipt = ReceiverReport::of(&view.received, view.host_drop);
     let sent = view.sent.as_ref();
     let mut table = Table::new(&[
         ("where", Align::Left),
@@ -216,7 +218,7 @@ pub fn losses(view: &View) -> String {
         receipt.cc.to_string(),
         shown(receipt.rtp_lost),
     ]);
-    let delay = |of: fn(&Statement) -> Option<u64>| milliseconds(sent.and_then(of));
+    let delay = |of: fn(&SenderReport) -> Option<u64>| milliseconds(sent.and_then(of));
     format!(
         "{table}jitter {} ms here, {} ms at the relay; through the relay p50 {} ms, p99 {} ms, worst {} ms\n",
         milliseconds(receipt.jitter_us),
@@ -228,7 +230,7 @@ pub fn losses(view: &View) -> String {
 }
 
 /// One viewer's stream in a sentence.
-pub fn summary(view: &View) -> String {
+pub fn summary(view: &WatchSnapshot) -> String {
     let received = &view.received;
     let sent = view.sent.as_ref();
     format!(
@@ -242,7 +244,7 @@ pub fn summary(view: &View) -> String {
 }
 
 /// A relay's input in a sentence.
-pub fn input(snapshot: &Snapshot) -> String {
+pub fn input(snapshot: &RelaySnapshot) -> String {
     let input = &snapshot.input;
     format!(
         "source: {} datagrams and {} bytes read, {} dropped unread, {} thrown away while nobody watched; CC errors {}, RTP lost {}, jitter {} ms\n",
@@ -274,32 +276,32 @@ mod tests {
     use time::macros::datetime;
 
     use super::*;
-    use crate::proto::relay::log::End;
+    use crate::proto::relay::log::ViewerEnd;
     use crate::session::SessionId;
 
-    fn two() -> [Visit; 2] {
-        let lab = Visit {
+    fn two() -> [ViewerRecord; 2] {
+        let lab = ViewerRecord {
             relay: SessionId(7),
             viewer: 1,
             at: datetime!(2026-11-21 00:12:13 UTC),
             to: "127.0.0.1:5000".parse().expect("an address"),
             watched: Duration::from_secs(10),
-            sent: Statement {
+            sent: SenderReport {
                 sent: 1_000,
                 bytes: 1_316_000,
                 dropped: 2,
                 p50_us: Some(1_490),
                 p99_us: Some(3_210),
                 worst_us: Some(4_005),
-                ..Statement::default()
+                ..SenderReport::default()
             },
             received: None,
-            end: End::Closed,
+            end: ViewerEnd::Closed,
             reason: Some("reset, \"by\" peer".to_owned()),
         };
-        let ours = Visit {
+        let ours = ViewerRecord {
             viewer: 2,
-            received: Some(Receipt {
+            received: Some(ReceiverReport {
                 datagrams: 990,
                 bytes: 1_302_840,
                 cc: 5,
@@ -307,7 +309,7 @@ mod tests {
                 jitter_us: Some(120),
                 rtp_lost: None,
             }),
-            end: End::Left,
+            end: ViewerEnd::Left,
             reason: None,
             ..lab.clone()
         };
@@ -316,7 +318,7 @@ mod tests {
 
     #[test]
     fn visits_are_rows_and_sums() {
-        insta::assert_snapshot!(visits(&two()), @r#"
+        insta::assert_snapshot!(viewer_table(&two()), @r#"
                                 watched                  relay                    network     host  source  viewer  jitter  delay ms
         viewer  to                    s  sent  Mbit/s  dropped  paused  received     lost  dropped      CC      CC      ms       p50   p99  worst  end
         ------  --------------  -------  ----  ------  -------  ------  --------  -------  -------  ------  ------  ------  --------  ----  -----  ------------------------
@@ -330,7 +332,7 @@ mod tests {
     fn a_log_comes_back_and_a_damaged_one_names_its_line() {
         let folder = tempfile::tempdir().expect("room");
         let path = folder.path().join("a.log");
-        let text = two().iter().map(Visit::encode).collect::<String>();
+        let text = two().iter().map(ViewerRecord::encode).collect::<String>();
         std::fs::write(&path, log::header() + &text).expect("room");
         assert!(is_relay_log(&path));
         assert_eq!(read_relay_log(&path).expect("sound"), two());
@@ -347,10 +349,10 @@ mod tests {
         let mut visits = two();
         for visit in &mut visits {
             visit.sent.sent = u64::MAX;
-            visit.received = Some(Receipt {
+            visit.received = Some(ReceiverReport {
                 datagrams: u64::MAX,
                 host_drop: Some(0),
-                ..Receipt::default()
+                ..ReceiverReport::default()
             });
         }
         let text = sums(&visits);
@@ -368,7 +370,7 @@ mod tests {
 
     #[test]
     fn a_spreadsheet_gets_empty_cells_and_quoted_text() {
-        let csv = visits_csv(&two());
+        let csv = viewer_csv(&two());
         let rows: Vec<&str> = csv.split_terminator("\r\n").collect();
         assert_eq!(rows.len(), 3);
         assert!(rows[0].starts_with("relay,viewer,date,time,to,watched_s,sent,"));
