@@ -16,8 +16,8 @@ use crate::relay;
 use crate::relay::Relay;
 use crate::relay::RelayConfig;
 use crate::relay::snapshot::RelaySnapshot;
-use crate::report::live;
-use crate::report::live::events::RelayEvent;
+use crate::report::relay;
+use crate::report::relay::events::RelayEvent;
 use crate::report::verdict::Verdict;
 
 /// `gatecast relay --input ADDR:PORT --listen ADDR:PORT`

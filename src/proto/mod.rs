@@ -6,7 +6,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub mod bt;
-pub mod feed;
+pub mod stream;
 pub mod greeting;
 pub mod histogram;
 pub mod http;

@@ -56,19 +56,19 @@ use crate::net::datagrams;
 use crate::net::datagrams::BatchSocket;
 use crate::proto::relay::log::ViewerRecord;
 use crate::relay::hub::Hub;
-use crate::relay::journal::ViewerLogger;
+use crate::relay::viewer_log::ViewerLogger;
 use crate::relay::snapshot::RelaySnapshot;
-use crate::relay::source::Forwarder;
+use crate::relay::forward::Forwarder;
 use crate::server::listener::Listener;
 
 mod hub;
-mod journal;
-mod meter;
-mod pace;
+mod viewer_log;
+mod atomic_histogram;
+mod arrival_rate;
 pub mod snapshot;
-mod source;
-mod talk;
-mod tally;
+mod forward;
+mod control;
+mod send;
 mod viewer;
 pub mod watch;
 
@@ -148,7 +148,7 @@ impl Relay {
         let journal = ViewerLogger::start(settings.log_dir.clone())?;
         let hub = Arc::new(Hub::new(settings, inbox, journal.handle()));
         let serving = Arc::clone(&hub);
-        let usher = move |connection, place: &_| talk::serve(&serving, connection, place);
+        let usher = move |connection, place: &_| control::serve(&serving, connection, place);
         let listener = Listener::start_bare(listen, Arc::new(usher), settings.max_viewers)?;
         let source = Forwarder::new(Arc::clone(&hub), settings.gather);
         let thread = thread::Builder::new()

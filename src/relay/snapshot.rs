@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use crate::net::clock;
 use crate::net::datagrams;
-use crate::proto::feed::StreamCounts;
+use crate::proto::stream::StreamCounts;
 use crate::proto::histogram::Histogram;
 use crate::proto::relay::ViewerState;
-use crate::proto::relay::receipt::ReceiverReport;
-use crate::proto::relay::receipt::SenderReport;
+use crate::proto::relay::reports::ReceiverReport;
+use crate::proto::relay::reports::SenderReport;
 use crate::relay::hub::Hub;
 use crate::relay::viewer::Viewer;
 use crate::session::SessionId;

@@ -17,13 +17,13 @@ use std::sync::atomic::Ordering;
 use time::OffsetDateTime;
 
 use crate::net::clock;
-use crate::proto::feed::StreamCounts;
+use crate::proto::stream::StreamCounts;
 use crate::proto::relay::ViewerState;
 use crate::proto::relay::log::ViewerEnd;
-use crate::proto::relay::receipt::ReceiverReport;
-use crate::proto::relay::receipt::SenderReport;
-use crate::proto::relay::receipt::whole_us;
-use crate::relay::meter::AtomicHistogram;
+use crate::proto::relay::reports::ReceiverReport;
+use crate::proto::relay::reports::SenderReport;
+use crate::proto::relay::reports::whole_us;
+use crate::relay::atomic_histogram::AtomicHistogram;
 use crate::relay::snapshot::Delay;
 use crate::units::Moment;
 

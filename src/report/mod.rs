@@ -30,7 +30,7 @@ pub mod csv;
 pub mod diff;
 #[cfg(feature = "cli")]
 pub mod json;
-pub mod live;
+pub mod relay;
 pub mod plot;
 pub mod scaling;
 #[cfg(feature = "cli")]

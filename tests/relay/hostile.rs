@@ -264,7 +264,7 @@ fn a_receipt_that_cannot_be_true_is_refused_and_kept_out_of_the_log() {
         let received = visits[0].received.expect("its honest word");
         assert_eq!(received.datagrams, 5);
         // And the table of such visits can be made.
-        gatecast::internals::report::live::viewer_table(&[visits[0].clone(), visits[0].clone()]);
+        gatecast::internals::report::relay::viewer_table(&[visits[0].clone(), visits[0].clone()]);
     });
 }
 

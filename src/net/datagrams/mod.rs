@@ -4,7 +4,7 @@
 //! With feature `sockopt` on Linux a batch is one `recvmmsg`, its moments are the kernel's, and
 //! datagrams of one size leave in one segmented send (GSO). Elsewhere the same functions do it one
 //! datagram at a time on plain std, and the moment is that of the read. Here is the receiving side;
-//! [`parcel`] sends.
+//! [`send_batch`] sends.
 
 use std::fmt;
 use std::io;
@@ -21,11 +21,12 @@ use crate::net::clock;
 use crate::units::Moment;
 
 #[cfg(all(target_os = "linux", feature = "sockopt"))]
-mod kernel;
+pub(crate) mod kernel;
 #[cfg(not(all(target_os = "linux", feature = "sockopt")))]
 #[path = "plain.rs"]
-mod kernel;
-pub mod parcel;
+pub(crate) mod kernel;
+pub(crate) mod options;
+pub mod send_batch;
 
 /// Whether this build receives and sends in batches.
 pub const BATCHED: bool = cfg!(all(target_os = "linux", feature = "sockopt"));
@@ -74,7 +75,6 @@ const STRIDE: usize = SLOT + 17 * 64;
 
 /// Bytes asked of the system for what has not been read yet: a tenth of a second of 400 Mbit/s.
 /// Systems that allow less give what they allow.
-#[cfg(feature = "sockopt")]
 const QUEUE: usize = 8 << 20;
 
 impl BatchSocket {
@@ -84,10 +84,12 @@ impl BatchSocket {
     /// # Errors
     /// The address cannot be bound, the group not joined.
     pub fn bind(addr: SocketAddr, interface: Option<Ipv4Addr>) -> Result<Self> {
-        let socket = match addr.ip().is_multicast() {
-            true => shared(addr).map_err(Error::io("receive datagrams at", addr))?,
-            false => UdpSocket::bind(addr).map_err(Error::io("receive datagrams at", addr))?,
-        };
+        let socket = if addr.ip().is_multicast() {
+            options::bind_shared(group_address(addr))
+        } else {
+            UdpSocket::bind(addr)
+        }
+        .map_err(Error::io("receive datagrams at", addr))?;
         match addr {
             SocketAddr::V4(v4) if v4.ip().is_multicast() => {
                 let interface = interface.unwrap_or(Ipv4Addr::UNSPECIFIED);
@@ -100,7 +102,9 @@ impl BatchSocket {
             _ => Ok(()),
         }
         .map_err(Error::io("join the group", addr))?;
-        set_up(&socket);
+        let room = options::enlarge_receive_buffer(&socket, QUEUE);
+        log::debug!("{addr}: receive buffer of {room} bytes");
+        kernel::stamp_received(&socket);
         let addr = socket
             .local_addr()
             .map_err(Error::io("receive datagrams at", addr))?;
@@ -275,43 +279,17 @@ pub fn drops(socket: &UdpSocket) -> Option<u64> {
     }
 }
 
-/// A socket at a group's address, which several programs of this host may share.
-fn shared(addr: SocketAddr) -> io::Result<UdpSocket> {
-    // Bound to the group itself a socket hears no other; not every system allows that.
-    let anywhere = match addr {
-        SocketAddr::V4(_) => SocketAddr::from(([0; 4], addr.port())),
-        SocketAddr::V6(_) => SocketAddr::from(([0_u16; 8], addr.port())),
-    };
-    let addr = if cfg!(unix) { addr } else { anywhere };
-    #[cfg(all(unix, feature = "sockopt"))]
-    {
-        let domain = socket2::Domain::for_address(addr);
-        let socket = socket2::Socket::new(domain, socket2::Type::DGRAM, None)?;
-        socket.set_reuse_address(true)?;
-        socket.bind(&addr.into())?;
-        Ok(socket.into())
+/// The address to bind to receive what is sent to `group`: the group itself, so that a socket gets
+/// no other group's datagrams, where the system allows that.
+fn group_address(group: SocketAddr) -> SocketAddr {
+    let mut addr = group;
+    if !cfg!(unix) {
+        addr.set_ip(match group.ip() {
+            IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        });
     }
-    #[cfg(not(all(unix, feature = "sockopt")))]
-    UdpSocket::bind(addr)
-}
-
-fn set_up(socket: &UdpSocket) {
-    #[cfg(feature = "sockopt")]
-    if let Err(error) = socket2::SockRef::from(socket).set_recv_buffer_size(QUEUE) {
-        log::debug!("the receive queue keeps its size: {error}");
-    }
-    #[cfg(all(target_os = "linux", feature = "sockopt"))]
-    {
-        use nix::sys::socket::setsockopt;
-        use nix::sys::socket::sockopt;
-        // Root may have more than the system grants others.
-        let more = setsockopt(socket, sockopt::RcvBufForce, &QUEUE);
-        log::debug!("receive queue of {QUEUE} bytes: {more:?}");
-        if let Err(error) = setsockopt(socket, sockopt::ReceiveTimestampns, &true) {
-            log::debug!("no moments from the kernel: {error}");
-        }
-    }
-    let _ = socket;
+    addr
 }
 
 impl fmt::Debug for DatagramBatch {

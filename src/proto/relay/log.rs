@@ -15,8 +15,8 @@ use time::PrimitiveDateTime;
 use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
 
-use super::receipt::ReceiverReport;
-use super::receipt::SenderReport;
+use super::reports::ReceiverReport;
+use super::reports::SenderReport;
 use crate::proto::line::DecodeError;
 use crate::session::SessionId;
 use crate::text::escape;

@@ -33,12 +33,12 @@
 //! | port | [`PORT_MIN`] to 65535 |
 
 pub mod log;
-pub mod receipt;
+pub mod reports;
 
 use std::time::Duration;
 
-use self::receipt::ReceiverReport;
-use self::receipt::SenderReport;
+use self::reports::ReceiverReport;
+use self::reports::SenderReport;
 use crate::proto::line::DecodeError;
 use crate::proto::line::Fields;
 use crate::proto::line::decimal;

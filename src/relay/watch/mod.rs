@@ -27,17 +27,17 @@ use crate::net::STACK;
 use crate::net::clock;
 use crate::net::datagrams::BatchSocket;
 use crate::net::socket;
-use crate::proto::feed::StreamCounts;
+use crate::proto::stream::StreamCounts;
 use crate::proto::relay::ControlCommand;
 use crate::proto::relay::ViewerState;
-use crate::proto::relay::receipt::SenderReport;
-use crate::relay::watch::data::StreamReceiver;
-use crate::relay::watch::shared::ControlState;
-use crate::relay::watch::shared::WatchState;
+use crate::proto::relay::reports::SenderReport;
+use crate::relay::watch::receive::StreamReceiver;
+use crate::relay::watch::control::ControlState;
+use crate::relay::watch::control::WatchState;
 
-mod data;
-mod shared;
-mod tape;
+mod receive;
+mod control;
+mod recorder;
 
 /// What the user wants to watch, and how.
 #[derive(Clone, Debug)]

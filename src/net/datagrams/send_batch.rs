@@ -79,7 +79,7 @@ impl<'a> SendBatch<'a> {
         let slices = &self.slices[run.datagrams.clone()];
         match slices {
             [one] => socket.send(one).map(drop),
-            many => kernel::send_segmented(socket, many, run.segment),
+            many => kernel::send_segmented(socket, many, run.segment, None),
         }
     }
 }
@@ -110,18 +110,14 @@ pub fn connected_socket(mut from: SocketAddr, to: SocketAddr) -> Result<UdpSocke
         Ok(socket)
     };
     let socket: UdpSocket = open().map_err(Error::io("send datagrams to", to))?;
+    // So that what the local queue drops is an error here and not counted as sent.
+    if !kernel::report_refusals(&socket) {
+        log::debug!("{to}: this system does not tell which datagrams its own queue refuses");
+    }
+    // Nothing of use is ever received here.
     #[cfg(all(target_os = "linux", feature = "sockopt"))]
-    {
-        use nix::sys::socket::setsockopt;
-        use nix::sys::socket::sockopt;
-        // So that what the local queue drops is an error here and not counted as sent.
-        let told = match to {
-            SocketAddr::V4(_) => setsockopt(&socket, sockopt::Ipv4RecvErr, &true),
-            SocketAddr::V6(_) => setsockopt(&socket, sockopt::Ipv6RecvErr, &true),
-        };
-        if let Err(error) = told.and_then(|()| setsockopt(&socket, sockopt::RcvBuf, &0)) {
-            log::debug!("{to}: {error}");
-        }
+    if let Err(error) = socket2::SockRef::from(&socket).set_recv_buffer_size(0) {
+        log::debug!("{to}: {error}");
     }
     Ok(socket)
 }

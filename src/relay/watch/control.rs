@@ -22,14 +22,14 @@ use crate::net::clock;
 use crate::net::datagrams;
 use crate::net::datagrams::BatchSocket;
 use crate::net::line_stream::Dialogue;
-use crate::proto::feed::StreamCounts;
+use crate::proto::stream::StreamCounts;
 use crate::proto::relay::ControlCommand;
 use crate::proto::relay::ControlReply;
 use crate::proto::relay::ViewerState;
-use crate::proto::relay::receipt::ReceiverReport;
-use crate::proto::relay::receipt::SenderReport;
+use crate::proto::relay::reports::ReceiverReport;
+use crate::proto::relay::reports::SenderReport;
 use crate::relay::watch::WatchSnapshot;
-use crate::relay::watch::data::QUIET;
+use crate::relay::watch::receive::QUIET;
 use crate::text::escape;
 use crate::units::Moment;
 

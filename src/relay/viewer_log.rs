@@ -144,7 +144,7 @@ mod tests {
     use super::*;
     use crate::net::clock;
     use crate::proto::relay::log::ViewerEnd;
-    use crate::proto::relay::receipt::SenderReport;
+    use crate::proto::relay::reports::SenderReport;
     use crate::session::SessionId;
 
     fn visit(viewer: u64) -> ViewerRecord {

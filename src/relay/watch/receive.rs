@@ -12,12 +12,12 @@ use std::time::Duration;
 
 use crate::error::Result;
 use crate::net::datagrams::DatagramBatch;
-use crate::net::datagrams::parcel;
-use crate::net::datagrams::parcel::SendBatch;
-use crate::proto::feed::StreamMonitor;
-use crate::relay::meter::bump;
-use crate::relay::watch::shared::WatchState;
-use crate::relay::watch::tape::Recorder;
+use crate::net::datagrams::send_batch;
+use crate::net::datagrams::send_batch::SendBatch;
+use crate::proto::stream::StreamMonitor;
+use crate::relay::atomic_histogram::bump;
+use crate::relay::watch::control::WatchState;
+use crate::relay::watch::recorder::Recorder;
 use crate::units::Moment;
 
 /// The data thread's own.

@@ -10,11 +10,11 @@ use std::net::SocketAddr;
 use serde::Serialize;
 use time::format_description::well_known::Rfc3339;
 
-use crate::proto::feed::StreamCounts;
+use crate::proto::stream::StreamCounts;
 use crate::proto::relay::ViewerState;
 use crate::proto::relay::log::ViewerRecord;
-use crate::proto::relay::receipt::ReceiverReport;
-use crate::proto::relay::receipt::SenderReport;
+use crate::proto::relay::reports::ReceiverReport;
+use crate::proto::relay::reports::SenderReport;
 use crate::relay::snapshot::RelaySnapshot;
 use crate::relay::snapshot::ViewerSnapshot;
 use crate::relay::watch::WatchSnapshot;

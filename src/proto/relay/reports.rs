@@ -1,7 +1,7 @@
 //! What a viewer of ours received, and what the relay sent to it: the two halves by which a loss
 //! is found where it happened.
 
-use crate::proto::feed::StreamCounts;
+use crate::proto::stream::StreamCounts;
 use crate::proto::line::DecodeError;
 use crate::proto::line::Fields;
 use crate::proto::line::LineWriter;

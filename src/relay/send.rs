@@ -4,8 +4,8 @@
 use std::io;
 use std::sync::atomic::Ordering;
 
-use crate::net::datagrams::parcel::SegmentRun;
-use crate::net::datagrams::parcel::SendBatch;
+use crate::net::datagrams::send_batch::SegmentRun;
+use crate::net::datagrams::send_batch::SendBatch;
 use crate::relay::viewer::Viewer;
 
 /// What became of a batch on its way to one viewer.
