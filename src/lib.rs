@@ -44,6 +44,11 @@ mod cli;
 #[doc(hidden)]
 pub use cli::main;
 
+pub use crate::error::{Error, Result};
+pub use crate::proto::relay::log::ViewerRecord;
+pub use crate::proto::relay::status::{RelaySnapshot, ViewerSnapshot};
+pub use crate::relay::{Relay, RelayBuilder};
+
 /// The rooms behind the front door, for this package's own benches, integration tests and fuzz
 /// targets. Nothing here is promised to stay.
 #[doc(hidden)]

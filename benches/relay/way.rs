@@ -13,9 +13,9 @@ use std::time::Duration;
 
 use gatecast::internals::net::datagrams::BatchSocket;
 use gatecast::internals::net::datagrams::DatagramBatch;
-use gatecast::internals::relay::GATHER;
 use gatecast::internals::relay::Relay;
-use gatecast::internals::relay::RelayConfig;
+use gatecast::internals::relay::config::GATHER;
+use gatecast::internals::relay::config::RelayConfig;
 
 use crate::ends;
 use crate::ends::LOCAL;

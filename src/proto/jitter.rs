@@ -29,16 +29,17 @@ pub struct MediaClock {
 const JUMP_MAX: f64 = 10.0;
 
 impl Jitter {
-    /// A datagram that its source stamped `stamp`, in `ticks`, came at `at`.
-    pub fn handle(&mut self, at: Moment, stamp: u64, ticks: MediaClock) {
+    /// A datagram that its source stamped `stamp` by `clock` came at `at`.
+    pub fn handle(&mut self, at: Moment, stamp: u64, clock: MediaClock) {
         let Some((last_at, last_stamp)) = self.last.replace((at, stamp)) else {
             return;
         };
-        let ahead = (stamp + ticks.wrap - last_stamp % ticks.wrap) % ticks.wrap;
+        let ahead = (stamp + clock.wrap - last_stamp % clock.wrap) % clock.wrap;
         // Stamps may go back a little where datagrams overtake each other.
-        let sent = match ahead > ticks.wrap / 2 {
-            false => seconds(ahead, ticks.hz),
-            true => -seconds(ticks.wrap - ahead, ticks.hz),
+        let sent = if ahead > clock.wrap / 2 {
+            -seconds(clock.wrap - ahead, clock.hz)
+        } else {
+            seconds(ahead, clock.hz)
         };
         let came = at.since(last_at).as_secs_f64() - last_at.since(at).as_secs_f64();
         let difference = (came - sent).abs();

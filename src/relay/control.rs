@@ -1,191 +1,151 @@
-//! A viewer's control connection, a thread each: hears commands, answers, and ends the visit
-//! however the connection ends.
+//! A viewer's control connection, one thread each: reads commands, answers them, and removes the
+//! viewer however the connection ends.
 
-use std::io;
-use std::io::Read;
+use std::io::{self, Read};
 use std::net::Shutdown;
 use std::sync::Arc;
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::error::Error;
-use crate::net::clock;
-use crate::net::copy;
-use crate::net::socket;
-use crate::proto::relay::COMMANDS_MAX;
-use crate::proto::relay::CommandRate;
-use crate::proto::relay::CommandReader;
-use crate::proto::relay::ControlCommand;
-use crate::proto::relay::ControlReply;
-use crate::proto::relay::ViewerState;
+use crate::net::line_stream::LineStream;
+use crate::net::{clock, copy, lock, socket};
+use crate::proto::line::DecodeError;
 use crate::proto::relay::log::ViewerEnd;
-use crate::proto::relay::silence;
+use crate::proto::relay::{
+    COMMANDS_MAX, CommandRate, CommandReader, ControlCommand, ControlReply, ViewerState, silence,
+};
 use crate::relay::hub::Hub;
 use crate::relay::viewer::Viewer;
-use crate::server::listener::Connection;
-use crate::server::listener::Place;
+use crate::server::listener::{Connection, ConnectionSlot};
+use crate::units::Moment;
 
 /// How long a client may take to accept an answer, which its buffer holds thousands of.
 const REPLY_LIMIT: Duration = Duration::from_secs(4);
 
-/// One conversation.
 struct ControlSession<'a> {
     hub: &'a Hub,
     connection: Connection,
-    place: &'a Place,
+    slot: &'a ConnectionSlot,
     commands: CommandReader,
     viewer: Option<Arc<Viewer>>,
 }
 
-/// Why a conversation is over.
-struct SessionOutcome {
+/// Why a control session is over.
+struct SessionOver {
     end: ViewerEnd,
     reason: Option<String>,
 }
 
 /// Serves one control connection to its end.
-pub(super) fn serve(hub: &Hub, connection: Connection, place: &Place) {
+pub(super) fn serve(hub: &Hub, connection: Connection, slot: &ConnectionSlot) {
     socket::consent(&connection.stream);
     let peer = connection.peer;
-    let mut talk = ControlSession {
+    let mut session = ControlSession {
         hub,
         connection,
-        place,
+        slot,
         commands: CommandReader::default(),
         viewer: None,
     };
-    let over = talk.run();
+    let over = session.run();
     log::debug!("{peer}: {}, {:?}", over.end, over.reason);
-    if let Some(viewer) = talk.viewer.take() {
+    if let Some(viewer) = session.viewer.take() {
         hub.remove_viewer(&viewer, over.end, over.reason);
     }
     // The source thread may hold the viewer, and with it this connection, until its next batch.
-    let _ = talk.connection.stream.shutdown(Shutdown::Both);
+    let _ = session.connection.stream.shutdown(Shutdown::Both);
 }
 
 impl ControlSession<'_> {
-    fn run(&mut self) -> SessionOutcome {
+    fn run(&mut self) -> SessionOver {
         let mut bytes = [0; 2048];
-        // Of a whole line: a byte now and then is no word.
-        let mut heard = clock::now();
-        let mut budget = CommandRate::new(heard);
+        // Of a whole line: a byte now and then does not keep the session alive.
+        let mut last_command = clock::now();
+        let mut rate = CommandRate::new(last_command);
         loop {
             if let Some(over) = self.ended_by_relay() {
                 return over;
             }
             while let Some(command) = self.commands.next() {
-                // What was said before it was let go, or is said after, is not obeyed any more.
+                // A viewer that the relay has let go gives no commands any more.
                 if let Some(over) = self.ended_by_relay() {
                     return over;
                 }
-                heard = clock::now();
-                if !budget.allow(heard) {
+                last_command = clock::now();
+                if !rate.allow(last_command) {
                     let reason = format!("more than {COMMANDS_MAX} commands in a second");
-                    self.send_error_and_close(&reason);
-                    return SessionOutcome::new(ViewerEnd::Closed, Some(reason));
+                    return self.refuse(ViewerEnd::Closed, reason);
                 }
-                let (reply, leaving) = self.execute(command);
+                let leaving = matches!(command, Ok(ControlCommand::Disconnect));
+                let reply = command.map_or_else(
+                    |error: DecodeError| ControlReply::Error(error.to_string()),
+                    |command| self.execute(command),
+                );
                 if let Err(over) = self.send_reply(&reply) {
                     return over;
                 }
                 if leaving {
                     self.close();
-                    return SessionOutcome::new(ViewerEnd::Left, None);
+                    return SessionOver::new(ViewerEnd::Left, None);
                 }
             }
             if self.commands.is_hopeless() {
-                return SessionOutcome::new(
-                    ViewerEnd::Closed,
-                    Some("a line that never ends".to_owned()),
-                );
+                let reason = "a line that never ends".to_owned();
+                return SessionOver::new(ViewerEnd::Closed, Some(reason));
             }
-            let native = self
-                .viewer
-                .as_ref()
-                .map(|v| v.native.load(Ordering::Relaxed));
+            let viewer = self.viewer.as_ref();
+            let native = viewer.map(|viewer| viewer.native.load(Ordering::Relaxed));
             let silence = silence(native, self.hub.max_silence);
-            match self.read(&mut bytes, heard.after(silence)) {
+            let deadline = last_command.after(silence);
+            match self.read(&mut bytes, deadline) {
                 Ok(0) => {
-                    let closed = || SessionOutcome::new(ViewerEnd::Closed, None);
+                    let closed = || SessionOver::new(ViewerEnd::Closed, None);
                     return self.ended_by_relay().unwrap_or_else(closed);
                 }
                 Ok(len) => self.commands.push(&bytes[..len]),
-                Err(error)
-                    if Error::is_timeout(&error) && clock::left(heard.after(silence)).is_none() =>
-                {
-                    let reason = format!("no word within {} s", silence.as_secs());
-                    self.send_error_and_close(&reason);
-                    return SessionOutcome::new(ViewerEnd::Silent, Some(reason));
+                Err(error) if Error::is_timeout(&error) && clock::left(deadline).is_none() => {
+                    let reason = format!("no command within {} s", silence.as_secs());
+                    return self.refuse(ViewerEnd::Silent, reason);
                 }
-                Err(error) => {
-                    // What keep-alive finds when nobody answers any more is a silence too.
-                    let end = match Error::is_timeout(&error) {
-                        true => ViewerEnd::Silent,
-                        false => ViewerEnd::Closed,
-                    };
-                    return SessionOutcome::new(end, Some(error.to_string()));
+                // Keep-alive found that nobody answers any more: a silence too.
+                Err(error) if Error::is_timeout(&error) => {
+                    return SessionOver::new(ViewerEnd::Silent, Some(error.to_string()));
                 }
+                Err(error) => return SessionOver::new(ViewerEnd::Closed, Some(error.to_string())),
             }
         }
     }
 
-    /// Does what `command` says; the answer, and whether the conversation is over with it.
-    fn execute(
-        &mut self,
-        command: Result<ControlCommand, crate::proto::line::DecodeError>,
-    ) -> (ControlReply, bool) {
-        let command = match command {
-            Ok(command) => command,
-            Err(error) => return (ControlReply::Error(error.to_string()), false),
-        };
-        let standing = self
-            .viewer
-            .as_ref()
-            .map_or(ViewerState::Unconnected, |viewer| viewer.state());
-        let after = match standing.after(&command) {
+    fn execute(&mut self, command: ControlCommand) -> ControlReply {
+        let viewer = self.viewer.as_ref();
+        let state = viewer.map_or(ViewerState::Unconnected, |viewer| viewer.state());
+        let after = match state.after(&command) {
             Ok(after) => after,
-            Err(why) => return (ControlReply::Error(why.to_owned()), false),
+            Err(why) => return ControlReply::Error(why.to_owned()),
         };
-        match (command, &self.viewer) {
-            (ControlCommand::Connect(port), _) => return (self.connect(port), false),
-            (ControlCommand::Disconnect, viewer) => {
-                if let Some(viewer) = viewer {
-                    self.hub.set_state(viewer, ViewerState::Unconnected);
-                }
-                return (ControlReply::Ok, true);
-            }
-            (ControlCommand::Interrupt | ControlCommand::Continue, Some(viewer)) => {
-                self.hub.set_state(viewer, after);
-            }
-            (ControlCommand::Alive(receipt), Some(viewer)) => {
+        match (command, viewer) {
+            (ControlCommand::Connect(port), _) => return self.connect(port),
+            (ControlCommand::Alive(report), Some(viewer)) => {
                 viewer.native.store(true, Ordering::Relaxed);
-                let statement = self.hub.sender_report(viewer);
-                if !statement.allows(&receipt) {
-                    let (got, sent) = (receipt.datagrams, statement.sent);
+                let sent = self.hub.sender_report(viewer);
+                if !sent.allows(&report) {
+                    let (got, sent) = (report.datagrams, sent.sent);
                     let reason = format!("a receipt of {got} datagrams where {sent} were sent");
-                    return (ControlReply::Error(reason), false);
+                    return ControlReply::Error(reason);
                 }
-                let mut shown = viewer
-                    .receiver_report
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner);
-                *shown = Some(receipt);
-                drop(shown);
-                return (ControlReply::Statement(statement), false);
+                *lock(&viewer.receiver_report) = Some(report);
+                return ControlReply::Report(sent);
             }
-            // Nobody yet: alive, and that is all.
-            (
-                ControlCommand::Interrupt | ControlCommand::Continue | ControlCommand::Alive(_),
-                None,
-            ) => {}
+            (_, Some(viewer)) => self.hub.set_state(viewer, after),
+            (_, None) => {}
         }
-        (ControlReply::Ok, false)
+        ControlReply::Ok
     }
 
     fn connect(&mut self, port: u16) -> ControlReply {
-        // One that the source thread lets go in this moment stands outside and has its place yet:
-        // it must be taken from it before there is another.
+        // A viewer that the source thread lets go at this moment is unconnected and still in its
+        // place: it must be removed before there is another.
         if self.viewer.is_some() {
             return ControlReply::Error("this connection has had its viewer".to_owned());
         }
@@ -194,7 +154,7 @@ impl ControlSession<'_> {
         to.set_port(port);
         match self.hub.add_viewer(to, &self.connection.stream) {
             Ok(viewer) => {
-                self.place.settle(true);
+                self.slot.settle(true);
                 log::info!("viewer {}: connected at {to}", viewer.number);
                 self.viewer = Some(viewer);
                 ControlReply::Ok
@@ -204,20 +164,19 @@ impl ControlSession<'_> {
         }
     }
 
-    /// Why somebody here has ended this conversation, if somebody has; the client has been told.
-    fn ended_by_relay(&self) -> Option<SessionOutcome> {
+    /// Why the relay has ended this session, if it has; the client has been told.
+    fn ended_by_relay(&self) -> Option<SessionOver> {
         if let Some((end, reason)) = self.viewer.as_ref().and_then(|viewer| viewer.expelled()) {
-            self.send_error_and_close(&reason);
-            return Some(SessionOutcome::new(end, Some(reason)));
+            return Some(self.refuse(end, reason));
         }
         if self.hub.is_stopping() {
-            self.send_error_and_close("the relay stops");
-            return Some(SessionOutcome::new(ViewerEnd::Stopped, None));
+            self.refuse(ViewerEnd::Stopped, "the relay stops".to_owned());
+            return Some(SessionOver::new(ViewerEnd::Stopped, None));
         }
         None
     }
 
-    fn read(&self, bytes: &mut [u8], deadline: crate::units::Moment) -> io::Result<usize> {
+    fn read(&self, bytes: &mut [u8], deadline: Moment) -> io::Result<usize> {
         loop {
             if !socket::bound_read(&self.connection.stream, deadline)? {
                 return Err(io::ErrorKind::TimedOut.into());
@@ -229,40 +188,36 @@ impl ControlSession<'_> {
         }
     }
 
-    fn send_reply(&self, reply: &ControlReply) -> Result<(), SessionOutcome> {
+    fn send_reply(&self, reply: &ControlReply) -> Result<(), SessionOver> {
         let deadline = clock::now().after(REPLY_LIMIT);
-        let said = copy::send_all(&self.connection.stream, &reply.encode(), deadline);
-        said.map_err(|stop| match stop {
-            copy::Stop::Peer(error) => {
-                SessionOutcome::new(ViewerEnd::Closed, Some(error.to_string()))
+        let sent = copy::send_all(&self.connection.stream, &reply.encode(), deadline);
+        sent.map_err(|stop| match stop {
+            copy::Stop::Peer(error) => SessionOver::new(ViewerEnd::Closed, Some(error.to_string())),
+            _ => {
+                let reason = "it does not read its answers".to_owned();
+                SessionOver::new(ViewerEnd::Silent, Some(reason))
             }
-            _ => SessionOutcome::new(
-                ViewerEnd::Silent,
-                Some("it does not read its answers".to_owned()),
-            ),
         })
     }
 
-    /// Tells why, and closes.
-    fn send_error_and_close(&self, reason: &str) {
+    /// Tells the client the reason and closes.
+    fn refuse(&self, end: ViewerEnd, reason: String) -> SessionOver {
         if self
-            .send_reply(&ControlReply::Error(reason.to_owned()))
+            .send_reply(&ControlReply::Error(reason.clone()))
             .is_ok()
         {
             self.close();
         }
+        SessionOver::new(end, Some(reason))
     }
 
-    /// Closes so that what was said still arrives: see [`Dialogue::close`].
-    ///
-    /// [`Dialogue::close`]: crate::net::line_stream::Dialogue::close
+    /// Closes so that what was sent still arrives: see [`LineStream::close`].
     fn close(&self) {
-        let peer = self.connection.peer;
-        crate::net::line_stream::Dialogue::new(&self.connection.stream, peer, b"").close();
+        LineStream::new(&self.connection.stream, self.connection.peer, b"").close();
     }
 }
 
-impl SessionOutcome {
+impl SessionOver {
     fn new(end: ViewerEnd, reason: Option<String>) -> Self {
         Self { end, reason }
     }

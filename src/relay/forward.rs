@@ -1,34 +1,29 @@
-//! The one thread of the data side: receives the stream, follows it, sends it to everybody.
+//! The one thread of the data side: receives the stream, counts it, sends it to every viewer.
 //!
-//! See the module above for the design. Here a datagram's way: the inbox's batch, the feed that
-//! counts it, the parcel that is made once and sent to each running viewer.
+//! See the module above for the design. A datagram's way: the socket's batch, the monitor that
+//! counts it, the send batch that is made once and sent to each running viewer.
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
-use crate::net::clock;
-use crate::net::datagrams;
 use crate::net::datagrams::DatagramBatch;
 use crate::net::datagrams::send_batch::SendBatch;
-use crate::proto::stream::StreamCounts;
-use crate::proto::stream::StreamMonitor;
+use crate::net::{clock, datagrams, lock};
 use crate::proto::relay::ViewerState;
 use crate::proto::relay::log::ViewerEnd;
-use crate::relay::hub::Hub;
+use crate::proto::stream::{StreamCounts, StreamMonitor};
+use crate::relay::arrival_rate::{ArrivalRate, ENOUGH};
 use crate::relay::atomic_histogram::bump;
-use crate::relay::arrival_rate::ArrivalRate;
-use crate::relay::arrival_rate::ENOUGH;
-use crate::relay::send;
-use crate::relay::send::SendCounts;
+use crate::relay::hub::Hub;
+use crate::relay::send::{self, SendCounts};
 use crate::relay::viewer::Viewer;
 use crate::units::Moment;
 
-/// The thread's own.
+/// What the source thread owns.
 #[derive(Debug)]
 pub(super) struct Forwarder {
     hub: Arc<Hub>,
@@ -47,16 +42,16 @@ pub(super) struct Forwarder {
 /// Most datagrams sent on together.
 const BATCH: usize = 128;
 
-/// How often the thread looks up when nothing comes.
+/// How often the thread checks whether it is to end when nothing comes.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// A second sender is not listened to until the first has been silent for so long.
+/// Datagrams of a second sender are ignored until the first has been silent for so long.
 const SENDER_HOLD: Duration = Duration::from_millis(500);
 
 /// A viewer whose host has said for so long that nobody listens is let go.
 const REFUSED_MAX: Duration = Duration::from_secs(4);
 
-/// Linux says so once a second at most; after more than that without, somebody listens.
+/// Linux says so once a second at most; after a longer pause somebody listens.
 const REFUSAL_GAP: Duration = Duration::from_secs(2);
 
 impl Forwarder {
@@ -85,14 +80,14 @@ impl Forwarder {
             while self.hub.running() > 0 && !self.hub.is_stopping() {
                 if let Err(error) = self.forward_batch() {
                     log::warn!("the input cannot be read: {error}");
-                    // It may be a passing state of the network; never a spin.
+                    // It may be a passing state of the network: try again, but not at once.
                     thread::sleep(POLL_INTERVAL);
                 }
             }
         }
     }
 
-    /// Forgets what is of no use to who comes next. Returns what the system has dropped so far.
+    /// Forgets what is of no use to the next viewer. Returns what the system has dropped so far.
     fn fall_asleep(&mut self) -> Option<u64> {
         self.hub.set_reading(false);
         // Sockets of viewers that left are closed with the last of these.
@@ -101,36 +96,37 @@ impl Forwarder {
         self.monitor.forget_tables();
         self.monitor.rejoin();
         self.sender = None;
-        self.publish(true);
+        *lock(&self.hub.input.counts) = self.monitor.counts();
         for viewer in self.hub.viewers() {
             let paused = viewer.state() == ViewerState::Paused;
-            viewer.paused_in_sleep.store(paused, Ordering::SeqCst);
+            viewer.paused_asleep.store(paused, Ordering::SeqCst);
         }
-        let drops = datagrams::drops(self.hub.inbox.socket());
+        let drops = datagrams::drops(self.hub.socket.socket());
         let input = &self.hub.input;
         if let Some(drops) = drops {
-            let missed = drops.saturating_sub(input.slept.load(Ordering::SeqCst));
-            input.missed.store(missed, Ordering::SeqCst);
+            let awake = drops.saturating_sub(input.dropped_asleep.load(Ordering::SeqCst));
+            input.dropped_awake.store(awake, Ordering::SeqCst);
         }
         drops
     }
 
-    /// Throws away what came while nobody watched; whoever paused all that time passed it up.
+    /// Throws away what came while nobody watched; it is counted for the viewers that were paused.
     fn wake_up(&mut self, drops_before: Option<u64>) {
-        let thrown = self.hub.inbox.discard(&mut self.batch, clock::now());
+        let thrown = self.hub.socket.discard(&mut self.batch, clock::now());
         let thrown = thrown.unwrap_or_else(|error| {
             log::warn!("the input cannot be read: {error}");
             0
         });
-        let drops = datagrams::drops(self.hub.inbox.socket());
-        let unseen = drops
+        let drops = datagrams::drops(self.hub.socket.socket());
+        let dropped = drops
             .zip(drops_before)
             .map_or(0, |(now, before)| now.saturating_sub(before));
-        bump(&self.hub.input.stale, thrown);
-        self.hub.input.slept.fetch_add(unseen, Ordering::SeqCst);
+        let input = &self.hub.input;
+        bump(&input.stale, thrown);
+        input.dropped_asleep.fetch_add(dropped, Ordering::SeqCst);
         for viewer in self.hub.viewers() {
-            if viewer.paused_in_sleep.swap(false, Ordering::SeqCst) {
-                bump(&viewer.hot.paused, thrown + unseen);
+            if viewer.paused_asleep.swap(false, Ordering::SeqCst) {
+                bump(&viewer.hot.paused, thrown + dropped);
             }
         }
         self.hub.set_reading(true);
@@ -139,20 +135,20 @@ impl Forwarder {
         }
     }
 
-    /// One batch, if one comes.
+    /// Receives one batch, if one comes, and sends it on.
     fn forward_batch(&mut self) -> io::Result<()> {
         self.batch.clear();
-        let inbox = &self.hub.inbox;
-        inbox.receive(&mut self.batch, POLL_INTERVAL)?;
+        let socket = &self.hub.socket;
+        socket.receive(&mut self.batch, POLL_INTERVAL)?;
         let Some(first) = self.batch.iter().next().map(|datagram| datagram.at) else {
-            self.publish(true);
+            *lock(&self.hub.input.counts) = self.monitor.counts();
             return Ok(());
         };
         if datagrams::BATCHED {
             let gather = self.arrival_rate.time_for(ENOUGH, self.gather);
             if let Some(wait) = clock::left(first.after(gather)) {
                 thread::sleep(wait);
-                inbox.collect(&mut self.batch)?;
+                socket.collect(&mut self.batch)?;
             }
             self.arrival_rate.record(first, self.batch.len());
         }
@@ -172,23 +168,27 @@ impl Forwarder {
             self.viewers = viewers;
             self.generation = Some(generation);
         }
-        let welcome = self.tables_for_new_viewers();
+        let tables = self.tables_for_new_viewers();
         let before = self.monitor.counts();
         for datagram in self.batch.iter() {
             self.monitor.handle(datagram.at, datagram.bytes);
         }
-        let found = SourceLoss::between(&before, &self.monitor.counts());
-        let parcel = SendBatch::of(&self.batch);
+        let counts = self.monitor.counts();
+        let loss = SourceLoss::between(&before, &counts);
+        let batch = SendBatch::of(&self.batch);
         let many = self.viewers.len().max(1);
         self.turn = (self.turn + 1) % many;
         let (late, early) = self.viewers.split_at(self.turn.min(self.viewers.len()));
         self.hub.round(|| {
             for viewer in early.iter().chain(late) {
-                self.send_to_viewer(viewer, &parcel, &welcome, &found);
+                self.send_to_viewer(viewer, &batch, &tables, &loss);
             }
         });
         bump(&self.hub.input.batches, 1);
-        self.publish(false);
+        // Whoever reads the counts just now gets them after the next batch.
+        if let Ok(mut shown) = self.hub.input.counts.try_lock() {
+            *shown = counts;
+        }
     }
 
     /// Drops from the batch what a second sender sends while the first one does.
@@ -205,63 +205,57 @@ impl Forwarder {
         bump(&self.hub.input.foreign, (all - self.batch.len()) as u64);
     }
 
-    /// The tables as they were before this batch, where somebody needs them.
+    /// The tables as they were before this batch, if a viewer needs them.
     fn tables_for_new_viewers(&self) -> Vec<Vec<u8>> {
-        let wanted = self
-            .viewers
-            .iter()
-            .any(|viewer| viewer.hot.needs_tables.load(Ordering::Relaxed));
-        let next = self.batch.iter().next().filter(|_| wanted);
-        next.map_or_else(Vec::new, |next| self.monitor.tables_before(next.bytes))
+        let needed = |viewer: &Arc<Viewer>| viewer.hot.needs_tables.load(Ordering::Relaxed);
+        match self.batch.iter().next() {
+            Some(next) if self.viewers.iter().any(needed) => self.monitor.tables_before(next.bytes),
+            _ => Vec::new(),
+        }
     }
 
     fn send_to_viewer(
         &self,
         viewer: &Viewer,
-        parcel: &SendBatch<'_>,
-        welcome: &[Vec<u8>],
-        found: &SourceLoss,
+        batch: &SendBatch<'_>,
+        tables: &[Vec<u8>],
+        loss: &SourceLoss,
     ) {
+        let hot = &viewer.hot;
         match viewer.state() {
             ViewerState::Running => {}
-            ViewerState::Paused => return bump(&viewer.hot.paused, self.batch.len() as u64),
+            ViewerState::Paused => return bump(&hot.paused, self.batch.len() as u64),
             ViewerState::Unconnected => return,
         }
-        let mut tally = SendCounts::default();
-        if viewer.hot.needs_tables.swap(false, Ordering::Relaxed) {
-            for datagram in welcome {
-                tally.attempt(1, datagram.len(), || {
-                    viewer.hot.socket.send(datagram).map(drop)
-                });
+        let mut counts = SendCounts::default();
+        if hot.needs_tables.swap(false, Ordering::Relaxed) {
+            for datagram in tables {
+                counts.attempt(1, datagram.len(), || hot.socket.send(datagram).map(drop));
             }
         }
-        for run in parcel.runs() {
-            let at = tally.sent;
-            tally::send(viewer, parcel, run, &mut tally);
-            if tally.sent > at {
+        for run in batch.runs() {
+            let before = counts.sent;
+            send::send(viewer, batch, run, &mut counts);
+            if counts.sent > before {
                 let now = clock::now();
-                for datagram in self
-                    .batch
-                    .iter()
-                    .skip(run.datagrams.start)
-                    .take(run.datagrams.len())
-                {
-                    viewer.hot.delay.add(now.since(datagram.at));
+                let (first, many) = (run.datagrams.start, run.datagrams.len());
+                for datagram in self.batch.iter().skip(first).take(many) {
+                    hot.delay.add(now.since(datagram.at));
                 }
             }
         }
-        bump(&viewer.hot.sent, tally.sent);
-        bump(&viewer.hot.bytes, tally.bytes);
-        bump(&viewer.hot.dropped, tally.dropped);
-        bump(&viewer.hot.cc, found.cc);
-        bump(&viewer.hot.rtp_lost, found.rtp_lost);
-        if tally.refused {
+        bump(&hot.sent, counts.sent);
+        bump(&hot.bytes, counts.bytes);
+        bump(&hot.dropped, counts.dropped);
+        bump(&hot.cc, loss.cc);
+        bump(&hot.rtp_lost, loss.rtp_lost);
+        if counts.refused {
             self.check_refusals(viewer);
         }
     }
 
-    /// Lets a viewer go when its host has said for long enough that nobody listens there. Once is
-    /// nothing: a player may start a moment after its client.
+    /// Lets a viewer go when its host has said for long enough that nobody listens there. One
+    /// refusal says nothing: a player may start a moment after its client.
     fn check_refusals(&self, viewer: &Viewer) {
         let now = clock::now();
         let last = Moment(viewer.refused_last.swap(now.0, Ordering::Relaxed));
@@ -273,18 +267,6 @@ impl Forwarder {
             let reason = format!("nobody listens at port {}", viewer.to.port());
             log::info!("viewer {}: {reason}", viewer.number);
             self.hub.expel(viewer, ViewerEnd::Refused, reason);
-        }
-    }
-
-    /// Shows what the input is like; `wait` for whoever reads it just now.
-    fn publish(&self, wait: bool) {
-        let shown = &self.hub.input.counts;
-        let shown = match wait {
-            true => Some(shown.lock().unwrap_or_else(PoisonError::into_inner)),
-            false => shown.try_lock().ok(),
-        };
-        if let Some(mut shown) = shown {
-            *shown = self.monitor.counts();
         }
     }
 }

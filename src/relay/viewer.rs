@@ -1,30 +1,21 @@
-//! One viewer as the relay's threads share it: where it stands, and what it was sent.
+//! One viewer as the relay's threads share it: its state, and what it was sent.
 //!
-//! Its control thread and the hub change where it stands; its counters have one writer, the source
+//! Its control thread and the hub change its state. Its counters have one writer, the source
 //! thread.
 
-use std::net::SocketAddr;
-use std::net::TcpStream;
-use std::net::UdpSocket;
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::PoisonError;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::AtomicU8;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering;
+use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use time::OffsetDateTime;
 
-use crate::net::clock;
-use crate::proto::stream::StreamCounts;
+use crate::net::datagrams::kernel;
+use crate::net::{clock, lock};
 use crate::proto::relay::ViewerState;
 use crate::proto::relay::log::ViewerEnd;
-use crate::proto::relay::reports::ReceiverReport;
-use crate::proto::relay::reports::SenderReport;
-use crate::proto::relay::reports::whole_us;
+use crate::proto::relay::reports::{ReceiverReport, SenderReport, whole_us};
+use crate::proto::stream::StreamCounts;
 use crate::relay::atomic_histogram::AtomicHistogram;
-use crate::relay::snapshot::Delay;
 use crate::units::Moment;
 
 /// One viewer, from CONECTAR to its end.
@@ -37,8 +28,8 @@ pub(super) struct Viewer {
     pub(super) at: OffsetDateTime,
     pub(super) joined: Moment,
     pub(super) native: AtomicBool,
-    /// It paused when the relay fell asleep.
-    pub(super) paused_in_sleep: AtomicBool,
+    /// It was paused when the relay fell asleep.
+    pub(super) paused_asleep: AtomicBool,
     /// Since when, and when last, its host said that nobody listens; 0 for never.
     pub(super) refused_since: AtomicU64,
     pub(super) refused_last: AtomicU64,
@@ -68,10 +59,6 @@ pub(super) struct HotCounters {
     pub(super) delay: AtomicHistogram,
 }
 
-const OUT: u8 = 0;
-const RUNNING: u8 = 1;
-const PAUSED: u8 = 2;
-
 impl Viewer {
     pub(super) fn new(
         number: u64,
@@ -79,12 +66,13 @@ impl Viewer {
         socket: UdpSocket,
         control: &Arc<TcpStream>,
     ) -> Self {
+        let segmented = AtomicBool::new(kernel::can_segment(&socket));
         Self {
             hot: HotCounters {
                 socket,
-                state: AtomicU8::new(OUT),
+                state: AtomicU8::new(ViewerState::Unconnected as u8),
                 needs_tables: AtomicBool::new(true),
-                segmented: AtomicBool::new(true),
+                segmented,
                 sent: AtomicU64::new(0),
                 bytes: AtomicU64::new(0),
                 dropped: AtomicU64::new(0),
@@ -99,7 +87,7 @@ impl Viewer {
             at: clock::wall(),
             joined: clock::now(),
             native: AtomicBool::new(false),
-            paused_in_sleep: AtomicBool::new(false),
+            paused_asleep: AtomicBool::new(false),
             refused_since: AtomicU64::new(0),
             refused_last: AtomicU64::new(0),
             receiver_report: Mutex::default(),
@@ -107,65 +95,51 @@ impl Viewer {
         }
     }
 
-    /// Where it stands.
+    /// Its state.
     pub(super) fn state(&self) -> ViewerState {
-        of_code(self.hot.state.load(Ordering::SeqCst))
+        decode_state(self.hot.state.load(Ordering::SeqCst))
     }
 
-    /// Changes where it stands; returns where it stood.
-    pub(super) fn set_state(&self, standing: ViewerState) -> ViewerState {
-        let code = match standing {
-            ViewerState::Unconnected => OUT,
-            ViewerState::Running => RUNNING,
-            ViewerState::Paused => PAUSED,
-        };
-        of_code(self.hot.state.swap(code, Ordering::SeqCst))
+    /// Changes its state; returns the old one.
+    pub(super) fn set_state(&self, state: ViewerState) -> ViewerState {
+        decode_state(self.hot.state.swap(state as u8, Ordering::SeqCst))
     }
 
     /// Notes why the source thread lets it go.
     pub(super) fn expel(&self, end: ViewerEnd, reason: String) {
-        let mut expelled = self.expelled.lock().unwrap_or_else(PoisonError::into_inner);
-        *expelled = Some((end, reason));
+        *lock(&self.expelled) = Some((end, reason));
     }
 
     /// Why the source thread let it go, if it did.
     pub(super) fn expelled(&self) -> Option<(ViewerEnd, String)> {
-        self.expelled
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        lock(&self.expelled).clone()
     }
 
-    /// What it received, as it last told.
+    /// What it received, as it last reported.
     pub(super) fn receiver_report(&self) -> Option<ReceiverReport> {
-        *self
-            .receiver_report
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.receiver_report)
     }
 
-    /// Makes its control thread look up: its read ends.
+    /// Wakes its control thread: its read ends.
     pub(super) fn wake(&self) {
-        // One that is gone already needs no waking.
+        // A connection that is gone already needs no waking.
         let _ = self.control.shutdown(std::net::Shutdown::Read);
     }
 
-    /// What was sent to it, from an input that is like `input`.
+    /// What was sent to it, of an input that was counted as `input`.
     pub(super) fn sender_report(&self, input: &StreamCounts) -> SenderReport {
         let read = |number: &AtomicU64| number.load(Ordering::Relaxed);
-        let delay = &self.hot.delay;
-        let delay = Delay::of(&delay.histogram(), delay.longest_us());
-        // A datagram that came late after all takes its loss back, perhaps in another's time.
-        let rtp_lost = read(&self.hot.rtp_lost)
-            .cast_signed()
-            .max(0)
-            .cast_unsigned();
+        let hot = &self.hot;
+        let delay = hot.delay.histogram().delay(hot.delay.longest_us());
+        // A late datagram takes its loss back, perhaps from a viewer that joined after the loss was
+        // counted; the sum is below zero then.
+        let rtp_lost = read(&hot.rtp_lost).cast_signed().max(0).cast_unsigned();
         SenderReport {
-            sent: read(&self.hot.sent),
-            bytes: read(&self.hot.bytes),
-            dropped: read(&self.hot.dropped),
-            paused: read(&self.hot.paused),
-            cc: read(&self.hot.cc),
+            sent: read(&hot.sent),
+            bytes: read(&hot.bytes),
+            dropped: read(&hot.dropped),
+            paused: read(&hot.paused),
+            cc: read(&hot.cc),
             rtp_lost: input.rtp.map(|_| rtp_lost),
             jitter_us: input.jitter_us.map(whole_us),
             p50_us: delay.p50_us,
@@ -175,12 +149,11 @@ impl Viewer {
     }
 }
 
-fn of_code(code: u8) -> ViewerState {
-    match code {
-        RUNNING => ViewerState::Running,
-        PAUSED => ViewerState::Paused,
-        _ => ViewerState::Unconnected,
-    }
+fn decode_state(code: u8) -> ViewerState {
+    [ViewerState::Running, ViewerState::Paused]
+        .into_iter()
+        .find(|&state| state as u8 == code)
+        .unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -1,46 +1,45 @@
-//! The relay log: one logger thread, one channel, one line per visit.
+//! The relay log: one logger thread, one channel, one line per viewer.
 //!
-//! As the session log (`runtime/journal.rs`): the thread alone opens, formats and writes, and who
-//! listens is told a visit once it is logged. The file is
-//! `<log-dir>/<UTC, YYYY-MM-DD_HH-MM-SS>-relay-<relay>.log`.
+//! As in the session log, the thread alone opens, formats and writes, and whoever listens gets a
+//! record once it is logged. The file is `<log-dir>/<UTC, YYYY-MM-DD_HH-MM-SS>-relay-<relay>.log`.
 //!
-//! Both channels are bounded: whose viewer is gone waits for a disk that is slow, and of visits
-//! that nobody takes only the last are kept.
+//! Both channels are bounded: a control thread waits for a slow disk with its last line, and of the
+//! records that nobody takes only the last are kept.
 
-use std::path::Path;
 use std::path::PathBuf;
 use std::thread;
 use std::thread::JoinHandle;
 
-use crossbeam_channel::Receiver;
-use crossbeam_channel::Sender;
-use crossbeam_channel::TrySendError;
+use crossbeam_channel::{Receiver, Sender, TrySendError};
 
-use crate::error::Error;
-use crate::error::Result;
-use crate::net::logfile;
-use crate::net::logfile::LogFile;
+use crate::error::{Error, Result};
+use crate::net::logfile::{LogFile, LogFolder};
 use crate::proto::relay::log;
 use crate::proto::relay::log::ViewerRecord;
 
 /// The logger thread.
 #[derive(Debug)]
 pub(super) struct ViewerLogger {
-    pen: ViewerLogHandle,
-    visits: Receiver<ViewerRecord>,
+    handle: ViewerLogHandle,
+    records: Receiver<ViewerRecord>,
     thread: JoinHandle<Result<()>>,
 }
 
-/// The sending side.
+/// The sending side; `None` in its channel ends the log.
 #[derive(Clone, Debug)]
-pub(super) struct ViewerLogHandle(Sender<ViewerRecord>);
+pub(super) struct ViewerLogHandle(Sender<Option<ViewerRecord>>);
 
-/// Lines that may wait for the disk: each viewer of a full house once, and as many again that came
-/// after. Then a viewer's thread, which has nothing else to do, waits with its last line.
+/// Where records are published, to whoever listens.
+struct RecordPublisher {
+    publish: Sender<ViewerRecord>,
+    waiting: Receiver<ViewerRecord>,
+}
+
+/// Lines that may wait for the disk: one of each viewer of a full house, and as many again.
 const LINES_WAITING: usize = 512;
 
-/// Visits that are kept for who listens: whoever wants all of them takes them as they come, or
-/// reads the log.
+/// Records that are kept for whoever listens. A listener that wants all of them takes them as they
+/// come, or reads the log.
 const RECORDS_KEPT: usize = 4096;
 
 impl ViewerLogger {
@@ -49,90 +48,75 @@ impl ViewerLogger {
     /// # Errors
     /// The system refuses a thread.
     pub(super) fn start(folder: Option<PathBuf>) -> Result<Self> {
-        let (pen, entries) = crossbeam_channel::bounded(LINES_WAITING);
-        let (publish, visits) = crossbeam_channel::bounded(RECORDS_KEPT);
-        let told = RecordPublisher {
+        let (entries, waiting_entries) = crossbeam_channel::bounded(LINES_WAITING);
+        let (publish, records) = crossbeam_channel::bounded(RECORDS_KEPT);
+        let publisher = RecordPublisher {
             publish,
-            waiting: visits.clone(),
+            waiting: records.clone(),
         };
+        let folder = LogFolder::new(folder, log::header());
         let thread = thread::Builder::new()
             .name("logger".to_owned())
-            .spawn(move || run(folder.as_deref(), &mut LogFile::default(), &entries, &told))
+            .spawn(move || run(folder, None, &waiting_entries, &publisher))
             .map_err(Error::io("start the logger thread", "the relay log"))?;
         Ok(Self {
-            pen: ViewerLogHandle(pen),
-            visits,
+            handle: ViewerLogHandle(entries),
+            records,
             thread,
         })
     }
 
     /// A way to write to it.
     pub(super) fn handle(&self) -> ViewerLogHandle {
-        self.pen.clone()
+        self.handle.clone()
     }
 
-    /// The visits, each once it is in the log; the last [`VISITS_KEPT`] of those that nobody took.
+    /// The records, each once it is in the log; the last [`RECORDS_KEPT`] of those that nobody took.
     pub(super) fn records(&self) -> Receiver<ViewerRecord> {
-        self.visits.clone()
+        self.records.clone()
     }
 
-    /// Waits until all pens are gone and all lines are written.
+    /// Waits until all records given so far are written, and ends the log.
     ///
     /// # Errors
     /// The first line that could not be written.
     pub(super) fn finish(self) -> Result<()> {
-        drop(self.pen);
+        // The logger has ended already only if it panicked.
+        let _ = self.handle.0.send(None);
         let ended = self.thread.join();
         ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 }
 
 impl ViewerLogHandle {
-    /// Writes a line; waits where too many wait already.
-    pub(super) fn write(&self, visit: ViewerRecord) {
-        // The logger ends after all pens; if it panicked, the relay goes on.
-        let _ = self.0.send(visit);
+    /// Logs `record`; waits where too many wait already. One that comes after the end is lost.
+    pub(super) fn write(&self, record: ViewerRecord) {
+        let _ = self.0.send(Some(record));
     }
 }
 
+/// Writes the records to `log`, or to a new one named by the first of them.
 fn run(
-    folder: Option<&Path>,
-    log: &mut LogFile,
-    entries: &Receiver<ViewerRecord>,
-    told: &RecordPublisher,
+    mut folder: LogFolder,
+    mut log: Option<LogFile>,
+    entries: &Receiver<Option<ViewerRecord>>,
+    publisher: &RecordPublisher,
 ) -> Result<()> {
-    let (mut name, mut failed) = (None, None);
-    for visit in entries {
-        // Of the first visit.
-        let name =
-            name.get_or_insert_with(|| logfile::name(visit.at, &format!("relay-{}", visit.relay)));
-        if let Some(folder) = folder
-            && let Err(error) = log.append(folder, name, &log::header(), &visit.encode())
-        {
-            ::log::error!(
-                "cannot write the relay log in {}: {error}",
-                folder.display()
-            );
-            let failure = Error::io("write the relay log", folder.display())(error);
-            failed.get_or_insert(failure);
-        }
-        told.publish(visit);
+    while let Ok(Some(record)) = entries.recv() {
+        let number = format_args!("relay-{}", record.relay);
+        let log = log.get_or_insert_with(|| LogFile::new(record.at, number));
+        folder.append(log, &record.encode());
+        publisher.publish(record);
     }
-    failed.map_or(Ok(()), Err)
-}
-
-/// Where visits are told to who listens, if anybody does.
-struct RecordPublisher {
-    publish: Sender<ViewerRecord>,
-    waiting: Receiver<ViewerRecord>,
+    folder.finish()
 }
 
 impl RecordPublisher {
-    /// Tells `visit`; the oldest that nobody took makes room for it.
-    fn publish(&self, mut visit: ViewerRecord) {
-        while let Err(TrySendError::Full(back)) = self.publish.try_send(visit) {
+    /// Publishes `record`; the oldest that nobody took makes room for it.
+    fn publish(&self, mut record: ViewerRecord) {
+        while let Err(TrySendError::Full(back)) = self.publish.try_send(record) {
             let _ = self.waiting.try_recv();
-            visit = back;
+            record = back;
         }
     }
 }
@@ -147,7 +131,7 @@ mod tests {
     use crate::proto::relay::reports::SenderReport;
     use crate::session::SessionId;
 
-    fn visit(viewer: u64) -> ViewerRecord {
+    fn record(viewer: u64) -> ViewerRecord {
         ViewerRecord {
             relay: SessionId(7),
             viewer,
@@ -162,17 +146,17 @@ mod tests {
     }
 
     #[test]
-    fn visits_that_nobody_takes_are_in_the_log_and_not_in_memory() {
+    fn records_that_nobody_takes_stay_in_the_log_and_leave_memory() {
         let folder = tempfile::tempdir().expect("a folder");
-        let journal = ViewerLogger::start(Some(folder.path().to_owned())).expect("a thread");
-        let (pen, visits) = (journal.handle(), journal.records());
+        let logger = ViewerLogger::start(Some(folder.path().to_owned())).expect("a thread");
+        let (handle, records) = (logger.handle(), logger.records());
         let all = RECORDS_KEPT as u64 + 10;
         for viewer in 1..=all {
-            pen.write(visit(viewer));
+            handle.write(record(viewer));
         }
-        drop(pen);
-        journal.finish().expect("a log");
-        let kept: Vec<u64> = visits.try_iter().map(|visit| visit.viewer).collect();
+        drop(handle);
+        logger.finish().expect("a log");
+        let kept: Vec<u64> = records.try_iter().map(|record| record.viewer).collect();
         assert!(kept.into_iter().eq(11..=all));
         let entries = std::fs::read_dir(folder.path()).expect("a folder");
         let paths: Vec<_> = entries
@@ -184,28 +168,29 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_for_a_slow_disk_is_bounded() {
-        let journal = ViewerLogger::start(None).expect("a thread");
-        assert_eq!(journal.handle().0.capacity(), Some(LINES_WAITING));
-        journal.finish().expect("nothing to write");
+    fn lines_that_wait_for_a_slow_disk_are_bounded() {
+        let logger = ViewerLogger::start(None).expect("a thread");
+        assert_eq!(logger.handle().0.capacity(), Some(LINES_WAITING));
+        logger.finish().expect("nothing to write");
     }
 
     #[test]
-    fn a_full_disk_is_an_error_and_every_visit_is_told_all_the_same() {
+    fn full_disk_is_an_error_and_every_record_is_published() {
         let Ok(full) = OpenOptions::new().append(true).open("/dev/full") else {
             return;
         };
-        let (pen, entries) = crossbeam_channel::unbounded();
+        let (handle, entries) = crossbeam_channel::unbounded();
         let (publish, waiting) = crossbeam_channel::bounded(RECORDS_KEPT);
-        let visits = waiting.clone();
+        let records = waiting.clone();
         for viewer in [1, 2] {
-            pen.send(visit(viewer)).expect("open");
+            handle.send(Some(record(viewer))).expect("open");
         }
-        drop(pen);
-        let told = RecordPublisher { publish, waiting };
-        let nowhere = Some(Path::new("/nowhere"));
-        let error = run(nowhere, &mut LogFile::of(full), &entries, &told).expect_err("full");
+        drop(handle);
+        let publisher = RecordPublisher { publish, waiting };
+        let nowhere = LogFolder::new(Some("/nowhere".into()), log::header());
+        let log = Some(LogFile::of(full));
+        let error = run(nowhere, log, &entries, &publisher).expect_err("full");
         assert!(error.to_string().contains("No space left"), "{error}");
-        assert_eq!(visits.try_iter().count(), 2);
+        assert_eq!(records.try_iter().count(), 2);
     }
 }

@@ -115,6 +115,12 @@ pub(crate) fn send_segmented(
     Ok(())
 }
 
+/// Whether the kernel can cut one send into datagrams (Linux 4.18); an older one would send it as
+/// one large datagram.
+pub(crate) fn can_segment(socket: &UdpSocket) -> bool {
+    setsockopt(socket, sockopt::UdpGsoSegment, &0).is_ok()
+}
+
 /// Lets the kernel hand over several datagrams of one sender at once, where it can.
 pub(crate) fn coalesce_received(socket: &UdpSocket) {
     if let Err(error) = setsockopt(socket, sockopt::UdpGroSegment, &true) {

@@ -8,15 +8,11 @@
 
 use std::fmt;
 use std::io;
-use std::net::Ipv4Addr;
-use std::net::SocketAddr;
-use std::net::UdpSocket;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::error::Error;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::net::clock;
 use crate::units::Moment;
 
@@ -31,7 +27,7 @@ pub mod send_batch;
 /// Whether this build receives and sends in batches.
 pub const BATCHED: bool = cfg!(all(target_os = "linux", feature = "sockopt"));
 
-/// A socket that receives.
+/// A socket that receives datagrams in batches.
 #[derive(Debug)]
 pub struct BatchSocket {
     socket: UdpSocket,

@@ -57,6 +57,11 @@ pub(crate) fn send_segmented(
     Err(io::ErrorKind::Unsupported.into())
 }
 
+/// A send is one datagram here.
+pub(crate) fn can_segment(_: &UdpSocket) -> bool {
+    false
+}
+
 /// Each datagram is received by itself here.
 pub(crate) fn coalesce_received(_: &UdpSocket) {}
 

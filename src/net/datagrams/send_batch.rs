@@ -1,16 +1,11 @@
 //! A batch on its way out: as few sends as the system allows, to any number of addresses.
 
-use std::io;
-use std::io::IoSlice;
-use std::net::SocketAddr;
-use std::net::UdpSocket;
+use std::io::{self, IoSlice};
+use std::net::{SocketAddr, UdpSocket};
 use std::ops::Range;
 
-use crate::error::Error;
-use crate::error::Result;
-use crate::net::datagrams::BATCHED;
-use crate::net::datagrams::DatagramBatch;
-use crate::net::datagrams::kernel;
+use crate::error::{Error, Result};
+use crate::net::datagrams::{BATCHED, DatagramBatch, kernel};
 
 /// A batch made ready to be sent, to any number of addresses.
 #[derive(Debug)]
@@ -22,7 +17,7 @@ pub struct SendBatch<'a> {
 /// Datagrams that one call can send: all of one size, the last perhaps shorter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SegmentRun {
-    /// Which datagrams of the parcel.
+    /// Which datagrams of the batch.
     pub datagrams: Range<usize>,
     /// Their bytes.
     pub bytes: usize,
@@ -71,7 +66,7 @@ impl<'a> SendBatch<'a> {
         })
     }
 
-    /// Sends `run` to whom the socket is connected to; never waits.
+    /// Sends `run` to the address that the socket is connected to.
     ///
     /// # Errors
     /// The system's. `WouldBlock` says that the socket's queue is full.
@@ -96,8 +91,8 @@ impl SegmentRun {
     }
 }
 
-/// A socket to send from, at the address of `from` and a port of its own: never waits, learns of what the way there refuses (RFC 1122, 4.1.3.3),
-/// and keeps next to nothing of what is sent to it.
+/// A socket to send to `to`, at the address of `from` and a port of its own. It never waits, learns
+/// what the way there refuses (RFC 1122, 4.1.3.3), and keeps next to nothing of what it receives.
 ///
 /// # Errors
 /// The system's, with the address.

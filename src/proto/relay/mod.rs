@@ -1,5 +1,5 @@
-//! The relay's control conversation, the networking lab's and ours: what a viewer says over TCP and
-//! what it is told. Lines end with `\n`; `\r\n` is accepted.
+//! The relay's control protocol, the networking lab's and ours: what a viewer sends over TCP and
+//! what it is answered. Lines end with `\n`; `\r\n` is accepted.
 //!
 //! ```text
 //! viewer                               relay
@@ -15,9 +15,9 @@
 //!                        <-  ERROR <reason>       nothing has changed
 //! ```
 //!
-//! A viewer of ours says one thing more, every second: that it lives and what it received. From
-//! its first such line on, [silence](SILENCE_MAX) ends it. The answer tells what was sent to it.
-//! A relay that does not know the word says `ERROR`, and the viewer leaves it at that.
+//! A viewer of ours sends one line more, every second: that it is alive and what it received. From
+//! its first such line on, [silence](SILENCE_MAX) ends it. The answer says what was sent to it. A
+//! relay that does not know the word answers `ERROR`, and the viewer does not send it again.
 //!
 //! ```text
 //! ALIVE datagrams=570 bytes=750120 cc=0 jitter_us=12 host_drop=0
@@ -34,17 +34,17 @@
 
 pub mod log;
 pub mod reports;
+pub mod status;
 
+use std::fmt;
 use std::time::Duration;
 
-use self::reports::ReceiverReport;
-use self::reports::SenderReport;
-use crate::proto::line::DecodeError;
-use crate::proto::line::Fields;
-use crate::proto::line::decimal;
+use crate::proto::line::{DecodeError, Fields, decimal};
+use crate::proto::relay::reports::{ReceiverReport, SenderReport};
+use crate::text::{escape, unescape};
 use crate::units::Moment;
 
-/// What a viewer wants.
+/// What a viewer asks for.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ControlCommand {
     /// Datagrams, to this port of its own address.
@@ -55,11 +55,11 @@ pub enum ControlCommand {
     Continue,
     /// To leave.
     Disconnect,
-    /// To be known alive, and what it received.
+    /// That it is alive, and what it received.
     Alive(ReceiverReport),
 }
 
-/// Where a viewer stands.
+/// Whether a viewer gets the stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ViewerState {
     /// It has not said where to send.
@@ -71,18 +71,18 @@ pub enum ViewerState {
     Paused,
 }
 
-/// What a viewer is told.
+/// What a viewer is answered.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ControlReply {
     /// Done.
     Ok,
-    /// Heard, and this is what was sent.
-    Statement(SenderReport),
+    /// Done, and this is what was sent.
+    Report(SenderReport),
     /// Not done, and why.
     Error(String),
 }
 
-/// Makes commands of what was read.
+/// Reads commands from the bytes of a connection.
 #[derive(Debug, Default)]
 pub struct CommandReader {
     bytes: Vec<u8>,
@@ -93,55 +93,53 @@ pub struct CommandReader {
 /// Longest line, bytes, its end included: `ALIVE` with every field it can have takes half.
 pub const COMMAND_MAX: usize = 512;
 
-/// Most bytes of one line that are read and thrown away, after `ERROR` was said.
+/// Most bytes of one line that are read and thrown away, after `ERROR` was sent.
 pub const SKIP_MAX: usize = 16 * 1024 * 1024;
 
 /// Least port that datagrams go to: below are services that never asked for any.
 pub const PORT_MIN: u16 = 1024;
 
-/// A viewer of ours that says nothing for so long is gone. It must not be sent to for 5 s, and on
-/// a busy machine the last of them goes by in noticing.
+/// A viewer of ours that sends nothing for so long is gone. Nothing may be sent to a vanished viewer
+/// for more than 5 s, and a busy machine may take the last second to notice.
 pub const SILENCE_MAX: Duration = Duration::from_secs(4);
 
-/// A client that has no viewer yet and says nothing for so long is let go. A student who types by
-/// hand has a minute for each line; a wrong one counts as a word too.
+/// A client that has no viewer yet and sends nothing for so long is let go. A student who types by
+/// hand has a minute for each line; a wrong line counts too.
 pub const OPENING_MAX: Duration = Duration::from_secs(60);
 
-/// Most commands of a connection in one second: many times what a program that plays with its
-/// pauses says, and nothing that keeps the relay from its work.
+/// Most commands of a connection in one second: many more than any honest program sends, and too
+/// few to keep the relay from its work.
 pub const COMMANDS_MAX: u32 = 256;
 
 /// Longest reason in an `ERROR`, characters.
 const REASON_MAX: usize = 200;
 
-/// Counts a connection's commands.
+/// Limits a connection's commands to [`COMMANDS_MAX`] in a second.
 #[derive(Debug)]
 pub struct CommandRate {
     since: Moment,
-    spent: u32,
+    count: u32,
 }
 
 impl CommandRate {
-    /// Nothing is spent at `now`.
+    /// No command was sent before `now`.
     pub fn new(now: Moment) -> Self {
-        Self {
-            since: now,
-            spent: 0,
-        }
+        let (since, count) = (now, 0);
+        Self { since, count }
     }
 
-    /// Whether one more command may be said at `now`.
+    /// Whether one more command is allowed at `now`.
     pub fn allow(&mut self, now: Moment) -> bool {
         if now.since(self.since) >= Duration::from_secs(1) {
             *self = Self::new(now);
         }
-        self.spent = self.spent.saturating_add(1);
-        self.spent <= COMMANDS_MAX
+        self.count = self.count.saturating_add(1);
+        self.count <= COMMANDS_MAX
     }
 }
 
-/// How long a client may be silent: one that has a viewer of ours (`Some(true)`), one of the lab's,
-/// which `bound` is for, and one that has none yet.
+/// How long a client may be silent: one with a viewer that reports (`Some(true)`), one with a lab
+/// viewer (`Some(false)`, for which `bound` is set), and one that has no viewer yet.
 pub fn silence(native: Option<bool>, bound: Duration) -> Duration {
     match native {
         Some(true) => SILENCE_MAX,
@@ -154,7 +152,7 @@ impl ControlCommand {
     /// Reads `line`, which has no end.
     ///
     /// # Errors
-    /// It is no command; says why, for the viewer.
+    /// It is not a command; says why, for the viewer.
     pub fn decode(line: &str) -> Result<Self, DecodeError> {
         let (word, rest) = match line.split_once(' ') {
             Some((word, rest)) => (word, Some(rest)),
@@ -180,14 +178,14 @@ impl ControlCommand {
         }
     }
 
-    /// The line that says it.
+    /// The line.
     pub fn encode(&self) -> Vec<u8> {
         match self {
             Self::Connect(port) => format!("CONECTAR {port}\n").into_bytes(),
             Self::Interrupt => b"INTERRUMPIR\n".to_vec(),
             Self::Continue => b"CONTINUAR\n".to_vec(),
             Self::Disconnect => b"DESCONECTAR\n".to_vec(),
-            Self::Alive(receipt) => receipt.encode(),
+            Self::Alive(report) => report.encode(),
         }
     }
 }
@@ -201,19 +199,18 @@ fn decode_port(text: &str) -> Result<u16, DecodeError> {
         .and_then(decimal)
         .and_then(|port| u16::try_from(port).ok())
         .ok_or_else(|| DecodeError::value("no port", text))?;
-    match port {
-        PORT_MIN.. => Ok(port),
-        _ => Err(DecodeError(format!(
-            "port {port} is below {PORT_MIN}; nothing is sent there"
-        ))),
+    if port < PORT_MIN {
+        let why = format!("port {port} is below {PORT_MIN}; nothing is sent there");
+        return Err(DecodeError(why));
     }
+    Ok(port)
 }
 
 impl ViewerState {
-    /// Where a viewer stands after `command`.
+    /// The state after `command`.
     ///
     /// # Errors
-    /// The command has no place here; says why, for the viewer.
+    /// The command cannot be given in this state; says why, for the viewer.
     pub fn after(self, command: &ControlCommand) -> Result<Self, &'static str> {
         match (self, command) {
             (Self::Unconnected, ControlCommand::Connect(_))
@@ -229,14 +226,24 @@ impl ViewerState {
     }
 }
 
+impl fmt::Display for ViewerState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Unconnected => "out",
+            Self::Running => "running",
+            Self::Paused => "paused",
+        })
+    }
+}
+
 impl ControlReply {
-    /// The line that says it.
+    /// The line.
     pub fn encode(&self) -> Vec<u8> {
         match self {
             Self::Ok => b"OK\n".to_vec(),
-            Self::Statement(statement) => statement.encode(),
+            Self::Report(report) => report.encode(),
             Self::Error(reason) => {
-                let shown = crate::text::escape(reason);
+                let shown = escape(reason);
                 let reason: String = shown.chars().take(REASON_MAX).collect();
                 format!("ERROR {reason}\n").into_bytes()
             }
@@ -246,16 +253,16 @@ impl ControlReply {
     /// Reads `line`, which has no end.
     ///
     /// # Errors
-    /// It is no reply.
+    /// It is not a reply.
     pub fn decode(line: &str) -> Result<Self, DecodeError> {
         let line = line.strip_suffix('\r').unwrap_or(line);
         match line.split_once(' ') {
             None if line == "OK" => Ok(Self::Ok),
             None if line == "ERROR" => Ok(Self::Error(String::new())),
-            Some(("OK", _)) => SenderReport::decode(&Fields::parse(line)?).map(Self::Statement),
-            // Ours escapes what it tells; another's is taken as it is, and is not safe to show.
+            Some(("OK", _)) => SenderReport::decode(&Fields::parse(line)?).map(Self::Report),
+            // Our relay escapes its reasons; another's is taken as it is, and is not safe to show.
             Some(("ERROR", reason)) => Ok(Self::Error(
-                crate::text::unescape(reason).unwrap_or_else(|| reason.to_owned()),
+                unescape(reason).unwrap_or_else(|| reason.to_owned()),
             )),
             _ => Err(DecodeError::value("neither OK nor ERROR", line)),
         }
@@ -263,7 +270,7 @@ impl ControlReply {
 }
 
 impl CommandReader {
-    /// Takes what a read returned; [`next`](Self::next) is to be called until it has no more.
+    /// Adds the bytes of a read; [`next`](Self::next) is to be called until it has no more.
     pub fn push(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
     }

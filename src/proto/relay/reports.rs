@@ -1,10 +1,8 @@
-//! What a viewer of ours received, and what the relay sent to it: the two halves by which a loss
+//! What a viewer of ours received, and what the relay sent to it: the two reports by which a loss
 //! is found where it happened.
 
+use crate::proto::line::{DecodeError, Fields, LineWriter};
 use crate::proto::stream::StreamCounts;
-use crate::proto::line::DecodeError;
-use crate::proto::line::Fields;
-use crate::proto::line::LineWriter;
 
 /// What a viewer received, since it connected.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,11 +46,11 @@ pub struct SenderReport {
     pub worst_us: Option<u64>,
 }
 
-/// Datagrams that a viewer may have received and the relay not counted yet: a round of it, and as
-/// much again.
+/// Datagrams that a viewer may have received before the relay has counted them: a round of the
+/// relay, and as much again.
 const IN_FLIGHT_MAX: u64 = 1024;
 
-/// Times that a network may deliver a datagram: more than twice is no network's.
+/// How often a network may deliver a datagram. No network does so more than twice.
 const DUPLICATION_MAX: u64 = 2;
 
 /// Most bytes of a datagram.
@@ -74,7 +72,7 @@ impl ReceiverReport {
     /// Reads the fields of an `ALIVE`; unknown ones are left alone.
     ///
     /// # Errors
-    /// A count that is missing or is none.
+    /// A count that is missing or is not a number.
     pub fn decode(fields: &Fields<'_>) -> Result<Self, DecodeError> {
         Ok(Self {
             datagrams: fields.number("datagrams")?,
@@ -86,7 +84,7 @@ impl ReceiverReport {
         })
     }
 
-    /// The line that says it.
+    /// The line.
     pub fn encode(&self) -> Vec<u8> {
         LineWriter::new("ALIVE")
             .field("datagrams", self.datagrams)
@@ -103,7 +101,7 @@ impl SenderReport {
     /// Reads the fields of an `OK`; unknown ones are left alone.
     ///
     /// # Errors
-    /// A count that is missing or is none.
+    /// A count that is missing or is not a number.
     pub fn decode(fields: &Fields<'_>) -> Result<Self, DecodeError> {
         Ok(Self {
             sent: fields.number("sent")?,
@@ -119,7 +117,7 @@ impl SenderReport {
         })
     }
 
-    /// The line that says it.
+    /// The line.
     pub fn encode(&self) -> Vec<u8> {
         LineWriter::new("OK")
             .field("sent", self.sent)
@@ -136,8 +134,7 @@ impl SenderReport {
     }
 
     /// Whether `received` can be true of what was sent so far. A network may double datagrams, and
-    /// some may have arrived that are not counted here yet; what nobody can have received is a lie,
-    /// and would be one in every sum.
+    /// some may have arrived that are not counted here yet. A false report would spoil every sum.
     pub fn allows(&self, received: &ReceiverReport) -> bool {
         let most = self
             .sent
@@ -153,8 +150,8 @@ impl SenderReport {
     }
 
     /// Datagrams that left the relay and did not reach the viewer's system: what was sent, less
-    /// what the viewer read and what its system dropped. `None` where the viewer does not tell,
-    /// or tells of more than was sent (the network doubles, or somebody lies).
+    /// what the viewer read and what its system dropped. `None` where the viewer does not report,
+    /// or reports more than was sent (the network doubled datagrams, or the report is false).
     pub fn network_lost(&self, received: Option<&ReceiverReport>) -> Option<u64> {
         let received = received?;
         self.sent

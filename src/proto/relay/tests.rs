@@ -224,7 +224,7 @@ fn replies_come_back() {
     };
     for reply in [
         ControlReply::Ok,
-        ControlReply::Statement(statement),
+        ControlReply::Report(statement),
         ControlReply::Error("not connected".to_owned()),
         ControlReply::Error("no such command '\u{1b}[2J\\'".to_owned()),
     ] {

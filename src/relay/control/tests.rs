@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use super::*;
 use crate::relay::Relay;
-use crate::relay::RelayConfig;
+use crate::relay::config::RelayConfig;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 

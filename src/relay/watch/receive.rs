@@ -1,42 +1,40 @@
-//! The stream on its way through a viewer: received, followed, handed to the player and the disk.
+//! The stream on its way through a viewer: received, counted, handed to the player and the disk.
 
-use std::net::Ipv4Addr;
-use std::net::Ipv6Addr;
-use std::net::SocketAddr;
-use std::net::UdpSocket;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::thread;
-use std::time::Duration;
 
 use crate::error::Result;
 use crate::net::datagrams::DatagramBatch;
-use crate::net::datagrams::send_batch;
-use crate::net::datagrams::send_batch::SendBatch;
+use crate::net::datagrams::send_batch::{self, SendBatch};
+use crate::net::lock;
 use crate::proto::stream::StreamMonitor;
 use crate::relay::atomic_histogram::bump;
-use crate::relay::watch::control::WatchState;
+use crate::relay::watch::control::{QUIET, WatchState};
 use crate::relay::watch::recorder::Recorder;
 use crate::units::Moment;
 
-/// The data thread's own.
+/// What the data thread owns.
 pub(super) struct StreamReceiver {
-    pub(super) shared: Arc<WatchState>,
+    pub(super) state: Arc<WatchState>,
     pub(super) player: Option<UdpSocket>,
     pub(super) recorder: Option<Recorder>,
 }
 
+/// Datagrams received together.
+const BATCH: usize = 64;
+
 impl StreamReceiver {
     pub(super) fn run(self) {
-        let shared = &self.shared;
-        let (mut feed, mut batch) = (StreamMonitor::default(), DatagramBatch::new(BATCH));
-        let relay = shared.relay.ip();
-        while !shared.stopping.load(Ordering::SeqCst) {
+        let state = &self.state;
+        let (mut monitor, mut batch) = (StreamMonitor::default(), DatagramBatch::new(BATCH));
+        let relay = state.relay.ip();
+        while !state.stopping.load(Ordering::SeqCst) {
             batch.clear();
-            match shared.inbox.receive(&mut batch, QUIET) {
+            match state.inbox.receive(&mut batch, QUIET) {
                 Ok(0) => {
-                    shared.quiet.fetch_add(1, Ordering::SeqCst);
+                    state.quiet.fetch_add(1, Ordering::SeqCst);
                     continue;
                 }
                 Ok(_) => {}
@@ -48,72 +46,62 @@ impl StreamReceiver {
             }
             let all = batch.len();
             batch.retain(|from, _| from.ip() == relay);
-            bump(&shared.foreign, (all - batch.len()) as u64);
-            self.count_and_record(&mut feed, &batch);
+            bump(&state.foreign, (all - batch.len()) as u64);
+            self.count_and_record(&mut monitor, &batch);
             if let Some(player) = &self.player {
                 self.play(player, &batch);
             }
         }
     }
 
-    fn count_and_record(&self, feed: &mut StreamMonitor, batch: &DatagramBatch) {
-        let shared = &self.shared;
-        let bytes = batch.iter().map(|datagram| datagram.bytes.len()).sum();
-        let mut piece = match self.recorder {
-            Some(_) => Vec::with_capacity(bytes),
-            None => Vec::new(),
-        };
-        let mut in_piece = 0;
+    fn count_and_record(&self, monitor: &mut StreamMonitor, batch: &DatagramBatch) {
+        let state = &self.state;
+        let mut packets = Vec::new();
+        if self.recorder.is_some() {
+            packets.reserve(batch.iter().map(|datagram| datagram.bytes.len()).sum());
+        }
         for datagram in batch.iter() {
-            let rejoin = shared.rejoin.load(Ordering::SeqCst);
+            let rejoin = state.rejoin.load(Ordering::SeqCst);
             if rejoin != 0 && datagram.at >= Moment(rejoin) {
-                // Another resumption may have come since; it stays.
-                let _ =
-                    shared
-                        .rejoin
-                        .compare_exchange(rejoin, 0, Ordering::SeqCst, Ordering::SeqCst);
-                feed.rejoin();
+                state.clear_rejoin(rejoin);
+                monitor.rejoin();
             }
-            feed.handle_packets(datagram.at, datagram.bytes, |packet| {
+            monitor.handle_packets(datagram.at, datagram.bytes, |packet| {
                 if self.recorder.is_some() {
-                    piece.extend_from_slice(packet);
+                    packets.extend_from_slice(packet);
                 }
             });
-            in_piece += 1;
         }
-        *shared.counts.lock().unwrap_or_else(PoisonError::into_inner) = feed.counts();
-        let Some(tape) = &self.recorder else { return };
-        let bytes = piece.len() as u64;
-        match tape.push(piece) {
-            true => bump(&shared.recorded, bytes),
-            false => bump(&shared.unrecorded, in_piece),
+        *lock(&state.counts) = monitor.counts();
+        let Some(recorder) = &self.recorder else {
+            return;
+        };
+        let bytes = packets.len() as u64;
+        if recorder.push(packets) {
+            bump(&state.recorded, bytes);
+        } else {
+            bump(&state.unrecorded, batch.len() as u64);
         }
     }
 
     fn play(&self, player: &UdpSocket, batch: &DatagramBatch) {
-        let parcel = SendBatch::of(batch);
+        let batch = SendBatch::of(batch);
         let mut unplayed = 0;
-        for run in parcel.runs() {
-            if run.datagrams.len() > 1 && parcel.send(player, run).is_ok() {
+        for run in batch.runs() {
+            if run.datagrams.len() > 1 && batch.send(player, run).is_ok() {
                 continue;
             }
-            for single in parcel.singles(run) {
+            for single in batch.singles(run) {
                 // The first error is of an earlier datagram.
-                let sent = parcel
+                let sent = batch
                     .send(player, &single)
-                    .or_else(|_| parcel.send(player, &single));
+                    .or_else(|_| batch.send(player, &single));
                 unplayed += u64::from(sent.is_err());
             }
         }
-        bump(&self.shared.unplayed, unplayed);
+        bump(&self.state.unplayed, unplayed);
     }
 }
-
-/// With no datagram for so long after a pause, none is on its way.
-pub(super) const QUIET: Duration = Duration::from_millis(100);
-
-/// Datagrams taken together.
-const BATCH: usize = 64;
 
 /// A socket to the player.
 ///
@@ -124,5 +112,5 @@ pub(super) fn player_socket(player: SocketAddr) -> Result<UdpSocket> {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
         SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
     };
-    parcel::connected_socket(any, player)
+    send_batch::connected_socket(any, player)
 }

@@ -1,283 +1,138 @@
 //! A relay and its viewers as JSON, a line each second: `gatecast.relay/1`, `gatecast.watch/1`,
 //! and `gatecast.visits/1` for a log.
 //!
-//! Names and units of the fields are a contract, written down in `live.schema.json` beside this:
-//! fields may join, none changes. Counts are since
-//! the beginning, in datagrams where no unit is named; unknown is `null`.
+//! Names and units of the fields are a contract, written down in `relay.schema.json` beside this:
+//! fields may join, none changes. Counts are since the beginning, in datagrams where no unit is
+//! named; unknown is `null`.
 
-use std::net::SocketAddr;
-
-use serde::Serialize;
 use time::format_description::well_known::Rfc3339;
 
-use crate::proto::stream::StreamCounts;
-use crate::proto::relay::ViewerState;
+use crate::proto::json::{self, Json};
 use crate::proto::relay::log::ViewerRecord;
-use crate::proto::relay::reports::ReceiverReport;
-use crate::proto::relay::reports::SenderReport;
-use crate::relay::snapshot::RelaySnapshot;
-use crate::relay::snapshot::ViewerSnapshot;
-use crate::relay::watch::WatchSnapshot;
+use crate::proto::relay::reports::{ReceiverReport, SenderReport};
+use crate::proto::relay::status::{RelaySnapshot, ViewerSnapshot, WatchSnapshot};
+use crate::proto::stream::StreamCounts;
 use crate::units::micros;
 
-/// How a relay stands, in one line.
-#[derive(Clone, Debug, Serialize)]
-pub struct RelayEvent {
-    schema: &'static str,
-    relay: String,
-    seconds: f64,
-    awake: bool,
-    input: StreamPart,
-    foreign: u64,
-    stale: u64,
-    dropped: Option<u64>,
-    batches: u64,
-    delay_p50_us: Option<u64>,
-    delay_p99_us: Option<u64>,
-    delay_worst_us: Option<u64>,
-    viewers: Vec<ViewerPart>,
+/// A relay at a moment, in one line with its end.
+pub fn relay_event(snapshot: &RelaySnapshot) -> String {
+    Json::object(|json| {
+        json.text("schema", "gatecast.relay/1");
+        json.text("relay", snapshot.relay.to_string());
+        json.number("seconds", Some(snapshot.up.as_secs_f64()));
+        json.truth("awake", snapshot.awake);
+        json.member("input", |json| stream(json, &snapshot.input));
+        json.raw("foreign", snapshot.foreign);
+        json.raw("stale", snapshot.stale);
+        json.count("dropped", snapshot.dropped);
+        json.raw("batches", snapshot.batches);
+        json.count("delay_p50_us", snapshot.delay.p50_us);
+        json.count("delay_p99_us", snapshot.delay.p99_us);
+        json.count("delay_worst_us", snapshot.delay.worst_us);
+        json.list("viewers", |json| {
+            for of_one in &snapshot.viewers {
+                json.item(|json| viewer(json, of_one));
+            }
+        });
+    }) + "\n"
 }
 
-/// How one viewer of ours stands, in one line.
-#[derive(Clone, Debug, Serialize)]
-pub struct WatchEvent {
-    schema: &'static str,
-    at: SocketAddr,
-    seconds: f64,
-    standing: &'static str,
-    received: StreamPart,
-    host_drop: Option<u64>,
-    network_lost: Option<u64>,
-    foreign: u64,
-    unplayed: u64,
-    recorded_bytes: u64,
-    unrecorded: u64,
-    sent: Option<SentPart>,
+/// A viewer of ours at a moment, in one line with its end.
+pub fn watch_event(view: &WatchSnapshot) -> String {
+    let received = view.receiver_report();
+    let network_lost = |sent: SenderReport| sent.network_lost(Some(&received));
+    Json::object(|json| {
+        json.text("schema", "gatecast.watch/1");
+        json.text("at", view.at.to_string());
+        json.number("seconds", Some(view.watched.as_secs_f64()));
+        json.text("standing", view.state.to_string());
+        json.member("received", |json| stream(json, &view.received));
+        json.count("host_drop", view.host_drop);
+        json.count("network_lost", view.sent.and_then(network_lost));
+        json.raw("foreign", view.foreign);
+        json.raw("unplayed", view.unplayed);
+        json.raw("recorded_bytes", view.recorded);
+        json.raw("unrecorded", view.unrecorded);
+        maybe(json, "sent", view.sent.as_ref(), sent);
+    }) + "\n"
 }
 
-/// The visits of relay logs, as one document.
-#[derive(Clone, Debug, Serialize)]
-pub struct ViewersDocument {
-    schema: &'static str,
-    visits: Vec<ViewerRecordPart>,
+/// The viewers of relay logs, as one document over several lines.
+pub fn viewers_document(records: &[ViewerRecord]) -> String {
+    json::indented(&Json::object(|json| {
+        json.text("schema", "gatecast.visits/1");
+        json.list("visits", |json| {
+            for of_one in records {
+                json.item(|json| record(json, of_one));
+            }
+        });
+    }))
 }
 
-#[derive(Clone, Debug, Serialize)]
-struct StreamPart {
-    datagrams: u64,
-    bytes: u64,
-    not_ts: u64,
-    cc_errors: u64,
-    cc_lost_at_least: u64,
-    transport_errors: u64,
-    rtp_lost: Option<u64>,
-    rtp_duplicate: Option<u64>,
-    rtp_reordered: Option<u64>,
-    jitter_us: Option<f64>,
+fn stream(json: &mut Json, counts: &StreamCounts) {
+    json.raw("datagrams", counts.datagrams);
+    json.raw("bytes", counts.bytes);
+    json.raw("not_ts", counts.not_ts);
+    json.raw("cc_errors", counts.ts.errors);
+    json.raw("cc_lost_at_least", counts.ts.lost);
+    json.raw("transport_errors", counts.ts.damaged);
+    json.count("rtp_lost", counts.rtp.map(|rtp| rtp.lost));
+    json.count("rtp_duplicate", counts.rtp.map(|rtp| rtp.duplicate));
+    json.count("rtp_reordered", counts.rtp.map(|rtp| rtp.reordered));
+    json.number("jitter_us", counts.jitter_us);
 }
 
-#[derive(Clone, Debug, Serialize)]
-struct ViewerPart {
-    // No `network_lost`: sent and received are not of one instant while the stream runs.
-    viewer: u64,
-    to: SocketAddr,
-    standing: &'static str,
-    native: bool,
-    seconds: f64,
-    sent: SentPart,
-    received: Option<ReceivedPart>,
+// No `network_lost`: sent and received are not of one instant while the stream runs.
+fn viewer(json: &mut Json, view: &ViewerSnapshot) {
+    json.raw("viewer", view.viewer);
+    json.text("to", view.to.to_string());
+    json.text("standing", view.state.to_string());
+    json.truth("native", view.native);
+    json.number("seconds", Some(view.watched.as_secs_f64()));
+    json.member("sent", |json| sent(json, &view.sent));
+    maybe(json, "received", view.received.as_ref(), received);
 }
 
-#[derive(Clone, Debug, Serialize)]
-struct SentPart {
-    datagrams: u64,
-    bytes: u64,
-    dropped: u64,
-    paused: u64,
-    source_cc_errors: u64,
-    source_rtp_lost: Option<u64>,
-    source_jitter_us: Option<u64>,
-    delay_p50_us: Option<u64>,
-    delay_p99_us: Option<u64>,
-    delay_worst_us: Option<u64>,
+fn record(json: &mut Json, record: &ViewerRecord) {
+    json.text("relay", record.relay.to_string());
+    json.raw("viewer", record.viewer);
+    json.maybe_text("at", record.at.format(&Rfc3339).ok());
+    json.text("to", record.to.to_string());
+    json.raw("watched_us", micros(record.watched));
+    json.member("sent", |json| sent(json, &record.sent));
+    maybe(json, "received", record.received.as_ref(), received);
+    let network_lost = record.sent.network_lost(record.received.as_ref());
+    json.count("network_lost", network_lost);
+    json.text("end", record.end.to_string());
+    json.maybe_text("reason", record.reason.as_deref());
 }
 
-#[derive(Clone, Debug, Serialize)]
-struct ReceivedPart {
-    datagrams: u64,
-    bytes: u64,
-    cc_errors: u64,
-    rtp_lost: Option<u64>,
-    jitter_us: Option<u64>,
-    host_drop: Option<u64>,
+fn sent(json: &mut Json, sent: &SenderReport) {
+    json.raw("datagrams", sent.sent);
+    json.raw("bytes", sent.bytes);
+    json.raw("dropped", sent.dropped);
+    json.raw("paused", sent.paused);
+    json.raw("source_cc_errors", sent.cc);
+    json.count("source_rtp_lost", sent.rtp_lost);
+    json.count("source_jitter_us", sent.jitter_us);
+    json.count("delay_p50_us", sent.p50_us);
+    json.count("delay_p99_us", sent.p99_us);
+    json.count("delay_worst_us", sent.worst_us);
 }
 
-#[derive(Clone, Debug, Serialize)]
-struct ViewerRecordPart {
-    relay: String,
-    viewer: u64,
-    at: Option<String>,
-    to: SocketAddr,
-    watched_us: u64,
-    sent: SentPart,
-    received: Option<ReceivedPart>,
-    network_lost: Option<u64>,
-    end: String,
-    reason: Option<String>,
+fn received(json: &mut Json, received: &ReceiverReport) {
+    json.raw("datagrams", received.datagrams);
+    json.raw("bytes", received.bytes);
+    json.raw("cc_errors", received.cc);
+    json.count("rtp_lost", received.rtp_lost);
+    json.count("jitter_us", received.jitter_us);
+    json.count("host_drop", received.host_drop);
 }
 
-/// Why serialising cannot fail: no maps, no foreign `Serialize`, no writer but memory.
-const SERIALIZES: &str = "an event is strings, numbers and lists";
-
-impl RelayEvent {
-    /// `snapshot` as an event.
-    pub fn new(snapshot: &RelaySnapshot) -> Self {
-        Self {
-            schema: "gatecast.relay/1",
-            relay: snapshot.relay.to_string(),
-            seconds: snapshot.up.as_secs_f64(),
-            awake: snapshot.awake,
-            input: StreamPart::new(&snapshot.input),
-            foreign: snapshot.foreign,
-            stale: snapshot.stale,
-            dropped: snapshot.dropped,
-            batches: snapshot.batches,
-            delay_p50_us: snapshot.delay.p50_us,
-            delay_p99_us: snapshot.delay.p99_us,
-            delay_worst_us: snapshot.delay.worst_us,
-            viewers: snapshot.viewers.iter().map(ViewerPart::new).collect(),
-        }
-    }
-
-    /// The event as one line, without its end.
-    pub fn to_line(&self) -> String {
-        serde_json::to_string(self).expect(SERIALIZES)
-    }
-}
-
-impl WatchEvent {
-    /// `view` as an event.
-    pub fn new(view: &WatchSnapshot) -> Self {
-        let receipt = ReceiverReport::of(&view.received, view.host_drop);
-        Self {
-            schema: "gatecast.watch/1",
-            at: view.at,
-            seconds: view.watched.as_secs_f64(),
-            standing: word(view.state),
-            received: StreamPart::new(&view.received),
-            host_drop: view.host_drop,
-            network_lost: view.sent.and_then(|sent| sent.network_lost(Some(&receipt))),
-            foreign: view.foreign,
-            unplayed: view.unplayed,
-            recorded_bytes: view.recorded,
-            unrecorded: view.unrecorded,
-            sent: view.sent.as_ref().map(SentPart::new),
-        }
-    }
-
-    /// The event as one line, without its end.
-    pub fn to_line(&self) -> String {
-        serde_json::to_string(self).expect(SERIALIZES)
-    }
-}
-
-impl ViewersDocument {
-    /// `visits` as a document.
-    pub fn new(visits: &[ViewerRecord]) -> Self {
-        Self {
-            schema: "gatecast.visits/1",
-            visits: visits.iter().map(ViewerRecordPart::new).collect(),
-        }
-    }
-
-    /// The document over several lines, its end included.
-    pub fn to_text(&self) -> String {
-        crate::report::json::safe(&serde_json::to_string_pretty(self).expect(SERIALIZES)) + "\n"
-    }
-}
-
-impl StreamPart {
-    fn new(counts: &StreamCounts) -> Self {
-        Self {
-            datagrams: counts.datagrams,
-            bytes: counts.bytes,
-            not_ts: counts.not_ts,
-            cc_errors: counts.ts.errors,
-            cc_lost_at_least: counts.ts.lost,
-            transport_errors: counts.ts.damaged,
-            rtp_lost: counts.rtp.map(|rtp| rtp.lost),
-            rtp_duplicate: counts.rtp.map(|rtp| rtp.duplicate),
-            rtp_reordered: counts.rtp.map(|rtp| rtp.reordered),
-            jitter_us: counts.jitter_us,
-        }
-    }
-}
-
-impl ViewerPart {
-    fn new(view: &ViewerSnapshot) -> Self {
-        Self {
-            viewer: view.viewer,
-            to: view.to,
-            standing: word(view.state),
-            native: view.native,
-            seconds: view.watched.as_secs_f64(),
-            sent: SentPart::new(&view.sent),
-            received: view.received.as_ref().map(ReceivedPart::new),
-        }
-    }
-}
-
-impl SentPart {
-    fn new(sent: &SenderReport) -> Self {
-        Self {
-            datagrams: sent.sent,
-            bytes: sent.bytes,
-            dropped: sent.dropped,
-            paused: sent.paused,
-            source_cc_errors: sent.cc,
-            source_rtp_lost: sent.rtp_lost,
-            source_jitter_us: sent.jitter_us,
-            delay_p50_us: sent.p50_us,
-            delay_p99_us: sent.p99_us,
-            delay_worst_us: sent.worst_us,
-        }
-    }
-}
-
-impl ReceivedPart {
-    fn new(received: &ReceiverReport) -> Self {
-        Self {
-            datagrams: received.datagrams,
-            bytes: received.bytes,
-            cc_errors: received.cc,
-            rtp_lost: received.rtp_lost,
-            jitter_us: received.jitter_us,
-            host_drop: received.host_drop,
-        }
-    }
-}
-
-impl ViewerRecordPart {
-    fn new(visit: &ViewerRecord) -> Self {
-        Self {
-            relay: visit.relay.to_string(),
-            viewer: visit.viewer,
-            at: visit.at.format(&Rfc3339).ok(),
-            to: visit.to,
-            watched_us: micros(visit.watched),
-            sent: SentPart::new(&visit.sent),
-            received: visit.received.as_ref().map(ReceivedPart::new),
-            network_lost: visit.sent.network_lost(visit.received.as_ref()),
-            end: visit.end.to_string(),
-            reason: visit.reason.clone(),
-        }
-    }
-}
-
-fn word(standing: ViewerState) -> &'static str {
-    match standing {
-        ViewerState::Unconnected => "out",
-        ViewerState::Running => "running",
-        ViewerState::Paused => "paused",
+/// A member that is the object of `value`, or null.
+fn maybe<T>(json: &mut Json, name: &str, value: Option<&T>, write: fn(&mut Json, &T)) {
+    match value {
+        Some(value) => json.member(name, |json| write(json, value)),
+        None => json.raw(name, "null"),
     }
 }

@@ -1,28 +1,23 @@
-//! What live relaying was like: relay logs read back and summed, and what one viewer lost where.
+//! Reports on the live relay: relay logs read back and summed, and what one viewer lost where.
 //!
-//! As the rest of the report: starts from what was logged or counted and ends in text. A figure
-//! that nobody told stays `-`; a sum of which a part is missing says how many parts it has.
+//! As the rest of the report it starts from what was logged or counted and ends in text. A figure
+//! that nobody reported stays `-`; a sum of which a part is missing says how many parts it has.
 
 use std::fs::File;
-use std::io::BufRead;
-use std::io::BufReader;
 use std::io::Read;
 use std::path::Path;
 
-use crate::error::Error;
 use crate::error::Result;
+use crate::net::logfile;
+use crate::proto::line::DecodeError;
+use crate::proto::log_cell::{MISSING, SEPARATOR, or_missing};
 use crate::proto::relay::log;
 use crate::proto::relay::log::ViewerRecord;
-use crate::proto::relay::reports::ReceiverReport;
-use crate::proto::relay::reports::SenderReport;
-use crate::proto::relay::reports::whole_us;
-use crate::relay::snapshot::RelaySnapshot;
-use crate::relay::watch::WatchSnapshot;
-use crate::report::LOG_MAX;
-use crate::report::table::Align;
-use crate::report::table::Table;
-use crate::units::mbit_per_second;
-use crate::units::total;
+use crate::proto::relay::reports::{ReceiverReport, SenderReport, whole_us};
+use crate::proto::relay::status::{RelaySnapshot, WatchSnapshot};
+use crate::report::table::{Align, Table};
+use crate::text::escape;
+use crate::units::{mbit_per_second, total};
 
 #[cfg(feature = "cli")]
 pub mod events;
@@ -44,38 +39,25 @@ pub fn is_relay_log(path: &Path) -> bool {
 /// Reads one relay log.
 ///
 /// # Errors
-/// A path that is no readable file or too large, and a log with a line that is wrong: the error
-/// names the path and the line.
+/// A path that is not a readable file or is too large, and a log with a line that is wrong: the
+/// error names the path and the line.
 pub fn read_relay_log(path: &Path) -> Result<Vec<ViewerRecord>> {
-    let at = path.display();
-    let file = File::open(path).map_err(Error::io("open the log", &at))?;
-    let mut lines = BufReader::new(file.take(LOG_MAX));
-    let (mut records, mut line) = (Vec::new(), Vec::new());
-    for number in 1_u64.. {
-        line.clear();
-        let limit = log::LINE_MAX as u64 + 1;
-        let read = lines.by_ref().take(limit).read_until(b'\n', &mut line);
-        if read.map_err(Error::io("read the log", &at))? == 0 {
-            break;
+    let wrong = |why: &str| DecodeError(why.to_owned());
+    let (mut records, mut at_header) = (Vec::new(), true);
+    logfile::read_lines(path, log::LINE_MAX, |line| {
+        let line = std::str::from_utf8(line).map_err(|_| wrong("it is not UTF-8"))?;
+        if !std::mem::take(&mut at_header) {
+            records.push(ViewerRecord::decode(line)?);
+        } else if line != log::header() {
+            return Err(wrong("it is not a relay log"));
         }
-        let place = || format!("{at}, line {number},");
-        let text =
-            std::str::from_utf8(&line).map_err(|_| Error::protocol(place(), "it is not UTF-8"))?;
-        if number == 1 {
-            if text != log::header() {
-                return Err(Error::protocol(place(), "it is no relay log"));
-            }
-            continue;
-        }
-        let visit =
-            ViewerRecord::decode(text).map_err(|why| Error::protocol(place(), why.to_string()))?;
-        records.push(visit);
-    }
-    records.sort_by_key(|visit| (visit.relay.0, visit.viewer));
+        Ok(())
+    })?;
+    records.sort_by_key(|record| (record.relay.0, record.viewer));
     Ok(records)
 }
 
-/// One row per visit, and the sums.
+/// One row per viewer, and the sums.
 pub fn viewer_table(records: &[ViewerRecord]) -> String {
     let mut table = Table::new(&[
         ("viewer", Align::Right),
@@ -96,150 +78,138 @@ pub fn viewer_table(records: &[ViewerRecord]) -> String {
         ("\nworst", Align::Right),
         ("\nend", Align::Left),
     ]);
-    for visit in records {
-        let (sent, got) = (&visit.sent, visit.received.as_ref());
+    for record in records {
+        let (sent, got) = (&record.sent, record.received.as_ref());
+        let rate = mbit_per_second(sent.bytes, record.watched);
         table.row([
-            visit.viewer.to_string(),
-            visit.to.to_string(),
-            format!("{:.1}", visit.watched.as_secs_f64()),
+            record.viewer.to_string(),
+            record.to.to_string(),
+            format!("{:.1}", record.watched.as_secs_f64()),
             sent.sent.to_string(),
-            mbit_per_second(sent.bytes, visit.watched)
-                .map_or_else(|| "-".to_owned(), |rate| format!("{rate:.2}")),
+            or_missing(rate.map(|rate| format!("{rate:.2}"))),
             sent.dropped.to_string(),
             sent.paused.to_string(),
-            shown(got.map(|got| got.datagrams)),
-            shown(sent.network_lost(got)),
-            shown(got.and_then(|got| got.host_drop)),
+            or_missing(got.map(|got| got.datagrams)),
+            or_missing(sent.network_lost(got)),
+            or_missing(got.and_then(|got| got.host_drop)),
             sent.cc.to_string(),
-            shown(got.map(|got| got.cc)),
+            or_missing(got.map(|got| got.cc)),
             milliseconds(got.and_then(|got| got.jitter_us)),
             milliseconds(sent.p50_us),
             milliseconds(sent.p99_us),
             milliseconds(sent.worst_us),
-            match &visit.reason {
-                Some(reason) => format!("{}: {}", visit.end, crate::text::escape(reason)),
-                None => visit.end.to_string(),
+            match &record.reason {
+                Some(reason) => format!("{}: {}", record.end, escape(reason)),
+                None => record.end.to_string(),
             },
         ]);
     }
     format!("{table}{}\n", sums(records))
 }
 
-/// The sums of `visits` as one sentence.
-fn sums(visits: &[ViewerRecord]) -> String {
-    let sum =
-        |of: fn(&SenderReport) -> u64| total(visits.iter().map(|visit| of(&visit.sent)));
-    let told: Vec<(&SenderReport, &ReceiverReport)> = visits
+/// The sums of `records` as one sentence.
+fn sums(records: &[ViewerRecord]) -> String {
+    let sum = |of: fn(&SenderReport) -> u64| total(records.iter().map(|record| of(&record.sent)));
+    let reported: Vec<(&SenderReport, &ReceiverReport)> = records
         .iter()
-        .filter_map(|visit| Some((&visit.sent, visit.received.as_ref()?)))
+        .filter_map(|record| Some((&record.sent, record.received.as_ref()?)))
         .collect();
     let mut text = format!(
-        "{}: {} datagrams and {} bytes sent, {} dropped by the relay, {} paused",
-        match visits.len() {
-            1 => "1 viewer".to_owned(),
-            many => format!("{many} viewers"),
-        },
+        "{} viewer{}: {} datagrams and {} bytes sent, {} dropped by the relay, {} paused",
+        records.len(),
+        if records.len() == 1 { "" } else { "s" },
         sum(|sent| sent.sent),
         sum(|sent| sent.bytes),
         sum(|sent| sent.dropped),
         sum(|sent| sent.paused),
     );
-    if !told.is_empty() {
+    if !reported.is_empty() {
         let lost = |(sent, got): &(&SenderReport, &ReceiverReport)| sent.network_lost(Some(got));
-        let known = told.iter().filter_map(lost);
+        let known: Vec<u64> = reported.iter().filter_map(lost).collect();
         text.push_str(&format!(
-            "; of the {} that tell: {} received, {} lost by the network{}",
-            told.len(),
-            total(told.iter().map(|(_, got)| got.datagrams)),
-            total(known.clone()),
-            match known.clone().count() {
-                all if all == told.len() => String::new(),
-                some => format!(" (of {some})"),
-            },
+            "; of the {} that tell: {} received, {} lost by the network",
+            reported.len(),
+            total(reported.iter().map(|(_, got)| got.datagrams)),
+            total(known.iter().copied()),
         ));
+        if known.len() < reported.len() {
+            text.push_str(&format!(" (of {})", known.len()));
+        }
     }
     text
 }
 
-/// Visits as comma-separated values; the log's own columns, a missing value empty.
-pub fn viewer_csv(visits: &[ViewerRecord]) -> String {
+/// Viewers as comma-separated values; the log's own columns, a missing value empty.
+pub fn viewer_csv(records: &[ViewerRecord]) -> String {
     let line = |line: &str| {
-        let cells = line
-            .trim_end_matches('\n')
-            .split(" | ")
-            .map(|cell| match cell {
-                "-" => String::new(),
-                // Escaped text: a comma or quote is all that a reader could stumble on.
-                text if text.contains([',', '"']) => format!("\"{}\"", text.replace('"', "\"\"")),
-                text => text.to_owned(),
-            });
+        let cells = line.trim_end_matches('\n').split(SEPARATOR);
+        let cells = cells.map(|cell| match cell {
+            MISSING => String::new(),
+            // Escaped text: a comma or quote is all that a reader could stumble on.
+            text if text.contains([',', '"']) => format!("\"{}\"", text.replace('"', "\"\"")),
+            text => text.to_owned(),
+        });
         cells.collect::<Vec<_>>().join(",") + "\r\n"
     };
-    let rows = visits.iter().map(|visit| line(&visit.encode()));
+    let rows = records.iter().map(|record| line(&record.encode()));
     line(&log::header()) + &rows.collect::<String>()
 }
 
 /// Where one viewer's datagrams were lost, from the source on.
 pub fn loss_table(view: &WatchSnapshot) -> String {
-    let receipt = ReceiverReport::of(&view.received, view.host_drop);
+    let received = view.receiver_report();
     let sent = view.sent.as_ref();
+    let of = |figure: fn(&SenderReport) -> Option<u64>| sent.and_then(figure);
+    let network = sent.and_then(|sent| sent.network_lost(Some(&received)));
+    let got = Some(received.datagrams);
     let mut table = Table::new(&[
         ("where", Align::Left),
         ("datagrams", Align::Right),
         ("CC errors", Align::Right),
         ("RTP lost", Align::Right),
     ]);
-    let none = || "-".to_owned();
-    let before = |place: &str, datagrams: String| [place.to_owned(), datagrams, none(), none()];
-    table.row([
-        "lost before the relay".to_owned(),
-        none(),
-        shown(sent.map(|sent| sent.cc)),
-        shown(sent.and_then(|sent| sent.rtp_lost)),
-    ]);
-    table.row(before(
-        "dropped by the relay",
-        shown(sent.map(|sent| sent.dropped)),
-    ));
-    table.row(before(
-        "passed in pauses",
-        shown(sent.map(|sent| sent.paused)),
-    ));
-    table.row(before(
-        "sent by the relay",
-        shown(sent.map(|sent| sent.sent)),
-    ));
-    let network = sent.and_then(|sent| sent.network_lost(Some(&receipt)));
-    table.row(before("lost by the network", shown(network)));
-    table.row(before("dropped by this host", shown(view.host_drop)));
-    table.row([
-        "received".to_owned(),
-        receipt.datagrams.to_string(),
-        receipt.cc.to_string(),
-        shown(receipt.rtp_lost),
-    ]);
-    let delay = |of: fn(&SenderReport) -> Option<u64>| milliseconds(sent.and_then(of));
+    for (place, datagrams, cc, rtp_lost) in [
+        (
+            "lost before the relay",
+            None,
+            of(|sent| Some(sent.cc)),
+            of(|sent| sent.rtp_lost),
+        ),
+        (
+            "dropped by the relay",
+            of(|sent| Some(sent.dropped)),
+            None,
+            None,
+        ),
+        ("passed in pauses", of(|sent| Some(sent.paused)), None, None),
+        ("sent by the relay", of(|sent| Some(sent.sent)), None, None),
+        ("lost by the network", network, None, None),
+        ("dropped by this host", view.host_drop, None, None),
+        ("received", got, Some(received.cc), received.rtp_lost),
+    ] {
+        let figures = [datagrams, cc, rtp_lost].map(or_missing);
+        table.row([place.to_owned()].into_iter().chain(figures));
+    }
     format!(
         "{table}jitter {} ms here, {} ms at the relay; through the relay p50 {} ms, p99 {} ms, worst {} ms\n",
-        milliseconds(receipt.jitter_us),
-        delay(|sent| sent.jitter_us),
-        delay(|sent| sent.p50_us),
-        delay(|sent| sent.p99_us),
-        delay(|sent| sent.worst_us),
+        milliseconds(received.jitter_us),
+        milliseconds(of(|sent| sent.jitter_us)),
+        milliseconds(of(|sent| sent.p50_us)),
+        milliseconds(of(|sent| sent.p99_us)),
+        milliseconds(of(|sent| sent.worst_us)),
     )
 }
 
 /// One viewer's stream in a sentence.
 pub fn summary(view: &WatchSnapshot) -> String {
     let received = &view.received;
-    let sent = view.sent.as_ref();
     format!(
         "received {} datagrams and {} bytes in {:.1} s; CC errors {}, of them before the relay {}",
         received.datagrams,
         received.bytes,
         view.watched.as_secs_f64(),
         received.ts.errors,
-        shown(sent.map(|sent| sent.cc)),
+        or_missing(view.sent.map(|sent| sent.cc)),
     )
 }
 
@@ -250,23 +220,16 @@ pub fn input(snapshot: &RelaySnapshot) -> String {
         "source: {} datagrams and {} bytes read, {} dropped unread, {} thrown away while nobody watched; CC errors {}, RTP lost {}, jitter {} ms\n",
         input.datagrams,
         input.bytes,
-        shown(snapshot.dropped),
+        or_missing(snapshot.dropped),
         snapshot.stale,
         input.ts.errors,
-        shown(input.rtp.map(|rtp| rtp.lost)),
+        or_missing(input.rtp.map(|rtp| rtp.lost)),
         milliseconds(input.jitter_us.map(whole_us)),
     )
 }
 
-fn shown(value: Option<u64>) -> String {
-    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
-}
-
 fn milliseconds(us: Option<u64>) -> String {
-    us.map_or_else(
-        || "-".to_owned(),
-        |us| format!("{}.{:02}", us / 1_000, us % 1_000 / 10),
-    )
+    or_missing(us.map(|us| format!("{}.{:02}", us / 1_000, us % 1_000 / 10)))
 }
 
 #[cfg(test)]
@@ -317,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn visits_are_rows_and_sums() {
+    fn viewers_are_rows_and_sums() {
         insta::assert_snapshot!(viewer_table(&two()), @r#"
                                 watched                  relay                    network     host  source  viewer  jitter  delay ms
         viewer  to                    s  sent  Mbit/s  dropped  paused  received     lost  dropped      CC      CC      ms       p50   p99  worst  end
@@ -329,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_comes_back_and_a_damaged_one_names_its_line() {
+    fn log_comes_back_and_damaged_one_names_its_line() {
         let folder = tempfile::tempdir().expect("room");
         let path = folder.path().join("a.log");
         let text = two().iter().map(ViewerRecord::encode).collect::<String>();
@@ -345,17 +308,17 @@ mod tests {
     }
 
     #[test]
-    fn numbers_that_nobody_can_have_seen_are_summed_all_the_same() {
-        let mut visits = two();
-        for visit in &mut visits {
-            visit.sent.sent = u64::MAX;
-            visit.received = Some(ReceiverReport {
+    fn impossible_numbers_are_summed_without_overflow() {
+        let mut records = two();
+        for record in &mut records {
+            record.sent.sent = u64::MAX;
+            record.received = Some(ReceiverReport {
                 datagrams: u64::MAX,
                 host_drop: Some(0),
                 ..ReceiverReport::default()
             });
         }
-        let text = sums(&visits);
+        let text = sums(&records);
         assert!(
             text.starts_with("2 viewers: 36893488147419103230 datagrams"),
             "{text}"
@@ -369,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn a_spreadsheet_gets_empty_cells_and_quoted_text() {
+    fn spreadsheet_gets_empty_cells_and_quoted_text() {
         let csv = viewer_csv(&two());
         let rows: Vec<&str> = csv.split_terminator("\r\n").collect();
         assert_eq!(rows.len(), 3);
