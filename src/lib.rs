@@ -38,7 +38,7 @@
 //! - [`Server`] and [`ServerBuilder`]: files, sessions, one port for every kind of client
 //! - [`Fetch`], [`FetchReport`] and [`ClientResult`]: clients, and how each ended
 //! - [`SessionReport`] and [`SeatReport`]: a session's figures; `Display` is its table
-//! - [`Relay`]: one live MPEG-TS stream to many viewers
+//! - [`Relay`] and [`RelayBuilder`]: one live MPEG-TS stream to many viewers
 //! - [`make_sample`]: a file to try it with
 //! - [`Via`]: the ways the bytes can travel
 //! - [`Error`]: the one error type; every session ends with results, and only what stops a whole
@@ -87,7 +87,9 @@ mod cli;
 pub use digest::Digest;
 pub use error::{Error, Phase, Result};
 pub use fetch::{ClientResult, Fetch, FetchReport};
-pub use relay::Relay;
+pub use proto::relay::log::ViewerRecord;
+pub use proto::relay::status::{RelaySnapshot, ViewerSnapshot};
+pub use relay::{Relay, RelayBuilder};
 pub use report::session::{SeatReport, SessionReport};
 pub use serve::{Server, ServerBuilder};
 pub use server::sample::make as make_sample;

@@ -22,8 +22,6 @@ use time::OffsetDateTime;
 use time::PrimitiveDateTime;
 use time::Time;
 use time::UtcOffset;
-use time::format_description::BorrowedFormatItem;
-use time::macros::format_description;
 
 use self::cells::Cells;
 use self::cells::MICROSECONDS;
@@ -41,6 +39,9 @@ pub use self::error::LineError;
 pub use self::error::LogError;
 use self::error::excerpt;
 use crate::digest::Digest;
+use crate::proto::log_cell::DATE;
+use crate::proto::log_cell::SEPARATOR;
+use crate::proto::log_cell::TIME;
 use crate::session::FileInfo;
 use crate::session::SeatId;
 use crate::session::SessionId;
@@ -83,8 +84,6 @@ pub const REASON_MAX: usize = 512;
 
 /// Longest sender that a line keeps, bytes before escaping.
 pub const SENDER_MAX: usize = 128;
-
-const SEPARATOR: &str = " | ";
 
 /// The columns of a line, in order; seconds, microseconds (`us`) and Mbit/s as the names say,
 /// sizes in bytes.
@@ -136,10 +135,6 @@ const BEFORE: [&str; 31] = [
     "clock",
     "sender",
 ];
-
-const DATE: &[BorrowedFormatItem<'_>] = format_description!("[year]-[month]-[day]");
-const TIME: &[BorrowedFormatItem<'_>] =
-    format_description!("[hour]:[minute]:[second].[subsecond digits:6]");
 
 /// The first line of a log, with its end.
 pub fn header() -> String {

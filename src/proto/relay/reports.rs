@@ -1,14 +1,12 @@
-//! What a viewer of ours received, and what the relay sent to it: the two halves by which a loss
+//! What a viewer of ours received, and what the relay sent to it: the two reports by which a loss
 //! is found where it happened.
 
-use crate::proto::feed::Counts;
-use crate::proto::line::DecodeError;
-use crate::proto::line::Fields;
-use crate::proto::line::LineWriter;
+use crate::proto::line::{DecodeError, Fields, LineWriter};
+use crate::proto::stream::StreamCounts;
 
 /// What a viewer received, since it connected.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Receipt {
+pub struct ReceiverReport {
     /// Datagrams.
     pub datagrams: u64,
     /// Their bytes.
@@ -25,7 +23,7 @@ pub struct Receipt {
 
 /// What was sent to a viewer, since it connected.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Statement {
+pub struct SenderReport {
     /// Datagrams that the system took for sending.
     pub sent: u64,
     /// Their bytes.
@@ -48,19 +46,19 @@ pub struct Statement {
     pub worst_us: Option<u64>,
 }
 
-/// Datagrams that a viewer may have received and the relay not counted yet: a round of it, and as
-/// much again.
-const UNDER_WAY: u64 = 1024;
+/// Datagrams that a viewer may have received before the relay has counted them: a round of the
+/// relay, and as much again.
+const IN_FLIGHT_MAX: u64 = 1024;
 
-/// Times that a network may deliver a datagram: more than twice is no network's.
-const DOUBLED: u64 = 2;
+/// How often a network may deliver a datagram. No network does so more than twice.
+const DUPLICATION_MAX: u64 = 2;
 
 /// Most bytes of a datagram.
 const DATAGRAM_MAX: u64 = 65_535;
 
-impl Receipt {
+impl ReceiverReport {
     /// What `counts` say, and the drops of the viewer's system.
-    pub fn of(counts: &Counts, host_drop: Option<u64>) -> Self {
+    pub fn of(counts: &StreamCounts, host_drop: Option<u64>) -> Self {
         Self {
             datagrams: counts.datagrams,
             bytes: counts.bytes,
@@ -74,7 +72,7 @@ impl Receipt {
     /// Reads the fields of an `ALIVE`; unknown ones are left alone.
     ///
     /// # Errors
-    /// A count that is missing or is none.
+    /// A count that is missing or is not a number.
     pub fn decode(fields: &Fields<'_>) -> Result<Self, DecodeError> {
         Ok(Self {
             datagrams: fields.number("datagrams")?,
@@ -86,7 +84,7 @@ impl Receipt {
         })
     }
 
-    /// The line that says it.
+    /// The line.
     pub fn encode(&self) -> Vec<u8> {
         LineWriter::new("ALIVE")
             .field("datagrams", self.datagrams)
@@ -99,11 +97,11 @@ impl Receipt {
     }
 }
 
-impl Statement {
+impl SenderReport {
     /// Reads the fields of an `OK`; unknown ones are left alone.
     ///
     /// # Errors
-    /// A count that is missing or is none.
+    /// A count that is missing or is not a number.
     pub fn decode(fields: &Fields<'_>) -> Result<Self, DecodeError> {
         Ok(Self {
             sent: fields.number("sent")?,
@@ -119,7 +117,7 @@ impl Statement {
         })
     }
 
-    /// The line that says it.
+    /// The line.
     pub fn encode(&self) -> Vec<u8> {
         LineWriter::new("OK")
             .field("sent", self.sent)
@@ -136,10 +134,12 @@ impl Statement {
     }
 
     /// Whether `received` can be true of what was sent so far. A network may double datagrams, and
-    /// some may have arrived that are not counted here yet; what nobody can have received is a lie,
-    /// and would be one in every sum.
-    pub fn allows(&self, received: &Receipt) -> bool {
-        let most = self.sent.saturating_mul(DOUBLED).saturating_add(UNDER_WAY);
+    /// some may have arrived that are not counted here yet. A false report would spoil every sum.
+    pub fn allows(&self, received: &ReceiverReport) -> bool {
+        let most = self
+            .sent
+            .saturating_mul(DUPLICATION_MAX)
+            .saturating_add(IN_FLIGHT_MAX);
         // A datagram's sequence number can be as far from the last one's as 16 bits go.
         let gaps = received.datagrams.saturating_mul(1 << 16);
         received.datagrams <= most
@@ -150,9 +150,9 @@ impl Statement {
     }
 
     /// Datagrams that left the relay and did not reach the viewer's system: what was sent, less
-    /// what the viewer read and what its system dropped. `None` where the viewer does not tell,
-    /// or tells of more than was sent (the network doubles, or somebody lies).
-    pub fn network_lost(&self, received: Option<&Receipt>) -> Option<u64> {
+    /// what the viewer read and what its system dropped. `None` where the viewer does not report,
+    /// or reports more than was sent (the network doubled datagrams, or the report is false).
+    pub fn network_lost(&self, received: Option<&ReceiverReport>) -> Option<u64> {
         let received = received?;
         self.sent
             .checked_sub(received.datagrams)?

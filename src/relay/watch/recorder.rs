@@ -1,25 +1,22 @@
 //! The recording's way to the disk: pieces of the stream that wait for it, bounded by their bytes,
 //! so that a slow disk costs the recording and neither the picture nor the memory.
 
-use std::io;
-use std::io::Write;
+use std::io::{self, Write};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use crossbeam_channel::Receiver;
-use crossbeam_channel::Sender;
+use crossbeam_channel::{Receiver, Sender};
 
-/// The side that gives. The recording ends when it is dropped.
+/// The receiving thread's side. The recording ends when it is dropped.
 #[derive(Debug)]
-pub(super) struct Tape {
+pub(super) struct Recorder {
     pieces: Sender<Vec<u8>>,
     waiting: Arc<AtomicU64>,
 }
 
-/// The side that writes.
+/// The disk thread's side.
 #[derive(Debug)]
-pub(super) struct Reel {
+pub(super) struct RecordWriter {
     pieces: Receiver<Vec<u8>>,
     waiting: Arc<AtomicU64>,
 }
@@ -31,28 +28,26 @@ pub(super) const WAITING_MAX: u64 = 64 << 20;
 const OVERHEAD: u64 = 64;
 
 /// Both sides of a new recording.
-pub(super) fn tape() -> (Tape, Reel) {
-    let (give, take) = crossbeam_channel::unbounded();
+pub(super) fn channel() -> (Recorder, RecordWriter) {
+    let (sender, receiver) = crossbeam_channel::unbounded();
     let waiting = Arc::new(AtomicU64::new(0));
-    let tape = Tape {
-        pieces: give,
+    let recorder = Recorder {
+        pieces: sender,
         waiting: Arc::clone(&waiting),
     };
-    (
-        tape,
-        Reel {
-            pieces: take,
-            waiting,
-        },
-    )
+    let writer = RecordWriter {
+        pieces: receiver,
+        waiting,
+    };
+    (recorder, writer)
 }
 
-impl Tape {
-    /// Takes `piece`, which is written when the disk comes to it; `false` where too much waits, or
-    /// the disk's thread has ended and has an error to tell.
-    pub(super) fn take(&self, piece: Vec<u8>) -> bool {
+impl Recorder {
+    /// Queues `piece` for the disk; `false` where too much waits, or the disk's thread has ended with
+    /// an error.
+    pub(super) fn push(&self, piece: Vec<u8>) -> bool {
         let cost = cost(&piece);
-        // The only one that adds: what is there can become less and not more.
+        // No other thread adds, so what waits can only become less meanwhile.
         if self.waiting.load(Ordering::SeqCst) + cost > WAITING_MAX {
             return false;
         }
@@ -61,8 +56,8 @@ impl Tape {
     }
 }
 
-impl Reel {
-    /// Writes the recording until there is no more of it; how many bytes it has.
+impl RecordWriter {
+    /// Writes the recording to its end; returns how many bytes it has.
     ///
     /// # Errors
     /// The disk's.
@@ -92,41 +87,41 @@ mod tests {
 
     #[test]
     fn what_waits_for_the_disk_is_bounded_by_its_bytes() {
-        let (tape, reel) = tape();
+        let (recorder, writer) = channel();
         // No disk: what the largest datagrams would make, 64 together, and what small ones do.
         let given = (0..4096)
-            .take_while(|_| tape.take(vec![0x47; 4 * MIB]))
+            .take_while(|_| recorder.push(vec![0x47; 4 * MIB]))
             .count();
         assert_eq!(given, 15, "and the 16th finds its own cost too much");
-        while tape.take(vec![0x47; 188]) {}
-        while tape.take(Vec::new()) {}
-        let waiting = tape.waiting.load(Ordering::SeqCst);
+        while recorder.push(vec![0x47; 188]) {}
+        while recorder.push(Vec::new()) {}
+        let waiting = recorder.waiting.load(Ordering::SeqCst);
         assert!(
             (WAITING_MAX - OVERHEAD..=WAITING_MAX).contains(&waiting),
             "{waiting}"
         );
         // What the disk has taken makes room.
-        let bytes = reel.pieces.iter().take(16).map(|piece| {
-            tape.waiting.fetch_sub(cost(&piece), Ordering::SeqCst);
+        let bytes = writer.pieces.iter().take(16).map(|piece| {
+            recorder.waiting.fetch_sub(cost(&piece), Ordering::SeqCst);
             piece.len()
         });
         assert!(bytes.sum::<usize>() > 15 * 4 * MIB);
-        assert!(tape.take(vec![0x47; 4 * MIB]));
+        assert!(recorder.push(vec![0x47; 4 * MIB]));
     }
 
     #[test]
     fn a_recording_is_written_as_it_came_whatever_its_length() {
-        let (tape, reel) = tape();
+        let (recorder, writer) = channel();
         let mut disk = Vec::new();
         thread::scope(|scope| {
-            let writing = scope.spawn(|| reel.write(&mut disk));
+            let writing = scope.spawn(|| writer.write(&mut disk));
             // More than may wait, as fast as the disk takes it.
             for n in 0..96_u8 {
-                while !tape.take(vec![n; MIB]) {
+                while !recorder.push(vec![n; MIB]) {
                     thread::yield_now();
                 }
             }
-            drop(tape);
+            drop(recorder);
             let written = writing.join().expect("no panic").expect("room");
             assert_eq!(written, 96 * MIB as u64);
         });
@@ -139,11 +134,11 @@ mod tests {
 
     #[test]
     fn a_disk_that_fails_ends_the_recording() {
-        let (tape, reel) = tape();
-        assert!(tape.take(vec![1]));
+        let (recorder, writer) = channel();
+        assert!(recorder.push(vec![1]));
         let full = std::fs::OpenOptions::new().write(true).open("/dev/full");
         let Ok(full) = full else { return };
-        assert!(reel.write(full).is_err());
-        assert!(!tape.take(vec![2]));
+        assert!(writer.write(full).is_err());
+        assert!(!recorder.push(vec![2]));
     }
 }

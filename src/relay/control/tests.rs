@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use super::*;
 use crate::relay::Relay;
-use crate::relay::Settings;
+use crate::relay::config::RelayConfig;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -24,8 +24,8 @@ struct Scene {
 impl Scene {
     fn new() -> Self {
         let here = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let relay = Relay::start(&Settings::new(here), here).expect("free ports");
-        let control = TcpStream::connect(relay.addr()).expect("listening");
+        let relay = Relay::start(&RelayConfig::new(here), here).expect("free ports");
+        let control = TcpStream::connect(relay.local_addr()).expect("listening");
         control.set_read_timeout(Some(PATIENCE)).expect("a socket");
         let port = |_| UdpSocket::bind(here).expect("a free port");
         Self {
@@ -71,15 +71,15 @@ fn a_viewer_that_was_let_go_is_not_heard_again_and_leaves_nothing_behind() {
     // As the source thread lets it go, a moment before its control thread is woken: what that
     // thread reads in between is what the client had said already.
     let viewer = scene.relay.hub.viewers().remove(0);
-    viewer.expel(End::Refused, "nobody listens".to_owned());
-    scene.relay.hub.stand(&viewer, Standing::Out);
+    viewer.expel(ViewerEnd::Refused, "nobody listens".to_owned());
+    scene.relay.hub.set_state(&viewer, ViewerState::Unconnected);
     drop(viewer);
     assert_eq!(scene.ask(&scene.conectar(1)), "ERROR nobody listens\n");
     assert_eq!(scene.hear(), "", "and closed");
     assert!(scene.is_empty_soon(), "its place is taken for ever");
     let visits = scene.relay.stop().expect("no log to fail");
     assert_eq!(visits.len(), 1, "{visits:?}");
-    assert_eq!(visits[0].end, End::Refused);
+    assert_eq!(visits[0].end, ViewerEnd::Refused);
 }
 
 #[test]
@@ -87,7 +87,7 @@ fn a_connection_has_one_viewer_even_where_that_one_stands_outside() {
     let mut scene = Scene::new();
     assert_eq!(scene.ask(&scene.conectar(0)), "OK\n");
     let viewer = scene.relay.hub.viewers().remove(0);
-    scene.relay.hub.stand(&viewer, Standing::Out);
+    scene.relay.hub.set_state(&viewer, ViewerState::Unconnected);
     drop(viewer);
     let answer = scene.ask(&scene.conectar(1));
     assert_eq!(answer, "ERROR this connection has had its viewer\n");
@@ -95,7 +95,7 @@ fn a_connection_has_one_viewer_even_where_that_one_stands_outside() {
     // The honest way to another port: to leave and to come again.
     assert_eq!(scene.ask("DESCONECTAR\n"), "OK\n");
     assert_eq!(scene.hear(), "");
-    let again = TcpStream::connect(scene.relay.addr()).expect("listening");
+    let again = TcpStream::connect(scene.relay.local_addr()).expect("listening");
     again.set_read_timeout(Some(PATIENCE)).expect("a socket");
     scene.control = BufReader::new(again);
     assert_eq!(scene.ask(&scene.conectar(1)), "OK\n");

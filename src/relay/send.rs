@@ -1,33 +1,31 @@
-//! What is sent to one viewer, and what became of it: taken, refused by a full queue, or answered
-//! that nobody is there.
+//! What is sent to one viewer, and what became of it: accepted by the system, dropped by a full
+//! queue, or refused because nobody listens.
 
 use std::io;
 use std::sync::atomic::Ordering;
 
-use crate::net::datagrams::parcel::Parcel;
-use crate::net::datagrams::parcel::Run;
+use crate::net::datagrams::send_batch::{SegmentRun, SendBatch};
 use crate::relay::viewer::Viewer;
 
 /// What became of a batch on its way to one viewer.
 #[derive(Debug, Default)]
-pub(super) struct Tally {
+pub(super) struct SendCounts {
     pub(super) sent: u64,
     pub(super) bytes: u64,
     pub(super) dropped: u64,
     pub(super) refused: bool,
 }
 
-impl Tally {
-    /// Sends by `send` and counts `datagrams` of `bytes` by what came of it. Returns the error
-    /// that is no full queue and no refusal.
-    pub(super) fn note(
+impl SendCounts {
+    /// Calls `send` and counts `datagrams` of `bytes` by its result. Returns its error.
+    pub(super) fn attempt(
         &mut self,
         datagrams: u64,
         bytes: usize,
         mut send: impl FnMut() -> io::Result<()>,
     ) -> Option<io::Error> {
         let mut result = send();
-        // An error of an earlier datagram; this one has not been tried.
+        // The error is an earlier datagram's, and this one has not been tried.
         if result.as_ref().is_err_and(is_refusal) {
             self.refused = true;
             result = send();
@@ -48,17 +46,19 @@ impl Tally {
 }
 
 /// Sends `run` with one call, or, where the viewer's way takes no segmented sends, one by one.
-pub(super) fn send(viewer: &Viewer, parcel: &Parcel<'_>, run: &Run, tally: &mut Tally) {
-    let many = run.datagrams.len();
-    if many == 1 || viewer.lane.segmented.load(Ordering::Relaxed) {
-        let failed = tally.note(many as u64, run.bytes, || {
-            parcel.send(&viewer.lane.socket, run)
-        });
-        match failed {
+pub(super) fn send(
+    viewer: &Viewer,
+    batch: &SendBatch<'_>,
+    run: &SegmentRun,
+    counts: &mut SendCounts,
+) {
+    let (many, socket) = (run.datagrams.len(), &viewer.hot.socket);
+    if many == 1 || viewer.hot.segmented.load(Ordering::Relaxed) {
+        match counts.attempt(many as u64, run.bytes, || batch.send(socket, run)) {
             Some(error) if many > 1 && !is_full(&error) && !is_refusal(&error) => {
                 log::info!("viewer {}: one by one from now on: {error}", viewer.number);
-                viewer.lane.segmented.store(false, Ordering::Relaxed);
-                tally.dropped -= many as u64;
+                viewer.hot.segmented.store(false, Ordering::Relaxed);
+                counts.dropped -= many as u64;
             }
             Some(error) if !is_full(&error) => {
                 return log::debug!("viewer {}: {error}", viewer.number);
@@ -66,10 +66,8 @@ pub(super) fn send(viewer: &Viewer, parcel: &Parcel<'_>, run: &Run, tally: &mut 
             _ => return,
         }
     }
-    for single in parcel.singles(run) {
-        tally.note(1, single.bytes, || {
-            parcel.send(&viewer.lane.socket, &single)
-        });
+    for single in batch.singles(run) {
+        counts.attempt(1, single.bytes, || batch.send(socket, &single));
     }
 }
 
@@ -94,17 +92,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stale_refusal_costs_no_datagram() {
+    fn stale_refusal_costs_no_datagram() {
         let refused = || Err(io::ErrorKind::ConnectionRefused.into());
         let mut answers = vec![Ok(()), refused()];
-        let mut tally = Tally::default();
+        let mut counts = SendCounts::default();
         assert!(
-            tally
-                .note(3, 30, || answers.pop().expect("asked twice"))
+            counts
+                .attempt(3, 30, || answers.pop().expect("asked twice"))
                 .is_none()
         );
-        assert_eq!((tally.sent, tally.dropped, tally.refused), (3, 0, true));
-        assert!(tally.note(2, 20, refused).is_some());
-        assert_eq!((tally.sent, tally.bytes, tally.dropped), (3, 30, 2));
+        assert_eq!((counts.sent, counts.dropped, counts.refused), (3, 0, true));
+        assert!(counts.attempt(2, 20, refused).is_some());
+        assert_eq!((counts.sent, counts.bytes, counts.dropped), (3, 30, 2));
     }
 }

@@ -1,28 +1,23 @@
 //! A batch on its way out: as few sends as the system allows, to any number of addresses.
 
-use std::io;
-use std::io::IoSlice;
-use std::net::SocketAddr;
-use std::net::UdpSocket;
+use std::io::{self, IoSlice};
+use std::net::{SocketAddr, UdpSocket};
 use std::ops::Range;
 
-use crate::error::Error;
-use crate::error::Result;
-use crate::net::datagrams::BATCHED;
-use crate::net::datagrams::Batch;
-use crate::net::datagrams::kernel;
+use crate::error::{Error, Result};
+use crate::net::datagrams::{BATCHED, DatagramBatch, kernel};
 
 /// A batch made ready to be sent, to any number of addresses.
 #[derive(Debug)]
-pub struct Parcel<'a> {
+pub struct SendBatch<'a> {
     slices: Vec<IoSlice<'a>>,
-    runs: Vec<Run>,
+    runs: Vec<SegmentRun>,
 }
 
 /// Datagrams that one call can send: all of one size, the last perhaps shorter.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Run {
-    /// Which datagrams of the parcel.
+pub struct SegmentRun {
+    /// Which datagrams of the batch.
     pub datagrams: Range<usize>,
     /// Their bytes.
     pub bytes: usize,
@@ -35,18 +30,18 @@ const SEGMENTS_MAX: usize = 64;
 /// Most bytes of one segmented send, with room for headers below the 65,535 of an IP packet.
 const SEGMENTED_MAX: usize = 65_000;
 
-impl<'a> Parcel<'a> {
+impl<'a> SendBatch<'a> {
     /// The datagrams of `batch`, and how few calls send them.
-    pub fn of(batch: &'a Batch) -> Self {
+    pub fn of(batch: &'a DatagramBatch) -> Self {
         let slices: Vec<IoSlice<'a>> = batch.iter().map(|d| IoSlice::new(d.bytes)).collect();
-        let mut runs: Vec<Run> = Vec::new();
+        let mut runs: Vec<SegmentRun> = Vec::new();
         for (at, slice) in slices.iter().enumerate() {
             match runs.last_mut() {
-                Some(run) if BATCHED && run.takes(slice.len()) => {
+                Some(run) if BATCHED && run.accepts(slice.len()) => {
                     run.datagrams.end = at + 1;
                     run.bytes += slice.len();
                 }
-                _ => runs.push(Run {
+                _ => runs.push(SegmentRun {
                     datagrams: at..at + 1,
                     bytes: slice.len(),
                     // Anything that UDP carries is less.
@@ -58,35 +53,35 @@ impl<'a> Parcel<'a> {
     }
 
     /// The fewest sends.
-    pub fn runs(&self) -> &[Run] {
+    pub fn runs(&self) -> &[SegmentRun] {
         &self.runs
     }
 
     /// The datagrams of `run`, each a send of its own.
-    pub fn singles(&self, run: &Run) -> impl Iterator<Item = Run> {
-        run.datagrams.clone().map(|at| Run {
+    pub fn singles(&self, run: &SegmentRun) -> impl Iterator<Item = SegmentRun> {
+        run.datagrams.clone().map(|at| SegmentRun {
             datagrams: at..at + 1,
             bytes: self.slices[at].len(),
             segment: run.segment,
         })
     }
 
-    /// Sends `run` to whom the socket is connected to; never waits.
+    /// Sends `run` to the address that the socket is connected to.
     ///
     /// # Errors
     /// The system's. `WouldBlock` says that the socket's queue is full.
-    pub fn send(&self, socket: &UdpSocket, run: &Run) -> io::Result<()> {
+    pub fn send(&self, socket: &UdpSocket, run: &SegmentRun) -> io::Result<()> {
         let slices = &self.slices[run.datagrams.clone()];
         match slices {
             [one] => socket.send(one).map(drop),
-            many => kernel::send_segmented(socket, many, run.segment),
+            many => kernel::send_segmented(socket, many, run.segment, None),
         }
     }
 }
 
-impl Run {
+impl SegmentRun {
     /// Whether a datagram of `len` bytes can be the next one.
-    fn takes(&self, len: usize) -> bool {
+    fn accepts(&self, len: usize) -> bool {
         let segment = usize::from(self.segment);
         // A shorter one ends the run: only the last may be.
         let even = self.bytes == segment * self.datagrams.len();
@@ -96,12 +91,12 @@ impl Run {
     }
 }
 
-/// A socket to send from, at the address of `from` and a port of its own: never waits, learns of what the way there refuses (RFC 1122, 4.1.3.3),
-/// and keeps next to nothing of what is sent to it.
+/// A socket to send to `to`, at the address of `from` and a port of its own. It never waits, learns
+/// what the way there refuses (RFC 1122, 4.1.3.3), and keeps next to nothing of what it receives.
 ///
 /// # Errors
 /// The system's, with the address.
-pub fn outbox(mut from: SocketAddr, to: SocketAddr) -> Result<UdpSocket> {
+pub fn connected_socket(mut from: SocketAddr, to: SocketAddr) -> Result<UdpSocket> {
     from.set_port(0);
     let open = || {
         let socket = UdpSocket::bind(from)?;
@@ -110,18 +105,14 @@ pub fn outbox(mut from: SocketAddr, to: SocketAddr) -> Result<UdpSocket> {
         Ok(socket)
     };
     let socket: UdpSocket = open().map_err(Error::io("send datagrams to", to))?;
+    // So that what the local queue drops is an error here and not counted as sent.
+    if !kernel::report_refusals(&socket) {
+        log::debug!("{to}: this system does not tell which datagrams its own queue refuses");
+    }
+    // Nothing of use is ever received here.
     #[cfg(all(target_os = "linux", feature = "sockopt"))]
-    {
-        use nix::sys::socket::setsockopt;
-        use nix::sys::socket::sockopt;
-        // So that what the local queue drops is an error here and not counted as sent.
-        let told = match to {
-            SocketAddr::V4(_) => setsockopt(&socket, sockopt::Ipv4RecvErr, &true),
-            SocketAddr::V6(_) => setsockopt(&socket, sockopt::Ipv6RecvErr, &true),
-        };
-        if let Err(error) = told.and_then(|()| setsockopt(&socket, sockopt::RcvBuf, &0)) {
-            log::debug!("{to}: {error}");
-        }
+    if let Err(error) = socket2::SockRef::from(&socket).set_recv_buffer_size(0) {
+        log::debug!("{to}: {error}");
     }
     Ok(socket)
 }

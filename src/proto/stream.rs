@@ -1,35 +1,26 @@
 //! A live stream as it comes in datagrams: what it is made of, and what is missing in it.
 //!
-//! The relay follows its source with one of these and every viewer of ours what it receives, so
-//! the two differ by what lies between them. Says nothing of how datagrams travel; each is to be
-//! sent on as it came, whatever this finds in it.
+//! The relay monitors its source and every viewer of ours monitors what it receives, so the two
+//! counts differ by what was lost between them. The monitor changes nothing: each datagram is sent
+//! on as it came, whatever is found in it.
 
-use crate::proto::jitter::Jitter;
-use crate::proto::jitter::Ticks;
-use crate::proto::mpegts;
-use crate::proto::mpegts::PACKET;
-use crate::proto::mpegts::PCR_HZ;
-use crate::proto::mpegts::PCR_WRAP;
-use crate::proto::mpegts::Packet;
-use crate::proto::mpegts::continuity;
-use crate::proto::mpegts::continuity::Continuity;
+use crate::proto::jitter::{Jitter, MediaClock};
+use crate::proto::mpegts::continuity::{Continuity, ContinuityCounts};
 use crate::proto::mpegts::framing::Framing;
-use crate::proto::mpegts::tables::Tables;
-use crate::proto::rtp;
-use crate::proto::rtp::Header;
-use crate::proto::rtp::Sequence;
+use crate::proto::mpegts::tables::ProgramTables;
+use crate::proto::mpegts::{self, PACKET, PCR_HZ, PCR_WRAP, TsPacket};
+use crate::proto::rtp::{self, RtpHeader, SequenceCounts, SequenceTracker};
 use crate::units::Moment;
 
-/// Follows one stream.
+/// Counts what one stream brings and what is missing in it.
 #[derive(Debug, Default)]
-pub struct Feed {
-    datagrams: u64,
-    bytes: u64,
-    strange: u64,
+pub struct StreamMonitor {
+    /// Of the datagrams themselves.
+    counts: StreamCounts,
     framing: Framing,
     continuity: Continuity,
-    tables: Tables,
-    rtp: Option<Sequence>,
+    tables: ProgramTables,
+    rtp: Option<SequenceTracker>,
     jitter: Jitter,
     /// The PID whose clock the jitter is measured by.
     clock_pid: Option<u16>,
@@ -37,17 +28,17 @@ pub struct Feed {
 
 /// What was seen so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Counts {
+pub struct StreamCounts {
     /// Datagrams.
     pub datagrams: u64,
     /// Their bytes.
     pub bytes: u64,
-    /// Datagrams that are no piece of a transport stream.
-    pub strange: u64,
+    /// Datagrams that are not a piece of a transport stream.
+    pub not_ts: u64,
     /// Continuity of the transport stream.
-    pub ts: continuity::Counts,
+    pub ts: ContinuityCounts,
     /// Loss by sequence numbers; `None` until a datagram came in RTP.
-    pub rtp: Option<rtp::Counts>,
+    pub rtp: Option<SequenceCounts>,
     /// Inter-arrival jitter, microseconds; `None` where the source stamps nothing.
     pub jitter_us: Option<f64>,
 }
@@ -55,48 +46,54 @@ pub struct Counts {
 /// Most packets in a datagram of ours: what fits into an Ethernet frame.
 const PACKETS_MAX: usize = 7;
 
-const RTP_TICKS: Ticks = Ticks {
+const RTP_CLOCK: MediaClock = MediaClock {
     hz: rtp::CLOCK_HZ as u64,
     wrap: 1 << 32,
 };
 
-const PCR_TICKS: Ticks = Ticks {
+const PCR_CLOCK: MediaClock = MediaClock {
     hz: PCR_HZ,
     wrap: PCR_WRAP,
 };
 
-impl Feed {
-    /// Follows the stream by `datagram`, which came at `at`.
+impl StreamMonitor {
+    /// Counts `datagram`, which came at `at`.
     pub fn handle(&mut self, at: Moment, datagram: &[u8]) {
-        self.follow(at, datagram, |_| {});
+        self.handle_packets(at, datagram, |_| {});
     }
 
-    /// The same, and shows `see` each packet of the transport stream that is whole with it.
-    pub fn follow(&mut self, at: Moment, datagram: &[u8], mut see: impl FnMut(&[u8; PACKET])) {
-        self.datagrams += 1;
-        self.bytes += datagram.len() as u64;
+    /// The same, and gives `see` each packet of the transport stream that `datagram` completes.
+    pub fn handle_packets(
+        &mut self,
+        at: Moment,
+        datagram: &[u8],
+        mut see: impl FnMut(&[u8; PACKET]),
+    ) {
+        self.counts.datagrams += 1;
+        self.counts.bytes += datagram.len() as u64;
         let (header, stream) = open(datagram);
         if let Some(header) = &header {
             self.rtp.get_or_insert_default().handle(header);
             let stamp = u64::from(header.timestamp);
-            self.jitter.handle(at, stamp, RTP_TICKS);
+            self.jitter.handle(at, stamp, RTP_CLOCK);
         }
         let found = self.framing.handle(stream, |bytes| {
             see(bytes);
-            let packet = Packet::new(bytes);
+            let packet = TsPacket::new(bytes);
             self.continuity.handle(packet);
             self.tables.handle(packet);
             if header.is_none()
                 && let Some(pcr) = packet.pcr()
                 && *self.clock_pid.get_or_insert_with(|| packet.pid()) == packet.pid()
             {
-                match packet.discontinuity() {
-                    true => self.jitter.rejoin(),
-                    false => self.jitter.handle(at, pcr, PCR_TICKS),
+                if packet.discontinuity() {
+                    self.jitter.rejoin();
+                } else {
+                    self.jitter.handle(at, pcr, PCR_CLOCK);
                 }
             }
         });
-        self.strange += u64::from(!found);
+        self.counts.not_ts += u64::from(!found);
     }
 
     /// The next datagram does not follow the last one, and nothing is missing for it: the viewer
@@ -117,15 +114,17 @@ impl Feed {
     }
 
     /// What to send to a viewer that joins, before `next`: the tables, in the form of `next`.
-    pub fn welcome(&self, next: &[u8]) -> Vec<Vec<u8>> {
+    pub fn tables_before(&self, next: &[u8]) -> Vec<Vec<u8>> {
         let packets: Vec<&[u8; PACKET]> = self.tables.packets().collect();
         let datagrams = packets.chunks(PACKETS_MAX);
         let (header, _) = open(next);
         let many = datagrams.len();
         let wrap = |(at, packets): (usize, &[&[u8; PACKET]])| {
             let back = u16::try_from(many - at).unwrap_or(u16::MAX);
-            let head = header.as_ref().map(|header| header.encode_before(back));
-            let mut datagram = head.map_or_else(Vec::new, |head| head.to_vec());
+            let mut datagram = Vec::new();
+            if let Some(header) = &header {
+                datagram.extend(header.encode_before(back));
+            }
             packets.iter().for_each(|packet| datagram.extend(*packet));
             datagram
         };
@@ -133,23 +132,21 @@ impl Feed {
     }
 
     /// What was seen so far.
-    pub fn counts(&self) -> Counts {
-        Counts {
-            datagrams: self.datagrams,
-            bytes: self.bytes,
-            strange: self.strange,
+    pub fn counts(&self) -> StreamCounts {
+        StreamCounts {
             ts: self.continuity.counts(),
-            rtp: self.rtp.as_ref().map(Sequence::counts),
+            rtp: self.rtp.as_ref().map(SequenceTracker::counts),
             jitter_us: self.jitter.us(),
+            ..self.counts
         }
     }
 }
 
 /// The RTP header of `datagram`, where it has one, and the transport stream in it. RTP is known by
 /// whole packets inside it (RFC 2250, section 2): its first byte alone may be anything.
-fn open(datagram: &[u8]) -> (Option<Header>, &[u8]) {
+fn open(datagram: &[u8]) -> (Option<RtpHeader>, &[u8]) {
     if datagram.first() != Some(&mpegts::SYNC)
-        && let Some(header) = Header::decode(datagram)
+        && let Some(header) = RtpHeader::decode(datagram)
     {
         let inside = &datagram[header.payload.clone()];
         if mpegts::packets(inside).is_some() {
@@ -175,7 +172,7 @@ mod tests {
     }
 
     fn in_rtp(n: u64) -> Vec<u8> {
-        let header = Header {
+        let header = RtpHeader {
             sequence: u16::try_from(n).expect("few").wrapping_add(1),
             timestamp: u32::try_from(90 * n).expect("few"),
             ssrc: 1,
@@ -191,14 +188,14 @@ mod tests {
     #[test]
     fn a_whole_stream_is_whole_bare_and_in_rtp() {
         for make in [datagram, in_rtp] {
-            let mut feed = Feed::default();
+            let mut monitor = StreamMonitor::default();
             for n in 0..100 {
                 let mut stream = Vec::new();
-                feed.follow(at(n), &make(n), |packet| stream.extend_from_slice(packet));
+                monitor.handle_packets(at(n), &make(n), |packet| stream.extend_from_slice(packet));
                 assert_eq!(stream, datagram(n));
             }
-            let counts = feed.counts();
-            assert_eq!((counts.datagrams, counts.strange), (100, 0));
+            let counts = monitor.counts();
+            assert_eq!((counts.datagrams, counts.not_ts), (100, 0));
             assert_eq!((counts.ts.packets, counts.ts.errors), (700, 0));
             assert_eq!(counts.rtp.map_or(0, |rtp| rtp.lost), 0);
             assert!(counts.jitter_us.is_some_and(|us| us < 0.01), "{counts:?}");
@@ -208,14 +205,14 @@ mod tests {
     #[test]
     fn packets_that_two_datagrams_share_are_followed_too() {
         let stream: Vec<u8> = (0..50).flat_map(datagram).collect();
-        let mut feed = Feed::default();
+        let mut monitor = StreamMonitor::default();
         for (n, datagram) in (0..).zip(stream.chunks(1472)) {
             if n != 20 {
-                feed.handle(at(n), datagram);
+                monitor.handle(at(n), datagram);
             }
         }
-        let counts = feed.counts();
-        assert_eq!((counts.strange, counts.ts.errors), (0, 1));
+        let counts = monitor.counts();
+        assert_eq!((counts.not_ts, counts.ts.errors), (0, 1));
         assert_eq!(
             counts.ts.packets,
             350 - 9,
@@ -225,11 +222,11 @@ mod tests {
 
     #[test]
     fn a_loss_is_an_error_and_in_rtp_the_exact_number() {
-        let mut feed = Feed::default();
+        let mut monitor = StreamMonitor::default();
         for n in (0..50).filter(|n| ![7, 8, 20].contains(n)) {
-            feed.handle(at(n), &in_rtp(n));
+            monitor.handle(at(n), &in_rtp(n));
         }
-        let counts = feed.counts();
+        let counts = monitor.counts();
         assert_eq!(counts.ts.errors, 2);
         assert_eq!(counts.rtp.map(|rtp| rtp.lost), Some(3));
     }
@@ -237,15 +234,15 @@ mod tests {
     #[test]
     fn a_pause_is_no_loss() {
         for make in [datagram, in_rtp] {
-            let mut feed = Feed::default();
+            let mut monitor = StreamMonitor::default();
             for n in 0..10 {
-                feed.handle(at(n), &make(n));
+                monitor.handle(at(n), &make(n));
             }
-            feed.rejoin();
+            monitor.rejoin();
             for n in 1003..1020 {
-                feed.handle(at(n), &make(n));
+                monitor.handle(at(n), &make(n));
             }
-            let counts = feed.counts();
+            let counts = monitor.counts();
             assert_eq!(counts.ts.errors, 0);
             assert_eq!(counts.rtp.map_or(0, |rtp| rtp.lost), 0);
             assert!(counts.jitter_us.is_some_and(|us| us < 0.01), "{counts:?}");
@@ -255,34 +252,38 @@ mod tests {
     #[test]
     fn the_welcome_is_the_tables_in_the_form_of_the_stream() {
         let tables = [sample::pat(0, 0x1000), sample::pmt(0, 0x1000)].concat();
-        let mut feed = Feed::default();
-        assert!(feed.welcome(&datagram(1)).is_empty());
-        feed.handle(at(0), &tables);
-        assert_eq!(feed.welcome(&datagram(1)), vec![tables.clone()]);
+        let mut monitor = StreamMonitor::default();
+        assert!(monitor.tables_before(&datagram(1)).is_empty());
+        monitor.handle(at(0), &tables);
+        assert_eq!(monitor.tables_before(&datagram(1)), vec![tables.clone()]);
         let next = in_rtp(5);
-        let welcome = feed.welcome(&next);
+        let welcome = monitor.tables_before(&next);
         // Who gets it and then the stream sees no gap.
-        let mut viewer = Feed::default();
+        let mut viewer = StreamMonitor::default();
         assert_eq!(welcome.len(), 1);
         let mut seen = Vec::new();
-        viewer.follow(at(0), &welcome[0], |packet| seen.extend_from_slice(packet));
+        viewer.handle_packets(at(0), &welcome[0], |packet| seen.extend_from_slice(packet));
         assert_eq!(seen, tables);
         viewer.handle(at(0), &next);
-        assert_eq!(viewer.counts().rtp, Some(rtp::Counts::default()));
-        feed.forget_tables();
-        assert!(feed.welcome(&next).is_empty());
+        assert_eq!(viewer.counts().rtp, Some(SequenceCounts::default()));
+        monitor.forget_tables();
+        assert!(monitor.tables_before(&next).is_empty());
     }
 
     #[test]
     fn what_is_no_stream_is_counted_as_such() {
-        let mut feed = Feed::default();
+        let mut monitor = StreamMonitor::default();
         let short = &datagram(0)[1..188];
         for strange in [&b""[..], b"hello", short, &[0x80; 65_507], &[0x47; 187]] {
-            feed.follow(at(0), strange, |_| panic!("a packet in {strange:?}"));
+            monitor.handle_packets(at(0), strange, |_| panic!("a packet in {strange:?}"));
         }
-        assert_eq!(feed.counts().strange, 5);
-        assert_eq!(feed.counts().ts, continuity::Counts::default());
-        assert_eq!(feed.counts().rtp, None, "its first byte alone is not RTP");
+        assert_eq!(monitor.counts().not_ts, 5);
+        assert_eq!(monitor.counts().ts, ContinuityCounts::default());
+        assert_eq!(
+            monitor.counts().rtp,
+            None,
+            "its first byte alone is not RTP"
+        );
     }
 
     proptest! {
@@ -293,11 +294,11 @@ mod tests {
             for packet in packets.chunks_mut(PACKET) {
                 packet[0] = mpegts::SYNC;
             }
-            let mut feed = Feed::default();
+            let mut monitor = StreamMonitor::default();
             for datagram in [&bytes, &packets, &packets] {
-                feed.handle(at(0), datagram);
+                monitor.handle(at(0), datagram);
             }
-            feed.welcome(&bytes);
+            monitor.tables_before(&bytes);
         }
     }
 }

@@ -1,19 +1,16 @@
 //! A histogram that one thread fills and others read, without a lock.
 
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::proto::histogram::BUCKETS;
-use crate::proto::histogram::Histogram;
-use crate::proto::histogram::bucket;
+use crate::proto::histogram::{BUCKETS, Histogram, bucket};
 use crate::units::micros;
 
 /// Times, as the one thread that adds them leaves them; the last number is the longest.
 #[derive(Debug)]
-pub(super) struct Meter(Box<[AtomicU64; BUCKETS + 1]>);
+pub(super) struct AtomicHistogram(Box<[AtomicU64; BUCKETS + 1]>);
 
-impl Meter {
+impl AtomicHistogram {
     pub(super) fn new() -> Self {
         Self(Box::new([const { AtomicU64::new(0) }; BUCKETS + 1]))
     }
