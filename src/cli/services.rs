@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::client::receive::Intake;
+use crate::client::receive::ReceiveTransport;
 use crate::error::Result;
 use crate::http;
 use crate::http::Documents;
@@ -10,20 +10,26 @@ use crate::http::connection::Reply;
 use crate::report::csv;
 use crate::report::json::SessionDocument;
 use crate::report::scaling;
-use crate::server::builder::Host;
+use crate::server::builder::ServerCoreBuilder;
 use crate::transport::swarm;
 use crate::transport::swarm::torrents::Options;
 use crate::transport::swarm::torrents::Torrents;
 use crate::transport::tcp;
 use crate::transport::udp;
+use crate::transport::udp::config::UdpConfig;
 
 /// Gives a server every way of sending and every kind of client; `face` says how its HTTP face
 /// behaves. Beside it the swarms that it will serve.
 ///
 /// # Errors
 /// The settings ask for what this system does not have.
-pub fn serve(host: Host, face: http::Options, swarms: Options) -> Result<(Host, Arc<Torrents>)> {
-    let (host, torrents) = swarm::serve(udp::serve(tcp::serve(host)?), swarms);
+pub fn serve(
+    host: ServerCoreBuilder,
+    face: http::Options,
+    datagrams: UdpConfig,
+    swarms: Options,
+) -> Result<(ServerCoreBuilder, Arc<Torrents>)> {
+    let (host, torrents) = swarm::serve(udp::serve(tcp::serve(host)?, datagrams), swarms);
     let answering = Arc::clone(&torrents);
     let face = http::Options {
         documents: DOCUMENTS,
@@ -50,7 +56,7 @@ pub const DOCUMENTS: Documents = Documents {
 };
 
 /// Every way of receiving.
-pub fn intakes() -> Vec<&'static dyn Intake> {
+pub fn intakes() -> Vec<&'static dyn ReceiveTransport> {
     vec![
         &tcp::take::Tcp,
         &udp::take::UDP,
