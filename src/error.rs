@@ -74,7 +74,7 @@ pub enum Error {
         /// The copy's digest.
         sha1: Digest,
     },
-    /// What was asked for cannot be meant.
+    /// Invalid arguments.
     Usage {
         /// What is wrong, with the value.
         what: String,
@@ -176,7 +176,8 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Io { source, .. } => Some(source),
+            // `Display` prints the system's word; a chain of causes goes on behind it.
+            Self::Io { source, .. } => source.source(),
             _ => None,
         }
     }

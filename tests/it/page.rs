@@ -14,10 +14,12 @@ use crate::common::have;
 use crate::common::installed;
 use crate::common::until;
 use crate::common::within;
-use gatecast::internals::cli::services;
 use gatecast::internals::error::Result;
 use gatecast::internals::http;
+use gatecast::internals::http::Documents;
 use gatecast::internals::http::HttpConfig;
+use gatecast::internals::report::json::SessionDocument;
+use gatecast::internals::report::{csv, scaling};
 use gatecast::internals::server::catalog::Source;
 use gatecast::internals::server::config::ServerConfig;
 use gatecast::internals::server::gate::SeatConnection;
@@ -71,7 +73,11 @@ fn look(browser: &Browser, name: &str) {
 fn face(set: impl FnOnce(&mut ServerConfig), bytes: u64) -> Server {
     Server::with(bytes, set, |host| {
         let options = HttpConfig {
-            documents: services::DOCUMENTS,
+            documents: Documents {
+                json: Some(|record| SessionDocument::new(record).to_line()),
+                csv: Some(csv::transfers),
+                svg: Some(|records| scaling::rates(records).to_svg()),
+            },
             ..HttpConfig::default()
         };
         http::serve(tcp::serve(host).expect("TCP"), options).expect("HTTP")

@@ -14,8 +14,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::client::part::Part;
-use crate::client::{self, Client, ClientReport, ClientStage, FetchConfig, FetchRun};
+use crate::client::download::{Download, DownloadSpec, Proof};
+use crate::client::part::{ByteOrder, PartSpec};
+use crate::client::{Client, ClientReport, ClientStage, FetchConfig, FetchRun};
 use crate::digest::Digest;
 use crate::error::{Error, Phase, Result};
 use crate::http::client::remote::{RemoteFile, number};
@@ -25,9 +26,8 @@ use crate::net::{clock, socket};
 use crate::proto::http::head::HeadBuilder;
 use crate::proto::http::text;
 use crate::proto::native::Offer;
-use crate::server::catalog::digest_of;
 use crate::session::{FileInfo, SeatId, SessionId, Via};
-use crate::text::{FileName, escape};
+use crate::text::escape;
 use crate::transfer::{Outcome, Transfer};
 use crate::units::Moment;
 
@@ -66,7 +66,7 @@ pub fn run(
 ) -> Result<Vec<ClientReport>> {
     let own_session = SessionId(clock::random());
     fetch.run_each(order, &|client, number| {
-        let mut end = ClientReport::before_the_seat(Error::Interrupted);
+        let mut end = ClientReport::default();
         let http = HttpFetch {
             fetch,
             order,
@@ -75,16 +75,8 @@ pub fn run(
             number,
             own_session,
         };
-        end.error = http.run(&mut end).err();
-        if fetch.is_stopped() && end.path.is_none() {
-            end.error = Some(Error::Interrupted);
-        }
-        // An unproven copy is complete, and still no success.
-        if let (Some(transfer), Some(error)) = (&mut end.transfer, &end.error)
-            && !matches!(error, Error::Unproven { .. })
-        {
-            transfer.fail(client::outcome_of(error), error.to_string());
-        }
+        let result = http.run(&mut end);
+        end.close(result, fetch.is_stopped());
         client.set_stage(ClientStage::Ended);
         end
     })
@@ -93,23 +85,12 @@ pub fn run(
 impl HttpFetch<'_> {
     fn run(&self, end: &mut ClientReport) -> Result<()> {
         let file = self.find_file()?;
-        let sha1 = match (self.order.sha1, file.sha1) {
-            (Some(ours), Some(theirs)) if ours != theirs => {
-                let name = &self.target.name;
-                let reason = format!("it offers '{name}' with the SHA-1 {theirs}, not {ours}");
-                return Err(Error::refused(&self.target.host, reason));
-            }
-            (ours, theirs) => ours.or(theirs),
-        };
-        let mut part = self.open_part(&file, sha1)?;
+        let (host, name) = (&self.target.host, &self.target.name);
+        self.order.check_sha1(host, name, file.sha1)?;
+        let sha1 = self.order.sha1.or(file.sha1);
+        let mut download = self.open_download(&file, sha1)?;
         // At least one byte is asked for, because an empty range cannot be.
-        let start = part.resumed().min(file.bytes.saturating_sub(1));
-        if let Err(error) = self.order.needs_room(file.bytes - start) {
-            if start == 0 {
-                part.discard();
-            }
-            return Err(error);
-        }
+        let start = download.resumed().min(file.bytes.saturating_sub(1));
         self.client.expect(file.bytes - start);
 
         let stream = self.connect()?;
@@ -135,17 +116,23 @@ impl HttpFetch<'_> {
         end.transfer = Some(transfer);
         let copy_name = self.order.copy_name(offer.seat, &self.target.name);
         end.offer = Some(offer);
-        part.rename_to(&copy_name?)?;
+        download.set_name(&copy_name?)?;
         let transfer = end.transfer.as_mut().expect("set above");
-        self.receive(&response, &stream, part.file(), start..file.bytes, transfer)?;
+        self.receive(
+            &response,
+            &stream,
+            download.file(),
+            start..file.bytes,
+            transfer,
+        )?;
         self.client.set_stage(ClientStage::Verifying);
-        self.prove(part, sha1, response.head_at, end)?;
+        self.prove(download, response.head_at, end)?;
         self.give_receipt(&response, end);
         Ok(())
     }
 
     fn connect(&self) -> Result<Arc<TcpStream>> {
-        self.client.connect(self.fetch, self.order)
+        self.fetch.connect(self.client, self.order)
     }
 
     /// Asks where the file is, and what the server says of it.
@@ -191,16 +178,21 @@ impl HttpFetch<'_> {
     }
 
     /// Opens the part. It is resumed only if the digest or a tag says of which file it is.
-    fn open_part(&self, file: &RemoteFile, sha1: Option<Digest>) -> Result<Part> {
+    fn open_download(&self, file: &RemoteFile, sha1: Option<Digest>) -> Result<Download> {
         let is_known = sha1.is_some() || file.strong_tag.is_some();
-        Part::open(
-            &self.order.out,
-            &self.target.name,
-            file.bytes,
-            sha1.unwrap_or_else(|| self.identity(file)),
-            self.number,
-            self.order.resume && is_known,
-        )
+        Download::open(&DownloadSpec {
+            part: PartSpec {
+                folder: &self.order.out,
+                name: &self.target.name,
+                bytes: file.bytes,
+                identity: sha1.unwrap_or_else(|| self.identity(file)),
+                client: self.number,
+                order: ByteOrder::Sequential,
+                resume: self.order.resume && is_known,
+            },
+            proof: sha1.map_or(Proof::Nothing, Proof::Sha1),
+            clients: self.order.clients,
+        })
     }
 
     /// Stands for the digest of a file that has none: by it its part is found again.
@@ -297,49 +289,27 @@ impl HttpFetch<'_> {
     }
 
     /// Verifies the copy from disk, and gives it its name.
-    fn prove(
-        &self,
-        mut part: Part,
-        sha1: Option<Digest>,
-        released: Moment,
-        end: &mut ClientReport,
-    ) -> Result<()> {
+    fn prove(&self, download: Download, released: Moment, end: &mut ClientReport) -> Result<()> {
         let transfer = end.transfer.as_mut().expect("made before");
         let offer = end.offer.as_mut().expect("made before");
-        let found =
-            digest_of(part.file(), offer.file.bytes, |_| {}).map_err(|stop| match stop {
-                Stop::Disk(error) => Error::io("read the copy back", part.shown())(error),
-                _ => Error::Corrupt {
-                    what: format!("{} was truncated by another program", part.shown()),
-                },
-            })?;
+        let checked = download.verify(|_| Ok(()))?;
         transfer.seconds_verified = Some(clock::now().since(released));
-        if let Some(sha1) = sha1.filter(|&sha1| sha1 != found) {
-            transfer.verified = Some(false);
-            part.discard();
-            return Err(Error::Corrupt {
-                what: format!("'{}': its SHA-1 is {found}, not {sha1}", self.target.name),
-            });
-        }
-        offer.file.sha1 = found;
-        if sha1.is_none() {
-            let name = self.order.copy_name(offer.seat, &self.target.name)?;
-            let name = FileName::new(&format!("{}.unproven", name.as_str()))
-                .map_err(|error| Error::refused("gatecast", error.to_string()))?;
-            part.rename_to(&name)?;
-        } else {
-            transfer.verified = Some(true);
-        }
+        let verified = checked
+            .whole(&self.target.name)
+            .inspect_err(|_| transfer.verified = Some(false))?;
+        let (sha1, is_proven) = (verified.sha1, verified.is_proven());
+        offer.file.sha1 = sha1;
+        transfer.verified = is_proven.then_some(true);
         if self.order.durable {
-            part.sync()?;
+            verified.sync()?;
             transfer.seconds_durable = Some(clock::now().since(released));
         }
-        let path = part.publish(self.order.durable)?;
-        if sha1.is_none() {
+        let path = verified.publish(self.order.durable)?;
+        if !is_proven {
             return Err(Error::Unproven {
                 from: self.target.host.clone(),
                 copy: escape(&path.display().to_string()),
-                sha1: found,
+                sha1,
             });
         }
         end.path = Some(path);

@@ -14,8 +14,10 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
+use crate::client::part::ByteOrder;
 use crate::client::receive::PrepareContext;
 use crate::client::receive::ReceiveContext;
+use crate::client::receive::ReceiveError;
 use crate::client::receive::ReceiveSession;
 use crate::client::receive::ReceiveTransport;
 use crate::client::receive::Received;
@@ -84,8 +86,8 @@ impl ReceiveTransport for Swarm {
         Via::Swarm
     }
 
-    fn scattered(&self) -> bool {
-        true
+    fn byte_order(&self) -> ByteOrder {
+        ByteOrder::Any
     }
 
     fn prepare(
@@ -127,7 +129,7 @@ impl ReceiveTransport for Swarm {
         }
         Ok(Box::new(Seated {
             peer,
-            seed_time: arriving.order.seed_time,
+            seed_time: arriving.config.seed_time,
         }))
     }
 }
@@ -137,7 +139,11 @@ impl ReceiveTransport for Swarm {
 struct Nothing;
 
 impl ReceiveSession for Nothing {
-    fn receive(&mut self, _: &ReceiveContext<'_>, _: &mut LineStream<'_>) -> Result<Received> {
+    fn receive(
+        &mut self,
+        _: &ReceiveContext<'_>,
+        _: &mut LineStream<'_>,
+    ) -> Result<Received, ReceiveError> {
         Ok(Received::nothing(clock::now()))
     }
 }
@@ -158,7 +164,7 @@ impl ReceiveSession for Seated {
         &mut self,
         incoming: &ReceiveContext<'_>,
         _: &mut LineStream<'_>,
-    ) -> Result<Received> {
+    ) -> Result<Received, ReceiveError> {
         let member = &self.peer.member;
         member.release();
         let moved = |bytes: u64| {
@@ -169,7 +175,7 @@ impl ReceiveSession for Seated {
         let gone = || server_is_gone(incoming);
         let last = self
             .peer
-            .finish(incoming.order.stall, incoming.stopped, &gone, &moved)?;
+            .finish(incoming.config.stall, incoming.stopped, &gone, &moved)?;
         self.peer.announcer.is_whole();
         let progress = member.progress();
         moved(progress.bytes);
