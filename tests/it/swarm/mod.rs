@@ -4,7 +4,6 @@ mod faults;
 mod links;
 #[cfg(all(target_os = "linux", feature = "cli", feature = "sockopt"))]
 mod peers;
-mod web;
 
 use std::io::Read;
 use std::io::Write;
