@@ -228,7 +228,7 @@ impl LoggerThread {
 
     fn write(&mut self, session: SessionId, transfer: Transfer) {
         let page = self.pages.get_mut(&session).expect(OPENED);
-        let line = session_log::Line::of(&page.record, &transfer).encode();
+        let line = session_log::LogLine::of(&page.record, &transfer).encode();
         self.folder.append(&mut page.log, &line);
         self.ledger.row(session, &transfer);
         page.record.transfers.push(transfer);
