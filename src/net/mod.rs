@@ -3,10 +3,14 @@
 pub mod clock;
 pub mod copy;
 pub mod datagrams;
+pub mod http;
 pub mod line_stream;
 pub mod logfile;
 pub mod pacing;
 pub mod socket;
+mod sync;
+
+pub use sync::lock;
 
 /// The stack of a session's or connection's thread, bytes. Buffers are on the heap.
 pub const STACK: usize = 256 * 1024;
