@@ -8,17 +8,11 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::error::Error;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::net::logfile;
-use crate::proto::session_log::Collector;
-use crate::proto::session_log::LINE_MAX;
-use crate::proto::session_log::LogError;
-use crate::session::FileInfo;
-use crate::session::Via;
-use crate::transfer::Outcome;
-use crate::transfer::Record;
-use crate::transfer::Transfer;
+use crate::proto::session_log::{Collector, LINE_MAX, LogError};
+use crate::session::{FileInfo, Via};
+use crate::transfer::{Outcome, Record, Transfer};
 use crate::units::mbit_per_second;
 
 pub mod counts;
@@ -197,15 +191,9 @@ pub(crate) mod sample {
     use time::OffsetDateTime;
 
     use crate::digest::Digest;
-    use crate::session::FileInfo;
-    use crate::session::SeatId;
-    use crate::session::SessionId;
-    use crate::session::Via;
+    use crate::session::{FileInfo, SeatId, SessionId, Via};
     use crate::text::FileName;
-    use crate::transfer::ClockId;
-    use crate::transfer::Outcome;
-    use crate::transfer::Record;
-    use crate::transfer::Transfer;
+    use crate::transfer::{ClockId, Outcome, Record, Transfer};
     use crate::units::Moment;
 
     /// A session of `clients` seats over TCP in which everything went well; seat k took k ms
@@ -267,8 +255,7 @@ pub(crate) mod sample {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::session_log::LogLine;
-    use crate::proto::session_log::header;
+    use crate::proto::session_log::{LogLine, header};
 
     fn log_of(records: &[Record]) -> String {
         let lines = records.iter().flat_map(|record| {

@@ -13,22 +13,16 @@ use std::sync::Arc;
 use std::thread;
 use std::thread::JoinHandle;
 
-use crossbeam_channel::Receiver;
-use crossbeam_channel::Sender;
+use crossbeam_channel::{Receiver, Sender};
 use time::OffsetDateTime;
 
-use crate::error::Error;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::net::clock;
-use crate::net::logfile::LogFile;
-use crate::net::logfile::LogFolder;
+use crate::net::logfile::{LogFile, LogFolder};
 use crate::proto::session_log;
 use crate::server::history::History;
-use crate::session::FileInfo;
-use crate::session::SessionId;
-use crate::session::Via;
-use crate::transfer::Record;
-use crate::transfer::Transfer;
+use crate::session::{FileInfo, SessionId, Via};
+use crate::transfer::{Record, Transfer};
 
 /// What threads tell the logger.
 #[derive(Debug)]

@@ -5,10 +5,8 @@ use std::time::Duration;
 
 pub(super) use crate::proto::log_cell::{MISSING, duration, or_missing, outside, seconds};
 use crate::proto::session_log::COLUMNS;
-use crate::proto::session_log::error::LineError;
-use crate::proto::session_log::error::excerpt;
-use crate::units::mbit_per_second;
-use crate::units::micros;
+use crate::proto::session_log::error::{LineError, excerpt};
+use crate::units::{mbit_per_second, micros};
 
 pub(super) const SECONDS: &str = "seconds with six decimals";
 pub(super) const MICROSECONDS: &str = "whole microseconds";

@@ -2,17 +2,10 @@
 
 use std::collections::HashMap;
 
-use crate::proto::session_log::COLUMNS;
-use crate::proto::session_log::LINE_MAX;
-use crate::proto::session_log::LogLine;
-use crate::proto::session_log::SEPARATOR;
-use crate::proto::session_log::error::LineError;
-use crate::proto::session_log::error::LogError;
-use crate::proto::session_log::error::excerpt;
-use crate::session::MAX_SEATS;
-use crate::session::SessionId;
-use crate::transfer::Outcome;
-use crate::transfer::Record;
+use crate::proto::session_log::error::{LineError, LogError, excerpt};
+use crate::proto::session_log::{COLUMNS, LINE_MAX, LogLine, SEPARATOR};
+use crate::session::{MAX_SEATS, SessionId};
+use crate::transfer::{Outcome, Record};
 
 /// Puts lines, in any order and of any number of sessions, together to records.
 #[derive(Debug, Default)]
@@ -166,9 +159,7 @@ mod tests {
     use super::*;
     use crate::digest::Digest;
     use crate::proto::session_log::header;
-    use crate::session::FileInfo;
-    use crate::session::SeatId;
-    use crate::session::Via;
+    use crate::session::{FileInfo, SeatId, Via};
     use crate::text::FileName;
     use crate::transfer::Transfer;
 

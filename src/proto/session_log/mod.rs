@@ -17,45 +17,20 @@ use std::net::SocketAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
-use time::Date;
-use time::OffsetDateTime;
-use time::PrimitiveDateTime;
-use time::Time;
-use time::UtcOffset;
+use time::{Date, OffsetDateTime, PrimitiveDateTime, Time, UtcOffset};
 
-use self::cells::Cells;
-use self::cells::MICROSECONDS;
-use self::cells::SECONDS;
-use self::cells::TEXT;
-use self::cells::duration;
-use self::cells::mbit;
-use self::cells::or_missing;
-use self::cells::outside;
-use self::cells::parsed;
-use self::cells::seconds;
-pub use self::collect::Collector;
-pub use self::collect::collect;
-pub use self::error::LineError;
-pub use self::error::LogError;
+use self::cells::{
+    Cells, MICROSECONDS, SECONDS, TEXT, duration, mbit, or_missing, outside, parsed, seconds,
+};
+pub use self::collect::{Collector, collect};
 use self::error::excerpt;
+pub use self::error::{LineError, LogError};
 use crate::digest::Digest;
-use crate::proto::log_cell::DATE;
-use crate::proto::log_cell::SEPARATOR;
-use crate::proto::log_cell::TIME;
-use crate::session::FileInfo;
-use crate::session::SeatId;
-use crate::session::SessionId;
-use crate::session::Via;
-use crate::text::CLIENT_NAME_MAX;
-use crate::text::FileName;
-use crate::text::unescape;
-use crate::transfer::ClockId;
-use crate::transfer::Counts;
-use crate::transfer::Outcome;
-use crate::transfer::Record;
-use crate::transfer::Transfer;
-use crate::units::Moment;
-use crate::units::micros;
+use crate::proto::log_cell::{DATE, SEPARATOR, TIME};
+use crate::session::{FileInfo, SeatId, SessionId, Via};
+use crate::text::{CLIENT_NAME_MAX, FileName, unescape};
+use crate::transfer::{ClockId, Counts, Outcome, Record, Transfer};
+use crate::units::{Moment, micros};
 
 /// One line of a session log: a transfer, and of its session all that a [`Record`] needs.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,8 +1,7 @@
-use std::fs;
 use std::fs::OpenOptions;
 use std::path::Path;
-use std::thread;
 use std::time::Duration;
+use std::{fs, thread};
 
 use super::*;
 use crate::digest::Digest;
