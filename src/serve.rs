@@ -66,6 +66,27 @@ pub struct Server {
     torrents: Arc<Torrents>,
 }
 
+/// A file that a server offers.
+#[derive(Clone, Debug)]
+pub struct OfferedFile(FileInfo);
+
+impl OfferedFile {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        self.0.name.as_str()
+    }
+
+    /// Its size in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.0.bytes
+    }
+
+    /// Its SHA-1, 40 hexadecimal digits.
+    pub fn sha1(&self) -> String {
+        self.0.sha1.to_string()
+    }
+}
+
 /// How this crate writes sessions, on every face.
 pub(crate) const DOCUMENTS: Documents = Documents {
     #[cfg(feature = "cli")]
@@ -245,12 +266,13 @@ impl Server {
         self.core.addr()
     }
 
-    /// The offered files: name, size in bytes, SHA-1.
+    /// The offered files.
     ///
     /// # Errors
     /// A file that changed and cannot be read any more.
-    pub fn files(&self) -> Result<Vec<FileInfo>> {
-        self.core.lobby().files()
+    pub fn files(&self) -> Result<Vec<OfferedFile>> {
+        let files = self.core.lobby().files()?;
+        Ok(files.into_iter().map(OfferedFile).collect())
     }
 
     /// The sessions as they end, each once its results are in the log. Waits for the next one, and

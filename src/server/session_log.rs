@@ -93,7 +93,7 @@ impl SessionLogger {
             .name("logger".to_owned())
             .spawn(move || {
                 LoggerThread {
-                    folder: LogFolder::new(folder, session_log::header()),
+                    folder: LogFolder::new(WRITE, folder, session_log::header()),
                     publish,
                     ledger: written,
                     pages: HashMap::new(),
@@ -179,6 +179,8 @@ struct LoggerThread {
     ledger: Arc<History>,
     pages: HashMap<SessionId, OpenLog>,
 }
+
+const WRITE: &str = "write the session log";
 
 /// Why a session's log is there.
 const OPENED: &str = "a session opens before anything is said of it";

@@ -113,7 +113,7 @@ fn a_full_disk_is_an_error_and_not_a_panic() {
     };
     let (publish, records) = crossbeam_channel::unbounded();
     let mut logger = LoggerThread {
-        folder: LogFolder::new(Some("/nowhere".into()), session_log::header()),
+        folder: LogFolder::new(WRITE, Some("/nowhere".into()), session_log::header()),
         publish,
         ledger: Arc::default(),
         pages: HashMap::new(),

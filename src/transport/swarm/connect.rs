@@ -106,7 +106,7 @@ fn decode(addr: SocketAddr, bytes: &[u8]) -> Result<Handshake> {
 
 fn late(addr: SocketAddr) -> Error {
     Error::TimedOut {
-        phase: Phase::Greet,
+        phase: Phase::Greet.name(),
         at: addr.to_string(),
         after: LIMIT,
     }

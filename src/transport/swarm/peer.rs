@@ -347,7 +347,7 @@ impl Peer {
                 }
             } else if quiet > stall {
                 return Err(Error::TimedOut {
-                    phase: Phase::Transfer,
+                    phase: Phase::Transfer.name(),
                     at: "the swarm".to_owned(),
                     after: stall,
                 });

@@ -97,7 +97,7 @@ pub struct Observed {
     /// How the server sent, in its own words.
     pub sender: Option<String>,
     /// Each client.
-    pub seats: Vec<SeatReport>,
+    pub seats: Vec<SeatResult>,
     /// What went wrong, where something did.
     pub trouble: Vec<String>,
     /// What made the figures worse than they are and no copy wrong: the machine stood still.
@@ -107,7 +107,7 @@ pub struct Observed {
 
 /// What one client got.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct SeatReport {
+pub struct SeatResult {
     /// Its host.
     pub host: usize,
     /// `complete`, or how it ended otherwise.

@@ -23,7 +23,7 @@ use crate::testbed::study::contender::Carrier;
 use crate::testbed::study::contender::Contender;
 use crate::testbed::study::contender::Observed;
 use crate::testbed::study::contender::RunSpec;
-use crate::testbed::study::contender::SeatReport;
+use crate::testbed::study::contender::SeatResult;
 use crate::testbed::study::process_group::ProcessGroup;
 
 /// One of the two rivals.
@@ -195,7 +195,7 @@ impl MulticastTool {
             let took = done
                 .zip(released)
                 .and_then(|(d, r)| d.duration_since(r).ok());
-            observed.seats.push(SeatReport {
+            observed.seats.push(SeatResult {
                 host,
                 outcome: outcome.to_owned(),
                 verified: Some(whole),

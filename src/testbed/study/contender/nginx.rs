@@ -20,7 +20,7 @@ use crate::testbed::study::contender::Carrier;
 use crate::testbed::study::contender::Contender;
 use crate::testbed::study::contender::Observed;
 use crate::testbed::study::contender::RunSpec;
-use crate::testbed::study::contender::SeatReport;
+use crate::testbed::study::contender::SeatResult;
 use crate::testbed::study::process_group::ProcessGroup;
 
 /// The rival.
@@ -142,7 +142,7 @@ fn seat(
     host: usize,
     place: usize,
     released: SystemTime,
-) -> SeatReport {
+) -> SeatResult {
     let is_done = group.ended(place).is_some_and(|end| end.status.success());
     let copy = job.folder.join(format!("h{host}.copy"));
     let about = copy.metadata().ok();
@@ -154,7 +154,7 @@ fn seat(
         (true, false) => "corrupt",
         (false, _) => "cut",
     };
-    SeatReport {
+    SeatResult {
         host,
         outcome: outcome.to_owned(),
         verified: Some(outcome == "complete"),

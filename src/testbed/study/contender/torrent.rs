@@ -24,7 +24,7 @@ use crate::testbed::study::contender::Carrier;
 use crate::testbed::study::contender::Contender;
 use crate::testbed::study::contender::Observed;
 use crate::testbed::study::contender::RunSpec;
-use crate::testbed::study::contender::SeatReport;
+use crate::testbed::study::contender::SeatResult;
 use crate::testbed::study::process_group::ProcessGroup;
 use crate::text::FileName;
 use crate::transport::swarm::store;
@@ -233,7 +233,7 @@ fn seat(
     done: &Path,
     job: &RunSpec<'_>,
     released: SystemTime,
-) -> SeatReport {
+) -> SeatResult {
     let at = std::fs::read_to_string(done).ok();
     let at: Option<f64> = at.and_then(|text| text.trim().parse().ok());
     let released = released.duration_since(SystemTime::UNIX_EPOCH).ok();
@@ -246,7 +246,7 @@ fn seat(
         (true, false) => "corrupt",
         (false, _) => "cut",
     };
-    SeatReport {
+    SeatResult {
         host,
         outcome: outcome.to_owned(),
         verified: Some(outcome == "complete"),
