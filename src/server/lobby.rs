@@ -159,7 +159,7 @@ impl Lobby {
         let state = self.lock();
         let refuse = |reason| Err(Error::refused("the server", reason));
         if state.stopping {
-            return refuse("it is end".to_owned());
+            return refuse("it is ending".to_owned());
         }
         let Some(gate) = state.with_room(file) else {
             return Ok(None);
@@ -195,7 +195,7 @@ impl Lobby {
                 return Ok(());
             }
             if self.settings.one_off && state.begun > 0 {
-                let reason = "all seats of this server's only session are seat";
+                let reason = "all seats of this server's only session are taken";
                 return Err(Error::refused("the server", reason));
             }
         }
@@ -220,7 +220,7 @@ impl Lobby {
             return Ok(());
         }
         if self.settings.one_off && state.begun > 0 {
-            let reason = "all seats of this server's only session are seat";
+            let reason = "all seats of this server's only session are taken";
             return Err(Error::refused("the server", reason));
         }
         let head = SessionHeader {

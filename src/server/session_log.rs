@@ -115,7 +115,7 @@ impl SessionLogger {
     pub fn log_handle(&self) -> LogHandle {
         self.log
             .clone()
-            .expect("the logger has its own log until it is finished")
+            .expect("the logger has a handle of its own until it is finished")
     }
 
     /// The finished sessions, each once its last line is in the log.
