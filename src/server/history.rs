@@ -143,40 +143,40 @@ mod tests {
 
     #[test]
     fn rows_are_there_before_the_session_ends_and_counted_once() {
-        let ledger = History::default();
-        ledger.open(record(1, 0));
-        ledger.release(SessionId(1), OffsetDateTime::UNIX_EPOCH, "sendfile");
+        let history = History::default();
+        history.open(record(1, 0));
+        history.release(SessionId(1), OffsetDateTime::UNIX_EPOCH, "sendfile");
         let mut proven = Transfer::new(SeatId(2), "c", Outcome::Complete);
         (proven.verified, proven.bytes_server) = (Some(true), Some(7));
-        ledger.row(SessionId(1), &proven);
-        let so_far = ledger.session(SessionId(1)).expect("open");
+        history.row(SessionId(1), &proven);
+        let so_far = history.session(SessionId(1)).expect("open");
         assert_eq!(so_far.transfers, [proven]);
         assert_eq!(so_far.sender.as_deref(), Some("sendfile"));
-        assert!(ledger.ended().is_empty());
-        ledger.close(so_far.clone());
-        assert_eq!(ledger.session(SessionId(1)), Some(so_far));
-        let totals = ledger.totals();
+        assert!(history.ended().is_empty());
+        history.close(so_far.clone());
+        assert_eq!(history.session(SessionId(1)), Some(so_far));
+        let totals = history.totals();
         assert_eq!(
             (totals.sessions, totals.proven, totals.bytes_server),
             (1, 1, 7)
         );
         assert_eq!(totals.outcomes, [1, 0, 0, 0, 0]);
-        assert_eq!(ledger.session(SessionId(2)), None);
+        assert_eq!(history.session(SessionId(2)), None);
     }
 
     #[test]
     fn what_is_kept_is_bounded_in_sessions_and_in_rows() {
-        let ledger = History::default();
+        let history = History::default();
         for number in 0..1000 {
-            ledger.close(record(number, 1));
+            history.close(record(number, 1));
         }
-        let kept = ledger.ended();
+        let kept = history.ended();
         assert_eq!(kept.len(), SESSIONS_KEPT);
         assert_eq!(kept.last().expect("many").session, SessionId(999));
-        ledger.close(record(1000, ROWS_KEPT + 1));
-        assert_eq!(ledger.ended().len(), 1, "the newest stays, however large");
-        ledger.close(record(1001, ROWS_KEPT));
-        assert_eq!(ledger.ended().len(), 1);
-        assert_eq!(ledger.totals().sessions, 1002);
+        history.close(record(1000, ROWS_KEPT + 1));
+        assert_eq!(history.ended().len(), 1, "the newest stays, however large");
+        history.close(record(1001, ROWS_KEPT));
+        assert_eq!(history.ended().len(), 1);
+        assert_eq!(history.totals().sessions, 1002);
     }
 }
