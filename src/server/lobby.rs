@@ -19,6 +19,7 @@ use crate::error::Error;
 use crate::error::Result;
 use crate::net::STACK;
 use crate::net::clock;
+use crate::net::lock;
 use crate::net::socket;
 use crate::server::catalog;
 use crate::server::catalog::Catalog;
@@ -339,6 +340,6 @@ impl Lobby {
     }
 
     fn lock(&self) -> MutexGuard<'_, LobbyState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }

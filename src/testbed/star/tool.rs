@@ -9,7 +9,6 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::process::Stdio;
 use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::thread;
 use std::thread::ThreadId;
 use std::time::Duration;
@@ -17,6 +16,7 @@ use std::time::Duration;
 use crate::error::Error;
 use crate::error::Result;
 use crate::net::clock;
+use crate::net::lock;
 
 /// A program of the system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -100,7 +100,7 @@ fn is_program(file: &Path) -> bool {
 /// Waits for the program that runs, and from then on lets only this thread run any: what it is about
 /// to remove, before it ends the process, must not be built any further meanwhile.
 pub fn reserve() {
-    *RESERVED_BY.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread::current().id());
+    *lock(&RESERVED_BY) = Some(thread::current().id());
 }
 
 /// Runs a program to its end, with `input`. The inner result has what it complained of.
@@ -121,7 +121,7 @@ pub fn output(
     input: &str,
 ) -> Result<std::result::Result<String, String>> {
     let path = tool.path()?;
-    let last = RESERVED_BY.lock().unwrap_or_else(PoisonError::into_inner);
+    let last = lock(&RESERVED_BY);
     if last.is_some_and(|thread| thread != thread::current().id()) {
         drop(last);
         // The process ends as soon as that thread is done; going on, this one might end it before.
