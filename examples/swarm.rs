@@ -14,7 +14,7 @@ use gatecast::internals::server::catalog::Catalog;
 use gatecast::internals::server::lobby::Settings;
 use gatecast::internals::session::Via;
 use gatecast::internals::transport::swarm;
-use gatecast::internals::transport::swarm::torrents::Options;
+use gatecast::internals::transport::swarm::torrents::SwarmServerConfig;
 use gatecast::internals::units::Rate;
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -34,7 +34,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let (host, torrents) = swarm::serve(
         Host::new(Catalog::offer([file])?, settings),
-        Options::default(),
+        SwarmServerConfig::default(),
     );
     let server = swarm::serve_http(host, torrents).start(([127, 0, 0, 1], 0).into())?;
     eprintln!("who has what: http://{}/swarm", server.addr());

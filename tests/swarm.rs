@@ -23,7 +23,7 @@ use common::within;
 use gatecast::internals::client::Fetch;
 use gatecast::internals::digest::Digest;
 use gatecast::internals::proto::bt::tracker::Announce;
-use gatecast::internals::proto::bt::tracker::Event;
+use gatecast::internals::proto::bt::tracker::AnnounceEvent;
 use gatecast::internals::proto::bt::wire::Block;
 use gatecast::internals::proto::bt::wire::Handshake;
 use gatecast::internals::proto::bt::wire::Message;
@@ -31,7 +31,7 @@ use gatecast::internals::session::Via;
 use gatecast::internals::transfer::Outcome;
 use gatecast::internals::transport::swarm;
 use gatecast::internals::transport::swarm::leech;
-use gatecast::internals::transport::swarm::torrents::Options;
+use gatecast::internals::transport::swarm::torrents::SwarmServerConfig;
 use gatecast::internals::units::Rate;
 
 const LIMIT: Duration = Duration::from_secs(120);
@@ -147,10 +147,10 @@ fn a_peer_that_sends_wrong_pieces_is_found_out_and_the_copies_are_whole() {
             peer_id: *b"-XX0001-liarliarliar",
             port,
             left: Some(5),
-            event: Event::Started,
+            event: AnnounceEvent::Started,
             wanted: 0,
             sent: 0,
-            from: Vec::new(),
+            received_from: Vec::new(),
         };
         get(server.addr, &format!("/announce?{}", announce.encode()));
         thread::spawn(move || {
@@ -237,7 +237,7 @@ fn an_interrupted_copy_is_taken_up_by_its_pieces() {
             stopping.stop();
         });
         let ends = fetching
-            .run(&order, &[&swarm::peer::Swarm])
+            .run(&order, &[&swarm::peer::SwarmReceiveTransport])
             .expect("an order");
         stopper.join().expect("no panic");
         assert_eq!(ends[0].path, None);
@@ -260,11 +260,11 @@ fn a_torrent_is_fetched_without_a_gate() {
             500_000,
             |_| {},
             |host| {
-                let (host, torrents) = swarm::serve(host, Options::default());
+                let (host, torrents) = swarm::serve(host, SwarmServerConfig::default());
                 swarm::serve_http(host, torrents)
             },
         );
-        let wish = leech::Wish {
+        let wish = leech::TorrentRequest {
             metainfo: metainfo(&server),
             out: &server.out("o"),
             stall: common::PATIENCE,
@@ -358,10 +358,10 @@ fn the_tracker_answers_whatever_is_asked() {
             peer_id: *b"-XX0001-abcdefghijkl",
             port,
             left: Some(5),
-            event: Event::Stopped,
+            event: AnnounceEvent::Stopped,
             wanted: 50,
             sent: 0,
-            from: Vec::new(),
+            received_from: Vec::new(),
         };
         get(server.addr, &format!("/announce?{}", announce.encode()))
     };
@@ -392,7 +392,7 @@ fn aria2_gets_the_file_from_us() {
             500_000,
             |_| {},
             |host| {
-                let (host, torrents) = swarm::serve(host, Options::default());
+                let (host, torrents) = swarm::serve(host, SwarmServerConfig::default());
                 swarm::serve_http(host, torrents)
             },
         );

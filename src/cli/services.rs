@@ -12,7 +12,7 @@ use crate::report::json::SessionDocument;
 use crate::report::scaling;
 use crate::server::builder::Host;
 use crate::transport::swarm;
-use crate::transport::swarm::torrents::Options;
+use crate::transport::swarm::torrents::SwarmServerConfig;
 use crate::transport::swarm::torrents::Torrents;
 use crate::transport::tcp;
 use crate::transport::udp;
@@ -22,7 +22,11 @@ use crate::transport::udp;
 ///
 /// # Errors
 /// The settings ask for what this system does not have.
-pub fn serve(host: Host, face: http::Options, swarms: Options) -> Result<(Host, Arc<Torrents>)> {
+pub fn serve(
+    host: Host,
+    face: http::Options,
+    swarms: SwarmServerConfig,
+) -> Result<(Host, Arc<Torrents>)> {
     let (host, torrents) = swarm::serve(udp::serve(tcp::serve(host)?), swarms);
     let answering = Arc::clone(&torrents);
     let face = http::Options {
@@ -57,6 +61,6 @@ pub fn intakes() -> Vec<&'static dyn Intake> {
         &udp::take::RAW,
         &udp::take::MULTICAST,
         &http::way::Take,
-        &swarm::peer::Swarm,
+        &swarm::peer::SwarmReceiveTransport,
     ]
 }

@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::report::verdict::Verdict;
 use crate::session::MAX_SEATS;
 use crate::transport::swarm::simulate;
-use crate::transport::swarm::simulate::Plan;
+use crate::transport::swarm::simulate::SimulationConfig;
 use crate::units::Bytes;
 use crate::units::Rate;
 
@@ -100,7 +100,7 @@ pub(crate) fn run(args: &Args, question: Question, clients: &[u64]) -> Result<Ve
     Ok(Verdict::AllVerified)
 }
 
-fn plan(args: &Args, question: Question, clients: u16, unequal: bool) -> Plan {
+fn plan(args: &Args, question: Question, clients: u16, unequal: bool) -> SimulationConfig {
     #[allow(clippy::cast_precision_loss, reason = "a rate")]
     let bytes_per_second = |rate: Rate| rate.0 as f64 / 8.0;
     let (up, down) = (
@@ -112,7 +112,7 @@ fn plan(args: &Args, question: Question, clients: u16, unequal: bool) -> Plan {
         let slow = links.iter_mut().skip(1).step_by(2);
         slow.for_each(|(up, _)| *up /= 4.0);
     }
-    Plan {
+    SimulationConfig {
         bytes: question.size.0,
         server_up: bytes_per_second(question.server_up),
         clients: links,
@@ -121,7 +121,7 @@ fn plan(args: &Args, question: Question, clients: u16, unequal: bool) -> Plan {
     }
 }
 
-fn row(plan: &Plan, clients: u16, uplinks: &str) -> Result<String> {
+fn row(plan: &SimulationConfig, clients: u16, uplinks: &str) -> Result<String> {
     let outcome = simulate::run(plan)
         .ok_or_else(|| Error::refused("the simulation", "it did not come to an end"))?;
     let (makespan, bound) = (outcome.makespan.as_secs_f64(), outcome.bound.as_secs_f64());

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use crate::cli::output;
 use crate::error::Error;
 use crate::error::Result;
-use crate::proto::bt::layout::Layout;
+use crate::proto::bt::layout::PieceLayout;
 use crate::proto::bt::metainfo;
 use crate::proto::bt::metainfo::Metainfo;
 use crate::report::verdict::Verdict;
@@ -40,7 +40,7 @@ pub(crate) fn run(args: &Args) -> Result<Verdict> {
         what: format!("'{}' is no single file", args.file.display()),
     })?;
     let source = catalog.open(name, &catalog::silent)?;
-    let layout = Layout::new(source.info.bytes, metainfo::piece_bytes(source.info.bytes));
+    let layout = PieceLayout::new(source.info.bytes, metainfo::piece_bytes(source.info.bytes));
     let refuse = |error: metainfo::MetainfoError| Error::refused("gatecast", error.to_string());
     let pieces = match source.info.bytes {
         0 => Vec::new(),

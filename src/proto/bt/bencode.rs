@@ -48,7 +48,7 @@ pub const DEPTH_MAX: usize = 16;
 pub const ITEMS_MAX: usize = 20_000;
 
 /// A list or dictionary that is still open.
-enum Open<'a> {
+enum OpenContainer<'a> {
     List(usize, Vec<Item<'a>>),
     Dictionary(usize, Vec<(&'a [u8], Item<'a>)>, Option<&'a [u8]>),
 }
@@ -60,7 +60,7 @@ enum Open<'a> {
 pub fn decode(input: &[u8]) -> Result<Item<'_>, BencodeError> {
     let mut at = 0;
     let mut items = 0;
-    let mut stack: Vec<Open<'_>> = Vec::new();
+    let mut stack: Vec<OpenContainer<'_>> = Vec::new();
     loop {
         let start = at;
         let fail = |what| Err(BencodeError { what, at: start });
@@ -70,12 +70,12 @@ pub fn decode(input: &[u8]) -> Result<Item<'_>, BencodeError> {
                 return fail("nested deeper than 16 levels");
             }
             Some(b'l') => {
-                stack.push(Open::List(at, Vec::new()));
+                stack.push(OpenContainer::List(at, Vec::new()));
                 at += 1;
                 continue;
             }
             Some(b'd') => {
-                stack.push(Open::Dictionary(at, Vec::new(), None));
+                stack.push(OpenContainer::Dictionary(at, Vec::new(), None));
                 at += 1;
                 continue;
             }
@@ -87,7 +87,7 @@ pub fn decode(input: &[u8]) -> Result<Item<'_>, BencodeError> {
             Some(b'0'..=b'9') => {
                 let (bytes, end) = string(input, at)?;
                 at = end;
-                if let Some(Open::Dictionary(_, entries, key @ None)) = stack.last_mut() {
+                if let Some(OpenContainer::Dictionary(_, entries, key @ None)) = stack.last_mut() {
                     if entries.last().is_some_and(|(last, _)| *last >= bytes) {
                         return fail("a key that is not after the one before it");
                     }
@@ -99,25 +99,27 @@ pub fn decode(input: &[u8]) -> Result<Item<'_>, BencodeError> {
             Some(b'e') => {
                 at += 1;
                 match stack.pop() {
-                    Some(Open::List(from, list)) => {
+                    Some(OpenContainer::List(from, list)) => {
                         let raw = &input[from..at];
                         let value = Value::List(list);
                         count(&mut items, start)?;
                         match close(&mut stack, Item { value, raw }, start)? {
-                            Some(item) => return whole(item, input, at),
+                            Some(item) => return finished(item, input, at),
                             None => continue,
                         }
                     }
-                    Some(Open::Dictionary(from, entries, None)) => {
+                    Some(OpenContainer::Dictionary(from, entries, None)) => {
                         let raw = &input[from..at];
                         let value = Value::Dictionary(entries);
                         count(&mut items, start)?;
                         match close(&mut stack, Item { value, raw }, start)? {
-                            Some(item) => return whole(item, input, at),
+                            Some(item) => return finished(item, input, at),
                             None => continue,
                         }
                     }
-                    Some(Open::Dictionary(_, _, Some(_))) => return fail("a key without a value"),
+                    Some(OpenContainer::Dictionary(_, _, Some(_))) => {
+                        return fail("a key without a value");
+                    }
                     None => return fail("an end of nothing"),
                 }
             }
@@ -126,7 +128,7 @@ pub fn decode(input: &[u8]) -> Result<Item<'_>, BencodeError> {
         count(&mut items, start)?;
         let raw = &input[start..at];
         if let Some(item) = close(&mut stack, Item { value: item, raw }, start)? {
-            return whole(item, input, at);
+            return finished(item, input, at);
         }
     }
 }
@@ -145,17 +147,17 @@ fn count(items: &mut usize, at: usize) -> Result<(), BencodeError> {
 
 /// Puts a finished item where it belongs; gives it back when it is the outermost.
 fn close<'a>(
-    stack: &mut [Open<'a>],
+    stack: &mut [OpenContainer<'a>],
     item: Item<'a>,
     at: usize,
 ) -> Result<Option<Item<'a>>, BencodeError> {
     match stack.last_mut() {
         None => Ok(Some(item)),
-        Some(Open::List(_, list)) => {
+        Some(OpenContainer::List(_, list)) => {
             list.push(item);
             Ok(None)
         }
-        Some(Open::Dictionary(_, entries, key)) => match key.take() {
+        Some(OpenContainer::Dictionary(_, entries, key)) => match key.take() {
             Some(key) => {
                 entries.push((key, item));
                 Ok(None)
@@ -168,7 +170,7 @@ fn close<'a>(
     }
 }
 
-fn whole<'a>(item: Item<'a>, input: &[u8], at: usize) -> Result<Item<'a>, BencodeError> {
+fn finished<'a>(item: Item<'a>, input: &[u8], at: usize) -> Result<Item<'a>, BencodeError> {
     match at == input.len() {
         true => Ok(item),
         false => Err(BencodeError {

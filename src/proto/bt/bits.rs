@@ -3,13 +3,13 @@
 
 /// A set of the numbers below a fixed length.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Bits {
+pub struct Bitfield {
     words: Vec<u64>,
     len: u32,
     ones: u32,
 }
 
-impl Bits {
+impl Bitfield {
     /// The empty set of numbers below `len`.
     pub fn new(len: u32) -> Self {
         Self {
@@ -128,10 +128,10 @@ mod tests {
 
     #[test]
     fn a_bitfield_has_its_first_piece_in_the_highest_bit() {
-        let mut bits = Bits::new(10);
+        let mut bits = Bitfield::new(10);
         assert!(bits.set(0) && bits.set(9) && !bits.set(9) && !bits.set(10));
         assert_eq!(bits.encode(), [0x80, 0x40]);
-        assert_eq!(Bits::decode(10, &[0x80, 0x40]), Some(bits.clone()));
+        assert_eq!(Bitfield::decode(10, &[0x80, 0x40]), Some(bits.clone()));
         assert_eq!(bits.iter().collect::<Vec<_>>(), [0, 9]);
         assert!(bits.clear(0) && !bits.clear(0));
         assert_eq!(bits.count(), 1);
@@ -139,23 +139,23 @@ mod tests {
 
     #[test]
     fn lengths_and_spare_bits_must_be_right() {
-        assert!(Bits::decode(10, &[0x80, 0x20]).is_none(), "a spare bit");
-        assert!(Bits::decode(10, &[0x80]).is_none());
-        assert!(Bits::decode(10, &[0x80, 0, 0]).is_none());
-        assert!(Bits::decode(8, &[0xff]).is_some_and(|bits| bits.is_full()));
+        assert!(Bitfield::decode(10, &[0x80, 0x20]).is_none(), "a spare bit");
+        assert!(Bitfield::decode(10, &[0x80]).is_none());
+        assert!(Bitfield::decode(10, &[0x80, 0, 0]).is_none());
+        assert!(Bitfield::decode(8, &[0xff]).is_some_and(|bits| bits.is_full()));
     }
 
     #[test]
     fn every_length_goes_there_and_back() {
         for len in 1..200 {
-            let full = Bits::full(len);
+            let full = Bitfield::full(len);
             assert_eq!(full.iter().count() as u32, len);
-            assert_eq!(Bits::decode(len, &full.encode()), Some(full));
-            let mut some = Bits::new(len);
+            assert_eq!(Bitfield::decode(len, &full.encode()), Some(full));
+            let mut some = Bitfield::new(len);
             (0..len)
                 .step_by(3)
                 .for_each(|index| assert!(some.set(index)));
-            assert_eq!(Bits::decode(len, &some.encode()), Some(some));
+            assert_eq!(Bitfield::decode(len, &some.encode()), Some(some));
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::units::Moment;
 
 /// The flow of one connection.
 #[derive(Debug, Default)]
-pub struct Flow {
+pub struct ReceiveRate {
     /// When bytes came last, with no pause since.
     since: Option<Moment>,
     bytes: f64,
@@ -35,7 +35,7 @@ const KNOWN_MIN: f64 = 0.002;
 /// Time after which what is known counts half, seconds.
 const HALF: f64 = 0.05;
 
-impl Flow {
+impl ReceiveRate {
     /// Nothing is under way; the time until something comes says nothing of its rate.
     pub fn pause(&mut self) {
         self.since = None;
@@ -43,7 +43,7 @@ impl Flow {
 
     /// `len` bytes have come.
     #[allow(clippy::cast_precision_loss, reason = "the bytes of one read")]
-    pub fn came(&mut self, len: usize, now: Moment) {
+    pub fn received(&mut self, len: usize, now: Moment) {
         if let Some(since) = self.since {
             self.bytes += len as f64;
             self.seconds += now.since(since).as_secs_f64();
@@ -57,7 +57,7 @@ impl Flow {
 
     /// How long to sleep until `left` bytes have come; `None` when it is not worth it.
     #[allow(clippy::cast_precision_loss, reason = "at most a message")]
-    pub fn nap(&self, left: usize) -> Option<Duration> {
+    pub fn sleep_time(&self, left: usize) -> Option<Duration> {
         let known = self.seconds > KNOWN_MIN && self.bytes > 0.0;
         let seconds = known.then(|| (left + BEYOND) as f64 * self.seconds / self.bytes)?;
         let nap = Duration::from_secs_f64(seconds.min(NAP_MAX.as_secs_f64()));
@@ -70,10 +70,10 @@ mod tests {
     use super::*;
 
     /// A flow of `rate` bytes a second, as seen by reads of 1448 bytes.
-    fn flow(rate: u64) -> Flow {
-        let mut flow = Flow::default();
+    fn flow(rate: u64) -> ReceiveRate {
+        let mut flow = ReceiveRate::default();
         for read in 0..100 {
-            flow.came(1448, Moment(1 + read * 1448 * 1_000_000 / rate));
+            flow.received(1448, Moment(1 + read * 1448 * 1_000_000 / rate));
         }
         flow
     }
@@ -81,24 +81,24 @@ mod tests {
     #[test]
     fn the_rest_of_a_block_is_slept_for_at_the_rate_that_is_seen() {
         let nap = flow(2_000_000)
-            .nap(10_000 - BEYOND)
+            .sleep_time(10_000 - BEYOND)
             .expect("five milliseconds");
         assert!((4900..5100).contains(&nap.as_micros()), "{nap:?}");
-        assert_eq!(flow(100_000).nap(16_000), Some(NAP_MAX));
+        assert_eq!(flow(100_000).sleep_time(16_000), Some(NAP_MAX));
     }
 
     #[test]
     fn nobody_sleeps_for_a_fast_flow_or_an_unknown_one() {
-        assert_eq!(flow(500_000_000).nap(16_000), None);
-        assert_eq!(Flow::default().nap(16_000), None);
+        assert_eq!(flow(500_000_000).sleep_time(16_000), None);
+        assert_eq!(ReceiveRate::default().sleep_time(16_000), None);
     }
 
     #[test]
     fn a_pause_is_no_slowness() {
         let mut paused = flow(2_000_000);
-        let before = paused.nap(10_000);
+        let before = paused.sleep_time(10_000);
         paused.pause();
-        paused.came(1448, Moment(60_000_000));
-        assert_eq!(paused.nap(10_000), before);
+        paused.received(1448, Moment(60_000_000));
+        assert_eq!(paused.sleep_time(10_000), before);
     }
 }

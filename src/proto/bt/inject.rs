@@ -16,34 +16,34 @@ use std::collections::BTreeMap;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::proto::bt::bits::Bits;
+use crate::proto::bt::bits::Bitfield;
 use crate::proto::bt::random::Random;
 use crate::units::Moment;
 
 /// The pieces that are not out yet, and who was shown which.
 #[derive(Debug)]
-pub struct Injector {
-    order: VecDeque<u32>,
-    fed: BTreeMap<u32, Fed>,
+pub struct SuperSeeder {
+    unrevealed: VecDeque<u32>,
+    peers: BTreeMap<u32, SeededPeer>,
     /// The peers of `fed` that are admitted, the next to be shown something first.
-    line: VecDeque<u32>,
+    turns: VecDeque<u32>,
     /// Shown and not yet had, of all peers that are not in doubt.
     waiting: usize,
     piece_bytes: u32,
     /// How many of `fed` have each piece.
     copies: Vec<u32>,
     /// Pieces that were shown once, or that somebody has.
-    out: Bits,
+    distributed: Bitfield,
     /// Everything is shown to everybody.
-    open: bool,
+    all_visible: bool,
     /// When the last piece was shown.
-    emptied: Option<Moment>,
+    last_revealed_at: Option<Moment>,
 }
 
 #[derive(Debug)]
-struct Fed {
-    shown: Bits,
-    has: Bits,
+struct SeededPeer {
+    shown: Bitfield,
+    has: Bitfield,
     /// Shown and not yet had.
     waiting: Vec<u32>,
     /// How many pieces it had been given when it was last seen to take some, and when that was.
@@ -75,44 +75,45 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// Most peers to which everything is shown in the end.
 const OPEN_MAX: usize = 64;
 
-impl Injector {
+impl SuperSeeder {
     /// Every piece, of so many bytes, is still to go out, in random order.
     pub fn new(pieces: u32, piece_bytes: u32, random: &mut Random) -> Self {
         let mut order: Vec<u32> = (0..pieces).collect();
         random.shuffle(&mut order);
         Self {
-            order: order.into(),
-            fed: BTreeMap::new(),
-            line: VecDeque::new(),
+            unrevealed: order.into(),
+            peers: BTreeMap::new(),
+            turns: VecDeque::new(),
             waiting: 0,
             piece_bytes,
             copies: vec![0; pieces as usize],
-            out: Bits::new(pieces),
-            open: false,
-            emptied: None,
+            distributed: Bitfield::new(pieces),
+            all_visible: false,
+            last_revealed_at: None,
         }
     }
 
     /// A seeder that has nothing to hold back.
-    pub fn opened(pieces: u32, piece_bytes: u32) -> Self {
+    pub fn all_revealed(pieces: u32, piece_bytes: u32) -> Self {
         Self {
-            order: VecDeque::new(),
-            out: Bits::full(pieces),
-            open: true,
+            unrevealed: VecDeque::new(),
+            distributed: Bitfield::full(pieces),
+            all_visible: true,
             ..Self::new(pieces, piece_bytes, &mut Random::new(0))
         }
     }
 
     /// True when everything is shown to everybody.
-    pub fn is_open(&self) -> bool {
-        self.open
+    pub fn reveals_all(&self) -> bool {
+        self.all_visible
     }
 
     /// A peer that is to be fed, from [`Injector::admit`] on.
-    pub fn join(&mut self, peer: u32) {
-        self.leave(peer);
-        let none = || Bits::new(u32::try_from(self.copies.len()).expect("bounded by the metainfo"));
-        let new = Fed {
+    pub fn add_peer(&mut self, peer: u32) {
+        self.remove_peer(peer);
+        let none =
+            || Bitfield::new(u32::try_from(self.copies.len()).expect("bounded by the metainfo"));
+        let new = SeededPeer {
             shown: none(),
             has: none(),
             waiting: Vec::new(),
@@ -120,25 +121,25 @@ impl Injector {
             since: Moment(0),
             doubtful: false,
         };
-        self.fed.insert(peer, new);
+        self.peers.insert(peer, new);
     }
 
     /// The peer's session is released: before, it would sit on what it is shown.
     pub fn admit(&mut self, peer: u32) {
-        if self.fed.contains_key(&peer) && !self.line.contains(&peer) {
-            self.line.push_back(peer);
+        if self.peers.contains_key(&peer) && !self.turns.contains(&peer) {
+            self.turns.push_back(peer);
         }
     }
 
     /// A peer that left; what it was shown and never had goes out first.
-    pub fn leave(&mut self, peer: u32) {
-        self.line.retain(|&other| other != peer);
-        if let Some(fed) = self.fed.remove(&peer) {
+    pub fn remove_peer(&mut self, peer: u32) {
+        self.turns.retain(|&other| other != peer);
+        if let Some(fed) = self.peers.remove(&peer) {
             if !fed.doubtful {
                 self.waiting -= fed.waiting.len();
             }
             for piece in fed.waiting {
-                self.order.push_front(piece);
+                self.unrevealed.push_front(piece);
             }
             for piece in fed.has.iter() {
                 self.copies[piece as usize] -= 1;
@@ -147,13 +148,13 @@ impl Injector {
     }
 
     /// A peer has a piece now.
-    pub fn had(&mut self, peer: u32, piece: u32) {
+    pub fn peer_has(&mut self, peer: u32, piece: u32) {
         // What somebody brought with him needs no injection.
-        if !self.out.has(piece) {
-            self.order.retain(|&waiting| waiting != piece);
-            self.out.set(piece);
+        if !self.distributed.has(piece) {
+            self.unrevealed.retain(|&waiting| waiting != piece);
+            self.distributed.set(piece);
         }
-        let Some(fed) = self.fed.get_mut(&peer) else {
+        let Some(fed) = self.peers.get_mut(&peer) else {
             return;
         };
         let new = fed.has.set(piece);
@@ -175,15 +176,15 @@ impl Injector {
 
     /// Who has taken nothing for too long of what it was shown holds up nobody any more: that goes
     /// out again, first, and it is shown nothing more before it tells of a piece.
-    fn give_up(&mut self, now: Moment, given: impl Fn(u32) -> f64, all_rate: f64) {
-        if self.fed.len() < 2 {
+    fn mark_doubtful(&mut self, now: Moment, given: impl Fn(u32) -> f64, all_rate: f64) {
+        if self.peers.len() < 2 {
             return;
         }
         #[allow(clippy::cast_precision_loss, reason = "a count of pieces")]
         let takes = OVERDUE_TIMES * self.waiting as f64 / all_rate;
         // No rate is none known yet.
         let most = Duration::try_from_secs_f64(takes).map_or(OVERDUE_MIN, |d| d.max(OVERDUE_MIN));
-        for (&peer, fed) in &mut self.fed {
+        for (&peer, fed) in &mut self.peers {
             let taken = given(peer);
             if fed.waiting.is_empty() || taken > fed.given {
                 (fed.given, fed.since) = (taken, now);
@@ -195,15 +196,15 @@ impl Injector {
                 self.waiting -= fed.waiting.len();
             }
             for piece in fed.waiting.drain(..) {
-                self.order.push_front(piece);
+                self.unrevealed.push_front(piece);
             }
-            self.line.retain(|&other| other != peer);
+            self.turns.retain(|&other| other != peer);
         }
     }
 
     /// The pieces to show at `now`, and to whom. Within `seconds` the uplink has given each peer as
     /// many pieces as `given` tells, which need not be whole ones, and to all of them `all`.
-    pub fn show(
+    pub fn reveal(
         &mut self,
         now: Moment,
         seconds: f64,
@@ -211,28 +212,28 @@ impl Injector {
         all: f64,
     ) -> Vec<(u32, u32)> {
         let mut shown = Vec::new();
-        if self.open {
+        if self.all_visible {
             return shown;
         }
         let all_rate = all / seconds;
-        self.give_up(now, &given, all_rate);
+        self.mark_doubtful(now, &given, all_rate);
         let piece_rate = |peer: u32| given(peer) / seconds;
-        if self.line.is_empty() {
+        if self.turns.is_empty() {
             return shown;
         }
-        let alone = self.fed.len() == 1;
+        let alone = self.peers.len() == 1;
         let least = AHEAD_ALL / self.piece_bytes as usize;
         let all = ahead(all_rate).max(least).max(AHEAD_MIN);
-        if self.order.is_empty() && self.fed.len() > OPEN_MAX && self.waiting < all {
-            self.order = self.rarest();
+        if self.unrevealed.is_empty() && self.peers.len() > OPEN_MAX && self.waiting < all {
+            self.unrevealed = self.rarest();
         }
         while alone || self.waiting < all {
-            let Some(&piece) = self.order.front() else {
+            let Some(&piece) = self.unrevealed.front() else {
                 break;
             };
             let mut lacking = false;
-            let found = self.line.iter().position(|peer| {
-                let fed = &self.fed[peer];
+            let found = self.turns.iter().position(|peer| {
+                let fed = &self.peers[peer];
                 let lacks = !fed.has.has(piece) && !fed.shown.has(piece);
                 lacking |= lacks;
                 let most = AHEAD_MIN.max(ahead(piece_rate(*peer)));
@@ -243,20 +244,20 @@ impl Injector {
                     break;
                 }
                 // Nobody needs it; whoever was shown it before may still get it.
-                self.order.pop_front();
+                self.unrevealed.pop_front();
                 continue;
             };
-            self.order.pop_front();
-            let peer = self.line.remove(at).expect("just found");
-            self.line.push_back(peer);
-            let fed = self.fed.get_mut(&peer).expect("who is in line is fed");
+            self.unrevealed.pop_front();
+            let peer = self.turns.remove(at).expect("just found");
+            self.turns.push_back(peer);
+            let fed = self.peers.get_mut(&peer).expect("who is in line is fed");
             fed.shown.set(piece);
             if fed.waiting.is_empty() {
                 fed.since = now;
             }
             fed.waiting.push(piece);
             self.waiting += usize::from(!fed.doubtful);
-            self.out.set(piece);
+            self.distributed.set(piece);
             shown.push((peer, piece));
         }
         shown
@@ -265,7 +266,7 @@ impl Injector {
     /// The pieces that somebody lacks, the rarest first.
     fn rarest(&self) -> VecDeque<u32> {
         let mut pieces: Vec<(u32, u32)> = self.copies.iter().copied().zip(0..).collect();
-        pieces.retain(|&(copies, _)| (copies as usize) < self.fed.len());
+        pieces.retain(|&(copies, _)| (copies as usize) < self.peers.len());
         pieces.sort_unstable();
         pieces.into_iter().map(|(_, piece)| piece).collect()
     }
@@ -273,20 +274,22 @@ impl Injector {
     /// True once, when everything may be shown to all: every piece has arrived somewhere, or the
     /// last were shown so long ago that their peers must be in trouble. Sooner, and others ask the
     /// seeder for what is on its way: with ten megabytes that costs a fifth of the time.
-    pub fn opens(&mut self, now: Moment) -> bool {
-        if self.open || !self.order.is_empty() || self.fed.len() > OPEN_MAX {
-            self.emptied = None;
+    pub fn try_reveal_all(&mut self, now: Moment) -> bool {
+        if self.all_visible || !self.unrevealed.is_empty() || self.peers.len() > OPEN_MAX {
+            self.last_revealed_at = None;
             return false;
         }
-        let emptied = *self.emptied.get_or_insert(now);
-        self.open = self.waiting == 0 || now.since(emptied) >= PATIENCE;
-        self.open
+        let emptied = *self.last_revealed_at.get_or_insert(now);
+        self.all_visible = self.waiting == 0 || now.since(emptied) >= PATIENCE;
+        self.all_visible
     }
 
     /// Whether `peer` may ask for `piece`: it was shown it, or is none that we feed.
-    pub fn may_have(&self, peer: u32, piece: u32) -> bool {
-        let shown = |fed: &Fed| (self.open && self.line.contains(&peer)) || fed.shown.has(piece);
-        self.fed.get(&peer).is_none_or(shown)
+    pub fn may_request(&self, peer: u32, piece: u32) -> bool {
+        let shown = |fed: &SeededPeer| {
+            (self.all_visible && self.turns.contains(&peer)) || fed.shown.has(piece)
+        };
+        self.peers.get(&peer).is_none_or(shown)
     }
 }
 

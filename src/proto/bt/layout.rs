@@ -1,12 +1,12 @@
 //! How a file falls into pieces, and pieces into blocks.
 
-use crate::proto::bt::wire::BLOCK;
+use crate::proto::bt::wire::BLOCK_LEN;
 use crate::proto::bt::wire::Block;
 use crate::proto::bt::wire::REQUEST_MAX;
 
 /// How a file falls into pieces, and pieces into blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Layout {
+pub struct PieceLayout {
     /// The file's length, at least 1.
     pub bytes: u64,
     /// Length of a piece, bytes.
@@ -15,10 +15,10 @@ pub struct Layout {
     pub block: u32,
 }
 
-impl Layout {
+impl PieceLayout {
     /// A file of `bytes` in pieces of `piece`, as it is on the wire.
     pub fn new(bytes: u64, piece: u32) -> Self {
-        let block = BLOCK;
+        let block = BLOCK_LEN;
         Self {
             bytes,
             piece,

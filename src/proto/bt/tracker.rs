@@ -26,19 +26,19 @@ pub struct Announce {
     /// Bytes that it lacks; `None` when it does not say.
     pub left: Option<u64>,
     /// What happened to it.
-    pub event: Event,
+    pub event: AnnounceEvent,
     /// How many peers it wants to know.
     pub wanted: usize,
     /// Payload bytes that the peer has sent so far.
     pub sent: u64,
     /// Payload bytes that it has received, by the member that sent them; only our own peers tell,
     /// and only our own tracker listens. At most [`FROM_MAX`].
-    pub from: Vec<Share>,
+    pub received_from: Vec<Share>,
 }
 
 /// Why a peer announces itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Event {
+pub enum AnnounceEvent {
     /// It begins.
     Started,
     /// It has just become whole.
@@ -52,7 +52,7 @@ pub enum Event {
 
 /// What a tracker answers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Answer {
+pub struct AnnounceResponse {
     /// How many peers have the whole file.
     pub complete: u64,
     /// How many do not.
@@ -71,10 +71,10 @@ pub struct TrackerError(pub String);
 pub type Share = ([u8; 20], u64);
 
 /// Most members of which a peer tells what came from them: more than it may have links.
-pub const FROM_MAX: usize = 128;
+pub const SHARES_MAX: usize = 128;
 
 /// Longest answer that is read, bytes.
-pub const ANSWER_MAX: usize = 64 << 10;
+pub const RESPONSE_MAX: usize = 64 << 10;
 
 /// Most peers in an answer, given or taken.
 pub const PEERS_MAX: usize = 200;
@@ -116,10 +116,10 @@ impl Announce {
             port,
             left: number("left")?.and_then(|left| u64::try_from(left).ok()),
             event: match value(query, "event")?.as_deref() {
-                Some(b"started") => Event::Started,
-                Some(b"completed") => Event::Completed,
-                Some(b"stopped") => Event::Stopped,
-                _ => Event::Regular,
+                Some(b"started") => AnnounceEvent::Started,
+                Some(b"completed") => AnnounceEvent::Completed,
+                Some(b"stopped") => AnnounceEvent::Stopped,
+                _ => AnnounceEvent::Regular,
             },
             wanted: number("numwant")?
                 .and_then(|wanted| usize::try_from(wanted).ok())
@@ -128,7 +128,7 @@ impl Announce {
             sent: number("uploaded")?
                 .and_then(|sent| u64::try_from(sent).ok())
                 .unwrap_or(0),
-            from: match value(query, FROM)? {
+            received_from: match value(query, FROM)? {
                 Some(bytes) => shares(&bytes)
                     .ok_or_else(|| TrackerError(format!("'{FROM}' is no list of shares")))?,
                 None => Vec::new(),
@@ -144,17 +144,17 @@ impl Announce {
             percent(&self.peer_id),
             self.port,
             self.sent,
-            self.from.iter().map(|share| share.1).sum::<u64>(),
+            self.received_from.iter().map(|share| share.1).sum::<u64>(),
             self.left.unwrap_or(0),
             self.wanted,
         );
         match self.event {
-            Event::Started => query.push_str("&event=started"),
-            Event::Completed => query.push_str("&event=completed"),
-            Event::Stopped => query.push_str("&event=stopped"),
-            Event::Regular => {}
+            AnnounceEvent::Started => query.push_str("&event=started"),
+            AnnounceEvent::Completed => query.push_str("&event=completed"),
+            AnnounceEvent::Stopped => query.push_str("&event=stopped"),
+            AnnounceEvent::Regular => {}
         }
-        for (number, (id, bytes)) in self.from.iter().take(FROM_MAX).enumerate() {
+        for (number, (id, bytes)) in self.received_from.iter().take(SHARES_MAX).enumerate() {
             let mark = if number == 0 { "&x_from=" } else { "," };
             let _ = write!(query, "{mark}{}:{bytes}", percent(id));
         }
@@ -162,7 +162,7 @@ impl Announce {
     }
 }
 
-impl Answer {
+impl AnnounceResponse {
     /// The body of an answer.
     pub fn encode(&self) -> Vec<u8> {
         let (mut four, mut six) = (Vec::new(), Vec::new());
@@ -197,9 +197,9 @@ impl Answer {
     /// # Errors
     /// The tracker's own failure, or bytes that are no answer.
     pub fn decode(body: &[u8]) -> Result<Self, TrackerError> {
-        if body.len() > ANSWER_MAX {
+        if body.len() > RESPONSE_MAX {
             return Err(TrackerError(format!(
-                "an answer of {} bytes, of {ANSWER_MAX} at most",
+                "an answer of {} bytes, of {RESPONSE_MAX} at most",
                 body.len()
             )));
         }
@@ -220,13 +220,13 @@ impl Answer {
         match answer.get("peers") {
             None => {}
             Some(item) => match (item.bytes(), item.list()) {
-                (Some(bytes), _) => compact::<6>(bytes, &mut peers)?,
-                (None, Some(list)) => peers.extend(list.iter().filter_map(listed)),
+                (Some(bytes), _) => compact_peers::<6>(bytes, &mut peers)?,
+                (None, Some(list)) => peers.extend(list.iter().filter_map(dictionary_peer)),
                 (None, None) => return Err(TrackerError("'peers' of another kind".to_owned())),
             },
         }
         if let Some(bytes) = answer.get("peers6").and_then(Item::bytes) {
-            compact::<18>(bytes, &mut peers)?;
+            compact_peers::<18>(bytes, &mut peers)?;
         }
         peers.retain(reachable);
         peers.truncate(PEERS_MAX);
@@ -252,7 +252,7 @@ pub fn failure(reason: &str) -> Vec<u8> {
 ///
 /// # Errors
 /// A hash that is none.
-pub fn scraped(query: &str) -> Result<Vec<Digest>, TrackerError> {
+pub fn decode_scrape(query: &str) -> Result<Vec<Digest>, TrackerError> {
     let hashes = query
         .split('&')
         .filter_map(|pair| pair.strip_prefix("info_hash="));
@@ -314,7 +314,7 @@ fn shares(bytes: &[u8]) -> Option<Vec<Share>> {
             .iter()
             .position(|&byte| byte == b',')
             .unwrap_or(after.len());
-        if all.len() == FROM_MAX {
+        if all.len() == SHARES_MAX {
             return None;
         }
         let digits = std::str::from_utf8(&after[..end]).ok()?;
@@ -342,7 +342,7 @@ fn percent(bytes: &[u8]) -> String {
 }
 
 /// Appends the peers of a compact string: an address, then a port.
-fn compact<const EACH: usize>(
+fn compact_peers<const EACH: usize>(
     bytes: &[u8],
     peers: &mut Vec<SocketAddr>,
 ) -> Result<(), TrackerError> {
@@ -362,7 +362,7 @@ fn compact<const EACH: usize>(
 }
 
 /// A peer in the long form.
-fn listed(item: &Item<'_>) -> Option<SocketAddr> {
+fn dictionary_peer(item: &Item<'_>) -> Option<SocketAddr> {
     let ip: IpAddr = item.get("ip")?.text()?.parse().ok()?;
     let port = u16::try_from(item.get("port")?.integer()?).ok()?;
     Some(SocketAddr::new(ip, port))
@@ -397,10 +397,10 @@ mod tests {
             peer_id: *b"-GC0001-\0\xff%& =+/?#ab",
             port: 6881,
             left: Some(5),
-            event: Event::Started,
+            event: AnnounceEvent::Started,
             wanted: 30,
             sent: 77,
-            from: vec![(*b"-GC0001-S0000000000,", 5), ([0xff; 20], 72)],
+            received_from: vec![(*b"-GC0001-S0000000000,", 5), ([0xff; 20], 72)],
         }
     }
 
@@ -419,7 +419,7 @@ mod tests {
         assert_eq!(&read.peer_id, b"-TR3000-abcdefghijkl");
         assert_eq!(
             (read.port, read.wanted, read.event),
-            (51413, 80, Event::Stopped)
+            (51413, 80, AnnounceEvent::Stopped)
         );
         assert_eq!(read.info_hash.as_bytes()[..4], [0x12, 0x34, 0x56, 0x78]);
     }
@@ -451,13 +451,13 @@ mod tests {
         let query = honest.replacen("started", "%00", 1);
         assert_eq!(
             Announce::decode(&query).expect("read").event,
-            Event::Regular
+            AnnounceEvent::Regular
         );
     }
 
     #[test]
     fn answers_of_both_forms_are_read() {
-        let answer = Answer {
+        let answer = AnnounceResponse {
             complete: 1,
             incomplete: 2,
             interval: 5,
@@ -466,9 +466,9 @@ mod tests {
                 "[fe80::1]:7".parse().expect("v6"),
             ],
         };
-        assert_eq!(Answer::decode(&answer.encode()), Ok(answer));
+        assert_eq!(AnnounceResponse::decode(&answer.encode()), Ok(answer));
         let long = b"d8:intervali9e5:peersld2:ip8:10.0.0.74:porti6881eed2:ip3:x.y4:porti1eeee";
-        let read = Answer::decode(long).expect("the long form");
+        let read = AnnounceResponse::decode(long).expect("the long form");
         assert_eq!(read.peers, ["10.0.0.7:6881".parse().expect("v4")]);
     }
 
@@ -483,10 +483,10 @@ mod tests {
             b"<html>",
             b"\x1f\x8b\x08\0\0\0\0\0",
         ] {
-            assert!(Answer::decode(wrong).is_err(), "{wrong:?}");
+            assert!(AnnounceResponse::decode(wrong).is_err(), "{wrong:?}");
         }
-        assert!(Answer::decode(&vec![b'0'; ANSWER_MAX + 1]).is_err());
-        assert!(Answer::decode("l".repeat(20_000).as_bytes()).is_err());
+        assert!(AnnounceResponse::decode(&vec![b'0'; RESPONSE_MAX + 1]).is_err());
+        assert!(AnnounceResponse::decode("l".repeat(20_000).as_bytes()).is_err());
         let nobody = [
             [0, 0, 0, 0, 1, 1],
             [255, 255, 255, 255, 1, 1],
@@ -498,22 +498,30 @@ mod tests {
             .integer("interval", 5)
             .bytes("peers", nobody.as_flattened())
             .finish();
-        let read = Answer::decode(&body).expect("an answer");
+        let read = AnnounceResponse::decode(&body).expect("an answer");
         assert_eq!(read.peers, ["10.0.0.2:80".parse().expect("v4")]);
         for (interval, kept) in [(0, 2), (-5, 2), (i64::MAX, 3600)] {
             let body = Dictionary::default().integer("interval", interval).finish();
-            assert_eq!(Answer::decode(&body).expect("an answer").interval, kept);
+            assert_eq!(
+                AnnounceResponse::decode(&body).expect("an answer").interval,
+                kept
+            );
         }
         let many = Dictionary::default()
             .integer("interval", 5)
             .bytes("peers", [10, 0, 0, 1, 9, 9].repeat(5000))
             .finish();
         assert_eq!(
-            Answer::decode(&many).expect("an answer").peers.len(),
+            AnnounceResponse::decode(&many)
+                .expect("an answer")
+                .peers
+                .len(),
             PEERS_MAX
         );
         let reason = format!("\x1b[2J{}", "x".repeat(30_000));
-        let shown = Answer::decode(&failure(&reason)).expect_err("a failure").0;
+        let shown = AnnounceResponse::decode(&failure(&reason))
+            .expect_err("a failure")
+            .0;
         assert!(shown.len() < 300 && !shown.contains('\x1b'), "{shown}");
     }
 
@@ -521,9 +529,9 @@ mod tests {
     fn a_scrape_names_its_torrents() {
         let hash = Digest::of(b"x");
         let query = format!("info_hash={}", percent(hash.as_bytes()));
-        assert_eq!(scraped(&query), Ok(vec![hash]));
-        assert_eq!(scraped(""), Ok(vec![]));
-        assert!(scraped("info_hash=%00").is_err());
+        assert_eq!(decode_scrape(&query), Ok(vec![hash]));
+        assert_eq!(decode_scrape(""), Ok(vec![]));
+        assert!(decode_scrape("info_hash=%00").is_err());
         let body = encode_scrape(&[(hash, 1, 2, 3)]);
         let answer = bencode::decode(&body).expect("bencode");
         assert!(answer.get("files").is_some());
@@ -538,10 +546,10 @@ mod tests {
         ) {
             let _ = Announce::decode(&text);
             let _ = Announce::decode(&format!("info_hash={text}&peer_id={text}&port={text}"));
-            let _ = scraped(&text);
-            let _ = Answer::decode(&bytes);
+            let _ = decode_scrape(&text);
+            let _ = AnnounceResponse::decode(&bytes);
             let framed = [&b"d8:intervali5e5:peers"[..], &bytes, b"e"].concat();
-            let _ = Answer::decode(&framed);
+            let _ = AnnounceResponse::decode(&framed);
         }
     }
 }

@@ -71,7 +71,7 @@ pub enum Message<'a> {
 
 /// What the extension handshake tells (BEP 10).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Introduction {
+pub struct ExtendedHandshake {
     /// The port on which the speaker listens.
     pub port: Option<u16>,
     /// How many requests it lets wait.
@@ -82,7 +82,7 @@ pub struct Introduction {
 
 /// What a connection allows, fixed when both handshakes are known.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct MessageLimits {
     /// How many pieces the torrent has.
     pub pieces: u32,
     /// Both sides speak the fast extension.
@@ -94,7 +94,7 @@ pub struct Limits {
 pub struct WireError(String);
 
 /// Length of a block that is asked for, bytes: the one that every client serves.
-pub const BLOCK: u32 = 16 << 10;
+pub const BLOCK_LEN: u32 = 16 << 10;
 
 /// Longest block that is served, bytes. Whoever asks for more is closed (BEP 3).
 pub const REQUEST_MAX: u32 = 128 << 10;
@@ -103,19 +103,19 @@ pub const REQUEST_MAX: u32 = 128 << 10;
 pub const REQUESTS_MAX: usize = 500;
 
 /// Requests that are let wait by a peer that does not say how many.
-pub const REQUESTS_ASSUMED: u32 = 250;
+pub const REQUESTS_DEFAULT: u32 = 250;
 
 /// Longest message of any kind that is no bitfield, bytes.
 const OTHER_MAX: usize = 64 << 10;
 
 /// Length of a handshake.
-pub const HANDSHAKE: usize = 68;
+pub const HANDSHAKE_LEN: usize = 68;
 
 /// With what a handshake begins.
 pub const PROTOCOL: &[u8; 20] = b"\x13BitTorrent protocol";
 
 /// With what our own peers' ids begin (BEP 20).
-pub const OUR_PREFIX: &[u8; 8] = b"-GC0001-";
+pub const PEER_ID_PREFIX: &[u8; 8] = b"-GC0001-";
 
 impl Handshake {
     /// Our own.
@@ -142,12 +142,12 @@ impl Handshake {
 
     /// The speaker is one of ours.
     pub fn native(&self) -> bool {
-        self.peer_id.starts_with(OUR_PREFIX)
+        self.peer_id.starts_with(PEER_ID_PREFIX)
     }
 
     /// Its bytes.
-    pub fn encode(&self) -> [u8; HANDSHAKE] {
-        let mut bytes = [0; HANDSHAKE];
+    pub fn encode(&self) -> [u8; HANDSHAKE_LEN] {
+        let mut bytes = [0; HANDSHAKE_LEN];
         bytes[..20].copy_from_slice(PROTOCOL);
         bytes[20..28].copy_from_slice(&self.reserved);
         bytes[28..48].copy_from_slice(self.info_hash.as_bytes());
@@ -159,7 +159,7 @@ impl Handshake {
     ///
     /// # Errors
     /// Another protocol.
-    pub fn decode(bytes: &[u8; HANDSHAKE]) -> Result<Self, WireError> {
+    pub fn decode(bytes: &[u8; HANDSHAKE_LEN]) -> Result<Self, WireError> {
         if !bytes.starts_with(PROTOCOL) {
             return Err(WireError("another protocol than BitTorrent's".to_owned()));
         }
@@ -172,9 +172,9 @@ impl Handshake {
     }
 }
 
-impl Limits {
+impl MessageLimits {
     /// The longest message that this connection may carry, bytes without its length.
-    pub fn longest(&self) -> usize {
+    pub fn max_len(&self) -> usize {
         OTHER_MAX.max(1 + (self.pieces as usize).div_ceil(8))
     }
 }
@@ -217,8 +217,8 @@ impl<'a> Message<'a> {
     ///
     /// # Errors
     /// A length that its message cannot have, or a message that was not agreed upon.
-    pub fn decode(frame: &'a [u8], limits: Limits) -> Result<Self, WireError> {
-        let Some((&id, body)) = frame.split_first() else {
+    pub fn decode(frame: &'a [u8], limits: MessageLimits) -> Result<Self, WireError> {
+        let Some((&id, body)) = frame_len.split_first() else {
             return Ok(Self::KeepAlive);
         };
         let exactly = |wanted: usize| match body.len() == wanted {
@@ -255,7 +255,7 @@ impl<'a> Message<'a> {
                 Self::Bitfield(body)
             }
             6 => Self::Request(block()?),
-            7 if body.len() < 8 || body.len() > 8 + BLOCK as usize => {
+            7 if body.len() < 8 || body.len() > 8 + BLOCK_LEN as usize => {
                 return Err(WireError(format!("a block in {} bytes", body.len())));
             }
             7 => Self::Piece(number(0), number(4), &body[8..]),
@@ -278,21 +278,21 @@ impl<'a> Message<'a> {
 ///
 /// # Errors
 /// A length over `limits`.
-pub fn frame(bytes: &[u8], limits: Limits) -> Result<Option<usize>, WireError> {
+pub fn frame_len(bytes: &[u8], limits: MessageLimits) -> Result<Option<usize>, WireError> {
     let Some(head) = bytes.first_chunk::<4>() else {
         return Ok(None);
     };
     let len = u32::from_be_bytes(*head) as usize;
-    if len > limits.longest() {
+    if len > limits.max_len() {
         return Err(WireError(format!(
             "a message of {len} bytes, of {} at most",
-            limits.longest()
+            limits.max_len()
         )));
     }
     Ok((bytes.len() - 4 >= len).then_some(len + 4))
 }
 
-impl Introduction {
+impl ExtendedHandshake {
     /// The body of an extension handshake.
     pub fn encode(&self) -> Vec<u8> {
         let mut told = Dictionary::default().raw("m", b"de".to_vec());

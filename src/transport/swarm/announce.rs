@@ -14,22 +14,22 @@ use crate::error::Error;
 use crate::error::Result;
 use crate::net::STACK;
 use crate::net::clock;
-use crate::proto::bt::tracker::ANSWER_MAX;
 use crate::proto::bt::tracker::Announce;
-use crate::proto::bt::tracker::Answer;
-use crate::proto::bt::tracker::Event;
-use crate::proto::bt::tracker::FROM_MAX;
+use crate::proto::bt::tracker::AnnounceEvent;
+use crate::proto::bt::tracker::AnnounceResponse;
+use crate::proto::bt::tracker::RESPONSE_MAX;
+use crate::proto::bt::tracker::SHARES_MAX;
 use crate::proto::bt::tracker::Share;
-use crate::transport::swarm::member::Member;
-use crate::transport::swarm::member::PEER_LINKS;
-use crate::transport::swarm::member::view::Moved;
+use crate::transport::swarm::member::PEER_CONNECTIONS;
+use crate::transport::swarm::member::SwarmMember;
+use crate::transport::swarm::member::view::PeerTraffic;
 use crate::transport::swarm::web;
 use crate::transport::swarm::web::Url;
 
 /// Tells the tracker where we are, and calls whom it names.
 #[derive(Debug)]
 pub struct Announcer {
-    member: Arc<Member>,
+    member: Arc<SwarmMember>,
     tracker: Url,
     /// Where the tracker is: its name is looked up once, and cannot become another's.
     addrs: Vec<SocketAddr>,
@@ -50,7 +50,7 @@ impl Announcer {
     /// # Errors
     /// The system refuses a thread.
     pub fn new(
-        member: &Arc<Member>,
+        member: &Arc<SwarmMember>,
         (tracker, addrs): (Url, Vec<SocketAddr>),
         port: u16,
         tells: bool,
@@ -74,7 +74,7 @@ impl Announcer {
     /// # Errors
     /// The tracker cannot be reached or refuses.
     pub fn join_in(&self, wait: bool) -> Result<()> {
-        let answer = self.announce(Event::Started)?;
+        let answer = self.announce(AnnounceEvent::Started)?;
         self.call(answer.peers, wait);
         Ok(())
     }
@@ -83,12 +83,12 @@ impl Announcer {
     pub fn call(&self, peers: Vec<SocketAddr>, wait: bool) {
         // Of a large swarm only half as many as there will be: the others call us.
         let called = match peers.len() {
-            few if few < PEER_LINKS => few,
-            _ => PEER_LINKS / 2,
+            few if few < PEER_CONNECTIONS => few,
+            _ => PEER_CONNECTIONS / 2,
         };
         (peers.into_iter().take(called)).for_each(|peer| self.member.dial(peer));
         let deadline = clock::now().after(LINK_LIMIT);
-        while wait && self.member.links() < called && clock::left(deadline).is_some() {
+        while wait && self.member.connections() < called && clock::left(deadline).is_some() {
             thread::sleep(Duration::from_millis(5));
         }
     }
@@ -118,14 +118,14 @@ impl Announcer {
                         continue;
                     }
                     let event = if whole {
-                        Event::Completed
+                        AnnounceEvent::Completed
                     } else {
-                        Event::Regular
+                        AnnounceEvent::Regular
                     };
                     told = whole;
                     let wait = match asking.announce(event) {
                         Ok(answer) => {
-                            if !whole && member.links() < PEER_LINKS {
+                            if !whole && member.connections() < PEER_CONNECTIONS {
                                 answer.peers.into_iter().for_each(|peer| member.dial(peer));
                             }
                             answer.interval
@@ -144,18 +144,18 @@ impl Announcer {
         Ok(())
     }
 
-    fn announce(&self, event: Event) -> Result<Answer> {
+    fn announce(&self, event: AnnounceEvent) -> Result<AnnounceResponse> {
         let progress = self.member.progress();
-        let moved = self.member.moved();
+        let moved = self.member.traffic();
         let announce = Announce {
             info_hash: self.member.hash(),
             peer_id: self.member.id(),
             port: self.port,
             left: Some(self.member.metainfo.bytes - progress.bytes),
             event,
-            wanted: PEER_LINKS,
+            wanted: PEER_CONNECTIONS,
             sent: moved.values().map(|moved| moved.sent).sum(),
-            from: if self.tells {
+            received_from: if self.tells {
                 shares(&moved)
             } else {
                 Vec::new()
@@ -167,8 +167,9 @@ impl Announcer {
             '?'
         };
         let target = format!("{}{mark}{}", self.tracker.target, announce.encode());
-        let body = web::get(&self.addrs, &self.tracker.host, &target, ANSWER_MAX)?;
-        Answer::decode(&body).map_err(|error| Error::refused(&self.tracker.host, error.to_string()))
+        let body = web::get(&self.addrs, &self.tracker.host, &target, RESPONSE_MAX)?;
+        AnnounceResponse::decode(&body)
+            .map_err(|error| Error::refused(&self.tracker.host, error.to_string()))
     }
 
     /// Announces at once that the copy is whole.
@@ -187,7 +188,7 @@ impl Announcer {
             if thread.join().is_err() {
                 log::error!("the announcing thread panicked");
             }
-            if let Err(error) = self.announce(Event::Stopped) {
+            if let Err(error) = self.announce(AnnounceEvent::Stopped) {
                 log::debug!("the tracker: {error}");
             }
         }
@@ -201,13 +202,13 @@ impl Drop for Announcer {
 }
 
 /// What came from whom, the most first, as much as one announce may carry.
-fn shares(moved: &BTreeMap<[u8; 20], Moved>) -> Vec<Share> {
+fn shares(moved: &BTreeMap<[u8; 20], PeerTraffic>) -> Vec<Share> {
     let mut all: Vec<Share> = moved
         .iter()
         .map(|(&id, moved)| (id, moved.received))
         .filter(|share| share.1 > 0)
         .collect();
     all.sort_unstable_by_key(|share| Reverse(share.1));
-    all.truncate(FROM_MAX);
+    all.truncate(SHARES_MAX);
     all
 }

@@ -14,7 +14,7 @@ use crate::net::clock;
 use crate::net::copy;
 use crate::net::copy::Stop;
 use crate::net::socket;
-use crate::proto::bt::wire::HANDSHAKE;
+use crate::proto::bt::wire::HANDSHAKE_LEN;
 use crate::proto::bt::wire::Handshake;
 use crate::units::Moment;
 
@@ -32,7 +32,7 @@ pub fn call(addr: SocketAddr, ours: &Handshake) -> Result<(TcpStream, Handshake)
     let stream = socket::connect(&[addr], clock::now().after(DIAL_LIMIT))?;
     let deadline = clock::now().after(LIMIT);
     say(&stream, addr, ours, deadline)?;
-    let theirs = hear(&stream, addr, Vec::new(), HANDSHAKE, deadline)?;
+    let theirs = hear(&stream, addr, Vec::new(), HANDSHAKE_LEN, deadline)?;
     let theirs = decode(addr, &theirs)?;
     if theirs.info_hash != ours.info_hash {
         return Err(Error::protocol(addr, "its torrent is another"));
@@ -53,14 +53,14 @@ pub fn answer(
     choose: impl FnOnce(Digest) -> Option<Handshake>,
 ) -> Result<Handshake> {
     // Without the id: the caller may wait for ours, and only then tell his.
-    let mut bytes = hear(stream, addr, first, HANDSHAKE - 20, deadline)?;
+    let mut bytes = hear(stream, addr, first, HANDSHAKE_LEN - 20, deadline)?;
     let mut padded = bytes.clone();
-    padded.resize(HANDSHAKE, 0);
+    padded.resize(HANDSHAKE_LEN, 0);
     let hash = decode(addr, &padded)?.info_hash;
     let ours = choose(hash)
         .ok_or_else(|| Error::protocol(addr, format!("no torrent {hash} is served here")))?;
     say(stream, addr, &ours, deadline)?;
-    bytes = hear(stream, addr, bytes, HANDSHAKE, deadline)?;
+    bytes = hear(stream, addr, bytes, HANDSHAKE_LEN, deadline)?;
     decode(addr, &bytes)
 }
 
@@ -84,7 +84,7 @@ fn hear(
         if !socket::bound_read(stream, deadline).map_err(failed())? {
             return Err(late(addr));
         }
-        let mut buffer = [0; HANDSHAKE];
+        let mut buffer = [0; HANDSHAKE_LEN];
         let want = len - bytes.len();
         match stream.read(&mut buffer[..want]) {
             Ok(0) => return Err(failed()(io::ErrorKind::UnexpectedEof.into())),
@@ -98,7 +98,7 @@ fn hear(
 }
 
 fn decode(addr: SocketAddr, bytes: &[u8]) -> Result<Handshake> {
-    let bytes: &[u8; HANDSHAKE] = bytes
+    let bytes: &[u8; HANDSHAKE_LEN] = bytes
         .first_chunk()
         .ok_or_else(|| Error::protocol(addr, "a handshake that is too long"))?;
     Handshake::decode(bytes).map_err(|error| Error::protocol(addr, error.to_string()))

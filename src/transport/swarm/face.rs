@@ -17,7 +17,7 @@ use crate::proto::http::request::RequestBuf;
 use crate::proto::http::response::ResponseHead;
 use crate::server::listener::Connection;
 use crate::server::lobby::Lobby;
-use crate::transport::swarm::torrents::Reply;
+use crate::transport::swarm::torrents::SwarmReply;
 use crate::transport::swarm::torrents::Torrents;
 
 /// How long a client may take for an answer.
@@ -46,7 +46,7 @@ fn answer(
     lobby: &Lobby,
     peer: SocketAddr,
     local: SocketAddr,
-) -> Reply {
+) -> SwarmReply {
     if request.method != Method::Get {
         return refuse(405);
     }
@@ -56,8 +56,8 @@ fn answer(
         .unwrap_or_else(|| refuse(404))
 }
 
-fn refuse(status: u16) -> Reply {
-    Reply {
+fn refuse(status: u16) -> SwarmReply {
+    SwarmReply {
         status,
         kind: "text/plain",
         body: Vec::new(),
@@ -88,7 +88,7 @@ fn hear(connection: &Connection) -> Result<Option<Request>, u16> {
     }
 }
 
-fn say(stream: &TcpStream, reply: &Reply) -> Result<(), String> {
+fn say(stream: &TcpStream, reply: &SwarmReply) -> Result<(), String> {
     let mut bytes = ResponseHead::new(reply.status)
         .field("Content-Type", reply.kind)
         .field("Content-Length", reply.body.len())

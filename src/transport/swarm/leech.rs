@@ -29,7 +29,7 @@ use crate::transport::swarm::web::Url;
 
 /// What the user wants.
 #[derive(Debug)]
-pub struct Wish<'a> {
+pub struct TorrentRequest<'a> {
     /// The torrent.
     pub metainfo: Metainfo,
     /// The folder for the copy.
@@ -42,7 +42,7 @@ pub struct Wish<'a> {
 
 /// How it ended.
 #[derive(Debug)]
-pub struct Fetched {
+pub struct TorrentDownload {
     /// The whole, verified copy.
     pub path: PathBuf,
     /// Bytes that came now.
@@ -78,7 +78,11 @@ pub fn open(path: &Path) -> Result<Metainfo> {
 ///
 /// # Errors
 /// No tracker, nobody who has the file, a disk that fails; what came stays for the next time.
-pub fn fetch(wish: Wish<'_>, moved: &AtomicU64, stopped: &AtomicBool) -> Result<Fetched> {
+pub fn fetch(
+    wish: TorrentRequest<'_>,
+    moved: &AtomicU64,
+    stopped: &AtomicBool,
+) -> Result<TorrentDownload> {
     let metainfo = wish.metainfo;
     let announce = metainfo
         .announce
@@ -99,17 +103,17 @@ pub fn fetch(wish: Wish<'_>, moved: &AtomicU64, stopped: &AtomicBool) -> Result<
         let reason = format!("{bytes} bytes are to come and {free} bytes are free");
         return Err(Error::refused(wish.out.display(), reason));
     }
-    let id = peer_id(Role::Free, &format!("{:011x}", clock::random() >> 20));
+    let id = peer_id(Role::External, &format!("{:011x}", clock::random() >> 20));
     let at = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
     let tracker = (tracker, at_tracker);
-    let peer = Peer::start(metainfo, part.file(), id, Role::Free, at, tracker)?;
+    let peer = Peer::start(metainfo, part.file(), id, Role::External, at, tracker)?;
     if !neighbours {
         peer.member.only_public();
     }
     let begun = clock::now();
     peer.member.release();
     peer.join_in()?;
-    let last = peer.finish(wish.stall, stopped, &|| false, &|bytes| {
+    let last = peer.wait_until_complete(wish.stall, stopped, &|| false, &|bytes| {
         moved.store(bytes, Ordering::Relaxed);
     })?;
     let sha1 = crate::server::catalog::digest_of(part.file(), bytes, |_| {}).map_err(|stop| {
@@ -120,8 +124,8 @@ pub fn fetch(wish: Wish<'_>, moved: &AtomicU64, stopped: &AtomicBool) -> Result<
     let resumed = peer.held();
     part.sync()?;
     let path = part.publish(true)?;
-    peer.see_out(Some(wish.seed_time), stopped);
-    Ok(Fetched {
+    peer.seed(Some(wish.seed_time), stopped);
+    Ok(TorrentDownload {
         path,
         bytes: bytes - resumed,
         resumed,

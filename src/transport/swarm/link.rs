@@ -25,19 +25,19 @@ use std::thread;
 use std::time::Duration;
 
 use crate::net::clock;
-use crate::proto::bt::flow::Flow;
+use crate::proto::bt::flow::ReceiveRate;
 use crate::proto::bt::wire;
 use crate::proto::bt::wire::Block;
 use crate::proto::bt::wire::Handshake;
-use crate::proto::bt::wire::Limits;
 use crate::proto::bt::wire::Message;
+use crate::proto::bt::wire::MessageLimits;
 use crate::proto::bt::wire::REQUESTS_MAX;
 use crate::transport::swarm::store::Store;
 use crate::units::Moment;
 
 /// A connection whose handshakes are over.
 #[derive(Debug)]
-pub struct Link {
+pub struct PeerConnection {
     /// Its number in its member.
     pub key: u32,
     /// Where it goes.
@@ -49,7 +49,7 @@ pub struct Link {
     /// The port on which a caller can be called itself, as it says; 0 before it does.
     pub listens: AtomicU16,
     /// What its messages may be.
-    pub limits: Limits,
+    pub limits: MessageLimits,
     /// Payload bytes given to the system to send.
     pub sent: AtomicU64,
     /// Payload bytes read; counted by the member, together with what was of no use.
@@ -105,7 +105,7 @@ const CONTROL_MAX: usize = 4 << 20;
 /// Payload written at a time, bytes.
 const TURN: usize = 128 << 10;
 
-impl Link {
+impl PeerConnection {
     /// A link over `stream`.
     pub fn new(
         key: u32,
@@ -121,7 +121,7 @@ impl Link {
             peer,
             dialed,
             listens: AtomicU16::new(0),
-            limits: Limits {
+            limits: MessageLimits {
                 pieces,
                 fast: peer.fast(),
             },
@@ -343,13 +343,13 @@ impl Link {
             .set_read_timeout(Some(SILENCE))
             .map_err(failed)?;
         // One buffer for the link's life: the longest message fits twice.
-        let mut buffer = vec![0; (self.limits.longest() + 4) * 2];
+        let mut buffer = vec![0; (self.limits.max_len() + 4) * 2];
         let (mut from, mut to) = (0, 0);
         let mut strange = 0;
-        let mut flow = Flow::default();
+        let mut flow = ReceiveRate::default();
         loop {
             while let Some(len) =
-                wire::frame(&buffer[from..to], self.limits).map_err(|e| e.to_string())?
+                wire::frame_len(&buffer[from..to], self.limits).map_err(|e| e.to_string())?
             {
                 let message = Message::decode(&buffer[from + 4..from + len], self.limits)
                     .map_err(|error| error.to_string())?;
@@ -379,7 +379,7 @@ impl Link {
             match buffer[..to].first_chunk() {
                 Some(head) => {
                     let len = u32::from_be_bytes(*head) as usize + 4;
-                    if let Some(nap) = flow.nap(len - to) {
+                    if let Some(nap) = flow.sleep_time(len - to) {
                         thread::sleep(nap);
                     }
                 }
@@ -389,7 +389,7 @@ impl Link {
                 Ok(0) => return Err(CLOSED.to_owned()),
                 Ok(len) => {
                     to += len;
-                    flow.came(len, clock::now());
+                    flow.received(len, clock::now());
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error.to_string()),

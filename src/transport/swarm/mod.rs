@@ -21,7 +21,7 @@ use crate::error::Result;
 use crate::proto::greeting::Greeting;
 use crate::server::builder::Host;
 use crate::session::Via;
-use crate::transport::swarm::torrents::Options;
+use crate::transport::swarm::torrents::SwarmServerConfig;
 use crate::transport::swarm::torrents::Torrents;
 
 pub mod announce;
@@ -40,13 +40,13 @@ pub mod web;
 
 /// Adds the swarm to a server: the way, and the peers that greet it. Its HTTP is in the returned
 /// [`Torrents`], for whoever answers HTTP on the port; [`serve_http`] does where nobody else does.
-pub fn serve(host: Host, mut options: Options) -> (Host, Arc<Torrents>) {
+pub fn serve(host: Host, mut options: SwarmServerConfig) -> (Host, Arc<Torrents>) {
     // A server that sends by nothing else keeps everybody for the gate.
     options.gated |= host.settings().via == Some(Via::Swarm);
     let torrents = Torrents::new(options);
     let greeting = Arc::clone(&torrents);
     let host = host
-        .way(Box::new(way::Swarm::new(Arc::clone(&torrents))))
+        .way(Box::new(way::SwarmTransport::new(Arc::clone(&torrents))))
         .service(
             Greeting::Swarm,
             Arc::new(move |connection, lobby| greeting.greet(connection, lobby)),
@@ -68,5 +68,5 @@ pub fn serve_http(host: Host, torrents: Arc<Torrents>) -> Host {
 /// The order cannot be begun; what happens to a client later is in its
 /// [`End`](crate::client::End).
 pub fn fetch(order: &crate::client::Order) -> Result<Vec<crate::client::End>> {
-    crate::client::Fetch::new(order).run(order, &[&peer::Swarm])
+    crate::client::Fetch::new(order).run(order, &[&peer::SwarmReceiveTransport])
 }

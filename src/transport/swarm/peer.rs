@@ -24,7 +24,7 @@ use crate::error::Phase;
 use crate::error::Result;
 use crate::net::clock;
 use crate::net::line_stream::Dialogue;
-use crate::proto::bt::layout::Layout;
+use crate::proto::bt::layout::PieceLayout;
 use crate::proto::bt::metainfo::METAINFO_MAX;
 use crate::proto::bt::metainfo::Metainfo;
 use crate::proto::greeting::Greeting;
@@ -35,7 +35,7 @@ use crate::session::Via;
 use crate::transfer::Counts;
 use crate::transport::swarm::announce::Announcer;
 use crate::transport::swarm::connect;
-use crate::transport::swarm::member::Member;
+use crate::transport::swarm::member::SwarmMember;
 use crate::transport::swarm::member::role::Role;
 use crate::transport::swarm::store::Store;
 use crate::transport::swarm::torrents::name_of;
@@ -46,13 +46,13 @@ use crate::units::Moment;
 
 /// The way.
 #[derive(Clone, Copy, Debug)]
-pub struct Swarm;
+pub struct SwarmReceiveTransport;
 
 /// A member with its port and its tracker.
 #[derive(Debug)]
 pub struct Peer {
     /// The member.
-    pub member: Arc<Member>,
+    pub member: Arc<SwarmMember>,
     listener: Listener,
     announcer: Announcer,
     /// Bytes that were there when it began.
@@ -79,7 +79,7 @@ const LOOK: Duration = Duration::from_millis(50);
 /// How long connections get to end.
 const LEAVE: Duration = Duration::from_millis(500);
 
-impl Intake for Swarm {
+impl Intake for SwarmReceiveTransport {
     fn via(&self) -> Via {
         Via::Swarm
     }
@@ -90,7 +90,7 @@ impl Intake for Swarm {
 
     fn arm(&self, arriving: &Arriving<'_>, _: &mut Dialogue<'_>) -> Result<Box<dyn Armed>> {
         if arriving.offer.file.bytes == 0 {
-            return Ok(Box::new(Nothing));
+            return Ok(Box::new(EmptyReceiveSession));
         }
         let failed = |error| Error::io("look at the connection", "the server")(error);
         let server = arriving.stream.peer_addr().map_err(failed)?;
@@ -115,13 +115,13 @@ impl Intake for Swarm {
         let at = SocketAddr::new(local.ip(), 0);
         let tracker = (tracker, vec![server]);
         let peer = Peer::start(metainfo, arriving.file, id, Role::Seated, at, tracker)?;
-        peer.member.has_server(server.ip());
+        peer.member.set_server(server.ip());
         if let Err(error) = peer.announcer.join_in(true) {
             // The server's seeder tells who is there by what they have, a little later.
             log::warn!("{error}; the server's seeder is called without its tracker");
             peer.announcer.call(vec![server], true);
         }
-        Ok(Box::new(Seated {
+        Ok(Box::new(SwarmReceiveSession {
             peer,
             seed_time: arriving.order.seed_time,
         }))
@@ -130,9 +130,9 @@ impl Intake for Swarm {
 
 /// An empty file: no torrent is of one, and it needs no peer.
 #[derive(Debug)]
-struct Nothing;
+struct EmptyReceiveSession;
 
-impl Armed for Nothing {
+impl Armed for EmptyReceiveSession {
     fn receive(&mut self, _: &Incoming<'_>, _: &mut Dialogue<'_>) -> Result<Taken> {
         Ok(Taken::nothing(clock::now()))
     }
@@ -140,12 +140,12 @@ impl Armed for Nothing {
 
 /// A peer with a seat.
 #[derive(Debug)]
-struct Seated {
+struct SwarmReceiveSession {
     peer: Peer,
     seed_time: Option<Duration>,
 }
 
-impl Armed for Seated {
+impl Armed for SwarmReceiveSession {
     fn held(&self) -> Option<u64> {
         Some(self.peer.held)
     }
@@ -159,9 +159,9 @@ impl Armed for Seated {
                 .store(bytes - self.peer.held, Ordering::Relaxed);
         };
         let gone = || server_is_gone(incoming);
-        let last = self
-            .peer
-            .finish(incoming.order.stall, incoming.stopped, &gone, &moved)?;
+        let last =
+            self.peer
+                .wait_until_complete(incoming.order.stall, incoming.stopped, &gone, &moved)?;
         self.peer.announcer.is_whole();
         let progress = member.progress();
         moved(progress.bytes);
@@ -188,7 +188,7 @@ impl Armed for Seated {
     }
 
     fn leave(self: Box<Self>, stopped: &AtomicBool) {
-        self.peer.see_out(self.seed_time, stopped);
+        self.peer.seed(self.seed_time, stopped);
     }
 }
 
@@ -219,7 +219,7 @@ impl Peer {
         at: SocketAddr,
         tracker: (Url, Vec<SocketAddr>),
     ) -> Result<Self> {
-        let layout = Layout::new(metainfo.bytes, metainfo.piece_bytes);
+        let layout = PieceLayout::new(metainfo.bytes, metainfo.piece_bytes);
         let shown = metainfo.name.to_string();
         let file = file
             .try_clone()
@@ -228,7 +228,7 @@ impl Peer {
         let have = store
             .verify(&metainfo)
             .map_err(Error::io("read the copy", &shown))?;
-        let member = Member::start(Arc::new(metainfo), store, have, id, role)?;
+        let member = SwarmMember::start(Arc::new(metainfo), store, have, id, role)?;
         let held = member.progress().bytes;
         let serving = Arc::clone(&member);
         let handler: Handler = Arc::new(move |connection| {
@@ -248,7 +248,7 @@ impl Peer {
         });
         let listener = Listener::start(at, [(Greeting::Swarm, handler)].into())?;
         let port = listener.addr().port();
-        member.listens_on(port);
+        member.set_listen_port(port);
         let announcer = Announcer::new(&member, tracker, port, role == Role::Seated)?;
         Ok(Self {
             member,
@@ -278,7 +278,7 @@ impl Peer {
     /// # Errors
     /// Stopped, no progress for `stall`, a disk that failed; without the server, as soon as no
     /// linked peer has what is missing, or none made progress for ten seconds.
-    pub fn finish(
+    pub fn wait_until_complete(
         &self,
         stall: Duration,
         stopped: &AtomicBool,
@@ -310,7 +310,7 @@ impl Peer {
             }
             let quiet = now.since(since);
             let lost = |why: &str| {
-                let layout = Layout::new(member.metainfo.bytes, member.metainfo.piece_bytes);
+                let layout = PieceLayout::new(member.metainfo.bytes, member.metainfo.piece_bytes);
                 let reason = format!(
                     "{} of {} pieces are missing, {} of them at nobody, {why}",
                     progress.missing,
@@ -344,7 +344,7 @@ impl Peer {
 
     /// Serves the others until each linked peer of ours is whole or hardly moves, but not many
     /// times as long as our own copy took; or for `seed_time`. Then leaves.
-    pub fn see_out(mut self, seed_time: Option<Duration>, stopped: &AtomicBool) {
+    pub fn seed(mut self, seed_time: Option<Duration>, stopped: &AtomicBool) {
         let begun = clock::now();
         let enough = u64::from(self.member.metainfo.piece_bytes).min(ENOUGH);
         let most = SEE_OUT_MIN.max(begun.since(self.began) * SEE_OUT_TIMES);
@@ -365,7 +365,7 @@ impl Peer {
             }
             thread::sleep(LOOK);
         }
-        for peer in self.member.neighbours() {
+        for peer in self.member.connected_peers() {
             log::info!(
                 "{}: {} bytes sent to it, {} received",
                 name_of(&peer.id, peer.addr),
@@ -383,7 +383,7 @@ impl Peer {
 impl Drop for Peer {
     fn drop(&mut self) {
         self.member.close();
-        self.member.give_back();
+        self.member.unlock_file();
         self.listener.stop();
     }
 }

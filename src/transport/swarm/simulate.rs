@@ -13,18 +13,18 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::time::Duration;
 
-use crate::proto::bt::bits::Bits;
-use crate::proto::bt::inject::Injector;
-use crate::proto::bt::layout::Layout;
+use crate::proto::bt::bits::Bitfield;
+use crate::proto::bt::inject::SuperSeeder;
+use crate::proto::bt::layout::PieceLayout;
 use crate::proto::bt::metainfo;
 use crate::proto::bt::random::Random;
-use crate::proto::bt::table::Table;
+use crate::proto::bt::table::PiecePicker;
 use crate::proto::bt::table::arrive::Arrival;
 use crate::units::Moment;
 
 /// What is simulated.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub struct SimulationConfig {
     /// The file's length, at least 1.
     pub bytes: u64,
     /// The server's uplink, bytes per second.
@@ -39,7 +39,7 @@ pub struct Plan {
 
 /// How it went.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Outcome {
+pub struct SimulationResult {
     /// From the release to the last client's last byte.
     pub makespan: Duration,
     /// The least time that the links allow (Kumar and Ross).
@@ -53,10 +53,10 @@ pub struct Outcome {
 }
 
 /// Links that the server's seeder has at most.
-const SERVER_LINKS: usize = crate::transport::swarm::member::SEEDER_LINKS;
+const SERVER_LINKS: usize = crate::transport::swarm::member::SEEDER_CONNECTIONS;
 
-struct Node {
-    table: Table,
+struct SimulatedPeer {
+    table: PiecePicker,
     /// Neighbours, and our own place in each one's list.
     links: Vec<(usize, u32)>,
     up: f64,
@@ -71,7 +71,7 @@ struct Node {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Event {
+enum TransferEvent {
     /// A node's uplink has sent a piece to its neighbour.
     Sent {
         node: usize,
@@ -82,13 +82,13 @@ enum Event {
     Came { node: usize, link: u32, piece: u32 },
 }
 
-struct Run {
-    nodes: Vec<Node>,
-    events: BinaryHeap<Reverse<(u64, u64, Event)>>,
+struct Simulation {
+    nodes: Vec<SimulatedPeer>,
+    events: BinaryHeap<Reverse<(u64, u64, TransferEvent)>>,
     made: u64,
     now: f64,
-    layout: Layout,
-    injector: Injector,
+    layout: PieceLayout,
+    injector: SuperSeeder,
     /// Clients that are not whole.
     left: usize,
     /// Pieces that the server sent on each link, and on all.
@@ -98,7 +98,7 @@ struct Run {
 
 /// The least time for everybody to have `plan`'s file (Kumar and Ross).
 #[allow(clippy::cast_precision_loss, reason = "sizes are far below 2^53")]
-pub fn bound(plan: &Plan) -> Duration {
+pub fn bound(plan: &SimulationConfig) -> Duration {
     let bytes = plan.bytes as f64;
     let slowest = plan
         .clients
@@ -111,17 +111,17 @@ pub fn bound(plan: &Plan) -> Duration {
 }
 
 /// Runs `plan`; `None` when it has no clients or no bytes, or when it did not come to an end.
-pub fn run(plan: &Plan) -> Option<Outcome> {
+pub fn run(plan: &SimulationConfig) -> Option<SimulationResult> {
     if plan.clients.is_empty() || plan.bytes == 0 {
         return None;
     }
     let piece = metainfo::piece_bytes(plan.bytes);
-    let layout = Layout {
+    let layout = PieceLayout {
         bytes: plan.bytes,
         piece,
         block: piece,
     };
-    let mut run = Run::new(plan, layout);
+    let mut run = Simulation::new(plan, layout);
     run.show();
     while let Some(Reverse((at, _, event))) = run.events.pop() {
         #[allow(clippy::cast_precision_loss, reason = "microseconds of hours")]
@@ -129,12 +129,12 @@ pub fn run(plan: &Plan) -> Option<Outcome> {
             run.now = at as f64;
         }
         match event {
-            Event::Sent { node, link, piece } => run.sent(node, link, piece),
-            Event::Came { node, link, piece } => run.came(node, link, piece),
+            TransferEvent::Sent { node, link, piece } => run.sent(node, link, piece),
+            TransferEvent::Came { node, link, piece } => run.came(node, link, piece),
         }
         if run.left == 0 {
             let clients = &run.nodes[1..];
-            return Some(Outcome {
+            return Some(SimulationResult {
                 makespan: Duration::from_secs_f64(run.now / 1e6),
                 bound: bound(plan),
                 pieces: layout.pieces(),
@@ -146,13 +146,13 @@ pub fn run(plan: &Plan) -> Option<Outcome> {
     None
 }
 
-impl Run {
+impl Simulation {
     /// Node 0 is the server.
-    fn new(plan: &Plan, layout: Layout) -> Self {
+    fn new(plan: &SimulationConfig, layout: PieceLayout) -> Self {
         let mut random = Random::new(plan.seed);
         let (pieces, piece) = (layout.pieces(), layout.piece);
-        let node = |have, up, down, seed| Node {
-            table: Table::new(layout, have, seed),
+        let node = |have, up, down, seed| SimulatedPeer {
+            table: PiecePicker::new(layout, have, seed),
             links: Vec::new(),
             up,
             down,
@@ -162,12 +162,12 @@ impl Run {
             down_free: 0.0,
             sent: 0,
         };
-        let server = node(Bits::full(pieces), plan.server_up, f64::INFINITY, 1);
+        let server = node(Bitfield::full(pieces), plan.server_up, f64::INFINITY, 1);
         let mut nodes = vec![server];
         for &(up, down) in &plan.clients {
-            nodes.push(node(Bits::new(pieces), up, down, random.next_u64()));
+            nodes.push(node(Bitfield::new(pieces), up, down, random.next_u64()));
         }
-        let injector = Injector::new(pieces, piece, &mut random);
+        let injector = SuperSeeder::new(pieces, piece, &mut random);
         let mut run = Self {
             fed: vec![0; nodes.len()],
             nodes,
@@ -229,18 +229,18 @@ impl Run {
     }
 
     fn link(&mut self, one: usize, two: usize) {
-        let key = |node: &Node| u32::try_from(node.links.len()).expect("few links");
+        let key = |node: &SimulatedPeer| u32::try_from(node.links.len()).expect("few links");
         let (at_one, at_two) = (key(&self.nodes[one]), key(&self.nodes[two]));
         for (node, other, ours, theirs) in [(one, two, at_one, at_two), (two, one, at_two, at_one)]
         {
             let node = &mut self.nodes[node];
             node.links.push((other, theirs));
             node.queues.push(VecDeque::new());
-            node.table.join(ours, 250);
-            node.table.serves(ours, true);
+            node.table.add_peer(ours, 250);
+            node.table.set_serving(ours, true);
         }
         if one == 0 {
-            self.injector.join(at_one);
+            self.injector.add_peer(at_one);
             self.injector.admit(at_one);
         }
     }
@@ -254,15 +254,15 @@ impl Run {
         #[allow(clippy::cast_precision_loss, reason = "a count of pieces")]
         let all = self.fed_all as f64;
         let now = self.moment();
-        for (link, piece) in self.injector.show(now, seconds, given, all) {
+        for (link, piece) in self.injector.reveal(now, seconds, given, all) {
             let (client, theirs) = self.nodes[0].links[link as usize];
-            let _ = self.nodes[client].table.had(theirs, piece);
+            let _ = self.nodes[client].table.add_piece(theirs, piece);
             self.ask(client, theirs);
         }
-        if self.injector.opens(self.moment()) {
-            let all = Bits::full(self.layout.pieces());
+        if self.injector.try_reveal_all(self.moment()) {
+            let all = Bitfield::full(self.layout.pieces());
             for (client, theirs) in self.nodes[0].links.clone() {
-                self.nodes[client].table.had_all(theirs, &all);
+                self.nodes[client].table.add_pieces(theirs, &all);
                 self.ask(client, theirs);
             }
         }
@@ -270,11 +270,11 @@ impl Run {
 
     /// A node asks a neighbour for more.
     fn ask(&mut self, node: usize, link: u32) {
-        if node == 0 || !self.nodes[node].table.runs_dry(link) {
+        if node == 0 || !self.nodes[node].table.needs_requests(link) {
             return;
         }
         let now = self.moment();
-        let blocks = self.nodes[node].table.ask(link, now);
+        let blocks = self.nodes[node].table.next_requests(link, now);
         let (other, theirs) = self.nodes[node].links[link as usize];
         let from = &mut self.nodes[other];
         for block in blocks {
@@ -304,7 +304,7 @@ impl Run {
         let len = self.layout.len(piece);
         from.sent += u64::from(len);
         let at = self.now + f64::from(len) / from.up * 1e6;
-        self.at(at, Event::Sent { node, link, piece });
+        self.at(at, TransferEvent::Sent { node, link, piece });
     }
 
     fn sent(&mut self, node: usize, link: usize, piece: u32) {
@@ -322,7 +322,7 @@ impl Run {
         let link = theirs;
         self.at(
             at,
-            Event::Came {
+            TransferEvent::Came {
                 node: other,
                 link,
                 piece,
@@ -335,20 +335,20 @@ impl Run {
         let now = self.moment();
         let len = self.layout.len(piece);
         let to = &mut self.nodes[node];
-        if let Arrival::Whole(_) = to.table.arrive(link, piece, 0, len, now) {
-            to.table.verified(piece, &[]);
-            if to.table.is_whole() {
+        if let Arrival::PieceComplete(_) = to.table.receive_block(link, piece, 0, len, now) {
+            to.table.piece_verified(piece, &[]);
+            if to.table.is_complete() {
                 self.left -= 1;
             }
             for at in 0..self.nodes[node].links.len() {
                 let (other, theirs) = self.nodes[node].links[at];
                 if other == 0 {
-                    self.injector.had(theirs, piece);
+                    self.injector.peer_has(theirs, piece);
                     self.show();
                 } else {
                     // Who has it needs not hear of it.
                     let table = &mut self.nodes[other].table;
-                    if !table.have().has(piece) && table.had(theirs, piece) == Ok(true) {
+                    if !table.have().has(piece) && table.add_piece(theirs, piece) == Ok(true) {
                         self.ask(other, theirs);
                     }
                 }
@@ -357,7 +357,7 @@ impl Run {
         self.ask(node, link);
     }
 
-    fn at(&mut self, at: f64, event: Event) {
+    fn at(&mut self, at: f64, event: TransferEvent) {
         #[allow(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
@@ -384,8 +384,8 @@ mod tests {
 
     const LINK: f64 = 12.5e6;
 
-    fn plan(clients: usize, bytes: u64) -> Plan {
-        Plan {
+    fn plan(clients: usize, bytes: u64) -> SimulationConfig {
+        SimulationConfig {
             bytes,
             server_up: LINK,
             clients: vec![(LINK, LINK); clients],
@@ -394,7 +394,7 @@ mod tests {
         }
     }
 
-    fn ratio(plan: &Plan) -> f64 {
+    fn ratio(plan: &SimulationConfig) -> f64 {
         let outcome = run(plan).expect("it ends");
         outcome.makespan.as_secs_f64() / outcome.bound.as_secs_f64()
     }

@@ -11,8 +11,8 @@ use crate::error::Result;
 use crate::net::STACK;
 use crate::net::copy;
 use crate::net::copy::Stop;
-use crate::proto::bt::bits::Bits;
-use crate::proto::bt::layout::Layout;
+use crate::proto::bt::bits::Bitfield;
+use crate::proto::bt::layout::PieceLayout;
 use crate::proto::bt::metainfo::Metainfo;
 use crate::proto::bt::wire::Block;
 
@@ -20,12 +20,12 @@ use crate::proto::bt::wire::Block;
 #[derive(Debug)]
 pub struct Store {
     file: File,
-    layout: Layout,
+    layout: PieceLayout,
 }
 
 impl Store {
     /// The copy in `file`. Only positions are used, never the file's own offset.
-    pub fn new(file: File, layout: Layout) -> Self {
+    pub fn new(file: File, layout: PieceLayout) -> Self {
         Self { file, layout }
     }
 
@@ -86,9 +86,9 @@ impl Store {
     ///
     /// # Errors
     /// It cannot be read.
-    pub fn verify(&self, metainfo: &Metainfo) -> io::Result<Bits> {
+    pub fn verify(&self, metainfo: &Metainfo) -> io::Result<Bitfield> {
         let held = self.file.metadata()?.len();
-        let mut have = Bits::new(self.layout.pieces());
+        let mut have = Bitfield::new(self.layout.pieces());
         for piece in 0..self.layout.pieces() {
             let end = self.layout.start(piece) + u64::from(self.layout.len(piece));
             if end > held {
@@ -106,7 +106,7 @@ impl Store {
 ///
 /// # Errors
 /// The file is shorter than its layout, or cannot be read.
-pub fn digests(file: &File, layout: Layout, at: &str) -> Result<Vec<Digest>> {
+pub fn digests(file: &File, layout: PieceLayout, at: &str) -> Result<Vec<Digest>> {
     let pieces = layout.pieces();
     let half = |from: u32, to: u32| -> io::Result<Vec<Digest>> {
         (from..to)
@@ -130,7 +130,7 @@ pub fn digests(file: &File, layout: Layout, at: &str) -> Result<Vec<Digest>> {
     both.map_err(Error::io("read the file", at))
 }
 
-fn digest(file: &File, layout: Layout, piece: u32) -> io::Result<Digest> {
+fn digest(file: &File, layout: PieceLayout, piece: u32) -> io::Result<Digest> {
     let mut buffer = [0; 16 << 10];
     let (mut at, mut left) = (layout.start(piece), layout.len(piece) as usize);
     let mut hasher = Hasher::default();

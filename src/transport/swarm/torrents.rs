@@ -18,8 +18,8 @@ use crate::digest::Digest;
 use crate::error::Error;
 use crate::error::Result;
 use crate::net::clock;
-use crate::proto::bt::bits::Bits;
-use crate::proto::bt::layout::Layout;
+use crate::proto::bt::bits::Bitfield;
+use crate::proto::bt::layout::PieceLayout;
 use crate::proto::bt::metainfo;
 use crate::proto::bt::metainfo::Metainfo;
 use crate::proto::bt::tracker;
@@ -34,16 +34,16 @@ use crate::server::listener::Connection;
 use crate::server::lobby::Lobby;
 use crate::text::FileName;
 use crate::transport::swarm::connect;
-use crate::transport::swarm::member::Member;
+use crate::transport::swarm::member::SwarmMember;
 use crate::transport::swarm::member::role::Role;
 use crate::transport::swarm::member::role::peer_id;
 use crate::transport::swarm::store;
 use crate::transport::swarm::store::Store;
-use crate::transport::swarm::tracker::Board;
+use crate::transport::swarm::tracker::PeerRegistry;
 
 /// What a server's swarms may do beyond the usual.
 #[derive(Clone, Debug, Default)]
-pub struct Options {
+pub struct SwarmServerConfig {
     /// Write who had which chunk first into this file, in the lab's two columns.
     pub tracker_file: Option<PathBuf>,
     /// Name the file's own address on this server in the torrent, for programs that fetch over
@@ -57,7 +57,7 @@ pub struct Options {
 #[derive(Debug)]
 pub struct Torrents {
     /// What they may do.
-    pub options: Options,
+    pub options: SwarmServerConfig,
     all: Mutex<Vec<Arc<Torrent>>>,
     /// Held by whoever makes a torrent: all clients of a session ask for it at the same time, and
     /// each would hash the file. Taken before `all`.
@@ -73,15 +73,15 @@ pub struct Torrent {
     /// The file.
     pub source: Arc<Source>,
     /// Our seeder.
-    pub member: Arc<Member>,
-    board: Mutex<Board>,
+    pub member: Arc<SwarmMember>,
+    board: Mutex<PeerRegistry>,
     /// Sessions that have begun and not ended.
     sessions: Mutex<usize>,
 }
 
 /// One peer of ours in the table of who got how much from whom.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Row {
+pub struct PeerTransfers {
     /// What it is called.
     pub peer: String,
     /// It has the whole file.
@@ -96,7 +96,7 @@ pub struct Row {
 
 /// What an HTTP request is answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reply {
+pub struct SwarmReply {
     /// The status code.
     pub status: u16,
     /// The media type of the body.
@@ -114,7 +114,7 @@ const CALL_AFTER: Duration = Duration::from_millis(300);
 
 impl Torrents {
     /// None yet.
-    pub fn new(options: Options) -> Arc<Self> {
+    pub fn new(options: SwarmServerConfig) -> Arc<Self> {
         Arc::new(Self {
             options,
             all: Mutex::default(),
@@ -141,7 +141,7 @@ impl Torrents {
             return Ok(torrent);
         }
         let refuse = |why: String| Error::refused("gatecast", format!("'{}': {why}", info.name));
-        let layout = Layout::new(info.bytes, metainfo::piece_bytes(info.bytes));
+        let layout = PieceLayout::new(info.bytes, metainfo::piece_bytes(info.bytes));
         let full = || refuse(format!("there are {TORRENTS_MAX} torrents already"));
         if self.lock().len() >= TORRENTS_MAX {
             return Err(full());
@@ -157,10 +157,10 @@ impl Torrents {
             .file
             .try_clone()
             .map_err(Error::io("open the file again", &info.name))?;
-        let have = Bits::full(layout.pieces());
+        let have = Bitfield::full(layout.pieces());
         let id = peer_id(Role::Seeder, &format!("{:011x}", clock::random() >> 20));
         let store = Store::new(file, layout);
-        let member = Member::start(Arc::new(metainfo), store, have, id, Role::Seeder)?;
+        let member = SwarmMember::start(Arc::new(metainfo), store, have, id, Role::Seeder)?;
         if !self.options.gated {
             // Until a session holds it, it is open to whoever has the torrent.
             member.release();
@@ -168,7 +168,7 @@ impl Torrents {
         let torrent = Arc::new(Torrent {
             source: Arc::clone(source),
             member,
-            board: Mutex::new(Board::new(clock::random())),
+            board: Mutex::new(PeerRegistry::new(clock::random())),
             sessions: Mutex::default(),
         });
         let mut all = self.lock();
@@ -251,8 +251,8 @@ impl Torrents {
         query: &str,
         peer: SocketAddr,
         local: SocketAddr,
-    ) -> Option<Reply> {
-        let plain = |body| Reply {
+    ) -> Option<SwarmReply> {
+        let plain = |body| SwarmReply {
             status: 200,
             kind: "text/plain",
             body,
@@ -263,11 +263,11 @@ impl Torrents {
                 Ok(body) => body,
                 Err(error) => tracker::failure(&error.to_string()),
             }),
-            "/scrape" => plain(match tracker::scraped(query) {
+            "/scrape" => plain(match tracker::decode_scrape(query) {
                 Ok(hashes) => self.scrape(&hashes),
                 Err(error) => tracker::failure(&error.to_string()),
             }),
-            "/swarm" => Reply {
+            "/swarm" => SwarmReply {
                 status: 200,
                 kind: "application/json",
                 body: self.document().into_bytes(),
@@ -280,12 +280,12 @@ impl Torrents {
                     return None;
                 }
                 match self.named(lobby, &name) {
-                    Ok(torrent) => Reply {
+                    Ok(torrent) => SwarmReply {
                         status: 200,
                         kind: "application/x-bittorrent",
                         body: self.torrent_file(&torrent, local),
                     },
-                    Err(error) => Reply {
+                    Err(error) => SwarmReply {
                         status: 404,
                         kind: "text/plain",
                         body: format!("{error}\n").into_bytes(),
@@ -320,15 +320,15 @@ impl Torrents {
             .ok_or_else(|| TrackerError("no such torrent is served here".to_owned()))?;
         let ip = peer.ip().to_canonical();
         let seeder = SocketAddr::new(local.ip().to_canonical(), local.port());
-        let seat = torrent.member.is_seat(announce.peer_id, ip);
+        let seat = torrent.member.has_seat(announce.peer_id, ip);
         let answer = torrent
             .board()
             .announce(&announce, ip, seat, seeder, clock::now())
             .map_err(|why| TrackerError(why.to_owned()))?;
-        if announce.event != tracker::Event::Stopped && announce.left != Some(0) {
+        if announce.event != tracker::AnnounceEvent::Stopped && announce.left != Some(0) {
             let addr = SocketAddr::new(ip, announce.port);
             let when = clock::now().after(CALL_AFTER);
-            torrent.member.dial_at(when, addr, announce.peer_id);
+            torrent.member.schedule_dial(when, addr, announce.peer_id);
         }
         Ok(answer.encode())
     }
@@ -391,7 +391,7 @@ impl Torrent {
         *sessions += 1;
         if *sessions == 1 {
             self.member.hold();
-            self.board().forget();
+            self.board().clear_reports();
         }
     }
 
@@ -404,7 +404,7 @@ impl Torrent {
         }
     }
 
-    fn board(&self) -> MutexGuard<'_, Board> {
+    fn board(&self) -> MutexGuard<'_, PeerRegistry> {
         self.board.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -415,7 +415,7 @@ impl Torrent {
         json.truth("released", self.member.is_released());
         json.count("protocol_bytes", Some(progress.protocol));
         json.list("peers", |json| {
-            for peer in self.member.neighbours() {
+            for peer in self.member.connected_peers() {
                 json.item(|json| {
                     json.text("peer", name_of(&peer.id, peer.addr));
                     json.text("address", peer.addr.to_string());
@@ -455,8 +455,8 @@ impl Torrent {
     }
 
     /// What each of our own peers got from whom, as it told the tracker, by name.
-    pub fn moved(&self) -> Vec<Row> {
-        let told = self.board().told().clone();
+    pub fn moved(&self) -> Vec<PeerTransfers> {
+        let told = self.board().source_reports().clone();
         let name = |id: &[u8; 20]| match told.get(id) {
             Some(known) => name_of(id, known.addr),
             None => seat_of(id).map_or_else(
@@ -472,7 +472,7 @@ impl Torrent {
         let server = self.member.id();
         let rows = told.iter().map(|(id, mine)| {
             let of = |share: &&Share| share.0 == server;
-            Row {
+            PeerTransfers {
                 peer: name(id),
                 whole: mine.whole,
                 from_server: mine.from.iter().find(of).map_or(0, |share| share.1),

@@ -10,21 +10,21 @@ use std::time::Duration;
 
 use crate::proto::bt::random::Random;
 use crate::proto::bt::tracker::Announce;
-use crate::proto::bt::tracker::Answer;
-use crate::proto::bt::tracker::Event;
+use crate::proto::bt::tracker::AnnounceEvent;
+use crate::proto::bt::tracker::AnnounceResponse;
 use crate::proto::bt::tracker::Share;
 use crate::session::MAX_SEATS;
-use crate::transport::swarm::member::FOREIGN_LINKS;
+use crate::transport::swarm::member::EXTERNAL_CONNECTIONS;
 use crate::units::Moment;
 
 /// The peers of one swarm.
 #[derive(Debug)]
-pub struct Board {
-    peers: BTreeMap<SocketAddr, Entry>,
+pub struct PeerRegistry {
+    peers: BTreeMap<SocketAddr, RegisteredPeer>,
     asked: BTreeMap<IpAddr, (Moment, u32)>,
     completed: u64,
     /// What the peers of this session told of what they got from whom.
-    told: BTreeMap<[u8; 20], Told>,
+    told: BTreeMap<[u8; 20], SourceReport>,
     random: Random,
     /// When the silent were forgotten last.
     swept: Moment,
@@ -32,7 +32,7 @@ pub struct Board {
 
 /// What one of our own peers told of its bytes.
 #[derive(Clone, Debug)]
-pub struct Told {
+pub struct SourceReport {
     /// Where it listens.
     pub addr: SocketAddr,
     /// It has the whole file.
@@ -42,7 +42,7 @@ pub struct Told {
 }
 
 #[derive(Debug)]
-struct Entry {
+struct RegisteredPeer {
     id: [u8; 20],
     whole: bool,
     /// It has a seat at the gate.
@@ -59,7 +59,7 @@ pub const INTERVAL: u64 = 5;
 pub const PEERS_MAX: usize = 1024;
 
 /// Most of these at one address.
-const ADDRESS_MAX: usize = FOREIGN_LINKS;
+const ADDRESS_MAX: usize = EXTERNAL_CONNECTIONS;
 
 /// For how long a silent peer is remembered: two intervals and a half; but a libtorrent comes
 /// back after five minutes only, however it is asked.
@@ -77,7 +77,7 @@ const SEAT_ASKS_MAX: u32 = 4 * MAX_SEATS as u32;
 /// The span in which announces are counted.
 const SPAN: Duration = Duration::from_secs(10);
 
-impl Board {
+impl PeerRegistry {
     /// Nobody yet.
     pub fn new(seed: u64) -> Self {
         Self {
@@ -103,7 +103,7 @@ impl Board {
         seat: bool,
         seeder: SocketAddr,
         now: Moment,
-    ) -> Result<Answer, &'static str> {
+    ) -> Result<AnnounceResponse, &'static str> {
         self.asked.retain(|_, (since, _)| now.since(*since) < SPAN);
         if !seat && self.asked.len() >= PEERS_MAX && !self.asked.contains_key(&ip) {
             return Err("too many peers ask at once");
@@ -121,27 +121,27 @@ impl Board {
         let addr = SocketAddr::new(ip, announce.port);
         let whole = announce.left == Some(0);
         if seat {
-            self.hear(announce, addr, whole);
+            self.record_sources(announce, addr, whole);
         }
         // A program may say that it stopped before it ever started (transmission does).
-        if announce.event == Event::Stopped {
+        if announce.event == AnnounceEvent::Stopped {
             self.peers.remove(&addr);
             return Ok(self.answer(Vec::new()));
         }
-        if announce.event == Event::Completed {
+        if announce.event == AnnounceEvent::Completed {
             self.completed += 1;
         }
         if !seat && !self.peers.contains_key(&addr) {
             self.make_room(ip);
         }
-        let entry = Entry {
+        let entry = RegisteredPeer {
             id: announce.peer_id,
             whole,
             seat,
             seen: now,
         };
         self.peers.insert(addr, entry);
-        let useful = |&(other, entry): &(&SocketAddr, &Entry)| {
+        let useful = |&(other, entry): &(&SocketAddr, &RegisteredPeer)| {
             *other != addr && entry.id != announce.peer_id && !(whole && entry.whole)
         };
         let useful = self.peers.iter().filter(useful);
@@ -174,31 +174,31 @@ impl Board {
         }
     }
 
-    fn hear(&mut self, announce: &Announce, addr: SocketAddr, whole: bool) {
+    fn record_sources(&mut self, announce: &Announce, addr: SocketAddr, whole: bool) {
         // Who leaves without a word more has said before how it ended.
-        if !announce.from.is_empty() {
-            let told = Told {
+        if !announce.received_from.is_empty() {
+            let told = SourceReport {
                 addr,
                 whole,
-                from: announce.from.clone(),
+                from: announce.received_from.clone(),
             };
             self.told.insert(announce.peer_id, told);
         }
     }
 
     /// What our own peers told of their bytes, by id.
-    pub fn told(&self) -> &BTreeMap<[u8; 20], Told> {
+    pub fn source_reports(&self) -> &BTreeMap<[u8; 20], SourceReport> {
         &self.told
     }
 
     /// A new session: what was told of the last one is over.
-    pub fn forget(&mut self) {
+    pub fn clear_reports(&mut self) {
         self.told.clear();
     }
 
-    fn answer(&self, peers: Vec<SocketAddr>) -> Answer {
+    fn answer(&self, peers: Vec<SocketAddr>) -> AnnounceResponse {
         let (complete, incomplete, _) = self.counts();
-        Answer {
+        AnnounceResponse {
             complete,
             incomplete,
             interval: INTERVAL,
@@ -220,7 +220,7 @@ mod tests {
 
     const SERVER: &str = "10.0.0.1:8080";
 
-    fn announce(number: u8, left: u64, event: Event) -> Announce {
+    fn announce(number: u8, left: u64, event: AnnounceEvent) -> Announce {
         Announce {
             info_hash: Digest::of(b"x"),
             peer_id: [number; 20],
@@ -229,12 +229,12 @@ mod tests {
             event,
             wanted: 50,
             sent: 0,
-            from: Vec::new(),
+            received_from: Vec::new(),
         }
     }
 
     fn ask(
-        board: &mut Board,
+        board: &mut PeerRegistry,
         announce: &Announce,
         second: u64,
     ) -> Result<Vec<String>, &'static str> {
@@ -243,7 +243,7 @@ mod tests {
     }
 
     fn ask_from(
-        board: &mut Board,
+        board: &mut PeerRegistry,
         announce: &Announce,
         ip: IpAddr,
         seat: bool,
@@ -256,57 +256,57 @@ mod tests {
 
     #[test]
     fn the_first_answer_has_everybody_but_the_asker() {
-        let mut board = Board::new(1);
+        let mut board = PeerRegistry::new(1);
         assert_eq!(
-            ask(&mut board, &announce(2, 9, Event::Started), 0),
+            ask(&mut board, &announce(2, 9, AnnounceEvent::Started), 0),
             Ok(vec![SERVER.into()])
         );
-        let second = ask(&mut board, &announce(3, 9, Event::Started), 0).expect("room");
+        let second = ask(&mut board, &announce(3, 9, AnnounceEvent::Started), 0).expect("room");
         assert_eq!(second, [SERVER, "10.0.0.2:5002"]);
-        let again = ask(&mut board, &announce(2, 9, Event::Regular), 1).expect("room");
+        let again = ask(&mut board, &announce(2, 9, AnnounceEvent::Regular), 1).expect("room");
         assert_eq!(again, [SERVER, "10.0.0.3:5003"]);
         let few = Announce {
             wanted: 0,
-            ..announce(2, 9, Event::Regular)
+            ..announce(2, 9, AnnounceEvent::Regular)
         };
         assert_eq!(ask(&mut board, &few, 1), Ok(vec![]));
     }
 
     #[test]
     fn whole_peers_are_not_told_of_each_other() {
-        let mut board = Board::new(1);
-        ask(&mut board, &announce(2, 0, Event::Completed), 0).expect("room");
-        ask(&mut board, &announce(3, 9, Event::Started), 0).expect("room");
-        let told = ask(&mut board, &announce(4, 0, Event::Started), 0).expect("room");
+        let mut board = PeerRegistry::new(1);
+        ask(&mut board, &announce(2, 0, AnnounceEvent::Completed), 0).expect("room");
+        ask(&mut board, &announce(3, 9, AnnounceEvent::Started), 0).expect("room");
+        let told = ask(&mut board, &announce(4, 0, AnnounceEvent::Started), 0).expect("room");
         assert_eq!(told, ["10.0.0.3:5003"]);
         assert_eq!(board.counts(), (3, 1, 1));
     }
 
     #[test]
     fn who_stops_or_is_silent_is_forgotten_and_stopping_first_is_no_error() {
-        let mut board = Board::new(1);
+        let mut board = PeerRegistry::new(1);
         assert_eq!(
-            ask(&mut board, &announce(2, 9, Event::Stopped), 0),
+            ask(&mut board, &announce(2, 9, AnnounceEvent::Stopped), 0),
             Ok(vec![])
         );
-        ask(&mut board, &announce(2, 9, Event::Started), 0).expect("room");
-        ask(&mut board, &announce(3, 9, Event::Started), 0).expect("room");
-        ask(&mut board, &announce(3, 9, Event::Stopped), 0).expect("room");
+        ask(&mut board, &announce(2, 9, AnnounceEvent::Started), 0).expect("room");
+        ask(&mut board, &announce(3, 9, AnnounceEvent::Started), 0).expect("room");
+        ask(&mut board, &announce(3, 9, AnnounceEvent::Stopped), 0).expect("room");
         assert_eq!(board.counts(), (1, 1, 0));
-        let later = ask(&mut board, &announce(4, 9, Event::Started), 331).expect("room");
+        let later = ask(&mut board, &announce(4, 9, AnnounceEvent::Started), 331).expect("room");
         assert_eq!(later, [SERVER]);
     }
 
     #[test]
     fn an_address_may_only_ask_so_often_and_is_only_remembered_so_often() {
-        let mut board = Board::new(1);
-        ask(&mut board, &announce(3, 9, Event::Started), 0).expect("another");
-        let mut flood = announce(2, 9, Event::Started);
+        let mut board = PeerRegistry::new(1);
+        ask(&mut board, &announce(3, 9, AnnounceEvent::Started), 0).expect("another");
+        let mut flood = announce(2, 9, AnnounceEvent::Started);
         for port in 0..PEERS_MAX as u16 {
             flood.port = 2000 + port;
             ask(&mut board, &flood, 1).expect("asked");
         }
-        let known = |board: &Board| board.counts().1 as usize;
+        let known = |board: &PeerRegistry| board.counts().1 as usize;
         assert_eq!(
             known(&board),
             ADDRESS_MAX + 1,
@@ -322,9 +322,9 @@ mod tests {
     #[test]
     fn strangers_drive_out_each_other_and_never_who_has_a_seat() {
         const SEATS: u16 = 1500;
-        let mut board = Board::new(1);
-        let seat = |n: u16| (announce(200, 9, Event::Started), 3000 + n);
-        let stranger = announce(2, 9, Event::Started);
+        let mut board = PeerRegistry::new(1);
+        let seat = |n: u16| (announce(200, 9, AnnounceEvent::Started), 3000 + n);
+        let stranger = announce(2, 9, AnnounceEvent::Started);
         let far = |n: u32| IpAddr::from([11, (n >> 16) as u8, (n >> 8) as u8, n as u8]);
         for n in 0..PEERS_MAX as u32 {
             let second = u64::from(n / 100) * 11;
@@ -356,15 +356,15 @@ mod tests {
 
     #[test]
     fn only_who_has_a_seat_is_heard_of_what_came_from_whom() {
-        let mut board = Board::new(1);
+        let mut board = PeerRegistry::new(1);
         let tells = Announce {
-            from: vec![([7; 20], 5)],
-            ..announce(2, 9, Event::Regular)
+            received_from: vec![([7; 20], 5)],
+            ..announce(2, 9, AnnounceEvent::Regular)
         };
         ask(&mut board, &tells, 0).expect("room");
-        assert!(board.told().is_empty());
+        assert!(board.source_reports().is_empty());
         let home = IpAddr::from([10, 0, 0, 2]);
         ask_from(&mut board, &tells, home, true, 0).expect("room");
-        assert_eq!(board.told()[&[2; 20]].from, tells.from);
+        assert_eq!(board.source_reports()[&[2; 20]].from, tells.received_from);
     }
 }

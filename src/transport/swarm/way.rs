@@ -25,20 +25,20 @@ use crate::server::transport::Failure;
 use crate::server::transport::Way;
 use crate::session::Via;
 use crate::transfer::Outcome;
-use crate::transport::swarm::member::view::Moved;
+use crate::transport::swarm::member::view::PeerTraffic;
 use crate::transport::swarm::torrents::Torrent;
 use crate::transport::swarm::torrents::Torrents;
 use crate::transport::swarm::torrents::seated_id;
 
 /// The way.
 #[derive(Debug)]
-pub struct Swarm {
+pub struct SwarmTransport {
     torrents: Arc<Torrents>,
 }
 
 /// The swarm for one session; `None` for an empty file, which needs none.
 #[derive(Debug)]
-struct Line {
+struct SwarmSendSession {
     torrent: Option<Arc<Torrent>>,
     torrents: Arc<Torrents>,
 }
@@ -46,14 +46,14 @@ struct Line {
 /// How often a seat's progress is looked at.
 const LOOK: Duration = Duration::from_millis(100);
 
-impl Swarm {
+impl SwarmTransport {
     /// The swarms in `torrents`.
     pub fn new(torrents: Arc<Torrents>) -> Self {
         Self { torrents }
     }
 }
 
-impl Way for Swarm {
+impl Way for SwarmTransport {
     fn via(&self) -> Via {
         Via::Swarm
     }
@@ -72,16 +72,16 @@ impl Way for Swarm {
             torrent.begin();
             torrent
                 .member
-                .pace(settings.rate.map(|rate| Arc::new(Pacer::new(rate))));
+                .set_pacer(settings.rate.map(|rate| Arc::new(Pacer::new(rate))));
         }
-        Ok(Box::new(Line {
+        Ok(Box::new(SwarmSendSession {
             torrent,
             torrents: Arc::clone(&self.torrents),
         }))
     }
 }
 
-impl Carrier for Line {
+impl Carrier for SwarmSendSession {
     fn seat_up(&self, _: &TcpStream) -> Result<()> {
         Ok(())
     }
@@ -93,7 +93,7 @@ impl Carrier for Line {
         match seat.stream().peer_addr() {
             Ok(addr) => {
                 let id = seated_id(seat.plan().session, seat.id());
-                torrent.member.expect(id, addr.ip());
+                torrent.member.add_seat(id, addr.ip());
             }
             // It is gone already.
             Err(error) => log::debug!("{}: {error}", seat.id()),
@@ -120,10 +120,20 @@ impl Carrier for Line {
             return Carried { first: None, end };
         };
         let id = seated_id(seat.plan().session, seat.id());
-        let before = torrent.member.moved().get(&id).copied().unwrap_or_default();
+        let before = torrent
+            .member
+            .traffic()
+            .get(&id)
+            .copied()
+            .unwrap_or_default();
         torrent.member.admit(id);
         end = watch(seat, torrent, id);
-        let moved: Moved = torrent.member.moved().get(&id).copied().unwrap_or_default();
+        let moved: PeerTraffic = torrent
+            .member
+            .traffic()
+            .get(&id)
+            .copied()
+            .unwrap_or_default();
         seat.moved()
             .store(moved.sent - before.sent, Ordering::Relaxed);
         let released = seat
@@ -137,7 +147,7 @@ impl Carrier for Line {
     }
 }
 
-impl Drop for Line {
+impl Drop for SwarmSendSession {
     fn drop(&mut self) {
         let Some(torrent) = &self.torrent else {
             return;

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use crate::digest::Digest;
-use crate::proto::bt::table::Owed;
-use crate::proto::bt::table::Pace;
-use crate::proto::bt::table::Slot;
-use crate::proto::bt::table::Table;
-use crate::proto::bt::wire::BLOCK;
+use crate::proto::bt::table::BlockState;
+use crate::proto::bt::table::PendingRequest;
+use crate::proto::bt::table::PiecePicker;
+use crate::proto::bt::table::Pipeline;
+use crate::proto::bt::wire::BLOCK_LEN;
 use crate::proto::bt::wire::Block;
 use crate::units::Moment;
 
@@ -19,7 +19,7 @@ pub enum Arrival {
     /// It is kept; these other peers need not send it.
     Kept(Vec<u32>),
     /// The same, and with it its piece is there to be verified.
-    Whole(Vec<u32>),
+    PieceComplete(Vec<u32>),
 }
 
 /// How often a rate is taken.
@@ -28,9 +28,16 @@ const PACE_EVERY: Duration = Duration::from_millis(250);
 /// How long a peer may leave a block unanswered.
 const SNUB: Duration = Duration::from_secs(4);
 
-impl Table {
+impl PiecePicker {
     /// A block has come.
-    pub fn arrive(&mut self, peer: u32, piece: u32, begin: u32, len: u32, now: Moment) -> Arrival {
+    pub fn receive_block(
+        &mut self,
+        peer: u32,
+        piece: u32,
+        begin: u32,
+        len: u32,
+        now: Moment,
+    ) -> Arrival {
         let block = Block { piece, begin, len };
         self.counts.blocks += 1;
         let asked = self.peers.get_mut(&peer).and_then(|from| {
@@ -57,18 +64,18 @@ impl Table {
             return Arrival::Unwanted;
         };
         let others = match open.slots[index] {
-            Slot::Got(_) => {
+            BlockState::Received(_) => {
                 self.counts.wasted += 1;
                 return Arrival::Unwanted;
             }
             // It came after all, though it was given up.
-            Slot::Free => {
+            BlockState::Missing => {
                 open.free -= 1;
                 self.free -= 1;
                 Vec::new()
             }
-            Slot::Asked(1) if !asked.late => Vec::new(),
-            Slot::Asked(_) => {
+            BlockState::Requested(1) if !asked.late => Vec::new(),
+            BlockState::Requested(_) => {
                 let mut owing = Vec::new();
                 for (&other, from) in &mut self.peers {
                     let before = from.asked.len();
@@ -81,17 +88,17 @@ impl Table {
                 owing
             }
         };
-        open.slots[index] = Slot::Got(peer);
+        open.slots[index] = BlockState::Received(peer);
         open.missing -= 1;
         match open.missing {
-            0 => Arrival::Whole(others),
+            0 => Arrival::PieceComplete(others),
             _ => Arrival::Kept(others),
         }
     }
 
     /// A piece's digest is right. `bytes` are its bytes where somebody's lie is to be found out.
     /// Returns the peers that had sent wrong blocks of it before.
-    pub fn verified(&mut self, piece: u32, bytes: &[u8]) -> Vec<u32> {
+    pub fn piece_verified(&mut self, piece: u32, bytes: &[u8]) -> Vec<u32> {
         self.open.remove(&piece);
         self.begun.clear(piece);
         self.have.set(piece);
@@ -108,7 +115,7 @@ impl Table {
 
     /// A piece's digest is wrong: it is to be fetched again. Returns its sender if there was only
     /// one; else its blocks are remembered.
-    pub fn wrong(&mut self, piece: u32, bytes: &[u8]) -> Option<u32> {
+    pub fn piece_corrupt(&mut self, piece: u32, bytes: &[u8]) -> Option<u32> {
         self.counts.wrong += 1;
         self.begun.clear(piece);
         let open = self.open.remove(&piece)?;
@@ -116,7 +123,7 @@ impl Table {
             .slots
             .iter()
             .filter_map(|slot| match slot {
-                Slot::Got(peer) => Some(*peer),
+                BlockState::Received(peer) => Some(*peer),
                 _ => None,
             })
             .collect();
@@ -136,7 +143,7 @@ impl Table {
     }
 
     /// A peer will not send a block.
-    pub fn rejected(&mut self, peer: u32, block: Block) {
+    pub fn request_rejected(&mut self, peer: u32, block: Block) {
         let Some(from) = self.peers.get_mut(&peer) else {
             return;
         };
@@ -148,12 +155,12 @@ impl Table {
         if from.has.clear(block.piece) {
             self.copies[block.piece as usize] -= 1;
         }
-        self.free(owed);
-        self.forget(block.piece);
+        self.release_request(owed);
+        self.discard_if_empty(block.piece);
     }
 
     /// Gives back what peers have left unanswered for too long; returns those peers.
-    pub fn give_up(&mut self, now: Moment) -> Vec<u32> {
+    pub fn snub_silent_peers(&mut self, now: Moment) -> Vec<u32> {
         let mut late = Vec::new();
         let mut owed = Vec::new();
         for (&key, peer) in &mut self.peers {
@@ -170,11 +177,11 @@ impl Table {
                 asked.late = true;
             }
         }
-        owed.into_iter().for_each(|owed| self.free(owed));
+        owed.into_iter().for_each(|owed| self.release_request(owed));
         late
     }
 
-    pub(super) fn free_all(&mut self, peer: u32) {
+    pub(super) fn release_requests(&mut self, peer: u32) {
         let Some(from) = self.peers.get_mut(&peer) else {
             return;
         };
@@ -182,41 +189,41 @@ impl Table {
         let asked = std::mem::take(&mut from.asked);
         from.withdrawn += asked.len();
         for owed in asked {
-            self.free(owed);
-            self.forget(owed.block.piece);
+            self.release_request(owed);
+            self.discard_if_empty(owed.block.piece);
         }
     }
 
     /// One peer fewer is asked for a block.
-    fn free(&mut self, owed: Owed) {
+    fn release_request(&mut self, owed: PendingRequest) {
         let Some(open) = self.open.get_mut(&owed.block.piece).filter(|_| !owed.late) else {
             return;
         };
         let slot = &mut open.slots[(owed.block.begin / self.layout.block) as usize];
         match slot {
-            Slot::Asked(1) => {
-                *slot = Slot::Free;
+            BlockState::Requested(1) => {
+                *slot = BlockState::Missing;
                 open.free += 1;
                 self.free += 1;
             }
-            Slot::Asked(count) => *count -= 1,
-            Slot::Free | Slot::Got(_) => {}
+            BlockState::Requested(count) => *count -= 1,
+            BlockState::Missing | BlockState::Received(_) => {}
         }
     }
 
     /// A piece of which nothing has come and nothing is asked may be begun again, with whoever
     /// has it.
-    fn forget(&mut self, piece: u32) {
+    fn discard_if_empty(&mut self, piece: u32) {
         let Some(open) = self.open.get(&piece) else {
             return;
         };
-        if open.slots.iter().all(|slot| *slot == Slot::Free) {
-            self.drop_open(piece);
+        if open.slots.iter().all(|slot| *slot == BlockState::Missing) {
+            self.discard_partial(piece);
         }
     }
 
     /// An unfinished piece is not begun any more.
-    pub(super) fn drop_open(&mut self, piece: u32) {
+    pub(super) fn discard_partial(&mut self, piece: u32) {
         if let Some(open) = self.open.remove(&piece) {
             self.free -= open.free;
             self.begun.clear(piece);
@@ -224,11 +231,11 @@ impl Table {
     }
 }
 
-impl Pace {
+impl Pipeline {
     /// A block of `len` came so long after it was asked for.
     fn answered(&mut self, len: u32, took: Duration) {
         // What takes long to send says nothing of the way; only a simulation has such blocks.
-        if len <= BLOCK {
+        if len <= BLOCK_LEN {
             self.answer = Some(self.answer.map_or(took, |least| least.min(took)));
         }
     }

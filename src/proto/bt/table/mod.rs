@@ -16,8 +16,8 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::digest::Digest;
-use crate::proto::bt::bits::Bits;
-use crate::proto::bt::layout::Layout;
+use crate::proto::bt::bits::Bitfield;
+use crate::proto::bt::layout::PieceLayout;
 use crate::proto::bt::random::Random;
 use crate::proto::bt::wire::Block;
 use crate::units::Moment;
@@ -27,28 +27,28 @@ pub mod pick;
 
 /// The pieces, the peers and what was asked of them.
 #[derive(Debug)]
-pub struct Table {
-    layout: Layout,
-    have: Bits,
+pub struct PiecePicker {
+    layout: PieceLayout,
+    have: Bitfield,
     /// Begun, or being verified: not to be begun again.
-    begun: Bits,
+    begun: Bitfield,
     /// How many peers have each piece.
     copies: Vec<u16>,
-    open: BTreeMap<u32, Open>,
+    open: BTreeMap<u32, PartialPiece>,
     /// Free blocks of all open pieces together.
     free: u32,
-    peers: BTreeMap<u32, Peer>,
+    peers: BTreeMap<u32, PickerPeer>,
     /// Digests of the blocks of wrong pieces with several senders.
     suspects: BTreeMap<u32, Vec<(u32, u32, Digest)>>,
     random: Random,
-    counts: Counts,
+    counts: PickerCounts,
     /// Before this no block is overdue.
     overdue_from: Moment,
 }
 
 /// What happened that should not happen often.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
+pub struct PickerCounts {
     /// Blocks that came.
     pub blocks: u64,
     /// Blocks that came twice or were not asked for.
@@ -61,8 +61,8 @@ pub struct Counts {
 
 /// A piece that is being collected.
 #[derive(Debug)]
-struct Open {
-    slots: Vec<Slot>,
+struct PartialPiece {
+    slots: Vec<BlockState>,
     /// Blocks that nobody was asked for.
     free: u32,
     /// Blocks that have not come.
@@ -72,17 +72,17 @@ struct Open {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Slot {
-    Free,
-    Asked(u8),
-    Got(u32),
+enum BlockState {
+    Missing,
+    Requested(u8),
+    Received(u32),
 }
 
 #[derive(Debug)]
-struct Peer {
-    has: Bits,
+struct PickerPeer {
+    has: Bitfield,
     /// Blocks asked and not come, the oldest first.
-    asked: VecDeque<Owed>,
+    asked: VecDeque<PendingRequest>,
     /// It answers requests.
     serves: bool,
     /// The most requests that it lets wait.
@@ -95,12 +95,12 @@ struct Peer {
     strays: usize,
     /// It did not answer in time; one request at a time until it does.
     snubbed: bool,
-    pace: Pace,
+    pace: Pipeline,
 }
 
 /// A block that a peer was asked for.
 #[derive(Clone, Copy, Debug)]
-struct Owed {
+struct PendingRequest {
     block: Block,
     since: Moment,
     /// Given up: another may be asked, and if it comes after all it is welcome.
@@ -109,7 +109,7 @@ struct Owed {
 
 /// How fast blocks come.
 #[derive(Debug, Default)]
-struct Pace {
+struct Pipeline {
     /// Bytes per second, of the last stretch.
     rate: f64,
     bytes: u64,
@@ -118,13 +118,13 @@ struct Pace {
     answer: Option<Duration>,
 }
 
-impl Table {
+impl PiecePicker {
     /// The table of a copy that has the pieces of `have`.
-    pub fn new(layout: Layout, have: Bits, seed: u64) -> Self {
+    pub fn new(layout: PieceLayout, have: Bitfield, seed: u64) -> Self {
         let pieces = layout.pieces();
         Self {
             layout,
-            begun: Bits::new(pieces),
+            begun: Bitfield::new(pieces),
             copies: vec![0; pieces as usize],
             have,
             open: BTreeMap::new(),
@@ -132,28 +132,28 @@ impl Table {
             peers: BTreeMap::new(),
             suspects: BTreeMap::new(),
             random: Random::new(seed),
-            counts: Counts::default(),
+            counts: PickerCounts::default(),
             overdue_from: Moment(0),
         }
     }
 
     /// How the file is cut.
-    pub fn layout(&self) -> Layout {
+    pub fn layout(&self) -> PieceLayout {
         self.layout
     }
 
     /// The pieces that are verified.
-    pub fn have(&self) -> &Bits {
+    pub fn have(&self) -> &Bitfield {
         &self.have
     }
 
     /// True when every piece is verified.
-    pub fn is_whole(&self) -> bool {
+    pub fn is_complete(&self) -> bool {
         self.have.is_full()
     }
 
     /// What a peer has.
-    pub fn has(&self, peer: u32) -> Option<&Bits> {
+    pub fn pieces_of(&self, peer: u32) -> Option<&Bitfield> {
         self.peers.get(&peer).map(|peer| &peer.has)
     }
 
@@ -163,18 +163,18 @@ impl Table {
     }
 
     /// What happened that should not happen often.
-    pub fn counts(&self) -> Counts {
+    pub fn counts(&self) -> PickerCounts {
         self.counts
     }
 
     /// The pieces that we lack and no peer has.
-    pub fn nowhere(&self) -> u32 {
+    pub fn unavailable_pieces(&self) -> u32 {
         let missing = |piece: &u32| !self.have.has(*piece) && self.copies[*piece as usize] == 0;
         u32::try_from((0..self.layout.pieces()).filter(missing).count()).expect("fits")
     }
 
     /// True when `peer` has a piece that we lack.
-    pub fn interests(&self, peer: u32) -> bool {
+    pub fn is_interesting(&self, peer: u32) -> bool {
         self.peers.get(&peer).is_some_and(|peer| {
             let words = peer.has.words().iter().zip(self.have.words());
             words.clone().any(|(theirs, ours)| theirs & !ours != 0)
@@ -182,10 +182,10 @@ impl Table {
     }
 
     /// A new peer, which has nothing yet and lets `allowed` requests wait.
-    pub fn join(&mut self, peer: u32, allowed: usize) {
-        self.leave(peer);
-        let new = Peer {
-            has: Bits::new(self.layout.pieces()),
+    pub fn add_peer(&mut self, peer: u32, allowed: usize) {
+        self.remove_peer(peer);
+        let new = PickerPeer {
+            has: Bitfield::new(self.layout.pieces()),
             asked: VecDeque::new(),
             serves: false,
             allowed: allowed.max(1),
@@ -193,21 +193,21 @@ impl Table {
             withdrawn: 0,
             strays: 0,
             snubbed: false,
-            pace: Pace::default(),
+            pace: Pipeline::default(),
         };
         self.peers.insert(peer, new);
     }
 
     /// How many requests a peer lets wait.
-    pub fn allow(&mut self, peer: u32, requests: usize) {
+    pub fn set_request_limit(&mut self, peer: u32, requests: usize) {
         if let Some(peer) = self.peers.get_mut(&peer) {
             peer.allowed = requests.max(1);
         }
     }
 
     /// A peer is gone; what was asked of it is free again.
-    pub fn leave(&mut self, peer: u32) {
-        self.free_all(peer);
+    pub fn remove_peer(&mut self, peer: u32) {
+        self.release_requests(peer);
         if let Some(gone) = self.peers.remove(&peer) {
             gone.has
                 .iter()
@@ -219,7 +219,7 @@ impl Table {
     ///
     /// # Errors
     /// There is no such piece.
-    pub fn had(&mut self, peer: u32, piece: u32) -> Result<bool, String> {
+    pub fn add_piece(&mut self, peer: u32, piece: u32) -> Result<bool, String> {
         if piece >= self.layout.pieces() {
             return Err(format!("piece {piece} of {}", self.layout.pieces()));
         }
@@ -234,7 +234,7 @@ impl Table {
     }
 
     /// A peer has every piece of `bits`, and may have others.
-    pub fn had_all(&mut self, peer: u32, bits: &Bits) {
+    pub fn add_pieces(&mut self, peer: u32, bits: &Bitfield) {
         let Some(peer) = self.peers.get_mut(&peer) else {
             return;
         };
@@ -246,9 +246,9 @@ impl Table {
     }
 
     /// A peer answers requests from now on, or does not; then nothing that was asked will come.
-    pub fn serves(&mut self, peer: u32, serves: bool) {
+    pub fn set_serving(&mut self, peer: u32, serves: bool) {
         if !serves {
-            self.free_all(peer);
+            self.release_requests(peer);
         }
         if let Some(peer) = self.peers.get_mut(&peer) {
             peer.serves = serves;
@@ -257,19 +257,20 @@ impl Table {
 
     /// True when `peer` has sent blocks of a wrong piece, among others, or of one that is not
     /// verified yet.
-    pub fn suspects(&self, peer: u32) -> bool {
+    pub fn is_suspect(&self, peer: u32) -> bool {
         let mut blocks = self.suspects.values().flatten();
         let mut slots = self.open.values().flat_map(|open| &open.slots);
-        slots.any(|slot| *slot == Slot::Got(peer)) || blocks.any(|(_, sender, _)| *sender == peer)
+        slots.any(|slot| *slot == BlockState::Received(peer))
+            || blocks.any(|(_, sender, _)| *sender == peer)
     }
 
     /// True while blocks of `piece` are being collected.
-    pub fn is_open(&self, piece: u32) -> bool {
+    pub fn is_partial(&self, piece: u32) -> bool {
         self.open.contains_key(&piece)
     }
 
     /// How many pieces are being collected.
-    pub fn opened(&self) -> usize {
+    pub fn partial_count(&self) -> usize {
         self.open.len()
     }
 
@@ -284,12 +285,12 @@ impl Table {
     }
 
     /// How many blocks came from `peer` that were never asked for.
-    pub fn strays(&self, peer: u32) -> usize {
+    pub fn unrequested_blocks(&self, peer: u32) -> usize {
         self.peers.get(&peer).map_or(0, |peer| peer.strays)
     }
 
     /// How many blocks are asked of `peer` and have not come.
-    pub fn asked(&self, peer: u32) -> usize {
+    pub fn pending_requests(&self, peer: u32) -> usize {
         self.peers.get(&peer).map_or(0, |peer| peer.asked.len())
     }
 }

@@ -2,23 +2,23 @@
 
 use std::time::Duration;
 
-use crate::proto::bt::table::Open;
-use crate::proto::bt::table::Owed;
-use crate::proto::bt::table::Pace;
-use crate::proto::bt::table::Peer;
-use crate::proto::bt::table::Slot;
-use crate::proto::bt::table::Table;
-use crate::proto::bt::wire::BLOCK;
+use crate::proto::bt::table::BlockState;
+use crate::proto::bt::table::PartialPiece;
+use crate::proto::bt::table::PendingRequest;
+use crate::proto::bt::table::PickerPeer;
+use crate::proto::bt::table::PiecePicker;
+use crate::proto::bt::table::Pipeline;
+use crate::proto::bt::wire::BLOCK_LEN;
 use crate::proto::bt::wire::Block;
 use crate::units::Moment;
 
 /// Requests that are kept waiting at a peer at least, in bytes.
-const DEPTH_MIN: usize = 2 * BLOCK as usize;
+const DEPTH_MIN: usize = 2 * BLOCK_LEN as usize;
 
 /// Requests that are kept waiting at all peers together at least, in bytes: so that the first
 /// seconds need no rate. What was asked of one cannot be asked of another, so more would leave
 /// some uplinks with much to do at the end and others with nothing.
-const DEPTH_ALL: usize = 64 * BLOCK as usize;
+const DEPTH_ALL: usize = 64 * BLOCK_LEN as usize;
 
 /// For how long a peer's requests last at its rate, seconds, where answers take no time.
 const DEPTH_SECONDS: f64 = 0.12;
@@ -42,10 +42,10 @@ const ENDGAME_PEERS: u8 = 2;
 /// How long a block must be overdue before another peer is asked for it too.
 const ENDGAME_AFTER: Duration = Duration::from_millis(200);
 
-impl Table {
+impl PiecePicker {
     /// True when a peer has so few requests left that it should get more: they go out in
     /// batches, not one for each block.
-    pub fn runs_dry(&self, peer: u32) -> bool {
+    pub fn needs_requests(&self, peer: u32) -> bool {
         self.peers.get(&peer).is_some_and(|peer| {
             let depth = peer.depth(self.layout.block, self.peers.len());
             peer.serves && peer.asked.len() <= (depth / 2).max(depth.saturating_sub(BATCH_MAX))
@@ -53,7 +53,7 @@ impl Table {
     }
 
     /// Blocks to ask of `peer` now, until its pipeline is full.
-    pub fn ask(&mut self, peer: u32, now: Moment) -> Vec<Block> {
+    pub fn next_requests(&mut self, peer: u32, now: Moment) -> Vec<Block> {
         let mut blocks = Vec::new();
         let Some(asked) = self.peers.get(&peer).filter(|peer| peer.serves) else {
             return blocks;
@@ -61,7 +61,7 @@ impl Table {
         let depth = asked.depth(self.layout.block, self.peers.len());
         let room = depth.saturating_sub(asked.asked.len());
         while blocks.len() < room {
-            match self.pick(peer, now) {
+            match self.pick_block(peer, now) {
                 Some(block) => blocks.push(block),
                 None => break,
             }
@@ -70,32 +70,32 @@ impl Table {
     }
 
     /// The next block for `peer`, noted as asked.
-    fn pick(&mut self, peer: u32, now: Moment) -> Option<Block> {
+    fn pick_block(&mut self, peer: u32, now: Moment) -> Option<Block> {
         // Mostly nothing is free, and then there is nothing to search.
         let free = self.free > 0;
-        let piece = (free.then(|| self.continued(peer)).flatten())
-            .or_else(|| free.then(|| self.left_behind(peer)).flatten())
-            .or_else(|| self.begin(peer))
-            .or_else(|| free.then(|| self.helped(peer)).flatten());
+        let piece = (free.then(|| self.current_piece(peer)).flatten())
+            .or_else(|| free.then(|| self.orphaned_piece(peer)).flatten())
+            .or_else(|| self.start_rarest_piece(peer))
+            .or_else(|| free.then(|| self.shared_piece(peer)).flatten());
         let block = match piece {
             Some(piece) => {
                 let open = self.open.get_mut(&piece).expect("just found");
                 let index = open
                     .slots
                     .iter()
-                    .position(|slot| *slot == Slot::Free)
+                    .position(|slot| *slot == BlockState::Missing)
                     .expect("it has a free block");
-                open.slots[index] = Slot::Asked(1);
+                open.slots[index] = BlockState::Requested(1);
                 open.free -= 1;
                 self.free -= 1;
                 self.layout
                     .block(piece, u32::try_from(index).expect("few blocks"))
             }
-            None => self.overdue(peer, now)?,
+            None => self.endgame_block(peer, now)?,
         };
         let asked = self.peers.get_mut(&peer).expect("the caller saw it");
         asked.at = Some(block.piece);
-        asked.asked.push_back(Owed {
+        asked.asked.push_back(PendingRequest {
             block,
             since: now,
             late: false,
@@ -104,16 +104,16 @@ impl Table {
     }
 
     /// The piece that this peer is at, while it has free blocks.
-    fn continued(&self, peer: u32) -> Option<u32> {
+    fn current_piece(&self, peer: u32) -> Option<u32> {
         let at = self.peers[&peer].at?;
         let open = self.open.get(&at)?;
         (open.free > 0 && open.lead == peer && self.peers[&peer].has.has(at)).then_some(at)
     }
 
     /// A piece whose lead is gone, does not answer, or is at another now.
-    fn left_behind(&self, peer: u32) -> Option<u32> {
+    fn orphaned_piece(&self, peer: u32) -> Option<u32> {
         let has = &self.peers[&peer].has;
-        let orphan = |piece: u32, open: &Open| {
+        let orphan = |piece: u32, open: &PartialPiece| {
             open.free > 0
                 && self
                     .peers
@@ -128,7 +128,7 @@ impl Table {
     }
 
     /// Begins the rarest piece that this peer has.
-    fn begin(&mut self, peer: u32) -> Option<u32> {
+    fn start_rarest_piece(&mut self, peer: u32) -> Option<u32> {
         let has = self.peers[&peer].has.words();
         let (have, begun) = (self.have.words(), self.begun.words());
         // From a random place on, so that the first of equals is a random one, nearly.
@@ -155,12 +155,12 @@ impl Table {
             }
         }
         let piece = best?;
-        if !self.has_room() {
+        if !self.make_room() {
             return None;
         }
         let blocks = self.layout.blocks(piece);
-        let open = Open {
-            slots: vec![Slot::Free; blocks as usize],
+        let open = PartialPiece {
+            slots: vec![BlockState::Missing; blocks as usize],
             free: blocks,
             missing: blocks,
             lead: peer,
@@ -173,26 +173,26 @@ impl Table {
 
     /// Whether another piece may be begun: a peer that gives a block of every piece and ends none
     /// would have us keep all of them. Where there are too many, one that nobody is at makes room.
-    fn has_room(&mut self) -> bool {
-        let ended = |open: &&Open| open.free == 0;
+    fn make_room(&mut self) -> bool {
+        let ended = |open: &&PartialPiece| open.free == 0;
         let idle = self.open.len() - self.open.values().filter(ended).count();
         if idle < IDLE_PER_PEER * self.peers.len().max(1) {
             return true;
         }
         let left = self.open.iter().find(|&(&piece, open)| {
             let at = self.peers.get(&open.lead).and_then(|lead| lead.at);
-            let asked = |slot: &Slot| matches!(slot, Slot::Asked(_));
+            let asked = |slot: &BlockState| matches!(slot, BlockState::Requested(_));
             open.free > 0 && at != Some(piece) && !open.slots.iter().any(asked)
         });
         let Some(&piece) = left.map(|(piece, _)| piece) else {
             return false;
         };
-        self.drop_open(piece);
+        self.discard_partial(piece);
         true
     }
 
     /// Another's piece that this peer has too. One that was wrong before stays with its lead.
-    fn helped(&self, peer: u32) -> Option<u32> {
+    fn shared_piece(&self, peer: u32) -> Option<u32> {
         let has = &self.peers[&peer].has;
         let found = self.open.iter().find(|(piece, open)| {
             open.free > 0 && has.has(**piece) && !self.suspects.contains_key(piece)
@@ -201,7 +201,7 @@ impl Table {
     }
 
     /// The end: a block that another peer owes for long, when nothing else is left to ask.
-    fn overdue(&mut self, peer: u32, now: Moment) -> Option<Block> {
+    fn endgame_block(&mut self, peer: u32, now: Moment) -> Option<Block> {
         let missing = self.layout.pieces() - self.have.count();
         if missing as usize > self.open.len() || self.free > 0 || now < self.overdue_from {
             return None;
@@ -219,16 +219,18 @@ impl Table {
             .filter(|(other, _)| **other != peer)
             .flat_map(|(_, other)| &other.asked)
             .filter(|owed| now.since(owed.since) >= ENDGAME_AFTER)
-            .find(|Owed { block, .. }| {
+            .find(|PendingRequest { block, .. }| {
                 let open = self.open.get(&block.piece);
                 let slot = open.map(|open| open.slots[(block.begin / self.layout.block) as usize]);
-                matches!(slot, Some(Slot::Asked(count)) if count < ENDGAME_PEERS)
+                matches!(slot, Some(BlockState::Requested(count)) if count < ENDGAME_PEERS)
                     && me.has.has(block.piece)
                     && !me.asked.iter().any(|asked| asked.block == *block)
             });
         let block = owed?.block;
         let open = self.open.get_mut(&block.piece).expect("just found");
-        if let Slot::Asked(count) = &mut open.slots[(block.begin / self.layout.block) as usize] {
+        if let BlockState::Requested(count) =
+            &mut open.slots[(block.begin / self.layout.block) as usize]
+        {
             *count += 1;
         }
         self.counts.endgame += 1;
@@ -236,7 +238,7 @@ impl Table {
     }
 }
 
-impl Peer {
+impl PickerPeer {
     /// How many requests for a `block` should wait at it, which is one of `peers`.
     fn depth(&self, block: u32, peers: usize) -> usize {
         if self.snubbed {
@@ -253,7 +255,7 @@ impl Peer {
     }
 }
 
-impl Pace {
+impl Pipeline {
     /// For how long the requests should last, seconds.
     fn ahead(&self) -> f64 {
         let answer = self.answer.map_or(0.0, |answer| answer.as_secs_f64());

@@ -12,27 +12,27 @@ fn at(ms: u64) -> Moment {
 }
 
 /// Four pieces of four blocks, the last of them short.
-fn table() -> Table {
-    let layout = Layout::new(4 * 65536 - 20_000, 65536);
-    Table::new(layout, Bits::new(4), 7)
+fn table() -> PiecePicker {
+    let layout = PieceLayout::new(4 * 65536 - 20_000, 65536);
+    PiecePicker::new(layout, Bitfield::new(4), 7)
 }
 
-fn peer(table: &mut Table, key: u32, pieces: &[u32]) {
-    table.join(key, 250);
+fn peer(table: &mut PiecePicker, key: u32, pieces: &[u32]) {
+    table.add_peer(key, 250);
     for &piece in pieces {
-        table.had(key, piece).expect("in range");
+        table.add_piece(key, piece).expect("in range");
     }
-    table.serves(key, true);
+    table.set_serving(key, true);
 }
 
 /// Lets `peer` send `block`.
-fn send(table: &mut Table, peer: u32, block: Block, now: Moment) -> Arrival {
-    table.arrive(peer, block.piece, block.begin, block.len, now)
+fn send(table: &mut PiecePicker, peer: u32, block: Block, now: Moment) -> Arrival {
+    table.receive_block(peer, block.piece, block.begin, block.len, now)
 }
 
 #[test]
 fn a_layout_cuts_a_file_without_a_gap_and_refuses_what_is_outside() {
-    let layout = Layout::new(4 * 65536 - 20_000, 65536);
+    let layout = PieceLayout::new(4 * 65536 - 20_000, 65536);
     assert_eq!(
         (layout.pieces(), layout.len(3), layout.blocks(3)),
         (4, 45_536, 3)
@@ -63,14 +63,17 @@ fn a_layout_cuts_a_file_without_a_gap_and_refuses_what_is_outside() {
 #[test]
 fn nothing_is_asked_of_a_peer_that_does_not_serve_or_has_nothing_new() {
     let mut table = table();
-    table.join(1, 250);
-    table.had(1, 0).expect("in range");
-    assert!(table.ask(1, T0).is_empty(), "choked");
-    table.serves(1, true);
-    assert_eq!(table.ask(1, T0).len(), 4);
-    assert!(table.ask(1, T0).is_empty(), "all of it is asked for");
-    assert!(table.had(1, 4).is_err());
-    assert_eq!(table.had(1, 0), Ok(false), "a repeat");
+    table.add_peer(1, 250);
+    table.add_piece(1, 0).expect("in range");
+    assert!(table.next_requests(1, T0).is_empty(), "choked");
+    table.set_serving(1, true);
+    assert_eq!(table.next_requests(1, T0).len(), 4);
+    assert!(
+        table.next_requests(1, T0).is_empty(),
+        "all of it is asked for"
+    );
+    assert!(table.add_piece(1, 4).is_err());
+    assert_eq!(table.add_piece(1, 0), Ok(false), "a repeat");
 }
 
 #[test]
@@ -79,7 +82,7 @@ fn the_rarest_piece_comes_first() {
     peer(&mut table, 1, &[0, 1, 2, 3]);
     peer(&mut table, 2, &[0, 1, 3]);
     peer(&mut table, 3, &[0, 1, 3]);
-    assert_eq!(table.ask(1, T0)[0].piece, 2);
+    assert_eq!(table.next_requests(1, T0)[0].piece, 2);
 }
 
 #[test]
@@ -88,7 +91,9 @@ fn no_block_is_asked_of_two_peers_before_the_end() {
     for key in 1..4 {
         peer(&mut table, key, &[0, 1, 2, 3]);
     }
-    let mut asked: Vec<Block> = (1..4).flat_map(|key| table.ask(key, T0)).collect();
+    let mut asked: Vec<Block> = (1..4)
+        .flat_map(|key| table.next_requests(key, T0))
+        .collect();
     let all = asked.len();
     asked.sort_unstable();
     asked.dedup();
@@ -102,10 +107,13 @@ fn at_the_end_an_overdue_block_is_asked_of_one_more_peer_and_wasted_at_most_once
     peer(&mut table, 1, &[0, 1, 2, 3]);
     peer(&mut table, 2, &[0, 1, 2, 3]);
     peer(&mut table, 3, &[0, 1, 2, 3]);
-    let owed: Vec<Block> = [table.ask(1, T0), table.ask(2, T0)].concat();
+    let owed: Vec<Block> = [table.next_requests(1, T0), table.next_requests(2, T0)].concat();
     assert_eq!(owed.len(), 15);
-    assert!(table.ask(3, at(199)).is_empty(), "nothing is overdue yet");
-    let again = table.ask(3, at(200));
+    assert!(
+        table.next_requests(3, at(199)).is_empty(),
+        "nothing is overdue yet"
+    );
+    let again = table.next_requests(3, at(200));
     assert_eq!(again.len(), 15);
     assert_eq!(table.counts().endgame, 15);
     let block = again[0];
@@ -124,7 +132,7 @@ fn at_the_end_an_overdue_block_is_asked_of_one_more_peer_and_wasted_at_most_once
 fn a_block_that_was_not_asked_for_is_not_taken() {
     let mut table = table();
     peer(&mut table, 1, &[0]);
-    let block = table.ask(1, T0)[0];
+    let block = table.next_requests(1, T0)[0];
     peer(&mut table, 2, &[0]);
     assert_eq!(send(&mut table, 2, block, T0), Arrival::Unwanted);
     let off = Block {
@@ -147,15 +155,15 @@ fn what_a_lost_or_choking_peer_owed_is_asked_of_another() {
     for choke in [false, true] {
         let mut table = table();
         peer(&mut table, 1, &[2]);
-        let owed = table.ask(1, T0);
+        let owed = table.next_requests(1, T0);
         send(&mut table, 1, owed[0], T0);
         if choke {
-            table.serves(1, false);
+            table.set_serving(1, false);
         } else {
-            table.leave(1);
+            table.remove_peer(1);
         }
         peer(&mut table, 2, &[2]);
-        assert_eq!(table.ask(2, T0), owed[1..], "all but what came");
+        assert_eq!(table.next_requests(2, T0), owed[1..], "all but what came");
     }
 }
 
@@ -163,24 +171,24 @@ fn what_a_lost_or_choking_peer_owed_is_asked_of_another() {
 fn a_silent_peer_loses_its_blocks_and_what_comes_late_still_counts() {
     let mut table = table();
     peer(&mut table, 1, &[2]);
-    let owed = table.ask(1, T0);
-    assert!(table.give_up(at(4000)).is_empty());
-    assert_eq!(table.give_up(at(4001)), [1]);
+    let owed = table.next_requests(1, T0);
+    assert!(table.snub_silent_peers(at(4000)).is_empty());
+    assert_eq!(table.snub_silent_peers(at(4001)), [1]);
     assert_eq!(
         send(&mut table, 1, owed[1], at(4002)),
         Arrival::Kept(vec![])
     );
     peer(&mut table, 2, &[2]);
-    assert_eq!(table.ask(2, at(4003)).len(), 3, "the others");
+    assert_eq!(table.next_requests(2, at(4003)).len(), 3, "the others");
 }
 
 #[test]
 fn a_rejected_block_is_asked_of_another_and_not_of_the_same_again() {
     let mut table = table();
     peer(&mut table, 1, &[2]);
-    let owed = table.ask(1, T0);
-    table.rejected(1, owed[0]);
-    table.rejected(
+    let owed = table.next_requests(1, T0);
+    table.request_rejected(1, owed[0]);
+    table.request_rejected(
         1,
         Block {
             piece: 3,
@@ -188,22 +196,26 @@ fn a_rejected_block_is_asked_of_another_and_not_of_the_same_again() {
             len: 16384,
         },
     );
-    assert!(table.ask(1, T0).is_empty());
+    assert!(table.next_requests(1, T0).is_empty());
     assert_eq!(table.copies(2), 0);
     peer(&mut table, 2, &[2]);
-    table.leave(1);
-    assert_eq!(table.ask(2, T0).len(), 4);
+    table.remove_peer(1);
+    assert_eq!(table.next_requests(2, T0).len(), 4);
 }
 
 #[test]
 fn a_wrong_piece_of_one_sender_names_it() {
     let mut table = table();
     peer(&mut table, 1, &[2]);
-    for block in table.ask(1, T0) {
+    for block in table.next_requests(1, T0) {
         send(&mut table, 1, block, T0);
     }
-    assert_eq!(table.wrong(2, &[0; 65536]), Some(1));
-    assert_eq!(table.ask(1, T0).len(), 4, "it is to be fetched again");
+    assert_eq!(table.piece_corrupt(2, &[0; 65536]), Some(1));
+    assert_eq!(
+        table.next_requests(1, T0).len(),
+        4,
+        "it is to be fetched again"
+    );
     assert_eq!(table.counts().wrong, 1);
 }
 
@@ -214,47 +226,54 @@ fn a_wrong_piece_of_several_senders_names_the_liar_once_it_is_right() {
     let mut lied = right.clone();
     lied[20_000] = 6;
     peer(&mut table, 1, &[2]);
-    let owed = table.ask(1, T0);
+    let owed = table.next_requests(1, T0);
     send(&mut table, 1, owed[0], T0);
-    table.serves(1, false);
+    table.set_serving(1, false);
     peer(&mut table, 2, &[2]);
-    for block in table.ask(2, T0) {
+    for block in table.next_requests(2, T0) {
         send(&mut table, 2, block, T0);
     }
-    assert_eq!(table.wrong(2, &lied), None, "either may have lied");
-    table.serves(1, true);
-    let again = table.ask(1, T0);
+    assert_eq!(table.piece_corrupt(2, &lied), None, "either may have lied");
+    table.set_serving(1, true);
+    let again = table.next_requests(1, T0);
     assert_eq!(again.len(), 4);
-    assert!(table.ask(2, T0).is_empty(), "this time it has one sender");
+    assert!(
+        table.next_requests(2, T0).is_empty(),
+        "this time it has one sender"
+    );
     for block in again {
         send(&mut table, 1, block, T0);
     }
-    assert_eq!(table.verified(2, &right), [2]);
+    assert_eq!(table.piece_verified(2, &right), [2]);
 }
 
 #[test]
 fn more_is_asked_of_a_fast_peer_and_never_more_than_it_allows() {
-    let layout = Layout::new(100 << 20, 1 << 20);
-    let mut table = Table::new(layout, Bits::new(100), 7);
-    table.join(1, 60);
-    table.had_all(1, &Bits::full(100));
-    table.serves(1, true);
-    let mut owed: VecDeque<Block> = table.ask(1, T0).into();
+    let layout = PieceLayout::new(100 << 20, 1 << 20);
+    let mut table = PiecePicker::new(layout, Bitfield::new(100), 7);
+    table.add_peer(1, 60);
+    table.add_pieces(1, &Bitfield::full(100));
+    table.set_serving(1, true);
+    let mut owed: VecDeque<Block> = table.next_requests(1, T0).into();
     assert_eq!(owed.len(), 60, "all that it allows, as it is the only one");
-    (2..100).for_each(|other| table.join(other, 60));
-    assert!(!table.runs_dry(1), "one of a hundred is owed less");
+    (2..100).for_each(|other| table.add_peer(other, 60));
+    assert!(!table.needs_requests(1), "one of a hundred is owed less");
     // One block each millisecond: 16 MB/s, so that 0.12 s hold 120 blocks.
     for ms in 0..600 {
         let block = owed.pop_front().expect("asked");
-        if let Arrival::Whole(_) = send(&mut table, 1, block, at(ms)) {
-            table.verified(block.piece, &[]);
+        if let Arrival::PieceComplete(_) = send(&mut table, 1, block, at(ms)) {
+            table.piece_verified(block.piece, &[]);
         }
-        owed.extend(table.ask(1, at(ms)));
+        owed.extend(table.next_requests(1, at(ms)));
     }
     assert_eq!(owed.len(), 60);
-    table.allow(1, 400);
-    table.ask(1, at(600));
-    assert!((112..=125).contains(&table.asked(1)), "{}", table.asked(1));
+    table.set_request_limit(1, 400);
+    table.next_requests(1, at(600));
+    assert!(
+        (112..=125).contains(&table.pending_requests(1)),
+        "{}",
+        table.pending_requests(1)
+    );
 }
 
 proptest! {
@@ -266,58 +285,58 @@ proptest! {
     fn whatever_peers_do_the_copy_becomes_whole(
         acts in prop::collection::vec((0u8..8, 1u32..5, any::<u64>()), 0..300), seed in any::<u64>()
     ) {
-        let layout = Layout::new(7 * 65536 - 20_000, 65536);
-        let mut table = Table::new(layout, Bits::new(7), seed);
+        let layout = PieceLayout::new(7 * 65536 - 20_000, 65536);
+        let mut table = PiecePicker::new(layout, Bitfield::new(7), seed);
         let mut owed: Vec<(u32, Block)> = Vec::new();
         let mut now = T0;
         for (act, key, number) in acts {
             now = now.after(Duration::from_millis(number % 700));
             match act {
-                0 => table.join(key, 250),
-                1 => table.leave(key),
-                2 => { let _ = table.had(key, (number % 9) as u32); }
-                3 => table.serves(key, number % 3 > 0),
-                4 => owed.extend(table.ask(key, now).into_iter().map(|block| (key, block))),
+                0 => table.add_peer(key, 250),
+                1 => table.remove_peer(key),
+                2 => { let _ = table.add_piece(key, (number % 9) as u32); }
+                3 => table.set_serving(key, number % 3 > 0),
+                4 => owed.extend(table.next_requests(key, now).into_iter().map(|block| (key, block))),
                 5 if !owed.is_empty() => {
                     let (from, block) = owed.swap_remove(number as usize % owed.len());
-                    if let Arrival::Whole(_) = send(&mut table, from, block, now) {
+                    if let Arrival::PieceComplete(_) = send(&mut table, from, block, now) {
                         if number % 2 == 0 {
-                            table.verified(block.piece, &[0; 65536]);
+                            table.piece_verified(block.piece, &[0; 65536]);
                         } else {
-                            table.wrong(block.piece, &[1; 65536]);
+                            table.piece_corrupt(block.piece, &[1; 65536]);
                         }
                     }
                 }
                 6 if !owed.is_empty() => {
                     let (from, block) = owed.swap_remove(number as usize % owed.len());
-                    table.rejected(from, block);
+                    table.request_rejected(from, block);
                 }
-                _ => { table.give_up(now); }
+                _ => { table.snub_silent_peers(now); }
             }
         }
         prop_assert_eq!(table.free, table.open.values().map(|open| open.free).sum::<u32>());
-        (1..5).for_each(|key| table.leave(key));
+        (1..5).for_each(|key| table.remove_peer(key));
         prop_assert!((0..7).all(|piece| table.copies(piece) == 0));
-        table.join(9, 250);
-        table.had_all(9, &Bits::full(7));
-        table.serves(9, true);
+        table.add_peer(9, 250);
+        table.add_pieces(9, &Bitfield::full(7));
+        table.set_serving(9, true);
         for _ in 0..200 {
-            for block in table.ask(9, now) {
-                if let Arrival::Whole(_) = send(&mut table, 9, block, now) {
-                    table.verified(block.piece, &[0; 65536]);
+            for block in table.next_requests(9, now) {
+                if let Arrival::PieceComplete(_) = send(&mut table, 9, block, now) {
+                    table.piece_verified(block.piece, &[0; 65536]);
                 }
             }
         }
-        prop_assert!(table.is_whole());
+        prop_assert!(table.is_complete());
         prop_assert!(table.open.is_empty() && table.begun.is_empty());
         prop_assert_eq!(table.free, 0);
     }
 }
 
 /// Pieces of four blocks, so many.
-fn wide(pieces: u32) -> Table {
-    let layout = Layout::new(u64::from(pieces) * 65536, 65536);
-    Table::new(layout, Bits::new(pieces), 7)
+fn wide(pieces: u32) -> PiecePicker {
+    let layout = PieceLayout::new(u64::from(pieces) * 65536, 65536);
+    PiecePicker::new(layout, Bitfield::new(pieces), 7)
 }
 
 #[test]
@@ -325,25 +344,32 @@ fn a_peer_that_ends_no_piece_does_not_have_them_all_kept() {
     let mut table = wide(1000);
     peer(&mut table, 1, &[]);
     for piece in 0..1000 {
-        table.had(1, piece).expect("in range");
-        table.serves(1, true);
-        let block = table.ask(1, T0).into_iter().find(|b| b.piece == piece);
+        table.add_piece(1, piece).expect("in range");
+        table.set_serving(1, true);
+        let block = table
+            .next_requests(1, T0)
+            .into_iter()
+            .find(|b| b.piece == piece);
         if let Some(block) = block {
             send(&mut table, 1, block, T0);
         }
-        table.serves(1, false);
+        table.set_serving(1, false);
     }
     // Two for each peer, and those whose blocks fill one pipeline.
-    assert!(table.opened() <= 2 + 64 / 3, "{} pieces", table.opened());
+    assert!(
+        table.partial_count() <= 2 + 64 / 3,
+        "{} pieces",
+        table.partial_count()
+    );
     // What it has can still be had of somebody else, all of it.
     let all: Vec<u32> = (0..1000).collect();
     peer(&mut table, 2, &all);
-    while !table.is_whole() {
-        let asked = table.ask(2, T0);
+    while !table.is_complete() {
+        let asked = table.next_requests(2, T0);
         assert!(!asked.is_empty());
         for block in asked {
-            if let Arrival::Whole(_) = send(&mut table, 2, block, T0) {
-                table.verified(block.piece, &[]);
+            if let Arrival::PieceComplete(_) = send(&mut table, 2, block, T0) {
+                table.piece_verified(block.piece, &[]);
             }
         }
     }
@@ -355,51 +381,59 @@ fn as_many_pieces_are_begun_as_there_are_peers_that_each_lead_one() {
     let all: Vec<u32> = (0..400).collect();
     for key in 0..200 {
         peer(&mut table, key, &all);
-        table.allow(key, 1);
+        table.set_request_limit(key, 1);
     }
     for key in 0..200 {
-        assert_eq!(table.ask(key, T0).len(), 1);
+        assert_eq!(table.next_requests(key, T0).len(), 1);
     }
-    assert_eq!(table.opened(), 200);
+    assert_eq!(table.partial_count(), 200);
 }
 
 #[test]
 fn a_block_that_was_asked_and_taken_back_is_no_stray() {
     let mut table = table();
     peer(&mut table, 1, &[0, 1]);
-    let asked = table.ask(1, T0);
+    let asked = table.next_requests(1, T0);
     assert_eq!(asked.len(), 8);
-    table.serves(1, false);
+    table.set_serving(1, false);
     for block in &asked {
         assert_eq!(send(&mut table, 1, *block, T0), Arrival::Unwanted);
     }
-    assert_eq!(table.strays(1), 0, "all of them were on their way");
+    assert_eq!(
+        table.unrequested_blocks(1),
+        0,
+        "all of them were on their way"
+    );
     assert_eq!(send(&mut table, 1, asked[0], T0), Arrival::Unwanted);
-    assert_eq!(table.strays(1), 1);
+    assert_eq!(table.unrequested_blocks(1), 1);
 }
 
 #[test]
 fn who_sent_blocks_of_a_wrong_piece_is_suspected_when_it_is_gone() {
     let mut table = wide(1);
     peer(&mut table, 1, &[0]);
-    let asked = table.ask(1, T0);
+    let asked = table.next_requests(1, T0);
     send(&mut table, 1, asked[0], T0);
-    table.serves(1, false);
+    table.set_serving(1, false);
     peer(&mut table, 2, &[0]);
-    for block in table.ask(2, T0) {
+    for block in table.next_requests(2, T0) {
         send(&mut table, 2, block, T0);
     }
-    table.leave(1);
-    assert!(table.suspects(1), "the piece is not verified yet");
-    assert_eq!(table.wrong(0, &vec![1; 65536]), None, "either of them");
-    assert!(table.suspects(1) && table.suspects(2) && !table.suspects(3));
+    table.remove_peer(1);
+    assert!(table.is_suspect(1), "the piece is not verified yet");
+    assert_eq!(
+        table.piece_corrupt(0, &vec![1; 65536]),
+        None,
+        "either of them"
+    );
+    assert!(table.is_suspect(1) && table.is_suspect(2) && !table.is_suspect(3));
     let mut right = vec![1; 65536];
     right[0] = 0;
-    for block in table.ask(2, T0) {
+    for block in table.next_requests(2, T0) {
         send(&mut table, 2, block, T0);
     }
-    assert_eq!(table.verified(0, &right), [1]);
-    assert!(!table.suspects(1), "that is settled");
+    assert_eq!(table.piece_verified(0, &right), [1]);
+    assert!(!table.is_suspect(1), "that is settled");
 }
 
 /// The rate that one of twenty peers comes to, bytes per second: its link takes ten megabytes a
@@ -408,9 +442,9 @@ fn rate_over(round_trip_ms: u64) -> f64 {
     const RATE: u64 = 10_000_000;
     let mut table = wide(4000);
     let all: Vec<u32> = (0..4000).collect();
-    (1..20).for_each(|key| table.join(key, 500));
+    (1..20).for_each(|key| table.add_peer(key, 500));
     peer(&mut table, 0, &all);
-    table.allow(0, 500);
+    table.set_request_limit(0, 500);
     let mut coming = VecDeque::new();
     let mut link_free = 0;
     let mut late = 0;
@@ -421,12 +455,12 @@ fn rate_over(round_trip_ms: u64) -> f64 {
         {
             coming.pop_front();
             late += u64::from(ms >= 8000) * 16_384;
-            if let Arrival::Whole(_) = send(&mut table, 0, block, at(ms)) {
-                table.verified(block.piece, &[]);
+            if let Arrival::PieceComplete(_) = send(&mut table, 0, block, at(ms)) {
+                table.piece_verified(block.piece, &[]);
             }
         }
-        if table.runs_dry(0) {
-            for block in table.ask(0, at(ms)) {
+        if table.needs_requests(0) {
+            for block in table.next_requests(0, at(ms)) {
                 link_free = link_free.max(ms * 1000) + 16_384 * 1_000_000 / RATE;
                 coming.push_back((link_free + round_trip_ms * 1000, block));
             }

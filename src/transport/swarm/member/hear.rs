@@ -5,15 +5,15 @@ use std::sync::atomic::Ordering;
 
 use crate::error::Result;
 use crate::net::clock;
-use crate::proto::bt::bits::Bits;
+use crate::proto::bt::bits::Bitfield;
 use crate::proto::bt::wire::Block;
-use crate::proto::bt::wire::Introduction;
+use crate::proto::bt::wire::ExtendedHandshake;
 use crate::proto::bt::wire::Message;
 use crate::proto::bt::wire::REQUEST_MAX;
 use crate::proto::bt::wire::REQUESTS_MAX;
-use crate::transport::swarm::link::Link;
-use crate::transport::swarm::member::Member;
-use crate::transport::swarm::member::State;
+use crate::transport::swarm::link::PeerConnection;
+use crate::transport::swarm::member::MemberState;
+use crate::transport::swarm::member::SwarmMember;
 
 /// How often a peer may choke or unchoke us, beside once a second.
 const TURNS_MAX: u64 = 200;
@@ -22,9 +22,13 @@ const TURNS_MAX: u64 = 200;
 /// have.
 const BAD_MAX: u64 = 300;
 
-impl Member {
+impl SwarmMember {
     /// What another member says.
-    pub(super) fn hear(&self, link: &Arc<Link>, message: Message<'_>) -> Result<(), String> {
+    pub(super) fn hear(
+        &self,
+        link: &Arc<PeerConnection>,
+        message: Message<'_>,
+    ) -> Result<(), String> {
         match message {
             Message::Piece(piece, begin, data) => return self.take(link, piece, begin, data),
             Message::Request(block) => return self.requested(link, block),
@@ -40,13 +44,13 @@ impl Member {
             | Message::HaveNone
             | Message::Other(_) => return Ok(()),
             Message::Extended(0, body) => {
-                let told = Introduction::decode(body).map_err(|error| error.to_string())?;
+                let told = ExtendedHandshake::decode(body).map_err(|error| error.to_string())?;
                 if let Some(port) = told.port {
                     link.listens.store(port, Ordering::Relaxed);
                 }
                 if let Some(requests) = told.requests {
                     let requests = (requests as usize).min(REQUESTS_MAX);
-                    self.lock().table.allow(link.key, requests);
+                    self.lock().table.set_request_limit(link.key, requests);
                 }
                 return Ok(());
             }
@@ -64,25 +68,29 @@ impl Member {
                 if turns > TURNS_MAX + clock::now().since(link.since).as_secs() {
                     return Err("it chokes and unchokes without end".to_owned());
                 }
-                state.table.serves(link.key, serves);
+                state.table.set_serving(link.key, serves);
             }
-            Message::Reject(block) => state.table.rejected(link.key, block),
+            Message::Reject(block) => state.table.request_rejected(link.key, block),
             Message::Have(piece) => {
-                let new = state.table.had(link.key, piece)?;
+                let new = state.table.add_piece(link.key, piece)?;
                 if new {
                     self.has_now(&mut state, link, piece);
                 }
             }
             Message::Bitfield(body) => {
-                let bits = Bits::decode(self.layout.pieces(), body)
+                let bits = Bitfield::decode(self.layout.pieces(), body)
                     .ok_or("a bitfield with bits beyond the last piece")?;
                 self.had_all(&mut state, link, &bits);
             }
             Message::HaveAll => {
-                if state.table.has(link.key).is_some_and(Bits::is_full) {
+                if state
+                    .table
+                    .pieces_of(link.key)
+                    .is_some_and(Bitfield::is_full)
+                {
                     return Ok(());
                 }
-                let bits = Bits::full(self.layout.pieces());
+                let bits = Bitfield::full(self.layout.pieces());
                 self.had_all(&mut state, link, &bits);
             }
             _ => {}
@@ -95,9 +103,9 @@ impl Member {
         Ok(())
     }
 
-    fn had_all(&self, state: &mut State, link: &Arc<Link>, bits: &Bits) {
-        let known = state.table.has(link.key).cloned();
-        state.table.had_all(link.key, bits);
+    fn had_all(&self, state: &mut MemberState, link: &Arc<PeerConnection>, bits: &Bitfield) {
+        let known = state.table.pieces_of(link.key).cloned();
+        state.table.add_pieces(link.key, bits);
         if state.injector.is_some() {
             let new = bits
                 .iter()
@@ -109,9 +117,9 @@ impl Member {
     }
 
     /// Another member has a piece that it had not before.
-    fn has_now(&self, state: &mut State, link: &Link, piece: u32) {
+    fn has_now(&self, state: &mut MemberState, link: &PeerConnection, piece: u32) {
         if let Some(injector) = &mut state.injector {
-            injector.had(link.key, piece);
+            injector.peer_has(link.key, piece);
         }
         if let Some(holder) = state.holders.get_mut(piece as usize) {
             holder.get_or_insert((link.peer.peer_id, link.addr));
@@ -119,27 +127,27 @@ impl Member {
     }
 
     /// Says once that there is something to want.
-    fn want(&self, state: &State, link: &Link) {
-        if !link.interested.load(Ordering::Relaxed) && state.table.interests(link.key) {
+    fn want(&self, state: &MemberState, link: &PeerConnection) {
+        if !link.interested.load(Ordering::Relaxed) && state.table.is_interesting(link.key) {
             link.interested.store(true, Ordering::Relaxed);
             link.add(&[Message::Interested]);
         }
     }
 
     /// Fills a link's pipeline, once there is room worth a message; the caller flushes.
-    pub(super) fn ask(&self, state: &mut State, link: &Link) {
-        if state.released.is_none() || state.closed || !state.table.runs_dry(link.key) {
+    pub(super) fn ask(&self, state: &mut MemberState, link: &PeerConnection) {
+        if state.released.is_none() || state.closed || !state.table.needs_requests(link.key) {
             return;
         }
-        let blocks = state.table.ask(link.key, clock::now());
+        let blocks = state.table.next_requests(link.key, clock::now());
         let asks: Vec<Message<'_>> = blocks.into_iter().map(Message::Request).collect();
         if !asks.is_empty() {
             link.add(&asks);
         }
     }
 
-    pub(super) fn ask_all(&self, state: &mut State) {
-        let links: Vec<Arc<Link>> = state.links.values().map(Arc::clone).collect();
+    pub(super) fn ask_all(&self, state: &mut MemberState) {
+        let links: Vec<Arc<PeerConnection>> = state.links.values().map(Arc::clone).collect();
         for link in links {
             self.ask(state, &link);
             link.flush();
@@ -147,7 +155,7 @@ impl Member {
     }
 
     /// A block is asked for.
-    fn requested(&self, link: &Link, block: Block) -> Result<(), String> {
+    fn requested(&self, link: &PeerConnection, block: Block) -> Result<(), String> {
         if block.len > REQUEST_MAX {
             return Err(format!("a request for {} bytes", block.len));
         }
@@ -161,7 +169,7 @@ impl Member {
             && state
                 .injector
                 .as_ref()
-                .is_none_or(|injector| injector.may_have(link.key, block.piece));
+                .is_none_or(|injector| injector.may_request(link.key, block.piece));
         drop(state);
         if !may || !link.serve(block) {
             refuse(link, vec![block]);
@@ -171,7 +179,7 @@ impl Member {
 }
 
 /// Says that blocks will not come, where the other side understands it; the caller flushes.
-pub(super) fn refuse(link: &Link, blocks: Vec<Block>) {
+pub(super) fn refuse(link: &PeerConnection, blocks: Vec<Block>) {
     if link.limits.fast {
         let words: Vec<Message<'_>> = blocks.into_iter().map(Message::Reject).collect();
         link.add(&words);

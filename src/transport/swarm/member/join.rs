@@ -10,31 +10,31 @@ use std::thread;
 use crate::error::Result;
 use crate::net::STACK;
 use crate::net::clock;
+use crate::proto::bt::wire::ExtendedHandshake;
 use crate::proto::bt::wire::Handshake;
-use crate::proto::bt::wire::Introduction;
 use crate::proto::bt::wire::Message;
-use crate::proto::bt::wire::REQUESTS_ASSUMED;
+use crate::proto::bt::wire::REQUESTS_DEFAULT;
 use crate::proto::bt::wire::REQUESTS_MAX;
 use crate::transport::swarm::connect;
 use crate::transport::swarm::leech::is_private;
 use crate::transport::swarm::link::CLOSED;
-use crate::transport::swarm::link::Link;
-use crate::transport::swarm::member::FOREIGN_LINKS;
-use crate::transport::swarm::member::Member;
-use crate::transport::swarm::member::State;
+use crate::transport::swarm::link::PeerConnection;
+use crate::transport::swarm::member::EXTERNAL_CONNECTIONS;
+use crate::transport::swarm::member::MemberState;
+use crate::transport::swarm::member::SwarmMember;
 use crate::transport::swarm::member::role::Role;
-use crate::transport::swarm::member::role::doubted;
-use crate::transport::swarm::member::role::is;
+use crate::transport::swarm::member::role::has_role;
+use crate::transport::swarm::member::role::untrusted;
 use crate::transport::swarm::member::view::moved;
 use crate::units::Moment;
 
-impl Member {
+impl SwarmMember {
     /// Calls `addr` in a thread of its own, unless there is a link to it, or it is being called.
     pub fn dial(&self, addr: SocketAddr) {
         self.call(&mut self.lock(), addr);
     }
 
-    fn call(&self, state: &mut State, addr: SocketAddr) {
+    fn call(&self, state: &mut MemberState, addr: SocketAddr) {
         let Some(me) = self.me.upgrade() else {
             return;
         };
@@ -68,18 +68,22 @@ impl Member {
     }
 
     /// Calls `addr` at `when`, unless the member of `id` is there by then.
-    pub fn dial_at(&self, when: Moment, addr: SocketAddr, id: [u8; 20]) {
+    pub fn schedule_dial(&self, when: Moment, addr: SocketAddr, id: [u8; 20]) {
         let mut state = self.lock();
         let known = state.calls.iter().any(|call| call.1 == addr);
         let here = state.calls.iter().filter(|call| call.1.ip() == addr.ip());
         let linked = state.links.values().any(|link| link.peer.peer_id == id);
-        if !known && !linked && state.calls.len() < WAITING_MAX && here.count() < FOREIGN_LINKS {
+        if !known
+            && !linked
+            && state.calls.len() < WAITING_MAX
+            && here.count() < EXTERNAL_CONNECTIONS
+        {
             state.calls.push_back((when, addr, id));
         }
     }
 
     /// Makes the calls that are due, while there is room for them.
-    pub(super) fn call_due(&self, state: &mut State) {
+    pub(super) fn call_due(&self, state: &mut MemberState) {
         while let Some(&(when, addr, id)) = state.calls.front()
             && state.calling.len() < CALLS_MAX
             && clock::left(when).is_none()
@@ -140,7 +144,7 @@ impl Member {
         addr: SocketAddr,
         peer: Handshake,
         dialed: bool,
-    ) -> Result<Arc<Link>, &'static str> {
+    ) -> Result<Arc<PeerConnection>, &'static str> {
         if peer.peer_id == self.id {
             return Err("it is ourselves");
         }
@@ -149,7 +153,7 @@ impl Member {
         let mut state = self.lock();
         let peer = match self.believes(&state, &peer, addr.ip()) {
             true => peer,
-            false => doubted(peer),
+            false => untrusted(peer),
         };
         if state.closed {
             return Err("we are leaving");
@@ -162,14 +166,14 @@ impl Member {
         }
         // A seeder keeps half of its links for those that have a seat.
         let ours = |peer: &Handshake| match self.role {
-            Role::Seeder => is(Role::Seated, peer),
-            Role::Seated | Role::Free => peer.native(),
+            Role::Seeder => has_role(Role::Seated, peer),
+            Role::Seated | Role::External => peer.native(),
         };
         let (all, most) = match ours(&peer) {
             true if addr.ip().is_loopback() => (self.links_max, self.links_max),
             true => (self.links_max, self.links_max / 2),
-            false if self.role == Role::Seeder => (self.links_max / 2, FOREIGN_LINKS),
-            false => (self.links_max, FOREIGN_LINKS),
+            false if self.role == Role::Seeder => (self.links_max / 2, EXTERNAL_CONNECTIONS),
+            false => (self.links_max, EXTERNAL_CONNECTIONS),
         };
         let like = || {
             state
@@ -210,13 +214,13 @@ impl Member {
         let key = state.next;
         state.next += 1;
         let pieces = self.layout.pieces();
-        let link = Arc::new(Link::new(key, stream, addr, peer, dialed, pieces));
+        let link = Arc::new(PeerConnection::new(key, stream, addr, peer, dialed, pieces));
         state.links.insert(key, Arc::clone(&link));
-        state.table.join(key, REQUESTS_ASSUMED as usize);
-        let fed = is(Role::Seated, &peer);
+        state.table.add_peer(key, REQUESTS_DEFAULT as usize);
+        let fed = has_role(Role::Seated, &peer);
         let admitted = state.admitted.contains(&peer.peer_id);
         if fed && let Some(injector) = &mut state.injector {
-            injector.join(key);
+            injector.add_peer(key);
             if admitted {
                 injector.admit(key);
             }
@@ -227,7 +231,7 @@ impl Member {
             && state
                 .injector
                 .as_ref()
-                .is_some_and(|i| !admitted || !i.is_open());
+                .is_some_and(|i| !admitted || !i.reveals_all());
         let held = match () {
             () if hides && peer.fast() => Some(Message::HaveNone),
             () if hides => None,
@@ -236,7 +240,7 @@ impl Member {
             () if have.is_empty() => None,
             () => Some(Message::Bitfield(&bits)),
         };
-        let introduction = Introduction {
+        let introduction = ExtendedHandshake {
             port: state.port,
             requests: u32::try_from(REQUESTS_MAX).ok(),
             program: Some(concat!("gatecast ", env!("CARGO_PKG_VERSION")).to_owned()),
@@ -258,38 +262,40 @@ impl Member {
 
     /// Whether `peer` is what its id says. Ids are no secret: our server's seeder is where our
     /// server is, and whom a seeder feeds comes from where the control connection of that seat does.
-    fn believes(&self, state: &State, peer: &Handshake, ip: IpAddr) -> bool {
+    fn believes(&self, state: &MemberState, peer: &Handshake, ip: IpAddr) -> bool {
         let ip = ip.to_canonical();
         match self.role {
-            Role::Seeder if is(Role::Seated, peer) => state.seats.get(&peer.peer_id) == Some(&ip),
-            Role::Seeder => !is(Role::Seeder, peer),
-            Role::Seated if is(Role::Seeder, peer) => state.server == Some(ip),
-            Role::Seated | Role::Free => true,
+            Role::Seeder if has_role(Role::Seated, peer) => {
+                state.seats.get(&peer.peer_id) == Some(&ip)
+            }
+            Role::Seeder => !has_role(Role::Seeder, peer),
+            Role::Seated if has_role(Role::Seeder, peer) => state.server == Some(ip),
+            Role::Seated | Role::External => true,
         }
     }
 
-    fn leave(&self, link: &Arc<Link>) {
+    fn leave(&self, link: &Arc<PeerConnection>) {
         link.close();
         let mut state = self.lock();
-        if state.table.suspects(link.key) {
-            let State {
+        if state.table.is_suspect(link.key) {
+            let MemberState {
                 suspects, table, ..
             } = &mut *state;
-            suspects.retain(|&key, _| table.suspects(key));
+            suspects.retain(|&key, _| table.is_suspect(key));
             if suspects.len() < SUSPECTS_MAX {
                 suspects.insert(link.key, (link.addr.ip(), link.peer.peer_id));
             }
         }
-        state.table.leave(link.key);
+        state.table.remove_peer(link.key);
         state.links.remove(&link.key);
         if let Some(injector) = &mut state.injector {
-            injector.leave(link.key);
+            injector.remove_peer(link.key);
         }
         let moved = moved(link);
         if link.has_moved() {
             // Whoever comes under ever new names is one in the end.
             let id = link.peer.peer_id;
-            let State { gone, seats, .. } = &mut *state;
+            let MemberState { gone, seats, .. } = &mut *state;
             let known = gone.len() < GONE_MAX || gone.contains_key(&id) || seats.contains_key(&id);
             let gone = gone.entry(if known { id } else { OTHERS }).or_default();
             *gone = gone.and(moved);
@@ -300,7 +306,7 @@ impl Member {
     }
 
     /// A member that sent wrong pieces is left and not let in again, though it may be gone by now.
-    pub(super) fn ban(&self, state: &mut State, key: u32) {
+    pub(super) fn ban(&self, state: &mut MemberState, key: u32) {
         let linked = state.links.get(&key);
         let who = linked.map(|link| (link.addr.ip(), link.peer.peer_id));
         let Some((ip, id)) = who.or_else(|| state.suspects.remove(&key)) else {

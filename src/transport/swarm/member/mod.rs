@@ -38,17 +38,17 @@ use crate::error::Result;
 use crate::net::STACK;
 use crate::net::clock;
 use crate::net::pacing::Pacer;
-use crate::proto::bt::bits::Bits;
-use crate::proto::bt::inject::Injector;
-use crate::proto::bt::layout::Layout;
+use crate::proto::bt::bits::Bitfield;
+use crate::proto::bt::inject::SuperSeeder;
+use crate::proto::bt::layout::PieceLayout;
 use crate::proto::bt::metainfo::Metainfo;
-use crate::proto::bt::table::Table;
+use crate::proto::bt::table::PiecePicker;
 use crate::proto::bt::wire::Handshake;
 use crate::session::MAX_SEATS;
-use crate::transport::swarm::link::Link;
+use crate::transport::swarm::link::PeerConnection;
 use crate::transport::swarm::member::role::Role;
 use crate::transport::swarm::member::view::Holder;
-use crate::transport::swarm::member::view::Moved;
+use crate::transport::swarm::member::view::PeerTraffic;
 use crate::transport::swarm::store::Store;
 use crate::units::Moment;
 
@@ -62,20 +62,20 @@ pub mod view;
 
 /// One member.
 #[derive(Debug)]
-pub struct Member {
+pub struct SwarmMember {
     /// What the swarm shares.
     pub metainfo: Arc<Metainfo>,
     hash: Digest,
     id: [u8; 20],
     role: Role,
-    layout: Layout,
+    layout: PieceLayout,
     store: Store,
     links_max: usize,
     /// Holds what we send to a rate, where it has one.
     pacer: Mutex<Option<Arc<Pacer>>>,
     /// Payload bytes sent since the last release.
     sent: AtomicU64,
-    state: Mutex<State>,
+    state: Mutex<MemberState>,
     /// Told when a piece is in, a link is gone, or all is over.
     changed: Condvar,
     /// Wakes the ticker.
@@ -84,10 +84,10 @@ pub struct Member {
 }
 
 #[derive(Debug)]
-struct State {
-    table: Table,
-    injector: Option<Injector>,
-    links: BTreeMap<u32, Arc<Link>>,
+struct MemberState {
+    table: PiecePicker,
+    injector: Option<SuperSeeder>,
+    links: BTreeMap<u32, Arc<PeerConnection>>,
     next: u32,
     /// The bytes of pieces that are being collected.
     open: BTreeMap<u32, Vec<u8>>,
@@ -122,7 +122,7 @@ struct State {
     /// Why the copy cannot go on.
     fault: Option<String>,
     /// What links that are gone had moved, by peer: sent to it, received from it.
-    gone: BTreeMap<[u8; 20], Moved>,
+    gone: BTreeMap<[u8; 20], PeerTraffic>,
     /// For each piece the first other member that had it.
     holders: Vec<Option<Holder>>,
     /// Payload bytes that were received and are of no use.
@@ -134,19 +134,19 @@ struct State {
 
 /// Links that a peer wants; above it a swarm is no full mesh any more, and needs none. It takes
 /// twice as many calls: who came first would be full otherwise, and the last would find nobody.
-pub const PEER_LINKS: usize = 55;
+pub const PEER_CONNECTIONS: usize = 55;
 
 /// Links to other programs at one address; a room of them may sit behind one. Our own may be many
 /// at one address too, all clients of a test; they leave half of all links to other addresses.
-pub const FOREIGN_LINKS: usize = 64;
+pub const EXTERNAL_CONNECTIONS: usize = 64;
 
 /// Most seats of sessions that overlap that are remembered.
 const SEATS_MAX: usize = 4 * MAX_SEATS as usize;
 
 /// Links of a seeder up to which it calls others.
-pub const SEEDER_LINKS: usize = 1000;
+pub const SEEDER_CONNECTIONS: usize = 1000;
 
-impl Member {
+impl SwarmMember {
     /// A member with the pieces of `have`.
     ///
     /// # Errors
@@ -154,16 +154,16 @@ impl Member {
     pub fn start(
         metainfo: Arc<Metainfo>,
         store: Store,
-        have: Bits,
+        have: Bitfield,
         id: [u8; 20],
         role: Role,
     ) -> Result<Arc<Self>> {
-        let layout = Layout::new(metainfo.bytes, metainfo.piece_bytes);
-        let injector =
-            (role == Role::Seeder).then(|| Injector::opened(layout.pieces(), layout.piece));
+        let layout = PieceLayout::new(metainfo.bytes, metainfo.piece_bytes);
+        let injector = (role == Role::Seeder)
+            .then(|| SuperSeeder::all_revealed(layout.pieces(), layout.piece));
         let pieces = layout.pieces() as usize;
-        let state = State {
-            table: Table::new(layout, have, clock::random()),
+        let state = MemberState {
+            table: PiecePicker::new(layout, have, clock::random()),
             injector,
             links: BTreeMap::new(),
             next: 0,
@@ -198,8 +198,8 @@ impl Member {
             layout,
             store,
             links_max: match role {
-                Role::Seeder => 2 * SEEDER_LINKS,
-                Role::Seated | Role::Free => 2 * PEER_LINKS,
+                Role::Seeder => 2 * SEEDER_CONNECTIONS,
+                Role::Seated | Role::External => 2 * PEER_CONNECTIONS,
             },
             pacer: Mutex::new(None),
             sent: AtomicU64::new(0),
@@ -233,14 +233,14 @@ impl Member {
     }
 
     /// The port on which others can call us.
-    pub fn listens_on(&self, port: u16) {
+    pub fn set_listen_port(&self, port: u16) {
         self.lock().port = Some(port);
     }
 
     /// The peer of this id has a seat, and comes from `ip`.
-    pub fn expect(&self, id: [u8; 20], ip: IpAddr) {
+    pub fn add_seat(&self, id: [u8; 20], ip: IpAddr) {
         let mut state = self.lock();
-        let State { seats, links, .. } = &mut *state;
+        let MemberState { seats, links, .. } = &mut *state;
         if seats.len() >= SEATS_MAX {
             // Sessions that overlap for ever: who is linked stays.
             seats.retain(|id, _| links.values().any(|link| link.peer.peer_id == *id));
@@ -249,12 +249,12 @@ impl Member {
     }
 
     /// True when the peer of this id has a seat, and from `ip`.
-    pub fn is_seat(&self, id: [u8; 20], ip: IpAddr) -> bool {
+    pub fn has_seat(&self, id: [u8; 20], ip: IpAddr) -> bool {
         self.lock().seats.get(&id) == Some(&ip.to_canonical())
     }
 
     /// Our server is at `ip`.
-    pub fn has_server(&self, ip: IpAddr) {
+    pub fn set_server(&self, ip: IpAddr) {
         self.lock().server = Some(ip.to_canonical());
     }
 
@@ -264,7 +264,7 @@ impl Member {
     }
 
     /// Holds every link together to `pacer`'s rate of payload.
-    pub fn pace(&self, pacer: Option<Arc<Pacer>>) {
+    pub fn set_pacer(&self, pacer: Option<Arc<Pacer>>) {
         *self.pacer.lock().unwrap_or_else(PoisonError::into_inner) = pacer;
     }
 
@@ -294,7 +294,7 @@ impl Member {
     }
 
     /// Lets another client have the copy's file; for a member that is closed.
-    pub fn give_back(&self) {
+    pub fn unlock_file(&self) {
         self.store.give_back();
     }
 
@@ -302,7 +302,7 @@ impl Member {
     /// whole or cannot go on.
     pub fn wait(&self, patience: Duration) {
         let state = self.lock();
-        if state.table.is_whole() || state.fault.is_some() || state.closed {
+        if state.table.is_complete() || state.fault.is_some() || state.closed {
             return;
         }
         drop(
@@ -312,7 +312,7 @@ impl Member {
         );
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, MemberState> {
         // A thread that panicked left its own link behind, which its closing takes out.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -5,15 +5,15 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 
 use crate::net::clock;
-use crate::proto::bt::inject::Injector;
+use crate::proto::bt::inject::SuperSeeder;
 use crate::proto::bt::random::Random;
 use crate::proto::bt::wire::Message;
-use crate::transport::swarm::link::Link;
-use crate::transport::swarm::member::Member;
-use crate::transport::swarm::member::State;
+use crate::transport::swarm::link::PeerConnection;
+use crate::transport::swarm::member::MemberState;
+use crate::transport::swarm::member::SwarmMember;
 use crate::transport::swarm::member::hear::refuse;
 
-impl Member {
+impl SwarmMember {
     /// Begins to serve and to ask, all links at once.
     pub fn release(&self) {
         let mut state = self.lock();
@@ -22,7 +22,7 @@ impl Member {
         }
         state.released = Some(clock::now());
         self.sent.store(0, Ordering::Relaxed);
-        let links: Vec<Arc<Link>> = state.links.values().map(Arc::clone).collect();
+        let links: Vec<Arc<PeerConnection>> = state.links.values().map(Arc::clone).collect();
         links.iter().for_each(|link| link.say(&[Message::Unchoke]));
         self.show(&mut state);
         for link in &links {
@@ -36,11 +36,11 @@ impl Member {
     pub fn hold(&self) {
         let mut state = self.lock();
         state.released = None;
-        let State {
+        let MemberState {
             injector, links, ..
         } = &mut *state;
         let mut random = Random::new(clock::random());
-        *injector = Some(Injector::new(
+        *injector = Some(SuperSeeder::new(
             self.layout.pieces(),
             self.layout.piece,
             &mut random,
@@ -67,7 +67,7 @@ impl Member {
         let link = Arc::clone(link);
         if let Some(injector) = &mut state.injector {
             injector.admit(link.key);
-            if injector.is_open() {
+            if injector.reveals_all() {
                 link.say(&[Message::HaveAll]);
             }
         }
@@ -80,8 +80,8 @@ impl Member {
     }
 
     /// Shows peers the pieces that are theirs to fetch; when all are out, everything to everybody.
-    pub(super) fn show(&self, state: &mut State) {
-        let State {
+    pub(super) fn show(&self, state: &mut MemberState) {
+        let MemberState {
             released: Some(released),
             injector: Some(injector),
             links,
@@ -97,14 +97,14 @@ impl Member {
         #[allow(clippy::cast_precision_loss, reason = "a rate")]
         let pieces = |bytes: &AtomicU64| bytes.load(Ordering::Relaxed) as f64 / piece;
         let of = |key: u32| links.get(&key).map_or(0.0, |link| pieces(&link.sent));
-        let shown = injector.show(now, seconds, of, pieces(&self.sent));
+        let shown = injector.reveal(now, seconds, of, pieces(&self.sent));
         for one in shown.chunk_by(|one, two| one.0 == two.0) {
             let news: Vec<Message<'_>> = one.iter().map(|&(_, p)| Message::Have(p)).collect();
             if let Some(link) = links.get(&one[0].0) {
                 link.say(&news);
             }
         }
-        if injector.opens(now) {
+        if injector.try_reveal_all(now) {
             let bits = table.have().encode();
             for link in links.values() {
                 let all = match link.limits.fast {

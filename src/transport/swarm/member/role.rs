@@ -1,7 +1,7 @@
 //! What a member is to its swarm, told by its id.
 
 use crate::proto::bt::wire::Handshake;
-use crate::proto::bt::wire::OUR_PREFIX;
+use crate::proto::bt::wire::PEER_ID_PREFIX;
 
 /// A member's role, told by the ninth character of its id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,7 +11,7 @@ pub enum Role {
     /// A client with a seat at the gate: the seeder feeds it.
     Seated,
     /// A peer without a gate, like those of other programs.
-    Free,
+    External,
 }
 
 impl Role {
@@ -19,7 +19,7 @@ impl Role {
         match self {
             Self::Seeder => b'S',
             Self::Seated => b'P',
-            Self::Free => b'L',
+            Self::External => b'L',
         }
     }
 }
@@ -27,7 +27,7 @@ impl Role {
 /// A new id: of the seeder, or of a peer known by a text of its own.
 pub fn peer_id(role: Role, own: &str) -> [u8; 20] {
     let mut id = [b'0'; 20];
-    id[..8].copy_from_slice(OUR_PREFIX);
+    id[..8].copy_from_slice(PEER_ID_PREFIX);
     id[8] = role.letter();
     let own = own.as_bytes();
     let len = own.len().min(11);
@@ -36,7 +36,7 @@ pub fn peer_id(role: Role, own: &str) -> [u8; 20] {
 }
 
 /// A greeting whose id is not believed: it stays one of its own, and is none of ours.
-pub(super) fn doubted(mut peer: Handshake) -> Handshake {
+pub(super) fn untrusted(mut peer: Handshake) -> Handshake {
     peer.peer_id[..DOUBTED.len()].copy_from_slice(DOUBTED);
     peer
 }
@@ -44,6 +44,6 @@ pub(super) fn doubted(mut peer: Handshake) -> Handshake {
 /// What takes the place of our prefix in an id that is not believed.
 const DOUBTED: &[u8; 8] = b"-??0001-";
 
-pub(super) fn is(role: Role, peer: &Handshake) -> bool {
+pub(super) fn has_role(role: Role, peer: &Handshake) -> bool {
     peer.native() && peer.peer_id[8] == role.letter()
 }

@@ -9,20 +9,20 @@ use crate::net::clock;
 use crate::proto::bt::table::arrive::Arrival;
 use crate::proto::bt::wire::Block;
 use crate::proto::bt::wire::Message;
-use crate::transport::swarm::link::Link;
-use crate::transport::swarm::member::Member;
-use crate::transport::swarm::member::State;
+use crate::transport::swarm::link::PeerConnection;
+use crate::transport::swarm::member::MemberState;
+use crate::transport::swarm::member::SwarmMember;
 use crate::transport::swarm::member::role::Role;
-use crate::transport::swarm::member::role::is;
+use crate::transport::swarm::member::role::has_role;
 
 /// Most blocks of one link that were never asked for.
 const STRAYS_MAX: usize = 16;
 
-impl Member {
+impl SwarmMember {
     /// A block has come.
     pub(super) fn take(
         &self,
-        link: &Arc<Link>,
+        link: &Arc<PeerConnection>,
         piece: u32,
         begin: u32,
         data: &[u8],
@@ -32,28 +32,28 @@ impl Member {
         let len = u32::try_from(data.len()).expect("bounded by the message");
         link.received
             .fetch_add(data.len() as u64, Ordering::Relaxed);
-        let arrival = state.table.arrive(link.key, piece, begin, len, now);
+        let arrival = state.table.receive_block(link.key, piece, begin, len, now);
         let (others, whole) = match arrival {
             Arrival::Unwanted => {
                 state.wasted += data.len() as u64;
-                if state.table.strays(link.key) > STRAYS_MAX {
+                if state.table.unrequested_blocks(link.key) > STRAYS_MAX {
                     return Err("it sends what was not asked for".to_owned());
                 }
                 self.ask(&mut state, link);
                 return Ok(());
             }
             Arrival::Kept(others) => (others, false),
-            Arrival::Whole(others) => (others, true),
+            Arrival::PieceComplete(others) => (others, true),
         };
         state.first.get_or_insert(now);
         state.kept += u64::from(len);
         let size = self.layout.len(piece) as usize;
-        let State {
+        let MemberState {
             open, spare, table, ..
         } = &mut *state;
-        if open.len() > table.opened() {
+        if open.len() > table.partial_count() {
             // What the table has dropped is not worth its room.
-            open.retain(|&piece, _| table.is_open(piece));
+            open.retain(|&piece, _| table.is_partial(piece));
         }
         let bytes = open
             .entry(piece)
@@ -72,7 +72,7 @@ impl Member {
             Some(bytes) => {
                 // Verifying takes longer than the next blocks should wait to be asked for.
                 link.flush();
-                self.settle(piece, bytes, is(Role::Seeder, &link.peer))
+                self.settle(piece, bytes, has_role(Role::Seeder, &link.peer))
             }
             None => Ok(()),
         }
@@ -84,7 +84,7 @@ impl Member {
             let mut state = self.lock();
             state.wasted += bytes.len() as u64;
             log::warn!("piece {piece} is wrong and is fetched again");
-            if let Some(liar) = state.table.wrong(piece, &bytes) {
+            if let Some(liar) = state.table.piece_corrupt(piece, &bytes) {
                 self.ban(&mut state, liar);
             }
             self.ask_all(&mut state);
@@ -98,11 +98,11 @@ impl Member {
             self.changed.notify_all();
             return Err("our own disk failed".to_owned());
         }
-        for liar in state.table.verified(piece, &bytes) {
+        for liar in state.table.piece_verified(piece, &bytes) {
             self.ban(&mut state, liar);
         }
         state.spare.push(bytes);
-        let whole = state.table.is_whole();
+        let whole = state.table.is_complete();
         if ours_alone || whole {
             state.news.push(piece);
             if state.news.len() == 1 {

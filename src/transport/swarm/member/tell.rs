@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use crate::net::clock;
 use crate::proto::bt::wire::Message;
-use crate::transport::swarm::link::Link;
-use crate::transport::swarm::member::Member;
-use crate::transport::swarm::member::State;
+use crate::transport::swarm::link::PeerConnection;
+use crate::transport::swarm::member::MemberState;
+use crate::transport::swarm::member::SwarmMember;
 use crate::transport::swarm::member::role::Role;
-use crate::transport::swarm::member::role::is;
+use crate::transport::swarm::member::role::has_role;
 
 /// Longest time for which news of a piece waits for others, so that one message carries several.
 const NEWS_WAIT: Duration = Duration::from_millis(4);
@@ -20,7 +20,7 @@ const NEWS_WAIT: Duration = Duration::from_millis(4);
 /// on its link before it goes alone.
 const TICK: Duration = Duration::from_millis(50);
 
-impl Member {
+impl SwarmMember {
     /// The ticker's thread.
     pub(super) fn keep_time(&self) {
         let mut state = self.lock();
@@ -40,7 +40,7 @@ impl Member {
                 thread::sleep(NEWS_WAIT);
                 state = self.lock();
                 let news = std::mem::take(&mut state.news);
-                self.tell(&state, &news, Link::say);
+                self.tell(&state, &news, PeerConnection::say);
             }
             if clock::left(look).is_none() {
                 look = clock::now().after(TICK);
@@ -48,9 +48,9 @@ impl Member {
                 state.links.values().for_each(|link| link.press());
                 let rumours = std::mem::take(&mut state.rumours);
                 if !rumours.is_empty() {
-                    self.tell(&state, &rumours, Link::murmur);
+                    self.tell(&state, &rumours, PeerConnection::murmur);
                 }
-                for late in state.table.give_up(clock::now()) {
+                for late in state.table.snub_silent_peers(clock::now()) {
                     if let Some(link) = state.links.get(&late) {
                         log::info!("{}: does not answer, others are asked", link.addr);
                     }
@@ -63,11 +63,11 @@ impl Member {
     }
 
     /// Tells the others of new pieces; one of ours that has a piece needs not hear of it.
-    fn tell(&self, state: &State, news: &[u32], say: fn(&Link, &[Message<'_>])) {
-        let whole = state.table.is_whole();
+    fn tell(&self, state: &MemberState, news: &[u32], say: fn(&PeerConnection, &[Message<'_>])) {
+        let whole = state.table.is_complete();
         for link in state.links.values() {
-            let terse = link.peer.native() && !is(Role::Seeder, &link.peer);
-            let has = state.table.has(link.key);
+            let terse = link.peer.native() && !has_role(Role::Seeder, &link.peer);
+            let has = state.table.pieces_of(link.key);
             let mut words: Vec<Message<'_>> = match whole && link.peer.native() {
                 true => vec![Message::HaveAll],
                 false => news

@@ -5,14 +5,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::proto::bt::bits::Bits;
-use crate::proto::bt::table::Counts;
-use crate::proto::bt::wire::OUR_PREFIX;
-use crate::transport::swarm::link::Link;
-use crate::transport::swarm::member::Member;
-use crate::transport::swarm::member::State;
+use crate::proto::bt::bits::Bitfield;
+use crate::proto::bt::table::PickerCounts;
+use crate::proto::bt::wire::PEER_ID_PREFIX;
+use crate::transport::swarm::link::PeerConnection;
+use crate::transport::swarm::member::MemberState;
+use crate::transport::swarm::member::SwarmMember;
 use crate::transport::swarm::member::role::Role;
-use crate::transport::swarm::member::role::is;
+use crate::transport::swarm::member::role::has_role;
 use crate::units::Moment;
 
 /// Who had a piece first.
@@ -20,7 +20,7 @@ pub type Holder = ([u8; 20], SocketAddr);
 
 /// What moved between us and one other member.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Moved {
+pub struct PeerTraffic {
     /// Payload bytes that we sent.
     pub sent: u64,
     /// Payload bytes that we received.
@@ -31,7 +31,7 @@ pub struct Moved {
 
 /// What a face shows of another member.
 #[derive(Clone, Debug)]
-pub struct Neighbour {
+pub struct ConnectedPeer {
     /// Its id (BEP 20).
     pub id: [u8; 20],
     /// Its address, as far as the connection shows it.
@@ -41,7 +41,7 @@ pub struct Neighbour {
     /// How many pieces it has.
     pub pieces: u32,
     /// What moved.
-    pub moved: Moved,
+    pub moved: PeerTraffic,
 }
 
 /// How far a copy has come.
@@ -64,16 +64,16 @@ pub struct Progress {
     /// Payload bytes that we sent since the release.
     pub given: u64,
     /// What should not happen often.
-    pub counts: Counts,
+    pub counts: PickerCounts,
     /// Payload bytes that were of no use.
     pub wasted: u64,
     /// Bytes that were no payload, both ways.
     pub protocol: u64,
 }
 
-impl Member {
+impl SwarmMember {
     /// True when there is a link to the member of this id.
-    pub fn is_linked(&self, id: [u8; 20]) -> bool {
+    pub fn is_connected(&self, id: [u8; 20]) -> bool {
         self.lock()
             .links
             .values()
@@ -81,7 +81,7 @@ impl Member {
     }
 
     /// How many links there are.
-    pub fn links(&self) -> usize {
+    pub fn connections(&self) -> usize {
         self.lock().links.len()
     }
 
@@ -89,7 +89,7 @@ impl Member {
     pub fn pieces_of(&self, id: [u8; 20]) -> Option<u32> {
         let state = self.lock();
         let link = state.links.values().find(|link| link.peer.peer_id == id)?;
-        state.table.has(link.key).map(Bits::count)
+        state.table.pieces_of(link.key).map(Bitfield::count)
     }
 
     /// How far the copy has come.
@@ -104,10 +104,10 @@ impl Member {
         }
         let (mut unfinished, mut theirs) = (0, 0);
         for link in state.links.values() {
-            let Some(has) = table.has(link.key).filter(|has| !has.is_full()) else {
+            let Some(has) = table.pieces_of(link.key).filter(|has| !has.is_full()) else {
                 continue;
             };
-            if link.peer.native() && !is(Role::Seeder, &link.peer) {
+            if link.peer.native() && !has_role(Role::Seeder, &link.peer) {
                 unfinished += 1;
                 theirs += u64::from(has.count());
             }
@@ -120,7 +120,7 @@ impl Member {
         Progress {
             bytes,
             missing: self.layout.pieces() - have.count(),
-            nowhere: table.nowhere(),
+            nowhere: table.unavailable_pieces(),
             links: state.links.len(),
             unfinished,
             theirs,
@@ -143,14 +143,15 @@ impl Member {
     }
 
     /// What moved between us and every member ever linked, by id.
-    pub fn moved(&self) -> BTreeMap<[u8; 20], Moved> {
+    pub fn traffic(&self) -> BTreeMap<[u8; 20], PeerTraffic> {
         moved_in(&self.lock())
     }
 
     /// Payload bytes received from seeders of our own program, from everybody else, and of these
     /// the ones of no use: of one moment, so that they add up.
     pub fn sources(&self) -> (u64, u64, u64) {
-        let seeder = |id: &[u8; 20]| id.starts_with(OUR_PREFIX) && id[8] == Role::Seeder.letter();
+        let seeder =
+            |id: &[u8; 20]| id.starts_with(PEER_ID_PREFIX) && id[8] == Role::Seeder.letter();
         let state = self.lock();
         let (server, peers) =
             moved_in(&state)
@@ -163,13 +164,13 @@ impl Member {
     }
 
     /// The linked members.
-    pub fn neighbours(&self) -> Vec<Neighbour> {
+    pub fn connected_peers(&self) -> Vec<ConnectedPeer> {
         let state = self.lock();
-        let neighbour = |link: &Arc<Link>| Neighbour {
+        let neighbour = |link: &Arc<PeerConnection>| ConnectedPeer {
             id: link.peer.peer_id,
             addr: link.addr,
             native: link.peer.native(),
-            pieces: state.table.has(link.key).map_or(0, Bits::count),
+            pieces: state.table.pieces_of(link.key).map_or(0, Bitfield::count),
             moved: moved(link),
         };
         state.links.values().map(neighbour).collect()
@@ -186,7 +187,7 @@ impl Member {
     }
 }
 
-impl Moved {
+impl PeerTraffic {
     pub(super) fn and(self, other: Self) -> Self {
         let first = [self.first_sent, other.first_sent];
         Self {
@@ -197,7 +198,7 @@ impl Moved {
     }
 }
 
-fn moved_in(state: &State) -> BTreeMap<[u8; 20], Moved> {
+fn moved_in(state: &MemberState) -> BTreeMap<[u8; 20], PeerTraffic> {
     let mut all = state.gone.clone();
     for link in state.links.values() {
         let entry = all.entry(link.peer.peer_id).or_default();
@@ -206,9 +207,9 @@ fn moved_in(state: &State) -> BTreeMap<[u8; 20], Moved> {
     all
 }
 
-pub(super) fn moved(link: &Link) -> Moved {
+pub(super) fn moved(link: &PeerConnection) -> PeerTraffic {
     let first = link.first_sent.load(Ordering::Relaxed);
-    Moved {
+    PeerTraffic {
         sent: link.sent.load(Ordering::Relaxed),
         received: link.received.load(Ordering::Relaxed),
         first_sent: (first > 0).then_some(Moment(first)),
