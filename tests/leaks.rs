@@ -1,6 +1,7 @@
 //! Whatever happens in a session, no thread and no descriptor of it is left. Alone in its process,
 //! because it counts both.
 
+#[path = "it/common/mod.rs"]
 mod common;
 
 use std::collections::BTreeSet;

@@ -7,7 +7,7 @@ use crossbeam_channel::RecvTimeoutError;
 use crate::cli::output;
 use crate::cli::services;
 use crate::client::ClientView;
-use crate::client::Fetch;
+use crate::client::FetchRun;
 use crate::http::board::Board;
 use crate::http::board::LOOK;
 use crate::http::board::PROGRESS;
@@ -67,7 +67,7 @@ pub(crate) fn swarm(torrents: &Torrents) -> crate::error::Result<()> {
 }
 
 /// Prints what the clients of `fetch` do until `work` is done.
-pub(crate) fn watch<T: Send>(fetch: &Fetch, work: impl FnOnce() -> T + Send) -> T {
+pub(crate) fn watch<T: Send>(fetch: &FetchRun, work: impl FnOnce() -> T + Send) -> T {
     let (done, over) = crossbeam_channel::bounded::<()>(0);
     thread::scope(|scope| {
         scope.spawn(move || {

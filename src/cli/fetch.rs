@@ -19,9 +19,9 @@ use crate::cli::services;
 use crate::cli::signals;
 use crate::cli::signals::Request;
 use crate::client;
-use crate::client::End;
-use crate::client::Fetch;
-use crate::client::Order;
+use crate::client::ClientReport;
+use crate::client::FetchConfig;
+use crate::client::FetchRun;
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::error::Result;
@@ -34,7 +34,6 @@ use crate::report::verdict::Verdict;
 use crate::session::Via;
 use crate::text::FileName;
 use crate::transport::swarm::leech;
-use crate::transport::udp::visit;
 
 /// `gatecast fetch HOST[:PORT] [FILE]`
 #[derive(Debug, clap::Args)]
@@ -94,9 +93,6 @@ pub(crate) struct Args {
     /// Talk to a server of the lab's UDP protocol: list, config, start, disconnect
     #[arg(long, conflicts_with_all = ["file", "group", "via", "resume", "sha1", "json"])]
     pub(crate) lab: bool,
-    /// Over UDP alone, from a server that was started with --no-control: no connection, no gate
-    #[arg(long, conflicts_with_all = ["group", "lab"])]
-    pub(crate) no_control: bool,
 }
 
 /// Fetches.
@@ -110,7 +106,7 @@ pub(crate) fn run(args: &Args) -> Result<Verdict> {
     if args.server.ends_with(".torrent") && !args.server.starts_with(SCHEME) {
         return torrent(args);
     }
-    let order = Order {
+    let order = FetchConfig {
         file: args.file.clone(),
         clients: args.clients,
         group: args.group,
@@ -124,23 +120,17 @@ pub(crate) fn run(args: &Args) -> Result<Verdict> {
         stall: args.stall_limit,
         interface: args.multicast_interface,
         seed_time: args.seed_time,
-        ..Order::new(options::server(&authority(&args.server))?)
+        ..FetchConfig::new(options::server(&authority(&args.server))?)
     };
-    if args.no_control && !matches!(args.via, None | Some(Via::Udp)) {
-        return Err(Error::Usage {
-            what: "without a control connection files are fetched --via udp".to_owned(),
-        });
-    }
     let target = match args.via {
         Some(Via::Http) => Some(target(args, &order)?),
         _ if args.server.starts_with(SCHEME) => Some(target(args, &order)?),
         _ => None,
     };
-    let fetch = Arc::new(Fetch::new(&order));
+    let fetch = Arc::new(FetchRun::new(&order));
     stop_on_signal(&fetch)?;
     let work = || match &target {
         Some(target) => http::client::run(&fetch, &order, target),
-        None if args.no_control => visit::run(&fetch, &order),
         None => fetch.run(&order, &services::intakes()),
     };
     let ends = match args.events {
@@ -168,7 +158,7 @@ fn authority(server: &str) -> String {
 }
 
 /// What is to be fetched by HTTP.
-fn target(args: &Args, order: &Order) -> Result<Target> {
+fn target(args: &Args, order: &FetchConfig) -> Result<Target> {
     if args.server.starts_with(SCHEME) {
         if !matches!(args.via, None | Some(Via::Http)) {
             let what = "an http:// URL is fetched --via http".to_owned();
@@ -243,7 +233,7 @@ fn torrent(args: &Args) -> Result<Verdict> {
 }
 
 /// Lets the first Ctrl-C end every client.
-fn stop_on_signal(fetch: &Arc<Fetch>) -> Result<()> {
+fn stop_on_signal(fetch: &Arc<FetchRun>) -> Result<()> {
     let requests = signals::listen()?;
     let fetch = Arc::clone(fetch);
     thread::Builder::new()
@@ -258,7 +248,7 @@ fn stop_on_signal(fetch: &Arc<Fetch>) -> Result<()> {
 }
 
 /// Prints the tables or the document, and each client's failure once.
-fn show(ends: &[End], args: &Args) -> Result<()> {
+fn show(ends: &[ClientReport], args: &Args) -> Result<()> {
     let records = client::records(ends);
     if args.events {
         records.iter().try_for_each(events::ended)?;
@@ -276,7 +266,7 @@ fn show(ends: &[End], args: &Args) -> Result<()> {
 }
 
 /// One line for each kind of failure, with the clients that it struck.
-fn complain(ends: &[End]) {
+fn complain(ends: &[ClientReport]) {
     let mut failures: Vec<(String, Vec<usize>)> = Vec::new();
     for (number, error) in (1..)
         .zip(ends)

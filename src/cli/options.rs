@@ -11,8 +11,8 @@ use crate::net::socket;
 use crate::proto::udp::packet::DATAGRAM;
 use crate::proto::udp::packet::DATAGRAM_MAX;
 use crate::proto::udp::packet::DATAGRAM_MIN;
-use crate::server::lobby::DatagramSettings;
-use crate::server::lobby::Settings;
+use crate::server::lobby::ServerConfig;
+use crate::server::lobby::UdpConfig;
 use crate::session::MAX_SEATS;
 use crate::session::Via;
 use crate::text::FileName;
@@ -82,10 +82,10 @@ impl Swarming {
 
 impl Sending {
     /// These options in the server's settings.
-    pub(crate) fn apply(&self, settings: Settings) -> Settings {
-        Settings {
+    pub(crate) fn apply(&self, settings: ServerConfig) -> ServerConfig {
+        ServerConfig {
             rate: self.rate.0,
-            datagrams: DatagramSettings {
+            datagrams: UdpConfig {
                 size: self.datagram,
                 group: self.multicast_group,
                 interface: self.multicast_interface,

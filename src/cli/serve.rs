@@ -27,16 +27,15 @@ use crate::http::guard;
 use crate::report::json::SessionDocument;
 use crate::report::sheet;
 use crate::report::verdict::Verdict;
-use crate::server::builder::Host;
-use crate::server::builder::Running;
+use crate::server::builder::ServerCore;
+use crate::server::builder::ServerCoreBuilder;
 use crate::server::catalog::Catalog;
-use crate::server::lobby::Settings;
+use crate::server::lobby::ServerConfig;
 use crate::session::Via;
 use crate::text::FileName;
 use crate::transfer::Record;
 use crate::transport::swarm::torrents::Torrents;
 use crate::transport::udp::lab::LabServer;
-use crate::transport::udp::porter::Porter;
 
 /// `gatecast serve PATH...`
 #[derive(Debug, clap::Args)]
@@ -78,10 +77,6 @@ pub(crate) struct Args {
     /// An address that the lab's UDP server may send to; may be given again
     #[arg(long, value_name = "ADDR", requires = "lab_udp")]
     pub(crate) allow: Vec<IpAddr>,
-    /// Serve clients without a control connection too: over UDP alone, on the same port number,
-    /// each at once
-    #[arg(long, conflicts_with = "lab_udp")]
-    pub(crate) no_control: bool,
     /// Serve one session and exit
     #[arg(long)]
     pub(crate) one_off: bool,
@@ -110,14 +105,14 @@ const REFRESH: Duration = Duration::from_millis(200);
 /// # Errors
 /// It could not be begun, or a log or result could not be written.
 pub(crate) fn run(args: &Args) -> Result<Verdict> {
-    let settings = args.sending.apply(Settings {
+    let settings = args.sending.apply(ServerConfig {
         clients: args.clients,
         file: args.file.clone(),
         via: args.via,
         max_wait: args.max_wait,
         quorum: args.quorum,
         one_off: args.one_off,
-        ..Settings::default()
+        ..ServerConfig::default()
     });
     let catalog = Catalog::offer(&args.paths)?;
     if catalog.names().next().is_none() {
@@ -142,7 +137,7 @@ pub(crate) fn run(args: &Args) -> Result<Verdict> {
         });
     }
     let requests = signals::listen()?;
-    let host = Host::new(catalog, settings).log_to(&args.log_dir);
+    let host = ServerCoreBuilder::new(catalog, settings).log_to(&args.log_dir);
     let hashing = Hashing::default();
     host.digest(&|name, size, done| hashing.tell(name, size, done))?;
     let token = args.token.clone().unwrap_or_else(guard::random_token);
@@ -157,34 +152,27 @@ pub(crate) fn run(args: &Args) -> Result<Verdict> {
     // Dropped before the server ends: it writes into the same log.
     let lab = match args.lab_udp {
         true => {
-            let (lobby, pen) = (server.lobby(), server.pen());
+            let (lobby, log) = (server.lobby(), server.log_handle());
             Some(LabServer::start(
                 server.addr(),
                 lobby,
-                pen,
+                log,
                 args.allow.clone(),
             )?)
         }
         false => None,
     };
-    let porter = match args.no_control {
-        true => Some(Porter::start(server.addr(), server.lobby(), server.pen())?),
-        false => None,
-    };
     greet(&server, args, &token)?;
-    attend(server, (lab, porter), &torrents, args, &requests)
+    attend(server, lab, &torrents, args, &requests)
 }
 
-fn greet(server: &Running, args: &Args, token: &str) -> Result<()> {
+fn greet(server: &ServerCore, args: &Args, token: &str) -> Result<()> {
     output::say(format_args!("listening on {}", server.addr()));
     for file in server.lobby().files()? {
         output::say(format_args!(
             "  {:>13} bytes  {}  {}",
             file.bytes, file.sha1, file.name
         ));
-    }
-    if args.no_control {
-        output::say(format_args!("clients that have only UDP are served too"));
     }
     if args.lab_udp {
         output::say(format_args!("the lab's UDP clients are served too"));
@@ -207,8 +195,8 @@ fn greet(server: &Running, args: &Args, token: &str) -> Result<()> {
 
 /// Shows sessions and prints their results until the server is to end.
 fn attend(
-    server: Running,
-    beside: (Option<LabServer>, Option<Porter>),
+    server: ServerCore,
+    lab: Option<LabServer>,
     torrents: &Torrents,
     args: &Args,
     requests: &Receiver<Request>,
@@ -226,7 +214,7 @@ fn attend(
                 room.clear();
                 earned = earned.min(show(&record, torrents, args)?);
                 if args.one_off {
-                    drop(beside);
+                    drop(lab);
                     server.stop()?;
                     return Ok(earned);
                 }
@@ -238,7 +226,7 @@ fn attend(
                     if !server.lobby().is_idle() {
                         earned = Verdict::Interrupted;
                     }
-                    drop(beside);
+                    drop(lab);
                     for record in server.stop()? {
                         earned = earned.min(show(&record, torrents, args)?);
                     }

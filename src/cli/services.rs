@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::client::receive::Intake;
+use crate::client::receive::ReceiveTransport;
 use crate::error::Result;
 use crate::http;
 use crate::http::Documents;
@@ -10,7 +10,7 @@ use crate::http::connection::Reply;
 use crate::report::csv;
 use crate::report::json::SessionDocument;
 use crate::report::scaling;
-use crate::server::builder::Host;
+use crate::server::builder::ServerCoreBuilder;
 use crate::transport::swarm;
 use crate::transport::swarm::torrents::SwarmServerConfig;
 use crate::transport::swarm::torrents::Torrents;
@@ -23,10 +23,10 @@ use crate::transport::udp;
 /// # Errors
 /// The settings ask for what this system does not have.
 pub fn serve(
-    host: Host,
+    host: ServerCoreBuilder,
     face: http::Options,
     swarms: SwarmServerConfig,
-) -> Result<(Host, Arc<Torrents>)> {
+) -> Result<(ServerCoreBuilder, Arc<Torrents>)> {
     let (host, torrents) = swarm::serve(udp::serve(tcp::serve(host)?), swarms);
     let answering = Arc::clone(&torrents);
     let face = http::Options {
@@ -54,7 +54,7 @@ pub const DOCUMENTS: Documents = Documents {
 };
 
 /// Every way of receiving.
-pub fn intakes() -> Vec<&'static dyn Intake> {
+pub fn intakes() -> Vec<&'static dyn ReceiveTransport> {
     vec![
         &tcp::take::Tcp,
         &udp::take::UDP,

@@ -7,40 +7,39 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::client::Client;
-use crate::client::End;
-use crate::client::Fetch;
+use crate::client::ClientReport;
+use crate::client::ClientStage;
+use crate::client::FetchConfig;
+use crate::client::FetchRun;
 use crate::client::OFFER_LIMIT;
-use crate::client::Order;
 use crate::client::SUMMARY_LIMIT;
-use crate::client::Stage;
-use crate::client::hear;
 use crate::client::outcome_of;
 use crate::client::part::Part;
-use crate::client::receive::Armed;
-use crate::client::receive::Arriving;
-use crate::client::receive::Incoming;
-use crate::client::receive::Intake;
-use crate::client::receive::Taken;
-use crate::client::told;
-use crate::client::verify::Mends;
+use crate::client::read_message;
+use crate::client::receive::PrepareContext;
+use crate::client::receive::ReceiveContext;
+use crate::client::receive::ReceiveSession;
+use crate::client::receive::ReceiveTransport;
+use crate::client::receive::Received;
+use crate::client::server_error;
 use crate::client::verify::Prefix;
 use crate::error::Error;
 use crate::error::Phase;
 use crate::error::Result;
 use crate::net::clock;
-use crate::net::line_stream::Dialogue;
+use crate::net::line_stream::LineStream;
+use crate::proto::native::ClientHello;
 use crate::proto::native::FromClient;
 use crate::proto::native::FromServer;
 use crate::proto::native::Join;
 use crate::proto::native::Offer;
-use crate::proto::native::Opening;
 use crate::proto::native::Receipt;
 use crate::session::SeatId;
 use crate::transfer::Outcome;
 use crate::transfer::Transfer;
 
 /// What a client has ready for GO: its part, what is hashed of it, and its way.
-type Begun = (Part, Prefix, Box<dyn Armed>);
+type Begun = (Part, Prefix, Box<dyn ReceiveSession>);
 
 /// How long the gate may be silent; it says WAIT every second.
 const GATE_SILENCE: Duration = Duration::from_secs(10);
@@ -48,18 +47,18 @@ const GATE_SILENCE: Duration = Duration::from_secs(10);
 impl Client {
     pub(super) fn converse(
         &self,
-        fetch: &Fetch,
-        order: &Order,
+        fetch: &FetchRun,
+        order: &FetchConfig,
         number: u16,
-        intakes: &[&dyn Intake],
-        end: &mut End,
+        intakes: &[&dyn ReceiveTransport],
+        end: &mut ClientReport,
     ) -> Result<()> {
         let stream = self.connect(fetch, order)?;
         let peer = stream
             .peer_addr()
             .map_err(Error::io("connect", "the server"))?;
-        let mut dialogue = Dialogue::new(&stream, peer, b"");
-        self.enter(Stage::Joining);
+        let mut lines = LineStream::new(&stream, peer, b"");
+        self.set_stage(ClientStage::Joining);
 
         let name = order.name_of(number)?;
         let group = order.group.unwrap_or(order.clients);
@@ -69,10 +68,10 @@ impl Client {
             via: order.via,
             name: name.clone(),
         };
-        dialogue.say(&Opening::Join(join).encode())?;
-        let offer = match hear(&mut dialogue, clock::now().after(OFFER_LIMIT), Phase::Offer)? {
+        lines.write_line(&ClientHello::Join(join).encode())?;
+        let offer = match read_message(&mut lines, clock::now().after(OFFER_LIMIT), Phase::Offer)? {
             FromServer::Offer(offer) => offer,
-            FromServer::Error { code, reason } => return Err(told(peer, code, reason)),
+            FromServer::Error { code, reason } => return Err(server_error(peer, code, reason)),
             _ => return Err(Error::protocol(peer, "no offer")),
         };
         let mut transfer = Transfer::new(offer.seat, name.as_str(), Outcome::Complete);
@@ -81,31 +80,31 @@ impl Client {
         end.transfer = Some(transfer);
         end.offer = Some(offer.clone());
 
-        let begun = self.begin(order, number, &offer, intakes, &stream, &mut dialogue);
+        let begun = self.begin(order, number, &offer, intakes, &stream, &mut lines);
         let (mut part, hasher, mut armed) = match begun {
             Ok(begun) => begun,
             Err(error) => {
-                refuse(&dialogue, &error);
+                refuse(&lines, &error);
                 return Err(error);
             }
         };
-        let offset = armed.held().unwrap_or_else(|| part.resumed());
-        dialogue.say(&FromClient::Ready { offset }.encode())?;
-        self.enter(Stage::Waiting);
-        self.wait(&mut dialogue, &offer, offset)?;
-        let released = dialogue.heard_at();
+        let offset = armed.bytes_held().unwrap_or_else(|| part.resumed());
+        lines.write_line(&FromClient::Ready { offset }.encode())?;
+        self.set_stage(ClientStage::Waiting);
+        self.wait(&mut lines, &offer, offset)?;
+        let released = lines.last_read_at();
         end.released_at = Some(clock::wall());
-        self.enter(Stage::Receiving);
+        self.set_stage(ClientStage::Receiving);
 
         let transfer = end.transfer.as_mut().expect("made above");
         transfer.bytes_resumed = offset;
         let range = offset..offer.file.bytes;
         let want = range.end - range.start;
         if let Err(error) = part.begin_holes() {
-            fail(&dialogue, &error, 0, transfer);
+            fail(&lines, &error, 0, transfer);
             return Err(error);
         }
-        let incoming = Incoming {
+        let incoming = ReceiveContext {
             stream: &stream,
             offer: &offer,
             order,
@@ -115,12 +114,12 @@ impl Client {
             holed: Cell::new(None),
             stopped: &fetch.stopped,
         };
-        let receiving = fetch.receives();
-        let taken = armed.receive(&incoming, &mut dialogue);
+        let receiving = fetch.begin_receiving();
+        let taken = armed.receive(&incoming, &mut lines);
         drop(receiving);
         let bytes = self.moved.load(Ordering::Relaxed);
         transfer.bytes_client = Some(bytes);
-        let mut taken = match taken {
+        let taken = match taken {
             Ok(taken) => taken,
             Err(error) => {
                 let holed = incoming.holed.get();
@@ -131,67 +130,47 @@ impl Client {
                 if holed.is_some_and(|holed| holed.cut) {
                     part.end_holes();
                 }
-                fail(&dialogue, &error, bytes, transfer);
+                fail(&lines, &error, bytes, transfer);
                 if holed.is_some() {
-                    self.hear_summary(&mut dialogue, transfer, &mut end.sender);
+                    self.read_summary(&mut lines, transfer, &mut end.sender);
                 }
                 return Err(error);
             }
         };
         transfer.counts = taken.counts;
         transfer.seconds_client = Some(taken.last.since(released));
-        note(dialogue.say(&FromClient::Last { bytes }.encode()));
-        self.enter(Stage::Verifying);
-        fetch.wait_for_the_others();
-        let mends = Mends {
-            armed: armed.as_mut(),
-            stall: order.stall,
-            stopped: &fetch.stopped,
-        };
+        log_error(lines.write_line(&FromClient::Last { bytes }.encode()));
+        self.set_stage(ClientStage::Verifying);
+        fetch.wait_for_receivers();
         let part = self.verify(
-            &offer,
-            part,
-            hasher,
-            &mut dialogue,
-            released,
-            &mut taken,
-            want,
-            transfer,
-            mends,
+            &offer, part, hasher, &mut lines, released, &taken, want, transfer,
         )?;
-        let (path, durable) = match store(part, order.durable, &dialogue, offer.file.bytes) {
+        let (path, durable) = match store(part, order.durable, &lines, offer.file.bytes) {
             Ok(path) => (path, order.durable.then(|| clock::now().since(released))),
             Err(error) => {
-                fail(&dialogue, &error, bytes, transfer);
+                fail(&lines, &error, bytes, transfer);
                 return Err(error);
             }
         };
         transfer.seconds_durable = durable;
         transfer.verified = Some(true);
         end.path = Some(path);
-        self.conclude(
-            &mut dialogue,
-            &offer,
-            bytes,
-            &taken,
-            transfer,
-            &mut end.sender,
-        );
-        armed.leave(&fetch.stopped);
+        self.conclude(&mut lines, &offer, bytes, &taken, transfer, &mut end.sender);
+        armed.serve_others(&fetch.stopped);
         Ok(())
     }
 
     /// Checks the offer and opens the part; with a part of an earlier session, hashes it.
     fn begin(
         &self,
-        order: &Order,
+        order: &FetchConfig,
         number: u16,
         offer: &Offer,
-        intakes: &[&dyn Intake],
+        intakes: &[&dyn ReceiveTransport],
         stream: &TcpStream,
-        dialogue: &mut Dialogue<'_>,
+        lines: &mut LineStream<'_>,
     ) -> Result<Begun> {
-        let peer = dialogue.peer();
+        let peer = lines.peer();
         let info = &offer.file;
         if let Some(file) = order.file.as_ref().filter(|file| **file != info.name) {
             return Err(Error::protocol(
@@ -236,28 +215,28 @@ impl Client {
             return Err(error);
         }
         let mut prefix = Prefix::default();
-        let arriving = Arriving {
+        let arriving = PrepareContext {
             stream,
             offer,
             order,
             file: part.file(),
         };
-        let armed = intake.arm(&arriving, dialogue)?;
-        match armed.held() {
+        let armed = intake.prepare(&arriving, lines)?;
+        match armed.bytes_held() {
             Some(held) => self.bytes.store(info.bytes - held, Ordering::Relaxed),
             None => {
                 let resumed = part.resumed();
-                prefix.extend(&part, resumed, |alive| dialogue.say(alive))?;
+                prefix.extend(&part, resumed, |alive| lines.write_line(alive))?;
             }
         }
         Ok((part, prefix, armed))
     }
 
     /// At the gate: until GO.
-    fn wait(&self, dialogue: &mut Dialogue<'_>, offer: &Offer, offset: u64) -> Result<()> {
-        let peer = dialogue.peer();
+    fn wait(&self, lines: &mut LineStream<'_>, offer: &Offer, offset: u64) -> Result<()> {
+        let peer = lines.peer();
         loop {
-            match hear(dialogue, clock::now().after(GATE_SILENCE), Phase::Muster)? {
+            match read_message(lines, clock::now().after(GATE_SILENCE), Phase::Muster)? {
                 FromServer::Wait { ready, clients } => {
                     self.muster.store(
                         u64::from(ready) << 16 | u64::from(clients),
@@ -272,7 +251,7 @@ impl Client {
                     );
                     return Err(Error::protocol(peer, what));
                 }
-                FromServer::Error { code, reason } => return Err(told(peer, code, reason)),
+                FromServer::Error { code, reason } => return Err(server_error(peer, code, reason)),
                 _ => return Err(Error::protocol(peer, "no message for a client at the gate")),
             }
         }
@@ -282,10 +261,10 @@ impl Client {
     /// takes only its own figures with it.
     fn conclude(
         &self,
-        dialogue: &mut Dialogue<'_>,
+        lines: &mut LineStream<'_>,
         offer: &Offer,
         bytes: u64,
-        taken: &Taken,
+        taken: &Received,
         transfer: &mut Transfer,
         sender: &mut Option<String>,
     ) {
@@ -298,21 +277,21 @@ impl Client {
             first: taken.first.map(|first| (clock::id(), first)),
             counts: taken.counts,
         };
-        match dialogue.say(&FromClient::Receipt(receipt).encode()) {
-            Ok(()) => self.hear_summary(dialogue, transfer, sender),
+        match lines.write_line(&FromClient::Receipt(receipt).encode()) {
+            Ok(()) => self.read_summary(lines, transfer, sender),
             Err(error) => log::warn!("seat {}: no summary: {error}", offer.seat),
         }
     }
 
     /// Hears the server's account; without it the copy is no less proven.
-    fn hear_summary(
+    fn read_summary(
         &self,
-        dialogue: &mut Dialogue<'_>,
+        lines: &mut LineStream<'_>,
         transfer: &mut Transfer,
         sender: &mut Option<String>,
     ) {
         let seat = transfer.seat;
-        match hear(dialogue, clock::now().after(SUMMARY_LIMIT), Phase::Receipt) {
+        match read_message(lines, clock::now().after(SUMMARY_LIMIT), Phase::Receipt) {
             Ok(FromServer::Summary(summary)) => {
                 transfer.bytes_server = Some(summary.bytes);
                 transfer.seconds_server = summary.last;
@@ -335,10 +314,10 @@ impl Client {
 }
 
 /// Syncs and renames.
-fn store(part: Part, durable: bool, dialogue: &Dialogue<'_>, bytes: u64) -> Result<PathBuf> {
+fn store(part: Part, durable: bool, lines: &LineStream<'_>, bytes: u64) -> Result<PathBuf> {
     if durable {
         // A slow disk may take long; the server is told before and gives the same time again.
-        note(dialogue.say(&FromClient::Alive { bytes }.encode()));
+        log_error(lines.write_line(&FromClient::Alive { bytes }.encode()));
         part.sync()?;
     }
     part.publish(durable)
@@ -346,24 +325,30 @@ fn store(part: Part, durable: bool, dialogue: &Dialogue<'_>, bytes: u64) -> Resu
 
 /// Once the last byte is in, a server that is gone takes only its own figures with it: the copy is
 /// verified, and whole or not, without it.
-pub(super) fn note(said: Result<()>) {
+pub(super) fn log_error(said: Result<()>) {
     if let Err(error) = said {
         log::warn!("{error}");
     }
 }
 
 /// Says that this client cannot be served, before the release.
-fn refuse(dialogue: &Dialogue<'_>, error: &Error) {
+fn refuse(lines: &LineStream<'_>, error: &Error) {
     let nobody = Transfer::new(SeatId(0), "", Outcome::Refused);
-    tell(dialogue, Outcome::Refused, error, 0, &nobody);
+    send_failure(lines, Outcome::Refused, error, 0, &nobody);
 }
 
 /// Says how the transfer failed, with what was counted of it.
-fn fail(dialogue: &Dialogue<'_>, error: &Error, bytes: u64, transfer: &Transfer) {
-    tell(dialogue, outcome_of(error), error, bytes, transfer);
+fn fail(lines: &LineStream<'_>, error: &Error, bytes: u64, transfer: &Transfer) {
+    send_failure(lines, outcome_of(error), error, bytes, transfer);
 }
 
-fn tell(dialogue: &Dialogue<'_>, outcome: Outcome, error: &Error, bytes: u64, transfer: &Transfer) {
+fn send_failure(
+    lines: &LineStream<'_>,
+    outcome: Outcome,
+    error: &Error,
+    bytes: u64,
+    transfer: &Transfer,
+) {
     let line = FromClient::Fail {
         outcome,
         bytes,
@@ -373,7 +358,7 @@ fn tell(dialogue: &Dialogue<'_>, outcome: Outcome, error: &Error, bytes: u64, tr
     }
     .encode();
     // The connection may be what failed.
-    if let Err(error) = dialogue.say(&line) {
+    if let Err(error) = lines.write_line(&line) {
         log::debug!("{error}");
     }
 }

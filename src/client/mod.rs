@@ -4,11 +4,11 @@
 //! makes it durable, gives it its name and sends its receipt. Its failure is its own: the others
 //! go on.
 
+mod config;
 mod conversation;
-mod fetch;
-mod order;
 pub mod part;
 pub mod receive;
+mod run;
 mod verify;
 
 use std::collections::BTreeMap;
@@ -25,29 +25,29 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 
-use crate::client::receive::Intake;
+use crate::client::receive::ReceiveTransport;
 use crate::error::Error;
 use crate::error::Phase;
 use crate::error::Result;
 use crate::net::clock;
-use crate::net::line_stream::Dialogue;
+use crate::net::line_stream::LineStream;
 use crate::net::socket;
+use crate::proto::native::ClientHello;
 use crate::proto::native::ErrorCode;
 use crate::proto::native::FromServer;
 use crate::proto::native::Offer;
-use crate::proto::native::Opening;
 use crate::session::FileInfo;
 use crate::transfer::Outcome;
 use crate::transfer::Record;
 use crate::transfer::Transfer;
 use crate::units::Moment;
 
-pub use fetch::Fetch;
-pub use order::Order;
+pub use config::FetchConfig;
+pub use run::FetchRun;
 
 /// One client's end.
 #[derive(Debug)]
-pub struct End {
+pub struct ClientReport {
     /// The seat it had; `None` if it never had one.
     pub offer: Option<Offer>,
     /// When it heard GO, as a label.
@@ -64,7 +64,7 @@ pub struct End {
 
 /// What a client is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
+pub enum ClientStage {
     /// Looking for the server.
     Connecting,
     /// Getting a seat, and ready to receive.
@@ -83,7 +83,7 @@ pub enum Stage {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClientView {
     /// What it is doing.
-    pub stage: Stage,
+    pub stage: ClientStage,
     /// Payload bytes received.
     pub moved: u64,
     /// Payload bytes to come in all; 0 until it is known.
@@ -113,7 +113,7 @@ const OFFER_LIMIT: Duration = Duration::from_secs(120);
 const SUMMARY_LIMIT: Duration = Duration::from_secs(30);
 
 /// The records of `ends`, one for each session that they sat in, as this process knows them.
-pub fn records(ends: &[End]) -> Vec<Record> {
+pub fn records(ends: &[ClientReport]) -> Vec<Record> {
     let mut records = BTreeMap::new();
     for (offer, end) in ends
         .iter()
@@ -148,28 +148,28 @@ pub fn list(server: &[SocketAddr]) -> Result<Vec<FileInfo>> {
     let peer = stream
         .peer_addr()
         .map_err(Error::io("connect", "the server"))?;
-    let mut dialogue = Dialogue::new(&stream, peer, b"");
-    dialogue.say(&Opening::List.encode())?;
+    let mut lines = LineStream::new(&stream, peer, b"");
+    lines.write_line(&ClientHello::List.encode())?;
     let mut files = Vec::new();
     loop {
-        match hear(&mut dialogue, clock::now().after(OFFER_LIMIT), Phase::Offer)? {
+        match read_message(&mut lines, clock::now().after(OFFER_LIMIT), Phase::Offer)? {
             FromServer::File(file) if files.len() < crate::proto::native::FILES_MAX => {
                 files.push(file)
             }
             FromServer::End => return Ok(files),
-            FromServer::Error { code, reason } => return Err(told(peer, code, reason)),
+            FromServer::Error { code, reason } => return Err(server_error(peer, code, reason)),
             _ => return Err(Error::protocol(peer, "no list of files")),
         }
     }
 }
 
-fn hear(dialogue: &mut Dialogue<'_>, deadline: Moment, phase: Phase) -> Result<FromServer> {
-    let line = dialogue.hear(deadline, phase)?;
-    FromServer::decode(&line).map_err(|error| Error::protocol(dialogue.peer(), error.to_string()))
+fn read_message(lines: &mut LineStream<'_>, deadline: Moment, phase: Phase) -> Result<FromServer> {
+    let line = lines.read_line(deadline, phase)?;
+    FromServer::decode(&line).map_err(|error| Error::protocol(lines.peer(), error.to_string()))
 }
 
 /// The error that a server's ERROR is on this side.
-fn told(peer: SocketAddr, code: ErrorCode, reason: String) -> Error {
+fn server_error(peer: SocketAddr, code: ErrorCode, reason: String) -> Error {
     let reason = crate::text::escape(&reason);
     match code {
         ErrorCode::Muster => Error::NotEnough { reason },
@@ -184,7 +184,7 @@ fn told(peer: SocketAddr, code: ErrorCode, reason: String) -> Error {
 impl Client {
     fn new() -> Self {
         Self {
-            stage: AtomicU8::new(Stage::Connecting as u8),
+            stage: AtomicU8::new(ClientStage::Connecting as u8),
             moved: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             muster: AtomicU64::new(0),
@@ -193,7 +193,7 @@ impl Client {
     }
 
     /// Goes on to `stage`.
-    pub(crate) fn enter(&self, stage: Stage) {
+    pub(crate) fn set_stage(&self, stage: ClientStage) {
         self.stage.store(stage as u8, Ordering::Relaxed);
     }
 
@@ -208,8 +208,8 @@ impl Client {
     }
 
     /// Connects, and lets [`Fetch::stop`] end the connection.
-    pub(crate) fn connect(&self, fetch: &Fetch, order: &Order) -> Result<Arc<TcpStream>> {
-        let stream = Arc::new(fetch::connect(fetch, order)?);
+    pub(crate) fn connect(&self, fetch: &FetchRun, order: &FetchConfig) -> Result<Arc<TcpStream>> {
+        let stream = Arc::new(run::connect(fetch, order)?);
         *self.stream.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&stream));
         match fetch.is_stopped() {
             true => Err(Error::Interrupted),
@@ -222,7 +222,7 @@ impl Client {
         let muster = self.muster.load(Ordering::Relaxed);
         let half = |bits: u64| u16::try_from(bits & 0xffff).expect("sixteen bits");
         ClientView {
-            stage: Stage::ALL
+            stage: ClientStage::ALL
                 .into_iter()
                 .find(|&s| s as u8 == stage)
                 .expect("only stages are stored"),
@@ -232,8 +232,14 @@ impl Client {
         }
     }
 
-    fn run(&self, fetch: &Fetch, order: &Order, number: u16, intakes: &[&dyn Intake]) -> End {
-        let mut end = End::before_the_seat(Error::Interrupted);
+    fn run(
+        &self,
+        fetch: &FetchRun,
+        order: &FetchConfig,
+        number: u16,
+        intakes: &[&dyn ReceiveTransport],
+    ) -> ClientReport {
+        let mut end = ClientReport::before_the_seat(Error::Interrupted);
         end.error = self.converse(fetch, order, number, intakes, &mut end).err();
         if fetch.is_stopped() && end.path.is_none() {
             end.error = Some(Error::Interrupted);
@@ -243,7 +249,7 @@ impl Client {
         }
         // The server waits for the connection to close; it must not outlive its conversation.
         *self.stream.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        self.enter(Stage::Ended);
+        self.set_stage(ClientStage::Ended);
         end
     }
 }
@@ -259,7 +265,7 @@ pub(crate) fn outcome_of(error: &Error) -> Outcome {
     }
 }
 
-impl Stage {
+impl ClientStage {
     const ALL: [Self; 6] = [
         Self::Connecting,
         Self::Joining,
@@ -270,7 +276,7 @@ impl Stage {
     ];
 }
 
-impl End {
+impl ClientReport {
     /// The end of a client that never had a seat.
     pub(crate) fn before_the_seat(error: Error) -> Self {
         Self {

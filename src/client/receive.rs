@@ -7,18 +7,17 @@ use std::net::TcpStream;
 use std::ops::Range;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
-use std::time::Duration;
 
-use crate::client::Order;
+use crate::client::FetchConfig;
 use crate::error::Error;
-use crate::net::line_stream::Dialogue;
+use crate::net::line_stream::LineStream;
 use crate::proto::native::Offer;
 use crate::session::Via;
 use crate::transfer::Counts;
 use crate::units::Moment;
 
 /// One way of receiving.
-pub trait Intake: fmt::Debug + Send + Sync {
+pub trait ReceiveTransport: fmt::Debug + Send + Sync {
     /// Its word.
     fn via(&self) -> Via;
 
@@ -39,18 +38,18 @@ pub trait Intake: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// Why this client cannot receive; it gives its seat back.
-    fn arm(
+    fn prepare(
         &self,
-        arriving: &Arriving<'_>,
-        dialogue: &mut Dialogue<'_>,
-    ) -> Result<Box<dyn Armed>, Error>;
+        arriving: &PrepareContext<'_>,
+        lines: &mut LineStream<'_>,
+    ) -> Result<Box<dyn ReceiveSession>, Error>;
 }
 
 /// One way of receiving, ready for one seat.
-pub trait Armed: fmt::Debug + Send {
+pub trait ReceiveSession: fmt::Debug + Send {
     /// Bytes of the file that are there already, for a way that has verified them itself; `None`
     /// leaves it to the client, which takes up where its part ends.
-    fn held(&self) -> Option<u64> {
+    fn bytes_held(&self) -> Option<u64> {
         None
     }
 
@@ -60,53 +59,39 @@ pub trait Armed: fmt::Debug + Send {
     /// Why it ended early; `incoming.moved` says how far it came.
     fn receive(
         &mut self,
-        incoming: &Incoming<'_>,
-        dialogue: &mut Dialogue<'_>,
-    ) -> Result<Taken, Error>;
-
-    /// The copy is complete and has another digest than the file: has what is damaged sent again,
-    /// where this way can, and returns its counts with what that took. `None` leaves it damaged.
-    ///
-    /// # Errors
-    /// Why it could not be mended.
-    fn mend(
-        &mut self,
-        damaged: &Damaged<'_>,
-        dialogue: &mut Dialogue<'_>,
-    ) -> Result<Option<Counts>, Error> {
-        let _ = (damaged, dialogue);
-        Ok(None)
-    }
+        incoming: &ReceiveContext<'_>,
+        lines: &mut LineStream<'_>,
+    ) -> Result<Received, Error>;
 
     /// The client's conversation is over, and its copy is whole: stays for as long as others need
     /// it, or until `stopped`.
-    fn leave(self: Box<Self>, stopped: &AtomicBool) {
+    fn serve_others(self: Box<Self>, stopped: &AtomicBool) {
         let _ = stopped;
     }
 }
 
 /// A seat before READY.
 #[derive(Debug)]
-pub struct Arriving<'a> {
+pub struct PrepareContext<'a> {
     /// The control connection.
     pub stream: &'a TcpStream,
     /// The seat and the file.
     pub offer: &'a Offer,
     /// What the user asked for.
-    pub order: &'a Order,
+    pub order: &'a FetchConfig,
     /// Where the bytes will go; it holds what an earlier session left.
     pub file: &'a File,
 }
 
 /// What is to come, and where it goes.
 #[derive(Debug)]
-pub struct Incoming<'a> {
+pub struct ReceiveContext<'a> {
     /// The control connection.
     pub stream: &'a TcpStream,
     /// The seat and the file.
     pub offer: &'a Offer,
     /// What the user asked for.
-    pub order: &'a Order,
+    pub order: &'a FetchConfig,
     /// Where the bytes go, each at its own place.
     pub file: &'a File,
     /// The part that is to come.
@@ -116,29 +101,12 @@ pub struct Incoming<'a> {
     /// Set when the user wants it to end.
     pub stopped: &'a AtomicBool,
     /// What is known of a payload that is over and has holes, for a way that ends with an error.
-    pub holed: Cell<Option<Holed>>,
-}
-
-/// A copy that is complete and wrong.
-#[derive(Debug)]
-pub struct Damaged<'a> {
-    /// The seat and the file.
-    pub offer: &'a Offer,
-    /// The copy.
-    pub file: &'a File,
-    /// Which mending of this copy it is, from 1.
-    pub number: u32,
-    /// What was counted so far.
-    pub counts: Counts,
-    /// How long nothing may come.
-    pub stall: Duration,
-    /// Set when the user wants it to end.
-    pub stopped: &'a AtomicBool,
+    pub holed: Cell<Option<PartialReceive>>,
 }
 
 /// A payload that is over and not whole.
 #[derive(Clone, Copy, Debug)]
-pub struct Holed {
+pub struct PartialReceive {
     /// When it was over, if its sender said so.
     pub last: Option<Moment>,
     /// The part was cut to what has no hole, so that a later session may take it up.
@@ -149,7 +117,7 @@ pub struct Holed {
 
 /// A payload that is in.
 #[derive(Clone, Copy, Debug)]
-pub struct Taken {
+pub struct Received {
     /// When its first byte was read; `None` when there was none.
     pub first: Option<Moment>,
     /// When its last byte was in.
@@ -158,7 +126,7 @@ pub struct Taken {
     pub counts: Counts,
 }
 
-impl Taken {
+impl Received {
     /// Nothing was to come.
     #[must_use]
     pub fn nothing(now: Moment) -> Self {

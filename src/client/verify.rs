@@ -1,39 +1,27 @@
-//! What a client makes of the bytes it has: their digest, read back from the disk, and a second
-//! try where the digest is wrong.
+//! What a client makes of the bytes it has: their digest, read back from the disk.
 
-use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::time::Duration;
 
 use crate::client::Client;
 use crate::client::SUMMARY_LIMIT;
-use crate::client::conversation::note;
-use crate::client::hear;
+use crate::client::conversation::log_error;
 use crate::client::part::Part;
-use crate::client::receive::Armed;
-use crate::client::receive::Damaged;
-use crate::client::receive::Taken;
+use crate::client::read_message;
+use crate::client::receive::Received;
 use crate::error::Error;
 use crate::error::Phase;
 use crate::error::Result;
 use crate::net::clock;
 use crate::net::copy;
-use crate::net::line_stream::Dialogue;
+use crate::net::line_stream::LineStream;
 use crate::proto::native::ErrorCode;
 use crate::proto::native::FromClient;
 use crate::proto::native::FromServer;
 use crate::proto::native::Offer;
 use crate::proto::native::Receipt;
-use crate::proto::udp::pieces::MENDS_MAX;
 use crate::transfer::Transfer;
 use crate::units::Moment;
-
-/// What mending a copy takes.
-pub(super) struct Mends<'a> {
-    pub(super) armed: &'a mut dyn Armed,
-    pub(super) stall: Duration,
-    pub(super) stopped: &'a AtomicBool,
-}
 
 /// A digest as far as it is known.
 #[derive(Default)]
@@ -53,49 +41,22 @@ impl Client {
         offer: &Offer,
         part: Part,
         mut prefix: Prefix,
-        dialogue: &mut Dialogue<'_>,
+        lines: &mut LineStream<'_>,
         released: Moment,
-        taken: &mut Taken,
+        taken: &Received,
         want: u64,
         transfer: &mut Transfer,
-        mends: Mends<'_>,
     ) -> Result<Part> {
         let info = &offer.file;
-        let mut number = 0;
-        let sha1 = loop {
-            prefix.extend(&part, info.bytes, |alive| {
-                note(dialogue.say(alive));
-                Ok(())
-            })?;
-            let sha1 = std::mem::take(&mut prefix).hasher.finish();
-            number += 1;
-            if sha1 == info.sha1 || number > MENDS_MAX {
-                break sha1;
-            }
-            let damaged = Damaged {
-                offer,
-                file: part.file(),
-                number,
-                counts: taken.counts,
-                stall: mends.stall,
-                stopped: mends.stopped,
-            };
-            match mends.armed.mend(&damaged, dialogue) {
-                Ok(Some(counts)) => {
-                    taken.counts = counts;
-                    transfer.counts = counts;
-                }
-                Ok(None) => break sha1,
-                Err(error) => {
-                    log::warn!("seat {}: cannot be mended: {error}", offer.seat);
-                    break sha1;
-                }
-            }
-        };
+        prefix.extend(&part, info.bytes, |alive| {
+            log_error(lines.write_line(alive));
+            Ok(())
+        })?;
+        let sha1 = prefix.hasher.finish();
         let hashed = clock::now().since(released);
         transfer.seconds_verified = Some(hashed);
         transfer.first_client = taken.first.map(|first| (clock::id(), first));
-        note(dialogue.say(&FromClient::Hashed { sha1 }.encode()));
+        log_error(lines.write_line(&FromClient::Hashed { sha1 }.encode()));
         if sha1 == info.sha1 {
             return Ok(part);
         }
@@ -111,8 +72,8 @@ impl Client {
             first: transfer.first_client,
             counts: taken.counts,
         };
-        note(dialogue.say(&FromClient::Receipt(receipt).encode()));
-        let why = match hear(dialogue, clock::now().after(SUMMARY_LIMIT), Phase::Receipt) {
+        log_error(lines.write_line(&FromClient::Receipt(receipt).encode()));
+        let why = match read_message(lines, clock::now().after(SUMMARY_LIMIT), Phase::Receipt) {
             Ok(FromServer::Error {
                 code: ErrorCode::Changed,
                 reason,

@@ -22,7 +22,7 @@ use crate::http::connection::send_by;
 use crate::http::event;
 use crate::net::clock;
 use crate::proto::http::text;
-use crate::server::gate::View;
+use crate::server::gate::GateView;
 use crate::server::lobby::Lobby;
 use crate::session::SessionId;
 use crate::transfer::Record;
@@ -102,7 +102,7 @@ impl Shown {
     fn renew(&mut self, lobby: &Lobby, documents: Documents) {
         // Views first: a session that ends in between is in the ledger then, and not in neither.
         let views = lobby.views();
-        let ended = lobby.ledger().ended();
+        let ended = lobby.history().ended();
         let more = self.take_up(&ended, documents);
         let shape: Vec<Shape> = views.iter().map(shape).collect();
         let due = self
@@ -137,7 +137,7 @@ impl Shown {
     }
 }
 
-fn shape(view: &View) -> Shape {
+fn shape(view: &GateView) -> Shape {
     let count = |wanted: fn(&crate::server::gate::SeatView) -> bool| {
         view.seats.iter().filter(|seat| wanted(seat)).count()
     };

@@ -17,7 +17,7 @@ use std::time::Duration;
 use crate::http::Face;
 use crate::http::routes::Answer;
 use crate::net::clock;
-use crate::net::line_stream::Dialogue;
+use crate::net::line_stream::LineStream;
 use crate::net::socket;
 use crate::proto::http::HeadError;
 use crate::proto::http::request::Method;
@@ -153,7 +153,7 @@ impl Face {
                 }
             }
         }
-        Dialogue::new(&stream, peer, b"").close();
+        LineStream::new(&stream, peer, b"").close();
     }
 
     fn answer(&self, request: &Request, line: &mut Line<'_>, lobby: &Arc<Lobby>) -> io::Result<()> {

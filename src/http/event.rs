@@ -13,13 +13,13 @@ use std::sync::Arc;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use crate::client::ClientStage;
 use crate::client::ClientView;
-use crate::client::Stage;
 use crate::proto::json::Json;
-use crate::server::gate::View;
+use crate::server::gate::GateView;
 use crate::server::lobby::Lobby;
-use crate::server::transport::Detail;
 use crate::server::transport::MAP_MAX;
+use crate::server::transport::SeatDetail;
 use crate::transfer::Record;
 
 /// The schema's name and version.
@@ -30,7 +30,7 @@ pub const SCHEMA_FILE: &str = include_str!("event.schema.json");
 
 /// The state of a server's sessions.
 pub fn state(id: u64, at: OffsetDateTime, lobby: &Lobby) -> String {
-    let ended = lobby.ledger().ended();
+    let ended = lobby.history().ended();
     state_of(id, at, &lobby.views(), &ended, lobby)
 }
 
@@ -38,7 +38,7 @@ pub fn state(id: u64, at: OffsetDateTime, lobby: &Lobby) -> String {
 pub(super) fn state_of(
     id: u64,
     at: OffsetDateTime,
-    views: &[View],
+    views: &[GateView],
     ended: &[Arc<Record>],
     lobby: &Lobby,
 ) -> String {
@@ -66,7 +66,7 @@ pub(super) fn state_of(
     })
 }
 
-fn session(json: &mut Json, view: &View) {
+fn session(json: &mut Json, view: &GateView) {
     json.text("session", view.session.to_string());
     json.text("via", view.via.word());
     json.member("file", |json| {
@@ -100,7 +100,7 @@ fn session(json: &mut Json, view: &View) {
 }
 
 /// What a session does: `muster`, `moving`, or `ending` where its muster failed.
-fn phase(view: &View) -> &'static str {
+fn phase(view: &GateView) -> &'static str {
     match (view.left, view.released) {
         (Some(_), _) => "muster",
         (None, Some(_)) => "moving",
@@ -108,7 +108,7 @@ fn phase(view: &View) -> &'static str {
     }
 }
 
-fn detail(json: &mut Json, detail: &Detail) {
+fn detail(json: &mut Json, detail: &SeatDetail) {
     json.count("lost", detail.lost);
     if !detail.map.is_empty() {
         json.list("map", |json| {
@@ -155,14 +155,14 @@ pub fn clients(at: OffsetDateTime, views: &[ClientView]) -> String {
     })
 }
 
-fn stage(stage: Stage) -> &'static str {
+fn stage(stage: ClientStage) -> &'static str {
     match stage {
-        Stage::Connecting => "connecting",
-        Stage::Joining => "joining",
-        Stage::Waiting => "waiting",
-        Stage::Receiving => "receiving",
-        Stage::Verifying => "verifying",
-        Stage::Ended => "ended",
+        ClientStage::Connecting => "connecting",
+        ClientStage::Joining => "joining",
+        ClientStage::Waiting => "waiting",
+        ClientStage::Receiving => "receiving",
+        ClientStage::Verifying => "verifying",
+        ClientStage::Ended => "ended",
     }
 }
 

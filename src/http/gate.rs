@@ -23,13 +23,13 @@ use crate::net::clock;
 use crate::net::socket;
 use crate::proto::http::range::Ranged;
 use crate::proto::http::request::Request;
-use crate::server::gate::Ending;
-use crate::server::gate::Guest;
-use crate::server::gate::Kind;
+use crate::server::gate::ClientKind;
+use crate::server::gate::MusterEnd;
+use crate::server::gate::PendingClient;
 use crate::server::gate::Seat;
 use crate::server::lobby;
 use crate::server::lobby::Lobby;
-use crate::server::transport::Cargo;
+use crate::server::transport::SendJob;
 use crate::session::Via;
 use crate::text::CLIENT_NAME_MAX;
 use crate::text::FileName;
@@ -64,13 +64,13 @@ impl Face {
         line: &Line<'_>,
         lobby: &Arc<Lobby>,
     ) -> io::Result<()> {
-        let guest = Guest {
+        let guest = PendingClient {
             name: name(wish, request),
-            kind: Kind::Http,
+            kind: ClientKind::Http,
             stream: Arc::clone(line.stream),
             peer: line.peer,
         };
-        let wanted = lobby::Wish {
+        let wanted = lobby::SeatRequest {
             file: Some(wish.file.clone()),
             group: wish.group,
             via: wish.via,
@@ -136,15 +136,15 @@ impl Face {
             .maybe("Gatecast-Receipt", slot.as_ref().map(Slot::path))
             .encode();
         let want = range.end - range.start;
-        let cargo = Cargo {
+        let cargo = SendJob {
             preface,
             range,
             answer: &mut |_| {},
         };
-        let carried = plan.carrier.carry(&seat, cargo);
+        let carried = plan.carrier.send(&seat, cargo);
         transfer.first_server = carried.first;
         transfer.bytes_server = Some(seat.moved().load(Ordering::Relaxed));
-        let opening = seat.opening().expect("this seat went through the gate");
+        let opening = seat.release().expect("this seat went through the gate");
         let released = opening.released();
         let last = clock::now().since(released);
         let ended = carried
@@ -174,22 +174,22 @@ impl Face {
         Ok(())
     }
 
-    fn send_away(&self, ending: &Ending, line: &Line<'_>) {
+    fn send_away(&self, ending: &MusterEnd, line: &Line<'_>) {
         match ending {
-            Ending::NotEnough(reason) => {
+            MusterEnd::NotEnough(reason) => {
                 self.reply(
                     line,
                     Reply::say(503, reason).field("Retry-After", "1"),
                     false,
                 );
             }
-            Ending::Stopped => self.reply(line, Reply::say(503, ending.to_string()), false),
-            Ending::Spoke => self.reply(
+            MusterEnd::Stopped => self.reply(line, Reply::say(503, ending.to_string()), false),
+            MusterEnd::Spoke => self.reply(
                 line,
                 Reply::say(400, "a request before the gate opened"),
                 false,
             ),
-            Ending::Left => {}
+            MusterEnd::Left => {}
         }
     }
 }

@@ -77,9 +77,9 @@ fn same(one: &[u8], two: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use crate::http::Options;
-    use crate::server::builder::Host;
+    use crate::server::builder::ServerCoreBuilder;
     use crate::server::catalog::Catalog;
-    use crate::server::lobby::Settings;
+    use crate::server::lobby::ServerConfig;
 
     use super::*;
 
@@ -115,7 +115,7 @@ mod tests {
                 control_from: from.iter().map(|&ip| IpAddr::from(ip)).collect(),
                 ..Options::default()
             };
-            let host = Host::new(Catalog::default(), Settings::default());
+            let host = ServerCoreBuilder::new(Catalog::default(), ServerConfig::default());
             Face::new(&host, options).expect("settings that every system has")
         };
         let here = SocketAddr::from(([127, 0, 0, 1], 5));

@@ -48,7 +48,7 @@ impl Metrics {
 impl Face {
     pub(super) fn metrics(&self, lobby: &Lobby) -> Reply {
         let mut metrics = Metrics::default();
-        let (views, totals) = (lobby.views(), lobby.ledger().totals());
+        let (views, totals) = (lobby.views(), lobby.history().totals());
         metrics.one(
             "gatecast_sessions_ended_total",
             "counter",
@@ -112,7 +112,7 @@ impl Face {
             "Sessions that have not ended.",
             views.len(),
         );
-        type Count = fn(&crate::server::gate::View) -> u64;
+        type Count = fn(&crate::server::gate::GateView) -> u64;
         let of_sessions: [(&str, &str, Count); 4] = [
             ("gatecast_seats_wanted", "Seats of an open session.", |v| {
                 v.clients.into()
@@ -143,7 +143,7 @@ impl Face {
                 metrics.sample(name, &labels, count(view));
             }
         }
-        if let Some(record) = lobby.ledger().ended().last() {
+        if let Some(record) = lobby.history().ended().last() {
             let session = record.session.to_string();
             let labels = [("session", &*session), ("via", record.via.word())];
             let global = record.global();

@@ -33,7 +33,7 @@ use crate::net::copy;
 use crate::net::pacing::Pacer;
 use crate::proto::greeting::Greeting;
 use crate::proto::http::request::Request;
-use crate::server::builder::Host;
+use crate::server::builder::ServerCoreBuilder;
 use crate::server::lobby::Lobby;
 use crate::transfer::Record;
 
@@ -106,17 +106,17 @@ struct Counts {
 ///
 /// # Errors
 /// The settings ask for a copy that this system does not have.
-pub fn serve(host: Host, options: Options) -> Result<Host> {
+pub fn serve(host: ServerCoreBuilder, options: Options) -> Result<ServerCoreBuilder> {
     let face = Arc::new(Face::new(&host, options)?);
     let way = way::Http::new(host.settings())?;
-    Ok(host.way(Box::new(way)).service(
+    Ok(host.transport(Box::new(way)).handler(
         Greeting::Http,
         Arc::new(move |connection, lobby| face.serve(connection, lobby)),
     ))
 }
 
 impl Face {
-    fn new(host: &Host, options: Options) -> Result<Self> {
+    fn new(host: &ServerCoreBuilder, options: Options) -> Result<Self> {
         let method = host
             .settings()
             .copy

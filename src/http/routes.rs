@@ -102,7 +102,7 @@ impl Face {
             "/files" | "/files/" => Some(files::list(request, lobby)),
             "/events" if request.method == Method::Get => return Answer::Events,
             "/metrics" => Some(self.metrics(lobby)),
-            "/sessions" => Some(Reply::json(event::ended(&lobby.ledger().ended()))),
+            "/sessions" => Some(Reply::json(event::ended(&lobby.history().ended()))),
             "/sessions/current" => Some(Reply::json(event::state(0, clock::wall(), lobby))),
             "/sessions.csv" => self.csv(&all(lobby), "sessions.csv"),
             "/plot.svg" => self.plot(lobby),
@@ -204,7 +204,7 @@ impl Face {
         let record = id
             .parse::<SessionId>()
             .ok()
-            .and_then(|id| lobby.ledger().session(id));
+            .and_then(|id| lobby.history().session(id));
         let Some(record) = record else {
             return Reply::say(404, format!("no session '{name}' is kept here"));
         };
@@ -263,7 +263,7 @@ impl Face {
 
 fn all(lobby: &Lobby) -> Vec<Record> {
     lobby
-        .ledger()
+        .history()
         .ended()
         .iter()
         .map(|record| (**record).clone())

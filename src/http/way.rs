@@ -6,15 +6,15 @@
 
 use std::sync::Arc;
 
-use crate::client::receive::Armed;
-use crate::client::receive::Arriving;
-use crate::client::receive::Intake;
+use crate::client::receive::PrepareContext;
+use crate::client::receive::ReceiveSession;
+use crate::client::receive::ReceiveTransport;
 use crate::error::Result;
-use crate::net::line_stream::Dialogue;
+use crate::net::line_stream::LineStream;
 use crate::server::catalog::Source;
-use crate::server::lobby::Settings;
-use crate::server::transport::Carrier;
-use crate::server::transport::Way;
+use crate::server::lobby::ServerConfig;
+use crate::server::transport::SendSession;
+use crate::server::transport::Transport;
 use crate::session::Via;
 use crate::transport::tcp;
 
@@ -31,12 +31,12 @@ impl Http {
     ///
     /// # Errors
     /// As [`tcp::send::Tcp::new`].
-    pub fn new(settings: &Settings) -> Result<Self> {
+    pub fn new(settings: &ServerConfig) -> Result<Self> {
         tcp::send::Tcp::new(settings).map(Self)
     }
 }
 
-impl Way for Http {
+impl Transport for Http {
     fn via(&self) -> Via {
         Via::Http
     }
@@ -45,18 +45,22 @@ impl Way for Http {
         &self,
         source: &Arc<Source>,
         clients: u16,
-        settings: &Settings,
-    ) -> Result<Box<dyn Carrier>> {
+        settings: &ServerConfig,
+    ) -> Result<Box<dyn SendSession>> {
         self.0.prepare(source, clients, settings)
     }
 }
 
-impl Intake for Take {
+impl ReceiveTransport for Take {
     fn via(&self) -> Via {
         Via::Http
     }
 
-    fn arm(&self, arriving: &Arriving<'_>, dialogue: &mut Dialogue<'_>) -> Result<Box<dyn Armed>> {
-        tcp::take::Tcp.arm(arriving, dialogue)
+    fn prepare(
+        &self,
+        arriving: &PrepareContext<'_>,
+        lines: &mut LineStream<'_>,
+    ) -> Result<Box<dyn ReceiveSession>> {
+        tcp::take::Tcp.prepare(arriving, lines)
     }
 }

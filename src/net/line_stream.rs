@@ -17,7 +17,7 @@ use crate::units::Moment;
 
 /// One end of a conversation in lines.
 #[derive(Debug)]
-pub struct Dialogue<'a> {
+pub struct LineStream<'a> {
     stream: &'a TcpStream,
     peer: SocketAddr,
     buf: LineBuf,
@@ -27,9 +27,9 @@ pub struct Dialogue<'a> {
 
 /// How long a peer may take to accept a line, which its buffer holds hundreds of; a long list of
 /// files has more, by its length.
-pub const SAY_LIMIT: Duration = Duration::from_secs(10);
+pub const WRITE_LIMIT: Duration = Duration::from_secs(10);
 
-impl<'a> Dialogue<'a> {
+impl<'a> LineStream<'a> {
     /// A conversation of which `first` has been read already.
     pub fn new(stream: &'a TcpStream, peer: SocketAddr, first: &[u8]) -> Self {
         let mut buf = LineBuf::default();
@@ -60,7 +60,7 @@ impl<'a> Dialogue<'a> {
     ///
     /// # Errors
     /// [`Error::TimedOut`] in `phase`; `UnexpectedEof` when the peer closed; a line that is none.
-    pub fn hear(&mut self, deadline: Moment, phase: Phase) -> Result<String> {
+    pub fn read_line(&mut self, deadline: Moment, phase: Phase) -> Result<String> {
         let begun = clock::now();
         loop {
             match self.buf.next_line() {
@@ -100,17 +100,17 @@ impl<'a> Dialogue<'a> {
     }
 
     /// When the bytes of the last heard line were read.
-    pub fn heard_at(&self) -> Moment {
+    pub fn last_read_at(&self) -> Moment {
         self.read_at
     }
 
     /// Whether more was read together with the last line.
-    pub fn has_more(&self) -> bool {
+    pub fn has_buffered(&self) -> bool {
         self.buf.held() > 0
     }
 
     /// Up to `max` bytes that were read together with the last line.
-    pub fn payload(&mut self, max: u64) -> Vec<u8> {
+    pub fn take_buffered(&mut self, max: u64) -> Vec<u8> {
         self.buf
             .take_payload(usize::try_from(max).unwrap_or(usize::MAX))
     }
@@ -119,14 +119,14 @@ impl<'a> Dialogue<'a> {
     ///
     /// # Errors
     /// The peer is gone or does not read.
-    pub fn say(&self, line: &[u8]) -> Result<()> {
-        let deadline = copy::deadline(line.len() as u64, SAY_LIMIT);
+    pub fn write_line(&self, line: &[u8]) -> Result<()> {
+        let deadline = copy::deadline(line.len() as u64, WRITE_LIMIT);
         copy::send_all(self.stream, line, deadline).map_err(|stop| match stop {
             copy::Stop::Peer(error) => Error::io("speak to the other side", self.peer)(error),
             _ => Error::TimedOut {
                 phase: Phase::Transfer,
                 at: self.peer.to_string(),
-                after: SAY_LIMIT,
+                after: WRITE_LIMIT,
             },
         })
     }

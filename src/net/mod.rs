@@ -7,6 +7,9 @@ pub mod line_stream;
 pub mod logfile;
 pub mod pacing;
 pub mod socket;
+mod sync;
+
+pub use sync::lock;
 
 /// The stack of a session's or connection's thread, bytes. Buffers are on the heap.
 pub const STACK: usize = 256 * 1024;

@@ -24,16 +24,16 @@ use crate::net::copy;
 use crate::net::socket;
 use crate::server::catalog;
 use crate::server::catalog::Catalog;
+use crate::server::gate::ClientKind;
 use crate::server::gate::Gate;
-use crate::server::gate::Guest;
-use crate::server::gate::Kind;
-use crate::server::gate::Plan;
+use crate::server::gate::GateView;
+use crate::server::gate::PendingClient;
 use crate::server::gate::Seat;
-use crate::server::gate::View;
-use crate::server::history::Ledger;
-use crate::server::session_log::Head;
-use crate::server::session_log::Pen;
-use crate::server::transport::Way;
+use crate::server::gate::SessionPlan;
+use crate::server::history::History;
+use crate::server::session_log::LogHandle;
+use crate::server::session_log::SessionHeader;
+use crate::server::transport::Transport;
 use crate::session::FileInfo;
 use crate::session::SessionId;
 use crate::session::Via;
@@ -42,7 +42,7 @@ use crate::units::Rate;
 
 /// How a server runs its sessions.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct ServerConfig {
     /// The number of seats; `None` leaves it to the clients.
     pub clients: Option<u16>,
     /// The file for clients that name none.
@@ -66,12 +66,12 @@ pub struct Settings {
     /// Let the seats meet after their first block; off, the barrier alone starts them.
     pub fair_start: bool,
     /// How datagrams are made and where they go, for the ways over UDP.
-    pub datagrams: DatagramSettings,
+    pub datagrams: UdpConfig,
 }
 
 /// How datagrams are made and where they go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DatagramSettings {
+pub struct UdpConfig {
     /// Most bytes of UDP payload in one.
     pub size: u16,
     /// The group for multicast; `None` chooses one for each session.
@@ -83,7 +83,7 @@ pub struct DatagramSettings {
     pub ttl: u32,
 }
 
-impl Default for DatagramSettings {
+impl Default for UdpConfig {
     fn default() -> Self {
         Self {
             size: crate::proto::udp::packet::DATAGRAM,
@@ -96,7 +96,7 @@ impl Default for DatagramSettings {
 
 /// What a client asks for; what it leaves open the server decides.
 #[derive(Clone, Debug, Default)]
-pub struct Wish {
+pub struct SeatRequest {
     /// The file.
     pub file: Option<FileName>,
     /// How many clients its group has.
@@ -109,24 +109,24 @@ pub struct Wish {
 #[derive(Debug)]
 pub struct Lobby {
     /// How they run.
-    pub settings: Settings,
+    pub settings: ServerConfig,
     /// What they may send.
     pub catalog: Catalog,
-    ways: Vec<Box<dyn Way>>,
-    pen: Pen,
-    state: Mutex<State>,
+    ways: Vec<Box<dyn Transport>>,
+    log: LogHandle,
+    state: Mutex<LobbyState>,
     ended: Condvar,
     listening: OnceLock<SocketAddr>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct LobbyState {
     gates: Vec<Arc<Gate>>,
     begun: u64,
     stopping: bool,
 }
 
-impl State {
+impl LobbyState {
     /// The open muster of `file` that has a seat left.
     fn with_room(&self, file: &FileName) -> Option<&Arc<Gate>> {
         self.gates
@@ -135,7 +135,7 @@ impl State {
     }
 }
 
-impl Default for Settings {
+impl Default for ServerConfig {
     fn default() -> Self {
         Self {
             clients: None,
@@ -149,7 +149,7 @@ impl Default for Settings {
             congestion: None,
             one_off: false,
             fair_start: true,
-            datagrams: DatagramSettings::default(),
+            datagrams: UdpConfig::default(),
         }
     }
 }
@@ -157,17 +157,17 @@ impl Default for Settings {
 impl Lobby {
     /// A server's sessions, none yet.
     pub fn new(
-        settings: Settings,
+        settings: ServerConfig,
         catalog: Catalog,
-        ways: Vec<Box<dyn Way>>,
-        pen: Pen,
+        ways: Vec<Box<dyn Transport>>,
+        log: LogHandle,
     ) -> Arc<Self> {
         let (state, ended) = (Mutex::default(), Condvar::new());
         Arc::new(Self {
             settings,
             catalog,
             ways,
-            pen,
+            log,
             state,
             ended,
             listening: OnceLock::new(),
@@ -178,14 +178,14 @@ impl Lobby {
     ///
     /// # Errors
     /// [`Error::Refused`] with the reason, as one clause that the client is told.
-    pub fn seat(self: &Arc<Self>, wish: &Wish, mut guest: Guest) -> Result<Seat> {
+    pub fn seat(self: &Arc<Self>, wish: &SeatRequest, mut guest: PendingClient) -> Result<Seat> {
         let (file, clients, via) = self.resolve(wish)?;
         loop {
             if let Some(gate) = self.open_muster(&file, clients, via, guest.kind)? {
-                gate.plan.carrier.seat_up(&guest.stream)?;
-                match gate.take(guest) {
+                gate.plan.carrier.prepare_connection(&guest.stream)?;
+                match gate.seat(guest) {
                     Ok(seat) => {
-                        gate.plan.carrier.seated(&seat);
+                        gate.plan.carrier.on_seated(&seat);
                         return Ok(seat);
                     }
                     // Full, or released a moment ago: the next session.
@@ -197,7 +197,7 @@ impl Lobby {
     }
 
     /// The file, the number of clients, and the way where anybody has chosen one.
-    fn resolve(&self, wish: &Wish) -> Result<(FileName, u16, Option<Via>)> {
+    fn resolve(&self, wish: &SeatRequest) -> Result<(FileName, u16, Option<Via>)> {
         let refuse = |reason: String| Err(Error::refused("the server", reason));
         let default = self.settings.file.as_ref().or_else(|| self.catalog.only());
         let Some(file) = wish.file.as_ref().or(default) else {
@@ -225,7 +225,7 @@ impl Lobby {
         file: &FileName,
         clients: u16,
         via: Option<Via>,
-        kind: Kind,
+        kind: ClientKind,
     ) -> Result<Option<Arc<Gate>>> {
         let state = self.lock();
         let refuse = |reason| Err(Error::refused("the server", reason));
@@ -248,7 +248,7 @@ impl Lobby {
                 plan.via
             ));
         }
-        if kind == Kind::Http && !matches!(plan.via, Via::Tcp | Via::Http) {
+        if kind == ClientKind::Http && !matches!(plan.via, Via::Tcp | Via::Http) {
             return refuse(format!(
                 "the group for '{file}' goes via {}, which no HTTP client can",
                 plan.via
@@ -278,7 +278,7 @@ impl Lobby {
             .expect("resolved before");
         let carrier = way.prepare(&source, clients, &self.settings)?;
         let session = SessionId(clock::random());
-        let plan = Plan {
+        let plan = SessionPlan {
             session,
             via,
             source,
@@ -298,13 +298,13 @@ impl Lobby {
             let reason = "all seats of this server's only session are taken";
             return Err(Error::refused("the server", reason));
         }
-        let head = Head {
+        let head = SessionHeader {
             via,
             file: plan.source.info.clone(),
             clients,
         };
-        let gate = Gate::new(plan, self.pen.clone());
-        self.pen.open(session, head);
+        let gate = Gate::new(plan, self.log.clone());
+        self.log.open(session, head);
         let (lobby, running) = (Arc::clone(self), Arc::clone(&gate));
         let started = thread::Builder::new()
             .name(format!("session-{:04x}", session.0 >> 48))
@@ -314,7 +314,7 @@ impl Lobby {
                 lobby.forget(&running);
             });
         if let Err(error) = started {
-            self.pen.close(session);
+            self.log.close(session);
             return Err(Error::io("start the session's thread", session)(error));
         }
         state.gates.push(gate);
@@ -339,7 +339,7 @@ impl Lobby {
     }
 
     /// The sessions that have not ended, for every face that shows them.
-    pub fn views(&self) -> Vec<View> {
+    pub fn views(&self) -> Vec<GateView> {
         let gates: Vec<_> = self.lock().gates.clone();
         gates.iter().map(|gate| gate.view()).collect()
     }
@@ -361,8 +361,8 @@ impl Lobby {
     }
 
     /// The results that are in the log, for every face that shows them.
-    pub fn ledger(&self) -> &Arc<Ledger> {
-        self.pen.ledger()
+    pub fn history(&self) -> &Arc<History> {
+        self.log.ledger()
     }
 
     /// Opens the gate of `session` for the clients that are ready; `false` where there is no such
@@ -403,7 +403,7 @@ impl Lobby {
             .is_empty()
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, LobbyState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -14,11 +14,11 @@ use std::time::Duration;
 use crate::error::Error;
 use crate::error::Phase;
 use crate::error::Result;
-use crate::net::line_stream::Dialogue;
+use crate::net::line_stream::LineStream;
 use crate::proto::native::FromClient;
 use crate::server::catalog::Source;
 use crate::server::gate::Seat;
-use crate::server::lobby::Settings;
+use crate::server::lobby::ServerConfig;
 use crate::session::SeatId;
 use crate::session::Via;
 use crate::transfer::Counts;
@@ -26,7 +26,7 @@ use crate::transfer::Outcome;
 use crate::units::Moment;
 
 /// One way of sending.
-pub trait Way: fmt::Debug + Send + Sync {
+pub trait Transport: fmt::Debug + Send + Sync {
     /// Its word.
     fn via(&self) -> Via;
 
@@ -38,25 +38,25 @@ pub trait Way: fmt::Debug + Send + Sync {
         &self,
         source: &Arc<Source>,
         clients: u16,
-        settings: &Settings,
-    ) -> Result<Box<dyn Carrier>>;
+        settings: &ServerConfig,
+    ) -> Result<Box<dyn SendSession>>;
 }
 
 /// One way, ready for one session.
-pub trait Carrier: fmt::Debug + Send + Sync {
+pub trait SendSession: fmt::Debug + Send + Sync {
     /// Sets up a client's connection before the gate.
     ///
     /// # Errors
     /// Why this client cannot be served.
-    fn seat_up(&self, stream: &TcpStream) -> Result<()>;
+    fn prepare_connection(&self, stream: &TcpStream) -> Result<()>;
 
     /// A client has a seat, and is about to be told so.
-    fn seated(&self, seat: &Seat) {
+    fn on_seated(&self, seat: &Seat) {
         let _ = seat;
     }
 
     /// How it sends, in two or three words for the log: `sendfile, bbr`.
-    fn sender(&self, stream: &TcpStream) -> String;
+    fn description(&self, stream: &TcpStream) -> String;
 
     /// A line that a native client is told with its offer, where this way has terms of its own.
     fn terms(&self) -> Option<Vec<u8>> {
@@ -73,78 +73,60 @@ pub trait Carrier: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// This way knows no such line, or cannot serve what it asks for.
-    fn hear(&self, seat: &Seat, line: &str) -> Result<()> {
+    fn on_line(&self, seat: &Seat, line: &str) -> Result<()> {
         let _ = line;
         let what = "a message before READY that is none";
         Err(Error::protocol(seat.id(), what))
     }
 
     /// Moves the bytes to one seat that has just gone through the gate.
-    fn carry(&self, seat: &Seat, cargo: Cargo<'_>) -> Carried;
+    fn send(&self, seat: &Seat, cargo: SendJob<'_>) -> SendResult;
 
     /// Moves the bytes to a native client. A way that has to hear it meanwhile does so here, and
     /// leaves in `first` the first line that is not its own; the others leave it to `carry`.
-    fn converse(
+    fn send_native(
         &self,
         seat: &Seat,
         preface: Vec<u8>,
         range: Range<u64>,
-        dialogue: &mut Dialogue<'_>,
-        first: &mut Answer,
-    ) -> Carried {
+        lines: &mut LineStream<'_>,
+        first: &mut EarlyReply,
+    ) -> SendResult {
         let mut answer = |until: Moment| {
-            first.line = hear_held(dialogue, until);
-            first.heard_at = Some(dialogue.heard_at());
+            first.line = read_held(lines, until);
+            first.heard_at = Some(lines.last_read_at());
             first.sent = seat.moved().load(Ordering::Relaxed);
         };
-        let cargo = Cargo {
+        let cargo = SendJob {
             preface,
             range,
             answer: &mut answer,
         };
-        self.carry(seat, cargo)
-    }
-
-    /// A client whose copy is complete says a line before it says its digest that is none of
-    /// the protocol's own: a way that mends damaged copies does so here, and returns when the
-    /// client is to go on. `number` counts from 1.
-    ///
-    /// # Errors
-    /// This way knows no such line, or why it ended.
-    fn mend(
-        &self,
-        seat: &Seat,
-        line: &str,
-        number: u32,
-        dialogue: &mut Dialogue<'_>,
-    ) -> std::result::Result<(), Failure> {
-        let _ = (seat, line, number, dialogue);
-        let reason = "messages out of order after the payload";
-        Err(Failure::new(Outcome::Cut, reason))
+        self.send(seat, cargo)
     }
 
     /// Adds to a client's counters what only this end knows, once it has said its last word.
-    fn account(&self, seat: &Seat, counts: &mut Counts) {
+    fn add_counts(&self, seat: &Seat, counts: &mut Counts) {
         let _ = (seat, counts);
     }
 
     /// What a face shows of `seat` beyond its bytes; asked about once a second, under the gate's
     /// lock, so it reads what is there and waits for nothing.
-    fn detail(&self, seat: SeatId) -> Detail {
+    fn detail(&self, seat: SeatId) -> SeatDetail {
         let _ = seat;
-        Detail::default()
+        SeatDetail::default()
     }
 }
 
 /// Hears the answer to the first block; gives back a line that is something else.
-fn hear_held(dialogue: &mut Dialogue<'_>, until: Moment) -> Option<String> {
-    let line = dialogue.hear(until, Phase::Transfer).ok()?;
+fn read_held(lines: &mut LineStream<'_>, until: Moment) -> Option<String> {
+    let line = lines.read_line(until, Phase::Transfer).ok()?;
     (FromClient::decode(&line) != Ok(FromClient::Held)).then_some(line)
 }
 
 /// What only some ways know of a seat while its bytes move.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Detail {
+pub struct SeatDetail {
     /// Datagrams lost so far.
     pub lost: Option<u64>,
     /// The file cut into at most [`MAP_MAX`] equal pieces: how much of each has arrived, percent.
@@ -156,7 +138,7 @@ pub struct Detail {
 pub const MAP_MAX: usize = 128;
 
 /// What one seat is to get.
-pub struct Cargo<'a> {
+pub struct SendJob<'a> {
     /// Said on the control connection just before the first payload byte.
     pub preface: Vec<u8>,
     /// The part of the file that the client lacks.
@@ -167,7 +149,7 @@ pub struct Cargo<'a> {
 
 /// What was heard of a native client while bytes were sent to it.
 #[derive(Clone, Debug, Default)]
-pub struct Answer {
+pub struct EarlyReply {
     /// A line that is not the way's own, and no HELD.
     pub line: Option<String>,
     /// When it was read, and whatever came with it; `None` if the way asked for no answer.
@@ -178,16 +160,16 @@ pub struct Answer {
 
 /// How it went.
 #[derive(Debug)]
-pub struct Carried {
+pub struct SendResult {
     /// Release to the first payload byte written; `None` if none was.
     pub first: Option<Duration>,
     /// Why it ended early.
-    pub end: std::result::Result<(), Failure>,
+    pub end: std::result::Result<(), TransferFailure>,
 }
 
 /// A transfer that ended early.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
+pub struct TransferFailure {
     /// What the log says.
     pub outcome: Outcome,
     /// Why, as one clause.
@@ -196,7 +178,7 @@ pub struct Failure {
     pub source_changed: bool,
 }
 
-impl Failure {
+impl TransferFailure {
     /// A transfer that ended early through no change of the source.
     pub fn new(outcome: Outcome, reason: impl Into<String>) -> Self {
         Self {
@@ -207,7 +189,7 @@ impl Failure {
     }
 }
 
-impl fmt::Debug for Cargo<'_> {
+impl fmt::Debug for SendJob<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Cargo")
             .field("range", &self.range)

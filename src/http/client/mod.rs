@@ -14,10 +14,10 @@ use std::time::Duration;
 
 use crate::client;
 use crate::client::Client;
-use crate::client::End;
-use crate::client::Fetch;
-use crate::client::Order;
-use crate::client::Stage;
+use crate::client::ClientReport;
+use crate::client::ClientStage;
+use crate::client::FetchConfig;
+use crate::client::FetchRun;
 use crate::client::part::Part;
 use crate::digest::Digest;
 use crate::error::Error;
@@ -64,11 +64,11 @@ const GATE_LIMIT: Duration = Duration::from_secs(6 * 3600);
 ///
 /// # Errors
 /// As [`Fetch::run`].
-pub fn run(fetch: &Fetch, order: &Order, target: &Target) -> Result<Vec<End>> {
+pub fn run(fetch: &FetchRun, order: &FetchConfig, target: &Target) -> Result<Vec<ClientReport>> {
     // A server without sessions: its clients in this process are one.
     let alone = SessionId(clock::random());
     fetch.run_each(order, &|client, number| {
-        let mut end = End::before_the_seat(Error::Interrupted);
+        let mut end = ClientReport::before_the_seat(Error::Interrupted);
         let visit = Visit {
             fetch,
             order,
@@ -88,7 +88,7 @@ pub fn run(fetch: &Fetch, order: &Order, target: &Target) -> Result<Vec<End>> {
         {
             transfer.fail(client::outcome_of(error), error.to_string());
         }
-        client.enter(Stage::Ended);
+        client.set_stage(ClientStage::Ended);
         end
     })
 }
@@ -102,8 +102,8 @@ const UNPROVEN: &str = "it gave no digest and --sha1 was not given";
 
 /// One client's way through one fetch.
 struct Visit<'a> {
-    fetch: &'a Fetch,
-    order: &'a Order,
+    fetch: &'a FetchRun,
+    order: &'a FetchConfig,
     target: &'a Target,
     client: &'a Client,
     number: u16,
@@ -111,7 +111,7 @@ struct Visit<'a> {
 }
 
 impl Visit<'_> {
-    fn run(&self, end: &mut End) -> Result<()> {
+    fn run(&self, end: &mut ClientReport) -> Result<()> {
         let order = self.order;
         let (path, about) = self.look()?;
         let sha1 = match (order.sha1, about.sha1) {
@@ -155,7 +155,7 @@ impl Visit<'_> {
             .peer_addr()
             .map_err(Error::io("connect", "the server"))?;
         let request = self.request(&path, &about, start, strong)?;
-        self.client.enter(Stage::Waiting);
+        self.client.set_stage(ClientStage::Waiting);
         let limit = if about.gate { GATE_LIMIT } else { ANSWER_LIMIT };
         let answer = ask(
             &stream,
@@ -165,7 +165,7 @@ impl Visit<'_> {
             Phase::Muster,
         )?;
         let start = self.accept(&answer, &stream, peer, &about, start)?;
-        self.client.enter(Stage::Receiving);
+        self.client.set_stage(ClientStage::Receiving);
         end.released_at = Some(clock::wall());
 
         let seat = number(&answer, "gatecast-seat").map_or(SeatId(self.number), SeatId);
@@ -197,7 +197,7 @@ impl Visit<'_> {
         });
         part.rename_to(&order.copy_name(seat, &self.target.name)?)?;
         self.receive(&answer, &stream, peer, part.file(), start..about.bytes, end)?;
-        self.client.enter(Stage::Verifying);
+        self.client.set_stage(ClientStage::Verifying);
         self.prove(part, sha1, answer.at, end)?;
         let receipt = answer.head.fields.get("gatecast-receipt");
         if let (Some(path), Some(transfer), Some(offer)) = (receipt, &end.transfer, &end.offer)
@@ -226,7 +226,7 @@ impl Visit<'_> {
 
     fn head(&self, path: &str) -> Result<(SocketAddr, Response)> {
         let stream = self.client.connect(self.fetch, self.order)?;
-        self.client.enter(Stage::Joining);
+        self.client.set_stage(ClientStage::Joining);
         let peer = stream
             .peer_addr()
             .map_err(Error::io("connect", "the server"))?;
@@ -324,7 +324,7 @@ impl Visit<'_> {
         peer: SocketAddr,
         file: &File,
         range: std::ops::Range<u64>,
-        end: &mut End,
+        end: &mut ClientReport,
     ) -> Result<()> {
         let transfer = end.transfer.as_mut().expect("made before");
         let want = range.end - range.start;
@@ -390,7 +390,7 @@ impl Visit<'_> {
         mut part: Part,
         sha1: Option<Digest>,
         released: Moment,
-        end: &mut End,
+        end: &mut ClientReport,
     ) -> Result<()> {
         let transfer = end.transfer.as_mut().expect("made before");
         let offer = end.offer.as_mut().expect("made before");

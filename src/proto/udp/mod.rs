@@ -4,11 +4,8 @@
 //! to all at once. Only payload travels in datagrams ([`packet`]); what a receiver has to say
 //! ([`control`]) travels on its TCP connection, which proves its address and loses nothing, so
 //! there is no datagram from a client at all and nothing that a forged address could trigger.
-//! Where there is no such connection a client proves its address by a cookie ([`door`]), and says
-//! the same lines in datagrams ([`greet`]).
 //!
 //! - [`packet`]: datagrams to values and back
-//! - [`cookie`], [`greet`], [`door`]: how those meet who have nothing but datagrams
 //! - [`control`]: the lines on the control connection
 //! - [`ranges`]: lists of missing blocks, in few bytes
 //! - [`blocks`]: which blocks are held
@@ -16,7 +13,6 @@
 //! - [`sender`]: to one client, reliable or raw
 //! - [`receiver`]: at every client
 //! - `advance`: whether a client gets on while it is sent to
-//! - [`pieces`]: what of a damaged copy is right
 //! - [`probe`]: the rate, where nobody gave one; [`watch`]: what clients tell of it
 //! - [`cast`]: to a group, with repair by XOR ([`xor`])
 //!
@@ -27,11 +23,7 @@ mod advance;
 pub mod blocks;
 pub mod cast;
 pub mod control;
-pub mod cookie;
-pub mod door;
-pub mod greet;
 pub mod packet;
-pub mod pieces;
 pub mod probe;
 pub mod ranges;
 pub mod receiver;

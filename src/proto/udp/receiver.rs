@@ -165,29 +165,6 @@ impl Receiver {
         }
     }
 
-    /// A receiver that has everything but the blocks `lacked`, of a file whose every block was
-    /// sent before.
-    pub fn lacking(
-        stream: u32,
-        bytes: u64,
-        block_len: usize,
-        lacked: &[Range<u32>],
-        report_every: u32,
-        now: Moment,
-    ) -> Self {
-        let mut new = Self::new(stream, bytes, block_len, 0, How::Unicast, report_every, now);
-        let count = new.blocks.len();
-        let mut next = 0;
-        for range in lacked.iter().cloned().chain(std::iter::once(count..count)) {
-            (next..range.start).for_each(|block| {
-                new.blocks.insert(block);
-            });
-            next = range.end;
-        }
-        new.ripe = count;
-        new
-    }
-
     /// True when every block is held.
     pub fn is_whole(&self) -> bool {
         self.blocks.is_whole()

@@ -85,11 +85,6 @@ impl Watch {
         self.probe.sent(bytes);
     }
 
-    /// A client begins a stream anew.
-    pub fn forget(&mut self, seat: SeatId) {
-        self.clients.remove(&seat);
-    }
-
     /// Takes what a client says; one that cannot have so many is believed as far as it can be.
     pub fn hear(&mut self, seat: SeatId, report: &Report, now: Moment) {
         let begun = self.begun;

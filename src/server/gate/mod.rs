@@ -25,44 +25,44 @@ use std::time::Duration;
 use crate::net::clock;
 use crate::proto::native::FromServer;
 use crate::server::catalog::Source;
-use crate::server::gate::guest::gone;
-use crate::server::gate::opening::Opening;
-use crate::server::session_log::Pen;
-use crate::server::transport::Carrier;
+use crate::server::gate::pending::disconnected;
+use crate::server::gate::release::Release;
+use crate::server::session_log::LogHandle;
+use crate::server::transport::SendSession;
 use crate::session::SeatId;
 use crate::session::SessionId;
 use crate::session::Via;
 use crate::units::Moment;
 
-mod guest;
-pub mod meeting;
-pub mod opening;
+pub mod latch;
+mod pending;
+pub mod release;
 pub mod seat;
 mod view;
 
-pub use guest::Ending;
-pub use guest::Guest;
-pub use guest::Kind;
+pub use pending::ClientKind;
+pub use pending::MusterEnd;
+pub use pending::PendingClient;
 pub use seat::Seat;
+pub use view::GateView;
 pub use view::SeatView;
-pub use view::View;
 
 /// One session, from its first seat to its last outcome.
 #[derive(Debug)]
 pub struct Gate {
     /// What it will send, and to how many.
-    pub plan: Plan,
-    state: Mutex<State>,
+    pub plan: SessionPlan,
+    state: Mutex<GateState>,
     /// Wakes the session's thread.
     changed: Condvar,
     /// Wakes the seats' threads; apart, so that a thousand of them sleep through the muster.
     decided: Condvar,
-    pen: Pen,
+    log: LogHandle,
 }
 
 /// What a session is, fixed when it begins to muster.
 #[derive(Debug)]
-pub struct Plan {
+pub struct SessionPlan {
     /// Its number.
     pub session: SessionId,
     /// The way the bytes travel.
@@ -80,13 +80,13 @@ pub struct Plan {
     /// Waits on when every client has left; a group that only its clients named ends then.
     pub lasting: bool,
     /// What moves the bytes after the release.
-    pub carrier: Box<dyn Carrier>,
+    pub carrier: Box<dyn SendSession>,
 }
 
 #[derive(Debug)]
-struct State {
-    seats: BTreeMap<SeatId, Taken>,
-    phase: Phase,
+struct GateState {
+    seats: BTreeMap<SeatId, SeatState>,
+    phase: GatePhase,
     deadline: Moment,
     by_hand: bool,
     stopping: bool,
@@ -97,20 +97,20 @@ struct State {
 }
 
 #[derive(Debug)]
-struct Taken {
-    guest: Guest,
+struct SeatState {
+    guest: PendingClient,
     ready: bool,
     finished: bool,
     moved: Arc<AtomicU64>,
     /// Why the watcher took the seat away; its own thread reads it and leaves.
-    evicted: Option<Ending>,
+    evicted: Option<MusterEnd>,
 }
 
 #[derive(Debug)]
-enum Phase {
+enum GatePhase {
     Mustering,
-    Released(Arc<Opening>),
-    Ended(Ending),
+    Released(Arc<Release>),
+    Ended(MusterEnd),
 }
 
 /// How often the connections of waiting seats are looked at.
@@ -121,10 +121,10 @@ const TICK: Duration = Duration::from_secs(1);
 
 impl Gate {
     /// Begins a muster. Its thread is [`Gate::run`], which the caller starts.
-    pub fn new(plan: Plan, pen: Pen) -> Arc<Self> {
-        let state = State {
+    pub fn new(plan: SessionPlan, log: LogHandle) -> Arc<Self> {
+        let state = GateState {
             seats: BTreeMap::new(),
-            phase: Phase::Mustering,
+            phase: GatePhase::Mustering,
             deadline: clock::now().after(plan.max_wait),
             by_hand: false,
             stopping: false,
@@ -136,17 +136,17 @@ impl Gate {
             state: Mutex::new(state),
             changed: Condvar::new(),
             decided: Condvar::new(),
-            pen,
+            log,
         })
     }
 
     /// Takes the lowest free seat; gives the guest back when the gate has none any more.
-    pub fn take(self: &Arc<Self>, guest: Guest) -> Result<Seat, Guest> {
+    pub fn seat(self: &Arc<Self>, guest: PendingClient) -> Result<Seat, PendingClient> {
         let mut state = self.lock();
         let free = (1..=self.plan.clients)
             .map(SeatId)
             .find(|id| !state.seats.contains_key(id));
-        let (Phase::Mustering, Some(id)) = (&state.phase, free) else {
+        let (GatePhase::Mustering, Some(id)) = (&state.phase, free) else {
             return Err(guest);
         };
         let moved = Arc::new(AtomicU64::new(0));
@@ -154,7 +154,7 @@ impl Gate {
         state.visited = true;
         state.seats.insert(
             id,
-            Taken {
+            SeatState {
                 guest,
                 ready: false,
                 finished: false,
@@ -169,7 +169,7 @@ impl Gate {
     /// True while a seat may be taken.
     pub fn has_room(&self) -> bool {
         let state = self.lock();
-        matches!(state.phase, Phase::Mustering)
+        matches!(state.phase, GatePhase::Mustering)
             && state.seats.len() < usize::from(self.plan.clients)
     }
 
@@ -186,7 +186,7 @@ impl Gate {
     pub fn stop(&self) {
         let mut state = self.lock();
         state.stopping = true;
-        if matches!(state.phase, Phase::Released(_)) {
+        if matches!(state.phase, GatePhase::Released(_)) {
             for taken in state.seats.values().filter(|taken| !taken.finished) {
                 // A connection that is gone already needs no closing.
                 let _ = taken.guest.stream.shutdown(std::net::Shutdown::Both);
@@ -205,26 +205,26 @@ impl Gate {
                 self.decided.notify_all();
             }
         }
-        self.see_out();
-        self.pen.close(self.plan.session);
+        self.wait_for_seats();
+        self.log.close(self.plan.session);
     }
 
     /// Waits until the gate may open, and admits the ready.
-    fn muster(&self) -> Result<Arc<Opening>, Ending> {
+    fn muster(&self) -> Result<Arc<Release>, MusterEnd> {
         let (mut tick, mut look) = (clock::now(), clock::now());
         let mut state = self.lock();
         loop {
             let ready = state.ready();
             let now = clock::now();
             if state.stopping {
-                return Err(Ending::Stopped);
+                return Err(MusterEnd::Stopped);
             }
             let enough = ready == self.plan.clients
                 || (state.by_hand && ready > 0)
                 || (now >= state.deadline && ready >= self.plan.quorum);
             if enough {
                 // Who has not said READY by now stays behind; who vanished is seen a last time.
-                state = self.watch(state);
+                state = self.evict_disconnected(state);
                 if state.ready() != ready {
                     state.by_hand &= state.ready() > 0;
                     continue;
@@ -232,10 +232,10 @@ impl Gate {
                 return Ok(self.admit(&mut state));
             }
             if state.seats.is_empty() && state.visited && !self.plan.lasting {
-                return Err(Ending::NotEnough("every client has left".to_owned()));
+                return Err(MusterEnd::NotEnough("every client has left".to_owned()));
             }
             if now >= state.deadline {
-                return Err(Ending::NotEnough(format!(
+                return Err(MusterEnd::NotEnough(format!(
                     "{ready} of {} clients were ready after {} s",
                     self.plan.clients,
                     self.plan.max_wait.as_secs_f64()
@@ -251,17 +251,20 @@ impl Gate {
             // be a million calls for a thousand.
             if clock::now() >= look {
                 look = clock::now().after(WATCH);
-                state = self.watch(state);
+                state = self.evict_disconnected(state);
             }
             if clock::now() >= tick {
                 tick = clock::now().after(TICK);
-                state = self.tell(state);
+                state = self.send_waits(state);
             }
         }
     }
 
     /// Looks at every ready connection and evicts the clients that closed it or spoke.
-    fn watch<'a>(&'a self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+    fn evict_disconnected<'a>(
+        &'a self,
+        state: MutexGuard<'a, GateState>,
+    ) -> MutexGuard<'a, GateState> {
         let seen: Vec<(SeatId, Arc<TcpStream>)> = state
             .seats
             .iter()
@@ -271,7 +274,7 @@ impl Gate {
         drop(state);
         let lost: Vec<_> = seen
             .into_iter()
-            .filter_map(|(id, stream)| Some((id, gone(&stream)?, stream)))
+            .filter_map(|(id, stream)| Some((id, disconnected(&stream)?, stream)))
             .collect();
         let mut state = self.lock();
         for (id, ending, stream) in lost {
@@ -285,7 +288,7 @@ impl Gate {
 
     /// Tells every waiting native client how far the muster is; one that cannot take a line of
     /// forty bytes has not read for minutes and is evicted.
-    fn tell<'a>(&'a self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+    fn send_waits<'a>(&'a self, state: MutexGuard<'a, GateState>) -> MutexGuard<'a, GateState> {
         let line = FromServer::Wait {
             ready: state.ready(),
             clients: self.plan.clients,
@@ -294,7 +297,7 @@ impl Gate {
         let told: Vec<(SeatId, Arc<TcpStream>)> = state
             .seats
             .iter()
-            .filter(|(_, t)| t.ready && t.evicted.is_none() && t.guest.kind == Kind::Native)
+            .filter(|(_, t)| t.ready && t.evicted.is_none() && t.guest.kind == ClientKind::Native)
             .map(|(&id, taken)| (id, Arc::clone(&taken.guest.stream)))
             .collect();
         drop(state);
@@ -304,14 +307,14 @@ impl Gate {
             .collect();
         let mut state = self.lock();
         for (id, stream) in deaf {
-            state.evict(id, &stream, Ending::Left);
+            state.evict(id, &stream, MusterEnd::Left);
             self.decided.notify_all();
         }
         state
     }
 
     /// Makes the barrier for exactly the ready, and sends the others away.
-    fn admit(&self, state: &mut State) -> Arc<Opening> {
+    fn admit(&self, state: &mut GateState) -> Arc<Release> {
         let mut admitted = Vec::new();
         for (&id, taken) in &mut state.seats {
             if taken.ready && taken.evicted.is_none() {
@@ -322,18 +325,18 @@ impl Gate {
                 admitted.push((id, taken.guest.kind));
             } else {
                 let late = "the gate opened before this client was ready";
-                taken.send_away(Ending::NotEnough(late.to_owned()));
+                taken.send_away(MusterEnd::NotEnough(late.to_owned()));
             }
         }
         state.unfinished = u16::try_from(admitted.len()).expect("seats are numbered by u16");
-        let opening = Arc::new(Opening::new(&admitted));
-        state.phase = Phase::Released(Arc::clone(&opening));
+        let opening = Arc::new(Release::new(&admitted));
+        state.phase = GatePhase::Released(Arc::clone(&opening));
         self.decided.notify_all();
         opening
     }
 
     /// The session thread's part of the release: it is the last to come to the barrier.
-    fn release(&self, opening: &Opening) {
+    fn release(&self, opening: &Release) {
         let session = self.plan.session;
         let stream = self
             .lock()
@@ -341,9 +344,10 @@ impl Gate {
             .values()
             .next()
             .map(|taken| Arc::clone(&taken.guest.stream));
-        let sender = stream.map_or_else(String::new, |stream| self.plan.carrier.sender(&stream));
+        let sender =
+            stream.map_or_else(String::new, |stream| self.plan.carrier.description(&stream));
         // Logged before it happens: a small file's rows are written a moment after.
-        self.pen.release(session, opening.date(), sender);
+        self.log.release(session, opening.date(), sender);
         opening.open();
         let file = &self.plan.source.info.name;
         log::info!(
@@ -353,7 +357,7 @@ impl Gate {
     }
 
     /// Waits until every seat has been left, which each thread does by a deadline of its own.
-    fn see_out(&self) {
+    fn wait_for_seats(&self) {
         let mut state = self.lock();
         let mut limits: BTreeMap<SeatId, (u64, Moment)> = BTreeMap::new();
         while !state.seats.values().all(|taken| taken.finished) || state.unfinished > 0 {
@@ -363,15 +367,15 @@ impl Gate {
                 .wait_timeout(state, TICK)
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
-            if let Phase::Released(opening) = &state.phase {
+            if let GatePhase::Released(opening) = &state.phase {
                 opening.note_gap(clock::now().since(before).saturating_sub(TICK));
-                self.cut_the_stalled(&state, &mut limits);
+                self.close_stalled(&state, &mut limits);
             }
         }
     }
 
     /// A last resort behind the transfer's own limits: a kernel call that dribbles for ever.
-    fn cut_the_stalled(&self, state: &State, limits: &mut BTreeMap<SeatId, (u64, Moment)>) {
+    fn close_stalled(&self, state: &GateState, limits: &mut BTreeMap<SeatId, (u64, Moment)>) {
         let now = clock::now();
         // Twice the stall limit, and the time that one call's block takes at the slowest rate.
         let patience =
@@ -391,14 +395,14 @@ impl Gate {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, GateState> {
         // A thread that panicked left the count as it was: it changes one field at a time, and
         // its seat is given back by its guard.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl GateState {
     fn ready(&self) -> u16 {
         let ready = self
             .seats
@@ -409,16 +413,16 @@ impl State {
     }
 
     /// The muster is over without a release; whoever is not ready yet is in a read.
-    fn end(&mut self, ending: Ending) {
+    fn end(&mut self, ending: MusterEnd) {
         self.seats
             .values_mut()
             .filter(|taken| !taken.ready)
             .for_each(|taken| taken.send_away(ending.clone()));
-        self.phase = Phase::Ended(ending);
+        self.phase = GatePhase::Ended(ending);
     }
 
     /// Takes the seat away unless somebody else sits there by now.
-    fn evict(&mut self, id: SeatId, stream: &Arc<TcpStream>, ending: Ending) {
+    fn evict(&mut self, id: SeatId, stream: &Arc<TcpStream>, ending: MusterEnd) {
         if let Some(taken) = self
             .seats
             .get_mut(&id)
@@ -429,9 +433,9 @@ impl State {
     }
 }
 
-impl Taken {
+impl SeatState {
     /// Ends the wait of a client that is not ready: its thread is in a read, which returns now.
-    fn send_away(&mut self, ending: Ending) {
+    fn send_away(&mut self, ending: MusterEnd) {
         if self.evicted.is_none() {
             self.evicted = Some(ending);
             // A connection that is gone already needs no closing.

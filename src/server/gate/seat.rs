@@ -10,13 +10,13 @@ use std::sync::PoisonError;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use crate::server::gate::Ending;
+use crate::server::gate::ClientKind;
 use crate::server::gate::Gate;
-use crate::server::gate::Guest;
-use crate::server::gate::Kind;
-use crate::server::gate::Opening;
-use crate::server::gate::Phase;
-use crate::server::gate::Plan;
+use crate::server::gate::GatePhase;
+use crate::server::gate::MusterEnd;
+use crate::server::gate::PendingClient;
+use crate::server::gate::Release;
+use crate::server::gate::SessionPlan;
 use crate::session::SeatId;
 use crate::transfer::Outcome;
 use crate::transfer::Transfer;
@@ -26,19 +26,24 @@ use crate::transfer::Transfer;
 pub struct Seat {
     gate: Arc<Gate>,
     id: SeatId,
-    kind: Kind,
+    kind: ClientKind,
     name: String,
     peer: SocketAddr,
     stream: Arc<TcpStream>,
     moved: Arc<AtomicU64>,
-    opening: Option<Arc<Opening>>,
+    opening: Option<Arc<Release>>,
     finished: bool,
     /// Why the client lost the seat before the release.
     lost: Option<(Outcome, String)>,
 }
 
 impl Seat {
-    pub(crate) fn new(gate: Arc<Gate>, id: SeatId, guest: &Guest, moved: Arc<AtomicU64>) -> Self {
+    pub(crate) fn new(
+        gate: Arc<Gate>,
+        id: SeatId,
+        guest: &PendingClient,
+        moved: Arc<AtomicU64>,
+    ) -> Self {
         Self {
             gate,
             id,
@@ -59,12 +64,12 @@ impl Seat {
     }
 
     /// The kind of its client.
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> ClientKind {
         self.kind
     }
 
     /// Its session.
-    pub fn plan(&self) -> &Plan {
+    pub fn plan(&self) -> &SessionPlan {
         &self.gate.plan
     }
 
@@ -79,7 +84,7 @@ impl Seat {
     }
 
     /// The opening that it went through; `None` before.
-    pub fn opening(&self) -> Option<&Arc<Opening>> {
+    pub fn release(&self) -> Option<&Arc<Release>> {
         self.opening.as_ref()
     }
 
@@ -96,12 +101,12 @@ impl Seat {
     ///
     /// # Errors
     /// The muster ended, or this client left it.
-    pub fn wait(&mut self) -> Result<Duration, Ending> {
-        let opening = self.wait_for_opening();
+    pub fn wait(&mut self) -> Result<Duration, MusterEnd> {
+        let opening = self.wait_for_release();
         match opening {
             Ok(opening) => {
                 // Nothing stands between being handed the barrier and waiting at it.
-                let woke = opening.pass();
+                let woke = opening.wait();
                 self.opening = Some(opening);
                 Ok(woke)
             }
@@ -113,10 +118,10 @@ impl Seat {
         }
     }
 
-    fn wait_for_opening(&self) -> Result<Arc<Opening>, Ending> {
+    fn wait_for_release(&self) -> Result<Arc<Release>, MusterEnd> {
         // From here the gate's watcher reads the connection, and it must not wait.
         if self.stream.set_nonblocking(true).is_err() {
-            return Err(Ending::Left);
+            return Err(MusterEnd::Left);
         }
         let mut state = self.gate.lock();
         if let Some(taken) = state.seats.get_mut(&self.id) {
@@ -132,9 +137,9 @@ impl Seat {
                 return Err(ending);
             }
             match &state.phase {
-                Phase::Mustering => {}
-                Phase::Released(opening) => return Ok(Arc::clone(opening)),
-                Phase::Ended(ending) => return Err(ending.clone()),
+                GatePhase::Mustering => {}
+                GatePhase::Released(opening) => return Ok(Arc::clone(opening)),
+                GatePhase::Ended(ending) => return Err(ending.clone()),
             }
             state = self
                 .gate
@@ -145,10 +150,10 @@ impl Seat {
     }
 
     /// The muster's end, where it ended while this client was not ready yet.
-    pub fn ending(&self) -> Option<Ending> {
+    pub fn muster_end(&self) -> Option<MusterEnd> {
         let state = self.gate.lock();
         match &state.phase {
-            Phase::Ended(ending) => Some(ending.clone()),
+            GatePhase::Ended(ending) => Some(ending.clone()),
             _ => state.seats.get(&self.id)?.evicted.clone(),
         }
     }
@@ -171,7 +176,7 @@ impl Seat {
                 .as_ref()
                 .and_then(|opening| opening.disturbed());
         }
-        self.gate.pen.finish(self.gate.plan.session, transfer);
+        self.gate.log.finish(self.gate.plan.session, transfer);
         self.finished = true;
     }
 }
@@ -189,7 +194,7 @@ impl Drop for Seat {
                 ),
             };
             transfer.fail(outcome, reason);
-            self.gate.pen.finish(self.gate.plan.session, transfer);
+            self.gate.log.finish(self.gate.plan.session, transfer);
         }
         let mut state = self.gate.lock();
         if self.opening.is_some() {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::net::clock;
 use crate::net::copy;
-use crate::net::line_stream::Dialogue;
+use crate::net::line_stream::LineStream;
 use crate::net::socket;
 use crate::proto::http::request::Method;
 use crate::proto::http::request::Request;
@@ -37,7 +37,7 @@ pub fn serve(connection: &Connection, torrents: &Torrents, lobby: &Lobby) {
     if let Err(error) = say(stream, &reply) {
         log::debug!("{}: {error}", connection.peer);
     }
-    Dialogue::new(stream, connection.peer, b"").close();
+    LineStream::new(stream, connection.peer, b"").close();
 }
 
 fn answer(

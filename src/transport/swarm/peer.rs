@@ -14,22 +14,22 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
-use crate::client::receive::Armed;
-use crate::client::receive::Arriving;
-use crate::client::receive::Incoming;
-use crate::client::receive::Intake;
-use crate::client::receive::Taken;
+use crate::client::receive::PrepareContext;
+use crate::client::receive::ReceiveContext;
+use crate::client::receive::ReceiveSession;
+use crate::client::receive::ReceiveTransport;
+use crate::client::receive::Received;
 use crate::error::Error;
 use crate::error::Phase;
 use crate::error::Result;
 use crate::net::clock;
-use crate::net::line_stream::Dialogue;
-use crate::proto::bt::layout::PieceLayout;
+use crate::net::line_stream::LineStream;
+use crate::proto::bt::layout::Layout;
 use crate::proto::bt::metainfo::METAINFO_MAX;
 use crate::proto::bt::metainfo::Metainfo;
 use crate::proto::greeting::Greeting;
 use crate::proto::http::text::percent_encode;
-use crate::server::listener::Handler;
+use crate::server::listener::ConnectionHandler;
 use crate::server::listener::Listener;
 use crate::session::Via;
 use crate::transfer::Counts;
@@ -79,7 +79,7 @@ const LOOK: Duration = Duration::from_millis(50);
 /// How long connections get to end.
 const LEAVE: Duration = Duration::from_millis(500);
 
-impl Intake for SwarmReceiveTransport {
+impl ReceiveTransport for Swarm {
     fn via(&self) -> Via {
         Via::Swarm
     }
@@ -88,7 +88,11 @@ impl Intake for SwarmReceiveTransport {
         true
     }
 
-    fn arm(&self, arriving: &Arriving<'_>, _: &mut Dialogue<'_>) -> Result<Box<dyn Armed>> {
+    fn prepare(
+        &self,
+        arriving: &PrepareContext<'_>,
+        _: &mut LineStream<'_>,
+    ) -> Result<Box<dyn ReceiveSession>> {
         if arriving.offer.file.bytes == 0 {
             return Ok(Box::new(EmptyReceiveSession));
         }
@@ -132,9 +136,9 @@ impl Intake for SwarmReceiveTransport {
 #[derive(Debug)]
 struct EmptyReceiveSession;
 
-impl Armed for EmptyReceiveSession {
-    fn receive(&mut self, _: &Incoming<'_>, _: &mut Dialogue<'_>) -> Result<Taken> {
-        Ok(Taken::nothing(clock::now()))
+impl ReceiveSession for Nothing {
+    fn receive(&mut self, _: &ReceiveContext<'_>, _: &mut LineStream<'_>) -> Result<Received> {
+        Ok(Received::nothing(clock::now()))
     }
 }
 
@@ -145,12 +149,16 @@ struct SwarmReceiveSession {
     seed_time: Option<Duration>,
 }
 
-impl Armed for SwarmReceiveSession {
-    fn held(&self) -> Option<u64> {
+impl ReceiveSession for Seated {
+    fn bytes_held(&self) -> Option<u64> {
         Some(self.peer.held)
     }
 
-    fn receive(&mut self, incoming: &Incoming<'_>, _: &mut Dialogue<'_>) -> Result<Taken> {
+    fn receive(
+        &mut self,
+        incoming: &ReceiveContext<'_>,
+        _: &mut LineStream<'_>,
+    ) -> Result<Received> {
         let member = &self.peer.member;
         member.release();
         let moved = |bytes: u64| {
@@ -175,7 +183,7 @@ impl Armed for SwarmReceiveSession {
             progress.protocol,
             progress.counts.endgame
         );
-        Ok(Taken {
+        Ok(Received {
             first: member.first(),
             last,
             counts: Counts {
@@ -187,13 +195,13 @@ impl Armed for SwarmReceiveSession {
         })
     }
 
-    fn leave(self: Box<Self>, stopped: &AtomicBool) {
-        self.peer.seed(self.seed_time, stopped);
+    fn serve_others(self: Box<Self>, stopped: &AtomicBool) {
+        self.peer.see_out(self.seed_time, stopped);
     }
 }
 
 /// True when the server has closed the control connection; it says nothing on it meanwhile.
-fn server_is_gone(incoming: &Incoming<'_>) -> bool {
+fn server_is_gone(incoming: &ReceiveContext<'_>) -> bool {
     let seen = incoming
         .stream
         .set_nonblocking(true)
@@ -231,7 +239,7 @@ impl Peer {
         let member = SwarmMember::start(Arc::new(metainfo), store, have, id, role)?;
         let held = member.progress().bytes;
         let serving = Arc::clone(&member);
-        let handler: Handler = Arc::new(move |connection| {
+        let handler: ConnectionHandler = Arc::new(move |connection| {
             let (stream, from) = (Arc::clone(&connection.stream), connection.peer);
             let ours = serving.handshake();
             let greeted = connect::answer(

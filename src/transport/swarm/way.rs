@@ -17,12 +17,12 @@ use crate::net::pacing::Pacer;
 use crate::net::socket;
 use crate::server::catalog::Source;
 use crate::server::gate::Seat;
-use crate::server::lobby::Settings;
-use crate::server::transport::Cargo;
-use crate::server::transport::Carried;
-use crate::server::transport::Carrier;
-use crate::server::transport::Failure;
-use crate::server::transport::Way;
+use crate::server::lobby::ServerConfig;
+use crate::server::transport::SendJob;
+use crate::server::transport::SendResult;
+use crate::server::transport::SendSession;
+use crate::server::transport::TransferFailure;
+use crate::server::transport::Transport;
 use crate::session::Via;
 use crate::transfer::Outcome;
 use crate::transport::swarm::member::view::PeerTraffic;
@@ -53,7 +53,7 @@ impl SwarmTransport {
     }
 }
 
-impl Way for SwarmTransport {
+impl Transport for Swarm {
     fn via(&self) -> Via {
         Via::Swarm
     }
@@ -62,8 +62,8 @@ impl Way for SwarmTransport {
         &self,
         source: &Arc<Source>,
         _: u16,
-        settings: &Settings,
-    ) -> Result<Box<dyn Carrier>> {
+        settings: &ServerConfig,
+    ) -> Result<Box<dyn SendSession>> {
         let torrent = match source.info.bytes {
             0 => None,
             _ => Some(self.torrents.of(source)?),
@@ -81,12 +81,12 @@ impl Way for SwarmTransport {
     }
 }
 
-impl Carrier for SwarmSendSession {
-    fn seat_up(&self, _: &TcpStream) -> Result<()> {
+impl SendSession for Line {
+    fn prepare_connection(&self, _: &TcpStream) -> Result<()> {
         Ok(())
     }
 
-    fn seated(&self, seat: &Seat) {
+    fn on_seated(&self, seat: &Seat) {
         let Some(torrent) = &self.torrent else {
             return;
         };
@@ -100,24 +100,24 @@ impl Carrier for SwarmSendSession {
         }
     }
 
-    fn sender(&self, stream: &TcpStream) -> String {
+    fn description(&self, stream: &TcpStream) -> String {
         let congestion =
             socket::congestion(stream).unwrap_or_else(|| "unknown congestion control".to_owned());
         format!("swarm, {congestion}")
     }
 
-    fn carry(&self, seat: &Seat, cargo: Cargo<'_>) -> Carried {
+    fn send(&self, seat: &Seat, cargo: SendJob<'_>) -> SendResult {
         let left = cargo.range.end - cargo.range.start;
         let stall = seat.plan().stall;
         let said = copy::send_all(seat.stream(), &cargo.preface, clock::now().after(stall));
         let mut end = said.map_err(|stop| match stop {
             copy::Stop::Peer(error) => {
-                Failure::new(Outcome::Cut, format!("the connection failed: {error}"))
+                TransferFailure::new(Outcome::Cut, format!("the connection failed: {error}"))
             }
-            _ => Failure::new(Outcome::TimedOut, "does not take its GO".to_owned()),
+            _ => TransferFailure::new(Outcome::TimedOut, "does not take its GO".to_owned()),
         });
         let Some(torrent) = self.torrent.as_ref().filter(|_| left > 0 && end.is_ok()) else {
-            return Carried { first: None, end };
+            return SendResult { first: None, end };
         };
         let id = seated_id(seat.plan().session, seat.id());
         let before = torrent
@@ -137,10 +137,10 @@ impl Carrier for SwarmSendSession {
         seat.moved()
             .store(moved.sent - before.sent, Ordering::Relaxed);
         let released = seat
-            .opening()
+            .release()
             .expect("only a seat that went through the gate is carried")
             .released();
-        Carried {
+        SendResult {
             first: moved.first_sent.map(|first| first.since(released)),
             end,
         }
@@ -164,7 +164,7 @@ impl Drop for SwarmSendSession {
 
 /// Waits until the client speaks: its last byte is in, or it has failed. Meanwhile it must make
 /// progress, wherever its bytes come from.
-fn watch(seat: &Seat, torrent: &Torrent, id: [u8; 20]) -> Result<(), Failure> {
+fn watch(seat: &Seat, torrent: &Torrent, id: [u8; 20]) -> Result<(), TransferFailure> {
     let piece = u64::from(torrent.member.metainfo.piece_bytes);
     let stall = seat.plan().stall;
     let (mut pieces, mut since) = (0, clock::now());
@@ -178,14 +178,14 @@ fn watch(seat: &Seat, torrent: &Torrent, id: [u8; 20]) -> Result<(), Failure> {
         match seen {
             Ok(0) => {
                 let reason = "closed the connection before its last byte".to_owned();
-                return Err(Failure::new(Outcome::Cut, reason));
+                return Err(TransferFailure::new(Outcome::Cut, reason));
             }
             Ok(_) => return Ok(()),
             Err(error) if Error::is_timeout(&error) => {}
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => {
                 let reason = format!("the connection failed: {error}");
-                return Err(Failure::new(Outcome::Cut, reason));
+                return Err(TransferFailure::new(Outcome::Cut, reason));
             }
         }
         let now = clock::now();
@@ -196,12 +196,12 @@ fn watch(seat: &Seat, torrent: &Torrent, id: [u8; 20]) -> Result<(), Failure> {
             seat.moved().store(bytes, Ordering::Relaxed);
         } else if now.since(since) > stall {
             let reason = format!("no new piece for {} s, with {has}", stall.as_secs_f64());
-            return Err(Failure::new(Outcome::TimedOut, reason));
+            return Err(TransferFailure::new(Outcome::TimedOut, reason));
         }
         if now.since(checked) > Duration::from_secs(1) {
             checked = now;
             if let Some(reason) = seat.plan().source.change() {
-                return Err(Failure {
+                return Err(TransferFailure {
                     outcome: Outcome::Cut,
                     reason,
                     source_changed: true,

@@ -23,14 +23,14 @@ use crate::net::pacing::Pacer;
 use crate::net::socket;
 use crate::proto::native::encode_last_words;
 use crate::server::catalog::Source;
-use crate::server::gate::Kind;
+use crate::server::gate::ClientKind;
 use crate::server::gate::Seat;
-use crate::server::lobby::Settings;
-use crate::server::transport::Cargo;
-use crate::server::transport::Carried;
-use crate::server::transport::Carrier;
-use crate::server::transport::Failure;
-use crate::server::transport::Way;
+use crate::server::lobby::ServerConfig;
+use crate::server::transport::SendJob;
+use crate::server::transport::SendResult;
+use crate::server::transport::SendSession;
+use crate::server::transport::TransferFailure;
+use crate::server::transport::Transport;
 use crate::session::Via;
 use crate::transfer::Outcome;
 
@@ -76,7 +76,7 @@ impl Tcp {
     ///
     /// # Errors
     /// This system has no such copy or congestion control, or does not allow it.
-    pub fn new(settings: &Settings) -> Result<Self> {
+    pub fn new(settings: &ServerConfig) -> Result<Self> {
         let method = settings
             .copy
             .resolved()
@@ -93,7 +93,7 @@ impl Tcp {
     }
 }
 
-impl Way for Tcp {
+impl Transport for Tcp {
     fn via(&self) -> Via {
         Via::Tcp
     }
@@ -102,8 +102,8 @@ impl Way for Tcp {
         &self,
         source: &Arc<Source>,
         clients: u16,
-        settings: &Settings,
-    ) -> Result<Box<dyn Carrier>> {
+        settings: &ServerConfig,
+    ) -> Result<Box<dyn SendSession>> {
         let buffer = if clients > 256 {
             copy::COPY_BUF_MANY
         } else {
@@ -120,8 +120,8 @@ impl Way for Tcp {
     }
 }
 
-impl Carrier for Line {
-    fn seat_up(&self, stream: &TcpStream) -> Result<()> {
+impl SendSession for Line {
+    fn prepare_connection(&self, stream: &TcpStream) -> Result<()> {
         let Some(name) = &self.congestion else {
             return Ok(());
         };
@@ -131,19 +131,19 @@ impl Carrier for Line {
         ))
     }
 
-    fn sender(&self, stream: &TcpStream) -> String {
+    fn description(&self, stream: &TcpStream) -> String {
         let congestion =
             socket::congestion(stream).unwrap_or_else(|| "unknown congestion control".to_owned());
         format!("{}, {congestion}", self.method.word())
     }
 
-    fn carry(&self, seat: &Seat, cargo: Cargo<'_>) -> Carried {
+    fn send(&self, seat: &Seat, cargo: SendJob<'_>) -> SendResult {
         let opening = seat
-            .opening()
+            .release()
             .expect("only a seat that went through the gate is carried");
-        let duty = opening.fair_start.duty();
+        let duty = opening.fair_start.guard();
         let until = clock::now().after(patience(opening.admitted()));
-        let Cargo {
+        let SendJob {
             preface,
             range,
             answer,
@@ -158,11 +158,11 @@ impl Carrier for Line {
         let end = opened.and_then(|len| {
             if self.fair_start {
                 match seat.kind() {
-                    Kind::Native if len > 0 => answer(until),
-                    Kind::Native => {}
-                    Kind::Lab | Kind::Http => thread::sleep(GRACE),
+                    ClientKind::Native if len > 0 => answer(until),
+                    ClientKind::Native => {}
+                    ClientKind::Lab | ClientKind::Http => thread::sleep(GRACE),
                 }
-                duty.meet(until);
+                duty.arrive_and_wait(until);
             } else {
                 drop(duty);
             }
@@ -177,7 +177,7 @@ impl Carrier for Line {
         });
         let missing =
             (range.end - range.start).saturating_sub(seat.moved().load(Ordering::Relaxed));
-        Carried {
+        SendResult {
             first,
             end: end.map_err(|stop| self.explain(seat, stop, missing)),
         }
@@ -212,17 +212,17 @@ impl Line {
     }
 
     /// What a copy's end means for the seat; tells a native client why its payload ends early.
-    fn explain(&self, seat: &Seat, stop: Stop, missing: u64) -> Failure {
+    fn explain(&self, seat: &Seat, stop: Stop, missing: u64) -> TransferFailure {
         let plan = seat.plan();
         let moved = plan.source.info.bytes - missing.min(plan.source.info.bytes);
         match stop {
-            Stop::Peer(error) => Failure::new(
+            Stop::Peer(error) => TransferFailure::new(
                 Outcome::Cut,
                 format!("the connection failed at byte {moved}: {error}"),
             ),
             Stop::Stalled => {
                 let limit = plan.stall.as_secs_f64();
-                Failure::new(
+                TransferFailure::new(
                     Outcome::TimedOut,
                     format!("stalled for {limit} s at byte {moved}"),
                 )
@@ -235,10 +235,10 @@ impl Line {
                     }
                     (None, _) => format!("the source ended at byte {moved}"),
                 };
-                if seat.kind() == Kind::Native {
+                if seat.kind() == ClientKind::Native {
                     tell(seat, &reason, missing);
                 }
-                Failure {
+                TransferFailure {
                     outcome: Outcome::Cut,
                     reason,
                     source_changed: true,

@@ -1,42 +1,28 @@
-//! A seat's client while it is sent to: what it says is passed on, and a damaged copy mended.
+//! A seat's client while it is sent to: what it says is passed on.
 
-use std::net::IpAddr;
-use std::net::Ipv4Addr;
-use std::net::Ipv6Addr;
-use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
-use crate::digest::Digest;
 use crate::error::Error;
 use crate::error::Phase;
-use crate::net::STACK;
 use crate::net::clock;
 use crate::net::copy;
-use crate::net::line_stream::Dialogue;
+use crate::net::line_stream::LineStream;
 use crate::proto::native::FromClient;
 use crate::proto::udp::control::Listen;
 use crate::proto::udp::control::Report;
 use crate::proto::udp::control::window;
-use crate::proto::udp::pieces;
-use crate::proto::udp::pieces::Pieces;
 use crate::server::gate::Seat;
-use crate::server::transport::Answer;
-use crate::server::transport::Failure;
-use crate::session::Via;
+use crate::server::transport::EarlyReply;
+use crate::server::transport::TransferFailure;
 use crate::transfer::Outcome;
-use crate::transport::udp::mend;
-use crate::transport::udp::pump;
-use crate::transport::udp::pump::Job;
 use crate::transport::udp::pump::Joined;
 use crate::transport::udp::pump::Word;
-use crate::transport::udp::socket::Outlet;
 use crate::transport::udp::tally::Tally;
 use crate::transport::udp::way::Stream;
-use crate::transport::udp::way::WORDS;
 use crate::units::Moment;
 
 /// How often a seat's thread looks whether its client was given up.
@@ -50,7 +36,7 @@ const LET_GO: Duration = Duration::from_secs(2);
 const REPORTS_MAX: u32 = 512;
 
 /// Why a client is given up that talks and is not done in the time of the slowest.
-pub(super) const TOO_SLOW: &str = "got less than 1024 bytes a second";
+const TOO_SLOW: &str = "got less than 1024 bytes a second";
 
 /// See [`REPORTS_MAX`].
 const REPORTS_IN: Duration = Duration::from_millis(100);
@@ -63,25 +49,27 @@ impl Stream {
         range: Range<u64>,
         listen: Listen,
         admitted: usize,
-        dialogue: &mut Dialogue<'_>,
-        answer: &mut Answer,
-    ) -> Result<(), Failure> {
+        lines: &mut LineStream<'_>,
+        answer: &mut EarlyReply,
+    ) -> Result<(), TransferFailure> {
         let tally = self.tally(seat.id());
         let first = u32::try_from(range.start / self.block_len as u64).unwrap_or(u32::MAX);
         let joined = Joined {
             seat: seat.id(),
-            stream: seat.plan().session.0 as u32,
-            to: (dialogue.peer().ip(), listen.port).into(),
+            to: (lines.peer().ip(), listen.port).into(),
             blocks: first..self.blocks,
             window: window(listen.buffer, self.terms.datagram),
             tally: Arc::clone(&tally),
             admitted,
         };
         if !self.tell(seat, Word::Join(joined)) {
-            return Err(Failure::new(Outcome::Cut, "the sending thread is gone"));
+            return Err(TransferFailure::new(
+                Outcome::Cut,
+                "the sending thread is gone",
+            ));
         }
         let deadline = copy::deadline(range.end - range.start, seat.plan().stall);
-        let end = self.listen(seat, &tally, deadline, dialogue, answer, &|word| {
+        let end = self.listen(seat, &tally, deadline, lines, answer, &|word| {
             self.tell(seat, word)
         });
         // Nothing is counted any more once the answer is here.
@@ -92,94 +80,6 @@ impl Stream {
         end
     }
 
-    /// The pieces' digests, made when the first client asks for them.
-    pub(super) fn pieces(&self, shape: Pieces) -> Result<Arc<Vec<Digest>>, Failure> {
-        if let Some(list) = &self.lock().pieces {
-            return Ok(Arc::clone(list));
-        }
-        let changed = |reason: String| Failure {
-            source_changed: true,
-            ..Failure::new(Outcome::Corrupt, reason)
-        };
-        let (file, bytes) = (&self.source.file, self.source.info.bytes);
-        let made = mend::digests(file, bytes, self.block_len, shape);
-        self.source
-            .unchanged()
-            .map_err(|error| changed(error.to_string()))?;
-        let made = made.map_err(|_| changed("the source cannot be read".to_owned()))?;
-        let list = Arc::new(made);
-        self.lock().pieces = Some(Arc::clone(&list));
-        Ok(list)
-    }
-
-    /// Sends what a client's damaged copy lacks, by a thread of its own: the session's may have
-    /// ended.
-    pub(super) fn mend_at(
-        &self,
-        seat: &Seat,
-        listen: Listen,
-        number: u32,
-        dialogue: &mut Dialogue<'_>,
-    ) -> Result<(), Failure> {
-        let failed = |error: &dyn std::fmt::Display| {
-            Failure::new(Outcome::Corrupt, format!("cannot be mended: {error}"))
-        };
-        let to = SocketAddr::new(dialogue.peer().ip(), listen.port);
-        let any: IpAddr = match to {
-            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-        };
-        let tally = self.tally(seat.id());
-        let job = Job {
-            via: Via::Udp,
-            stream: 0,
-            source: Arc::clone(&self.source),
-            datagram: usize::from(self.terms.datagram),
-            block_len: self.block_len,
-            blocks: self.blocks,
-            rate: self.rate,
-            schedule: Arc::clone(&self.schedule),
-            outlet: Outlet::open(any, false, None).map_err(|error| failed(&error))?,
-            group: None,
-        };
-        let (tell, words) = crossbeam_channel::bounded(WORDS);
-        let started = thread::Builder::new()
-            .name(format!("mend-{}", seat.id()))
-            .stack_size(STACK)
-            .spawn(move || pump::run(job, &words))
-            .map_err(|error| failed(&error))?;
-        let joined = Joined {
-            seat: seat.id(),
-            stream: (seat.plan().session.0 as u32).wrapping_add(number),
-            to,
-            blocks: self.blocks..self.blocks,
-            window: window(listen.buffer, self.terms.datagram),
-            tally: Arc::clone(&tally),
-            admitted: 1,
-        };
-        let say = |word| tell.send(word).is_ok();
-        say(Word::Mend(joined));
-        let mut answer = Answer::default();
-        let deadline = copy::deadline(self.source.info.bytes, seat.plan().stall);
-        let end = self.listen(seat, &tally, deadline, dialogue, &mut answer, &say);
-        let (left, gone) = crossbeam_channel::bounded(0);
-        if say(Word::Leave(seat.id(), left)) {
-            let _ = gone.recv_timeout(LET_GO);
-        }
-        drop(tell);
-        if started.join().is_err() {
-            log::error!("the thread that mends panicked");
-        }
-        end?;
-        match answer.line.as_deref() {
-            Some(pieces::MENDED) => Ok(()),
-            _ => Err(Failure::new(
-                Outcome::Cut,
-                "messages out of order while it was mended",
-            )),
-        }
-    }
-
     /// Passes on what a client reports until it says something else, which is its answer. One that
     /// gets a little further again and again has until `deadline`, as over TCP.
     fn listen(
@@ -187,10 +87,10 @@ impl Stream {
         seat: &Seat,
         tally: &Tally,
         deadline: Moment,
-        dialogue: &mut Dialogue<'_>,
-        answer: &mut Answer,
+        lines: &mut LineStream<'_>,
+        answer: &mut EarlyReply,
         tell: &dyn Fn(Word) -> bool,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), TransferFailure> {
         let (mut reports, mut counted_from) = (0, clock::now());
         loop {
             seat.moved()
@@ -199,9 +99,9 @@ impl Stream {
                 break Err(failure.clone());
             }
             if clock::left(deadline).is_none() {
-                break Err(Failure::new(Outcome::TimedOut, TOO_SLOW));
+                break Err(TransferFailure::new(Outcome::TimedOut, TOO_SLOW));
             }
-            match dialogue.hear(clock::now().after(LOOK_EVERY), Phase::Transfer) {
+            match lines.read_line(clock::now().after(LOOK_EVERY), Phase::Transfer) {
                 Ok(line) if Report::is_one(&line) => match Report::decode(&line, self.blocks) {
                     Ok(report) => {
                         tally.tell_lost(&report);
@@ -216,19 +116,21 @@ impl Stream {
                         }
                         tell(Word::Report(seat.id(), report));
                     }
-                    Err(error) => break Err(Failure::new(Outcome::Cut, error.to_string())),
+                    Err(error) => break Err(TransferFailure::new(Outcome::Cut, error.to_string())),
                 },
                 Ok(line) if FromClient::decode(&line) == Ok(FromClient::Held) => {}
                 Ok(line) => {
                     // One that has everything before everything was sent does not tell the truth.
                     answer.line = Some(line);
-                    answer.heard_at = Some(dialogue.heard_at());
+                    answer.heard_at = Some(lines.last_read_at());
                     answer.sent = tally.payload.load(Ordering::Relaxed);
                     break Ok(());
                 }
                 Err(Error::TimedOut { .. }) => {}
-                Err(Error::Protocol { what, .. }) => break Err(Failure::new(Outcome::Cut, what)),
-                Err(error) => break Err(Failure::new(Outcome::Cut, error.to_string())),
+                Err(Error::Protocol { what, .. }) => {
+                    break Err(TransferFailure::new(Outcome::Cut, what));
+                }
+                Err(error) => break Err(TransferFailure::new(Outcome::Cut, error.to_string())),
             }
         }
     }

@@ -5,17 +5,14 @@
 //!   what a seat's thread does meanwhile; [`tally`]: what is counted for a seat
 //! - [`take`]: the three ways as a client has them; `reception`: datagrams in; `writer`: blocks to
 //!   the file
-//! - `mend`: the damaged pieces of a complete copy, sent again
 //! - [`hub`]: one socket for all clients of a process in a group
-//! - [`porter`] and [`visit`]: server and client where there is no control connection; `sending`: the
-//!   thread for one such client
 //! - [`lab`] and [`menu`]: server and client of the lab's own UDP protocol
 //! - [`socket`]: sockets that count what this host refuses or drops; `kernel`: their calls that std
 //!   lacks
 //!
 //! Formats and machines stand in [`proto::udp`](crate::proto::udp).
 
-use crate::server::builder::Host;
+use crate::server::builder::ServerCoreBuilder;
 use crate::session::Via;
 
 mod attend;
@@ -23,24 +20,20 @@ pub mod hub;
 mod kernel;
 pub mod lab;
 mod load;
-mod mend;
 pub mod menu;
-pub mod porter;
 pub mod pump;
 mod reception;
-mod sending;
 pub mod socket;
 pub mod take;
 pub mod tally;
-pub mod visit;
 pub mod way;
 mod writer;
 
 /// Adds the three ways to a server.
-pub fn serve(host: Host) -> Host {
+pub fn serve(host: ServerCoreBuilder) -> ServerCoreBuilder {
     [Via::Udp, Via::Raw, Via::Multicast]
         .into_iter()
         .fold(host, |host, via| {
-            host.way(Box::new(way::Datagrams::new(via)))
+            host.transport(Box::new(way::Datagrams::new(via)))
         })
 }

@@ -9,7 +9,6 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::OnceLock;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -27,7 +26,7 @@ use crate::proto::udp::sender::Fault;
 use crate::proto::udp::sender::Sender;
 use crate::proto::udp::watch::Watch;
 use crate::server::catalog::Source;
-use crate::server::transport::Failure;
+use crate::server::transport::TransferFailure;
 use crate::session::SeatId;
 use crate::session::Via;
 use crate::transfer::Outcome;
@@ -44,8 +43,6 @@ pub enum Word {
     Join(Joined),
     /// The seat has gone through the gate and its client cannot be sent to.
     Absent,
-    /// Parts of the client's copy are damaged: it says which, in a stream of its own.
-    Mend(Joined),
     /// What the client said.
     Report(SeatId, Report),
     /// The client is done or gone; answered by closing the channel when nothing more is sent.
@@ -59,8 +56,6 @@ pub struct Joined {
     pub seat: SeatId,
     /// Where it listens.
     pub to: SocketAddr,
-    /// The number of the stream that it listens for.
-    pub stream: u32,
     /// The blocks that it lacks.
     pub blocks: Range<u32>,
     /// Most datagrams under way to it.
@@ -88,8 +83,6 @@ pub struct Job {
     pub blocks: u32,
     /// The rate of the session, where it has one.
     pub rate: Option<Rate>,
-    /// The schedule of that rate, which all that is sent for the session shares; made by the first.
-    pub schedule: Arc<OnceLock<Arc<Pacer>>>,
     /// Where it sends from.
     pub outlet: Outlet,
     /// The group, where there is one.
@@ -117,7 +110,7 @@ pub(super) struct Pump {
     pub(super) seats: BTreeMap<SeatId, Joined>,
     came: usize,
     admitted: usize,
-    pub(super) pacer: Option<Arc<Pacer>>,
+    pub(super) pacer: Option<Pacer>,
     burst: usize,
     pub(super) cache: Vec<(u32, Vec<u8>)>,
     pub(super) looked_at: Moment,
@@ -188,12 +181,10 @@ impl Pump {
             }
         }
         // Not before: a schedule that nobody keeps lags.
-        let schedule = &self.job.schedule;
         self.pacer = self.job.rate.map(|rate| {
             let windows = self.seats.values().map(|joined| joined.window);
             let burst = catch_up(self.job.via, rate, self.job.datagram, windows);
-            let made = || Arc::new(Pacer::with_burst(rate, burst));
-            Arc::clone(schedule.get_or_init(made))
+            Pacer::with_burst(rate, burst)
         });
         loop {
             // Not all that there are: who talks without end must not keep us from sending.
@@ -244,17 +235,6 @@ impl Pump {
                 }
                 self.seats.insert(joined.seat, joined);
             }
-            Word::Mend(joined) => {
-                self.came += 1;
-                self.note(&joined);
-                self.admitted = joined.admitted;
-                let sender = Sender::repairing(self.job.blocks, &[], 0, joined.window, now);
-                self.senders.insert(joined.seat, sender);
-                if let Some(watch) = &mut self.watch {
-                    watch.forget(joined.seat);
-                }
-                self.seats.insert(joined.seat, joined);
-            }
             Word::Report(seat, report) => {
                 if let Some(sender) = self.senders.get_mut(&seat) {
                     if let Err(fault) = sender.handle_report(&report, now) {
@@ -294,10 +274,10 @@ impl Pump {
             Fault::Silent | Fault::Stuck => Outcome::TimedOut,
             Fault::Impossible | Fault::Greedy => Outcome::Cut,
         };
-        self.fail_with(seat, &Failure::new(outcome, fault.reason()));
+        self.fail_with(seat, &TransferFailure::new(outcome, fault.reason()));
     }
 
-    fn fail_with(&mut self, seat: SeatId, failure: &Failure) {
+    fn fail_with(&mut self, seat: SeatId, failure: &TransferFailure) {
         if let Some(joined) = self.seats.get(&seat) {
             // The first reason stands.
             let _ = joined.tally.failure.set(failure.clone());
@@ -330,7 +310,7 @@ impl Pump {
         self.rate = rate;
         match (rate, &self.pacer) {
             (Some(rate), Some(pacer)) => pacer.set_rate(rate),
-            (rate, _) => self.pacer = rate.map(|rate| Arc::new(Pacer::new(rate))),
+            (rate, _) => self.pacer = rate.map(Pacer::new),
         }
         self.burst = burst(rate, self.job.datagram);
     }

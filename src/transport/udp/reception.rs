@@ -11,15 +11,15 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::client::Order;
-use crate::client::receive::Holed;
-use crate::client::receive::Taken;
+use crate::client::FetchConfig;
+use crate::client::receive::PartialReceive;
+use crate::client::receive::Received;
 use crate::error::Error;
 use crate::error::Phase;
 use crate::error::Result;
 use crate::net::clock;
 use crate::net::copy;
-use crate::net::line_stream::Dialogue;
+use crate::net::line_stream::LineStream;
 use crate::proto::native::ErrorCode;
 use crate::proto::native::FromServer;
 use crate::proto::udp::receiver::Account;
@@ -45,30 +45,12 @@ pub(super) enum Source {
 
 /// Where a payload goes.
 pub(super) struct Target<'a> {
-    pub(super) order: &'a Order,
+    pub(super) order: &'a FetchConfig,
     pub(super) file: &'a File,
     /// Counts the payload bytes as they move.
     pub(super) moved: &'a AtomicU64,
     /// What is known of a payload that is over and has holes.
-    pub(super) holed: &'a Cell<Option<Holed>>,
-}
-
-/// What a client and its server say to each other beside the payload.
-pub(super) trait Control {
-    /// The server.
-    fn peer(&self) -> SocketAddr;
-
-    /// Says a line.
-    fn say(&mut self, line: &[u8]) -> Result<()>;
-
-    /// Nothing comes: the server may have said why, or be gone.
-    fn look(&mut self) -> Result<()>;
-
-    /// True when a datagram was no payload, but said to this client.
-    fn take(&mut self, datagram: &[u8]) -> Result<bool> {
-        let _ = datagram;
-        Ok(false)
-    }
+    pub(super) holed: &'a Cell<Option<PartialReceive>>,
 }
 
 /// One client's reception.
@@ -77,7 +59,7 @@ pub(super) struct Reception<'a> {
     receiver: Receiver,
     writer: Writer<'a>,
     server: IpAddr,
-    /// The port from which the stream comes: that of the first block, unless it was known before.
+    /// The port from which the stream comes: that of the first block.
     port: Option<u16>,
     range: Range<u64>,
     /// Datagrams from anybody.
@@ -124,14 +106,6 @@ impl<'a> Reception<'a> {
         }
     }
 
-    /// The stream comes from this port, and from no other.
-    pub(super) fn with_port(self, port: u16) -> Self {
-        Self {
-            port: Some(port),
-            ..self
-        }
-    }
-
     /// Takes the payload in.
     ///
     /// # Errors
@@ -140,10 +114,10 @@ impl<'a> Reception<'a> {
         mut self,
         target: &Target<'_>,
         source: &mut Source,
-        control: &mut dyn Control,
-    ) -> Result<Taken> {
+        lines: &mut LineStream<'_>,
+    ) -> Result<Received> {
         let begun = clock::now();
-        let ended = self.listen(target, source, control);
+        let ended = self.listen(target, source, lines);
         let ended = ended.and_then(|()| self.writer.flush().map_err(|stop| disk(target, stop)));
         let drops = match &*source {
             Source::Own(inlet) => inlet.drops(),
@@ -156,13 +130,13 @@ impl<'a> Reception<'a> {
         let over = self.told_at.is_some() || whole;
         let error = match ended {
             Ok(()) if whole => {
-                return Ok(Taken {
+                return Ok(Received {
                     first: self.first,
                     last: self.last,
                     counts,
                 });
             }
-            Ok(()) => holes(&counts, control.peer()),
+            Ok(()) => holes(&counts, lines.peer()),
             Err(error) => error,
         };
         // Only what has no hole may be taken up by a later session; raw keeps what it has measured.
@@ -172,7 +146,7 @@ impl<'a> Reception<'a> {
             cut.inspect_err(|error| log::warn!("cannot cut the part to what is whole: {error}"))
                 .is_ok()
         };
-        target.holed.set(Some(Holed {
+        target.holed.set(Some(PartialReceive {
             last: over.then(|| self.last.max(begun)),
             cut,
             counts,
@@ -185,7 +159,7 @@ impl<'a> Reception<'a> {
         &mut self,
         target: &Target<'_>,
         source: &mut Source,
-        control: &mut dyn Control,
+        lines: &mut LineStream<'_>,
     ) -> Result<()> {
         let mut quiet_since = clock::now();
         let mut looked_at = quiet_since;
@@ -194,16 +168,16 @@ impl<'a> Reception<'a> {
             let came = match source {
                 Source::Own(inlet) => match receive(inlet, self.how) {
                     Ok(Some((from, segment, bytes))) => {
-                        Some(self.take(target, control, from, segment, bytes)?)
+                        Some(self.take(target, from, segment, bytes)?)
                     }
                     Ok(None) => None,
                     Err(error) => return Err(Error::io("receive datagrams", self.server)(error)),
                 },
-                Source::Group(tap, inlet) => self.take_group(target, control, tap, inlet)?,
+                Source::Group(tap, inlet) => self.take_group(target, tap, inlet)?,
             };
             let now = clock::now();
             for report in self.receiver.poll_reports(now) {
-                control.say(&report.encode().0)?;
+                lines.write_line(&report.encode().0)?;
             }
             if self.receiver.is_whole() {
                 return Ok(());
@@ -224,13 +198,13 @@ impl<'a> Reception<'a> {
             if now.since(quiet_since) > target.order.stall || now >= deadline {
                 return Err(Error::TimedOut {
                     phase: Phase::Transfer,
-                    at: control.peer().to_string(),
+                    at: lines.peer().to_string(),
                     after: target.order.stall,
                 });
             }
             if now.since(quiet_since) > QUIET && now.since(looked_at) > QUIET {
                 looked_at = now;
-                control.look()?;
+                look(lines)?;
             }
         }
     }
@@ -240,7 +214,6 @@ impl<'a> Reception<'a> {
     fn take_group(
         &mut self,
         target: &Target<'_>,
-        control: &mut dyn Control,
         tap: &Tap,
         inlet: &mut Inlet,
     ) -> Result<Option<bool>> {
@@ -255,7 +228,7 @@ impl<'a> Reception<'a> {
         let batch: Option<Arc<Batch>> = tap.receive(wait).map_err(failed)?;
         let mut came = None;
         if let Some(batch) = &batch {
-            came = Some(self.take(target, control, batch.from, batch.segment, &batch.bytes)?);
+            came = Some(self.take(target, batch.from, batch.segment, &batch.bytes)?);
         }
         // The group is silent: it may have left us to a stream of our own.
         if came == Some(true) || !self.alone && clock::now().since(self.last) < LEFT {
@@ -267,7 +240,7 @@ impl<'a> Reception<'a> {
                     self.alone = true;
                     self.receiver.alone();
                 }
-                let own = self.take(target, control, from, segment, bytes)?;
+                let own = self.take(target, from, segment, bytes)?;
                 Ok(Some(own || came == Some(true)))
             }
             None => Ok(came),
@@ -278,7 +251,6 @@ impl<'a> Reception<'a> {
     fn take(
         &mut self,
         target: &Target<'_>,
-        control: &mut dyn Control,
         from: SocketAddr,
         segment: usize,
         bytes: &[u8],
@@ -294,7 +266,7 @@ impl<'a> Reception<'a> {
         let (mut new, mut ended) = (0, Ok(()));
         for datagram in datagrams {
             count += 1;
-            match self.take_one(target, control, foreign, datagram, now) {
+            match self.take_one(target, foreign, datagram, now) {
                 Ok(bytes) => new += bytes,
                 Err(error) => {
                     ended = Err(error);
@@ -314,14 +286,10 @@ impl<'a> Reception<'a> {
     fn take_one(
         &mut self,
         target: &Target<'_>,
-        control: &mut dyn Control,
         foreign: bool,
         datagram: &[u8],
         now: Moment,
     ) -> Result<u64> {
-        if !foreign && control.take(datagram)? {
-            return Ok(0);
-        }
         self.delivered += 1;
         if foreign {
             self.receiver.handle_foreign();
@@ -363,7 +331,7 @@ fn receive(inlet: &mut Inlet, how: How) -> io::Result<Option<(SocketAddr, usize,
 }
 
 /// What the client knows; the server adds what it knows.
-pub(super) fn counts(account: Account, delivered: u64, drops: Option<u64>) -> Counts {
+fn counts(account: Account, delivered: u64, drops: Option<u64>) -> Counts {
     let figures = account.figures;
     let us = |span: Option<Duration>| span.map(micros);
     Counts {
@@ -406,31 +374,18 @@ fn disk(target: &Target<'_>, stop: copy::Stop) -> Error {
     }
 }
 
-impl Control for Dialogue<'_> {
-    fn peer(&self) -> SocketAddr {
-        Dialogue::peer(self)
-    }
-
-    fn say(&mut self, line: &[u8]) -> Result<()> {
-        Dialogue::say(self, line)
-    }
-
-    fn look(&mut self) -> Result<()> {
-        let line = match self.hear(
-            clock::now().after(Duration::from_millis(1)),
-            Phase::Transfer,
-        ) {
-            Ok(line) => line,
-            Err(Error::TimedOut { .. }) => return Ok(()),
-            Err(error) => return Err(error),
-        };
-        let peer = Dialogue::peer(self);
-        Err(told(peer, &line))
+/// Nothing comes: the server may have said why, or be gone.
+fn look(lines: &mut LineStream<'_>) -> Result<()> {
+    let until = clock::now().after(Duration::from_millis(1));
+    match lines.read_line(until, Phase::Transfer) {
+        Ok(line) => Err(told(lines.peer(), &line)),
+        Err(Error::TimedOut { .. }) => Ok(()),
+        Err(error) => Err(error),
     }
 }
 
 /// What the server says to a client that receives, as this client's error.
-pub(super) fn told(peer: SocketAddr, line: &str) -> Error {
+fn told(peer: SocketAddr, line: &str) -> Error {
     match FromServer::decode(line) {
         Ok(FromServer::Error { code, reason }) => {
             let reason = crate::text::escape(&reason);

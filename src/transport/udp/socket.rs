@@ -513,7 +513,7 @@ mod tests {
         let deadline = std::time::Instant::now() + Duration::from_secs(20);
         let (mut buffer, mut heard) = ([0; 2000], 0);
         while heard < 10 && std::time::Instant::now() < deadline {
-            // As long as who knocks at the door says it; a few bytes find room for longer.
+            // A datagram of some length: a few bytes find room for longer.
             client.send_to(&[2; 1200], here).expect("sent");
             heard += u32::from(hear(&socket, &mut buffer).is_ok());
         }

@@ -10,46 +10,39 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
-use std::sync::OnceLock;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::thread;
 
 use crossbeam_channel::Sender as Tell;
 
-use crate::digest::Digest;
 use crate::error::Error;
-use crate::error::Phase;
 use crate::error::Result;
 use crate::net::STACK;
 use crate::net::clock;
 use crate::net::copy;
-use crate::net::line_stream::Dialogue;
-use crate::net::pacing::Pacer;
+use crate::net::line_stream::LineStream;
 use crate::proto::udp::control::Listen;
 use crate::proto::udp::control::Terms;
 use crate::proto::udp::packet::DATAGRAM;
 use crate::proto::udp::packet::DATAGRAM_MAX;
 use crate::proto::udp::packet::DATAGRAM_MIN;
 use crate::proto::udp::packet::block_len;
-use crate::proto::udp::pieces;
-use crate::proto::udp::pieces::Pieces;
 use crate::proto::udp::receiver::block_count;
 use crate::server::catalog::Source;
 use crate::server::gate::Seat;
-use crate::server::lobby::Settings;
-use crate::server::transport::Answer;
-use crate::server::transport::Cargo;
-use crate::server::transport::Carried;
-use crate::server::transport::Carrier;
-use crate::server::transport::Detail;
-use crate::server::transport::Failure;
-use crate::server::transport::Way;
+use crate::server::lobby::ServerConfig;
+use crate::server::transport::EarlyReply;
+use crate::server::transport::SeatDetail;
+use crate::server::transport::SendJob;
+use crate::server::transport::SendResult;
+use crate::server::transport::SendSession;
+use crate::server::transport::TransferFailure;
+use crate::server::transport::Transport;
 use crate::session::SeatId;
 use crate::session::Via;
 use crate::transfer::Counts;
 use crate::transfer::Outcome;
-use crate::transport::udp::mend;
 use crate::transport::udp::pump;
 use crate::transport::udp::pump::Job;
 use crate::transport::udp::pump::Word;
@@ -67,34 +60,30 @@ pub struct Datagrams {
 /// One session.
 #[derive(Debug)]
 pub(super) struct Stream {
-    pub(super) via: Via,
-    pub(super) source: Arc<Source>,
+    via: Via,
+    source: Arc<Source>,
     pub(super) terms: Terms,
     pub(super) ttl: u32,
-    pub(super) rate: Option<Rate>,
-    /// The rate's schedule, once something is sent.
-    pub(super) schedule: Arc<OnceLock<Arc<Pacer>>>,
+    rate: Option<Rate>,
     pub(super) block_len: usize,
     pub(super) blocks: u32,
-    pub(super) state: Mutex<State>,
+    state: Mutex<State>,
 }
 
 /// What is opened before the release, and what runs after it. The lock is never held while
 /// anything blocks.
 #[derive(Debug, Default)]
-pub(super) struct State {
+struct State {
     /// Who sits in each seat and where it listens; a seat that was given back may have another.
     listening: BTreeMap<SeatId, (SocketAddr, Listen)>,
     tallies: BTreeMap<SeatId, Arc<Tally>>,
     outlet: Option<(IpAddr, Outlet)>,
     words: Option<Tell<Word>>,
     many: bool,
-    /// The digest of each piece, once a client has asked.
-    pub(super) pieces: Option<Arc<Vec<Digest>>>,
 }
 
 /// Words that wait for the sending thread at most; then the clients' connections wait.
-pub(super) const WORDS: usize = 1024;
+const WORDS: usize = 1024;
 
 /// The rate from which on the kernel may send many datagrams as one: below it they would be a
 /// burst, and above it single sends cost more than the network.
@@ -108,7 +97,7 @@ impl Datagrams {
     }
 }
 
-impl Way for Datagrams {
+impl Transport for Datagrams {
     fn via(&self) -> Via {
         self.via
     }
@@ -117,8 +106,8 @@ impl Way for Datagrams {
         &self,
         source: &Arc<Source>,
         _: u16,
-        settings: &Settings,
-    ) -> Result<Box<dyn Carrier>> {
+        settings: &ServerConfig,
+    ) -> Result<Box<dyn SendSession>> {
         let size = settings.datagrams.size;
         if !(DATAGRAM_MIN..=DATAGRAM_MAX).contains(&size) {
             let what =
@@ -150,7 +139,6 @@ impl Way for Datagrams {
             },
             ttl: settings.datagrams.ttl,
             rate: settings.rate,
-            schedule: Arc::default(),
             block_len,
             blocks: block_count(source.info.bytes, block_len),
             state: Mutex::default(),
@@ -166,8 +154,8 @@ fn some_group() -> SocketAddr {
     (address, port).into()
 }
 
-impl Carrier for Stream {
-    fn seat_up(&self, stream: &TcpStream) -> Result<()> {
+impl SendSession for Stream {
+    fn prepare_connection(&self, stream: &TcpStream) -> Result<()> {
         let failed = || Error::io("look at the connection", "a client");
         let ip = stream.local_addr().map_err(failed())?.ip().to_canonical();
         let ip = self.terms.from.unwrap_or(ip);
@@ -195,7 +183,7 @@ impl Carrier for Stream {
         Ok(())
     }
 
-    fn sender(&self, _: &TcpStream) -> String {
+    fn description(&self, _: &TcpStream) -> String {
         let size = self.terms.datagram;
         let many = if self.lock().many {
             ", cut by the kernel"
@@ -216,7 +204,7 @@ impl Carrier for Stream {
         false
     }
 
-    fn hear(&self, seat: &Seat, line: &str) -> Result<()> {
+    fn on_line(&self, seat: &Seat, line: &str) -> Result<()> {
         let wrong = |error: String| Error::protocol(seat.id(), error);
         let listen = Listen::decode(line).map_err(|error| wrong(error.to_string()))?;
         let peer = peer(seat)?;
@@ -227,29 +215,29 @@ impl Carrier for Stream {
         Ok(())
     }
 
-    fn carry(&self, _: &Seat, _: Cargo<'_>) -> Carried {
-        Carried {
+    fn send(&self, _: &Seat, _: SendJob<'_>) -> SendResult {
+        SendResult {
             first: None,
-            end: Err(Failure::new(
+            end: Err(TransferFailure::new(
                 Outcome::Refused,
                 format!("only a client of our own can be sent to via {}", self.via),
             )),
         }
     }
 
-    fn converse(
+    fn send_native(
         &self,
         seat: &Seat,
         preface: Vec<u8>,
         range: Range<u64>,
-        dialogue: &mut Dialogue<'_>,
-        answer: &mut Answer,
-    ) -> Carried {
+        lines: &mut LineStream<'_>,
+        answer: &mut EarlyReply,
+    ) -> SendResult {
         let opening = seat
-            .opening()
+            .release()
             .expect("only a seat that went through the gate is carried");
         // Nothing is sent over TCP after GO but the last words.
-        drop(opening.fair_start.duty());
+        drop(opening.fair_start.guard());
         let said = copy::send_all(
             seat.stream(),
             &preface,
@@ -262,74 +250,46 @@ impl Carrier for Stream {
         let failure = match (said, listen) {
             _ if range.is_empty() => {
                 self.tell(seat, Word::Absent);
-                return Carried {
+                return SendResult {
                     first: None,
                     end: Ok(()),
                 };
             }
             (Ok(()), Some(listen)) => {
-                let end = self.attend(seat, range, listen, opening.admitted(), dialogue, answer);
+                let end = self.attend(seat, range, listen, opening.admitted(), lines, answer);
                 let tally = self.tally(seat.id());
                 let first = tally.first_us.load(Ordering::Relaxed);
                 let released = opening.released();
                 seat.moved()
                     .store(tally.payload.load(Ordering::Relaxed), Ordering::Relaxed);
-                return Carried {
+                return SendResult {
                     first: (first > 0).then(|| crate::units::Moment(first).since(released)),
                     end,
                 };
             }
-            (Ok(()), None) => Failure::new(Outcome::Cut, "did not say where it listens"),
-            (Err(_), _) => Failure::new(Outcome::Cut, "the connection failed at GO"),
+            (Ok(()), None) => TransferFailure::new(Outcome::Cut, "did not say where it listens"),
+            (Err(_), _) => TransferFailure::new(Outcome::Cut, "the connection failed at GO"),
         };
         self.tell(seat, Word::Absent);
-        Carried {
+        SendResult {
             first: None,
             end: Err(failure),
         }
     }
 
-    fn mend(
-        &self,
-        seat: &Seat,
-        line: &str,
-        number: u32,
-        dialogue: &mut Dialogue<'_>,
-    ) -> std::result::Result<(), Failure> {
-        let cut = |what: String| Failure::new(Outcome::Cut, what);
-        if line != pieces::DAMAGED || self.via == Via::Raw {
-            return Err(cut("messages out of order after the payload".to_owned()));
-        }
-        let shape = Pieces::of(self.blocks, self.terms.datagram);
-        let list = self.pieces(shape)?;
-        let say = |line: &[u8]| dialogue.say(line).map_err(|error| cut(error.to_string()));
-        say(&shape.encode())?;
-        for part in list.chunks(pieces::PER_LINE) {
-            say(&pieces::encode_list(part))?;
-        }
-        let deadline = clock::now().after(mend::patience(self.source.info.bytes));
-        let answer = dialogue.hear(deadline, Phase::Receipt);
-        let answer = answer.map_err(|error| cut(error.to_string()))?;
-        if answer == pieces::NOTHING {
-            return Ok(());
-        }
-        let listen = pieces::decode_mend(&answer).map_err(|error| cut(error.to_string()))?;
-        self.mend_at(seat, listen, number, dialogue)
-    }
-
-    fn detail(&self, seat: SeatId) -> Detail {
+    fn detail(&self, seat: SeatId) -> SeatDetail {
         let state = self.lock();
         let lost = state
             .tallies
             .get(&seat)
             .map(|tally| tally.lost.load(Ordering::Relaxed));
-        Detail {
+        SeatDetail {
             lost,
-            ..Detail::default()
+            ..SeatDetail::default()
         }
     }
 
-    fn account(&self, seat: &Seat, counts: &mut Counts) {
+    fn add_counts(&self, seat: &Seat, counts: &mut Counts) {
         let Some(tally) = self.lock().tallies.get(&seat.id()).map(Arc::clone) else {
             return;
         };
@@ -344,7 +304,7 @@ fn peer(seat: &Seat) -> Result<SocketAddr> {
 }
 
 impl Stream {
-    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -368,7 +328,6 @@ impl Stream {
                 block_len: self.block_len,
                 blocks: self.blocks,
                 rate: self.rate,
-                schedule: Arc::clone(&self.schedule),
                 outlet,
                 group: self.terms.group,
             };

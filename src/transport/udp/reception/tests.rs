@@ -1,4 +1,6 @@
 use std::net::Ipv4Addr;
+use std::net::TcpListener;
+use std::net::TcpStream;
 use std::net::UdpSocket;
 use std::sync::atomic::AtomicBool;
 
@@ -9,23 +11,6 @@ use crate::transport::udp::hub;
 
 const STREAM: u32 = 7;
 const BLOCK: usize = 1000;
-
-/// A server that says nothing.
-struct Mute;
-
-impl Control for Mute {
-    fn peer(&self) -> SocketAddr {
-        ([127, 0, 0, 1], 9).into()
-    }
-
-    fn say(&mut self, _: &[u8]) -> Result<()> {
-        Ok(())
-    }
-
-    fn look(&mut self) -> Result<()> {
-        Ok(())
-    }
-}
 
 fn datagram(stream: u32, block: u32) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -44,13 +29,13 @@ fn datagram(stream: u32, block: u32) -> Vec<u8> {
 }
 
 /// Takes ten blocks in from `source`.
-fn take(source: &mut Source, stall: Duration) -> Result<Taken> {
+fn take(source: &mut Source, stall: Duration) -> Result<Received> {
     let bytes = 10 * BLOCK as u64;
     let how = How::Multicast(Duration::ZERO);
     let now = clock::now();
     let receiver = Receiver::new(STREAM, bytes, BLOCK, 0, how, 100, now);
     let file = tempfile::tempfile().expect("room");
-    let mut order = Order::new(Vec::new());
+    let mut order = FetchConfig::new(Vec::new());
     order.stall = stall;
     let (moved, holed) = (AtomicU64::new(0), Cell::new(None));
     let target = Target {
@@ -59,9 +44,16 @@ fn take(source: &mut Source, stall: Duration) -> Result<Taken> {
         moved: &moved,
         holed: &holed,
     };
+    // A server that says nothing.
+    let mute = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let peer = mute.local_addr().expect("bound");
+    let stream = TcpStream::connect(peer).expect("it listens");
     let server = Ipv4Addr::LOCALHOST.into();
-    Reception::new(how, receiver, Writer::new(&file), server, 0..bytes, now)
-        .run(&target, source, &mut Mute)
+    Reception::new(how, receiver, Writer::new(&file), server, 0..bytes, now).run(
+        &target,
+        source,
+        &mut LineStream::new(&stream, peer, b""),
+    )
 }
 
 #[test]

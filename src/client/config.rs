@@ -1,0 +1,119 @@
+//! What the user wants of one process's clients.
+
+use std::net::Ipv4Addr;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::digest::Digest;
+use crate::error::Error;
+use crate::error::Result;
+use crate::net::copy;
+use crate::net::socket;
+use crate::session::SeatId;
+use crate::session::Via;
+use crate::text::ClientName;
+use crate::text::FileName;
+
+/// What the user wants fetched, and how.
+#[derive(Clone, Debug)]
+pub struct FetchConfig {
+    /// The server's addresses, tried in order.
+    pub server: Vec<SocketAddr>,
+    /// The file; `None` takes the server's.
+    pub file: Option<FileName>,
+    /// How many clients this process starts.
+    pub clients: u16,
+    /// How many the group has; `None` is as many as this process starts.
+    pub group: Option<u16>,
+    /// The way; `None` takes the server's.
+    pub via: Option<Via>,
+    /// What the clients call themselves; with more than one, a number follows.
+    pub name: String,
+    /// The folder for the copies.
+    pub out: PathBuf,
+    /// Take up parts that an earlier session left.
+    pub resume: bool,
+    /// How long a server that is not there yet is waited for.
+    pub retry: Duration,
+    /// The digest that the user knows the file to have.
+    pub sha1: Option<Digest>,
+    /// How bytes are copied from the socket.
+    pub copy: copy::Method,
+    /// A server that makes no progress for this long is given up.
+    pub stall: Duration,
+    /// Sync copies to disk before they count as received.
+    pub durable: bool,
+    /// The address of this host by whose interface groups are joined; `None` is the one from which
+    /// the server is reached.
+    pub interface: Option<Ipv4Addr>,
+    /// Where clients serve each other: go on for so long after the last byte; `None` is until
+    /// all have it.
+    pub seed_time: Option<Duration>,
+}
+
+impl FetchConfig {
+    /// One client that fetches the server's file into `received`.
+    pub fn new(server: Vec<SocketAddr>) -> Self {
+        Self {
+            server,
+            file: None,
+            clients: 1,
+            group: None,
+            via: None,
+            name: "client".to_owned(),
+            out: PathBuf::from("received"),
+            resume: false,
+            retry: Duration::ZERO,
+            sha1: None,
+            copy: copy::Method::Auto,
+            stall: Duration::from_secs(30),
+            durable: true,
+            interface: None,
+            seed_time: None,
+        }
+    }
+
+    /// What client `number` calls itself.
+    ///
+    /// # Errors
+    /// A name that is empty or too long.
+    pub(crate) fn name_of(&self, number: u16) -> Result<ClientName> {
+        let name = match self.clients {
+            1 => self.name.clone(),
+            _ => format!("{}-{number}", self.name),
+        };
+        ClientName::new(&name).map_err(|error| Error::refused("gatecast", error.to_string()))
+    }
+
+    /// What the copy of the client in `seat` is called.
+    ///
+    /// # Errors
+    /// A name that becomes too long by the seat before it.
+    pub(crate) fn copy_name(&self, seat: SeatId, file: &FileName) -> Result<FileName> {
+        match self.clients {
+            1 => Ok(file.clone()),
+            _ => FileName::new(&format!("C{seat}-{}", file.as_str()))
+                .map_err(|error| Error::refused("gatecast", error.to_string())),
+        }
+    }
+
+    /// Refuses a file of which `left` bytes are still to come to each client, where the disk has
+    /// no room for them.
+    ///
+    /// # Errors
+    /// Too little is free.
+    pub(crate) fn needs_room(&self, left: u64) -> Result<()> {
+        let needed = left.saturating_mul(u64::from(self.clients));
+        match socket::free_space(&self.out).filter(|&free| free < needed) {
+            None => Ok(()),
+            Some(free) => Err(Error::refused(
+                crate::text::escape(&self.out.display().to_string()),
+                format!(
+                    "{} x {left} bytes are to come and {free} bytes are free",
+                    self.clients
+                ),
+            )),
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! The clients of one process as they run, a thread each.
+
+use std::net::Shutdown;
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::Condvar;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::Duration;
+
+use crate::client::CONNECT_LIMIT;
+use crate::client::Client;
+use crate::client::ClientReport;
+use crate::client::ClientView;
+use crate::client::FetchConfig;
+use crate::client::receive::ReceiveTransport;
+use crate::error::Error;
+use crate::error::Result;
+use crate::net::STACK;
+use crate::net::clock;
+use crate::net::socket;
+use crate::session::MAX_SEATS;
+
+/// The clients of one order as they run.
+#[derive(Debug)]
+pub struct FetchRun {
+    clients: Vec<Arc<Client>>,
+    pub(super) stopped: AtomicBool,
+    /// How many of them are receiving.
+    receiving: Mutex<usize>,
+    none_receives: Condvar,
+}
+
+/// A client that is receiving, until this is dropped.
+pub(super) struct Receiving<'a>(&'a FetchRun);
+
+/// How long a client that is done waits for the others of its process before it hashes: longer
+/// than clients of one host take to end after each other, and no more than its sign of life.
+const HASH_PAUSE: Duration = Duration::from_secs(1);
+
+/// Pause between two attempts to connect.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+
+impl Drop for Receiving<'_> {
+    fn drop(&mut self) {
+        let mut receiving = self
+            .0
+            .receiving
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *receiving -= 1;
+        if *receiving == 0 {
+            self.0.none_receives.notify_all();
+        }
+    }
+}
+
+impl FetchRun {
+    /// Clients for `order`, not yet started.
+    pub fn new(order: &FetchConfig) -> Self {
+        let clients = (0..order.clients)
+            .map(|_| Arc::new(Client::new()))
+            .collect();
+        Self {
+            clients,
+            stopped: AtomicBool::new(false),
+            receiving: Mutex::new(0),
+            none_receives: Condvar::new(),
+        }
+    }
+
+    pub(super) fn begin_receiving(&self) -> Receiving<'_> {
+        *self
+            .receiving
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) += 1;
+        Receiving(self)
+    }
+
+    /// Waits until no client of this process receives, for [`HASH_PAUSE`] at most: the digests of
+    /// those that are done would take the processor from those that are not.
+    pub(super) fn wait_for_receivers(&self) {
+        let receiving = self
+            .receiving
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        drop(
+            self.none_receives
+                .wait_timeout_while(receiving, HASH_PAUSE, |count| *count > 0),
+        );
+    }
+
+    /// Runs every client to its end.
+    ///
+    /// # Errors
+    /// The order cannot be begun: a number out of range, too few file descriptors. What happens
+    /// to a client after that is in its [`End`].
+    pub fn run(
+        &self,
+        order: &FetchConfig,
+        intakes: &[&dyn ReceiveTransport],
+    ) -> Result<Vec<ClientReport>> {
+        self.run_each(order, &|client, number| {
+            client.run(self, order, number, intakes)
+        })
+    }
+
+    /// Runs every client to its end, each by `talk`, which gets the client and its number from 1.
+    /// For clients that speak another protocol than the native one.
+    ///
+    /// # Errors
+    /// As [`Fetch::run`].
+    pub fn run_each(
+        &self,
+        order: &FetchConfig,
+        talk: &(dyn Fn(&Client, u16) -> ClientReport + Sync),
+    ) -> Result<Vec<ClientReport>> {
+        if !(1..=MAX_SEATS).contains(&order.clients) {
+            return Err(Error::refused(
+                "gatecast",
+                format!("{} clients: 1 to {MAX_SEATS} are possible", order.clients),
+            ));
+        }
+        order
+            .copy
+            .resolved()
+            .map_err(|why| Error::refused("gatecast", why))?;
+        // A socket and a file each, and a pipe's two ends.
+        let wanted = u64::from(order.clients) * 4 + 64;
+        if let Some(limit) = socket::descriptors(wanted).filter(|&limit| limit < wanted) {
+            let reason = format!(
+                "{} clients need {wanted} open files and the limit is {limit} (ulimit -n)",
+                order.clients
+            );
+            return Err(Error::refused("the system", reason));
+        }
+        let ends = thread::scope(|scope| {
+            let running: Vec<_> = (1..)
+                .zip(&self.clients)
+                .map(|(number, client)| {
+                    thread::Builder::new()
+                        .name(format!("client-{number}"))
+                        .stack_size(STACK)
+                        .spawn_scoped(scope, move || talk(client, number))
+                        .map_err(Error::io("start the client's thread", number))
+                })
+                .collect();
+            let ended = |result: Result<thread::ScopedJoinHandle<'_, ClientReport>>| match result {
+                Ok(thread) => thread
+                    .join()
+                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+                Err(error) => ClientReport::before_the_seat(error),
+            };
+            running.into_iter().map(ended).collect()
+        });
+        Ok(ends)
+    }
+
+    /// Stops every client; each comes to its end by itself.
+    pub fn stop(&self) {
+        self.stopped.store(true, Ordering::SeqCst);
+        for client in &self.clients {
+            if let Some(stream) = &*client.stream.lock().unwrap_or_else(PoisonError::into_inner) {
+                // A connection that is gone already needs no closing.
+                let _ = stream.shutdown(Shutdown::Both);
+            }
+        }
+    }
+
+    /// What a face shows.
+    pub fn views(&self) -> Vec<ClientView> {
+        self.clients.iter().map(|client| client.view()).collect()
+    }
+
+    /// True when every client is to end.
+    pub fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::SeqCst)
+    }
+}
+
+/// Connects, again and again while the server is not there yet and the order's patience lasts.
+pub(super) fn connect(fetch: &FetchRun, order: &FetchConfig) -> Result<TcpStream> {
+    let patience = clock::now().after(order.retry);
+    loop {
+        let error = match socket::connect(&order.server, clock::now().after(CONNECT_LIMIT)) {
+            Ok(stream) => return Ok(stream),
+            Err(error) => error,
+        };
+        let Some(left) = clock::left(patience).filter(|_| !fetch.is_stopped()) else {
+            return Err(error);
+        };
+        thread::sleep(left.min(RETRY_PAUSE));
+    }
+}

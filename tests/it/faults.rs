@@ -1,0 +1,863 @@
+//! Faults of disks, networks and neighbours while a file is sent: who is told what, and that nobody
+//! else notices.
+
+use std::fs;
+use std::fs::File;
+use std::io::BufRead;
+use std::io::Read;
+use std::io::Write;
+use std::net::Shutdown;
+use std::net::SocketAddr;
+use std::net::TcpListener;
+use std::net::TcpStream;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+use std::time::Instant;
+
+use crate::common;
+use crate::common::Server;
+use crate::common::bytes_per_second;
+use crate::common::ended;
+use crate::common::entries;
+use crate::common::failed;
+use crate::common::parts;
+use crate::common::row;
+use crate::common::until;
+use crate::common::whole;
+use crate::common::within;
+use gatecast::internals::client::ClientReport;
+use gatecast::internals::net::copy::Method;
+use gatecast::internals::net::socket;
+use gatecast::internals::report::verdict::Verdict;
+use gatecast::internals::transfer::Outcome;
+use gatecast::internals::transfer::Record;
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+// --- clients that go away or stand still ---------------------------------------------------------
+
+#[test]
+fn a_client_that_dies_in_mid_file_leaves_its_true_count_and_the_others_whole() {
+    within(LIMIT, || {
+        let server = Server::new(8_000_000, |settings| {
+            settings.clients = Some(6);
+            settings.rate = bytes_per_second(40_000_000);
+        });
+        let places = [0, 1, 1024, 900_000, 4_000_000, 7_999_999];
+        for (round, reset) in [false, cfg!(feature = "sockopt")].into_iter().enumerate() {
+            for at in places.chunks(3) {
+                let dying: Vec<_> = at.iter().map(|at| (*at, format!("dies-at-{at}"))).collect();
+                let peers: Vec<_> = dying
+                    .iter()
+                    .map(|(_, name)| server.waiting(6, name))
+                    .collect();
+                let ours = server.fetch(&format!("{round}-{}", at[0]), |order| order.clients = 3);
+                let threads: Vec<_> = peers
+                    .into_iter()
+                    .zip(&dying)
+                    .map(|(mut peer, &(at, _))| {
+                        thread::spawn(move || {
+                            peer.hear_on();
+                            peer.payload(at.min(1024));
+                            peer.say("HELD\n");
+                            peer.payload(at.saturating_sub(1024));
+                            match reset {
+                                #[cfg(feature = "sockopt")]
+                                true => peer.reset(),
+                                _ => drop(peer),
+                            }
+                        })
+                    })
+                    .collect();
+                threads
+                    .into_iter()
+                    .for_each(|t| t.join().expect("no panic"));
+                whole(ours.join().expect("no panic"), &server);
+                let record = server.record();
+                assert_eq!((record.proven(), record.transfers.len()), (3, 6));
+                assert!(record.broken_identities().is_empty());
+                for (at, name) in &dying {
+                    let row = row(&record, name);
+                    assert_eq!(row.outcome, Outcome::Cut, "{name}: {:?}", row.reason);
+                    assert_eq!(
+                        (row.bytes_client, row.seconds_server),
+                        (None, None),
+                        "{name}"
+                    );
+                    let sent = row.bytes_server.expect("counted");
+                    // What it read was sent; what was sent beyond lies in buffers.
+                    assert!((*at..=8_000_000).contains(&sent), "{name}: {sent}");
+                }
+                assert_eq!(Verdict::of_records(&[record]).exit_code(), 4);
+            }
+        }
+        server.stop();
+    });
+}
+
+#[test]
+fn a_client_that_stops_reading_times_out_after_the_stall_limit_and_holds_nobody() {
+    for method in methods() {
+        within(LIMIT, move || {
+            let server = Server::new(40_000_000, |settings| {
+                settings.clients = Some(3);
+                settings.stall = Duration::from_millis(500);
+                settings.copy = method;
+            });
+            let mut asleep = server.waiting(3, "asleep");
+            let ours = server.fetch("ours", |order| order.clients = 2);
+            asleep.hear_on();
+            let begun = Instant::now();
+            asleep.payload(1000);
+            asleep.say("HELD\n");
+            whole(ours.join().expect("no panic"), &server);
+            let record = server.record();
+            assert!(
+                begun.elapsed() < Duration::from_secs(10),
+                "{:?}",
+                begun.elapsed()
+            );
+            ended(
+                &record,
+                "asleep",
+                Outcome::TimedOut,
+                "stalled for 0.5 s at byte ",
+            );
+            let sent = row(&record, "asleep").bytes_server.expect("counted");
+            assert!((1024..40_000_000).contains(&sent), "{sent}");
+            assert_eq!(record.proven(), 2);
+
+            // Awake again it finds a part of the file, and no word of ours in it.
+            let rest = asleep.rest();
+            let mut source = vec![0; rest.len()];
+            File::open(server.source())
+                .and_then(|file| file.read_exact_at(&mut source, 1000))
+                .expect("a part of the file");
+            assert!(
+                rest == source,
+                "something that is not the file came after it"
+            );
+            assert_eq!(rest.len() as u64 + 1000, sent);
+            server.stop();
+        });
+    }
+}
+
+#[test]
+fn a_client_that_pauses_for_less_than_the_stall_limit_is_whole() {
+    within(LIMIT, || {
+        let server = Server::new(20_000_000, |settings| {
+            settings.clients = Some(1);
+            settings.stall = Duration::from_secs(3);
+        });
+        let mut slow = server.waiting(1, "slow");
+        slow.hear_on();
+        let mut bytes = slow.payload(1024);
+        slow.say("HELD\n");
+        thread::sleep(Duration::from_secs(1));
+        bytes.extend(slow.payload(20_000_000 - 1024));
+        let sha1 = gatecast::internals::digest::Digest::of(&bytes);
+        assert_eq!(sha1, server.sha1);
+        use gatecast::internals::proto::native::FromClient;
+        slow.tell(&FromClient::Last { bytes: 20_000_000 });
+        slow.tell(&FromClient::Hashed { sha1 });
+        slow.tell(&common::receipt(20_000_000, sha1));
+        assert!(slow.hear().starts_with("SUMMARY outcome=complete "));
+        let record = server.record();
+        let took = row(&record, "slow").seconds_server.expect("complete");
+        assert!(
+            took >= Duration::from_secs(1),
+            "the pause is in its time: {took:?}"
+        );
+        drop(slow);
+        server.stop();
+    });
+}
+
+// --- servers that go away -------------------------------------------------------------------------
+
+#[test]
+fn a_part_of_a_dead_server_s_session_is_resumed_and_only_the_rest_is_sent() {
+    within(LIMIT, || {
+        let server = Server::new(3_000_000, |settings| {
+            settings.rate = bytes_per_second(3_000_000);
+        });
+        let running = server.fetch("c", |order| {
+            order.clients = 3;
+            order.durable = true;
+        });
+        until("a third of the file", || server.moved() > 3_000_000);
+        let source = fs::read(server.source()).expect("readable");
+        let out = server.out("c");
+        let mut server = server;
+        server.kill();
+        for end in running.join().expect("no panic") {
+            let error = end.error.expect("a server that is gone").to_string();
+            assert!(
+                error.starts_with("cannot receive the file (127.0.0.1:"),
+                "{error}"
+            );
+            assert!(end.path.is_none());
+        }
+        let left = entries(&out);
+        assert_eq!(left.len(), 3);
+        for part in &left {
+            assert!(common::is_part(part), "{}", part.display());
+            let bytes = fs::read(part).expect("readable");
+            assert!(
+                !bytes.is_empty() && source.starts_with(&bytes),
+                "{}",
+                part.display()
+            );
+        }
+        let held: u64 = parts(&out).iter().sum();
+
+        server.revive(|_| {});
+        let again = server.fetch("c", |order| {
+            order.clients = 3;
+            order.resume = true;
+        });
+        let ends = again.join().expect("no panic");
+        let resumed = |end: &ClientReport| end.transfer.as_ref().expect("a seat").bytes_resumed;
+        assert!(ends.iter().all(|end| resumed(end) > 0), "{ends:?}");
+        assert_eq!(ends.iter().map(resumed).sum::<u64>(), held);
+        whole(ends, &server);
+        let record = server.record();
+        let sent: u64 = record.transfers.iter().filter_map(|t| t.bytes_server).sum();
+        assert_eq!(sent, 9_000_000 - held, "only the rest was sent");
+        assert!(record.broken_identities().is_empty());
+        assert_eq!(parts(&out).len(), 0);
+        server.stop();
+    });
+}
+
+#[test]
+fn a_spoilt_part_is_never_published() {
+    within(LIMIT, || {
+        let server = Server::new(300_000, |_| {});
+        let source = fs::read(server.source()).expect("readable");
+        let out = server.out("c");
+        fs::create_dir_all(&out).expect("room");
+        let part = out.join(format!(".{}-1.part", server.sha1.short()));
+        let mut flipped = source[..200_000].to_vec();
+        flipped[77] ^= 1;
+        let spoilt = [
+            flipped.clone(),
+            vec![0; 200_000],
+            vec![0; 300_000],
+            b"x".to_vec(),
+        ];
+        for bytes in spoilt {
+            fs::write(&part, &bytes).expect("room");
+            let ends = server
+                .fetch("c", |order| order.resume = true)
+                .join()
+                .expect("no panic");
+            assert_eq!(Verdict::of_ends(&ends).exit_code(), 5);
+            let why = failed(ends);
+            assert!(
+                why.starts_with("the copy is not the file: 'f.bin': its SHA-1 is"),
+                "{why}"
+            );
+            assert_eq!(entries(&out).len(), 0, "a part that is wrong is of no use");
+            let record = server.record();
+            assert_eq!(row(&record, "c").outcome, Outcome::Corrupt);
+        }
+        // Longer than the file: it is another's, and taken from the beginning. Whole: verified.
+        for (bytes, resumed) in [
+            (vec![0; 300_001], 0),
+            (source.clone(), 300_000),
+            (vec![], 0),
+        ] {
+            fs::write(&part, &bytes).expect("room");
+            let ends = server
+                .fetch("c", |order| order.resume = true)
+                .join()
+                .expect("no panic");
+            assert_eq!(
+                ends[0].transfer.as_ref().map(|t| t.bytes_resumed),
+                Some(resumed)
+            );
+            whole(ends, &server);
+            assert!(server.record().all_proven());
+        }
+        server.stop();
+    });
+}
+
+#[test]
+fn a_server_that_dies_after_the_last_byte_does_not_take_the_copy_with_it() {
+    within(LIMIT, || {
+        let server = Server::new(2_000_000, |_| {});
+        let (bytes, sha1) = (server.bytes, server.sha1);
+        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+        let addr = listener.local_addr().expect("bound");
+        let client = server.fetch("c", |order| order.server = vec![addr]);
+        let (mut stream, _) = listener.accept().expect("a client");
+        let mut client_says = std::io::BufReader::new(stream.try_clone().expect("a descriptor"));
+        let mut hears = |word: &str| {
+            let mut line = String::new();
+            client_says.read_line(&mut line).expect("a client");
+            assert!(line.starts_with(word), "{line}");
+        };
+        let source = fs::read(server.source()).expect("readable");
+        let offer = format!(
+            "OFFER file=f.bin bytes={bytes} sha1={sha1} session=0000000000000001 seat=1 clients=1 \
+             via=tcp\n"
+        );
+        hears("GATECAST/1 JOIN ");
+        stream.write_all(offer.as_bytes()).expect("a client");
+        hears("READY ");
+        let go = format!("GO bytes={bytes}\n");
+        stream.write_all(go.as_bytes()).expect("a client");
+        stream.write_all(&source[..1000]).expect("a client");
+        hears("HELD");
+        stream.write_all(&source[1000..]).expect("a client");
+        stream.peek(&mut [0]).expect("LAST");
+        // Gone with what the client said unread: a reset.
+        drop((stream, client_says, listener));
+        whole(client.join().expect("no panic"), &server);
+        server.stop();
+    });
+}
+
+// --- a source that changes under the sender -------------------------------------------------------
+
+const BYTES: u64 = 600_000;
+
+/// Three clients fetch while `change` is done to the source; what each of them ends with, its row,
+/// and what is left in its folder.
+fn change_while_sent(
+    method: Method,
+    change: fn(&Path),
+    judge: impl Fn(&Server, Vec<ClientReport>, Record) + Send + 'static,
+) {
+    within(LIMIT, move || {
+        let server = Server::new(BYTES, |settings| {
+            settings.copy = method;
+            settings.rate = bytes_per_second(2_000_000);
+        });
+        let clients = server.fetch("c", |order| order.clients = 3);
+        until("some bytes to move", || server.moved() > BYTES / 4);
+        change(&server.source());
+        let ends = clients.join().expect("no panic");
+        assert_eq!(ends.len(), 3);
+        let record = server.record();
+        assert_eq!(record.transfers.len(), 3);
+        assert!(
+            record.broken_identities().is_empty(),
+            "{:?}",
+            record.broken_identities()
+        );
+        judge(&server, ends, record);
+        server.only_whole_copies();
+        server.stop();
+    });
+}
+
+fn told(ends: Vec<ClientReport>, what: &str, code: u8) {
+    assert_eq!(Verdict::of_ends(&ends).exit_code(), code);
+    for end in ends {
+        let error = end.error.expect("it was told").to_string();
+        assert!(error.contains("the source changed"), "{error}");
+        assert!(error.ends_with(what), "{error}");
+        assert!(end.path.is_none());
+    }
+}
+
+fn truncate(path: &Path, bytes: u64) {
+    let file = File::options().write(true).open(path).expect("there");
+    file.set_len(bytes).expect("ours");
+}
+
+#[test]
+fn a_truncated_source_is_told_to_every_client() {
+    for method in methods() {
+        let source = fs::read(sample(BYTES).1).expect("readable");
+        change_while_sent(
+            method,
+            |path| truncate(path, 250_000),
+            move |server, ends, record| {
+                told(ends, "truncated from 600000 to 250000 bytes", 4);
+                for transfer in &record.transfers {
+                    let reason = transfer.reason.as_deref();
+                    let why = "the source changed: truncated from 600000 to 250000 bytes";
+                    assert_eq!((transfer.outcome, reason), (Outcome::Cut, Some(why)));
+                    assert!(transfer.bytes_server <= Some(250_000), "{transfer:?}");
+                }
+                // The parts hold the file's beginning, and not the words that came after it.
+                for part in entries(&server.out("c")) {
+                    assert!(source.starts_with(&fs::read(part).expect("readable")));
+                }
+                assert_eq!(parts(&server.out("c")).len(), 3);
+            },
+        );
+    }
+}
+
+#[test]
+fn a_source_truncated_by_less_than_the_last_words_take_is_told_too() {
+    for method in methods() {
+        change_while_sent(
+            method,
+            |path| truncate(path, BYTES - 20),
+            |server, ends, record| {
+                told(ends, "truncated from 600000 to 599980 bytes", 5);
+                for transfer in &record.transfers {
+                    assert_eq!(transfer.outcome, Outcome::Cut);
+                    assert_eq!(
+                        transfer.bytes_server,
+                        Some(BYTES - 20),
+                        "zeros are no payload"
+                    );
+                }
+                assert_eq!(entries(&server.out("c")).len(), 0, "zeros are of no use");
+            },
+        );
+    }
+}
+
+#[test]
+fn a_source_overwritten_in_place_is_corrupt_and_everybody_is_told_why() {
+    for method in methods() {
+        change_while_sent(
+            method,
+            |path| {
+                let file = File::options().write(true).open(path).expect("there");
+                file.write_all_at(&[7; 4096], BYTES - 4096).expect("ours");
+            },
+            |server, ends, record| {
+                told(ends, "the source changed: written to", 5);
+                for transfer in &record.transfers {
+                    let reason = transfer.reason.as_deref();
+                    let why = "the source changed: written to";
+                    assert_eq!((transfer.outcome, reason), (Outcome::Corrupt, Some(why)));
+                }
+                assert_eq!(Verdict::of_records(&[record]).exit_code(), 5);
+                assert_eq!(entries(&server.out("c")).len(), 0);
+            },
+        );
+    }
+}
+
+#[test]
+fn a_source_that_grows_is_sent_as_it_was_offered_and_everybody_is_told() {
+    for method in methods() {
+        change_while_sent(
+            method,
+            |path| {
+                let mut file = File::options().append(true).open(path).expect("there");
+                file.write_all(b"more").expect("room");
+            },
+            |server, ends, record| {
+                let why = "the source changed: grown from 600000 to 600004 bytes";
+                for end in &ends {
+                    let transfer = end.transfer.as_ref().expect("a seat");
+                    assert_eq!(transfer.reason.as_deref(), Some(why));
+                }
+                whole(ends, server);
+                assert!(record.all_proven());
+                assert!(
+                    record
+                        .transfers
+                        .iter()
+                        .all(|t| t.reason.as_deref() == Some(why))
+                );
+            },
+        );
+    }
+}
+
+#[test]
+fn a_source_that_is_replaced_by_another_file_is_still_whole() {
+    change_while_sent(
+        Method::Auto,
+        |path| {
+            // Beside the offered folder, so that no half of it is ever offered.
+            let new = path
+                .parent()
+                .and_then(Path::parent)
+                .expect("a folder")
+                .join("new");
+            fs::write(&new, b"another file").expect("room");
+            fs::rename(&new, path).expect("ours");
+        },
+        |server, ends, record| {
+            whole(ends, server);
+            assert!(record.all_proven());
+            assert!(record.transfers.iter().all(|t| t.reason.is_none()));
+        },
+    );
+}
+
+// --- disks that are full, and folders that are none -----------------------------------------------
+
+#[test]
+fn a_disk_that_fills_up_says_so_and_the_others_are_whole() {
+    let Some(small) = SmallDisk::mount(4 << 20) else {
+        return;
+    };
+    within(LIMIT, move || {
+        let server = Server::new(3_000_000, |settings| {
+            settings.clients = Some(2);
+            settings.rate = bytes_per_second(6_000_000);
+        });
+        let folder = small.path().to_owned();
+        // Room for the last byte is missing, and for the middle; what was free at READY is not
+        // when the bytes come.
+        for free in [2_990_080, 1_500_000] {
+            let struck = server.fetch("struck", |order| order.out = folder.clone());
+            server.until_ready(1);
+            let filler = File::create(folder.join("filler")).expect("room");
+            let block = (4 << 20) - free;
+            (&filler).write_all(&vec![0; block as usize]).expect("room");
+            let ours = server.fetch("ours", |_| {});
+            let why = failed(struck.join().expect("no panic"));
+            assert!(why.starts_with("cannot write the copy ("), "{why}");
+            assert!(why.contains("No space left on device"), "{why}");
+            whole(ours.join().expect("no panic"), &server);
+            let record = server.record();
+            ended(&record, "struck", Outcome::Cut, "No space left on device");
+            assert_eq!(record.proven(), 1);
+            assert!(record.broken_identities().is_empty());
+            let left = entries(&folder);
+            assert!(
+                left.iter()
+                    .all(|p| common::is_part(p) || p.ends_with("filler")),
+                "{left:?}"
+            );
+            left.iter()
+                .for_each(|path| fs::remove_file(path).expect("ours"));
+        }
+        // Less room than the file takes is seen before READY.
+        if cfg!(feature = "sockopt") {
+            fs::write(folder.join("filler"), vec![0; 2 << 20]).expect("room");
+            let early = server.fetch("early", |order| order.out = folder.clone());
+            let why = failed(early.join().expect("no panic"));
+            assert!(why.contains("1 x 3000000 bytes are to come and "), "{why}");
+            assert_eq!(
+                entries(&folder).len(),
+                1,
+                "no part is left where nothing will come"
+            );
+        }
+        server.stop();
+        drop(small);
+    });
+}
+
+#[test]
+fn a_folder_that_is_none_and_names_that_are_taken_are_refused_before_ready() {
+    within(LIMIT, || {
+        let server = Server::new(5000, |settings| settings.clients = Some(1));
+        let base = server.folder.path().join("taken");
+        fs::create_dir(&base).expect("room");
+        fs::write(base.join("file"), b"").expect("room");
+        let fifo = std::process::Command::new("mkfifo")
+            .arg(base.join("fifo"))
+            .status();
+        assert!(fifo.expect("mkfifo").success());
+
+        let under_a_file = server.fetch("c", |order| order.out = base.join("file/out"));
+        let why = failed(under_a_file.join().expect("no panic"));
+        assert!(why.starts_with("cannot make the folder ("), "{why}");
+
+        type Make = fn(&Path);
+        let cases: [(Make, &str); 4] = [
+            (
+                |path| fs::create_dir(path).expect("room"),
+                "a folder of that name is in the way",
+            ),
+            (
+                |path| std::os::unix::fs::symlink("/dev/null", path).expect("room"),
+                "a symbolic link of that name is in the way",
+            ),
+            (
+                |path| std::os::unix::fs::symlink("nowhere", path).expect("room"),
+                "a symbolic link of that name is in the way",
+            ),
+            (
+                |path| fs::rename(path.with_file_name("../fifo"), path).expect("ours"),
+                "something of that name that is no regular file is in the way",
+            ),
+        ];
+        for (number, (make, says)) in cases.into_iter().enumerate() {
+            let out = base.join(number.to_string());
+            fs::create_dir(&out).expect("room");
+            make(&out.join("f.bin"));
+            let client = server.fetch("c", |order| order.out = out.clone());
+            let ends = client.join().expect("no panic");
+            assert_eq!(Verdict::of_ends(&ends).exit_code(), 1);
+            let why = failed(ends);
+            assert!(why.ends_with(says), "{why}");
+            assert_eq!(entries(&out).len(), 1, "nothing was made beside it");
+            assert!(server.seats().0 <= 1);
+        }
+        // An old regular file is replaced, and the folder is made with all its parents.
+        let out = base.join("a/b/c");
+        fs::create_dir_all(&out).expect("room");
+        fs::write(out.join("f.bin"), b"old").expect("room");
+        let client = server.fetch("c", |order| order.out = out);
+        whole(client.join().expect("no panic"), &server);
+        server.stop();
+    });
+}
+
+#[test]
+fn a_log_that_cannot_be_written_is_an_error_at_the_end_and_the_copies_are_whole() {
+    within(LIMIT, || {
+        let mut server = Server::new(50_000, |_| {});
+        server.kill();
+        fs::write(server.logs(), b"a file where the folder should be").expect("room");
+        server.revive(|_| {});
+        let clients = server.fetch("c", |order| order.clients = 4);
+        whole(clients.join().expect("no panic"), &server);
+        assert!(server.record().all_proven());
+        let error = server.stop_running().expect_err("no log").to_string();
+        assert!(
+            error.starts_with("cannot write the session log ("),
+            "{error}"
+        );
+    });
+}
+
+#[test]
+fn two_servers_may_log_into_one_folder() {
+    within(LIMIT, || {
+        let one = Server::new(20_000, |_| {});
+        let two = one.beside();
+        let clients: Vec<_> = (0..6)
+            .map(|n| {
+                let addr = if n % 2 == 0 { one.addr } else { two.addr() };
+                one.fetch(&format!("c{n}"), move |order| {
+                    order.server = vec![addr];
+                    order.clients = 8;
+                })
+            })
+            .collect();
+        for client in clients {
+            // Groups of one number share a gate; eight seats each all the same.
+            whole(client.join().expect("no panic"), &one);
+        }
+        two.stop().expect("a log");
+        assert_eq!(entries(&one.logs()).len(), 6);
+        one.stop();
+    });
+}
+
+#[test]
+fn a_port_in_use_names_who_holds_it() {
+    let held = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+    let addr = held.local_addr().expect("bound");
+    let error = socket::listen(addr).expect_err("held").to_string();
+    assert!(
+        error.starts_with(&format!(
+            "{addr} refused: port {} is in use by ",
+            addr.port()
+        )),
+        "{error}"
+    );
+    if cfg!(target_os = "linux") {
+        assert!(
+            error.contains(&format!("process {} (", std::process::id())),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn an_address_where_nobody_listens_is_said_and_a_late_server_is_waited_for() {
+    within(LIMIT, || {
+        let mut server = Server::new(5000, |_| {});
+        server.kill();
+        let why = failed(server.fetch("c", |_| {}).join().expect("no panic"));
+        assert!(
+            why.starts_with(&format!("cannot connect ({})", server.addr)),
+            "{why}"
+        );
+        let patient = server.fetch("c", |order| order.retry = Duration::from_secs(20));
+        thread::sleep(Duration::from_millis(300));
+        server.revive(|_| {});
+        whole(patient.join().expect("no panic"), &server);
+        server.stop();
+    });
+}
+
+// --- a network that changes what it carries -------------------------------------------------------
+
+/// What the proxy does to the bytes on their way to the client, once.
+#[derive(Clone, Copy, Debug)]
+enum Harm {
+    Flip,
+    Insert,
+    Remove,
+    Swap,
+    Cut,
+}
+
+/// Where the harm is done, in bytes of the server's stream.
+const HARM_AT: usize = 400_000;
+
+impl Harm {
+    fn apply(self, bytes: &mut Vec<u8>) {
+        match self {
+            Self::Flip => bytes[HARM_AT] ^= 0x10,
+            Self::Insert => bytes.insert(HARM_AT, 0x55),
+            Self::Remove => {
+                bytes.remove(HARM_AT);
+            }
+            Self::Swap => {
+                let (one, two) = bytes[HARM_AT..HARM_AT + 2048].split_at_mut(1024);
+                one.swap_with_slice(two);
+            }
+            Self::Cut => bytes.truncate(HARM_AT),
+        }
+    }
+}
+
+/// Passes one connection on, and does `harm` to it.
+fn proxy(server: SocketAddr, harm: Harm) -> (SocketAddr, thread::JoinHandle<()>) {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+    let addr = listener.local_addr().expect("bound");
+    let thread = thread::spawn(move || {
+        let (client, _) = listener.accept().expect("a client");
+        let server = TcpStream::connect(server).expect("a server");
+        let up = thread::spawn({
+            let mut to = server.try_clone().expect("a descriptor");
+            let mut from = client.try_clone().expect("a descriptor");
+            move || {
+                let _ = std::io::copy(&mut from, &mut to);
+                let _ = to.shutdown(Shutdown::Write);
+            }
+        });
+        let (mut from, mut to) = (&server, &client);
+        let mut held = Vec::new();
+        let mut block = vec![0; 16 * 1024];
+        let mut passed = 0;
+        while let Ok(len @ 1..) = from.read(&mut block) {
+            held.extend_from_slice(&block[..len]);
+            if passed < HARM_AT {
+                // The stretch in which it is done is held together.
+                if passed + held.len() < HARM_AT + 2048 {
+                    if passed + held.len() < HARM_AT {
+                        passed += held.len();
+                        if to.write_all(&held).is_err() {
+                            break;
+                        }
+                        held.clear();
+                    }
+                    continue;
+                }
+                let mut stretch = vec![0; passed];
+                stretch.append(&mut held);
+                harm.apply(&mut stretch);
+                held = stretch.split_off(passed);
+                passed = HARM_AT;
+            }
+            if to.write_all(&held).is_err() {
+                break;
+            }
+            held.clear();
+            if matches!(harm, Harm::Cut) && passed == HARM_AT {
+                break;
+            }
+        }
+        let _ = to.shutdown(Shutdown::Both);
+        let _ = from.shutdown(Shutdown::Both);
+        up.join().expect("no panic");
+    });
+    (addr, thread)
+}
+
+#[test]
+fn bytes_changed_on_the_way_are_seen_by_that_client_alone() {
+    within(LIMIT, || {
+        let server = Server::new(1_000_000, |settings| settings.clients = Some(3));
+        for (harm, outcome, says) in [
+            (Harm::Flip, Outcome::Corrupt, "the copy's SHA-1 is "),
+            (Harm::Insert, Outcome::Corrupt, "the copy's SHA-1 is "),
+            (Harm::Swap, Outcome::Corrupt, "the copy's SHA-1 is "),
+            // A byte less never comes: the digest of a part is nobody's business.
+            (
+                Harm::Remove,
+                Outcome::TimedOut,
+                "no progress of the transfer",
+            ),
+            (Harm::Cut, Outcome::Cut, ""),
+        ] {
+            let (addr, proxy) = proxy(server.addr, harm);
+            let struck = server.fetch("struck", |order| {
+                order.server = vec![addr];
+                order.stall = Duration::from_millis(700);
+            });
+            let ours = server.fetch("ours", |order| order.clients = 2);
+            let ends = struck.join().expect("no panic");
+            let own = ends[0].transfer.as_ref().expect("a seat").outcome;
+            assert_eq!(own, outcome, "{harm:?}: {:?}", ends[0].error);
+            failed(ends);
+            whole(ours.join().expect("no panic"), &server);
+            proxy.join().expect("no panic");
+            let record = server.record();
+            ended(&record, "struck", outcome, says);
+            assert_eq!(record.proven(), 2, "{harm:?}");
+            let verdict = Verdict::of_records(&[record]).exit_code();
+            assert_eq!(verdict, if outcome == Outcome::Corrupt { 5 } else { 4 });
+            for path in entries(&server.out("struck")) {
+                assert!(common::is_part(&path), "{harm:?}: {}", path.display());
+                fs::remove_file(path).expect("ours");
+            }
+        }
+        server.stop();
+    });
+}
+
+// --------------------------------------------------------------------------------------------------
+
+fn methods() -> Vec<Method> {
+    let methods = [Method::Buffered, Method::Sendfile].into_iter();
+    methods.filter(|method| method.resolved().is_ok()).collect()
+}
+
+/// The bytes that every test server of that size offers.
+fn sample(bytes: u64) -> (tempfile::TempDir, std::path::PathBuf) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("sample");
+    gatecast::internals::server::sample::make(&path, bytes).expect("room");
+    (folder, path)
+}
+
+/// A file system of a few megabytes, while it lives.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    /// `None` where this user may not mount.
+    fn mount(bytes: usize) -> Option<Self> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mounted = std::process::Command::new("mount")
+            .args([
+                "-t",
+                "tmpfs",
+                "-o",
+                &format!("size={bytes}"),
+                "gatecast-test",
+            ])
+            .arg(folder.path())
+            .output()
+            .is_ok_and(|output| output.status.success());
+        common::have("right to mount a small disk", mounted).then_some(Self(folder))
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount")
+            .arg(self.0.path())
+            .status();
+    }
+}

@@ -1,0 +1,160 @@
+//! What goes wrong with viewers: one that is stopped, none at all; and
+//! what the relay tells of them each second.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::net::UdpSocket;
+use std::thread;
+use std::time::Duration;
+use std::time::Instant;
+
+use gatecast::internals::report::schema;
+
+use crate::common::within;
+use crate::live::LIMIT;
+use crate::live::Program;
+use crate::live::events;
+use crate::live::quit;
+use crate::live::relay;
+use crate::live::relay_with;
+use crate::live::watch;
+
+/// Sends seven null packets `rate` times a second for `time`, or until `done`; how long it took.
+pub(super) fn pour(
+    source: &UdpSocket,
+    rate: u32,
+    time: Duration,
+    done: &mut dyn FnMut() -> bool,
+) -> Duration {
+    let begun = Instant::now();
+    let mut sent = 0;
+    while begun.elapsed() < time && !done() {
+        let due = begun.elapsed().as_micros() * u128::from(rate) / 1_000_000;
+        while sent < due {
+            source.send(&[0x47; 1316]).expect("sent");
+            sent += 1;
+        }
+        thread::sleep(Duration::from_millis(2));
+    }
+    begun.elapsed()
+}
+
+pub(super) fn source_to(input: SocketAddr) -> UdpSocket {
+    let source = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+    source.connect(input).expect("an address");
+    source
+}
+
+#[test]
+fn one_stopped_viewer_of_twenty_five_costs_the_others_nothing_and_is_let_go() {
+    within(LIMIT, || {
+        let folder = tempfile::tempdir().expect("room");
+        let place = folder.path();
+        let (relay, input, at) = relay(place);
+        let mut watches: Vec<Program> = (0..25).map(|_| watch(place, at, &["--events"])).collect();
+        let stopped = watches.pop().expect("25");
+        let source = source_to(input);
+        // 5 Mbit/s, as long with it as without it.
+        let three = Duration::from_secs(3);
+        pour(&source, 500, three, &mut || false);
+        stopped.signal("STOP");
+        let mut let_go = None;
+        let begun = Instant::now();
+        pour(&source, 500, Duration::from_secs(8), &mut || {
+            if let_go.is_none() && relay.said().contains(": silent after") {
+                let_go = Some(begun.elapsed());
+            }
+            false
+        });
+        let let_go = let_go.unwrap_or_else(|| panic!("never let go: {}", relay.said()));
+        // Five are promised, from its last word on; a machine that runs all tests is slow to look.
+        assert!(let_go < Duration::from_secs(7), "{let_go:?}");
+        for watch in &mut watches {
+            let event = quit(watch);
+            let (received, sent) = (&event["received"], &event["sent"]);
+            assert_eq!(received["datagrams"], sent["datagrams"], "{event}");
+            assert_eq!(sent["dropped"], 0, "{event}");
+            // A queue for the stopped one in which the others stood would be seconds.
+            let p99 = sent["delay_p99_us"].as_u64().expect("a delay");
+            assert!(p99 < 250_000, "{event}");
+        }
+    });
+}
+
+#[test]
+fn events_come_each_second_from_both_sides() {
+    within(LIMIT, || {
+        let folder = tempfile::tempdir().expect("room");
+        let place = folder.path();
+        let (mut relay, input, at) = relay_with(place, &["--events"]);
+        let mut watch = watch(place, at, &["--events"]);
+        let source = source_to(input);
+        pour(&source, 300, Duration::from_millis(4_500), &mut || false);
+        let last = quit(&mut watch);
+        assert_eq!(last["schema"], "gatecast.watch/1");
+        relay.signal("INT");
+        assert_eq!(relay.code(Duration::from_secs(20)), Some(0));
+        for (program, name) in [(&relay, "gatecast.relay/1"), (&watch, "gatecast.watch/1")] {
+            let events = events(program);
+            assert!(events.len() >= 4, "{events:?}");
+            let seconds = |event: &serde_json::Value| event["seconds"].as_f64().expect("a time");
+            for event in &events {
+                assert_eq!(event["schema"], name);
+                schema::check(event, schema::LIVE).unwrap_or_else(|e| panic!("{e}: {event}"));
+            }
+            // The last one is of the end, whenever that was.
+            for pair in events[..events.len() - 1].windows(2) {
+                let apart = seconds(&pair[1]) - seconds(&pair[0]);
+                assert!((0.3..3.0).contains(&apart), "{apart} s: {pair:?}");
+            }
+        }
+        let watched = |event: &&serde_json::Value| event["viewers"][0].is_object();
+        let events = events(&relay);
+        let event = events.iter().rfind(watched).expect("it watched");
+        let viewer = &event["viewers"][0];
+        assert_eq!(viewer["native"], true, "{event}");
+        assert_eq!(viewer["standing"], "running", "{event}");
+        for part in ["sent", "received"] {
+            let datagrams = viewer[part]["datagrams"].as_u64().expect("a count");
+            let bytes = viewer[part]["bytes"].as_u64().expect("a count");
+            assert!(datagrams > 100 && bytes == 1316 * datagrams, "{event}");
+        }
+        assert_eq!(viewer["sent"]["dropped"], 0, "{event}");
+        assert_eq!(viewer["sent"]["source_cc_errors"], 0, "{event}");
+        assert_eq!(viewer["received"]["cc_errors"], 0, "{event}");
+        for delay in ["delay_p50_us", "delay_p99_us", "delay_worst_us"] {
+            assert!(
+                viewer["sent"][delay].is_u64() && event[delay].is_u64(),
+                "{event}"
+            );
+        }
+        assert!(event["input"]["datagrams"].as_u64() > Some(100), "{event}");
+        assert_eq!(
+            event["input"]["rtp_lost"],
+            serde_json::Value::Null,
+            "{event}"
+        );
+    });
+}
+
+#[test]
+fn with_no_viewer_a_relay_does_no_work_of_its_own() {
+    within(LIMIT, || {
+        let folder = tempfile::tempdir().expect("room");
+        let (relay, input, _) = relay(folder.path());
+        let source = source_to(input);
+        let user = || {
+            let stat = fs::read_to_string(format!("/proc/{}/stat", relay.child.id()));
+            let stat = stat.expect("alive");
+            // The fields after the name, which stands in parentheses: utime is the 14th of all.
+            let (_, fields) = stat.rsplit_once(')').expect("a name");
+            let utime = fields.split_whitespace().nth(11).expect("utime");
+            utime.parse::<u64>().expect("hundredths of a second")
+        };
+        let before = user();
+        // 200 Mbit/s.
+        pour(&source, 19_000, Duration::from_secs(3), &mut || false);
+        // A hundredth of 3 s are 3 ticks.
+        assert!(user() - before <= 3, "{} ticks", user() - before);
+    });
+}

@@ -1,0 +1,181 @@
+//! `gatecast watch` on a terminal: single keys, the status line, and a terminal that is afterwards
+//! as it was.
+
+use std::net::SocketAddr;
+use std::net::UdpSocket;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crate::common::have;
+use crate::common::installed;
+use crate::common::program::GATECAST;
+use crate::common::until;
+use crate::common::within;
+use crate::live::LIMIT;
+use crate::live::Program;
+use crate::live::relay;
+
+/// A source that sends until it is dropped.
+struct Pouring {
+    going: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Pouring {
+    fn to(input: SocketAddr) -> Self {
+        let going = Arc::new(AtomicBool::new(true));
+        let sends = Arc::clone(&going);
+        let source = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+        let thread = thread::spawn(move || {
+            while sends.load(Ordering::SeqCst) {
+                source.send_to(&[0x47; 1316], input).expect("sent");
+                thread::sleep(Duration::from_millis(5));
+            }
+        });
+        Self {
+            going,
+            thread: Some(thread),
+        }
+    }
+}
+
+impl Drop for Pouring {
+    fn drop(&mut self) {
+        self.going.store(false, Ordering::SeqCst);
+        let thread = self.thread.take().expect("dropped once");
+        assert!(thread.join().is_ok() || thread::panicking());
+    }
+}
+
+/// `gatecast watch` at `at` on a terminal of its own.
+fn on_a_terminal(folder: &Path, options: &[&str], at: SocketAddr, words: &[&str]) -> Program {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/peers/terminal.py");
+    Program::start(
+        Command::new("python3")
+            .arg(script)
+            .args(options)
+            .args([GATECAST, "watch", &at.to_string()])
+            .args(words)
+            .current_dir(folder),
+    )
+}
+
+/// Waits until a line with `text` appears.
+fn appears(terminal: &Program, text: &str) {
+    appears_after(terminal, 0, text);
+}
+
+/// Gives an order and waits until a line with `text` appears that was not there before.
+fn ask(terminal: &mut Program, order: &str, text: &str) {
+    let before = terminal.printed().len();
+    terminal.type_line(order);
+    appears_after(terminal, before, text);
+}
+
+fn appears_after(terminal: &Program, before: usize, text: &str) {
+    until(text, || {
+        let printed = terminal.printed();
+        printed[before..].iter().any(|line| line.contains(text))
+    });
+}
+
+#[test]
+fn keys_pause_continue_and_quit_and_the_terminal_is_as_it_was() {
+    if !have("python3", cfg!(feature = "sockopt") && installed("python3")) {
+        return;
+    }
+    within(LIMIT, || {
+        let folder = tempfile::tempdir().expect("room");
+        let place = folder.path();
+        let (_relay, input, at) = relay(place);
+        let _source = Pouring::to(input);
+        for last in ["q", "\u{1b}", "\u{3}"] {
+            let words = ["--record", "key.ts", "--loss-report"];
+            let mut terminal = on_a_terminal(place, &[], at, &words);
+            until("it watches", || {
+                let printed = terminal.printed();
+                printed.iter().any(|line| line.contains("p pauses"))
+            });
+            appears(&terminal, "playing");
+            ask(&mut terminal, "key p", "paused");
+            ask(&mut terminal, "key p", "interrupted already");
+            ask(&mut terminal, "key x", "c continues");
+            ask(&mut terminal, "key c", "playing");
+            terminal.type_line(&format!("key {last}"));
+            ask(&mut terminal, "wait", "ended ");
+            let printed = terminal.printed().join("\n");
+            // Ctrl-C is an interruption, the others are how one leaves.
+            let code = if last == "\u{3}" { 130 } else { 0 };
+            let ended = format!("ended {code} terminal kept");
+            assert!(printed.contains(&ended), "{printed}");
+            for row in [
+                "passed in pauses",
+                "lost by the network",
+                "dropped by this host",
+            ] {
+                assert!(printed.contains(row), "{printed}");
+            }
+            let recorded = std::fs::metadata(place.join("key.ts")).expect("recorded");
+            assert!(recorded.len() > 0 && recorded.len().is_multiple_of(188));
+        }
+    });
+}
+
+#[test]
+fn with_its_output_in_a_pipe_it_still_hears_keys_and_does_not_spin() {
+    if !have("python3", cfg!(feature = "sockopt") && installed("python3")) {
+        return;
+    }
+    within(LIMIT, || {
+        let folder = tempfile::tempdir().expect("room");
+        let (_relay, input, at) = relay(folder.path());
+        let _source = Pouring::to(input);
+        let options = ["--pipe-output"];
+        let mut terminal = on_a_terminal(folder.path(), &options, at, &["--events"]);
+        appears(&terminal, "gatecast.watch/1");
+        let mut cpu = || {
+            let before = terminal.printed().len();
+            terminal.type_line("cpu");
+            let answer = |line: &String| line.strip_prefix("cpu ").map(|n| n.parse::<u64>());
+            until("an answer", || {
+                terminal.printed()[before..]
+                    .iter()
+                    .any(|line| answer(line).is_some())
+            });
+            let found = terminal.printed()[before..].iter().find_map(answer);
+            found.expect("an answer").expect("a number")
+        };
+        let before = cpu();
+        thread::sleep(Duration::from_secs(2));
+        let used = cpu() - before;
+        assert!(used < 100, "half a core: {used} ticks in 2 s");
+        terminal.type_line("key q");
+        ask(&mut terminal, "wait", "ended 0 terminal kept");
+    });
+}
+
+#[test]
+fn in_the_background_of_a_shell_it_is_not_stopped() {
+    let there = cfg!(feature = "sockopt") && installed("python3") && installed("bash");
+    if !have("python3 and bash", there) {
+        return;
+    }
+    within(LIMIT, || {
+        let folder = tempfile::tempdir().expect("room");
+        let (relay, input, at) = relay(folder.path());
+        let _source = Pouring::to(input);
+        let words = ["--for", "3s", "--events"];
+        let mut terminal = on_a_terminal(folder.path(), &["--background"], at, &words);
+        appears(&terminal, "watching");
+        terminal.type_line("key q");
+        ask(&mut terminal, "wait", "ended 0 terminal kept");
+        // It did not hear the key, which was the shell's, and watched to its end.
+        assert!(relay.said().contains("left after 3."), "{}", relay.said());
+    });
+}

@@ -1,0 +1,33 @@
+//! The integration tests: the library over real sockets, and the program in real processes.
+//!
+//! They are one binary, so that `common` is compiled and linked once. A test that counts this
+//! process's threads or descriptors, lowers its limits, changes its environment or installs an
+//! allocator stands beside this folder, as a binary of its own.
+
+mod common;
+
+#[cfg(unix)]
+mod faults;
+mod gate;
+mod hostile;
+mod http;
+mod lab;
+mod relay;
+mod swarm;
+mod testdata;
+mod udp;
+
+#[cfg(feature = "cli")]
+mod cli;
+#[cfg(feature = "cli")]
+mod documents;
+#[cfg(all(target_os = "linux", feature = "cli"))]
+mod live;
+#[cfg(feature = "cli")]
+mod page;
+#[cfg(all(target_os = "linux", feature = "cli", feature = "sockopt"))]
+mod processes;
+#[cfg(all(target_os = "linux", feature = "cli", feature = "sockopt"))]
+mod star;
+#[cfg(all(target_os = "linux", feature = "cli", feature = "sockopt"))]
+mod study;

@@ -1,0 +1,518 @@
+//! The relay with real sockets: what every viewer gets, what a hostile one gets, and what no
+//! viewer can do to another.
+
+mod hostile;
+mod source;
+
+use std::io::BufRead;
+use std::io::BufReader;
+use std::io::Write;
+use std::net::IpAddr;
+use std::net::Ipv4Addr;
+use std::net::SocketAddr;
+use std::net::TcpStream;
+use std::net::UdpSocket;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::Duration;
+
+use crate::common::PATIENCE;
+use crate::common::until;
+use crate::common::within;
+use gatecast::internals::proto::relay::log::End;
+use gatecast::internals::proto::relay::log::Visit;
+use gatecast::internals::relay::Relay;
+use gatecast::internals::relay::Settings;
+use gatecast::internals::relay::watch::Order;
+use gatecast::internals::relay::watch::View;
+use gatecast::internals::relay::watch::Watch;
+
+const LOCAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+/// Each test must be over by then.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// No datagram for so long: none comes.
+const NOTHING: Duration = Duration::from_millis(300);
+
+/// A relay on ports of its own.
+fn relay() -> Relay {
+    relay_with(|_| {})
+}
+
+fn relay_with(set: impl FnOnce(&mut Settings)) -> Relay {
+    let mut settings = Settings::new(LOCAL);
+    set(&mut settings);
+    Relay::start(&settings, LOCAL).expect("free ports")
+}
+
+/// A source of a transport stream: one PID, a clock, and tables when asked for.
+struct Source {
+    socket: UdpSocket,
+    next: u64,
+}
+
+impl Source {
+    fn to(relay: &Relay) -> Self {
+        let socket = UdpSocket::bind(LOCAL).expect("a free port");
+        socket.connect(relay.input()).expect("an address");
+        Self { socket, next: 0 }
+    }
+
+    /// Datagram `n` of the stream: seven packets of PID 0x100, and `n` in each of them.
+    fn datagram(n: u64) -> Vec<u8> {
+        let packet = |k: u64| {
+            let mut bytes = [0xAB; 188];
+            let counter = u8::try_from((7 * n + k) % 16).expect("under 16");
+            bytes[..4].copy_from_slice(&[0x47, 0x01, 0x00, 0x10 | counter]);
+            bytes[8..16].copy_from_slice(&n.to_be_bytes());
+            bytes
+        };
+        (0..7).flat_map(packet).collect()
+    }
+
+    fn send(&mut self, count: u64) {
+        for n in self.next..self.next + count {
+            self.socket.send(&Self::datagram(n)).expect("sent");
+            // A burst that fits into every viewer's default buffer, then time to take it.
+            if n % 32 == 31 {
+                thread::sleep(Duration::from_millis(2));
+            }
+        }
+        self.next += count;
+    }
+
+    fn skip(&mut self, count: u64) {
+        self.next += count;
+    }
+
+    /// Sends until `relay` has read as much as it was sent.
+    fn is_read(&self, relay: &Relay, datagrams: u64) {
+        until("the relay has read all", || {
+            relay.snapshot().input.datagrams == datagrams
+        });
+    }
+}
+
+/// The lab's client, in lines and a socket.
+struct Lab {
+    control: BufReader<TcpStream>,
+    socket: UdpSocket,
+}
+
+impl Lab {
+    fn to(relay: &Relay) -> Self {
+        let control = TcpStream::connect(relay.addr()).expect("listening");
+        control.set_read_timeout(Some(PATIENCE)).expect("a socket");
+        let socket = UdpSocket::bind(LOCAL).expect("a free port");
+        Self {
+            control: BufReader::new(control),
+            socket,
+        }
+    }
+
+    fn connected(relay: &Relay) -> Self {
+        let mut lab = Self::to(relay);
+        assert_eq!(lab.ask(&lab.conectar()), "OK\n");
+        lab
+    }
+
+    fn conectar(&self) -> String {
+        format!("CONECTAR {}", self.port())
+    }
+
+    fn port(&self) -> u16 {
+        self.socket.local_addr().expect("bound").port()
+    }
+
+    fn say(&mut self, bytes: &[u8]) {
+        self.control.get_mut().write_all(bytes).expect("connected");
+    }
+
+    fn hear(&mut self) -> String {
+        let mut line = String::new();
+        self.control.read_line(&mut line).expect("an answer");
+        line
+    }
+
+    fn ask(&mut self, command: &str) -> String {
+        self.say(format!("{command}\n").as_bytes());
+        self.hear()
+    }
+
+    /// The numbers of the next `count` datagrams.
+    fn take(&self, count: usize) -> Vec<u64> {
+        let mut bytes = [0; 2048];
+        let patience = self.socket.set_read_timeout(Some(PATIENCE));
+        patience.expect("a socket");
+        (0..count)
+            .map(|n| match self.socket.recv(&mut bytes) {
+                Ok(1316) => u64::from_be_bytes(bytes[8..16].try_into().expect("eight")),
+                other => panic!("datagram {n} of {count}: {other:?}"),
+            })
+            .collect()
+    }
+
+    /// Asserts that nothing comes.
+    fn hears_nothing(&self) {
+        let patience = self.socket.set_read_timeout(Some(NOTHING));
+        patience.expect("a socket");
+        let got = self.socket.recv(&mut [0; 2048]);
+        assert!(got.is_err(), "got a datagram of {got:?} bytes");
+    }
+}
+
+fn watch(relay: &Relay) -> Watch {
+    Watch::start(&Order::new(vec![relay.addr()])).expect("a relay")
+}
+
+/// Stops `relay` and returns every visit, in the order of the viewers.
+fn visits(relay: Relay) -> Vec<Visit> {
+    let mut visits = relay.stop().expect("no log to fail");
+    visits.sort_by_key(|visit| visit.viewer);
+    visits
+}
+
+fn whole(view: &View, datagrams: u64) {
+    assert_eq!(view.received.datagrams, datagrams, "{view:?}");
+    assert_eq!(view.received.ts.errors, 0, "{view:?}");
+    let sent = view.sent.expect("one of ours tells");
+    assert_eq!((sent.sent, sent.dropped, sent.cc), (datagrams, 0, 0));
+    assert_eq!(sent.bytes, view.received.bytes);
+}
+
+#[test]
+fn every_viewer_gets_every_datagram_once_and_in_order() {
+    within(LIMIT, || {
+        let relay = relay();
+        let mut source = Source::to(&relay);
+        let labs: Vec<Lab> = (0..3).map(|_| Lab::connected(&relay)).collect();
+        let watches: Vec<Watch> = (0..3).map(|_| watch(&relay)).collect();
+        // No more at a time than a default buffer holds.
+        for from in (0..2_000).step_by(50) {
+            source.send(50);
+            for lab in &labs {
+                assert!(lab.take(50).into_iter().eq(from..from + 50));
+            }
+            let has = |watch: &Watch| watch.view().received.datagrams == from + 50;
+            until("the others have them", || watches.iter().all(has));
+        }
+        drop(labs);
+        for watch in watches {
+            whole(&watch.quit().expect("nothing recorded"), 2_000);
+        }
+        let visits = visits(relay);
+        assert_eq!(visits.len(), 6);
+        for visit in &visits[..3] {
+            assert_eq!((visit.sent.sent, visit.end), (2_000, End::Closed));
+            assert_eq!(visit.received, None, "the lab's do not tell");
+        }
+        for visit in &visits[3..] {
+            assert_eq!((visit.sent.sent, visit.end), (2_000, End::Left));
+            assert_eq!(visit.sent.network_lost(visit.received.as_ref()), Some(0));
+        }
+    });
+}
+
+#[test]
+fn a_lab_client_gets_datagrams_exactly_when_it_should() {
+    within(LIMIT, || {
+        let relay = relay();
+        let mut source = Source::to(&relay);
+        let _other = Lab::connected(&relay);
+        let mut lab = Lab::to(&relay);
+        source.send(10);
+        lab.hears_nothing();
+        assert_eq!(lab.ask(&lab.conectar()), "OK\n");
+        source.send(10);
+        assert!(lab.take(10).into_iter().eq(10..20));
+        assert_eq!(lab.ask("INTERRUMPIR"), "OK\n");
+        source.send(30);
+        lab.hears_nothing();
+        assert_eq!(lab.ask("CONTINUAR"), "OK\n");
+        source.send(10);
+        assert!(lab.take(10).into_iter().eq(50..60));
+        assert_eq!(lab.ask("DESCONECTAR"), "OK\n");
+        assert_eq!(lab.hear(), "", "and closed");
+        source.send(10);
+        lab.hears_nothing();
+        let visits = visits(relay);
+        assert_eq!(visits[1].end, End::Left);
+        assert_eq!((visits[1].sent.sent, visits[1].sent.paused), (20, 30));
+    });
+}
+
+#[test]
+fn after_the_ok_of_an_interruption_not_one_datagram_is_sent() {
+    within(LIMIT, || {
+        let relay = relay();
+        let mut source = Source::to(&relay);
+        let going = Arc::new(AtomicBool::new(true));
+        let sends = Arc::clone(&going);
+        let sending = thread::spawn(move || {
+            while sends.load(Ordering::SeqCst) {
+                source.send(8);
+                thread::sleep(Duration::from_micros(200));
+            }
+        });
+        let watch = watch(&relay);
+        let _other = self::watch(&relay);
+        for _ in 0..30 {
+            let sent = || relay.snapshot().viewers[0].sent.sent;
+            let before = sent();
+            until("it runs", || sent() > before);
+            watch.pause().expect("running");
+            let paused = sent();
+            thread::sleep(Duration::from_millis(10));
+            assert_eq!(sent(), paused);
+            watch.resume().expect("paused");
+        }
+        going.store(false, Ordering::SeqCst);
+        sending.join().expect("sent");
+        let view = watch.quit().expect("nothing recorded");
+        assert_eq!(view.received.ts.errors, 0, "a pause is no loss: {view:?}");
+        let sent = view.sent.expect("told");
+        assert!(sent.paused > 0, "{sent:?}");
+        assert_eq!(
+            sent.sent,
+            view.received.datagrams + view.host_drop.unwrap_or(0)
+        );
+    });
+}
+
+#[test]
+fn a_recording_is_the_stream_and_the_player_gets_it_too() {
+    within(LIMIT, || {
+        let relay = relay();
+        let mut source = Source::to(&relay);
+        let folder = tempfile::tempdir().expect("room");
+        let path = folder.path().join("stream.ts");
+        let player = UdpSocket::bind(LOCAL).expect("a free port");
+        player.set_read_timeout(Some(PATIENCE)).expect("a socket");
+        let order = Order {
+            record: Some(path.clone()),
+            player: Some(player.local_addr().expect("bound")),
+            ..Order::new(vec![relay.addr()])
+        };
+        let watch = Watch::start(&order).expect("a relay");
+        source.send(60);
+        source.is_read(&relay, 60);
+        let view = watch.quit().expect("recorded");
+        whole(&view, 60);
+        assert_eq!((view.recorded, view.unplayed), (60 * 1316, 0));
+        let wanted: Vec<u8> = (0..60).flat_map(Source::datagram).collect();
+        assert_eq!(std::fs::read(&path).expect("written"), wanted);
+        let mut bytes = [0; 2048];
+        for n in 0..60 {
+            let len = player.recv(&mut bytes).expect("played");
+            assert_eq!(bytes[..len], Source::datagram(n));
+        }
+    });
+}
+
+#[test]
+fn a_viewer_learns_that_the_relay_is_gone_and_a_recording_that_cannot_be_is_an_error() {
+    within(LIMIT, || {
+        let relay = relay();
+        let watch = watch(&relay);
+        let _tap = Source::to(&relay);
+        let stopping = thread::spawn(move || visits(relay));
+        assert!(watch.wait(PATIENCE), "it is not told");
+        assert!(watch.over().is_some());
+        assert!(watch.pause().is_err());
+        let view = watch.quit().expect("what is known");
+        assert_eq!(view.received.datagrams, 0);
+        assert_eq!(stopping.join().expect("stopped")[0].end, End::Stopped);
+        let order = Order {
+            record: Some("/".into()),
+            ..Order::new(vec![LOCAL])
+        };
+        assert!(Watch::start(&order).is_err(), "no relay and no file");
+    });
+}
+
+#[test]
+fn a_relay_that_knows_only_the_labs_words_is_watched_all_the_same() {
+    within(LIMIT, || {
+        let listener = std::net::TcpListener::bind(LOCAL).expect("a free port");
+        let addr = listener.local_addr().expect("bound");
+        let old = thread::spawn(move || {
+            let (control, _) = listener.accept().expect("a viewer");
+            let mut lines = BufReader::new(control.try_clone().expect("a socket")).lines();
+            let mut control = control;
+            let mut heard = Vec::new();
+            while let Some(Ok(line)) = lines.next() {
+                let port = line.strip_prefix("CONECTAR ").map(|port| {
+                    let port: u16 = port.parse().expect("a port");
+                    let socket = UdpSocket::bind(LOCAL).expect("a free port");
+                    socket
+                        .send_to(&Source::datagram(0), (Ipv4Addr::LOCALHOST, port))
+                        .expect("sent");
+                });
+                let known = port.is_some() || line == "INTERRUMPIR" || line == "DESCONECTAR";
+                let answer = if known {
+                    "OK\n"
+                } else {
+                    "ERROR comando desconocido\n"
+                };
+                control.write_all(answer.as_bytes()).expect("connected");
+                heard.push(line);
+            }
+            heard
+        });
+        let watch = Watch::start(&Order::new(vec![addr])).expect("a relay");
+        until("the datagram comes", || {
+            watch.view().received.datagrams == 1
+        });
+        thread::sleep(Duration::from_millis(1_200));
+        assert_eq!(watch.over(), None);
+        let view = watch.quit().expect("nothing recorded");
+        assert_eq!(view.sent, None, "unknown is unknown");
+        let heard = old.join().expect("an old relay");
+        assert_eq!(
+            heard
+                .iter()
+                .filter(|line| line.starts_with("ALIVE"))
+                .count(),
+            1
+        );
+        assert_eq!(heard.last().map(String::as_str), Some("DESCONECTAR"));
+    });
+}
+
+/// A relay of the lab's kind with one viewer; it answers each command as `answer` says.
+fn old_relay(answer: impl Fn(&str) -> &'static str + Send + 'static) -> SocketAddr {
+    let listener = std::net::TcpListener::bind(LOCAL).expect("a free port");
+    let addr = listener.local_addr().expect("bound");
+    thread::spawn(move || {
+        let (mut control, _) = listener.accept().expect("a viewer");
+        let lines = BufReader::new(control.try_clone().expect("a socket")).lines();
+        for line in lines.map_while(Result::ok) {
+            let answer = format!("{}\n", answer(&line));
+            if control.write_all(answer.as_bytes()).is_err() {
+                return;
+            }
+        }
+    });
+    addr
+}
+
+#[test]
+fn what_a_relay_says_is_shown_without_its_tricks() {
+    within(LIMIT, || {
+        // Control characters break the protocol; what turns a line around does not.
+        let hostile = "ERROR \u{202e}no\u{2028}OK";
+        let safe = |shown: &str| !shown.chars().any(gatecast::internals::text::is_unsafe);
+        let addr = old_relay(move |_| hostile);
+        let error = Watch::start(&Order::new(vec![addr])).expect_err("refused");
+        let shown = error.to_string();
+        assert!(safe(&shown), "{shown:?}");
+        assert!(shown.ends_with("\\u{202e}no\\u{2028}OK"), "{shown:?}");
+        // And where it is told later, why it is over.
+        let addr = old_relay(move |line| match line.split(' ').next() {
+            Some("CONECTAR" | "DESCONECTAR") => "OK",
+            Some("ALIVE") => "OK sent=0 bytes=0 dropped=0 paused=0 cc=0",
+            _ => hostile,
+        });
+        let watch = Watch::start(&Order::new(vec![addr])).expect("a relay");
+        let shown = watch.pause().expect_err("refused").to_string();
+        assert!(safe(&shown), "{shown:?}");
+        let addr = old_relay(move |line| match line.split(' ').next() {
+            Some("CONECTAR") => "OK",
+            Some("ALIVE") => "OK sent=0 bytes=0 dropped=0 paused=0 cc=0 \x1b[2J",
+            _ => hostile,
+        });
+        let watch = Watch::start(&Order::new(vec![addr])).expect("a relay");
+        assert!(watch.wait(PATIENCE), "it broke the protocol");
+        let shown = watch.over().expect("over");
+        assert!(safe(&shown), "{shown:?}");
+    });
+}
+
+#[test]
+fn to_continue_what_is_not_paused_hides_no_loss() {
+    within(LIMIT, || {
+        let relay = relay();
+        let mut source = Source::to(&relay);
+        let watch = watch(&relay);
+        source.send(10);
+        let came = |count| until("they came", || watch.view().received.datagrams == count);
+        came(10);
+        assert!(watch.resume().is_err(), "it is not paused");
+        source.skip(3);
+        source.send(10);
+        came(20);
+        assert_eq!(watch.view().received.ts.errors, 1, "the source's loss");
+        // After a pause there is none: what passed was not wanted.
+        watch.pause().expect("running");
+        let _other = Lab::connected(&relay);
+        source.send(10);
+        until("they pass", || {
+            relay.snapshot().viewers[0].sent.paused == 10
+        });
+        watch.resume().expect("paused");
+        source.send(10);
+        came(30);
+        assert_eq!(watch.view().received.ts.errors, 1);
+    });
+}
+
+#[test]
+fn a_viewer_comes_by_a_link_local_address() {
+    within(LIMIT, || {
+        let Some(link_local) = link_local() else {
+            return eprintln!("passed by: no link-local address here");
+        };
+        let relay = Relay::start(&Settings::new(LOCAL), link_local).expect("free ports");
+        let mut source = Source::to(&relay);
+        let watch = watch(&relay);
+        source.send(20);
+        source.is_read(&relay, 20);
+        whole(&watch.quit().expect("nothing recorded"), 20);
+    });
+}
+
+/// A link-local address of this host, with its link, as Linux lists them.
+fn link_local() -> Option<SocketAddr> {
+    let table = std::fs::read_to_string("/proc/net/if_inet6").ok()?;
+    table.lines().find_map(|row| {
+        let mut columns = row.split_whitespace();
+        let ip = u128::from_str_radix(columns.next()?, 16).ok()?;
+        let link = u32::from_str_radix(columns.next()?, 16).ok()?;
+        let ip = std::net::Ipv6Addr::from_bits(ip);
+        let addr = std::net::SocketAddrV6::new(ip, 0, 0, link);
+        ip.is_unicast_link_local().then_some(addr.into())
+    })
+}
+
+#[test]
+fn the_log_has_a_line_for_each_visit() {
+    within(LIMIT, || {
+        let folder = tempfile::tempdir().expect("room");
+        let relay = relay_with(|settings| settings.log_dir = Some(folder.path().join("logs")));
+        let mut source = Source::to(&relay);
+        let mut lab = Lab::connected(&relay);
+        let watch = watch(&relay);
+        source.send(20);
+        source.is_read(&relay, 20);
+        watch.quit().expect("nothing recorded");
+        assert_eq!(lab.ask("DISCONNECT"), "OK\n");
+        let visits = visits(relay);
+        let logs: Vec<_> = std::fs::read_dir(folder.path().join("logs"))
+            .expect("a log")
+            .flatten()
+            .collect();
+        assert_eq!(logs.len(), 1);
+        let text = std::fs::read_to_string(logs[0].path()).expect("text");
+        let mut read: Vec<Visit> = text
+            .split_inclusive('\n')
+            .skip(1)
+            .map(|line| Visit::decode(line).expect("our own line"))
+            .collect();
+        read.sort_by_key(|visit| visit.viewer);
+        assert_eq!(read, visits);
+        assert_eq!(read.len(), 2);
+    });
+}

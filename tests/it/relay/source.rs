@@ -1,0 +1,242 @@
+//! What the source does: it stops, starts again, doubles, loses, is no stream, or nobody wants it.
+
+use std::net::Ipv4Addr;
+use std::net::SocketAddr;
+use std::net::UdpSocket;
+use std::thread;
+use std::time::Duration;
+
+use gatecast::internals::relay::Relay;
+use gatecast::internals::relay::Settings;
+
+use crate::common::until;
+use crate::common::within;
+use crate::relay::LIMIT;
+use crate::relay::LOCAL;
+use crate::relay::Lab;
+use crate::relay::Source;
+use crate::relay::relay;
+use crate::relay::watch;
+
+#[test]
+fn while_nobody_watches_nothing_is_read_and_nobody_gets_what_is_old() {
+    within(LIMIT, || {
+        let relay = relay();
+        let mut source = Source::to(&relay);
+        source.send(500);
+        assert!(!relay.snapshot().awake);
+        assert_eq!(relay.snapshot().input.datagrams, 0);
+        let mut lab = Lab::connected(&relay);
+        lab.hears_nothing();
+        source.send(10);
+        assert!(lab.take(10).into_iter().eq(500..510));
+        assert_eq!(lab.ask("INTERRUMPIR"), "OK\n");
+        until("it sleeps", || !relay.snapshot().awake);
+        // It looks up ten times a second; what comes until then it may still read.
+        thread::sleep(Duration::from_millis(250));
+        source.send(700);
+        assert_eq!(lab.ask("CONTINUAR"), "OK\n");
+        lab.hears_nothing();
+        source.send(10);
+        assert!(lab.take(10).into_iter().eq(1210..1220));
+        let shot = relay.snapshot();
+        if Relay::batched() {
+            assert_eq!(shot.stale, 1200);
+        } else {
+            // The queue that a system gives without being asked holds less.
+            assert!((1..=1200).contains(&shot.stale), "{}", shot.stale);
+        }
+        assert_eq!(shot.input.ts.errors, 0, "what nobody wanted is not lost");
+        assert_eq!(shot.viewers[0].sent.paused, 700);
+        assert_eq!(shot.viewers[0].sent.sent, 20);
+    });
+}
+
+#[test]
+fn who_joins_in_mid_stream_gets_the_tables_first() {
+    within(LIMIT, || {
+        let relay = relay();
+        let mut source = Source::to(&relay);
+        let first = Lab::connected(&relay);
+        let tables = tables();
+        source.socket.send(&tables).expect("sent");
+        source.send(5);
+        source.is_read(&relay, 6);
+        let late = Lab::connected(&relay);
+        source.send(5);
+        let mut bytes = [0; 2048];
+        let len = late.socket.recv(&mut bytes).expect("the tables");
+        assert_eq!(&bytes[..len], tables);
+        assert!(late.take(5).into_iter().eq(5..10));
+        drop((first, late));
+        // They are another stream's, perhaps, once nobody has watched.
+        until("both are gone", || relay.snapshot().viewers.is_empty());
+        until("it sleeps", || !relay.snapshot().awake);
+        thread::sleep(Duration::from_millis(250));
+        let next = Lab::connected(&relay);
+        until("it is awake", || relay.snapshot().awake);
+        source.send(5);
+        assert!(next.take(5).into_iter().eq(10..15));
+    });
+}
+
+/// A program association and a program map, a packet each.
+fn tables() -> Vec<u8> {
+    let section = |pid: u16, body: &[u8]| {
+        let crc = body.iter().fold(u32::MAX, |crc, &byte| {
+            (0..8).fold(crc ^ u32::from(byte) << 24, |crc, _| {
+                crc << 1 ^ if crc >> 31 == 1 { 0x04C1_1DB7 } else { 0 }
+            })
+        });
+        let [high, low] = (0x4000 | pid).to_be_bytes();
+        let mut packet = vec![0x47, high, low, 0x10, 0];
+        packet.extend(body);
+        packet.extend(crc.to_be_bytes());
+        packet.resize(188, 0xFF);
+        packet
+    };
+    let mut tables = section(0, &[0, 0xB0, 13, 0, 1, 0xC1, 0, 0, 0, 1, 0xF0, 0]);
+    tables.extend(section(
+        0x1000,
+        &[
+            2, 0xB0, 18, 0, 1, 0xC1, 0, 0, 0xE1, 0, 0xF0, 0, 2, 0xE1, 0, 0xF0, 0,
+        ],
+    ));
+    tables
+}
+
+#[test]
+fn what_the_source_lost_is_told_from_what_came_after() {
+    within(LIMIT, || {
+        let relay = relay();
+        let mut source = Source::to(&relay);
+        let watch = watch(&relay);
+        source.send(100);
+        source.skip(3);
+        source.send(100);
+        source.skip(1);
+        source.send(100);
+        source.is_read(&relay, 300);
+        let view = watch.quit().expect("nothing recorded");
+        assert_eq!(view.received.ts.errors, 2);
+        let sent = view.sent.expect("told");
+        assert_eq!((sent.sent, sent.cc), (300, 2), "the source's, all of them");
+    });
+}
+
+#[test]
+fn a_second_source_does_not_mix_in_and_a_new_one_takes_over() {
+    within(LIMIT, || {
+        let relay = relay();
+        let (mut source, mut other) = (Source::to(&relay), Source::to(&relay));
+        let lab = Lab::connected(&relay);
+        source.send(1);
+        source.is_read(&relay, 1);
+        other.send(5);
+        source.send(9);
+        assert!(lab.take(10).into_iter().eq(0..10));
+        lab.hears_nothing();
+        assert_eq!(relay.snapshot().foreign, 5);
+        // The first is silent now; after half a second the stream is the other's.
+        thread::sleep(Duration::from_millis(600));
+        other.send(5);
+        assert!(lab.take(5).into_iter().eq(5..10));
+        source.send(3);
+        lab.hears_nothing();
+        assert_eq!(relay.snapshot().foreign, 8);
+    });
+}
+
+#[test]
+fn what_is_no_transport_stream_is_relayed_as_it_is() {
+    within(LIMIT, || {
+        let relay = relay();
+        let source = Source::to(&relay);
+        let lab = Lab::connected(&relay);
+        let sizes = [1, 188, 565, 1400, 1472, 9000, 65_507];
+        for size in sizes {
+            source.socket.send(&vec![7; size]).expect("sent");
+        }
+        let mut bytes = vec![0; 65_536];
+        lab.take(0);
+        for size in sizes {
+            assert_eq!(lab.socket.recv(&mut bytes).expect("relayed"), size);
+        }
+        until("they are counted", || relay.snapshot().input.strange == 7);
+    });
+}
+
+#[test]
+fn a_source_that_stops_and_starts_again_brings_no_burst_and_no_error_of_ours() {
+    within(LIMIT, || {
+        let relay = relay();
+        let mut source = Source::to(&relay);
+        let watch = watch(&relay);
+        source.send(100);
+        source.is_read(&relay, 100);
+        // It stalls, and goes on where it was.
+        thread::sleep(Duration::from_millis(800));
+        source.send(100);
+        source.is_read(&relay, 200);
+        assert_eq!(watch.view().received.datagrams, 200);
+        assert_eq!(relay.snapshot().input.ts.errors, 0);
+        // It ends, and another process begins from the beginning.
+        drop(source);
+        thread::sleep(Duration::from_millis(800));
+        let mut source = Source::to(&relay);
+        source.send(100);
+        source.is_read(&relay, 300);
+        let view = watch.quit().expect("nothing recorded");
+        let sent = view.sent.expect("one of ours tells");
+        assert_eq!((view.received.datagrams, sent.sent), (300, 300));
+        assert_eq!(view.received.ts.errors, 1, "its counters begin again");
+        assert_eq!(sent.cc, 1, "which is the source's affair");
+        assert_eq!(relay.snapshot().foreign, 0);
+        // Nothing was kept to be sent later.
+        assert!(sent.worst_us < Some(700_000), "{sent:?}");
+    });
+}
+
+#[test]
+fn a_source_that_sends_everything_twice_is_relayed_so_and_no_error_is_added() {
+    within(LIMIT, || {
+        let relay = relay();
+        let source = Source::to(&relay);
+        let watch = watch(&relay);
+        for n in 0..100 {
+            source.socket.send(&Source::datagram(n)).expect("sent");
+            source.socket.send(&Source::datagram(n)).expect("sent");
+            thread::sleep(Duration::from_micros(200));
+        }
+        source.is_read(&relay, 200);
+        let view = watch.quit().expect("nothing recorded");
+        let sent = view.sent.expect("one of ours tells");
+        assert_eq!((view.received.datagrams, sent.sent), (200, 200));
+        // Seven packets again are no legal repeat of one: each time the counter goes back.
+        assert_eq!(sent.cc, 100, "{sent:?}");
+        assert_eq!(view.received.ts.errors, sent.cc);
+    });
+}
+
+#[test]
+fn a_source_may_send_to_a_group() {
+    within(LIMIT, || {
+        let group = SocketAddr::from(([239, 255, 77, 23], 0));
+        let mut settings = Settings::new(group);
+        settings.interface = Some(Ipv4Addr::LOCALHOST);
+        let relay = match Relay::start(&settings, LOCAL) {
+            Ok(relay) => relay,
+            Err(error) => return eprintln!("passed by: no multicast here: {error}"),
+        };
+        let to = SocketAddr::new(group.ip(), relay.input().port());
+        let lab = Lab::connected(&relay);
+        // From an interface's own address, so that the system takes that interface.
+        let source = UdpSocket::bind(LOCAL).expect("a free port");
+        for n in 0..20 {
+            if let Err(error) = source.send_to(&Source::datagram(n), to) {
+                return eprintln!("passed by: no multicast here: {error}");
+            }
+        }
+        assert!(lab.take(20).into_iter().eq(0..20));
+    });
+}

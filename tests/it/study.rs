@@ -1,0 +1,439 @@
+//! Studies as they are: real programs on real stars, results that survive, and nothing left.
+//!
+//! This takes root, `ip`, `tc` and `ethtool`; without them these tests pass by.
+
+use std::fs;
+use std::path::Path;
+use std::process::Child;
+use std::process::Command;
+use std::process::Output;
+use std::process::Stdio;
+use std::time::Duration;
+
+use gatecast::internals::report::schema;
+use gatecast::internals::testbed::star::inside;
+use gatecast::internals::testbed::star::name::StarId;
+use gatecast::internals::testbed::star::rootless;
+use gatecast::internals::testbed::star::tool;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::common::have;
+use crate::common::installed;
+use crate::common::until;
+use crate::common::within;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_gatecast");
+
+/// No test here is longer: some seconds of links, and as much again for a busy machine.
+const LIMIT: Duration = Duration::from_secs(240);
+
+/// What a test does not say itself. Small and quick; how well links are kept is not what these
+/// tests are about, and other tests run at the same time.
+const USUAL: [(&str, &str); 4] = [
+    ("--rate", "50mbit"),
+    ("--size", "1MB"),
+    ("--runs", "2"),
+    ("--tolerance", "60%"),
+];
+
+fn can() -> bool {
+    let tools = ["ip", "tc", "nft", "ethtool"].map(|name| tool::find(name).is_some());
+    have(
+        "root, ip, tc, nft and ethtool",
+        rootless::is_root() && tools == [true; 4],
+    )
+}
+
+struct Place(TempDir);
+
+impl Place {
+    fn new() -> Self {
+        Self(tempfile::tempdir().expect("a folder"))
+    }
+
+    fn command(&self, more: &[&str]) -> Command {
+        let mut command = Command::new(PROGRAM);
+        command.args(["study", "--out"]).arg(self.0.path());
+        for (option, value) in USUAL {
+            if !more.contains(&option) {
+                command.args([option, value]);
+            }
+        }
+        command.args(more).stdin(Stdio::null());
+        command
+    }
+
+    fn study(&self, more: &[&str]) -> Output {
+        self.command(more).output().expect("the program starts")
+    }
+
+    fn begin(&self, more: &[&str]) -> Child {
+        self.command(more)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the program starts")
+    }
+
+    fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.0.path().join(name)).unwrap_or_default()
+    }
+
+    fn results(&self) -> Value {
+        let document = serde_json::from_str(&self.read("results.json")).expect("a document");
+        schema::check(&document, schema::STUDY).expect("a document that fits its schema");
+        document
+    }
+
+    fn runs(&self) -> usize {
+        serde_json::from_str::<Value>(&self.read("results.json"))
+            .ok()
+            .and_then(|document| Some(document["measurements"].as_array()?.len()))
+            .unwrap_or(0)
+    }
+}
+
+fn said(output: &Output) -> String {
+    let both = [&output.stdout[..], &output.stderr[..]].concat();
+    String::from_utf8_lossy(&both).into_owned()
+}
+
+fn signal(process: u32, name: &str) {
+    let _ = Command::new("sh")
+        .args(["-c", &format!("kill -{name} {process}")])
+        .status();
+}
+
+/// Namespaces and working folders of a process.
+fn left_by(process: u32) -> Vec<String> {
+    let mut left: Vec<String> = inside::names()
+        .into_iter()
+        .filter(|name| StarId::of_namespace(name).is_ok_and(|(id, _)| id.process == process))
+        .collect();
+    for root in [Path::new("/dev/shm"), &std::env::temp_dir()] {
+        let entries = fs::read_dir(root).into_iter().flatten().flatten();
+        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+        left.extend(
+            names.filter(|name| name.parse::<StarId>().is_ok_and(|id| id.process == process)),
+        );
+    }
+    left
+}
+
+/// The processes of a study's run whose command line holds `word`.
+fn programs_of(study: u32, word: &str) -> Vec<u32> {
+    let folder = format!("/gatecast-{study}-");
+    let entries = fs::read_dir("/proc").expect("/proc").flatten();
+    entries
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
+        .filter(|process| {
+            let line = fs::read(format!("/proc/{process}/cmdline")).unwrap_or_default();
+            let line = String::from_utf8_lossy(&line).replace('\0', " ");
+            line.contains(&folder) && line.contains(word)
+        })
+        .collect()
+}
+
+#[test]
+fn a_grid_that_cannot_be_is_a_usage_error() {
+    for (arguments, says) in [
+        (&["--clients", "0"][..], "0 clients"),
+        (&["--clients", "10000"], "10000 clients"),
+        (&["--clients", "x"], "'x' is not a list of clients"),
+        (&["--via", "pigeon"], "'pigeon'"),
+        (&["--via", "tcp,tcp"], "twice"),
+        (&["--rate", "0"], "'0' is not a rate"),
+        (&["--rate", "fast"], "'fast' is not a rate"),
+        (&["--loss", "2"], "'2' is not a loss"),
+        (&["--size", "0B"], "0 bytes"),
+        (&["--runs", "0"], "empty"),
+        (&["--preset", "moon"], "'moon' is not peers, router or loss"),
+    ] {
+        let output = Command::new(PROGRAM)
+            .arg("study")
+            .args(arguments)
+            .stdin(Stdio::null())
+            .output()
+            .expect("the program starts");
+        assert_eq!(
+            output.status.code(),
+            Some(2),
+            "{arguments:?}: {}",
+            said(&output)
+        );
+        assert!(
+            said(&output).contains(says),
+            "{arguments:?}: {}",
+            said(&output)
+        );
+    }
+}
+
+#[test]
+fn a_study_is_tables_plots_and_a_page_and_goes_on_where_it_was() {
+    if !can() {
+        return;
+    }
+    within(LIMIT, || {
+        let place = Place::new();
+        let output = place.study(&["--clients", "1,3"]);
+        assert!(output.status.success(), "{}", said(&output));
+        let document = place.results();
+        assert_eq!(document["schema"], "gatecast.study/1");
+        let environment = &document["environment"];
+        assert_eq!(environment["offloads"], "off");
+        assert_eq!(environment["mtu"], 1500);
+        assert!(environment["congestion"].is_string() && environment["kernel"].is_string());
+        assert!(document["calibration"][0]["tcp_alone_mbit"].is_f64());
+        let rows = document["rows"].as_array().expect("rows");
+        assert_eq!(rows.len(), 2);
+        for (row, clients) in rows.iter().zip([1, 3]) {
+            assert_eq!(row["via"], "tcp");
+            assert_eq!(
+                (&row["clients"], &row["runs"]),
+                (&clients.into(), &2.into())
+            );
+            assert_eq!(row["verified"], true);
+            let makespan = row["makespan_s"]["median"].as_f64().expect("measured");
+            let bound = row["bound_s"].as_f64().expect("computed");
+            // Five per cent: what a shaper's burst gives to a file of one megabyte.
+            assert!(makespan > 0.95 * f64::from(clients) * 0.16, "{row}");
+            assert!(
+                (row["efficiency"].as_f64().expect("computed") - bound / makespan).abs() < 1e-9
+            );
+            // Each copy left the server once, with headers.
+            let sent = row["server_sent_bytes"].as_f64().expect("counted");
+            let payload = 1e6 * f64::from(clients);
+            assert!((1.04 * payload..1.2 * payload).contains(&sent), "{row}");
+            assert!(
+                row["cpu_server_s"]
+                    .as_f64()
+                    .is_some_and(|seconds| seconds > 0.0)
+            );
+            assert!(row["from_peers_bytes"].is_null(), "unknown is null");
+        }
+        assert_eq!(place.read("results.csv").lines().count(), 3);
+        let page = place.read("report.html");
+        for name in ["makespan", "efficiency", "traffic", "completion"] {
+            let plot = place.read(&format!("{name}.svg"));
+            assert!(
+                plot.starts_with("<svg") && plot.contains("clients"),
+                "{name}"
+            );
+            assert!(page.contains(plot.trim()), "{name} is in the page");
+        }
+        assert!(!page.contains("<script") && !page.contains("src="));
+
+        let output = place.study(&["--clients", "1,3"]);
+        assert!(
+            said(&output).contains("going on: 4 runs are there already"),
+            "{}",
+            said(&output)
+        );
+        assert_eq!(place.results()["measurements"], document["measurements"]);
+        let output = place.study(&["--clients", "1,2"]);
+        assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+        assert!(
+            said(&output).contains("of another study"),
+            "{}",
+            said(&output)
+        );
+        // More of the same is the same study.
+        let output = place.study(&["--clients", "1,3", "--runs", "3"]);
+        assert!(output.status.success(), "{}", said(&output));
+        assert_eq!(place.runs(), 6);
+
+        let from = place.0.path().join("results.json");
+        let output = Command::new(PROGRAM)
+            .args(["plan", "--size", "1GB", "--clients", "2000000", "--from"])
+            .arg(from)
+            .output()
+            .expect("the program starts");
+        assert!(output.status.success(), "{}", said(&output));
+        assert!(said(&output).contains("fastest"), "{}", said(&output));
+    });
+}
+
+#[test]
+fn nginx_is_measured_by_the_same_trait() {
+    if !can()
+        || !have(
+            "nginx and curl",
+            tool::find("nginx").is_some() && installed("curl"),
+        )
+    {
+        return;
+    }
+    within(LIMIT, || {
+        let place = Place::new();
+        let output = place.study(&["--clients", "2", "--via", "nginx,tcp", "--preset", "router"]);
+        assert!(output.status.success(), "{}", said(&output));
+        let document = place.results();
+        assert_eq!(document["rows"][0]["via"], "nginx");
+        assert_eq!(document["rows"][0]["verified"], true);
+        assert_eq!(document["environment"]["middle"], "router");
+        let order: Vec<&Value> = document["measurements"]
+            .as_array()
+            .expect("runs")
+            .iter()
+            .map(|run| &run["cell"]["way"])
+            .collect();
+        assert_eq!(order, ["nginx", "tcp", "tcp", "nginx"]);
+    });
+}
+
+#[test]
+fn a_host_that_dies_is_a_failed_row_and_the_study_goes_on() {
+    if !can() {
+        return;
+    }
+    within(LIMIT, || {
+        let place = Place::new();
+        // Two megabytes a client and second: long enough to meet.
+        let mut study = place.begin(&["--clients", "2", "--size", "10MB"]);
+        let process = study.id();
+        let grown = |name: &str| {
+            let entries = fs::read_dir("/dev/shm").into_iter().flatten().flatten();
+            entries
+                .filter(|entry| {
+                    let name = entry.file_name();
+                    name.to_str()
+                        .is_some_and(|name| name.starts_with(&format!("gatecast-{process}-")))
+                })
+                .flat_map(|entry| fs::read_dir(entry.path().join("run").join(name)))
+                .flatten()
+                .flatten()
+                .any(|file| file.metadata().is_ok_and(|about| about.len() > 100_000))
+        };
+        until("bytes at h1", || grown("h1"));
+        for client in programs_of(process, "fetch") {
+            let line = fs::read(format!("/proc/{client}/cmdline")).unwrap_or_default();
+            if String::from_utf8_lossy(&line).contains("\0h1\0") {
+                signal(client, "KILL");
+            }
+        }
+        let status = study.wait().expect("ends");
+        assert_eq!(status.code(), Some(4), "{}", place.read("results.json"));
+        let document = place.results();
+        let row = &document["rows"][0];
+        assert_eq!((&row["runs"], &row["failed"]), (&2.into(), &1.into()));
+        assert_eq!(row["verified"], false);
+        assert!(
+            row["makespan_s"]["median"].is_f64(),
+            "of the run that was whole"
+        );
+        let trouble = document["measurements"][0]["observed"]["trouble"].to_string();
+        assert!(trouble.contains("client 1"), "{trouble}");
+        assert!(place.read("report.html").contains("Failed runs"));
+        assert_eq!(left_by(process), [""; 0]);
+    });
+}
+
+#[test]
+fn a_server_that_does_not_start_is_a_failed_row() {
+    if !can() {
+        return;
+    }
+    within(LIMIT, || {
+        let place = Place::new();
+        let output = place.study(&["--clients", "1", "--congestion", "no-such-one"]);
+        assert_eq!(output.status.code(), Some(4), "{}", said(&output));
+        assert!(
+            said(&output).contains("it did not start"),
+            "{}",
+            said(&output)
+        );
+        assert!(said(&output).contains("no-such-one"), "{}", said(&output));
+        assert_eq!(place.results()["rows"][0]["efficiency"], Value::Null);
+    });
+}
+
+#[test]
+fn a_killed_study_leaves_what_star_down_removes_and_then_goes_on() {
+    if !can() {
+        return;
+    }
+    within(LIMIT, || {
+        let place = Place::new();
+        let arguments = ["--clients", "2", "--size", "10MB"];
+        let mut study = place.begin(&arguments);
+        let process = study.id();
+        until("the second run", || {
+            place.runs() == 1 && programs_of(process, "fetch").len() == 2
+        });
+        signal(process, "KILL");
+        study.wait().expect("dead");
+        assert!(!left_by(process).is_empty());
+        let down = Command::new(PROGRAM)
+            .args(["star", "down"])
+            .output()
+            .expect("it starts");
+        assert!(down.status.success(), "{}", said(&down));
+        // Another test's `star down` may have been there first.
+        until("nothing left", || left_by(process).is_empty());
+        assert_eq!(programs_of(process, ""), [0; 0]);
+        let output = place.study(&arguments);
+        assert!(output.status.success(), "{}", said(&output));
+        assert!(
+            said(&output).contains("going on: 1 runs"),
+            "{}",
+            said(&output)
+        );
+        assert_eq!(place.runs(), 2);
+    });
+}
+
+#[test]
+fn ctrl_c_ends_a_study_with_its_results_and_nothing_else() {
+    if !can() {
+        return;
+    }
+    within(LIMIT, || {
+        for twice in [false, true] {
+            let place = Place::new();
+            let mut study = place.begin(&["--clients", "2", "--size", "30MB"]);
+            let process = study.id();
+            until("the second run", || {
+                place.runs() == 1 && programs_of(process, "fetch").len() == 2
+            });
+            signal(process, "INT");
+            if twice {
+                signal(process, "INT");
+            }
+            assert_eq!(study.wait().expect("ends").code(), Some(130));
+            assert_eq!(left_by(process), [""; 0]);
+            assert_eq!(programs_of(process, ""), [0; 0]);
+            assert_eq!(place.results()["rows"][0]["runs"], 1);
+        }
+        // While the links are measured.
+        let place = Place::new();
+        let mut study = place.begin(&["--clients", "2"]);
+        let process = study.id();
+        until("a star", || left_by(process).len() > 3);
+        signal(process, "INT");
+        assert_eq!(study.wait().expect("ends").code(), Some(130));
+        assert_eq!(left_by(process), [""; 0]);
+    });
+}
+
+#[test]
+fn two_studies_at_once_do_not_touch_each_other() {
+    if !can() {
+        return;
+    }
+    within(LIMIT, || {
+        let (one, other) = (Place::new(), Place::new());
+        let arguments = ["--clients", "1,2"];
+        let (mut first, mut second) = (one.begin(&arguments), other.begin(&arguments));
+        for (study, place) in [(&mut first, &one), (&mut second, &other)] {
+            assert!(
+                study.wait().expect("ends").success(),
+                "{}",
+                place.read("results.json")
+            );
+            assert_eq!(place.runs(), 4);
+            assert_eq!(left_by(study.id()), [""; 0]);
+        }
+    });
+}

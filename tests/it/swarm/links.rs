@@ -1,0 +1,687 @@
+//! Links of a swarm one by one: who calls whom, who takes whose place, and who is believed.
+
+use std::io::Read;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::thread::JoinHandle;
+use std::time::Duration;
+use std::time::Instant;
+
+use crate::common;
+use crate::common::Peer;
+use crate::common::Server;
+use crate::common::swarm::Raw;
+use crate::common::swarm::fetch;
+use crate::common::swarm::get;
+use crate::common::swarm::metainfo;
+use crate::common::swarm::server;
+use crate::common::until;
+use crate::common::within;
+use gatecast::internals::digest::Digest;
+use gatecast::internals::proto::bt::metainfo::Metainfo;
+use gatecast::internals::proto::bt::tracker::Announce;
+use gatecast::internals::proto::bt::tracker::AnnounceEvent;
+use gatecast::internals::proto::bt::tracker::AnnounceResponse;
+use gatecast::internals::proto::bt::wire::Block;
+use gatecast::internals::proto::bt::wire::ExtendedHandshake;
+use gatecast::internals::proto::bt::wire::Message;
+use gatecast::internals::proto::greeting::Greeting;
+use gatecast::internals::proto::native::FromServer;
+use gatecast::internals::server::listener::Connection;
+use gatecast::internals::server::lobby::Lobby;
+use gatecast::internals::session::Via;
+use gatecast::internals::text::FileName;
+use gatecast::internals::transport::swarm;
+use gatecast::internals::transport::swarm::face;
+use gatecast::internals::transport::swarm::leech;
+use gatecast::internals::transport::swarm::leech::TorrentDownload;
+use gatecast::internals::transport::swarm::member::EXTERNAL_CONNECTIONS;
+use gatecast::internals::transport::swarm::torrents::SwarmServerConfig;
+use gatecast::internals::transport::swarm::torrents::seated_id;
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A tracker that names whom a test wants, asks to be asked again in a second, and remembers what
+/// it was asked.
+#[derive(Clone, Default)]
+struct Tracker {
+    state: Arc<Mutex<(Vec<SocketAddr>, Vec<String>)>>,
+}
+
+impl Tracker {
+    fn start(&self) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let addr = listener.local_addr().expect("bound");
+        let tracker = self.clone();
+        thread::spawn(move || {
+            for mut stream in listener.incoming().map_while(Result::ok) {
+                let mut head = Vec::new();
+                let mut byte = [0];
+                while !head.ends_with(b"\r\n\r\n") && stream.read_exact(&mut byte).is_ok() {
+                    head.push(byte[0]);
+                }
+                let mut state = tracker.lock();
+                let body = AnnounceResponse {
+                    complete: 0,
+                    incomplete: 1,
+                    interval: 1,
+                    peers: state.0.clone(),
+                }
+                .encode();
+                state.1.push(String::from_utf8(head).expect("a request"));
+                drop(state);
+                let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+                let _ = stream.write_all(&[head.as_bytes(), &body].concat());
+            }
+        });
+        addr
+    }
+
+    fn lock(&self) -> MutexGuard<'_, (Vec<SocketAddr>, Vec<String>)> {
+        self.state.lock().expect("no panic")
+    }
+
+    fn name(&self, peer: SocketAddr) {
+        self.lock().0.push(peer);
+    }
+
+    /// How often it was asked.
+    fn asked(&self) -> usize {
+        self.lock().1.len()
+    }
+
+    /// Where the first that asked listens.
+    fn first(&self) -> SocketAddr {
+        until("an announce", || self.asked() > 0);
+        let state = self.lock();
+        let (_, after) = state.1[0].split_once("port=").expect("a port");
+        let port: String = after.chars().take_while(char::is_ascii_digit).collect();
+        SocketAddr::from(([127, 0, 0, 1], port.parse().expect("a port")))
+    }
+}
+
+/// An ordinary leech of `server`'s file that knows nobody but whom `tracker` names.
+fn leech(
+    server: &Server,
+    tracker: &Tracker,
+) -> (Metainfo, JoinHandle<TorrentDownload>, Arc<AtomicU64>) {
+    let mut torrent = metainfo(server);
+    torrent.announce = Some(format!("http://{}/announce", tracker.start()));
+    let (wanted, out) = (torrent.clone(), server.out("o"));
+    let moved = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&moved);
+    let fetching = thread::spawn(move || {
+        let wish = leech::TorrentRequest {
+            metainfo: wanted,
+            out: &out,
+            stall: common::PATIENCE,
+            seed_time: Duration::ZERO,
+        };
+        leech::fetch(wish, &counted, &AtomicBool::new(false)).expect("a swarm")
+    });
+    (torrent, fetching, moved)
+}
+
+/// Serves whatever is asked for.
+fn serve(raw: &mut Raw, content: &[u8], metainfo: &Metainfo) {
+    raw.say(&Message::Unchoke);
+    while let Some(message) = raw.hear() {
+        if let Some(block) = request(&message) {
+            let from = (block.piece * metainfo.piece_bytes + block.begin) as usize;
+            let data = &content[from..from + block.len as usize];
+            raw.say(&Message::Piece(block.piece, block.begin, data));
+        }
+    }
+}
+
+/// The block that a message asks for.
+fn request(message: &[u8]) -> Option<Block> {
+    let number = |at: usize| Some(u32::from_be_bytes(*message.get(at..)?.first_chunk()?));
+    (message[0] == 6).then_some(())?;
+    Some(Block {
+        piece: number(1)?,
+        begin: number(5)?,
+        len: number(9)?,
+    })
+}
+
+/// A port where calls are only counted.
+struct Counted(TcpListener);
+
+impl Counted {
+    fn new() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        listener.set_nonblocking(true).expect("a socket");
+        Self(listener)
+    }
+
+    fn addr(&self) -> SocketAddr {
+        self.0.local_addr().expect("bound")
+    }
+
+    fn calls(&self) -> usize {
+        std::iter::from_fn(|| self.0.accept().ok()).count()
+    }
+}
+
+#[test]
+fn who_called_us_and_said_where_it_listens_is_not_called_again_by_every_announce() {
+    within(LIMIT, || {
+        let server = server(200_000, |settings| settings.via = None);
+        let content = std::fs::read(server.source()).expect("the file");
+        let (tracker, door) = (Tracker::default(), Counted::new());
+        let (torrent, fetching, _) = leech(&server, &tracker);
+        let at = tracker.first();
+        // A greater id than the leech's, which would so be the one to call where both do.
+        let mut raw = Raw::join(at, &torrent, *b"-GC0001-Lzzzzzzzzzzz");
+        let told = ExtendedHandshake {
+            port: Some(door.addr().port()),
+            ..ExtendedHandshake::default()
+        };
+        raw.say(&Message::HaveAll);
+        raw.say(&Message::Extended(0, &told.encode()));
+        tracker.name(door.addr());
+        until("two announces more", || tracker.asked() >= 3);
+        // What the second made it do is done by the third.
+        assert_eq!(door.calls(), 0, "there is a link to it");
+        let stranger = Counted::new();
+        tracker.name(stranger.addr());
+        until("a call to another", || stranger.calls() > 0);
+        serve(&mut raw, &content, &torrent);
+        assert_eq!(fetching.join().expect("no panic").sha1, server.sha1);
+        server.stop();
+    });
+}
+
+#[test]
+fn nobody_takes_the_place_of_a_link_that_has_moved_payload_by_saying_its_id() {
+    within(LIMIT, || {
+        let server = server(200_000, |settings| settings.via = None);
+        let content = std::fs::read(server.source()).expect("the file");
+        let door = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let tracker = Tracker::default();
+        tracker.name(door.local_addr().expect("bound"));
+        let (torrent, fetching, moved) = leech(&server, &tracker);
+        let (stream, _) = door.accept().expect("the leech");
+        // A smaller id than the leech's: where both call, the smaller one's call stands.
+        let id = *b"-GC0001-L00000000000";
+        let mut honest = Raw::greet(stream, &torrent, id);
+        honest.say(&Message::HaveAll);
+        honest.say(&Message::Unchoke);
+        let asked = loop {
+            if let Some(block) = request(&honest.hear().expect("a link that stands")) {
+                break block;
+            }
+        };
+        let from = (asked.piece * torrent.piece_bytes + asked.begin) as usize;
+        let data = &content[from..from + asked.len as usize];
+        honest.say(&Message::Piece(asked.piece, asked.begin, data));
+        until("the block to be in", || moved.load(Ordering::Relaxed) > 0);
+        let mut other = Raw::join(tracker.first(), &torrent, id);
+        assert_eq!(other.hear(), None, "it is let go");
+        honest.say(&Message::Choke);
+        serve(&mut honest, &content, &torrent);
+        assert_eq!(fetching.join().expect("no panic").sha1, server.sha1);
+        server.stop();
+    });
+}
+
+/// The id of the seat that a client made of lines is offered.
+fn offered(peer: &mut Peer) -> [u8; 20] {
+    peer.say("GATECAST/1 JOIN group=2 name=x\n");
+    let line = peer.hear();
+    let Ok(FromServer::Offer(offer)) = FromServer::decode(line.trim_end()) else {
+        panic!("{line}");
+    };
+    seated_id(offer.session, offer.seat)
+}
+
+#[test]
+fn only_who_has_a_seat_is_fed_and_strangers_with_such_ids_are_strangers() {
+    within(LIMIT, || {
+        let server = server(200_000, |_| {});
+        let torrent = metainfo(&server);
+        let mut peer = server.peer();
+        let id = offered(&mut peer);
+        let mut seated = Raw::join(server.addr, &torrent, id);
+        assert_eq!(
+            seated.until(&[14, 15]),
+            15,
+            "it will be shown what is its own"
+        );
+        // Nobody was offered these; as many as of any program are let in from one address.
+        let mut strangers: Vec<Raw> = (0..EXTERNAL_CONNECTIONS)
+            .map(|n| {
+                let id = format!("-GC0001-P0000000{n:04x}");
+                Raw::join(
+                    server.addr,
+                    &torrent,
+                    id.as_bytes().try_into().expect("twenty"),
+                )
+            })
+            .collect();
+        for stranger in &mut strangers {
+            assert_eq!(stranger.until(&[14, 15]), 14, "as any other program");
+        }
+        let mut more = Raw::join(server.addr, &torrent, *b"-GC0001-Pnobodys-id-");
+        assert_eq!(more.hear(), None, "too many");
+        // They are in nobody's way.
+        let mut second = server.peer();
+        let id = offered(&mut second);
+        let mut other = Raw::join(server.addr, &torrent, id);
+        assert_eq!(other.until(&[14, 15]), 15);
+        server.stop();
+    });
+}
+
+/// A connection to `server` from another address than everybody else's.
+#[cfg(all(target_os = "linux", feature = "sockopt"))]
+fn from_elsewhere(server: &Server) -> std::net::TcpStream {
+    let local: SocketAddr = "127.0.0.2:0".parse().expect("an address");
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+    let socket = socket.expect("a socket");
+    socket.bind(&local.into()).expect("loopback");
+    socket.connect(&server.addr.into()).expect("a server");
+    socket.into()
+}
+
+#[test]
+#[cfg(all(target_os = "linux", feature = "sockopt"))]
+fn the_id_of_a_seat_is_believed_only_where_the_seat_was_given() {
+    within(LIMIT, || {
+        let server = server(200_000, |_| {});
+        let torrent = metainfo(&server);
+        let mut peer = server.peer();
+        let id = offered(&mut peer);
+        let mut thief = Raw::greet(from_elsewhere(&server), &torrent, id);
+        assert_eq!(thief.until(&[14, 15]), 14, "as any other program");
+        let mut seated = Raw::join(server.addr, &torrent, id);
+        assert_eq!(seated.until(&[14, 15]), 15, "the seat is its own");
+        let page = String::from_utf8(get(server.addr, "/swarm")).expect("text");
+        assert_eq!(page.matches("\"peer\":\"C1\"").count(), 1, "{page}");
+        server.stop();
+    });
+}
+
+#[test]
+fn a_client_that_the_tracker_turns_away_calls_the_seeder() {
+    within(LIMIT, || {
+        let turned_away = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&turned_away);
+        let server = Server::with(
+            200_000,
+            |settings| settings.via = Some(Via::Swarm),
+            |host| {
+                let (host, torrents) = swarm::serve(host, SwarmServerConfig::default());
+                let deaf = move |connection: Connection, lobby: &Arc<Lobby>| {
+                    if connection.first.starts_with(b"GET /announce") {
+                        counted.fetch_add(1, Ordering::Relaxed);
+                    } else {
+                        face::serve(&connection, &torrents, lobby);
+                    }
+                };
+                host.handler(Greeting::Http, Arc::new(deaf))
+            },
+        );
+        let ends = fetch(&server, 2, |_| {}).join().expect("no panic");
+        assert!(ends.iter().all(|end| end.path.is_some()), "{ends:?}");
+        assert_eq!(server.record().proven(), 2);
+        assert!(turned_away.load(Ordering::Relaxed) >= 2);
+        server.stop();
+    });
+}
+
+/// A torrent of one piece of four blocks, and its content.
+fn one_piece(tracker: &Tracker) -> (Metainfo, Vec<u8>) {
+    let content: Vec<u8> = (0..65536u32).map(|n| (n * n / 7) as u8).collect();
+    let name = FileName::new("f.bin").expect("a name");
+    let mut torrent =
+        Metainfo::new(name, 65536, 65536, vec![Digest::of(&content)]).expect("a torrent");
+    torrent.announce = Some(format!("http://{}/announce", tracker.start()));
+    (torrent, content)
+}
+
+/// A leech of `torrent` that serves for `seed_time` in the end.
+fn leech_of(
+    torrent: &Metainfo,
+    stall: Duration,
+    seed_time: Duration,
+) -> JoinHandle<gatecast::internals::error::Result<TorrentDownload>> {
+    let metainfo = torrent.clone();
+    thread::spawn(move || {
+        let out = tempfile::tempdir().expect("a folder");
+        let wish = leech::TorrentRequest {
+            metainfo,
+            out: out.path(),
+            stall,
+            seed_time,
+        };
+        leech::fetch(wish, &AtomicU64::new(0), &AtomicBool::new(false))
+    })
+}
+
+/// Sends `count` of the blocks that it is asked for, spoilt or not.
+fn send(raw: &mut Raw, content: &[u8], count: usize, spoilt: u8) {
+    let mut sent = 0;
+    while sent < count {
+        let message = raw.hear().expect("a link that stands");
+        if let Some(block) = request(&message) {
+            let (from, len) = (block.begin as usize, block.len as usize);
+            let data: Vec<u8> = content[from..from + len]
+                .iter()
+                .map(|b| b ^ spoilt)
+                .collect();
+            raw.say(&Message::Piece(block.piece, block.begin, &data));
+            sent += 1;
+        }
+    }
+}
+
+#[test]
+fn who_sent_wrong_blocks_is_not_let_in_again_though_it_was_gone_when_that_came_out() {
+    within(LIMIT, || {
+        let tracker = Tracker::default();
+        let (torrent, content) = one_piece(&tracker);
+        let fetching = leech_of(&torrent, common::PATIENCE, Duration::from_secs(3));
+        let at = tracker.first();
+        let (bad, good) = (*b"-XX0001-liarliarliar", *b"-XX0001-honesthonest");
+        let mut liar = Raw::join(at, &torrent, bad);
+        liar.say(&Message::HaveAll);
+        liar.say(&Message::Unchoke);
+        send(&mut liar, &content, 2, 1);
+        liar.say(&Message::Choke);
+        let mut honest = Raw::join(at, &torrent, good);
+        honest.say(&Message::HaveAll);
+        honest.say(&Message::Unchoke);
+        send(&mut honest, &content, 2, 0);
+        // The piece is wrong, and either of them may have been it.
+        drop(liar);
+        send(&mut honest, &content, 4, 0);
+        honest.until(&[4, 14]);
+        let mut again = Raw::join(at, &torrent, bad);
+        assert_eq!(again.hear(), None, "it has sent wrong pieces");
+        let mut other = Raw::join(at, &torrent, *b"-XX0001-another-one-");
+        assert!(other.hear().is_some(), "others at its address are let in");
+        let fetched = fetching.join().expect("no panic").expect("whole");
+        assert_eq!(fetched.sha1, Digest::of(&content));
+    });
+}
+
+#[test]
+fn what_was_not_asked_for_is_no_progress_and_too_much_of_it_ends_the_link() {
+    within(LIMIT, || {
+        let tracker = Tracker::default();
+        let (torrent, _) = one_piece(&tracker);
+        let fetching = leech_of(&torrent, Duration::from_secs(2), Duration::ZERO);
+        let mut raw = Raw::join(tracker.first(), &torrent, *b"-XX0001-drips-drips-");
+        raw.say(&Message::HaveAll);
+        let begun = Instant::now();
+        while !fetching.is_finished() && begun.elapsed() < Duration::from_secs(10) {
+            raw.say(&Message::Piece(0, 0, b"x"));
+            thread::sleep(Duration::from_millis(400));
+        }
+        let error = fetching
+            .join()
+            .expect("no panic")
+            .expect_err("nothing came");
+        assert!(error.to_string().contains("2 s"), "{error}");
+        assert!(
+            begun.elapsed() < Duration::from_secs(5),
+            "{:?}",
+            begun.elapsed()
+        );
+        // The same without a pause.
+        let tracker = Tracker::default();
+        let (torrent, _) = one_piece(&tracker);
+        let fetching = leech_of(&torrent, Duration::from_secs(2), Duration::ZERO);
+        let mut raw = Raw::join(tracker.first(), &torrent, *b"-XX0001-pours-pours-");
+        (0..17).for_each(|_| raw.say(&Message::Piece(0, 0, b"x")));
+        while raw.hear().is_some() {}
+        fetching
+            .join()
+            .expect("no panic")
+            .expect_err("nothing came");
+    });
+}
+
+#[test]
+fn what_costs_work_is_not_done_without_end() {
+    within(LIMIT, || {
+        let server = server(2_000_000, |settings| settings.via = None);
+        let torrent = metainfo(&server);
+        let framed = |message: Message<'_>| {
+            let mut bytes = Vec::new();
+            message.encode(&mut bytes);
+            bytes
+        };
+        // A peer that chokes and unchokes a hundred times at once is heard out, and served.
+        let mut raw = Raw::join(server.addr, &torrent, *b"-XX0001-wavers-waver");
+        let turn = [framed(Message::Unchoke), framed(Message::Choke)].concat();
+        raw.raw(&turn.repeat(100));
+        raw.raw(&framed(Message::HaveAll).repeat(100_000));
+        let block = Block {
+            piece: 0,
+            begin: 0,
+            len: 16_384,
+        };
+        raw.say(&Message::Request(block));
+        assert_eq!(raw.until(&[7]), 7);
+        raw.raw(&turn.repeat(100));
+        while raw.hear().is_some() {}
+        server.stop();
+    });
+}
+
+#[test]
+fn a_peer_that_hardly_asks_holds_a_finished_client_for_seconds_only() {
+    within(LIMIT, || {
+        let server = server(2_000_000, |settings| settings.clients = Some(2));
+        let torrent = metainfo(&server);
+        let held = fetch(&server, 1, |_| {});
+        server.until_ready(1);
+        let announce = Announce {
+            info_hash: torrent.info_hash(),
+            peer_id: *b"-XX0001-asks-the-way",
+            port: 5000,
+            left: Some(5),
+            event: AnnounceEvent::Regular,
+            wanted: 50,
+            sent: 0,
+            received_from: Vec::new(),
+        };
+        let target = format!("/announce?{}", announce.encode());
+        let known = AnnounceResponse::decode(&get(server.addr, &target)).expect("an answer");
+        let at = known.peers.iter().find(|addr| **addr != server.addr);
+        let Some(&at) = at else {
+            panic!("{known:?}");
+        };
+        // It is one of ours by its id, so it is waited for.
+        let mut raw = Raw::join(at, &torrent, *b"-GC0001-Lhardly-asks");
+        raw.stream
+            .set_read_timeout(Some(Duration::from_secs(2)))
+            .expect("a socket");
+        let other = fetch(&server, 1, |order| order.out = server.out("p"));
+        assert_eq!(server.record().proven(), 2);
+        let begun = Instant::now();
+        let mut piece = 0;
+        while !held.is_finished() {
+            assert!(
+                begun.elapsed() < Duration::from_secs(25),
+                "it waits for ever"
+            );
+            let block = Block {
+                piece,
+                begin: 0,
+                len: 1024,
+            };
+            raw.say(&Message::Request(block));
+            piece += 1;
+            thread::sleep(Duration::from_millis(1500));
+        }
+        assert!(
+            begun.elapsed() > Duration::from_secs(5),
+            "it was waited for"
+        );
+        for ends in [held, other] {
+            assert!(ends.join().expect("no panic")[0].path.is_some());
+        }
+        server.stop();
+    });
+}
+
+/// Tells the tracker that `port` has a peer.
+fn announce(server: &Server, torrent: &Metainfo, number: usize, port: u16) -> Vec<u8> {
+    let announce = Announce {
+        info_hash: torrent.info_hash(),
+        peer_id: format!("-XX0001-{number:012}")
+            .as_bytes()
+            .try_into()
+            .expect("twenty"),
+        port,
+        left: Some(5),
+        event: AnnounceEvent::Started,
+        wanted: 0,
+        sent: 0,
+        received_from: Vec::new(),
+    };
+    get(server.addr, &format!("/announce?{}", announce.encode()))
+}
+
+#[test]
+fn peers_that_are_announced_and_never_answer_cost_a_bounded_number_of_calls() {
+    within(LIMIT, || {
+        let server = server(200_000, |settings| settings.via = None);
+        let torrent = metainfo(&server);
+        let pits: Vec<Counted> = (0..100).map(|_| Counted::new()).collect();
+        for (number, pit) in pits.iter().enumerate() {
+            announce(&server, &torrent, number, pit.addr().port());
+        }
+        let begun = Instant::now();
+        let mut held = Vec::new();
+        while begun.elapsed() < Duration::from_secs(2) {
+            held.extend(pits.iter().filter_map(|pit| pit.0.accept().ok()));
+            thread::sleep(Duration::from_millis(10));
+        }
+        assert_eq!(held.len(), 64, "as many as may wait for an answer");
+        // Nobody has to wait for those that are gone.
+        drop((held, pits));
+        let honest = Counted::new();
+        announce(&server, &torrent, 100, honest.addr().port());
+        until("a call", || honest.calls() > 0);
+        server.stop();
+    });
+}
+
+#[test]
+fn an_unknown_torrent_has_a_file_read_once_and_not_every_time() {
+    let server = server(200_000, |settings| settings.via = None);
+    let hidden = server.folder.path().join("hidden");
+    let seek = || {
+        let query = format!(
+            "/announce?info_hash={}&peer_id={}&port=5000",
+            "x".repeat(20),
+            "y".repeat(20)
+        );
+        let answer = get(server.addr, &query);
+        assert!(answer.starts_with(b"d14:failure reason"), "{answer:?}");
+    };
+    std::fs::rename(server.source(), &hidden).expect("its folder");
+    seek();
+    std::fs::rename(&hidden, server.source()).expect("its folder");
+    seek();
+    assert_eq!(
+        get(server.addr, "/scrape"),
+        b"d5:filesdee",
+        "it was not tried again"
+    );
+    metainfo(&server);
+    assert!(get(server.addr, "/scrape").starts_with(b"d5:filesd20:"));
+    server.stop();
+}
+
+#[test]
+fn a_torrent_that_nobody_asked_for_here_is_found_by_its_hash() {
+    let server = server(200_000, |settings| settings.via = None);
+    let content = std::fs::read(server.source()).expect("the file");
+    let piece = gatecast::internals::proto::bt::metainfo::piece_bytes(200_000);
+    let pieces = content.chunks(piece as usize).map(Digest::of).collect();
+    let name = FileName::new("f.bin").expect("a name");
+    let torrent = Metainfo::new(name, 200_000, piece, pieces).expect("a torrent");
+    assert!(announce(&server, &torrent, 1, 5000).starts_with(b"d8:complete"));
+    server.stop();
+}
+
+#[test]
+fn a_tracker_that_names_ourselves_does_no_harm() {
+    within(LIMIT, || {
+        let tracker = Tracker::default();
+        let (torrent, content) = one_piece(&tracker);
+        let fetching = leech_of(&torrent, common::PATIENCE, Duration::ZERO);
+        let at = tracker.first();
+        tracker.name(at);
+        until("two announces more", || tracker.asked() >= 3);
+        let mut raw = Raw::join(at, &torrent, *b"-XX0001-honesthonest");
+        raw.say(&Message::HaveAll);
+        raw.say(&Message::Unchoke);
+        send(&mut raw, &content, 4, 0);
+        let fetched = fetching.join().expect("no panic").expect("whole");
+        assert_eq!(fetched.sha1, Digest::of(&content));
+    });
+}
+
+#[test]
+fn a_torrent_has_nothing_asked_on_a_private_network_but_an_announce() {
+    within(LIMIT, || {
+        let door = Counted::new();
+        let (mut torrent, _) = one_piece(&Tracker::default());
+        for path in ["", "admin", "admin?/announce", "announce/../admin"] {
+            torrent.announce = Some(format!("http://{}/{path}", door.addr()));
+            let fetching = leech_of(&torrent, common::PATIENCE, Duration::ZERO);
+            let error = fetching.join().expect("no panic").expect_err(path);
+            assert!(error.to_string().contains("private network"), "{error}");
+        }
+        assert_eq!(door.calls(), 0);
+        for path in [
+            "announce",
+            "a-key/announce",
+            "announce?key=1",
+            "announce.php",
+        ] {
+            torrent.announce = Some(format!("http://{}/{path}", door.addr()));
+            let fetching = leech_of(&torrent, common::PATIENCE, Duration::ZERO);
+            until("an announce", || door.calls() > 0);
+            assert!(fetching.join().expect("no panic").is_err(), "{path}");
+        }
+    });
+}
+
+#[test]
+fn who_asks_for_what_is_not_there_again_and_again_is_closed() {
+    within(LIMIT, || {
+        let server = server(200_000, |settings| settings.via = None);
+        let torrent = metainfo(&server);
+        let mut raw = Raw::join(server.addr, &torrent, *b"-XX0001-asks-wrongly");
+        let block = |piece| Block {
+            piece,
+            begin: 0,
+            len: 1024,
+        };
+        for _ in 0..300 {
+            raw.say(&Message::Request(block(9999)));
+            assert_eq!(raw.until(&[7, 16]), 16);
+        }
+        raw.say(&Message::Request(block(0)));
+        assert_eq!(raw.until(&[7, 16]), 7, "it is still served");
+        raw.say(&Message::Request(block(9999)));
+        while raw.hear().is_some() {}
+        server.stop();
+    });
+}

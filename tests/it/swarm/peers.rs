@@ -1,0 +1,315 @@
+//! The swarm with the programs that people have: aria2, transmission and libtorrent in one session
+//! with ours on a star, then each of them seeding to ours; and what tshark holds for malformed.
+
+use std::fs;
+use std::path::Path;
+use std::process::Child;
+use std::process::Command;
+use std::process::Stdio;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+use std::time::Instant;
+
+use crate::common;
+use crate::common::have;
+use crate::common::installed;
+use crate::common::program::GATECAST;
+use crate::common::within;
+use gatecast::internals::testbed::star::build::Star;
+use gatecast::internals::testbed::star::host::Host;
+use gatecast::internals::testbed::star::layout::Layout;
+use gatecast::internals::testbed::star::rootless;
+use gatecast::internals::testbed::star::tool;
+use gatecast::internals::units::Rate;
+
+static GO: AtomicBool = AtomicBool::new(false);
+
+const PEER: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/src/testbed/study/torrent_peer.py"
+);
+const BYTES: usize = 5_000_000;
+
+/// A program on a host; ended when it is dropped.
+struct Running(Child);
+
+impl Running {
+    fn start(host: &Host, folder: &Path, words: &[&str]) -> Self {
+        let log = fs::File::create(folder.join(format!("{}.log", words[0].replace('/', "_"))));
+        let log = log.expect("room");
+        let mut command = Command::new(words[0]);
+        command
+            .args(&words[1..])
+            .current_dir(folder)
+            .env("HOME", folder)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a file"))
+            .stderr(log);
+        Self(host.spawn(&mut command).expect("it starts"))
+    }
+
+    /// Waits for its end; true when it was content.
+    fn ended(&mut self) -> bool {
+        self.0.wait().expect("a child").success()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Gently first: tshark writes its file then.
+        if matches!(self.0.try_wait(), Ok(None)) {
+            let _ = Command::new("kill").arg(self.0.id().to_string()).status();
+        }
+        let deadline = Instant::now() + Duration::from_secs(3);
+        while Instant::now() < deadline && matches!(self.0.try_wait(), Ok(None)) {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn folder(at: &Path, name: &str) -> std::path::PathBuf {
+    let path = at.join(name);
+    fs::create_dir_all(&path).expect("room");
+    path
+}
+
+fn words<'a>(kind: &str, torrent: &'a str, dir: &'a str, address: &'a str) -> Vec<&'a str> {
+    match kind {
+        "aria2" => vec![
+            "aria2c",
+            "-q",
+            "--no-conf",
+            "--enable-dht=false",
+            "--enable-dht6=false",
+            "--bt-enable-lpd=false",
+            "--enable-peer-exchange=false",
+            "--file-allocation=none",
+            "--check-integrity=true",
+            "--seed-ratio=0.0",
+            "--listen-port=6881",
+            "-d",
+            dir,
+            torrent,
+        ],
+        // -g: its settings in a place of its own; -v: it looks at what is there.
+        "transmission" => vec![
+            "transmission-cli",
+            "-g",
+            dir,
+            "-w",
+            dir,
+            "-et",
+            "-v",
+            "-M",
+            "-p",
+            "51413",
+            torrent,
+        ],
+        _ => vec!["python3", PEER, "peer", torrent, dir, address, "6881"],
+    }
+}
+
+/// Waits until `copy` is the file, and says how long that took.
+fn whole(what: &str, copy: &Path, bytes: &[u8]) {
+    let begun = Instant::now();
+    while fs::read(copy).ok().as_deref() != Some(bytes) {
+        assert!(
+            begun.elapsed() < Duration::from_secs(90),
+            "{what} has no whole copy"
+        );
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    eprintln!("{what}: whole after {:.1} s", begun.elapsed().as_secs_f64());
+}
+
+/// Our server on host 0 for sessions of two; its torrent comes into `at`.
+fn serve(star: &Star, at: &Path) -> Running {
+    let hosts = star.hosts();
+    let listen = format!("{}:7000", hosts[0].address);
+    let server = Running::start(
+        &hosts[0],
+        at,
+        &[
+            GATECAST,
+            "serve",
+            "f.bin",
+            "--listen",
+            &listen,
+            "--clients",
+            "2",
+            "--via",
+            "swarm",
+            "--max-wait",
+            "120s",
+            "--log-dir",
+            "logs",
+        ],
+    );
+    common::until("the server", || hosts[0].listens(7000).expect("a host"));
+    let url = format!("http://{listen}/f.bin.torrent");
+    let mut curl = Running::start(&hosts[1], at, &["curl", "-sSfO", &url]);
+    assert!(curl.ended(), "the torrent");
+    server
+}
+
+#[test]
+fn a_session_of_five_programs_is_whole_and_each_of_them_seeds_to_ours() {
+    let programs = ["aria2c", "transmission-cli", "tshark", "curl", "python3"];
+    let libtorrent = Command::new("python3")
+        .args(["-c", "import libtorrent"])
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success());
+    let tools = ["ip", "tc", "nft", "ethtool"].map(|name| tool::find(name).is_some());
+    if !have(
+        "root, ip, tc, nft, ethtool, aria2c, transmission-cli, tshark, curl and python's libtorrent",
+        rootless::is_root()
+            && tools == [true; 4]
+            && libtorrent
+            && programs.map(installed) == [true; 5],
+    ) {
+        return;
+    }
+    within(Duration::from_secs(420), || {
+        let temp = tempfile::tempdir().expect("room");
+        let at = temp.path();
+        let bytes: Vec<u8> = (0..BYTES as u64)
+            .map(|n| (n.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40) as u8)
+            .collect();
+        fs::write(at.join("f.bin"), &bytes).expect("room");
+        let star = Star::build(&Layout::new(6, Rate(50_000_000)), &GO).expect("built");
+        let hosts = star.hosts();
+        let capture = at.join("host1.pcapng");
+        let capture = capture.to_str().expect("text");
+        let tshark = Running::start(
+            &hosts[1],
+            at,
+            &["tshark", "-q", "-B", "64", "-i", "any", "-w", capture],
+        );
+        common::until("tshark's file", || {
+            fs::metadata(capture).is_ok_and(|about| about.len() > 0)
+        });
+        let server = serve(&star, at);
+        let torrent = at.join("f.bin.torrent");
+        let torrent = torrent.to_str().expect("text");
+
+        let kinds = ["aria2", "transmission", "libtorrent"];
+        let folders = kinds.map(|kind| folder(at, kind));
+        let start = |place: usize, at: &Path| {
+            let host = &hosts[3 + place];
+            let dir = at.to_str().expect("text");
+            let address = host.address.to_string();
+            Running::start(host, at, &words(kinds[place], torrent, dir, &address))
+        };
+        let foreign: Vec<Running> = (0..3).map(|place| start(place, &folders[place])).collect();
+        let address = format!("{}:7000", hosts[0].address);
+        let mut ours: Vec<Running> = (1..=2)
+            .map(|host| {
+                let own = folder(at, &format!("ours{host}"));
+                Running::start(
+                    &hosts[host],
+                    &own,
+                    &[
+                        GATECAST,
+                        "fetch",
+                        &address,
+                        "--group",
+                        "2",
+                        "--via",
+                        "swarm",
+                        "--seed-time",
+                        "20s",
+                        "--out",
+                        ".",
+                    ],
+                )
+            })
+            .collect();
+        for (kind, folder) in kinds.iter().zip(&folders) {
+            whole(kind, &folder.join("f.bin"), &bytes);
+        }
+        for (host, fetch) in (1..).zip(&mut ours) {
+            assert!(fetch.ended(), "ours on host {host}");
+            let found = fs::read_dir(at.join(format!("ours{host}"))).expect("there");
+            let mut copies = found.map(|entry| entry.expect("an entry").path());
+            let copy = copies.find(|path| path.to_string_lossy().ends_with("f.bin"));
+            assert_eq!(
+                fs::read(copy.expect("a copy")).expect("readable"),
+                bytes,
+                "host {host}"
+            );
+        }
+        drop((foreign, server));
+
+        // A server that waits for a session serves nobody, but its tracker does: all comes from
+        // the one that seeds.
+        for (place, kind) in kinds.iter().enumerate() {
+            let server = serve(&star, at);
+            let seeder = start(place, &folders[place]);
+            let own = folder(at, &format!("from-{kind}"));
+            let mut fetch = Running::start(
+                &hosts[1],
+                &own,
+                &[
+                    "timeout",
+                    "120",
+                    GATECAST,
+                    "fetch",
+                    torrent,
+                    "--stall-limit",
+                    "100s",
+                    "--out",
+                    ".",
+                ],
+            );
+            assert!(
+                fetch.ended(),
+                "from {kind}: {}",
+                fs::read_to_string(own.join("timeout.log")).unwrap_or_default()
+            );
+            assert_eq!(
+                fs::read(own.join("f.bin")).expect("a copy"),
+                bytes,
+                "from {kind}"
+            );
+            drop((seeder, server));
+        }
+
+        drop(tshark);
+        let read = |filter: &str| {
+            let output = Command::new("tshark")
+                .args([
+                    "-o",
+                    "tcp.try_heuristic_first:TRUE",
+                    "-r",
+                    capture,
+                    "-Y",
+                    filter,
+                ])
+                .args([
+                    "-T",
+                    "fields",
+                    "-e",
+                    "frame.number",
+                    "-e",
+                    "ip.src",
+                    "-e",
+                    "_ws.col.info",
+                ])
+                .output()
+                .expect("tshark");
+            String::from_utf8_lossy(&output.stdout).into_owned()
+        };
+        let messages = read("bittorrent").lines().count();
+        assert!(
+            messages > 500,
+            "{messages} messages of BitTorrent were seen"
+        );
+        let malformed = read("bittorrent && _ws.malformed");
+        eprintln!("tshark: {messages} frames of BitTorrent");
+        assert_eq!(malformed, "", "malformed");
+        star.down().expect("down");
+    });
+}

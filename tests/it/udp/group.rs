@@ -1,0 +1,264 @@
+//! Groups and what may go wrong in them: another group at the same port, and copies that somebody
+//! damaged.
+
+use std::io::BufRead;
+use std::io::BufReader;
+use std::io::Write;
+use std::net::Ipv4Addr;
+use std::net::SocketAddr;
+use std::net::TcpListener;
+use std::net::TcpStream;
+use std::net::UdpSocket;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crate::common;
+use crate::common::Server;
+use crate::common::whole;
+use crate::common::within;
+use gatecast::internals::client::ClientReport;
+use gatecast::internals::client::FetchRun;
+use gatecast::internals::proto::udp::packet::Body;
+use gatecast::internals::proto::udp::packet::Packet;
+use gatecast::internals::report::verdict::Verdict;
+use gatecast::internals::session::Via;
+use gatecast::internals::transfer::Outcome;
+use gatecast::internals::transport::udp;
+use gatecast::internals::transport::udp::hub;
+
+const LIMIT: Duration = Duration::from_secs(100);
+
+/// A server of a file of `bytes` to `group` at `rate` bytes a second, for two clients.
+fn server(bytes: u64, group: SocketAddr, rate: u64) -> Server {
+    Server::with(
+        bytes,
+        |settings| {
+            settings.via = Some(Via::Multicast);
+            settings.clients = Some(2);
+            settings.datagrams.group = Some(group);
+            settings.rate = common::bytes_per_second(rate);
+        },
+        udp::serve,
+    )
+}
+
+fn fetch(server: &Server) -> JoinHandle<Vec<ClientReport>> {
+    let mut order = server.order("a");
+    order.clients = 2;
+    thread::spawn(move || {
+        let ways = [&udp::take::MULTICAST as _];
+        FetchRun::new(&order).run(&order, &ways).expect("begun")
+    })
+}
+
+#[test]
+fn two_groups_at_one_port_of_one_host_hear_nothing_of_each_other() {
+    within(LIMIT, || {
+        let servers = ["239.255.9.11:40996", "239.255.9.12:40996"]
+            .map(|group| server(2_000_000, group.parse().expect("a group"), 2_000_000));
+        let fetches = servers.each_ref().map(fetch);
+        for (server, fetch) in servers.into_iter().zip(fetches) {
+            whole(fetch.join().expect("no panic"), &server);
+            let record = server.record();
+            assert_eq!(record.broken_identities(), Vec::<String>::new());
+            for transfer in &record.transfers {
+                assert!(transfer.is_proven());
+                assert_eq!(transfer.counts.foreign, Some(0), "{transfer:?}");
+            }
+            server.stop();
+        }
+    });
+}
+
+#[test]
+fn a_group_leaves_and_is_joined_by_the_interfaces_that_are_named() {
+    within(LIMIT, || {
+        let server = Server::with(
+            500_000,
+            |settings| {
+                settings.via = Some(Via::Multicast);
+                settings.clients = Some(2);
+                // Loopback has many addresses; the clients come by another.
+                settings.datagrams.interface = Some(Ipv4Addr::new(127, 0, 0, 9));
+                settings.rate = common::bytes_per_second(5_000_000);
+            },
+            udp::serve,
+        );
+        let mut order = server.order("a");
+        order.clients = 2;
+        order.interface = Some(Ipv4Addr::new(127, 0, 0, 8));
+        let ways = [&udp::take::MULTICAST as _];
+        let ends = FetchRun::new(&order).run(&order, &ways).expect("begun");
+        whole(ends, &server);
+        for transfer in &server.record().transfers {
+            assert_eq!(transfer.counts.foreign, Some(0), "{transfer:?}");
+        }
+        // An interface that is none of this host's is said.
+        let mut order = server.order("b");
+        order.group = Some(1);
+        order.interface = Some(Ipv4Addr::new(192, 0, 2, 77));
+        let ends = FetchRun::new(&order).run(&order, &ways).expect("begun");
+        let error = common::failed(ends);
+        assert!(error.contains("join the group"), "{error}");
+        server.stop();
+    });
+}
+
+/// Somebody on the way: clients that come by the address returned join `to` instead of `from`, and
+/// what is sent to `from` reaches them as `change` leaves it.
+fn between(
+    server: SocketAddr,
+    [from, to]: [SocketAddr; 2],
+    over: &Arc<AtomicBool>,
+    mut change: impl FnMut(&mut Vec<u8>) + Send + 'static,
+) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let addr = listener.local_addr().expect("bound");
+    let ear = hub::tap(from, Ipv4Addr::LOCALHOST).expect("loopback has groups");
+    let mouth = UdpSocket::bind("127.0.0.1:0").expect("a port");
+    let over = Arc::clone(over);
+    thread::spawn(move || {
+        while !over.load(Ordering::Relaxed) {
+            let batch = ear.receive(Duration::from_millis(50)).expect("a socket");
+            let Some(batch) = batch else { continue };
+            for datagram in batch.bytes.chunks(batch.segment) {
+                let mut datagram = datagram.to_vec();
+                change(&mut datagram);
+                mouth.send_to(&datagram, to).expect("sent");
+            }
+        }
+    });
+    thread::spawn(move || {
+        for client in listener.incoming() {
+            let client = client.expect("a client");
+            let upstream = TcpStream::connect(server).expect("a server");
+            let (mut up, mut down) = (
+                client.try_clone().expect("one more"),
+                upstream.try_clone().expect("one more"),
+            );
+            thread::spawn(move || {
+                let _ = std::io::copy(&mut up, &mut down);
+                let _ = down.shutdown(std::net::Shutdown::Write);
+            });
+            thread::spawn(move || {
+                let mut lines = BufReader::new(upstream);
+                let mut line = String::new();
+                while lines.read_line(&mut line).is_ok_and(|read| read > 0) {
+                    let said = line.replace(&from.to_string(), &to.to_string());
+                    if (&client).write_all(said.as_bytes()).is_err() {
+                        return;
+                    }
+                    line.clear();
+                }
+                let _ = client.shutdown(std::net::Shutdown::Write);
+            });
+        }
+    });
+    addr
+}
+
+#[test]
+fn copies_that_somebody_on_the_way_damaged_are_corrupt() {
+    within(LIMIT, || {
+        let groups = ["239.255.9.13:40995", "239.255.9.14:40995"]
+            .map(|group| group.parse().expect("a group"));
+        let bytes = 4_000_000;
+        let server = server(bytes, groups[0], 3_000_000);
+        let over = Arc::new(AtomicBool::new(false));
+        let mut order = server.order("a");
+        order.clients = 2;
+        order.server = vec![between(server.addr, groups, &over, |datagram| {
+            // The digest of the copy is what is left to tell such blocks from the true ones.
+            if let Ok(Packet {
+                body: Body::Data { block, .. },
+                ..
+            }) = Packet::decode(datagram)
+                && block % 600 == 300
+            {
+                datagram[500] ^= 0x20;
+            }
+        })];
+        let ways = [&udp::take::MULTICAST as _];
+        let ends = FetchRun::new(&order).run(&order, &ways).expect("begun");
+        over.store(true, Ordering::Relaxed);
+        assert_eq!(ends.len(), 2);
+        assert!(ends.iter().all(|end| end.path.is_none()), "{ends:?}");
+        assert_eq!(Verdict::of_ends(&ends).exit_code(), 5);
+        let record = server.record();
+        assert_eq!(Verdict::of_records(&[record.clone()]).exit_code(), 5);
+        for transfer in &record.transfers {
+            assert_eq!(transfer.outcome, Outcome::Corrupt, "{transfer:?}");
+            assert_eq!(transfer.verified, Some(false), "{transfer:?}");
+        }
+        server.stop();
+    });
+}
+
+#[test]
+fn a_stranger_on_the_servers_host_who_hears_the_stream_changes_nothing() {
+    within(LIMIT, || {
+        let group: SocketAddr = "239.255.9.15:40994".parse().expect("a group");
+        let server = server(4_000_000, group, 3_000_000);
+        let ear = hub::tap(group, Ipv4Addr::LOCALHOST).expect("loopback has groups");
+        let copies = fetch(&server);
+        // It speaks from the server's own address, of the right stream, with numbers to come.
+        let mouth = UdpSocket::bind("127.0.0.1:0").expect("a port");
+        let (mut heard, mut forged) = (0, 0_u64);
+        while forged < 60 {
+            let batch = ear.receive(Duration::from_secs(20)).expect("a socket");
+            let batch = batch.expect("in time");
+            for datagram in batch.bytes.chunks(batch.segment) {
+                let Ok(Packet {
+                    stream,
+                    pkt,
+                    sent_us,
+                    body: Body::Data { block, payload, .. },
+                }) = Packet::decode(datagram)
+                else {
+                    continue;
+                };
+                heard += 1;
+                if heard % 40 != 0 || forged >= 60 {
+                    continue;
+                }
+                let payload = vec![0xee; payload.len()];
+                let data = Body::Data {
+                    block: block + 1,
+                    again: true,
+                    payload: &payload,
+                };
+                let end = Body::End {
+                    upto: block + 50,
+                    round: 1000 + block,
+                };
+                for (ahead, body) in [(1, data), (40_000, end)] {
+                    let mut bytes = Vec::new();
+                    Packet {
+                        stream,
+                        pkt: pkt + ahead,
+                        sent_us,
+                        body,
+                    }
+                    .encode(&mut bytes);
+                    mouth.send_to(&bytes, group).expect("sent");
+                    forged += 1;
+                }
+            }
+        }
+        drop(ear);
+        whole(copies.join().expect("no panic"), &server);
+        let record = server.record();
+        assert_eq!(record.broken_identities(), Vec::<String>::new());
+        for transfer in &record.transfers {
+            assert!(transfer.is_proven(), "{transfer:?}");
+            let foreign = transfer.counts.foreign.expect("counted");
+            assert!((1..=forged).contains(&foreign), "{transfer:?}");
+            assert_eq!(transfer.counts.corrupt, Some(0), "nothing was written");
+        }
+        server.stop();
+    });
+}

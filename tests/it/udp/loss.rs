@@ -1,0 +1,357 @@
+//! Raw UDP over a star that loses: what it says it lost is what the packet filter dropped.
+//!
+//! Takes root, `ip`, `tc`, `nft` and `ethtool`; without them these tests pass by.
+
+use std::process::Command;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use crate::common::have;
+use crate::common::within;
+use gatecast::internals::client::FetchConfig;
+use gatecast::internals::client::FetchRun;
+use gatecast::internals::server::builder::ServerCoreBuilder;
+use gatecast::internals::server::catalog::Catalog;
+use gatecast::internals::server::lobby::ServerConfig;
+use gatecast::internals::server::sample;
+use gatecast::internals::session::Via;
+use gatecast::internals::testbed::star::build::Star;
+use gatecast::internals::testbed::star::host;
+use gatecast::internals::testbed::star::layout::Layout;
+use gatecast::internals::testbed::star::layout::Middle;
+use gatecast::internals::testbed::star::name::Place;
+use gatecast::internals::testbed::star::rootless;
+use gatecast::internals::testbed::star::tool;
+use gatecast::internals::transfer::Outcome;
+use gatecast::internals::transfer::Record;
+use gatecast::internals::transfer::Transfer;
+use gatecast::internals::transport::udp;
+use gatecast::internals::units::Rate;
+
+fn can() -> bool {
+    let tools = ["ip", "tc", "nft", "ethtool"].map(|name| tool::find(name).is_some());
+    have(
+        "root, ip, tc, nft and ethtool",
+        rootless::is_root() && tools == [true; 4],
+    )
+}
+
+fn nft(host: &host::Host, words: &str) -> String {
+    let program = tool::find("nft").expect("looked for before");
+    let said = host
+        .enter(|| Command::new(program).args(words.split(' ')).output())
+        .expect("the host is there")
+        .expect("nft starts");
+    assert!(said.status.success(), "{words}: {said:?}");
+    String::from_utf8(said.stdout).expect("text")
+}
+
+/// One session over the star at 40 Mbit/s; the only row.
+fn session(star: &Star, via: Via, bytes: u64) -> Transfer {
+    let record = session_of(star, via, bytes, 1, Some(Rate(40_000_000)));
+    record.transfers[0].clone()
+}
+
+/// One session over the star, a client on each of the first hosts.
+fn session_of(star: &Star, via: Via, bytes: u64, clients: u16, rate: Option<Rate>) -> Record {
+    let folder = tempfile::tempdir().expect("room");
+    let file = folder.path().join("f.bin");
+    sample::make(&file, bytes).expect("room");
+    let settings = ServerConfig {
+        via: Some(via),
+        clients: Some(clients),
+        one_off: true,
+        rate,
+        ..ServerConfig::default()
+    };
+    let host = ServerCoreBuilder::new(Catalog::offer([&file]).expect("there"), settings);
+    let address = star.layout().address(0);
+    // Threads are born where their makers are, so both ends stay on their hosts.
+    let server = star.hosts()[0]
+        .enter(|| udp::serve(host).start((address, 0).into()).expect("a port"))
+        .expect("the host is there");
+    let ways = [udp::take::UDP, udp::take::RAW, udp::take::MULTICAST];
+    let errors: Vec<Option<String>> = std::thread::scope(|scope| {
+        let fetches: Vec<_> = (1..=usize::from(clients))
+            .map(|number| {
+                let mut order = FetchConfig::new(vec![server.addr()]);
+                order.out = folder.path().join(number.to_string());
+                order.name = format!("h{number}");
+                order.group = Some(clients);
+                order.durable = false;
+                scope.spawn(move || {
+                    let ways = ways.each_ref().map(|way| way as _);
+                    let ends = star.hosts()[number]
+                        .enter(|| FetchRun::new(&order).run(&order, &ways).expect("begun"))
+                        .expect("the host is there");
+                    ends[0].error.as_ref().map(ToString::to_string)
+                })
+            })
+            .collect();
+        let joined = fetches.into_iter().map(|fetch| fetch.join());
+        joined.map(|error| error.expect("no panic")).collect()
+    });
+    let record = server.records().recv().expect("a session");
+    let broken = record.broken_identities();
+    assert_eq!(broken, Vec::<String>::new(), "{errors:?}");
+    server.stop().expect("no log");
+    record
+}
+
+/// Loses a share of what comes to a host over UDP.
+fn lose(host: &host::Host, millionths: u32) {
+    nft(host, "add table ip gatecast_test");
+    nft(
+        host,
+        "add chain ip gatecast_test i { type filter hook input priority -300 ; }",
+    );
+    let rule = format!(
+        "add rule ip gatecast_test i meta l4proto udp numgen random mod 1000000 < {millionths} drop"
+    );
+    nft(host, &rule);
+}
+
+#[test]
+fn what_raw_says_it_lost_is_what_the_filter_dropped_at_six_rates() {
+    if !can() {
+        return;
+    }
+    within(Duration::from_secs(100), || {
+        let layout = Layout::new(2, Rate(100_000_000));
+        let star = Star::build(&layout, &AtomicBool::new(false)).expect("a star");
+        let client = &star.hosts()[1];
+        for millionths in [0, 1_000, 10_000, 50_000, 200_000, 500_000] {
+            nft(client, "add table ip gatecast_test");
+            nft(
+                client,
+                "add chain ip gatecast_test i { type filter hook input priority -300 ; }",
+            );
+            // Data only: the questions after it are not counted by either side.
+            nft(
+                client,
+                &format!(
+                    "add rule ip gatecast_test i udp length > 100 \
+                     numgen random mod 1000000 < {millionths} counter drop"
+                ),
+            );
+            let transfer = session(&star, Via::Raw, 2_000_000);
+            let listed = nft(client, "list table ip gatecast_test");
+            nft(client, "delete table ip gatecast_test");
+            let (_, count) = listed.split_once("counter packets ").expect("a counter");
+            let dropped: u64 = count
+                .split(' ')
+                .next()
+                .and_then(|n| n.parse().ok())
+                .expect("one");
+            let counts = transfer.counts;
+            assert_eq!(counts.offered, Some(2_000_000_u64.div_ceil(1448)));
+            // This machine may be busy enough to drop some itself; then it says which.
+            assert_eq!(counts.network_lost, Some(dropped), "{counts:?}");
+            assert_eq!(counts.local_drop, Some(0));
+            let whole = counts.lost == Some(0);
+            assert_eq!(transfer.outcome == Outcome::Complete, whole, "{transfer:?}");
+        }
+        star.down().expect("it goes");
+    });
+}
+
+#[test]
+fn the_reliable_ways_are_whole_at_every_rate() {
+    if !can() {
+        return;
+    }
+    within(Duration::from_secs(100), || {
+        let layout = Layout::new(2, Rate(100_000_000));
+        let star = Star::build(&layout, &AtomicBool::new(false)).expect("a star");
+        let client = &star.hosts()[1];
+        for millionths in [50_000, 500_000] {
+            nft(client, "add table ip gatecast_test");
+            nft(
+                client,
+                "add chain ip gatecast_test i { type filter hook input priority -300 ; }",
+            );
+            nft(
+                client,
+                &format!(
+                    "add rule ip gatecast_test i meta l4proto udp \
+                     numgen random mod 1000000 < {millionths} counter drop"
+                ),
+            );
+            for via in [Via::Udp, Via::Multicast] {
+                let transfer = session(&star, via, 1_000_000);
+                assert!(transfer.is_proven(), "{via}: {transfer:?}");
+                assert!(
+                    transfer.counts.network_lost > Some(0),
+                    "{via}: {transfer:?}"
+                );
+            }
+            nft(client, "delete table ip gatecast_test");
+        }
+        star.down().expect("it goes");
+    });
+}
+
+/// `ip` or `tc` on a host.
+fn on(host: &host::Host, program: &str, words: &str) {
+    let path = tool::find(program).expect("looked for before");
+    let said = host
+        .enter(|| Command::new(path).args(words.split(' ')).output())
+        .expect("the host is there")
+        .expect("it starts");
+    assert!(said.status.success(), "{program} {words}: {said:?}");
+}
+
+#[test]
+fn thirteen_clients_of_a_group_cost_the_servers_link_one_stream() {
+    if !can() {
+        return;
+    }
+    within(Duration::from_secs(100), || {
+        let layout = Layout::new(14, Rate(100_000_000));
+        let star = Star::build(&layout, &AtomicBool::new(false)).expect("a star");
+        let bytes = 5_000_000;
+        let before = star.hosts()[0].carried().expect("a counter");
+        let record = session_of(&star, Via::Multicast, bytes, 13, Some(Rate(60_000_000)));
+        let carried = star.hosts()[0].carried().expect("a counter").since(before);
+        assert!(record.all_proven(), "{record:?}");
+        println!(
+            "{bytes} bytes to 13 clients: the server's interface sent {} and received {}",
+            carried.up, carried.down
+        );
+        // Headers are 46 of 1408 + 24 + 28 + 14 bytes; the rest is what the control connections say.
+        assert!(
+            carried.up > bytes && carried.up < bytes * 110 / 100,
+            "{carried:?}"
+        );
+        star.down().expect("it goes");
+    });
+}
+
+#[test]
+fn what_the_senders_own_queue_refuses_is_not_the_networks_loss() {
+    if !can() {
+        return;
+    }
+    within(Duration::from_secs(100), || {
+        let layout = Layout::new(2, Rate(100_000_000));
+        let star = Star::build(&layout, &AtomicBool::new(false)).expect("a star");
+        // A queue of ten datagrams, shorter than what one socket may have under way.
+        let queue = "qdisc replace dev eth0 root tbf rate 20mbit burst 10kb limit 15kb";
+        on(&star.hosts()[0], "tc", queue);
+        let raw = session(&star, Via::Raw, 2_000_000);
+        let counts = raw.counts;
+        assert!(counts.local_drop > Some(100), "{counts:?}");
+        assert_eq!(counts.network_lost, Some(0), "{counts:?}");
+        assert_eq!(counts.lost, counts.local_drop);
+        assert_eq!(raw.outcome, Outcome::Cut);
+        let reliable = session(&star, Via::Udp, 1_000_000);
+        assert!(reliable.is_proven(), "{reliable:?}");
+        star.down().expect("it goes");
+    });
+}
+
+#[test]
+fn a_path_of_1280_bytes_loses_nothing_for_good() {
+    if !can() {
+        return;
+    }
+    within(Duration::from_secs(100), || {
+        for middle in [Middle::Switch, Middle::Router] {
+            let mut layout = Layout::new(2, Rate(100_000_000));
+            layout.middle = middle;
+            let star = Star::build(&layout, &AtomicBool::new(false)).expect("a star");
+            match middle {
+                // The sender's own interface: its kernel cuts.
+                Middle::Switch => on(&star.hosts()[0], "ip", "link set dev eth0 mtu 1280"),
+                // A router's: it says so, once for each destination.
+                Middle::Router => {
+                    let name = star.id().namespace(Place::Middle);
+                    let said = Command::new(tool::find("ip").expect("looked for before"))
+                        .args(["-n", &name, "link", "set", "dev", "p1", "mtu", "1280"])
+                        .output()
+                        .expect("ip starts");
+                    assert!(said.status.success(), "{said:?}");
+                }
+            }
+            let ways: &[Via] = match middle {
+                Middle::Switch => &[Via::Udp, Via::Multicast],
+                // A switch's groups do not pass a router of ours.
+                Middle::Router => &[Via::Udp],
+            };
+            for &via in ways {
+                let transfer = session(&star, via, 2_000_000);
+                assert!(transfer.is_proven(), "{middle:?} {via}: {transfer:?}");
+            }
+            star.down().expect("it goes");
+        }
+    });
+}
+
+#[test]
+fn without_a_rate_a_narrower_link_behind_the_first_is_found() {
+    if !can() {
+        return;
+    }
+    within(Duration::from_secs(100), || {
+        for (narrow, loss) in [(50_000_000, 0), (10_000_000, 0), (10_000_000, 20_000)] {
+            let mut layout = Layout::new(2, Rate(100_000_000));
+            layout.links[1].down = Rate(narrow);
+            let star = Star::build(&layout, &AtomicBool::new(false)).expect("a star");
+            if loss > 0 {
+                lose(&star.hosts()[1], loss);
+            }
+            let bytes = narrow / 8 * 4;
+            let record = session_of(&star, Via::Udp, bytes, 1, None);
+            let transfer = &record.transfers[0];
+            assert!(transfer.is_proven(), "{transfer:?}");
+            let took = transfer.seconds_server.expect("whole").as_secs_f64();
+            println!(
+                "{narrow} bit/s: {took:.2} s for what takes 4.2 s, {:?}",
+                transfer.counts
+            );
+            assert!(took < 5.2, "{narrow}: {took} s");
+            let again = transfer.counts.retransmitted.expect("counted");
+            // What the server's own link takes until the first reports are judged twice.
+            let most = 3_500_000 + bytes / 8;
+            assert!(again < most, "{narrow}: {again} sent again");
+            star.down().expect("it goes");
+        }
+    });
+}
+
+#[test]
+fn one_of_six_that_hears_little_holds_nobody_of_the_group() {
+    if !can() {
+        return;
+    }
+    within(Duration::from_secs(100), || {
+        let layout = Layout::new(7, Rate(100_000_000));
+        let star = Star::build(&layout, &AtomicBool::new(false)).expect("a star");
+        let bytes = 8_000_000;
+        let run = || {
+            let record = session_of(&star, Via::Multicast, bytes, 6, Some(Rate(50_000_000)));
+            assert!(record.all_proven(), "{record:?}");
+            let mut slow = None;
+            let mut others = Duration::ZERO;
+            for transfer in &record.transfers {
+                let took = transfer.seconds_server.expect("whole");
+                match transfer.name.as_str() {
+                    "h1" => slow = Some(took),
+                    _ => others = others.max(took),
+                }
+            }
+            (others, slow.expect("it was there"))
+        };
+        let (control, _) = run();
+        lose(&star.hosts()[1], 350_000);
+        let (others, slow) = run();
+        assert!(
+            slow > others,
+            "it was repaired after them: {slow:?} {others:?}"
+        );
+        // As without it, and a tenth, and what a busy machine adds.
+        let most = control * 11 / 10 + Duration::from_millis(300);
+        assert!(others < most, "{others:?} beside {control:?} without it");
+        star.down().expect("it goes");
+    });
+}

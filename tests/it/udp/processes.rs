@@ -1,0 +1,164 @@
+//! Clients of the ways over UDP in processes of their own: killed, stopped, too late.
+
+use std::fs;
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use crate::common::entries;
+use crate::common::program::Program;
+use crate::common::program::part;
+use crate::common::program::records_of;
+use crate::common::row;
+use crate::common::until;
+use crate::common::within;
+use gatecast::internals::digest::Digest;
+use gatecast::internals::server::sample;
+use gatecast::internals::transfer::Outcome;
+use gatecast::internals::transfer::Record;
+
+const LIMIT: Duration = Duration::from_secs(100);
+
+const BYTES: u64 = 20_000_017;
+
+fn place(bytes: u64) -> (tempfile::TempDir, Digest) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("f.bin");
+    sample::make(&file, bytes).expect("room");
+    let sha1 = Digest::of_reader(fs::File::open(file).expect("made")).expect("readable");
+    (folder, sha1)
+}
+
+/// Asserts that a client's folder holds the whole file.
+#[track_caller]
+fn whole(folder: &Path, out: &str, sha1: Digest) {
+    let there = entries(&folder.join(out));
+    assert_eq!(there, [folder.join(out).join("f.bin")]);
+    let file = fs::File::open(&there[0]).expect("there");
+    assert_eq!(Digest::of_reader(file).expect("readable"), sha1);
+}
+
+/// Waits until a client has begun to receive.
+fn receiving(folder: &Path, name: &str) {
+    let begun = || part(&folder.join(name)).is_some_and(|held| held > BYTES / 10);
+    until("a part of the file", begun);
+}
+
+fn sums_hold(record: &Record) {
+    assert_eq!(record.broken_identities(), Vec::<String>::new());
+}
+
+/// The slowest of the named clients, seconds.
+fn slowest(record: &Record, names: &[String]) -> f64 {
+    let seconds = names.iter().map(|name| row(record, name).seconds_server);
+    let slowest = seconds.max().flatten().expect("they have ended");
+    slowest.as_secs_f64()
+}
+
+#[test]
+fn of_a_group_one_is_killed_one_stops_for_a_while_and_one_comes_too_late() {
+    within(LIMIT, || {
+        let (folder, sha1) = place(BYTES);
+        let path = folder.path();
+        let words = [
+            "f.bin",
+            "--via",
+            "multicast",
+            "--rate",
+            "80mbit",
+            "--multicast-group",
+            "239.255.9.20:40997",
+        ];
+        let (mut server, addr) = Program::serve(path, &words);
+        let group = |run: &str| -> (Vec<String>, Vec<Program>) {
+            let names: Vec<String> = (0..6).map(|n| format!("{run}{n}")).collect();
+            let start = |name: &String| Program::fetch(path, &addr, name, &["--group", "6"]);
+            let clients = names.iter().map(start).collect();
+            (names, clients)
+        };
+        let (names, mut clients) = group("control");
+        for client in &mut clients {
+            assert_eq!(client.code(), 0, "{}", client.said());
+        }
+        let control = slowest(&records_of(path, 6)[0], &names);
+
+        let (names, mut clients) = group("c");
+        receiving(path, "c0");
+        clients[0].kill();
+        clients[1].signal("STOP");
+        let mut late = Program::fetch(path, &addr, "late", &["--group", "1"]);
+        thread::sleep(Duration::from_millis(200)); // How long it stands still: the fault itself.
+        clients[1].signal("CONT");
+        for (client, name) in clients.iter_mut().zip(&names).skip(1) {
+            assert_eq!(client.code(), 0, "{name}: {}", client.said());
+            whole(path, name, sha1);
+        }
+        assert_eq!(late.code(), 0, "{}", late.said());
+        whole(path, "late", sha1);
+        let records = records_of(path, 13);
+        let of = |name: &str| {
+            let has = |record: &&Record| record.transfers.iter().any(|t| t.name == name);
+            records.iter().find(has).expect("it has a row").clone()
+        };
+        let record = of("c0");
+        sums_hold(&record);
+        let killed = row(&record, "c0");
+        assert_eq!(killed.outcome, Outcome::Cut, "{killed:?}");
+        assert!(killed.bytes_server < Some(BYTES), "{killed:?}");
+        let others = slowest(&record, &names[2..]);
+        assert!(
+            others < control * 1.1 + 0.1,
+            "{others} s beside {control} s"
+        );
+        // Who comes too late is no part of a session that was released, and gets its own.
+        assert_ne!(of("late").session, record.session);
+        assert!(of("late").all_proven());
+        server.signal("TERM");
+        server.code();
+    });
+}
+
+#[test]
+fn what_a_stopped_client_has_no_room_for_is_its_hosts_loss_exactly() {
+    within(LIMIT, || {
+        const BYTES: u64 = 80_000_000;
+        let (folder, sha1) = place(BYTES);
+        let path = folder.path();
+        for (via, code) in [("raw", 4), ("udp", 0)] {
+            let words = [
+                "f.bin",
+                "--via",
+                via,
+                "--clients",
+                "1",
+                "--rate",
+                "400mbit",
+                "--one-off",
+            ];
+            let (mut server, addr) = Program::serve(path, &words);
+            let mut client = Program::fetch(path, &addr, via, &[]);
+            receiving(path, via);
+            client.signal("STOP");
+            thread::sleep(Duration::from_millis(700)); // As above: 35 MB come in this time.
+            client.signal("CONT");
+            assert_eq!(client.code(), code, "{}", client.said());
+            server.code();
+            let records = records_of(path, if via == "raw" { 1 } else { 2 });
+            let record = records
+                .iter()
+                .find(|r| r.via.to_string() == via)
+                .expect("a session");
+            sums_hold(record);
+            let counts = record.transfers[0].counts;
+            if via == "udp" {
+                // It lets no more be under way than it has room for.
+                whole(path, via, sha1);
+                continue;
+            }
+            assert!(counts.host_rx_drop > Some(1000), "{counts:?}");
+            assert_eq!(counts.host_rx_drop, counts.lost, "{counts:?}");
+            assert_eq!(counts.network_lost, Some(0), "{counts:?}");
+            assert_eq!(counts.offered, Some(BYTES.div_ceil(1448)));
+        }
+    });
+}
