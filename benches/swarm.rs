@@ -4,19 +4,14 @@
 use std::fs;
 use std::hint::black_box;
 
-use criterion::BatchSize;
-use criterion::Criterion;
-use criterion::Throughput;
-use criterion::criterion_group;
-use criterion::criterion_main;
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use gatecast::internals::client::FetchConfig;
-use gatecast::internals::proto::bt::bits::Bitfield;
+use gatecast::internals::proto::bt::bitfield::Bitfield;
 use gatecast::internals::proto::bt::layout::PieceLayout;
+use gatecast::internals::proto::bt::piece_picker::PiecePicker;
 use gatecast::internals::proto::bt::random::Random;
-use gatecast::internals::proto::bt::table::PiecePicker;
 use gatecast::internals::proto::bt::wire;
-use gatecast::internals::proto::bt::wire::Message;
-use gatecast::internals::proto::bt::wire::MessageLimits;
+use gatecast::internals::proto::bt::wire::{Message, MessageLimits};
 use gatecast::internals::server::builder::ServerCoreBuilder;
 use gatecast::internals::server::catalog::Catalog;
 use gatecast::internals::server::lobby::ServerConfig;

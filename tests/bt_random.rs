@@ -19,13 +19,13 @@ use std::panic::catch_unwind;
 
 use gatecast::internals::digest::Digest;
 use gatecast::internals::proto::bt::bencode;
-use gatecast::internals::proto::bt::bits::Bitfield;
+use gatecast::internals::proto::bt::bitfield::Bitfield;
 use gatecast::internals::proto::bt::metainfo::Metainfo;
 use gatecast::internals::proto::bt::random::Random;
 use gatecast::internals::proto::bt::tracker;
-use gatecast::internals::proto::bt::tracker::Announce;
-use gatecast::internals::proto::bt::tracker::AnnounceEvent;
-use gatecast::internals::proto::bt::tracker::AnnounceResponse;
+use gatecast::internals::proto::bt::tracker::announce::Announce;
+use gatecast::internals::proto::bt::tracker::announce::AnnounceEvent;
+use gatecast::internals::proto::bt::tracker::response::AnnounceResponse;
 use gatecast::internals::proto::bt::wire;
 use gatecast::internals::proto::bt::wire::Block;
 use gatecast::internals::proto::bt::wire::ExtendedHandshake;
@@ -199,7 +199,7 @@ fn trackers_and_their_peers_take_any_bytes() {
         left: Some(7),
         event: AnnounceEvent::Started,
         wanted: 50,
-        sent: 9,
+        uploaded: 9,
         received_from: vec![(*b"-GC0001-S00000000000", 5), ([0xff; 20], 7)],
     };
     feed(
@@ -209,7 +209,7 @@ fn trackers_and_their_peers_take_any_bytes() {
     );
     let scrape = format!("info_hash={}", "%41".repeat(20)).into_bytes();
     feed("scrape request", &[scrape], |bytes| {
-        let hashes = tracker::decode_scrape(&String::from_utf8_lossy(bytes));
+        let hashes = tracker::scrape::decode_query(&String::from_utf8_lossy(bytes));
         hashes.is_ok_and(|hashes| !hashes.is_empty())
     });
 }

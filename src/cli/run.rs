@@ -216,7 +216,11 @@ fn session(
     if args.events && args.via == Via::Swarm {
         events::swarm(&torrents)?;
     }
-    let given = counts::given(&torrents.given());
+    let given = torrents.sent_by_seat().into_iter();
+    let given: Vec<_> = given
+        .map(|(seat, bytes)| (format!("seat {seat}"), bytes))
+        .collect();
+    let given = counts::given(&given);
     let left = server.stop()?;
     complain(&ends);
     let verdict = Verdict::of_ends(&ends);

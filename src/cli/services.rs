@@ -12,6 +12,8 @@ use crate::report::json::SessionDocument;
 use crate::report::scaling;
 use crate::server::builder::ServerCoreBuilder;
 use crate::transport::swarm;
+use crate::transport::swarm::receive::SwarmConfig;
+use crate::transport::swarm::receive::SwarmReceiveTransport;
 use crate::transport::swarm::torrents::SwarmServerConfig;
 use crate::transport::swarm::torrents::Torrents;
 use crate::transport::tcp;
@@ -53,6 +55,9 @@ pub const DOCUMENTS: Documents = Documents {
     svg: Some(|records| scaling::rates(records).to_svg()),
 };
 
+/// The swarm with its usual configuration.
+const SWARM: SwarmReceiveTransport = SwarmReceiveTransport::new(SwarmConfig { seed_time: None });
+
 /// Every way of receiving.
 pub fn intakes() -> Vec<&'static dyn ReceiveTransport> {
     vec![
@@ -61,6 +66,6 @@ pub fn intakes() -> Vec<&'static dyn ReceiveTransport> {
         &udp::take::RAW,
         &udp::take::MULTICAST,
         &http::way::Take,
-        &swarm::peer::SwarmReceiveTransport,
+        &SWARM,
     ]
 }

@@ -3,21 +3,16 @@
 
 use std::io;
 use std::io::Read;
-use std::net::SocketAddr;
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use crate::net::clock;
-use crate::net::copy;
 use crate::net::line_stream::LineStream;
-use crate::net::socket;
-use crate::proto::http::request::Method;
-use crate::proto::http::request::Request;
-use crate::proto::http::request::RequestBuf;
+use crate::net::{clock, copy, socket};
+use crate::proto::http::request::{Method, Request, RequestBuf};
 use crate::proto::http::response::ResponseHead;
 use crate::server::listener::Connection;
 use crate::server::lobby::Lobby;
-use crate::transport::swarm::torrents::SwarmReply;
+use crate::transport::swarm::endpoints::SwarmReply;
 use crate::transport::swarm::torrents::Torrents;
 
 /// How long a client may take for an answer.

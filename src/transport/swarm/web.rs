@@ -5,16 +5,11 @@
 
 use std::io;
 use std::io::Read;
-use std::net::SocketAddr;
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use crate::error::Error;
-use crate::error::Phase;
-use crate::error::Result;
-use crate::net::clock;
-use crate::net::copy;
-use crate::net::socket;
+use crate::error::{Error, Phase, Result};
+use crate::net::{clock, copy, socket};
 use crate::proto::http::HEAD_MAX;
 use crate::proto::http::response::Response;
 use crate::units::Moment;

@@ -19,12 +19,12 @@ use crate::common::swarm::metainfo;
 use crate::common::swarm::server;
 use crate::common::until;
 use crate::common::within;
-use gatecast::internals::proto::bt::tracker::AnnounceResponse;
+use gatecast::internals::proto::bt::tracker::response::AnnounceResponse;
 use gatecast::internals::proto::bt::wire::BLOCK_LEN;
 use gatecast::internals::proto::bt::wire::Block;
 use gatecast::internals::proto::bt::wire::Message;
 use gatecast::internals::transport::swarm::leech;
-use gatecast::internals::transport::swarm::member::EXTERNAL_CONNECTIONS;
+use gatecast::internals::transport::swarm::limits::EXTERNAL_CONNECTIONS;
 use gatecast::internals::units::Rate;
 
 const LIMIT: Duration = Duration::from_secs(120);
@@ -313,7 +313,10 @@ mod processes {
                 assert_eq!(client.code(), 4, "{}", client.said());
                 let said = client.said();
                 assert!(said.contains("pieces are missing"), "{said}");
-                assert!(said.contains("at nobody, and the server is gone"), "{said}");
+                assert!(
+                    said.contains("no peer has, and the server is gone"),
+                    "{said}"
+                );
                 let there = entries(&path.join(format!("c{n}")));
                 assert!(there.iter().all(|path| common::is_part(path)), "{there:?}");
             }

@@ -27,9 +27,9 @@ use crate::common::until;
 use crate::common::within;
 use gatecast::internals::digest::Digest;
 use gatecast::internals::proto::bt::metainfo::Metainfo;
-use gatecast::internals::proto::bt::tracker::Announce;
-use gatecast::internals::proto::bt::tracker::AnnounceEvent;
-use gatecast::internals::proto::bt::tracker::AnnounceResponse;
+use gatecast::internals::proto::bt::tracker::announce::Announce;
+use gatecast::internals::proto::bt::tracker::announce::AnnounceEvent;
+use gatecast::internals::proto::bt::tracker::response::AnnounceResponse;
 use gatecast::internals::proto::bt::wire::Block;
 use gatecast::internals::proto::bt::wire::ExtendedHandshake;
 use gatecast::internals::proto::bt::wire::Message;
@@ -43,9 +43,9 @@ use gatecast::internals::transport::swarm;
 use gatecast::internals::transport::swarm::face;
 use gatecast::internals::transport::swarm::leech;
 use gatecast::internals::transport::swarm::leech::TorrentDownload;
-use gatecast::internals::transport::swarm::member::EXTERNAL_CONNECTIONS;
+use gatecast::internals::transport::swarm::limits::EXTERNAL_CONNECTIONS;
+use gatecast::internals::transport::swarm::peer_id::seated_id;
 use gatecast::internals::transport::swarm::torrents::SwarmServerConfig;
-use gatecast::internals::transport::swarm::torrents::seated_id;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -494,7 +494,7 @@ fn a_peer_that_hardly_asks_holds_a_finished_client_for_seconds_only() {
             left: Some(5),
             event: AnnounceEvent::Regular,
             wanted: 50,
-            sent: 0,
+            uploaded: 0,
             received_from: Vec::new(),
         };
         let target = format!("/announce?{}", announce.encode());
@@ -549,7 +549,7 @@ fn announce(server: &Server, torrent: &Metainfo, number: usize, port: u16) -> Ve
         left: Some(5),
         event: AnnounceEvent::Started,
         wanted: 0,
-        sent: 0,
+        uploaded: 0,
         received_from: Vec::new(),
     };
     get(server.addr, &format!("/announce?{}", announce.encode()))

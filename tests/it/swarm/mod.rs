@@ -27,8 +27,8 @@ use crate::common::until;
 use crate::common::within;
 use gatecast::internals::client::FetchRun;
 use gatecast::internals::digest::Digest;
-use gatecast::internals::proto::bt::tracker::Announce;
-use gatecast::internals::proto::bt::tracker::AnnounceEvent;
+use gatecast::internals::proto::bt::tracker::announce::Announce;
+use gatecast::internals::proto::bt::tracker::announce::AnnounceEvent;
 use gatecast::internals::proto::bt::wire::Block;
 use gatecast::internals::proto::bt::wire::Handshake;
 use gatecast::internals::proto::bt::wire::Message;
@@ -154,7 +154,7 @@ fn a_peer_that_sends_wrong_pieces_is_found_out_and_the_copies_are_whole() {
             left: Some(5),
             event: AnnounceEvent::Started,
             wanted: 0,
-            sent: 0,
+            uploaded: 0,
             received_from: Vec::new(),
         };
         get(server.addr, &format!("/announce?{}", announce.encode()));
@@ -222,7 +222,7 @@ fn without_the_server_and_with_pieces_at_nobody_each_says_what_is_missing() {
         for end in clients.join().expect("no panic") {
             let error = end.error.expect("it cannot be whole").to_string();
             assert!(error.contains("pieces are missing"), "{error}");
-            assert!(error.contains("at nobody"), "{error}");
+            assert!(error.contains("no peer has"), "{error}");
             assert_eq!(end.path, None);
         }
         server.only_whole_copies();
@@ -242,7 +242,7 @@ fn an_interrupted_copy_is_taken_up_by_its_pieces() {
             stopping.stop();
         });
         let ends = fetching
-            .run(&order, &[&swarm::peer::SwarmReceiveTransport])
+            .run(&order, &[&swarm::receive::SwarmReceiveTransport::default()])
             .expect("an order");
         stopper.join().expect("no panic");
         assert_eq!(ends[0].path, None);
@@ -365,7 +365,7 @@ fn the_tracker_answers_whatever_is_asked() {
             left: Some(5),
             event: AnnounceEvent::Stopped,
             wanted: 50,
-            sent: 0,
+            uploaded: 0,
             received_from: Vec::new(),
         };
         get(server.addr, &format!("/announce?{}", announce.encode()))

@@ -67,7 +67,7 @@ fn a_handshake_is_68_bytes_and_tells_what_its_speaker_can() {
     let ours = Handshake::new(Digest::of(b"x"), *b"-GC0001-abcdefghijkl");
     let bytes = ours.encode();
     assert_eq!(Handshake::decode(&bytes), Ok(ours));
-    assert!(ours.fast() && ours.extended() && ours.native());
+    assert!(ours.fast() && ours.extended() && ours.is_gatecast());
     for (at, byte) in [(0, 0), (0, 255), (1, b'b'), (19, b'x')] {
         let mut wrong = bytes;
         wrong[at] = byte;
@@ -77,7 +77,7 @@ fn a_handshake_is_68_bytes_and_tells_what_its_speaker_can() {
     foreign[20..28].fill(0);
     foreign[48..56].copy_from_slice(b"-TR3000-");
     let foreign = Handshake::decode(&foreign).expect("a handshake");
-    assert!(!foreign.fast() && !foreign.extended() && !foreign.native());
+    assert!(!foreign.fast() && !foreign.extended() && !foreign.is_gatecast());
 }
 
 #[test]

@@ -1,0 +1,88 @@
+//! HTTP trackers (BEP 3, 7, 23, 48): what peers ask, and what they are answered.
+//!
+//! Values in a query are bytes and are decoded once. An address in a query (`ip`, `ipv4`) is
+//! never read: a peer's address is that of its connection. Responses are compact.
+//!
+//! - [`announce`]: the query of an announce; [`response`]: its response
+//! - [`scrape`]: how many peers a torrent has
+
+use std::fmt;
+
+use crate::proto::bt::bencode::BencodeError;
+use crate::proto::percent;
+
+pub mod announce;
+pub mod response;
+pub mod scrape;
+
+/// Why a request cannot be answered, or a response not be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TrackerError {
+    /// A parameter or entry is missing or has another type.
+    Missing(&'static str),
+    /// A parameter is there twice.
+    Repeated(&'static str),
+    /// A parameter or entry has an invalid value.
+    Invalid {
+        /// The parameter or entry.
+        key: &'static str,
+        /// Which values are valid.
+        expected: &'static str,
+    },
+    /// No torrent with this info-hash is served here.
+    UnknownTorrent,
+    /// Too many addresses announce themselves.
+    TooManyPeers,
+    /// This address announces itself too often.
+    TooManyAnnounces,
+    /// The response has so many bytes, which is too long.
+    TooLong(usize),
+    /// The response is not bencode.
+    Bencode(BencodeError),
+    /// The tracker's own reason, escaped.
+    Failure(String),
+}
+
+/// The one value of `key` in a query, decoded.
+fn parameter(query: &str, key: &'static str) -> Result<Option<Vec<u8>>, TrackerError> {
+    let mut found = query
+        .split('&')
+        .filter_map(|pair| pair.split_once('=').filter(|(name, _)| *name == key));
+    let Some((_, value)) = found.next() else {
+        return Ok(None);
+    };
+    if found.next().is_some() {
+        return Err(TrackerError::Repeated(key));
+    }
+    let bytes = percent::decode(value);
+    bytes
+        .map(Some)
+        .ok_or_else(|| TrackerError::invalid(key, "valid percent-encoding"))
+}
+
+impl TrackerError {
+    fn invalid(key: &'static str, expected: &'static str) -> Self {
+        Self::Invalid { key, expected }
+    }
+}
+
+impl fmt::Display for TrackerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing(key) => write!(f, "'{key}' is missing"),
+            Self::Repeated(key) => write!(f, "'{key}' is there twice"),
+            Self::Invalid { key, expected } => write!(f, "invalid '{key}': expected {expected}"),
+            Self::UnknownTorrent => f.write_str("no such torrent is served here"),
+            Self::TooManyPeers => f.write_str("too many peers announce themselves"),
+            Self::TooManyAnnounces => f.write_str("this address announces itself too often"),
+            Self::TooLong(len) => write!(f, "a response of {len} bytes is too long"),
+            Self::Bencode(error) => error.fmt(f),
+            Self::Failure(reason) => f.write_str(reason),
+        }
+    }
+}
+
+impl std::error::Error for TrackerError {}
+
+#[cfg(test)]
+mod tests;
