@@ -23,15 +23,15 @@ use crate::client::FetchRun;
 use crate::error::Error;
 use crate::error::Result;
 use crate::http;
-use crate::http::client::Target;
+use crate::http::client::HttpTarget;
 use crate::report::counts;
 use crate::report::json::SessionDocument;
-use crate::report::sheet;
+use crate::report::session_table;
 use crate::report::trials;
 use crate::report::verdict::Verdict;
 use crate::server::builder::ServerCoreBuilder;
 use crate::server::catalog::Catalog;
-use crate::server::lobby::ServerConfig;
+use crate::server::config::ServerConfig;
 use crate::server::sample;
 use crate::session::Via;
 use crate::text::FileName;
@@ -119,7 +119,7 @@ pub(crate) fn run(args: &Args) -> Result<Verdict> {
             } else if !args.json {
                 output::print(&format!(
                     "{}{given}\n",
-                    sheet::session(&record, sheet::Rows::Failures)
+                    session_table::session(&record, session_table::Rows::Failures)
                 ))?;
             }
             records.push(record);
@@ -174,8 +174,12 @@ fn session(
     }
     let hashing = Hashing::default();
     host.digest(&|name, size, done| hashing.tell(name, size, done))?;
-    let (host, torrents) =
-        services::serve(host, http::Options::default(), args.swarming.options())?;
+    let (host, torrents) = services::serve(
+        host,
+        http::HttpConfig::default(),
+        args.sending.udp(),
+        args.swarming.options(),
+    )?;
     let server = host.start(([127, 0, 0, 1], 0).into())?;
     let order = FetchConfig {
         clients,
@@ -196,7 +200,7 @@ fn session(
         (Via::Http, Some(name)) => {
             let name =
                 FileName::new(name).map_err(|error| Error::refused(name, error.to_string()))?;
-            let target = Target::file(&server.addr().to_string(), &name);
+            let target = HttpTarget::file(&server.addr().to_string(), &name);
             http::client::run(&fetch, &order, &target)
         }
         _ => fetch.run(&order, &services::intakes()),

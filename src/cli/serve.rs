@@ -12,7 +12,7 @@ use crossbeam_channel::Receiver;
 use crossbeam_channel::select;
 
 use crate::cli::events;
-use crate::cli::events::States;
+use crate::cli::events::StatePrinter;
 use crate::cli::options;
 use crate::cli::output;
 use crate::cli::progress::Hashing;
@@ -25,12 +25,12 @@ use crate::error::Result;
 use crate::http;
 use crate::http::guard;
 use crate::report::json::SessionDocument;
-use crate::report::sheet;
+use crate::report::session_table;
 use crate::report::verdict::Verdict;
 use crate::server::builder::ServerCore;
 use crate::server::builder::ServerCoreBuilder;
 use crate::server::catalog::Catalog;
-use crate::server::lobby::ServerConfig;
+use crate::server::config::ServerConfig;
 use crate::session::Via;
 use crate::text::FileName;
 use crate::transfer::Record;
@@ -141,13 +141,14 @@ pub(crate) fn run(args: &Args) -> Result<Verdict> {
     let hashing = Hashing::default();
     host.digest(&|name, size, done| hashing.tell(name, size, done))?;
     let token = args.token.clone().unwrap_or_else(guard::random_token);
-    let face = http::Options {
+    let config = http::HttpConfig {
         token: Some(token.clone()),
         control_from: args.dashboard.clone(),
         hosts: args.host.clone(),
-        ..http::Options::default()
+        ..http::HttpConfig::default()
     };
-    let (host, torrents) = services::serve(host, face, args.swarming.options())?;
+    let (host, torrents) =
+        services::serve(host, config, args.sending.udp(), args.swarming.options())?;
     let server = host.start(args.listen)?;
     // Dropped before the server ends: it writes into the same log.
     let lab = match args.lab_udp {
@@ -158,6 +159,7 @@ pub(crate) fn run(args: &Args) -> Result<Verdict> {
                 lobby,
                 log,
                 args.allow.clone(),
+                args.sending.udp().size,
             )?)
         }
         false => None,
@@ -205,7 +207,7 @@ fn attend(
     let enter = enter_pressed();
     let tick = crossbeam_channel::tick(REFRESH);
     let mut room = Room::default();
-    let mut states = States::default();
+    let mut states = StatePrinter::default();
     let mut earned = Verdict::AllVerified;
     loop {
         select! {
@@ -237,7 +239,7 @@ fn attend(
             recv(tick) -> _ => {
                 room.show(&server.lobby().views());
                 if args.events {
-                    states.tell(server.lobby())?;
+                    states.print_new(server.lobby())?;
                 }
             }
         }
@@ -255,7 +257,7 @@ fn show(record: &Record, torrents: &Torrents, args: &Args) -> Result<Verdict> {
     } else {
         output::print(&format!(
             "{}\n",
-            sheet::session(record, sheet::Rows::Failures)
+            session_table::session(record, session_table::Rows::Failures)
         ))?;
     }
     Ok(Verdict::of_records(std::slice::from_ref(record)))

@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 
 use crate::cli::output;
 use crate::error::{Error, Result};
+use crate::proto::http::url::Url;
 use crate::report::verdict::Verdict;
 use crate::server::catalog;
 use crate::server::catalog::Catalog;
 use crate::transport::swarm::store;
-use crate::transport::swarm::web::Url;
 
 /// `gatecast torrent FILE --announce URL`
 #[derive(Debug, clap::Args)]

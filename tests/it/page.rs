@@ -17,10 +17,10 @@ use crate::common::within;
 use gatecast::internals::cli::services;
 use gatecast::internals::error::Result;
 use gatecast::internals::http;
-use gatecast::internals::http::Options;
+use gatecast::internals::http::HttpConfig;
 use gatecast::internals::server::catalog::Source;
-use gatecast::internals::server::gate::Seat;
-use gatecast::internals::server::lobby::ServerConfig;
+use gatecast::internals::server::config::ServerConfig;
+use gatecast::internals::server::gate::SeatConnection;
 use gatecast::internals::server::transport::SeatDetail;
 use gatecast::internals::server::transport::SendJob;
 use gatecast::internals::server::transport::SendResult;
@@ -29,6 +29,7 @@ use gatecast::internals::server::transport::Transport;
 use gatecast::internals::session::SeatId;
 use gatecast::internals::session::Via;
 use gatecast::internals::transport::tcp;
+use gatecast::internals::units::Rate;
 
 use crate::common::browser::Browser;
 
@@ -69,9 +70,9 @@ fn look(browser: &Browser, name: &str) {
 
 fn face(set: impl FnOnce(&mut ServerConfig), bytes: u64) -> Server {
     Server::with(bytes, set, |host| {
-        let options = Options {
+        let options = HttpConfig {
             documents: services::DOCUMENTS,
-            ..Options::default()
+            ..HttpConfig::default()
         };
         http::serve(tcp::serve(host).expect("TCP"), options).expect("HTTP")
     })
@@ -216,11 +217,9 @@ impl Transport for Holes {
         &self,
         source: &Arc<Source>,
         clients: u16,
-        settings: &ServerConfig,
+        rate: Option<Rate>,
     ) -> Result<Box<dyn SendSession>> {
-        Ok(Box::new(HolesLine(
-            self.0.prepare(source, clients, settings)?,
-        )))
+        Ok(Box::new(HolesLine(self.0.prepare(source, clients, rate)?)))
     }
 }
 
@@ -233,7 +232,7 @@ impl SendSession for HolesLine {
         self.0.description(stream)
     }
 
-    fn send(&self, seat: &Seat, cargo: SendJob<'_>) -> SendResult {
+    fn send(&self, seat: &SeatConnection, cargo: SendJob<'_>) -> SendResult {
         self.0.send(seat, cargo)
     }
 
@@ -262,7 +261,7 @@ fn loss_and_where_it_is_are_shown() {
             },
             |host| {
                 let way = Holes(tcp::send::Tcp::new(host.settings()).expect("TCP"));
-                http::serve(tcp::serve(host).expect("TCP"), Options::default())
+                http::serve(tcp::serve(host).expect("TCP"), HttpConfig::default())
                     .expect("HTTP")
                     .transport(Box::new(way))
             },

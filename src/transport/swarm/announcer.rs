@@ -10,14 +10,15 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crate::error::{Error, Result};
+use crate::net::http::client;
 use crate::net::{STACK, clock};
 use crate::proto::bt::tracker::announce::{Announce, AnnounceEvent, SHARES_MAX, Share};
 use crate::proto::bt::tracker::response::{AnnounceResponse, RESPONSE_MAX};
 use crate::proto::bt::wire::PeerId;
+use crate::proto::http::url::Url;
 use crate::transport::swarm::limits::PEER_CONNECTIONS;
 use crate::transport::swarm::member::SwarmMember;
 use crate::transport::swarm::member::accounting::PeerTraffic;
-use crate::transport::swarm::web::{self, Url};
 
 /// Announces one member to one tracker.
 #[derive(Debug)]
@@ -202,7 +203,7 @@ impl Announcing {
         };
         let mark = if url.target.contains('?') { '&' } else { '?' };
         let target = format!("{}{mark}{}", url.target, announce.encode());
-        let body = web::get(addrs, &url.host, &target, RESPONSE_MAX)?;
+        let body = client::get(addrs, &url.host, &target, RESPONSE_MAX)?;
         AnnounceResponse::decode(&body)
             .map_err(|error| Error::refused(&url.host, error.to_string()))
     }

@@ -7,6 +7,8 @@ use std::time::Duration;
 use crate::net::clock;
 use crate::proto::bt::tracker::announce::{Announce, AnnounceEvent};
 use crate::proto::bt::tracker::{TrackerError, response, scrape};
+use crate::proto::http::request::HttpRequest;
+use crate::proto::http::response::HttpResponse;
 use crate::proto::http::text::percent_encode;
 use crate::server::lobby::Lobby;
 use crate::text::FileName;
@@ -14,47 +16,31 @@ use crate::transport::swarm::address::unmapped;
 use crate::transport::swarm::torrent::Torrent;
 use crate::transport::swarm::torrents::Torrents;
 
-/// The answer to an HTTP request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SwarmReply {
-    /// The status code.
-    pub status: u16,
-    /// The media type of the body.
-    pub kind: &'static str,
-    /// The body.
-    pub body: Vec<u8>,
-}
-
 /// How long a peer that announced itself gets to dial our seeder before the seeder dials it.
 /// Transmission dials nobody on loopback, and libtorrent asks for peers only every five minutes.
 const DIAL_AFTER: Duration = Duration::from_millis(300);
 
 impl Torrents {
-    /// Answers a GET of `path`, which came from `peer` to our address `local`; `None` when the
-    /// path belongs to no swarm.
+    /// Answers a GET, which came from `peer` to our address `local`; `None` if its path belongs to
+    /// no swarm.
     pub fn answer(
         &self,
-        lobby: &Lobby,
-        path: &str,
-        query: &str,
+        request: &HttpRequest,
         peer: SocketAddr,
         local: SocketAddr,
-    ) -> Option<SwarmReply> {
-        let ok = |kind, body| SwarmReply {
-            status: 200,
-            kind,
-            body,
-        };
-        // A failure is an answer like any other (BEP 3).
+        lobby: &Lobby,
+    ) -> Option<HttpResponse> {
+        let query = request.query.as_deref().unwrap_or_default();
+        // A failure is a response like any other (BEP 3).
         let tracker = |result: Result<Vec<u8>, TrackerError>| {
             let body = result.unwrap_or_else(|error| response::encode_failure(&error.to_string()));
-            ok("text/plain", body)
+            HttpResponse::new(200, "text/plain", body)
         };
-        Some(match path {
+        Some(match &*request.path {
             "/announce" => tracker(self.announce(lobby, query, peer, local)),
             "/scrape" => tracker(self.scrape(query)),
-            "/swarm" => ok("application/json", self.document().into_bytes()),
-            _ => {
+            "/swarm" => HttpResponse::json(self.document()),
+            path => {
                 let name = path.strip_prefix('/')?.strip_suffix(".torrent")?;
                 let name = FileName::new(name).ok()?;
                 // An offered file may itself have a name that ends in `.torrent`.
@@ -62,15 +48,11 @@ impl Torrents {
                     return None;
                 }
                 match self.by_name(lobby, &name) {
-                    Ok(torrent) => ok(
-                        "application/x-bittorrent",
-                        self.torrent_file(&torrent, local),
-                    ),
-                    Err(error) => SwarmReply {
-                        status: 404,
-                        kind: "text/plain",
-                        body: format!("{error}\n").into_bytes(),
-                    },
+                    Ok(torrent) => {
+                        let body = self.torrent_file(&torrent, local);
+                        HttpResponse::new(200, "application/x-bittorrent", body)
+                    }
+                    Err(error) => HttpResponse::new(404, "text/plain", format!("{error}\n")),
                 }
             }
         })

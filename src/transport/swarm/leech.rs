@@ -9,18 +9,18 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::client::part::Part;
+use crate::client::download::{Download, DownloadSpec, Proof};
+use crate::client::part::{ByteOrder, PartSpec};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::net::{clock, socket};
 use crate::proto::bt::metainfo::{METAINFO_MAX, Metainfo};
-use crate::server::catalog;
+use crate::proto::http::url::Url;
 use crate::text::escape;
 use crate::transport::swarm::address::is_private;
 use crate::transport::swarm::announcer::Tracker;
 use crate::transport::swarm::peer::Peer;
 use crate::transport::swarm::peer_id::{Role, random_id};
-use crate::transport::swarm::web::Url;
 
 /// What the user wants.
 #[derive(Debug)]
@@ -80,15 +80,22 @@ pub fn fetch(
     let TorrentRequest { metainfo, out, .. } = request;
     let (tracker, tracker_is_private) = find_tracker(&metainfo)?;
     let (name, bytes) = (metainfo.name.clone(), metainfo.bytes);
-    let part = Part::open_scattered(out, &name, bytes, metainfo.info_hash(), 1, true)?;
-    let missing = bytes - part.resumed();
-    if let Some(free) = socket::free_space(out).filter(|&free| free < missing) {
-        let reason = format!("{bytes} bytes are to come and {free} bytes are free");
-        return Err(Error::refused(out.display(), reason));
-    }
+    let download = Download::open(&DownloadSpec {
+        part: PartSpec {
+            folder: out,
+            name: &name,
+            bytes,
+            identity: metainfo.info_hash(),
+            client: 1,
+            order: ByteOrder::Any,
+            resume: true,
+        },
+        proof: Proof::Pieces,
+        clients: 1,
+    })?;
     let id = random_id(Role::External);
     let at = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
-    let peer = Peer::start(metainfo, part.file(), id, Role::External, at, tracker)?;
+    let peer = Peer::start(metainfo, download.file(), id, Role::External, at, tracker)?;
     if !tracker_is_private {
         peer.member.dial_only_public();
     }
@@ -98,12 +105,10 @@ pub fn fetch(
     let server_gone = || false;
     let note = |bytes| moved.store(bytes, Ordering::Relaxed);
     let last = peer.wait_until_complete(request.stall, stopped, &server_gone, &note)?;
-    let sha1 = catalog::digest_of(part.file(), bytes, |_| {}).map_err(|stop| Error::Corrupt {
-        what: format!("'{name}': {stop:?}"),
-    })?;
-    let resumed = peer.resumed;
-    part.sync()?;
-    let path = part.publish(true)?;
+    let verified = download.verify(|_| Ok(()))?.whole(&name)?;
+    let (resumed, sha1) = (peer.resumed, verified.sha1);
+    verified.sync()?;
+    let path = verified.publish(true)?;
     peer.seed(Some(request.seed_time), stopped);
     Ok(TorrentDownload {
         path,
@@ -121,8 +126,9 @@ fn find_tracker(metainfo: &Metainfo) -> Result<(Tracker, bool)> {
         .as_deref()
         .ok_or_else(|| Error::refused("the torrent", "it names no tracker"))?;
     let url = Url::parse(announce)?;
-    let (addrs, is_private) = usable_addrs(url.resolve()?);
-    if is_private && !url.is_announce() {
+    let (addrs, is_private) = usable_addrs(socket::resolve(&url.host, 80)?);
+    // A torrent must not make us send anything else to a host of a private network.
+    if is_private && !matches!(url.last_segment(), "announce" | "announce.php") {
         let reason = format!(
             "'{}': a tracker on a private network is asked at .../announce only",
             escape(announce)

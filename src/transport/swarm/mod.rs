@@ -9,7 +9,7 @@
 //! - [`endpoints`], [`peer_registry`]: what the server answers over HTTP, and its tracker
 //! - [`peer`], [`announcer`]: a client's peer and its tracker; [`receive`]: a session of it
 //! - [`leech`]: the download of any `.torrent`, without a gate
-//! - [`web`], [`face`]: the HTTP that trackers need, client and server
+//! - [`face`]: the same routes for a server that answers no other HTTP
 //! - [`simulate`]: a whole swarm in virtual time
 //!
 //! There is no DHT, no peer exchange, no encryption and no choking by merit: everybody in a session
@@ -45,7 +45,6 @@ pub mod simulate;
 pub mod store;
 pub mod torrent;
 pub mod torrents;
-pub mod web;
 
 /// Adds the swarm to a server: its transport, and the peers that connect. The returned
 /// [`Torrents`] answer HTTP, for a server that has HTTP on its port; [`serve_http`] does it where

@@ -10,20 +10,22 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::client::receive::{
+use crate::client::part::ByteOrder;
+use crate::client::receive::{ReceiveError, 
     PrepareContext, ReceiveContext, ReceiveSession, ReceiveTransport, Received,
 };
 use crate::error::{Error, Result};
 use crate::net::clock;
+use crate::net::http::client;
 use crate::net::line_stream::LineStream;
 use crate::proto::bt::metainfo::{METAINFO_MAX, Metainfo};
 use crate::proto::http::text::percent_encode;
+use crate::proto::http::url::Url;
 use crate::session::Via;
 use crate::transfer::Counts;
 use crate::transport::swarm::announcer::Tracker;
 use crate::transport::swarm::peer::Peer;
 use crate::transport::swarm::peer_id::{Role, seated_id};
-use crate::transport::swarm::web::{self, Url};
 
 /// What a client of the swarm is told beyond the usual.
 #[derive(Clone, Copy, Debug, Default)]
@@ -61,8 +63,8 @@ impl ReceiveTransport for SwarmReceiveTransport {
         Via::Swarm
     }
 
-    fn scattered(&self) -> bool {
-        true
+    fn byte_order(&self) -> ByteOrder {
+        ByteOrder::Any
     }
 
     fn prepare(
@@ -79,7 +81,7 @@ impl ReceiveTransport for SwarmReceiveTransport {
         let local = context.stream.local_addr().map_err(failed)?;
         let host = server.to_string();
         let target = format!("/{}.torrent", percent_encode(offer.file.name.as_str()));
-        let torrent = web::get(&[server], &host, &target, METAINFO_MAX)?;
+        let torrent = client::get(&[server], &host, &target, METAINFO_MAX)?;
         let metainfo = Metainfo::decode(&torrent)
             .map_err(|error| Error::protocol(server, error.to_string()))?;
         if metainfo.bytes != offer.file.bytes {
@@ -107,13 +109,13 @@ impl ReceiveTransport for SwarmReceiveTransport {
         }
         Ok(Box::new(SwarmReceiveSession {
             peer,
-            seed_time: self.config.seed_time.or(context.order.seed_time),
+            seed_time: self.config.seed_time.or(context.config.seed_time),
         }))
     }
 }
 
 impl ReceiveSession for EmptyReceiveSession {
-    fn receive(&mut self, _: &ReceiveContext<'_>, _: &mut LineStream<'_>) -> Result<Received> {
+    fn receive(&mut self, _: &ReceiveContext<'_>, _: &mut LineStream<'_>) -> Result<Received, ReceiveError> {
         Ok(Received::nothing(clock::now()))
     }
 }
@@ -127,7 +129,7 @@ impl ReceiveSession for SwarmReceiveSession {
         &mut self,
         context: &ReceiveContext<'_>,
         _: &mut LineStream<'_>,
-    ) -> Result<Received> {
+    ) -> Result<Received, ReceiveError> {
         let member = &self.peer.member;
         member.release();
         let moved = |bytes: u64| {
@@ -135,7 +137,7 @@ impl ReceiveSession for SwarmReceiveSession {
             context.moved.store(new, Ordering::Relaxed);
         };
         let last = self.peer.wait_until_complete(
-            context.order.stall,
+            context.config.stall,
             context.stopped,
             &|| server_is_gone(context),
             &moved,

@@ -14,8 +14,7 @@ use crate::net::pacing::Pacer;
 use crate::net::{clock, copy, socket};
 use crate::proto::bt::wire::PeerId;
 use crate::server::catalog::Source;
-use crate::server::gate::Seat;
-use crate::server::lobby::ServerConfig;
+use crate::server::gate::SeatConnection;
 use crate::server::transport::{SendJob, SendResult, SendSession, TransferFailure, Transport};
 use crate::session::Via;
 use crate::text::escape;
@@ -23,6 +22,7 @@ use crate::transfer::Outcome;
 use crate::transport::swarm::peer_id::seated_id;
 use crate::transport::swarm::torrent::Torrent;
 use crate::transport::swarm::torrents::Torrents;
+use crate::units::Rate;
 
 /// Sends by the swarm.
 #[derive(Debug)]
@@ -59,7 +59,7 @@ impl Transport for SwarmTransport {
         &self,
         source: &Arc<Source>,
         _: u16,
-        config: &ServerConfig,
+        rate: Option<Rate>,
     ) -> Result<Box<dyn SendSession>> {
         let torrent = match source.info.bytes {
             0 => None,
@@ -67,7 +67,7 @@ impl Transport for SwarmTransport {
         };
         if let Some(torrent) = &torrent {
             torrent.begin_session();
-            let pacer = config.rate.map(|rate| Arc::new(Pacer::new(rate)));
+            let pacer = rate.map(|rate| Arc::new(Pacer::new(rate)));
             torrent.member.set_pacer(pacer);
         }
         Ok(Box::new(SwarmSendSession {
@@ -82,7 +82,7 @@ impl SendSession for SwarmSendSession {
         Ok(())
     }
 
-    fn on_seated(&self, seat: &Seat) {
+    fn on_seated(&self, seat: &SeatConnection) {
         let Some(torrent) = &self.torrent else {
             return;
         };
@@ -99,11 +99,11 @@ impl SendSession for SwarmSendSession {
         format!("swarm, {congestion}")
     }
 
-    fn send(&self, seat: &Seat, job: SendJob<'_>) -> SendResult {
+    fn send(&self, seat: &SeatConnection, job: SendJob<'_>) -> SendResult {
         let sent = copy::send_all(
             seat.stream(),
             &job.preface,
-            clock::now().after(seat.plan().stall),
+            clock::now().after(seat.session().stall),
         );
         let end = sent.map_err(|stop| match stop {
             copy::Stop::Peer(error) => cut(format!("the connection failed: {error}")),
@@ -123,10 +123,7 @@ impl SendSession for SwarmSendSession {
         let end = wait_for_client(seat, torrent, id);
         let after = traffic();
         seat.moved().store(after.sent - before, Ordering::Relaxed);
-        let released = seat
-            .release()
-            .expect("only a seat that went through the gate is carried")
-            .released();
+        let released = seat.release().released();
         SendResult {
             first: after.first_sent.map(|first| first.since(released)),
             end,
@@ -150,8 +147,8 @@ impl Drop for SwarmSendSession {
 }
 
 /// The id of the peer in `seat`.
-fn id_of(seat: &Seat) -> PeerId {
-    seated_id(seat.plan().session, seat.id())
+fn id_of(seat: &SeatConnection) -> PeerId {
+    seated_id(seat.session().id, seat.id())
 }
 
 fn cut(reason: String) -> TransferFailure {
@@ -160,9 +157,9 @@ fn cut(reason: String) -> TransferFailure {
 
 /// Waits until the client sends its receipt: its last byte is in, or it has failed. Meanwhile it
 /// must make progress, wherever its bytes come from.
-fn wait_for_client(seat: &Seat, torrent: &Torrent, id: PeerId) -> Result<(), TransferFailure> {
+fn wait_for_client(seat: &SeatConnection, torrent: &Torrent, id: PeerId) -> Result<(), TransferFailure> {
     let piece_bytes = u64::from(torrent.member.metainfo.piece_bytes);
-    let stall = seat.plan().stall;
+    let stall = seat.session().stall;
     let mut checked = clock::now();
     let (mut pieces, mut since) = (0, checked);
     let failed = |error| cut(format!("the connection failed: {error}"));
@@ -181,7 +178,7 @@ fn wait_for_client(seat: &Seat, torrent: &Torrent, id: PeerId) -> Result<(), Tra
         let has = torrent.member.pieces_of(id).unwrap_or(pieces);
         if has > pieces {
             (pieces, since) = (has, now);
-            let bytes = (u64::from(has) * piece_bytes).min(seat.plan().source.info.bytes);
+            let bytes = (u64::from(has) * piece_bytes).min(seat.session().source.info.bytes);
             seat.moved().store(bytes, Ordering::Relaxed);
         } else if now.since(since) > stall {
             let reason = format!("no new piece for {} s, with {has}", stall.as_secs_f64());
@@ -189,7 +186,7 @@ fn wait_for_client(seat: &Seat, torrent: &Torrent, id: PeerId) -> Result<(), Tra
         }
         if now.since(checked) > SOURCE_INTERVAL {
             checked = now;
-            if let Some(reason) = seat.plan().source.change() {
+            if let Some(reason) = seat.session().source.change() {
                 return Err(TransferFailure {
                     outcome: Outcome::Cut,
                     reason,

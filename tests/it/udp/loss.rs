@@ -12,20 +12,21 @@ use gatecast::internals::client::FetchConfig;
 use gatecast::internals::client::FetchRun;
 use gatecast::internals::server::builder::ServerCoreBuilder;
 use gatecast::internals::server::catalog::Catalog;
-use gatecast::internals::server::lobby::ServerConfig;
+use gatecast::internals::server::config::ServerConfig;
 use gatecast::internals::server::sample;
 use gatecast::internals::session::Via;
 use gatecast::internals::testbed::star::build::Star;
 use gatecast::internals::testbed::star::host;
-use gatecast::internals::testbed::star::layout::Layout;
-use gatecast::internals::testbed::star::layout::Middle;
-use gatecast::internals::testbed::star::name::Place;
+use gatecast::internals::testbed::star::layout::StarLayout;
+use gatecast::internals::testbed::star::layout::Topology;
 use gatecast::internals::testbed::star::rootless;
+use gatecast::internals::testbed::star::star_id::StarNode;
 use gatecast::internals::testbed::star::tool;
 use gatecast::internals::transfer::Outcome;
 use gatecast::internals::transfer::Record;
 use gatecast::internals::transfer::Transfer;
 use gatecast::internals::transport::udp;
+use gatecast::internals::transport::udp::config::UdpConfig;
 use gatecast::internals::units::Rate;
 
 fn can() -> bool {
@@ -68,7 +69,11 @@ fn session_of(star: &Star, via: Via, bytes: u64, clients: u16, rate: Option<Rate
     let address = star.layout().address(0);
     // Threads are born where their makers are, so both ends stay on their hosts.
     let server = star.hosts()[0]
-        .enter(|| udp::serve(host).start((address, 0).into()).expect("a port"))
+        .enter(|| {
+            udp::serve(host, UdpConfig::default())
+                .start((address, 0).into())
+                .expect("a port")
+        })
         .expect("the host is there");
     let ways = [udp::take::UDP, udp::take::RAW, udp::take::MULTICAST];
     let errors: Vec<Option<String>> = std::thread::scope(|scope| {
@@ -117,7 +122,7 @@ fn what_raw_says_it_lost_is_what_the_filter_dropped_at_six_rates() {
         return;
     }
     within(Duration::from_secs(100), || {
-        let layout = Layout::new(2, Rate(100_000_000));
+        let layout = StarLayout::new(2, Rate(100_000_000));
         let star = Star::build(&layout, &AtomicBool::new(false)).expect("a star");
         let client = &star.hosts()[1];
         for millionths in [0, 1_000, 10_000, 50_000, 200_000, 500_000] {
@@ -161,7 +166,7 @@ fn the_reliable_ways_are_whole_at_every_rate() {
         return;
     }
     within(Duration::from_secs(100), || {
-        let layout = Layout::new(2, Rate(100_000_000));
+        let layout = StarLayout::new(2, Rate(100_000_000));
         let star = Star::build(&layout, &AtomicBool::new(false)).expect("a star");
         let client = &star.hosts()[1];
         for millionths in [50_000, 500_000] {
@@ -207,7 +212,7 @@ fn thirteen_clients_of_a_group_cost_the_servers_link_one_stream() {
         return;
     }
     within(Duration::from_secs(100), || {
-        let layout = Layout::new(14, Rate(100_000_000));
+        let layout = StarLayout::new(14, Rate(100_000_000));
         let star = Star::build(&layout, &AtomicBool::new(false)).expect("a star");
         let bytes = 5_000_000;
         let before = star.hosts()[0].carried().expect("a counter");
@@ -233,7 +238,7 @@ fn what_the_senders_own_queue_refuses_is_not_the_networks_loss() {
         return;
     }
     within(Duration::from_secs(100), || {
-        let layout = Layout::new(2, Rate(100_000_000));
+        let layout = StarLayout::new(2, Rate(100_000_000));
         let star = Star::build(&layout, &AtomicBool::new(false)).expect("a star");
         // A queue of ten datagrams, shorter than what one socket may have under way.
         let queue = "qdisc replace dev eth0 root tbf rate 20mbit burst 10kb limit 15kb";
@@ -256,16 +261,16 @@ fn a_path_of_1280_bytes_loses_nothing_for_good() {
         return;
     }
     within(Duration::from_secs(100), || {
-        for middle in [Middle::Switch, Middle::Router] {
-            let mut layout = Layout::new(2, Rate(100_000_000));
-            layout.middle = middle;
+        for middle in [Topology::Switch, Topology::Router] {
+            let mut layout = StarLayout::new(2, Rate(100_000_000));
+            layout.topology = middle;
             let star = Star::build(&layout, &AtomicBool::new(false)).expect("a star");
             match middle {
                 // The sender's own interface: its kernel cuts.
-                Middle::Switch => on(&star.hosts()[0], "ip", "link set dev eth0 mtu 1280"),
+                Topology::Switch => on(&star.hosts()[0], "ip", "link set dev eth0 mtu 1280"),
                 // A router's: it says so, once for each destination.
-                Middle::Router => {
-                    let name = star.id().namespace(Place::Middle);
+                Topology::Router => {
+                    let name = star.id().namespace(StarNode::Center);
                     let said = Command::new(tool::find("ip").expect("looked for before"))
                         .args(["-n", &name, "link", "set", "dev", "p1", "mtu", "1280"])
                         .output()
@@ -274,9 +279,9 @@ fn a_path_of_1280_bytes_loses_nothing_for_good() {
                 }
             }
             let ways: &[Via] = match middle {
-                Middle::Switch => &[Via::Udp, Via::Multicast],
+                Topology::Switch => &[Via::Udp, Via::Multicast],
                 // A switch's groups do not pass a router of ours.
-                Middle::Router => &[Via::Udp],
+                Topology::Router => &[Via::Udp],
             };
             for &via in ways {
                 let transfer = session(&star, via, 2_000_000);
@@ -294,7 +299,7 @@ fn without_a_rate_a_narrower_link_behind_the_first_is_found() {
     }
     within(Duration::from_secs(100), || {
         for (narrow, loss) in [(50_000_000, 0), (10_000_000, 0), (10_000_000, 20_000)] {
-            let mut layout = Layout::new(2, Rate(100_000_000));
+            let mut layout = StarLayout::new(2, Rate(100_000_000));
             layout.links[1].down = Rate(narrow);
             let star = Star::build(&layout, &AtomicBool::new(false)).expect("a star");
             if loss > 0 {
@@ -325,7 +330,7 @@ fn one_of_six_that_hears_little_holds_nobody_of_the_group() {
         return;
     }
     within(Duration::from_secs(100), || {
-        let layout = Layout::new(7, Rate(100_000_000));
+        let layout = StarLayout::new(7, Rate(100_000_000));
         let star = Star::build(&layout, &AtomicBool::new(false)).expect("a star");
         let bytes = 8_000_000;
         let run = || {
