@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bitfield_has_its_first_piece_in_the_highest_bit() {
+    fn bitfield_has_its_first_piece_in_the_highest_bit() {
         let mut bits = Bitfield::new(10);
         assert!(bits.set(0) && bits.set(9) && !bits.set(9) && !bits.set(10));
         assert_eq!(bits.encode(), [0x80, 0x40]);
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn lengths_and_spare_bits_must_be_right() {
+    fn wrong_lengths_and_spare_bits_are_refused() {
         assert!(Bitfield::decode(10, &[0x80, 0x20]).is_none(), "a spare bit");
         assert!(Bitfield::decode(10, &[0x80]).is_none());
         assert!(Bitfield::decode(10, &[0x80, 0, 0]).is_none());
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn every_length_goes_there_and_back() {
+    fn every_length_round_trips() {
         for len in 1..200 {
             let full = Bitfield::full(len);
             assert_eq!(full.iter().count() as u32, len);

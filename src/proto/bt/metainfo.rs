@@ -1,7 +1,7 @@
 //! A `.torrent` (BEP 3): one file, its pieces' digests, and where its tracker is.
 //!
 //! Its info-hash is the digest of the `info` dictionary as it was found, never of a re-encoding.
-//! The name passes [`FileName`] like every name from outside.
+//! Its name is checked by [`FileName`], like every name from outside.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use crate::proto::bt::bencode::{self, BencodeError, Dictionary, Item};
 use crate::proto::bt::layout::PieceLayout;
 use crate::text::FileName;
 
-/// What a torrent says.
+/// The contents of a torrent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Metainfo {
     /// The tracker; `None` when it names none.
@@ -47,21 +47,8 @@ pub enum MetainfoError {
         /// Which values are valid.
         expected: &'static str,
     },
-    /// It holds several files.
-    SeveralFiles,
-    /// Its file is a symbolic link.
-    SymbolicLink,
-    /// Its file is empty.
-    Empty,
-    /// Its file has more than [`PIECES_MAX`] pieces.
-    TooManyPieces(u64),
-    /// It has not one digest for each piece.
-    WrongDigests {
-        /// How many digests it has.
-        digests: usize,
-        /// How many pieces.
-        pieces: u64,
-    },
+    /// A kind of torrent that is not supported.
+    Unsupported(&'static str),
 }
 
 /// Longest `.torrent`, bytes: [`PIECES_MAX`] pieces, and as much again for the rest as any has.
@@ -109,7 +96,7 @@ impl Metainfo {
         pieces: Vec<Digest>,
     ) -> Result<Self, MetainfoError> {
         let length = i64::try_from(bytes)
-            .map_err(|_| MetainfoError::TooManyPieces(bytes.div_ceil(u64::from(piece_bytes))))?;
+            .map_err(|_| MetainfoError::invalid("length", bytes, "fewer bytes"))?;
         let joined: Vec<u8> = pieces.iter().flat_map(|piece| *piece.as_bytes()).collect();
         let info = Dictionary::default()
             .integer("length", length)
@@ -162,7 +149,7 @@ impl Metainfo {
     /// Reads a `.torrent`.
     ///
     /// # Errors
-    /// What is wrong with it, with the value.
+    /// What is wrong with it, and the value.
     pub fn decode(bytes: &[u8]) -> Result<Self, MetainfoError> {
         if bytes.len() > METAINFO_MAX {
             return Err(MetainfoError::TooLong(bytes.len()));
@@ -170,11 +157,11 @@ impl Metainfo {
         let torrent = bencode::decode(bytes).map_err(MetainfoError::Bencode)?;
         let info = torrent.get("info").ok_or(MetainfoError::Missing("info"))?;
         if info.get("files").is_some() {
-            return Err(MetainfoError::SeveralFiles);
+            return Err(MetainfoError::Unsupported("it holds several files"));
         }
         let attr = info.get("attr").and_then(Item::bytes);
         if attr.is_some_and(|attr| attr.contains(&b'l')) {
-            return Err(MetainfoError::SymbolicLink);
+            return Err(MetainfoError::Unsupported("its file is a symbolic link"));
         }
         let number = |key: &'static str| {
             let item = info.get(key).and_then(Item::integer);
@@ -227,15 +214,21 @@ impl Metainfo {
             return Err(MetainfoError::invalid("piece length", piece, PIECE_LENGTHS));
         }
         if self.bytes == 0 {
-            return Err(MetainfoError::Empty);
+            return Err(MetainfoError::Unsupported("its file is empty"));
         }
         let pieces = self.bytes.div_ceil(u64::from(piece));
         let digests = self.pieces.len();
         if pieces > u64::from(PIECES_MAX) {
-            return Err(MetainfoError::TooManyPieces(pieces));
+            let expected = "at most 524288 pieces";
+            return Err(MetainfoError::invalid("length", self.bytes, expected));
         }
         if pieces != digests as u64 {
-            return Err(MetainfoError::WrongDigests { digests, pieces });
+            let value = format!("{digests} digests");
+            return Err(MetainfoError::invalid(
+                "pieces",
+                value,
+                "one digest for each piece",
+            ));
         }
         Ok(())
     }
@@ -263,13 +256,7 @@ impl fmt::Display for MetainfoError {
                 value,
                 expected,
             } => write!(f, "invalid '{key}' '{value}': expected {expected}"),
-            Self::SeveralFiles => f.write_str("it holds several files, and only one is supported"),
-            Self::SymbolicLink => f.write_str("its file is a symbolic link"),
-            Self::Empty => f.write_str("its file is empty"),
-            Self::TooManyPieces(pieces) => write!(f, "{pieces} pieces, of {PIECES_MAX} at most"),
-            Self::WrongDigests { digests, pieces } => {
-                write!(f, "{digests} digests for {pieces} pieces")
-            }
+            Self::Unsupported(what) => f.write_str(what),
         }
     }
 }
@@ -298,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn the_torrent_of_the_most_pieces_can_be_read() {
+    fn torrent_of_the_most_pieces_can_be_read() {
         let bytes = u64::from(PIECES_MAX) * (4 << 20);
         assert_eq!(piece_bytes(bytes), 4 << 20);
         let name = FileName::new(&"n".repeat(200)).expect("plain");
@@ -312,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_with_the_same_hash() {
+    fn torrent_round_trips_with_the_same_hash() {
         let made = honest();
         let bytes = made.encode(Some("http://h:1/announce"), None);
         let read = Metainfo::decode(&bytes).expect("honest");
@@ -325,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn the_hash_is_of_the_bytes_as_found() {
+    fn info_hash_is_of_the_bytes_as_found() {
         // A key that we do not know is part of what is hashed.
         let torrent = with("zz", b"i1e");
         let read = Metainfo::decode(&torrent).expect("honest");
@@ -341,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn every_wrong_value_is_refused() {
+    fn invalid_values_are_refused() {
         Metainfo::decode(&with("private", b"i0e")).expect("honest");
         for (key, value) in [
             ("length", &b"i0e"[..]),
@@ -387,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn files_of_every_size_have_about_a_thousand_pieces_and_never_too_many() {
+    fn files_have_about_a_thousand_pieces_and_never_too_many() {
         for (bytes, piece) in [
             (1, 16 << 10),
             (10_485_760, 16 << 10),

@@ -93,31 +93,13 @@ pub enum WireError {
     /// A handshake of another protocol.
     NotBitTorrent,
     /// A message of so many bytes is longer than the limit.
-    TooLong {
-        /// Its length.
-        len: usize,
-        /// The limit.
-        max: usize,
-    },
+    TooLong(usize),
     /// A message of this kind cannot have so many bytes.
-    WrongLength {
-        /// The kind of message.
-        id: u8,
-        /// Its length, without the kind.
-        len: usize,
-    },
-    /// A message of an extension that the handshakes did not agree on.
-    NotAgreed {
-        /// The kind of message.
-        id: u8,
-    },
-    /// A piece that the torrent does not have.
-    NoSuchPiece {
-        /// The piece.
-        piece: u32,
-        /// How many pieces there are.
-        pieces: u32,
-    },
+    WrongLength(u8, usize),
+    /// A message of this kind belongs to an extension that was not agreed on.
+    NotAgreed(u8),
+    /// The torrent does not have this piece.
+    NoSuchPiece(u32),
     /// A bitfield with bits set beyond the last piece.
     SpareBits,
     /// The body of an extension handshake is not bencode.
@@ -255,57 +237,43 @@ impl<'a> Message<'a> {
         let Some((&id, body)) = frame.split_first() else {
             return Ok(Self::KeepAlive);
         };
-        let wrong_length = || WireError::WrongLength {
-            id,
-            len: body.len(),
+        let has_valid_length = match id {
+            0..=3 | 14 | 15 => body.is_empty(),
+            4 | 13 | 17 => body.len() == 4,
+            5 => body.len() == (limits.pieces as usize).div_ceil(8),
+            6 | 8 | 16 => body.len() == 12,
+            7 => (8..=8 + BLOCK_LEN as usize).contains(&body.len()),
+            9 => body.len() == 2,
+            20 => !body.is_empty(),
+            _ => true,
         };
-        let exactly = |wanted: usize| {
-            if body.len() == wanted {
-                Ok(())
-            } else {
-                Err(wrong_length())
-            }
-        };
-        let fast = || {
-            if limits.fast {
-                Ok(())
-            } else {
-                Err(WireError::NotAgreed { id })
-            }
-        };
+        if matches!(id, 13..=17) && !limits.fast {
+            return Err(WireError::NotAgreed(id));
+        }
+        if !has_valid_length {
+            return Err(WireError::WrongLength(id, body.len()));
+        }
         let number =
             |at: usize| u32::from_be_bytes(body[at..at + 4].try_into().expect("four bytes"));
-        let block = || {
-            exactly(12)?;
-            Ok(Block {
-                piece: number(0),
-                begin: number(4),
-                len: number(8),
-            })
+        let block = || Block {
+            piece: number(0),
+            begin: number(4),
+            len: number(8),
         };
         Ok(match id {
-            0 => exactly(0).map(|()| Self::Choke)?,
-            1 => exactly(0).map(|()| Self::Unchoke)?,
-            2 => exactly(0).map(|()| Self::Interested)?,
-            3 => exactly(0).map(|()| Self::NotInterested)?,
-            4 => exactly(4).map(|()| Self::Have(number(0)))?,
-            5 => {
-                exactly((limits.pieces as usize).div_ceil(8))?;
-                Self::Bitfield(body)
-            }
-            6 => Self::Request(block()?),
-            7 if !(8..=8 + BLOCK_LEN as usize).contains(&body.len()) => return Err(wrong_length()),
+            0 => Self::Choke,
+            1 => Self::Unchoke,
+            2 => Self::Interested,
+            3 => Self::NotInterested,
+            4 => Self::Have(number(0)),
+            5 => Self::Bitfield(body),
+            6 => Self::Request(block()),
             7 => Self::Piece(number(0), number(4), &body[8..]),
-            8 => Self::Cancel(block()?),
-            9 => exactly(2).map(|()| Self::Other(id))?,
-            13 | 17 => fast().and_then(|()| exactly(4)).map(|()| Self::Other(id))?,
-            14 => fast().and_then(|()| exactly(0)).map(|()| Self::HaveAll)?,
-            15 => fast().and_then(|()| exactly(0)).map(|()| Self::HaveNone)?,
-            16 => fast().and_then(|()| block()).map(Self::Reject)?,
-            20 => {
-                let (&kind, body) = body.split_first().ok_or_else(wrong_length)?;
-                Self::Extended(kind, body)
-            }
+            8 => Self::Cancel(block()),
+            14 => Self::HaveAll,
+            15 => Self::HaveNone,
+            16 => Self::Reject(block()),
+            20 => Self::Extended(body[0], &body[1..]),
             _ => Self::Other(id),
         })
     }
@@ -321,9 +289,8 @@ pub fn frame_len(bytes: &[u8], limits: MessageLimits) -> Result<Option<usize>, W
         return Ok(None);
     };
     let len = u32::from_be_bytes(*head) as usize;
-    let max = limits.max_len();
-    if len > max {
-        return Err(WireError::TooLong { len, max });
+    if len > limits.max_len() {
+        return Err(WireError::TooLong(len));
     }
     Ok((bytes.len() - 4 >= len).then_some(len + 4))
 }
@@ -370,10 +337,10 @@ impl fmt::Display for WireError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotBitTorrent => f.write_str("a handshake of another protocol than BitTorrent"),
-            Self::TooLong { len, max } => write!(f, "a message of {len} bytes, of {max} at most"),
-            Self::WrongLength { id, len } => write!(f, "message {id} with {len} bytes"),
-            Self::NotAgreed { id } => write!(f, "message {id}, which was not agreed on"),
-            Self::NoSuchPiece { piece, pieces } => write!(f, "piece {piece} of {pieces}"),
+            Self::TooLong(len) => write!(f, "a message of {len} bytes is too long"),
+            Self::WrongLength(id, len) => write!(f, "message {id} with {len} bytes"),
+            Self::NotAgreed(id) => write!(f, "message {id}, which was not agreed on"),
+            Self::NoSuchPiece(piece) => write!(f, "there is no piece {piece}"),
             Self::SpareBits => f.write_str("a bitfield with bits beyond the last piece"),
             Self::Bencode(error) => error.fmt(f),
         }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::net::http::client;
-use crate::net::{STACK, clock};
+use crate::net::{clock, spawn};
 use crate::proto::bt::tracker::announce::{Announce, AnnounceEvent, SHARES_MAX, Share};
 use crate::proto::bt::tracker::response::{AnnounceResponse, RESPONSE_MAX};
 use crate::proto::bt::wire::PeerId;
@@ -76,10 +76,7 @@ impl Announcer {
         });
         let ended = Arc::new(AtomicBool::new(false));
         let (regular, ending) = (Arc::clone(&announcing), Arc::clone(&ended));
-        let thread = thread::Builder::new()
-            .name("announce".to_owned())
-            .stack_size(STACK)
-            .spawn(move || regular.run(&ending))
+        let thread = spawn("announce", move || regular.run(&ending))
             .map_err(Error::io("start the announcing thread", "this process"))?;
         Ok(Self {
             announcing,
@@ -188,8 +185,8 @@ impl Announcing {
         let Tracker { url, addrs } = &self.tracker;
         let traffic = self.member.traffic();
         let announce = Announce {
-            info_hash: self.member.info_hash(),
-            peer_id: self.member.id(),
+            info_hash: self.member.info_hash,
+            peer_id: self.member.id,
             port: self.port,
             left: Some(self.member.metainfo.bytes - self.member.progress().bytes),
             event,

@@ -77,7 +77,7 @@ impl Torrents {
         let announce = Announce::decode(query)?;
         let torrent = self
             .by_info_hash(lobby, announce.info_hash)
-            .ok_or(TrackerError::UnknownTorrent)?;
+            .ok_or(TrackerError::Refused("no such torrent is served here"))?;
         let ip = peer.ip().to_canonical();
         let has_seat = torrent.member.has_seat(announce.peer_id, ip);
         let response =
@@ -97,7 +97,7 @@ impl Torrents {
         let torrents = self.snapshot();
         let torrents = torrents
             .iter()
-            .map(|torrent| (torrent.member.info_hash(), torrent.registry().counts()))
+            .map(|torrent| (torrent.member.info_hash, torrent.registry().counts()))
             .filter(|(hash, _)| hashes.is_empty() || hashes.contains(hash));
         Ok(scrape::encode(torrents))
     }

@@ -13,7 +13,7 @@ use std::{fmt, thread};
 
 use crate::net::clock;
 use crate::proto::bt::receive_rate::ReceiveRate;
-use crate::proto::bt::wire::{self, Block, Handshake, Message, MessageLimits, WireError};
+use crate::proto::bt::wire::{self, Block, Handshake, Message, MessageLimits, PeerId, WireError};
 use crate::transport::swarm::address::unmapped;
 use crate::transport::swarm::outbox::{NextWrite, Outbox};
 use crate::transport::swarm::peer_id::Role;
@@ -23,7 +23,7 @@ use crate::units::Moment;
 /// A connection whose handshakes are over.
 #[derive(Debug)]
 pub struct PeerConnection {
-    /// Its number in its member.
+    /// Its number in its member, once that has admitted it.
     pub key: u32,
     /// The other end.
     pub addr: SocketAddr,
@@ -69,16 +69,8 @@ pub enum ConnectionError {
     Io(io::Error),
     /// The other side sent an invalid message.
     Wire(WireError),
-    /// It requested a block of so many bytes.
-    BlockTooLong(u32),
-    /// It kept requesting blocks that do not exist or were not announced to it.
-    TooManyBadRequests,
-    /// It kept sending blocks that were not requested.
-    TooManyUnrequestedBlocks,
-    /// It kept choking and unchoking.
-    TooManyChokes,
-    /// It kept sending messages of unknown kinds.
-    TooManyUnknownMessages,
+    /// The other side broke a rule.
+    Misbehaved(&'static str),
     /// Our own copy cannot be written.
     DiskFailed,
 }
@@ -102,24 +94,22 @@ const BAD_REQUESTS_MAX: u64 = 300;
 const BLOCK_HEAD: usize = 13;
 
 impl PeerConnection {
-    /// A connection over `stream` in a torrent of so many `pieces`.
+    /// A connection over `stream` to a peer that sent `handshake`, in a torrent of so many
+    /// `pieces`.
     pub fn new(
-        key: u32,
         stream: Arc<TcpStream>,
         addr: SocketAddr,
         handshake: Handshake,
         dialed: bool,
         pieces: u32,
     ) -> Self {
+        let fast = handshake.fast();
         Self {
-            key,
+            key: 0,
             addr,
             handshake,
             dialed,
-            limits: MessageLimits {
-                pieces,
-                fast: handshake.fast(),
-            },
+            limits: MessageLimits { pieces, fast },
             outbox: Outbox::default(),
             traffic: TrafficCounters::default(),
             interested: AtomicBool::new(false),
@@ -129,6 +119,16 @@ impl PeerConnection {
             bad_requests: AtomicU64::new(0),
             stream,
         }
+    }
+
+    /// The id of the other side.
+    pub fn id(&self) -> PeerId {
+        self.handshake.peer_id
+    }
+
+    /// The role of the other side, if it runs gatecast.
+    pub fn role(&self) -> Option<Role> {
+        Role::of(&self.handshake.peer_id)
     }
 
     /// Where the other side listens, as far as it is known.
@@ -149,7 +149,7 @@ impl PeerConnection {
 
     /// True when the other side runs gatecast and is not a server's seeder.
     pub fn is_gatecast_peer(&self) -> bool {
-        self.handshake.is_gatecast() && Role::of(&self.handshake.peer_id) != Some(Role::Seeder)
+        self.handshake.is_gatecast() && self.role() != Some(Role::Seeder)
     }
 
     /// True when payload has moved, in either direction.
@@ -198,7 +198,9 @@ impl PeerConnection {
     pub fn count_choke_change(&self) -> Result<(), ConnectionError> {
         let changes = self.choke_changes.fetch_add(1, Ordering::Relaxed);
         if changes > CHOKE_CHANGES_MAX + clock::now().since(self.opened_at).as_secs() {
-            return Err(ConnectionError::TooManyChokes);
+            return Err(ConnectionError::Misbehaved(
+                "it chokes and unchokes too often",
+            ));
         }
         Ok(())
     }
@@ -209,7 +211,9 @@ impl PeerConnection {
     /// There were too many.
     pub fn count_bad_request(&self) -> Result<(), ConnectionError> {
         if self.bad_requests.fetch_add(1, Ordering::Relaxed) >= BAD_REQUESTS_MAX {
-            return Err(ConnectionError::TooManyBadRequests);
+            return Err(ConnectionError::Misbehaved(
+                "it requests too much that does not exist",
+            ));
         }
         Ok(())
     }
@@ -301,7 +305,9 @@ impl PeerConnection {
                 if matches!(message, Message::Other(id) if !matches!(id, 9 | 13 | 17)) {
                     unknown += 1;
                     if unknown > UNKNOWN_MAX {
-                        return Err(ConnectionError::TooManyUnknownMessages);
+                        return Err(ConnectionError::Misbehaved(
+                            "it sends too many unknown messages",
+                        ));
                     }
                 }
                 handle(message)?;
@@ -362,13 +368,7 @@ impl fmt::Display for ConnectionError {
             Self::Closed => f.write_str("the peer closed the connection"),
             Self::Io(error) => error.fmt(f),
             Self::Wire(error) => error.fmt(f),
-            Self::BlockTooLong(len) => write!(f, "it requested a block of {len} bytes"),
-            Self::TooManyBadRequests => {
-                f.write_str("it requested too many blocks that do not exist")
-            }
-            Self::TooManyUnrequestedBlocks => f.write_str("it sent too many blocks not requested"),
-            Self::TooManyChokes => f.write_str("it choked and unchoked too often"),
-            Self::TooManyUnknownMessages => f.write_str("it sent too many unknown messages"),
+            Self::Misbehaved(how) => f.write_str(how),
             Self::DiskFailed => f.write_str("our own disk failed"),
         }
     }

@@ -80,8 +80,7 @@ pub fn name_of(id: &PeerId, addr: SocketAddr) -> String {
     format!("{} {addr}", escape(program))
 }
 
-/// The handshake of a peer whose id is not trusted: it counts as a peer of another program.
-pub(super) fn untrusted(mut handshake: Handshake) -> Handshake {
-    handshake.peer_id[..UNTRUSTED.len()].copy_from_slice(UNTRUSTED);
-    handshake
+/// Marks a peer whose id is not trusted: it counts as a peer of another program.
+pub(super) fn distrust(theirs: &mut Handshake) {
+    theirs.peer_id[..UNTRUSTED.len()].copy_from_slice(UNTRUSTED);
 }

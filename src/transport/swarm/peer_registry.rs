@@ -157,7 +157,7 @@ impl PeerRegistry {
         self.announces
             .retain(|_, (since, _)| now.since(*since) < SPAN);
         if !has_seat && self.announces.len() >= PEERS_MAX && !self.announces.contains_key(&ip) {
-            return Err(TrackerError::TooManyPeers);
+            return Err(TrackerError::Refused("too many peers announce themselves"));
         }
         let (_, count) = self.announces.entry(ip).or_insert((now, 0));
         *count += 1;
@@ -167,7 +167,9 @@ impl PeerRegistry {
             ANNOUNCES_MAX
         };
         if *count > most {
-            return Err(TrackerError::TooManyAnnounces);
+            return Err(TrackerError::Refused(
+                "this address announces itself too often",
+            ));
         }
         Ok(())
     }

@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::client::part::ByteOrder;
-use crate::client::receive::{ReceiveError, 
-    PrepareContext, ReceiveContext, ReceiveSession, ReceiveTransport, Received,
+use crate::client::receive::{
+    PrepareContext, ReceiveContext, ReceiveError, ReceiveSession, ReceiveTransport, Received,
 };
 use crate::error::{Error, Result};
 use crate::net::clock;
@@ -115,7 +115,11 @@ impl ReceiveTransport for SwarmReceiveTransport {
 }
 
 impl ReceiveSession for EmptyReceiveSession {
-    fn receive(&mut self, _: &ReceiveContext<'_>, _: &mut LineStream<'_>) -> Result<Received, ReceiveError> {
+    fn receive(
+        &mut self,
+        _: &ReceiveContext<'_>,
+        _: &mut LineStream<'_>,
+    ) -> Result<Received, ReceiveError> {
         Ok(Received::nothing(clock::now()))
     }
 }

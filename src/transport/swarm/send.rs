@@ -157,7 +157,11 @@ fn cut(reason: String) -> TransferFailure {
 
 /// Waits until the client sends its receipt: its last byte is in, or it has failed. Meanwhile it
 /// must make progress, wherever its bytes come from.
-fn wait_for_client(seat: &SeatConnection, torrent: &Torrent, id: PeerId) -> Result<(), TransferFailure> {
+fn wait_for_client(
+    seat: &SeatConnection,
+    torrent: &Torrent,
+    id: PeerId,
+) -> Result<(), TransferFailure> {
     let piece_bytes = u64::from(torrent.member.metainfo.piece_bytes);
     let stall = seat.session().stall;
     let mut checked = clock::now();

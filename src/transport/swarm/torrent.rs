@@ -91,7 +91,7 @@ impl Torrent {
             let sum = sent.entry(*id).or_default();
             *sum = sum.saturating_add(*bytes);
         }
-        let server = self.member.id();
+        let server = self.member.id;
         let transfers = reports.iter().map(|(id, report)| {
             let (own, others): (Vec<&Share>, Vec<&Share>) =
                 report.shares.iter().partition(|share| share.0 == server);
@@ -113,7 +113,7 @@ impl Torrent {
     /// Writes the entry of this swarm in `gatecast.swarm/1`.
     pub fn write_json(&self, json: &mut Json) {
         json.text("file", self.source.info.name.as_str());
-        json.text("info_hash", self.member.info_hash().to_string());
+        json.text("info_hash", self.member.info_hash.to_string());
         json.truth("released", self.member.is_released());
         json.count("protocol_bytes", Some(self.member.progress().protocol));
         json.list("peers", |json| {

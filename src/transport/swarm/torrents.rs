@@ -118,7 +118,7 @@ impl Torrents {
     /// The torrent of this info-hash. A peer may have a `.torrent` of a file whose own was never
     /// asked for here, so the first unknown hash makes the torrents of all files.
     pub fn by_info_hash(&self, lobby: &Lobby, hash: Digest) -> Option<Arc<Torrent>> {
-        let known = || self.find(|torrent| torrent.member.info_hash() == hash);
+        let known = || self.find(|torrent| torrent.member.info_hash == hash);
         if let Some(found) = known() {
             return Some(found);
         }

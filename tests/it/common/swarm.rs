@@ -14,6 +14,7 @@ use gatecast::internals::proto::bt::metainfo::Metainfo;
 use gatecast::internals::proto::bt::wire;
 use gatecast::internals::proto::bt::wire::Handshake;
 use gatecast::internals::proto::bt::wire::Message;
+use gatecast::internals::proto::bt::wire::MessageLimits;
 use gatecast::internals::server::config::ServerConfig;
 use gatecast::internals::session::Via;
 use gatecast::internals::transport::swarm;

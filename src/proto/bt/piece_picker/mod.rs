@@ -204,9 +204,8 @@ impl PiecePicker {
     /// # Errors
     /// There is no such piece.
     pub fn add_piece(&mut self, peer: u32, piece: u32) -> Result<bool, WireError> {
-        let pieces = self.layout.pieces();
-        if piece >= pieces {
-            return Err(WireError::NoSuchPiece { piece, pieces });
+        if piece >= self.layout.pieces() {
+            return Err(WireError::NoSuchPiece(piece));
         }
         let peer = self.peers.get_mut(&peer);
         let is_new = peer.is_some_and(|peer| peer.has.set(piece));

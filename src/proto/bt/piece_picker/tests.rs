@@ -31,7 +31,7 @@ fn send(picker: &mut PiecePicker, peer: u32, block: Block, now: Moment) -> Arriv
 }
 
 #[test]
-fn a_layout_cuts_a_file_without_a_gap_and_refuses_what_is_outside() {
+fn layout_has_no_gaps_and_refuses_blocks_outside() {
     let layout = PieceLayout::new(4 * 65536 - 20_000, 65536);
     assert_eq!(
         (layout.pieces(), layout.len(3), layout.blocks(3)),
@@ -61,7 +61,7 @@ fn a_layout_cuts_a_file_without_a_gap_and_refuses_what_is_outside() {
 }
 
 #[test]
-fn nothing_is_asked_of_a_peer_that_does_not_serve_or_has_nothing_new() {
+fn peer_that_chokes_or_has_nothing_new_gets_no_request() {
     let mut picker = picker();
     picker.add_peer(1, 250);
     picker.add_piece(1, 0).expect("in range");
@@ -77,7 +77,7 @@ fn nothing_is_asked_of_a_peer_that_does_not_serve_or_has_nothing_new() {
 }
 
 #[test]
-fn the_rarest_piece_comes_first() {
+fn rarest_piece_comes_first() {
     let mut picker = picker();
     peer(&mut picker, 1, &[0, 1, 2, 3]);
     peer(&mut picker, 2, &[0, 1, 3]);
@@ -86,7 +86,7 @@ fn the_rarest_piece_comes_first() {
 }
 
 #[test]
-fn no_block_is_asked_of_two_peers_before_the_end() {
+fn no_block_is_requested_twice_before_the_end() {
     let mut picker = picker();
     for key in 1..4 {
         peer(&mut picker, key, &[0, 1, 2, 3]);
@@ -102,7 +102,7 @@ fn no_block_is_asked_of_two_peers_before_the_end() {
 }
 
 #[test]
-fn at_the_end_an_overdue_block_is_asked_of_one_more_peer_and_wasted_at_most_once() {
+fn overdue_block_is_requested_once_more_at_the_end() {
     let mut picker = picker();
     peer(&mut picker, 1, &[0, 1, 2, 3]);
     peer(&mut picker, 2, &[0, 1, 2, 3]);
@@ -129,7 +129,7 @@ fn at_the_end_an_overdue_block_is_asked_of_one_more_peer_and_wasted_at_most_once
 }
 
 #[test]
-fn a_block_that_was_not_asked_for_is_not_taken() {
+fn unrequested_block_is_dropped() {
     let mut picker = picker();
     peer(&mut picker, 1, &[0]);
     let block = picker.next_requests(1, T0)[0];
@@ -151,7 +151,7 @@ fn a_block_that_was_not_asked_for_is_not_taken() {
 }
 
 #[test]
-fn what_a_lost_or_choking_peer_owed_is_asked_of_another() {
+fn requests_of_lost_or_choking_peers_go_to_others() {
     for choke in [false, true] {
         let mut picker = picker();
         peer(&mut picker, 1, &[2]);
@@ -168,7 +168,7 @@ fn what_a_lost_or_choking_peer_owed_is_asked_of_another() {
 }
 
 #[test]
-fn a_silent_peer_loses_its_blocks_and_what_comes_late_still_counts() {
+fn silent_peer_loses_its_requests_and_late_blocks_count() {
     let mut picker = picker();
     peer(&mut picker, 1, &[2]);
     let owed = picker.next_requests(1, T0);
@@ -183,7 +183,7 @@ fn a_silent_peer_loses_its_blocks_and_what_comes_late_still_counts() {
 }
 
 #[test]
-fn a_rejected_block_is_asked_of_another_and_not_of_the_same_again() {
+fn rejected_block_is_requested_of_another_peer_only() {
     let mut picker = picker();
     peer(&mut picker, 1, &[2]);
     let owed = picker.next_requests(1, T0);
@@ -204,7 +204,7 @@ fn a_rejected_block_is_asked_of_another_and_not_of_the_same_again() {
 }
 
 #[test]
-fn a_wrong_piece_of_one_sender_names_it() {
+fn wrong_piece_of_one_sender_names_it() {
     let mut picker = picker();
     peer(&mut picker, 1, &[2]);
     for block in picker.next_requests(1, T0) {
@@ -220,7 +220,7 @@ fn a_wrong_piece_of_one_sender_names_it() {
 }
 
 #[test]
-fn a_wrong_piece_of_several_senders_names_the_liar_once_it_is_right() {
+fn right_piece_shows_who_sent_wrong_blocks() {
     let mut picker = picker();
     let right = vec![5; 65536];
     let mut lied = right.clone();
@@ -248,7 +248,7 @@ fn a_wrong_piece_of_several_senders_names_the_liar_once_it_is_right() {
 }
 
 #[test]
-fn more_is_asked_of_a_fast_peer_and_never_more_than_it_allows() {
+fn fast_peer_gets_more_requests_up_to_its_limit() {
     let layout = PieceLayout::new(100 << 20, 1 << 20);
     let mut picker = PiecePicker::new(layout, Bitfield::new(100), 7);
     picker.add_peer(1, 60);
@@ -282,7 +282,7 @@ proptest! {
     /// Peers come, go, lie, choke, stall and send in any order; the copy still becomes whole as
     /// soon as one honest peer has everything, and the counts hold.
     #[test]
-    fn whatever_peers_do_the_copy_becomes_whole(
+    fn copy_becomes_complete_whatever_peers_do(
         acts in prop::collection::vec((0u8..8, 1u32..5, any::<u64>()), 0..300), seed in any::<u64>()
     ) {
         let layout = PieceLayout::new(7 * 65536 - 20_000, 65536);
@@ -340,7 +340,7 @@ fn wide(pieces: u32) -> PiecePicker {
 }
 
 #[test]
-fn a_peer_that_ends_no_piece_does_not_have_them_all_kept() {
+fn peer_that_finishes_no_piece_does_not_fill_the_memory() {
     let mut picker = wide(1000);
     peer(&mut picker, 1, &[]);
     for piece in 0..1000 {
@@ -376,7 +376,7 @@ fn a_peer_that_ends_no_piece_does_not_have_them_all_kept() {
 }
 
 #[test]
-fn as_many_pieces_are_begun_as_there_are_peers_that_each_lead_one() {
+fn every_peer_may_lead_a_piece_of_its_own() {
     let mut picker = wide(400);
     let all: Vec<u32> = (0..400).collect();
     for key in 0..200 {
@@ -390,7 +390,7 @@ fn as_many_pieces_are_begun_as_there_are_peers_that_each_lead_one() {
 }
 
 #[test]
-fn a_block_that_was_asked_and_taken_back_is_no_stray() {
+fn block_of_a_withdrawn_request_is_not_unrequested() {
     let mut picker = picker();
     peer(&mut picker, 1, &[0, 1]);
     let asked = picker.next_requests(1, T0);
@@ -409,7 +409,7 @@ fn a_block_that_was_asked_and_taken_back_is_no_stray() {
 }
 
 #[test]
-fn who_sent_blocks_of_a_wrong_piece_is_suspected_when_it_is_gone() {
+fn sender_of_a_wrong_piece_stays_suspect_after_it_left() {
     let mut picker = wide(1);
     peer(&mut picker, 1, &[0]);
     let asked = picker.next_requests(1, T0);
@@ -470,7 +470,7 @@ fn rate_over(round_trip_ms: u64) -> f64 {
 }
 
 #[test]
-fn the_pipeline_grows_with_the_way_until_the_link_is_full() {
+fn pipeline_grows_with_the_round_trip_until_link_is_full() {
     for round_trip_ms in [0, 20, 90, 200, 400] {
         let rate = rate_over(round_trip_ms);
         // All that 500 requests, the most that a peer lets wait, can be on a long way.

@@ -25,7 +25,7 @@ fn three_peers(pieces: u32) -> SuperSeeder {
 }
 
 #[test]
-fn no_piece_is_shown_twice_before_every_piece_is_out() {
+fn no_piece_is_revealed_twice_before_all_are_once() {
     let mut seeder = three_peers(20);
     let mut seen = Bitfield::new(20);
     while !seeder.try_reveal_all(T0) {
@@ -44,7 +44,7 @@ fn no_piece_is_shown_twice_before_every_piece_is_out() {
 }
 
 #[test]
-fn a_peer_is_shown_as_far_ahead_as_it_is_fast_and_all_as_far_as_the_uplink_is() {
+fn pending_pieces_follow_the_rates_of_peers_and_uplink() {
     let mut seeder = three_peers(100);
     let revealed = reveal(&mut seeder, &[]);
     assert_eq!(revealed.len(), 2, "two megabytes, for a start");
@@ -58,7 +58,7 @@ fn a_peer_is_shown_as_far_ahead_as_it_is_fast_and_all_as_far_as_the_uplink_is() 
 }
 
 #[test]
-fn all_is_shown_once_every_piece_has_arrived_or_a_peer_is_in_trouble() {
+fn all_is_revealed_when_every_piece_arrived_or_time_is_over() {
     let mut seeder = three_peers(4);
     let revealed = reveal(&mut seeder, &[9.0; 3]);
     assert_eq!(revealed.len(), 4);
@@ -76,7 +76,7 @@ fn all_is_shown_once_every_piece_has_arrived_or_a_peer_is_in_trouble() {
 }
 
 #[test]
-fn what_a_lost_peer_never_had_goes_out_again_first() {
+fn pieces_of_a_lost_peer_are_revealed_next() {
     let mut seeder = three_peers(10);
     let revealed = reveal(&mut seeder, &[20.0; 3]);
     let lost = of(&revealed, 0);
@@ -122,7 +122,7 @@ fn beside_two_that_are_frozen(frozen: usize) -> Option<u64> {
 }
 
 #[test]
-fn frozen_peers_hold_up_nobody_for_long_and_slow_ones_are_not_taken_for_frozen() {
+fn frozen_peers_do_not_delay_others_for_long() {
     let alone = beside_two_that_are_frozen(0).expect("an end");
     assert!(
         (8..=10).contains(&alone),
@@ -136,7 +136,7 @@ fn frozen_peers_hold_up_nobody_for_long_and_slow_ones_are_not_taken_for_frozen()
 }
 
 #[test]
-fn who_was_frozen_is_shown_more_once_it_tells_of_a_piece_and_in_doubt_till_it_takes_one() {
+fn doubtful_peer_gets_more_once_it_announces_a_piece() {
     let mut seeder = three_peers(100);
     let reveal_at = |seeder: &mut SuperSeeder, ms: u64, given: [f64; 3]| {
         let now = T0.after(Duration::from_millis(ms));
@@ -182,7 +182,7 @@ fn who_was_frozen_is_shown_more_once_it_tells_of_a_piece_and_in_doubt_till_it_ta
 }
 
 #[test]
-fn a_single_peer_is_shown_everything_and_a_foreign_one_is_not_held_back() {
+fn single_peer_gets_all_pieces_and_external_ones_are_free() {
     let mut seeder = SuperSeeder::new(10, PIECE, &mut Random::new(1));
     seeder.add_peer(0);
     seeder.add_peer(1);
@@ -203,7 +203,7 @@ fn a_single_peer_is_shown_everything_and_a_foreign_one_is_not_held_back() {
 }
 
 #[test]
-fn many_are_never_shown_everything_but_the_rarest_first() {
+fn many_peers_get_the_rarest_pieces_first() {
     let mut seeder = SuperSeeder::new(3, PIECE, &mut Random::new(1));
     let many = u32::try_from(REVEAL_ALL_MAX).expect("few") + 1;
     for peer in 0..many {

@@ -71,7 +71,7 @@ impl Announce {
             let parsed = text.and_then(|text| text.parse().ok());
             parsed
                 .map(Some)
-                .ok_or_else(|| TrackerError::invalid(key, "a number"))
+                .ok_or(TrackerError::Invalid(key, "a number"))
         };
         let port = number("port")?.ok_or(TrackerError::Missing("port"))?;
         let port = u16::try_from(port).ok().filter(|&port| port >= 1024);
@@ -80,7 +80,7 @@ impl Announce {
         Ok(Self {
             info_hash: Digest::from_bytes(twenty_bytes(query, "info_hash")?),
             peer_id: twenty_bytes(query, "peer_id")?,
-            port: port.ok_or_else(|| TrackerError::invalid("port", "1024 to 65535"))?,
+            port: port.ok_or(TrackerError::Invalid("port", "1024 to 65535"))?,
             left: number("left")?.and_then(|left| u64::try_from(left).ok()),
             event: match parameter(query, "event")?.as_deref() {
                 Some(b"started") => AnnounceEvent::Started,
@@ -92,7 +92,7 @@ impl Announce {
             uploaded: uploaded.unwrap_or(0),
             received_from: match parameter(query, SHARES)? {
                 Some(bytes) => decode_shares(&bytes)
-                    .ok_or_else(|| TrackerError::invalid(SHARES, "a list of ids and bytes"))?,
+                    .ok_or(TrackerError::Invalid(SHARES, "a list of ids and bytes"))?,
                 None => Vec::new(),
             },
         })
@@ -147,5 +147,5 @@ fn twenty_bytes(query: &str, key: &'static str) -> Result<[u8; 20], TrackerError
     let bytes = parameter(query, key)?.ok_or(TrackerError::Missing(key))?;
     bytes
         .try_into()
-        .map_err(|_| TrackerError::invalid(key, "20 bytes"))
+        .map_err(|_| TrackerError::Invalid(key, "20 bytes"))
 }

@@ -20,21 +20,10 @@ pub mod scrape;
 pub enum TrackerError {
     /// A parameter or entry is missing or has another type.
     Missing(&'static str),
-    /// A parameter is there twice.
-    Repeated(&'static str),
-    /// A parameter or entry has an invalid value.
-    Invalid {
-        /// The parameter or entry.
-        key: &'static str,
-        /// Which values are valid.
-        expected: &'static str,
-    },
-    /// No torrent with this info-hash is served here.
-    UnknownTorrent,
-    /// Too many addresses announce themselves.
-    TooManyPeers,
-    /// This address announces itself too often.
-    TooManyAnnounces,
+    /// The value of a parameter or entry is invalid, and what was expected.
+    Invalid(&'static str, &'static str),
+    /// Our tracker refuses.
+    Refused(&'static str),
     /// The response has so many bytes, which is too long.
     TooLong(usize),
     /// The response is not bencode.
@@ -52,29 +41,20 @@ fn parameter(query: &str, key: &'static str) -> Result<Option<Vec<u8>>, TrackerE
         return Ok(None);
     };
     if found.next().is_some() {
-        return Err(TrackerError::Repeated(key));
+        return Err(TrackerError::Invalid(key, "one value"));
     }
     let bytes = percent::decode(value);
     bytes
         .map(Some)
-        .ok_or_else(|| TrackerError::invalid(key, "valid percent-encoding"))
-}
-
-impl TrackerError {
-    fn invalid(key: &'static str, expected: &'static str) -> Self {
-        Self::Invalid { key, expected }
-    }
+        .ok_or(TrackerError::Invalid(key, "valid percent-encoding"))
 }
 
 impl fmt::Display for TrackerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Missing(key) => write!(f, "'{key}' is missing"),
-            Self::Repeated(key) => write!(f, "'{key}' is there twice"),
-            Self::Invalid { key, expected } => write!(f, "invalid '{key}': expected {expected}"),
-            Self::UnknownTorrent => f.write_str("no such torrent is served here"),
-            Self::TooManyPeers => f.write_str("too many peers announce themselves"),
-            Self::TooManyAnnounces => f.write_str("this address announces itself too often"),
+            Self::Invalid(key, expected) => write!(f, "invalid '{key}': expected {expected}"),
+            Self::Refused(reason) => f.write_str(reason),
             Self::TooLong(len) => write!(f, "a response of {len} bytes is too long"),
             Self::Bencode(error) => error.fmt(f),
             Self::Failure(reason) => f.write_str(reason),

@@ -77,7 +77,7 @@ impl AnnounceResponse {
             match (item.bytes(), item.list()) {
                 (Some(bytes), _) => compact_peers::<6>("peers", bytes, &mut peers)?,
                 (None, Some(list)) => peers.extend(list.iter().filter_map(dictionary_peer)),
-                (None, None) => return Err(TrackerError::invalid("peers", "a string or a list")),
+                (None, None) => return Err(TrackerError::Invalid("peers", "a string or a list")),
             }
         }
         if let Some(bytes) = response.get("peers6").and_then(Item::bytes) {
@@ -110,7 +110,7 @@ fn compact_peers<const EACH: usize>(
     peers: &mut Vec<SocketAddr>,
 ) -> Result<(), TrackerError> {
     if !bytes.len().is_multiple_of(EACH) {
-        return Err(TrackerError::invalid(key, "6 or 18 bytes for each peer"));
+        return Err(TrackerError::Invalid(key, "6 or 18 bytes for each peer"));
     }
     for peer in bytes.chunks_exact(EACH).take(PEERS_MAX) {
         let (ip, port) = peer.split_at(EACH - 2);

@@ -31,7 +31,7 @@ pub fn decode_query(query: &str) -> Result<Vec<Digest>, TrackerError> {
             let bytes = percent::decode(value).and_then(|bytes| bytes.try_into().ok());
             bytes
                 .map(Digest::from_bytes)
-                .ok_or_else(|| TrackerError::invalid("info_hash", "20 bytes"))
+                .ok_or(TrackerError::Invalid("info_hash", "20 bytes"))
         })
         .collect()
 }

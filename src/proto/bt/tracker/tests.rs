@@ -21,13 +21,13 @@ fn honest() -> Announce {
 }
 
 #[test]
-fn an_announce_goes_there_and_back() {
+fn announce_round_trips() {
     let announce = honest();
     assert_eq!(Announce::decode(&announce.encode()), Ok(announce));
 }
 
 #[test]
-fn an_announce_as_other_clients_write_it_is_read() {
+fn announces_of_other_clients_are_read() {
     let query = "info_hash=%124Vx%9a%bc%de%f1%23Eg%89%ab%cd%ef%124Vx%9A&peer_id=-TR3000-abcdefghijkl\
         &port=51413&uploaded=0&downloaded=0&left=100&numwant=80&key=1a2b&compact=1&ip=8.8.8.8\
         &supportcrypto=1&event=stopped";
@@ -41,7 +41,7 @@ fn an_announce_as_other_clients_write_it_is_read() {
 }
 
 #[test]
-fn a_wrong_announce_is_told_what_is_wrong() {
+fn invalid_announces_are_refused() {
     let honest = honest().encode();
     for (from, to) in [
         ("port=6881", "port=0"),
@@ -72,7 +72,7 @@ fn a_wrong_announce_is_told_what_is_wrong() {
 }
 
 #[test]
-fn answers_of_both_forms_are_read() {
+fn responses_of_both_forms_are_read() {
     let answer = AnnounceResponse {
         complete: 1,
         incomplete: 2,
@@ -89,7 +89,7 @@ fn answers_of_both_forms_are_read() {
 }
 
 #[test]
-fn an_answer_that_cannot_be_meant_is_refused_or_held_to_its_limits() {
+fn invalid_responses_are_refused_or_limited() {
     for wrong in [
         &b"d8:intervali5e5:peers5:12345e"[..],
         b"d8:intervali5e5:peersi5ee",
@@ -142,7 +142,7 @@ fn an_answer_that_cannot_be_meant_is_refused_or_held_to_its_limits() {
 }
 
 #[test]
-fn a_scrape_names_its_torrents() {
+fn scrape_names_its_torrents() {
     let hash = Digest::of(b"x");
     let query = format!("info_hash={}", percent::encode(hash.as_bytes(), b""));
     assert_eq!(scrape::decode_query(&query), Ok(vec![hash]));

@@ -40,7 +40,7 @@ fn messages() -> Vec<Message<'static>> {
 }
 
 #[test]
-fn every_message_goes_there_and_back_however_it_is_split() {
+fn every_message_round_trips_however_it_is_split() {
     let mut stream = Vec::new();
     messages()
         .iter()
@@ -63,7 +63,7 @@ fn every_message_goes_there_and_back_however_it_is_split() {
 }
 
 #[test]
-fn a_handshake_is_68_bytes_and_tells_what_its_speaker_can() {
+fn handshake_has_68_bytes_and_tells_what_its_sender_can() {
     let ours = Handshake::new(Digest::of(b"x"), *b"-GC0001-abcdefghijkl");
     let bytes = ours.encode();
     assert_eq!(Handshake::decode(&bytes), Ok(ours));
@@ -81,7 +81,7 @@ fn a_handshake_is_68_bytes_and_tells_what_its_speaker_can() {
 }
 
 #[test]
-fn lengths_that_a_message_cannot_have_are_refused() {
+fn invalid_message_lengths_are_refused() {
     for (id, wrong) in [
         (0, vec![1]),
         (1, vec![1]),
@@ -116,7 +116,7 @@ fn lengths_that_a_message_cannot_have_are_refused() {
 }
 
 #[test]
-fn a_length_over_the_limit_is_refused_before_the_rest_has_come() {
+fn too_long_message_is_refused_before_it_is_complete() {
     for len in [u32::MAX, 1 << 31, LIMITS.max_len() as u32 + 1] {
         assert!(frame_len(&len.to_be_bytes(), LIMITS).is_err(), "{len}");
     }
@@ -136,7 +136,7 @@ fn a_length_over_the_limit_is_refused_before_the_rest_has_come() {
 }
 
 #[test]
-fn an_introduction_is_read_and_nonsense_in_it_is_passed_over() {
+fn extended_handshake_ignores_invalid_values() {
     let ours = ExtendedHandshake {
         port: Some(6881),
         requests: Some(500),

@@ -62,7 +62,7 @@ impl Accounting {
     /// Another member has `piece`.
     pub(super) fn note_holder(&mut self, piece: u32, connection: &PeerConnection) {
         if let Some(holder) = self.first_holders.get_mut(piece as usize) {
-            holder.get_or_insert((connection.handshake.peer_id, connection.addr));
+            holder.get_or_insert((connection.id(), connection.addr));
         }
     }
 
@@ -73,7 +73,7 @@ impl Accounting {
         if !connection.has_moved() {
             return;
         }
-        let id = connection.handshake.peer_id;
+        let id = connection.id();
         let known = has_seat || self.closed.len() < CLOSED_MAX || self.closed.contains_key(&id);
         let total = self.closed.entry(if known { id } else { OTHERS });
         total.or_default().add(PeerTraffic::of(connection));
@@ -92,7 +92,7 @@ impl Accounting {
     ) -> BTreeMap<PeerId, PeerTraffic> {
         let mut all = self.closed.clone();
         for connection in open.values() {
-            let total = all.entry(connection.handshake.peer_id).or_default();
+            let total = all.entry(connection.id()).or_default();
             total.add(PeerTraffic::of(connection));
         }
         all

@@ -7,7 +7,7 @@ use crate::digest::Digest;
 use crate::net::clock;
 use crate::proto::bt::piece_picker::arrive::Arrival;
 use crate::proto::bt::wire::{Block, Message};
-use crate::transport::swarm::member::{MemberState, SwarmMember};
+use crate::transport::swarm::member::SwarmMember;
 use crate::transport::swarm::peer_connection::{ConnectionError, PeerConnection};
 use crate::transport::swarm::peer_id::Role;
 
@@ -24,7 +24,8 @@ impl SwarmMember {
         data: &[u8],
     ) -> Result<(), ConnectionError> {
         let now = clock::now();
-        let mut state = self.lock();
+        let mut guard = self.lock();
+        let state = &mut *guard;
         let len = u32::try_from(data.len()).expect("bounded by the message");
         let received = &connection.traffic.received;
         received.fetch_add(u64::from(len), Ordering::Relaxed);
@@ -33,38 +34,33 @@ impl SwarmMember {
             Arrival::Unwanted => {
                 state.accounting.wasted += u64::from(len);
                 if state.picker.unrequested_blocks(connection.key) > UNREQUESTED_MAX {
-                    return Err(ConnectionError::TooManyUnrequestedBlocks);
+                    return Err(ConnectionError::Misbehaved(
+                        "it sends too much that was not requested",
+                    ));
                 }
-                self.request_blocks(&mut state, connection);
+                self.request_blocks(state, connection);
                 return Ok(());
             }
             Arrival::Kept(others) => (others, false),
             Arrival::PieceComplete(others) => (others, true),
         };
-        let MemberState {
-            buffers,
-            picker,
-            accounting,
-            connections,
-            ..
-        } = &mut *state;
-        accounting.first_received.get_or_insert(now);
-        accounting.kept += u64::from(len);
-        buffers.drop_stale(picker);
+        state.accounting.first_received.get_or_insert(now);
+        state.accounting.kept += u64::from(len);
+        state.buffers.drop_stale(&state.picker);
         let size = self.layout.len(piece) as usize;
-        buffers.write(piece, size, begin as usize, data);
-        for other in others.iter().filter_map(|key| connections.get(key)) {
+        state.buffers.write(piece, size, begin as usize, data);
+        for other in others.iter().filter_map(|key| state.connections.get(key)) {
             other.send(&[Message::Cancel(block)]);
         }
-        let bytes = complete.then(|| buffers.take(piece)).flatten();
-        self.request_blocks(&mut state, connection);
-        drop(state);
+        let bytes = complete.then(|| state.buffers.take(piece)).flatten();
+        self.request_blocks(state, connection);
+        drop(guard);
         let Some(bytes) = bytes else {
             return Ok(());
         };
         // Verifying takes longer than the next requests should wait.
         connection.outbox.flush();
-        let from_seeder = Role::of(&connection.handshake.peer_id) == Some(Role::Seeder);
+        let from_seeder = connection.role() == Some(Role::Seeder);
         self.finish_piece(piece, bytes, from_seeder)
     }
 

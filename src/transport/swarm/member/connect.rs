@@ -1,10 +1,9 @@
 //! How a connection begins, is admitted, and ends.
 
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::thread;
 
-use crate::net::STACK;
+use crate::net::spawn;
 use crate::proto::bt::wire::{
     ExtendedHandshake, Handshake, Message, PeerId, REQUESTS_DEFAULT, REQUESTS_MAX,
 };
@@ -14,19 +13,16 @@ use crate::transport::swarm::handshake;
 use crate::transport::swarm::limits::EXTERNAL_CONNECTIONS;
 use crate::transport::swarm::member::{MemberState, SwarmMember};
 use crate::transport::swarm::peer_connection::{ConnectionError, PeerConnection};
-use crate::transport::swarm::peer_id::{Role, untrusted};
+use crate::transport::swarm::peer_id::{Role, distrust};
 use crate::units::Moment;
 
 impl SwarmMember {
     /// Dials `addr` in a thread of its own, unless it is connected or being dialed already.
-    pub fn dial(&self, addr: SocketAddr) {
+    pub fn dial(self: &Arc<Self>, addr: SocketAddr) {
         self.start_dial(&mut self.lock(), addr);
     }
 
-    fn start_dial(&self, state: &mut MemberState, addr: SocketAddr) {
-        let Some(me) = self.me.upgrade() else {
-            return;
-        };
+    fn start_dial(self: &Arc<Self>, state: &mut MemberState, addr: SocketAddr) {
         let target = unmapped(addr);
         if state.closed || state.connections.len() >= self.connections_max / 2 {
             return;
@@ -35,19 +31,15 @@ impl SwarmMember {
         if connections.any(|c| c.listen_addr() == target) || !state.dialer.begin(target) {
             return;
         }
-        let started = thread::Builder::new()
-            .name(format!("peer-{addr}"))
-            .stack_size(STACK)
-            .spawn(move || {
-                let answered = handshake::dial(addr, &me.handshake());
-                me.lock().dialer.end(target);
-                match answered {
-                    Ok((stream, theirs)) => {
-                        me.run_connection(Arc::new(stream), addr, theirs, true);
-                    }
-                    Err(error) => log::debug!("{error}"),
-                }
-            });
+        let me = Arc::clone(self);
+        let started = spawn(format!("peer-{addr}"), move || {
+            let answered = handshake::dial(addr, &me.handshake());
+            me.lock().dialer.end(target);
+            match answered {
+                Ok((stream, theirs)) => me.run(Arc::new(stream), addr, theirs, true),
+                Err(error) => log::debug!("{error}"),
+            }
+        });
         if let Err(error) = started {
             state.dialer.end(target);
             log::warn!("cannot start a thread to dial {addr}: {error}");
@@ -63,7 +55,7 @@ impl SwarmMember {
     }
 
     /// Starts the scheduled dials that are due, while there is room for them.
-    pub(super) fn dial_due(&self, state: &mut MemberState) {
+    pub(super) fn dial_due(self: &Arc<Self>, state: &mut MemberState) {
         while let Some(dial) = state.dialer.next_due() {
             if state.connection_to(&dial.id).is_none() {
                 self.start_dial(state, dial.addr);
@@ -72,34 +64,33 @@ impl SwarmMember {
     }
 
     /// Serves a peer that dialed us, after the handshakes, until the connection ends.
-    pub fn serve(&self, stream: Arc<TcpStream>, addr: SocketAddr, theirs: Handshake) {
-        if let Some(me) = self.me.upgrade() {
-            me.run_connection(stream, addr, theirs, false);
-        }
+    pub fn serve(self: &Arc<Self>, stream: Arc<TcpStream>, addr: SocketAddr, theirs: Handshake) {
+        self.run(stream, addr, theirs, false);
     }
 
-    fn run_connection(
-        self: Arc<Self>,
+    fn run(
+        self: &Arc<Self>,
         stream: Arc<TcpStream>,
         addr: SocketAddr,
         theirs: Handshake,
         dialed: bool,
     ) {
-        let connection = match self.add_connection(stream, addr, theirs, dialed) {
+        // Blocks are written whole; nothing gains by waiting for more.
+        let _ = stream.set_nodelay(true);
+        let pieces = self.layout.pieces();
+        let connection = PeerConnection::new(stream, addr, theirs, dialed, pieces);
+        let connection = match self.add_connection(connection) {
             Ok(connection) => connection,
             Err(why) => return log::debug!("{addr}: not connected: {why}"),
         };
-        let (member, writing) = (Arc::clone(&self), Arc::clone(&connection));
-        let writer = thread::Builder::new()
-            .name(format!("write-{addr}"))
-            .stack_size(STACK)
-            .spawn(move || {
-                let wait_for_rate = |bytes| member.wait_for_rate(bytes);
-                if let Err(error) = writing.run_writer(&member.store, &wait_for_rate) {
-                    log::debug!("{addr}: {error}");
-                }
-                writing.close();
-            });
+        let (member, writing) = (Arc::clone(self), Arc::clone(&connection));
+        let writer = spawn(format!("write-{addr}"), move || {
+            let wait_for_rate = |bytes| member.wait_for_rate(bytes);
+            if let Err(error) = writing.run_writer(&member.store, &wait_for_rate) {
+                log::debug!("{addr}: {error}");
+            }
+            writing.close();
+        });
         let ended = match writer {
             Ok(_) => connection.run_reader(|message| self.handle_message(&connection, message)),
             Err(error) => Err(ConnectionError::Io(error)),
@@ -114,35 +105,30 @@ impl SwarmMember {
     /// Admits a connection and sends our first messages on it.
     fn add_connection(
         &self,
-        stream: Arc<TcpStream>,
-        addr: SocketAddr,
-        mut theirs: Handshake,
-        dialed: bool,
+        mut connection: PeerConnection,
     ) -> Result<Arc<PeerConnection>, &'static str> {
-        // Blocks are written whole; nothing gains by waiting for more.
-        let _ = stream.set_nodelay(true);
         let mut state = self.lock();
+        let state = &mut *state;
+        let (ip, theirs) = (connection.addr.ip(), &mut connection.handshake);
         if theirs.peer_id == self.id {
             return Err("it is ourselves");
         }
-        if !state
-            .identities
-            .trusts(self.role, &theirs.peer_id, addr.ip())
-        {
-            theirs = untrusted(theirs);
+        if !state.identities.trusts(self.role, &theirs.peer_id, ip) {
+            distrust(theirs);
         }
+        let id = theirs.peer_id;
         if state.closed {
             return Err("we are leaving");
         }
-        if state.bans.is_banned(addr.ip(), &theirs.peer_id) {
+        if state.bans.is_banned(ip, &id) {
             return Err("it has sent wrong pieces");
         }
-        self.check_room(&state, &theirs, addr.ip())?;
-        if let Some(other) = state.connection_to(&theirs.peer_id) {
-            if !self.replaces(other, &theirs, addr.ip(), dialed) {
-                if dialed && other.addr.ip() == addr.ip() {
+        self.check_room(state, &connection)?;
+        if let Some(other) = state.connection_to(&id) {
+            if !self.replaces(other, &connection) {
+                if connection.dialed && other.addr.ip() == ip {
                     // It had dialed us, and now we know where it listens.
-                    other.set_listen_port(addr.port());
+                    other.set_listen_port(connection.addr.port());
                 }
                 return Err("it is connected already");
             }
@@ -150,41 +136,38 @@ impl SwarmMember {
         }
         let key = state.next_key;
         state.next_key += 1;
-        let pieces = self.layout.pieces();
-        let connection = PeerConnection::new(key, stream, addr, theirs, dialed, pieces);
+        connection.key = key;
         let connection = Arc::new(connection);
         state.connections.insert(key, Arc::clone(&connection));
         state.picker.add_peer(key, REQUESTS_DEFAULT as usize);
-        let seated = Role::of(&theirs.peer_id) == Some(Role::Seated);
-        let admitted = state.identities.is_admitted(&theirs.peer_id);
         let mut hides = false;
-        if seated && let Some(super_seeder) = &mut state.super_seeder {
+        if Role::of(&id) == Some(Role::Seated)
+            && let Some(super_seeder) = &mut state.super_seeder
+        {
             super_seeder.add_peer(key);
+            let admitted = state.identities.is_admitted(&id);
             if admitted {
                 super_seeder.admit(key);
             }
             hides = !admitted || !super_seeder.reveals_all();
         }
-        send_greeting(&state, &connection, hides);
-        if state.released.is_some() {
-            self.reveal(&mut state);
-        }
+        send_greeting(state, &connection, hides);
+        self.reveal(state);
         Ok(connection)
     }
 
-    /// Whether there is room for another peer at `ip`. A seeder keeps half of its connections for
+    /// Whether there is room for another connection. A seeder keeps half of its connections for
     /// peers with a seat.
     fn check_room(
         &self,
         state: &MemberState,
-        theirs: &Handshake,
-        ip: IpAddr,
+        connection: &PeerConnection,
     ) -> Result<(), &'static str> {
-        let is_ours = |peer: &Handshake| match self.role {
-            Role::Seeder => Role::of(&peer.peer_id) == Some(Role::Seated),
-            Role::Seated | Role::External => peer.is_gatecast(),
+        let is_ours = |peer: &PeerConnection| match self.role {
+            Role::Seeder => peer.role() == Some(Role::Seated),
+            Role::Seated | Role::External => peer.handshake.is_gatecast(),
         };
-        let ours = is_ours(theirs);
+        let (ours, ip) = (is_ours(connection), connection.addr.ip());
         let max = self.connections_max;
         let (all_max, ip_max) = if ours {
             (max, if ip.is_loopback() { max } else { max / 2 })
@@ -195,7 +178,7 @@ impl SwarmMember {
         };
         let alike = || {
             let connections = state.connections.values();
-            connections.filter(|other| is_ours(&other.handshake) == ours)
+            connections.filter(|other| is_ours(other) == ours)
         };
         if state.connections.len() >= max || alike().count() >= all_max {
             return Err("too many connections");
@@ -209,45 +192,35 @@ impl SwarmMember {
     /// Whether a new connection replaces the `other` one to the same id. It does when both sides
     /// dialed at once: both keep the one that the smaller id dialed. A connection that has moved
     /// payload is never replaced: requests are on their way, and the id may be a stolen one.
-    fn replaces(
-        &self,
-        other: &PeerConnection,
-        theirs: &Handshake,
-        ip: IpAddr,
-        dialed: bool,
-    ) -> bool {
-        theirs.is_gatecast()
-            && other.dialed != dialed
-            && dialed == (self.id < theirs.peer_id)
+    fn replaces(&self, other: &PeerConnection, new: &PeerConnection) -> bool {
+        new.handshake.is_gatecast()
+            && other.dialed != new.dialed
+            && new.dialed == (self.id < new.id())
             && !other.has_moved()
-            && other.addr.ip() == ip
+            && other.addr.ip() == new.addr.ip()
     }
 
     fn remove_connection(&self, connection: &Arc<PeerConnection>) {
         connection.close();
         let mut state = self.lock();
-        let MemberState {
-            picker,
-            super_seeder,
-            bans,
-            identities,
-            accounting,
-            ..
-        } = &mut *state;
-        let (key, id) = (connection.key, connection.handshake.peer_id);
+        let state = &mut *state;
+        let (key, id) = (connection.key, connection.id());
+        let picker = &mut state.picker;
         if picker.is_suspect(key) {
-            bans.add_suspect(key, (connection.addr.ip(), id), |key| {
-                picker.is_suspect(key)
-            });
+            let suspect = (connection.addr.ip(), id);
+            state
+                .bans
+                .add_suspect(key, suspect, |key| picker.is_suspect(key));
         }
         picker.remove_peer(key);
-        if let Some(super_seeder) = super_seeder {
+        if let Some(super_seeder) = &mut state.super_seeder {
             super_seeder.remove_peer(key);
         }
-        accounting.close(connection, identities.is_seated(&id));
+        let has_seat = state.identities.is_seated(&id);
+        state.accounting.close(connection, has_seat);
         state.connections.remove(&key);
-        self.request_from_all(&mut state);
-        self.reveal(&mut state);
+        self.request_from_all(state);
+        self.reveal(state);
     }
 
     /// Closes the connection to a peer that sent wrong pieces, and bans it, even if it has left.

@@ -1,7 +1,7 @@
 //! The ticker: a thread that announces new pieces, a few at a time, and applies time limits.
 
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ const TICK: Duration = Duration::from_millis(50);
 
 impl SwarmMember {
     /// The ticker's thread.
-    pub(super) fn run_ticker(&self) {
+    pub(super) fn run_ticker(self: &Arc<Self>) {
         let mut state = self.lock();
         let mut next_tick = clock::now().after(TICK);
         while !state.closed {
@@ -45,7 +45,7 @@ impl SwarmMember {
         }
     }
 
-    fn on_tick(&self, state: &mut MemberState) {
+    fn on_tick(self: &Arc<Self>, state: &mut MemberState) {
         // What the last tick queued, where nothing else was written meanwhile.
         let connections = state.connections.values();
         connections.for_each(|connection| connection.outbox.flush_all());

@@ -70,7 +70,8 @@ impl SwarmMember {
             }
             Message::Reject(block) => state.picker.request_rejected(key, block),
             Message::Have(piece) => {
-                if state.picker.add_piece(key, piece)? {
+                let is_new = state.picker.add_piece(key, piece)?;
+                if is_new {
                     note_piece(&mut state, connection, piece);
                 }
             }
@@ -123,7 +124,7 @@ impl SwarmMember {
         block: Block,
     ) -> Result<(), ConnectionError> {
         if block.len > REQUEST_MAX {
-            return Err(ConnectionError::BlockTooLong(block.len));
+            return Err(ConnectionError::Misbehaved("it requests too long a block"));
         }
         let state = self.lock();
         let exists = self.layout.allows(block) && state.picker.have().has(block.piece);

@@ -26,14 +26,13 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
-use std::thread;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::net::pacing::Pacer;
-use crate::net::{STACK, clock, lock};
+use crate::net::{clock, lock, spawn};
 use crate::proto::bt::bitfield::Bitfield;
 use crate::proto::bt::layout::PieceLayout;
 use crate::proto::bt::metainfo::Metainfo;
@@ -68,8 +67,10 @@ pub mod status;
 pub struct SwarmMember {
     /// The torrent.
     pub metainfo: Arc<Metainfo>,
-    info_hash: Digest,
-    id: PeerId,
+    /// The digest that names the torrent.
+    pub info_hash: Digest,
+    /// Our own id.
+    pub id: PeerId,
     role: Role,
     layout: PieceLayout,
     store: Store,
@@ -83,7 +84,6 @@ pub struct SwarmMember {
     changed: Condvar,
     /// Wakes the ticker.
     tick: Condvar,
-    me: Weak<Self>,
 }
 
 /// What the member's lock protects.
@@ -143,7 +143,7 @@ impl SwarmMember {
             closed: false,
             fault: None,
         };
-        let member = Arc::new_cyclic(|me| Self {
+        let member = Arc::new(Self {
             info_hash: metainfo.info_hash(),
             metainfo,
             id,
@@ -160,25 +160,11 @@ impl SwarmMember {
             state: Mutex::new(state),
             changed: Condvar::new(),
             tick: Condvar::new(),
-            me: Weak::clone(me),
         });
         let ticking = Arc::clone(&member);
-        thread::Builder::new()
-            .name("swarm-tick".to_owned())
-            .stack_size(STACK)
-            .spawn(move || ticking.run_ticker())
+        spawn("swarm-tick", move || ticking.run_ticker())
             .map_err(Error::io("start the swarm's thread", "this process"))?;
         Ok(member)
-    }
-
-    /// The digest that names the torrent.
-    pub fn info_hash(&self) -> Digest {
-        self.info_hash
-    }
-
-    /// Our own id.
-    pub fn id(&self) -> PeerId {
-        self.id
     }
 
     /// Our own handshake.
@@ -194,13 +180,12 @@ impl SwarmMember {
     /// The peer of this id has a seat, and its control connection comes from `ip`.
     pub fn add_seat(&self, id: PeerId, ip: IpAddr) {
         let mut state = self.lock();
-        let MemberState {
-            identities,
-            connections,
-            ..
-        } = &mut *state;
-        let connected = |id: &PeerId| connections.values().any(|c| c.handshake.peer_id == *id);
-        identities.add_seat(id, ip, connected);
+        let state = &mut *state;
+        let connected = |id: &PeerId| {
+            let mut connections = state.connections.values();
+            connections.any(|connection| connection.id() == *id)
+        };
+        state.identities.add_seat(id, ip, connected);
     }
 
     /// True when the peer of this id has a seat, and comes from the address of that seat.
@@ -274,6 +259,6 @@ impl MemberState {
     /// The connection to the peer of this id.
     fn connection_to(&self, id: &PeerId) -> Option<&Arc<PeerConnection>> {
         let mut connections = self.connections.values();
-        connections.find(|connection| connection.handshake.peer_id == *id)
+        connections.find(|connection| connection.id() == *id)
     }
 }

@@ -66,18 +66,12 @@ impl SwarmMember {
 
     /// Reveals to each peer the pieces that it is to fetch; once all are out, everything to all.
     pub(super) fn reveal(&self, state: &mut MemberState) {
-        let MemberState {
-            released: Some(released),
-            super_seeder: Some(super_seeder),
-            connections,
-            picker,
-            ..
-        } = state
-        else {
+        let (Some(released), Some(super_seeder)) = (state.released, &mut state.super_seeder) else {
             return;
         };
+        let connections = &state.connections;
         let now = clock::now();
-        let seconds = now.since(*released).as_secs_f64().max(0.1);
+        let seconds = now.since(released).as_secs_f64().max(0.1);
         let piece = f64::from(self.layout.piece);
         #[allow(clippy::cast_precision_loss, reason = "a rate")]
         let pieces = |bytes: &AtomicU64| bytes.load(Ordering::Relaxed) as f64 / piece;
@@ -93,7 +87,7 @@ impl SwarmMember {
             }
         }
         if super_seeder.try_reveal_all(now) {
-            let bits = picker.have().encode();
+            let bits = state.picker.have().encode();
             for connection in connections.values() {
                 connection.send(&[if connection.limits.fast {
                     Message::HaveAll

@@ -151,7 +151,7 @@ impl SwarmMember {
         let connections = state.connections.values();
         connections
             .map(|connection| ConnectedPeer {
-                id: connection.handshake.peer_id,
+                id: connection.id(),
                 addr: connection.addr,
                 is_gatecast: connection.handshake.is_gatecast(),
                 pieces: (state.picker.pieces_of(connection.key)).map_or(0, Bitfield::count),

@@ -46,7 +46,7 @@ fn ask_from(
 }
 
 #[test]
-fn the_first_answer_has_everybody_but_the_asker() {
+fn first_response_names_everybody_but_the_asker() {
     let mut registry = PeerRegistry::new(1);
     assert_eq!(
         ask(&mut registry, &announce(2, 9, AnnounceEvent::Started), 0),
@@ -64,7 +64,7 @@ fn the_first_answer_has_everybody_but_the_asker() {
 }
 
 #[test]
-fn whole_peers_are_not_told_of_each_other() {
+fn complete_peers_are_not_named_to_each_other() {
     let mut registry = PeerRegistry::new(1);
     ask(&mut registry, &announce(2, 0, AnnounceEvent::Completed), 0).expect("room");
     ask(&mut registry, &announce(3, 9, AnnounceEvent::Started), 0).expect("room");
@@ -74,7 +74,7 @@ fn whole_peers_are_not_told_of_each_other() {
 }
 
 #[test]
-fn who_stops_or_is_silent_is_forgotten_and_stopping_first_is_no_error() {
+fn peers_that_stop_or_are_silent_are_removed() {
     let mut registry = PeerRegistry::new(1);
     assert_eq!(
         ask(&mut registry, &announce(2, 9, AnnounceEvent::Stopped), 0),
@@ -89,7 +89,7 @@ fn who_stops_or_is_silent_is_forgotten_and_stopping_first_is_no_error() {
 }
 
 #[test]
-fn an_address_may_only_ask_so_often_and_is_only_remembered_so_often() {
+fn address_announces_and_registers_only_so_often() {
     let mut registry = PeerRegistry::new(1);
     ask(&mut registry, &announce(3, 9, AnnounceEvent::Started), 0).expect("another");
     let mut flood = announce(2, 9, AnnounceEvent::Started);
@@ -114,7 +114,7 @@ fn an_address_may_only_ask_so_often_and_is_only_remembered_so_often() {
 }
 
 #[test]
-fn strangers_drive_out_each_other_and_never_who_has_a_seat() {
+fn peers_without_a_seat_never_displace_those_with_one() {
     const SEATS: u16 = 1500;
     let mut registry = PeerRegistry::new(1);
     let seat = |n: u16| (announce(200, 9, AnnounceEvent::Started), 3000 + n);
@@ -155,7 +155,7 @@ fn strangers_drive_out_each_other_and_never_who_has_a_seat() {
 }
 
 #[test]
-fn only_who_has_a_seat_is_heard_of_what_came_from_whom() {
+fn only_peers_with_a_seat_report_their_sources() {
     let mut registry = PeerRegistry::new(1);
     let tells = Announce {
         received_from: vec![([7; 20], 5)],

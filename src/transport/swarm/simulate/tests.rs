@@ -18,7 +18,7 @@ fn ratio(plan: &SimulationConfig) -> f64 {
 }
 
 #[test]
-fn the_bound_is_the_tightest_of_its_three() {
+fn bound_is_the_tightest_of_three() {
     let mut plan = plan(4, 25_000_000);
     assert_eq!(bound(&plan), Duration::from_secs(2));
     plan.clients[0].1 = LINK / 4.0;
@@ -28,12 +28,12 @@ fn the_bound_is_the_tightest_of_its_three() {
 }
 
 #[test]
-fn one_client_takes_as_long_as_the_link() {
+fn single_client_takes_as_long_as_its_link() {
     assert!(ratio(&plan(1, 25_000_000)) < 1.001);
 }
 
 #[test]
-fn a_hundred_megabytes_come_near_the_bound_for_few_and_for_many() {
+fn hundred_megabytes_take_little_more_than_the_bound() {
     for (clients, most) in [(2, 1.02), (8, 1.05), (13, 1.06), (50, 1.20)] {
         let ratio = ratio(&plan(clients, 100_000_000));
         assert!((1.0..most).contains(&ratio), "{clients}: {ratio}");
@@ -41,7 +41,7 @@ fn a_hundred_megabytes_come_near_the_bound_for_few_and_for_many() {
 }
 
 #[test]
-fn links_that_are_not_equal_stay_within_a_quarter_of_the_bound() {
+fn unequal_links_stay_within_a_quarter_of_the_bound() {
     let mut plan = plan(12, 100_000_000);
     plan.clients
         .iter_mut()
@@ -52,7 +52,7 @@ fn links_that_are_not_equal_stay_within_a_quarter_of_the_bound() {
 }
 
 #[test]
-fn the_server_sends_little_more_than_the_file_once() {
+fn server_sends_little_more_than_one_copy() {
     let outcome = run(&plan(13, 100_000_000)).expect("it ends");
     assert!(
         outcome.server_bytes < 110_000_000,
