@@ -14,7 +14,7 @@ use crate::server::catalog::{self, Catalog, HashProgress};
 use crate::server::config::ServerConfig;
 use crate::session::{FileInfo, Via};
 use crate::text::FileName;
-use crate::transport::swarm::torrents::{Options, Torrents};
+use crate::transport::swarm::torrents::{SwarmServerConfig, Torrents};
 use crate::transport::udp::config::UdpConfig;
 use crate::transport::udp::lab::LabServer;
 use crate::transport::{swarm, tcp, udp};
@@ -31,7 +31,7 @@ pub struct ServerBuilder {
     pub(crate) log_dir: Option<PathBuf>,
     pub(crate) http: HttpConfig,
     pub(crate) udp: UdpConfig,
-    pub(crate) swarm: Options,
+    pub(crate) swarm: SwarmServerConfig,
     /// Serve the lab's UDP clients at loopback and these addresses.
     pub(crate) lab_udp: Option<Vec<IpAddr>>,
     /// The name given to [`ServerBuilder::file`], not yet checked.
@@ -240,7 +240,7 @@ fn register(
     core: ServerCoreBuilder,
     http: HttpConfig,
     udp: UdpConfig,
-    swarm: Options,
+    swarm: SwarmServerConfig,
 ) -> Result<(ServerCoreBuilder, Arc<Torrents>)> {
     let core = udp::serve(tcp::serve(core)?, udp);
     let (core, torrents) = swarm::serve(core, swarm);

@@ -14,9 +14,6 @@ use crate::digest::Digest;
 use crate::error::Error;
 use crate::error::Result;
 use crate::net::clock;
-use crate::proto::bt::layout::Layout;
-use crate::proto::bt::metainfo;
-use crate::proto::bt::metainfo::Metainfo;
 use crate::testbed::star::host::Host;
 use crate::testbed::star::tool;
 use crate::testbed::study::bound::Bound;
@@ -201,10 +198,7 @@ fn prepare(job: &RunSpec<'_>) -> Result<std::path::PathBuf> {
     let name = FileName::new(name.unwrap_or_default())
         .map_err(|error| Error::refused(job.file.display(), error.to_string()))?;
     let file = std::fs::File::open(job.file).map_err(Error::io("read", job.file.display()))?;
-    let layout = Layout::new(job.bytes, metainfo::piece_bytes(job.bytes));
-    let pieces = store::digests(&file, layout, name.as_str())?;
-    let torrent = Metainfo::new(name, job.bytes, layout.piece, pieces)
-        .map_err(|error| Error::refused("the study", error.to_string()))?;
+    let torrent = store::make_metainfo(&file, &name, job.bytes)?;
     let announce = format!("http://{}:{TRACKER}/announce", job.server.address);
     let path = job.folder.join("file.torrent");
     let hook = "#!/bin/sh\ndate +%s.%N >\"$(dirname \"$3\")/done\"\n";
