@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use crate::report::MedianRange;
 use crate::report::client_rates_mbit;
 use crate::report::is_measured;
 use crate::report::is_sound;
+use crate::report::losses_of;
+use crate::report::mean_loss;
+use crate::report::median_range::MedianRange;
 use crate::report::overall;
 use crate::report::plot::Axis;
 use crate::report::plot::Chart;
@@ -139,23 +141,6 @@ fn rate_of_each(record: &Record) -> Option<(f64, MedianRange)> {
 
 fn loss_of_each(record: &Record) -> Option<(f64, MedianRange)> {
     Some((mean_loss(record)?, MedianRange::of(losses_of(record)?)?))
-}
-
-/// The mean of the clients' losses in per cent; `None` where one of them does not tell.
-pub fn mean_loss(record: &Record) -> Option<f64> {
-    let each = losses_of(record)?;
-    #[allow(
-        clippy::cast_precision_loss,
-        reason = "as many as a session has clients"
-    )]
-    let mean = each.iter().sum::<f64>() / each.len() as f64;
-    Some(mean)
-}
-
-fn losses_of(record: &Record) -> Option<Vec<f64>> {
-    let all = record.transfers.iter();
-    let each: Option<Vec<f64>> = all.map(|transfer| transfer.counts.loss_percent()).collect();
-    each.filter(|each| !each.is_empty())
 }
 
 fn against_clients(name: String, records: &[&Record], figure: SessionFigure) -> Series {

@@ -74,11 +74,6 @@ pub(super) fn duration(text: &str) -> Option<Duration> {
     us.checked_add(parsed(decimals)?).map(Duration::from_micros)
 }
 
-pub(super) fn seconds(span: Duration) -> String {
-    let us = micros(span);
-    format!("{}.{:06}", us / 1_000_000, us % 1_000_000)
-}
-
 /// The rate of a whole number of microseconds, as the line's reader will compute it again.
 pub(super) fn mbit(bytes: Option<u64>, span: Option<Duration>) -> Option<String> {
     let rate = mbit_per_second(bytes?, Duration::from_micros(micros(span?)))?;
