@@ -20,10 +20,10 @@ use std::thread;
 use std::time::Duration;
 
 use gatecast::internals::client;
-use gatecast::internals::client::Order;
-use gatecast::internals::server::builder::Host;
+use gatecast::internals::client::FetchConfig;
+use gatecast::internals::server::builder::ServerCoreBuilder;
 use gatecast::internals::server::catalog::Catalog;
-use gatecast::internals::server::lobby::Settings;
+use gatecast::internals::server::config::ServerConfig;
 use gatecast::internals::server::sample;
 use gatecast::internals::transport::tcp;
 
@@ -131,11 +131,11 @@ fn measure(clients: u16, bytes: u64, runs: usize) {
 
 /// One release to clients in this process.
 fn release(server: SocketAddr, clients: u16, work: &Path) -> Release {
-    let order = Order {
+    let order = FetchConfig {
         clients,
         out: work.join("copies"),
         durable: false,
-        ..Order::new(vec![server])
+        ..FetchConfig::new(vec![server])
     };
     let ends = tcp::fetch(&order).expect("a server is there");
     for error in ends.iter().filter_map(|end| end.error.as_ref()) {
@@ -201,12 +201,12 @@ impl Server {
 
 /// The server process: serves until its standard input ends.
 fn serve(file: &Path, clients: &str, fair_start: bool) {
-    let settings = Settings {
+    let settings = ServerConfig {
         clients: Some(clients.parse().expect("a number of clients")),
         fair_start,
-        ..Settings::default()
+        ..ServerConfig::default()
     };
-    let host = Host::new(Catalog::offer([file]).expect("a file"), settings);
+    let host = ServerCoreBuilder::new(Catalog::offer([file]).expect("a file"), settings);
     host.digest(&|_, _, _| {}).expect("a file");
     let server = tcp::serve(host)
         .and_then(|host| host.start(([127, 0, 0, 1], 0).into()))

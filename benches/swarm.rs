@@ -9,7 +9,7 @@ use criterion::Criterion;
 use criterion::Throughput;
 use criterion::criterion_group;
 use criterion::criterion_main;
-use gatecast::internals::client::Order;
+use gatecast::internals::client::FetchConfig;
 use gatecast::internals::proto::bt::bits::Bits;
 use gatecast::internals::proto::bt::layout::Layout;
 use gatecast::internals::proto::bt::random::Random;
@@ -17,9 +17,9 @@ use gatecast::internals::proto::bt::table::Table;
 use gatecast::internals::proto::bt::wire;
 use gatecast::internals::proto::bt::wire::Limits;
 use gatecast::internals::proto::bt::wire::Message;
-use gatecast::internals::server::builder::Host;
+use gatecast::internals::server::builder::ServerCoreBuilder;
 use gatecast::internals::server::catalog::Catalog;
-use gatecast::internals::server::lobby::Settings;
+use gatecast::internals::server::config::ServerConfig;
 use gatecast::internals::server::sample;
 use gatecast::internals::session::Via;
 use gatecast::internals::transport::swarm;
@@ -104,15 +104,18 @@ fn session(c: &mut Criterion) {
     group.throughput(Throughput::Bytes(80_000_000));
     group.bench_function("8 clients, 10 MB, loopback", |b| {
         b.iter(|| {
-            let settings = Settings {
+            let settings = ServerConfig {
                 via: Some(Via::Swarm),
-                ..Settings::default()
+                ..ServerConfig::default()
             };
             let catalog = Catalog::offer([&file]).expect("made");
-            let (host, torrents) = swarm::serve(Host::new(catalog, settings), Options::default());
+            let (host, torrents) = swarm::serve(
+                ServerCoreBuilder::new(catalog, settings),
+                Options::default(),
+            );
             let host = swarm::serve_http(host, torrents);
             let server = host.start(([127, 0, 0, 1], 0).into()).expect("a port");
-            let mut order = Order::new(vec![server.addr()]);
+            let mut order = FetchConfig::new(vec![server.addr()]);
             order.clients = 8;
             order.out = folder.join("copies");
             order.durable = false;

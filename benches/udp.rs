@@ -13,20 +13,21 @@ use criterion::Criterion;
 use criterion::Throughput;
 use criterion::criterion_group;
 use criterion::criterion_main;
-use gatecast::internals::client::Fetch;
-use gatecast::internals::client::Order;
+use gatecast::internals::client::FetchConfig;
+use gatecast::internals::client::FetchRun;
 use gatecast::internals::proto::udp::blocks::Blocks;
 use gatecast::internals::proto::udp::packet::Body;
 use gatecast::internals::proto::udp::packet::Packet;
 use gatecast::internals::proto::udp::ranges;
 use gatecast::internals::proto::udp::stats::Stats;
 use gatecast::internals::proto::udp::xor;
-use gatecast::internals::server::builder::Host;
+use gatecast::internals::server::builder::ServerCoreBuilder;
 use gatecast::internals::server::catalog::Catalog;
-use gatecast::internals::server::lobby::Settings;
+use gatecast::internals::server::config::ServerConfig;
 use gatecast::internals::server::sample;
 use gatecast::internals::session::Via;
 use gatecast::internals::transport::udp;
+use gatecast::internals::transport::udp::config::UdpConfig;
 use gatecast::internals::transport::udp::socket::Inlet;
 use gatecast::internals::transport::udp::socket::Outlet;
 use gatecast::internals::units::Moment;
@@ -160,23 +161,29 @@ fn sessions(criterion: &mut Criterion) {
         for datagram in [1472, 65_507] {
             for clients in [1, 25] {
                 let once = || -> Duration {
-                    let mut settings = Settings {
+                    let settings = ServerConfig {
                         clients: Some(clients),
                         via: Some(via),
                         one_off: true,
-                        ..Settings::default()
+                        ..ServerConfig::default()
                     };
-                    settings.datagrams.size = datagram;
-                    let host = Host::new(Catalog::offer([&path]).expect("there"), settings);
+                    let host =
+                        ServerCoreBuilder::new(Catalog::offer([&path]).expect("there"), settings);
                     host.digest(&|_, _, _| {}).expect("readable");
-                    let server = udp::serve(host)
-                        .start(([127, 0, 0, 1], 0).into())
-                        .expect("a port");
-                    let mut order = Order::new(vec![server.addr()]);
+                    let server = udp::serve(
+                        host,
+                        UdpConfig {
+                            size: datagram,
+                            ..UdpConfig::default()
+                        },
+                    )
+                    .start(([127, 0, 0, 1], 0).into())
+                    .expect("a port");
+                    let mut order = FetchConfig::new(vec![server.addr()]);
                     order.clients = clients;
                     order.durable = false;
                     order.out = folder.path().join("out");
-                    let ends = Fetch::new(&order).run(&order, &[&take]).expect("begun");
+                    let ends = FetchRun::new(&order).run(&order, &[&take]).expect("begun");
                     assert!(ends.iter().all(|end| end.error.is_none()), "{ends:?}");
                     let record = server.records().recv().expect("a session");
                     server.stop().expect("no log");

@@ -7,7 +7,7 @@
 use std::process::ExitCode;
 
 use gatecast::internals::client;
-use gatecast::internals::client::Order;
+use gatecast::internals::client::FetchConfig;
 use gatecast::internals::error::Error;
 use gatecast::internals::net::socket;
 use gatecast::internals::report::session_table;
@@ -47,12 +47,12 @@ fn main() -> ExitCode {
     ExitCode::from(Verdict::of_ends(&ends).exit_code())
 }
 
-fn order(arguments: &[String]) -> Result<Order, String> {
+fn order(arguments: &[String]) -> Result<FetchConfig, String> {
     let clients = arguments.first().map_or("1", String::as_str);
     let file = arguments.get(1).map_or("100MB.bin", String::as_str);
     let address = arguments.get(2).map_or("127.0.0.1:8080", String::as_str);
     let server = socket::resolve(address, 8080).map_err(|error: Error| error.to_string())?;
-    let mut order = Order::new(server);
+    let mut order = FetchConfig::new(server);
     order.clients = clients
         .parse()
         .map_err(|_| format!("'{clients}' is no number of clients"))?;

@@ -12,9 +12,9 @@ use std::path::PathBuf;
 
 use gatecast::internals::http;
 use gatecast::internals::report::session_table;
-use gatecast::internals::server::builder::Host;
+use gatecast::internals::server::builder::ServerCoreBuilder;
 use gatecast::internals::server::catalog::Catalog;
-use gatecast::internals::server::lobby::Settings;
+use gatecast::internals::server::config::ServerConfig;
 use gatecast::internals::server::sample;
 use gatecast::internals::transport::tcp;
 
@@ -31,10 +31,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     sample::make(&folder.join("100MB.bin"), 100_000_000)?;
     sample::make(&folder.join("250MB.bin"), 250_000_000)?;
 
-    let host = Host::new(Catalog::offer([&folder])?, Settings::default()).log_to("logs");
+    let host =
+        ServerCoreBuilder::new(Catalog::offer([&folder])?, ServerConfig::default()).log_to("logs");
     eprintln!("computing the digests of {} ...", folder.display());
     host.digest(&|_, _, _| {})?;
-    let host = http::serve(tcp::serve(host)?, http::Options::default())?;
+    let host = http::serve(tcp::serve(host)?, http::HttpConfig::default())?;
     let server = host.start(address)?;
     eprintln!("listening on {}; stop with Ctrl-C", server.addr());
     for file in server.lobby().files()? {

@@ -7,11 +7,11 @@
 use std::error::Error;
 use std::path::PathBuf;
 
-use gatecast::internals::client::Order;
+use gatecast::internals::client::FetchConfig;
 use gatecast::internals::report::session_table;
-use gatecast::internals::server::builder::Host;
+use gatecast::internals::server::builder::ServerCoreBuilder;
 use gatecast::internals::server::catalog::Catalog;
-use gatecast::internals::server::lobby::Settings;
+use gatecast::internals::server::config::ServerConfig;
 use gatecast::internals::session::Via;
 use gatecast::internals::transport::swarm;
 use gatecast::internals::transport::swarm::torrents::Options;
@@ -26,20 +26,20 @@ fn main() -> Result<(), Box<dyn Error>> {
         .map_or_else(|| PathBuf::from("testdata/odd-10007.bin"), PathBuf::from);
 
     // The server's uplink is slow here, so that it pays to ask the others.
-    let settings = Settings {
+    let settings = ServerConfig {
         clients: Some(clients),
         via: Some(Via::Swarm),
         rate: Some(Rate(100_000_000)),
-        ..Settings::default()
+        ..ServerConfig::default()
     };
     let (host, torrents) = swarm::serve(
-        Host::new(Catalog::offer([file])?, settings),
+        ServerCoreBuilder::new(Catalog::offer([file])?, settings),
         Options::default(),
     );
     let server = swarm::serve_http(host, torrents).start(([127, 0, 0, 1], 0).into())?;
     eprintln!("who has what: http://{}/swarm", server.addr());
 
-    let mut order = Order::new(vec![server.addr()]);
+    let mut order = FetchConfig::new(vec![server.addr()]);
     order.clients = clients;
     swarm::fetch(&order)?;
     let record = server.records().recv()?;

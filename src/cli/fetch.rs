@@ -19,14 +19,14 @@ use crate::cli::services;
 use crate::cli::signals;
 use crate::cli::signals::Request;
 use crate::client;
-use crate::client::End;
-use crate::client::Fetch;
-use crate::client::Order;
+use crate::client::ClientReport;
+use crate::client::FetchConfig;
+use crate::client::FetchRun;
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::error::Result;
 use crate::http;
-use crate::http::client::Target;
+use crate::http::client::HttpTarget;
 use crate::net::copy;
 use crate::report::json::SessionDocument;
 use crate::report::session_table;
@@ -106,7 +106,7 @@ pub(crate) fn run(args: &Args) -> Result<Verdict> {
     if args.server.ends_with(".torrent") && !args.server.starts_with(SCHEME) {
         return torrent(args);
     }
-    let order = Order {
+    let order = FetchConfig {
         file: args.file.clone(),
         clients: args.clients,
         group: args.group,
@@ -120,14 +120,14 @@ pub(crate) fn run(args: &Args) -> Result<Verdict> {
         stall: args.stall_limit,
         interface: args.multicast_interface,
         seed_time: args.seed_time,
-        ..Order::new(options::server(&authority(&args.server))?)
+        ..FetchConfig::new(options::server(&authority(&args.server))?)
     };
     let target = match args.via {
         Some(Via::Http) => Some(target(args, &order)?),
         _ if args.server.starts_with(SCHEME) => Some(target(args, &order)?),
         _ => None,
     };
-    let fetch = Arc::new(Fetch::new(&order));
+    let fetch = Arc::new(FetchRun::new(&order));
     stop_on_signal(&fetch)?;
     let work = || match &target {
         Some(target) => http::client::run(&fetch, &order, target),
@@ -158,7 +158,7 @@ fn authority(server: &str) -> String {
 }
 
 /// What is to be fetched by HTTP.
-fn target(args: &Args, order: &Order) -> Result<Target> {
+fn target(args: &Args, order: &FetchConfig) -> Result<HttpTarget> {
     if args.server.starts_with(SCHEME) {
         if !matches!(args.via, None | Some(Via::Http)) {
             let what = "an http:// URL is fetched --via http".to_owned();
@@ -168,17 +168,17 @@ fn target(args: &Args, order: &Order) -> Result<Target> {
             let what = "an http:// URL names its file, so no other can be given".to_owned();
             return Err(Error::Usage { what });
         }
-        return Target::url(&args.server);
+        return HttpTarget::url(&args.server);
     }
     let addr = order.server.first().expect("a name has an address");
     // A name that a browser may ask by; an address is always one.
     let host = addr.to_string();
     if let Some(file) = &args.file {
-        return Ok(Target::file(&host, file));
+        return Ok(HttpTarget::file(&host, file));
     }
     // HTTP has no word for the server's choice; its own protocol lists what there is.
     match &client::list(&order.server)?[..] {
-        [file] => Ok(Target::file(&host, &file.name)),
+        [file] => Ok(HttpTarget::file(&host, &file.name)),
         files => Err(Error::refused(
             &args.server,
             format!("it offers {} files, so name one", files.len()),
@@ -233,7 +233,7 @@ fn torrent(args: &Args) -> Result<Verdict> {
 }
 
 /// Lets the first Ctrl-C end every client.
-fn stop_on_signal(fetch: &Arc<Fetch>) -> Result<()> {
+fn stop_on_signal(fetch: &Arc<FetchRun>) -> Result<()> {
     let requests = signals::listen()?;
     let fetch = Arc::clone(fetch);
     thread::Builder::new()
@@ -248,7 +248,7 @@ fn stop_on_signal(fetch: &Arc<Fetch>) -> Result<()> {
 }
 
 /// Prints the tables or the document, and each client's failure once.
-fn show(ends: &[End], args: &Args) -> Result<()> {
+fn show(ends: &[ClientReport], args: &Args) -> Result<()> {
     let records = client::records(ends);
     if args.events {
         records.iter().try_for_each(events::ended)?;
@@ -269,7 +269,7 @@ fn show(ends: &[End], args: &Args) -> Result<()> {
 }
 
 /// One line for each kind of failure, with the clients that it struck.
-fn complain(ends: &[End]) {
+fn complain(ends: &[ClientReport]) {
     let mut failures: Vec<(String, Vec<usize>)> = Vec::new();
     for (number, error) in (1..)
         .zip(ends)

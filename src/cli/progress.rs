@@ -12,11 +12,11 @@ use indicatif::ProgressBar;
 use indicatif::ProgressStyle;
 
 use crate::cli::output;
+use crate::client::ClientStage;
 use crate::client::ClientView;
-use crate::client::Fetch;
-use crate::client::Stage;
+use crate::client::FetchRun;
 use crate::net::clock;
-use crate::server::gate::View;
+use crate::server::gate::GateView;
 use crate::text::FileName;
 use crate::text::escape;
 use crate::units::Bytes;
@@ -61,7 +61,7 @@ impl Hashing {
 }
 
 /// Shows `fetch` until `work` is done.
-pub(crate) fn watch<T: Send>(fetch: &Fetch, work: impl FnOnce() -> T + Send) -> T {
+pub(crate) fn watch<T: Send>(fetch: &FetchRun, work: impl FnOnce() -> T + Send) -> T {
     if !std::io::stderr().is_terminal() {
         return work();
     }
@@ -117,27 +117,27 @@ impl Bars {
 
 fn stage(view: &ClientView) -> String {
     match (view.stage, view.muster) {
-        (Stage::Connecting, _) => "looking for the server".to_owned(),
-        (Stage::Joining, _) => "joining".to_owned(),
-        (Stage::Waiting, Some((ready, clients))) => {
+        (ClientStage::Connecting, _) => "looking for the server".to_owned(),
+        (ClientStage::Joining, _) => "joining".to_owned(),
+        (ClientStage::Waiting, Some((ready, clients))) => {
             format!("at the gate, {ready} of {clients} ready")
         }
-        (Stage::Waiting, None) => "at the gate".to_owned(),
-        (Stage::Receiving, _) => "receiving".to_owned(),
-        (Stage::Verifying, _) => "verifying".to_owned(),
-        (Stage::Ended, _) => "done".to_owned(),
+        (ClientStage::Waiting, None) => "at the gate".to_owned(),
+        (ClientStage::Receiving, _) => "receiving".to_owned(),
+        (ClientStage::Verifying, _) => "verifying".to_owned(),
+        (ClientStage::Ended, _) => "done".to_owned(),
     }
 }
 
 /// How many clients are doing what, most advanced last: `3 receiving, 22 verifying`.
 fn summary(views: &[ClientView]) -> String {
     let stages = [
-        (Stage::Connecting, "connecting"),
-        (Stage::Joining, "joining"),
-        (Stage::Waiting, "at the gate"),
-        (Stage::Receiving, "receiving"),
-        (Stage::Verifying, "verifying"),
-        (Stage::Ended, "done"),
+        (ClientStage::Connecting, "connecting"),
+        (ClientStage::Joining, "joining"),
+        (ClientStage::Waiting, "at the gate"),
+        (ClientStage::Receiving, "receiving"),
+        (ClientStage::Verifying, "verifying"),
+        (ClientStage::Ended, "done"),
     ];
     let counted = stages.into_iter().filter_map(|(stage, word)| {
         let count = views.iter().filter(|view| view.stage == stage).count();
@@ -165,7 +165,7 @@ pub(crate) struct Room {
 
 impl Room {
     /// Shows `views` as they are now.
-    pub(crate) fn show(&mut self, views: &[View]) {
+    pub(crate) fn show(&mut self, views: &[GateView]) {
         let text = views.iter().map(describe).collect::<Vec<_>>().join("\n");
         if std::io::stderr().is_terminal() {
             return self.draw(text);
@@ -208,12 +208,12 @@ impl Room {
     }
 }
 
-fn headline(view: &View) -> String {
+fn headline(view: &GateView) -> String {
     let ready = view.seats.iter().filter(|seat| seat.ready).count();
     format!("{}: {ready} of {} clients ready", view.file, view.clients)
 }
 
-fn describe(view: &View) -> String {
+fn describe(view: &GateView) -> String {
     let Some(left) = view.left else {
         let moved = total_saturating(view.seats.iter().map(|seat| seat.moved));
         let done = view.seats.iter().filter(|seat| seat.finished).count();
@@ -288,9 +288,9 @@ mod tests {
             muster: None,
         };
         let views = [
-            view(Stage::Receiving),
-            view(Stage::Ended),
-            view(Stage::Receiving),
+            view(ClientStage::Receiving),
+            view(ClientStage::Ended),
+            view(ClientStage::Receiving),
         ];
         assert_eq!(summary(&views), "2 receiving, 1 done");
     }

@@ -17,21 +17,21 @@ use crate::cli::services;
 use crate::cli::signals;
 use crate::cli::signals::Request;
 use crate::cli::signals::Temporary;
-use crate::client::End;
-use crate::client::Fetch;
-use crate::client::Order;
+use crate::client::ClientReport;
+use crate::client::FetchConfig;
+use crate::client::FetchRun;
 use crate::error::Error;
 use crate::error::Result;
 use crate::http;
-use crate::http::client::Target;
+use crate::http::client::HttpTarget;
 use crate::report::counts;
 use crate::report::json::SessionDocument;
 use crate::report::session_table;
 use crate::report::trials;
 use crate::report::verdict::Verdict;
-use crate::server::builder::Host;
+use crate::server::builder::ServerCoreBuilder;
 use crate::server::catalog::Catalog;
-use crate::server::lobby::Settings;
+use crate::server::config::ServerConfig;
 use crate::server::sample;
 use crate::session::Via;
 use crate::text::FileName;
@@ -90,7 +90,7 @@ const LAB: [(u16, u64); 6] = [
 ];
 
 /// What a stop signal has to stop.
-type Current = Arc<Mutex<Option<Arc<Fetch>>>>;
+type Current = Arc<Mutex<Option<Arc<FetchRun>>>>;
 
 /// Runs.
 ///
@@ -161,23 +161,27 @@ fn session(
     clients: u16,
     current: &Current,
 ) -> Result<(Record, Verdict, String)> {
-    let settings = args.sending.apply(Settings {
+    let settings = args.sending.apply(ServerConfig {
         clients: Some(clients),
         via: Some(args.via),
         one_off: true,
         max_wait: Duration::from_secs(120),
-        ..Settings::default()
+        ..ServerConfig::default()
     });
-    let mut host = Host::new(Catalog::offer([file])?, settings);
+    let mut host = ServerCoreBuilder::new(Catalog::offer([file])?, settings);
     if let Some(folder) = &args.log_dir {
         host = host.log_to(folder);
     }
     let hashing = Hashing::default();
     host.digest(&|name, size, done| hashing.tell(name, size, done))?;
-    let (host, torrents) =
-        services::serve(host, http::Options::default(), args.swarming.options())?;
+    let (host, torrents) = services::serve(
+        host,
+        http::HttpConfig::default(),
+        args.sending.udp(),
+        args.swarming.options(),
+    )?;
     let server = host.start(([127, 0, 0, 1], 0).into())?;
-    let order = Order {
+    let order = FetchConfig {
         clients,
         via: Some(args.via),
         out: args
@@ -188,15 +192,15 @@ fn session(
         stall: args.sending.stall_limit,
         interface: args.sending.multicast_interface,
         durable: args.keep.is_some(),
-        ..Order::new(vec![server.addr()])
+        ..FetchConfig::new(vec![server.addr()])
     };
-    let fetch = Arc::new(Fetch::new(&order));
+    let fetch = Arc::new(FetchRun::new(&order));
     *current.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&fetch));
     let work = || match (args.via, file.file_name().and_then(|name| name.to_str())) {
         (Via::Http, Some(name)) => {
             let name =
                 FileName::new(name).map_err(|error| Error::refused(name, error.to_string()))?;
-            let target = Target::file(&server.addr().to_string(), &name);
+            let target = HttpTarget::file(&server.addr().to_string(), &name);
             http::client::run(&fetch, &order, &target)
         }
         _ => fetch.run(&order, &services::intakes()),
@@ -229,7 +233,7 @@ fn session(
     }
 }
 
-fn complain(ends: &[End]) {
+fn complain(ends: &[ClientReport]) {
     for (number, error) in (1..)
         .zip(ends)
         .filter_map(|(number, end)| Some((number, end.error.as_ref()?)))
@@ -238,7 +242,7 @@ fn complain(ends: &[End]) {
     }
 }
 
-fn first_error(ends: Vec<End>) -> Error {
+fn first_error(ends: Vec<ClientReport>) -> Error {
     let error = ends.into_iter().find_map(|end| end.error);
     error.unwrap_or_else(|| Error::refused("the server", "no session was begun"))
 }

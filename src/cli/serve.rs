@@ -12,7 +12,7 @@ use crossbeam_channel::Receiver;
 use crossbeam_channel::select;
 
 use crate::cli::events;
-use crate::cli::events::States;
+use crate::cli::events::StatePrinter;
 use crate::cli::options;
 use crate::cli::output;
 use crate::cli::progress::Hashing;
@@ -27,10 +27,10 @@ use crate::http::guard;
 use crate::report::json::SessionDocument;
 use crate::report::session_table;
 use crate::report::verdict::Verdict;
-use crate::server::builder::Host;
-use crate::server::builder::Running;
+use crate::server::builder::ServerCore;
+use crate::server::builder::ServerCoreBuilder;
 use crate::server::catalog::Catalog;
-use crate::server::lobby::Settings;
+use crate::server::config::ServerConfig;
 use crate::session::Via;
 use crate::text::FileName;
 use crate::transfer::Record;
@@ -105,14 +105,14 @@ const REFRESH: Duration = Duration::from_millis(200);
 /// # Errors
 /// It could not be begun, or a log or result could not be written.
 pub(crate) fn run(args: &Args) -> Result<Verdict> {
-    let settings = args.sending.apply(Settings {
+    let settings = args.sending.apply(ServerConfig {
         clients: args.clients,
         file: args.file.clone(),
         via: args.via,
         max_wait: args.max_wait,
         quorum: args.quorum,
         one_off: args.one_off,
-        ..Settings::default()
+        ..ServerConfig::default()
     });
     let catalog = Catalog::offer(&args.paths)?;
     if catalog.names().next().is_none() {
@@ -137,27 +137,29 @@ pub(crate) fn run(args: &Args) -> Result<Verdict> {
         });
     }
     let requests = signals::listen()?;
-    let host = Host::new(catalog, settings).log_to(&args.log_dir);
+    let host = ServerCoreBuilder::new(catalog, settings).log_to(&args.log_dir);
     let hashing = Hashing::default();
     host.digest(&|name, size, done| hashing.tell(name, size, done))?;
     let token = args.token.clone().unwrap_or_else(guard::random_token);
-    let face = http::Options {
+    let config = http::HttpConfig {
         token: Some(token.clone()),
         control_from: args.dashboard.clone(),
         hosts: args.host.clone(),
-        ..http::Options::default()
+        ..http::HttpConfig::default()
     };
-    let (host, torrents) = services::serve(host, face, args.swarming.options())?;
+    let (host, torrents) =
+        services::serve(host, config, args.sending.udp(), args.swarming.options())?;
     let server = host.start(args.listen)?;
     // Dropped before the server ends: it writes into the same log.
     let lab = match args.lab_udp {
         true => {
-            let (lobby, pen) = (server.lobby(), server.pen());
+            let (lobby, log) = (server.lobby(), server.log_handle());
             Some(LabServer::start(
                 server.addr(),
                 lobby,
-                pen,
+                log,
                 args.allow.clone(),
+                args.sending.udp().size,
             )?)
         }
         false => None,
@@ -166,7 +168,7 @@ pub(crate) fn run(args: &Args) -> Result<Verdict> {
     attend(server, lab, &torrents, args, &requests)
 }
 
-fn greet(server: &Running, args: &Args, token: &str) -> Result<()> {
+fn greet(server: &ServerCore, args: &Args, token: &str) -> Result<()> {
     output::say(format_args!("listening on {}", server.addr()));
     for file in server.lobby().files()? {
         output::say(format_args!(
@@ -195,7 +197,7 @@ fn greet(server: &Running, args: &Args, token: &str) -> Result<()> {
 
 /// Shows sessions and prints their results until the server is to end.
 fn attend(
-    server: Running,
+    server: ServerCore,
     lab: Option<LabServer>,
     torrents: &Torrents,
     args: &Args,
@@ -205,7 +207,7 @@ fn attend(
     let enter = enter_pressed();
     let tick = crossbeam_channel::tick(REFRESH);
     let mut room = Room::default();
-    let mut states = States::default();
+    let mut states = StatePrinter::default();
     let mut earned = Verdict::AllVerified;
     loop {
         select! {
@@ -237,7 +239,7 @@ fn attend(
             recv(tick) -> _ => {
                 room.show(&server.lobby().views());
                 if args.events {
-                    states.tell(server.lobby())?;
+                    states.print_new(server.lobby())?;
                 }
             }
         }

@@ -1,6 +1,5 @@
 //! What a way of sending is to a client: something that takes the bytes in after GO.
 
-use std::cell::Cell;
 use std::fmt;
 use std::fs::File;
 use std::net::TcpStream;
@@ -8,29 +7,23 @@ use std::ops::Range;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
 
-use crate::client::Order;
+use crate::client::config::FetchConfig;
+use crate::client::part::ByteOrder;
 use crate::error::Error;
-use crate::net::line_stream::Dialogue;
+use crate::net::line_stream::LineStream;
 use crate::proto::native::Offer;
 use crate::session::Via;
 use crate::transfer::Counts;
 use crate::units::Moment;
 
 /// One way of receiving.
-pub trait Intake: fmt::Debug + Send + Sync {
+pub trait ReceiveTransport: fmt::Debug + Send + Sync {
     /// Its word.
     fn via(&self) -> Via;
 
-    /// Its bytes come in any order, so that what an earlier session left is not a beginning of
-    /// the file, and lies in a part of its own kind.
-    fn scattered(&self) -> bool {
-        false
-    }
-
-    /// Its bytes follow the beginning that an earlier session left, in any order, so that what a
-    /// client leaves that is killed has holes.
-    fn leaves_holes(&self) -> bool {
-        false
+    /// In which order its bytes come.
+    fn byte_order(&self) -> ByteOrder {
+        ByteOrder::Sequential
     }
 
     /// Opens what must be open before the release, before this client says READY. The terms of
@@ -38,60 +31,60 @@ pub trait Intake: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// Why this client cannot receive; it gives its seat back.
-    fn arm(
+    fn prepare(
         &self,
-        arriving: &Arriving<'_>,
-        dialogue: &mut Dialogue<'_>,
-    ) -> Result<Box<dyn Armed>, Error>;
+        context: &PrepareContext<'_>,
+        lines: &mut LineStream<'_>,
+    ) -> Result<Box<dyn ReceiveSession>, Error>;
 }
 
 /// One way of receiving, ready for one seat.
-pub trait Armed: fmt::Debug + Send {
+pub trait ReceiveSession: fmt::Debug + Send {
     /// Bytes of the file that are there already, for a way that has verified them itself; `None`
     /// leaves it to the client, which takes up where its part ends.
-    fn held(&self) -> Option<u64> {
+    fn bytes_held(&self) -> Option<u64> {
         None
     }
 
     /// Takes the payload in, after GO was heard.
     ///
     /// # Errors
-    /// Why it ended early; `incoming.moved` says how far it came.
+    /// Why it ended early; `context.moved` says how far it came.
     fn receive(
         &mut self,
-        incoming: &Incoming<'_>,
-        dialogue: &mut Dialogue<'_>,
-    ) -> Result<Taken, Error>;
+        context: &ReceiveContext<'_>,
+        lines: &mut LineStream<'_>,
+    ) -> Result<Received, ReceiveError>;
 
     /// The client's conversation is over, and its copy is whole: stays for as long as others need
     /// it, or until `stopped`.
-    fn leave(self: Box<Self>, stopped: &AtomicBool) {
+    fn serve_others(self: Box<Self>, stopped: &AtomicBool) {
         let _ = stopped;
     }
 }
 
 /// A seat before READY.
 #[derive(Debug)]
-pub struct Arriving<'a> {
+pub struct PrepareContext<'a> {
     /// The control connection.
     pub stream: &'a TcpStream,
     /// The seat and the file.
     pub offer: &'a Offer,
     /// What the user asked for.
-    pub order: &'a Order,
+    pub config: &'a FetchConfig,
     /// Where the bytes will go; it holds what an earlier session left.
     pub file: &'a File,
 }
 
 /// What is to come, and where it goes.
 #[derive(Debug)]
-pub struct Incoming<'a> {
+pub struct ReceiveContext<'a> {
     /// The control connection.
     pub stream: &'a TcpStream,
     /// The seat and the file.
     pub offer: &'a Offer,
     /// What the user asked for.
-    pub order: &'a Order,
+    pub config: &'a FetchConfig,
     /// Where the bytes go, each at its own place.
     pub file: &'a File,
     /// The part that is to come.
@@ -100,13 +93,29 @@ pub struct Incoming<'a> {
     pub moved: &'a AtomicU64,
     /// Set when the user wants it to end.
     pub stopped: &'a AtomicBool,
-    /// What is known of a payload that is over and has holes, for a way that ends with an error.
-    pub holed: Cell<Option<Holed>>,
+}
+
+/// Why a payload ended early.
+#[derive(Debug)]
+pub struct ReceiveError {
+    /// The error.
+    pub error: Error,
+    /// What is known of a payload that is over and has holes.
+    pub partial: Option<PartialReceive>,
+}
+
+impl From<Error> for ReceiveError {
+    fn from(error: Error) -> Self {
+        Self {
+            error,
+            partial: None,
+        }
+    }
 }
 
 /// A payload that is over and not whole.
 #[derive(Clone, Copy, Debug)]
-pub struct Holed {
+pub struct PartialReceive {
     /// When it was over, if its sender said so.
     pub last: Option<Moment>,
     /// The part was cut to what has no hole, so that a later session may take it up.
@@ -117,7 +126,7 @@ pub struct Holed {
 
 /// A payload that is in.
 #[derive(Clone, Copy, Debug)]
-pub struct Taken {
+pub struct Received {
     /// When its first byte was read; `None` when there was none.
     pub first: Option<Moment>,
     /// When its last byte was in.
@@ -126,7 +135,7 @@ pub struct Taken {
     pub counts: Counts,
 }
 
-impl Taken {
+impl Received {
     /// Nothing was to come.
     #[must_use]
     pub fn nothing(now: Moment) -> Self {

@@ -3,23 +3,21 @@
 //!
 //! - `state`: everything about the sessions that have not ended, and which ones have
 //! - `session`: a session has ended; its document
-//! - `swarm`: who had which chunk of it first, and who got how much from whom; its document
+//! - `swarm`: which peer had which chunk first, and how much each got from whom; its document
 //! - `clients`: the clients of a `fetch`, as that process sees them
 //!
-//! A state is whole: whoever misses some has lost nothing but time.
+//! Each state is complete: a subscriber that misses some of them needs only the next one.
 
 use std::sync::Arc;
 
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::client::ClientView;
-use crate::client::Stage;
+use crate::client::{ClientStage, ClientView};
 use crate::proto::json::Json;
-use crate::server::gate::View;
+use crate::server::gate::GateView;
 use crate::server::lobby::Lobby;
-use crate::server::transport::Detail;
-use crate::server::transport::MAP_MAX;
+use crate::server::transport::{MAP_MAX, SeatDetail};
 use crate::transfer::Record;
 
 /// The schema's name and version.
@@ -27,15 +25,15 @@ pub const SCHEMA: &str = "gatecast.event/1";
 
 /// The state of a server's sessions.
 pub fn state(id: u64, at: OffsetDateTime, lobby: &Lobby) -> String {
-    let ended = lobby.ledger().ended();
+    let ended = lobby.history().ended();
     state_of(id, at, &lobby.views(), &ended, lobby)
 }
 
-/// The state, from what was looked at before.
+/// The state, from views and records that the caller has already.
 pub(super) fn state_of(
     id: u64,
     at: OffsetDateTime,
-    views: &[View],
+    views: &[GateView],
     ended: &[Arc<Record>],
     lobby: &Lobby,
 ) -> String {
@@ -63,7 +61,7 @@ pub(super) fn state_of(
     })
 }
 
-fn session(json: &mut Json, view: &View) {
+fn session(json: &mut Json, view: &GateView) {
     json.text("session", view.session.to_string());
     json.text("via", view.via.word());
     json.member("file", |json| {
@@ -97,7 +95,7 @@ fn session(json: &mut Json, view: &View) {
 }
 
 /// What a session does: `muster`, `moving`, or `ending` where its muster failed.
-fn phase(view: &View) -> &'static str {
+fn phase(view: &GateView) -> &'static str {
     match (view.left, view.released) {
         (Some(_), _) => "muster",
         (None, Some(_)) => "moving",
@@ -105,7 +103,7 @@ fn phase(view: &View) -> &'static str {
     }
 }
 
-fn detail(json: &mut Json, detail: &Detail) {
+fn detail(json: &mut Json, detail: &SeatDetail) {
     json.count("lost", detail.lost);
     if !detail.map.is_empty() {
         json.list("map", |json| {
@@ -152,14 +150,14 @@ pub fn clients(at: OffsetDateTime, views: &[ClientView]) -> String {
     })
 }
 
-fn stage(stage: Stage) -> &'static str {
+fn stage(stage: ClientStage) -> &'static str {
     match stage {
-        Stage::Connecting => "connecting",
-        Stage::Joining => "joining",
-        Stage::Waiting => "waiting",
-        Stage::Receiving => "receiving",
-        Stage::Verifying => "verifying",
-        Stage::Ended => "ended",
+        ClientStage::Connecting => "connecting",
+        ClientStage::Joining => "joining",
+        ClientStage::Waiting => "waiting",
+        ClientStage::Receiving => "receiving",
+        ClientStage::Verifying => "verifying",
+        ClientStage::Ended => "ended",
     }
 }
 
@@ -189,7 +187,7 @@ fn begin(json: &mut Json, event: &str) {
     json.text("event", event);
 }
 
-/// To the millisecond: a state is a second old when it is looked at.
+/// Rounds to the millisecond: a state may be a second old when it is read.
 fn rounded(seconds: f64) -> f64 {
     (seconds * 1e3).round() / 1e3
 }

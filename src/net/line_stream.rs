@@ -1,7 +1,6 @@
 //! Lines over a blocking connection, each wait under an absolute deadline.
 
 use std::io;
-use std::io::Read;
 use std::net::SocketAddr;
 use std::net::TcpStream;
 use std::time::Duration;
@@ -17,7 +16,7 @@ use crate::units::Moment;
 
 /// One end of a conversation in lines.
 #[derive(Debug)]
-pub struct Dialogue<'a> {
+pub struct LineStream<'a> {
     stream: &'a TcpStream,
     peer: SocketAddr,
     buf: LineBuf,
@@ -27,9 +26,9 @@ pub struct Dialogue<'a> {
 
 /// How long a peer may take to accept a line, which its buffer holds hundreds of; a long list of
 /// files has more, by its length.
-pub const SAY_LIMIT: Duration = Duration::from_secs(10);
+pub const WRITE_LIMIT: Duration = Duration::from_secs(10);
 
-impl<'a> Dialogue<'a> {
+impl<'a> LineStream<'a> {
     /// A conversation of which `first` has been read already.
     pub fn new(stream: &'a TcpStream, peer: SocketAddr, first: &[u8]) -> Self {
         let mut buf = LineBuf::default();
@@ -60,7 +59,7 @@ impl<'a> Dialogue<'a> {
     ///
     /// # Errors
     /// [`Error::TimedOut`] in `phase`; `UnexpectedEof` when the peer closed; a line that is none.
-    pub fn hear(&mut self, deadline: Moment, phase: Phase) -> Result<String> {
+    pub fn read_line(&mut self, deadline: Moment, phase: Phase) -> Result<String> {
         let begun = clock::now();
         loop {
             match self.buf.next_line() {
@@ -76,13 +75,8 @@ impl<'a> Dialogue<'a> {
                 ),
             };
             let failed = Error::io("hear from the other side", self.peer);
-            match socket::bound_read(self.stream, deadline) {
-                Ok(true) => {}
-                Ok(false) => return Err(timed_out()),
-                Err(error) => return Err(failed(error)),
-            }
             let mut bytes = [0; 2048];
-            match (&mut &*self.stream).read(&mut bytes) {
+            match socket::read_until(self.stream, &mut bytes, deadline) {
                 Ok(0) => {
                     let closed =
                         io::Error::new(io::ErrorKind::UnexpectedEof, "it closed the connection");
@@ -92,7 +86,6 @@ impl<'a> Dialogue<'a> {
                     self.read_at = clock::now();
                     self.buf.push(&bytes[..len]);
                 }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if Error::is_timeout(&error) => return Err(timed_out()),
                 Err(error) => return Err(failed(error)),
             }
@@ -100,17 +93,17 @@ impl<'a> Dialogue<'a> {
     }
 
     /// When the bytes of the last heard line were read.
-    pub fn heard_at(&self) -> Moment {
+    pub fn last_read_at(&self) -> Moment {
         self.read_at
     }
 
     /// Whether more was read together with the last line.
-    pub fn has_more(&self) -> bool {
+    pub fn has_buffered(&self) -> bool {
         self.buf.held() > 0
     }
 
     /// Up to `max` bytes that were read together with the last line.
-    pub fn payload(&mut self, max: u64) -> Vec<u8> {
+    pub fn take_buffered(&mut self, max: u64) -> Vec<u8> {
         self.buf
             .take_payload(usize::try_from(max).unwrap_or(usize::MAX))
     }
@@ -119,32 +112,20 @@ impl<'a> Dialogue<'a> {
     ///
     /// # Errors
     /// The peer is gone or does not read.
-    pub fn say(&self, line: &[u8]) -> Result<()> {
-        let deadline = copy::deadline(line.len() as u64, SAY_LIMIT);
+    pub fn write_line(&self, line: &[u8]) -> Result<()> {
+        let deadline = copy::deadline(line.len() as u64, WRITE_LIMIT);
         copy::send_all(self.stream, line, deadline).map_err(|stop| match stop {
             copy::Stop::Peer(error) => Error::io("speak to the other side", self.peer)(error),
             _ => Error::TimedOut {
                 phase: Phase::Transfer,
                 at: self.peer.to_string(),
-                after: SAY_LIMIT,
+                after: WRITE_LIMIT,
             },
         })
     }
 
-    /// Ends the conversation so that what was said still arrives: a close with unread input
-    /// would destroy it (RFC 1122, section 4.2.2.13). Reads on until the peer closes, for a
-    /// second at most.
+    /// Ends the conversation, as [`socket::close`].
     pub fn close(self) {
-        let deadline = clock::now().after(Duration::from_secs(1));
-        if self.stream.shutdown(std::net::Shutdown::Write).is_err() {
-            return;
-        }
-        let mut bytes = [0; 2048];
-        while let Ok(true) = socket::bound_read(self.stream, deadline) {
-            match (&mut &*self.stream).read(&mut bytes) {
-                Ok(0) | Err(_) => return,
-                Ok(_) => {}
-            }
-        }
+        socket::close(self.stream);
     }
 }

@@ -22,7 +22,7 @@ use crate::units::micros;
 
 /// The first line of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Opening {
+pub enum ClientHello {
     /// Asks for a seat.
     Join(Join),
     /// Asks what is offered.
@@ -200,7 +200,7 @@ pub const FILES_MAX: usize = 10_000;
 /// The protocol's name and version, with which every opening line begins.
 pub const GREETING: &str = "GATECAST/1";
 
-impl Opening {
+impl ClientHello {
     /// The message as its line.
     pub fn encode(&self) -> Vec<u8> {
         match self {

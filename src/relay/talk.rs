@@ -24,7 +24,7 @@ use crate::proto::relay::silence;
 use crate::relay::hub::Hub;
 use crate::relay::viewer::Viewer;
 use crate::server::listener::Connection;
-use crate::server::listener::Place;
+use crate::server::listener::ConnectionSlot;
 
 /// How long a client may take to accept an answer, which its buffer holds thousands of.
 const SAY_LIMIT: Duration = Duration::from_secs(4);
@@ -33,7 +33,7 @@ const SAY_LIMIT: Duration = Duration::from_secs(4);
 struct Talk<'a> {
     hub: &'a Hub,
     connection: Connection,
-    place: &'a Place,
+    place: &'a ConnectionSlot,
     commands: Commands,
     viewer: Option<Arc<Viewer>>,
 }
@@ -45,7 +45,7 @@ struct Over {
 }
 
 /// Serves one control connection to its end.
-pub(super) fn serve(hub: &Hub, connection: Connection, place: &Place) {
+pub(super) fn serve(hub: &Hub, connection: Connection, place: &ConnectionSlot) {
     socket::consent(&connection.stream);
     let peer = connection.peer;
     let mut talk = Talk {
@@ -241,7 +241,7 @@ impl Talk<'_> {
     /// [`Dialogue::close`]: crate::net::line_stream::Dialogue::close
     fn close(&self) {
         let peer = self.connection.peer;
-        crate::net::line_stream::Dialogue::new(&self.connection.stream, peer, b"").close();
+        crate::net::line_stream::LineStream::new(&self.connection.stream, peer, b"").close();
     }
 }
 

@@ -1,6 +1,6 @@
 //! The exit code that sessions have earned: never 0 when anybody's copy is not proven.
 
-use crate::client::End;
+use crate::client::ClientReport;
 use crate::error::Error;
 use crate::transfer::Outcome;
 use crate::transfer::Record;
@@ -50,14 +50,14 @@ impl Verdict {
     }
 
     /// What the clients of one process earned.
-    pub fn of_ends(ends: &[End]) -> Self {
+    pub fn of_ends(ends: &[ClientReport]) -> Self {
         ends.iter()
             .map(Self::of_end)
             .min()
             .unwrap_or(Self::CouldNotRun)
     }
 
-    fn of_end(end: &End) -> Self {
+    fn of_end(end: &ClientReport) -> Self {
         match &end.error {
             None => Self::AllVerified,
             Some(error) => match Self::of_error(error) {
@@ -125,9 +125,9 @@ mod tests {
         }
     }
 
-    fn end(error: Option<Error>, released: bool) -> End {
+    fn end(error: Option<Error>, released: bool) -> ClientReport {
         let released_at = released.then_some(time::OffsetDateTime::UNIX_EPOCH);
-        End {
+        ClientReport {
             offer: None,
             released_at,
             transfer: None,

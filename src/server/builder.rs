@@ -13,45 +13,45 @@ use crossbeam_channel::Receiver;
 use crate::error::Result;
 use crate::proto::greeting::Greeting;
 use crate::server::catalog::Catalog;
+use crate::server::config::ServerConfig;
 use crate::server::conversation;
 use crate::server::listener::Connection;
-use crate::server::listener::Handler;
+use crate::server::listener::ConnectionHandler;
 use crate::server::listener::Listener;
 use crate::server::lobby::Lobby;
-use crate::server::lobby::Settings;
-use crate::server::session_log::Journal;
-use crate::server::session_log::Pen;
-use crate::server::transport::Way;
+use crate::server::session_log::LogHandle;
+use crate::server::session_log::SessionLogger;
+use crate::server::transport::Transport;
 use crate::transfer::Record;
 
 /// What serves one kind of client in a server.
-pub type Service = Arc<dyn Fn(Connection, &Arc<Lobby>) + Send + Sync>;
+pub type GreetingHandler = Arc<dyn Fn(Connection, &Arc<Lobby>) + Send + Sync>;
 
 /// A server being put together.
-pub struct Host {
-    settings: Settings,
+pub struct ServerCoreBuilder {
+    settings: ServerConfig,
     catalog: Catalog,
     log_dir: Option<PathBuf>,
-    ways: Vec<Box<dyn Way>>,
-    services: Vec<(Greeting, Service)>,
+    ways: Vec<Box<dyn Transport>>,
+    services: Vec<(Greeting, GreetingHandler)>,
 }
 
 /// A server at work.
 #[derive(Debug)]
-pub struct Running {
+pub struct ServerCore {
     lobby: Arc<Lobby>,
     listener: Listener,
-    journal: Journal,
+    journal: SessionLogger,
 }
 
 /// How long connections may take to end after the server was stopped.
 const LEAVE: Duration = Duration::from_secs(2);
 
-impl Host {
+impl ServerCoreBuilder {
     /// A server of `catalog`'s files that speaks the native protocol, and has no way of sending
     /// yet.
-    pub fn new(catalog: Catalog, settings: Settings) -> Self {
-        let native: Service = Arc::new(conversation::serve);
+    pub fn new(catalog: Catalog, settings: ServerConfig) -> Self {
+        let native: GreetingHandler = Arc::new(conversation::serve);
         Self {
             settings,
             catalog,
@@ -62,7 +62,7 @@ impl Host {
     }
 
     /// How its sessions will run.
-    pub fn settings(&self) -> &Settings {
+    pub fn settings(&self) -> &ServerConfig {
         &self.settings
     }
 
@@ -75,14 +75,14 @@ impl Host {
 
     /// Adds a way of sending.
     #[must_use]
-    pub fn way(mut self, way: Box<dyn Way>) -> Self {
+    pub fn transport(mut self, way: Box<dyn Transport>) -> Self {
         self.ways.push(way);
         self
     }
 
     /// Adds what serves the clients of `greeting`.
     #[must_use]
-    pub fn service(mut self, greeting: Greeting, service: Service) -> Self {
+    pub fn handler(mut self, greeting: Greeting, service: GreetingHandler) -> Self {
         self.services.push((greeting, service));
         self
     }
@@ -101,10 +101,10 @@ impl Host {
     ///
     /// # Errors
     /// The address cannot be listened on, or the system refuses a thread.
-    pub fn start(self, addr: SocketAddr) -> Result<Running> {
-        let journal = Journal::start(self.log_dir)?;
-        let lobby = Lobby::new(self.settings, self.catalog, self.ways, journal.pen());
-        let mut handlers: HashMap<Greeting, Handler> = HashMap::new();
+    pub fn start(self, addr: SocketAddr) -> Result<ServerCore> {
+        let journal = SessionLogger::start(self.log_dir)?;
+        let lobby = Lobby::new(self.settings, self.catalog, self.ways, journal.log_handle());
+        let mut handlers: HashMap<Greeting, ConnectionHandler> = HashMap::new();
         for (greeting, service) in self.services {
             let lobby = Arc::clone(&lobby);
             handlers.insert(
@@ -114,7 +114,7 @@ impl Host {
         }
         let listener = Listener::start(addr, handlers)?;
         lobby.listens(listener.addr());
-        Ok(Running {
+        Ok(ServerCore {
             lobby,
             listener,
             journal,
@@ -122,15 +122,15 @@ impl Host {
     }
 }
 
-impl Running {
+impl ServerCore {
     /// The address that it listens on.
     pub fn addr(&self) -> SocketAddr {
         self.listener.addr()
     }
 
     /// A way to write to its log, for what is served beside its sessions.
-    pub fn pen(&self) -> Pen {
-        self.journal.pen()
+    pub fn log_handle(&self) -> LogHandle {
+        self.journal.log_handle()
     }
 
     /// Its sessions.
@@ -173,7 +173,7 @@ impl Running {
     }
 }
 
-impl std::fmt::Debug for Host {
+impl std::fmt::Debug for ServerCoreBuilder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Host")
             .field("settings", &self.settings)

@@ -1,5 +1,6 @@
 //! The server's end of a control connection: from the opening line to the summary.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -7,28 +8,29 @@ use crate::error::Error;
 use crate::error::Phase;
 use crate::error::Result;
 use crate::net::clock;
-use crate::net::line_stream::Dialogue;
+use crate::net::line_stream::LineStream;
+use crate::proto::native::ClientHello;
 use crate::proto::native::ErrorCode;
 use crate::proto::native::FromClient;
 use crate::proto::native::FromServer;
 use crate::proto::native::Join;
 use crate::proto::native::Offer;
-use crate::proto::native::Opening;
 use crate::proto::native::Summary;
-use crate::server::gate::Ending;
-use crate::server::gate::Guest;
-use crate::server::gate::Kind;
+use crate::server::gate::ClientKind;
+use crate::server::gate::MusterEnd;
+use crate::server::gate::PendingClient;
 use crate::server::gate::Seat;
 use crate::server::listener::Connection;
 use crate::server::lobby::Lobby;
-use crate::server::lobby::Wish;
+use crate::server::lobby::SeatRequest;
 use crate::server::patience::Patience;
+use crate::server::receipt::client_failure;
 use crate::server::receipt::hashing;
-use crate::server::receipt::hear_receipt;
-use crate::server::receipt::told_by_client;
-use crate::server::transport::Answer;
+use crate::server::receipt::read_receipt;
+use crate::server::transport::{EarlyReply, SendJob, SendResult};
 use crate::transfer::Outcome;
 use crate::transfer::Transfer;
+use crate::units::Moment;
 
 /// Serves one native client.
 pub fn serve(connection: Connection, lobby: &Arc<Lobby>) {
@@ -38,16 +40,16 @@ pub fn serve(connection: Connection, lobby: &Arc<Lobby>) {
         first,
         deadline,
     } = connection;
-    let mut dialogue = Dialogue::new(&stream, peer, &first);
-    let opening = dialogue.hear(deadline, Phase::Greet).and_then(|line| {
-        Opening::decode(&line).map_err(|error| Error::protocol(peer, error.to_string()))
+    let mut lines = LineStream::new(&stream, peer, &first);
+    let opening = lines.read_line(deadline, Phase::Greet).and_then(|line| {
+        ClientHello::decode(&line).map_err(|error| Error::protocol(peer, error.to_string()))
     });
     match opening {
-        Ok(Opening::List) => list(&dialogue, lobby),
-        Ok(Opening::Join(join)) => {
-            let guest = Guest {
+        Ok(ClientHello::List) => list(&lines, lobby),
+        Ok(ClientHello::Join(join)) => {
+            let guest = PendingClient {
                 name: join.name.as_str().to_owned(),
-                kind: Kind::Native,
+                kind: ClientKind::Native,
                 stream: Arc::clone(&stream),
                 peer,
             };
@@ -55,30 +57,30 @@ pub fn serve(connection: Connection, lobby: &Arc<Lobby>) {
                 file, group, via, ..
             } = join;
             match lobby.seat(
-                &Wish {
+                &SeatRequest {
                     file,
                     group: Some(group),
                     via,
                 },
                 guest,
             ) {
-                Ok(seat) => converse(seat, &mut dialogue),
+                Ok(seat) => converse(seat, &mut lines),
                 Err(error) => {
                     log::info!("{peer}: not seated: {error}");
-                    refuse(&dialogue, ErrorCode::Refused, &reason_of(error));
+                    refuse(&lines, ErrorCode::Refused, &reason_of(error));
                 }
             }
         }
         Err(Error::Protocol { what, .. }) => {
             log::info!("{peer}: {what}");
-            refuse(&dialogue, ErrorCode::Protocol, &what);
+            refuse(&lines, ErrorCode::Protocol, &what);
         }
         Err(error) => log::debug!("{error}"),
     }
-    dialogue.close();
+    lines.close();
 }
 
-fn list(dialogue: &Dialogue<'_>, lobby: &Lobby) {
+fn list(lines: &LineStream<'_>, lobby: &Lobby) {
     let mut answer = Vec::new();
     match lobby.files() {
         Ok(files) => {
@@ -95,18 +97,18 @@ fn list(dialogue: &Dialogue<'_>, lobby: &Lobby) {
             .encode();
         }
     }
-    if let Err(error) = dialogue.say(&answer) {
+    if let Err(error) = lines.write_line(&answer) {
         log::debug!("{error}");
     }
 }
 
-fn refuse(dialogue: &Dialogue<'_>, code: ErrorCode, reason: &str) {
+fn refuse(lines: &LineStream<'_>, code: ErrorCode, reason: &str) {
     let line = FromServer::Error {
         code,
         reason: reason.to_owned(),
     }
     .encode();
-    if let Err(error) = dialogue.say(&line) {
+    if let Err(error) = lines.write_line(&line) {
         log::debug!("{error}");
     }
 }
@@ -120,25 +122,30 @@ fn reason_of(error: Error) -> String {
 }
 
 /// Everything that happens in a seat.
-fn converse(mut seat: Seat, dialogue: &mut Dialogue<'_>) {
-    let plan = seat.plan();
+fn converse(mut seat: Seat, lines: &mut LineStream<'_>) {
+    let session = seat.session();
     let offer = Offer {
-        session: plan.session,
+        session: session.id,
         seat: seat.id(),
-        clients: plan.clients,
-        via: plan.via,
-        file: plan.source.info.clone(),
+        clients: session.clients,
+        via: session.via,
+        file: session.source.info.clone(),
     };
     let mut words = FromServer::Offer(offer).encode();
-    words.extend(plan.carrier.terms().into_iter().flatten());
-    let ready = dialogue.say(&words).and_then(|()| ready(&seat, dialogue));
+    words.extend(
+        seat.send_session()
+            .control()
+            .map(|c| c.terms())
+            .unwrap_or_default(),
+    );
+    let ready = lines.write_line(&words).and_then(|()| ready(&seat, lines));
     let offset = match ready {
         Ok(offset) => offset,
         Err(error) => {
-            let ending = seat.ending();
+            let ending = seat.muster_end();
             match (&ending, &error) {
-                (Some(ending), _) => refuse(dialogue, code_of(ending), &ending.to_string()),
-                (None, Error::Protocol { what, .. }) => refuse(dialogue, ErrorCode::Protocol, what),
+                (Some(ending), _) => refuse(lines, code_of(ending), &ending.to_string()),
+                (None, Error::Protocol { what, .. }) => refuse(lines, ErrorCode::Protocol, what),
                 (None, _) => {}
             }
             let (outcome, reason) = match (ending, error) {
@@ -148,74 +155,76 @@ fn converse(mut seat: Seat, dialogue: &mut Dialogue<'_>) {
                 }
                 (None, Error::Protocol { what, .. }) => (Outcome::Refused, what),
                 (None, Error::Refused { reason, .. }) => (Outcome::Refused, reason),
-                (None, _) => (Outcome::Refused, Ending::Left.to_string()),
+                (None, _) => (Outcome::Refused, MusterEnd::Left.to_string()),
             };
             return seat.lose(outcome, reason);
         }
     };
-    if dialogue.has_more() {
+    if lines.has_buffered() {
         // The watcher sees what is still in the socket; this came with READY.
         refuse(
-            dialogue,
-            code_of(&Ending::Spoke),
-            &Ending::Spoke.to_string(),
+            lines,
+            code_of(&MusterEnd::Spoke),
+            &MusterEnd::Spoke.to_string(),
         );
-        return seat.lose(Outcome::Refused, Ending::Spoke.to_string());
+        return seat.lose(Outcome::Refused, MusterEnd::Spoke.to_string());
     }
     // What can be made before the gate is: behind it, every call of one seat delays another's start.
     let mut transfer = seat.transfer();
     let woke = match seat.wait() {
         Ok(woke) => woke,
-        Err(ending) => return refuse(dialogue, code_of(&ending), &ending.to_string()),
+        Err(ending) => return refuse(lines, code_of(&ending), &ending.to_string()),
     };
     transfer.woke = Some(woke);
     transfer.bytes_resumed = offset;
-    let summary = transfer_to(&seat, dialogue, offset, &mut transfer);
+    let summary = transfer_to(&seat, lines, offset, &mut transfer);
     seat.finish(transfer);
     if let Some(line) = summary
-        && let Err(error) = dialogue.say(&line)
+        && let Err(error) = lines.write_line(&line)
     {
         log::debug!("{error}");
     }
 }
 
-fn code_of(ending: &Ending) -> ErrorCode {
+fn code_of(ending: &MusterEnd) -> ErrorCode {
     match ending {
-        Ending::NotEnough(_) => ErrorCode::Muster,
-        Ending::Stopped => ErrorCode::Stopped,
-        Ending::Left | Ending::Spoke => ErrorCode::Protocol,
+        MusterEnd::NotEnough(_) => ErrorCode::Muster,
+        MusterEnd::Stopped => ErrorCode::Stopped,
+        MusterEnd::Left | MusterEnd::Spoke => ErrorCode::Protocol,
     }
 }
 
 /// Waits for READY; each ALIVE that has got further gives the client more time.
-fn ready(seat: &Seat, dialogue: &mut Dialogue<'_>) -> Result<u64> {
-    let size = seat.plan().source.info.bytes;
+fn ready(seat: &Seat, lines: &mut LineStream<'_>) -> Result<u64> {
+    let size = seat.session().source.info.bytes;
     let mut patience = Patience::new(clock::now(), hashing(seat));
     loop {
         // A client that talks on without end would never see that its connection was closed.
-        if seat.ending().is_some() {
+        if seat.muster_end().is_some() {
             return Err(Error::Interrupted);
         }
-        let line = dialogue.hear(patience.deadline, Phase::Ready)?;
+        let line = lines.read_line(patience.deadline, Phase::Ready)?;
         let message = match FromClient::decode(&line) {
             Ok(message) => message,
-            Err(_) if line.starts_with("LISTEN ") => {
-                seat.plan().carrier.hear(seat, &line)?;
+            Err(error) if line.starts_with("LISTEN ") => {
+                let unknown = || Error::protocol(seat.id(), error.to_string());
+                let control = seat.send_session().control().ok_or_else(unknown)?;
+                control.on_line(seat, &line)?;
                 continue;
             }
-            Err(error) => return Err(Error::protocol(dialogue.peer(), error.to_string())),
+            Err(error) => return Err(Error::protocol(lines.peer(), error.to_string())),
         };
         match message {
             FromClient::Ready { offset } if offset <= size => return Ok(offset),
             FromClient::Ready { offset } => {
                 let what = format!("READY at byte {offset} of a file of {size}");
-                return Err(Error::protocol(dialogue.peer(), what));
+                return Err(Error::protocol(lines.peer(), what));
             }
             FromClient::Alive { bytes } => patience.renew(bytes, size, clock::now()),
-            FromClient::Fail { reason, .. } => return Err(Error::refused(dialogue.peer(), reason)),
+            FromClient::Fail { reason, .. } => return Err(Error::refused(lines.peer(), reason)),
             _ => {
                 return Err(Error::protocol(
-                    dialogue.peer(),
+                    lines.peer(),
                     "a message before READY that comes after it",
                 ));
             }
@@ -226,34 +235,37 @@ fn ready(seat: &Seat, dialogue: &mut Dialogue<'_>) -> Result<u64> {
 /// Moves the payload and hears the receipt; fills `transfer`, returns the last line to say.
 fn transfer_to(
     seat: &Seat,
-    dialogue: &mut Dialogue<'_>,
+    lines: &mut LineStream<'_>,
     offset: u64,
     transfer: &mut Transfer,
 ) -> Option<Vec<u8>> {
-    let info = &seat.plan().source.info;
+    let info = &seat.session().source.info;
     let range = offset..info.bytes;
     let want = range.end - range.start;
     let preface = FromServer::Go { bytes: want }.encode();
-    let carrier = &seat.plan().carrier;
-    let mut first = Answer::default();
-    let carried = carrier.converse(seat, preface, range, dialogue, &mut first);
-    transfer.first_server = carried.first;
-    transfer.bytes_server = Some(seat.moved().load(Ordering::Relaxed));
-    let whole = carried.end.is_ok();
-    let failure = match carried.end {
-        Ok(()) => hear_receipt(seat, dialogue, first, want, transfer).err(),
-        Err(failure) => Some(told_by_client(dialogue, first.line, failure, transfer)),
+    let send_session = seat.send_session();
+    let mut first = EarlyReply::default();
+    let sent = match send_session.control() {
+        Some(control) => control.send_native(seat, preface, range, lines, &mut first),
+        None => send_payload(seat, preface, range, lines, &mut first),
     };
-    carrier.account(seat, &mut transfer.counts);
+    transfer.first_server = sent.first;
+    transfer.bytes_server = Some(seat.moved().load(Ordering::Relaxed));
+    let whole = sent.end.is_ok();
+    let failure = match sent.end {
+        Ok(()) => read_receipt(seat, lines, first, want, transfer).err(),
+        Err(failure) => Some(client_failure(lines, first.line, failure, transfer)),
+    };
+    send_session.add_counts(seat.id(), &mut transfer.counts);
     let mut changed = false;
     if let Some(failure) = failure {
         changed = failure.source_changed;
         transfer.fail(failure.outcome, failure.reason);
-        if !whole && !changed && carrier.fills_control() {
+        if !whole && !changed && send_session.fills_control() {
             // Whatever is said into an unfinished payload would be taken for a part of it.
             return None;
         }
-    } else if let Some(change) = seat.plan().source.change() {
+    } else if let Some(change) = seat.session().source.change() {
         // A copy of what was offered stays whole; its client is told all the same.
         changed = transfer.outcome == Outcome::Corrupt;
         transfer.reason = Some(change);
@@ -276,9 +288,37 @@ fn transfer_to(
             last: transfer.seconds_server,
             woke: transfer.woke.unwrap_or_default(),
             first: transfer.first_server,
-            sender: carrier.sender(seat.stream()),
+            sender: send_session.description(seat.stream()),
             counts: transfer.counts,
         })
         .encode(),
     )
+}
+
+/// Moves the payload by a transport that leaves the control connection to us; the client answers
+/// its first block there.
+fn send_payload(
+    seat: &Seat,
+    preface: Vec<u8>,
+    range: Range<u64>,
+    lines: &mut LineStream<'_>,
+    reply: &mut EarlyReply,
+) -> SendResult {
+    let mut answer = |until: Moment| {
+        reply.line = read_held(lines, until);
+        reply.heard_at = Some(lines.last_read_at());
+        reply.sent = seat.moved().load(Ordering::Relaxed);
+    };
+    let job = SendJob {
+        preface,
+        range,
+        answer: &mut answer,
+    };
+    seat.send_session().send(seat, job)
+}
+
+/// Reads the answer to the first block; gives back a line that is something else.
+fn read_held(lines: &mut LineStream<'_>, until: Moment) -> Option<String> {
+    let line = lines.read_line(until, Phase::Transfer).ok()?;
+    (FromClient::decode(&line) != Ok(FromClient::Held)).then_some(line)
 }

@@ -27,13 +27,13 @@ pub const ROWS_KEPT: usize = 20_000;
 
 /// The results so far.
 #[derive(Debug, Default)]
-pub struct Ledger {
-    book: Mutex<Book>,
+pub struct History {
+    book: Mutex<HistoryState>,
 }
 
 /// Counts over all sessions since the start, those that are not kept any more included.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Totals {
+pub struct HistoryTotals {
     /// Sessions that have ended.
     pub sessions: u64,
     /// Transfers by outcome, in the order of [`Outcome::ALL`].
@@ -45,14 +45,14 @@ pub struct Totals {
 }
 
 #[derive(Debug, Default)]
-struct Book {
+struct HistoryState {
     open: BTreeMap<SessionId, Record>,
     ended: VecDeque<Arc<Record>>,
     rows: usize,
-    totals: Totals,
+    totals: HistoryTotals,
 }
 
-impl Ledger {
+impl History {
     /// The session with the rows that are in the log so far.
     pub fn session(&self, session: SessionId) -> Option<Record> {
         let book = self.lock();
@@ -69,7 +69,7 @@ impl Ledger {
     }
 
     /// The counts.
-    pub fn totals(&self) -> Totals {
+    pub fn totals(&self) -> HistoryTotals {
         self.lock().totals
     }
 
@@ -108,7 +108,7 @@ impl Ledger {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Book> {
+    fn lock(&self) -> MutexGuard<'_, HistoryState> {
         // Each change leaves a whole book behind.
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -143,7 +143,7 @@ mod tests {
 
     #[test]
     fn rows_are_there_before_the_session_ends_and_counted_once() {
-        let ledger = Ledger::default();
+        let ledger = History::default();
         ledger.open(record(1, 0));
         ledger.release(SessionId(1), OffsetDateTime::UNIX_EPOCH, "sendfile");
         let mut proven = Transfer::new(SeatId(2), "c", Outcome::Complete);
@@ -166,7 +166,7 @@ mod tests {
 
     #[test]
     fn what_is_kept_is_bounded_in_sessions_and_in_rows() {
-        let ledger = Ledger::default();
+        let ledger = History::default();
         for number in 0..1000 {
             ledger.close(record(number, 1));
         }

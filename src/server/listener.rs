@@ -57,38 +57,38 @@ pub struct Connection {
 }
 
 /// What serves one kind of client.
-pub type Handler = Arc<dyn Fn(Connection) + Send + Sync>;
+pub type ConnectionHandler = Arc<dyn Fn(Connection) + Send + Sync>;
 
 /// What serves every client of a port that has only one kind of them.
-pub type Usher = Arc<dyn Fn(Connection, &Place) + Send + Sync>;
+pub type RawHandler = Arc<dyn Fn(Connection, &ConnectionSlot) + Send + Sync>;
 
 /// A port being listened to.
 pub struct Listener {
     addr: SocketAddr,
-    shared: Arc<Shared>,
+    shared: Arc<ListenerState>,
     thread: Option<JoinHandle<()>>,
 }
 
-struct Shared {
-    service: Service,
+struct ListenerState {
+    service: Accepting,
     cap: usize,
-    registry: Mutex<Registry>,
+    registry: Mutex<Connections>,
     left: Condvar,
 }
 
-enum Service {
-    Greeted(HashMap<Greeting, Handler>),
-    Bare(Usher),
+enum Accepting {
+    Greeted(HashMap<Greeting, ConnectionHandler>),
+    Bare(RawHandler),
 }
 
 #[derive(Default)]
-struct Registry {
-    connections: BTreeMap<u64, Entry>,
+struct Connections {
+    connections: BTreeMap<u64, OpenConnection>,
     next: u64,
     stopping: bool,
 }
 
-struct Entry {
+struct OpenConnection {
     stream: Arc<TcpStream>,
     since: Moment,
     greeted: bool,
@@ -127,8 +127,8 @@ impl Listener {
     ///
     /// # Errors
     /// The address cannot be listened on; the system refuses a thread.
-    pub fn start(addr: SocketAddr, handlers: HashMap<Greeting, Handler>) -> Result<Self> {
-        Self::open(addr, Service::Greeted(handlers), 0)
+    pub fn start(addr: SocketAddr, handlers: HashMap<Greeting, ConnectionHandler>) -> Result<Self> {
+        Self::open(addr, Accepting::Greeted(handlers), 0)
     }
 
     /// Listens on `addr` and gives each connection to `usher` before a byte of it is read. As many
@@ -136,16 +136,16 @@ impl Listener {
     ///
     /// # Errors
     /// As [`start`](Self::start).
-    pub fn start_bare(addr: SocketAddr, usher: Usher, sockets: usize) -> Result<Self> {
-        Self::open(addr, Service::Bare(usher), sockets as u64)
+    pub fn start_bare(addr: SocketAddr, usher: RawHandler, sockets: usize) -> Result<Self> {
+        Self::open(addr, Accepting::Bare(usher), sockets as u64)
     }
 
-    fn open(addr: SocketAddr, service: Service, sockets: u64) -> Result<Self> {
+    fn open(addr: SocketAddr, service: Accepting, sockets: u64) -> Result<Self> {
         let listener = socket::listen(addr)?;
         let addr = listener.local_addr().map_err(Error::io("listen", addr))?;
         let wanted = (CONNECTIONS_MAX as u64 + RESERVED).saturating_add(sockets);
         let descriptors = socket::descriptors(wanted).unwrap_or(1024);
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(ListenerState {
             service,
             cap: cap(descriptors, sockets),
             registry: Mutex::default(),
@@ -240,7 +240,7 @@ impl Drop for Listener {
     }
 }
 
-impl Shared {
+impl ListenerState {
     fn accept_all(self: &Arc<Self>, listener: &TcpListener) {
         loop {
             self.make_room();
@@ -272,7 +272,7 @@ impl Shared {
             drop(registry);
             self.evict_oldest();
             let registry = self.lock();
-            let full = |registry: &mut Registry| {
+            let full = |registry: &mut Connections| {
                 registry.connections.len() >= self.cap && !registry.stopping
             };
             drop(self.left.wait_timeout_while(registry, GRACE, full));
@@ -295,7 +295,7 @@ impl Shared {
     fn wait_for_one_less(&self) {
         let registry = self.lock();
         let many = registry.connections.len();
-        let all = |registry: &mut Registry| registry.connections.len() >= many;
+        let all = |registry: &mut Connections| registry.connections.len() >= many;
         drop(self.left.wait_timeout_while(registry, EVICTION_LIMIT, all));
     }
 
@@ -329,7 +329,7 @@ impl Shared {
             let mut registry = self.lock();
             let id = registry.next;
             registry.next += 1;
-            let entry = Entry {
+            let entry = OpenConnection {
                 stream: Arc::clone(stream),
                 since: clock::now(),
                 greeted: false,
@@ -337,7 +337,7 @@ impl Shared {
             registry.connections.insert(id, entry);
             id
         };
-        let place = Place {
+        let place = ConnectionSlot {
             shared: Arc::clone(self),
             id,
         };
@@ -349,7 +349,7 @@ impl Shared {
             .map(drop)
     }
 
-    fn shut(&self, which: impl Fn(&Entry) -> bool) {
+    fn shut(&self, which: impl Fn(&OpenConnection) -> bool) {
         for entry in self
             .lock()
             .connections
@@ -362,7 +362,7 @@ impl Shared {
     }
 
     fn wait_empty(&self, patience: Duration) -> usize {
-        let open = |registry: &mut Registry| !registry.connections.is_empty();
+        let open = |registry: &mut Connections| !registry.connections.is_empty();
         let waited = self.left.wait_timeout_while(self.lock(), patience, open);
         waited
             .unwrap_or_else(PoisonError::into_inner)
@@ -371,18 +371,18 @@ impl Shared {
             .len()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Registry> {
+    fn lock(&self) -> MutexGuard<'_, Connections> {
         self.registry.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// A connection's entry in the registry; dropping it, even in a panic, takes it out.
-pub struct Place {
-    shared: Arc<Shared>,
+pub struct ConnectionSlot {
+    shared: Arc<ListenerState>,
     id: u64,
 }
 
-impl Place {
+impl ConnectionSlot {
     /// Says whether the client has earned its place: one that has not may be closed to make room.
     pub fn settle(&self, settled: bool) {
         if let Some(entry) = self.shared.lock().connections.get_mut(&self.id) {
@@ -399,8 +399,8 @@ impl Place {
             deadline,
         };
         let handlers = match &self.shared.service {
-            Service::Greeted(handlers) => handlers,
-            Service::Bare(usher) => return usher(connection(Vec::new()), &self),
+            Accepting::Greeted(handlers) => handlers,
+            Accepting::Bare(usher) => return usher(connection(Vec::new()), &self),
         };
         match greeting(&stream, deadline) {
             Ok(Some((greeting, first))) => {
@@ -415,7 +415,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         self.shared.lock().connections.remove(&self.id);
         self.shared.left.notify_all();
@@ -423,7 +423,7 @@ impl Drop for Place {
 }
 
 /// Reads until the client is recognised; `None` when it never will be.
-fn greeting(mut stream: &TcpStream, deadline: Moment) -> io::Result<Option<(Greeting, Vec<u8>)>> {
+fn greeting(stream: &TcpStream, deadline: Moment) -> io::Result<Option<(Greeting, Vec<u8>)>> {
     let mut first = Vec::new();
     loop {
         match recognise(&first) {
@@ -431,15 +431,10 @@ fn greeting(mut stream: &TcpStream, deadline: Moment) -> io::Result<Option<(Gree
             Recognised::Unknown => return Ok(None),
             Recognised::More => {}
         }
-        if !socket::bound_read(stream, deadline)? {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
         let mut bytes = [0; GREETING_MAX];
-        match stream.read(&mut bytes) {
-            Ok(0) => return Ok(None),
-            Ok(len) => first.extend_from_slice(&bytes[..len]),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+        match socket::read_until(stream, &mut bytes, deadline)? {
+            0 => return Ok(None),
+            len => first.extend_from_slice(&bytes[..len]),
         }
     }
 }
@@ -474,7 +469,7 @@ fn refuse(mut stream: &TcpStream) {
     }
 }
 
-impl fmt::Debug for Place {
+impl fmt::Debug for ConnectionSlot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Place")
             .field("id", &self.id)

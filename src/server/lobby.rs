@@ -5,7 +5,6 @@
 //! refused where there is to be only one. Sessions that have been released run on side by side.
 //! One lock, held only to look and to add; files are opened and hashed outside it.
 
-use std::net::Ipv4Addr;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::Condvar;
@@ -20,83 +19,28 @@ use crate::error::Error;
 use crate::error::Result;
 use crate::net::STACK;
 use crate::net::clock;
-use crate::net::copy;
 use crate::net::socket;
 use crate::server::catalog;
 use crate::server::catalog::Catalog;
+use crate::server::config::ServerConfig;
+use crate::server::gate::ClientKind;
 use crate::server::gate::Gate;
-use crate::server::gate::Guest;
-use crate::server::gate::Kind;
-use crate::server::gate::Plan;
+use crate::server::gate::GateView;
+use crate::server::gate::PendingClient;
 use crate::server::gate::Seat;
-use crate::server::gate::View;
-use crate::server::history::Ledger;
-use crate::server::session_log::Head;
-use crate::server::session_log::Pen;
-use crate::server::transport::Way;
+use crate::server::gate::{MusterConfig, SessionInfo};
+use crate::server::history::History;
+use crate::server::session_log::LogHandle;
+use crate::server::session_log::SessionHeader;
+use crate::server::transport::Transport;
 use crate::session::FileInfo;
 use crate::session::SessionId;
 use crate::session::Via;
 use crate::text::FileName;
-use crate::units::Rate;
-
-/// How a server runs its sessions.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// The number of seats; `None` leaves it to the clients.
-    pub clients: Option<u16>,
-    /// The file for clients that name none.
-    pub file: Option<FileName>,
-    /// The way; `None` leaves it to the clients, and is TCP when they do not care either.
-    pub via: Option<Via>,
-    /// How long a muster may last, from its first seat.
-    pub max_wait: Duration,
-    /// How many ready clients are enough at its end; `None` is all of them.
-    pub quorum: Option<u16>,
-    /// The rate of payload of a whole session, shared by its seats; `None` is as fast as it goes.
-    pub rate: Option<Rate>,
-    /// A client that makes no progress for this long is given up.
-    pub stall: Duration,
-    /// How bytes are copied to a socket.
-    pub copy: copy::Method,
-    /// The TCP congestion control; `None` leaves the system's.
-    pub congestion: Option<String>,
-    /// Only one session.
-    pub one_off: bool,
-    /// Let the seats meet after their first block; off, the barrier alone starts them.
-    pub fair_start: bool,
-    /// How datagrams are made and where they go, for the ways over UDP.
-    pub datagrams: DatagramSettings,
-}
-
-/// How datagrams are made and where they go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DatagramSettings {
-    /// Most bytes of UDP payload in one.
-    pub size: u16,
-    /// The group for multicast; `None` chooses one for each session.
-    pub group: Option<SocketAddr>,
-    /// The address of this host by whose interface multicast leaves; `None` is the one by which the
-    /// clients of a session came.
-    pub interface: Option<Ipv4Addr>,
-    /// How many routers a datagram to a group may pass, and one more.
-    pub ttl: u32,
-}
-
-impl Default for DatagramSettings {
-    fn default() -> Self {
-        Self {
-            size: crate::proto::udp::packet::DATAGRAM,
-            group: None,
-            interface: None,
-            ttl: 1,
-        }
-    }
-}
 
 /// What a client asks for; what it leaves open the server decides.
 #[derive(Clone, Debug, Default)]
-pub struct Wish {
+pub struct SeatRequest {
     /// The file.
     pub file: Option<FileName>,
     /// How many clients its group has.
@@ -109,65 +53,46 @@ pub struct Wish {
 #[derive(Debug)]
 pub struct Lobby {
     /// How they run.
-    pub settings: Settings,
+    pub settings: ServerConfig,
     /// What they may send.
     pub catalog: Catalog,
-    ways: Vec<Box<dyn Way>>,
-    pen: Pen,
-    state: Mutex<State>,
+    ways: Vec<Box<dyn Transport>>,
+    log: LogHandle,
+    state: Mutex<LobbyState>,
     ended: Condvar,
     listening: OnceLock<SocketAddr>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct LobbyState {
     gates: Vec<Arc<Gate>>,
     begun: u64,
     stopping: bool,
 }
 
-impl State {
+impl LobbyState {
     /// The open muster of `file` that has a seat left.
     fn with_room(&self, file: &FileName) -> Option<&Arc<Gate>> {
         self.gates
             .iter()
-            .find(|gate| gate.plan.source.info.name == *file && gate.has_room())
-    }
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            clients: None,
-            file: None,
-            via: None,
-            max_wait: Duration::from_secs(60),
-            quorum: None,
-            rate: None,
-            stall: Duration::from_secs(30),
-            copy: copy::Method::Auto,
-            congestion: None,
-            one_off: false,
-            fair_start: true,
-            datagrams: DatagramSettings::default(),
-        }
+            .find(|gate| gate.session.source.info.name == *file && gate.has_room())
     }
 }
 
 impl Lobby {
     /// A server's sessions, none yet.
     pub fn new(
-        settings: Settings,
+        settings: ServerConfig,
         catalog: Catalog,
-        ways: Vec<Box<dyn Way>>,
-        pen: Pen,
+        ways: Vec<Box<dyn Transport>>,
+        log: LogHandle,
     ) -> Arc<Self> {
         let (state, ended) = (Mutex::default(), Condvar::new());
         Arc::new(Self {
             settings,
             catalog,
             ways,
-            pen,
+            log,
             state,
             ended,
             listening: OnceLock::new(),
@@ -178,14 +103,14 @@ impl Lobby {
     ///
     /// # Errors
     /// [`Error::Refused`] with the reason, as one clause that the client is told.
-    pub fn seat(self: &Arc<Self>, wish: &Wish, mut guest: Guest) -> Result<Seat> {
+    pub fn seat(self: &Arc<Self>, wish: &SeatRequest, mut guest: PendingClient) -> Result<Seat> {
         let (file, clients, via) = self.resolve(wish)?;
         loop {
             if let Some(gate) = self.open_muster(&file, clients, via, guest.kind)? {
-                gate.plan.carrier.seat_up(&guest.stream)?;
-                match gate.take(guest) {
+                gate.send_session.prepare_connection(&guest.stream)?;
+                match Seat::take(&gate, guest) {
                     Ok(seat) => {
-                        gate.plan.carrier.seated(&seat);
+                        gate.send_session.on_seated(&seat);
                         return Ok(seat);
                     }
                     // Full, or released a moment ago: the next session.
@@ -197,7 +122,7 @@ impl Lobby {
     }
 
     /// The file, the number of clients, and the way where anybody has chosen one.
-    fn resolve(&self, wish: &Wish) -> Result<(FileName, u16, Option<Via>)> {
+    fn resolve(&self, wish: &SeatRequest) -> Result<(FileName, u16, Option<Via>)> {
         let refuse = |reason: String| Err(Error::refused("the server", reason));
         let default = self.settings.file.as_ref().or_else(|| self.catalog.only());
         let Some(file) = wish.file.as_ref().or(default) else {
@@ -225,7 +150,7 @@ impl Lobby {
         file: &FileName,
         clients: u16,
         via: Option<Via>,
-        kind: Kind,
+        kind: ClientKind,
     ) -> Result<Option<Arc<Gate>>> {
         let state = self.lock();
         let refuse = |reason| Err(Error::refused("the server", reason));
@@ -235,23 +160,23 @@ impl Lobby {
         let Some(gate) = state.with_room(file) else {
             return Ok(None);
         };
-        let plan = &gate.plan;
-        if plan.clients != clients {
+        let session = &gate.session;
+        if session.clients != clients {
             return refuse(format!(
                 "the group for '{file}' has {} clients, not {clients}",
-                plan.clients
+                session.clients
             ));
         }
-        if let Some(via) = via.filter(|&via| via != plan.via) {
+        if let Some(via) = via.filter(|&via| via != session.via) {
             return refuse(format!(
                 "the group for '{file}' goes via {}, not via {via}",
-                plan.via
+                session.via
             ));
         }
-        if kind == Kind::Http && !matches!(plan.via, Via::Tcp | Via::Http) {
+        if kind == ClientKind::Http && !self.transport(session.via).serves_http() {
             return refuse(format!(
                 "the group for '{file}' goes via {}, which no HTTP client can",
-                plan.via
+                session.via
             ));
         }
         Ok(Some(Arc::clone(gate)))
@@ -271,23 +196,19 @@ impl Lobby {
             }
         }
         let source = Arc::new(self.catalog.open(file, &catalog::silent)?);
-        let way = self
-            .ways
-            .iter()
-            .find(|way| way.via() == via)
-            .expect("resolved before");
-        let carrier = way.prepare(&source, clients, &self.settings)?;
-        let session = SessionId(clock::random());
-        let plan = Plan {
-            session,
+        let transport = self.transport(via);
+        let send_session = transport.prepare(&source, clients, self.settings.rate)?;
+        let session = SessionInfo {
+            id: SessionId(clock::random()),
             via,
             source,
             clients,
+            stall: self.settings.stall,
+        };
+        let muster = MusterConfig {
             quorum: self.settings.quorum.unwrap_or(clients).clamp(1, clients),
             max_wait: self.settings.max_wait,
-            stall: self.settings.stall,
             lasting: self.settings.clients.is_some(),
-            carrier,
         };
         // Looked at again under the lock that adds: two first clients make one session.
         let mut state = self.lock();
@@ -298,28 +219,35 @@ impl Lobby {
             let reason = "all seats of this server's only session are taken";
             return Err(Error::refused("the server", reason));
         }
-        let head = Head {
+        let head = SessionHeader {
             via,
-            file: plan.source.info.clone(),
+            file: session.source.info.clone(),
             clients,
         };
-        let gate = Gate::new(plan, self.pen.clone());
-        self.pen.open(session, head);
+        let session_id = session.id;
+        let gate = Gate::new(session, send_session, muster, self.log.clone());
+        self.log.open(session_id, head);
         let (lobby, running) = (Arc::clone(self), Arc::clone(&gate));
         let started = thread::Builder::new()
-            .name(format!("session-{:04x}", session.0 >> 48))
+            .name(format!("session-{:04x}", session_id.0 >> 48))
             .stack_size(STACK)
             .spawn(move || {
                 running.run();
                 lobby.forget(&running);
             });
         if let Err(error) = started {
-            self.pen.close(session);
-            return Err(Error::io("start the session's thread", session)(error));
+            self.log.close(session_id);
+            return Err(Error::io("start the session's thread", session_id)(error));
         }
         state.gates.push(gate);
         state.begun += 1;
         Ok(())
+    }
+
+    /// The transport for `via`, which [`Lobby::resolve`] has found to be there.
+    fn transport(&self, via: Via) -> &dyn Transport {
+        let found = self.ways.iter().find(|way| way.via() == via);
+        &**found.expect("a session has a transport that is registered")
     }
 
     fn forget(&self, gate: &Arc<Gate>) {
@@ -339,7 +267,7 @@ impl Lobby {
     }
 
     /// The sessions that have not ended, for every face that shows them.
-    pub fn views(&self) -> Vec<View> {
+    pub fn views(&self) -> Vec<GateView> {
         let gates: Vec<_> = self.lock().gates.clone();
         gates.iter().map(|gate| gate.view()).collect()
     }
@@ -361,15 +289,15 @@ impl Lobby {
     }
 
     /// The results that are in the log, for every face that shows them.
-    pub fn ledger(&self) -> &Arc<Ledger> {
-        self.pen.ledger()
+    pub fn history(&self) -> &Arc<History> {
+        self.log.ledger()
     }
 
     /// Opens the gate of `session` for the clients that are ready; `false` where there is no such
     /// session that has not ended.
     pub fn release(&self, session: SessionId) -> bool {
         let gates: Vec<_> = self.lock().gates.clone();
-        let gate = gates.iter().find(|gate| gate.plan.session == session);
+        let gate = gates.iter().find(|gate| gate.session.id == session);
         gate.inspect(|gate| gate.release_now()).is_some()
     }
 
@@ -403,7 +331,7 @@ impl Lobby {
             .is_empty()
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, LobbyState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -6,14 +6,14 @@ use std::time::Duration;
 use crate::error::Error;
 use crate::error::Phase;
 use crate::net::clock;
-use crate::net::line_stream::Dialogue;
+use crate::net::line_stream::LineStream;
 use crate::proto::native::FromClient;
 use crate::proto::native::Receipt;
 use crate::server::gate::Seat;
 use crate::server::patience::Patience;
 use crate::server::patience::SIGN_OF_LIFE;
-use crate::server::transport::Answer;
-use crate::server::transport::Failure;
+use crate::server::transport::EarlyReply;
+use crate::server::transport::TransferFailure;
 use crate::transfer::Outcome;
 use crate::transfer::Transfer;
 
@@ -28,19 +28,16 @@ const SLOWEST_HASH: u64 = 1_000_000;
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// Hears LAST, HASHED and RECEIPT, in this order and once each.
-pub(super) fn hear_receipt(
+pub(super) fn read_receipt(
     seat: &Seat,
-    dialogue: &mut Dialogue<'_>,
-    mut first: Answer,
+    lines: &mut LineStream<'_>,
+    mut first: EarlyReply,
     want: u64,
     transfer: &mut Transfer,
-) -> Result<(), Failure> {
-    let info = &seat.plan().source.info;
-    let released = seat
-        .opening()
-        .expect("this seat went through the gate")
-        .released();
-    let stall = seat.plan().stall;
+) -> Result<(), TransferFailure> {
+    let info = &seat.session().source.info;
+    let released = seat.release().released();
+    let stall = seat.session().stall;
     // What is in the client's buffers is still on its way: before LAST the stall limit holds.
     let last = crate::net::copy::deadline(want, stall);
     let mut patience = Patience::until(last, stall.max(SIGN_OF_LIFE), clock::now());
@@ -48,26 +45,26 @@ pub(super) fn hear_receipt(
     loop {
         let heard = match first.line.take() {
             Some(line) => Ok(line),
-            None => dialogue.hear(patience.deadline, Phase::Receipt),
+            None => lines.read_line(patience.deadline, Phase::Receipt),
         };
-        let early = first.sent < want && first.heard_at == Some(dialogue.heard_at());
-        let at = dialogue.heard_at().since(released);
+        let early = first.sent < want && first.heard_at == Some(lines.last_read_at());
+        let at = lines.last_read_at().since(released);
         let line = heard.map_err(|error| silent(&error, transfer))?;
         let message = FromClient::decode(&line)
-            .map_err(|error| Failure::new(Outcome::Cut, error.to_string()))?;
+            .map_err(|error| TransferFailure::new(Outcome::Cut, error.to_string()))?;
         match message {
             // The answer came after the meeting was over.
             FromClient::Held if transfer.seconds_server.is_none() => {}
             FromClient::Alive { bytes } => patience.renew(bytes, info.bytes, clock::now()),
             FromClient::Last { .. } if early => {
                 let reason = "said LAST before its last byte was sent";
-                return Err(Failure::new(Outcome::Cut, reason));
+                return Err(TransferFailure::new(Outcome::Cut, reason));
             }
             FromClient::Last { bytes } if transfer.seconds_server.is_none() => {
                 transfer.bytes_client = Some(bytes);
                 if bytes != want {
                     let reason = format!("claims {bytes} bytes of the {want} sent");
-                    return Err(Failure::new(Outcome::Cut, reason));
+                    return Err(TransferFailure::new(Outcome::Cut, reason));
                 }
                 transfer.seconds_server = Some(at);
                 patience = Patience::new(clock::now(), hashing(seat));
@@ -87,7 +84,7 @@ pub(super) fn hear_receipt(
             }
             FromClient::Receipt(receipt) if hashed.is_some() => {
                 let reason = format!("its receipt has another SHA-1: {}", receipt.sha1);
-                return Err(Failure::new(Outcome::Cut, reason));
+                return Err(TransferFailure::new(Outcome::Cut, reason));
             }
             FromClient::Fail {
                 outcome,
@@ -107,10 +104,10 @@ pub(super) fn hear_receipt(
                 } else {
                     outcome
                 };
-                return Err(Failure::new(outcome, reason));
+                return Err(TransferFailure::new(outcome, reason));
             }
             _ => {
-                return Err(Failure::new(
+                return Err(TransferFailure::new(
                     Outcome::Cut,
                     "messages out of order after the payload",
                 ));
@@ -128,13 +125,13 @@ fn settle(
     want: u64,
     sha1: crate::digest::Digest,
     transfer: &mut Transfer,
-) -> Result<(), Failure> {
+) -> Result<(), TransferFailure> {
     if receipt.bytes != want {
         let reason = format!(
             "the receipt claims {} bytes of the {want} sent",
             receipt.bytes
         );
-        return Err(Failure::new(Outcome::Cut, reason));
+        return Err(TransferFailure::new(Outcome::Cut, reason));
     }
     transfer.seconds_client = Some(receipt.last);
     transfer.seconds_durable = receipt.durable;
@@ -149,12 +146,12 @@ fn settle(
 }
 
 /// A connection that failed while bytes were sent may still hold the client's own reason.
-pub(super) fn told_by_client(
-    dialogue: &mut Dialogue<'_>,
+pub(super) fn client_failure(
+    lines: &mut LineStream<'_>,
     early: Option<String>,
-    failure: Failure,
+    failure: TransferFailure,
     transfer: &mut Transfer,
-) -> Failure {
+) -> TransferFailure {
     if failure.source_changed {
         return failure;
     }
@@ -163,7 +160,7 @@ pub(super) fn told_by_client(
     loop {
         let heard = line
             .take()
-            .or_else(|| dialogue.hear(deadline, Phase::Receipt).ok());
+            .or_else(|| lines.read_line(deadline, Phase::Receipt).ok());
         match heard.as_deref().map(FromClient::decode) {
             Some(Ok(FromClient::Fail {
                 outcome,
@@ -174,7 +171,7 @@ pub(super) fn told_by_client(
             })) if outcome != Outcome::Complete => {
                 transfer.bytes_client = Some(bytes);
                 transfer.counts = counts;
-                return Failure::new(outcome, reason);
+                return TransferFailure::new(outcome, reason);
             }
             Some(Ok(FromClient::Held | FromClient::Alive { .. })) => {}
             _ => return failure,
@@ -182,29 +179,30 @@ pub(super) fn told_by_client(
     }
 }
 
-fn silent(error: &Error, transfer: &Transfer) -> Failure {
+fn silent(error: &Error, transfer: &Transfer) -> TransferFailure {
     let phase = match transfer.seconds_server {
         None => "before its last byte",
         Some(_) if transfer.seconds_verified.is_none() => "while it hashed",
         Some(_) => "before its receipt",
     };
     match error {
-        Error::TimedOut { after, .. } => Failure::new(
+        Error::TimedOut { after, .. } => TransferFailure::new(
             Outcome::TimedOut,
             format!("silent for {} s {phase}", after.as_secs()),
         ),
-        Error::Protocol { what, .. } => Failure::new(Outcome::Cut, what.clone()),
-        _ => Failure::new(Outcome::Cut, format!("closed the connection {phase}")),
+        Error::Protocol { what, .. } => TransferFailure::new(Outcome::Cut, what.clone()),
+        _ => TransferFailure::new(Outcome::Cut, format!("closed the connection {phase}")),
     }
 }
 
 /// The bytes of all copies of the session, which may be on one host.
 fn shared_bytes(seat: &Seat) -> u64 {
-    let plan = seat.plan();
-    plan.source
+    let session = seat.session();
+    session
+        .source
         .info
         .bytes
-        .saturating_mul(u64::from(plan.clients))
+        .saturating_mul(u64::from(session.clients))
 }
 
 /// How long all copies of the session may take to be hashed.

@@ -25,7 +25,7 @@ use crate::net::clock;
 use crate::net::logfile;
 use crate::net::logfile::LogFile;
 use crate::proto::session_log;
-use crate::server::history::Ledger;
+use crate::server::history::History;
 use crate::session::FileInfo;
 use crate::session::SessionId;
 use crate::session::Via;
@@ -34,9 +34,9 @@ use crate::transfer::Transfer;
 
 /// What threads tell the logger.
 #[derive(Debug)]
-enum Entry {
+enum LogEvent {
     /// A session begins to muster.
-    Opened(SessionId, Head, OffsetDateTime),
+    Opened(SessionId, SessionHeader, OffsetDateTime),
     /// The gate of a session opened.
     Released(SessionId, OffsetDateTime, String),
     /// One transfer is over.
@@ -49,7 +49,7 @@ enum Entry {
 
 /// What every line of a session repeats.
 #[derive(Clone, Debug)]
-pub struct Head {
+pub struct SessionHeader {
     /// The way the bytes travel.
     pub via: Via,
     /// The file.
@@ -60,42 +60,42 @@ pub struct Head {
 
 /// The sending side, one clone per session.
 #[derive(Clone, Debug)]
-pub struct Pen {
-    entries: Sender<Entry>,
-    ledger: Arc<Ledger>,
+pub struct LogHandle {
+    entries: Sender<LogEvent>,
+    ledger: Arc<History>,
 }
 
 /// The logger thread.
 #[derive(Debug)]
-pub struct Journal {
-    pen: Option<Pen>,
+pub struct SessionLogger {
+    log: Option<LogHandle>,
     records: Receiver<Record>,
     thread: Option<JoinHandle<Result<()>>>,
 }
 
 /// A session being written.
 #[derive(Debug)]
-struct Page {
+struct OpenLog {
     record: Record,
     opened_at: OffsetDateTime,
     log: LogFile,
 }
 
-impl Journal {
+impl SessionLogger {
     /// Starts the logger; logs go into `folder`, which is made when the first line is written.
     /// Without a folder nothing is written and records are still handed on.
     ///
     /// # Errors
     /// The system refuses a thread.
     pub fn start(folder: Option<PathBuf>) -> Result<Self> {
-        let (pen, entries) = crossbeam_channel::unbounded();
+        let (log, entries) = crossbeam_channel::unbounded();
         let (publish, records) = crossbeam_channel::unbounded();
-        let ledger = Arc::new(Ledger::default());
+        let ledger = Arc::new(History::default());
         let written = Arc::clone(&ledger);
         let thread = thread::Builder::new()
             .name("logger".to_owned())
             .spawn(move || {
-                Logger {
+                LoggerThread {
                     folder,
                     publish,
                     ledger: written,
@@ -106,8 +106,8 @@ impl Journal {
             })
             .map_err(Error::io("start the logger thread", "the session log"))?;
         Ok(Self {
-            pen: Some(Pen {
-                entries: pen,
+            log: Some(LogHandle {
+                entries: log,
                 ledger,
             }),
             records,
@@ -116,10 +116,10 @@ impl Journal {
     }
 
     /// A way to write to it.
-    pub fn pen(&self) -> Pen {
-        self.pen
+    pub fn log_handle(&self) -> LogHandle {
+        self.log
             .clone()
-            .expect("the journal has its own pen until it is finished")
+            .expect("the journal has its own log until it is finished")
     }
 
     /// The finished sessions, each once its last line is in the log.
@@ -127,14 +127,14 @@ impl Journal {
         self.records.clone()
     }
 
-    /// Waits until everything that has been said so far is written, and ends the log. What a pen
+    /// Waits until everything that has been said so far is written, and ends the log. What a log
     /// says later is lost: a thread that does not end must not hold the end of the program.
     ///
     /// # Errors
     /// The first line that could not be written; the sessions went on without it.
     pub fn finish(mut self) -> Result<()> {
-        if let Some(pen) = self.pen.take() {
-            pen.send(Entry::End);
+        if let Some(log) = self.log.take() {
+            log.send(LogEvent::End);
         }
         let thread = self.thread.take().expect("finished once");
         thread
@@ -143,53 +143,53 @@ impl Journal {
     }
 }
 
-impl Pen {
+impl LogHandle {
     /// A session begins to muster.
-    pub fn open(&self, session: SessionId, head: Head) {
-        self.send(Entry::Opened(session, head, clock::wall()));
+    pub fn open(&self, session: SessionId, head: SessionHeader) {
+        self.send(LogEvent::Opened(session, head, clock::wall()));
     }
 
     /// The gate opened at `at`; `sender` says how the bytes are sent.
     pub fn release(&self, session: SessionId, at: OffsetDateTime, sender: String) {
-        self.send(Entry::Released(session, at, sender));
+        self.send(LogEvent::Released(session, at, sender));
     }
 
     /// One transfer is over.
     pub fn finish(&self, session: SessionId, transfer: Transfer) {
-        self.send(Entry::Finished(session, Box::new(transfer)));
+        self.send(LogEvent::Finished(session, Box::new(transfer)));
     }
 
     /// The session is over.
     pub fn close(&self, session: SessionId) {
-        self.send(Entry::Closed(session));
+        self.send(LogEvent::Closed(session));
     }
 
     /// What has been written.
-    pub fn ledger(&self) -> &Arc<Ledger> {
+    pub fn ledger(&self) -> &Arc<History> {
         &self.ledger
     }
 
-    fn send(&self, entry: Entry) {
-        // The logger ends when the last pen is dropped, or when it is told to.
+    fn send(&self, entry: LogEvent) {
+        // The logger ends when the last log is dropped, or when it is told to.
         if self.entries.send(entry).is_err() {
             log::error!("the logger thread has ended before a session");
         }
     }
 }
 
-struct Logger {
+struct LoggerThread {
     folder: Option<PathBuf>,
     publish: Sender<Record>,
-    ledger: Arc<Ledger>,
-    pages: HashMap<SessionId, Page>,
+    ledger: Arc<History>,
+    pages: HashMap<SessionId, OpenLog>,
     failed: Option<Error>,
 }
 
-impl Logger {
-    fn run(mut self, entries: &Receiver<Entry>) -> Result<()> {
+impl LoggerThread {
+    fn run(mut self, entries: &Receiver<LogEvent>) -> Result<()> {
         for entry in entries {
             match entry {
-                Entry::Opened(session, head, opened_at) => {
+                LogEvent::Opened(session, head, opened_at) => {
                     let record = Record {
                         session,
                         via: head.via,
@@ -202,23 +202,23 @@ impl Logger {
                     self.ledger.open(record.clone());
                     self.pages.insert(
                         session,
-                        Page {
+                        OpenLog {
                             record,
                             opened_at,
                             log: LogFile::default(),
                         },
                     );
                 }
-                Entry::Released(session, at, sender) => {
+                LogEvent::Released(session, at, sender) => {
                     self.ledger.release(session, at, &sender);
                     let page = self.page(session);
                     page.record.released_at = Some(at);
                     page.record.sender = Some(sender);
                 }
-                Entry::Finished(session, transfer) => self.write(session, *transfer),
-                Entry::End => break,
-                Entry::Closed(session) => {
-                    let Page { mut record, .. } = self
+                LogEvent::Finished(session, transfer) => self.write(session, *transfer),
+                LogEvent::End => break,
+                LogEvent::Closed(session) => {
+                    let OpenLog { mut record, .. } = self
                         .pages
                         .remove(&session)
                         .expect("a session is closed once, after it opened");
@@ -232,7 +232,7 @@ impl Logger {
         self.failed.map_or(Ok(()), Err)
     }
 
-    fn page(&mut self, session: SessionId) -> &mut Page {
+    fn page(&mut self, session: SessionId) -> &mut OpenLog {
         self.pages
             .get_mut(&session)
             .expect("a session opens before anything is said of it")
@@ -255,7 +255,7 @@ impl Logger {
     }
 }
 
-impl Page {
+impl OpenLog {
     /// The name of the session's log.
     fn file_name(&self) -> String {
         logfile::name(self.opened_at, &self.record.session.to_string())

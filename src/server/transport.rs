@@ -8,29 +8,24 @@ use std::fmt;
 use std::net::TcpStream;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::error::Error;
-use crate::error::Phase;
 use crate::error::Result;
-use crate::net::line_stream::Dialogue;
-use crate::proto::native::FromClient;
+use crate::net::line_stream::LineStream;
 use crate::server::catalog::Source;
-use crate::server::gate::Seat;
-use crate::server::lobby::Settings;
+use crate::server::gate::SeatConnection;
 use crate::session::SeatId;
 use crate::session::Via;
 use crate::transfer::Counts;
 use crate::transfer::Outcome;
-use crate::units::Moment;
+use crate::units::{Moment, Rate};
 
 /// One way of sending.
-pub trait Way: fmt::Debug + Send + Sync {
+pub trait Transport: fmt::Debug + Send + Sync {
     /// Its word.
     fn via(&self) -> Via;
 
-    /// Gets ready for one session.
+    /// Gets ready for one session of `clients` seats, whose payload is sent at `rate` in all.
     ///
     /// # Errors
     /// Why the session cannot be sent this way; its clients are refused with it.
@@ -38,95 +33,84 @@ pub trait Way: fmt::Debug + Send + Sync {
         &self,
         source: &Arc<Source>,
         clients: u16,
-        settings: &Settings,
-    ) -> Result<Box<dyn Carrier>>;
+        rate: Option<Rate>,
+    ) -> Result<Box<dyn SendSession>>;
+
+    /// True where an HTTP client can be sent to.
+    fn serves_http(&self) -> bool {
+        false
+    }
 }
 
-/// One way, ready for one session.
-pub trait Carrier: fmt::Debug + Send + Sync {
+/// One way of sending, ready for one session.
+pub trait SendSession: fmt::Debug + Send + Sync {
     /// Sets up a client's connection before the gate.
     ///
     /// # Errors
     /// Why this client cannot be served.
-    fn seat_up(&self, stream: &TcpStream) -> Result<()>;
+    fn prepare_connection(&self, stream: &TcpStream) -> Result<()>;
 
     /// A client has a seat, and is about to be told so.
-    fn seated(&self, seat: &Seat) {
+    fn on_seated(&self, seat: &SeatConnection) {
         let _ = seat;
     }
 
     /// How it sends, in two or three words for the log: `sendfile, bbr`.
-    fn sender(&self, stream: &TcpStream) -> String;
+    fn description(&self, stream: &TcpStream) -> String;
 
-    /// A line that a native client is told with its offer, where this way has terms of its own.
-    fn terms(&self) -> Option<Vec<u8>> {
-        None
-    }
+    /// Moves the bytes to one seat that has just gone through the gate.
+    fn send(&self, seat: &SeatConnection, job: SendJob<'_>) -> SendResult;
 
-    /// True when the payload travels on the control connection, so that nothing may be said there
-    /// before it is complete.
+    /// True when the payload travels on the control connection, so that nothing may be written
+    /// there before it is complete.
     fn fills_control(&self) -> bool {
         true
     }
 
-    /// A line of this way's own that a native client says before it is ready.
-    ///
-    /// # Errors
-    /// This way knows no such line, or cannot serve what it asks for.
-    fn hear(&self, seat: &Seat, line: &str) -> Result<()> {
-        let _ = line;
-        let what = "a message before READY that is none";
-        Err(Error::protocol(seat.id(), what))
+    /// What it adds to the conversation on the control connection, where it adds something.
+    fn control(&self) -> Option<&dyn ControlExtension> {
+        None
     }
 
-    /// Moves the bytes to one seat that has just gone through the gate.
-    fn carry(&self, seat: &Seat, cargo: Cargo<'_>) -> Carried;
-
-    /// Moves the bytes to a native client. A way that has to hear it meanwhile does so here, and
-    /// leaves in `first` the first line that is not its own; the others leave it to `carry`.
-    fn converse(
-        &self,
-        seat: &Seat,
-        preface: Vec<u8>,
-        range: Range<u64>,
-        dialogue: &mut Dialogue<'_>,
-        first: &mut Answer,
-    ) -> Carried {
-        let mut answer = |until: Moment| {
-            first.line = hear_held(dialogue, until);
-            first.heard_at = Some(dialogue.heard_at());
-            first.sent = seat.moved().load(Ordering::Relaxed);
-        };
-        let cargo = Cargo {
-            preface,
-            range,
-            answer: &mut answer,
-        };
-        self.carry(seat, cargo)
-    }
-
-    /// Adds to a client's counters what only this end knows, once it has said its last word.
-    fn account(&self, seat: &Seat, counts: &mut Counts) {
+    /// Adds to a client's counters what only this end knows, once the client's last message is in.
+    fn add_counts(&self, seat: SeatId, counts: &mut Counts) {
         let _ = (seat, counts);
     }
 
     /// What a face shows of `seat` beyond its bytes; asked about once a second, under the gate's
     /// lock, so it reads what is there and waits for nothing.
-    fn detail(&self, seat: SeatId) -> Detail {
+    fn detail(&self, seat: SeatId) -> SeatDetail {
         let _ = seat;
-        Detail::default()
+        SeatDetail::default()
     }
 }
 
-/// Hears the answer to the first block; gives back a line that is something else.
-fn hear_held(dialogue: &mut Dialogue<'_>, until: Moment) -> Option<String> {
-    let line = dialogue.hear(until, Phase::Transfer).ok()?;
-    (FromClient::decode(&line) != Ok(FromClient::Held)).then_some(line)
+/// The part of a [`SendSession`] that talks with native clients on their control connections.
+pub trait ControlExtension {
+    /// A line that a native client is sent with its offer.
+    fn terms(&self) -> Vec<u8>;
+
+    /// A line of this transport's own that a native client sends before it is ready.
+    ///
+    /// # Errors
+    /// This transport knows no such line, or cannot serve what it asks for.
+    fn on_line(&self, seat: &SeatConnection, line: &str) -> Result<()>;
+
+    /// Moves the bytes to a native client and reads its lines meanwhile; leaves in `reply` the
+    /// first line that is not this transport's own.
+    fn send_native(
+        &self,
+        seat: &SeatConnection,
+        preface: Vec<u8>,
+        range: Range<u64>,
+        lines: &mut LineStream<'_>,
+        reply: &mut EarlyReply,
+    ) -> SendResult;
 }
 
 /// What only some ways know of a seat while its bytes move.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Detail {
+pub struct SeatDetail {
     /// Datagrams lost so far.
     pub lost: Option<u64>,
     /// The file cut into at most [`MAP_MAX`] equal pieces: how much of each has arrived, percent.
@@ -134,11 +118,11 @@ pub struct Detail {
     pub map: Vec<u8>,
 }
 
-/// Most pieces of a [`Detail::map`]: what a face has room for.
+/// Most pieces of a [`SeatDetail::map`]: what a face has room for.
 pub const MAP_MAX: usize = 128;
 
 /// What one seat is to get.
-pub struct Cargo<'a> {
+pub struct SendJob<'a> {
     /// Said on the control connection just before the first payload byte.
     pub preface: Vec<u8>,
     /// The part of the file that the client lacks.
@@ -149,7 +133,7 @@ pub struct Cargo<'a> {
 
 /// What was heard of a native client while bytes were sent to it.
 #[derive(Clone, Debug, Default)]
-pub struct Answer {
+pub struct EarlyReply {
     /// A line that is not the way's own, and no HELD.
     pub line: Option<String>,
     /// When it was read, and whatever came with it; `None` if the way asked for no answer.
@@ -160,16 +144,16 @@ pub struct Answer {
 
 /// How it went.
 #[derive(Debug)]
-pub struct Carried {
+pub struct SendResult {
     /// Release to the first payload byte written; `None` if none was.
     pub first: Option<Duration>,
     /// Why it ended early.
-    pub end: std::result::Result<(), Failure>,
+    pub end: std::result::Result<(), TransferFailure>,
 }
 
 /// A transfer that ended early.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
+pub struct TransferFailure {
     /// What the log says.
     pub outcome: Outcome,
     /// Why, as one clause.
@@ -178,7 +162,7 @@ pub struct Failure {
     pub source_changed: bool,
 }
 
-impl Failure {
+impl TransferFailure {
     /// A transfer that ended early through no change of the source.
     pub fn new(outcome: Outcome, reason: impl Into<String>) -> Self {
         Self {
@@ -189,7 +173,7 @@ impl Failure {
     }
 }
 
-impl fmt::Debug for Cargo<'_> {
+impl fmt::Debug for SendJob<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Cargo")
             .field("range", &self.range)

@@ -27,7 +27,7 @@ use crate::common::row;
 use crate::common::until;
 use crate::common::whole;
 use crate::common::within;
-use gatecast::internals::client::End;
+use gatecast::internals::client::ClientReport;
 use gatecast::internals::net::copy::Method;
 use gatecast::internals::net::socket;
 use gatecast::internals::report::verdict::Verdict;
@@ -220,7 +220,7 @@ fn a_part_of_a_dead_server_s_session_is_resumed_and_only_the_rest_is_sent() {
             order.resume = true;
         });
         let ends = again.join().expect("no panic");
-        let resumed = |end: &End| end.transfer.as_ref().expect("a seat").bytes_resumed;
+        let resumed = |end: &ClientReport| end.transfer.as_ref().expect("a seat").bytes_resumed;
         assert!(ends.iter().all(|end| resumed(end) > 0), "{ends:?}");
         assert_eq!(ends.iter().map(resumed).sum::<u64>(), held);
         whole(ends, &server);
@@ -332,7 +332,7 @@ const BYTES: u64 = 600_000;
 fn change_while_sent(
     method: Method,
     change: fn(&Path),
-    judge: impl Fn(&Server, Vec<End>, Record) + Send + 'static,
+    judge: impl Fn(&Server, Vec<ClientReport>, Record) + Send + 'static,
 ) {
     within(LIMIT, move || {
         let server = Server::new(BYTES, |settings| {
@@ -357,7 +357,7 @@ fn change_while_sent(
     });
 }
 
-fn told(ends: Vec<End>, what: &str, code: u8) {
+fn told(ends: Vec<ClientReport>, what: &str, code: u8) {
     assert_eq!(Verdict::of_ends(&ends).exit_code(), code);
     for end in ends {
         let error = end.error.expect("it was told").to_string();

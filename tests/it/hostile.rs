@@ -18,7 +18,7 @@ use crate::common::row;
 use crate::common::whole;
 use crate::common::within;
 use gatecast::internals::client;
-use gatecast::internals::client::Order;
+use gatecast::internals::client::FetchConfig;
 use gatecast::internals::digest::Digest;
 use gatecast::internals::proto::line::LINE_MAX;
 use gatecast::internals::proto::native::FromClient;
@@ -548,10 +548,10 @@ fn an_empty_file_is_a_file() {
 // --- servers that no client should trust ---------------------------------------------------------
 
 /// A server that says `words` to whoever comes, whatever is said to it.
-fn says(words: Vec<u8>) -> (Order, thread::JoinHandle<()>, tempfile::TempDir) {
+fn says(words: Vec<u8>) -> (FetchConfig, thread::JoinHandle<()>, tempfile::TempDir) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
     let folder = tempfile::tempdir().expect("a folder");
-    let mut order = Order::new(vec![listener.local_addr().expect("bound")]);
+    let mut order = FetchConfig::new(vec![listener.local_addr().expect("bound")]);
     order.out = folder.path().join("out");
     order.stall = Duration::from_secs(1);
     order.durable = false;
@@ -659,7 +659,7 @@ fn a_server_that_falls_silent_is_given_up_after_the_stall_limit() {
     within(LIMIT, || {
         let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
         let folder = tempfile::tempdir().expect("a folder");
-        let mut order = Order::new(vec![listener.local_addr().expect("bound")]);
+        let mut order = FetchConfig::new(vec![listener.local_addr().expect("bound")]);
         order.out = folder.path().to_owned();
         order.stall = Duration::from_millis(300);
         let begun = Instant::now();

@@ -17,18 +17,19 @@ use crate::common::within;
 use gatecast::internals::cli::services;
 use gatecast::internals::error::Result;
 use gatecast::internals::http;
-use gatecast::internals::http::Options;
+use gatecast::internals::http::HttpConfig;
 use gatecast::internals::server::catalog::Source;
-use gatecast::internals::server::gate::Seat;
-use gatecast::internals::server::lobby::Settings;
-use gatecast::internals::server::transport::Cargo;
-use gatecast::internals::server::transport::Carried;
-use gatecast::internals::server::transport::Carrier;
-use gatecast::internals::server::transport::Detail;
-use gatecast::internals::server::transport::Way;
+use gatecast::internals::server::config::ServerConfig;
+use gatecast::internals::server::gate::SeatConnection;
+use gatecast::internals::server::transport::SeatDetail;
+use gatecast::internals::server::transport::SendJob;
+use gatecast::internals::server::transport::SendResult;
+use gatecast::internals::server::transport::SendSession;
+use gatecast::internals::server::transport::Transport;
 use gatecast::internals::session::SeatId;
 use gatecast::internals::session::Via;
 use gatecast::internals::transport::tcp;
+use gatecast::internals::units::Rate;
 
 use crate::common::browser::Browser;
 
@@ -67,11 +68,11 @@ fn look(browser: &Browser, name: &str) {
     browser.look(1280, 900, "light");
 }
 
-fn face(set: impl FnOnce(&mut Settings), bytes: u64) -> Server {
+fn face(set: impl FnOnce(&mut ServerConfig), bytes: u64) -> Server {
     Server::with(bytes, set, |host| {
-        let options = Options {
+        let options = HttpConfig {
             documents: services::DOCUMENTS,
-            ..Options::default()
+            ..HttpConfig::default()
         };
         http::serve(tcp::serve(host).expect("TCP"), options).expect("HTTP")
     })
@@ -205,9 +206,9 @@ fn one_client_and_two_hundred_fit() {
 struct Holes(tcp::send::Tcp);
 
 #[derive(Debug)]
-struct HolesLine(Box<dyn Carrier>);
+struct HolesLine(Box<dyn SendSession>);
 
-impl Way for Holes {
+impl Transport for Holes {
     fn via(&self) -> Via {
         Via::Udp
     }
@@ -216,29 +217,27 @@ impl Way for Holes {
         &self,
         source: &Arc<Source>,
         clients: u16,
-        settings: &Settings,
-    ) -> Result<Box<dyn Carrier>> {
-        Ok(Box::new(HolesLine(
-            self.0.prepare(source, clients, settings)?,
-        )))
+        rate: Option<Rate>,
+    ) -> Result<Box<dyn SendSession>> {
+        Ok(Box::new(HolesLine(self.0.prepare(source, clients, rate)?)))
     }
 }
 
-impl Carrier for HolesLine {
-    fn seat_up(&self, stream: &TcpStream) -> Result<()> {
-        self.0.seat_up(stream)
+impl SendSession for HolesLine {
+    fn prepare_connection(&self, stream: &TcpStream) -> Result<()> {
+        self.0.prepare_connection(stream)
     }
 
-    fn sender(&self, stream: &TcpStream) -> String {
-        self.0.sender(stream)
+    fn description(&self, stream: &TcpStream) -> String {
+        self.0.description(stream)
     }
 
-    fn carry(&self, seat: &Seat, cargo: Cargo<'_>) -> Carried {
-        self.0.carry(seat, cargo)
+    fn send(&self, seat: &SeatConnection, cargo: SendJob<'_>) -> SendResult {
+        self.0.send(seat, cargo)
     }
 
-    fn detail(&self, seat: SeatId) -> Detail {
-        Detail {
+    fn detail(&self, seat: SeatId) -> SeatDetail {
+        SeatDetail {
             lost: Some(u64::from(seat.0) * 7),
             map: (0..64)
                 .map(|piece| if piece % 9 == 0 { 30 } else { 100 })
@@ -262,9 +261,9 @@ fn loss_and_where_it_is_are_shown() {
             },
             |host| {
                 let way = Holes(tcp::send::Tcp::new(host.settings()).expect("TCP"));
-                http::serve(tcp::serve(host).expect("TCP"), Options::default())
+                http::serve(tcp::serve(host).expect("TCP"), HttpConfig::default())
                     .expect("HTTP")
-                    .way(Box::new(way))
+                    .transport(Box::new(way))
             },
         );
         let folder = tempfile::tempdir().expect("a folder");

@@ -32,8 +32,12 @@ fn openings_come_back() {
             name: ClientName::new("\u{1b}[2J =%\n|").expect("any text"),
         },
     ];
-    for opening in joins.map(Opening::Join).into_iter().chain([Opening::List]) {
-        assert_eq!(Opening::decode(&line(opening.encode())), Ok(opening));
+    for opening in joins
+        .map(ClientHello::Join)
+        .into_iter()
+        .chain([ClientHello::List])
+    {
+        assert_eq!(ClientHello::decode(&line(opening.encode())), Ok(opening));
     }
 }
 
@@ -46,7 +50,7 @@ fn the_wire_is_what_the_document_says() {
         name: ClientName::new("pc 7").expect("short"),
     };
     assert_eq!(
-        line(Opening::Join(join).encode()),
+        line(ClientHello::Join(join).encode()),
         "GATECAST/1 JOIN file=100%20MB%20%C3%A9%3D%25.bin group=25 via=tcp name=pc%207"
     );
     assert_eq!(line(FromServer::Go { bytes: 17 }.encode()), "GO bytes=17");
@@ -170,7 +174,7 @@ fn wrong_openings_are_refused_with_the_value() {
         ("GATECAST/1 JOIN group=1 name=a via=pigeon", "tcp, udp"),
         ("GATECAST/1 JOIN group=1 group=2 name=a", "twice"),
     ] {
-        let error = Opening::decode(text).expect_err(text).to_string();
+        let error = ClientHello::decode(text).expect_err(text).to_string();
         assert!(error.contains(says), "{text}: {error}");
     }
 }
@@ -197,7 +201,7 @@ fn last_words_are_found_only_at_the_end_and_only_of_this_session() {
 proptest! {
     #[test]
     fn any_line_is_a_message_or_an_error(text in "[A-Z]{0,8}( [a-z_0-9]{0,8}=[ -~]{0,12}){0,5}") {
-        let _ = (Opening::decode(&text), FromClient::decode(&text), FromServer::decode(&text));
-        let _ = Opening::decode(&format!("{GREETING} {text}"));
+        let _ = (ClientHello::decode(&text), FromClient::decode(&text), FromServer::decode(&text));
+        let _ = ClientHello::decode(&format!("{GREETING} {text}"));
     }
 }

@@ -21,7 +21,7 @@ use crate::error::Result;
 use crate::net::clock;
 use crate::net::datagrams;
 use crate::net::datagrams::Inbox;
-use crate::net::line_stream::Dialogue;
+use crate::net::line_stream::LineStream;
 use crate::proto::feed::Counts;
 use crate::proto::relay::Command;
 use crate::proto::relay::Reply;
@@ -80,10 +80,10 @@ impl Shared {
             return Err(Error::refused(self.relay, why.clone()));
         }
         let answered = {
-            let mut dialogue = Dialogue::new(&control.stream, self.relay, b"");
-            dialogue
-                .say(&command.encode())
-                .and_then(|()| dialogue.hear(clock::now().after(ANSWER_LIMIT), Phase::Receipt))
+            let mut lines = LineStream::new(&control.stream, self.relay, b"");
+            lines
+                .write_line(&command.encode())
+                .and_then(|()| lines.read_line(clock::now().after(ANSWER_LIMIT), Phase::Receipt))
         };
         let reply = answered.and_then(|line| {
             Reply::decode(&line).map_err(|error| Error::protocol(self.relay, error.to_string()))

@@ -1,3 +1,6 @@
+use std::net::TcpStream;
+
+use crate::session::{SessionId, Via};
 use std::net::TcpListener;
 use std::sync::atomic::AtomicU16;
 use std::thread;
@@ -9,10 +12,10 @@ use super::*;
 use crate::error::Result;
 use crate::server::catalog;
 use crate::server::catalog::Catalog;
-use crate::server::session_log::Head;
-use crate::server::session_log::Journal;
-use crate::server::transport::Cargo;
-use crate::server::transport::Carried;
+use crate::server::session_log::SessionHeader;
+use crate::server::session_log::SessionLogger;
+use crate::server::transport::SendJob;
+use crate::server::transport::SendResult;
 use crate::text::FileName;
 use crate::transfer::Outcome;
 use crate::transfer::Record;
@@ -20,16 +23,16 @@ use crate::transfer::Record;
 #[derive(Debug)]
 struct Nothing;
 
-impl Carrier for Nothing {
-    fn seat_up(&self, _: &TcpStream) -> Result<()> {
+impl SendSession for Nothing {
+    fn prepare_connection(&self, _: &TcpStream) -> Result<()> {
         Ok(())
     }
 
-    fn sender(&self, _: &TcpStream) -> String {
+    fn description(&self, _: &TcpStream) -> String {
         "nothing".to_owned()
     }
 
-    fn carry(&self, _: &Seat, _: Cargo<'_>) -> Carried {
+    fn send(&self, _: &SeatConnection, _: SendJob<'_>) -> SendResult {
         unreachable!("these tests end at the gate")
     }
 }
@@ -37,39 +40,40 @@ impl Carrier for Nothing {
 /// A gate whose session thread runs.
 struct Watched {
     gate: Arc<Gate>,
-    journal: Journal,
+    journal: SessionLogger,
     records: Receiver<Record>,
     _folder: TempDir,
 }
 
 impl Watched {
-    fn new(clients: u16, set: impl FnOnce(&mut Plan)) -> Self {
+    fn new(clients: u16, set: impl FnOnce(&mut MusterConfig)) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("f");
         std::fs::write(&path, b"abc").expect("room");
         let name = FileName::new("f").expect("plain");
         let catalog = Catalog::offer([path]).expect("there");
         let source = Arc::new(catalog.open(&name, &catalog::silent).expect("there"));
-        let mut plan = Plan {
-            session: SessionId(1),
+        let mut muster = MusterConfig {
+            quorum: clients,
+            max_wait: Duration::from_secs(60),
+            lasting: true,
+        };
+        set(&mut muster);
+        let session = SessionInfo {
+            id: SessionId(1),
             via: Via::Tcp,
             source,
             clients,
-            quorum: clients,
-            max_wait: Duration::from_secs(60),
             stall: Duration::from_secs(60),
-            lasting: true,
-            carrier: Box::new(Nothing),
         };
-        set(&mut plan);
-        let journal = Journal::start(None).expect("a thread");
-        let head = Head {
-            via: plan.via,
-            file: plan.source.info.clone(),
+        let journal = SessionLogger::start(None).expect("a thread");
+        let head = SessionHeader {
+            via: session.via,
+            file: session.source.info.clone(),
             clients,
         };
-        journal.pen().open(plan.session, head);
-        let gate = Gate::new(plan, journal.pen());
+        journal.log_handle().open(session.id, head);
+        let gate = Gate::new(session, Box::new(Nothing), muster, journal.log_handle());
         let running = Arc::clone(&gate);
         thread::spawn(move || running.run());
         let records = journal.records();
@@ -94,12 +98,12 @@ impl Watched {
 }
 
 /// A client's end and the guest that it is.
-fn guest(listener: &TcpListener, name: &str) -> (TcpStream, Guest) {
+fn guest(listener: &TcpListener, name: &str) -> (TcpStream, PendingClient) {
     let far = TcpStream::connect(listener.local_addr().expect("bound")).expect("listening");
     let (near, peer) = listener.accept().expect("connected");
-    let guest = Guest {
+    let guest = PendingClient {
         name: name.to_owned(),
-        kind: Kind::Native,
+        kind: ClientKind::Native,
         stream: Arc::new(near),
         peer,
     };
@@ -116,10 +120,10 @@ fn wait_at(
     name: &str,
 ) -> (
     TcpStream,
-    thread::JoinHandle<std::result::Result<Duration, Ending>>,
+    thread::JoinHandle<std::result::Result<Duration, MusterEnd>>,
 ) {
     let (far, guest) = guest(&listener(), name);
-    let mut seat = gate.take(guest).expect("a free seat");
+    let mut seat = Seat::take(&gate, guest).expect("a free seat");
     let waiting = thread::spawn(move || {
         let woke = seat.wait()?;
         let transfer = seat.transfer();
@@ -174,7 +178,7 @@ fn a_client_that_vanishes_frees_its_seat_within_a_second() {
     until("one ready", || ready(&watched.gate) == 1);
     let begun = clock::now();
     drop(far);
-    assert_eq!(thread.join().expect("no panic"), Err(Ending::Left));
+    assert_eq!(thread.join().expect("no panic"), Err(MusterEnd::Left));
     let took = clock::now().since(begun);
     assert!(took < Duration::from_secs(1), "{took:?}");
     assert!(watched.gate.view().seats.is_empty());
@@ -210,7 +214,7 @@ fn the_quorum_is_released_at_the_deadline_and_less_is_not() {
         let waiting = ["a", "b"].map(|name| wait_at(&watched.gate, name));
         // A third has a seat and never becomes ready.
         let (_far, late) = guest(&listener(), "late");
-        let seat = watched.gate.take(late).expect("a free seat");
+        let seat = Seat::take(&watched.gate, late).expect("a free seat");
         for (_far, thread) in waiting {
             let ended = thread.join().expect("no panic");
             assert_eq!(ended.is_ok(), opens, "{quorum}: {ended:?}");
@@ -219,7 +223,9 @@ fn the_quorum_is_released_at_the_deadline_and_less_is_not() {
                 assert_eq!(says, "2 of 4 clients were ready after 0.3 s");
             }
         }
-        until("the end for who was not ready", || seat.ending().is_some());
+        until("the end for who was not ready", || {
+            seat.muster_end().is_some()
+        });
         drop(seat);
         let record = watched.record();
         assert_eq!(record.released_at.is_some(), opens);
@@ -253,7 +259,7 @@ fn a_group_that_has_left_is_not_waited_for_and_a_room_is() {
     until("two ready", || ready(&watched.gate) == 2);
     for (far, thread) in waiting {
         drop(far);
-        assert_eq!(thread.join().expect("no panic"), Err(Ending::Left));
+        assert_eq!(thread.join().expect("no panic"), Err(MusterEnd::Left));
     }
     let record = watched.record();
     assert_eq!((record.released_at, record.transfers.len()), (None, 2));
@@ -264,11 +270,13 @@ fn a_stopped_muster_lets_everybody_go() {
     let watched = Watched::new(3, |_| {});
     let (_far, waiting) = wait_at(&watched.gate, "a");
     let (_other, guest) = guest(&listener(), "b");
-    let seat = watched.gate.take(guest).expect("a free seat");
+    let seat = Seat::take(&watched.gate, guest).expect("a free seat");
     until("one ready", || ready(&watched.gate) == 1);
     watched.gate.stop();
-    assert_eq!(waiting.join().expect("no panic"), Err(Ending::Stopped));
-    until("an ending", || seat.ending() == Some(Ending::Stopped));
+    assert_eq!(waiting.join().expect("no panic"), Err(MusterEnd::Stopped));
+    until("an ending", || {
+        seat.muster_end() == Some(MusterEnd::Stopped)
+    });
     drop(seat);
     assert!(watched.record().released_at.is_none());
 }
@@ -289,7 +297,7 @@ fn sixty_four_threads_that_vanish_at_random_never_hold_the_gate_nor_open_it_earl
                     let listener = listener();
                     while gate.view().left.is_some() {
                         let (far, guest) = guest(&listener, &number.to_string());
-                        let Ok(mut seat) = gate.take(guest) else {
+                        let Ok(mut seat) = Seat::take(&gate, guest) else {
                             thread::sleep(Duration::from_millis(next(&mut state) % 5));
                             continue;
                         };
@@ -313,7 +321,7 @@ fn sixty_four_threads_that_vanish_at_random_never_hold_the_gate_nor_open_it_earl
                         if woke.is_ok() {
                             let here = at_gate.load(Ordering::SeqCst);
                             assert!(here >= SEATS, "seed {seed}: released with {here}");
-                            let opening = seat.opening().expect("released");
+                            let opening = seat.release();
                             assert_eq!(opening.admitted(), usize::from(SEATS), "seed {seed}");
                             released.fetch_add(1, Ordering::SeqCst);
                             let transfer = seat.transfer();
@@ -361,7 +369,7 @@ fn a_gate_of_ghosts_ends_by_its_deadline() {
                     let listener = listener();
                     while gate.view().left.is_some() {
                         let (far, guest) = guest(&listener, "ghost");
-                        let Ok(mut seat) = gate.take(guest) else {
+                        let Ok(mut seat) = Seat::take(&gate, guest) else {
                             thread::sleep(Duration::from_millis(1));
                             continue;
                         };

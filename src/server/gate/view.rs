@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use crate::net::clock;
 use crate::server::gate::Gate;
-use crate::server::gate::Phase;
-use crate::server::gate::guest::Kind;
-use crate::server::transport::Detail;
+use crate::server::gate::pending::ClientKind;
+use crate::server::gate::state::{GatePhase, SeatPhase};
+use crate::server::transport::SeatDetail;
 use crate::session::SeatId;
 use crate::session::SessionId;
 use crate::session::Via;
@@ -23,7 +23,7 @@ pub struct SeatView {
     /// Its address.
     pub peer: SocketAddr,
     /// Its kind.
-    pub kind: Kind,
+    pub kind: ClientKind,
     /// It has said that it is ready.
     pub ready: bool,
     /// Payload bytes moved so far.
@@ -31,12 +31,12 @@ pub struct SeatView {
     /// Its transfer is over.
     pub finished: bool,
     /// What its way knows beyond bytes.
-    pub detail: Detail,
+    pub detail: SeatDetail,
 }
 
 /// A session as a face shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct View {
+pub struct GateView {
     /// The session.
     pub session: SessionId,
     /// The way the bytes travel.
@@ -57,29 +57,32 @@ pub struct View {
 
 impl Gate {
     /// What a face shows.
-    pub fn view(&self) -> View {
+    pub fn view(&self) -> GateView {
         let state = self.lock();
         let seats = state.seats.iter().map(|(&seat, taken)| SeatView {
             seat,
-            name: taken.guest.name.clone(),
-            peer: taken.guest.peer,
-            kind: taken.guest.kind,
-            ready: taken.ready,
+            name: taken.client.name.clone(),
+            peer: taken.client.peer,
+            kind: taken.client.kind,
+            ready: matches!(
+                taken.phase,
+                SeatPhase::Ready | SeatPhase::Released | SeatPhase::Finished
+            ),
             moved: taken.moved.load(Ordering::Relaxed),
-            finished: taken.finished,
-            detail: self.plan.carrier.detail(seat),
+            finished: matches!(taken.phase, SeatPhase::Finished),
+            detail: self.send_session.detail(seat),
         });
-        View {
-            session: self.plan.session,
-            via: self.plan.via,
-            file: self.plan.source.info.name.as_str().to_owned(),
-            bytes: self.plan.source.info.bytes,
-            clients: self.plan.clients,
+        GateView {
+            session: self.session.id,
+            via: self.session.via,
+            file: self.session.source.info.name.as_str().to_owned(),
+            bytes: self.session.source.info.bytes,
+            clients: self.session.clients,
             seats: seats.collect(),
-            left: matches!(state.phase, Phase::Mustering)
+            left: matches!(state.phase, GatePhase::Mustering)
                 .then(|| state.deadline.since(clock::now())),
             released: match &state.phase {
-                Phase::Released(opening) => Some(clock::now().since(opening.released())),
+                GatePhase::Released(opening) => Some(clock::now().since(opening.released())),
                 _ => None,
             },
         }

@@ -9,8 +9,8 @@ use crate::session::SeatId;
 use crate::text::FileName;
 use crate::transfer::Outcome;
 
-fn head(clients: u16) -> Head {
-    Head {
+fn head(clients: u16) -> SessionHeader {
+    SessionHeader {
         via: Via::Tcp,
         file: FileInfo {
             name: FileName::new("f").expect("plain"),
@@ -22,22 +22,22 @@ fn head(clients: u16) -> Head {
 }
 
 /// One whole session of `seats` rows, each said by a thread of its own.
-fn write_session(journal: &Journal, session: SessionId, seats: u16) {
-    let pen = journal.pen();
-    pen.open(session, head(seats));
+fn write_session(journal: &SessionLogger, session: SessionId, seats: u16) {
+    let log = journal.log_handle();
+    log.open(session, head(seats));
     thread::scope(|scope| {
         for seat in 1..=seats {
-            let pen = pen.clone();
+            let log = log.clone();
             scope.spawn(move || {
                 let name = format!(
                     "{seat}\r\n | \u{1b}[2J{}",
                     "x".repeat(usize::from(seat) % 40)
                 );
-                pen.finish(session, Transfer::new(SeatId(seat), name, Outcome::Cut));
+                log.finish(session, Transfer::new(SeatId(seat), name, Outcome::Cut));
             });
         }
     });
-    pen.close(session);
+    log.close(session);
 }
 
 fn logs(folder: &Path) -> Vec<(PathBuf, String)> {
@@ -51,7 +51,8 @@ fn logs(folder: &Path) -> Vec<(PathBuf, String)> {
 #[test]
 fn lines_never_interleave_whoever_writes_and_to_how_many_logs() {
     let folder = tempfile::tempdir().expect("a folder");
-    let journals = [0, 1].map(|_| Journal::start(Some(folder.path().to_owned())).expect("thread"));
+    let journals =
+        [0, 1].map(|_| SessionLogger::start(Some(folder.path().to_owned())).expect("thread"));
     // Two servers that log into one folder, four sessions each, side by side.
     thread::scope(|scope| {
         for (server, journal) in (0..).zip(&journals) {
@@ -77,7 +78,7 @@ fn a_folder_that_cannot_be_written_costs_the_log_and_not_the_session() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("a file");
     fs::write(&file, b"").expect("room");
-    let journal = Journal::start(Some(file.join("logs"))).expect("a thread");
+    let journal = SessionLogger::start(Some(file.join("logs"))).expect("a thread");
     let records = journal.records();
     write_session(&journal, SessionId(7), 3);
     let record = records
@@ -95,8 +96,8 @@ fn a_folder_that_cannot_be_written_costs_the_log_and_not_the_session() {
 #[test]
 fn a_thread_that_keeps_its_pen_does_not_hold_the_end() {
     let folder = tempfile::tempdir().expect("a folder");
-    let journal = Journal::start(Some(folder.path().to_owned())).expect("a thread");
-    let kept = journal.pen();
+    let journal = SessionLogger::start(Some(folder.path().to_owned())).expect("a thread");
+    let kept = journal.log_handle();
     write_session(&journal, SessionId(3), 20);
     journal.finish().expect("a log");
     let logs = logs(folder.path());
@@ -110,7 +111,7 @@ fn a_full_disk_is_an_error_and_not_a_panic() {
         return;
     };
     let (publish, records) = crossbeam_channel::unbounded();
-    let mut logger = Logger {
+    let mut logger = LoggerThread {
         folder: Some(PathBuf::from("/nowhere")),
         publish,
         ledger: Arc::default(),
@@ -118,13 +119,13 @@ fn a_full_disk_is_an_error_and_not_a_panic() {
         failed: None,
     };
     let session = SessionId(1);
-    let (pen, entries) = crossbeam_channel::unbounded();
-    let pen = Pen {
-        entries: pen,
+    let (log, entries) = crossbeam_channel::unbounded();
+    let log = LogHandle {
+        entries: log,
         ledger: Arc::default(),
     };
-    pen.open(session, head(2));
-    let Ok(Entry::Opened(_, head, opened_at)) = entries.recv() else {
+    log.open(session, head(2));
+    let Ok(LogEvent::Opened(_, head, opened_at)) = entries.recv() else {
         panic!("not opened")
     };
     let record = Record {
@@ -136,17 +137,17 @@ fn a_full_disk_is_an_error_and_not_a_panic() {
         sender: None,
         transfers: Vec::new(),
     };
-    let page = Page {
+    let page = OpenLog {
         record,
         opened_at,
         log: LogFile::of(full),
     };
     logger.pages.insert(session, page);
     for seat in [1, 2] {
-        pen.finish(session, Transfer::new(SeatId(seat), "c", Outcome::Cut));
+        log.finish(session, Transfer::new(SeatId(seat), "c", Outcome::Cut));
     }
-    pen.close(session);
-    drop(pen);
+    log.close(session);
+    drop(log);
     let error = logger.run(&entries).expect_err("a full disk").to_string();
     assert!(error.contains("No space left"), "{error}");
     assert_eq!(records.recv().expect("published").transfers.len(), 2);

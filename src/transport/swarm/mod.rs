@@ -9,7 +9,7 @@
 //! - [`peer`]: the same as a client has it
 //! - [`announce`]: a peer and its tracker
 //! - [`leech`]: a `.torrent` of anybody's, without a gate
-//! - [`web`], [`face`]: the little HTTP that trackers need, both ends
+//! - [`face`]: the routes of a tracker, for a server without other HTTP
 //! - [`simulate`]: a whole swarm in virtual time
 //!
 //! No DHT, no peer exchange, no encryption, no choking by merit: everybody in a session wants the
@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use crate::error::Result;
 use crate::proto::greeting::Greeting;
-use crate::server::builder::Host;
+use crate::server::builder::ServerCoreBuilder;
 use crate::session::Via;
 use crate::transport::swarm::torrents::Options;
 use crate::transport::swarm::torrents::Torrents;
@@ -36,18 +36,17 @@ pub mod store;
 pub mod torrents;
 pub mod tracker;
 pub mod way;
-pub mod web;
 
 /// Adds the swarm to a server: the way, and the peers that greet it. Its HTTP is in the returned
 /// [`Torrents`], for whoever answers HTTP on the port; [`serve_http`] does where nobody else does.
-pub fn serve(host: Host, mut options: Options) -> (Host, Arc<Torrents>) {
+pub fn serve(host: ServerCoreBuilder, mut options: Options) -> (ServerCoreBuilder, Arc<Torrents>) {
     // A server that sends by nothing else keeps everybody for the gate.
     options.gated |= host.settings().via == Some(Via::Swarm);
     let torrents = Torrents::new(options);
     let greeting = Arc::clone(&torrents);
     let host = host
-        .way(Box::new(way::Swarm::new(Arc::clone(&torrents))))
-        .service(
+        .transport(Box::new(way::Swarm::new(Arc::clone(&torrents))))
+        .handler(
             Greeting::Swarm,
             Arc::new(move |connection, lobby| greeting.greet(connection, lobby)),
         );
@@ -55,8 +54,8 @@ pub fn serve(host: Host, mut options: Options) -> (Host, Arc<Torrents>) {
 }
 
 /// Lets the swarms answer HTTP themselves.
-pub fn serve_http(host: Host, torrents: Arc<Torrents>) -> Host {
-    host.service(
+pub fn serve_http(host: ServerCoreBuilder, torrents: Arc<Torrents>) -> ServerCoreBuilder {
+    host.handler(
         Greeting::Http,
         Arc::new(move |connection, lobby| face::serve(&connection, &torrents, lobby)),
     )
@@ -67,6 +66,6 @@ pub fn serve_http(host: Host, torrents: Arc<Torrents>) -> Host {
 /// # Errors
 /// The order cannot be begun; what happens to a client later is in its
 /// [`End`](crate::client::End).
-pub fn fetch(order: &crate::client::Order) -> Result<Vec<crate::client::End>> {
-    crate::client::Fetch::new(order).run(order, &[&peer::Swarm])
+pub fn fetch(order: &crate::client::FetchConfig) -> Result<Vec<crate::client::ClientReport>> {
+    crate::client::FetchRun::new(order).run(order, &[&peer::Swarm])
 }

@@ -14,22 +14,26 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
-use crate::client::receive::Armed;
-use crate::client::receive::Arriving;
-use crate::client::receive::Incoming;
-use crate::client::receive::Intake;
-use crate::client::receive::Taken;
+use crate::client::part::ByteOrder;
+use crate::client::receive::PrepareContext;
+use crate::client::receive::ReceiveContext;
+use crate::client::receive::ReceiveError;
+use crate::client::receive::ReceiveSession;
+use crate::client::receive::ReceiveTransport;
+use crate::client::receive::Received;
 use crate::error::Error;
 use crate::error::Phase;
 use crate::error::Result;
 use crate::net::clock;
-use crate::net::line_stream::Dialogue;
+use crate::net::http::client;
+use crate::net::line_stream::LineStream;
 use crate::proto::bt::layout::Layout;
 use crate::proto::bt::metainfo::METAINFO_MAX;
 use crate::proto::bt::metainfo::Metainfo;
 use crate::proto::greeting::Greeting;
 use crate::proto::http::text::percent_encode;
-use crate::server::listener::Handler;
+use crate::proto::http::url::Url;
+use crate::server::listener::ConnectionHandler;
 use crate::server::listener::Listener;
 use crate::session::Via;
 use crate::transfer::Counts;
@@ -40,8 +44,6 @@ use crate::transport::swarm::member::role::Role;
 use crate::transport::swarm::store::Store;
 use crate::transport::swarm::torrents::name_of;
 use crate::transport::swarm::torrents::seated_id;
-use crate::transport::swarm::web;
-use crate::transport::swarm::web::Url;
 use crate::units::Moment;
 
 /// The way.
@@ -79,16 +81,20 @@ const LOOK: Duration = Duration::from_millis(50);
 /// How long connections get to end.
 const LEAVE: Duration = Duration::from_millis(500);
 
-impl Intake for Swarm {
+impl ReceiveTransport for Swarm {
     fn via(&self) -> Via {
         Via::Swarm
     }
 
-    fn scattered(&self) -> bool {
-        true
+    fn byte_order(&self) -> ByteOrder {
+        ByteOrder::Any
     }
 
-    fn arm(&self, arriving: &Arriving<'_>, _: &mut Dialogue<'_>) -> Result<Box<dyn Armed>> {
+    fn prepare(
+        &self,
+        arriving: &PrepareContext<'_>,
+        _: &mut LineStream<'_>,
+    ) -> Result<Box<dyn ReceiveSession>> {
         if arriving.offer.file.bytes == 0 {
             return Ok(Box::new(Nothing));
         }
@@ -97,7 +103,7 @@ impl Intake for Swarm {
         let local = arriving.stream.local_addr().map_err(failed)?;
         let name = percent_encode(arriving.offer.file.name.as_str());
         let host = server.to_string();
-        let torrent = web::get(&[server], &host, &format!("/{name}.torrent"), METAINFO_MAX)?;
+        let torrent = client::get(&[server], &host, &format!("/{name}.torrent"), METAINFO_MAX)?;
         let metainfo = Metainfo::decode(&torrent)
             .map_err(|error| Error::protocol(server, error.to_string()))?;
         if metainfo.bytes != arriving.offer.file.bytes {
@@ -123,7 +129,7 @@ impl Intake for Swarm {
         }
         Ok(Box::new(Seated {
             peer,
-            seed_time: arriving.order.seed_time,
+            seed_time: arriving.config.seed_time,
         }))
     }
 }
@@ -132,9 +138,13 @@ impl Intake for Swarm {
 #[derive(Debug)]
 struct Nothing;
 
-impl Armed for Nothing {
-    fn receive(&mut self, _: &Incoming<'_>, _: &mut Dialogue<'_>) -> Result<Taken> {
-        Ok(Taken::nothing(clock::now()))
+impl ReceiveSession for Nothing {
+    fn receive(
+        &mut self,
+        _: &ReceiveContext<'_>,
+        _: &mut LineStream<'_>,
+    ) -> Result<Received, ReceiveError> {
+        Ok(Received::nothing(clock::now()))
     }
 }
 
@@ -145,12 +155,16 @@ struct Seated {
     seed_time: Option<Duration>,
 }
 
-impl Armed for Seated {
-    fn held(&self) -> Option<u64> {
+impl ReceiveSession for Seated {
+    fn bytes_held(&self) -> Option<u64> {
         Some(self.peer.held)
     }
 
-    fn receive(&mut self, incoming: &Incoming<'_>, _: &mut Dialogue<'_>) -> Result<Taken> {
+    fn receive(
+        &mut self,
+        incoming: &ReceiveContext<'_>,
+        _: &mut LineStream<'_>,
+    ) -> Result<Received, ReceiveError> {
         let member = &self.peer.member;
         member.release();
         let moved = |bytes: u64| {
@@ -161,7 +175,7 @@ impl Armed for Seated {
         let gone = || server_is_gone(incoming);
         let last = self
             .peer
-            .finish(incoming.order.stall, incoming.stopped, &gone, &moved)?;
+            .finish(incoming.config.stall, incoming.stopped, &gone, &moved)?;
         self.peer.announcer.is_whole();
         let progress = member.progress();
         moved(progress.bytes);
@@ -175,7 +189,7 @@ impl Armed for Seated {
             progress.protocol,
             progress.counts.endgame
         );
-        Ok(Taken {
+        Ok(Received {
             first: member.first(),
             last,
             counts: Counts {
@@ -187,13 +201,13 @@ impl Armed for Seated {
         })
     }
 
-    fn leave(self: Box<Self>, stopped: &AtomicBool) {
+    fn serve_others(self: Box<Self>, stopped: &AtomicBool) {
         self.peer.see_out(self.seed_time, stopped);
     }
 }
 
 /// True when the server has closed the control connection; it says nothing on it meanwhile.
-fn server_is_gone(incoming: &Incoming<'_>) -> bool {
+fn server_is_gone(incoming: &ReceiveContext<'_>) -> bool {
     let seen = incoming
         .stream
         .set_nonblocking(true)
@@ -231,7 +245,7 @@ impl Peer {
         let member = Member::start(Arc::new(metainfo), store, have, id, role)?;
         let held = member.progress().bytes;
         let serving = Arc::clone(&member);
-        let handler: Handler = Arc::new(move |connection| {
+        let handler: ConnectionHandler = Arc::new(move |connection| {
             let (stream, from) = (Arc::clone(&connection.stream), connection.peer);
             let ours = serving.handshake();
             let greeted = connect::answer(

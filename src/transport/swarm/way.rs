@@ -16,19 +16,19 @@ use crate::net::copy;
 use crate::net::pacing::Pacer;
 use crate::net::socket;
 use crate::server::catalog::Source;
-use crate::server::gate::Seat;
-use crate::server::lobby::Settings;
-use crate::server::transport::Cargo;
-use crate::server::transport::Carried;
-use crate::server::transport::Carrier;
-use crate::server::transport::Failure;
-use crate::server::transport::Way;
+use crate::server::gate::SeatConnection;
+use crate::server::transport::SendJob;
+use crate::server::transport::SendResult;
+use crate::server::transport::SendSession;
+use crate::server::transport::TransferFailure;
+use crate::server::transport::Transport;
 use crate::session::Via;
 use crate::transfer::Outcome;
 use crate::transport::swarm::member::view::Moved;
 use crate::transport::swarm::torrents::Torrent;
 use crate::transport::swarm::torrents::Torrents;
 use crate::transport::swarm::torrents::seated_id;
+use crate::units::Rate;
 
 /// The way.
 #[derive(Debug)]
@@ -53,7 +53,7 @@ impl Swarm {
     }
 }
 
-impl Way for Swarm {
+impl Transport for Swarm {
     fn via(&self) -> Via {
         Via::Swarm
     }
@@ -62,8 +62,8 @@ impl Way for Swarm {
         &self,
         source: &Arc<Source>,
         _: u16,
-        settings: &Settings,
-    ) -> Result<Box<dyn Carrier>> {
+        rate: Option<Rate>,
+    ) -> Result<Box<dyn SendSession>> {
         let torrent = match source.info.bytes {
             0 => None,
             _ => Some(self.torrents.of(source)?),
@@ -72,7 +72,7 @@ impl Way for Swarm {
             torrent.begin();
             torrent
                 .member
-                .pace(settings.rate.map(|rate| Arc::new(Pacer::new(rate))));
+                .pace(rate.map(|rate| Arc::new(Pacer::new(rate))));
         }
         Ok(Box::new(Line {
             torrent,
@@ -81,18 +81,18 @@ impl Way for Swarm {
     }
 }
 
-impl Carrier for Line {
-    fn seat_up(&self, _: &TcpStream) -> Result<()> {
+impl SendSession for Line {
+    fn prepare_connection(&self, _: &TcpStream) -> Result<()> {
         Ok(())
     }
 
-    fn seated(&self, seat: &Seat) {
+    fn on_seated(&self, seat: &SeatConnection) {
         let Some(torrent) = &self.torrent else {
             return;
         };
         match seat.stream().peer_addr() {
             Ok(addr) => {
-                let id = seated_id(seat.plan().session, seat.id());
+                let id = seated_id(seat.session().id, seat.id());
                 torrent.member.expect(id, addr.ip());
             }
             // It is gone already.
@@ -100,37 +100,34 @@ impl Carrier for Line {
         }
     }
 
-    fn sender(&self, stream: &TcpStream) -> String {
+    fn description(&self, stream: &TcpStream) -> String {
         let congestion =
             socket::congestion(stream).unwrap_or_else(|| "unknown congestion control".to_owned());
         format!("swarm, {congestion}")
     }
 
-    fn carry(&self, seat: &Seat, cargo: Cargo<'_>) -> Carried {
+    fn send(&self, seat: &SeatConnection, cargo: SendJob<'_>) -> SendResult {
         let left = cargo.range.end - cargo.range.start;
-        let stall = seat.plan().stall;
+        let stall = seat.session().stall;
         let said = copy::send_all(seat.stream(), &cargo.preface, clock::now().after(stall));
         let mut end = said.map_err(|stop| match stop {
             copy::Stop::Peer(error) => {
-                Failure::new(Outcome::Cut, format!("the connection failed: {error}"))
+                TransferFailure::new(Outcome::Cut, format!("the connection failed: {error}"))
             }
-            _ => Failure::new(Outcome::TimedOut, "does not take its GO".to_owned()),
+            _ => TransferFailure::new(Outcome::TimedOut, "does not take its GO".to_owned()),
         });
         let Some(torrent) = self.torrent.as_ref().filter(|_| left > 0 && end.is_ok()) else {
-            return Carried { first: None, end };
+            return SendResult { first: None, end };
         };
-        let id = seated_id(seat.plan().session, seat.id());
+        let id = seated_id(seat.session().id, seat.id());
         let before = torrent.member.moved().get(&id).copied().unwrap_or_default();
         torrent.member.admit(id);
         end = watch(seat, torrent, id);
         let moved: Moved = torrent.member.moved().get(&id).copied().unwrap_or_default();
         seat.moved()
             .store(moved.sent - before.sent, Ordering::Relaxed);
-        let released = seat
-            .opening()
-            .expect("only a seat that went through the gate is carried")
-            .released();
-        Carried {
+        let released = seat.release().released();
+        SendResult {
             first: moved.first_sent.map(|first| first.since(released)),
             end,
         }
@@ -154,9 +151,9 @@ impl Drop for Line {
 
 /// Waits until the client speaks: its last byte is in, or it has failed. Meanwhile it must make
 /// progress, wherever its bytes come from.
-fn watch(seat: &Seat, torrent: &Torrent, id: [u8; 20]) -> Result<(), Failure> {
+fn watch(seat: &SeatConnection, torrent: &Torrent, id: [u8; 20]) -> Result<(), TransferFailure> {
     let piece = u64::from(torrent.member.metainfo.piece_bytes);
-    let stall = seat.plan().stall;
+    let stall = seat.session().stall;
     let (mut pieces, mut since) = (0, clock::now());
     let mut checked = clock::now();
     loop {
@@ -168,30 +165,30 @@ fn watch(seat: &Seat, torrent: &Torrent, id: [u8; 20]) -> Result<(), Failure> {
         match seen {
             Ok(0) => {
                 let reason = "closed the connection before its last byte".to_owned();
-                return Err(Failure::new(Outcome::Cut, reason));
+                return Err(TransferFailure::new(Outcome::Cut, reason));
             }
             Ok(_) => return Ok(()),
             Err(error) if Error::is_timeout(&error) => {}
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => {
                 let reason = format!("the connection failed: {error}");
-                return Err(Failure::new(Outcome::Cut, reason));
+                return Err(TransferFailure::new(Outcome::Cut, reason));
             }
         }
         let now = clock::now();
         let has = torrent.member.pieces_of(id).unwrap_or(pieces);
         if has > pieces {
             (pieces, since) = (has, now);
-            let bytes = (u64::from(has) * piece).min(seat.plan().source.info.bytes);
+            let bytes = (u64::from(has) * piece).min(seat.session().source.info.bytes);
             seat.moved().store(bytes, Ordering::Relaxed);
         } else if now.since(since) > stall {
             let reason = format!("no new piece for {} s, with {has}", stall.as_secs_f64());
-            return Err(Failure::new(Outcome::TimedOut, reason));
+            return Err(TransferFailure::new(Outcome::TimedOut, reason));
         }
         if now.since(checked) > Duration::from_secs(1) {
             checked = now;
-            if let Some(reason) = seat.plan().source.change() {
-                return Err(Failure {
+            if let Some(reason) = seat.session().source.change() {
+                return Err(TransferFailure {
                     outcome: Outcome::Cut,
                     reason,
                     source_changed: true,

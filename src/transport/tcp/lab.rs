@@ -11,17 +11,17 @@ use std::time::Duration;
 use crate::error::Error;
 use crate::error::Phase;
 use crate::net::clock;
-use crate::net::line_stream::Dialogue;
+use crate::net::line_stream::LineStream;
 use crate::net::socket;
 use crate::proto::lab;
-use crate::server::gate::Guest;
-use crate::server::gate::Kind;
+use crate::server::gate::ClientKind;
+use crate::server::gate::PendingClient;
 use crate::server::gate::Seat;
 use crate::server::listener::Connection;
 use crate::server::lobby::Lobby;
-use crate::server::lobby::Wish;
-use crate::server::transport::Cargo;
-use crate::server::transport::Failure;
+use crate::server::lobby::SeatRequest;
+use crate::server::transport::SendJob;
+use crate::server::transport::TransferFailure;
 use crate::session::Via;
 use crate::transfer::Outcome;
 use crate::transfer::Transfer;
@@ -48,13 +48,13 @@ pub fn serve(connection: Connection, lobby: &Arc<Lobby>) {
         log::info!("{peer}: spoke before the release");
         return;
     }
-    let guest = Guest {
+    let guest = PendingClient {
         name: "lab".to_owned(),
-        kind: Kind::Lab,
+        kind: ClientKind::Lab,
         stream: Arc::clone(&stream),
         peer,
     };
-    let wish = Wish {
+    let wish = SeatRequest {
         file: None,
         group: None,
         via: Some(Via::Tcp),
@@ -70,37 +70,37 @@ pub fn serve(connection: Connection, lobby: &Arc<Lobby>) {
     };
     let mut transfer = seat.transfer();
     transfer.woke = Some(woke);
-    let info = &seat.plan().source.info;
-    let cargo = Cargo {
+    let info = &seat.session().source.info;
+    let cargo = SendJob {
         preface: lab::tcp::encode_offer(seat.id(), info),
         range: 0..info.bytes,
         answer: &mut |_| {},
     };
-    let carried = seat.plan().carrier.carry(&seat, cargo);
+    let carried = seat.send_session().send(&seat, cargo);
     transfer.first_server = carried.first;
     transfer.bytes_server = Some(seat.moved().load(Ordering::Relaxed));
-    let mut dialogue = Dialogue::new(&stream, peer, b"");
+    let mut lines = LineStream::new(&stream, peer, b"");
     let ended = carried
         .end
-        .and_then(|()| hear_received(&seat, &mut dialogue, &mut transfer));
+        .and_then(|()| hear_received(&seat, &mut lines, &mut transfer));
     match ended {
-        Ok(()) => settle(&seat, &mut dialogue, &mut transfer),
+        Ok(()) => settle(&seat, &mut lines, &mut transfer),
         Err(failure) => {
-            let changed = seat.plan().source.change();
+            let changed = seat.session().source.change();
             transfer.fail(failure.outcome, changed.unwrap_or(failure.reason));
         }
     }
     seat.finish(transfer);
-    dialogue.close();
+    lines.close();
 }
 
 /// Waits for `Recibido`, which the client sends only if its digest matched.
 fn hear_received(
     seat: &Seat,
-    dialogue: &mut Dialogue<'_>,
+    lines: &mut LineStream<'_>,
     transfer: &mut Transfer,
-) -> Result<(), Failure> {
-    let plan = seat.plan();
+) -> Result<(), TransferFailure> {
+    let plan = seat.session();
     let hashing = Duration::from_secs(
         plan.source
             .info
@@ -116,7 +116,7 @@ fn hear_received(
     let at = clock::now();
     match heard {
         Ok(()) if word == lab::tcp::RECEIVED => {
-            let opening = seat.opening().expect("this seat went through the gate");
+            let opening = seat.release();
             transfer.seconds_server = Some(at.since(opening.released()));
             transfer.seconds_verified = transfer.seconds_server;
             transfer.verified = Some(true);
@@ -124,18 +124,18 @@ fn hear_received(
         }
         Ok(()) => {
             let said = crate::text::escape(&String::from_utf8_lossy(&word));
-            Err(Failure::new(
+            Err(TransferFailure::new(
                 Outcome::Cut,
                 format!("said '{said}' and not Recibido"),
             ))
         }
-        Err(Error::TimedOut { after, .. }) => Err(Failure::new(
+        Err(Error::TimedOut { after, .. }) => Err(TransferFailure::new(
             Outcome::TimedOut,
             format!("no Recibido within {} s", after.as_secs()),
         )),
         Err(_) => {
-            let _ = dialogue;
-            Err(Failure::new(
+            let _ = lines;
+            Err(TransferFailure::new(
                 Outcome::Cut,
                 "closed the connection without Recibido",
             ))
@@ -144,17 +144,17 @@ fn hear_received(
 }
 
 /// Tells it when the server began, and hears how long it took by its own clock.
-fn settle(seat: &Seat, dialogue: &mut Dialogue<'_>, transfer: &mut Transfer) {
-    let opening = seat.opening().expect("this seat went through the gate");
+fn settle(seat: &Seat, lines: &mut LineStream<'_>, transfer: &mut Transfer) {
+    let opening = seat.release();
     let released = opening.released_at().unwrap_or_else(clock::wall);
     let since_epoch =
         Duration::try_from(released - time::OffsetDateTime::UNIX_EPOCH).unwrap_or_default();
-    let elapsed = dialogue
-        .say(&lab::tcp::encode_start(since_epoch))
+    let elapsed = lines
+        .write_line(&lab::tcp::encode_start(since_epoch))
         .and_then(|()| {
-            let line = dialogue.hear(clock::now().after(ELAPSED_LIMIT), Phase::Receipt)?;
+            let line = lines.read_line(clock::now().after(ELAPSED_LIMIT), Phase::Receipt)?;
             lab::tcp::decode_elapsed(&line)
-                .map_err(|error| Error::protocol(dialogue.peer(), error.to_string()))
+                .map_err(|error| Error::protocol(lines.peer(), error.to_string()))
         });
     match elapsed {
         Ok(elapsed) => transfer.seconds_client = Some(elapsed),

@@ -19,12 +19,12 @@
 
 use std::sync::Arc;
 
-use crate::client::End;
-use crate::client::Fetch;
-use crate::client::Order;
+use crate::client::ClientReport;
+use crate::client::FetchConfig;
+use crate::client::FetchRun;
 use crate::error::Result;
 use crate::proto::greeting::Greeting;
-use crate::server::builder::Host;
+use crate::server::builder::ServerCoreBuilder;
 
 pub mod lab;
 pub mod send;
@@ -34,17 +34,17 @@ pub mod take;
 ///
 /// # Errors
 /// The settings ask for a copy or a congestion control that this system does not have.
-pub fn serve(host: Host) -> Result<Host> {
+pub fn serve(host: ServerCoreBuilder) -> Result<ServerCoreBuilder> {
     let way = send::Tcp::new(host.settings())?;
     Ok(host
-        .way(Box::new(way))
-        .service(Greeting::Lab, Arc::new(lab::serve)))
+        .transport(Box::new(way))
+        .handler(Greeting::Lab, Arc::new(lab::serve)))
 }
 
 /// Fetches over TCP; the clients run until each has come to its end.
 ///
 /// # Errors
 /// The order cannot be begun; what happens to a client later is in its [`End`].
-pub fn fetch(order: &Order) -> Result<Vec<End>> {
-    Fetch::new(order).run(order, &[&take::Tcp])
+pub fn fetch(order: &FetchConfig) -> Result<Vec<ClientReport>> {
+    FetchRun::new(order).run(order, &[&take::Tcp])
 }

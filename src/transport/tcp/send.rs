@@ -23,26 +23,29 @@ use crate::net::pacing::Pacer;
 use crate::net::socket;
 use crate::proto::native::encode_last_words;
 use crate::server::catalog::Source;
-use crate::server::gate::Kind;
-use crate::server::gate::Seat;
-use crate::server::lobby::Settings;
-use crate::server::transport::Cargo;
-use crate::server::transport::Carried;
-use crate::server::transport::Carrier;
-use crate::server::transport::Failure;
-use crate::server::transport::Way;
+use crate::server::config::ServerConfig;
+use crate::server::gate::ClientKind;
+use crate::server::gate::SeatConnection;
+use crate::server::transport::SendJob;
+use crate::server::transport::SendResult;
+use crate::server::transport::SendSession;
+use crate::server::transport::TransferFailure;
+use crate::server::transport::Transport;
 use crate::session::Via;
 use crate::transfer::Outcome;
+use crate::units::Rate;
 
 /// The way.
 #[derive(Debug)]
 pub struct Tcp {
     method: copy::Method,
+    congestion: Option<String>,
+    fair_start: bool,
 }
 
 /// TCP for one session.
 #[derive(Debug)]
-struct Line {
+struct TcpSession {
     method: copy::Method,
     buffer: usize,
     congestion: Option<String>,
@@ -76,7 +79,7 @@ impl Tcp {
     ///
     /// # Errors
     /// This system has no such copy or congestion control, or does not allow it.
-    pub fn new(settings: &Settings) -> Result<Self> {
+    pub fn new(settings: &ServerConfig) -> Result<Self> {
         let method = settings
             .copy
             .resolved()
@@ -89,39 +92,47 @@ impl Tcp {
                 crate::text::escape(name),
             ))?;
         }
-        Ok(Self { method })
+        Ok(Self {
+            method,
+            congestion: settings.congestion.clone(),
+            fair_start: settings.fair_start,
+        })
     }
 }
 
-impl Way for Tcp {
+impl Transport for Tcp {
     fn via(&self) -> Via {
         Via::Tcp
+    }
+
+    fn serves_http(&self) -> bool {
+        true
     }
 
     fn prepare(
         &self,
         source: &Arc<Source>,
         clients: u16,
-        settings: &Settings,
-    ) -> Result<Box<dyn Carrier>> {
+        rate: Option<Rate>,
+    ) -> Result<Box<dyn SendSession>> {
         let buffer = if clients > 256 {
             copy::COPY_BUF_MANY
         } else {
             copy::COPY_BUF
         };
-        Ok(Box::new(Line {
+        Ok(Box::new(TcpSession {
             method: self.method,
             buffer,
-            congestion: settings.congestion.clone(),
-            pacer: settings.rate.map(Pacer::new),
-            fair_start: settings.fair_start,
+            congestion: self.congestion.clone(),
+            pacer: rate.map(Pacer::new),
+            fair_start: self.fair_start,
             head: first_block(source, 0..source.info.bytes).unwrap_or_default(),
         }))
     }
 }
 
-impl Carrier for Line {
-    fn seat_up(&self, stream: &TcpStream) -> Result<()> {
+impl SendSession for TcpSession {
+    fn prepare_connection(&self, stream: &TcpStream) -> Result<()> {
         let Some(name) = &self.congestion else {
             return Ok(());
         };
@@ -131,24 +142,22 @@ impl Carrier for Line {
         ))
     }
 
-    fn sender(&self, stream: &TcpStream) -> String {
+    fn description(&self, stream: &TcpStream) -> String {
         let congestion =
             socket::congestion(stream).unwrap_or_else(|| "unknown congestion control".to_owned());
         format!("{}, {congestion}", self.method.word())
     }
 
-    fn carry(&self, seat: &Seat, cargo: Cargo<'_>) -> Carried {
-        let opening = seat
-            .opening()
-            .expect("only a seat that went through the gate is carried");
-        let duty = opening.fair_start.duty();
+    fn send(&self, seat: &SeatConnection, job: SendJob<'_>) -> SendResult {
+        let opening = seat.release();
+        let duty = opening.fair_start.guard();
         let until = clock::now().after(patience(opening.admitted()));
-        let Cargo {
+        let SendJob {
             preface,
             range,
             answer,
-        } = cargo;
-        let (stream, source) = (seat.stream(), &seat.plan().source);
+        } = job;
+        let (stream, source) = (seat.stream(), &seat.session().source);
 
         let opened = self.open(seat, preface, &range);
         let first = opened
@@ -158,18 +167,18 @@ impl Carrier for Line {
         let end = opened.and_then(|len| {
             if self.fair_start {
                 match seat.kind() {
-                    Kind::Native if len > 0 => answer(until),
-                    Kind::Native => {}
-                    Kind::Lab | Kind::Http => thread::sleep(GRACE),
+                    ClientKind::Native if len > 0 => answer(until),
+                    ClientKind::Native => {}
+                    ClientKind::Lab | ClientKind::Http => thread::sleep(GRACE),
                 }
-                duty.meet(until);
+                duty.arrive_and_wait(until);
             } else {
                 drop(duty);
             }
             let copying = Copying {
                 method: self.method,
                 buffer: self.buffer,
-                stall: seat.plan().stall,
+                stall: seat.session().stall,
                 pacer: self.pacer.as_ref(),
                 moved: seat.moved(),
             };
@@ -177,18 +186,18 @@ impl Carrier for Line {
         });
         let missing =
             (range.end - range.start).saturating_sub(seat.moved().load(Ordering::Relaxed));
-        Carried {
+        SendResult {
             first,
             end: end.map_err(|stop| self.explain(seat, stop, missing)),
         }
     }
 }
 
-impl Line {
+impl TcpSession {
     /// Sends the preface and the first block in one write; returns the block's length.
     fn open(
         &self,
-        seat: &Seat,
+        seat: &SeatConnection,
         mut preface: Vec<u8>,
         range: &std::ops::Range<u64>,
     ) -> Result<u64, Stop> {
@@ -196,7 +205,7 @@ impl Line {
         let block = match range.start {
             0 if !self.head.is_empty() => &self.head,
             _ => {
-                read = first_block(&seat.plan().source, range.clone())?;
+                read = first_block(&seat.session().source, range.clone())?;
                 &read
             }
         };
@@ -205,40 +214,40 @@ impl Line {
         if let Some(pacer) = &self.pacer {
             pacer.grant(len as u64);
         }
-        let deadline = clock::now().after(seat.plan().stall);
+        let deadline = clock::now().after(seat.session().stall);
         copy::send_all(seat.stream(), &preface, deadline)?;
         seat.moved().fetch_add(len as u64, Ordering::Relaxed);
         Ok(len as u64)
     }
 
     /// What a copy's end means for the seat; tells a native client why its payload ends early.
-    fn explain(&self, seat: &Seat, stop: Stop, missing: u64) -> Failure {
-        let plan = seat.plan();
-        let moved = plan.source.info.bytes - missing.min(plan.source.info.bytes);
+    fn explain(&self, seat: &SeatConnection, stop: Stop, missing: u64) -> TransferFailure {
+        let session = seat.session();
+        let moved = session.source.info.bytes - missing.min(session.source.info.bytes);
         match stop {
-            Stop::Peer(error) => Failure::new(
+            Stop::Peer(error) => TransferFailure::new(
                 Outcome::Cut,
                 format!("the connection failed at byte {moved}: {error}"),
             ),
             Stop::Stalled => {
-                let limit = plan.stall.as_secs_f64();
-                Failure::new(
+                let limit = session.stall.as_secs_f64();
+                TransferFailure::new(
                     Outcome::TimedOut,
                     format!("stalled for {limit} s at byte {moved}"),
                 )
             }
             Stop::Short | Stop::Disk(_) => {
-                let reason = match (plan.source.change(), stop) {
+                let reason = match (session.source.change(), stop) {
                     (Some(changed), _) => changed,
                     (None, Stop::Disk(error)) => {
                         format!("the source cannot be read at byte {moved}: {error}")
                     }
                     (None, _) => format!("the source ended at byte {moved}"),
                 };
-                if seat.kind() == Kind::Native {
+                if seat.kind() == ClientKind::Native {
                     tell(seat, &reason, missing);
                 }
-                Failure {
+                TransferFailure {
                     outcome: Outcome::Cut,
                     reason,
                     source_changed: true,
@@ -266,8 +275,8 @@ fn first_block(source: &Source, range: std::ops::Range<u64>) -> Result<Vec<u8>, 
 
 /// Says why the payload ends: with last words behind it, or, where they would be taken for the
 /// rest of it, with zeros in their place and an ERROR after them.
-fn tell(seat: &Seat, reason: &str, missing: u64) {
-    let words = encode_last_words(seat.plan().session, reason);
+fn tell(seat: &SeatConnection, reason: &str, missing: u64) {
+    let words = encode_last_words(seat.session().id, reason);
     let short = usize::try_from(missing)
         .ok()
         .filter(|&missing| missing <= words.len());

@@ -5,11 +5,12 @@ use std::io::Read;
 use std::sync::atomic::Ordering;
 use std::thread;
 
-use crate::client::receive::Armed;
-use crate::client::receive::Arriving;
-use crate::client::receive::Incoming;
-use crate::client::receive::Intake;
-use crate::client::receive::Taken;
+use crate::client::receive::PrepareContext;
+use crate::client::receive::ReceiveContext;
+use crate::client::receive::ReceiveError;
+use crate::client::receive::ReceiveSession;
+use crate::client::receive::ReceiveTransport;
+use crate::client::receive::Received;
 use crate::error::Error;
 use crate::error::Phase;
 use crate::error::Result;
@@ -17,7 +18,7 @@ use crate::net::clock;
 use crate::net::copy;
 use crate::net::copy::Copying;
 use crate::net::copy::Stop;
-use crate::net::line_stream::Dialogue;
+use crate::net::line_stream::LineStream;
 use crate::proto::native::FromClient;
 use crate::proto::native::LAST_WORDS_MAX;
 use crate::proto::native::decode_last_words;
@@ -30,40 +31,48 @@ use crate::transport::tcp::send::HOLD;
 #[derive(Clone, Copy, Debug)]
 pub struct Tcp;
 
-impl Intake for Tcp {
+impl ReceiveTransport for Tcp {
     fn via(&self) -> Via {
         Via::Tcp
     }
 
-    fn arm(&self, _: &Arriving<'_>, _: &mut Dialogue<'_>) -> Result<Box<dyn Armed>> {
+    fn prepare(
+        &self,
+        _: &PrepareContext<'_>,
+        _: &mut LineStream<'_>,
+    ) -> Result<Box<dyn ReceiveSession>> {
         Ok(Box::new(*self))
     }
 }
 
-impl Armed for Tcp {
-    fn receive(&mut self, incoming: &Incoming<'_>, dialogue: &mut Dialogue<'_>) -> Result<Taken> {
+impl ReceiveSession for Tcp {
+    fn receive(
+        &mut self,
+        incoming: &ReceiveContext<'_>,
+        lines: &mut LineStream<'_>,
+    ) -> Result<Received, ReceiveError> {
         let left = incoming.range.end - incoming.range.start;
         if left == 0 {
-            return Ok(Taken::nothing(clock::now()));
+            return Ok(Received::nothing(clock::now()));
         }
         let method = incoming
-            .order
+            .config
             .copy
             .resolved()
             .map_err(|why| Error::refused("gatecast", why))?;
         // The first block mostly comes with GO, in one read.
-        let mut block = dialogue.payload(left);
-        let mut first = dialogue.heard_at();
+        let mut block = lines.take_buffered(left);
+        let mut first = lines.last_read_at();
         if block.is_empty() {
             block = self.first_block(incoming, left)?;
             first = clock::now();
         }
         thread::sleep(HOLD * u32::from(incoming.offer.clients));
-        dialogue.say(&FromClient::Held.encode())?;
+        lines.write_line(&FromClient::Held.encode())?;
         let copying = Copying {
             method,
             buffer: copy::COPY_BUF,
-            stall: incoming.order.stall,
+            stall: incoming.config.stall,
             pacer: None,
             moved: incoming.moved,
         };
@@ -75,7 +84,7 @@ impl Armed for Tcp {
             copying,
         )
         .map_err(|stop| explain(incoming, stop))?;
-        Ok(Taken {
+        Ok(Received {
             first: Some(first),
             last: clock::now(),
             counts: Counts::default(),
@@ -84,12 +93,12 @@ impl Armed for Tcp {
 }
 
 impl Tcp {
-    fn first_block(self, incoming: &Incoming<'_>, left: u64) -> Result<Vec<u8>> {
+    fn first_block(self, incoming: &ReceiveContext<'_>, left: u64) -> Result<Vec<u8>> {
         let want = usize::try_from(left).unwrap_or(usize::MAX).min(FIRST_BLOCK);
         let mut block = vec![0; want];
         let mut stream = incoming.stream;
         let read = stream
-            .set_read_timeout(Some(incoming.order.stall))
+            .set_read_timeout(Some(incoming.config.stall))
             .and_then(|()| {
                 loop {
                     match stream.read(&mut block) {
@@ -114,7 +123,7 @@ impl Tcp {
 }
 
 /// What a copy's end means; a payload that just ended may carry the server's last words.
-fn explain(incoming: &Incoming<'_>, stop: Stop) -> Error {
+fn explain(incoming: &ReceiveContext<'_>, stop: Stop) -> Error {
     let peer = incoming
         .stream
         .peer_addr()
@@ -123,9 +132,9 @@ fn explain(incoming: &Incoming<'_>, stop: Stop) -> Error {
         Stop::Stalled => Error::TimedOut {
             phase: Phase::Transfer,
             at: peer,
-            after: incoming.order.stall,
+            after: incoming.config.stall,
         },
-        Stop::Disk(error) => Error::io("write the copy", incoming.order.out.display())(error),
+        Stop::Disk(error) => Error::io("write the copy", incoming.config.out.display())(error),
         Stop::Short => Error::Corrupt {
             what: "the copy is shorter than what was written".to_owned(),
         },
@@ -151,7 +160,7 @@ fn explain(incoming: &Incoming<'_>, stop: Stop) -> Error {
 }
 
 /// Takes the server's last words off the end of what was written.
-fn last_words(incoming: &Incoming<'_>) -> Option<String> {
+fn last_words(incoming: &ReceiveContext<'_>) -> Option<String> {
     let end = incoming.range.start + incoming.moved.load(Ordering::Relaxed);
     let begin = end
         .saturating_sub(LAST_WORDS_MAX as u64)

@@ -10,14 +10,14 @@ use crate::error::Error;
 use crate::error::Phase;
 use crate::net::clock;
 use crate::net::copy;
-use crate::net::line_stream::Dialogue;
+use crate::net::line_stream::LineStream;
 use crate::proto::native::FromClient;
 use crate::proto::udp::control::Listen;
 use crate::proto::udp::control::Report;
 use crate::proto::udp::control::window;
-use crate::server::gate::Seat;
-use crate::server::transport::Answer;
-use crate::server::transport::Failure;
+use crate::server::gate::SeatConnection;
+use crate::server::transport::EarlyReply;
+use crate::server::transport::TransferFailure;
 use crate::transfer::Outcome;
 use crate::transport::udp::pump::Joined;
 use crate::transport::udp::pump::Word;
@@ -45,28 +45,31 @@ impl Stream {
     /// Has the client sent to, and passes on what it says until it says something else.
     pub(super) fn attend(
         &self,
-        seat: &Seat,
+        seat: &SeatConnection,
         range: Range<u64>,
         listen: Listen,
         admitted: usize,
-        dialogue: &mut Dialogue<'_>,
-        answer: &mut Answer,
-    ) -> Result<(), Failure> {
+        lines: &mut LineStream<'_>,
+        answer: &mut EarlyReply,
+    ) -> Result<(), TransferFailure> {
         let tally = self.tally(seat.id());
         let first = u32::try_from(range.start / self.block_len as u64).unwrap_or(u32::MAX);
         let joined = Joined {
             seat: seat.id(),
-            to: (dialogue.peer().ip(), listen.port).into(),
+            to: (lines.peer().ip(), listen.port).into(),
             blocks: first..self.blocks,
             window: window(listen.buffer, self.terms.datagram),
             tally: Arc::clone(&tally),
             admitted,
         };
         if !self.tell(seat, Word::Join(joined)) {
-            return Err(Failure::new(Outcome::Cut, "the sending thread is gone"));
+            return Err(TransferFailure::new(
+                Outcome::Cut,
+                "the sending thread is gone",
+            ));
         }
-        let deadline = copy::deadline(range.end - range.start, seat.plan().stall);
-        let end = self.listen(seat, &tally, deadline, dialogue, answer, &|word| {
+        let deadline = copy::deadline(range.end - range.start, seat.session().stall);
+        let end = self.listen(seat, &tally, deadline, lines, answer, &|word| {
             self.tell(seat, word)
         });
         // Nothing is counted any more once the answer is here.
@@ -81,13 +84,13 @@ impl Stream {
     /// gets a little further again and again has until `deadline`, as over TCP.
     fn listen(
         &self,
-        seat: &Seat,
+        seat: &SeatConnection,
         tally: &Tally,
         deadline: Moment,
-        dialogue: &mut Dialogue<'_>,
-        answer: &mut Answer,
+        lines: &mut LineStream<'_>,
+        answer: &mut EarlyReply,
         tell: &dyn Fn(Word) -> bool,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), TransferFailure> {
         let (mut reports, mut counted_from) = (0, clock::now());
         loop {
             seat.moved()
@@ -96,9 +99,9 @@ impl Stream {
                 break Err(failure.clone());
             }
             if clock::left(deadline).is_none() {
-                break Err(Failure::new(Outcome::TimedOut, TOO_SLOW));
+                break Err(TransferFailure::new(Outcome::TimedOut, TOO_SLOW));
             }
-            match dialogue.hear(clock::now().after(LOOK_EVERY), Phase::Transfer) {
+            match lines.read_line(clock::now().after(LOOK_EVERY), Phase::Transfer) {
                 Ok(line) if Report::is_one(&line) => match Report::decode(&line, self.blocks) {
                     Ok(report) => {
                         tally.tell_lost(&report);
@@ -113,19 +116,21 @@ impl Stream {
                         }
                         tell(Word::Report(seat.id(), report));
                     }
-                    Err(error) => break Err(Failure::new(Outcome::Cut, error.to_string())),
+                    Err(error) => break Err(TransferFailure::new(Outcome::Cut, error.to_string())),
                 },
                 Ok(line) if FromClient::decode(&line) == Ok(FromClient::Held) => {}
                 Ok(line) => {
                     // One that has everything before everything was sent does not tell the truth.
                     answer.line = Some(line);
-                    answer.heard_at = Some(dialogue.heard_at());
+                    answer.heard_at = Some(lines.last_read_at());
                     answer.sent = tally.payload.load(Ordering::Relaxed);
                     break Ok(());
                 }
                 Err(Error::TimedOut { .. }) => {}
-                Err(Error::Protocol { what, .. }) => break Err(Failure::new(Outcome::Cut, what)),
-                Err(error) => break Err(Failure::new(Outcome::Cut, error.to_string())),
+                Err(Error::Protocol { what, .. }) => {
+                    break Err(TransferFailure::new(Outcome::Cut, what));
+                }
+                Err(error) => break Err(TransferFailure::new(Outcome::Cut, error.to_string())),
             }
         }
     }

@@ -31,8 +31,8 @@ use crate::proto::lab::udp::Request;
 use crate::server::catalog;
 use crate::server::catalog::Source;
 use crate::server::lobby::Lobby;
-use crate::server::session_log::Head;
-use crate::server::session_log::Pen;
+use crate::server::session_log::LogHandle;
+use crate::server::session_log::SessionHeader;
 use crate::session::SeatId;
 use crate::session::SessionId;
 use crate::session::Via;
@@ -81,20 +81,21 @@ struct Config {
 /// ended, which may be long after the client has configured another.
 struct Test {
     session: SessionId,
-    pen: Pen,
+    log: LogHandle,
 }
 
 impl Drop for Test {
     fn drop(&mut self) {
-        self.pen.close(self.session);
+        self.log.close(self.session);
     }
 }
 
 struct Lab {
     socket: UdpSocket,
     lobby: Arc<Lobby>,
-    pen: Pen,
+    log: LogHandle,
     allowed: Vec<IpAddr>,
+    datagram: usize,
     configs: HashMap<IpAddr, Config>,
     pacer: Arc<Pacer>,
     stop: Arc<AtomicBool>,
@@ -102,15 +103,17 @@ struct Lab {
 }
 
 impl LabServer {
-    /// Serves `lobby`'s files on `addr` to loopback and to `allowed`, and logs with `pen`.
+    /// Serves `lobby`'s files on `addr` to loopback and to `allowed`, in datagrams of `datagram` bytes
+    /// at most, and logs with `log`.
     ///
     /// # Errors
     /// The address is taken, or the system refuses a thread.
     pub fn start(
         addr: SocketAddr,
         lobby: &Arc<Lobby>,
-        pen: Pen,
+        log: LogHandle,
         allowed: Vec<IpAddr>,
+        datagram: u16,
     ) -> Result<Self> {
         let failed = || Error::io("listen for datagrams", addr);
         let socket = UdpSocket::bind(addr).map_err(failed())?;
@@ -123,8 +126,9 @@ impl LabServer {
         let lab = Lab {
             socket,
             lobby: Arc::clone(lobby),
-            pen,
+            log,
             allowed,
+            datagram: usize::from(datagram),
             configs: HashMap::new(),
             pacer: Arc::new(Pacer::with_burst(rate, BURST)),
             stop: Arc::clone(&stop),
@@ -259,17 +263,17 @@ impl Lab {
         let current = config.test.take().filter(|_| config.begun < config.clients);
         let test = current.unwrap_or_else(|| {
             let session = SessionId(clock::random());
-            let head = Head {
+            let head = SessionHeader {
                 via: Via::Raw,
                 file: source.info.clone(),
                 clients: config.clients,
             };
-            self.pen.open(session, head);
+            self.log.open(session, head);
             let sender = "the lab's UDP".to_owned();
-            self.pen.release(session, clock::wall(), sender);
+            self.log.release(session, clock::wall(), sender);
             config.begun = 0;
-            let pen = self.pen.clone();
-            Arc::new(Test { session, pen })
+            let log = self.log.clone();
+            Arc::new(Test { session, log })
         });
         config.test = Some(Arc::clone(&test));
         config.begun += 1;
@@ -278,7 +282,7 @@ impl Lab {
             seat: SeatId(config.begun),
             to,
             from: self.socket.local_addr().ok(),
-            datagram: usize::from(self.lobby.settings.datagrams.size),
+            datagram: self.datagram,
             pacer: Arc::clone(&self.pacer),
             stop: Arc::clone(&self.stop),
             source,
@@ -350,7 +354,7 @@ impl Sending {
         if let Err(reason) = ended {
             transfer.fail(Outcome::Cut, reason);
         }
-        self.test.pen.finish(self.test.session, transfer);
+        self.test.log.finish(self.test.session, transfer);
         // The server ends once nothing runs, and its log after that.
         drop(self.test);
         drop(self.running);

@@ -10,7 +10,7 @@ use crate::proto::udp::packet::Body;
 use crate::proto::udp::packet::Packet;
 use crate::proto::udp::receiver::place;
 use crate::proto::udp::xor;
-use crate::server::transport::Failure;
+use crate::server::transport::TransferFailure;
 use crate::session::SeatId;
 use crate::transfer::Outcome;
 use crate::transport::udp::pump::Joined;
@@ -42,7 +42,7 @@ impl Pump {
         &mut self,
         seat: Option<SeatId>,
         transmits: &[Transmit],
-    ) -> Result<(), Failure> {
+    ) -> Result<(), TransferFailure> {
         let mut pending = Pending::default();
         self.buffer.clear();
         // They leave together, so one look at the clock is true of all.
@@ -116,7 +116,7 @@ impl Pump {
     }
 
     /// Appends one datagram to the buffer; returns its payload, and how much of it is repeated.
-    fn append(&mut self, transmit: &Transmit, now: Moment) -> Result<(u64, u64), Failure> {
+    fn append(&mut self, transmit: &Transmit, now: Moment) -> Result<(u64, u64), TransferFailure> {
         let (stream, sent_us) = (self.job.stream, now.0 as u32);
         let mut buffer = std::mem::take(&mut self.buffer);
         let mut sum;
@@ -166,7 +166,7 @@ impl Pump {
 
     /// One block's bytes. What is read a second time is the file that was offered: it is looked
     /// at, because a repair from a changed file would put new bytes into an old copy.
-    fn block(&mut self, block: u32, again: bool, now: Moment) -> Result<&[u8], Failure> {
+    fn block(&mut self, block: u32, again: bool, now: Moment) -> Result<&[u8], TransferFailure> {
         if again && now >= self.looked_at.after(LOOK_EVERY) {
             self.looked_at = now;
             self.job
@@ -191,7 +191,7 @@ impl Pump {
     }
 
     /// Reads a stretch into `bytes`, whatever they were.
-    fn read(&self, first: u32, mut bytes: Vec<u8>) -> Result<Vec<u8>, Failure> {
+    fn read(&self, first: u32, mut bytes: Vec<u8>) -> Result<Vec<u8>, TransferFailure> {
         let base = u64::from(first) * self.job.block_len as u64;
         let left = self.job.source.info.bytes.saturating_sub(base);
         let want = left.min(u64::from(STRETCH) * self.job.block_len as u64);
@@ -217,8 +217,8 @@ impl Pump {
     }
 }
 
-fn changed(reason: &str) -> Failure {
-    Failure {
+fn changed(reason: &str) -> TransferFailure {
+    TransferFailure {
         outcome: Outcome::Cut,
         reason: reason.to_owned(),
         source_changed: true,

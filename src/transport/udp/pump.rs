@@ -26,7 +26,7 @@ use crate::proto::udp::sender::Fault;
 use crate::proto::udp::sender::Sender;
 use crate::proto::udp::watch::Watch;
 use crate::server::catalog::Source;
-use crate::server::transport::Failure;
+use crate::server::transport::TransferFailure;
 use crate::session::SeatId;
 use crate::session::Via;
 use crate::transfer::Outcome;
@@ -274,10 +274,10 @@ impl Pump {
             Fault::Silent | Fault::Stuck => Outcome::TimedOut,
             Fault::Impossible | Fault::Greedy => Outcome::Cut,
         };
-        self.fail_with(seat, &Failure::new(outcome, fault.reason()));
+        self.fail_with(seat, &TransferFailure::new(outcome, fault.reason()));
     }
 
-    fn fail_with(&mut self, seat: SeatId, failure: &Failure) {
+    fn fail_with(&mut self, seat: SeatId, failure: &TransferFailure) {
         if let Some(joined) = self.seats.get(&seat) {
             // The first reason stands.
             let _ = joined.tally.failure.set(failure.clone());

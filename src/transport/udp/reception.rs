@@ -1,6 +1,5 @@
 //! One client's reception of a payload: datagrams in, blocks to where they belong, reports out.
 
-use std::cell::Cell;
 use std::fs::File;
 use std::io;
 use std::net::IpAddr;
@@ -11,15 +10,16 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::client::Order;
-use crate::client::receive::Holed;
-use crate::client::receive::Taken;
+use crate::client::FetchConfig;
+use crate::client::receive::PartialReceive;
+use crate::client::receive::ReceiveError;
+use crate::client::receive::Received;
 use crate::error::Error;
 use crate::error::Phase;
 use crate::error::Result;
 use crate::net::clock;
 use crate::net::copy;
-use crate::net::line_stream::Dialogue;
+use crate::net::line_stream::LineStream;
 use crate::proto::native::ErrorCode;
 use crate::proto::native::FromServer;
 use crate::proto::udp::receiver::Account;
@@ -45,12 +45,10 @@ pub(super) enum Source {
 
 /// Where a payload goes.
 pub(super) struct Target<'a> {
-    pub(super) order: &'a Order,
+    pub(super) order: &'a FetchConfig,
     pub(super) file: &'a File,
     /// Counts the payload bytes as they move.
     pub(super) moved: &'a AtomicU64,
-    /// What is known of a payload that is over and has holes.
-    pub(super) holed: &'a Cell<Option<Holed>>,
 }
 
 /// One client's reception.
@@ -114,10 +112,10 @@ impl<'a> Reception<'a> {
         mut self,
         target: &Target<'_>,
         source: &mut Source,
-        dialogue: &mut Dialogue<'_>,
-    ) -> Result<Taken> {
+        lines: &mut LineStream<'_>,
+    ) -> Result<Received, ReceiveError> {
         let begun = clock::now();
-        let ended = self.listen(target, source, dialogue);
+        let ended = self.listen(target, source, lines);
         let ended = ended.and_then(|()| self.writer.flush().map_err(|stop| disk(target, stop)));
         let drops = match &*source {
             Source::Own(inlet) => inlet.drops(),
@@ -130,13 +128,13 @@ impl<'a> Reception<'a> {
         let over = self.told_at.is_some() || whole;
         let error = match ended {
             Ok(()) if whole => {
-                return Ok(Taken {
+                return Ok(Received {
                     first: self.first,
                     last: self.last,
                     counts,
                 });
             }
-            Ok(()) => holes(&counts, dialogue.peer()),
+            Ok(()) => holes(&counts, lines.peer()),
             Err(error) => error,
         };
         // Only what has no hole may be taken up by a later session; raw keeps what it has measured.
@@ -146,12 +144,14 @@ impl<'a> Reception<'a> {
             cut.inspect_err(|error| log::warn!("cannot cut the part to what is whole: {error}"))
                 .is_ok()
         };
-        target.holed.set(Some(Holed {
-            last: over.then(|| self.last.max(begun)),
-            cut,
-            counts,
-        }));
-        Err(error)
+        Err(ReceiveError {
+            error,
+            partial: Some(PartialReceive {
+                last: over.then(|| self.last.max(begun)),
+                cut,
+                counts,
+            }),
+        })
     }
 
     /// Takes datagrams in until the file is whole or nothing more can come.
@@ -159,7 +159,7 @@ impl<'a> Reception<'a> {
         &mut self,
         target: &Target<'_>,
         source: &mut Source,
-        dialogue: &mut Dialogue<'_>,
+        lines: &mut LineStream<'_>,
     ) -> Result<()> {
         let mut quiet_since = clock::now();
         let mut looked_at = quiet_since;
@@ -177,7 +177,7 @@ impl<'a> Reception<'a> {
             };
             let now = clock::now();
             for report in self.receiver.poll_reports(now) {
-                dialogue.say(&report.encode().0)?;
+                lines.write_line(&report.encode().0)?;
             }
             if self.receiver.is_whole() {
                 return Ok(());
@@ -198,13 +198,13 @@ impl<'a> Reception<'a> {
             if now.since(quiet_since) > target.order.stall || now >= deadline {
                 return Err(Error::TimedOut {
                     phase: Phase::Transfer,
-                    at: dialogue.peer().to_string(),
+                    at: lines.peer().to_string(),
                     after: target.order.stall,
                 });
             }
             if now.since(quiet_since) > QUIET && now.since(looked_at) > QUIET {
                 looked_at = now;
-                look(dialogue)?;
+                look(lines)?;
             }
         }
     }
@@ -375,10 +375,10 @@ fn disk(target: &Target<'_>, stop: copy::Stop) -> Error {
 }
 
 /// Nothing comes: the server may have said why, or be gone.
-fn look(dialogue: &mut Dialogue<'_>) -> Result<()> {
+fn look(lines: &mut LineStream<'_>) -> Result<()> {
     let until = clock::now().after(Duration::from_millis(1));
-    match dialogue.hear(until, Phase::Transfer) {
-        Ok(line) => Err(told(dialogue.peer(), &line)),
+    match lines.read_line(until, Phase::Transfer) {
+        Ok(line) => Err(told(lines.peer(), &line)),
         Err(Error::TimedOut { .. }) => Ok(()),
         Err(error) => Err(error),
     }

@@ -3,16 +3,18 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::client::receive::Armed;
-use crate::client::receive::Arriving;
-use crate::client::receive::Incoming;
-use crate::client::receive::Intake;
-use crate::client::receive::Taken;
+use crate::client::part::ByteOrder;
+use crate::client::receive::PrepareContext;
+use crate::client::receive::ReceiveContext;
+use crate::client::receive::ReceiveError;
+use crate::client::receive::ReceiveSession;
+use crate::client::receive::ReceiveTransport;
+use crate::client::receive::Received;
 use crate::error::Error;
 use crate::error::Phase;
 use crate::error::Result;
 use crate::net::clock;
-use crate::net::line_stream::Dialogue;
+use crate::net::line_stream::LineStream;
 use crate::proto::udp::control::Listen;
 use crate::proto::udp::control::Terms;
 use crate::proto::udp::control::window;
@@ -56,24 +58,28 @@ const SPREAD: Duration = Duration::from_micros(200);
 /// Most clients over which answers are spread.
 const SPREAD_MAX: u16 = 64;
 
-impl Intake for Datagrams {
+impl ReceiveTransport for Datagrams {
     fn via(&self) -> Via {
         self.0
     }
 
-    fn leaves_holes(&self) -> bool {
-        true
+    fn byte_order(&self) -> ByteOrder {
+        ByteOrder::AfterBeginning
     }
 
-    fn arm(&self, arriving: &Arriving<'_>, dialogue: &mut Dialogue<'_>) -> Result<Box<dyn Armed>> {
-        let line = dialogue.hear(clock::now().after(TERMS_LIMIT), Phase::Offer)?;
-        let peer = dialogue.peer();
+    fn prepare(
+        &self,
+        arriving: &PrepareContext<'_>,
+        lines: &mut LineStream<'_>,
+    ) -> Result<Box<dyn ReceiveSession>> {
+        let line = lines.read_line(clock::now().after(TERMS_LIMIT), Phase::Offer)?;
+        let peer = lines.peer();
         let wrong = |error: String| Error::protocol(peer, error);
         let terms = Terms::decode(&line).map_err(|error| wrong(error.to_string()))?;
-        let here = dialogue.local()?.ip().to_canonical();
+        let here = lines.local()?.ip().to_canonical();
         let (source, port, room) = match (self.0, terms.group) {
             (Via::Multicast, Some(group)) => {
-                let interface = match (arriving.order.interface, here) {
+                let interface = match (arriving.config.interface, here) {
                     (Some(interface), _) | (None, IpAddr::V4(interface)) => interface,
                     (None, IpAddr::V6(_)) => {
                         return Err(Error::refused("gatecast", "groups are of IPv4"));
@@ -92,7 +98,7 @@ impl Intake for Datagrams {
             }
         };
         let listen = Listen { port, buffer: room };
-        dialogue.say(&listen.encode())?;
+        lines.write_line(&listen.encode())?;
         Ok(Box::new(Open {
             via: self.0,
             terms,
@@ -101,10 +107,14 @@ impl Intake for Datagrams {
     }
 }
 
-impl Armed for Open {
-    fn receive(&mut self, incoming: &Incoming<'_>, dialogue: &mut Dialogue<'_>) -> Result<Taken> {
+impl ReceiveSession for Open {
+    fn receive(
+        &mut self,
+        incoming: &ReceiveContext<'_>,
+        lines: &mut LineStream<'_>,
+    ) -> Result<Received, ReceiveError> {
         if incoming.range.is_empty() {
-            return Ok(Taken::nothing(clock::now()));
+            return Ok(Received::nothing(clock::now()));
         }
         let terms = self.terms;
         let mut source = self.source.take().expect("a payload comes once");
@@ -130,16 +140,15 @@ impl Armed for Open {
         );
         let server = terms
             .from
-            .unwrap_or_else(|| dialogue.peer().ip())
+            .unwrap_or_else(|| lines.peer().ip())
             .to_canonical();
         let writer = Writer::new(incoming.file);
         let intake = Reception::new(how, receiver, writer, server, incoming.range.clone(), now);
         let target = Target {
-            order: incoming.order,
+            order: incoming.config,
             file: incoming.file,
             moved: incoming.moved,
-            holed: &incoming.holed,
         };
-        intake.run(&target, &mut source, dialogue)
+        intake.run(&target, &mut source, lines)
     }
 }

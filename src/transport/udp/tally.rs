@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 
 use crate::proto::udp::before;
 use crate::proto::udp::control::Report;
-use crate::server::transport::Failure;
+use crate::server::transport::TransferFailure;
 use crate::transfer::Counts;
 
 /// What is counted for one seat, read by its thread.
@@ -28,7 +28,7 @@ pub struct Tally {
     /// When the first went out, microseconds; zero before.
     pub first_us: AtomicU64,
     /// Why the client is not sent to any more.
-    pub failure: OnceLock<Failure>,
+    pub failure: OnceLock<TransferFailure>,
 }
 
 impl Tally {

@@ -21,7 +21,7 @@ use crate::error::Result;
 use crate::net::STACK;
 use crate::net::clock;
 use crate::net::copy;
-use crate::net::line_stream::Dialogue;
+use crate::net::line_stream::LineStream;
 use crate::proto::udp::control::Listen;
 use crate::proto::udp::control::Terms;
 use crate::proto::udp::packet::DATAGRAM;
@@ -30,19 +30,20 @@ use crate::proto::udp::packet::DATAGRAM_MIN;
 use crate::proto::udp::packet::block_len;
 use crate::proto::udp::receiver::block_count;
 use crate::server::catalog::Source;
-use crate::server::gate::Seat;
-use crate::server::lobby::Settings;
-use crate::server::transport::Answer;
-use crate::server::transport::Cargo;
-use crate::server::transport::Carried;
-use crate::server::transport::Carrier;
-use crate::server::transport::Detail;
-use crate::server::transport::Failure;
-use crate::server::transport::Way;
+use crate::server::gate::SeatConnection;
+use crate::server::transport::ControlExtension;
+use crate::server::transport::EarlyReply;
+use crate::server::transport::SeatDetail;
+use crate::server::transport::SendJob;
+use crate::server::transport::SendResult;
+use crate::server::transport::SendSession;
+use crate::server::transport::TransferFailure;
+use crate::server::transport::Transport;
 use crate::session::SeatId;
 use crate::session::Via;
 use crate::transfer::Counts;
 use crate::transfer::Outcome;
+use crate::transport::udp::config::UdpConfig;
 use crate::transport::udp::pump;
 use crate::transport::udp::pump::Job;
 use crate::transport::udp::pump::Word;
@@ -55,6 +56,7 @@ use crate::units::Rate;
 #[derive(Clone, Copy, Debug)]
 pub struct Datagrams {
     via: Via,
+    config: UdpConfig,
 }
 
 /// One session.
@@ -91,13 +93,13 @@ const MANY_FROM: Rate = Rate(900_000_000);
 
 impl Datagrams {
     /// `via` must be one of `udp`, `raw` and `multicast`.
-    pub fn new(via: Via) -> Self {
+    pub fn new(via: Via, config: UdpConfig) -> Self {
         debug_assert!(matches!(via, Via::Udp | Via::Raw | Via::Multicast));
-        Self { via }
+        Self { via, config }
     }
 }
 
-impl Way for Datagrams {
+impl Transport for Datagrams {
     fn via(&self) -> Via {
         self.via
     }
@@ -106,9 +108,9 @@ impl Way for Datagrams {
         &self,
         source: &Arc<Source>,
         _: u16,
-        settings: &Settings,
-    ) -> Result<Box<dyn Carrier>> {
-        let size = settings.datagrams.size;
+        rate: Option<Rate>,
+    ) -> Result<Box<dyn SendSession>> {
+        let size = self.config.size;
         if !(DATAGRAM_MIN..=DATAGRAM_MAX).contains(&size) {
             let what =
                 format!("datagrams of {size} bytes: {DATAGRAM_MIN} to {DATAGRAM_MAX} are possible");
@@ -131,14 +133,14 @@ impl Way for Datagrams {
             source: Arc::clone(source),
             terms: Terms {
                 datagram: size,
-                group: multicast.then(|| settings.datagrams.group.unwrap_or_else(some_group)),
+                group: multicast.then(|| self.config.group.unwrap_or_else(some_group)),
                 from: multicast
-                    .then_some(settings.datagrams.interface)
+                    .then_some(self.config.interface)
                     .flatten()
                     .map(IpAddr::from),
             },
-            ttl: settings.datagrams.ttl,
-            rate: settings.rate,
+            ttl: self.config.ttl,
+            rate,
             block_len,
             blocks: block_count(source.info.bytes, block_len),
             state: Mutex::default(),
@@ -154,8 +156,8 @@ fn some_group() -> SocketAddr {
     (address, port).into()
 }
 
-impl Carrier for Stream {
-    fn seat_up(&self, stream: &TcpStream) -> Result<()> {
+impl SendSession for Stream {
+    fn prepare_connection(&self, stream: &TcpStream) -> Result<()> {
         let failed = || Error::io("look at the connection", "a client");
         let ip = stream.local_addr().map_err(failed())?.ip().to_canonical();
         let ip = self.terms.from.unwrap_or(ip);
@@ -183,7 +185,7 @@ impl Carrier for Stream {
         Ok(())
     }
 
-    fn sender(&self, _: &TcpStream) -> String {
+    fn description(&self, _: &TcpStream) -> String {
         let size = self.terms.datagram;
         let many = if self.lock().many {
             ", cut by the kernel"
@@ -196,15 +198,50 @@ impl Carrier for Stream {
         }
     }
 
-    fn terms(&self) -> Option<Vec<u8>> {
-        Some(self.terms.encode())
-    }
-
     fn fills_control(&self) -> bool {
         false
     }
 
-    fn hear(&self, seat: &Seat, line: &str) -> Result<()> {
+    fn control(&self) -> Option<&dyn ControlExtension> {
+        Some(self)
+    }
+
+    fn send(&self, _: &SeatConnection, _: SendJob<'_>) -> SendResult {
+        SendResult {
+            first: None,
+            end: Err(TransferFailure::new(
+                Outcome::Refused,
+                format!("only a client of our own can be sent to via {}", self.via),
+            )),
+        }
+    }
+
+    fn detail(&self, seat: SeatId) -> SeatDetail {
+        let state = self.lock();
+        let lost = state
+            .tallies
+            .get(&seat)
+            .map(|tally| tally.lost.load(Ordering::Relaxed));
+        SeatDetail {
+            lost,
+            ..SeatDetail::default()
+        }
+    }
+
+    fn add_counts(&self, seat: SeatId, counts: &mut Counts) {
+        let Some(tally) = self.lock().tallies.get(&seat).map(Arc::clone) else {
+            return;
+        };
+        tally.account(counts, self.via == Via::Raw);
+    }
+}
+
+impl ControlExtension for Stream {
+    fn terms(&self) -> Vec<u8> {
+        self.terms.encode()
+    }
+
+    fn on_line(&self, seat: &SeatConnection, line: &str) -> Result<()> {
         let wrong = |error: String| Error::protocol(seat.id(), error);
         let listen = Listen::decode(line).map_err(|error| wrong(error.to_string()))?;
         let peer = peer(seat)?;
@@ -215,33 +252,21 @@ impl Carrier for Stream {
         Ok(())
     }
 
-    fn carry(&self, _: &Seat, _: Cargo<'_>) -> Carried {
-        Carried {
-            first: None,
-            end: Err(Failure::new(
-                Outcome::Refused,
-                format!("only a client of our own can be sent to via {}", self.via),
-            )),
-        }
-    }
-
-    fn converse(
+    fn send_native(
         &self,
-        seat: &Seat,
+        seat: &SeatConnection,
         preface: Vec<u8>,
         range: Range<u64>,
-        dialogue: &mut Dialogue<'_>,
-        answer: &mut Answer,
-    ) -> Carried {
-        let opening = seat
-            .opening()
-            .expect("only a seat that went through the gate is carried");
+        lines: &mut LineStream<'_>,
+        answer: &mut EarlyReply,
+    ) -> SendResult {
+        let opening = seat.release();
         // Nothing is sent over TCP after GO but the last words.
-        drop(opening.fair_start.duty());
+        drop(opening.fair_start.guard());
         let said = copy::send_all(
             seat.stream(),
             &preface,
-            clock::now().after(seat.plan().stall),
+            clock::now().after(seat.session().stall),
         );
         let listen = self.lock().listening.remove(&seat.id());
         let listen = listen
@@ -250,55 +275,36 @@ impl Carrier for Stream {
         let failure = match (said, listen) {
             _ if range.is_empty() => {
                 self.tell(seat, Word::Absent);
-                return Carried {
+                return SendResult {
                     first: None,
                     end: Ok(()),
                 };
             }
             (Ok(()), Some(listen)) => {
-                let end = self.attend(seat, range, listen, opening.admitted(), dialogue, answer);
+                let end = self.attend(seat, range, listen, opening.admitted(), lines, answer);
                 let tally = self.tally(seat.id());
                 let first = tally.first_us.load(Ordering::Relaxed);
                 let released = opening.released();
                 seat.moved()
                     .store(tally.payload.load(Ordering::Relaxed), Ordering::Relaxed);
-                return Carried {
+                return SendResult {
                     first: (first > 0).then(|| crate::units::Moment(first).since(released)),
                     end,
                 };
             }
-            (Ok(()), None) => Failure::new(Outcome::Cut, "did not say where it listens"),
-            (Err(_), _) => Failure::new(Outcome::Cut, "the connection failed at GO"),
+            (Ok(()), None) => TransferFailure::new(Outcome::Cut, "did not say where it listens"),
+            (Err(_), _) => TransferFailure::new(Outcome::Cut, "the connection failed at GO"),
         };
         self.tell(seat, Word::Absent);
-        Carried {
+        SendResult {
             first: None,
             end: Err(failure),
         }
     }
-
-    fn detail(&self, seat: SeatId) -> Detail {
-        let state = self.lock();
-        let lost = state
-            .tallies
-            .get(&seat)
-            .map(|tally| tally.lost.load(Ordering::Relaxed));
-        Detail {
-            lost,
-            ..Detail::default()
-        }
-    }
-
-    fn account(&self, seat: &Seat, counts: &mut Counts) {
-        let Some(tally) = self.lock().tallies.get(&seat.id()).map(Arc::clone) else {
-            return;
-        };
-        tally.account(counts, self.via == Via::Raw);
-    }
 }
 
 /// The address of a seat's client.
-fn peer(seat: &Seat) -> Result<SocketAddr> {
+fn peer(seat: &SeatConnection) -> Result<SocketAddr> {
     let failed = Error::io("look at the connection", "a client");
     seat.stream().peer_addr().map_err(failed)
 }
@@ -313,7 +319,7 @@ impl Stream {
     }
 
     /// Passes a word to the sending thread, starting it with the first.
-    pub(super) fn tell(&self, seat: &Seat, word: Word) -> bool {
+    pub(super) fn tell(&self, seat: &SeatConnection, word: Word) -> bool {
         let mut state = self.lock();
         if state.words.is_none() {
             let Some((_, outlet)) = state.outlet.take() else {
@@ -322,7 +328,7 @@ impl Stream {
             let (tell, words) = crossbeam_channel::bounded(WORDS);
             let job = Job {
                 via: self.via,
-                stream: seat.plan().session.0 as u32,
+                stream: seat.session().id.0 as u32,
                 source: Arc::clone(&self.source),
                 datagram: usize::from(self.terms.datagram),
                 block_len: self.block_len,
@@ -332,7 +338,7 @@ impl Stream {
                 group: self.terms.group,
             };
             let started = thread::Builder::new()
-                .name(format!("send-{:04x}", seat.plan().session.0 >> 48))
+                .name(format!("send-{:04x}", seat.session().id.0 >> 48))
                 .stack_size(STACK)
                 .spawn(move || pump::run(job, &words));
             if let Err(error) = started {

@@ -18,24 +18,24 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use std::time::Instant;
 
-use gatecast::internals::client::End;
-use gatecast::internals::client::Order;
+use gatecast::internals::client::ClientReport;
+use gatecast::internals::client::FetchConfig;
 use gatecast::internals::digest::Digest;
 use gatecast::internals::error::Result;
 use gatecast::internals::proto::native::FromClient;
 use gatecast::internals::proto::native::Receipt;
 use gatecast::internals::report;
-use gatecast::internals::server::builder::Host;
-use gatecast::internals::server::builder::Running;
+use gatecast::internals::server::builder::ServerCore;
+use gatecast::internals::server::builder::ServerCoreBuilder;
 use gatecast::internals::server::catalog::Catalog;
 use gatecast::internals::server::catalog::Source;
-use gatecast::internals::server::gate::Seat;
-use gatecast::internals::server::lobby::Settings;
+use gatecast::internals::server::config::ServerConfig;
+use gatecast::internals::server::gate::SeatConnection;
 use gatecast::internals::server::sample;
-use gatecast::internals::server::transport::Cargo;
-use gatecast::internals::server::transport::Carried;
-use gatecast::internals::server::transport::Carrier;
-use gatecast::internals::server::transport::Way;
+use gatecast::internals::server::transport::SendJob;
+use gatecast::internals::server::transport::SendResult;
+use gatecast::internals::server::transport::SendSession;
+use gatecast::internals::server::transport::Transport;
 use gatecast::internals::session::Via;
 use gatecast::internals::transfer::Counts;
 use gatecast::internals::transfer::Outcome;
@@ -102,7 +102,7 @@ pub(crate) fn installed(program: &str) -> bool {
 
 /// A server in this process, with one file, its log and a folder for copies.
 pub(crate) struct Server {
-    running: Option<Running>,
+    running: Option<ServerCore>,
     pub(crate) folder: TempDir,
     pub(crate) addr: SocketAddr,
     pub(crate) name: String,
@@ -112,28 +112,28 @@ pub(crate) struct Server {
 
 impl Server {
     /// Offers one pseudo-random file of `bytes` bytes.
-    pub(crate) fn new(bytes: u64, set: impl FnOnce(&mut Settings)) -> Self {
+    pub(crate) fn new(bytes: u64, set: impl FnOnce(&mut ServerConfig)) -> Self {
         Self::with(bytes, set, |host| tcp::serve(host).expect("TCP"))
     }
 
     /// The same, put together by `build`.
     pub(crate) fn with(
         bytes: u64,
-        set: impl FnOnce(&mut Settings),
-        build: impl FnOnce(Host) -> Host,
+        set: impl FnOnce(&mut ServerConfig),
+        build: impl FnOnce(ServerCoreBuilder) -> ServerCoreBuilder,
     ) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let file = folder.path().join("offered/f.bin");
         fs::create_dir(folder.path().join("offered")).expect("room");
         sample::make(&file, bytes).expect("room");
         let sha1 = Digest::of_reader(fs::File::open(&file).expect("made")).expect("readable");
-        let mut settings = Settings {
+        let mut settings = ServerConfig {
             max_wait: PATIENCE,
-            ..Settings::default()
+            ..ServerConfig::default()
         };
         set(&mut settings);
         let catalog = Catalog::offer([folder.path().join("offered")]).expect("readable");
-        let host = Host::new(catalog, settings).log_to(folder.path().join("logs"));
+        let host = ServerCoreBuilder::new(catalog, settings).log_to(folder.path().join("logs"));
         host.digest(&|_, _, _| {}).expect("readable");
         let running = build(host)
             .start(([127, 0, 0, 1], 0).into())
@@ -148,7 +148,7 @@ impl Server {
         }
     }
 
-    pub(crate) fn running(&self) -> &Running {
+    pub(crate) fn running(&self) -> &ServerCore {
         self.running.as_ref().expect("not stopped")
     }
 
@@ -194,8 +194,8 @@ impl Server {
     }
 
     /// An order for one client that keeps its copy in `out(name)`.
-    pub(crate) fn order(&self, name: &str) -> Order {
-        let mut order = Order::new(vec![self.addr]);
+    pub(crate) fn order(&self, name: &str) -> FetchConfig {
+        let mut order = FetchConfig::new(vec![self.addr]);
         order.out = self.out(name);
         order.name = name.to_owned();
         order.durable = false;
@@ -203,7 +203,11 @@ impl Server {
     }
 
     /// Fetches in a thread of its own.
-    pub(crate) fn fetch(&self, name: &str, set: impl FnOnce(&mut Order)) -> JoinHandle<Vec<End>> {
+    pub(crate) fn fetch(
+        &self,
+        name: &str,
+        set: impl FnOnce(&mut FetchConfig),
+    ) -> JoinHandle<Vec<ClientReport>> {
         let mut order = self.order(name);
         set(&mut order);
         thread::spawn(move || tcp::fetch(&order).expect("an order that can be begun"))
@@ -247,20 +251,20 @@ impl Server {
     }
 
     /// Starts it again, at the same address.
-    pub(crate) fn revive(&mut self, set: impl FnOnce(&mut Settings)) {
-        let mut settings = Settings::default();
+    pub(crate) fn revive(&mut self, set: impl FnOnce(&mut ServerConfig)) {
+        let mut settings = ServerConfig::default();
         set(&mut settings);
         self.running = Some(self.start(settings, self.addr));
     }
 
     /// A second server of the same file that logs into the same folder.
-    pub(crate) fn beside(&self) -> Running {
-        self.start(Settings::default(), ([127, 0, 0, 1], 0).into())
+    pub(crate) fn beside(&self) -> ServerCore {
+        self.start(ServerConfig::default(), ([127, 0, 0, 1], 0).into())
     }
 
-    fn start(&self, settings: Settings, addr: SocketAddr) -> Running {
+    fn start(&self, settings: ServerConfig, addr: SocketAddr) -> ServerCore {
         let catalog = Catalog::offer([self.folder.path().join("offered")]).expect("readable");
-        let host = Host::new(catalog, settings).log_to(self.logs());
+        let host = ServerCoreBuilder::new(catalog, settings).log_to(self.logs());
         tcp::serve(host)
             .expect("TCP")
             .start(addr)
@@ -296,10 +300,10 @@ impl Server {
 }
 
 /// A second server beside `server`, of the files `paths`, without a log.
-pub(crate) fn offer(paths: &[PathBuf], set: impl FnOnce(&mut Settings)) -> Running {
-    let mut settings = Settings::default();
+pub(crate) fn offer(paths: &[PathBuf], set: impl FnOnce(&mut ServerConfig)) -> ServerCore {
+    let mut settings = ServerConfig::default();
     set(&mut settings);
-    let host = Host::new(Catalog::offer(paths).expect("there"), settings);
+    let host = ServerCoreBuilder::new(Catalog::offer(paths).expect("there"), settings);
     let host = tcp::serve(host).expect("TCP");
     host.start(([127, 0, 0, 1], 0).into()).expect("a free port")
 }
@@ -311,7 +315,7 @@ struct Panicking<W> {
     seat: u16,
 }
 
-impl Way for Panicking<Tcp> {
+impl Transport for Panicking<Tcp> {
     fn via(&self) -> Via {
         self.inner.via()
     }
@@ -320,26 +324,26 @@ impl Way for Panicking<Tcp> {
         &self,
         source: &Arc<Source>,
         clients: u16,
-        settings: &Settings,
-    ) -> Result<Box<dyn Carrier>> {
-        let inner = self.inner.prepare(source, clients, settings)?;
+        rate: Option<Rate>,
+    ) -> Result<Box<dyn SendSession>> {
+        let inner = self.inner.prepare(source, clients, rate)?;
         let seat = self.seat;
         Ok(Box::new(Panicking { inner, seat }))
     }
 }
 
-impl Carrier for Panicking<Box<dyn Carrier>> {
-    fn seat_up(&self, stream: &TcpStream) -> Result<()> {
-        self.inner.seat_up(stream)
+impl SendSession for Panicking<Box<dyn SendSession>> {
+    fn prepare_connection(&self, stream: &TcpStream) -> Result<()> {
+        self.inner.prepare_connection(stream)
     }
 
-    fn sender(&self, stream: &TcpStream) -> String {
-        self.inner.sender(stream)
+    fn description(&self, stream: &TcpStream) -> String {
+        self.inner.description(stream)
     }
 
-    fn carry(&self, seat: &Seat, cargo: Cargo<'_>) -> Carried {
+    fn send(&self, seat: &SeatConnection, cargo: SendJob<'_>) -> SendResult {
         assert_ne!(seat.id().0, self.seat, "a planted panic");
-        self.inner.carry(seat, cargo)
+        self.inner.send(seat, cargo)
     }
 }
 
@@ -347,11 +351,11 @@ impl Carrier for Panicking<Box<dyn Carrier>> {
 pub(crate) fn server_whose_seat_panics(
     bytes: u64,
     seat: u16,
-    set: impl FnOnce(&mut Settings),
+    set: impl FnOnce(&mut ServerConfig),
 ) -> Server {
     Server::with(bytes, set, |host| {
         let inner = Tcp::new(host.settings()).expect("TCP");
-        host.way(Box::new(Panicking { inner, seat }))
+        host.transport(Box::new(Panicking { inner, seat }))
     })
 }
 
@@ -398,7 +402,7 @@ pub(crate) fn ended(record: &Record, name: &str, outcome: Outcome, says: &str) {
 
 /// Asserts that a client that ran in a thread holds a whole copy.
 #[track_caller]
-pub(crate) fn whole(ends: Vec<End>, server: &Server) {
+pub(crate) fn whole(ends: Vec<ClientReport>, server: &Server) {
     for end in ends {
         if let Some(error) = end.error {
             panic!("{error}");
@@ -412,8 +416,8 @@ pub(crate) fn whole(ends: Vec<End>, server: &Server) {
 
 /// The error of a thread's only client.
 #[track_caller]
-pub(crate) fn failed(ends: Vec<End>) -> String {
-    let [end] = <[End; 1]>::try_from(ends).expect("one client");
+pub(crate) fn failed(ends: Vec<ClientReport>) -> String {
+    let [end] = <[ClientReport; 1]>::try_from(ends).expect("one client");
     assert!(end.path.is_none(), "{:?}", end.path);
     end.error.expect("an error").to_string()
 }

@@ -8,14 +8,14 @@ use std::net::TcpStream;
 use std::thread;
 use std::thread::JoinHandle;
 
-use gatecast::internals::client::End;
-use gatecast::internals::client::Order;
+use gatecast::internals::client::ClientReport;
+use gatecast::internals::client::FetchConfig;
 use gatecast::internals::proto::bt::metainfo::Metainfo;
 use gatecast::internals::proto::bt::wire;
 use gatecast::internals::proto::bt::wire::Handshake;
 use gatecast::internals::proto::bt::wire::Limits;
 use gatecast::internals::proto::bt::wire::Message;
-use gatecast::internals::server::lobby::Settings;
+use gatecast::internals::server::config::ServerConfig;
 use gatecast::internals::session::Via;
 use gatecast::internals::transport::swarm;
 use gatecast::internals::transport::swarm::torrents::Options;
@@ -24,8 +24,8 @@ use crate::common::PATIENCE;
 use crate::common::Server;
 
 /// A server that sends by swarm alone.
-pub(crate) fn server(bytes: u64, set: impl FnOnce(&mut Settings)) -> Server {
-    let set = |settings: &mut Settings| {
+pub(crate) fn server(bytes: u64, set: impl FnOnce(&mut ServerConfig)) -> Server {
+    let set = |settings: &mut ServerConfig| {
         settings.via = Some(Via::Swarm);
         set(settings);
     };
@@ -39,8 +39,8 @@ pub(crate) fn server(bytes: u64, set: impl FnOnce(&mut Settings)) -> Server {
 pub(crate) fn fetch(
     server: &Server,
     clients: u16,
-    set: impl FnOnce(&mut Order),
-) -> JoinHandle<Vec<End>> {
+    set: impl FnOnce(&mut FetchConfig),
+) -> JoinHandle<Vec<ClientReport>> {
     let mut order = server.order("o");
     order.clients = clients;
     set(&mut order);

@@ -325,7 +325,7 @@ fn a_client_that_the_tracker_turns_away_calls_the_seeder() {
                         face::serve(&connection, &torrents, lobby);
                     }
                 };
-                host.service(Greeting::Http, Arc::new(deaf))
+                host.handler(Greeting::Http, Arc::new(deaf))
             },
         );
         let ends = fetch(&server, 2, |_| {}).join().expect("no panic");

@@ -25,7 +25,7 @@ use crate::common::swarm::metainfo;
 use crate::common::swarm::server;
 use crate::common::until;
 use crate::common::within;
-use gatecast::internals::client::Fetch;
+use gatecast::internals::client::FetchRun;
 use gatecast::internals::digest::Digest;
 use gatecast::internals::proto::bt::tracker::Announce;
 use gatecast::internals::proto::bt::tracker::Event;
@@ -235,7 +235,7 @@ fn an_interrupted_copy_is_taken_up_by_its_pieces() {
         let server = server(2_000_000, |settings| settings.rate = Some(Rate(8_000_000)));
         let mut order = server.order("o");
         order.via = Some(Via::Swarm);
-        let fetching = std::sync::Arc::new(Fetch::new(&order));
+        let fetching = std::sync::Arc::new(FetchRun::new(&order));
         let stopping = std::sync::Arc::clone(&fetching);
         let stopper = thread::spawn(move || {
             until("half of it", || stopping.views()[0].moved > 700_000);

@@ -20,14 +20,15 @@ use crate::common;
 use crate::common::Server;
 use crate::common::whole;
 use crate::common::within;
-use gatecast::internals::client::End;
-use gatecast::internals::client::Fetch;
+use gatecast::internals::client::ClientReport;
+use gatecast::internals::client::FetchRun;
 use gatecast::internals::proto::udp::packet::Body;
 use gatecast::internals::proto::udp::packet::Packet;
 use gatecast::internals::report::verdict::Verdict;
 use gatecast::internals::session::Via;
 use gatecast::internals::transfer::Outcome;
 use gatecast::internals::transport::udp;
+use gatecast::internals::transport::udp::config::UdpConfig;
 use gatecast::internals::transport::udp::hub;
 
 const LIMIT: Duration = Duration::from_secs(100);
@@ -39,19 +40,26 @@ fn server(bytes: u64, group: SocketAddr, rate: u64) -> Server {
         |settings| {
             settings.via = Some(Via::Multicast);
             settings.clients = Some(2);
-            settings.datagrams.group = Some(group);
             settings.rate = common::bytes_per_second(rate);
         },
-        udp::serve,
+        |host| {
+            udp::serve(
+                host,
+                UdpConfig {
+                    group: Some(group),
+                    ..UdpConfig::default()
+                },
+            )
+        },
     )
 }
 
-fn fetch(server: &Server) -> JoinHandle<Vec<End>> {
+fn fetch(server: &Server) -> JoinHandle<Vec<ClientReport>> {
     let mut order = server.order("a");
     order.clients = 2;
     thread::spawn(move || {
         let ways = [&udp::take::MULTICAST as _];
-        Fetch::new(&order).run(&order, &ways).expect("begun")
+        FetchRun::new(&order).run(&order, &ways).expect("begun")
     })
 }
 
@@ -83,16 +91,23 @@ fn a_group_leaves_and_is_joined_by_the_interfaces_that_are_named() {
                 settings.via = Some(Via::Multicast);
                 settings.clients = Some(2);
                 // Loopback has many addresses; the clients come by another.
-                settings.datagrams.interface = Some(Ipv4Addr::new(127, 0, 0, 9));
                 settings.rate = common::bytes_per_second(5_000_000);
             },
-            udp::serve,
+            |host| {
+                udp::serve(
+                    host,
+                    UdpConfig {
+                        interface: Some(Ipv4Addr::new(127, 0, 0, 9)),
+                        ..UdpConfig::default()
+                    },
+                )
+            },
         );
         let mut order = server.order("a");
         order.clients = 2;
         order.interface = Some(Ipv4Addr::new(127, 0, 0, 8));
         let ways = [&udp::take::MULTICAST as _];
-        let ends = Fetch::new(&order).run(&order, &ways).expect("begun");
+        let ends = FetchRun::new(&order).run(&order, &ways).expect("begun");
         whole(ends, &server);
         for transfer in &server.record().transfers {
             assert_eq!(transfer.counts.foreign, Some(0), "{transfer:?}");
@@ -101,7 +116,7 @@ fn a_group_leaves_and_is_joined_by_the_interfaces_that_are_named() {
         let mut order = server.order("b");
         order.group = Some(1);
         order.interface = Some(Ipv4Addr::new(192, 0, 2, 77));
-        let ends = Fetch::new(&order).run(&order, &ways).expect("begun");
+        let ends = FetchRun::new(&order).run(&order, &ways).expect("begun");
         let error = common::failed(ends);
         assert!(error.contains("join the group"), "{error}");
         server.stop();
@@ -183,7 +198,7 @@ fn copies_that_somebody_on_the_way_damaged_are_corrupt() {
             }
         })];
         let ways = [&udp::take::MULTICAST as _];
-        let ends = Fetch::new(&order).run(&order, &ways).expect("begun");
+        let ends = FetchRun::new(&order).run(&order, &ways).expect("begun");
         over.store(true, Ordering::Relaxed);
         assert_eq!(ends.len(), 2);
         assert!(ends.iter().all(|end| end.path.is_none()), "{ends:?}");

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use crate::common::have;
 use crate::common::within;
-use gatecast::internals::client::Fetch;
-use gatecast::internals::client::Order;
-use gatecast::internals::server::builder::Host;
+use gatecast::internals::client::FetchConfig;
+use gatecast::internals::client::FetchRun;
+use gatecast::internals::server::builder::ServerCoreBuilder;
 use gatecast::internals::server::catalog::Catalog;
-use gatecast::internals::server::lobby::Settings;
+use gatecast::internals::server::config::ServerConfig;
 use gatecast::internals::server::sample;
 use gatecast::internals::session::Via;
 use gatecast::internals::testbed::star::build::Star;
@@ -26,6 +26,7 @@ use gatecast::internals::transfer::Outcome;
 use gatecast::internals::transfer::Record;
 use gatecast::internals::transfer::Transfer;
 use gatecast::internals::transport::udp;
+use gatecast::internals::transport::udp::config::UdpConfig;
 use gatecast::internals::units::Rate;
 
 fn can() -> bool {
@@ -57,24 +58,28 @@ fn session_of(star: &Star, via: Via, bytes: u64, clients: u16, rate: Option<Rate
     let folder = tempfile::tempdir().expect("room");
     let file = folder.path().join("f.bin");
     sample::make(&file, bytes).expect("room");
-    let settings = Settings {
+    let settings = ServerConfig {
         via: Some(via),
         clients: Some(clients),
         one_off: true,
         rate,
-        ..Settings::default()
+        ..ServerConfig::default()
     };
-    let host = Host::new(Catalog::offer([&file]).expect("there"), settings);
+    let host = ServerCoreBuilder::new(Catalog::offer([&file]).expect("there"), settings);
     let address = star.layout().address(0);
     // Threads are born where their makers are, so both ends stay on their hosts.
     let server = star.hosts()[0]
-        .enter(|| udp::serve(host).start((address, 0).into()).expect("a port"))
+        .enter(|| {
+            udp::serve(host, UdpConfig::default())
+                .start((address, 0).into())
+                .expect("a port")
+        })
         .expect("the host is there");
     let ways = [udp::take::UDP, udp::take::RAW, udp::take::MULTICAST];
     let errors: Vec<Option<String>> = std::thread::scope(|scope| {
         let fetches: Vec<_> = (1..=usize::from(clients))
             .map(|number| {
-                let mut order = Order::new(vec![server.addr()]);
+                let mut order = FetchConfig::new(vec![server.addr()]);
                 order.out = folder.path().join(number.to_string());
                 order.name = format!("h{number}");
                 order.group = Some(clients);
@@ -82,7 +87,7 @@ fn session_of(star: &Star, via: Via, bytes: u64, clients: u16, rate: Option<Rate
                 scope.spawn(move || {
                     let ways = ways.each_ref().map(|way| way as _);
                     let ends = star.hosts()[number]
-                        .enter(|| Fetch::new(&order).run(&order, &ways).expect("begun"))
+                        .enter(|| FetchRun::new(&order).run(&order, &ways).expect("begun"))
                         .expect("the host is there");
                     ends[0].error.as_ref().map(ToString::to_string)
                 })

@@ -26,15 +26,16 @@ use crate::common::entries;
 use crate::common::row;
 use crate::common::whole;
 use crate::common::within;
-use gatecast::internals::client::End;
-use gatecast::internals::client::Fetch;
-use gatecast::internals::client::Order;
+use gatecast::internals::client::ClientReport;
+use gatecast::internals::client::FetchConfig;
+use gatecast::internals::client::FetchRun;
 use gatecast::internals::proto::udp::packet::Body;
 use gatecast::internals::proto::udp::packet::Packet;
 use gatecast::internals::report::verdict::Verdict;
 use gatecast::internals::session::Via;
 use gatecast::internals::transfer::Outcome;
 use gatecast::internals::transport::udp;
+use gatecast::internals::transport::udp::config::UdpConfig;
 
 const LIMIT: Duration = Duration::from_secs(100);
 
@@ -178,17 +179,21 @@ fn server(bytes: u64, via: Via, rate: Option<u64>) -> Server {
             settings.clients = Some(1);
             settings.rate = rate.and_then(common::bytes_per_second);
         },
-        udp::serve,
+        |host| udp::serve(host, UdpConfig::default()),
     )
 }
 
-fn fetch(server: &Server, addr: SocketAddr, set: impl FnOnce(&mut Order)) -> Vec<End> {
+fn fetch(
+    server: &Server,
+    addr: SocketAddr,
+    set: impl FnOnce(&mut FetchConfig),
+) -> Vec<ClientReport> {
     let mut order = server.order("a");
     order.server = vec![addr];
     set(&mut order);
     let ways = [udp::take::UDP, udp::take::RAW, udp::take::MULTICAST];
     let ways = ways.each_ref().map(|way| way as _);
-    Fetch::new(&order).run(&order, &ways).expect("begun")
+    FetchRun::new(&order).run(&order, &ways).expect("begun")
 }
 
 /// A file through `chaos`; its only row, after the sums over it were checked.
@@ -197,7 +202,7 @@ fn through(
     via: Via,
     rate: Option<u64>,
     chaos: impl FnMut(&[u8]) -> Fate + Send + 'static,
-) -> (gatecast::internals::transfer::Transfer, Vec<End>) {
+) -> (gatecast::internals::transfer::Transfer, Vec<ClientReport>) {
     let server = server(bytes, via, rate);
     let relay = Relay::start(server.addr, Box::new(chaos));
     let ends = fetch(&server, relay.addr, |_| {});
@@ -502,10 +507,17 @@ fn two_sessions_on_one_group_do_not_mix() {
                 |settings| {
                     settings.via = Some(Via::Multicast);
                     settings.clients = Some(2);
-                    settings.datagrams.group = Some(group);
                     settings.rate = common::bytes_per_second(2_000_000);
                 },
-                udp::serve,
+                |host| {
+                    udp::serve(
+                        host,
+                        UdpConfig {
+                            group: Some(group),
+                            ..UdpConfig::default()
+                        },
+                    )
+                },
             )
         });
         thread::scope(|scope| {
@@ -647,22 +659,32 @@ fn a_forged_question_and_a_forged_leap_end_no_honest_client() {
 #[test]
 fn headers_and_questions_that_are_damaged_on_the_way_do_no_harm() {
     within(LIMIT, || {
-        // Each byte of a header in turn, and questions too; the numbers' lower half by itself below.
-        let mut count = 0_usize;
-        let places = [
-            0, 1, 2, 3, 4, 7, 8, 9, 12, 15, 16, 17, 18, 19, 20, 21, 22, 23,
-        ];
-        let damage = move |datagram: &[u8]| {
-            count += 1;
-            let mut bytes = datagram.to_vec();
-            if count.is_multiple_of(50) || is_end(datagram) && count.is_multiple_of(2) {
-                bytes[places[count / 50 % places.len()]] ^= 1 << (count / 900 % 8);
+        // Each of these bytes of a header in turn, and questions too.
+        let damage = |places: &'static [usize]| {
+            let mut count = 0_usize;
+            move |datagram: &[u8]| {
+                count += 1;
+                let mut bytes = datagram.to_vec();
+                if count.is_multiple_of(50) || is_end(datagram) && count.is_multiple_of(2) {
+                    let turn = count / 50;
+                    bytes[places[turn % places.len()]] ^= 1 << (turn / places.len() % 8);
+                }
+                vec![(Duration::ZERO, bytes)]
             }
-            vec![(Duration::ZERO, bytes)]
         };
-        let (row, _) = through(8000 * BLOCK, Via::Udp, Some(8_000_000), damage);
+        // The numbers' lower half is by itself below, and so is the block.
+        let header = damage(&[0, 1, 2, 3, 4, 7, 8, 9, 12, 15, 20, 21, 22, 23]);
+        let (row, _) = through(8000 * BLOCK, Via::Udp, Some(8_000_000), header);
         assert!(row.is_proven(), "{row:?}");
         assert!(row.counts.foreign > Some(20), "{row:?}");
+        assert!(row.counts.corrupt > Some(40), "{row:?}");
+        // A block that has the number of another is written in its place, if that is possible:
+        // then the copy is corrupt.
+        let block = damage(&[16, 17, 18, 19]);
+        let (row, _) = through(8000 * BLOCK, Via::Udp, Some(8_000_000), block);
+        let outcomes = [Outcome::Complete, Outcome::Corrupt];
+        assert!(outcomes.contains(&row.outcome), "{row:?}");
+        assert_eq!(row.verified, Some(row.outcome == Outcome::Complete));
         assert!(row.counts.corrupt > Some(40), "{row:?}");
         // Numbers that are others' numbers: one is a copy or out of order, the other is lost.
         let mut count = 0_u32;

@@ -29,31 +29,28 @@ fn datagram(stream: u32, block: u32) -> Vec<u8> {
 }
 
 /// Takes ten blocks in from `source`.
-fn take(source: &mut Source, stall: Duration) -> Result<Taken> {
+fn take(source: &mut Source, stall: Duration) -> Result<Received> {
     let bytes = 10 * BLOCK as u64;
     let how = How::Multicast(Duration::ZERO);
     let now = clock::now();
     let receiver = Receiver::new(STREAM, bytes, BLOCK, 0, how, 100, now);
     let file = tempfile::tempfile().expect("room");
-    let mut order = Order::new(Vec::new());
+    let mut order = FetchConfig::new(Vec::new());
     order.stall = stall;
-    let (moved, holed) = (AtomicU64::new(0), Cell::new(None));
+    let moved = AtomicU64::new(0);
     let target = Target {
         order: &order,
         file: &file,
         moved: &moved,
-        holed: &holed,
     };
     // A server that says nothing.
     let mute = TcpListener::bind("127.0.0.1:0").expect("a port");
     let peer = mute.local_addr().expect("bound");
     let stream = TcpStream::connect(peer).expect("it listens");
     let server = Ipv4Addr::LOCALHOST.into();
-    Reception::new(how, receiver, Writer::new(&file), server, 0..bytes, now).run(
-        &target,
-        source,
-        &mut Dialogue::new(&stream, peer, b""),
-    )
+    Reception::new(how, receiver, Writer::new(&file), server, 0..bytes, now)
+        .run(&target, source, &mut LineStream::new(&stream, peer, b""))
+        .map_err(|stop| stop.error)
 }
 
 #[test]

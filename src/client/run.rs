@@ -1,6 +1,5 @@
 //! The clients of one process as they run, a thread each.
 
-use std::net::Shutdown;
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::Condvar;
@@ -11,12 +10,11 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
-use crate::client::CONNECT_LIMIT;
-use crate::client::Client;
-use crate::client::ClientView;
-use crate::client::End;
-use crate::client::Order;
-use crate::client::receive::Intake;
+use crate::client::config::FetchConfig;
+use crate::client::messages::CONNECT_LIMIT;
+use crate::client::report::ClientReport;
+use crate::client::shared::Client;
+use crate::client::shared::ClientView;
 use crate::error::Error;
 use crate::error::Result;
 use crate::net::STACK;
@@ -24,9 +22,9 @@ use crate::net::clock;
 use crate::net::socket;
 use crate::session::MAX_SEATS;
 
-/// The clients of one order as they run.
+/// The clients of one fetch as they run.
 #[derive(Debug)]
-pub struct Fetch {
+pub struct FetchRun {
     clients: Vec<Arc<Client>>,
     pub(super) stopped: AtomicBool,
     /// How many of them are receiving.
@@ -35,7 +33,7 @@ pub struct Fetch {
 }
 
 /// A client that is receiving, until this is dropped.
-pub(super) struct Receiving<'a>(&'a Fetch);
+pub(super) struct Receiving<'a>(&'a FetchRun);
 
 /// How long a client that is done waits for the others of its process before it hashes: longer
 /// than clients of one host take to end after each other, and no more than its sign of life.
@@ -58,10 +56,10 @@ impl Drop for Receiving<'_> {
     }
 }
 
-impl Fetch {
-    /// Clients for `order`, not yet started.
-    pub fn new(order: &Order) -> Self {
-        let clients = (0..order.clients)
+impl FetchRun {
+    /// Clients for `config`, not yet started.
+    pub fn new(config: &FetchConfig) -> Self {
+        let clients = (0..config.clients)
             .map(|_| Arc::new(Client::new()))
             .collect();
         Self {
@@ -72,7 +70,7 @@ impl Fetch {
         }
     }
 
-    pub(super) fn receives(&self) -> Receiving<'_> {
+    pub(super) fn begin_receiving(&self) -> Receiving<'_> {
         *self
             .receiving
             .lock()
@@ -82,7 +80,7 @@ impl Fetch {
 
     /// Waits until no client of this process receives, for [`HASH_PAUSE`] at most: the digests of
     /// those that are done would take the processor from those that are not.
-    pub(super) fn wait_for_the_others(&self) {
+    pub(super) fn wait_for_receivers(&self) {
         let receiving = self
             .receiving
             .lock()
@@ -93,76 +91,62 @@ impl Fetch {
         );
     }
 
-    /// Runs every client to its end.
+    /// Runs every client to its end, each by `work`, which gets the client and its number from 1.
     ///
     /// # Errors
-    /// The order cannot be begun: a number out of range, too few file descriptors. What happens
-    /// to a client after that is in its [`End`].
-    pub fn run(&self, order: &Order, intakes: &[&dyn Intake]) -> Result<Vec<End>> {
-        self.run_each(order, &|client, number| {
-            client.run(self, order, number, intakes)
-        })
-    }
-
-    /// Runs every client to its end, each by `talk`, which gets the client and its number from 1.
-    /// For clients that speak another protocol than the native one.
-    ///
-    /// # Errors
-    /// As [`Fetch::run`].
+    /// The fetch cannot be begun: a number out of range, too few file descriptors. What happens
+    /// to a client after that is in its [`ClientReport`].
     pub fn run_each(
         &self,
-        order: &Order,
-        talk: &(dyn Fn(&Client, u16) -> End + Sync),
-    ) -> Result<Vec<End>> {
-        if !(1..=MAX_SEATS).contains(&order.clients) {
+        config: &FetchConfig,
+        work: &(dyn Fn(&Client, u16) -> ClientReport + Sync),
+    ) -> Result<Vec<ClientReport>> {
+        if !(1..=MAX_SEATS).contains(&config.clients) {
             return Err(Error::refused(
                 "gatecast",
-                format!("{} clients: 1 to {MAX_SEATS} are possible", order.clients),
+                format!("{} clients: 1 to {MAX_SEATS} are possible", config.clients),
             ));
         }
-        order
+        config
             .copy
             .resolved()
             .map_err(|why| Error::refused("gatecast", why))?;
-        // A socket and a file each, and a pipe's two ends.
-        let wanted = u64::from(order.clients) * 4 + 64;
+        // A socket and a file each, and a pipe's two reports.
+        let wanted = u64::from(config.clients) * 4 + 64;
         if let Some(limit) = socket::descriptors(wanted).filter(|&limit| limit < wanted) {
             let reason = format!(
                 "{} clients need {wanted} open files and the limit is {limit} (ulimit -n)",
-                order.clients
+                config.clients
             );
             return Err(Error::refused("the system", reason));
         }
-        let ends = thread::scope(|scope| {
+        let reports = thread::scope(|scope| {
             let running: Vec<_> = (1..)
                 .zip(&self.clients)
                 .map(|(number, client)| {
                     thread::Builder::new()
                         .name(format!("client-{number}"))
                         .stack_size(STACK)
-                        .spawn_scoped(scope, move || talk(client, number))
+                        .spawn_scoped(scope, move || work(client, number))
                         .map_err(Error::io("start the client's thread", number))
                 })
                 .collect();
-            let ended = |result: Result<thread::ScopedJoinHandle<'_, End>>| match result {
+            let ended = |result: Result<thread::ScopedJoinHandle<'_, ClientReport>>| match result {
                 Ok(thread) => thread
                     .join()
                     .unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
-                Err(error) => End::before_the_seat(error),
+                Err(error) => ClientReport::before_the_seat(error),
             };
             running.into_iter().map(ended).collect()
         });
-        Ok(ends)
+        Ok(reports)
     }
 
     /// Stops every client; each comes to its end by itself.
     pub fn stop(&self) {
         self.stopped.store(true, Ordering::SeqCst);
         for client in &self.clients {
-            if let Some(stream) = &*client.stream.lock().unwrap_or_else(PoisonError::into_inner) {
-                // A connection that is gone already needs no closing.
-                let _ = stream.shutdown(Shutdown::Both);
-            }
+            client.shut();
         }
     }
 
@@ -175,19 +159,28 @@ impl Fetch {
     pub fn is_stopped(&self) -> bool {
         self.stopped.load(Ordering::SeqCst)
     }
-}
 
-/// Connects, again and again while the server is not there yet and the order's patience lasts.
-pub(super) fn connect(fetch: &Fetch, order: &Order) -> Result<TcpStream> {
-    let patience = clock::now().after(order.retry);
-    loop {
-        let error = match socket::connect(&order.server, clock::now().after(CONNECT_LIMIT)) {
-            Ok(stream) => return Ok(stream),
-            Err(error) => error,
+    /// Connects `client`, again and again while the server is not there yet and `config.retry`
+    /// lasts; [`FetchRun::stop`] reports the connection.
+    ///
+    /// # Errors
+    /// The server cannot be reached, or the user stopped it.
+    pub(crate) fn connect(&self, client: &Client, config: &FetchConfig) -> Result<Arc<TcpStream>> {
+        let patience = clock::now().after(config.retry);
+        let stream = loop {
+            let error = match socket::connect(&config.server, clock::now().after(CONNECT_LIMIT)) {
+                Ok(stream) => break Arc::new(stream),
+                Err(error) => error,
+            };
+            let Some(left) = clock::left(patience).filter(|_| !self.is_stopped()) else {
+                return Err(error);
+            };
+            thread::sleep(left.min(RETRY_PAUSE));
         };
-        let Some(left) = clock::left(patience).filter(|_| !fetch.is_stopped()) else {
-            return Err(error);
-        };
-        thread::sleep(left.min(RETRY_PAUSE));
+        client.set_stream(Some(Arc::clone(&stream)));
+        if self.is_stopped() {
+            return Err(Error::Interrupted);
+        }
+        Ok(stream)
     }
 }

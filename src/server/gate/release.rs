@@ -11,14 +11,12 @@ use std::time::Duration;
 use time::OffsetDateTime;
 
 use crate::net::clock;
-use crate::server::gate::Kind;
-use crate::server::gate::meeting::Meeting;
-use crate::session::SeatId;
+use crate::server::gate::latch::Latch;
 use crate::units::Moment;
 
 /// One opening of one gate.
 #[derive(Debug)]
-pub struct Opening {
+pub struct Release {
     barrier: Barrier,
     admitted: usize,
     /// How many seats have come to the barrier.
@@ -30,20 +28,20 @@ pub struct Opening {
     /// The longest time, microseconds, that the session's thread overslept.
     gap_us: AtomicU64,
     /// Where the seats meet once each has its first block out.
-    pub fair_start: Meeting,
+    pub fair_start: Latch,
 }
 
-impl Opening {
+impl Release {
     /// For the `admitted` seats and the session thread.
-    pub(crate) fn new(admitted: &[(SeatId, Kind)]) -> Self {
+    pub(crate) fn new(admitted: usize) -> Self {
         Self {
-            barrier: Barrier::new(admitted.len() + 1),
-            admitted: admitted.len(),
+            barrier: Barrier::new(admitted + 1),
+            admitted,
             arrived: AtomicUsize::new(0),
             released_us: AtomicU64::new(0),
             released_at: OnceLock::new(),
             gap_us: AtomicU64::new(0),
-            fair_start: Meeting::new(admitted.len()),
+            fair_start: Latch::new(admitted),
         }
     }
 
@@ -66,7 +64,7 @@ impl Opening {
     }
 
     /// A seat's thread comes to the barrier; returns how long after the release it woke.
-    pub(crate) fn pass(&self) -> Duration {
+    pub(crate) fn wait(&self) -> Duration {
         self.arrived.fetch_add(1, Ordering::AcqRel);
         self.barrier.wait();
         clock::now().since(self.released())

@@ -14,18 +14,18 @@ use crate::units::Moment;
 
 /// A meeting of a fixed number of threads.
 #[derive(Debug)]
-pub struct Meeting {
+pub struct Latch {
     missing: Mutex<usize>,
     all_here: Condvar,
 }
 
 /// A thread's duty to come; dropping it counts as having come.
 #[derive(Debug)]
-pub struct Duty<'a> {
-    meeting: &'a Meeting,
+pub struct LatchGuard<'a> {
+    meeting: &'a Latch,
 }
 
-impl Meeting {
+impl Latch {
     /// A meeting of `expected` threads.
     pub fn new(expected: usize) -> Self {
         Self {
@@ -35,11 +35,11 @@ impl Meeting {
     }
 
     /// The duty of one of the expected threads.
-    pub fn duty(&self) -> Duty<'_> {
-        Duty { meeting: self }
+    pub fn guard(&self) -> LatchGuard<'_> {
+        LatchGuard { meeting: self }
     }
 
-    fn come(&self) {
+    fn count_down(&self) {
         let mut missing = self.missing.lock().unwrap_or_else(PoisonError::into_inner);
         *missing = missing
             .checked_sub(1)
@@ -67,18 +67,18 @@ impl Meeting {
     }
 }
 
-impl Duty<'_> {
+impl LatchGuard<'_> {
     /// Comes, and waits for the others until `deadline`.
-    pub fn meet(self, deadline: Moment) {
+    pub fn arrive_and_wait(self, deadline: Moment) {
         let meeting = self.meeting;
         drop(self);
         meeting.wait(deadline);
     }
 }
 
-impl Drop for Duty<'_> {
+impl Drop for LatchGuard<'_> {
     fn drop(&mut self) {
-        self.meeting.come();
+        self.meeting.count_down();
     }
 }
 
@@ -93,19 +93,19 @@ mod tests {
 
     #[test]
     fn nobody_leaves_before_the_last_has_come() {
-        let meeting = Meeting::new(8);
+        let meeting = Latch::new(8);
         let come = AtomicUsize::new(0);
         let far = clock::now().after(Duration::from_secs(60));
         thread::scope(|scope| {
             for n in 0..8 {
                 let (meeting, come) = (&meeting, &come);
                 scope.spawn(move || {
-                    let duty = meeting.duty();
+                    let duty = meeting.guard();
                     come.fetch_add(1, Ordering::SeqCst);
                     if n == 3 {
                         return; // One fails on its way.
                     }
-                    duty.meet(far);
+                    duty.arrive_and_wait(far);
                     assert_eq!(come.load(Ordering::SeqCst), 8);
                 });
             }
@@ -114,9 +114,9 @@ mod tests {
 
     #[test]
     fn a_deadline_ends_it_without_the_missing() {
-        let meeting = Meeting::new(2);
-        let duty = meeting.duty();
-        duty.meet(clock::now().after(Duration::from_millis(20)));
+        let meeting = Latch::new(2);
+        let duty = meeting.guard();
+        duty.arrive_and_wait(clock::now().after(Duration::from_millis(20)));
         assert_eq!(*meeting.missing.lock().expect("no panic"), 1);
     }
 }

@@ -9,7 +9,7 @@ use crate::transfer::Outcome;
 
 /// What kind of client sits in a seat; only native ones are told anything while they wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Kind {
+pub enum ClientKind {
     /// Speaks `GATECAST/1`.
     Native,
     /// The lab's TCP client.
@@ -18,7 +18,7 @@ pub enum Kind {
     Http,
 }
 
-impl Kind {
+impl ClientKind {
     /// The word in documents.
     pub fn word(self) -> &'static str {
         match self {
@@ -31,11 +31,11 @@ impl Kind {
 
 /// A client that asks for a seat.
 #[derive(Clone, Debug)]
-pub struct Guest {
+pub struct PendingClient {
     /// What it calls itself.
     pub name: String,
     /// Its kind.
-    pub kind: Kind,
+    pub kind: ClientKind,
     /// Its connection.
     pub stream: Arc<TcpStream>,
     /// Its address.
@@ -44,7 +44,7 @@ pub struct Guest {
 
 /// Why a muster ended without a release, or a seat was lost before it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Ending {
+pub enum MusterEnd {
     /// The time was over and the quorum not reached.
     NotEnough(String),
     /// The server is ending.
@@ -55,7 +55,7 @@ pub enum Ending {
     Spoke,
 }
 
-impl std::fmt::Display for Ending {
+impl std::fmt::Display for MusterEnd {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::NotEnough(reason) => f.write_str(reason),
@@ -66,7 +66,7 @@ impl std::fmt::Display for Ending {
     }
 }
 
-impl Ending {
+impl MusterEnd {
     /// The outcome in the row of a client that ended so.
     pub fn outcome(&self) -> Outcome {
         match self {
@@ -78,10 +78,10 @@ impl Ending {
 }
 
 /// Whether the client of a waiting (non-blocking) connection closed it or spoke.
-pub(super) fn gone(stream: &TcpStream) -> Option<Ending> {
+pub(super) fn disconnected(stream: &TcpStream) -> Option<MusterEnd> {
     match stream.peek(&mut [0]) {
-        Ok(0) => Some(Ending::Left),
-        Ok(_) => Some(Ending::Spoke),
+        Ok(0) => Some(MusterEnd::Left),
+        Ok(_) => Some(MusterEnd::Spoke),
         Err(error)
             if matches!(
                 error.kind(),
@@ -90,6 +90,6 @@ pub(super) fn gone(stream: &TcpStream) -> Option<Ending> {
         {
             None
         }
-        Err(_) => Some(Ending::Left),
+        Err(_) => Some(MusterEnd::Left),
     }
 }
