@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::proto::session_log::COLUMNS;
+use crate::proto::session_log::columns::COLUMNS;
 use crate::proto::session_log::error::LineError;
 use crate::proto::session_log::error::excerpt;
 use crate::text::escape;

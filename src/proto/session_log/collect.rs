@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 
-use crate::proto::session_log::COLUMNS;
-use crate::proto::session_log::LINE_MAX;
 use crate::proto::session_log::LogLine;
-use crate::proto::session_log::SEPARATOR;
+use crate::proto::session_log::columns::COLUMNS;
+use crate::proto::session_log::columns::LINE_MAX;
+use crate::proto::session_log::columns::SEPARATOR;
 use crate::proto::session_log::error::LineError;
 use crate::proto::session_log::error::LogError;
 use crate::proto::session_log::error::excerpt;

@@ -11,6 +11,7 @@
 
 mod cells;
 mod collect;
+mod columns;
 mod error;
 
 use std::net::SocketAddr;
@@ -36,6 +37,11 @@ use self::cells::outside;
 use self::cells::parsed;
 pub use self::collect::Collector;
 pub use self::collect::collect;
+use self::columns::BEFORE;
+pub use self::columns::COLUMNS;
+pub use self::columns::LINE_MAX;
+use self::columns::SEPARATOR;
+pub use self::columns::header;
 pub use self::error::LineError;
 pub use self::error::LogError;
 use self::error::excerpt;
@@ -75,76 +81,15 @@ pub struct LogLine {
     pub transfer: Transfer,
 }
 
-/// Longest line, bytes, its end included. The longest that [`LogLine::encode`] writes is under 7 KiB.
-pub const LINE_MAX: usize = 8 * 1024;
-
 /// Longest reason that a line keeps, bytes before escaping, which can make six of one.
 pub const REASON_MAX: usize = 512;
 
 /// Longest sender that a line keeps, bytes before escaping.
 pub const SENDER_MAX: usize = 128;
 
-const SEPARATOR: &str = " | ";
-
-/// The columns of a line, in order; seconds, microseconds (`us`) and Mbit/s as the names say,
-/// sizes in bytes.
-pub const COLUMNS: [&str; BEFORE.len() + Counts::NAMES.len()] = {
-    let mut columns = [""; BEFORE.len() + Counts::NAMES.len()];
-    let mut at = 0;
-    while at < columns.len() {
-        columns[at] = if at < BEFORE.len() {
-            BEFORE[at]
-        } else {
-            Counts::NAMES[at - BEFORE.len()]
-        };
-        at += 1;
-    }
-    columns
-};
-
-/// The columns before the counters.
-const BEFORE: [&str; 31] = [
-    "session",
-    "seat",
-    "date",
-    "time",
-    "via",
-    "file",
-    "size",
-    "client_bytes",
-    "client_s",
-    "client_mbit",
-    "client_port",
-    "server_bytes",
-    "server_s",
-    "server_mbit",
-    "server_port",
-    "verdict",
-    "verified",
-    "reason",
-    "name",
-    "client",
-    "server",
-    "clients",
-    "sha1",
-    "resumed",
-    "verified_s",
-    "durable_s",
-    "woke_us",
-    "first_server_us",
-    "first_client_us",
-    "clock",
-    "sender",
-];
-
 const DATE: &[BorrowedFormatItem<'_>] = format_description!("[year]-[month]-[day]");
 const TIME: &[BorrowedFormatItem<'_>] =
     format_description!("[hour]:[minute]:[second].[subsecond digits:6]");
-
-/// The first line of a log, with its end.
-pub fn header() -> String {
-    COLUMNS.join(SEPARATOR) + "\n"
-}
 
 impl LogLine {
     /// The line of one transfer of `record`.

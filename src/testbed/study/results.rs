@@ -17,9 +17,9 @@ use crate::testbed::star::calibrate::Calibration;
 use crate::testbed::star::host::Host;
 use crate::testbed::star::host::LinkBytes;
 use crate::testbed::study::bound::Capacity;
-use crate::testbed::study::contender::Carrier;
 use crate::testbed::study::contender::Contender;
 use crate::testbed::study::contender::Observed;
+use crate::testbed::study::contender::PayloadCarrier;
 use crate::testbed::study::environment::Environment;
 use crate::testbed::study::grid::Cell;
 use crate::testbed::study::grid::Grid;
@@ -285,8 +285,8 @@ pub fn bounds(
 ) -> (f64, f64) {
     let nominal = nominal(&hosts[..=usize::from(cell.clients)]);
     let share = match way.carrier() {
-        Carrier::Tcp => tcp_share(measured),
-        Carrier::Udp { block } => udp_share(measured, block),
+        PayloadCarrier::Tcp => tcp_share(measured),
+        PayloadCarrier::Udp { block } => udp_share(measured, block),
     };
     let calibrated = nominal.scaled(share * (1.0 - cell.loss_fraction()));
     let clients = u64::from(cell.clients);
