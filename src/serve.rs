@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::http::{self, Documents, HttpConfig};
+use crate::report::csv;
 use crate::report::session::SessionReport;
-use crate::report::{csv, scaling};
 use crate::server::builder::{ServerCore, ServerCoreBuilder};
 use crate::server::catalog::{self, Catalog, HashProgress};
 use crate::server::config::ServerConfig;
@@ -94,7 +94,10 @@ pub(crate) const DOCUMENTS: Documents = Documents {
     #[cfg(not(feature = "cli"))]
     json: None,
     csv: Some(csv::transfers),
-    svg: Some(|records| scaling::rates(records).to_svg()),
+    #[cfg(feature = "cli")]
+    svg: Some(|records| crate::report::scaling::rates(records).to_svg()),
+    #[cfg(not(feature = "cli"))]
+    svg: None,
 };
 
 impl ServerBuilder {

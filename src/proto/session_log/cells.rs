@@ -3,8 +3,8 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-pub(super) use crate::proto::log_cell::{MISSING, duration, or_missing, outside, seconds};
-use crate::proto::session_log::COLUMNS;
+pub(super) use crate::proto::log_cell::{MISSING, duration, or_missing, outside};
+use crate::proto::session_log::columns::COLUMNS;
 use crate::proto::session_log::error::{LineError, excerpt};
 use crate::units::{mbit_per_second, micros};
 
