@@ -42,9 +42,9 @@ pub struct FileInfo {
     pub sha1: Digest,
 }
 
-/// Text that is no via, session or seat.
+/// Text that is no via, session, seat or outcome.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ParseError(&'static str);
+pub struct ParseError(pub(crate) &'static str);
 
 /// Most seats of one session. A thread each: 1000 are measured, and the rest is headroom.
 pub const MAX_SEATS: u16 = 10_000;

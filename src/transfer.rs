@@ -12,6 +12,7 @@ use std::time::Duration;
 use time::OffsetDateTime;
 
 use crate::session::FileInfo;
+use crate::session::ParseError;
 use crate::session::SeatId;
 use crate::session::SessionId;
 use crate::session::Via;
@@ -487,12 +488,12 @@ impl fmt::Display for Outcome {
 }
 
 impl FromStr for Outcome {
-    type Err = ();
+    type Err = ParseError;
 
-    fn from_str(text: &str) -> Result<Self, ()> {
+    fn from_str(text: &str) -> Result<Self, ParseError> {
         Self::ALL
             .into_iter()
             .find(|outcome| outcome.word() == text)
-            .ok_or(())
+            .ok_or(ParseError("no outcome"))
     }
 }
