@@ -5,22 +5,14 @@
 //! together, on loopback, where sender and receivers share the processors.
 
 use std::net::Ipv4Addr;
-use std::time::Duration;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use criterion::BenchmarkId;
-use criterion::Criterion;
-use criterion::Throughput;
-use criterion::criterion_group;
-use criterion::criterion_main;
-use gatecast::internals::client::FetchConfig;
-use gatecast::internals::client::FetchRun;
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use gatecast::internals::client::{FetchConfig, FetchRun};
 use gatecast::internals::proto::udp::blocks::Blocks;
-use gatecast::internals::proto::udp::packet::Body;
-use gatecast::internals::proto::udp::packet::Packet;
-use gatecast::internals::proto::udp::ranges;
+use gatecast::internals::proto::udp::packet::{Body, Packet};
 use gatecast::internals::proto::udp::stats::Stats;
-use gatecast::internals::proto::udp::xor;
+use gatecast::internals::proto::udp::{ranges, xor};
 use gatecast::internals::server::builder::ServerCoreBuilder;
 use gatecast::internals::server::catalog::Catalog;
 use gatecast::internals::server::config::ServerConfig;
@@ -28,8 +20,7 @@ use gatecast::internals::server::sample;
 use gatecast::internals::session::Via;
 use gatecast::internals::transport::udp;
 use gatecast::internals::transport::udp::config::UdpConfig;
-use gatecast::internals::transport::udp::socket::Inlet;
-use gatecast::internals::transport::udp::socket::Outlet;
+use gatecast::internals::transport::udp::socket::{Inlet, Outlet};
 use gatecast::internals::units::Moment;
 
 fn codec(criterion: &mut Criterion) {

@@ -5,13 +5,10 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use crate::cli::output;
-use crate::error::Error;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::report::verdict::Verdict;
-use crate::text::FileName;
-use crate::text::escape;
-use crate::transport::udp::menu::Got;
-use crate::transport::udp::menu::LabClient;
+use crate::text::{FileName, escape};
+use crate::transport::udp::menu::{Got, LabClient};
 use crate::units::mbit_per_second;
 
 /// What the next transfer is of.

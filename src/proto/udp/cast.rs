@@ -10,21 +10,14 @@
 //!
 //! With more than [`xor::LACKERS_MAX`] clients blocks are repeated as they are.
 
-use std::collections::BTreeMap;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::time::Duration;
 
-use crate::proto::udp::CONSENT;
-use crate::proto::udp::DOUBT;
-use crate::proto::udp::Transmit;
 use crate::proto::udp::advance::Advance;
-use crate::proto::udp::before;
 use crate::proto::udp::control::Report;
-use crate::proto::udp::sender::Fault;
-use crate::proto::udp::sender::ROUNDS;
-use crate::proto::udp::sender::SLACK;
-use crate::proto::udp::xor;
+use crate::proto::udp::sender::{Fault, ROUNDS, SLACK};
+use crate::proto::udp::{CONSENT, DOUBT, Transmit, before, xor};
 use crate::units::Moment;
 
 /// Sends the blocks of one file to a group.

@@ -12,8 +12,7 @@
 
 use std::time::Duration;
 
-use crate::units::Moment;
-use crate::units::Rate;
+use crate::units::{Moment, Rate};
 
 /// Finds a session's rate.
 #[derive(Clone, Debug)]

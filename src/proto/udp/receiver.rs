@@ -8,18 +8,13 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::time::Duration;
 
-use crate::proto::udp::REORDER;
-use crate::proto::udp::before;
 use crate::proto::udp::blocks::Blocks;
 use crate::proto::udp::cast::ROUNDS_MAX;
 use crate::proto::udp::control::Report;
-use crate::proto::udp::packet::Body;
-use crate::proto::udp::packet::Packet;
-use crate::proto::udp::packet::PacketError;
-use crate::proto::udp::sender::ROUNDS;
-use crate::proto::udp::sender::SLACK;
-use crate::proto::udp::stats::Figures;
-use crate::proto::udp::stats::Stats;
+use crate::proto::udp::packet::{Body, Packet, PacketError};
+use crate::proto::udp::sender::{ROUNDS, SLACK};
+use crate::proto::udp::stats::{Figures, Stats};
+use crate::proto::udp::{REORDER, before};
 use crate::units::Moment;
 
 /// Takes in the datagrams of one file.

@@ -10,18 +10,13 @@
 //! A client that says nothing for [`CONSENT`] is given up, and one that asks for more than
 //! [`ROUNDS`] times the file too.
 
-use std::collections::BTreeMap;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::time::Duration;
 
-use crate::proto::udp::CONSENT;
-use crate::proto::udp::DOUBT;
-use crate::proto::udp::REORDER;
-use crate::proto::udp::Transmit;
 use crate::proto::udp::advance::Advance;
-use crate::proto::udp::before;
 use crate::proto::udp::control::Report;
+use crate::proto::udp::{CONSENT, DOUBT, REORDER, Transmit, before};
 use crate::units::Moment;
 
 /// Sends the blocks of one file to one client.

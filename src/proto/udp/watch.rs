@@ -9,12 +9,9 @@ use std::collections::BTreeMap;
 
 use crate::proto::udp::before;
 use crate::proto::udp::control::Report;
-use crate::proto::udp::probe::Probe;
-use crate::proto::udp::probe::TOLD_MIN;
-use crate::proto::udp::probe::Told;
+use crate::proto::udp::probe::{Probe, TOLD_MIN, Told};
 use crate::session::SeatId;
-use crate::units::Moment;
-use crate::units::Rate;
+use crate::units::{Moment, Rate};
 
 /// Hears the clients of a session that has no rate of its own.
 #[derive(Clone, Debug)]

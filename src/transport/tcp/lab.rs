@@ -8,23 +8,16 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::error::Error;
-use crate::error::Phase;
-use crate::net::clock;
+use crate::error::{Error, Phase};
 use crate::net::line_stream::LineStream;
-use crate::net::socket;
+use crate::net::{clock, socket};
 use crate::proto::lab;
-use crate::server::gate::ClientKind;
-use crate::server::gate::PendingClient;
-use crate::server::gate::Seat;
+use crate::server::gate::{ClientKind, PendingClient, Seat};
 use crate::server::listener::Connection;
-use crate::server::lobby::Lobby;
-use crate::server::lobby::SeatRequest;
-use crate::server::transport::SendJob;
-use crate::server::transport::TransferFailure;
+use crate::server::lobby::{Lobby, SeatRequest};
+use crate::server::transport::{SendJob, TransferFailure};
 use crate::session::Via;
-use crate::transfer::Outcome;
-use crate::transfer::Transfer;
+use crate::transfer::{Outcome, Transfer};
 use crate::units::Moment;
 
 /// How long a lab client may take to hash, beyond what it takes at [`SLOWEST_HASH`].

@@ -19,9 +19,7 @@
 
 use std::sync::Arc;
 
-use crate::client::ClientReport;
-use crate::client::FetchConfig;
-use crate::client::FetchRun;
+use crate::client::{ClientReport, FetchConfig, FetchRun};
 use crate::error::Result;
 use crate::proto::greeting::Greeting;
 use crate::server::builder::ServerCoreBuilder;

@@ -1,30 +1,20 @@
 //! TCP as a client has it: the payload follows GO on the control connection.
 
-use std::io;
 use std::io::Read;
 use std::sync::atomic::Ordering;
-use std::thread;
+use std::{io, thread};
 
-use crate::client::receive::PrepareContext;
-use crate::client::receive::ReceiveContext;
-use crate::client::receive::ReceiveSession;
-use crate::client::receive::ReceiveTransport;
-use crate::client::receive::Received;
-use crate::error::Error;
-use crate::error::Phase;
-use crate::error::Result;
-use crate::net::clock;
-use crate::net::copy;
-use crate::net::copy::Copying;
-use crate::net::copy::Stop;
+use crate::client::receive::{
+    PrepareContext, ReceiveContext, ReceiveSession, ReceiveTransport, Received,
+};
+use crate::error::{Error, Phase, Result};
+use crate::net::copy::{Copying, Stop};
 use crate::net::line_stream::LineStream;
-use crate::proto::native::FromClient;
-use crate::proto::native::LAST_WORDS_MAX;
-use crate::proto::native::decode_last_words;
+use crate::net::{clock, copy};
+use crate::proto::native::{FromClient, LAST_WORDS_MAX, decode_last_words};
 use crate::session::Via;
 use crate::transfer::Counts;
-use crate::transport::tcp::send::FIRST_BLOCK;
-use crate::transport::tcp::send::HOLD;
+use crate::transport::tcp::send::{FIRST_BLOCK, HOLD};
 
 /// The way.
 #[derive(Clone, Copy, Debug)]

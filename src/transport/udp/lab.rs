@@ -5,45 +5,29 @@
 //! is asked for, and answers loopback and the addresses that are allowed by name and nobody else.
 //! All transfers share one schedule, in bursts that fit an ordinary client's buffer.
 
-use std::collections::HashMap;
-use std::collections::HashSet;
-use std::net::IpAddr;
-use std::net::SocketAddr;
-use std::net::UdpSocket;
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::MutexGuard;
-use std::sync::PoisonError;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering;
+use std::collections::{HashMap, HashSet};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::error::Error;
-use crate::error::Result;
-use crate::net::STACK;
-use crate::net::clock;
-use crate::net::copy;
+use crate::error::{Error, Result};
 use crate::net::pacing::Pacer;
+use crate::net::{STACK, clock, copy};
 use crate::proto::lab;
 use crate::proto::lab::udp::Request;
 use crate::server::catalog;
 use crate::server::catalog::Source;
 use crate::server::lobby::Lobby;
-use crate::server::session_log::LogHandle;
-use crate::server::session_log::SessionHeader;
-use crate::session::SeatId;
-use crate::session::SessionId;
-use crate::session::Via;
+use crate::server::session_log::{LogHandle, SessionHeader};
+use crate::session::{SeatId, SessionId, Via};
 use crate::text::FileName;
-use crate::transfer::Counts;
-use crate::transfer::Outcome;
-use crate::transfer::Transfer;
+use crate::transfer::{Counts, Outcome, Transfer};
 use crate::transport::udp::socket;
 use crate::transport::udp::socket::Outlet;
-use crate::units::Moment;
-use crate::units::Rate;
+use crate::units::{Moment, Rate};
 
 /// The lab's UDP server at work; dropping it ends it.
 #[derive(Debug)]

@@ -3,18 +3,14 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::net::clock;
-use crate::net::copy;
-use crate::proto::udp::Transmit;
-use crate::proto::udp::packet::Body;
-use crate::proto::udp::packet::Packet;
+use crate::net::{clock, copy};
+use crate::proto::udp::packet::{Body, Packet};
 use crate::proto::udp::receiver::place;
-use crate::proto::udp::xor;
+use crate::proto::udp::{Transmit, xor};
 use crate::server::transport::TransferFailure;
 use crate::session::SeatId;
 use crate::transfer::Outcome;
-use crate::transport::udp::pump::Joined;
-use crate::transport::udp::pump::Pump;
+use crate::transport::udp::pump::{Joined, Pump};
 use crate::units::Moment;
 
 /// How often the source is looked at while parts of it are read again.

@@ -4,19 +4,13 @@
 //! name that says it is not proven.
 
 use std::fs::File;
-use std::net::SocketAddr;
-use std::net::UdpSocket;
-use std::path::Path;
-use std::path::PathBuf;
+use std::net::{SocketAddr, UdpSocket};
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
-use crate::error::Error;
-use crate::error::Phase;
-use crate::error::Result;
-use crate::net::STACK;
-use crate::net::clock;
-use crate::net::copy;
+use crate::error::{Error, Phase, Result};
+use crate::net::{STACK, clock, copy};
 use crate::proto::lab;
 use crate::proto::lab::udp::Request;
 use crate::text::FileName;

@@ -12,29 +12,21 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crossbeam_channel::Receiver;
-use crossbeam_channel::RecvTimeoutError;
-use crossbeam_channel::Sender as Tell;
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender as Tell};
 
 use crate::net::clock;
-use crate::net::pacing::BURST;
-use crate::net::pacing::Pacer;
-use crate::proto::udp::cast::Aside;
-use crate::proto::udp::cast::Cast;
+use crate::net::pacing::{BURST, Pacer};
+use crate::proto::udp::cast::{Aside, Cast};
 use crate::proto::udp::control::Report;
-use crate::proto::udp::sender::Fault;
-use crate::proto::udp::sender::Sender;
+use crate::proto::udp::sender::{Fault, Sender};
 use crate::proto::udp::watch::Watch;
 use crate::server::catalog::Source;
 use crate::server::transport::TransferFailure;
-use crate::session::SeatId;
-use crate::session::Via;
+use crate::session::{SeatId, Via};
 use crate::transfer::Outcome;
-use crate::transport::udp::socket::Outlet;
-use crate::transport::udp::socket::SEGMENTS_MAX;
+use crate::transport::udp::socket::{Outlet, SEGMENTS_MAX};
 use crate::transport::udp::tally::Tally;
-use crate::units::Moment;
-use crate::units::Rate;
+use crate::units::{Moment, Rate};
 
 /// What a seat's thread tells.
 #[derive(Debug)]

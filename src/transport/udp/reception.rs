@@ -3,37 +3,24 @@
 use std::cell::Cell;
 use std::fs::File;
 use std::io;
-use std::net::IpAddr;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::client::FetchConfig;
-use crate::client::receive::PartialReceive;
-use crate::client::receive::Received;
-use crate::error::Error;
-use crate::error::Phase;
-use crate::error::Result;
-use crate::net::clock;
-use crate::net::copy;
+use crate::client::receive::{PartialReceive, Received};
+use crate::error::{Error, Phase, Result};
 use crate::net::line_stream::LineStream;
-use crate::proto::native::ErrorCode;
-use crate::proto::native::FromServer;
-use crate::proto::udp::receiver::Account;
-use crate::proto::udp::receiver::Heard;
-use crate::proto::udp::receiver::How;
-use crate::proto::udp::receiver::Receiver;
+use crate::net::{clock, copy};
+use crate::proto::native::{ErrorCode, FromServer};
+use crate::proto::udp::receiver::{Account, Heard, How, Receiver};
 use crate::transfer::Counts;
-use crate::transport::udp::hub::Batch;
-use crate::transport::udp::hub::Tap;
-use crate::transport::udp::socket::Inlet;
-use crate::transport::udp::socket::NAP;
+use crate::transport::udp::hub::{Batch, Tap};
+use crate::transport::udp::socket::{Inlet, NAP};
 use crate::transport::udp::writer::Writer;
-use crate::units::Moment;
-use crate::units::micros;
+use crate::units::{Moment, micros};
 
 /// Where datagrams come from.
 #[derive(Debug)]

@@ -3,27 +3,18 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::client::receive::PrepareContext;
-use crate::client::receive::ReceiveContext;
-use crate::client::receive::ReceiveSession;
-use crate::client::receive::ReceiveTransport;
-use crate::client::receive::Received;
-use crate::error::Error;
-use crate::error::Phase;
-use crate::error::Result;
+use crate::client::receive::{
+    PrepareContext, ReceiveContext, ReceiveSession, ReceiveTransport, Received,
+};
+use crate::error::{Error, Phase, Result};
 use crate::net::clock;
 use crate::net::line_stream::LineStream;
-use crate::proto::udp::control::Listen;
-use crate::proto::udp::control::Terms;
-use crate::proto::udp::control::window;
+use crate::proto::udp::control::{Listen, Terms, window};
 use crate::proto::udp::packet::block_len;
-use crate::proto::udp::receiver::How;
-use crate::proto::udp::receiver::Receiver;
+use crate::proto::udp::receiver::{How, Receiver};
 use crate::session::Via;
 use crate::transport::udp::hub;
-use crate::transport::udp::reception::Reception;
-use crate::transport::udp::reception::Source;
-use crate::transport::udp::reception::Target;
+use crate::transport::udp::reception::{Reception, Source, Target};
 use crate::transport::udp::socket::Inlet;
 use crate::transport::udp::writer::Writer;
 

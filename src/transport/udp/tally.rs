@@ -1,9 +1,7 @@
 //! What is counted for one seat by the thread that sends to it.
 
 use std::sync::OnceLock;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::proto::udp::before;
 use crate::proto::udp::control::Report;

@@ -1,54 +1,32 @@
 //! UDP as a way of sending, three times: raw, to each, to a group.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
-use std::net::Ipv4Addr;
-use std::net::Ipv6Addr;
-use std::net::SocketAddr;
-use std::net::TcpStream;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::ops::Range;
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::MutexGuard;
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use crossbeam_channel::Sender as Tell;
 
-use crate::error::Error;
-use crate::error::Result;
-use crate::net::STACK;
-use crate::net::clock;
-use crate::net::copy;
+use crate::error::{Error, Result};
 use crate::net::line_stream::LineStream;
-use crate::proto::udp::control::Listen;
-use crate::proto::udp::control::Terms;
-use crate::proto::udp::packet::DATAGRAM;
-use crate::proto::udp::packet::DATAGRAM_MAX;
-use crate::proto::udp::packet::DATAGRAM_MIN;
-use crate::proto::udp::packet::block_len;
+use crate::net::{STACK, clock, copy};
+use crate::proto::udp::control::{Listen, Terms};
+use crate::proto::udp::packet::{DATAGRAM, DATAGRAM_MAX, DATAGRAM_MIN, block_len};
 use crate::proto::udp::receiver::block_count;
 use crate::server::catalog::Source;
 use crate::server::gate::SeatConnection;
-use crate::server::transport::ControlExtension;
-use crate::server::transport::EarlyReply;
-use crate::server::transport::SeatDetail;
-use crate::server::transport::SendJob;
-use crate::server::transport::SendResult;
-use crate::server::transport::SendSession;
-use crate::server::transport::TransferFailure;
-use crate::server::transport::Transport;
-use crate::session::SeatId;
-use crate::session::Via;
-use crate::transfer::Counts;
-use crate::transfer::Outcome;
+use crate::server::transport::{
+    ControlExtension, EarlyReply, SeatDetail, SendJob, SendResult, SendSession, TransferFailure,
+    Transport,
+};
+use crate::session::{SeatId, Via};
+use crate::transfer::{Counts, Outcome};
 use crate::transport::udp::config::UdpConfig;
 use crate::transport::udp::pump;
-use crate::transport::udp::pump::Job;
-use crate::transport::udp::pump::Word;
-use crate::transport::udp::socket::Outlet;
-use crate::transport::udp::socket::Reach;
+use crate::transport::udp::pump::{Job, Word};
+use crate::transport::udp::socket::{Outlet, Reach};
 use crate::transport::udp::tally::Tally;
 use crate::units::Rate;
 

@@ -1,23 +1,17 @@
 //! The sending machines under whatever clients may say in whatever order: any sequence of joins,
 //! reports, silences, polls and departures keeps what must hold.
 
-use std::collections::BTreeMap;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::time::Duration;
 
 use proptest::prelude::*;
 
-use crate::proto::udp::CONSENT;
-use crate::proto::udp::Transmit;
-use crate::proto::udp::before;
-use crate::proto::udp::cast::Cast;
-use crate::proto::udp::cast::ROUNDS_MAX;
+use crate::proto::udp::cast::{Cast, ROUNDS_MAX};
 use crate::proto::udp::control::Report;
 use crate::proto::udp::packet::XOR_MAX;
-use crate::proto::udp::sender::ROUNDS;
-use crate::proto::udp::sender::SLACK;
-use crate::proto::udp::sender::Sender;
+use crate::proto::udp::sender::{ROUNDS, SLACK, Sender};
+use crate::proto::udp::{CONSENT, Transmit, before};
 use crate::units::Moment;
 
 const NOW: Moment = Moment(1_000_000);

@@ -1,23 +1,15 @@
 //! A server and its clients, all machines, over one link in virtual time.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BinaryHeap};
 use std::time::Duration;
 
-use crate::proto::udp::Transmit;
-use crate::proto::udp::cast::Aside;
-use crate::proto::udp::cast::Cast;
+use crate::proto::udp::cast::{Aside, Cast};
 use crate::proto::udp::control::Report;
-use crate::proto::udp::packet::Body;
-use crate::proto::udp::packet::Packet;
-use crate::proto::udp::receiver::Heard;
-use crate::proto::udp::receiver::How;
-use crate::proto::udp::receiver::Receiver;
-use crate::proto::udp::receiver::block_count;
-use crate::proto::udp::receiver::place;
+use crate::proto::udp::packet::{Body, Packet};
+use crate::proto::udp::receiver::{Heard, How, Receiver, block_count, place};
 use crate::proto::udp::sender::Sender;
-use crate::proto::udp::xor;
+use crate::proto::udp::{Transmit, xor};
 use crate::units::Moment;
 
 /// Real bytes of a block; the link charges for a full datagram.

@@ -1,12 +1,8 @@
-use std::net::Ipv4Addr;
-use std::net::TcpListener;
-use std::net::TcpStream;
-use std::net::UdpSocket;
+use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::sync::atomic::AtomicBool;
 
 use super::*;
-use crate::proto::udp::packet::Body;
-use crate::proto::udp::packet::Packet;
+use crate::proto::udp::packet::{Body, Packet};
 use crate::transport::udp::hub;
 
 const STREAM: u32 = 7;
