@@ -59,7 +59,7 @@ proto/mod.rs> use super::net;
 proto/mod.rs> use super::*;
 proto/arq/rtt.rs> use crate::net::clock::Clock;
 server/gate.rs> pub(crate) use crate::transport::tcp::server::Server;
-transport/tcp/server.rs> use crate::transport::udp::pump;
+transport/tcp/server.rs> use crate::transport::udp::send_loop;
 transport/tcp/server.rs> use super::super::udp;
 transport/swarm/bt/wire.rs> use crate::relay;
 http/routes.rs> use crate::report::table::Table;

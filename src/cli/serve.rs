@@ -35,7 +35,7 @@ use crate::session::Via;
 use crate::text::FileName;
 use crate::transfer::Record;
 use crate::transport::swarm::torrents::Torrents;
-use crate::transport::udp::lab::LabServer;
+use crate::transport::udp::lab_server::LabServer;
 
 /// `gatecast serve PATH...`
 #[derive(Debug, clap::Args)]

@@ -58,10 +58,10 @@ pub const DOCUMENTS: Documents = Documents {
 /// Every way of receiving.
 pub fn intakes() -> Vec<&'static dyn ReceiveTransport> {
     vec![
-        &tcp::take::Tcp,
-        &udp::take::UDP,
-        &udp::take::RAW,
-        &udp::take::MULTICAST,
+        &tcp::receive::TcpReceiver,
+        &udp::receive::UDP,
+        &udp::receive::RAW,
+        &udp::receive::MULTICAST,
         &http::way::Take,
         &swarm::peer::Swarm,
     ]

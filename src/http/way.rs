@@ -21,7 +21,7 @@ use crate::units::Rate;
 
 /// The way as a server has it.
 #[derive(Debug)]
-pub struct Http(tcp::send::Tcp);
+pub struct Http(tcp::send::TcpTransport);
 
 /// The way as a native client has it.
 #[derive(Clone, Copy, Debug)]
@@ -33,7 +33,7 @@ impl Http {
     /// # Errors
     /// As [`tcp::send::Tcp::new`].
     pub fn new(settings: &ServerConfig) -> Result<Self> {
-        tcp::send::Tcp::new(settings).map(Self)
+        tcp::send::TcpTransport::new(settings).map(Self)
     }
 }
 
@@ -66,6 +66,6 @@ impl ReceiveTransport for Take {
         arriving: &PrepareContext<'_>,
         lines: &mut LineStream<'_>,
     ) -> Result<Box<dyn ReceiveSession>> {
-        tcp::take::Tcp.prepare(arriving, lines)
+        tcp::receive::TcpReceiver.prepare(arriving, lines)
     }
 }

@@ -19,17 +19,17 @@
 //! Machines are fed with the time and never wait: the same code runs over sockets and, in the
 //! tests, over a simulated link in virtual time.
 
-mod advance;
 pub mod blocks;
-pub mod cast;
 pub mod control;
+pub mod group_sender;
 pub mod packet;
 pub mod probe;
 pub mod ranges;
+pub mod rate_controller;
 pub mod receiver;
 pub mod sender;
+mod stall_detector;
 pub mod stats;
-pub mod watch;
 pub mod xor;
 
 #[cfg(test)]

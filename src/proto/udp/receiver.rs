@@ -9,23 +9,23 @@ use std::ops::Range;
 use std::time::Duration;
 
 use crate::proto::udp::blocks::Blocks;
-use crate::proto::udp::cast::ROUNDS_MAX;
 use crate::proto::udp::control::Report;
+use crate::proto::udp::group_sender::ROUNDS_MAX;
 use crate::proto::udp::packet::{Body, Packet, PacketError};
 use crate::proto::udp::sender::{ROUNDS, SLACK};
-use crate::proto::udp::stats::{Figures, Stats};
+use crate::proto::udp::stats::{StreamFigures, StreamStats};
 use crate::proto::udp::{REORDER, before};
 use crate::units::Moment;
 
 /// Takes in the datagrams of one file.
 #[derive(Clone, Debug)]
-pub struct Receiver {
+pub struct BlockReceiver {
     stream: u32,
     bytes: u64,
     block_len: usize,
-    how: How,
+    mode: RepairMode,
     blocks: Blocks,
-    stats: Stats,
+    stats: StreamStats,
     foreign: u64,
     corrupt: u64,
     ends: u64,
@@ -37,7 +37,7 @@ pub struct Receiver {
     /// one makes good what a forged one said.
     end: Option<(u32, u32)>,
     /// How many were sent in all, once the sender has said so for the whole file.
-    told: Option<u32>,
+    total: Option<u32>,
     /// The highest new blocks of the last datagrams, newest first: what lies below the oldest
     /// and is missing has been overtaken by [`REORDER`] others.
     recent: VecDeque<u32>,
@@ -51,7 +51,7 @@ pub struct Receiver {
 
 /// What a receiver does about what is missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum How {
+pub enum RepairMode {
     /// Nothing: it measures.
     Raw,
     /// It names it as soon as it has been overtaken.
@@ -62,7 +62,7 @@ pub enum How {
 
 /// What a datagram brought.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Heard<'a> {
+pub enum Delivery<'a> {
     /// A block that was missing; it goes to `offset` in the file.
     Block {
         /// Its place in the file, bytes.
@@ -85,9 +85,9 @@ pub enum Heard<'a> {
 
 /// What a receiver counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Account {
+pub struct ReceiverCounts {
     /// Its stream's figures.
-    pub figures: Figures,
+    pub figures: StreamFigures,
     /// Datagrams from elsewhere, or of another stream.
     pub foreign: u64,
     /// Datagrams of the stream that cannot be true.
@@ -107,7 +107,7 @@ const SIGN_OF_LIFE: Duration = Duration::from_millis(500);
 /// Most lines of one list. The rest of a longer one comes with the next report.
 const LINES_MAX: usize = 64;
 
-impl Receiver {
+impl BlockReceiver {
     /// A receiver of a file of `bytes` bytes in blocks of `block_len`, of which everything below
     /// `held` is there already. It reports at the latest after `report_every` datagrams.
     pub fn new(
@@ -115,7 +115,7 @@ impl Receiver {
         bytes: u64,
         block_len: usize,
         held: u64,
-        how: How,
+        how: RepairMode,
         report_every: u32,
         now: Moment,
     ) -> Self {
@@ -126,9 +126,9 @@ impl Receiver {
             false => u32::try_from(held / block_len as u64).unwrap_or(u32::MAX),
         };
         let first = whole.min(count);
-        let mut stats = Stats::default();
-        if how == How::Raw {
-            stats.believe();
+        let mut stats = StreamStats::default();
+        if how == RepairMode::Raw {
+            stats.trust_numbers();
         }
         (0..first).for_each(|block| {
             blocks.insert(block);
@@ -137,7 +137,7 @@ impl Receiver {
             stream,
             bytes,
             block_len,
-            how,
+            mode: how,
             blocks,
             stats,
             foreign: 0,
@@ -145,11 +145,11 @@ impl Receiver {
             ends: 0,
             first,
             limit: match how {
-                How::Raw => Some(count - first),
-                How::Unicast | How::Multicast(_) => numbers_max(count),
+                RepairMode::Raw => Some(count - first),
+                RepairMode::Unicast | RepairMode::Multicast(_) => numbers_max(count),
             },
             end: None,
-            told: None,
+            total: None,
             recent: VecDeque::with_capacity(REORDER as usize),
             ripe: 0,
             report_every,
@@ -166,8 +166,8 @@ impl Receiver {
     }
 
     /// True when the sender has said that it sent everything.
-    pub fn is_told(&self) -> bool {
-        self.told.is_some()
+    pub fn is_ended(&self) -> bool {
+        self.total.is_some()
     }
 
     /// The blocks.
@@ -181,9 +181,9 @@ impl Receiver {
     }
 
     /// From now on the stream is this client's alone: what is missing is named at once.
-    pub fn alone(&mut self) {
-        if let How::Multicast(_) = self.how {
-            self.how = How::Unicast;
+    pub fn leave_group(&mut self) {
+        if let RepairMode::Multicast(_) = self.mode {
+            self.mode = RepairMode::Unicast;
         }
     }
 
@@ -198,29 +198,29 @@ impl Receiver {
     }
 
     /// Takes a datagram in.
-    pub fn handle<'a>(&mut self, datagram: &'a [u8], now: Moment) -> Heard<'a> {
+    pub fn handle<'a>(&mut self, datagram: &'a [u8], now: Moment) -> Delivery<'a> {
         let packet = match Packet::decode(datagram) {
             Ok(packet) if packet.stream == self.stream => packet,
             Ok(_) | Err(PacketError::Foreign) => {
                 self.foreign += 1;
-                return Heard::Nothing;
+                return Delivery::Nothing;
             }
             Err(PacketError::Damaged(_)) => {
                 self.corrupt += 1;
-                return Heard::Nothing;
+                return Delivery::Nothing;
             }
         };
         if !self.is_possible(packet.pkt, &packet.body) {
             self.corrupt += 1;
-            return Heard::Nothing;
+            return Delivery::Nothing;
         }
         if let Body::End { upto, round } = packet.body {
             self.handle_end(packet.pkt, upto, round, now);
-            return Heard::Nothing;
+            return Delivery::Nothing;
         }
-        if !self.stats.take(packet.pkt, packet.sent_us, now) {
+        if !self.stats.record(packet.pkt, packet.sent_us, now) {
             self.corrupt += 1;
-            return Heard::Nothing;
+            return Delivery::Nothing;
         }
         self.unreported += 1;
         match packet.body {
@@ -233,11 +233,11 @@ impl Receiver {
                     self.ripen(block);
                 }
                 match self.blocks.insert(block) {
-                    true => Heard::Block {
+                    true => Delivery::Block {
                         offset: self.place(block).0,
                         payload,
                     },
-                    false => Heard::Nothing,
+                    false => Delivery::Nothing,
                 }
             }
             Body::Xor { blocks, payload } => self.handle_xor(blocks, payload),
@@ -257,8 +257,8 @@ impl Receiver {
             } => {
                 // A block that was not sent before comes under a number of its own; in raw each does.
                 let most = self.first.saturating_add(pkt);
-                let new = match self.how {
-                    How::Raw => *block == most,
+                let new = match self.mode {
+                    RepairMode::Raw => *block == most,
                     _ => *again || self.limit.is_none() || *block <= most,
                 };
                 *block < self.blocks.len() && payload.len() == self.place(*block).1 && new
@@ -267,7 +267,9 @@ impl Receiver {
                 let last = blocks.last().expect("two at least");
                 *last < self.blocks.len() && payload.len() == self.block_len
             }
-            Body::End { upto, .. } if self.how == How::Raw && *upto == self.blocks.len() => {
+            Body::End { upto, .. }
+                if self.mode == RepairMode::Raw && *upto == self.blocks.len() =>
+            {
                 pkt == self.blocks.len() - self.first
             }
             Body::End { upto, .. } => *upto <= self.blocks.len(),
@@ -277,24 +279,24 @@ impl Receiver {
     fn handle_end(&mut self, pkts: u32, upto: u32, round: u32, now: Moment) {
         self.ends += 1;
         self.end = Some((pkts, upto));
-        self.told = (upto == self.blocks.len()).then_some(pkts);
+        self.total = (upto == self.blocks.len()).then_some(pkts);
         if round == self.answered || self.answer.is_some_and(|(_, due)| due == round) {
             return;
         }
-        let spread = match self.how {
-            How::Multicast(spread) => spread,
-            How::Raw | How::Unicast => Duration::ZERO,
+        let spread = match self.mode {
+            RepairMode::Multicast(spread) => spread,
+            RepairMode::Raw | RepairMode::Unicast => Duration::ZERO,
         };
         self.answer = Some((now.after(spread), round));
     }
 
-    fn handle_xor<'a>(&mut self, mut blocks: Vec<u32>, payload: &'a [u8]) -> Heard<'a> {
+    fn handle_xor<'a>(&mut self, mut blocks: Vec<u32>, payload: &'a [u8]) -> Delivery<'a> {
         let mut lacking = (0..blocks.len()).filter(|&at| !self.blocks.contains(blocks[at]));
         let (Some(at), None) = (lacking.next(), lacking.next()) else {
-            return Heard::Nothing;
+            return Delivery::Nothing;
         };
         let lacking = blocks.remove(at);
-        Heard::Coded {
+        Delivery::Coded {
             lacking,
             others: blocks,
             payload,
@@ -338,10 +340,10 @@ impl Receiver {
         }
         self.unreported = 0;
         self.reported_at = now;
-        let names = match self.how {
-            How::Raw => false,
-            How::Unicast => true,
-            How::Multicast(_) => asked.is_some(),
+        let names = match self.mode {
+            RepairMode::Raw => false,
+            RepairMode::Unicast => true,
+            RepairMode::Multicast(_) => asked.is_some(),
         };
         let mut reports = vec![Report {
             seen: self.seen(),
@@ -385,10 +387,10 @@ impl Receiver {
     }
 
     fn next_report(&self) -> Moment {
-        let every = match self.how {
+        let every = match self.mode {
             _ if self.unreported == 0 => SIGN_OF_LIFE,
-            How::Raw => SIGN_OF_LIFE,
-            How::Unicast | How::Multicast(_) => PROGRESS,
+            RepairMode::Raw => SIGN_OF_LIFE,
+            RepairMode::Unicast | RepairMode::Multicast(_) => PROGRESS,
         };
         self.reported_at.after(every)
     }
@@ -400,10 +402,13 @@ impl Receiver {
     }
 
     /// What was counted, at the end.
-    pub fn account(self) -> Account {
+    pub fn counts(self) -> ReceiverCounts {
         let seen = self.seen();
-        let upto = self.told.filter(|told| before(seen, *told)).unwrap_or(seen);
-        Account {
+        let upto = self
+            .total
+            .filter(|told| before(seen, *told))
+            .unwrap_or(seen);
+        ReceiverCounts {
             corrupt: self.corrupt - self.stats.confirmed(),
             figures: self.stats.finish(upto),
             foreign: self.foreign,

@@ -14,14 +14,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::time::Duration;
 
-use crate::proto::udp::advance::Advance;
 use crate::proto::udp::control::Report;
+use crate::proto::udp::stall_detector::StallDetector;
 use crate::proto::udp::{CONSENT, DOUBT, REORDER, Transmit, before};
 use crate::units::Moment;
 
 /// Sends the blocks of one file to one client.
 #[derive(Clone, Debug)]
-pub struct Sender {
+pub struct BlockSender {
     end: u32,
     next_new: u32,
     pkt: u32,
@@ -38,12 +38,12 @@ pub struct Sender {
     /// Since when it has said nothing but what cannot be true.
     doubted: Option<Moment>,
     /// The list that was taken last.
-    list: List,
+    list: ReportedList,
     /// When END may be said next, and how long after that.
     ask_at: Moment,
     pause: Duration,
     heard_at: Moment,
-    advance: Advance,
+    stall_detector: StallDetector,
     /// Datagrams that were sent, questions included.
     sent: u64,
     budget: u64,
@@ -71,7 +71,7 @@ pub const SLACK: u64 = 16 * 1024;
 /// First and longest pause between two ENDs.
 const PAUSE: Range<Duration> = Duration::from_millis(10)..Duration::from_millis(100);
 
-impl Sender {
+impl BlockSender {
     /// A sender of `blocks` with at most `window` datagrams under way, to a client heard of now.
     pub fn reliable(blocks: Range<u32>, window: u32, now: Moment) -> Self {
         Self {
@@ -86,11 +86,11 @@ impl Sender {
             round: 0,
             asked: 0,
             doubted: None,
-            list: List::default(),
+            list: ReportedList::default(),
             ask_at: now,
             pause: PAUSE.start,
             heard_at: now,
-            advance: Advance::new(0, now),
+            stall_detector: StallDetector::new(0, now),
             sent: 0,
             budget: u64::from(blocks.end - blocks.start) * ROUNDS + SLACK,
         }
@@ -139,7 +139,7 @@ impl Sender {
         self.heard_at = now;
         if self.raw {
             // It tells how far it is, and nothing is done about it.
-            self.advance.hear(report, self.pkt, self.sent, now);
+            self.stall_detector.record(report, self.pkt, self.sent, now);
             if before(self.seen, report.seen) && !before(self.pkt, report.seen) {
                 self.seen = report.seen;
                 self.pause = PAUSE.start;
@@ -154,7 +154,7 @@ impl Sender {
             true if answers => self.asked,
             true => return self.doubt(now),
         };
-        self.advance.hear(report, self.pkt, self.sent, now);
+        self.stall_detector.record(report, self.pkt, self.sent, now);
         if before(self.seen, seen) {
             self.seen = seen;
             self.pause = PAUSE.start;
@@ -202,7 +202,7 @@ impl Sender {
         }
         // Raw measures whatever there is, and only its questions can be endless.
         let measures = self.raw && self.next_new < self.end;
-        if self.advance.is_stuck(self.sent, now) && !measures {
+        if self.stall_detector.is_stuck(self.sent, now) && !measures {
             return Err(Fault::Stuck);
         }
         let open = self.pkt.wrapping_sub(self.seen) < self.window;
@@ -257,7 +257,7 @@ impl Sender {
 /// The list that a client gave last. Looking a list through costs far more than saying one, so as
 /// many are taken as there is news for, and no more of each than can be sent before the next.
 #[derive(Clone, Copy, Debug, Default)]
-struct List {
+struct ReportedList {
     at: Option<Moment>,
     seen: u32,
     round: u32,
@@ -270,7 +270,7 @@ struct List {
 /// A list that brings no news is taken this long after another.
 const LIST_EVERY: Duration = Duration::from_millis(10);
 
-impl List {
+impl ReportedList {
     /// How many blocks of this list are looked at.
     fn room(&mut self, report: &Report, seen: u32, answers: bool, window: u32, now: Moment) -> u32 {
         let (Some(first), Some(last)) = (report.missing.first(), report.missing.last()) else {
@@ -317,7 +317,7 @@ impl Fault {
 )]
 mod tests {
     use super::*;
-    use crate::proto::udp::advance::STUCK;
+    use crate::proto::udp::stall_detector::STUCK;
 
     const NOW: Moment = Moment(1_000_000);
 
@@ -332,7 +332,7 @@ mod tests {
         }
     }
 
-    fn data(sender: &mut Sender) -> Option<(u32, u32, bool)> {
+    fn data(sender: &mut BlockSender) -> Option<(u32, u32, bool)> {
         match sender.poll_transmit(NOW).expect("heard just now") {
             Some(Transmit::Data { pkt, block, again }) => Some((pkt, block, again)),
             _ => None,
@@ -341,7 +341,7 @@ mod tests {
 
     #[test]
     fn a_missing_block_comes_before_new_ones_and_once_for_each_loss() {
-        let mut sender = Sender::reliable(0..100, 50, NOW);
+        let mut sender = BlockSender::reliable(0..100, 50, NOW);
         for block in 0..10 {
             assert_eq!(data(&mut sender), Some((block, block, false)));
         }
@@ -366,7 +366,7 @@ mod tests {
 
     #[test]
     fn no_more_is_under_way_than_the_client_can_hold_and_then_it_is_asked() {
-        let mut sender = Sender::reliable(0..100, 5, NOW);
+        let mut sender = BlockSender::reliable(0..100, 5, NOW);
         (0..5).for_each(|_| assert!(data(&mut sender).is_some()));
         assert_eq!(sender.poll_transmit(NOW), Ok(None));
         let later = sender.poll_timeout();
@@ -386,7 +386,7 @@ mod tests {
 
     #[test]
     fn a_client_that_lies_floods_or_is_silent_is_given_up() {
-        let mut sender = Sender::reliable(0..10, 100, NOW);
+        let mut sender = BlockSender::reliable(0..10, 100, NOW);
         (0..5).for_each(|_| assert!(data(&mut sender).is_some()));
         // One such word may be an honest client's, to whom somebody forged a datagram.
         for lie in [report(6, 0, vec![]), report(5, 0, vec![5..6])] {
@@ -418,7 +418,7 @@ mod tests {
 
     #[test]
     fn a_storm_of_lists_is_looked_through_as_often_as_there_is_news() {
-        let mut sender = Sender::reliable(0..40_000, 16_000, NOW);
+        let mut sender = BlockSender::reliable(0..40_000, 16_000, NOW);
         while data(&mut sender).is_some() {}
         let everything = report(sender.numbered(), 0, vec![0..16_000]);
         sender.handle_report(&everything, NOW).expect("possible");
@@ -449,7 +449,7 @@ mod tests {
 
     #[test]
     fn a_million_requests_for_everything_cost_what_one_client_may_cost() {
-        let mut sender = Sender::reliable(0..100, 50, NOW);
+        let mut sender = BlockSender::reliable(0..100, 50, NOW);
         let mut sent = 0_u64;
         for n in 0..1_000_000_u32 {
             let now = NOW.after(Duration::from_micros(u64::from(n) * 5));
@@ -478,7 +478,7 @@ mod tests {
 
     #[test]
     fn a_client_that_talks_and_gets_no_further_is_given_up() {
-        let mut sender = Sender::reliable(0..100, 5, NOW);
+        let mut sender = BlockSender::reliable(0..100, 5, NOW);
         (0..5).for_each(|_| assert!(data(&mut sender).is_some()));
         let mut now = NOW;
         while now < NOW.after(STUCK * 2) {
@@ -497,7 +497,7 @@ mod tests {
     #[test]
     fn numbers_wrap_in_the_middle_of_a_file() {
         let first = u32::MAX - 9;
-        let mut sender = Sender::reliable(0..100, 50, NOW);
+        let mut sender = BlockSender::reliable(0..100, 50, NOW);
         (sender.pkt, sender.seen) = (first, first);
         for block in 0..20 {
             let pkt = first.wrapping_add(block);
@@ -514,7 +514,7 @@ mod tests {
 
     #[test]
     fn raw_sends_each_block_once_whatever_is_said() {
-        let mut sender = Sender::raw(3..6, NOW);
+        let mut sender = BlockSender::raw(3..6, NOW);
         assert_eq!(data(&mut sender), Some((0, 3, false)));
         sender
             .handle_report(&report(1, 0, vec![0..6]), NOW)

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use crate::proto::udp::cast::LAG;
+use crate::proto::udp::group_sender::LAG;
 use crate::proto::udp::simulation::world::{Link, SLOT, World};
 
 mod anything;

@@ -12,7 +12,7 @@ use crate::units::Moment;
 
 /// Counts the datagrams of one stream.
 #[derive(Clone, Debug)]
-pub struct Stats {
+pub struct StreamStats {
     window: Vec<u64>,
     /// The lowest number that the window holds.
     base: u64,
@@ -40,7 +40,7 @@ pub struct Stats {
 
 /// The figures of a stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Figures {
+pub struct StreamFigures {
     /// Different datagrams that came in time.
     pub unique: u64,
     /// Datagrams that came again.
@@ -79,13 +79,13 @@ const WORDS: usize = (WINDOW / 64) as usize;
 /// damaged or a forged one.
 pub const LEAP: u64 = crate::proto::udp::control::WINDOW_MAX as u64;
 
-impl Default for Stats {
+impl Default for StreamStats {
     fn default() -> Self {
         Self::starting_at(0)
     }
 }
 
-impl Stats {
+impl StreamStats {
     /// A stream whose first datagram has the number `first`.
     pub fn starting_at(first: u32) -> Self {
         Self {
@@ -114,7 +114,7 @@ impl Stats {
 
     /// Takes the datagram `pkt` into account, sent at `sent_us` by its sender's clock and
     /// received now. False when the number is too far ahead to be true, until the next confirms it.
-    pub fn take(&mut self, pkt: u32, sent_us: u32, now: Moment) -> bool {
+    pub fn record(&mut self, pkt: u32, sent_us: u32, now: Moment) -> bool {
         let Some(number) = self.unwrap(pkt) else {
             self.late += 1;
             return true;
@@ -157,7 +157,7 @@ impl Stats {
 
     /// Believes leaps without a second number: for a stream whose numbers are held against what
     /// they carry.
-    pub fn believe(&mut self) {
+    pub fn trust_numbers(&mut self) {
         self.believes = true;
     }
 
@@ -178,7 +178,7 @@ impl Stats {
 
     /// The figures, of a stream of which the numbers below `end` were sent; one below what was
     /// seen counts as what was seen.
-    pub fn finish(mut self, end: u32) -> Figures {
+    pub fn finish(mut self, end: u32) -> StreamFigures {
         let end = self.unwrap(end).unwrap_or(self.next).max(self.next);
         while self.base < end {
             self.slide();
@@ -192,7 +192,7 @@ impl Stats {
             .map(|count| self.transit_sum / count - i64::from(self.transit_min));
         let differences = self.differences.count > 0;
         let quantile = |part| differences.then(|| self.differences.quantile(part));
-        Figures {
+        StreamFigures {
             unique: self.unique,
             duplicate: self.duplicate,
             reordered: self.reordered,
@@ -310,10 +310,10 @@ mod tests {
 
     use super::*;
 
-    fn figures(first: u32, arrivals: &[u32], end: u32) -> Figures {
-        let mut stats = Stats::starting_at(first);
+    fn figures(first: u32, arrivals: &[u32], end: u32) -> StreamFigures {
+        let mut stats = StreamStats::starting_at(first);
         for &pkt in arrivals {
-            assert!(stats.take(pkt, 0, Moment(0)), "{pkt}");
+            assert!(stats.record(pkt, 0, Moment(0)), "{pkt}");
         }
         stats.finish(end)
     }
@@ -344,16 +344,19 @@ mod tests {
 
     #[test]
     fn what_slid_out_of_the_window_is_late_and_a_leap_is_believed_of_two() {
-        let mut stats = Stats::default();
-        assert!(stats.take(0, 0, Moment(0)));
-        assert!(stats.take(LEAP as u32, 0, Moment(0)), "as far as a window");
+        let mut stats = StreamStats::default();
+        assert!(stats.record(0, 0, Moment(0)));
+        assert!(
+            stats.record(LEAP as u32, 0, Moment(0)),
+            "as far as a window"
+        );
         let leap = WINDOW as u32 + 500;
-        assert!(!stats.take(leap, 0, Moment(0)), "one alone");
-        assert!(!stats.take(leap + 7, 0, Moment(0)), "and another");
+        assert!(!stats.record(leap, 0, Moment(0)), "one alone");
+        assert!(!stats.record(leap + 7, 0, Moment(0)), "and another");
         assert_eq!(stats.next(), LEAP as u32 + 1);
-        assert!(stats.take(leap + 8, 0, Moment(0)), "two in a row");
+        assert!(stats.record(leap + 8, 0, Moment(0)), "two in a row");
         assert_eq!(stats.confirmed(), 1, "the one before was true");
-        assert!(stats.take(0, 0, Moment(0)));
+        assert!(stats.record(0, 0, Moment(0)));
         let found = stats.finish(0);
         assert_eq!((found.unique, found.late), (4, 1));
         assert_eq!(found.lost, u64::from(leap) + 9 - 4);
@@ -361,12 +364,12 @@ mod tests {
 
     #[test]
     fn jitter_is_that_of_rfc_3550() {
-        let mut stats = Stats::default();
+        let mut stats = StreamStats::default();
         let mut wanted = 0.0;
         let mut last = 0_i64;
         for (pkt, transit) in [500_i64, 700, 650, 650, 900].into_iter().enumerate() {
             let sent = 1000 * pkt as u32;
-            stats.take(pkt as u32, sent, Moment((i64::from(sent) + transit) as u64));
+            stats.record(pkt as u32, sent, Moment((i64::from(sent) + transit) as u64));
             if pkt > 0 {
                 wanted += ((transit - last).abs() as f64 - wanted) / 16.0;
             }

@@ -75,9 +75,9 @@ pub fn serve(connection: Connection, lobby: &Arc<Lobby>) {
     let mut lines = LineStream::new(&stream, peer, b"");
     let ended = carried
         .end
-        .and_then(|()| hear_received(&seat, &mut lines, &mut transfer));
+        .and_then(|()| wait_received(&seat, &mut lines, &mut transfer));
     match ended {
-        Ok(()) => settle(&seat, &mut lines, &mut transfer),
+        Ok(()) => read_elapsed(&seat, &mut lines, &mut transfer),
         Err(failure) => {
             let changed = seat.session().source.change();
             transfer.fail(failure.outcome, changed.unwrap_or(failure.reason));
@@ -88,7 +88,7 @@ pub fn serve(connection: Connection, lobby: &Arc<Lobby>) {
 }
 
 /// Waits for `Recibido`, which the client sends only if its digest matched.
-fn hear_received(
+fn wait_received(
     seat: &Seat,
     lines: &mut LineStream<'_>,
     transfer: &mut Transfer,
@@ -137,7 +137,7 @@ fn hear_received(
 }
 
 /// Tells it when the server began, and hears how long it took by its own clock.
-fn settle(seat: &Seat, lines: &mut LineStream<'_>, transfer: &mut Transfer) {
+fn read_elapsed(seat: &Seat, lines: &mut LineStream<'_>, transfer: &mut Transfer) {
     let opening = seat.release();
     let released = opening.released_at().unwrap_or_else(clock::wall);
     let since_epoch =

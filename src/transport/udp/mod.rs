@@ -16,26 +16,26 @@ use crate::server::builder::ServerCoreBuilder;
 use crate::session::Via;
 use crate::transport::udp::config::UdpConfig;
 
-mod attend;
+mod block_writer;
 pub mod config;
-pub mod hub;
+pub mod group_receiver;
 mod kernel;
-pub mod lab;
-mod load;
-pub mod menu;
-pub mod pump;
+pub mod lab_client;
+pub mod lab_server;
+mod packetize;
+pub mod receive;
 mod reception;
+mod seat_control;
+pub mod seat_counters;
+pub mod send_loop;
 pub mod socket;
-pub mod take;
-pub mod tally;
-pub mod way;
-mod writer;
+pub mod transport;
 
 /// Adds the three ways to a server.
 pub fn serve(host: ServerCoreBuilder, config: UdpConfig) -> ServerCoreBuilder {
     [Via::Udp, Via::Raw, Via::Multicast]
         .into_iter()
         .fold(host, |host, via| {
-            host.transport(Box::new(way::Datagrams::new(via, config)))
+            host.transport(Box::new(transport::UdpTransport::new(via, config)))
         })
 }

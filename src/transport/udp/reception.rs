@@ -15,23 +15,23 @@ use crate::error::{Error, Phase, Result};
 use crate::net::line_stream::LineStream;
 use crate::net::{clock, copy};
 use crate::proto::native::{ErrorCode, FromServer};
-use crate::proto::udp::receiver::{Account, Heard, How, Receiver};
+use crate::proto::udp::receiver::{BlockReceiver, Delivery, ReceiverCounts, RepairMode};
 use crate::transfer::Counts;
-use crate::transport::udp::hub::{Batch, Tap};
-use crate::transport::udp::socket::{Inlet, NAP};
-use crate::transport::udp::writer::Writer;
+use crate::transport::udp::block_writer::BlockWriter;
+use crate::transport::udp::group_receiver::{GroupBatch, Subscription};
+use crate::transport::udp::socket::{POLL_INTERVAL, RecvSocket};
 use crate::units::{Moment, micros};
 
 /// Where datagrams come from.
 #[derive(Debug)]
-pub(super) enum Source {
-    Own(Inlet),
+pub(super) enum DatagramSource {
+    Own(RecvSocket),
     /// A group, and where what it leaves behind is repaired.
-    Group(Tap, Inlet),
+    Group(Subscription, RecvSocket),
 }
 
 /// Where a payload goes.
-pub(super) struct Target<'a> {
+pub(super) struct CopyTarget<'a> {
     pub(super) order: &'a FetchConfig,
     pub(super) file: &'a File,
     /// Counts the payload bytes as they move.
@@ -42,9 +42,9 @@ pub(super) struct Target<'a> {
 
 /// One client's reception.
 pub(super) struct Reception<'a> {
-    how: How,
-    receiver: Receiver,
-    writer: Writer<'a>,
+    mode: RepairMode,
+    receiver: BlockReceiver,
+    writer: BlockWriter<'a>,
     server: IpAddr,
     /// The port from which the stream comes: that of the first block.
     port: Option<u16>,
@@ -54,7 +54,7 @@ pub(super) struct Reception<'a> {
     first: Option<Moment>,
     last: Moment,
     /// When the sender said that it is done.
-    told_at: Option<Moment>,
+    ended_at: Option<Moment>,
     /// The group is done, and what comes now is for this client.
     alone: bool,
 }
@@ -66,20 +66,20 @@ const GRACE: Duration = Duration::from_millis(300);
 const QUIET: Duration = Duration::from_millis(500);
 
 /// So long after the group's last block a client looks for a stream of its own.
-const LEFT: Duration = Duration::from_millis(30);
+const GROUP_SILENCE: Duration = Duration::from_millis(30);
 
 impl<'a> Reception<'a> {
     /// A reception of the bytes `range` from `server`.
     pub(super) fn new(
-        how: How,
-        receiver: Receiver,
-        writer: Writer<'a>,
+        how: RepairMode,
+        receiver: BlockReceiver,
+        writer: BlockWriter<'a>,
         server: IpAddr,
         range: Range<u64>,
         now: Moment,
     ) -> Self {
         Self {
-            how,
+            mode: how,
             receiver,
             writer,
             server,
@@ -88,7 +88,7 @@ impl<'a> Reception<'a> {
             delivered: 0,
             first: None,
             last: now,
-            told_at: None,
+            ended_at: None,
             alone: false,
         }
     }
@@ -99,22 +99,22 @@ impl<'a> Reception<'a> {
     /// Why it ended early.
     pub(super) fn run(
         mut self,
-        target: &Target<'_>,
-        source: &mut Source,
+        target: &CopyTarget<'_>,
+        source: &mut DatagramSource,
         lines: &mut LineStream<'_>,
     ) -> Result<Received> {
         let begun = clock::now();
-        let ended = self.listen(target, source, lines);
+        let ended = self.receive_all(target, source, lines);
         let ended = ended.and_then(|()| self.writer.flush().map_err(|stop| disk(target, stop)));
         let drops = match &*source {
-            Source::Own(inlet) => inlet.drops(),
-            Source::Group(tap, inlet) => tap.drops().zip(inlet.drops()).map(|(a, b)| a + b),
+            DatagramSource::Own(inlet) => inlet.drops(),
+            DatagramSource::Group(tap, inlet) => tap.drops().zip(inlet.drops()).map(|(a, b)| a + b),
         };
         let whole = self.receiver.is_whole();
         let prefix = u64::from(self.receiver.blocks().first_hole());
         let (_, block) = self.receiver.place(0);
-        let counts = counts(self.receiver.account(), self.delivered, drops);
-        let over = self.told_at.is_some() || whole;
+        let counts = counts(self.receiver.counts(), self.delivered, drops);
+        let over = self.ended_at.is_some() || whole;
         let error = match ended {
             Ok(()) if whole => {
                 return Ok(Received {
@@ -128,7 +128,7 @@ impl<'a> Reception<'a> {
         };
         // Only what has no hole may be taken up by a later session; raw keeps what it has measured.
         let kept = (prefix * block as u64).max(self.range.start);
-        let cut = self.how != How::Raw && {
+        let cut = self.mode != RepairMode::Raw && {
             let cut = target.file.set_len(kept);
             cut.inspect_err(|error| log::warn!("cannot cut the part to what is whole: {error}"))
                 .is_ok()
@@ -142,10 +142,10 @@ impl<'a> Reception<'a> {
     }
 
     /// Takes datagrams in until the file is whole or nothing more can come.
-    fn listen(
+    fn receive_all(
         &mut self,
-        target: &Target<'_>,
-        source: &mut Source,
+        target: &CopyTarget<'_>,
+        source: &mut DatagramSource,
         lines: &mut LineStream<'_>,
     ) -> Result<()> {
         let mut quiet_since = clock::now();
@@ -153,14 +153,14 @@ impl<'a> Reception<'a> {
         let deadline = copy::deadline(self.range.end - self.range.start, target.order.stall);
         loop {
             let came = match source {
-                Source::Own(inlet) => match receive(inlet, self.how) {
+                DatagramSource::Own(inlet) => match receive(inlet, self.mode) {
                     Ok(Some((from, segment, bytes))) => {
-                        Some(self.take(target, from, segment, bytes)?)
+                        Some(self.accept(target, from, segment, bytes)?)
                     }
                     Ok(None) => None,
                     Err(error) => return Err(Error::io("receive datagrams", self.server)(error)),
                 },
-                Source::Group(tap, inlet) => self.take_group(target, tap, inlet)?,
+                DatagramSource::Group(tap, inlet) => self.receive_from_group(target, tap, inlet)?,
             };
             let now = clock::now();
             for report in self.receiver.poll_reports(now) {
@@ -169,8 +169,8 @@ impl<'a> Reception<'a> {
             if self.receiver.is_whole() {
                 return Ok(());
             }
-            if self.how == How::Raw && self.receiver.is_told() {
-                let told = *self.told_at.get_or_insert(now);
+            if self.mode == RepairMode::Raw && self.receiver.is_ended() {
+                let told = *self.ended_at.get_or_insert(now);
                 // Blocks that still come show that it was not the sender who said so.
                 if now >= told.max(self.last).after(GRACE) {
                     return Ok(());
@@ -191,43 +191,43 @@ impl<'a> Reception<'a> {
             }
             if now.since(quiet_since) > QUIET && now.since(looked_at) > QUIET {
                 looked_at = now;
-                look(lines)?;
+                check_control(lines)?;
             }
         }
     }
 
     /// What came from the group or, once that is silent, to this client alone: as
     /// [`Reception::take`], and `None` where nothing came.
-    fn take_group(
+    fn receive_from_group(
         &mut self,
-        target: &Target<'_>,
-        tap: &Tap,
-        inlet: &mut Inlet,
+        target: &CopyTarget<'_>,
+        tap: &Subscription,
+        inlet: &mut RecvSocket,
     ) -> Result<Option<bool>> {
         let wait = match self.alone {
             true => Duration::ZERO,
             false => clock::left(self.receiver.poll_timeout())
                 .unwrap_or(Duration::from_micros(50))
-                .min(NAP),
+                .min(POLL_INTERVAL),
         };
         let server = self.server;
         let failed = |error| Error::io("receive datagrams", server)(error);
-        let batch: Option<Arc<Batch>> = tap.receive(wait).map_err(failed)?;
+        let batch: Option<Arc<GroupBatch>> = tap.receive(wait).map_err(failed)?;
         let mut came = None;
         if let Some(batch) = &batch {
-            came = Some(self.take(target, batch.from, batch.segment, &batch.bytes)?);
+            came = Some(self.accept(target, batch.from, batch.segment, &batch.bytes)?);
         }
         // The group is silent: it may have left us to a stream of our own.
-        if came == Some(true) || !self.alone && clock::now().since(self.last) < LEFT {
+        if came == Some(true) || !self.alone && clock::now().since(self.last) < GROUP_SILENCE {
             return Ok(came);
         }
         match inlet.gather(self.alone).map_err(failed)? {
             Some((from, segment, bytes)) => {
                 if !self.alone && from.ip().to_canonical() == self.server {
                     self.alone = true;
-                    self.receiver.alone();
+                    self.receiver.leave_group();
                 }
-                let own = self.take(target, from, segment, bytes)?;
+                let own = self.accept(target, from, segment, bytes)?;
                 Ok(Some(own || came == Some(true)))
             }
             None => Ok(came),
@@ -235,9 +235,9 @@ impl<'a> Reception<'a> {
     }
 
     /// Takes what one call brought; true when some of it was of this stream.
-    fn take(
+    fn accept(
         &mut self,
-        target: &Target<'_>,
+        target: &CopyTarget<'_>,
         from: SocketAddr,
         segment: usize,
         bytes: &[u8],
@@ -253,7 +253,7 @@ impl<'a> Reception<'a> {
         let (mut new, mut ended) = (0, Ok(()));
         for datagram in datagrams {
             count += 1;
-            match self.take_one(target, foreign, datagram, now) {
+            match self.accept_one(target, foreign, datagram, now) {
                 Ok(bytes) => new += bytes,
                 Err(error) => {
                     ended = Err(error);
@@ -270,9 +270,9 @@ impl<'a> Reception<'a> {
     }
 
     /// Takes one datagram; returns the payload bytes that are new by it.
-    fn take_one(
+    fn accept_one(
         &mut self,
-        target: &Target<'_>,
+        target: &CopyTarget<'_>,
         foreign: bool,
         datagram: &[u8],
         now: Moment,
@@ -283,20 +283,20 @@ impl<'a> Reception<'a> {
             return Ok(0);
         }
         let (offset, written) = match self.receiver.handle(datagram, now) {
-            Heard::Nothing => return Ok(0),
-            Heard::Block { offset, payload } => {
-                let put = self.writer.put(offset, payload);
+            Delivery::Nothing => return Ok(0),
+            Delivery::Block { offset, payload } => {
+                let put = self.writer.write(offset, payload);
                 put.map_err(|stop| disk(target, stop))?;
                 (offset, payload.len())
             }
-            Heard::Coded {
+            Delivery::Coded {
                 lacking,
                 others,
                 payload,
             } => {
                 let places: Vec<_> = others.iter().map(|&b| self.receiver.place(b)).collect();
                 let place = self.receiver.place(lacking);
-                let decoded = self.writer.decode(payload, &places, place);
+                let decoded = self.writer.write_decoded(payload, &places, place);
                 decoded.map_err(|stop| disk(target, stop))?;
                 self.receiver.repaired(lacking);
                 place
@@ -310,15 +310,18 @@ impl<'a> Reception<'a> {
 }
 
 /// Raw measures when each datagram comes; the others only need them all.
-fn receive(inlet: &mut Inlet, how: How) -> io::Result<Option<(SocketAddr, usize, &[u8])>> {
+fn receive(
+    inlet: &mut RecvSocket,
+    how: RepairMode,
+) -> io::Result<Option<(SocketAddr, usize, &[u8])>> {
     match how {
-        How::Raw => inlet.receive(),
-        How::Unicast | How::Multicast(_) => inlet.gather(true),
+        RepairMode::Raw => inlet.receive(),
+        RepairMode::Unicast | RepairMode::Multicast(_) => inlet.gather(true),
     }
 }
 
 /// What the client knows; the server adds what it knows.
-fn counts(account: Account, delivered: u64, drops: Option<u64>) -> Counts {
+fn counts(account: ReceiverCounts, delivered: u64, drops: Option<u64>) -> Counts {
     let figures = account.figures;
     let us = |span: Option<Duration>| span.map(micros);
     Counts {
@@ -351,7 +354,7 @@ fn holes(counts: &Counts, peer: SocketAddr) -> Error {
     Error::io("receive the whole file", peer)(io::Error::new(io::ErrorKind::UnexpectedEof, why))
 }
 
-fn disk(target: &Target<'_>, stop: copy::Stop) -> Error {
+fn disk(target: &CopyTarget<'_>, stop: copy::Stop) -> Error {
     let at = target.order.out.display();
     match stop {
         copy::Stop::Disk(error) | copy::Stop::Peer(error) => Error::io("write the copy", at)(error),
@@ -362,17 +365,17 @@ fn disk(target: &Target<'_>, stop: copy::Stop) -> Error {
 }
 
 /// Nothing comes: the server may have said why, or be gone.
-fn look(lines: &mut LineStream<'_>) -> Result<()> {
+fn check_control(lines: &mut LineStream<'_>) -> Result<()> {
     let until = clock::now().after(Duration::from_millis(1));
     match lines.read_line(until, Phase::Transfer) {
-        Ok(line) => Err(told(lines.peer(), &line)),
+        Ok(line) => Err(server_error(lines.peer(), &line)),
         Err(Error::TimedOut { .. }) => Ok(()),
         Err(error) => Err(error),
     }
 }
 
 /// What the server says to a client that receives, as this client's error.
-fn told(peer: SocketAddr, line: &str) -> Error {
+fn server_error(peer: SocketAddr, line: &str) -> Error {
     match FromServer::decode(line) {
         Ok(FromServer::Error { code, reason }) => {
             let reason = crate::text::escape(&reason);

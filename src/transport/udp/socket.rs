@@ -22,7 +22,7 @@ use crate::transport::udp::kernel;
 
 /// Sends datagrams.
 #[derive(Debug)]
-pub struct Outlet {
+pub struct SendSocket {
     socket: UdpSocket,
     /// The length at which the kernel cuts large sends; [`NEVER`] where it cannot.
     cut: AtomicUsize,
@@ -31,7 +31,7 @@ pub struct Outlet {
 
 /// Receives datagrams.
 #[derive(Debug)]
-pub struct Inlet {
+pub struct RecvSocket {
     socket: UdpSocket,
     room: u64,
     buffer: Vec<u8>,
@@ -50,7 +50,7 @@ pub struct Reach {
 }
 
 /// How long [`Inlet::receive`] waits at most.
-pub const NAP: Duration = Duration::from_millis(10);
+pub const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Most datagrams that one call sends.
 pub const SEGMENTS_MAX: usize = 44;
@@ -73,7 +73,7 @@ const LINGER: Duration = Duration::from_millis(1);
 /// How often one send is tried again when the error it gives is an older datagram's.
 const STALE_ERRORS: usize = 64;
 
-impl Outlet {
+impl SendSocket {
     /// A socket on the address `ip` of this host; `many` asks the kernel to cut large sends into
     /// datagrams itself.
     ///
@@ -117,7 +117,7 @@ impl Outlet {
     }
 
     /// True while the kernel cuts large sends.
-    pub fn sends_many(&self) -> bool {
+    pub fn is_segmented(&self) -> bool {
         self.cut.load(Ordering::Relaxed) != NEVER
     }
 
@@ -125,7 +125,7 @@ impl Outlet {
     /// many of them this host refused.
     pub fn send(&self, bytes: &[u8], segment: usize, to: SocketAddr) -> u64 {
         let per_call = (CALL_MAX / segment).clamp(1, SEGMENTS_MAX);
-        let step = if self.sends_many() {
+        let step = if self.is_segmented() {
             per_call * segment
         } else {
             segment
@@ -185,7 +185,7 @@ impl Outlet {
 ///
 /// # Errors
 /// The system's, those of earlier datagrams among them.
-pub(super) fn hear(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+pub(super) fn recv_from(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
     let came = socket.recv_from(buffer);
     if came.is_err() {
         kernel::forget_errors(socket);
@@ -208,7 +208,7 @@ fn cannot_cut(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(5 | 22 | 90))
 }
 
-impl Inlet {
+impl RecvSocket {
     /// A socket on the address `ip` of this host, on a port of the system's choice.
     ///
     /// # Errors
@@ -239,7 +239,9 @@ impl Inlet {
         let failed = Error::io("set up a UDP socket", at);
         let room = kernel::enlarge(&socket);
         kernel::receive_many(&socket);
-        socket.set_read_timeout(Some(NAP)).map_err(failed)?;
+        socket
+            .set_read_timeout(Some(POLL_INTERVAL))
+            .map_err(failed)?;
         let dropped_before = datagrams::drops(&socket);
         Ok(Self {
             socket,
@@ -271,7 +273,7 @@ impl Inlet {
     ///
     /// # Errors
     /// The system's.
-    pub fn say(&self, datagram: &[u8], to: SocketAddr) -> Result<()> {
+    pub fn send_to(&self, datagram: &[u8], to: SocketAddr) -> Result<()> {
         let sent = self.socket.send_to(datagram, to);
         sent.map(|_| ()).map_err(Error::io("send a datagram", to))
     }
@@ -280,7 +282,7 @@ impl Inlet {
     ///
     /// # Errors
     /// The system's.
-    pub fn voice(&self) -> Result<UdpSocket> {
+    pub fn try_clone_socket(&self) -> Result<UdpSocket> {
         let failed = Error::io("open a UDP socket", "this host");
         self.socket.try_clone().map_err(failed)
     }
@@ -294,7 +296,7 @@ impl Inlet {
     }
 
     /// The kernel has handed over several datagrams as one.
-    pub(super) fn has_rows(&self) -> bool {
+    pub(super) fn is_coalesced(&self) -> bool {
         self.rows
     }
 
@@ -369,13 +371,13 @@ impl Inlet {
 mod tests {
     use super::*;
 
-    fn inlet() -> (Inlet, SocketAddr) {
-        let inlet = Inlet::open(Ipv4Addr::LOCALHOST.into()).expect("a port");
+    fn inlet() -> (RecvSocket, SocketAddr) {
+        let inlet = RecvSocket::open(Ipv4Addr::LOCALHOST.into()).expect("a port");
         let to = (Ipv4Addr::LOCALHOST, inlet.port().expect("bound")).into();
         (inlet, to)
     }
 
-    fn lengths(inlet: &mut Inlet, count: usize) -> Vec<usize> {
+    fn lengths(inlet: &mut RecvSocket, count: usize) -> Vec<usize> {
         let deadline = std::time::Instant::now() + Duration::from_secs(20);
         let mut lengths = Vec::new();
         while lengths.len() < count && std::time::Instant::now() < deadline {
@@ -393,7 +395,7 @@ mod tests {
     fn datagrams_arrive_as_they_were_cut() {
         let (mut inlet, to) = inlet();
         for many in [false, true] {
-            let outlet = Outlet::open(Ipv4Addr::LOCALHOST.into(), many, None).expect("one");
+            let outlet = SendSocket::open(Ipv4Addr::LOCALHOST.into(), many, None).expect("one");
             assert_eq!(outlet.send(&[7; 9_300], 1000, to), 0);
             let mut wanted = vec![1000; 9];
             wanted.push(300);
@@ -401,7 +403,7 @@ mod tests {
             assert_eq!(outlet.send(&[7; 1400], 1400, to), 0);
             assert_eq!(lengths(&mut inlet, 1), [1400], "not cut at what was before");
         }
-        let outlet = Outlet::open(Ipv4Addr::LOCALHOST.into(), true, None).expect("one");
+        let outlet = SendSocket::open(Ipv4Addr::LOCALHOST.into(), true, None).expect("one");
         assert_eq!(outlet.send(&[7; 65_507], 65_507, to), 0);
         assert_eq!(lengths(&mut inlet, 1), [65_507]);
         assert_eq!(
@@ -417,7 +419,7 @@ mod tests {
     #[cfg(all(target_os = "linux", feature = "sockopt"))]
     fn overflow(call: usize) -> (u64, bool, Option<u64>) {
         let (mut inlet, to) = inlet();
-        let outlet = Outlet::open(Ipv4Addr::LOCALHOST.into(), true, None).expect("one");
+        let outlet = SendSocket::open(Ipv4Addr::LOCALHOST.into(), true, None).expect("one");
         let (calls, mut came, mut rows) = (40_000_000 / call, 0, false);
         let sent = (calls * call / 1000) as u64;
         for _ in 0..calls {
@@ -448,7 +450,7 @@ mod tests {
             .expect("a port")
             .local_addr()
             .expect("bound");
-        let outlet = Outlet::open(Ipv4Addr::LOCALHOST.into(), false, None).expect("one");
+        let outlet = SendSocket::open(Ipv4Addr::LOCALHOST.into(), false, None).expect("one");
         for _ in 0..50 {
             outlet.send(&[1; 100], 100, dead);
             assert_eq!(outlet.send(&[2; 100], 100, to), 0);
@@ -467,9 +469,9 @@ mod tests {
         let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
         let _ = socket2::SockRef::from(&socket).set_send_buffer_size(4 << 20);
         assert!(room(&socket) > kernel::SEND_BUFFER, "{}", room(&socket));
-        let outlet = Outlet::over(socket);
+        let outlet = SendSocket::over(socket);
         assert_eq!(room(&outlet.socket), kernel::SEND_BUFFER);
-        let outlet = Outlet::open(Ipv4Addr::LOCALHOST.into(), false, None).expect("one");
+        let outlet = SendSocket::open(Ipv4Addr::LOCALHOST.into(), false, None).expect("one");
         assert!(room(&outlet.socket) <= kernel::SEND_BUFFER);
     }
 
@@ -479,7 +481,7 @@ mod tests {
             IpAddr::from(Ipv4Addr::LOCALHOST),
             std::net::Ipv6Addr::LOCALHOST.into(),
         ] {
-            let Ok(outlet) = Outlet::open(ip, false, None) else {
+            let Ok(outlet) = SendSocket::open(ip, false, None) else {
                 eprintln!("SKIPPED: this host has no {ip}");
                 continue;
             };
@@ -499,9 +501,11 @@ mod tests {
     #[test]
     fn errors_that_come_back_leave_room_for_what_is_received() {
         let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
-        socket.set_read_timeout(Some(NAP)).expect("a setting");
+        socket
+            .set_read_timeout(Some(POLL_INTERVAL))
+            .expect("a setting");
         let here = socket.local_addr().expect("bound");
-        let outlet = Outlet::over(socket.try_clone().expect("one more"));
+        let outlet = SendSocket::over(socket.try_clone().expect("one more"));
         let dead = UdpSocket::bind("127.0.0.1:0").expect("a port");
         let nobody = dead.local_addr().expect("bound");
         drop(dead);
@@ -515,7 +519,7 @@ mod tests {
         while heard < 10 && std::time::Instant::now() < deadline {
             // A datagram of some length: a few bytes find room for longer.
             client.send_to(&[2; 1200], here).expect("sent");
-            heard += u32::from(hear(&socket, &mut buffer).is_ok());
+            heard += u32::from(recv_from(&socket, &mut buffer).is_ok());
         }
         assert_eq!(heard, 10);
         // And what goes out goes on.

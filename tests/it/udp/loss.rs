@@ -68,7 +68,11 @@ fn session_of(star: &Star, via: Via, bytes: u64, clients: u16, rate: Option<Rate
                 .expect("a port")
         })
         .expect("the host is there");
-    let ways = [udp::take::UDP, udp::take::RAW, udp::take::MULTICAST];
+    let ways = [
+        udp::receive::UDP,
+        udp::receive::RAW,
+        udp::receive::MULTICAST,
+    ];
     let errors: Vec<Option<String>> = std::thread::scope(|scope| {
         let fetches: Vec<_> = (1..=usize::from(clients))
             .map(|number| {

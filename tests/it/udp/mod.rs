@@ -29,7 +29,7 @@ use gatecast::internals::session::Via;
 use gatecast::internals::transfer::{Outcome, Record};
 use gatecast::internals::transport::udp;
 use gatecast::internals::transport::udp::config::UdpConfig;
-use gatecast::internals::transport::udp::lab::LabServer;
+use gatecast::internals::transport::udp::lab_server::LabServer;
 
 const LIMIT: Duration = Duration::from_secs(100);
 
@@ -52,7 +52,11 @@ fn fetch(
     let mut order = server.order(name);
     set(&mut order);
     thread::spawn(move || {
-        let ways = [udp::take::UDP, udp::take::RAW, udp::take::MULTICAST];
+        let ways = [
+            udp::receive::UDP,
+            udp::receive::RAW,
+            udp::receive::MULTICAST,
+        ];
         let ways = ways.each_ref().map(|way| way as _);
         let ends = FetchRun::new(&order).run(&order, &ways);
         ends.expect("an order that can be begun")

@@ -175,7 +175,11 @@ fn fetch(
     let mut order = server.order("a");
     order.server = vec![addr];
     set(&mut order);
-    let ways = [udp::take::UDP, udp::take::RAW, udp::take::MULTICAST];
+    let ways = [
+        udp::receive::UDP,
+        udp::receive::RAW,
+        udp::receive::MULTICAST,
+    ];
     let ways = ways.each_ref().map(|way| way as _);
     FetchRun::new(&order).run(&order, &ways).expect("begun")
 }

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use crate::proto::udp::cast::{Cast, ROUNDS_MAX};
 use crate::proto::udp::control::Report;
+use crate::proto::udp::group_sender::{GroupSender, ROUNDS_MAX};
 use crate::proto::udp::packet::XOR_MAX;
-use crate::proto::udp::sender::{ROUNDS, SLACK, Sender};
+use crate::proto::udp::sender::{BlockSender, ROUNDS, SLACK};
 use crate::proto::udp::{CONSENT, Transmit, before};
 use crate::units::Moment;
 
@@ -165,8 +165,8 @@ proptest! {
         steps in prop::collection::vec(step(), 0..200),
     ) {
         let mut sender = match raw {
-            true => Sender::raw(0..blocks, NOW),
-            false => Sender::reliable(0..blocks, window, NOW),
+            true => BlockSender::raw(0..blocks, NOW),
+            false => BlockSender::reliable(0..blocks, window, NOW),
         };
         let (mut wire, mut now, mut heard, mut seen) = (Wire::default(), NOW, NOW, 0);
         for step in steps {
@@ -248,7 +248,7 @@ proptest! {
         blocks in 1_u32..300,
         steps in prop::collection::vec(step(), 0..250),
     ) {
-        let mut cast = Cast::new(blocks, NOW);
+        let mut cast = GroupSender::new(blocks, NOW);
         let (mut wire, mut now) = (Wire::default(), NOW);
         // Who is in the group, and when it was last heard.
         let mut members: BTreeMap<u16, Moment> = BTreeMap::new();
@@ -289,7 +289,7 @@ proptest! {
             while let Some((who, _)) = cast.poll_fault() {
                 prop_assert!(members.remove(&who).is_some(), "once each");
             }
-            while let Some(aside) = cast.poll_aside() {
+            while let Some(aside) = cast.poll_straggler() {
                 prop_assert!(members.remove(&aside.client).is_some(), "once each");
                 prop_assert_eq!(aside.pkt, wire.numbered);
                 prop_assert!(aside.missing.iter().all(|range| range.end <= blocks));

@@ -4,11 +4,11 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::time::Duration;
 
-use crate::proto::udp::cast::{Aside, Cast};
 use crate::proto::udp::control::Report;
+use crate::proto::udp::group_sender::{GroupSender, Straggler};
 use crate::proto::udp::packet::{Body, Packet};
-use crate::proto::udp::receiver::{Heard, How, Receiver, block_count, place};
-use crate::proto::udp::sender::Sender;
+use crate::proto::udp::receiver::{BlockReceiver, Delivery, RepairMode, block_count, place};
+use crate::proto::udp::sender::BlockSender;
 use crate::proto::udp::{Transmit, xor};
 use crate::units::Moment;
 
@@ -30,12 +30,12 @@ pub(super) struct Link {
 }
 
 enum Server {
-    Each(BTreeMap<u16, Sender>),
-    Group(Cast, BTreeMap<u16, Sender>),
+    Each(BTreeMap<u16, BlockSender>),
+    Group(GroupSender, BTreeMap<u16, BlockSender>),
 }
 
 struct Client {
-    receiver: Receiver,
+    receiver: BlockReceiver,
     file: Vec<u8>,
     done: bool,
     /// It has not come yet, and neither hears nor says anything.
@@ -100,10 +100,10 @@ impl World {
         let count = block_count(len as u64, BLOCK);
         let receiver = |client: u16| {
             let how = match group {
-                true => How::Multicast(Duration::from_micros(200) * u32::from(client)),
-                false => How::Unicast,
+                true => RepairMode::Multicast(Duration::from_micros(200) * u32::from(client)),
+                false => RepairMode::Unicast,
             };
-            Receiver::new(STREAM, len as u64, BLOCK, 0, how, WINDOW / 4, now)
+            BlockReceiver::new(STREAM, len as u64, BLOCK, 0, how, WINDOW / 4, now)
         };
         let clients: BTreeMap<u16, Client> = (1..=clients)
             .map(|n| {
@@ -120,12 +120,12 @@ impl World {
             .collect();
         let server = match group {
             true => {
-                let mut cast = Cast::new(count, now);
+                let mut cast = GroupSender::new(count, now);
                 clients.keys().for_each(|&n| cast.join(n, WINDOW, now));
                 Server::Group(cast, BTreeMap::new())
             }
             false => {
-                let sender = || Sender::reliable(0..count, WINDOW, now);
+                let sender = || BlockSender::reliable(0..count, WINDOW, now);
                 Server::Each(clients.keys().map(|&n| (n, sender())).collect())
             }
         };
@@ -266,15 +266,15 @@ impl World {
             Server::Each(senders) => senders,
             Server::Group(cast, after) => {
                 next = cast.poll_transmit(now).map(|t| (None, t));
-                while let Some(aside) = cast.poll_aside() {
-                    let Aside {
+                while let Some(aside) = cast.poll_straggler() {
+                    let Straggler {
                         client,
                         pkt,
                         missing,
                     } = aside;
                     self.asides += 1;
                     let blocks = block_count(self.file.len() as u64, BLOCK);
-                    let sender = Sender::repairing(blocks, &missing, pkt, WINDOW, now);
+                    let sender = BlockSender::repairing(blocks, &missing, pkt, WINDOW, now);
                     after.insert(client, sender);
                 }
                 if !cast.is_over() {
@@ -298,7 +298,7 @@ impl World {
                 }
             }
         }
-        let each = senders.values().map(Sender::poll_timeout);
+        let each = senders.values().map(BlockSender::poll_timeout);
         timeout = each.fold(timeout, Moment::min);
         let Some((to, transmit)) = next else {
             let known = self
@@ -397,13 +397,13 @@ impl World {
             return;
         }
         if own {
-            client.receiver.alone();
+            client.receiver.leave_group();
         }
         match client.receiver.handle(bytes, Moment(self.now)) {
-            Heard::Block { offset, payload } => {
+            Delivery::Block { offset, payload } => {
                 client.file[offset as usize..][..payload.len()].copy_from_slice(payload);
             }
-            Heard::Coded {
+            Delivery::Coded {
                 lacking,
                 others,
                 payload,
@@ -417,7 +417,7 @@ impl World {
                 client.file[offset as usize..][..len].copy_from_slice(&sum[..len]);
                 client.receiver.repaired(lacking);
             }
-            Heard::Nothing => {}
+            Delivery::Nothing => {}
         }
         if client.receiver.is_whole() && !client.done {
             client.done = true;

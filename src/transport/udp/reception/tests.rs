@@ -3,7 +3,7 @@ use std::sync::atomic::AtomicBool;
 
 use super::*;
 use crate::proto::udp::packet::{Body, Packet};
-use crate::transport::udp::hub;
+use crate::transport::udp::group_receiver;
 
 const STREAM: u32 = 7;
 const BLOCK: usize = 1000;
@@ -25,16 +25,16 @@ fn datagram(stream: u32, block: u32) -> Vec<u8> {
 }
 
 /// Takes ten blocks in from `source`.
-fn take(source: &mut Source, stall: Duration) -> Result<Received> {
+fn take(source: &mut DatagramSource, stall: Duration) -> Result<Received> {
     let bytes = 10 * BLOCK as u64;
-    let how = How::Multicast(Duration::ZERO);
+    let how = RepairMode::Multicast(Duration::ZERO);
     let now = clock::now();
-    let receiver = Receiver::new(STREAM, bytes, BLOCK, 0, how, 100, now);
+    let receiver = BlockReceiver::new(STREAM, bytes, BLOCK, 0, how, 100, now);
     let file = tempfile::tempfile().expect("room");
     let mut order = FetchConfig::new(Vec::new());
     order.stall = stall;
     let (moved, holed) = (AtomicU64::new(0), Cell::new(None));
-    let target = Target {
+    let target = CopyTarget {
         order: &order,
         file: &file,
         moved: &moved,
@@ -45,18 +45,22 @@ fn take(source: &mut Source, stall: Duration) -> Result<Received> {
     let peer = mute.local_addr().expect("bound");
     let stream = TcpStream::connect(peer).expect("it listens");
     let server = Ipv4Addr::LOCALHOST.into();
-    Reception::new(how, receiver, Writer::new(&file), server, 0..bytes, now).run(
-        &target,
-        source,
-        &mut LineStream::new(&stream, peer, b""),
+    Reception::new(
+        how,
+        receiver,
+        BlockWriter::new(&file),
+        server,
+        0..bytes,
+        now,
     )
+    .run(&target, source, &mut LineStream::new(&stream, peer, b""))
 }
 
 #[test]
 fn a_group_that_is_never_silent_hides_no_stream_of_ones_own() {
     let group: SocketAddr = "239.255.7.3:40125".parse().expect("a group");
-    let tap = hub::tap(group, Ipv4Addr::LOCALHOST).expect("loopback has groups");
-    let inlet = Inlet::open(Ipv4Addr::LOCALHOST.into()).expect("a port");
+    let tap = group_receiver::join(group, Ipv4Addr::LOCALHOST).expect("loopback has groups");
+    let inlet = RecvSocket::open(Ipv4Addr::LOCALHOST.into()).expect("a port");
     let to: SocketAddr = ([127, 0, 0, 1], inlet.port().expect("bound")).into();
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -69,7 +73,7 @@ fn a_group_that_is_never_silent_hides_no_stream_of_ones_own() {
             }
         });
         let own = UdpSocket::bind("127.0.0.1:0").expect("a port");
-        let mut source = Source::Group(tap, inlet);
+        let mut source = DatagramSource::Group(tap, inlet);
         // On a busy machine it may take longer; a client that only looks when it has something to
         // say takes half a second each time.
         let at_once = (0..10).any(|_| {
@@ -95,7 +99,7 @@ fn a_group_that_is_never_silent_hides_no_stream_of_ones_own() {
 
 #[test]
 fn a_stream_comes_from_the_port_of_its_first_block() {
-    let inlet = Inlet::open(Ipv4Addr::LOCALHOST.into()).expect("a port");
+    let inlet = RecvSocket::open(Ipv4Addr::LOCALHOST.into()).expect("a port");
     let to: SocketAddr = ([127, 0, 0, 1], inlet.port().expect("bound")).into();
     let [server, stranger] = [0; 2].map(|_| UdpSocket::bind("127.0.0.1:0").expect("a port"));
     server.send_to(&datagram(STREAM, 0), to).expect("sent");
@@ -105,7 +109,7 @@ fn a_stream_comes_from_the_port_of_its_first_block() {
             .expect("sent");
         server.send_to(&datagram(STREAM, block), to).expect("sent");
     }
-    let taken = take(&mut Source::Own(inlet), Duration::from_secs(20)).expect("whole");
+    let taken = take(&mut DatagramSource::Own(inlet), Duration::from_secs(20)).expect("whole");
     assert_eq!(taken.counts.unique, Some(10));
     // What came after the last block is not heard.
     assert_eq!(taken.counts.foreign, Some(9));

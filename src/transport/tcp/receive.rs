@@ -18,9 +18,9 @@ use crate::transport::tcp::send::{FIRST_BLOCK, HOLD};
 
 /// The way.
 #[derive(Clone, Copy, Debug)]
-pub struct Tcp;
+pub struct TcpReceiver;
 
-impl ReceiveTransport for Tcp {
+impl ReceiveTransport for TcpReceiver {
     fn via(&self) -> Via {
         Via::Tcp
     }
@@ -34,7 +34,7 @@ impl ReceiveTransport for Tcp {
     }
 }
 
-impl ReceiveSession for Tcp {
+impl ReceiveSession for TcpReceiver {
     fn receive(
         &mut self,
         incoming: &ReceiveContext<'_>,
@@ -81,7 +81,7 @@ impl ReceiveSession for Tcp {
     }
 }
 
-impl Tcp {
+impl TcpReceiver {
     fn first_block(self, incoming: &ReceiveContext<'_>, left: u64) -> Result<Vec<u8>> {
         let want = usize::try_from(left).unwrap_or(usize::MAX).min(FIRST_BLOCK);
         let mut block = vec![0; want];

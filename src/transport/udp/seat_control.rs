@@ -14,16 +14,16 @@ use crate::proto::udp::control::{Listen, Report, window};
 use crate::server::gate::SeatConnection;
 use crate::server::transport::{EarlyReply, TransferFailure};
 use crate::transfer::Outcome;
-use crate::transport::udp::pump::{Joined, Word};
-use crate::transport::udp::tally::Tally;
-use crate::transport::udp::way::Stream;
+use crate::transport::udp::seat_counters::SeatCounters;
+use crate::transport::udp::send_loop::{Destination, SendCommand};
+use crate::transport::udp::transport::UdpSession;
 use crate::units::Moment;
 
 /// How often a seat's thread looks whether its client was given up.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+const POLL_EVERY: Duration = Duration::from_millis(50);
 
 /// How long the sending thread may take to let a client go.
-const LET_GO: Duration = Duration::from_secs(2);
+const LEAVE_LIMIT: Duration = Duration::from_secs(2);
 
 /// Most reports of one client that are heard in [`REPORTS_IN`]: a receiver with the smallest
 /// buffer that loopback can fill says half as many.
@@ -35,9 +35,9 @@ const TOO_SLOW: &str = "got less than 1024 bytes a second";
 /// See [`REPORTS_MAX`].
 const REPORTS_IN: Duration = Duration::from_millis(100);
 
-impl Stream {
+impl UdpSession {
     /// Has the client sent to, and passes on what it says until it says something else.
-    pub(super) fn attend(
+    pub(super) fn serve_seat(
         &self,
         seat: &SeatConnection,
         range: Range<u64>,
@@ -46,44 +46,44 @@ impl Stream {
         lines: &mut LineStream<'_>,
         answer: &mut EarlyReply,
     ) -> Result<(), TransferFailure> {
-        let tally = self.tally(seat.id());
+        let tally = self.counters(seat.id());
         let first = u32::try_from(range.start / self.block_len as u64).unwrap_or(u32::MAX);
-        let joined = Joined {
+        let joined = Destination {
             seat: seat.id(),
             to: (lines.peer().ip(), listen.port).into(),
             blocks: first..self.blocks,
             window: window(listen.buffer, self.terms.datagram),
-            tally: Arc::clone(&tally),
+            counters: Arc::clone(&tally),
             admitted,
         };
-        if !self.tell(seat, Word::Join(joined)) {
+        if !self.send_command(seat, SendCommand::Join(joined)) {
             return Err(TransferFailure::new(
                 Outcome::Cut,
                 "the sending thread is gone",
             ));
         }
         let deadline = copy::deadline(range.end - range.start, seat.session().stall);
-        let end = self.listen(seat, &tally, deadline, lines, answer, &|word| {
-            self.tell(seat, word)
+        let end = self.forward_reports(seat, &tally, deadline, lines, answer, &|word| {
+            self.send_command(seat, word)
         });
         // Nothing is counted any more once the answer is here.
         let (left, gone) = crossbeam_channel::bounded(0);
-        if self.tell(seat, Word::Leave(seat.id(), left)) {
-            let _ = gone.recv_timeout(LET_GO);
+        if self.send_command(seat, SendCommand::Leave(seat.id(), left)) {
+            let _ = gone.recv_timeout(LEAVE_LIMIT);
         }
         end
     }
 
     /// Passes on what a client reports until it says something else, which is its answer. One that
     /// gets a little further again and again has until `deadline`, as over TCP.
-    fn listen(
+    fn forward_reports(
         &self,
         seat: &SeatConnection,
-        tally: &Tally,
+        tally: &SeatCounters,
         deadline: Moment,
         lines: &mut LineStream<'_>,
         answer: &mut EarlyReply,
-        tell: &dyn Fn(Word) -> bool,
+        tell: &dyn Fn(SendCommand) -> bool,
     ) -> Result<(), TransferFailure> {
         let (mut reports, mut counted_from) = (0, clock::now());
         loop {
@@ -95,10 +95,10 @@ impl Stream {
             if clock::left(deadline).is_none() {
                 break Err(TransferFailure::new(Outcome::TimedOut, TOO_SLOW));
             }
-            match lines.read_line(clock::now().after(LOOK_EVERY), Phase::Transfer) {
+            match lines.read_line(clock::now().after(POLL_EVERY), Phase::Transfer) {
                 Ok(line) if Report::is_one(&line) => match Report::decode(&line, self.blocks) {
                     Ok(report) => {
-                        tally.tell_lost(&report);
+                        tally.record_loss(&report);
                         // One that talks without end is heard no faster than this; its own
                         // connection fills up, and nobody else's words wait.
                         reports += 1;
@@ -108,7 +108,7 @@ impl Stream {
                             );
                             (reports, counted_from) = (0, clock::now());
                         }
-                        tell(Word::Report(seat.id(), report));
+                        tell(SendCommand::Report(seat.id(), report));
                     }
                     Err(error) => break Err(TransferFailure::new(Outcome::Cut, error.to_string())),
                 },

@@ -10,7 +10,7 @@ use crate::transfer::Counts;
 
 /// What is counted for one seat, read by its thread.
 #[derive(Debug, Default)]
-pub struct Tally {
+pub struct SeatCounters {
     /// Payload bytes.
     pub payload: AtomicU64,
     /// Payload bytes that had been sent before.
@@ -22,17 +22,17 @@ pub struct Tally {
     /// Datagrams that this host refused.
     pub refused: AtomicU64,
     /// It refuses some without a word, so `refused` is not all of them.
-    pub untold: AtomicBool,
+    pub refusals_unknown: AtomicBool,
     /// When the first went out, microseconds; zero before.
     pub first_us: AtomicU64,
     /// Why the client is not sent to any more.
     pub failure: OnceLock<TransferFailure>,
 }
 
-impl Tally {
+impl SeatCounters {
     /// Takes what a client says that it has not got; one that claims to have more than it has seen
     /// does not count.
-    pub(super) fn tell_lost(&self, report: &Report) {
+    pub(super) fn record_loss(&self, report: &Report) {
         if !before(report.seen, report.received) {
             let lost = report.seen.wrapping_sub(report.received);
             self.lost.store(u64::from(lost), Ordering::Relaxed);
@@ -41,7 +41,7 @@ impl Tally {
 
     /// Adds what the server knows to what the client has counted of a stream that was repaired
     /// or, `raw`, was not.
-    pub(super) fn account(&self, counts: &mut Counts, raw: bool) {
+    pub(super) fn complete(&self, counts: &mut Counts, raw: bool) {
         let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
         let offered = load(&self.offered);
         // The client's figures are of what had been sent when it had everything.
@@ -50,7 +50,7 @@ impl Tally {
         // More than was sent cannot have come: nothing is left over, and the sum does not hold.
         counts.unheard = known.map(|known| offered.saturating_sub(known));
         // What was refused without a word is lost somewhere, and nobody can say where.
-        let told = !self.untold.load(Ordering::Relaxed);
+        let told = !self.refusals_unknown.load(Ordering::Relaxed);
         counts.local_drop = told.then(|| load(&self.refused));
         counts.retransmitted = Some(load(&self.again));
         let elsewhere = counts.host_rx_drop.zip(counts.local_drop);
@@ -70,8 +70,8 @@ mod tests {
     use super::*;
     use crate::text::FileName;
 
-    fn tally(offered: u64, refused: u64) -> Tally {
-        let tally = Tally::default();
+    fn tally(offered: u64, refused: u64) -> SeatCounters {
+        let tally = SeatCounters::default();
         tally.offered.store(offered, Ordering::Relaxed);
         tally.refused.store(refused, Ordering::Relaxed);
         tally
@@ -116,7 +116,7 @@ mod tests {
 
     #[test]
     fn who_has_more_than_it_has_seen_has_lost_nothing_like_four_thousand_million() {
-        let tally = Tally::default();
+        let tally = SeatCounters::default();
         let mut report = Report {
             seen: 10,
             received: 7,
@@ -125,16 +125,16 @@ mod tests {
             more: false,
             missing: Vec::new(),
         };
-        tally.tell_lost(&report);
+        tally.record_loss(&report);
         report.received = 11;
-        tally.tell_lost(&report);
+        tally.record_loss(&report);
         assert_eq!(tally.lost.load(Ordering::Relaxed), 3);
     }
 
     #[test]
     fn what_was_lost_is_placed() {
         let mut counts = said(90, 8);
-        tally(100, 3).account(&mut counts, false);
+        tally(100, 3).complete(&mut counts, false);
         assert_eq!((counts.offered, counts.unheard), (Some(100), Some(2)));
         assert_eq!((counts.local_drop, counts.network_lost), (Some(3), Some(4)));
         assert_eq!(broken(counts), Vec::<String>::new());
@@ -143,9 +143,9 @@ mod tests {
     #[test]
     fn what_is_refused_without_a_word_is_not_told_as_the_networks() {
         let tally = tally(100, 0);
-        tally.untold.store(true, Ordering::Relaxed);
+        tally.refusals_unknown.store(true, Ordering::Relaxed);
         let mut counts = said(90, 8);
-        tally.account(&mut counts, false);
+        tally.complete(&mut counts, false);
         assert_eq!((counts.local_drop, counts.network_lost), (None, None));
         assert_eq!(counts.host_rx_drop, Some(1), "the client's own knowledge");
     }
@@ -153,7 +153,7 @@ mod tests {
     #[test]
     fn a_client_of_raw_that_was_told_the_total_has_heard_of_all() {
         let mut counts = said(90, 8);
-        tally(100, 0).account(&mut counts, true);
+        tally(100, 0).complete(&mut counts, true);
         let mut record = record(crate::session::Via::Raw, counts);
         assert_eq!(record.broken_identities(), Vec::<String>::new(), "cut off");
         record.transfers[0].seconds_client = Some(std::time::Duration::from_secs(1));
@@ -165,7 +165,7 @@ mod tests {
     #[test]
     fn more_than_was_sent_is_no_sum_that_holds() {
         let mut counts = said(95, 8);
-        tally(100, 0).account(&mut counts, false);
+        tally(100, 0).complete(&mut counts, false);
         let broken = broken(counts);
         assert_eq!(broken.len(), 1, "{broken:?}");
         assert!(broken[0].contains("100 datagrams offered"), "{broken:?}");

@@ -14,21 +14,21 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::time::Duration;
 
-use crate::proto::udp::advance::Advance;
 use crate::proto::udp::control::Report;
 use crate::proto::udp::sender::{Fault, ROUNDS, SLACK};
+use crate::proto::udp::stall_detector::StallDetector;
 use crate::proto::udp::{CONSENT, DOUBT, Transmit, before, xor};
 use crate::units::Moment;
 
 /// Sends the blocks of one file to a group.
 #[derive(Clone, Debug)]
-pub struct Cast {
+pub struct GroupSender {
     blocks: u32,
     next_new: u32,
     pkt: u32,
     /// Datagrams that were sent, questions included.
     sent: u64,
-    members: BTreeMap<u16, Member>,
+    members: BTreeMap<u16, GroupMember>,
     /// What this round still sends of the blocks below `planned`.
     repair: VecDeque<Vec<u32>>,
     /// What is lacked from here on is not in `repair` yet.
@@ -41,14 +41,14 @@ pub struct Cast {
     ask_at: Moment,
     pause: Duration,
     faults: Vec<(u16, Fault)>,
-    asides: Vec<Aside>,
+    stragglers: Vec<Straggler>,
     /// When it was last asked for something to send.
-    looked_at: Moment,
+    polled_at: Moment,
 }
 
 /// A client that the group has left behind.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Aside {
+pub struct Straggler {
     /// The client.
     pub client: u16,
     /// The group's datagrams so far.
@@ -58,7 +58,7 @@ pub struct Aside {
 }
 
 #[derive(Clone, Debug)]
-struct Member {
+struct GroupMember {
     window: u32,
     /// How long it has kept half of all or more from being sent to, less how long it was kept.
     held: Duration,
@@ -75,7 +75,7 @@ struct Member {
     slow: bool,
     rounds: u32,
     budget: u64,
-    advance: Advance,
+    stall_detector: StallDetector,
     /// Since when it has said nothing but what cannot be true.
     doubted: Option<Moment>,
 }
@@ -99,7 +99,7 @@ const RANGES_MAX: usize = 1 << 16;
 /// Pauses between ENDs: few and short first, because one may be lost.
 const PAUSE: Range<Duration> = Duration::from_millis(6)..Duration::from_millis(100);
 
-impl Cast {
+impl GroupSender {
     /// A sender of `blocks` blocks.
     pub fn new(blocks: u32, now: Moment) -> Self {
         Self {
@@ -116,14 +116,14 @@ impl Cast {
             ask_at: now,
             pause: PAUSE.start,
             faults: Vec::new(),
-            asides: Vec::new(),
-            looked_at: now,
+            stragglers: Vec::new(),
+            polled_at: now,
         }
     }
 
     /// Adds a client that takes at most `window` datagrams under way.
     pub fn join(&mut self, client: u16, window: u32, now: Moment) {
-        let member = Member {
+        let member = GroupMember {
             window,
             held: Duration::ZERO,
             seen: self.pkt,
@@ -136,7 +136,7 @@ impl Cast {
             slow: false,
             rounds: 0,
             budget: u64::from(self.blocks) * ROUNDS + SLACK,
-            advance: Advance::new(self.sent, now),
+            stall_detector: StallDetector::new(self.sent, now),
             doubted: None,
         };
         self.members.insert(client, member);
@@ -159,8 +159,8 @@ impl Cast {
 
     /// A client that is set aside now that the others are done: it has left the group and needs
     /// a sender of its own.
-    pub fn poll_aside(&mut self) -> Option<Aside> {
-        self.asides.pop()
+    pub fn poll_straggler(&mut self) -> Option<Straggler> {
+        self.stragglers.pop()
     }
 
     /// A client that is not sent to any more, and why.
@@ -191,7 +191,7 @@ impl Cast {
             return;
         }
         member.doubted = None;
-        member.advance.hear(report, pkt, self.sent, now);
+        member.stall_detector.record(report, pkt, self.sent, now);
         // Who answers has at least seen what asked.
         let seen = if ahead { self.asked_pkt } else { report.seen };
         if before(member.seen, seen) {
@@ -229,12 +229,12 @@ impl Cast {
 
     /// What to send now, if anything.
     pub fn poll_transmit(&mut self, now: Moment) -> Option<Transmit> {
-        self.give_up(now);
-        self.leave_aside();
+        self.remove_unresponsive(now);
+        self.release_stragglers();
         if self.members.is_empty() {
             return None;
         }
-        self.plan_on();
+        self.plan_next();
         if self.is_sent() {
             self.collect(now);
         }
@@ -266,7 +266,7 @@ impl Cast {
         self.pkt = self.pkt.wrapping_add(1);
         self.sent += 1;
         self.asked = None;
-        self.plan_on();
+        self.plan_next();
         let done = self.is_sent();
         self.pause = PAUSE.start;
         self.ask_at = if done { now } else { now.after(self.pause * 4) };
@@ -278,12 +278,12 @@ impl Cast {
         self.next_new == self.blocks && self.repair.is_empty() && self.planned == self.blocks
     }
 
-    fn give_up(&mut self, now: Moment) {
+    fn remove_unresponsive(&mut self, now: Moment) {
         let (faults, sent) = (&mut self.faults, self.sent);
         self.members.retain(|&client, member| {
             let fault = match () {
                 () if now >= member.heard_at.after(CONSENT) => Fault::Silent,
-                () if member.advance.is_stuck(sent, now) => Fault::Stuck,
+                () if member.stall_detector.is_stuck(sent, now) => Fault::Stuck,
                 () => return true,
             };
             faults.push((client, fault));
@@ -293,7 +293,7 @@ impl Cast {
 
     /// Once nobody is left but those set aside, leaves them to streams of their own; several that
     /// lack much are a group again, which is passed over for all of them at once.
-    fn leave_aside(&mut self) {
+    fn release_stragglers(&mut self) {
         let all_aside = self.members.values().all(|m| m.aside);
         if !self.is_sent() || self.members.is_empty() || !all_aside {
             return;
@@ -304,7 +304,7 @@ impl Cast {
             return;
         }
         for (client, member) in std::mem::take(&mut self.members) {
-            self.asides.push(Aside {
+            self.stragglers.push(Straggler {
                 client,
                 pkt: self.pkt,
                 missing: member.missing,
@@ -315,18 +315,18 @@ impl Cast {
     /// True while everybody that keeps up can hold one datagram more.
     fn is_open(&mut self, now: Moment) -> bool {
         let pkt = self.pkt;
-        let keeps_up = |member: &Member| !member.aside && now < member.heard_at.after(LAG);
-        let under_way = |member: &Member| pkt.wrapping_sub(member.seen);
-        let is_full = |member: &Member| under_way(member) >= member.window;
-        let span = now.since(self.looked_at).min(PAUSE.end);
-        self.looked_at = now;
+        let keeps_up = |member: &GroupMember| !member.aside && now < member.heard_at.after(LAG);
+        let under_way = |member: &GroupMember| pkt.wrapping_sub(member.seen);
+        let is_full = |member: &GroupMember| under_way(member) >= member.window;
+        let span = now.since(self.polled_at).min(PAUSE.end);
+        self.polled_at = now;
         let active = || self.members.values().filter(|m| keeps_up(m));
         let (count, full) = (active().count(), active().filter(|m| is_full(m)).count());
         if count == 0 {
             // If all lag they are waited for, until they answer or are given up.
             return self.members.values().any(|member| !is_full(member));
         }
-        let is_ready = |m: &Member| under_way(m) < m.window / 2;
+        let is_ready = |m: &GroupMember| under_way(m) < m.window / 2;
         let ready = active().filter(|m| is_ready(m)).count();
         if full > 0 && ready * 2 >= count {
             for member in self.members.values_mut().filter(|m| keeps_up(m)) {
@@ -349,7 +349,7 @@ impl Cast {
             return;
         };
         let round = self.round;
-        let answered = |member: &Member| member.answered == round;
+        let answered = |member: &GroupMember| member.answered == round;
         let waiting = self.members.values().any(|m| !m.aside && !answered(m));
         if waiting && now < asked.after(LAG) || !self.members.values().any(answered) {
             return;
@@ -374,7 +374,7 @@ impl Cast {
             !greedy
         });
         self.planned = 0;
-        self.plan_on();
+        self.plan_next();
         // Nobody lacks anything: those that are whole are about to say so.
         if self.repair.is_empty() {
             self.asked = Some(now);
@@ -398,7 +398,7 @@ impl Cast {
     }
 
     /// Goes on to the next section in which somebody lacks something, once the last is sent.
-    fn plan_on(&mut self) {
+    fn plan_next(&mut self) {
         while self.repair.is_empty() && self.planned < self.blocks {
             let end = self.planned.saturating_add(SECTION).min(self.blocks);
             self.repair = self.plan(self.planned..end).into();
@@ -451,13 +451,13 @@ impl Cast {
     pub fn poll_timeout(&self) -> Moment {
         // Once it is over it was looked at, and those who are silent are asked again.
         let lag = self.asked.map(|asked| asked.after(LAG));
-        let lag = lag.filter(|lag| *lag > self.looked_at);
+        let lag = lag.filter(|lag| *lag > self.polled_at);
         lag.map_or(self.ask_at, |lag| self.ask_at.min(lag))
     }
 }
 
 /// How many blocks a client lacks.
-fn lacks(member: &Member) -> u64 {
+fn lacks(member: &GroupMember) -> u64 {
     let ranges = member.missing.iter();
     ranges.map(|range| u64::from(range.end - range.start)).sum()
 }

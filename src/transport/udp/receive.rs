@@ -11,31 +11,31 @@ use crate::net::clock;
 use crate::net::line_stream::LineStream;
 use crate::proto::udp::control::{Listen, Terms, window};
 use crate::proto::udp::packet::block_len;
-use crate::proto::udp::receiver::{How, Receiver};
+use crate::proto::udp::receiver::{BlockReceiver, RepairMode};
 use crate::session::Via;
-use crate::transport::udp::hub;
-use crate::transport::udp::reception::{Reception, Source, Target};
-use crate::transport::udp::socket::Inlet;
-use crate::transport::udp::writer::Writer;
+use crate::transport::udp::block_writer::BlockWriter;
+use crate::transport::udp::group_receiver;
+use crate::transport::udp::reception::{CopyTarget, DatagramSource, Reception};
+use crate::transport::udp::socket::RecvSocket;
 
 /// One of the three ways.
 #[derive(Clone, Copy, Debug)]
-pub struct Datagrams(pub Via);
+pub struct UdpReceiver(pub Via);
 
 /// Reliable, to each client.
-pub const UDP: Datagrams = Datagrams(Via::Udp);
+pub const UDP: UdpReceiver = UdpReceiver(Via::Udp);
 /// Measured, not repaired.
-pub const RAW: Datagrams = Datagrams(Via::Raw);
+pub const RAW: UdpReceiver = UdpReceiver(Via::Raw);
 /// One stream for all.
-pub const MULTICAST: Datagrams = Datagrams(Via::Multicast);
+pub const MULTICAST: UdpReceiver = UdpReceiver(Via::Multicast);
 
 /// What is open before the release.
 #[derive(Debug)]
-struct Open {
+struct UdpReceiveSession {
     via: Via,
     terms: Terms,
     /// Taken by the payload.
-    source: Option<Source>,
+    source: Option<DatagramSource>,
 }
 
 /// How long the server's terms are waited for after its offer.
@@ -47,7 +47,7 @@ const SPREAD: Duration = Duration::from_micros(200);
 /// Most clients over which answers are spread.
 const SPREAD_MAX: u16 = 64;
 
-impl ReceiveTransport for Datagrams {
+impl ReceiveTransport for UdpReceiver {
     fn via(&self) -> Via {
         self.0
     }
@@ -74,21 +74,21 @@ impl ReceiveTransport for Datagrams {
                         return Err(Error::refused("gatecast", "groups are of IPv4"));
                     }
                 };
-                let tap = hub::tap(group, interface)?;
-                let inlet = Inlet::open(here)?;
+                let tap = group_receiver::join(group, interface)?;
+                let inlet = RecvSocket::open(here)?;
                 let (port, room) = (inlet.port()?, inlet.room().min(tap.room()));
-                (Source::Group(tap, inlet), port, room)
+                (DatagramSource::Group(tap, inlet), port, room)
             }
             (Via::Multicast, None) => return Err(wrong("multicast without a group".to_owned())),
             _ => {
-                let inlet = Inlet::open(here)?;
+                let inlet = RecvSocket::open(here)?;
                 let (port, room) = (inlet.port()?, inlet.room());
-                (Source::Own(inlet), port, room)
+                (DatagramSource::Own(inlet), port, room)
             }
         };
         let listen = Listen { port, buffer: room };
         lines.write_line(&listen.encode())?;
-        Ok(Box::new(Open {
+        Ok(Box::new(UdpReceiveSession {
             via: self.0,
             terms,
             source: Some(source),
@@ -96,7 +96,7 @@ impl ReceiveTransport for Datagrams {
     }
 }
 
-impl ReceiveSession for Open {
+impl ReceiveSession for UdpReceiveSession {
     fn receive(
         &mut self,
         incoming: &ReceiveContext<'_>,
@@ -109,16 +109,16 @@ impl ReceiveSession for Open {
         let mut source = self.source.take().expect("a payload comes once");
         let seat = incoming.offer.seat.0;
         let (how, room) = match (self.via, &source) {
-            (Via::Raw, Source::Own(inlet)) => (How::Raw, inlet.room()),
-            (_, Source::Own(inlet)) => (How::Unicast, inlet.room()),
-            (_, Source::Group(tap, inlet)) => (
-                How::Multicast(SPREAD * u32::from(seat % SPREAD_MAX)),
+            (Via::Raw, DatagramSource::Own(inlet)) => (RepairMode::Raw, inlet.room()),
+            (_, DatagramSource::Own(inlet)) => (RepairMode::Unicast, inlet.room()),
+            (_, DatagramSource::Group(tap, inlet)) => (
+                RepairMode::Multicast(SPREAD * u32::from(seat % SPREAD_MAX)),
                 inlet.room().min(tap.room()),
             ),
         };
         let block_len = block_len(terms.datagram, self.via == Via::Multicast);
         let now = clock::now();
-        let receiver = Receiver::new(
+        let receiver = BlockReceiver::new(
             incoming.offer.session.0 as u32,
             incoming.offer.file.bytes,
             block_len,
@@ -131,9 +131,9 @@ impl ReceiveSession for Open {
             .from
             .unwrap_or_else(|| lines.peer().ip())
             .to_canonical();
-        let writer = Writer::new(incoming.file);
+        let writer = BlockWriter::new(incoming.file);
         let intake = Reception::new(how, receiver, writer, server, incoming.range.clone(), now);
-        let target = Target {
+        let target = CopyTarget {
             order: incoming.order,
             file: incoming.file,
             moved: incoming.moved,

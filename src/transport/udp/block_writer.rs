@@ -6,7 +6,7 @@ use crate::net::copy;
 use crate::proto::udp::xor;
 
 /// Writes blocks, those that follow each other together.
-pub(super) struct Writer<'a> {
+pub(super) struct BlockWriter<'a> {
     file: &'a File,
     at: u64,
     held: Vec<u8>,
@@ -15,7 +15,7 @@ pub(super) struct Writer<'a> {
 /// Blocks that follow each other are written together, up to so many bytes.
 const WRITE: usize = 256 * 1024;
 
-impl<'a> Writer<'a> {
+impl<'a> BlockWriter<'a> {
     pub(super) fn new(file: &'a File) -> Self {
         Self {
             file,
@@ -24,7 +24,7 @@ impl<'a> Writer<'a> {
         }
     }
 
-    pub(super) fn put(&mut self, offset: u64, bytes: &[u8]) -> Result<(), copy::Stop> {
+    pub(super) fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), copy::Stop> {
         let next = self.at + self.held.len() as u64;
         if offset != next || self.held.len() + bytes.len() > WRITE {
             self.flush()?;
@@ -43,7 +43,7 @@ impl<'a> Writer<'a> {
     }
 
     /// Takes the blocks that are held out of an XOR and writes the one that is left.
-    pub(super) fn decode(
+    pub(super) fn write_decoded(
         &mut self,
         coded: &[u8],
         others: &[(u64, usize)],

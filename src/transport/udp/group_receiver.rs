@@ -16,11 +16,11 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError};
 
 use crate::error::{Error, Result};
 use crate::net::datagrams;
-use crate::transport::udp::socket::Inlet;
+use crate::transport::udp::socket::RecvSocket;
 
 /// What came in one call.
 #[derive(Debug)]
-pub struct Batch {
+pub struct GroupBatch {
     /// Its sender.
     pub from: SocketAddr,
     /// The length of each datagram but the last.
@@ -31,29 +31,30 @@ pub struct Batch {
 
 /// A client's place behind the socket.
 #[derive(Debug)]
-pub struct Tap {
-    batches: Receiver<Arc<Batch>>,
+pub struct Subscription {
+    batches: Receiver<Arc<GroupBatch>>,
     overflow: Arc<AtomicU64>,
-    hub: Arc<Hub>,
+    receiver: Arc<GroupReceiver>,
     dropped_before: Option<u64>,
 }
 
 #[derive(Debug)]
-struct Hub {
-    taps: Mutex<Vec<Subscriber>>,
+struct GroupReceiver {
+    subscribers: Mutex<Vec<Subscriber>>,
     room: u64,
     /// The thread's socket, to ask the kernel what it dropped at the moment when that is wanted.
     socket: UdpSocket,
     /// Rows of datagrams came, which the kernel drops as one and counts once.
-    rows: AtomicBool,
+    coalesced: AtomicBool,
 }
 
-type Key = (SocketAddr, Ipv4Addr);
+type GroupKey = (SocketAddr, Ipv4Addr);
 
 /// A client's queue, and what it had no room for.
-type Subscriber = (Sender<Arc<Batch>>, Arc<AtomicU64>);
+type Subscriber = (Sender<Arc<GroupBatch>>, Arc<AtomicU64>);
 
-static HUBS: LazyLock<Mutex<HashMap<Key, Weak<Hub>>>> = LazyLock::new(Mutex::default);
+static RECEIVERS: LazyLock<Mutex<HashMap<GroupKey, Weak<GroupReceiver>>>> =
+    LazyLock::new(Mutex::default);
 
 /// Calls' worth of datagrams that wait for one client at most.
 const QUEUE: usize = 256;
@@ -62,15 +63,15 @@ const QUEUE: usize = 256;
 ///
 /// # Errors
 /// The system's.
-pub fn tap(group: SocketAddr, interface: Ipv4Addr) -> Result<Tap> {
-    let mut hubs = HUBS.lock().unwrap_or_else(PoisonError::into_inner);
+pub fn join(group: SocketAddr, interface: Ipv4Addr) -> Result<Subscription> {
+    let mut hubs = RECEIVERS.lock().unwrap_or_else(PoisonError::into_inner);
     hubs.retain(|_, hub| hub.strong_count() > 0);
     let key = (group, interface);
     let hub = match hubs.get(&key).and_then(Weak::upgrade) {
         Some(hub) => hub,
         None => {
-            let inlet = Inlet::join(group, interface)?;
-            let hub = Arc::new(Hub::new(&inlet)?);
+            let inlet = RecvSocket::join(group, interface)?;
+            let hub = Arc::new(GroupReceiver::new(&inlet)?);
             let served = Arc::downgrade(&hub);
             thread::Builder::new()
                 .name(format!("group-{group}"))
@@ -84,10 +85,10 @@ pub fn tap(group: SocketAddr, interface: Ipv4Addr) -> Result<Tap> {
 }
 
 /// Receives until no client is left.
-fn serve(mut inlet: Inlet, hub: &Weak<Hub>) {
+fn serve(mut inlet: RecvSocket, hub: &Weak<GroupReceiver>) {
     loop {
         let came = match inlet.gather(true) {
-            Ok(Some((from, segment, bytes))) => Some(Arc::new(Batch {
+            Ok(Some((from, segment, bytes))) => Some(Arc::new(GroupBatch {
                 from,
                 segment,
                 bytes: bytes.to_vec(),
@@ -99,39 +100,46 @@ fn serve(mut inlet: Inlet, hub: &Weak<Hub>) {
             return;
         };
         if let Some(batch) = came {
-            hub.rows.fetch_or(inlet.has_rows(), Ordering::Relaxed);
-            hub.hand_out(&batch);
+            hub.coalesced
+                .fetch_or(inlet.is_coalesced(), Ordering::Relaxed);
+            hub.distribute(&batch);
         }
     }
 }
 
-impl Hub {
-    fn new(inlet: &Inlet) -> Result<Self> {
+impl GroupReceiver {
+    fn new(inlet: &RecvSocket) -> Result<Self> {
         Ok(Self {
-            taps: Mutex::default(),
+            subscribers: Mutex::default(),
             room: inlet.room(),
-            socket: inlet.voice()?,
-            rows: AtomicBool::new(false),
+            socket: inlet.try_clone_socket()?,
+            coalesced: AtomicBool::new(false),
         })
     }
 
-    fn subscribe(self: Arc<Self>) -> Tap {
+    fn subscribe(self: Arc<Self>) -> Subscription {
         let (tell, batches) = crossbeam_channel::bounded(QUEUE);
         let overflow = Arc::new(AtomicU64::new(0));
-        let mut taps = self.taps.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taps = self
+            .subscribers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         taps.push((tell, Arc::clone(&overflow)));
         drop(taps);
         let dropped_before = datagrams::drops(&self.socket);
-        Tap {
+        Subscription {
             batches,
             overflow,
-            hub: self,
+            receiver: self,
             dropped_before,
         }
     }
 
-    fn hand_out(&self, batch: &Arc<Batch>) {
-        let mut taps = self.taps.lock().unwrap_or_else(PoisonError::into_inner);
+    fn distribute(&self, batch: &Arc<GroupBatch>) {
+        let mut taps = self
+            .subscribers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         taps.retain(|(tell, overflow)| match tell.try_send(Arc::clone(batch)) {
             Ok(()) => true,
             Err(TrySendError::Full(_)) => {
@@ -146,19 +154,19 @@ impl Hub {
     /// What the kernel has dropped since `before`, now.
     fn dropped(&self, before: Option<u64>) -> Option<u64> {
         let count = datagrams::drops(&self.socket)?.checked_sub(before?)?;
-        (count == 0 || !self.rows.load(Ordering::Relaxed)).then_some(count)
+        (count == 0 || !self.coalesced.load(Ordering::Relaxed)).then_some(count)
     }
 }
 
-impl Tap {
+impl Subscription {
     /// The socket's receive buffer, bytes as the kernel counts them.
     pub fn room(&self) -> u64 {
-        self.hub.room
+        self.receiver.room
     }
 
     /// Datagrams dropped on this machine before this client saw them.
     pub fn drops(&self) -> Option<u64> {
-        let kernel = self.hub.dropped(self.dropped_before)?;
+        let kernel = self.receiver.dropped(self.dropped_before)?;
         Some(kernel + self.overflow.load(Ordering::Relaxed))
     }
 
@@ -166,7 +174,7 @@ impl Tap {
     ///
     /// # Errors
     /// The group's socket has failed.
-    pub fn receive(&self, patience: Duration) -> std::io::Result<Option<Arc<Batch>>> {
+    pub fn receive(&self, patience: Duration) -> std::io::Result<Option<Arc<GroupBatch>>> {
         match self.batches.recv_timeout(patience) {
             Ok(batch) => Ok(Some(batch)),
             Err(RecvTimeoutError::Timeout) => Ok(None),
@@ -186,8 +194,8 @@ mod tests {
     fn what_the_kernel_dropped_is_told_as_it_is_and_not_as_it_was() {
         let group: SocketAddr = "239.255.7.2:40124".parse().expect("a group");
         // Nobody receives here, so the buffer is full at some time.
-        let inlet = Inlet::join(group, Ipv4Addr::LOCALHOST).expect("loopback has groups");
-        let tap = Arc::new(Hub::new(&inlet).expect("a socket")).subscribe();
+        let inlet = RecvSocket::join(group, Ipv4Addr::LOCALHOST).expect("loopback has groups");
+        let tap = Arc::new(GroupReceiver::new(&inlet).expect("a socket")).subscribe();
         assert_eq!(tap.drops(), Some(0));
         let sender = UdpSocket::bind("127.0.0.1:0").expect("a port");
         let mut told = 0;
@@ -205,8 +213,8 @@ mod tests {
     #[test]
     fn every_client_of_the_process_gets_every_datagram() {
         let group: SocketAddr = "239.255.7.1:40123".parse().expect("a group");
-        let taps: Vec<Tap> = (0..3)
-            .map(|_| tap(group, Ipv4Addr::LOCALHOST).expect("loopback has groups"))
+        let taps: Vec<Subscription> = (0..3)
+            .map(|_| join(group, Ipv4Addr::LOCALHOST).expect("loopback has groups"))
             .collect();
         let sender = UdpSocket::bind("127.0.0.1:0").expect("a port");
         for number in 0..10_u8 {

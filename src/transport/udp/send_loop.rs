@@ -16,23 +16,23 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender as Tell};
 
 use crate::net::clock;
 use crate::net::pacing::{BURST, Pacer};
-use crate::proto::udp::cast::{Aside, Cast};
 use crate::proto::udp::control::Report;
-use crate::proto::udp::sender::{Fault, Sender};
-use crate::proto::udp::watch::Watch;
+use crate::proto::udp::group_sender::{GroupSender, Straggler};
+use crate::proto::udp::rate_controller::RateController;
+use crate::proto::udp::sender::{BlockSender, Fault};
 use crate::server::catalog::Source;
 use crate::server::transport::TransferFailure;
 use crate::session::{SeatId, Via};
 use crate::transfer::Outcome;
-use crate::transport::udp::socket::{Outlet, SEGMENTS_MAX};
-use crate::transport::udp::tally::Tally;
+use crate::transport::udp::seat_counters::SeatCounters;
+use crate::transport::udp::socket::{SEGMENTS_MAX, SendSocket};
 use crate::units::{Moment, Rate};
 
 /// What a seat's thread tells.
 #[derive(Debug)]
-pub enum Word {
+pub enum SendCommand {
     /// The seat has gone through the gate and its client listens.
-    Join(Joined),
+    Join(Destination),
     /// The seat has gone through the gate and its client cannot be sent to.
     Absent,
     /// What the client said.
@@ -43,7 +43,7 @@ pub enum Word {
 
 /// A client that is to be sent to.
 #[derive(Debug)]
-pub struct Joined {
+pub struct Destination {
     /// Its seat.
     pub seat: SeatId,
     /// Where it listens.
@@ -53,14 +53,14 @@ pub struct Joined {
     /// Most datagrams under way to it.
     pub window: u32,
     /// What is counted for it.
-    pub tally: Arc<Tally>,
+    pub counters: Arc<SeatCounters>,
     /// How many seats were released together.
     pub admitted: usize,
 }
 
 /// What one session's datagrams are made of.
 #[derive(Debug)]
-pub struct Job {
+pub struct StreamSpec {
     /// The way.
     pub via: Via,
     /// The stream's number.
@@ -76,7 +76,7 @@ pub struct Job {
     /// The rate of the session, where it has one.
     pub rate: Option<Rate>,
     /// Where it sends from.
-    pub outlet: Outlet,
+    pub socket: SendSocket,
     /// The group, where there is one.
     pub group: Option<SocketAddr>,
 }
@@ -88,50 +88,52 @@ const ASSEMBLE: Duration = Duration::from_millis(500);
 const LINGER: Duration = Duration::from_secs(5);
 
 /// Words heard between two bursts at most.
-const WORDS_AT_ONCE: usize = 256;
+const COMMANDS_AT_ONCE: usize = 256;
 
-pub(super) struct Pump {
-    pub(super) job: Job,
+pub(super) struct SendLoop {
+    pub(super) spec: StreamSpec,
     /// The group, where there is one.
-    cast: Option<Box<Cast>>,
+    group: Option<Box<GroupSender>>,
     /// Those who are sent to by themselves.
-    senders: BTreeMap<SeatId, Sender>,
-    pub(super) watch: Option<Watch>,
+    senders: BTreeMap<SeatId, BlockSender>,
+    pub(super) rate_controller: Option<RateController>,
     /// What the watch has set.
     rate: Option<Rate>,
-    pub(super) seats: BTreeMap<SeatId, Joined>,
-    came: usize,
+    pub(super) seats: BTreeMap<SeatId, Destination>,
+    arrived: usize,
     admitted: usize,
     pub(super) pacer: Option<Pacer>,
     burst: usize,
     pub(super) cache: Vec<(u32, Vec<u8>)>,
-    pub(super) looked_at: Moment,
+    pub(super) checked_at: Moment,
     pub(super) buffer: Vec<u8>,
     turn: SeatId,
 }
 
 /// Sends until every seat has left.
-pub fn run(job: Job, words: &Receiver<Word>) {
+pub fn run(job: StreamSpec, words: &Receiver<SendCommand>) {
     let now = clock::now();
     // Raw has no reports to find a rate by, and must not.
     let probed = job.rate.is_none() && job.via != Via::Raw;
-    let watch = probed.then(|| Watch::new(job.datagram as u64, now));
+    let watch = probed.then(|| RateController::new(job.datagram as u64, now));
     let burst = burst(job.rate, job.datagram);
-    let pump = Pump {
-        cast: job.group.map(|_| Box::new(Cast::new(job.blocks, now))),
+    let pump = SendLoop {
+        group: job
+            .group
+            .map(|_| Box::new(GroupSender::new(job.blocks, now))),
         senders: BTreeMap::new(),
-        watch,
+        rate_controller: watch,
         rate: None,
         seats: BTreeMap::new(),
-        came: 0,
+        arrived: 0,
         admitted: usize::MAX,
         pacer: None,
         burst,
         cache: Vec::new(),
-        looked_at: now,
+        checked_at: now,
         buffer: Vec::with_capacity((job.datagram + 64) * SEGMENTS_MAX),
         turn: SeatId(0),
-        job,
+        spec: job,
     };
     pump.run(words);
 }
@@ -158,38 +160,38 @@ fn burst(rate: Option<Rate>, datagram: usize) -> usize {
         .clamp(1, SEGMENTS_MAX)
 }
 
-impl Pump {
-    fn run(mut self, words: &Receiver<Word>) {
+impl SendLoop {
+    fn run(mut self, words: &Receiver<SendCommand>) {
         let mut patience = Moment(u64::MAX);
-        while self.came < self.admitted && clock::left(patience).is_some() {
+        while self.arrived < self.admitted && clock::left(patience).is_some() {
             let left = clock::left(patience).unwrap_or_default();
             match words.recv_timeout(left.min(LINGER)) {
-                Ok(word) => self.hear(word),
+                Ok(word) => self.handle_command(word),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
-            if self.came > 0 && patience.0 == u64::MAX {
+            if self.arrived > 0 && patience.0 == u64::MAX {
                 patience = clock::now().after(ASSEMBLE);
             }
         }
         // Not before: a schedule that nobody keeps lags.
-        self.pacer = self.job.rate.map(|rate| {
+        self.pacer = self.spec.rate.map(|rate| {
             let windows = self.seats.values().map(|joined| joined.window);
-            let burst = catch_up(self.job.via, rate, self.job.datagram, windows);
+            let burst = catch_up(self.spec.via, rate, self.spec.datagram, windows);
             Pacer::with_burst(rate, burst)
         });
         loop {
             // Not all that there are: who talks without end must not keep us from sending.
-            for word in words.try_iter().take(WORDS_AT_ONCE) {
-                self.hear(word);
+            for word in words.try_iter().take(COMMANDS_AT_ONCE) {
+                self.handle_command(word);
             }
-            self.drop_failed();
-            self.judge();
-            if self.step() {
+            self.remove_group_faults();
+            self.adjust_rate();
+            if self.send_burst() {
                 continue;
             }
             let over = self.seats.is_empty();
-            if over && self.came >= self.admitted {
+            if over && self.arrived >= self.admitted {
                 return;
             }
             let until = match over {
@@ -198,7 +200,7 @@ impl Pump {
             };
             let left = clock::left(until).unwrap_or(Duration::from_micros(100));
             match words.recv_timeout(left) {
-                Ok(word) => self.hear(word),
+                Ok(word) => self.handle_command(word),
                 Err(RecvTimeoutError::Timeout) if over => return,
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
@@ -206,96 +208,99 @@ impl Pump {
         }
     }
 
-    fn hear(&mut self, word: Word) {
+    fn handle_command(&mut self, word: SendCommand) {
         let now = clock::now();
         match word {
-            Word::Absent => self.came += 1,
-            Word::Join(joined) => {
-                self.came += 1;
-                self.note(&joined);
+            SendCommand::Absent => self.arrived += 1,
+            SendCommand::Join(joined) => {
+                self.arrived += 1;
+                self.mark_unknown_refusals(&joined);
                 self.admitted = joined.admitted;
-                match &mut self.cast {
+                match &mut self.group {
                     Some(cast) => cast.join(joined.seat.0, joined.window, now),
                     None => {
                         let blocks = joined.blocks.clone();
-                        let sender = match self.job.via {
-                            Via::Raw => Sender::raw(blocks, now),
-                            _ => Sender::reliable(blocks, joined.window, now),
+                        let sender = match self.spec.via {
+                            Via::Raw => BlockSender::raw(blocks, now),
+                            _ => BlockSender::reliable(blocks, joined.window, now),
                         };
                         self.senders.insert(joined.seat, sender);
                     }
                 }
                 self.seats.insert(joined.seat, joined);
             }
-            Word::Report(seat, report) => {
+            SendCommand::Report(seat, report) => {
                 if let Some(sender) = self.senders.get_mut(&seat) {
                     if let Err(fault) = sender.handle_report(&report, now) {
-                        return self.fail(seat, fault);
+                        return self.remove_faulty(seat, fault);
                     }
-                } else if let Some(cast) = &mut self.cast {
+                } else if let Some(cast) = &mut self.group {
                     cast.handle_report(seat.0, &report, now);
                 }
-                if let Some(watch) = &mut self.watch {
-                    watch.hear(seat, &report, now);
+                if let Some(watch) = &mut self.rate_controller {
+                    watch.handle_report(seat, &report, now);
                 }
             }
-            Word::Leave(seat, answer) => {
-                self.forget(seat);
+            SendCommand::Leave(seat, answer) => {
+                self.remove_seat(seat);
                 drop(answer);
             }
         }
     }
 
     /// Says in what is counted for a client what cannot be counted here.
-    fn note(&self, joined: &Joined) {
-        if !self.job.outlet.tells_refused() {
-            joined.tally.untold.store(true, Ordering::Relaxed);
+    fn mark_unknown_refusals(&self, joined: &Destination) {
+        if !self.spec.socket.tells_refused() {
+            joined
+                .counters
+                .refusals_unknown
+                .store(true, Ordering::Relaxed);
         }
     }
 
-    fn forget(&mut self, seat: SeatId) {
+    fn remove_seat(&mut self, seat: SeatId) {
         self.seats.remove(&seat);
         self.senders.remove(&seat);
-        if let Some(cast) = &mut self.cast {
+        if let Some(cast) = &mut self.group {
             cast.leave(seat.0);
         }
     }
 
-    fn fail(&mut self, seat: SeatId, fault: Fault) {
+    fn remove_faulty(&mut self, seat: SeatId, fault: Fault) {
         let outcome = match fault {
             Fault::Silent | Fault::Stuck => Outcome::TimedOut,
             Fault::Impossible | Fault::Greedy => Outcome::Cut,
         };
-        self.fail_with(seat, &TransferFailure::new(outcome, fault.reason()));
+        self.remove_failed(seat, &TransferFailure::new(outcome, fault.reason()));
     }
 
-    fn fail_with(&mut self, seat: SeatId, failure: &TransferFailure) {
+    fn remove_failed(&mut self, seat: SeatId, failure: &TransferFailure) {
         if let Some(joined) = self.seats.get(&seat) {
             // The first reason stands.
-            let _ = joined.tally.failure.set(failure.clone());
+            let _ = joined.counters.failure.set(failure.clone());
         }
-        self.forget(seat);
+        self.remove_seat(seat);
     }
 
-    fn drop_failed(&mut self) {
-        while let Some((seat, fault)) = self.cast.as_mut().and_then(|cast| cast.poll_fault()) {
-            self.fail(SeatId(seat), fault);
+    fn remove_group_faults(&mut self) {
+        while let Some((seat, fault)) = self.group.as_mut().and_then(|cast| cast.poll_fault()) {
+            self.remove_faulty(SeatId(seat), fault);
         }
     }
 
     /// Lets what was delivered set the rate, where nobody gave one.
-    fn judge(&mut self) {
+    fn adjust_rate(&mut self) {
         let now = clock::now();
-        let Some(watch) = &mut self.watch else {
+        let Some(watch) = &mut self.rate_controller else {
             return;
         };
-        let group = self.cast.as_ref().map(|cast| cast.numbered());
+        let group = self.group.as_ref().map(|cast| cast.numbered());
         let senders = &self.senders;
         let numbered = |seat| match senders.get(&seat) {
             Some(sender) => Some(sender.numbered()),
             None => group,
         };
-        if !watch.judge(group.is_some(), now, numbered) {
+        if !watch.update(group.is_some(), now, numbered) {
             return;
         }
         let rate = watch.rate();
@@ -304,30 +309,30 @@ impl Pump {
             (Some(rate), Some(pacer)) => pacer.set_rate(rate),
             (rate, _) => self.pacer = rate.map(Pacer::new),
         }
-        self.burst = burst(rate, self.job.datagram);
+        self.burst = burst(rate, self.spec.datagram);
     }
 
     fn timeout(&self) -> Moment {
         let far = clock::now().after(Duration::from_millis(100));
-        let each = self.senders.values().map(Sender::poll_timeout);
-        let group = self.cast.iter().filter(|cast| !cast.is_over());
+        let each = self.senders.values().map(BlockSender::poll_timeout);
+        let group = self.group.iter().filter(|cast| !cast.is_over());
         each.chain(group.map(|cast| cast.poll_timeout()))
             .fold(far, Moment::min)
     }
 
     /// Sends one burst to the group or to one client; false when there is nothing to send.
-    fn step(&mut self) -> bool {
+    fn send_burst(&mut self) -> bool {
         let now = clock::now();
         let mut transmits = Vec::with_capacity(self.burst);
         let mut to = None;
-        if let Some(cast) = &mut self.cast {
+        if let Some(cast) = &mut self.group {
             transmits.extend(std::iter::from_fn(|| cast.poll_transmit(now)).take(self.burst));
-            while let Some(aside) = cast.poll_aside() {
+            while let Some(aside) = cast.poll_straggler() {
                 let seat = SeatId(aside.client);
                 log::info!("seat {seat}: the group is done, repaired by itself");
                 let window = self.seats.get(&seat).map_or(1, |joined| joined.window);
-                let Aside { pkt, missing, .. } = aside;
-                let sender = Sender::repairing(self.job.blocks, &missing, pkt, window, now);
+                let Straggler { pkt, missing, .. } = aside;
+                let sender = BlockSender::repairing(self.spec.blocks, &missing, pkt, window, now);
                 self.senders.insert(seat, sender);
             }
         }
@@ -345,7 +350,7 @@ impl Pump {
                         Ok(Some(transmit)) => transmits.push(transmit),
                         Ok(None) => break,
                         Err(fault) => {
-                            self.fail(seat, fault);
+                            self.remove_faulty(seat, fault);
                             return true;
                         }
                     }
@@ -364,7 +369,7 @@ impl Pump {
             let seats: Vec<SeatId> = self.seats.keys().copied().collect();
             seats
                 .into_iter()
-                .for_each(|seat| self.fail_with(seat, &failure));
+                .for_each(|seat| self.remove_failed(seat, &failure));
         }
         true
     }

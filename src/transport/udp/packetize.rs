@@ -10,11 +10,11 @@ use crate::proto::udp::{Transmit, xor};
 use crate::server::transport::TransferFailure;
 use crate::session::SeatId;
 use crate::transfer::Outcome;
-use crate::transport::udp::pump::{Joined, Pump};
+use crate::transport::udp::send_loop::{Destination, SendLoop};
 use crate::units::Moment;
 
 /// How often the source is looked at while parts of it are read again.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+const CHECK_EVERY: Duration = Duration::from_millis(100);
 
 /// Blocks read from the file at once, and how many such stretches are kept: clients that move
 /// at one pace read each once.
@@ -23,7 +23,7 @@ const STRETCHES: usize = 16;
 
 /// Datagrams that wait in the buffer.
 #[derive(Default)]
-struct Pending {
+struct QueuedDatagrams {
     segment: usize,
     /// A shorter one stands at the end, and nothing may follow it.
     closed: bool,
@@ -32,14 +32,14 @@ struct Pending {
     numbered: u64,
 }
 
-impl Pump {
+impl SendLoop {
     /// Makes the datagrams and sends them, as few calls as their lengths allow.
     pub(super) fn send(
         &mut self,
         seat: Option<SeatId>,
         transmits: &[Transmit],
     ) -> Result<(), TransferFailure> {
-        let mut pending = Pending::default();
+        let mut pending = QueuedDatagrams::default();
         self.buffer.clear();
         // They leave together, so one look at the clock is true of all.
         let now = clock::now();
@@ -64,19 +64,19 @@ impl Pump {
     }
 
     /// Sends what stands in the buffer up to `end` and takes it out.
-    fn flush(&mut self, seat: Option<SeatId>, pending: &mut Pending, end: usize) {
+    fn flush(&mut self, seat: Option<SeatId>, pending: &mut QueuedDatagrams, end: usize) {
         if pending.segment == 0 {
             return;
         }
         if let Some(pacer) = &self.pacer {
             pacer.charge(end as u64);
         }
-        if let Some(watch) = &mut self.watch {
+        if let Some(watch) = &mut self.rate_controller {
             watch.sent(end as u64);
         }
         let to = match seat {
             Some(seat) => self.seats.get(&seat).map(|joined| joined.to),
-            None => self.job.group,
+            None => self.spec.group,
         };
         if let Some(to) = to {
             let at = clock::now().0.max(1);
@@ -86,7 +86,10 @@ impl Pump {
                 joined.filter(move |joined| seat.is_none_or(|seat| seat == joined.seat))
             };
             // Counted before it is sent, because a client may answer before the send returns.
-            for Joined { tally, .. } in tallies() {
+            for Destination {
+                counters: tally, ..
+            } in tallies()
+            {
                 let _ =
                     tally
                         .first_us
@@ -95,9 +98,12 @@ impl Pump {
                 tally.again.fetch_add(pending.again, Ordering::Relaxed);
                 tally.offered.fetch_add(pending.numbered, Ordering::Relaxed);
             }
-            let refused = self.job.outlet.send(bytes, pending.segment, to);
+            let refused = self.spec.socket.send(bytes, pending.segment, to);
             if refused > 0 {
-                for Joined { tally, .. } in tallies() {
+                for Destination {
+                    counters: tally, ..
+                } in tallies()
+                {
                     let count = refused.min(pending.numbered);
                     tally.refused.fetch_add(count, Ordering::Relaxed);
                 }
@@ -108,12 +114,12 @@ impl Pump {
             }
         }
         self.buffer.drain(..end);
-        *pending = Pending::default();
+        *pending = QueuedDatagrams::default();
     }
 
     /// Appends one datagram to the buffer; returns its payload, and how much of it is repeated.
     fn append(&mut self, transmit: &Transmit, now: Moment) -> Result<(u64, u64), TransferFailure> {
-        let (stream, sent_us) = (self.job.stream, now.0 as u32);
+        let (stream, sent_us) = (self.spec.stream, now.0 as u32);
         let mut buffer = std::mem::take(&mut self.buffer);
         let mut sum;
         let (pkt, body, repeated) = match transmit {
@@ -127,7 +133,7 @@ impl Pump {
                 (*pkt, body, *again)
             }
             Transmit::Xor { pkt, blocks } => {
-                sum = vec![0; self.job.block_len];
+                sum = vec![0; self.spec.block_len];
                 for &block in blocks {
                     xor::add(&mut sum, self.block(block, true, now)?);
                 }
@@ -163,9 +169,9 @@ impl Pump {
     /// One block's bytes. What is read a second time is the file that was offered: it is looked
     /// at, because a repair from a changed file would put new bytes into an old copy.
     fn block(&mut self, block: u32, again: bool, now: Moment) -> Result<&[u8], TransferFailure> {
-        if again && now >= self.looked_at.after(LOOK_EVERY) {
-            self.looked_at = now;
-            self.job
+        if again && now >= self.checked_at.after(CHECK_EVERY) {
+            self.checked_at = now;
+            self.spec
                 .source
                 .unchanged()
                 .map_err(|error| changed(&error.to_string()))?;
@@ -180,28 +186,28 @@ impl Pump {
                 self.cache.len() - 1
             }
         };
-        let (offset, len) = place(self.job.source.info.bytes, self.job.block_len, block);
-        let base = u64::from(first) * self.job.block_len as u64;
+        let (offset, len) = place(self.spec.source.info.bytes, self.spec.block_len, block);
+        let base = u64::from(first) * self.spec.block_len as u64;
         let from = (offset - base) as usize;
         Ok(&self.cache[at].1[from..from + len])
     }
 
     /// Reads a stretch into `bytes`, whatever they were.
     fn read(&self, first: u32, mut bytes: Vec<u8>) -> Result<Vec<u8>, TransferFailure> {
-        let base = u64::from(first) * self.job.block_len as u64;
-        let left = self.job.source.info.bytes.saturating_sub(base);
-        let want = left.min(u64::from(STRETCH) * self.job.block_len as u64);
+        let base = u64::from(first) * self.spec.block_len as u64;
+        let left = self.spec.source.info.bytes.saturating_sub(base);
+        let want = left.min(u64::from(STRETCH) * self.spec.block_len as u64);
         bytes.resize(want as usize, 0);
         let mut done = 0;
         while done < bytes.len() {
             let at = base + done as u64;
-            match copy::read_at(&self.job.source.file, &mut bytes[done..], at) {
+            match copy::read_at(&self.spec.source.file, &mut bytes[done..], at) {
                 Ok(read) => done += read,
                 Err(copy::Stop::Disk(error)) => {
                     return Err(changed(&format!("the source cannot be read: {error}")));
                 }
                 Err(_) => {
-                    let reason = match self.job.source.unchanged() {
+                    let reason = match self.spec.source.unchanged() {
                         Err(error) => error.to_string(),
                         Ok(()) => format!("the source ended at byte {at}"),
                     };

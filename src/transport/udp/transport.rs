@@ -24,22 +24,22 @@ use crate::server::transport::{
 use crate::session::{SeatId, Via};
 use crate::transfer::{Counts, Outcome};
 use crate::transport::udp::config::UdpConfig;
-use crate::transport::udp::pump;
-use crate::transport::udp::pump::{Job, Word};
-use crate::transport::udp::socket::{Outlet, Reach};
-use crate::transport::udp::tally::Tally;
+use crate::transport::udp::seat_counters::SeatCounters;
+use crate::transport::udp::send_loop;
+use crate::transport::udp::send_loop::{SendCommand, StreamSpec};
+use crate::transport::udp::socket::{Reach, SendSocket};
 use crate::units::Rate;
 
 /// One of the three ways.
 #[derive(Clone, Copy, Debug)]
-pub struct Datagrams {
+pub struct UdpTransport {
     via: Via,
     config: UdpConfig,
 }
 
 /// One session.
 #[derive(Debug)]
-pub(super) struct Stream {
+pub(super) struct UdpSession {
     via: Via,
     source: Arc<Source>,
     pub(super) terms: Terms,
@@ -47,29 +47,29 @@ pub(super) struct Stream {
     rate: Option<Rate>,
     pub(super) block_len: usize,
     pub(super) blocks: u32,
-    state: Mutex<State>,
+    state: Mutex<UdpSessionState>,
 }
 
 /// What is opened before the release, and what runs after it. The lock is never held while
 /// anything blocks.
 #[derive(Debug, Default)]
-struct State {
+struct UdpSessionState {
     /// Who sits in each seat and where it listens; a seat that was given back may have another.
     listening: BTreeMap<SeatId, (SocketAddr, Listen)>,
-    tallies: BTreeMap<SeatId, Arc<Tally>>,
-    outlet: Option<(IpAddr, Outlet)>,
-    words: Option<Tell<Word>>,
-    many: bool,
+    counters: BTreeMap<SeatId, Arc<SeatCounters>>,
+    socket: Option<(IpAddr, SendSocket)>,
+    commands: Option<Tell<SendCommand>>,
+    segmented: bool,
 }
 
 /// Words that wait for the sending thread at most; then the clients' connections wait.
-const WORDS: usize = 1024;
+const COMMANDS_MAX: usize = 1024;
 
 /// The rate from which on the kernel may send many datagrams as one: below it they would be a
 /// burst, and above it single sends cost more than the network.
-const MANY_FROM: Rate = Rate(900_000_000);
+const SEGMENTED_FROM: Rate = Rate(900_000_000);
 
-impl Datagrams {
+impl UdpTransport {
     /// `via` must be one of `udp`, `raw` and `multicast`.
     pub fn new(via: Via, config: UdpConfig) -> Self {
         debug_assert!(matches!(via, Via::Udp | Via::Raw | Via::Multicast));
@@ -77,7 +77,7 @@ impl Datagrams {
     }
 }
 
-impl Transport for Datagrams {
+impl Transport for UdpTransport {
     fn via(&self) -> Via {
         self.via
     }
@@ -106,12 +106,12 @@ impl Transport for Datagrams {
             let reason = format!("{blocks} blocks are more than datagrams can number");
             return Err(Error::refused("the server", reason));
         }
-        Ok(Box::new(Stream {
+        Ok(Box::new(UdpSession {
             via: self.via,
             source: Arc::clone(source),
             terms: Terms {
                 datagram: size,
-                group: multicast.then(|| self.config.group.unwrap_or_else(some_group)),
+                group: multicast.then(|| self.config.group.unwrap_or_else(random_group)),
                 from: multicast
                     .then_some(self.config.interface)
                     .flatten()
@@ -127,20 +127,20 @@ impl Transport for Datagrams {
 }
 
 /// A group of the organisation's own (RFC 2365, section 6.2), so that two sessions have two.
-fn some_group() -> SocketAddr {
+fn random_group() -> SocketAddr {
     let random = clock::random().to_le_bytes();
     let address = Ipv4Addr::new(239, 255, random[0], random[1].max(1));
     let port = 20_000 + u16::from_le_bytes([random[2], random[3]]) % 10_000;
     (address, port).into()
 }
 
-impl SendSession for Stream {
+impl SendSession for UdpSession {
     fn prepare_connection(&self, stream: &TcpStream) -> Result<()> {
         let failed = || Error::io("look at the connection", "a client");
         let ip = stream.local_addr().map_err(failed())?.ip().to_canonical();
         let ip = self.terms.from.unwrap_or(ip);
         let mut state = self.lock();
-        if let Some((other, _)) = &state.outlet {
+        if let Some((other, _)) = &state.socket {
             // One stream leaves by one interface.
             if self.via == Via::Multicast && *other != ip {
                 let reason = format!("this session's group is on {other}, and this client on {ip}");
@@ -150,22 +150,22 @@ impl SendSession for Stream {
         }
         let reach = (self.via == Via::Multicast).then_some(Reach { ttl: self.ttl });
         // Without a rate of its own a session is as fast as its clients' buffers allow.
-        let many = self.rate.is_none_or(|rate| rate >= MANY_FROM);
+        let many = self.rate.is_none_or(|rate| rate >= SEGMENTED_FROM);
         // Bound to the address that the client knows, and that its interface routes.
         let from = match self.via {
             Via::Multicast => ip,
             _ if ip.is_ipv6() => Ipv6Addr::UNSPECIFIED.into(),
             _ => Ipv4Addr::UNSPECIFIED.into(),
         };
-        let outlet = Outlet::open(from, many, reach)?;
-        state.many = outlet.sends_many();
-        state.outlet = Some((ip, outlet));
+        let outlet = SendSocket::open(from, many, reach)?;
+        state.segmented = outlet.is_segmented();
+        state.socket = Some((ip, outlet));
         Ok(())
     }
 
     fn description(&self, _: &TcpStream) -> String {
         let size = self.terms.datagram;
-        let many = if self.lock().many {
+        let many = if self.lock().segmented {
             ", cut by the kernel"
         } else {
             ""
@@ -197,7 +197,7 @@ impl SendSession for Stream {
     fn detail(&self, seat: SeatId) -> SeatDetail {
         let state = self.lock();
         let lost = state
-            .tallies
+            .counters
             .get(&seat)
             .map(|tally| tally.lost.load(Ordering::Relaxed));
         SeatDetail {
@@ -207,14 +207,14 @@ impl SendSession for Stream {
     }
 
     fn add_counts(&self, seat: SeatId, counts: &mut Counts) {
-        let Some(tally) = self.lock().tallies.get(&seat).map(Arc::clone) else {
+        let Some(tally) = self.lock().counters.get(&seat).map(Arc::clone) else {
             return;
         };
-        tally.account(counts, self.via == Via::Raw);
+        tally.complete(counts, self.via == Via::Raw);
     }
 }
 
-impl ControlExtension for Stream {
+impl ControlExtension for UdpSession {
     fn terms(&self) -> Vec<u8> {
         self.terms.encode()
     }
@@ -222,7 +222,7 @@ impl ControlExtension for Stream {
     fn on_line(&self, seat: &SeatConnection, line: &str) -> Result<()> {
         let wrong = |error: String| Error::protocol(seat.id(), error);
         let listen = Listen::decode(line).map_err(|error| wrong(error.to_string()))?;
-        let peer = peer(seat)?;
+        let peer = peer_addr(seat)?;
         let before = self.lock().listening.insert(seat.id(), (peer, listen));
         if before.is_some_and(|(other, _)| other == peer) {
             return Err(wrong("LISTEN a second time".to_owned()));
@@ -248,19 +248,19 @@ impl ControlExtension for Stream {
         );
         let listen = self.lock().listening.remove(&seat.id());
         let listen = listen
-            .filter(|(who, _)| peer(seat).is_ok_and(|peer| peer == *who))
+            .filter(|(who, _)| peer_addr(seat).is_ok_and(|peer| peer == *who))
             .map(|(_, listen)| listen);
         let failure = match (said, listen) {
             _ if range.is_empty() => {
-                self.tell(seat, Word::Absent);
+                self.send_command(seat, SendCommand::Absent);
                 return SendResult {
                     first: None,
                     end: Ok(()),
                 };
             }
             (Ok(()), Some(listen)) => {
-                let end = self.attend(seat, range, listen, opening.admitted(), lines, answer);
-                let tally = self.tally(seat.id());
+                let end = self.serve_seat(seat, range, listen, opening.admitted(), lines, answer);
+                let tally = self.counters(seat.id());
                 let first = tally.first_us.load(Ordering::Relaxed);
                 let released = opening.released();
                 seat.moved()
@@ -273,7 +273,7 @@ impl ControlExtension for Stream {
             (Ok(()), None) => TransferFailure::new(Outcome::Cut, "did not say where it listens"),
             (Err(_), _) => TransferFailure::new(Outcome::Cut, "the connection failed at GO"),
         };
-        self.tell(seat, Word::Absent);
+        self.send_command(seat, SendCommand::Absent);
         SendResult {
             first: None,
             end: Err(failure),
@@ -282,29 +282,29 @@ impl ControlExtension for Stream {
 }
 
 /// The address of a seat's client.
-fn peer(seat: &SeatConnection) -> Result<SocketAddr> {
+fn peer_addr(seat: &SeatConnection) -> Result<SocketAddr> {
     let failed = Error::io("look at the connection", "a client");
     seat.stream().peer_addr().map_err(failed)
 }
 
-impl Stream {
-    fn lock(&self) -> MutexGuard<'_, State> {
+impl UdpSession {
+    fn lock(&self) -> MutexGuard<'_, UdpSessionState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn tally(&self, seat: SeatId) -> Arc<Tally> {
-        Arc::clone(self.lock().tallies.entry(seat).or_default())
+    pub(super) fn counters(&self, seat: SeatId) -> Arc<SeatCounters> {
+        Arc::clone(self.lock().counters.entry(seat).or_default())
     }
 
     /// Passes a word to the sending thread, starting it with the first.
-    pub(super) fn tell(&self, seat: &SeatConnection, word: Word) -> bool {
+    pub(super) fn send_command(&self, seat: &SeatConnection, word: SendCommand) -> bool {
         let mut state = self.lock();
-        if state.words.is_none() {
-            let Some((_, outlet)) = state.outlet.take() else {
+        if state.commands.is_none() {
+            let Some((_, outlet)) = state.socket.take() else {
                 return false;
             };
-            let (tell, words) = crossbeam_channel::bounded(WORDS);
-            let job = Job {
+            let (tell, words) = crossbeam_channel::bounded(COMMANDS_MAX);
+            let job = StreamSpec {
                 via: self.via,
                 stream: seat.session().id.0 as u32,
                 source: Arc::clone(&self.source),
@@ -312,20 +312,20 @@ impl Stream {
                 block_len: self.block_len,
                 blocks: self.blocks,
                 rate: self.rate,
-                outlet,
+                socket: outlet,
                 group: self.terms.group,
             };
             let started = thread::Builder::new()
                 .name(format!("send-{:04x}", seat.session().id.0 >> 48))
                 .stack_size(STACK)
-                .spawn(move || pump::run(job, &words));
+                .spawn(move || send_loop::run(job, &words));
             if let Err(error) = started {
                 log::error!("cannot start the sending thread: {error}");
                 return false;
             }
-            state.words = Some(tell);
+            state.commands = Some(tell);
         }
-        let words = state.words.clone();
+        let words = state.commands.clone();
         drop(state);
         words.is_some_and(|words| words.send(word).is_ok())
     }
