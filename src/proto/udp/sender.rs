@@ -1,22 +1,23 @@
 //! The sender to one client, reliable or raw.
 //!
-//! Reliable: a block that the client misses is sent again before any new one, at once. Numbers
-//! of datagrams are never used twice, so a block that was sent again is lost again only when its
-//! own last number lies behind what the client has seen: no timer guesses it. What is under way
-//! fits the client's announced buffer. When nothing may or need be sent, an END asks.
+//! Reliable: a block that the client misses is sent again at once, before any new block. Numbers
+//! of datagrams are never used twice. So a block that was sent again counts as lost again only
+//! when the client has seen numbers after its last one; no timer guesses. The datagrams under way
+//! fit the buffer that the client announced. When nothing may or need be sent, an END asks what is
+//! missing.
 //!
 //! Raw: every block once, in order, and nothing is repaired.
 //!
-//! A client that says nothing for [`CONSENT`] is given up, and one that asks for more than
-//! [`ROUNDS`] times the file too.
+//! [`Fault`] says when a client is given up.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::time::Duration;
 
 use crate::proto::udp::control::Report;
-use crate::proto::udp::stall_detector::StallDetector;
-use crate::proto::udp::{CONSENT, DOUBT, REORDER, Transmit, before};
+use crate::proto::udp::end_timer::EndTimer;
+use crate::proto::udp::liveness::{Fault, Liveness};
+use crate::proto::udp::{CONSENT, REORDER, Transmit, before};
 use crate::units::Moment;
 
 /// Sends the blocks of one file to one client.
@@ -24,81 +25,50 @@ use crate::units::Moment;
 pub struct BlockSender {
     end: u32,
     next_new: u32,
+    /// The number of the next datagram.
     pkt: u32,
+    /// Datagrams that were sent, ENDs included.
+    sent: u64,
     /// The number after the highest that the client has seen.
     seen: u32,
+    /// The blocks to send again.
     repair: BTreeSet<u32>,
     /// The last number under which a block was sent again.
     again: BTreeMap<u32, u32>,
     window: u32,
     raw: bool,
-    round: u32,
-    /// The number that the last END said.
-    asked: u32,
-    /// Since when it has said nothing but what cannot be true.
-    doubted: Option<Moment>,
-    /// The list that was taken last.
+    ends: EndTimer,
+    /// The list that was read last.
     list: ReportedList,
-    /// When END may be said next, and how long after that.
-    ask_at: Moment,
-    pause: Duration,
-    heard_at: Moment,
-    stall_detector: StallDetector,
-    /// Datagrams that were sent, questions included.
-    sent: u64,
-    budget: u64,
+    client: Liveness,
 }
-
-/// Why a client is not sent to any more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// It said nothing for [`CONSENT`].
-    Silent,
-    /// It claims datagrams or misses blocks that were never sent, and nothing else for [`DOUBT`].
-    Impossible,
-    /// It talks and gets nothing for 10 s.
-    Stuck,
-    /// It asks for more than is reasonable.
-    Greedy,
-}
-
-/// How often the file is sent to one client at most, and [`SLACK`] datagrams more.
-pub const ROUNDS: u64 = 4;
-
-/// Datagrams beyond [`ROUNDS`] times the file, for small ones.
-pub const SLACK: u64 = 16 * 1024;
 
 /// First and longest pause between two ENDs.
 const PAUSE: Range<Duration> = Duration::from_millis(10)..Duration::from_millis(100);
 
 impl BlockSender {
-    /// A sender of `blocks` with at most `window` datagrams under way, to a client heard of now.
+    /// A sender of `blocks` with at most `window` datagrams under way, to a client that reported
+    /// just now.
     pub fn reliable(blocks: Range<u32>, window: u32, now: Moment) -> Self {
         Self {
             end: blocks.end,
             next_new: blocks.start,
             pkt: 0,
+            sent: 0,
             seen: 0,
             repair: BTreeSet::new(),
             again: BTreeMap::new(),
             window,
             raw: false,
-            round: 0,
-            asked: 0,
-            doubted: None,
+            ends: EndTimer::new(PAUSE, now),
             list: ReportedList::default(),
-            ask_at: now,
-            pause: PAUSE.start,
-            heard_at: now,
-            stall_detector: StallDetector::new(0, now),
-            sent: 0,
-            budget: u64::from(blocks.end - blocks.start) * ROUNDS + SLACK,
+            client: Liveness::new(blocks.end - blocks.start, 0, now),
         }
     }
 
-    /// A sender that goes on where another stream to the client ended: `pkt` datagrams were
-    /// numbered, every block was sent once, and of those the client lacks `missing`, or what it
-    /// says when it is asked.
+    /// A sender that continues where another stream to the client ended: `pkt` datagrams were
+    /// numbered, and every block was sent once. The client lacks `missing`, or what it reports
+    /// when it is asked.
     pub fn repairing(
         blocks: u32,
         missing: &[Range<u32>],
@@ -131,41 +101,37 @@ impl BlockSender {
         self.pkt
     }
 
-    /// Takes what the client says.
+    /// Takes a report of the client.
     ///
     /// # Errors
-    /// It cannot be true.
+    /// Its reports have been impossible for too long.
     pub fn handle_report(&mut self, report: &Report, now: Moment) -> Result<(), Fault> {
-        self.heard_at = now;
-        if self.raw {
-            // It tells how far it is, and nothing is done about it.
-            self.stall_detector.record(report, self.pkt, self.sent, now);
-            if before(self.seen, report.seen) && !before(self.pkt, report.seen) {
-                self.seen = report.seen;
-                self.pause = PAUSE.start;
-                self.ask_at = now.after(self.pause);
-            }
-            return Ok(());
-        }
-        let answers = report.round != 0 && report.round == self.round;
-        let seen = match before(self.pkt, report.seen) {
-            false => report.seen,
-            // Who answers has at least seen what asked.
-            true if answers => self.asked,
-            true => return self.doubt(now),
+        let answers = report.round != 0 && report.round == self.ends.round;
+        self.client.reported_at = now;
+        let seen = if !before(self.pkt, report.seen) {
+            report.seen
+        } else if self.raw {
+            self.seen
+        } else if answers {
+            // Whoever answers an END has seen at least what came before it.
+            self.ends.pkt
+        } else {
+            return self.client.doubt(now);
         };
-        self.stall_detector.record(report, self.pkt, self.sent, now);
+        self.client.stall.record(report, self.pkt, self.sent, now);
         if before(self.seen, seen) {
             self.seen = seen;
-            self.pause = PAUSE.start;
-            self.ask_at = now.after(self.pause);
+            self.ends.reset_pause();
+            self.ends.due = now.after(self.ends.pause);
+        }
+        if self.raw {
+            return Ok(());
         }
         let missing = &report.missing;
-        let beyond = missing.last().is_some_and(|last| last.end > self.next_new);
-        if beyond {
-            return self.doubt(now);
+        if missing.last().is_some_and(|last| last.end > self.next_new) {
+            return self.client.doubt(now);
         }
-        self.doubted = None;
+        self.client.trust();
         self.again = self.again.split_off(&report.cum);
         let room = self.list.room(report, seen, answers, self.window, now);
         // An END came after all that it asks for, so nothing can still be on its way.
@@ -183,26 +149,17 @@ impl BlockSender {
         Ok(())
     }
 
-    /// Hears what cannot be true.
-    fn doubt(&mut self, now: Moment) -> Result<(), Fault> {
-        let since = *self.doubted.get_or_insert(now);
-        match now >= since.after(DOUBT) {
-            true => Err(Fault::Impossible),
-            false => Ok(()),
-        }
-    }
-
     /// What to send now, if anything.
     ///
     /// # Errors
     /// The client is given up.
     pub fn poll_transmit(&mut self, now: Moment) -> Result<Option<Transmit>, Fault> {
-        if now >= self.heard_at.after(CONSENT) {
+        if self.client.is_silent(now) {
             return Err(Fault::Silent);
         }
-        // Raw measures whatever there is, and only its questions can be endless.
+        // Raw sends all blocks whatever arrives; only its ENDs could go on for ever.
         let measures = self.raw && self.next_new < self.end;
-        if self.stall_detector.is_stuck(self.sent, now) && !measures {
+        if self.client.stall.is_stuck(self.sent, now) && !measures {
             return Err(Fault::Stuck);
         }
         let open = self.pkt.wrapping_sub(self.seen) < self.window;
@@ -215,7 +172,7 @@ impl BlockSender {
             }
             None => return Ok(self.ask(now)),
         };
-        self.budget = self.budget.checked_sub(1).ok_or(Fault::Greedy)?;
+        self.client.spend(1)?;
         self.sent += 1;
         let pkt = self.pkt;
         self.pkt = pkt.wrapping_add(1);
@@ -224,7 +181,11 @@ impl BlockSender {
         }
         // The first END follows the last block at once, and a closed window after a pause.
         let done = self.next_new == self.end && self.repair.is_empty();
-        self.ask_at = if done { now } else { now.after(self.pause) };
+        self.ends.due = if done {
+            now
+        } else {
+            now.after(self.ends.pause)
+        };
         Ok(Some(Transmit::Data {
             pkt,
             block,
@@ -233,45 +194,39 @@ impl BlockSender {
     }
 
     fn ask(&mut self, now: Moment) -> Option<Transmit> {
-        if now < self.ask_at {
+        if now < self.ends.due {
             return None;
         }
-        self.ask_at = now.after(self.pause);
-        self.pause = (self.pause * 3 / 2).min(PAUSE.end);
-        self.round = self.round.wrapping_add(1).max(1);
-        self.asked = self.pkt;
         self.sent += 1;
-        Some(Transmit::End {
-            pkts: self.pkt,
-            upto: self.next_new,
-            round: self.round,
-        })
+        self.ends.next_round(self.pkt);
+        Some(self.ends.transmit(self.pkt, self.next_new, now))
     }
 
-    /// When [`Sender::poll_transmit`] has something again, unless a report comes before.
+    /// When [`BlockSender::poll_transmit`] has something again, unless a report comes before.
     pub fn poll_timeout(&self) -> Moment {
-        self.ask_at.min(self.heard_at.after(CONSENT))
+        self.ends.due.min(self.client.reported_at.after(CONSENT))
     }
 }
 
-/// The list that a client gave last. Looking a list through costs far more than saying one, so as
-/// many are taken as there is news for, and no more of each than can be sent before the next.
+/// The list of missing blocks that a client sent last. To go through a list costs far more than to
+/// send one. So a list is read only when it brings news, and of each no more blocks than can be
+/// sent before the next.
 #[derive(Clone, Copy, Debug, Default)]
 struct ReportedList {
     at: Option<Moment>,
     seen: u32,
     round: u32,
-    /// The end of what was taken; more of the same list lies above it.
+    /// The end of what was read; the rest of the same list lies above it.
     upto: u32,
-    /// Blocks of it that may still be looked at.
+    /// How many more of its blocks may be read.
     left: u32,
 }
 
-/// A list that brings no news is taken this long after another.
+/// A list that brings no news is read this long after another.
 const LIST_EVERY: Duration = Duration::from_millis(10);
 
 impl ReportedList {
-    /// How many blocks of this list are looked at.
+    /// How many blocks of this list are read.
     fn room(&mut self, report: &Report, seen: u32, answers: bool, window: u32, now: Moment) -> u32 {
         let (Some(first), Some(last)) = (report.missing.first(), report.missing.last()) else {
             return 0;
@@ -298,18 +253,6 @@ impl ReportedList {
     }
 }
 
-impl Fault {
-    /// The fault as one clause.
-    pub fn reason(self) -> &'static str {
-        match self {
-            Self::Silent => "said nothing for 5 s while it was sent to",
-            Self::Stuck => "got nothing of what was sent to it in 10 s",
-            Self::Impossible => "reported what was never sent",
-            Self::Greedy => "asked for more than four times the file",
-        }
-    }
-}
-
 #[cfg(test)]
 #[allow(
     clippy::single_range_in_vec_init,
@@ -317,6 +260,8 @@ impl Fault {
 )]
 mod tests {
     use super::*;
+    use crate::proto::udp::DOUBT;
+    use crate::proto::udp::liveness::{ROUNDS, SLACK};
     use crate::proto::udp::stall_detector::STUCK;
 
     const NOW: Moment = Moment(1_000_000);

@@ -18,22 +18,25 @@ pub struct StreamStats {
     base: u64,
     /// The number after the highest one seen.
     next: u64,
-    unique: u64,
-    duplicate: u64,
-    reordered: u64,
-    reorder_extent: u64,
-    late: u64,
-    lost: u64,
+    /// What is known so far; the spans are added at the end.
+    figures: StreamFigures,
+    /// The numbers lost in a row just now.
     burst: u64,
-    burst_max: u64,
-    /// The number that would confirm a leap; how many were, and whether none needs to be.
+    /// The number that would confirm a leap, and how many leaps were confirmed.
     leap: Option<u64>,
     confirmed: u64,
-    believes: bool,
-    transit: Option<i32>,
-    transit_min: i32,
-    transit_max: i32,
-    transit_sum: i64,
+    /// No leap needs to be confirmed.
+    trusted: bool,
+    transit: TransitTimes,
+}
+
+/// How long datagrams were under way: only differences count, for the clocks are not the same.
+#[derive(Clone, Debug, Default)]
+struct TransitTimes {
+    last: Option<i32>,
+    min: i32,
+    max: i32,
+    sum: i64,
     jitter: Estimate,
     differences: Histogram,
 }
@@ -92,83 +95,73 @@ impl StreamStats {
             window: vec![0; WORDS],
             base: u64::from(first),
             next: u64::from(first),
-            unique: 0,
-            duplicate: 0,
-            reordered: 0,
-            reorder_extent: 0,
-            late: 0,
-            lost: 0,
+            figures: StreamFigures::default(),
             burst: 0,
-            burst_max: 0,
             leap: None,
             confirmed: 0,
-            believes: false,
-            transit: None,
-            transit_min: 0,
-            transit_max: 0,
-            transit_sum: 0,
-            jitter: Estimate::default(),
-            differences: Histogram::default(),
+            trusted: false,
+            transit: TransitTimes::default(),
         }
     }
 
-    /// Takes the datagram `pkt` into account, sent at `sent_us` by its sender's clock and
-    /// received now. False when the number is too far ahead to be true, until the next confirms it.
+    /// Counts the datagram `pkt`, sent at `sent_us` by its sender's clock and received now. False
+    /// when the number is too far ahead to be true, until the next one confirms it.
     pub fn record(&mut self, pkt: u32, sent_us: u32, now: Moment) -> bool {
         let Some(number) = self.unwrap(pkt) else {
-            self.late += 1;
+            self.figures.late += 1;
             return true;
         };
-        if number >= self.next + LEAP && !self.believes {
+        if number >= self.next + LEAP && !self.trusted {
             if self.leap.replace(number + 1) != Some(number) {
                 return false;
             }
             // So the one before was true too.
-            self.hold(number - 1);
+            self.mark(number - 1);
             self.confirmed += 1;
         }
-        self.time(sent_us, now);
+        self.transit.record(sent_us, now);
         if number < self.base {
-            self.late += 1;
+            self.figures.late += 1;
             return true;
         }
-        self.hold(number);
+        self.mark(number);
         true
     }
 
-    /// Takes the number of one that came, which is not below the window.
-    fn hold(&mut self, number: u64) {
+    /// Marks a number that came, which is not below the window.
+    fn mark(&mut self, number: u64) {
         while number >= self.base + WINDOW {
             self.slide();
         }
         let (word, bit) = place(number);
+        let figures = &mut self.figures;
         if self.window[word] & bit != 0 {
-            self.duplicate += 1;
+            figures.duplicate += 1;
             return;
         }
         self.window[word] |= bit;
-        self.unique += 1;
+        figures.unique += 1;
         if number < self.next {
-            self.reordered += 1;
-            self.reorder_extent = self.reorder_extent.max(self.next - 1 - number);
+            figures.reordered += 1;
+            figures.reorder_extent = figures.reorder_extent.max(self.next - 1 - number);
         }
         self.next = self.next.max(number + 1);
     }
 
-    /// Believes leaps without a second number: for a stream whose numbers are held against what
-    /// they carry.
+    /// Accepts leaps that no second number confirms: for a stream whose numbers are checked against
+    /// what they carry.
     pub fn trust_numbers(&mut self) {
-        self.believes = true;
+        self.trusted = true;
     }
 
-    /// How many of those that were refused were true after all, as the next showed.
+    /// How many datagrams that were refused turned out to be true, as the next one showed.
     pub fn confirmed(&self) -> u64 {
         self.confirmed
     }
 
-    /// Different datagrams so far, cut to 32 bits as reports have it.
+    /// Different datagrams so far.
     pub fn unique(&self) -> u64 {
-        self.unique
+        self.figures.unique
     }
 
     /// The number after the highest one seen, as it stands in datagrams.
@@ -176,40 +169,18 @@ impl StreamStats {
         self.next as u32
     }
 
-    /// The figures, of a stream of which the numbers below `end` were sent; one below what was
+    /// The figures of a stream of which the numbers below `end` were sent. An `end` below what was
     /// seen counts as what was seen.
     pub fn finish(mut self, end: u32) -> StreamFigures {
         let end = self.unwrap(end).unwrap_or(self.next).max(self.next);
         while self.base < end {
             self.slide();
         }
-        self.burst_max = self.burst_max.max(self.burst);
-        let timed = self.unique + self.duplicate;
-        let us = |us: i64| Duration::from_micros(u64::try_from(us).unwrap_or(0));
-        let mean = i64::try_from(timed)
-            .ok()
-            .filter(|&count| count > 0)
-            .map(|count| self.transit_sum / count - i64::from(self.transit_min));
-        let differences = self.differences.count > 0;
-        let quantile = |part| differences.then(|| self.differences.quantile(part));
-        StreamFigures {
-            unique: self.unique,
-            duplicate: self.duplicate,
-            reordered: self.reordered,
-            reorder_extent: self.reorder_extent,
-            late: self.late,
-            lost: self.lost,
-            burst: self.burst_max,
-            jitter: self
-                .jitter
-                .us()
-                .map(|us| Duration::from_nanos((us * 1000.0) as u64)),
-            jitter_p50: quantile(0.5),
-            jitter_p95: quantile(0.95),
-            jitter_p99: quantile(0.99),
-            delay: mean.map(us),
-            delay_max: mean.map(|_| us(i64::from(self.transit_max) - i64::from(self.transit_min))),
-        }
+        let figures = &mut self.figures;
+        figures.burst = figures.burst.max(self.burst);
+        let timed = figures.unique + figures.duplicate;
+        self.transit.finish(timed, figures);
+        self.figures
     }
 
     /// The number that `pkt` stands for: the one nearest to the highest seen. `None` before 0.
@@ -222,31 +193,49 @@ impl StreamStats {
     fn slide(&mut self) {
         let (word, bit) = place(self.base);
         if self.window[word] & bit == 0 {
-            self.lost += 1;
+            self.figures.lost += 1;
             self.burst += 1;
         } else {
             self.window[word] &= !bit;
-            self.burst_max = self.burst_max.max(self.burst);
+            self.figures.burst = self.figures.burst.max(self.burst);
             self.burst = 0;
         }
         self.base += 1;
         self.next = self.next.max(self.base);
     }
+}
 
-    /// The transit time of RFC 3550, appendix A.8, in microseconds; for datagrams in the order of their arrival.
-    fn time(&mut self, sent_us: u32, now: Moment) {
+impl TransitTimes {
+    /// The transit time of RFC 3550, appendix A.8, in microseconds; datagrams come in the order of
+    /// their arrival.
+    fn record(&mut self, sent_us: u32, now: Moment) {
         let raw = (now.0 as u32).wrapping_sub(sent_us) as i32;
-        let Some(last) = self.transit.replace(raw) else {
-            (self.transit_min, self.transit_max) = (raw, raw);
-            self.transit_sum = i64::from(raw);
+        let Some(last) = self.last.replace(raw) else {
+            (self.min, self.max, self.sum) = (raw, raw, i64::from(raw));
             return;
         };
         let difference = raw.wrapping_sub(last).unsigned_abs();
         self.jitter.add(f64::from(difference));
         self.differences.add(difference);
-        self.transit_min = self.transit_min.min(raw);
-        self.transit_max = self.transit_max.max(raw);
-        self.transit_sum += i64::from(raw);
+        self.min = self.min.min(raw);
+        self.max = self.max.max(raw);
+        self.sum += i64::from(raw);
+    }
+
+    /// Adds the spans to the figures of a stream with `count` datagrams.
+    fn finish(&self, count: u64, figures: &mut StreamFigures) {
+        let us = |us: i64| Duration::from_micros(u64::try_from(us).unwrap_or(0));
+        let jitter_ns = |us: f64| Duration::from_nanos((us * 1000.0) as u64);
+        let differences = self.differences.count > 0;
+        let quantile = |part| differences.then(|| self.differences.quantile(part));
+        figures.jitter = self.jitter.us().map(jitter_ns);
+        figures.jitter_p50 = quantile(0.5);
+        figures.jitter_p95 = quantile(0.95);
+        figures.jitter_p99 = quantile(0.99);
+        let least = i64::from(self.min);
+        let mean = |count: i64| us(self.sum / count - least);
+        figures.delay = i64::try_from(count).ok().filter(|&n| n > 0).map(mean);
+        figures.delay_max = figures.delay.map(|_| us(i64::from(self.max) - least));
     }
 }
 

@@ -18,7 +18,7 @@ use gatecast::internals::session::Via;
 use gatecast::internals::transfer::Outcome;
 use gatecast::internals::transport::udp;
 use gatecast::internals::transport::udp::config::UdpConfig;
-use gatecast::internals::transport::udp::group_receiver;
+use gatecast::internals::transport::udp::group_receiver::Subscription;
 
 const LIMIT: Duration = Duration::from_secs(100);
 
@@ -122,7 +122,7 @@ fn between(
 ) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let addr = listener.local_addr().expect("bound");
-    let ear = hub::join(from, Ipv4Addr::LOCALHOST).expect("loopback has groups");
+    let ear = Subscription::join(from, Ipv4Addr::LOCALHOST).expect("loopback has groups");
     let mouth = UdpSocket::bind("127.0.0.1:0").expect("a port");
     let over = Arc::clone(over);
     thread::spawn(move || {
@@ -207,7 +207,7 @@ fn a_stranger_on_the_servers_host_who_hears_the_stream_changes_nothing() {
     within(LIMIT, || {
         let group: SocketAddr = "239.255.9.15:40994".parse().expect("a group");
         let server = server(4_000_000, group, 3_000_000);
-        let ear = hub::join(group, Ipv4Addr::LOCALHOST).expect("loopback has groups");
+        let ear = Subscription::join(group, Ipv4Addr::LOCALHOST).expect("loopback has groups");
         let copies = fetch(&server);
         // It speaks from the server's own address, of the right stream, with numbers to come.
         let mouth = UdpSocket::bind("127.0.0.1:0").expect("a port");

@@ -246,7 +246,7 @@ fn clients_that_lie_flood_or_say_nothing_are_dropped_and_the_others_finish() {
             let reason = |name| row(&record, name).reason.clone().unwrap_or_default();
             assert!(reason("liar").contains("never sent"), "{}", reason("liar"));
             assert!(
-                reason("mute").contains("said nothing for 5 s"),
+                reason("mute").contains("sent no report for 5 s"),
                 "{}",
                 reason("mute")
             );

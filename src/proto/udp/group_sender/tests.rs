@@ -1,4 +1,6 @@
 use super::*;
+use crate::proto::udp::liveness::SLACK;
+use crate::proto::udp::{CONSENT, DOUBT};
 use crate::proto::udp::stall_detector::STUCK;
 
 const NOW: Moment = Moment(1_000_000);
@@ -209,7 +211,7 @@ fn a_client_that_lies_or_never_has_enough_is_dropped() {
     (1..=2).for_each(|client| cast.leave(client));
     let mut sent = 0_u32;
     while cast.poll_fault().is_none() {
-        cast.handle_report(3, &report(cast.round, cast.pkt, vec![0..10]), NOW);
+        cast.handle_report(3, &report(cast.ends.round, cast.pkt, vec![0..10]), NOW);
         let transmit = cast.poll_transmit(cast.poll_timeout().max(NOW));
         sent += u32::from(matches!(transmit, Some(Transmit::Data { .. })));
         assert!(sent < 10_000, "no limit holds");
@@ -250,7 +252,7 @@ fn a_million_requests_for_everything_cost_what_one_client_may_cost() {
         now = now.after(Duration::from_micros(20));
         let everything = Report {
             more: n % 3 == 0,
-            ..report(cast.round.wrapping_sub(n % 2), cast.pkt, vec![0..10])
+            ..report(cast.ends.round.wrapping_sub(n % 2), cast.pkt, vec![0..10])
         };
         cast.handle_report(2, &everything, now);
         // The others have everything, and go as clients do that have.

@@ -4,10 +4,11 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::time::Duration;
 
+use crate::proto::udp::blocks::BlockLayout;
 use crate::proto::udp::control::Report;
 use crate::proto::udp::group_sender::{GroupSender, Straggler};
 use crate::proto::udp::packet::{Body, Packet};
-use crate::proto::udp::receiver::{BlockReceiver, Delivery, RepairMode, block_count, place};
+use crate::proto::udp::receiver::{BlockReceiver, Delivery, RepairMode};
 use crate::proto::udp::sender::BlockSender;
 use crate::proto::udp::{Transmit, xor};
 use crate::units::Moment;
@@ -92,18 +93,26 @@ pub(super) struct Run {
 /// A full datagram of 1432 bytes with UDP, IP and Ethernet headers at 100 Mbit/s, microseconds.
 pub(super) const SLOT: u64 = (1432 + 42) * 8 / 100;
 
+fn layout(len: usize) -> BlockLayout {
+    BlockLayout {
+        bytes: len as u64,
+        block_len: BLOCK,
+    }
+}
+
 impl World {
     pub(super) fn new(group: bool, clients: u16, blocks: u32, link: Link) -> Self {
         let len = (blocks as usize * BLOCK).saturating_sub(3);
         let file: Vec<u8> = (0..len).map(|n| (n * 7 + n / 251) as u8).collect();
         let now = Moment(0);
-        let count = block_count(len as u64, BLOCK);
+        let layout = layout(len);
+        let count = layout.count();
         let receiver = |client: u16| {
             let how = match group {
                 true => RepairMode::Multicast(Duration::from_micros(200) * u32::from(client)),
                 false => RepairMode::Unicast,
             };
-            BlockReceiver::new(STREAM, len as u64, BLOCK, 0, how, WINDOW / 4, now)
+            BlockReceiver::new(STREAM, layout, 0, how, WINDOW / 4, now)
         };
         let clients: BTreeMap<u16, Client> = (1..=clients)
             .map(|n| {
@@ -273,7 +282,7 @@ impl World {
                         missing,
                     } = aside;
                     self.asides += 1;
-                    let blocks = block_count(self.file.len() as u64, BLOCK);
+                    let blocks = layout(self.file.len()).count();
                     let sender = BlockSender::repairing(blocks, &missing, pkt, WINDOW, now);
                     after.insert(client, sender);
                 }
@@ -342,7 +351,7 @@ impl World {
 
     fn datagram(&mut self, transmit: &Transmit) -> Vec<u8> {
         let block = |n: u32| {
-            let (offset, len) = place(self.file.len() as u64, BLOCK, n);
+            let (offset, len) = layout(self.file.len()).place(n);
             &self.file[offset as usize..][..len]
         };
         let mut sum = vec![0; BLOCK];
@@ -410,10 +419,10 @@ impl World {
             } => {
                 let mut sum = payload.to_vec();
                 for other in others {
-                    let (offset, len) = client.receiver.place(other);
+                    let (offset, len) = client.receiver.layout().place(other);
                     xor::add(&mut sum, &client.file[offset as usize..][..len]);
                 }
-                let (offset, len) = client.receiver.place(lacking);
+                let (offset, len) = client.receiver.layout().place(lacking);
                 client.file[offset as usize..][..len].copy_from_slice(&sum[..len]);
                 client.receiver.repaired(lacking);
             }

@@ -3,7 +3,7 @@ use std::sync::atomic::AtomicBool;
 
 use super::*;
 use crate::proto::udp::packet::{Body, Packet};
-use crate::transport::udp::group_receiver;
+use crate::transport::udp::group_receiver::Subscription;
 
 const STREAM: u32 = 7;
 const BLOCK: usize = 1000;
@@ -59,7 +59,7 @@ fn take(source: &mut DatagramSource, stall: Duration) -> Result<Received> {
 #[test]
 fn a_group_that_is_never_silent_hides_no_stream_of_ones_own() {
     let group: SocketAddr = "239.255.7.3:40125".parse().expect("a group");
-    let tap = group_receiver::join(group, Ipv4Addr::LOCALHOST).expect("loopback has groups");
+    let tap = Subscription::join(group, Ipv4Addr::LOCALHOST).expect("loopback has groups");
     let inlet = RecvSocket::open(Ipv4Addr::LOCALHOST.into()).expect("a port");
     let to: SocketAddr = ([127, 0, 0, 1], inlet.port().expect("bound")).into();
     let over = AtomicBool::new(false);
