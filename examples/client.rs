@@ -10,7 +10,7 @@ use gatecast::internals::client;
 use gatecast::internals::client::FetchConfig;
 use gatecast::internals::error::Error;
 use gatecast::internals::net::socket;
-use gatecast::internals::report::sheet;
+use gatecast::internals::report::session_table;
 use gatecast::internals::report::verdict::Verdict;
 use gatecast::internals::text::FileName;
 use gatecast::internals::transport::tcp;
@@ -33,7 +33,10 @@ fn main() -> ExitCode {
         }
     };
     for record in client::records(&ends) {
-        println!("{}", sheet::session(&record, sheet::Rows::Failures));
+        println!(
+            "{}",
+            session_table::session(&record, session_table::Rows::Failures)
+        );
     }
     for (number, error) in (1..)
         .zip(&ends)

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::path::PathBuf;
 
 use gatecast::internals::http;
-use gatecast::internals::report::sheet;
+use gatecast::internals::report::session_table;
 use gatecast::internals::server::builder::ServerCoreBuilder;
 use gatecast::internals::server::catalog::Catalog;
 use gatecast::internals::server::config::ServerConfig;
@@ -35,14 +35,17 @@ fn main() -> Result<(), Box<dyn Error>> {
         ServerCoreBuilder::new(Catalog::offer([&folder])?, ServerConfig::default()).log_to("logs");
     eprintln!("computing the digests of {} ...", folder.display());
     host.digest(&|_, _, _| {})?;
-    let host = http::serve(tcp::serve(host)?, http::Options::default())?;
+    let host = http::serve(tcp::serve(host)?, http::HttpConfig::default())?;
     let server = host.start(address)?;
     eprintln!("listening on {}; stop with Ctrl-C", server.addr());
     for file in server.lobby().files()? {
         eprintln!("  {:>11} bytes  {}  {}", file.bytes, file.sha1, file.name);
     }
     for record in server.records() {
-        println!("{}", sheet::session(&record, sheet::Rows::Failures));
+        println!(
+            "{}",
+            session_table::session(&record, session_table::Rows::Failures)
+        );
     }
     Ok(())
 }

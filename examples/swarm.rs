@@ -8,7 +8,7 @@ use std::error::Error;
 use std::path::PathBuf;
 
 use gatecast::internals::client::FetchConfig;
-use gatecast::internals::report::sheet;
+use gatecast::internals::report::session_table;
 use gatecast::internals::server::builder::ServerCoreBuilder;
 use gatecast::internals::server::catalog::Catalog;
 use gatecast::internals::server::config::ServerConfig;
@@ -43,7 +43,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     order.clients = clients;
     swarm::fetch(&order)?;
     let record = server.records().recv()?;
-    println!("{}", sheet::session(&record, sheet::Rows::Failures));
+    println!(
+        "{}",
+        session_table::session(&record, session_table::Rows::Failures)
+    );
     for transfer in &record.transfers {
         let counts = transfer.counts;
         println!(

@@ -33,7 +33,7 @@ mod transport;
 mod http;
 mod relay;
 mod report;
-#[cfg(all(target_os = "linux", feature = "sockopt"))]
+#[cfg(all(target_os = "linux", feature = "cli", feature = "sockopt"))]
 mod testbed;
 
 // Floor 7: words on a command line.
@@ -94,7 +94,7 @@ pub mod internals {
     pub mod cli {
         pub use crate::cli::services;
     }
-    #[cfg(all(target_os = "linux", feature = "sockopt"))]
+    #[cfg(all(target_os = "linux", feature = "cli", feature = "sockopt"))]
     pub mod testbed {
         pub use crate::testbed::*;
     }

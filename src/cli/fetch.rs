@@ -26,10 +26,10 @@ use crate::digest::Digest;
 use crate::error::Error;
 use crate::error::Result;
 use crate::http;
-use crate::http::client::Target;
+use crate::http::client::HttpTarget;
 use crate::net::copy;
 use crate::report::json::SessionDocument;
-use crate::report::sheet;
+use crate::report::session_table;
 use crate::report::verdict::Verdict;
 use crate::session::Via;
 use crate::text::FileName;
@@ -158,7 +158,7 @@ fn authority(server: &str) -> String {
 }
 
 /// What is to be fetched by HTTP.
-fn target(args: &Args, order: &FetchConfig) -> Result<Target> {
+fn target(args: &Args, order: &FetchConfig) -> Result<HttpTarget> {
     if args.server.starts_with(SCHEME) {
         if !matches!(args.via, None | Some(Via::Http)) {
             let what = "an http:// URL is fetched --via http".to_owned();
@@ -168,17 +168,17 @@ fn target(args: &Args, order: &FetchConfig) -> Result<Target> {
             let what = "an http:// URL names its file, so no other can be given".to_owned();
             return Err(Error::Usage { what });
         }
-        return Target::url(&args.server);
+        return HttpTarget::url(&args.server);
     }
     let addr = order.server.first().expect("a name has an address");
     // A name that a browser may ask by; an address is always one.
     let host = addr.to_string();
     if let Some(file) = &args.file {
-        return Ok(Target::file(&host, file));
+        return Ok(HttpTarget::file(&host, file));
     }
     // HTTP has no word for the server's choice; its own protocol lists what there is.
     match &client::list(&order.server)?[..] {
-        [file] => Ok(Target::file(&host, &file.name)),
+        [file] => Ok(HttpTarget::file(&host, &file.name)),
         files => Err(Error::refused(
             &args.server,
             format!("it offers {} files, so name one", files.len()),
@@ -258,7 +258,10 @@ fn show(ends: &[ClientReport], args: &Args) -> Result<()> {
         }
     } else {
         for record in &records {
-            output::print(&sheet::session(record, sheet::Rows::Failures))?;
+            output::print(&session_table::session(
+                record,
+                session_table::Rows::Failures,
+            ))?;
         }
     }
     complain(ends);

@@ -13,14 +13,14 @@ use crate::report::live;
 use crate::report::live::events::VisitsDocument;
 use crate::report::plot::Chart;
 use crate::report::scaling;
-use crate::report::sheet;
+use crate::report::session_table;
 use crate::report::trials;
 use crate::report::verdict::Verdict;
 
 /// `gatecast report LOG...`
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: gatecast report logs/*.log --svg rates.svg")]
-pub(crate) struct Args {
+pub(crate) struct ReportArgs {
     /// Session logs, or relay logs
     #[arg(value_name = "LOG", required = true)]
     pub(crate) logs: Vec<PathBuf>,
@@ -42,7 +42,7 @@ pub(crate) struct Args {
 ///
 /// # Errors
 /// A log that cannot be read or is not one; a result that cannot be written.
-pub(crate) fn run(args: &Args) -> Result<Verdict> {
+pub(crate) fn run(args: &ReportArgs) -> Result<Verdict> {
     let (relays, sessions): (Vec<&PathBuf>, Vec<&PathBuf>) =
         args.logs.iter().partition(|path| live::is_relay_log(path));
     if !relays.is_empty() {
@@ -69,7 +69,12 @@ pub(crate) fn run(args: &Args) -> Result<Verdict> {
     } else {
         let mut text: String = records
             .iter()
-            .map(|record| format!("{}\n", sheet::session(record, sheet::Rows::All)))
+            .map(|record| {
+                format!(
+                    "{}\n",
+                    session_table::session(record, session_table::Rows::All)
+                )
+            })
             .collect();
         if records.len() > 1 {
             text.push_str(&trials::trials(&records));
@@ -85,7 +90,7 @@ fn write(path: &Path, chart: &Chart) -> Result<()> {
 }
 
 /// Reports relay logs, which have viewers and no session.
-fn run_live(args: &Args, relays: &[&PathBuf], sessions: &[&PathBuf]) -> Result<Verdict> {
+fn run_live(args: &ReportArgs, relays: &[&PathBuf], sessions: &[&PathBuf]) -> Result<Verdict> {
     if let Some(other) = sessions.first() {
         return Err(Error::Usage {
             what: format!(

@@ -23,10 +23,10 @@ use crate::client::FetchRun;
 use crate::error::Error;
 use crate::error::Result;
 use crate::http;
-use crate::http::client::Target;
+use crate::http::client::HttpTarget;
 use crate::report::counts;
 use crate::report::json::SessionDocument;
-use crate::report::sheet;
+use crate::report::session_table;
 use crate::report::trials;
 use crate::report::verdict::Verdict;
 use crate::server::builder::ServerCoreBuilder;
@@ -119,7 +119,7 @@ pub(crate) fn run(args: &Args) -> Result<Verdict> {
             } else if !args.json {
                 output::print(&format!(
                     "{}{given}\n",
-                    sheet::session(&record, sheet::Rows::Failures)
+                    session_table::session(&record, session_table::Rows::Failures)
                 ))?;
             }
             records.push(record);
@@ -176,7 +176,7 @@ fn session(
     host.digest(&|name, size, done| hashing.tell(name, size, done))?;
     let (host, torrents) = services::serve(
         host,
-        http::Options::default(),
+        http::HttpConfig::default(),
         args.sending.udp(),
         args.swarming.options(),
     )?;
@@ -200,7 +200,7 @@ fn session(
         (Via::Http, Some(name)) => {
             let name =
                 FileName::new(name).map_err(|error| Error::refused(name, error.to_string()))?;
-            let target = Target::file(&server.addr().to_string(), &name);
+            let target = HttpTarget::file(&server.addr().to_string(), &name);
             http::client::run(&fetch, &order, &target)
         }
         _ => fetch.run(&order, &services::intakes()),

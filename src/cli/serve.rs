@@ -12,7 +12,7 @@ use crossbeam_channel::Receiver;
 use crossbeam_channel::select;
 
 use crate::cli::events;
-use crate::cli::events::States;
+use crate::cli::events::StatePrinter;
 use crate::cli::options;
 use crate::cli::output;
 use crate::cli::progress::Hashing;
@@ -25,7 +25,7 @@ use crate::error::Result;
 use crate::http;
 use crate::http::guard;
 use crate::report::json::SessionDocument;
-use crate::report::sheet;
+use crate::report::session_table;
 use crate::report::verdict::Verdict;
 use crate::server::builder::ServerCore;
 use crate::server::builder::ServerCoreBuilder;
@@ -141,14 +141,14 @@ pub(crate) fn run(args: &Args) -> Result<Verdict> {
     let hashing = Hashing::default();
     host.digest(&|name, size, done| hashing.tell(name, size, done))?;
     let token = args.token.clone().unwrap_or_else(guard::random_token);
-    let face = http::Options {
+    let config = http::HttpConfig {
         token: Some(token.clone()),
         control_from: args.dashboard.clone(),
         hosts: args.host.clone(),
-        ..http::Options::default()
+        ..http::HttpConfig::default()
     };
     let (host, torrents) =
-        services::serve(host, face, args.sending.udp(), args.swarming.options())?;
+        services::serve(host, config, args.sending.udp(), args.swarming.options())?;
     let server = host.start(args.listen)?;
     // Dropped before the server ends: it writes into the same log.
     let lab = match args.lab_udp {
@@ -207,7 +207,7 @@ fn attend(
     let enter = enter_pressed();
     let tick = crossbeam_channel::tick(REFRESH);
     let mut room = Room::default();
-    let mut states = States::default();
+    let mut states = StatePrinter::default();
     let mut earned = Verdict::AllVerified;
     loop {
         select! {
@@ -239,7 +239,7 @@ fn attend(
             recv(tick) -> _ => {
                 room.show(&server.lobby().views());
                 if args.events {
-                    states.tell(server.lobby())?;
+                    states.print_new(server.lobby())?;
                 }
             }
         }
@@ -257,7 +257,7 @@ fn show(record: &Record, torrents: &Torrents, args: &Args) -> Result<Verdict> {
     } else {
         output::print(&format!(
             "{}\n",
-            sheet::session(record, sheet::Rows::Failures)
+            session_table::session(record, session_table::Rows::Failures)
         ))?;
     }
     Ok(Verdict::of_records(std::slice::from_ref(record)))

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use crate::client::receive::ReceiveTransport;
 use crate::error::Result;
 use crate::http;
-use crate::http::Documents;
-use crate::http::connection::Reply;
+use crate::http::{Documents, HttpConfig};
 use crate::report::csv;
 use crate::report::json::SessionDocument;
 use crate::report::scaling;
@@ -18,34 +17,27 @@ use crate::transport::tcp;
 use crate::transport::udp;
 use crate::transport::udp::config::UdpConfig;
 
-/// Gives a server every way of sending and every kind of client; `face` says how its HTTP face
-/// behaves. Beside it the swarms that it will serve.
+/// Gives a server every way of sending and every kind of client; `config` is that of its
+/// HTTP. Beside it the swarms that it will serve.
 ///
 /// # Errors
 /// The settings ask for what this system does not have.
 pub fn serve(
     host: ServerCoreBuilder,
-    face: http::Options,
+    config: HttpConfig,
     datagrams: UdpConfig,
     swarms: Options,
 ) -> Result<(ServerCoreBuilder, Arc<Torrents>)> {
     let (host, torrents) = swarm::serve(udp::serve(tcp::serve(host)?, datagrams), swarms);
     let answering = Arc::clone(&torrents);
-    let face = http::Options {
+    let config = HttpConfig {
         documents: DOCUMENTS,
         extra: Some(Arc::new(move |request, peer, local, lobby| {
-            let query = request.query.as_deref().unwrap_or_default();
-            let reply = answering.answer(lobby, &request.path, query, peer, local)?;
-            Some(Reply {
-                status: reply.status,
-                kind: reply.kind,
-                body: reply.body.into(),
-                fields: Vec::new(),
-            })
+            answering.answer(request, peer, local, lobby)
         })),
-        ..face
+        ..config
     };
-    Ok((http::serve(host, face)?, torrents))
+    Ok((http::serve(host, config)?, torrents))
 }
 
 /// How this program writes sessions, on every face.
@@ -62,7 +54,7 @@ pub fn intakes() -> Vec<&'static dyn ReceiveTransport> {
         &udp::receive::UDP,
         &udp::receive::RAW,
         &udp::receive::MULTICAST,
-        &http::way::Take,
+        &http::transport::HttpReceive,
         &swarm::peer::Swarm,
     ]
 }

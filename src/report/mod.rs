@@ -35,7 +35,7 @@ pub mod plot;
 pub mod scaling;
 #[cfg(feature = "cli")]
 pub mod schema;
-pub mod sheet;
+pub mod session_table;
 pub mod table;
 pub mod trials;
 pub mod verdict;
@@ -45,7 +45,7 @@ pub const LOG_MAX: u64 = 256 * 1024 * 1024;
 
 /// The median of some values, and the range that they span.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Spread {
+pub struct MedianRange {
     /// The middle value; between the middle two of an even number, half way.
     pub median: f64,
     /// The least value.
@@ -54,7 +54,7 @@ pub struct Spread {
     pub high: f64,
 }
 
-impl Spread {
+impl MedianRange {
     /// The spread of `values`, in their unit; `None` of nothing. Values that are not finite are
     /// left out.
     pub fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
@@ -299,7 +299,7 @@ pub(crate) mod sample {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::session_log::Line;
+    use crate::proto::session_log::LogLine;
     use crate::proto::session_log::header;
 
     fn log_of(records: &[Record]) -> String {
@@ -307,7 +307,7 @@ mod tests {
             record
                 .transfers
                 .iter()
-                .map(|t| Line::of(record, t).encode())
+                .map(|t| LogLine::of(record, t).encode())
         });
         header() + &lines.collect::<String>()
     }
@@ -349,11 +349,11 @@ mod tests {
 
     #[test]
     fn spreads_and_medians() {
-        let spread = |median, low, high| Some(Spread { median, low, high });
-        assert_eq!(Spread::of([]), None);
-        assert_eq!(Spread::of([f64::NAN]), None);
-        assert_eq!(Spread::of([3.0, 1.0, 2.0]), spread(2.0, 1.0, 3.0));
-        assert_eq!(Spread::of([4.0, 1.0, 2.0, 3.0]), spread(2.5, 1.0, 4.0));
+        let spread = |median, low, high| Some(MedianRange { median, low, high });
+        assert_eq!(MedianRange::of([]), None);
+        assert_eq!(MedianRange::of([f64::NAN]), None);
+        assert_eq!(MedianRange::of([3.0, 1.0, 2.0]), spread(2.0, 1.0, 3.0));
+        assert_eq!(MedianRange::of([4.0, 1.0, 2.0, 3.0]), spread(2.5, 1.0, 4.0));
 
         let mut runs = vec![
             sample::session(1, 2, 90),

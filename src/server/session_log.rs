@@ -241,7 +241,7 @@ impl LoggerThread {
     fn write(&mut self, session: SessionId, transfer: Transfer) {
         let folder = self.folder.clone();
         let page = self.page(session);
-        let line = session_log::Line::of(&page.record, &transfer).encode();
+        let line = session_log::LogLine::of(&page.record, &transfer).encode();
         if let Some(folder) = folder
             && let Err(error) = page.append(&folder, &line)
         {

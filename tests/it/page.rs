@@ -17,7 +17,7 @@ use crate::common::within;
 use gatecast::internals::cli::services;
 use gatecast::internals::error::Result;
 use gatecast::internals::http;
-use gatecast::internals::http::Options;
+use gatecast::internals::http::HttpConfig;
 use gatecast::internals::server::catalog::Source;
 use gatecast::internals::server::config::ServerConfig;
 use gatecast::internals::server::gate::SeatConnection;
@@ -70,9 +70,9 @@ fn look(browser: &Browser, name: &str) {
 
 fn face(set: impl FnOnce(&mut ServerConfig), bytes: u64) -> Server {
     Server::with(bytes, set, |host| {
-        let options = Options {
+        let options = HttpConfig {
             documents: services::DOCUMENTS,
-            ..Options::default()
+            ..HttpConfig::default()
         };
         http::serve(tcp::serve(host).expect("TCP"), options).expect("HTTP")
     })
@@ -261,7 +261,7 @@ fn loss_and_where_it_is_are_shown() {
             },
             |host| {
                 let way = Holes(tcp::send::TcpTransport::new(host.settings()).expect("TCP"));
-                http::serve(tcp::serve(host).expect("TCP"), Options::default())
+                http::serve(tcp::serve(host).expect("TCP"), HttpConfig::default())
                     .expect("HTTP")
                     .transport(Box::new(way))
             },

@@ -19,14 +19,14 @@ use gatecast::internals::testbed::star::build::Star;
 use gatecast::internals::testbed::star::calibrate;
 use gatecast::internals::testbed::star::calibrate::flow;
 use gatecast::internals::testbed::star::calibrate::flow::Window;
-use gatecast::internals::testbed::star::inside;
-use gatecast::internals::testbed::star::layout::Layout;
 use gatecast::internals::testbed::star::layout::Loss;
-use gatecast::internals::testbed::star::layout::Middle;
+use gatecast::internals::testbed::star::layout::StarLayout;
+use gatecast::internals::testbed::star::layout::Topology;
 use gatecast::internals::testbed::star::layout::Traffic;
-use gatecast::internals::testbed::star::name::Place;
-use gatecast::internals::testbed::star::name::StarId;
+use gatecast::internals::testbed::star::namespace;
 use gatecast::internals::testbed::star::rootless;
+use gatecast::internals::testbed::star::star_id::StarId;
+use gatecast::internals::testbed::star::star_id::StarNode;
 use gatecast::internals::testbed::star::tool;
 use gatecast::internals::units::Rate;
 
@@ -72,7 +72,7 @@ fn standing(arguments: &[&str]) -> Child {
         .stderr(Stdio::null())
         .spawn()
         .expect("the program starts");
-    let last = Place::Host(hosts(arguments) - 1);
+    let last = StarNode::Host(hosts(arguments) - 1);
     until("the star", || {
         of(&child)
             .iter()
@@ -90,7 +90,7 @@ fn hosts(arguments: &[&str]) -> usize {
 fn of(child: &Child) -> Vec<String> {
     let mine =
         |name: &String| StarId::of_namespace(name).is_ok_and(|(id, _)| id.process == child.id());
-    inside::names().into_iter().filter(mine).collect()
+    namespace::names().into_iter().filter(mine).collect()
 }
 
 fn signal(child: &Child, name: &str) {
@@ -220,8 +220,8 @@ fn a_namespace_of_somebody_else_is_never_touched() {
     // A star of ours that was killed long ago would have this owner; here others have the name.
     let mut id = StarId::next();
     id.number = 990_000;
-    let layout = Layout::new(3, Rate(10_000_000));
-    let theirs = id.namespace(Place::Host(1));
+    let layout = StarLayout::new(3, Rate(10_000_000));
+    let theirs = id.namespace(StarNode::Host(1));
     let ip = |words: &[&str]| {
         let output = Command::new("ip").args(words).output().expect("ip");
         assert!(output.status.success(), "{}", said(&output));
@@ -235,7 +235,7 @@ fn a_namespace_of_somebody_else_is_never_touched() {
         "{error}"
     );
     assert_eq!(
-        inside::names()
+        namespace::names()
             .iter()
             .filter(|name| name.starts_with(&id.to_string()))
             .count(),
@@ -247,7 +247,10 @@ fn a_namespace_of_somebody_else_is_never_touched() {
     let near = format!("{theirs}x");
     ip(&["netns", "add", &near]);
     star.down().expect("down");
-    assert!(inside::names().contains(&near), "only exact names are ours");
+    assert!(
+        namespace::names().contains(&near),
+        "only exact names are ours"
+    );
     ip(&["netns", "del", &near]);
 }
 
@@ -261,8 +264,8 @@ fn a_killed_owner_is_swept_and_a_living_one_is_spared() {
     let mut killed = standing(&["--hosts", "3"]);
     let mut living = standing(&["--hosts", "3"]);
     // A process inside would keep a namespace alive without a name.
-    let namespace = inside::path_of(&of(&killed)[0]);
-    let mut sleeper = inside::enter(&namespace, || {
+    let namespace = namespace::path_of(&of(&killed)[0]);
+    let mut sleeper = namespace::enter(&namespace, || {
         Command::new("sleep").arg("600").spawn().expect("sleep")
     })
     .expect("inside");
@@ -450,9 +453,9 @@ fn links_carry_what_was_asked_and_every_lost_datagram_is_accounted_for() {
     if !can() {
         return;
     }
-    for middle in [Middle::Switch, Middle::Router] {
-        let mut layout = Layout::new(3, Rate(100_000_000));
-        layout.middle = middle;
+    for middle in [Topology::Switch, Topology::Router] {
+        let mut layout = StarLayout::new(3, Rate(100_000_000));
+        layout.topology = middle;
         layout.links[2].down = Rate(20_000_000);
         layout.loss = Some(Loss {
             millionths: 50_000,
@@ -488,7 +491,7 @@ fn counters_of_a_host_are_bytes_with_headers() {
     if !can() {
         return;
     }
-    let star = Star::build(&Layout::new(2, Rate(50_000_000)), &GO).expect("built");
+    let star = Star::build(&StarLayout::new(2, Rate(50_000_000)), &GO).expect("built");
     let hosts = star.hosts();
     let before = [hosts[0].carried(), hosts[1].carried()].map(|c| c.expect("counted"));
     let window = Window {

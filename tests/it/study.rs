@@ -11,9 +11,9 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use gatecast::internals::report::schema;
-use gatecast::internals::testbed::star::inside;
-use gatecast::internals::testbed::star::name::StarId;
+use gatecast::internals::testbed::star::namespace;
 use gatecast::internals::testbed::star::rootless;
+use gatecast::internals::testbed::star::star_id::StarId;
 use gatecast::internals::testbed::star::tool;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -45,9 +45,9 @@ fn can() -> bool {
     )
 }
 
-struct Place(TempDir);
+struct StarNode(TempDir);
 
-impl Place {
+impl StarNode {
     fn new() -> Self {
         Self(tempfile::tempdir().expect("a folder"))
     }
@@ -107,7 +107,7 @@ fn signal(process: u32, name: &str) {
 
 /// Namespaces and working folders of a process.
 fn left_by(process: u32) -> Vec<String> {
-    let mut left: Vec<String> = inside::names()
+    let mut left: Vec<String> = namespace::names()
         .into_iter()
         .filter(|name| StarId::of_namespace(name).is_ok_and(|(id, _)| id.process == process))
         .collect();
@@ -176,7 +176,7 @@ fn a_study_is_tables_plots_and_a_page_and_goes_on_where_it_was() {
         return;
     }
     within(LIMIT, || {
-        let place = Place::new();
+        let place = StarNode::new();
         let output = place.study(&["--clients", "1,3"]);
         assert!(output.status.success(), "{}", said(&output));
         let document = place.results();
@@ -266,7 +266,7 @@ fn nginx_is_measured_by_the_same_trait() {
         return;
     }
     within(LIMIT, || {
-        let place = Place::new();
+        let place = StarNode::new();
         let output = place.study(&["--clients", "2", "--via", "nginx,tcp", "--preset", "router"]);
         assert!(output.status.success(), "{}", said(&output));
         let document = place.results();
@@ -289,7 +289,7 @@ fn a_host_that_dies_is_a_failed_row_and_the_study_goes_on() {
         return;
     }
     within(LIMIT, || {
-        let place = Place::new();
+        let place = StarNode::new();
         // Two megabytes a client and second: long enough to meet.
         let mut study = place.begin(&["--clients", "2", "--size", "10MB"]);
         let process = study.id();
@@ -336,7 +336,7 @@ fn a_server_that_does_not_start_is_a_failed_row() {
         return;
     }
     within(LIMIT, || {
-        let place = Place::new();
+        let place = StarNode::new();
         let output = place.study(&["--clients", "1", "--congestion", "no-such-one"]);
         assert_eq!(output.status.code(), Some(4), "{}", said(&output));
         assert!(
@@ -355,7 +355,7 @@ fn a_killed_study_leaves_what_star_down_removes_and_then_goes_on() {
         return;
     }
     within(LIMIT, || {
-        let place = Place::new();
+        let place = StarNode::new();
         let arguments = ["--clients", "2", "--size", "10MB"];
         let mut study = place.begin(&arguments);
         let process = study.id();
@@ -391,7 +391,7 @@ fn ctrl_c_ends_a_study_with_its_results_and_nothing_else() {
     }
     within(LIMIT, || {
         for twice in [false, true] {
-            let place = Place::new();
+            let place = StarNode::new();
             let mut study = place.begin(&["--clients", "2", "--size", "30MB"]);
             let process = study.id();
             until("the second run", || {
@@ -407,7 +407,7 @@ fn ctrl_c_ends_a_study_with_its_results_and_nothing_else() {
             assert_eq!(place.results()["rows"][0]["runs"], 1);
         }
         // While the links are measured.
-        let place = Place::new();
+        let place = StarNode::new();
         let mut study = place.begin(&["--clients", "2"]);
         let process = study.id();
         until("a star", || left_by(process).len() > 3);
@@ -423,7 +423,7 @@ fn two_studies_at_once_do_not_touch_each_other() {
         return;
     }
     within(LIMIT, || {
-        let (one, other) = (Place::new(), Place::new());
+        let (one, other) = (StarNode::new(), StarNode::new());
         let arguments = ["--clients", "1,2"];
         let (mut first, mut second) = (one.begin(&arguments), other.begin(&arguments));
         for (study, place) in [(&mut first, &one), (&mut second, &other)] {

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::{io, thread};
 
 use crate::client::receive::{
-    PrepareContext, ReceiveContext, ReceiveSession, ReceiveTransport, Received,
+    PrepareContext, ReceiveContext, ReceiveError, ReceiveSession, ReceiveTransport, Received,
 };
 use crate::error::{Error, Phase, Result};
 use crate::net::copy::{Copying, Stop};
@@ -39,13 +39,13 @@ impl ReceiveSession for TcpReceiver {
         &mut self,
         incoming: &ReceiveContext<'_>,
         lines: &mut LineStream<'_>,
-    ) -> Result<Received> {
+    ) -> Result<Received, ReceiveError> {
         let left = incoming.range.end - incoming.range.start;
         if left == 0 {
             return Ok(Received::nothing(clock::now()));
         }
         let method = incoming
-            .order
+            .config
             .copy
             .resolved()
             .map_err(|why| Error::refused("gatecast", why))?;
@@ -61,7 +61,7 @@ impl ReceiveSession for TcpReceiver {
         let copying = Copying {
             method,
             buffer: copy::COPY_BUF,
-            stall: incoming.order.stall,
+            stall: incoming.config.stall,
             pacer: None,
             moved: incoming.moved,
         };
@@ -87,7 +87,7 @@ impl TcpReceiver {
         let mut block = vec![0; want];
         let mut stream = incoming.stream;
         let read = stream
-            .set_read_timeout(Some(incoming.order.stall))
+            .set_read_timeout(Some(incoming.config.stall))
             .and_then(|()| {
                 loop {
                     match stream.read(&mut block) {
@@ -121,9 +121,9 @@ fn explain(incoming: &ReceiveContext<'_>, stop: Stop) -> Error {
         Stop::Stalled => Error::TimedOut {
             phase: Phase::Transfer,
             at: peer,
-            after: incoming.order.stall,
+            after: incoming.config.stall,
         },
-        Stop::Disk(error) => Error::io("write the copy", incoming.order.out.display())(error),
+        Stop::Disk(error) => Error::io("write the copy", incoming.config.out.display())(error),
         Stop::Short => Error::Corrupt {
             what: "the copy is shorter than what was written".to_owned(),
         },

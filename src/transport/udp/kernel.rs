@@ -4,8 +4,7 @@
 //! thing and everything still works.
 
 use std::io;
-use std::net::SocketAddr;
-use std::net::UdpSocket;
+use std::net::{SocketAddr, UdpSocket};
 
 /// The receive buffer that is asked for, bytes.
 #[cfg(feature = "sockopt")]
@@ -119,8 +118,7 @@ pub(super) fn send_many(_: &UdpSocket, _: u16) -> bool {
 #[cfg(all(target_os = "linux", feature = "sockopt"))]
 pub(super) fn tell_refused(socket: &UdpSocket) -> bool {
     use nix::sys::socket::setsockopt;
-    use nix::sys::socket::sockopt::Ipv4RecvErr;
-    use nix::sys::socket::sockopt::Ipv6RecvErr;
+    use nix::sys::socket::sockopt::{Ipv4RecvErr, Ipv6RecvErr};
 
     // A socket of IPv6 may send to mapped addresses of IPv4 too, which have an option of their own.
     let v4 = setsockopt(socket, Ipv4RecvErr, &true).is_ok();
@@ -143,8 +141,7 @@ pub(super) fn tell_refused(_: &UdpSocket) -> bool {
 pub(super) fn forget_errors(socket: &UdpSocket) {
     use std::os::fd::AsRawFd;
 
-    use nix::sys::socket::MsgFlags;
-    use nix::sys::socket::recvmsg;
+    use nix::sys::socket::{MsgFlags, recvmsg};
 
     let flags = MsgFlags::MSG_ERRQUEUE | MsgFlags::MSG_DONTWAIT;
     for _ in 0..ERRORS_AT_ONCE {
@@ -170,10 +167,7 @@ pub(super) fn receive(
 ) -> io::Result<(usize, usize, SocketAddr)> {
     use std::os::fd::AsRawFd;
 
-    use nix::sys::socket::ControlMessageOwned;
-    use nix::sys::socket::MsgFlags;
-    use nix::sys::socket::SockaddrStorage;
-    use nix::sys::socket::recvmsg;
+    use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg};
 
     let mut parts = [io::IoSliceMut::new(buffer)];
     let mut space = nix::cmsg_space!(i32);

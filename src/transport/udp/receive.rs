@@ -3,8 +3,9 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::client::part::ByteOrder;
 use crate::client::receive::{
-    PrepareContext, ReceiveContext, ReceiveSession, ReceiveTransport, Received,
+    PrepareContext, ReceiveContext, ReceiveError, ReceiveSession, ReceiveTransport, Received,
 };
 use crate::error::{Error, Phase, Result};
 use crate::net::clock;
@@ -52,8 +53,8 @@ impl ReceiveTransport for UdpReceiver {
         self.0
     }
 
-    fn leaves_holes(&self) -> bool {
-        true
+    fn byte_order(&self) -> ByteOrder {
+        ByteOrder::AfterBeginning
     }
 
     fn prepare(
@@ -68,7 +69,7 @@ impl ReceiveTransport for UdpReceiver {
         let here = lines.local()?.ip().to_canonical();
         let (source, port, room) = match (self.0, terms.group) {
             (Via::Multicast, Some(group)) => {
-                let interface = match (arriving.order.interface, here) {
+                let interface = match (arriving.config.interface, here) {
                     (Some(interface), _) | (None, IpAddr::V4(interface)) => interface,
                     (None, IpAddr::V6(_)) => {
                         return Err(Error::refused("gatecast", "groups are of IPv4"));
@@ -101,7 +102,7 @@ impl ReceiveSession for UdpReceiveSession {
         &mut self,
         incoming: &ReceiveContext<'_>,
         lines: &mut LineStream<'_>,
-    ) -> Result<Received> {
+    ) -> Result<Received, ReceiveError> {
         if incoming.range.is_empty() {
             return Ok(Received::nothing(clock::now()));
         }
@@ -134,10 +135,9 @@ impl ReceiveSession for UdpReceiveSession {
         let writer = BlockWriter::new(incoming.file);
         let intake = Reception::new(how, receiver, writer, server, incoming.range.clone(), now);
         let target = CopyTarget {
-            order: incoming.order,
+            order: incoming.config,
             file: incoming.file,
             moved: incoming.moved,
-            holed: &incoming.holed,
         };
         intake.run(&target, &mut source, lines)
     }

@@ -22,7 +22,7 @@ use crate::common::until;
 use crate::common::within;
 use gatecast::internals::digest::Digest;
 use gatecast::internals::http;
-use gatecast::internals::http::Options;
+use gatecast::internals::http::HttpConfig;
 use gatecast::internals::server::sample;
 use gatecast::internals::transport::tcp;
 
@@ -232,7 +232,9 @@ fn nginx_understands_ranges_as_we_do() {
         let server = Server::with(
             1000,
             |_| {},
-            |host| http::serve(tcp::serve(host).expect("TCP"), Options::default()).expect("HTTP"),
+            |host| {
+                http::serve(tcp::serve(host).expect("TCP"), HttpConfig::default()).expect("HTTP")
+            },
         );
         let folder = tempfile::tempdir().expect("a folder");
         let nginx = Nginx::start(folder.path(), &server.folder.path().join("offered"));
@@ -318,7 +320,9 @@ fn the_gate_is_not_slower_than_nginx() {
         let server = Server::with(
             100_000_000,
             |settings| settings.clients = Some(25),
-            |host| http::serve(tcp::serve(host).expect("TCP"), Options::default()).expect("HTTP"),
+            |host| {
+                http::serve(tcp::serve(host).expect("TCP"), HttpConfig::default()).expect("HTTP")
+            },
         );
         let served = server.folder.path().join("offered");
         let folder = tempfile::tempdir().expect("a folder");

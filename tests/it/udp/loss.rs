@@ -14,8 +14,8 @@ use gatecast::internals::server::config::ServerConfig;
 use gatecast::internals::server::sample;
 use gatecast::internals::session::Via;
 use gatecast::internals::testbed::star::build::Star;
-use gatecast::internals::testbed::star::layout::{Layout, Middle};
-use gatecast::internals::testbed::star::name::Place;
+use gatecast::internals::testbed::star::layout::{StarLayout, Topology};
+use gatecast::internals::testbed::star::star_id::StarNode;
 use gatecast::internals::testbed::star::{host, rootless, tool};
 use gatecast::internals::transfer::{Outcome, Record, Transfer};
 use gatecast::internals::transport::udp;
@@ -119,7 +119,7 @@ fn what_raw_says_it_lost_is_what_the_filter_dropped_at_six_rates() {
         return;
     }
     within(Duration::from_secs(100), || {
-        let layout = Layout::new(2, Rate(100_000_000));
+        let layout = StarLayout::new(2, Rate(100_000_000));
         let star = Star::build(&layout, &AtomicBool::new(false)).expect("a star");
         let client = &star.hosts()[1];
         for millionths in [0, 1_000, 10_000, 50_000, 200_000, 500_000] {
@@ -163,7 +163,7 @@ fn the_reliable_ways_are_whole_at_every_rate() {
         return;
     }
     within(Duration::from_secs(100), || {
-        let layout = Layout::new(2, Rate(100_000_000));
+        let layout = StarLayout::new(2, Rate(100_000_000));
         let star = Star::build(&layout, &AtomicBool::new(false)).expect("a star");
         let client = &star.hosts()[1];
         for millionths in [50_000, 500_000] {
@@ -209,7 +209,7 @@ fn thirteen_clients_of_a_group_cost_the_servers_link_one_stream() {
         return;
     }
     within(Duration::from_secs(100), || {
-        let layout = Layout::new(14, Rate(100_000_000));
+        let layout = StarLayout::new(14, Rate(100_000_000));
         let star = Star::build(&layout, &AtomicBool::new(false)).expect("a star");
         let bytes = 5_000_000;
         let before = star.hosts()[0].carried().expect("a counter");
@@ -235,7 +235,7 @@ fn what_the_senders_own_queue_refuses_is_not_the_networks_loss() {
         return;
     }
     within(Duration::from_secs(100), || {
-        let layout = Layout::new(2, Rate(100_000_000));
+        let layout = StarLayout::new(2, Rate(100_000_000));
         let star = Star::build(&layout, &AtomicBool::new(false)).expect("a star");
         // A queue of ten datagrams, shorter than what one socket may have under way.
         let queue = "qdisc replace dev eth0 root tbf rate 20mbit burst 10kb limit 15kb";
@@ -258,16 +258,16 @@ fn a_path_of_1280_bytes_loses_nothing_for_good() {
         return;
     }
     within(Duration::from_secs(100), || {
-        for middle in [Middle::Switch, Middle::Router] {
-            let mut layout = Layout::new(2, Rate(100_000_000));
-            layout.middle = middle;
+        for middle in [Topology::Switch, Topology::Router] {
+            let mut layout = StarLayout::new(2, Rate(100_000_000));
+            layout.topology = middle;
             let star = Star::build(&layout, &AtomicBool::new(false)).expect("a star");
             match middle {
                 // The sender's own interface: its kernel cuts.
-                Middle::Switch => on(&star.hosts()[0], "ip", "link set dev eth0 mtu 1280"),
+                Topology::Switch => on(&star.hosts()[0], "ip", "link set dev eth0 mtu 1280"),
                 // A router's: it says so, once for each destination.
-                Middle::Router => {
-                    let name = star.id().namespace(Place::Middle);
+                Topology::Router => {
+                    let name = star.id().namespace(StarNode::Center);
                     let said = Command::new(tool::find("ip").expect("looked for before"))
                         .args(["-n", &name, "link", "set", "dev", "p1", "mtu", "1280"])
                         .output()
@@ -276,9 +276,9 @@ fn a_path_of_1280_bytes_loses_nothing_for_good() {
                 }
             }
             let ways: &[Via] = match middle {
-                Middle::Switch => &[Via::Udp, Via::Multicast],
+                Topology::Switch => &[Via::Udp, Via::Multicast],
                 // A switch's groups do not pass a router of ours.
-                Middle::Router => &[Via::Udp],
+                Topology::Router => &[Via::Udp],
             };
             for &via in ways {
                 let transfer = session(&star, via, 2_000_000);
@@ -296,7 +296,7 @@ fn without_a_rate_a_narrower_link_behind_the_first_is_found() {
     }
     within(Duration::from_secs(100), || {
         for (narrow, loss) in [(50_000_000, 0), (10_000_000, 0), (10_000_000, 20_000)] {
-            let mut layout = Layout::new(2, Rate(100_000_000));
+            let mut layout = StarLayout::new(2, Rate(100_000_000));
             layout.links[1].down = Rate(narrow);
             let star = Star::build(&layout, &AtomicBool::new(false)).expect("a star");
             if loss > 0 {
@@ -327,7 +327,7 @@ fn one_of_six_that_hears_little_holds_nobody_of_the_group() {
         return;
     }
     within(Duration::from_secs(100), || {
-        let layout = Layout::new(7, Rate(100_000_000));
+        let layout = StarLayout::new(7, Rate(100_000_000));
         let star = Star::build(&layout, &AtomicBool::new(false)).expect("a star");
         let bytes = 8_000_000;
         let run = || {

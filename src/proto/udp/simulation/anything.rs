@@ -9,8 +9,8 @@ use proptest::prelude::*;
 
 use crate::proto::udp::control::Report;
 use crate::proto::udp::group_sender::{GroupSender, ROUNDS_MAX};
-use crate::proto::udp::packet::XOR_MAX;
 use crate::proto::udp::liveness::{ROUNDS, SLACK};
+use crate::proto::udp::packet::XOR_MAX;
 use crate::proto::udp::sender::BlockSender;
 use crate::proto::udp::{CONSENT, Transmit, before};
 use crate::units::Moment;

@@ -33,12 +33,11 @@ fn take(source: &mut DatagramSource, stall: Duration) -> Result<Received> {
     let file = tempfile::tempfile().expect("room");
     let mut order = FetchConfig::new(Vec::new());
     order.stall = stall;
-    let (moved, holed) = (AtomicU64::new(0), Cell::new(None));
+    let moved = AtomicU64::new(0);
     let target = CopyTarget {
         order: &order,
         file: &file,
         moved: &moved,
-        holed: &holed,
     };
     // A server that says nothing.
     let mute = TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -54,6 +53,7 @@ fn take(source: &mut DatagramSource, stall: Duration) -> Result<Received> {
         now,
     )
     .run(&target, source, &mut LineStream::new(&stream, peer, b""))
+    .map_err(|stop| stop.error)
 }
 
 #[test]
