@@ -295,7 +295,8 @@ impl GroupSender {
     /// True while every client that keeps up has room for one more datagram.
     fn is_open(&mut self, now: Moment) -> bool {
         let pkt = self.pkt;
-        let keeps_up = |member: &GroupMember| !member.aside && now < member.liveness.reported_at.after(LAG);
+        let keeps_up =
+            |member: &GroupMember| !member.aside && now < member.liveness.reported_at.after(LAG);
         let under_way = |member: &GroupMember| pkt.wrapping_sub(member.seen);
         let is_full = |member: &GroupMember| under_way(member) >= member.window;
         let span = now.since(self.polled_at).min(PAUSE.end);
@@ -439,12 +440,17 @@ impl GroupMember {
         }
         // The ranges of one answer rise from line to line, or there would be no limit to them.
         let end = self.coming.last().map_or(0, |range| range.end);
-        if report.missing.first().is_some_and(|range| range.start < end) {
+        if report
+            .missing
+            .first()
+            .is_some_and(|range| range.start < end)
+        {
             return Err(Fault::Impossible);
         }
         // What does not fit is reported in the next round.
         let room = RANGES_MAX - self.coming.len();
-        self.coming.extend(report.missing.iter().take(room).cloned());
+        self.coming
+            .extend(report.missing.iter().take(room).cloned());
         if !report.more {
             self.answered = report.round;
             self.missing = std::mem::take(&mut self.coming);

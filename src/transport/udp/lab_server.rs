@@ -328,7 +328,7 @@ impl LabTransfer {
         transfer.woke = Some(Duration::ZERO);
         let mut counts = Counts {
             offered: Some(0),
-            local_drop: outlet.tells_refused().then_some(0),
+            local_drop: outlet.reports_refusals().then_some(0),
             ..Counts::default()
         };
         let (sent, ended) = self.send(outlet, &mut counts);

@@ -1,44 +1,49 @@
 //! The thread that sends all datagrams of one session.
 //!
-//! The seats' threads only listen to their clients and pass on what they say; this one thread
-//! feeds the machines, takes turns among the clients, keeps the session's rate and counts. It
-//! begins when all released seats have come, so that nobody gains by being first, and ends when
+//! The seats' threads only read their clients' lines and pass them on as [`SendCommand`]s. This one
+//! thread feeds the senders, takes turns among the clients, keeps the session's rate and counts. It
+//! begins when all released seats have come, so that no client gains by being first, and ends when
 //! the last has left.
 
 use std::collections::BTreeMap;
+use std::iter;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender as Tell};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use crate::net::clock;
 use crate::net::pacing::{BURST, Pacer};
+use crate::proto::udp::Transmit;
+use crate::proto::udp::blocks::BlockLayout;
 use crate::proto::udp::control::Report;
-use crate::proto::udp::group_sender::{GroupSender, Straggler};
+use crate::proto::udp::group_sender::GroupSender;
+use crate::proto::udp::liveness::Fault;
 use crate::proto::udp::rate_controller::RateController;
-use crate::proto::udp::sender::{BlockSender, Fault};
+use crate::proto::udp::sender::BlockSender;
 use crate::server::catalog::Source;
 use crate::server::transport::TransferFailure;
 use crate::session::{SeatId, Via};
 use crate::transfer::Outcome;
+use crate::transport::udp::block_cache::BlockCache;
 use crate::transport::udp::seat_counters::SeatCounters;
 use crate::transport::udp::socket::{SEGMENTS_MAX, SendSocket};
 use crate::units::{Moment, Rate};
 
-/// What a seat's thread tells.
+/// What a seat's thread passes on.
 #[derive(Debug)]
 pub enum SendCommand {
-    /// The seat has gone through the gate and its client listens.
+    /// The seat was released and its client has a port to send to.
     Join(Destination),
-    /// The seat has gone through the gate and its client cannot be sent to.
+    /// The seat was released and its client cannot be sent to.
     Absent,
-    /// What the client said.
+    /// The client sent a report.
     Report(SeatId, Report),
-    /// The client is done or gone; answered by closing the channel when nothing more is sent.
-    Leave(SeatId, Tell<()>),
+    /// The client is done or gone. The channel is closed once nothing more is sent to it.
+    Leave(SeatId, Sender<()>),
 }
 
 /// A client that is to be sent to.
@@ -46,7 +51,7 @@ pub enum SendCommand {
 pub struct Destination {
     /// Its seat.
     pub seat: SeatId,
-    /// Where it listens.
+    /// Its address.
     pub to: SocketAddr,
     /// The blocks that it lacks.
     pub blocks: Range<u32>,
@@ -58,88 +63,83 @@ pub struct Destination {
     pub admitted: usize,
 }
 
-/// What one session's datagrams are made of.
+/// What one session's datagrams are made of, and where they go.
 #[derive(Debug)]
 pub struct StreamSpec {
-    /// The way.
+    /// The transport.
     pub via: Via,
     /// The stream's number.
     pub stream: u32,
     /// The file.
     pub source: Arc<Source>,
-    /// Bytes of a full datagram of data.
+    /// How the file is cut into blocks.
+    pub layout: BlockLayout,
+    /// Bytes of a full datagram.
     pub datagram: usize,
-    /// Bytes of a block.
-    pub block_len: usize,
-    /// How many blocks the file has.
-    pub blocks: u32,
     /// The rate of the session, where it has one.
     pub rate: Option<Rate>,
-    /// Where it sends from.
+    /// The socket that sends.
     pub socket: SendSocket,
     /// The group, where there is one.
     pub group: Option<SocketAddr>,
 }
 
-/// How long those that have come wait for the others of the release.
+/// How long the first seats wait for the others of the release.
 const ASSEMBLE: Duration = Duration::from_millis(500);
 
-/// How long the thread stays when nobody is there any more and somebody is owed.
+/// How long the thread waits for admitted seats that have not come, while it has no other.
 const LINGER: Duration = Duration::from_secs(5);
 
-/// Words heard between two bursts at most.
+/// Most commands handled between two bursts.
 const COMMANDS_AT_ONCE: usize = 256;
 
 pub(super) struct SendLoop {
     pub(super) spec: StreamSpec,
-    /// The group, where there is one.
+    pub(super) blocks: BlockCache,
+    /// The sender to the group, where there is one.
     group: Option<Box<GroupSender>>,
-    /// Those who are sent to by themselves.
+    /// The senders to single clients.
     senders: BTreeMap<SeatId, BlockSender>,
-    pub(super) rate_controller: Option<RateController>,
-    /// What the watch has set.
-    rate: Option<Rate>,
     pub(super) seats: BTreeMap<SeatId, Destination>,
+    /// How many of the admitted seats have come.
     arrived: usize,
     admitted: usize,
+    pub(super) rate_controller: Option<RateController>,
     pub(super) pacer: Option<Pacer>,
+    /// Most datagrams sent at once.
     burst: usize,
-    pub(super) cache: Vec<(u32, Vec<u8>)>,
-    pub(super) checked_at: Moment,
     pub(super) buffer: Vec<u8>,
+    /// The seat whose turn is next.
     turn: SeatId,
 }
 
 /// Sends until every seat has left.
-pub fn run(job: StreamSpec, words: &Receiver<SendCommand>) {
+pub fn run(spec: StreamSpec, commands: &Receiver<SendCommand>) {
     let now = clock::now();
-    // Raw has no reports to find a rate by, and must not.
-    let probed = job.rate.is_none() && job.via != Via::Raw;
-    let watch = probed.then(|| RateController::new(job.datagram as u64, now));
-    let burst = burst(job.rate, job.datagram);
-    let pump = SendLoop {
-        group: job
-            .group
-            .map(|_| Box::new(GroupSender::new(job.blocks, now))),
+    // Raw is not repaired, so its rate must not follow what arrives.
+    let automatic = spec.rate.is_none() && spec.via != Via::Raw;
+    let group = spec
+        .group
+        .map(|_| Box::new(GroupSender::new(spec.layout.count(), now)));
+    let send_loop = SendLoop {
+        blocks: BlockCache::new(Arc::clone(&spec.source), spec.layout, now),
+        group,
         senders: BTreeMap::new(),
-        rate_controller: watch,
-        rate: None,
         seats: BTreeMap::new(),
         arrived: 0,
         admitted: usize::MAX,
+        rate_controller: automatic.then(|| RateController::new(spec.datagram as u64, now)),
         pacer: None,
-        burst,
-        cache: Vec::new(),
-        checked_at: now,
-        buffer: Vec::with_capacity((job.datagram + 64) * SEGMENTS_MAX),
+        burst: burst(spec.rate, spec.datagram),
+        buffer: Vec::with_capacity((spec.datagram + 64) * SEGMENTS_MAX),
         turn: SeatId(0),
-        spec: job,
+        spec,
     };
-    pump.run(words);
+    send_loop.run(commands);
 }
 
-/// How far the schedule may lag: what is caught up goes out at once, and raw has no window that keeps
-/// it within the smallest buffer. Half of that is left for what was there before.
+/// How far the schedule may lag. What is caught up is sent at once, and raw has no window that
+/// keeps it within the smallest buffer: it gets half of that buffer, for what was there before.
 fn catch_up(via: Via, rate: Rate, datagram: usize, windows: impl Iterator<Item = u32>) -> Duration {
     match windows.min() {
         Some(window) if via == Via::Raw => {
@@ -161,29 +161,20 @@ fn burst(rate: Option<Rate>, datagram: usize) -> usize {
 }
 
 impl SendLoop {
-    fn run(mut self, words: &Receiver<SendCommand>) {
-        let mut patience = Moment(u64::MAX);
-        while self.arrived < self.admitted && clock::left(patience).is_some() {
-            let left = clock::left(patience).unwrap_or_default();
-            match words.recv_timeout(left.min(LINGER)) {
-                Ok(word) => self.handle_command(word),
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return,
-            }
-            if self.arrived > 0 && patience.0 == u64::MAX {
-                patience = clock::now().after(ASSEMBLE);
-            }
+    fn run(mut self, commands: &Receiver<SendCommand>) {
+        if !self.assemble(commands) {
+            return;
         }
-        // Not before: a schedule that nobody keeps lags.
+        // Made now and not before: a schedule lags while nothing is sent.
         self.pacer = self.spec.rate.map(|rate| {
-            let windows = self.seats.values().map(|joined| joined.window);
+            let windows = self.seats.values().map(|destination| destination.window);
             let burst = catch_up(self.spec.via, rate, self.spec.datagram, windows);
             Pacer::with_burst(rate, burst)
         });
         loop {
-            // Not all that there are: who talks without end must not keep us from sending.
-            for word in words.try_iter().take(COMMANDS_AT_ONCE) {
-                self.handle_command(word);
+            // Not all of them: a client that reports without end must not stop the sending.
+            for command in commands.try_iter().take(COMMANDS_AT_ONCE) {
+                self.handle_command(command);
             }
             self.remove_group_faults();
             self.adjust_rate();
@@ -194,51 +185,52 @@ impl SendLoop {
             if over && self.arrived >= self.admitted {
                 return;
             }
-            let until = match over {
-                true => clock::now().after(LINGER),
-                false => self.timeout(),
+            let left = if over {
+                LINGER
+            } else {
+                clock::left(self.poll_timeout()).unwrap_or(Duration::from_micros(100))
             };
-            let left = clock::left(until).unwrap_or(Duration::from_micros(100));
-            match words.recv_timeout(left) {
-                Ok(word) => self.handle_command(word),
-                Err(RecvTimeoutError::Timeout) if over => return,
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return,
+            match commands.recv_timeout(left) {
+                Ok(command) => self.handle_command(command),
+                Err(RecvTimeoutError::Timeout) if !over => {}
+                Err(_) => return,
             }
         }
     }
 
-    fn handle_command(&mut self, word: SendCommand) {
-        let now = clock::now();
-        match word {
-            SendCommand::Absent => self.arrived += 1,
-            SendCommand::Join(joined) => {
-                self.arrived += 1;
-                self.mark_unknown_refusals(&joined);
-                self.admitted = joined.admitted;
-                match &mut self.group {
-                    Some(cast) => cast.join(joined.seat.0, joined.window, now),
-                    None => {
-                        let blocks = joined.blocks.clone();
-                        let sender = match self.spec.via {
-                            Via::Raw => BlockSender::raw(blocks, now),
-                            _ => BlockSender::reliable(blocks, joined.window, now),
-                        };
-                        self.senders.insert(joined.seat, sender);
-                    }
-                }
-                self.seats.insert(joined.seat, joined);
+    /// Waits for the seats of the release; false when all their threads are gone.
+    fn assemble(&mut self, commands: &Receiver<SendCommand>) -> bool {
+        let mut deadline = Moment(u64::MAX);
+        while self.arrived < self.admitted
+            && let Some(left) = clock::left(deadline)
+        {
+            match commands.recv_timeout(left.min(LINGER)) {
+                Ok(command) => self.handle_command(command),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return false,
             }
+            if self.arrived > 0 && deadline.0 == u64::MAX {
+                deadline = clock::now().after(ASSEMBLE);
+            }
+        }
+        true
+    }
+
+    fn handle_command(&mut self, command: SendCommand) {
+        let now = clock::now();
+        match command {
+            SendCommand::Absent => self.arrived += 1,
+            SendCommand::Join(destination) => self.join(destination, now),
             SendCommand::Report(seat, report) => {
                 if let Some(sender) = self.senders.get_mut(&seat) {
                     if let Err(fault) = sender.handle_report(&report, now) {
                         return self.remove_faulty(seat, fault);
                     }
-                } else if let Some(cast) = &mut self.group {
-                    cast.handle_report(seat.0, &report, now);
+                } else if let Some(group) = &mut self.group {
+                    group.handle_report(seat.0, &report, now);
                 }
-                if let Some(watch) = &mut self.rate_controller {
-                    watch.handle_report(seat, &report, now);
+                if let Some(rate_controller) = &mut self.rate_controller {
+                    rate_controller.handle_report(seat, &report, now);
                 }
             }
             SendCommand::Leave(seat, answer) => {
@@ -248,21 +240,32 @@ impl SendLoop {
         }
     }
 
-    /// Says in what is counted for a client what cannot be counted here.
-    fn mark_unknown_refusals(&self, joined: &Destination) {
-        if !self.spec.socket.tells_refused() {
-            joined
-                .counters
-                .refusals_unknown
-                .store(true, Ordering::Relaxed);
+    fn join(&mut self, destination: Destination, now: Moment) {
+        self.arrived += 1;
+        self.admitted = destination.admitted;
+        if !self.spec.socket.reports_refusals() {
+            let counters = &destination.counters;
+            counters.refusals_unknown.store(true, Ordering::Relaxed);
         }
+        let (seat, window) = (destination.seat, destination.window);
+        if let Some(group) = &mut self.group {
+            group.join(seat.0, window, now);
+        } else {
+            let blocks = destination.blocks.clone();
+            let sender = match self.spec.via {
+                Via::Raw => BlockSender::raw(blocks, now),
+                _ => BlockSender::reliable(blocks, window, now),
+            };
+            self.senders.insert(seat, sender);
+        }
+        self.seats.insert(seat, destination);
     }
 
     fn remove_seat(&mut self, seat: SeatId) {
         self.seats.remove(&seat);
         self.senders.remove(&seat);
-        if let Some(cast) = &mut self.group {
-            cast.leave(seat.0);
+        if let Some(group) = &mut self.group {
+            group.leave(seat.0);
         }
     }
 
@@ -271,40 +274,35 @@ impl SendLoop {
             Fault::Silent | Fault::Stuck => Outcome::TimedOut,
             Fault::Impossible | Fault::Greedy => Outcome::Cut,
         };
-        self.remove_failed(seat, &TransferFailure::new(outcome, fault.reason()));
+        self.remove_failed(seat, TransferFailure::new(outcome, fault.reason()));
     }
 
-    fn remove_failed(&mut self, seat: SeatId, failure: &TransferFailure) {
-        if let Some(joined) = self.seats.get(&seat) {
+    fn remove_failed(&mut self, seat: SeatId, failure: TransferFailure) {
+        if let Some(destination) = self.seats.get(&seat) {
             // The first reason stands.
-            let _ = joined.counters.failure.set(failure.clone());
+            let _ = destination.counters.failure.set(failure);
         }
         self.remove_seat(seat);
     }
 
     fn remove_group_faults(&mut self) {
-        while let Some((seat, fault)) = self.group.as_mut().and_then(|cast| cast.poll_fault()) {
+        while let Some((seat, fault)) = self.group.as_mut().and_then(|group| group.poll_fault()) {
             self.remove_faulty(SeatId(seat), fault);
         }
     }
 
-    /// Lets what was delivered set the rate, where nobody gave one.
+    /// Where the session has no rate, lets what was delivered set it.
     fn adjust_rate(&mut self) {
-        let now = clock::now();
-        let Some(watch) = &mut self.rate_controller else {
+        let Some(rate_controller) = &mut self.rate_controller else {
             return;
         };
-        let group = self.group.as_ref().map(|cast| cast.numbered());
+        let group = self.group.as_ref().map(|group| group.numbered());
         let senders = &self.senders;
-        let numbered = |seat| match senders.get(&seat) {
-            Some(sender) => Some(sender.numbered()),
-            None => group,
-        };
-        if !watch.update(group.is_some(), now, numbered) {
+        let numbered = |seat| senders.get(&seat).map(BlockSender::numbered).or(group);
+        if !rate_controller.update(group.is_some(), clock::now(), numbered) {
             return;
         }
-        let rate = watch.rate();
-        self.rate = rate;
+        let rate = rate_controller.rate();
         match (rate, &self.pacer) {
             (Some(rate), Some(pacer)) => pacer.set_rate(rate),
             (rate, _) => self.pacer = rate.map(Pacer::new),
@@ -312,11 +310,11 @@ impl SendLoop {
         self.burst = burst(rate, self.spec.datagram);
     }
 
-    fn timeout(&self) -> Moment {
+    fn poll_timeout(&self) -> Moment {
         let far = clock::now().after(Duration::from_millis(100));
         let each = self.senders.values().map(BlockSender::poll_timeout);
-        let group = self.group.iter().filter(|cast| !cast.is_over());
-        each.chain(group.map(|cast| cast.poll_timeout()))
+        let group = self.group.iter().filter(|group| !group.is_over());
+        each.chain(group.map(|group| group.poll_timeout()))
             .fold(far, Moment::min)
     }
 
@@ -324,54 +322,73 @@ impl SendLoop {
     fn send_burst(&mut self) -> bool {
         let now = clock::now();
         let mut transmits = Vec::with_capacity(self.burst);
+        self.poll_group(&mut transmits, now);
         let mut to = None;
-        if let Some(cast) = &mut self.group {
-            transmits.extend(std::iter::from_fn(|| cast.poll_transmit(now)).take(self.burst));
-            while let Some(aside) = cast.poll_straggler() {
-                let seat = SeatId(aside.client);
-                log::info!("seat {seat}: the group is done, repaired by itself");
-                let window = self.seats.get(&seat).map_or(1, |joined| joined.window);
-                let Straggler { pkt, missing, .. } = aside;
-                let sender = BlockSender::repairing(self.spec.blocks, &missing, pkt, window, now);
-                self.senders.insert(seat, sender);
-            }
-        }
         if transmits.is_empty() {
-            let order: Vec<SeatId> = self
-                .senders
-                .range(self.turn..)
-                .chain(self.senders.range(..self.turn))
-                .map(|(&seat, _)| seat)
-                .collect();
-            for seat in order {
-                let sender = self.senders.get_mut(&seat).expect("listed");
-                while transmits.len() < self.burst {
-                    match sender.poll_transmit(now) {
-                        Ok(Some(transmit)) => transmits.push(transmit),
-                        Ok(None) => break,
-                        Err(fault) => {
-                            self.remove_faulty(seat, fault);
-                            return true;
-                        }
-                    }
-                }
-                if !transmits.is_empty() {
-                    self.turn = SeatId(seat.0.wrapping_add(1));
-                    to = Some(seat);
-                    break;
+            match self.poll_senders(&mut transmits, now) {
+                Ok(seat) => to = seat,
+                Err((seat, fault)) => {
+                    self.remove_faulty(seat, fault);
+                    return true;
                 }
             }
         }
         if transmits.is_empty() {
             return false;
         }
-        if let Err(failure) = self.send(to, &transmits) {
+        if let Err(failure) = self.packetize(to, &transmits) {
             let seats: Vec<SeatId> = self.seats.keys().copied().collect();
-            seats
-                .into_iter()
-                .for_each(|seat| self.remove_failed(seat, &failure));
+            for seat in seats {
+                self.remove_failed(seat, failure.clone());
+            }
         }
         true
+    }
+
+    /// Gets a burst from the group's sender, and gives its stragglers senders of their own.
+    fn poll_group(&mut self, transmits: &mut Vec<Transmit>, now: Moment) {
+        let Some(group) = &mut self.group else {
+            return;
+        };
+        transmits.extend(iter::from_fn(|| group.poll_transmit(now)).take(self.burst));
+        while let Some(straggler) = group.poll_straggler() {
+            let seat = SeatId(straggler.client);
+            log::info!("seat {seat}: the group is done, this seat is repaired alone");
+            let window = self.seats.get(&seat).map_or(1, |to| to.window);
+            let blocks = self.spec.layout.count();
+            let sender =
+                BlockSender::repairing(blocks, &straggler.missing, straggler.pkt, window, now);
+            self.senders.insert(seat, sender);
+        }
+    }
+
+    /// Gets a burst from the next sender that has one; returns its seat.
+    fn poll_senders(
+        &mut self,
+        transmits: &mut Vec<Transmit>,
+        now: Moment,
+    ) -> Result<Option<SeatId>, (SeatId, Fault)> {
+        for wrapped in [false, true] {
+            let senders = if wrapped {
+                self.senders.range_mut(..self.turn)
+            } else {
+                self.senders.range_mut(self.turn..)
+            };
+            for (&seat, sender) in senders {
+                while transmits.len() < self.burst {
+                    match sender.poll_transmit(now) {
+                        Ok(Some(transmit)) => transmits.push(transmit),
+                        Ok(None) => break,
+                        Err(fault) => return Err((seat, fault)),
+                    }
+                }
+                if !transmits.is_empty() {
+                    self.turn = SeatId(seat.0.wrapping_add(1));
+                    return Ok(Some(seat));
+                }
+            }
+        }
+        Ok(None)
     }
 }
 

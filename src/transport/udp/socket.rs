@@ -21,7 +21,7 @@ pub struct SendSocket {
     socket: UdpSocket,
     /// The length at which the kernel cuts large sends; [`NEVER`] where it cannot.
     cut: AtomicUsize,
-    tells_refused: bool,
+    reports_refusals: bool,
 }
 
 /// Receives datagrams.
@@ -35,13 +35,6 @@ pub struct RecvSocket {
     /// The kernel has handed over several datagrams as one.
     rows: bool,
     dropped_before: Option<u64>,
-}
-
-/// How a stream leaves this host for a group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reach {
-    /// How many routers a datagram may pass, and one more: 1 stays on the link.
-    pub ttl: u32,
 }
 
 /// How long [`Inlet::receive`] waits at most.
@@ -69,27 +62,27 @@ const LINGER: Duration = Duration::from_millis(1);
 const STALE_ERRORS: usize = 64;
 
 impl SendSocket {
-    /// A socket on the address `ip` of this host; `many` asks the kernel to cut large sends into
-    /// datagrams itself.
+    /// A socket on the address `ip` of this host. `many` asks the kernel to cut large sends into
+    /// datagrams itself. `ttl` is for a group: how many routers a datagram may pass, and one more.
     ///
     /// # Errors
     /// The system's.
-    pub fn open(ip: IpAddr, many: bool, reach: Option<Reach>) -> Result<Self> {
+    pub fn open(ip: IpAddr, many: bool, ttl: Option<u32>) -> Result<Self> {
         let failed = || Error::io("open a UDP socket", ip);
         let socket = UdpSocket::bind((ip, 0)).map_err(failed())?;
-        if let Some(reach) = reach {
-            socket.set_multicast_ttl_v4(reach.ttl).map_err(failed())?;
+        if let Some(ttl) = ttl {
+            socket.set_multicast_ttl_v4(ttl).map_err(failed())?;
         }
         kernel::limit_send(&socket);
-        let tells_refused = kernel::tell_refused(&socket);
-        if !tells_refused {
+        let reports_refusals = kernel::tell_refused(&socket);
+        if !reports_refusals {
             log::debug!("this system does not tell which datagrams its own queue refuses");
         }
         let many = many && kernel::send_many(&socket, 0);
         Ok(Self {
             socket,
             cut: AtomicUsize::new(if many { 0 } else { NEVER }),
-            tells_refused,
+            reports_refusals,
         })
     }
 
@@ -97,18 +90,18 @@ impl SendSocket {
     /// with `hear`.
     pub fn over(socket: UdpSocket) -> Self {
         kernel::limit_send(&socket);
-        let tells_refused = kernel::tell_refused(&socket);
+        let reports_refusals = kernel::tell_refused(&socket);
         Self {
             socket,
             cut: AtomicUsize::new(NEVER),
-            tells_refused,
+            reports_refusals,
         }
     }
 
     /// True where [`Outlet::send`] knows of every datagram that this host refuses; elsewhere some of
     /// them pass for sent.
-    pub fn tells_refused(&self) -> bool {
-        self.tells_refused
+    pub fn reports_refusals(&self) -> bool {
+        self.reports_refusals
     }
 
     /// True while the kernel cuts large sends.
@@ -481,7 +474,7 @@ mod tests {
                 continue;
             };
             let tells = cfg!(all(target_os = "linux", feature = "sockopt"));
-            assert_eq!(outlet.tells_refused(), tells);
+            assert_eq!(outlet.reports_refusals(), tells);
             #[cfg(all(target_os = "linux", feature = "sockopt"))]
             if ip.is_ipv6() {
                 let option = nix::sys::socket::sockopt::Ipv6RecvErr;

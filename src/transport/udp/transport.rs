@@ -1,20 +1,20 @@
-//! UDP as a way of sending, three times: raw, to each, to a group.
+//! UDP as the server has it: `udp`, `raw` and `multicast`.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::ops::Range;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread;
 
-use crossbeam_channel::Sender as Tell;
+use crossbeam_channel::Sender;
 
 use crate::error::{Error, Result};
 use crate::net::line_stream::LineStream;
-use crate::net::{STACK, clock, copy};
+use crate::net::{STACK, clock, copy, lock};
+use crate::proto::udp::blocks::BlockLayout;
 use crate::proto::udp::control::{Listen, Terms};
 use crate::proto::udp::packet::{DATAGRAM, DATAGRAM_MAX, DATAGRAM_MIN, block_len};
-use crate::proto::udp::receiver::block_count;
 use crate::server::catalog::Source;
 use crate::server::gate::SeatConnection;
 use crate::server::transport::{
@@ -25,12 +25,11 @@ use crate::session::{SeatId, Via};
 use crate::transfer::{Counts, Outcome};
 use crate::transport::udp::config::UdpConfig;
 use crate::transport::udp::seat_counters::SeatCounters;
-use crate::transport::udp::send_loop;
-use crate::transport::udp::send_loop::{SendCommand, StreamSpec};
-use crate::transport::udp::socket::{Reach, SendSocket};
-use crate::units::Rate;
+use crate::transport::udp::send_loop::{self, SendCommand, StreamSpec};
+use crate::transport::udp::socket::SendSocket;
+use crate::units::{Moment, Rate};
 
-/// One of the three ways.
+/// One of the three transports over UDP.
 #[derive(Clone, Copy, Debug)]
 pub struct UdpTransport {
     via: Via,
@@ -43,10 +42,9 @@ pub(super) struct UdpSession {
     via: Via,
     source: Arc<Source>,
     pub(super) terms: Terms,
-    pub(super) ttl: u32,
+    ttl: u32,
     rate: Option<Rate>,
-    pub(super) block_len: usize,
-    pub(super) blocks: u32,
+    pub(super) layout: BlockLayout,
     state: Mutex<UdpSessionState>,
 }
 
@@ -54,19 +52,20 @@ pub(super) struct UdpSession {
 /// anything blocks.
 #[derive(Debug, Default)]
 struct UdpSessionState {
-    /// Who sits in each seat and where it listens; a seat that was given back may have another.
+    /// The client of each seat and where it listens. A seat that was given back may get another.
     listening: BTreeMap<SeatId, (SocketAddr, Listen)>,
     counters: BTreeMap<SeatId, Arc<SeatCounters>>,
+    /// The sending socket and the address of this host that it uses, until the thread takes it.
     socket: Option<(IpAddr, SendSocket)>,
-    commands: Option<Tell<SendCommand>>,
+    commands: Option<Sender<SendCommand>>,
     segmented: bool,
 }
 
-/// Words that wait for the sending thread at most; then the clients' connections wait.
+/// Most commands that wait for the sending thread; then the clients' connections wait.
 const COMMANDS_MAX: usize = 1024;
 
-/// The rate from which on the kernel may send many datagrams as one: below it they would be a
-/// burst, and above it single sends cost more than the network.
+/// The rate from which on the kernel may send many datagrams as one. Below it they would be a
+/// burst; above it single sends cost more than the network.
 const SEGMENTED_FROM: Rate = Rate(900_000_000);
 
 impl UdpTransport {
@@ -90,43 +89,45 @@ impl Transport for UdpTransport {
     ) -> Result<Box<dyn SendSession>> {
         let size = self.config.size;
         if !(DATAGRAM_MIN..=DATAGRAM_MAX).contains(&size) {
-            let what =
-                format!("datagrams of {size} bytes: {DATAGRAM_MIN} to {DATAGRAM_MAX} are possible");
+            let what = format!(
+                "invalid datagram size {size}: expected {DATAGRAM_MIN} to {DATAGRAM_MAX} bytes"
+            );
             return Err(Error::Usage { what });
         }
         if size > DATAGRAM {
             log::warn!(
-                "a datagram of {size} bytes travels as several packets and is lost with any of them"
+                "a datagram of {size} bytes travels as several packets, and is lost if one of them is"
             );
         }
         let multicast = self.via == Via::Multicast;
-        let block_len = block_len(size, multicast);
-        let blocks = source.info.bytes.div_ceil(block_len as u64);
-        if blocks >= 1 << 31 {
-            let reason = format!("{blocks} blocks are more than datagrams can number");
+        let layout = BlockLayout {
+            bytes: source.info.bytes,
+            block_len: block_len(size, multicast),
+        };
+        if layout.count() >= 1 << 31 {
+            let reason = "the file has more blocks than datagrams can number";
             return Err(Error::refused("the server", reason));
         }
+        let group = multicast.then(|| self.config.group.unwrap_or_else(random_group));
+        let from = self.config.interface.filter(|_| multicast);
         Ok(Box::new(UdpSession {
             via: self.via,
             source: Arc::clone(source),
             terms: Terms {
                 datagram: size,
-                group: multicast.then(|| self.config.group.unwrap_or_else(random_group)),
-                from: multicast
-                    .then_some(self.config.interface)
-                    .flatten()
-                    .map(IpAddr::from),
+                group,
+                from: from.map(IpAddr::from),
             },
             ttl: self.config.ttl,
             rate,
-            block_len,
-            blocks: block_count(source.info.bytes, block_len),
+            layout,
             state: Mutex::default(),
         }))
     }
 }
 
-/// A group of the organisation's own (RFC 2365, section 6.2), so that two sessions have two.
+/// A group of the organisation's own (RFC 2365, section 6.2), chosen at random so that two
+/// sessions have two.
 fn random_group() -> SocketAddr {
     let random = clock::random().to_le_bytes();
     let address = Ipv4Addr::new(239, 255, random[0], random[1].max(1));
@@ -136,43 +137,45 @@ fn random_group() -> SocketAddr {
 
 impl SendSession for UdpSession {
     fn prepare_connection(&self, stream: &TcpStream) -> Result<()> {
-        let failed = || Error::io("look at the connection", "a client");
-        let ip = stream.local_addr().map_err(failed())?.ip().to_canonical();
-        let ip = self.terms.from.unwrap_or(ip);
-        let mut state = self.lock();
+        let local = stream.local_addr().map_err(connection_failed())?;
+        let ip = self.terms.from.unwrap_or(local.ip().to_canonical());
+        let mut state = lock(&self.state);
+        let multicast = self.via == Via::Multicast;
         if let Some((other, _)) = &state.socket {
             // One stream leaves by one interface.
-            if self.via == Via::Multicast && *other != ip {
+            if multicast && *other != ip {
                 let reason = format!("this session's group is on {other}, and this client on {ip}");
                 return Err(Error::refused("the server", reason));
             }
             return Ok(());
         }
-        let reach = (self.via == Via::Multicast).then_some(Reach { ttl: self.ttl });
-        // Without a rate of its own a session is as fast as its clients' buffers allow.
-        let many = self.rate.is_none_or(|rate| rate >= SEGMENTED_FROM);
-        // Bound to the address that the client knows, and that its interface routes.
-        let from = match self.via {
-            Via::Multicast => ip,
-            _ if ip.is_ipv6() => Ipv6Addr::UNSPECIFIED.into(),
-            _ => Ipv4Addr::UNSPECIFIED.into(),
+        // Multicast is bound to the address that the client knows, so that it leaves by that
+        // interface.
+        let from = if multicast {
+            ip
+        } else if ip.is_ipv6() {
+            Ipv6Addr::UNSPECIFIED.into()
+        } else {
+            Ipv4Addr::UNSPECIFIED.into()
         };
-        let outlet = SendSocket::open(from, many, reach)?;
-        state.segmented = outlet.is_segmented();
-        state.socket = Some((ip, outlet));
+        // Without a rate of its own a session is as fast as its clients' buffers allow.
+        let segmented = self.rate.is_none_or(|rate| rate >= SEGMENTED_FROM);
+        let socket = SendSocket::open(from, segmented, multicast.then_some(self.ttl))?;
+        state.segmented = socket.is_segmented();
+        state.socket = Some((ip, socket));
         Ok(())
     }
 
     fn description(&self, _: &TcpStream) -> String {
         let size = self.terms.datagram;
-        let many = if self.lock().segmented {
+        let segmented = if lock(&self.state).segmented {
             ", cut by the kernel"
         } else {
             ""
         };
         match self.rate {
-            Some(rate) => format!("datagrams of {size}{many}, {} kbit/s", rate.0 / 1000),
-            None => format!("datagrams of {size}{many}"),
+            Some(rate) => format!("datagrams of {size}{segmented}, {} kbit/s", rate.0 / 1000),
+            None => format!("datagrams of {size}{segmented}"),
         }
     }
 
@@ -185,32 +188,27 @@ impl SendSession for UdpSession {
     }
 
     fn send(&self, _: &SeatConnection, _: SendJob<'_>) -> SendResult {
+        let reason = format!("only a gatecast client can receive via {}", self.via);
         SendResult {
             first: None,
-            end: Err(TransferFailure::new(
-                Outcome::Refused,
-                format!("only a client of our own can be sent to via {}", self.via),
-            )),
+            end: Err(TransferFailure::new(Outcome::Refused, reason)),
         }
     }
 
     fn detail(&self, seat: SeatId) -> SeatDetail {
-        let state = self.lock();
-        let lost = state
-            .counters
-            .get(&seat)
-            .map(|tally| tally.lost.load(Ordering::Relaxed));
+        let state = lock(&self.state);
+        let counters = state.counters.get(&seat);
         SeatDetail {
-            lost,
+            lost: counters.map(|counters| counters.lost.load(Ordering::Relaxed)),
             ..SeatDetail::default()
         }
     }
 
     fn add_counts(&self, seat: SeatId, counts: &mut Counts) {
-        let Some(tally) = self.lock().counters.get(&seat).map(Arc::clone) else {
-            return;
-        };
-        tally.complete(counts, self.via == Via::Raw);
+        let counters = lock(&self.state).counters.get(&seat).map(Arc::clone);
+        if let Some(counters) = counters {
+            counters.complete(counts, self.via == Via::Raw);
+        }
     }
 }
 
@@ -223,7 +221,8 @@ impl ControlExtension for UdpSession {
         let wrong = |error: String| Error::protocol(seat.id(), error);
         let listen = Listen::decode(line).map_err(|error| wrong(error.to_string()))?;
         let peer = peer_addr(seat)?;
-        let before = self.lock().listening.insert(seat.id(), (peer, listen));
+        let mut state = lock(&self.state);
+        let before = state.listening.insert(seat.id(), (peer, listen));
         if before.is_some_and(|(other, _)| other == peer) {
             return Err(wrong("LISTEN a second time".to_owned()));
         }
@@ -236,97 +235,87 @@ impl ControlExtension for UdpSession {
         preface: Vec<u8>,
         range: Range<u64>,
         lines: &mut LineStream<'_>,
-        answer: &mut EarlyReply,
+        reply: &mut EarlyReply,
     ) -> SendResult {
-        let opening = seat.release();
+        let release = seat.release();
         // Nothing is sent over TCP after GO but the last words.
-        drop(opening.fair_start.guard());
-        let said = copy::send_all(
-            seat.stream(),
-            &preface,
-            clock::now().after(seat.session().stall),
-        );
-        let listen = self.lock().listening.remove(&seat.id());
-        let listen = listen
-            .filter(|(who, _)| peer_addr(seat).is_ok_and(|peer| peer == *who))
-            .map(|(_, listen)| listen);
-        let failure = match (said, listen) {
-            _ if range.is_empty() => {
-                self.send_command(seat, SendCommand::Absent);
+        drop(release.fair_start.guard());
+        let deadline = clock::now().after(seat.session().stall);
+        let sent = copy::send_all(seat.stream(), &preface, deadline);
+        let listen = lock(&self.state).listening.remove(&seat.id());
+        let listen = listen.filter(|(peer, _)| peer_addr(seat).is_ok_and(|addr| addr == *peer));
+        let end = match (sent, listen) {
+            _ if range.is_empty() => Ok(()),
+            (Ok(()), Some((_, listen))) => {
+                let end = self.serve_seat(seat, range, listen, lines, reply);
+                let counters = self.counters(seat.id());
+                let sent = counters.payload.load(Ordering::Relaxed);
+                seat.moved().store(sent, Ordering::Relaxed);
+                let first = counters.first_us.load(Ordering::Relaxed);
                 return SendResult {
-                    first: None,
-                    end: Ok(()),
-                };
-            }
-            (Ok(()), Some(listen)) => {
-                let end = self.serve_seat(seat, range, listen, opening.admitted(), lines, answer);
-                let tally = self.counters(seat.id());
-                let first = tally.first_us.load(Ordering::Relaxed);
-                let released = opening.released();
-                seat.moved()
-                    .store(tally.payload.load(Ordering::Relaxed), Ordering::Relaxed);
-                return SendResult {
-                    first: (first > 0).then(|| crate::units::Moment(first).since(released)),
+                    first: (first > 0).then(|| Moment(first).since(release.released())),
                     end,
                 };
             }
-            (Ok(()), None) => TransferFailure::new(Outcome::Cut, "did not say where it listens"),
-            (Err(_), _) => TransferFailure::new(Outcome::Cut, "the connection failed at GO"),
+            (Ok(()), None) => Err("did not say at which port it listens"),
+            (Err(_), _) => Err("the connection failed at GO"),
         };
         self.send_command(seat, SendCommand::Absent);
         SendResult {
             first: None,
-            end: Err(failure),
+            end: end.map_err(|reason| TransferFailure::new(Outcome::Cut, reason)),
         }
     }
 }
 
 /// The address of a seat's client.
 fn peer_addr(seat: &SeatConnection) -> Result<SocketAddr> {
-    let failed = Error::io("look at the connection", "a client");
-    seat.stream().peer_addr().map_err(failed)
+    seat.stream().peer_addr().map_err(connection_failed())
+}
+
+fn connection_failed() -> impl FnOnce(std::io::Error) -> Error {
+    Error::io("read the addresses of the connection", "a client")
 }
 
 impl UdpSession {
-    fn lock(&self) -> MutexGuard<'_, UdpSessionState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     pub(super) fn counters(&self, seat: SeatId) -> Arc<SeatCounters> {
-        Arc::clone(self.lock().counters.entry(seat).or_default())
+        Arc::clone(lock(&self.state).counters.entry(seat).or_default())
     }
 
-    /// Passes a word to the sending thread, starting it with the first.
-    pub(super) fn send_command(&self, seat: &SeatConnection, word: SendCommand) -> bool {
-        let mut state = self.lock();
+    /// Passes a command to the sending thread, which the first one starts.
+    pub(super) fn send_command(&self, seat: &SeatConnection, command: SendCommand) -> bool {
+        let Some(commands) = self.commands(seat) else {
+            return false;
+        };
+        commands.send(command).is_ok()
+    }
+
+    /// The channel to the sending thread; `None` if the thread cannot be started.
+    fn commands(&self, seat: &SeatConnection) -> Option<Sender<SendCommand>> {
+        let mut state = lock(&self.state);
         if state.commands.is_none() {
-            let Some((_, outlet)) = state.socket.take() else {
-                return false;
-            };
-            let (tell, words) = crossbeam_channel::bounded(COMMANDS_MAX);
-            let job = StreamSpec {
+            let (_, socket) = state.socket.take()?;
+            let (sender, commands) = crossbeam_channel::bounded(COMMANDS_MAX);
+            let spec = StreamSpec {
                 via: self.via,
                 stream: seat.session().id.0 as u32,
                 source: Arc::clone(&self.source),
+                layout: self.layout,
                 datagram: usize::from(self.terms.datagram),
-                block_len: self.block_len,
-                blocks: self.blocks,
                 rate: self.rate,
-                socket: outlet,
+                socket,
                 group: self.terms.group,
             };
             let started = thread::Builder::new()
                 .name(format!("send-{:04x}", seat.session().id.0 >> 48))
                 .stack_size(STACK)
-                .spawn(move || send_loop::run(job, &words));
+                .spawn(move || send_loop::run(spec, &commands));
             if let Err(error) = started {
                 log::error!("cannot start the sending thread: {error}");
-                return false;
+                return None;
             }
-            state.commands = Some(tell);
+            state.commands = Some(sender);
         }
-        let words = state.commands.clone();
-        drop(state);
-        words.is_some_and(|words| words.send(word).is_ok())
+        state.commands.clone()
     }
 }

@@ -1,7 +1,7 @@
 use super::*;
 use crate::proto::udp::liveness::SLACK;
-use crate::proto::udp::{CONSENT, DOUBT};
 use crate::proto::udp::stall_detector::STUCK;
+use crate::proto::udp::{CONSENT, DOUBT};
 
 const NOW: Moment = Moment(1_000_000);
 
