@@ -14,10 +14,12 @@ use crate::common::have;
 use crate::common::installed;
 use crate::common::until;
 use crate::common::within;
-use gatecast::internals::cli::services;
 use gatecast::internals::error::Result;
 use gatecast::internals::http;
+use gatecast::internals::http::Documents;
 use gatecast::internals::http::HttpConfig;
+use gatecast::internals::report::json::SessionDocument;
+use gatecast::internals::report::{csv, scaling};
 use gatecast::internals::server::catalog::Source;
 use gatecast::internals::server::config::ServerConfig;
 use gatecast::internals::server::gate::SeatConnection;
@@ -71,7 +73,11 @@ fn look(browser: &Browser, name: &str) {
 fn face(set: impl FnOnce(&mut ServerConfig), bytes: u64) -> Server {
     Server::with(bytes, set, |host| {
         let options = HttpConfig {
-            documents: services::DOCUMENTS,
+            documents: Documents {
+                json: Some(|record| SessionDocument::new(record).to_line()),
+                csv: Some(csv::transfers),
+                svg: Some(|records| scaling::rates(records).to_svg()),
+            },
             ..HttpConfig::default()
         };
         http::serve(tcp::serve(host).expect("TCP"), options).expect("HTTP")
@@ -81,7 +87,7 @@ fn face(set: impl FnOnce(&mut ServerConfig), bytes: u64) -> Server {
 const HOSTILE: &str = "<img%20src=x%20onerror=pwned=1>%E2%80%AE%1B[2J%C2%9B";
 
 #[test]
-fn a_session_is_seen_and_released_in_a_browser() {
+fn browser_shows_and_releases_a_session() {
     if !have_browser() {
         return;
     }
@@ -159,7 +165,7 @@ fn a_session_is_seen_and_released_in_a_browser() {
 }
 
 #[test]
-fn one_client_and_two_hundred_fit() {
+fn page_fits_one_client_and_two_hundred() {
     if !have_browser() {
         return;
     }
@@ -247,7 +253,7 @@ impl SendSession for HolesLine {
 }
 
 #[test]
-fn loss_and_where_it_is_are_shown() {
+fn page_shows_loss_and_where_it_is() {
     if !have_browser() {
         return;
     }

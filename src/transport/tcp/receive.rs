@@ -119,7 +119,7 @@ fn explain(incoming: &ReceiveContext<'_>, stop: Stop) -> Error {
         .map_or_else(|_| "the server".to_owned(), |addr| addr.to_string());
     match stop {
         Stop::Stalled => Error::TimedOut {
-            phase: Phase::Transfer,
+            phase: Phase::Transfer.name(),
             at: peer,
             after: incoming.config.stall,
         },

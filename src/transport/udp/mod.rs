@@ -8,8 +8,7 @@
 //! - [`receive`]: the three as a client has them; `reception`: datagrams in; `block_writer`: blocks
 //!   to the file; [`group_receiver`]: one socket for all clients of a process in a group
 //! - [`lab_server`] and [`lab_client`]: both ends of the lab's own UDP protocol
-//! - [`socket`]: sockets that count what this host refuses or drops; `kernel`: the calls for it that
-//!   std lacks
+//! - [`socket`]: sockets that count what this host refuses or drops
 //!
 //! Formats and state machines stand in [`proto::udp`](crate::proto::udp).
 
@@ -21,7 +20,6 @@ mod block_cache;
 mod block_writer;
 pub mod config;
 pub mod group_receiver;
-mod kernel;
 pub mod lab_client;
 pub mod lab_server;
 mod packetize;

@@ -179,7 +179,7 @@ impl<'a> Reception<'a> {
             let quiet = now.since(quiet_since);
             if quiet > stall || now >= deadline {
                 return Err(Error::TimedOut {
-                    phase: Phase::Transfer,
+                    phase: Phase::Transfer.name(),
                     at: lines.peer().to_string(),
                     after: stall,
                 });

@@ -1,4 +1,4 @@
-//! The two ends of a stream of datagrams: an [`Outlet`] that sends and an [`Inlet`] that receives.
+//! The two ends of a stream of datagrams: an [`SendSocket`] that sends and an [`RecvSocket`] that receives.
 //!
 //! An outlet is never connected, so a dead client's ICMP answers do not spoil the next send to
 //! another. What the local queue refuses is counted, not lost. Its send buffer is kept below what
@@ -6,21 +6,22 @@
 //! queue without a word, a small one makes the send wait.
 
 use std::io;
+use std::io::IoSlice;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::net::datagrams;
-use crate::transport::udp::kernel;
+use crate::net::datagrams::{BATCHED, kernel, options};
 
 /// Sends datagrams.
 #[derive(Debug)]
 pub struct SendSocket {
     socket: UdpSocket,
-    /// The length at which the kernel cuts large sends; [`NEVER`] where it cannot.
-    cut: AtomicUsize,
+    /// The kernel cuts large sends into datagrams, as far as is known.
+    segmented: AtomicBool,
     reports_refusals: bool,
 }
 
@@ -37,7 +38,7 @@ pub struct RecvSocket {
     dropped_before: Option<u64>,
 }
 
-/// How long [`Inlet::receive`] waits at most.
+/// How long [`RecvSocket::receive`] waits at most.
 pub const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Most datagrams that one call sends.
@@ -46,8 +47,8 @@ pub const SEGMENTS_MAX: usize = 44;
 /// Most bytes that one call sends.
 const CALL_MAX: usize = 65_507;
 
-/// The kernel does not cut.
-const NEVER: usize = usize::MAX;
+/// The receive buffer that is asked for, bytes.
+const RECEIVE_BUFFER: usize = 4 << 20;
 
 /// One byte more than a datagram can have, so that none is cut unseen.
 const DATAGRAM_ROOM: usize = 65_536;
@@ -73,32 +74,30 @@ impl SendSocket {
         if let Some(ttl) = ttl {
             socket.set_multicast_ttl_v4(ttl).map_err(failed())?;
         }
-        kernel::limit_send(&socket);
-        let reports_refusals = kernel::tell_refused(&socket);
+        let segmented = many && kernel::can_segment(&socket);
+        Ok(Self::new(socket, segmented))
+    }
+
+    /// Sends over a socket that is open already, one datagram at a time. What comes to it is
+    /// received with [`recv_from`].
+    pub fn over(socket: UdpSocket) -> Self {
+        Self::new(socket, false)
+    }
+
+    fn new(socket: UdpSocket, segmented: bool) -> Self {
+        options::limit_send_buffer(&socket);
+        let reports_refusals = kernel::report_refusals(&socket);
         if !reports_refusals {
             log::debug!("this system does not tell which datagrams its own queue refuses");
         }
-        let many = many && kernel::send_many(&socket, 0);
-        Ok(Self {
-            socket,
-            cut: AtomicUsize::new(if many { 0 } else { NEVER }),
-            reports_refusals,
-        })
-    }
-
-    /// Sends over a socket that is open already, one datagram at a time. Who receives at it does so
-    /// with `hear`.
-    pub fn over(socket: UdpSocket) -> Self {
-        kernel::limit_send(&socket);
-        let reports_refusals = kernel::tell_refused(&socket);
         Self {
             socket,
-            cut: AtomicUsize::new(NEVER),
+            segmented: AtomicBool::new(segmented),
             reports_refusals,
         }
     }
 
-    /// True where [`Outlet::send`] knows of every datagram that this host refuses; elsewhere some of
+    /// True where [`SendSocket::send`] knows of every datagram that this host refuses; elsewhere some of
     /// them pass for sent.
     pub fn reports_refusals(&self) -> bool {
         self.reports_refusals
@@ -106,7 +105,7 @@ impl SendSocket {
 
     /// True while the kernel cuts large sends.
     pub fn is_segmented(&self) -> bool {
-        self.cut.load(Ordering::Relaxed) != NEVER
+        self.segmented.load(Ordering::Relaxed)
     }
 
     /// Sends `bytes` to `to` as datagrams of `segment` bytes, the last maybe shorter; returns how
@@ -120,16 +119,14 @@ impl SendSocket {
         };
         let mut refused = 0;
         for call in bytes.chunks(step) {
-            self.set_cut(call.len(), segment);
-            match self.send_one(call, to) {
+            match self.send_one(call, segment, to) {
                 Ok(()) => {}
                 // A device or path that cannot cut: from now on each datagram by itself.
                 Err(error) if call.len() > segment && cannot_cut(&error) => {
                     log::debug!("sending single datagrams: {error}");
-                    kernel::send_many(&self.socket, 0);
-                    self.cut.store(NEVER, Ordering::Relaxed);
+                    self.segmented.store(false, Ordering::Relaxed);
                     for datagram in call.chunks(segment) {
-                        refused += u64::from(self.send_one(datagram, to).is_err());
+                        refused += u64::from(self.send_one(datagram, segment, to).is_err());
                     }
                 }
                 Err(error) => {
@@ -141,44 +138,37 @@ impl SendSocket {
         refused
     }
 
-    /// Lets the kernel cut the next send at `segment`, and only if there is something to cut.
-    fn set_cut(&self, len: usize, segment: usize) {
-        let cut = self.cut.load(Ordering::Relaxed);
-        let wanted = if len > segment { segment } else { 0 };
-        if cut == NEVER || cut == wanted || wanted == 0 && len <= cut {
-            return;
-        }
-        let size = u16::try_from(wanted).unwrap_or(0);
-        let set = kernel::send_many(&self.socket, size);
-        self.cut
-            .store(if set { wanted } else { NEVER }, Ordering::Relaxed);
-    }
-
-    fn send_one(&self, datagram: &[u8], to: SocketAddr) -> io::Result<()> {
+    /// Sends `call` as datagrams of `segment` bytes, the last maybe shorter.
+    fn send_one(&self, call: &[u8], segment: usize, to: SocketAddr) -> io::Result<()> {
         let mut tries = 0;
         loop {
-            match self.socket.send_to(datagram, to) {
-                Ok(_) => return Ok(()),
+            let sent = match u16::try_from(segment) {
+                Ok(segment) if call.len() > usize::from(segment) => {
+                    kernel::send_segmented(&self.socket, &[IoSlice::new(call)], segment, Some(to))
+                }
+                _ => self.socket.send_to(call, to).map(drop),
+            };
+            match sent {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 // What came back for an earlier datagram is told once, and this one not sent.
                 Err(error) if is_stale(&error) && tries < STALE_ERRORS => tries += 1,
-                Err(error) => return Err(error),
+                other => return other,
             }
         }
     }
 }
 
-/// Receives at a socket over which an [`Outlet`] sends. Errors that come back for what was sent are
+/// Receives at a socket over which an [`SendSocket`] sends. Errors that come back for what was sent are
 /// kept in the room of what is to be received, and anybody can forge them, so they are thrown away.
 ///
 /// # Errors
 /// The system's, those of earlier datagrams among them.
 pub(super) fn recv_from(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
-    let came = socket.recv_from(buffer);
-    if came.is_err() {
-        kernel::forget_errors(socket);
+    let received = socket.recv_from(buffer);
+    if received.is_err() {
+        kernel::discard_errors(socket);
     }
-    came
+    received
 }
 
 fn is_stale(error: &io::Error) -> bool {
@@ -216,7 +206,7 @@ impl RecvSocket {
             return Err(Error::refused(group, "groups are of IPv4"));
         };
         let failed = || Error::io("join the group", group);
-        let socket = kernel::bind_shared(group).map_err(failed())?;
+        let socket = options::bind_shared(group).map_err(failed())?;
         socket
             .join_multicast_v4(&address, &interface)
             .map_err(failed())?;
@@ -225,8 +215,8 @@ impl RecvSocket {
 
     fn set_up(socket: UdpSocket, at: IpAddr) -> Result<Self> {
         let failed = Error::io("set up a UDP socket", at);
-        let room = kernel::enlarge(&socket);
-        kernel::receive_many(&socket);
+        let room = options::enlarge_receive_buffer(&socket, RECEIVE_BUFFER);
+        kernel::coalesce_received(&socket);
         socket
             .set_read_timeout(Some(POLL_INTERVAL))
             .map_err(failed)?;
@@ -257,7 +247,7 @@ impl RecvSocket {
         self.room
     }
 
-    /// Says something to `to` from this socket.
+    /// Sends one datagram to `to` from this socket.
     ///
     /// # Errors
     /// The system's.
@@ -266,7 +256,7 @@ impl RecvSocket {
         sent.map(|_| ()).map_err(Error::io("send a datagram", to))
     }
 
-    /// The same socket, for who speaks while another listens.
+    /// The same socket for another thread.
     ///
     /// # Errors
     /// The system's.
@@ -288,7 +278,7 @@ impl RecvSocket {
         self.rows
     }
 
-    /// Waits for datagrams, [`NAP`] at most: all of them from one sender, each of the length
+    /// Waits for datagrams, [`POLL_INTERVAL`] at most: all of them from one sender, each of the length
     /// returned but the last, which may be shorter.
     ///
     /// # Errors
@@ -300,7 +290,7 @@ impl RecvSocket {
         })
     }
 
-    /// As [`Inlet::receive`], with all that is there. Where that is no more than one call brings,
+    /// As [`RecvSocket::receive`], with all that is there. Where that is no more than one call brings,
     /// more are waited for a little: a thread that is woken for each datagram of a slow link costs
     /// more than all the rest of receiving. Without `wait` it looks whether there is anything, as
     /// far as this system can.
@@ -310,7 +300,7 @@ impl RecvSocket {
     pub fn gather(&mut self, wait: bool) -> io::Result<Option<(SocketAddr, usize, &[u8])>> {
         let (from, segment, start, mut end) = match self.pending.take() {
             Some((from, segment, range)) => (from, segment, range.start, range.end),
-            None => match self.one(0, wait || !kernel::RECEIVES_AT_ONCE)? {
+            None => match self.one(0, wait || !BATCHED)? {
                 Some((from, segment, len)) => (from, segment, 0, len),
                 None => return Ok(None),
             },
@@ -330,7 +320,7 @@ impl RecvSocket {
                     break;
                 }
                 // Only std receives here, or all that there was has been taken.
-                None if napped || end - start > segment || !kernel::RECEIVES_AT_ONCE => break,
+                None if napped || end - start > segment || !BATCHED => break,
                 None => {
                     std::thread::sleep(LINGER);
                     napped = true;
@@ -343,7 +333,7 @@ impl RecvSocket {
     /// One call's datagrams, to the buffer from `at` on.
     fn one(&mut self, at: usize, wait: bool) -> io::Result<Option<(SocketAddr, usize, usize)>> {
         let room = &mut self.buffer[at..at + DATAGRAM_ROOM];
-        match kernel::receive(&self.socket, room, wait) {
+        match kernel::receive_coalesced(&self.socket, room, wait) {
             Ok((len, segment, from)) => {
                 self.rows |= len > segment;
                 Ok(Some((from, segment, len)))
@@ -456,11 +446,11 @@ mod tests {
         // As on a host whose default somebody has raised.
         let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
         let _ = socket2::SockRef::from(&socket).set_send_buffer_size(4 << 20);
-        assert!(room(&socket) > kernel::SEND_BUFFER, "{}", room(&socket));
+        assert!(room(&socket) > options::SEND_BUFFER, "{}", room(&socket));
         let outlet = SendSocket::over(socket);
-        assert_eq!(room(&outlet.socket), kernel::SEND_BUFFER);
+        assert_eq!(room(&outlet.socket), options::SEND_BUFFER);
         let outlet = SendSocket::open(Ipv4Addr::LOCALHOST.into(), false, None).expect("one");
-        assert!(room(&outlet.socket) <= kernel::SEND_BUFFER);
+        assert!(room(&outlet.socket) <= options::SEND_BUFFER);
     }
 
     #[test]
