@@ -246,10 +246,10 @@ const SWARM: SwarmReceiveTransport = SwarmReceiveTransport::new(SwarmConfig { se
 /// Every way of receiving.
 fn transports() -> Vec<&'static dyn ReceiveTransport> {
     vec![
-        &tcp::take::Tcp,
-        &udp::take::UDP,
-        &udp::take::RAW,
-        &udp::take::MULTICAST,
+        &tcp::receive::TcpReceiver,
+        &udp::receive::UDP,
+        &udp::receive::RAW,
+        &udp::receive::MULTICAST,
         &http::transport::HttpReceive,
         &SWARM,
     ]

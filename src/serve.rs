@@ -16,7 +16,7 @@ use crate::session::{FileInfo, Via};
 use crate::text::FileName;
 use crate::transport::swarm::torrents::{SwarmServerConfig, Torrents};
 use crate::transport::udp::config::UdpConfig;
-use crate::transport::udp::lab::LabServer;
+use crate::transport::udp::lab_server::LabServer;
 use crate::transport::{swarm, tcp, udp};
 use crate::units::Rate;
 

@@ -20,23 +20,23 @@ pub struct RelayBuilder {
     pub(super) log_dir: Option<PathBuf>,
 }
 
-/// The default of [`RelayBuilder::gather`]: the delay stays well below 5 ms. At 60 Mbit/s 17
+/// The default of `RelayBuilder::gather`: the delay stays well below 5 ms. At 60 Mbit/s 17
 /// datagrams come in it; a faster stream has enough of them sooner and waits less.
 #[doc(hidden)]
 pub const GATHER: Duration = Duration::from_millis(3);
 
-/// The default of [`RelayBuilder::max_silence`]: no lesson is longer.
+/// The default of `RelayBuilder::max_silence`: no lesson is longer.
 const MAX_SILENCE: Duration = Duration::from_secs(4 * 3600);
 
 /// The default of [`RelayBuilder::max_viewers`]: ten classrooms.
 pub(crate) const MAX_VIEWERS: usize = 256;
 
-/// The default of [`RelayBuilder::viewers_per_address`]: two classrooms behind one address, and a
+/// The default of `RelayBuilder::viewers_per_address`: two classrooms behind one address, and a
 /// quarter of all places.
 pub(crate) const VIEWERS_PER_ADDRESS: usize = 64;
 
-impl Default for RelayBuilder {
-    fn default() -> Self {
+impl RelayBuilder {
+    pub(super) fn new() -> Self {
         Self {
             input: Ok((Ipv4Addr::LOCALHOST, 65_534).into()),
             listen: Ok((Ipv4Addr::UNSPECIFIED, 7000).into()),
@@ -48,9 +48,7 @@ impl Default for RelayBuilder {
             log_dir: None,
         }
     }
-}
 
-impl RelayBuilder {
     /// The UDP address at which the stream is received; a multicast group is joined.
     pub fn input(mut self, addr: impl ToSocketAddrs) -> Self {
         self.input = resolve(&addr, "resolve the address of the input");
@@ -65,6 +63,7 @@ impl RelayBuilder {
 
     /// The address of the interface on which a multicast group is joined; the system's choice
     /// unless given.
+    #[doc(hidden)]
     pub fn interface(mut self, addr: impl Into<Option<Ipv4Addr>>) -> Self {
         self.interface = addr.into();
         self
@@ -72,6 +71,7 @@ impl RelayBuilder {
 
     /// How long a datagram may wait for others, to be sent together with them; 3 ms unless given.
     /// Nothing waits where datagrams are sent one by one.
+    #[doc(hidden)]
     pub fn gather(mut self, time: Duration) -> Self {
         self.gather = time;
         self
@@ -80,6 +80,7 @@ impl RelayBuilder {
     /// Lets a viewer go whose control connection is silent for so long; 4 hours unless given. This
     /// is for lab clients, which may watch a film without another command: `gatecast watch` reports
     /// every second and has 4 s. Before it has a viewer, a connection has a minute at most.
+    #[doc(hidden)]
     pub fn max_silence(mut self, time: Duration) -> Self {
         self.max_silence = time;
         self
@@ -93,6 +94,7 @@ impl RelayBuilder {
 
     /// Most viewers at one address other than this host's own, so that one machine cannot take all
     /// places; 64 unless given. A room behind one address translator is one address.
+    #[doc(hidden)]
     pub fn viewers_per_address(mut self, viewers: usize) -> Self {
         self.viewers_per_address = viewers;
         self

@@ -13,7 +13,7 @@
 //! # The data side
 //!
 //! One thread does it all: it takes a batch of datagrams (what comes within
-//! [`gather`](RelayBuilder::gather) of the first), and gives each viewer the whole batch with one
+//! `--gather` of the first), and gives each viewer the whole batch with one
 //! segmented send to a connected socket of its own. That socket's send queue is the viewer's
 //! queue: bounded, never waited for, its refusals counted. A viewer that does not read, a link
 //! that is slow or a host that is gone costs the others nothing. `benches/relay` has the
@@ -97,7 +97,7 @@ const SHUTDOWN_LIMIT: Duration = Duration::from_secs(3);
 impl Relay {
     /// A relay to be started.
     pub fn builder() -> RelayBuilder {
-        RelayBuilder::default()
+        RelayBuilder::new()
     }
 
     /// The TCP address that viewers connect to, with the port that the system chose for port 0.
