@@ -25,21 +25,17 @@
 //! - `relay, 1 stopped`: ours, one of the viewers being a process under SIGSTOP
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use gatecast::internals::net::clock;
-use gatecast::internals::net::datagrams::Inbox;
+use gatecast::internals::net::datagrams::BatchSocket;
 use gatecast::internals::proto::histogram::Histogram;
 use gatecast::internals::relay::Relay;
 
-use crate::ends::LOCAL;
-use crate::ends::SIZE;
-use crate::way::Relaying;
-use crate::way::Way;
+use crate::ends::{LOCAL, SIZE};
+use crate::way::{Relaying, Way};
 
 mod ends;
 #[path = "../ground/mod.rs"]
@@ -235,10 +231,13 @@ fn limits(only: Option<usize>) {
 fn measure(way: Way, viewers: usize, rate: u64, run: Duration) -> Outcome {
     // A stopped one is one of them.
     let listening = viewers - usize::from(way == Way::OneStopped);
-    let inboxes: Vec<Inbox> = (0..listening)
-        .map(|_| Inbox::bind(LOCAL, None).expect("a free port"))
+    let inboxes: Vec<BatchSocket> = (0..listening)
+        .map(|_| BatchSocket::bind(LOCAL, None).expect("a free port"))
         .collect();
-    let ports: Vec<u16> = inboxes.iter().map(|inbox| inbox.addr().port()).collect();
+    let ports: Vec<u16> = inboxes
+        .iter()
+        .map(|inbox| inbox.local_addr().port())
+        .collect();
     let relaying = Relaying::start(way, &ports);
     let going = Arc::new(AtomicBool::new(true));
     let received = Arc::new(AtomicU64::new(0));

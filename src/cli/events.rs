@@ -4,12 +4,13 @@ use std::thread;
 
 use crossbeam_channel::RecvTimeoutError;
 
-use crate::cli::{output, services};
+use crate::cli::output;
 use crate::client::{ClientView, FetchRun};
 use crate::error::Result;
 use crate::http::event;
 use crate::http::feed::{POLL_INTERVAL, PROGRESS_INTERVAL, StateFeed};
 use crate::net::clock;
+use crate::serve::DOCUMENTS;
 use crate::server::lobby::Lobby;
 use crate::transfer::Record;
 use crate::transport::swarm::torrents::Torrents;
@@ -25,7 +26,7 @@ pub(crate) struct StatePrinter {
 impl Default for StatePrinter {
     fn default() -> Self {
         Self {
-            feed: StateFeed::new(services::DOCUMENTS),
+            feed: StateFeed::new(DOCUMENTS),
             printed: 0,
         }
     }
@@ -55,7 +56,7 @@ fn print(event: &str) -> Result<()> {
 /// # Errors
 /// Standard output cannot be written.
 pub(crate) fn ended(record: &Record) -> Result<()> {
-    let write = services::DOCUMENTS.json.expect("this program writes them");
+    let write = DOCUMENTS.json.expect("this program writes them");
     print(&event::session_ended(&write(record)))
 }
 

@@ -27,7 +27,6 @@ pub(crate) mod relay;
 pub(crate) mod report;
 pub(crate) mod run;
 pub(crate) mod serve;
-pub mod services;
 pub(crate) mod signals;
 #[cfg(all(target_os = "linux", feature = "sockopt"))]
 pub(crate) mod testbed;

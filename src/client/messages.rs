@@ -53,11 +53,14 @@ pub(super) fn read_message(
 }
 
 /// The error that a server's ERROR is on this side.
-pub(super) fn server_error(peer: SocketAddr, code: ErrorCode, reason: String) -> Error {
+pub(crate) fn server_error(peer: SocketAddr, code: ErrorCode, reason: String) -> Error {
     let reason = escape(&reason);
     match code {
         ErrorCode::Muster => Error::NotEnough { reason },
-        ErrorCode::Changed => Error::source_changed(peer, &reason),
+        ErrorCode::Changed => Error::SourceChanged {
+            at: peer.to_string(),
+            what: reason,
+        },
         _ => Error::Refused {
             by: peer.to_string(),
             reason,

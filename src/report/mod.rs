@@ -5,23 +5,14 @@
 //! add up is called INVALID in every form.
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::BufRead;
-use std::io::BufReader;
-use std::io::Read;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::error::Error;
-use crate::error::Result;
-use crate::proto::session_log::Collector;
-use crate::proto::session_log::LINE_MAX;
-use crate::proto::session_log::LogError;
-use crate::session::FileInfo;
-use crate::session::Via;
-use crate::transfer::Outcome;
-use crate::transfer::Record;
-use crate::transfer::Transfer;
+use crate::error::{Error, Result};
+use crate::net::logfile;
+use crate::proto::session_log::{Collector, LINE_MAX, LogError};
+use crate::session::{FileInfo, Via};
+use crate::transfer::{Outcome, Record, Transfer};
 use crate::units::mbit_per_second;
 
 pub mod counts;
@@ -30,21 +21,19 @@ pub mod csv;
 pub mod diff;
 #[cfg(feature = "cli")]
 pub mod json;
-pub mod live;
 pub mod median_range;
 #[cfg(feature = "cli")]
 pub mod plot;
+pub mod relay;
 #[cfg(feature = "cli")]
 pub mod scaling;
 #[cfg(all(test, feature = "cli"))]
 pub(crate) mod schema;
+pub mod session;
 pub mod session_table;
 pub mod table;
 pub mod trials;
 pub mod verdict;
-
-/// Largest log that is read, bytes: half a million transfers. A file beyond it is no session log.
-pub const LOG_MAX: u64 = 256 * 1024 * 1024;
 
 /// Reads one session log.
 ///
@@ -52,39 +41,12 @@ pub const LOG_MAX: u64 = 256 * 1024 * 1024;
 /// A path that is no readable file or too large, and a log with a line that is wrong: the error
 /// names the path and the line.
 pub fn read_log(path: &Path) -> Result<Vec<Record>> {
-    let at = path.display();
-    // Looked at before it is opened: to open a FIFO is to wait for its writer.
-    let about = std::fs::metadata(path).map_err(Error::io("open the log", &at))?;
-    if !about.is_file() {
-        return Err(Error::refused(&at, "it is not a file"));
-    }
-    let file = File::open(path).map_err(Error::io("open the log", &at))?;
-    if about.len() > LOG_MAX {
-        return Err(Error::refused(
-            at,
-            "it is larger than 256 MiB, so no session log",
-        ));
-    }
-    let damaged = |error: LogError| {
-        Error::protocol(
-            format_args!("{at}, line {},", error.line),
-            error.why.to_string(),
-        )
-    };
-    // A log may grow while it is read; what came after the check above is not worth more memory.
-    let mut lines = BufReader::new(file.take(LOG_MAX));
     let mut collector = Collector::default();
-    let mut line = Vec::new();
-    loop {
-        line.clear();
-        // One byte more than a line may have, so that the collector sees that it is too long.
-        let limit = LINE_MAX as u64 + 1;
-        let read = lines.by_ref().take(limit).read_until(b'\n', &mut line);
-        if read.map_err(Error::io("read the log", &at))? == 0 {
-            return collector.finish().map_err(damaged);
-        }
-        collector.push(&line).map_err(damaged)?;
-    }
+    logfile::read_lines(path, LINE_MAX, |line| {
+        collector.push(line).map_err(|error: LogError| error.why)
+    })?;
+    let damaged = |error: LogError| logfile::line_error(path, error.line, error.why);
+    collector.finish().map_err(damaged)
 }
 
 /// Reads several session logs, in the order given.
@@ -222,15 +184,9 @@ pub(crate) mod sample {
     use time::OffsetDateTime;
 
     use crate::digest::Digest;
-    use crate::session::FileInfo;
-    use crate::session::SeatId;
-    use crate::session::SessionId;
-    use crate::session::Via;
+    use crate::session::{FileInfo, SeatId, SessionId, Via};
     use crate::text::FileName;
-    use crate::transfer::ClockId;
-    use crate::transfer::Outcome;
-    use crate::transfer::Record;
-    use crate::transfer::Transfer;
+    use crate::transfer::{ClockId, Outcome, Record, Transfer};
     use crate::units::Moment;
 
     /// A session of `clients` seats over TCP in which everything went well; seat k took k ms
@@ -292,8 +248,7 @@ pub(crate) mod sample {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::session_log::LogLine;
-    use crate::proto::session_log::header;
+    use crate::proto::session_log::{LogLine, header};
 
     fn log_of(records: &[Record]) -> String {
         let lines = records.iter().flat_map(|record| {
@@ -334,8 +289,8 @@ mod tests {
         assert!(read_log(folder.path()).is_err());
         assert!(read_log(&folder.path().join("none")).is_err());
 
-        let sparse = File::create(&path).expect("created");
-        sparse.set_len(LOG_MAX + 1).expect("sparse");
+        let sparse = std::fs::File::create(&path).expect("created");
+        sparse.set_len(logfile::LOG_MAX + 1).expect("sparse");
         let error = read_log(&path).expect_err("large").to_string();
         assert!(error.contains("larger than 256 MiB"), "{error}");
     }

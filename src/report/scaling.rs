@@ -59,7 +59,7 @@ pub fn losses(records: &[Record]) -> Chart {
 }
 
 /// One chart of some figures, each named, against the number of clients.
-fn chart(records: &[Record], figures: &[(&str, SessionFigure)], title: &str, unit: &str) -> Chart {
+fn chart(records: &[Record], figures: &[(&str, SessionPoint)], title: &str, unit: &str) -> Chart {
     let mut groups: Vec<(Via, &FileInfo, Vec<&Record>)> = Vec::new();
     for record in records.iter().filter(|record| is_measured(record)) {
         let same = |(via, file, _): &&mut (Via, &FileInfo, Vec<&Record>)| {
@@ -126,7 +126,7 @@ fn chart(records: &[Record], figures: &[(&str, SessionFigure)], title: &str, uni
 }
 
 /// The value of a session, and what its error bar must hold.
-type SessionFigure = fn(&Record) -> Option<(f64, MedianRange)>;
+type SessionPoint = fn(&Record) -> Option<(f64, MedianRange)>;
 
 fn global_rate(record: &Record) -> Option<(f64, MedianRange)> {
     let (_, rate) = overall(record)?;
@@ -142,7 +142,7 @@ fn loss_of_each(record: &Record) -> Option<(f64, MedianRange)> {
     Some((mean_loss(record)?, MedianRange::of(losses_of(record)?)?))
 }
 
-fn against_clients(name: String, records: &[&Record], figure: SessionFigure) -> Series {
+fn against_clients(name: String, records: &[&Record], figure: SessionPoint) -> Series {
     let mut by_clients: BTreeMap<u16, Vec<(f64, MedianRange)>> = BTreeMap::new();
     for record in records {
         if let Some(value) = figure(record) {

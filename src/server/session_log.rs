@@ -8,29 +8,21 @@
 //! the macros of `log` are for diagnostics; they never mix.
 
 use std::collections::HashMap;
-use std::io;
-use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 use std::thread::JoinHandle;
 
-use crossbeam_channel::Receiver;
-use crossbeam_channel::Sender;
+use crossbeam_channel::{Receiver, Sender};
 use time::OffsetDateTime;
 
-use crate::error::Error;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::net::clock;
-use crate::net::logfile;
-use crate::net::logfile::LogFile;
+use crate::net::logfile::{LogFile, LogFolder};
 use crate::proto::session_log;
 use crate::server::history::History;
-use crate::session::FileInfo;
-use crate::session::SessionId;
-use crate::session::Via;
-use crate::transfer::Record;
-use crate::transfer::Transfer;
+use crate::session::{FileInfo, SessionId, Via};
+use crate::transfer::{Record, Transfer};
 
 /// What threads tell the logger.
 #[derive(Debug)]
@@ -62,7 +54,7 @@ pub struct SessionHeader {
 #[derive(Clone, Debug)]
 pub struct LogHandle {
     entries: Sender<LogEvent>,
-    ledger: Arc<History>,
+    history: Arc<History>,
 }
 
 /// The logger thread.
@@ -77,7 +69,6 @@ pub struct SessionLogger {
 #[derive(Debug)]
 struct OpenLog {
     record: Record,
-    opened_at: OffsetDateTime,
     log: LogFile,
 }
 
@@ -90,17 +81,16 @@ impl SessionLogger {
     pub fn start(folder: Option<PathBuf>) -> Result<Self> {
         let (log, entries) = crossbeam_channel::unbounded();
         let (publish, records) = crossbeam_channel::unbounded();
-        let ledger = Arc::new(History::default());
-        let written = Arc::clone(&ledger);
+        let history = Arc::new(History::default());
+        let written = Arc::clone(&history);
         let thread = thread::Builder::new()
             .name("logger".to_owned())
             .spawn(move || {
                 LoggerThread {
-                    folder,
+                    folder: LogFolder::new(WRITE, folder, session_log::header()),
                     publish,
-                    ledger: written,
+                    history: written,
                     pages: HashMap::new(),
-                    failed: None,
                 }
                 .run(&entries)
             })
@@ -108,7 +98,7 @@ impl SessionLogger {
         Ok(Self {
             log: Some(LogHandle {
                 entries: log,
-                ledger,
+                history,
             }),
             records,
             thread: Some(thread),
@@ -119,7 +109,7 @@ impl SessionLogger {
     pub fn log_handle(&self) -> LogHandle {
         self.log
             .clone()
-            .expect("the journal has its own log until it is finished")
+            .expect("the logger has a handle of its own until it is finished")
     }
 
     /// The finished sessions, each once its last line is in the log.
@@ -165,8 +155,8 @@ impl LogHandle {
     }
 
     /// What has been written.
-    pub fn ledger(&self) -> &Arc<History> {
-        &self.ledger
+    pub fn history(&self) -> &Arc<History> {
+        &self.history
     }
 
     fn send(&self, entry: LogEvent) {
@@ -178,12 +168,16 @@ impl LogHandle {
 }
 
 struct LoggerThread {
-    folder: Option<PathBuf>,
+    folder: LogFolder,
     publish: Sender<Record>,
-    ledger: Arc<History>,
+    history: Arc<History>,
     pages: HashMap<SessionId, OpenLog>,
-    failed: Option<Error>,
 }
+
+const WRITE: &str = "write the session log";
+
+/// Why a session's log is there.
+const OPENED: &str = "a session opens before anything is said of it";
 
 impl LoggerThread {
     fn run(mut self, entries: &Receiver<LogEvent>) -> Result<()> {
@@ -199,19 +193,13 @@ impl LoggerThread {
                         sender: None,
                         transfers: Vec::new(),
                     };
-                    self.ledger.open(record.clone());
-                    self.pages.insert(
-                        session,
-                        OpenLog {
-                            record,
-                            opened_at,
-                            log: LogFile::default(),
-                        },
-                    );
+                    self.history.open(record.clone());
+                    let log = LogFile::new(opened_at, session);
+                    self.pages.insert(session, OpenLog { record, log });
                 }
                 LogEvent::Released(session, at, sender) => {
-                    self.ledger.release(session, at, &sender);
-                    let page = self.page(session);
+                    self.history.release(session, at, &sender);
+                    let page = self.pages.get_mut(&session).expect(OPENED);
                     page.record.released_at = Some(at);
                     page.record.sender = Some(sender);
                 }
@@ -223,47 +211,21 @@ impl LoggerThread {
                         .remove(&session)
                         .expect("a session is closed once, after it opened");
                     record.transfers.sort_by_key(|t| (t.woke.is_none(), t.seat));
-                    self.ledger.close(record.clone());
+                    self.history.close(record.clone());
                     // Nobody needs to listen.
                     let _ = self.publish.send(record);
                 }
             }
         }
-        self.failed.map_or(Ok(()), Err)
-    }
-
-    fn page(&mut self, session: SessionId) -> &mut OpenLog {
-        self.pages
-            .get_mut(&session)
-            .expect("a session opens before anything is said of it")
+        self.folder.finish()
     }
 
     fn write(&mut self, session: SessionId, transfer: Transfer) {
-        let folder = self.folder.clone();
-        let page = self.page(session);
+        let page = self.pages.get_mut(&session).expect(OPENED);
         let line = session_log::LogLine::of(&page.record, &transfer).encode();
-        if let Some(folder) = folder
-            && let Err(error) = page.append(&folder, &line)
-        {
-            let path = folder.join(page.file_name());
-            log::error!("cannot write the session log {}: {error}", path.display());
-            let failure = Error::io("write the session log", path.display())(error);
-            self.failed.get_or_insert(failure);
-        }
-        self.ledger.row(session, &transfer);
-        self.page(session).record.transfers.push(transfer);
-    }
-}
-
-impl OpenLog {
-    /// The name of the session's log.
-    fn file_name(&self) -> String {
-        logfile::name(self.opened_at, &self.record.session.to_string())
-    }
-
-    fn append(&mut self, folder: &Path, line: &str) -> io::Result<()> {
-        let name = self.file_name();
-        self.log.append(folder, &name, &session_log::header(), line)
+        self.folder.append(&mut page.log, &line);
+        self.history.row(session, &transfer);
+        page.record.transfers.push(transfer);
     }
 }
 

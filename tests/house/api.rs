@@ -72,31 +72,49 @@ impl Walk<'_> {
         }
     }
 
-    fn definition(&mut self, file: &File, definition: &Definition) {
+    fn definition(&mut self, home: &File, definition: &Definition) {
         let name = &definition.name;
         if definition.hidden
             || definition.test
-            || !self.items.insert(format!("{} {name}", file.path))
+            || !self.items.insert(format!("{} {name}", home.path))
         {
             return;
         }
-        let mut add = |what: &str, count: usize| {
-            for number in 0..count {
-                self.items
-                    .insert(format!("{} {name} {what} {number}", file.path));
-            }
-        };
-        add("member", definition.members);
-        if definition.kind == "trait" || definition.kind == "fn" {
-            return;
-        }
-        for (at, file) in self.files.iter().enumerate() {
+        let mut members = vec![("member".to_owned(), definition.members)];
+        for file in self.files.iter().filter(|file| self.sees(file, home, name)) {
             let impls = file.impls.iter().filter(|i| i.of == *name && !i.test);
             for (number, item) in impls.enumerate() {
+                // The documentation shows the `impl` itself too, if there is anything in it.
                 let itself = usize::from(item.is_trait || item.members > 0);
-                add(&format!("impl {at} {number}"), item.members + itself);
+                members.push((
+                    format!("{} impl {number}", file.path),
+                    item.members + itself,
+                ));
             }
         }
+        for (of, count) in members {
+            let items = (0..count).map(|number| format!("{} {name} {of} {number}", home.path));
+            self.items.extend(items);
+        }
+    }
+
+    /// Whether `name` means the type of the file `home` in `file`.
+    fn sees(&self, file: &File, home: &File, name: &str) -> bool {
+        let has = |file: &File| file.definitions.iter().any(|d| d.name == name && !d.test);
+        if file.path == home.path || has(file) {
+            return file.path == home.path;
+        }
+        let names = file
+            .uses
+            .iter()
+            .flat_map(|item| item.names.iter().map(move |n| (item, n)));
+        let mut names = names.filter(|(_, n)| n.glob || n.name.as_deref() == Some(name));
+        names.any(|(item, import)| {
+            let path = self.tree.absolute(file, &item.scope, &import.path);
+            let glob = import.glob.then(|| name.to_owned());
+            let path = path.map(|path| path.into_iter().chain(glob).collect::<Vec<_>>());
+            path.is_some_and(|path| self.files[self.tree.resolve(&path).file()].path == home.path)
+        })
     }
 }
 

@@ -4,10 +4,9 @@
 //! commit it.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-use std::{env, fmt};
+use std::{env, fmt, fs};
 
 /// A place where a rule is broken.
 #[derive(Debug, Clone)]

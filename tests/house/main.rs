@@ -10,5 +10,6 @@ mod names;
 mod packages;
 mod sizes;
 mod source;
+mod syntax;
 mod tree;
 mod visit;

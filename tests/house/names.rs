@@ -49,14 +49,15 @@ fn planted_names_are_found() {
         parse("src/b.rs", "struct Batch; fn f() { struct Inner; }"),
         parse(
             "src/c.rs",
-            "type State = u8; trait T { type Inner; } #[cfg(test)] struct T;",
+            "type State = u8; trait T { type Inner; } #[cfg(test)] struct T;\
+             macro_rules! m { ($n:ident) => { struct Made; struct $n; } }",
         ),
         parse(
             "src/d.rs",
-            "#[cfg(unix)] type R = u8; #[cfg(not(unix))] type R = u16; struct Rest;",
+            "#[cfg(unix)] type R = u8; #[cfg(not(unix))] type R = u16; struct Made;",
         ),
     ];
-    assert_eq!(keys(twice(&files)), ["Inner", "State"]);
+    assert_eq!(keys(twice(&files)), ["Inner", "Made", "State"]);
 
     let code = "struct Interface; struct LogPage; enum Wish {} struct Message; fn hear() {} \
                 impl Message { fn say_it(&self) {} fn essay(&self) {} } trait T { fn tell(&self); } \

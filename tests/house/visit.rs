@@ -4,12 +4,13 @@ use proc_macro2::{Ident, Span, TokenStream, TokenTree};
 use quote::ToTokens as _;
 use syn::spanned::Spanned as _;
 use syn::visit::{self, Visit};
-use syn::{
-    Attribute, Block, Expr, Fields, FnArg, ImplItem, Item, Meta, Pat, Signature, Type, UseTree,
-    Visibility,
-};
+use syn::{Attribute, Block, Expr, FnArg, ImplItem, Item, Meta, Signature, Visibility};
 
-use crate::source::{self, Definition, File, Function, Impl, Imported, Module, Reference, Use};
+use crate::source::{self, Definition, File, Function, Impl, Module, Reference, Use};
+use crate::syntax::{
+    attributes, cfgs, imported, is_bool, is_for_tests, is_hidden, is_public, line, public_fields,
+    type_name, word,
+};
 
 /// Reads `ast`, which is the parsed `text`, into `file`.
 pub(crate) fn fill(file: &mut File, text: &str, ast: &syn::File) {
@@ -205,6 +206,7 @@ impl<'ast> Visit<'ast> for Walker<'_> {
         if item.path.is_ident("proptest") {
             self.proptest(item.tokens.clone());
         }
+        self.types_in_macro(item.tokens.clone());
         self.tokens(item.tokens.clone(), false);
         visit::visit_macro(self, item);
     }
@@ -343,6 +345,22 @@ impl Walker<'_> {
         }
     }
 
+    /// The types that a macro defines: `struct Name` among its tokens.
+    fn types_in_macro(&mut self, tokens: TokenStream) {
+        let mut kind = None;
+        for token in tokens {
+            match (kind, &token) {
+                (Some(kind), TokenTree::Ident(name)) => {
+                    self.push_definition(kind, name, name.span(), false);
+                }
+                (_, TokenTree::Group(group)) => self.types_in_macro(group.stream()),
+                _ => {}
+            }
+            let mut kinds = ["enum", "struct", "trait", "union"].into_iter();
+            kind = kinds.find(|kind| matches!(&token, TokenTree::Ident(word) if word == kind));
+        }
+    }
+
     /// The paths in tokens that the parser does not look into, and with `strings` in literals.
     fn tokens(&mut self, tokens: TokenStream, strings: bool) {
         let tokens: Vec<TokenTree> = tokens.into_iter().collect();
@@ -412,142 +430,5 @@ impl Walker<'_> {
                 .copied()
                 .filter(|line| source::is_comment(line)),
         )
-    }
-}
-
-fn line(span: Span) -> usize {
-    span.start().line
-}
-
-fn word(ident: &Ident) -> String {
-    ident.to_string().trim_start_matches("r#").to_owned()
-}
-
-/// The names that a `use` tree brings in.
-fn imported(tree: &UseTree, path: &mut Vec<String>, names: &mut Vec<Imported>) {
-    let mut push = |mut path: Vec<String>, last: Option<&Ident>, name: Option<String>, span| {
-        let itself = last.is_some_and(|last| last == "self") && !path.is_empty();
-        path.extend(last.filter(|_| !itself).map(word));
-        names.push(Imported {
-            name: match &name {
-                Some(name) if name == "_" => None,
-                Some(name) if name == "self" => path.last().cloned(),
-                _ => name,
-            },
-            glob: last.is_none(),
-            itself,
-            line: line(span),
-            path,
-        });
-    };
-    match tree {
-        UseTree::Path(part) => {
-            path.push(word(&part.ident));
-            imported(&part.tree, path, names);
-            path.pop();
-        }
-        UseTree::Name(name) => push(
-            path.clone(),
-            Some(&name.ident),
-            Some(word(&name.ident)),
-            name.ident.span(),
-        ),
-        UseTree::Rename(name) => push(
-            path.clone(),
-            Some(&name.ident),
-            Some(word(&name.rename)),
-            name.ident.span(),
-        ),
-        UseTree::Glob(glob) => push(path.clone(), None, None, glob.star_token.span),
-        UseTree::Group(group) => {
-            for tree in &group.items {
-                imported(tree, path, names);
-            }
-        }
-    }
-}
-
-fn attributes(item: &Item) -> &[Attribute] {
-    match item {
-        Item::Const(item) => &item.attrs,
-        Item::Enum(item) => &item.attrs,
-        Item::ExternCrate(item) => &item.attrs,
-        Item::Fn(item) => &item.attrs,
-        Item::ForeignMod(item) => &item.attrs,
-        Item::Impl(item) => &item.attrs,
-        Item::Macro(item) => &item.attrs,
-        Item::Mod(item) => &item.attrs,
-        Item::Static(item) => &item.attrs,
-        Item::Struct(item) => &item.attrs,
-        Item::Trait(item) => &item.attrs,
-        Item::Type(item) => &item.attrs,
-        Item::Union(item) => &item.attrs,
-        Item::Use(item) => &item.attrs,
-        _ => &[],
-    }
-}
-
-/// What stands in the parentheses of each `#[cfg(...)]`.
-fn cfgs(attributes: &[Attribute]) -> impl Iterator<Item = String> {
-    attributes
-        .iter()
-        .filter_map(|attribute| match &attribute.meta {
-            Meta::List(list) if list.path.is_ident("cfg") => Some(list.tokens.to_string()),
-            _ => None,
-        })
-}
-
-/// `#[test]`, `#[cfg(test)]` or `#[cfg(all(test, ...))]`.
-fn is_for_tests(attribute: &Attribute) -> bool {
-    let Meta::List(list) = &attribute.meta else {
-        return attribute.path().is_ident("test");
-    };
-    let is_test = |token: &TokenTree| matches!(token, TokenTree::Ident(word) if word == "test");
-    let mut inside = list.tokens.clone().into_iter();
-    let first = inside.next();
-    list.path.is_ident("cfg")
-        && match (&first, inside.next()) {
-            (Some(first), None) => is_test(first),
-            (Some(TokenTree::Ident(all)), Some(TokenTree::Group(group))) if all == "all" => {
-                group.stream().into_iter().any(|token| is_test(&token))
-            }
-            _ => false,
-        }
-}
-
-fn is_hidden(attributes: &[Attribute]) -> bool {
-    attributes.iter().any(|attribute| {
-        let Meta::List(list) = &attribute.meta else {
-            return false;
-        };
-        list.path.is_ident("doc") && list.tokens.to_string() == "hidden"
-    })
-}
-
-fn is_public(visibility: &Visibility) -> bool {
-    matches!(visibility, Visibility::Public(_))
-}
-
-fn public_fields(fields: &Fields) -> usize {
-    fields.iter().filter(|field| is_public(&field.vis)).count()
-}
-
-/// The last word of a type's path: `Gate` of `crate::server::gate::Gate<T>`.
-fn type_name(of: &Type) -> String {
-    match of {
-        Type::Path(path) => path.path.segments.last().map(|last| word(&last.ident)),
-        Type::Reference(inner) => Some(type_name(&inner.elem)),
-        _ => None,
-    }
-    .unwrap_or_else(|| of.to_token_stream().to_string())
-}
-
-/// Whether the pattern is `true` or `false`, alone or among others.
-fn is_bool(pattern: &Pat) -> bool {
-    match pattern {
-        Pat::Lit(literal) => matches!(literal.lit, syn::Lit::Bool(_)),
-        Pat::Or(either) => either.cases.iter().any(is_bool),
-        Pat::Paren(inner) => is_bool(&inner.pat),
-        _ => false,
     }
 }

@@ -212,7 +212,7 @@ fn the_event_of_a_swarm_says_who_had_which_chunk() {
 }
 
 #[test]
-fn documents_of_run_serve_fetch_and_report_fit_theirs_and_diff_reads_them() {
+fn documents_of_all_commands_fit_schemas_and_diff_reads_them() {
     within(Duration::from_secs(60), || {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path();

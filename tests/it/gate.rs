@@ -172,7 +172,7 @@ fn without_enough_clients_everybody_is_told_how_many_there_were() {
         let two = ["a", "b"].map(|name| server.fetch(name, |_| {}));
         for client in two {
             let ends = client.join().expect("no panic");
-            assert_eq!(Verdict::of_ends(&ends).exit_code(), 3);
+            assert_eq!(Verdict::of_clients(&ends).exit_code(), 3);
             let why = failed(ends);
             assert!(
                 why.ends_with("2 of 3 clients were ready after 0.4 s"),
@@ -259,7 +259,7 @@ fn a_stopped_server_ends_muster_and_transfer_and_says_so() {
         );
         for client in [waiting, moving] {
             let ends = client.join().expect("no panic");
-            assert_eq!(Verdict::of_ends(&ends).exit_code(), 4);
+            assert_eq!(Verdict::of_clients(&ends).exit_code(), 4);
             failed(ends);
         }
         let why = failed(muster.join().expect("no panic"));
@@ -283,7 +283,7 @@ fn the_26th_sits_in_the_next_session_and_with_one_off_nowhere() {
             let next = server.fetch("next", |_| {});
             if one_off {
                 let ends = next.join().expect("no panic");
-                assert_eq!(Verdict::of_ends(&ends).exit_code(), 1);
+                assert_eq!(Verdict::of_clients(&ends).exit_code(), 1);
                 let why = failed(ends);
                 assert!(
                     why.ends_with("all seats of this server's only session are taken"),
@@ -387,7 +387,7 @@ fn a_group_that_disagrees_on_the_file_is_two_groups_that_are_both_too_small() {
             .collect();
         for client in clients {
             let ends = client.join().expect("no panic");
-            assert_eq!(Verdict::of_ends(&ends).exit_code(), 3);
+            assert_eq!(Verdict::of_clients(&ends).exit_code(), 3);
             let why = failed(ends);
             assert!(
                 why.ends_with("1 of 2 clients were ready after 0.5 s"),

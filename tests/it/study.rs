@@ -146,7 +146,7 @@ fn a_grid_that_cannot_be_is_a_usage_error() {
         (&["--rate", "0"], "'0' is not a rate"),
         (&["--rate", "fast"], "'fast' is not a rate"),
         (&["--loss", "2"], "'2' is not a loss"),
-        (&["--size", "0B"], "0 bytes"),
+        (&["--size", "0B"], "at least 1 byte"),
         (&["--runs", "0"], "empty"),
         (&["--preset", "moon"], "'moon' is not peers, router or loss"),
     ] {

@@ -166,9 +166,7 @@ mod tests {
     use super::*;
     use crate::digest::Digest;
     use crate::proto::session_log::header;
-    use crate::session::FileInfo;
-    use crate::session::SeatId;
-    use crate::session::Via;
+    use crate::session::{FileInfo, SeatId, Via};
     use crate::text::FileName;
     use crate::transfer::Transfer;
 

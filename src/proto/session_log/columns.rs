@@ -1,11 +1,10 @@
 //! The columns of a session log, and its first line.
 
+pub(super) use crate::proto::log_cell::SEPARATOR;
 use crate::transfer::Counts;
 
 /// Longest line, bytes, its end included. The longest that `LogLine::encode` writes is under 7 KiB.
 pub const LINE_MAX: usize = 8 * 1024;
-
-pub(super) const SEPARATOR: &str = " | ";
 
 /// The columns of a line, in order; seconds, microseconds (`us`) and Mbit/s as the names say,
 /// sizes in bytes.

@@ -18,13 +18,7 @@ use std::net::SocketAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
-use time::Date;
-use time::OffsetDateTime;
-use time::PrimitiveDateTime;
-use time::Time;
-use time::UtcOffset;
-use time::format_description::BorrowedFormatItem;
-use time::macros::format_description;
+use time::{Date, OffsetDateTime, PrimitiveDateTime, Time, UtcOffset};
 
 use self::cells::Cells;
 use self::cells::MICROSECONDS;
@@ -46,6 +40,7 @@ pub use self::error::LineError;
 pub use self::error::LogError;
 use self::error::excerpt;
 use crate::digest::Digest;
+use crate::proto::log_cell::{DATE, TIME};
 use crate::session::FileInfo;
 use crate::session::SeatId;
 use crate::session::SessionId;
@@ -86,10 +81,6 @@ pub const REASON_MAX: usize = 512;
 
 /// Longest sender that a line keeps, bytes before escaping.
 pub const SENDER_MAX: usize = 128;
-
-const DATE: &[BorrowedFormatItem<'_>] = format_description!("[year]-[month]-[day]");
-const TIME: &[BorrowedFormatItem<'_>] =
-    format_description!("[hour]:[minute]:[second].[subsecond digits:6]");
 
 impl LogLine {
     /// The line of one transfer of `record`.

@@ -337,7 +337,7 @@ fn row(cell: &Cell, all: &[StudyRun]) -> StudyRow {
         MedianRange::with_interval(values).map(|middle| middle.median)
     };
     let sum = |observed: &Observed,
-               of: fn(&crate::testbed::study::contender::SeatReport) -> Option<u64>| {
+               of: fn(&crate::testbed::study::contender::SeatResult) -> Option<u64>| {
         let all = observed.seats.iter().map(of);
         let all: Option<f64> = all.map(|bytes| bytes.map(|bytes| bytes as f64)).sum();
         all

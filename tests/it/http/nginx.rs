@@ -111,7 +111,7 @@ fn place(bytes: u64) -> (tempfile::TempDir, PathBuf, Digest) {
 }
 
 #[test]
-fn a_copy_from_nginx_is_proven_only_by_a_digest_that_somebody_knows() {
+fn copy_from_nginx_is_proven_only_with_a_known_digest() {
     if !have("nginx", Path::new(NGINX).exists()) {
         return;
     }
@@ -224,7 +224,7 @@ fn ranged(port: u16, path: &str, range: &str) -> (u16, Option<String>, Vec<u8>) 
 }
 
 #[test]
-fn nginx_understands_ranges_as_we_do() {
+fn nginx_answers_ranges_as_we_do() {
     if !have("nginx", Path::new(NGINX).exists()) {
         return;
     }
@@ -308,8 +308,8 @@ fn curls(url: &str) -> Duration {
 
 /// Not a test of what is right but of how fast; alone on a machine, with a release build.
 #[test]
-#[ignore = "a measurement: cargo test --release --test nginx -- --ignored --nocapture"]
-fn the_gate_is_not_slower_than_nginx() {
+#[ignore = "a measurement: cargo test --release --test it nginx -- --ignored --nocapture"]
+fn gate_is_not_slower_than_nginx() {
     if !have(
         "nginx and curl",
         Path::new(NGINX).exists() && installed("curl"),

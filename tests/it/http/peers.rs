@@ -58,7 +58,7 @@ fn sha1(path: &Path) -> Digest {
 }
 
 #[test]
-fn curl_native_and_lab_clients_are_one_session() {
+fn curl_native_and_lab_clients_share_one_session() {
     let python = installed("python3");
     if !have("curl and python3", installed("curl") && python) {
         return;
@@ -138,7 +138,7 @@ fn curl_native_and_lab_clients_are_one_session() {
 }
 
 #[test]
-fn curl_killed_anywhere_and_continued_is_whole() {
+fn copy_is_whole_when_killed_curl_continues() {
     if !have("curl", installed("curl")) {
         return;
     }
@@ -209,7 +209,7 @@ fn curl_killed_anywhere_and_continued_is_whole() {
 }
 
 #[test]
-fn curl_at_the_gate_resumes_in_a_seat_and_says_short_when_it_is() {
+fn curl_resumes_at_gate_and_reports_a_short_copy() {
     if !have("curl", installed("curl")) {
         return;
     }
@@ -250,7 +250,7 @@ fn curl_at_the_gate_resumes_in_a_seat_and_says_short_when_it_is() {
 }
 
 #[test]
-fn wget_and_aria2_get_it_and_aria2_checks_the_digest() {
+fn wget_and_aria2_get_file_and_aria2_checks_digest() {
     let there = installed("wget") && installed("aria2c");
     if !have("wget and aria2c", there) {
         return;

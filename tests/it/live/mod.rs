@@ -6,28 +6,16 @@ mod terminal;
 #[cfg(feature = "sockopt")] // Keep-alive in seconds is not in std.
 mod vanished;
 
-use std::fs;
-use std::io::BufRead;
-use std::io::BufReader;
-use std::io::Write;
-use std::net::SocketAddr;
-use std::net::UdpSocket;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
-use std::process::Child;
-use std::process::Command;
-use std::process::Stdio;
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::thread;
-use std::time::Duration;
-use std::time::Instant;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use std::{fs, thread};
 
-use crate::common::have;
-use crate::common::installed;
 use crate::common::program::GATECAST;
-use crate::common::schema;
-use crate::common::until;
-use crate::common::within;
+use crate::common::{have, installed, schema, until, within};
 
 const LIMIT: Duration = Duration::from_secs(120);
 

@@ -1,30 +1,17 @@
 //! What a viewer says that it should not, or does not say, or does not do.
 
-use std::io::Read;
-use std::io::Write;
-use std::net::Shutdown;
-use std::net::TcpStream;
-use std::net::UdpSocket;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream, UdpSocket};
 use std::thread;
-use std::time::Duration;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use gatecast::internals::proto::relay::Standing;
-use gatecast::internals::proto::relay::log::End;
+use gatecast::internals::proto::relay::ViewerState;
+use gatecast::internals::proto::relay::log::ViewerEnd;
 use gatecast::internals::relay::Relay;
-use gatecast::internals::relay::Settings;
+use gatecast::internals::relay::config::RelayConfig;
 
-use crate::common::until;
-use crate::common::within;
-use crate::relay::LIMIT;
-use crate::relay::LOCAL;
-use crate::relay::Lab;
-use crate::relay::Source;
-use crate::relay::relay;
-use crate::relay::relay_with;
-use crate::relay::visits;
-use crate::relay::watch;
-use crate::relay::whole;
+use crate::common::{until, within};
+use crate::relay::{LIMIT, LOCAL, Lab, Source, relay, relay_with, visits, watch, whole};
 
 #[test]
 fn hostile_commands_are_refused_and_change_nothing() {
@@ -71,7 +58,7 @@ fn hostile_commands_are_refused_and_change_nothing() {
         assert_eq!(lab.ask(&lab.conectar()), "ERROR connected already\n");
         assert_eq!(lab.ask("CONTINUAR"), "ERROR not interrupted\n");
         let shot = relay.snapshot();
-        assert_eq!(shot.viewers[0].standing, Standing::Running);
+        assert_eq!(shot.viewers[0].state, ViewerState::Running);
         assert_eq!(shot.viewers[0].to, lab.socket.local_addr().expect("bound"));
         source.send(5);
         assert!(lab.take(5).into_iter().eq(0..5));
@@ -120,7 +107,7 @@ fn a_thousand_silent_connections_keep_nobody_out() {
     within(LIMIT, || {
         let relay = relay();
         let silent: Vec<TcpStream> = (0..1_000)
-            .map(|n| TcpStream::connect(relay.addr()).unwrap_or_else(|e| panic!("{n}: {e}")))
+            .map(|n| TcpStream::connect(relay.local_addr()).unwrap_or_else(|e| panic!("{n}: {e}")))
             .collect();
         let mut source = Source::to(&relay);
         let lab = Lab::connected(&relay);
@@ -178,9 +165,9 @@ fn a_viewer_of_ours_that_falls_silent_is_let_go_soon() {
         // Five are promised; a machine that runs all tests at once is slow to look.
         assert!(took < Duration::from_secs(8), "{took:?}");
         assert!(took > Duration::from_secs(3), "{took:?}");
-        assert_eq!(lab.hear(), "ERROR no word within 4 s\n");
+        assert_eq!(lab.hear(), "ERROR no command within 4 s\n");
         assert_eq!(lab.hear(), "");
-        assert_eq!(visits(relay)[0].end, End::Silent);
+        assert_eq!(visits(relay)[0].end, ViewerEnd::Silent);
     });
 }
 
@@ -215,7 +202,7 @@ fn one_address_does_not_take_all_places() {
         let Some(host) = gatecast::internals::net::socket::outward() else {
             return eprintln!("passed by: no address but loopback");
         };
-        let mut settings = Settings::new(LOCAL);
+        let mut settings = RelayConfig::new(LOCAL);
         settings.viewers_per_address = 2;
         let relay = Relay::start(&settings, (host, 0).into()).expect("free ports");
         let labs = [Lab::connected(&relay), Lab::connected(&relay)];
@@ -237,7 +224,7 @@ fn who_does_not_say_where_to_send_is_let_go_too() {
     within(LIMIT, || {
         let relay = relay_with(|settings| settings.max_silence = Duration::from_secs(1));
         let mut lab = Lab::to(&relay);
-        assert_eq!(lab.hear(), "ERROR no word within 1 s\n");
+        assert_eq!(lab.hear(), "ERROR no command within 1 s\n");
         until("it is gone", || relay.connections() == 0);
         assert!(visits(relay).is_empty(), "it was no viewer");
     });
@@ -264,7 +251,7 @@ fn a_receipt_that_cannot_be_true_is_refused_and_kept_out_of_the_log() {
         let received = visits[0].received.expect("its honest word");
         assert_eq!(received.datagrams, 5);
         // And the table of such visits can be made.
-        gatecast::internals::report::live::visits(&[visits[0].clone(), visits[0].clone()]);
+        gatecast::internals::report::relay::viewer_table(&[visits[0].clone(), visits[0].clone()]);
     });
 }
 
@@ -273,8 +260,8 @@ fn a_lab_client_may_be_silent_as_long_as_the_bound_says() {
     within(LIMIT, || {
         let relay = relay_with(|settings| settings.max_silence = Duration::from_secs(1));
         let mut lab = Lab::connected(&relay);
-        assert_eq!(lab.hear(), "ERROR no word within 1 s\n");
-        assert_eq!(visits(relay)[0].end, End::Silent);
+        assert_eq!(lab.hear(), "ERROR no command within 1 s\n");
+        assert_eq!(visits(relay)[0].end, ViewerEnd::Silent);
     });
 }
 
@@ -298,7 +285,7 @@ fn where_nobody_listens_nothing_is_sent_for_long() {
             answer.starts_with("ERROR nobody listens at port"),
             "{answer}"
         );
-        assert_eq!(visits(relay)[0].end, End::Refused);
+        assert_eq!(visits(relay)[0].end, ViewerEnd::Refused);
     });
 }
 

@@ -1,22 +1,14 @@
 //! What the source does: it stops, starts again, doubles, loses, is no stream, or nobody wants it.
 
-use std::net::Ipv4Addr;
-use std::net::SocketAddr;
-use std::net::UdpSocket;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::thread;
 use std::time::Duration;
 
 use gatecast::internals::relay::Relay;
-use gatecast::internals::relay::Settings;
+use gatecast::internals::relay::config::RelayConfig;
 
-use crate::common::until;
-use crate::common::within;
-use crate::relay::LIMIT;
-use crate::relay::LOCAL;
-use crate::relay::Lab;
-use crate::relay::Source;
-use crate::relay::relay;
-use crate::relay::watch;
+use crate::common::{until, within};
+use crate::relay::{LIMIT, LOCAL, Lab, Source, relay, watch};
 
 #[test]
 fn while_nobody_watches_nothing_is_read_and_nobody_gets_what_is_old() {
@@ -162,7 +154,7 @@ fn what_is_no_transport_stream_is_relayed_as_it_is() {
         for size in sizes {
             assert_eq!(lab.socket.recv(&mut bytes).expect("relayed"), size);
         }
-        until("they are counted", || relay.snapshot().input.strange == 7);
+        until("they are counted", || relay.snapshot().input.not_ts == 7);
     });
 }
 
@@ -178,7 +170,7 @@ fn a_source_that_stops_and_starts_again_brings_no_burst_and_no_error_of_ours() {
         thread::sleep(Duration::from_millis(800));
         source.send(100);
         source.is_read(&relay, 200);
-        assert_eq!(watch.view().received.datagrams, 200);
+        assert_eq!(watch.snapshot().received.datagrams, 200);
         assert_eq!(relay.snapshot().input.ts.errors, 0);
         // It ends, and another process begins from the beginning.
         drop(source);
@@ -222,7 +214,7 @@ fn a_source_that_sends_everything_twice_is_relayed_so_and_no_error_is_added() {
 fn a_source_may_send_to_a_group() {
     within(LIMIT, || {
         let group = SocketAddr::from(([239, 255, 77, 23], 0));
-        let mut settings = Settings::new(group);
+        let mut settings = RelayConfig::new(group);
         settings.interface = Some(Ipv4Addr::LOCALHOST);
         let relay = match Relay::start(&settings, LOCAL) {
             Ok(relay) => relay,

@@ -2,35 +2,19 @@
 //! dead: a relay between server and client that knows the control connection well enough to have
 //! the datagrams sent to itself.
 
-use std::collections::BTreeMap;
-use std::collections::HashSet;
-use std::io::BufRead;
-use std::io::BufReader;
-use std::io::Write;
-use std::net::SocketAddr;
-use std::net::TcpListener;
-use std::net::TcpStream;
-use std::net::UdpSocket;
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering;
+use std::collections::{BTreeMap, HashSet};
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::thread::JoinHandle;
-use std::time::Duration;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::common;
-use crate::common::Server;
-use crate::common::entries;
-use crate::common::row;
-use crate::common::whole;
-use crate::common::within;
-use gatecast::internals::client::ClientReport;
-use gatecast::internals::client::FetchConfig;
-use gatecast::internals::client::FetchRun;
-use gatecast::internals::proto::udp::packet::Body;
-use gatecast::internals::proto::udp::packet::Packet;
+use crate::common::{Server, entries, row, whole, within};
+use gatecast::internals::client::{ClientReport, FetchConfig, FetchRun};
+use gatecast::internals::proto::udp::packet::{Body, Packet};
 use gatecast::internals::report::verdict::Verdict;
 use gatecast::internals::session::Via;
 use gatecast::internals::transfer::Outcome;
@@ -191,7 +175,11 @@ fn fetch(
     let mut order = server.order("a");
     order.server = vec![addr];
     set(&mut order);
-    let ways = [udp::take::UDP, udp::take::RAW, udp::take::MULTICAST];
+    let ways = [
+        udp::receive::UDP,
+        udp::receive::RAW,
+        udp::receive::MULTICAST,
+    ];
     let ways = ways.each_ref().map(|way| way as _);
     FetchRun::new(&order).run(&order, &ways).expect("begun")
 }
@@ -563,7 +551,7 @@ fn a_copy_that_was_changed_on_the_way_is_corrupt() {
         for (row, ends) in [once, always] {
             assert_eq!(row.outcome, Outcome::Corrupt, "{row:?}");
             assert_eq!(row.verified, Some(false), "{row:?}");
-            assert_eq!(Verdict::of_ends(&ends).exit_code(), 5);
+            assert_eq!(Verdict::of_clients(&ends).exit_code(), 5);
             let error = ends[0].error.as_ref().expect("damaged").to_string();
             assert!(error.contains("SHA-1"), "{error}");
         }

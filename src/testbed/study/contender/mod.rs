@@ -104,7 +104,7 @@ pub struct Observed {
     /// How the server sent, in its own words.
     pub sender: Option<String>,
     /// Each client.
-    pub seats: Vec<SeatReport>,
+    pub seats: Vec<SeatResult>,
     /// What went wrong, where something did.
     pub trouble: Vec<String>,
     /// What made the figures worse than they are and no copy wrong: the machine stood still.
@@ -114,7 +114,7 @@ pub struct Observed {
 
 /// What one client got.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct SeatReport {
+pub struct SeatResult {
     /// Its host.
     pub host: usize,
     /// `complete`, or how it ended otherwise.
@@ -143,7 +143,7 @@ impl Observed {
     }
 
     /// Adds a client; `why` says what it complained of when its copy is not proven.
-    fn add(&mut self, seat: SeatReport, why: &str) {
+    fn add(&mut self, seat: SeatResult, why: &str) {
         if seat.verified != Some(true) {
             let separator = if why.is_empty() { "" } else { ": " };
             let (host, outcome) = (seat.host, &seat.outcome);
@@ -166,7 +166,7 @@ impl Observed {
     }
 }
 
-impl SeatReport {
+impl SeatResult {
     /// What a client without a receipt got: its file `copy`, by our own digest of it. `seconds` is
     /// the time from the release to its last byte, `None` when it did not come to its end.
     fn of_copy(host: usize, copy: &Path, spec: &RunSpec<'_>, seconds: Option<f64>) -> Self {

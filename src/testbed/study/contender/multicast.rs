@@ -24,7 +24,7 @@ use crate::testbed::study::contender::Contender;
 use crate::testbed::study::contender::Observed;
 use crate::testbed::study::contender::PayloadCarrier;
 use crate::testbed::study::contender::RunSpec;
-use crate::testbed::study::contender::SeatReport;
+use crate::testbed::study::contender::SeatResult;
 use crate::testbed::study::process_group::ProcessGroup;
 
 /// One of the two.
@@ -188,7 +188,7 @@ fn read_copies(spec: &RunSpec<'_>, observed: &mut Observed) -> Result<()> {
                     .as_secs_f64(),
             )
         });
-        observed.add(SeatReport::of_copy(number, &path, spec, seconds), "");
+        observed.add(SeatResult::of_copy(number, &path, spec, seconds), "");
     }
     observed.makespan_s = observed.seconds().reduce(f64::max);
     Ok(())

@@ -21,7 +21,7 @@ use crate::testbed::study::contender::Contender;
 use crate::testbed::study::contender::Observed;
 use crate::testbed::study::contender::PayloadCarrier;
 use crate::testbed::study::contender::RunSpec;
-use crate::testbed::study::contender::SeatReport;
+use crate::testbed::study::contender::SeatResult;
 use crate::testbed::study::process_group::ProcessGroup;
 use crate::text::escape;
 
@@ -185,7 +185,7 @@ impl Native {
                     observed.trouble.push(sentence);
                 }
             }
-            observed.seats.push(SeatReport {
+            observed.seats.push(SeatResult {
                 host,
                 outcome,
                 verified: result["verified"].as_bool(),

@@ -18,7 +18,7 @@ use crate::testbed::study::contender::Contender;
 use crate::testbed::study::contender::Observed;
 use crate::testbed::study::contender::PayloadCarrier;
 use crate::testbed::study::contender::RunSpec;
-use crate::testbed::study::contender::SeatReport;
+use crate::testbed::study::contender::SeatResult;
 use crate::testbed::study::process_group::ProcessGroup;
 
 /// The rival.
@@ -80,7 +80,7 @@ impl Contender for Nginx {
                 .and_then(|_| copy.metadata().and_then(|about| about.modified()).ok())
                 .and_then(|written| written.duration_since(released).ok())
                 .map(|took| took.as_secs_f64());
-            let seat = SeatReport::of_copy(host, &copy, spec, seconds);
+            let seat = SeatResult::of_copy(host, &copy, spec, seconds);
             observed.add(seat, &group.last_error_line(place));
         }
         observed.makespan_s = observed.seconds().reduce(f64::max);

@@ -15,9 +15,6 @@ use std::time::SystemTime;
 use crate::error::Error;
 use crate::error::Result;
 use crate::net::clock;
-use crate::proto::bt::layout::Layout;
-use crate::proto::bt::metainfo;
-use crate::proto::bt::metainfo::Metainfo;
 use crate::testbed::star::host::Host;
 use crate::testbed::star::tool;
 use crate::testbed::study::bound::Bound;
@@ -25,7 +22,7 @@ use crate::testbed::study::contender::Contender;
 use crate::testbed::study::contender::Observed;
 use crate::testbed::study::contender::PayloadCarrier;
 use crate::testbed::study::contender::RunSpec;
-use crate::testbed::study::contender::SeatReport;
+use crate::testbed::study::contender::SeatResult;
 use crate::testbed::study::process_group::ProcessGroup;
 use crate::text::FileName;
 use crate::transport::swarm::store;
@@ -145,7 +142,7 @@ impl Contender for TorrentClient {
         let name = spec.file.file_name().unwrap_or_default();
         for (host, folder) in (1..).zip(&folders) {
             let seconds = seconds_until_done(folder, released);
-            let seat = SeatReport::of_copy(host, &folder.join(name), spec, seconds);
+            let seat = SeatResult::of_copy(host, &folder.join(name), spec, seconds);
             observed.add(seat, "");
         }
         observed.makespan_s = observed.seconds().reduce(f64::max);
@@ -206,10 +203,7 @@ fn prepare(spec: &RunSpec<'_>) -> Result<PathBuf> {
     let name = FileName::new(name.unwrap_or_default())
         .map_err(|error| Error::refused(spec.file.display(), error.to_string()))?;
     let file = fs::File::open(spec.file).map_err(Error::io("read", spec.file.display()))?;
-    let layout = Layout::new(spec.bytes, metainfo::piece_bytes(spec.bytes));
-    let pieces = store::digests(&file, layout, name.as_str())?;
-    let torrent = Metainfo::new(name, spec.bytes, layout.piece, pieces)
-        .map_err(|error| Error::refused("the study", error.to_string()))?;
+    let torrent = store::make_metainfo(&file, &name, spec.bytes)?;
     let announce = format!("http://{}:{TRACKER}/announce", spec.server.address);
     let path = spec.folder.join("file.torrent");
     let hook = "#!/bin/sh\ndate +%s.%N >\"$(dirname \"$3\")/done\"\n";

@@ -1,0 +1,224 @@
+use std::collections::VecDeque;
+use std::fmt::Write;
+use std::time::Duration;
+
+use super::*;
+
+/// A narrower link behind the sender's own: its rate, its queue, what it loses at random, and
+/// how long everything is on its way.
+#[derive(Clone, Copy, Debug)]
+struct Link {
+    own: f64,
+    narrow: f64,
+    loss: f64,
+    delay_ms: u64,
+}
+
+/// A sender, the link and a client, in steps of a millisecond.
+struct World {
+    watch: RateController,
+    link: Link,
+    now_ms: u64,
+    random: u64,
+    sent: u32,
+    /// What waits before the narrow link, by number.
+    queue: VecDeque<u32>,
+    /// What has passed it, and when it arrives.
+    under_way: VecDeque<(u64, u32)>,
+    seen: u32,
+    received: u32,
+    /// Reports, and when they arrive.
+    told: VecDeque<(u64, u32, u32)>,
+    credit: f64,
+    narrow_credit: f64,
+}
+
+const SIZE: f64 = 1472.0 * 8.0;
+const SEAT: SeatId = SeatId(1);
+
+/// How much the queue before the narrow link holds.
+const QUEUE_MS: f64 = 50.0;
+
+impl World {
+    fn new(link: Link) -> Self {
+        Self {
+            watch: RateController::new(1472, Moment(0)),
+            link,
+            now_ms: 0,
+            random: 7,
+            sent: 0,
+            queue: VecDeque::new(),
+            under_way: VecDeque::new(),
+            seen: 0,
+            received: 0,
+            told: VecDeque::new(),
+            credit: 0.0,
+            narrow_credit: 0.0,
+        }
+    }
+
+    fn chance(&mut self) -> f64 {
+        self.random = self
+            .random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        (self.random >> 33) as f64 / (1_u64 << 31) as f64
+    }
+
+    fn step(&mut self) {
+        self.now_ms += 1;
+        let (link, now_ms) = (self.link, self.now_ms);
+        let now = Moment(0).after(Duration::from_millis(now_ms));
+        let rate = self.watch.rate();
+        self.credit += rate.map_or(link.own, |rate| (rate.0 as f64).min(link.own)) / 1000.0;
+        while self.credit >= SIZE {
+            self.credit -= SIZE;
+            if (self.queue.len() as f64) * SIZE < link.narrow / 1000.0 * QUEUE_MS {
+                self.queue.push_back(self.sent);
+            }
+            self.sent += 1;
+            self.watch.sent(1472);
+        }
+        self.narrow_credit =
+            (self.narrow_credit + link.narrow / 1000.0).min((link.narrow / 500.0).max(SIZE * 2.0));
+        while self.narrow_credit >= SIZE {
+            let Some(number) = self.queue.pop_front() else {
+                break;
+            };
+            self.narrow_credit -= SIZE;
+            if self.chance() >= link.loss {
+                self.under_way.push_back((now_ms + link.delay_ms, number));
+            }
+        }
+        while let Some(&(_, number)) = self.under_way.front().filter(|(at, _)| *at <= now_ms) {
+            self.under_way.pop_front();
+            self.seen = number + 1;
+            self.received += 1;
+        }
+        // A report each 20 ms.
+        if now_ms.is_multiple_of(20) {
+            let at = now_ms + link.delay_ms;
+            self.told.push_back((at, self.seen, self.received));
+        }
+        while let Some(&(_, seen, received)) = self.told.front().filter(|(at, ..)| *at <= now_ms) {
+            self.told.pop_front();
+            let report = Report {
+                seen,
+                received,
+                round: 0,
+                cum: 0,
+                more: false,
+                missing: Vec::new(),
+            };
+            self.watch.handle_report(SEAT, &report, now);
+        }
+        let sent = self.sent;
+        self.watch.update(false, now, |_| Some(sent));
+    }
+
+    /// Goes on for `ms`: the share of what the link could have carried that arrived, and what was
+    /// sent of each that arrived.
+    fn run(&mut self, ms: u64) -> (f64, f64) {
+        let before = (self.sent, self.received);
+        (0..ms).for_each(|_| self.step());
+        let (sent, arrived) = (self.sent - before.0, self.received - before.1);
+        let link = self.link;
+        let possible = link.narrow.min(link.own) * ms as f64 / 1000.0 / SIZE * (1.0 - link.loss);
+        let arrived = f64::from(arrived);
+        (arrived / possible, f64::from(sent) / arrived)
+    }
+}
+
+fn link(own: f64, narrow: f64, loss: f64, delay_ms: u64) -> Link {
+    Link {
+        own,
+        narrow,
+        loss,
+        delay_ms,
+    }
+}
+
+#[test]
+fn a_link_of_the_senders_own_is_full_from_the_first_datagram() {
+    for loss in [0.0, 0.01, 0.05] {
+        let mut world = World::new(link(1e8, 1e8, loss, 1));
+        let (used, _) = world.run(10_000);
+        assert_eq!(world.watch.rate(), None, "{loss}: nothing is held back");
+        assert!(used > 0.99, "{loss}: {used}");
+    }
+}
+
+#[test]
+fn behind_a_narrower_link_what_arrives_sets_the_rate() {
+    let mut table = String::from("Mbit/s   loss  delay   4 s: used   sent   then: used   sent\n");
+    for narrow in [5.0, 10.0, 30.0, 50.0, 80.0] {
+        for loss in [0.0, 0.02, 0.05] {
+            for delay_ms in [1, 40] {
+                let mut world = World::new(link(1e8, narrow * 1e6, loss, delay_ms));
+                let (used, cost) = world.run(4_000);
+                let (then, cost_then) = world.run(16_000);
+                let _ = writeln!(
+                    table,
+                    "{narrow:6}  {:4}%  {delay_ms:2} ms  {used:10.3}  {cost:5.3}  {then:11.3}  {cost_then:5.3}",
+                    loss * 100.0
+                );
+            }
+        }
+    }
+    insta::assert_snapshot!(table, @r#"
+    Mbit/s   loss  delay   4 s: used   sent   then: used   sent
+         5     0%   1 ms       0.999  1.969        1.000  1.000
+         5     0%  40 ms       0.990  2.158        1.000  1.001
+         5     2%   1 ms       1.001  2.014        0.998  1.020
+         5     2%  40 ms       0.992  2.197        1.000  1.020
+         5     5%   1 ms       1.002  2.048        1.000  1.063
+         5     5%  40 ms       0.970  2.293        1.000  1.050
+        10     0%   1 ms       0.999  1.458        1.000  1.034
+        10     0%  40 ms       0.990  1.569        1.000  1.082
+        10     2%   1 ms       1.002  1.484        1.001  1.028
+        10     2%  40 ms       0.992  1.545        1.002  1.022
+        10     5%   1 ms       0.998  1.524        1.003  1.054
+        10     5%  40 ms       0.993  1.588        1.004  1.051
+        30     0%   1 ms       1.000  1.127        1.000  1.006
+        30     0%  40 ms       0.990  1.139        1.000  1.005
+        30     2%   1 ms       1.000  1.155        1.000  1.030
+        30     2%  40 ms       0.990  1.158        1.000  1.025
+        30     5%   1 ms       1.003  1.173        1.001  1.058
+        30     5%  40 ms       0.993  1.186        1.001  1.057
+        50     0%   1 ms       1.000  1.085        1.000  1.006
+        50     0%  40 ms       0.990  1.071        1.000  1.005
+        50     2%   1 ms       1.002  1.098        0.999  1.027
+        50     2%  40 ms       0.992  1.086        0.999  1.026
+        50     5%   1 ms       1.004  1.123        1.000  1.059
+        50     5%  40 ms       0.994  1.108        1.000  1.058
+        80     0%   1 ms       1.000  1.043        1.000  1.006
+        80     0%  40 ms       0.990  1.047        1.000  1.006
+        80     2%   1 ms       1.001  1.061        1.000  1.027
+        80     2%  40 ms       0.991  1.060        1.000  1.026
+        80     5%   1 ms       1.003  1.078        1.000  1.073
+        80     5%  40 ms       0.991  1.084        1.000  1.058
+    "#);
+}
+
+#[test]
+fn random_loss_costs_what_it_takes_and_not_the_rate() {
+    for loss in [0.2, 0.3, 0.5] {
+        let mut world = World::new(link(1e8, 1e8, loss, 1));
+        let (used, _) = world.run(20_000);
+        assert!(used > 0.85, "{loss}: {used}");
+    }
+}
+
+#[test]
+fn a_link_that_changes_is_followed_both_ways() {
+    let mut world = World::new(link(1e8, 2e7, 0.01, 1));
+    world.run(10_000);
+    world.link.narrow = 6e7;
+    world.run(10_000);
+    let (used, _) = world.run(10_000);
+    assert!(used > 0.9, "wider: {used}");
+    world.link.narrow = 1e7;
+    world.run(5_000);
+    let (used, cost) = world.run(10_000);
+    assert!(used > 0.88 && cost < 1.2, "narrower: {used} {cost}");
+}

@@ -1,0 +1,170 @@
+//! TCP as a client has it: the payload follows GO on the control connection.
+
+use std::io::Read;
+use std::sync::atomic::Ordering;
+use std::{io, thread};
+
+use crate::client::receive::{
+    PrepareContext, ReceiveContext, ReceiveError, ReceiveSession, ReceiveTransport, Received,
+};
+use crate::error::{Error, Phase, Result};
+use crate::net::copy::{Copying, Stop};
+use crate::net::line_stream::LineStream;
+use crate::net::{clock, copy};
+use crate::proto::native::{FromClient, LAST_WORDS_MAX, decode_last_words};
+use crate::session::Via;
+use crate::transfer::Counts;
+use crate::transport::tcp::send::{FIRST_BLOCK, HOLD};
+
+/// The way.
+#[derive(Clone, Copy, Debug)]
+pub struct TcpReceiver;
+
+impl ReceiveTransport for TcpReceiver {
+    fn via(&self) -> Via {
+        Via::Tcp
+    }
+
+    fn prepare(
+        &self,
+        _: &PrepareContext<'_>,
+        _: &mut LineStream<'_>,
+    ) -> Result<Box<dyn ReceiveSession>> {
+        Ok(Box::new(*self))
+    }
+}
+
+impl ReceiveSession for TcpReceiver {
+    fn receive(
+        &mut self,
+        incoming: &ReceiveContext<'_>,
+        lines: &mut LineStream<'_>,
+    ) -> Result<Received, ReceiveError> {
+        let left = incoming.range.end - incoming.range.start;
+        if left == 0 {
+            return Ok(Received::nothing(clock::now()));
+        }
+        let method = incoming
+            .config
+            .copy
+            .resolved()
+            .map_err(|why| Error::refused("gatecast", why))?;
+        // The first block mostly comes with GO, in one read.
+        let mut block = lines.take_buffered(left);
+        let mut first = lines.last_read_at();
+        if block.is_empty() {
+            block = self.first_block(incoming, left)?;
+            first = clock::now();
+        }
+        thread::sleep(HOLD * u32::from(incoming.offer.clients));
+        lines.write_line(&FromClient::Held.encode())?;
+        let copying = Copying {
+            method,
+            buffer: copy::COPY_BUF,
+            stall: incoming.config.stall,
+            pacer: None,
+            moved: incoming.moved,
+        };
+        copy::receive(
+            incoming.stream,
+            incoming.file,
+            incoming.range.clone(),
+            &block,
+            copying,
+        )
+        .map_err(|stop| explain(incoming, stop))?;
+        Ok(Received {
+            first: Some(first),
+            last: clock::now(),
+            counts: Counts::default(),
+        })
+    }
+}
+
+impl TcpReceiver {
+    fn first_block(self, incoming: &ReceiveContext<'_>, left: u64) -> Result<Vec<u8>> {
+        let want = usize::try_from(left).unwrap_or(usize::MAX).min(FIRST_BLOCK);
+        let mut block = vec![0; want];
+        let mut stream = incoming.stream;
+        let read = stream
+            .set_read_timeout(Some(incoming.config.stall))
+            .and_then(|()| {
+                loop {
+                    match stream.read(&mut block) {
+                        Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                        other => return other,
+                    }
+                }
+            });
+        match read {
+            Ok(0) => Err(explain(
+                incoming,
+                Stop::Peer(io::ErrorKind::UnexpectedEof.into()),
+            )),
+            Ok(len) => {
+                block.truncate(len);
+                Ok(block)
+            }
+            Err(error) if Error::is_timeout(&error) => Err(explain(incoming, Stop::Stalled)),
+            Err(error) => Err(explain(incoming, Stop::Peer(error))),
+        }
+    }
+}
+
+/// What a copy's end means; a payload that just ended may carry the server's last words.
+fn explain(incoming: &ReceiveContext<'_>, stop: Stop) -> Error {
+    let peer = incoming
+        .stream
+        .peer_addr()
+        .map_or_else(|_| "the server".to_owned(), |addr| addr.to_string());
+    match stop {
+        Stop::Stalled => Error::TimedOut {
+            phase: Phase::Transfer.name(),
+            at: peer,
+            after: incoming.config.stall,
+        },
+        Stop::Disk(error) => Error::io("write the copy", incoming.config.out.display())(error),
+        Stop::Short => Error::Corrupt {
+            what: "the copy is shorter than what was written".to_owned(),
+        },
+        Stop::Peer(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            match last_words(incoming) {
+                Some(reason) => Error::SourceChanged {
+                    at: peer,
+                    what: crate::text::escape(&reason),
+                },
+                None => {
+                    let moved = incoming.moved.load(Ordering::Relaxed);
+                    let what = format!(
+                        "the connection ended at byte {moved} of {}",
+                        incoming.range.end - incoming.range.start
+                    );
+                    Error::Io {
+                        doing: "receive the file",
+                        at: peer,
+                        source: io::Error::new(error.kind(), what),
+                    }
+                }
+            }
+        }
+        Stop::Peer(error) => Error::io("receive the file", peer)(error),
+    }
+}
+
+/// Takes the server's last words off the end of what was written.
+fn last_words(incoming: &ReceiveContext<'_>) -> Option<String> {
+    let end = incoming.range.start + incoming.moved.load(Ordering::Relaxed);
+    let begin = end
+        .saturating_sub(LAST_WORDS_MAX as u64)
+        .max(incoming.range.start);
+    let mut tail = vec![0; usize::try_from(end - begin).ok()?];
+    let mut len = 0;
+    while len < tail.len() {
+        len += copy::read_at(incoming.file, &mut tail[len..], begin + len as u64).ok()?;
+    }
+    let (words, reason) = decode_last_words(incoming.offer.session, &tail)?;
+    incoming.moved.fetch_sub(words as u64, Ordering::Relaxed);
+    // A failure leaves bytes behind that the digest of a resumed copy would show.
+    let _ = incoming.file.set_len(end - words as u64);
+    Some(reason)
+}
