@@ -178,7 +178,8 @@ fn scaled(text: &str, units: &[(&str, u64)]) -> Option<u64> {
 }
 
 impl UnitError {
-    fn new(value: &str, wanted: &'static str) -> Self {
+    /// `value`, where `wanted` belongs: `a rate such as 100mbit`.
+    pub fn new(value: &str, wanted: &'static str) -> Self {
         let value = value
             .chars()
             .take(60)

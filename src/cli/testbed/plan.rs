@@ -12,6 +12,7 @@ use crate::testbed::plan::Scenario;
 use crate::testbed::study::results::Results;
 use crate::units::Bytes;
 use crate::units::Rate;
+use crate::units::UnitError;
 
 /// `gatecast plan`
 #[derive(Debug, clap::Args)]
@@ -46,10 +47,10 @@ pub(crate) struct PlanArgs {
 /// Most clients that are planned for.
 const CLIENTS_MAX: u64 = 1_000_000_000;
 
-fn clients(text: &str) -> std::result::Result<u64, String> {
+fn clients(text: &str) -> std::result::Result<u64, UnitError> {
     crate::proto::line::decimal(text)
         .filter(|number| (1..=CLIENTS_MAX).contains(number))
-        .ok_or_else(|| format!("'{text}' is not a number from 1 to {CLIENTS_MAX}"))
+        .ok_or_else(|| UnitError::new(text, "a number from 1 to 1000000000"))
 }
 
 /// Plans.
