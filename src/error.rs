@@ -3,9 +3,8 @@
 //! `Err` means that a session or a client cannot go on. One seat's failure inside a running
 //! session is an [`Outcome`](crate::transfer::Outcome), and a broken invariant is a panic.
 
-use std::fmt;
-use std::io;
 use std::time::Duration;
+use std::{fmt, io};
 
 /// Result with the crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -81,6 +80,14 @@ pub enum Error {
     Interrupted,
 }
 
+/// A value that is not what its place asks for, on the command line or in a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InvalidValue {
+    what: &'static str,
+    value: String,
+    expected: String,
+}
+
 /// A stretch of a conversation that has its own deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Phase {
@@ -124,6 +131,12 @@ impl Error {
             by: by.to_string(),
             reason: reason.into(),
         }
+    }
+
+    /// Makes an [`Error::Usage`], for `map_err` too.
+    pub(crate) fn usage(what: impl fmt::Display) -> Self {
+        let what = what.to_string();
+        Self::Usage { what }
     }
 
     /// Makes an [`Error::SourceChanged`] of what a server at `from` said of its file.
@@ -180,6 +193,31 @@ impl std::error::Error for Error {
         }
     }
 }
+
+impl InvalidValue {
+    /// `value`, as it was typed, is no valid `what`; `expected` would be.
+    pub(crate) fn new(what: &'static str, value: &str, expected: impl Into<String>) -> Self {
+        let value = value.chars().take(60).flat_map(char::escape_default);
+        Self {
+            what,
+            value: value.collect(),
+            expected: expected.into(),
+        }
+    }
+}
+
+impl fmt::Display for InvalidValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            what,
+            value,
+            expected,
+        } = self;
+        write!(f, "invalid {what} '{value}': expected {expected}")
+    }
+}
+
+impl std::error::Error for InvalidValue {}
 
 impl Phase {
     /// What is waited for in this phase.
