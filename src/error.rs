@@ -54,7 +54,7 @@ pub enum Error {
     SourceChanged {
         /// The file.
         at: String,
-        /// What changed.
+        /// What changed, as a clause: `the source changed: written to`.
         what: String,
     },
     /// The received bytes have another digest.
@@ -107,9 +107,6 @@ pub enum Phase {
     Receipt,
 }
 
-/// How the reason begins, in a message or a row, when a file is not the offered one any more.
-pub const SOURCE_CHANGED: &str = "the source changed";
-
 impl Error {
     /// Makes an [`Error::Io`], for `map_err`.
     pub(crate) fn io(doing: &'static str, at: impl fmt::Display) -> impl FnOnce(io::Error) -> Self {
@@ -139,18 +136,6 @@ impl Error {
         Self::Usage { what }
     }
 
-    /// Makes an [`Error::SourceChanged`] of what a server at `from` said of its file.
-    pub(crate) fn source_changed(from: impl fmt::Display, reason: &str) -> Self {
-        let what = reason
-            .strip_prefix(SOURCE_CHANGED)
-            .and_then(|rest| rest.strip_prefix(": "))
-            .unwrap_or(reason);
-        Self::SourceChanged {
-            at: from.to_string(),
-            what: what.to_owned(),
-        }
-    }
-
     /// Reading with a deadline fails with one of two kinds, by platform; both mean the deadline.
     pub(crate) fn is_timeout(error: &io::Error) -> bool {
         matches!(
@@ -172,7 +157,7 @@ impl fmt::Display for Error {
             Self::NotEnough { reason } => {
                 write!(f, "the muster ended without enough clients: {reason}")
             }
-            Self::SourceChanged { at, what } => write!(f, "{SOURCE_CHANGED} ({at}): {what}"),
+            Self::SourceChanged { at, what } => write!(f, "{what} ({at})"),
             Self::Corrupt { what } => write!(f, "the copy is not the file: {what}"),
             Self::Unproven { from, copy, sha1 } => write!(
                 f,

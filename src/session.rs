@@ -48,7 +48,7 @@ pub const MAX_SEATS: u16 = 10_000;
 
 impl Via {
     /// All ways, in the order in which help and tables name them.
-    pub const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 6] = [
         Self::Tcp,
         Self::Udp,
         Self::Raw,
@@ -58,7 +58,7 @@ impl Via {
     ];
 
     /// The word on the command line, in messages and in logs.
-    pub fn word(self) -> &'static str {
+    pub(crate) fn word(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",
             Self::Udp => "udp",

@@ -166,7 +166,7 @@ fn target(args: &FetchArgs) -> Result<HttpTarget> {
 fn fetch_torrent(args: &FetchArgs) -> Result<Verdict> {
     let stopped = signals::stop_flag()?;
     let metainfo = leech::open(Path::new(&args.server))?;
-    let wish = leech::Wish {
+    let wish = leech::TorrentRequest {
         metainfo,
         out: &args.out,
         stall: args.receiving.stall_limit,

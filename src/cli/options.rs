@@ -65,8 +65,8 @@ pub(crate) struct SwarmArgs {
 
 impl SwarmArgs {
     /// These options as the swarms' settings.
-    pub(crate) fn config(&self) -> torrents::Options {
-        torrents::Options {
+    pub(crate) fn config(&self) -> torrents::SwarmServerConfig {
+        torrents::SwarmServerConfig {
             tracker_file: self.tracker_file.clone(),
             web_seed: self.web_seed,
             gated: false,

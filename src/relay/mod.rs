@@ -94,7 +94,7 @@ const SHUTDOWN_LIMIT: Duration = Duration::from_secs(3);
 impl Relay {
     /// A relay to be started.
     pub fn builder() -> RelayBuilder {
-        RelayBuilder::default()
+        RelayBuilder::new()
     }
 
     /// Receives at the input and lets viewers come to `listen`.

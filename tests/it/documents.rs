@@ -16,9 +16,8 @@ use crate::common;
 use crate::common::PATIENCE;
 use crate::common::have;
 use crate::common::installed;
+use crate::common::schema;
 use crate::common::within;
-use gatecast::internals::http::event;
-use gatecast::internals::report::schema;
 use serde_json::Value;
 
 fn gatecast(folder: &Path, arguments: &[&str]) -> Command {
@@ -95,12 +94,12 @@ impl Drop for Serving {
 fn events(lines: &str) -> Vec<String> {
     let kind = |line: &str| {
         let event: Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
-        schema::check(&event, event::SCHEMA_FILE).unwrap_or_else(|e| panic!("{e}: {line}"));
+        schema::check(&event, schema::EVENT);
         if let Some(document) = event
             .get("document")
             .filter(|_| event["event"] == "session")
         {
-            schema::check(document, schema::SESSION).unwrap_or_else(|e| panic!("{e}: {line}"));
+            schema::check(document, schema::SESSION);
         }
         event["event"].as_str().expect("a kind").to_owned()
     };
@@ -109,7 +108,7 @@ fn events(lines: &str) -> Vec<String> {
 
 fn session(document: &str) -> Value {
     let document: Value = serde_json::from_str(document).expect("JSON");
-    schema::check(&document, schema::SESSION).unwrap_or_else(|e| panic!("{e}: {document}"));
+    schema::check(&document, schema::SESSION);
     document
 }
 
@@ -136,7 +135,7 @@ fn events_of_a_server_and_its_clients_fit_their_schema() {
             .write_all(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
             .expect("a server");
         let current: Value = serde_json::from_str(&serving.get("/sessions/current")).expect("JSON");
-        schema::check(&current, event::SCHEMA_FILE).expect("fits");
+        schema::check(&current, schema::EVENT);
         let fetched = run(
             folder.path(),
             &[
@@ -307,7 +306,7 @@ fn a_second_opinion_agrees_with_the_schemas() {
         let path = folder.path();
         for (name, schema) in [
             ("session", schema::SESSION),
-            ("event", event::SCHEMA_FILE),
+            ("event", schema::EVENT),
             ("study", schema::STUDY),
         ] {
             std::fs::write(path.join(format!("{name}.schema.json")), schema).expect("room");

@@ -50,6 +50,8 @@ use tempfile::TempDir;
 pub(crate) mod browser;
 #[cfg(all(unix, feature = "cli"))]
 pub(crate) mod program;
+#[cfg(feature = "cli")]
+pub(crate) mod schema;
 pub(crate) mod swarm;
 
 /// No single wait of a test is longer.

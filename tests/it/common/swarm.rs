@@ -13,12 +13,12 @@ use gatecast::internals::client::FetchConfig;
 use gatecast::internals::proto::bt::metainfo::Metainfo;
 use gatecast::internals::proto::bt::wire;
 use gatecast::internals::proto::bt::wire::Handshake;
-use gatecast::internals::proto::bt::wire::Limits;
 use gatecast::internals::proto::bt::wire::Message;
+use gatecast::internals::proto::bt::wire::MessageLimits;
 use gatecast::internals::server::config::ServerConfig;
 use gatecast::internals::session::Via;
 use gatecast::internals::transport::swarm;
-use gatecast::internals::transport::swarm::torrents::Options;
+use gatecast::internals::transport::swarm::torrents::SwarmServerConfig;
 
 use crate::common::PATIENCE;
 use crate::common::Server;
@@ -30,7 +30,7 @@ pub(crate) fn server(bytes: u64, set: impl FnOnce(&mut ServerConfig)) -> Server 
         set(settings);
     };
     Server::with(bytes, set, |host| {
-        let (host, torrents) = swarm::serve(host, Options::default());
+        let (host, torrents) = swarm::serve(host, SwarmServerConfig::default());
         swarm::serve_http(host, torrents)
     })
 }
@@ -79,7 +79,7 @@ pub(crate) fn held_back(server: &Server) -> usize {
 /// A peer made of messages.
 pub(crate) struct Raw {
     pub(crate) stream: TcpStream,
-    limits: Limits,
+    limits: MessageLimits,
 }
 
 impl Raw {
@@ -94,14 +94,14 @@ impl Raw {
         stream
             .write_all(&ours.encode())
             .expect("a peer that listens");
-        let mut theirs = [0; wire::HANDSHAKE];
+        let mut theirs = [0; wire::HANDSHAKE_LEN];
         stream.read_exact(&mut theirs).expect("a handshake");
         let theirs = Handshake::decode(&theirs).expect("a handshake");
         assert_eq!(theirs.info_hash, ours.info_hash);
         let pieces = metainfo.pieces.len() as u32;
         Self {
             stream,
-            limits: Limits { pieces, fast: true },
+            limits: MessageLimits { pieces, fast: true },
         }
     }
 
@@ -122,7 +122,7 @@ impl Raw {
             let mut head = [0; 4];
             self.stream.read_exact(&mut head).ok()?;
             let len = u32::from_be_bytes(head) as usize;
-            assert!(len <= self.limits.longest(), "{len}");
+            assert!(len <= self.limits.max_len(), "{len}");
             let mut body = vec![0; len];
             self.stream.read_exact(&mut body).ok()?;
             if len > 0 {

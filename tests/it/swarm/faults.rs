@@ -19,12 +19,12 @@ use crate::common::swarm::metainfo;
 use crate::common::swarm::server;
 use crate::common::until;
 use crate::common::within;
-use gatecast::internals::proto::bt::tracker::Answer;
-use gatecast::internals::proto::bt::wire::BLOCK;
+use gatecast::internals::proto::bt::tracker::response::AnnounceResponse;
+use gatecast::internals::proto::bt::wire::BLOCK_LEN;
 use gatecast::internals::proto::bt::wire::Block;
 use gatecast::internals::proto::bt::wire::Message;
 use gatecast::internals::transport::swarm::leech;
-use gatecast::internals::transport::swarm::member::FOREIGN_LINKS;
+use gatecast::internals::transport::swarm::limits::EXTERNAL_CONNECTIONS;
 use gatecast::internals::units::Rate;
 
 const LIMIT: Duration = Duration::from_secs(120);
@@ -42,7 +42,7 @@ fn everything(bytes: u64, piece: u32) -> Vec<Block> {
     while at < bytes {
         let begin = u32::try_from(at % u64::from(piece)).expect("inside a piece");
         let len = (bytes - at)
-            .min(u64::from(BLOCK))
+            .min(u64::from(BLOCK_LEN))
             .min(u64::from(piece - begin));
         all.push(Block {
             piece: u32::try_from(at / u64::from(piece)).expect("few pieces"),
@@ -60,16 +60,16 @@ fn a_peer_that_opens_a_thousand_connections_holds_as_many_as_a_room_and_the_sess
         let server = server(1_000_000, |settings| settings.clients = Some(3));
         let torrent = metainfo(&server);
         // The largest honest number of one address is let in.
-        let mut flood: Vec<Raw> = (0..FOREIGN_LINKS)
+        let mut flood: Vec<Raw> = (0..EXTERNAL_CONNECTIONS)
             .map(|n| Raw::join(server.addr, &torrent, id(n)))
             .collect();
-        until("a room's links", || peers(&server) == FOREIGN_LINKS);
+        until("a room's links", || peers(&server) == EXTERNAL_CONNECTIONS);
         // Everything beyond is greeted and closed.
-        for n in FOREIGN_LINKS..1000 {
+        for n in EXTERNAL_CONNECTIONS..1000 {
             let mut one = Raw::join(server.addr, &torrent, id(n));
             assert_eq!(one.hear(), None, "connection {n}");
         }
-        assert_eq!(peers(&server), FOREIGN_LINKS);
+        assert_eq!(peers(&server), EXTERNAL_CONNECTIONS);
         let ends = fetch(&server, 3, |_| {}).join().expect("no panic");
         assert!(ends.iter().all(|end| end.path.is_some()), "{ends:?}");
         let record = server.record();
@@ -125,7 +125,7 @@ fn peers_that_ask_for_everything_at_once_get_what_they_read_and_delay_nobody_for
         let one = Block {
             piece: 0,
             begin: 0,
-            len: BLOCK,
+            len: BLOCK_LEN,
         };
         (0..10_000).for_each(|_| Message::Request(one).encode(&mut asks));
         silent
@@ -180,7 +180,7 @@ fn a_tracker_that_dies_in_mid_session_stops_nobody() {
         let url = format!("http://{}/announce", tracker.local_addr().expect("bound"));
         torrent.announce = Some(url);
         let tracker_thread = thread::spawn(move || answer_once(&tracker, at));
-        let wish = leech::Wish {
+        let wish = leech::TorrentRequest {
             metainfo: torrent,
             out: &server.out("o"),
             stall: common::PATIENCE,
@@ -208,7 +208,7 @@ fn answer_once(tracker: &TcpListener, peer: SocketAddr) {
         stream.read_exact(&mut byte).expect("a request");
         head.push(byte[0]);
     }
-    let body = Answer {
+    let body = AnnounceResponse {
         complete: 1,
         incomplete: 1,
         interval: 1,
@@ -313,7 +313,10 @@ mod processes {
                 assert_eq!(client.code(), 4, "{}", client.said());
                 let said = client.said();
                 assert!(said.contains("pieces are missing"), "{said}");
-                assert!(said.contains("at nobody, and the server is gone"), "{said}");
+                assert!(
+                    said.contains("no peer has, and the server is gone"),
+                    "{said}"
+                );
                 let there = entries(&path.join(format!("c{n}")));
                 assert!(there.iter().all(|path| common::is_part(path)), "{there:?}");
             }

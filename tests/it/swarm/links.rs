@@ -27,11 +27,11 @@ use crate::common::until;
 use crate::common::within;
 use gatecast::internals::digest::Digest;
 use gatecast::internals::proto::bt::metainfo::Metainfo;
-use gatecast::internals::proto::bt::tracker::Announce;
-use gatecast::internals::proto::bt::tracker::Answer;
-use gatecast::internals::proto::bt::tracker::Event;
+use gatecast::internals::proto::bt::tracker::announce::Announce;
+use gatecast::internals::proto::bt::tracker::announce::AnnounceEvent;
+use gatecast::internals::proto::bt::tracker::response::AnnounceResponse;
 use gatecast::internals::proto::bt::wire::Block;
-use gatecast::internals::proto::bt::wire::Introduction;
+use gatecast::internals::proto::bt::wire::ExtendedHandshake;
 use gatecast::internals::proto::bt::wire::Message;
 use gatecast::internals::proto::greeting::Greeting;
 use gatecast::internals::proto::native::FromServer;
@@ -42,10 +42,10 @@ use gatecast::internals::text::FileName;
 use gatecast::internals::transport::swarm;
 use gatecast::internals::transport::swarm::face;
 use gatecast::internals::transport::swarm::leech;
-use gatecast::internals::transport::swarm::leech::Fetched;
-use gatecast::internals::transport::swarm::member::FOREIGN_LINKS;
-use gatecast::internals::transport::swarm::torrents::Options;
-use gatecast::internals::transport::swarm::torrents::seated_id;
+use gatecast::internals::transport::swarm::leech::TorrentDownload;
+use gatecast::internals::transport::swarm::limits::EXTERNAL_CONNECTIONS;
+use gatecast::internals::transport::swarm::peer_id::seated_id;
+use gatecast::internals::transport::swarm::torrents::SwarmServerConfig;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -69,7 +69,7 @@ impl Tracker {
                     head.push(byte[0]);
                 }
                 let mut state = tracker.lock();
-                let body = Answer {
+                let body = AnnounceResponse {
                     complete: 0,
                     incomplete: 1,
                     interval: 1,
@@ -109,14 +109,17 @@ impl Tracker {
 }
 
 /// An ordinary leech of `server`'s file that knows nobody but whom `tracker` names.
-fn leech(server: &Server, tracker: &Tracker) -> (Metainfo, JoinHandle<Fetched>, Arc<AtomicU64>) {
+fn leech(
+    server: &Server,
+    tracker: &Tracker,
+) -> (Metainfo, JoinHandle<TorrentDownload>, Arc<AtomicU64>) {
     let mut torrent = metainfo(server);
     torrent.announce = Some(format!("http://{}/announce", tracker.start()));
     let (wanted, out) = (torrent.clone(), server.out("o"));
     let moved = Arc::new(AtomicU64::new(0));
     let counted = Arc::clone(&moved);
     let fetching = thread::spawn(move || {
-        let wish = leech::Wish {
+        let wish = leech::TorrentRequest {
             metainfo: wanted,
             out: &out,
             stall: common::PATIENCE,
@@ -179,9 +182,9 @@ fn who_called_us_and_said_where_it_listens_is_not_called_again_by_every_announce
         let at = tracker.first();
         // A greater id than the leech's, which would so be the one to call where both do.
         let mut raw = Raw::join(at, &torrent, *b"-GC0001-Lzzzzzzzzzzz");
-        let told = Introduction {
+        let told = ExtendedHandshake {
             port: Some(door.addr().port()),
-            ..Introduction::default()
+            ..ExtendedHandshake::default()
         };
         raw.say(&Message::HaveAll);
         raw.say(&Message::Extended(0, &told.encode()));
@@ -255,7 +258,7 @@ fn only_who_has_a_seat_is_fed_and_strangers_with_such_ids_are_strangers() {
             "it will be shown what is its own"
         );
         // Nobody was offered these; as many as of any program are let in from one address.
-        let mut strangers: Vec<Raw> = (0..FOREIGN_LINKS)
+        let mut strangers: Vec<Raw> = (0..EXTERNAL_CONNECTIONS)
             .map(|n| {
                 let id = format!("-GC0001-P0000000{n:04x}");
                 Raw::join(
@@ -317,7 +320,7 @@ fn a_client_that_the_tracker_turns_away_calls_the_seeder() {
             200_000,
             |settings| settings.via = Some(Via::Swarm),
             |host| {
-                let (host, torrents) = swarm::serve(host, Options::default());
+                let (host, torrents) = swarm::serve(host, SwarmServerConfig::default());
                 let deaf = move |connection: Connection, lobby: &Arc<Lobby>| {
                     if connection.first.starts_with(b"GET /announce") {
                         counted.fetch_add(1, Ordering::Relaxed);
@@ -351,11 +354,11 @@ fn leech_of(
     torrent: &Metainfo,
     stall: Duration,
     seed_time: Duration,
-) -> JoinHandle<gatecast::internals::error::Result<Fetched>> {
+) -> JoinHandle<gatecast::internals::error::Result<TorrentDownload>> {
     let metainfo = torrent.clone();
     thread::spawn(move || {
         let out = tempfile::tempdir().expect("a folder");
-        let wish = leech::Wish {
+        let wish = leech::TorrentRequest {
             metainfo,
             out: out.path(),
             stall,
@@ -489,13 +492,13 @@ fn a_peer_that_hardly_asks_holds_a_finished_client_for_seconds_only() {
             peer_id: *b"-XX0001-asks-the-way",
             port: 5000,
             left: Some(5),
-            event: Event::Regular,
+            event: AnnounceEvent::Regular,
             wanted: 50,
-            sent: 0,
-            from: Vec::new(),
+            uploaded: 0,
+            received_from: Vec::new(),
         };
         let target = format!("/announce?{}", announce.encode());
-        let known = Answer::decode(&get(server.addr, &target)).expect("an answer");
+        let known = AnnounceResponse::decode(&get(server.addr, &target)).expect("an answer");
         let at = known.peers.iter().find(|addr| **addr != server.addr);
         let Some(&at) = at else {
             panic!("{known:?}");
@@ -544,10 +547,10 @@ fn announce(server: &Server, torrent: &Metainfo, number: usize, port: u16) -> Ve
             .expect("twenty"),
         port,
         left: Some(5),
-        event: Event::Started,
+        event: AnnounceEvent::Started,
         wanted: 0,
-        sent: 0,
-        from: Vec::new(),
+        uploaded: 0,
+        received_from: Vec::new(),
     };
     get(server.addr, &format!("/announce?{}", announce.encode()))
 }

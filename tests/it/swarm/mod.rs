@@ -26,8 +26,8 @@ use crate::common::until;
 use crate::common::within;
 use gatecast::internals::client::FetchRun;
 use gatecast::internals::digest::Digest;
-use gatecast::internals::proto::bt::tracker::Announce;
-use gatecast::internals::proto::bt::tracker::Event;
+use gatecast::internals::proto::bt::tracker::announce::Announce;
+use gatecast::internals::proto::bt::tracker::announce::AnnounceEvent;
 use gatecast::internals::proto::bt::wire::Block;
 use gatecast::internals::proto::bt::wire::Handshake;
 use gatecast::internals::proto::bt::wire::Message;
@@ -35,7 +35,7 @@ use gatecast::internals::session::Via;
 use gatecast::internals::transfer::Outcome;
 use gatecast::internals::transport::swarm;
 use gatecast::internals::transport::swarm::leech;
-use gatecast::internals::transport::swarm::torrents::Options;
+use gatecast::internals::transport::swarm::torrents::SwarmServerConfig;
 use gatecast::internals::units::Rate;
 
 const LIMIT: Duration = Duration::from_secs(120);
@@ -151,10 +151,10 @@ fn a_peer_that_sends_wrong_pieces_is_found_out_and_the_copies_are_whole() {
             peer_id: *b"-XX0001-liarliarliar",
             port,
             left: Some(5),
-            event: Event::Started,
+            event: AnnounceEvent::Started,
             wanted: 0,
-            sent: 0,
-            from: Vec::new(),
+            uploaded: 0,
+            received_from: Vec::new(),
         };
         get(server.addr, &format!("/announce?{}", announce.encode()));
         thread::spawn(move || {
@@ -221,7 +221,7 @@ fn without_the_server_and_with_pieces_at_nobody_each_says_what_is_missing() {
         for end in clients.join().expect("no panic") {
             let error = end.error.expect("it cannot be whole").to_string();
             assert!(error.contains("pieces are missing"), "{error}");
-            assert!(error.contains("at nobody"), "{error}");
+            assert!(error.contains("no peer has"), "{error}");
             assert_eq!(end.path, None);
         }
         server.only_whole_copies();
@@ -241,7 +241,7 @@ fn an_interrupted_copy_is_taken_up_by_its_pieces() {
             stopping.stop();
         });
         let ends = fetching
-            .run(&order, &[&swarm::peer::Swarm])
+            .run(&order, &[&swarm::receive::SwarmReceiveTransport::default()])
             .expect("an order");
         stopper.join().expect("no panic");
         assert_eq!(ends[0].path, None);
@@ -264,11 +264,11 @@ fn a_torrent_is_fetched_without_a_gate() {
             500_000,
             |_| {},
             |host| {
-                let (host, torrents) = swarm::serve(host, Options::default());
+                let (host, torrents) = swarm::serve(host, SwarmServerConfig::default());
                 swarm::serve_http(host, torrents)
             },
         );
-        let wish = leech::Wish {
+        let wish = leech::TorrentRequest {
             metainfo: metainfo(&server),
             out: &server.out("o"),
             stall: common::PATIENCE,
@@ -362,10 +362,10 @@ fn the_tracker_answers_whatever_is_asked() {
             peer_id: *b"-XX0001-abcdefghijkl",
             port,
             left: Some(5),
-            event: Event::Stopped,
+            event: AnnounceEvent::Stopped,
             wanted: 50,
-            sent: 0,
-            from: Vec::new(),
+            uploaded: 0,
+            received_from: Vec::new(),
         };
         get(server.addr, &format!("/announce?{}", announce.encode()))
     };
@@ -396,7 +396,7 @@ fn aria2_gets_the_file_from_us() {
             500_000,
             |_| {},
             |host| {
-                let (host, torrents) = swarm::serve(host, Options::default());
+                let (host, torrents) = swarm::serve(host, SwarmServerConfig::default());
                 swarm::serve_http(host, torrents)
             },
         );

@@ -196,7 +196,7 @@ fn bounds_are_of_the_links_that_were_measured() {
 }
 
 #[test]
-fn a_study_fits_its_schema() {
+fn study_fits_its_schema() {
     let mut results = sample();
     let mut failed = run(4, 3, 1.0);
     failed.observed = None;
