@@ -14,10 +14,10 @@ use std::time::Duration;
 use time::OffsetDateTime;
 
 use crate::session::FileInfo;
-use crate::session::ParseError;
 use crate::session::SeatId;
 use crate::session::SessionId;
 use crate::session::Via;
+use crate::units::InvalidValue;
 use crate::units::Moment;
 use crate::units::mbit_per_second;
 use crate::units::micros;
@@ -365,12 +365,18 @@ impl fmt::Display for Outcome {
 }
 
 impl FromStr for Outcome {
-    type Err = ParseError;
+    type Err = InvalidValue;
 
-    fn from_str(text: &str) -> Result<Self, ParseError> {
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
         Self::ALL
             .into_iter()
             .find(|outcome| outcome.word() == text)
-            .ok_or(ParseError("no outcome"))
+            .ok_or_else(|| {
+                InvalidValue::new(
+                    "outcome",
+                    text,
+                    "complete, cut, corrupt, timed_out or refused",
+                )
+            })
     }
 }

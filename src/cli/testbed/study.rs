@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use crate::cli::output;
+use crate::cli::signals;
 use crate::cli::testbed::links::LinkArgs;
 use crate::cli::testbed::star;
 use crate::error::Error;
@@ -129,7 +130,7 @@ pub(crate) fn run(args: &StudyArgs) -> Result<Verdict> {
         None => None,
     };
     star::need_root()?;
-    let stop = star::stop_flag()?;
+    let stop = signals::stop_flag()?;
     fs::create_dir_all(&args.out).map_err(Error::io("make the folder", args.out.display()))?;
     let path = args.out.join("results.json");
     let mut results = begin(args, grid, &links, given.is_some(), &path)?;
@@ -148,7 +149,7 @@ pub(crate) fn run(args: &StudyArgs) -> Result<Verdict> {
             (None, Some(_)) => calibrate::TOLERANCE_FOREIGN,
         },
         stop: &stop,
-        progress: |line| output::say(line),
+        progress: |line| output::eprintln(line),
     };
     let done = study.run(&mut results);
     publish(&results, &args.out)?;
@@ -300,7 +301,7 @@ fn begin(
         ));
     }
     let there = earlier.measurements.len();
-    output::say(format_args!("going on: {there} runs are there already"));
+    output::eprintln(format_args!("going on: {there} runs are there already"));
     earlier.environment = environment;
     Ok(earlier)
 }
@@ -347,7 +348,7 @@ fn publish(results: &Results, out: &Path) -> Result<()> {
         write(&format!("{}.svg", figure.name), &figure.chart.to_svg())?;
     }
     write("report.html", &page::html(results, &figures))?;
-    output::say(format_args!(
+    output::eprintln(format_args!(
         "results.json, results.csv, report.html and {} plots are in {}",
         figures.len(),
         out.display()
