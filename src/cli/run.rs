@@ -36,6 +36,7 @@ use crate::server::sample;
 use crate::session::Via;
 use crate::text::FileName;
 use crate::transfer::Record;
+use crate::transport::swarm::torrents::Torrents;
 use crate::units::Bytes;
 
 /// `gatecast run [FILE]`
@@ -220,11 +221,7 @@ fn session(
     if args.events && args.via == Via::Swarm {
         events::swarm(&torrents)?;
     }
-    let given = torrents.sent_by_seat().into_iter();
-    let given: Vec<_> = given
-        .map(|(seat, bytes)| (format!("seat {seat}"), bytes))
-        .collect();
-    let given = counts::given(&given);
+    let given = given_by_seat(&torrents);
     let left = server.stop()?;
     complain(&ends);
     let verdict = Verdict::of_ends(&ends);
@@ -235,6 +232,14 @@ fn session(
         }
         None => Err(first_error(ends)),
     }
+}
+
+fn given_by_seat(torrents: &Torrents) -> String {
+    let seats = torrents.sent_by_seat().into_iter();
+    let seats: Vec<_> = seats
+        .map(|(seat, bytes)| (format!("seat {seat}"), bytes))
+        .collect();
+    counts::given(&seats)
 }
 
 fn complain(ends: &[ClientReport]) {
