@@ -42,6 +42,7 @@ pub enum Outcome {
 pub struct ClockId(pub u64);
 
 /// One seat's transfer, as the session log holds it.
+// Over 15 fields because it is one row of the session log, a column each.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Transfer {
     /// The seat.

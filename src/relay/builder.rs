@@ -72,6 +72,7 @@ impl RelayBuilder {
     /// How long a datagram may wait for others, to be sent together with them; 3 ms unless given.
     /// Nothing waits where datagrams are sent one by one.
     #[doc(hidden)]
+    #[doc(hidden)]
     pub fn gather(mut self, time: Duration) -> Self {
         self.gather = time;
         self
@@ -80,6 +81,7 @@ impl RelayBuilder {
     /// Lets a viewer go whose control connection is silent for so long; 4 hours unless given. This
     /// is for lab clients, which may watch a film without another command: `gatecast watch` reports
     /// every second and has 4 s. Before it has a viewer, a connection has a minute at most.
+    #[doc(hidden)]
     #[doc(hidden)]
     pub fn max_silence(mut self, time: Duration) -> Self {
         self.max_silence = time;
@@ -94,6 +96,7 @@ impl RelayBuilder {
 
     /// Most viewers at one address other than this host's own, so that one machine cannot take all
     /// places; 64 unless given. A room behind one address translator is one address.
+    #[doc(hidden)]
     #[doc(hidden)]
     pub fn viewers_per_address(mut self, viewers: usize) -> Self {
         self.viewers_per_address = viewers;
