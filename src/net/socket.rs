@@ -104,7 +104,7 @@ pub fn bound_read(stream: &TcpStream, deadline: Moment) -> io::Result<bool> {
 /// Reads what has come into `buffer`, or waits for it until `deadline`; 0 when the peer closed.
 ///
 /// # Errors
-/// The system's; when the deadline passes, one that [`Error::is_timeout`] knows.
+/// The system's; when the deadline passes, one that `Error::is_timeout` knows.
 pub fn read_until(
     mut stream: &TcpStream,
     buffer: &mut [u8],

@@ -83,7 +83,7 @@ pub struct SequenceTracker {
     past: SequenceCounts,
 }
 
-/// What [`Sequence`] counted.
+/// What was counted of a sequence.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SequenceCounts {
     /// Sequence numbers that never came.

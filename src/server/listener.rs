@@ -2,7 +2,7 @@
 //! the handler that is registered for them. Knows no service.
 //!
 //! A protocol with a port of its own has no greeting: its handler gets each connection at once,
-//! and says itself when the client has earned its place ([`Place::settle`]).
+//! and says itself when the client has earned its place ([`ConnectionSlot::settle`]).
 //!
 //! A thread per connection. The whole greeting stands under one absolute deadline. At the cap of
 //! connections the oldest that has not greeted is closed to make room, so that ten thousand

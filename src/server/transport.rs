@@ -1,7 +1,7 @@
 //! What a way of sending is to the gate: something that moves the bytes after the release.
 //!
-//! The services implement these two traits; the gate, the lobby and the control connection know
-//! nothing else of them. A [`Way`] makes one [`Carrier`] for each session before its muster, and
+//! Transports implement these traits; the gate, the lobby and the control connection know nothing
+//! else of them. A [`Transport`] makes one [`SendSession`] for each session before its muster, and
 //! everything that can fail (sockets, tables) fails there.
 
 use std::fmt;

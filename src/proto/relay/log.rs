@@ -113,7 +113,7 @@ impl ViewerRecord {
     /// Reads a line, which must have its end.
     ///
     /// # Errors
-    /// Any line that [`Visit::encode`] does not write.
+    /// Any line that [`ViewerRecord::encode`] does not write.
     pub fn decode(line: &str) -> Result<Self, DecodeError> {
         let wrong = || DecodeError::value("no line of a relay log", line.trim_end());
         if line.len() > LINE_MAX {

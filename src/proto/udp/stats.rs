@@ -3,7 +3,7 @@
 //! Every number is a bit in a window of [`WINDOW`], so a duplicate is never taken for progress
 //! and never lowers the loss. What slides out of the window unseen is lost for good; should it
 //! come after all it is late. Loss at the end shows too, because the sender tells how many there
-//! were ([`Stats::finish`]).
+//! were ([`StreamStats::finish`]).
 
 use std::time::Duration;
 

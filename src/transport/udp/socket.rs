@@ -79,7 +79,7 @@ impl SendSocket {
     }
 
     /// Sends over a socket that is open already, one datagram at a time. What comes to it is
-    /// received with [`recv_from`].
+    /// received with `recv_from`.
     pub fn over(socket: UdpSocket) -> Self {
         Self::new(socket, false)
     }
