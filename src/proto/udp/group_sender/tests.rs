@@ -1,4 +1,5 @@
 use super::*;
+use crate::proto::udp::group_member::RANGES_MAX;
 use crate::proto::udp::liveness::SLACK;
 use crate::proto::udp::stall_detector::STUCK;
 use crate::proto::udp::{CONSENT, DOUBT};
