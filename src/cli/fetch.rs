@@ -26,7 +26,7 @@ use crate::error::Result;
 use crate::fetch::FetchTask;
 use crate::http::client::HttpTarget;
 use crate::net::copy;
-use crate::report::json::SessionDocument;
+use crate::report::json;
 use crate::report::session_table;
 use crate::report::verdict::Verdict;
 use crate::session::Via;
@@ -233,8 +233,8 @@ fn show(ends: &[ClientReport], args: &Args) -> Result<()> {
     if args.events {
         records.iter().try_for_each(events::ended)?;
     } else if args.json {
-        if let Some(document) = SessionDocument::of(&records) {
-            output::print(&document.to_text())?;
+        if let Some(document) = json::sessions(&records) {
+            output::print(&document)?;
         }
     } else {
         for record in &records {

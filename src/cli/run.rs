@@ -22,7 +22,7 @@ use crate::error::Result;
 use crate::fetch::FetchTask;
 use crate::net::lock;
 use crate::report::counts;
-use crate::report::json::SessionDocument;
+use crate::report::json;
 use crate::report::session_table;
 use crate::report::trials;
 use crate::report::verdict::Verdict;
@@ -128,11 +128,7 @@ pub(crate) fn run(args: &Args) -> Result<Verdict> {
         }
     }
     if args.json {
-        output::print(
-            &SessionDocument::of(&records)
-                .expect("one run at least")
-                .to_text(),
-        )?;
+        output::print(&json::sessions(&records).expect("one run at least"))?;
     } else if records.len() > 1 && !args.events {
         output::print(&trials::trials(&records))?;
     }

@@ -23,7 +23,7 @@ use crate::cli::signals::Request;
 use crate::error::Result;
 use crate::http::HttpConfig;
 use crate::http::guard;
-use crate::report::json::SessionDocument;
+use crate::report::json;
 use crate::report::session_table;
 use crate::report::verdict::Verdict;
 use crate::serve::{Server, ServerBuilder};
@@ -212,7 +212,7 @@ fn show(record: &Record, torrents: &Torrents, args: &Args) -> Result<Verdict> {
         }
         events::ended(record)?;
     } else if args.json {
-        output::print(&SessionDocument::new(record).to_line())?;
+        output::print(&format!("{}\n", json::session(record)))?;
     } else {
         output::print(&format!(
             "{}\n",
