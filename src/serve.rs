@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::error::{Error, Result};
 use crate::http::{self, Documents, HttpConfig};
 use crate::report::csv;
+use crate::report::json;
 use crate::report::session::SessionReport;
 use crate::server::builder::{ServerCore, ServerCoreBuilder};
 use crate::server::catalog::{self, Catalog, HashProgress};
@@ -89,10 +90,7 @@ impl OfferedFile {
 
 /// How this crate writes sessions, on every face.
 pub(crate) const DOCUMENTS: Documents = Documents {
-    #[cfg(feature = "cli")]
-    json: Some(|record| crate::report::json::SessionDocument::new(record).to_line()),
-    #[cfg(not(feature = "cli"))]
-    json: None,
+    json: Some(json::session),
     csv: Some(csv::transfers),
     #[cfg(feature = "cli")]
     svg: Some(|records| crate::report::scaling::rates(records).to_svg()),

@@ -16,7 +16,7 @@ use crate::fetch::FetchTask;
 use crate::http::client::HttpTarget;
 use crate::net::{copy, socket};
 use crate::proto::line;
-use crate::report::json::SessionDocument;
+use crate::report::json;
 use crate::report::session_table::{self, Rows};
 use crate::report::verdict::Verdict;
 use crate::session::Via;
@@ -200,8 +200,8 @@ fn print_results(reports: &[ClientReport], args: &FetchArgs) -> Result<()> {
     if args.events {
         records.iter().try_for_each(events::ended)?;
     } else if args.json {
-        if let Some(document) = SessionDocument::of(&records) {
-            output::print(&document.to_text())?;
+        if let Some(document) = json::sessions(&records) {
+            output::print(&document)?;
         }
     } else {
         for record in &records {

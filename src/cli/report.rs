@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::cli::output;
 use crate::error::{Error, Result};
 use crate::report;
-use crate::report::json::SessionDocument;
+use crate::report::json;
 use crate::report::plot::Chart;
 use crate::report::relay::events;
 use crate::report::verdict::Verdict;
@@ -57,9 +57,7 @@ pub(crate) fn run(args: &ReportArgs) -> Result<Verdict> {
     let text = if args.csv {
         csv::transfers(&records)
     } else if args.json {
-        SessionDocument::of(&records)
-            .expect("there is a record")
-            .to_text()
+        json::sessions(&records).expect("there is a record")
     } else {
         let mut text: String = records
             .iter()

@@ -13,7 +13,7 @@ use crate::client::{ClientReport, FetchConfig};
 use crate::error::{Error, Result};
 use crate::fetch::FetchTask;
 use crate::net::lock;
-use crate::report::json::SessionDocument;
+use crate::report::json;
 use crate::report::session_table::{self, Rows};
 use crate::report::verdict::Verdict;
 use crate::report::{counts, trials};
@@ -130,8 +130,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<Verdict> {
         }
     }
     if args.json {
-        let document = SessionDocument::of(&records).expect("one run at least");
-        output::print(&document.to_text())?;
+        output::print(&json::sessions(&records).expect("one run at least"))?;
     } else if records.len() > 1 && !args.events {
         output::print(&trials::trials(&records))?;
     }

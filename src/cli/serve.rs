@@ -16,7 +16,7 @@ use crate::cli::progress::{DigestBar, MusterLine};
 use crate::cli::signals::{self, SignalRequest};
 use crate::error::Result;
 use crate::http::{HttpConfig, guard};
-use crate::report::json::SessionDocument;
+use crate::report::json;
 use crate::report::session_table::{self, Rows};
 use crate::report::verdict::Verdict;
 use crate::serve::{Server, ServerBuilder};
@@ -224,7 +224,7 @@ fn print_result(record: &Record, torrents: &Torrents, args: &ServeArgs) -> Resul
         }
         events::ended(record)?;
     } else if args.json {
-        output::print(&SessionDocument::new(record).to_line())?;
+        output::print(&format!("{}\n", json::session(record)))?;
     } else {
         output::print(&(session_table::session(record, Rows::Failures) + "\n"))?;
     }

@@ -275,13 +275,13 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::report::json::SessionDocument;
+    use crate::report::json;
     use crate::report::sample;
     use crate::transfer::Outcome;
     use crate::transfer::Record;
 
     fn document(record: &Record) -> Value {
-        serde_json::from_str(&SessionDocument::new(record).to_line()).expect("JSON")
+        serde_json::from_str(&json::session(record)).expect("JSON")
     }
 
     fn between(first: &Record, second: &Record, threshold: f64) -> Difference {

@@ -19,7 +19,6 @@ pub mod counts;
 pub mod csv;
 #[cfg(feature = "cli")]
 pub mod diff;
-#[cfg(feature = "cli")]
 pub mod json;
 pub mod median_range;
 #[cfg(feature = "cli")]

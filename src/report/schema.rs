@@ -5,7 +5,7 @@
 use serde_json::Value;
 use serde_json::json;
 
-use crate::report::json::SessionDocument;
+use crate::report::json;
 use crate::report::sample;
 
 /// The schema of `gatecast.session/1`.
@@ -22,7 +22,7 @@ pub(crate) fn check(document: &Value, schema: &str) -> Result<(), String> {
 }
 
 fn session() -> Value {
-    let text = SessionDocument::new(&sample::session(1, 2, 80)).to_line();
+    let text = json::session(&sample::session(1, 2, 80));
     serde_json::from_str(&text).expect("JSON")
 }
 
@@ -37,7 +37,7 @@ fn sample_sessions_fit_their_schema() {
             sample::session(3, 200, 5),
         ],
     ] {
-        let text = SessionDocument::of(&records).expect("a session").to_text();
+        let text = json::sessions(&records).expect("a session");
         let document = serde_json::from_str(&text).expect("JSON");
         check(&document, SESSION).expect("fits");
     }

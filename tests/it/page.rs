@@ -18,7 +18,7 @@ use gatecast::internals::error::Result;
 use gatecast::internals::http;
 use gatecast::internals::http::Documents;
 use gatecast::internals::http::HttpConfig;
-use gatecast::internals::report::json::SessionDocument;
+use gatecast::internals::report::json;
 use gatecast::internals::report::{csv, scaling};
 use gatecast::internals::server::catalog::Source;
 use gatecast::internals::server::config::ServerConfig;
@@ -74,7 +74,7 @@ fn face(set: impl FnOnce(&mut ServerConfig), bytes: u64) -> Server {
     Server::with(bytes, set, |host| {
         let options = HttpConfig {
             documents: Documents {
-                json: Some(|record| SessionDocument::new(record).to_line()),
+                json: Some(json::session),
                 csv: Some(csv::transfers),
                 svg: Some(|records| scaling::rates(records).to_svg()),
             },
