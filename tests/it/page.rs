@@ -12,8 +12,8 @@ use crate::common::Server;
 use crate::common::bytes_per_second;
 use crate::common::have;
 use crate::common::installed;
+use crate::common::turn::in_turn;
 use crate::common::until;
-use crate::common::within;
 use gatecast::internals::cli::services;
 use gatecast::internals::error::Result;
 use gatecast::internals::http;
@@ -84,7 +84,7 @@ fn a_session_is_seen_and_released_in_a_browser() {
     if !have_browser() {
         return;
     }
-    within(Duration::from_secs(180), || {
+    in_turn("page", Duration::from_secs(180), || {
         let server = face(
             |settings| {
                 settings.clients = Some(25);
@@ -162,7 +162,7 @@ fn one_client_and_two_hundred_fit() {
     if !have_browser() {
         return;
     }
-    within(Duration::from_secs(180), || {
+    in_turn("page", Duration::from_secs(180), || {
         let server = face(
             |settings| settings.rate = bytes_per_second(4_000_000),
             40_000,
@@ -252,7 +252,7 @@ fn loss_and_where_it_is_are_shown() {
     if !have_browser() {
         return;
     }
-    within(Duration::from_secs(120), || {
+    in_turn("page", Duration::from_secs(120), || {
         let server = Server::with(
             200_000,
             |settings| {

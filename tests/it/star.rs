@@ -26,30 +26,23 @@ use gatecast::internals::testbed::star::layout::Middle;
 use gatecast::internals::testbed::star::layout::Traffic;
 use gatecast::internals::testbed::star::name::Place;
 use gatecast::internals::testbed::star::name::StarId;
-use gatecast::internals::testbed::star::rootless;
 use gatecast::internals::testbed::star::tool;
 use gatecast::internals::units::Rate;
 
 use crate::common::have;
+use crate::common::program::GATECAST;
+use crate::common::program::said;
+use crate::common::program::signal;
+use crate::common::star::turn_with_stars;
 use crate::common::until;
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_gatecast");
 static GO: AtomicBool = AtomicBool::new(false);
 
 /// Held by a test that sweeps all stars without an owner, and by one that keeps such a star.
 static OWNERLESS: Mutex<()> = Mutex::new(());
 
-/// Whether stars can be built here.
-fn can() -> bool {
-    let tools = ["ip", "tc", "nft", "ethtool"].map(|name| tool::find(name).is_some());
-    have(
-        "root, ip, tc, nft and ethtool",
-        rootless::is_root() && tools == [true; 4],
-    )
-}
-
 fn gatecast(arguments: &[&str]) -> Output {
-    Command::new(PROGRAM)
+    Command::new(GATECAST)
         .args(arguments)
         .stdin(Stdio::null())
         .env_remove("GATECAST_STAR")
@@ -57,14 +50,9 @@ fn gatecast(arguments: &[&str]) -> Output {
         .expect("the program starts")
 }
 
-fn said(output: &Output) -> String {
-    let both = [&output.stdout[..], &output.stderr[..]].concat();
-    String::from_utf8_lossy(&both).into_owned()
-}
-
 /// Builds a star in the background, and waits until it stands.
 fn standing(arguments: &[&str]) -> Child {
-    let child = Command::new(PROGRAM)
+    let child = Command::new(GATECAST)
         .args(["star", "up"])
         .args(arguments)
         .stdin(Stdio::null())
@@ -91,13 +79,6 @@ fn of(child: &Child) -> Vec<String> {
     let mine =
         |name: &String| StarId::of_namespace(name).is_ok_and(|(id, _)| id.process == child.id());
     inside::names().into_iter().filter(mine).collect()
-}
-
-fn signal(child: &Child, name: &str) {
-    let status = Command::new("sh")
-        .args(["-c", &format!("kill -{name} {}", child.id())])
-        .status();
-    assert!(status.expect("sh starts").success());
 }
 
 /// Links, queues and packet filters of the namespace in which we stand.
@@ -153,16 +134,16 @@ fn what_cannot_be_is_a_usage_error_that_names_it() {
 
 #[test]
 fn a_star_comes_and_goes_and_changes_nothing_around_it() {
-    if !can() {
+    let Some(_turn) = turn_with_stars("star") else {
         return;
-    }
+    };
     let before = surroundings();
     // Hosts see their own address and each other's port, and no IPv6.
     let script = format!(
-        "set -e; {PROGRAM} star exec 13 -- ip -o addr | grep -q 'inet 10.77.0.14/16'; \
-         {PROGRAM} star exec 13 -- sh -c '! ip -o addr | grep -q inet6'; \
-         {PROGRAM} star exec 0 -- tc qdisc | grep -q 'tbf .*rate 100Mbit'; \
-         {PROGRAM} star exec 5 -- false || exit 7"
+        "set -e; {GATECAST} star exec 13 -- ip -o addr | grep -q 'inet 10.77.0.14/16'; \
+         {GATECAST} star exec 13 -- sh -c '! ip -o addr | grep -q inet6'; \
+         {GATECAST} star exec 0 -- tc qdisc | grep -q 'tbf .*rate 100Mbit'; \
+         {GATECAST} star exec 5 -- false || exit 7"
     );
     let output = gatecast(&[
         "star", "run", "--rate", "100mbit", "--", "sh", "-c", &script,
@@ -186,9 +167,9 @@ fn a_star_comes_and_goes_and_changes_nothing_around_it() {
 
 #[test]
 fn the_plan_that_is_shown_is_a_script_that_works() {
-    if !can() {
+    let Some(_turn) = turn_with_stars("star") else {
         return;
-    }
+    };
     let before = surroundings();
     let output = gatecast(&[
         "star",
@@ -214,9 +195,9 @@ fn the_plan_that_is_shown_is_a_script_that_works() {
 
 #[test]
 fn a_namespace_of_somebody_else_is_never_touched() {
-    if !can() {
+    let Some(_turn) = turn_with_stars("star") else {
         return;
-    }
+    };
     // A star of ours that was killed long ago would have this owner; here others have the name.
     let mut id = StarId::next();
     id.number = 990_000;
@@ -253,9 +234,9 @@ fn a_namespace_of_somebody_else_is_never_touched() {
 
 #[test]
 fn a_killed_owner_is_swept_and_a_living_one_is_spared() {
-    if !can() {
+    let Some(_turn) = turn_with_stars("star") else {
         return;
-    }
+    };
     let _alone = OWNERLESS.lock().unwrap_or_else(PoisonError::into_inner);
     let before = surroundings();
     let mut killed = standing(&["--hosts", "3"]);
@@ -266,7 +247,7 @@ fn a_killed_owner_is_swept_and_a_living_one_is_spared() {
         Command::new("sleep").arg("600").spawn().expect("sleep")
     })
     .expect("inside");
-    signal(&killed, "KILL");
+    assert!(signal(killed.id(), "KILL"));
     killed.wait().expect("dead");
     assert_eq!(of(&killed).len(), 4, "a killed process cannot tidy up");
 
@@ -290,7 +271,7 @@ fn a_killed_owner_is_swept_and_a_living_one_is_spared() {
     let ended = sleeper.wait().expect("waited");
     assert!(!ended.success(), "it was ended with its star");
 
-    signal(&living, "INT");
+    assert!(signal(living.id(), "INT"));
     assert_eq!(living.wait().expect("ends").code(), Some(130));
     assert_eq!(of(&living).len(), 0);
     assert_eq!(surroundings(), before);
@@ -298,11 +279,11 @@ fn a_killed_owner_is_swept_and_a_living_one_is_spared() {
 
 #[test]
 fn ctrl_c_leaves_nothing_at_whatever_moment_it_comes() {
-    if !can() {
+    let Some(_turn) = turn_with_stars("star") else {
         return;
-    }
+    };
     for (step, name) in (0..24_u64).zip(["INT", "TERM"].into_iter().cycle()) {
-        let mut child = Command::new(PROGRAM)
+        let mut child = Command::new(GATECAST)
             .args(["star", "up", "--hosts", "20", "--loss", "1%"])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -311,13 +292,11 @@ fn ctrl_c_leaves_nothing_at_whatever_moment_it_comes() {
             .expect("the program starts");
         // The moment is the test: everything from before the handlers to a star that stands.
         thread::sleep(Duration::from_millis(step * 10));
-        signal(&child, name);
+        assert!(signal(child.id(), name));
         if step % 3 == 0 {
             // A second one ends it at once, and leaves nothing either.
             thread::sleep(Duration::from_millis(step));
-            let _ = Command::new("sh")
-                .args(["-c", &format!("kill -INT {} 2>/dev/null", child.id())])
-                .status();
+            signal(child.id(), "INT");
         }
         let status = child.wait().expect("ends");
         // Before there are handlers the signal itself ends it, and nothing is made yet.
@@ -328,9 +307,9 @@ fn ctrl_c_leaves_nothing_at_whatever_moment_it_comes() {
 
 #[test]
 fn a_kept_star_stands_until_it_is_taken_down() {
-    if !can() {
+    let Some(_turn) = turn_with_stars("star") else {
         return;
-    }
+    };
     let _alone = OWNERLESS.lock().unwrap_or_else(PoisonError::into_inner);
     let output = gatecast(&["star", "up", "--hosts", "2", "--router", "--keep"]);
     assert!(output.status.success(), "{}", said(&output));
@@ -367,13 +346,13 @@ fn a_kept_star_stands_until_it_is_taken_down() {
 
 #[test]
 fn what_a_star_lacks_is_named() {
-    if !can() {
+    let Some(_turn) = turn_with_stars("star") else {
         return;
-    }
+    };
     let nft = tool::find("nft").expect("there");
     // In a mount namespace of its own the program is covered by something that is none.
     let script = format!(
-        "mount --bind /dev/null {} && exec {PROGRAM} star run --hosts 2 --loss 1% -- true",
+        "mount --bind /dev/null {} && exec {GATECAST} star run --hosts 2 --loss 1% -- true",
         nft.display()
     );
     let output = Command::new("unshare")
@@ -394,13 +373,16 @@ fn what_a_star_lacks_is_named() {
 
 #[test]
 fn without_root_a_star_lives_in_a_user_namespace_or_says_what_is_missing() {
-    if !can() || !have("setpriv", tool::find("setpriv").is_some()) {
+    let Some(_turn) = turn_with_stars("star") else {
+        return;
+    };
+    if !have("setpriv", tool::find("setpriv").is_some()) {
         return;
     }
     // Where nobody can reach it, the program is not where the test built it.
     let folder = tempfile::tempdir().expect("a folder");
     let program = folder.path().join("gatecast");
-    fs::copy(PROGRAM, &program).expect("copied");
+    fs::copy(GATECAST, &program).expect("copied");
     let open = |path: &Path| fs::set_permissions(path, fs::Permissions::from_mode(0o755));
     open(folder.path())
         .and_then(|()| open(&program))
@@ -447,9 +429,9 @@ fn without_root_a_star_lives_in_a_user_namespace_or_says_what_is_missing() {
 
 #[test]
 fn links_carry_what_was_asked_and_every_lost_datagram_is_accounted_for() {
-    if !can() {
+    let Some(_turn) = turn_with_stars("star") else {
         return;
-    }
+    };
     for middle in [Middle::Switch, Middle::Router] {
         let mut layout = Layout::new(3, Rate(100_000_000));
         layout.middle = middle;
@@ -485,9 +467,9 @@ fn links_carry_what_was_asked_and_every_lost_datagram_is_accounted_for() {
 
 #[test]
 fn counters_of_a_host_are_bytes_with_headers() {
-    if !can() {
+    let Some(_turn) = turn_with_stars("star") else {
         return;
-    }
+    };
     let star = Star::build(&Layout::new(2, Rate(50_000_000)), &GO).expect("built");
     let hosts = star.hosts();
     let before = [hosts[0].carried(), hosts[1].carried()].map(|c| c.expect("counted"));

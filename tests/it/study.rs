@@ -13,17 +13,18 @@ use std::time::Duration;
 use gatecast::internals::report::schema;
 use gatecast::internals::testbed::star::inside;
 use gatecast::internals::testbed::star::name::StarId;
-use gatecast::internals::testbed::star::rootless;
 use gatecast::internals::testbed::star::tool;
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::common::have;
 use crate::common::installed;
+use crate::common::program::GATECAST;
+use crate::common::program::said;
+use crate::common::program::signal;
+use crate::common::star::turn_with_stars;
 use crate::common::until;
 use crate::common::within;
-
-const PROGRAM: &str = env!("CARGO_BIN_EXE_gatecast");
 
 /// No test here is longer: some seconds of links, and as much again for a busy machine.
 const LIMIT: Duration = Duration::from_secs(240);
@@ -37,14 +38,6 @@ const USUAL: [(&str, &str); 4] = [
     ("--tolerance", "60%"),
 ];
 
-fn can() -> bool {
-    let tools = ["ip", "tc", "nft", "ethtool"].map(|name| tool::find(name).is_some());
-    have(
-        "root, ip, tc, nft and ethtool",
-        rootless::is_root() && tools == [true; 4],
-    )
-}
-
 struct Place(TempDir);
 
 impl Place {
@@ -53,7 +46,7 @@ impl Place {
     }
 
     fn command(&self, more: &[&str]) -> Command {
-        let mut command = Command::new(PROGRAM);
+        let mut command = Command::new(GATECAST);
         command.args(["study", "--out"]).arg(self.0.path());
         for (option, value) in USUAL {
             if !more.contains(&option) {
@@ -92,17 +85,6 @@ impl Place {
             .and_then(|document| Some(document["measurements"].as_array()?.len()))
             .unwrap_or(0)
     }
-}
-
-fn said(output: &Output) -> String {
-    let both = [&output.stdout[..], &output.stderr[..]].concat();
-    String::from_utf8_lossy(&both).into_owned()
-}
-
-fn signal(process: u32, name: &str) {
-    let _ = Command::new("sh")
-        .args(["-c", &format!("kill -{name} {process}")])
-        .status();
 }
 
 /// Namespaces and working folders of a process.
@@ -150,7 +132,7 @@ fn a_grid_that_cannot_be_is_a_usage_error() {
         (&["--runs", "0"], "empty"),
         (&["--preset", "moon"], "'moon' is not peers, router or loss"),
     ] {
-        let output = Command::new(PROGRAM)
+        let output = Command::new(GATECAST)
             .arg("study")
             .args(arguments)
             .stdin(Stdio::null())
@@ -172,9 +154,9 @@ fn a_grid_that_cannot_be_is_a_usage_error() {
 
 #[test]
 fn a_study_is_tables_plots_and_a_page_and_goes_on_where_it_was() {
-    if !can() {
+    let Some(_turn) = turn_with_stars("study") else {
         return;
-    }
+    };
     within(LIMIT, || {
         let place = Place::new();
         let output = place.study(&["--clients", "1,3"]);
@@ -245,7 +227,7 @@ fn a_study_is_tables_plots_and_a_page_and_goes_on_where_it_was() {
         assert_eq!(place.runs(), 6);
 
         let from = place.0.path().join("results.json");
-        let output = Command::new(PROGRAM)
+        let output = Command::new(GATECAST)
             .args(["plan", "--size", "1GB", "--clients", "2000000", "--from"])
             .arg(from)
             .output()
@@ -257,12 +239,13 @@ fn a_study_is_tables_plots_and_a_page_and_goes_on_where_it_was() {
 
 #[test]
 fn nginx_is_measured_by_the_same_trait() {
-    if !can()
-        || !have(
-            "nginx and curl",
-            tool::find("nginx").is_some() && installed("curl"),
-        )
-    {
+    let Some(_turn) = turn_with_stars("study") else {
+        return;
+    };
+    if !have(
+        "nginx and curl",
+        tool::find("nginx").is_some() && installed("curl"),
+    ) {
         return;
     }
     within(LIMIT, || {
@@ -285,9 +268,9 @@ fn nginx_is_measured_by_the_same_trait() {
 
 #[test]
 fn a_host_that_dies_is_a_failed_row_and_the_study_goes_on() {
-    if !can() {
+    let Some(_turn) = turn_with_stars("study") else {
         return;
-    }
+    };
     within(LIMIT, || {
         let place = Place::new();
         // Two megabytes a client and second: long enough to meet.
@@ -332,9 +315,9 @@ fn a_host_that_dies_is_a_failed_row_and_the_study_goes_on() {
 
 #[test]
 fn a_server_that_does_not_start_is_a_failed_row() {
-    if !can() {
+    let Some(_turn) = turn_with_stars("study") else {
         return;
-    }
+    };
     within(LIMIT, || {
         let place = Place::new();
         let output = place.study(&["--clients", "1", "--congestion", "no-such-one"]);
@@ -351,9 +334,9 @@ fn a_server_that_does_not_start_is_a_failed_row() {
 
 #[test]
 fn a_killed_study_leaves_what_star_down_removes_and_then_goes_on() {
-    if !can() {
+    let Some(_turn) = turn_with_stars("study") else {
         return;
-    }
+    };
     within(LIMIT, || {
         let place = Place::new();
         let arguments = ["--clients", "2", "--size", "10MB"];
@@ -365,7 +348,7 @@ fn a_killed_study_leaves_what_star_down_removes_and_then_goes_on() {
         signal(process, "KILL");
         study.wait().expect("dead");
         assert!(!left_by(process).is_empty());
-        let down = Command::new(PROGRAM)
+        let down = Command::new(GATECAST)
             .args(["star", "down"])
             .output()
             .expect("it starts");
@@ -386,9 +369,9 @@ fn a_killed_study_leaves_what_star_down_removes_and_then_goes_on() {
 
 #[test]
 fn ctrl_c_ends_a_study_with_its_results_and_nothing_else() {
-    if !can() {
+    let Some(_turn) = turn_with_stars("study") else {
         return;
-    }
+    };
     within(LIMIT, || {
         for twice in [false, true] {
             let place = Place::new();
@@ -419,9 +402,9 @@ fn ctrl_c_ends_a_study_with_its_results_and_nothing_else() {
 
 #[test]
 fn two_studies_at_once_do_not_touch_each_other() {
-    if !can() {
+    let Some(_turn) = turn_with_stars("study") else {
         return;
-    }
+    };
     within(LIMIT, || {
         let (one, other) = (Place::new(), Place::new());
         let arguments = ["--clients", "1,2"];

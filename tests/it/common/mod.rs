@@ -48,9 +48,13 @@ use tempfile::TempDir;
 
 #[cfg(feature = "cli")]
 pub(crate) mod browser;
-#[cfg(all(unix, feature = "cli"))]
+pub(crate) mod http;
+#[cfg(feature = "cli")]
 pub(crate) mod program;
+#[cfg(all(target_os = "linux", feature = "cli", feature = "sockopt"))]
+pub(crate) mod star;
 pub(crate) mod swarm;
+pub(crate) mod turn;
 
 /// No single wait of a test is longer.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -98,6 +102,22 @@ pub(crate) fn installed(program: &str) -> bool {
     std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
 }
 
+/// The SHA-1 of a file.
+#[track_caller]
+pub(crate) fn sha1_of(path: &Path) -> Digest {
+    let file = fs::File::open(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    Digest::of_reader(file).expect("readable")
+}
+
+/// A folder with `f.bin`, so many pseudo-random bytes, and its SHA-1.
+pub(crate) fn folder_with_file(bytes: u64) -> (TempDir, Digest) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("f.bin");
+    sample::make(&file, bytes).expect("room");
+    let sha1 = sha1_of(&file);
+    (folder, sha1)
+}
+
 /// A server in this process, with one file, its log and a folder for copies.
 pub(crate) struct Server {
     running: Option<ServerCore>,
@@ -124,7 +144,7 @@ impl Server {
         let file = folder.path().join("offered/f.bin");
         fs::create_dir(folder.path().join("offered")).expect("room");
         sample::make(&file, bytes).expect("room");
-        let sha1 = Digest::of_reader(fs::File::open(&file).expect("made")).expect("readable");
+        let sha1 = sha1_of(&file);
         let mut settings = ServerConfig {
             max_wait: PATIENCE,
             ..ServerConfig::default()
@@ -289,9 +309,7 @@ impl Server {
     pub(crate) fn only_whole_copies(&self) {
         for copies in entries(&self.folder.path().join("out")) {
             for path in entries(&copies).into_iter().filter(|p| !is_part(p)) {
-                let file = fs::File::open(&path).expect("readable");
-                let sha1 = Digest::of_reader(file).expect("readable");
-                assert_eq!(sha1, self.sha1, "{}", path.display());
+                assert_eq!(sha1_of(&path), self.sha1, "{}", path.display());
             }
         }
     }
@@ -406,8 +424,7 @@ pub(crate) fn whole(ends: Vec<ClientReport>, server: &Server) {
             panic!("{error}");
         }
         let path = end.path.expect("a copy");
-        let sha1 = Digest::of_reader(fs::File::open(&path).expect("there")).expect("readable");
-        assert_eq!(sha1, server.sha1);
+        assert_eq!(sha1_of(&path), server.sha1);
         assert!(end.transfer.expect("a seat").is_proven());
     }
 }

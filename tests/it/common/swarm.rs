@@ -22,6 +22,7 @@ use gatecast::internals::transport::swarm::torrents::Options;
 
 use crate::common::PATIENCE;
 use crate::common::Server;
+use crate::common::http::get;
 
 /// A server that sends by swarm alone.
 pub(crate) fn server(bytes: u64, set: impl FnOnce(&mut ServerConfig)) -> Server {
@@ -45,25 +46,6 @@ pub(crate) fn fetch(
     order.clients = clients;
     set(&mut order);
     thread::spawn(move || swarm::fetch(&order).expect("an order that can be begun"))
-}
-
-/// The body of a GET.
-pub(crate) fn get(addr: SocketAddr, target: &str) -> Vec<u8> {
-    let mut stream = TcpStream::connect(addr).expect("a server");
-    stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
-    let request = format!("GET {target} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n\r\n");
-    stream
-        .write_all(request.as_bytes())
-        .expect("a server that listens");
-    let mut answer = Vec::new();
-    stream
-        .read_to_end(&mut answer)
-        .expect("an answer that ends");
-    let end = answer
-        .windows(4)
-        .position(|w| w == b"\r\n\r\n")
-        .expect("a head");
-    answer.split_off(end + 4)
 }
 
 pub(crate) fn metainfo(server: &Server) -> Metainfo {

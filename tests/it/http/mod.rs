@@ -19,6 +19,10 @@ use crate::common::Peer;
 use crate::common::Server;
 use crate::common::bytes_per_second;
 use crate::common::have;
+use crate::common::http::answer;
+use crate::common::http::ask;
+use crate::common::http::get_with;
+use crate::common::turn::in_turn;
 use crate::common::until;
 use crate::common::within;
 use gatecast::internals::digest::Digest;
@@ -50,35 +54,12 @@ fn server(bytes: u64, set: impl FnOnce(&mut ServerConfig)) -> Server {
     })
 }
 
-/// Asks with these lines, and gives all that comes until the server closes.
-fn ask(server: &Server, lines: &str) -> Vec<u8> {
-    let mut peer = server.peer();
-    peer.say(lines.replace('\n', "\r\n"));
-    peer.rest()
-}
-
-/// One answer: status, head, body.
-fn answer(bytes: &[u8]) -> (u16, String, Vec<u8>) {
-    let end = bytes
-        .windows(4)
-        .position(|four| four == b"\r\n\r\n")
-        .expect("a head");
-    let head = String::from_utf8(bytes[..end].to_vec()).expect("text");
-    let status = head
-        .split(' ')
-        .nth(1)
-        .and_then(|s| s.parse().ok())
-        .expect("a status");
-    (status, head, bytes[end + 4..].to_vec())
-}
-
 fn get(server: &Server, target: &str, fields: &str) -> (u16, String, Vec<u8>) {
-    let lines = format!("GET {target} HTTP/1.1\nHost: localhost\nConnection: close\n{fields}\n");
-    answer(&ask(server, &lines))
+    get_with(server.addr, target, fields)
 }
 
 fn status(server: &Server, lines: &str) -> u16 {
-    answer(&ask(server, lines)).0
+    answer(&ask(server.addr, lines)).0
 }
 
 #[test]
@@ -150,7 +131,7 @@ fn a_file_goes_out_whole_in_parts_and_by_its_facts() {
         );
         assert_eq!((code, nothing.len()), (304, 0));
         let head = ask(
-            &server,
+            server.addr,
             "HEAD /files/f.bin?gate HTTP/1.1\nHost: localhost\nConnection: close\n\n",
         );
         let (code, head, nothing) = answer(&head);
@@ -623,15 +604,15 @@ fn forty_subscribers_see_the_same_and_a_crowd_is_told_so() {
 
 #[test]
 fn ten_thousand_idle_connections_keep_nobody_out() {
-    // A descriptor at each end, and some for the rest.
-    let limit = gatecast::internals::net::socket::descriptors(21_000).unwrap_or(1024);
-    let count = usize::try_from(limit.saturating_sub(500) / 2)
+    // A descriptor at each end, and 2,000 for this server and for the tests beside this one.
+    let limit = gatecast::internals::net::socket::descriptors(22_000).unwrap_or(1024);
+    let count = usize::try_from(limit.saturating_sub(2_000) / 2)
         .unwrap_or(0)
         .min(10_000);
     if !have("room for 20,000 descriptors", count >= 9_000) {
         return;
     }
-    within(Duration::from_secs(90), move || {
+    in_turn("idle connections", Duration::from_secs(90), move || {
         let server = server(1000, |_| {});
         let mut idle = Vec::new();
         for _ in 0..count {

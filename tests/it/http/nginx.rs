@@ -1,8 +1,6 @@
 //! `fetch --via http` from a server that is not ours, and our gate beside it.
 
 use std::fs;
-use std::io::Read;
-use std::io::Write;
 use std::net::TcpListener;
 use std::net::TcpStream;
 use std::path::Path;
@@ -17,7 +15,10 @@ use std::time::Instant;
 use crate::common;
 use crate::common::Server;
 use crate::common::have;
+use crate::common::http::get_with;
 use crate::common::installed;
+use crate::common::program::run;
+use crate::common::sha1_of;
 use crate::common::until;
 use crate::common::within;
 use gatecast::internals::digest::Digest;
@@ -86,18 +87,7 @@ impl Drop for Nginx {
 }
 
 fn fetch(folder: &Path, arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_gatecast"))
-        .arg("fetch")
-        .args(arguments)
-        .current_dir(folder)
-        .stdin(Stdio::null())
-        .env_remove("GATECAST_LOG")
-        .output()
-        .expect("the program starts")
-}
-
-fn sha1(path: &Path) -> Digest {
-    Digest::of_reader(fs::File::open(path).expect("there")).expect("readable")
+    run(folder, &[&["fetch"], arguments].concat())
 }
 
 fn place(bytes: u64) -> (tempfile::TempDir, PathBuf, Digest) {
@@ -106,7 +96,7 @@ fn place(bytes: u64) -> (tempfile::TempDir, PathBuf, Digest) {
     fs::create_dir(&served).expect("room");
     let file = served.join("f.bin");
     sample::make(&file, bytes).expect("room");
-    let sha1 = sha1(&file);
+    let sha1 = sha1_of(&file);
     (folder, served, sha1)
 }
 
@@ -142,7 +132,10 @@ fn a_copy_from_nginx_is_proven_only_by_a_digest_that_somebody_knows() {
             "an unproven copy has no final name"
         );
         for seat in [1, 2] {
-            assert_eq!(sha1(&path.join(format!("a/C{seat}-f.bin.unproven"))), right);
+            assert_eq!(
+                sha1_of(&path.join(format!("a/C{seat}-f.bin.unproven"))),
+                right
+            );
         }
 
         let known = right.to_string();
@@ -153,7 +146,7 @@ fn a_copy_from_nginx_is_proven_only_by_a_digest_that_somebody_knows() {
             ],
         );
         assert_eq!(output.status.code(), Some(0), "{output:?}");
-        assert_eq!(sha1(&path.join("b/f.bin")), right);
+        assert_eq!(sha1_of(&path.join("b/f.bin")), right);
 
         let wrong = Digest::of(b"other").to_string();
         let url = format!("http://{host}/f.bin");
@@ -180,7 +173,7 @@ fn a_copy_from_nginx_is_proven_only_by_a_digest_that_somebody_knows() {
             document["results"][0]["bytes_client"],
             3_000_000 - 1_234_567
         );
-        assert_eq!(sha1(&path.join("d/f.bin")), right);
+        assert_eq!(sha1_of(&path.join("d/f.bin")), right);
 
         let output = fetch(path, &[&host, "none.bin", "--via", "http", "--out", "e"]);
         assert_eq!(output.status.code(), Some(1), "{output:?}");
@@ -193,34 +186,11 @@ fn a_copy_from_nginx_is_proven_only_by_a_digest_that_somebody_knows() {
 
 /// One request for a range: status, Content-Range, body.
 fn ranged(port: u16, path: &str, range: &str) -> (u16, Option<String>, Vec<u8>) {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("a server");
-    stream
-        .set_read_timeout(Some(common::PATIENCE))
-        .expect("a setting");
-    let request = format!(
-        "GET {path} HTTP/1.1\r\nHost: localhost\r\nRange: {range}\r\nConnection: close\r\n\r\n"
-    );
-    stream.write_all(request.as_bytes()).expect("a server");
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).expect("an answer");
-    let end = answer
-        .windows(4)
-        .position(|four| four == b"\r\n\r\n")
-        .expect("a head");
-    let head = String::from_utf8_lossy(&answer[..end]).into_owned();
-    let status = head
-        .split(' ')
-        .nth(1)
-        .and_then(|s| s.parse().ok())
-        .expect("a status");
-    let content = head
-        .lines()
-        .find_map(|line| line.strip_prefix("Content-Range: "));
-    (
-        status,
-        content.map(str::to_owned),
-        answer[end + 4..].to_vec(),
-    )
+    let server = ([127, 0, 0, 1], port).into();
+    let (status, head, body) = get_with(server, path, &format!("Range: {range}\n"));
+    let mut lines = head.lines();
+    let content = lines.find_map(|line| line.strip_prefix("Content-Range: "));
+    (status, content.map(str::to_owned), body)
 }
 
 #[test]

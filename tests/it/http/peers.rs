@@ -12,6 +12,7 @@ use crate::common::Server;
 use crate::common::bytes_per_second;
 use crate::common::have;
 use crate::common::installed;
+use crate::common::sha1_of;
 use crate::common::until;
 use crate::common::within;
 use gatecast::internals::digest::Digest;
@@ -51,10 +52,6 @@ fn code_of(child: Child) -> (i32, String) {
         output.status.code().unwrap_or(-1),
         String::from_utf8_lossy(&said).into_owned(),
     )
-}
-
-fn sha1(path: &Path) -> Digest {
-    Digest::of_reader(fs::File::open(path).expect("there")).expect("readable")
 }
 
 #[test]
@@ -97,7 +94,7 @@ fn curl_native_and_lab_clients_are_one_session() {
         }
         for n in 0..10 {
             assert_eq!(
-                sha1(&folder.join(format!("{n}/f.bin"))),
+                sha1_of(&folder.join(format!("{n}/f.bin"))),
                 server.sha1,
                 "curl {n}"
             );
@@ -173,7 +170,11 @@ fn curl_killed_anywhere_and_continued_is_whole() {
                 let (code, said) = code_of(curl(&["-C", "-", "-o", &name, &url], &folder));
                 assert_eq!(code, 0, "{said}");
             }
-            assert_eq!(sha1(&copy), server.sha1, "round {round}, killed at {held}");
+            assert_eq!(
+                sha1_of(&copy),
+                server.sha1,
+                "round {round}, killed at {held}"
+            );
         }
         println!(
             "50 rounds, {kills} killed on the way, {} bytes kept on average",
@@ -224,7 +225,7 @@ fn curl_at_the_gate_resumes_in_a_seat_and_says_short_when_it_is() {
         let gate = url(&server, "/files/f.bin?gate=1");
         let (code, said) = code_of(curl(&["-C", "-", "-O", &gate], &folder));
         assert_eq!(code, 0, "{said}");
-        assert_eq!(sha1(&copy), server.sha1);
+        assert_eq!(sha1_of(&copy), server.sha1);
         let record = server.record();
         let row = &record.transfers[0];
         assert_eq!(
@@ -277,7 +278,7 @@ fn wget_and_aria2_get_it_and_aria2_checks_the_digest() {
             &["-nv", "-O", "w", &url(&server, "/files/f.bin?gate")],
         );
         assert!(ok, "{said}");
-        assert_eq!(sha1(&folder.join("w")), server.sha1);
+        assert_eq!(sha1_of(&folder.join("w")), server.sha1);
         assert_eq!(server.record().transfers[0].outcome, Outcome::Complete);
         let (ok, said) = run(
             "aria2c",
@@ -293,7 +294,7 @@ fn wget_and_aria2_get_it_and_aria2_checks_the_digest() {
             ],
         );
         assert!(ok, "{said}");
-        assert_eq!(sha1(&folder.join("a")), server.sha1);
+        assert_eq!(sha1_of(&folder.join("a")), server.sha1);
         let checked: Vec<&str> = said
             .lines()
             .filter(|line| {

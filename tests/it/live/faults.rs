@@ -1,7 +1,6 @@
 //! What goes wrong with viewers: one that is stopped, none at all; and
 //! what the relay tells of them each second.
 
-use std::fs;
 use std::net::SocketAddr;
 use std::net::UdpSocket;
 use std::thread;
@@ -10,9 +9,9 @@ use std::time::Instant;
 
 use gatecast::internals::report::schema;
 
-use crate::common::within;
+use crate::common::program::Program;
+use crate::common::turn::in_turn;
 use crate::live::LIMIT;
-use crate::live::Program;
 use crate::live::events;
 use crate::live::quit;
 use crate::live::relay;
@@ -47,7 +46,7 @@ pub(super) fn source_to(input: SocketAddr) -> UdpSocket {
 
 #[test]
 fn one_stopped_viewer_of_twenty_five_costs_the_others_nothing_and_is_let_go() {
-    within(LIMIT, || {
+    in_turn("live", LIMIT, || {
         let folder = tempfile::tempdir().expect("room");
         let place = folder.path();
         let (relay, input, at) = relay(place);
@@ -83,7 +82,7 @@ fn one_stopped_viewer_of_twenty_five_costs_the_others_nothing_and_is_let_go() {
 
 #[test]
 fn events_come_each_second_from_both_sides() {
-    within(LIMIT, || {
+    in_turn("live", LIMIT, || {
         let folder = tempfile::tempdir().expect("room");
         let place = folder.path();
         let (mut relay, input, at) = relay_with(place, &["--events"]);
@@ -93,7 +92,7 @@ fn events_come_each_second_from_both_sides() {
         let last = quit(&mut watch);
         assert_eq!(last["schema"], "gatecast.watch/1");
         relay.signal("INT");
-        assert_eq!(relay.code(Duration::from_secs(20)), Some(0));
+        assert_eq!(relay.code(), 0);
         for (program, name) in [(&relay, "gatecast.relay/1"), (&watch, "gatecast.watch/1")] {
             let events = events(program);
             assert!(events.len() >= 4, "{events:?}");
@@ -139,18 +138,11 @@ fn events_come_each_second_from_both_sides() {
 
 #[test]
 fn with_no_viewer_a_relay_does_no_work_of_its_own() {
-    within(LIMIT, || {
+    in_turn("live", LIMIT, || {
         let folder = tempfile::tempdir().expect("room");
         let (relay, input, _) = relay(folder.path());
         let source = source_to(input);
-        let user = || {
-            let stat = fs::read_to_string(format!("/proc/{}/stat", relay.child.id()));
-            let stat = stat.expect("alive");
-            // The fields after the name, which stands in parentheses: utime is the 14th of all.
-            let (_, fields) = stat.rsplit_once(')').expect("a name");
-            let utime = fields.split_whitespace().nth(11).expect("utime");
-            utime.parse::<u64>().expect("hundredths of a second")
-        };
+        let user = || relay.ticks()[0];
         let before = user();
         // 200 Mbit/s.
         pour(&source, 19_000, Duration::from_secs(3), &mut || false);

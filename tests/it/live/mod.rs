@@ -7,112 +7,23 @@ mod terminal;
 mod vanished;
 
 use std::fs;
-use std::io::BufRead;
-use std::io::BufReader;
-use std::io::Write;
 use std::net::SocketAddr;
 use std::net::UdpSocket;
 use std::path::Path;
-use std::process::Child;
 use std::process::Command;
 use std::process::Stdio;
-use std::sync::Arc;
-use std::sync::Mutex;
 use std::thread;
 use std::time::Duration;
-use std::time::Instant;
 
 use crate::common::have;
 use crate::common::installed;
 use crate::common::program::GATECAST;
+use crate::common::program::Program;
+use crate::common::turn::in_turn;
 use crate::common::until;
-use crate::common::within;
 use gatecast::internals::report::schema;
 
 const LIMIT: Duration = Duration::from_secs(120);
-
-/// A running program whose lines are collected; killed when it is dropped.
-struct Program {
-    child: Child,
-    said: Arc<Mutex<Vec<String>>>,
-    printed: Arc<Mutex<Vec<String>>>,
-}
-
-impl Program {
-    fn start(command: &mut Command) -> Self {
-        let mut child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .env_remove("GATECAST_LOG")
-            .spawn()
-            .expect("the program starts");
-        let said = collect(child.stderr.take().expect("piped"));
-        let printed = collect(child.stdout.take().expect("piped"));
-        Self {
-            child,
-            said,
-            printed,
-        }
-    }
-
-    fn said(&self) -> String {
-        self.said.lock().expect("no panic").join("\n")
-    }
-
-    fn printed(&self) -> Vec<String> {
-        self.printed.lock().expect("no panic").clone()
-    }
-
-    fn type_line(&mut self, line: &str) {
-        let stdin = self.child.stdin.as_mut().expect("piped");
-        writeln!(stdin, "{line}").expect("it reads");
-    }
-
-    /// Says `order` and returns the line that it prints for it.
-    fn ask(&mut self, order: &str) -> String {
-        let before = self.printed().len();
-        self.type_line(order);
-        until(order, || self.printed().len() > before);
-        self.printed()[before].clone()
-    }
-
-    fn signal(&self, name: &str) {
-        let kill = format!("kill -{name} {}", self.child.id());
-        let sent = Command::new("sh").args(["-c", &kill]).status();
-        assert!(sent.expect("sh").success(), "{kill}");
-    }
-
-    /// The exit code, once it has ended by itself within `limit`.
-    fn code(&mut self, limit: Duration) -> Option<i32> {
-        let begun = Instant::now();
-        loop {
-            if let Some(status) = self.child.try_wait().expect("ours") {
-                return status.code();
-            }
-            assert!(begun.elapsed() < limit, "it does not end: {}", self.said());
-            thread::sleep(Duration::from_millis(10));
-        }
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn collect(pipe: impl std::io::Read + Send + 'static) -> Arc<Mutex<Vec<String>>> {
-    let lines = Arc::new(Mutex::new(Vec::new()));
-    let hearing = Arc::clone(&lines);
-    thread::spawn(move || {
-        for line in BufReader::new(pipe).lines().map_while(Result::ok) {
-            hearing.lock().expect("no panic").push(line);
-        }
-    });
-    lines
-}
 
 /// `gatecast relay` on ports that the system chooses; where its source and viewers go.
 fn relay(folder: &Path) -> (Program, SocketAddr, SocketAddr) {
@@ -126,7 +37,7 @@ fn relay_with(folder: &Path, arguments: &[&str]) -> (Program, SocketAddr, Socket
 
 /// The relay that `command` is; where its source and viewers go.
 fn relaying(command: &mut Command, folder: &Path) -> (Program, SocketAddr, SocketAddr) {
-    let relay = Program::start(command.current_dir(folder));
+    let relay = Program::interactive(command.current_dir(folder));
     until("it relays", || relay.said().contains("relaying"));
     let said = relay.said();
     let words: Vec<&str> = said.split([' ', ';']).collect();
@@ -139,7 +50,7 @@ fn relaying(command: &mut Command, folder: &Path) -> (Program, SocketAddr, Socke
 }
 
 fn watch(folder: &Path, at: SocketAddr, arguments: &[&str]) -> Program {
-    let watch = Program::start(
+    let watch = Program::interactive(
         Command::new(GATECAST)
             .args(["watch", &at.to_string()])
             .args(arguments)
@@ -147,6 +58,14 @@ fn watch(folder: &Path, at: SocketAddr, arguments: &[&str]) -> Program {
     );
     until("it watches", || watch.said().contains("watching"));
     watch
+}
+
+/// Gives `order` to the lab's client and returns the line that it prints for it.
+fn ask(lab: &mut Program, order: &str) -> String {
+    let before = lab.printed().len();
+    lab.type_line(order);
+    until(order, || lab.printed().len() > before);
+    lab.printed()[before].clone()
 }
 
 /// The lines of JSON that a program with `--events` printed.
@@ -165,12 +84,7 @@ fn last_event(program: &Program) -> serde_json::Value {
 /// Ends a viewer by `q`, and what it printed last.
 fn quit(watch: &mut Program) -> serde_json::Value {
     watch.type_line("q");
-    assert_eq!(
-        watch.code(Duration::from_secs(20)),
-        Some(0),
-        "{}",
-        watch.said()
-    );
+    assert_eq!(watch.code(), 0, "{}", watch.said());
     let whole = || last_event(watch)["sent"]["datagrams"].is_u64();
     until("its last event", whole);
     last_event(watch)
@@ -225,7 +139,7 @@ fn until_taken(player: SocketAddr) {
 /// ffprobe as a player: it looks at a live stream and says what is in it.
 fn live_probe() -> (SocketAddr, Program) {
     let player = free_port();
-    let probe = Program::start(
+    let probe = Program::interactive(
         Command::new("ffprobe")
             .args(["-v", "error", "-select_streams", "v:0"])
             .args(["-show_entries", "stream=codec_name,width,height"])
@@ -241,7 +155,7 @@ fn what_ffmpeg_sends_three_viewers_record_whole() {
     if !have("ffmpeg", installed("ffmpeg")) {
         return;
     }
-    within(LIMIT, || {
+    in_turn("live", LIMIT, || {
         let folder = tempfile::tempdir().expect("room");
         let place = folder.path();
         let (mut relay, input, at) = relay(place);
@@ -258,7 +172,7 @@ fn what_ffmpeg_sends_three_viewers_record_whole() {
         }
         ffmpeg(5, "mpegts", &format!("udp://{input}?pkt_size=1316"));
         for player in &mut players {
-            assert_eq!(player.code(Duration::from_secs(30)), Some(0));
+            assert_eq!(player.code_within(Duration::from_secs(30)), Some(0));
             let found = player.printed().join(" ");
             assert!(found.contains("mpeg2video,640,360"), "{found}");
         }
@@ -284,12 +198,7 @@ fn what_ffmpeg_sends_three_viewers_record_whole() {
             assert_eq!((pictures, complaints.as_str()), (125, ""), "{file}");
         }
         relay.signal("INT");
-        assert_eq!(
-            relay.code(Duration::from_secs(20)),
-            Some(0),
-            "{}",
-            relay.said()
-        );
+        assert_eq!(relay.code(), 0, "{}", relay.said());
         let log = fs::read_dir(place.join("logs"))
             .expect("a log")
             .flatten()
@@ -316,7 +225,7 @@ fn a_viewer_that_pauses_and_one_that_joins_late_see_no_error() {
     if !have("ffmpeg", installed("ffmpeg")) {
         return;
     }
-    within(LIMIT, || {
+    in_turn("live", LIMIT, || {
         let folder = tempfile::tempdir().expect("room");
         let place = folder.path();
         let (_relay, input, at) = relay(place);
@@ -356,7 +265,7 @@ fn in_rtp_loss_is_counted_exactly_and_the_recording_is_plain() {
     if !have("ffmpeg", installed("ffmpeg")) {
         return;
     }
-    within(LIMIT, || {
+    in_turn("live", LIMIT, || {
         let folder = tempfile::tempdir().expect("room");
         let place = folder.path();
         let (_relay, input, at) = relay(place);
@@ -393,7 +302,7 @@ fn vlc_is_source_and_player() {
     if !have("ffmpeg and VLC", there) {
         return;
     }
-    within(LIMIT, || {
+    in_turn("live", LIMIT, || {
         let folder = tempfile::tempdir().expect("room");
         let place = folder.path();
         // VLC is somebody else, and writes here.
@@ -419,10 +328,9 @@ fn vlc_is_source_and_player() {
         let (_relay, input, at) = relay(place);
         let player = free_port();
         let out = place.join("played.ts");
-        let playing = Program::start(vlc(place).arg(format!("udp://@{player}")).arg(format!(
-            "--sout=#std{{access=file,mux=ts,dst={}}}",
-            out.display()
-        )));
+        let playing = Program::interactive(vlc(place).arg(format!("udp://@{player}")).arg(
+            format!("--sout=#std{{access=file,mux=ts,dst={}}}", out.display()),
+        ));
         until_taken(player);
         let player = player.to_string();
         let mut watches = [
@@ -434,13 +342,13 @@ fn vlc_is_source_and_player() {
             watch(place, at, &["--record", "2.ts", "--events"]),
             watch(place, at, &["--record", "3.ts", "--events"]),
         ];
-        let mut source = Program::start(
+        let mut source = Program::interactive(
             vlc(place)
                 .arg(place.join("film.ts"))
                 .arg(format!("--sout=#std{{access=udp,mux=ts,dst={input}}}"))
                 .arg("vlc://quit"),
         );
-        source.code(Duration::from_secs(60));
+        source.code_within(Duration::from_secs(60));
         for watch in &mut watches {
             let event = quit(watch);
             let (received, sent) = (&event["received"], &event["sent"]);
@@ -476,7 +384,7 @@ fn the_labs_client_is_served_as_its_wire_format_says() {
     if !have("python3", installed("python3")) {
         return;
     }
-    within(LIMIT, || {
+    in_turn("live", LIMIT, || {
         let folder = tempfile::tempdir().expect("room");
         let (_relay, input, at) = relay(folder.path());
         let source = UdpSocket::bind("127.0.0.1:0").expect("a free port");
@@ -491,39 +399,36 @@ fn the_labs_client_is_served_as_its_wire_format_says() {
         };
         let client = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/peers/relay_client.py");
         let arguments = [client, &at.ip().to_string(), &at.port().to_string()];
-        let mut lab = Program::start(Command::new("python3").args(arguments));
-        let port = lab.ask("port");
-        assert!(lab.ask("say CONTINUAR").starts_with("ERROR "));
-        assert!(lab.ask("say INTERRUMPIR").starts_with("ERROR "));
-        assert!(
-            lab.ask(&format!("say conectar {port}"))
-                .starts_with("ERROR ")
-        );
-        assert!(lab.ask("say CONECTAR 80").starts_with("ERROR "));
-        assert_eq!(lab.ask(&format!("say CONECTAR <{port}>")), "OK");
-        assert!(
-            lab.ask(&format!("say CONECTAR {port}"))
-                .starts_with("ERROR ")
-        );
+        let mut lab = Program::interactive(Command::new("python3").args(arguments));
+        let port = ask(&mut lab, "port");
+        assert!(ask(&mut lab, "say CONTINUAR").starts_with("ERROR "));
+        assert!(ask(&mut lab, "say INTERRUMPIR").starts_with("ERROR "));
+        assert!(ask(&mut lab, &format!("say conectar {port}")).starts_with("ERROR "));
+        assert!(ask(&mut lab, "say CONECTAR 80").starts_with("ERROR "));
+        assert_eq!(ask(&mut lab, &format!("say CONECTAR <{port}>")), "OK");
+        assert!(ask(&mut lab, &format!("say CONECTAR {port}")).starts_with("ERROR "));
         // As many as its queue holds until it is asked to take them.
         send(64);
-        assert_eq!(lab.ask("take 64"), "64 84224");
-        assert_eq!(lab.ask("say INTERRUMPIR"), "OK");
-        assert!(lab.ask("say INTERRUMPIR").starts_with("ERROR "));
+        assert_eq!(ask(&mut lab, "take 64"), "64 84224");
+        assert_eq!(ask(&mut lab, "say INTERRUMPIR"), "OK");
+        assert!(ask(&mut lab, "say INTERRUMPIR").starts_with("ERROR "));
         send(50);
-        assert_eq!(lab.ask("quiet 500"), "0");
+        assert_eq!(ask(&mut lab, "quiet 500"), "0");
         let hex = |text: &str| {
             text.bytes()
                 .map(|byte| format!("{byte:02x}"))
                 .collect::<String>()
         };
-        assert_eq!(lab.ask(&format!("raw {}", hex("CONTINUAR\r\n"))), "OK");
+        assert_eq!(
+            ask(&mut lab, &format!("raw {}", hex("CONTINUAR\r\n"))),
+            "OK"
+        );
         send(64);
-        assert_eq!(lab.ask("take 64"), "64 84224");
-        assert_eq!(lab.ask("quiet 200"), "0", "no stale burst");
-        assert_eq!(lab.ask("say DESCONECTAR"), "OK");
-        assert_eq!(lab.ask("closed"), "yes");
+        assert_eq!(ask(&mut lab, "take 64"), "64 84224");
+        assert_eq!(ask(&mut lab, "quiet 200"), "0", "no stale burst");
+        assert_eq!(ask(&mut lab, "say DESCONECTAR"), "OK");
+        assert_eq!(ask(&mut lab, "closed"), "yes");
         send(20);
-        assert_eq!(lab.ask("quiet 300"), "0");
+        assert_eq!(ask(&mut lab, "quiet 300"), "0");
     });
 }

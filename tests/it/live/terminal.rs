@@ -15,10 +15,10 @@ use std::time::Duration;
 use crate::common::have;
 use crate::common::installed;
 use crate::common::program::GATECAST;
+use crate::common::program::Program;
+use crate::common::turn::in_turn;
 use crate::common::until;
-use crate::common::within;
 use crate::live::LIMIT;
-use crate::live::Program;
 use crate::live::relay;
 
 /// A source that sends until it is dropped.
@@ -56,7 +56,7 @@ impl Drop for Pouring {
 /// `gatecast watch` at `at` on a terminal of its own.
 fn on_a_terminal(folder: &Path, options: &[&str], at: SocketAddr, words: &[&str]) -> Program {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/peers/terminal.py");
-    Program::start(
+    Program::interactive(
         Command::new("python3")
             .arg(script)
             .args(options)
@@ -90,7 +90,7 @@ fn keys_pause_continue_and_quit_and_the_terminal_is_as_it_was() {
     if !have("python3", cfg!(feature = "sockopt") && installed("python3")) {
         return;
     }
-    within(LIMIT, || {
+    in_turn("live", LIMIT, || {
         let folder = tempfile::tempdir().expect("room");
         let place = folder.path();
         let (_relay, input, at) = relay(place);
@@ -132,7 +132,7 @@ fn with_its_output_in_a_pipe_it_still_hears_keys_and_does_not_spin() {
     if !have("python3", cfg!(feature = "sockopt") && installed("python3")) {
         return;
     }
-    within(LIMIT, || {
+    in_turn("live", LIMIT, || {
         let folder = tempfile::tempdir().expect("room");
         let (_relay, input, at) = relay(folder.path());
         let _source = Pouring::to(input);
@@ -166,7 +166,7 @@ fn in_the_background_of_a_shell_it_is_not_stopped() {
     if !have("python3 and bash", there) {
         return;
     }
-    within(LIMIT, || {
+    in_turn("live", LIMIT, || {
         let folder = tempfile::tempdir().expect("room");
         let (relay, input, at) = relay(folder.path());
         let _source = Pouring::to(input);

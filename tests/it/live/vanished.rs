@@ -7,10 +7,10 @@ use std::time::Duration;
 use crate::common::have;
 use crate::common::installed;
 use crate::common::program::GATECAST;
+use crate::common::program::Program;
+use crate::common::turn::in_turn;
 use crate::common::until;
-use crate::common::within;
 use crate::live::LIMIT;
-use crate::live::Program;
 use crate::live::faults::pour;
 use crate::live::faults::source_to;
 use crate::live::relaying;
@@ -66,7 +66,7 @@ fn a_host_that_vanishes_without_a_word_is_not_sent_to_for_long() {
     if !have("network namespaces (root) and python3", there) {
         return;
     }
-    within(LIMIT, move || {
+    in_turn("live", LIMIT, move || {
         let elsewhere = elsewhere.expect("made");
         let folder = tempfile::tempdir().expect("room");
         let words = [
@@ -86,7 +86,7 @@ fn a_host_that_vanishes_without_a_word_is_not_sent_to_for_long() {
             c.sendall(b'CONECTAR %d\\n' % u.getsockname()[1])\n\
             print(c.recv(10).decode().strip(), flush=True)\n\
             while True: u.recv(2048)\n";
-        let lab = Program::start(
+        let lab = Program::interactive(
             Command::new("ip")
                 .args(["netns", "exec", &elsewhere.name])
                 .args(["python3", "-c", script, &port]),

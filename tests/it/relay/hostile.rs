@@ -14,6 +14,7 @@ use gatecast::internals::proto::relay::log::End;
 use gatecast::internals::relay::Relay;
 use gatecast::internals::relay::Settings;
 
+use crate::common::turn::in_turn;
 use crate::common::until;
 use crate::common::within;
 use crate::relay::LIMIT;
@@ -117,7 +118,7 @@ fn a_second_viewer_at_the_same_port_is_refused_and_no_more_come_than_may() {
 
 #[test]
 fn a_thousand_silent_connections_keep_nobody_out() {
-    within(LIMIT, || {
+    in_turn("connections to a relay", LIMIT, || {
         let relay = relay();
         let silent: Vec<TcpStream> = (0..1_000)
             .map(|n| TcpStream::connect(relay.addr()).unwrap_or_else(|e| panic!("{n}: {e}")))

@@ -1,7 +1,6 @@
 //! What can go wrong in a swarm: a server killed in mid-session, a peer that vanishes with nearly
 //! everything, one that opens a thousand connections or asks for all there is, a tracker that dies.
 
-use std::io::Read;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::net::TcpListener;
@@ -12,9 +11,10 @@ use std::time::Duration;
 
 use crate::common;
 use crate::common::Server;
+use crate::common::http::get;
+use crate::common::http::request_head;
 use crate::common::swarm::Raw;
 use crate::common::swarm::fetch;
-use crate::common::swarm::get;
 use crate::common::swarm::metainfo;
 use crate::common::swarm::server;
 use crate::common::until;
@@ -202,12 +202,7 @@ fn a_tracker_that_dies_in_mid_session_stops_nobody() {
 /// Answers one announce with `peer`, to be asked again in a second, and is gone.
 fn answer_once(tracker: &TcpListener, peer: SocketAddr) {
     let (mut stream, _) = tracker.accept().expect("the leech");
-    let mut head = Vec::new();
-    let mut byte = [0];
-    while !head.ends_with(b"\r\n\r\n") {
-        stream.read_exact(&mut byte).expect("a request");
-        head.push(byte[0]);
-    }
+    request_head(&mut stream);
     let body = Answer {
         complete: 1,
         incomplete: 1,
@@ -227,22 +222,13 @@ mod processes {
     use std::path::Path;
 
     use gatecast::internals::digest::Digest;
-    use gatecast::internals::server::sample;
 
     use super::*;
     use crate::common::entries;
+    use crate::common::folder_with_file;
     use crate::common::program::Program;
 
     const CLIENTS: usize = 3;
-
-    /// A folder with `f.bin`, and its digest.
-    fn place(bytes: u64) -> (tempfile::TempDir, Digest) {
-        let folder = tempfile::tempdir().expect("a folder");
-        let file = folder.path().join("f.bin");
-        sample::make(&file, bytes).expect("room");
-        let sha1 = Digest::of_reader(fs::File::open(file).expect("made")).expect("readable");
-        (folder, sha1)
-    }
 
     /// A server and its clients, each a process, and the server's address.
     fn session(path: &Path, rate: &str) -> (Program, SocketAddr, Vec<Program>) {
@@ -274,7 +260,7 @@ mod processes {
     #[test]
     fn a_server_killed_when_every_piece_is_out_once_is_not_missed() {
         within(LIMIT, || {
-            let (folder, sha1) = place(4_000_000);
+            let (folder, sha1) = folder_with_file(4_000_000);
             let path = folder.path();
             let (mut server, addr, mut clients) = session(path, "16mbit");
             until("every piece out once", || {
@@ -301,7 +287,7 @@ mod processes {
     #[test]
     fn of_a_server_killed_before_that_each_client_says_what_is_missing() {
         within(LIMIT, || {
-            let (folder, _) = place(8_000_000);
+            let (folder, _) = folder_with_file(8_000_000);
             let path = folder.path();
             let (mut server, addr, mut clients) = session(path, "16mbit");
             until("a part of it out", || {
@@ -324,7 +310,7 @@ mod processes {
     fn a_client_that_vanishes_with_99_of_100_pieces_takes_none_with_it() {
         within(LIMIT, || {
             const BYTES: u64 = 8_000_000;
-            let (folder, sha1) = place(BYTES);
+            let (folder, sha1) = folder_with_file(BYTES);
             let path = folder.path();
             let (server, _, mut clients) = session(path, "8mbit");
             // As the disk has it: a `.part` has holes where pieces are missing.
@@ -353,7 +339,7 @@ mod processes {
     #[test]
     fn a_frozen_client_holds_up_nobody_and_goes_on_where_it_was() {
         within(LIMIT, || {
-            let (folder, sha1) = place(8_000_000);
+            let (folder, sha1) = folder_with_file(8_000_000);
             let path = folder.path();
             let (server, addr, mut clients) = session(path, "16mbit");
             until("the release", || {
@@ -382,7 +368,7 @@ mod processes {
     fn of_a_piece_that_was_half_written_when_its_client_was_killed_nothing_is_claimed() {
         within(LIMIT, || {
             const BYTES: u64 = 4_000_000;
-            let (folder, sha1) = place(BYTES);
+            let (folder, sha1) = folder_with_file(BYTES);
             let path = folder.path();
             let words = [
                 "f.bin",

@@ -1,6 +1,5 @@
 //! Links of a swarm one by one: who calls whom, who takes whose place, and who is believed.
 
-use std::io::Read;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::net::TcpListener;
@@ -18,9 +17,10 @@ use std::time::Instant;
 use crate::common;
 use crate::common::Peer;
 use crate::common::Server;
+use crate::common::http::get;
+use crate::common::http::request_head;
 use crate::common::swarm::Raw;
 use crate::common::swarm::fetch;
-use crate::common::swarm::get;
 use crate::common::swarm::metainfo;
 use crate::common::swarm::server;
 use crate::common::until;
@@ -63,11 +63,7 @@ impl Tracker {
         let tracker = self.clone();
         thread::spawn(move || {
             for mut stream in listener.incoming().map_while(Result::ok) {
-                let mut head = Vec::new();
-                let mut byte = [0];
-                while !head.ends_with(b"\r\n\r\n") && stream.read_exact(&mut byte).is_ok() {
-                    head.push(byte[0]);
-                }
+                let asked = request_head(&mut stream);
                 let mut state = tracker.lock();
                 let body = Answer {
                     complete: 0,
@@ -76,7 +72,7 @@ impl Tracker {
                     peers: state.0.clone(),
                 }
                 .encode();
-                state.1.push(String::from_utf8(head).expect("a request"));
+                state.1.push(asked);
                 drop(state);
                 let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
                 let _ = stream.write_all(&[head.as_bytes(), &body].concat());

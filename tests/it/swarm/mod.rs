@@ -17,9 +17,9 @@ use std::time::Duration;
 
 use crate::common;
 use crate::common::Server;
+use crate::common::http::get;
 use crate::common::swarm::Raw;
 use crate::common::swarm::fetch;
-use crate::common::swarm::get;
 use crate::common::swarm::held_back;
 use crate::common::swarm::metainfo;
 use crate::common::swarm::server;

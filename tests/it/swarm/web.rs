@@ -1,6 +1,5 @@
 //! The little HTTP that a peer speaks to a tracker, against answers that are none.
 
-use std::io::Read;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::net::TcpListener;
@@ -8,6 +7,7 @@ use std::thread;
 use std::time::Duration;
 use std::time::Instant;
 
+use crate::common::http::request_head;
 use crate::common::within;
 use gatecast::internals::transport::swarm::web;
 
@@ -19,12 +19,7 @@ fn server(answer: Vec<u8>, more: &'static [u8]) -> SocketAddr {
     let addr = listener.local_addr().expect("bound");
     thread::spawn(move || {
         let (mut stream, _) = listener.accept().expect("a peer");
-        let mut head = Vec::new();
-        let mut byte = [0];
-        while !head.ends_with(b"\r\n\r\n") {
-            stream.read_exact(&mut byte).expect("a request");
-            head.push(byte[0]);
-        }
+        request_head(&mut stream);
         let mut said = stream.write_all(&answer);
         while said.is_ok() && !more.is_empty() {
             said = stream.write_all(more);

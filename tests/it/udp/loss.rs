@@ -6,7 +6,7 @@ use std::process::Command;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use crate::common::have;
+use crate::common::star::turn_with_stars;
 use crate::common::within;
 use gatecast::internals::client::FetchConfig;
 use gatecast::internals::client::FetchRun;
@@ -20,21 +20,12 @@ use gatecast::internals::testbed::star::host;
 use gatecast::internals::testbed::star::layout::Layout;
 use gatecast::internals::testbed::star::layout::Middle;
 use gatecast::internals::testbed::star::name::Place;
-use gatecast::internals::testbed::star::rootless;
 use gatecast::internals::testbed::star::tool;
 use gatecast::internals::transfer::Outcome;
 use gatecast::internals::transfer::Record;
 use gatecast::internals::transfer::Transfer;
 use gatecast::internals::transport::udp;
 use gatecast::internals::units::Rate;
-
-fn can() -> bool {
-    let tools = ["ip", "tc", "nft", "ethtool"].map(|name| tool::find(name).is_some());
-    have(
-        "root, ip, tc, nft and ethtool",
-        rootless::is_root() && tools == [true; 4],
-    )
-}
 
 fn nft(host: &host::Host, words: &str) -> String {
     let program = tool::find("nft").expect("looked for before");
@@ -98,42 +89,33 @@ fn session_of(star: &Star, via: Via, bytes: u64, clients: u16, rate: Option<Rate
     record
 }
 
-/// Loses a share of what comes to a host over UDP.
-fn lose(host: &host::Host, millionths: u32) {
+const ALL_UDP: &str = "meta l4proto udp";
+
+/// Drops a share of the packets that come to a host and that `which` chooses, and counts them.
+fn lose(host: &host::Host, which: &str, millionths: u32) {
     nft(host, "add table ip gatecast_test");
     nft(
         host,
         "add chain ip gatecast_test i { type filter hook input priority -300 ; }",
     );
     let rule = format!(
-        "add rule ip gatecast_test i meta l4proto udp numgen random mod 1000000 < {millionths} drop"
+        "add rule ip gatecast_test i {which} numgen random mod 1000000 < {millionths} counter drop"
     );
     nft(host, &rule);
 }
 
 #[test]
 fn what_raw_says_it_lost_is_what_the_filter_dropped_at_six_rates() {
-    if !can() {
+    let Some(_turn) = turn_with_stars("udp loss") else {
         return;
-    }
+    };
     within(Duration::from_secs(100), || {
         let layout = Layout::new(2, Rate(100_000_000));
         let star = Star::build(&layout, &AtomicBool::new(false)).expect("a star");
         let client = &star.hosts()[1];
         for millionths in [0, 1_000, 10_000, 50_000, 200_000, 500_000] {
-            nft(client, "add table ip gatecast_test");
-            nft(
-                client,
-                "add chain ip gatecast_test i { type filter hook input priority -300 ; }",
-            );
             // Data only: the questions after it are not counted by either side.
-            nft(
-                client,
-                &format!(
-                    "add rule ip gatecast_test i udp length > 100 \
-                     numgen random mod 1000000 < {millionths} counter drop"
-                ),
-            );
+            lose(client, "udp length > 100", millionths);
             let transfer = session(&star, Via::Raw, 2_000_000);
             let listed = nft(client, "list table ip gatecast_test");
             nft(client, "delete table ip gatecast_test");
@@ -157,26 +139,15 @@ fn what_raw_says_it_lost_is_what_the_filter_dropped_at_six_rates() {
 
 #[test]
 fn the_reliable_ways_are_whole_at_every_rate() {
-    if !can() {
+    let Some(_turn) = turn_with_stars("udp loss") else {
         return;
-    }
+    };
     within(Duration::from_secs(100), || {
         let layout = Layout::new(2, Rate(100_000_000));
         let star = Star::build(&layout, &AtomicBool::new(false)).expect("a star");
         let client = &star.hosts()[1];
         for millionths in [50_000, 500_000] {
-            nft(client, "add table ip gatecast_test");
-            nft(
-                client,
-                "add chain ip gatecast_test i { type filter hook input priority -300 ; }",
-            );
-            nft(
-                client,
-                &format!(
-                    "add rule ip gatecast_test i meta l4proto udp \
-                     numgen random mod 1000000 < {millionths} counter drop"
-                ),
-            );
+            lose(client, ALL_UDP, millionths);
             for via in [Via::Udp, Via::Multicast] {
                 let transfer = session(&star, via, 1_000_000);
                 assert!(transfer.is_proven(), "{via}: {transfer:?}");
@@ -203,9 +174,9 @@ fn on(host: &host::Host, program: &str, words: &str) {
 
 #[test]
 fn thirteen_clients_of_a_group_cost_the_servers_link_one_stream() {
-    if !can() {
+    let Some(_turn) = turn_with_stars("udp loss") else {
         return;
-    }
+    };
     within(Duration::from_secs(100), || {
         let layout = Layout::new(14, Rate(100_000_000));
         let star = Star::build(&layout, &AtomicBool::new(false)).expect("a star");
@@ -229,9 +200,9 @@ fn thirteen_clients_of_a_group_cost_the_servers_link_one_stream() {
 
 #[test]
 fn what_the_senders_own_queue_refuses_is_not_the_networks_loss() {
-    if !can() {
+    let Some(_turn) = turn_with_stars("udp loss") else {
         return;
-    }
+    };
     within(Duration::from_secs(100), || {
         let layout = Layout::new(2, Rate(100_000_000));
         let star = Star::build(&layout, &AtomicBool::new(false)).expect("a star");
@@ -252,9 +223,9 @@ fn what_the_senders_own_queue_refuses_is_not_the_networks_loss() {
 
 #[test]
 fn a_path_of_1280_bytes_loses_nothing_for_good() {
-    if !can() {
+    let Some(_turn) = turn_with_stars("udp loss") else {
         return;
-    }
+    };
     within(Duration::from_secs(100), || {
         for middle in [Middle::Switch, Middle::Router] {
             let mut layout = Layout::new(2, Rate(100_000_000));
@@ -289,16 +260,16 @@ fn a_path_of_1280_bytes_loses_nothing_for_good() {
 
 #[test]
 fn without_a_rate_a_narrower_link_behind_the_first_is_found() {
-    if !can() {
+    let Some(_turn) = turn_with_stars("udp loss") else {
         return;
-    }
+    };
     within(Duration::from_secs(100), || {
         for (narrow, loss) in [(50_000_000, 0), (10_000_000, 0), (10_000_000, 20_000)] {
             let mut layout = Layout::new(2, Rate(100_000_000));
             layout.links[1].down = Rate(narrow);
             let star = Star::build(&layout, &AtomicBool::new(false)).expect("a star");
             if loss > 0 {
-                lose(&star.hosts()[1], loss);
+                lose(&star.hosts()[1], ALL_UDP, loss);
             }
             let bytes = narrow / 8 * 4;
             let record = session_of(&star, Via::Udp, bytes, 1, None);
@@ -321,9 +292,9 @@ fn without_a_rate_a_narrower_link_behind_the_first_is_found() {
 
 #[test]
 fn one_of_six_that_hears_little_holds_nobody_of_the_group() {
-    if !can() {
+    let Some(_turn) = turn_with_stars("udp loss") else {
         return;
-    }
+    };
     within(Duration::from_secs(100), || {
         let layout = Layout::new(7, Rate(100_000_000));
         let star = Star::build(&layout, &AtomicBool::new(false)).expect("a star");
@@ -343,7 +314,7 @@ fn one_of_six_that_hears_little_holds_nobody_of_the_group() {
             (others, slow.expect("it was there"))
         };
         let (control, _) = run();
-        lose(&star.hosts()[1], 350_000);
+        lose(&star.hosts()[1], ALL_UDP, 350_000);
         let (others, slow) = run();
         assert!(
             slow > others,

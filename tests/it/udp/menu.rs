@@ -1,17 +1,16 @@
 //! The commands of the lab's UDP protocol against our own server, in processes of their own.
 
 use std::fs;
-use std::io::Write;
 use std::path::Path;
-use std::process::Command;
 use std::process::Output;
-use std::process::Stdio;
 use std::time::Duration;
 
 use crate::common::entries;
-use crate::common::program::GATECAST;
 use crate::common::program::Program;
+use crate::common::program::feed;
+use crate::common::program::gatecast;
 use crate::common::program::records_of;
+use crate::common::program::text;
 use crate::common::within;
 use gatecast::internals::server::sample;
 use gatecast::internals::session::Via;
@@ -21,22 +20,8 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 /// The menu's client with these lines on its standard input.
 fn menu(folder: &Path, addr: &str, lines: &str) -> Output {
-    let mut client = Command::new(GATECAST)
-        .args(["fetch", addr, "--lab", "--out", "lab"])
-        .current_dir(folder)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the program starts");
-    let mut input = client.stdin.take().expect("piped");
-    input.write_all(lines.as_bytes()).expect("it reads");
-    drop(input);
-    client.wait_with_output().expect("it ends")
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).expect("text")
+    let words = ["fetch", addr, "--lab", "--out", "lab"];
+    feed(&mut gatecast(folder, &words), lines.as_bytes())
 }
 
 #[test]

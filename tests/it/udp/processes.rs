@@ -1,42 +1,23 @@
 //! Clients of the ways over UDP in processes of their own: killed, stopped, too late.
 
-use std::fs;
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use crate::common::entries;
+use crate::common::folder_with_file;
 use crate::common::program::Program;
 use crate::common::program::part;
 use crate::common::program::records_of;
+use crate::common::program::whole;
 use crate::common::row;
 use crate::common::until;
 use crate::common::within;
-use gatecast::internals::digest::Digest;
-use gatecast::internals::server::sample;
 use gatecast::internals::transfer::Outcome;
 use gatecast::internals::transfer::Record;
 
 const LIMIT: Duration = Duration::from_secs(100);
 
 const BYTES: u64 = 20_000_017;
-
-fn place(bytes: u64) -> (tempfile::TempDir, Digest) {
-    let folder = tempfile::tempdir().expect("a folder");
-    let file = folder.path().join("f.bin");
-    sample::make(&file, bytes).expect("room");
-    let sha1 = Digest::of_reader(fs::File::open(file).expect("made")).expect("readable");
-    (folder, sha1)
-}
-
-/// Asserts that a client's folder holds the whole file.
-#[track_caller]
-fn whole(folder: &Path, out: &str, sha1: Digest) {
-    let there = entries(&folder.join(out));
-    assert_eq!(there, [folder.join(out).join("f.bin")]);
-    let file = fs::File::open(&there[0]).expect("there");
-    assert_eq!(Digest::of_reader(file).expect("readable"), sha1);
-}
 
 /// Waits until a client has begun to receive.
 fn receiving(folder: &Path, name: &str) {
@@ -58,7 +39,7 @@ fn slowest(record: &Record, names: &[String]) -> f64 {
 #[test]
 fn of_a_group_one_is_killed_one_stops_for_a_while_and_one_comes_too_late() {
     within(LIMIT, || {
-        let (folder, sha1) = place(BYTES);
+        let (folder, sha1) = folder_with_file(BYTES);
         let path = folder.path();
         let words = [
             "f.bin",
@@ -122,7 +103,7 @@ fn of_a_group_one_is_killed_one_stops_for_a_while_and_one_comes_too_late() {
 fn what_a_stopped_client_has_no_room_for_is_its_hosts_loss_exactly() {
     within(LIMIT, || {
         const BYTES: u64 = 80_000_000;
-        let (folder, sha1) = place(BYTES);
+        let (folder, sha1) = folder_with_file(BYTES);
         let path = folder.path();
         for (via, code) in [("raw", 4), ("udp", 0)] {
             let words = [
