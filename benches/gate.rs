@@ -23,7 +23,7 @@ use gatecast::internals::client;
 use gatecast::internals::client::FetchConfig;
 use gatecast::internals::server::builder::ServerCoreBuilder;
 use gatecast::internals::server::catalog::Catalog;
-use gatecast::internals::server::lobby::ServerConfig;
+use gatecast::internals::server::config::ServerConfig;
 use gatecast::internals::server::sample;
 use gatecast::internals::transport::tcp;
 

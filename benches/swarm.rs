@@ -19,7 +19,7 @@ use gatecast::internals::proto::bt::wire::Limits;
 use gatecast::internals::proto::bt::wire::Message;
 use gatecast::internals::server::builder::ServerCoreBuilder;
 use gatecast::internals::server::catalog::Catalog;
-use gatecast::internals::server::lobby::ServerConfig;
+use gatecast::internals::server::config::ServerConfig;
 use gatecast::internals::server::sample;
 use gatecast::internals::session::Via;
 use gatecast::internals::transport::swarm;

@@ -23,10 +23,11 @@ use gatecast::internals::proto::udp::stats::Stats;
 use gatecast::internals::proto::udp::xor;
 use gatecast::internals::server::builder::ServerCoreBuilder;
 use gatecast::internals::server::catalog::Catalog;
-use gatecast::internals::server::lobby::ServerConfig;
+use gatecast::internals::server::config::ServerConfig;
 use gatecast::internals::server::sample;
 use gatecast::internals::session::Via;
 use gatecast::internals::transport::udp;
+use gatecast::internals::transport::udp::config::UdpConfig;
 use gatecast::internals::transport::udp::socket::Inlet;
 use gatecast::internals::transport::udp::socket::Outlet;
 use gatecast::internals::units::Moment;
@@ -160,19 +161,24 @@ fn sessions(criterion: &mut Criterion) {
         for datagram in [1472, 65_507] {
             for clients in [1, 25] {
                 let once = || -> Duration {
-                    let mut settings = ServerConfig {
+                    let settings = ServerConfig {
                         clients: Some(clients),
                         via: Some(via),
                         one_off: true,
                         ..ServerConfig::default()
                     };
-                    settings.datagrams.size = datagram;
                     let host =
                         ServerCoreBuilder::new(Catalog::offer([&path]).expect("there"), settings);
                     host.digest(&|_, _, _| {}).expect("readable");
-                    let server = udp::serve(host)
-                        .start(([127, 0, 0, 1], 0).into())
-                        .expect("a port");
+                    let server = udp::serve(
+                        host,
+                        UdpConfig {
+                            size: datagram,
+                            ..UdpConfig::default()
+                        },
+                    )
+                    .start(([127, 0, 0, 1], 0).into())
+                    .expect("a port");
                     let mut order = FetchConfig::new(vec![server.addr()]);
                     order.clients = clients;
                     order.durable = false;

@@ -14,7 +14,7 @@ use gatecast::internals::http;
 use gatecast::internals::report::sheet;
 use gatecast::internals::server::builder::ServerCoreBuilder;
 use gatecast::internals::server::catalog::Catalog;
-use gatecast::internals::server::lobby::ServerConfig;
+use gatecast::internals::server::config::ServerConfig;
 use gatecast::internals::server::sample;
 use gatecast::internals::transport::tcp;
 

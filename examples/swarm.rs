@@ -11,7 +11,7 @@ use gatecast::internals::client::FetchConfig;
 use gatecast::internals::report::sheet;
 use gatecast::internals::server::builder::ServerCoreBuilder;
 use gatecast::internals::server::catalog::Catalog;
-use gatecast::internals::server::lobby::ServerConfig;
+use gatecast::internals::server::config::ServerConfig;
 use gatecast::internals::session::Via;
 use gatecast::internals::transport::swarm;
 use gatecast::internals::transport::swarm::torrents::Options;

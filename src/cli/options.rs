@@ -11,12 +11,12 @@ use crate::net::socket;
 use crate::proto::udp::packet::DATAGRAM;
 use crate::proto::udp::packet::DATAGRAM_MAX;
 use crate::proto::udp::packet::DATAGRAM_MIN;
-use crate::server::lobby::ServerConfig;
-use crate::server::lobby::UdpConfig;
+use crate::server::config::ServerConfig;
 use crate::session::MAX_SEATS;
 use crate::session::Via;
 use crate::text::FileName;
 use crate::transport::swarm::torrents;
+use crate::transport::udp::config::UdpConfig;
 use crate::units::Rate;
 use crate::units::UnitError;
 use crate::units::parse_duration;
@@ -81,16 +81,20 @@ impl Swarming {
 }
 
 impl Sending {
+    /// How datagrams are made and where they go.
+    pub(crate) fn udp(&self) -> UdpConfig {
+        UdpConfig {
+            size: self.datagram,
+            group: self.multicast_group,
+            interface: self.multicast_interface,
+            ttl: u32::from(self.ttl),
+        }
+    }
+
     /// These options in the server's settings.
     pub(crate) fn apply(&self, settings: ServerConfig) -> ServerConfig {
         ServerConfig {
             rate: self.rate.0,
-            datagrams: UdpConfig {
-                size: self.datagram,
-                group: self.multicast_group,
-                interface: self.multicast_interface,
-                ttl: u32::from(self.ttl),
-            },
             copy: self.copy,
             congestion: self.congestion.clone(),
             stall: self.stall_limit,

@@ -31,7 +31,7 @@ use crate::report::trials;
 use crate::report::verdict::Verdict;
 use crate::server::builder::ServerCoreBuilder;
 use crate::server::catalog::Catalog;
-use crate::server::lobby::ServerConfig;
+use crate::server::config::ServerConfig;
 use crate::server::sample;
 use crate::session::Via;
 use crate::text::FileName;
@@ -174,8 +174,12 @@ fn session(
     }
     let hashing = Hashing::default();
     host.digest(&|name, size, done| hashing.tell(name, size, done))?;
-    let (host, torrents) =
-        services::serve(host, http::Options::default(), args.swarming.options())?;
+    let (host, torrents) = services::serve(
+        host,
+        http::Options::default(),
+        args.sending.udp(),
+        args.swarming.options(),
+    )?;
     let server = host.start(([127, 0, 0, 1], 0).into())?;
     let order = FetchConfig {
         clients,

@@ -30,7 +30,7 @@ use crate::report::verdict::Verdict;
 use crate::server::builder::ServerCore;
 use crate::server::builder::ServerCoreBuilder;
 use crate::server::catalog::Catalog;
-use crate::server::lobby::ServerConfig;
+use crate::server::config::ServerConfig;
 use crate::session::Via;
 use crate::text::FileName;
 use crate::transfer::Record;
@@ -147,7 +147,8 @@ pub(crate) fn run(args: &Args) -> Result<Verdict> {
         hosts: args.host.clone(),
         ..http::Options::default()
     };
-    let (host, torrents) = services::serve(host, face, args.swarming.options())?;
+    let (host, torrents) =
+        services::serve(host, face, args.sending.udp(), args.swarming.options())?;
     let server = host.start(args.listen)?;
     // Dropped before the server ends: it writes into the same log.
     let lab = match args.lab_udp {
@@ -158,6 +159,7 @@ pub(crate) fn run(args: &Args) -> Result<Verdict> {
                 lobby,
                 log,
                 args.allow.clone(),
+                args.sending.udp().size,
             )?)
         }
         false => None,

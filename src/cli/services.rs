@@ -16,6 +16,7 @@ use crate::transport::swarm::torrents::Options;
 use crate::transport::swarm::torrents::Torrents;
 use crate::transport::tcp;
 use crate::transport::udp;
+use crate::transport::udp::config::UdpConfig;
 
 /// Gives a server every way of sending and every kind of client; `face` says how its HTTP face
 /// behaves. Beside it the swarms that it will serve.
@@ -25,9 +26,10 @@ use crate::transport::udp;
 pub fn serve(
     host: ServerCoreBuilder,
     face: http::Options,
+    datagrams: UdpConfig,
     swarms: Options,
 ) -> Result<(ServerCoreBuilder, Arc<Torrents>)> {
-    let (host, torrents) = swarm::serve(udp::serve(tcp::serve(host)?), swarms);
+    let (host, torrents) = swarm::serve(udp::serve(tcp::serve(host)?, datagrams), swarms);
     let answering = Arc::clone(&torrents);
     let face = http::Options {
         documents: DOCUMENTS,

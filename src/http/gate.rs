@@ -97,7 +97,7 @@ impl Face {
         request: &Request,
         line: &Line<'_>,
     ) -> io::Result<()> {
-        let info = seat.plan().source.info.clone();
+        let info = seat.session().source.info.clone();
         let (status, start) = match files::part(request, &info) {
             Ranged::Unsatisfiable => {
                 let reply = Reply::say(416, format!("the file has {} bytes", info.bytes))
@@ -115,7 +115,7 @@ impl Face {
         };
         let slot = wish
             .receipt
-            .then(|| self.receipts.promise(seat.plan().session, seat.id()));
+            .then(|| self.receipts.promise(seat.session().id, seat.id()));
         let woke = match seat.wait() {
             Ok(woke) => woke,
             Err(ending) => {
@@ -128,9 +128,9 @@ impl Face {
         transfer.woke = Some(woke);
         transfer.bytes_resumed = start;
         let range = start..info.bytes;
-        let plan = seat.plan();
+        let plan = seat.session();
         let preface = files::describe(self.head(status, true), &info, &range)
-            .field("Gatecast-Session", plan.session)
+            .field("Gatecast-Session", plan.id)
             .field("Gatecast-Seat", seat.id())
             .field("Gatecast-Clients", plan.clients)
             .maybe("Gatecast-Receipt", slot.as_ref().map(Slot::path))
@@ -141,10 +141,10 @@ impl Face {
             range,
             answer: &mut |_| {},
         };
-        let carried = plan.carrier.send(&seat, cargo);
+        let carried = seat.send_session().send(&seat, cargo);
         transfer.first_server = carried.first;
         transfer.bytes_server = Some(seat.moved().load(Ordering::Relaxed));
-        let opening = seat.release().expect("this seat went through the gate");
+        let opening = seat.release();
         let released = opening.released();
         let last = clock::now().since(released);
         let ended = carried

@@ -79,7 +79,7 @@ mod tests {
     use crate::http::Options;
     use crate::server::builder::ServerCoreBuilder;
     use crate::server::catalog::Catalog;
-    use crate::server::lobby::ServerConfig;
+    use crate::server::config::ServerConfig;
 
     use super::*;
 

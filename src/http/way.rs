@@ -12,11 +12,12 @@ use crate::client::receive::ReceiveTransport;
 use crate::error::Result;
 use crate::net::line_stream::LineStream;
 use crate::server::catalog::Source;
-use crate::server::lobby::ServerConfig;
+use crate::server::config::ServerConfig;
 use crate::server::transport::SendSession;
 use crate::server::transport::Transport;
 use crate::session::Via;
 use crate::transport::tcp;
+use crate::units::Rate;
 
 /// The way as a server has it.
 #[derive(Debug)]
@@ -45,9 +46,13 @@ impl Transport for Http {
         &self,
         source: &Arc<Source>,
         clients: u16,
-        settings: &ServerConfig,
+        rate: Option<Rate>,
     ) -> Result<Box<dyn SendSession>> {
-        self.0.prepare(source, clients, settings)
+        self.0.prepare(source, clients, rate)
+    }
+
+    fn serves_http(&self) -> bool {
+        true
     }
 }
 

@@ -1,5 +1,6 @@
 //! The server's end of a control connection: from the opening line to the summary.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -26,9 +27,10 @@ use crate::server::patience::Patience;
 use crate::server::receipt::client_failure;
 use crate::server::receipt::hashing;
 use crate::server::receipt::read_receipt;
-use crate::server::transport::EarlyReply;
+use crate::server::transport::{EarlyReply, SendJob, SendResult};
 use crate::transfer::Outcome;
 use crate::transfer::Transfer;
+use crate::units::Moment;
 
 /// Serves one native client.
 pub fn serve(connection: Connection, lobby: &Arc<Lobby>) {
@@ -121,16 +123,21 @@ fn reason_of(error: Error) -> String {
 
 /// Everything that happens in a seat.
 fn converse(mut seat: Seat, lines: &mut LineStream<'_>) {
-    let plan = seat.plan();
+    let session = seat.session();
     let offer = Offer {
-        session: plan.session,
+        session: session.id,
         seat: seat.id(),
-        clients: plan.clients,
-        via: plan.via,
-        file: plan.source.info.clone(),
+        clients: session.clients,
+        via: session.via,
+        file: session.source.info.clone(),
     };
     let mut words = FromServer::Offer(offer).encode();
-    words.extend(plan.carrier.terms().into_iter().flatten());
+    words.extend(
+        seat.send_session()
+            .control()
+            .map(|c| c.terms())
+            .unwrap_or_default(),
+    );
     let ready = lines.write_line(&words).and_then(|()| ready(&seat, lines));
     let offset = match ready {
         Ok(offset) => offset,
@@ -189,7 +196,7 @@ fn code_of(ending: &MusterEnd) -> ErrorCode {
 
 /// Waits for READY; each ALIVE that has got further gives the client more time.
 fn ready(seat: &Seat, lines: &mut LineStream<'_>) -> Result<u64> {
-    let size = seat.plan().source.info.bytes;
+    let size = seat.session().source.info.bytes;
     let mut patience = Patience::new(clock::now(), hashing(seat));
     loop {
         // A client that talks on without end would never see that its connection was closed.
@@ -199,8 +206,10 @@ fn ready(seat: &Seat, lines: &mut LineStream<'_>) -> Result<u64> {
         let line = lines.read_line(patience.deadline, Phase::Ready)?;
         let message = match FromClient::decode(&line) {
             Ok(message) => message,
-            Err(_) if line.starts_with("LISTEN ") => {
-                seat.plan().carrier.on_line(seat, &line)?;
+            Err(error) if line.starts_with("LISTEN ") => {
+                let unknown = || Error::protocol(seat.id(), error.to_string());
+                let control = seat.send_session().control().ok_or_else(unknown)?;
+                control.on_line(seat, &line)?;
                 continue;
             }
             Err(error) => return Err(Error::protocol(lines.peer(), error.to_string())),
@@ -230,30 +239,33 @@ fn transfer_to(
     offset: u64,
     transfer: &mut Transfer,
 ) -> Option<Vec<u8>> {
-    let info = &seat.plan().source.info;
+    let info = &seat.session().source.info;
     let range = offset..info.bytes;
     let want = range.end - range.start;
     let preface = FromServer::Go { bytes: want }.encode();
-    let carrier = &seat.plan().carrier;
+    let send_session = seat.send_session();
     let mut first = EarlyReply::default();
-    let carried = carrier.send_native(seat, preface, range, lines, &mut first);
-    transfer.first_server = carried.first;
+    let sent = match send_session.control() {
+        Some(control) => control.send_native(seat, preface, range, lines, &mut first),
+        None => send_payload(seat, preface, range, lines, &mut first),
+    };
+    transfer.first_server = sent.first;
     transfer.bytes_server = Some(seat.moved().load(Ordering::Relaxed));
-    let whole = carried.end.is_ok();
-    let failure = match carried.end {
+    let whole = sent.end.is_ok();
+    let failure = match sent.end {
         Ok(()) => read_receipt(seat, lines, first, want, transfer).err(),
         Err(failure) => Some(client_failure(lines, first.line, failure, transfer)),
     };
-    carrier.add_counts(seat, &mut transfer.counts);
+    send_session.add_counts(seat.id(), &mut transfer.counts);
     let mut changed = false;
     if let Some(failure) = failure {
         changed = failure.source_changed;
         transfer.fail(failure.outcome, failure.reason);
-        if !whole && !changed && carrier.fills_control() {
+        if !whole && !changed && send_session.fills_control() {
             // Whatever is said into an unfinished payload would be taken for a part of it.
             return None;
         }
-    } else if let Some(change) = seat.plan().source.change() {
+    } else if let Some(change) = seat.session().source.change() {
         // A copy of what was offered stays whole; its client is told all the same.
         changed = transfer.outcome == Outcome::Corrupt;
         transfer.reason = Some(change);
@@ -276,9 +288,37 @@ fn transfer_to(
             last: transfer.seconds_server,
             woke: transfer.woke.unwrap_or_default(),
             first: transfer.first_server,
-            sender: carrier.description(seat.stream()),
+            sender: send_session.description(seat.stream()),
             counts: transfer.counts,
         })
         .encode(),
     )
+}
+
+/// Moves the payload by a transport that leaves the control connection to us; the client answers
+/// its first block there.
+fn send_payload(
+    seat: &Seat,
+    preface: Vec<u8>,
+    range: Range<u64>,
+    lines: &mut LineStream<'_>,
+    reply: &mut EarlyReply,
+) -> SendResult {
+    let mut answer = |until: Moment| {
+        reply.line = read_held(lines, until);
+        reply.heard_at = Some(lines.last_read_at());
+        reply.sent = seat.moved().load(Ordering::Relaxed);
+    };
+    let job = SendJob {
+        preface,
+        range,
+        answer: &mut answer,
+    };
+    seat.send_session().send(seat, job)
+}
+
+/// Reads the answer to the first block; gives back a line that is something else.
+fn read_held(lines: &mut LineStream<'_>, until: Moment) -> Option<String> {
+    let line = lines.read_line(until, Phase::Transfer).ok()?;
+    (FromClient::decode(&line) != Ok(FromClient::Held)).then_some(line)
 }

@@ -5,7 +5,6 @@
 //! refused where there is to be only one. Sessions that have been released run on side by side.
 //! One lock, held only to look and to add; files are opened and hashed outside it.
 
-use std::net::Ipv4Addr;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::Condvar;
@@ -20,16 +19,16 @@ use crate::error::Error;
 use crate::error::Result;
 use crate::net::STACK;
 use crate::net::clock;
-use crate::net::copy;
 use crate::net::socket;
 use crate::server::catalog;
 use crate::server::catalog::Catalog;
+use crate::server::config::ServerConfig;
 use crate::server::gate::ClientKind;
 use crate::server::gate::Gate;
 use crate::server::gate::GateView;
 use crate::server::gate::PendingClient;
 use crate::server::gate::Seat;
-use crate::server::gate::SessionPlan;
+use crate::server::gate::{MusterConfig, SessionInfo};
 use crate::server::history::History;
 use crate::server::session_log::LogHandle;
 use crate::server::session_log::SessionHeader;
@@ -38,61 +37,6 @@ use crate::session::FileInfo;
 use crate::session::SessionId;
 use crate::session::Via;
 use crate::text::FileName;
-use crate::units::Rate;
-
-/// How a server runs its sessions.
-#[derive(Clone, Debug)]
-pub struct ServerConfig {
-    /// The number of seats; `None` leaves it to the clients.
-    pub clients: Option<u16>,
-    /// The file for clients that name none.
-    pub file: Option<FileName>,
-    /// The way; `None` leaves it to the clients, and is TCP when they do not care either.
-    pub via: Option<Via>,
-    /// How long a muster may last, from its first seat.
-    pub max_wait: Duration,
-    /// How many ready clients are enough at its end; `None` is all of them.
-    pub quorum: Option<u16>,
-    /// The rate of payload of a whole session, shared by its seats; `None` is as fast as it goes.
-    pub rate: Option<Rate>,
-    /// A client that makes no progress for this long is given up.
-    pub stall: Duration,
-    /// How bytes are copied to a socket.
-    pub copy: copy::Method,
-    /// The TCP congestion control; `None` leaves the system's.
-    pub congestion: Option<String>,
-    /// Only one session.
-    pub one_off: bool,
-    /// Let the seats meet after their first block; off, the barrier alone starts them.
-    pub fair_start: bool,
-    /// How datagrams are made and where they go, for the ways over UDP.
-    pub datagrams: UdpConfig,
-}
-
-/// How datagrams are made and where they go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct UdpConfig {
-    /// Most bytes of UDP payload in one.
-    pub size: u16,
-    /// The group for multicast; `None` chooses one for each session.
-    pub group: Option<SocketAddr>,
-    /// The address of this host by whose interface multicast leaves; `None` is the one by which the
-    /// clients of a session came.
-    pub interface: Option<Ipv4Addr>,
-    /// How many routers a datagram to a group may pass, and one more.
-    pub ttl: u32,
-}
-
-impl Default for UdpConfig {
-    fn default() -> Self {
-        Self {
-            size: crate::proto::udp::packet::DATAGRAM,
-            group: None,
-            interface: None,
-            ttl: 1,
-        }
-    }
-}
 
 /// What a client asks for; what it leaves open the server decides.
 #[derive(Clone, Debug, Default)]
@@ -131,26 +75,7 @@ impl LobbyState {
     fn with_room(&self, file: &FileName) -> Option<&Arc<Gate>> {
         self.gates
             .iter()
-            .find(|gate| gate.plan.source.info.name == *file && gate.has_room())
-    }
-}
-
-impl Default for ServerConfig {
-    fn default() -> Self {
-        Self {
-            clients: None,
-            file: None,
-            via: None,
-            max_wait: Duration::from_secs(60),
-            quorum: None,
-            rate: None,
-            stall: Duration::from_secs(30),
-            copy: copy::Method::Auto,
-            congestion: None,
-            one_off: false,
-            fair_start: true,
-            datagrams: UdpConfig::default(),
-        }
+            .find(|gate| gate.session.source.info.name == *file && gate.has_room())
     }
 }
 
@@ -182,10 +107,10 @@ impl Lobby {
         let (file, clients, via) = self.resolve(wish)?;
         loop {
             if let Some(gate) = self.open_muster(&file, clients, via, guest.kind)? {
-                gate.plan.carrier.prepare_connection(&guest.stream)?;
-                match gate.seat(guest) {
+                gate.send_session.prepare_connection(&guest.stream)?;
+                match Seat::take(&gate, guest) {
                     Ok(seat) => {
-                        gate.plan.carrier.on_seated(&seat);
+                        gate.send_session.on_seated(&seat);
                         return Ok(seat);
                     }
                     // Full, or released a moment ago: the next session.
@@ -235,23 +160,23 @@ impl Lobby {
         let Some(gate) = state.with_room(file) else {
             return Ok(None);
         };
-        let plan = &gate.plan;
-        if plan.clients != clients {
+        let session = &gate.session;
+        if session.clients != clients {
             return refuse(format!(
                 "the group for '{file}' has {} clients, not {clients}",
-                plan.clients
+                session.clients
             ));
         }
-        if let Some(via) = via.filter(|&via| via != plan.via) {
+        if let Some(via) = via.filter(|&via| via != session.via) {
             return refuse(format!(
                 "the group for '{file}' goes via {}, not via {via}",
-                plan.via
+                session.via
             ));
         }
-        if kind == ClientKind::Http && !matches!(plan.via, Via::Tcp | Via::Http) {
+        if kind == ClientKind::Http && !self.transport(session.via).serves_http() {
             return refuse(format!(
                 "the group for '{file}' goes via {}, which no HTTP client can",
-                plan.via
+                session.via
             ));
         }
         Ok(Some(Arc::clone(gate)))
@@ -271,23 +196,19 @@ impl Lobby {
             }
         }
         let source = Arc::new(self.catalog.open(file, &catalog::silent)?);
-        let way = self
-            .ways
-            .iter()
-            .find(|way| way.via() == via)
-            .expect("resolved before");
-        let carrier = way.prepare(&source, clients, &self.settings)?;
-        let session = SessionId(clock::random());
-        let plan = SessionPlan {
-            session,
+        let transport = self.transport(via);
+        let send_session = transport.prepare(&source, clients, self.settings.rate)?;
+        let session = SessionInfo {
+            id: SessionId(clock::random()),
             via,
             source,
             clients,
+            stall: self.settings.stall,
+        };
+        let muster = MusterConfig {
             quorum: self.settings.quorum.unwrap_or(clients).clamp(1, clients),
             max_wait: self.settings.max_wait,
-            stall: self.settings.stall,
             lasting: self.settings.clients.is_some(),
-            carrier,
         };
         // Looked at again under the lock that adds: two first clients make one session.
         let mut state = self.lock();
@@ -300,26 +221,33 @@ impl Lobby {
         }
         let head = SessionHeader {
             via,
-            file: plan.source.info.clone(),
+            file: session.source.info.clone(),
             clients,
         };
-        let gate = Gate::new(plan, self.log.clone());
-        self.log.open(session, head);
+        let session_id = session.id;
+        let gate = Gate::new(session, send_session, muster, self.log.clone());
+        self.log.open(session_id, head);
         let (lobby, running) = (Arc::clone(self), Arc::clone(&gate));
         let started = thread::Builder::new()
-            .name(format!("session-{:04x}", session.0 >> 48))
+            .name(format!("session-{:04x}", session_id.0 >> 48))
             .stack_size(STACK)
             .spawn(move || {
                 running.run();
                 lobby.forget(&running);
             });
         if let Err(error) = started {
-            self.log.close(session);
-            return Err(Error::io("start the session's thread", session)(error));
+            self.log.close(session_id);
+            return Err(Error::io("start the session's thread", session_id)(error));
         }
         state.gates.push(gate);
         state.begun += 1;
         Ok(())
+    }
+
+    /// The transport for `via`, which [`Lobby::resolve`] has found to be there.
+    fn transport(&self, via: Via) -> &dyn Transport {
+        let found = self.ways.iter().find(|way| way.via() == via);
+        &**found.expect("a session has a transport that is registered")
     }
 
     fn forget(&self, gate: &Arc<Gate>) {
@@ -369,7 +297,7 @@ impl Lobby {
     /// session that has not ended.
     pub fn release(&self, session: SessionId) -> bool {
         let gates: Vec<_> = self.lock().gates.clone();
-        let gate = gates.iter().find(|gate| gate.plan.session == session);
+        let gate = gates.iter().find(|gate| gate.session.id == session);
         gate.inspect(|gate| gate.release_now()).is_some()
     }
 

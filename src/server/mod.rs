@@ -3,6 +3,7 @@
 
 pub mod builder;
 pub mod catalog;
+pub mod config;
 pub mod conversation;
 pub mod gate;
 pub mod history;

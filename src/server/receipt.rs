@@ -35,12 +35,9 @@ pub(super) fn read_receipt(
     want: u64,
     transfer: &mut Transfer,
 ) -> Result<(), TransferFailure> {
-    let info = &seat.plan().source.info;
-    let released = seat
-        .release()
-        .expect("this seat went through the gate")
-        .released();
-    let stall = seat.plan().stall;
+    let info = &seat.session().source.info;
+    let released = seat.release().released();
+    let stall = seat.session().stall;
     // What is in the client's buffers is still on its way: before LAST the stall limit holds.
     let last = crate::net::copy::deadline(want, stall);
     let mut patience = Patience::until(last, stall.max(SIGN_OF_LIFE), clock::now());
@@ -200,11 +197,12 @@ fn silent(error: &Error, transfer: &Transfer) -> TransferFailure {
 
 /// The bytes of all copies of the session, which may be on one host.
 fn shared_bytes(seat: &Seat) -> u64 {
-    let plan = seat.plan();
-    plan.source
+    let session = seat.session();
+    session
+        .source
         .info
         .bytes
-        .saturating_mul(u64::from(plan.clients))
+        .saturating_mul(u64::from(session.clients))
 }
 
 /// How long all copies of the session may take to be hashed.

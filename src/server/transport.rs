@@ -8,29 +8,24 @@ use std::fmt;
 use std::net::TcpStream;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::error::Error;
-use crate::error::Phase;
 use crate::error::Result;
 use crate::net::line_stream::LineStream;
-use crate::proto::native::FromClient;
 use crate::server::catalog::Source;
-use crate::server::gate::Seat;
-use crate::server::lobby::ServerConfig;
+use crate::server::gate::SeatConnection;
 use crate::session::SeatId;
 use crate::session::Via;
 use crate::transfer::Counts;
 use crate::transfer::Outcome;
-use crate::units::Moment;
+use crate::units::{Moment, Rate};
 
 /// One way of sending.
 pub trait Transport: fmt::Debug + Send + Sync {
     /// Its word.
     fn via(&self) -> Via;
 
-    /// Gets ready for one session.
+    /// Gets ready for one session of `clients` seats, whose payload is sent at `rate` in all.
     ///
     /// # Errors
     /// Why the session cannot be sent this way; its clients are refused with it.
@@ -38,11 +33,16 @@ pub trait Transport: fmt::Debug + Send + Sync {
         &self,
         source: &Arc<Source>,
         clients: u16,
-        settings: &ServerConfig,
+        rate: Option<Rate>,
     ) -> Result<Box<dyn SendSession>>;
+
+    /// True where an HTTP client can be sent to.
+    fn serves_http(&self) -> bool {
+        false
+    }
 }
 
-/// One way, ready for one session.
+/// One way of sending, ready for one session.
 pub trait SendSession: fmt::Debug + Send + Sync {
     /// Sets up a client's connection before the gate.
     ///
@@ -51,62 +51,29 @@ pub trait SendSession: fmt::Debug + Send + Sync {
     fn prepare_connection(&self, stream: &TcpStream) -> Result<()>;
 
     /// A client has a seat, and is about to be told so.
-    fn on_seated(&self, seat: &Seat) {
+    fn on_seated(&self, seat: &SeatConnection) {
         let _ = seat;
     }
 
     /// How it sends, in two or three words for the log: `sendfile, bbr`.
     fn description(&self, stream: &TcpStream) -> String;
 
-    /// A line that a native client is told with its offer, where this way has terms of its own.
-    fn terms(&self) -> Option<Vec<u8>> {
-        None
-    }
+    /// Moves the bytes to one seat that has just gone through the gate.
+    fn send(&self, seat: &SeatConnection, job: SendJob<'_>) -> SendResult;
 
-    /// True when the payload travels on the control connection, so that nothing may be said there
-    /// before it is complete.
+    /// True when the payload travels on the control connection, so that nothing may be written
+    /// there before it is complete.
     fn fills_control(&self) -> bool {
         true
     }
 
-    /// A line of this way's own that a native client says before it is ready.
-    ///
-    /// # Errors
-    /// This way knows no such line, or cannot serve what it asks for.
-    fn on_line(&self, seat: &Seat, line: &str) -> Result<()> {
-        let _ = line;
-        let what = "a message before READY that is none";
-        Err(Error::protocol(seat.id(), what))
+    /// What it adds to the conversation on the control connection, where it adds something.
+    fn control(&self) -> Option<&dyn ControlExtension> {
+        None
     }
 
-    /// Moves the bytes to one seat that has just gone through the gate.
-    fn send(&self, seat: &Seat, cargo: SendJob<'_>) -> SendResult;
-
-    /// Moves the bytes to a native client. A way that has to hear it meanwhile does so here, and
-    /// leaves in `first` the first line that is not its own; the others leave it to `carry`.
-    fn send_native(
-        &self,
-        seat: &Seat,
-        preface: Vec<u8>,
-        range: Range<u64>,
-        lines: &mut LineStream<'_>,
-        first: &mut EarlyReply,
-    ) -> SendResult {
-        let mut answer = |until: Moment| {
-            first.line = read_held(lines, until);
-            first.heard_at = Some(lines.last_read_at());
-            first.sent = seat.moved().load(Ordering::Relaxed);
-        };
-        let cargo = SendJob {
-            preface,
-            range,
-            answer: &mut answer,
-        };
-        self.send(seat, cargo)
-    }
-
-    /// Adds to a client's counters what only this end knows, once it has said its last word.
-    fn add_counts(&self, seat: &Seat, counts: &mut Counts) {
+    /// Adds to a client's counters what only this end knows, once the client's last message is in.
+    fn add_counts(&self, seat: SeatId, counts: &mut Counts) {
         let _ = (seat, counts);
     }
 
@@ -118,10 +85,27 @@ pub trait SendSession: fmt::Debug + Send + Sync {
     }
 }
 
-/// Hears the answer to the first block; gives back a line that is something else.
-fn read_held(lines: &mut LineStream<'_>, until: Moment) -> Option<String> {
-    let line = lines.read_line(until, Phase::Transfer).ok()?;
-    (FromClient::decode(&line) != Ok(FromClient::Held)).then_some(line)
+/// The part of a [`SendSession`] that talks with native clients on their control connections.
+pub trait ControlExtension {
+    /// A line that a native client is sent with its offer.
+    fn terms(&self) -> Vec<u8>;
+
+    /// A line of this transport's own that a native client sends before it is ready.
+    ///
+    /// # Errors
+    /// This transport knows no such line, or cannot serve what it asks for.
+    fn on_line(&self, seat: &SeatConnection, line: &str) -> Result<()>;
+
+    /// Moves the bytes to a native client and reads its lines meanwhile; leaves in `reply` the
+    /// first line that is not this transport's own.
+    fn send_native(
+        &self,
+        seat: &SeatConnection,
+        preface: Vec<u8>,
+        range: Range<u64>,
+        lines: &mut LineStream<'_>,
+        reply: &mut EarlyReply,
+    ) -> SendResult;
 }
 
 /// What only some ways know of a seat while its bytes move.
@@ -134,7 +118,7 @@ pub struct SeatDetail {
     pub map: Vec<u8>,
 }
 
-/// Most pieces of a [`Detail::map`]: what a face has room for.
+/// Most pieces of a [`SeatDetail::map`]: what a face has room for.
 pub const MAP_MAX: usize = 128;
 
 /// What one seat is to get.

@@ -19,8 +19,8 @@ use gatecast::internals::error::Result;
 use gatecast::internals::http;
 use gatecast::internals::http::Options;
 use gatecast::internals::server::catalog::Source;
-use gatecast::internals::server::gate::Seat;
-use gatecast::internals::server::lobby::ServerConfig;
+use gatecast::internals::server::config::ServerConfig;
+use gatecast::internals::server::gate::SeatConnection;
 use gatecast::internals::server::transport::SeatDetail;
 use gatecast::internals::server::transport::SendJob;
 use gatecast::internals::server::transport::SendResult;
@@ -29,6 +29,7 @@ use gatecast::internals::server::transport::Transport;
 use gatecast::internals::session::SeatId;
 use gatecast::internals::session::Via;
 use gatecast::internals::transport::tcp;
+use gatecast::internals::units::Rate;
 
 use crate::common::browser::Browser;
 
@@ -216,11 +217,9 @@ impl Transport for Holes {
         &self,
         source: &Arc<Source>,
         clients: u16,
-        settings: &ServerConfig,
+        rate: Option<Rate>,
     ) -> Result<Box<dyn SendSession>> {
-        Ok(Box::new(HolesLine(
-            self.0.prepare(source, clients, settings)?,
-        )))
+        Ok(Box::new(HolesLine(self.0.prepare(source, clients, rate)?)))
     }
 }
 
@@ -233,7 +232,7 @@ impl SendSession for HolesLine {
         self.0.description(stream)
     }
 
-    fn send(&self, seat: &Seat, cargo: SendJob<'_>) -> SendResult {
+    fn send(&self, seat: &SeatConnection, cargo: SendJob<'_>) -> SendResult {
         self.0.send(seat, cargo)
     }
 

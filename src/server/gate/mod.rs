@@ -12,105 +12,60 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::net::TcpStream;
-use std::sync::Arc;
-use std::sync::Condvar;
-use std::sync::Mutex;
-use std::sync::MutexGuard;
-use std::sync::PoisonError;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering;
+use std::net::Shutdown;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::net::clock;
+use crate::net::{clock, lock};
 use crate::proto::native::FromServer;
-use crate::server::catalog::Source;
 use crate::server::gate::pending::disconnected;
 use crate::server::gate::release::Release;
+use crate::server::gate::state::{GatePhase, GateState, SeatPhase, TakenSeat};
 use crate::server::session_log::LogHandle;
 use crate::server::transport::SendSession;
 use crate::session::SeatId;
-use crate::session::SessionId;
-use crate::session::Via;
 use crate::units::Moment;
 
 pub mod latch;
 mod pending;
 pub mod release;
 pub mod seat;
+mod seat_connection;
+mod state;
 mod view;
 
-pub use pending::ClientKind;
-pub use pending::MusterEnd;
-pub use pending::PendingClient;
+pub use pending::{ClientKind, MusterEnd, PendingClient};
 pub use seat::Seat;
-pub use view::GateView;
-pub use view::SeatView;
+pub use seat_connection::{SeatConnection, SessionInfo};
+pub use view::{GateView, SeatView};
 
 /// One session, from its first seat to its last outcome.
 #[derive(Debug)]
 pub struct Gate {
-    /// What it will send, and to how many.
-    pub plan: SessionPlan,
+    /// What it sends, and to how many.
+    pub session: Arc<SessionInfo>,
+    /// What moves the bytes after the release.
+    pub send_session: Box<dyn SendSession>,
+    muster: MusterConfig,
     state: Mutex<GateState>,
     /// Wakes the session's thread.
     changed: Condvar,
     /// Wakes the seats' threads; apart, so that a thousand of them sleep through the muster.
     decided: Condvar,
+    stopping: Arc<AtomicBool>,
     log: LogHandle,
 }
 
-/// What a session is, fixed when it begins to muster.
-#[derive(Debug)]
-pub struct SessionPlan {
-    /// Its number.
-    pub session: SessionId,
-    /// The way the bytes travel.
-    pub via: Via,
-    /// The file.
-    pub source: Arc<Source>,
-    /// How many seats there are.
-    pub clients: u16,
+/// When a muster ends.
+#[derive(Clone, Copy, Debug)]
+pub struct MusterConfig {
     /// How many ready clients are enough when the muster's time is over.
     pub quorum: u16,
     /// How long the muster may last.
     pub max_wait: Duration,
-    /// How long a ready or moving client may be silent.
-    pub stall: Duration,
     /// Waits on when every client has left; a group that only its clients named ends then.
     pub lasting: bool,
-    /// What moves the bytes after the release.
-    pub carrier: Box<dyn SendSession>,
-}
-
-#[derive(Debug)]
-struct GateState {
-    seats: BTreeMap<SeatId, SeatState>,
-    phase: GatePhase,
-    deadline: Moment,
-    by_hand: bool,
-    stopping: bool,
-    /// Somebody has sat here.
-    visited: bool,
-    /// Seats that still owe an outcome after the release.
-    unfinished: u16,
-}
-
-#[derive(Debug)]
-struct SeatState {
-    guest: PendingClient,
-    ready: bool,
-    finished: bool,
-    moved: Arc<AtomicU64>,
-    /// Why the watcher took the seat away; its own thread reads it and leaves.
-    evicted: Option<MusterEnd>,
-}
-
-#[derive(Debug)]
-enum GatePhase {
-    Mustering,
-    Released(Arc<Release>),
-    Ended(MusterEnd),
 }
 
 /// How often the connections of waiting seats are looked at.
@@ -121,56 +76,104 @@ const TICK: Duration = Duration::from_secs(1);
 
 impl Gate {
     /// Begins a muster. Its thread is [`Gate::run`], which the caller starts.
-    pub fn new(plan: SessionPlan, log: LogHandle) -> Arc<Self> {
+    pub fn new(
+        session: SessionInfo,
+        send_session: Box<dyn SendSession>,
+        muster: MusterConfig,
+        log: LogHandle,
+    ) -> Arc<Self> {
         let state = GateState {
             seats: BTreeMap::new(),
             phase: GatePhase::Mustering,
-            deadline: clock::now().after(plan.max_wait),
+            deadline: clock::now().after(muster.max_wait),
             by_hand: false,
-            stopping: false,
             visited: false,
-            unfinished: 0,
         };
         Arc::new(Self {
-            plan,
+            session: Arc::new(session),
+            send_session,
+            muster,
             state: Mutex::new(state),
             changed: Condvar::new(),
             decided: Condvar::new(),
+            stopping: Arc::default(),
             log,
         })
     }
 
-    /// Takes the lowest free seat; gives the guest back when the gate has none any more.
-    pub fn seat(self: &Arc<Self>, guest: PendingClient) -> Result<Seat, PendingClient> {
+    /// Gives `client` the lowest free seat; gives it back when there is none any more.
+    fn add(
+        &self,
+        client: PendingClient,
+        moved: Arc<AtomicU64>,
+    ) -> Result<(SeatId, PendingClient), PendingClient> {
         let mut state = self.lock();
-        let free = (1..=self.plan.clients)
+        let free = (1..=self.session.clients)
             .map(SeatId)
             .find(|id| !state.seats.contains_key(id));
         let (GatePhase::Mustering, Some(id)) = (&state.phase, free) else {
-            return Err(guest);
+            return Err(client);
         };
-        let moved = Arc::new(AtomicU64::new(0));
-        let seat = Seat::new(Arc::clone(self), id, &guest, Arc::clone(&moved));
         state.visited = true;
-        state.seats.insert(
-            id,
-            SeatState {
-                guest,
-                ready: false,
-                finished: false,
-                moved,
-                evicted: None,
-            },
-        );
+        let seat = TakenSeat {
+            client: client.clone(),
+            phase: SeatPhase::Preparing,
+            moved,
+        };
+        state.seats.insert(id, seat);
         self.changed.notify_all();
-        Ok(seat)
+        Ok((id, client))
+    }
+
+    /// The client in `id` is ready: waits until the gate opens, or it is known that it will not.
+    fn wait_for_release(&self, id: SeatId) -> Result<Arc<Release>, MusterEnd> {
+        let mut state = self.lock();
+        if let Some(seat) = state.seats.get_mut(&id)
+            && matches!(seat.phase, SeatPhase::Preparing)
+        {
+            seat.phase = SeatPhase::Ready;
+        }
+        self.changed.notify_all();
+        loop {
+            if let Some(end) = state.muster_end(id) {
+                return Err(end);
+            }
+            if let GatePhase::Released(release) = &state.phase {
+                return Ok(Arc::clone(release));
+            }
+            state = self
+                .decided
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Why the client in `id` cannot be released any more; `None` while it can.
+    fn muster_end(&self, id: SeatId) -> Option<MusterEnd> {
+        self.lock().muster_end(id)
+    }
+
+    /// The client in `id` is gone, or its transfer is over.
+    fn leave(&self, id: SeatId, released: bool) {
+        let mut state = self.lock();
+        if !released {
+            state.seats.remove(&id);
+        } else if let Some(seat) = state.seats.get_mut(&id) {
+            seat.phase = SeatPhase::Finished;
+        }
+        self.changed.notify_all();
+    }
+
+    /// Set when the server ends.
+    fn stopping(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.stopping)
     }
 
     /// True while a seat may be taken.
     pub fn has_room(&self) -> bool {
         let state = self.lock();
         matches!(state.phase, GatePhase::Mustering)
-            && state.seats.len() < usize::from(self.plan.clients)
+            && state.seats.len() < usize::from(self.session.clients)
     }
 
     /// Opens the gate by hand for the clients that are ready; if there is none, nothing happens,
@@ -184,61 +187,66 @@ impl Gate {
 
     /// Ends the muster, or cuts every running transfer: each seat's thread then ends by itself.
     pub fn stop(&self) {
-        let mut state = self.lock();
-        state.stopping = true;
+        let state = self.lock();
+        self.stopping.store(true, Ordering::Relaxed);
         if matches!(state.phase, GatePhase::Released(_)) {
-            for taken in state.seats.values().filter(|taken| !taken.finished) {
-                // A connection that is gone already needs no closing.
-                let _ = taken.guest.stream.shutdown(std::net::Shutdown::Both);
+            for seat in state.seats.values() {
+                if !matches!(seat.phase, SeatPhase::Finished) {
+                    // A connection that is gone already needs no closing.
+                    let _ = seat.client.stream.shutdown(Shutdown::Both);
+                }
             }
         }
+        drop(state);
         self.changed.notify_all();
     }
 
     /// The session's thread: musters, opens the gate, waits for the last outcome.
     pub fn run(self: &Arc<Self>) {
-        match self.muster() {
+        match self.wait_for_muster() {
             Ok(opening) => self.release(&opening),
             Err(ending) => {
-                log::info!("session {}: {ending}", self.plan.session);
+                log::info!("session {}: {ending}", self.session.id);
                 self.lock().end(ending);
                 self.decided.notify_all();
             }
         }
         self.wait_for_seats();
-        self.log.close(self.plan.session);
+        self.log.close(self.session.id);
     }
 
     /// Waits until the gate may open, and admits the ready.
-    fn muster(&self) -> Result<Arc<Release>, MusterEnd> {
+    fn wait_for_muster(&self) -> Result<Arc<Release>, MusterEnd> {
         let (mut tick, mut look) = (clock::now(), clock::now());
         let mut state = self.lock();
         loop {
             let ready = state.ready();
             let now = clock::now();
-            if state.stopping {
+            if self.stopping.load(Ordering::Relaxed) {
                 return Err(MusterEnd::Stopped);
             }
-            let enough = ready == self.plan.clients
+            let enough = ready == self.session.clients
                 || (state.by_hand && ready > 0)
-                || (now >= state.deadline && ready >= self.plan.quorum);
+                || (now >= state.deadline && ready >= self.muster.quorum);
             if enough {
-                // Who has not said READY by now stays behind; who vanished is seen a last time.
+                // Clients not READY are left out; check once more for disconnects.
                 state = self.evict_disconnected(state);
                 if state.ready() != ready {
                     state.by_hand &= state.ready() > 0;
                     continue;
                 }
-                return Ok(self.admit(&mut state));
+                let release = state.admit();
+                self.decided.notify_all();
+                return Ok(release);
             }
-            if state.seats.is_empty() && state.visited && !self.plan.lasting {
+            if state.seats.is_empty() && state.visited && !self.muster.lasting {
                 return Err(MusterEnd::NotEnough("every client has left".to_owned()));
             }
             if now >= state.deadline {
                 return Err(MusterEnd::NotEnough(format!(
                     "{ready} of {} clients were ready after {} s",
-                    self.plan.clients,
-                    self.plan.max_wait.as_secs_f64()
+                    self.session.clients,
+                    self.muster.max_wait.as_secs_f64()
                 )));
             }
             let wait = state.deadline.since(now).min(WATCH);
@@ -260,96 +268,64 @@ impl Gate {
         }
     }
 
-    /// Looks at every ready connection and evicts the clients that closed it or spoke.
+    /// Checks every ready connection, and evicts the clients that closed it or spoke.
     fn evict_disconnected<'a>(
         &'a self,
         state: MutexGuard<'a, GateState>,
     ) -> MutexGuard<'a, GateState> {
-        let seen: Vec<(SeatId, Arc<TcpStream>)> = state
-            .seats
-            .iter()
-            .filter(|(_, taken)| taken.ready && taken.evicted.is_none())
-            .map(|(&id, taken)| (id, Arc::clone(&taken.guest.stream)))
-            .collect();
+        let ready = state.ready_streams(|_| true);
         drop(state);
-        let lost: Vec<_> = seen
+        let lost: Vec<_> = ready
             .into_iter()
             .filter_map(|(id, stream)| Some((id, disconnected(&stream)?, stream)))
             .collect();
         let mut state = self.lock();
-        for (id, ending, stream) in lost {
-            state.evict(id, &stream, ending);
-        }
-        if state.seats.values().any(|taken| taken.evicted.is_some()) {
-            self.decided.notify_all();
+        for (id, end, stream) in lost {
+            if state.evict(id, &stream, end) {
+                self.decided.notify_all();
+            }
         }
         state
     }
 
-    /// Tells every waiting native client how far the muster is; one that cannot take a line of
+    /// Sends every waiting native client how far the muster is; one that cannot take a line of
     /// forty bytes has not read for minutes and is evicted.
     fn send_waits<'a>(&'a self, state: MutexGuard<'a, GateState>) -> MutexGuard<'a, GateState> {
         let line = FromServer::Wait {
             ready: state.ready(),
-            clients: self.plan.clients,
+            clients: self.session.clients,
         }
         .encode();
-        let told: Vec<(SeatId, Arc<TcpStream>)> = state
-            .seats
-            .iter()
-            .filter(|(_, t)| t.ready && t.evicted.is_none() && t.guest.kind == ClientKind::Native)
-            .map(|(&id, taken)| (id, Arc::clone(&taken.guest.stream)))
-            .collect();
+        let ready = state.ready_streams(|client| client.kind == ClientKind::Native);
         drop(state);
-        let deaf: Vec<_> = told
+        let deaf: Vec<_> = ready
             .into_iter()
             .filter(|(_, stream)| (&**stream).write(&line).ok() != Some(line.len()))
             .collect();
         let mut state = self.lock();
         for (id, stream) in deaf {
-            state.evict(id, &stream, MusterEnd::Left);
-            self.decided.notify_all();
+            if state.evict(id, &stream, MusterEnd::Left) {
+                self.decided.notify_all();
+            }
         }
         state
     }
 
-    /// Makes the barrier for exactly the ready, and sends the others away.
-    fn admit(&self, state: &mut GateState) -> Arc<Release> {
-        let mut admitted = Vec::new();
-        for (&id, taken) in &mut state.seats {
-            if taken.ready && taken.evicted.is_none() {
-                // The watcher reads without waiting; the transfer is blocking again.
-                if let Err(error) = taken.guest.stream.set_nonblocking(false) {
-                    log::warn!("seat {id}: cannot make the connection blocking: {error}");
-                }
-                admitted.push((id, taken.guest.kind));
-            } else {
-                let late = "the gate opened before this client was ready";
-                taken.send_away(MusterEnd::NotEnough(late.to_owned()));
-            }
-        }
-        state.unfinished = u16::try_from(admitted.len()).expect("seats are numbered by u16");
-        let opening = Arc::new(Release::new(&admitted));
-        state.phase = GatePhase::Released(Arc::clone(&opening));
-        self.decided.notify_all();
-        opening
-    }
-
     /// The session thread's part of the release: it is the last to come to the barrier.
     fn release(&self, opening: &Release) {
-        let session = self.plan.session;
+        let session = self.session.id;
         let stream = self
             .lock()
             .seats
             .values()
             .next()
-            .map(|taken| Arc::clone(&taken.guest.stream));
+            .map(|taken| Arc::clone(&taken.client.stream));
         let sender =
-            stream.map_or_else(String::new, |stream| self.plan.carrier.description(&stream));
+            stream.map_or_else(String::new, |stream| self.send_session.description(&stream));
         // Logged before it happens: a small file's rows are written a moment after.
         self.log.release(session, opening.date(), sender);
         opening.open();
-        let file = &self.plan.source.info.name;
+        let file = &self.session.source.info.name;
         log::info!(
             "session {session}: released {} seats for {file}",
             opening.admitted()
@@ -360,7 +336,11 @@ impl Gate {
     fn wait_for_seats(&self) {
         let mut state = self.lock();
         let mut limits: BTreeMap<SeatId, (u64, Moment)> = BTreeMap::new();
-        while !state.seats.values().all(|taken| taken.finished) || state.unfinished > 0 {
+        while !state
+            .seats
+            .values()
+            .all(|seat| matches!(seat.phase, SeatPhase::Finished))
+        {
             let before = clock::now();
             state = self
                 .changed
@@ -379,68 +359,27 @@ impl Gate {
         let now = clock::now();
         // Twice the stall limit, and the time that one call's block takes at the slowest rate.
         let patience =
-            self.plan.stall * 2 + Duration::from_secs((1 << 20) / crate::net::copy::SLOWEST);
-        for (&id, taken) in state.seats.iter().filter(|(_, taken)| !taken.finished) {
+            self.session.stall * 2 + Duration::from_secs((1 << 20) / crate::net::copy::SLOWEST);
+        for (&id, taken) in &state.seats {
+            if matches!(taken.phase, SeatPhase::Finished) {
+                continue;
+            }
             let moved = taken.moved.load(Ordering::Relaxed);
             let entry = limits.entry(id).or_insert((moved, now));
             if entry.0 != moved {
                 *entry = (moved, now);
-            } else if moved < self.plan.source.info.bytes && now.since(entry.1) > patience {
+            } else if moved < self.session.source.info.bytes && now.since(entry.1) > patience {
                 log::warn!(
                     "seat {id}: no progress for {} s, closing its connection",
                     patience.as_secs()
                 );
-                let _ = taken.guest.stream.shutdown(std::net::Shutdown::Both);
+                let _ = taken.client.stream.shutdown(Shutdown::Both);
             }
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, GateState> {
-        // A thread that panicked left the count as it was: it changes one field at a time, and
-        // its seat is given back by its guard.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl GateState {
-    fn ready(&self) -> u16 {
-        let ready = self
-            .seats
-            .values()
-            .filter(|taken| taken.ready && taken.evicted.is_none())
-            .count();
-        u16::try_from(ready).expect("seats are numbered by u16")
-    }
-
-    /// The muster is over without a release; whoever is not ready yet is in a read.
-    fn end(&mut self, ending: MusterEnd) {
-        self.seats
-            .values_mut()
-            .filter(|taken| !taken.ready)
-            .for_each(|taken| taken.send_away(ending.clone()));
-        self.phase = GatePhase::Ended(ending);
-    }
-
-    /// Takes the seat away unless somebody else sits there by now.
-    fn evict(&mut self, id: SeatId, stream: &Arc<TcpStream>, ending: MusterEnd) {
-        if let Some(taken) = self
-            .seats
-            .get_mut(&id)
-            .filter(|t| Arc::ptr_eq(&t.guest.stream, stream))
-        {
-            taken.evicted.get_or_insert(ending);
-        }
-    }
-}
-
-impl SeatState {
-    /// Ends the wait of a client that is not ready: its thread is in a read, which returns now.
-    fn send_away(&mut self, ending: MusterEnd) {
-        if self.evicted.is_none() {
-            self.evicted = Some(ending);
-            // A connection that is gone already needs no closing.
-            let _ = self.guest.stream.shutdown(std::net::Shutdown::Read);
-        }
+        lock(&self.state)
     }
 }
 

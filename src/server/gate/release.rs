@@ -11,9 +11,7 @@ use std::time::Duration;
 use time::OffsetDateTime;
 
 use crate::net::clock;
-use crate::server::gate::ClientKind;
 use crate::server::gate::latch::Latch;
-use crate::session::SeatId;
 use crate::units::Moment;
 
 /// One opening of one gate.
@@ -35,15 +33,15 @@ pub struct Release {
 
 impl Release {
     /// For the `admitted` seats and the session thread.
-    pub(crate) fn new(admitted: &[(SeatId, ClientKind)]) -> Self {
+    pub(crate) fn new(admitted: usize) -> Self {
         Self {
-            barrier: Barrier::new(admitted.len() + 1),
-            admitted: admitted.len(),
+            barrier: Barrier::new(admitted + 1),
+            admitted,
             arrived: AtomicUsize::new(0),
             released_us: AtomicU64::new(0),
             released_at: OnceLock::new(),
             gap_us: AtomicU64::new(0),
-            fair_start: Latch::new(admitted.len()),
+            fair_start: Latch::new(admitted),
         }
     }
 

@@ -1,3 +1,6 @@
+use std::net::TcpStream;
+
+use crate::session::{SessionId, Via};
 use std::net::TcpListener;
 use std::sync::atomic::AtomicU16;
 use std::thread;
@@ -29,7 +32,7 @@ impl SendSession for Nothing {
         "nothing".to_owned()
     }
 
-    fn send(&self, _: &Seat, _: SendJob<'_>) -> SendResult {
+    fn send(&self, _: &SeatConnection, _: SendJob<'_>) -> SendResult {
         unreachable!("these tests end at the gate")
     }
 }
@@ -43,33 +46,34 @@ struct Watched {
 }
 
 impl Watched {
-    fn new(clients: u16, set: impl FnOnce(&mut SessionPlan)) -> Self {
+    fn new(clients: u16, set: impl FnOnce(&mut MusterConfig)) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("f");
         std::fs::write(&path, b"abc").expect("room");
         let name = FileName::new("f").expect("plain");
         let catalog = Catalog::offer([path]).expect("there");
         let source = Arc::new(catalog.open(&name, &catalog::silent).expect("there"));
-        let mut plan = SessionPlan {
-            session: SessionId(1),
+        let mut muster = MusterConfig {
+            quorum: clients,
+            max_wait: Duration::from_secs(60),
+            lasting: true,
+        };
+        set(&mut muster);
+        let session = SessionInfo {
+            id: SessionId(1),
             via: Via::Tcp,
             source,
             clients,
-            quorum: clients,
-            max_wait: Duration::from_secs(60),
             stall: Duration::from_secs(60),
-            lasting: true,
-            carrier: Box::new(Nothing),
         };
-        set(&mut plan);
         let journal = SessionLogger::start(None).expect("a thread");
         let head = SessionHeader {
-            via: plan.via,
-            file: plan.source.info.clone(),
+            via: session.via,
+            file: session.source.info.clone(),
             clients,
         };
-        journal.log_handle().open(plan.session, head);
-        let gate = Gate::new(plan, journal.log_handle());
+        journal.log_handle().open(session.id, head);
+        let gate = Gate::new(session, Box::new(Nothing), muster, journal.log_handle());
         let running = Arc::clone(&gate);
         thread::spawn(move || running.run());
         let records = journal.records();
@@ -119,7 +123,7 @@ fn wait_at(
     thread::JoinHandle<std::result::Result<Duration, MusterEnd>>,
 ) {
     let (far, guest) = guest(&listener(), name);
-    let mut seat = gate.seat(guest).expect("a free seat");
+    let mut seat = Seat::take(&gate, guest).expect("a free seat");
     let waiting = thread::spawn(move || {
         let woke = seat.wait()?;
         let transfer = seat.transfer();
@@ -210,7 +214,7 @@ fn the_quorum_is_released_at_the_deadline_and_less_is_not() {
         let waiting = ["a", "b"].map(|name| wait_at(&watched.gate, name));
         // A third has a seat and never becomes ready.
         let (_far, late) = guest(&listener(), "late");
-        let seat = watched.gate.seat(late).expect("a free seat");
+        let seat = Seat::take(&watched.gate, late).expect("a free seat");
         for (_far, thread) in waiting {
             let ended = thread.join().expect("no panic");
             assert_eq!(ended.is_ok(), opens, "{quorum}: {ended:?}");
@@ -266,7 +270,7 @@ fn a_stopped_muster_lets_everybody_go() {
     let watched = Watched::new(3, |_| {});
     let (_far, waiting) = wait_at(&watched.gate, "a");
     let (_other, guest) = guest(&listener(), "b");
-    let seat = watched.gate.seat(guest).expect("a free seat");
+    let seat = Seat::take(&watched.gate, guest).expect("a free seat");
     until("one ready", || ready(&watched.gate) == 1);
     watched.gate.stop();
     assert_eq!(waiting.join().expect("no panic"), Err(MusterEnd::Stopped));
@@ -293,7 +297,7 @@ fn sixty_four_threads_that_vanish_at_random_never_hold_the_gate_nor_open_it_earl
                     let listener = listener();
                     while gate.view().left.is_some() {
                         let (far, guest) = guest(&listener, &number.to_string());
-                        let Ok(mut seat) = gate.seat(guest) else {
+                        let Ok(mut seat) = Seat::take(&gate, guest) else {
                             thread::sleep(Duration::from_millis(next(&mut state) % 5));
                             continue;
                         };
@@ -317,7 +321,7 @@ fn sixty_four_threads_that_vanish_at_random_never_hold_the_gate_nor_open_it_earl
                         if woke.is_ok() {
                             let here = at_gate.load(Ordering::SeqCst);
                             assert!(here >= SEATS, "seed {seed}: released with {here}");
-                            let opening = seat.release().expect("released");
+                            let opening = seat.release();
                             assert_eq!(opening.admitted(), usize::from(SEATS), "seed {seed}");
                             released.fetch_add(1, Ordering::SeqCst);
                             let transfer = seat.transfer();
@@ -365,7 +369,7 @@ fn a_gate_of_ghosts_ends_by_its_deadline() {
                     let listener = listener();
                     while gate.view().left.is_some() {
                         let (far, guest) = guest(&listener, "ghost");
-                        let Ok(mut seat) = gate.seat(guest) else {
+                        let Ok(mut seat) = Seat::take(&gate, guest) else {
                             thread::sleep(Duration::from_millis(1));
                             continue;
                         };

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use crate::net::clock;
 use crate::server::gate::Gate;
-use crate::server::gate::GatePhase;
 use crate::server::gate::pending::ClientKind;
+use crate::server::gate::state::{GatePhase, SeatPhase};
 use crate::server::transport::SeatDetail;
 use crate::session::SeatId;
 use crate::session::SessionId;
@@ -61,20 +61,23 @@ impl Gate {
         let state = self.lock();
         let seats = state.seats.iter().map(|(&seat, taken)| SeatView {
             seat,
-            name: taken.guest.name.clone(),
-            peer: taken.guest.peer,
-            kind: taken.guest.kind,
-            ready: taken.ready,
+            name: taken.client.name.clone(),
+            peer: taken.client.peer,
+            kind: taken.client.kind,
+            ready: matches!(
+                taken.phase,
+                SeatPhase::Ready | SeatPhase::Released | SeatPhase::Finished
+            ),
             moved: taken.moved.load(Ordering::Relaxed),
-            finished: taken.finished,
-            detail: self.plan.carrier.detail(seat),
+            finished: matches!(taken.phase, SeatPhase::Finished),
+            detail: self.send_session.detail(seat),
         });
         GateView {
-            session: self.plan.session,
-            via: self.plan.via,
-            file: self.plan.source.info.name.as_str().to_owned(),
-            bytes: self.plan.source.info.bytes,
-            clients: self.plan.clients,
+            session: self.session.id,
+            via: self.session.via,
+            file: self.session.source.info.name.as_str().to_owned(),
+            bytes: self.session.source.info.bytes,
+            clients: self.session.clients,
             seats: seats.collect(),
             left: matches!(state.phase, GatePhase::Mustering)
                 .then(|| state.deadline.since(clock::now())),

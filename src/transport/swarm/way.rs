@@ -16,8 +16,7 @@ use crate::net::copy;
 use crate::net::pacing::Pacer;
 use crate::net::socket;
 use crate::server::catalog::Source;
-use crate::server::gate::Seat;
-use crate::server::lobby::ServerConfig;
+use crate::server::gate::SeatConnection;
 use crate::server::transport::SendJob;
 use crate::server::transport::SendResult;
 use crate::server::transport::SendSession;
@@ -29,6 +28,7 @@ use crate::transport::swarm::member::view::Moved;
 use crate::transport::swarm::torrents::Torrent;
 use crate::transport::swarm::torrents::Torrents;
 use crate::transport::swarm::torrents::seated_id;
+use crate::units::Rate;
 
 /// The way.
 #[derive(Debug)]
@@ -62,7 +62,7 @@ impl Transport for Swarm {
         &self,
         source: &Arc<Source>,
         _: u16,
-        settings: &ServerConfig,
+        rate: Option<Rate>,
     ) -> Result<Box<dyn SendSession>> {
         let torrent = match source.info.bytes {
             0 => None,
@@ -72,7 +72,7 @@ impl Transport for Swarm {
             torrent.begin();
             torrent
                 .member
-                .pace(settings.rate.map(|rate| Arc::new(Pacer::new(rate))));
+                .pace(rate.map(|rate| Arc::new(Pacer::new(rate))));
         }
         Ok(Box::new(Line {
             torrent,
@@ -86,13 +86,13 @@ impl SendSession for Line {
         Ok(())
     }
 
-    fn on_seated(&self, seat: &Seat) {
+    fn on_seated(&self, seat: &SeatConnection) {
         let Some(torrent) = &self.torrent else {
             return;
         };
         match seat.stream().peer_addr() {
             Ok(addr) => {
-                let id = seated_id(seat.plan().session, seat.id());
+                let id = seated_id(seat.session().id, seat.id());
                 torrent.member.expect(id, addr.ip());
             }
             // It is gone already.
@@ -106,9 +106,9 @@ impl SendSession for Line {
         format!("swarm, {congestion}")
     }
 
-    fn send(&self, seat: &Seat, cargo: SendJob<'_>) -> SendResult {
+    fn send(&self, seat: &SeatConnection, cargo: SendJob<'_>) -> SendResult {
         let left = cargo.range.end - cargo.range.start;
-        let stall = seat.plan().stall;
+        let stall = seat.session().stall;
         let said = copy::send_all(seat.stream(), &cargo.preface, clock::now().after(stall));
         let mut end = said.map_err(|stop| match stop {
             copy::Stop::Peer(error) => {
@@ -119,17 +119,14 @@ impl SendSession for Line {
         let Some(torrent) = self.torrent.as_ref().filter(|_| left > 0 && end.is_ok()) else {
             return SendResult { first: None, end };
         };
-        let id = seated_id(seat.plan().session, seat.id());
+        let id = seated_id(seat.session().id, seat.id());
         let before = torrent.member.moved().get(&id).copied().unwrap_or_default();
         torrent.member.admit(id);
         end = watch(seat, torrent, id);
         let moved: Moved = torrent.member.moved().get(&id).copied().unwrap_or_default();
         seat.moved()
             .store(moved.sent - before.sent, Ordering::Relaxed);
-        let released = seat
-            .release()
-            .expect("only a seat that went through the gate is carried")
-            .released();
+        let released = seat.release().released();
         SendResult {
             first: moved.first_sent.map(|first| first.since(released)),
             end,
@@ -154,9 +151,9 @@ impl Drop for Line {
 
 /// Waits until the client speaks: its last byte is in, or it has failed. Meanwhile it must make
 /// progress, wherever its bytes come from.
-fn watch(seat: &Seat, torrent: &Torrent, id: [u8; 20]) -> Result<(), TransferFailure> {
+fn watch(seat: &SeatConnection, torrent: &Torrent, id: [u8; 20]) -> Result<(), TransferFailure> {
     let piece = u64::from(torrent.member.metainfo.piece_bytes);
-    let stall = seat.plan().stall;
+    let stall = seat.session().stall;
     let (mut pieces, mut since) = (0, clock::now());
     let mut checked = clock::now();
     loop {
@@ -182,7 +179,7 @@ fn watch(seat: &Seat, torrent: &Torrent, id: [u8; 20]) -> Result<(), TransferFai
         let has = torrent.member.pieces_of(id).unwrap_or(pieces);
         if has > pieces {
             (pieces, since) = (has, now);
-            let bytes = (u64::from(has) * piece).min(seat.plan().source.info.bytes);
+            let bytes = (u64::from(has) * piece).min(seat.session().source.info.bytes);
             seat.moved().store(bytes, Ordering::Relaxed);
         } else if now.since(since) > stall {
             let reason = format!("no new piece for {} s, with {has}", stall.as_secs_f64());
@@ -190,7 +187,7 @@ fn watch(seat: &Seat, torrent: &Torrent, id: [u8; 20]) -> Result<(), TransferFai
         }
         if now.since(checked) > Duration::from_secs(1) {
             checked = now;
-            if let Some(reason) = seat.plan().source.change() {
+            if let Some(reason) = seat.session().source.change() {
                 return Err(TransferFailure {
                     outcome: Outcome::Cut,
                     reason,

@@ -70,13 +70,13 @@ pub fn serve(connection: Connection, lobby: &Arc<Lobby>) {
     };
     let mut transfer = seat.transfer();
     transfer.woke = Some(woke);
-    let info = &seat.plan().source.info;
+    let info = &seat.session().source.info;
     let cargo = SendJob {
         preface: lab::tcp::encode_offer(seat.id(), info),
         range: 0..info.bytes,
         answer: &mut |_| {},
     };
-    let carried = seat.plan().carrier.send(&seat, cargo);
+    let carried = seat.send_session().send(&seat, cargo);
     transfer.first_server = carried.first;
     transfer.bytes_server = Some(seat.moved().load(Ordering::Relaxed));
     let mut lines = LineStream::new(&stream, peer, b"");
@@ -86,7 +86,7 @@ pub fn serve(connection: Connection, lobby: &Arc<Lobby>) {
     match ended {
         Ok(()) => settle(&seat, &mut lines, &mut transfer),
         Err(failure) => {
-            let changed = seat.plan().source.change();
+            let changed = seat.session().source.change();
             transfer.fail(failure.outcome, changed.unwrap_or(failure.reason));
         }
     }
@@ -100,7 +100,7 @@ fn hear_received(
     lines: &mut LineStream<'_>,
     transfer: &mut Transfer,
 ) -> Result<(), TransferFailure> {
-    let plan = seat.plan();
+    let plan = seat.session();
     let hashing = Duration::from_secs(
         plan.source
             .info
@@ -116,7 +116,7 @@ fn hear_received(
     let at = clock::now();
     match heard {
         Ok(()) if word == lab::tcp::RECEIVED => {
-            let opening = seat.release().expect("this seat went through the gate");
+            let opening = seat.release();
             transfer.seconds_server = Some(at.since(opening.released()));
             transfer.seconds_verified = transfer.seconds_server;
             transfer.verified = Some(true);
@@ -145,7 +145,7 @@ fn hear_received(
 
 /// Tells it when the server began, and hears how long it took by its own clock.
 fn settle(seat: &Seat, lines: &mut LineStream<'_>, transfer: &mut Transfer) {
-    let opening = seat.release().expect("this seat went through the gate");
+    let opening = seat.release();
     let released = opening.released_at().unwrap_or_else(clock::wall);
     let since_epoch =
         Duration::try_from(released - time::OffsetDateTime::UNIX_EPOCH).unwrap_or_default();

@@ -23,9 +23,9 @@ use crate::net::pacing::Pacer;
 use crate::net::socket;
 use crate::proto::native::encode_last_words;
 use crate::server::catalog::Source;
+use crate::server::config::ServerConfig;
 use crate::server::gate::ClientKind;
-use crate::server::gate::Seat;
-use crate::server::lobby::ServerConfig;
+use crate::server::gate::SeatConnection;
 use crate::server::transport::SendJob;
 use crate::server::transport::SendResult;
 use crate::server::transport::SendSession;
@@ -33,16 +33,19 @@ use crate::server::transport::TransferFailure;
 use crate::server::transport::Transport;
 use crate::session::Via;
 use crate::transfer::Outcome;
+use crate::units::Rate;
 
 /// The way.
 #[derive(Debug)]
 pub struct Tcp {
     method: copy::Method,
+    congestion: Option<String>,
+    fair_start: bool,
 }
 
 /// TCP for one session.
 #[derive(Debug)]
-struct Line {
+struct TcpSession {
     method: copy::Method,
     buffer: usize,
     congestion: Option<String>,
@@ -89,7 +92,11 @@ impl Tcp {
                 crate::text::escape(name),
             ))?;
         }
-        Ok(Self { method })
+        Ok(Self {
+            method,
+            congestion: settings.congestion.clone(),
+            fair_start: settings.fair_start,
+        })
     }
 }
 
@@ -98,29 +105,33 @@ impl Transport for Tcp {
         Via::Tcp
     }
 
+    fn serves_http(&self) -> bool {
+        true
+    }
+
     fn prepare(
         &self,
         source: &Arc<Source>,
         clients: u16,
-        settings: &ServerConfig,
+        rate: Option<Rate>,
     ) -> Result<Box<dyn SendSession>> {
         let buffer = if clients > 256 {
             copy::COPY_BUF_MANY
         } else {
             copy::COPY_BUF
         };
-        Ok(Box::new(Line {
+        Ok(Box::new(TcpSession {
             method: self.method,
             buffer,
-            congestion: settings.congestion.clone(),
-            pacer: settings.rate.map(Pacer::new),
-            fair_start: settings.fair_start,
+            congestion: self.congestion.clone(),
+            pacer: rate.map(Pacer::new),
+            fair_start: self.fair_start,
             head: first_block(source, 0..source.info.bytes).unwrap_or_default(),
         }))
     }
 }
 
-impl SendSession for Line {
+impl SendSession for TcpSession {
     fn prepare_connection(&self, stream: &TcpStream) -> Result<()> {
         let Some(name) = &self.congestion else {
             return Ok(());
@@ -137,18 +148,16 @@ impl SendSession for Line {
         format!("{}, {congestion}", self.method.word())
     }
 
-    fn send(&self, seat: &Seat, cargo: SendJob<'_>) -> SendResult {
-        let opening = seat
-            .release()
-            .expect("only a seat that went through the gate is carried");
+    fn send(&self, seat: &SeatConnection, job: SendJob<'_>) -> SendResult {
+        let opening = seat.release();
         let duty = opening.fair_start.guard();
         let until = clock::now().after(patience(opening.admitted()));
         let SendJob {
             preface,
             range,
             answer,
-        } = cargo;
-        let (stream, source) = (seat.stream(), &seat.plan().source);
+        } = job;
+        let (stream, source) = (seat.stream(), &seat.session().source);
 
         let opened = self.open(seat, preface, &range);
         let first = opened
@@ -169,7 +178,7 @@ impl SendSession for Line {
             let copying = Copying {
                 method: self.method,
                 buffer: self.buffer,
-                stall: seat.plan().stall,
+                stall: seat.session().stall,
                 pacer: self.pacer.as_ref(),
                 moved: seat.moved(),
             };
@@ -184,11 +193,11 @@ impl SendSession for Line {
     }
 }
 
-impl Line {
+impl TcpSession {
     /// Sends the preface and the first block in one write; returns the block's length.
     fn open(
         &self,
-        seat: &Seat,
+        seat: &SeatConnection,
         mut preface: Vec<u8>,
         range: &std::ops::Range<u64>,
     ) -> Result<u64, Stop> {
@@ -196,7 +205,7 @@ impl Line {
         let block = match range.start {
             0 if !self.head.is_empty() => &self.head,
             _ => {
-                read = first_block(&seat.plan().source, range.clone())?;
+                read = first_block(&seat.session().source, range.clone())?;
                 &read
             }
         };
@@ -205,30 +214,30 @@ impl Line {
         if let Some(pacer) = &self.pacer {
             pacer.grant(len as u64);
         }
-        let deadline = clock::now().after(seat.plan().stall);
+        let deadline = clock::now().after(seat.session().stall);
         copy::send_all(seat.stream(), &preface, deadline)?;
         seat.moved().fetch_add(len as u64, Ordering::Relaxed);
         Ok(len as u64)
     }
 
     /// What a copy's end means for the seat; tells a native client why its payload ends early.
-    fn explain(&self, seat: &Seat, stop: Stop, missing: u64) -> TransferFailure {
-        let plan = seat.plan();
-        let moved = plan.source.info.bytes - missing.min(plan.source.info.bytes);
+    fn explain(&self, seat: &SeatConnection, stop: Stop, missing: u64) -> TransferFailure {
+        let session = seat.session();
+        let moved = session.source.info.bytes - missing.min(session.source.info.bytes);
         match stop {
             Stop::Peer(error) => TransferFailure::new(
                 Outcome::Cut,
                 format!("the connection failed at byte {moved}: {error}"),
             ),
             Stop::Stalled => {
-                let limit = plan.stall.as_secs_f64();
+                let limit = session.stall.as_secs_f64();
                 TransferFailure::new(
                     Outcome::TimedOut,
                     format!("stalled for {limit} s at byte {moved}"),
                 )
             }
             Stop::Short | Stop::Disk(_) => {
-                let reason = match (plan.source.change(), stop) {
+                let reason = match (session.source.change(), stop) {
                     (Some(changed), _) => changed,
                     (None, Stop::Disk(error)) => {
                         format!("the source cannot be read at byte {moved}: {error}")
@@ -266,8 +275,8 @@ fn first_block(source: &Source, range: std::ops::Range<u64>) -> Result<Vec<u8>, 
 
 /// Says why the payload ends: with last words behind it, or, where they would be taken for the
 /// rest of it, with zeros in their place and an ERROR after them.
-fn tell(seat: &Seat, reason: &str, missing: u64) {
-    let words = encode_last_words(seat.plan().session, reason);
+fn tell(seat: &SeatConnection, reason: &str, missing: u64) {
+    let words = encode_last_words(seat.session().id, reason);
     let short = usize::try_from(missing)
         .ok()
         .filter(|&missing| missing <= words.len());

@@ -15,7 +15,7 @@ use crate::proto::native::FromClient;
 use crate::proto::udp::control::Listen;
 use crate::proto::udp::control::Report;
 use crate::proto::udp::control::window;
-use crate::server::gate::Seat;
+use crate::server::gate::SeatConnection;
 use crate::server::transport::EarlyReply;
 use crate::server::transport::TransferFailure;
 use crate::transfer::Outcome;
@@ -45,7 +45,7 @@ impl Stream {
     /// Has the client sent to, and passes on what it says until it says something else.
     pub(super) fn attend(
         &self,
-        seat: &Seat,
+        seat: &SeatConnection,
         range: Range<u64>,
         listen: Listen,
         admitted: usize,
@@ -68,7 +68,7 @@ impl Stream {
                 "the sending thread is gone",
             ));
         }
-        let deadline = copy::deadline(range.end - range.start, seat.plan().stall);
+        let deadline = copy::deadline(range.end - range.start, seat.session().stall);
         let end = self.listen(seat, &tally, deadline, lines, answer, &|word| {
             self.tell(seat, word)
         });
@@ -84,7 +84,7 @@ impl Stream {
     /// gets a little further again and again has until `deadline`, as over TCP.
     fn listen(
         &self,
-        seat: &Seat,
+        seat: &SeatConnection,
         tally: &Tally,
         deadline: Moment,
         lines: &mut LineStream<'_>,

@@ -95,6 +95,7 @@ struct Lab {
     lobby: Arc<Lobby>,
     log: LogHandle,
     allowed: Vec<IpAddr>,
+    datagram: usize,
     configs: HashMap<IpAddr, Config>,
     pacer: Arc<Pacer>,
     stop: Arc<AtomicBool>,
@@ -102,7 +103,8 @@ struct Lab {
 }
 
 impl LabServer {
-    /// Serves `lobby`'s files on `addr` to loopback and to `allowed`, and logs with `log`.
+    /// Serves `lobby`'s files on `addr` to loopback and to `allowed`, in datagrams of `datagram` bytes
+    /// at most, and logs with `log`.
     ///
     /// # Errors
     /// The address is taken, or the system refuses a thread.
@@ -111,6 +113,7 @@ impl LabServer {
         lobby: &Arc<Lobby>,
         log: LogHandle,
         allowed: Vec<IpAddr>,
+        datagram: u16,
     ) -> Result<Self> {
         let failed = || Error::io("listen for datagrams", addr);
         let socket = UdpSocket::bind(addr).map_err(failed())?;
@@ -125,6 +128,7 @@ impl LabServer {
             lobby: Arc::clone(lobby),
             log,
             allowed,
+            datagram: usize::from(datagram),
             configs: HashMap::new(),
             pacer: Arc::new(Pacer::with_burst(rate, BURST)),
             stop: Arc::clone(&stop),
@@ -278,7 +282,7 @@ impl Lab {
             seat: SeatId(config.begun),
             to,
             from: self.socket.local_addr().ok(),
-            datagram: usize::from(self.lobby.settings.datagrams.size),
+            datagram: self.datagram,
             pacer: Arc::clone(&self.pacer),
             stop: Arc::clone(&self.stop),
             source,

@@ -14,8 +14,10 @@
 
 use crate::server::builder::ServerCoreBuilder;
 use crate::session::Via;
+use crate::transport::udp::config::UdpConfig;
 
 mod attend;
+pub mod config;
 pub mod hub;
 mod kernel;
 pub mod lab;
@@ -30,10 +32,10 @@ pub mod way;
 mod writer;
 
 /// Adds the three ways to a server.
-pub fn serve(host: ServerCoreBuilder) -> ServerCoreBuilder {
+pub fn serve(host: ServerCoreBuilder, config: UdpConfig) -> ServerCoreBuilder {
     [Via::Udp, Via::Raw, Via::Multicast]
         .into_iter()
         .fold(host, |host, via| {
-            host.transport(Box::new(way::Datagrams::new(via)))
+            host.transport(Box::new(way::Datagrams::new(via, config)))
         })
 }

@@ -30,8 +30,8 @@ use crate::proto::udp::packet::DATAGRAM_MIN;
 use crate::proto::udp::packet::block_len;
 use crate::proto::udp::receiver::block_count;
 use crate::server::catalog::Source;
-use crate::server::gate::Seat;
-use crate::server::lobby::ServerConfig;
+use crate::server::gate::SeatConnection;
+use crate::server::transport::ControlExtension;
 use crate::server::transport::EarlyReply;
 use crate::server::transport::SeatDetail;
 use crate::server::transport::SendJob;
@@ -43,6 +43,7 @@ use crate::session::SeatId;
 use crate::session::Via;
 use crate::transfer::Counts;
 use crate::transfer::Outcome;
+use crate::transport::udp::config::UdpConfig;
 use crate::transport::udp::pump;
 use crate::transport::udp::pump::Job;
 use crate::transport::udp::pump::Word;
@@ -55,6 +56,7 @@ use crate::units::Rate;
 #[derive(Clone, Copy, Debug)]
 pub struct Datagrams {
     via: Via,
+    config: UdpConfig,
 }
 
 /// One session.
@@ -91,9 +93,9 @@ const MANY_FROM: Rate = Rate(900_000_000);
 
 impl Datagrams {
     /// `via` must be one of `udp`, `raw` and `multicast`.
-    pub fn new(via: Via) -> Self {
+    pub fn new(via: Via, config: UdpConfig) -> Self {
         debug_assert!(matches!(via, Via::Udp | Via::Raw | Via::Multicast));
-        Self { via }
+        Self { via, config }
     }
 }
 
@@ -106,9 +108,9 @@ impl Transport for Datagrams {
         &self,
         source: &Arc<Source>,
         _: u16,
-        settings: &ServerConfig,
+        rate: Option<Rate>,
     ) -> Result<Box<dyn SendSession>> {
-        let size = settings.datagrams.size;
+        let size = self.config.size;
         if !(DATAGRAM_MIN..=DATAGRAM_MAX).contains(&size) {
             let what =
                 format!("datagrams of {size} bytes: {DATAGRAM_MIN} to {DATAGRAM_MAX} are possible");
@@ -131,14 +133,14 @@ impl Transport for Datagrams {
             source: Arc::clone(source),
             terms: Terms {
                 datagram: size,
-                group: multicast.then(|| settings.datagrams.group.unwrap_or_else(some_group)),
+                group: multicast.then(|| self.config.group.unwrap_or_else(some_group)),
                 from: multicast
-                    .then_some(settings.datagrams.interface)
+                    .then_some(self.config.interface)
                     .flatten()
                     .map(IpAddr::from),
             },
-            ttl: settings.datagrams.ttl,
-            rate: settings.rate,
+            ttl: self.config.ttl,
+            rate,
             block_len,
             blocks: block_count(source.info.bytes, block_len),
             state: Mutex::default(),
@@ -196,15 +198,50 @@ impl SendSession for Stream {
         }
     }
 
-    fn terms(&self) -> Option<Vec<u8>> {
-        Some(self.terms.encode())
-    }
-
     fn fills_control(&self) -> bool {
         false
     }
 
-    fn on_line(&self, seat: &Seat, line: &str) -> Result<()> {
+    fn control(&self) -> Option<&dyn ControlExtension> {
+        Some(self)
+    }
+
+    fn send(&self, _: &SeatConnection, _: SendJob<'_>) -> SendResult {
+        SendResult {
+            first: None,
+            end: Err(TransferFailure::new(
+                Outcome::Refused,
+                format!("only a client of our own can be sent to via {}", self.via),
+            )),
+        }
+    }
+
+    fn detail(&self, seat: SeatId) -> SeatDetail {
+        let state = self.lock();
+        let lost = state
+            .tallies
+            .get(&seat)
+            .map(|tally| tally.lost.load(Ordering::Relaxed));
+        SeatDetail {
+            lost,
+            ..SeatDetail::default()
+        }
+    }
+
+    fn add_counts(&self, seat: SeatId, counts: &mut Counts) {
+        let Some(tally) = self.lock().tallies.get(&seat).map(Arc::clone) else {
+            return;
+        };
+        tally.account(counts, self.via == Via::Raw);
+    }
+}
+
+impl ControlExtension for Stream {
+    fn terms(&self) -> Vec<u8> {
+        self.terms.encode()
+    }
+
+    fn on_line(&self, seat: &SeatConnection, line: &str) -> Result<()> {
         let wrong = |error: String| Error::protocol(seat.id(), error);
         let listen = Listen::decode(line).map_err(|error| wrong(error.to_string()))?;
         let peer = peer(seat)?;
@@ -215,33 +252,21 @@ impl SendSession for Stream {
         Ok(())
     }
 
-    fn send(&self, _: &Seat, _: SendJob<'_>) -> SendResult {
-        SendResult {
-            first: None,
-            end: Err(TransferFailure::new(
-                Outcome::Refused,
-                format!("only a client of our own can be sent to via {}", self.via),
-            )),
-        }
-    }
-
     fn send_native(
         &self,
-        seat: &Seat,
+        seat: &SeatConnection,
         preface: Vec<u8>,
         range: Range<u64>,
         lines: &mut LineStream<'_>,
         answer: &mut EarlyReply,
     ) -> SendResult {
-        let opening = seat
-            .release()
-            .expect("only a seat that went through the gate is carried");
+        let opening = seat.release();
         // Nothing is sent over TCP after GO but the last words.
         drop(opening.fair_start.guard());
         let said = copy::send_all(
             seat.stream(),
             &preface,
-            clock::now().after(seat.plan().stall),
+            clock::now().after(seat.session().stall),
         );
         let listen = self.lock().listening.remove(&seat.id());
         let listen = listen
@@ -276,29 +301,10 @@ impl SendSession for Stream {
             end: Err(failure),
         }
     }
-
-    fn detail(&self, seat: SeatId) -> SeatDetail {
-        let state = self.lock();
-        let lost = state
-            .tallies
-            .get(&seat)
-            .map(|tally| tally.lost.load(Ordering::Relaxed));
-        SeatDetail {
-            lost,
-            ..SeatDetail::default()
-        }
-    }
-
-    fn add_counts(&self, seat: &Seat, counts: &mut Counts) {
-        let Some(tally) = self.lock().tallies.get(&seat.id()).map(Arc::clone) else {
-            return;
-        };
-        tally.account(counts, self.via == Via::Raw);
-    }
 }
 
 /// The address of a seat's client.
-fn peer(seat: &Seat) -> Result<SocketAddr> {
+fn peer(seat: &SeatConnection) -> Result<SocketAddr> {
     let failed = Error::io("look at the connection", "a client");
     seat.stream().peer_addr().map_err(failed)
 }
@@ -313,7 +319,7 @@ impl Stream {
     }
 
     /// Passes a word to the sending thread, starting it with the first.
-    pub(super) fn tell(&self, seat: &Seat, word: Word) -> bool {
+    pub(super) fn tell(&self, seat: &SeatConnection, word: Word) -> bool {
         let mut state = self.lock();
         if state.words.is_none() {
             let Some((_, outlet)) = state.outlet.take() else {
@@ -322,7 +328,7 @@ impl Stream {
             let (tell, words) = crossbeam_channel::bounded(WORDS);
             let job = Job {
                 via: self.via,
-                stream: seat.plan().session.0 as u32,
+                stream: seat.session().id.0 as u32,
                 source: Arc::clone(&self.source),
                 datagram: usize::from(self.terms.datagram),
                 block_len: self.block_len,
@@ -332,7 +338,7 @@ impl Stream {
                 group: self.terms.group,
             };
             let started = thread::Builder::new()
-                .name(format!("send-{:04x}", seat.plan().session.0 >> 48))
+                .name(format!("send-{:04x}", seat.session().id.0 >> 48))
                 .stack_size(STACK)
                 .spawn(move || pump::run(job, &words));
             if let Err(error) = started {

@@ -29,8 +29,8 @@ use gatecast::internals::server::builder::ServerCore;
 use gatecast::internals::server::builder::ServerCoreBuilder;
 use gatecast::internals::server::catalog::Catalog;
 use gatecast::internals::server::catalog::Source;
-use gatecast::internals::server::gate::Seat;
-use gatecast::internals::server::lobby::ServerConfig;
+use gatecast::internals::server::config::ServerConfig;
+use gatecast::internals::server::gate::SeatConnection;
 use gatecast::internals::server::sample;
 use gatecast::internals::server::transport::SendJob;
 use gatecast::internals::server::transport::SendResult;
@@ -340,9 +340,9 @@ impl Transport for Panicking<Tcp> {
         &self,
         source: &Arc<Source>,
         clients: u16,
-        settings: &ServerConfig,
+        rate: Option<Rate>,
     ) -> Result<Box<dyn SendSession>> {
-        let inner = self.inner.prepare(source, clients, settings)?;
+        let inner = self.inner.prepare(source, clients, rate)?;
         let seat = self.seat;
         Ok(Box::new(Panicking { inner, seat }))
     }
@@ -357,7 +357,7 @@ impl SendSession for Panicking<Box<dyn SendSession>> {
         self.inner.description(stream)
     }
 
-    fn send(&self, seat: &Seat, cargo: SendJob<'_>) -> SendResult {
+    fn send(&self, seat: &SeatConnection, cargo: SendJob<'_>) -> SendResult {
         assert_ne!(seat.id().0, self.seat, "a planted panic");
         self.inner.send(seat, cargo)
     }

@@ -15,7 +15,7 @@ use gatecast::internals::proto::bt::wire;
 use gatecast::internals::proto::bt::wire::Handshake;
 use gatecast::internals::proto::bt::wire::Limits;
 use gatecast::internals::proto::bt::wire::Message;
-use gatecast::internals::server::lobby::ServerConfig;
+use gatecast::internals::server::config::ServerConfig;
 use gatecast::internals::session::Via;
 use gatecast::internals::transport::swarm;
 use gatecast::internals::transport::swarm::torrents::Options;

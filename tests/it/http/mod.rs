@@ -30,7 +30,7 @@ use gatecast::internals::http;
 use gatecast::internals::http::Documents;
 use gatecast::internals::http::Options;
 use gatecast::internals::report::csv;
-use gatecast::internals::server::lobby::ServerConfig;
+use gatecast::internals::server::config::ServerConfig;
 use gatecast::internals::session::Via;
 use gatecast::internals::transfer::Outcome;
 use gatecast::internals::transport::tcp;

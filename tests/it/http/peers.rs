@@ -18,7 +18,7 @@ use crate::common::within;
 use gatecast::internals::digest::Digest;
 use gatecast::internals::http;
 use gatecast::internals::http::Options;
-use gatecast::internals::server::lobby::ServerConfig;
+use gatecast::internals::server::config::ServerConfig;
 use gatecast::internals::transfer::Outcome;
 use gatecast::internals::transport::tcp;
 

@@ -28,6 +28,7 @@ use gatecast::internals::report::verdict::Verdict;
 use gatecast::internals::session::Via;
 use gatecast::internals::transfer::Outcome;
 use gatecast::internals::transport::udp;
+use gatecast::internals::transport::udp::config::UdpConfig;
 use gatecast::internals::transport::udp::hub;
 
 const LIMIT: Duration = Duration::from_secs(100);
@@ -39,10 +40,17 @@ fn server(bytes: u64, group: SocketAddr, rate: u64) -> Server {
         |settings| {
             settings.via = Some(Via::Multicast);
             settings.clients = Some(2);
-            settings.datagrams.group = Some(group);
             settings.rate = common::bytes_per_second(rate);
         },
-        udp::serve,
+        |host| {
+            udp::serve(
+                host,
+                UdpConfig {
+                    group: Some(group),
+                    ..UdpConfig::default()
+                },
+            )
+        },
     )
 }
 
@@ -83,10 +91,17 @@ fn a_group_leaves_and_is_joined_by_the_interfaces_that_are_named() {
                 settings.via = Some(Via::Multicast);
                 settings.clients = Some(2);
                 // Loopback has many addresses; the clients come by another.
-                settings.datagrams.interface = Some(Ipv4Addr::new(127, 0, 0, 9));
                 settings.rate = common::bytes_per_second(5_000_000);
             },
-            udp::serve,
+            |host| {
+                udp::serve(
+                    host,
+                    UdpConfig {
+                        interface: Some(Ipv4Addr::new(127, 0, 0, 9)),
+                        ..UdpConfig::default()
+                    },
+                )
+            },
         );
         let mut order = server.order("a");
         order.clients = 2;

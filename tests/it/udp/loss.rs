@@ -12,7 +12,7 @@ use gatecast::internals::client::FetchConfig;
 use gatecast::internals::client::FetchRun;
 use gatecast::internals::server::builder::ServerCoreBuilder;
 use gatecast::internals::server::catalog::Catalog;
-use gatecast::internals::server::lobby::ServerConfig;
+use gatecast::internals::server::config::ServerConfig;
 use gatecast::internals::server::sample;
 use gatecast::internals::session::Via;
 use gatecast::internals::testbed::star::build::Star;
@@ -25,6 +25,7 @@ use gatecast::internals::transfer::Outcome;
 use gatecast::internals::transfer::Record;
 use gatecast::internals::transfer::Transfer;
 use gatecast::internals::transport::udp;
+use gatecast::internals::transport::udp::config::UdpConfig;
 use gatecast::internals::units::Rate;
 
 fn nft(host: &host::Host, words: &str) -> String {
@@ -59,7 +60,11 @@ fn session_of(star: &Star, via: Via, bytes: u64, clients: u16, rate: Option<Rate
     let address = star.layout().address(0);
     // Threads are born where their makers are, so both ends stay on their hosts.
     let server = star.hosts()[0]
-        .enter(|| udp::serve(host).start((address, 0).into()).expect("a port"))
+        .enter(|| {
+            udp::serve(host, UdpConfig::default())
+                .start((address, 0).into())
+                .expect("a port")
+        })
         .expect("the host is there");
     let ways = [udp::take::UDP, udp::take::RAW, udp::take::MULTICAST];
     let errors: Vec<Option<String>> = std::thread::scope(|scope| {

@@ -40,6 +40,7 @@ use gatecast::internals::session::Via;
 use gatecast::internals::transfer::Outcome;
 use gatecast::internals::transfer::Record;
 use gatecast::internals::transport::udp;
+use gatecast::internals::transport::udp::config::UdpConfig;
 use gatecast::internals::transport::udp::lab::LabServer;
 
 const LIMIT: Duration = Duration::from_secs(100);
@@ -51,7 +52,7 @@ fn server(bytes: u64, via: Via, clients: u16) -> Server {
             settings.via = Some(via);
             settings.clients = Some(clients);
         },
-        udp::serve,
+        |host| udp::serve(host, UdpConfig::default()),
     )
 }
 
@@ -127,7 +128,7 @@ fn raw_measures_and_publishes_only_what_is_whole() {
                 settings.clients = Some(2);
                 settings.rate = common::bytes_per_second(20_000_000);
             },
-            udp::serve,
+            |host| udp::serve(host, UdpConfig::default()),
         );
         let honest = fetch(&server, "a", |order| order.group = Some(2));
         // A client that closes its eyes: every second datagram, as it says.
@@ -278,7 +279,7 @@ fn one_that_floods_with_lists_of_everything_takes_no_more_than_its_share() {
                 settings.clients = Some(2);
                 settings.rate = common::bytes_per_second(RATE);
             },
-            udp::serve,
+            |host| udp::serve(host, UdpConfig::default()),
         );
         let honest = fetch(&server, "honest", |order| order.group = Some(2));
         let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
@@ -341,7 +342,7 @@ fn a_client_that_gets_a_little_further_for_ever_is_given_up() {
                 settings.clients = Some(1);
                 settings.stall = Duration::from_secs(1);
             },
-            udp::serve,
+            |host| udp::serve(host, UdpConfig::default()),
         );
         let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
         let mut slow = listening(&server, 1, "slow", &socket);
@@ -415,10 +416,17 @@ fn datagrams_of_strangers_change_nothing_and_are_counted() {
             |settings| {
                 settings.via = Some(Via::Multicast);
                 settings.clients = Some(1);
-                settings.datagrams.group = Some(group);
                 settings.rate = common::bytes_per_second(8_000_000);
             },
-            udp::serve,
+            |host| {
+                udp::serve(
+                    host,
+                    UdpConfig {
+                        group: Some(group),
+                        ..UdpConfig::default()
+                    },
+                )
+            },
         );
         let copy = fetch(&server, "a", |_| {});
         until("bytes move", || server.moved() > 0);
@@ -471,7 +479,7 @@ fn a_source_that_changes_while_it_is_sent_is_told_to_all() {
                     settings.clients = Some(2);
                     settings.rate = common::bytes_per_second(3_000_000);
                 },
-                udp::serve,
+                |host| udp::serve(host, UdpConfig::default()),
             );
             let copies = fetch(&server, "a", |order| order.clients = 2);
             until("bytes move", || server.moved() > 100_000);
@@ -525,8 +533,14 @@ fn a_client_of_the_labs_udp_protocol_is_served_as_it_expects() {
         });
         let running = server.running();
         let any = ([127, 0, 0, 1], 0).into();
-        let lab = LabServer::start(any, running.lobby(), running.log_handle(), Vec::new())
-            .expect("a port");
+        let lab = LabServer::start(
+            any,
+            running.lobby(),
+            running.log_handle(),
+            Vec::new(),
+            UdpConfig::default().size,
+        )
+        .expect("a port");
         assert_eq!(python(lab.addr(), &["LIST"]), "['f.bin']");
         assert_eq!(python(lab.addr(), &["CONFIG", "f.bin", "2"]), "Config set");
         assert_eq!(
@@ -567,8 +581,14 @@ fn a_client_of_the_lab_that_asks_twice_gets_one_file() {
         });
         let running = server.running();
         let any = ([127, 0, 0, 1], 0).into();
-        let lab = LabServer::start(any, running.lobby(), running.log_handle(), Vec::new())
-            .expect("a port");
+        let lab = LabServer::start(
+            any,
+            running.lobby(),
+            running.log_handle(),
+            Vec::new(),
+            UdpConfig::default().size,
+        )
+        .expect("a port");
         let client = UdpSocket::bind("127.0.0.1:0").expect("a port");
         client.connect(lab.addr()).expect("loopback");
         client
@@ -615,7 +635,14 @@ fn the_labs_server_answers_nobody_who_is_not_allowed() {
         let running = server.running();
         let any = ([0, 0, 0, 0], 0).into();
         let start = |allowed| {
-            LabServer::start(any, running.lobby(), running.log_handle(), allowed).expect("a port")
+            LabServer::start(
+                any,
+                running.lobby(),
+                running.log_handle(),
+                allowed,
+                UdpConfig::default().size,
+            )
+            .expect("a port")
         };
         // The address of this host on its network, if it has one: no loopback.
         let probe = UdpSocket::bind("0.0.0.0:0").expect("a port");

@@ -35,6 +35,7 @@ use gatecast::internals::report::verdict::Verdict;
 use gatecast::internals::session::Via;
 use gatecast::internals::transfer::Outcome;
 use gatecast::internals::transport::udp;
+use gatecast::internals::transport::udp::config::UdpConfig;
 
 const LIMIT: Duration = Duration::from_secs(100);
 
@@ -178,7 +179,7 @@ fn server(bytes: u64, via: Via, rate: Option<u64>) -> Server {
             settings.clients = Some(1);
             settings.rate = rate.and_then(common::bytes_per_second);
         },
-        udp::serve,
+        |host| udp::serve(host, UdpConfig::default()),
     )
 }
 
@@ -506,10 +507,17 @@ fn two_sessions_on_one_group_do_not_mix() {
                 |settings| {
                     settings.via = Some(Via::Multicast);
                     settings.clients = Some(2);
-                    settings.datagrams.group = Some(group);
                     settings.rate = common::bytes_per_second(2_000_000);
                 },
-                udp::serve,
+                |host| {
+                    udp::serve(
+                        host,
+                        UdpConfig {
+                            group: Some(group),
+                            ..UdpConfig::default()
+                        },
+                    )
+                },
             )
         });
         thread::scope(|scope| {
@@ -651,22 +659,32 @@ fn a_forged_question_and_a_forged_leap_end_no_honest_client() {
 #[test]
 fn headers_and_questions_that_are_damaged_on_the_way_do_no_harm() {
     within(LIMIT, || {
-        // Each byte of a header in turn, and questions too; the numbers' lower half by itself below.
-        let mut count = 0_usize;
-        let places = [
-            0, 1, 2, 3, 4, 7, 8, 9, 12, 15, 16, 17, 18, 19, 20, 21, 22, 23,
-        ];
-        let damage = move |datagram: &[u8]| {
-            count += 1;
-            let mut bytes = datagram.to_vec();
-            if count.is_multiple_of(50) || is_end(datagram) && count.is_multiple_of(2) {
-                bytes[places[count / 50 % places.len()]] ^= 1 << (count / 900 % 8);
+        // Each of these bytes of a header in turn, and questions too.
+        let damage = |places: &'static [usize]| {
+            let mut count = 0_usize;
+            move |datagram: &[u8]| {
+                count += 1;
+                let mut bytes = datagram.to_vec();
+                if count.is_multiple_of(50) || is_end(datagram) && count.is_multiple_of(2) {
+                    let turn = count / 50;
+                    bytes[places[turn % places.len()]] ^= 1 << (turn / places.len() % 8);
+                }
+                vec![(Duration::ZERO, bytes)]
             }
-            vec![(Duration::ZERO, bytes)]
         };
-        let (row, _) = through(8000 * BLOCK, Via::Udp, Some(8_000_000), damage);
+        // The numbers' lower half is by itself below, and so is the block.
+        let header = damage(&[0, 1, 2, 3, 4, 7, 8, 9, 12, 15, 20, 21, 22, 23]);
+        let (row, _) = through(8000 * BLOCK, Via::Udp, Some(8_000_000), header);
         assert!(row.is_proven(), "{row:?}");
         assert!(row.counts.foreign > Some(20), "{row:?}");
+        assert!(row.counts.corrupt > Some(40), "{row:?}");
+        // A block that has the number of another is written in its place, if that is possible:
+        // then the copy is corrupt.
+        let block = damage(&[16, 17, 18, 19]);
+        let (row, _) = through(8000 * BLOCK, Via::Udp, Some(8_000_000), block);
+        let outcomes = [Outcome::Complete, Outcome::Corrupt];
+        assert!(outcomes.contains(&row.outcome), "{row:?}");
+        assert_eq!(row.verified, Some(row.outcome == Outcome::Complete));
         assert!(row.counts.corrupt > Some(40), "{row:?}");
         // Numbers that are others' numbers: one is a copy or out of order, the other is lost.
         let mut count = 0_u32;

@@ -1,0 +1,53 @@
+//! How a server runs its sessions.
+
+use std::time::Duration;
+
+use crate::net::copy;
+use crate::session::Via;
+use crate::text::FileName;
+use crate::units::Rate;
+
+/// How a server runs its sessions.
+#[derive(Clone, Debug)]
+pub struct ServerConfig {
+    /// The number of seats; `None` leaves it to the clients.
+    pub clients: Option<u16>,
+    /// The file for clients that name none.
+    pub file: Option<FileName>,
+    /// The way; `None` leaves it to the clients, and is TCP when they do not care either.
+    pub via: Option<Via>,
+    /// How long a muster may last, from its first seat.
+    pub max_wait: Duration,
+    /// How many ready clients are enough at its end; `None` is all of them.
+    pub quorum: Option<u16>,
+    /// The rate of payload of a whole session, shared by its seats; `None` is as fast as it goes.
+    pub rate: Option<Rate>,
+    /// A client that makes no progress for this long is given up.
+    pub stall: Duration,
+    /// How bytes are copied to a socket.
+    pub copy: copy::Method,
+    /// The TCP congestion control; `None` leaves the system's.
+    pub congestion: Option<String>,
+    /// Only one session.
+    pub one_off: bool,
+    /// Let the seats meet after their first block; off, the barrier alone starts them.
+    pub fair_start: bool,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self {
+            clients: None,
+            file: None,
+            via: None,
+            max_wait: Duration::from_secs(60),
+            quorum: None,
+            rate: None,
+            stall: Duration::from_secs(30),
+            copy: copy::Method::Auto,
+            congestion: None,
+            one_off: false,
+            fair_start: true,
+        }
+    }
+}

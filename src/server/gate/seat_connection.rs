@@ -1,0 +1,120 @@
+//! What a transport needs of a seat: its client's connection, its session and its counter.
+
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::server::catalog::Source;
+use crate::server::gate::pending::{ClientKind, PendingClient};
+use crate::server::gate::release::Release;
+use crate::session::{SeatId, SessionId, Via};
+use crate::transfer::{Outcome, Transfer};
+
+/// What a session sends, and to how many; fixed when it begins to muster.
+#[derive(Debug)]
+pub struct SessionInfo {
+    /// Its number.
+    pub id: SessionId,
+    /// The way the bytes travel.
+    pub via: Via,
+    /// The file.
+    pub source: Arc<Source>,
+    /// How many seats there are.
+    pub clients: u16,
+    /// How long a ready or moving client may be silent.
+    pub stall: Duration,
+}
+
+/// One seat's client and session, without the gate.
+#[derive(Debug)]
+pub struct SeatConnection {
+    id: SeatId,
+    kind: ClientKind,
+    name: String,
+    peer: SocketAddr,
+    stream: Arc<TcpStream>,
+    moved: Arc<AtomicU64>,
+    session: Arc<SessionInfo>,
+    /// The release that it went through; `None` before.
+    release: Option<Arc<Release>>,
+    stopping: Arc<AtomicBool>,
+}
+
+impl SeatConnection {
+    pub(super) fn new(
+        id: SeatId,
+        client: &PendingClient,
+        moved: Arc<AtomicU64>,
+        session: Arc<SessionInfo>,
+        stopping: Arc<AtomicBool>,
+    ) -> Self {
+        Self {
+            id,
+            kind: client.kind,
+            name: client.name.clone(),
+            peer: client.peer,
+            stream: Arc::clone(&client.stream),
+            moved,
+            session,
+            release: None,
+            stopping,
+        }
+    }
+
+    pub(super) fn set_release(&mut self, release: Arc<Release>) {
+        self.release = Some(release);
+    }
+
+    pub(super) fn is_released(&self) -> bool {
+        self.release.is_some()
+    }
+
+    /// Its number.
+    pub fn id(&self) -> SeatId {
+        self.id
+    }
+
+    /// The kind of its client.
+    pub fn kind(&self) -> ClientKind {
+        self.kind
+    }
+
+    /// Its session.
+    pub fn session(&self) -> &SessionInfo {
+        &self.session
+    }
+
+    /// Its client's connection.
+    pub fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+
+    /// Counts the payload bytes sent to it.
+    pub fn moved(&self) -> &AtomicU64 {
+        &self.moved
+    }
+
+    /// The release that it went through.
+    ///
+    /// # Panics
+    /// Before the release: bytes are sent, and receipts read, only behind the gate.
+    pub fn release(&self) -> &Release {
+        self.release
+            .as_deref()
+            .expect("this seat went through the gate")
+    }
+
+    /// The server is ending: a thread that waits for more of this client goes on without it.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+
+    /// A row for the log with what is known of this client.
+    pub fn transfer(&self) -> Transfer {
+        let mut transfer = Transfer::new(self.id, self.name.clone(), Outcome::Complete);
+        transfer.client = Some(self.peer);
+        transfer.server = self.stream.local_addr().ok();
+        transfer
+    }
+}

@@ -1,0 +1,144 @@
+//! What a gate knows of its seats: one phase for the gate, one for each seat.
+
+use std::collections::BTreeMap;
+use std::net::{Shutdown, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use crate::server::gate::pending::{MusterEnd, PendingClient};
+use crate::server::gate::release::Release;
+use crate::session::SeatId;
+use crate::units::Moment;
+
+/// Everything under the gate's lock.
+#[derive(Debug)]
+pub(super) struct GateState {
+    pub(super) seats: BTreeMap<SeatId, TakenSeat>,
+    pub(super) phase: GatePhase,
+    pub(super) deadline: Moment,
+    /// The user has asked for the release.
+    pub(super) by_hand: bool,
+    /// At least one client has had a seat.
+    pub(super) visited: bool,
+}
+
+/// A seat that has a client.
+#[derive(Debug)]
+pub(super) struct TakenSeat {
+    pub(super) client: PendingClient,
+    pub(super) phase: SeatPhase,
+    pub(super) moved: Arc<AtomicU64>,
+}
+
+/// Where a gate stands.
+#[derive(Debug)]
+pub(super) enum GatePhase {
+    Mustering,
+    Released(Arc<Release>),
+    Ended(MusterEnd),
+}
+
+/// Where a seat stands.
+#[derive(Debug)]
+pub(super) enum SeatPhase {
+    /// The client has not said READY.
+    Preparing,
+    /// The client is ready; its thread waits for the release.
+    Ready,
+    /// The client lost the seat before the release; its thread reads why, and leaves.
+    Evicted(MusterEnd),
+    /// The client is admitted, and its transfer is not over.
+    Released,
+    /// The transfer is over.
+    Finished,
+}
+
+impl GateState {
+    /// How many seats are ready.
+    pub(super) fn ready(&self) -> u16 {
+        let ready = self
+            .seats
+            .values()
+            .filter(|seat| matches!(seat.phase, SeatPhase::Ready))
+            .count();
+        u16::try_from(ready).expect("seats are numbered by u16")
+    }
+
+    /// The connections of the ready seats for which `wanted` holds.
+    pub(super) fn ready_streams(
+        &self,
+        wanted: impl Fn(&PendingClient) -> bool,
+    ) -> Vec<(SeatId, Arc<TcpStream>)> {
+        self.seats
+            .iter()
+            .filter(|(_, seat)| matches!(seat.phase, SeatPhase::Ready) && wanted(&seat.client))
+            .map(|(&id, seat)| (id, Arc::clone(&seat.client.stream)))
+            .collect()
+    }
+
+    /// The muster is over without a release; a client that is not ready yet is in a read.
+    pub(super) fn end(&mut self, end: MusterEnd) {
+        for seat in self.seats.values_mut() {
+            if matches!(seat.phase, SeatPhase::Preparing) {
+                seat.send_away(end.clone());
+            }
+        }
+        self.phase = GatePhase::Ended(end);
+    }
+
+    /// Takes the seat away unless it is another client's by now. True if it did.
+    pub(super) fn evict(&mut self, id: SeatId, stream: &Arc<TcpStream>, end: MusterEnd) -> bool {
+        match self.seats.get_mut(&id) {
+            Some(seat)
+                if Arc::ptr_eq(&seat.client.stream, stream)
+                    && matches!(seat.phase, SeatPhase::Ready) =>
+            {
+                seat.phase = SeatPhase::Evicted(end);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Admits the ready seats, and sends the others away.
+    pub(super) fn admit(&mut self) -> Arc<Release> {
+        let mut admitted = 0;
+        for (id, seat) in &mut self.seats {
+            match seat.phase {
+                SeatPhase::Ready => {
+                    // The watcher reads without waiting; the transfer is blocking again.
+                    if let Err(error) = seat.client.stream.set_nonblocking(false) {
+                        log::warn!("seat {id}: cannot make the connection blocking: {error}");
+                    }
+                    seat.phase = SeatPhase::Released;
+                    admitted += 1;
+                }
+                SeatPhase::Preparing => {
+                    let late = "the gate opened before this client was ready";
+                    seat.send_away(MusterEnd::NotEnough(late.to_owned()));
+                }
+                SeatPhase::Evicted(_) | SeatPhase::Released | SeatPhase::Finished => {}
+            }
+        }
+        let release = Arc::new(Release::new(admitted));
+        self.phase = GatePhase::Released(Arc::clone(&release));
+        release
+    }
+
+    /// Why the client in `id` cannot be released any more; `None` while it can.
+    pub(super) fn muster_end(&self, id: SeatId) -> Option<MusterEnd> {
+        match (&self.phase, self.seats.get(&id).map(|seat| &seat.phase)) {
+            (_, Some(SeatPhase::Evicted(end))) | (GatePhase::Ended(end), _) => Some(end.clone()),
+            _ => None,
+        }
+    }
+}
+
+impl TakenSeat {
+    /// Ends the wait of a client that is not ready: its thread is in a read, which returns now.
+    fn send_away(&mut self, end: MusterEnd) {
+        self.phase = SeatPhase::Evicted(end);
+        // A connection that is gone already needs no closing.
+        let _ = self.client.stream.shutdown(Shutdown::Read);
+    }
+}
