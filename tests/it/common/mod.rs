@@ -55,6 +55,7 @@ pub(crate) mod program;
 pub(crate) mod star;
 pub(crate) mod swarm;
 pub(crate) mod turn;
+pub(crate) mod udp;
 
 /// No single wait of a test is longer.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);

@@ -12,6 +12,7 @@ use gatecast::internals::client::ClientReport;
 use gatecast::internals::client::FetchConfig;
 use gatecast::internals::proto::bt::metainfo::Metainfo;
 use gatecast::internals::proto::bt::wire;
+use gatecast::internals::proto::bt::wire::Block;
 use gatecast::internals::proto::bt::wire::Handshake;
 use gatecast::internals::proto::bt::wire::Limits;
 use gatecast::internals::proto::bt::wire::Message;
@@ -56,6 +57,23 @@ pub(crate) fn metainfo(server: &Server) -> Metainfo {
 pub(crate) fn held_back(server: &Server) -> usize {
     let swarm = String::from_utf8(get(server.addr, "/swarm")).expect("text");
     swarm.matches("\"first\":null").count()
+}
+
+/// The block that a message asks for; `None` when it is no request.
+pub(crate) fn request(message: &[u8]) -> Option<Block> {
+    let number = |at: usize| Some(u32::from_be_bytes(*message.get(at..)?.first_chunk()?));
+    (message[0] == 6).then_some(())?;
+    Some(Block {
+        piece: number(1)?,
+        begin: number(5)?,
+        len: number(9)?,
+    })
+}
+
+/// The bytes of a block of the file.
+pub(crate) fn data_of<'a>(content: &'a [u8], metainfo: &Metainfo, block: Block) -> &'a [u8] {
+    let from = (block.piece * metainfo.piece_bytes + block.begin) as usize;
+    &content[from..from + block.len as usize]
 }
 
 /// A peer made of messages.
@@ -119,6 +137,15 @@ impl Raw {
             let message = self.hear().expect("a link that stands");
             if kinds.contains(&message[0]) {
                 return message[0];
+            }
+        }
+    }
+
+    /// Answers every request with what `data` gives for it, until the other side closes.
+    pub(crate) fn serve(&mut self, mut data: impl FnMut(Block) -> Vec<u8>) {
+        while let Some(message) = self.hear() {
+            if let Some(block) = request(&message) {
+                self.say(&Message::Piece(block.piece, block.begin, &data(block)));
             }
         }
     }

@@ -14,6 +14,7 @@ use crate::common::Server;
 use crate::common::http::get;
 use crate::common::http::request_head;
 use crate::common::swarm::Raw;
+use crate::common::swarm::data_of;
 use crate::common::swarm::fetch;
 use crate::common::swarm::metainfo;
 use crate::common::swarm::server;
@@ -163,18 +164,10 @@ fn a_tracker_that_dies_in_mid_session_stops_nobody() {
             let mut raw = Raw::greet(stream, &serving, id(9));
             raw.say(&Message::HaveAll);
             raw.say(&Message::Unchoke);
-            while let Some(message) = raw.hear() {
-                if message[0] == 6 {
-                    let number = |at: usize| {
-                        u32::from_be_bytes(message[at..at + 4].try_into().expect("four")) as usize
-                    };
-                    let from = number(1) * serving.piece_bytes as usize + number(5);
-                    let data = &content[from..from + number(9)];
-                    thread::sleep(Duration::from_millis(15));
-                    let (piece, begin) = (number(1) as u32, number(5) as u32);
-                    raw.say(&Message::Piece(piece, begin, data));
-                }
-            }
+            raw.serve(|block| {
+                thread::sleep(Duration::from_millis(15));
+                data_of(&content, &serving, block).to_vec()
+            });
         });
         let tracker = TcpListener::bind("127.0.0.1:0").expect("a port");
         let url = format!("http://{}/announce", tracker.local_addr().expect("bound"));

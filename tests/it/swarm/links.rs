@@ -20,8 +20,10 @@ use crate::common::Server;
 use crate::common::http::get;
 use crate::common::http::request_head;
 use crate::common::swarm::Raw;
+use crate::common::swarm::data_of;
 use crate::common::swarm::fetch;
 use crate::common::swarm::metainfo;
+use crate::common::swarm::request;
 use crate::common::swarm::server;
 use crate::common::until;
 use crate::common::within;
@@ -123,27 +125,10 @@ fn leech(server: &Server, tracker: &Tracker) -> (Metainfo, JoinHandle<Fetched>, 
     (torrent, fetching, moved)
 }
 
-/// Serves whatever is asked for.
+/// Unchokes, and serves whatever is asked for.
 fn serve(raw: &mut Raw, content: &[u8], metainfo: &Metainfo) {
     raw.say(&Message::Unchoke);
-    while let Some(message) = raw.hear() {
-        if let Some(block) = request(&message) {
-            let from = (block.piece * metainfo.piece_bytes + block.begin) as usize;
-            let data = &content[from..from + block.len as usize];
-            raw.say(&Message::Piece(block.piece, block.begin, data));
-        }
-    }
-}
-
-/// The block that a message asks for.
-fn request(message: &[u8]) -> Option<Block> {
-    let number = |at: usize| Some(u32::from_be_bytes(*message.get(at..)?.first_chunk()?));
-    (message[0] == 6).then_some(())?;
-    Some(Block {
-        piece: number(1)?,
-        begin: number(5)?,
-        len: number(9)?,
-    })
+    raw.serve(|block| data_of(content, metainfo, block).to_vec());
 }
 
 /// A port where calls are only counted.
@@ -214,8 +199,7 @@ fn nobody_takes_the_place_of_a_link_that_has_moved_payload_by_saying_its_id() {
                 break block;
             }
         };
-        let from = (asked.piece * torrent.piece_bytes + asked.begin) as usize;
-        let data = &content[from..from + asked.len as usize];
+        let data = data_of(&content, &torrent, asked);
         honest.say(&Message::Piece(asked.piece, asked.begin, data));
         until("the block to be in", || moved.load(Ordering::Relaxed) > 0);
         let mut other = Raw::join(tracker.first(), &torrent, id);

@@ -16,7 +16,6 @@ use std::thread;
 use std::time::Duration;
 
 use crate::common;
-use crate::common::Server;
 use crate::common::http::get;
 use crate::common::swarm::Raw;
 use crate::common::swarm::fetch;
@@ -36,7 +35,6 @@ use gatecast::internals::session::Via;
 use gatecast::internals::transfer::Outcome;
 use gatecast::internals::transport::swarm;
 use gatecast::internals::transport::swarm::leech;
-use gatecast::internals::transport::swarm::torrents::Options;
 use gatecast::internals::units::Rate;
 
 const LIMIT: Duration = Duration::from_secs(120);
@@ -165,15 +163,7 @@ fn a_peer_that_sends_wrong_pieces_is_found_out_and_the_copies_are_whole() {
                     let mut raw = Raw::greet(stream, &metainfo, *b"-XX0001-liarliarliar");
                     raw.say(&Message::HaveAll);
                     raw.say(&Message::Unchoke);
-                    while let Some(message) = raw.hear() {
-                        if message[0] == 6 {
-                            let number = |at: usize| {
-                                u32::from_be_bytes(message[at..at + 4].try_into().expect("four"))
-                            };
-                            let lie = vec![7; number(9) as usize];
-                            raw.say(&Message::Piece(number(1), number(5), &lie));
-                        }
-                    }
+                    raw.serve(|block| vec![7; block.len as usize]);
                 });
             }
         });
@@ -261,14 +251,7 @@ fn an_interrupted_copy_is_taken_up_by_its_pieces() {
 #[test]
 fn a_torrent_is_fetched_without_a_gate() {
     within(LIMIT, || {
-        let server = Server::with(
-            500_000,
-            |_| {},
-            |host| {
-                let (host, torrents) = swarm::serve(host, Options::default());
-                swarm::serve_http(host, torrents)
-            },
-        );
+        let server = server(500_000, |settings| settings.via = None);
         let wish = leech::Wish {
             metainfo: metainfo(&server),
             out: &server.out("o"),
@@ -393,14 +376,7 @@ fn aria2_gets_the_file_from_us() {
         return;
     }
     within(LIMIT, || {
-        let server = Server::with(
-            500_000,
-            |_| {},
-            |host| {
-                let (host, torrents) = swarm::serve(host, Options::default());
-                swarm::serve_http(host, torrents)
-            },
-        );
+        let server = server(500_000, |settings| settings.via = None);
         let torrent = server.folder.path().join("f.bin.torrent");
         std::fs::write(&torrent, get(server.addr, "/f.bin.torrent")).expect("room");
         let out = server.out("aria2");

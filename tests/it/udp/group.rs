@@ -18,16 +18,17 @@ use std::time::Duration;
 
 use crate::common;
 use crate::common::Server;
+use crate::common::udp;
+use crate::common::udp::server_with;
+use crate::common::udp::to_group;
 use crate::common::whole;
 use crate::common::within;
 use gatecast::internals::client::ClientReport;
-use gatecast::internals::client::FetchRun;
 use gatecast::internals::proto::udp::packet::Body;
 use gatecast::internals::proto::udp::packet::Packet;
 use gatecast::internals::report::verdict::Verdict;
 use gatecast::internals::session::Via;
 use gatecast::internals::transfer::Outcome;
-use gatecast::internals::transport::udp;
 use gatecast::internals::transport::udp::config::UdpConfig;
 use gatecast::internals::transport::udp::hub;
 
@@ -35,32 +36,15 @@ const LIMIT: Duration = Duration::from_secs(100);
 
 /// A server of a file of `bytes` to `group` at `rate` bytes a second, for two clients.
 fn server(bytes: u64, group: SocketAddr, rate: u64) -> Server {
-    Server::with(
-        bytes,
-        |settings| {
-            settings.via = Some(Via::Multicast);
-            settings.clients = Some(2);
-            settings.rate = common::bytes_per_second(rate);
-        },
-        |host| {
-            udp::serve(
-                host,
-                UdpConfig {
-                    group: Some(group),
-                    ..UdpConfig::default()
-                },
-            )
-        },
-    )
+    server_with(bytes, Via::Multicast, 2, to_group(group), |settings| {
+        settings.rate = common::bytes_per_second(rate);
+    })
 }
 
 fn fetch(server: &Server) -> JoinHandle<Vec<ClientReport>> {
     let mut order = server.order("a");
     order.clients = 2;
-    thread::spawn(move || {
-        let ways = [&udp::take::MULTICAST as _];
-        FetchRun::new(&order).run(&order, &ways).expect("begun")
-    })
+    thread::spawn(move || udp::fetch(&order))
 }
 
 #[test]
@@ -85,29 +69,18 @@ fn two_groups_at_one_port_of_one_host_hear_nothing_of_each_other() {
 #[test]
 fn a_group_leaves_and_is_joined_by_the_interfaces_that_are_named() {
     within(LIMIT, || {
-        let server = Server::with(
-            500_000,
-            |settings| {
-                settings.via = Some(Via::Multicast);
-                settings.clients = Some(2);
-                // Loopback has many addresses; the clients come by another.
-                settings.rate = common::bytes_per_second(5_000_000);
-            },
-            |host| {
-                udp::serve(
-                    host,
-                    UdpConfig {
-                        interface: Some(Ipv4Addr::new(127, 0, 0, 9)),
-                        ..UdpConfig::default()
-                    },
-                )
-            },
-        );
+        // Loopback has many addresses; the clients come by another.
+        let by = UdpConfig {
+            interface: Some(Ipv4Addr::new(127, 0, 0, 9)),
+            ..UdpConfig::default()
+        };
+        let server = server_with(500_000, Via::Multicast, 2, by, |settings| {
+            settings.rate = common::bytes_per_second(5_000_000);
+        });
         let mut order = server.order("a");
         order.clients = 2;
         order.interface = Some(Ipv4Addr::new(127, 0, 0, 8));
-        let ways = [&udp::take::MULTICAST as _];
-        let ends = FetchRun::new(&order).run(&order, &ways).expect("begun");
+        let ends = udp::fetch(&order);
         whole(ends, &server);
         for transfer in &server.record().transfers {
             assert_eq!(transfer.counts.foreign, Some(0), "{transfer:?}");
@@ -116,7 +89,7 @@ fn a_group_leaves_and_is_joined_by_the_interfaces_that_are_named() {
         let mut order = server.order("b");
         order.group = Some(1);
         order.interface = Some(Ipv4Addr::new(192, 0, 2, 77));
-        let ends = FetchRun::new(&order).run(&order, &ways).expect("begun");
+        let ends = udp::fetch(&order);
         let error = common::failed(ends);
         assert!(error.contains("join the group"), "{error}");
         server.stop();
@@ -197,8 +170,7 @@ fn copies_that_somebody_on_the_way_damaged_are_corrupt() {
                 datagram[500] ^= 0x20;
             }
         })];
-        let ways = [&udp::take::MULTICAST as _];
-        let ends = FetchRun::new(&order).run(&order, &ways).expect("begun");
+        let ends = udp::fetch(&order);
         over.store(true, Ordering::Relaxed);
         assert_eq!(ends.len(), 2);
         assert!(ends.iter().all(|end| end.path.is_none()), "{ends:?}");

@@ -7,9 +7,9 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use crate::common::star::turn_with_stars;
+use crate::common::udp::fetch;
 use crate::common::within;
 use gatecast::internals::client::FetchConfig;
-use gatecast::internals::client::FetchRun;
 use gatecast::internals::server::builder::ServerCoreBuilder;
 use gatecast::internals::server::catalog::Catalog;
 use gatecast::internals::server::config::ServerConfig;
@@ -66,7 +66,6 @@ fn session_of(star: &Star, via: Via, bytes: u64, clients: u16, rate: Option<Rate
                 .expect("a port")
         })
         .expect("the host is there");
-    let ways = [udp::take::UDP, udp::take::RAW, udp::take::MULTICAST];
     let errors: Vec<Option<String>> = std::thread::scope(|scope| {
         let fetches: Vec<_> = (1..=usize::from(clients))
             .map(|number| {
@@ -76,9 +75,8 @@ fn session_of(star: &Star, via: Via, bytes: u64, clients: u16, rate: Option<Rate
                 order.group = Some(clients);
                 order.durable = false;
                 scope.spawn(move || {
-                    let ways = ways.each_ref().map(|way| way as _);
                     let ends = star.hosts()[number]
-                        .enter(|| FetchRun::new(&order).run(&order, &ways).expect("begun"))
+                        .enter(|| fetch(&order))
                         .expect("the host is there");
                     ends[0].error.as_ref().map(ToString::to_string)
                 })

@@ -26,12 +26,14 @@ use crate::common::Peer;
 use crate::common::Server;
 use crate::common::entries;
 use crate::common::row;
+use crate::common::udp::server;
+use crate::common::udp::server_with;
+use crate::common::udp::to_group;
 use crate::common::until;
 use crate::common::whole;
 use crate::common::within;
 use gatecast::internals::client::ClientReport;
 use gatecast::internals::client::FetchConfig;
-use gatecast::internals::client::FetchRun;
 use gatecast::internals::digest::Digest;
 use gatecast::internals::proto::udp::control::Report;
 use gatecast::internals::proto::udp::packet::Body;
@@ -39,22 +41,10 @@ use gatecast::internals::proto::udp::packet::Packet;
 use gatecast::internals::session::Via;
 use gatecast::internals::transfer::Outcome;
 use gatecast::internals::transfer::Record;
-use gatecast::internals::transport::udp;
 use gatecast::internals::transport::udp::config::UdpConfig;
 use gatecast::internals::transport::udp::lab::LabServer;
 
 const LIMIT: Duration = Duration::from_secs(100);
-
-fn server(bytes: u64, via: Via, clients: u16) -> Server {
-    Server::with(
-        bytes,
-        |settings| {
-            settings.via = Some(via);
-            settings.clients = Some(clients);
-        },
-        |host| udp::serve(host, UdpConfig::default()),
-    )
-}
 
 fn fetch(
     server: &Server,
@@ -63,12 +53,7 @@ fn fetch(
 ) -> JoinHandle<Vec<ClientReport>> {
     let mut order = server.order(name);
     set(&mut order);
-    thread::spawn(move || {
-        let ways = [udp::take::UDP, udp::take::RAW, udp::take::MULTICAST];
-        let ways = ways.each_ref().map(|way| way as _);
-        let ends = FetchRun::new(&order).run(&order, &ways);
-        ends.expect("an order that can be begun")
-    })
+    thread::spawn(move || common::udp::fetch(&order))
 }
 
 /// Asserts that every datagram of every client is accounted for.
@@ -100,7 +85,7 @@ fn every_client_of_the_reliable_ways_gets_the_file() {
     within(LIMIT, || {
         for via in [Via::Udp, Via::Multicast] {
             for bytes in [0, 1, 1408, 1448, 3_000_017] {
-                let server = server(bytes, via, 8);
+                let server = server(bytes, via, 8, |_| {});
                 let ends = fetch(&server, "a", |order| order.clients = 8);
                 for end in ends.join().expect("no panic") {
                     assert!(end.error.is_none(), "{via} {bytes}: {:?}", end.error);
@@ -121,15 +106,9 @@ fn every_client_of_the_reliable_ways_gets_the_file() {
 #[test]
 fn raw_measures_and_publishes_only_what_is_whole() {
     within(LIMIT, || {
-        let server = Server::with(
-            3_000_017,
-            |settings| {
-                settings.via = Some(Via::Raw);
-                settings.clients = Some(2);
-                settings.rate = common::bytes_per_second(20_000_000);
-            },
-            |host| udp::serve(host, UdpConfig::default()),
-        );
+        let server = server(3_000_017, Via::Raw, 2, |settings| {
+            settings.rate = common::bytes_per_second(20_000_000);
+        });
         let honest = fetch(&server, "a", |order| order.group = Some(2));
         // A client that closes its eyes: every second datagram, as it says.
         let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
@@ -178,7 +157,7 @@ fn raw_measures_and_publishes_only_what_is_whole() {
 fn a_part_is_taken_up_where_it_was_left() {
     within(LIMIT, || {
         for via in [Via::Udp, Via::Multicast] {
-            let server = server(2_000_000, via, 1);
+            let server = server(2_000_000, via, 1, |_| {});
             let source = std::fs::read(server.source()).expect("there");
             std::fs::create_dir_all(server.out("a")).expect("room");
             let part = server
@@ -211,7 +190,7 @@ fn listening(server: &Server, group: u16, name: &str, socket: &UdpSocket) -> Pee
 fn clients_that_lie_flood_or_say_nothing_are_dropped_and_the_others_finish() {
     within(LIMIT, || {
         for via in [Via::Udp, Via::Multicast] {
-            let server = server(3_000_000, via, 5);
+            let server = server(3_000_000, via, 5, |_| {});
             let honest = fetch(&server, "honest", |order| order.group = Some(5));
             let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
             let peer = |name| listening(&server, 5, name, &socket);
@@ -272,15 +251,9 @@ fn one_that_floods_with_lists_of_everything_takes_no_more_than_its_share() {
     within(LIMIT, || {
         const RATE: u64 = 3_000_000;
         let bytes = 6_000_000;
-        let server = Server::with(
-            bytes,
-            |settings| {
-                settings.via = Some(Via::Udp);
-                settings.clients = Some(2);
-                settings.rate = common::bytes_per_second(RATE);
-            },
-            |host| udp::serve(host, UdpConfig::default()),
-        );
+        let server = server(bytes, Via::Udp, 2, |settings| {
+            settings.rate = common::bytes_per_second(RATE);
+        });
         let honest = fetch(&server, "honest", |order| order.group = Some(2));
         let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
         let port = socket.local_addr().expect("bound").port();
@@ -335,16 +308,13 @@ fn one_that_floods_with_lists_of_everything_takes_no_more_than_its_share() {
 #[test]
 fn a_client_that_gets_a_little_further_for_ever_is_given_up() {
     within(LIMIT, || {
-        let server = Server::with(
-            3 * 1448,
-            |settings| {
-                settings.via = Some(Via::Udp);
-                settings.clients = Some(1);
-                settings.stall = Duration::from_secs(1);
-            },
-            |host| udp::serve(host, UdpConfig::default()),
-        );
+        let server = server(3 * 1448, Via::Udp, 1, |settings| {
+            settings.stall = Duration::from_secs(1);
+        });
         let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
+        // When the server has given it up, nothing comes any more.
+        let patience = socket.set_read_timeout(Some(Duration::from_secs(1)));
+        patience.expect("a setting");
         let mut slow = listening(&server, 1, "slow", &socket);
         assert!(slow.hear_on().starts_with("GO "));
         let talk = thread::spawn(move || {
@@ -381,7 +351,7 @@ fn a_client_that_gets_a_little_further_for_ever_is_given_up() {
 #[test]
 fn wrong_listens_are_refused_with_the_reason() {
     within(LIMIT, || {
-        let server = server(1000, Via::Udp, 1);
+        let server = server(1000, Via::Udp, 1, |_| {});
         for wrong in [
             "LISTEN port=80 buffer=1",
             "LISTEN port=70000 buffer=1",
@@ -411,23 +381,9 @@ fn wrong_listens_are_refused_with_the_reason() {
 fn datagrams_of_strangers_change_nothing_and_are_counted() {
     within(LIMIT, || {
         let group: SocketAddr = "239.255.9.9:40999".parse().expect("a group");
-        let server = Server::with(
-            4_000_000,
-            |settings| {
-                settings.via = Some(Via::Multicast);
-                settings.clients = Some(1);
-                settings.rate = common::bytes_per_second(8_000_000);
-            },
-            |host| {
-                udp::serve(
-                    host,
-                    UdpConfig {
-                        group: Some(group),
-                        ..UdpConfig::default()
-                    },
-                )
-            },
-        );
+        let server = server_with(4_000_000, Via::Multicast, 1, to_group(group), |settings| {
+            settings.rate = common::bytes_per_second(8_000_000);
+        });
         let copy = fetch(&server, "a", |_| {});
         until("bytes move", || server.moved() > 0);
         // From elsewhere with what may be the right number; and from the right place with a wrong.
@@ -472,15 +428,9 @@ fn datagrams_of_strangers_change_nothing_and_are_counted() {
 fn a_source_that_changes_while_it_is_sent_is_told_to_all() {
     within(LIMIT, || {
         for via in [Via::Udp, Via::Multicast] {
-            let server = Server::with(
-                3_000_000,
-                |settings| {
-                    settings.via = Some(via);
-                    settings.clients = Some(2);
-                    settings.rate = common::bytes_per_second(3_000_000);
-                },
-                |host| udp::serve(host, UdpConfig::default()),
-            );
+            let server = server(3_000_000, via, 2, |settings| {
+                settings.rate = common::bytes_per_second(3_000_000);
+            });
             let copies = fetch(&server, "a", |order| order.clients = 2);
             until("bytes move", || server.moved() > 100_000);
             let file = std::fs::File::options()

@@ -24,18 +24,16 @@ use crate::common;
 use crate::common::Server;
 use crate::common::entries;
 use crate::common::row;
+use crate::common::udp;
 use crate::common::whole;
 use crate::common::within;
 use gatecast::internals::client::ClientReport;
 use gatecast::internals::client::FetchConfig;
-use gatecast::internals::client::FetchRun;
 use gatecast::internals::proto::udp::packet::Body;
 use gatecast::internals::proto::udp::packet::Packet;
 use gatecast::internals::report::verdict::Verdict;
 use gatecast::internals::session::Via;
 use gatecast::internals::transfer::Outcome;
-use gatecast::internals::transport::udp;
-use gatecast::internals::transport::udp::config::UdpConfig;
 
 const LIMIT: Duration = Duration::from_secs(100);
 
@@ -172,15 +170,9 @@ fn is_end(datagram: &[u8]) -> bool {
 }
 
 fn server(bytes: u64, via: Via, rate: Option<u64>) -> Server {
-    Server::with(
-        bytes,
-        |settings| {
-            settings.via = Some(via);
-            settings.clients = Some(1);
-            settings.rate = rate.and_then(common::bytes_per_second);
-        },
-        |host| udp::serve(host, UdpConfig::default()),
-    )
+    udp::server(bytes, via, 1, |settings| {
+        settings.rate = rate.and_then(common::bytes_per_second);
+    })
 }
 
 fn fetch(
@@ -191,9 +183,7 @@ fn fetch(
     let mut order = server.order("a");
     order.server = vec![addr];
     set(&mut order);
-    let ways = [udp::take::UDP, udp::take::RAW, udp::take::MULTICAST];
-    let ways = ways.each_ref().map(|way| way as _);
-    FetchRun::new(&order).run(&order, &ways).expect("begun")
+    udp::fetch(&order)
 }
 
 /// A file through `chaos`; its only row, after the sums over it were checked.
@@ -502,23 +492,9 @@ fn two_sessions_on_one_group_do_not_mix() {
     within(LIMIT, || {
         let group: SocketAddr = "239.255.9.10:40998".parse().expect("a group");
         let servers = [1_500_000, 1_700_000].map(|bytes| {
-            Server::with(
-                bytes,
-                |settings| {
-                    settings.via = Some(Via::Multicast);
-                    settings.clients = Some(2);
-                    settings.rate = common::bytes_per_second(2_000_000);
-                },
-                |host| {
-                    udp::serve(
-                        host,
-                        UdpConfig {
-                            group: Some(group),
-                            ..UdpConfig::default()
-                        },
-                    )
-                },
-            )
+            udp::server_with(bytes, Via::Multicast, 2, udp::to_group(group), |settings| {
+                settings.rate = common::bytes_per_second(2_000_000);
+            })
         });
         thread::scope(|scope| {
             let fetches = servers.each_ref().map(|server| {
