@@ -1,6 +1,7 @@
 //! Whatever happens in a session, no thread and no descriptor of it is left. Alone in its process,
 //! because it counts both.
 
+#[allow(dead_code, reason = "this file uses a part of it")]
 #[path = "it/common/mod.rs"]
 mod common;
 

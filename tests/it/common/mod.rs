@@ -1,8 +1,6 @@
 //! What the tests with real sockets share: a server of its own for each test, a client made of
 //! nothing but lines, and conditions that are waited for under a deadline.
 
-#![allow(dead_code, reason = "each test file uses its part")]
-
 use std::fmt;
 use std::fs;
 use std::io::Read;
@@ -50,6 +48,13 @@ use tempfile::TempDir;
 pub(crate) mod browser;
 pub(crate) mod http;
 #[cfg(feature = "cli")]
+#[cfg_attr(
+    not(all(target_os = "linux", feature = "sockopt")),
+    allow(
+        dead_code,
+        reason = "some tests of processes are of Linux with sockopt only"
+    )
+)]
 pub(crate) mod program;
 #[cfg(all(target_os = "linux", feature = "cli", feature = "sockopt"))]
 pub(crate) mod star;
@@ -108,15 +113,6 @@ pub(crate) fn installed(program: &str) -> bool {
 pub(crate) fn sha1_of(path: &Path) -> Digest {
     let file = fs::File::open(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     Digest::of_reader(file).expect("readable")
-}
-
-/// A folder with `f.bin`, so many pseudo-random bytes, and its SHA-1.
-pub(crate) fn folder_with_file(bytes: u64) -> (TempDir, Digest) {
-    let folder = tempfile::tempdir().expect("a folder");
-    let file = folder.path().join("f.bin");
-    sample::make(&file, bytes).expect("room");
-    let sha1 = sha1_of(&file);
-    (folder, sha1)
 }
 
 /// A server in this process, with one file, its log and a folder for copies.

@@ -19,7 +19,9 @@ use std::time::Instant;
 
 use gatecast::internals::digest::Digest;
 use gatecast::internals::report;
+use gatecast::internals::server::sample;
 use gatecast::internals::transfer::Record;
+use tempfile::TempDir;
 
 use crate::common::PATIENCE;
 use crate::common::entries;
@@ -283,6 +285,15 @@ pub(crate) fn feed(command: &mut Command, input: &[u8]) -> Output {
     stdin.write_all(input).expect("it reads");
     drop(stdin);
     child.wait_with_output().expect("it ends")
+}
+
+/// A folder with `f.bin`, so many pseudo-random bytes, and its SHA-1.
+pub(crate) fn folder_with_file(bytes: u64) -> (TempDir, Digest) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("f.bin");
+    sample::make(&file, bytes).expect("room");
+    let sha1 = sha1_of(&file);
+    (folder, sha1)
 }
 
 /// Asserts that `out` holds the whole file and nothing else.

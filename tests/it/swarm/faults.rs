@@ -218,8 +218,8 @@ mod processes {
 
     use super::*;
     use crate::common::entries;
-    use crate::common::folder_with_file;
     use crate::common::program::Program;
+    use crate::common::program::folder_with_file;
 
     const CLIENTS: usize = 3;
 

@@ -4,8 +4,8 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use crate::common::folder_with_file;
 use crate::common::program::Program;
+use crate::common::program::folder_with_file;
 use crate::common::program::part;
 use crate::common::program::records_of;
 use crate::common::program::whole;
