@@ -163,7 +163,7 @@ fn torrent() -> Metainfo {
 }
 
 #[test]
-fn bencode_and_torrents_take_any_bytes() {
+fn bencode_and_torrents_survive_random_bytes() {
     let torrent = torrent().encode(Some("http://10.0.0.1:8080/announce"), Some("http://a/f"));
     let all = [
         torrent.clone(),
@@ -181,7 +181,7 @@ fn bencode_and_torrents_take_any_bytes() {
 }
 
 #[test]
-fn trackers_and_their_peers_take_any_bytes() {
+fn tracker_parsers_survive_random_bytes() {
     let answer = Answer {
         complete: 3,
         incomplete: 4,
@@ -215,7 +215,7 @@ fn trackers_and_their_peers_take_any_bytes() {
 }
 
 #[test]
-fn peers_take_any_bytes() {
+fn peer_parsers_survive_random_bytes() {
     let limits = Limits {
         pieces: 20,
         fast: true,

@@ -16,7 +16,7 @@ use common::whole;
 use common::within;
 
 #[test]
-fn sessions_leave_no_thread_and_no_descriptor_behind() {
+fn sessions_leave_no_threads_or_descriptors() {
     if !common::have("/proc", std::path::Path::new("/proc/self/task").is_dir()) {
         return;
     }

@@ -50,7 +50,7 @@ fn code(output: &Output) -> i32 {
 }
 
 #[test]
-fn run_sends_a_file_to_every_client_and_says_so() {
+fn run_sends_file_to_every_client() {
     let place = Place::new();
     let output = place.gatecast(&["run", "--clients", "5", "--size", "1MB", "--keep", "kept"]);
     assert_eq!(code(&output), 0, "{output:?}");
@@ -81,7 +81,7 @@ fn run_sends_a_file_to_every_client_and_says_so() {
 }
 
 #[test]
-fn run_leaves_nothing_behind_without_keep() {
+fn run_removes_its_files_without_keep() {
     let (place, temporary) = (Place::new(), Place::new());
     let output = place
         .command(&["run", "--clients", "2", "--size", "10kB"])
@@ -97,7 +97,7 @@ fn run_leaves_nothing_behind_without_keep() {
 }
 
 #[test]
-fn the_document_adds_up() {
+fn json_document_of_run_adds_up() {
     let place = Place::new();
     let output = place.gatecast(&[
         "run",
@@ -142,7 +142,7 @@ fn the_document_adds_up() {
 }
 
 #[test]
-fn an_empty_file_is_a_file() {
+fn run_sends_empty_file() {
     let place = Place::new();
     let file = place.file("empty.bin", b"");
     let output = place.gatecast(&["run", &file, "--clients", "2", "--json", "--keep", "kept"]);
@@ -157,7 +157,7 @@ fn an_empty_file_is_a_file() {
 }
 
 #[test]
-fn serve_and_fetch_end_with_the_same_verdict_and_a_log_that_report_reads() {
+fn report_repeats_table_of_server_from_its_log() {
     let place = Place::new();
     let file = place.file("lesson.txt", &[7; 50_000]);
     let (mut server, addr) = place.serve(&[&file, "--clients", "3", "--one-off"]);
@@ -204,7 +204,7 @@ fn serve_and_fetch_end_with_the_same_verdict_and_a_log_that_report_reads() {
 }
 
 #[test]
-fn exit_codes_tell_who_was_at_fault() {
+fn exit_code_tells_kind_of_failure() {
     let place = Place::new();
     let file = place.file("f", b"abc");
     let of = |arguments: &[&str]| code(&place.gatecast(arguments));
@@ -251,7 +251,7 @@ fn exit_codes_tell_who_was_at_fault() {
 }
 
 #[test]
-fn the_value_and_the_place_are_in_the_message() {
+fn error_message_names_value_and_port() {
     let place = Place::new();
     let output = place.gatecast(&["run", "--rate", "100MB"]);
     assert!(
@@ -269,7 +269,7 @@ fn the_value_and_the_place_are_in_the_message() {
 }
 
 #[test]
-fn a_client_waits_for_a_server_that_is_not_there_yet() {
+fn client_waits_for_late_server() {
     let place = Place::new();
     let file = place.file("f", b"abc");
     // A port that was free a moment ago; the fetch tries it until the server has it.
@@ -290,7 +290,7 @@ fn a_client_waits_for_a_server_that_is_not_there_yet() {
 
 #[cfg(unix)]
 #[test]
-fn the_first_ctrl_c_ends_cleanly() {
+fn first_ctrl_c_ends_server_cleanly() {
     let place = Place::new();
     let file = place.file("f", &vec![1; 3_000_000]);
     let (mut idle, _) = place.serve(&[&file]);

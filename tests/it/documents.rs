@@ -47,7 +47,7 @@ fn session(document: &str) -> Value {
 }
 
 #[test]
-fn events_of_a_server_and_its_clients_fit_their_schema() {
+fn events_fit_their_schema() {
     within(Duration::from_secs(60), || {
         let folder = tempfile::tempdir().expect("a folder");
         std::fs::write(folder.path().join("f.bin"), vec![7; 300_000]).expect("room");
@@ -115,7 +115,7 @@ fn events_of_a_server_and_its_clients_fit_their_schema() {
 }
 
 #[test]
-fn the_event_of_a_swarm_says_who_had_which_chunk() {
+fn swarm_event_lists_first_holder_of_each_chunk() {
     within(Duration::from_secs(60), || {
         let folder = tempfile::tempdir().expect("a folder");
         let arguments = [
@@ -147,7 +147,7 @@ fn the_event_of_a_swarm_says_who_had_which_chunk() {
 }
 
 #[test]
-fn documents_of_run_serve_fetch_and_report_fit_theirs_and_diff_reads_them() {
+fn documents_fit_schemas_and_diff_compares_them() {
     within(Duration::from_secs(60), || {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path();
@@ -222,7 +222,7 @@ fn documents_of_run_serve_fetch_and_report_fit_theirs_and_diff_reads_them() {
 }
 
 #[test]
-fn a_second_opinion_agrees_with_the_schemas() {
+fn python_jsonschema_accepts_documents() {
     let asks = |code: &str| {
         let status = Command::new(PYTHON)
             .args(["-c", code])
@@ -280,7 +280,7 @@ fn metrics_of(addr: &str) -> String {
 }
 
 #[test]
-fn prometheus_reads_the_metrics() {
+fn prometheus_parser_reads_metrics() {
     let there = Command::new(PYTHON)
         .args(["-c", "import prometheus_client.parser"])
         .stderr(Stdio::null())

@@ -38,8 +38,9 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 // --- clients that go away or stand still ---------------------------------------------------------
 
+/// Its row has the true count of bytes that were sent to it.
 #[test]
-fn a_client_that_dies_in_mid_file_leaves_its_true_count_and_the_others_whole() {
+fn dead_client_is_cut_and_others_finish() {
     within(LIMIT, || {
         let server = Server::new(8_000_000, |settings| {
             settings.clients = Some(6);
@@ -98,7 +99,7 @@ fn a_client_that_dies_in_mid_file_leaves_its_true_count_and_the_others_whole() {
 }
 
 #[test]
-fn a_client_that_stops_reading_times_out_after_the_stall_limit_and_holds_nobody() {
+fn stopped_reader_times_out_and_others_finish() {
     for method in methods() {
         within(LIMIT, move || {
             let server = Server::new(40_000_000, |settings| {
@@ -146,7 +147,7 @@ fn a_client_that_stops_reading_times_out_after_the_stall_limit_and_holds_nobody(
 }
 
 #[test]
-fn a_client_that_pauses_for_less_than_the_stall_limit_is_whole() {
+fn client_finishes_after_pause_below_stall_limit() {
     within(LIMIT, || {
         let server = Server::new(20_000_000, |settings| {
             settings.clients = Some(1);
@@ -179,7 +180,7 @@ fn a_client_that_pauses_for_less_than_the_stall_limit_is_whole() {
 // --- servers that go away -------------------------------------------------------------------------
 
 #[test]
-fn a_part_of_a_dead_server_s_session_is_resumed_and_only_the_rest_is_sent() {
+fn resume_after_server_death_sends_only_the_rest() {
     within(LIMIT, || {
         let server = Server::new(3_000_000, |settings| {
             settings.rate = bytes_per_second(3_000_000);
@@ -234,7 +235,7 @@ fn a_part_of_a_dead_server_s_session_is_resumed_and_only_the_rest_is_sent() {
 }
 
 #[test]
-fn a_spoilt_part_is_never_published() {
+fn corrupt_part_is_never_published() {
     within(LIMIT, || {
         let server = Server::new(300_000, |_| {});
         let source = fs::read(server.source()).expect("readable");
@@ -288,7 +289,7 @@ fn a_spoilt_part_is_never_published() {
 }
 
 #[test]
-fn a_server_that_dies_after_the_last_byte_does_not_take_the_copy_with_it() {
+fn client_keeps_copy_when_server_dies_after_last_byte() {
     within(LIMIT, || {
         let server = Server::new(2_000_000, |_| {});
         let (bytes, sha1) = (server.bytes, server.sha1);
@@ -373,7 +374,7 @@ fn truncate(path: &Path, bytes: u64) {
 }
 
 #[test]
-fn a_truncated_source_is_told_to_every_client() {
+fn every_client_is_told_of_truncated_source() {
     for method in methods() {
         let source = fs::read(sample(BYTES).1).expect("readable");
         change_while_sent(
@@ -397,8 +398,9 @@ fn a_truncated_source_is_told_to_every_client() {
     }
 }
 
+/// 20 bytes are less than the line that the server sends after a truncated payload.
 #[test]
-fn a_source_truncated_by_less_than_the_last_words_take_is_told_too() {
+fn clients_are_told_of_source_truncated_by_20_bytes() {
     for method in methods() {
         change_while_sent(
             method,
@@ -420,7 +422,7 @@ fn a_source_truncated_by_less_than_the_last_words_take_is_told_too() {
 }
 
 #[test]
-fn a_source_overwritten_in_place_is_corrupt_and_everybody_is_told_why() {
+fn overwritten_source_makes_every_copy_corrupt() {
     for method in methods() {
         change_while_sent(
             method,
@@ -443,7 +445,7 @@ fn a_source_overwritten_in_place_is_corrupt_and_everybody_is_told_why() {
 }
 
 #[test]
-fn a_source_that_grows_is_sent_as_it_was_offered_and_everybody_is_told() {
+fn growing_source_is_sent_at_its_offered_size() {
     for method in methods() {
         change_while_sent(
             method,
@@ -471,7 +473,7 @@ fn a_source_that_grows_is_sent_as_it_was_offered_and_everybody_is_told() {
 }
 
 #[test]
-fn a_source_that_is_replaced_by_another_file_is_still_whole() {
+fn replaced_source_file_is_still_sent_whole() {
     change_while_sent(
         Method::Auto,
         |path| {
@@ -495,7 +497,7 @@ fn a_source_that_is_replaced_by_another_file_is_still_whole() {
 // --- disks that are full, and folders that are none -----------------------------------------------
 
 #[test]
-fn a_disk_that_fills_up_says_so_and_the_others_are_whole() {
+fn full_disk_stops_only_its_own_client() {
     let Some(small) = SmallDisk::mount(4 << 20) else {
         return;
     };
@@ -548,8 +550,9 @@ fn a_disk_that_fills_up_says_so_and_the_others_are_whole() {
     });
 }
 
+/// A folder that cannot be made, or a name that something other than a file has.
 #[test]
-fn a_folder_that_is_none_and_names_that_are_taken_are_refused_before_ready() {
+fn unusable_output_is_refused_before_ready() {
     within(LIMIT, || {
         let server = Server::new(5000, |settings| settings.clients = Some(1));
         let base = server.folder.path().join("taken");
@@ -606,7 +609,7 @@ fn a_folder_that_is_none_and_names_that_are_taken_are_refused_before_ready() {
 }
 
 #[test]
-fn a_log_that_cannot_be_written_is_an_error_at_the_end_and_the_copies_are_whole() {
+fn unwritable_log_is_reported_when_server_stops() {
     within(LIMIT, || {
         let mut server = Server::new(50_000, |_| {});
         server.kill();
@@ -624,7 +627,7 @@ fn a_log_that_cannot_be_written_is_an_error_at_the_end_and_the_copies_are_whole(
 }
 
 #[test]
-fn two_servers_may_log_into_one_folder() {
+fn two_servers_log_into_one_folder() {
     within(LIMIT, || {
         let one = Server::new(20_000, |_| {});
         let two = one.beside();
@@ -648,7 +651,7 @@ fn two_servers_may_log_into_one_folder() {
 }
 
 #[test]
-fn a_port_in_use_names_who_holds_it() {
+fn listen_error_names_holder_of_port() {
     let held = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
     let addr = held.local_addr().expect("bound");
     let error = socket::listen(addr).expect_err("held").to_string();
@@ -668,7 +671,7 @@ fn a_port_in_use_names_who_holds_it() {
 }
 
 #[test]
-fn an_address_where_nobody_listens_is_said_and_a_late_server_is_waited_for() {
+fn client_reports_or_awaits_absent_server() {
     within(LIMIT, || {
         let mut server = Server::new(5000, |_| {});
         server.kill();
@@ -772,7 +775,7 @@ fn proxy(server: SocketAddr, harm: Harm) -> (SocketAddr, thread::JoinHandle<()>)
 }
 
 #[test]
-fn bytes_changed_on_the_way_are_seen_by_that_client_alone() {
+fn damage_on_the_way_fails_only_that_client() {
     within(LIMIT, || {
         let server = Server::new(1_000_000, |settings| settings.clients = Some(3));
         for (harm, outcome, says) in [

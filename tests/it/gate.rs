@@ -26,7 +26,7 @@ use gatecast::internals::transfer::Outcome;
 const LIMIT: Duration = Duration::from_secs(60);
 
 #[test]
-fn nobody_gets_a_byte_before_all_are_ready() {
+fn no_client_gets_bytes_before_all_are_ready() {
     within(LIMIT, || {
         let server = Server::new(100_000, |_| {});
         let mut one = server.waiting(3, "one");
@@ -69,7 +69,7 @@ fn nobody_gets_a_byte_before_all_are_ready() {
 }
 
 #[test]
-fn a_vanished_or_reset_client_is_seen_within_a_second_and_the_others_wait_on() {
+fn vanished_client_frees_its_seat_within_a_second() {
     within(LIMIT, || {
         let server = Server::new(50_000, |settings| settings.clients = Some(4));
         let patient: Vec<_> = ["p1", "p2"].map(|name| server.fetch(name, |_| {})).into();
@@ -129,7 +129,7 @@ fn a_vanished_or_reset_client_is_seen_within_a_second_and_the_others_wait_on() {
 }
 
 #[test]
-fn at_the_deadline_the_quorum_goes_and_who_was_not_ready_is_told() {
+fn quorum_is_released_at_deadline_without_late_client() {
     within(LIMIT, || {
         let server = Server::new(50_000, |settings| {
             settings.clients = Some(4);
@@ -163,7 +163,7 @@ fn at_the_deadline_the_quorum_goes_and_who_was_not_ready_is_told() {
 }
 
 #[test]
-fn without_enough_clients_everybody_is_told_how_many_there_were() {
+fn short_muster_tells_clients_how_many_were_ready() {
     within(LIMIT, || {
         let server = Server::new(50_000, |settings| {
             settings.clients = Some(3);
@@ -188,7 +188,7 @@ fn without_enough_clients_everybody_is_told_how_many_there_were() {
 }
 
 #[test]
-fn a_quorum_of_nobody_releases_nobody() {
+fn quorum_of_zero_releases_nobody() {
     within(LIMIT, || {
         let server = Server::new(50_000, |settings| {
             settings.clients = Some(2);
@@ -205,7 +205,7 @@ fn a_quorum_of_nobody_releases_nobody() {
 }
 
 #[test]
-fn a_hand_opens_the_gate() {
+fn manual_release_opens_gate() {
     within(LIMIT, || {
         let server = Server::new(50_000, |settings| settings.clients = Some(9));
         let two = ["a", "b"].map(|name| server.fetch(name, |_| {}));
@@ -220,7 +220,7 @@ fn a_hand_opens_the_gate() {
 }
 
 #[test]
-fn a_stopped_server_ends_muster_and_transfer_and_says_so() {
+fn stopped_server_ends_muster_and_transfer() {
     within(LIMIT, || {
         let server = Server::new(4_000_000, |settings| {
             settings.rate = bytes_per_second(400_000);
@@ -268,8 +268,9 @@ fn a_stopped_server_ends_muster_and_transfer_and_says_so() {
     });
 }
 
+/// The 26th client of a session for 25. With `one_off` there is no next session, and it is refused.
 #[test]
-fn the_26th_sits_in_the_next_session_and_with_one_off_nowhere() {
+fn late_client_joins_next_session() {
     within(LIMIT, || {
         for one_off in [false, true] {
             let server = Server::new(50_000, |settings| {
@@ -312,7 +313,7 @@ fn the_26th_sits_in_the_next_session_and_with_one_off_nowhere() {
 }
 
 #[test]
-fn a_group_must_agree_on_its_number_and_its_way() {
+fn group_refuses_other_size_or_transport() {
     within(LIMIT, || {
         let server = Server::new(50_000, |settings| {
             settings.max_wait = Duration::from_millis(500);
@@ -357,7 +358,7 @@ fn a_group_must_agree_on_its_number_and_its_way() {
 }
 
 #[test]
-fn a_group_that_disagrees_on_the_file_is_two_groups_that_are_both_too_small() {
+fn clients_of_two_files_muster_separately() {
     within(LIMIT, || {
         let server = Server::new(50_000, |settings| {
             settings.max_wait = Duration::from_millis(500);
@@ -406,7 +407,7 @@ fn a_group_that_disagrees_on_the_file_is_two_groups_that_are_both_too_small() {
 }
 
 #[test]
-fn sessions_of_two_files_run_side_by_side() {
+fn sessions_of_two_files_run_at_once() {
     within(LIMIT, || {
         let server = Server::new(2_000_000, |_| {});
         let folder = tempfile::tempdir().expect("a folder");
@@ -446,7 +447,7 @@ fn sessions_of_two_files_run_side_by_side() {
 }
 
 #[test]
-fn a_thread_that_panics_costs_its_own_seat() {
+fn panic_in_send_thread_fails_only_its_seat() {
     within(LIMIT, || {
         let server = common::server_whose_seat_panics(600_000, 3, |s| s.clients = Some(5));
         let clients = server.fetch("c", |order| order.clients = 5);
@@ -475,7 +476,7 @@ fn a_thread_that_panics_costs_its_own_seat() {
 }
 
 #[test]
-fn a_digest_that_the_user_knows_is_held_to() {
+fn client_refuses_file_with_unexpected_sha1() {
     within(LIMIT, || {
         let server = Server::new(1000, |_| {});
         let client = server.fetch("c", |order| order.sha1 = Some(Digest::of(b"another")));

@@ -44,7 +44,7 @@ fn honest(server: &Server) {
 }
 
 #[test]
-fn every_wrong_opening_is_answered_with_its_fault_and_closed() {
+fn wrong_opening_is_answered_with_its_fault() {
     within(LIMIT, || {
         let server = Server::new(5000, |_| {});
         for (opening, says) in [
@@ -117,7 +117,7 @@ fn every_wrong_opening_is_answered_with_its_fault_and_closed() {
 }
 
 #[test]
-fn strangers_are_closed_without_a_byte() {
+fn unknown_protocol_is_closed_without_answer() {
     within(LIMIT, || {
         let server = Server::new(5000, |_| {});
         for first in [
@@ -137,7 +137,7 @@ fn strangers_are_closed_without_a_byte() {
 }
 
 #[test]
-fn a_name_with_control_characters_is_one_escaped_row() {
+fn control_characters_in_name_are_escaped_in_log() {
     within(LIMIT, || {
         let server = Server::new(5000, |_| {});
         let name = "\u{1b}[2J\r\n1 | 2 | x\u{9b}\u{202e}=cmd";
@@ -159,7 +159,7 @@ fn a_name_with_control_characters_is_one_escaped_row() {
 }
 
 #[test]
-fn the_longest_honest_line_passes_and_one_without_end_is_cut_off() {
+fn longest_line_passes_and_endless_line_is_cut_off() {
     within(LIMIT, || {
         let server = Server::new(5000, |_| {});
         // A name of 64 bytes, each percent-encoded, and unknown keys up to the limit of a line.
@@ -201,7 +201,7 @@ fn the_longest_honest_line_passes_and_one_without_end_is_cut_off() {
 }
 
 #[test]
-fn a_conversation_is_the_same_however_it_is_cut() {
+fn segment_boundaries_change_nothing() {
     within(LIMIT, || {
         let server = Server::new(3000, |_| {});
         let join = "GATECAST/1 JOIN group=1 name=cut\n";
@@ -245,7 +245,7 @@ fn a_conversation_is_the_same_however_it_is_cut() {
 }
 
 #[test]
-fn messages_in_the_wrong_state_cost_the_seat_and_are_named() {
+fn message_in_wrong_state_costs_the_seat() {
     within(LIMIT, || {
         let server = Server::new(5000, |settings| settings.clients = Some(2));
         for (said, says) in [
@@ -321,7 +321,7 @@ fn messages_in_the_wrong_state_cost_the_seat_and_are_named() {
 }
 
 #[test]
-fn a_client_that_lies_about_its_copy_is_no_success_and_the_others_are() {
+fn false_claim_about_copy_fails_only_that_client() {
     within(LIMIT, || {
         let (bytes, other) = (50_000, Digest::of(b"another"));
         let server = Server::new(bytes, |settings| settings.clients = Some(2));
@@ -420,7 +420,7 @@ fn a_client_that_lies_about_its_copy_is_no_success_and_the_others_are() {
 }
 
 #[test]
-fn a_last_byte_claimed_before_it_was_sent_is_a_lie() {
+fn early_claim_of_last_byte_is_refused() {
     within(LIMIT, || {
         let bytes = 100_000;
         let server = Server::new(bytes, |_| {});
@@ -457,7 +457,7 @@ fn a_last_byte_claimed_before_it_was_sent_is_a_lie() {
 }
 
 #[test]
-fn words_instead_of_held_do_not_hold_the_others() {
+fn garbage_instead_of_held_delays_nobody() {
     within(LIMIT, || {
         let server = Server::new(200_000, |settings| settings.clients = Some(2));
         for garbage in [
@@ -482,7 +482,7 @@ fn words_instead_of_held_do_not_hold_the_others() {
 }
 
 #[test]
-fn a_client_that_floods_lines_after_its_payload_is_out_of_order_or_out_of_time() {
+fn flood_of_lines_after_payload_fails_the_client() {
     within(LIMIT, || {
         let server = Server::new(2000, |_| {});
         let mut peer = server.waiting(1, "flood");
@@ -500,7 +500,7 @@ fn a_client_that_floods_lines_after_its_payload_is_out_of_order_or_out_of_time()
 }
 
 #[test]
-fn a_client_that_talks_without_end_before_ready_does_not_hold_the_session() {
+fn endless_talker_at_gate_does_not_hold_session() {
     within(LIMIT, || {
         let server = Server::new(3_000_000, |settings| {
             settings.clients = Some(2);
@@ -532,7 +532,7 @@ fn a_client_that_talks_without_end_before_ready_does_not_hold_the_session() {
 }
 
 #[test]
-fn an_empty_file_is_a_file() {
+fn empty_file_is_proven_without_rate_or_skew() {
     within(LIMIT, || {
         let server = Server::new(0, |_| {});
         let clients = server.fetch("c", |order| order.clients = 5);
@@ -571,7 +571,7 @@ const OFFER: &str = "OFFER file=f bytes=10 sha1=a9993e364706816aba3e25717850c26c
                      session=0000000000000001 seat=1 clients=1 via=tcp\n";
 
 #[test]
-fn a_server_that_lies_gets_one_clear_sentence_and_leaves_no_file() {
+fn lying_server_gives_clear_error_and_leaves_no_file() {
     within(LIMIT, || {
         let ten = "0123456789";
         let cases = [
@@ -637,7 +637,7 @@ fn a_server_that_lies_gets_one_clear_sentence_and_leaves_no_file() {
 }
 
 #[test]
-fn a_size_that_no_disk_holds_is_refused_before_ready() {
+fn size_beyond_free_space_is_refused_before_ready() {
     if !cfg!(feature = "sockopt") {
         return; // Free space cannot be asked without it.
     }
@@ -655,7 +655,7 @@ fn a_size_that_no_disk_holds_is_refused_before_ready() {
 }
 
 #[test]
-fn a_server_that_falls_silent_is_given_up_after_the_stall_limit() {
+fn silent_server_is_given_up_after_stall_limit() {
     within(LIMIT, || {
         let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
         let folder = tempfile::tempdir().expect("a folder");
@@ -686,7 +686,7 @@ fn a_server_that_falls_silent_is_given_up_after_the_stall_limit() {
 }
 
 #[test]
-fn a_list_without_end_is_cut_off() {
+fn endless_file_list_is_cut_off() {
     within(LIMIT, || {
         let line = "FILE file=f bytes=10 sha1=a9993e364706816aba3e25717850c26c9cd0d89d\n";
         for (words, says_so) in [
@@ -709,7 +709,7 @@ fn a_list_without_end_is_cut_off() {
 }
 
 #[test]
-fn names_are_refused_where_they_are_made() {
+fn names_beyond_their_length_are_refused() {
     assert!(ClientName::new(&"n".repeat(64)).is_ok());
     assert!(FileName::new(&"n".repeat(255)).is_ok());
     assert!(FileName::new(&"n".repeat(256)).is_err());

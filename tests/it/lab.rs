@@ -65,7 +65,7 @@ fn copies(server: &Server, out: &Path, count: usize) {
 }
 
 #[test]
-fn ten_of_the_lab_are_released_together() {
+fn ten_lab_clients_are_released_together() {
     if !python() {
         return;
     }
@@ -101,7 +101,7 @@ fn ten_of_the_lab_are_released_together() {
 }
 
 #[test]
-fn the_lab_s_clients_and_ours_sit_at_one_gate() {
+fn lab_and_own_clients_share_a_gate() {
     if !python() {
         return;
     }
@@ -126,7 +126,7 @@ fn the_lab_s_clients_and_ours_sit_at_one_gate() {
 }
 
 #[test]
-fn what_a_lab_client_gets_wrong_costs_its_own_row() {
+fn faulty_lab_client_fails_only_itself() {
     if !python() {
         return;
     }
@@ -190,7 +190,7 @@ fn what_a_lab_client_gets_wrong_costs_its_own_row() {
 }
 
 #[test]
-fn every_word_but_recibido_is_a_no() {
+fn only_recibido_proves_lab_copy() {
     within(LIMIT, || {
         let server = Server::new(3000, |settings| settings.clients = Some(1));
         for (said, proven) in [
@@ -227,7 +227,7 @@ fn every_word_but_recibido_is_a_no() {
 }
 
 #[test]
-fn an_elapsed_time_that_cannot_be_is_unknown_and_the_copy_is_proven() {
+fn impossible_elapsed_time_is_unknown_but_copy_is_proven() {
     within(LIMIT, || {
         let server = Server::new(3000, |settings| settings.clients = Some(1));
         for elapsed in [
@@ -252,7 +252,7 @@ fn an_elapsed_time_that_cannot_be_is_unknown_and_the_copy_is_proven() {
 }
 
 #[test]
-fn a_lab_client_that_says_more_than_that_it_is_ready_is_not_seated() {
+fn lab_client_with_extra_bytes_gets_no_seat() {
     within(LIMIT, || {
         let server = Server::new(3000, |settings| settings.clients = Some(2));
         let mut peer = server.peer();
@@ -271,7 +271,7 @@ fn a_lab_client_that_says_more_than_that_it_is_ready_is_not_seated() {
 }
 
 #[test]
-fn without_a_number_or_a_file_a_lab_client_is_let_go() {
+fn lab_client_is_closed_without_number_of_clients() {
     within(LIMIT, || {
         // The lab's client names neither, so the server must.
         let server = Server::new(3000, |_| {});

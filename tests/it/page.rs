@@ -81,7 +81,7 @@ fn face(set: impl FnOnce(&mut ServerConfig), bytes: u64) -> Server {
 const HOSTILE: &str = "<img%20src=x%20onerror=pwned=1>%E2%80%AE%1B[2J%C2%9B";
 
 #[test]
-fn a_session_is_seen_and_released_in_a_browser() {
+fn browser_shows_and_releases_session() {
     if !have_browser() {
         return;
     }
@@ -159,7 +159,7 @@ fn a_session_is_seen_and_released_in_a_browser() {
 }
 
 #[test]
-fn one_client_and_two_hundred_fit() {
+fn page_fits_one_client_and_two_hundred() {
     if !have_browser() {
         return;
     }
@@ -247,7 +247,7 @@ impl SendSession for HolesLine {
 }
 
 #[test]
-fn loss_and_where_it_is_are_shown() {
+fn page_shows_loss_and_its_place() {
     if !have_browser() {
         return;
     }

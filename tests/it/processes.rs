@@ -40,7 +40,7 @@ fn only_part(folder: &Path, out: &str) {
 }
 
 #[test]
-fn of_25_clients_3_die_at_the_gate_and_2_in_mid_file_and_20_are_whole() {
+fn deaths_at_gate_and_mid_file_leave_20_of_25_whole() {
     within(LIMIT * 2, || {
         const BYTES: u64 = 3_000_017;
         let (folder, sha1) = folder_with_file(BYTES);
@@ -127,7 +127,7 @@ fn of_25_clients_3_die_at_the_gate_and_2_in_mid_file_and_20_are_whole() {
 }
 
 #[test]
-fn a_killed_server_leaves_parts_and_the_next_one_sends_the_rest() {
+fn next_server_resumes_parts_of_killed_one() {
     within(LIMIT, || {
         let (folder, sha1) = folder_with_file(2_000_000);
         let path = folder.path();
@@ -170,7 +170,7 @@ fn a_killed_server_leaves_parts_and_the_next_one_sends_the_rest() {
 }
 
 #[test]
-fn a_stopped_client_times_out_and_one_that_wakes_in_time_is_whole() {
+fn stopped_client_times_out_unless_it_wakes_in_time() {
     within(LIMIT, || {
         // More than all buffers on the way hold, and slower than the stops are short.
         let (folder, sha1) = folder_with_file(40_000_000);
@@ -223,8 +223,9 @@ fn a_stopped_client_times_out_and_one_that_wakes_in_time_is_whole() {
     });
 }
 
+/// Ten thousand of them, at a server that may open 64 descriptors.
 #[test]
-fn ten_thousand_silent_connections_do_not_keep_an_honest_client_out() {
+fn silent_connections_keep_no_honest_client_out() {
     if !common::have("prlimit", common::installed("prlimit")) {
         return;
     }
@@ -314,8 +315,9 @@ fn strace(calls: &str, fault: &str, told: &Path) -> Command {
     command
 }
 
+/// A client for which there is no thread gets that of the oldest silent connection.
 #[test]
-fn who_says_nothing_gives_its_thread_to_a_client_that_finds_none() {
+fn silent_connection_gives_up_its_thread() {
     if !common::have("strace", common::installed("strace")) {
         return;
     }
@@ -340,7 +342,7 @@ fn who_says_nothing_gives_its_thread_to_a_client_that_finds_none() {
 }
 
 #[test]
-fn clients_for_whom_there_is_no_thread_are_refused_with_the_reason() {
+fn client_is_refused_when_threads_run_out() {
     if !common::have("strace", common::installed("strace")) {
         return;
     }
@@ -379,7 +381,7 @@ fn clients_for_whom_there_is_no_thread_are_refused_with_the_reason() {
 
 /// A server ends its own accepting thread by a connection to itself, which may fail too.
 #[test]
-fn a_server_that_cannot_reach_itself_still_ends() {
+fn server_ends_when_it_cannot_connect_to_itself() {
     if !common::have("strace", common::installed("strace")) {
         return;
     }
@@ -404,7 +406,7 @@ fn a_server_that_cannot_reach_itself_still_ends() {
 
 /// Calls that are interrupted, or move less than was asked for, at every third time.
 #[test]
-fn interrupted_calls_change_no_byte() {
+fn interrupted_system_calls_change_no_byte() {
     if !common::have("strace", common::installed("strace")) {
         return;
     }
@@ -443,7 +445,7 @@ fn interrupted_calls_change_no_byte() {
 
 /// The n-th call of a kind fails: a client has the whole file and says so, or has none and says so.
 #[test]
-fn whichever_call_fails_a_copy_is_whole_or_not_there() {
+fn failed_system_call_leaves_whole_copy_or_none() {
     if !common::have("strace", common::installed("strace")) {
         return;
     }
@@ -507,7 +509,7 @@ fn whichever_call_fails_a_copy_is_whole_or_not_there() {
 }
 
 #[test]
-fn a_folder_without_the_right_to_write_is_one_clear_sentence() {
+fn unwritable_folder_gives_one_clear_error() {
     within(LIMIT, || {
         let (folder, _) = folder_with_file(1000);
         let path = folder.path();
@@ -549,7 +551,7 @@ fn a_folder_without_the_right_to_write_is_one_clear_sentence() {
 }
 
 #[test]
-fn a_log_folder_that_cannot_be_made_shows_in_the_exit_code() {
+fn unmakable_log_folder_shows_in_exit_code() {
     within(LIMIT, || {
         let (folder, sha1) = folder_with_file(1000);
         let path = folder.path();
@@ -569,7 +571,7 @@ fn a_log_folder_that_cannot_be_made_shows_in_the_exit_code() {
 }
 
 #[test]
-fn a_log_that_is_hostile_is_refused_and_nothing_of_it_reaches_the_terminal() {
+fn hostile_log_is_refused_and_escaped() {
     within(LIMIT, || {
         let (folder, _) = folder_with_file(1000);
         let path = folder.path();
@@ -639,7 +641,7 @@ fn a_log_that_is_hostile_is_refused_and_nothing_of_it_reaches_the_terminal() {
 }
 
 #[test]
-fn values_that_cannot_be_meant_are_usage_errors_that_name_them() {
+fn senseless_values_are_usage_errors_that_name_them() {
     let (folder, _) = folder_with_file(1000);
     let cases: [&[&str]; 26] = [
         &["run", "--size", "1e309"],

@@ -93,7 +93,7 @@ fn surroundings() -> String {
 }
 
 #[test]
-fn what_cannot_be_is_a_usage_error_that_names_it() {
+fn impossible_star_is_a_usage_error() {
     for (arguments, says) in [
         (&["--hosts", "0"][..], "0 hosts"),
         (&["--hosts", "1"], "1 hosts"),
@@ -133,7 +133,7 @@ fn what_cannot_be_is_a_usage_error_that_names_it() {
 }
 
 #[test]
-fn a_star_comes_and_goes_and_changes_nothing_around_it() {
+fn star_leaves_its_surroundings_unchanged() {
     let Some(_turn) = turn_with_stars("star") else {
         return;
     };
@@ -166,7 +166,7 @@ fn a_star_comes_and_goes_and_changes_nothing_around_it() {
 }
 
 #[test]
-fn the_plan_that_is_shown_is_a_script_that_works() {
+fn dry_run_prints_working_script() {
     let Some(_turn) = turn_with_stars("star") else {
         return;
     };
@@ -194,7 +194,7 @@ fn the_plan_that_is_shown_is_a_script_that_works() {
 }
 
 #[test]
-fn a_namespace_of_somebody_else_is_never_touched() {
+fn foreign_namespace_is_never_touched() {
     let Some(_turn) = turn_with_stars("star") else {
         return;
     };
@@ -233,7 +233,7 @@ fn a_namespace_of_somebody_else_is_never_touched() {
 }
 
 #[test]
-fn a_killed_owner_is_swept_and_a_living_one_is_spared() {
+fn down_removes_stars_of_killed_owners_only() {
     let Some(_turn) = turn_with_stars("star") else {
         return;
     };
@@ -278,7 +278,7 @@ fn a_killed_owner_is_swept_and_a_living_one_is_spared() {
 }
 
 #[test]
-fn ctrl_c_leaves_nothing_at_whatever_moment_it_comes() {
+fn ctrl_c_leaves_no_star_at_any_moment() {
     let Some(_turn) = turn_with_stars("star") else {
         return;
     };
@@ -306,7 +306,7 @@ fn ctrl_c_leaves_nothing_at_whatever_moment_it_comes() {
 }
 
 #[test]
-fn a_kept_star_stands_until_it_is_taken_down() {
+fn kept_star_stands_until_taken_down() {
     let Some(_turn) = turn_with_stars("star") else {
         return;
     };
@@ -345,7 +345,7 @@ fn a_kept_star_stands_until_it_is_taken_down() {
 }
 
 #[test]
-fn what_a_star_lacks_is_named() {
+fn missing_tool_is_named_in_error() {
     let Some(_turn) = turn_with_stars("star") else {
         return;
     };
@@ -372,7 +372,7 @@ fn what_a_star_lacks_is_named() {
 }
 
 #[test]
-fn without_root_a_star_lives_in_a_user_namespace_or_says_what_is_missing() {
+fn star_without_root_uses_user_namespace_or_says_why() {
     let Some(_turn) = turn_with_stars("star") else {
         return;
     };
@@ -428,7 +428,7 @@ fn without_root_a_star_lives_in_a_user_namespace_or_says_what_is_missing() {
 }
 
 #[test]
-fn links_carry_what_was_asked_and_every_lost_datagram_is_accounted_for() {
+fn links_keep_their_rate_and_count_every_loss() {
     let Some(_turn) = turn_with_stars("star") else {
         return;
     };
@@ -466,7 +466,7 @@ fn links_carry_what_was_asked_and_every_lost_datagram_is_accounted_for() {
 }
 
 #[test]
-fn counters_of_a_host_are_bytes_with_headers() {
+fn host_counters_include_headers() {
     let Some(_turn) = turn_with_stars("star") else {
         return;
     };

@@ -118,7 +118,7 @@ fn programs_of(study: u32, word: &str) -> Vec<u32> {
 }
 
 #[test]
-fn a_grid_that_cannot_be_is_a_usage_error() {
+fn impossible_grid_is_a_usage_error() {
     for (arguments, says) in [
         (&["--clients", "0"][..], "0 clients"),
         (&["--clients", "10000"], "10000 clients"),
@@ -152,8 +152,9 @@ fn a_grid_that_cannot_be_is_a_usage_error() {
     }
 }
 
+/// Tables, plots and a page.
 #[test]
-fn a_study_is_tables_plots_and_a_page_and_goes_on_where_it_was() {
+fn study_writes_results_and_resumes() {
     let Some(_turn) = turn_with_stars("study") else {
         return;
     };
@@ -238,7 +239,7 @@ fn a_study_is_tables_plots_and_a_page_and_goes_on_where_it_was() {
 }
 
 #[test]
-fn nginx_is_measured_by_the_same_trait() {
+fn study_measures_nginx_as_contender() {
     let Some(_turn) = turn_with_stars("study") else {
         return;
     };
@@ -267,7 +268,7 @@ fn nginx_is_measured_by_the_same_trait() {
 }
 
 #[test]
-fn a_host_that_dies_is_a_failed_row_and_the_study_goes_on() {
+fn dead_host_fails_its_run_and_study_goes_on() {
     let Some(_turn) = turn_with_stars("study") else {
         return;
     };
@@ -314,7 +315,7 @@ fn a_host_that_dies_is_a_failed_row_and_the_study_goes_on() {
 }
 
 #[test]
-fn a_server_that_does_not_start_is_a_failed_row() {
+fn failed_server_start_is_a_failed_row() {
     let Some(_turn) = turn_with_stars("study") else {
         return;
     };
@@ -333,7 +334,7 @@ fn a_server_that_does_not_start_is_a_failed_row() {
 }
 
 #[test]
-fn a_killed_study_leaves_what_star_down_removes_and_then_goes_on() {
+fn killed_study_is_removed_by_star_down_and_resumes() {
     let Some(_turn) = turn_with_stars("study") else {
         return;
     };
@@ -368,7 +369,7 @@ fn a_killed_study_leaves_what_star_down_removes_and_then_goes_on() {
 }
 
 #[test]
-fn ctrl_c_ends_a_study_with_its_results_and_nothing_else() {
+fn ctrl_c_ends_study_and_keeps_only_its_results() {
     let Some(_turn) = turn_with_stars("study") else {
         return;
     };
@@ -401,7 +402,7 @@ fn ctrl_c_ends_a_study_with_its_results_and_nothing_else() {
 }
 
 #[test]
-fn two_studies_at_once_do_not_touch_each_other() {
+fn two_studies_run_at_once() {
     let Some(_turn) = turn_with_stars("study") else {
         return;
     };

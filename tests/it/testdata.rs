@@ -12,7 +12,7 @@ use gatecast::internals::text::FileName;
 const NOT_LISTED: [&str; 3] = ["README.md", "100MB.bin", "250MB.bin"];
 
 #[test]
-fn the_readme_names_every_file_with_its_size_and_digest() {
+fn readme_lists_every_file_with_size_and_digest() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata");
     let mut files = BTreeMap::new();
     for entry in fs::read_dir(&folder).expect("testdata") {

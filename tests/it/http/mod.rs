@@ -63,7 +63,7 @@ fn status(server: &Server, lines: &str) -> u16 {
 }
 
 #[test]
-fn a_file_goes_out_whole_in_parts_and_by_its_facts() {
+fn get_serves_whole_file_ranges_and_metadata() {
     within(PATIENCE * 2, || {
         let server = server(100_000, |_| {});
         let (code, head, body) = get(&server, "/files/f.bin", "");
@@ -149,7 +149,7 @@ fn a_file_goes_out_whole_in_parts_and_by_its_facts() {
 }
 
 #[test]
-fn nothing_but_the_table_is_reachable_and_other_hosts_are_not_ours() {
+fn only_offered_paths_and_own_hosts_are_served() {
     within(PATIENCE, || {
         let server = server(10, |_| {});
         for path in [
@@ -223,7 +223,7 @@ fn nothing_but_the_table_is_reachable_and_other_hosts_are_not_ours() {
 }
 
 #[test]
-fn hostile_requests_cost_their_own_connection() {
+fn hostile_request_costs_only_its_own_connection() {
     within(PATIENCE * 2, || {
         let server = server(10, |_| {});
         let with = |line: &str| format!("GET / HTTP/1.1\nHost: localhost\n{line}\n\n");
@@ -268,7 +268,7 @@ fn hostile_requests_cost_their_own_connection() {
 }
 
 #[test]
-fn a_head_that_dribbles_is_told_so_and_an_idle_connection_is_closed() {
+fn slow_head_gets_408_and_idle_connection_is_closed() {
     within(PATIENCE * 2, || {
         let server = server(10, |_| {});
         let begun = Instant::now();
@@ -312,7 +312,7 @@ fn a_head_that_dribbles_is_told_so_and_an_idle_connection_is_closed() {
 }
 
 #[test]
-fn changes_need_loopback_and_the_token() {
+fn release_needs_loopback_and_token() {
     within(PATIENCE, || {
         let server = server(1000, |settings| settings.clients = Some(2));
         let mut peer = server.waiting(2, "a");
@@ -343,7 +343,7 @@ fn changes_need_loopback_and_the_token() {
 }
 
 #[test]
-fn no_byte_goes_out_before_the_release_and_a_short_muster_is_503() {
+fn gate_sends_no_bytes_before_release_or_answers_503() {
     within(PATIENCE * 2, || {
         let server = server(100_000, |settings| {
             settings.clients = Some(2);
@@ -415,7 +415,7 @@ fn no_byte_goes_out_before_the_release_and_a_short_muster_is_503() {
 }
 
 #[test]
-fn a_client_that_speaks_or_leaves_at_the_gate_frees_its_seat() {
+fn client_that_sends_or_leaves_at_gate_frees_its_seat() {
     within(PATIENCE, || {
         let server = server(1000, |settings| settings.clients = Some(2));
         let mut speaks = server.peer();
@@ -449,7 +449,7 @@ fn a_client_that_speaks_or_leaves_at_the_gate_frees_its_seat() {
 }
 
 #[test]
-fn without_a_number_on_either_side_there_is_no_gate() {
+fn gate_without_number_of_clients_is_refused() {
     within(PATIENCE, || {
         let server = server(1000, |_| {});
         let (code, _, body) = get(&server, "/files/f.bin?gate", "");
@@ -459,7 +459,7 @@ fn without_a_number_on_either_side_there_is_no_gate() {
 }
 
 #[test]
-fn a_receipt_proves_a_copy_and_a_wrong_one_does_not() {
+fn receipt_proves_copy_only_with_right_digest() {
     within(PATIENCE, || {
         let server = server(1000, |_| {});
         for (claim, outcome) in [
@@ -495,7 +495,7 @@ fn a_receipt_proves_a_copy_and_a_wrong_one_does_not() {
 }
 
 #[test]
-fn a_file_that_changes_under_a_download_is_never_padded_nor_ended_well() {
+fn truncated_file_is_neither_padded_nor_ended_well() {
     within(PATIENCE * 2, || {
         let server = server(4_000_000, |settings| {
             settings.rate = bytes_per_second(2_000_000)
@@ -519,7 +519,7 @@ fn a_file_that_changes_under_a_download_is_never_padded_nor_ended_well() {
 }
 
 #[test]
-fn readers_that_do_not_read_hold_nobody_else() {
+fn stalled_readers_delay_no_other_client() {
     within(PATIENCE * 2, || {
         let server = server(20_000_000, |settings| {
             settings.stall = Duration::from_secs(2);
@@ -548,7 +548,7 @@ fn readers_that_do_not_read_hold_nobody_else() {
 }
 
 #[test]
-fn forty_subscribers_see_the_same_and_a_crowd_is_told_so() {
+fn subscribers_share_snapshots_and_excess_gets_503() {
     within(PATIENCE * 2, || {
         let server = server(1000, |settings| settings.clients = Some(2));
         let subscribe = || {
@@ -602,8 +602,9 @@ fn forty_subscribers_see_the_same_and_a_crowd_is_told_so() {
     });
 }
 
+/// Ten thousand of them, or as many as this process may open.
 #[test]
-fn ten_thousand_idle_connections_keep_nobody_out() {
+fn idle_connections_keep_no_client_out() {
     // A descriptor at each end, and 2,000 for this server and for the tests beside this one.
     let limit = gatecast::internals::net::socket::descriptors(22_000).unwrap_or(1024);
     let count = usize::try_from(limit.saturating_sub(2_000) / 2)
@@ -637,7 +638,7 @@ fn ten_thousand_idle_connections_keep_nobody_out() {
 }
 
 #[test]
-fn http_clients_of_ours_are_proven_on_both_sides() {
+fn own_http_client_is_proven_on_both_sides() {
     within(PATIENCE * 2, || {
         let server = server(300_000, |settings| settings.via = Some(Via::Http));
         let mut order = server.order("h");
@@ -681,7 +682,7 @@ fn http_clients_of_ours_are_proven_on_both_sides() {
 }
 
 #[test]
-fn native_clients_follow_a_server_that_sends_by_http() {
+fn native_client_follows_server_to_http() {
     within(PATIENCE, || {
         let server = server(10_000, |settings| {
             settings.clients = Some(2);

@@ -101,7 +101,7 @@ fn place(bytes: u64) -> (tempfile::TempDir, PathBuf, Digest) {
 }
 
 #[test]
-fn a_copy_from_nginx_is_proven_only_by_a_digest_that_somebody_knows() {
+fn copy_from_nginx_needs_known_digest_to_be_proven() {
     if !have("nginx", Path::new(NGINX).exists()) {
         return;
     }
@@ -194,7 +194,7 @@ fn ranged(port: u16, path: &str, range: &str) -> (u16, Option<String>, Vec<u8>) 
 }
 
 #[test]
-fn nginx_understands_ranges_as_we_do() {
+fn nginx_and_gatecast_answer_ranges_alike() {
     if !have("nginx", Path::new(NGINX).exists()) {
         return;
     }

@@ -55,7 +55,7 @@ fn code_of(child: Child) -> (i32, String) {
 }
 
 #[test]
-fn curl_native_and_lab_clients_are_one_session() {
+fn curl_native_and_lab_clients_share_a_session() {
     let python = installed("python3");
     if !have("curl and python3", installed("curl") && python) {
         return;
@@ -134,8 +134,9 @@ fn curl_native_and_lab_clients_are_one_session() {
     });
 }
 
+/// It is killed at 50 random places.
 #[test]
-fn curl_killed_anywhere_and_continued_is_whole() {
+fn killed_curl_resumes_to_whole_copy() {
     if !have("curl", installed("curl")) {
         return;
     }
@@ -210,7 +211,7 @@ fn curl_killed_anywhere_and_continued_is_whole() {
 }
 
 #[test]
-fn curl_at_the_gate_resumes_in_a_seat_and_says_short_when_it_is() {
+fn curl_at_gate_resumes_and_detects_truncation() {
     if !have("curl", installed("curl")) {
         return;
     }
@@ -251,7 +252,7 @@ fn curl_at_the_gate_resumes_in_a_seat_and_says_short_when_it_is() {
 }
 
 #[test]
-fn wget_and_aria2_get_it_and_aria2_checks_the_digest() {
+fn wget_and_aria2_fetch_and_aria2_checks_digest() {
     let there = installed("wget") && installed("aria2c");
     if !have("wget and aria2c", there) {
         return;

@@ -44,8 +44,9 @@ pub(super) fn source_to(input: SocketAddr) -> UdpSocket {
     source
 }
 
+/// One of 25.
 #[test]
-fn one_stopped_viewer_of_twenty_five_costs_the_others_nothing_and_is_let_go() {
+fn stopped_viewer_is_dropped_without_loss_to_others() {
     in_turn("live", LIMIT, || {
         let folder = tempfile::tempdir().expect("room");
         let place = folder.path();
@@ -81,7 +82,7 @@ fn one_stopped_viewer_of_twenty_five_costs_the_others_nothing_and_is_let_go() {
 }
 
 #[test]
-fn events_come_each_second_from_both_sides() {
+fn relay_and_viewer_print_events_each_second() {
     in_turn("live", LIMIT, || {
         let folder = tempfile::tempdir().expect("room");
         let place = folder.path();
@@ -137,7 +138,7 @@ fn events_come_each_second_from_both_sides() {
 }
 
 #[test]
-fn with_no_viewer_a_relay_does_no_work_of_its_own() {
+fn relay_without_viewers_uses_no_processor_time() {
     in_turn("live", LIMIT, || {
         let folder = tempfile::tempdir().expect("room");
         let (relay, input, _) = relay(folder.path());

@@ -151,7 +151,7 @@ fn live_probe() -> (SocketAddr, Program) {
 }
 
 #[test]
-fn what_ffmpeg_sends_three_viewers_record_whole() {
+fn three_viewers_record_ffmpeg_stream_whole() {
     if !have("ffmpeg", installed("ffmpeg")) {
         return;
     }
@@ -221,7 +221,7 @@ fn what_ffmpeg_sends_three_viewers_record_whole() {
 }
 
 #[test]
-fn a_viewer_that_pauses_and_one_that_joins_late_see_no_error() {
+fn paused_and_late_viewers_see_no_error() {
     if !have("ffmpeg", installed("ffmpeg")) {
         return;
     }
@@ -261,7 +261,7 @@ fn a_viewer_that_pauses_and_one_that_joins_late_see_no_error() {
 }
 
 #[test]
-fn in_rtp_loss_is_counted_exactly_and_the_recording_is_plain() {
+fn rtp_loss_is_counted_and_recording_is_plain_stream() {
     if !have("ffmpeg", installed("ffmpeg")) {
         return;
     }
@@ -297,7 +297,7 @@ fn vlc(folder: &Path) -> Command {
 }
 
 #[test]
-fn vlc_is_source_and_player() {
+fn vlc_sends_and_plays_through_relay() {
     let there = installed("ffmpeg") && installed("cvlc");
     if !have("ffmpeg and VLC", there) {
         return;
@@ -380,7 +380,7 @@ fn vlc_is_source_and_player() {
 }
 
 #[test]
-fn the_labs_client_is_served_as_its_wire_format_says() {
+fn lab_viewer_is_served_by_its_wire_format() {
     if !have("python3", installed("python3")) {
         return;
     }

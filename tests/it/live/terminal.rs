@@ -86,7 +86,7 @@ fn appears_after(terminal: &Program, before: usize, text: &str) {
 }
 
 #[test]
-fn keys_pause_continue_and_quit_and_the_terminal_is_as_it_was() {
+fn keys_pause_continue_and_quit_and_restore_terminal() {
     if !have("python3", cfg!(feature = "sockopt") && installed("python3")) {
         return;
     }
@@ -128,7 +128,7 @@ fn keys_pause_continue_and_quit_and_the_terminal_is_as_it_was() {
 }
 
 #[test]
-fn with_its_output_in_a_pipe_it_still_hears_keys_and_does_not_spin() {
+fn viewer_with_piped_output_reads_keys_without_spinning() {
     if !have("python3", cfg!(feature = "sockopt") && installed("python3")) {
         return;
     }
@@ -161,7 +161,7 @@ fn with_its_output_in_a_pipe_it_still_hears_keys_and_does_not_spin() {
 }
 
 #[test]
-fn in_the_background_of_a_shell_it_is_not_stopped() {
+fn background_viewer_is_not_stopped_by_terminal() {
     let there = cfg!(feature = "sockopt") && installed("python3") && installed("bash");
     if !have("python3 and bash", there) {
         return;

@@ -80,7 +80,7 @@ fn hostile_commands_are_refused_and_change_nothing() {
 }
 
 #[test]
-fn a_million_bytes_without_a_newline_are_one_error_and_the_viewer_stays() {
+fn overlong_line_is_one_error_and_viewer_stays() {
     within(LIMIT, || {
         let relay = relay();
         let mut source = Source::to(&relay);
@@ -99,7 +99,7 @@ fn a_million_bytes_without_a_newline_are_one_error_and_the_viewer_stays() {
 }
 
 #[test]
-fn a_second_viewer_at_the_same_port_is_refused_and_no_more_come_than_may() {
+fn second_viewer_at_port_or_beyond_limit_is_refused() {
     within(LIMIT, || {
         let relay = relay_with(|settings| settings.max_viewers = 2);
         let lab = Lab::connected(&relay);
@@ -117,7 +117,7 @@ fn a_second_viewer_at_the_same_port_is_refused_and_no_more_come_than_may() {
 }
 
 #[test]
-fn a_thousand_silent_connections_keep_nobody_out() {
+fn silent_connections_keep_no_viewer_out() {
     in_turn("connections to a relay", LIMIT, || {
         let relay = relay();
         let silent: Vec<TcpStream> = (0..1_000)
@@ -134,7 +134,7 @@ fn a_thousand_silent_connections_keep_nobody_out() {
 }
 
 #[test]
-fn a_viewer_that_never_reads_costs_the_others_nothing() {
+fn viewer_that_never_reads_costs_others_nothing() {
     within(LIMIT, || {
         let relay = relay();
         let mut source = Source::to(&relay);
@@ -163,7 +163,7 @@ fn a_viewer_that_never_reads_costs_the_others_nothing() {
 }
 
 #[test]
-fn a_viewer_of_ours_that_falls_silent_is_let_go_soon() {
+fn silent_native_viewer_is_dropped_soon() {
     within(LIMIT, || {
         let relay = relay();
         let mut source = Source::to(&relay);
@@ -186,7 +186,7 @@ fn a_viewer_of_ours_that_falls_silent_is_let_go_soon() {
 }
 
 #[test]
-fn who_never_stops_talking_is_told_once_and_let_go() {
+fn flooding_viewer_is_told_once_and_dropped() {
     within(LIMIT, || {
         let relay = relay();
         let mut lab = Lab::connected(&relay);
@@ -211,7 +211,7 @@ fn who_never_stops_talking_is_told_once_and_let_go() {
 }
 
 #[test]
-fn one_address_does_not_take_all_places() {
+fn one_address_cannot_take_all_places() {
     within(LIMIT, || {
         let Some(host) = gatecast::internals::net::socket::outward() else {
             return eprintln!("passed by: no address but loopback");
@@ -234,7 +234,7 @@ fn one_address_does_not_take_all_places() {
 }
 
 #[test]
-fn who_does_not_say_where_to_send_is_let_go_too() {
+fn connection_without_target_is_dropped() {
     within(LIMIT, || {
         let relay = relay_with(|settings| settings.max_silence = Duration::from_secs(1));
         let mut lab = Lab::to(&relay);
@@ -245,7 +245,7 @@ fn who_does_not_say_where_to_send_is_let_go_too() {
 }
 
 #[test]
-fn a_receipt_that_cannot_be_true_is_refused_and_kept_out_of_the_log() {
+fn impossible_receipt_is_refused_and_not_logged() {
     within(LIMIT, || {
         let relay = relay();
         let mut source = Source::to(&relay);
@@ -270,7 +270,7 @@ fn a_receipt_that_cannot_be_true_is_refused_and_kept_out_of_the_log() {
 }
 
 #[test]
-fn a_lab_client_may_be_silent_as_long_as_the_bound_says() {
+fn lab_viewer_is_dropped_after_max_silence() {
     within(LIMIT, || {
         let relay = relay_with(|settings| settings.max_silence = Duration::from_secs(1));
         let mut lab = Lab::connected(&relay);
@@ -280,7 +280,7 @@ fn a_lab_client_may_be_silent_as_long_as_the_bound_says() {
 }
 
 #[test]
-fn where_nobody_listens_nothing_is_sent_for_long() {
+fn relay_stops_sending_where_nobody_listens() {
     within(LIMIT, || {
         let relay = relay();
         let mut source = Source::to(&relay);
@@ -304,7 +304,7 @@ fn where_nobody_listens_nothing_is_sent_for_long() {
 }
 
 #[test]
-fn a_player_that_starts_a_little_late_is_waited_for() {
+fn late_player_is_waited_for() {
     within(LIMIT, || {
         let relay = relay();
         let mut source = Source::to(&relay);
@@ -331,7 +331,7 @@ fn a_player_that_starts_a_little_late_is_waited_for() {
 }
 
 #[test]
-fn a_connection_that_ends_halfway_is_no_viewer_any_more() {
+fn half_closed_connection_ends_its_viewer() {
     within(LIMIT, || {
         let relay = relay();
         let lab = Lab::connected(&relay);

@@ -217,7 +217,7 @@ fn every_viewer_gets_every_datagram_once_and_in_order() {
 }
 
 #[test]
-fn a_lab_client_gets_datagrams_exactly_when_it_should() {
+fn lab_viewer_gets_datagrams_only_while_connected() {
     within(LIMIT, || {
         let relay = relay();
         let mut source = Source::to(&relay);
@@ -245,7 +245,7 @@ fn a_lab_client_gets_datagrams_exactly_when_it_should() {
 }
 
 #[test]
-fn after_the_ok_of_an_interruption_not_one_datagram_is_sent() {
+fn no_datagram_is_sent_after_ok_to_pause() {
     within(LIMIT, || {
         let relay = relay();
         let mut source = Source::to(&relay);
@@ -283,7 +283,7 @@ fn after_the_ok_of_an_interruption_not_one_datagram_is_sent() {
 }
 
 #[test]
-fn a_recording_is_the_stream_and_the_player_gets_it_too() {
+fn viewer_records_stream_and_feeds_player() {
     within(LIMIT, || {
         let relay = relay();
         let mut source = Source::to(&relay);
@@ -313,7 +313,7 @@ fn a_recording_is_the_stream_and_the_player_gets_it_too() {
 }
 
 #[test]
-fn a_viewer_learns_that_the_relay_is_gone_and_a_recording_that_cannot_be_is_an_error() {
+fn viewer_reports_stopped_relay_and_unwritable_recording() {
     within(LIMIT, || {
         let relay = relay();
         let watch = watch(&relay);
@@ -334,7 +334,7 @@ fn a_viewer_learns_that_the_relay_is_gone_and_a_recording_that_cannot_be_is_an_e
 }
 
 #[test]
-fn a_relay_that_knows_only_the_labs_words_is_watched_all_the_same() {
+fn viewer_watches_relay_that_knows_only_lab_commands() {
     within(LIMIT, || {
         let listener = std::net::TcpListener::bind(LOCAL).expect("a free port");
         let addr = listener.local_addr().expect("bound");
@@ -400,7 +400,7 @@ fn old_relay(answer: impl Fn(&str) -> &'static str + Send + 'static) -> SocketAd
 }
 
 #[test]
-fn what_a_relay_says_is_shown_without_its_tricks() {
+fn answers_of_relay_are_escaped_when_shown() {
     within(LIMIT, || {
         // Control characters break the protocol; what turns a line around does not.
         let hostile = "ERROR \u{202e}no\u{2028}OK";
@@ -432,7 +432,7 @@ fn what_a_relay_says_is_shown_without_its_tricks() {
 }
 
 #[test]
-fn to_continue_what_is_not_paused_hides_no_loss() {
+fn resume_without_pause_hides_no_loss() {
     within(LIMIT, || {
         let relay = relay();
         let mut source = Source::to(&relay);
@@ -460,7 +460,7 @@ fn to_continue_what_is_not_paused_hides_no_loss() {
 }
 
 #[test]
-fn a_viewer_comes_by_a_link_local_address() {
+fn viewer_connects_by_link_local_address() {
     within(LIMIT, || {
         let Some(link_local) = link_local() else {
             return eprintln!("passed by: no link-local address here");
@@ -488,7 +488,7 @@ fn link_local() -> Option<SocketAddr> {
 }
 
 #[test]
-fn the_log_has_a_line_for_each_visit() {
+fn log_has_one_line_for_each_visit() {
     within(LIMIT, || {
         let folder = tempfile::tempdir().expect("room");
         let relay = relay_with(|settings| settings.log_dir = Some(folder.path().join("logs")));

@@ -19,7 +19,7 @@ use crate::relay::relay;
 use crate::relay::watch;
 
 #[test]
-fn while_nobody_watches_nothing_is_read_and_nobody_gets_what_is_old() {
+fn unwatched_relay_reads_nothing_and_sends_nothing_old() {
     within(LIMIT, || {
         let relay = relay();
         let mut source = Source::to(&relay);
@@ -53,7 +53,7 @@ fn while_nobody_watches_nothing_is_read_and_nobody_gets_what_is_old() {
 }
 
 #[test]
-fn who_joins_in_mid_stream_gets_the_tables_first() {
+fn late_viewer_gets_tables_first() {
     within(LIMIT, || {
         let relay = relay();
         let mut source = Source::to(&relay);
@@ -106,7 +106,7 @@ fn tables() -> Vec<u8> {
 }
 
 #[test]
-fn what_the_source_lost_is_told_from_what_came_after() {
+fn viewer_tells_loss_of_source_from_loss_of_network() {
     within(LIMIT, || {
         let relay = relay();
         let mut source = Source::to(&relay);
@@ -125,7 +125,7 @@ fn what_the_source_lost_is_told_from_what_came_after() {
 }
 
 #[test]
-fn a_second_source_does_not_mix_in_and_a_new_one_takes_over() {
+fn second_source_is_ignored_until_first_is_silent() {
     within(LIMIT, || {
         let relay = relay();
         let (mut source, mut other) = (Source::to(&relay), Source::to(&relay));
@@ -148,7 +148,7 @@ fn a_second_source_does_not_mix_in_and_a_new_one_takes_over() {
 }
 
 #[test]
-fn what_is_no_transport_stream_is_relayed_as_it_is() {
+fn other_datagrams_are_relayed_unchanged() {
     within(LIMIT, || {
         let relay = relay();
         let source = Source::to(&relay);
@@ -167,7 +167,7 @@ fn what_is_no_transport_stream_is_relayed_as_it_is() {
 }
 
 #[test]
-fn a_source_that_stops_and_starts_again_brings_no_burst_and_no_error_of_ours() {
+fn restarted_source_causes_no_burst_and_no_added_error() {
     within(LIMIT, || {
         let relay = relay();
         let mut source = Source::to(&relay);
@@ -198,7 +198,7 @@ fn a_source_that_stops_and_starts_again_brings_no_burst_and_no_error_of_ours() {
 }
 
 #[test]
-fn a_source_that_sends_everything_twice_is_relayed_so_and_no_error_is_added() {
+fn doubled_source_is_relayed_without_added_errors() {
     within(LIMIT, || {
         let relay = relay();
         let source = Source::to(&relay);
@@ -219,7 +219,7 @@ fn a_source_that_sends_everything_twice_is_relayed_so_and_no_error_is_added() {
 }
 
 #[test]
-fn a_source_may_send_to_a_group() {
+fn relay_reads_source_of_multicast_group() {
     within(LIMIT, || {
         let group = SocketAddr::from(([239, 255, 77, 23], 0));
         let mut settings = Settings::new(group);

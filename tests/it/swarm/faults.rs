@@ -55,8 +55,9 @@ fn everything(bytes: u64, piece: u32) -> Vec<Block> {
     all
 }
 
+/// One address may hold as many links as the peers of a lab room behind one router would.
 #[test]
-fn a_peer_that_opens_a_thousand_connections_holds_as_many_as_a_room_and_the_session_goes_on() {
+fn flood_of_connections_is_bounded_and_session_finishes() {
     within(LIMIT, || {
         let server = server(1_000_000, |settings| settings.clients = Some(3));
         let torrent = metainfo(&server);
@@ -90,7 +91,7 @@ fn id(number: usize) -> [u8; 20] {
 }
 
 #[test]
-fn peers_that_ask_for_everything_at_once_get_what_they_read_and_delay_nobody_for_long() {
+fn greedy_peers_are_bounded_and_delay_nobody() {
     within(LIMIT, || {
         const BYTES: u64 = 3_000_000;
         let server = server(BYTES, |settings| {
@@ -149,7 +150,7 @@ fn peers_that_ask_for_everything_at_once_get_what_they_read_and_delay_nobody_for
 }
 
 #[test]
-fn a_tracker_that_dies_in_mid_session_stops_nobody() {
+fn tracker_death_in_mid_session_stops_nobody() {
     within(LIMIT, || {
         const BYTES: u64 = 3_000_000;
         let server = server(BYTES, |settings| settings.via = None);
@@ -251,7 +252,7 @@ mod processes {
     }
 
     #[test]
-    fn a_server_killed_when_every_piece_is_out_once_is_not_missed() {
+    fn clients_finish_without_server_when_all_pieces_are_out() {
         within(LIMIT, || {
             let (folder, sha1) = folder_with_file(4_000_000);
             let path = folder.path();
@@ -278,7 +279,7 @@ mod processes {
     }
 
     #[test]
-    fn of_a_server_killed_before_that_each_client_says_what_is_missing() {
+    fn clients_name_missing_pieces_when_server_dies_early() {
         within(LIMIT, || {
             let (folder, _) = folder_with_file(8_000_000);
             let path = folder.path();
@@ -299,8 +300,9 @@ mod processes {
         });
     }
 
+    /// It vanishes when it has 99 of 100 pieces.
     #[test]
-    fn a_client_that_vanishes_with_99_of_100_pieces_takes_none_with_it() {
+    fn vanished_client_takes_no_piece_with_it() {
         within(LIMIT, || {
             const BYTES: u64 = 8_000_000;
             let (folder, sha1) = folder_with_file(BYTES);
@@ -330,7 +332,7 @@ mod processes {
     }
 
     #[test]
-    fn a_frozen_client_holds_up_nobody_and_goes_on_where_it_was() {
+    fn frozen_client_delays_nobody_and_resumes() {
         within(LIMIT, || {
             let (folder, sha1) = folder_with_file(8_000_000);
             let path = folder.path();
@@ -358,7 +360,7 @@ mod processes {
     }
 
     #[test]
-    fn of_a_piece_that_was_half_written_when_its_client_was_killed_nothing_is_claimed() {
+    fn half_written_piece_is_not_claimed_on_resume() {
         within(LIMIT, || {
             const BYTES: u64 = 4_000_000;
             let (folder, sha1) = folder_with_file(BYTES);
@@ -418,7 +420,7 @@ mod processes {
     }
 
     #[test]
-    fn run_takes_a_swarm_of_twenty_five() {
+    fn run_sends_by_swarm_to_25_clients() {
         within(LIMIT, || {
             let folder = tempfile::tempdir().expect("a folder");
             let output = std::process::Command::new(env!("CARGO_BIN_EXE_gatecast"))

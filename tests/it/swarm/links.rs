@@ -151,7 +151,7 @@ impl Counted {
 }
 
 #[test]
-fn who_called_us_and_said_where_it_listens_is_not_called_again_by_every_announce() {
+fn connected_peer_is_not_dialed_again_on_announce() {
     within(LIMIT, || {
         let server = server(200_000, |settings| settings.via = None);
         let content = std::fs::read(server.source()).expect("the file");
@@ -180,7 +180,7 @@ fn who_called_us_and_said_where_it_listens_is_not_called_again_by_every_announce
 }
 
 #[test]
-fn nobody_takes_the_place_of_a_link_that_has_moved_payload_by_saying_its_id() {
+fn copied_peer_id_cannot_replace_working_link() {
     within(LIMIT, || {
         let server = server(200_000, |settings| settings.via = None);
         let content = std::fs::read(server.source()).expect("the file");
@@ -221,8 +221,9 @@ fn offered(peer: &mut Peer) -> [u8; 20] {
     seated_id(offer.session, offer.seat)
 }
 
+/// Peers with a seat are sent their pieces only; all others see a complete seeder.
 #[test]
-fn only_who_has_a_seat_is_fed_and_strangers_with_such_ids_are_strangers() {
+fn peer_id_without_seat_is_treated_as_foreign() {
     within(LIMIT, || {
         let server = server(200_000, |_| {});
         let torrent = metainfo(&server);
@@ -272,7 +273,7 @@ fn from_elsewhere(server: &Server) -> std::net::TcpStream {
 
 #[test]
 #[cfg(all(target_os = "linux", feature = "sockopt"))]
-fn the_id_of_a_seat_is_believed_only_where_the_seat_was_given() {
+fn peer_id_of_seat_counts_only_from_its_address() {
     within(LIMIT, || {
         let server = server(200_000, |_| {});
         let torrent = metainfo(&server);
@@ -289,7 +290,7 @@ fn the_id_of_a_seat_is_believed_only_where_the_seat_was_given() {
 }
 
 #[test]
-fn a_client_that_the_tracker_turns_away_calls_the_seeder() {
+fn client_refused_by_tracker_dials_the_seeder() {
     within(LIMIT, || {
         let turned_away = Arc::new(AtomicU64::new(0));
         let counted = Arc::clone(&turned_away);
@@ -363,7 +364,7 @@ fn send(raw: &mut Raw, content: &[u8], count: usize, spoilt: u8) {
 }
 
 #[test]
-fn who_sent_wrong_blocks_is_not_let_in_again_though_it_was_gone_when_that_came_out() {
+fn sender_of_wrong_blocks_stays_banned_after_leaving() {
     within(LIMIT, || {
         let tracker = Tracker::default();
         let (torrent, content) = one_piece(&tracker);
@@ -393,7 +394,7 @@ fn who_sent_wrong_blocks_is_not_let_in_again_though_it_was_gone_when_that_came_o
 }
 
 #[test]
-fn what_was_not_asked_for_is_no_progress_and_too_much_of_it_ends_the_link() {
+fn unrequested_blocks_are_no_progress_and_end_the_link() {
     within(LIMIT, || {
         let tracker = Tracker::default();
         let (torrent, _) = one_piece(&tracker);
@@ -430,7 +431,7 @@ fn what_was_not_asked_for_is_no_progress_and_too_much_of_it_ends_the_link() {
 }
 
 #[test]
-fn what_costs_work_is_not_done_without_end() {
+fn repeated_costly_messages_end_the_link() {
     within(LIMIT, || {
         let server = server(2_000_000, |settings| settings.via = None);
         let torrent = metainfo(&server);
@@ -458,7 +459,7 @@ fn what_costs_work_is_not_done_without_end() {
 }
 
 #[test]
-fn a_peer_that_hardly_asks_holds_a_finished_client_for_seconds_only() {
+fn slow_peer_holds_finished_client_only_for_seconds() {
     within(LIMIT, || {
         let server = server(2_000_000, |settings| settings.clients = Some(2));
         let torrent = metainfo(&server);
@@ -533,7 +534,7 @@ fn announce(server: &Server, torrent: &Metainfo, number: usize, port: u16) -> Ve
 }
 
 #[test]
-fn peers_that_are_announced_and_never_answer_cost_a_bounded_number_of_calls() {
+fn mute_peers_cost_a_bounded_number_of_connections() {
     within(LIMIT, || {
         let server = server(200_000, |settings| settings.via = None);
         let torrent = metainfo(&server);
@@ -558,7 +559,7 @@ fn peers_that_are_announced_and_never_answer_cost_a_bounded_number_of_calls() {
 }
 
 #[test]
-fn an_unknown_torrent_has_a_file_read_once_and_not_every_time() {
+fn unknown_torrent_makes_server_read_file_only_once() {
     let server = server(200_000, |settings| settings.via = None);
     let hidden = server.folder.path().join("hidden");
     let seek = || {
@@ -585,7 +586,7 @@ fn an_unknown_torrent_has_a_file_read_once_and_not_every_time() {
 }
 
 #[test]
-fn a_torrent_that_nobody_asked_for_here_is_found_by_its_hash() {
+fn torrent_is_found_by_hash_before_it_was_served() {
     let server = server(200_000, |settings| settings.via = None);
     let content = std::fs::read(server.source()).expect("the file");
     let piece = gatecast::internals::proto::bt::metainfo::piece_bytes(200_000);
@@ -597,7 +598,7 @@ fn a_torrent_that_nobody_asked_for_here_is_found_by_its_hash() {
 }
 
 #[test]
-fn a_tracker_that_names_ourselves_does_no_harm() {
+fn own_address_from_tracker_does_no_harm() {
     within(LIMIT, || {
         let tracker = Tracker::default();
         let (torrent, content) = one_piece(&tracker);
@@ -615,7 +616,7 @@ fn a_tracker_that_names_ourselves_does_no_harm() {
 }
 
 #[test]
-fn a_torrent_has_nothing_asked_on_a_private_network_but_an_announce() {
+fn torrent_may_only_announce_in_private_network() {
     within(LIMIT, || {
         let door = Counted::new();
         let (mut torrent, _) = one_piece(&Tracker::default());
@@ -641,7 +642,7 @@ fn a_torrent_has_nothing_asked_on_a_private_network_but_an_announce() {
 }
 
 #[test]
-fn who_asks_for_what_is_not_there_again_and_again_is_closed() {
+fn repeated_requests_for_absent_pieces_end_the_link() {
     within(LIMIT, || {
         let server = server(200_000, |settings| settings.via = None);
         let torrent = metainfo(&server);

@@ -40,7 +40,7 @@ use gatecast::internals::units::Rate;
 const LIMIT: Duration = Duration::from_secs(120);
 
 #[test]
-fn every_client_gets_the_file_and_most_of_it_from_the_others() {
+fn clients_get_file_mostly_from_each_other() {
     within(LIMIT, || {
         // Paced, so that the peers' links are the faster ones, as on a star.
         let server = server(3_000_000, |settings| settings.rate = Some(Rate(24_000_000)));
@@ -89,7 +89,7 @@ fn sum_of(document: &str, key: &str) -> u64 {
 }
 
 #[test]
-fn files_of_awkward_sizes_arrive_too() {
+fn files_of_awkward_sizes_arrive() {
     within(LIMIT, || {
         for bytes in [0, 1, 16_384, 16_385, 100_000] {
             let server = server(bytes, |_| {});
@@ -105,7 +105,7 @@ fn files_of_awkward_sizes_arrive_too() {
 }
 
 #[test]
-fn nobody_moves_a_byte_before_the_release() {
+fn no_peer_moves_bytes_before_release() {
     within(LIMIT, || {
         let server = server(200_000, |settings| settings.clients = Some(2));
         let early = fetch(&server, 1, |_| {});
@@ -136,7 +136,7 @@ fn nobody_moves_a_byte_before_the_release() {
 }
 
 #[test]
-fn a_peer_that_sends_wrong_pieces_is_found_out_and_the_copies_are_whole() {
+fn sender_of_wrong_pieces_is_found_and_copies_are_whole() {
     within(LIMIT, || {
         let server = server(1_500_000, |settings| {
             settings.rate = Some(Rate(16_000_000));
@@ -184,7 +184,7 @@ fn a_peer_that_sends_wrong_pieces_is_found_out_and_the_copies_are_whole() {
 }
 
 #[test]
-fn without_the_server_the_peers_finish_what_is_out() {
+fn peers_finish_without_server() {
     within(LIMIT, || {
         let mut server = server(2_000_000, |settings| settings.rate = Some(Rate(16_000_000)));
         let clients = fetch(&server, 4, |_| {});
@@ -202,7 +202,7 @@ fn without_the_server_the_peers_finish_what_is_out() {
 }
 
 #[test]
-fn without_the_server_and_with_pieces_at_nobody_each_says_what_is_missing() {
+fn peers_name_pieces_missing_without_server() {
     within(LIMIT, || {
         let mut server = server(4_000_000, |settings| settings.rate = Some(Rate(8_000_000)));
         let clients = fetch(&server, 3, |_| {});
@@ -220,7 +220,7 @@ fn without_the_server_and_with_pieces_at_nobody_each_says_what_is_missing() {
 }
 
 #[test]
-fn an_interrupted_copy_is_taken_up_by_its_pieces() {
+fn interrupted_copy_resumes_by_its_pieces() {
     within(LIMIT, || {
         let server = server(2_000_000, |settings| settings.rate = Some(Rate(8_000_000)));
         let mut order = server.order("o");
@@ -249,7 +249,7 @@ fn an_interrupted_copy_is_taken_up_by_its_pieces() {
 }
 
 #[test]
-fn a_torrent_is_fetched_without_a_gate() {
+fn torrent_is_fetched_without_gate() {
     within(LIMIT, || {
         let server = server(500_000, |settings| settings.via = None);
         let wish = leech::Wish {
@@ -266,7 +266,7 @@ fn a_torrent_is_fetched_without_a_gate() {
 }
 
 #[test]
-fn whatever_a_peer_says_the_others_are_served() {
+fn hostile_messages_leave_other_peers_served() {
     within(LIMIT, || {
         let server = server(300_000, |_| {});
         let metainfo = metainfo(&server);
@@ -337,7 +337,7 @@ fn whatever_a_peer_says_the_others_are_served() {
 }
 
 #[test]
-fn the_tracker_answers_whatever_is_asked() {
+fn tracker_answers_every_request() {
     let server = server(100_000, |_| {});
     let hash = metainfo(&server).info_hash();
     let announce = |hash: Digest, port: u16| {
@@ -371,7 +371,7 @@ fn the_tracker_answers_whatever_is_asked() {
 }
 
 #[test]
-fn aria2_gets_the_file_from_us() {
+fn aria2_fetches_torrent() {
     if !common::have("aria2c", common::installed("aria2c")) {
         return;
     }

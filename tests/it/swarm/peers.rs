@@ -154,7 +154,7 @@ fn serve(star: &Star, at: &Path) -> Running {
 }
 
 #[test]
-fn a_session_of_five_programs_is_whole_and_each_of_them_seeds_to_ours() {
+fn five_programs_share_session_and_seed_to_gatecast() {
     let programs = ["aria2c", "transmission-cli", "tshark", "curl", "python3"];
     let libtorrent = Command::new("python3")
         .args(["-c", "import libtorrent"])

@@ -35,7 +35,7 @@ fn get(answer: impl Into<Vec<u8>>, more: &'static [u8]) -> Result<Vec<u8>, Strin
 }
 
 #[test]
-fn the_longest_answer_that_may_be_is_taken_with_its_length_and_without() {
+fn longest_answer_passes_with_and_without_length() {
     within(Duration::from_secs(30), || {
         let body = vec![b'x'; MAX];
         let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {MAX}\r\n\r\n");
@@ -49,7 +49,7 @@ fn the_longest_answer_that_may_be_is_taken_with_its_length_and_without() {
 }
 
 #[test]
-fn an_answer_that_is_none_or_too_long_is_refused_at_once_and_says_why() {
+fn bad_answer_is_refused_at_once_with_reason() {
     within(Duration::from_secs(30), || {
         let begun = Instant::now();
         let cases: [(&str, &'static [u8], &str); 9] = [

@@ -108,7 +108,7 @@ fn lose(host: &host::Host, which: &str, millionths: u32) {
 }
 
 #[test]
-fn what_raw_says_it_lost_is_what_the_filter_dropped_at_six_rates() {
+fn raw_reports_exactly_what_the_filter_dropped() {
     let Some(_turn) = turn_with_stars("udp loss") else {
         return;
     };
@@ -141,7 +141,7 @@ fn what_raw_says_it_lost_is_what_the_filter_dropped_at_six_rates() {
 }
 
 #[test]
-fn the_reliable_ways_are_whole_at_every_rate() {
+fn reliable_transports_are_whole_at_every_loss() {
     let Some(_turn) = turn_with_stars("udp loss") else {
         return;
     };
@@ -176,7 +176,7 @@ fn on(host: &host::Host, program: &str, words: &str) {
 }
 
 #[test]
-fn thirteen_clients_of_a_group_cost_the_servers_link_one_stream() {
+fn thirteen_multicast_clients_cost_one_stream() {
     let Some(_turn) = turn_with_stars("udp loss") else {
         return;
     };
@@ -202,7 +202,7 @@ fn thirteen_clients_of_a_group_cost_the_servers_link_one_stream() {
 }
 
 #[test]
-fn what_the_senders_own_queue_refuses_is_not_the_networks_loss() {
+fn drops_of_senders_queue_are_not_network_loss() {
     let Some(_turn) = turn_with_stars("udp loss") else {
         return;
     };
@@ -225,7 +225,7 @@ fn what_the_senders_own_queue_refuses_is_not_the_networks_loss() {
 }
 
 #[test]
-fn a_path_of_1280_bytes_loses_nothing_for_good() {
+fn path_with_mtu_1280_loses_nothing_for_good() {
     let Some(_turn) = turn_with_stars("udp loss") else {
         return;
     };
@@ -262,7 +262,7 @@ fn a_path_of_1280_bytes_loses_nothing_for_good() {
 }
 
 #[test]
-fn without_a_rate_a_narrower_link_behind_the_first_is_found() {
+fn server_without_rate_finds_narrow_link() {
     let Some(_turn) = turn_with_stars("udp loss") else {
         return;
     };
@@ -294,7 +294,7 @@ fn without_a_rate_a_narrower_link_behind_the_first_is_found() {
 }
 
 #[test]
-fn one_of_six_that_hears_little_holds_nobody_of_the_group() {
+fn lossy_client_delays_nobody_of_its_group() {
     let Some(_turn) = turn_with_stars("udp loss") else {
         return;
     };

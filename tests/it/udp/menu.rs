@@ -25,7 +25,7 @@ fn menu(folder: &Path, addr: &str, lines: &str) -> Output {
 }
 
 #[test]
-fn the_labs_menu_lists_configures_starts_and_disconnects() {
+fn lab_menu_lists_configures_starts_and_disconnects() {
     within(LIMIT, || {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path();

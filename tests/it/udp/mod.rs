@@ -81,7 +81,7 @@ fn accounted(record: &Record) {
 }
 
 #[test]
-fn every_client_of_the_reliable_ways_gets_the_file() {
+fn reliable_transports_deliver_files_of_every_size() {
     within(LIMIT, || {
         for via in [Via::Udp, Via::Multicast] {
             for bytes in [0, 1, 1408, 1448, 3_000_017] {
@@ -104,7 +104,7 @@ fn every_client_of_the_reliable_ways_gets_the_file() {
 }
 
 #[test]
-fn raw_measures_and_publishes_only_what_is_whole() {
+fn raw_measures_loss_and_publishes_only_whole_copies() {
     within(LIMIT, || {
         let server = server(3_000_017, Via::Raw, 2, |settings| {
             settings.rate = common::bytes_per_second(20_000_000);
@@ -154,7 +154,7 @@ fn raw_measures_and_publishes_only_what_is_whole() {
 }
 
 #[test]
-fn a_part_is_taken_up_where_it_was_left() {
+fn interrupted_copy_resumes_where_it_stopped() {
     within(LIMIT, || {
         for via in [Via::Udp, Via::Multicast] {
             let server = server(2_000_000, via, 1, |_| {});
@@ -187,7 +187,7 @@ fn listening(server: &Server, group: u16, name: &str, socket: &UdpSocket) -> Pee
 }
 
 #[test]
-fn clients_that_lie_flood_or_say_nothing_are_dropped_and_the_others_finish() {
+fn lying_flooding_and_mute_clients_are_dropped() {
     within(LIMIT, || {
         for via in [Via::Udp, Via::Multicast] {
             let server = server(3_000_000, via, 5, |_| {});
@@ -247,7 +247,7 @@ fn clients_that_lie_flood_or_say_nothing_are_dropped_and_the_others_finish() {
 }
 
 #[test]
-fn one_that_floods_with_lists_of_everything_takes_no_more_than_its_share() {
+fn flood_of_repair_requests_takes_only_its_share() {
     within(LIMIT, || {
         const RATE: u64 = 3_000_000;
         let bytes = 6_000_000;
@@ -306,7 +306,7 @@ fn one_that_floods_with_lists_of_everything_takes_no_more_than_its_share() {
 }
 
 #[test]
-fn a_client_that_gets_a_little_further_for_ever_is_given_up() {
+fn client_with_endless_small_progress_is_given_up() {
     within(LIMIT, || {
         let server = server(3 * 1448, Via::Udp, 1, |settings| {
             settings.stall = Duration::from_secs(1);
@@ -349,7 +349,7 @@ fn a_client_that_gets_a_little_further_for_ever_is_given_up() {
 }
 
 #[test]
-fn wrong_listens_are_refused_with_the_reason() {
+fn wrong_listen_is_refused_with_reason() {
     within(LIMIT, || {
         let server = server(1000, Via::Udp, 1, |_| {});
         for wrong in [
@@ -378,7 +378,7 @@ fn wrong_listens_are_refused_with_the_reason() {
 }
 
 #[test]
-fn datagrams_of_strangers_change_nothing_and_are_counted() {
+fn foreign_datagrams_change_nothing_and_are_counted() {
     within(LIMIT, || {
         let group: SocketAddr = "239.255.9.9:40999".parse().expect("a group");
         let server = server_with(4_000_000, Via::Multicast, 1, to_group(group), |settings| {
@@ -425,7 +425,7 @@ fn datagrams_of_strangers_change_nothing_and_are_counted() {
 }
 
 #[test]
-fn a_source_that_changes_while_it_is_sent_is_told_to_all() {
+fn changed_source_is_reported_to_all_clients() {
     within(LIMIT, || {
         for via in [Via::Udp, Via::Multicast] {
             let server = server(3_000_000, via, 2, |settings| {
@@ -473,7 +473,7 @@ fn python(addr: SocketAddr, arguments: &[&str]) -> String {
 }
 
 #[test]
-fn a_client_of_the_labs_udp_protocol_is_served_as_it_expects() {
+fn lab_udp_client_is_served_as_it_expects() {
     if !common::have("python3", common::installed("python3")) {
         return;
     }
@@ -524,7 +524,7 @@ fn a_client_of_the_labs_udp_protocol_is_served_as_it_expects() {
 }
 
 #[test]
-fn a_client_of_the_lab_that_asks_twice_gets_one_file() {
+fn lab_udp_client_asking_twice_gets_one_file() {
     within(LIMIT, || {
         let server = Server::new(400_000, |settings| {
             settings.rate = common::bytes_per_second(1_000_000);
@@ -579,7 +579,7 @@ fn a_client_of_the_lab_that_asks_twice_gets_one_file() {
 }
 
 #[test]
-fn the_labs_server_answers_nobody_who_is_not_allowed() {
+fn lab_udp_server_answers_only_allowed_addresses() {
     within(LIMIT, || {
         let server = Server::new(1000, |_| {});
         let running = server.running();

@@ -216,7 +216,7 @@ fn through(
 const BLOCK: u64 = 1448;
 
 #[test]
-fn the_first_and_the_last_datagrams_may_be_lost_and_so_may_questions() {
+fn loss_of_first_last_and_end_datagrams_is_repaired() {
     within(LIMIT, || {
         for k in 1..=5_u32 {
             const RATE: Option<u64> = Some(5_000_000);
@@ -272,7 +272,7 @@ fn the_first_and_the_last_datagrams_may_be_lost_and_so_may_questions() {
 }
 
 #[test]
-fn copies_delays_and_another_order_are_counted_and_harm_nothing() {
+fn duplicates_delays_and_reordering_do_no_harm() {
     within(LIMIT, || {
         let bytes = 3000 * BLOCK;
         for copies in [2, 10] {
@@ -325,7 +325,7 @@ fn copies_delays_and_another_order_are_counted_and_harm_nothing() {
 }
 
 #[test]
-fn a_dead_way_back_ends_the_sending() {
+fn dead_return_path_ends_the_sending() {
     within(LIMIT, || {
         let bytes = 40_000 * BLOCK;
         let server = server(bytes, Via::Udp, Some(20_000_000));
@@ -369,7 +369,7 @@ fn a_dead_way_back_ends_the_sending() {
 }
 
 #[test]
-fn an_old_session_sent_again_and_datagrams_of_every_length_are_foreign() {
+fn replayed_and_odd_length_datagrams_are_foreign() {
     within(LIMIT, || {
         let recorded: Arc<Mutex<Vec<Vec<u8>>>> = Arc::default();
         let keep = Arc::clone(&recorded);
@@ -425,7 +425,7 @@ fn an_old_session_sent_again_and_datagrams_of_every_length_are_foreign() {
 }
 
 #[test]
-fn what_finds_the_clients_buffer_full_is_the_hosts_loss_and_not_the_networks() {
+fn full_buffer_of_client_counts_as_host_loss() {
     within(LIMIT, || {
         // A path that keeps everything for a while and then gives it all at once.
         let begun = Instant::now();
@@ -443,7 +443,7 @@ fn what_finds_the_clients_buffer_full_is_the_hosts_loss_and_not_the_networks() {
 }
 
 #[test]
-fn a_source_that_changes_before_a_repair_makes_no_mixed_copy() {
+fn source_changed_before_repair_makes_no_mixed_copy() {
     within(LIMIT, || {
         let server = server(2000 * BLOCK, Via::Udp, Some(10_000_000));
         let source = server.source();
@@ -518,7 +518,7 @@ fn two_sessions_on_one_group_do_not_mix() {
 }
 
 #[test]
-fn a_copy_that_was_changed_on_the_way_is_corrupt() {
+fn copy_changed_on_the_way_is_corrupt() {
     within(LIMIT, || {
         // A path that changes a byte and makes the checksum right, as some routers have.
         let damage = |every: u32| {
@@ -547,7 +547,7 @@ fn a_copy_that_was_changed_on_the_way_is_corrupt() {
 }
 
 #[test]
-fn a_part_with_holes_is_not_taken_for_a_beginning() {
+fn part_with_holes_is_not_resumed() {
     within(LIMIT, || {
         // Raw measures a path that loses, to the last byte of the file.
         let server = server(600 * BLOCK, Via::Raw, Some(8_000_000));
@@ -593,7 +593,7 @@ fn forged(datagram: &[u8], set: impl FnOnce(&mut Packet<'_>)) -> Vec<u8> {
 }
 
 #[test]
-fn a_forged_question_and_a_forged_leap_end_no_honest_client() {
+fn forged_end_and_forged_number_end_no_honest_client() {
     within(LIMIT, || {
         for (via, blocks) in [(Via::Udp, 6000_u32), (Via::Raw, 3000)] {
             let mut count = 0_u32;
@@ -633,7 +633,7 @@ fn a_forged_question_and_a_forged_leap_end_no_honest_client() {
 }
 
 #[test]
-fn headers_and_questions_that_are_damaged_on_the_way_do_no_harm() {
+fn damaged_headers_and_end_packets_do_no_harm() {
     within(LIMIT, || {
         // Each of these bytes of a header in turn, and questions too.
         let damage = |places: &'static [usize]| {
@@ -679,7 +679,7 @@ fn headers_and_questions_that_are_damaged_on_the_way_do_no_harm() {
 }
 
 #[test]
-fn strangers_datagrams_are_no_sign_of_life() {
+fn foreign_datagrams_are_no_sign_of_life() {
     within(LIMIT, || {
         let server = server(20_000 * BLOCK, Via::Udp, Some(8_000_000));
         let mut count = 0;

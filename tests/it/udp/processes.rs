@@ -37,7 +37,7 @@ fn slowest(record: &Record, names: &[String]) -> f64 {
 }
 
 #[test]
-fn of_a_group_one_is_killed_one_stops_for_a_while_and_one_comes_too_late() {
+fn group_survives_killed_stopped_and_late_clients() {
     within(LIMIT, || {
         let (folder, sha1) = folder_with_file(BYTES);
         let path = folder.path();
@@ -100,7 +100,7 @@ fn of_a_group_one_is_killed_one_stops_for_a_while_and_one_comes_too_late() {
 }
 
 #[test]
-fn what_a_stopped_client_has_no_room_for_is_its_hosts_loss_exactly() {
+fn overflow_of_stopped_client_is_exactly_host_loss() {
     within(LIMIT, || {
         const BYTES: u64 = 80_000_000;
         let (folder, sha1) = folder_with_file(BYTES);
