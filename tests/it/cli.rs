@@ -9,6 +9,8 @@ use gatecast::internals::digest::Digest;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::common::entries;
+use crate::common::http::get;
 use crate::common::program;
 use crate::common::program::Program;
 use crate::common::program::text;
@@ -156,6 +158,34 @@ fn run_sends_empty_file() {
     );
 }
 
+/// A legal name that looks like an option, a command, an escaped `..`, two words of a shell and a
+/// quotation.
+const AWKWARD: &str = "--rf $(id) %2e%2e; 'x'.txt";
+
+#[test]
+fn awkward_file_name_arrives_unchanged() {
+    let place = Place::new();
+    let content = b"This file should arrive under its name, and nothing should be started.\n";
+    let file = place.file(AWKWARD, content);
+    let (mut server, addr) = place.serve(&[&file, "--clients", "1", "--one-off"]);
+    let listed = place.gatecast(&["list", &addr]);
+    assert!(text(&listed.stdout).contains(AWKWARD), "{listed:?}");
+    let target = "/files/--rf%20%24(id)%20%252e%252e%3B%20'x'.txt";
+    assert_eq!(get(addr.parse().expect("an address"), target), content);
+    let fetched = place.gatecast(&["fetch", &addr]);
+    assert_eq!(code(&fetched), 0, "{fetched:?}");
+    assert_eq!(server.code(), 0, "{}", server.said());
+    let copy = place.path().join("received").join(AWKWARD);
+    assert_eq!(std::fs::read(copy).expect("received"), content);
+    let left = entries(place.path());
+    let names: Vec<_> = left.iter().filter_map(|path| path.file_name()).collect();
+    assert_eq!(
+        names,
+        [AWKWARD, "logs", "received"],
+        "nothing else was made"
+    );
+}
+
 #[test]
 fn report_repeats_table_of_server_from_its_log() {
     let place = Place::new();
@@ -188,7 +218,7 @@ fn report_repeats_table_of_server_from_its_log() {
     let log = log.to_str().expect("UTF-8");
     let reported = place.gatecast(&["report", log]);
     assert_eq!(code(&reported), 0, "{reported:?}");
-    let table = server.printed().join("\n");
+    let table = server.printed().join("\n").trim_end().to_owned();
     assert_eq!(
         text(&reported.stdout).trim_end(),
         table,

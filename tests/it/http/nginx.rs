@@ -10,13 +10,11 @@ use std::process::Command;
 use std::process::Output;
 use std::process::Stdio;
 use std::time::Duration;
-use std::time::Instant;
 
 use crate::common;
 use crate::common::Server;
 use crate::common::have;
 use crate::common::http::get_with;
-use crate::common::installed;
 use crate::common::program::run;
 use crate::common::sha1_of;
 use crate::common::until;
@@ -252,68 +250,6 @@ fn nginx_and_gatecast_answer_ranges_alike() {
             "600 ranges: {parts} parts alike, {refused} refused alike, {ignored} ignored by us"
         );
         assert!(parts > 100 && refused > 30 && ignored > 50);
-        server.stop();
-    });
-}
-
-/// Runs 25 curl at once and says how long the last took.
-fn curls(url: &str) -> Duration {
-    let begun = Instant::now();
-    let children: Vec<Child> = (0..25)
-        .map(|_| {
-            Command::new("curl")
-                .args(["-sSf", "-o", "/dev/null", url])
-                .stdin(Stdio::null())
-                .spawn()
-                .expect("curl starts")
-        })
-        .collect();
-    for child in children {
-        assert!(child.wait_with_output().expect("it ends").status.success());
-    }
-    begun.elapsed()
-}
-
-/// Not a test of what is right but of how fast; alone on a machine, with a release build.
-#[test]
-#[ignore = "a measurement: cargo test --release --test nginx -- --ignored --nocapture"]
-fn the_gate_is_not_slower_than_nginx() {
-    if !have(
-        "nginx and curl",
-        Path::new(NGINX).exists() && installed("curl"),
-    ) {
-        return;
-    }
-    within(Duration::from_secs(300), || {
-        let server = Server::with(
-            100_000_000,
-            |settings| settings.clients = Some(25),
-            |host| http::serve(tcp::serve(host).expect("TCP"), Options::default()).expect("HTTP"),
-        );
-        let served = server.folder.path().join("offered");
-        let folder = tempfile::tempdir().expect("a folder");
-        let nginx = Nginx::start(folder.path(), &served);
-        let theirs = format!("http://127.0.0.1:{}/f.bin", nginx.port);
-        let gate = format!("http://{}/files/f.bin?gate", server.addr);
-        let at_once = format!("http://{}/files/f.bin", server.addr);
-        let mut times = [Vec::new(), Vec::new(), Vec::new()];
-        for _ in 0..7 {
-            for (url, times) in [&theirs, &gate, &at_once].into_iter().zip(&mut times) {
-                times.push(curls(url));
-            }
-        }
-        let median = |times: &mut Vec<Duration>| {
-            times.sort();
-            times[times.len() / 2]
-        };
-        let [nginx, gate, at_once] = times.each_mut().map(median);
-        println!(
-            "25 curl x 100 MB, median of 7: nginx {nginx:?}, at the gate {gate:?}, at once {at_once:?}"
-        );
-        assert!(gate <= nginx.mul_f64(1.1), "{gate:?} beside {nginx:?}");
-        for _ in 0..7 {
-            server.record();
-        }
         server.stop();
     });
 }
