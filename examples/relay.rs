@@ -6,49 +6,22 @@
 //! printf 'CONECTAR 1234\n' | nc 127.0.0.1 7000        and a player at udp://@:1234
 //! ```
 
-use std::error::Error;
-use std::net::SocketAddr;
 use std::time::Duration;
 
-use gatecast::internals::relay::Relay;
-use gatecast::internals::relay::Settings;
+use gatecast::Relay;
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> gatecast::Result<()> {
     env_logger::init();
-    let relay = Relay::start(
-        &Settings {
-            log_dir: Some("logs".into()),
-            ..Settings::new(address(1, "127.0.0.1:65534")?)
-        },
-        address(2, "0.0.0.0:7000")?,
-    )?;
-    eprintln!(
-        "relaying {} to viewers at {}; stop with Ctrl-C",
-        relay.input(),
-        relay.addr()
-    );
+    let argument = |at, or: &str| std::env::args().nth(at).unwrap_or_else(|| or.to_owned());
+    let relay = Relay::builder()
+        .input(argument(1, "127.0.0.1:65534"))
+        .listen(argument(2, "0.0.0.0:7000"))
+        .log_dir("logs")
+        .start()?;
+    let (input, listen) = (relay.input(), relay.local_addr());
+    eprintln!("relaying {input} to viewers at {listen}; stop with Ctrl-C");
     loop {
         std::thread::sleep(Duration::from_secs(1));
-        let now = relay.snapshot();
-        let (input, p99) = (now.input, now.delay.p99_us);
-        if let Some(p99) = p99 {
-            let errors = input.ts.errors;
-            println!("{} in, {errors} CC errors; p99 {p99} us", input.datagrams);
-        }
-        for viewer in now.viewers {
-            let (to, sent) = (viewer.to, viewer.sent);
-            println!(
-                "  {to}: {:?}, {} sent, {} dropped",
-                viewer.standing, sent.sent, sent.dropped
-            );
-        }
+        print!("{}", relay.snapshot());
     }
-}
-
-fn address(place: usize, default: &str) -> Result<SocketAddr, String> {
-    let text = std::env::args()
-        .nth(place)
-        .unwrap_or_else(|| default.to_owned());
-    text.parse()
-        .map_err(|_| format!("'{text}' is not ADDRESS:PORT"))
 }

@@ -1,58 +1,29 @@
-//! A server and some clients that get their file from each other, in one process.
-//!
-//! ```text
-//! cargo run --release --example swarm -- [CLIENTS] [FILE]
-//! ```
+//! Clients that pass the pieces on: `cargo run --release --example swarm -- [CLIENTS] [FILE]`
 
-use std::error::Error;
-use std::path::PathBuf;
+use gatecast::{Fetch, Server, Via};
 
-use gatecast::internals::client::FetchConfig;
-use gatecast::internals::report::sheet;
-use gatecast::internals::server::builder::ServerCoreBuilder;
-use gatecast::internals::server::catalog::Catalog;
-use gatecast::internals::server::config::ServerConfig;
-use gatecast::internals::session::Via;
-use gatecast::internals::transport::swarm;
-use gatecast::internals::transport::swarm::torrents::Options;
-use gatecast::internals::units::Rate;
-
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> Result<(), Box<dyn std::error::Error>> {
     env_logger::init();
     let mut arguments = std::env::args().skip(1);
     let clients = arguments.next().map_or(Ok(5), |number| number.parse())?;
-    let file = arguments
-        .next()
-        .map_or_else(|| PathBuf::from("testdata/odd-10007.bin"), PathBuf::from);
-
-    // The server's uplink is slow here, so that it pays to ask the others.
-    let settings = ServerConfig {
-        clients: Some(clients),
-        via: Some(Via::Swarm),
-        rate: Some(Rate(100_000_000)),
-        ..ServerConfig::default()
-    };
-    let (host, torrents) = swarm::serve(
-        ServerCoreBuilder::new(Catalog::offer([file])?, settings),
-        Options::default(),
-    );
-    let server = swarm::serve_http(host, torrents).start(([127, 0, 0, 1], 0).into())?;
-    eprintln!("who has what: http://{}/swarm", server.addr());
-
-    let mut order = FetchConfig::new(vec![server.addr()]);
-    order.clients = clients;
-    swarm::fetch(&order)?;
-    let record = server.records().recv()?;
-    println!("{}", sheet::session(&record, sheet::Rows::Failures));
-    for transfer in &record.transfers {
-        let counts = transfer.counts;
-        println!(
-            "seat {}: {} bytes from the server, {} from the others",
-            transfer.seat,
-            counts.bytes_from_server.unwrap_or(0),
-            counts.bytes_from_peers.unwrap_or(0)
-        );
+    let file = arguments.next();
+    // The server's uplink is slow here, so that it pays to ask the other clients.
+    let server = Server::builder()
+        .offer(file.unwrap_or_else(|| "testdata/odd-10007.bin".to_owned()))
+        .clients(clients)
+        .via(Via::Swarm)
+        .rate(100_000_000)
+        .bind("127.0.0.1:0")?;
+    eprintln!("who has what: http://{}/swarm", server.local_addr());
+    Fetch::from(server.local_addr()).clients(clients).run()?;
+    let session = server.sessions().next().ok_or("no session")?;
+    println!("{session}");
+    for seat in session.seats() {
+        let (server, peers) = (seat.bytes_from_server(), seat.bytes_from_peers());
+        let (server, peers) = (server.unwrap_or(0), peers.unwrap_or(0));
+        let seat = seat.seat();
+        println!("seat {seat}: {server} bytes from the server, {peers} from the others");
     }
-    server.stop()?;
+    server.shutdown()?;
     Ok(())
 }

@@ -7,6 +7,8 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
+use crate::digest::Digest;
+
 /// Result with the crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -63,7 +65,16 @@ pub enum Error {
         /// The file and the digests.
         what: String,
     },
-    /// What was asked for cannot be meant.
+    /// The copy is complete, and there is no digest to prove it by.
+    Unproven {
+        /// The server, which gave none.
+        from: String,
+        /// The path of the copy.
+        copy: String,
+        /// The copy's digest.
+        sha1: Digest,
+    },
+    /// Invalid arguments.
     Usage {
         /// What is wrong, with the value.
         what: String,
@@ -152,6 +163,10 @@ impl fmt::Display for Error {
             }
             Self::SourceChanged { at, what } => write!(f, "{SOURCE_CHANGED} ({at}): {what}"),
             Self::Corrupt { what } => write!(f, "the copy is not the file: {what}"),
+            Self::Unproven { from, copy, sha1 } => write!(
+                f,
+                "{from} gave no digest and --sha1 was not given: the copy is whole and unproven, {copy} with the SHA-1 {sha1}"
+            ),
             Self::Usage { what } => f.write_str(what),
             Self::Interrupted => f.write_str("interrupted"),
         }
@@ -161,7 +176,8 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Io { source, .. } => Some(source),
+            // `Display` prints the system's word; a chain of causes goes on behind it.
+            Self::Io { source, .. } => source.source(),
             _ => None,
         }
     }

@@ -42,6 +42,18 @@ impl Moment {
 }
 
 impl Rate {
+    /// Bytes per second.
+    #[allow(clippy::cast_precision_loss)] // Exact to 2^53 bit/s.
+    pub fn bytes_per_second(self) -> f64 {
+        self.0 as f64 / 8.0
+    }
+
+    /// Megabits (10^6 bits) per second.
+    #[allow(clippy::cast_precision_loss)] // Exact to 2^53 bit/s.
+    pub fn mbit(self) -> f64 {
+        self.0 as f64 / 1e6
+    }
+
     /// The time that `bytes` take at this rate.
     pub fn time_for(self, bytes: u64) -> Duration {
         let nanos = u128::from(bytes) * 8 * 1_000_000_000 / u128::from(self.0.max(1));

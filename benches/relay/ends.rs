@@ -20,8 +20,8 @@ use std::time::Duration;
 
 use gatecast::internals::net::clock;
 use gatecast::internals::net::datagrams;
-use gatecast::internals::net::datagrams::Batch;
-use gatecast::internals::net::datagrams::Inbox;
+use gatecast::internals::net::datagrams::BatchSocket;
+use gatecast::internals::net::datagrams::DatagramBatch;
 use gatecast::internals::proto::histogram::Histogram;
 use gatecast::internals::units::Moment;
 
@@ -117,11 +117,11 @@ pub(crate) fn source(to: SocketAddr, rate: u64, run: Duration) -> u64 {
 
 /// Takes what comes to all viewers; the delays, the worst, and what their sockets had no room for.
 pub(crate) fn sink(
-    inboxes: &[Inbox],
+    inboxes: &[BatchSocket],
     going: &AtomicBool,
     received: &AtomicU64,
 ) -> (Histogram, u64, Option<u64>) {
-    let mut batch = Batch::new(64);
+    let mut batch = DatagramBatch::new(64);
     let (mut delay, mut worst) = (Histogram::default(), 0);
     while going.load(Ordering::Relaxed) {
         let mut some = false;

@@ -32,7 +32,7 @@ use std::thread;
 use std::time::Duration;
 
 use gatecast::internals::net::clock;
-use gatecast::internals::net::datagrams::Inbox;
+use gatecast::internals::net::datagrams::BatchSocket;
 use gatecast::internals::proto::histogram::Histogram;
 use gatecast::internals::relay::Relay;
 
@@ -235,10 +235,13 @@ fn limits(only: Option<usize>) {
 fn measure(way: Way, viewers: usize, rate: u64, run: Duration) -> Outcome {
     // A stopped one is one of them.
     let listening = viewers - usize::from(way == Way::OneStopped);
-    let inboxes: Vec<Inbox> = (0..listening)
-        .map(|_| Inbox::bind(LOCAL, None).expect("a free port"))
+    let inboxes: Vec<BatchSocket> = (0..listening)
+        .map(|_| BatchSocket::bind(LOCAL, None).expect("a free port"))
         .collect();
-    let ports: Vec<u16> = inboxes.iter().map(|inbox| inbox.addr().port()).collect();
+    let ports: Vec<u16> = inboxes
+        .iter()
+        .map(|inbox| inbox.local_addr().port())
+        .collect();
     let relaying = Relaying::start(way, &ports);
     let going = Arc::new(AtomicBool::new(true));
     let received = Arc::new(AtomicU64::new(0));

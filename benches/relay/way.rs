@@ -11,11 +11,11 @@ use std::thread;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use gatecast::internals::net::datagrams::Batch;
-use gatecast::internals::net::datagrams::Inbox;
-use gatecast::internals::relay::GATHER;
+use gatecast::internals::net::datagrams::BatchSocket;
+use gatecast::internals::net::datagrams::DatagramBatch;
 use gatecast::internals::relay::Relay;
-use gatecast::internals::relay::Settings;
+use gatecast::internals::relay::config::GATHER;
+use gatecast::internals::relay::config::RelayConfig;
 
 use crate::ends;
 use crate::ends::LOCAL;
@@ -56,7 +56,7 @@ pub(crate) enum Relaying {
 
 /// A loop at work, and what it is told.
 pub(crate) struct Loops {
-    input: Inbox,
+    input: BatchSocket,
     viewers: Vec<SocketAddr>,
     going: AtomicBool,
 }
@@ -69,12 +69,12 @@ impl Relaying {
             Way::AtOnce => Duration::ZERO,
             Way::Naive | Way::Batches | Way::Threads => return Self::loops(way, ports),
         };
-        let settings = Settings {
+        let settings = RelayConfig {
             gather,
-            ..Settings::new(LOCAL)
+            ..RelayConfig::new(LOCAL)
         };
         let relay = Relay::start(&settings, LOCAL).expect("free ports");
-        let at = relay.addr();
+        let at = relay.local_addr();
         let stopped = (way == Way::OneStopped).then(|| Stopped::at(at));
         let controls = ports.iter().map(|&port| ends::connect(at, port)).collect();
         Self::Ours(Box::new(relay), controls, stopped)
@@ -82,7 +82,7 @@ impl Relaying {
 
     fn loops(way: Way, ports: &[u16]) -> Self {
         // With the queue that ours has.
-        let input = Inbox::bind(LOCAL, None).expect("a free port");
+        let input = BatchSocket::bind(LOCAL, None).expect("a free port");
         let patience = input.socket().set_read_timeout(Some(PATIENCE));
         patience.expect("a socket");
         let viewers = ports
@@ -127,7 +127,7 @@ impl Relaying {
     pub(crate) fn input(&self) -> SocketAddr {
         match self {
             Self::Ours(relay, ..) => relay.input(),
-            Self::Loops(loops, _) => loops.input.addr(),
+            Self::Loops(loops, _) => loops.input.local_addr(),
         }
     }
 
@@ -189,7 +189,7 @@ impl Loops {
                 socket
             })
             .collect();
-        let mut batch = Batch::new(128);
+        let mut batch = DatagramBatch::new(128);
         while self.going.load(Ordering::Relaxed) {
             batch.clear();
             if self.input.receive(&mut batch, PATIENCE).unwrap_or(0) == 0 {

@@ -20,7 +20,7 @@ use crate::report::verdict::Verdict;
     after_help = "Example: gatecast diff before.json after.json --threshold 5%
 Exit code: 0 within the threshold, 1 beyond it"
 )]
-pub(crate) struct Args {
+pub(crate) struct DiffArgs {
     /// A document that --json or a study wrote
     #[arg(value_name = "FIRST")]
     pub(crate) first: PathBuf,
@@ -39,7 +39,7 @@ const DOCUMENT_MAX: u64 = 1 << 30;
 ///
 /// # Errors
 /// A file that cannot be read, or is no document of ours.
-pub(crate) fn run(args: &Args) -> Result<Verdict> {
+pub(crate) fn run(args: &DiffArgs) -> Result<Verdict> {
     let (first, second) = (read(&args.first)?, read(&args.second)?);
     let difference = Difference::between(&first, &second, args.threshold)?;
     output::print(&difference.to_text())?;

@@ -5,65 +5,67 @@ use std::thread;
 use crossbeam_channel::RecvTimeoutError;
 
 use crate::cli::output;
-use crate::cli::services;
-use crate::client::ClientView;
-use crate::client::FetchRun;
-use crate::http::board::Board;
-use crate::http::board::LOOK;
-use crate::http::board::PROGRESS;
+use crate::client::{ClientView, FetchRun};
+use crate::error::Result;
 use crate::http::event;
+use crate::http::feed::{POLL_INTERVAL, PROGRESS_INTERVAL, StateFeed};
 use crate::net::clock;
+use crate::serve::DOCUMENTS;
 use crate::server::lobby::Lobby;
 use crate::transfer::Record;
 use crate::transport::swarm::torrents::Torrents;
 use crate::units::Moment;
 
-/// Prints the states of a server as they change; its owner says when to look.
+/// Prints the states of a server as they change.
 #[derive(Debug)]
-pub(crate) struct States {
-    board: Board,
-    last: u64,
+pub(crate) struct StatePrinter {
+    feed: StateFeed,
+    printed: u64,
 }
 
-impl Default for States {
+impl Default for StatePrinter {
     fn default() -> Self {
         Self {
-            board: Board::new(services::DOCUMENTS),
-            last: 0,
+            feed: StateFeed::new(DOCUMENTS),
+            printed: 0,
         }
     }
 }
 
-impl States {
-    /// Prints the state of `lobby` if it is another one than before.
+impl StatePrinter {
+    /// Prints the state of `lobby` if it has changed since the last call.
     ///
     /// # Errors
     /// Standard output cannot be written.
-    pub(crate) fn tell(&mut self, lobby: &Lobby) -> crate::error::Result<()> {
-        let sight = self.board.look(lobby);
-        if sight.id == self.last {
+    pub(crate) fn print_new(&mut self, lobby: &Lobby) -> Result<()> {
+        let snapshot = self.feed.poll(lobby);
+        if snapshot.id == self.printed {
             return Ok(());
         }
-        self.last = sight.id;
-        output::print(&format!("{}\n", sight.state))
+        self.printed = snapshot.id;
+        print(&snapshot.state)
     }
+}
+
+fn print(event: &str) -> Result<()> {
+    output::print(&format!("{event}\n"))
 }
 
 /// Prints that a session has ended.
 ///
 /// # Errors
 /// Standard output cannot be written.
-pub(crate) fn ended(record: &Record) -> crate::error::Result<()> {
-    let write = services::DOCUMENTS.json.expect("this program writes them");
-    output::print(&format!("{}\n", event::session_ended(&write(record))))
+pub(crate) fn ended(record: &Record) -> Result<()> {
+    let write = DOCUMENTS.json.expect("this program writes them");
+    print(&event::session_ended(&write(record)))
 }
 
-/// Prints who had which chunk, and who got how much from whom, once a session of a swarm is over.
+/// Prints which peer had which chunk, and how much each got from whom, after a session of a swarm.
 ///
 /// # Errors
 /// Standard output cannot be written.
-pub(crate) fn swarm(torrents: &Torrents) -> crate::error::Result<()> {
-    output::print(&format!("{}\n", event::swarm(&torrents.document())))
+pub(crate) fn swarm(torrents: &Torrents) -> Result<()> {
+    print(&event::swarm(&torrents.document()))
 }
 
 /// Prints what the clients of `fetch` do until `work` is done.
@@ -71,12 +73,12 @@ pub(crate) fn watch<T: Send>(fetch: &FetchRun, work: impl FnOnce() -> T + Send) 
     let (done, over) = crossbeam_channel::bounded::<()>(0);
     thread::scope(|scope| {
         scope.spawn(move || {
-            let mut teller = Teller::default();
-            while over.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
-                teller.tell(fetch.views());
+            let mut clients = ClientPrinter::default();
+            while over.recv_timeout(POLL_INTERVAL) == Err(RecvTimeoutError::Timeout) {
+                clients.print_new(fetch.views());
             }
-            teller.told = None;
-            teller.tell(fetch.views());
+            clients.printed_at = None;
+            clients.print_new(fetch.views());
         });
         let result = work();
         drop(done);
@@ -84,28 +86,27 @@ pub(crate) fn watch<T: Send>(fetch: &FetchRun, work: impl FnOnce() -> T + Send) 
     })
 }
 
-/// Tells a change of stage at once and progress alone once a second.
+/// Prints the clients of this process: a change of stage at once, progress alone once a second.
 #[derive(Default)]
-struct Teller {
-    last: Vec<ClientView>,
-    told: Option<Moment>,
+struct ClientPrinter {
+    printed: Vec<ClientView>,
+    printed_at: Option<Moment>,
 }
 
-impl Teller {
-    fn tell(&mut self, views: Vec<ClientView>) {
+impl ClientPrinter {
+    fn print_new(&mut self, views: Vec<ClientView>) {
         let stages = |views: &[ClientView]| -> Vec<_> {
             views.iter().map(|view| (view.stage, view.muster)).collect()
         };
-        let due = self
-            .told
-            .is_none_or(|at| clock::now().since(at) >= PROGRESS);
-        if stages(&views) == stages(&self.last) && !(due && views != self.last) {
+        let now = clock::now();
+        let due = (self.printed_at).is_none_or(|at| now.since(at) >= PROGRESS_INTERVAL);
+        if stages(&views) == stages(&self.printed) && !(due && views != self.printed) {
             return;
         }
-        if let Err(error) = output::print(&format!("{}\n", event::clients(clock::wall(), &views))) {
+        if let Err(error) = print(&event::clients(clock::wall(), &views)) {
             log::warn!("{error}");
         }
-        self.told = Some(clock::now());
-        self.last = views;
+        self.printed_at = Some(now);
+        self.printed = views;
     }
 }

@@ -15,21 +15,19 @@ use crate::cli::menu;
 use crate::cli::options;
 use crate::cli::output;
 use crate::cli::progress;
-use crate::cli::services;
 use crate::cli::signals;
 use crate::cli::signals::Request;
 use crate::client;
 use crate::client::ClientReport;
 use crate::client::FetchConfig;
-use crate::client::FetchRun;
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::error::Result;
-use crate::http;
-use crate::http::client::Target;
+use crate::fetch::FetchTask;
+use crate::http::client::HttpTarget;
 use crate::net::copy;
 use crate::report::json::SessionDocument;
-use crate::report::sheet;
+use crate::report::session_table;
 use crate::report::verdict::Verdict;
 use crate::session::Via;
 use crate::text::FileName;
@@ -106,7 +104,7 @@ pub(crate) fn run(args: &Args) -> Result<Verdict> {
     if args.server.ends_with(".torrent") && !args.server.starts_with(SCHEME) {
         return torrent(args);
     }
-    let order = FetchConfig {
+    let config = FetchConfig {
         file: args.file.clone(),
         clients: args.clients,
         group: args.group,
@@ -122,23 +120,21 @@ pub(crate) fn run(args: &Args) -> Result<Verdict> {
         seed_time: args.seed_time,
         ..FetchConfig::new(options::server(&authority(&args.server))?)
     };
-    let target = match args.via {
-        Some(Via::Http) => Some(target(args, &order)?),
-        _ if args.server.starts_with(SCHEME) => Some(target(args, &order)?),
-        _ => None,
+    let task = if args.server.starts_with(SCHEME) {
+        FetchTask::with_target(config, Some(url(args)?))
+    } else {
+        FetchTask::new(config)?
     };
-    let fetch = Arc::new(FetchRun::new(&order));
-    stop_on_signal(&fetch)?;
-    let work = || match &target {
-        Some(target) => http::client::run(&fetch, &order, target),
-        None => fetch.run(&order, &services::intakes()),
-    };
-    let ends = match args.events {
-        true => events::watch(&fetch, work),
-        false => progress::watch(&fetch, work),
+    let task = Arc::new(task);
+    stop_on_signal(&task)?;
+    let work = || task.run();
+    let ends = if args.events {
+        events::watch(&task.run, work)
+    } else {
+        progress::watch(&task.run, work)
     }?;
     show(&ends, args)?;
-    Ok(Verdict::of_ends(&ends))
+    Ok(Verdict::of_clients(&ends))
 }
 
 /// How a URL begins.
@@ -157,33 +153,17 @@ fn authority(server: &str) -> String {
     }
 }
 
-/// What is to be fetched by HTTP.
-fn target(args: &Args, order: &FetchConfig) -> Result<Target> {
-    if args.server.starts_with(SCHEME) {
-        if !matches!(args.via, None | Some(Via::Http)) {
-            let what = "an http:// URL is fetched --via http".to_owned();
-            return Err(Error::Usage { what });
-        }
-        if args.file.is_some() {
-            let what = "an http:// URL names its file, so no other can be given".to_owned();
-            return Err(Error::Usage { what });
-        }
-        return Target::url(&args.server);
+/// What stands at the URL that was given in place of a server.
+fn url(args: &Args) -> Result<HttpTarget> {
+    if !matches!(args.via, None | Some(Via::Http)) {
+        let what = "an http:// URL is fetched --via http".to_owned();
+        return Err(Error::Usage { what });
     }
-    let addr = order.server.first().expect("a name has an address");
-    // A name that a browser may ask by; an address is always one.
-    let host = addr.to_string();
-    if let Some(file) = &args.file {
-        return Ok(Target::file(&host, file));
+    if args.file.is_some() {
+        let what = "an http:// URL names its file, so no other can be given".to_owned();
+        return Err(Error::Usage { what });
     }
-    // HTTP has no word for the server's choice; its own protocol lists what there is.
-    match &client::list(&order.server)?[..] {
-        [file] => Ok(Target::file(&host, &file.name)),
-        files => Err(Error::refused(
-            &args.server,
-            format!("it offers {} files, so name one", files.len()),
-        )),
-    }
+    HttpTarget::url(&args.server)
 }
 
 /// Fetches from the swarm of a torrent: no gate, one client, and the torrent's word for what is
@@ -233,14 +213,14 @@ fn torrent(args: &Args) -> Result<Verdict> {
 }
 
 /// Lets the first Ctrl-C end every client.
-fn stop_on_signal(fetch: &Arc<FetchRun>) -> Result<()> {
+fn stop_on_signal(task: &Arc<FetchTask>) -> Result<()> {
     let requests = signals::listen()?;
-    let fetch = Arc::clone(fetch);
+    let task = Arc::clone(task);
     thread::Builder::new()
         .name("stop".to_owned())
         .spawn(move || {
             if requests.iter().any(|request| request == Request::Stop) {
-                fetch.stop();
+                task.run.stop();
             }
         })
         .map(|_| ())
@@ -258,7 +238,10 @@ fn show(ends: &[ClientReport], args: &Args) -> Result<()> {
         }
     } else {
         for record in &records {
-            output::print(&sheet::session(record, sheet::Rows::Failures))?;
+            output::print(&session_table::session(
+                record,
+                session_table::Rows::Failures,
+            ))?;
         }
     }
     complain(ends);

@@ -1,26 +1,24 @@
-//! What a person says while a command runs: keys of a terminal as they are pressed, lines of
+//! What a person types while a command runs: keys of a terminal as they are pressed, lines of
 //! anything else.
 //!
 //! With feature `sockopt` on Unix a terminal gives single keys, without an echo, and Ctrl-C stays
-//! the signal that it is. Whatever ends the command, the terminal is then as it was before. In the
-//! background (`gatecast watch ... &`) the terminal is the shell's and is not touched: who does so
-//! is stopped by the system. Without that feature a terminal is read in lines, too.
+//! a signal. Whatever ends the command, the terminal is then as it was before. In the background
+//! (`gatecast watch ... &`) the terminal is the shell's and is not touched: the system stops a
+//! process that does. Without that feature a terminal is read in lines, too.
 
 use std::io::BufRead;
 #[cfg(all(unix, feature = "sockopt"))]
 use std::io::IsTerminal;
 use std::thread;
 
-use crossbeam_channel::Receiver;
-use crossbeam_channel::Sender;
+use crossbeam_channel::{Receiver, Sender};
 
-use crate::error::Error;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
-/// Somebody who listens to the keyboard; dropped, it gives the terminal back.
+/// Reads the keyboard; dropped, it gives the terminal back.
 #[derive(Debug)]
 pub(super) struct Keys {
-    words: Receiver<String>,
+    input: Receiver<String>,
     #[cfg(all(unix, feature = "sockopt"))]
     _terminal: Option<terminal::Terminal>,
 }
@@ -29,39 +27,42 @@ pub(super) struct Keys {
 pub(super) const ESCAPE: &str = "\u{1b}";
 
 impl Keys {
-    /// Listens until dropped.
+    /// Reads until dropped.
     ///
     /// # Errors
     /// The system refuses a thread.
     pub(super) fn listen() -> Result<Self> {
-        let (tell, words) = crossbeam_channel::unbounded();
+        let (sender, input) = crossbeam_channel::unbounded();
         #[cfg(all(unix, feature = "sockopt"))]
         if std::io::stdin().is_terminal() {
             let terminal = terminal::Terminal::default();
             let reading = terminal.clone();
-            spawn(tell, move |tell| reading.read(tell))?;
+            spawn(sender, move |sender| reading.read(sender))?;
             return Ok(Self {
-                words,
+                input,
                 _terminal: Some(terminal),
             });
         }
-        spawn(tell, lines)?;
+        spawn(sender, lines)?;
         Ok(Self {
-            words,
+            input,
             #[cfg(all(unix, feature = "sockopt"))]
             _terminal: None,
         })
     }
 
-    /// Keys and lines, in their order. Never closed: the end of the input says nothing.
-    pub(super) fn words(&self) -> &Receiver<String> {
-        &self.words
+    /// Keys and lines, in their order. Never closed: nothing comes after the end of the input.
+    pub(super) fn input(&self) -> &Receiver<String> {
+        &self.input
     }
 }
 
-fn spawn(tell: Sender<String>, read: impl FnOnce(&Sender<String>) + Send + 'static) -> Result<()> {
+fn spawn(
+    sender: Sender<String>,
+    read: impl FnOnce(&Sender<String>) + Send + 'static,
+) -> Result<()> {
     let body = move || {
-        read(&tell);
+        read(&sender);
         // Holds the channel open.
         loop {
             thread::park();
@@ -74,9 +75,9 @@ fn spawn(tell: Sender<String>, read: impl FnOnce(&Sender<String>) + Send + 'stat
         .map_err(Error::io("start the keyboard's thread", "this process"))
 }
 
-fn lines(tell: &Sender<String>) {
+fn lines(sender: &Sender<String>) {
     for line in std::io::stdin().lock().lines().map_while(|line| line.ok()) {
-        if tell.send(line.trim().to_owned()).is_err() {
+        if sender.send(line.trim().to_owned()).is_err() {
             return;
         }
     }
@@ -87,40 +88,33 @@ mod terminal {
     use std::fs::File;
     use std::io::Read;
     use std::os::fd::AsFd;
-    use std::sync::Arc;
-    use std::sync::Mutex;
-    use std::sync::MutexGuard;
-    use std::sync::PoisonError;
+    use std::sync::{Arc, Mutex};
     use std::thread;
     use std::time::Duration;
 
     use crossbeam_channel::Sender;
-    use nix::poll::PollFd;
-    use nix::poll::PollFlags;
-    use nix::poll::poll;
-    use nix::sys::termios::LocalFlags;
-    use nix::sys::termios::SetArg;
-    use nix::sys::termios::Termios;
-    use nix::sys::termios::tcgetattr;
-    use nix::sys::termios::tcsetattr;
+    use nix::poll::{PollFd, PollFlags, poll};
+    use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
+
+    use crate::net::lock;
 
     /// The terminal at standard input.
     #[derive(Clone, Debug, Default)]
-    pub(super) struct Terminal(Arc<Mutex<State>>);
+    pub(super) struct Terminal(Arc<Mutex<TerminalState>>);
 
     #[derive(Debug, Default)]
-    struct State {
+    struct TerminalState {
         /// How it was, once it has been changed.
         before: Option<Termios>,
         over: bool,
     }
 
-    /// How often it is looked whether the terminal is ours and whether we are to end.
-    const LOOK_MS: u16 = 200;
+    /// How often to check whether the terminal is ours and whether to end.
+    const POLL_MS: u16 = 200;
 
     impl Terminal {
-        /// Tells every key until the terminal is given back or gone.
-        pub(super) fn read(&self, tell: &Sender<String>) {
+        /// Sends every key until the terminal is given back or gone.
+        pub(super) fn read(&self, sender: &Sender<String>) {
             let stdin = std::io::stdin();
             let Ok(own) = stdin.as_fd().try_clone_to_owned() else {
                 return;
@@ -128,16 +122,16 @@ mod terminal {
             // Unbuffered: what standard input holds back cannot be waited for.
             let mut keys = File::from(own);
             loop {
-                match self.take() {
+                match self.acquire() {
                     None => return,
                     Some(false) => {
-                        thread::sleep(Duration::from_millis(LOOK_MS.into()));
+                        thread::sleep(Duration::from_millis(POLL_MS.into()));
                         continue;
                     }
                     Some(true) => {}
                 }
                 let mut ready = [PollFd::new(stdin.as_fd(), PollFlags::POLLIN)];
-                if poll(&mut ready, LOOK_MS).is_ok_and(|ready| ready == 0) {
+                if poll(&mut ready, POLL_MS).is_ok_and(|ready| ready == 0) {
                     continue;
                 }
                 let mut bytes = [0; 16];
@@ -150,7 +144,7 @@ mod terminal {
                     pressed => String::from_utf8_lossy(pressed),
                 };
                 for key in pressed.chars() {
-                    if tell.send(key.to_string()).is_err() {
+                    if sender.send(key.to_string()).is_err() {
                         return;
                     }
                 }
@@ -159,8 +153,8 @@ mod terminal {
 
         /// Makes the terminal give single keys, if it is ours just now; `None` when it is to be
         /// left alone for good.
-        fn take(&self) -> Option<bool> {
-            let mut state = self.lock();
+        fn acquire(&self) -> Option<bool> {
+            let mut state = lock(&self.0);
             if state.over {
                 return None;
             }
@@ -181,15 +175,11 @@ mod terminal {
             }
             Some(true)
         }
-
-        fn lock(&self) -> MutexGuard<'_, State> {
-            self.0.lock().unwrap_or_else(PoisonError::into_inner)
-        }
     }
 
     impl Drop for Terminal {
         fn drop(&mut self) {
-            let mut state = self.lock();
+            let mut state = lock(&self.0);
             state.over = true;
             if let Some(before) = state.before.take()
                 && in_foreground()

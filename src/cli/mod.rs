@@ -17,28 +17,19 @@ pub(crate) mod diff;
 pub(crate) mod events;
 pub(crate) mod fetch;
 mod keys;
-#[cfg(all(target_os = "linux", feature = "sockopt"))]
-pub(crate) mod links;
 pub(crate) mod list;
 pub(crate) mod man;
 mod menu;
 pub(crate) mod options;
 pub(crate) mod output;
-#[cfg(all(target_os = "linux", feature = "sockopt"))]
-pub(crate) mod plan;
 pub(crate) mod progress;
 pub(crate) mod relay;
 pub(crate) mod report;
 pub(crate) mod run;
 pub(crate) mod serve;
-pub mod services;
 pub(crate) mod signals;
 #[cfg(all(target_os = "linux", feature = "sockopt"))]
-pub(crate) mod simulate;
-#[cfg(all(target_os = "linux", feature = "sockopt"))]
-pub(crate) mod star;
-#[cfg(all(target_os = "linux", feature = "sockopt"))]
-pub(crate) mod study;
+pub(crate) mod testbed;
 pub(crate) mod torrent;
 pub(crate) mod watch;
 
@@ -69,22 +60,16 @@ pub(crate) enum Command {
     /// Write a file's .torrent into the current folder
     Torrent(torrent::Args),
     /// The tables, CSV, JSON or plot of session logs
-    Report(report::Args),
+    Report(report::ReportArgs),
     /// Relay a live stream to every viewer
     Relay(relay::Args),
     /// Watch what a relay relays
     Watch(watch::Args),
-    /// An emulated star of hosts: one switch, a link of its own rate for each
     #[cfg(all(target_os = "linux", feature = "sockopt"))]
-    Star(star::Args),
-    /// Compare ways of sending on stars: makespan against the number of clients, and the bound
-    #[cfg(all(target_os = "linux", feature = "sockopt"))]
-    Study(Box<study::Args>),
-    /// What to expect of each way, without a network
-    #[cfg(all(target_os = "linux", feature = "sockopt"))]
-    Plan(plan::Args),
+    #[command(flatten)]
+    Testbed(testbed::TestbedCommand),
     /// Two sessions, or two studies, side by side
-    Diff(diff::Args),
+    Diff(diff::DiffArgs),
     /// What a shell completes, as a script for it
     Completions(completions::Args),
     /// The manual page
@@ -109,11 +94,7 @@ pub fn main() -> ExitCode {
         Command::Relay(args) => relay::run(args),
         Command::Watch(args) => watch::run(args),
         #[cfg(all(target_os = "linux", feature = "sockopt"))]
-        Command::Star(args) => star::run(args),
-        #[cfg(all(target_os = "linux", feature = "sockopt"))]
-        Command::Study(args) => study::run(args),
-        #[cfg(all(target_os = "linux", feature = "sockopt"))]
-        Command::Plan(args) => plan::run(args),
+        Command::Testbed(command) => testbed::run(command),
         Command::Diff(args) => diff::run(args),
         Command::Completions(args) => completions::run(args),
         Command::Man(args) => man::run(args),

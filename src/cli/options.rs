@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::error::Result;
+use crate::fetch::PORT;
 use crate::net::copy;
 use crate::net::socket;
 use crate::proto::udp::packet::DATAGRAM;
@@ -20,9 +21,6 @@ use crate::transport::udp::config::UdpConfig;
 use crate::units::Rate;
 use crate::units::UnitError;
 use crate::units::parse_duration;
-
-/// The port when none is given.
-pub(crate) const PORT: u16 = 8080;
 
 /// How a server sends; for `serve` and `run`.
 #[derive(Clone, Debug, clap::Args)]

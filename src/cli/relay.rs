@@ -1,23 +1,19 @@
 //! `gatecast relay`: a live stream to every viewer, until it is stopped.
 
-use std::net::Ipv4Addr;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crossbeam_channel::select;
 
-use crate::cli::options;
-use crate::cli::output;
-use crate::cli::signals;
+use crate::cli::{options, output, signals};
 use crate::error::Result;
-use crate::proto::relay::log::Visit;
-use crate::relay;
+use crate::proto::relay::log::ViewerRecord;
+use crate::proto::relay::status::RelaySnapshot;
 use crate::relay::Relay;
-use crate::relay::Settings;
-use crate::relay::snapshot::Snapshot;
-use crate::report::live;
-use crate::report::live::events::RelayEvent;
+use crate::relay::config::{MAX_VIEWERS, RelayConfig, VIEWERS_PER_ADDRESS};
+use crate::report::relay as report;
+use crate::report::relay::events;
 use crate::report::verdict::Verdict;
 
 /// `gatecast relay --input ADDR:PORT --listen ADDR:PORT`
@@ -45,10 +41,10 @@ pub(crate) struct Args {
     #[arg(long, default_value = "4h", value_parser = options::wait, value_name = "TIME")]
     pub(crate) max_silence: Duration,
     /// Most viewers at once
-    #[arg(long, default_value_t = relay::MAX_VIEWERS, value_name = "N")]
+    #[arg(long, default_value_t = MAX_VIEWERS, value_name = "N")]
     pub(crate) max_viewers: usize,
     /// Most viewers at one address other than this host's own
-    #[arg(long, default_value_t = relay::VIEWERS_PER_ADDRESS, value_name = "N")]
+    #[arg(long, default_value_t = VIEWERS_PER_ADDRESS, value_name = "N")]
     pub(crate) viewers_per_address: usize,
     /// The folder for the relay log
     #[arg(long, default_value = "logs", value_name = "DIR")]
@@ -66,38 +62,38 @@ const EVERY: Duration = Duration::from_secs(1);
 /// # Errors
 /// It could not be begun, or the log or a result could not be written.
 pub(crate) fn run(args: &Args) -> Result<Verdict> {
-    let settings = Settings {
+    let config = RelayConfig {
         interface: args.interface,
         gather: args.gather,
         max_silence: args.max_silence,
         max_viewers: args.max_viewers,
         viewers_per_address: args.viewers_per_address,
         log_dir: Some(args.log_dir.clone()),
-        ..Settings::new(args.input)
+        ..RelayConfig::new(args.input)
     };
     let requests = signals::listen()?;
-    let relay = Relay::start(&settings, args.listen)?;
+    let relay = Relay::start(&config, args.listen)?;
     output::say(format_args!(
         "relaying what comes to udp://{} to viewers at {}; stop with Ctrl-C",
         relay.input(),
-        relay.addr()
+        relay.local_addr()
     ));
-    let gone = relay.visits();
+    let gone = relay.records();
     let tick = crossbeam_channel::tick(EVERY);
     let mut over = Vec::new();
     loop {
         select! {
-            recv(gone) -> visit => {
-                let visit = visit.expect("the logger lives as long as the relay");
-                farewell(&visit);
-                over.push(visit);
+            recv(gone) -> record => {
+                let record = record.expect("the logger lives as long as the relay");
+                print_record(&record);
+                over.push(record);
                 // A relay that runs for months remembers what its table can show.
                 if over.len() > SHOWN_MAX {
                     over.remove(0);
                 }
             }
             recv(tick) -> _ => if args.events {
-                output::print(&(RelayEvent::new(&relay.snapshot()).to_line() + "\n"))?;
+                output::print(&events::relay_event(&relay.snapshot()))?;
             },
             recv(requests) -> request => if request != Ok(signals::Request::Release) {
                 let last = relay.snapshot();
@@ -108,31 +104,32 @@ pub(crate) fn run(args: &Args) -> Result<Verdict> {
     }
 }
 
-/// Most visits in the table at the end; the log has all.
+/// Most viewers in the table at the end; the log has all.
 const SHOWN_MAX: usize = 1_000;
 
-fn farewell(visit: &Visit) {
+fn print_record(record: &ViewerRecord) {
     output::say(format_args!(
         "viewer {} at {}: {} after {:.1} s, {} datagrams",
-        visit.viewer,
-        visit.to,
-        visit.end,
-        visit.watched.as_secs_f64(),
-        visit.sent.sent
+        record.viewer,
+        record.to,
+        record.end,
+        record.watched.as_secs_f64(),
+        record.sent.sent
     ));
 }
 
-/// Stopped while somebody watched is interrupted; otherwise this is how a relay ends.
-fn end(args: &Args, last: &Snapshot, mut over: Vec<Visit>) -> Result<Verdict> {
-    over.sort_by_key(|visit| visit.viewer);
+/// Prints the results. A relay that is stopped while somebody watches was interrupted.
+fn end(args: &Args, last: &RelaySnapshot, mut over: Vec<ViewerRecord>) -> Result<Verdict> {
+    over.sort_by_key(|record| record.viewer);
     if args.events {
-        output::print(&(RelayEvent::new(last).to_line() + "\n"))?;
+        output::print(&events::relay_event(last))?;
     } else if !over.is_empty() {
-        output::print(&live::visits(&over))?;
-        output::print(&live::input(last))?;
+        output::print(&report::viewer_table(&over))?;
+        output::print(&report::input(last))?;
     }
-    Ok(match last.viewers.is_empty() {
-        true => Verdict::AllVerified,
-        false => Verdict::Interrupted,
+    Ok(if last.viewers.is_empty() {
+        Verdict::AllVerified
+    } else {
+        Verdict::Interrupted
     })
 }

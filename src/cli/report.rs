@@ -9,18 +9,18 @@ use crate::error::Result;
 use crate::report;
 use crate::report::csv;
 use crate::report::json::SessionDocument;
-use crate::report::live;
-use crate::report::live::events::VisitsDocument;
 use crate::report::plot::Chart;
+use crate::report::relay;
+use crate::report::relay::events;
 use crate::report::scaling;
-use crate::report::sheet;
+use crate::report::session_table;
 use crate::report::trials;
 use crate::report::verdict::Verdict;
 
 /// `gatecast report LOG...`
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: gatecast report logs/*.log --svg rates.svg")]
-pub(crate) struct Args {
+pub(crate) struct ReportArgs {
     /// Session logs, or relay logs
     #[arg(value_name = "LOG", required = true)]
     pub(crate) logs: Vec<PathBuf>,
@@ -42,11 +42,11 @@ pub(crate) struct Args {
 ///
 /// # Errors
 /// A log that cannot be read or is not one; a result that cannot be written.
-pub(crate) fn run(args: &Args) -> Result<Verdict> {
+pub(crate) fn run(args: &ReportArgs) -> Result<Verdict> {
     let (relays, sessions): (Vec<&PathBuf>, Vec<&PathBuf>) =
-        args.logs.iter().partition(|path| live::is_relay_log(path));
+        args.logs.iter().partition(|path| relay::is_relay_log(path));
     if !relays.is_empty() {
-        return run_live(args, &relays, &sessions);
+        return run_relays(args, &relays, &sessions);
     }
     let mut records = report::read_logs(&args.logs)?;
     // Logs of one second sort by their random numbers; what happened first stands first.
@@ -69,7 +69,12 @@ pub(crate) fn run(args: &Args) -> Result<Verdict> {
     } else {
         let mut text: String = records
             .iter()
-            .map(|record| format!("{}\n", sheet::session(record, sheet::Rows::All)))
+            .map(|record| {
+                format!(
+                    "{}\n",
+                    session_table::session(record, session_table::Rows::All)
+                )
+            })
             .collect();
         if records.len() > 1 {
             text.push_str(&trials::trials(&records));
@@ -85,7 +90,7 @@ fn write(path: &Path, chart: &Chart) -> Result<()> {
 }
 
 /// Reports relay logs, which have viewers and no session.
-fn run_live(args: &Args, relays: &[&PathBuf], sessions: &[&PathBuf]) -> Result<Verdict> {
+fn run_relays(args: &ReportArgs, relays: &[&PathBuf], sessions: &[&PathBuf]) -> Result<Verdict> {
     if let Some(other) = sessions.first() {
         return Err(Error::Usage {
             what: format!(
@@ -100,19 +105,19 @@ fn run_live(args: &Args, relays: &[&PathBuf], sessions: &[&PathBuf]) -> Result<V
             what: "a plot is of sessions, and these are relay logs".to_owned(),
         });
     }
-    let mut visits = Vec::new();
+    let mut records = Vec::new();
     for path in relays {
-        visits.extend(live::read_relay_log(path)?);
+        records.extend(relay::read_relay_log(path)?);
     }
-    if visits.is_empty() {
+    if records.is_empty() {
         return Err(Error::refused("gatecast", "these logs hold no visit"));
     }
     output::print(&if args.csv {
-        live::visits_csv(&visits)
+        relay::viewer_csv(&records)
     } else if args.json {
-        VisitsDocument::new(&visits).to_text()
+        events::viewers_document(&records)
     } else {
-        live::visits(&visits)
+        relay::viewer_table(&records)
     })?;
     Ok(Verdict::AllVerified)
 }

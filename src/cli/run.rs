@@ -4,7 +4,6 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::thread;
 use std::time::Duration;
 
@@ -13,24 +12,21 @@ use crate::cli::options;
 use crate::cli::output;
 use crate::cli::progress;
 use crate::cli::progress::Hashing;
-use crate::cli::services;
 use crate::cli::signals;
 use crate::cli::signals::Request;
 use crate::cli::signals::Temporary;
 use crate::client::ClientReport;
 use crate::client::FetchConfig;
-use crate::client::FetchRun;
 use crate::error::Error;
 use crate::error::Result;
-use crate::http;
-use crate::http::client::Target;
+use crate::fetch::FetchTask;
+use crate::net::lock;
 use crate::report::counts;
 use crate::report::json::SessionDocument;
-use crate::report::sheet;
+use crate::report::session_table;
 use crate::report::trials;
 use crate::report::verdict::Verdict;
-use crate::server::builder::ServerCoreBuilder;
-use crate::server::catalog::Catalog;
+use crate::serve::ServerBuilder;
 use crate::server::config::ServerConfig;
 use crate::server::sample;
 use crate::session::Via;
@@ -90,7 +86,7 @@ const LAB: [(u16, u64); 6] = [
 ];
 
 /// What a stop signal has to stop.
-type Current = Arc<Mutex<Option<Arc<FetchRun>>>>;
+type Current = Arc<Mutex<Option<Arc<FetchTask>>>>;
 
 /// Runs.
 ///
@@ -119,7 +115,7 @@ pub(crate) fn run(args: &Args) -> Result<Verdict> {
             } else if !args.json {
                 output::print(&format!(
                     "{}{given}\n",
-                    sheet::session(&record, sheet::Rows::Failures)
+                    session_table::session(&record, session_table::Rows::Failures)
                 ))?;
             }
             records.push(record);
@@ -161,70 +157,60 @@ fn session(
     clients: u16,
     current: &Current,
 ) -> Result<(Record, Verdict, String)> {
-    let settings = args.sending.apply(ServerConfig {
-        clients: Some(clients),
-        via: Some(args.via),
-        one_off: true,
-        max_wait: Duration::from_secs(120),
-        ..ServerConfig::default()
-    });
-    let mut host = ServerCoreBuilder::new(Catalog::offer([file])?, settings);
-    if let Some(folder) = &args.log_dir {
-        host = host.log_to(folder);
-    }
     let hashing = Hashing::default();
-    host.digest(&|name, size, done| hashing.tell(name, size, done))?;
-    let (host, torrents) = services::serve(
-        host,
-        http::Options::default(),
-        args.sending.udp(),
-        args.swarming.options(),
-    )?;
-    let server = host.start(([127, 0, 0, 1], 0).into())?;
-    let order = FetchConfig {
+    let builder = ServerBuilder {
+        paths: vec![file.to_owned()],
+        config: args.sending.apply(ServerConfig {
+            clients: Some(clients),
+            via: Some(args.via),
+            one_off: true,
+            max_wait: Duration::from_secs(120),
+            ..ServerConfig::default()
+        }),
+        log_dir: args.log_dir.clone(),
+        udp: args.sending.udp(),
+        swarm: args.swarming.options(),
+        ..ServerBuilder::default()
+    };
+    let progress = |name: &FileName, size, done| hashing.tell(name, size, done);
+    let server = builder.bind_with(([127, 0, 0, 1], 0).into(), &progress)?;
+    let out = match &args.keep {
+        Some(folder) => folder.clone(),
+        None => work.path().join("copies"),
+    };
+    let task = Arc::new(FetchTask::new(FetchConfig {
         clients,
         via: Some(args.via),
-        out: args
-            .keep
-            .clone()
-            .unwrap_or_else(|| work.path().join("copies")),
+        out: out.clone(),
         copy: args.sending.copy,
         stall: args.sending.stall_limit,
         interface: args.sending.multicast_interface,
         durable: args.keep.is_some(),
-        ..FetchConfig::new(vec![server.addr()])
+        ..FetchConfig::new(vec![server.local_addr()])
+    })?);
+    *lock(current) = Some(Arc::clone(&task));
+    let work = || task.run();
+    let ends = if args.events {
+        events::watch(&task.run, work)
+    } else {
+        progress::watch(&task.run, work)
     };
-    let fetch = Arc::new(FetchRun::new(&order));
-    *current.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&fetch));
-    let work = || match (args.via, file.file_name().and_then(|name| name.to_str())) {
-        (Via::Http, Some(name)) => {
-            let name =
-                FileName::new(name).map_err(|error| Error::refused(name, error.to_string()))?;
-            let target = Target::file(&server.addr().to_string(), &name);
-            http::client::run(&fetch, &order, &target)
-        }
-        _ => fetch.run(&order, &services::intakes()),
-    };
-    let ends = match args.events {
-        true => events::watch(&fetch, work),
-        false => progress::watch(&fetch, work),
-    };
-    *current.lock().unwrap_or_else(PoisonError::into_inner) = None;
-    let ended = server.records();
+    *lock(current) = None;
+    let ended = server.core().records();
     if args.keep.is_none() {
-        remove_copies(&order.out);
+        remove_copies(&out);
     }
     let ends = ends?;
     // Every client has come to its end, so the session has, or ends now with the server.
     let record = ended.recv_timeout(Duration::from_secs(5)).ok();
     if args.events && args.via == Via::Swarm {
-        events::swarm(&torrents)?;
+        events::swarm(&server.torrents())?;
     }
-    let given = counts::given(&torrents.given());
-    let left = server.stop()?;
+    let given = counts::given(&server.torrents().given());
+    let left = server.shutdown()?;
     complain(&ends);
-    let verdict = Verdict::of_ends(&ends);
-    match record.or_else(|| left.into_iter().next()) {
+    let verdict = Verdict::of_clients(&ends);
+    match record.or_else(|| left.first().map(|session| session.record().clone())) {
         Some(record) => {
             let verdict = verdict.min(Verdict::of_records(std::slice::from_ref(&record)));
             Ok((record, verdict, given))
@@ -265,8 +251,8 @@ fn stop_on_signal(current: &Current) -> Result<()> {
             if requests.iter().any(|request| request == Request::Stop) {
                 // Until the present session has ended, and through every one that would follow.
                 loop {
-                    if let Some(fetch) = &*current.lock().unwrap_or_else(PoisonError::into_inner) {
-                        fetch.stop();
+                    if let Some(task) = &*lock(&current) {
+                        task.run.stop();
                     }
                     thread::sleep(Duration::from_millis(50));
                 }

@@ -5,6 +5,7 @@ use std::io::IsTerminal;
 use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -12,30 +13,26 @@ use crossbeam_channel::Receiver;
 use crossbeam_channel::select;
 
 use crate::cli::events;
-use crate::cli::events::States;
+use crate::cli::events::StatePrinter;
 use crate::cli::options;
 use crate::cli::output;
 use crate::cli::progress::Hashing;
 use crate::cli::progress::Room;
-use crate::cli::services;
 use crate::cli::signals;
 use crate::cli::signals::Request;
-use crate::error::Error;
 use crate::error::Result;
-use crate::http;
+use crate::http::HttpConfig;
 use crate::http::guard;
 use crate::report::json::SessionDocument;
-use crate::report::sheet;
+use crate::report::session_table;
 use crate::report::verdict::Verdict;
+use crate::serve::{Server, ServerBuilder};
 use crate::server::builder::ServerCore;
-use crate::server::builder::ServerCoreBuilder;
-use crate::server::catalog::Catalog;
 use crate::server::config::ServerConfig;
 use crate::session::Via;
 use crate::text::FileName;
 use crate::transfer::Record;
 use crate::transport::swarm::torrents::Torrents;
-use crate::transport::udp::lab::LabServer;
 
 /// `gatecast serve PATH...`
 #[derive(Debug, clap::Args)]
@@ -105,67 +102,36 @@ const REFRESH: Duration = Duration::from_millis(200);
 /// # Errors
 /// It could not be begun, or a log or result could not be written.
 pub(crate) fn run(args: &Args) -> Result<Verdict> {
-    let settings = args.sending.apply(ServerConfig {
-        clients: args.clients,
-        file: args.file.clone(),
-        via: args.via,
-        max_wait: args.max_wait,
-        quorum: args.quorum,
-        one_off: args.one_off,
-        ..ServerConfig::default()
-    });
-    let catalog = Catalog::offer(&args.paths)?;
-    if catalog.names().next().is_none() {
-        return Err(Error::Usage {
-            what: "these paths hold no file to offer".to_owned(),
-        });
-    }
-    if let Some(file) = args
-        .file
-        .as_ref()
-        .filter(|file| !catalog.names().any(|name| name == *file))
-    {
-        return Err(Error::Usage {
-            what: format!("--file '{file}' is not among the offered files"),
-        });
-    }
-    if let (Some(quorum), Some(clients)) = (args.quorum, args.clients)
-        && quorum > clients
-    {
-        return Err(Error::Usage {
-            what: format!("--quorum {quorum} is more than --clients {clients}"),
-        });
-    }
     let requests = signals::listen()?;
-    let host = ServerCoreBuilder::new(catalog, settings).log_to(&args.log_dir);
     let hashing = Hashing::default();
-    host.digest(&|name, size, done| hashing.tell(name, size, done))?;
     let token = args.token.clone().unwrap_or_else(guard::random_token);
-    let face = http::Options {
-        token: Some(token.clone()),
-        control_from: args.dashboard.clone(),
-        hosts: args.host.clone(),
-        ..http::Options::default()
+    let builder = ServerBuilder {
+        paths: args.paths.clone(),
+        config: args.sending.apply(ServerConfig {
+            clients: args.clients,
+            file: args.file.clone(),
+            via: args.via,
+            max_wait: args.max_wait,
+            quorum: args.quorum,
+            one_off: args.one_off,
+            ..ServerConfig::default()
+        }),
+        log_dir: Some(args.log_dir.clone()),
+        http: HttpConfig {
+            token: Some(token.clone()),
+            control_from: args.dashboard.clone(),
+            hosts: args.host.clone(),
+            ..HttpConfig::default()
+        },
+        udp: args.sending.udp(),
+        swarm: args.swarming.options(),
+        lab_udp: args.lab_udp.then(|| args.allow.clone()),
+        ..ServerBuilder::default()
     };
-    let (host, torrents) =
-        services::serve(host, face, args.sending.udp(), args.swarming.options())?;
-    let server = host.start(args.listen)?;
-    // Dropped before the server ends: it writes into the same log.
-    let lab = match args.lab_udp {
-        true => {
-            let (lobby, log) = (server.lobby(), server.log_handle());
-            Some(LabServer::start(
-                server.addr(),
-                lobby,
-                log,
-                args.allow.clone(),
-                args.sending.udp().size,
-            )?)
-        }
-        false => None,
-    };
-    greet(&server, args, &token)?;
-    attend(server, lab, &torrents, args, &requests)
+    let progress = |name: &FileName, size, done| hashing.tell(name, size, done);
+    let server = builder.bind_with(args.listen, &progress)?;
+    greet(server.core(), args, &token)?;
+    attend(server, args, &requests)
 }
 
 fn greet(server: &ServerCore, args: &Args, token: &str) -> Result<()> {
@@ -196,50 +162,43 @@ fn greet(server: &ServerCore, args: &Args, token: &str) -> Result<()> {
 }
 
 /// Shows sessions and prints their results until the server is to end.
-fn attend(
-    server: ServerCore,
-    lab: Option<LabServer>,
-    torrents: &Torrents,
-    args: &Args,
-    requests: &Receiver<Request>,
-) -> Result<Verdict> {
-    let records = server.records();
+fn attend(server: Server, args: &Args, requests: &Receiver<Request>) -> Result<Verdict> {
+    let (lobby, torrents) = (Arc::clone(server.core().lobby()), server.torrents());
+    let records = server.core().records();
     let enter = enter_pressed();
     let tick = crossbeam_channel::tick(REFRESH);
     let mut room = Room::default();
-    let mut states = States::default();
+    let mut states = StatePrinter::default();
     let mut earned = Verdict::AllVerified;
     loop {
         select! {
             recv(records) -> record => {
-                let record = record.expect("the journal lives as long as the server");
+                let record = record.expect("the logger lives as long as the server");
                 room.clear();
-                earned = earned.min(show(&record, torrents, args)?);
+                earned = earned.min(show(&record, &torrents, args)?);
                 if args.one_off {
-                    drop(lab);
-                    server.stop()?;
+                    server.shutdown()?;
                     return Ok(earned);
                 }
             }
             recv(requests) -> request => match request {
-                Ok(Request::Release) => server.lobby().release_now(),
+                Ok(Request::Release) => lobby.release_now(),
                 Ok(Request::Stop) | Err(_) => {
                     room.clear();
-                    if !server.lobby().is_idle() {
+                    if !lobby.is_idle() {
                         earned = Verdict::Interrupted;
                     }
-                    drop(lab);
-                    for record in server.stop()? {
-                        earned = earned.min(show(&record, torrents, args)?);
+                    for session in server.shutdown()? {
+                        earned = earned.min(show(session.record(), &torrents, args)?);
                     }
                     return Ok(earned);
                 }
             },
-            recv(enter) -> _ => server.lobby().release_now(),
+            recv(enter) -> _ => lobby.release_now(),
             recv(tick) -> _ => {
-                room.show(&server.lobby().views());
+                room.show(&lobby.views());
                 if args.events {
-                    states.tell(server.lobby())?;
+                    states.print_new(&lobby)?;
                 }
             }
         }
@@ -257,7 +216,7 @@ fn show(record: &Record, torrents: &Torrents, args: &Args) -> Result<Verdict> {
     } else {
         output::print(&format!(
             "{}\n",
-            sheet::session(record, sheet::Rows::Failures)
+            session_table::session(record, session_table::Rows::Failures)
         ))?;
     }
     Ok(Verdict::of_records(std::slice::from_ref(record)))

@@ -131,8 +131,8 @@ fn remove_temporary() {
 /// Removes what a star or study of this process has made.
 #[cfg(all(target_os = "linux", feature = "sockopt"))]
 fn remove_stars() {
-    crate::testbed::star::sweep::remove_own();
-    crate::testbed::study::work::remove_own();
+    crate::testbed::star::cleanup::remove_own();
+    crate::testbed::study::work_folder::remove_own();
 }
 
 #[cfg(all(unix, not(all(target_os = "linux", feature = "sockopt"))))]

@@ -9,11 +9,11 @@ use crate::error::Result;
 use crate::proto::bt::layout::Layout;
 use crate::proto::bt::metainfo;
 use crate::proto::bt::metainfo::Metainfo;
+use crate::proto::http::url::Url;
 use crate::report::verdict::Verdict;
 use crate::server::catalog;
 use crate::server::catalog::Catalog;
 use crate::transport::swarm::store;
-use crate::transport::swarm::web::Url;
 
 /// `gatecast torrent FILE --announce URL`
 #[derive(Debug, clap::Args)]

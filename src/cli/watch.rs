@@ -7,24 +7,18 @@ use std::time::Duration;
 
 use crossbeam_channel::select;
 
-use crate::cli::keys;
-use crate::cli::keys::Keys;
-use crate::cli::options;
-use crate::cli::output;
-use crate::cli::signals;
-use crate::error::Error;
-use crate::error::Result;
-use crate::net::clock;
-use crate::net::socket;
-use crate::proto::relay::Standing;
-use crate::relay::watch::Order;
-use crate::relay::watch::View;
-use crate::relay::watch::Watch;
-use crate::report::live;
-use crate::report::live::events::WatchEvent;
+use crate::cli::keys::{self, Keys};
+use crate::cli::{options, output, signals};
+use crate::error::{Error, Result};
+use crate::net::{clock, socket};
+use crate::proto::log_cell::or_missing;
+use crate::proto::relay::status::WatchSnapshot;
+use crate::proto::relay::{PORT_MIN, ViewerState};
+use crate::relay::watch::{Watch, WatchConfig};
+use crate::report::relay as report;
+use crate::report::relay::events;
 use crate::report::verdict::Verdict;
-use crate::units::Moment;
-use crate::units::mbit_per_second;
+use crate::units::{Moment, mbit_per_second};
 
 /// `gatecast watch HOST[:PORT]`
 #[derive(Debug, clap::Args)]
@@ -67,71 +61,70 @@ const KEYS: &str = "p pauses, c continues, q quits";
 /// How often the status line is renewed and events are printed.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// How often it is looked whether the relay is still there.
-const LOOK: Duration = Duration::from_millis(200);
-
-/// What the user wants.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Wish {
-    Pause,
-    Continue,
-    Quit,
-}
+/// How often to check that the relay is still there.
+const CHECK: Duration = Duration::from_millis(200);
 
 /// Watches.
 ///
 /// # Errors
 /// The relay is not there, refuses or goes; the recording is not whole.
 pub(crate) fn run(args: &Args) -> Result<Verdict> {
-    if (1..crate::proto::relay::PORT_MIN).contains(&args.port) {
+    if (1..PORT_MIN).contains(&args.port) {
         return Err(Error::Usage {
             what: format!("--port {} is below 1024; no relay sends there", args.port),
         });
     }
-    let order = Order {
+    let config = WatchConfig {
         player: args.player,
         record: args.record.clone(),
         port: args.port,
-        ..Order::new(socket::resolve(&args.relay, PORT)?)
+        ..WatchConfig::new(socket::resolve(&args.relay, PORT)?)
     };
     let requests = signals::listen()?;
-    let watch = Watch::start(&order)?;
+    let watch = Watch::start(&config)?;
     output::say(format_args!(
         "watching {} at {}; {KEYS}",
         args.relay,
-        watch.view().at
+        watch.snapshot().at
     ));
     let keys = Keys::listen()?;
     let end = args
         .time
         .map_or_else(crossbeam_channel::never, crossbeam_channel::after);
     let tick = crossbeam_channel::tick(EVERY);
-    let look = crossbeam_channel::tick(LOOK);
-    let mut status = Status::default();
+    let check = crossbeam_channel::tick(CHECK);
+    let mut status = StatusLine::default();
     let verdict = loop {
         select! {
-            recv(keys.words()) -> word => {
+            recv(keys.input()) -> word => {
                 status.clear();
-                match wish(&word.expect("it is held open")) {
-                    Some(Wish::Quit) => break Verdict::AllVerified,
-                    Some(wish) => obey(&watch, wish),
-                    None => output::say(KEYS),
+                let done = match word.expect("it is held open").as_str() {
+                    "p" | "pause" => watch.pause(),
+                    "c" | "continue" | "resume" => watch.resume(),
+                    "q" | "quit" | keys::ESCAPE => break Verdict::AllVerified,
+                    _ => {
+                        output::say(KEYS);
+                        Ok(())
+                    }
+                };
+                if let Err(error) = done {
+                    output::complain(&error);
                 }
-                status.show(&watch.view());
+                status.show(&watch.snapshot());
             }
             recv(end) -> _ => break Verdict::AllVerified,
             recv(requests) -> request => if request != Ok(signals::Request::Release) {
                 break Verdict::Interrupted;
             },
-            recv(look) -> _ => if let Some(why) = watch.over() {
+            recv(check) -> _ => if let Some(why) = watch.end_reason() {
                 status.clear();
                 output::say(format_args!("gatecast: the relay has let us go: {why}"));
                 break Verdict::CouldNotRun;
             },
             recv(tick) -> _ => {
-                let view = watch.view();
+                let view = watch.snapshot();
                 if args.events {
-                    output::print(&(WatchEvent::new(&view).to_line() + "\n"))?;
+                    output::print(&events::watch_event(&view))?;
                 }
                 status.show(&view);
             }
@@ -142,35 +135,25 @@ pub(crate) fn run(args: &Args) -> Result<Verdict> {
     drop(keys);
     let view = watch.quit()?;
     if args.events {
-        output::print(&(WatchEvent::new(&view).to_line() + "\n"))?;
+        output::print(&events::watch_event(&view))?;
     }
     if args.loss_report {
-        output::print(&live::losses(&view))?;
+        output::print(&report::loss_table(&view))?;
     } else if !args.events {
-        output::print(&(live::summary(&view) + "\n"))?;
+        output::print(&(report::summary(&view) + "\n"))?;
     }
     Ok(verdict)
 }
 
-fn obey(watch: &Watch, wish: Wish) {
-    let done = match wish {
-        Wish::Pause => watch.pause(),
-        _ => watch.resume(),
-    };
-    if let Err(error) = done {
-        output::complain(&error);
-    }
-}
-
 /// The line that is always at the bottom of a terminal.
 #[derive(Debug, Default)]
-struct Status {
+struct StatusLine {
     last: Option<(Moment, u64)>,
     shown: bool,
 }
 
-impl Status {
-    fn show(&mut self, view: &View) {
+impl StatusLine {
+    fn show(&mut self, view: &WatchSnapshot) {
         let (now, bytes) = (clock::now(), view.received.bytes);
         let last = self.last.replace((now, bytes));
         if !std::io::stderr().is_terminal() {
@@ -178,21 +161,20 @@ impl Status {
         }
         let rate = last
             .and_then(|(then, before)| mbit_per_second(bytes - before, now.since(then)))
-            .map_or_else(|| "-".to_owned(), |rate| format!("{rate:.2}"));
-        let standing = match view.standing {
-            Standing::Running => "playing",
-            Standing::Paused => "paused",
-            Standing::Out => "out",
+            .map(|rate| format!("{rate:.2}"));
+        let jitter = view.received.jitter_us.map(|us| format!("{:.2}", us / 1e3));
+        let state = match view.state {
+            ViewerState::Running => "playing",
+            ViewerState::Paused => "paused",
+            ViewerState::Unconnected => "out",
         };
-        let jitter = view
-            .received
-            .jitter_us
-            .map_or_else(|| "-".to_owned(), |us| format!("{:.2}", us / 1e3));
         let line = format!(
-            "{standing} {:.0} s  {} datagrams  {rate} Mbit/s  CC errors {}  jitter {jitter} ms",
+            "{state} {:.0} s  {} datagrams  {} Mbit/s  CC errors {}  jitter {} ms",
             view.watched.as_secs_f64(),
             view.received.datagrams,
+            or_missing(rate),
             view.received.ts.errors,
+            or_missing(jitter),
         );
         let term = console::Term::stderr();
         let cut = console::truncate_str(&line, usize::from(term.size().1), "").into_owned();
@@ -206,14 +188,5 @@ impl Status {
         if std::mem::take(&mut self.shown) {
             let _ = console::Term::stderr().clear_line();
         }
-    }
-}
-
-fn wish(word: &str) -> Option<Wish> {
-    match word {
-        "p" | "pause" => Some(Wish::Pause),
-        "c" | "continue" | "resume" => Some(Wish::Continue),
-        "q" | "quit" | keys::ESCAPE => Some(Wish::Quit),
-        _ => None,
     }
 }

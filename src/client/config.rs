@@ -1,5 +1,6 @@
 //! What the user wants of one process's clients.
 
+use std::fmt;
 use std::net::Ipv4Addr;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -9,7 +10,6 @@ use crate::digest::Digest;
 use crate::error::Error;
 use crate::error::Result;
 use crate::net::copy;
-use crate::net::socket;
 use crate::session::SeatId;
 use crate::session::Via;
 use crate::text::ClientName;
@@ -98,22 +98,23 @@ impl FetchConfig {
         }
     }
 
-    /// Refuses a file of which `left` bytes are still to come to each client, where the disk has
-    /// no room for them.
+    /// Refuses a file with another SHA-1 than the one that the user knows it to have. A server may
+    /// give none.
     ///
     /// # Errors
-    /// Too little is free.
-    pub(crate) fn needs_room(&self, left: u64) -> Result<()> {
-        let needed = left.saturating_mul(u64::from(self.clients));
-        match socket::free_space(&self.out).filter(|&free| free < needed) {
-            None => Ok(()),
-            Some(free) => Err(Error::refused(
-                crate::text::escape(&self.out.display().to_string()),
-                format!(
-                    "{} x {left} bytes are to come and {free} bytes are free",
-                    self.clients
-                ),
-            )),
+    /// The two differ.
+    pub(crate) fn check_sha1(
+        &self,
+        server: impl fmt::Display,
+        file: &FileName,
+        offered: Option<Digest>,
+    ) -> Result<()> {
+        match (self.sha1, offered) {
+            (Some(ours), Some(theirs)) if ours != theirs => {
+                let reason = format!("it offers '{file}' with the SHA-1 {theirs}, not {ours}");
+                Err(Error::refused(server, reason))
+            }
+            _ => Ok(()),
         }
     }
 }

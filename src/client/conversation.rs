@@ -1,75 +1,155 @@
 //! One client's conversation with the server, from JOIN to its receipt.
 
-use std::cell::Cell;
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::client::Client;
-use crate::client::ClientReport;
-use crate::client::ClientStage;
-use crate::client::FetchConfig;
-use crate::client::FetchRun;
-use crate::client::OFFER_LIMIT;
-use crate::client::SUMMARY_LIMIT;
-use crate::client::outcome_of;
-use crate::client::part::Part;
-use crate::client::read_message;
-use crate::client::receive::PrepareContext;
-use crate::client::receive::ReceiveContext;
-use crate::client::receive::ReceiveSession;
-use crate::client::receive::ReceiveTransport;
-use crate::client::receive::Received;
-use crate::client::server_error;
-use crate::client::verify::Prefix;
-use crate::error::Error;
-use crate::error::Phase;
-use crate::error::Result;
+use crate::client::config::FetchConfig;
+use crate::client::download::{Checked, Download, DownloadSpec, Proof, Verified};
+use crate::client::messages::{OFFER_LIMIT, read_message, server_error};
+use crate::client::part::PartSpec;
+use crate::client::receive::{
+    PrepareContext, ReceiveContext, ReceiveError, ReceiveSession, ReceiveTransport, Received,
+};
+use crate::client::report::{ClientReport, outcome_of};
+use crate::client::run::FetchRun;
+use crate::client::shared::{Client, ClientStage};
+use crate::digest::Digest;
+use crate::error::{Error, Phase, Result};
 use crate::net::clock;
 use crate::net::line_stream::LineStream;
-use crate::proto::native::ClientHello;
-use crate::proto::native::FromClient;
-use crate::proto::native::FromServer;
-use crate::proto::native::Join;
-use crate::proto::native::Offer;
-use crate::proto::native::Receipt;
+use crate::proto::native::{ClientHello, ErrorCode, FromClient, FromServer, Join, Offer, Receipt};
 use crate::session::SeatId;
-use crate::transfer::Outcome;
-use crate::transfer::Transfer;
+use crate::text::escape;
+use crate::transfer::{Outcome, Transfer};
+use crate::units::Moment;
 
-/// What a client has ready for GO: its part, what is hashed of it, and its way.
-type Begun = (Part, Prefix, Box<dyn ReceiveSession>);
-
-/// How long the gate may be silent; it says WAIT every second.
+/// How long the gate may be silent; it sends WAIT every second.
 const GATE_SILENCE: Duration = Duration::from_secs(10);
 
-impl Client {
-    pub(super) fn converse(
+/// How long the server's summary is waited for.
+const SUMMARY_LIMIT: Duration = Duration::from_secs(30);
+
+impl FetchRun {
+    /// Runs every client to its end, each by a native conversation with the server.
+    ///
+    /// # Errors
+    /// The fetch cannot be begun: a number out of range, too few file descriptors. What happens
+    /// to a client after that is in its [`ClientReport`].
+    pub fn run(
         &self,
-        fetch: &FetchRun,
-        order: &FetchConfig,
-        number: u16,
-        intakes: &[&dyn ReceiveTransport],
-        end: &mut ClientReport,
-    ) -> Result<()> {
-        let stream = self.connect(fetch, order)?;
+        config: &FetchConfig,
+        transports: &[&dyn ReceiveTransport],
+    ) -> Result<Vec<ClientReport>> {
+        self.run_each(config, &|client, number| {
+            let mut conversation = Conversation {
+                run: self,
+                config,
+                client,
+                number,
+                transports,
+                report: ClientReport::default(),
+                released: clock::now(),
+            };
+            let result = conversation.run();
+            conversation.report.close(result, self.is_stopped());
+            // The server waits for the connection to close; it must not outlive its conversation.
+            client.set_stream(None);
+            client.set_stage(ClientStage::Ended);
+            conversation.report
+        })
+    }
+}
+
+/// One client's way through one session.
+struct Conversation<'a> {
+    run: &'a FetchRun,
+    config: &'a FetchConfig,
+    client: &'a Client,
+    number: u16,
+    transports: &'a [&'a dyn ReceiveTransport],
+    report: ClientReport,
+    /// When GO came.
+    released: Moment,
+}
+
+/// What a client has ready for GO.
+struct Prepared {
+    download: Download,
+    session: Box<dyn ReceiveSession>,
+    /// Where the bytes that it lacks begin.
+    offset: u64,
+}
+
+impl Conversation<'_> {
+    fn run(&mut self) -> Result<()> {
+        let stream = self.run.connect(self.client, self.config)?;
         let peer = stream
             .peer_addr()
             .map_err(Error::io("connect", "the server"))?;
         let mut lines = LineStream::new(&stream, peer, b"");
-        self.set_stage(ClientStage::Joining);
+        self.client.set_stage(ClientStage::Joining);
+        let offer = self.join(&stream, &mut lines)?;
+        let prepared = self.prepare(&offer, &stream, &mut lines);
+        let mut prepared = prepared.inspect_err(|error| send_refusal(&lines, error))?;
+        let offset = prepared.offset;
+        lines.write_line(&FromClient::Ready { offset }.encode())?;
+        self.client.set_stage(ClientStage::Waiting);
+        self.wait(&mut lines, &offer, offset)?;
+        self.released = lines.last_read_at();
+        self.report.released_at = Some(clock::wall());
+        self.client.set_stage(ClientStage::Receiving);
+        self.transfer().bytes_resumed = offset;
 
-        let name = order.name_of(number)?;
-        let group = order.group.unwrap_or(order.clients);
+        let received = self.receive(&mut prepared, &offer, &stream, &mut lines)?;
+        let Prepared {
+            download, session, ..
+        } = prepared;
+        let released = self.released;
+        let transfer = self.transfer();
+        transfer.counts = received.counts;
+        transfer.seconds_client = Some(received.last.since(released));
+        let bytes = transfer.bytes_client.unwrap_or_default();
+        log_error(lines.write_line(&FromClient::Last { bytes }.encode()));
+        self.client.set_stage(ClientStage::Verifying);
+        self.run.wait_for_receivers();
+
+        let verified = self.verify(download, &offer, &received, &mut lines)?;
+        let sha1 = verified.sha1;
+        let published = self.publish(verified, &lines, offer.file.bytes);
+        let path =
+            published.inspect_err(|error| send_failure(&lines, error, bytes, self.transfer()))?;
+        let durable = self.config.durable;
+        let transfer = self.transfer();
+        transfer.seconds_durable = durable.then(|| clock::now().since(released));
+        transfer.verified = Some(true);
+        self.report.path = Some(path);
+        self.conclude(sha1, &received, &mut lines);
+        session.serve_others(&self.run.stopped);
+        Ok(())
+    }
+
+    /// The row of this client, which is there from the offer on.
+    fn transfer(&mut self) -> &mut Transfer {
+        self.report
+            .transfer
+            .as_mut()
+            .expect("made with the offer, before anything else")
+    }
+
+    /// JOIN to OFFER.
+    fn join(&mut self, stream: &TcpStream, lines: &mut LineStream<'_>) -> Result<Offer> {
+        let (config, peer) = (self.config, lines.peer());
+        let name = config.name_of(self.number)?;
         let join = Join {
-            file: order.file.clone(),
-            group,
-            via: order.via,
+            file: config.file.clone(),
+            group: config.group.unwrap_or(config.clients),
+            via: config.via,
             name: name.clone(),
         };
         lines.write_line(&ClientHello::Join(join).encode())?;
-        let offer = match read_message(&mut lines, clock::now().after(OFFER_LIMIT), Phase::Offer)? {
+        let offer = match read_message(lines, clock::now().after(OFFER_LIMIT), Phase::Offer)? {
             FromServer::Offer(offer) => offer,
             FromServer::Error { code, reason } => return Err(server_error(peer, code, reason)),
             _ => return Err(Error::protocol(peer, "no offer")),
@@ -77,178 +157,77 @@ impl Client {
         let mut transfer = Transfer::new(offer.seat, name.as_str(), Outcome::Complete);
         transfer.client = stream.local_addr().ok();
         transfer.server = Some(peer);
-        end.transfer = Some(transfer);
-        end.offer = Some(offer.clone());
-
-        let begun = self.begin(order, number, &offer, intakes, &stream, &mut lines);
-        let (mut part, hasher, mut armed) = match begun {
-            Ok(begun) => begun,
-            Err(error) => {
-                refuse(&lines, &error);
-                return Err(error);
-            }
-        };
-        let offset = armed.bytes_held().unwrap_or_else(|| part.resumed());
-        lines.write_line(&FromClient::Ready { offset }.encode())?;
-        self.set_stage(ClientStage::Waiting);
-        self.wait(&mut lines, &offer, offset)?;
-        let released = lines.last_read_at();
-        end.released_at = Some(clock::wall());
-        self.set_stage(ClientStage::Receiving);
-
-        let transfer = end.transfer.as_mut().expect("made above");
-        transfer.bytes_resumed = offset;
-        let range = offset..offer.file.bytes;
-        let want = range.end - range.start;
-        if let Err(error) = part.begin_holes() {
-            fail(&lines, &error, 0, transfer);
-            return Err(error);
-        }
-        let incoming = ReceiveContext {
-            stream: &stream,
-            offer: &offer,
-            order,
-            file: part.file(),
-            range,
-            moved: &self.moved,
-            holed: Cell::new(None),
-            stopped: &fetch.stopped,
-        };
-        let receiving = fetch.begin_receiving();
-        let taken = armed.receive(&incoming, &mut lines);
-        drop(receiving);
-        let bytes = self.moved.load(Ordering::Relaxed);
-        transfer.bytes_client = Some(bytes);
-        let taken = match taken {
-            Ok(taken) => taken,
-            Err(error) => {
-                let holed = incoming.holed.get();
-                if let Some(holed) = holed {
-                    transfer.counts = holed.counts;
-                    transfer.seconds_client = holed.last.map(|last| last.since(released));
-                }
-                if holed.is_some_and(|holed| holed.cut) {
-                    part.end_holes();
-                }
-                fail(&lines, &error, bytes, transfer);
-                if holed.is_some() {
-                    self.read_summary(&mut lines, transfer, &mut end.sender);
-                }
-                return Err(error);
-            }
-        };
-        transfer.counts = taken.counts;
-        transfer.seconds_client = Some(taken.last.since(released));
-        log_error(lines.write_line(&FromClient::Last { bytes }.encode()));
-        self.set_stage(ClientStage::Verifying);
-        fetch.wait_for_receivers();
-        let part = self.verify(
-            &offer, part, hasher, &mut lines, released, &taken, want, transfer,
-        )?;
-        let (path, durable) = match store(part, order.durable, &lines, offer.file.bytes) {
-            Ok(path) => (path, order.durable.then(|| clock::now().since(released))),
-            Err(error) => {
-                fail(&lines, &error, bytes, transfer);
-                return Err(error);
-            }
-        };
-        transfer.seconds_durable = durable;
-        transfer.verified = Some(true);
-        end.path = Some(path);
-        self.conclude(&mut lines, &offer, bytes, &taken, transfer, &mut end.sender);
-        armed.serve_others(&fetch.stopped);
-        Ok(())
+        self.report.transfer = Some(transfer);
+        self.report.offer = Some(offer.clone());
+        Ok(offer)
     }
 
-    /// Checks the offer and opens the part; with a part of an earlier session, hashes it.
-    fn begin(
+    /// Checks the offer and opens the part; hashes what an earlier session left in it.
+    fn prepare(
         &self,
-        order: &FetchConfig,
-        number: u16,
         offer: &Offer,
-        intakes: &[&dyn ReceiveTransport],
         stream: &TcpStream,
         lines: &mut LineStream<'_>,
-    ) -> Result<Begun> {
-        let peer = lines.peer();
-        let info = &offer.file;
-        if let Some(file) = order.file.as_ref().filter(|file| **file != info.name) {
-            return Err(Error::protocol(
-                peer,
-                format!("offered '{}' and not '{file}'", info.name),
-            ));
+    ) -> Result<Prepared> {
+        let (config, info, peer) = (self.config, &offer.file, lines.peer());
+        if let Some(file) = config.file.as_ref().filter(|file| **file != info.name) {
+            let what = format!("offered '{}' and not '{file}'", info.name);
+            return Err(Error::protocol(peer, what));
         }
-        if let Some(sha1) = order.sha1.filter(|sha1| *sha1 != info.sha1) {
-            let reason = format!(
-                "it offers '{}' with the SHA-1 {}, not {sha1}",
-                info.name, info.sha1
-            );
-            return Err(Error::refused(peer, reason));
-        }
-        let intake = intakes.iter().find(|intake| intake.via() == offer.via);
-        let Some(&intake) = intake else {
-            return Err(Error::refused(
-                "gatecast",
-                format!("this client cannot receive via {}", offer.via),
-            ));
+        config.check_sha1(peer, &info.name, Some(info.sha1))?;
+        let transport = self.transports.iter().find(|t| t.via() == offer.via);
+        let Some(transport) = transport else {
+            let reason = format!("this client cannot receive via {}", offer.via);
+            return Err(Error::refused("gatecast", reason));
         };
-        let name = order.copy_name(offer.seat, &info.name)?;
-        let open = match () {
-            () if intake.scattered() => Part::open_scattered,
-            () if intake.leaves_holes() => Part::open_holed,
-            () => Part::open,
-        };
-        let part = open(
-            &order.out,
-            &name,
-            info.bytes,
-            info.sha1,
-            number,
-            order.resume,
-        )?;
-        let left = info.bytes - part.resumed();
-        self.bytes.store(left, Ordering::Relaxed);
-        if let Err(error) = order.needs_room(left) {
-            if part.resumed() == 0 {
-                part.discard();
-            }
-            return Err(error);
-        }
-        let mut prefix = Prefix::default();
-        let arriving = PrepareContext {
+        let mut download = Download::open(&DownloadSpec {
+            part: PartSpec {
+                folder: &config.out,
+                name: &config.copy_name(offer.seat, &info.name)?,
+                bytes: info.bytes,
+                identity: info.sha1,
+                client: self.number,
+                order: transport.byte_order(),
+                resume: config.resume,
+            },
+            proof: Proof::Sha1(info.sha1),
+            clients: config.clients,
+        })?;
+        self.client.expect(info.bytes - download.resumed());
+        let context = PrepareContext {
             stream,
             offer,
-            order,
-            file: part.file(),
+            config,
+            file: download.file(),
         };
-        let armed = intake.prepare(&arriving, lines)?;
-        match armed.bytes_held() {
-            Some(held) => self.bytes.store(info.bytes - held, Ordering::Relaxed),
+        let session = transport.prepare(&context, lines)?;
+        let offset = match session.bytes_held() {
+            Some(held) => held,
             None => {
-                let resumed = part.resumed();
-                prefix.extend(&part, resumed, |alive| lines.write_line(alive))?;
+                let resumed = download.resumed();
+                download.hash_to(resumed, |bytes| {
+                    lines.write_line(&FromClient::Alive { bytes }.encode())
+                })?;
+                resumed
             }
-        }
-        Ok((part, prefix, armed))
+        };
+        self.client.expect(info.bytes - offset);
+        Ok(Prepared {
+            download,
+            session,
+            offset,
+        })
     }
 
     /// At the gate: until GO.
     fn wait(&self, lines: &mut LineStream<'_>, offer: &Offer, offset: u64) -> Result<()> {
-        let peer = lines.peer();
+        let (peer, missing) = (lines.peer(), offer.file.bytes - offset);
         loop {
             match read_message(lines, clock::now().after(GATE_SILENCE), Phase::Muster)? {
-                FromServer::Wait { ready, clients } => {
-                    self.muster.store(
-                        u64::from(ready) << 16 | u64::from(clients),
-                        Ordering::Relaxed,
-                    );
-                }
-                FromServer::Go { bytes } if bytes == offer.file.bytes - offset => return Ok(()),
+                FromServer::Wait { ready, clients } => self.client.set_muster(ready, clients),
+                FromServer::Go { bytes } if bytes == missing => return Ok(()),
                 FromServer::Go { bytes } => {
-                    let what = format!(
-                        "GO with {bytes} bytes of the {} that are missing",
-                        offer.file.bytes - offset
-                    );
+                    let what = format!("GO with {bytes} bytes of the {missing} that are missing");
                     return Err(Error::protocol(peer, what));
                 }
                 FromServer::Error { code, reason } => return Err(server_error(peer, code, reason)),
@@ -257,39 +236,130 @@ impl Client {
         }
     }
 
-    /// Sends the receipt and hears the summary. The copy is proven by now; a server that is gone
-    /// takes only its own figures with it.
-    fn conclude(
-        &self,
-        lines: &mut LineStream<'_>,
+    /// GO to the last byte. A failure is sent to the server, with what was counted.
+    fn receive(
+        &mut self,
+        prepared: &mut Prepared,
         offer: &Offer,
-        bytes: u64,
-        taken: &Received,
-        transfer: &mut Transfer,
-        sender: &mut Option<String>,
-    ) {
-        let receipt = Receipt {
-            bytes,
-            sha1: offer.file.sha1,
+        stream: &TcpStream,
+        lines: &mut LineStream<'_>,
+    ) -> Result<Received> {
+        let download = &mut prepared.download;
+        download
+            .begin_holes()
+            .inspect_err(|error| send_failure(lines, error, 0, self.transfer()))?;
+        let context = ReceiveContext {
+            stream,
+            offer,
+            config: self.config,
+            file: download.file(),
+            range: prepared.offset..offer.file.bytes,
+            moved: self.client.moved(),
+            stopped: &self.run.stopped,
+        };
+        let receiving = self.run.begin_receiving();
+        let received = prepared.session.receive(&context, lines);
+        drop(receiving);
+        let bytes = self.client.moved().load(Ordering::Relaxed);
+        self.transfer().bytes_client = Some(bytes);
+        let ReceiveError { error, partial } = match received {
+            Ok(received) => return Ok(received),
+            Err(stop) => stop,
+        };
+        if let Some(partial) = &partial {
+            let released = self.released;
+            let transfer = self.transfer();
+            transfer.counts = partial.counts;
+            transfer.seconds_client = partial.last.map(|last| last.since(released));
+            if partial.cut {
+                prepared.download.end_holes();
+            }
+        }
+        send_failure(lines, &error, bytes, self.transfer());
+        if partial.is_some() {
+            self.read_summary(lines);
+        }
+        Err(error)
+    }
+
+    /// Reads the copy back from disk, and sends its digest. For a copy that is not the file the
+    /// receipt follows at once.
+    fn verify(
+        &mut self,
+        download: Download,
+        offer: &Offer,
+        received: &Received,
+        lines: &mut LineStream<'_>,
+    ) -> Result<Verified> {
+        let checked = download.verify(|bytes| {
+            log_error(lines.write_line(&FromClient::Alive { bytes }.encode()));
+            Ok(())
+        })?;
+        let hashed = clock::now().since(self.released);
+        let transfer = self.transfer();
+        transfer.seconds_verified = Some(hashed);
+        transfer.first_client = received.first.map(|first| (clock::id(), first));
+        let sha1 = match &checked {
+            Checked::Whole(verified) => verified.sha1,
+            Checked::Corrupt { sha1, .. } => *sha1,
+        };
+        log_error(lines.write_line(&FromClient::Hashed { sha1 }.encode()));
+        let why = match checked {
+            Checked::Whole(verified) => return Ok(verified),
+            Checked::Corrupt { why, .. } => why,
+        };
+        self.transfer().verified = Some(false);
+        let receipt = self.receipt(sha1, received).encode();
+        log_error(lines.write_line(&receipt));
+        let answer = read_message(lines, clock::now().after(SUMMARY_LIMIT), Phase::Receipt);
+        let why = match answer {
+            Ok(FromServer::Error {
+                code: ErrorCode::Changed,
+                reason,
+            }) => escape(&reason),
+            _ => why,
+        };
+        Err(Error::Corrupt {
+            what: format!("'{}': {why}", offer.file.name),
+        })
+    }
+
+    /// Makes the copy durable, where that was asked for, and gives it its final name.
+    fn publish(&self, verified: Verified, lines: &LineStream<'_>, bytes: u64) -> Result<PathBuf> {
+        if self.config.durable {
+            // A slow disk may take long; the server is told before and gives the same time again.
+            log_error(lines.write_line(&FromClient::Alive { bytes }.encode()));
+            verified.sync()?;
+        }
+        verified.publish(self.config.durable)
+    }
+
+    fn receipt(&mut self, sha1: Digest, received: &Received) -> FromClient {
+        let transfer = self.transfer();
+        FromClient::Receipt(Receipt {
+            bytes: transfer.bytes_client.unwrap_or_default(),
+            sha1,
             last: transfer.seconds_client.unwrap_or_default(),
             hashed: transfer.seconds_verified.unwrap_or_default(),
             durable: transfer.seconds_durable,
-            first: taken.first.map(|first| (clock::id(), first)),
-            counts: taken.counts,
-        };
-        match lines.write_line(&FromClient::Receipt(receipt).encode()) {
-            Ok(()) => self.read_summary(lines, transfer, sender),
-            Err(error) => log::warn!("seat {}: no summary: {error}", offer.seat),
+            first: transfer.first_client,
+            counts: received.counts,
+        })
+    }
+
+    /// Sends the receipt and reads the summary. The copy is proven by now; a server that is gone
+    /// takes only its own figures with it.
+    fn conclude(&mut self, sha1: Digest, received: &Received, lines: &mut LineStream<'_>) {
+        let receipt = self.receipt(sha1, received).encode();
+        match lines.write_line(&receipt) {
+            Ok(()) => self.read_summary(lines),
+            Err(error) => log::warn!("seat {}: no summary: {error}", self.transfer().seat),
         }
     }
 
-    /// Hears the server's account; without it the copy is no less proven.
-    fn read_summary(
-        &self,
-        lines: &mut LineStream<'_>,
-        transfer: &mut Transfer,
-        sender: &mut Option<String>,
-    ) {
+    /// Reads the server's account; without it the copy is no less proven.
+    fn read_summary(&mut self, lines: &mut LineStream<'_>) {
+        let transfer = self.transfer();
         let seat = transfer.seat;
         match read_message(lines, clock::now().after(SUMMARY_LIMIT), Phase::Receipt) {
             Ok(FromServer::Summary(summary)) => {
@@ -302,47 +372,37 @@ impl Client {
                     transfer.reason = summary.reason;
                 } else if transfer.outcome == Outcome::Complete && transfer.verified.is_some() {
                     let outcome = summary.outcome;
-                    let reason = crate::text::escape(&summary.reason.unwrap_or_default());
+                    let reason = escape(&summary.reason.unwrap_or_default());
                     log::warn!("the server counts this copy as {outcome}: {reason}");
                 }
-                *sender = Some(summary.sender);
+                self.report.sender = Some(summary.sender);
             }
-            Ok(_) => log::warn!("seat {seat}: the server's last word was no summary"),
+            Ok(_) => log::warn!("seat {seat}: the server's last message was no summary"),
             Err(error) => log::warn!("seat {seat}: no summary: {error}"),
         }
     }
 }
 
-/// Syncs and renames.
-fn store(part: Part, durable: bool, lines: &LineStream<'_>, bytes: u64) -> Result<PathBuf> {
-    if durable {
-        // A slow disk may take long; the server is told before and gives the same time again.
-        log_error(lines.write_line(&FromClient::Alive { bytes }.encode()));
-        part.sync()?;
-    }
-    part.publish(durable)
-}
-
 /// Once the last byte is in, a server that is gone takes only its own figures with it: the copy is
 /// verified, and whole or not, without it.
-pub(super) fn log_error(said: Result<()>) {
-    if let Err(error) = said {
+fn log_error(written: Result<()>) {
+    if let Err(error) = written {
         log::warn!("{error}");
     }
 }
 
-/// Says that this client cannot be served, before the release.
-fn refuse(lines: &LineStream<'_>, error: &Error) {
+/// Tells the server that this client cannot be served, before the release.
+fn send_refusal(lines: &LineStream<'_>, error: &Error) {
     let nobody = Transfer::new(SeatId(0), "", Outcome::Refused);
-    send_failure(lines, Outcome::Refused, error, 0, &nobody);
+    write_fail(lines, Outcome::Refused, error, 0, &nobody);
 }
 
-/// Says how the transfer failed, with what was counted of it.
-fn fail(lines: &LineStream<'_>, error: &Error, bytes: u64, transfer: &Transfer) {
-    send_failure(lines, outcome_of(error), error, bytes, transfer);
+/// Tells the server how the transfer failed, with what was counted of it.
+fn send_failure(lines: &LineStream<'_>, error: &Error, bytes: u64, transfer: &Transfer) {
+    write_fail(lines, outcome_of(error), error, bytes, transfer);
 }
 
-fn send_failure(
+fn write_fail(
     lines: &LineStream<'_>,
     outcome: Outcome,
     error: &Error,

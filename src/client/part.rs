@@ -2,8 +2,8 @@
 //! verified and, where that was asked for, safe on disk.
 //!
 //! The part is named by the file's digest and the client, so that a later session finds it,
-//! whatever its seat; while it may have holes it has another name. It is locked while it is written, and opened so that a link put in its place
-//! is refused and not followed.
+//! whatever its seat; while it may have holes it has another name. It is locked while it is
+//! written, and opened so that a link put in its place is refused and not followed.
 
 use std::fs;
 use std::fs::File;
@@ -19,7 +19,40 @@ use crate::error::Result;
 use crate::text::FileName;
 use crate::text::escape;
 
-/// A copy that is being received.
+/// Which part is opened, and how.
+#[derive(Clone, Debug)]
+pub struct PartSpec<'a> {
+    /// The folder for the copy.
+    pub folder: &'a Path,
+    /// The copy's final name.
+    pub name: &'a FileName,
+    /// The file's size.
+    pub bytes: u64,
+    /// What names the part, so that a later session finds it: the file's SHA-1 where it is known.
+    pub identity: Digest,
+    /// The client's number in this process.
+    pub client: u16,
+    /// In which order the bytes come.
+    pub order: ByteOrder,
+    /// Go on with the part that an earlier session left.
+    pub resume: bool,
+}
+
+/// In which order the bytes of a copy come; it decides what a part that was left is good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ByteOrder {
+    /// From the first to the last: what was left is a beginning of the file.
+    Sequential,
+    /// In any order, behind a beginning that an earlier session left. While they come the part has
+    /// another name ([`Part::begin_holes`]), so that a client that is killed leaves nothing that
+    /// is taken for a beginning; such a part is removed.
+    AfterBeginning,
+    /// In any order: what was left says nothing of where its bytes are, and no transport that goes
+    /// on from a beginning must find it.
+    Any,
+}
+
+/// The file that a copy is received into.
 #[derive(Debug)]
 pub struct Part {
     file: File,
@@ -32,88 +65,29 @@ pub struct Part {
 }
 
 impl Part {
-    /// Opens the part of `client` for `name` in `folder`, empty or, with `resume`, as it was left.
+    /// Opens a part, empty or, with `resume`, as it was left.
     ///
     /// # Errors
     /// The folder cannot be made or written, the target is something that a file must not
     /// replace, or another client is writing this part.
-    pub fn open(
-        folder: &Path,
-        name: &FileName,
-        size: u64,
-        sha1: Digest,
-        client: u16,
-        resume: bool,
-    ) -> Result<Self> {
-        let part = format!(".{}-{client}.part", sha1.short());
-        Self::open_as(folder, name, size, &part, resume)
-    }
-
-    /// The same for bytes that follow a beginning of the file in any order: while they come the part
-    /// has another name ([`Part::begin_holes`]), so that what a client leaves that was killed is
-    /// not taken for a beginning. Such a one is removed.
-    ///
-    /// # Errors
-    /// As [`Part::open`].
-    pub fn open_holed(
-        folder: &Path,
-        name: &FileName,
-        size: u64,
-        sha1: Digest,
-        client: u16,
-        resume: bool,
-    ) -> Result<Self> {
-        let holed = folder.join(format!(".{}-{client}.holes.part", sha1.short()));
-        if let Ok(file) = File::open(&holed) {
-            if let Err(TryLockError::WouldBlock) = file.try_lock() {
-                return Err(Error::refused(
-                    shown(&holed),
-                    "another client is writing it",
-                ));
-            }
-            fs::remove_file(&holed).map_err(Error::io("remove what has holes", shown(&holed)))?;
+    pub fn open(spec: &PartSpec<'_>) -> Result<Self> {
+        let (folder, short) = (spec.folder, spec.identity.short());
+        let at = |end: &str| folder.join(format!(".{short}-{}.{end}", spec.client));
+        let holed = (spec.order == ByteOrder::AfterBeginning).then(|| at("holes.part"));
+        if let Some(holed) = &holed {
+            remove_holed(holed)?;
         }
-        let part = Self::open(folder, name, size, sha1, client, resume)?;
-        Ok(Self {
-            holed: Some(holed),
-            ..part
-        })
-    }
-
-    /// The same for bytes that come in any order: [`Part::resumed`] says nothing of where they
-    /// are, and no way that goes on from a beginning must find it.
-    ///
-    /// # Errors
-    /// As [`Part::open`].
-    pub fn open_scattered(
-        folder: &Path,
-        name: &FileName,
-        size: u64,
-        sha1: Digest,
-        client: u16,
-        resume: bool,
-    ) -> Result<Self> {
-        let part = format!(".{}-{client}.pieces.part", sha1.short());
-        Self::open_as(folder, name, size, &part, resume)
-    }
-
-    fn open_as(
-        folder: &Path,
-        name: &FileName,
-        size: u64,
-        part: &str,
-        resume: bool,
-    ) -> Result<Self> {
+        let path = at(match spec.order {
+            ByteOrder::Any => "pieces.part",
+            ByteOrder::Sequential | ByteOrder::AfterBeginning => "part",
+        });
         fs::create_dir_all(folder).map_err(Error::io("make the folder", shown(folder)))?;
-        let target = folder.join(name.as_str());
+        let target = folder.join(spec.name.as_str());
         replaceable(&target)?;
-        let path = folder.join(part);
         let file = open(&path)?;
         match file.try_lock() {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(Error::refused(shown(&path), "another client is writing it"));
-            }
+            Err(TryLockError::WouldBlock) => return Err(written_by_another(&path)),
             Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {}
             Err(TryLockError::Error(error)) => {
                 return Err(Error::io("lock the file", shown(&path))(error));
@@ -123,14 +97,18 @@ impl Part {
             .metadata()
             .map_err(Error::io("look at the file", shown(&path)))?
             .len();
-        let resumed = if resume && held <= size { held } else { 0 };
+        let resumed = if spec.resume && held <= spec.bytes {
+            held
+        } else {
+            0
+        };
         file.set_len(resumed)
             .map_err(Error::io("empty the file", shown(&path)))?;
         Ok(Self {
             file,
             path,
             target,
-            holed: None,
+            holed,
             resumed,
         })
     }
@@ -175,7 +153,7 @@ impl Part {
     ///
     /// # Errors
     /// That name is something that a file must not replace.
-    pub fn rename_to(&mut self, name: &FileName) -> Result<()> {
+    pub fn set_name(&mut self, name: &FileName) -> Result<()> {
         let target = self.target.with_file_name(name.as_str());
         replaceable(&target)?;
         self.target = target;
@@ -199,7 +177,7 @@ impl Part {
     ///
     /// # Errors
     /// Something that a file must not replace has taken the name, or the system refuses.
-    pub fn publish(self, durable: bool) -> Result<PathBuf> {
+    pub(super) fn publish(self, durable: bool) -> Result<PathBuf> {
         replaceable(&self.target)?;
         fs::rename(&self.path, &self.target)
             .map_err(Error::io("rename the copy", shown(&self.target)))?;
@@ -218,6 +196,21 @@ impl Part {
             log::warn!("cannot remove {}: {error}", self.shown());
         }
     }
+}
+
+/// Removes a part with holes that a client left which was killed.
+fn remove_holed(path: &Path) -> Result<()> {
+    let Ok(file) = File::open(path) else {
+        return Ok(());
+    };
+    if let Err(TryLockError::WouldBlock) = file.try_lock() {
+        return Err(written_by_another(path));
+    }
+    fs::remove_file(path).map_err(Error::io("remove what has holes", shown(path)))
+}
+
+fn written_by_another(path: &Path) -> Error {
+    Error::refused(shown(path), "another client is writing it")
 }
 
 /// Opens a regular file for reading and writing, making it where there is none.
@@ -241,9 +234,10 @@ fn open(path: &Path) -> Result<File> {
     let opened = file
         .metadata()
         .map_err(Error::io("look at the file", shown(path)))?;
-    match opened.is_file() && same(&seen, &opened) {
-        true => Ok(file),
-        false => Err(refused()),
+    if opened.is_file() && same(&seen, &opened) {
+        Ok(file)
+    } else {
+        Err(refused())
     }
 }
 
@@ -254,11 +248,14 @@ fn replaceable(target: &Path) -> Result<()> {
         Err(error) => return Err(Error::io("look at the target", shown(target))(error)),
         Ok(metadata) => metadata.file_type(),
     };
-    let what = match () {
-        () if kind.is_file() => return Ok(()),
-        () if kind.is_dir() => "a folder of that name is in the way",
-        () if kind.is_symlink() => "a symbolic link of that name is in the way",
-        () => "something of that name that is no regular file is in the way",
+    let what = if kind.is_file() {
+        return Ok(());
+    } else if kind.is_dir() {
+        "a folder of that name is in the way"
+    } else if kind.is_symlink() {
+        "a symbolic link of that name is in the way"
+    } else {
+        "something of that name that is no regular file is in the way"
     };
     Err(Error::refused(shown(target), what))
 }
@@ -283,18 +280,23 @@ mod tests {
     use super::*;
 
     fn part(folder: &Path, name: &str, resume: bool) -> Result<Part> {
-        Part::open(
+        open_as(folder, name, resume, ByteOrder::Sequential)
+    }
+
+    fn open_as(folder: &Path, name: &str, resume: bool, order: ByteOrder) -> Result<Part> {
+        Part::open(&PartSpec {
             folder,
-            &FileName::new(name).expect("plain"),
-            10,
-            Digest::of(b"x"),
-            1,
+            name: &FileName::new(name).expect("plain"),
+            bytes: 10,
+            identity: Digest::of(b"x"),
+            client: 1,
+            order,
             resume,
-        )
+        })
     }
 
     #[test]
-    fn the_final_name_appears_only_with_the_whole_file() {
+    fn final_name_appears_only_with_whole_file() {
         let folder = tempfile::tempdir().expect("folder");
         let out = folder.path().join("made/here");
         let copy = part(&out, "f", false).expect("room");
@@ -313,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn an_earlier_part_is_taken_up_only_when_asked_and_never_when_too_long() {
+    fn earlier_part_is_resumed_only_when_asked_and_not_too_long() {
         let folder = tempfile::tempdir().expect("folder");
         let fill = |bytes: &[u8]| {
             let copy = part(folder.path(), "f", false).expect("room");
@@ -337,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn two_clients_do_not_write_one_part() {
+    fn two_clients_cannot_write_one_part() {
         let folder = tempfile::tempdir().expect("folder");
         let held = part(folder.path(), "f", false).expect("room");
         let error = part(folder.path(), "f", true)
@@ -349,12 +351,9 @@ mod tests {
     }
 
     #[test]
-    fn what_may_have_holes_is_taken_up_only_once_it_has_none() {
+    fn part_with_holes_is_not_resumed_before_they_are_filled() {
         let folder = tempfile::tempdir().expect("folder");
-        let open = || {
-            let name = FileName::new("f").expect("plain");
-            Part::open_holed(folder.path(), &name, 10, Digest::of(b"x"), 1, true)
-        };
+        let open = || open_as(folder.path(), "f", true, ByteOrder::AfterBeginning);
         let left = || part(folder.path(), "f", true).map(|part| part.resumed());
         let copy = open().expect("room");
         io::Write::write_all(&mut copy.file(), b"012").expect("room");
@@ -388,7 +387,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_folder_a_link_and_a_fifo_are_not_replaced() {
+    fn folder_link_and_fifo_are_not_replaced() {
         let folder = tempfile::tempdir().expect("folder");
         fs::create_dir(folder.path().join("folder")).expect("room");
         std::os::unix::fs::symlink("/etc/passwd", folder.path().join("link")).expect("room");
@@ -413,7 +412,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_link_in_the_place_of_a_part_is_not_followed() {
+    fn link_in_place_of_part_is_not_followed() {
         let folder = tempfile::tempdir().expect("folder");
         let victim = folder.path().join("victim");
         fs::write(&victim, b"precious").expect("room");

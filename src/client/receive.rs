@@ -1,6 +1,5 @@
 //! What a way of sending is to a client: something that takes the bytes in after GO.
 
-use std::cell::Cell;
 use std::fmt;
 use std::fs::File;
 use std::net::TcpStream;
@@ -8,7 +7,8 @@ use std::ops::Range;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
 
-use crate::client::FetchConfig;
+use crate::client::config::FetchConfig;
+use crate::client::part::ByteOrder;
 use crate::error::Error;
 use crate::net::line_stream::LineStream;
 use crate::proto::native::Offer;
@@ -21,16 +21,9 @@ pub trait ReceiveTransport: fmt::Debug + Send + Sync {
     /// Its word.
     fn via(&self) -> Via;
 
-    /// Its bytes come in any order, so that what an earlier session left is not a beginning of
-    /// the file, and lies in a part of its own kind.
-    fn scattered(&self) -> bool {
-        false
-    }
-
-    /// Its bytes follow the beginning that an earlier session left, in any order, so that what a
-    /// client leaves that is killed has holes.
-    fn leaves_holes(&self) -> bool {
-        false
+    /// In which order its bytes come.
+    fn byte_order(&self) -> ByteOrder {
+        ByteOrder::Sequential
     }
 
     /// Opens what must be open before the release, before this client says READY. The terms of
@@ -40,7 +33,7 @@ pub trait ReceiveTransport: fmt::Debug + Send + Sync {
     /// Why this client cannot receive; it gives its seat back.
     fn prepare(
         &self,
-        arriving: &PrepareContext<'_>,
+        context: &PrepareContext<'_>,
         lines: &mut LineStream<'_>,
     ) -> Result<Box<dyn ReceiveSession>, Error>;
 }
@@ -56,12 +49,12 @@ pub trait ReceiveSession: fmt::Debug + Send {
     /// Takes the payload in, after GO was heard.
     ///
     /// # Errors
-    /// Why it ended early; `incoming.moved` says how far it came.
+    /// Why it ended early; `context.moved` says how far it came.
     fn receive(
         &mut self,
-        incoming: &ReceiveContext<'_>,
+        context: &ReceiveContext<'_>,
         lines: &mut LineStream<'_>,
-    ) -> Result<Received, Error>;
+    ) -> Result<Received, ReceiveError>;
 
     /// The client's conversation is over, and its copy is whole: stays for as long as others need
     /// it, or until `stopped`.
@@ -78,7 +71,7 @@ pub struct PrepareContext<'a> {
     /// The seat and the file.
     pub offer: &'a Offer,
     /// What the user asked for.
-    pub order: &'a FetchConfig,
+    pub config: &'a FetchConfig,
     /// Where the bytes will go; it holds what an earlier session left.
     pub file: &'a File,
 }
@@ -91,7 +84,7 @@ pub struct ReceiveContext<'a> {
     /// The seat and the file.
     pub offer: &'a Offer,
     /// What the user asked for.
-    pub order: &'a FetchConfig,
+    pub config: &'a FetchConfig,
     /// Where the bytes go, each at its own place.
     pub file: &'a File,
     /// The part that is to come.
@@ -100,8 +93,24 @@ pub struct ReceiveContext<'a> {
     pub moved: &'a AtomicU64,
     /// Set when the user wants it to end.
     pub stopped: &'a AtomicBool,
-    /// What is known of a payload that is over and has holes, for a way that ends with an error.
-    pub holed: Cell<Option<PartialReceive>>,
+}
+
+/// Why a payload ended early.
+#[derive(Debug)]
+pub struct ReceiveError {
+    /// The error.
+    pub error: Error,
+    /// What is known of a payload that is over and has holes.
+    pub partial: Option<PartialReceive>,
+}
+
+impl From<Error> for ReceiveError {
+    fn from(error: Error) -> Self {
+        Self {
+            error,
+            partial: None,
+        }
+    }
 }
 
 /// A payload that is over and not whole.

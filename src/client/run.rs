@@ -1,6 +1,5 @@
 //! The clients of one process as they run, a thread each.
 
-use std::net::Shutdown;
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::Condvar;
@@ -11,12 +10,11 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
-use crate::client::CONNECT_LIMIT;
-use crate::client::Client;
-use crate::client::ClientReport;
-use crate::client::ClientView;
-use crate::client::FetchConfig;
-use crate::client::receive::ReceiveTransport;
+use crate::client::config::FetchConfig;
+use crate::client::messages::CONNECT_LIMIT;
+use crate::client::report::ClientReport;
+use crate::client::shared::Client;
+use crate::client::shared::ClientView;
 use crate::error::Error;
 use crate::error::Result;
 use crate::net::STACK;
@@ -24,7 +22,7 @@ use crate::net::clock;
 use crate::net::socket;
 use crate::session::MAX_SEATS;
 
-/// The clients of one order as they run.
+/// The clients of one fetch as they run.
 #[derive(Debug)]
 pub struct FetchRun {
     clients: Vec<Arc<Client>>,
@@ -59,9 +57,9 @@ impl Drop for Receiving<'_> {
 }
 
 impl FetchRun {
-    /// Clients for `order`, not yet started.
-    pub fn new(order: &FetchConfig) -> Self {
-        let clients = (0..order.clients)
+    /// Clients for `config`, not yet started.
+    pub fn new(config: &FetchConfig) -> Self {
+        let clients = (0..config.clients)
             .map(|_| Arc::new(Client::new()))
             .collect();
         Self {
@@ -93,58 +91,43 @@ impl FetchRun {
         );
     }
 
-    /// Runs every client to its end.
+    /// Runs every client to its end, each by `work`, which gets the client and its number from 1.
     ///
     /// # Errors
-    /// The order cannot be begun: a number out of range, too few file descriptors. What happens
-    /// to a client after that is in its [`End`].
-    pub fn run(
-        &self,
-        order: &FetchConfig,
-        intakes: &[&dyn ReceiveTransport],
-    ) -> Result<Vec<ClientReport>> {
-        self.run_each(order, &|client, number| {
-            client.run(self, order, number, intakes)
-        })
-    }
-
-    /// Runs every client to its end, each by `talk`, which gets the client and its number from 1.
-    /// For clients that speak another protocol than the native one.
-    ///
-    /// # Errors
-    /// As [`Fetch::run`].
+    /// The fetch cannot be begun: a number out of range, too few file descriptors. What happens
+    /// to a client after that is in its [`ClientReport`].
     pub fn run_each(
         &self,
-        order: &FetchConfig,
-        talk: &(dyn Fn(&Client, u16) -> ClientReport + Sync),
+        config: &FetchConfig,
+        work: &(dyn Fn(&Client, u16) -> ClientReport + Sync),
     ) -> Result<Vec<ClientReport>> {
-        if !(1..=MAX_SEATS).contains(&order.clients) {
+        if !(1..=MAX_SEATS).contains(&config.clients) {
             return Err(Error::refused(
                 "gatecast",
-                format!("{} clients: 1 to {MAX_SEATS} are possible", order.clients),
+                format!("{} clients: 1 to {MAX_SEATS} are possible", config.clients),
             ));
         }
-        order
+        config
             .copy
             .resolved()
             .map_err(|why| Error::refused("gatecast", why))?;
-        // A socket and a file each, and a pipe's two ends.
-        let wanted = u64::from(order.clients) * 4 + 64;
+        // A socket and a file each, and a pipe's two reports.
+        let wanted = u64::from(config.clients) * 4 + 64;
         if let Some(limit) = socket::descriptors(wanted).filter(|&limit| limit < wanted) {
             let reason = format!(
                 "{} clients need {wanted} open files and the limit is {limit} (ulimit -n)",
-                order.clients
+                config.clients
             );
             return Err(Error::refused("the system", reason));
         }
-        let ends = thread::scope(|scope| {
+        let reports = thread::scope(|scope| {
             let running: Vec<_> = (1..)
                 .zip(&self.clients)
                 .map(|(number, client)| {
                     thread::Builder::new()
                         .name(format!("client-{number}"))
                         .stack_size(STACK)
-                        .spawn_scoped(scope, move || talk(client, number))
+                        .spawn_scoped(scope, move || work(client, number))
                         .map_err(Error::io("start the client's thread", number))
                 })
                 .collect();
@@ -156,17 +139,14 @@ impl FetchRun {
             };
             running.into_iter().map(ended).collect()
         });
-        Ok(ends)
+        Ok(reports)
     }
 
     /// Stops every client; each comes to its end by itself.
     pub fn stop(&self) {
         self.stopped.store(true, Ordering::SeqCst);
         for client in &self.clients {
-            if let Some(stream) = &*client.stream.lock().unwrap_or_else(PoisonError::into_inner) {
-                // A connection that is gone already needs no closing.
-                let _ = stream.shutdown(Shutdown::Both);
-            }
+            client.shut();
         }
     }
 
@@ -179,19 +159,28 @@ impl FetchRun {
     pub fn is_stopped(&self) -> bool {
         self.stopped.load(Ordering::SeqCst)
     }
-}
 
-/// Connects, again and again while the server is not there yet and the order's patience lasts.
-pub(super) fn connect(fetch: &FetchRun, order: &FetchConfig) -> Result<TcpStream> {
-    let patience = clock::now().after(order.retry);
-    loop {
-        let error = match socket::connect(&order.server, clock::now().after(CONNECT_LIMIT)) {
-            Ok(stream) => return Ok(stream),
-            Err(error) => error,
+    /// Connects `client`, again and again while the server is not there yet and `config.retry`
+    /// lasts; [`FetchRun::stop`] reports the connection.
+    ///
+    /// # Errors
+    /// The server cannot be reached, or the user stopped it.
+    pub(crate) fn connect(&self, client: &Client, config: &FetchConfig) -> Result<Arc<TcpStream>> {
+        let patience = clock::now().after(config.retry);
+        let stream = loop {
+            let error = match socket::connect(&config.server, clock::now().after(CONNECT_LIMIT)) {
+                Ok(stream) => break Arc::new(stream),
+                Err(error) => error,
+            };
+            let Some(left) = clock::left(patience).filter(|_| !self.is_stopped()) else {
+                return Err(error);
+            };
+            thread::sleep(left.min(RETRY_PAUSE));
         };
-        let Some(left) = clock::left(patience).filter(|_| !fetch.is_stopped()) else {
-            return Err(error);
-        };
-        thread::sleep(left.min(RETRY_PAUSE));
+        client.set_stream(Some(Arc::clone(&stream)));
+        if self.is_stopped() {
+            return Err(Error::Interrupted);
+        }
+        Ok(stream)
     }
 }

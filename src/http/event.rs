@@ -3,23 +3,21 @@
 //!
 //! - `state`: everything about the sessions that have not ended, and which ones have
 //! - `session`: a session has ended; its document
-//! - `swarm`: who had which chunk of it first, and who got how much from whom; its document
+//! - `swarm`: which peer had which chunk first, and how much each got from whom; its document
 //! - `clients`: the clients of a `fetch`, as that process sees them
 //!
-//! A state is whole: whoever misses some has lost nothing but time.
+//! Each state is complete: a subscriber that misses some of them needs only the next one.
 
 use std::sync::Arc;
 
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::client::ClientStage;
-use crate::client::ClientView;
+use crate::client::{ClientStage, ClientView};
 use crate::proto::json::Json;
 use crate::server::gate::GateView;
 use crate::server::lobby::Lobby;
-use crate::server::transport::MAP_MAX;
-use crate::server::transport::SeatDetail;
+use crate::server::transport::{MAP_MAX, SeatDetail};
 use crate::transfer::Record;
 
 /// The schema's name and version.
@@ -34,7 +32,7 @@ pub fn state(id: u64, at: OffsetDateTime, lobby: &Lobby) -> String {
     state_of(id, at, &lobby.views(), &ended, lobby)
 }
 
-/// The state, from what was looked at before.
+/// The state, from views and records that the caller has already.
 pub(super) fn state_of(
     id: u64,
     at: OffsetDateTime,
@@ -192,7 +190,7 @@ fn begin(json: &mut Json, event: &str) {
     json.text("event", event);
 }
 
-/// To the millisecond: a state is a second old when it is looked at.
+/// Rounds to the millisecond: a state may be a second old when it is read.
 fn rounded(seconds: f64) -> f64 {
     (seconds * 1e3).round() / 1e3
 }

@@ -2,81 +2,59 @@
 
 use std::io;
 use std::ops::Range;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::http::Face;
-use crate::http::connection::Line;
-use crate::http::connection::REPLY_LIMIT;
-use crate::http::connection::Reply;
-use crate::http::connection::send_by;
-use crate::net::clock;
-use crate::net::copy;
-use crate::net::copy::Copying;
-use crate::net::copy::Stop;
-use crate::proto::http::range::Ranged;
-use crate::proto::http::range::content_range;
-use crate::proto::http::range::ranged;
-use crate::proto::http::request::Request;
-use crate::proto::http::response::ResponseHead;
+use crate::http::state::RequestContext;
+use crate::net::copy::{self, Copying};
+use crate::net::http::server::RESPONSE_LIMIT;
+use crate::proto::http::head::HeadBuilder;
+use crate::proto::http::range::{RequestedRange, content_range, requested_range};
+use crate::proto::http::request::HttpRequest;
+use crate::proto::http::response::HttpResponse;
 use crate::proto::http::text;
 use crate::proto::json::Json;
-use crate::server::catalog::Source;
+use crate::server::catalog::{Source, silent};
 use crate::server::lobby::Lobby;
 use crate::session::FileInfo;
 use crate::text::FileName;
 
-/// A file that goes out at once.
-pub(super) struct Download {
-    source: Source,
-    ranged: Ranged,
-    unchanged: bool,
-}
-
-impl Download {
-    pub(super) fn new(source: Source, request: &Request) -> Self {
-        let tag = etag(&source.info);
-        let unchanged = request
-            .fields
-            .all("if-none-match")
-            .flat_map(|value| value.split(','))
-            .any(|held| held.trim() == "*" || held.trim().trim_start_matches("W/") == tag);
-        Self {
-            ranged: part(request, &source.info),
-            source,
-            unchanged,
-        }
-    }
-}
-
-/// The part of `file` that `request` wants: with an If-Range that is not this very file's tag
-/// (RFC 9110, section 13.1.5: weak tags and dates are no proof) it is all of it.
-pub(super) fn part(request: &Request, file: &FileInfo) -> Ranged {
-    let mut ranges = request.fields.all("range");
+/// The part of `file` that `request` wants. With an If-Range that is not this file's own tag it is
+/// the whole file (RFC 9110, section 13.1.5: weak tags and dates are no proof).
+pub(super) fn range_of(request: &HttpRequest, file: &FileInfo) -> RequestedRange {
+    let mut ranges = request.headers.all("range");
     let (Some(range), None) = (ranges.next(), ranges.next()) else {
-        return Ranged::Whole;
+        return RequestedRange::Whole;
     };
-    match request.fields.get("if-range") {
-        Some(tag) if tag != etag(file) => Ranged::Whole,
-        _ => ranged(range, file.bytes),
+    match request.headers.get("if-range") {
+        Some(tag) if tag != etag(file) => RequestedRange::Whole,
+        _ => requested_range(range, file.bytes),
     }
+}
+
+/// The answer to a range that `file` does not have.
+pub(super) fn unsatisfiable(file: &FileInfo) -> HttpResponse {
+    HttpResponse::text(416, format!("the file has {} bytes", file.bytes))
+        .field("Content-Range", format!("bytes */{}", file.bytes))
 }
 
 /// The tag of a file: its digest, so it is as strong as a tag can be.
-pub(super) fn etag(file: &FileInfo) -> String {
+fn etag(file: &FileInfo) -> String {
     format!("\"sha1-{}\"", file.sha1)
 }
 
-/// The fields of an answer that has `file` in it, or a part of it.
-pub(super) fn describe(head: ResponseHead, file: &FileInfo, range: &Range<u64>) -> ResponseHead {
+/// Begins the head of a response with `range` of `file`: 200 for the whole file, 206 for a part.
+pub(super) fn file_head(
+    cx: &RequestContext<'_>,
+    status: u16,
+    file: &FileInfo,
+    range: &Range<u64>,
+) -> HeadBuilder {
     let digest = text::base64(file.sha1.as_bytes());
-    let partial = head.status == 206;
-    head.field("Content-Type", "application/octet-stream")
+    let part = (status == 206).then(|| content_range(range, file.bytes));
+    cx.head(status)
+        .field("Content-Type", "application/octet-stream")
         .field("Content-Length", range.end - range.start)
-        .maybe(
-            "Content-Range",
-            partial.then(|| content_range(range, file.bytes)),
-        )
+        .maybe("Content-Range", part)
         .field("Content-Disposition", text::disposition(file.name.as_str()))
         .field("Accept-Ranges", "bytes")
         .field("ETag", etag(file))
@@ -87,41 +65,32 @@ pub(super) fn describe(head: ResponseHead, file: &FileInfo, range: &Range<u64>) 
         .field("Cache-Control", "no-cache")
 }
 
-/// The name that a path asks for, and whether it asks for the file's digest only. An offered file
-/// whose own name ends in `.sha1` comes first.
-pub(super) fn offered(path: &str, lobby: &Lobby) -> Option<(FileName, bool)> {
-    let find = |path: &str| {
+/// The file that a path names, and whether the path asks for its digest only. An offered file whose
+/// own name ends in `.sha1` takes precedence.
+pub(super) fn find(path: &str, lobby: &Lobby) -> Option<(FileName, bool)> {
+    let offered = |path: &str| {
         let name = FileName::new(path).ok()?;
-        lobby
-            .catalog
-            .names()
-            .any(|known| *known == name)
-            .then_some(name)
+        let mut names = lobby.catalog.names();
+        names.any(|known| *known == name).then_some(name)
     };
-    if let Some(name) = find(path) {
+    if let Some(name) = offered(path) {
         return Some((name, false));
     }
-    find(path.strip_suffix(".sha1")?).map(|name| (name, true))
+    offered(path.strip_suffix(".sha1")?).map(|name| (name, true))
 }
 
-/// The digest as `sha1sum -c` reads it; a name with a backslash cannot be offered.
-pub(super) fn digest(file: &FileInfo) -> Reply {
-    let line = format!("{}  {}\n", file.sha1, file.name.as_str());
-    Reply::new(200, "text/plain; charset=utf-8", line)
-}
-
-/// What is offered: HTML for whoever prefers it, else JSON.
-pub(super) fn list(request: &Request, lobby: &Lobby) -> Reply {
-    let files = match lobby.files() {
+/// The list of offered files: HTML for clients that accept it, else JSON.
+pub(super) fn list(cx: &RequestContext<'_>) -> HttpResponse {
+    let files = match cx.lobby.files() {
         Ok(files) => files,
         Err(error) => {
             log::warn!("{error}");
-            return Reply::say(500, "an offered file cannot be read");
+            return HttpResponse::text(500, "an offered file cannot be read");
         }
     };
-    let accept = request.fields.get("accept").unwrap_or_default();
+    let accept = cx.request.headers.get("accept").unwrap_or_default();
     if !accept.contains("text/html") {
-        return Reply::json(Json::object(|json| {
+        return HttpResponse::json(Json::object(|json| {
             json.text("schema", "gatecast.files/1");
             json.list("files", |json| {
                 for file in &files {
@@ -147,58 +116,73 @@ pub(super) fn list(request: &Request, lobby: &Lobby) -> Reply {
         );
     }
     html += "</table>\n";
-    Reply::new(200, "text/html; charset=utf-8", html).field(
+    HttpResponse::new(200, "text/html; charset=utf-8", html).field(
         "Content-Security-Policy",
         "default-src 'none'; frame-ancestors 'none'",
     )
 }
 
-impl Face {
-    /// Sends a file outside of any session; nothing of it is logged, it is only counted.
-    pub(super) fn send_file(
-        &self,
-        download: &Download,
-        line: &mut Line<'_>,
-        without_body: bool,
-    ) -> io::Result<()> {
-        let info = &download.source.info;
-        let (status, range) = match &download.ranged {
-            _ if download.unchanged => {
-                let reply = Reply::new(304, "application/octet-stream", String::new());
-                self.reply(line, reply.field("ETag", etag(info)), true);
-                return Ok(());
-            }
-            Ranged::Unsatisfiable => {
-                let reply = Reply::say(416, format!("the file has {} bytes", info.bytes))
-                    .field("Content-Range", format!("bytes */{}", info.bytes));
-                self.reply(line, reply, without_body);
-                return Ok(());
-            }
-            Ranged::Whole => (200, 0..info.bytes),
-            Ranged::Part(range) => (206, range.clone()),
-        };
-        let head = describe(self.head(status, line.closes), info, &range);
-        send_by(line.stream, &head.encode(), clock::now().after(REPLY_LIMIT))?;
-        if without_body {
+/// Sends the file `name` at once, or its digest as `sha1sum -c` reads it.
+pub(super) fn send(cx: &RequestContext<'_>, name: &FileName, digest_only: bool) -> io::Result<()> {
+    let source = match cx.lobby.catalog.open(name, &silent) {
+        Ok(source) => source,
+        Err(error) => {
+            log::warn!("{error}");
+            let why = format!("the file '{name}' cannot be read");
+            cx.respond(&HttpResponse::text(500, why));
             return Ok(());
         }
-        let moved = AtomicU64::new(0);
-        let copying = Copying {
-            method: self.method,
-            buffer: copy::COPY_BUF,
-            stall: self.stall,
-            pacer: self.pacer.as_ref(),
-            moved: &moved,
-        };
-        let sent = copy::send(&download.source.file, range, line.stream, copying);
-        self.counts
-            .bytes_at_once
-            .fetch_add(moved.load(Ordering::Relaxed), Ordering::Relaxed);
-        // The length is said already: an end before it is the only way to say that it is wrong.
-        sent.map_err(|stop| match stop {
-            Stop::Peer(error) | Stop::Disk(error) => error,
-            Stop::Stalled => io::ErrorKind::TimedOut.into(),
-            Stop::Short => io::Error::new(io::ErrorKind::UnexpectedEof, "the file was truncated"),
-        })
+    };
+    let file = &source.info;
+    if digest_only {
+        let line = format!("{}  {}\n", file.sha1, name.as_str());
+        cx.respond(&HttpResponse::new(200, "text/plain; charset=utf-8", line));
+        return Ok(());
     }
+    let tag = etag(file);
+    let mut held = cx.request.headers.all("if-none-match");
+    if held.any(|tags| {
+        tags.split(',')
+            .map(str::trim)
+            .any(|held| held == "*" || held.trim_start_matches("W/") == tag)
+    }) {
+        let response = HttpResponse::new(304, "application/octet-stream", "");
+        cx.respond(&response.field("ETag", tag));
+        return Ok(());
+    }
+    match range_of(cx.request, file) {
+        RequestedRange::Whole => send_range(cx, &source, 200, 0..file.bytes),
+        RequestedRange::Part(range) => send_range(cx, &source, 206, range),
+        RequestedRange::Unsatisfiable => {
+            cx.respond(&unsatisfiable(file));
+            Ok(())
+        }
+    }
+}
+
+/// Sends a part of a file outside of any session: it is counted, and not logged.
+fn send_range(
+    cx: &RequestContext<'_>,
+    source: &Source,
+    status: u16,
+    range: Range<u64>,
+) -> io::Result<()> {
+    let head = file_head(cx, status, &source.info, &range);
+    cx.connection.send(&head.encode(), RESPONSE_LIMIT)?;
+    if cx.wants_head_only() {
+        return Ok(());
+    }
+    let moved = AtomicU64::new(0);
+    let copying = Copying {
+        method: cx.server.method,
+        buffer: copy::COPY_BUF,
+        stall: cx.server.stall,
+        pacer: cx.server.pacer.as_ref(),
+        moved: &moved,
+    };
+    let sent = copy::send(&source.file, range, cx.stream(), copying);
+    let downloads = &cx.server.counters.download_bytes;
+    downloads.fetch_add(moved.load(Ordering::Relaxed), Ordering::Relaxed);
+    // The head has announced the length: ending earlier is the only way to say that it is wrong.
+    sent.map_err(Into::into)
 }

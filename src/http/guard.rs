@@ -1,59 +1,70 @@
-//! Who may look, and who may change something.
+//! Who may read, and who may change something.
 //!
-//! A web page elsewhere can make a browser ask us anything, in two ways. It can point its own
-//! name at our address (DNS rebinding) and read the answers: so the host that was asked for must
-//! be an address, `localhost` or a name of ours. And it can post blindly: so a change needs a
-//! header with the token, which no page elsewhere can read or send. Besides, changes are taken
-//! from loopback only, unless the server was started with the addresses of others. A proxy on this
-//! machine is loopback to us, and so is everybody who comes through it.
+//! A web page elsewhere can make a browser send us any request, in two ways. It can point its own
+//! name at our address (DNS rebinding) and read the answers: so the requested host must be an
+//! address, `localhost` or a name of ours. And it can post without reading the answer: so a change
+//! needs a header with the token, which no page elsewhere can read or send. Besides, changes are
+//! accepted from loopback only, unless the server was started with other addresses. A proxy on
+//! this machine is loopback to us, and so is everybody who comes through it.
 
-use std::net::IpAddr;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
-use crate::http::Face;
 use crate::net::clock;
-use crate::proto::http::request::Request;
+use crate::proto::http::request::HttpRequest;
+
+/// Who may read, and who may change something.
+#[derive(Debug)]
+pub(super) struct AccessGuard {
+    token: String,
+    control_from: Vec<IpAddr>,
+    hosts: Vec<String>,
+}
 
 /// The header field with the token.
 pub const TOKEN: &str = "gatecast-token";
 
-/// A token that nobody guesses, 32 hexadecimal digits.
+/// A token that cannot be guessed, 32 hexadecimal digits.
 pub fn random_token() -> String {
     format!("{:016x}{:016x}", clock::random(), clock::random())
 }
 
-impl Face {
-    /// True when the request asks for a host that can only be this server.
-    pub(super) fn knows_host(&self, request: &Request) -> bool {
+impl AccessGuard {
+    pub(super) fn new(
+        token: Option<String>,
+        control_from: Vec<IpAddr>,
+        hosts: Vec<String>,
+    ) -> Self {
+        Self {
+            token: token.unwrap_or_else(random_token),
+            control_from,
+            hosts,
+        }
+    }
+
+    /// True when the requested host can only be this server.
+    pub(super) fn knows_host(&self, request: &HttpRequest) -> bool {
         // Only HTTP/1.0 has no host, and no browser speaks it.
-        request
-            .host
-            .as_deref()
-            .is_none_or(|host| is_ours(host, &self.options.hosts))
+        let host = request.host.as_deref();
+        host.is_none_or(|host| is_ours(host, &self.hosts))
     }
 
     /// True when `peer` may change something, with the token.
     pub(super) fn may_change(&self, peer: SocketAddr) -> bool {
         let ip = peer.ip().to_canonical();
-        let from = &self.options.control_from;
-        ip.is_loopback()
-            || from
-                .iter()
-                .any(|&other| other == ip || other.is_unspecified())
+        let mut others = self.control_from.iter();
+        ip.is_loopback() || others.any(|&other| other == ip || other.is_unspecified())
     }
 
     /// True when the request carries the token.
-    pub(super) fn has_token(&self, request: &Request) -> bool {
-        let shown = request.fields.get(TOKEN).unwrap_or_default();
-        same(shown.as_bytes(), self.token.as_bytes())
+    pub(super) fn has_token(&self, request: &HttpRequest) -> bool {
+        let given = request.headers.get(TOKEN).unwrap_or_default();
+        is_same(given.as_bytes(), self.token.as_bytes())
     }
 
-    /// The token, for the page of somebody on this machine.
+    /// The token, for the page of a user on this machine.
     pub(super) fn token_for(&self, peer: SocketAddr) -> Option<&str> {
-        peer.ip()
-            .to_canonical()
-            .is_loopback()
-            .then_some(&*self.token)
+        let is_here = peer.ip().to_canonical().is_loopback();
+        is_here.then_some(&*self.token)
     }
 }
 
@@ -69,22 +80,17 @@ fn is_ours(host: &str, names: &[String]) -> bool {
     !own.is_empty() && (host == own || host.strip_suffix(".local") == Some(&own))
 }
 
-/// Compares without telling by its time where the first difference is.
-fn same(one: &[u8], two: &[u8]) -> bool {
+/// Compares in a time that does not depend on where the first difference is.
+fn is_same(one: &[u8], two: &[u8]) -> bool {
     one.len() == two.len() && one.iter().zip(two).fold(0, |diff, (a, b)| diff | (a ^ b)) == 0
 }
 
 #[cfg(test)]
 mod tests {
-    use crate::http::Options;
-    use crate::server::builder::ServerCoreBuilder;
-    use crate::server::catalog::Catalog;
-    use crate::server::config::ServerConfig;
-
     use super::*;
 
     #[test]
-    fn addresses_and_own_names_are_ours_and_other_names_are_not() {
+    fn host_is_known_by_address_and_own_names_only() {
         let names = ["teacher.lab".to_owned()];
         for host in [
             "127.0.0.1",
@@ -109,14 +115,10 @@ mod tests {
     }
 
     #[test]
-    fn changes_are_taken_from_loopback_and_from_whom_was_named() {
-        let face = |from: &[[u8; 4]]| {
-            let options = Options {
-                control_from: from.iter().map(|&ip| IpAddr::from(ip)).collect(),
-                ..Options::default()
-            };
-            let host = ServerCoreBuilder::new(Catalog::default(), ServerConfig::default());
-            Face::new(&host, options).expect("settings that every system has")
+    fn changes_are_allowed_from_loopback_and_named_addresses() {
+        let guard = |from: &[[u8; 4]]| {
+            let from = from.iter().map(|&ip| IpAddr::from(ip)).collect();
+            AccessGuard::new(None, from, Vec::new())
         };
         let here = SocketAddr::from(([127, 0, 0, 1], 5));
         let mapped: SocketAddr = "[::ffff:127.0.0.1]:5".parse().expect("an address");
@@ -124,26 +126,26 @@ mod tests {
             SocketAddr::from(([10, 0, 0, 5], 5)),
             SocketAddr::from(([10, 0, 0, 6], 5)),
         );
-        let who = |face: &Face| [here, mapped, teacher, pupil].map(|peer| face.may_change(peer));
-        assert_eq!(who(&face(&[])), [true, true, false, false]);
-        assert_eq!(who(&face(&[[10, 0, 0, 5]])), [true, true, true, false]);
-        assert_eq!(who(&face(&[[0, 0, 0, 0]])), [true; 4]);
-        let face = face(&[[0, 0, 0, 0]]);
-        assert!(face.token_for(mapped).is_some());
+        let who = |guard: AccessGuard| [here, mapped, teacher, pupil].map(|p| guard.may_change(p));
+        assert_eq!(who(guard(&[])), [true, true, false, false]);
+        assert_eq!(who(guard(&[[10, 0, 0, 5]])), [true, true, true, false]);
+        assert_eq!(who(guard(&[[0, 0, 0, 0]])), [true; 4]);
+        let guard = guard(&[[0, 0, 0, 0]]);
+        assert!(guard.token_for(mapped).is_some());
         assert_eq!(
-            face.token_for(teacher),
+            guard.token_for(teacher),
             None,
-            "the page tells nobody else the token"
+            "the page gives the token to nobody else"
         );
     }
 
     #[test]
-    fn tokens_are_long_random_and_compared_whole() {
+    fn token_is_long_random_and_compared_whole() {
         let token = random_token();
         assert_eq!(token.len(), 32);
         assert_ne!(token, random_token());
-        assert!(same(token.as_bytes(), token.as_bytes()));
-        assert!(!same(token.as_bytes(), b""));
-        assert!(!same(token.as_bytes(), &token.as_bytes()[1..]));
+        assert!(is_same(token.as_bytes(), token.as_bytes()));
+        assert!(!is_same(token.as_bytes(), b""));
+        assert!(!is_same(token.as_bytes(), &token.as_bytes()[1..]));
     }
 }

@@ -1,176 +1,146 @@
-//! The same figures for Prometheus, in its text format 0.0.4: results from the ledger, progress
-//! and muster from the lobby's views.
+//! The figures of `GET /metrics` in Prometheus's text format 0.0.4: results from the server's
+//! history, progress and muster from the lobby's views.
 
-use std::fmt::Display;
-use std::fmt::Write;
+use std::fmt::{Display, Write};
 use std::sync::atomic::Ordering;
 
-use crate::http::Face;
-use crate::http::connection::Reply;
+use crate::http::state::HttpServer;
+use crate::proto::http::response::HttpResponse;
+use crate::server::gate::GateView;
 use crate::server::lobby::Lobby;
-use crate::transfer::Outcome;
+use crate::transfer::{Outcome, Record};
 use crate::units::total_saturating;
 
-/// Metrics being written.
-#[derive(Default)]
-struct Metrics {
-    text: String,
-}
+/// Every metric: its name, its kind, its help.
+const METRICS: &str = "\
+gatecast_sessions_ended_total counter Sessions that have ended.
+gatecast_transfers_total counter Transfers in the session log, by outcome.
+gatecast_transfers_proven_total counter Transfers whose copy is proven by its digest.
+gatecast_session_bytes_total counter Payload bytes sent in ended transfers.
+gatecast_download_bytes_total counter Payload bytes sent outside of sessions.
+gatecast_requests_total counter HTTP answers, by the first digit of their status.
+gatecast_http_connections gauge HTTP connections that are open.
+gatecast_subscribers gauge Subscribers of the events.
+gatecast_sessions_open gauge Sessions that have not ended.
+gatecast_seats_wanted gauge Seats of an open session.
+gatecast_seats_taken gauge Clients in the seats of an open session.
+gatecast_seats_ready gauge Clients that are ready.
+gatecast_moved_bytes gauge Payload bytes that an open session has moved.
+gatecast_last_session_seconds gauge Release to the last byte.
+gatecast_last_session_rate_mbit gauge Global rate, Mbit/s.
+";
 
-impl Metrics {
-    fn begin(&mut self, name: &str, kind: &str, help: &str) {
-        let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+/// The name of a metric, and its value for an open session.
+type SessionFigure = (&'static str, fn(&GateView) -> u64);
+
+/// Metrics as they are written.
+#[derive(Default)]
+struct MetricsText(String);
+
+impl MetricsText {
+    /// Begins a metric of [`METRICS`].
+    fn begin(&mut self, name: &str) {
+        let (kind, help) = METRICS
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.split_once(' '))
+            .expect("METRICS has every metric");
+        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
     }
 
     fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
-        self.text.push_str(name);
+        self.0.push_str(name);
         for (at, (label, text)) in labels.iter().enumerate() {
-            self.text.push(if at == 0 { '{' } else { ',' });
-            // Controls never stand in our labels; these three are what the format escapes.
+            self.0.push(if at == 0 { '{' } else { ',' });
+            // The format escapes these three; our labels hold no other control characters.
             let text = crate::text::escape(text)
                 .replace('\\', "\\\\")
                 .replace('"', "\\\"")
                 .replace('\n', "\\n");
-            let _ = write!(self.text, "{label}=\"{text}\"");
+            let _ = write!(self.0, "{label}=\"{text}\"");
         }
         if !labels.is_empty() {
-            self.text.push('}');
+            self.0.push('}');
         }
-        let _ = writeln!(self.text, " {value}");
+        let _ = writeln!(self.0, " {value}");
     }
 
-    fn one(&mut self, name: &str, kind: &str, help: &str, value: impl Display) {
-        self.begin(name, kind, help);
+    /// A metric without labels.
+    fn single(&mut self, name: &str, value: impl Display) {
+        self.begin(name);
         self.sample(name, &[], value);
     }
 }
 
-impl Face {
-    pub(super) fn metrics(&self, lobby: &Lobby) -> Reply {
-        let mut metrics = Metrics::default();
-        let (views, totals) = (lobby.views(), lobby.history().totals());
-        metrics.one(
-            "gatecast_sessions_ended_total",
-            "counter",
-            "Sessions that have ended.",
-            totals.sessions,
-        );
-        metrics.begin(
-            "gatecast_transfers_total",
-            "counter",
-            "Transfers in the session log, by outcome.",
-        );
-        for (outcome, count) in Outcome::ALL.iter().zip(totals.outcomes) {
-            let labels = [("outcome", outcome.word())];
-            metrics.sample("gatecast_transfers_total", &labels, count);
-        }
-        metrics.one(
-            "gatecast_transfers_proven_total",
-            "counter",
-            "Transfers whose copy is proven by its digest.",
-            totals.proven,
-        );
-        metrics.one(
-            "gatecast_session_bytes_total",
-            "counter",
-            "Payload bytes sent in ended transfers.",
-            totals.bytes_server,
-        );
-        metrics.one(
-            "gatecast_download_bytes_total",
-            "counter",
-            "Payload bytes sent outside of sessions.",
-            self.counts.bytes_at_once.load(Ordering::Relaxed),
-        );
-        metrics.begin(
-            "gatecast_requests_total",
-            "counter",
-            "HTTP answers, by the first digit of their status.",
-        );
-        for (class, count) in ["1xx", "2xx", "3xx", "4xx", "5xx"]
-            .iter()
-            .zip(&self.counts.requests)
-        {
-            let count = count.load(Ordering::Relaxed);
-            metrics.sample("gatecast_requests_total", &[("status", class)], count);
-        }
-        metrics.one(
-            "gatecast_http_connections",
-            "gauge",
-            "HTTP connections that are open.",
-            self.counts.connections.load(Ordering::Relaxed),
-        );
-        metrics.one(
-            "gatecast_subscribers",
-            "gauge",
-            "Subscribers of the events.",
-            self.counts.subscribers.load(Ordering::Relaxed),
-        );
-        metrics.one(
-            "gatecast_sessions_open",
-            "gauge",
-            "Sessions that have not ended.",
-            views.len(),
-        );
-        type Count = fn(&crate::server::gate::GateView) -> u64;
-        let of_sessions: [(&str, &str, Count); 4] = [
-            ("gatecast_seats_wanted", "Seats of an open session.", |v| {
-                v.clients.into()
-            }),
-            (
-                "gatecast_seats_taken",
-                "Clients in the seats of an open session.",
-                |v| v.seats.len() as u64,
-            ),
-            ("gatecast_seats_ready", "Clients that are ready.", |v| {
-                v.seats.iter().filter(|seat| seat.ready).count() as u64
-            }),
-            (
-                "gatecast_moved_bytes",
-                "Payload bytes that an open session has moved.",
-                |v| total_saturating(v.seats.iter().map(|seat| seat.moved)),
-            ),
-        ];
-        for (name, help, count) in of_sessions {
-            metrics.begin(name, "gauge", help);
-            for view in &views {
-                let session = view.session.to_string();
-                let labels = [
-                    ("session", &*session),
-                    ("via", view.via.word()),
-                    ("file", &*view.file),
-                ];
-                metrics.sample(name, &labels, count(view));
-            }
-        }
-        if let Some(record) = lobby.history().ended().last() {
-            let session = record.session.to_string();
-            let labels = [("session", &*session), ("via", record.via.word())];
-            let global = record.global();
-            let last = [
-                (
-                    "gatecast_last_session_seconds",
-                    "Release to the last byte.",
-                    global.seconds.map(|s| s.as_secs_f64()),
-                ),
-                (
-                    "gatecast_last_session_rate_mbit",
-                    "Global rate, Mbit/s.",
-                    global.rate_mbit,
-                ),
+pub(super) fn metrics(server: &HttpServer, lobby: &Lobby) -> HttpResponse {
+    let mut text = MetricsText::default();
+    let (views, totals) = (lobby.views(), lobby.history().totals());
+    text.single("gatecast_sessions_ended_total", totals.sessions);
+    text.begin("gatecast_transfers_total");
+    for (outcome, count) in Outcome::ALL.iter().zip(totals.outcomes) {
+        let labels = [("outcome", outcome.word())];
+        text.sample("gatecast_transfers_total", &labels, count);
+    }
+    text.single("gatecast_transfers_proven_total", totals.proven);
+    text.single("gatecast_session_bytes_total", totals.bytes_server);
+    let counters = &server.counters;
+    let download_bytes = counters.download_bytes.load(Ordering::Relaxed);
+    text.single("gatecast_download_bytes_total", download_bytes);
+    text.begin("gatecast_requests_total");
+    for (class, count) in (1..).zip(&counters.responses) {
+        let labels = [("status", &*format!("{class}xx"))];
+        let count = count.load(Ordering::Relaxed);
+        text.sample("gatecast_requests_total", &labels, count);
+    }
+    let connections = counters.connections.load(Ordering::Relaxed);
+    text.single("gatecast_http_connections", connections);
+    let subscribers = counters.subscribers.load(Ordering::Relaxed);
+    text.single("gatecast_subscribers", subscribers);
+    text.single("gatecast_sessions_open", views.len());
+    open_sessions(&mut text, &views);
+    if let Some(record) = lobby.history().ended().last() {
+        last_session(&mut text, record);
+    }
+    HttpResponse::new(200, "text/plain; version=0.0.4; charset=utf-8", text.0)
+}
+
+fn open_sessions(text: &mut MetricsText, views: &[GateView]) {
+    let figures: [SessionFigure; 4] = [
+        ("gatecast_seats_wanted", |view| view.clients.into()),
+        ("gatecast_seats_taken", |view| view.seats.len() as u64),
+        ("gatecast_seats_ready", |view| {
+            view.seats.iter().filter(|seat| seat.ready).count() as u64
+        }),
+        ("gatecast_moved_bytes", |view| {
+            total_saturating(view.seats.iter().map(|seat| seat.moved))
+        }),
+    ];
+    for (name, value) in figures {
+        text.begin(name);
+        for view in views {
+            let session = view.session.to_string();
+            let labels = [
+                ("session", &*session),
+                ("via", view.via.word()),
+                ("file", &*view.file),
             ];
-            for (name, help, value) in last {
-                metrics.begin(name, "gauge", help);
-                // A figure that is missing has no sample.
-                if let Some(value) = value {
-                    metrics.sample(name, &labels, value);
-                }
-            }
+            text.sample(name, &labels, value(view));
         }
-        Reply::new(
-            200,
-            "text/plain; version=0.0.4; charset=utf-8",
-            metrics.text,
-        )
+    }
+}
+
+fn last_session(text: &mut MetricsText, record: &Record) {
+    let session = record.session.to_string();
+    let labels = [("session", &*session), ("via", record.via.word())];
+    let global = record.global();
+    let seconds = global.seconds.map(|span| span.as_secs_f64());
+    for (name, value) in [
+        ("gatecast_last_session_seconds", seconds),
+        ("gatecast_last_session_rate_mbit", global.rate_mbit),
+    ] {
+        text.begin(name);
+        // A figure that is missing has no sample.
+        if let Some(value) = value {
+            text.sample(name, &labels, value);
+        }
     }
 }

@@ -65,6 +65,16 @@ pub enum Stop {
     Disk(io::Error),
 }
 
+impl From<Stop> for io::Error {
+    fn from(stop: Stop) -> Self {
+        match stop {
+            Stop::Peer(error) | Stop::Disk(error) => error,
+            Stop::Stalled => io::ErrorKind::TimedOut.into(),
+            Stop::Short => Self::new(io::ErrorKind::UnexpectedEof, "the file was truncated"),
+        }
+    }
+}
+
 /// Buffer of the buffered loop, bytes.
 pub const COPY_BUF: usize = 64 * 1024;
 

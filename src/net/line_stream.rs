@@ -1,7 +1,6 @@
 //! Lines over a blocking connection, each wait under an absolute deadline.
 
 use std::io;
-use std::io::Read;
 use std::net::SocketAddr;
 use std::net::TcpStream;
 use std::time::Duration;
@@ -76,13 +75,8 @@ impl<'a> LineStream<'a> {
                 ),
             };
             let failed = Error::io("hear from the other side", self.peer);
-            match socket::bound_read(self.stream, deadline) {
-                Ok(true) => {}
-                Ok(false) => return Err(timed_out()),
-                Err(error) => return Err(failed(error)),
-            }
             let mut bytes = [0; 2048];
-            match (&mut &*self.stream).read(&mut bytes) {
+            match socket::read_until(self.stream, &mut bytes, deadline) {
                 Ok(0) => {
                     let closed =
                         io::Error::new(io::ErrorKind::UnexpectedEof, "it closed the connection");
@@ -92,7 +86,6 @@ impl<'a> LineStream<'a> {
                     self.read_at = clock::now();
                     self.buf.push(&bytes[..len]);
                 }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if Error::is_timeout(&error) => return Err(timed_out()),
                 Err(error) => return Err(failed(error)),
             }
@@ -131,20 +124,8 @@ impl<'a> LineStream<'a> {
         })
     }
 
-    /// Ends the conversation so that what was said still arrives: a close with unread input
-    /// would destroy it (RFC 1122, section 4.2.2.13). Reads on until the peer closes, for a
-    /// second at most.
+    /// Ends the conversation, as [`socket::close`].
     pub fn close(self) {
-        let deadline = clock::now().after(Duration::from_secs(1));
-        if self.stream.shutdown(std::net::Shutdown::Write).is_err() {
-            return;
-        }
-        let mut bytes = [0; 2048];
-        while let Ok(true) = socket::bound_read(self.stream, deadline) {
-            match (&mut &*self.stream).read(&mut bytes) {
-                Ok(0) | Err(_) => return,
-                Ok(_) => {}
-            }
-        }
+        socket::close(self.stream);
     }
 }

@@ -4,8 +4,10 @@
 //! does nothing, and everything else still works.
 
 use std::io;
+use std::io::Read;
 use std::net::IpAddr;
 use std::net::Ipv4Addr;
+use std::net::Shutdown;
 use std::net::SocketAddr;
 use std::net::TcpListener;
 use std::net::TcpStream;
@@ -97,6 +99,36 @@ pub fn bound_read(stream: &TcpStream, deadline: Moment) -> io::Result<bool> {
         Some(left) => stream.set_read_timeout(Some(left)).map(|()| true),
         None => Ok(false),
     }
+}
+
+/// Reads what has come into `buffer`, or waits for it until `deadline`; 0 when the peer closed.
+///
+/// # Errors
+/// The system's; when the deadline passes, one that [`Error::is_timeout`] knows.
+pub fn read_until(
+    mut stream: &TcpStream,
+    buffer: &mut [u8],
+    deadline: Moment,
+) -> io::Result<usize> {
+    loop {
+        if !bound_read(stream, deadline)? {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        match stream.read(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            read => return read,
+        }
+    }
+}
+
+/// Closes a connection so that what was sent still arrives: a close with unread input would destroy
+/// it (RFC 1122, section 4.2.2.13). Reads on until the peer closes, for a second at most.
+pub fn close(stream: &TcpStream) {
+    let deadline = clock::now().after(Duration::from_secs(1));
+    if stream.shutdown(Shutdown::Write).is_err() {
+        return;
+    }
+    while matches!(read_until(stream, &mut [0; 2048], deadline), Ok(len) if len > 0) {}
 }
 
 /// Chooses the congestion control of `stream`.

@@ -9,8 +9,19 @@ pub struct Histogram {
     counts: Vec<u64>,
 }
 
-/// How many buckets there are: to 2^27 us, over two minutes.
-pub const BUCKETS: usize = (27 - SHIFT as usize + 1) * STEPS;
+/// Percentiles of a delay, microseconds; `None` of nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Delay {
+    /// Half took no longer.
+    pub p50_us: Option<u64>,
+    /// 99 of 100 took no longer.
+    pub p99_us: Option<u64>,
+    /// None took longer.
+    pub worst_us: Option<u64>,
+}
+
+/// How many buckets there are: to 2^32 us, over an hour.
+pub const BUCKETS: usize = (32 - SHIFT as usize + 1) * STEPS;
 
 const SHIFT: u32 = 4;
 const STEPS: usize = 1 << SHIFT;
@@ -60,6 +71,17 @@ impl Histogram {
         });
         bucket.map(ceiling)
     }
+
+    /// The percentiles of times of which the longest took `longest_us`: a bucket's upper end is
+    /// not said to be longer than that.
+    pub fn delay(&self, longest_us: u64) -> Delay {
+        let per_mille = |n| self.per_mille(n).map(|us| us.min(longest_us));
+        Delay {
+            p50_us: per_mille(500),
+            p99_us: per_mille(990),
+            worst_us: per_mille(1000).map(|_| longest_us),
+        }
+    }
 }
 
 /// The bucket that counts a time of `us` microseconds.
@@ -86,7 +108,9 @@ mod tests {
     #[test]
     fn every_time_is_in_the_bucket_that_ends_just_above_it() {
         let mut last = 0;
-        for us in (0..100_000).chain((17..27).flat_map(|n| (1 << n) - 3..(1 << n) + 3)) {
+        let powers = (17..32).flat_map(|n| (1 << n) - 3..(1 << n) + 3);
+        let large = [u64::from(u32::MAX / 2), u64::from(u32::MAX)];
+        for us in (0..100_000).chain(powers).chain(large) {
             let found = bucket(us);
             let top = ceiling(found);
             assert!(top >= us && top - us <= us / 16, "{us}: {top}");
@@ -114,5 +138,19 @@ mod tests {
         both.merge(&histogram);
         assert_eq!(both.count(), 1007);
         assert_eq!(both.per_mille(5), Some(0));
+    }
+
+    #[test]
+    fn no_percentile_is_longer_than_the_longest() {
+        let mut times = Histogram::default();
+        assert_eq!(times.delay(0), Delay::default());
+        // Its bucket ends at 1,023.
+        times.add(1_000);
+        let one = times.delay(1_000);
+        assert_eq!([one.p50_us, one.p99_us, one.worst_us], [Some(1_000); 3]);
+        times.add(5_000);
+        let two = times.delay(5_000);
+        assert_eq!(two.p50_us, times.per_mille(500));
+        assert_eq!([two.p99_us, two.worst_us], [Some(5_000); 2]);
     }
 }

@@ -9,16 +9,16 @@ use crate::units::Moment;
 #[derive(Clone, Debug, Default)]
 pub struct Jitter {
     last: Option<(Moment, u64)>,
-    estimate: Estimate,
+    estimate: JitterEstimate,
 }
 
 /// The estimate alone, for who knows the differences in transit time.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Estimate(Option<f64>);
+pub struct JitterEstimate(Option<f64>);
 
 /// A source's clock: how fast it ticks and where it begins again.
 #[derive(Clone, Copy, Debug)]
-pub struct Ticks {
+pub struct MediaClock {
     /// Ticks in a second.
     pub hz: u64,
     /// The value that is never reached.
@@ -29,16 +29,17 @@ pub struct Ticks {
 const JUMP_MAX: f64 = 10.0;
 
 impl Jitter {
-    /// A datagram that its source stamped `stamp`, in `ticks`, came at `at`.
-    pub fn handle(&mut self, at: Moment, stamp: u64, ticks: Ticks) {
+    /// A datagram that its source stamped `stamp` by `clock` came at `at`.
+    pub fn handle(&mut self, at: Moment, stamp: u64, clock: MediaClock) {
         let Some((last_at, last_stamp)) = self.last.replace((at, stamp)) else {
             return;
         };
-        let ahead = (stamp + ticks.wrap - last_stamp % ticks.wrap) % ticks.wrap;
+        let ahead = (stamp + clock.wrap - last_stamp % clock.wrap) % clock.wrap;
         // Stamps may go back a little where datagrams overtake each other.
-        let sent = match ahead > ticks.wrap / 2 {
-            false => seconds(ahead, ticks.hz),
-            true => -seconds(ticks.wrap - ahead, ticks.hz),
+        let sent = if ahead > clock.wrap / 2 {
+            -seconds(clock.wrap - ahead, clock.hz)
+        } else {
+            seconds(ahead, clock.hz)
         };
         let came = at.since(last_at).as_secs_f64() - last_at.since(at).as_secs_f64();
         let difference = (came - sent).abs();
@@ -59,7 +60,7 @@ impl Jitter {
     }
 }
 
-impl Estimate {
+impl JitterEstimate {
     /// One datagram was `difference_us` longer or shorter on its way than the one before it.
     pub fn add(&mut self, difference_us: f64) {
         let us = self.0.unwrap_or(0.0);
@@ -82,7 +83,7 @@ fn seconds(ticks: u64, hz: u64) -> f64 {
 mod tests {
     use super::*;
 
-    const RTP: Ticks = Ticks {
+    const RTP: MediaClock = MediaClock {
         hz: 90_000,
         wrap: 1 << 32,
     };

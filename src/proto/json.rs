@@ -136,6 +136,42 @@ impl Json {
     }
 }
 
+/// The document `json`, which has no blanks between its parts, over several lines with their ends.
+pub fn indented(json: &str) -> String {
+    let (mut text, mut depth, mut in_string) = (String::new(), 0, false);
+    let mut chars = json.chars().peekable();
+    while let Some(ch) = chars.next() {
+        let closes_next = matches!(chars.peek(), Some('}' | ']'));
+        let line = |depth: usize| format!("\n{}", "  ".repeat(depth));
+        match ch {
+            '\\' if in_string => text.extend([Some(ch), chars.next()].into_iter().flatten()),
+            '"' => {
+                in_string = !in_string;
+                text.push(ch);
+            }
+            _ if in_string => text.push(ch),
+            '{' | '[' => {
+                depth += 1;
+                text.push(ch);
+                if !closes_next {
+                    text += &line(depth);
+                }
+            }
+            '}' | ']' => {
+                depth -= 1;
+                if !text.ends_with(['{', '[']) {
+                    text += &line(depth);
+                }
+                text.push(ch);
+            }
+            ',' => text = text + "," + &line(depth),
+            ':' => text += ": ",
+            _ => text.push(ch),
+        }
+    }
+    text + "\n"
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -159,6 +195,20 @@ mod tests {
             r#"{"a":"x\"y\\z\u000a\u001b[2J\u202e</script>é","b":[{"n":1},{"n":1.5},"t"],"c":{},"d":null,"e":null,"f":true}"#
         );
         assert_eq!(Json::array(|_| {}), "[]");
+    }
+
+    #[cfg(feature = "cli")]
+    #[test]
+    fn indented_document_reads_as_that_of_another_writer() {
+        for json in [
+            "{}",
+            r#"[[],{}]"#,
+            r#"{"a":"{\",[:\\","b":[1,{"c":null}],"d":{}}"#,
+        ] {
+            let value: serde_json::Value = serde_json::from_str(json).expect("JSON");
+            let pretty = serde_json::to_string_pretty(&value).expect("a document");
+            assert_eq!(indented(json), pretty + "\n");
+        }
     }
 
     #[cfg(feature = "cli")]

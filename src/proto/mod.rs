@@ -6,7 +6,6 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub mod bt;
-pub mod feed;
 pub mod greeting;
 pub mod histogram;
 pub mod http;
@@ -14,10 +13,12 @@ pub mod jitter;
 pub mod json;
 pub mod lab;
 pub mod line;
+pub mod log_cell;
 pub mod mpegts;
 pub mod native;
 pub mod percent;
 pub mod relay;
 pub mod rtp;
 pub mod session_log;
+pub mod stream;
 pub mod udp;

@@ -18,7 +18,7 @@ use std::ops::Range;
 
 /// What a datagram's RTP header says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Header {
+pub struct RtpHeader {
     /// Counts the source's datagrams.
     pub sequence: u16,
     /// The source's clock, ticks of [`CLOCK_HZ`].
@@ -35,7 +35,7 @@ pub const HEADER: usize = 12;
 /// Ticks of the timestamp in a second, for a transport stream.
 pub const CLOCK_HZ: u32 = 90_000;
 
-impl Header {
+impl RtpHeader {
     /// Reads the header of `datagram`; `None` when it has none.
     pub fn decode(datagram: &[u8]) -> Option<Self> {
         let (fixed, _) = datagram.split_first_chunk::<HEADER>()?;
@@ -77,15 +77,15 @@ impl Header {
 /// Each number is counted once (a duplicate never hides a loss), in a window of [`WINDOW`]; a
 /// datagram later than that is a late one and stays lost.
 #[derive(Clone, Debug, Default)]
-pub struct Sequence {
-    run: Option<Run>,
+pub struct SequenceTracker {
+    run: Option<SequenceRun>,
     /// Of runs that are over.
-    past: Counts,
+    past: SequenceCounts,
 }
 
 /// What [`Sequence`] counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
+pub struct SequenceCounts {
     /// Sequence numbers that never came.
     pub lost: u64,
     /// Datagrams whose number had come already.
@@ -96,7 +96,7 @@ pub struct Counts {
 
 /// Sequence numbers of one source without a restart.
 #[derive(Clone, Debug)]
-struct Run {
+struct SequenceRun {
     ssrc: u32,
     /// Numbers from the first to the highest, both included.
     expected: u64,
@@ -118,16 +118,16 @@ const WORDS: usize = WINDOW as usize / 64;
 /// A jump ahead by more is a restart if the next number confirms it (RFC 3550, A.1).
 const DROPOUT_MAX: u16 = 3000;
 
-impl Sequence {
+impl SequenceTracker {
     /// Follows the source by one datagram.
-    pub fn handle(&mut self, header: &Header) {
+    pub fn handle(&mut self, header: &RtpHeader) {
         let follows = match &mut self.run {
-            Some(run) if run.ssrc == header.ssrc => run.take(header.sequence),
+            Some(run) if run.ssrc == header.ssrc => run.record(header.sequence),
             _ => false,
         };
         if !follows {
             self.rejoin();
-            self.run = Some(Run::begin(header));
+            self.run = Some(SequenceRun::begin(header));
         }
     }
 
@@ -138,9 +138,13 @@ impl Sequence {
     }
 
     /// What was counted so far.
-    pub fn counts(&self) -> Counts {
-        let run = self.run.as_ref().map(Run::counts).unwrap_or_default();
-        Counts {
+    pub fn counts(&self) -> SequenceCounts {
+        let run = self
+            .run
+            .as_ref()
+            .map(SequenceRun::counts)
+            .unwrap_or_default();
+        SequenceCounts {
             lost: self.past.lost + run.lost,
             duplicate: self.past.duplicate + run.duplicate,
             reordered: self.past.reordered + run.reordered,
@@ -148,8 +152,8 @@ impl Sequence {
     }
 }
 
-impl Run {
-    fn begin(header: &Header) -> Self {
+impl SequenceRun {
+    fn begin(header: &RtpHeader) -> Self {
         let mut run = Self {
             ssrc: header.ssrc,
             expected: 0,
@@ -165,7 +169,7 @@ impl Run {
     }
 
     /// Counts `sequence`; `false` when the source has begun anew with it.
-    fn take(&mut self, sequence: u16) -> bool {
+    fn record(&mut self, sequence: u16) -> bool {
         let ahead = sequence.wrapping_sub(self.highest);
         let behind = self.highest.wrapping_sub(sequence);
         let suspected = self.suspect.take() == Some(sequence);
@@ -209,8 +213,8 @@ impl Run {
         self.unique += 1;
     }
 
-    fn counts(&self) -> Counts {
-        Counts {
+    fn counts(&self) -> SequenceCounts {
+        SequenceCounts {
             lost: self.expected - self.unique,
             duplicate: self.duplicate,
             reordered: self.reordered,
@@ -226,8 +230,8 @@ mod tests {
 
     use super::*;
 
-    fn header(sequence: u16) -> Header {
-        Header {
+    fn header(sequence: u16) -> RtpHeader {
+        RtpHeader {
             sequence,
             timestamp: 0,
             ssrc: 7,
@@ -235,8 +239,8 @@ mod tests {
         }
     }
 
-    fn counted(sequences: impl IntoIterator<Item = u16>) -> Counts {
-        let mut counts = Sequence::default();
+    fn counted(sequences: impl IntoIterator<Item = u16>) -> SequenceCounts {
+        let mut counts = SequenceTracker::default();
         for sequence in sequences {
             counts.handle(&header(sequence));
         }
@@ -245,7 +249,7 @@ mod tests {
 
     #[test]
     fn the_payload_lies_behind_sources_extension_and_before_padding() {
-        let plain = Header {
+        let plain = RtpHeader {
             sequence: 0x1235,
             timestamp: 9,
             ssrc: 8,
@@ -254,7 +258,7 @@ mod tests {
         .encode_before(1);
         let mut datagram = plain.to_vec();
         datagram.extend([0x47; 188]);
-        let read = Header::decode(&datagram).expect("plain");
+        let read = RtpHeader::decode(&datagram).expect("plain");
         assert_eq!((read.sequence, read.timestamp, read.ssrc), (0x1234, 9, 8));
         assert_eq!(read.payload, 12..200);
 
@@ -262,23 +266,23 @@ mod tests {
         datagram.splice(12..12, [1, 1, 1, 1, 2, 2, 2, 2, 0, 0, 0, 1, 3, 3, 3, 3]);
         datagram.extend([0, 0, 3]);
         assert_eq!(
-            Header::decode(&datagram).map(|header| header.payload),
+            RtpHeader::decode(&datagram).map(|header| header.payload),
             Some(28..216)
         );
         for end in 0..28 {
-            assert_eq!(Header::decode(&datagram[..end]), None, "cut at {end}");
+            assert_eq!(RtpHeader::decode(&datagram[..end]), None, "cut at {end}");
         }
         *datagram.last_mut().expect("padding") = 0;
-        assert_eq!(Header::decode(&datagram), None, "padding of nothing");
+        assert_eq!(RtpHeader::decode(&datagram), None, "padding of nothing");
         *datagram.last_mut().expect("padding") = 255;
-        assert_eq!(Header::decode(&datagram), None, "padding of everything");
+        assert_eq!(RtpHeader::decode(&datagram), None, "padding of everything");
         datagram[0] ^= 0xC0;
-        assert_eq!(Header::decode(&datagram), None, "another version");
+        assert_eq!(RtpHeader::decode(&datagram), None, "another version");
     }
 
     #[test]
     fn losses_are_counted_exactly_whatever_is_doubled_or_late() {
-        let none = Counts::default();
+        let none = SequenceCounts::default();
         assert_eq!(counted((0..2000).map(|n| 65_000_u16.wrapping_add(n))), none);
         assert_eq!(counted([1, 2, 5, 6]).lost, 2);
         let doubled = counted([1, 1, 2, 5, 5, 5, 6]);
@@ -293,10 +297,10 @@ mod tests {
     fn a_restart_is_no_loss_and_one_stray_number_no_restart() {
         assert_eq!(counted([1, 2, 40_000, 40_001, 40_002]).lost, 0);
         assert_eq!(counted([1, 2, 40_000, 3, 4]).lost, 0);
-        let mut counts = Sequence::default();
+        let mut counts = SequenceTracker::default();
         counts.handle(&header(1));
         counts.handle(&header(3));
-        counts.handle(&Header {
+        counts.handle(&RtpHeader {
             ssrc: 8,
             ..header(500)
         });
@@ -308,7 +312,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_a_header_or_none(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
-            if let Some(header) = Header::decode(&bytes) {
+            if let Some(header) = RtpHeader::decode(&bytes) {
                 prop_assert!(bytes.get(header.payload).is_some());
             }
         }
@@ -318,7 +322,7 @@ mod tests {
             start: u16,
             steps in proptest::collection::vec(-3_i64..6, 1..300),
         ) {
-            let (mut counts, mut at) = (Sequence::default(), 100_i64);
+            let (mut counts, mut at) = (SequenceTracker::default(), 100_i64);
             let mut seen = BTreeSet::new();
             counts.handle(&header(start.wrapping_add(100)));
             seen.insert(at);

@@ -1,37 +1,24 @@
-//! Who watches: the roster of viewers, and the turns that control threads and the source thread
-//! take.
+//! The viewers, and how control threads and the source thread take turns.
 //!
-//! Control threads change the roster under its one lock; the source thread reads its own copy and
-//! fetches a new one when `Hub::generation` moved.
+//! Control threads change the roster under its one lock. The source thread reads its own copy and
+//! fetches a new one when `Hub::generation` has changed.
 
-use std::net::SocketAddr;
-use std::net::TcpStream;
-use std::sync::Arc;
-use std::sync::Condvar;
-use std::sync::Mutex;
-use std::sync::MutexGuard;
-use std::sync::PoisonError;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::AtomicUsize;
-use std::sync::atomic::Ordering;
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use crate::error::Error;
-use crate::error::Result;
-use crate::net::clock;
-use crate::net::datagrams::Inbox;
-use crate::net::datagrams::parcel;
-use crate::net::socket;
-use crate::proto::feed::Counts;
-use crate::proto::relay::Standing;
-use crate::proto::relay::log::End;
-use crate::proto::relay::log::Visit;
-use crate::proto::relay::receipt::Statement;
-use crate::relay::Settings;
-use crate::relay::journal::Pen;
+use crate::error::{Error, Result};
+use crate::net::datagrams::{BatchSocket, send_batch};
+use crate::net::{clock, lock, socket};
+use crate::proto::relay::ViewerState;
+use crate::proto::relay::log::{ViewerEnd, ViewerRecord};
+use crate::proto::relay::reports::SenderReport;
+use crate::proto::stream::StreamCounts;
+use crate::relay::config::RelayConfig;
 use crate::relay::viewer::Viewer;
+use crate::relay::viewer_log::ViewerLogHandle;
 use crate::session::SessionId;
 use crate::units::Moment;
 
@@ -39,24 +26,24 @@ use crate::units::Moment;
 #[derive(Debug)]
 pub(super) struct Hub {
     pub(super) relay: SessionId,
-    pub(super) inbox: Inbox,
+    pub(super) socket: BatchSocket,
     pub(super) max_silence: Duration,
     max_viewers: usize,
     viewers_per_address: usize,
     pub(super) started: Moment,
-    pen: Mutex<Option<Pen>>,
+    log: ViewerLogHandle,
     roster: Mutex<Roster>,
     awake: Condvar,
     stopping: AtomicBool,
     /// Viewers that are running.
     running: AtomicUsize,
-    /// Moves when the roster changes.
+    /// Changes when the roster does.
     generation: AtomicU64,
     /// Odd while a batch is being sent.
     round: AtomicU64,
     /// Whether the source thread reads the input, with everything old thrown away.
     reading: AtomicBool,
-    pub(super) input: Input,
+    pub(super) input: InputCounters,
 }
 
 #[derive(Debug, Default)]
@@ -65,33 +52,33 @@ struct Roster {
     last: u64,
 }
 
-/// What the source thread tells of its input.
+/// What the source thread counts at its input.
 #[derive(Debug, Default)]
-pub(super) struct Input {
-    /// As of the last batch that found nobody reading it.
-    pub(super) counts: Mutex<Counts>,
+pub(super) struct InputCounters {
+    /// As of the last batch at whose end nobody was reading it.
+    pub(super) counts: Mutex<StreamCounts>,
     pub(super) foreign: AtomicU64,
     pub(super) stale: AtomicU64,
     pub(super) batches: AtomicU64,
-    /// Datagrams that the system dropped while nobody watched, which nobody missed.
-    pub(super) slept: AtomicU64,
-    /// Those that somebody missed, when the relay last fell asleep.
-    pub(super) missed: AtomicU64,
+    /// Datagrams that the system dropped while nobody watched: no loss to anybody.
+    pub(super) dropped_asleep: AtomicU64,
+    /// Datagrams that the system dropped while somebody watched, when the relay last fell asleep.
+    pub(super) dropped_awake: AtomicU64,
 }
 
-/// How long a viewer that comes is kept waiting for a source thread that cannot wake up.
+/// How long a new viewer waits for a source thread that cannot wake up.
 const WAKE_LIMIT: Duration = Duration::from_secs(1);
 
 impl Hub {
-    pub(super) fn new(settings: &Settings, inbox: Inbox, pen: Pen) -> Self {
+    pub(super) fn new(config: &RelayConfig, socket: BatchSocket, log: ViewerLogHandle) -> Self {
         Self {
             relay: SessionId(clock::random()),
-            inbox,
-            max_silence: settings.max_silence,
-            max_viewers: settings.max_viewers,
-            viewers_per_address: settings.viewers_per_address,
+            socket,
+            max_silence: config.max_silence,
+            max_viewers: config.max_viewers,
+            viewers_per_address: config.viewers_per_address,
             started: clock::now(),
-            pen: Mutex::new(Some(pen)),
+            log,
             roster: Mutex::default(),
             awake: Condvar::new(),
             stopping: AtomicBool::new(false),
@@ -99,50 +86,55 @@ impl Hub {
             generation: AtomicU64::new(0),
             round: AtomicU64::new(0),
             reading: AtomicBool::new(false),
-            input: Input::default(),
+            input: InputCounters::default(),
         }
     }
 
-    /// Seats a viewer at `to`, controlled by `control`. It is running when this returns.
+    /// Adds a viewer at `to`, controlled by `control`. It is running when this returns.
     ///
     /// # Errors
-    /// There is no room, somebody has that address, or the system refuses a socket.
-    pub(super) fn seat(&self, to: SocketAddr, control: &Arc<TcpStream>) -> Result<Arc<Viewer>> {
+    /// There is no room, another viewer has that address, or the system refuses a socket.
+    pub(super) fn add_viewer(
+        &self,
+        to: SocketAddr,
+        control: &Arc<TcpStream>,
+    ) -> Result<Arc<Viewer>> {
         let local = control
             .local_addr()
             .map_err(Error::io("ask for our address", to))?;
-        // From the address that the client came to: the only one that its firewall knows.
-        let socket = parcel::outbox(socket::canonical(local), to)?;
-        let mut roster = self.lock();
+        // From the address that the client connected to: the only one that its firewall knows.
+        let socket = send_batch::connected_socket(socket::canonical(local), to)?;
+        let mut roster = lock(&self.roster);
         if self.is_stopping() {
             return Err(Error::refused("the relay", "it is stopping"));
         }
         let taken = roster.viewers.iter().map(|viewer| viewer.to);
-        room(taken, to, self.max_viewers, self.viewers_per_address)
+        check_capacity(taken, to, self.max_viewers, self.viewers_per_address)
             .map_err(|reason| Error::refused("the relay", reason))?;
         roster.last += 1;
         let viewer = Arc::new(Viewer::new(roster.last, to, socket, control));
         roster.viewers.push(Arc::clone(&viewer));
-        self.change(&viewer, Standing::Running);
+        self.apply_state(&viewer, ViewerState::Running);
         self.generation.fetch_add(1, Ordering::SeqCst);
-        self.await_reading(roster);
+        self.wait_until_reading(roster);
         Ok(viewer)
     }
 
-    /// Changes where `viewer` stands. When this returns, nothing is being sent to it by what was,
-    /// and what comes from now on is.
-    pub(super) fn stand(&self, viewer: &Viewer, standing: Standing) {
-        let roster = self.lock();
-        self.change(viewer, standing);
-        match standing {
-            Standing::Running => self.await_reading(roster),
-            _ => drop(roster),
+    /// Changes the state of `viewer`. When this returns, nothing is being sent to it because of its
+    /// old state, and what comes from now on is handled by the new one.
+    pub(super) fn set_state(&self, viewer: &Viewer, state: ViewerState) {
+        let roster = lock(&self.roster);
+        self.apply_state(viewer, state);
+        if state == ViewerState::Running {
+            self.wait_until_reading(roster);
+        } else {
+            drop(roster);
         }
-        self.settle();
+        self.wait_round_end();
     }
 
     /// Waits until the source thread has woken up.
-    fn await_reading(&self, roster: MutexGuard<'_, Roster>) {
+    fn wait_until_reading(&self, roster: MutexGuard<'_, Roster>) {
         let asleep = |_: &mut Roster| {
             !self.reading.load(Ordering::SeqCst) && self.running() > 0 && !self.is_stopping()
         };
@@ -150,75 +142,62 @@ impl Hub {
         drop(awake.unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// Tells whether the source thread reads the input.
+    /// Says whether the source thread reads the input.
     pub(super) fn set_reading(&self, reading: bool) {
-        let roster = self.lock();
+        let _roster = lock(&self.roster);
         self.reading.store(reading, Ordering::SeqCst);
         self.awake.notify_all();
-        drop(roster);
     }
 
-    /// Takes `viewer` off the roster and writes its line; `end` is how it went, unless the source
-    /// thread let it go.
-    pub(super) fn leave(&self, viewer: &Viewer, end: End, reason: Option<String>) {
-        let mut roster = self.lock();
-        self.change(viewer, Standing::Out);
+    /// Removes `viewer` and logs its record; `end` is how it ended, unless the source thread let
+    /// it go.
+    pub(super) fn remove_viewer(&self, viewer: &Viewer, end: ViewerEnd, reason: Option<String>) {
+        let mut roster = lock(&self.roster);
+        self.apply_state(viewer, ViewerState::Unconnected);
         roster.viewers.retain(|other| other.number != viewer.number);
         self.generation.fetch_add(1, Ordering::SeqCst);
         drop(roster);
-        self.settle();
+        self.wait_round_end();
         let (end, reason) = match viewer.expelled() {
             Some((end, reason)) => (end, Some(reason)),
             None => (end, reason),
         };
-        let visit = Visit {
+        self.log.write(ViewerRecord {
             relay: self.relay,
             viewer: viewer.number,
             at: viewer.at,
             to: viewer.to,
             watched: clock::now().since(viewer.joined),
-            sent: self.statement(viewer),
-            received: viewer.received(),
+            sent: self.sender_report(viewer),
+            received: viewer.receiver_report(),
             end,
             reason,
-        };
-        // Held for as long as it takes to look: a slow disk holds who writes and nobody else.
-        let pen = self
-            .pen
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        if let Some(pen) = pen {
-            pen.write(visit);
-        }
+        });
     }
 
     /// Lets `viewer` go, from the source thread: never waits for its control thread.
-    pub(super) fn expel(&self, viewer: &Viewer, end: End, reason: String) {
+    pub(super) fn expel(&self, viewer: &Viewer, end: ViewerEnd, reason: String) {
         viewer.expel(end, reason);
-        let roster = self.lock();
-        self.change(viewer, Standing::Out);
+        let roster = lock(&self.roster);
+        self.apply_state(viewer, ViewerState::Unconnected);
         drop(roster);
         viewer.wake();
     }
 
     /// Under the roster's lock.
-    fn change(&self, viewer: &Viewer, standing: Standing) {
-        let old = viewer.stand(standing);
-        match (old == Standing::Running, standing == Standing::Running) {
-            (false, true) => {
-                self.running.fetch_add(1, Ordering::SeqCst);
-                self.awake.notify_all();
-            }
-            (true, false) => {
-                self.running.fetch_sub(1, Ordering::SeqCst);
-            }
-            _ => {}
+    fn apply_state(&self, viewer: &Viewer, state: ViewerState) {
+        let ran = viewer.set_state(state) == ViewerState::Running;
+        let runs = state == ViewerState::Running;
+        if runs && !ran {
+            self.running.fetch_add(1, Ordering::SeqCst);
+            self.awake.notify_all();
+        } else if ran && !runs {
+            self.running.fetch_sub(1, Ordering::SeqCst);
         }
     }
 
-    /// Waits until the round that is under way, if one is, has ended.
-    fn settle(&self) {
+    /// Waits until the round that is under way, if there is one, has ended.
+    fn wait_round_end(&self) {
         let round = self.round.load(Ordering::SeqCst);
         // A batch to a hundred viewers takes about a millisecond.
         while round % 2 == 1 && self.round.load(Ordering::SeqCst) == round {
@@ -226,7 +205,7 @@ impl Hub {
         }
     }
 
-    /// Runs `send` as one round: who changed its standing before is not sent to in it.
+    /// Runs `send` as one round: a viewer that was paused or removed before it gets nothing in it.
     pub(super) fn round<T>(&self, send: impl FnOnce() -> T) -> T {
         self.round.fetch_add(1, Ordering::SeqCst);
         let sent = send();
@@ -241,29 +220,26 @@ impl Hub {
 
     /// Sleeps until a viewer is running; `false` when the relay stops.
     pub(super) fn wait_running(&self) -> bool {
-        let roster = self
-            .awake
-            .wait_while(self.lock(), |_| self.running() == 0 && !self.is_stopping());
+        let nobody = |_: &mut Roster| self.running() == 0 && !self.is_stopping();
+        let roster = self.awake.wait_while(lock(&self.roster), nobody);
         drop(roster.unwrap_or_else(PoisonError::into_inner));
         !self.is_stopping()
     }
 
-    /// The number that moves when the roster changes.
+    /// The number that changes when the roster does.
     pub(super) fn generation(&self) -> u64 {
         self.generation.load(Ordering::SeqCst)
     }
 
-    /// The viewers, unless somebody holds the roster just now.
+    /// The viewers, unless another thread holds the roster just now.
     pub(super) fn try_viewers(&self) -> Option<Vec<Arc<Viewer>>> {
-        self.roster
-            .try_lock()
-            .ok()
-            .map(|roster| roster.viewers.clone())
+        let roster = self.roster.try_lock().ok()?;
+        Some(roster.viewers.clone())
     }
 
     /// The viewers.
     pub(super) fn viewers(&self) -> Vec<Arc<Viewer>> {
-        self.lock().viewers.clone()
+        lock(&self.roster).viewers.clone()
     }
 
     /// Whether the relay is to end.
@@ -271,48 +247,34 @@ impl Hub {
         self.stopping.load(Ordering::SeqCst)
     }
 
-    /// Tells everybody that the relay is to end.
+    /// Tells all threads that the relay is to end.
     pub(super) fn stop(&self) {
-        let roster = self.lock();
+        let _roster = lock(&self.roster);
         self.stopping.store(true, Ordering::SeqCst);
         self.awake.notify_all();
-        drop(roster);
     }
 
     /// Wakes the control threads of all viewers.
-    pub(super) fn dismiss(&self) {
+    pub(super) fn wake_viewers(&self) {
         self.viewers().iter().for_each(|viewer| viewer.wake());
     }
 
-    /// Nothing more will be logged.
-    pub(super) fn put_pen_down(&self) {
-        *self.pen.lock().unwrap_or_else(PoisonError::into_inner) = None;
-    }
-
     /// What was sent to `viewer`.
-    pub(super) fn statement(&self, viewer: &Viewer) -> Statement {
-        viewer.statement(&self.counts())
+    pub(super) fn sender_report(&self, viewer: &Viewer) -> SenderReport {
+        viewer.sender_report(&self.input_counts())
     }
 
-    /// What the input is like, as far as it was read.
-    pub(super) fn counts(&self) -> Counts {
-        *self
-            .input
-            .counts
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Roster> {
-        self.roster.lock().unwrap_or_else(PoisonError::into_inner)
+    /// What was counted at the input, as far as it was read.
+    pub(super) fn input_counts(&self) -> StreamCounts {
+        *lock(&self.input.counts)
     }
 }
 
-/// Whether there is a place for a viewer at `to` beside those that are `taken`.
+/// Checks that there is room for a viewer at `to` beside those that are at `taken`.
 ///
 /// # Errors
-/// Why there is none, for the viewer.
-fn room(
+/// Why there is no room, for the viewer.
+fn check_capacity(
     taken: impl ExactSizeIterator<Item = SocketAddr> + Clone,
     to: SocketAddr,
     most: usize,
@@ -325,7 +287,7 @@ fn room(
         let port = to.port();
         return Err(format!("port {port} of your address has a viewer already"));
     }
-    // Who is on this host is trusted not to keep others out, and measures with as many as it likes.
+    // Viewers on this host are trusted not to keep others out; benches and tests have many.
     let neighbours = taken.filter(|other| other.ip() == to.ip()).count();
     if neighbours >= most_per_address && !to.ip().is_loopback() {
         return Err(format!(
@@ -348,7 +310,7 @@ mod tests {
     fn one_address_takes_its_share_of_the_places_and_no_more() {
         let ask = |taken: &[SocketAddr], to: &str| {
             let to = to.parse().expect("an address");
-            room(taken.iter().copied(), to, 256, 64)
+            check_capacity(taken.iter().copied(), to, 256, 64)
         };
         let full: Vec<SocketAddr> = at("192.0.2.7", 5000..5064).collect();
         assert_eq!(ask(&full[1..], "192.0.2.7:6000"), Ok(()));

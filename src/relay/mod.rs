@@ -1,47 +1,35 @@
 //! The live relay: one stream of datagrams to every viewer, each of them controlled over TCP.
 //!
-//! - `hub`: who watches
-//! - `viewer`: one of them, as the threads share it
-//! - `source`: the one thread that receives the stream and sends it to everybody
-//! - `pace`: how long a batch waits for more; `tally`, `meter`: what came of a send, and delays
-//! - `talk`: a viewer's control connection, a thread each
-//! - `journal`: the relay log
-//! - [`snapshot`]: how it all stands
+//! - `config`, `builder`: how a relay runs
+//! - `hub`: the viewers; `viewer`: one of them, as the threads share it
+//! - `forward`: the one thread that receives the stream and sends it to every viewer
+//! - `arrival_rate`: how long a batch waits for more; `send`: what came of a send;
+//!   `atomic_histogram`: delays
+//! - `control`: a viewer's control connection, a thread each
+//! - `viewer_log`: the relay log
+//! - `snapshot`: what everything is doing at a moment
 //! - [`watch`]: the watching side
 //!
 //! # The data side
 //!
 //! One thread does it all: it takes a batch of datagrams (what comes within
-//! [`gather`](Settings::gather) of the first), and gives each viewer the whole batch with one
+//! [`gather`](RelayBuilder::gather) of the first), and gives each viewer the whole batch with one
 //! segmented send to a connected socket of its own. That socket's send queue is the viewer's
 //! queue: bounded, never waited for, its refusals counted. A viewer that does not read, a link
 //! that is slow or a host that is gone costs the others nothing. `benches/relay` has the
 //! choices that lost. Without feature `sockopt` it is one plain send per datagram and viewer.
 //!
-//! The thread waits for no lock while there is something to send: what it shares with others in its
-//! loop are atomics, and two locks that it tries and leaves alone where somebody holds them (the
-//! roster when it has changed, the counts to be shown). It waits for one where nothing came, where
-//! it lets a viewer go, and where it falls asleep. Control threads change a viewer's standing and wait for the round that
-//! is under way to end, so after the `OK` of an interruption nothing more is sent.
+//! The thread waits for no lock while there is something to send. What it shares with others in its
+//! loop are atomics, and two locks that it tries and leaves alone where another thread holds them:
+//! the roster when it has changed, and the counts to be shown. It waits for a lock only where
+//! nothing came, where it lets a viewer go, and where it falls asleep. Control threads change a
+//! viewer's state and wait for the round that is under way to end, so after the `OK` of an
+//! interruption nothing more is sent.
 //!
-//! While nobody watches, it sleeps on a condition and reads nothing; what its socket holds when
+//! While nobody watches, it sleeps on a condition and reads nothing. What its socket holds when
 //! the next viewer comes is thrown away, so nobody ever gets a stale burst.
-//!
-//! ```no_run
-//! use gatecast::internals::relay::Relay;
-//! use gatecast::internals::relay::Settings;
-//!
-//! let input = ([127, 0, 0, 1], 65534).into();
-//! let relay = Relay::start(&Settings::new(input), ([0, 0, 0, 0], 7000).into())?;
-//! for visit in relay.visits() {
-//!     println!("{} got {} datagrams", visit.to, visit.sent.sent);
-//! }
-//! # Ok::<(), gatecast::internals::error::Error>(())
-//! ```
 
-use std::net::Ipv4Addr;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 use std::thread::JoinHandle;
@@ -49,108 +37,81 @@ use std::time::Duration;
 
 use crossbeam_channel::Receiver;
 
-use crate::error::Error;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::net::STACK;
-use crate::net::datagrams;
-use crate::net::datagrams::Inbox;
-use crate::proto::relay::log::Visit;
+use crate::net::datagrams::{self, BatchSocket};
+use crate::proto::relay::log::ViewerRecord;
+use crate::proto::relay::status::RelaySnapshot;
+use crate::relay::forward::Forwarder;
 use crate::relay::hub::Hub;
-use crate::relay::journal::Journal;
-use crate::relay::snapshot::Snapshot;
-use crate::relay::source::Source;
+use crate::relay::viewer_log::ViewerLogger;
 use crate::server::listener::Listener;
 
+mod arrival_rate;
+mod atomic_histogram;
+mod builder;
+pub mod config;
+mod control;
+mod forward;
 mod hub;
-mod journal;
-mod meter;
-mod pace;
-pub mod snapshot;
-mod source;
-mod talk;
-mod tally;
+mod send;
+mod snapshot;
 mod viewer;
+mod viewer_log;
 pub mod watch;
 
-/// How a relay runs.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Where the stream is received; a multicast address is joined.
-    pub input: SocketAddr,
-    /// The address of the interface on which a group is joined; `None` leaves it to the system.
-    pub interface: Option<Ipv4Addr>,
-    /// How long a datagram may wait at most for others to leave with; nothing waits where datagrams
-    /// leave one by one.
-    pub gather: Duration,
-    /// A viewer whose control connection says nothing for so long is let go. One of ours speaks
-    /// every second and has 4 s; this is for the lab's, which may watch a film without a word.
-    /// Before it has a viewer, a connection has a minute at most.
-    pub max_silence: Duration,
-    /// Most viewers at once.
-    pub max_viewers: usize,
-    /// Most of them at one address, this host's own excepted: one machine shall not take all
-    /// places. A room behind one address translator is one address.
-    pub viewers_per_address: usize,
-    /// Where the relay log goes; `None` writes none.
-    pub log_dir: Option<PathBuf>,
-}
+pub use self::builder::RelayBuilder;
 
-/// A relay at work.
+/// A running relay: it receives one live stream over UDP and sends each datagram to every viewer
+/// that connects. Dropping it stops it.
+///
+/// Viewers control it over TCP in the lab's words (`CONECTAR 5000`) and get the stream over UDP; it
+/// reads its input only while somebody watches.
+///
+/// ```
+/// use gatecast::Relay;
+///
+/// // Port 0 lets the system choose; a relay listens at 0.0.0.0:7000 unless told otherwise.
+/// let relay = Relay::builder().input("127.0.0.1:0").listen("127.0.0.1:0").start()?;
+/// println!("send MPEG-TS to udp://{}, watch at {}", relay.input(), relay.local_addr());
+/// assert!(relay.snapshot().viewers.is_empty());
+/// for record in relay.stop()? {
+///     println!("{} got {} datagrams", record.to, record.sent.sent);
+/// }
+/// # Ok::<(), gatecast::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Relay {
     hub: Arc<Hub>,
     listener: Listener,
     source: Option<JoinHandle<()>>,
-    journal: Option<Journal>,
+    logger: Option<ViewerLogger>,
     input: SocketAddr,
 }
 
-/// What [`Settings::gather`] is unless told otherwise: as long as leaves the delay well below 5 ms.
-/// At 60 Mbit/s 17 datagrams come in it; a faster stream has enough of them sooner and waits less.
-pub const GATHER: Duration = Duration::from_millis(3);
-
-/// What [`Settings::max_silence`] is unless told otherwise: no lesson is longer.
-pub const MAX_SILENCE: Duration = Duration::from_secs(4 * 3600);
-
-/// What [`Settings::max_viewers`] is unless told otherwise: ten classrooms.
-pub const MAX_VIEWERS: usize = 256;
-
-/// What [`Settings::viewers_per_address`] is unless told otherwise: two classrooms behind one
-/// address, and a quarter of all places.
-pub const VIEWERS_PER_ADDRESS: usize = 64;
-
 /// How long connections may take to end when the relay stops.
-const LEAVE: Duration = Duration::from_secs(3);
-
-impl Settings {
-    /// A relay of what comes to `input`, without a log.
-    pub fn new(input: SocketAddr) -> Self {
-        Self {
-            input,
-            interface: None,
-            gather: GATHER,
-            max_silence: MAX_SILENCE,
-            max_viewers: MAX_VIEWERS,
-            viewers_per_address: VIEWERS_PER_ADDRESS,
-            log_dir: None,
-        }
-    }
-}
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(3);
 
 impl Relay {
+    /// A relay to be started.
+    pub fn builder() -> RelayBuilder {
+        RelayBuilder::default()
+    }
+
     /// Receives at the input and lets viewers come to `listen`.
     ///
     /// # Errors
     /// An address that cannot be had, a thread that the system refuses.
-    pub fn start(settings: &Settings, listen: SocketAddr) -> Result<Self> {
-        let inbox = Inbox::bind(settings.input, settings.interface)?;
-        let input = inbox.addr();
-        let journal = Journal::start(settings.log_dir.clone())?;
-        let hub = Arc::new(Hub::new(settings, inbox, journal.pen()));
+    #[doc(hidden)]
+    pub fn start(config: &config::RelayConfig, listen: SocketAddr) -> Result<Self> {
+        let socket = BatchSocket::bind(config.input, config.interface)?;
+        let input = socket.local_addr();
+        let logger = ViewerLogger::start(config.log_dir.clone())?;
+        let hub = Arc::new(Hub::new(config, socket, logger.handle()));
         let serving = Arc::clone(&hub);
-        let usher = move |connection, place: &_| talk::serve(&serving, connection, place);
-        let listener = Listener::start_bare(listen, Arc::new(usher), settings.max_viewers)?;
-        let source = Source::new(Arc::clone(&hub), settings.gather);
+        let handler = move |connection, slot: &_| control::serve(&serving, connection, slot);
+        let listener = Listener::start_bare(listen, Arc::new(handler), config.max_viewers)?;
+        let source = Forwarder::new(Arc::clone(&hub), config.gather);
         let thread = thread::Builder::new()
             .name("relay-source".to_owned())
             .stack_size(STACK)
@@ -160,79 +121,93 @@ impl Relay {
             hub,
             listener,
             source: Some(thread),
-            journal: Some(journal),
+            logger: Some(logger),
             input,
         })
     }
 
-    /// Where viewers come to, with the port that the system chose for port 0.
-    pub fn addr(&self) -> SocketAddr {
+    /// The TCP address that viewers connect to, with the port that the system chose for port 0.
+    pub fn local_addr(&self) -> SocketAddr {
         self.listener.addr()
     }
 
-    /// Where the stream is received, with the port that the system chose for port 0.
+    /// The UDP address at which the stream is received, with the port that the system chose for
+    /// port 0.
     pub fn input(&self) -> SocketAddr {
         self.input
     }
 
+    /// What the relay and its viewers are doing now. Costs the data side nothing.
+    pub fn snapshot(&self) -> RelaySnapshot {
+        self.hub.snapshot()
+    }
+
     /// Whether this build sends a batch with one call.
+    #[doc(hidden)]
     pub fn batched() -> bool {
         datagrams::BATCHED
     }
 
-    /// How everything stands. Costs the data side nothing.
-    pub fn snapshot(&self) -> Snapshot {
-        self.hub.snapshot()
-    }
-
     /// How many control connections are open.
+    #[doc(hidden)]
     pub fn connections(&self) -> usize {
         self.listener.connections()
     }
 
-    /// The visits that are over, each once it is in the log. Of those that nobody takes the last
+    /// The viewers that have left, each once it is in the log. Of those that nobody takes the last
     /// 4096 are kept.
-    pub fn visits(&self) -> Receiver<Visit> {
-        self.journal
-            .as_ref()
-            .expect("it is there until the relay stops")
-            .visits()
+    #[doc(hidden)]
+    pub fn records(&self) -> Receiver<ViewerRecord> {
+        let logger = self.logger.as_ref();
+        logger.expect("it is there until the relay stops").records()
     }
 
-    /// Lets every viewer go and writes the log's last lines. Returns the visits that nobody took.
+    /// Lets every viewer go and writes the log's last lines. Returns a record of each viewer, of
+    /// the last 4096 at most.
     ///
     /// # Errors
     /// The log could not be written; the relay went on without it.
-    pub fn stop(mut self) -> Result<Vec<Visit>> {
-        let journal = self.end().expect("it is there until the relay stops");
-        let visits = journal.visits();
-        journal.finish()?;
-        Ok(visits.try_iter().collect())
+    pub fn stop(mut self) -> Result<Vec<ViewerRecord>> {
+        let logger = self.shut_down().expect("it is there until the relay stops");
+        let records = logger.records();
+        logger.finish()?;
+        Ok(records.try_iter().collect())
     }
 
-    fn end(&mut self) -> Option<Journal> {
-        let journal = self.journal.take()?;
+    fn shut_down(&mut self) -> Option<ViewerLogger> {
+        let logger = self.logger.take()?;
         self.hub.stop();
         self.listener.stop();
-        self.hub.dismiss();
-        let left = self.listener.close_all(LEAVE);
+        self.hub.wake_viewers();
+        let left = self.listener.close_all(SHUTDOWN_LIMIT);
         if left > 0 {
-            log::warn!("{left} viewers did not end within {} s", LEAVE.as_secs());
+            let limit = SHUTDOWN_LIMIT.as_secs();
+            log::warn!("{left} viewers did not end within {limit} s");
         }
         if let Some(source) = self.source.take()
             && source.join().is_err()
         {
             log::error!("the source's thread panicked");
         }
-        self.hub.put_pen_down();
-        Some(journal)
+        Some(logger)
+    }
+}
+
+impl RelayBuilder {
+    /// Receives the stream and accepts viewers, until the [`Relay`] is stopped or dropped.
+    ///
+    /// # Errors
+    /// An address that cannot be resolved, bound or joined; a thread that the system refuses.
+    pub fn start(self) -> Result<Relay> {
+        let (config, listen) = self.finish()?;
+        Relay::start(&config, listen)
     }
 }
 
 impl Drop for Relay {
     fn drop(&mut self) {
-        if let Some(journal) = self.end()
-            && let Err(error) = journal.finish()
+        if let Some(logger) = self.shut_down()
+            && let Err(error) = logger.finish()
         {
             log::error!("{error}");
         }

@@ -1,154 +1,61 @@
-//! How a relay stands at a moment, for whoever looks. Costs the data side nothing: the source thread
-//! is never waited for, so figures of one snapshot may be a batch apart.
+//! Takes snapshots. That costs the data side nothing: the source thread is never waited for.
 
-use std::net::SocketAddr;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::net::clock;
-use crate::net::datagrams;
-use crate::proto::feed::Counts;
+use crate::net::{clock, datagrams};
 use crate::proto::histogram::Histogram;
-use crate::proto::relay::Standing;
-use crate::proto::relay::receipt::Receipt;
-use crate::proto::relay::receipt::Statement;
+use crate::proto::relay::status::{RelaySnapshot, ViewerSnapshot};
 use crate::relay::hub::Hub;
 use crate::relay::viewer::Viewer;
-use crate::session::SessionId;
 use crate::units::Moment;
 
-/// How a relay stands.
-#[derive(Clone, Debug)]
-pub struct Snapshot {
-    /// Which run of a relay.
-    pub relay: SessionId,
-    /// How long it has run.
-    pub up: Duration,
-    /// Whether it reads its input.
-    pub awake: bool,
-    /// The input, as far as it was read.
-    pub input: Counts,
-    /// Datagrams of a second sender, which are not sent on.
-    pub foreign: u64,
-    /// Datagrams that waited while nobody watched and were thrown away.
-    pub stale: u64,
-    /// Batches in which the input was read.
-    pub batches: u64,
-    /// Datagrams that the system dropped at the input while somebody watched; `None` where it does
-    /// not tell.
-    pub dropped: Option<u64>,
-    /// The viewers, in the order in which they came.
-    pub viewers: Vec<ViewerView>,
-    /// Time through the relay, of every datagram to every viewer that is here.
-    pub delay: Delay,
-}
-
-/// How one viewer stands.
-#[derive(Clone, Debug)]
-pub struct ViewerView {
-    /// Its number, from 1.
-    pub viewer: u64,
-    /// Where datagrams go.
-    pub to: SocketAddr,
-    /// Running or paused.
-    pub standing: Standing,
-    /// Whether it tells what it receives.
-    pub native: bool,
-    /// How long it has been here.
-    pub watched: Duration,
-    /// What was sent to it.
-    pub sent: Statement,
-    /// What it received, as it last told.
-    pub received: Option<Receipt>,
-}
-
-/// Percentiles of a delay, microseconds; `None` of nothing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Delay {
-    /// Half took no longer.
-    pub p50_us: Option<u64>,
-    /// 99 of 100 took no longer.
-    pub p99_us: Option<u64>,
-    /// None took longer.
-    pub worst_us: Option<u64>,
-}
-
-impl Delay {
-    /// The percentiles of `times`, of which the longest took `longest_us`: a bucket's upper end is
-    /// not said to be longer than that.
-    pub(super) fn of(times: &Histogram, longest_us: u64) -> Self {
-        let per_mille = |n| times.per_mille(n).map(|us| us.min(longest_us));
-        Self {
-            p50_us: per_mille(500),
-            p99_us: per_mille(990),
-            worst_us: per_mille(1000).map(|_| longest_us),
-        }
-    }
-}
-
 impl Hub {
-    /// How everything stands.
-    pub(super) fn snapshot(&self) -> Snapshot {
+    /// The relay and all viewers at this moment.
+    pub(super) fn snapshot(&self) -> RelaySnapshot {
         let now = clock::now();
         let viewers = self.viewers();
         let mut all = Histogram::default();
         let mut longest_us = 0;
         for viewer in &viewers {
-            longest_us = longest_us.max(viewer.lane.delay.longest_us());
-            all.merge(&viewer.lane.delay.histogram());
+            longest_us = longest_us.max(viewer.hot.delay.longest_us());
+            all.merge(&viewer.hot.delay.histogram());
         }
-        let slept = self.input.slept.load(Ordering::SeqCst);
+        let read = |number: &AtomicU64| number.load(Ordering::SeqCst);
+        let input = &self.input;
         let awake = self.running() > 0;
-        // While it sleeps the system drops what nobody misses.
-        let dropped = datagrams::drops(self.inbox.socket()).map(|dropped| match awake {
-            true => dropped.saturating_sub(slept),
-            false => self.input.missed.load(Ordering::SeqCst),
+        let dropped = datagrams::drops(self.socket.socket()).map(|dropped| {
+            if awake {
+                dropped.saturating_sub(read(&input.dropped_asleep))
+            } else {
+                read(&input.dropped_awake)
+            }
         });
-        Snapshot {
+        RelaySnapshot {
             relay: self.relay,
             up: now.since(self.started),
             awake,
-            input: self.counts(),
-            foreign: self.input.foreign.load(Ordering::Relaxed),
-            stale: self.input.stale.load(Ordering::Relaxed),
-            batches: self.input.batches.load(Ordering::Relaxed),
+            input: self.input_counts(),
+            foreign: read(&input.foreign),
+            stale: read(&input.stale),
+            batches: read(&input.batches),
             dropped,
-            delay: Delay::of(&all, longest_us),
+            delay: all.delay(longest_us),
             viewers: viewers
                 .iter()
-                .map(|viewer| self.view(viewer, now))
+                .map(|viewer| self.viewer_snapshot(viewer, now))
                 .collect(),
         }
     }
 
-    fn view(&self, viewer: &Viewer, now: Moment) -> ViewerView {
-        ViewerView {
+    fn viewer_snapshot(&self, viewer: &Viewer, now: Moment) -> ViewerSnapshot {
+        ViewerSnapshot {
             viewer: viewer.number,
             to: viewer.to,
-            standing: viewer.standing(),
+            state: viewer.state(),
             native: viewer.native.load(Ordering::Relaxed),
             watched: now.since(viewer.joined),
-            sent: self.statement(viewer),
-            received: viewer.received(),
+            sent: self.sender_report(viewer),
+            received: viewer.receiver_report(),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn no_percentile_is_longer_than_the_longest() {
-        let mut times = Histogram::default();
-        assert_eq!(Delay::of(&times, 0), Delay::default());
-        // Its bucket ends at 1,023.
-        times.add(1_000);
-        let one = Delay::of(&times, 1_000);
-        assert_eq!([one.p50_us, one.p99_us, one.worst_us], [Some(1_000); 3]);
-        times.add(5_000);
-        let two = Delay::of(&times, 5_000);
-        assert_eq!(two.p50_us, times.per_mille(500));
-        assert_eq!([two.p99_us, two.worst_us], [Some(5_000); 2]);
     }
 }

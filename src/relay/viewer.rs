@@ -1,50 +1,41 @@
-//! One viewer as the relay's threads share it: where it stands, and what it was sent.
+//! One viewer as the relay's threads share it: its state, and what it was sent.
 //!
-//! Its control thread and the hub change where it stands; its counters have one writer, the source
+//! Its control thread and the hub change its state. Its counters have one writer, the source
 //! thread.
 
-use std::net::SocketAddr;
-use std::net::TcpStream;
-use std::net::UdpSocket;
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::PoisonError;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::AtomicU8;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering;
+use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use time::OffsetDateTime;
 
-use crate::net::clock;
-use crate::proto::feed::Counts;
-use crate::proto::relay::Standing;
-use crate::proto::relay::log::End;
-use crate::proto::relay::receipt::Receipt;
-use crate::proto::relay::receipt::Statement;
-use crate::proto::relay::receipt::whole_us;
-use crate::relay::meter::Meter;
-use crate::relay::snapshot::Delay;
+use crate::net::datagrams::kernel;
+use crate::net::{clock, lock};
+use crate::proto::relay::ViewerState;
+use crate::proto::relay::log::ViewerEnd;
+use crate::proto::relay::reports::{ReceiverReport, SenderReport, whole_us};
+use crate::proto::stream::StreamCounts;
+use crate::relay::atomic_histogram::AtomicHistogram;
 use crate::units::Moment;
 
 /// One viewer, from CONECTAR to its end.
 #[derive(Debug)]
 pub(super) struct Viewer {
-    pub(super) lane: Lane,
+    pub(super) hot: HotCounters,
     pub(super) number: u64,
     pub(super) to: SocketAddr,
     pub(super) control: Arc<TcpStream>,
     pub(super) at: OffsetDateTime,
     pub(super) joined: Moment,
     pub(super) native: AtomicBool,
-    /// It paused when the relay fell asleep.
-    pub(super) slept: AtomicBool,
+    /// It was paused when the relay fell asleep.
+    pub(super) paused_asleep: AtomicBool,
     /// Since when, and when last, its host said that nobody listens; 0 for never.
     pub(super) refused_since: AtomicU64,
     pub(super) refused_last: AtomicU64,
-    pub(super) receipt: Mutex<Option<Receipt>>,
+    pub(super) receiver_report: Mutex<Option<ReceiverReport>>,
     /// Why the source thread let it go.
-    expelled: Mutex<Option<(End, String)>>,
+    expelled: Mutex<Option<(ViewerEnd, String)>>,
 }
 
 /// What the source thread touches of a viewer for every batch: one line of the processor's cache.
@@ -52,11 +43,11 @@ pub(super) struct Viewer {
 /// system's own work.
 #[derive(Debug)]
 #[repr(C, align(64))]
-pub(super) struct Lane {
+pub(super) struct HotCounters {
     pub(super) socket: UdpSocket,
-    standing: AtomicU8,
+    state: AtomicU8,
     /// It has not been sent the tables.
-    pub(super) fresh: AtomicBool,
+    pub(super) needs_tables: AtomicBool,
     /// Its way takes segmented sends, as far as is known.
     pub(super) segmented: AtomicBool,
     pub(super) sent: AtomicU64,
@@ -65,12 +56,8 @@ pub(super) struct Lane {
     pub(super) paused: AtomicU64,
     pub(super) cc: AtomicU64,
     pub(super) rtp_lost: AtomicU64,
-    pub(super) delay: Meter,
+    pub(super) delay: AtomicHistogram,
 }
-
-const OUT: u8 = 0;
-const RUNNING: u8 = 1;
-const PAUSED: u8 = 2;
 
 impl Viewer {
     pub(super) fn new(
@@ -79,19 +66,20 @@ impl Viewer {
         socket: UdpSocket,
         control: &Arc<TcpStream>,
     ) -> Self {
+        let segmented = AtomicBool::new(kernel::can_segment(&socket));
         Self {
-            lane: Lane {
+            hot: HotCounters {
                 socket,
-                standing: AtomicU8::new(OUT),
-                fresh: AtomicBool::new(true),
-                segmented: AtomicBool::new(true),
+                state: AtomicU8::new(ViewerState::Unconnected as u8),
+                needs_tables: AtomicBool::new(true),
+                segmented,
                 sent: AtomicU64::new(0),
                 bytes: AtomicU64::new(0),
                 dropped: AtomicU64::new(0),
                 paused: AtomicU64::new(0),
                 cc: AtomicU64::new(0),
                 rtp_lost: AtomicU64::new(0),
-                delay: Meter::new(),
+                delay: AtomicHistogram::new(),
             },
             number,
             to,
@@ -99,70 +87,59 @@ impl Viewer {
             at: clock::wall(),
             joined: clock::now(),
             native: AtomicBool::new(false),
-            slept: AtomicBool::new(false),
+            paused_asleep: AtomicBool::new(false),
             refused_since: AtomicU64::new(0),
             refused_last: AtomicU64::new(0),
-            receipt: Mutex::default(),
+            receiver_report: Mutex::default(),
             expelled: Mutex::default(),
         }
     }
 
-    /// Where it stands.
-    pub(super) fn standing(&self) -> Standing {
-        of_code(self.lane.standing.load(Ordering::SeqCst))
+    /// Its state.
+    pub(super) fn state(&self) -> ViewerState {
+        decode_state(self.hot.state.load(Ordering::SeqCst))
     }
 
-    /// Changes where it stands; returns where it stood.
-    pub(super) fn stand(&self, standing: Standing) -> Standing {
-        let code = match standing {
-            Standing::Out => OUT,
-            Standing::Running => RUNNING,
-            Standing::Paused => PAUSED,
-        };
-        of_code(self.lane.standing.swap(code, Ordering::SeqCst))
+    /// Changes its state; returns the old one.
+    pub(super) fn set_state(&self, state: ViewerState) -> ViewerState {
+        decode_state(self.hot.state.swap(state as u8, Ordering::SeqCst))
     }
 
     /// Notes why the source thread lets it go.
-    pub(super) fn expel(&self, end: End, reason: String) {
-        let mut expelled = self.expelled.lock().unwrap_or_else(PoisonError::into_inner);
-        *expelled = Some((end, reason));
+    pub(super) fn expel(&self, end: ViewerEnd, reason: String) {
+        *lock(&self.expelled) = Some((end, reason));
     }
 
     /// Why the source thread let it go, if it did.
-    pub(super) fn expelled(&self) -> Option<(End, String)> {
-        self.expelled
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+    pub(super) fn expelled(&self) -> Option<(ViewerEnd, String)> {
+        lock(&self.expelled).clone()
     }
 
-    /// What it received, as it last told.
-    pub(super) fn received(&self) -> Option<Receipt> {
-        *self.receipt.lock().unwrap_or_else(PoisonError::into_inner)
+    /// What it received, as it last reported.
+    pub(super) fn receiver_report(&self) -> Option<ReceiverReport> {
+        *lock(&self.receiver_report)
     }
 
-    /// Makes its control thread look up: its read ends.
+    /// Wakes its control thread: its read ends.
     pub(super) fn wake(&self) {
-        // One that is gone already needs no waking.
+        // A connection that is gone already needs no waking.
         let _ = self.control.shutdown(std::net::Shutdown::Read);
     }
 
-    /// What was sent to it, from an input that is like `input`.
-    pub(super) fn statement(&self, input: &Counts) -> Statement {
+    /// What was sent to it, of an input that was counted as `input`.
+    pub(super) fn sender_report(&self, input: &StreamCounts) -> SenderReport {
         let read = |number: &AtomicU64| number.load(Ordering::Relaxed);
-        let delay = &self.lane.delay;
-        let delay = Delay::of(&delay.histogram(), delay.longest_us());
-        // A datagram that came late after all takes its loss back, perhaps in another's time.
-        let rtp_lost = read(&self.lane.rtp_lost)
-            .cast_signed()
-            .max(0)
-            .cast_unsigned();
-        Statement {
-            sent: read(&self.lane.sent),
-            bytes: read(&self.lane.bytes),
-            dropped: read(&self.lane.dropped),
-            paused: read(&self.lane.paused),
-            cc: read(&self.lane.cc),
+        let hot = &self.hot;
+        let delay = hot.delay.histogram().delay(hot.delay.longest_us());
+        // A late datagram takes its loss back, perhaps from a viewer that joined after the loss was
+        // counted; the sum is below zero then.
+        let rtp_lost = read(&hot.rtp_lost).cast_signed().max(0).cast_unsigned();
+        SenderReport {
+            sent: read(&hot.sent),
+            bytes: read(&hot.bytes),
+            dropped: read(&hot.dropped),
+            paused: read(&hot.paused),
+            cc: read(&hot.cc),
             rtp_lost: input.rtp.map(|_| rtp_lost),
             jitter_us: input.jitter_us.map(whole_us),
             p50_us: delay.p50_us,
@@ -172,12 +149,11 @@ impl Viewer {
     }
 }
 
-fn of_code(code: u8) -> Standing {
-    match code {
-        RUNNING => Standing::Running,
-        PAUSED => Standing::Paused,
-        _ => Standing::Out,
-    }
+fn decode_state(code: u8) -> ViewerState {
+    [ViewerState::Running, ViewerState::Paused]
+        .into_iter()
+        .find(|&state| state as u8 == code)
+        .unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -187,6 +163,6 @@ mod tests {
     #[test]
     #[cfg(target_pointer_width = "64")]
     fn what_a_batch_touches_of_a_viewer_is_one_cache_line() {
-        assert_eq!(size_of::<Lane>(), 64);
+        assert_eq!(size_of::<HotCounters>(), 64);
     }
 }

@@ -6,10 +6,10 @@
 
 use std::fmt::Write;
 
-use crate::report::Spread;
-use crate::report::sheet::ROWS_MAX;
-use crate::report::sheet::Rows;
-use crate::report::sheet::or_dash;
+use crate::report::MedianRange;
+use crate::report::session_table::ROWS_MAX;
+use crate::report::session_table::Rows;
+use crate::report::session_table::or_dash;
 use crate::report::table::Align;
 use crate::report::table::Table;
 use crate::text::escape;
@@ -19,7 +19,7 @@ use crate::transfer::Transfer;
 use crate::units::total;
 
 /// One column: what it is called, when it is there, and its values.
-struct Column {
+struct CountColumn {
     heading: &'static str,
     when: When,
     value: fn(&Counts) -> Option<f64>,
@@ -42,12 +42,12 @@ enum When {
 pub fn table(record: &Record, rows: Rows) -> String {
     let counts = || record.transfers.iter().map(|transfer| &transfer.counts);
     let lost = counts().any(|counts| counts.lost > Some(0));
-    let there = |column: &&Column| match column.when {
+    let there = |column: &&CountColumn| match column.when {
         When::Counted => counts().any(|counts| (column.value)(counts).is_some()),
         When::Positive => counts().any(|counts| (column.value)(counts) > Some(0.0)),
         When::Lost => lost,
     };
-    let columns: Vec<&Column> = columns(record).iter().filter(there).collect();
+    let columns: Vec<&CountColumn> = columns(record).iter().filter(there).collect();
     if columns.is_empty() {
         return String::new();
     }
@@ -73,7 +73,7 @@ pub fn table(record: &Record, rows: Rows) -> String {
     shown
 }
 
-fn columns(record: &Record) -> &'static [Column] {
+fn columns(record: &Record) -> &'static [CountColumn] {
     let counts = || record.transfers.iter().map(|transfer| &transfer.counts);
     if counts().any(|counts| counts.offered.is_some()) {
         &DATAGRAMS
@@ -84,11 +84,11 @@ fn columns(record: &Record) -> &'static [Column] {
     }
 }
 
-const DATAGRAMS: [Column; 20] = [
+const DATAGRAMS: [CountColumn; 20] = [
     column("datagrams\nsent", When::Counted, |c| count(c.offered)),
     column("received", When::Counted, |c| count(c.unique)),
     column("lost", When::Counted, |c| count(c.lost)),
-    Column {
+    CountColumn {
         decimals: 3,
         ..column("lost\n%", When::Lost, Counts::loss_percent)
     },
@@ -110,14 +110,14 @@ const DATAGRAMS: [Column; 20] = [
     column("at most\nus", When::Counted, |c| count(c.delay_max_us)),
 ];
 
-const SOURCES: [Column; 4] = [
+const SOURCES: [CountColumn; 4] = [
     column("bytes from\nthe server", When::Counted, |c| {
         count(c.bytes_from_server)
     }),
     column("bytes\nfrom peers", When::Counted, |c| {
         count(c.bytes_from_peers)
     }),
-    Column {
+    CountColumn {
         decimals: 1,
         ..column("from\npeers %", When::Counted, |c| {
             let peers = count(c.bytes_from_peers)?;
@@ -128,8 +128,12 @@ const SOURCES: [Column; 4] = [
     column("of no\nuse", When::Positive, |c| count(c.retransmitted)),
 ];
 
-const fn column(heading: &'static str, when: When, value: fn(&Counts) -> Option<f64>) -> Column {
-    Column {
+const fn column(
+    heading: &'static str,
+    when: When,
+    value: fn(&Counts) -> Option<f64>,
+) -> CountColumn {
+    CountColumn {
         heading,
         when,
         value,
@@ -143,24 +147,24 @@ fn count(value: Option<u64>) -> Option<f64> {
     value.map(|value| value as f64)
 }
 
-fn shown(column: &Column, value: Option<f64>) -> String {
+fn shown(column: &CountColumn, value: Option<f64>) -> String {
     or_dash(value.map(|value| format!("{value:.*}", column.decimals)))
 }
 
-fn cells(transfer: &Transfer, columns: &[&Column]) -> Vec<String> {
+fn cells(transfer: &Transfer, columns: &[&CountColumn]) -> Vec<String> {
     let mut cells = vec![transfer.seat.to_string()];
-    let value = |column: &&Column| shown(column, (column.value)(&transfer.counts));
+    let value = |column: &&CountColumn| shown(column, (column.value)(&transfer.counts));
     cells.extend(columns.iter().map(value));
     cells.push(escape(&transfer.name));
     cells
 }
 
 /// The least, median and largest of each column.
-fn extremes(record: &Record, columns: &[&Column]) -> impl Iterator<Item = Vec<String>> {
-    let spreads: Vec<Option<Spread>> = columns
+fn extremes(record: &Record, columns: &[&CountColumn]) -> impl Iterator<Item = Vec<String>> {
+    let spreads: Vec<Option<MedianRange>> = columns
         .iter()
         .map(|column| {
-            Spread::of(
+            MedianRange::of(
                 record
                     .transfers
                     .iter()
@@ -168,7 +172,7 @@ fn extremes(record: &Record, columns: &[&Column]) -> impl Iterator<Item = Vec<St
             )
         })
         .collect();
-    type Pick = (&'static str, fn(Spread) -> f64);
+    type Pick = (&'static str, fn(MedianRange) -> f64);
     let row = move |(name, pick): Pick| {
         let mut row = vec![name.to_owned()];
         let values = spreads.iter().map(|spread| spread.map(pick));
@@ -244,7 +248,8 @@ fn sources(record: &Record) -> Option<(usize, String)> {
 /// and in a session of few each of them. Empty where nobody tells.
 pub fn given(clients: &[(String, u64)]) -> String {
     let mb = |bytes: f64| format!("{:.1} MB", bytes / 1e6);
-    let Some(spread) = Spread::of(clients.iter().map(|(_, bytes)| float((*bytes).into()))) else {
+    let Some(spread) = MedianRange::of(clients.iter().map(|(_, bytes)| float((*bytes).into())))
+    else {
         return String::new();
     };
     let [low, median, high] = [spread.low, spread.median, spread.high].map(mb);

@@ -5,15 +5,12 @@
 //! add up is called INVALID in every form.
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::BufRead;
-use std::io::BufReader;
-use std::io::Read;
 use std::path::Path;
 use std::time::Duration;
 
 use crate::error::Error;
 use crate::error::Result;
+use crate::net::logfile;
 use crate::proto::session_log::Collector;
 use crate::proto::session_log::LINE_MAX;
 use crate::proto::session_log::LogError;
@@ -30,22 +27,20 @@ pub mod csv;
 pub mod diff;
 #[cfg(feature = "cli")]
 pub mod json;
-pub mod live;
 pub mod plot;
+pub mod relay;
 pub mod scaling;
 #[cfg(feature = "cli")]
 pub mod schema;
-pub mod sheet;
+pub mod session;
+pub mod session_table;
 pub mod table;
 pub mod trials;
 pub mod verdict;
 
-/// Largest log that is read, bytes: half a million transfers. A file beyond it is no session log.
-pub const LOG_MAX: u64 = 256 * 1024 * 1024;
-
 /// The median of some values, and the range that they span.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Spread {
+pub struct MedianRange {
     /// The middle value; between the middle two of an even number, half way.
     pub median: f64,
     /// The least value.
@@ -54,7 +49,7 @@ pub struct Spread {
     pub high: f64,
 }
 
-impl Spread {
+impl MedianRange {
     /// The spread of `values`, in their unit; `None` of nothing. Values that are not finite are
     /// left out.
     pub fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
@@ -76,39 +71,12 @@ impl Spread {
 /// A path that is no readable file or too large, and a log with a line that is wrong: the error
 /// names the path and the line.
 pub fn read_log(path: &Path) -> Result<Vec<Record>> {
-    let at = path.display();
-    // Looked at before it is opened: to open a FIFO is to wait for its writer.
-    let about = std::fs::metadata(path).map_err(Error::io("open the log", &at))?;
-    if !about.is_file() {
-        return Err(Error::refused(&at, "it is not a file"));
-    }
-    let file = File::open(path).map_err(Error::io("open the log", &at))?;
-    if about.len() > LOG_MAX {
-        return Err(Error::refused(
-            at,
-            "it is larger than 256 MiB, so no session log",
-        ));
-    }
-    let damaged = |error: LogError| {
-        Error::protocol(
-            format_args!("{at}, line {},", error.line),
-            error.why.to_string(),
-        )
-    };
-    // A log may grow while it is read; what came after the check above is not worth more memory.
-    let mut lines = BufReader::new(file.take(LOG_MAX));
     let mut collector = Collector::default();
-    let mut line = Vec::new();
-    loop {
-        line.clear();
-        // One byte more than a line may have, so that the collector sees that it is too long.
-        let limit = LINE_MAX as u64 + 1;
-        let read = lines.by_ref().take(limit).read_until(b'\n', &mut line);
-        if read.map_err(Error::io("read the log", &at))? == 0 {
-            return collector.finish().map_err(damaged);
-        }
-        collector.push(&line).map_err(damaged)?;
-    }
+    logfile::read_lines(path, LINE_MAX, |line| {
+        collector.push(line).map_err(|error: LogError| error.why)
+    })?;
+    let damaged = |error: LogError| logfile::line_error(path, error.line, error.why);
+    collector.finish().map_err(damaged)
 }
 
 /// Reads several session logs, in the order given.
@@ -299,7 +267,7 @@ pub(crate) mod sample {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::session_log::Line;
+    use crate::proto::session_log::LogLine;
     use crate::proto::session_log::header;
 
     fn log_of(records: &[Record]) -> String {
@@ -307,7 +275,7 @@ mod tests {
             record
                 .transfers
                 .iter()
-                .map(|t| Line::of(record, t).encode())
+                .map(|t| LogLine::of(record, t).encode())
         });
         header() + &lines.collect::<String>()
     }
@@ -341,19 +309,19 @@ mod tests {
         assert!(read_log(folder.path()).is_err());
         assert!(read_log(&folder.path().join("none")).is_err());
 
-        let sparse = File::create(&path).expect("created");
-        sparse.set_len(LOG_MAX + 1).expect("sparse");
+        let sparse = std::fs::File::create(&path).expect("created");
+        sparse.set_len(logfile::LOG_MAX + 1).expect("sparse");
         let error = read_log(&path).expect_err("large").to_string();
         assert!(error.contains("larger than 256 MiB"), "{error}");
     }
 
     #[test]
     fn spreads_and_medians() {
-        let spread = |median, low, high| Some(Spread { median, low, high });
-        assert_eq!(Spread::of([]), None);
-        assert_eq!(Spread::of([f64::NAN]), None);
-        assert_eq!(Spread::of([3.0, 1.0, 2.0]), spread(2.0, 1.0, 3.0));
-        assert_eq!(Spread::of([4.0, 1.0, 2.0, 3.0]), spread(2.5, 1.0, 4.0));
+        let spread = |median, low, high| Some(MedianRange { median, low, high });
+        assert_eq!(MedianRange::of([]), None);
+        assert_eq!(MedianRange::of([f64::NAN]), None);
+        assert_eq!(MedianRange::of([3.0, 1.0, 2.0]), spread(2.0, 1.0, 3.0));
+        assert_eq!(MedianRange::of([4.0, 1.0, 2.0, 3.0]), spread(2.5, 1.0, 4.0));
 
         let mut runs = vec![
             sample::session(1, 2, 90),

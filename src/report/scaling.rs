@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::report::Spread;
+use crate::report::MedianRange;
 use crate::report::client_rates_mbit;
 use crate::report::is_measured;
 use crate::report::is_sound;
@@ -56,7 +56,7 @@ pub fn losses(records: &[Record]) -> Chart {
 }
 
 /// One chart of some figures, each named, against the number of clients.
-fn chart(records: &[Record], figures: &[(&str, Figure)], title: &str, unit: &str) -> Chart {
+fn chart(records: &[Record], figures: &[(&str, SessionFigure)], title: &str, unit: &str) -> Chart {
     let mut groups: Vec<(Via, &FileInfo, Vec<&Record>)> = Vec::new();
     for record in records.iter().filter(|record| is_measured(record)) {
         let same = |(via, file, _): &&mut (Via, &FileInfo, Vec<&Record>)| {
@@ -125,20 +125,20 @@ fn chart(records: &[Record], figures: &[(&str, Figure)], title: &str, unit: &str
 }
 
 /// The value of a session, and what its error bar must hold.
-type Figure = fn(&Record) -> Option<(f64, Spread)>;
+type SessionFigure = fn(&Record) -> Option<(f64, MedianRange)>;
 
-fn global_rate(record: &Record) -> Option<(f64, Spread)> {
+fn global_rate(record: &Record) -> Option<(f64, MedianRange)> {
     let (_, rate) = overall(record)?;
-    Some((rate, Spread::of([rate])?))
+    Some((rate, MedianRange::of([rate])?))
 }
 
-fn rate_of_each(record: &Record) -> Option<(f64, Spread)> {
+fn rate_of_each(record: &Record) -> Option<(f64, MedianRange)> {
     let mean = super::mean_client_mbit(record)?;
-    Some((mean, Spread::of(client_rates_mbit(record))?))
+    Some((mean, MedianRange::of(client_rates_mbit(record))?))
 }
 
-fn loss_of_each(record: &Record) -> Option<(f64, Spread)> {
-    Some((mean_loss(record)?, Spread::of(losses_of(record)?)?))
+fn loss_of_each(record: &Record) -> Option<(f64, MedianRange)> {
+    Some((mean_loss(record)?, MedianRange::of(losses_of(record)?)?))
 }
 
 /// The mean of the clients' losses in per cent; `None` where one of them does not tell.
@@ -158,16 +158,16 @@ fn losses_of(record: &Record) -> Option<Vec<f64>> {
     each.filter(|each| !each.is_empty())
 }
 
-fn against_clients(name: String, records: &[&Record], figure: Figure) -> Series {
-    let mut by_clients: BTreeMap<u16, Vec<(f64, Spread)>> = BTreeMap::new();
+fn against_clients(name: String, records: &[&Record], figure: SessionFigure) -> Series {
+    let mut by_clients: BTreeMap<u16, Vec<(f64, MedianRange)>> = BTreeMap::new();
     for record in records {
         if let Some(value) = figure(record) {
             by_clients.entry(record.clients).or_default().push(value);
         }
     }
-    let point = |(clients, values): (u16, Vec<(f64, Spread)>)| {
-        let middle = Spread::of(values.iter().map(|(value, _)| *value))?;
-        let range = Spread::of(values.iter().flat_map(|(_, s)| [s.low, s.high]))?;
+    let point = |(clients, values): (u16, Vec<(f64, MedianRange)>)| {
+        let middle = MedianRange::of(values.iter().map(|(value, _)| *value))?;
+        let range = MedianRange::of(values.iter().flat_map(|(_, s)| [s.low, s.high]))?;
         Some(Point {
             x: f64::from(clients),
             y: middle.median,
@@ -183,7 +183,7 @@ fn against_clients(name: String, records: &[&Record], figure: Figure) -> Series 
 
 /// True when the largest value is more than `ratio` times the smallest.
 fn spans(values: impl Iterator<Item = f64>, ratio: f64) -> bool {
-    Spread::of(values.filter(|&value| value > 0.0))
+    MedianRange::of(values.filter(|&value| value > 0.0))
         .is_some_and(|spread| spread.high / spread.low > ratio)
 }
 

@@ -13,7 +13,7 @@ use crate::error::Result;
 pub const SESSION: &str = include_str!("session.schema.json");
 
 /// The schema of `gatecast.relay/1`, `gatecast.watch/1` and `gatecast.visits/1`.
-pub const LIVE: &str = include_str!("live/live.schema.json");
+pub const LIVE: &str = include_str!("relay/relay.schema.json");
 
 /// The schema of `gatecast.study/1`.
 pub const STUDY: &str = include_str!("../testbed/study/study.schema.json");

@@ -2,17 +2,17 @@
 
 use std::fmt::Write;
 
-use crate::report::Spread;
+use crate::report::MedianRange;
 use crate::report::complete;
 use crate::report::is_measured;
 use crate::report::mean_client_mbit;
 use crate::report::overall;
 use crate::report::repetitions;
 use crate::report::scaling;
-use crate::report::sheet::mbit;
-use crate::report::sheet::or_dash;
-use crate::report::sheet::released;
-use crate::report::sheet::seconds;
+use crate::report::session_table::mbit;
+use crate::report::session_table::or_dash;
+use crate::report::session_table::released;
+use crate::report::session_table::seconds;
 use crate::report::table::Align;
 use crate::report::table::Table;
 use crate::transfer::Record;
@@ -98,7 +98,7 @@ fn medians(records: &[Record]) -> Table {
     ]);
     let spread =
         |runs: &[&Record], shown: fn(f64) -> String, figure: fn(&Record) -> Option<f64>| {
-            let spread = Spread::of(runs.iter().filter_map(|record| figure(record)));
+            let spread = MedianRange::of(runs.iter().filter_map(|record| figure(record)));
             or_dash(spread.map(|spread| {
                 let [median, low, high] = [spread.median, spread.low, spread.high].map(shown);
                 format!("{median} ({low} to {high})")

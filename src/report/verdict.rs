@@ -5,14 +5,14 @@ use crate::error::Error;
 use crate::transfer::Outcome;
 use crate::transfer::Record;
 
-/// What a run of the program came to, which is its exit code. Of several that hold, the first in this order is meant.
+/// What a run of the program came to, which is its exit code, worst first. Where several hold, the first in this order wins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Verdict {
     /// The user stopped it.
     Interrupted,
     /// It could not run, or was refused.
     CouldNotRun,
-    /// What was asked for cannot be meant.
+    /// Invalid arguments.
     Usage,
     /// A digest did not match.
     Corrupt,
@@ -50,18 +50,19 @@ impl Verdict {
     }
 
     /// What the clients of one process earned.
-    pub fn of_ends(ends: &[ClientReport]) -> Self {
-        ends.iter()
-            .map(Self::of_end)
+    pub fn of_clients(reports: &[ClientReport]) -> Self {
+        reports
+            .iter()
+            .map(Self::of_client)
             .min()
             .unwrap_or(Self::CouldNotRun)
     }
 
-    fn of_end(end: &ClientReport) -> Self {
-        match &end.error {
+    fn of_client(report: &ClientReport) -> Self {
+        match &report.error {
             None => Self::AllVerified,
             Some(error) => match Self::of_error(error) {
-                Self::CouldNotRun if end.released_at.is_some() => Self::SomeFailed,
+                Self::CouldNotRun if report.released_at.is_some() => Self::SomeFailed,
                 verdict => verdict,
             },
         }
@@ -89,6 +90,13 @@ impl Verdict {
             (Some(_), true) => Self::AllVerified,
             (Some(_), false) => Self::SomeFailed,
         }
+    }
+}
+
+impl Error {
+    /// What a program returns that ends with this error.
+    pub fn exit_code(&self) -> u8 {
+        Verdict::of_error(self).exit_code()
     }
 }
 
@@ -165,26 +173,26 @@ mod tests {
     #[test]
     fn of_several_the_gravest_counts() {
         let mut ends = vec![end(None, true)];
-        assert_eq!(Verdict::of_ends(&ends).exit_code(), 0);
+        assert_eq!(Verdict::of_clients(&ends).exit_code(), 0);
         ends.push(end(Some(Error::refused("s", "r")), true));
-        assert_eq!(Verdict::of_ends(&ends).exit_code(), 4);
+        assert_eq!(Verdict::of_clients(&ends).exit_code(), 4);
         ends.push(end(
             Some(Error::NotEnough {
                 reason: String::new(),
             }),
             false,
         ));
-        assert_eq!(Verdict::of_ends(&ends).exit_code(), 3);
+        assert_eq!(Verdict::of_clients(&ends).exit_code(), 3);
         ends.push(end(
             Some(Error::Corrupt {
                 what: String::new(),
             }),
             true,
         ));
-        assert_eq!(Verdict::of_ends(&ends).exit_code(), 5);
+        assert_eq!(Verdict::of_clients(&ends).exit_code(), 5);
         ends.push(end(Some(Error::refused("s", "r")), false));
-        assert_eq!(Verdict::of_ends(&ends).exit_code(), 1);
+        assert_eq!(Verdict::of_clients(&ends).exit_code(), 1);
         ends.push(end(Some(Error::Interrupted), true));
-        assert_eq!(Verdict::of_ends(&ends).exit_code(), 130);
+        assert_eq!(Verdict::of_clients(&ends).exit_code(), 130);
     }
 }

@@ -423,7 +423,7 @@ impl Drop for ConnectionSlot {
 }
 
 /// Reads until the client is recognised; `None` when it never will be.
-fn greeting(mut stream: &TcpStream, deadline: Moment) -> io::Result<Option<(Greeting, Vec<u8>)>> {
+fn greeting(stream: &TcpStream, deadline: Moment) -> io::Result<Option<(Greeting, Vec<u8>)>> {
     let mut first = Vec::new();
     loop {
         match recognise(&first) {
@@ -431,15 +431,10 @@ fn greeting(mut stream: &TcpStream, deadline: Moment) -> io::Result<Option<(Gree
             Recognised::Unknown => return Ok(None),
             Recognised::More => {}
         }
-        if !socket::bound_read(stream, deadline)? {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
         let mut bytes = [0; GREETING_MAX];
-        match stream.read(&mut bytes) {
-            Ok(0) => return Ok(None),
-            Ok(len) => first.extend_from_slice(&bytes[..len]),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+        match socket::read_until(stream, &mut bytes, deadline)? {
+            0 => return Ok(None),
+            len => first.extend_from_slice(&bytes[..len]),
         }
     }
 }

@@ -8,8 +8,6 @@
 //! the macros of `log` are for diagnostics; they never mix.
 
 use std::collections::HashMap;
-use std::io;
-use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
@@ -22,8 +20,8 @@ use time::OffsetDateTime;
 use crate::error::Error;
 use crate::error::Result;
 use crate::net::clock;
-use crate::net::logfile;
 use crate::net::logfile::LogFile;
+use crate::net::logfile::LogFolder;
 use crate::proto::session_log;
 use crate::server::history::History;
 use crate::session::FileInfo;
@@ -77,7 +75,6 @@ pub struct SessionLogger {
 #[derive(Debug)]
 struct OpenLog {
     record: Record,
-    opened_at: OffsetDateTime,
     log: LogFile,
 }
 
@@ -96,11 +93,10 @@ impl SessionLogger {
             .name("logger".to_owned())
             .spawn(move || {
                 LoggerThread {
-                    folder,
+                    folder: LogFolder::new(folder, session_log::header()),
                     publish,
                     ledger: written,
                     pages: HashMap::new(),
-                    failed: None,
                 }
                 .run(&entries)
             })
@@ -178,12 +174,14 @@ impl LogHandle {
 }
 
 struct LoggerThread {
-    folder: Option<PathBuf>,
+    folder: LogFolder,
     publish: Sender<Record>,
     ledger: Arc<History>,
     pages: HashMap<SessionId, OpenLog>,
-    failed: Option<Error>,
 }
+
+/// Why a session's log is there.
+const OPENED: &str = "a session opens before anything is said of it";
 
 impl LoggerThread {
     fn run(mut self, entries: &Receiver<LogEvent>) -> Result<()> {
@@ -200,18 +198,12 @@ impl LoggerThread {
                         transfers: Vec::new(),
                     };
                     self.ledger.open(record.clone());
-                    self.pages.insert(
-                        session,
-                        OpenLog {
-                            record,
-                            opened_at,
-                            log: LogFile::default(),
-                        },
-                    );
+                    let log = LogFile::new(opened_at, session);
+                    self.pages.insert(session, OpenLog { record, log });
                 }
                 LogEvent::Released(session, at, sender) => {
                     self.ledger.release(session, at, &sender);
-                    let page = self.page(session);
+                    let page = self.pages.get_mut(&session).expect(OPENED);
                     page.record.released_at = Some(at);
                     page.record.sender = Some(sender);
                 }
@@ -229,41 +221,15 @@ impl LoggerThread {
                 }
             }
         }
-        self.failed.map_or(Ok(()), Err)
-    }
-
-    fn page(&mut self, session: SessionId) -> &mut OpenLog {
-        self.pages
-            .get_mut(&session)
-            .expect("a session opens before anything is said of it")
+        self.folder.finish()
     }
 
     fn write(&mut self, session: SessionId, transfer: Transfer) {
-        let folder = self.folder.clone();
-        let page = self.page(session);
-        let line = session_log::Line::of(&page.record, &transfer).encode();
-        if let Some(folder) = folder
-            && let Err(error) = page.append(&folder, &line)
-        {
-            let path = folder.join(page.file_name());
-            log::error!("cannot write the session log {}: {error}", path.display());
-            let failure = Error::io("write the session log", path.display())(error);
-            self.failed.get_or_insert(failure);
-        }
+        let page = self.pages.get_mut(&session).expect(OPENED);
+        let line = session_log::LogLine::of(&page.record, &transfer).encode();
+        self.folder.append(&mut page.log, &line);
         self.ledger.row(session, &transfer);
-        self.page(session).record.transfers.push(transfer);
-    }
-}
-
-impl OpenLog {
-    /// The name of the session's log.
-    fn file_name(&self) -> String {
-        logfile::name(self.opened_at, &self.record.session.to_string())
-    }
-
-    fn append(&mut self, folder: &Path, line: &str) -> io::Result<()> {
-        let name = self.file_name();
-        self.log.append(folder, &name, &session_log::header(), line)
+        page.record.transfers.push(transfer);
     }
 }
 

@@ -1,5 +1,6 @@
-//! Experiments: an emulated star of hosts, and studies that are run on it.
+//! Experiments: an emulated star of hosts, studies that are run on it, and what to expect of each
+//! way without a network.
 
+pub mod plan;
 pub mod star;
-#[cfg(feature = "cli")]
 pub mod study;

@@ -256,7 +256,7 @@ fn corrupt_part_is_never_published() {
                 .fetch("c", |order| order.resume = true)
                 .join()
                 .expect("no panic");
-            assert_eq!(Verdict::of_ends(&ends).exit_code(), 5);
+            assert_eq!(Verdict::of_clients(&ends).exit_code(), 5);
             let why = failed(ends);
             assert!(
                 why.starts_with("the copy is not the file: 'f.bin': its SHA-1 is"),
@@ -359,7 +359,7 @@ fn change_while_sent(
 }
 
 fn told(ends: Vec<ClientReport>, what: &str, code: u8) {
-    assert_eq!(Verdict::of_ends(&ends).exit_code(), code);
+    assert_eq!(Verdict::of_clients(&ends).exit_code(), code);
     for end in ends {
         let error = end.error.expect("it was told").to_string();
         assert!(error.contains("the source changed"), "{error}");
@@ -592,7 +592,7 @@ fn unusable_output_is_refused_before_ready() {
             make(&out.join("f.bin"));
             let client = server.fetch("c", |order| order.out = out.clone());
             let ends = client.join().expect("no panic");
-            assert_eq!(Verdict::of_ends(&ends).exit_code(), 1);
+            assert_eq!(Verdict::of_clients(&ends).exit_code(), 1);
             let why = failed(ends);
             assert!(why.ends_with(says), "{why}");
             assert_eq!(entries(&out).len(), 1, "nothing was made beside it");

@@ -172,7 +172,7 @@ fn short_muster_tells_clients_how_many_were_ready() {
         let two = ["a", "b"].map(|name| server.fetch(name, |_| {}));
         for client in two {
             let ends = client.join().expect("no panic");
-            assert_eq!(Verdict::of_ends(&ends).exit_code(), 3);
+            assert_eq!(Verdict::of_clients(&ends).exit_code(), 3);
             let why = failed(ends);
             assert!(
                 why.ends_with("2 of 3 clients were ready after 0.4 s"),
@@ -259,7 +259,7 @@ fn stopped_server_ends_muster_and_transfer() {
         );
         for client in [waiting, moving] {
             let ends = client.join().expect("no panic");
-            assert_eq!(Verdict::of_ends(&ends).exit_code(), 4);
+            assert_eq!(Verdict::of_clients(&ends).exit_code(), 4);
             failed(ends);
         }
         let why = failed(muster.join().expect("no panic"));
@@ -284,7 +284,7 @@ fn late_client_joins_next_session() {
             let next = server.fetch("next", |_| {});
             if one_off {
                 let ends = next.join().expect("no panic");
-                assert_eq!(Verdict::of_ends(&ends).exit_code(), 1);
+                assert_eq!(Verdict::of_clients(&ends).exit_code(), 1);
                 let why = failed(ends);
                 assert!(
                     why.ends_with("all seats of this server's only session are taken"),
@@ -388,7 +388,7 @@ fn clients_of_two_files_muster_separately() {
             .collect();
         for client in clients {
             let ends = client.join().expect("no panic");
-            assert_eq!(Verdict::of_ends(&ends).exit_code(), 3);
+            assert_eq!(Verdict::of_clients(&ends).exit_code(), 3);
             let why = failed(ends);
             assert!(
                 why.ends_with("1 of 2 clients were ready after 0.5 s"),

@@ -14,10 +14,12 @@ use crate::common::have;
 use crate::common::installed;
 use crate::common::turn::in_turn;
 use crate::common::until;
-use gatecast::internals::cli::services;
 use gatecast::internals::error::Result;
 use gatecast::internals::http;
-use gatecast::internals::http::Options;
+use gatecast::internals::http::Documents;
+use gatecast::internals::http::HttpConfig;
+use gatecast::internals::report::json::SessionDocument;
+use gatecast::internals::report::{csv, scaling};
 use gatecast::internals::server::catalog::Source;
 use gatecast::internals::server::config::ServerConfig;
 use gatecast::internals::server::gate::SeatConnection;
@@ -70,9 +72,13 @@ fn look(browser: &Browser, name: &str) {
 
 fn face(set: impl FnOnce(&mut ServerConfig), bytes: u64) -> Server {
     Server::with(bytes, set, |host| {
-        let options = Options {
-            documents: services::DOCUMENTS,
-            ..Options::default()
+        let options = HttpConfig {
+            documents: Documents {
+                json: Some(|record| SessionDocument::new(record).to_line()),
+                csv: Some(csv::transfers),
+                svg: Some(|records| scaling::rates(records).to_svg()),
+            },
+            ..HttpConfig::default()
         };
         http::serve(tcp::serve(host).expect("TCP"), options).expect("HTTP")
     })
@@ -261,7 +267,7 @@ fn page_shows_loss_and_its_place() {
             },
             |host| {
                 let way = Holes(tcp::send::Tcp::new(host.settings()).expect("TCP"));
-                http::serve(tcp::serve(host).expect("TCP"), Options::default())
+                http::serve(tcp::serve(host).expect("TCP"), HttpConfig::default())
                     .expect("HTTP")
                     .transport(Box::new(way))
             },

@@ -19,13 +19,13 @@ use gatecast::internals::testbed::star::build::Star;
 use gatecast::internals::testbed::star::calibrate;
 use gatecast::internals::testbed::star::calibrate::flow;
 use gatecast::internals::testbed::star::calibrate::flow::Window;
-use gatecast::internals::testbed::star::inside;
-use gatecast::internals::testbed::star::layout::Layout;
 use gatecast::internals::testbed::star::layout::Loss;
-use gatecast::internals::testbed::star::layout::Middle;
+use gatecast::internals::testbed::star::layout::StarLayout;
+use gatecast::internals::testbed::star::layout::Topology;
 use gatecast::internals::testbed::star::layout::Traffic;
-use gatecast::internals::testbed::star::name::Place;
-use gatecast::internals::testbed::star::name::StarId;
+use gatecast::internals::testbed::star::namespace;
+use gatecast::internals::testbed::star::star_id::StarId;
+use gatecast::internals::testbed::star::star_id::StarNode;
 use gatecast::internals::testbed::star::tool;
 use gatecast::internals::units::Rate;
 
@@ -60,7 +60,7 @@ fn standing(arguments: &[&str]) -> Child {
         .stderr(Stdio::null())
         .spawn()
         .expect("the program starts");
-    let last = Place::Host(hosts(arguments) - 1);
+    let last = StarNode::Host(hosts(arguments) - 1);
     until("the star", || {
         of(&child)
             .iter()
@@ -78,7 +78,7 @@ fn hosts(arguments: &[&str]) -> usize {
 fn of(child: &Child) -> Vec<String> {
     let mine =
         |name: &String| StarId::of_namespace(name).is_ok_and(|(id, _)| id.process == child.id());
-    inside::names().into_iter().filter(mine).collect()
+    namespace::names().into_iter().filter(mine).collect()
 }
 
 /// Links, queues and packet filters of the namespace in which we stand.
@@ -201,8 +201,8 @@ fn foreign_namespace_is_never_touched() {
     // A star of ours that was killed long ago would have this owner; here others have the name.
     let mut id = StarId::next();
     id.number = 990_000;
-    let layout = Layout::new(3, Rate(10_000_000));
-    let theirs = id.namespace(Place::Host(1));
+    let layout = StarLayout::new(3, Rate(10_000_000));
+    let theirs = id.namespace(StarNode::Host(1));
     let ip = |words: &[&str]| {
         let output = Command::new("ip").args(words).output().expect("ip");
         assert!(output.status.success(), "{}", said(&output));
@@ -216,7 +216,7 @@ fn foreign_namespace_is_never_touched() {
         "{error}"
     );
     assert_eq!(
-        inside::names()
+        namespace::names()
             .iter()
             .filter(|name| name.starts_with(&id.to_string()))
             .count(),
@@ -228,7 +228,10 @@ fn foreign_namespace_is_never_touched() {
     let near = format!("{theirs}x");
     ip(&["netns", "add", &near]);
     star.down().expect("down");
-    assert!(inside::names().contains(&near), "only exact names are ours");
+    assert!(
+        namespace::names().contains(&near),
+        "only exact names are ours"
+    );
     ip(&["netns", "del", &near]);
 }
 
@@ -242,8 +245,8 @@ fn down_removes_stars_of_killed_owners_only() {
     let mut killed = standing(&["--hosts", "3"]);
     let mut living = standing(&["--hosts", "3"]);
     // A process inside would keep a namespace alive without a name.
-    let namespace = inside::path_of(&of(&killed)[0]);
-    let mut sleeper = inside::enter(&namespace, || {
+    let namespace = namespace::path_of(&of(&killed)[0]);
+    let mut sleeper = namespace::enter(&namespace, || {
         Command::new("sleep").arg("600").spawn().expect("sleep")
     })
     .expect("inside");
@@ -432,9 +435,9 @@ fn links_keep_their_rate_and_count_every_loss() {
     let Some(_turn) = turn_with_stars("star") else {
         return;
     };
-    for middle in [Middle::Switch, Middle::Router] {
-        let mut layout = Layout::new(3, Rate(100_000_000));
-        layout.middle = middle;
+    for middle in [Topology::Switch, Topology::Router] {
+        let mut layout = StarLayout::new(3, Rate(100_000_000));
+        layout.topology = middle;
         layout.links[2].down = Rate(20_000_000);
         layout.loss = Some(Loss {
             millionths: 50_000,
@@ -470,7 +473,7 @@ fn host_counters_include_headers() {
     let Some(_turn) = turn_with_stars("star") else {
         return;
     };
-    let star = Star::build(&Layout::new(2, Rate(50_000_000)), &GO).expect("built");
+    let star = Star::build(&StarLayout::new(2, Rate(50_000_000)), &GO).expect("built");
     let hosts = star.hosts();
     let before = [hosts[0].carried(), hosts[1].carried()].map(|c| c.expect("counted"));
     let window = Window {

@@ -11,8 +11,8 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use gatecast::internals::report::schema;
-use gatecast::internals::testbed::star::inside;
-use gatecast::internals::testbed::star::name::StarId;
+use gatecast::internals::testbed::star::namespace;
+use gatecast::internals::testbed::star::star_id::StarId;
 use gatecast::internals::testbed::star::tool;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -38,9 +38,9 @@ const USUAL: [(&str, &str); 4] = [
     ("--tolerance", "60%"),
 ];
 
-struct Place(TempDir);
+struct StudyFolder(TempDir);
 
-impl Place {
+impl StudyFolder {
     fn new() -> Self {
         Self(tempfile::tempdir().expect("a folder"))
     }
@@ -89,7 +89,7 @@ impl Place {
 
 /// Namespaces and working folders of a process.
 fn left_by(process: u32) -> Vec<String> {
-    let mut left: Vec<String> = inside::names()
+    let mut left: Vec<String> = namespace::names()
         .into_iter()
         .filter(|name| StarId::of_namespace(name).is_ok_and(|(id, _)| id.process == process))
         .collect();
@@ -159,7 +159,7 @@ fn study_writes_results_and_resumes() {
         return;
     };
     within(LIMIT, || {
-        let place = Place::new();
+        let place = StudyFolder::new();
         let output = place.study(&["--clients", "1,3"]);
         assert!(output.status.success(), "{}", said(&output));
         let document = place.results();
@@ -250,7 +250,7 @@ fn study_measures_nginx_as_contender() {
         return;
     }
     within(LIMIT, || {
-        let place = Place::new();
+        let place = StudyFolder::new();
         let output = place.study(&["--clients", "2", "--via", "nginx,tcp", "--preset", "router"]);
         assert!(output.status.success(), "{}", said(&output));
         let document = place.results();
@@ -273,7 +273,7 @@ fn dead_host_fails_its_run_and_study_goes_on() {
         return;
     };
     within(LIMIT, || {
-        let place = Place::new();
+        let place = StudyFolder::new();
         // Two megabytes a client and second: long enough to meet.
         let mut study = place.begin(&["--clients", "2", "--size", "10MB"]);
         let process = study.id();
@@ -320,7 +320,7 @@ fn failed_server_start_is_a_failed_row() {
         return;
     };
     within(LIMIT, || {
-        let place = Place::new();
+        let place = StudyFolder::new();
         let output = place.study(&["--clients", "1", "--congestion", "no-such-one"]);
         assert_eq!(output.status.code(), Some(4), "{}", said(&output));
         assert!(
@@ -339,7 +339,7 @@ fn killed_study_is_removed_by_star_down_and_resumes() {
         return;
     };
     within(LIMIT, || {
-        let place = Place::new();
+        let place = StudyFolder::new();
         let arguments = ["--clients", "2", "--size", "10MB"];
         let mut study = place.begin(&arguments);
         let process = study.id();
@@ -375,7 +375,7 @@ fn ctrl_c_ends_study_and_keeps_only_its_results() {
     };
     within(LIMIT, || {
         for twice in [false, true] {
-            let place = Place::new();
+            let place = StudyFolder::new();
             let mut study = place.begin(&["--clients", "2", "--size", "30MB"]);
             let process = study.id();
             until("the second run", || {
@@ -391,7 +391,7 @@ fn ctrl_c_ends_study_and_keeps_only_its_results() {
             assert_eq!(place.results()["rows"][0]["runs"], 1);
         }
         // While the links are measured.
-        let place = Place::new();
+        let place = StudyFolder::new();
         let mut study = place.begin(&["--clients", "2"]);
         let process = study.id();
         until("a star", || left_by(process).len() > 3);
@@ -407,7 +407,7 @@ fn two_studies_run_at_once() {
         return;
     };
     within(LIMIT, || {
-        let (one, other) = (Place::new(), Place::new());
+        let (one, other) = (StudyFolder::new(), StudyFolder::new());
         let arguments = ["--clients", "1,2"];
         let (mut first, mut second) = (one.begin(&arguments), other.begin(&arguments));
         for (study, place) in [(&mut first, &one), (&mut second, &other)] {

@@ -1,25 +1,25 @@
-//! What is fetched by HTTP, and where from.
+//! What is fetched by HTTP, and from where.
 
-use crate::error::Error;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::proto::http::text;
+use crate::proto::http::url::Url;
 use crate::proto::percent;
 use crate::text::FileName;
 
-/// What is fetched, and where from.
+/// What is fetched by HTTP, and from where.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Target {
-    /// The server as a Host field names it.
+pub struct HttpTarget {
+    /// The server, as a Host field names it.
     pub host: String,
     /// The path, percent-encoded.
     pub path: String,
-    /// Where the file is on a server that is no gatecast, when the path does not exist there.
+    /// Where the file is on another server than a gatecast, if `path` does not exist there.
     pub other_path: Option<String>,
-    /// What the copy is called.
+    /// The name of the copy.
     pub name: FileName,
 }
 
-impl Target {
+impl HttpTarget {
     /// `file` of the gatecast, or other server, at `host`.
     pub fn file(host: &str, file: &FileName) -> Self {
         let name = text::percent_encode(file.as_str());
@@ -31,33 +31,25 @@ impl Target {
         }
     }
 
-    /// What an `http://` URL names.
+    /// What an `http://` URL names. Its query is not sent.
     ///
     /// # Errors
-    /// No such URL, or one that ends in no file name.
-    pub fn url(url: &str) -> Result<Self> {
-        let wrong = |why: &str| Err(Error::refused(crate::text::escape(url), why));
-        let Some(rest) = url.strip_prefix("http://") else {
-            return wrong("only http:// URLs can be fetched");
-        };
-        let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
-        if !url.bytes().all(|byte| byte.is_ascii_graphic()) || host.is_empty() || host.contains('@')
-        {
-            return wrong("a URL is http://HOST[:PORT]/PATH, percent-encoded, without a user");
-        }
-        let path = path.split(['?', '#']).next().unwrap_or_default();
-        let name = path.rsplit('/').next().unwrap_or_default();
-        let name = percent::decode(name)
+    /// The URL is invalid, or does not end in a file name.
+    pub fn url(text: &str) -> Result<Self> {
+        let url = Url::parse(text)?;
+        let name = percent::decode(url.last_segment())
             .and_then(|bytes| String::from_utf8(bytes).ok())
             .and_then(|name| FileName::new(&name).ok());
-        let Some(name) = name else {
-            return wrong("its path ends in no file name");
-        };
+        let name = name.ok_or_else(|| {
+            let url = crate::text::escape(text);
+            let reason = format!("invalid URL '{url}': expected a path that ends in a file name");
+            Error::refused("gatecast", reason)
+        })?;
         Ok(Self {
-            host: host.to_owned(),
-            path: format!("/{path}"),
+            path: url.path().to_owned(),
             other_path: None,
             name,
+            host: url.host,
         })
     }
 }
@@ -67,12 +59,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_target_is_a_file_or_a_url() {
+    fn target_is_made_from_a_file_or_a_url() {
         let name = FileName::new("a b%.bin").expect("plain");
-        let target = Target::file("h:1", &name);
+        let target = HttpTarget::file("h:1", &name);
         assert_eq!(target.path, "/files/a%20b%25.bin");
         assert_eq!(target.other_path.as_deref(), Some("/a%20b%25.bin"));
-        let target = Target::url("http://h:1/x/a%20b.bin?q#f").expect("a URL");
+        let target = HttpTarget::url("http://h:1/x/a%20b.bin?q#f").expect("a URL");
         assert_eq!((&*target.host, &*target.path), ("h:1", "/x/a%20b.bin"));
         assert_eq!(target.name.as_str(), "a b.bin");
         for url in [
@@ -88,7 +80,7 @@ mod tests {
             "http://h/a b",
             "http://h/%00",
         ] {
-            assert!(Target::url(url).is_err(), "{url}");
+            assert!(HttpTarget::url(url).is_err(), "{url}");
         }
     }
 }

@@ -4,35 +4,32 @@
 //! With feature `sockopt` on Linux a batch is one `recvmmsg`, its moments are the kernel's, and
 //! datagrams of one size leave in one segmented send (GSO). Elsewhere the same functions do it one
 //! datagram at a time on plain std, and the moment is that of the read. Here is the receiving side;
-//! [`parcel`] sends.
+//! [`send_batch`] sends.
 
 use std::fmt;
 use std::io;
-use std::net::Ipv4Addr;
-use std::net::SocketAddr;
-use std::net::UdpSocket;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::error::Error;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::net::clock;
 use crate::units::Moment;
 
 #[cfg(all(target_os = "linux", feature = "sockopt"))]
-mod kernel;
+pub(crate) mod kernel;
 #[cfg(not(all(target_os = "linux", feature = "sockopt")))]
 #[path = "plain.rs"]
-mod kernel;
-pub mod parcel;
+pub(crate) mod kernel;
+pub(crate) mod options;
+pub mod send_batch;
 
 /// Whether this build receives and sends in batches.
 pub const BATCHED: bool = cfg!(all(target_os = "linux", feature = "sockopt"));
 
-/// A socket that receives.
+/// A socket that receives datagrams in batches.
 #[derive(Debug)]
-pub struct Inbox {
+pub struct BatchSocket {
     socket: UdpSocket,
     addr: SocketAddr,
     /// How long the socket waits, microseconds: setting it costs as much as receiving.
@@ -40,9 +37,9 @@ pub struct Inbox {
 }
 
 /// Datagrams received together, in the order in which they came.
-pub struct Batch {
+pub struct DatagramBatch {
     slots: Box<[u8]>,
-    entries: Vec<Entry>,
+    entries: Vec<ReceivedSlot>,
     capacity: usize,
 }
 
@@ -58,7 +55,7 @@ pub struct Datagram<'a> {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Entry {
+struct ReceivedSlot {
     slot: usize,
     len: usize,
     at: Moment,
@@ -74,20 +71,21 @@ const STRIDE: usize = SLOT + 17 * 64;
 
 /// Bytes asked of the system for what has not been read yet: a tenth of a second of 400 Mbit/s.
 /// Systems that allow less give what they allow.
-#[cfg(feature = "sockopt")]
 const QUEUE: usize = 8 << 20;
 
-impl Inbox {
+impl BatchSocket {
     /// Receives what is sent to `addr`; a multicast address is joined, on the interface that has
     /// the address `interface` or the system's choice.
     ///
     /// # Errors
     /// The address cannot be bound, the group not joined.
     pub fn bind(addr: SocketAddr, interface: Option<Ipv4Addr>) -> Result<Self> {
-        let socket = match addr.ip().is_multicast() {
-            true => shared(addr).map_err(Error::io("receive datagrams at", addr))?,
-            false => UdpSocket::bind(addr).map_err(Error::io("receive datagrams at", addr))?,
-        };
+        let socket = if addr.ip().is_multicast() {
+            options::bind_shared(group_address(addr))
+        } else {
+            UdpSocket::bind(addr)
+        }
+        .map_err(Error::io("receive datagrams at", addr))?;
         match addr {
             SocketAddr::V4(v4) if v4.ip().is_multicast() => {
                 let interface = interface.unwrap_or(Ipv4Addr::UNSPECIFIED);
@@ -100,7 +98,9 @@ impl Inbox {
             _ => Ok(()),
         }
         .map_err(Error::io("join the group", addr))?;
-        set_up(&socket);
+        let room = options::enlarge_receive_buffer(&socket, QUEUE);
+        log::debug!("{addr}: receive buffer of {room} bytes");
+        kernel::stamp_received(&socket);
         let addr = socket
             .local_addr()
             .map_err(Error::io("receive datagrams at", addr))?;
@@ -112,7 +112,7 @@ impl Inbox {
     }
 
     /// The address, with the port that the system chose for port 0.
-    pub fn addr(&self) -> SocketAddr {
+    pub fn local_addr(&self) -> SocketAddr {
         self.addr
     }
 
@@ -125,22 +125,22 @@ impl Inbox {
     ///
     /// # Errors
     /// The system's; that nothing came is none.
-    pub fn receive(&self, batch: &mut Batch, patience: Duration) -> io::Result<usize> {
+    pub fn receive(&self, batch: &mut DatagramBatch, patience: Duration) -> io::Result<usize> {
         // Zero would mean for ever.
         let patience = patience.max(Duration::from_millis(1));
         let us = crate::units::micros(patience);
         if self.patience_us.swap(us, Ordering::Relaxed) != us {
             self.socket.set_read_timeout(Some(patience))?;
         }
-        self.take(batch, true)
+        self.receive_into(batch, true)
     }
 
     /// Takes what is there, and waits for nothing.
     ///
     /// # Errors
     /// The system's; that nothing is there is none.
-    pub fn collect(&self, batch: &mut Batch) -> io::Result<usize> {
-        self.take(batch, false)
+    pub fn collect(&self, batch: &mut DatagramBatch) -> io::Result<usize> {
+        self.receive_into(batch, false)
     }
 
     /// Throws away what came before `moment` and has not been read; what came since is in `batch`.
@@ -149,7 +149,7 @@ impl Inbox {
     ///
     /// # Errors
     /// The system's.
-    pub fn discard(&self, batch: &mut Batch, moment: Moment) -> io::Result<u64> {
+    pub fn discard(&self, batch: &mut DatagramBatch, moment: Moment) -> io::Result<u64> {
         let deadline = clock::now().after(DISCARD_LIMIT);
         let (mut thrown, mut bytes) = (0, 0);
         loop {
@@ -176,8 +176,8 @@ impl Inbox {
         }
     }
 
-    fn take(&self, batch: &mut Batch, wait: bool) -> io::Result<usize> {
-        match kernel::take(&self.socket, batch, wait) {
+    fn receive_into(&self, batch: &mut DatagramBatch, wait: bool) -> io::Result<usize> {
+        match kernel::receive_batch(&self.socket, batch, wait) {
             Err(error) if Error::is_timeout(&error) => Ok(0),
             // An answer to what was sent from this socket, or a signal: no datagram.
             Err(error)
@@ -200,7 +200,7 @@ const DISCARD_LIMIT: Duration = Duration::from_millis(900);
 /// More bytes than a queue holds: the system counts double what it is asked for.
 const QUEUE_MAX: usize = 16 << 20;
 
-impl Batch {
+impl DatagramBatch {
     /// Room for `capacity` datagrams of any size. Memory is taken as it is used.
     pub fn new(capacity: usize) -> Self {
         Self {
@@ -275,46 +275,20 @@ pub fn drops(socket: &UdpSocket) -> Option<u64> {
     }
 }
 
-/// A socket at a group's address, which several programs of this host may share.
-fn shared(addr: SocketAddr) -> io::Result<UdpSocket> {
-    // Bound to the group itself a socket hears no other; not every system allows that.
-    let anywhere = match addr {
-        SocketAddr::V4(_) => SocketAddr::from(([0; 4], addr.port())),
-        SocketAddr::V6(_) => SocketAddr::from(([0_u16; 8], addr.port())),
-    };
-    let addr = if cfg!(unix) { addr } else { anywhere };
-    #[cfg(all(unix, feature = "sockopt"))]
-    {
-        let domain = socket2::Domain::for_address(addr);
-        let socket = socket2::Socket::new(domain, socket2::Type::DGRAM, None)?;
-        socket.set_reuse_address(true)?;
-        socket.bind(&addr.into())?;
-        Ok(socket.into())
+/// The address to bind to receive what is sent to `group`: the group itself, so that a socket gets
+/// no other group's datagrams, where the system allows that.
+fn group_address(group: SocketAddr) -> SocketAddr {
+    let mut addr = group;
+    if !cfg!(unix) {
+        addr.set_ip(match group.ip() {
+            IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        });
     }
-    #[cfg(not(all(unix, feature = "sockopt")))]
-    UdpSocket::bind(addr)
+    addr
 }
 
-fn set_up(socket: &UdpSocket) {
-    #[cfg(feature = "sockopt")]
-    if let Err(error) = socket2::SockRef::from(socket).set_recv_buffer_size(QUEUE) {
-        log::debug!("the receive queue keeps its size: {error}");
-    }
-    #[cfg(all(target_os = "linux", feature = "sockopt"))]
-    {
-        use nix::sys::socket::setsockopt;
-        use nix::sys::socket::sockopt;
-        // Root may have more than the system grants others.
-        let more = setsockopt(socket, sockopt::RcvBufForce, &QUEUE);
-        log::debug!("receive queue of {QUEUE} bytes: {more:?}");
-        if let Err(error) = setsockopt(socket, sockopt::ReceiveTimestampns, &true) {
-            log::debug!("no moments from the kernel: {error}");
-        }
-    }
-    let _ = socket;
-}
-
-impl fmt::Debug for Batch {
+impl fmt::Debug for DatagramBatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Batch")
             .field("entries", &self.entries)

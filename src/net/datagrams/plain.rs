@@ -1,16 +1,18 @@
-//! What stands for the calls of `kernel.rs` on plain std: one datagram at a time.
+//! The functions of `kernel.rs` on plain std: one datagram at a time.
 
 use std::io;
 use std::io::IoSlice;
-use std::net::UdpSocket;
+use std::net::{SocketAddr, UdpSocket};
 
 use crate::net::clock;
-use crate::net::datagrams::Batch;
-use crate::net::datagrams::Entry;
-use crate::net::datagrams::SLOT;
-use crate::net::datagrams::STRIDE;
+use crate::net::datagrams::{DatagramBatch, ReceivedSlot, SLOT, STRIDE};
 
-pub(super) fn take(socket: &UdpSocket, batch: &mut Batch, wait: bool) -> io::Result<usize> {
+/// Receives one datagram into `batch`.
+pub(super) fn receive_batch(
+    socket: &UdpSocket,
+    batch: &mut DatagramBatch,
+    wait: bool,
+) -> io::Result<usize> {
     let slot = batch.next_slot();
     if slot >= batch.capacity {
         return Ok(0);
@@ -23,7 +25,7 @@ pub(super) fn take(socket: &UdpSocket, batch: &mut Batch, wait: bool) -> io::Res
         socket.set_nonblocking(false)?;
     }
     let (len, from) = received?;
-    batch.entries.push(Entry {
+    batch.entries.push(ReceivedSlot {
         slot,
         len,
         at: clock::now(),
@@ -32,6 +34,44 @@ pub(super) fn take(socket: &UdpSocket, batch: &mut Batch, wait: bool) -> io::Res
     Ok(1)
 }
 
-pub(super) fn send_segmented(_: &UdpSocket, _: &[IoSlice<'_>], _: u16) -> io::Result<()> {
+/// Receives one datagram into `buffer`; never without `wait`.
+pub(crate) fn receive_coalesced(
+    socket: &UdpSocket,
+    buffer: &mut [u8],
+    wait: bool,
+) -> io::Result<(usize, usize, SocketAddr)> {
+    if !wait {
+        return Err(io::ErrorKind::WouldBlock.into());
+    }
+    let (len, from) = socket.recv_from(buffer)?;
+    Ok((len, len.max(1), from))
+}
+
+/// Cannot be done here.
+pub(crate) fn send_segmented(
+    _: &UdpSocket,
+    _: &[IoSlice<'_>],
+    _: u16,
+    _: Option<SocketAddr>,
+) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
+
+/// A send is one datagram here.
+pub(crate) fn can_segment(_: &UdpSocket) -> bool {
+    false
+}
+
+/// Each datagram is received by itself here.
+pub(crate) fn coalesce_received(_: &UdpSocket) {}
+
+/// A datagram's time is that of the read here.
+pub(super) fn stamp_received(_: &UdpSocket) {}
+
+/// This system does not tell.
+pub(crate) fn report_refusals(_: &UdpSocket) -> bool {
+    false
+}
+
+/// Nothing is kept here.
+pub(crate) fn discard_errors(_: &UdpSocket) {}

@@ -1,19 +1,19 @@
 use std::net::IpAddr;
 
 use super::*;
-use crate::net::datagrams::parcel::Parcel;
-use crate::net::datagrams::parcel::outbox;
+use crate::net::datagrams::send_batch::SendBatch;
+use crate::net::datagrams::send_batch::connected_socket;
 
 const LOCAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
-fn pair() -> (UdpSocket, Inbox) {
-    let inbox = Inbox::bind(LOCAL, None).expect("a free port");
-    let socket = outbox(LOCAL, inbox.addr()).expect("a free port");
+fn pair() -> (UdpSocket, BatchSocket) {
+    let inbox = BatchSocket::bind(LOCAL, None).expect("a free port");
+    let socket = connected_socket(LOCAL, inbox.local_addr()).expect("a free port");
     (socket, inbox)
 }
 
 /// Reads until `count` datagrams are in `batch`.
-fn fill(inbox: &Inbox, batch: &mut Batch, count: usize) {
+fn fill(inbox: &BatchSocket, batch: &mut DatagramBatch, count: usize) {
     let deadline = clock::now().after(Duration::from_secs(10));
     while batch.len() < count && clock::now() < deadline {
         inbox
@@ -29,7 +29,7 @@ fn datagrams_of_any_size_arrive_as_they_were_sent() {
         1, 0, 1316, 1316, 1316, 564, 1316, 188, 188, 40_000, 65_507, 3, 3,
     ];
     let (there, inbox) = pair();
-    let mut sent = Batch::new(sizes.len());
+    let mut sent = DatagramBatch::new(sizes.len());
     for (n, &size) in sizes.iter().enumerate() {
         there.send(&vec![n as u8; size]).expect("sent");
     }
@@ -41,11 +41,11 @@ fn datagrams_of_any_size_arrive_as_they_were_sent() {
     );
     // And once more, as a parcel.
     let (there, inbox) = pair();
-    let parcel = Parcel::of(&sent);
+    let parcel = SendBatch::of(&sent);
     for run in parcel.runs() {
         parcel.send(&there, run).expect("sent");
     }
-    let mut got = Batch::new(sizes.len() + 1);
+    let mut got = DatagramBatch::new(sizes.len() + 1);
     fill(&inbox, &mut got, sizes.len());
     assert!(got.iter().map(|d| d.bytes).eq(sent.iter().map(|d| d.bytes)));
 }
@@ -56,7 +56,7 @@ fn a_datagram_came_when_the_system_had_it_and_not_when_it_was_read() {
         return;
     }
     let (there, inbox) = pair();
-    let mut batch = Batch::new(1);
+    let mut batch = DatagramBatch::new(1);
     // Linux begins to stamp a moment after the first socket of the host asks for it.
     let deadline = clock::now().after(Duration::from_secs(10));
     loop {
@@ -77,16 +77,16 @@ fn a_datagram_came_when_the_system_had_it_and_not_when_it_was_read() {
 #[test]
 fn a_run_ends_with_a_shorter_datagram_and_at_the_systems_limits() {
     let of = |sizes: &[usize]| {
-        let mut batch = Batch::new(sizes.len());
+        let mut batch = DatagramBatch::new(sizes.len());
         for (slot, &len) in sizes.iter().enumerate() {
-            batch.entries.push(Entry {
+            batch.entries.push(ReceivedSlot {
                 slot,
                 len,
                 at: Moment(0),
                 from: LOCAL,
             });
         }
-        let parcel = Parcel::of(&batch);
+        let parcel = SendBatch::of(&batch);
         let runs: Vec<usize> = parcel.runs().iter().map(|r| r.datagrams.len()).collect();
         assert_eq!(runs.iter().sum::<usize>(), sizes.len());
         assert_eq!(
@@ -112,7 +112,7 @@ fn what_came_before_is_thrown_away() {
     for _ in 0..50 {
         there.send(b"old").expect("sent");
     }
-    let mut batch = Batch::new(8);
+    let mut batch = DatagramBatch::new(8);
     let thrown = inbox.discard(&mut batch, clock::now()).expect("readable");
     assert_eq!((thrown, batch.len()), (50, 0));
     there.send(b"new").expect("sent");
@@ -122,7 +122,7 @@ fn what_came_before_is_thrown_away() {
 #[test]
 fn what_came_before_is_thrown_away_however_late_that_is_begun() {
     let (there, inbox) = pair();
-    let mut batch = Batch::new(8);
+    let mut batch = DatagramBatch::new(8);
     // Linux begins to stamp a moment after the first socket of the host asks for it.
     let deadline = clock::now().after(Duration::from_secs(10));
     loop {
@@ -160,7 +160,7 @@ fn a_full_queue_is_counted_by_the_system() {
     }
     let socket = UdpSocket::bind(LOCAL).expect("a free port");
     assert_eq!(drops(&socket), Some(0));
-    let there = outbox(LOCAL, socket.local_addr().expect("bound")).expect("a free port");
+    let there = connected_socket(LOCAL, socket.local_addr().expect("bound")).expect("a free port");
     for _ in 0..10_000 {
         there.send(&[0; 1000]).expect("sent");
     }
@@ -176,7 +176,7 @@ fn a_refusal_is_told_to_who_sends() {
     let closed = UdpSocket::bind(LOCAL).expect("a free port");
     let addr = closed.local_addr().expect("bound");
     drop(closed);
-    let there = outbox(LOCAL, addr).expect("a free port");
+    let there = connected_socket(LOCAL, addr).expect("a free port");
     let deadline = clock::now().after(Duration::from_secs(10));
     let refused = |result: io::Result<usize>| {
         result.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
@@ -189,16 +189,16 @@ fn a_refusal_is_told_to_who_sends() {
 #[test]
 fn a_group_is_joined() {
     let group = SocketAddr::from(([239, 255, 77, 19], 0));
-    let inbox = match Inbox::bind(group, Some(Ipv4Addr::LOCALHOST)) {
+    let inbox = match BatchSocket::bind(group, Some(Ipv4Addr::LOCALHOST)) {
         Ok(inbox) => inbox,
         Err(error) => return eprintln!("passed by: no multicast here: {error}"),
     };
     let there = UdpSocket::bind(LOCAL).expect("a free port");
     // From an interface's own address, so that the system takes that interface.
-    let to = SocketAddr::new(group.ip(), inbox.addr().port());
+    let to = SocketAddr::new(group.ip(), inbox.local_addr().port());
     if let Err(error) = there.send_to(b"all", to) {
         return eprintln!("passed by: no multicast here: {error}");
     }
-    let mut batch = Batch::new(2);
+    let mut batch = DatagramBatch::new(2);
     fill(&inbox, &mut batch, 1);
 }

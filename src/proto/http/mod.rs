@@ -1,13 +1,15 @@
-//! HTTP/1.1 messages (RFC 9110, RFC 9112): a request's head and a response's head, read and
-//! written, with limits. No bodies, no connections, no routes.
+//! HTTP/1.1 messages (RFC 9110, RFC 9112): the heads of requests and responses, read and written,
+//! with limits. No connections, no routes.
 //!
-//! - [`request`]: what a client asks, as a server reads it
-//! - [`response`]: what a server says, both ends
+//! - [`head`]: writes the head of a request or of a response
+//! - [`request`]: a request as a server reads it
+//! - [`response`]: a response in memory, and its head as a client reads it
 //! - [`range`]: which part of a file is wanted (RFC 9110, section 14)
+//! - [`url`]: an `http://` URL
 //! - [`text`]: percent codes, queries, dates, Base64, and the lines of server-sent events
 //!
-//! Whatever follows a head in the same bytes is left to the caller, so that pipelined requests
-//! and payloads are neither lost nor read twice.
+//! The bytes that follow a head are left to the caller, so that pipelined requests and payloads
+//! are neither lost nor read twice.
 //!
 //! | limit | value |
 //! |---|---|
@@ -18,10 +20,12 @@
 
 use std::fmt;
 
+pub mod head;
 pub mod range;
 pub mod request;
 pub mod response;
 pub mod text;
+pub mod url;
 
 #[cfg(test)]
 mod tests;
@@ -38,29 +42,32 @@ pub const HEADERS_MAX: usize = 64;
 /// Longest body that a request may have, bytes: a receipt is about 100.
 pub const BODY_MAX: usize = 1024;
 
-/// Why a head is refused: the status that says so, and one clause.
+/// Why a head is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeadError {
     /// The status code that a server answers with before it closes.
     pub status: u16,
-    /// What is wrong.
+    /// What is wrong, as one clause.
     pub why: String,
 }
 
 /// Header fields in the order in which they came, names in lower case.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Fields(Vec<(String, String)>);
+pub struct Headers(Vec<(String, String)>);
 
 impl HeadError {
+    /// An error that a server answers with `status`.
+    pub fn new(status: u16, why: impl Into<String>) -> Self {
+        let why = why.into();
+        Self { status, why }
+    }
+
     fn bad(why: impl Into<String>) -> Self {
-        Self {
-            status: 400,
-            why: why.into(),
-        }
+        Self::new(400, why)
     }
 }
 
-impl Fields {
+impl Headers {
     /// The value of `name` (lower case): the first, where it came several times.
     pub fn get(&self, name: &str) -> Option<&str> {
         let found = self.0.iter().find(|(known, _)| known == name)?;
@@ -90,7 +97,7 @@ impl Fields {
     /// The length that the body has (RFC 9112, section 6.2).
     ///
     /// # Errors
-    /// The field twice, even with one value, or a value that is no decimal number.
+    /// The field is there twice, or its value is not a decimal number.
     pub fn content_length(&self) -> Result<Option<u64>, HeadError> {
         let mut values = self.all("content-length");
         match (values.next(), values.next()) {
@@ -98,7 +105,7 @@ impl Fields {
             (Some(_), Some(_)) => Err(HeadError::bad("two Content-Length fields")),
             (Some(value), None) => text::digits(value)
                 .map(Some)
-                .ok_or_else(|| HeadError::bad("a Content-Length that is no number")),
+                .ok_or_else(|| HeadError::bad("a Content-Length that is not a number")),
         }
     }
 
@@ -111,10 +118,8 @@ impl Fields {
                 return Ok(Self(fields));
             }
             if fields.len() == HEADERS_MAX {
-                return Err(HeadError {
-                    status: 431,
-                    why: format!("more than {HEADERS_MAX} header fields"),
-                });
+                let why = format!("more than {HEADERS_MAX} header fields");
+                return Err(HeadError::new(431, why));
             }
             fields.push(field(line)?);
         }
@@ -132,7 +137,7 @@ fn field(line: &[u8]) -> Result<(String, String), HeadError> {
         .ok_or_else(|| HeadError::bad("a header field without a colon"))?;
     let (name, value) = (&line[..colon], &line[colon + 1..]);
     if name.is_empty() || !name.iter().copied().all(is_token) {
-        return Err(HeadError::bad("a header name that is no token"));
+        return Err(HeadError::bad("a header name that is not a token"));
     }
     // A tab is the only control that a value may hold (RFC 9110, section 5.5).
     if value.iter().any(|&b| (b < b' ' && b != b'\t') || b == 0x7f) {
@@ -159,10 +164,8 @@ fn take_line<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
 fn head_end(bytes: &[u8]) -> Result<Option<usize>, HeadError> {
     let first = bytes.iter().take(LINE_MAX).position(|&byte| byte == b'\n');
     if first.is_none() && bytes.len() >= LINE_MAX {
-        return Err(HeadError {
-            status: 414,
-            why: format!("a first line longer than {LINE_MAX} bytes"),
-        });
+        let why = format!("a first line longer than {LINE_MAX} bytes");
+        return Err(HeadError::new(414, why));
     }
     let held = &bytes[..bytes.len().min(HEAD_MAX)];
     let mut rest = held;
@@ -171,13 +174,11 @@ fn head_end(bytes: &[u8]) -> Result<Option<usize>, HeadError> {
             return Ok(Some(held.len() - rest.len()));
         }
     }
-    match bytes.len() < HEAD_MAX {
-        true => Ok(None),
-        false => Err(HeadError {
-            status: 431,
-            why: format!("a head longer than {HEAD_MAX} bytes"),
-        }),
+    if bytes.len() < HEAD_MAX {
+        return Ok(None);
     }
+    let why = format!("a head longer than {HEAD_MAX} bytes");
+    Err(HeadError::new(431, why))
 }
 
 /// A character of a token (RFC 9110, section 5.6.2).

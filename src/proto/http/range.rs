@@ -1,48 +1,52 @@
 //! Which part of a file is wanted (RFC 9110, section 14): one range of bytes, or all of it.
 //!
-//! Several ranges in one request are where servers run out of memory (CVE-2011-3192), and no
-//! client of ours needs them: like anything malformed they are ignored, as the RFC allows, and
-//! the whole file is the answer.
+//! Several ranges in one request have made servers run out of memory (CVE-2011-3192), and no
+//! client of ours needs them. They are ignored like a malformed field, as the RFC allows, and the
+//! answer is the whole file.
 
 use std::ops::Range;
 
 use crate::proto::http::text::digits;
 
-/// What a Range field asks of a file.
+/// The part of a file that a Range field asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Ranged {
+pub enum RequestedRange {
     /// All of it: 200.
     Whole,
     /// This part: 206.
     Part(Range<u64>),
-    /// Nothing that the file has: 416.
+    /// A part that the file does not have: 416.
     Unsatisfiable,
 }
 
 /// Reads the value of a Range field for a file of `size` bytes.
-pub fn ranged(value: &str, size: u64) -> Ranged {
+pub fn requested_range(value: &str, size: u64) -> RequestedRange {
     let Some(set) = value
         .get(..6)
         .filter(|unit| unit.eq_ignore_ascii_case("bytes="))
         .map(|_| value[6..].trim())
     else {
-        return Ranged::Whole;
+        return RequestedRange::Whole;
     };
     let Some((first, last)) = set.split_once('-') else {
-        return Ranged::Whole;
+        return RequestedRange::Whole;
     };
-    match (number(first), number(last)) {
-        (Number::None, Number::Digits(0)) => Ranged::Unsatisfiable,
-        // A file without bytes has no last ones; all of it is what can be given.
-        (Number::None, Number::Digits(_)) if size == 0 => Ranged::Whole,
-        (Number::None, Number::Digits(suffix)) => Ranged::Part(size.saturating_sub(suffix)..size),
-        (Number::Digits(first), Number::None) if first < size => Ranged::Part(first..size),
-        (Number::Digits(first), Number::Digits(last)) if last < first => Ranged::Whole,
-        (Number::Digits(first), Number::Digits(last)) if first < size => {
-            Ranged::Part(first..last.saturating_add(1).min(size))
+    match (position(first), position(last)) {
+        (Position::Absent, Position::At(0)) => RequestedRange::Unsatisfiable,
+        // An empty file has no last bytes: the answer is all of it.
+        (Position::Absent, Position::At(_)) if size == 0 => RequestedRange::Whole,
+        (Position::Absent, Position::At(suffix)) => {
+            RequestedRange::Part(size.saturating_sub(suffix)..size)
         }
-        (Number::Digits(_), Number::None | Number::Digits(_)) => Ranged::Unsatisfiable,
-        _ => Ranged::Whole,
+        (Position::At(first), Position::Absent) if first < size => {
+            RequestedRange::Part(first..size)
+        }
+        (Position::At(first), Position::At(last)) if last < first => RequestedRange::Whole,
+        (Position::At(first), Position::At(last)) if first < size => {
+            RequestedRange::Part(first..last.saturating_add(1).min(size))
+        }
+        (Position::At(_), Position::Absent | Position::At(_)) => RequestedRange::Unsatisfiable,
+        _ => RequestedRange::Whole,
     }
 }
 
@@ -55,7 +59,7 @@ pub fn content_range(range: &Range<u64>, size: u64) -> String {
     )
 }
 
-/// Reads a Content-Range field of 206: where the part begins, and the size of the whole.
+/// Reads a Content-Range field of 206: the part, and the size of the whole file.
 pub fn decode_content_range(value: &str) -> Option<(Range<u64>, u64)> {
     let (range, size) = value.strip_prefix("bytes ")?.trim().split_once('/')?;
     let (first, last) = range.split_once('-')?;
@@ -63,17 +67,17 @@ pub fn decode_content_range(value: &str) -> Option<(Range<u64>, u64)> {
     (first <= last && last < size).then(|| (first..last + 1, size))
 }
 
-enum Number {
-    None,
-    Digits(u64),
-    Wrong,
+enum Position {
+    Absent,
+    At(u64),
+    Invalid,
 }
 
-/// A position; one beyond u64 is beyond every file, so it is the largest there is.
-fn number(text: &str) -> Number {
+/// Reads a position. One beyond u64 is beyond every file, so it becomes the largest u64.
+fn position(text: &str) -> Position {
     match text {
-        "" => Number::None,
-        _ if !text.bytes().all(|byte| byte.is_ascii_digit()) => Number::Wrong,
-        _ => Number::Digits(text.parse().unwrap_or(u64::MAX)),
+        "" => Position::Absent,
+        _ if !text.bytes().all(|byte| byte.is_ascii_digit()) => Position::Invalid,
+        _ => Position::At(text.parse().unwrap_or(u64::MAX)),
     }
 }

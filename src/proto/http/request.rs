@@ -1,36 +1,29 @@
 //! A request's head (RFC 9112, section 3), and the buffer that heads are taken from.
 
-use std::fmt::Write;
-
-use crate::proto::http::Fields;
-use crate::proto::http::HeadError;
-use crate::proto::http::LINE_MAX;
-use crate::proto::http::head_end;
-use crate::proto::http::is_token;
-use crate::proto::http::take_line;
-use crate::proto::http::text;
+use crate::proto::http::text::QueryPairs;
+use crate::proto::http::{BODY_MAX, HeadError, Headers, LINE_MAX, head_end, is_token, take_line};
 use crate::proto::percent;
 
-/// What is to be done.
+/// A request's method.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Method {
-    /// Give the body.
+pub enum HttpMethod {
+    /// Asks for the body.
     Get,
-    /// Give the head that GET would have.
+    /// Asks for the head that GET would have.
     Head,
-    /// Take this body.
+    /// Sends a body.
     Post,
-    /// Say which methods there are.
+    /// Asks which methods are allowed.
     Options,
     /// A method that nothing here answers.
     Other(String),
 }
 
-/// What a client asks.
+/// A request's head.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Request {
-    /// What is to be done.
-    pub method: Method,
+pub struct HttpRequest {
+    /// The method.
+    pub method: HttpMethod,
     /// The target's path, percent-decoded once; `*` for OPTIONS.
     pub path: String,
     /// The target's query as it was sent, without the `?`.
@@ -40,19 +33,19 @@ pub struct Request {
     /// The host that was asked for, without its port; `None` only in HTTP/1.0.
     pub host: Option<String>,
     /// The header fields.
-    pub fields: Fields,
+    pub headers: Headers,
 }
 
-/// Collects bytes until there is a head.
+/// Collects bytes until a whole head has come.
 #[derive(Debug, Default)]
 pub struct RequestBuf {
     bytes: Vec<u8>,
-    /// How much was looked at without finding the head's end.
+    /// How many bytes were searched without finding the end of the head.
     seen: usize,
 }
 
 impl RequestBuf {
-    /// Takes what a read returned.
+    /// Appends the bytes that a read returned.
     pub fn push(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
     }
@@ -60,8 +53,8 @@ impl RequestBuf {
     /// The next request, or `None` until more bytes come. What follows it stays.
     ///
     /// # Errors
-    /// Bytes that are no request, or one over a limit; the connection is to be closed.
-    pub fn next_request(&mut self) -> Result<Option<Request>, HeadError> {
+    /// The bytes are not a request, or exceed a limit. The caller closes the connection.
+    pub fn next_request(&mut self) -> Result<Option<HttpRequest>, HeadError> {
         // Empty lines before a request are passed over (RFC 9112, section 2.2).
         let mut rest = &self.bytes[..];
         let mut after = rest;
@@ -73,7 +66,7 @@ impl RequestBuf {
             return Err(HeadError::bad("nothing but empty lines"));
         }
         let held = &self.bytes[blank..];
-        // A line end is what a head's end needs; without a new one there is nothing to look for.
+        // A head ends with a line end: without a new one there is nothing to search.
         let new = self.bytes.get(self.seen..).unwrap_or_default();
         if !new.contains(&b'\n') && held.len() < LINE_MAX {
             self.seen = self.bytes.len();
@@ -83,26 +76,26 @@ impl RequestBuf {
         let Some(end) = head_end(held)? else {
             return Ok(None);
         };
-        let request = Request::parse(&held[..end])?;
+        let request = HttpRequest::parse(&held[..end])?;
         self.bytes.drain(..blank + end);
         self.seen = 0;
         Ok(Some(request))
     }
 
-    /// Takes up to `max` bytes that came after the head: of a body.
+    /// Takes up to `max` bytes that came after the head.
     pub fn take(&mut self, max: usize) -> Vec<u8> {
         self.seen = 0;
         let end = self.bytes.len().min(max);
         self.bytes.drain(..end).collect()
     }
 
-    /// How many bytes are held.
+    /// How many bytes are buffered.
     pub fn held(&self) -> usize {
         self.bytes.len()
     }
 }
 
-impl Request {
+impl HttpRequest {
     /// Reads a whole head, its empty line included.
     fn parse(mut head: &[u8]) -> Result<Self, HeadError> {
         let line = take_line(&mut head).expect("a head has a first line");
@@ -118,21 +111,18 @@ impl Request {
                 "a request line that is not METHOD TARGET VERSION",
             ));
         };
-        let method = Method::parse(method)?;
+        let method = HttpMethod::parse(method)?;
         let minor = match version {
             "HTTP/1.1" => 1,
             "HTTP/1.0" => 0,
             _ if version.starts_with("HTTP/") => {
-                return Err(HeadError {
-                    status: 505,
-                    why: "a version other than HTTP/1.0 and 1.1".to_owned(),
-                });
+                return Err(HeadError::new(505, "a version other than HTTP/1.0 and 1.1"));
             }
             _ => return Err(HeadError::bad("a request line without a version")),
         };
-        let fields = Fields::parse(head)?;
+        let headers = Headers::parse(head)?;
         let (authority, target) = split_target(target, &method)?;
-        let host = host(&fields, authority, minor)?;
+        let host = host(&headers, authority, minor)?;
         let (path, query) = match target.split_once('?') {
             Some((path, query)) => (path, Some(query.to_owned())),
             None => (target, None),
@@ -140,13 +130,11 @@ impl Request {
         let path = percent::decode(path)
             .and_then(|bytes| String::from_utf8(bytes).ok())
             .ok_or_else(|| HeadError::bad("a path with a broken percent code"))?;
-        if fields.get("transfer-encoding").is_some() {
+        if headers.get("transfer-encoding").is_some() {
             // With a Content-Length beside it this is how requests are smuggled (RFC 9112, 11.2).
-            let both = fields.get("content-length").is_some();
-            return Err(HeadError {
-                status: if both { 400 } else { 501 },
-                why: "a body with a Transfer-Encoding".to_owned(),
-            });
+            let both = headers.get("content-length").is_some();
+            let status = if both { 400 } else { 501 };
+            return Err(HeadError::new(status, "a body with a Transfer-Encoding"));
         }
         let request = Self {
             method,
@@ -154,49 +142,46 @@ impl Request {
             query,
             minor,
             host,
-            fields,
+            headers,
         };
         request.body_length()?;
         Ok(request)
     }
 
-    /// How long its body is, bytes; only a POST may have one.
+    /// The length of the body, bytes; only a POST may have one.
     ///
     /// # Errors
-    /// A length that is none, too large, or where there must be no body.
+    /// The length is not a number, too large, or the method allows no body.
     pub fn body_length(&self) -> Result<usize, HeadError> {
-        let length = self.fields.content_length()?.unwrap_or(0);
-        if length > 0 && self.method != Method::Post {
-            return Err(HeadError::bad("a body where there is none to take"));
+        let length = self.headers.content_length()?.unwrap_or(0);
+        if length > 0 && self.method != HttpMethod::Post {
+            return Err(HeadError::bad("a body where none is allowed"));
         }
         usize::try_from(length)
             .ok()
-            .filter(|&length| length <= super::BODY_MAX)
-            .ok_or_else(|| HeadError {
-                status: 413,
-                why: format!("a body longer than {} bytes", super::BODY_MAX),
-            })
+            .filter(|&length| length <= BODY_MAX)
+            .ok_or_else(|| HeadError::new(413, format!("a body longer than {BODY_MAX} bytes")))
     }
 
     /// True when the client expects the connection to stay (RFC 9112, section 9.3).
     pub fn keeps_alive(&self) -> bool {
         match self.minor {
-            0 => self.fields.lists("connection", "keep-alive"),
-            _ => !self.fields.lists("connection", "close"),
+            0 => self.headers.lists("connection", "keep-alive"),
+            _ => !self.headers.lists("connection", "close"),
         }
     }
 
-    /// The query's pairs, decoded, in order: values are bytes, because a tracker's are no text.
+    /// The decoded pairs of the query.
     ///
     /// # Errors
-    /// A broken percent code.
-    pub fn pairs(&self) -> Result<Vec<(String, Vec<u8>)>, HeadError> {
-        text::pairs(self.query.as_deref().unwrap_or_default())
+    /// A broken percent code, or too many pairs.
+    pub fn query_pairs(&self) -> Result<QueryPairs, HeadError> {
+        QueryPairs::parse(self.query.as_deref().unwrap_or_default())
             .ok_or_else(|| HeadError::bad("a query with a broken percent code"))
     }
 }
 
-impl Method {
+impl HttpMethod {
     fn parse(word: &str) -> Result<Self, HeadError> {
         Ok(match word {
             "GET" => Self::Get,
@@ -204,7 +189,7 @@ impl Method {
             "POST" => Self::Post,
             "OPTIONS" => Self::Options,
             _ if !word.is_empty() && word.bytes().all(is_token) => Self::Other(word.to_owned()),
-            _ => return Err(HeadError::bad("a method that is no token")),
+            _ => return Err(HeadError::bad("a method that is not a token")),
         })
     }
 }
@@ -212,9 +197,9 @@ impl Method {
 /// The authority, where the target is in absolute form, and the path with its query.
 fn split_target<'a>(
     target: &'a str,
-    method: &Method,
+    method: &HttpMethod,
 ) -> Result<(Option<&'a str>, &'a str), HeadError> {
-    if target.starts_with('/') || (target == "*" && *method == Method::Options) {
+    if target.starts_with('/') || (target == "*" && *method == HttpMethod::Options) {
         return Ok((None, target));
     }
     let absolute = target
@@ -233,27 +218,31 @@ fn split_target<'a>(
     }
 }
 
-/// The host asked for (RFC 9112, section 3.2): in HTTP/1.1 exactly one.
-fn host(fields: &Fields, authority: Option<&str>, minor: u8) -> Result<Option<String>, HeadError> {
-    let mut hosts = fields.all("host");
+/// The requested host (RFC 9112, section 3.2): HTTP/1.1 requires exactly one.
+fn host(
+    headers: &Headers,
+    authority: Option<&str>,
+    minor: u8,
+) -> Result<Option<String>, HeadError> {
+    let mut hosts = headers.all("host");
     let (first, second) = (hosts.next(), hosts.next());
     if second.is_some() {
         return Err(HeadError::bad("two Host fields"));
     }
-    let said = match (authority, first) {
+    let given = match (authority, first) {
         (Some(authority), Some(_)) => authority,
         (Some(authority), None) if minor == 0 => authority,
         (None, Some(host)) => host,
         (None, None) if minor == 0 => return Ok(None),
         _ => return Err(HeadError::bad("no Host field")),
     };
-    let bare = match said.strip_prefix('[') {
+    let bare = match given.strip_prefix('[') {
         Some(v6) => v6
             .split_once(']')
             .map(|(host, port)| (host, port.strip_prefix(':'), port)),
-        None => Some(match said.split_once(':') {
+        None => Some(match given.split_once(':') {
             Some((host, port)) => (host, Some(port), port),
-            None => (said, None, ""),
+            None => (given, None, ""),
         }),
     };
     match bare {
@@ -266,9 +255,8 @@ fn host(fields: &Fields, authority: Option<&str>, minor: u8) -> Result<Option<St
             Ok(Some(host.to_ascii_lowercase()))
         }
         _ => {
-            let mut why = String::from("a Host that is none: ");
-            let _ = write!(why, "'{}'", crate::text::escape(said));
-            Err(HeadError::bad(why))
+            let given = crate::text::escape(given);
+            Err(HeadError::bad(format!("an invalid Host: '{given}'")))
         }
     }
 }

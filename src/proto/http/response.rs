@@ -1,76 +1,82 @@
-//! A response's head (RFC 9112, section 4), written by our server and read by our client.
+//! Responses (RFC 9112, section 4), written by our server and read by our client.
 
-use std::fmt::Display;
-use std::fmt::Write;
+use crate::proto::http::head::HeadBuilder;
+use crate::proto::http::{HeadError, Headers, head_end, take_line, text};
 
-use crate::proto::http::Fields;
-use crate::proto::http::HeadError;
-use crate::proto::http::head_end;
-use crate::proto::http::take_line;
-use crate::proto::http::text;
-
-/// A response's head being written.
+/// A response that a server holds in memory.
 #[derive(Clone, Debug)]
-pub struct ResponseHead {
+pub struct HttpResponse {
     /// The status code.
     pub status: u16,
-    text: String,
+    /// The value of Content-Type.
+    pub content_type: &'static str,
+    /// The body.
+    pub body: Vec<u8>,
+    /// Further header fields.
+    pub headers: Vec<(&'static str, String)>,
 }
 
-/// What a server said before its body.
+/// A response's head, as a client reads it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Response {
+pub struct ResponseHead {
     /// The status code, three digits.
     pub status: u16,
     /// The header fields.
-    pub fields: Fields,
+    pub headers: Headers,
 }
 
-impl ResponseHead {
-    /// A head with `status` and nothing else yet.
-    pub fn new(status: u16) -> Self {
-        let text = format!("HTTP/1.1 {status} {}\r\n", reason(status));
-        Self { status, text }
+impl HttpResponse {
+    /// A response with `body`, whose Content-Type is `content_type`.
+    pub fn new(status: u16, content_type: &'static str, body: impl Into<Vec<u8>>) -> Self {
+        Self {
+            status,
+            content_type,
+            body: body.into(),
+            headers: Vec::new(),
+        }
     }
 
-    /// Adds a field. A control character in `value` would end it, so none comes through.
+    /// A response of one sentence, as plain text.
+    pub fn text(status: u16, sentence: impl AsRef<str>) -> Self {
+        let sentence = crate::text::escape(sentence.as_ref());
+        Self::new(status, "text/plain; charset=utf-8", format!("{sentence}\n"))
+    }
+
+    /// A JSON document, with status 200.
+    pub fn json(document: String) -> Self {
+        Self::new(200, "application/json", document)
+    }
+
+    /// Adds a header field.
     #[must_use]
-    pub fn field(mut self, name: &str, value: impl Display) -> Self {
-        let at = self.text.len();
-        let _ = write!(self.text, "{name}: {value}");
-        if self.text[at..].chars().any(char::is_control) {
-            let clean: String = self.text[at..]
-                .chars()
-                .filter(|c| !c.is_control())
-                .collect();
-            self.text.replace_range(at.., &clean);
-        }
-        self.text.push_str("\r\n");
+    pub fn field(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.headers.push((name, value.into()));
         self
     }
 
-    /// Adds a field where there is a value.
-    #[must_use]
-    pub fn maybe(self, name: &str, value: Option<impl Display>) -> Self {
-        match value {
-            Some(value) => self.field(name, value),
-            None => self,
+    /// The bytes of the response: `head`, completed by this response's fields, then the body,
+    /// which is left out in the answer to HEAD.
+    pub fn encode(&self, head: HeadBuilder, without_body: bool) -> Vec<u8> {
+        let head = head
+            .field("Content-Type", self.content_type)
+            .field("Content-Length", self.body.len());
+        let fields = self.headers.iter();
+        let mut bytes = fields
+            .fold(head, |head, (name, value)| head.field(name, value))
+            .encode();
+        if !without_body {
+            bytes.extend_from_slice(&self.body);
         }
-    }
-
-    /// The head as it is sent, the empty line included.
-    pub fn encode(mut self) -> Vec<u8> {
-        self.text.push_str("\r\n");
-        self.text.into_bytes()
+        bytes
     }
 }
 
-impl Response {
-    /// Reads a response's head off the start of `bytes`, and says how long it is; `None` until
-    /// more bytes come. An interim response (1xx) is a head like any other.
+impl ResponseHead {
+    /// Decodes the head at the start of `bytes`; returns it with its length, or `None` while bytes
+    /// are missing. An interim response (1xx) is a head like any other.
     ///
     /// # Errors
-    /// Bytes that are no response, or a head over a limit.
+    /// The bytes are not a response, or the head exceeds a limit.
     pub fn decode(bytes: &[u8]) -> Result<Option<(Self, usize)>, HeadError> {
         let Some(end) = head_end(bytes)? else {
             return Ok(None);
@@ -88,35 +94,8 @@ impl Response {
             .and_then(text::digits)
             .and_then(|status| u16::try_from(status).ok())
             .filter(|status| (100..600).contains(status))
-            .ok_or_else(|| HeadError::bad("a first line that is no HTTP/1 status line"))?;
-        let fields = Fields::parse(head)?;
-        Ok(Some((Self { status, fields }, end)))
-    }
-}
-
-/// The phrase that belongs to a status (RFC 9110, section 15).
-pub fn reason(status: u16) -> &'static str {
-    match status {
-        200 => "OK",
-        204 => "No Content",
-        206 => "Partial Content",
-        304 => "Not Modified",
-        400 => "Bad Request",
-        403 => "Forbidden",
-        404 => "Not Found",
-        405 => "Method Not Allowed",
-        408 => "Request Timeout",
-        409 => "Conflict",
-        410 => "Gone",
-        413 => "Content Too Large",
-        414 => "URI Too Long",
-        416 => "Range Not Satisfiable",
-        417 => "Expectation Failed",
-        431 => "Request Header Fields Too Large",
-        500 => "Internal Server Error",
-        501 => "Not Implemented",
-        503 => "Service Unavailable",
-        505 => "HTTP Version Not Supported",
-        _ => "Unknown",
+            .ok_or_else(|| HeadError::bad("a first line that is not an HTTP/1 status line"))?;
+        let headers = Headers::parse(head)?;
+        Ok(Some((Self { status, headers }, end)))
     }
 }

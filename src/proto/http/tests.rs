@@ -1,23 +1,19 @@
-use super::range::Ranged;
-use super::range::content_range;
-use super::range::decode_content_range;
-use super::range::ranged;
-use super::request::Method;
-use super::request::Request;
-use super::request::RequestBuf;
-use super::response::Response;
-use super::response::ResponseHead;
+use super::head::HeadBuilder;
+use super::range::{RequestedRange, content_range, decode_content_range, requested_range};
+use super::request::{HttpMethod, HttpRequest, RequestBuf};
+use super::response::{HttpResponse, ResponseHead};
+use super::url::{URL_MAX, Url};
 use super::*;
 use crate::digest::Digest;
 use crate::proto::percent;
 
-fn parse(bytes: &[u8]) -> Result<Option<Request>, HeadError> {
+fn parse(bytes: &[u8]) -> Result<Option<HttpRequest>, HeadError> {
     let mut buf = RequestBuf::default();
     buf.push(bytes);
     buf.next_request()
 }
 
-fn whole(text: &str) -> Request {
+fn whole(text: &str) -> HttpRequest {
     parse(text.as_bytes())
         .expect("a request")
         .expect("a whole request")
@@ -32,15 +28,15 @@ fn status(bytes: &[u8]) -> u16 {
 }
 
 #[test]
-fn a_request_is_read_however_the_stream_is_cut() {
+fn request_is_read_from_any_pieces_of_the_stream() {
     let text =
         b"GET /files/a%20b.bin?gate=3&x HTTP/1.1\r\nHost: Room:8080\r\nRange: bytes=1-\r\n\r\nrest";
     let expected = parse(text).expect("valid").expect("whole");
-    assert_eq!(expected.method, Method::Get);
+    assert_eq!(expected.method, HttpMethod::Get);
     assert_eq!(expected.path, "/files/a b.bin");
     assert_eq!(expected.query.as_deref(), Some("gate=3&x"));
     assert_eq!(expected.host.as_deref(), Some("room"));
-    assert_eq!(expected.fields.get("range"), Some("bytes=1-"));
+    assert_eq!(expected.headers.get("range"), Some("bytes=1-"));
     assert!(expected.keeps_alive());
     for cut in 0..text.len() - 4 {
         let mut buf = RequestBuf::default();
@@ -64,7 +60,7 @@ fn a_request_is_read_however_the_stream_is_cut() {
 }
 
 #[test]
-fn pipelined_requests_come_one_after_the_other() {
+fn pipelined_requests_are_returned_in_order() {
     let mut buf = RequestBuf::default();
     for n in 0..100 {
         buf.push(format!("GET /{n} HTTP/1.1\r\nHost: h\r\n\r\n").as_bytes());
@@ -78,7 +74,7 @@ fn pipelined_requests_come_one_after_the_other() {
 }
 
 #[test]
-fn hostile_heads_are_refused_with_their_status() {
+fn hostile_head_is_refused_with_its_status() {
     let with = |line: &str| format!("GET / HTTP/1.1\r\nHost: h\r\n{line}\r\n\r\n").into_bytes();
     let first = |line: &str| format!("{line}\r\nHost: h\r\n\r\n").into_bytes();
     let cases: Vec<(Vec<u8>, u16)> = vec![
@@ -142,7 +138,7 @@ fn hostile_heads_are_refused_with_their_status() {
 }
 
 #[test]
-fn the_largest_honest_head_passes() {
+fn largest_allowed_head_is_read() {
     let path = "x".repeat(LINE_MAX - "GET / HTTP/1.1\r\n".len());
     assert_eq!(
         whole(&format!("GET /{path} HTTP/1.1\r\nHost: h\r\n\r\n"))
@@ -152,11 +148,11 @@ fn the_largest_honest_head_passes() {
     );
     let fields = "a: b\r\n".repeat(HEADERS_MAX - 1);
     let request = whole(&format!("GET / HTTP/1.1\r\nHost: h\r\n{fields}\r\n"));
-    assert_eq!(request.fields.iter().count(), HEADERS_MAX);
+    assert_eq!(request.headers.iter().count(), HEADERS_MAX);
     let start = "GET / HTTP/1.1\r\nHost: h\r\na: ";
     let value = "x".repeat(HEAD_MAX - start.len() - 4);
     assert_eq!(
-        whole(&format!("{start}{value}\r\n\r\n")).fields.get("a"),
+        whole(&format!("{start}{value}\r\n\r\n")).headers.get("a"),
         Some(&*value)
     );
     assert_eq!(status(format!("{start}{value}x\r\n\r\n").as_bytes()), 431);
@@ -165,7 +161,7 @@ fn the_largest_honest_head_passes() {
 }
 
 #[test]
-fn unusual_and_legal_requests_are_understood() {
+fn unusual_legal_request_is_read() {
     let request = whole("GET http://Room.local:80/a?b#c HTTP/1.1\r\nHost: other\r\n\r\n");
     assert_eq!(request.host.as_deref(), Some("room.local"));
     assert_eq!(
@@ -193,32 +189,32 @@ fn unusual_and_legal_requests_are_understood() {
     );
     assert_eq!(whole("GET /%00 HTTP/1.1\r\nHost: h\r\n\r\n").path, "/\0");
     let other = whole("BREW / HTTP/1.1\r\nHost: h\r\n\r\n");
-    assert_eq!(other.method, Method::Other("BREW".to_owned()));
+    assert_eq!(other.method, HttpMethod::Other("BREW".to_owned()));
     let pairs = whole("GET /announce?info_hash=%00%ff%20+x&a&&b= HTTP/1.1\r\nHost: h\r\n\r\n");
     let expected = vec![
         ("info_hash".to_owned(), b"\x00\xff  x".to_vec()),
         ("a".to_owned(), Vec::new()),
         ("b".to_owned(), Vec::new()),
     ];
-    assert_eq!(pairs.pairs(), Ok(expected));
+    assert_eq!(pairs.query_pairs().map(|pairs| pairs.0), Ok(expected));
     let many = format!(
         "GET /?{} HTTP/1.1\r\nHost: h\r\n\r\n",
         "a&".repeat(text::PAIRS_MAX + 1)
     );
-    assert!(whole(&many).pairs().is_err());
+    assert!(whole(&many).query_pairs().is_err());
     let most = format!(
         "GET /?{} HTTP/1.1\r\nHost: h\r\n\r\n",
         "a&".repeat(text::PAIRS_MAX)
     );
     assert_eq!(
-        whole(&most).pairs().map(|pairs| pairs.len()),
+        whole(&most).query_pairs().map(|pairs| pairs.0.len()),
         Ok(text::PAIRS_MAX)
     );
 }
 
 #[test]
-fn ranges() {
-    let part = |from, to| Ranged::Part(from..to);
+fn range_field_gives_the_requested_part() {
+    let part = |from, to| RequestedRange::Part(from..to);
     for (value, expected) in [
         ("bytes=0-", part(0, 100)),
         ("bytes=0-0", part(0, 1)),
@@ -229,32 +225,35 @@ fn ranges() {
         ("bytes=-4000", part(0, 100)),
         ("bytes=-99999999999999999999999", part(0, 100)),
         ("Bytes= 1-2 ", part(1, 3)),
-        ("bytes=100-", Ranged::Unsatisfiable),
-        ("bytes=18446744073709551616-", Ranged::Unsatisfiable),
+        ("bytes=100-", RequestedRange::Unsatisfiable),
+        ("bytes=18446744073709551616-", RequestedRange::Unsatisfiable),
         (
             "bytes=18446744073709551615-18446744073709551615",
-            Ranged::Unsatisfiable,
+            RequestedRange::Unsatisfiable,
         ),
-        ("bytes=-0", Ranged::Unsatisfiable),
-        ("bytes=", Ranged::Whole),
-        ("bytes=-", Ranged::Whole),
-        ("bytes=--1", Ranged::Whole),
-        ("bytes=5-4", Ranged::Whole),
-        ("bytes=alpha", Ranged::Whole),
-        ("bytes=+1-2", Ranged::Whole),
-        ("bytes=1-2,4-5", Ranged::Whole),
-        ("bytes=-17208,-9223372036854758792", Ranged::Whole),
-        ("lines=1-2", Ranged::Whole),
-        ("bytes", Ranged::Whole),
-        ("é=1-2", Ranged::Whole),
-        ("", Ranged::Whole),
+        ("bytes=-0", RequestedRange::Unsatisfiable),
+        ("bytes=", RequestedRange::Whole),
+        ("bytes=-", RequestedRange::Whole),
+        ("bytes=--1", RequestedRange::Whole),
+        ("bytes=5-4", RequestedRange::Whole),
+        ("bytes=alpha", RequestedRange::Whole),
+        ("bytes=+1-2", RequestedRange::Whole),
+        ("bytes=1-2,4-5", RequestedRange::Whole),
+        ("bytes=-17208,-9223372036854758792", RequestedRange::Whole),
+        ("lines=1-2", RequestedRange::Whole),
+        ("bytes", RequestedRange::Whole),
+        ("é=1-2", RequestedRange::Whole),
+        ("", RequestedRange::Whole),
     ] {
-        assert_eq!(ranged(value, 100), expected, "{value}");
+        assert_eq!(requested_range(value, 100), expected, "{value}");
     }
     let many = format!("bytes={}", "0-,".repeat(1000));
-    assert_eq!(ranged(&many, 100), Ranged::Whole);
-    assert_eq!(ranged("bytes=0-", 0), Ranged::Unsatisfiable);
-    assert_eq!(ranged("bytes=-5", 0), Ranged::Whole);
+    assert_eq!(requested_range(&many, 100), RequestedRange::Whole);
+    assert_eq!(
+        requested_range("bytes=0-", 0),
+        RequestedRange::Unsatisfiable
+    );
+    assert_eq!(requested_range("bytes=-5", 0), RequestedRange::Whole);
     let shown = content_range(&(5..100), 100);
     assert_eq!(shown, "bytes 5-99/100");
     assert_eq!(decode_content_range(&shown), Some((5..100, 100)));
@@ -271,20 +270,20 @@ fn ranges() {
 }
 
 #[test]
-fn a_response_is_read_back_and_nothing_ends_its_field() {
-    let bytes = ResponseHead::new(206)
+fn response_head_is_read_back_without_controls() {
+    let bytes = HeadBuilder::response(206)
         .field("Content-Length", 5)
         .field("X", "a\r\nSet-Cookie: b\u{1b}\u{85}")
         .maybe("Y", None::<u8>)
         .encode();
-    let (response, len) = Response::decode(&bytes).expect("valid").expect("whole");
+    let (response, len) = ResponseHead::decode(&bytes).expect("valid").expect("whole");
     assert_eq!(len, bytes.len());
     assert_eq!(response.status, 206);
-    assert_eq!(response.fields.content_length(), Ok(Some(5)));
-    assert_eq!(response.fields.get("x"), Some("aSet-Cookie: b"));
-    assert_eq!(response.fields.get("y"), None);
+    assert_eq!(response.headers.content_length(), Ok(Some(5)));
+    assert_eq!(response.headers.get("x"), Some("aSet-Cookie: b"));
+    assert_eq!(response.headers.get("y"), None);
     for cut in 0..bytes.len() {
-        assert_eq!(Response::decode(&bytes[..cut]), Ok(None), "{cut}");
+        assert_eq!(ResponseHead::decode(&bytes[..cut]), Ok(None), "{cut}");
     }
     for wrong in [
         "HTTP/2 200\r\n\r\n",
@@ -294,18 +293,18 @@ fn a_response_is_read_back_and_nothing_ends_its_field() {
         "ICY 200 OK\r\n\r\n",
         "HTTP/1.1 +20 OK\r\n\r\n",
     ] {
-        assert!(Response::decode(wrong.as_bytes()).is_err(), "{wrong}");
+        assert!(ResponseHead::decode(wrong.as_bytes()).is_err(), "{wrong}");
     }
     assert!(
-        Response::decode(b"HTTP/1.1 200\r\n\r\n")
+        ResponseHead::decode(b"HTTP/1.1 200\r\n\r\n")
             .expect("valid")
             .is_some()
     );
-    assert!(Response::decode(&vec![b'x'; LINE_MAX]).is_err());
+    assert!(ResponseHead::decode(&vec![b'x'; LINE_MAX]).is_err());
 }
 
 #[test]
-fn the_small_encodings() {
+fn encodings_match_their_rfcs() {
     for (plain, coded) in [
         ("", ""),
         ("f", "Zg=="),
@@ -354,11 +353,62 @@ fn the_small_encodings() {
     assert_eq!(percent::decode("a%20b%2F"), Some(b"a b/".to_vec()));
 }
 
+#[test]
+fn response_is_encoded_with_its_length_and_fields() {
+    let response = HttpResponse::text(404, "no\r\nfile").field("Allow", "GET");
+    let head = || HeadBuilder::response(response.status);
+    let bytes = response.encode(head(), false);
+    let (read, len) = ResponseHead::decode(&bytes).expect("valid").expect("whole");
+    assert_eq!(read.headers.get("allow"), Some("GET"));
+    assert_eq!(&bytes[len..], response.body);
+    assert_eq!(
+        read.headers.content_length(),
+        Ok(Some(response.body.len() as u64))
+    );
+    assert_eq!(response.encode(head(), true), bytes[..len]);
+}
+
+#[test]
+fn url_is_read_in_its_parts() {
+    for (text, host, target, last) in [
+        ("http://h", "h", "/", ""),
+        ("http://h:1/", "h:1", "/", ""),
+        ("http://h?q", "h", "/?q", ""),
+        (
+            "http://h/x/announce?k=a/b#f",
+            "h",
+            "/x/announce?k=a/b",
+            "announce",
+        ),
+        ("http://[::1]:80/a%20b", "[::1]:80", "/a%20b", "a%20b"),
+    ] {
+        let url = Url::parse(text).expect(text);
+        assert_eq!((&*url.host, &*url.target), (host, target), "{text}");
+        assert_eq!(url.last_segment(), last, "{text}");
+    }
+    let long = format!("http://h/{}", "x".repeat(URL_MAX));
+    for text in [
+        "https://h/a",
+        "ftp://h/a",
+        "http:///a",
+        "http://?q",
+        "http://u@h/a",
+        "http://h/a b",
+        "http://h/é",
+        "h/a",
+        "",
+        &long,
+    ] {
+        let error = Url::parse(text).expect_err(text).to_string();
+        assert!(error.contains("invalid URL"), "{error}");
+    }
+}
+
 /// Inputs of the differential test: enough that each rule below is met thousands of times.
 const INPUTS: u32 = 300_000;
 
 #[test]
-fn httparse_reads_the_same_requests() {
+fn request_parser_agrees_with_httparse() {
     let mut random = 0x6761_7465_u64;
     let mut counts = [0_u32; 4];
     for _ in 0..INPUTS {
@@ -408,13 +458,13 @@ fn is_ours_alone(error: &HeadError) -> bool {
     .any(|part| error.why.contains(part))
 }
 
-fn compare(ours: &Request, theirs: &httparse::Request<'_, '_>, shown: &str) {
+fn compare(ours: &HttpRequest, theirs: &httparse::Request<'_, '_>, shown: &str) {
     let method = match &ours.method {
-        Method::Get => "GET",
-        Method::Head => "HEAD",
-        Method::Post => "POST",
-        Method::Options => "OPTIONS",
-        Method::Other(word) => word,
+        HttpMethod::Get => "GET",
+        HttpMethod::Head => "HEAD",
+        HttpMethod::Post => "POST",
+        HttpMethod::Options => "OPTIONS",
+        HttpMethod::Other(word) => word,
     };
     assert_eq!(Some(method), theirs.method, "{shown:?}");
     assert_eq!(Some(ours.minor), theirs.version, "{shown:?}");
@@ -427,7 +477,7 @@ fn compare(ours: &Request, theirs: &httparse::Request<'_, '_>, shown: &str) {
             "{shown:?}"
         );
     }
-    let fields: Vec<(String, String)> = theirs
+    let headers: Vec<(String, String)> = theirs
         .headers
         .iter()
         .map(|field| {
@@ -436,11 +486,11 @@ fn compare(ours: &Request, theirs: &httparse::Request<'_, '_>, shown: &str) {
         })
         .collect();
     let held: Vec<(String, String)> = ours
-        .fields
+        .headers
         .iter()
         .map(|(n, v)| (n.to_owned(), v.to_owned()))
         .collect();
-    assert_eq!(held, fields, "{shown:?}");
+    assert_eq!(held, headers, "{shown:?}");
 }
 
 /// A head put together from honest and strange pieces, then sometimes bent or cut.
@@ -522,12 +572,12 @@ fn head(random: &mut u64) -> Vec<u8> {
 
 proptest::proptest! {
     #[test]
-    fn any_bytes_are_a_head_or_an_error(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..600)) {
+    fn parser_takes_any_bytes_without_panic(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..600)) {
         let _ = parse(&bytes);
-        let _ = Response::decode(&bytes);
+        let _ = ResponseHead::decode(&bytes);
         let text = String::from_utf8_lossy(&bytes);
-        let _ = ranged(&text, 1000);
-        let _ = text::pairs(&text);
+        let _ = requested_range(&text, 1000);
+        let _ = text::QueryPairs::parse(&text);
         let _ = text::digest_of_field(&text);
     }
 }

@@ -1,13 +1,17 @@
-//! The small encodings around HTTP: percent codes, queries, dates, Base64, server-sent events.
+//! Small encodings used with HTTP: percent codes, queries, dates, Base64, server-sent events.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 
-use time::OffsetDateTime;
-use time::UtcOffset;
 use time::macros::format_description;
+use time::{OffsetDateTime, UtcOffset};
 
 use crate::digest::Digest;
 use crate::proto::percent;
+
+/// The decoded pairs of a query or form, in order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct QueryPairs(pub(super) Vec<(String, Vec<u8>)>);
 
 /// Most pairs of one query or form.
 pub const PAIRS_MAX: usize = 64;
@@ -20,25 +24,33 @@ pub fn digits(text: &str) -> Option<u64> {
     text.parse().ok()
 }
 
-/// Writes `text` as one segment of a path: everything but the unreserved as percent codes.
+/// Encodes `text` as one segment of a path: all but unreserved characters as percent codes.
 pub fn percent_encode(text: &str) -> String {
     percent::encode(text.as_bytes(), b"-._~")
 }
 
-/// The pairs of a query or form, decoded, in order; a name without `=` has an empty value. `+` is
-/// a blank (HTML's form encoding). `None` where a percent code is broken, a name is no text, or
-/// there are more than [`PAIRS_MAX`].
-pub fn pairs(query: &str) -> Option<Vec<(String, Vec<u8>)>> {
-    let mut pairs = Vec::new();
-    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let name = String::from_utf8(percent::decode(&name.replace('+', " "))?).ok()?;
-        if pairs.len() == PAIRS_MAX {
-            return None;
+impl QueryPairs {
+    /// Decodes a query or form. A name without `=` has an empty value, and `+` is a blank (HTML's
+    /// form encoding). `None` where a percent code is broken, a name is not UTF-8, or there are
+    /// more than [`PAIRS_MAX`].
+    pub fn parse(query: &str) -> Option<Self> {
+        let mut pairs = Vec::new();
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let name = String::from_utf8(percent::decode(&name.replace('+', " "))?).ok()?;
+            if pairs.len() == PAIRS_MAX {
+                return None;
+            }
+            pairs.push((name, percent::decode(&value.replace('+', " "))?));
         }
-        pairs.push((name, percent::decode(&value.replace('+', " "))?));
+        Some(Self(pairs))
     }
-    Some(pairs)
+
+    /// The first value of `name`; bytes that are not UTF-8 are replaced.
+    pub fn get(&self, name: &str) -> Option<Cow<'_, str>> {
+        let (_, value) = self.0.iter().find(|(known, _)| known == name)?;
+        Some(String::from_utf8_lossy(value))
+    }
 }
 
 /// The date as HTTP writes it (RFC 9110, section 5.6.7): `Sun, 06 Nov 1994 08:49:37 GMT`.
@@ -61,16 +73,18 @@ pub fn base64(bytes: &[u8]) -> String {
             << (8 * (3 - chunk.len()));
         for place in 0..4 {
             let index = word >> (18 - 6 * place) & 63;
-            match place <= chunk.len() {
-                true => text.push(char::from(ALPHABET[index as usize])),
-                false => text.push('='),
-            }
+            let padding = place > chunk.len();
+            text.push(if padding {
+                '='
+            } else {
+                char::from(ALPHABET[index as usize])
+            });
         }
     }
     text
 }
 
-/// A SHA-1 written in Base64; `None` where it is none.
+/// Decodes a SHA-1 in Base64; `None` where `text` is not one.
 pub fn base64_digest(text: &str) -> Option<Digest> {
     let text = text.strip_suffix('=')?;
     if text.len() != 27 {
@@ -91,7 +105,7 @@ pub fn base64_digest(text: &str) -> Option<Digest> {
     (len == Digest::LEN).then(|| Digest::from_bytes(bytes))
 }
 
-/// The SHA-1 in a Repr-Digest (RFC 9530) or Digest (RFC 3230) field, where there is one.
+/// The SHA-1 in a Repr-Digest (RFC 9530) or Digest (RFC 3230) field, if it has one.
 pub fn digest_of_field(value: &str) -> Option<Digest> {
     value.split(',').find_map(|item| {
         let (name, text) = item.trim().split_once('=')?;
@@ -118,8 +132,8 @@ pub fn event(name: &str, id: u64, data: &str) -> String {
     text
 }
 
-/// A name as a Content-Disposition field has it (RFC 6266): a plain form for old clients, where
-/// everything unusual is `_`, and the exact one.
+/// The value of a Content-Disposition field (RFC 6266): a plain name for old clients, in which
+/// unusual characters are `_`, and the exact name.
 pub fn disposition(name: &str) -> String {
     let plain: String = name
         .chars()
@@ -135,7 +149,7 @@ pub fn disposition(name: &str) -> String {
     )
 }
 
-/// `text` as HTML shows it: nothing in it is markup.
+/// Escapes `text` for HTML, so that nothing in it is markup.
 pub fn html(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for ch in crate::text::escape(text).chars() {

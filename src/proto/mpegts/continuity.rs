@@ -6,18 +6,18 @@
 
 use super::PID_NULL;
 use super::PIDS;
-use super::Packet;
+use super::TsPacket;
 
 /// Follows the counters of all PIDs.
 #[derive(Debug)]
 pub struct Continuity {
-    pids: Box<[State]>,
-    counts: Counts,
+    pids: Box<[PidState]>,
+    counts: ContinuityCounts,
 }
 
 /// What was seen so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
+pub struct ContinuityCounts {
     /// Packets of any PID, stuffing too.
     pub packets: u64,
     /// Times that a counter was not the one that had to come.
@@ -31,7 +31,7 @@ pub struct Counts {
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-struct State {
+struct PidState {
     /// The last counter; `None` until the PID was seen.
     last: Option<u8>,
     /// Whether the packet that had it was repeated already.
@@ -46,25 +46,25 @@ const TAIL: usize = 8;
 impl Default for Continuity {
     fn default() -> Self {
         Self {
-            pids: vec![State::default(); PIDS].into_boxed_slice(),
-            counts: Counts::default(),
+            pids: vec![PidState::default(); PIDS].into_boxed_slice(),
+            counts: ContinuityCounts::default(),
         }
     }
 }
 
 impl Continuity {
     /// What was seen so far.
-    pub fn counts(&self) -> Counts {
+    pub fn counts(&self) -> ContinuityCounts {
         self.counts
     }
 
     /// The next packet does not follow the last one, and nothing is missing for it.
     pub fn rejoin(&mut self) {
-        self.pids.fill(State::default());
+        self.pids.fill(PidState::default());
     }
 
     /// Follows the stream by one packet.
-    pub fn handle(&mut self, packet: Packet<'_>) {
+    pub fn handle(&mut self, packet: TsPacket<'_>) {
         self.counts.packets += 1;
         if packet.transport_error() {
             self.counts.damaged += 1;
@@ -80,7 +80,7 @@ impl Continuity {
         let state = &mut self.pids[usize::from(pid)];
         let before = std::mem::replace(
             state,
-            State {
+            PidState {
                 last: Some(counter),
                 repeated: false,
                 tail,
@@ -113,10 +113,10 @@ mod tests {
     use crate::proto::mpegts::sample::adapted;
     use crate::proto::mpegts::sample::packet;
 
-    fn run(packets: &[[u8; 188]]) -> Counts {
+    fn run(packets: &[[u8; 188]]) -> ContinuityCounts {
         let mut continuity = Continuity::default();
         for bytes in packets {
-            continuity.handle(Packet(bytes));
+            continuity.handle(TsPacket(bytes));
         }
         continuity.counts()
     }
@@ -185,10 +185,10 @@ mod tests {
     #[test]
     fn after_a_pause_nothing_is_missing() {
         let mut continuity = Continuity::default();
-        continuity.handle(Packet(&packet(7, 5, 1)));
+        continuity.handle(TsPacket(&packet(7, 5, 1)));
         continuity.rejoin();
-        continuity.handle(Packet(&packet(7, 11, 1)));
-        continuity.handle(Packet(&packet(7, 13, 1)));
+        continuity.handle(TsPacket(&packet(7, 11, 1)));
+        continuity.handle(TsPacket(&packet(7, 13, 1)));
         assert_eq!(continuity.counts().errors, 1, "only the loss after it");
     }
 }

@@ -25,7 +25,7 @@ pub mod tables;
 
 /// One packet.
 #[derive(Clone, Copy, Debug)]
-pub struct Packet<'a>(&'a [u8; PACKET]);
+pub struct TsPacket<'a>(&'a [u8; PACKET]);
 
 /// Length of a packet, bytes.
 pub const PACKET: usize = 188;
@@ -46,13 +46,13 @@ pub const PCR_HZ: u64 = 27_000_000;
 pub const PCR_WRAP: u64 = (1 << 33) * 300;
 
 /// The packets of `datagram`, or `None` when it is no piece of a transport stream.
-pub fn packets(datagram: &[u8]) -> Option<impl Iterator<Item = Packet<'_>>> {
+pub fn packets(datagram: &[u8]) -> Option<impl Iterator<Item = TsPacket<'_>>> {
     let (packets, rest) = datagram.as_chunks::<PACKET>();
     let whole = !packets.is_empty() && rest.is_empty();
-    (whole && packets.iter().all(|packet| packet[0] == SYNC)).then(|| packets.iter().map(Packet))
+    (whole && packets.iter().all(|packet| packet[0] == SYNC)).then(|| packets.iter().map(TsPacket))
 }
 
-impl<'a> Packet<'a> {
+impl<'a> TsPacket<'a> {
     /// The packet of these bytes; the first is its sync byte.
     pub fn new(bytes: &'a [u8; PACKET]) -> Self {
         Self(bytes)
@@ -220,7 +220,7 @@ mod tests {
         for length in [0, 6, 183, 184, 255] {
             let mut bytes = sample::adapted(0x100, 0, 0x10, 1, true);
             bytes[4] = length;
-            let packet = Packet(&bytes);
+            let packet = TsPacket(&bytes);
             let payload = usize::from(length) + 5;
             assert_eq!(packet.payload().len(), PACKET.saturating_sub(payload));
             assert_eq!(packet.pcr().is_some(), length >= 7, "{length}");

@@ -5,18 +5,18 @@
 //! that the next ones of the source follow them without a gap.
 
 use super::PACKET;
-use super::Packet;
+use super::TsPacket;
 
 /// Tables seen so far.
 #[derive(Debug, Default)]
-pub struct Tables {
-    association: Table,
-    maps: Vec<(u16, Table)>,
+pub struct ProgramTables {
+    association: TableAssembler,
+    maps: Vec<(u16, TableAssembler)>,
 }
 
 /// One table: the packets of its last whole section, and of the section that is coming in.
 #[derive(Debug, Default)]
-struct Table {
+struct TableAssembler {
     whole: Vec<[u8; PACKET]>,
     coming: Vec<[u8; PACKET]>,
     section: Vec<u8>,
@@ -35,9 +35,9 @@ const SECTION_PACKETS_MAX: usize = 16;
 const TABLE_ASSOCIATION: u8 = 0;
 const TABLE_MAP: u8 = 2;
 
-impl Tables {
+impl ProgramTables {
     /// Follows the stream by one packet.
-    pub fn handle(&mut self, packet: Packet<'_>) {
+    pub fn handle(&mut self, packet: TsPacket<'_>) {
         if packet.transport_error() || !packet.has_payload() {
             return;
         }
@@ -48,7 +48,7 @@ impl Tables {
                 self.maps.retain(|(pid, _)| pids.contains(pid));
                 for pid in pids {
                     if self.maps.iter().all(|&(known, _)| known != pid) {
-                        self.maps.push((pid, Table::default()));
+                        self.maps.push((pid, TableAssembler::default()));
                     }
                 }
             }
@@ -69,9 +69,9 @@ impl Tables {
     }
 }
 
-impl Table {
+impl TableAssembler {
     /// The section that `packet` completes, if it does, is of `kind`, and is sound.
-    fn handle(&mut self, packet: Packet<'_>, kind: u8) -> Option<&[u8]> {
+    fn handle(&mut self, packet: TsPacket<'_>, kind: u8) -> Option<&[u8]> {
         let payload = packet.payload();
         if packet.starts_unit() {
             self.coming.clear();
@@ -133,10 +133,10 @@ mod tests {
     use crate::proto::mpegts::PID_NULL;
     use crate::proto::mpegts::sample;
 
-    fn fed(packets: &[[u8; PACKET]]) -> Tables {
-        let mut tables = Tables::default();
+    fn fed(packets: &[[u8; PACKET]]) -> ProgramTables {
+        let mut tables = ProgramTables::default();
         for bytes in packets {
-            tables.handle(Packet(bytes));
+            tables.handle(TsPacket(bytes));
         }
         tables
     }
@@ -156,9 +156,9 @@ mod tests {
     fn a_map_is_kept_only_of_programs_that_the_association_names() {
         let mut tables = fed(&[sample::pat(0, 0x1000), sample::pmt(0, 0x1000)]);
         assert_eq!(tables.packets().count(), 2);
-        tables.handle(Packet(&sample::pat(1, 0x1001)));
+        tables.handle(TsPacket(&sample::pat(1, 0x1001)));
         assert_eq!(tables.packets().count(), 1, "the old program is gone");
-        tables.handle(Packet(&sample::pmt(0, 0x1001)));
+        tables.handle(TsPacket(&sample::pmt(0, 0x1001)));
         assert_eq!(tables.packets().count(), 2);
         tables.clear();
         assert_eq!(tables.packets().count(), 0);
@@ -202,7 +202,7 @@ mod tests {
         // A section of 4095 bytes that goes on for ever is given up, not collected.
         let mut tables = fed(&[long]);
         for n in 0..10_000 {
-            tables.handle(Packet(&sample::packet(0, n as u8, 0)));
+            tables.handle(TsPacket(&sample::packet(0, n as u8, 0)));
         }
         assert!(tables.association.section.len() <= SECTION_MAX);
         // Nor are packets collected that bring nothing.
@@ -213,7 +213,7 @@ mod tests {
         empty[4] = 183;
         let mut tables = fed(&[short]);
         for _ in 0..1_000 {
-            tables.handle(Packet(&empty));
+            tables.handle(TsPacket(&empty));
             assert!(tables.association.coming.len() <= SECTION_PACKETS_MAX);
         }
         let flood: Vec<_> = (0..200).map(|n| sample::packet(PID_NULL, n, n)).collect();

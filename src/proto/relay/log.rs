@@ -3,28 +3,27 @@
 //! A log of its own beside the session log: a viewer has no file, no digest and no verdict on a
 //! copy, and what it has (pauses, loss by place, delay) has no column there. The form is the same:
 //! a [`header`], columns separated by ` | `, `-` where a value is missing, text from outside
-//! escaped. [`Visit::decode`] takes a line only when [`Visit::encode`] would write the same.
+//! escaped. [`ViewerRecord::decode`]
+//! accepts a line only when [`ViewerRecord::encode`] would write the same.
 
 use std::fmt;
 use std::net::SocketAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
-use time::OffsetDateTime;
-use time::PrimitiveDateTime;
-use time::format_description::BorrowedFormatItem;
-use time::macros::format_description;
+use time::{Date, OffsetDateTime, PrimitiveDateTime, Time};
 
-use super::receipt::Receipt;
-use super::receipt::Statement;
 use crate::proto::line::DecodeError;
+use crate::proto::log_cell::{
+    DATE, MISSING, SEPARATOR, TIME, duration, or_missing, outside, seconds,
+};
+use crate::proto::relay::reports::{ReceiverReport, SenderReport};
 use crate::session::SessionId;
-use crate::text::escape;
 use crate::text::unescape;
 
 /// One viewer's time at a relay.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Visit {
+pub struct ViewerRecord {
     /// Which run of a relay.
     pub relay: SessionId,
     /// The viewer's number in it, from 1.
@@ -36,23 +35,23 @@ pub struct Visit {
     /// How long it stayed, pauses included, in whole microseconds.
     pub watched: Duration,
     /// What was sent to it.
-    pub sent: Statement,
-    /// What it received, as it last told; `None` for a client that tells nothing.
-    pub received: Option<Receipt>,
+    pub sent: SenderReport,
+    /// What it received, as it last reported; `None` for a client that reports nothing.
+    pub received: Option<ReceiverReport>,
     /// How it ended.
-    pub end: End,
+    pub end: ViewerEnd,
     /// Why, where there is more to say.
     pub reason: Option<String>,
 }
 
-/// How a viewer's visit ended.
+/// How a viewer's time at a relay ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
-    /// It said so.
+pub enum ViewerEnd {
+    /// It disconnected.
     Left,
     /// Its connection closed or broke.
     Closed,
-    /// It said nothing for too long.
+    /// It sent nothing for too long.
     Silent,
     /// Nobody listened where datagrams went.
     Refused,
@@ -93,15 +92,7 @@ pub const COLUMNS: [&str; 25] = [
     "reason",
 ];
 
-const SEPARATOR: &str = " | ";
-const MISSING: &str = "-";
-const DATE: &[BorrowedFormatItem<'_>] = format_description!("[year]-[month]-[day]");
-const TIME: &[BorrowedFormatItem<'_>] =
-    format_description!("[hour]:[minute]:[second].[subsecond digits:6]");
-const BOTH: &[BorrowedFormatItem<'_>] =
-    format_description!("[year]-[month]-[day] | [hour]:[minute]:[second].[subsecond digits:6]");
-
-/// Longest reason that a line keeps, characters before escaping.
+/// Longest reason that a line keeps, bytes before escaping.
 const REASON_MAX: usize = 200;
 
 /// The first line of a log, with its end.
@@ -109,42 +100,37 @@ pub fn header() -> String {
     COLUMNS.join(SEPARATOR) + "\n"
 }
 
-impl Visit {
+impl ViewerRecord {
     /// The line, with its end.
     pub fn encode(&self) -> String {
         let (sent, got) = (&self.sent, self.received.as_ref());
-        let watched = crate::units::micros(self.watched);
-        let reason = self.reason.as_deref().map(|reason| {
-            let cut: String = reason.chars().take(REASON_MAX).collect();
-            escape(cut.trim())
-        });
-        let reason = reason.filter(|reason| !reason.is_empty() && reason != MISSING);
+        let reason = self.reason.as_deref().filter(|why| !why.is_empty());
         let cells: [String; COLUMNS.len()] = [
             self.relay.to_string(),
             self.viewer.to_string(),
-            shown(self.at.format(DATE).ok()),
-            shown(self.at.format(TIME).ok()),
+            or_missing(self.at.format(DATE).ok()),
+            or_missing(self.at.format(TIME).ok()),
             self.to.to_string(),
-            format!("{}.{:06}", watched / 1_000_000, watched % 1_000_000),
+            seconds(self.watched),
             sent.sent.to_string(),
             sent.bytes.to_string(),
             sent.dropped.to_string(),
             sent.paused.to_string(),
             sent.cc.to_string(),
-            shown(sent.rtp_lost),
-            shown(sent.jitter_us),
-            shown(sent.p50_us),
-            shown(sent.p99_us),
-            shown(sent.worst_us),
-            shown(got.map(|got| got.datagrams)),
-            shown(got.map(|got| got.bytes)),
-            shown(got.and_then(|got| got.host_drop)),
-            shown(sent.network_lost(got)),
-            shown(got.map(|got| got.cc)),
-            shown(got.and_then(|got| got.rtp_lost)),
-            shown(got.and_then(|got| got.jitter_us)),
+            or_missing(sent.rtp_lost),
+            or_missing(sent.jitter_us),
+            or_missing(sent.p50_us),
+            or_missing(sent.p99_us),
+            or_missing(sent.worst_us),
+            or_missing(got.map(|got| got.datagrams)),
+            or_missing(got.map(|got| got.bytes)),
+            or_missing(got.and_then(|got| got.host_drop)),
+            or_missing(sent.network_lost(got)),
+            or_missing(got.map(|got| got.cc)),
+            or_missing(got.and_then(|got| got.rtp_lost)),
+            or_missing(got.and_then(|got| got.jitter_us)),
             self.end.to_string(),
-            shown(reason),
+            or_missing(reason.map(|why| outside(why, REASON_MAX))),
         ];
         cells.join(SEPARATOR) + "\n"
     }
@@ -158,12 +144,11 @@ impl Visit {
         if line.len() > LINE_MAX {
             return Err(wrong());
         }
-        let visit = line
-            .strip_suffix('\n')
-            .and_then(Self::read)
-            .ok_or_else(wrong)?;
-        // What follows from other columns, and how numbers are written.
-        (visit.encode() == line).then_some(visit).ok_or_else(wrong)
+        let record = line.strip_suffix('\n').and_then(Self::read);
+        // What follows from other columns, and how numbers are written, must be the same too.
+        record
+            .filter(|record| record.encode() == line)
+            .ok_or_else(wrong)
     }
 
     fn read(line: &str) -> Option<Self> {
@@ -174,13 +159,10 @@ impl Visit {
             MISSING => Some(None),
             text => text.parse::<u64>().ok().map(Some),
         };
-        let at = format!("{} | {}", cells[2], cells[3]);
-        let (whole, decimals) = cells[5].split_once('.')?;
-        let watched = whole.parse::<u64>().ok()?.checked_mul(1_000_000)?;
-        let watched = watched.checked_add(decimals.parse().ok()?)?;
+        let (date, time) = (Date::parse(cells[2], DATE), Time::parse(cells[3], TIME));
         let received = match maybe(16)? {
             None => None,
-            Some(datagrams) => Some(Receipt {
+            Some(datagrams) => Some(ReceiverReport {
                 datagrams,
                 bytes: number(17)?,
                 host_drop: maybe(18)?,
@@ -192,10 +174,10 @@ impl Visit {
         Some(Self {
             relay: cells[0].parse().ok()?,
             viewer: number(1)?,
-            at: PrimitiveDateTime::parse(&at, BOTH).ok()?.assume_utc(),
+            at: PrimitiveDateTime::new(date.ok()?, time.ok()?).assume_utc(),
             to: cells[4].parse().ok()?,
-            watched: Duration::from_micros(watched),
-            sent: Statement {
+            watched: duration(cells[5])?,
+            sent: SenderReport {
                 sent: number(6)?,
                 bytes: number(7)?,
                 dropped: number(8)?,
@@ -217,11 +199,7 @@ impl Visit {
     }
 }
 
-fn shown(value: Option<impl fmt::Display>) -> String {
-    value.map_or_else(|| MISSING.to_owned(), |value| value.to_string())
-}
-
-impl End {
+impl ViewerEnd {
     /// All ends, as logs name them.
     pub const ALL: [Self; 5] = [
         Self::Left,
@@ -232,7 +210,7 @@ impl End {
     ];
 }
 
-impl fmt::Display for End {
+impl fmt::Display for ViewerEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Left => "left",
@@ -244,7 +222,7 @@ impl fmt::Display for End {
     }
 }
 
-impl FromStr for End {
+impl FromStr for ViewerEnd {
     type Err = DecodeError;
 
     fn from_str(text: &str) -> Result<Self, DecodeError> {
@@ -259,14 +237,14 @@ mod tests {
 
     use super::*;
 
-    fn visit() -> Visit {
-        Visit {
+    fn record() -> ViewerRecord {
+        ViewerRecord {
             relay: SessionId(0x0123_4567_89ab_cdef),
             viewer: 3,
             at: datetime!(2026-11-21 00:12:13.000456 UTC),
             to: "127.0.0.1:5000".parse().expect("an address"),
             watched: Duration::from_micros(61_000_042),
-            sent: Statement {
+            sent: SenderReport {
                 sent: 600,
                 bytes: 789_600,
                 dropped: 5,
@@ -278,7 +256,7 @@ mod tests {
                 p99_us: Some(900),
                 worst_us: Some(1200),
             },
-            received: Some(Receipt {
+            received: Some(ReceiverReport {
                 datagrams: 590,
                 bytes: 776_440,
                 cc: 9,
@@ -286,45 +264,45 @@ mod tests {
                 jitter_us: Some(110),
                 host_drop: Some(4),
             }),
-            end: End::Left,
+            end: ViewerEnd::Left,
             reason: None,
         }
     }
 
     #[test]
     fn a_line_tells_where_datagrams_were_lost() {
-        insta::assert_snapshot!(header() + &visit().encode(), @r"
+        insta::assert_snapshot!(header() + &record().encode(), @r"
         relay | viewer | date | time | to | watched_s | sent | sent_bytes | dropped | paused | source_cc | source_rtp_lost | source_jitter_us | p50_us | p99_us | worst_us | received | received_bytes | host_drop | network_lost | cc | rtp_lost | jitter_us | end | reason
         0123456789abcdef | 3 | 2026-11-21 | 00:12:13.000456 | 127.0.0.1:5000 | 61.000042 | 600 | 789600 | 5 | 40 | 1 | - | 90 | 200 | 900 | 1200 | 590 | 776440 | 4 | 6 | 9 | - | 110 | left | -
         ");
-        let lab = Visit {
+        let lab = ViewerRecord {
             received: None,
-            end: End::Closed,
+            end: ViewerEnd::Closed,
             reason: Some("reset | by\npeer".to_owned()),
-            ..visit()
+            ..record()
         };
         insta::assert_snapshot!(lab.encode(), @r"0123456789abcdef | 3 | 2026-11-21 | 00:12:13.000456 | 127.0.0.1:5000 | 61.000042 | 600 | 789600 | 5 | 40 | 1 | - | 90 | 200 | 900 | 1200 | - | - | - | - | - | - | - | closed | reset \u{7c} by\u{a}peer");
     }
 
     #[test]
     fn lines_come_back_and_changed_ones_do_not() {
-        let mut visits = vec![visit()];
-        for end in End::ALL {
-            visits.push(Visit {
+        let mut records = vec![record()];
+        for end in ViewerEnd::ALL {
+            records.push(ViewerRecord {
                 received: None,
                 end,
                 reason: Some("a | b\u{202e}".to_owned()),
-                ..visit()
+                ..record()
             });
         }
-        for visit in visits {
-            let line = visit.encode();
-            assert_eq!(Visit::decode(&line), Ok(visit));
+        for record in records {
+            let line = record.encode();
+            assert_eq!(ViewerRecord::decode(&line), Ok(record));
             for at in 0..line.len() {
-                assert!(Visit::decode(&line[..at]).is_err(), "cut at {at}");
+                assert!(ViewerRecord::decode(&line[..at]).is_err(), "cut at {at}");
             }
         }
-        let line = visit().encode();
+        let line = record().encode();
         for (from, to) in [
             ("| 6 |", "| 5 |"), // What the network lost follows from the rest.
             ("| 600 |", "| 0600 |"),
@@ -334,8 +312,8 @@ mod tests {
         ] {
             let edited = line.replacen(from, to, 1);
             assert_ne!(edited, line, "{from}");
-            assert!(Visit::decode(&edited).is_err(), "{edited}");
+            assert!(ViewerRecord::decode(&edited).is_err(), "{edited}");
         }
-        assert!(Visit::decode(&format!("{}\n", "x".repeat(LINE_MAX))).is_err());
+        assert!(ViewerRecord::decode(&format!("{}\n", "x".repeat(LINE_MAX))).is_err());
     }
 }

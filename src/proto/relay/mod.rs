@@ -1,5 +1,5 @@
-//! The relay's control conversation, the networking lab's and ours: what a viewer says over TCP and
-//! what it is told. Lines end with `\n`; `\r\n` is accepted.
+//! The relay's control protocol, the networking lab's and ours: what a viewer sends over TCP and
+//! what it is answered. Lines end with `\n`; `\r\n` is accepted.
 //!
 //! ```text
 //! viewer                               relay
@@ -15,9 +15,9 @@
 //!                        <-  ERROR <reason>       nothing has changed
 //! ```
 //!
-//! A viewer of ours says one thing more, every second: that it lives and what it received. From
-//! its first such line on, [silence](SILENCE_MAX) ends it. The answer tells what was sent to it.
-//! A relay that does not know the word says `ERROR`, and the viewer leaves it at that.
+//! A viewer of ours sends one line more, every second: that it is alive and what it received. From
+//! its first such line on, [silence](SILENCE_MAX) ends it. The answer says what was sent to it. A
+//! relay that does not know the word answers `ERROR`, and the viewer does not send it again.
 //!
 //! ```text
 //! ALIVE datagrams=570 bytes=750120 cc=0 jitter_us=12 host_drop=0
@@ -33,20 +33,20 @@
 //! | port | [`PORT_MIN`] to 65535 |
 
 pub mod log;
-pub mod receipt;
+pub mod reports;
+pub mod status;
 
+use std::fmt;
 use std::time::Duration;
 
-use self::receipt::Receipt;
-use self::receipt::Statement;
-use crate::proto::line::DecodeError;
-use crate::proto::line::Fields;
-use crate::proto::line::decimal;
+use crate::proto::line::{DecodeError, Fields, decimal};
+use crate::proto::relay::reports::{ReceiverReport, SenderReport};
+use crate::text::{escape, unescape};
 use crate::units::Moment;
 
-/// What a viewer wants.
+/// What a viewer asks for.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Command {
+pub enum ControlCommand {
     /// Datagrams, to this port of its own address.
     Connect(u16),
     /// None until it continues.
@@ -55,36 +55,36 @@ pub enum Command {
     Continue,
     /// To leave.
     Disconnect,
-    /// To be known alive, and what it received.
-    Alive(Receipt),
+    /// That it is alive, and what it received.
+    Alive(ReceiverReport),
 }
 
-/// Where a viewer stands.
+/// Whether a viewer gets the stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Standing {
+pub enum ViewerState {
     /// It has not said where to send.
     #[default]
-    Out,
+    Unconnected,
     /// It gets every datagram.
     Running,
     /// It keeps its place and gets none.
     Paused,
 }
 
-/// What a viewer is told.
+/// What a viewer is answered.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Reply {
+pub enum ControlReply {
     /// Done.
     Ok,
-    /// Heard, and this is what was sent.
-    Statement(Statement),
+    /// Done, and this is what was sent.
+    Report(SenderReport),
     /// Not done, and why.
     Error(String),
 }
 
-/// Makes commands of what was read.
+/// Reads commands from the bytes of a connection.
 #[derive(Debug, Default)]
-pub struct Commands {
+pub struct CommandReader {
     bytes: Vec<u8>,
     /// Bytes skipped of a line that was too long; `None` in any other line.
     skipped: Option<usize>,
@@ -93,55 +93,53 @@ pub struct Commands {
 /// Longest line, bytes, its end included: `ALIVE` with every field it can have takes half.
 pub const COMMAND_MAX: usize = 512;
 
-/// Most bytes of one line that are read and thrown away, after `ERROR` was said.
+/// Most bytes of one line that are read and thrown away, after `ERROR` was sent.
 pub const SKIP_MAX: usize = 16 * 1024 * 1024;
 
 /// Least port that datagrams go to: below are services that never asked for any.
 pub const PORT_MIN: u16 = 1024;
 
-/// A viewer of ours that says nothing for so long is gone. It must not be sent to for 5 s, and on
-/// a busy machine the last of them goes by in noticing.
+/// A viewer of ours that sends nothing for so long is gone. Nothing may be sent to a vanished viewer
+/// for more than 5 s, and a busy machine may take the last second to notice.
 pub const SILENCE_MAX: Duration = Duration::from_secs(4);
 
-/// A client that has no viewer yet and says nothing for so long is let go. A student who types by
-/// hand has a minute for each line; a wrong one counts as a word too.
+/// A client that has no viewer yet and sends nothing for so long is let go. A student who types by
+/// hand has a minute for each line; a wrong line counts too.
 pub const OPENING_MAX: Duration = Duration::from_secs(60);
 
-/// Most commands of a connection in one second: many times what a program that plays with its
-/// pauses says, and nothing that keeps the relay from its work.
+/// Most commands of a connection in one second: many more than any honest program sends, and too
+/// few to keep the relay from its work.
 pub const COMMANDS_MAX: u32 = 256;
 
 /// Longest reason in an `ERROR`, characters.
 const REASON_MAX: usize = 200;
 
-/// Counts a connection's commands.
+/// Limits a connection's commands to [`COMMANDS_MAX`] in a second.
 #[derive(Debug)]
-pub struct Budget {
+pub struct CommandRate {
     since: Moment,
-    spent: u32,
+    count: u32,
 }
 
-impl Budget {
-    /// Nothing is spent at `now`.
+impl CommandRate {
+    /// No command was sent before `now`.
     pub fn new(now: Moment) -> Self {
-        Self {
-            since: now,
-            spent: 0,
-        }
+        let (since, count) = (now, 0);
+        Self { since, count }
     }
 
-    /// Whether one more command may be said at `now`.
-    pub fn spend(&mut self, now: Moment) -> bool {
+    /// Whether one more command is allowed at `now`.
+    pub fn allow(&mut self, now: Moment) -> bool {
         if now.since(self.since) >= Duration::from_secs(1) {
             *self = Self::new(now);
         }
-        self.spent = self.spent.saturating_add(1);
-        self.spent <= COMMANDS_MAX
+        self.count = self.count.saturating_add(1);
+        self.count <= COMMANDS_MAX
     }
 }
 
-/// How long a client may be silent: one that has a viewer of ours (`Some(true)`), one of the lab's,
-/// which `bound` is for, and one that has none yet.
+/// How long a client may be silent: one with a viewer that reports (`Some(true)`), one with a lab
+/// viewer (`Some(false)`, for which `bound` is set), and one that has no viewer yet.
 pub fn silence(native: Option<bool>, bound: Duration) -> Duration {
     match native {
         Some(true) => SILENCE_MAX,
@@ -150,11 +148,11 @@ pub fn silence(native: Option<bool>, bound: Duration) -> Duration {
     }
 }
 
-impl Command {
+impl ControlCommand {
     /// Reads `line`, which has no end.
     ///
     /// # Errors
-    /// It is no command; says why, for the viewer.
+    /// It is not a command; says why, for the viewer.
     pub fn decode(line: &str) -> Result<Self, DecodeError> {
         let (word, rest) = match line.split_once(' ') {
             Some((word, rest)) => (word, Some(rest)),
@@ -165,7 +163,7 @@ impl Command {
                 let port = rest.ok_or_else(|| DecodeError(format!("{word} without a port")))?;
                 return decode_port(port).map(Self::Connect);
             }
-            "ALIVE" => return Receipt::decode(&Fields::parse(line)?).map(Self::Alive),
+            "ALIVE" => return ReceiverReport::decode(&Fields::parse(line)?).map(Self::Alive),
             "INTERRUMPIR" | "INTERRUPT" => Self::Interrupt,
             "CONTINUAR" | "CONTINUE" => Self::Continue,
             "DESCONECTAR" | "DISCONNECT" => Self::Disconnect,
@@ -180,14 +178,14 @@ impl Command {
         }
     }
 
-    /// The line that says it.
+    /// The line.
     pub fn encode(&self) -> Vec<u8> {
         match self {
             Self::Connect(port) => format!("CONECTAR {port}\n").into_bytes(),
             Self::Interrupt => b"INTERRUMPIR\n".to_vec(),
             Self::Continue => b"CONTINUAR\n".to_vec(),
             Self::Disconnect => b"DESCONECTAR\n".to_vec(),
-            Self::Alive(receipt) => receipt.encode(),
+            Self::Alive(report) => report.encode(),
         }
     }
 }
@@ -201,43 +199,51 @@ fn decode_port(text: &str) -> Result<u16, DecodeError> {
         .and_then(decimal)
         .and_then(|port| u16::try_from(port).ok())
         .ok_or_else(|| DecodeError::value("no port", text))?;
-    match port {
-        PORT_MIN.. => Ok(port),
-        _ => Err(DecodeError(format!(
-            "port {port} is below {PORT_MIN}; nothing is sent there"
-        ))),
+    if port < PORT_MIN {
+        let why = format!("port {port} is below {PORT_MIN}; nothing is sent there");
+        return Err(DecodeError(why));
     }
+    Ok(port)
 }
 
-impl Standing {
-    /// Where a viewer stands after `command`.
+impl ViewerState {
+    /// The state after `command`.
     ///
     /// # Errors
-    /// The command has no place here; says why, for the viewer.
-    pub fn after(self, command: &Command) -> Result<Self, &'static str> {
+    /// The command cannot be given in this state; says why, for the viewer.
+    pub fn after(self, command: &ControlCommand) -> Result<Self, &'static str> {
         match (self, command) {
-            (Self::Out, Command::Connect(_)) | (Self::Paused, Command::Continue) => {
-                Ok(Self::Running)
-            }
-            (Self::Running, Command::Interrupt) => Ok(Self::Paused),
-            (_, Command::Disconnect) => Ok(Self::Out),
-            (_, Command::Alive(_)) => Ok(self),
-            (_, Command::Connect(_)) => Err("connected already"),
-            (Self::Out, _) => Err("not connected"),
-            (Self::Paused, Command::Interrupt) => Err("interrupted already"),
-            (Self::Running, Command::Continue) => Err("not interrupted"),
+            (Self::Unconnected, ControlCommand::Connect(_))
+            | (Self::Paused, ControlCommand::Continue) => Ok(Self::Running),
+            (Self::Running, ControlCommand::Interrupt) => Ok(Self::Paused),
+            (_, ControlCommand::Disconnect) => Ok(Self::Unconnected),
+            (_, ControlCommand::Alive(_)) => Ok(self),
+            (_, ControlCommand::Connect(_)) => Err("connected already"),
+            (Self::Unconnected, _) => Err("not connected"),
+            (Self::Paused, ControlCommand::Interrupt) => Err("interrupted already"),
+            (Self::Running, ControlCommand::Continue) => Err("not interrupted"),
         }
     }
 }
 
-impl Reply {
-    /// The line that says it.
+impl fmt::Display for ViewerState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Unconnected => "out",
+            Self::Running => "running",
+            Self::Paused => "paused",
+        })
+    }
+}
+
+impl ControlReply {
+    /// The line.
     pub fn encode(&self) -> Vec<u8> {
         match self {
             Self::Ok => b"OK\n".to_vec(),
-            Self::Statement(statement) => statement.encode(),
+            Self::Report(report) => report.encode(),
             Self::Error(reason) => {
-                let shown = crate::text::escape(reason);
+                let shown = escape(reason);
                 let reason: String = shown.chars().take(REASON_MAX).collect();
                 format!("ERROR {reason}\n").into_bytes()
             }
@@ -247,31 +253,31 @@ impl Reply {
     /// Reads `line`, which has no end.
     ///
     /// # Errors
-    /// It is no reply.
+    /// It is not a reply.
     pub fn decode(line: &str) -> Result<Self, DecodeError> {
         let line = line.strip_suffix('\r').unwrap_or(line);
         match line.split_once(' ') {
             None if line == "OK" => Ok(Self::Ok),
             None if line == "ERROR" => Ok(Self::Error(String::new())),
-            Some(("OK", _)) => Statement::decode(&Fields::parse(line)?).map(Self::Statement),
-            // Ours escapes what it tells; another's is taken as it is, and is not safe to show.
+            Some(("OK", _)) => SenderReport::decode(&Fields::parse(line)?).map(Self::Report),
+            // Our relay escapes its reasons; another's is taken as it is, and is not safe to show.
             Some(("ERROR", reason)) => Ok(Self::Error(
-                crate::text::unescape(reason).unwrap_or_else(|| reason.to_owned()),
+                unescape(reason).unwrap_or_else(|| reason.to_owned()),
             )),
             _ => Err(DecodeError::value("neither OK nor ERROR", line)),
         }
     }
 }
 
-impl Commands {
-    /// Takes what a read returned; [`next`](Self::next) is to be called until it has no more.
+impl CommandReader {
+    /// Adds the bytes of a read; [`next`](Self::next) is to be called until it has no more.
     pub fn push(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
     }
 
     /// The next command, or what is wrong with it; `None` until more bytes come.
     #[allow(clippy::should_implement_trait)] // It goes on after `None`.
-    pub fn next(&mut self) -> Option<Result<Command, DecodeError>> {
+    pub fn next(&mut self) -> Option<Result<ControlCommand, DecodeError>> {
         loop {
             let end = self.bytes.iter().position(|&byte| byte == b'\n');
             let length = end.map_or(self.bytes.len(), |end| end + 1);
@@ -294,12 +300,12 @@ impl Commands {
             let line = line.strip_suffix(b"\r").unwrap_or(&line);
             let text = std::str::from_utf8(line);
             let text = text.map_err(|_| DecodeError("a line that is not UTF-8".to_owned()));
-            return Some(text.and_then(Command::decode));
+            return Some(text.and_then(ControlCommand::decode));
         }
     }
 
     /// True when more was skipped than any mistake explains.
-    pub fn hopeless(&self) -> bool {
+    pub fn is_hopeless(&self) -> bool {
         self.skipped.is_some_and(|skipped| skipped > SKIP_MAX)
     }
 }

@@ -3,8 +3,8 @@ use proptest::prelude::*;
 use super::*;
 
 /// What comes of `parts`, read one after the other: a command, or the error as text.
-fn heard(parts: &[&[u8]]) -> Vec<Result<Command, String>> {
-    let mut commands = Commands::default();
+fn heard(parts: &[&[u8]]) -> Vec<Result<ControlCommand, String>> {
+    let mut commands = CommandReader::default();
     let mut heard = Vec::new();
     for part in parts {
         commands.push(part);
@@ -17,12 +17,12 @@ fn heard(parts: &[&[u8]]) -> Vec<Result<Command, String>> {
 
 const TALK: &[u8] = b"CONECTAR 5000\nINTERRUMPIR\r\nCONTINUAR\nDESCONECTAR\n";
 
-fn talk() -> Vec<Result<Command, String>> {
+fn talk() -> Vec<Result<ControlCommand, String>> {
     vec![
-        Ok(Command::Connect(5000)),
-        Ok(Command::Interrupt),
-        Ok(Command::Continue),
-        Ok(Command::Disconnect),
+        Ok(ControlCommand::Connect(5000)),
+        Ok(ControlCommand::Interrupt),
+        Ok(ControlCommand::Continue),
+        Ok(ControlCommand::Disconnect),
     ]
 }
 
@@ -39,16 +39,16 @@ fn commands_come_out_whole_however_the_stream_is_cut() {
 fn every_word_is_heard_in_both_languages() {
     let english = b"CONNECT <65535>\nINTERRUPT\nCONTINUE\nDISCONNECT\n";
     let mut wanted = talk();
-    wanted[0] = Ok(Command::Connect(65_535));
+    wanted[0] = Ok(ControlCommand::Connect(65_535));
     assert_eq!(heard(&[english]), wanted);
     for command in [
-        Command::Connect(1024),
-        Command::Interrupt,
-        Command::Continue,
-        Command::Disconnect,
-        Command::Alive(Receipt {
+        ControlCommand::Connect(1024),
+        ControlCommand::Interrupt,
+        ControlCommand::Continue,
+        ControlCommand::Disconnect,
+        ControlCommand::Alive(ReceiverReport {
             rtp_lost: Some(u64::MAX),
-            ..Receipt::default()
+            ..ReceiverReport::default()
         }),
     ] {
         assert_eq!(heard(&[&command.encode()]), [Ok(command)]);
@@ -105,11 +105,11 @@ fn hostile_commands_are_errors_and_the_next_one_is_heard() {
         let found = heard(&[&stream]);
         let shown = String::from_utf8_lossy(line).into_owned();
         assert!(
-            matches!(&found[..], [Err(_), Ok(Command::Continue)]),
+            matches!(&found[..], [Err(_), Ok(ControlCommand::Continue)]),
             "{shown}: {found:?}"
         );
         let Err(reason) = &found[0] else { continue };
-        let reply = Reply::Error(reason.clone()).encode();
+        let reply = ControlReply::Error(reason.clone()).encode();
         let text = String::from_utf8(reply).expect("escaped");
         assert!(
             text.starts_with("ERROR ") && text.ends_with('\n'),
@@ -125,7 +125,7 @@ fn hostile_commands_are_errors_and_the_next_one_is_heard() {
 
 #[test]
 fn a_line_without_end_is_one_error_and_takes_no_memory() {
-    let mut commands = Commands::default();
+    let mut commands = CommandReader::default();
     let mut errors = 0;
     for _ in 0..1_000 {
         commands.push(&[b'x'; 1_000]);
@@ -136,14 +136,14 @@ fn a_line_without_end_is_one_error_and_takes_no_memory() {
         assert!(commands.bytes.len() < 2 * COMMAND_MAX);
     }
     assert_eq!(errors, 1);
-    assert!(!commands.hopeless());
+    assert!(!commands.is_hopeless());
     commands.push(b"\nCONTINUAR\n");
-    assert_eq!(commands.next(), Some(Ok(Command::Continue)));
+    assert_eq!(commands.next(), Some(Ok(ControlCommand::Continue)));
     for _ in 0..=SKIP_MAX / 1_000_000 {
         commands.push(&[b'x'; 1_000_000]);
         while commands.next().is_some() {}
     }
-    assert!(commands.hopeless());
+    assert!(commands.is_hopeless());
 }
 
 #[test]
@@ -164,7 +164,7 @@ fn the_longest_line_passes_and_one_byte_more_does_not() {
         panic!("{longer:?}")
     };
     assert!(why.contains("longer"), "{why}");
-    let most = Receipt {
+    let most = ReceiverReport {
         datagrams: u64::MAX,
         bytes: u64::MAX,
         cc: u64::MAX,
@@ -172,34 +172,38 @@ fn the_longest_line_passes_and_one_byte_more_does_not() {
         jitter_us: Some(u64::MAX),
         host_drop: Some(u64::MAX),
     };
-    let line = Command::Alive(most).encode();
+    let line = ControlCommand::Alive(most).encode();
     assert!(line.len() <= COMMAND_MAX, "{}", line.len());
-    assert_eq!(heard(&[&line]), [Ok(Command::Alive(most))]);
+    assert_eq!(heard(&[&line]), [Ok(ControlCommand::Alive(most))]);
 }
 
 #[test]
 fn a_misplaced_command_changes_nothing() {
-    use Standing::Out;
-    use Standing::Paused;
-    use Standing::Running;
-    let connect = Command::Connect(5000);
-    let alive = Command::Alive(Receipt::default());
-    let (interrupt, go_on, leave) = (Command::Interrupt, Command::Continue, Command::Disconnect);
+    use ViewerState::Paused;
+    use ViewerState::Running;
+    use ViewerState::Unconnected;
+    let connect = ControlCommand::Connect(5000);
+    let alive = ControlCommand::Alive(ReceiverReport::default());
+    let (interrupt, go_on, leave) = (
+        ControlCommand::Interrupt,
+        ControlCommand::Continue,
+        ControlCommand::Disconnect,
+    );
     for (standing, command, after) in [
-        (Out, &connect, Some(Running)),
-        (Out, &interrupt, None),
-        (Out, &go_on, None),
-        (Out, &leave, Some(Out)),
-        (Out, &alive, Some(Out)),
+        (Unconnected, &connect, Some(Running)),
+        (Unconnected, &interrupt, None),
+        (Unconnected, &go_on, None),
+        (Unconnected, &leave, Some(Unconnected)),
+        (Unconnected, &alive, Some(Unconnected)),
         (Running, &connect, None),
         (Running, &interrupt, Some(Paused)),
         (Running, &go_on, None),
-        (Running, &leave, Some(Out)),
+        (Running, &leave, Some(Unconnected)),
         (Running, &alive, Some(Running)),
         (Paused, &connect, None),
         (Paused, &interrupt, None),
         (Paused, &go_on, Some(Running)),
-        (Paused, &leave, Some(Out)),
+        (Paused, &leave, Some(Unconnected)),
         (Paused, &alive, Some(Paused)),
     ] {
         assert_eq!(
@@ -212,40 +216,44 @@ fn a_misplaced_command_changes_nothing() {
 
 #[test]
 fn replies_come_back() {
-    let statement = Statement {
+    let statement = SenderReport {
         sent: 7,
         bytes: 9212,
         p50_us: Some(200),
-        ..Statement::default()
+        ..SenderReport::default()
     };
     for reply in [
-        Reply::Ok,
-        Reply::Statement(statement),
-        Reply::Error("not connected".to_owned()),
-        Reply::Error("no such command '\u{1b}[2J\\'".to_owned()),
+        ControlReply::Ok,
+        ControlReply::Report(statement),
+        ControlReply::Error("not connected".to_owned()),
+        ControlReply::Error("no such command '\u{1b}[2J\\'".to_owned()),
     ] {
         let line = String::from_utf8(reply.encode()).expect("text");
         let line = line.strip_suffix('\n').expect("ended");
-        assert_eq!(Reply::decode(line), Ok(reply));
+        assert_eq!(ControlReply::decode(line), Ok(reply));
     }
-    assert_eq!(Reply::decode("OK\r"), Ok(Reply::Ok), "another relay's");
-    let strange = Reply::Error("\\u{zz}".to_owned());
-    assert_eq!(Reply::decode("ERROR \\u{zz}"), Ok(strange));
+    assert_eq!(
+        ControlReply::decode("OK\r"),
+        Ok(ControlReply::Ok),
+        "another relay's"
+    );
+    let strange = ControlReply::Error("\\u{zz}".to_owned());
+    assert_eq!(ControlReply::decode("ERROR \\u{zz}"), Ok(strange));
     for line in ["", "ok", "OKAY", "OK sent=x", "HTTP/1.1 400"] {
-        assert!(Reply::decode(line).is_err(), "{line}");
+        assert!(ControlReply::decode(line).is_err(), "{line}");
     }
 }
 
 #[test]
 fn what_the_network_lost_is_the_rest() {
-    let sent = Statement {
+    let sent = SenderReport {
         sent: 100,
-        ..Statement::default()
+        ..SenderReport::default()
     };
-    let got = |datagrams, host_drop| Receipt {
+    let got = |datagrams, host_drop| ReceiverReport {
         datagrams,
         host_drop,
-        ..Receipt::default()
+        ..ReceiverReport::default()
     };
     assert_eq!(sent.network_lost(None), None);
     assert_eq!(sent.network_lost(Some(&got(90, None))), None);
@@ -257,16 +265,16 @@ fn what_the_network_lost_is_the_rest() {
 #[test]
 fn a_client_that_never_stops_talking_is_not_heard_out() {
     let at = |ms: u64| Moment(7_000_000 + ms * 1_000);
-    let mut budget = Budget::new(at(0));
+    let mut budget = CommandRate::new(at(0));
     // As fast as may be, for ever.
     for second in 0..10 {
         for _ in 0..COMMANDS_MAX {
-            assert!(budget.spend(at(1_000 * second)), "second {second}");
+            assert!(budget.allow(at(1_000 * second)), "second {second}");
         }
     }
-    assert!(!budget.spend(at(9_000)));
-    assert!(!budget.spend(at(9_999)), "the same second");
-    assert!(budget.spend(at(10_000)));
+    assert!(!budget.allow(at(9_000)));
+    assert!(!budget.allow(at(9_999)), "the same second");
+    assert!(budget.allow(at(10_000)));
 }
 
 #[test]
@@ -281,11 +289,11 @@ fn who_has_no_viewer_may_be_silent_for_a_minute_at_most() {
 
 #[test]
 fn a_receipt_that_nobody_can_have_is_not_believed() {
-    let sent = Statement {
+    let sent = SenderReport {
         sent: 1_000_000,
-        ..Statement::default()
+        ..SenderReport::default()
     };
-    let honest = Receipt {
+    let honest = ReceiverReport {
         datagrams: 1_000_000,
         bytes: 1_316_000_000,
         cc: 12,
@@ -294,40 +302,40 @@ fn a_receipt_that_nobody_can_have_is_not_believed() {
         host_drop: Some(1_000_000),
     };
     assert!(sent.allows(&honest));
-    assert!(sent.allows(&Receipt::default()));
+    assert!(sent.allows(&ReceiverReport::default()));
     // Each doubled on its way, and a round of the relay's that it has not counted yet.
-    let most = Receipt {
+    let most = ReceiverReport {
         datagrams: 2_001_024,
         ..honest
     };
     assert!(sent.allows(&most));
-    assert!(Statement::default().allows(&Receipt {
+    assert!(SenderReport::default().allows(&ReceiverReport {
         datagrams: 128,
         bytes: 128 * 65_507,
-        ..Receipt::default()
+        ..ReceiverReport::default()
     }));
     for lie in [
-        Receipt {
+        ReceiverReport {
             datagrams: u64::MAX,
             ..honest
         },
-        Receipt {
+        ReceiverReport {
             datagrams: 2_001_025,
             ..honest
         },
-        Receipt {
+        ReceiverReport {
             bytes: u64::MAX,
             ..honest
         },
-        Receipt {
+        ReceiverReport {
             cc: u64::MAX,
             ..honest
         },
-        Receipt {
+        ReceiverReport {
             rtp_lost: Some(u64::MAX),
             ..honest
         },
-        Receipt {
+        ReceiverReport {
             host_drop: Some(u64::MAX),
             ..honest
         },

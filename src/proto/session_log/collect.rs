@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::proto::session_log::COLUMNS;
 use crate::proto::session_log::LINE_MAX;
-use crate::proto::session_log::Line;
+use crate::proto::session_log::LogLine;
 use crate::proto::session_log::SEPARATOR;
 use crate::proto::session_log::error::LineError;
 use crate::proto::session_log::error::LogError;
@@ -41,7 +41,7 @@ impl Collector {
     /// A line that is wrong, with its number.
     pub fn push(&mut self, line: &[u8]) -> Result<(), LogError> {
         self.lines += 1;
-        self.take(line).map_err(|why| LogError {
+        self.add_line(line).map_err(|why| LogError {
             line: self.lines,
             why,
         })
@@ -66,7 +66,7 @@ impl Collector {
         Ok(self.records)
     }
 
-    fn take(&mut self, line: &[u8]) -> Result<(), LineError> {
+    fn add_line(&mut self, line: &[u8]) -> Result<(), LineError> {
         if line.len() > LINE_MAX {
             return Err(LineError::TooLong);
         }
@@ -75,7 +75,7 @@ impl Collector {
         if self.lines == 1 || line.starts_with(COLUMNS[0]) {
             return check_header(line);
         }
-        let line = Line::decode(line)?;
+        let line = LogLine::decode(line)?;
         let Some(&place) = self.places.get(&line.session) else {
             self.places.insert(line.session, self.records.len());
             self.records.push(line.into_record());
@@ -85,7 +85,7 @@ impl Collector {
     }
 }
 
-impl Line {
+impl LogLine {
     fn into_record(self) -> Record {
         Record {
             session: self.session,
@@ -192,7 +192,7 @@ mod tests {
     }
 
     fn lines(record: &Record) -> Vec<String> {
-        let line = |transfer| Line::of(record, transfer).encode();
+        let line = |transfer| LogLine::of(record, transfer).encode();
         record.transfers.iter().map(line).collect()
     }
 

@@ -5,8 +5,8 @@
 //! that is itself `-` is written `\u{2d}`, blanks at its ends are written `\u{20}`, and an empty
 //! text is an empty column. Times are whole microseconds.
 //!
-//! Rates and ports stand in a line for its readers and follow from other columns. [`Line::decode`]
-//! takes a line only when [`Line::encode`] would write the very same one, so an edited or damaged
+//! Rates and ports stand in a line for its readers and follow from other columns. [`LogLine::decode`]
+//! takes a line only when [`LogLine::encode`] would write the very same one, so an edited or damaged
 //! figure is seen. What opens, appends to and reads files stands elsewhere; nothing here does.
 
 mod cells;
@@ -22,8 +22,6 @@ use time::OffsetDateTime;
 use time::PrimitiveDateTime;
 use time::Time;
 use time::UtcOffset;
-use time::format_description::BorrowedFormatItem;
-use time::macros::format_description;
 
 use self::cells::Cells;
 use self::cells::MICROSECONDS;
@@ -41,6 +39,9 @@ pub use self::error::LineError;
 pub use self::error::LogError;
 use self::error::excerpt;
 use crate::digest::Digest;
+use crate::proto::log_cell::DATE;
+use crate::proto::log_cell::SEPARATOR;
+use crate::proto::log_cell::TIME;
 use crate::session::FileInfo;
 use crate::session::SeatId;
 use crate::session::SessionId;
@@ -58,7 +59,7 @@ use crate::units::micros;
 
 /// One line of a session log: a transfer, and of its session all that a [`Record`] needs.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Line {
+pub struct LogLine {
     /// The session.
     pub session: SessionId,
     /// The way the bytes travelled.
@@ -75,7 +76,7 @@ pub struct Line {
     pub transfer: Transfer,
 }
 
-/// Longest line, bytes, its end included. The longest that [`Line::encode`] writes is under 7 KiB.
+/// Longest line, bytes, its end included. The longest that [`LogLine::encode`] writes is under 7 KiB.
 pub const LINE_MAX: usize = 8 * 1024;
 
 /// Longest reason that a line keeps, bytes before escaping, which can make six of one.
@@ -83,8 +84,6 @@ pub const REASON_MAX: usize = 512;
 
 /// Longest sender that a line keeps, bytes before escaping.
 pub const SENDER_MAX: usize = 128;
-
-const SEPARATOR: &str = " | ";
 
 /// The columns of a line, in order; seconds, microseconds (`us`) and Mbit/s as the names say,
 /// sizes in bytes.
@@ -137,16 +136,12 @@ const BEFORE: [&str; 31] = [
     "sender",
 ];
 
-const DATE: &[BorrowedFormatItem<'_>] = format_description!("[year]-[month]-[day]");
-const TIME: &[BorrowedFormatItem<'_>] =
-    format_description!("[hour]:[minute]:[second].[subsecond digits:6]");
-
 /// The first line of a log, with its end.
 pub fn header() -> String {
     COLUMNS.join(SEPARATOR) + "\n"
 }
 
-impl Line {
+impl LogLine {
     /// The line of one transfer of `record`.
     pub fn of(record: &Record, transfer: &Transfer) -> Self {
         Self {
@@ -160,7 +155,7 @@ impl Line {
         }
     }
 
-    /// The line, with its end. It is always one that [`Line::decode`] takes: times lose what is
+    /// The line, with its end. It is always one that [`LogLine::decode`] takes: times lose what is
     /// below a microsecond, and of a name, reason or sender that is too long the end.
     pub fn encode(&self) -> String {
         self.cells().join(SEPARATOR) + "\n"
@@ -214,7 +209,7 @@ impl Line {
     /// Reads a line, which must have its end.
     ///
     /// # Errors
-    /// Any line that [`Line::encode`] does not write, with the column that is wrong.
+    /// Any line that [`LogLine::encode`] does not write, with the column that is wrong.
     pub fn decode(line: &str) -> Result<Self, LineError> {
         if line.len() > LINE_MAX {
             return Err(LineError::TooLong);
@@ -324,8 +319,8 @@ mod tests {
     use super::cells::MISSING;
     use super::*;
 
-    fn line(transfer: Transfer) -> Line {
-        Line {
+    fn line(transfer: Transfer) -> LogLine {
+        LogLine {
             session: SessionId(0x00ab_cdef_0123_4567),
             via: Via::Tcp,
             file: FileInfo {
@@ -402,7 +397,7 @@ mod tests {
                 assert_eq!(cell, cell.trim(), "{text:?}");
                 assert_ne!(cell, MISSING, "{text:?}");
             }
-            assert_eq!(Line::decode(&encoded), Ok(line), "{text:?}");
+            assert_eq!(LogLine::decode(&encoded), Ok(line), "{text:?}");
         }
     }
 
@@ -416,10 +411,10 @@ mod tests {
         line.sender = Some("\u{1b}".repeat(SENDER_MAX));
         let encoded = line.encode();
         assert!(encoded.len() < LINE_MAX - 1024, "{}", encoded.len());
-        assert_eq!(Line::decode(&encoded), Ok(line.clone()));
+        assert_eq!(LogLine::decode(&encoded), Ok(line.clone()));
 
         line.transfer.reason = Some("ñ".repeat(5000));
-        let kept = Line::decode(&line.encode()).expect("cut to fit");
+        let kept = LogLine::decode(&line.encode()).expect("cut to fit");
         let reason = kept.transfer.reason.expect("some");
         assert!(
             reason.starts_with("ññ") && reason.ends_with("ñ..."),
@@ -441,7 +436,7 @@ mod tests {
         assert_eq!(column(&encoded, "client_mbit"), MISSING);
         assert_eq!(column(&encoded, "server_s"), "0.000001");
         assert_eq!(
-            Line::decode(&encoded).map(|line| line.encode()),
+            LogLine::decode(&encoded).map(|line| line.encode()),
             Ok(encoded)
         );
     }
@@ -450,14 +445,18 @@ mod tests {
     fn a_cut_line_is_an_error_wherever_it_is_cut() {
         let encoded = line(full()).encode();
         for end in 0..encoded.len() {
-            assert_eq!(Line::decode(&encoded[..end]), Err(LineError::Cut), "{end}");
+            assert_eq!(
+                LogLine::decode(&encoded[..end]),
+                Err(LineError::Cut),
+                "{end}"
+            );
             // The same with an end put to it: either a column is missing or one is damaged.
             let ended = encoded[..end].to_owned() + "\n";
             let whole = end == encoded.len() - 1;
-            assert_eq!(Line::decode(&ended).is_ok(), whole, "{ended}");
+            assert_eq!(LogLine::decode(&ended).is_ok(), whole, "{ended}");
         }
         let long = "x".repeat(LINE_MAX) + "\n";
-        assert_eq!(Line::decode(&long), Err(LineError::TooLong));
+        assert_eq!(LogLine::decode(&long), Err(LineError::TooLong));
     }
 
     #[test]
@@ -494,7 +493,7 @@ mod tests {
             let place = COLUMNS.iter().position(|&c| c == name).expect("a column");
             let mut cells: Vec<&str> = encoded.trim_end().split(SEPARATOR).collect();
             cells[place] = forged;
-            let error = Line::decode(&(cells.join(SEPARATOR) + "\n")).expect_err(name);
+            let error = LogLine::decode(&(cells.join(SEPARATOR) + "\n")).expect_err(name);
             // A changed size shows in the rate that follows from it, half a pair in the other.
             let shown = match (name, forged) {
                 ("client_bytes", _) => "client_mbit",
@@ -586,7 +585,7 @@ mod tests {
             });
             let encoded = line.encode();
             prop_assert!(encoded.len() <= LINE_MAX);
-            prop_assert_eq!(Line::decode(&encoded), Ok(line));
+            prop_assert_eq!(LogLine::decode(&encoded), Ok(line));
         }
 
         #[test]
@@ -598,14 +597,14 @@ mod tests {
             let place = place.index(damaged.len());
             damaged[place] = byte;
             let damaged: String = damaged.into_iter().collect();
-            if let Ok(line) = Line::decode(&damaged) {
+            if let Ok(line) = LogLine::decode(&damaged) {
                 prop_assert_eq!(line.encode(), damaged);
             }
         }
 
         #[test]
         fn nothing_at_all_makes_it_panic(text in "(?s).{0,200}") {
-            prop_assert!(Line::decode(&text).is_err());
+            prop_assert!(LogLine::decode(&text).is_err());
         }
     }
 }

@@ -1,47 +1,36 @@
-//! The watching side: takes the stream, hands it to a player of this host, records it, and counts
-//! what came against what was sent.
+//! The watching side: receives the stream, hands it to a player of this host, records it, and
+//! counts what was received against what was sent.
 //!
-//! Three threads: `watch-data` receives, follows, forwards; `watch-alive` says every second that
-//! we live and what came; `watch-disk`, where there is a recording, writes it, behind a bounded
-//! channel, so that a slow disk costs the recording and not the picture. Works with a relay that
-//! knows only the lab's words; what such a one does not tell stays unknown.
+//! Three threads: `watch-data` receives, counts and forwards; `watch-alive` reports every second
+//! what was received; `watch-disk` writes the recording, if there is one, behind a bounded channel,
+//! so that a slow disk costs the recording and not the picture. Works with a relay that knows only
+//! the lab's words; what such a relay does not tell stays unknown.
 
 use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::Condvar;
-use std::sync::Mutex;
-use std::sync::PoisonError;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::thread;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::error::Error;
-use crate::error::Result;
-use crate::net::STACK;
-use crate::net::clock;
-use crate::net::datagrams::Inbox;
-use crate::net::socket;
-use crate::proto::feed::Counts;
-use crate::proto::relay::Command;
-use crate::proto::relay::Standing;
-use crate::proto::relay::receipt::Statement;
-use crate::relay::watch::data::Data;
-use crate::relay::watch::shared::Control;
-use crate::relay::watch::shared::Shared;
+use crate::error::{Error, Result};
+use crate::net::datagrams::BatchSocket;
+use crate::net::{STACK, clock, lock, socket};
+use crate::proto::relay::status::WatchSnapshot;
+use crate::proto::relay::{ControlCommand, ViewerState};
+use crate::relay::watch::control::{ControlState, WatchState};
+use crate::relay::watch::receive::StreamReceiver;
 
-mod data;
-mod shared;
-mod tape;
+mod control;
+mod receive;
+mod recorder;
 
 /// What the user wants to watch, and how.
 #[derive(Clone, Debug)]
-pub struct Order {
+pub struct WatchConfig {
     /// The relay's addresses, tried in order.
     pub relay: Vec<SocketAddr>,
     /// Where the player listens; `None` plays nothing.
@@ -55,42 +44,17 @@ pub struct Order {
 /// A stream being watched.
 #[derive(Debug)]
 pub struct Watch {
-    shared: Arc<Shared>,
+    state: Arc<WatchState>,
     data: Option<JoinHandle<()>>,
     alive: Option<JoinHandle<()>>,
     disk: Option<JoinHandle<io::Result<u64>>>,
 }
 
-/// How it goes.
-#[derive(Clone, Debug)]
-pub struct View {
-    /// Where datagrams come to.
-    pub at: SocketAddr,
-    /// Running or paused; out once the relay has let us go.
-    pub standing: Standing,
-    /// How long it has been watched, pauses included.
-    pub watched: Duration,
-    /// What came.
-    pub received: Counts,
-    /// Datagrams that this host dropped before they were read; `None` where it does not tell.
-    pub host_drop: Option<u64>,
-    /// What the relay sent, as it last told; `None` where it does not.
-    pub sent: Option<Statement>,
-    /// Datagrams from somebody else, which were thrown away.
-    pub foreign: u64,
-    /// Datagrams that the player did not take.
-    pub unplayed: u64,
-    /// Datagrams that the disk was too slow for.
-    pub unrecorded: u64,
-    /// Bytes of transport stream given to the recording.
-    pub recorded: u64,
-}
-
 /// How long the relay may take to be reached.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 
-impl Order {
-    /// To watch what a relay at `relay` has, without player or recording.
+impl WatchConfig {
+    /// To watch the stream of a relay at `relay`, without player or recording.
     pub fn new(relay: Vec<SocketAddr>) -> Self {
         Self {
             relay,
@@ -107,67 +71,41 @@ impl Watch {
     /// # Errors
     /// The relay is not there or refuses; the player's address, the recording or a thread cannot
     /// be had.
-    pub fn start(order: &Order) -> Result<Self> {
-        let stream = socket::connect(&order.relay, clock::now().after(CONNECT_LIMIT))?;
+    pub fn start(config: &WatchConfig) -> Result<Self> {
+        let stream = socket::connect(&config.relay, clock::now().after(CONNECT_LIMIT))?;
         socket::consent(&stream);
-        let (relay, local) = stream
+        let (relay, mut at) = stream
             .peer_addr()
             .and_then(|peer| Ok((peer, stream.local_addr()?)))
             .map_err(Error::io("ask for the addresses", "the relay"))?;
-        // A link-local address is one only with its link (RFC 4007, section 6).
-        let mut at = local;
-        at.set_port(order.port);
-        let inbox = Inbox::bind(at, None)?;
-        let player = order.player.map(data::player_socket).transpose()?;
-        let (tape, disk) = match &order.record {
-            Some(path) => {
-                let made = File::create(path).map_err(Error::io("record into", path.display()))?;
-                let (tape, reel) = tape::tape();
-                (
-                    Some(tape),
-                    Some(spawn("watch-disk", move || reel.write(made))?),
-                )
-            }
-            None => (None, None),
-        };
-        let shared = Arc::new(Shared {
-            relay,
-            inbox,
-            control: Mutex::new(Control {
-                stream,
-                standing: Standing::Out,
-                native: true,
-                over: None,
-            }),
-            began: clock::now(),
-            stopping: AtomicBool::new(false),
-            ended: Condvar::new(),
-            counts: Mutex::default(),
-            sent: Mutex::default(),
-            rejoin: AtomicU64::new(0),
-            quiet: AtomicU64::new(0),
-            foreign: AtomicU64::new(0),
-            unplayed: AtomicU64::new(0),
-            unrecorded: AtomicU64::new(0),
-            recorded: AtomicU64::new(0),
-        });
+        // Not rebuilt from its IP: a link-local address needs its link (RFC 4007, section 6).
+        at.set_port(config.port);
+        let inbox = BatchSocket::bind(at, None)?;
+        let player = config.player.map(receive::player_socket).transpose()?;
+        let (mut recorder, mut disk) = (None, None);
+        if let Some(path) = &config.record {
+            let file = File::create(path).map_err(Error::io("record into", path.display()))?;
+            let (queue, writer) = recorder::channel();
+            recorder = Some(queue);
+            disk = Some(spawn("watch-disk", move || writer.write(file))?);
+        }
+        let state = Arc::new(WatchState::new(relay, inbox, stream));
         let mut watch = Self {
-            shared: Arc::clone(&shared),
+            state: Arc::clone(&state),
             data: None,
             alive: None,
             disk,
         };
-        let data = Data {
-            shared: Arc::clone(&shared),
+        let data = StreamReceiver {
+            state: Arc::clone(&state),
             player,
-            tape,
+            recorder,
         };
         watch.data = Some(spawn("watch-data", move || data.run())?);
-        shared.ask(&Command::Connect(shared.inbox.addr().port()))?;
-        // At once: from the first word on the relay knows what our silence means.
-        shared.say_alive();
-        let living = Arc::clone(&shared);
-        watch.alive = Some(spawn("watch-alive", move || living.stay_alive())?);
+        state.request(&ControlCommand::Connect(state.inbox.local_addr().port()))?;
+        // At once: from the first report on the relay knows what our silence means.
+        state.send_alive();
+        watch.alive = Some(spawn("watch-alive", move || state.run_keepalive())?);
         Ok(watch)
     }
 
@@ -176,7 +114,7 @@ impl Watch {
     /// # Errors
     /// The relay refuses (it is paused already) or is gone.
     pub fn pause(&self) -> Result<()> {
-        self.shared.ask(&Command::Interrupt).map(drop)
+        self.state.request(&ControlCommand::Interrupt).map(drop)
     }
 
     /// Asks for the stream again.
@@ -184,73 +122,71 @@ impl Watch {
     /// # Errors
     /// The relay refuses (it is not paused) or is gone.
     pub fn resume(&self) -> Result<()> {
-        // What was missed in the pause is not lost: from here on, everything is counted anew. Said
-        // before it is asked for, because datagrams may come before the answer; and only after a
+        // What was missed in the pause is not lost: from here on, everything is counted anew. Set
+        // before the request, because datagrams may come before the answer; and only after a
         // pause, or what the network loses just now would be no loss.
         let now = clock::now().0;
-        let paused = self.shared.control().standing == Standing::Paused;
+        let paused = lock(&self.state.control).viewer == ViewerState::Paused;
         if paused {
-            self.shared.rejoin.store(now, Ordering::SeqCst);
+            self.state.rejoin.store(now, Ordering::SeqCst);
         }
-        let asked = self.shared.ask(&Command::Continue).map(drop);
+        let asked = self.state.request(&ControlCommand::Continue).map(drop);
         if paused && asked.is_err() {
-            let rejoin = &self.shared.rejoin;
-            let _ = rejoin.compare_exchange(now, 0, Ordering::SeqCst, Ordering::SeqCst);
+            self.state.clear_rejoin(now);
         }
         asked
     }
 
-    /// How it goes.
-    pub fn view(&self) -> View {
-        self.shared.view()
+    /// What it is doing now.
+    pub fn snapshot(&self) -> WatchSnapshot {
+        self.state.snapshot()
     }
 
     /// Why it is over, if it is: the relay has let us go.
-    pub fn over(&self) -> Option<String> {
-        self.shared.control().over.clone()
+    pub fn end_reason(&self) -> Option<String> {
+        lock(&self.state.control).end_reason.clone()
     }
 
     /// Waits for `patience`, or until the relay lets us go; whether it has.
     pub fn wait(&self, patience: Duration) -> bool {
-        let running = |control: &mut Control| control.over.is_none();
-        let (control, _) = self
-            .shared
+        let running = |control: &mut ControlState| control.end_reason.is_none();
+        let control = lock(&self.state.control);
+        let waited = self
+            .state
             .ended
-            .wait_timeout_while(self.shared.control(), patience, running)
-            .unwrap_or_else(PoisonError::into_inner);
-        control.over.is_some()
+            .wait_timeout_while(control, patience, running);
+        let (control, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        control.end_reason.is_some()
     }
 
-    /// Leaves, so that all that was sent is counted: asks for no more, takes what is on its way,
-    /// hears what was sent, and says goodbye.
+    /// Leaves, so that all that was sent is counted: asks for no more, receives what is on its way,
+    /// asks what was sent, and disconnects.
     ///
     /// # Errors
-    /// The recording is not whole. That the relay is gone is none: the view tells what is known.
-    pub fn quit(mut self) -> Result<View> {
-        if self.shared.control().standing == Standing::Running
-            && let Err(error) = self.pause()
-        {
+    /// The recording is not whole. A relay that is gone is no error: the snapshot has what is known.
+    pub fn quit(mut self) -> Result<WatchSnapshot> {
+        let running = lock(&self.state.control).viewer == ViewerState::Running;
+        if running && let Err(error) = self.pause() {
             log::debug!("{error}");
         }
-        self.shared.await_quiet();
-        self.shared.say_alive();
-        if let Err(error) = self.shared.ask(&Command::Disconnect) {
+        self.state.wait_until_quiet();
+        self.state.send_alive();
+        if let Err(error) = self.state.request(&ControlCommand::Disconnect) {
             log::debug!("{error}");
         }
-        let view = self.shared.view();
-        match self.end() {
-            Err(error) => Err(Error::io("write the recording", "its disk")(error)),
-            Ok(()) if view.unrecorded > 0 => {
-                let reason = format!("the disk was too slow for {} datagrams", view.unrecorded);
-                Err(Error::refused("the recording", reason))
-            }
-            Ok(()) => Ok(view),
+        let last = self.state.snapshot();
+        self.end()
+            .map_err(Error::io("write the recording", "its disk"))?;
+        if last.unrecorded > 0 {
+            let reason = format!("the disk was too slow for {} datagrams", last.unrecorded);
+            return Err(Error::refused("the recording", reason));
         }
+        Ok(last)
     }
 
     fn end(&mut self) -> io::Result<()> {
-        self.shared.stopping.store(true, Ordering::SeqCst);
-        self.shared.ended.notify_all();
+        self.state.stopping.store(true, Ordering::SeqCst);
+        self.state.ended.notify_all();
         let threads = [self.alive.take(), self.data.take()];
         for thread in threads.into_iter().flatten() {
             if thread.join().is_err() {

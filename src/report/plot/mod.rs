@@ -5,19 +5,19 @@
 //! differ in colour (Okabe and Ito's, which colour-blind readers tell apart) and in the shape of
 //! their markers, so a print in grey can be read too. A chart knows no sessions.
 
-mod ink;
+mod marks;
 mod scale;
 
 use std::fmt::Write;
 
-use self::ink::FONT;
-use self::ink::clipped;
-use self::ink::colour;
-use self::ink::fitted;
-use self::ink::marker;
-use self::ink::text;
-use self::ink::text_width;
-use self::ink::xml;
+use self::marks::FONT;
+use self::marks::clipped;
+use self::marks::colour;
+use self::marks::fitted;
+use self::marks::marker;
+use self::marks::text;
+use self::marks::text_width;
+use self::marks::xml;
 use self::scale::Scale;
 use self::scale::is_drawable;
 use self::scale::labels;

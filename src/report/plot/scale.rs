@@ -1,8 +1,8 @@
 //! From values to pixels: the range of an axis, its ticks, and which of their labels fit.
 
 use crate::report::plot::Axis;
-use crate::report::plot::ink::FONT;
-use crate::report::plot::ink::text_width;
+use crate::report::plot::marks::FONT;
+use crate::report::plot::marks::text_width;
 
 /// An axis with its range fixed: from values to pixels.
 pub(super) struct Scale {

@@ -1,5 +1,6 @@
 use std::fs;
 use std::fs::OpenOptions;
+use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
@@ -112,11 +113,10 @@ fn a_full_disk_is_an_error_and_not_a_panic() {
     };
     let (publish, records) = crossbeam_channel::unbounded();
     let mut logger = LoggerThread {
-        folder: Some(PathBuf::from("/nowhere")),
+        folder: LogFolder::new(Some("/nowhere".into()), session_log::header()),
         publish,
         ledger: Arc::default(),
         pages: HashMap::new(),
-        failed: None,
     };
     let session = SessionId(1);
     let (log, entries) = crossbeam_channel::unbounded();
@@ -125,7 +125,7 @@ fn a_full_disk_is_an_error_and_not_a_panic() {
         ledger: Arc::default(),
     };
     log.open(session, head(2));
-    let Ok(LogEvent::Opened(_, head, opened_at)) = entries.recv() else {
+    let Ok(LogEvent::Opened(_, head, _)) = entries.recv() else {
         panic!("not opened")
     };
     let record = Record {
@@ -139,7 +139,6 @@ fn a_full_disk_is_an_error_and_not_a_panic() {
     };
     let page = OpenLog {
         record,
-        opened_at,
         log: LogFile::of(full),
     };
     logger.pages.insert(session, page);

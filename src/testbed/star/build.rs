@@ -7,16 +7,16 @@ use std::time::Duration;
 use crate::error::Error;
 use crate::error::Result;
 use crate::net::clock;
+use crate::testbed::star::cleanup;
 use crate::testbed::star::host::Host;
-use crate::testbed::star::inside;
-use crate::testbed::star::layout::Layout;
 use crate::testbed::star::layout::Loss;
-use crate::testbed::star::name::Place;
-use crate::testbed::star::name::StarId;
-use crate::testbed::star::plan;
+use crate::testbed::star::layout::StarLayout;
+use crate::testbed::star::namespace;
+use crate::testbed::star::setup;
+use crate::testbed::star::star_id::StarId;
+use crate::testbed::star::star_id::StarNode;
 use crate::testbed::star::step;
-use crate::testbed::star::step::Step;
-use crate::testbed::star::sweep;
+use crate::testbed::star::step::SetupStep;
 use crate::testbed::star::tool;
 use crate::testbed::star::tool::Tool;
 
@@ -24,7 +24,7 @@ use crate::testbed::star::tool::Tool;
 #[derive(Debug)]
 pub struct Star {
     id: StarId,
-    layout: Layout,
+    layout: StarLayout,
     hosts: Vec<Host>,
     /// The namespaces that we made, and so may remove.
     made: Vec<String>,
@@ -41,10 +41,10 @@ pub struct Filtered {
 }
 
 /// How long a new link may take to carry something, beside the delay that was asked for.
-const OPEN: Duration = Duration::from_secs(10);
+const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How soon what was swallowed is sent again.
-const MOMENT: Duration = Duration::from_millis(500);
+const RETRY_AFTER: Duration = Duration::from_millis(500);
 
 impl Star {
     /// Builds a star. Its loss is not yet on: calibration comes first.
@@ -52,7 +52,7 @@ impl Star {
     /// # Errors
     /// A layout that cannot be, a program or right that is missing, a namespace of the same name,
     /// a command that failed, or `stop` was set; nothing is left behind then.
-    pub fn build(layout: &Layout, stop: &AtomicBool) -> Result<Self> {
+    pub fn build(layout: &StarLayout, stop: &AtomicBool) -> Result<Self> {
         Self::build_as(StarId::next(), layout, stop)
     }
 
@@ -60,12 +60,12 @@ impl Star {
     ///
     /// # Errors
     /// As [`build`](Self::build).
-    pub fn build_as(id: StarId, layout: &Layout, stop: &AtomicBool) -> Result<Self> {
+    pub fn build_as(id: StarId, layout: &StarLayout, stop: &AtomicBool) -> Result<Self> {
         layout.check()?;
-        let steps = plan::up(&id, layout);
+        let steps = setup::up(&id, layout);
         needed(&steps, layout)?;
-        let names = plan::namespaces(&id, layout);
-        let there = inside::names();
+        let names = setup::namespaces(&id, layout);
+        let there = namespace::names();
         if let Some(name) = names.iter().find(|name| there.contains(name)) {
             return Err(Error::refused(
                 "the star",
@@ -95,19 +95,19 @@ impl Star {
             }
             step::run(part).map_err(|(_, error)| explained(error, stop))?;
         }
-        star.open(stop)?;
+        star.wait_until_reachable(stop)?;
         Ok(star)
     }
 
     /// Waits until the server reaches every host. The system tells a bridge of a new link when it
     /// has time to, and until then swallows what was sent: a datagram too early is lost unseen.
-    fn open(&self, stop: &AtomicBool) -> Result<()> {
+    fn wait_until_reachable(&self, stop: &AtomicBool) -> Result<()> {
         let (server, clients) = self.hosts.split_first().expect("a star has a server");
         // Who has the address is asked for first: two round trips.
         let trips = 4 * self.layout.delay;
         for client in clients {
-            let deadline = clock::now().after(OPEN + trips);
-            while !server.reaches(client.address, MOMENT + trips)? {
+            let deadline = clock::now().after(OPEN_TIMEOUT + trips);
+            while !server.reaches(client.address, RETRY_AFTER + trips)? {
                 if stop.load(Ordering::Relaxed) {
                     return Err(Error::Interrupted);
                 }
@@ -118,7 +118,7 @@ impl Star {
                             "{} was not reached from {} within {} s",
                             client.address,
                             server.address,
-                            (OPEN + trips).as_secs()
+                            (OPEN_TIMEOUT + trips).as_secs()
                         ),
                     ));
                 }
@@ -133,7 +133,7 @@ impl Star {
     }
 
     /// What was asked for.
-    pub fn layout(&self) -> &Layout {
+    pub fn layout(&self) -> &StarLayout {
         &self.layout
     }
 
@@ -146,10 +146,10 @@ impl Star {
     ///
     /// # Errors
     /// The packet filter refuses.
-    pub fn begin_loss(&self) -> Result<()> {
+    pub fn start_loss(&self) -> Result<()> {
         match self.layout.loss {
             None => Ok(()),
-            Some(loss) => self.lose(loss),
+            Some(loss) => self.start_loss_of(loss),
         }
     }
 
@@ -157,16 +157,16 @@ impl Star {
     ///
     /// # Errors
     /// The packet filter refuses.
-    pub fn lose(&self, loss: Loss) -> Result<()> {
-        step::run(&plan::loss(&self.id, &self.layout, loss)).map_err(|(_, error)| error)
+    pub fn start_loss_of(&self, loss: Loss) -> Result<()> {
+        step::run(&setup::loss(&self.id, &self.layout, loss)).map_err(|(_, error)| error)
     }
 
-    /// Ends what [`lose`](Self::lose) began.
+    /// Ends what [`start_loss_of`](Self::start_loss_of) began.
     ///
     /// # Errors
     /// There is no loss.
     pub fn end_loss(&self) -> Result<()> {
-        step::run(&plan::no_loss(&self.id, &self.layout)).map_err(|(_, error)| error)
+        step::run(&setup::no_loss(&self.id, &self.layout)).map_err(|(_, error)| error)
     }
 
     /// What was seen and dropped on the way to each host since the loss began.
@@ -174,9 +174,9 @@ impl Star {
     /// # Errors
     /// There is no loss, or its counters cannot be read.
     pub fn filtered(&self) -> Result<Vec<Filtered>> {
-        let words = plan::list_counters(&self.layout);
-        let middle = inside::path_of(&self.id.namespace(Place::Middle));
-        let listed = inside::enter(&middle, || tool::output(Tool::Nft, &words, ""))??;
+        let words = setup::list_counters(&self.layout);
+        let middle = namespace::path_of(&self.id.namespace(StarNode::Center));
+        let listed = namespace::enter(&middle, || tool::output(Tool::Nft, &words, ""))??;
         let listed = listed.map_err(|said| Error::refused("`nft list counters`", said.trim()))?;
         let counter = |name: String| {
             packets(&listed, &name)
@@ -204,14 +204,14 @@ impl Star {
     /// Something of it could not be removed.
     pub fn down(mut self) -> Result<()> {
         let made = std::mem::take(&mut self.made);
-        sweep::remove(&made)
+        cleanup::remove(&made)
     }
 }
 
 impl Drop for Star {
     fn drop(&mut self) {
         if !self.kept
-            && let Err(error) = sweep::remove(&self.made)
+            && let Err(error) = cleanup::remove(&self.made)
         {
             log::error!("{error}");
         }
@@ -219,8 +219,8 @@ impl Drop for Star {
 }
 
 /// Checks programs and rights before anything is made.
-fn needed(steps: &[Step], layout: &Layout) -> Result<()> {
-    let mut tools: Vec<Tool> = steps.iter().filter_map(Step::tool).collect();
+fn needed(steps: &[SetupStep], layout: &StarLayout) -> Result<()> {
+    let mut tools: Vec<Tool> = steps.iter().filter_map(SetupStep::tool).collect();
     if layout.loss.is_some() {
         tools.push(Tool::Nft);
     }
@@ -260,9 +260,9 @@ fn explained(error: Error, stop: &AtomicBool) -> Error {
     error
 }
 
-fn hosts(id: &StarId, layout: &Layout) -> Vec<Host> {
+fn hosts(id: &StarId, layout: &StarLayout) -> Vec<Host> {
     let host = |(host, link): (usize, &_)| Host {
-        namespace: inside::path_of(&id.namespace(Place::Host(host))),
+        namespace: namespace::path_of(&id.namespace(StarNode::Host(host))),
         address: layout.address(host),
         device: "eth0".to_owned(),
         link: *link,

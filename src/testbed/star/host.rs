@@ -13,11 +13,14 @@ use std::process::Child;
 use std::process::Command;
 use std::time::Duration;
 
+use serde::Deserialize;
+use serde::Serialize;
+
 use crate::error::Error;
 use crate::error::Result;
-use crate::testbed::star::inside;
 use crate::testbed::star::layout::HOSTS_MAX;
-use crate::testbed::star::layout::Link;
+use crate::testbed::star::layout::LinkRates;
+use crate::testbed::star::namespace;
 use crate::text::escape;
 
 /// A host.
@@ -30,12 +33,12 @@ pub struct Host {
     /// Its device.
     pub device: String,
     /// The nominal rates of its link.
-    pub link: Link,
+    pub link: LinkRates,
 }
 
 /// What a host's link has carried, as its own device counts, with all headers but the checksum.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Carried {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkBytes {
     /// Bytes from the host.
     pub up: u64,
     /// Bytes that reached the host.
@@ -54,7 +57,7 @@ impl Host {
     /// # Errors
     /// The namespace is gone, or must not be entered.
     pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
-        inside::enter(&self.namespace, work)
+        namespace::enter(&self.namespace, work)
     }
 
     /// Starts a program on the host.
@@ -71,7 +74,7 @@ impl Host {
     ///
     /// # Errors
     /// The namespace is gone, or has no such device.
-    pub fn carried(&self) -> Result<Carried> {
+    pub fn carried(&self) -> Result<LinkBytes> {
         let table = self.enter(|| fs::read_to_string("/proc/thread-self/net/dev"))?;
         let table = table.map_err(Error::io("read the link's counters", &self.device))?;
         device(&table, &self.device)
@@ -104,7 +107,7 @@ impl Host {
     }
 }
 
-impl Carried {
+impl LinkBytes {
     /// What was carried since `earlier`.
     pub fn since(self, earlier: Self) -> Self {
         Self {
@@ -116,14 +119,14 @@ impl Carried {
 
 /// Takes a device's line out of `/proc/net/dev`: received bytes are its first number, sent bytes
 /// its ninth.
-fn device(table: &str, name: &str) -> Option<Carried> {
+fn device(table: &str, name: &str) -> Option<LinkBytes> {
     let line = table
         .lines()
         .find_map(|line| line.trim_start().strip_prefix(name)?.strip_prefix(':'))?;
     let mut numbers = line.split_ascii_whitespace();
     let down = numbers.next()?.parse().ok()?;
     let up = numbers.nth(7)?.parse().ok()?;
-    Some(Carried { up, down })
+    Some(LinkBytes { up, down })
 }
 
 /// Looks for a socket in state LISTEN (0A) in `/proc/net/tcp`.
@@ -142,7 +145,7 @@ fn has_listener(table: &str, port: u16) -> bool {
 ///
 /// # Errors
 /// A line that is wrong, with its number; fewer than two hosts.
-pub fn read(path: &Path, link: Link) -> Result<Vec<Host>> {
+pub fn read(path: &Path, link: LinkRates) -> Result<Vec<Host>> {
     let at = path.display();
     let about = fs::metadata(path).map_err(Error::io("read the hosts", &at))?;
     if about.len() > FILE_MAX {
@@ -175,7 +178,7 @@ pub fn read(path: &Path, link: Link) -> Result<Vec<Host>> {
     }
 }
 
-fn parse(line: &str, link: Link) -> std::result::Result<Host, String> {
+fn parse(line: &str, link: LinkRates) -> std::result::Result<Host, String> {
     let wrong = || format!("'{}' is not NAMESPACE ADDRESS DEVICE", escape(line));
     let mut words = line.split_ascii_whitespace();
     let mut word = || words.next().ok_or_else(wrong);
@@ -202,7 +205,7 @@ mod tests {
     use super::*;
     use crate::units::Rate;
 
-    const LINK: Link = Link {
+    const LINK: LinkRates = LinkRates {
         up: Rate(100_000_000),
         down: Rate(100_000_000),
     };
@@ -213,7 +216,7 @@ mod tests {
                       face |bytes packets errs drop fifo frame compressed multicast|bytes\n\
                      \x20   lo:     1 2 0 0 0 0 0 0    3 4 0 0 0 0 0 0\n\
                      \x20 eth0: 1000    7 0 0 0 0 0 0 50000 90 0 0 0 0 0 0\n";
-        let carried = Carried {
+        let carried = LinkBytes {
             up: 50_000,
             down: 1000,
         };

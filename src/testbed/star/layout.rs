@@ -13,11 +13,11 @@ use crate::units::Rate;
 
 /// A star to build.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Layout {
+pub struct StarLayout {
     /// One link for each host, the server's first.
-    pub links: Vec<Link>,
+    pub links: Vec<LinkRates>,
     /// What joins the links.
-    pub middle: Middle,
+    pub topology: Topology,
     /// Random loss in the middle.
     pub loss: Option<Loss>,
     /// Delay that each packet has on its way out of a host; needs `netem`.
@@ -29,7 +29,7 @@ pub struct Layout {
 
 /// The link between one host and the middle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Link {
+pub struct LinkRates {
     /// From the host, bits per second of Ethernet frames without their checksum.
     pub up: Rate,
     /// To the host, likewise.
@@ -38,7 +38,7 @@ pub struct Link {
 
 /// What joins the links.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Middle {
+pub enum Topology {
     /// One Ethernet switch: all hosts in one subnet.
     Switch,
     /// One router: each host in a subnet of its own. Multicast does not cross it.
@@ -86,21 +86,21 @@ pub const RATE_MAX: Rate = Rate(100_000_000_000);
 pub const DELAY_MAX: Duration = Duration::from_secs(5);
 
 /// What offloads are when nobody says.
-pub const OFFLOADS: bool = false;
+pub const OFFLOADS_DEFAULT: bool = false;
 
-impl Layout {
+impl StarLayout {
     /// `hosts` hosts on one switch, with the same rate each way.
     pub fn new(hosts: usize, rate: Rate) -> Self {
-        let link = Link {
+        let link = LinkRates {
             up: rate,
             down: rate,
         };
         Self {
             links: vec![link; hosts.min(HOSTS_MAX + 1)],
-            middle: Middle::Switch,
+            topology: Topology::Switch,
             loss: None,
             delay: Duration::ZERO,
-            offloads: OFFLOADS,
+            offloads: OFFLOADS_DEFAULT,
         }
     }
 
@@ -110,9 +110,9 @@ impl Layout {
     /// The value that cannot be.
     pub fn check(&self) -> Result<()> {
         let hosts = self.links.len();
-        let most = match self.middle {
-            Middle::Switch => HOSTS_MAX,
-            Middle::Router => ROUTED_MAX,
+        let most = match self.topology {
+            Topology::Switch => HOSTS_MAX,
+            Topology::Router => ROUTED_MAX,
         };
         let refuse = |reason: String| Err(Error::refused("the star", reason));
         if hosts < 2 {
@@ -145,17 +145,17 @@ impl Layout {
     pub fn address(&self, host: usize) -> Ipv4Addr {
         // `check` holds hosts below 1000, so neither part is cut.
         #[allow(clippy::cast_possible_truncation)]
-        match self.middle {
-            Middle::Switch => Ipv4Addr::new(10, 77, (host / 250) as u8, (host % 250 + 1) as u8),
-            Middle::Router => Ipv4Addr::new(10, 77, host as u8, 2),
+        match self.topology {
+            Topology::Switch => Ipv4Addr::new(10, 77, (host / 250) as u8, (host % 250 + 1) as u8),
+            Topology::Router => Ipv4Addr::new(10, 77, host as u8, 2),
         }
     }
 
     /// The length of a host's subnet mask.
     pub fn prefix(&self) -> u8 {
-        match self.middle {
-            Middle::Switch => 16,
-            Middle::Router => 24,
+        match self.topology {
+            Topology::Switch => 16,
+            Topology::Router => 24,
         }
     }
 }
@@ -167,7 +167,7 @@ impl Loss {
     }
 }
 
-impl Link {
+impl LinkRates {
     /// Takes `100mbit`, or `10mbit/50mbit` for up and down.
     ///
     /// # Errors
@@ -270,10 +270,14 @@ mod tests {
             (10_000, false),
             (usize::MAX, false),
         ] {
-            assert_eq!(Layout::new(hosts, RATE).check().is_ok(), fits, "{hosts}");
+            assert_eq!(
+                StarLayout::new(hosts, RATE).check().is_ok(),
+                fits,
+                "{hosts}"
+            );
         }
-        let mut routed = Layout::new(250, RATE);
-        routed.middle = Middle::Router;
+        let mut routed = StarLayout::new(250, RATE);
+        routed.topology = Topology::Router;
         assert!(routed.check().is_ok());
         routed.links.push(routed.links[0]);
         assert!(routed.check().is_err());
@@ -281,14 +285,14 @@ mod tests {
 
     #[test]
     fn every_host_has_an_address_of_its_own() {
-        for middle in [Middle::Switch, Middle::Router] {
-            let mut layout = Layout::new(ROUTED_MAX, RATE);
-            layout.middle = middle;
+        for middle in [Topology::Switch, Topology::Router] {
+            let mut layout = StarLayout::new(ROUTED_MAX, RATE);
+            layout.topology = middle;
             let all: std::collections::HashSet<_> =
                 (0..ROUTED_MAX).map(|host| layout.address(host)).collect();
             assert_eq!(all.len(), ROUTED_MAX);
         }
-        let layout = Layout::new(HOSTS_MAX, RATE);
+        let layout = StarLayout::new(HOSTS_MAX, RATE);
         assert_eq!(layout.address(0).to_string(), "10.77.0.1");
         assert_eq!(layout.address(13).to_string(), "10.77.0.14");
         assert_eq!(layout.address(HOSTS_MAX - 1).to_string(), "10.77.3.250");
@@ -296,11 +300,11 @@ mod tests {
 
     #[test]
     fn what_cannot_be_is_refused_with_its_value() {
-        let mut layout = Layout::new(3, RATE);
+        let mut layout = StarLayout::new(3, RATE);
         layout.links[2].down = Rate(1000);
         let error = layout.check().expect_err("slow").to_string();
         assert!(error.contains("host 2: 1 kbit/s down"), "{error}");
-        let mut layout = Layout::new(3, RATE);
+        let mut layout = StarLayout::new(3, RATE);
         layout.loss = Some(Loss {
             millionths: 10_000,
             of: Traffic::All,
@@ -308,7 +312,7 @@ mod tests {
         assert!(layout.check().is_ok());
         layout.offloads = true;
         assert!(layout.check().is_err());
-        let mut layout = Layout::new(3, RATE);
+        let mut layout = StarLayout::new(3, RATE);
         layout.delay = DELAY_MAX;
         assert!(layout.check().is_ok());
         layout.delay += Duration::from_nanos(1);
@@ -340,12 +344,12 @@ mod tests {
 
     #[test]
     fn links_are_symmetrical_unless_said() {
-        let link = Link::parse("100mbit").expect("a rate");
+        let link = LinkRates::parse("100mbit").expect("a rate");
         assert_eq!((link.up, link.down), (RATE, RATE));
-        let link = Link::parse("10mbit/50mbit").expect("two rates");
+        let link = LinkRates::parse("10mbit/50mbit").expect("two rates");
         assert_eq!((link.up.0, link.down.0), (10_000_000, 50_000_000));
         for text in ["0", "fast", "0mbit", "10mbit/", "10mbit/fast", "1/2/3"] {
-            assert!(Link::parse(text).is_err(), "{text}");
+            assert!(LinkRates::parse(text).is_err(), "{text}");
         }
     }
 }

@@ -9,22 +9,22 @@ use std::path::PathBuf;
 
 use crate::error::Error;
 use crate::error::Result;
-use crate::testbed::star::inside;
+use crate::testbed::star::namespace;
 use crate::testbed::star::tool;
 use crate::testbed::star::tool::Tool;
 
 /// A command.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Step {
+pub struct SetupStep {
     /// The namespace in which it acts; `None` is the one that we are in.
     pub inside: Option<String>,
     /// What it does.
-    pub act: Act,
+    pub act: SetupAction,
 }
 
 /// What a command does. Every text is made of our own names, numbers and key words.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Act {
+pub enum SetupAction {
     /// `ip` with these words.
     Ip(String),
     /// `tc` with these words.
@@ -37,14 +37,14 @@ pub enum Act {
     Sysctl(&'static str, &'static str),
 }
 
-impl Step {
+impl SetupStep {
     /// A command in the namespace that we are in.
-    pub fn here(act: Act) -> Self {
+    pub fn here(act: SetupAction) -> Self {
         Self { inside: None, act }
     }
 
     /// A command in `namespace`.
-    pub fn inside(namespace: &str, act: Act) -> Self {
+    pub fn inside(namespace: &str, act: SetupAction) -> Self {
         Self {
             inside: Some(namespace.to_owned()),
             act,
@@ -54,25 +54,31 @@ impl Step {
     /// The program that it needs; `None` for one that is a write to a file.
     pub fn tool(&self) -> Option<Tool> {
         match self.act {
-            Act::Ip(_) => Some(Tool::Ip),
-            Act::Tc(_) => Some(Tool::Tc),
-            Act::Nft(_) => Some(Tool::Nft),
-            Act::Ethtool(_) => Some(Tool::Ethtool),
-            Act::Sysctl(..) => None,
+            SetupAction::Ip(_) => Some(Tool::Ip),
+            SetupAction::Tc(_) => Some(Tool::Tc),
+            SetupAction::Nft(_) => Some(Tool::Nft),
+            SetupAction::Ethtool(_) => Some(Tool::Ethtool),
+            SetupAction::Sysctl(..) => None,
         }
     }
 
     /// Its words, without program and namespace.
     fn words(&self) -> &str {
         match &self.act {
-            Act::Ip(words) | Act::Tc(words) | Act::Nft(words) | Act::Ethtool(words) => words,
-            Act::Sysctl(..) => "",
+            SetupAction::Ip(words)
+            | SetupAction::Tc(words)
+            | SetupAction::Nft(words)
+            | SetupAction::Ethtool(words) => words,
+            SetupAction::Sysctl(..) => "",
         }
     }
 
     /// True when both can be lines of one batch.
     fn joins(&self, other: &Self) -> bool {
-        let batches = matches!(self.act, Act::Ip(_) | Act::Tc(_) | Act::Nft(_));
+        let batches = matches!(
+            self.act,
+            SetupAction::Ip(_) | SetupAction::Tc(_) | SetupAction::Nft(_)
+        );
         batches && self.tool() == other.tool() && self.inside == other.inside
     }
 }
@@ -82,9 +88,9 @@ impl Step {
 /// # Errors
 /// With the number of steps that certainly were done: the one that failed, and the program's own
 /// words.
-pub fn run(steps: &[Step]) -> std::result::Result<(), (usize, Error)> {
+pub fn run(steps: &[SetupStep]) -> std::result::Result<(), (usize, Error)> {
     let mut done = 0;
-    for batch in steps.chunk_by(Step::joins) {
+    for batch in steps.chunk_by(SetupStep::joins) {
         match run_batch(batch) {
             Ok(()) => done += batch.len(),
             Err((line, error)) => return Err((done + line, error)),
@@ -93,22 +99,22 @@ pub fn run(steps: &[Step]) -> std::result::Result<(), (usize, Error)> {
     Ok(())
 }
 
-fn run_batch(batch: &[Step]) -> std::result::Result<(), (usize, Error)> {
+fn run_batch(batch: &[SetupStep]) -> std::result::Result<(), (usize, Error)> {
     let Some(first) = batch.first() else {
         return Ok(());
     };
     let work = || -> Result<std::result::Result<(), String>> {
-        let lines: Vec<&str> = batch.iter().map(Step::words).collect();
+        let lines: Vec<&str> = batch.iter().map(SetupStep::words).collect();
         let text = lines.join("\n") + "\n";
         match &first.act {
-            Act::Ip(_) => tool::run(Tool::Ip, &["-batch", "-"], &text),
-            Act::Tc(_) => tool::run(Tool::Tc, &["-batch", "-"], &text),
-            Act::Nft(_) => tool::run(Tool::Nft, &["-f", "-"], &text),
-            Act::Ethtool(words) => {
+            SetupAction::Ip(_) => tool::run(Tool::Ip, &["-batch", "-"], &text),
+            SetupAction::Tc(_) => tool::run(Tool::Tc, &["-batch", "-"], &text),
+            SetupAction::Nft(_) => tool::run(Tool::Nft, &["-f", "-"], &text),
+            SetupAction::Ethtool(words) => {
                 let words: Vec<&str> = words.split(' ').collect();
                 tool::run(Tool::Ethtool, &words, "")
             }
-            Act::Sysctl(name, value) => {
+            SetupAction::Sysctl(name, value) => {
                 let path = PathBuf::from("/proc/sys").join(name.replace('.', "/"));
                 // A kernel without IPv6 has no switch to turn it off.
                 if !path.exists() && name.contains("ipv6") {
@@ -120,7 +126,9 @@ fn run_batch(batch: &[Step]) -> std::result::Result<(), (usize, Error)> {
     };
     let ended = match &first.inside {
         None => work(),
-        Some(namespace) => inside::enter(&inside::path_of(namespace), work).and_then(|done| done),
+        Some(namespace) => {
+            namespace::enter(&namespace::path_of(namespace), work).and_then(|done| done)
+        }
     };
     match ended {
         Ok(Ok(())) => Ok(()),
@@ -153,23 +161,23 @@ fn reason(said: &str) -> String {
     }
 }
 
-impl fmt::Display for Step {
+impl fmt::Display for SetupStep {
     /// A line for a shell.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let program = match (&self.inside, &self.act) {
-            (None, Act::Ip(_)) => "ip".to_owned(),
-            (None, Act::Tc(_)) => "tc".to_owned(),
-            (Some(namespace), Act::Ip(_)) => format!("ip -n {namespace}"),
-            (Some(namespace), Act::Tc(_)) => format!("tc -n {namespace}"),
+            (None, SetupAction::Ip(_)) => "ip".to_owned(),
+            (None, SetupAction::Tc(_)) => "tc".to_owned(),
+            (Some(namespace), SetupAction::Ip(_)) => format!("ip -n {namespace}"),
+            (Some(namespace), SetupAction::Tc(_)) => format!("tc -n {namespace}"),
             (None, _) => String::new(),
             (Some(namespace), _) => format!("ip netns exec {namespace}"),
         };
         match &self.act {
-            Act::Ip(words) | Act::Tc(words) => write!(f, "{program} {words}"),
+            SetupAction::Ip(words) | SetupAction::Tc(words) => write!(f, "{program} {words}"),
             // Braces and semicolons are the shell's too.
-            Act::Nft(line) => write!(f, "{program} nft '{line}'"),
-            Act::Ethtool(words) => write!(f, "{program} ethtool {words}"),
-            Act::Sysctl(name, value) => write!(f, "{program} sysctl -qw {name}={value}"),
+            SetupAction::Nft(line) => write!(f, "{program} nft '{line}'"),
+            SetupAction::Ethtool(words) => write!(f, "{program} ethtool {words}"),
+            SetupAction::Sysctl(name, value) => write!(f, "{program} sysctl -qw {name}={value}"),
         }
     }
 }
@@ -180,21 +188,23 @@ mod tests {
 
     #[test]
     fn a_step_is_a_line_for_a_shell() {
-        let shown = |act| Step::inside("n", act).to_string();
+        let shown = |act| SetupStep::inside("n", act).to_string();
         assert_eq!(
-            Step::here(Act::Ip("netns add n".to_owned())).to_string(),
+            SetupStep::here(SetupAction::Ip("netns add n".to_owned())).to_string(),
             "ip netns add n"
         );
         assert_eq!(
-            shown(Act::Tc("qdisc show".to_owned())),
+            shown(SetupAction::Tc("qdisc show".to_owned())),
             "tc -n n qdisc show"
         );
         assert_eq!(
-            shown(Act::Nft("add chain ip t c { type filter; }".to_owned())),
+            shown(SetupAction::Nft(
+                "add chain ip t c { type filter; }".to_owned()
+            )),
             "ip netns exec n nft 'add chain ip t c { type filter; }'"
         );
         assert_eq!(
-            shown(Act::Sysctl("net.ipv4.ip_forward", "1")),
+            shown(SetupAction::Sysctl("net.ipv4.ip_forward", "1")),
             "ip netns exec n sysctl -qw net.ipv4.ip_forward=1"
         );
     }

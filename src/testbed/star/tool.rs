@@ -35,14 +35,14 @@ pub enum Tool {
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// How often an ended program is looked for, at first and at most.
-const LOOK_FIRST: Duration = Duration::from_micros(300);
-const LOOK_LATER: Duration = Duration::from_millis(5);
+const POLL_FIRST: Duration = Duration::from_micros(300);
+const POLL_LATER: Duration = Duration::from_millis(5);
 
 /// Most of a program's complaints that are kept, bytes.
 const SAID_MAX: u64 = 4096;
 
 /// Who alone may run programs from now on; nobody in particular at first. Held while one runs.
-static LAST: Mutex<Option<ThreadId>> = Mutex::new(None);
+static RESERVED_BY: Mutex<Option<ThreadId>> = Mutex::new(None);
 
 /// Where programs for administrators stand when they are not in everybody's path.
 const SYSTEM_PATHS: [&str; 3] = ["/usr/sbin", "/sbin", "/usr/local/sbin"];
@@ -100,7 +100,7 @@ fn is_program(file: &Path) -> bool {
 /// Waits for the program that runs, and from then on lets only this thread run any: what it is about
 /// to remove, before it ends the process, must not be built any further meanwhile.
 pub fn reserve() {
-    *LAST.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread::current().id());
+    *RESERVED_BY.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread::current().id());
 }
 
 /// Runs a program to its end, with `input`. The inner result has what it complained of.
@@ -121,7 +121,7 @@ pub fn output(
     input: &str,
 ) -> Result<std::result::Result<String, String>> {
     let path = tool.path()?;
-    let last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+    let last = RESERVED_BY.lock().unwrap_or_else(PoisonError::into_inner);
     if last.is_some_and(|thread| thread != thread::current().id()) {
         drop(last);
         // The process ends as soon as that thread is done; going on, this one might end it before.
@@ -148,7 +148,7 @@ pub fn output(
         let said = scope
             .spawn(move || stderr.map_or_else(String::new, |pipe| read_all(pipe.take(SAID_MAX))));
         let deadline = clock::now().after(LIMIT);
-        let mut pause = LOOK_FIRST;
+        let mut pause = POLL_FIRST;
         let status = loop {
             match child
                 .try_wait()
@@ -166,7 +166,7 @@ pub fn output(
                 }
                 None => thread::sleep(pause),
             }
-            pause = (pause * 2).min(LOOK_LATER);
+            pause = (pause * 2).min(POLL_LATER);
         };
         let printed = printed.join().unwrap_or_default();
         let said = said.join().unwrap_or_default();

@@ -73,7 +73,7 @@ impl Environment {
     }
 
     /// Adds what the hosts have.
-    pub fn look_at(&mut self, host: &Host) {
+    pub fn read_host(&mut self, host: &Host) {
         let device = host.device.clone();
         let looked = host.enter(|| {
             let net = |name: &str| line(&format!("/proc/sys/net/{name}"));

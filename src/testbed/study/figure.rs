@@ -9,8 +9,8 @@ use crate::report::plot::Chart;
 use crate::report::plot::Point;
 use crate::report::plot::Series;
 use crate::testbed::study::results::Results;
-use crate::testbed::study::results::Row;
-use crate::testbed::study::results::Run;
+use crate::testbed::study::results::StudyRow;
+use crate::testbed::study::results::StudyRun;
 use crate::units::Bytes;
 use crate::units::Rate;
 
@@ -27,7 +27,7 @@ pub struct Figure {
 
 /// What all rows of one set of plots have in common.
 #[derive(Clone, Copy, PartialEq)]
-struct Set {
+struct PlotSet {
     bytes: u64,
     rate_mbit: f64,
     loss: f64,
@@ -35,9 +35,9 @@ struct Set {
 
 /// All plots of a study.
 pub fn all(results: &Results) -> Vec<Figure> {
-    let mut sets: Vec<Set> = Vec::new();
+    let mut sets: Vec<PlotSet> = Vec::new();
     for row in &results.rows {
-        let set = Set::of(row);
+        let set = PlotSet::of(row);
         if !sets.contains(&set) {
             sets.push(set);
         }
@@ -49,10 +49,10 @@ pub fn all(results: &Results) -> Vec<Figure> {
             1 => String::new(),
             _ => set.file_name(),
         };
-        let rows: Vec<&Row> = results
+        let rows: Vec<&StudyRow> = results
             .rows
             .iter()
-            .filter(|row| Set::of(row) == *set && row.makespan_s.is_some())
+            .filter(|row| PlotSet::of(row) == *set && row.makespan_s.is_some())
             .collect();
         let mut add = |name: &str, caption: &str, chart: Chart| {
             figures.push(Figure {
@@ -88,8 +88,8 @@ pub fn all(results: &Results) -> Vec<Figure> {
     figures
 }
 
-impl Set {
-    fn of(row: &Row) -> Self {
+impl PlotSet {
+    fn of(row: &StudyRow) -> Self {
         Self {
             bytes: row.bytes,
             rate_mbit: row.rate_nominal_mbit,
@@ -119,12 +119,12 @@ impl Set {
 /// One series for each way, in the order of the grid; a way without points has none.
 fn by_way(
     results: &Results,
-    rows: &[&Row],
-    mut series: impl FnMut(&str, &[&Row]) -> Vec<Series>,
+    rows: &[&StudyRow],
+    mut series: impl FnMut(&str, &[&StudyRow]) -> Vec<Series>,
 ) -> Vec<Series> {
     let mut all = Vec::new();
     for way in &results.grid.ways {
-        let own: Vec<&Row> = rows.iter().filter(|row| row.via == *way).copied().collect();
+        let own: Vec<&StudyRow> = rows.iter().filter(|row| row.via == *way).copied().collect();
         if !own.is_empty() {
             all.extend(series(way, &own));
         }
@@ -132,7 +132,7 @@ fn by_way(
     all
 }
 
-fn clients_axis(rows: &[&Row]) -> Axis {
+fn clients_axis(rows: &[&StudyRow]) -> Axis {
     let mut ticks: Vec<f64> = rows.iter().map(|row| f64::from(row.clients)).collect();
     ticks.sort_by(f64::total_cmp);
     ticks.dedup();
@@ -144,7 +144,7 @@ fn clients_axis(rows: &[&Row]) -> Axis {
     }
 }
 
-fn repeats(rows: &[&Row]) -> String {
+fn repeats(rows: &[&StudyRow]) -> String {
     let least = rows.iter().map(|row| row.runs).min().unwrap_or(0);
     let most = rows.iter().map(|row| row.runs).max().unwrap_or(0);
     match (least, most) {
@@ -155,14 +155,14 @@ fn repeats(rows: &[&Row]) -> String {
 }
 
 /// The same where intervals are drawn.
-fn repeats_with_bars(rows: &[&Row]) -> String {
+fn repeats_with_bars(rows: &[&StudyRow]) -> String {
     match rows.iter().any(|row| row.runs > 1) {
         true => format!("{}, bars: their intervals", repeats(rows)),
         false => repeats(rows),
     }
 }
 
-fn makespan(results: &Results, rows: &[&Row], about: &str) -> Chart {
+fn makespan(results: &Results, rows: &[&StudyRow], about: &str) -> Chart {
     let mut series = by_way(results, rows, |way, own| {
         vec![Series {
             name: way.to_owned(),
@@ -184,7 +184,7 @@ fn makespan(results: &Results, rows: &[&Row], about: &str) -> Chart {
     }
 }
 
-fn makespan_point(row: &Row) -> Option<Point> {
+fn makespan_point(row: &StudyRow) -> Option<Point> {
     let middle = row.makespan_s?;
     Some(Point {
         x: f64::from(row.clients),
@@ -195,7 +195,7 @@ fn makespan_point(row: &Row) -> Option<Point> {
 
 /// Adds the bounds, dashed: after its way and in its colour, or, where ways have the same bound,
 /// one line for all of them at the end, so that none hides another.
-fn with_bounds(series: &mut Vec<Series>, rows: &[&Row], x: fn(&Row) -> f64) {
+fn with_bounds(series: &mut Vec<Series>, rows: &[&StudyRow], x: fn(&StudyRow) -> f64) {
     let line = |way: &str| -> Vec<Point> {
         let own = rows.iter().filter(|row| row.via == way);
         own.map(|row| Point::new(x(row), row.bound_s)).collect()
@@ -239,9 +239,9 @@ fn is_same(a: &[Point], b: &[Point]) -> bool {
     a.len() == b.len() && a.iter().zip(b).all(same)
 }
 
-fn efficiency(results: &Results, rows: &[&Row], about: &str) -> Chart {
+fn efficiency(results: &Results, rows: &[&StudyRow], about: &str) -> Chart {
     let mut series = by_way(results, rows, |way, own| {
-        let point = |row: &&Row| {
+        let point = |row: &&StudyRow| {
             let middle = row.makespan_s?;
             Some(Point {
                 x: f64::from(row.clients),
@@ -272,9 +272,9 @@ fn efficiency(results: &Results, rows: &[&Row], about: &str) -> Chart {
     }
 }
 
-fn traffic(results: &Results, rows: &[&Row], about: &str) -> Chart {
+fn traffic(results: &Results, rows: &[&StudyRow], about: &str) -> Chart {
     let mut series = by_way(results, rows, |way, own| {
-        let line = |name: &str, of: fn(&Row) -> Option<f64>, companion| Series {
+        let line = |name: &str, of: fn(&StudyRow) -> Option<f64>, companion| Series {
             name: format!("{way}: {name}"),
             points: own
                 .iter()
@@ -290,7 +290,8 @@ fn traffic(results: &Results, rows: &[&Row], about: &str) -> Chart {
     });
     // What had to arrive, whoever sent it. Exact to 2^53 bytes.
     #[allow(clippy::cast_precision_loss)]
-    let payload = |row: &&Row| Point::new(f64::from(row.clients), row.payload_bytes as f64 / 1e6);
+    let payload =
+        |row: &&StudyRow| Point::new(f64::from(row.clients), row.payload_bytes as f64 / 1e6);
     let mut needed: Vec<Point> = rows.iter().map(payload).collect();
     needed.sort_by(|a, b| a.x.total_cmp(&b.x));
     needed.dedup();
@@ -314,19 +315,19 @@ fn traffic(results: &Results, rows: &[&Row], about: &str) -> Chart {
 }
 
 /// The clients of the largest number, in each way's median run.
-fn completion(results: &Results, set: Set, about: &str) -> Chart {
-    let of_set = |run: &&Run| {
+fn completion(results: &Results, set: PlotSet, about: &str) -> Chart {
+    let of_set = |run: &&StudyRun| {
         run.is_proven()
             && run.cell.bytes == set.bytes
             && run.cell.rate_mbit() == set.rate_mbit
             && run.cell.loss_fraction() == set.loss
     };
-    let runs: Vec<&Run> = results.measurements.iter().filter(of_set).collect();
+    let runs: Vec<&StudyRun> = results.measurements.iter().filter(of_set).collect();
     let most = runs.iter().map(|run| run.cell.clients).max().unwrap_or(0);
     let mut series = Vec::new();
     let mut bounds = Vec::new();
     for way in &results.grid.ways {
-        let mut own: Vec<(f64, &Run)> = runs
+        let mut own: Vec<(f64, &StudyRun)> = runs
             .iter()
             .filter(|run| run.cell.clients == most && run.cell.way == *way)
             .filter_map(|run| Some((run.observed.as_ref()?.makespan_s?, *run)))
@@ -385,7 +386,7 @@ fn against_loss(results: &Results) -> Option<Figure> {
         .iter()
         .map(|row| row.rate_nominal_mbit)
         .reduce(f64::max)?;
-    let rows: Vec<&Row> = results
+    let rows: Vec<&StudyRow> = results
         .rows
         .iter()
         .filter(|row| row.clients == most && row.bytes == largest)
@@ -398,7 +399,7 @@ fn against_loss(results: &Results) -> Option<Figure> {
         return None;
     }
     let mut series = by_way(results, &rows, |way, own| {
-        let point = |row: &&Row| {
+        let point = |row: &&StudyRow| {
             let point = makespan_point(row)?;
             Some(Point {
                 x: row.loss * 100.0,

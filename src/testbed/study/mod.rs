@@ -5,27 +5,21 @@
 //! that is shown is computed from that.
 //!
 //! - [`grid`]: what is measured, in which order
-//! - [`bound`], [`stat`]: the least makespan that links allow; medians and their intervals
-//! - [`contender`], [`native`], [`nginx`], [`group`], [`foreign`]: what is compared, by one trait
-//! - [`run`], [`crew`], [`work`]: the runs, their programs, their folder
+//! - [`bound`]: the least makespan that links allow
+//! - [`contender`]: what is compared, by one trait
+//! - [`runner`], [`process_group`], [`work_folder`]: the runs, their programs, their folder
 //! - [`environment`], [`results`]: where it was made; the document
-//! - [`sheet`], [`figure`], [`page`]: tables and CSV, plots, one page with all of it
-//! - [`forecast`]: what the bounds and a study say about other numbers, without a network
+//! - [`table`], [`figure`], [`page`]: tables and CSV, plots, one page with all of it
 
 pub mod bound;
 pub mod contender;
-pub mod crew;
 pub mod environment;
 pub mod figure;
-pub mod forecast;
-pub mod foreign;
 pub mod grid;
-pub mod group;
-pub mod native;
-pub mod nginx;
 pub mod page;
+pub mod process_group;
 pub mod results;
-pub mod run;
-pub mod sheet;
+pub mod runner;
 pub mod stat;
-pub mod work;
+pub mod table;
+pub mod work_folder;

@@ -3,7 +3,7 @@
 
 use crate::testbed::study::figure::Figure;
 use crate::testbed::study::results::Results;
-use crate::testbed::study::sheet;
+use crate::testbed::study::table;
 use crate::text::escape;
 
 const STYLE: &str = "body{font-family:'DejaVu Sans',Arial,Helvetica,sans-serif;color:#222;\
@@ -43,7 +43,7 @@ pub fn html(results: &Results, figures: &[Figure]) -> String {
     }
     page += &format!(
         "<h2>Table</h2>\n<pre>{}</pre>\n",
-        block(&sheet::table(results))
+        block(&table::table(results))
     );
     let failed: String = results
         .measurements

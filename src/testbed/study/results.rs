@@ -13,8 +13,8 @@ use crate::error::Error;
 use crate::error::Result;
 use crate::proto::udp::packet;
 use crate::testbed::star::calibrate::Calibration;
-use crate::testbed::star::host::Carried;
 use crate::testbed::star::host::Host;
+use crate::testbed::star::host::LinkBytes;
 use crate::testbed::study::bound::Capacity;
 use crate::testbed::study::contender::Carrier;
 use crate::testbed::study::contender::Contender;
@@ -23,6 +23,7 @@ use crate::testbed::study::environment::Environment;
 use crate::testbed::study::grid::Cell;
 use crate::testbed::study::grid::Grid;
 use crate::testbed::study::stat::Middle;
+use crate::units::Rate;
 
 /// The schema's name and version.
 pub const SCHEMA: &str = "gatecast.study/1";
@@ -41,9 +42,9 @@ pub struct Results {
     /// The links of each star, as measured.
     pub calibration: Vec<StarResult>,
     /// One for each combination that has been measured.
-    pub rows: Vec<Row>,
+    pub rows: Vec<StudyRow>,
     /// Every run.
-    pub measurements: Vec<Run>,
+    pub measurements: Vec<StudyRun>,
 }
 
 /// One star's links.
@@ -62,7 +63,7 @@ pub struct StarResult {
 
 /// One run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Run {
+pub struct StudyRun {
     /// What was measured.
     pub cell: Cell,
     /// Which repeat of it, from 0.
@@ -76,26 +77,17 @@ pub struct Run {
     /// Why nothing could be observed.
     pub failed: Option<String>,
     /// What each host's link carried during the run, the server's first, bytes with headers.
-    pub carried: Vec<Link>,
+    pub carried: Vec<LinkBytes>,
     /// CPU seconds of other programs of this machine during the run.
     pub cpu_others_s: Option<f64>,
     /// How long the run took with all around it, seconds.
     pub took_s: f64,
 }
 
-/// What one link carried, bytes with headers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Link {
-    /// From the host.
-    pub up: u64,
-    /// To the host.
-    pub down: u64,
-}
-
 /// One combination, all its runs together. Figures are of the runs in which every client proved
 /// its copy; `verified` says whether those were all.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Row {
+pub struct StudyRow {
     /// The way.
     pub via: String,
     /// Number of clients.
@@ -211,14 +203,14 @@ impl Results {
     }
 
     /// The run of this combination and repeat, if it was made.
-    pub fn run(&self, cell: &Cell, repeat: u32) -> Option<&Run> {
+    pub fn run(&self, cell: &Cell, repeat: u32) -> Option<&StudyRun> {
         self.measurements
             .iter()
             .find(|run| run.cell == *cell && run.repeat == repeat)
     }
 
     /// Adds a run, and computes its row anew.
-    pub fn add(&mut self, run: Run) {
+    pub fn add(&mut self, run: StudyRun) {
         let cell = run.cell.clone();
         self.measurements.push(run);
         let row = row(&cell, &self.measurements);
@@ -227,9 +219,9 @@ impl Results {
             None => self.rows.push(row),
         }
         let ways = self.grid.ways.clone();
-        let place = |row: &Row| ways.iter().position(|way| *way == row.via);
+        let place = |row: &StudyRow| ways.iter().position(|way| *way == row.via);
         self.rows.sort_by(|a, b| {
-            let order = |row: &Row| (row.bytes, row.clients);
+            let order = |row: &StudyRow| (row.bytes, row.clients);
             a.rate_nominal_mbit
                 .total_cmp(&b.rate_nominal_mbit)
                 .then(a.loss.total_cmp(&b.loss))
@@ -244,7 +236,7 @@ impl Results {
     }
 }
 
-impl Run {
+impl StudyRun {
     /// True when every client proved its copy and the figures add up.
     pub fn is_proven(&self) -> bool {
         let proven = |observed: &Observed| observed.is_proven(self.cell.clients);
@@ -259,7 +251,7 @@ impl Run {
     }
 }
 
-impl Row {
+impl StudyRow {
     fn is_of(&self, cell: &Cell) -> bool {
         self.via == cell.way
             && self.clients == cell.clients
@@ -271,9 +263,8 @@ impl Row {
 
 impl Cell {
     /// Nominal rate, Mbit/s.
-    #[allow(clippy::cast_precision_loss)] // Exact to 2^53 bit/s.
     pub fn rate_mbit(&self) -> f64 {
-        self.rate as f64 / 1e6
+        Rate(self.rate).mbit()
     }
 
     /// Loss as a fraction.
@@ -317,39 +308,31 @@ fn udp_share(measured: &Calibration, block: usize) -> f64 {
 }
 
 /// The links as asked for, bytes per second, the server's first.
-#[allow(clippy::cast_precision_loss)] // Exact to 2^53 bit/s.
 fn nominal(hosts: &[Host]) -> Capacity {
     let (server, clients) = hosts.split_first().expect("a run has a server");
-    let bytes = |rate: crate::units::Rate| rate.0 as f64 / 8.0;
     Capacity {
-        server_up: bytes(server.link.up),
-        peers_up: clients.iter().map(|host| bytes(host.link.up)).sum(),
+        server_up: server.link.up.bytes_per_second(),
+        peers_up: clients
+            .iter()
+            .map(|host| host.link.up.bytes_per_second())
+            .sum(),
         least_down: clients
             .iter()
-            .map(|host| bytes(host.link.down))
+            .map(|host| host.link.down.bytes_per_second())
             .fold(f64::INFINITY, f64::min),
     }
 }
 
-/// What links carried between two looks at their counters.
-pub fn carried(before: &[Carried], after: &[Carried]) -> Vec<Link> {
-    let link = |(before, after): (&Carried, &Carried)| {
-        let Carried { up, down } = after.since(*before);
-        Link { up, down }
-    };
-    before.iter().zip(after).map(link).collect()
-}
-
 /// The row of `cell` from all runs.
 #[allow(clippy::cast_precision_loss)] // Exact to 2^53 bytes.
-fn row(cell: &Cell, all: &[Run]) -> Row {
-    let runs: Vec<&Run> = all.iter().filter(|run| run.cell == *cell).collect();
-    let good: Vec<(&Run, &Observed)> = runs
+fn row(cell: &Cell, all: &[StudyRun]) -> StudyRow {
+    let runs: Vec<&StudyRun> = all.iter().filter(|run| run.cell == *cell).collect();
+    let good: Vec<(&StudyRun, &Observed)> = runs
         .iter()
         .filter(|run| run.is_proven())
         .filter_map(|run| Some((*run, run.observed.as_ref()?)))
         .collect();
-    let median = |of: &dyn Fn(&Run, &Observed) -> Option<f64>| {
+    let median = |of: &dyn Fn(&StudyRun, &Observed) -> Option<f64>| {
         let values = good.iter().filter_map(|(run, observed)| of(run, observed));
         Middle::of(values).map(|middle| middle.median)
     };
@@ -362,11 +345,11 @@ fn row(cell: &Cell, all: &[Run]) -> Row {
     let makespan_s = Middle::of(good.iter().filter_map(|(_, observed)| observed.makespan_s));
     // Stars are built and calibrated anew when a study is taken up again: the row's bound is the
     // middle one, as its makespan is.
-    let bound = |of: fn(&Run) -> f64| {
+    let bound = |of: fn(&StudyRun) -> f64| {
         Middle::of(runs.iter().map(|run| of(run))).map_or(f64::NAN, |middle| middle.median)
     };
     let bound_s = bound(|run| run.bound_s);
-    Row {
+    StudyRow {
         via: cell.way.clone(),
         clients: cell.clients,
         bytes: cell.bytes,

@@ -14,17 +14,17 @@ use crate::error::Error;
 use crate::error::Result;
 use crate::net::STACK;
 use crate::net::clock;
+use crate::net::http::client;
 use crate::proto::bt::tracker::ANSWER_MAX;
 use crate::proto::bt::tracker::Announce;
 use crate::proto::bt::tracker::Answer;
 use crate::proto::bt::tracker::Event;
 use crate::proto::bt::tracker::FROM_MAX;
 use crate::proto::bt::tracker::Share;
+use crate::proto::http::url::Url;
 use crate::transport::swarm::member::Member;
 use crate::transport::swarm::member::PEER_LINKS;
 use crate::transport::swarm::member::view::Moved;
-use crate::transport::swarm::web;
-use crate::transport::swarm::web::Url;
 
 /// Tells the tracker where we are, and calls whom it names.
 #[derive(Debug)]
@@ -167,7 +167,7 @@ impl Announcer {
             '?'
         };
         let target = format!("{}{mark}{}", self.tracker.target, announce.encode());
-        let body = web::get(&self.addrs, &self.tracker.host, &target, ANSWER_MAX)?;
+        let body = client::get(&self.addrs, &self.tracker.host, &target, ANSWER_MAX)?;
         Answer::decode(&body).map_err(|error| Error::refused(&self.tracker.host, error.to_string()))
     }
 

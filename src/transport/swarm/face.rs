@@ -1,100 +1,47 @@
-//! The swarm's HTTP: `/announce`, `/scrape`, `/swarm` and torrents, for a server that has no other
-//! HTTP face. One request a connection.
+//! The swarm's HTTP routes (`/announce`, `/scrape`, `/swarm` and torrents), for a server that
+//! answers no other HTTP. One request a connection.
 
-use std::io;
-use std::io::Read;
-use std::net::SocketAddr;
-use std::net::TcpStream;
-use std::time::Duration;
+use std::sync::Arc;
 
-use crate::net::clock;
-use crate::net::copy;
-use crate::net::line_stream::LineStream;
-use crate::net::socket;
-use crate::proto::http::request::Method;
-use crate::proto::http::request::Request;
-use crate::proto::http::request::RequestBuf;
-use crate::proto::http::response::ResponseHead;
+use crate::net::http::server::{HttpConnection, RESPONSE_LIMIT};
+use crate::proto::http::head::HeadBuilder;
+use crate::proto::http::request::{HttpMethod, HttpRequest};
+use crate::proto::http::response::HttpResponse;
 use crate::server::listener::Connection;
 use crate::server::lobby::Lobby;
-use crate::transport::swarm::torrents::Reply;
 use crate::transport::swarm::torrents::Torrents;
-
-/// How long a client may take for an answer.
-const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 
 /// Answers one request.
 pub fn serve(connection: &Connection, torrents: &Torrents, lobby: &Lobby) {
-    let stream = &*connection.stream;
-    let reply = match hear(connection) {
-        Ok(Some(request)) => match stream.local_addr() {
-            Ok(local) => answer(&request, torrents, lobby, connection.peer, local),
-            Err(_) => return,
-        },
+    let (stream, peer) = (Arc::clone(&connection.stream), connection.peer);
+    let mut http = HttpConnection::new(stream, peer, &connection.first);
+    let response = match http.read_request(connection.deadline) {
+        Ok(Some((request, _))) => answer(&request, &http, torrents, lobby),
         Ok(None) => return,
-        Err(status) => refuse(status),
+        Err(error) => refuse(error.status),
     };
-    if let Err(error) = say(stream, &reply) {
-        log::debug!("{}: {error}", connection.peer);
+    let head = HeadBuilder::response(response.status).field("Connection", "close");
+    if let Err(error) = http.send(&response.encode(head, false), RESPONSE_LIMIT) {
+        log::debug!("{peer}: {error}");
     }
-    LineStream::new(stream, connection.peer, b"").close();
+    http.close();
 }
 
 fn answer(
-    request: &Request,
+    request: &HttpRequest,
+    http: &HttpConnection,
     torrents: &Torrents,
     lobby: &Lobby,
-    peer: SocketAddr,
-    local: SocketAddr,
-) -> Reply {
-    if request.method != Method::Get {
+) -> HttpResponse {
+    if request.method != HttpMethod::Get {
         return refuse(405);
     }
-    let query = request.query.as_deref().unwrap_or_default();
+    let local = http.stream.local_addr().unwrap_or(http.peer);
     torrents
-        .answer(lobby, &request.path, query, peer, local)
+        .answer(request, http.peer, local, lobby)
         .unwrap_or_else(|| refuse(404))
 }
 
-fn refuse(status: u16) -> Reply {
-    Reply {
-        status,
-        kind: "text/plain",
-        body: Vec::new(),
-    }
-}
-
-/// The request, by the connection's deadline; the status where it is none.
-fn hear(connection: &Connection) -> Result<Option<Request>, u16> {
-    let mut buf = RequestBuf::default();
-    buf.push(&connection.first);
-    let mut stream = &*connection.stream;
-    loop {
-        match buf.next_request() {
-            Ok(Some(request)) => return Ok(Some(request)),
-            Ok(None) => {}
-            Err(error) => return Err(error.status),
-        }
-        if !socket::bound_read(stream, connection.deadline).unwrap_or(false) {
-            return Err(408);
-        }
-        let mut bytes = [0; 2048];
-        match stream.read(&mut bytes) {
-            Ok(0) => return Ok(None),
-            Ok(len) => buf.push(&bytes[..len]),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(_) => return Ok(None),
-        }
-    }
-}
-
-fn say(stream: &TcpStream, reply: &Reply) -> Result<(), String> {
-    let mut bytes = ResponseHead::new(reply.status)
-        .field("Content-Type", reply.kind)
-        .field("Content-Length", reply.body.len())
-        .field("Connection", "close")
-        .encode();
-    bytes.extend_from_slice(&reply.body);
-    copy::send_all(stream, &bytes, clock::now().after(ANSWER_LIMIT))
-        .map_err(|stop| format!("{stop:?}"))
+fn refuse(status: u16) -> HttpResponse {
+    HttpResponse::new(status, "text/plain", "")
 }

@@ -14,7 +14,8 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::client::part::Part;
+use crate::client::download::{Download, DownloadSpec, Proof};
+use crate::client::part::{ByteOrder, PartSpec};
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::error::Result;
@@ -22,10 +23,10 @@ use crate::net::clock;
 use crate::net::socket;
 use crate::proto::bt::metainfo::METAINFO_MAX;
 use crate::proto::bt::metainfo::Metainfo;
+use crate::proto::http::url::Url;
 use crate::transport::swarm::member::role::Role;
 use crate::transport::swarm::member::role::peer_id;
 use crate::transport::swarm::peer::Peer;
-use crate::transport::swarm::web::Url;
 
 /// What the user wants.
 #[derive(Debug)]
@@ -85,8 +86,9 @@ pub fn fetch(wish: Wish<'_>, moved: &AtomicU64, stopped: &AtomicBool) -> Result<
         .as_deref()
         .ok_or_else(|| Error::refused("the torrent", "it names no tracker"))?;
     let tracker = Url::parse(announce)?;
-    let (at_tracker, neighbours) = places(tracker.resolve()?);
-    if neighbours && !tracker.is_announce() {
+    let (at_tracker, neighbours) = places(socket::resolve(&tracker.host, 80)?);
+    // Nothing else on a private network is to be asked because a torrent says so.
+    if neighbours && !matches!(tracker.last_segment(), "announce" | "announce.php") {
         let reason = format!(
             "'{}': a tracker on a private network is asked at .../announce only",
             crate::text::escape(announce)
@@ -94,15 +96,23 @@ pub fn fetch(wish: Wish<'_>, moved: &AtomicU64, stopped: &AtomicBool) -> Result<
         return Err(Error::refused("the torrent", reason));
     }
     let (name, bytes) = (metainfo.name.clone(), metainfo.bytes);
-    let part = Part::open_scattered(wish.out, &name, bytes, metainfo.info_hash(), 1, true)?;
-    if let Some(free) = socket::free_space(wish.out).filter(|&free| free < bytes - part.resumed()) {
-        let reason = format!("{bytes} bytes are to come and {free} bytes are free");
-        return Err(Error::refused(wish.out.display(), reason));
-    }
+    let download = Download::open(&DownloadSpec {
+        part: PartSpec {
+            folder: wish.out,
+            name: &name,
+            bytes,
+            identity: metainfo.info_hash(),
+            client: 1,
+            order: ByteOrder::Any,
+            resume: true,
+        },
+        proof: Proof::Pieces,
+        clients: 1,
+    })?;
     let id = peer_id(Role::Free, &format!("{:011x}", clock::random() >> 20));
     let at = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
     let tracker = (tracker, at_tracker);
-    let peer = Peer::start(metainfo, part.file(), id, Role::Free, at, tracker)?;
+    let peer = Peer::start(metainfo, download.file(), id, Role::Free, at, tracker)?;
     if !neighbours {
         peer.member.only_public();
     }
@@ -112,14 +122,10 @@ pub fn fetch(wish: Wish<'_>, moved: &AtomicU64, stopped: &AtomicBool) -> Result<
     let last = peer.finish(wish.stall, stopped, &|| false, &|bytes| {
         moved.store(bytes, Ordering::Relaxed);
     })?;
-    let sha1 = crate::server::catalog::digest_of(part.file(), bytes, |_| {}).map_err(|stop| {
-        Error::Corrupt {
-            what: format!("'{name}': {stop:?}"),
-        }
-    })?;
-    let resumed = peer.held();
-    part.sync()?;
-    let path = part.publish(true)?;
+    let verified = download.verify(|_| Ok(()))?.whole(&name)?;
+    let (resumed, sha1) = (peer.held(), verified.sha1);
+    verified.sync()?;
+    let path = verified.publish(true)?;
     peer.see_out(Some(wish.seed_time), stopped);
     Ok(Fetched {
         path,

@@ -9,7 +9,7 @@
 //! - [`peer`]: the same as a client has it
 //! - [`announce`]: a peer and its tracker
 //! - [`leech`]: a `.torrent` of anybody's, without a gate
-//! - [`web`], [`face`]: the little HTTP that trackers need, both ends
+//! - [`face`]: the routes of a tracker, for a server without other HTTP
 //! - [`simulate`]: a whole swarm in virtual time
 //!
 //! No DHT, no peer exchange, no encryption, no choking by merit: everybody in a session wants the
@@ -36,7 +36,6 @@ pub mod store;
 pub mod torrents;
 pub mod tracker;
 pub mod way;
-pub mod web;
 
 /// Adds the swarm to a server: the way, and the peers that greet it. Its HTTP is in the returned
 /// [`Torrents`], for whoever answers HTTP on the port; [`serve_http`] does where nobody else does.

@@ -14,8 +14,10 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
+use crate::client::part::ByteOrder;
 use crate::client::receive::PrepareContext;
 use crate::client::receive::ReceiveContext;
+use crate::client::receive::ReceiveError;
 use crate::client::receive::ReceiveSession;
 use crate::client::receive::ReceiveTransport;
 use crate::client::receive::Received;
@@ -23,12 +25,14 @@ use crate::error::Error;
 use crate::error::Phase;
 use crate::error::Result;
 use crate::net::clock;
+use crate::net::http::client;
 use crate::net::line_stream::LineStream;
 use crate::proto::bt::layout::Layout;
 use crate::proto::bt::metainfo::METAINFO_MAX;
 use crate::proto::bt::metainfo::Metainfo;
 use crate::proto::greeting::Greeting;
 use crate::proto::http::text::percent_encode;
+use crate::proto::http::url::Url;
 use crate::server::listener::ConnectionHandler;
 use crate::server::listener::Listener;
 use crate::session::Via;
@@ -40,8 +44,6 @@ use crate::transport::swarm::member::role::Role;
 use crate::transport::swarm::store::Store;
 use crate::transport::swarm::torrents::name_of;
 use crate::transport::swarm::torrents::seated_id;
-use crate::transport::swarm::web;
-use crate::transport::swarm::web::Url;
 use crate::units::Moment;
 
 /// The way.
@@ -84,8 +86,8 @@ impl ReceiveTransport for Swarm {
         Via::Swarm
     }
 
-    fn scattered(&self) -> bool {
-        true
+    fn byte_order(&self) -> ByteOrder {
+        ByteOrder::Any
     }
 
     fn prepare(
@@ -101,7 +103,7 @@ impl ReceiveTransport for Swarm {
         let local = arriving.stream.local_addr().map_err(failed)?;
         let name = percent_encode(arriving.offer.file.name.as_str());
         let host = server.to_string();
-        let torrent = web::get(&[server], &host, &format!("/{name}.torrent"), METAINFO_MAX)?;
+        let torrent = client::get(&[server], &host, &format!("/{name}.torrent"), METAINFO_MAX)?;
         let metainfo = Metainfo::decode(&torrent)
             .map_err(|error| Error::protocol(server, error.to_string()))?;
         if metainfo.bytes != arriving.offer.file.bytes {
@@ -127,7 +129,7 @@ impl ReceiveTransport for Swarm {
         }
         Ok(Box::new(Seated {
             peer,
-            seed_time: arriving.order.seed_time,
+            seed_time: arriving.config.seed_time,
         }))
     }
 }
@@ -137,7 +139,11 @@ impl ReceiveTransport for Swarm {
 struct Nothing;
 
 impl ReceiveSession for Nothing {
-    fn receive(&mut self, _: &ReceiveContext<'_>, _: &mut LineStream<'_>) -> Result<Received> {
+    fn receive(
+        &mut self,
+        _: &ReceiveContext<'_>,
+        _: &mut LineStream<'_>,
+    ) -> Result<Received, ReceiveError> {
         Ok(Received::nothing(clock::now()))
     }
 }
@@ -158,7 +164,7 @@ impl ReceiveSession for Seated {
         &mut self,
         incoming: &ReceiveContext<'_>,
         _: &mut LineStream<'_>,
-    ) -> Result<Received> {
+    ) -> Result<Received, ReceiveError> {
         let member = &self.peer.member;
         member.release();
         let moved = |bytes: u64| {
@@ -169,7 +175,7 @@ impl ReceiveSession for Seated {
         let gone = || server_is_gone(incoming);
         let last = self
             .peer
-            .finish(incoming.order.stall, incoming.stopped, &gone, &moved)?;
+            .finish(incoming.config.stall, incoming.stopped, &gone, &moved)?;
         self.peer.announcer.is_whole();
         let progress = member.progress();
         moved(progress.bytes);

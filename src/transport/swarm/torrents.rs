@@ -26,6 +26,8 @@ use crate::proto::bt::tracker;
 use crate::proto::bt::tracker::Announce;
 use crate::proto::bt::tracker::Share;
 use crate::proto::bt::tracker::TrackerError;
+use crate::proto::http::request::HttpRequest;
+use crate::proto::http::response::HttpResponse;
 use crate::proto::http::text::percent_encode;
 use crate::proto::json::Json;
 use crate::server::catalog;
@@ -92,17 +94,6 @@ pub struct Row {
     pub from: Vec<(String, u64)>,
     /// Payload bytes that others had from it, as these tell.
     pub sent: u64,
-}
-
-/// What an HTTP request is answered.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reply {
-    /// The status code.
-    pub status: u16,
-    /// The media type of the body.
-    pub kind: &'static str,
-    /// The body.
-    pub body: Vec<u8>,
 }
 
 /// Most files of which a server has torrents at once.
@@ -242,22 +233,18 @@ impl Torrents {
         }
     }
 
-    /// Answers a GET of `path`, which came from `peer` to our address `local`; `None` when the
-    /// path is none of a swarm's.
+    /// Answers a GET, which came from `peer` to our address `local`; `None` if its path is not a
+    /// swarm's.
     pub fn answer(
         &self,
-        lobby: &Lobby,
-        path: &str,
-        query: &str,
+        request: &HttpRequest,
         peer: SocketAddr,
         local: SocketAddr,
-    ) -> Option<Reply> {
-        let plain = |body| Reply {
-            status: 200,
-            kind: "text/plain",
-            body,
-        };
-        Some(match path {
+        lobby: &Lobby,
+    ) -> Option<HttpResponse> {
+        let query = request.query.as_deref().unwrap_or_default();
+        let plain = |body: Vec<u8>| HttpResponse::new(200, "text/plain", body);
+        Some(match &*request.path {
             // A failure is an answer like any other (BEP 3).
             "/announce" => plain(match self.announce(lobby, query, peer, local) {
                 Ok(body) => body,
@@ -267,12 +254,8 @@ impl Torrents {
                 Ok(hashes) => self.scrape(&hashes),
                 Err(error) => tracker::failure(&error.to_string()),
             }),
-            "/swarm" => Reply {
-                status: 200,
-                kind: "application/json",
-                body: self.document().into_bytes(),
-            },
-            _ => {
+            "/swarm" => HttpResponse::json(self.document()),
+            path => {
                 let name = path.strip_prefix('/')?.strip_suffix(".torrent")?;
                 let name = FileName::new(name).ok()?;
                 // An offered file may itself be called so.
@@ -280,16 +263,11 @@ impl Torrents {
                     return None;
                 }
                 match self.named(lobby, &name) {
-                    Ok(torrent) => Reply {
-                        status: 200,
-                        kind: "application/x-bittorrent",
-                        body: self.torrent_file(&torrent, local),
-                    },
-                    Err(error) => Reply {
-                        status: 404,
-                        kind: "text/plain",
-                        body: format!("{error}\n").into_bytes(),
-                    },
+                    Ok(torrent) => {
+                        let body = self.torrent_file(&torrent, local);
+                        HttpResponse::new(200, "application/x-bittorrent", body)
+                    }
+                    Err(error) => HttpResponse::new(404, "text/plain", format!("{error}\n")),
                 }
             }
         })

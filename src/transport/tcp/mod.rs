@@ -3,19 +3,6 @@
 //! - [`send`]: the way as the server has it, with its fair start
 //! - [`lab`]: the lab's TCP client, served at the same gate
 //! - [`take`]: the way as a client has it
-//!
-//! ```no_run
-//! use gatecast::internals::server::catalog::Catalog;
-//! use gatecast::internals::server::builder::Host;
-//! use gatecast::internals::server::lobby::Settings;
-//!
-//! let host = Host::new(Catalog::offer(["testdata"])?, Settings::default()).log_to("logs");
-//! let server = gatecast::internals::transport::tcp::serve(host)?.start(([0, 0, 0, 0], 8080).into())?;
-//! for record in server.records() {
-//!     println!("{} of {} copies are proven", record.proven(), record.clients);
-//! }
-//! # Ok::<(), gatecast::internals::error::Error>(())
-//! ```
 
 use std::sync::Arc;
 

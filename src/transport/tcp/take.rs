@@ -7,6 +7,7 @@ use std::thread;
 
 use crate::client::receive::PrepareContext;
 use crate::client::receive::ReceiveContext;
+use crate::client::receive::ReceiveError;
 use crate::client::receive::ReceiveSession;
 use crate::client::receive::ReceiveTransport;
 use crate::client::receive::Received;
@@ -49,13 +50,13 @@ impl ReceiveSession for Tcp {
         &mut self,
         incoming: &ReceiveContext<'_>,
         lines: &mut LineStream<'_>,
-    ) -> Result<Received> {
+    ) -> Result<Received, ReceiveError> {
         let left = incoming.range.end - incoming.range.start;
         if left == 0 {
             return Ok(Received::nothing(clock::now()));
         }
         let method = incoming
-            .order
+            .config
             .copy
             .resolved()
             .map_err(|why| Error::refused("gatecast", why))?;
@@ -71,7 +72,7 @@ impl ReceiveSession for Tcp {
         let copying = Copying {
             method,
             buffer: copy::COPY_BUF,
-            stall: incoming.order.stall,
+            stall: incoming.config.stall,
             pacer: None,
             moved: incoming.moved,
         };
@@ -97,7 +98,7 @@ impl Tcp {
         let mut block = vec![0; want];
         let mut stream = incoming.stream;
         let read = stream
-            .set_read_timeout(Some(incoming.order.stall))
+            .set_read_timeout(Some(incoming.config.stall))
             .and_then(|()| {
                 loop {
                     match stream.read(&mut block) {
@@ -131,9 +132,9 @@ fn explain(incoming: &ReceiveContext<'_>, stop: Stop) -> Error {
         Stop::Stalled => Error::TimedOut {
             phase: Phase::Transfer,
             at: peer,
-            after: incoming.order.stall,
+            after: incoming.config.stall,
         },
-        Stop::Disk(error) => Error::io("write the copy", incoming.order.out.display())(error),
+        Stop::Disk(error) => Error::io("write the copy", incoming.config.out.display())(error),
         Stop::Short => Error::Corrupt {
             what: "the copy is shorter than what was written".to_owned(),
         },

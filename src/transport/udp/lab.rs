@@ -166,7 +166,7 @@ impl Lab {
     fn run(mut self) {
         let mut buffer = [0; lab::udp::REQUEST_MAX + 1];
         while !self.stop.load(Ordering::SeqCst) {
-            match socket::hear(&self.socket, &mut buffer) {
+            match socket::receive(&self.socket, &mut buffer) {
                 Ok((len, from)) => self.hear(&buffer[..len], from),
                 Err(error) if Error::is_timeout(&error) => {}
                 Err(error) => log::debug!("the lab's socket: {error}"),

@@ -7,8 +7,7 @@
 //!   the file
 //! - [`hub`]: one socket for all clients of a process in a group
 //! - [`lab`] and [`menu`]: server and client of the lab's own UDP protocol
-//! - [`socket`]: sockets that count what this host refuses or drops; `kernel`: their calls that std
-//!   lacks
+//! - [`socket`]: sockets that count what this host refuses or drops
 //!
 //! Formats and machines stand in [`proto::udp`](crate::proto::udp).
 
@@ -19,7 +18,6 @@ use crate::transport::udp::config::UdpConfig;
 mod attend;
 pub mod config;
 pub mod hub;
-mod kernel;
 pub mod lab;
 mod load;
 pub mod menu;

@@ -1,6 +1,5 @@
 //! One client's reception of a payload: datagrams in, blocks to where they belong, reports out.
 
-use std::cell::Cell;
 use std::fs::File;
 use std::io;
 use std::net::IpAddr;
@@ -13,6 +12,7 @@ use std::time::Duration;
 
 use crate::client::FetchConfig;
 use crate::client::receive::PartialReceive;
+use crate::client::receive::ReceiveError;
 use crate::client::receive::Received;
 use crate::error::Error;
 use crate::error::Phase;
@@ -49,8 +49,6 @@ pub(super) struct Target<'a> {
     pub(super) file: &'a File,
     /// Counts the payload bytes as they move.
     pub(super) moved: &'a AtomicU64,
-    /// What is known of a payload that is over and has holes.
-    pub(super) holed: &'a Cell<Option<PartialReceive>>,
 }
 
 /// One client's reception.
@@ -115,7 +113,7 @@ impl<'a> Reception<'a> {
         target: &Target<'_>,
         source: &mut Source,
         lines: &mut LineStream<'_>,
-    ) -> Result<Received> {
+    ) -> Result<Received, ReceiveError> {
         let begun = clock::now();
         let ended = self.listen(target, source, lines);
         let ended = ended.and_then(|()| self.writer.flush().map_err(|stop| disk(target, stop)));
@@ -146,12 +144,14 @@ impl<'a> Reception<'a> {
             cut.inspect_err(|error| log::warn!("cannot cut the part to what is whole: {error}"))
                 .is_ok()
         };
-        target.holed.set(Some(PartialReceive {
-            last: over.then(|| self.last.max(begun)),
-            cut,
-            counts,
-        }));
-        Err(error)
+        Err(ReceiveError {
+            error,
+            partial: Some(PartialReceive {
+                last: over.then(|| self.last.max(begun)),
+                cut,
+                counts,
+            }),
+        })
     }
 
     /// Takes datagrams in until the file is whole or nothing more can come.

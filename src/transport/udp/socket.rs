@@ -6,26 +6,29 @@
 //! queue without a word, a small one makes the send wait.
 
 use std::io;
+use std::io::IoSlice;
 use std::net::IpAddr;
 use std::net::Ipv4Addr;
 use std::net::SocketAddr;
 use std::net::UdpSocket;
 use std::ops::Range;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::error::Error;
 use crate::error::Result;
 use crate::net::datagrams;
-use crate::transport::udp::kernel;
+use crate::net::datagrams::BATCHED;
+use crate::net::datagrams::kernel;
+use crate::net::datagrams::options;
 
 /// Sends datagrams.
 #[derive(Debug)]
 pub struct Outlet {
     socket: UdpSocket,
-    /// The length at which the kernel cuts large sends; [`NEVER`] where it cannot.
-    cut: AtomicUsize,
+    /// The kernel cuts large sends into datagrams, as far as is known.
+    segmented: AtomicBool,
     tells_refused: bool,
 }
 
@@ -58,8 +61,8 @@ pub const SEGMENTS_MAX: usize = 44;
 /// Most bytes that one call sends.
 const CALL_MAX: usize = 65_507;
 
-/// The kernel does not cut.
-const NEVER: usize = usize::MAX;
+/// The receive buffer that is asked for, bytes.
+const RECEIVE_BUFFER: usize = 4 << 20;
 
 /// One byte more than a datagram can have, so that none is cut unseen.
 const DATAGRAM_ROOM: usize = 65_536;
@@ -85,27 +88,25 @@ impl Outlet {
         if let Some(reach) = reach {
             socket.set_multicast_ttl_v4(reach.ttl).map_err(failed())?;
         }
-        kernel::limit_send(&socket);
-        let tells_refused = kernel::tell_refused(&socket);
+        let segmented = many && kernel::can_segment(&socket);
+        Ok(Self::new(socket, segmented))
+    }
+
+    /// Sends over a socket that is open already, one datagram at a time. What comes to it is
+    /// received with [`receive`].
+    pub fn over(socket: UdpSocket) -> Self {
+        Self::new(socket, false)
+    }
+
+    fn new(socket: UdpSocket, segmented: bool) -> Self {
+        options::limit_send_buffer(&socket);
+        let tells_refused = kernel::report_refusals(&socket);
         if !tells_refused {
             log::debug!("this system does not tell which datagrams its own queue refuses");
         }
-        let many = many && kernel::send_many(&socket, 0);
-        Ok(Self {
-            socket,
-            cut: AtomicUsize::new(if many { 0 } else { NEVER }),
-            tells_refused,
-        })
-    }
-
-    /// Sends over a socket that is open already, one datagram at a time. Who receives at it does so
-    /// with `hear`.
-    pub fn over(socket: UdpSocket) -> Self {
-        kernel::limit_send(&socket);
-        let tells_refused = kernel::tell_refused(&socket);
         Self {
             socket,
-            cut: AtomicUsize::new(NEVER),
+            segmented: AtomicBool::new(segmented),
             tells_refused,
         }
     }
@@ -118,7 +119,7 @@ impl Outlet {
 
     /// True while the kernel cuts large sends.
     pub fn sends_many(&self) -> bool {
-        self.cut.load(Ordering::Relaxed) != NEVER
+        self.segmented.load(Ordering::Relaxed)
     }
 
     /// Sends `bytes` to `to` as datagrams of `segment` bytes, the last maybe shorter; returns how
@@ -132,16 +133,14 @@ impl Outlet {
         };
         let mut refused = 0;
         for call in bytes.chunks(step) {
-            self.set_cut(call.len(), segment);
-            match self.send_one(call, to) {
+            match self.send_one(call, segment, to) {
                 Ok(()) => {}
                 // A device or path that cannot cut: from now on each datagram by itself.
                 Err(error) if call.len() > segment && cannot_cut(&error) => {
                     log::debug!("sending single datagrams: {error}");
-                    kernel::send_many(&self.socket, 0);
-                    self.cut.store(NEVER, Ordering::Relaxed);
+                    self.segmented.store(false, Ordering::Relaxed);
                     for datagram in call.chunks(segment) {
-                        refused += u64::from(self.send_one(datagram, to).is_err());
+                        refused += u64::from(self.send_one(datagram, segment, to).is_err());
                     }
                 }
                 Err(error) => {
@@ -153,28 +152,21 @@ impl Outlet {
         refused
     }
 
-    /// Lets the kernel cut the next send at `segment`, and only if there is something to cut.
-    fn set_cut(&self, len: usize, segment: usize) {
-        let cut = self.cut.load(Ordering::Relaxed);
-        let wanted = if len > segment { segment } else { 0 };
-        if cut == NEVER || cut == wanted || wanted == 0 && len <= cut {
-            return;
-        }
-        let size = u16::try_from(wanted).unwrap_or(0);
-        let set = kernel::send_many(&self.socket, size);
-        self.cut
-            .store(if set { wanted } else { NEVER }, Ordering::Relaxed);
-    }
-
-    fn send_one(&self, datagram: &[u8], to: SocketAddr) -> io::Result<()> {
+    /// Sends `call` as datagrams of `segment` bytes, the last maybe shorter.
+    fn send_one(&self, call: &[u8], segment: usize, to: SocketAddr) -> io::Result<()> {
         let mut tries = 0;
         loop {
-            match self.socket.send_to(datagram, to) {
-                Ok(_) => return Ok(()),
+            let sent = match u16::try_from(segment) {
+                Ok(segment) if call.len() > usize::from(segment) => {
+                    kernel::send_segmented(&self.socket, &[IoSlice::new(call)], segment, Some(to))
+                }
+                _ => self.socket.send_to(call, to).map(drop),
+            };
+            match sent {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 // What came back for an earlier datagram is told once, and this one not sent.
                 Err(error) if is_stale(&error) && tries < STALE_ERRORS => tries += 1,
-                Err(error) => return Err(error),
+                other => return other,
             }
         }
     }
@@ -185,12 +177,12 @@ impl Outlet {
 ///
 /// # Errors
 /// The system's, those of earlier datagrams among them.
-pub(super) fn hear(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
-    let came = socket.recv_from(buffer);
-    if came.is_err() {
-        kernel::forget_errors(socket);
+pub(super) fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+    let received = socket.recv_from(buffer);
+    if received.is_err() {
+        kernel::discard_errors(socket);
     }
-    came
+    received
 }
 
 fn is_stale(error: &io::Error) -> bool {
@@ -228,7 +220,7 @@ impl Inlet {
             return Err(Error::refused(group, "groups are of IPv4"));
         };
         let failed = || Error::io("join the group", group);
-        let socket = kernel::bind_shared(group).map_err(failed())?;
+        let socket = options::bind_shared(group).map_err(failed())?;
         socket
             .join_multicast_v4(&address, &interface)
             .map_err(failed())?;
@@ -237,8 +229,8 @@ impl Inlet {
 
     fn set_up(socket: UdpSocket, at: IpAddr) -> Result<Self> {
         let failed = Error::io("set up a UDP socket", at);
-        let room = kernel::enlarge(&socket);
-        kernel::receive_many(&socket);
+        let room = options::enlarge_receive_buffer(&socket, RECEIVE_BUFFER);
+        kernel::coalesce_received(&socket);
         socket.set_read_timeout(Some(NAP)).map_err(failed)?;
         let dropped_before = datagrams::drops(&socket);
         Ok(Self {
@@ -320,7 +312,7 @@ impl Inlet {
     pub fn gather(&mut self, wait: bool) -> io::Result<Option<(SocketAddr, usize, &[u8])>> {
         let (from, segment, start, mut end) = match self.pending.take() {
             Some((from, segment, range)) => (from, segment, range.start, range.end),
-            None => match self.one(0, wait || !kernel::RECEIVES_AT_ONCE)? {
+            None => match self.one(0, wait || !BATCHED)? {
                 Some((from, segment, len)) => (from, segment, 0, len),
                 None => return Ok(None),
             },
@@ -340,7 +332,7 @@ impl Inlet {
                     break;
                 }
                 // Only std receives here, or all that there was has been taken.
-                None if napped || end - start > segment || !kernel::RECEIVES_AT_ONCE => break,
+                None if napped || end - start > segment || !BATCHED => break,
                 None => {
                     std::thread::sleep(LINGER);
                     napped = true;
@@ -353,7 +345,7 @@ impl Inlet {
     /// One call's datagrams, to the buffer from `at` on.
     fn one(&mut self, at: usize, wait: bool) -> io::Result<Option<(SocketAddr, usize, usize)>> {
         let room = &mut self.buffer[at..at + DATAGRAM_ROOM];
-        match kernel::receive(&self.socket, room, wait) {
+        match kernel::receive_coalesced(&self.socket, room, wait) {
             Ok((len, segment, from)) => {
                 self.rows |= len > segment;
                 Ok(Some((from, segment, len)))
@@ -466,11 +458,11 @@ mod tests {
         // As on a host whose default somebody has raised.
         let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
         let _ = socket2::SockRef::from(&socket).set_send_buffer_size(4 << 20);
-        assert!(room(&socket) > kernel::SEND_BUFFER, "{}", room(&socket));
+        assert!(room(&socket) > options::SEND_BUFFER, "{}", room(&socket));
         let outlet = Outlet::over(socket);
-        assert_eq!(room(&outlet.socket), kernel::SEND_BUFFER);
+        assert_eq!(room(&outlet.socket), options::SEND_BUFFER);
         let outlet = Outlet::open(Ipv4Addr::LOCALHOST.into(), false, None).expect("one");
-        assert!(room(&outlet.socket) <= kernel::SEND_BUFFER);
+        assert!(room(&outlet.socket) <= options::SEND_BUFFER);
     }
 
     #[test]
@@ -515,7 +507,7 @@ mod tests {
         while heard < 10 && std::time::Instant::now() < deadline {
             // A datagram of some length: a few bytes find room for longer.
             client.send_to(&[2; 1200], here).expect("sent");
-            heard += u32::from(hear(&socket, &mut buffer).is_ok());
+            heard += u32::from(receive(&socket, &mut buffer).is_ok());
         }
         assert_eq!(heard, 10);
         // And what goes out goes on.

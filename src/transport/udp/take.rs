@@ -3,8 +3,10 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::client::part::ByteOrder;
 use crate::client::receive::PrepareContext;
 use crate::client::receive::ReceiveContext;
+use crate::client::receive::ReceiveError;
 use crate::client::receive::ReceiveSession;
 use crate::client::receive::ReceiveTransport;
 use crate::client::receive::Received;
@@ -61,8 +63,8 @@ impl ReceiveTransport for Datagrams {
         self.0
     }
 
-    fn leaves_holes(&self) -> bool {
-        true
+    fn byte_order(&self) -> ByteOrder {
+        ByteOrder::AfterBeginning
     }
 
     fn prepare(
@@ -77,7 +79,7 @@ impl ReceiveTransport for Datagrams {
         let here = lines.local()?.ip().to_canonical();
         let (source, port, room) = match (self.0, terms.group) {
             (Via::Multicast, Some(group)) => {
-                let interface = match (arriving.order.interface, here) {
+                let interface = match (arriving.config.interface, here) {
                     (Some(interface), _) | (None, IpAddr::V4(interface)) => interface,
                     (None, IpAddr::V6(_)) => {
                         return Err(Error::refused("gatecast", "groups are of IPv4"));
@@ -110,7 +112,7 @@ impl ReceiveSession for Open {
         &mut self,
         incoming: &ReceiveContext<'_>,
         lines: &mut LineStream<'_>,
-    ) -> Result<Received> {
+    ) -> Result<Received, ReceiveError> {
         if incoming.range.is_empty() {
             return Ok(Received::nothing(clock::now()));
         }
@@ -143,10 +145,9 @@ impl ReceiveSession for Open {
         let writer = Writer::new(incoming.file);
         let intake = Reception::new(how, receiver, writer, server, incoming.range.clone(), now);
         let target = Target {
-            order: incoming.order,
+            order: incoming.config,
             file: incoming.file,
             moved: incoming.moved,
-            holed: &incoming.holed,
         };
         intake.run(&target, &mut source, lines)
     }

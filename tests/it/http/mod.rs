@@ -28,7 +28,7 @@ use crate::common::within;
 use gatecast::internals::digest::Digest;
 use gatecast::internals::http;
 use gatecast::internals::http::Documents;
-use gatecast::internals::http::Options;
+use gatecast::internals::http::HttpConfig;
 use gatecast::internals::report::csv;
 use gatecast::internals::server::config::ServerConfig;
 use gatecast::internals::session::Via;
@@ -37,20 +37,20 @@ use gatecast::internals::transport::tcp;
 
 const TOKEN: &str = "0123456789abcdef";
 
-fn options() -> Options {
-    Options {
+fn config() -> HttpConfig {
+    HttpConfig {
         token: Some(TOKEN.to_owned()),
         documents: Documents {
             csv: Some(csv::transfers),
             ..Documents::default()
         },
-        ..Options::default()
+        ..HttpConfig::default()
     }
 }
 
 fn server(bytes: u64, set: impl FnOnce(&mut ServerConfig)) -> Server {
     Server::with(bytes, set, |host| {
-        http::serve(tcp::serve(host).expect("TCP"), options()).expect("HTTP")
+        http::serve(tcp::serve(host).expect("TCP"), config()).expect("HTTP")
     })
 }
 
@@ -578,9 +578,7 @@ fn subscribers_share_snapshots_and_excess_gets_503() {
         }
         states.dedup();
         assert!(states.len() <= 3, "one snapshot for all: {}", states.len());
-        let mut crowd: Vec<Peer> = (40..http::board::SUBSCRIBERS_MAX)
-            .map(|_| subscribe())
-            .collect();
+        let mut crowd: Vec<Peer> = (40..http::SUBSCRIBERS_MAX).map(|_| subscribe()).collect();
         crowd
             .iter_mut()
             .for_each(|peer| while !peer.hear().starts_with("data: ") {});
@@ -644,7 +642,7 @@ fn own_http_client_is_proven_on_both_sides() {
         let mut order = server.order("h");
         order.clients = 3;
         let name = gatecast::internals::text::FileName::new("f.bin").expect("plain");
-        let target = http::client::Target::file(&server.addr.to_string(), &name);
+        let target = http::client::HttpTarget::file(&server.addr.to_string(), &name);
         let fetch = gatecast::internals::client::FetchRun::new(&order);
         let ends = http::client::run(&fetch, &order, &target).expect("an order that can be begun");
         let records = gatecast::internals::client::records(&ends);
@@ -696,7 +694,9 @@ fn native_client_follows_server_to_http() {
         let mut order = order;
         order.group = Some(2);
         common::whole(
-            fetch.run(&order, &[&http::way::Take]).expect("begun"),
+            fetch
+                .run(&order, &[&http::transport::HttpReceive])
+                .expect("begun"),
             &server,
         );
         assert_eq!(Digest::of(&answer(&by_http.rest()).2), server.sha1);

@@ -21,7 +21,7 @@ use crate::common::until;
 use crate::common::within;
 use gatecast::internals::digest::Digest;
 use gatecast::internals::http;
-use gatecast::internals::http::Options;
+use gatecast::internals::http::HttpConfig;
 use gatecast::internals::server::sample;
 use gatecast::internals::transport::tcp;
 
@@ -200,7 +200,9 @@ fn nginx_and_gatecast_answer_ranges_alike() {
         let server = Server::with(
             1000,
             |_| {},
-            |host| http::serve(tcp::serve(host).expect("TCP"), Options::default()).expect("HTTP"),
+            |host| {
+                http::serve(tcp::serve(host).expect("TCP"), HttpConfig::default()).expect("HTTP")
+            },
         );
         let folder = tempfile::tempdir().expect("a folder");
         let nginx = Nginx::start(folder.path(), &server.folder.path().join("offered"));

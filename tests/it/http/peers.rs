@@ -17,14 +17,14 @@ use crate::common::until;
 use crate::common::within;
 use gatecast::internals::digest::Digest;
 use gatecast::internals::http;
-use gatecast::internals::http::Options;
+use gatecast::internals::http::HttpConfig;
 use gatecast::internals::server::config::ServerConfig;
 use gatecast::internals::transfer::Outcome;
 use gatecast::internals::transport::tcp;
 
 fn server(bytes: u64, set: impl FnOnce(&mut ServerConfig)) -> Server {
     Server::with(bytes, set, |host| {
-        http::serve(tcp::serve(host).expect("TCP"), Options::default()).expect("HTTP")
+        http::serve(tcp::serve(host).expect("TCP"), HttpConfig::default()).expect("HTTP")
     })
 }
 

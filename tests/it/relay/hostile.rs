@@ -9,10 +9,10 @@ use std::thread;
 use std::time::Duration;
 use std::time::Instant;
 
-use gatecast::internals::proto::relay::Standing;
-use gatecast::internals::proto::relay::log::End;
+use gatecast::internals::proto::relay::ViewerState;
+use gatecast::internals::proto::relay::log::ViewerEnd;
 use gatecast::internals::relay::Relay;
-use gatecast::internals::relay::Settings;
+use gatecast::internals::relay::config::RelayConfig;
 
 use crate::common::turn::in_turn;
 use crate::common::until;
@@ -72,7 +72,7 @@ fn hostile_commands_are_refused_and_change_nothing() {
         assert_eq!(lab.ask(&lab.conectar()), "ERROR connected already\n");
         assert_eq!(lab.ask("CONTINUAR"), "ERROR not interrupted\n");
         let shot = relay.snapshot();
-        assert_eq!(shot.viewers[0].standing, Standing::Running);
+        assert_eq!(shot.viewers[0].state, ViewerState::Running);
         assert_eq!(shot.viewers[0].to, lab.socket.local_addr().expect("bound"));
         source.send(5);
         assert!(lab.take(5).into_iter().eq(0..5));
@@ -121,7 +121,7 @@ fn silent_connections_keep_no_viewer_out() {
     in_turn("connections to a relay", LIMIT, || {
         let relay = relay();
         let silent: Vec<TcpStream> = (0..1_000)
-            .map(|n| TcpStream::connect(relay.addr()).unwrap_or_else(|e| panic!("{n}: {e}")))
+            .map(|n| TcpStream::connect(relay.local_addr()).unwrap_or_else(|e| panic!("{n}: {e}")))
             .collect();
         let mut source = Source::to(&relay);
         let lab = Lab::connected(&relay);
@@ -179,9 +179,9 @@ fn silent_native_viewer_is_dropped_soon() {
         // Five are promised; a machine that runs all tests at once is slow to look.
         assert!(took < Duration::from_secs(8), "{took:?}");
         assert!(took > Duration::from_secs(3), "{took:?}");
-        assert_eq!(lab.hear(), "ERROR no word within 4 s\n");
+        assert_eq!(lab.hear(), "ERROR no command within 4 s\n");
         assert_eq!(lab.hear(), "");
-        assert_eq!(visits(relay)[0].end, End::Silent);
+        assert_eq!(visits(relay)[0].end, ViewerEnd::Silent);
     });
 }
 
@@ -216,7 +216,7 @@ fn one_address_cannot_take_all_places() {
         let Some(host) = gatecast::internals::net::socket::outward() else {
             return eprintln!("passed by: no address but loopback");
         };
-        let mut settings = Settings::new(LOCAL);
+        let mut settings = RelayConfig::new(LOCAL);
         settings.viewers_per_address = 2;
         let relay = Relay::start(&settings, (host, 0).into()).expect("free ports");
         let labs = [Lab::connected(&relay), Lab::connected(&relay)];
@@ -238,7 +238,7 @@ fn connection_without_target_is_dropped() {
     within(LIMIT, || {
         let relay = relay_with(|settings| settings.max_silence = Duration::from_secs(1));
         let mut lab = Lab::to(&relay);
-        assert_eq!(lab.hear(), "ERROR no word within 1 s\n");
+        assert_eq!(lab.hear(), "ERROR no command within 1 s\n");
         until("it is gone", || relay.connections() == 0);
         assert!(visits(relay).is_empty(), "it was no viewer");
     });
@@ -265,7 +265,7 @@ fn impossible_receipt_is_refused_and_not_logged() {
         let received = visits[0].received.expect("its honest word");
         assert_eq!(received.datagrams, 5);
         // And the table of such visits can be made.
-        gatecast::internals::report::live::visits(&[visits[0].clone(), visits[0].clone()]);
+        gatecast::internals::report::relay::viewer_table(&[visits[0].clone(), visits[0].clone()]);
     });
 }
 
@@ -274,8 +274,8 @@ fn lab_viewer_is_dropped_after_max_silence() {
     within(LIMIT, || {
         let relay = relay_with(|settings| settings.max_silence = Duration::from_secs(1));
         let mut lab = Lab::connected(&relay);
-        assert_eq!(lab.hear(), "ERROR no word within 1 s\n");
-        assert_eq!(visits(relay)[0].end, End::Silent);
+        assert_eq!(lab.hear(), "ERROR no command within 1 s\n");
+        assert_eq!(visits(relay)[0].end, ViewerEnd::Silent);
     });
 }
 
@@ -299,7 +299,7 @@ fn relay_stops_sending_where_nobody_listens() {
             answer.starts_with("ERROR nobody listens at port"),
             "{answer}"
         );
-        assert_eq!(visits(relay)[0].end, End::Refused);
+        assert_eq!(visits(relay)[0].end, ViewerEnd::Refused);
     });
 }
 

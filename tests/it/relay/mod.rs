@@ -21,13 +21,13 @@ use std::time::Duration;
 use crate::common::PATIENCE;
 use crate::common::until;
 use crate::common::within;
-use gatecast::internals::proto::relay::log::End;
-use gatecast::internals::proto::relay::log::Visit;
+use gatecast::internals::proto::relay::log::ViewerEnd;
+use gatecast::internals::proto::relay::log::ViewerRecord;
+use gatecast::internals::proto::relay::status::WatchSnapshot;
 use gatecast::internals::relay::Relay;
-use gatecast::internals::relay::Settings;
-use gatecast::internals::relay::watch::Order;
-use gatecast::internals::relay::watch::View;
+use gatecast::internals::relay::config::RelayConfig;
 use gatecast::internals::relay::watch::Watch;
+use gatecast::internals::relay::watch::WatchConfig;
 
 const LOCAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
@@ -42,8 +42,8 @@ fn relay() -> Relay {
     relay_with(|_| {})
 }
 
-fn relay_with(set: impl FnOnce(&mut Settings)) -> Relay {
-    let mut settings = Settings::new(LOCAL);
+fn relay_with(set: impl FnOnce(&mut RelayConfig)) -> Relay {
+    let mut settings = RelayConfig::new(LOCAL);
     set(&mut settings);
     Relay::start(&settings, LOCAL).expect("free ports")
 }
@@ -104,7 +104,7 @@ struct Lab {
 
 impl Lab {
     fn to(relay: &Relay) -> Self {
-        let control = TcpStream::connect(relay.addr()).expect("listening");
+        let control = TcpStream::connect(relay.local_addr()).expect("listening");
         control.set_read_timeout(Some(PATIENCE)).expect("a socket");
         let socket = UdpSocket::bind(LOCAL).expect("a free port");
         Self {
@@ -165,17 +165,17 @@ impl Lab {
 }
 
 fn watch(relay: &Relay) -> Watch {
-    Watch::start(&Order::new(vec![relay.addr()])).expect("a relay")
+    Watch::start(&WatchConfig::new(vec![relay.local_addr()])).expect("a relay")
 }
 
 /// Stops `relay` and returns every visit, in the order of the viewers.
-fn visits(relay: Relay) -> Vec<Visit> {
+fn visits(relay: Relay) -> Vec<ViewerRecord> {
     let mut visits = relay.stop().expect("no log to fail");
     visits.sort_by_key(|visit| visit.viewer);
     visits
 }
 
-fn whole(view: &View, datagrams: u64) {
+fn whole(view: &WatchSnapshot, datagrams: u64) {
     assert_eq!(view.received.datagrams, datagrams, "{view:?}");
     assert_eq!(view.received.ts.errors, 0, "{view:?}");
     let sent = view.sent.expect("one of ours tells");
@@ -196,7 +196,7 @@ fn every_viewer_gets_every_datagram_once_and_in_order() {
             for lab in &labs {
                 assert!(lab.take(50).into_iter().eq(from..from + 50));
             }
-            let has = |watch: &Watch| watch.view().received.datagrams == from + 50;
+            let has = |watch: &Watch| watch.snapshot().received.datagrams == from + 50;
             until("the others have them", || watches.iter().all(has));
         }
         drop(labs);
@@ -206,11 +206,11 @@ fn every_viewer_gets_every_datagram_once_and_in_order() {
         let visits = visits(relay);
         assert_eq!(visits.len(), 6);
         for visit in &visits[..3] {
-            assert_eq!((visit.sent.sent, visit.end), (2_000, End::Closed));
+            assert_eq!((visit.sent.sent, visit.end), (2_000, ViewerEnd::Closed));
             assert_eq!(visit.received, None, "the lab's do not tell");
         }
         for visit in &visits[3..] {
-            assert_eq!((visit.sent.sent, visit.end), (2_000, End::Left));
+            assert_eq!((visit.sent.sent, visit.end), (2_000, ViewerEnd::Left));
             assert_eq!(visit.sent.network_lost(visit.received.as_ref()), Some(0));
         }
     });
@@ -239,7 +239,7 @@ fn lab_viewer_gets_datagrams_only_while_connected() {
         source.send(10);
         lab.hears_nothing();
         let visits = visits(relay);
-        assert_eq!(visits[1].end, End::Left);
+        assert_eq!(visits[1].end, ViewerEnd::Left);
         assert_eq!((visits[1].sent.sent, visits[1].sent.paused), (20, 30));
     });
 }
@@ -291,10 +291,10 @@ fn viewer_records_stream_and_feeds_player() {
         let path = folder.path().join("stream.ts");
         let player = UdpSocket::bind(LOCAL).expect("a free port");
         player.set_read_timeout(Some(PATIENCE)).expect("a socket");
-        let order = Order {
+        let order = WatchConfig {
             record: Some(path.clone()),
             player: Some(player.local_addr().expect("bound")),
-            ..Order::new(vec![relay.addr()])
+            ..WatchConfig::new(vec![relay.local_addr()])
         };
         let watch = Watch::start(&order).expect("a relay");
         source.send(60);
@@ -320,14 +320,14 @@ fn viewer_reports_stopped_relay_and_unwritable_recording() {
         let _tap = Source::to(&relay);
         let stopping = thread::spawn(move || visits(relay));
         assert!(watch.wait(PATIENCE), "it is not told");
-        assert!(watch.over().is_some());
+        assert!(watch.end_reason().is_some());
         assert!(watch.pause().is_err());
         let view = watch.quit().expect("what is known");
         assert_eq!(view.received.datagrams, 0);
-        assert_eq!(stopping.join().expect("stopped")[0].end, End::Stopped);
-        let order = Order {
+        assert_eq!(stopping.join().expect("stopped")[0].end, ViewerEnd::Stopped);
+        let order = WatchConfig {
             record: Some("/".into()),
-            ..Order::new(vec![LOCAL])
+            ..WatchConfig::new(vec![LOCAL])
         };
         assert!(Watch::start(&order).is_err(), "no relay and no file");
     });
@@ -362,12 +362,12 @@ fn viewer_watches_relay_that_knows_only_lab_commands() {
             }
             heard
         });
-        let watch = Watch::start(&Order::new(vec![addr])).expect("a relay");
+        let watch = Watch::start(&WatchConfig::new(vec![addr])).expect("a relay");
         until("the datagram comes", || {
-            watch.view().received.datagrams == 1
+            watch.snapshot().received.datagrams == 1
         });
         thread::sleep(Duration::from_millis(1_200));
-        assert_eq!(watch.over(), None);
+        assert_eq!(watch.end_reason(), None);
         let view = watch.quit().expect("nothing recorded");
         assert_eq!(view.sent, None, "unknown is unknown");
         let heard = old.join().expect("an old relay");
@@ -406,7 +406,7 @@ fn answers_of_relay_are_escaped_when_shown() {
         let hostile = "ERROR \u{202e}no\u{2028}OK";
         let safe = |shown: &str| !shown.chars().any(gatecast::internals::text::is_unsafe);
         let addr = old_relay(move |_| hostile);
-        let error = Watch::start(&Order::new(vec![addr])).expect_err("refused");
+        let error = Watch::start(&WatchConfig::new(vec![addr])).expect_err("refused");
         let shown = error.to_string();
         assert!(safe(&shown), "{shown:?}");
         assert!(shown.ends_with("\\u{202e}no\\u{2028}OK"), "{shown:?}");
@@ -416,7 +416,7 @@ fn answers_of_relay_are_escaped_when_shown() {
             Some("ALIVE") => "OK sent=0 bytes=0 dropped=0 paused=0 cc=0",
             _ => hostile,
         });
-        let watch = Watch::start(&Order::new(vec![addr])).expect("a relay");
+        let watch = Watch::start(&WatchConfig::new(vec![addr])).expect("a relay");
         let shown = watch.pause().expect_err("refused").to_string();
         assert!(safe(&shown), "{shown:?}");
         let addr = old_relay(move |line| match line.split(' ').next() {
@@ -424,9 +424,9 @@ fn answers_of_relay_are_escaped_when_shown() {
             Some("ALIVE") => "OK sent=0 bytes=0 dropped=0 paused=0 cc=0 \x1b[2J",
             _ => hostile,
         });
-        let watch = Watch::start(&Order::new(vec![addr])).expect("a relay");
+        let watch = Watch::start(&WatchConfig::new(vec![addr])).expect("a relay");
         assert!(watch.wait(PATIENCE), "it broke the protocol");
-        let shown = watch.over().expect("over");
+        let shown = watch.end_reason().expect("over");
         assert!(safe(&shown), "{shown:?}");
     });
 }
@@ -438,13 +438,13 @@ fn resume_without_pause_hides_no_loss() {
         let mut source = Source::to(&relay);
         let watch = watch(&relay);
         source.send(10);
-        let came = |count| until("they came", || watch.view().received.datagrams == count);
+        let came = |count| until("they came", || watch.snapshot().received.datagrams == count);
         came(10);
         assert!(watch.resume().is_err(), "it is not paused");
         source.skip(3);
         source.send(10);
         came(20);
-        assert_eq!(watch.view().received.ts.errors, 1, "the source's loss");
+        assert_eq!(watch.snapshot().received.ts.errors, 1, "the source's loss");
         // After a pause there is none: what passed was not wanted.
         watch.pause().expect("running");
         let _other = Lab::connected(&relay);
@@ -455,7 +455,7 @@ fn resume_without_pause_hides_no_loss() {
         watch.resume().expect("paused");
         source.send(10);
         came(30);
-        assert_eq!(watch.view().received.ts.errors, 1);
+        assert_eq!(watch.snapshot().received.ts.errors, 1);
     });
 }
 
@@ -465,7 +465,7 @@ fn viewer_connects_by_link_local_address() {
         let Some(link_local) = link_local() else {
             return eprintln!("passed by: no link-local address here");
         };
-        let relay = Relay::start(&Settings::new(LOCAL), link_local).expect("free ports");
+        let relay = Relay::start(&RelayConfig::new(LOCAL), link_local).expect("free ports");
         let mut source = Source::to(&relay);
         let watch = watch(&relay);
         source.send(20);
@@ -506,10 +506,10 @@ fn log_has_one_line_for_each_visit() {
             .collect();
         assert_eq!(logs.len(), 1);
         let text = std::fs::read_to_string(logs[0].path()).expect("text");
-        let mut read: Vec<Visit> = text
+        let mut read: Vec<ViewerRecord> = text
             .split_inclusive('\n')
             .skip(1)
-            .map(|line| Visit::decode(line).expect("our own line"))
+            .map(|line| ViewerRecord::decode(line).expect("our own line"))
             .collect();
         read.sort_by_key(|visit| visit.viewer);
         assert_eq!(read, visits);

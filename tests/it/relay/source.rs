@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use gatecast::internals::relay::Relay;
-use gatecast::internals::relay::Settings;
+use gatecast::internals::relay::config::RelayConfig;
 
 use crate::common::until;
 use crate::common::within;
@@ -162,7 +162,7 @@ fn other_datagrams_are_relayed_unchanged() {
         for size in sizes {
             assert_eq!(lab.socket.recv(&mut bytes).expect("relayed"), size);
         }
-        until("they are counted", || relay.snapshot().input.strange == 7);
+        until("they are counted", || relay.snapshot().input.not_ts == 7);
     });
 }
 
@@ -178,7 +178,7 @@ fn restarted_source_causes_no_burst_and_no_added_error() {
         thread::sleep(Duration::from_millis(800));
         source.send(100);
         source.is_read(&relay, 200);
-        assert_eq!(watch.view().received.datagrams, 200);
+        assert_eq!(watch.snapshot().received.datagrams, 200);
         assert_eq!(relay.snapshot().input.ts.errors, 0);
         // It ends, and another process begins from the beginning.
         drop(source);
@@ -222,7 +222,7 @@ fn doubled_source_is_relayed_without_added_errors() {
 fn relay_reads_source_of_multicast_group() {
     within(LIMIT, || {
         let group = SocketAddr::from(([239, 255, 77, 23], 0));
-        let mut settings = Settings::new(group);
+        let mut settings = RelayConfig::new(group);
         settings.interface = Some(Ipv4Addr::LOCALHOST);
         let relay = match Relay::start(&settings, LOCAL) {
             Ok(relay) => relay,

@@ -18,7 +18,7 @@ use crate::common::star::turn_with_stars;
 use crate::common::within;
 use gatecast::internals::testbed::star::build::Star;
 use gatecast::internals::testbed::star::host::Host;
-use gatecast::internals::testbed::star::layout::Layout;
+use gatecast::internals::testbed::star::layout::StarLayout;
 use gatecast::internals::units::Rate;
 
 static GO: AtomicBool = AtomicBool::new(false);
@@ -177,7 +177,7 @@ fn five_programs_share_session_and_seed_to_gatecast() {
             .map(|n| (n.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40) as u8)
             .collect();
         fs::write(at.join("f.bin"), &bytes).expect("room");
-        let star = Star::build(&Layout::new(6, Rate(50_000_000)), &GO).expect("built");
+        let star = Star::build(&StarLayout::new(6, Rate(50_000_000)), &GO).expect("built");
         let hosts = star.hosts();
         let capture = at.join("host1.pcapng");
         let capture = capture.to_str().expect("text");

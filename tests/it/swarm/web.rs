@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use crate::common::http::request_head;
 use crate::common::within;
-use gatecast::internals::transport::swarm::web;
+use gatecast::internals::net::http::client;
 
 const MAX: usize = 1000;
 
@@ -30,7 +30,7 @@ fn server(answer: Vec<u8>, more: &'static [u8]) -> SocketAddr {
 
 fn get(answer: impl Into<Vec<u8>>, more: &'static [u8]) -> Result<Vec<u8>, String> {
     let addr = server(answer.into(), more);
-    let got = web::get(&[addr], &addr.to_string(), "/announce", MAX);
+    let got = client::get(&[addr], &addr.to_string(), "/announce", MAX);
     got.map_err(|error| error.to_string())
 }
 

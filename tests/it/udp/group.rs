@@ -174,7 +174,7 @@ fn damage_on_the_way_makes_copies_corrupt() {
         over.store(true, Ordering::Relaxed);
         assert_eq!(ends.len(), 2);
         assert!(ends.iter().all(|end| end.path.is_none()), "{ends:?}");
-        assert_eq!(Verdict::of_ends(&ends).exit_code(), 5);
+        assert_eq!(Verdict::of_clients(&ends).exit_code(), 5);
         let record = server.record();
         assert_eq!(Verdict::of_records(&[record.clone()]).exit_code(), 5);
         for transfer in &record.transfers {

@@ -17,9 +17,9 @@ use gatecast::internals::server::sample;
 use gatecast::internals::session::Via;
 use gatecast::internals::testbed::star::build::Star;
 use gatecast::internals::testbed::star::host;
-use gatecast::internals::testbed::star::layout::Layout;
-use gatecast::internals::testbed::star::layout::Middle;
-use gatecast::internals::testbed::star::name::Place;
+use gatecast::internals::testbed::star::layout::StarLayout;
+use gatecast::internals::testbed::star::layout::Topology;
+use gatecast::internals::testbed::star::star_id::StarNode;
 use gatecast::internals::testbed::star::tool;
 use gatecast::internals::transfer::Outcome;
 use gatecast::internals::transfer::Record;
@@ -113,7 +113,7 @@ fn raw_reports_exactly_what_the_filter_dropped() {
         return;
     };
     within(Duration::from_secs(100), || {
-        let layout = Layout::new(2, Rate(100_000_000));
+        let layout = StarLayout::new(2, Rate(100_000_000));
         let star = Star::build(&layout, &AtomicBool::new(false)).expect("a star");
         let client = &star.hosts()[1];
         for millionths in [0, 1_000, 10_000, 50_000, 200_000, 500_000] {
@@ -146,7 +146,7 @@ fn reliable_transports_are_whole_at_every_loss() {
         return;
     };
     within(Duration::from_secs(100), || {
-        let layout = Layout::new(2, Rate(100_000_000));
+        let layout = StarLayout::new(2, Rate(100_000_000));
         let star = Star::build(&layout, &AtomicBool::new(false)).expect("a star");
         let client = &star.hosts()[1];
         for millionths in [50_000, 500_000] {
@@ -181,7 +181,7 @@ fn thirteen_multicast_clients_cost_one_stream() {
         return;
     };
     within(Duration::from_secs(100), || {
-        let layout = Layout::new(14, Rate(100_000_000));
+        let layout = StarLayout::new(14, Rate(100_000_000));
         let star = Star::build(&layout, &AtomicBool::new(false)).expect("a star");
         let bytes = 5_000_000;
         let before = star.hosts()[0].carried().expect("a counter");
@@ -207,7 +207,7 @@ fn drops_of_senders_queue_are_not_network_loss() {
         return;
     };
     within(Duration::from_secs(100), || {
-        let layout = Layout::new(2, Rate(100_000_000));
+        let layout = StarLayout::new(2, Rate(100_000_000));
         let star = Star::build(&layout, &AtomicBool::new(false)).expect("a star");
         // A queue of ten datagrams, shorter than what one socket may have under way.
         let queue = "qdisc replace dev eth0 root tbf rate 20mbit burst 10kb limit 15kb";
@@ -230,16 +230,16 @@ fn path_with_mtu_1280_loses_nothing_for_good() {
         return;
     };
     within(Duration::from_secs(100), || {
-        for middle in [Middle::Switch, Middle::Router] {
-            let mut layout = Layout::new(2, Rate(100_000_000));
-            layout.middle = middle;
+        for middle in [Topology::Switch, Topology::Router] {
+            let mut layout = StarLayout::new(2, Rate(100_000_000));
+            layout.topology = middle;
             let star = Star::build(&layout, &AtomicBool::new(false)).expect("a star");
             match middle {
                 // The sender's own interface: its kernel cuts.
-                Middle::Switch => on(&star.hosts()[0], "ip", "link set dev eth0 mtu 1280"),
+                Topology::Switch => on(&star.hosts()[0], "ip", "link set dev eth0 mtu 1280"),
                 // A router's: it says so, once for each destination.
-                Middle::Router => {
-                    let name = star.id().namespace(Place::Middle);
+                Topology::Router => {
+                    let name = star.id().namespace(StarNode::Center);
                     let said = Command::new(tool::find("ip").expect("looked for before"))
                         .args(["-n", &name, "link", "set", "dev", "p1", "mtu", "1280"])
                         .output()
@@ -248,9 +248,9 @@ fn path_with_mtu_1280_loses_nothing_for_good() {
                 }
             }
             let ways: &[Via] = match middle {
-                Middle::Switch => &[Via::Udp, Via::Multicast],
+                Topology::Switch => &[Via::Udp, Via::Multicast],
                 // A switch's groups do not pass a router of ours.
-                Middle::Router => &[Via::Udp],
+                Topology::Router => &[Via::Udp],
             };
             for &via in ways {
                 let transfer = session(&star, via, 2_000_000);
@@ -268,7 +268,7 @@ fn server_without_rate_finds_narrow_link() {
     };
     within(Duration::from_secs(100), || {
         for (narrow, loss) in [(50_000_000, 0), (10_000_000, 0), (10_000_000, 20_000)] {
-            let mut layout = Layout::new(2, Rate(100_000_000));
+            let mut layout = StarLayout::new(2, Rate(100_000_000));
             layout.links[1].down = Rate(narrow);
             let star = Star::build(&layout, &AtomicBool::new(false)).expect("a star");
             if loss > 0 {
@@ -299,7 +299,7 @@ fn lossy_client_delays_nobody_of_its_group() {
         return;
     };
     within(Duration::from_secs(100), || {
-        let layout = Layout::new(7, Rate(100_000_000));
+        let layout = StarLayout::new(7, Rate(100_000_000));
         let star = Star::build(&layout, &AtomicBool::new(false)).expect("a star");
         let bytes = 8_000_000;
         let run = || {

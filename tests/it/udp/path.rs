@@ -539,7 +539,7 @@ fn copy_changed_on_the_way_is_corrupt() {
         for (row, ends) in [once, always] {
             assert_eq!(row.outcome, Outcome::Corrupt, "{row:?}");
             assert_eq!(row.verified, Some(false), "{row:?}");
-            assert_eq!(Verdict::of_ends(&ends).exit_code(), 5);
+            assert_eq!(Verdict::of_clients(&ends).exit_code(), 5);
             let error = ends[0].error.as_ref().expect("damaged").to_string();
             assert!(error.contains("SHA-1"), "{error}");
         }

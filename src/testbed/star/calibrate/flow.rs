@@ -34,7 +34,7 @@ pub struct Window {
 
 /// What came of datagrams.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Datagrams {
+pub struct UdpFlow {
     /// Handed to the sender's kernel.
     pub sent: u64,
     /// Different ones that arrived.
@@ -172,7 +172,7 @@ pub fn udp(
     window: Window,
     most: u64,
     stop: &AtomicBool,
-) -> Result<Datagrams> {
+) -> Result<UdpFlow> {
     let failed = |doing| Error::io(doing, format!("{} to {}", from.address, to.address));
     let receiving = to
         .enter(|| UdpSocket::bind((to.address, 0)))?
@@ -196,7 +196,7 @@ pub fn udp(
         });
         let (received, mbit) = receive(&receiving, window, &ended);
         let sent = sender.join().expect("the sender does not panic");
-        Datagrams {
+        UdpFlow {
             sent,
             received,
             receiver_dropped: 0,

@@ -10,10 +10,13 @@ use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::time::Duration;
 
+use serde::Deserialize;
+use serde::Serialize;
+
 use crate::error::Error;
 use crate::error::Result;
 use crate::testbed::star::build::Star;
-use crate::testbed::star::calibrate::flow::Datagrams;
+use crate::testbed::star::calibrate::flow::UdpFlow;
 use crate::testbed::star::calibrate::flow::Window;
 use crate::testbed::star::host::Host;
 use crate::testbed::star::layout::Loss;
@@ -21,8 +24,7 @@ use crate::testbed::star::layout::Traffic;
 use crate::units::Rate;
 
 /// What was measured.
-#[derive(Clone, Debug, PartialEq)]
-#[cfg_attr(feature = "cli", derive(serde::Serialize, serde::Deserialize))]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Calibration {
     /// From the server to the first client and nothing else on the star, Mbit/s of payload.
     pub tcp_alone_mbit: f64,
@@ -45,20 +47,19 @@ pub struct Calibration {
 }
 
 /// Loss that was asked for, counted at both ends, and by the packet filter that makes it.
-#[derive(Clone, Debug, PartialEq)]
-#[cfg_attr(feature = "cli", derive(serde::Serialize, serde::Deserialize))]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LossCheck {
     /// The fraction asked for.
     pub asked: f64,
-    /// Datagrams sent to the first client.
+    /// UdpFlow sent to the first client.
     pub sent: u64,
     /// Different ones that it received.
     pub received: u64,
-    /// Datagrams that the packet filter dropped on their way, by its own counter.
+    /// UdpFlow that the packet filter dropped on their way, by its own counter.
     pub filter_dropped: u64,
-    /// Datagrams that the packet filter saw.
+    /// UdpFlow that the packet filter saw.
     pub filter_seen: u64,
-    /// Datagrams that the receiver's full buffer dropped.
+    /// UdpFlow that the receiver's full buffer dropped.
     pub receiver_dropped: u64,
 }
 
@@ -89,7 +90,7 @@ const TOGETHER: Window = Window {
 };
 const ROUND_TRIPS: usize = 41;
 
-/// Datagrams of which losses are counted: at 1 % a count of 300, give or take 17.
+/// UdpFlow of which losses are counted: at 1 % a count of 300, give or take 17.
 const LOSS_DATAGRAMS: u64 = 30_000;
 /// At slow links fewer of them, for this long.
 const LOSS_WINDOW: Window = Window {
@@ -108,7 +109,7 @@ pub fn links(hosts: &[Host], stop: &AtomicBool) -> Result<Calibration> {
     let [server, client, ..] = hosts else {
         return Err(Error::refused("the calibration", "fewer than two hosts"));
     };
-    let expected = |from: &Host, to: &Host, share: f64| mbit(path(from, to)) * share;
+    let expected = |from: &Host, to: &Host, share: f64| path(from, to).mbit() * share;
     let trips = flow::round_trips(server, client, ROUND_TRIPS)?;
     let tcp_expected_mbit = expected(server, client, TCP_SHARE);
     let tcp_alone_mbit = settled(tcp_expected_mbit, || flow::tcp(server, client, ALONE, stop))?;
@@ -162,11 +163,6 @@ fn path(from: &Host, to: &Host) -> Rate {
     from.link.up.min(to.link.down)
 }
 
-#[allow(clippy::cast_precision_loss)] // Exact to 2^53 bit/s.
-fn mbit(rate: Rate) -> f64 {
-    rate.0 as f64 / 1e6
-}
-
 /// Begins the star's loss and counts it at both ends of the first client's link. Loss of TCP only
 /// is counted by the filter alone.
 ///
@@ -177,14 +173,14 @@ pub fn loss(star: &Star, stop: &AtomicBool) -> Result<Option<LossCheck>> {
         return Ok(None);
     };
     // Its counters begin at zero, and count nothing but what follows.
-    star.lose(Loss {
+    star.start_loss_of(Loss {
         of: Traffic::Udp,
         ..loss
     })?;
     let counted = count(star, stop);
     star.end_loss()?;
     let check = counted?;
-    star.begin_loss()?;
+    star.start_loss()?;
     Ok(Some(LossCheck {
         asked: loss.fraction(),
         ..check
@@ -193,7 +189,7 @@ pub fn loss(star: &Star, stop: &AtomicBool) -> Result<Option<LossCheck>> {
 
 fn count(star: &Star, stop: &AtomicBool) -> Result<LossCheck> {
     let hosts = star.hosts();
-    let Datagrams {
+    let UdpFlow {
         sent,
         received,
         receiver_dropped,

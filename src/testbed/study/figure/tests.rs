@@ -18,7 +18,7 @@ fn each_way_has_its_bound_in_its_colour_and_equal_bounds_are_one_line() {
         results.rows.extend(
             rows.into_iter()
                 .filter(|row| row.via == "tcp")
-                .map(|row| Row {
+                .map(|row| StudyRow {
                     via: way.to_owned(),
                     bound_s: row.bound_s * factor,
                     ..row
@@ -60,8 +60,8 @@ fn several_losses_have_sets_of_their_own_and_a_plot_against_loss() {
         .rows
         .clone()
         .into_iter()
-        .map(|row| Row { loss: 0.001, ..row });
-    results.rows.extend(lossy.collect::<Vec<Row>>());
+        .map(|row| StudyRow { loss: 0.001, ..row });
+    results.rows.extend(lossy.collect::<Vec<StudyRow>>());
     let figures = all(&results);
     let names: Vec<&str> = figures.iter().map(|figure| &figure.name[..]).collect();
     assert_eq!(names[0], "makespan-10MB-100mbit-loss0");

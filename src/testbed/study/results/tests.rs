@@ -2,7 +2,7 @@ use super::*;
 use crate::session::Via;
 use crate::testbed::star::layout;
 use crate::testbed::study::contender::SeatReport;
-use crate::testbed::study::native::Native;
+use crate::testbed::study::contender::native::Native;
 use crate::units::Rate;
 
 fn cell(clients: u16) -> Cell {
@@ -28,12 +28,12 @@ fn seat(host: usize, seconds: f64) -> SeatReport {
     }
 }
 
-fn run(clients: u16, repeat: u32, makespan: f64) -> Run {
+fn run(clients: u16, repeat: u32, makespan: f64) -> StudyRun {
     let seats = (1..=usize::from(clients)).map(|host| {
         let share = host as f64 / f64::from(clients);
         seat(host, makespan * (0.8 + 0.2 * share))
     });
-    Run {
+    StudyRun {
         cell: cell(clients),
         repeat,
         bound_s: 0.84 * f64::from(clients),
@@ -47,7 +47,9 @@ fn run(clients: u16, repeat: u32, makespan: f64) -> Run {
             ..Observed::default()
         }),
         failed: None,
-        carried: (0..=clients).map(|_| Link { up: 7, down: 9 }).collect(),
+        carried: (0..=clients)
+            .map(|_| LinkBytes { up: 7, down: 9 })
+            .collect(),
         cpu_others_s: None,
         took_s: makespan + 1.0,
     }
@@ -132,13 +134,13 @@ fn a_document_is_read_back_and_half_a_one_is_refused() {
 
 #[test]
 fn bounds_are_of_the_links_that_were_measured() {
-    let host = |number: u8, link: layout::Link| Host {
+    let host = |number: u8, link: layout::LinkRates| Host {
         namespace: "/".into(),
         address: [10, 77, 0, number].into(),
         device: "eth0".to_owned(),
         link,
     };
-    let link = |up: u64, down: u64| layout::Link {
+    let link = |up: u64, down: u64| layout::LinkRates {
         up: Rate(up),
         down: Rate(down),
     };

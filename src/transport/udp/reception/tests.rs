@@ -37,23 +37,20 @@ fn take(source: &mut Source, stall: Duration) -> Result<Received> {
     let file = tempfile::tempfile().expect("room");
     let mut order = FetchConfig::new(Vec::new());
     order.stall = stall;
-    let (moved, holed) = (AtomicU64::new(0), Cell::new(None));
+    let moved = AtomicU64::new(0);
     let target = Target {
         order: &order,
         file: &file,
         moved: &moved,
-        holed: &holed,
     };
     // A server that says nothing.
     let mute = TcpListener::bind("127.0.0.1:0").expect("a port");
     let peer = mute.local_addr().expect("bound");
     let stream = TcpStream::connect(peer).expect("it listens");
     let server = Ipv4Addr::LOCALHOST.into();
-    Reception::new(how, receiver, Writer::new(&file), server, 0..bytes, now).run(
-        &target,
-        source,
-        &mut LineStream::new(&stream, peer, b""),
-    )
+    Reception::new(how, receiver, Writer::new(&file), server, 0..bytes, now)
+        .run(&target, source, &mut LineStream::new(&stream, peer, b""))
+        .map_err(|stop| stop.error)
 }
 
 #[test]

@@ -1,0 +1,125 @@
+//! The options that describe the links of a star, for `star` and for `study`.
+
+use std::time::Duration;
+
+use crate::cli::options;
+use crate::error::Error;
+use crate::error::Result;
+use crate::testbed::star::layout;
+use crate::testbed::star::layout::LinkRates;
+use crate::testbed::star::layout::Loss;
+use crate::testbed::star::layout::StarLayout;
+use crate::testbed::star::layout::Topology;
+use crate::testbed::star::layout::Traffic;
+use crate::units::Rate;
+
+/// A star on a command line.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct StarLayoutArgs {
+    /// How many hosts, the server among them
+    #[arg(long, default_value = "14", value_name = "N")]
+    pub(crate) hosts: usize,
+    /// Rate of each link, each way
+    #[arg(long, default_value = "100mbit")]
+    pub(crate) rate: Rate,
+    /// Drop this share of packets at random in the switch, such as 1%
+    #[arg(long, default_value = "0", value_parser = layout::parse_loss, value_name = "SHARE")]
+    pub(crate) loss: u32,
+    /// What every link has beside rate and loss.
+    #[command(flatten)]
+    pub(crate) links: LinkArgs,
+}
+
+/// What all links share beside rate and loss, for `star` and `study`.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct LinkArgs {
+    /// Rate from the hosts, where it is another than --rate
+    #[arg(long, value_name = "RATE")]
+    pub(crate) up: Option<Rate>,
+    /// Rate to the hosts, where it is another than --rate
+    #[arg(long, value_name = "RATE")]
+    pub(crate) down: Option<Rate>,
+    /// One host's own rates, up and down, such as 3=10mbit/50mbit; may be repeated
+    #[arg(long = "host", value_parser = host_link, value_name = "HOST=UP/DOWN")]
+    pub(crate) host_links: Vec<(usize, LinkRates)>,
+    /// Which packets are lost: all, tcp or udp
+    #[arg(long, default_value = "all", value_name = "WHICH")]
+    pub(crate) loss_of: Traffic,
+    /// Delay on the way out of each host, such as 5ms; needs the kernel's netem
+    #[arg(long, default_value = "0s", value_parser = options::span, value_name = "TIME")]
+    pub(crate) delay: Duration,
+    /// A router in the middle, each host in a subnet of its own
+    #[arg(long)]
+    pub(crate) router: bool,
+    /// Leave segmentation and receive offloads on
+    #[arg(long)]
+    pub(crate) offloads: bool,
+}
+
+/// Reads one host's own link, `3=10mbit/50mbit`.
+///
+/// # Errors
+/// Anything else, with the value.
+pub(crate) fn host_link(text: &str) -> std::result::Result<(usize, LinkRates), String> {
+    let wrong = || format!("'{text}' is not HOST=RATE or HOST=UP/DOWN, such as 3=10mbit/50mbit");
+    let (host, link) = text.split_once('=').ok_or_else(wrong)?;
+    let host = host.parse().map_err(|_| wrong())?;
+    Ok((
+        host,
+        LinkRates::parse(link).map_err(|error| error.to_string())?,
+    ))
+}
+
+impl LinkArgs {
+    /// The layout of `hosts` hosts at `rate`, with `loss` parts of a million, that these options
+    /// ask for.
+    ///
+    /// # Errors
+    /// A host that is not there, and what [`StarLayout::check`] refuses.
+    pub(crate) fn layout(&self, hosts: usize, rate: Rate, loss: u32) -> Result<StarLayout> {
+        let usage = |error: Error| match error {
+            Error::Refused { reason, .. } => Error::Usage { what: reason },
+            other => other,
+        };
+        let mut layout = StarLayout::new(hosts, rate);
+        for link in &mut layout.links {
+            link.up = self.up.unwrap_or(rate);
+            link.down = self.down.unwrap_or(rate);
+        }
+        for (host, link) in &self.host_links {
+            let there = layout.links.len();
+            let Some(own) = layout.links.get_mut(*host) else {
+                return Err(Error::Usage {
+                    what: format!(
+                        "--host {host}: the hosts are 0 to {}",
+                        there.saturating_sub(1)
+                    ),
+                });
+            };
+            *own = *link;
+        }
+        layout.topology = if self.router {
+            Topology::Router
+        } else {
+            Topology::Switch
+        };
+        layout.loss = (loss > 0).then_some(Loss {
+            millionths: loss,
+            of: self.loss_of,
+        });
+        layout.delay = self.delay;
+        layout.offloads = self.offloads;
+        layout.check().map_err(usage)?;
+        Ok(layout)
+    }
+}
+
+impl StarLayoutArgs {
+    /// The layout that these options ask for.
+    ///
+    /// # Errors
+    /// As [`LinkArgs::layout`].
+    pub(crate) fn layout(&self) -> Result<StarLayout> {
+        self.links.layout(self.hosts, self.rate, self.loss)
+    }
+}

@@ -1,0 +1,87 @@
+//! `gatecast plan`: what to expect of each way, without a network.
+
+use std::path::PathBuf;
+
+use crate::cli::output;
+use crate::cli::testbed::simulate;
+use crate::error::Error;
+use crate::error::Result;
+use crate::report::verdict::Verdict;
+use crate::testbed::plan;
+use crate::testbed::plan::Scenario;
+use crate::testbed::study::results::Results;
+use crate::units::Bytes;
+use crate::units::Rate;
+
+/// `gatecast plan`
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Example: gatecast plan --size 4GB --clients 10000 --server-up 10gbit \
+--up 100mbit --down 1gbit --from study/results.json"
+)]
+pub(crate) struct PlanArgs {
+    /// Size of the file
+    #[arg(long)]
+    pub(crate) size: Bytes,
+    /// How many clients, up to a thousand million; or several such numbers, such as 10,100,1000
+    #[arg(long, value_parser = clients, value_delimiter = ',', required = true, value_name = "N")]
+    pub(crate) clients: Vec<u64>,
+    /// Each client's uplink
+    #[arg(long, default_value = "100mbit", value_name = "RATE")]
+    pub(crate) up: Rate,
+    /// Each client's downlink; as --up unless given
+    #[arg(long, value_name = "RATE")]
+    pub(crate) down: Option<Rate>,
+    /// The server's uplink; as --up unless given
+    #[arg(long, value_name = "RATE")]
+    pub(crate) server_up: Option<Rate>,
+    /// The results of a study: how near to its bound each way came
+    #[arg(long, value_name = "RESULTS.JSON")]
+    pub(crate) from: Option<PathBuf>,
+    /// The swarm, simulated.
+    #[command(flatten)]
+    pub(crate) simulation: simulate::SimulationArgs,
+}
+
+/// Most clients that are planned for.
+const CLIENTS_MAX: u64 = 1_000_000_000;
+
+fn clients(text: &str) -> std::result::Result<u64, String> {
+    crate::proto::line::decimal(text)
+        .filter(|number| (1..=CLIENTS_MAX).contains(number))
+        .ok_or_else(|| format!("'{text}' is not a number from 1 to {CLIENTS_MAX}"))
+}
+
+/// Plans.
+///
+/// # Errors
+/// The results cannot be read, or nothing is to be sent.
+pub(crate) fn run(args: &PlanArgs) -> Result<Verdict> {
+    if args.size.0 == 0 {
+        return Err(Error::Usage {
+            what: "--size must be at least 1 byte".to_owned(),
+        });
+    }
+    let (server_up, down) = (
+        args.server_up.unwrap_or(args.up),
+        args.down.unwrap_or(args.up),
+    );
+    let scenario = |&clients: &u64| Scenario {
+        bytes: args.size.0,
+        clients,
+        server_up,
+        up: args.up,
+        down,
+    };
+    let scenarios: Vec<Scenario> = args.clients.iter().map(scenario).collect();
+    if args.simulation.simulate {
+        return simulate::run(&args.simulation, &scenarios);
+    }
+    let study = args.from.as_deref().map(Results::read).transpose()?;
+    for (number, scenario) in scenarios.iter().enumerate() {
+        let answers = plan::forecasts(scenario, study.as_ref());
+        let space = if number > 0 { "\n" } else { "" };
+        output::print(&format!("{space}{}", plan::table(scenario, &answers)))?;
+    }
+    Ok(Verdict::AllVerified)
+}

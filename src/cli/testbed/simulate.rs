@@ -1,0 +1,128 @@
+//! `gatecast plan --simulate`: what a swarm would take, in virtual time.
+
+use std::thread;
+use std::time::Instant;
+
+use crate::cli::output;
+use crate::error::Error;
+use crate::error::Result;
+use crate::report::verdict::Verdict;
+use crate::session::MAX_SEATS;
+use crate::testbed::plan::Scenario;
+use crate::transport::swarm::simulate;
+use crate::transport::swarm::simulate::Plan;
+use crate::units::Bytes;
+
+/// How a swarm is simulated.
+#[derive(Clone, Debug, clap::Args)]
+#[group(skip)] // Another `SimulationArgs` takes these in, and a group has its struct's name.
+pub(crate) struct SimulationArgs {
+    /// Simulate the swarm in virtual time, up to 10,000 clients
+    #[arg(long)]
+    pub(crate) simulate: bool,
+    /// Simulate also that every second client has only a quarter of the uplink
+    #[arg(long, requires = "simulate")]
+    pub(crate) unequal: bool,
+    /// How many others each simulated client is linked to; 50 for up to 1000 clients, and 20
+    /// beyond, where 50 would take ten minutes and say the same
+    #[arg(long, value_parser = clap::value_parser!(u16).range(2..=200), value_name = "K")]
+    pub(crate) links: Option<u16>,
+    /// Equal seeds, equal simulations
+    #[arg(long, default_value = "1", value_name = "NUMBER")]
+    pub(crate) seed: u64,
+}
+
+/// How many links each of so many clients has, unless it is said.
+fn usual_links(clients: usize) -> usize {
+    if clients > 1000 { 20 } else { 50 }
+}
+
+/// Simulates each number of clients; a row is printed when it is known.
+///
+/// # Errors
+/// More clients than a session may have, or a result that cannot be written.
+pub(crate) fn run(args: &SimulationArgs, scenarios: &[Scenario]) -> Result<Verdict> {
+    if let Some(more) = scenarios.iter().find(|s| s.clients > u64::from(MAX_SEATS)) {
+        return Err(Error::Usage {
+            what: format!(
+                "--simulate takes up to {MAX_SEATS} clients, not {}",
+                more.clients
+            ),
+        });
+    }
+    let Some(first) = scenarios.first() else {
+        return Ok(Verdict::AllVerified);
+    };
+    let shape = if args.unequal {
+        ", unequal: every second one a quarter of it"
+    } else {
+        ""
+    };
+    output::print(&format!(
+        "swarm, simulated: {}, uplinks {}{shape}; no latency\n\n\
+         clients  uplinks  links  pieces  bound s  makespan s  over bound  server x file  busiest client x file\n\
+         -------  -------  -----  ------  -------  ----------  ----------  -------------  ---------------------\n",
+        Bytes(first.bytes),
+        first.up,
+    ))?;
+    for scenario in scenarios {
+        let begun = Instant::now();
+        // The two shapes know nothing of each other: a core for each.
+        let (equal, unequal) = thread::scope(|scope| {
+            let unequal = args
+                .unequal
+                .then(|| scope.spawn(|| row(&swarm_plan(args, scenario, true), "unequal")));
+            let equal = row(&swarm_plan(args, scenario, false), "equal");
+            let unequal = unequal.map(|thread| {
+                thread
+                    .join()
+                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            });
+            (equal, unequal.transpose())
+        });
+        output::print(&equal?)?;
+        if let Some(unequal) = unequal? {
+            output::print(&unequal)?;
+        }
+        let took = begun.elapsed().as_secs_f64();
+        log::info!("{} clients simulated in {took:.1} s", scenario.clients);
+    }
+    Ok(Verdict::AllVerified)
+}
+
+fn swarm_plan(args: &SimulationArgs, scenario: &Scenario, unequal: bool) -> Plan {
+    let (up, down) = (
+        scenario.up.bytes_per_second(),
+        scenario.down.bytes_per_second(),
+    );
+    let clients = scenario.clients as usize;
+    let mut links = vec![(up, down); clients];
+    if unequal {
+        let slow = links.iter_mut().skip(1).step_by(2);
+        slow.for_each(|(up, _)| *up /= 4.0);
+    }
+    Plan {
+        bytes: scenario.bytes,
+        server_up: scenario.server_up.bytes_per_second(),
+        clients: links,
+        links: args.links.map_or_else(|| usual_links(clients), usize::from),
+        seed: args.seed,
+    }
+}
+
+fn row(plan: &Plan, uplinks: &str) -> Result<String> {
+    let outcome = simulate::run(plan)
+        .ok_or_else(|| Error::refused("the simulation", "it did not come to an end"))?;
+    let (makespan, bound) = (outcome.makespan.as_secs_f64(), outcome.bound.as_secs_f64());
+    #[allow(clippy::cast_precision_loss, reason = "a ratio")]
+    let times = |bytes: u64| bytes as f64 / plan.bytes as f64;
+    Ok(format!(
+        "{:>7}  {uplinks:<7}  {:>5}  {:>6}  {bound:>7.3}  {makespan:>10.3}  {:>10.3}  {:>13.3}  {:>21.3}\n",
+        plan.clients.len(),
+        plan.links,
+        outcome.pieces,
+        makespan / bound,
+        times(outcome.server_bytes),
+        times(outcome.client_bytes),
+    ))
+}

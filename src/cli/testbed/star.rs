@@ -1,0 +1,396 @@
+//! `gatecast star`: an emulated star of hosts, for a while or until it is removed.
+
+use std::os::unix::process::CommandExt;
+use std::process::Child;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::Duration;
+
+use clap::Subcommand;
+
+use crate::cli::output;
+use crate::cli::signals;
+use crate::cli::signals::Request;
+use crate::cli::testbed::links::StarLayoutArgs;
+use crate::error::Error;
+use crate::error::Result;
+use crate::net::clock;
+use crate::report::table::Align;
+use crate::report::table::Table;
+use crate::report::verdict::Verdict;
+use crate::testbed::star::build::Star;
+use crate::testbed::star::calibrate;
+use crate::testbed::star::cleanup;
+use crate::testbed::star::layout::StarLayout;
+use crate::testbed::star::namespace;
+use crate::testbed::star::rootless;
+use crate::testbed::star::setup;
+use crate::testbed::star::star_id::StarId;
+use crate::testbed::star::star_id::StarNode;
+use crate::testbed::study::work_folder;
+
+/// `gatecast star up|down|list|exec|run`
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Example: gatecast star run --hosts 4 --rate 100mbit -- sh -c \
+'gatecast star exec 0 -- iperf3 -s -1 & gatecast star exec 1 -- iperf3 -c 10.77.0.1'"
+)]
+pub(crate) struct StarArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) action: StarAction,
+}
+
+/// What to do with a star.
+#[derive(Debug, Subcommand)]
+pub(crate) enum StarAction {
+    /// Build a star and leave it standing until Ctrl-C, or with --keep until `star down`
+    Up {
+        /// The star.
+        #[command(flatten)]
+        layout: StarLayoutArgs,
+        /// End at once and leave the star standing
+        #[arg(long)]
+        keep: bool,
+        /// Print the commands and run none
+        #[arg(long)]
+        dry_run: bool,
+        /// Measure what its links carry, and print it
+        #[arg(long)]
+        calibrate: bool,
+    },
+    /// Remove every star whose owner has ended, and what killed studies left; or one star by name
+    Down {
+        /// The star
+        name: Option<StarId>,
+    },
+    /// The stars that there are
+    List,
+    /// Run a program on a host: 0 is the server
+    Exec {
+        /// The star; $GATECAST_STAR, or the only one there is, unless given
+        #[arg(long)]
+        star: Option<StarId>,
+        /// The host's number
+        host: usize,
+        /// The program and its arguments
+        #[arg(last = true, required = true)]
+        command: Vec<String>,
+    },
+    /// Build a star, run a program beside it with $GATECAST_STAR set, and remove the star
+    Run {
+        /// The star.
+        #[command(flatten)]
+        layout: StarLayoutArgs,
+        /// The program and its arguments
+        #[arg(last = true, required = true)]
+        command: Vec<String>,
+    },
+}
+
+/// How long a program may take to end after Ctrl-C, which it has seen too.
+const EXIT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How often a wait looks up.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
+
+/// Names the star for `star exec`.
+const VARIABLE: &str = "GATECAST_STAR";
+
+/// Builds, removes, lists or uses a star.
+///
+/// # Errors
+/// What is missing, wrong or not ours.
+pub(crate) fn run(args: &StarArgs) -> Result<Verdict> {
+    match &args.action {
+        StarAction::Up {
+            layout,
+            keep,
+            dry_run,
+            calibrate,
+        } => {
+            let layout = layout.layout()?;
+            if *dry_run {
+                return show_plan(&layout);
+            }
+            up(&layout, *keep, *calibrate)
+        }
+        StarAction::Down { name } => down(*name),
+        StarAction::List => list(),
+        StarAction::Exec {
+            star,
+            host,
+            command,
+        } => Err(exec(*star, *host, command)),
+        StarAction::Run { layout, command } => run_beside(&layout.layout()?, command),
+    }
+}
+
+/// Becomes root in a user namespace when we are not root. Returns when we are.
+///
+/// # Errors
+/// Why that cannot be.
+pub(crate) fn need_root() -> Result<()> {
+    match rootless::is_root() {
+        true => Ok(()),
+        false => Err(rootless::enter()),
+    }
+}
+
+/// A flag that the first Ctrl-C sets.
+///
+/// # Errors
+/// The system refuses the handlers or a thread.
+pub(crate) fn stop_flag() -> Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let (requests, flag) = (signals::listen()?, Arc::clone(&stop));
+    thread::Builder::new()
+        .name("stop".to_owned())
+        .spawn(move || {
+            for request in requests {
+                if request == Request::Stop {
+                    flag.store(true, Ordering::Relaxed);
+                }
+            }
+        })
+        .map_err(Error::io("start the signal thread", "this process"))?;
+    Ok(stop)
+}
+
+fn show_plan(layout: &StarLayout) -> Result<Verdict> {
+    let id = StarId::next();
+    let mut steps = setup::up(&id, layout);
+    if let Some(loss) = layout.loss {
+        steps.extend(setup::loss(&id, layout, loss));
+    }
+    let mut text: String = steps.iter().map(|step| format!("{step}\n")).collect();
+    text += "# and to remove it\n";
+    for step in setup::down(&setup::namespaces(&id, layout)) {
+        text += &format!("{step}\n");
+    }
+    output::print(&text)?;
+    Ok(Verdict::AllVerified)
+}
+
+fn up(layout: &StarLayout, keep: bool, calibrate: bool) -> Result<Verdict> {
+    if keep && (!rootless::is_root() || rootless::is_inside()) {
+        return Err(Error::refused(
+            "the star",
+            "--keep takes root; without root a star lives inside its own process",
+        ));
+    }
+    need_root()?;
+    let stop = stop_flag()?;
+    let began = clock::now();
+    let star = Star::build(layout, &stop)?;
+    let took = clock::now().since(began);
+    let hosts = layout.links.len();
+    output::say(format_args!(
+        "star {} is up: {hosts} hosts in {:.2} s",
+        star.id(),
+        took.as_secs_f64()
+    ));
+    output::print(&table(&star))?;
+    if calibrate {
+        let mut measured = calibrate::links(star.hosts(), &stop)?;
+        measured.loss_check = calibrate::loss(&star, &stop)?;
+        output::print(&format!("\n{measured}\n"))?;
+        measured.check(calibrate::TOLERANCE, false)?;
+    } else {
+        star.start_loss()?;
+    }
+    if keep {
+        let id = star.keep();
+        output::say(format_args!("remove it with: gatecast star down {id}"));
+        return Ok(Verdict::AllVerified);
+    }
+    output::say("Ctrl-C removes it");
+    while !stop.load(Ordering::Relaxed) {
+        thread::sleep(POLL_INTERVAL);
+    }
+    remove(star)?;
+    Ok(Verdict::Interrupted)
+}
+
+fn remove(star: Star) -> Result<()> {
+    let began = clock::now();
+    star.down()?;
+    let took = clock::now().since(began);
+    output::say(format_args!("star is down in {:.2} s", took.as_secs_f64()));
+    Ok(())
+}
+
+fn table(star: &Star) -> String {
+    let mut table = Table::new(&[
+        ("host", Align::Right),
+        ("address", Align::Left),
+        ("up", Align::Right),
+        ("down", Align::Right),
+        ("namespace", Align::Left),
+    ]);
+    for (number, host) in star.hosts().iter().enumerate() {
+        table.row([
+            number.to_string(),
+            host.address.to_string(),
+            host.link.up.to_string(),
+            host.link.down.to_string(),
+            star.id().namespace(StarNode::Host(number)),
+        ]);
+    }
+    table.to_string()
+}
+
+fn down(name: Option<StarId>) -> Result<Verdict> {
+    let found = cleanup::find();
+    if let Some(name) = name
+        && !found.iter().any(|star| star.id == name)
+    {
+        return Err(Error::refused(
+            "the star",
+            format!("there is no star {name}"),
+        ));
+    }
+    let mut removed = 0;
+    for star in &found {
+        if name.is_some_and(|name| name != star.id) {
+            continue;
+        }
+        if star.owner_lives {
+            let process = star.id.process;
+            let spared = format!("star {} is in use by process {process}", star.id);
+            if name.is_some() {
+                return Err(Error::refused("the star", spared));
+            }
+            output::say(format_args!("{spared}: spared"));
+            continue;
+        }
+        cleanup::remove(&star.namespaces)?;
+        output::say(format_args!(
+            "star {} removed: {} namespaces",
+            star.id,
+            star.namespaces.len()
+        ));
+        removed += 1;
+    }
+    let folders = if name.is_none() {
+        work_folder::remove_leftovers()
+    } else {
+        0
+    };
+    if folders > 0 {
+        output::say(format_args!(
+            "{folders} working folders of killed studies removed"
+        ));
+    }
+    if removed + folders == 0 {
+        output::say("nothing to remove");
+    }
+    Ok(Verdict::AllVerified)
+}
+
+fn list() -> Result<Verdict> {
+    let mut table = Table::new(&[
+        ("star", Align::Left),
+        ("hosts", Align::Right),
+        ("owner", Align::Left),
+    ]);
+    for star in cleanup::find() {
+        let owner = match star.owner_lives {
+            true => format!("process {}", star.id.process),
+            false => "has ended".to_owned(),
+        };
+        let hosts = star.namespaces.len().saturating_sub(1);
+        table.row([star.id.to_string(), hosts.to_string(), owner]);
+    }
+    output::print(&table.to_string())?;
+    Ok(Verdict::AllVerified)
+}
+
+/// Becomes the program, on the host. Returns only when that cannot be.
+fn exec(star: Option<StarId>, host: usize, command: &[String]) -> Error {
+    let id = match which(star) {
+        Ok(id) => id,
+        Err(error) => return error,
+    };
+    let namespace = id.namespace(StarNode::Host(host));
+    if !namespace::names().contains(&namespace) {
+        return Error::refused("the star", format!("star {id} has no host {host}"));
+    }
+    let [program, arguments @ ..] = command else {
+        return Error::Usage {
+            what: "no program".to_owned(),
+        };
+    };
+    // The thread that entered the host becomes the program, and with it the whole process.
+    let failed = namespace::enter(&namespace::path_of(&namespace), || {
+        Command::new(program).args(arguments).exec()
+    });
+    match failed {
+        Ok(error) => Error::io("start the program", program)(error),
+        Err(error) => error,
+    }
+}
+
+fn which(star: Option<StarId>) -> Result<StarId> {
+    let refuse = |reason: String| Err(Error::refused("the star", reason));
+    if let Some(id) = star {
+        return Ok(id);
+    }
+    if let Ok(name) = std::env::var(VARIABLE) {
+        let shown = crate::text::escape(&name);
+        return name
+            .parse()
+            .or_else(|_| refuse(format!("{VARIABLE} is '{shown}', which names no star")));
+    }
+    match &cleanup::find()[..] {
+        [] => refuse("there is none; `gatecast star up` builds one".to_owned()),
+        [one] => Ok(one.id),
+        several => refuse(format!("there are {}; name one with --star", several.len())),
+    }
+}
+
+fn run_beside(layout: &StarLayout, command: &[String]) -> Result<Verdict> {
+    need_root()?;
+    let stop = stop_flag()?;
+    let star = Star::build(layout, &stop)?;
+    star.start_loss()?;
+    let [program, arguments @ ..] = command else {
+        return Err(Error::Usage {
+            what: "no program".to_owned(),
+        });
+    };
+    let child = Command::new(program)
+        .args(arguments)
+        .env(VARIABLE, star.id().to_string())
+        .spawn()
+        .map_err(Error::io("start the program", program))?;
+    let code = attend(child, &stop)?;
+    star.down()?;
+    match code {
+        _ if stop.load(Ordering::Relaxed) => Ok(Verdict::Interrupted),
+        Some(0) => Ok(Verdict::AllVerified),
+        // The program's own code is the answer of this command.
+        other => std::process::exit(other.unwrap_or(1)),
+    }
+}
+
+/// Waits for the program; its exit code, or `None` when a signal ended it.
+fn attend(mut child: Child, stop: &AtomicBool) -> Result<Option<i32>> {
+    let mut deadline = None;
+    loop {
+        let status = child.try_wait();
+        if let Some(status) = status.map_err(Error::io("wait for the program", child.id()))? {
+            return Ok(status.code());
+        }
+        if stop.load(Ordering::Relaxed) {
+            let deadline = *deadline.get_or_insert_with(|| clock::now().after(EXIT_TIMEOUT));
+            if clock::left(deadline).is_none() {
+                let _ = child.kill(); // It may have ended by itself just now.
+            }
+        }
+        thread::sleep(POLL_INTERVAL);
+    }
+}

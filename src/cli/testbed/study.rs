@@ -1,0 +1,393 @@
+//! `gatecast study`: every way of sending on the same links, against the same bound.
+
+use std::fs;
+use std::path::Path;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use crate::cli::output;
+use crate::cli::testbed::links::LinkArgs;
+use crate::cli::testbed::star;
+use crate::error::Error;
+use crate::error::Result;
+use crate::report::verdict::Verdict;
+use crate::session::Via;
+use crate::testbed::star::calibrate;
+use crate::testbed::star::host;
+use crate::testbed::star::host::Host;
+use crate::testbed::star::layout::LinkRates;
+use crate::testbed::star::layout::parse_loss;
+use crate::testbed::star::setup;
+use crate::testbed::study::contender::Contender;
+use crate::testbed::study::contender::multicast;
+use crate::testbed::study::contender::native::Native;
+use crate::testbed::study::contender::nginx;
+use crate::testbed::study::contender::nginx::Nginx;
+use crate::testbed::study::contender::torrent::TorrentClient;
+use crate::testbed::study::environment::Environment;
+use crate::testbed::study::figure;
+use crate::testbed::study::grid;
+use crate::testbed::study::grid::Grid;
+use crate::testbed::study::grid::Preset;
+use crate::testbed::study::page;
+use crate::testbed::study::results::Results;
+use crate::testbed::study::runner::Study;
+use crate::testbed::study::runner::Testbed;
+use crate::testbed::study::table;
+use crate::units::Bytes;
+use crate::units::Rate;
+
+/// `gatecast study [FILE]`
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Example: gatecast study --clients 1,2,4,8,13 --via tcp --rate 100mbit \
+--runs 3 --out study"
+)]
+pub(crate) struct StudyArgs {
+    /// The file to send; generated, of the sizes of --size, unless given
+    pub(crate) file: Option<PathBuf>,
+    /// A study that is set up already: peers (10 MB, 1 to 13 clients), router (6 clients, each in
+    /// a subnet of its own) or loss (0, 0.1, 1 and 5 %); other options change it
+    #[arg(long, value_name = "NAME")]
+    pub(crate) preset: Option<Preset>,
+    /// Numbers of clients, such as 1,2,4 or 1-13 [default: 1,2,4,8,13]
+    #[arg(long, value_parser = List::<u16>::clients, value_name = "LIST")]
+    pub(crate) clients: Option<List<u16>>,
+    /// What to compare: tcp, udp, multicast, swarm, http; nginx (with one curl a host), uftp,
+    /// udpcast, aria2, libtorrent
+    #[arg(
+        long,
+        default_value = "tcp",
+        value_delimiter = ',',
+        value_name = "LIST"
+    )]
+    pub(crate) via: Vec<String>,
+    /// Sizes of generated files, such as 10MB,100MB [default: 10MB]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "LIST",
+        conflicts_with = "file"
+    )]
+    pub(crate) size: Vec<Bytes>,
+    /// Rates of the links, such as 10mbit,100mbit [default: 100mbit]
+    #[arg(long, value_delimiter = ',', value_name = "LIST")]
+    pub(crate) rate: Vec<Rate>,
+    /// Shares of packets lost at random, such as 0,0.1%,1% [default: 0]
+    #[arg(long, value_parser = parse_loss, value_delimiter = ',', value_name = "LIST")]
+    pub(crate) loss: Vec<u32>,
+    /// How often each is measured: 3 for a look, 9 for a claim; rows of over a minute 3 at most
+    #[arg(long, default_value = "3")]
+    pub(crate) runs: u32,
+    /// What every link has beside rate and loss.
+    #[command(flatten)]
+    pub(crate) links: LinkArgs,
+    /// Where the results go, after every run; a study that was interrupted goes on from there
+    #[arg(long, default_value = "study", value_name = "DIR")]
+    pub(crate) out: PathBuf,
+    /// Forget what DIR has of an earlier study
+    #[arg(long)]
+    pub(crate) fresh: bool,
+    /// Run on the hosts in FILE instead of stars of our own: one a line, `NAMESPACE ADDRESS
+    /// DEVICE`, the server first
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["preset", "loss"])]
+    pub(crate) hosts_from: Option<PathBuf>,
+    /// TCP congestion control of the server, such as cubic; the system's own unless given
+    #[arg(long, value_name = "NAME")]
+    pub(crate) congestion: Option<String>,
+    /// How far a link may be from its rate [default: 1%; 3% with --hosts-from]
+    #[arg(long, value_parser = parse_loss, value_name = "SHARE")]
+    pub(crate) tolerance: Option<u32>,
+    /// Print the document instead of the table
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// A list that is one value on the command line.
+#[derive(Clone, Debug)]
+pub(crate) struct List<T>(pub Vec<T>);
+
+impl List<u16> {
+    fn clients(text: &str) -> std::result::Result<Self, String> {
+        grid::parse_clients(text).map(Self)
+    }
+}
+
+/// What a study is when nobody says.
+const CLIENTS: [u16; 5] = [1, 2, 4, 8, 13];
+const SIZE: u64 = 10_000_000;
+const RATE: u64 = 100_000_000;
+
+/// Studies.
+///
+/// # Errors
+/// A grid that cannot be, a star or link that is not what was asked for, results that cannot be
+/// written, or the user stopped it; what was measured until then is written.
+pub(crate) fn run(args: &StudyArgs) -> Result<Verdict> {
+    let grid = grid(args)?;
+    let mut links = args.links.clone();
+    links.router |= args.preset == Some(Preset::Router);
+    let contenders = contenders(args)?;
+    // A grid that no star can have is a usage error, before anything is made.
+    let hosts = usize::from(grid.most_clients()) + 1;
+    for (rate, loss) in grid.stars() {
+        links.layout(hosts, Rate(rate), loss)?;
+    }
+    let given = match &args.hosts_from {
+        Some(path) => Some(given(path, &grid, &links)?),
+        None => None,
+    };
+    star::need_root()?;
+    let stop = star::stop_flag()?;
+    fs::create_dir_all(&args.out).map_err(Error::io("make the folder", args.out.display()))?;
+    let path = args.out.join("results.json");
+    let mut results = begin(args, grid, &links, given.is_some(), &path)?;
+    let layout = |hosts, rate, loss| links.layout(hosts, rate, loss);
+    let study = Study {
+        contenders: &contenders,
+        ground: match &given {
+            Some(hosts) => Testbed::Given(hosts),
+            None => Testbed::Stars(&layout),
+        },
+        file: args.file.as_deref(),
+        results: &path,
+        tolerance: match (args.tolerance, &given) {
+            (Some(millionths), _) => f64::from(millionths) / 1e6,
+            (None, None) => calibrate::TOLERANCE,
+            (None, Some(_)) => calibrate::TOLERANCE_FOREIGN,
+        },
+    };
+    let done = study.run(&mut results, &stop, &|line| output::say(line));
+    publish(&results, &args.out)?;
+    done?;
+    if args.json {
+        output::print(&fs::read_to_string(&path).map_err(Error::io("read", path.display()))?)?;
+    } else {
+        output::print(&table::table(&results))?;
+    }
+    Ok(match results.all_proven() {
+        true => Verdict::AllVerified,
+        false => Verdict::SomeFailed,
+    })
+}
+
+fn grid(args: &StudyArgs) -> Result<Grid> {
+    let one_to_13: Vec<u16> = (1..=13).collect();
+    let (clients, losses): (&[u16], &[u32]) = match args.preset {
+        Some(Preset::Peers) => (&one_to_13, &[0]),
+        Some(Preset::Router) => (&[1, 2, 3, 4, 5, 6], &[0]),
+        Some(Preset::Loss) => (&[4], &[0, 1000, 10_000, 50_000]),
+        None => (&CLIENTS, &[0]),
+    };
+    let or = |given: &[u32], preset: &[u32]| match given {
+        [] => preset.to_vec(),
+        given => given.to_vec(),
+    };
+    let bytes = match &args.file {
+        Some(path) => vec![size_of(path)?],
+        None if args.size.is_empty() => vec![SIZE],
+        None => args.size.iter().map(|size| size.0).collect(),
+    };
+    if bytes.contains(&0) {
+        return Err(Error::Usage {
+            what: "the file must have at least 1 byte".to_owned(),
+        });
+    }
+    Grid {
+        clients: match &args.clients {
+            Some(list) => list.0.clone(),
+            None => clients.to_vec(),
+        },
+        ways: args.via.clone(),
+        bytes,
+        rates: match &args.rate[..] {
+            [] => vec![RATE],
+            rates => rates.iter().map(|rate| rate.0).collect(),
+        },
+        losses: or(&args.loss, losses),
+        runs: args.runs,
+    }
+    .checked()
+}
+
+fn size_of(path: &Path) -> Result<u64> {
+    let about = fs::metadata(path).map_err(Error::io("read the file", path.display()))?;
+    match about.is_file() {
+        true => Ok(about.len()),
+        false => Err(Error::refused(path.display(), "it is not a file")),
+    }
+}
+
+fn contenders(args: &StudyArgs) -> Result<Vec<Box<dyn Contender>>> {
+    let program = std::env::current_exe().map_err(Error::io("find this program", "the study"))?;
+    let contender = |name: &String| -> Result<Box<dyn Contender>> {
+        if name == nginx::NAME {
+            return Ok(Box::new(Nginx));
+        }
+        if let Some(foreign) = TorrentClient::of(name) {
+            return Ok(Box::new(foreign));
+        }
+        if let Some(rival) = multicast::ALL
+            .into_iter()
+            .find(|rival| rival.name() == name)
+        {
+            return Ok(Box::new(rival));
+        }
+        let via = Via::from_str(name).map_err(|error| Error::Usage {
+            what: format!(
+                "--via '{}': {error}, nginx, uftp, udpcast, aria2 or libtorrent",
+                crate::text::escape(name)
+            ),
+        })?;
+        Ok(Box::new(Native {
+            via,
+            program: program.clone(),
+            congestion: args.congestion.clone(),
+        }))
+    };
+    args.via.iter().map(contender).collect()
+}
+
+/// The hosts of somebody else's network.
+fn given(path: &Path, grid: &Grid, links: &LinkArgs) -> Result<Vec<Host>> {
+    let usage = |what: String| Err(Error::Usage { what });
+    let [rate] = grid.rates[..] else {
+        return usage(
+            "--hosts-from: the links have one --rate, the one they were built with".into(),
+        );
+    };
+    let link = LinkRates {
+        up: links.up.unwrap_or(Rate(rate)),
+        down: links.down.unwrap_or(Rate(rate)),
+    };
+    let mut hosts = host::read(path, link)?;
+    for (number, link) in &links.host_links {
+        match hosts.get_mut(*number) {
+            Some(host) => host.link = *link,
+            None => return usage(format!("--host {number}: there is no such host")),
+        }
+    }
+    let wanted = usize::from(grid.most_clients()) + 1;
+    if hosts.len() < wanted {
+        let (has, at) = (hosts.len(), path.display());
+        return usage(format!("{at} has {has} hosts; the study takes {wanted}"));
+    }
+    Ok(hosts)
+}
+
+/// An empty document, or the one that an interrupted study left.
+fn begin(
+    args: &StudyArgs,
+    grid: Grid,
+    links: &LinkArgs,
+    is_given: bool,
+    path: &Path,
+) -> Result<Results> {
+    let mut environment = Environment::here(std::env::args().collect());
+    environment.middle = match (is_given, links.router) {
+        (true, _) => "given".to_owned(),
+        (false, true) => "router".to_owned(),
+        (false, false) => "switch".to_owned(),
+    };
+    environment.offloads = match (is_given, links.offloads) {
+        (true, _) => "-".to_owned(),
+        (false, true) => "on".to_owned(),
+        (false, false) => "off".to_owned(),
+    };
+    if !is_given {
+        let queue =
+            |&rate: &u64| format!("{} bytes at {}", setup::queue_bytes(Rate(rate)), Rate(rate));
+        environment.queues = grid.rates.iter().map(queue).collect();
+    }
+    let about = describe(args, links, &environment);
+    if args.fresh || !path.exists() {
+        return Ok(Results::new(environment, grid, about));
+    }
+    let mut earlier = Results::read(path)?;
+    if earlier.links != about || earlier.grid != grid {
+        let mut same_but_runs = earlier.grid.clone();
+        same_but_runs.runs = grid.runs;
+        // More repeats of the same are the same study.
+        if earlier.links != about || same_but_runs != grid {
+            return Err(Error::refused(
+                path.display(),
+                "it is of another study; give another --out, or --fresh to forget it",
+            ));
+        }
+        earlier.grid = grid;
+    }
+    let there = earlier.measurements.len();
+    output::say(format_args!("going on: {there} runs are there already"));
+    earlier.environment = environment;
+    Ok(earlier)
+}
+
+/// What makes the links and the runs, beside the grid: two studies that differ in it are two.
+fn describe(args: &StudyArgs, links: &LinkArgs, environment: &Environment) -> String {
+    let mut parts = vec![format!("{} in the middle", environment.middle)];
+    let mut say = |condition: bool, text: String| {
+        if condition {
+            parts.push(text);
+        }
+    };
+    say(
+        environment.offloads != "-",
+        format!("offloads {}", environment.offloads),
+    );
+    say(
+        links.up.is_some(),
+        format!("up {}", links.up.unwrap_or(Rate(1))),
+    );
+    say(
+        links.down.is_some(),
+        format!("down {}", links.down.unwrap_or(Rate(1))),
+    );
+    for (host, link) in &links.host_links {
+        say(
+            true,
+            format!("host {host}: {} up, {} down", link.up, link.down),
+        );
+    }
+    say(!links.delay.is_zero(), format!("delay {:?}", links.delay));
+    let of = format!("loss of {} packets only", links.loss_of);
+    say(
+        links.loss_of != crate::testbed::star::layout::Traffic::All,
+        of,
+    );
+    if let Some(name) = &args.congestion {
+        say(
+            true,
+            format!("congestion control {}", crate::text::escape(name)),
+        );
+    }
+    if let Some(file) = &args.file {
+        say(
+            true,
+            format!("file {}", crate::text::escape(&file.display().to_string())),
+        );
+    }
+    parts.join(", ")
+}
+
+/// Writes tables, plots and the page beside the document.
+fn publish(results: &Results, out: &Path) -> Result<()> {
+    let write = |name: &str, text: &str| {
+        let path = out.join(name);
+        fs::write(&path, text).map_err(Error::io("write the results", path.display()))
+    };
+    if results.rows.is_empty() {
+        return Ok(());
+    }
+    write("results.csv", &table::csv(results))?;
+    let figures = figure::all(results);
+    for figure in &figures {
+        write(&format!("{}.svg", figure.name), &figure.chart.to_svg())?;
+    }
+    write("report.html", &page::html(results, &figures))?;
+    output::say(format_args!(
+        "results.json, results.csv, report.html and {} plots are in {}",
+        figures.len(),
+        out.display()
+    ));
+    Ok(())
+}

@@ -1,0 +1,251 @@
+//! One copy on its way: a part is opened, bytes come into it, they are read back and hashed, and
+//! only then does it get its final name.
+//!
+//! Every client downloads through this, whatever protocol its bytes come by. [`Verified`] is the
+//! only thing that can take a final name, and [`Download::verify`] is the only thing that makes
+//! one: nothing but a whole, verified file ever stands under a final name.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use crate::client::part::{Part, PartSpec};
+use crate::digest::{Digest, HASH_BUF, Hasher};
+use crate::error::{Error, Result};
+use crate::net::{clock, copy, socket};
+use crate::text::{FileName, escape};
+
+/// What is downloaded, and where to.
+#[derive(Clone, Debug)]
+pub struct DownloadSpec<'a> {
+    /// The part, and the copy's name.
+    pub part: PartSpec<'a>,
+    /// What will prove the copy.
+    pub proof: Proof,
+    /// How many clients of this process download as much: the disk must have room for all.
+    pub clients: u16,
+}
+
+/// What proves that a copy is right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// The SHA-1 of the whole file.
+    Sha1(Digest),
+    /// The SHA-1 of each piece, which were compared as the pieces came.
+    Pieces,
+    /// Nothing: the copy gets a name that says so.
+    Nothing,
+}
+
+/// A copy that is being received.
+#[derive(Debug)]
+pub struct Download {
+    part: Part,
+    name: FileName,
+    bytes: u64,
+    proof: Proof,
+    hasher: Hasher,
+    hashed: u64,
+}
+
+/// A complete copy, once its bytes were read back.
+#[derive(Debug)]
+pub enum Checked {
+    /// It is the file.
+    Whole(Verified),
+    /// It is another file, and has been removed.
+    Corrupt {
+        /// Its SHA-1.
+        sha1: Digest,
+        /// What is wrong, as one clause.
+        why: String,
+    },
+}
+
+/// A copy that may get its final name.
+#[derive(Debug)]
+pub struct Verified {
+    part: Part,
+    name: FileName,
+    proof: Proof,
+    /// The copy's SHA-1, read back from disk.
+    pub sha1: Digest,
+}
+
+/// How often a client that hashes reports its progress.
+const PROGRESS_EVERY: Duration = Duration::from_secs(1);
+
+impl Download {
+    /// Opens the part, empty or, to resume, as an earlier session left it.
+    ///
+    /// # Errors
+    /// The folder cannot be made or written, the final name is taken by something that a file
+    /// must not replace, another client writes this part, or the disk has too little room.
+    pub fn open(spec: &DownloadSpec<'_>) -> Result<Self> {
+        let part = Part::open(&spec.part)?;
+        let left = spec.part.bytes - part.resumed();
+        if let Err(error) = needs_room(spec.part.folder, left, spec.clients) {
+            if part.resumed() == 0 {
+                part.discard();
+            }
+            return Err(error);
+        }
+        Ok(Self {
+            part,
+            name: spec.part.name.clone(),
+            bytes: spec.part.bytes,
+            proof: spec.proof,
+            hasher: Hasher::default(),
+            hashed: 0,
+        })
+    }
+
+    /// Where the bytes go, each at its own place.
+    pub fn file(&self) -> &File {
+        self.part.file()
+    }
+
+    /// How many bytes of an earlier session it holds.
+    pub fn resumed(&self) -> u64 {
+        self.part.resumed()
+    }
+
+    /// From now on the part may have holes: a client that is killed must not leave it to a later
+    /// session as a beginning of the file.
+    ///
+    /// # Errors
+    /// The system refuses to rename it.
+    pub fn begin_holes(&mut self) -> Result<()> {
+        self.part.begin_holes()
+    }
+
+    /// The part has no hole: a later session may go on with it.
+    pub fn end_holes(&mut self) {
+        self.part.end_holes();
+    }
+
+    /// Gives the copy another final name than the one it was opened for.
+    ///
+    /// # Errors
+    /// That name is taken by something that a file must not replace.
+    pub fn set_name(&mut self, name: &FileName) -> Result<()> {
+        self.name = name.clone();
+        self.part.set_name(name)
+    }
+
+    /// Hashes the part up to byte `end`, reading it back from disk. `progress` gets the bytes
+    /// hashed so far, about each second.
+    ///
+    /// # Errors
+    /// The disk fails, the part is shorter than that, or `progress` fails.
+    pub fn hash_to(&mut self, end: u64, mut progress: impl FnMut(u64) -> Result<()>) -> Result<()> {
+        let mut buffer = vec![0; HASH_BUF];
+        let mut next = clock::now().after(PROGRESS_EVERY);
+        while self.hashed < end {
+            let want = usize::try_from(end - self.hashed)
+                .unwrap_or(usize::MAX)
+                .min(buffer.len());
+            let read = copy::read_at(self.part.file(), &mut buffer[..want], self.hashed)
+                .map_err(|stop| self.unreadable(stop))?;
+            self.hasher.update(&buffer[..read]);
+            self.hashed += read as u64;
+            // Other clients of this machine may still receive; those go first.
+            thread::yield_now();
+            if clock::now() >= next {
+                next = clock::now().after(PROGRESS_EVERY);
+                progress(self.hashed)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn unreadable(&self, stop: copy::Stop) -> Error {
+        match stop {
+            copy::Stop::Disk(error) => Error::io("read the copy back", self.part.shown())(error),
+            _ => Error::Corrupt {
+                what: format!("{} was truncated by another program", self.part.shown()),
+            },
+        }
+    }
+
+    /// Every byte is in: reads the copy back and compares it with its proof. A copy that is not
+    /// the file is removed.
+    ///
+    /// # Errors
+    /// As [`Download::hash_to`].
+    pub fn verify(mut self, progress: impl FnMut(u64) -> Result<()>) -> Result<Checked> {
+        self.hash_to(self.bytes, progress)?;
+        let sha1 = self.hasher.finish();
+        if let Proof::Sha1(expected) = self.proof
+            && expected != sha1
+        {
+            self.part.discard();
+            let why = format!("its SHA-1 is {sha1}, not {expected}");
+            return Ok(Checked::Corrupt { sha1, why });
+        }
+        Ok(Checked::Whole(Verified {
+            part: self.part,
+            name: self.name,
+            proof: self.proof,
+            sha1,
+        }))
+    }
+}
+
+impl Checked {
+    /// The copy, where it is the file `name`.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`].
+    pub fn whole(self, name: &FileName) -> Result<Verified> {
+        match self {
+            Self::Whole(verified) => Ok(verified),
+            Self::Corrupt { why, .. } => Err(Error::Corrupt {
+                what: format!("'{name}': {why}"),
+            }),
+        }
+    }
+}
+
+impl Verified {
+    /// Whether anything proves the copy.
+    pub fn is_proven(&self) -> bool {
+        self.proof != Proof::Nothing
+    }
+
+    /// Makes the copy safe on disk: its bytes are there when this returns.
+    ///
+    /// # Errors
+    /// The disk failed, so the copy is not good.
+    pub fn sync(&self) -> Result<()> {
+        self.part.sync()
+    }
+
+    /// Gives the copy its final name, or, where nothing proves it, that name with `.unproven`
+    /// behind it; `durable` makes the name safe on disk too.
+    ///
+    /// # Errors
+    /// Something that a file must not replace has taken the name, or the system refuses.
+    pub fn publish(mut self, durable: bool) -> Result<PathBuf> {
+        if !self.is_proven() {
+            let name = FileName::new(&format!("{}.unproven", self.name.as_str()))
+                .map_err(|error| Error::refused("gatecast", error.to_string()))?;
+            self.part.set_name(&name)?;
+        }
+        self.part.publish(durable)
+    }
+}
+
+/// Refuses a file of which `left` bytes are still to come to each of `clients` clients, where the
+/// disk has no room for them.
+fn needs_room(folder: &Path, left: u64, clients: u16) -> Result<()> {
+    let needed = left.saturating_mul(u64::from(clients));
+    match socket::free_space(folder).filter(|&free| free < needed) {
+        None => Ok(()),
+        Some(free) => Err(Error::refused(
+            escape(&folder.display().to_string()),
+            format!("{clients} x {left} bytes are to come and {free} bytes are free"),
+        )),
+    }
+}

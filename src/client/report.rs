@@ -1,0 +1,91 @@
+//! How a client's fetch ended, as its process knows it.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use time::OffsetDateTime;
+
+use crate::error::Error;
+use crate::proto::native::Offer;
+use crate::transfer::{Outcome, Record, Transfer};
+
+/// How one client's fetch ended.
+#[derive(Debug, Default)]
+pub struct ClientReport {
+    /// The seat it had; `None` if it never had one.
+    pub offer: Option<Offer>,
+    /// When it read GO, as a label.
+    pub released_at: Option<OffsetDateTime>,
+    /// How its transfer went, as far as this client knows.
+    pub transfer: Option<Transfer>,
+    /// How the server sends, where it said so.
+    pub sender: Option<String>,
+    /// Where the copy is; `None` unless it is whole and verified.
+    pub path: Option<PathBuf>,
+    /// What stopped it.
+    pub error: Option<Error>,
+}
+
+impl ClientReport {
+    /// A client that was stopped by `error` before it had a seat.
+    pub(super) fn before_the_seat(error: Error) -> Self {
+        Self {
+            error: Some(error),
+            ..Self::default()
+        }
+    }
+
+    /// The client's thread is over: `result` is how it ended, and `stopped` says that the user
+    /// ended it.
+    pub(crate) fn close(&mut self, result: Result<(), Error>, stopped: bool) {
+        self.error = if stopped && self.path.is_none() {
+            Some(Error::Interrupted)
+        } else {
+            result.err()
+        };
+        let unproven = matches!(self.error, Some(Error::Unproven { .. }));
+        // A copy that is whole and cannot be proven is complete, and still no success.
+        if let (Some(transfer), Some(error)) = (&mut self.transfer, &self.error)
+            && !unproven
+        {
+            transfer.fail(outcome_of(error), error.to_string());
+        }
+    }
+}
+
+/// What a client's error means for its row.
+pub(super) fn outcome_of(error: &Error) -> Outcome {
+    match error {
+        Error::TimedOut { .. } | Error::NotEnough { .. } => Outcome::TimedOut,
+        Error::Corrupt { .. } => Outcome::Corrupt,
+        Error::Refused { .. } => Outcome::Refused,
+        _ => Outcome::Cut,
+    }
+}
+
+/// The records of `reports`, one for each session that the clients had seats in.
+pub fn records(reports: &[ClientReport]) -> Vec<Record> {
+    let mut records = BTreeMap::new();
+    for report in reports {
+        let Some(offer) = &report.offer else {
+            continue;
+        };
+        let record = records.entry(offer.session).or_insert_with(|| Record {
+            session: offer.session,
+            via: offer.via,
+            file: offer.file.clone(),
+            clients: offer.clients,
+            released_at: None,
+            sender: None,
+            transfers: Vec::new(),
+        });
+        record.released_at = record.released_at.or(report.released_at);
+        record.sender = record.sender.take().or_else(|| report.sender.clone());
+        record.transfers.extend(report.transfer.clone());
+    }
+    let mut records: Vec<Record> = records.into_values().collect();
+    for record in &mut records {
+        record.transfers.sort_by_key(|transfer| transfer.seat);
+    }
+    records
+}

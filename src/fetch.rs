@@ -1,0 +1,319 @@
+//! The front door of a client: one or more clients of one process, whatever way they fetch by.
+
+use std::fmt;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use crate::client::receive::ReceiveTransport;
+use crate::client::{self, ClientReport, FetchConfig, FetchRun};
+use crate::error::{Error, Result};
+use crate::http;
+use crate::http::client::HttpTarget;
+use crate::net::socket;
+use crate::report::session::SessionReport;
+use crate::report::verdict::Verdict;
+use crate::session::Via;
+use crate::text::FileName;
+use crate::transport::{swarm, tcp, udp};
+
+/// What is to be fetched, and how. [`Fetch::run`] does it.
+///
+/// Where nothing else is said, one client fetches the server's file into `./received`, by the way
+/// that the server chooses.
+///
+/// ```no_run
+/// use gatecast::Fetch;
+///
+/// let report = Fetch::from("127.0.0.1:8080").clients(25).out("received").run()?;
+/// for client in report.clients() {
+///     match client.result() {
+///         Ok(path) => println!("{}", path.display()),
+///         Err(error) => println!("{error}"),
+///     }
+/// }
+/// # Ok::<(), gatecast::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Fetch {
+    config: FetchConfig,
+    file: Option<String>,
+    sha1: Option<String>,
+    /// Why the server's name could not be resolved.
+    unresolved: Option<String>,
+}
+
+/// How a fetch ended for each client of this process. Its `Display` is the table of each session.
+#[derive(Debug)]
+pub struct FetchReport {
+    clients: Vec<ClientReport>,
+    sessions: Vec<SessionReport>,
+}
+
+/// How a fetch ended for one client.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientResult<'a> {
+    number: usize,
+    report: &'a ClientReport,
+}
+
+/// The port of a server that names none.
+pub(crate) const PORT: u16 = 8080;
+
+impl Fetch {
+    /// A fetch from the server at this address: `"host:port"`, or anything else that resolves.
+    pub fn from(server: impl ToSocketAddrs) -> Self {
+        let found = server.to_socket_addrs().map(Iterator::collect);
+        Self::new(found.map_err(|error| format!("cannot find the server: {error}")))
+    }
+
+    /// A fetch from the server on this host: `"host"`, or `"host:port"` where the port is not 8080.
+    pub fn host(server: &str) -> Self {
+        Self::new(socket::resolve(server, PORT).map_err(|error| error.to_string()))
+    }
+
+    fn new(found: Result<Vec<SocketAddr>, String>) -> Self {
+        let (addrs, unresolved) = match found {
+            Ok(addrs) => (addrs, None),
+            Err(what) => (Vec::new(), Some(what)),
+        };
+        Self {
+            config: FetchConfig::new(addrs),
+            file: None,
+            sha1: None,
+            unresolved,
+        }
+    }
+
+    /// The file; the server's own choice unless given.
+    #[must_use]
+    pub fn file(mut self, name: impl Into<String>) -> Self {
+        self.file = Some(name.into());
+        self
+    }
+
+    /// How many clients this process starts.
+    #[must_use]
+    pub fn clients(mut self, clients: u16) -> Self {
+        self.config.clients = clients;
+        self
+    }
+
+    /// How many clients the whole session has, where other processes start some too.
+    #[must_use]
+    pub fn group(mut self, clients: u16) -> Self {
+        self.config.group = Some(clients);
+        self
+    }
+
+    /// The way the bytes travel; the server's choice unless given.
+    #[must_use]
+    pub fn via(mut self, via: Via) -> Self {
+        self.config.via = Some(via);
+        self
+    }
+
+    /// What the clients call themselves.
+    #[must_use]
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.config.name = name.into();
+        self
+    }
+
+    /// The folder for the copies, which is made where it is missing.
+    #[must_use]
+    pub fn out(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.config.out = folder.into();
+        self
+    }
+
+    /// Goes on with what an earlier fetch left unfinished.
+    #[must_use]
+    pub fn resume(mut self, resume: bool) -> Self {
+        self.config.resume = resume;
+        self
+    }
+
+    /// How long a server that is not there yet is waited for.
+    #[must_use]
+    pub fn retry(mut self, patience: Duration) -> Self {
+        self.config.retry = patience;
+        self
+    }
+
+    /// The SHA-1 that the file must have, 40 hexadecimal digits.
+    #[must_use]
+    pub fn sha1(mut self, digest: impl Into<String>) -> Self {
+        self.sha1 = Some(digest.into());
+        self
+    }
+
+    /// Runs the clients until each has come to its end.
+    ///
+    /// # Errors
+    /// The fetch cannot be begun: a name that does not resolve or is not one, a number of clients
+    /// out of range, too few file descriptors. What happens to a client after that is in its
+    /// [`ClientResult`].
+    pub fn run(self) -> Result<FetchReport> {
+        let mut config = self.config;
+        if let Some(what) = self.unresolved {
+            return Err(Error::Usage { what });
+        }
+        let usage = |what: String| Error::Usage { what };
+        if let Some(name) = self.file {
+            let name = FileName::new(&name).map_err(|error| usage(error.to_string()))?;
+            config.file = Some(name);
+        }
+        if let Some(digest) = self.sha1 {
+            let digest = digest
+                .parse()
+                .map_err(|_| usage(format!("invalid SHA-1 '{digest}': expected 40 hex digits")))?;
+            config.sha1 = Some(digest);
+        }
+        FetchTask::new(config)?.run().map(FetchReport::new)
+    }
+}
+
+/// A fetch that may be watched and stopped from other threads while it runs.
+#[derive(Debug)]
+pub(crate) struct FetchTask {
+    /// The running clients.
+    pub(crate) run: FetchRun,
+    config: FetchConfig,
+    /// What is fetched by HTTP instead of the native conversation.
+    target: Option<HttpTarget>,
+}
+
+impl FetchTask {
+    /// A fetch by the client that `config.via` asks for.
+    ///
+    /// # Errors
+    /// By HTTP, no file was named and the server offers several.
+    pub(crate) fn new(config: FetchConfig) -> Result<Self> {
+        let target = match config.via {
+            Some(Via::Http) => Some(http_target(&config)?),
+            _ => None,
+        };
+        Ok(Self::with_target(config, target))
+    }
+
+    /// A fetch of what stands at `target`, or, without one, by a native conversation.
+    pub(crate) fn with_target(config: FetchConfig, target: Option<HttpTarget>) -> Self {
+        Self {
+            run: FetchRun::new(&config),
+            config,
+            target,
+        }
+    }
+
+    /// Runs every client to its end.
+    ///
+    /// # Errors
+    /// The fetch cannot be begun.
+    pub(crate) fn run(&self) -> Result<Vec<ClientReport>> {
+        match &self.target {
+            Some(target) => http::client::run(&self.run, &self.config, target),
+            None => self.run.run(&self.config, &transports()),
+        }
+    }
+}
+
+/// Where the server's file is for HTTP.
+fn http_target(config: &FetchConfig) -> Result<HttpTarget> {
+    let addr = config.server.first().ok_or_else(|| Error::Usage {
+        what: "the server's name has no address".to_owned(),
+    })?;
+    // A name that a browser may ask by; an address is always one.
+    let host = addr.to_string();
+    if let Some(file) = &config.file {
+        return Ok(HttpTarget::file(&host, file));
+    }
+    // HTTP has no word for the server's choice; its own protocol lists what there is.
+    match &client::list(&config.server)?[..] {
+        [file] => Ok(HttpTarget::file(&host, &file.name)),
+        files => {
+            let reason = format!("it offers {} files, so name one", files.len());
+            Err(Error::refused(addr, reason))
+        }
+    }
+}
+
+/// Every way of receiving.
+fn transports() -> Vec<&'static dyn ReceiveTransport> {
+    vec![
+        &tcp::take::Tcp,
+        &udp::take::UDP,
+        &udp::take::RAW,
+        &udp::take::MULTICAST,
+        &http::transport::HttpReceive,
+        &swarm::peer::Swarm,
+    ]
+}
+
+impl FetchReport {
+    fn new(clients: Vec<ClientReport>) -> Self {
+        let records = client::records(&clients);
+        let sessions = records.into_iter().map(SessionReport::new).collect();
+        Self { clients, sessions }
+    }
+
+    /// The clients of this process, in the order of their numbers.
+    pub fn clients(&self) -> impl Iterator<Item = ClientResult<'_>> {
+        (1..)
+            .zip(&self.clients)
+            .map(|(number, report)| ClientResult { number, report })
+    }
+
+    /// The sessions that the clients had seats in, as this process knows them.
+    pub fn sessions(&self) -> &[SessionReport] {
+        &self.sessions
+    }
+
+    /// Writes a line for each client that failed to standard error.
+    pub fn print_failures(&self) {
+        for client in self.clients() {
+            if let Err(error) = client.result() {
+                eprintln!("client {}: {error}", client.number());
+            }
+        }
+    }
+
+    /// What the program returns: 0 if every client of this process proved its copy.
+    pub fn exit_code(&self) -> ExitCode {
+        ExitCode::from(Verdict::of_clients(&self.clients).exit_code())
+    }
+}
+
+impl fmt::Display for FetchReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for session in &self.sessions {
+            writeln!(f, "{session}")?;
+        }
+        Ok(())
+    }
+}
+
+impl<'a> ClientResult<'a> {
+    /// The client's number in this process, from 1.
+    pub fn number(&self) -> usize {
+        self.number
+    }
+
+    /// Its seat in the session; `None` if it never had one.
+    pub fn seat(&self) -> Option<u16> {
+        self.report.offer.as_ref().map(|offer| offer.seat.0)
+    }
+
+    /// The path of the whole, verified copy.
+    ///
+    /// # Errors
+    /// What stopped the client.
+    pub fn result(&self) -> Result<&'a Path, &'a Error> {
+        match (&self.report.path, &self.report.error) {
+            (Some(path), None) => Ok(path),
+            (_, Some(error)) => Err(error),
+            (None, None) => unreachable!("a client without a copy has the error that stopped it"),
+        }
+    }
+}

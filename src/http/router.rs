@@ -1,0 +1,188 @@
+//! The fixed table of routes. A path is decoded once and compared whole: no path is ever joined to
+//! a folder, so no path can leave one.
+//!
+//! | method | path | answer |
+//! |---|---|---|
+//! | GET | `/` | the page |
+//! | GET | `/files` | what is offered: JSON, or HTML for a browser |
+//! | GET | `/files/NAME` | the file at once |
+//! | GET | `/files/NAME?gate`, `?gate=N` | the file when the gate opens; `&receipt` promises a receipt, `&name=TEXT` names the client, `&via=http` wants a session of that transport |
+//! | GET | `/files/NAME.sha1` | its digest as `sha1sum -c` reads it |
+//! | GET | `/events` | server-sent events, a snapshot first |
+//! | GET | `/sessions`, `/sessions/current` | ended sessions; the present state |
+//! | GET | `/sessions/ID`, `/sessions/ID.csv` | one session as a document, as CSV |
+//! | GET | `/sessions.csv`, `/plot.svg` | all kept sessions |
+//! | GET | `/metrics` | Prometheus text |
+//! | POST | `/sessions/ID/receipt` | a script attests its copy's digest |
+//! | POST | `/sessions/ID/release` | opens the gate for the clients that are ready; needs the token |
+//!
+//! Other paths go to [`HttpConfig::extra`](crate::http::HttpConfig::extra), which joins no path to
+//! a folder either; with the swarm they are `GET /announce`, `/swarm`, `/NAME.torrent`.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::http::gate::GateQuery;
+use crate::http::state::{CountGuard, HttpServer, RequestContext};
+use crate::http::{files, gate, guard, metrics, sessions, subscribe};
+use crate::net::clock;
+use crate::net::http::server::HttpConnection;
+use crate::proto::http::request::HttpMethod;
+use crate::proto::http::response::HttpResponse;
+use crate::proto::http::text;
+use crate::server::listener::Connection;
+use crate::server::lobby::Lobby;
+
+/// Most requests on one connection.
+const REQUESTS_MAX: u32 = 100;
+
+/// How long a connection may be idle between requests.
+const IDLE_LIMIT: Duration = Duration::from_secs(10);
+
+/// Above this number of connections, each is closed after its response.
+const KEEP_ALIVE_MAX: usize = 1000;
+
+/// The page: one document without outside resources. Its style and script carry a number that is
+/// new each time, and the policy allows nothing else.
+const PAGE: [&str; 5] = [
+    include_str!("page/head.html"),
+    include_str!("page/page.css"),
+    include_str!("page/body.html"),
+    include_str!("page/page.js"),
+    "</script></body></html>\n",
+];
+
+/// Serves one connection until it ends.
+pub(super) fn serve(server: &HttpServer, connection: Connection, lobby: &Arc<Lobby>) {
+    let connections = &server.counters.connections;
+    let _counted = CountGuard::new(connections, usize::MAX);
+    let (peer, mut deadline) = (connection.peer, connection.deadline);
+    let mut connection = HttpConnection::new(connection.stream, peer, &connection.first);
+    for served in 1..=REQUESTS_MAX {
+        let (request, body) = match connection.read_request(deadline) {
+            Ok(Some(request)) => request,
+            Ok(None) => break,
+            Err(error) => {
+                log::debug!("{peer}: {error}");
+                connection.closes = true;
+                let response = HttpResponse::text(error.status, &error.why);
+                server.respond(&connection, &response, false);
+                break;
+            }
+        };
+        connection.closes = !request.keeps_alive()
+            || served == REQUESTS_MAX
+            || connections.load(Ordering::Relaxed) > KEEP_ALIVE_MAX;
+        let mut cx = RequestContext {
+            server,
+            lobby,
+            connection: &mut connection,
+            request: &request,
+            body: &body,
+        };
+        if let Err(error) = route(&mut cx) {
+            log::debug!("{peer}: {error}");
+            return;
+        }
+        if connection.closes {
+            break;
+        }
+        deadline = clock::now().after(IDLE_LIMIT);
+    }
+    connection.close();
+}
+
+/// Finds the handler of a request and runs it.
+fn route(cx: &mut RequestContext<'_>) -> io::Result<()> {
+    let path = &*cx.request.path;
+    if let Some(response) = refuse(cx) {
+        cx.respond(&response);
+        return Ok(());
+    }
+    if path == "/events" && cx.request.method == HttpMethod::Get {
+        cx.connection.closes = true;
+        return subscribe::stream_events(cx);
+    }
+    if let Some(name) = path.strip_prefix("/files/").filter(|name| !name.is_empty()) {
+        return serve_file(cx, name);
+    }
+    let response = match path {
+        _ if sessions::is_post(path) => Some(sessions::post(cx)),
+        "/" => Some(page(cx)),
+        "/files" | "/files/" => Some(files::list(cx)),
+        "/metrics" => Some(metrics::metrics(cx.server, cx.lobby)),
+        _ => sessions::get(cx.server, path, cx.lobby).or_else(|| extra(cx)),
+    };
+    let not_found = || HttpResponse::text(404, format!("there is nothing at '{path}'"));
+    cx.respond(&response.unwrap_or_else(not_found));
+    Ok(())
+}
+
+/// The response to a request that no handler may see: a foreign host, or another method than the
+/// path has.
+fn refuse(cx: &RequestContext<'_>) -> Option<HttpResponse> {
+    if !cx.server.guard.knows_host(cx.request) {
+        let host = cx.request.host.as_deref().unwrap_or_default();
+        let why = format!("'{host}' is not a name of this server; --host allows it");
+        return Some(HttpResponse::text(403, why));
+    }
+    let posts = sessions::is_post(&cx.request.path);
+    let allowed = if posts {
+        "POST, OPTIONS"
+    } else {
+        "GET, HEAD, OPTIONS"
+    };
+    let response = match &cx.request.method {
+        HttpMethod::Post if posts => return None,
+        HttpMethod::Get | HttpMethod::Head if !posts => return None,
+        HttpMethod::Options => HttpResponse::new(204, "text/plain", ""),
+        _ => HttpResponse::text(405, format!("only {allowed} here")),
+    };
+    Some(response.field("Allow", allowed))
+}
+
+fn page(cx: &RequestContext<'_>) -> HttpResponse {
+    let nonce = guard::random_token();
+    let token = cx.server.guard.token_for(cx.connection.peer);
+    let html = PAGE
+        .concat()
+        .replace("{{nonce}}", &nonce)
+        .replace("{{token}}", &text::html(token.unwrap_or_default()));
+    let policy = format!(
+        "default-src 'none'; style-src 'nonce-{nonce}'; script-src 'nonce-{nonce}'; connect-src 'self'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+    );
+    HttpResponse::new(200, "text/html; charset=utf-8", html)
+        .field("Content-Security-Policy", policy)
+        .field("X-Frame-Options", "DENY")
+}
+
+/// Serves an offered file: its digest, the file at a gate, or the file at once.
+fn serve_file(cx: &mut RequestContext<'_>, name: &str) -> io::Result<()> {
+    let Some((file, digest_only)) = files::find(name, cx.lobby) else {
+        let why = format!("the file '{name}' is not offered here");
+        cx.respond(&HttpResponse::text(404, why));
+        return Ok(());
+    };
+    let gate = match cx.request.query_pairs() {
+        Err(error) => Err(HttpResponse::text(error.status, error.why)),
+        Ok(query) if cx.request.method == HttpMethod::Get && !digest_only => {
+            GateQuery::parse(&query)
+        }
+        Ok(_) => Ok(None),
+    };
+    match gate {
+        Ok(Some(query)) => gate::serve_at_gate(cx, file, &query),
+        Ok(None) => return files::send(cx, &file, digest_only),
+        Err(response) => cx.respond(&response),
+    }
+    Ok(())
+}
+
+fn extra(cx: &RequestContext<'_>) -> Option<HttpResponse> {
+    let extra = cx.server.extra.as_ref()?;
+    let peer = cx.connection.peer;
+    let local = cx.stream().local_addr().unwrap_or(peer);
+    extra(cx.request, peer, local, cx.lobby)
+}

@@ -1,0 +1,139 @@
+//! What all HTTP connections of a server share, and what a handler knows of its request.
+
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+use crate::http::config::{Documents, ExtraRoutes, HttpConfig};
+use crate::http::feed::StateFeed;
+use crate::http::guard::AccessGuard;
+use crate::http::receipts::Receipts;
+use crate::net::http::server::{HttpConnection, RESPONSE_LIMIT};
+use crate::net::pacing::Pacer;
+use crate::net::{clock, copy};
+use crate::proto::http::head::HeadBuilder;
+use crate::proto::http::request::{HttpMethod, HttpRequest};
+use crate::proto::http::response::HttpResponse;
+use crate::proto::http::text;
+use crate::server::config::ServerConfig;
+use crate::server::lobby::Lobby;
+
+/// What all HTTP connections of one server share.
+pub(super) struct HttpServer {
+    pub(super) guard: AccessGuard,
+    pub(super) feed: StateFeed,
+    pub(super) receipts: Receipts,
+    pub(super) documents: Documents,
+    pub(super) extra: Option<ExtraRoutes>,
+    pub(super) method: copy::Method,
+    pub(super) stall: Duration,
+    /// Shared by all downloads outside of sessions, if the server has a rate.
+    pub(super) pacer: Option<Pacer>,
+    pub(super) counters: HttpCounters,
+}
+
+/// What the HTTP server counts of itself.
+#[derive(Debug, Default)]
+pub(super) struct HttpCounters {
+    pub(super) connections: AtomicUsize,
+    /// Responses by the first digit of their status, less one.
+    pub(super) responses: [AtomicU64; 5],
+    pub(super) download_bytes: AtomicU64,
+    pub(super) subscribers: AtomicUsize,
+}
+
+/// Counts itself while it lives.
+pub(super) struct CountGuard<'a>(&'a AtomicUsize);
+
+/// One request, as its handler sees it.
+pub(super) struct RequestContext<'a> {
+    pub(super) server: &'a HttpServer,
+    pub(super) lobby: &'a Arc<Lobby>,
+    pub(super) connection: &'a mut HttpConnection,
+    pub(super) request: &'a HttpRequest,
+    pub(super) body: &'a [u8],
+}
+
+impl HttpServer {
+    pub(super) fn new(settings: &ServerConfig, config: HttpConfig) -> Result<Self> {
+        let method = settings.copy.resolved();
+        Ok(Self {
+            guard: AccessGuard::new(config.token, config.control_from, config.hosts),
+            feed: StateFeed::new(config.documents),
+            receipts: Receipts::default(),
+            documents: config.documents,
+            extra: config.extra,
+            method: method.map_err(|why| Error::refused("gatecast", why))?,
+            stall: settings.stall,
+            pacer: settings.rate.map(Pacer::new),
+            counters: HttpCounters::default(),
+        })
+    }
+
+    /// Begins a response's head with the fields that every response has, and counts it.
+    pub(super) fn head(&self, status: u16, closes: bool) -> HeadBuilder {
+        let class = usize::from(status / 100).clamp(1, 5) - 1;
+        self.counters.responses[class].fetch_add(1, Ordering::Relaxed);
+        HeadBuilder::response(status)
+            .field("Date", text::date(clock::wall()))
+            .field("Gatecast", 1)
+            .field("X-Content-Type-Options", "nosniff")
+            .field("Cross-Origin-Resource-Policy", "same-origin")
+            .field("Referrer-Policy", "no-referrer")
+            .field("Connection", if closes { "close" } else { "keep-alive" })
+    }
+
+    /// Sends `response`. A client that does not accept it is closed by its next read.
+    pub(super) fn respond(
+        &self,
+        connection: &HttpConnection,
+        response: &HttpResponse,
+        without_body: bool,
+    ) {
+        let head = self
+            .head(response.status, connection.closes)
+            .field("Cache-Control", "no-store");
+        let bytes = response.encode(head, without_body);
+        if let Err(error) = connection.send(&bytes, RESPONSE_LIMIT) {
+            log::debug!("{}: {error}", connection.peer);
+        }
+    }
+}
+
+impl RequestContext<'_> {
+    /// True when the response has no body, because the request is a HEAD.
+    pub(super) fn wants_head_only(&self) -> bool {
+        self.request.method == HttpMethod::Head
+    }
+
+    /// Begins the head of the response, as [`HttpServer::head`].
+    pub(super) fn head(&self, status: u16) -> HeadBuilder {
+        self.server.head(status, self.connection.closes)
+    }
+
+    /// Sends `response`, as [`HttpServer::respond`].
+    pub(super) fn respond(&self, response: &HttpResponse) {
+        self.server
+            .respond(self.connection, response, self.wants_head_only());
+    }
+
+    pub(super) fn stream(&self) -> &TcpStream {
+        &self.connection.stream
+    }
+}
+
+impl<'a> CountGuard<'a> {
+    /// Adds one, unless `count` has reached `most`.
+    pub(super) fn new(count: &'a AtomicUsize, most: usize) -> Option<Self> {
+        let counted = Self(count);
+        (count.fetch_add(1, Ordering::Relaxed) < most).then_some(counted)
+    }
+}
+
+impl Drop for CountGuard<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,304 @@
+//! A live stream as it comes in datagrams: what it is made of, and what is missing in it.
+//!
+//! The relay monitors its source and every viewer of ours monitors what it receives, so the two
+//! counts differ by what was lost between them. The monitor changes nothing: each datagram is sent
+//! on as it came, whatever is found in it.
+
+use crate::proto::jitter::{Jitter, MediaClock};
+use crate::proto::mpegts::continuity::{Continuity, ContinuityCounts};
+use crate::proto::mpegts::framing::Framing;
+use crate::proto::mpegts::tables::ProgramTables;
+use crate::proto::mpegts::{self, PACKET, PCR_HZ, PCR_WRAP, TsPacket};
+use crate::proto::rtp::{self, RtpHeader, SequenceCounts, SequenceTracker};
+use crate::units::Moment;
+
+/// Counts what one stream brings and what is missing in it.
+#[derive(Debug, Default)]
+pub struct StreamMonitor {
+    /// Of the datagrams themselves.
+    counts: StreamCounts,
+    framing: Framing,
+    continuity: Continuity,
+    tables: ProgramTables,
+    rtp: Option<SequenceTracker>,
+    jitter: Jitter,
+    /// The PID whose clock the jitter is measured by.
+    clock_pid: Option<u16>,
+}
+
+/// What was seen so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct StreamCounts {
+    /// Datagrams.
+    pub datagrams: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Datagrams that are not a piece of a transport stream.
+    pub not_ts: u64,
+    /// Continuity of the transport stream.
+    pub ts: ContinuityCounts,
+    /// Loss by sequence numbers; `None` until a datagram came in RTP.
+    pub rtp: Option<SequenceCounts>,
+    /// Inter-arrival jitter, microseconds; `None` where the source stamps nothing.
+    pub jitter_us: Option<f64>,
+}
+
+/// Most packets in a datagram of ours: what fits into an Ethernet frame.
+const PACKETS_MAX: usize = 7;
+
+const RTP_CLOCK: MediaClock = MediaClock {
+    hz: rtp::CLOCK_HZ as u64,
+    wrap: 1 << 32,
+};
+
+const PCR_CLOCK: MediaClock = MediaClock {
+    hz: PCR_HZ,
+    wrap: PCR_WRAP,
+};
+
+impl StreamMonitor {
+    /// Counts `datagram`, which came at `at`.
+    pub fn handle(&mut self, at: Moment, datagram: &[u8]) {
+        self.handle_packets(at, datagram, |_| {});
+    }
+
+    /// The same, and gives `see` each packet of the transport stream that `datagram` completes.
+    pub fn handle_packets(
+        &mut self,
+        at: Moment,
+        datagram: &[u8],
+        mut see: impl FnMut(&[u8; PACKET]),
+    ) {
+        self.counts.datagrams += 1;
+        self.counts.bytes += datagram.len() as u64;
+        let (header, stream) = open(datagram);
+        if let Some(header) = &header {
+            self.rtp.get_or_insert_default().handle(header);
+            let stamp = u64::from(header.timestamp);
+            self.jitter.handle(at, stamp, RTP_CLOCK);
+        }
+        let found = self.framing.handle(stream, |bytes| {
+            see(bytes);
+            let packet = TsPacket::new(bytes);
+            self.continuity.handle(packet);
+            self.tables.handle(packet);
+            if header.is_none()
+                && let Some(pcr) = packet.pcr()
+                && *self.clock_pid.get_or_insert_with(|| packet.pid()) == packet.pid()
+            {
+                if packet.discontinuity() {
+                    self.jitter.rejoin();
+                } else {
+                    self.jitter.handle(at, pcr, PCR_CLOCK);
+                }
+            }
+        });
+        self.counts.not_ts += u64::from(!found);
+    }
+
+    /// The next datagram does not follow the last one, and nothing is missing for it: the viewer
+    /// paused, or nobody watched.
+    pub fn rejoin(&mut self) {
+        self.framing.rejoin();
+        self.continuity.rejoin();
+        self.jitter.rejoin();
+        self.clock_pid = None;
+        if let Some(rtp) = &mut self.rtp {
+            rtp.rejoin();
+        }
+    }
+
+    /// Forgets the tables: the stream that goes on may be another one.
+    pub fn forget_tables(&mut self) {
+        self.tables.clear();
+    }
+
+    /// What to send to a viewer that joins, before `next`: the tables, in the form of `next`.
+    pub fn tables_before(&self, next: &[u8]) -> Vec<Vec<u8>> {
+        let packets: Vec<&[u8; PACKET]> = self.tables.packets().collect();
+        let datagrams = packets.chunks(PACKETS_MAX);
+        let (header, _) = open(next);
+        let many = datagrams.len();
+        let wrap = |(at, packets): (usize, &[&[u8; PACKET]])| {
+            let back = u16::try_from(many - at).unwrap_or(u16::MAX);
+            let mut datagram = Vec::new();
+            if let Some(header) = &header {
+                datagram.extend(header.encode_before(back));
+            }
+            packets.iter().for_each(|packet| datagram.extend(*packet));
+            datagram
+        };
+        datagrams.enumerate().map(wrap).collect()
+    }
+
+    /// What was seen so far.
+    pub fn counts(&self) -> StreamCounts {
+        StreamCounts {
+            ts: self.continuity.counts(),
+            rtp: self.rtp.as_ref().map(SequenceTracker::counts),
+            jitter_us: self.jitter.us(),
+            ..self.counts
+        }
+    }
+}
+
+/// The RTP header of `datagram`, where it has one, and the transport stream in it. RTP is known by
+/// whole packets inside it (RFC 2250, section 2): its first byte alone may be anything.
+fn open(datagram: &[u8]) -> (Option<RtpHeader>, &[u8]) {
+    if datagram.first() != Some(&mpegts::SYNC)
+        && let Some(header) = RtpHeader::decode(datagram)
+    {
+        let inside = &datagram[header.payload.clone()];
+        if mpegts::packets(inside).is_some() {
+            return (Some(header), inside);
+        }
+    }
+    (None, datagram)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::proto::mpegts::sample;
+
+    /// Datagram `n` of a stream: seven packets of one PID, the first with a clock, 1 ms apart.
+    fn datagram(n: u64) -> Vec<u8> {
+        let counter = |k: u64| u8::try_from((7 * n + k) % 16).expect("under 16");
+        let mut bytes = sample::adapted(0x100, counter(0), 0x10, 27_000 * n, true).to_vec();
+        (1..7).for_each(|k| bytes.extend(sample::packet(0x100, counter(k), 1)));
+        bytes
+    }
+
+    fn in_rtp(n: u64) -> Vec<u8> {
+        let header = RtpHeader {
+            sequence: u16::try_from(n).expect("few").wrapping_add(1),
+            timestamp: u32::try_from(90 * n).expect("few"),
+            ssrc: 1,
+            payload: 0..0,
+        };
+        [header.encode_before(1).as_slice(), &datagram(n)].concat()
+    }
+
+    fn at(n: u64) -> Moment {
+        Moment(1_000 * n)
+    }
+
+    #[test]
+    fn a_whole_stream_is_whole_bare_and_in_rtp() {
+        for make in [datagram, in_rtp] {
+            let mut monitor = StreamMonitor::default();
+            for n in 0..100 {
+                let mut stream = Vec::new();
+                monitor.handle_packets(at(n), &make(n), |packet| stream.extend_from_slice(packet));
+                assert_eq!(stream, datagram(n));
+            }
+            let counts = monitor.counts();
+            assert_eq!((counts.datagrams, counts.not_ts), (100, 0));
+            assert_eq!((counts.ts.packets, counts.ts.errors), (700, 0));
+            assert_eq!(counts.rtp.map_or(0, |rtp| rtp.lost), 0);
+            assert!(counts.jitter_us.is_some_and(|us| us < 0.01), "{counts:?}");
+        }
+    }
+
+    #[test]
+    fn packets_that_two_datagrams_share_are_followed_too() {
+        let stream: Vec<u8> = (0..50).flat_map(datagram).collect();
+        let mut monitor = StreamMonitor::default();
+        for (n, datagram) in (0..).zip(stream.chunks(1472)) {
+            if n != 20 {
+                monitor.handle(at(n), datagram);
+            }
+        }
+        let counts = monitor.counts();
+        assert_eq!((counts.not_ts, counts.ts.errors), (0, 1));
+        assert_eq!(
+            counts.ts.packets,
+            350 - 9,
+            "the packets that the lost one touched"
+        );
+    }
+
+    #[test]
+    fn a_loss_is_an_error_and_in_rtp_the_exact_number() {
+        let mut monitor = StreamMonitor::default();
+        for n in (0..50).filter(|n| ![7, 8, 20].contains(n)) {
+            monitor.handle(at(n), &in_rtp(n));
+        }
+        let counts = monitor.counts();
+        assert_eq!(counts.ts.errors, 2);
+        assert_eq!(counts.rtp.map(|rtp| rtp.lost), Some(3));
+    }
+
+    #[test]
+    fn a_pause_is_no_loss() {
+        for make in [datagram, in_rtp] {
+            let mut monitor = StreamMonitor::default();
+            for n in 0..10 {
+                monitor.handle(at(n), &make(n));
+            }
+            monitor.rejoin();
+            for n in 1003..1020 {
+                monitor.handle(at(n), &make(n));
+            }
+            let counts = monitor.counts();
+            assert_eq!(counts.ts.errors, 0);
+            assert_eq!(counts.rtp.map_or(0, |rtp| rtp.lost), 0);
+            assert!(counts.jitter_us.is_some_and(|us| us < 0.01), "{counts:?}");
+        }
+    }
+
+    #[test]
+    fn the_welcome_is_the_tables_in_the_form_of_the_stream() {
+        let tables = [sample::pat(0, 0x1000), sample::pmt(0, 0x1000)].concat();
+        let mut monitor = StreamMonitor::default();
+        assert!(monitor.tables_before(&datagram(1)).is_empty());
+        monitor.handle(at(0), &tables);
+        assert_eq!(monitor.tables_before(&datagram(1)), vec![tables.clone()]);
+        let next = in_rtp(5);
+        let welcome = monitor.tables_before(&next);
+        // Who gets it and then the stream sees no gap.
+        let mut viewer = StreamMonitor::default();
+        assert_eq!(welcome.len(), 1);
+        let mut seen = Vec::new();
+        viewer.handle_packets(at(0), &welcome[0], |packet| seen.extend_from_slice(packet));
+        assert_eq!(seen, tables);
+        viewer.handle(at(0), &next);
+        assert_eq!(viewer.counts().rtp, Some(SequenceCounts::default()));
+        monitor.forget_tables();
+        assert!(monitor.tables_before(&next).is_empty());
+    }
+
+    #[test]
+    fn what_is_no_stream_is_counted_as_such() {
+        let mut monitor = StreamMonitor::default();
+        let short = &datagram(0)[1..188];
+        for strange in [&b""[..], b"hello", short, &[0x80; 65_507], &[0x47; 187]] {
+            monitor.handle_packets(at(0), strange, |_| panic!("a packet in {strange:?}"));
+        }
+        assert_eq!(monitor.counts().not_ts, 5);
+        assert_eq!(monitor.counts().ts, ContinuityCounts::default());
+        assert_eq!(
+            monitor.counts().rtp,
+            None,
+            "its first byte alone is not RTP"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn any_datagram_is_followed(bytes in proptest::collection::vec(any::<u8>(), 0..400), n in 1_usize..8) {
+            let mut packets = bytes.repeat(10);
+            packets.resize(n * PACKET, 0);
+            for packet in packets.chunks_mut(PACKET) {
+                packet[0] = mpegts::SYNC;
+            }
+            let mut monitor = StreamMonitor::default();
+            for datagram in [&bytes, &packets, &packets] {
+                monitor.handle(at(0), datagram);
+            }
+            monitor.tables_before(&bytes);
+        }
+    }
+}

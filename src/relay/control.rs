@@ -1,0 +1,227 @@
+//! A viewer's control connection, one thread each: reads commands, answers them, and removes the
+//! viewer however the connection ends.
+
+use std::io::{self, Read};
+use std::net::Shutdown;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::error::Error;
+use crate::net::line_stream::LineStream;
+use crate::net::{clock, copy, lock, socket};
+use crate::proto::line::DecodeError;
+use crate::proto::relay::log::ViewerEnd;
+use crate::proto::relay::{
+    COMMANDS_MAX, CommandRate, CommandReader, ControlCommand, ControlReply, ViewerState, silence,
+};
+use crate::relay::hub::Hub;
+use crate::relay::viewer::Viewer;
+use crate::server::listener::{Connection, ConnectionSlot};
+use crate::units::Moment;
+
+/// How long a client may take to accept an answer, which its buffer holds thousands of.
+const REPLY_LIMIT: Duration = Duration::from_secs(4);
+
+struct ControlSession<'a> {
+    hub: &'a Hub,
+    connection: Connection,
+    slot: &'a ConnectionSlot,
+    commands: CommandReader,
+    viewer: Option<Arc<Viewer>>,
+}
+
+/// Why a control session is over.
+struct SessionOver {
+    end: ViewerEnd,
+    reason: Option<String>,
+}
+
+/// Serves one control connection to its end.
+pub(super) fn serve(hub: &Hub, connection: Connection, slot: &ConnectionSlot) {
+    socket::consent(&connection.stream);
+    let peer = connection.peer;
+    let mut session = ControlSession {
+        hub,
+        connection,
+        slot,
+        commands: CommandReader::default(),
+        viewer: None,
+    };
+    let over = session.run();
+    log::debug!("{peer}: {}, {:?}", over.end, over.reason);
+    if let Some(viewer) = session.viewer.take() {
+        hub.remove_viewer(&viewer, over.end, over.reason);
+    }
+    // The source thread may hold the viewer, and with it this connection, until its next batch.
+    let _ = session.connection.stream.shutdown(Shutdown::Both);
+}
+
+impl ControlSession<'_> {
+    fn run(&mut self) -> SessionOver {
+        let mut bytes = [0; 2048];
+        // Of a whole line: a byte now and then does not keep the session alive.
+        let mut last_command = clock::now();
+        let mut rate = CommandRate::new(last_command);
+        loop {
+            if let Some(over) = self.ended_by_relay() {
+                return over;
+            }
+            while let Some(command) = self.commands.next() {
+                // A viewer that the relay has let go gives no commands any more.
+                if let Some(over) = self.ended_by_relay() {
+                    return over;
+                }
+                last_command = clock::now();
+                if !rate.allow(last_command) {
+                    let reason = format!("more than {COMMANDS_MAX} commands in a second");
+                    return self.refuse(ViewerEnd::Closed, reason);
+                }
+                let leaving = matches!(command, Ok(ControlCommand::Disconnect));
+                let reply = command.map_or_else(
+                    |error: DecodeError| ControlReply::Error(error.to_string()),
+                    |command| self.execute(command),
+                );
+                if let Err(over) = self.send_reply(&reply) {
+                    return over;
+                }
+                if leaving {
+                    self.close();
+                    return SessionOver::new(ViewerEnd::Left, None);
+                }
+            }
+            if self.commands.is_hopeless() {
+                let reason = "a line that never ends".to_owned();
+                return SessionOver::new(ViewerEnd::Closed, Some(reason));
+            }
+            let viewer = self.viewer.as_ref();
+            let native = viewer.map(|viewer| viewer.native.load(Ordering::Relaxed));
+            let silence = silence(native, self.hub.max_silence);
+            let deadline = last_command.after(silence);
+            match self.read(&mut bytes, deadline) {
+                Ok(0) => {
+                    let closed = || SessionOver::new(ViewerEnd::Closed, None);
+                    return self.ended_by_relay().unwrap_or_else(closed);
+                }
+                Ok(len) => self.commands.push(&bytes[..len]),
+                Err(error) if Error::is_timeout(&error) && clock::left(deadline).is_none() => {
+                    let reason = format!("no command within {} s", silence.as_secs());
+                    return self.refuse(ViewerEnd::Silent, reason);
+                }
+                // Keep-alive found that nobody answers any more: a silence too.
+                Err(error) if Error::is_timeout(&error) => {
+                    return SessionOver::new(ViewerEnd::Silent, Some(error.to_string()));
+                }
+                Err(error) => return SessionOver::new(ViewerEnd::Closed, Some(error.to_string())),
+            }
+        }
+    }
+
+    fn execute(&mut self, command: ControlCommand) -> ControlReply {
+        let viewer = self.viewer.as_ref();
+        let state = viewer.map_or(ViewerState::Unconnected, |viewer| viewer.state());
+        let after = match state.after(&command) {
+            Ok(after) => after,
+            Err(why) => return ControlReply::Error(why.to_owned()),
+        };
+        match (command, viewer) {
+            (ControlCommand::Connect(port), _) => return self.connect(port),
+            (ControlCommand::Alive(report), Some(viewer)) => {
+                viewer.native.store(true, Ordering::Relaxed);
+                let sent = self.hub.sender_report(viewer);
+                if !sent.allows(&report) {
+                    let (got, sent) = (report.datagrams, sent.sent);
+                    let reason = format!("a receipt of {got} datagrams where {sent} were sent");
+                    return ControlReply::Error(reason);
+                }
+                *lock(&viewer.receiver_report) = Some(report);
+                return ControlReply::Report(sent);
+            }
+            (_, Some(viewer)) => self.hub.set_state(viewer, after),
+            (_, None) => {}
+        }
+        ControlReply::Ok
+    }
+
+    fn connect(&mut self, port: u16) -> ControlReply {
+        // A viewer that the source thread lets go at this moment is unconnected and still in its
+        // place: it must be removed before there is another.
+        if self.viewer.is_some() {
+            return ControlReply::Error("this connection has had its viewer".to_owned());
+        }
+        // Nothing that the client says names a host: it is the connection's own other end.
+        let mut to = socket::canonical(self.connection.peer);
+        to.set_port(port);
+        match self.hub.add_viewer(to, &self.connection.stream) {
+            Ok(viewer) => {
+                self.slot.settle(true);
+                log::info!("viewer {}: connected at {to}", viewer.number);
+                self.viewer = Some(viewer);
+                ControlReply::Ok
+            }
+            Err(Error::Refused { reason, .. }) => ControlReply::Error(reason),
+            Err(error) => ControlReply::Error(error.to_string()),
+        }
+    }
+
+    /// Why the relay has ended this session, if it has; the client has been told.
+    fn ended_by_relay(&self) -> Option<SessionOver> {
+        if let Some((end, reason)) = self.viewer.as_ref().and_then(|viewer| viewer.expelled()) {
+            return Some(self.refuse(end, reason));
+        }
+        if self.hub.is_stopping() {
+            self.refuse(ViewerEnd::Stopped, "the relay stops".to_owned());
+            return Some(SessionOver::new(ViewerEnd::Stopped, None));
+        }
+        None
+    }
+
+    fn read(&self, bytes: &mut [u8], deadline: Moment) -> io::Result<usize> {
+        loop {
+            if !socket::bound_read(&self.connection.stream, deadline)? {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            match (&mut &*self.connection.stream).read(bytes) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                other => return other,
+            }
+        }
+    }
+
+    fn send_reply(&self, reply: &ControlReply) -> Result<(), SessionOver> {
+        let deadline = clock::now().after(REPLY_LIMIT);
+        let sent = copy::send_all(&self.connection.stream, &reply.encode(), deadline);
+        sent.map_err(|stop| match stop {
+            copy::Stop::Peer(error) => SessionOver::new(ViewerEnd::Closed, Some(error.to_string())),
+            _ => {
+                let reason = "it does not read its answers".to_owned();
+                SessionOver::new(ViewerEnd::Silent, Some(reason))
+            }
+        })
+    }
+
+    /// Tells the client the reason and closes.
+    fn refuse(&self, end: ViewerEnd, reason: String) -> SessionOver {
+        if self
+            .send_reply(&ControlReply::Error(reason.clone()))
+            .is_ok()
+        {
+            self.close();
+        }
+        SessionOver::new(end, Some(reason))
+    }
+
+    /// Closes so that what was sent still arrives: see [`LineStream::close`].
+    fn close(&self) {
+        LineStream::new(&self.connection.stream, self.connection.peer, b"").close();
+    }
+}
+
+impl SessionOver {
+    fn new(end: ViewerEnd, reason: Option<String>) -> Self {
+        Self { end, reason }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,289 @@
+//! The one thread of the data side: receives the stream, counts it, sends it to every viewer.
+//!
+//! See the module above for the design. A datagram's way: the socket's batch, the monitor that
+//! counts it, the send batch that is made once and sent to each running viewer.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::Duration;
+
+use crate::net::datagrams::DatagramBatch;
+use crate::net::datagrams::send_batch::SendBatch;
+use crate::net::{clock, datagrams, lock};
+use crate::proto::relay::ViewerState;
+use crate::proto::relay::log::ViewerEnd;
+use crate::proto::stream::{StreamCounts, StreamMonitor};
+use crate::relay::arrival_rate::{ArrivalRate, ENOUGH};
+use crate::relay::atomic_histogram::bump;
+use crate::relay::hub::Hub;
+use crate::relay::send::{self, SendCounts};
+use crate::relay::viewer::Viewer;
+use crate::units::Moment;
+
+/// What the source thread owns.
+#[derive(Debug)]
+pub(super) struct Forwarder {
+    hub: Arc<Hub>,
+    gather: Duration,
+    monitor: StreamMonitor,
+    batch: DatagramBatch,
+    viewers: Vec<Arc<Viewer>>,
+    generation: Option<u64>,
+    /// Which viewer is sent to first, so that none always waits for all others.
+    turn: usize,
+    /// Whose datagrams are the stream, and when the last one came.
+    sender: Option<(SocketAddr, Moment)>,
+    arrival_rate: ArrivalRate,
+}
+
+/// Most datagrams sent on together.
+const BATCH: usize = 128;
+
+/// How often the thread checks whether it is to end when nothing comes.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Datagrams of a second sender are ignored until the first has been silent for so long.
+const SENDER_HOLD: Duration = Duration::from_millis(500);
+
+/// A viewer whose host has said for so long that nobody listens is let go.
+const REFUSED_MAX: Duration = Duration::from_secs(4);
+
+/// Linux says so once a second at most; after a longer pause somebody listens.
+const REFUSAL_GAP: Duration = Duration::from_secs(2);
+
+impl Forwarder {
+    pub(super) fn new(hub: Arc<Hub>, gather: Duration) -> Self {
+        Self {
+            hub,
+            gather,
+            monitor: StreamMonitor::default(),
+            batch: DatagramBatch::new(BATCH),
+            viewers: Vec::new(),
+            generation: None,
+            turn: 0,
+            sender: None,
+            arrival_rate: ArrivalRate::default(),
+        }
+    }
+
+    /// Relays until the relay stops.
+    pub(super) fn run(mut self) {
+        loop {
+            let drops = self.fall_asleep();
+            if !self.hub.wait_running() {
+                return;
+            }
+            self.wake_up(drops);
+            while self.hub.running() > 0 && !self.hub.is_stopping() {
+                if let Err(error) = self.forward_batch() {
+                    log::warn!("the input cannot be read: {error}");
+                    // It may be a passing state of the network: try again, but not at once.
+                    thread::sleep(POLL_INTERVAL);
+                }
+            }
+        }
+    }
+
+    /// Forgets what is of no use to the next viewer. Returns what the system has dropped so far.
+    fn fall_asleep(&mut self) -> Option<u64> {
+        self.hub.set_reading(false);
+        // Sockets of viewers that left are closed with the last of these.
+        self.viewers.clear();
+        self.generation = None;
+        self.monitor.forget_tables();
+        self.monitor.rejoin();
+        self.sender = None;
+        *lock(&self.hub.input.counts) = self.monitor.counts();
+        for viewer in self.hub.viewers() {
+            let paused = viewer.state() == ViewerState::Paused;
+            viewer.paused_asleep.store(paused, Ordering::SeqCst);
+        }
+        let drops = datagrams::drops(self.hub.socket.socket());
+        let input = &self.hub.input;
+        if let Some(drops) = drops {
+            let awake = drops.saturating_sub(input.dropped_asleep.load(Ordering::SeqCst));
+            input.dropped_awake.store(awake, Ordering::SeqCst);
+        }
+        drops
+    }
+
+    /// Throws away what came while nobody watched; it is counted for the viewers that were paused.
+    fn wake_up(&mut self, drops_before: Option<u64>) {
+        let thrown = self.hub.socket.discard(&mut self.batch, clock::now());
+        let thrown = thrown.unwrap_or_else(|error| {
+            log::warn!("the input cannot be read: {error}");
+            0
+        });
+        let drops = datagrams::drops(self.hub.socket.socket());
+        let dropped = drops
+            .zip(drops_before)
+            .map_or(0, |(now, before)| now.saturating_sub(before));
+        let input = &self.hub.input;
+        bump(&input.stale, thrown);
+        input.dropped_asleep.fetch_add(dropped, Ordering::SeqCst);
+        for viewer in self.hub.viewers() {
+            if viewer.paused_asleep.swap(false, Ordering::SeqCst) {
+                bump(&viewer.hot.paused, thrown + dropped);
+            }
+        }
+        self.hub.set_reading(true);
+        if !self.batch.is_empty() {
+            self.forward();
+        }
+    }
+
+    /// Receives one batch, if one comes, and sends it on.
+    fn forward_batch(&mut self) -> io::Result<()> {
+        self.batch.clear();
+        let socket = &self.hub.socket;
+        socket.receive(&mut self.batch, POLL_INTERVAL)?;
+        let Some(first) = self.batch.iter().next().map(|datagram| datagram.at) else {
+            *lock(&self.hub.input.counts) = self.monitor.counts();
+            return Ok(());
+        };
+        if datagrams::BATCHED {
+            let gather = self.arrival_rate.time_for(ENOUGH, self.gather);
+            if let Some(wait) = clock::left(first.after(gather)) {
+                thread::sleep(wait);
+                socket.collect(&mut self.batch)?;
+            }
+            self.arrival_rate.record(first, self.batch.len());
+        }
+        self.forward();
+        Ok(())
+    }
+
+    fn forward(&mut self) {
+        self.keep_one_sender();
+        if self.batch.is_empty() {
+            return;
+        }
+        let generation = self.hub.generation();
+        if self.generation != Some(generation)
+            && let Some(viewers) = self.hub.try_viewers()
+        {
+            self.viewers = viewers;
+            self.generation = Some(generation);
+        }
+        let tables = self.tables_for_new_viewers();
+        let before = self.monitor.counts();
+        for datagram in self.batch.iter() {
+            self.monitor.handle(datagram.at, datagram.bytes);
+        }
+        let counts = self.monitor.counts();
+        let loss = SourceLoss::between(&before, &counts);
+        let batch = SendBatch::of(&self.batch);
+        let many = self.viewers.len().max(1);
+        self.turn = (self.turn + 1) % many;
+        let (late, early) = self.viewers.split_at(self.turn.min(self.viewers.len()));
+        self.hub.round(|| {
+            for viewer in early.iter().chain(late) {
+                self.send_to_viewer(viewer, &batch, &tables, &loss);
+            }
+        });
+        bump(&self.hub.input.batches, 1);
+        // Whoever reads the counts just now gets them after the next batch.
+        if let Ok(mut shown) = self.hub.input.counts.try_lock() {
+            *shown = counts;
+        }
+    }
+
+    /// Drops from the batch what a second sender sends while the first one does.
+    fn keep_one_sender(&mut self) {
+        let all = self.batch.len();
+        let sender = &mut self.sender;
+        self.batch.retain(|from, at| match sender {
+            Some((known, last)) if *known != from && at.since(*last) < SENDER_HOLD => false,
+            _ => {
+                *sender = Some((from, at));
+                true
+            }
+        });
+        bump(&self.hub.input.foreign, (all - self.batch.len()) as u64);
+    }
+
+    /// The tables as they were before this batch, if a viewer needs them.
+    fn tables_for_new_viewers(&self) -> Vec<Vec<u8>> {
+        let needed = |viewer: &Arc<Viewer>| viewer.hot.needs_tables.load(Ordering::Relaxed);
+        match self.batch.iter().next() {
+            Some(next) if self.viewers.iter().any(needed) => self.monitor.tables_before(next.bytes),
+            _ => Vec::new(),
+        }
+    }
+
+    fn send_to_viewer(
+        &self,
+        viewer: &Viewer,
+        batch: &SendBatch<'_>,
+        tables: &[Vec<u8>],
+        loss: &SourceLoss,
+    ) {
+        let hot = &viewer.hot;
+        match viewer.state() {
+            ViewerState::Running => {}
+            ViewerState::Paused => return bump(&hot.paused, self.batch.len() as u64),
+            ViewerState::Unconnected => return,
+        }
+        let mut counts = SendCounts::default();
+        if hot.needs_tables.swap(false, Ordering::Relaxed) {
+            for datagram in tables {
+                counts.attempt(1, datagram.len(), || hot.socket.send(datagram).map(drop));
+            }
+        }
+        for run in batch.runs() {
+            let before = counts.sent;
+            send::send(viewer, batch, run, &mut counts);
+            if counts.sent > before {
+                let now = clock::now();
+                let (first, many) = (run.datagrams.start, run.datagrams.len());
+                for datagram in self.batch.iter().skip(first).take(many) {
+                    hot.delay.add(now.since(datagram.at));
+                }
+            }
+        }
+        bump(&hot.sent, counts.sent);
+        bump(&hot.bytes, counts.bytes);
+        bump(&hot.dropped, counts.dropped);
+        bump(&hot.cc, loss.cc);
+        bump(&hot.rtp_lost, loss.rtp_lost);
+        if counts.refused {
+            self.check_refusals(viewer);
+        }
+    }
+
+    /// Lets a viewer go when its host has said for long enough that nobody listens there. One
+    /// refusal says nothing: a player may start a moment after its client.
+    fn check_refusals(&self, viewer: &Viewer) {
+        let now = clock::now();
+        let last = Moment(viewer.refused_last.swap(now.0, Ordering::Relaxed));
+        if now.since(last) > REFUSAL_GAP {
+            viewer.refused_since.store(now.0, Ordering::Relaxed);
+        }
+        let since = Moment(viewer.refused_since.load(Ordering::Relaxed));
+        if now.since(since) >= REFUSED_MAX {
+            let reason = format!("nobody listens at port {}", viewer.to.port());
+            log::info!("viewer {}: {reason}", viewer.number);
+            self.hub.expel(viewer, ViewerEnd::Refused, reason);
+        }
+    }
+}
+
+/// What a batch lacked when it came.
+struct SourceLoss {
+    cc: u64,
+    /// Below zero, wrapped, where a late datagram filled a gap of an earlier batch.
+    rtp_lost: u64,
+}
+
+impl SourceLoss {
+    fn between(before: &StreamCounts, after: &StreamCounts) -> Self {
+        let lost = |counts: &StreamCounts| counts.rtp.map_or(0, |rtp| rtp.lost);
+        Self {
+            cc: after.ts.errors - before.ts.errors,
+            rtp_lost: lost(after).wrapping_sub(lost(before)),
+        }
+    }
+}

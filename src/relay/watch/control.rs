@@ -1,0 +1,223 @@
+//! What a viewer's threads share, and its side of the control connection.
+//!
+//! One lock for the connection, held for a command and its answer. The counts have locks of their
+//! own, which no thread holds for long.
+
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use crate::error::{Error, Phase, Result};
+use crate::net::datagrams::BatchSocket;
+use crate::net::line_stream::LineStream;
+use crate::net::{clock, datagrams, lock};
+use crate::proto::relay::reports::{ReceiverReport, SenderReport};
+use crate::proto::relay::status::WatchSnapshot;
+use crate::proto::relay::{ControlCommand, ControlReply, ViewerState};
+use crate::proto::stream::StreamCounts;
+use crate::text::escape;
+use crate::units::Moment;
+
+#[derive(Debug)]
+pub(super) struct WatchState {
+    pub(super) relay: SocketAddr,
+    pub(super) inbox: BatchSocket,
+    pub(super) control: Mutex<ControlState>,
+    began: Moment,
+    pub(super) stopping: AtomicBool,
+    pub(super) ended: Condvar,
+    pub(super) counts: Mutex<StreamCounts>,
+    sent: Mutex<Option<SenderReport>>,
+    /// Datagrams from this moment on follow nothing that came before it; 0 for none.
+    pub(super) rejoin: AtomicU64,
+    /// Counts the times that [`QUIET`] has passed without a datagram.
+    pub(super) quiet: AtomicU64,
+    pub(super) foreign: AtomicU64,
+    pub(super) unplayed: AtomicU64,
+    pub(super) unrecorded: AtomicU64,
+    pub(super) recorded: AtomicU64,
+}
+
+/// The control connection.
+#[derive(Debug)]
+pub(super) struct ControlState {
+    stream: TcpStream,
+    pub(super) viewer: ViewerState,
+    /// Whether the relay knows `ALIVE`, as far as we know.
+    native: bool,
+    /// Why it is over.
+    pub(super) end_reason: Option<String>,
+}
+
+/// With no datagram for so long after a pause, none is on its way.
+pub(super) const QUIET: Duration = Duration::from_millis(100);
+
+/// How long the relay may take to answer.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+
+/// How often `ALIVE` is sent; the relay waits four times as long.
+const ALIVE_EVERY: Duration = Duration::from_secs(1);
+
+/// How long the last datagrams are waited for at the end.
+const QUIET_LIMIT: Duration = Duration::from_secs(2);
+
+impl WatchState {
+    /// Nothing is asked for yet at the other end of `stream`.
+    pub(super) fn new(relay: SocketAddr, inbox: BatchSocket, stream: TcpStream) -> Self {
+        Self {
+            relay,
+            inbox,
+            control: Mutex::new(ControlState {
+                stream,
+                viewer: ViewerState::Unconnected,
+                native: true,
+                end_reason: None,
+            }),
+            began: clock::now(),
+            stopping: AtomicBool::new(false),
+            ended: Condvar::new(),
+            counts: Mutex::default(),
+            sent: Mutex::default(),
+            rejoin: AtomicU64::new(0),
+            quiet: AtomicU64::new(0),
+            foreign: AtomicU64::new(0),
+            unplayed: AtomicU64::new(0),
+            unrecorded: AtomicU64::new(0),
+            recorded: AtomicU64::new(0),
+        }
+    }
+
+    /// Sends `command` and reads the answer.
+    pub(super) fn request(&self, command: &ControlCommand) -> Result<Option<SenderReport>> {
+        let mut control = lock(&self.control);
+        if let Some(why) = &control.end_reason {
+            return Err(Error::refused(self.relay, why.clone()));
+        }
+        let mut lines = LineStream::new(&control.stream, self.relay, b"");
+        let reply = lines
+            .write_line(&command.encode())
+            .and_then(|()| lines.read_line(clock::now().after(ANSWER_LIMIT), Phase::Receipt))
+            .and_then(|line| {
+                ControlReply::decode(&line)
+                    .map_err(|error| Error::protocol(self.relay, error.to_string()))
+            });
+        let report = match reply {
+            // It may be shown on a terminal.
+            Ok(ControlReply::Error(reason)) => {
+                return Err(Error::refused(self.relay, escape(&reason)));
+            }
+            Ok(ControlReply::Report(report)) => Some(report),
+            Ok(ControlReply::Ok) => None,
+            Err(error) => {
+                self.end(&mut control, error.to_string());
+                return Err(error);
+            }
+        };
+        if let Ok(state) = control.viewer.after(command) {
+            control.viewer = state;
+        }
+        Ok(report)
+    }
+
+    /// Notes why the relay has let us go.
+    fn end(&self, control: &mut ControlState, why: String) {
+        control.end_reason = Some(why);
+        control.viewer = ViewerState::Unconnected;
+        self.ended.notify_all();
+    }
+
+    /// Sends `ALIVE` every second until it is over.
+    pub(super) fn run_keepalive(&self) {
+        let stopping = || self.stopping.load(Ordering::SeqCst);
+        loop {
+            let going = |control: &mut ControlState| control.end_reason.is_none() && !stopping();
+            let waited = self
+                .ended
+                .wait_timeout_while(lock(&self.control), ALIVE_EVERY, going);
+            let (mut control, _) = waited.unwrap_or_else(PoisonError::into_inner);
+            if !going(&mut control) {
+                return;
+            }
+            drop(control);
+            self.send_alive();
+        }
+    }
+
+    /// Reports what was received and reads what was sent; only checks that the relay is still
+    /// there, where it does not know `ALIVE`.
+    pub(super) fn send_alive(&self) {
+        if !lock(&self.control).native {
+            return self.check_connection();
+        }
+        let counts = *lock(&self.counts);
+        let report = ReceiverReport::of(&counts, datagrams::drops(self.inbox.socket()));
+        match self.request(&ControlCommand::Alive(report)) {
+            Ok(sent) => *lock(&self.sent) = sent,
+            Err(Error::Refused { reason, .. }) => {
+                log::debug!("the relay does not report: {reason}");
+                let mut control = lock(&self.control);
+                if lock(&self.sent).is_some() {
+                    // It knew the word before, so this is why it closes.
+                    self.end(&mut control, reason);
+                }
+                control.native = false;
+            }
+            Err(error) => log::debug!("{error}"),
+        }
+    }
+
+    /// Ends where the relay has closed the connection.
+    fn check_connection(&self) {
+        let mut control = lock(&self.control);
+        if control.end_reason.is_some() {
+            return;
+        }
+        let peek = || {
+            control.stream.set_nonblocking(true)?;
+            let seen = control.stream.peek(&mut [0]);
+            control.stream.set_nonblocking(false)?;
+            seen
+        };
+        match peek() {
+            Ok(0) => self.end(&mut control, "it closed the connection".to_owned()),
+            Err(error) if !Error::is_timeout(&error) => self.end(&mut control, error.to_string()),
+            _ => {}
+        }
+    }
+
+    /// Waits until no datagram is on its way any more.
+    pub(super) fn wait_until_quiet(&self) {
+        let before = self.quiet.load(Ordering::SeqCst);
+        let deadline = clock::now().after(QUIET_LIMIT);
+        // The wait that is under way may have begun before the pause; the next one has not.
+        while self.quiet.load(Ordering::SeqCst) < before + 2 && clock::left(deadline).is_some() {
+            thread::sleep(QUIET / 10);
+        }
+    }
+
+    /// Takes back a rejoin at `moment`, unless there is another since.
+    pub(super) fn clear_rejoin(&self, moment: u64) {
+        let rejoin = &self.rejoin;
+        let _ = rejoin.compare_exchange(moment, 0, Ordering::SeqCst, Ordering::SeqCst);
+    }
+
+    pub(super) fn snapshot(&self) -> WatchSnapshot {
+        let read = |number: &AtomicU64| number.load(Ordering::Relaxed);
+        let state = lock(&self.control).viewer;
+        let (received, sent) = (*lock(&self.counts), *lock(&self.sent));
+        WatchSnapshot {
+            at: self.inbox.local_addr(),
+            state,
+            watched: clock::now().since(self.began),
+            received,
+            host_drop: datagrams::drops(self.inbox.socket()),
+            sent,
+            foreign: read(&self.foreign),
+            unplayed: read(&self.unplayed),
+            unrecorded: read(&self.unrecorded),
+            recorded: read(&self.recorded),
+        }
+    }
+}

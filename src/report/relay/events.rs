@@ -1,0 +1,138 @@
+//! A relay and its viewers as JSON, a line each second: `gatecast.relay/1`, `gatecast.watch/1`,
+//! and `gatecast.visits/1` for a log.
+//!
+//! Names and units of the fields are a contract, written down in `relay.schema.json` beside this:
+//! fields may join, none changes. Counts are since the beginning, in datagrams where no unit is
+//! named; unknown is `null`.
+
+use time::format_description::well_known::Rfc3339;
+
+use crate::proto::json::{self, Json};
+use crate::proto::relay::log::ViewerRecord;
+use crate::proto::relay::reports::{ReceiverReport, SenderReport};
+use crate::proto::relay::status::{RelaySnapshot, ViewerSnapshot, WatchSnapshot};
+use crate::proto::stream::StreamCounts;
+use crate::units::micros;
+
+/// A relay at a moment, in one line with its end.
+pub fn relay_event(snapshot: &RelaySnapshot) -> String {
+    Json::object(|json| {
+        json.text("schema", "gatecast.relay/1");
+        json.text("relay", snapshot.relay.to_string());
+        json.number("seconds", Some(snapshot.up.as_secs_f64()));
+        json.truth("awake", snapshot.awake);
+        json.member("input", |json| stream(json, &snapshot.input));
+        json.raw("foreign", snapshot.foreign);
+        json.raw("stale", snapshot.stale);
+        json.count("dropped", snapshot.dropped);
+        json.raw("batches", snapshot.batches);
+        json.count("delay_p50_us", snapshot.delay.p50_us);
+        json.count("delay_p99_us", snapshot.delay.p99_us);
+        json.count("delay_worst_us", snapshot.delay.worst_us);
+        json.list("viewers", |json| {
+            for of_one in &snapshot.viewers {
+                json.item(|json| viewer(json, of_one));
+            }
+        });
+    }) + "\n"
+}
+
+/// A viewer of ours at a moment, in one line with its end.
+pub fn watch_event(view: &WatchSnapshot) -> String {
+    let received = view.receiver_report();
+    let network_lost = |sent: SenderReport| sent.network_lost(Some(&received));
+    Json::object(|json| {
+        json.text("schema", "gatecast.watch/1");
+        json.text("at", view.at.to_string());
+        json.number("seconds", Some(view.watched.as_secs_f64()));
+        json.text("standing", view.state.to_string());
+        json.member("received", |json| stream(json, &view.received));
+        json.count("host_drop", view.host_drop);
+        json.count("network_lost", view.sent.and_then(network_lost));
+        json.raw("foreign", view.foreign);
+        json.raw("unplayed", view.unplayed);
+        json.raw("recorded_bytes", view.recorded);
+        json.raw("unrecorded", view.unrecorded);
+        maybe(json, "sent", view.sent.as_ref(), sent);
+    }) + "\n"
+}
+
+/// The viewers of relay logs, as one document over several lines.
+pub fn viewers_document(records: &[ViewerRecord]) -> String {
+    json::indented(&Json::object(|json| {
+        json.text("schema", "gatecast.visits/1");
+        json.list("visits", |json| {
+            for of_one in records {
+                json.item(|json| record(json, of_one));
+            }
+        });
+    }))
+}
+
+fn stream(json: &mut Json, counts: &StreamCounts) {
+    json.raw("datagrams", counts.datagrams);
+    json.raw("bytes", counts.bytes);
+    json.raw("not_ts", counts.not_ts);
+    json.raw("cc_errors", counts.ts.errors);
+    json.raw("cc_lost_at_least", counts.ts.lost);
+    json.raw("transport_errors", counts.ts.damaged);
+    json.count("rtp_lost", counts.rtp.map(|rtp| rtp.lost));
+    json.count("rtp_duplicate", counts.rtp.map(|rtp| rtp.duplicate));
+    json.count("rtp_reordered", counts.rtp.map(|rtp| rtp.reordered));
+    json.number("jitter_us", counts.jitter_us);
+}
+
+// No `network_lost`: sent and received are not of one instant while the stream runs.
+fn viewer(json: &mut Json, view: &ViewerSnapshot) {
+    json.raw("viewer", view.viewer);
+    json.text("to", view.to.to_string());
+    json.text("standing", view.state.to_string());
+    json.truth("native", view.native);
+    json.number("seconds", Some(view.watched.as_secs_f64()));
+    json.member("sent", |json| sent(json, &view.sent));
+    maybe(json, "received", view.received.as_ref(), received);
+}
+
+fn record(json: &mut Json, record: &ViewerRecord) {
+    json.text("relay", record.relay.to_string());
+    json.raw("viewer", record.viewer);
+    json.maybe_text("at", record.at.format(&Rfc3339).ok());
+    json.text("to", record.to.to_string());
+    json.raw("watched_us", micros(record.watched));
+    json.member("sent", |json| sent(json, &record.sent));
+    maybe(json, "received", record.received.as_ref(), received);
+    let network_lost = record.sent.network_lost(record.received.as_ref());
+    json.count("network_lost", network_lost);
+    json.text("end", record.end.to_string());
+    json.maybe_text("reason", record.reason.as_deref());
+}
+
+fn sent(json: &mut Json, sent: &SenderReport) {
+    json.raw("datagrams", sent.sent);
+    json.raw("bytes", sent.bytes);
+    json.raw("dropped", sent.dropped);
+    json.raw("paused", sent.paused);
+    json.raw("source_cc_errors", sent.cc);
+    json.count("source_rtp_lost", sent.rtp_lost);
+    json.count("source_jitter_us", sent.jitter_us);
+    json.count("delay_p50_us", sent.p50_us);
+    json.count("delay_p99_us", sent.p99_us);
+    json.count("delay_worst_us", sent.worst_us);
+}
+
+fn received(json: &mut Json, received: &ReceiverReport) {
+    json.raw("datagrams", received.datagrams);
+    json.raw("bytes", received.bytes);
+    json.raw("cc_errors", received.cc);
+    json.count("rtp_lost", received.rtp_lost);
+    json.count("jitter_us", received.jitter_us);
+    json.count("host_drop", received.host_drop);
+}
+
+/// A member that is the object of `value`, or null.
+fn maybe<T>(json: &mut Json, name: &str, value: Option<&T>, write: fn(&mut Json, &T)) {
+    match value {
+        Some(value) => json.member(name, |json| write(json, value)),
+        None => json.raw(name, "null"),
+    }
+}

@@ -1,0 +1,347 @@
+//! Reports on the live relay: relay logs read back and summed, and what one viewer lost where.
+//!
+//! As the rest of the report it starts from what was logged or counted and ends in text. A figure
+//! that nobody reported stays `-`; a sum of which a part is missing says how many parts it has.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use crate::error::Result;
+use crate::net::logfile;
+use crate::proto::line::DecodeError;
+use crate::proto::log_cell::{MISSING, SEPARATOR, or_missing};
+use crate::proto::relay::log;
+use crate::proto::relay::log::ViewerRecord;
+use crate::proto::relay::reports::{ReceiverReport, SenderReport, whole_us};
+use crate::proto::relay::status::{RelaySnapshot, WatchSnapshot};
+use crate::report::table::{Align, Table};
+use crate::text::escape;
+use crate::units::{mbit_per_second, total};
+
+#[cfg(feature = "cli")]
+pub mod events;
+
+/// True when the file begins as a relay log does; anything else is left to the session log's
+/// reader, which says what is wrong with it.
+pub fn is_relay_log(path: &Path) -> bool {
+    let header = log::header();
+    // Looked at before it is opened: to open a FIFO is to wait for its writer.
+    if !std::fs::metadata(path).is_ok_and(|about| about.is_file()) {
+        return false;
+    }
+    let mut first = Vec::new();
+    let read =
+        File::open(path).and_then(|file| file.take(header.len() as u64).read_to_end(&mut first));
+    read.is_ok() && first == header.as_bytes()
+}
+
+/// Reads one relay log.
+///
+/// # Errors
+/// A path that is not a readable file or is too large, and a log with a line that is wrong: the
+/// error names the path and the line.
+pub fn read_relay_log(path: &Path) -> Result<Vec<ViewerRecord>> {
+    let wrong = |why: &str| DecodeError(why.to_owned());
+    let (mut records, mut at_header) = (Vec::new(), true);
+    logfile::read_lines(path, log::LINE_MAX, |line| {
+        let line = std::str::from_utf8(line).map_err(|_| wrong("it is not UTF-8"))?;
+        if !std::mem::take(&mut at_header) {
+            records.push(ViewerRecord::decode(line)?);
+        } else if line != log::header() {
+            return Err(wrong("it is not a relay log"));
+        }
+        Ok(())
+    })?;
+    records.sort_by_key(|record| (record.relay.0, record.viewer));
+    Ok(records)
+}
+
+/// One row per viewer, and the sums.
+pub fn viewer_table(records: &[ViewerRecord]) -> String {
+    let mut table = Table::new(&[
+        ("viewer", Align::Right),
+        ("to", Align::Left),
+        ("watched\ns", Align::Right),
+        ("\nsent", Align::Right),
+        ("\nMbit/s", Align::Right),
+        ("relay\ndropped", Align::Right),
+        ("\npaused", Align::Right),
+        ("\nreceived", Align::Right),
+        ("network\nlost", Align::Right),
+        ("host\ndropped", Align::Right),
+        ("source\nCC", Align::Right),
+        ("viewer\nCC", Align::Right),
+        ("jitter\nms", Align::Right),
+        ("delay ms\np50", Align::Right),
+        ("\np99", Align::Right),
+        ("\nworst", Align::Right),
+        ("\nend", Align::Left),
+    ]);
+    for record in records {
+        let (sent, got) = (&record.sent, record.received.as_ref());
+        let rate = mbit_per_second(sent.bytes, record.watched);
+        table.row([
+            record.viewer.to_string(),
+            record.to.to_string(),
+            format!("{:.1}", record.watched.as_secs_f64()),
+            sent.sent.to_string(),
+            or_missing(rate.map(|rate| format!("{rate:.2}"))),
+            sent.dropped.to_string(),
+            sent.paused.to_string(),
+            or_missing(got.map(|got| got.datagrams)),
+            or_missing(sent.network_lost(got)),
+            or_missing(got.and_then(|got| got.host_drop)),
+            sent.cc.to_string(),
+            or_missing(got.map(|got| got.cc)),
+            milliseconds(got.and_then(|got| got.jitter_us)),
+            milliseconds(sent.p50_us),
+            milliseconds(sent.p99_us),
+            milliseconds(sent.worst_us),
+            match &record.reason {
+                Some(reason) => format!("{}: {}", record.end, escape(reason)),
+                None => record.end.to_string(),
+            },
+        ]);
+    }
+    format!("{table}{}\n", sums(records))
+}
+
+/// The sums of `records` as one sentence.
+fn sums(records: &[ViewerRecord]) -> String {
+    let sum = |of: fn(&SenderReport) -> u64| total(records.iter().map(|record| of(&record.sent)));
+    let reported: Vec<(&SenderReport, &ReceiverReport)> = records
+        .iter()
+        .filter_map(|record| Some((&record.sent, record.received.as_ref()?)))
+        .collect();
+    let mut text = format!(
+        "{} viewer{}: {} datagrams and {} bytes sent, {} dropped by the relay, {} paused",
+        records.len(),
+        if records.len() == 1 { "" } else { "s" },
+        sum(|sent| sent.sent),
+        sum(|sent| sent.bytes),
+        sum(|sent| sent.dropped),
+        sum(|sent| sent.paused),
+    );
+    if !reported.is_empty() {
+        let lost = |(sent, got): &(&SenderReport, &ReceiverReport)| sent.network_lost(Some(got));
+        let known: Vec<u64> = reported.iter().filter_map(lost).collect();
+        text.push_str(&format!(
+            "; of the {} that tell: {} received, {} lost by the network",
+            reported.len(),
+            total(reported.iter().map(|(_, got)| got.datagrams)),
+            total(known.iter().copied()),
+        ));
+        if known.len() < reported.len() {
+            text.push_str(&format!(" (of {})", known.len()));
+        }
+    }
+    text
+}
+
+/// Viewers as comma-separated values; the log's own columns, a missing value empty.
+pub fn viewer_csv(records: &[ViewerRecord]) -> String {
+    let line = |line: &str| {
+        let cells = line.trim_end_matches('\n').split(SEPARATOR);
+        let cells = cells.map(|cell| match cell {
+            MISSING => String::new(),
+            // Escaped text: a comma or quote is all that a reader could stumble on.
+            text if text.contains([',', '"']) => format!("\"{}\"", text.replace('"', "\"\"")),
+            text => text.to_owned(),
+        });
+        cells.collect::<Vec<_>>().join(",") + "\r\n"
+    };
+    let rows = records.iter().map(|record| line(&record.encode()));
+    line(&log::header()) + &rows.collect::<String>()
+}
+
+/// Where one viewer's datagrams were lost, from the source on.
+pub fn loss_table(view: &WatchSnapshot) -> String {
+    let received = view.receiver_report();
+    let sent = view.sent.as_ref();
+    let of = |figure: fn(&SenderReport) -> Option<u64>| sent.and_then(figure);
+    let network = sent.and_then(|sent| sent.network_lost(Some(&received)));
+    let got = Some(received.datagrams);
+    let mut table = Table::new(&[
+        ("where", Align::Left),
+        ("datagrams", Align::Right),
+        ("CC errors", Align::Right),
+        ("RTP lost", Align::Right),
+    ]);
+    for (place, datagrams, cc, rtp_lost) in [
+        (
+            "lost before the relay",
+            None,
+            of(|sent| Some(sent.cc)),
+            of(|sent| sent.rtp_lost),
+        ),
+        (
+            "dropped by the relay",
+            of(|sent| Some(sent.dropped)),
+            None,
+            None,
+        ),
+        ("passed in pauses", of(|sent| Some(sent.paused)), None, None),
+        ("sent by the relay", of(|sent| Some(sent.sent)), None, None),
+        ("lost by the network", network, None, None),
+        ("dropped by this host", view.host_drop, None, None),
+        ("received", got, Some(received.cc), received.rtp_lost),
+    ] {
+        let figures = [datagrams, cc, rtp_lost].map(or_missing);
+        table.row([place.to_owned()].into_iter().chain(figures));
+    }
+    format!(
+        "{table}jitter {} ms here, {} ms at the relay; through the relay p50 {} ms, p99 {} ms, worst {} ms\n",
+        milliseconds(received.jitter_us),
+        milliseconds(of(|sent| sent.jitter_us)),
+        milliseconds(of(|sent| sent.p50_us)),
+        milliseconds(of(|sent| sent.p99_us)),
+        milliseconds(of(|sent| sent.worst_us)),
+    )
+}
+
+/// One viewer's stream in a sentence.
+pub fn summary(view: &WatchSnapshot) -> String {
+    let received = &view.received;
+    format!(
+        "received {} datagrams and {} bytes in {:.1} s; CC errors {}, of them before the relay {}",
+        received.datagrams,
+        received.bytes,
+        view.watched.as_secs_f64(),
+        received.ts.errors,
+        or_missing(view.sent.map(|sent| sent.cc)),
+    )
+}
+
+/// A relay's input in a sentence.
+pub fn input(snapshot: &RelaySnapshot) -> String {
+    let input = &snapshot.input;
+    format!(
+        "source: {} datagrams and {} bytes read, {} dropped unread, {} thrown away while nobody watched; CC errors {}, RTP lost {}, jitter {} ms\n",
+        input.datagrams,
+        input.bytes,
+        or_missing(snapshot.dropped),
+        snapshot.stale,
+        input.ts.errors,
+        or_missing(input.rtp.map(|rtp| rtp.lost)),
+        milliseconds(input.jitter_us.map(whole_us)),
+    )
+}
+
+fn milliseconds(us: Option<u64>) -> String {
+    or_missing(us.map(|us| format!("{}.{:02}", us / 1_000, us % 1_000 / 10)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use time::macros::datetime;
+
+    use super::*;
+    use crate::proto::relay::log::ViewerEnd;
+    use crate::session::SessionId;
+
+    fn two() -> [ViewerRecord; 2] {
+        let lab = ViewerRecord {
+            relay: SessionId(7),
+            viewer: 1,
+            at: datetime!(2026-11-21 00:12:13 UTC),
+            to: "127.0.0.1:5000".parse().expect("an address"),
+            watched: Duration::from_secs(10),
+            sent: SenderReport {
+                sent: 1_000,
+                bytes: 1_316_000,
+                dropped: 2,
+                p50_us: Some(1_490),
+                p99_us: Some(3_210),
+                worst_us: Some(4_005),
+                ..SenderReport::default()
+            },
+            received: None,
+            end: ViewerEnd::Closed,
+            reason: Some("reset, \"by\" peer".to_owned()),
+        };
+        let ours = ViewerRecord {
+            viewer: 2,
+            received: Some(ReceiverReport {
+                datagrams: 990,
+                bytes: 1_302_840,
+                cc: 5,
+                host_drop: Some(3),
+                jitter_us: Some(120),
+                rtp_lost: None,
+            }),
+            end: ViewerEnd::Left,
+            reason: None,
+            ..lab.clone()
+        };
+        [lab, ours]
+    }
+
+    #[test]
+    fn viewers_are_rows_and_sums() {
+        insta::assert_snapshot!(viewer_table(&two()), @r#"
+                                watched                  relay                    network     host  source  viewer  jitter  delay ms
+        viewer  to                    s  sent  Mbit/s  dropped  paused  received     lost  dropped      CC      CC      ms       p50   p99  worst  end
+        ------  --------------  -------  ----  ------  -------  ------  --------  -------  -------  ------  ------  ------  --------  ----  -----  ------------------------
+             1  127.0.0.1:5000     10.0  1000    1.05        2       0         -        -        -       0       -       -      1.49  3.21   4.00  closed: reset, "by" peer
+             2  127.0.0.1:5000     10.0  1000    1.05        2       0       990        7        3       0       5    0.12      1.49  3.21   4.00  left
+        2 viewers: 2000 datagrams and 2632000 bytes sent, 4 dropped by the relay, 0 paused; of the 1 that tell: 990 received, 7 lost by the network
+        "#);
+    }
+
+    #[test]
+    fn log_comes_back_and_damaged_one_names_its_line() {
+        let folder = tempfile::tempdir().expect("room");
+        let path = folder.path().join("a.log");
+        let text = two().iter().map(ViewerRecord::encode).collect::<String>();
+        std::fs::write(&path, log::header() + &text).expect("room");
+        assert!(is_relay_log(&path));
+        assert_eq!(read_relay_log(&path).expect("sound"), two());
+        std::fs::write(&path, log::header() + &text.replacen("1000", "1001", 2)).expect("room");
+        let error = read_relay_log(&path).expect_err("the last line does not add up");
+        assert!(error.to_string().contains("line 3"), "{error}");
+        std::fs::write(&path, text).expect("room");
+        assert!(!is_relay_log(&path));
+        assert!(read_relay_log(&path).is_err());
+    }
+
+    #[test]
+    fn impossible_numbers_are_summed_without_overflow() {
+        let mut records = two();
+        for record in &mut records {
+            record.sent.sent = u64::MAX;
+            record.received = Some(ReceiverReport {
+                datagrams: u64::MAX,
+                host_drop: Some(0),
+                ..ReceiverReport::default()
+            });
+        }
+        let text = sums(&records);
+        assert!(
+            text.starts_with("2 viewers: 36893488147419103230 datagrams"),
+            "{text}"
+        );
+        assert!(
+            text.ends_with(
+                "of the 2 that tell: 36893488147419103230 received, 0 lost by the network"
+            ),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn spreadsheet_gets_empty_cells_and_quoted_text() {
+        let csv = viewer_csv(&two());
+        let rows: Vec<&str> = csv.split_terminator("\r\n").collect();
+        assert_eq!(rows.len(), 3);
+        assert!(rows[0].starts_with("relay,viewer,date,time,to,watched_s,sent,"));
+        assert!(
+            rows[1].ends_with(r#",,closed,"reset, ""by"" peer""#),
+            "{}",
+            rows[1]
+        );
+        assert!(rows[2].ends_with(",120,left,"), "{}", rows[2]);
+    }
+}

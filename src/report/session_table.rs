@@ -1,0 +1,373 @@
+//! The lab's table of one session, transfer by transfer, and the figures of the whole below it.
+//!
+//! Client times and server times stand in columns of their own. `-` is a value that nobody
+//! observed. What is shown is what the log holds; nothing is estimated.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use crate::report::MedianRange;
+use crate::report::complete;
+use crate::report::counts;
+use crate::report::table::Align;
+use crate::report::table::Table;
+use crate::text::escape;
+use crate::transfer::Outcome;
+use crate::transfer::Record;
+use crate::transfer::Transfer;
+use crate::units::micros;
+
+/// Which transfers of a session have a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rows {
+    /// Every transfer.
+    All,
+    /// In a session of more than [`ROWS_MAX`] transfers only those that failed, of these at most
+    /// [`ROWS_MAX`], and the least, median and largest of each figure over all.
+    Failures,
+}
+
+/// Most rows that [`Rows::Failures`] gives to transfers: what still reads on a screen or two.
+pub const ROWS_MAX: usize = 50;
+
+/// One session: a heading, a row for each transfer, and the figures of the whole below.
+pub fn session(record: &Record, rows: Rows) -> String {
+    let mut sheet = heading(record);
+    sheet.push('\n');
+    let short = rows == Rows::Failures && record.transfers.len() > ROWS_MAX;
+    let failures = || {
+        let failed = |transfer: &&Transfer| success(transfer) == "no";
+        record.transfers.iter().filter(failed)
+    };
+    let mut table = Table::new(&TRANSFER_COLUMNS);
+    if short {
+        failures().take(ROWS_MAX).for_each(|t| table.row(cells(t)));
+        extremes(record).into_iter().for_each(|row| table.row(row));
+    } else {
+        record.transfers.iter().for_each(|t| table.row(cells(t)));
+    }
+    let _ = write!(sheet, "{table}");
+    if short {
+        let (failed, all) = (failures().count(), record.transfers.len());
+        let shown = failed.min(ROWS_MAX);
+        let _ = writeln!(
+            sheet,
+            "shown: {shown} of {failed} that failed, and low, median and high of all {all} transfers"
+        );
+    }
+    sheet.push('\n');
+    let counted = counts::table(record, rows);
+    if !counted.is_empty() {
+        sheet += &counted;
+        sheet.push('\n');
+    }
+    sheet + &summary(record)
+}
+
+const TRANSFER_COLUMNS: [(&str, Align); 11] = [
+    ("seat", Align::Right),
+    ("success", Align::Right),
+    ("client\nbytes", Align::Right),
+    ("client\nseconds", Align::Right),
+    ("client\nMbit/s", Align::Right),
+    ("client\nport", Align::Right),
+    ("server\nbytes", Align::Right),
+    ("server\nseconds", Align::Right),
+    ("server\nport", Align::Right),
+    ("name", Align::Left),
+    ("outcome", Align::Left),
+];
+
+fn heading(record: &Record) -> String {
+    let clients = match record.clients {
+        1 => "1 client".to_owned(),
+        count => format!("{count} clients"),
+    };
+    let mut heading = format!(
+        "session {}: {} by {} to {clients}",
+        record.session, record.file.name, record.via
+    );
+    if let Some(sender) = &record.sender {
+        let _ = write!(heading, " ({})", escape(sender));
+    }
+    let _ = writeln!(
+        heading,
+        "\nreleased {}, {} bytes, SHA-1 {}",
+        released(record).unwrap_or_else(|| "never".to_owned()),
+        record.file.bytes,
+        record.file.sha1
+    );
+    heading
+}
+
+/// `2026-09-21 14:13:20`, UTC.
+pub(super) fn released(record: &Record) -> Option<String> {
+    let at = record
+        .released_at?
+        .checked_to_offset(time::UtcOffset::UTC)?;
+    let (hour, minute, second) = at.to_hms();
+    Some(format!(
+        "{} {hour:02}:{minute:02}:{second:02} UTC",
+        at.date()
+    ))
+}
+
+/// The lab's word: `yes` only with proof, `-` for a whole copy that this client cannot prove.
+fn success(transfer: &Transfer) -> &'static str {
+    match (transfer.outcome, transfer.verified) {
+        (Outcome::Complete, Some(true)) => "yes",
+        (Outcome::Complete, None) => "-",
+        _ => "no",
+    }
+}
+
+fn cells(transfer: &Transfer) -> [String; TRANSFER_COLUMNS.len()] {
+    let port = |address: Option<std::net::SocketAddr>| or_dash(address.map(|at| at.port()));
+    [
+        transfer.seat.to_string(),
+        success(transfer).to_owned(),
+        or_dash(transfer.bytes_client),
+        or_dash(transfer.seconds_client.map(seconds)),
+        or_dash(transfer.rate_client_mbit().map(mbit)),
+        port(transfer.client),
+        or_dash(transfer.bytes_server),
+        or_dash(transfer.seconds_server.map(seconds)),
+        port(transfer.server),
+        escape(&transfer.name),
+        ending(transfer),
+    ]
+}
+
+/// Nothing for a copy that is whole and proven, else how it ended and why.
+fn ending(transfer: &Transfer) -> String {
+    let mut ending = match success(transfer) {
+        "yes" => String::new(),
+        "-" => "complete, not proven".to_owned(),
+        _ if transfer.outcome == Outcome::Complete => "complete, not verified".to_owned(),
+        _ => transfer.outcome.to_string(),
+    };
+    if let Some(reason) = &transfer.reason {
+        ending += if ending.is_empty() { "" } else { ": " };
+        ending += &escape(reason);
+    }
+    ending
+}
+
+/// The least, median and largest of each figure; figures of one row need not be of one transfer.
+fn extremes(record: &Record) -> [[String; TRANSFER_COLUMNS.len()]; 3] {
+    type Figure = fn(&Transfer) -> Option<f64>;
+    type Shown = fn(f64) -> String;
+    #[allow(clippy::cast_precision_loss)]
+    let figures: [(usize, Figure, Shown); 5] = [
+        (
+            2,
+            |t| t.bytes_client.map(|bytes| bytes as f64),
+            |v| format!("{v:.0}"),
+        ),
+        (
+            3,
+            |t| t.seconds_client.map(|s| s.as_secs_f64()),
+            |v| format!("{v:.6}"),
+        ),
+        (4, Transfer::rate_client_mbit, mbit),
+        (
+            6,
+            |t| t.bytes_server.map(|bytes| bytes as f64),
+            |v| format!("{v:.0}"),
+        ),
+        (
+            7,
+            |t| t.seconds_server.map(|s| s.as_secs_f64()),
+            |v| format!("{v:.6}"),
+        ),
+    ];
+    let mut rows = ["low", "median", "high"].map(|name| {
+        let mut row: [String; TRANSFER_COLUMNS.len()] = Default::default();
+        name.clone_into(&mut row[0]);
+        row
+    });
+    for (column, figure, shown) in figures {
+        let spread = MedianRange::of(record.transfers.iter().filter_map(figure));
+        let values = spread.map(|spread| [spread.low, spread.median, spread.high]);
+        for (place, row) in rows.iter_mut().enumerate() {
+            row[column] = or_dash(values.map(|values| shown(values[place])));
+        }
+    }
+    rows
+}
+
+/// The figures of the whole session, one a line.
+pub fn summary(record: &Record) -> String {
+    let global = record.global();
+    let complete = complete(record);
+    // Figures of a part must not pass for figures of all.
+    let part = if complete == usize::from(record.clients) {
+        String::new()
+    } else {
+        format!(", of the {complete} that are complete")
+    };
+    let us = |value: Option<u64>| value.map_or_else(|| "-".to_owned(), |us| format!("{us} us"));
+    let span = |span: Option<Duration>| {
+        span.map_or_else(
+            || "-".to_owned(),
+            |span| format!("{} s{part}", seconds(span)),
+        )
+    };
+    let rate = match (global.rate_mbit, global.bytes) {
+        (Some(rate), Some(bytes)) => {
+            format!(
+                "{} Mbit/s ({bytes} bytes in the slowest one's time)",
+                mbit(rate)
+            )
+        }
+        _ => "-".to_owned(),
+    };
+    let mut lines = format!(
+        "whole and verified  {} of {}\n\
+         release skew        wake {}, server {}, client {}\n\
+         time to last byte   {}\n\
+         global rate         {rate}\n\
+         time to verified    {}\n",
+        record.proven(),
+        record.clients,
+        us(record.wake_skew_us()),
+        us(record.skew_us()),
+        us(record.skew_client_us()),
+        span(global.seconds),
+        span(global.seconds_verified),
+    );
+    match record.broken_identities().as_slice() {
+        [] => lines += "numbers: hold\n",
+        broken => {
+            for sentence in broken {
+                let _ = writeln!(lines, "INVALID: {sentence}");
+            }
+        }
+    }
+    lines
+}
+
+pub(super) fn or_dash(value: Option<impl ToString>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
+}
+
+/// All six decimals: a small file on loopback takes few microseconds, and `0.000` would be a lie.
+pub(super) fn seconds(span: Duration) -> String {
+    let us = micros(span);
+    format!("{}.{:06}", us / 1_000_000, us % 1_000_000)
+}
+
+pub(super) fn mbit(rate: f64) -> String {
+    format!("{rate:.3}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::sample;
+
+    #[test]
+    fn a_session_that_went_well() {
+        insta::assert_snapshot!(session(&sample::session(1, 3, 80), Rows::All), @r#"
+        session 0000000000000001: 1MB.bin by tcp to 3 clients
+        released 2026-09-21 14:13:21 UTC, 1000000 bytes, SHA-1 3c5b492776742690efb6a0f1fd8508693400e2cc
+
+                        client    client  client  client   server    server  server
+        seat  success    bytes   seconds  Mbit/s    port    bytes   seconds    port  name  outcome
+        ----  -------  -------  --------  ------  ------  -------  --------  ------  ----  -------
+           1      yes  1000000  0.081000  98.765   50001  1000000  0.081120    8080  C1
+           2      yes  1000000  0.082000  97.561   50002  1000000  0.082120    8080  C2
+           3      yes  1000000  0.083000  96.386   50003  1000000  0.083120    8080  C3
+
+        whole and verified  3 of 3
+        release skew        wake 20 us, server 40 us, client 60 us
+        time to last byte   0.083120 s
+        global rate         288.739 Mbit/s (3000000 bytes in the slowest one's time)
+        time to verified    0.086000 s
+        numbers: hold
+        "#);
+    }
+
+    #[test]
+    fn failures_say_why_and_unknown_is_a_dash() {
+        insta::assert_snapshot!(session(&sample::troubled(), Rows::Failures), @r#"
+        session 0000000000000007: 1MB.bin by tcp to 4 clients
+        released 2026-09-21 14:13:27 UTC, 1000000 bytes, SHA-1 3c5b492776742690efb6a0f1fd8508693400e2cc
+
+                        client    client  client  client   server    server  server
+        seat  success    bytes   seconds  Mbit/s    port    bytes   seconds    port  name          outcome
+        ----  -------  -------  --------  ------  ------  -------  --------  ------  ------------  ---------------------------------------------
+           1      yes  1000000  0.081000  98.765   50001  1000000  0.081120    8080  C1
+           2       no   700000  0.082000  68.293   50002  1000000         -    8080  \u{202e}evil  cut: connection reset \u{7c} by\u{1b}[2J peer
+           3        -        -         -       -   50003  1000000  0.083120    8080  C3            complete, not proven
+           4       no        -         -       -       -        -         -       -  C4            refused: wants udp, this session is tcp
+
+        whole and verified  1 of 4
+        release skew        wake 20 us, server 40 us, client 30 us
+        time to last byte   0.083120 s, of the 2 that are complete
+        global rate         192.493 Mbit/s (2000000 bytes in the slowest one's time)
+        time to verified    0.086000 s, of the 2 that are complete
+        numbers: hold
+        "#);
+    }
+
+    #[test]
+    fn a_session_that_nobody_finished_has_no_rate() {
+        let mut record = sample::session(1, 1, 80);
+        record.released_at = None;
+        record.sender = Some("sendfile".to_owned());
+        record.transfers[0] = Transfer::new(crate::session::SeatId(1), "C1", Outcome::TimedOut);
+        insta::assert_snapshot!(session(&record, Rows::All), @r#"
+        session 0000000000000001: 1MB.bin by tcp to 1 client (sendfile)
+        released never, 1000000 bytes, SHA-1 3c5b492776742690efb6a0f1fd8508693400e2cc
+
+                       client   client  client  client  server   server  server
+        seat  success   bytes  seconds  Mbit/s    port   bytes  seconds    port  name  outcome
+        ----  -------  ------  -------  ------  ------  ------  -------  ------  ----  ---------
+           1       no       -        -       -       -       -        -       -  C1    timed_out
+
+        whole and verified  0 of 1
+        release skew        wake -, server -, client -
+        time to last byte   -
+        global rate         -
+        time to verified    -
+        numbers: hold
+        "#);
+    }
+
+    #[test]
+    fn a_thousand_seats_fit_a_screen_and_numbers_that_do_not_add_up_are_called_invalid() {
+        let mut record = sample::session(1, 1000, 80);
+        record.transfers[499].fail(Outcome::TimedOut, "no progress within 10 s");
+        record.transfers[499].verified = None;
+        record.transfers[700].bytes_client = Some(999_999);
+        insta::assert_snapshot!(session(&record, Rows::Failures), @r#"
+        session 0000000000000001: 1MB.bin by tcp to 1000 clients
+        released 2026-09-21 14:13:21 UTC, 1000000 bytes, SHA-1 3c5b492776742690efb6a0f1fd8508693400e2cc
+
+                          client    client  client  client   server    server  server
+          seat  success    bytes   seconds  Mbit/s    port    bytes   seconds    port  name  outcome
+        ------  -------  -------  --------  ------  ------  -------  --------  ------  ----  ----------------------------------
+           500       no  1000000  0.580000  13.793   50500  1000000  0.580120    8080  C500  timed_out: no progress within 10 s
+           low            999999  0.081000   7.407          1000000  0.081120
+        median           1000000  0.580500  13.781          1000000  0.580620
+          high           1000000  1.080000  98.765          1000000  1.080120
+        shown: 1 of 1 that failed, and low, median and high of all 1000 transfers
+
+        whole and verified  999 of 1000
+        release skew        wake 9990 us, server 19980 us, client 29970 us
+        time to last byte   1.080120 s, of the 999 that are complete
+        global rate         7399.178 Mbit/s (998999999 bytes in the slowest one's time)
+        time to verified    1.083000 s, of the 999 that are complete
+        INVALID: seat 701: complete with 999999 bytes at the client and 0 from before, of 1000000
+        "#);
+        assert_eq!(session(&record, Rows::All).lines().count(), 1013);
+
+        for transfer in &mut record.transfers {
+            transfer.fail(Outcome::Cut, "gone");
+        }
+        let sheet = session(&record, Rows::Failures);
+        assert!(sheet.contains("shown: 50 of 1000 that failed"), "{sheet}");
+        assert!(sheet.lines().count() < 70, "{sheet}");
+    }
+}

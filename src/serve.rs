@@ -1,0 +1,288 @@
+//! The front door of a server: everything that gatecast can send by, registered in one place.
+
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+use crate::http::{self, Documents, HttpConfig};
+use crate::report::session::SessionReport;
+use crate::report::{csv, scaling};
+use crate::server::builder::{ServerCore, ServerCoreBuilder};
+use crate::server::catalog::{self, Catalog, HashProgress};
+use crate::server::config::ServerConfig;
+use crate::session::{FileInfo, Via};
+use crate::text::FileName;
+use crate::transport::swarm::torrents::{Options, Torrents};
+use crate::transport::udp::config::UdpConfig;
+use crate::transport::udp::lab::LabServer;
+use crate::transport::{swarm, tcp, udp};
+use crate::units::Rate;
+
+/// A server being put together. [`ServerBuilder::bind`] starts it.
+///
+/// Where nothing else is said, the clients choose the file, their number and the way, a session
+/// waits 60 s for its clients, and no log is written.
+#[derive(Debug, Default)]
+pub struct ServerBuilder {
+    pub(crate) paths: Vec<PathBuf>,
+    pub(crate) config: ServerConfig,
+    pub(crate) log_dir: Option<PathBuf>,
+    pub(crate) http: HttpConfig,
+    pub(crate) udp: UdpConfig,
+    pub(crate) swarm: Options,
+    /// Serve the lab's UDP clients at loopback and these addresses.
+    pub(crate) lab_udp: Option<Vec<IpAddr>>,
+    /// The name given to [`ServerBuilder::file`], not yet checked.
+    pub(crate) file: Option<String>,
+}
+
+/// A running server: it holds each session's clients until all are ready, releases them together
+/// and sends them the file.
+///
+/// ```no_run
+/// use gatecast::{Server, Via};
+///
+/// let server = Server::builder()
+///     .offer("image.iso")
+///     .clients(25)
+///     .via(Via::Multicast)
+///     .log_dir("logs")
+///     .bind("0.0.0.0:8080")?;
+/// println!("http://{}/", server.local_addr());
+/// for session in server.sessions() {
+///     println!("{session}");
+/// }
+/// # Ok::<(), gatecast::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Server {
+    // Dropped before the core: it writes into the same log.
+    lab: Option<LabServer>,
+    core: ServerCore,
+    /// What the program shows of swarms.
+    #[cfg(feature = "cli")]
+    torrents: Arc<Torrents>,
+}
+
+/// How this crate writes sessions, on every face.
+pub(crate) const DOCUMENTS: Documents = Documents {
+    #[cfg(feature = "cli")]
+    json: Some(|record| crate::report::json::SessionDocument::new(record).to_line()),
+    #[cfg(not(feature = "cli"))]
+    json: None,
+    csv: Some(csv::transfers),
+    svg: Some(|records| scaling::rates(records).to_svg()),
+};
+
+impl ServerBuilder {
+    /// Offers a file, or the files of a folder without its subfolders. May be called again.
+    #[must_use]
+    pub fn offer(mut self, path: impl Into<PathBuf>) -> Self {
+        self.paths.push(path.into());
+        self
+    }
+
+    /// How many clients a session has, whatever they say themselves.
+    #[must_use]
+    pub fn clients(mut self, clients: u16) -> Self {
+        self.config.clients = Some(clients);
+        self
+    }
+
+    /// The file for clients that name none.
+    #[must_use]
+    pub fn file(mut self, name: impl Into<String>) -> Self {
+        self.file = Some(name.into());
+        self
+    }
+
+    /// The way the bytes travel, whatever the clients say.
+    #[must_use]
+    pub fn via(mut self, via: Via) -> Self {
+        self.config.via = Some(via);
+        self
+    }
+
+    /// How long a session waits for its clients, from the first one.
+    #[must_use]
+    pub fn max_wait(mut self, wait: Duration) -> Self {
+        self.config.max_wait = wait;
+        self
+    }
+
+    /// Releases so many ready clients when that time is over, instead of none.
+    #[must_use]
+    pub fn quorum(mut self, clients: u16) -> Self {
+        self.config.quorum = Some(clients);
+        self
+    }
+
+    /// The payload rate of a whole session in bit/s, shared by its clients.
+    #[must_use]
+    pub fn rate(mut self, bits_per_second: u64) -> Self {
+        self.config.rate = Some(Rate(bits_per_second));
+        self
+    }
+
+    /// Writes a log for each session into this folder.
+    #[must_use]
+    pub fn log_dir(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.log_dir = Some(folder.into());
+        self
+    }
+
+    /// Computes the digests of the files, and listens: native clients, HTTP, BitTorrent peers and
+    /// the lab's TCP clients on this one port.
+    ///
+    /// # Errors
+    /// A path that cannot be read or two files of one name, an address that cannot be listened on,
+    /// or a setting that this system does not have.
+    pub fn bind(self, addr: impl ToSocketAddrs) -> Result<Server> {
+        let at = addr
+            .to_socket_addrs()
+            .map_err(Error::io("resolve the address", "to listen on"))?
+            .next()
+            .ok_or_else(|| Error::Usage {
+                what: "the address to listen on names no host".to_owned(),
+            })?;
+        self.bind_with(at, &catalog::silent)
+    }
+
+    /// The same; `progress` is told how far each file's digest is.
+    pub(crate) fn bind_with(self, addr: SocketAddr, progress: HashProgress<'_>) -> Result<Server> {
+        let Self {
+            paths,
+            mut config,
+            log_dir,
+            http,
+            udp,
+            swarm,
+            lab_udp,
+            file,
+        } = self;
+        if let Some(name) = file {
+            config.file = Some(FileName::new(&name).map_err(|error| Error::Usage {
+                what: error.to_string(),
+            })?);
+        }
+        let catalog = Catalog::offer(&paths)?;
+        check(&catalog, &config)?;
+        let mut core = ServerCoreBuilder::new(catalog, config);
+        if let Some(folder) = log_dir {
+            core = core.log_to(folder);
+        }
+        core.digest(progress)?;
+        let (core, torrents) = register(core, http, udp, swarm)?;
+        #[cfg(not(feature = "cli"))]
+        drop(torrents);
+        let core = core.start(addr)?;
+        let lab = lab_udp
+            .map(|allowed| {
+                let log = core.log_handle();
+                LabServer::start(core.addr(), core.lobby(), log, allowed, udp.size)
+            })
+            .transpose()?;
+        Ok(Server {
+            lab,
+            core,
+            #[cfg(feature = "cli")]
+            torrents,
+        })
+    }
+}
+
+/// Refuses settings that contradict each other.
+fn check(catalog: &Catalog, config: &ServerConfig) -> Result<()> {
+    let wrong = |what: String| Err(Error::Usage { what });
+    if catalog.names().next().is_none() {
+        return wrong("these paths hold no file to offer".to_owned());
+    }
+    if let Some(file) = &config.file
+        && !catalog.names().any(|name| name == file)
+    {
+        return wrong(format!("--file '{file}' is not among the offered files"));
+    }
+    if let (Some(quorum), Some(clients)) = (config.quorum, config.clients)
+        && quorum > clients
+    {
+        return wrong(format!(
+            "--quorum {quorum} is more than --clients {clients}"
+        ));
+    }
+    Ok(())
+}
+
+/// Gives a server every way of sending and every kind of client.
+fn register(
+    core: ServerCoreBuilder,
+    http: HttpConfig,
+    udp: UdpConfig,
+    swarm: Options,
+) -> Result<(ServerCoreBuilder, Arc<Torrents>)> {
+    let core = udp::serve(tcp::serve(core)?, udp);
+    let (core, torrents) = swarm::serve(core, swarm);
+    let tracker = Arc::clone(&torrents);
+    let http = HttpConfig {
+        documents: DOCUMENTS,
+        extra: Some(Arc::new(move |request, peer, local, lobby| {
+            tracker.answer(request, peer, local, lobby)
+        })),
+        ..http
+    };
+    Ok((http::serve(core, http)?, torrents))
+}
+
+impl Server {
+    /// A server of no files yet.
+    pub fn builder() -> ServerBuilder {
+        ServerBuilder::default()
+    }
+
+    /// The address that it listens on.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.core.addr()
+    }
+
+    /// The offered files: name, size in bytes, SHA-1.
+    ///
+    /// # Errors
+    /// A file that changed and cannot be read any more.
+    pub fn files(&self) -> Result<Vec<FileInfo>> {
+        self.core.lobby().files()
+    }
+
+    /// The sessions as they end, each once its results are in the log. Waits for the next one, and
+    /// goes on for as long as the server lives.
+    pub fn sessions(&self) -> impl Iterator<Item = SessionReport> {
+        self.core.records().into_iter().map(SessionReport::new)
+    }
+
+    /// Releases the clients that are ready now, without waiting for the others.
+    pub fn release_now(&self) {
+        self.core.lobby().release_now();
+    }
+
+    /// Ends every session and connection and writes the last lines of the log. Returns the
+    /// sessions that [`Server::sessions`] has not handed out.
+    ///
+    /// # Errors
+    /// The session log could not be written; the sessions went on without it.
+    pub fn shutdown(self) -> Result<Vec<SessionReport>> {
+        drop(self.lab);
+        let records = self.core.stop()?;
+        Ok(records.into_iter().map(SessionReport::new).collect())
+    }
+}
+
+#[cfg(feature = "cli")]
+impl Server {
+    pub(crate) fn core(&self) -> &ServerCore {
+        &self.core
+    }
+
+    pub(crate) fn torrents(&self) -> Arc<Torrents> {
+        Arc::clone(&self.torrents)
+    }
+}

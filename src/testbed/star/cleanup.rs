@@ -1,0 +1,134 @@
+//! Removing stars: our own at its end, and what killed processes left behind.
+//!
+//! Only namespaces whose names are exactly those of a star are ever touched, and of them only
+//! those that we made or whose owner is dead. Processes in them are ended first: a namespace
+//! lives on, without a name, as long as somebody is in it.
+
+use std::collections::BTreeMap;
+use std::collections::HashSet;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::thread;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use nix::sys::signal::kill;
+use nix::unistd::Pid;
+
+use crate::error::Error;
+use crate::error::Result;
+use crate::net::clock;
+use crate::testbed::star::namespace;
+use crate::testbed::star::setup;
+use crate::testbed::star::star_id::StarId;
+use crate::testbed::star::step;
+use crate::testbed::star::tool;
+
+/// A star that exists on this system.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExistingStar {
+    /// Its name.
+    pub id: StarId,
+    /// Its namespaces.
+    pub namespaces: Vec<String>,
+    /// The process that built it still runs.
+    pub owner_lives: bool,
+}
+
+/// How long killed processes may take to be gone.
+const EXIT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// All stars of this system, by name.
+pub fn find() -> Vec<ExistingStar> {
+    let mut stars: BTreeMap<StarId, Vec<String>> = BTreeMap::new();
+    for name in namespace::names() {
+        if let Ok((id, _)) = StarId::of_namespace(&name) {
+            stars.entry(id).or_default().push(name);
+        }
+    }
+    let found = |(id, namespaces): (StarId, Vec<String>)| ExistingStar {
+        id,
+        namespaces,
+        owner_lives: id.owner_lives(),
+    };
+    stars.into_iter().map(found).collect()
+}
+
+/// Removes every star of this process, for one that must end at once. Nothing can be built after.
+pub fn remove_own() {
+    tool::reserve();
+    let own = |star: &ExistingStar| star.id.process == std::process::id() && star.owner_lives;
+    for star in find().into_iter().filter(own) {
+        if let Err(error) = remove(&star.namespaces) {
+            log::error!("{error}");
+        }
+    }
+}
+
+/// Removes `namespaces`, and ends the processes in them. Those that are gone already are fine.
+///
+/// # Errors
+/// One that could not be removed; the others are.
+pub fn remove(namespaces: &[String]) -> Result<()> {
+    if namespaces.is_empty() {
+        return Ok(());
+    }
+    end_processes(namespaces);
+    let mut failed = None;
+    let mut rest: &[String] = namespaces;
+    while !rest.is_empty() {
+        match step::run(&setup::down(rest)) {
+            Ok(()) => break,
+            // One that is gone, or cannot be removed, does not keep the others.
+            Err((done, error)) => {
+                rest = rest.get(done + 1..).unwrap_or(&[]);
+                failed = Some(error);
+            }
+        }
+    }
+    let there = namespace::names();
+    match (failed, namespaces.iter().find(|name| there.contains(name))) {
+        (Some(error), Some(_)) => Err(error),
+        (None, Some(name)) => Err(Error::refused("the star", format!("{name} is still there"))),
+        (_, None) => Ok(()),
+    }
+}
+
+/// Kills every process in `namespaces`, and waits until none is left.
+fn end_processes(namespaces: &[String]) {
+    let same: HashSet<(u64, u64)> = namespaces
+        .iter()
+        .filter_map(|name| fs::metadata(namespace::path_of(name)).ok())
+        .map(|about| (about.dev(), about.ino()))
+        .collect();
+    let deadline = clock::now().after(EXIT_TIMEOUT);
+    loop {
+        let inside = processes(&same);
+        for &process in &inside {
+            let _ = kill(Pid::from_raw(process), Signal::SIGKILL); // It may have ended by itself.
+        }
+        if inside.is_empty() || clock::left(deadline).is_none() {
+            return;
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The processes whose network namespace is one of `namespaces`, ourselves never.
+fn processes(namespaces: &HashSet<(u64, u64)>) -> Vec<i32> {
+    let Ok(folder) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    let own = std::process::id();
+    let is_inside = |process: &i32| {
+        // Of a dead process that is not yet reaped there is no namespace any more.
+        fs::metadata(format!("/proc/{process}/ns/net"))
+            .is_ok_and(|about| namespaces.contains(&(about.dev(), about.ino())))
+    };
+    folder
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok())
+        .filter(|process| u32::try_from(*process).is_ok_and(|process| process != own))
+        .filter(is_inside)
+        .collect()
+}

@@ -1,0 +1,157 @@
+//! What a study compares: something that brings a file from host 0 to the other hosts.
+//!
+//! A [`Contender`] starts real programs on real hosts and says what each client got and when.
+//! Every way of gatecast is one already ([`native`](crate::testbed::study::contender::native)); another program
+//! becomes one by this trait ([`nginx`](crate::testbed::study::contender::nginx) is), and the study does not change.
+
+pub mod multicast;
+pub mod native;
+pub mod nginx;
+pub mod torrent;
+
+use std::fmt;
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde::Serialize;
+
+use crate::digest::Digest;
+use crate::error::Result;
+use crate::testbed::star::host::Host;
+use crate::testbed::study::bound::Bound;
+
+/// A way to measure.
+pub trait Contender: fmt::Debug + Send + Sync {
+    /// Its name in tables and documents.
+    fn name(&self) -> &str;
+
+    /// The bound that it is compared with.
+    fn bound(&self) -> Bound;
+
+    /// What carries its bytes, and so the goodput that the bound is made of.
+    fn carrier(&self) -> Carrier;
+
+    /// Checks before the first run that what it needs is there.
+    ///
+    /// # Errors
+    /// What is missing.
+    fn check(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Moves the file once.
+    ///
+    /// # Errors
+    /// It could not be begun, nothing came of it, or `stop` was set. What happens to single
+    /// clients is in what it returns.
+    fn run(&self, job: &RunSpec<'_>, stop: &AtomicBool) -> Result<Observed>;
+}
+
+/// What carries bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carrier {
+    /// TCP connections.
+    Tcp,
+    /// Full DATA datagrams of gatecast's UDP ways.
+    Udp {
+        /// File bytes in each.
+        block: usize,
+    },
+}
+
+/// One run to be made.
+#[derive(Clone, Copy, Debug)]
+pub struct RunSpec<'a> {
+    /// Host 0.
+    pub server: &'a Host,
+    /// The other hosts, one client each.
+    pub clients: &'a [Host],
+    /// The file, readable from every host.
+    pub file: &'a Path,
+    /// Its size.
+    pub bytes: u64,
+    /// Its digest.
+    pub sha1: Digest,
+    /// A folder for this run alone.
+    pub folder: &'a Path,
+    /// How long it may take.
+    pub limit: Duration,
+}
+
+/// What a run was like, by those who took part.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Observed {
+    /// Release until the last client's last byte, seconds.
+    pub makespan_s: Option<f64>,
+    /// Release until the last client's proof, seconds.
+    pub verified_s: Option<f64>,
+    /// Last client's first byte minus first client's, microseconds, at the server.
+    pub skew_us: Option<u64>,
+    /// CPU seconds of the server.
+    pub cpu_server_s: Option<f64>,
+    /// CPU seconds of all clients.
+    pub cpu_clients_s: Option<f64>,
+    /// How the server sent, in its own words.
+    pub sender: Option<String>,
+    /// Each client.
+    pub seats: Vec<SeatReport>,
+    /// What went wrong, where something did.
+    pub trouble: Vec<String>,
+    /// What made the figures worse than they are and no copy wrong: the machine stood still.
+    #[serde(default)]
+    pub disturbed: Vec<String>,
+}
+
+/// What one client got.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct SeatReport {
+    /// Its host.
+    pub host: usize,
+    /// `complete`, or how it ended otherwise.
+    pub outcome: String,
+    /// The copy was proven to be the file.
+    pub verified: Option<bool>,
+    /// Release until its last byte, seconds.
+    pub seconds: Option<f64>,
+    /// Release until its proof, seconds.
+    pub seconds_verified: Option<f64>,
+    /// Payload bytes that it received.
+    pub bytes: Option<u64>,
+    /// Payload bytes from the server, where the way tells.
+    pub bytes_from_server: Option<u64>,
+    /// Payload bytes from other clients, where the way tells.
+    pub bytes_from_peers: Option<u64>,
+}
+
+impl Observed {
+    /// True when `clients` clients hold a proven copy and nothing was wrong with the figures.
+    pub fn is_proven(&self, clients: u16) -> bool {
+        let proven = self.seats.iter().filter(|seat| seat.verified == Some(true));
+        proven.count() == usize::from(clients)
+            && self.makespan_s.is_some()
+            && self.trouble.is_empty()
+    }
+
+    /// The clients' times, release to last byte, seconds.
+    pub fn seconds(&self) -> impl Iterator<Item = f64> {
+        self.seats.iter().filter_map(|seat| seat.seconds)
+    }
+
+    /// How much earlier the first client was done than the last, as a share of the last's time.
+    pub fn spread(&self) -> Option<f64> {
+        let first = self.seconds().reduce(f64::min)?;
+        let last = self.seconds().reduce(f64::max)?;
+        (last > 0.0).then(|| (last - first) / last)
+    }
+}
+
+impl RunSpec<'_> {
+    /// The number of the host with this address, 0 for one that is not in the run.
+    pub fn host_of(&self, address: Ipv4Addr) -> usize {
+        let place = self.clients.iter().position(|host| host.address == address);
+        place.map_or(0, |place| place + 1)
+    }
+}

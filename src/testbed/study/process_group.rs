@@ -1,0 +1,246 @@
+//! The programs of one run: started on their hosts, watched, paid for in CPU time, and never left
+//! behind.
+
+use std::fs::File;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Child;
+use std::process::Command;
+use std::process::ExitStatus;
+use std::process::Stdio;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::Duration;
+
+use nix::sys::resource::UsageWho;
+use nix::sys::resource::getrusage;
+use nix::sys::signal::Signal;
+use nix::sys::signal::kill;
+use nix::unistd::Pid;
+
+use crate::error::Error;
+use crate::error::Result;
+use crate::net::clock;
+use crate::testbed::star::host::Host;
+use crate::text::escape;
+use crate::units::Moment;
+
+/// Programs that run together; those that still do end with it.
+#[derive(Debug)]
+pub struct ProcessGroup {
+    folder: PathBuf,
+    processes: Vec<GroupProcess>,
+}
+
+/// One program.
+#[derive(Debug)]
+pub struct GroupProcess {
+    name: String,
+    child: Child,
+    ended: Option<ProcessEnd>,
+}
+
+/// How a program ended.
+#[derive(Clone, Copy, Debug)]
+pub struct ProcessEnd {
+    /// Its status.
+    pub status: ExitStatus,
+    /// When that was seen.
+    pub at: Moment,
+    /// CPU seconds that it and its own children used.
+    pub cpu_s: f64,
+}
+
+/// How often ended programs are looked for.
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
+
+/// How long a program that was asked to end may take.
+const EXIT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Most of a program's output that is read, bytes.
+const OUTPUT_MAX: u64 = 64 * 1024 * 1024;
+
+impl ProcessGroup {
+    /// Nobody yet; what they print goes to files in `folder`.
+    pub fn new(folder: &Path) -> Self {
+        Self {
+            folder: folder.to_owned(),
+            processes: Vec::new(),
+        }
+    }
+
+    /// Starts a program on `host`; `piped` leaves its standard input to the caller. Returns its
+    /// place.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start(
+        &mut self,
+        name: &str,
+        host: &Host,
+        command: &mut Command,
+        piped: bool,
+    ) -> Result<usize> {
+        use std::os::unix::process::CommandExt;
+        let file = |end: &str| {
+            let path = self.folder.join(format!("{name}.{end}"));
+            File::create(&path).map_err(Error::io("make a file for output", path.display()))
+        };
+        command
+            .stdin(if piped { Stdio::piped() } else { Stdio::null() })
+            .stdout(file("out")?)
+            .stderr(file("err")?)
+            // Ctrl-C on the terminal is for the study; it ends them in its own order.
+            .process_group(0);
+        self.processes.push(GroupProcess {
+            name: name.to_owned(),
+            child: host.spawn(command)?,
+            ended: None,
+        });
+        Ok(self.processes.len() - 1)
+    }
+
+    /// A program's standard input, once, when it was left to the caller.
+    pub fn take_stdin(&mut self, place: usize) -> Option<std::process::ChildStdin> {
+        self.processes[place].child.stdin.take()
+    }
+
+    /// How a program ended; `None` while it runs.
+    pub fn ended(&self, place: usize) -> Option<ProcessEnd> {
+        self.processes[place].ended
+    }
+
+    /// Looks for programs that have ended.
+    fn reap(&mut self) -> Result<()> {
+        for process in &mut self.processes {
+            if process.ended.is_some() {
+                continue;
+            }
+            // What is reaped here is added to the sum of all children at this very moment.
+            let before = children_cpu_s();
+            let status = process.child.try_wait();
+            if let Some(status) = status.map_err(Error::io("wait for a program", &process.name))? {
+                process.ended = Some(ProcessEnd {
+                    status,
+                    at: clock::now(),
+                    cpu_s: (children_cpu_s() - before).max(0.0),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until `done` says so, by the processes' places.
+    ///
+    /// # Errors
+    /// The time is over, or `stop` was set; the group then ends when it is dropped.
+    pub fn wait(
+        &mut self,
+        deadline: Moment,
+        stop: &AtomicBool,
+        mut done: impl FnMut(&Self) -> Result<bool>,
+    ) -> Result<bool> {
+        loop {
+            self.reap()?;
+            if done(self)? {
+                return Ok(true);
+            }
+            if stop.load(Ordering::Relaxed) {
+                return Err(Error::Interrupted);
+            }
+            if clock::left(deadline).is_none() {
+                return Ok(false);
+            }
+            thread::sleep(POLL_INTERVAL);
+        }
+    }
+
+    /// Asks a program to end, and after a while insists.
+    ///
+    /// # Errors
+    /// It cannot be waited for.
+    pub fn stop(&mut self, place: usize) -> Result<()> {
+        self.signal(place, Signal::SIGTERM);
+        let deadline = clock::now().after(EXIT_TIMEOUT);
+        while self.processes[place].ended.is_none() {
+            self.reap()?;
+            if clock::left(deadline).is_none() {
+                self.signal(place, Signal::SIGKILL);
+            }
+            thread::sleep(POLL_INTERVAL);
+        }
+        Ok(())
+    }
+
+    fn signal(&self, place: usize, signal: Signal) {
+        let process = &self.processes[place];
+        if process.ended.is_none()
+            && let Ok(process) = i32::try_from(process.child.id())
+        {
+            let _ = kill(Pid::from_raw(process), signal); // It may have ended by itself.
+        }
+    }
+
+    /// What a program printed.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is too large.
+    pub fn stdout(&self, place: usize) -> Result<String> {
+        let path = self
+            .folder
+            .join(format!("{}.out", self.processes[place].name));
+        let about = path
+            .metadata()
+            .map_err(Error::io("read a program's output", path.display()))?;
+        if about.len() > OUTPUT_MAX {
+            return Err(Error::refused(path.display(), "it is larger than 64 MiB"));
+        }
+        std::fs::read_to_string(&path).map_err(Error::io("read a program's output", path.display()))
+    }
+
+    /// The last line of what a program complained of, escaped.
+    pub fn last_error_line(&self, place: usize) -> String {
+        let path = self
+            .folder
+            .join(format!("{}.err", self.processes[place].name));
+        let text = std::fs::read(path).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let last = text.lines().rev().find(|line| !line.trim().is_empty());
+        let last: String = last.unwrap_or("").chars().take(300).collect();
+        escape(last.trim().trim_start_matches("gatecast: "))
+    }
+}
+
+impl Drop for ProcessGroup {
+    fn drop(&mut self) {
+        for process in &mut self.processes {
+            if process.ended.is_none() {
+                // It may have ended by itself; either way it is reaped.
+                let _ = process.child.kill();
+                let _ = process.child.wait();
+            }
+        }
+    }
+}
+
+/// CPU seconds, user and system, of all children that were waited for so far.
+fn children_cpu_s() -> f64 {
+    let Ok(usage) = getrusage(UsageWho::RUSAGE_CHILDREN) else {
+        return 0.0;
+    };
+    seconds(usage.user_time()) + seconds(usage.system_time())
+}
+
+/// CPU seconds of this process itself.
+pub fn own_cpu_s() -> f64 {
+    let Ok(usage) = getrusage(UsageWho::RUSAGE_SELF) else {
+        return 0.0;
+    };
+    seconds(usage.user_time()) + seconds(usage.system_time())
+}
+
+#[allow(clippy::cast_precision_loss)] // Some thousand seconds.
+fn seconds(time: nix::sys::time::TimeVal) -> f64 {
+    time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6
+}

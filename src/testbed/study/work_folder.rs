@@ -1,0 +1,154 @@
+//! The folder in which a study's files and copies are for a while: in memory where there is room,
+//! so that no disk is measured.
+//!
+//! Its name says whose it is, as a star's does, so that what a killed study left is found.
+
+use std::fs;
+use std::path::Path;
+use std::path::PathBuf;
+
+use crate::error::Error;
+use crate::error::Result;
+use crate::net::socket::free_space;
+use crate::testbed::star::star_id::StarId;
+
+/// The folder; dropping it removes it.
+#[derive(Debug)]
+pub struct WorkFolder {
+    path: PathBuf,
+    in_memory: bool,
+}
+
+/// The file system in memory that every Linux has.
+const MEMORY: &str = "/dev/shm";
+
+/// Room that is left free, bytes.
+const SPARE: u64 = 256 << 20;
+
+impl WorkFolder {
+    /// Makes a folder with room for `bytes`.
+    ///
+    /// # Errors
+    /// There is no such room.
+    pub fn new(bytes: u64) -> Result<Self> {
+        let wanted = bytes.saturating_add(SPARE);
+        let roots = [PathBuf::from(MEMORY), std::env::temp_dir()];
+        let Some(root) = roots.iter().find(|root| free_space(root) >= Some(wanted)) else {
+            let (gb, shown) = (wanted / 1_000_000_000 + 1, roots[1].display());
+            return Err(Error::refused(
+                "the study",
+                format!(
+                    "it takes {gb} GB for its copies, and neither {MEMORY} nor {shown} has that"
+                ),
+            ));
+        };
+        let path = root.join(StarId::next().to_string());
+        fs::create_dir(&path).map_err(Error::io("make the working folder", path.display()))?;
+        Ok(Self {
+            path,
+            in_memory: root == Path::new(MEMORY),
+        })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What it is on, for the environment's stamp.
+    pub fn kind(&self) -> &'static str {
+        match self.in_memory {
+            true => "memory (tmpfs)",
+            false => "disk",
+        }
+    }
+
+    /// An empty folder for one run.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn run_folder(&self) -> Result<PathBuf> {
+        let path = self.path.join("run");
+        fs::create_dir(&path).map_err(Error::io("make the folder of a run", path.display()))?;
+        Ok(path)
+    }
+}
+
+impl Drop for WorkFolder {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.path) {
+            log::warn!("cannot remove {}: {error}", self.path.display());
+        }
+    }
+}
+
+/// Removes the folders that killed studies of ours left, and says how many.
+pub fn remove_leftovers() -> usize {
+    remove(|id| !id.owner_lives())
+}
+
+/// Removes the folders of this process, for one that must end at once.
+pub fn remove_own() {
+    remove(|id| id.process == std::process::id());
+}
+
+fn remove(is_meant: impl Fn(&StarId) -> bool) -> usize {
+    use std::os::unix::fs::MetadataExt;
+    let own = nix::unistd::Uid::effective().as_raw();
+    let mut removed = 0;
+    for root in [PathBuf::from(MEMORY), std::env::temp_dir()] {
+        let Ok(entries) = fs::read_dir(&root) else {
+            continue;
+        };
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            let Some(Ok(id)) = name.to_str().map(str::parse::<StarId>) else {
+                continue;
+            };
+            // Not a link that somebody laid, not another user's.
+            let about = fs::symlink_metadata(entry.path());
+            let is_ours = about.is_ok_and(|about| about.is_dir() && about.uid() == own);
+            if is_ours && is_meant(&id) && fs::remove_dir_all(entry.path()).is_ok() {
+                removed += 1;
+            }
+        }
+    }
+    removed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_there_as_long_as_its_study() {
+        let work = WorkFolder::new(1 << 20).expect("room");
+        let path = work.path().to_owned();
+        fs::write(work.run_folder().expect("a folder").join("copy"), "x").expect("written");
+        remove_leftovers();
+        assert!(path.is_dir(), "its owner lives");
+        drop(work);
+        assert!(!path.exists());
+        let error = WorkFolder::new(u64::MAX).expect_err("no disk is that large");
+        assert!(error.to_string().contains("GB for its copies"), "{error}");
+    }
+
+    #[test]
+    fn what_a_dead_study_left_is_swept() {
+        // Process 1 started before any other, so this owner is dead; its number is our own, so
+        // that tests that run at once do not take each other's.
+        let dead = StarId {
+            process: std::process::id(),
+            start: 1,
+            number: 7_000_000,
+        };
+        let path = std::env::temp_dir().join(dead.to_string());
+        let foreign = std::env::temp_dir().join(format!("{dead}-theirs"));
+        fs::create_dir_all(path.join("run")).expect("made");
+        fs::create_dir_all(&foreign).expect("made");
+        remove_leftovers();
+        assert!(!path.exists());
+        assert!(foreign.is_dir());
+        fs::remove_dir(foreign).expect("there");
+    }
+}
