@@ -10,29 +10,19 @@
     reason = "an allocator that counts cannot be written without"
 )]
 
-use std::alloc::GlobalAlloc;
-use std::alloc::Layout;
-use std::alloc::System;
+use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
-use std::panic::AssertUnwindSafe;
-use std::panic::catch_unwind;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use gatecast::internals::digest::Digest;
-use gatecast::internals::proto::bt::bencode;
 use gatecast::internals::proto::bt::bits::Bits;
 use gatecast::internals::proto::bt::metainfo::Metainfo;
 use gatecast::internals::proto::bt::random::Random;
-use gatecast::internals::proto::bt::tracker;
-use gatecast::internals::proto::bt::tracker::Announce;
-use gatecast::internals::proto::bt::tracker::Answer;
-use gatecast::internals::proto::bt::tracker::Event;
-use gatecast::internals::proto::bt::wire;
-use gatecast::internals::proto::bt::wire::Block;
-use gatecast::internals::proto::bt::wire::HANDSHAKE;
-use gatecast::internals::proto::bt::wire::Handshake;
-use gatecast::internals::proto::bt::wire::Introduction;
-use gatecast::internals::proto::bt::wire::Limits;
-use gatecast::internals::proto::bt::wire::Message;
+use gatecast::internals::proto::bt::tracker::{Announce, Answer, Event};
+use gatecast::internals::proto::bt::wire::{
+    Block, HANDSHAKE, Handshake, Introduction, Limits, Message,
+};
+use gatecast::internals::proto::bt::{bencode, tracker, wire};
 use gatecast::internals::text::FileName;
 
 /// Counts what this thread holds, and the most that it held.

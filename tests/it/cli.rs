@@ -1,20 +1,15 @@
 //! The program as its users type it: outputs, documents and exit codes.
 
 use std::path::Path;
-use std::process::Command;
-use std::process::Output;
-use std::process::Stdio;
+use std::process::{Command, Output, Stdio};
 
 use gatecast::internals::digest::Digest;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::common::entries;
 use crate::common::http::get;
-use crate::common::program;
-use crate::common::program::Program;
-use crate::common::program::text;
-use crate::common::until;
+use crate::common::program::{Program, text};
+use crate::common::{entries, program, until};
 
 /// The program in a folder of its own.
 struct Place(TempDir);

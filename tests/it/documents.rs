@@ -1,25 +1,18 @@
 //! Every document that the program writes, held to its schema; and what reads them back.
 
-use std::io::Read;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::process::Command;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::common;
-use crate::common::PATIENCE;
-use crate::common::have;
-use crate::common::http::get;
-use crate::common::installed;
-use crate::common::program::Program;
-use crate::common::program::feed;
-use crate::common::program::run;
-use crate::common::program::text;
-use crate::common::within;
 use gatecast::internals::http::event;
 use gatecast::internals::report::schema;
 use serde_json::Value;
+
+use crate::common;
+use crate::common::http::get;
+use crate::common::program::{Program, feed, run, text};
+use crate::common::{PATIENCE, have, installed, within};
 
 /// The system's own Python, which has the system's packages.
 const PYTHON: &str = "/usr/bin/python3";

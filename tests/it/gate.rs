@@ -2,19 +2,8 @@
 //! told.
 
 use std::thread;
-use std::time::Duration;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crate::common;
-use crate::common::Server;
-use crate::common::bytes_per_second;
-use crate::common::ended;
-use crate::common::failed;
-use crate::common::receipt;
-use crate::common::row;
-use crate::common::until;
-use crate::common::whole;
-use crate::common::within;
 use gatecast::internals::digest::Digest;
 use gatecast::internals::error::Error;
 use gatecast::internals::proto::native::FromClient;
@@ -22,6 +11,9 @@ use gatecast::internals::report::verdict::Verdict;
 use gatecast::internals::session::Via;
 use gatecast::internals::text::FileName;
 use gatecast::internals::transfer::Outcome;
+
+use crate::common;
+use crate::common::{Server, bytes_per_second, ended, failed, receipt, row, until, whole, within};
 
 const LIMIT: Duration = Duration::from_secs(60);
 

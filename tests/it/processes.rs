@@ -1,33 +1,23 @@
 //! Servers and clients in processes of their own, as in the world: killed, stopped, starved of
 //! descriptors, threads and rights.
 
-use std::fs;
 use std::io::Read;
-use std::net::SocketAddr;
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::Command;
-use std::thread;
-use std::time::Duration;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+use std::{fs, thread};
 
-use crate::common;
-use crate::common::Peer;
-use crate::common::entries;
-use crate::common::program::GATECAST;
-use crate::common::program::Program;
-use crate::common::program::folder_with_file;
-use crate::common::program::part;
-use crate::common::program::records;
-use crate::common::program::records_of;
-use crate::common::program::whole;
-use crate::common::sha1_of;
-use crate::common::turn::in_turn;
-use crate::common::until;
-use crate::common::within;
 use gatecast::internals::net::socket;
 use gatecast::internals::proto::native::FromClient;
 use gatecast::internals::transfer::Outcome;
+
+use crate::common;
+use crate::common::program::{
+    GATECAST, Program, folder_with_file, part, records, records_of, whole,
+};
+use crate::common::turn::in_turn;
+use crate::common::{Peer, entries, sha1_of, until, within};
 
 const LIMIT: Duration = Duration::from_secs(60);
 

@@ -4,27 +4,18 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Child;
-use std::process::Command;
-use std::process::Output;
-use std::process::Stdio;
+use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use gatecast::internals::report::schema;
-use gatecast::internals::testbed::star::namespace;
 use gatecast::internals::testbed::star::star_id::StarId;
-use gatecast::internals::testbed::star::tool;
+use gatecast::internals::testbed::star::{namespace, tool};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::common::have;
-use crate::common::installed;
-use crate::common::program::GATECAST;
-use crate::common::program::said;
-use crate::common::program::signal;
+use crate::common::program::{GATECAST, said, signal};
 use crate::common::star::turn_with_stars;
-use crate::common::until;
-use crate::common::within;
+use crate::common::{have, installed, until, within};
 
 /// No test here is longer: some seconds of links, and as much again for a busy machine.
 const LIMIT: Duration = Duration::from_secs(240);

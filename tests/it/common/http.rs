@@ -1,8 +1,7 @@
 //! HTTP written by hand: requests as they go over the wire, and answers taken apart.
 
 use std::io::Read;
-use std::net::SocketAddr;
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 
 use crate::common::Peer;
 

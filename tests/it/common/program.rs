@@ -1,21 +1,12 @@
 //! The program in processes of its own, which can be killed, stopped and starved.
 
-use std::io::BufRead;
-use std::io::BufReader;
-use std::io::Read;
-use std::io::Write;
-use std::path::Path;
-use std::path::PathBuf;
-use std::process::Child;
-use std::process::Command;
-use std::process::Output;
-use std::process::Stdio;
-use std::sync::Arc;
-use std::sync::Mutex;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::thread::JoinHandle;
-use std::time::Duration;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use gatecast::internals::digest::Digest;
 use gatecast::internals::report;
@@ -23,10 +14,7 @@ use gatecast::internals::server::sample;
 use gatecast::internals::transfer::Record;
 use tempfile::TempDir;
 
-use crate::common::PATIENCE;
-use crate::common::entries;
-use crate::common::sha1_of;
-use crate::common::until;
+use crate::common::{PATIENCE, entries, sha1_of, until};
 
 /// The program, as Cargo has built it for this test.
 pub(crate) const GATECAST: &str = env!("CARGO_BIN_EXE_gatecast");

@@ -1,12 +1,10 @@
 //! What the tests that build stars share. They take root, `ip`, `tc`, `nft` and `ethtool`, and
 //! pass by where these are missing.
 
-use gatecast::internals::testbed::star::rootless;
-use gatecast::internals::testbed::star::tool;
+use gatecast::internals::testbed::star::{rootless, tool};
 
 use crate::common::have;
-use crate::common::turn::Turn;
-use crate::common::turn::turn;
+use crate::common::turn::{Turn, turn};
 
 /// The turn of a test that builds stars; `None` where no star can be built.
 pub(crate) fn turn_with_stars(kind: &'static str) -> Option<Turn> {

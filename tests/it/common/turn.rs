@@ -4,9 +4,7 @@
 //! not mind. Some do: a star of network namespaces counts the links of this host, a player keeps a
 //! processor busy for seconds, ten thousand connections leave few descriptors for others.
 
-use std::sync::Condvar;
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::common::within;

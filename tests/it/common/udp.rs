@@ -2,9 +2,7 @@
 
 use std::net::SocketAddr;
 
-use gatecast::internals::client::ClientReport;
-use gatecast::internals::client::FetchConfig;
-use gatecast::internals::client::FetchRun;
+use gatecast::internals::client::{ClientReport, FetchConfig, FetchRun};
 use gatecast::internals::server::config::ServerConfig;
 use gatecast::internals::session::Via;
 use gatecast::internals::transport::udp;

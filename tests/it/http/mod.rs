@@ -4,36 +4,24 @@
 mod nginx;
 mod peers;
 
-use std::fs;
-use std::io::Read;
-use std::io::Write;
-use std::net::Shutdown;
-use std::net::TcpStream;
-use std::thread;
-use std::time::Duration;
-use std::time::Instant;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::time::{Duration, Instant};
+use std::{fs, thread};
 
-use crate::common;
-use crate::common::PATIENCE;
-use crate::common::Peer;
-use crate::common::Server;
-use crate::common::bytes_per_second;
-use crate::common::have;
-use crate::common::http::answer;
-use crate::common::http::ask;
-use crate::common::http::get_with;
-use crate::common::turn::in_turn;
-use crate::common::until;
-use crate::common::within;
 use gatecast::internals::digest::Digest;
 use gatecast::internals::http;
-use gatecast::internals::http::Documents;
-use gatecast::internals::http::HttpConfig;
+use gatecast::internals::http::{Documents, HttpConfig};
 use gatecast::internals::report::csv;
 use gatecast::internals::server::config::ServerConfig;
 use gatecast::internals::session::Via;
 use gatecast::internals::transfer::Outcome;
 use gatecast::internals::transport::tcp;
+
+use crate::common;
+use crate::common::http::{answer, ask, get_with};
+use crate::common::turn::in_turn;
+use crate::common::{PATIENCE, Peer, Server, bytes_per_second, have, until, within};
 
 const TOKEN: &str = "0123456789abcdef";
 

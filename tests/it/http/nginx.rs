@@ -1,29 +1,21 @@
 //! `fetch --via http` from a server that is not ours, and our gate beside it.
 
 use std::fs;
-use std::net::TcpListener;
-use std::net::TcpStream;
-use std::path::Path;
-use std::path::PathBuf;
-use std::process::Child;
-use std::process::Command;
-use std::process::Output;
-use std::process::Stdio;
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
-use crate::common;
-use crate::common::Server;
-use crate::common::have;
-use crate::common::http::get_with;
-use crate::common::program::run;
-use crate::common::sha1_of;
-use crate::common::until;
-use crate::common::within;
 use gatecast::internals::digest::Digest;
 use gatecast::internals::http;
 use gatecast::internals::http::HttpConfig;
 use gatecast::internals::server::sample;
 use gatecast::internals::transport::tcp;
+
+use crate::common;
+use crate::common::http::get_with;
+use crate::common::program::run;
+use crate::common::{Server, have, sha1_of, until, within};
 
 /// Debian keeps it out of everybody's path.
 const NGINX: &str = "/usr/sbin/nginx";

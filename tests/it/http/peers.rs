@@ -2,25 +2,18 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Child;
-use std::process::Command;
-use std::process::Stdio;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use crate::common;
-use crate::common::Server;
-use crate::common::bytes_per_second;
-use crate::common::have;
-use crate::common::installed;
-use crate::common::sha1_of;
-use crate::common::until;
-use crate::common::within;
 use gatecast::internals::digest::Digest;
 use gatecast::internals::http;
 use gatecast::internals::http::HttpConfig;
 use gatecast::internals::server::config::ServerConfig;
 use gatecast::internals::transfer::Outcome;
 use gatecast::internals::transport::tcp;
+
+use crate::common;
+use crate::common::{Server, bytes_per_second, have, installed, sha1_of, until, within};
 
 fn server(bytes: u64, set: impl FnOnce(&mut ServerConfig)) -> Server {
     Server::with(bytes, set, |host| {

@@ -1,22 +1,15 @@
 //! What goes wrong with viewers: one that is stopped, none at all; and
 //! what the relay tells of them each second.
 
-use std::net::SocketAddr;
-use std::net::UdpSocket;
+use std::net::{SocketAddr, UdpSocket};
 use std::thread;
-use std::time::Duration;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use gatecast::internals::report::schema;
 
 use crate::common::program::Program;
 use crate::common::turn::in_turn;
-use crate::live::LIMIT;
-use crate::live::events;
-use crate::live::quit;
-use crate::live::relay;
-use crate::live::relay_with;
-use crate::live::watch;
+use crate::live::{LIMIT, events, quit, relay, relay_with, watch};
 
 /// Sends seven null packets `rate` times a second for `time`, or until `done`; how long it took.
 pub(super) fn pour(

@@ -6,22 +6,17 @@ mod terminal;
 #[cfg(feature = "sockopt")] // Keep-alive in seconds is not in std.
 mod vanished;
 
-use std::fs;
-use std::net::SocketAddr;
-use std::net::UdpSocket;
+use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
-use std::process::Command;
-use std::process::Stdio;
-use std::thread;
+use std::process::{Command, Stdio};
 use std::time::Duration;
+use std::{fs, thread};
 
-use crate::common::have;
-use crate::common::installed;
-use crate::common::program::GATECAST;
-use crate::common::program::Program;
-use crate::common::turn::in_turn;
-use crate::common::until;
 use gatecast::internals::report::schema;
+
+use crate::common::program::{GATECAST, Program};
+use crate::common::turn::in_turn;
+use crate::common::{have, installed, until};
 
 const LIMIT: Duration = Duration::from_secs(120);
 
@@ -283,14 +278,10 @@ fn rtp_loss_is_counted_and_recording_is_plain_stream() {
 /// VLC refuses to run as root.
 fn vlc(folder: &Path) -> Command {
     let root = Command::new("id").arg("-u").output().expect("id").stdout == b"0\n";
-    let mut command = match root {
-        true => {
-            let mut command = Command::new("runuser");
-            command.args(["-u", "nobody", "--", "cvlc"]);
-            command
-        }
-        false => Command::new("cvlc"),
-    };
+    let mut command = Command::new(if root { "runuser" } else { "cvlc" });
+    if root {
+        command.args(["-u", "nobody", "--", "cvlc"]);
+    }
     command.env("HOME", folder).env_remove("XDG_RUNTIME_DIR");
     command.args(["-q", "--no-audio"]);
     command

@@ -1,25 +1,19 @@
 //! `gatecast watch` on a terminal: single keys, the status line, and a terminal that is afterwards
 //! as it was.
 
-use std::net::SocketAddr;
-use std::net::UdpSocket;
+use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::common::have;
-use crate::common::installed;
-use crate::common::program::GATECAST;
-use crate::common::program::Program;
+use crate::common::program::{GATECAST, Program};
 use crate::common::turn::in_turn;
-use crate::common::until;
-use crate::live::LIMIT;
-use crate::live::relay;
+use crate::common::{have, installed, until};
+use crate::live::{LIMIT, relay};
 
 /// A source that sends until it is dropped.
 struct Pouring {

@@ -1,19 +1,13 @@
 //! A viewer whose host vanishes: its link goes down, and nothing comes from there any more.
 
-use std::process::Command;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::common::have;
-use crate::common::installed;
-use crate::common::program::GATECAST;
-use crate::common::program::Program;
+use crate::common::program::{GATECAST, Program};
 use crate::common::turn::in_turn;
-use crate::common::until;
-use crate::live::LIMIT;
-use crate::live::faults::pour;
-use crate::live::faults::source_to;
-use crate::live::relaying;
+use crate::common::{have, installed, until};
+use crate::live::faults::{pour, source_to};
+use crate::live::{LIMIT, relaying};
 
 /// A network namespace with a link of its own to this host; gone when it is dropped.
 struct Elsewhere {

@@ -1,13 +1,9 @@
 //! What a viewer says that it should not, or does not say, or does not do.
 
-use std::io::Read;
-use std::io::Write;
-use std::net::Shutdown;
-use std::net::TcpStream;
-use std::net::UdpSocket;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream, UdpSocket};
 use std::thread;
-use std::time::Duration;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use gatecast::internals::proto::relay::ViewerState;
 use gatecast::internals::proto::relay::log::ViewerEnd;
@@ -15,17 +11,8 @@ use gatecast::internals::relay::Relay;
 use gatecast::internals::relay::config::RelayConfig;
 
 use crate::common::turn::in_turn;
-use crate::common::until;
-use crate::common::within;
-use crate::relay::LIMIT;
-use crate::relay::LOCAL;
-use crate::relay::Lab;
-use crate::relay::Source;
-use crate::relay::relay;
-use crate::relay::relay_with;
-use crate::relay::visits;
-use crate::relay::watch;
-use crate::relay::whole;
+use crate::common::{until, within};
+use crate::relay::{LIMIT, LOCAL, Lab, Source, relay, relay_with, visits, watch, whole};
 
 #[test]
 fn hostile_commands_are_refused_and_change_nothing() {

@@ -4,30 +4,20 @@
 mod hostile;
 mod source;
 
-use std::io::BufRead;
-use std::io::BufReader;
-use std::io::Write;
-use std::net::IpAddr;
-use std::net::Ipv4Addr;
-use std::net::SocketAddr;
-use std::net::TcpStream;
-use std::net::UdpSocket;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crate::common::PATIENCE;
-use crate::common::until;
-use crate::common::within;
-use gatecast::internals::proto::relay::log::ViewerEnd;
-use gatecast::internals::proto::relay::log::ViewerRecord;
+use gatecast::internals::proto::relay::log::{ViewerEnd, ViewerRecord};
 use gatecast::internals::proto::relay::status::WatchSnapshot;
 use gatecast::internals::relay::Relay;
 use gatecast::internals::relay::config::RelayConfig;
-use gatecast::internals::relay::watch::Watch;
-use gatecast::internals::relay::watch::WatchConfig;
+use gatecast::internals::relay::watch::{Watch, WatchConfig};
+
+use crate::common::{PATIENCE, until, within};
 
 const LOCAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 

@@ -1,22 +1,14 @@
 //! What the source does: it stops, starts again, doubles, loses, is no stream, or nobody wants it.
 
-use std::net::Ipv4Addr;
-use std::net::SocketAddr;
-use std::net::UdpSocket;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::thread;
 use std::time::Duration;
 
 use gatecast::internals::relay::Relay;
 use gatecast::internals::relay::config::RelayConfig;
 
-use crate::common::until;
-use crate::common::within;
-use crate::relay::LIMIT;
-use crate::relay::LOCAL;
-use crate::relay::Lab;
-use crate::relay::Source;
-use crate::relay::relay;
-use crate::relay::watch;
+use crate::common::{until, within};
+use crate::relay::{LIMIT, LOCAL, Lab, Source, relay, watch};
 
 #[test]
 fn unwatched_relay_reads_nothing_and_sends_nothing_old() {

@@ -2,31 +2,21 @@
 //! everything, one that opens a thousand connections or asks for all there is, a tracker that dies.
 
 use std::io::Write;
-use std::net::SocketAddr;
-use std::net::TcpListener;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::AtomicU64;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::thread;
 use std::time::Duration;
 
-use crate::common;
-use crate::common::Server;
-use crate::common::http::get;
-use crate::common::http::request_head;
-use crate::common::swarm::Raw;
-use crate::common::swarm::data_of;
-use crate::common::swarm::fetch;
-use crate::common::swarm::metainfo;
-use crate::common::swarm::server;
-use crate::common::until;
-use crate::common::within;
 use gatecast::internals::proto::bt::tracker::Answer;
-use gatecast::internals::proto::bt::wire::BLOCK;
-use gatecast::internals::proto::bt::wire::Block;
-use gatecast::internals::proto::bt::wire::Message;
+use gatecast::internals::proto::bt::wire::{BLOCK, Block, Message};
 use gatecast::internals::transport::swarm::leech;
 use gatecast::internals::transport::swarm::member::FOREIGN_LINKS;
 use gatecast::internals::units::Rate;
+
+use crate::common;
+use crate::common::http::{get, request_head};
+use crate::common::swarm::{Raw, data_of, fetch, metainfo, server};
+use crate::common::{Server, until, within};
 
 const LIMIT: Duration = Duration::from_secs(120);
 
@@ -219,8 +209,7 @@ mod processes {
 
     use super::*;
     use crate::common::entries;
-    use crate::common::program::Program;
-    use crate::common::program::folder_with_file;
+    use crate::common::program::{Program, folder_with_file};
 
     const CLIENTS: usize = 3;
 

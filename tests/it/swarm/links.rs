@@ -1,40 +1,17 @@
 //! Links of a swarm one by one: who calls whom, who takes whose place, and who is believed.
 
 use std::io::Write;
-use std::net::SocketAddr;
-use std::net::TcpListener;
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::MutexGuard;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 use std::thread::JoinHandle;
-use std::time::Duration;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crate::common;
-use crate::common::Peer;
-use crate::common::Server;
-use crate::common::http::get;
-use crate::common::http::request_head;
-use crate::common::swarm::Raw;
-use crate::common::swarm::data_of;
-use crate::common::swarm::fetch;
-use crate::common::swarm::metainfo;
-use crate::common::swarm::request;
-use crate::common::swarm::server;
-use crate::common::until;
-use crate::common::within;
 use gatecast::internals::digest::Digest;
 use gatecast::internals::proto::bt::metainfo::Metainfo;
-use gatecast::internals::proto::bt::tracker::Announce;
-use gatecast::internals::proto::bt::tracker::Answer;
-use gatecast::internals::proto::bt::tracker::Event;
-use gatecast::internals::proto::bt::wire::Block;
-use gatecast::internals::proto::bt::wire::Introduction;
-use gatecast::internals::proto::bt::wire::Message;
+use gatecast::internals::proto::bt::tracker::{Announce, Answer, Event};
+use gatecast::internals::proto::bt::wire::{Block, Introduction, Message};
 use gatecast::internals::proto::greeting::Greeting;
 use gatecast::internals::proto::native::FromServer;
 use gatecast::internals::server::listener::Connection;
@@ -42,12 +19,15 @@ use gatecast::internals::server::lobby::Lobby;
 use gatecast::internals::session::Via;
 use gatecast::internals::text::FileName;
 use gatecast::internals::transport::swarm;
-use gatecast::internals::transport::swarm::face;
-use gatecast::internals::transport::swarm::leech;
 use gatecast::internals::transport::swarm::leech::Fetched;
 use gatecast::internals::transport::swarm::member::FOREIGN_LINKS;
-use gatecast::internals::transport::swarm::torrents::Options;
-use gatecast::internals::transport::swarm::torrents::seated_id;
+use gatecast::internals::transport::swarm::torrents::{Options, seated_id};
+use gatecast::internals::transport::swarm::{face, leech};
+
+use crate::common;
+use crate::common::http::{get, request_head};
+use crate::common::swarm::{Raw, data_of, fetch, metainfo, request, server};
+use crate::common::{Peer, Server, until, within};
 
 const LIMIT: Duration = Duration::from_secs(60);
 

@@ -6,36 +6,26 @@ mod links;
 mod peers;
 mod web;
 
-use std::io::Read;
-use std::io::Write;
-use std::net::TcpListener;
-use std::net::TcpStream;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::AtomicU64;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::thread;
 use std::time::Duration;
 
-use crate::common;
-use crate::common::http::get;
-use crate::common::swarm::Raw;
-use crate::common::swarm::fetch;
-use crate::common::swarm::held_back;
-use crate::common::swarm::metainfo;
-use crate::common::swarm::server;
-use crate::common::until;
-use crate::common::within;
 use gatecast::internals::client::FetchRun;
 use gatecast::internals::digest::Digest;
-use gatecast::internals::proto::bt::tracker::Announce;
-use gatecast::internals::proto::bt::tracker::Event;
-use gatecast::internals::proto::bt::wire::Block;
-use gatecast::internals::proto::bt::wire::Handshake;
-use gatecast::internals::proto::bt::wire::Message;
+use gatecast::internals::proto::bt::tracker::{Announce, Event};
+use gatecast::internals::proto::bt::wire::{Block, Handshake, Message};
 use gatecast::internals::session::Via;
 use gatecast::internals::transfer::Outcome;
 use gatecast::internals::transport::swarm;
 use gatecast::internals::transport::swarm::leech;
 use gatecast::internals::units::Rate;
+
+use crate::common;
+use crate::common::http::get;
+use crate::common::swarm::{Raw, fetch, held_back, metainfo, server};
+use crate::common::{until, within};
 
 const LIMIT: Duration = Duration::from_secs(120);
 

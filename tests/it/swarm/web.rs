@@ -1,15 +1,14 @@
 //! The little HTTP that a peer speaks to a tracker, against answers that are none.
 
 use std::io::Write;
-use std::net::SocketAddr;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::thread;
-use std::time::Duration;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use gatecast::internals::net::http::client;
 
 use crate::common::http::request_head;
 use crate::common::within;
-use gatecast::internals::net::http::client;
 
 const MAX: usize = 1000;
 

@@ -1,36 +1,25 @@
 //! Groups and what may go wrong in them: another group at the same port, and copies that somebody
 //! damaged.
 
-use std::io::BufRead;
-use std::io::BufReader;
-use std::io::Write;
-use std::net::Ipv4Addr;
-use std::net::SocketAddr;
-use std::net::TcpListener;
-use std::net::TcpStream;
-use std::net::UdpSocket;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::common;
-use crate::common::Server;
-use crate::common::udp;
-use crate::common::udp::server_with;
-use crate::common::udp::to_group;
-use crate::common::whole;
-use crate::common::within;
 use gatecast::internals::client::ClientReport;
-use gatecast::internals::proto::udp::packet::Body;
-use gatecast::internals::proto::udp::packet::Packet;
+use gatecast::internals::proto::udp::packet::{Body, Packet};
 use gatecast::internals::report::verdict::Verdict;
 use gatecast::internals::session::Via;
 use gatecast::internals::transfer::Outcome;
 use gatecast::internals::transport::udp::config::UdpConfig;
 use gatecast::internals::transport::udp::hub;
+
+use crate::common;
+use crate::common::udp::{server_with, to_group};
+use crate::common::{Server, udp, whole, within};
 
 const LIMIT: Duration = Duration::from_secs(100);
 

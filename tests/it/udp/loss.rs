@@ -6,9 +6,6 @@ use std::process::Command;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use crate::common::star::turn_with_stars;
-use crate::common::udp::fetch;
-use crate::common::within;
 use gatecast::internals::client::FetchConfig;
 use gatecast::internals::server::builder::ServerCoreBuilder;
 use gatecast::internals::server::catalog::Catalog;
@@ -16,17 +13,17 @@ use gatecast::internals::server::config::ServerConfig;
 use gatecast::internals::server::sample;
 use gatecast::internals::session::Via;
 use gatecast::internals::testbed::star::build::Star;
-use gatecast::internals::testbed::star::host;
-use gatecast::internals::testbed::star::layout::StarLayout;
-use gatecast::internals::testbed::star::layout::Topology;
+use gatecast::internals::testbed::star::layout::{StarLayout, Topology};
 use gatecast::internals::testbed::star::star_id::StarNode;
-use gatecast::internals::testbed::star::tool;
-use gatecast::internals::transfer::Outcome;
-use gatecast::internals::transfer::Record;
-use gatecast::internals::transfer::Transfer;
+use gatecast::internals::testbed::star::{host, tool};
+use gatecast::internals::transfer::{Outcome, Record, Transfer};
 use gatecast::internals::transport::udp;
 use gatecast::internals::transport::udp::config::UdpConfig;
 use gatecast::internals::units::Rate;
+
+use crate::common::star::turn_with_stars;
+use crate::common::udp::fetch;
+use crate::common::within;
 
 fn nft(host: &host::Host, words: &str) -> String {
     let program = tool::find("nft").expect("looked for before");

@@ -5,16 +5,12 @@ use std::path::Path;
 use std::process::Output;
 use std::time::Duration;
 
-use crate::common::entries;
-use crate::common::program::Program;
-use crate::common::program::feed;
-use crate::common::program::gatecast;
-use crate::common::program::records_of;
-use crate::common::program::text;
-use crate::common::within;
 use gatecast::internals::server::sample;
 use gatecast::internals::session::Via;
 use gatecast::internals::transfer::Outcome;
+
+use crate::common::program::{Program, feed, gatecast, records_of, text};
+use crate::common::{entries, within};
 
 const LIMIT: Duration = Duration::from_secs(60);
 

@@ -10,39 +10,27 @@ mod path;
 #[cfg(all(target_os = "linux", feature = "cli", feature = "sockopt"))]
 mod processes;
 
-use std::net::SocketAddr;
-use std::net::UdpSocket;
+use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::common;
-use crate::common::Peer;
-use crate::common::Server;
-use crate::common::entries;
-use crate::common::row;
-use crate::common::udp::server;
-use crate::common::udp::server_with;
-use crate::common::udp::to_group;
-use crate::common::until;
-use crate::common::whole;
-use crate::common::within;
-use gatecast::internals::client::ClientReport;
-use gatecast::internals::client::FetchConfig;
+use gatecast::internals::client::{ClientReport, FetchConfig};
 use gatecast::internals::digest::Digest;
 use gatecast::internals::proto::udp::control::Report;
-use gatecast::internals::proto::udp::packet::Body;
-use gatecast::internals::proto::udp::packet::Packet;
+use gatecast::internals::proto::udp::packet::{Body, Packet};
 use gatecast::internals::session::Via;
-use gatecast::internals::transfer::Outcome;
-use gatecast::internals::transfer::Record;
+use gatecast::internals::transfer::{Outcome, Record};
 use gatecast::internals::transport::udp::config::UdpConfig;
 use gatecast::internals::transport::udp::lab::LabServer;
+
+use crate::common;
+use crate::common::udp::{server, server_with, to_group};
+use crate::common::{Peer, Server, entries, row, until, whole, within};
 
 const LIMIT: Duration = Duration::from_secs(100);
 

@@ -2,38 +2,23 @@
 //! dead: a relay between server and client that knows the control connection well enough to have
 //! the datagrams sent to itself.
 
-use std::collections::BTreeMap;
-use std::collections::HashSet;
-use std::io::BufRead;
-use std::io::BufReader;
-use std::io::Write;
-use std::net::SocketAddr;
-use std::net::TcpListener;
-use std::net::TcpStream;
-use std::net::UdpSocket;
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering;
+use std::collections::{BTreeMap, HashSet};
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::thread::JoinHandle;
-use std::time::Duration;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crate::common;
-use crate::common::Server;
-use crate::common::entries;
-use crate::common::row;
-use crate::common::udp;
-use crate::common::whole;
-use crate::common::within;
-use gatecast::internals::client::ClientReport;
-use gatecast::internals::client::FetchConfig;
-use gatecast::internals::proto::udp::packet::Body;
-use gatecast::internals::proto::udp::packet::Packet;
+use gatecast::internals::client::{ClientReport, FetchConfig};
+use gatecast::internals::proto::udp::packet::{Body, Packet};
 use gatecast::internals::report::verdict::Verdict;
 use gatecast::internals::session::Via;
 use gatecast::internals::transfer::Outcome;
+
+use crate::common;
+use crate::common::{Server, entries, row, udp, whole, within};
 
 const LIMIT: Duration = Duration::from_secs(100);
 
@@ -556,9 +541,10 @@ fn part_with_holes_is_not_resumed() {
             server.addr,
             Box::new(move |datagram| {
                 count += 1;
-                match count % 3 == 1 && block(datagram) != Some(599) {
-                    true => Fate::new(),
-                    false => at_once(datagram),
+                if count % 3 == 1 && block(datagram) != Some(599) {
+                    Fate::new()
+                } else {
+                    at_once(datagram)
                 }
             }),
         );

@@ -4,16 +4,10 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use crate::common::program::Program;
-use crate::common::program::folder_with_file;
-use crate::common::program::part;
-use crate::common::program::records_of;
-use crate::common::program::whole;
-use crate::common::row;
-use crate::common::until;
-use crate::common::within;
-use gatecast::internals::transfer::Outcome;
-use gatecast::internals::transfer::Record;
+use gatecast::internals::transfer::{Outcome, Record};
+
+use crate::common::program::{Program, folder_with_file, part, records_of, whole};
+use crate::common::{row, until, within};
 
 const LIMIT: Duration = Duration::from_secs(100);
 
