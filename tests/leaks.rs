@@ -47,7 +47,7 @@ fn trouble(server: &Server) {
     // Some leave at the gate, some in mid-file, some are strangers and some say nothing at all.
     let silent = server.peer();
     let mut stranger = server.peer();
-    stranger.say("SSH-2.0-x\r\n");
+    stranger.send("SSH-2.0-x\r\n");
     let at_gate = [1, 2].map(|n| server.waiting(9, &format!("gate{n}")));
     let mut in_file = [1, 2].map(|n| server.waiting(9, &format!("file{n}")));
     let rest = server.fetch("rest", |order| {
@@ -62,8 +62,8 @@ fn trouble(server: &Server) {
     });
     server.running().lobby().release_now();
     for peer in &mut in_file {
-        peer.hear_on();
-        peer.payload(1000);
+        peer.read_past_wait();
+        peer.read_payload(1000);
     }
     drop(in_file);
     whole(rest.join().expect("no panic"), server);

@@ -169,7 +169,7 @@ fn awkward_file_name_arrives_unchanged() {
     assert_eq!(get(addr.parse().expect("an address"), target), content);
     let fetched = place.gatecast(&["fetch", &addr]);
     assert_eq!(code(&fetched), 0, "{fetched:?}");
-    assert_eq!(server.code(), 0, "{}", server.said());
+    assert_eq!(server.code(), 0, "{}", server.stderr());
     let copy = place.path().join("received").join(AWKWARD);
     assert_eq!(std::fs::read(copy).expect("received"), content);
     let left = entries(place.path());
@@ -193,7 +193,7 @@ fn report_repeats_table_of_server_from_its_log() {
     );
     let fetched = place.gatecast(&["fetch", &addr, "lesson.txt", "--clients", "3"]);
     assert_eq!(code(&fetched), 0, "{fetched:?}");
-    assert_eq!(server.code(), 0, "{}", server.said());
+    assert_eq!(server.code(), 0, "{}", server.stderr());
     for seat in 1..=3 {
         let copy = std::fs::read(place.path().join(format!("received/C{seat}-lesson.txt")))
             .expect("there");
@@ -213,7 +213,7 @@ fn report_repeats_table_of_server_from_its_log() {
     let log = log.to_str().expect("UTF-8");
     let reported = place.gatecast(&["report", log]);
     assert_eq!(code(&reported), 0, "{reported:?}");
-    let table = server.printed().join("\n").trim_end().to_owned();
+    let table = server.stdout().join("\n").trim_end().to_owned();
     assert_eq!(
         text(&reported.stdout).trim_end(),
         table,
@@ -336,8 +336,8 @@ fn first_ctrl_c_ends_server_cleanly() {
     };
     until("the transfer to begin", begun);
     busy.signal("INT");
-    assert_eq!(busy.code(), 130, "{}", busy.said());
-    let table = busy.printed().join("\n");
+    assert_eq!(busy.code(), 130, "{}", busy.stderr());
+    let table = busy.stdout().join("\n");
     assert!(table.contains("whole and verified  0 of 1"), "{table}");
     let fetched = client.wait_with_output().expect("ends");
     assert_eq!(code(&fetched), 4, "{fetched:?}");

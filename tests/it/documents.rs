@@ -84,8 +84,8 @@ fn events_fit_their_schema() {
             "{kinds:?}"
         );
         assert_eq!(kinds.last().map(String::as_str), Some("session"));
-        assert_eq!(server.code(), 0, "{}", server.said());
-        let kinds = events(&server.printed().join("\n"));
+        assert_eq!(server.code(), 0, "{}", server.stderr());
+        let kinds = events(&server.stdout().join("\n"));
         assert!(
             kinds.iter().filter(|kind| *kind == "state").count() >= 3,
             "{kinds:?}"

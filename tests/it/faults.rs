@@ -46,10 +46,10 @@ fn dead_client_is_cut_and_others_finish() {
                     .zip(&dying)
                     .map(|(mut peer, &(at, _))| {
                         thread::spawn(move || {
-                            peer.hear_on();
-                            peer.payload(at.min(1024));
-                            peer.say("HELD\n");
-                            peer.payload(at.saturating_sub(1024));
+                            peer.read_past_wait();
+                            peer.read_payload(at.min(1024));
+                            peer.send("HELD\n");
+                            peer.read_payload(at.saturating_sub(1024));
                             if reset {
                                 peer.reset();
                             }
@@ -93,10 +93,10 @@ fn stopped_reader_times_out_and_others_finish() {
             });
             let mut asleep = server.waiting(3, "asleep");
             let ours = server.fetch("ours", |order| order.clients = 2);
-            asleep.hear_on();
+            asleep.read_past_wait();
             let begun = Instant::now();
-            asleep.payload(1000);
-            asleep.say("HELD\n");
+            asleep.read_payload(1000);
+            asleep.send("HELD\n");
             whole(ours.join().expect("no panic"), &server);
             let record = server.record();
             assert!(
@@ -115,7 +115,7 @@ fn stopped_reader_times_out_and_others_finish() {
             assert_eq!(record.proven(), 2);
 
             // Awake again it finds a part of the file, and no word of ours in it.
-            let rest = asleep.rest();
+            let rest = asleep.read_to_close();
             let mut source = vec![0; rest.len()];
             File::open(server.source())
                 .and_then(|file| file.read_exact_at(&mut source, 1000))
@@ -138,18 +138,18 @@ fn client_finishes_after_pause_below_stall_limit() {
             settings.stall = Duration::from_secs(3);
         });
         let mut slow = server.waiting(1, "slow");
-        slow.hear_on();
-        let mut bytes = slow.payload(1024);
-        slow.say("HELD\n");
+        slow.read_past_wait();
+        let mut bytes = slow.read_payload(1024);
+        slow.send("HELD\n");
         thread::sleep(Duration::from_secs(1));
-        bytes.extend(slow.payload(20_000_000 - 1024));
+        bytes.extend(slow.read_payload(20_000_000 - 1024));
         let sha1 = gatecast::internals::digest::Digest::of(&bytes);
         assert_eq!(sha1, server.sha1);
         use gatecast::internals::proto::native::FromClient;
-        slow.tell(&FromClient::Last { bytes: 20_000_000 });
-        slow.tell(&FromClient::Hashed { sha1 });
-        slow.tell(&common::receipt(20_000_000, sha1));
-        assert!(slow.hear().starts_with("SUMMARY outcome=complete "));
+        slow.send_message(&FromClient::Last { bytes: 20_000_000 });
+        slow.send_message(&FromClient::Hashed { sha1 });
+        slow.send_message(&common::receipt(20_000_000, sha1));
+        assert!(slow.read_line().starts_with("SUMMARY outcome=complete "));
         let record = server.record();
         let took = row(&record, "slow").seconds_server.expect("complete");
         assert!(
@@ -282,7 +282,7 @@ fn client_keeps_copy_when_server_dies_after_last_byte() {
         let client = server.fetch("c", |order| order.server = vec![addr]);
         let (mut stream, _) = listener.accept().expect("a client");
         let mut client_says = std::io::BufReader::new(stream.try_clone().expect("a descriptor"));
-        let mut hears = |word: &str| {
+        let mut expect_line = |word: &str| {
             let mut line = String::new();
             client_says.read_line(&mut line).expect("a client");
             assert!(line.starts_with(word), "{line}");
@@ -292,13 +292,13 @@ fn client_keeps_copy_when_server_dies_after_last_byte() {
             "OFFER file=f.bin bytes={bytes} sha1={sha1} session=0000000000000001 seat=1 clients=1 \
              via=tcp\n"
         );
-        hears("GATECAST/1 JOIN ");
+        expect_line("GATECAST/1 JOIN ");
         stream.write_all(offer.as_bytes()).expect("a client");
-        hears("READY ");
+        expect_line("READY ");
         let go = format!("GO bytes={bytes}\n");
         stream.write_all(go.as_bytes()).expect("a client");
         stream.write_all(&source[..1000]).expect("a client");
-        hears("HELD");
+        expect_line("HELD");
         stream.write_all(&source[1000..]).expect("a client");
         stream.peek(&mut [0]).expect("LAST");
         // Gone with what the client said unread: a reset.
@@ -342,7 +342,7 @@ fn change_while_sent(
     });
 }
 
-fn told(ends: Vec<ClientReport>, what: &str, code: u8) {
+fn assert_told(ends: Vec<ClientReport>, what: &str, code: u8) {
     assert_eq!(Verdict::of_clients(&ends).exit_code(), code);
     for end in ends {
         let error = end.error.expect("it was told").to_string();
@@ -365,7 +365,7 @@ fn every_client_is_told_of_truncated_source() {
             method,
             |path| truncate(path, 250_000),
             move |server, ends, record| {
-                told(ends, "truncated from 600000 to 250000 bytes", 4);
+                assert_told(ends, "truncated from 600000 to 250000 bytes", 4);
                 for transfer in &record.transfers {
                     let reason = transfer.reason.as_deref();
                     let why = "the source changed: truncated from 600000 to 250000 bytes";
@@ -390,7 +390,7 @@ fn clients_are_told_of_source_truncated_by_20_bytes() {
             method,
             |path| truncate(path, BYTES - 20),
             |server, ends, record| {
-                told(ends, "truncated from 600000 to 599980 bytes", 5);
+                assert_told(ends, "truncated from 600000 to 599980 bytes", 5);
                 for transfer in &record.transfers {
                     assert_eq!(transfer.outcome, Outcome::Cut);
                     assert_eq!(
@@ -415,7 +415,7 @@ fn overwritten_source_makes_every_copy_corrupt() {
                 file.write_all_at(&[7; 4096], BYTES - 4096).expect("ours");
             },
             |server, ends, record| {
-                told(ends, "the source changed: written to", 5);
+                assert_told(ends, "the source changed: written to", 5);
                 for transfer in &record.transfers {
                     let reason = transfer.reason.as_deref();
                     let why = "the source changed: written to";

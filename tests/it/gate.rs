@@ -28,20 +28,20 @@ fn no_client_gets_bytes_before_all_are_ready() {
         // For two seconds the waiting hear only that they wait.
         let mut told = Vec::new();
         while !told.ends_with(&["WAIT ready=2 clients=3"; 2].map(str::to_owned)) {
-            told.push(one.hear());
+            told.push(one.read_line());
             assert!(
                 told.last().is_some_and(|line| line.starts_with("WAIT ")),
                 "{told:?}"
             );
         }
         let ready_at = Instant::now();
-        three.say("READY offset=0\n");
+        three.send("READY offset=0\n");
         for peer in [&mut one, &mut three] {
-            let sha1 = peer.take_to_last();
+            let sha1 = peer.receive_to_last();
             assert_eq!(sha1, server.sha1);
-            peer.tell(&FromClient::Hashed { sha1 });
-            peer.tell(&receipt(100_000, sha1));
-            let summary = peer.hear();
+            peer.send_message(&FromClient::Hashed { sha1 });
+            peer.send_message(&receipt(100_000, sha1));
+            let summary = peer.read_line();
             assert!(
                 summary.starts_with("SUMMARY outcome=complete "),
                 "{summary}"
@@ -133,13 +133,13 @@ fn quorum_is_released_at_deadline_without_late_client() {
         for client in two {
             whole(client.join().expect("no panic"), &server);
         }
-        let why = late.hear_on();
+        let why = late.read_past_wait();
         assert!(why.starts_with("ERROR code=muster reason="), "{why}");
         assert!(
             why.contains("before%20this%20client%20was%20ready"),
             "{why}"
         );
-        assert_eq!(late.hear(), "", "and is let go");
+        assert_eq!(late.read_line(), "", "and is let go");
         drop(late);
         let record = server.record();
         ended(
@@ -188,7 +188,7 @@ fn quorum_of_zero_releases_nobody() {
             settings.max_wait = Duration::from_millis(300);
         });
         let mut late = server.joined(2, "late");
-        let why = late.hear_on();
+        let why = late.read_past_wait();
         assert!(why.contains("0%20of%202%20clients%20were%20ready"), "{why}");
         drop(late);
         assert_eq!(server.record().released_at, None);
@@ -291,10 +291,10 @@ fn late_client_joins_next_session() {
                 whole(next.join().expect("no panic"), &server);
                 assert_eq!(server.record().proven(), 25);
             }
-            last.say("READY offset=0\n");
-            let sha1 = last.take_to_last();
-            last.tell(&FromClient::Hashed { sha1 });
-            last.tell(&receipt(50_000, sha1));
+            last.send("READY offset=0\n");
+            let sha1 = last.receive_to_last();
+            last.send_message(&FromClient::Hashed { sha1 });
+            last.send_message(&receipt(50_000, sha1));
             whole(first.join().expect("no panic"), &server);
             let record = server.record();
             assert_eq!((record.proven(), record.transfers.len()), (25, 25));

@@ -87,19 +87,19 @@ fn wrong_opening_is_answered_with_its_fault() {
             ),
         ] {
             let mut peer = server.peer();
-            peer.say(opening);
-            let answer = peer.hear();
+            peer.send(opening);
+            let answer = peer.read_line();
             assert!(answer.starts_with("ERROR code="), "{opening}: {answer}");
             assert!(answer.contains(says), "{opening}: {answer}");
-            assert_eq!(peer.hear(), "", "{opening}: and it is closed");
+            assert_eq!(peer.read_line(), "", "{opening}: and it is closed");
         }
         // Not UTF-8, and a name of 65 bytes, and every byte of a line at its limit.
         let mut peer = server.peer();
-        peer.say(b"GATECAST/1 JOIN group=1 name=\xff\xfe\n");
-        assert!(peer.hear().contains("not%20UTF-8"));
+        peer.send(b"GATECAST/1 JOIN group=1 name=\xff\xfe\n");
+        assert!(peer.read_line().contains("not%20UTF-8"));
         let mut peer = server.peer();
-        peer.say(format!("GATECAST/1 JOIN group=1 name={}\n", "n".repeat(65)));
-        assert!(peer.hear().contains("longer%20than%2064"));
+        peer.send(format!("GATECAST/1 JOIN group=1 name={}\n", "n".repeat(65)));
+        assert!(peer.read_line().contains("longer%20than%2064"));
         honest(&server);
         server.stop();
     });
@@ -117,8 +117,8 @@ fn unknown_protocol_is_closed_without_answer() {
             b"\n",
         ] {
             let mut peer = server.peer();
-            peer.say(first);
-            assert_eq!(peer.rest(), b"", "{first:?}");
+            peer.send(first);
+            assert_eq!(peer.read_to_close(), b"", "{first:?}");
         }
         honest(&server);
         server.stop();
@@ -155,17 +155,17 @@ fn longest_line_passes_and_endless_line_is_cut_off() {
         let mut line = format!("GATECAST/1 JOIN group=1 name={} x=", "%C3%A9".repeat(32));
         line += &"y".repeat(LINE_MAX - line.len() - 1);
         let mut peer = server.peer();
-        peer.say(line + "\n");
-        assert!(peer.hear().starts_with("OFFER "));
+        peer.send(line + "\n");
+        assert!(peer.read_line().starts_with("OFFER "));
         drop(peer);
 
         let mut peer = server.peer();
-        peer.say("GATECAST/1 JOIN name=".to_owned() + &"x".repeat(LINE_MAX));
+        peer.send("GATECAST/1 JOIN name=".to_owned() + &"x".repeat(LINE_MAX));
         assert!(
-            peer.hear()
+            peer.read_line()
                 .contains("a%20line%20longer%20than%202048%20bytes")
         );
-        assert_eq!(peer.hear(), "");
+        assert_eq!(peer.read_line(), "");
 
         // Four gigabytes are not taken: the connection ends after a small part of them.
         let peer = server.peer();
@@ -196,17 +196,17 @@ fn segment_boundaries_change_nothing() {
         let join = "GATECAST/1 JOIN group=1 name=cut\n";
         let (bytes, sha1) = (server.bytes, server.sha1);
         let finish = |mut peer: Peer| {
-            assert!(peer.hear().starts_with("OFFER "));
-            peer.say("READY off");
-            peer.say("set=0\n");
-            assert_eq!(peer.hear_on(), format!("GO bytes={bytes}"));
-            assert_eq!(Digest::of(&peer.payload(bytes)), sha1);
+            assert!(peer.read_line().starts_with("OFFER "));
+            peer.send("READY off");
+            peer.send("set=0\n");
+            assert_eq!(peer.read_past_wait(), format!("GO bytes={bytes}"));
+            assert_eq!(Digest::of(&peer.read_payload(bytes)), sha1);
             // All that an honest client says after the payload, in one segment.
             let last = FromClient::Last { bytes }.encode();
             let hashed = FromClient::Hashed { sha1 }.encode();
-            peer.say([b"HELD\n".to_vec()].concat());
-            peer.say([last, hashed, receipt(bytes, sha1).encode()].concat());
-            let summary = peer.hear();
+            peer.send([b"HELD\n".to_vec()].concat());
+            peer.send([last, hashed, receipt(bytes, sha1).encode()].concat());
+            let summary = peer.read_line();
             assert!(
                 summary.starts_with("SUMMARY outcome=complete "),
                 "{summary}"
@@ -216,16 +216,16 @@ fn segment_boundaries_change_nothing() {
         // At every byte of the opening.
         for at in 1..join.len() {
             let mut peer = server.peer();
-            peer.say(&join[..at]);
+            peer.send(&join[..at]);
             // Two segments, and the first is mostly read before the second comes.
             thread::sleep(Duration::from_millis(1));
-            peer.say(&join[at..]);
+            peer.send(&join[at..]);
             finish(peer);
         }
         // One byte a segment.
         let mut peer = server.peer();
         for byte in join.bytes() {
-            peer.say([byte]);
+            peer.send([byte]);
             thread::sleep(Duration::from_micros(200));
         }
         finish(peer);
@@ -262,22 +262,25 @@ fn message_in_wrong_state_costs_the_seat() {
             ("\n", "no message of a client"),
         ] {
             let mut peer = server.joined(2, "wrong");
-            peer.say(said);
-            let answer = peer.hear_on();
+            peer.send(said);
+            let answer = peer.read_past_wait();
             let failed_itself = said.starts_with("FAIL");
             assert_eq!(
                 answer.starts_with("ERROR code=protocol"),
                 !failed_itself,
                 "{said}: {answer}"
             );
-            assert_eq!(peer.rest(), b"", "{said}");
+            assert_eq!(peer.read_to_close(), b"", "{said}");
             common::until("the seat to be free", || server.seats().0 == 0);
             let _ = says;
         }
         // READY again when the first has been heard.
         let mut peer = server.waiting(2, "again");
-        peer.say("READY offset=0\n");
-        assert!(peer.hear_on().contains("spoke%20before%20the%20release"));
+        peer.send("READY offset=0\n");
+        assert!(
+            peer.read_past_wait()
+                .contains("spoke%20before%20the%20release")
+        );
         common::until("the seat to be free", || server.seats().0 == 0);
 
         let two = server.fetch("two", |order| order.clients = 2);
@@ -390,13 +393,15 @@ fn false_claim_about_copy_fails_only_that_client() {
         for (messages, outcome, says) in cases {
             let mut liar = server.waiting(2, "liar");
             let honest = server.fetch("honest", |_| {});
-            let go = liar.hear_on();
+            let go = liar.read_past_wait();
             assert_eq!(go, format!("GO bytes={bytes}"));
-            let first = liar.payload(1024);
-            liar.say("HELD\n");
-            let rest = liar.payload(bytes - 1024);
+            let first = liar.read_payload(1024);
+            liar.send("HELD\n");
+            let rest = liar.read_payload(bytes - 1024);
             assert_eq!(Digest::of(&[first, rest].concat()), sha1);
-            messages.iter().for_each(|message| liar.tell(message));
+            messages
+                .iter()
+                .for_each(|message| liar.send_message(message));
             drop(liar);
             whole(honest.join().expect("no panic"), &server);
             let record = server.record();
@@ -415,10 +420,10 @@ fn early_claim_of_last_byte_is_refused() {
         let server = Server::new(bytes, |_| {});
         for early in ["HELD\nLAST bytes=100000\n", "LAST bytes=100000\n"] {
             let mut liar = server.waiting(1, "liar");
-            liar.hear_on();
-            liar.payload(1);
-            liar.say(early);
-            liar.rest();
+            liar.read_past_wait();
+            liar.read_payload(1);
+            liar.send(early);
+            liar.read_to_close();
             drop(liar);
             let record = server.record();
             ended(
@@ -434,12 +439,12 @@ fn early_claim_of_last_byte_is_refused() {
         // A file that the first block holds whole may be answered so.
         let server = Server::new(1000, |_| {});
         let mut quick = server.waiting(1, "quick");
-        quick.hear_on();
-        let sha1 = Digest::of(&quick.payload(1000));
-        quick.say("HELD\nLAST bytes=1000\n");
-        quick.tell(&FromClient::Hashed { sha1 });
-        quick.tell(&receipt(1000, sha1));
-        assert!(quick.hear().starts_with("SUMMARY outcome=complete "));
+        quick.read_past_wait();
+        let sha1 = Digest::of(&quick.read_payload(1000));
+        quick.send("HELD\nLAST bytes=1000\n");
+        quick.send_message(&FromClient::Hashed { sha1 });
+        quick.send_message(&receipt(1000, sha1));
+        assert!(quick.read_line().starts_with("SUMMARY outcome=complete "));
         assert!(server.record().all_proven());
         server.stop();
     });
@@ -456,11 +461,11 @@ fn garbage_instead_of_held_delays_nobody() {
         ] {
             let mut rude = server.waiting(2, "rude");
             let honest = server.fetch("honest", |_| {});
-            rude.hear_on();
-            rude.payload(1024);
-            rude.say(garbage);
+            rude.read_past_wait();
+            rude.read_payload(1024);
+            rude.send(garbage);
             whole(honest.join().expect("no panic"), &server);
-            rude.rest();
+            rude.read_to_close();
             drop(rude);
             let record = server.record();
             assert!(row(&record, "honest").is_proven());
@@ -475,13 +480,13 @@ fn flood_of_lines_after_payload_fails_the_client() {
     within(LIMIT, || {
         let server = Server::new(2000, |_| {});
         let mut peer = server.waiting(1, "flood");
-        peer.hear_on();
-        peer.payload(2000);
+        peer.read_past_wait();
+        peer.read_payload(2000);
         // ALIVE beyond the file's end is worth nothing, however often; LAST ends the flood.
         let flood = "ALIVE bytes=18446744073709551615\nHELD\n".repeat(5000);
-        peer.say(flood);
-        peer.say("LAST bytes=2000\nHELD\n");
-        peer.rest();
+        peer.send(flood);
+        peer.send("LAST bytes=2000\nHELD\n");
+        peer.read_to_close();
         drop(peer);
         ended(&server.record(), "flood", Outcome::Cut, "out of order");
         server.stop();
@@ -537,7 +542,7 @@ fn empty_file_is_proven_without_rate_or_skew() {
 // --- servers that no client should trust ---------------------------------------------------------
 
 /// A server that says `words` to whoever comes, whatever is said to it.
-fn says(words: Vec<u8>) -> (FetchConfig, thread::JoinHandle<()>, tempfile::TempDir) {
+fn server_that_sends(words: Vec<u8>) -> (FetchConfig, thread::JoinHandle<()>, tempfile::TempDir) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
     let folder = tempfile::tempdir().expect("a folder");
     let mut order = FetchConfig::new(vec![listener.local_addr().expect("bound")]);
@@ -612,7 +617,7 @@ fn lying_server_gives_clear_error_and_leaves_no_file() {
         ];
         for (words, says_so) in cases {
             let shown = words.chars().take(300).collect::<String>();
-            let (order, server, folder) = says(words.into_bytes());
+            let (order, server, folder) = server_that_sends(words.into_bytes());
             let ends = gatecast::internals::transport::tcp::fetch(&order).expect("begun");
             let why = failed(ends);
             assert!(why.contains(says_so), "{shown}\n{why}");
@@ -632,7 +637,7 @@ fn size_beyond_free_space_is_refused_before_ready() {
     }
     within(LIMIT, || {
         let huge = OFFER.replace("bytes=10", "bytes=9223372036854775807");
-        let (order, server, folder) = says(huge.into_bytes());
+        let (order, server, folder) = server_that_sends(huge.into_bytes());
         let why = failed(gatecast::internals::transport::tcp::fetch(&order).expect("begun"));
         assert!(
             why.contains("9223372036854775807 bytes are to come and"),
@@ -683,12 +688,13 @@ fn endless_file_list_is_cut_off() {
             (line.to_owned(), "it closed the connection"),
             (line.replace("file=f", "file=a%2Fb"), "separator"),
         ] {
-            let (order, server, _folder) = says(words.into_bytes());
+            let (order, server, _folder) = server_that_sends(words.into_bytes());
             let error = client::list(&order.server).expect_err(says_so).to_string();
             assert!(error.contains(says_so), "{error}");
             server.join().expect("no panic");
         }
-        let (order, server, _folder) = says((line.repeat(10_000) + "END\n").into_bytes());
+        let (order, server, _folder) =
+            server_that_sends((line.repeat(10_000) + "END\n").into_bytes());
         assert_eq!(
             client::list(&order.server).expect("the longest list").len(),
             10_000

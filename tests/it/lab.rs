@@ -199,10 +199,10 @@ fn only_recibido_proves_lab_copy() {
             ("\u{e9}Recibido", false),
         ] {
             let mut peer = take(&server);
-            peer.say(said);
+            peer.send(said);
             if proven {
-                assert!(peer.hear().parse::<f64>().expect("seconds") > 1.7e9);
-                peer.say("0.25\n");
+                assert!(peer.read_line().parse::<f64>().expect("seconds") > 1.7e9);
+                peer.send("0.25\n");
             }
             drop(peer);
             let record = server.record();
@@ -213,7 +213,7 @@ fn only_recibido_proves_lab_copy() {
             }
         }
         let mut peer = take(&server);
-        peer.say("?".repeat(10_000));
+        peer.send("?".repeat(10_000));
         drop(peer);
         assert!(!server.record().all_proven(), "stray bytes without end");
         server.stop();
@@ -233,9 +233,9 @@ fn impossible_elapsed_time_is_unknown_but_copy_is_proven() {
             "9".repeat(5000).as_str(),
         ] {
             let mut peer = take(&server);
-            peer.say("Recibido");
-            peer.hear();
-            peer.say(elapsed);
+            peer.send("Recibido");
+            peer.read_line();
+            peer.send(elapsed);
             drop(peer);
             let record = server.record();
             assert!(record.all_proven(), "{elapsed:?}");
@@ -250,13 +250,13 @@ fn lab_client_with_extra_bytes_gets_no_seat() {
     within(LIMIT, || {
         let server = Server::new(3000, |settings| settings.clients = Some(2));
         let mut peer = server.peer();
-        peer.say("Preparado\n");
-        assert_eq!(peer.rest(), b"");
+        peer.send("Preparado\n");
+        assert_eq!(peer.read_to_close(), b"");
         let mut peer = server.peer();
-        peer.say("Preparado");
+        peer.send("Preparado");
         server.until_ready(1);
-        peer.say("\n");
-        assert_eq!(peer.rest(), b"", "nobody may speak at the gate");
+        peer.send("\n");
+        assert_eq!(peer.read_to_close(), b"", "nobody may speak at the gate");
         until("its seat to be free", || server.seats().0 == 0);
         let ours = server.fetch("ours", |order| order.clients = 2);
         whole(ours.join().expect("no panic"), &server);
@@ -270,8 +270,8 @@ fn lab_client_is_closed_without_number_of_clients() {
         // The lab's client names neither, so the server must.
         let server = Server::new(3000, |_| {});
         let mut peer = server.peer();
-        peer.say("Preparado");
-        assert_eq!(peer.rest(), b"");
+        peer.send("Preparado");
+        assert_eq!(peer.read_to_close(), b"");
         server.stop();
     });
 }
@@ -279,11 +279,11 @@ fn lab_client_is_closed_without_number_of_clients() {
 /// A lab client that has taken the whole file.
 fn take(server: &Server) -> Peer {
     let mut peer = server.peer();
-    peer.say("Preparado");
-    assert_eq!(peer.hear(), "1");
-    assert_eq!(peer.hear(), server.name);
-    assert_eq!(peer.hear(), server.bytes.to_string());
-    assert_eq!(peer.hear(), server.sha1.to_string());
-    assert_eq!(Digest::of(&peer.payload(server.bytes)), server.sha1);
+    peer.send("Preparado");
+    assert_eq!(peer.read_line(), "1");
+    assert_eq!(peer.read_line(), server.name);
+    assert_eq!(peer.read_line(), server.bytes.to_string());
+    assert_eq!(peer.read_line(), server.sha1.to_string());
+    assert_eq!(Digest::of(&peer.read_payload(server.bytes)), server.sha1);
     peer
 }

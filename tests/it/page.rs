@@ -39,10 +39,10 @@ fn have_browser() -> bool {
 }
 
 /// Takes the page's picture at a desk and on a phone, in light and in dark.
-fn look(browser: &Browser, name: &str) {
+fn take_pictures(browser: &Browser, name: &str) {
     for (place, width, height) in [("desk", 1280, 900), ("phone", 390, 844)] {
         for scheme in ["light", "dark"] {
-            browser.look(width, height, scheme);
+            browser.set_view(width, height, scheme);
             let picture = browser.picture();
             assert!(picture.starts_with(b"\x89PNG"));
             if let Some(folder) = pictures() {
@@ -58,7 +58,7 @@ fn look(browser: &Browser, name: &str) {
             );
         }
     }
-    browser.look(1280, 900, "light");
+    browser.set_view(1280, 900, "light");
 }
 
 fn face(set: impl FnOnce(&mut ServerConfig), bytes: u64) -> Server {
@@ -106,7 +106,7 @@ fn browser_shows_and_releases_session() {
             "interactive after {} ms, {} bytes",
             interactive[0], interactive[1]
         );
-        look(&browser, "idle");
+        take_pictures(&browser, "idle");
 
         let mut clients: Vec<_> = (0..22)
             .map(|n| server.fetch(&format!("pc-{n:02}"), |order| order.group = Some(25)))
@@ -120,7 +120,7 @@ fn browser_shows_and_releases_session() {
             shown.contains("<img src=x onerror=pwned=1>\\u{202e}\\u{1b}[2J\\u{9b}"),
             "{shown}"
         );
-        look(&browser, "before");
+        take_pictures(&browser, "before");
 
         // By keyboard: the button is the first thing that can be reached.
         browser.keys("\u{e004}");
@@ -131,7 +131,7 @@ fn browser_shows_and_releases_session() {
         browser.keys("\u{e007}");
         browser.until_shows("Sending f.bin to 22");
         browser.until_shows("all together");
-        look(&browser, "during");
+        take_pictures(&browser, "during");
         drop(hostile);
         for client in clients.drain(..) {
             for end in client.join().expect("no panic") {
@@ -147,7 +147,7 @@ fn browser_shows_and_releases_session() {
         let rows =
             browser.script("return document.querySelectorAll('#after-table tbody tr').length");
         assert_eq!(rows, record.transfers.len());
-        look(&browser, "after");
+        take_pictures(&browser, "after");
         assert_eq!(browser.script("return typeof pwned"), "undefined");
         assert_eq!(browser.complaints(), Vec::<String>::new());
         drop(browser);
@@ -179,15 +179,15 @@ fn page_fits_one_client_and_two_hundred() {
             server.until_ready(usize::from(group) - 1);
             if group > 1 {
                 browser.until_shows("199 of 200 ready");
-                look(&browser, "before-200");
+                take_pictures(&browser, "before-200");
             }
             let last = server.fetch("the-last", move |order| order.group = Some(group));
             if group > 1 {
                 browser.until_shows("Sending f.bin to 200");
-                look(&browser, "during-200");
+                take_pictures(&browser, "during-200");
             }
             browser.until_shows(&format!("{group} of {group} copies of f.bin are proven"));
-            look(&browser, &format!("after-{group}"));
+            take_pictures(&browser, &format!("after-{group}"));
             for client in waiting.into_iter().chain([last]) {
                 common::whole(client.join().expect("no panic"), &server);
             }
@@ -272,14 +272,14 @@ fn page_shows_loss_and_its_place() {
             .collect();
         let takers: Vec<_> = peers
             .into_iter()
-            .map(|mut peer| thread::spawn(move || peer.take_to_last()))
+            .map(|mut peer| thread::spawn(move || peer.receive_to_last()))
             .collect();
         browser.until_shows("7 lost");
         browser.until_shows("14 lost");
         let label =
             browser.script("return document.querySelector('canvas').getAttribute('aria-label')");
         assert_eq!(label, "Seat 1: 56 of 64 pieces whole");
-        look(&browser, "holes");
+        take_pictures(&browser, "holes");
         drop(browser);
         for taker in takers {
             assert_eq!(taker.join().expect("no panic"), server.sha1);

@@ -41,15 +41,15 @@ fn deaths_at_gate_and_mid_file_leave_20_of_25_whole() {
 
         // One of the 25 is this test itself: it hears how many are ready.
         let mut us = Peer::connect(addr.parse::<SocketAddr>().expect("an address"));
-        us.say("GATECAST/1 JOIN group=25 name=us\n");
-        assert!(us.hear().starts_with("OFFER "));
-        us.say("READY offset=0\n");
+        us.send("GATECAST/1 JOIN group=25 name=us\n");
+        assert!(us.read_line().starts_with("OFFER "));
+        us.send("READY offset=0\n");
         let name = |n: usize| format!("c{n}");
         let mut clients: Vec<_> = (0..23)
             .map(|n| Program::fetch(path, &addr, &name(n), &[]))
             .collect();
         let ready = |peer: &mut Peer, count: usize| {
-            while peer.hear() != format!("WAIT ready={count} clients=25") {}
+            while peer.read_line() != format!("WAIT ready={count} clients=25") {}
         };
         ready(&mut us, 24);
         for client in &mut clients[..3] {
@@ -66,10 +66,10 @@ fn deaths_at_gate_and_mid_file_leave_20_of_25_whole() {
         server.signal("USR1");
 
         let taking = thread::spawn(move || {
-            let sha1 = us.take_to_last();
-            us.tell(&FromClient::Hashed { sha1 });
-            us.tell(&common::receipt(BYTES, sha1));
-            assert!(us.hear().starts_with("SUMMARY outcome=complete "));
+            let sha1 = us.receive_to_last();
+            us.send_message(&FromClient::Hashed { sha1 });
+            us.send_message(&common::receipt(BYTES, sha1));
+            assert!(us.read_line().starts_with("SUMMARY outcome=complete "));
             sha1
         });
         for n in [3, 4] {
@@ -79,7 +79,7 @@ fn deaths_at_gate_and_mid_file_leave_20_of_25_whole() {
         }
         assert_eq!(taking.join().expect("no panic"), sha1);
         for (n, client) in clients.iter_mut().enumerate().skip(5) {
-            assert_eq!(client.code(), 0, "{n}: {}", client.said());
+            assert_eq!(client.code(), 0, "{n}: {}", client.stderr());
             whole(path, &name(n), sha1);
         }
         for n in 0..5 {
@@ -112,7 +112,7 @@ fn deaths_at_gate_and_mid_file_leave_20_of_25_whole() {
             (server.count("task"), server.count("fd")) == quiet
         });
         server.signal("TERM");
-        assert_eq!(server.code(), 4, "{}", server.said());
+        assert_eq!(server.code(), 4, "{}", server.stderr());
     });
 }
 
@@ -131,7 +131,7 @@ fn next_server_resumes_parts_of_killed_one() {
         let killed = Instant::now();
         server.kill();
         for (client, out) in clients.iter_mut().zip(["a", "b"]) {
-            assert_eq!(client.code(), 4, "{}", client.said());
+            assert_eq!(client.code(), 4, "{}", client.stderr());
             only_part(path, out);
         }
         assert!(killed.elapsed() < Duration::from_secs(10));
@@ -143,7 +143,7 @@ fn next_server_resumes_parts_of_killed_one() {
         let mut clients =
             ["a", "b"].map(|out| Program::fetch(path, &addr, out, &["--group", "2", "--resume"]));
         for (client, out) in clients.iter_mut().zip(["a", "b"]) {
-            assert_eq!(client.code(), 0, "{}", client.said());
+            assert_eq!(client.code(), 0, "{}", client.stderr());
             whole(path, out, sha1);
         }
         let records = records_of(path, 2);
@@ -186,8 +186,8 @@ fn stopped_client_times_out_unless_it_wakes_in_time() {
         clients[1].signal("STOP");
         thread::sleep(Duration::from_millis(700));
         clients[1].signal("CONT");
-        assert_eq!(clients[1].code(), 0, "{}", clients[1].said());
-        assert_eq!(clients[2].code(), 0, "{}", clients[2].said());
+        assert_eq!(clients[1].code(), 0, "{}", clients[1].stderr());
+        assert_eq!(clients[2].code(), 0, "{}", clients[2].stderr());
         whole(path, "naps", sha1);
         whole(path, "awake", sha1);
         let records = records_of(path, 3);
@@ -202,7 +202,7 @@ fn stopped_client_times_out_unless_it_wakes_in_time() {
 
         // It wakes to a connection that has ended, and has a beginning of the file and no more.
         clients[0].signal("CONT");
-        assert_eq!(clients[0].code(), 4, "{}", clients[0].said());
+        assert_eq!(clients[0].code(), 4, "{}", clients[0].stderr());
         only_part(path, "asleep");
         let held = fs::read(&entries(&path.join("asleep"))[0]).expect("readable");
         assert!(
@@ -246,7 +246,7 @@ fn silent_connections_keep_no_honest_client_out() {
         let mut measure = |out: &str| {
             let begun = Instant::now();
             let mut client = Program::fetch(path, &addr, out, &["--retry", "10s"]);
-            assert_eq!(client.code(), 0, "{}", client.said());
+            assert_eq!(client.code(), 0, "{}", client.stderr());
             whole(path, out, sha1);
             honest.push(begun.elapsed());
         };
@@ -279,9 +279,12 @@ fn silent_connections_keep_no_honest_client_out() {
         let spent = ticks() - before;
         assert!(spent <= 10, "{spent} % of a core while nothing happens");
         assert!(
-            server.said().lines().all(|line| !line.contains("panicked")),
+            server
+                .stderr()
+                .lines()
+                .all(|line| !line.contains("panicked")),
             "{}",
-            server.said()
+            server.stderr()
         );
         drop(silent);
         measure_free(&server);
@@ -321,7 +324,7 @@ fn silent_connection_gives_up_its_thread() {
         let to: SocketAddr = addr.parse().expect("an address");
         let mut silent = [0; 3].map(|_| TcpStream::connect(to).expect("listening"));
         let mut client = Program::fetch(path, &addr, "out", &[]);
-        assert_eq!(client.code(), 0, "{}", client.said());
+        assert_eq!(client.code(), 0, "{}", client.stderr());
         whole(path, "out", sha1);
         let trace = fs::read_to_string(&told).expect("what strace saw");
         assert!(trace.contains("(INJECTED)"), "{trace}");
@@ -350,22 +353,22 @@ fn client_is_refused_when_threads_run_out() {
         );
         let mut first = ["a", "b", "c"].map(|out| Program::fetch(path, &addr, out, &[]));
         for (client, out) in first.iter_mut().zip(["a", "b", "c"]) {
-            assert_eq!(client.code(), 0, "{}", client.said());
+            assert_eq!(client.code(), 0, "{}", client.stderr());
             whole(path, out, sha1);
         }
         let mut late = Program::fetch(path, &addr, "late", &[]);
         assert_eq!(late.code(), 1);
         assert!(
-            late.said()
+            late.stderr()
                 .contains("refused: the server's system allows no more threads"),
             "{}",
-            late.said()
+            late.stderr()
         );
         // A stranger is closed, and the server still listens.
         let mut stranger = Peer::connect(addr.parse().expect("an address"));
-        stranger.say("GET / HTTP/1.0\r\n\r\n");
-        assert_eq!(stranger.rest(), b"");
-        assert!(!server.said().contains("panicked"), "{}", server.said());
+        stranger.send("GET / HTTP/1.0\r\n\r\n");
+        assert_eq!(stranger.read_to_close(), b"");
+        assert!(!server.stderr().contains("panicked"), "{}", server.stderr());
     });
 }
 
@@ -385,9 +388,9 @@ fn server_ends_when_it_cannot_connect_to_itself() {
             let (mut server, addr) =
                 Program::serve_by(&mut command, path, "127.0.0.1:0", &arguments);
             let mut client = Program::fetch(path, &addr, "out", &[]);
-            assert_eq!(client.code(), 0, "{}", client.said());
+            assert_eq!(client.code(), 0, "{}", client.stderr());
             whole(path, "out", sha1);
-            assert_eq!(server.code(), 0, "{}", server.said());
+            assert_eq!(server.code(), 0, "{}", server.stderr());
             let told = fs::read_to_string(told).expect("strace told");
             assert!(told.contains("(INJECTED)"), "{told}");
         }
@@ -419,7 +422,7 @@ fn interrupted_system_calls_change_no_byte() {
                     .args(["--copy", copy])
                     .current_dir(folder.path());
                 let mut run = Program::start(&mut command);
-                assert_eq!(run.code(), 0, "{names} {error}: {}", run.said());
+                assert_eq!(run.code(), 0, "{names} {error}: {}", run.stderr());
                 for seat in ["C1-f.bin", "C2-f.bin"] {
                     let copy = folder.path().join("out").join(seat);
                     assert_eq!(sha1_of(&copy), sha1, "{names}");
@@ -477,11 +480,11 @@ fn failed_system_call_leaves_whole_copy_or_none() {
                         assert!(
                             copy.is_none(),
                             "{out}: {code:?} and {copies:?}: {}",
-                            client.said()
+                            client.stderr()
                         );
                         // The signal thread reads from a socket of its own, which never fails but
                         // here; its panic is its package's answer, and ends nothing.
-                        let said = client.said();
+                        let said = client.stderr();
                         let ours = |line: &&str| {
                             line.contains("panicked") && !line.contains("thread 'signals'")
                         };
@@ -525,8 +528,8 @@ fn unwritable_folder_gives_one_clear_error() {
             .args(["fetch", &addr, "--out", "received"])
             .current_dir(path);
         let mut client = Program::start(&mut command);
-        assert_eq!(client.code(), 1, "{}", client.said());
-        let said = client.said();
+        assert_eq!(client.code(), 1, "{}", client.stderr());
+        let said = client.stderr();
         assert!(
             said.contains("cannot make the folder (received): Permission denied"),
             "{said}"
@@ -548,10 +551,10 @@ fn unmakable_log_folder_shows_in_exit_code() {
         let (mut server, addr) =
             Program::serve(path, &["f.bin", "--log-dir", "f.bin/logs", "--one-off"]);
         let mut client = Program::fetch(path, &addr, "out", &[]);
-        assert_eq!(client.code(), 0, "{}", client.said());
+        assert_eq!(client.code(), 0, "{}", client.stderr());
         whole(path, "out", sha1);
         assert_eq!(server.code(), 1);
-        let said = server.said();
+        let said = server.stderr();
         assert!(
             said.contains("cannot write the session log (f.bin/logs/"),
             "{said}"
@@ -623,9 +626,9 @@ fn hostile_log_is_refused_and_escaped() {
         let mut report = Program::start(Command::new(GATECAST).arg("report").arg(&hostile));
         assert_eq!(report.code(), 1, "a FIFO is not waited for");
         assert!(
-            report.said().contains("it is not a file"),
+            report.stderr().contains("it is not a file"),
             "{}",
-            report.said()
+            report.stderr()
         );
     });
 }

@@ -18,7 +18,7 @@ use gatecast::internals::testbed::star::star_id::{StarId, StarNode};
 use gatecast::internals::testbed::star::{calibrate, namespace, tool};
 use gatecast::internals::units::Rate;
 
-use crate::common::program::{GATECAST, said, signal};
+use crate::common::program::{GATECAST, output_text, signal};
 use crate::common::star::turn_with_stars;
 use crate::common::{have, until};
 
@@ -72,7 +72,7 @@ fn surroundings() -> String {
     let show = |program: &str, words: &[&str]| {
         let path = tool::find(program).expect("there");
         let output = Command::new(path).args(words).output().expect("it starts");
-        assert!(output.status.success(), "{}", said(&output));
+        assert!(output.status.success(), "{}", output_text(&output));
         String::from_utf8_lossy(&output.stdout).into_owned()
     };
     show("ip", &["-o", "link"]) + &show("tc", &["qdisc"]) + &show("nft", &["list", "ruleset"])
@@ -107,12 +107,12 @@ fn impossible_star_is_a_usage_error() {
                 output.status.code(),
                 Some(2),
                 "{arguments:?}: {}",
-                said(&output)
+                output_text(&output)
             );
             assert!(
-                said(&output).contains(says),
+                output_text(&output).contains(says),
                 "{arguments:?}: {}",
-                said(&output)
+                output_text(&output)
             );
         }
     }
@@ -134,7 +134,7 @@ fn star_leaves_its_surroundings_unchanged() {
     let output = gatecast(&[
         "star", "run", "--rate", "100mbit", "--", "sh", "-c", &script,
     ]);
-    assert_eq!(output.status.code(), Some(7), "{}", said(&output));
+    assert_eq!(output.status.code(), Some(7), "{}", output_text(&output));
     assert_eq!(surroundings(), before);
     assert!(
         gatecast(&["star", "run", "--hosts", "2", "--", "true"])
@@ -144,9 +144,9 @@ fn star_leaves_its_surroundings_unchanged() {
     let output = gatecast(&["star", "run", "--hosts", "2", "--", "no-such-program"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(
-        said(&output).contains("no-such-program"),
+        output_text(&output).contains("no-such-program"),
         "{}",
-        said(&output)
+        output_text(&output)
     );
     assert_eq!(surroundings(), before);
 }
@@ -168,14 +168,14 @@ fn dry_run_prints_working_script() {
         "--host",
         "2=5mbit/10mbit",
     ]);
-    assert!(output.status.success(), "{}", said(&output));
+    assert!(output.status.success(), "{}", output_text(&output));
     let plan = String::from_utf8(output.stdout).expect("text");
     assert!(plan.contains("p2 root tbf rate 10000000bit"), "{plan}");
     let run = Command::new("sh")
         .args(["-ec", &plan])
         .output()
         .expect("sh");
-    assert!(run.status.success(), "{}", said(&run));
+    assert!(run.status.success(), "{}", output_text(&run));
     assert_eq!(surroundings(), before, "it removes the star as well");
 }
 
@@ -191,7 +191,7 @@ fn foreign_namespace_is_never_touched() {
     let theirs = id.namespace(StarNode::Host(1));
     let ip = |words: &[&str]| {
         let output = Command::new("ip").args(words).output().expect("ip");
-        assert!(output.status.success(), "{}", said(&output));
+        assert!(output.status.success(), "{}", output_text(&output));
     };
     ip(&["netns", "add", &theirs]);
     let error = Star::build_as(id, &layout, &GO)
@@ -246,15 +246,19 @@ fn down_removes_stars_of_killed_owners_only() {
         .0
         .to_owned();
     let output = gatecast(&["star", "down", &id]);
-    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert_eq!(output.status.code(), Some(1), "{}", output_text(&output));
     assert!(
-        said(&output).contains("in use by process"),
+        output_text(&output).contains("in use by process"),
         "{}",
-        said(&output)
+        output_text(&output)
     );
     let output = gatecast(&["star", "down"]);
-    assert!(output.status.success(), "{}", said(&output));
-    assert!(said(&output).contains("spared"), "{}", said(&output));
+    assert!(output.status.success(), "{}", output_text(&output));
+    assert!(
+        output_text(&output).contains("spared"),
+        "{}",
+        output_text(&output)
+    );
     assert_eq!(of(&killed).len(), 0);
     assert_eq!(of(&living).len(), 4);
     let ended = sleeper.wait().expect("waited");
@@ -301,8 +305,8 @@ fn kept_star_stands_until_taken_down() {
     };
     let _alone = OWNERLESS.lock().unwrap_or_else(PoisonError::into_inner);
     let output = gatecast(&["star", "up", "--hosts", "2", "--router", "--keep"]);
-    assert!(output.status.success(), "{}", said(&output));
-    let text = said(&output);
+    assert!(output.status.success(), "{}", output_text(&output));
+    let text = output_text(&output);
     let (_, name) = text
         .rsplit_once("gatecast star down ")
         .expect("how to remove it");
@@ -320,16 +324,24 @@ fn kept_star_stands_until_taken_down() {
         "get",
         "10.77.0.2",
     ]);
-    assert!(said(&exec).contains("via 10.77.1.1"), "{}", said(&exec));
+    assert!(
+        output_text(&exec).contains("via 10.77.1.1"),
+        "{}",
+        output_text(&exec)
+    );
     let exec = gatecast(&["star", "exec", "--star", name, "2", "--", "true"]);
-    assert!(said(&exec).contains("has no host 2"), "{}", said(&exec));
+    assert!(
+        output_text(&exec).contains("has no host 2"),
+        "{}",
+        output_text(&exec)
+    );
     let output = gatecast(&["star", "down", name]);
-    assert!(output.status.success(), "{}", said(&output));
+    assert!(output.status.success(), "{}", output_text(&output));
     let output = gatecast(&["star", "down", name]);
     assert!(
-        said(&output).contains("there is no star"),
+        output_text(&output).contains("there is no star"),
         "{}",
-        said(&output)
+        output_text(&output)
     );
 }
 
@@ -348,15 +360,23 @@ fn missing_tool_is_named_in_error() {
         .args(["-m", "sh", "-c", &script])
         .output();
     let output = output.expect("unshare");
-    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert_eq!(output.status.code(), Some(1), "{}", output_text(&output));
     let says = "`nft` is missing; Debian has it in package nftables";
-    assert!(said(&output).contains(says), "{}", said(&output));
+    assert!(
+        output_text(&output).contains(says),
+        "{}",
+        output_text(&output)
+    );
 
     let output = gatecast(&[
         "star", "run", "--hosts", "2", "--delay", "2ms", "--", "true",
     ]);
     if !output.status.success() {
-        assert!(said(&output).contains("sch_netem"), "{}", said(&output));
+        assert!(
+            output_text(&output).contains("sch_netem"),
+            "{}",
+            output_text(&output)
+        );
     }
 }
 
@@ -397,22 +417,26 @@ fn star_without_root_uses_user_namespace_or_says_why() {
         .args(["unshare", "-Urn", "true"])
         .status();
     if allowed.expect("setpriv starts").success() {
-        assert!(output.status.success(), "{}", said(&output));
-        assert!(said(&output).contains("10.77.0.2/16"), "{}", said(&output));
+        assert!(output.status.success(), "{}", output_text(&output));
+        assert!(
+            output_text(&output).contains("10.77.0.2/16"),
+            "{}",
+            output_text(&output)
+        );
     } else {
         assert_eq!(output.status.code(), Some(1));
         assert!(
-            said(&output).contains("user namespace"),
+            output_text(&output).contains("user namespace"),
             "{}",
-            said(&output)
+            output_text(&output)
         );
     }
     let output = nobody(&["star", "up", "--keep"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(
-        said(&output).contains("--keep takes root"),
+        output_text(&output).contains("--keep takes root"),
         "{}",
-        said(&output)
+        output_text(&output)
     );
 }
 

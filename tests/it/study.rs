@@ -13,7 +13,7 @@ use gatecast::internals::testbed::star::{namespace, tool};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::common::program::{GATECAST, said, signal};
+use crate::common::program::{GATECAST, output_text, signal};
 use crate::common::star::turn_with_stars;
 use crate::common::{have, installed, until, within};
 
@@ -133,12 +133,12 @@ fn impossible_grid_is_a_usage_error() {
             output.status.code(),
             Some(2),
             "{arguments:?}: {}",
-            said(&output)
+            output_text(&output)
         );
         assert!(
-            said(&output).contains(says),
+            output_text(&output).contains(says),
             "{arguments:?}: {}",
-            said(&output)
+            output_text(&output)
         );
     }
 }
@@ -152,7 +152,7 @@ fn study_writes_results_and_resumes() {
     within(LIMIT, || {
         let place = StudyFolder::new();
         let output = place.study(&["--clients", "1,3"]);
-        assert!(output.status.success(), "{}", said(&output));
+        assert!(output.status.success(), "{}", output_text(&output));
         let document = place.results();
         assert_eq!(document["schema"], "gatecast.study/1");
         let environment = &document["environment"];
@@ -201,21 +201,21 @@ fn study_writes_results_and_resumes() {
 
         let output = place.study(&["--clients", "1,3"]);
         assert!(
-            said(&output).contains("going on: 4 runs are there already"),
+            output_text(&output).contains("going on: 4 runs are there already"),
             "{}",
-            said(&output)
+            output_text(&output)
         );
         assert_eq!(place.results()["measurements"], document["measurements"]);
         let output = place.study(&["--clients", "1,2"]);
-        assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+        assert_eq!(output.status.code(), Some(1), "{}", output_text(&output));
         assert!(
-            said(&output).contains("of another study"),
+            output_text(&output).contains("of another study"),
             "{}",
-            said(&output)
+            output_text(&output)
         );
         // More of the same is the same study.
         let output = place.study(&["--clients", "1,3", "--runs", "3"]);
-        assert!(output.status.success(), "{}", said(&output));
+        assert!(output.status.success(), "{}", output_text(&output));
         assert_eq!(place.runs(), 6);
 
         let from = place.0.path().join("results.json");
@@ -224,8 +224,12 @@ fn study_writes_results_and_resumes() {
             .arg(from)
             .output()
             .expect("the program starts");
-        assert!(output.status.success(), "{}", said(&output));
-        assert!(said(&output).contains("fastest"), "{}", said(&output));
+        assert!(output.status.success(), "{}", output_text(&output));
+        assert!(
+            output_text(&output).contains("fastest"),
+            "{}",
+            output_text(&output)
+        );
     });
 }
 
@@ -243,7 +247,7 @@ fn study_measures_nginx_as_contender() {
     within(LIMIT, || {
         let place = StudyFolder::new();
         let output = place.study(&["--clients", "2", "--via", "nginx,tcp", "--preset", "router"]);
-        assert!(output.status.success(), "{}", said(&output));
+        assert!(output.status.success(), "{}", output_text(&output));
         let document = place.results();
         assert_eq!(document["rows"][0]["via"], "nginx");
         assert_eq!(document["rows"][0]["verified"], true);
@@ -313,13 +317,17 @@ fn failed_server_start_is_a_failed_row() {
     within(LIMIT, || {
         let place = StudyFolder::new();
         let output = place.study(&["--clients", "1", "--congestion", "no-such-one"]);
-        assert_eq!(output.status.code(), Some(4), "{}", said(&output));
+        assert_eq!(output.status.code(), Some(4), "{}", output_text(&output));
         assert!(
-            said(&output).contains("it did not start"),
+            output_text(&output).contains("it did not start"),
             "{}",
-            said(&output)
+            output_text(&output)
         );
-        assert!(said(&output).contains("no-such-one"), "{}", said(&output));
+        assert!(
+            output_text(&output).contains("no-such-one"),
+            "{}",
+            output_text(&output)
+        );
         assert_eq!(place.results()["rows"][0]["efficiency"], Value::Null);
     });
 }
@@ -344,16 +352,16 @@ fn killed_study_is_removed_by_star_down_and_resumes() {
             .args(["star", "down"])
             .output()
             .expect("it starts");
-        assert!(down.status.success(), "{}", said(&down));
+        assert!(down.status.success(), "{}", output_text(&down));
         // Another test's `star down` may have been there first.
         until("nothing left", || left_by(process).is_empty());
         assert_eq!(programs_of(process, ""), [0; 0]);
         let output = place.study(&arguments);
-        assert!(output.status.success(), "{}", said(&output));
+        assert!(output.status.success(), "{}", output_text(&output));
         assert!(
-            said(&output).contains("going on: 1 runs"),
+            output_text(&output).contains("going on: 1 runs"),
             "{}",
-            said(&output)
+            output_text(&output)
         );
         assert_eq!(place.runs(), 2);
     });

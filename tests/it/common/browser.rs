@@ -107,7 +107,7 @@ impl Browser {
     }
 
     /// A window of this size, and colours for light or dark rooms.
-    pub(crate) fn look(&self, width: u32, height: u32, scheme: &str) {
+    pub(crate) fn set_view(&self, width: u32, height: u32, scheme: &str) {
         let size = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600});
         self.chrome("Emulation.setDeviceMetricsOverride", &size);
         let media = json!({"features": [{"name": "prefers-color-scheme", "value": scheme}]});

@@ -22,8 +22,8 @@ pub(crate) fn answer(bytes: &[u8]) -> Answer {
 /// Sends these lines, and returns all that comes until the server closes.
 pub(crate) fn ask(addr: SocketAddr, lines: &str) -> Vec<u8> {
     let mut peer = Peer::connect(addr);
-    peer.say(lines.replace('\n', "\r\n"));
-    peer.rest()
+    peer.send(lines.replace('\n', "\r\n"));
+    peer.read_to_close()
 }
 
 /// A GET with more header fields, a line each.

@@ -219,8 +219,8 @@ impl Server {
     /// A client made of lines that has joined and was offered a seat.
     pub(crate) fn joined(&self, group: u16, name: &str) -> Peer {
         let mut peer = self.peer();
-        peer.say(format!("GATECAST/1 JOIN group={group} name={name}\n"));
-        let offer = peer.hear();
+        peer.send(format!("GATECAST/1 JOIN group={group} name={name}\n"));
+        let offer = peer.read_line();
         assert!(offer.starts_with("OFFER "), "{offer}");
         peer
     }
@@ -234,7 +234,7 @@ impl Server {
             seats.filter(|seat| seat.ready && seat.name == name).count()
         };
         let before = ready();
-        peer.say("READY offset=0\n");
+        peer.send("READY offset=0\n");
         until("the client's READY", || ready() > before);
         peer
     }
@@ -440,18 +440,18 @@ impl Peer {
         }
     }
 
-    pub(crate) fn say(&mut self, bytes: impl AsRef<[u8]>) {
+    pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
         (&*self.stream)
             .write_all(bytes.as_ref())
             .expect("a server that listens");
     }
 
-    pub(crate) fn tell(&mut self, message: &FromClient) {
-        self.say(message.encode());
+    pub(crate) fn send_message(&mut self, message: &FromClient) {
+        self.send(message.encode());
     }
 
     /// The next line; empty when the server closed.
-    pub(crate) fn hear(&mut self) -> String {
+    pub(crate) fn read_line(&mut self) -> String {
         loop {
             if let Some(end) = self.held.iter().position(|&byte| byte == b'\n') {
                 let line = self.held.drain(..=end).collect::<Vec<_>>();
@@ -464,9 +464,9 @@ impl Peer {
     }
 
     /// The next line that is no WAIT.
-    pub(crate) fn hear_on(&mut self) -> String {
+    pub(crate) fn read_past_wait(&mut self) -> String {
         loop {
-            let line = self.hear();
+            let line = self.read_line();
             if !line.starts_with("WAIT ") {
                 return line;
             }
@@ -474,7 +474,7 @@ impl Peer {
     }
 
     /// The next `bytes` bytes of payload.
-    pub(crate) fn payload(&mut self, bytes: u64) -> Vec<u8> {
+    pub(crate) fn read_payload(&mut self, bytes: u64) -> Vec<u8> {
         let bytes = usize::try_from(bytes).expect("small");
         while self.held.len() < bytes {
             assert!(self.more(), "closed after {} of {bytes}", self.held.len());
@@ -483,7 +483,7 @@ impl Peer {
     }
 
     /// Everything until the server closes.
-    pub(crate) fn rest(&mut self) -> Vec<u8> {
+    pub(crate) fn read_to_close(&mut self) -> Vec<u8> {
         while self.more() {}
         std::mem::take(&mut self.held)
     }
@@ -502,14 +502,14 @@ impl Peer {
     }
 
     /// Takes the whole payload after GO as an honest client would, up to LAST.
-    pub(crate) fn take_to_last(&mut self) -> Digest {
-        let go = self.hear_on();
+    pub(crate) fn receive_to_last(&mut self) -> Digest {
+        let go = self.read_past_wait();
         let bytes = go.strip_prefix("GO bytes=").expect(&go);
         let bytes: u64 = bytes.parse().expect("a number");
-        let first = self.payload(bytes.min(1024));
-        self.say("HELD\n");
-        let rest = self.payload(bytes - first.len() as u64);
-        self.tell(&FromClient::Last { bytes });
+        let first = self.read_payload(bytes.min(1024));
+        self.send("HELD\n");
+        let rest = self.read_payload(bytes - first.len() as u64);
+        self.send_message(&FromClient::Last { bytes });
         Digest::of(&[first, rest].concat())
     }
 

@@ -42,7 +42,7 @@ pub(crate) fn text(bytes: &[u8]) -> &str {
 }
 
 /// What a program printed, and what it said on standard error.
-pub(crate) fn said(output: &Output) -> String {
+pub(crate) fn output_text(output: &Output) -> String {
     let both = [&output.stdout[..], &output.stderr[..]].concat();
     String::from_utf8_lossy(&both).into_owned()
 }
@@ -83,8 +83,8 @@ impl Lines {
 #[derive(Debug)]
 pub(crate) struct Program {
     pub(crate) child: Child,
-    said: Lines,
-    printed: Lines,
+    stdout: Lines,
+    stderr: Lines,
 }
 
 impl Program {
@@ -106,12 +106,12 @@ impl Program {
             .env_remove("GATECAST_LOG")
             .spawn()
             .expect("the program starts");
-        let said = Lines::of(child.stderr.take().expect("piped"));
-        let printed = Lines::of(child.stdout.take().expect("piped"));
+        let stderr = Lines::of(child.stderr.take().expect("piped"));
+        let stdout = Lines::of(child.stdout.take().expect("piped"));
         Self {
             child,
-            said,
-            printed,
+            stdout,
+            stderr,
         }
     }
 
@@ -136,7 +136,7 @@ impl Program {
         let mut server = Self::start(command.current_dir(folder));
         let mut addr = None;
         until("the server to listen", || {
-            let said = server.said();
+            let said = server.stderr();
             let mut lines = said.lines();
             addr = lines.find_map(|line| Some(line.strip_prefix("listening on ")?.to_owned()));
             let ended = server.child.try_wait().expect("ours");
@@ -156,13 +156,13 @@ impl Program {
     }
 
     /// What it has said on standard error.
-    pub(crate) fn said(&self) -> String {
-        self.said.get().join("\n")
+    pub(crate) fn stderr(&self) -> String {
+        self.stderr.get().join("\n")
     }
 
     /// The lines that it has printed.
-    pub(crate) fn printed(&self) -> Vec<String> {
-        self.printed.get()
+    pub(crate) fn stdout(&self) -> Vec<String> {
+        self.stdout.get()
     }
 
     /// Gives a line to an interactive program.
@@ -189,7 +189,7 @@ impl Program {
     /// The exit code, once it has ended by itself.
     pub(crate) fn code(&mut self) -> i32 {
         let code = self.code_within(PATIENCE);
-        code.unwrap_or_else(|| panic!("a signal ended it: {}", self.said()))
+        code.unwrap_or_else(|| panic!("a signal ended it: {}", self.stderr()))
     }
 
     /// The exit code, once it has ended by itself within `limit`; `None` when a signal ended it.
@@ -199,13 +199,17 @@ impl Program {
             if let Some(status) = self.child.try_wait().expect("ours") {
                 break status;
             }
-            assert!(begun.elapsed() < limit, "it does not end: {}", self.said());
+            assert!(
+                begun.elapsed() < limit,
+                "it does not end: {}",
+                self.stderr()
+            );
             thread::sleep(Duration::from_millis(2));
         };
         // Its last lines may still be in the pipes. A process that it left behind keeps them open,
         // so this is not waited for without end.
         let ended = Instant::now();
-        while !(self.said.reader.is_finished() && self.printed.reader.is_finished())
+        while !(self.stderr.reader.is_finished() && self.stdout.reader.is_finished())
             && ended.elapsed() < Duration::from_secs(1)
         {
             thread::sleep(Duration::from_millis(1));

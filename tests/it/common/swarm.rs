@@ -98,19 +98,19 @@ impl Raw {
         }
     }
 
-    pub(crate) fn raw(&mut self, bytes: &[u8]) {
+    pub(crate) fn send_bytes(&mut self, bytes: &[u8]) {
         // Whoever is spoken to may have had enough.
         let _ = self.stream.write_all(bytes);
     }
 
-    pub(crate) fn say(&mut self, message: &Message<'_>) {
+    pub(crate) fn send(&mut self, message: &Message<'_>) {
         let mut bytes = Vec::new();
         message.encode(&mut bytes);
-        self.raw(&bytes);
+        self.send_bytes(&bytes);
     }
 
     /// The next message that is more than a sign of life; `None` when the other side has closed.
-    pub(crate) fn hear(&mut self) -> Option<Vec<u8>> {
+    pub(crate) fn read_message(&mut self) -> Option<Vec<u8>> {
         loop {
             let mut head = [0; 4];
             self.stream.read_exact(&mut head).ok()?;
@@ -125,9 +125,9 @@ impl Raw {
     }
 
     /// The kind of the next message that is one of `kinds`.
-    pub(crate) fn until(&mut self, kinds: &[u8]) -> u8 {
+    pub(crate) fn read_until(&mut self, kinds: &[u8]) -> u8 {
         loop {
-            let message = self.hear().expect("a link that stands");
+            let message = self.read_message().expect("a link that stands");
             if kinds.contains(&message[0]) {
                 return message[0];
             }
@@ -136,9 +136,9 @@ impl Raw {
 
     /// Answers every request with what `data` gives for it, until the other side closes.
     pub(crate) fn serve(&mut self, mut data: impl FnMut(Block) -> Vec<u8>) {
-        while let Some(message) = self.hear() {
+        while let Some(message) = self.read_message() {
             if let Some(block) = request(&message) {
-                self.say(&Message::Piece(block.piece, block.begin, &data(block)));
+                self.send(&Message::Piece(block.piece, block.begin, &data(block)));
             }
         }
     }

@@ -239,16 +239,16 @@ fn hostile_request_costs_only_its_own_connection() {
             assert_eq!(answer(&said).0, expected, "{shown}");
         }
         let mut half = server.peer();
-        half.say("GET /files/f.bin HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        half.send("GET /files/f.bin HTTP/1.1\r\nHost: localhost\r\n\r\n");
         half.stream.shutdown(Shutdown::Write).expect("open");
         assert_eq!(
-            answer(&half.rest()).2.len(),
+            answer(&half.read_to_close()).2.len(),
             10,
             "a client that is done talking still gets its answer"
         );
         let mut pipelined = server.peer();
-        pipelined.say("GET /files/f.bin HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(100));
-        let all = pipelined.rest();
+        pipelined.send("GET /files/f.bin HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(100));
+        let all = pipelined.read_to_close();
         let answers = all.windows(9).filter(|nine| nine == b"HTTP/1.1 ").count();
         assert_eq!(answers, 100);
         server.stop();
@@ -274,7 +274,7 @@ fn slow_head_gets_408_and_idle_connection_is_closed() {
             }
         });
         // The listener takes the first four bytes; the head's deadline covers both.
-        assert_eq!(answer(&slow.rest()).0, 408);
+        assert_eq!(answer(&slow.read_to_close()).0, 408);
         assert!(
             begun.elapsed() < Duration::from_secs(8),
             "{:?}",
@@ -282,9 +282,9 @@ fn slow_head_gets_408_and_idle_connection_is_closed() {
         );
         drop(slow);
         let mut idle = server.peer();
-        idle.say("HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        idle.send("HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\n");
         let begun = Instant::now();
-        let said = idle.rest();
+        let said = idle.read_to_close();
         assert_eq!(
             said.windows(9).filter(|nine| nine == b"HTTP/1.1 ").count(),
             1
@@ -323,7 +323,7 @@ fn release_needs_loopback_and_token() {
         assert_eq!(status(&server, &gone), 404);
         assert_eq!(server.seats(), (1, 1), "nothing was released yet");
         assert_eq!(post(TOKEN), 200);
-        assert_eq!(peer.take_to_last(), server.sha1);
+        assert_eq!(peer.receive_to_last(), server.sha1);
         drop(peer);
         server.record();
         server.stop();
@@ -338,13 +338,13 @@ fn gate_sends_no_bytes_before_release_or_answers_503() {
             settings.max_wait = Duration::from_secs(2);
         });
         let mut alone = server.peer();
-        alone.say("GET /files/f.bin?gate HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        alone.send("GET /files/f.bin?gate HTTP/1.1\r\nHost: localhost\r\n\r\n");
         server.until_ready(1);
         alone.stream.set_nonblocking(true).expect("a setting");
         let early = alone.stream.peek(&mut [0]);
         assert!(early.is_err(), "a byte before the release: {early:?}");
         alone.stream.set_nonblocking(false).expect("a setting");
-        let (code, head, body) = answer(&alone.rest());
+        let (code, head, body) = answer(&alone.read_to_close());
         assert_eq!(code, 503, "{head}");
         assert!(
             String::from_utf8_lossy(&body).contains("1 of 2 clients were ready"),
@@ -353,16 +353,16 @@ fn gate_sends_no_bytes_before_release_or_answers_503() {
         common::ended(&server.record(), "http", Outcome::TimedOut, "1 of 2");
 
         let mut one = server.peer();
-        one.say(
+        one.send(
             "GET /files/f.bin?gate=2&name=%1B[2J%C2%9B%0D%0A{\"ok\":true}%E2%80%AE HTTP/1.1\r\nHost: localhost\r\n\r\n",
         );
         server.until_ready(1);
         let mut two = server.peer();
-        two.say(
+        two.send(
             "GET /files/f.bin?gate HTTP/1.0\r\nUser-Agent: <script>alert(1)</script> | x\r\n\r\n",
         );
         for peer in [&mut one, &mut two] {
-            let (code, head, body) = answer(&peer.rest());
+            let (code, head, body) = answer(&peer.read_to_close());
             assert_eq!((code, Digest::of(&body)), (200, server.sha1), "{head}");
             assert!(head.contains("Gatecast-Seat: "), "{head}");
         }
@@ -407,10 +407,10 @@ fn client_that_sends_or_leaves_at_gate_frees_its_seat() {
     within(PATIENCE, || {
         let server = server(1000, |settings| settings.clients = Some(2));
         let mut speaks = server.peer();
-        speaks.say("GET /files/f.bin?gate&name=speaks HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        speaks.send("GET /files/f.bin?gate&name=speaks HTTP/1.1\r\nHost: localhost\r\n\r\n");
         server.until_ready(1);
-        speaks.say("x");
-        assert_eq!(answer(&speaks.rest()).0, 400);
+        speaks.send("x");
+        assert_eq!(answer(&speaks.read_to_close()).0, 400);
         let leaves = server.peer();
         (&*leaves.stream)
             .write_all(b"GET /files/f.bin?gate&name=leaves HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -489,18 +489,18 @@ fn truncated_file_is_neither_padded_nor_ended_well() {
             settings.rate = bytes_per_second(2_000_000)
         });
         let mut at_once = server.peer();
-        at_once.say("GET /files/f.bin HTTP/1.1\r\nHost: localhost\r\n\r\n");
-        at_once.payload(100_000);
+        at_once.send("GET /files/f.bin HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        at_once.read_payload(100_000);
         let mut at_gate = server.peer();
-        at_gate.say("GET /files/f.bin?gate=1&name=g HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        at_gate.send("GET /files/f.bin?gate=1&name=g HTTP/1.1\r\nHost: localhost\r\n\r\n");
         until("bytes from the gate", || server.moved() > 100_000);
         let file = fs::File::options()
             .write(true)
             .open(server.source())
             .expect("there");
         file.set_len(500_000).expect("shorter");
-        assert!(at_once.rest().len() + 100_000 < 4_000_000);
-        assert!(answer(&at_gate.rest()).2.len() < 4_000_000);
+        assert!(at_once.read_to_close().len() + 100_000 < 4_000_000);
+        assert!(answer(&at_gate.read_to_close()).2.len() < 4_000_000);
         common::ended(&server.record(), "g", Outcome::Cut, "truncated");
         server.stop();
     });
@@ -515,10 +515,10 @@ fn stalled_readers_delay_no_other_client() {
         });
         let mut deaf: Vec<Peer> = (0..5).map(|_| server.peer()).collect();
         for peer in &mut deaf {
-            peer.say("GET /files/f.bin HTTP/1.1\r\nHost: localhost\r\n\r\n");
+            peer.send("GET /files/f.bin HTTP/1.1\r\nHost: localhost\r\n\r\n");
         }
         let mut slow = server.peer();
-        slow.say("GET /files/f.bin?gate&name=slow HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        slow.send("GET /files/f.bin?gate&name=slow HTTP/1.1\r\nHost: localhost\r\n\r\n");
         server.until_ready(1);
         let begun = Instant::now();
         let quick = server.fetch("quick", |order| order.group = Some(2));
@@ -541,7 +541,7 @@ fn subscribers_share_snapshots_and_excess_gets_503() {
         let server = server(1000, |settings| settings.clients = Some(2));
         let subscribe = || {
             let mut peer = server.peer();
-            peer.say("GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n");
+            peer.send("GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n");
             peer
         };
         let mut watching: Vec<Peer> = (0..40).map(|_| subscribe()).collect();
@@ -549,7 +549,7 @@ fn subscribers_share_snapshots_and_excess_gets_503() {
         let mut states = Vec::new();
         for peer in &mut watching {
             loop {
-                let line = peer.hear();
+                let line = peer.read_line();
                 let Some(state) = line.strip_prefix("data: ") else {
                     continue;
                 };
@@ -569,7 +569,7 @@ fn subscribers_share_snapshots_and_excess_gets_503() {
         let mut crowd: Vec<Peer> = (40..http::SUBSCRIBERS_MAX).map(|_| subscribe()).collect();
         crowd
             .iter_mut()
-            .for_each(|peer| while !peer.hear().starts_with("data: ") {});
+            .for_each(|peer| while !peer.read_line().starts_with("data: ") {});
         assert_eq!(get(&server, "/events", "").0, 503);
         drop(crowd);
         // A page that is reloaded all the time takes no place for good.
@@ -579,7 +579,7 @@ fn subscribers_share_snapshots_and_excess_gets_503() {
         }
         until("places are free again", || {
             let mut peer = subscribe();
-            peer.hear() == "HTTP/1.1 200 OK\r"
+            peer.read_line() == "HTTP/1.1 200 OK\r"
         });
         drop((watching, waiting));
         server.running().lobby().stop();
@@ -675,7 +675,7 @@ fn native_client_follows_server_to_http() {
             settings.via = Some(Via::Http);
         });
         let mut by_http = server.peer();
-        by_http.say("GET /files/f.bin?gate HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        by_http.send("GET /files/f.bin?gate HTTP/1.1\r\nHost: localhost\r\n\r\n");
         server.until_ready(1);
         let order = server.order("native");
         let fetch = gatecast::internals::client::FetchRun::new(&order);
@@ -687,7 +687,7 @@ fn native_client_follows_server_to_http() {
                 .expect("begun"),
             &server,
         );
-        assert_eq!(Digest::of(&answer(&by_http.rest()).2), server.sha1);
+        assert_eq!(Digest::of(&answer(&by_http.read_to_close()).2), server.sha1);
         assert_eq!(server.record().via, Via::Http);
         server.stop();
     });

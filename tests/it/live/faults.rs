@@ -54,12 +54,12 @@ fn stopped_viewer_is_dropped_without_loss_to_others() {
         let mut let_go = None;
         let begun = Instant::now();
         pour(&source, 500, Duration::from_secs(8), &mut || {
-            if let_go.is_none() && relay.said().contains(": silent after") {
+            if let_go.is_none() && relay.stderr().contains(": silent after") {
                 let_go = Some(begun.elapsed());
             }
             false
         });
-        let let_go = let_go.unwrap_or_else(|| panic!("never let go: {}", relay.said()));
+        let let_go = let_go.unwrap_or_else(|| panic!("never let go: {}", relay.stderr()));
         // Five are promised, from its last word on; a machine that runs all tests is slow to look.
         assert!(let_go < Duration::from_secs(7), "{let_go:?}");
         for watch in &mut watches {

@@ -33,8 +33,8 @@ fn relay_with(folder: &Path, arguments: &[&str]) -> (Program, SocketAddr, Socket
 /// The relay that `command` is; where its source and viewers go.
 fn relaying(command: &mut Command, folder: &Path) -> (Program, SocketAddr, SocketAddr) {
     let relay = Program::interactive(command.current_dir(folder));
-    until("it relays", || relay.said().contains("relaying"));
-    let said = relay.said();
+    until("it relays", || relay.stderr().contains("relaying"));
+    let said = relay.stderr();
     let words: Vec<&str> = said.split([' ', ';']).collect();
     let after = |word: &str| {
         let at = words.iter().position(|found| *found == word).expect(word);
@@ -51,21 +51,21 @@ fn watch(folder: &Path, at: SocketAddr, arguments: &[&str]) -> Program {
             .args(arguments)
             .current_dir(folder),
     );
-    until("it watches", || watch.said().contains("watching"));
+    until("it watches", || watch.stderr().contains("watching"));
     watch
 }
 
 /// Gives `order` to the lab's client and returns the line that it prints for it.
 fn ask(lab: &mut Program, order: &str) -> String {
-    let before = lab.printed().len();
+    let before = lab.stdout().len();
     lab.type_line(order);
-    until(order, || lab.printed().len() > before);
-    lab.printed()[before].clone()
+    until(order, || lab.stdout().len() > before);
+    lab.stdout()[before].clone()
 }
 
 /// The lines of JSON that a program with `--events` printed.
 fn events(program: &Program) -> Vec<serde_json::Value> {
-    let printed = program.printed();
+    let printed = program.stdout();
     let lines = printed.iter().filter(|line| line.starts_with('{'));
     lines
         .map(|line| serde_json::from_str(line).expect("JSON"))
@@ -79,7 +79,7 @@ fn last_event(program: &Program) -> serde_json::Value {
 /// Ends a viewer by `q`, and what it printed last.
 fn quit(watch: &mut Program) -> serde_json::Value {
     watch.type_line("q");
-    assert_eq!(watch.code(), 0, "{}", watch.said());
+    assert_eq!(watch.code(), 0, "{}", watch.stderr());
     let whole = || last_event(watch)["sent"]["datagrams"].is_u64();
     until("its last event", whole);
     last_event(watch)
@@ -168,7 +168,7 @@ fn three_viewers_record_ffmpeg_stream_whole() {
         ffmpeg(5, "mpegts", &format!("udp://{input}?pkt_size=1316"));
         for player in &mut players {
             assert_eq!(player.code_within(Duration::from_secs(30)), Some(0));
-            let found = player.printed().join(" ");
+            let found = player.stdout().join(" ");
             assert!(found.contains("mpeg2video,640,360"), "{found}");
         }
         let mut sent_in_all = 0;
@@ -193,7 +193,7 @@ fn three_viewers_record_ffmpeg_stream_whole() {
             assert_eq!((pictures, complaints.as_str()), (125, ""), "{file}");
         }
         relay.signal("INT");
-        assert_eq!(relay.code(), 0, "{}", relay.said());
+        assert_eq!(relay.code(), 0, "{}", relay.stderr());
         let log = fs::read_dir(place.join("logs"))
             .expect("a log")
             .flatten()
@@ -228,7 +228,7 @@ fn paused_and_late_viewers_see_no_error() {
         let mut pausing = watch(place, at, &["--events"]);
         let source = thread::spawn(move || ffmpeg(6, "mpegts", &format!("udp://{input}")));
         let got = |watch: &Program| {
-            let events = watch.printed().iter().any(|line| line.starts_with('{'));
+            let events = watch.stdout().iter().any(|line| line.starts_with('{'));
             events && last_event(watch)["received"]["datagrams"].as_u64() > Some(100)
         };
         until("the stream", || got(&pausing));
@@ -353,7 +353,7 @@ fn vlc_sends_and_plays_through_relay() {
             let recorded = fs::read(place.join(file)).expect("recorded");
             assert_eq!(recorded, first, "{file}");
             let (pictures, _) = probe(&place.join(file));
-            let said = source.said();
+            let said = source.stderr();
             assert!(pictures >= 100, "{pictures} of 8 s in {file}: {said}");
         }
         // VLC writes what it has played when it ends.

@@ -67,14 +67,14 @@ fn appears(terminal: &Program, text: &str) {
 
 /// Gives an order and waits until a line with `text` appears that was not there before.
 fn ask(terminal: &mut Program, order: &str, text: &str) {
-    let before = terminal.printed().len();
+    let before = terminal.stdout().len();
     terminal.type_line(order);
     appears_after(terminal, before, text);
 }
 
 fn appears_after(terminal: &Program, before: usize, text: &str) {
     until(text, || {
-        let printed = terminal.printed();
+        let printed = terminal.stdout();
         printed[before..].iter().any(|line| line.contains(text))
     });
 }
@@ -93,7 +93,7 @@ fn keys_pause_continue_and_quit_and_restore_terminal() {
             let words = ["--record", "key.ts", "--loss-report"];
             let mut terminal = on_a_terminal(place, &[], at, &words);
             until("it watches", || {
-                let printed = terminal.printed();
+                let printed = terminal.stdout();
                 printed.iter().any(|line| line.contains("p pauses"))
             });
             appears(&terminal, "playing");
@@ -103,7 +103,7 @@ fn keys_pause_continue_and_quit_and_restore_terminal() {
             ask(&mut terminal, "key c", "playing");
             terminal.type_line(&format!("key {last}"));
             ask(&mut terminal, "wait", "ended ");
-            let printed = terminal.printed().join("\n");
+            let printed = terminal.stdout().join("\n");
             // Ctrl-C is an interruption, the others are how one leaves.
             let code = if last == "\u{3}" { 130 } else { 0 };
             let ended = format!("ended {code} terminal kept");
@@ -134,15 +134,15 @@ fn viewer_with_piped_output_reads_keys_without_spinning() {
         let mut terminal = on_a_terminal(folder.path(), &options, at, &["--events"]);
         appears(&terminal, "gatecast.watch/1");
         let mut cpu = || {
-            let before = terminal.printed().len();
+            let before = terminal.stdout().len();
             terminal.type_line("cpu");
             let answer = |line: &String| line.strip_prefix("cpu ").map(|n| n.parse::<u64>());
             until("an answer", || {
-                terminal.printed()[before..]
+                terminal.stdout()[before..]
                     .iter()
                     .any(|line| answer(line).is_some())
             });
-            let found = terminal.printed()[before..].iter().find_map(answer);
+            let found = terminal.stdout()[before..].iter().find_map(answer);
             found.expect("an answer").expect("a number")
         };
         let before = cpu();
@@ -170,6 +170,10 @@ fn background_viewer_is_not_stopped_by_terminal() {
         terminal.type_line("key q");
         ask(&mut terminal, "wait", "ended 0 terminal kept");
         // It did not hear the key, which was the shell's, and watched to its end.
-        assert!(relay.said().contains("left after 3."), "{}", relay.said());
+        assert!(
+            relay.stderr().contains("left after 3."),
+            "{}",
+            relay.stderr()
+        );
     });
 }

@@ -85,19 +85,23 @@ fn relay_stops_sending_to_vanished_host() {
                 .args(["netns", "exec", &elsewhere.name])
                 .args(["python3", "-c", script, &port]),
         );
-        until("it is connected", || lab.printed() == ["OK"]);
+        until("it is connected", || lab.stdout() == ["OK"]);
         let source = source_to(input);
         pour(&source, 500, Duration::from_secs(1), &mut || false);
-        assert!(!relay.said().contains("after"), "{}", relay.said());
+        assert!(!relay.stderr().contains("after"), "{}", relay.stderr());
         // From one moment to the next nothing comes from there, not even a refusal.
         assert!(ip(&format!(
             "-n {} link set {}p down",
             elsewhere.name, elsewhere.link
         )));
         let took = pour(&source, 500, Duration::from_secs(30), &mut || {
-            relay.said().contains(" after ")
+            relay.stderr().contains(" after ")
         });
-        assert!(took < Duration::from_secs(5), "{took:?}: {}", relay.said());
-        eprintln!("let go after {took:?}: {}", relay.said());
+        assert!(
+            took < Duration::from_secs(5),
+            "{took:?}: {}",
+            relay.stderr()
+        );
+        eprintln!("let go after {took:?}: {}", relay.stderr());
     });
 }

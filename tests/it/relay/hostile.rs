@@ -40,29 +40,29 @@ fn hostile_commands_are_refused_and_change_nothing() {
             let answer = lab.ask(&format!("CONECTAR {target}"));
             assert!(answer.starts_with("ERROR "), "{target}: {answer}");
         }
-        lab.say(b"\xff\xfd\x06\0CONECTAR\n");
-        assert!(lab.hear().starts_with("ERROR "));
+        lab.send(b"\xff\xfd\x06\0CONECTAR\n");
+        assert!(lab.read_line().starts_with("ERROR "));
         assert!(relay.snapshot().viewers.is_empty());
         // Two in one segment, then one a byte at a time.
         let two = format!("{}\nINTERRUMPIR\n", lab.conectar());
-        lab.say(two.as_bytes());
+        lab.send(two.as_bytes());
         assert_eq!(
-            (lab.hear(), lab.hear()),
+            (lab.read_line(), lab.read_line()),
             ("OK\n".to_owned(), "OK\n".to_owned())
         );
         lab.control.get_ref().set_nodelay(true).expect("a socket");
         for byte in b"CONTINUAR\r\n" {
-            lab.say(&[*byte]);
+            lab.send(&[*byte]);
             thread::sleep(Duration::from_millis(1));
         }
-        assert_eq!(lab.hear(), "OK\n");
+        assert_eq!(lab.read_line(), "OK\n");
         assert_eq!(lab.ask(&lab.conectar()), "ERROR connected already\n");
         assert_eq!(lab.ask("CONTINUAR"), "ERROR not interrupted\n");
         let shot = relay.snapshot();
         assert_eq!(shot.viewers[0].state, ViewerState::Running);
         assert_eq!(shot.viewers[0].to, lab.socket.local_addr().expect("bound"));
         source.send(5);
-        assert!(lab.take(5).into_iter().eq(0..5));
+        assert!(lab.receive(5).into_iter().eq(0..5));
     });
 }
 
@@ -72,11 +72,11 @@ fn overlong_line_is_one_error_and_viewer_stays() {
         let relay = relay();
         let mut source = Source::to(&relay);
         let mut lab = Lab::connected(&relay);
-        lab.say(&vec![b'x'; 1_000_000]);
-        assert!(lab.hear().contains("longer"));
+        lab.send(&vec![b'x'; 1_000_000]);
+        assert!(lab.read_line().contains("longer"));
         source.send(5);
-        assert_eq!(lab.take(5).len(), 5);
-        lab.say(b"\n");
+        assert_eq!(lab.receive(5).len(), 5);
+        lab.send(b"\n");
         assert_eq!(lab.ask("INTERRUMPIR"), "OK\n");
         // For ever is another matter.
         let endless = vec![b'x'; 1 << 20];
@@ -113,7 +113,7 @@ fn silent_connections_keep_no_viewer_out() {
         let mut source = Source::to(&relay);
         let lab = Lab::connected(&relay);
         source.send(50);
-        assert!(lab.take(50).into_iter().eq(0..50));
+        assert!(lab.receive(50).into_iter().eq(0..50));
         assert!(relay.connections() > 900);
         drop(silent);
         until("their threads end", || relay.connections() == 1);
@@ -166,8 +166,8 @@ fn silent_native_viewer_is_dropped_soon() {
         // Five are promised; a machine that runs all tests at once is slow to look.
         assert!(took < Duration::from_secs(8), "{took:?}");
         assert!(took > Duration::from_secs(3), "{took:?}");
-        assert_eq!(lab.hear(), "ERROR no command within 4 s\n");
-        assert_eq!(lab.hear(), "");
+        assert_eq!(lab.read_line(), "ERROR no command within 4 s\n");
+        assert_eq!(lab.read_line(), "");
         assert_eq!(visits(relay)[0].end, ViewerEnd::Silent);
     });
 }
@@ -177,8 +177,8 @@ fn flooding_viewer_is_told_once_and_dropped() {
     within(LIMIT, || {
         let relay = relay();
         let mut lab = Lab::connected(&relay);
-        lab.say(&b"CONTINUAR\n".repeat(1_000));
-        let refused: Vec<String> = std::iter::from_fn(|| Some(lab.hear()))
+        lab.send(&b"CONTINUAR\n".repeat(1_000));
+        let refused: Vec<String> = std::iter::from_fn(|| Some(lab.read_line()))
             .take_while(|line| !line.is_empty())
             .collect();
         let (last, answers) = refused.split_last().expect("answers");
@@ -225,7 +225,7 @@ fn connection_without_target_is_dropped() {
     within(LIMIT, || {
         let relay = relay_with(|settings| settings.max_silence = Duration::from_secs(1));
         let mut lab = Lab::to(&relay);
-        assert_eq!(lab.hear(), "ERROR no command within 1 s\n");
+        assert_eq!(lab.read_line(), "ERROR no command within 1 s\n");
         until("it is gone", || relay.connections() == 0);
         assert!(visits(relay).is_empty(), "it was no viewer");
     });
@@ -238,7 +238,7 @@ fn impossible_receipt_is_refused_and_not_logged() {
         let mut source = Source::to(&relay);
         let mut lab = Lab::connected(&relay);
         source.send(5);
-        assert_eq!(lab.take(5).len(), 5);
+        assert_eq!(lab.receive(5).len(), 5);
         until("they are counted", || {
             relay.snapshot().viewers[0].sent.sent == 5
         });
@@ -261,7 +261,7 @@ fn lab_viewer_is_dropped_after_max_silence() {
     within(LIMIT, || {
         let relay = relay_with(|settings| settings.max_silence = Duration::from_secs(1));
         let mut lab = Lab::connected(&relay);
-        assert_eq!(lab.hear(), "ERROR no command within 1 s\n");
+        assert_eq!(lab.read_line(), "ERROR no command within 1 s\n");
         assert_eq!(visits(relay)[0].end, ViewerEnd::Silent);
     });
 }
@@ -281,7 +281,7 @@ fn relay_stops_sending_where_nobody_listens() {
             relay.snapshot().viewers.is_empty()
         });
         assert!(begun.elapsed() < Duration::from_secs(8));
-        let answer = lab.hear();
+        let answer = lab.read_line();
         assert!(
             answer.starts_with("ERROR nobody listens at port"),
             "{answer}"
@@ -311,7 +311,7 @@ fn late_player_is_waited_for() {
             source.send(1);
             thread::sleep(Duration::from_millis(5));
         }
-        let first = lab.take(1)[0];
+        let first = lab.receive(1)[0];
         assert!(first <= from + 1, "{first} of {from}");
         assert_eq!(relay.snapshot().viewers.len(), 1);
     });

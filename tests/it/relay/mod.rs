@@ -117,23 +117,23 @@ impl Lab {
         self.socket.local_addr().expect("bound").port()
     }
 
-    fn say(&mut self, bytes: &[u8]) {
+    fn send(&mut self, bytes: &[u8]) {
         self.control.get_mut().write_all(bytes).expect("connected");
     }
 
-    fn hear(&mut self) -> String {
+    fn read_line(&mut self) -> String {
         let mut line = String::new();
         self.control.read_line(&mut line).expect("an answer");
         line
     }
 
     fn ask(&mut self, command: &str) -> String {
-        self.say(format!("{command}\n").as_bytes());
-        self.hear()
+        self.send(format!("{command}\n").as_bytes());
+        self.read_line()
     }
 
     /// The numbers of the next `count` datagrams.
-    fn take(&self, count: usize) -> Vec<u64> {
+    fn receive(&self, count: usize) -> Vec<u64> {
         let mut bytes = [0; 2048];
         let patience = self.socket.set_read_timeout(Some(PATIENCE));
         patience.expect("a socket");
@@ -146,7 +146,7 @@ impl Lab {
     }
 
     /// Asserts that nothing comes.
-    fn hears_nothing(&self) {
+    fn receives_nothing(&self) {
         let patience = self.socket.set_read_timeout(Some(NOTHING));
         patience.expect("a socket");
         let got = self.socket.recv(&mut [0; 2048]);
@@ -184,7 +184,7 @@ fn every_viewer_gets_every_datagram_once_and_in_order() {
         for from in (0..2_000).step_by(50) {
             source.send(50);
             for lab in &labs {
-                assert!(lab.take(50).into_iter().eq(from..from + 50));
+                assert!(lab.receive(50).into_iter().eq(from..from + 50));
             }
             let has = |watch: &Watch| watch.snapshot().received.datagrams == from + 50;
             until("the others have them", || watches.iter().all(has));
@@ -214,20 +214,20 @@ fn lab_viewer_gets_datagrams_only_while_connected() {
         let _other = Lab::connected(&relay);
         let mut lab = Lab::to(&relay);
         source.send(10);
-        lab.hears_nothing();
+        lab.receives_nothing();
         assert_eq!(lab.ask(&lab.conectar()), "OK\n");
         source.send(10);
-        assert!(lab.take(10).into_iter().eq(10..20));
+        assert!(lab.receive(10).into_iter().eq(10..20));
         assert_eq!(lab.ask("INTERRUMPIR"), "OK\n");
         source.send(30);
-        lab.hears_nothing();
+        lab.receives_nothing();
         assert_eq!(lab.ask("CONTINUAR"), "OK\n");
         source.send(10);
-        assert!(lab.take(10).into_iter().eq(50..60));
+        assert!(lab.receive(10).into_iter().eq(50..60));
         assert_eq!(lab.ask("DESCONECTAR"), "OK\n");
-        assert_eq!(lab.hear(), "", "and closed");
+        assert_eq!(lab.read_line(), "", "and closed");
         source.send(10);
-        lab.hears_nothing();
+        lab.receives_nothing();
         let visits = visits(relay);
         assert_eq!(visits[1].end, ViewerEnd::Left);
         assert_eq!((visits[1].sent.sent, visits[1].sent.paused), (20, 30));

@@ -19,18 +19,18 @@ fn unwatched_relay_reads_nothing_and_sends_nothing_old() {
         assert!(!relay.snapshot().awake);
         assert_eq!(relay.snapshot().input.datagrams, 0);
         let mut lab = Lab::connected(&relay);
-        lab.hears_nothing();
+        lab.receives_nothing();
         source.send(10);
-        assert!(lab.take(10).into_iter().eq(500..510));
+        assert!(lab.receive(10).into_iter().eq(500..510));
         assert_eq!(lab.ask("INTERRUMPIR"), "OK\n");
         until("it sleeps", || !relay.snapshot().awake);
         // It looks up ten times a second; what comes until then it may still read.
         thread::sleep(Duration::from_millis(250));
         source.send(700);
         assert_eq!(lab.ask("CONTINUAR"), "OK\n");
-        lab.hears_nothing();
+        lab.receives_nothing();
         source.send(10);
-        assert!(lab.take(10).into_iter().eq(1210..1220));
+        assert!(lab.receive(10).into_iter().eq(1210..1220));
         let shot = relay.snapshot();
         if Relay::batched() {
             assert_eq!(shot.stale, 1200);
@@ -59,7 +59,7 @@ fn late_viewer_gets_tables_first() {
         let mut bytes = [0; 2048];
         let len = late.socket.recv(&mut bytes).expect("the tables");
         assert_eq!(&bytes[..len], tables);
-        assert!(late.take(5).into_iter().eq(5..10));
+        assert!(late.receive(5).into_iter().eq(5..10));
         drop((first, late));
         // They are another stream's, perhaps, once nobody has watched.
         until("both are gone", || relay.snapshot().viewers.is_empty());
@@ -68,7 +68,7 @@ fn late_viewer_gets_tables_first() {
         let next = Lab::connected(&relay);
         until("it is awake", || relay.snapshot().awake);
         source.send(5);
-        assert!(next.take(5).into_iter().eq(10..15));
+        assert!(next.receive(5).into_iter().eq(10..15));
     });
 }
 
@@ -126,15 +126,15 @@ fn second_source_is_ignored_until_first_is_silent() {
         source.is_read(&relay, 1);
         other.send(5);
         source.send(9);
-        assert!(lab.take(10).into_iter().eq(0..10));
-        lab.hears_nothing();
+        assert!(lab.receive(10).into_iter().eq(0..10));
+        lab.receives_nothing();
         assert_eq!(relay.snapshot().foreign, 5);
         // The first is silent now; after half a second the stream is the other's.
         thread::sleep(Duration::from_millis(600));
         other.send(5);
-        assert!(lab.take(5).into_iter().eq(5..10));
+        assert!(lab.receive(5).into_iter().eq(5..10));
         source.send(3);
-        lab.hears_nothing();
+        lab.receives_nothing();
         assert_eq!(relay.snapshot().foreign, 8);
     });
 }
@@ -150,7 +150,7 @@ fn other_datagrams_are_relayed_unchanged() {
             source.socket.send(&vec![7; size]).expect("sent");
         }
         let mut bytes = vec![0; 65_536];
-        lab.take(0);
+        lab.receive(0);
         for size in sizes {
             assert_eq!(lab.socket.recv(&mut bytes).expect("relayed"), size);
         }
@@ -229,6 +229,6 @@ fn relay_reads_source_of_multicast_group() {
                 return eprintln!("passed by: no multicast here: {error}");
             }
         }
-        assert!(lab.take(20).into_iter().eq(0..20));
+        assert!(lab.receive(20).into_iter().eq(0..20));
     });
 }

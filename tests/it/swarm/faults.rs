@@ -59,7 +59,7 @@ fn flood_of_connections_is_bounded_and_session_finishes() {
         // Everything beyond is greeted and closed.
         for n in FOREIGN_LINKS..1000 {
             let mut one = Raw::join(server.addr, &torrent, id(n));
-            assert_eq!(one.hear(), None, "connection {n}");
+            assert_eq!(one.read_message(), None, "connection {n}");
         }
         assert_eq!(peers(&server), FOREIGN_LINKS);
         let ends = fetch(&server, 3, |_| {}).join().expect("no panic");
@@ -67,10 +67,10 @@ fn flood_of_connections_is_bounded_and_session_finishes() {
         let record = server.record();
         assert_eq!(record.proven(), 3);
         // Whoever was let in still stands: it was never in anybody's way.
-        assert!(flood[0].until(&[1, 14]) > 0);
+        assert!(flood[0].read_until(&[1, 14]) > 0);
         drop(flood);
         until("the links to be gone", || peers(&server) == 0);
-        Raw::join(server.addr, &torrent, id(0)).until(&[14]);
+        Raw::join(server.addr, &torrent, id(0)).read_until(&[14]);
         server.stop();
     });
 }
@@ -93,7 +93,7 @@ fn greedy_peers_are_bounded_and_delay_nobody() {
         let mut reading = Raw::join(server.addr, &torrent, id(1));
         let mut silent = Raw::join(server.addr, &torrent, id(2));
         let clients = fetch(&server, 2, |_| {});
-        assert_eq!(reading.until(&[1]), 1, "the release");
+        assert_eq!(reading.read_until(&[1]), 1, "the release");
         // Everything, thirty times over, and not a byte is read: what waits for it is bounded, and
         // then it is closed.
         let asking = thread::spawn(move || {
@@ -101,12 +101,12 @@ fn greedy_peers_are_bounded_and_delay_nobody() {
             all.iter()
                 .for_each(|block| Message::Request(*block).encode(&mut asks));
             for _ in 0..30 {
-                reading.raw(&asks);
+                reading.send_bytes(&asks);
             }
             let (mut served, mut refused) = (0, 0);
             let asked = all.len() * 30;
             while served + refused < asked {
-                match reading.until(&[7, 16]) {
+                match reading.read_until(&[7, 16]) {
                     7 => served += 1,
                     _ => refused += 1,
                 }
@@ -153,8 +153,8 @@ fn tracker_death_in_mid_session_stops_nobody() {
         thread::spawn(move || {
             let (stream, _) = seeder.accept().expect("the leech");
             let mut raw = Raw::greet(stream, &serving, id(9));
-            raw.say(&Message::HaveAll);
-            raw.say(&Message::Unchoke);
+            raw.send(&Message::HaveAll);
+            raw.send(&Message::Unchoke);
             raw.serve(|block| {
                 thread::sleep(Duration::from_millis(15));
                 data_of(&content, &serving, block).to_vec()
@@ -258,11 +258,11 @@ mod processes {
                     there,
                     [path.join(format!("c{n}/f.bin"))],
                     "{}",
-                    client.said()
+                    client.stderr()
                 );
                 let copy = fs::read(&there[0]).expect("there");
                 assert_eq!(Digest::of(&copy), sha1);
-                assert_eq!(code, 0, "{}", client.said());
+                assert_eq!(code, 0, "{}", client.stderr());
             }
         });
     }
@@ -279,8 +279,8 @@ mod processes {
             });
             server.kill();
             for (n, client) in clients.iter_mut().enumerate() {
-                assert_eq!(client.code(), 4, "{}", client.said());
-                let said = client.said();
+                assert_eq!(client.code(), 4, "{}", client.stderr());
+                let said = client.stderr();
                 assert!(said.contains("pieces are missing"), "{said}");
                 assert!(said.contains("at nobody, and the server is gone"), "{said}");
                 let there = entries(&path.join(format!("c{n}")));
@@ -312,7 +312,7 @@ mod processes {
                 "{killed:?}"
             );
             for (n, client) in clients.iter_mut().enumerate().skip(1) {
-                assert_eq!(client.code(), 0, "{}", client.said());
+                assert_eq!(client.code(), 0, "{}", client.stderr());
                 let copy = fs::read(path.join(format!("c{n}/f.bin"))).expect("whole");
                 assert_eq!(Digest::of(&copy), sha1);
             }
@@ -332,7 +332,7 @@ mod processes {
             });
             clients[0].signal("STOP");
             let whole = |n: usize, client: &mut Program| {
-                assert_eq!(client.code(), 0, "{}", client.said());
+                assert_eq!(client.code(), 0, "{}", client.stderr());
                 let copy = fs::read(path.join(format!("c{n}/f.bin"))).expect("whole");
                 assert_eq!(Digest::of(&copy), sha1);
             };
@@ -391,7 +391,7 @@ mod processes {
             }
             fs::write(&torn, after).expect("room");
             let mut again = Program::fetch(path, &addr, "c", &["--via", "swarm", "--resume"]);
-            assert_eq!(again.code(), 0, "{}", again.said());
+            assert_eq!(again.code(), 0, "{}", again.stderr());
             let copy = fs::read(path.join("c/f.bin")).expect("whole");
             assert_eq!(Digest::of(&copy), sha1);
             let records = common::program::records(path);

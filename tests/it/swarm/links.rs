@@ -107,7 +107,7 @@ fn leech(server: &Server, tracker: &Tracker) -> (Metainfo, JoinHandle<Fetched>, 
 
 /// Unchokes, and serves whatever is asked for.
 fn serve(raw: &mut Raw, content: &[u8], metainfo: &Metainfo) {
-    raw.say(&Message::Unchoke);
+    raw.send(&Message::Unchoke);
     raw.serve(|block| data_of(content, metainfo, block).to_vec());
 }
 
@@ -144,8 +144,8 @@ fn connected_peer_is_not_dialed_again_on_announce() {
             port: Some(door.addr().port()),
             ..Introduction::default()
         };
-        raw.say(&Message::HaveAll);
-        raw.say(&Message::Extended(0, &told.encode()));
+        raw.send(&Message::HaveAll);
+        raw.send(&Message::Extended(0, &told.encode()));
         tracker.name(door.addr());
         until("two announces more", || tracker.asked() >= 3);
         // What the second made it do is done by the third.
@@ -172,19 +172,19 @@ fn copied_peer_id_cannot_replace_working_link() {
         // A smaller id than the leech's: where both call, the smaller one's call stands.
         let id = *b"-GC0001-L00000000000";
         let mut honest = Raw::greet(stream, &torrent, id);
-        honest.say(&Message::HaveAll);
-        honest.say(&Message::Unchoke);
+        honest.send(&Message::HaveAll);
+        honest.send(&Message::Unchoke);
         let asked = loop {
-            if let Some(block) = request(&honest.hear().expect("a link that stands")) {
+            if let Some(block) = request(&honest.read_message().expect("a link that stands")) {
                 break block;
             }
         };
         let data = data_of(&content, &torrent, asked);
-        honest.say(&Message::Piece(asked.piece, asked.begin, data));
+        honest.send(&Message::Piece(asked.piece, asked.begin, data));
         until("the block to be in", || moved.load(Ordering::Relaxed) > 0);
         let mut other = Raw::join(tracker.first(), &torrent, id);
-        assert_eq!(other.hear(), None, "it is let go");
-        honest.say(&Message::Choke);
+        assert_eq!(other.read_message(), None, "it is let go");
+        honest.send(&Message::Choke);
         serve(&mut honest, &content, &torrent);
         assert_eq!(fetching.join().expect("no panic").sha1, server.sha1);
         server.stop();
@@ -192,9 +192,9 @@ fn copied_peer_id_cannot_replace_working_link() {
 }
 
 /// The id of the seat that a client made of lines is offered.
-fn offered(peer: &mut Peer) -> [u8; 20] {
-    peer.say("GATECAST/1 JOIN group=2 name=x\n");
-    let line = peer.hear();
+fn seat_peer_id(peer: &mut Peer) -> [u8; 20] {
+    peer.send("GATECAST/1 JOIN group=2 name=x\n");
+    let line = peer.read_line();
     let Ok(FromServer::Offer(offer)) = FromServer::decode(line.trim_end()) else {
         panic!("{line}");
     };
@@ -208,10 +208,10 @@ fn peer_id_without_seat_is_treated_as_foreign() {
         let server = server(200_000, |_| {});
         let torrent = metainfo(&server);
         let mut peer = server.peer();
-        let id = offered(&mut peer);
+        let id = seat_peer_id(&mut peer);
         let mut seated = Raw::join(server.addr, &torrent, id);
         assert_eq!(
-            seated.until(&[14, 15]),
+            seated.read_until(&[14, 15]),
             15,
             "it will be shown what is its own"
         );
@@ -227,15 +227,15 @@ fn peer_id_without_seat_is_treated_as_foreign() {
             })
             .collect();
         for stranger in &mut strangers {
-            assert_eq!(stranger.until(&[14, 15]), 14, "as any other program");
+            assert_eq!(stranger.read_until(&[14, 15]), 14, "as any other program");
         }
         let mut more = Raw::join(server.addr, &torrent, *b"-GC0001-Pnobodys-id-");
-        assert_eq!(more.hear(), None, "too many");
+        assert_eq!(more.read_message(), None, "too many");
         // They are in nobody's way.
         let mut second = server.peer();
-        let id = offered(&mut second);
+        let id = seat_peer_id(&mut second);
         let mut other = Raw::join(server.addr, &torrent, id);
-        assert_eq!(other.until(&[14, 15]), 15);
+        assert_eq!(other.read_until(&[14, 15]), 15);
         server.stop();
     });
 }
@@ -258,11 +258,11 @@ fn peer_id_of_seat_counts_only_from_its_address() {
         let server = server(200_000, |_| {});
         let torrent = metainfo(&server);
         let mut peer = server.peer();
-        let id = offered(&mut peer);
+        let id = seat_peer_id(&mut peer);
         let mut thief = Raw::greet(from_elsewhere(&server), &torrent, id);
-        assert_eq!(thief.until(&[14, 15]), 14, "as any other program");
+        assert_eq!(thief.read_until(&[14, 15]), 14, "as any other program");
         let mut seated = Raw::join(server.addr, &torrent, id);
-        assert_eq!(seated.until(&[14, 15]), 15, "the seat is its own");
+        assert_eq!(seated.read_until(&[14, 15]), 15, "the seat is its own");
         let page = String::from_utf8(get(server.addr, "/swarm")).expect("text");
         assert_eq!(page.matches("\"peer\":\"C1\"").count(), 1, "{page}");
         server.stop();
@@ -330,14 +330,14 @@ fn leech_of(
 fn send(raw: &mut Raw, content: &[u8], count: usize, spoilt: u8) {
     let mut sent = 0;
     while sent < count {
-        let message = raw.hear().expect("a link that stands");
+        let message = raw.read_message().expect("a link that stands");
         if let Some(block) = request(&message) {
             let (from, len) = (block.begin as usize, block.len as usize);
             let data: Vec<u8> = content[from..from + len]
                 .iter()
                 .map(|b| b ^ spoilt)
                 .collect();
-            raw.say(&Message::Piece(block.piece, block.begin, &data));
+            raw.send(&Message::Piece(block.piece, block.begin, &data));
             sent += 1;
         }
     }
@@ -352,22 +352,25 @@ fn sender_of_wrong_blocks_stays_banned_after_leaving() {
         let at = tracker.first();
         let (bad, good) = (*b"-XX0001-liarliarliar", *b"-XX0001-honesthonest");
         let mut liar = Raw::join(at, &torrent, bad);
-        liar.say(&Message::HaveAll);
-        liar.say(&Message::Unchoke);
+        liar.send(&Message::HaveAll);
+        liar.send(&Message::Unchoke);
         send(&mut liar, &content, 2, 1);
-        liar.say(&Message::Choke);
+        liar.send(&Message::Choke);
         let mut honest = Raw::join(at, &torrent, good);
-        honest.say(&Message::HaveAll);
-        honest.say(&Message::Unchoke);
+        honest.send(&Message::HaveAll);
+        honest.send(&Message::Unchoke);
         send(&mut honest, &content, 2, 0);
         // The piece is wrong, and either of them may have been it.
         drop(liar);
         send(&mut honest, &content, 4, 0);
-        honest.until(&[4, 14]);
+        honest.read_until(&[4, 14]);
         let mut again = Raw::join(at, &torrent, bad);
-        assert_eq!(again.hear(), None, "it has sent wrong pieces");
+        assert_eq!(again.read_message(), None, "it has sent wrong pieces");
         let mut other = Raw::join(at, &torrent, *b"-XX0001-another-one-");
-        assert!(other.hear().is_some(), "others at its address are let in");
+        assert!(
+            other.read_message().is_some(),
+            "others at its address are let in"
+        );
         let fetched = fetching.join().expect("no panic").expect("whole");
         assert_eq!(fetched.sha1, Digest::of(&content));
     });
@@ -380,10 +383,10 @@ fn unrequested_blocks_are_no_progress_and_end_the_link() {
         let (torrent, _) = one_piece(&tracker);
         let fetching = leech_of(&torrent, Duration::from_secs(2), Duration::ZERO);
         let mut raw = Raw::join(tracker.first(), &torrent, *b"-XX0001-drips-drips-");
-        raw.say(&Message::HaveAll);
+        raw.send(&Message::HaveAll);
         let begun = Instant::now();
         while !fetching.is_finished() && begun.elapsed() < Duration::from_secs(10) {
-            raw.say(&Message::Piece(0, 0, b"x"));
+            raw.send(&Message::Piece(0, 0, b"x"));
             thread::sleep(Duration::from_millis(400));
         }
         let error = fetching
@@ -401,8 +404,8 @@ fn unrequested_blocks_are_no_progress_and_end_the_link() {
         let (torrent, _) = one_piece(&tracker);
         let fetching = leech_of(&torrent, Duration::from_secs(2), Duration::ZERO);
         let mut raw = Raw::join(tracker.first(), &torrent, *b"-XX0001-pours-pours-");
-        (0..17).for_each(|_| raw.say(&Message::Piece(0, 0, b"x")));
-        while raw.hear().is_some() {}
+        (0..17).for_each(|_| raw.send(&Message::Piece(0, 0, b"x")));
+        while raw.read_message().is_some() {}
         fetching
             .join()
             .expect("no panic")
@@ -423,17 +426,17 @@ fn repeated_costly_messages_end_the_link() {
         // A peer that chokes and unchokes a hundred times at once is heard out, and served.
         let mut raw = Raw::join(server.addr, &torrent, *b"-XX0001-wavers-waver");
         let turn = [framed(Message::Unchoke), framed(Message::Choke)].concat();
-        raw.raw(&turn.repeat(100));
-        raw.raw(&framed(Message::HaveAll).repeat(100_000));
+        raw.send_bytes(&turn.repeat(100));
+        raw.send_bytes(&framed(Message::HaveAll).repeat(100_000));
         let block = Block {
             piece: 0,
             begin: 0,
             len: 16_384,
         };
-        raw.say(&Message::Request(block));
-        assert_eq!(raw.until(&[7]), 7);
-        raw.raw(&turn.repeat(100));
-        while raw.hear().is_some() {}
+        raw.send(&Message::Request(block));
+        assert_eq!(raw.read_until(&[7]), 7);
+        raw.send_bytes(&turn.repeat(100));
+        while raw.read_message().is_some() {}
         server.stop();
     });
 }
@@ -480,7 +483,7 @@ fn slow_peer_holds_finished_client_only_for_seconds() {
                 begin: 0,
                 len: 1024,
             };
-            raw.say(&Message::Request(block));
+            raw.send(&Message::Request(block));
             piece += 1;
             thread::sleep(Duration::from_millis(1500));
         }
@@ -587,8 +590,8 @@ fn own_address_from_tracker_does_no_harm() {
         tracker.name(at);
         until("two announces more", || tracker.asked() >= 3);
         let mut raw = Raw::join(at, &torrent, *b"-XX0001-honesthonest");
-        raw.say(&Message::HaveAll);
-        raw.say(&Message::Unchoke);
+        raw.send(&Message::HaveAll);
+        raw.send(&Message::Unchoke);
         send(&mut raw, &content, 4, 0);
         let fetched = fetching.join().expect("no panic").expect("whole");
         assert_eq!(fetched.sha1, Digest::of(&content));
@@ -633,13 +636,13 @@ fn repeated_requests_for_absent_pieces_end_the_link() {
             len: 1024,
         };
         for _ in 0..300 {
-            raw.say(&Message::Request(block(9999)));
-            assert_eq!(raw.until(&[7, 16]), 16);
+            raw.send(&Message::Request(block(9999)));
+            assert_eq!(raw.read_until(&[7, 16]), 16);
         }
-        raw.say(&Message::Request(block(0)));
-        assert_eq!(raw.until(&[7, 16]), 7, "it is still served");
-        raw.say(&Message::Request(block(9999)));
-        while raw.hear().is_some() {}
+        raw.send(&Message::Request(block(0)));
+        assert_eq!(raw.read_until(&[7, 16]), 7, "it is still served");
+        raw.send(&Message::Request(block(9999)));
+        while raw.read_message().is_some() {}
         server.stop();
     });
 }

@@ -106,17 +106,17 @@ fn no_peer_moves_bytes_before_release() {
             begin: 0,
             len: 16_384,
         };
-        foreign.say(&Message::Interested);
-        foreign.say(&Message::Request(block));
+        foreign.send(&Message::Interested);
+        foreign.send(&Message::Request(block));
         assert_eq!(
-            foreign.until(&[16, 7, 1]),
+            foreign.read_until(&[16, 7, 1]),
             16,
             "rejected, neither served nor unchoked"
         );
         let late = fetch(&server, 1, |order| order.out = server.out("p"));
-        assert_eq!(foreign.until(&[7, 1]), 1, "the release unchokes");
-        foreign.say(&Message::Request(block));
-        assert_eq!(foreign.until(&[16, 7]), 7);
+        assert_eq!(foreign.read_until(&[7, 1]), 1, "the release unchokes");
+        foreign.send(&Message::Request(block));
+        assert_eq!(foreign.read_until(&[16, 7]), 7);
         assert_eq!(server.record().proven(), 2);
         for ends in [early, late] {
             assert!(ends.join().expect("no panic")[0].path.is_some());
@@ -151,8 +151,8 @@ fn sender_of_wrong_pieces_is_found_and_copies_are_whole() {
                 let metainfo = metainfo.clone();
                 thread::spawn(move || {
                     let mut raw = Raw::greet(stream, &metainfo, *b"-XX0001-liarliarliar");
-                    raw.say(&Message::HaveAll);
-                    raw.say(&Message::Unchoke);
+                    raw.send(&Message::HaveAll);
+                    raw.send(&Message::Unchoke);
                     raw.serve(|block| vec![7; block.len as usize]);
                 });
             }
@@ -283,8 +283,8 @@ fn hostile_messages_leave_other_peers_served() {
         ];
         for bytes in fatal {
             let mut raw = Raw::join(server.addr, &metainfo, *b"-XX0001-abcdefghijkl");
-            raw.raw(&bytes);
-            while raw.hear().is_some() {}
+            raw.send_bytes(&bytes);
+            while raw.read_message().is_some() {}
         }
         // Each of these is answered or passed over.
         let harmless: Vec<Vec<u8>> = vec![
@@ -303,9 +303,9 @@ fn hostile_messages_leave_other_peers_served() {
             framed(Message::Have(0)).repeat(100_000),
         ];
         let mut raw = Raw::join(server.addr, &metainfo, *b"-XX0001-harmlessharm");
-        harmless.iter().for_each(|bytes| raw.raw(bytes));
-        raw.raw(&request(0, 0, 1));
-        assert_eq!(raw.until(&[16]), 16, "it still answers");
+        harmless.iter().for_each(|bytes| raw.send_bytes(bytes));
+        raw.send_bytes(&request(0, 0, 1));
+        assert_eq!(raw.read_until(&[16]), 16, "it still answers");
         // Handshakes that are none of ours: another torrent, half of one, ourselves.
         for cut in [20, 47, 68] {
             let mut stranger = TcpStream::connect(server.addr).expect("a server");

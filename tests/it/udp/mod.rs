@@ -102,19 +102,19 @@ fn raw_measures_loss_and_publishes_only_whole_copies() {
         let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
         let port = socket.local_addr().expect("bound").port();
         let mut blind = server.joined(2, "blind");
-        assert_eq!(blind.hear(), "TERMS datagram=1472");
-        blind.say(format!(
+        assert_eq!(blind.read_line(), "TERMS datagram=1472");
+        blind.send(format!(
             "LISTEN port={port} buffer=212992\nREADY offset=0\n"
         ));
-        assert!(blind.hear_on().starts_with("GO "));
+        assert!(blind.read_past_wait().starts_with("GO "));
         // Until it is told how many there were.
         let mut datagram = [0; 2000];
         while datagram[3] != 3 {
             socket.recv(&mut datagram).expect("a datagram");
         }
-        blind.say("FAIL outcome=cut bytes=1500000 reason=holes last_us=5 lost=1036 unique=1036 \
+        blind.send("FAIL outcome=cut bytes=1500000 reason=holes last_us=5 lost=1036 unique=1036 \
                    offered=2072 host_rx_drop=0 delivered=1036 duplicate=0 corrupt=0 foreign=0 late=0\n");
-        assert!(blind.hear().starts_with("SUMMARY outcome=cut "));
+        assert!(blind.read_line().starts_with("SUMMARY outcome=cut "));
         let ends = honest.join().expect("no panic");
         let record = server.record();
         accounted(&record);
@@ -167,8 +167,8 @@ fn interrupted_copy_resumes_where_it_stopped() {
 fn listening(server: &Server, group: u16, name: &str, socket: &UdpSocket) -> Peer {
     let port = socket.local_addr().expect("bound").port();
     let mut peer = server.joined(group, name);
-    assert!(peer.hear().starts_with("TERMS "));
-    peer.say(format!(
+    assert!(peer.read_line().starts_with("TERMS "));
+    peer.send(format!(
         "LISTEN port={port} buffer=212992\nREADY offset=0\n"
     ));
     peer
@@ -184,7 +184,7 @@ fn lying_flooding_and_mute_clients_are_dropped() {
             let peer = |name| listening(&server, 5, name, &socket);
             let (mut liar, mut greedy, mut hasty) = (peer("liar"), peer("greedy"), peer("hasty"));
             let mute = peer("mute");
-            assert!(liar.hear_on().starts_with("GO "));
+            assert!(liar.read_past_wait().starts_with("GO "));
             // Once may be an honest client's word, to whom somebody forged a datagram.
             let lies = thread::spawn(move || {
                 use std::io::Write;
@@ -193,9 +193,9 @@ fn lying_flooding_and_mute_clients_are_dropped() {
                     thread::sleep(Duration::from_millis(50));
                 }
             });
-            hasty.hear_on();
-            hasty.say("LAST bytes=3000000\n");
-            greedy.hear_on();
+            hasty.read_past_wait();
+            hasty.send("LAST bytes=3000000\n");
+            greedy.read_past_wait();
             // Everything, again and again, for every round there may be.
             let flood = thread::spawn(move || {
                 use std::io::Write;
@@ -246,12 +246,12 @@ fn flood_of_repair_requests_takes_only_its_share() {
         let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
         let port = socket.local_addr().expect("bound").port();
         let mut flood = server.joined(2, "flood");
-        assert!(flood.hear().starts_with("TERMS "));
+        assert!(flood.read_line().starts_with("TERMS "));
         // The largest buffer that is believed.
-        flood.say(format!(
+        flood.send(format!(
             "LISTEN port={port} buffer=40000000\nREADY offset=0\n"
         ));
-        assert!(flood.hear_on().starts_with("GO "));
+        assert!(flood.read_past_wait().starts_with("GO "));
         let over = Arc::new(AtomicBool::new(false));
         let ended = Arc::clone(&over);
         let storm = thread::spawn(move || {
@@ -304,7 +304,7 @@ fn client_with_endless_small_progress_is_given_up() {
         let patience = socket.set_read_timeout(Some(Duration::from_secs(1)));
         patience.expect("a setting");
         let mut slow = listening(&server, 1, "slow", &socket);
-        assert!(slow.hear_on().starts_with("GO "));
+        assert!(slow.read_past_wait().starts_with("GO "));
         let talk = thread::spawn(move || {
             use std::io::Write;
             let mut received = 0_u32;
@@ -347,18 +347,18 @@ fn wrong_listen_is_refused_with_reason() {
             "LISTEN port=5000 buffer=1\nLISTEN port=5001 buffer=1",
         ] {
             let mut peer = server.joined(1, "wrong");
-            assert!(peer.hear().starts_with("TERMS "));
-            peer.say(format!("{wrong}\n"));
-            let answer = peer.hear_on();
+            assert!(peer.read_line().starts_with("TERMS "));
+            peer.send(format!("{wrong}\n"));
+            let answer = peer.read_past_wait();
             assert!(answer.starts_with("ERROR code=protocol "), "{answer}");
             drop(peer);
             until("the seat is free", || server.seats().0 == 0);
         }
         let mut deaf = server.joined(1, "deaf");
-        deaf.hear();
-        deaf.say("READY offset=0\n");
-        assert!(deaf.hear_on().starts_with("GO "));
-        let summary = deaf.hear();
+        deaf.read_line();
+        deaf.send("READY offset=0\n");
+        assert!(deaf.read_past_wait().starts_with("GO "));
+        let summary = deaf.read_line();
         assert!(summary.contains("where%20it%20listens"), "{summary}");
         drop(deaf);
         server.stop();

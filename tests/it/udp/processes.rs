@@ -53,7 +53,7 @@ fn group_survives_killed_stopped_and_late_clients() {
         };
         let (names, mut clients) = group("control");
         for client in &mut clients {
-            assert_eq!(client.code(), 0, "{}", client.said());
+            assert_eq!(client.code(), 0, "{}", client.stderr());
         }
         let control = slowest(&records_of(path, 6)[0], &names);
 
@@ -65,10 +65,10 @@ fn group_survives_killed_stopped_and_late_clients() {
         thread::sleep(Duration::from_millis(200)); // How long it stands still: the fault itself.
         clients[1].signal("CONT");
         for (client, name) in clients.iter_mut().zip(&names).skip(1) {
-            assert_eq!(client.code(), 0, "{name}: {}", client.said());
+            assert_eq!(client.code(), 0, "{name}: {}", client.stderr());
             whole(path, name, sha1);
         }
-        assert_eq!(late.code(), 0, "{}", late.said());
+        assert_eq!(late.code(), 0, "{}", late.stderr());
         whole(path, "late", sha1);
         let records = records_of(path, 13);
         let of = |name: &str| {
@@ -116,7 +116,7 @@ fn overflow_of_stopped_client_is_exactly_host_loss() {
             client.signal("STOP");
             thread::sleep(Duration::from_millis(700)); // As above: 35 MB come in this time.
             client.signal("CONT");
-            assert_eq!(client.code(), code, "{}", client.said());
+            assert_eq!(client.code(), code, "{}", client.stderr());
             server.code();
             let records = records_of(path, if via == "raw" { 1 } else { 2 });
             let record = records
