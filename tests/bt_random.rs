@@ -1,9 +1,10 @@
-//! The parsers of the swarm against random input: half of it noise, half of it honest messages with
-//! a few bytes changed, cut or put in. None may panic, and none may allocate more than a bound that
-//! grows with the input only; an allocator that counts holds it to that.
+//! The parsers of the swarm with random input: half of it noise, half of it honest messages with a
+//! few bytes changed, cut or inserted. None may panic, and none may allocate more than a bound that
+//! grows with the input only. An allocator that counts checks the bound, so this is a binary of its
+//! own.
 //!
-//! `cargo test --release --test bt_random -- --nocapture` prints how many inputs there were;
-//! `GATECAST_INPUTS=1000000` in front of it makes so many for each parser.
+//! `cargo test --release --test bt_random -- --nocapture` prints how many inputs there were. The
+//! variable `GATECAST_INPUTS=1000000` sets how many each parser gets.
 
 #![allow(
     unsafe_code,
@@ -34,7 +35,7 @@ thread_local! {
 }
 
 fn more(bytes: usize) {
-    // A thread that is ending has no cells any more, and nothing to measure.
+    // A thread that is ending has no thread-local values any more.
     let _ = HELD.try_with(|held| {
         held.set(held.get().saturating_add(bytes));
         let _ = MOST.try_with(|most| most.set(most.get().max(held.get())));
@@ -77,7 +78,7 @@ const AND: usize = 4096;
 
 fn noise(random: &mut Random) -> Vec<u8> {
     let len = random.below(LONGEST);
-    // Bytes that mean something to bencode and queries come oftener than others.
+    // Bytes that have a meaning in bencode and queries come more often than others.
     const TELLING: &[u8] = b"ilde0123456789:-%&=infopiecesname";
     (0..len)
         .map(|_| match random.below(3) {
@@ -109,7 +110,7 @@ fn changed(random: &mut Random, honest: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Feeds `parser`; says how many inputs there were, how many were taken, and the most bytes held
+/// Feeds `parser`. Prints how many inputs there were, how many it accepted, and the most bytes held
 /// for one byte of input.
 fn feed(name: &str, honest: &[Vec<u8>], parser: impl Fn(&[u8]) -> bool) {
     let inputs = std::env::var("GATECAST_INPUTS")
@@ -240,7 +241,7 @@ fn peer_parsers_survive_random_bytes() {
             bytes
         })
         .collect();
-    // As a link does it: frame after frame, till one is none.
+    // As a link reads them: frame after frame, up to the first that is invalid.
     feed("wire messages", &honest, |bytes| {
         let mut rest = bytes;
         let mut heard = 0;

@@ -1,5 +1,5 @@
-//! Whatever happens in a session, no thread and no descriptor of it is left. Alone in its process,
-//! because it counts both.
+//! A session leaves no thread and no descriptor behind, whatever happens in it. This test is a
+//! binary of its own because it counts the threads and descriptors of its process.
 
 #[allow(dead_code, reason = "this file uses a part of it")]
 #[path = "it/common/mod.rs"]
@@ -19,7 +19,8 @@ fn sessions_leave_no_threads_or_descriptors() {
         let server = Server::new(2_000_017, |settings| {
             settings.rate = bytes_per_second(100_000_000);
         });
-        // What the process opens once and keeps (random numbers, time zones) is open after this.
+        // After this, all is open that the process opens once and keeps (random numbers, time
+        // zones).
         trouble(&server);
         let before = quiet();
         for _ in 0..3 {
@@ -35,7 +36,7 @@ fn sessions_leave_no_threads_or_descriptors() {
     });
 }
 
-/// One session in which everything goes well, and one of each way in which it does not.
+/// One session that succeeds, and one for each kind of trouble.
 fn trouble(server: &Server) {
     let clients = server.fetch("all", |order| order.clients = 25);
     whole(clients.join().expect("no panic"), server);
@@ -44,7 +45,8 @@ fn trouble(server: &Server) {
     let seats: BTreeSet<_> = record.transfers.iter().map(|t| t.seat.0).collect();
     assert_eq!(seats, (1..=25).collect());
 
-    // Some leave at the gate, some in mid-file, some are strangers and some say nothing at all.
+    // Some clients leave at the gate, some in mid-file. One sends another protocol, and one
+    // nothing.
     let silent = server.peer();
     let mut stranger = server.peer();
     stranger.send("SSH-2.0-x\r\n");

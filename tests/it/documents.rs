@@ -1,4 +1,5 @@
-//! Every document that the program writes, held to its schema; and what reads them back.
+//! Checks every document that the program writes against its schema, and the programs that read
+//! them.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -17,7 +18,7 @@ use crate::common::{PATIENCE, have, installed, within};
 /// The system's own Python, which has the system's packages.
 const PYTHON: &str = "/usr/bin/python3";
 
-/// Checks each line as an event, and gives their kinds.
+/// Checks that each line is an event, and returns the kinds of the events.
 fn events(lines: &str) -> Vec<String> {
     let kind = |line: &str| {
         let event: Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
@@ -130,7 +131,7 @@ fn swarm_event_lists_first_holder_of_each_chunk() {
         let event: Value = serde_json::from_str(line).expect("JSON");
         let swarm = &event["document"]["swarms"][0];
         let chunks = swarm["chunks"].as_array().expect("a table");
-        // Pieces of 16 KiB are the least there are.
+        // The smallest pieces are 16 KiB.
         assert_eq!(chunks.len(), 2_000_000_usize.div_ceil(16_384), "{swarm}");
         for chunk in chunks {
             assert!(chunk["first"].is_string(), "{chunk}");

@@ -1,5 +1,5 @@
-//! Faults of disks, networks and neighbours while a file is sent: who is told what, and that nobody
-//! else notices.
+//! Faults of disks, networks and other clients while a file is sent: which clients get which error,
+//! and that all others are served.
 
 use std::fs::File;
 use std::io::{BufRead, Read, Write};
@@ -72,7 +72,7 @@ fn dead_client_is_cut_and_others_finish() {
                         "{name}"
                     );
                     let sent = row.bytes_server.expect("counted");
-                    // What it read was sent; what was sent beyond lies in buffers.
+                    // At least what it read was sent. The rest is in socket buffers.
                     assert!((*at..=8_000_000).contains(&sent), "{name}: {sent}");
                 }
                 assert_eq!(Verdict::of_records(&[record]).exit_code(), 4);
@@ -114,7 +114,7 @@ fn stopped_reader_times_out_and_others_finish() {
             assert!((1024..40_000_000).contains(&sent), "{sent}");
             assert_eq!(record.proven(), 2);
 
-            // Awake again it finds a part of the file, and no word of ours in it.
+            // When it reads again, it gets a part of the file and no message of the server in it.
             let rest = asleep.read_to_close();
             let mut source = vec![0; rest.len()];
             File::open(server.source())
@@ -250,7 +250,8 @@ fn corrupt_part_is_never_published() {
             let record = server.record();
             assert_eq!(row(&record, "c").outcome, Outcome::Corrupt);
         }
-        // Longer than the file: it is another's, and taken from the beginning. Whole: verified.
+        // A part that is longer than the file belongs to another file: the copy starts from the
+        // beginning. A part that is whole is only verified.
         for (bytes, resumed) in [
             (vec![0; 300_001], 0),
             (source.clone(), 300_000),
@@ -301,7 +302,7 @@ fn client_keeps_copy_when_server_dies_after_last_byte() {
         expect_line("HELD");
         stream.write_all(&source[1000..]).expect("a client");
         stream.peek(&mut [0]).expect("LAST");
-        // Gone with what the client said unread: a reset.
+        // Data of the client is unread, so closing the connection resets it.
         drop((stream, client_says, listener));
         whole(client.join().expect("no panic"), &server);
         server.stop();
@@ -312,8 +313,8 @@ fn client_keeps_copy_when_server_dies_after_last_byte() {
 
 const BYTES: u64 = 600_000;
 
-/// Three clients fetch while `change` is done to the source; what each of them ends with, its row,
-/// and what is left in its folder.
+/// Three clients fetch while `change` changes the source. Then `judge` checks their results, the
+/// record and the files that are left.
 fn change_while_sent(
     method: Method,
     change: fn(&Path),
@@ -372,7 +373,8 @@ fn every_client_is_told_of_truncated_source() {
                     assert_eq!((transfer.outcome, reason), (Outcome::Cut, Some(why)));
                     assert!(transfer.bytes_server <= Some(250_000), "{transfer:?}");
                 }
-                // The parts hold the file's beginning, and not the words that came after it.
+                // The parts hold the beginning of the file, and nothing of the message that came
+                // after it.
                 for part in entries(&server.out("c")) {
                     assert!(source.starts_with(&fs::read(part).expect("readable")));
                 }
@@ -382,7 +384,8 @@ fn every_client_is_told_of_truncated_source() {
     }
 }
 
-/// 20 bytes are less than the line that the server sends after a truncated payload.
+/// 20 bytes are fewer than the LASTWORDS line has, which else takes the place of the missing bytes.
+/// The server sends zeros in their place and an ERROR after them.
 #[test]
 fn clients_are_told_of_source_truncated_by_20_bytes() {
     for method in methods() {
@@ -461,7 +464,7 @@ fn replaced_source_file_is_still_sent_whole() {
     change_while_sent(
         Method::Auto,
         |path| {
-            // Beside the offered folder, so that no half of it is ever offered.
+            // It is written outside the offered folder, so that it is never offered half written.
             let new = path
                 .parent()
                 .and_then(Path::parent)
@@ -491,8 +494,8 @@ fn full_disk_stops_only_its_own_client() {
             settings.rate = bytes_per_second(6_000_000);
         });
         let folder = small.path().to_owned();
-        // Room for the last byte is missing, and for the middle; what was free at READY is not
-        // when the bytes come.
+        // The disk has room when the client says READY, and is full before the last byte, or in the
+        // middle.
         for free in [2_990_080, 1_500_000] {
             let struck = server.fetch("struck", |order| order.out = folder.clone());
             server.until_ready(1);
@@ -517,7 +520,7 @@ fn full_disk_stops_only_its_own_client() {
             left.iter()
                 .for_each(|path| fs::remove_file(path).expect("ours"));
         }
-        // Less room than the file takes is seen before READY.
+        // Too little room is noticed before READY.
         if cfg!(feature = "sockopt") {
             fs::write(folder.join("filler"), vec![0; 2 << 20]).expect("room");
             let early = server.fetch("early", |order| order.out = folder.clone());
@@ -582,7 +585,7 @@ fn unusable_output_is_refused_before_ready() {
             assert_eq!(entries(&out).len(), 1, "nothing was made beside it");
             assert!(server.seats().0 <= 1);
         }
-        // An old regular file is replaced, and the folder is made with all its parents.
+        // An old regular file is replaced. A missing folder is made, with its parents.
         let out = base.join("a/b/c");
         fs::create_dir_all(&out).expect("room");
         fs::write(out.join("f.bin"), b"old").expect("room");
@@ -625,7 +628,7 @@ fn two_servers_log_into_one_folder() {
             })
             .collect();
         for client in clients {
-            // Groups of one number share a gate; eight seats each all the same.
+            // All are groups of eight, so clients of two fetches may share a session.
             whole(client.join().expect("no panic"), &one);
         }
         two.stop().expect("a log");
@@ -674,7 +677,7 @@ fn client_reports_or_awaits_absent_server() {
 
 // --- a network that changes what it carries -------------------------------------------------------
 
-/// What the proxy does to the bytes on their way to the client, once.
+/// What the proxy does once to the bytes that go to the client.
 #[derive(Clone, Copy, Debug)]
 enum Harm {
     Flip,
@@ -726,7 +729,7 @@ fn proxy(server: SocketAddr, harm: Harm) -> (SocketAddr, thread::JoinHandle<()>)
         while let Ok(len @ 1..) = from.read(&mut block) {
             held.extend_from_slice(&block[..len]);
             if passed < HARM_AT {
-                // The stretch in which it is done is held together.
+                // The bytes around the place of the harm are collected before it is done.
                 if passed + held.len() < HARM_AT + 2048 {
                     if passed + held.len() < HARM_AT {
                         passed += held.len();
@@ -766,7 +769,8 @@ fn damage_on_the_way_fails_only_that_client() {
             (Harm::Flip, Outcome::Corrupt, "the copy's SHA-1 is "),
             (Harm::Insert, Outcome::Corrupt, "the copy's SHA-1 is "),
             (Harm::Swap, Outcome::Corrupt, "the copy's SHA-1 is "),
-            // A byte less never comes: the digest of a part is nobody's business.
+            // The last byte never comes, so the copy is not complete and its digest is not
+            // compared.
             (
                 Harm::Remove,
                 Outcome::TimedOut,
@@ -807,7 +811,7 @@ fn methods() -> Vec<Method> {
     methods.filter(|method| method.resolved().is_ok()).collect()
 }
 
-/// The bytes that every test server of that size offers.
+/// The file that every test server of that size offers.
 fn sample(bytes: u64) -> (tempfile::TempDir, std::path::PathBuf) {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("sample");
@@ -815,7 +819,7 @@ fn sample(bytes: u64) -> (tempfile::TempDir, std::path::PathBuf) {
     (folder, path)
 }
 
-/// A file system of a few megabytes, while it lives.
+/// A mounted file system of a few megabytes.
 struct SmallDisk(tempfile::TempDir);
 
 impl SmallDisk {

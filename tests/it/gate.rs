@@ -25,7 +25,7 @@ fn no_client_gets_bytes_before_all_are_ready() {
         let two = server.fetch("two", |order| order.group = Some(3));
         server.until_ready(2);
         let mut three = server.joined(3, "three");
-        // For two seconds the waiting hear only that they wait.
+        // For two seconds the waiting clients get only WAIT lines.
         let mut told = Vec::new();
         while !told.ends_with(&["WAIT ready=2 clients=3"; 2].map(str::to_owned)) {
             told.push(one.read_line());
@@ -87,7 +87,7 @@ fn vanished_client_frees_its_seat_within_a_second() {
                 begun.elapsed()
             );
         }
-        // Before READY its own thread sees it at once.
+        // Before READY the thread of the connection notices it at once.
         let early = server.joined(4, "early");
         drop(early);
         until("the seat to be free", || server.seats() == (2, 2));
@@ -222,7 +222,7 @@ fn stopped_server_ends_muster_and_transfer() {
         let mut running = server.running().lobby().views();
         assert_eq!(running.len(), 1);
         let moving = {
-            // The same file musters already; a second group of one needs its own number.
+            // A session for 2 clients of the same file waits already, so a group of 1 is refused.
             let refused = server.fetch("other", |order| order.group = Some(1));
             let why = failed(refused.join().expect("no panic"));
             assert!(
@@ -332,7 +332,8 @@ fn group_refuses_other_size_or_transport() {
         assert_eq!(record.transfers.len(), 1, "the refused were never seated");
         server.stop();
 
-        // The server's own number and way win: the client's number is ignored, its way refused.
+        // A server that has a number of clients and a transport ignores the client's number and
+        // refuses another transport.
         let server = Server::new(50_000, |settings| {
             settings.clients = Some(1);
             settings.via = Some(Via::Tcp);
@@ -357,7 +358,7 @@ fn clients_of_two_files_muster_separately() {
         });
         let folder = tempfile::tempdir().expect("a folder");
         std::fs::write(folder.path().join("g.bin"), b"another").expect("room");
-        // Offered beside the first by a second server of two files.
+        // A second server offers this file and that of the first server.
         let paths = [server.source(), folder.path().join("g.bin")];
         let both = common::offer(&paths, |settings| {
             settings.max_wait = Duration::from_millis(500);
@@ -387,7 +388,7 @@ fn clients_of_two_files_muster_separately() {
                 "{why}"
             );
         }
-        // Who names none of two is told that it must.
+        // A client that names no file is refused when two are offered.
         orders[0].file = None;
         let why = failed(gatecast::internals::transport::tcp::fetch(&orders[0]).expect("begun"));
         assert!(
@@ -452,7 +453,7 @@ fn panic_in_send_thread_fails_only_its_seat() {
         assert_eq!(struck.outcome, Outcome::Cut);
         let why = struck.reason.as_deref().unwrap_or_default();
         assert!(why.contains("internal error"), "{why}");
-        // The house stands: the next session is whole.
+        // The server goes on: in the next session only that seat fails again.
         let alone = server.fetch("again", |order| order.clients = 5);
         assert_eq!(
             alone

@@ -1,5 +1,5 @@
-//! Clients that no server should trust, and servers that no client should: what each is answered,
-//! and that nobody else notices.
+//! Clients and servers that break the protocol: which answer each gets, and that honest clients are
+//! served all the same.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -19,12 +19,12 @@ use crate::common::{Peer, Server, ended, failed, receipt, row, whole, within};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// After whatever happened, an honest client gets its file.
+/// Asserts that an honest client still gets its file.
 fn honest(server: &Server) {
     let client = server.fetch("honest", |_| {});
     whole(client.join().expect("no panic"), server);
     loop {
-        // Sessions of hostile clients may stand before it.
+        // Sessions of hostile clients may have ended before.
         let record = server.record();
         if record.transfers.iter().any(|t| t.name == "honest") {
             return assert!(record.all_proven());
@@ -93,7 +93,7 @@ fn wrong_opening_is_answered_with_its_fault() {
             assert!(answer.contains(says), "{opening}: {answer}");
             assert_eq!(peer.read_line(), "", "{opening}: and it is closed");
         }
-        // Not UTF-8, and a name of 65 bytes, and every byte of a line at its limit.
+        // A name that is not UTF-8, and one of 65 bytes.
         let mut peer = server.peer();
         peer.send(b"GATECAST/1 JOIN group=1 name=\xff\xfe\n");
         assert!(peer.read_line().contains("not%20UTF-8"));
@@ -142,7 +142,7 @@ fn control_characters_in_name_are_escaped_in_log() {
         );
         let back = report::read_log(&logs[0]).expect("a log");
         assert_eq!(back[0].transfers[0].name, name);
-        // Holds line count and parse-back of every log.
+        // This also checks that every log has one line a row and can be read back.
         server.stop();
     });
 }
@@ -167,7 +167,8 @@ fn longest_line_passes_and_endless_line_is_cut_off() {
         );
         assert_eq!(peer.read_line(), "");
 
-        // Four gigabytes are not taken: the connection ends after a small part of them.
+        // The server does not read four gigabytes: it ends the connection after a small part of
+        // them.
         let peer = server.peer();
         let block = [b'x'; 64 * 1024];
         let begun = Instant::now();
@@ -213,16 +214,16 @@ fn segment_boundaries_change_nothing() {
             );
             assert!(server.record().all_proven());
         };
-        // At every byte of the opening.
+        // The opening in two segments, cut at every byte.
         for at in 1..join.len() {
             let mut peer = server.peer();
             peer.send(&join[..at]);
-            // Two segments, and the first is mostly read before the second comes.
+            // The server mostly reads the first segment before the second one comes.
             thread::sleep(Duration::from_millis(1));
             peer.send(&join[at..]);
             finish(peer);
         }
-        // One byte a segment.
+        // The opening in segments of one byte.
         let mut peer = server.peer();
         for byte in join.bytes() {
             peer.send([byte]);
@@ -274,7 +275,7 @@ fn message_in_wrong_state_costs_the_seat() {
             common::until("the seat to be free", || server.seats().0 == 0);
             let _ = says;
         }
-        // READY again when the first has been heard.
+        // A second READY after the server has read the first.
         let mut peer = server.waiting(2, "again");
         peer.send("READY offset=0\n");
         assert!(
@@ -436,7 +437,7 @@ fn early_claim_of_last_byte_is_refused() {
         }
         server.stop();
 
-        // A file that the first block holds whole may be answered so.
+        // That is allowed for a file that fits into the first block.
         let server = Server::new(1000, |_| {});
         let mut quick = server.waiting(1, "quick");
         quick.read_past_wait();
@@ -482,7 +483,8 @@ fn flood_of_lines_after_payload_fails_the_client() {
         let mut peer = server.waiting(1, "flood");
         peer.read_past_wait();
         peer.read_payload(2000);
-        // ALIVE beyond the file's end is worth nothing, however often; LAST ends the flood.
+        // An ALIVE with more bytes than the file has is no progress. The LAST after them is out of
+        // order.
         let flood = "ALIVE bytes=18446744073709551615\nHELD\n".repeat(5000);
         peer.send(flood);
         peer.send("LAST bytes=2000\nHELD\n");
@@ -503,7 +505,7 @@ fn endless_talker_at_gate_does_not_hold_session() {
         });
         let talker = server.joined(2, "talker");
         let talking = thread::spawn(move || {
-            // A thousand lines at a time, so that there is mostly one to be heard.
+            // A thousand lines at a time, so that the server nearly always has one to read.
             let brief = Some(Duration::from_secs(1));
             talker.stream.set_write_timeout(brief).expect("a setting");
             let lines = "ALIVE bytes=1\n".repeat(1000);
@@ -541,7 +543,7 @@ fn empty_file_is_proven_without_rate_or_skew() {
 
 // --- servers that no client should trust ---------------------------------------------------------
 
-/// A server that says `words` to whoever comes, whatever is said to it.
+/// A server that sends `words` to the first client, whatever the client sends.
 fn server_that_sends(words: Vec<u8>) -> (FetchConfig, thread::JoinHandle<()>, tempfile::TempDir) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
     let folder = tempfile::tempdir().expect("a folder");

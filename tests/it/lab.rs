@@ -1,5 +1,5 @@
-//! The lab's TCP clients at our gate, as they exist: a Python program of the lab's protocol, ten at
-//! once and beside our own; and what they may get wrong.
+//! The lab's TCP clients at our gate: a Python program that speaks the lab's protocol, ten at once
+//! and beside native clients, and the mistakes that such clients make.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -49,7 +49,7 @@ fn columns(output: &Output) -> Vec<String> {
     columns
 }
 
-/// Asserts that every copy in `out` is the file, and that there are so many.
+/// Asserts that there are `count` copies in `out` and that each is the file.
 fn copies(server: &Server, out: &Path, count: usize) {
     let paths: Vec<PathBuf> = common::entries(out);
     assert_eq!(paths.len(), count, "{paths:?}");
@@ -125,7 +125,7 @@ fn faulty_lab_client_fails_only_itself() {
         return;
     }
     within(LIMIT, || {
-        // Large enough that one which dies in mid-file leaves most of it unsent.
+        // So large that most of it is unsent when a client dies in mid-file.
         let server = Server::new(30_000_000, |settings| settings.clients = Some(6));
         let out = server.folder.path().join("lab");
         let cases: [(&[&str], Outcome, &str); 4] = [
@@ -154,7 +154,7 @@ fn faulty_lab_client_fails_only_itself() {
 
         let mut clients = Vec::new();
         for (number, (flags, ..)) in (1..).zip(&cases) {
-            // One after the other, so that the seat tells the case.
+            // One after the other, so that each case has a known seat.
             clients.push(lab(&server, &out, flags));
             server.until_ready(number);
         }
@@ -267,7 +267,7 @@ fn lab_client_with_extra_bytes_gets_no_seat() {
 #[test]
 fn lab_client_is_closed_without_number_of_clients() {
     within(LIMIT, || {
-        // The lab's client names neither, so the server must.
+        // The lab's client cannot say how many clients there are, so the server must know.
         let server = Server::new(3000, |_| {});
         let mut peer = server.peer();
         peer.send("Preparado");

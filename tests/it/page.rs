@@ -26,7 +26,7 @@ use crate::common::browser::Browser;
 use crate::common::turn::in_turn;
 use crate::common::{Server, bytes_per_second, have, installed, until};
 
-/// Where pictures are left for whoever wants to look at them; nowhere unless it is set.
+/// The folder for pictures of the page; none unless the environment names one.
 fn pictures() -> Option<PathBuf> {
     std::env::var_os("GATECAST_PICTURES").map(PathBuf::from)
 }
@@ -38,7 +38,7 @@ fn have_browser() -> bool {
     )
 }
 
-/// Takes the page's picture at a desk and on a phone, in light and in dark.
+/// Takes pictures of the page in the size of a desk screen and of a phone, light and dark.
 fn take_pictures(browser: &Browser, name: &str) {
     for (place, width, height) in [("desk", 1280, 900), ("phone", 390, 844)] {
         for scheme in ["light", "dark"] {
@@ -50,7 +50,7 @@ fn take_pictures(browser: &Browser, name: &str) {
                 let path = folder.join(format!("{name}-{place}-{scheme}.png"));
                 fs::write(path, picture).expect("room");
             }
-            // Nothing may stick out to the side, whatever a client calls itself.
+            // Nothing may be wider than the window, whatever the names of the clients are.
             let wide = browser.script("return document.documentElement.scrollWidth - innerWidth");
             assert!(
                 wide.as_i64().expect("a number") <= 0,
@@ -122,7 +122,7 @@ fn browser_shows_and_releases_session() {
         );
         take_pictures(&browser, "before");
 
-        // By keyboard: the button is the first thing that can be reached.
+        // By keyboard: Tab reaches the button first, and Enter presses it.
         browser.keys("\u{e004}");
         assert_eq!(
             browser.script("return document.activeElement.tagName"),

@@ -1,5 +1,5 @@
-//! Servers and clients in processes of their own, as in the world: killed, stopped, starved of
-//! descriptors, threads and rights.
+//! Servers and clients in processes of their own that are killed or stopped, or that lack
+//! descriptors, threads or rights.
 
 use std::io::Read;
 use std::net::{SocketAddr, TcpStream};
@@ -21,7 +21,6 @@ use crate::common::{Peer, entries, sha1_of, until, within};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// A folder with a file of `bytes` bytes, and the file's digest.
 /// Asserts that `out` holds a part and nothing else.
 #[track_caller]
 fn only_part(folder: &Path, out: &str) {
@@ -39,7 +38,7 @@ fn deaths_at_gate_and_mid_file_leave_20_of_25_whole() {
             Program::serve(path, &["f.bin", "--clients", "25", "--rate", "200mbit"]);
         let quiet = (server.count("task"), server.count("fd"));
 
-        // One of the 25 is this test itself: it hears how many are ready.
+        // One of the 25 clients is this test itself, so that it reads how many are ready.
         let mut us = Peer::connect(addr.parse::<SocketAddr>().expect("an address"));
         us.send("GATECAST/1 JOIN group=25 name=us\n");
         assert!(us.read_line().starts_with("OFFER "));
@@ -56,7 +55,7 @@ fn deaths_at_gate_and_mid_file_leave_20_of_25_whole() {
             client.kill();
         }
         ready(&mut us, 21);
-        // Three rows are there already, and they say which.
+        // The three rows of the killed clients are logged already.
         let early = records_of(path, 3);
         let mut names: Vec<_> = early[0].transfers.iter().map(|t| t.name.as_str()).collect();
         names.sort_unstable();
@@ -136,7 +135,7 @@ fn next_server_resumes_parts_of_killed_one() {
         }
         assert!(killed.elapsed() < Duration::from_secs(10));
 
-        // At the same place again; the first clients' parts go on where they were.
+        // A new server at the same address; the clients resume their parts.
         let (_server, addr) =
             Program::serve_by(&mut Command::new(GATECAST), path, &addr, &["f.bin"]);
         let held = ["a", "b"].map(|out| part(&path.join(out)).expect("left"));
@@ -162,7 +161,7 @@ fn next_server_resumes_parts_of_killed_one() {
 #[test]
 fn stopped_client_times_out_unless_it_wakes_in_time() {
     within(LIMIT, || {
-        // More than all buffers on the way hold, and slower than the stops are short.
+        // The file is larger than all buffers on the way, and takes longer than the short stop.
         let (folder, sha1) = folder_with_file(40_000_000);
         let path = folder.path();
         let arguments = [
@@ -200,7 +199,7 @@ fn stopped_client_times_out_unless_it_wakes_in_time() {
         );
         until("its thread to end", || server.count("task") <= 4);
 
-        // It wakes to a connection that has ended, and has a beginning of the file and no more.
+        // When it wakes, its connection has ended, and it keeps a part of the file.
         clients[0].signal("CONT");
         assert_eq!(clients[0].code(), 4, "{}", clients[0].stderr());
         only_part(path, "asleep");
@@ -233,7 +232,8 @@ fn silent_connections_keep_no_honest_client_out() {
         if !common::have("10,000 descriptors for the attack", count == 10_000) {
             return;
         }
-        // Nobody waits for an answer: what the backlog does not hold tries again in the kernel.
+        // They wait for no answer. The kernel retries connections for which the backlog has no
+        // room.
         let attack: Vec<_> = (0..4)
             .map(|_| {
                 thread::spawn(move || {
@@ -250,7 +250,7 @@ fn silent_connections_keep_no_honest_client_out() {
             whole(path, out, sha1);
             honest.push(begun.elapsed());
         };
-        // While they come, and while they stay.
+        // Measured while the connections come, and while they stay.
         measure("meanwhile");
         let silent: Vec<_> = attack
             .into_iter()
@@ -291,18 +291,19 @@ fn silent_connections_keep_no_honest_client_out() {
     });
 }
 
-/// Once the silent ones have gone, so have their threads.
+/// When the silent connections have gone, their threads end.
 fn measure_free(server: &Program) {
     until("the threads of the silent to end", || {
         server.count("task") <= 4
     });
 }
 
-/// The program, some of whose `calls` fail as `fault` says; what strace did is `told` in a file.
+/// The program, some of whose system `calls` fail as `fault` says. strace writes what it did to
+/// `told`.
 fn strace(calls: &str, fault: &str, told: &Path) -> Command {
     let (trace, inject) = (format!("trace={calls}"), format!("inject={calls}:{fault}"));
     let mut command = Command::new("strace");
-    // -D: the process that is started is the program, and strace only looks on.
+    // -D: the process that is started is the program itself, and strace runs beside it.
     command.args(["-D", "-f", "-qq", "-e", &trace, "-e", &inject, "-o"]);
     command.arg(told).arg(GATECAST);
     command
@@ -317,7 +318,8 @@ fn silent_connection_gives_up_its_thread() {
     within(LIMIT, || {
         let (folder, sha1) = folder_with_file(100_000);
         let path = folder.path();
-        // Counted for each thread: the listener's fourth connection gets none, once.
+        // strace counts the calls of each thread: the listener's fourth connection gets no thread,
+        // once.
         let told = path.join("strace");
         let mut command = strace("clone3,clone", "error=EAGAIN:when=4", &told);
         let (_server, addr) = Program::serve_by(&mut command, path, "127.0.0.1:0", &["f.bin"]);
@@ -328,7 +330,7 @@ fn silent_connection_gives_up_its_thread() {
         whole(path, "out", sha1);
         let trace = fs::read_to_string(&told).expect("what strace saw");
         assert!(trace.contains("(INJECTED)"), "{trace}");
-        // The oldest of them was closed for it.
+        // The oldest silent connection was closed for it.
         silent[0].set_read_timeout(Some(LIMIT)).expect("a socket");
         assert_eq!(silent[0].read(&mut [0]).expect("closed"), 0);
     });
@@ -342,7 +344,8 @@ fn client_is_refused_when_threads_run_out() {
     within(LIMIT, || {
         let (folder, sha1) = folder_with_file(100_000);
         let path = folder.path();
-        // Counted for each thread: the listener's third client and all that follow get none.
+        // strace counts the calls of each thread: from its fourth connection on the listener gets
+        // no thread.
         let told = path.join("strace");
         let mut command = strace("clone3,clone", "error=EAGAIN:when=4+", &told);
         let (server, addr) = Program::serve_by(
@@ -364,7 +367,7 @@ fn client_is_refused_when_threads_run_out() {
             "{}",
             late.stderr()
         );
-        // A stranger is closed, and the server still listens.
+        // A connection of another protocol is closed, and the server still listens.
         let mut stranger = Peer::connect(addr.parse().expect("an address"));
         stranger.send("GET / HTTP/1.0\r\n\r\n");
         assert_eq!(stranger.read_to_close(), b"");
@@ -372,7 +375,7 @@ fn client_is_refused_when_threads_run_out() {
     });
 }
 
-/// A server ends its own accepting thread by a connection to itself, which may fail too.
+/// A server wakes its accepting thread by a connection to itself, and that may fail.
 #[test]
 fn server_ends_when_it_cannot_connect_to_itself() {
     if !common::have("strace", common::installed("strace")) {
@@ -397,7 +400,7 @@ fn server_ends_when_it_cannot_connect_to_itself() {
     });
 }
 
-/// Calls that are interrupted, or move less than was asked for, at every third time.
+/// Every third call is interrupted.
 #[test]
 fn interrupted_system_calls_change_no_byte() {
     if !common::have("strace", common::installed("strace")) {
@@ -436,7 +439,8 @@ fn interrupted_system_calls_change_no_byte() {
     });
 }
 
-/// The n-th call of a kind fails: a client has the whole file and says so, or has none and says so.
+/// The n-th call of a kind fails: the client has the whole file and succeeds, or has none and
+/// fails.
 #[test]
 fn failed_system_call_leaves_whole_copy_or_none() {
     if !common::have("strace", common::installed("strace")) {
@@ -474,7 +478,7 @@ fn failed_system_call_leaves_whole_copy_or_none() {
                         whole(path, &out, sha1);
                         successes += 1;
                     }
-                    // Before it could speak, the loader itself has failed.
+                    // The loader failed before the program began.
                     Some(127) if call == "openat" || call == "pread64" => {}
                     _ => {
                         assert!(
@@ -482,8 +486,8 @@ fn failed_system_call_leaves_whole_copy_or_none() {
                             "{out}: {code:?} and {copies:?}: {}",
                             client.stderr()
                         );
-                        // The signal thread reads from a socket of its own, which never fails but
-                        // here; its panic is its package's answer, and ends nothing.
+                        // signal-hook's thread panics when reading its own socket fails. That
+                        // happens only here, and ends nothing else.
                         let said = client.stderr();
                         let ours = |line: &&str| {
                             line.contains("panicked") && !line.contains("thread 'signals'")
@@ -511,7 +515,8 @@ fn unwritable_folder_gives_one_clear_error() {
         let probe =
             fs::metadata("/proc/self").map(|about| std::os::unix::fs::MetadataExt::uid(&about));
         if probe.expect("/proc") == 0 {
-            // Root may write anywhere; nobody may not. It needs a program that it can reach.
+            // Root may write anywhere, so the user nobody runs a copy of the program that it can
+            // reach.
             use std::os::unix::fs::PermissionsExt;
             use std::os::unix::process::CommandExt;
             fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("ours");
@@ -593,7 +598,7 @@ fn hostile_log_is_refused_and_escaped() {
                 "line 3",
             ),
         ];
-        // Cut in every line's middle, and at a byte of each column.
+        // The log is cut in the middle of a line, at a byte of each column.
         for cut in (at_line_2..honest.len()).step_by(23) {
             cases.push((
                 honest[..cut].to_vec(),

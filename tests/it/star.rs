@@ -1,6 +1,6 @@
-//! Stars as they are: real namespaces, links and shapers, and nothing left of them.
+//! Stars of real namespaces, links and shapers, and that nothing of them is left.
 //!
-//! Most of this takes root, `ip`, `tc`, `nft` and `ethtool`; without them these tests pass by.
+//! Most tests need root, `ip`, `tc`, `nft` and `ethtool`, and are skipped without them.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -24,7 +24,7 @@ use crate::common::{have, until};
 
 static GO: AtomicBool = AtomicBool::new(false);
 
-/// Held by a test that sweeps all stars without an owner, and by one that keeps such a star.
+/// Held by a test that removes all stars without an owner, and by one that keeps such a star.
 static OWNERLESS: Mutex<()> = Mutex::new(());
 
 fn gatecast(arguments: &[&str]) -> Output {
@@ -67,7 +67,7 @@ fn of(child: &Child) -> Vec<String> {
     namespace::names().into_iter().filter(mine).collect()
 }
 
-/// Links, queues and packet filters of the namespace in which we stand.
+/// Links, queues and packet filters of the namespace of this process.
 fn surroundings() -> String {
     let show = |program: &str, words: &[&str]| {
         let path = tool::find(program).expect("there");
@@ -184,7 +184,7 @@ fn foreign_namespace_is_never_touched() {
     let Some(_turn) = turn_with_stars("star") else {
         return;
     };
-    // A star of ours that was killed long ago would have this owner; here others have the name.
+    // The star has an id of ours, but a namespace of its name is there already and is not ours.
     let mut id = StarId::next();
     id.number = 990_000;
     let layout = StarLayout::new(3, Rate(10_000_000));
@@ -230,7 +230,7 @@ fn down_removes_stars_of_killed_owners_only() {
     let before = surroundings();
     let mut killed = standing(&["--hosts", "3"]);
     let mut living = standing(&["--hosts", "3"]);
-    // A process inside would keep a namespace alive without a name.
+    // A process inside keeps a namespace alive after its name is gone.
     let namespace = namespace::path_of(&of(&killed)[0]);
     let mut sleeper = namespace::enter(&namespace, || {
         Command::new("sleep").arg("600").spawn().expect("sleep")
@@ -283,16 +283,17 @@ fn ctrl_c_leaves_no_star_at_any_moment() {
             .stderr(Stdio::null())
             .spawn()
             .expect("the program starts");
-        // The moment is the test: everything from before the handlers to a star that stands.
+        // The signal comes at different moments: from before the handlers are set to a complete
+        // star.
         thread::sleep(Duration::from_millis(step * 10));
         assert!(signal(child.id(), name));
         if step % 3 == 0 {
-            // A second one ends it at once, and leaves nothing either.
+            // A second signal ends it at once, and leaves nothing either.
             thread::sleep(Duration::from_millis(step));
             signal(child.id(), "INT");
         }
         let status = child.wait().expect("ends");
-        // Before there are handlers the signal itself ends it, and nothing is made yet.
+        // Before the handlers are set the signal itself ends it, and nothing is made yet.
         assert!(matches!(status.code(), Some(130) | None), "{status}");
         assert_eq!(of(&child).len(), 0, "after {step} x 10 ms, {name}");
     }
@@ -311,7 +312,7 @@ fn kept_star_stands_until_taken_down() {
         .rsplit_once("gatecast star down ")
         .expect("how to remove it");
     let name = name.trim();
-    // Of another subnet, through the router.
+    // The route to another subnet goes through the router.
     let exec = gatecast(&[
         "star",
         "exec",
@@ -351,7 +352,7 @@ fn missing_tool_is_named_in_error() {
         return;
     };
     let nft = tool::find("nft").expect("there");
-    // In a mount namespace of its own the program is covered by something that is none.
+    // In a mount namespace of its own, /dev/null is mounted over the program.
     let script = format!(
         "mount --bind /dev/null {} && exec {GATECAST} star run --hosts 2 --loss 1% -- true",
         nft.display()
@@ -388,7 +389,7 @@ fn star_without_root_uses_user_namespace_or_says_why() {
     if !have("setpriv", tool::find("setpriv").is_some()) {
         return;
     }
-    // Where nobody can reach it, the program is not where the test built it.
+    // The user nobody may not reach the built program, so it runs a copy.
     let folder = tempfile::tempdir().expect("a folder");
     let program = folder.path().join("gatecast");
     fs::copy(GATECAST, &program).expect("copied");
@@ -458,7 +459,8 @@ fn links_keep_their_rate_and_count_every_loss() {
             lead: Duration::from_millis(400),
             span: Duration::from_millis(1000),
         };
-        // Wide: other tests run at the same time. That a link is the one asked for shows even so.
+        // The bounds are wide because other tests run at the same time. They still tell the links
+        // apart.
         for (host, nominal) in [(1, 100.0), (2, 20.0)] {
             let hosts = star.hosts();
             let got = flow::tcp(&hosts[0], &hosts[host], window, &GO).expect("measured");
@@ -470,7 +472,7 @@ fn links_keep_their_rate_and_count_every_loss() {
             .expect("asked for");
         check.check().expect("exact");
         assert!(check.sent > 5000 && check.filter_dropped > 0, "{check}");
-        // It goes on afterwards, with counters from zero, for UDP only.
+        // The filter stays afterwards, with its counters at zero, and for UDP only.
         let hosts = star.hosts();
         flow::tcp(&hosts[0], &hosts[1], window, &GO).expect("measured");
         assert_eq!(star.filtered().expect("counters")[1].seen, 0);
@@ -494,7 +496,7 @@ fn host_counters_include_headers() {
     assert_eq!((flow.sent, flow.received), (1000, 1000));
     let up = hosts[0].carried().expect("counted").since(before[0]).up;
     let down = hosts[1].carried().expect("counted").since(before[1]).down;
-    // And a few frames of address resolution.
+    // 1000 frames, and a few more of address resolution.
     assert!((1_514_000..1_516_000).contains(&up), "{up}");
     assert_eq!(up, down);
     assert!(!hosts[1].listens(8080).expect("looked"));

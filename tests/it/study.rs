@@ -1,6 +1,7 @@
-//! Studies as they are: real programs on real stars, results that survive, and nothing left.
+//! Studies with real programs on real stars: their results, what survives a kill, and that nothing
+//! is left.
 //!
-//! This takes root, `ip`, `tc` and `ethtool`; without them these tests pass by.
+//! They need root, `ip`, `tc`, `nft` and `ethtool`, and are skipped without them.
 
 use std::fs;
 use std::path::Path;
@@ -17,11 +18,11 @@ use crate::common::program::{GATECAST, output_text, signal};
 use crate::common::star::turn_with_stars;
 use crate::common::{have, installed, until, within};
 
-/// No test here is longer: some seconds of links, and as much again for a busy machine.
+/// No test here takes longer, even on a busy machine.
 const LIMIT: Duration = Duration::from_secs(240);
 
-/// What a test does not say itself. Small and quick; how well links are kept is not what these
-/// tests are about, and other tests run at the same time.
+/// The options that a test does not give itself. They are small and quick, with a wide tolerance
+/// for the links, because other tests run at the same time.
 const USUAL: [(&str, &str); 4] = [
     ("--rate", "50mbit"),
     ("--size", "1MB"),
@@ -171,7 +172,7 @@ fn study_writes_results_and_resumes() {
             assert_eq!(row["verified"], true);
             let makespan = row["makespan_s"]["median"].as_f64().expect("measured");
             let bound = row["bound_s"].as_f64().expect("computed");
-            // Five per cent: what a shaper's burst gives to a file of one megabyte.
+            // Five per cent less is possible: the shaper lets its burst through at once.
             assert!(makespan > 0.95 * f64::from(clients) * 0.16, "{row}");
             assert!(
                 (row["efficiency"].as_f64().expect("computed") - bound / makespan).abs() < 1e-9
@@ -213,7 +214,7 @@ fn study_writes_results_and_resumes() {
             "{}",
             output_text(&output)
         );
-        // More of the same is the same study.
+        // More runs of the same cells are the same study.
         let output = place.study(&["--clients", "1,3", "--runs", "3"]);
         assert!(output.status.success(), "{}", output_text(&output));
         assert_eq!(place.runs(), 6);
@@ -269,7 +270,7 @@ fn dead_host_fails_its_run_and_study_goes_on() {
     };
     within(LIMIT, || {
         let place = StudyFolder::new();
-        // Two megabytes a client and second: long enough to meet.
+        // It takes some seconds, so that the client can be killed in time.
         let mut study = place.begin(&["--clients", "2", "--size", "10MB"]);
         let process = study.id();
         let grown = |name: &str| {

@@ -1,5 +1,5 @@
-//! What the tests with real sockets share: a server of its own for each test, a client made of
-//! nothing but lines, and conditions that are waited for under a deadline.
+//! What the tests share: a server for each test, a client that sends lines of the protocol one by
+//! one, and waiting for conditions with a deadline.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -45,10 +45,10 @@ pub(crate) mod swarm;
 pub(crate) mod turn;
 pub(crate) mod udp;
 
-/// No single wait of a test is longer.
+/// The longest that a test waits for one condition.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Runs `body` and fails if it takes longer than `limit`: no test may hang.
+/// Runs `body`, and fails if it takes longer than `limit`, so that no test hangs.
 pub(crate) fn within(limit: Duration, body: impl FnOnce() + Send + 'static) {
     let (done, over) = mpsc::channel();
     let thread = thread::spawn(move || {
@@ -74,8 +74,8 @@ pub(crate) fn until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// Whether `there` is so; where it is not, says what is passed by, and fails where peers are
-/// required.
+/// Returns `there`. If it is false, says that the test is skipped for lack of `what`, and fails if
+/// `GATECAST_PEERS` is `required`.
 pub(crate) fn have(what: &str, there: bool) -> bool {
     if !there {
         let required = std::env::var_os("GATECAST_PEERS").is_some_and(|word| word == "required");
@@ -114,7 +114,7 @@ impl Server {
         Self::with(bytes, set, |host| tcp::serve(host).expect("TCP"))
     }
 
-    /// The same, put together by `build`.
+    /// The same, with the transports and services that `build` registers.
     pub(crate) fn with(
         bytes: u64,
         set: impl FnOnce(&mut ServerConfig),
@@ -211,12 +211,12 @@ impl Server {
         thread::spawn(move || tcp::fetch(&order).expect("an order that can be begun"))
     }
 
-    /// A client made of lines, connected.
+    /// A client that sends lines one by one, connected.
     pub(crate) fn peer(&self) -> Peer {
         Peer::connect(self.addr)
     }
 
-    /// A client made of lines that has joined and was offered a seat.
+    /// A client that sends lines one by one, and was offered a seat.
     pub(crate) fn joined(&self, group: u16, name: &str) -> Peer {
         let mut peer = self.peer();
         peer.send(format!("GATECAST/1 JOIN group={group} name={name}\n"));
@@ -225,7 +225,7 @@ impl Server {
         peer
     }
 
-    /// A client made of lines that waits at the gate.
+    /// A client that sends lines one by one, and waits at the gate.
     pub(crate) fn waiting(&self, group: u16, name: &str) -> Peer {
         let mut peer = self.joined(group, name);
         let ready = || {
@@ -239,7 +239,7 @@ impl Server {
         peer
     }
 
-    /// Ends it in the middle of whatever it does; what was logged is not looked at.
+    /// Stops it in the middle of whatever it does. The log is not checked.
     pub(crate) fn kill(&mut self) {
         self.stop_running().expect("a log");
     }
@@ -269,7 +269,7 @@ impl Server {
             .expect("a free port")
     }
 
-    /// Stops it, and holds it to its log: what was said is what was written, one line a row.
+    /// Stops it, and checks its logs: each can be read back and has one line for each row.
     pub(crate) fn stop(mut self) {
         self.running.take().expect("running").stop().expect("a log");
         let mut rows = 0;
@@ -285,7 +285,7 @@ impl Server {
         self.only_whole_copies();
     }
 
-    /// Nothing but whole copies may stand under final names.
+    /// Asserts that every file in `out` that is no part is a whole copy.
     pub(crate) fn only_whole_copies(&self) {
         for copies in entries(&self.folder.path().join("out")) {
             for path in entries(&copies).into_iter().filter(|p| !is_part(p)) {
@@ -304,7 +304,7 @@ pub(crate) fn offer(paths: &[PathBuf], set: impl FnOnce(&mut ServerConfig)) -> S
     host.start(([127, 0, 0, 1], 0).into()).expect("a free port")
 }
 
-/// TCP, but the thread that is to send to one seat panics.
+/// TCP, but the thread that sends to one seat panics.
 #[derive(Debug)]
 struct Panicking<W> {
     inner: W,
@@ -422,7 +422,7 @@ pub(crate) fn bytes_per_second(bytes: u64) -> Option<Rate> {
     Some(Rate(bytes * 8))
 }
 
-/// A client of lines: says what it is told to, however wrong.
+/// A client that sends what the test wants, right or wrong, and reads line by line.
 pub(crate) struct Peer {
     pub(crate) stream: Arc<TcpStream>,
     held: Vec<u8>,
@@ -501,7 +501,7 @@ impl Peer {
         }
     }
 
-    /// Takes the whole payload after GO as an honest client would, up to LAST.
+    /// Receives the whole payload after GO as an honest client does, up to its LAST.
     pub(crate) fn receive_to_last(&mut self) -> Digest {
         let go = self.read_past_wait();
         let bytes = go.strip_prefix("GO bytes=").expect(&go);

@@ -41,7 +41,7 @@ pub(crate) fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).expect("UTF-8")
 }
 
-/// What a program printed, and what it said on standard error.
+/// What a program wrote to standard output and to standard error.
 pub(crate) fn output_text(output: &Output) -> String {
     let both = [&output.stdout[..], &output.stderr[..]].concat();
     String::from_utf8_lossy(&both).into_owned()
@@ -155,12 +155,12 @@ impl Program {
         Self::start(command.current_dir(folder))
     }
 
-    /// What it has said on standard error.
+    /// What it has written to standard error.
     pub(crate) fn stderr(&self) -> String {
         self.stderr.get().join("\n")
     }
 
-    /// The lines that it has printed.
+    /// The lines that it has written to standard output.
     pub(crate) fn stdout(&self) -> Vec<String> {
         self.stdout.get()
     }
@@ -250,7 +250,7 @@ pub(crate) fn records(folder: &Path) -> Vec<Record> {
     report::read_logs(&logs).expect("logs that read back")
 }
 
-/// The records once the log holds `rows` rows; a line is whole or not there.
+/// The records, once the logs hold `rows` rows.
 pub(crate) fn records_of(folder: &Path, rows: usize) -> Vec<Record> {
     until(
         &format!("{rows} rows in the log within {PATIENCE:?}"),

@@ -1,5 +1,5 @@
-//! What the tests of the swarm share: a server that sends by swarm alone, a GET, a peer made of
-//! messages.
+//! What the tests of the swarm share: a server that sends by swarm only, and a peer that sends
+//! messages one by one.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -18,7 +18,7 @@ use gatecast::internals::transport::swarm::torrents::Options;
 use crate::common::http::get;
 use crate::common::{PATIENCE, Server};
 
-/// A server that sends by swarm alone.
+/// A server that sends by swarm only.
 pub(crate) fn server(bytes: u64, set: impl FnOnce(&mut ServerConfig)) -> Server {
     let set = |settings: &mut ServerConfig| {
         settings.via = Some(Via::Swarm);
@@ -30,7 +30,7 @@ pub(crate) fn server(bytes: u64, set: impl FnOnce(&mut ServerConfig)) -> Server 
     })
 }
 
-/// Clients of one process, a thread each.
+/// Clients of this process, each in a thread.
 pub(crate) fn fetch(
     server: &Server,
     clients: u16,
@@ -46,7 +46,7 @@ pub(crate) fn metainfo(server: &Server) -> Metainfo {
     Metainfo::decode(&get(server.addr, "/f.bin.torrent")).expect("a torrent")
 }
 
-/// How many chunks nobody but the server has had.
+/// How many chunks no client has got yet.
 pub(crate) fn held_back(server: &Server) -> usize {
     let swarm = String::from_utf8(get(server.addr, "/swarm")).expect("text");
     swarm.matches("\"first\":null").count()
@@ -69,7 +69,7 @@ pub(crate) fn data_of<'a>(content: &'a [u8], metainfo: &Metainfo, block: Block) 
     &content[from..from + block.len as usize]
 }
 
-/// A peer made of messages.
+/// A peer that sends messages one by one, right or wrong.
 pub(crate) struct Raw {
     pub(crate) stream: TcpStream,
     limits: Limits,
@@ -99,7 +99,7 @@ impl Raw {
     }
 
     pub(crate) fn send_bytes(&mut self, bytes: &[u8]) {
-        // Whoever is spoken to may have had enough.
+        // The other side may have closed already.
         let _ = self.stream.write_all(bytes);
     }
 
@@ -109,7 +109,7 @@ impl Raw {
         self.send_bytes(&bytes);
     }
 
-    /// The next message that is more than a sign of life; `None` when the other side has closed.
+    /// The next message that is no keep-alive; `None` when the other side has closed.
     pub(crate) fn read_message(&mut self) -> Option<Vec<u8>> {
         loop {
             let mut head = [0; 4];

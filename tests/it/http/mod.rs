@@ -1,4 +1,4 @@
-//! The HTTP face with clients made of bytes; `peers.rs` has those that other people wrote.
+//! HTTP with requests written by hand. `peers.rs` has clients that other people wrote.
 
 #[cfg(feature = "cli")]
 mod nginx;
@@ -232,7 +232,7 @@ fn hostile_request_costs_only_its_own_connection() {
             let shown: String = lines.chars().take(60).collect();
             let mut stream = TcpStream::connect(server.addr).expect("a server");
             stream.set_read_timeout(Some(PATIENCE)).expect("a setting");
-            // A server that has answered may close before the rest is out.
+            // A server that has answered may close before all is sent.
             let _ = stream.write_all(lines.replace('\n', "\r\n").as_bytes());
             let mut said = Vec::new();
             let _ = stream.read_to_end(&mut said);
@@ -273,7 +273,7 @@ fn slow_head_gets_408_and_idle_connection_is_closed() {
                 }
             }
         });
-        // The listener takes the first four bytes; the head's deadline covers both.
+        // The listener reads the first four bytes. The deadline of the head includes them.
         assert_eq!(answer(&slow.read_to_close()).0, 408);
         assert!(
             begun.elapsed() < Duration::from_secs(8),
@@ -381,7 +381,7 @@ fn gate_sends_no_bytes_before_release_or_answers_503() {
             assert_eq!(transfer.bytes_server, Some(100_000));
             assert!(transfer.woke.is_some() && transfer.first_server.is_some());
         }
-        // The server's own test holds the log to one line a row, without a control in it.
+        // `Server::stop` checks that the log has one line a row and no control characters.
         common::row(&record, "\u{1b}[2J\u{9b}\r\n{\"ok\":true}\u{202e}");
         common::row(&record, "<script>alert(1)</script>");
         let sessions = String::from_utf8(get(&server, "/sessions.csv", "").2).expect("text");
@@ -572,7 +572,7 @@ fn subscribers_share_snapshots_and_excess_gets_503() {
             .for_each(|peer| while !peer.read_line().starts_with("data: ") {});
         assert_eq!(get(&server, "/events", "").0, 503);
         drop(crowd);
-        // A page that is reloaded all the time takes no place for good.
+        // A page that is reloaded again and again gives its places back.
         for _ in 0..30 {
             drop(subscribe());
             thread::sleep(Duration::from_millis(10));
@@ -644,7 +644,7 @@ fn own_http_client_is_proven_on_both_sides() {
             records[0].session, record.session,
             "both sides speak of one session"
         );
-        // Resumed from what a cut fetch left.
+        // It resumes what an interrupted fetch left.
         let mut order = server.order("again");
         order.resume = true;
         fs::create_dir_all(&order.out).expect("room");

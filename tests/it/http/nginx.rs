@@ -1,4 +1,4 @@
-//! `fetch --via http` from a server that is not ours, and our gate beside it.
+//! `fetch --via http` from nginx, and nginx's ranges beside ours.
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
@@ -17,7 +17,7 @@ use crate::common::http::get_with;
 use crate::common::program::run;
 use crate::common::{Server, have, sha1_of, until, within};
 
-/// Debian keeps it out of everybody's path.
+/// On Debian it is not in the PATH of ordinary users.
 const NGINX: &str = "/usr/sbin/nginx";
 
 /// An nginx of its own that serves one folder.
@@ -28,7 +28,8 @@ struct Nginx {
 
 impl Nginx {
     fn start(folder: &Path, served: &Path) -> Self {
-        // nginx takes no port 0; the one that was free a moment ago still is, mostly.
+        // nginx cannot choose a free port itself. One that was free a moment ago is nearly always
+        // free.
         let port = TcpListener::bind(("127.0.0.1", 0))
             .and_then(|listener| listener.local_addr())
             .expect("a free port")
@@ -68,7 +69,7 @@ impl Nginx {
 
 impl Drop for Nginx {
     fn drop(&mut self) {
-        // Its master ends its workers when it is asked, and not when it is killed.
+        // The master process ends its workers on SIGTERM, and not when it is killed.
         let _ = Command::new("kill")
             .arg(self.child.id().to_string())
             .status();
@@ -144,7 +145,7 @@ fn copy_from_nginx_needs_known_digest_to_be_proven() {
         assert_eq!(output.status.code(), Some(5), "{output:?}");
         assert_eq!(common::entries(&path.join("c")), Vec::<PathBuf>::new());
 
-        // Taken up where a cut fetch left it, by Range and If-Range.
+        // It resumes what an interrupted fetch left, by Range and If-Range.
         fs::create_dir(path.join("d")).expect("room");
         let part = path.join("d").join(format!(".{}-1.part", right.short()));
         fs::write(
@@ -235,7 +236,8 @@ fn nginx_and_gatecast_answer_ranges_alike() {
                     assert_eq!(ours.2.len(), 1000, "{range}");
                     assert!(theirs.0 != 206 || range.contains(','), "{range}");
                 }
-                // What no number can hold lies beyond every file; to nginx it is malformed.
+                // We take a number that does not fit into 64 bits as beyond the file; nginx, as
+                // malformed.
                 (206, 416) => assert!(range.contains("18446744073709551616"), "{range}"),
                 (ours, theirs) => panic!("{range}: {ours} and {theirs}"),
             }

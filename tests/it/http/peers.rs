@@ -1,4 +1,4 @@
-//! The HTTP face with the clients that people have: curl, wget, aria2.
+//! HTTP with clients that other people wrote: curl, wget and aria2.
 
 use std::fs;
 use std::path::Path;
@@ -176,7 +176,7 @@ fn killed_curl_resumes_to_whole_copy() {
         );
         assert!(kills > 25, "{kills}");
 
-        // The file is another one when the client comes back: never a mix.
+        // When the file is another one at the second request, the copy is no mix of both.
         let copy = folder.join("changed");
         fs::write(&copy, vec![b'x'; 1000]).expect("room");
         let old = format!("If-Range: \"sha1-{}\"", Digest::of(b"old"));

@@ -1,5 +1,4 @@
-//! What goes wrong with viewers: one that is stopped, none at all; and
-//! what the relay tells of them each second.
+//! A stopped viewer, a relay without viewers, and what relay and viewer report each second.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::thread;
@@ -11,7 +10,8 @@ use crate::common::program::Program;
 use crate::common::turn::in_turn;
 use crate::live::{LIMIT, events, quit, relay, relay_with, watch};
 
-/// Sends seven null packets `rate` times a second for `time`, or until `done`; how long it took.
+/// Sends a datagram of seven packets `rate` times a second for `time`, or until `done`. Returns how
+/// long that took.
 pub(super) fn pour(
     source: &UdpSocket,
     rate: u32,
@@ -37,7 +37,7 @@ pub(super) fn source_to(input: SocketAddr) -> UdpSocket {
     source
 }
 
-/// One of 25.
+/// One of 25 viewers is stopped.
 #[test]
 fn stopped_viewer_is_dropped_without_loss_to_others() {
     in_turn("live", LIMIT, || {
@@ -47,7 +47,7 @@ fn stopped_viewer_is_dropped_without_loss_to_others() {
         let mut watches: Vec<Program> = (0..25).map(|_| watch(place, at, &["--events"])).collect();
         let stopped = watches.pop().expect("25");
         let source = source_to(input);
-        // 5 Mbit/s, as long with it as without it.
+        // 5 Mbit/s, first without a stopped viewer, then with one.
         let three = Duration::from_secs(3);
         pour(&source, 500, three, &mut || false);
         stopped.signal("STOP");
@@ -60,14 +60,14 @@ fn stopped_viewer_is_dropped_without_loss_to_others() {
             false
         });
         let let_go = let_go.unwrap_or_else(|| panic!("never let go: {}", relay.stderr()));
-        // Five are promised, from its last word on; a machine that runs all tests is slow to look.
+        // The relay promises 5 s after the last message; on a busy machine it may notice later.
         assert!(let_go < Duration::from_secs(7), "{let_go:?}");
         for watch in &mut watches {
             let event = quit(watch);
             let (received, sent) = (&event["received"], &event["sent"]);
             assert_eq!(received["datagrams"], sent["datagrams"], "{event}");
             assert_eq!(sent["dropped"], 0, "{event}");
-            // A queue for the stopped one in which the others stood would be seconds.
+            // If the others waited behind the stopped one, their delay would be seconds.
             let p99 = sent["delay_p99_us"].as_u64().expect("a delay");
             assert!(p99 < 250_000, "{event}");
         }
@@ -95,7 +95,7 @@ fn relay_and_viewer_print_events_each_second() {
                 assert_eq!(event["schema"], name);
                 schema::check(event, schema::LIVE).unwrap_or_else(|e| panic!("{e}: {event}"));
             }
-            // The last one is of the end, whenever that was.
+            // The last event comes at the end, whenever that is.
             for pair in events[..events.len() - 1].windows(2) {
                 let apart = seconds(&pair[1]) - seconds(&pair[0]);
                 assert!((0.3..3.0).contains(&apart), "{apart} s: {pair:?}");
@@ -140,7 +140,7 @@ fn relay_without_viewers_uses_no_processor_time() {
         let before = user();
         // 200 Mbit/s.
         pour(&source, 19_000, Duration::from_secs(3), &mut || false);
-        // A hundredth of 3 s are 3 ticks.
+        // 3 ticks are one percent of 3 s.
         assert!(user() - before <= 3, "{} ticks", user() - before);
     });
 }

@@ -1,5 +1,5 @@
-//! The relay and its viewers as programs, with the sources and players of the world: ffmpeg, VLC,
-//! and the lab's client in Python.
+//! The relay and its viewers as programs, with real sources and players: ffmpeg, VLC and the lab's
+//! client in Python.
 
 mod faults;
 mod terminal;
@@ -20,7 +20,7 @@ use crate::common::{have, installed, until};
 
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// `gatecast relay` on ports that the system chooses; where its source and viewers go.
+/// Starts `gatecast relay`. Returns it with the addresses for its source and for its viewers.
 fn relay(folder: &Path) -> (Program, SocketAddr, SocketAddr) {
     relay_with(folder, &[])
 }
@@ -30,7 +30,7 @@ fn relay_with(folder: &Path, arguments: &[&str]) -> (Program, SocketAddr, Socket
     relaying(Command::new(GATECAST).args(words).args(arguments), folder)
 }
 
-/// The relay that `command` is; where its source and viewers go.
+/// Starts the relay by `command`. Returns it with the addresses for its source and for its viewers.
 fn relaying(command: &mut Command, folder: &Path) -> (Program, SocketAddr, SocketAddr) {
     let relay = Program::interactive(command.current_dir(folder));
     until("it relays", || relay.stderr().contains("relaying"));
@@ -76,7 +76,7 @@ fn last_event(program: &Program) -> serde_json::Value {
     events(program).pop().expect("an event")
 }
 
-/// Ends a viewer by `q`, and what it printed last.
+/// Ends a viewer by `q`, and returns the last event that it printed.
 fn quit(watch: &mut Program) -> serde_json::Value {
     watch.type_line("q");
     assert_eq!(watch.code(), 0, "{}", watch.stderr());
@@ -99,7 +99,7 @@ fn ffmpeg(seconds: u32, format: &str, to: &str) {
     assert!(output.status.success(), "{output:?}");
 }
 
-/// How many pictures ffprobe finds in a recording, and what it complains of.
+/// How many pictures ffprobe finds in a recording, and its warnings.
 fn probe(file: &Path) -> (u64, String) {
     let output = Command::new("ffprobe")
         .args(["-v", "warning", "-count_packets", "-select_streams", "v:0"])
@@ -117,13 +117,13 @@ fn probe(file: &Path) -> (u64, String) {
     (pictures.unwrap_or(0), complaints)
 }
 
-/// A port that is free now, for a player that takes it in a moment.
+/// A free port for a player that will bind it in a moment.
 fn free_port() -> SocketAddr {
     let free = UdpSocket::bind("127.0.0.1:0").expect("a free port");
     free.local_addr().expect("bound")
 }
 
-/// Waits until somebody of this host receives at `player`.
+/// Waits until a socket of this host is bound to `player`.
 fn until_taken(player: SocketAddr) {
     let row = format!(":{:04X} ", player.port());
     until("the player listens", || {
@@ -131,7 +131,7 @@ fn until_taken(player: SocketAddr) {
     });
 }
 
-/// ffprobe as a player: it looks at a live stream and says what is in it.
+/// ffprobe as a player: it reads a live stream and prints what is in it.
 fn live_probe() -> (SocketAddr, Program) {
     let player = free_port();
     let probe = Program::interactive(
@@ -154,7 +154,7 @@ fn three_viewers_record_ffmpeg_stream_whole() {
         let folder = tempfile::tempdir().expect("room");
         let place = folder.path();
         let (mut relay, input, at) = relay(place);
-        // Each has a player of its own, and a recording.
+        // Each viewer has its own player and a recording.
         let files = ["1.ts", "2.ts", "3.ts"];
         let mut players = Vec::new();
         let mut watches = Vec::new();
@@ -296,7 +296,7 @@ fn vlc_sends_and_plays_through_relay() {
     in_turn("live", LIMIT, || {
         let folder = tempfile::tempdir().expect("room");
         let place = folder.path();
-        // VLC is somebody else, and writes here.
+        // VLC runs as another user, who must be able to write here.
         let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o777);
         fs::set_permissions(place, everybody).expect("ours");
         let made = Command::new("ffmpeg")
@@ -344,7 +344,7 @@ fn vlc_sends_and_plays_through_relay() {
             let event = quit(watch);
             let (received, sent) = (&event["received"], &event["sent"]);
             assert_eq!(received["datagrams"], sent["datagrams"], "{event}");
-            // Whatever VLC itself may have left out: none is added.
+            // VLC itself may have left packets out. The relay loses no more.
             assert_eq!(received["cc_errors"], sent["source_cc_errors"], "{event}");
             assert_eq!(event["unplayed"], 0, "{event}");
         }
@@ -398,7 +398,7 @@ fn lab_viewer_is_served_by_its_wire_format() {
         assert!(ask(&mut lab, "say CONECTAR 80").starts_with("ERROR "));
         assert_eq!(ask(&mut lab, &format!("say CONECTAR <{port}>")), "OK");
         assert!(ask(&mut lab, &format!("say CONECTAR {port}")).starts_with("ERROR "));
-        // As many as its queue holds until it is asked to take them.
+        // As many as the queue of its socket holds.
         send(64);
         assert_eq!(ask(&mut lab, "take 64"), "64 84224");
         assert_eq!(ask(&mut lab, "say INTERRUMPIR"), "OK");

@@ -1,5 +1,4 @@
-//! `gatecast watch` on a terminal: single keys, the status line, and a terminal that is afterwards
-//! as it was.
+//! `gatecast watch` on a terminal: single keys, the status line, and that the terminal is restored.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
@@ -104,7 +103,7 @@ fn keys_pause_continue_and_quit_and_restore_terminal() {
             terminal.type_line(&format!("key {last}"));
             ask(&mut terminal, "wait", "ended ");
             let printed = terminal.stdout().join("\n");
-            // Ctrl-C is an interruption, the others are how one leaves.
+            // Ctrl-C interrupts the program; the other keys end it as usual.
             let code = if last == "\u{3}" { 130 } else { 0 };
             let ended = format!("ended {code} terminal kept");
             assert!(printed.contains(&ended), "{printed}");
@@ -169,7 +168,7 @@ fn background_viewer_is_not_stopped_by_terminal() {
         appears(&terminal, "watching");
         terminal.type_line("key q");
         ask(&mut terminal, "wait", "ended 0 terminal kept");
-        // It did not hear the key, which was the shell's, and watched to its end.
+        // It did not read the key, which was for the shell, and watched for its 3 s.
         assert!(
             relay.stderr().contains("left after 3."),
             "{}",

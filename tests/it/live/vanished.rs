@@ -1,4 +1,4 @@
-//! A viewer whose host vanishes: its link goes down, and nothing comes from there any more.
+//! A viewer whose host vanishes: its link goes down, and no packet comes from there any more.
 
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -16,7 +16,7 @@ struct Elsewhere {
 }
 
 impl Elsewhere {
-    /// `None` where the system does not let us.
+    /// `None` where this user may not make one.
     fn new() -> Option<Self> {
         let id = std::process::id();
         let elsewhere = Self {
@@ -72,7 +72,7 @@ fn relay_stops_sending_to_vanished_host() {
         ];
         let (relay, input, at) = relaying(Command::new(GATECAST).args(words), folder.path());
         let port = at.port().to_string();
-        // A client of the lab's kind: it says nothing after its command.
+        // A client of the lab's kind, which sends nothing after its command.
         let script = "import socket, sys, time\n\
             c = socket.create_connection(('198.18.77.1', int(sys.argv[1])))\n\
             u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n\
@@ -89,7 +89,7 @@ fn relay_stops_sending_to_vanished_host() {
         let source = source_to(input);
         pour(&source, 500, Duration::from_secs(1), &mut || false);
         assert!(!relay.stderr().contains("after"), "{}", relay.stderr());
-        // From one moment to the next nothing comes from there, not even a refusal.
+        // From now on nothing comes from there, not even an ICMP error.
         assert!(ip(&format!(
             "-n {} link set {}p down",
             elsewhere.name, elsewhere.link

@@ -1,4 +1,4 @@
-//! What a viewer says that it should not, or does not say, or does not do.
+//! Viewers that send what they should not, that fall silent, or that do not read.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream, UdpSocket};
@@ -43,7 +43,7 @@ fn hostile_commands_are_refused_and_change_nothing() {
         lab.send(b"\xff\xfd\x06\0CONECTAR\n");
         assert!(lab.read_line().starts_with("ERROR "));
         assert!(relay.snapshot().viewers.is_empty());
-        // Two in one segment, then one a byte at a time.
+        // Two commands in one segment, then one command in segments of one byte.
         let two = format!("{}\nINTERRUMPIR\n", lab.conectar());
         lab.send(two.as_bytes());
         assert_eq!(
@@ -78,7 +78,7 @@ fn overlong_line_is_one_error_and_viewer_stays() {
         assert_eq!(lab.receive(5).len(), 5);
         lab.send(b"\n");
         assert_eq!(lab.ask("INTERRUMPIR"), "OK\n");
-        // For ever is another matter.
+        // A line without end closes the connection.
         let endless = vec![b'x'; 1 << 20];
         let ended = (0..64).find(|_| lab.control.get_mut().write_all(&endless).is_err());
         assert!(ended.is_some(), "never closed");
@@ -126,7 +126,7 @@ fn viewer_that_never_reads_costs_others_nothing() {
         let relay = relay();
         let mut source = Source::to(&relay);
         let _deaf = Lab::connected(&relay);
-        // This one asks and asks, and does not read its answers either.
+        // This one sends commands without end, and does not read the answers either.
         let mut loud = Lab::connected(&relay);
         let flood = b"CONTINUAR\n".repeat(1 << 20);
         loud.control
@@ -163,7 +163,7 @@ fn silent_native_viewer_is_dropped_soon() {
             relay.snapshot().viewers.is_empty()
         });
         let took = begun.elapsed();
-        // Five are promised; a machine that runs all tests at once is slow to look.
+        // The relay promises 5 s; on a busy machine it may notice later.
         assert!(took < Duration::from_secs(8), "{took:?}");
         assert!(took > Duration::from_secs(3), "{took:?}");
         assert_eq!(lab.read_line(), "ERROR no command within 4 s\n");
@@ -184,10 +184,10 @@ fn flooding_viewer_is_told_once_and_dropped() {
         let (last, answers) = refused.split_last().expect("answers");
         assert_eq!(last, "ERROR more than 256 commands in a second\n");
         assert!(answers.iter().all(|line| line == "ERROR not interrupted\n"));
-        // The CONECTAR was the first; on a busy machine the rest may be of the second after.
+        // CONECTAR was the first command. On a busy machine the count may begin anew in between.
         assert!((255..1_000).contains(&answers.len()), "{}", answers.len());
         until("it is let go", || relay.snapshot().viewers.is_empty());
-        // As many in a minute are nothing.
+        // 200 commands in more than a second are allowed.
         let mut lab = Lab::connected(&relay);
         for _ in 0..100 {
             assert_eq!(lab.ask("INTERRUMPIR"), "OK\n");
@@ -213,7 +213,7 @@ fn one_address_cannot_take_all_places() {
         drop(labs);
         until("there is room", || relay.snapshot().viewers.is_empty());
         assert_eq!(third.ask(&third.conectar()), "OK\n");
-        // On this host there is no such bound.
+        // There is no such limit for viewers on this host.
         let relay = relay_with(|settings| settings.viewers_per_address = 2);
         let _labs = [0; 5].map(|_| Lab::connected(&relay));
         assert_eq!(relay.snapshot().viewers.len(), 5);
@@ -251,7 +251,7 @@ fn impossible_receipt_is_refused_and_not_logged() {
         let visits = visits(relay);
         let received = visits[0].received.expect("its honest word");
         assert_eq!(received.datagrams, 5);
-        // And the table of such visits can be made.
+        // The table of two such visits does not overflow.
         gatecast::internals::report::relay::viewer_table(&[visits[0].clone(), visits[0].clone()]);
     });
 }

@@ -1,5 +1,4 @@
-//! The relay with real sockets: what every viewer gets, what a hostile one gets, and what no
-//! viewer can do to another.
+//! The relay over real sockets: what every viewer gets, also beside hostile ones.
 
 mod hostile;
 mod source;
@@ -21,10 +20,10 @@ use crate::common::{PATIENCE, until, within};
 
 const LOCAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
-/// Each test must be over by then.
+/// No test takes longer.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// No datagram for so long: none comes.
+/// When no datagram comes for so long, none will.
 const NOTHING: Duration = Duration::from_millis(300);
 
 /// A relay on ports of its own.
@@ -86,7 +85,7 @@ impl Source {
     }
 }
 
-/// The lab's client, in lines and a socket.
+/// The lab's client: a control connection and a UDP socket.
 struct Lab {
     control: BufReader<TcpStream>,
     socket: UdpSocket,
@@ -180,7 +179,7 @@ fn every_viewer_gets_every_datagram_once_and_in_order() {
         let mut source = Source::to(&relay);
         let labs: Vec<Lab> = (0..3).map(|_| Lab::connected(&relay)).collect();
         let watches: Vec<Watch> = (0..3).map(|_| watch(&relay)).collect();
-        // No more at a time than a default buffer holds.
+        // At most as many at a time as a default buffer holds.
         for from in (0..2_000).step_by(50) {
             source.send(50);
             for lab in &labs {
@@ -392,7 +391,8 @@ fn old_relay(answer: impl Fn(&str) -> &'static str + Send + 'static) -> SocketAd
 #[test]
 fn answers_of_relay_are_escaped_when_shown() {
     within(LIMIT, || {
-        // Control characters break the protocol; what turns a line around does not.
+        // Control characters break the protocol. Characters that change the direction of text do
+        // not.
         let hostile = "ERROR \u{202e}no\u{2028}OK";
         let safe = |shown: &str| !shown.chars().any(gatecast::internals::text::is_unsafe);
         let addr = old_relay(move |_| hostile);
@@ -400,7 +400,7 @@ fn answers_of_relay_are_escaped_when_shown() {
         let shown = error.to_string();
         assert!(safe(&shown), "{shown:?}");
         assert!(shown.ends_with("\\u{202e}no\\u{2028}OK"), "{shown:?}");
-        // And where it is told later, why it is over.
+        // The same for an answer to a later command, and for the reason why the viewer ended.
         let addr = old_relay(move |line| match line.split(' ').next() {
             Some("CONECTAR" | "DESCONECTAR") => "OK",
             Some("ALIVE") => "OK sent=0 bytes=0 dropped=0 paused=0 cc=0",
@@ -435,7 +435,7 @@ fn resume_without_pause_hides_no_loss() {
         source.send(10);
         came(20);
         assert_eq!(watch.snapshot().received.ts.errors, 1, "the source's loss");
-        // After a pause there is none: what passed was not wanted.
+        // After a pause there is no loss: what came in the pause was not wanted.
         watch.pause().expect("running");
         let _other = Lab::connected(&relay);
         source.send(10);

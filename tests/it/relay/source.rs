@@ -1,4 +1,5 @@
-//! What the source does: it stops, starts again, doubles, loses, is no stream, or nobody wants it.
+//! Sources that stop, start again, send twice, lose packets, or send no transport stream, and a
+//! source that nobody watches.
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::thread;
@@ -24,7 +25,7 @@ fn unwatched_relay_reads_nothing_and_sends_nothing_old() {
         assert!(lab.receive(10).into_iter().eq(500..510));
         assert_eq!(lab.ask("INTERRUMPIR"), "OK\n");
         until("it sleeps", || !relay.snapshot().awake);
-        // It looks up ten times a second; what comes until then it may still read.
+        // The relay checks ten times a second, so it may still read for so long.
         thread::sleep(Duration::from_millis(250));
         source.send(700);
         assert_eq!(lab.ask("CONTINUAR"), "OK\n");
@@ -35,7 +36,7 @@ fn unwatched_relay_reads_nothing_and_sends_nothing_old() {
         if Relay::batched() {
             assert_eq!(shot.stale, 1200);
         } else {
-            // The queue that a system gives without being asked holds less.
+            // Without `sockopt` the socket has the default queue, which holds less.
             assert!((1..=1200).contains(&shot.stale), "{}", shot.stale);
         }
         assert_eq!(shot.input.ts.errors, 0, "what nobody wanted is not lost");
@@ -61,7 +62,7 @@ fn late_viewer_gets_tables_first() {
         assert_eq!(&bytes[..len], tables);
         assert!(late.receive(5).into_iter().eq(5..10));
         drop((first, late));
-        // They are another stream's, perhaps, once nobody has watched.
+        // When nobody watches, the relay forgets the tables: the stream may be another one later.
         until("both are gone", || relay.snapshot().viewers.is_empty());
         until("it sleeps", || !relay.snapshot().awake);
         thread::sleep(Duration::from_millis(250));
@@ -129,7 +130,7 @@ fn second_source_is_ignored_until_first_is_silent() {
         assert!(lab.receive(10).into_iter().eq(0..10));
         lab.receives_nothing();
         assert_eq!(relay.snapshot().foreign, 5);
-        // The first is silent now; after half a second the stream is the other's.
+        // When the first source was silent for half a second, the other one is relayed.
         thread::sleep(Duration::from_millis(600));
         other.send(5);
         assert!(lab.receive(5).into_iter().eq(5..10));
@@ -166,13 +167,13 @@ fn restarted_source_causes_no_burst_and_no_added_error() {
         let watch = watch(&relay);
         source.send(100);
         source.is_read(&relay, 100);
-        // It stalls, and goes on where it was.
+        // The source stalls and goes on.
         thread::sleep(Duration::from_millis(800));
         source.send(100);
         source.is_read(&relay, 200);
         assert_eq!(watch.snapshot().received.datagrams, 200);
         assert_eq!(relay.snapshot().input.ts.errors, 0);
-        // It ends, and another process begins from the beginning.
+        // The source ends, and another process starts the stream again.
         drop(source);
         thread::sleep(Duration::from_millis(800));
         let mut source = Source::to(&relay);
@@ -184,7 +185,7 @@ fn restarted_source_causes_no_burst_and_no_added_error() {
         assert_eq!(view.received.ts.errors, 1, "its counters begin again");
         assert_eq!(sent.cc, 1, "which is the source's affair");
         assert_eq!(relay.snapshot().foreign, 0);
-        // Nothing was kept to be sent later.
+        // No datagram was kept and sent late.
         assert!(sent.worst_us < Some(700_000), "{sent:?}");
     });
 }
@@ -204,7 +205,7 @@ fn doubled_source_is_relayed_without_added_errors() {
         let view = watch.quit().expect("nothing recorded");
         let sent = view.sent.expect("one of ours tells");
         assert_eq!((view.received.datagrams, sent.sent), (200, 200));
-        // Seven packets again are no legal repeat of one: each time the counter goes back.
+        // A packet may be repeated at once, but not seven of them: each time the counter goes back.
         assert_eq!(sent.cc, 100, "{sent:?}");
         assert_eq!(view.received.ts.errors, sent.cc);
     });
@@ -222,7 +223,7 @@ fn relay_reads_source_of_multicast_group() {
         };
         let to = SocketAddr::new(group.ip(), relay.input().port());
         let lab = Lab::connected(&relay);
-        // From an interface's own address, so that the system takes that interface.
+        // Bound to the address of an interface, so that the system sends by that interface.
         let source = UdpSocket::bind(LOCAL).expect("a free port");
         for n in 0..20 {
             if let Err(error) = source.send_to(&Source::datagram(n), to) {

@@ -1,5 +1,5 @@
-//! What can go wrong in a swarm: a server killed in mid-session, a peer that vanishes with nearly
-//! everything, one that opens a thousand connections or asks for all there is, a tracker that dies.
+//! Faults in a swarm: a server killed in mid-session, a peer that vanishes with nearly all pieces,
+//! peers that open a thousand connections or request everything, and a tracker that dies.
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
@@ -26,7 +26,7 @@ fn peers(server: &Server) -> usize {
     page.matches("\"address\":").count()
 }
 
-/// A whole file's requests.
+/// The requests for a whole file.
 fn everything(bytes: u64, piece: u32) -> Vec<Block> {
     let mut all = Vec::new();
     let mut at = 0;
@@ -51,12 +51,12 @@ fn flood_of_connections_is_bounded_and_session_finishes() {
     within(LIMIT, || {
         let server = server(1_000_000, |settings| settings.clients = Some(3));
         let torrent = metainfo(&server);
-        // The largest honest number of one address is let in.
+        // As many links of one address as honest peers may need.
         let mut flood: Vec<Raw> = (0..FOREIGN_LINKS)
             .map(|n| Raw::join(server.addr, &torrent, id(n)))
             .collect();
         until("a room's links", || peers(&server) == FOREIGN_LINKS);
-        // Everything beyond is greeted and closed.
+        // All further links get a handshake and are closed.
         for n in FOREIGN_LINKS..1000 {
             let mut one = Raw::join(server.addr, &torrent, id(n));
             assert_eq!(one.read_message(), None, "connection {n}");
@@ -66,7 +66,7 @@ fn flood_of_connections_is_bounded_and_session_finishes() {
         assert!(ends.iter().all(|end| end.path.is_some()), "{ends:?}");
         let record = server.record();
         assert_eq!(record.proven(), 3);
-        // Whoever was let in still stands: it was never in anybody's way.
+        // The links that were let in still stand.
         assert!(flood[0].read_until(&[1, 14]) > 0);
         drop(flood);
         until("the links to be gone", || peers(&server) == 0);
@@ -94,8 +94,8 @@ fn greedy_peers_are_bounded_and_delay_nobody() {
         let mut silent = Raw::join(server.addr, &torrent, id(2));
         let clients = fetch(&server, 2, |_| {});
         assert_eq!(reading.read_until(&[1]), 1, "the release");
-        // Everything, thirty times over, and not a byte is read: what waits for it is bounded, and
-        // then it is closed.
+        // `reading` requests everything thirty times over and reads the answers. `silent` requests
+        // without end and reads nothing, until it is closed.
         let asking = thread::spawn(move || {
             let mut asks = Vec::new();
             all.iter()
@@ -183,7 +183,7 @@ fn tracker_death_in_mid_session_stops_nobody() {
     });
 }
 
-/// Answers one announce with `peer`, to be asked again in a second, and is gone.
+/// A tracker that answers one announce with `peer` and an interval of one second, and then ends.
 fn answer_once(tracker: &TcpListener, peer: SocketAddr) {
     let (mut stream, _) = tracker.accept().expect("the leech");
     request_head(&mut stream);
@@ -297,7 +297,7 @@ mod processes {
             let (folder, sha1) = folder_with_file(BYTES);
             let path = folder.path();
             let (server, _, mut clients) = session(path, "8mbit");
-            // As the disk has it: a `.part` has holes where pieces are missing.
+            // Counted in blocks of the disk: a part has holes where pieces are missing.
             let held = || {
                 let part = entries(&path.join("c0")).into_iter().next()?;
                 Some(fs::metadata(part).ok()?.blocks() * 512)
@@ -373,7 +373,8 @@ mod processes {
             let held = || Some(fs::metadata(part()?).ok()?.blocks() * 512);
             until("half of it", || held().is_some_and(|held| held > BYTES / 2));
             client.kill();
-            // As if it had been in the middle of pieces: the ends of twenty are not there yet.
+            // As if it had been killed while it wrote pieces: the second halves of twenty are
+            // missing.
             let torn = part().expect("what it had");
             let before = fs::read(&torn).expect("there");
             let mut after = before.clone();

@@ -1,4 +1,5 @@
-//! Links of a swarm one by one: who calls whom, who takes whose place, and who is believed.
+//! The links of a swarm: which peer dials which, which link stays when there are two, and which
+//! peers are trusted.
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
@@ -31,8 +32,8 @@ use crate::common::{Peer, Server, until, within};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// A tracker that names whom a test wants, asks to be asked again in a second, and remembers what
-/// it was asked.
+/// A tracker that names the peers that a test wants, with an interval of one second, and that keeps
+/// the requests.
 #[derive(Clone, Default)]
 struct Tracker {
     state: Arc<Mutex<(Vec<SocketAddr>, Vec<String>)>>,
@@ -71,12 +72,12 @@ impl Tracker {
         self.lock().0.push(peer);
     }
 
-    /// How often it was asked.
+    /// How many announces came.
     fn asked(&self) -> usize {
         self.lock().1.len()
     }
 
-    /// Where the first that asked listens.
+    /// The address of the first peer that announced itself.
     fn first(&self) -> SocketAddr {
         until("an announce", || self.asked() > 0);
         let state = self.lock();
@@ -86,7 +87,7 @@ impl Tracker {
     }
 }
 
-/// An ordinary leech of `server`'s file that knows nobody but whom `tracker` names.
+/// An ordinary leech of `server`'s file that knows only the peers that `tracker` names.
 fn leech(server: &Server, tracker: &Tracker) -> (Metainfo, JoinHandle<Fetched>, Arc<AtomicU64>) {
     let mut torrent = metainfo(server);
     torrent.announce = Some(format!("http://{}/announce", tracker.start()));
@@ -111,7 +112,7 @@ fn serve(raw: &mut Raw, content: &[u8], metainfo: &Metainfo) {
     raw.serve(|block| data_of(content, metainfo, block).to_vec());
 }
 
-/// A port where calls are only counted.
+/// A listener that only counts connections.
 struct Counted(TcpListener);
 
 impl Counted {
@@ -138,7 +139,7 @@ fn connected_peer_is_not_dialed_again_on_announce() {
         let (tracker, door) = (Tracker::default(), Counted::new());
         let (torrent, fetching, _) = leech(&server, &tracker);
         let at = tracker.first();
-        // A greater id than the leech's, which would so be the one to call where both do.
+        // Its id is greater than the leech's, so the leech would dial it.
         let mut raw = Raw::join(at, &torrent, *b"-GC0001-Lzzzzzzzzzzz");
         let told = Introduction {
             port: Some(door.addr().port()),
@@ -148,7 +149,7 @@ fn connected_peer_is_not_dialed_again_on_announce() {
         raw.send(&Message::Extended(0, &told.encode()));
         tracker.name(door.addr());
         until("two announces more", || tracker.asked() >= 3);
-        // What the second made it do is done by the third.
+        // What the second announce caused has been done by the third.
         assert_eq!(door.calls(), 0, "there is a link to it");
         let stranger = Counted::new();
         tracker.name(stranger.addr());
@@ -169,7 +170,7 @@ fn copied_peer_id_cannot_replace_working_link() {
         tracker.name(door.local_addr().expect("bound"));
         let (torrent, fetching, moved) = leech(&server, &tracker);
         let (stream, _) = door.accept().expect("the leech");
-        // A smaller id than the leech's: where both call, the smaller one's call stands.
+        // Its id is smaller than the leech's: if both dial, the link that it dialed stays.
         let id = *b"-GC0001-L00000000000";
         let mut honest = Raw::greet(stream, &torrent, id);
         honest.send(&Message::HaveAll);
@@ -191,7 +192,7 @@ fn copied_peer_id_cannot_replace_working_link() {
     });
 }
 
-/// The id of the seat that a client made of lines is offered.
+/// The peer id of the seat that the server offers to `peer`.
 fn seat_peer_id(peer: &mut Peer) -> [u8; 20] {
     peer.send("GATECAST/1 JOIN group=2 name=x\n");
     let line = peer.read_line();
@@ -215,7 +216,8 @@ fn peer_id_without_seat_is_treated_as_foreign() {
             15,
             "it will be shown what is its own"
         );
-        // Nobody was offered these; as many as of any program are let in from one address.
+        // No seat has these ids. As many of them are let in from one address as of any other
+        // program.
         let mut strangers: Vec<Raw> = (0..FOREIGN_LINKS)
             .map(|n| {
                 let id = format!("-GC0001-P0000000{n:04x}");
@@ -231,7 +233,7 @@ fn peer_id_without_seat_is_treated_as_foreign() {
         }
         let mut more = Raw::join(server.addr, &torrent, *b"-GC0001-Pnobodys-id-");
         assert_eq!(more.read_message(), None, "too many");
-        // They are in nobody's way.
+        // They keep no seated peer out.
         let mut second = server.peer();
         let id = seat_peer_id(&mut second);
         let mut other = Raw::join(server.addr, &torrent, id);
@@ -240,7 +242,7 @@ fn peer_id_without_seat_is_treated_as_foreign() {
     });
 }
 
-/// A connection to `server` from another address than everybody else's.
+/// A connection to `server` from another address than that of all others.
 #[cfg(all(target_os = "linux", feature = "sockopt"))]
 fn from_elsewhere(server: &Server) -> std::net::TcpStream {
     let local: SocketAddr = "127.0.0.2:0".parse().expect("an address");
@@ -307,7 +309,7 @@ fn one_piece(tracker: &Tracker) -> (Metainfo, Vec<u8>) {
     (torrent, content)
 }
 
-/// A leech of `torrent` that serves for `seed_time` in the end.
+/// A leech of `torrent` that seeds for `seed_time` at the end.
 fn leech_of(
     torrent: &Metainfo,
     stall: Duration,
@@ -326,7 +328,7 @@ fn leech_of(
     })
 }
 
-/// Sends `count` of the blocks that it is asked for, spoilt or not.
+/// Answers `count` requests, with every byte of the data changed by `spoilt`.
 fn send(raw: &mut Raw, content: &[u8], count: usize, spoilt: u8) {
     let mut sent = 0;
     while sent < count {
@@ -360,7 +362,7 @@ fn sender_of_wrong_blocks_stays_banned_after_leaving() {
         honest.send(&Message::HaveAll);
         honest.send(&Message::Unchoke);
         send(&mut honest, &content, 2, 0);
-        // The piece is wrong, and either of them may have been it.
+        // The piece is wrong, and either peer may have sent the wrong blocks.
         drop(liar);
         send(&mut honest, &content, 4, 0);
         honest.read_until(&[4, 14]);
@@ -423,7 +425,7 @@ fn repeated_costly_messages_end_the_link() {
             message.encode(&mut bytes);
             bytes
         };
-        // A peer that chokes and unchokes a hundred times at once is heard out, and served.
+        // A peer that chokes and unchokes a hundred times at once is still served.
         let mut raw = Raw::join(server.addr, &torrent, *b"-XX0001-wavers-waver");
         let turn = [framed(Message::Unchoke), framed(Message::Choke)].concat();
         raw.send_bytes(&turn.repeat(100));
@@ -464,7 +466,7 @@ fn slow_peer_holds_finished_client_only_for_seconds() {
         let Some(&at) = at else {
             panic!("{known:?}");
         };
-        // It is one of ours by its id, so it is waited for.
+        // Its id is that of a gatecast client, so others wait for it.
         let mut raw = Raw::join(at, &torrent, *b"-GC0001-Lhardly-asks");
         raw.stream
             .set_read_timeout(Some(Duration::from_secs(2)))
@@ -498,7 +500,7 @@ fn slow_peer_holds_finished_client_only_for_seconds() {
     });
 }
 
-/// Tells the tracker that `port` has a peer.
+/// Announces a peer at `port` to the tracker.
 fn announce(server: &Server, torrent: &Metainfo, number: usize, port: u16) -> Vec<u8> {
     let announce = Announce {
         info_hash: torrent.info_hash(),
@@ -532,7 +534,7 @@ fn mute_peers_cost_a_bounded_number_of_connections() {
             thread::sleep(Duration::from_millis(10));
         }
         assert_eq!(held.len(), 64, "as many as may wait for an answer");
-        // Nobody has to wait for those that are gone.
+        // Dialed peers that are gone leave room for others.
         drop((held, pits));
         let honest = Counted::new();
         announce(&server, &torrent, 100, honest.addr().port());

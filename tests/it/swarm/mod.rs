@@ -1,4 +1,4 @@
-//! The swarm over real sockets: sessions, liars, a server that dies, hostile peers, the tracker.
+//! The swarm over real sockets: sessions, lying and hostile peers, a server that dies, the tracker.
 
 mod faults;
 mod links;
@@ -32,7 +32,7 @@ const LIMIT: Duration = Duration::from_secs(120);
 #[test]
 fn clients_get_file_mostly_from_each_other() {
     within(LIMIT, || {
-        // Paced, so that the peers' links are the faster ones, as on a star.
+        // The server is paced, so that the links between peers are faster, as on a star.
         let server = server(3_000_000, |settings| settings.rate = Some(Rate(24_000_000)));
         let clients = fetch(&server, 5, |_| {});
         let record = server.record();
@@ -49,7 +49,7 @@ fn clients_get_file_mostly_from_each_other() {
             server_bytes < 7_500_000,
             "{server_bytes} from the server, {peers} from peers"
         );
-        // The same from the tracker's view, peer by peer, with what each of them sent.
+        // The page of the tracker has the same sums, and what each peer sent.
         let page = || String::from_utf8(get(server.addr, "/swarm")).expect("text");
         until("all five to have told", || {
             page().matches("\"whole\":true").count() == 5
@@ -286,7 +286,7 @@ fn hostile_messages_leave_other_peers_served() {
             raw.send_bytes(&bytes);
             while raw.read_message().is_some() {}
         }
-        // Each of these is answered or passed over.
+        // Each of these is answered or ignored.
         let harmless: Vec<Vec<u8>> = vec![
             request(pieces, 0, 1),
             request(u32::MAX, u32::MAX, 16_384),
@@ -306,7 +306,7 @@ fn hostile_messages_leave_other_peers_served() {
         harmless.iter().for_each(|bytes| raw.send_bytes(bytes));
         raw.send_bytes(&request(0, 0, 1));
         assert_eq!(raw.read_until(&[16]), 16, "it still answers");
-        // Handshakes that are none of ours: another torrent, half of one, ourselves.
+        // Handshakes for another torrent, whole and cut.
         for cut in [20, 47, 68] {
             let mut stranger = TcpStream::connect(server.addr).expect("a server");
             let hash = Digest::of(b"another");

@@ -1,5 +1,6 @@
-//! The swarm with the programs that people have: aria2, transmission and libtorrent in one session
-//! with ours on a star, then each of them seeding to ours; and what tshark holds for malformed.
+//! The swarm with programs that other people wrote: aria2, transmission and libtorrent in one
+//! session with gatecast on a star, then each of them as the only seeder. tshark must find no
+//! malformed message.
 
 use std::fs;
 use std::path::Path;
@@ -43,7 +44,7 @@ impl Running {
         Self(host.spawn(&mut command).expect("it starts"))
     }
 
-    /// Waits for its end; true when it was content.
+    /// Waits for its end. Returns whether it succeeded.
     fn ended(&mut self) -> bool {
         self.0.wait().expect("a child").success()
     }
@@ -51,7 +52,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Gently first: tshark writes its file then.
+        // SIGTERM first, because tshark writes its file then.
         if matches!(self.0.try_wait(), Ok(None)) {
             let _ = Command::new("kill").arg(self.0.id().to_string()).status();
         }
@@ -88,7 +89,7 @@ fn words<'a>(kind: &str, torrent: &'a str, dir: &'a str, address: &'a str) -> Ve
             dir,
             torrent,
         ],
-        // -g: its settings in a place of its own; -v: it looks at what is there.
+        // -g: the folder of its settings; -v: it verifies the data that is there.
         "transmission" => vec![
             "transmission-cli",
             "-g",
@@ -237,8 +238,8 @@ fn five_programs_share_session_and_seed_to_gatecast() {
         }
         drop((foreign, server));
 
-        // A server that waits for a session serves nobody, but its tracker does: all comes from
-        // the one that seeds.
+        // The server waits for its session and sends nothing, but its tracker answers. All data
+        // comes from the seeding program.
         for (place, kind) in kinds.iter().enumerate() {
             let server = serve(&star, at);
             let seeder = start(place, &folders[place]);

@@ -1,4 +1,4 @@
-//! The little HTTP that a peer speaks to a tracker, against answers that are none.
+//! The HTTP client that asks trackers, with good and bad answers.
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
@@ -12,7 +12,7 @@ use crate::common::within;
 
 const MAX: usize = 1000;
 
-/// A server that says `answer` to whoever asks, and `more` until nobody listens.
+/// A server that sends `answer` to the first request, and then `more` until the client closes.
 fn server(answer: Vec<u8>, more: &'static [u8]) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let addr = listener.local_addr().expect("bound");

@@ -1,5 +1,4 @@
-//! Groups and what may go wrong in them: another group at the same port, and copies that somebody
-//! damaged.
+//! Multicast groups: two groups at one port, chosen interfaces, damaged and forged datagrams.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -23,7 +22,7 @@ use crate::common::{Server, udp, whole, within};
 
 const LIMIT: Duration = Duration::from_secs(100);
 
-/// A server of a file of `bytes` to `group` at `rate` bytes a second, for two clients.
+/// A server that sends `bytes` bytes to `group` at `rate` bytes a second, for two clients.
 fn server(bytes: u64, group: SocketAddr, rate: u64) -> Server {
     server_with(bytes, Via::Multicast, 2, to_group(group), |settings| {
         settings.rate = common::bytes_per_second(rate);
@@ -58,7 +57,7 @@ fn two_groups_at_one_port_do_not_mix() {
 #[test]
 fn group_uses_the_named_interfaces() {
     within(LIMIT, || {
-        // Loopback has many addresses; the clients come by another.
+        // Loopback has many addresses. The clients use another one.
         let by = UdpConfig {
             interface: Some(Ipv4Addr::new(127, 0, 0, 9)),
             ..UdpConfig::default()
@@ -74,7 +73,7 @@ fn group_uses_the_named_interfaces() {
         for transfer in &server.record().transfers {
             assert_eq!(transfer.counts.foreign, Some(0), "{transfer:?}");
         }
-        // An interface that is none of this host's is said.
+        // An interface that this host does not have is an error.
         let mut order = server.order("b");
         order.group = Some(1);
         order.interface = Some(Ipv4Addr::new(192, 0, 2, 77));
@@ -85,8 +84,8 @@ fn group_uses_the_named_interfaces() {
     });
 }
 
-/// Somebody on the way: clients that come by the address returned join `to` instead of `from`, and
-/// what is sent to `from` reaches them as `change` leaves it.
+/// A proxy: clients that connect to the address returned join `to` instead of `from`. It forwards
+/// what is sent to `from`, after `change` has changed it.
 fn between(
     server: SocketAddr,
     [from, to]: [SocketAddr; 2],
@@ -149,7 +148,7 @@ fn damage_on_the_way_makes_copies_corrupt() {
         let mut order = server.order("a");
         order.clients = 2;
         order.server = vec![between(server.addr, groups, &over, |datagram| {
-            // The digest of the copy is what is left to tell such blocks from the true ones.
+            // Only the digest of the copy shows that such blocks are wrong.
             if let Ok(Packet {
                 body: Body::Data { block, .. },
                 ..
@@ -181,7 +180,8 @@ fn forged_packets_from_server_host_change_nothing() {
         let server = server(4_000_000, group, 3_000_000);
         let ear = hub::tap(group, Ipv4Addr::LOCALHOST).expect("loopback has groups");
         let copies = fetch(&server);
-        // It speaks from the server's own address, of the right stream, with numbers to come.
+        // The forged packets come from the server's address, with the right stream and numbers to
+        // come.
         let mouth = UdpSocket::bind("127.0.0.1:0").expect("a port");
         let (mut heard, mut forged) = (0, 0_u64);
         while forged < 60 {

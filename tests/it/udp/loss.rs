@@ -1,6 +1,6 @@
-//! Raw UDP over a star that loses: what it says it lost is what the packet filter dropped.
+//! UDP over a star with loss: the loss that is reported is what the packet filter dropped.
 //!
-//! Takes root, `ip`, `tc`, `nft` and `ethtool`; without them these tests pass by.
+//! Needs root, `ip`, `tc`, `nft` and `ethtool`, and is skipped without them.
 
 use std::process::Command;
 use std::sync::atomic::AtomicBool;
@@ -35,13 +35,13 @@ fn nft(host: &host::Host, words: &str) -> String {
     String::from_utf8(said.stdout).expect("text")
 }
 
-/// One session over the star at 40 Mbit/s; the only row.
+/// The only row of a session over the star at 40 Mbit/s.
 fn session(star: &Star, via: Via, bytes: u64) -> Transfer {
     let record = session_of(star, via, bytes, 1, Some(Rate(40_000_000)));
     record.transfers[0].clone()
 }
 
-/// One session over the star, a client on each of the first hosts.
+/// One session over the star, with the server on host 0 and a client on each of the next hosts.
 fn session_of(star: &Star, via: Via, bytes: u64, clients: u16, rate: Option<Rate>) -> Record {
     let folder = tempfile::tempdir().expect("room");
     let file = folder.path().join("f.bin");
@@ -55,7 +55,7 @@ fn session_of(star: &Star, via: Via, bytes: u64, clients: u16, rate: Option<Rate
     };
     let host = ServerCoreBuilder::new(Catalog::offer([&file]).expect("there"), settings);
     let address = star.layout().address(0);
-    // Threads are born where their makers are, so both ends stay on their hosts.
+    // A thread stays in the namespace of the thread that starts it.
     let server = star.hosts()[0]
         .enter(|| {
             udp::serve(host, UdpConfig::default())
@@ -114,7 +114,7 @@ fn raw_reports_exactly_what_the_filter_dropped() {
         let star = Star::build(&layout, &AtomicBool::new(false)).expect("a star");
         let client = &star.hosts()[1];
         for millionths in [0, 1_000, 10_000, 50_000, 200_000, 500_000] {
-            // Data only: the questions after it are not counted by either side.
+            // Data only: neither side counts the END packets after it.
             lose(client, "udp length > 100", millionths);
             let transfer = session(&star, Via::Raw, 2_000_000);
             let listed = nft(client, "list table ip gatecast_test");
@@ -127,7 +127,7 @@ fn raw_reports_exactly_what_the_filter_dropped() {
                 .expect("one");
             let counts = transfer.counts;
             assert_eq!(counts.offered, Some(2_000_000_u64.div_ceil(1448)));
-            // This machine may be busy enough to drop some itself; then it says which.
+            // A busy machine may drop some itself. They are counted apart.
             assert_eq!(counts.network_lost, Some(dropped), "{counts:?}");
             assert_eq!(counts.local_drop, Some(0));
             let whole = counts.lost == Some(0);
@@ -189,7 +189,7 @@ fn thirteen_multicast_clients_cost_one_stream() {
             "{bytes} bytes to 13 clients: the server's interface sent {} and received {}",
             carried.up, carried.down
         );
-        // Headers are 46 of 1408 + 24 + 28 + 14 bytes; the rest is what the control connections say.
+        // Headers are 66 bytes for 1408 of payload; the rest is the control connections.
         assert!(
             carried.up > bytes && carried.up < bytes * 110 / 100,
             "{carried:?}"
@@ -206,7 +206,7 @@ fn drops_of_senders_queue_are_not_network_loss() {
     within(Duration::from_secs(100), || {
         let layout = StarLayout::new(2, Rate(100_000_000));
         let star = Star::build(&layout, &AtomicBool::new(false)).expect("a star");
-        // A queue of ten datagrams, shorter than what one socket may have under way.
+        // A queue of ten datagrams, which is less than one socket may have under way.
         let queue = "qdisc replace dev eth0 root tbf rate 20mbit burst 10kb limit 15kb";
         on(&star.hosts()[0], "tc", queue);
         let raw = session(&star, Via::Raw, 2_000_000);
@@ -232,9 +232,9 @@ fn path_with_mtu_1280_loses_nothing_for_good() {
             layout.topology = middle;
             let star = Star::build(&layout, &AtomicBool::new(false)).expect("a star");
             match middle {
-                // The sender's own interface: its kernel cuts.
+                // The sender's own interface: its kernel fragments.
                 Topology::Switch => on(&star.hosts()[0], "ip", "link set dev eth0 mtu 1280"),
-                // A router's: it says so, once for each destination.
+                // A router's interface: it sends an ICMP error, once for each destination.
                 Topology::Router => {
                     let name = star.id().namespace(StarNode::Center);
                     let said = Command::new(tool::find("ip").expect("looked for before"))
@@ -246,7 +246,7 @@ fn path_with_mtu_1280_loses_nothing_for_good() {
             }
             let ways: &[Via] = match middle {
                 Topology::Switch => &[Via::Udp, Via::Multicast],
-                // A switch's groups do not pass a router of ours.
+                // The router does not forward multicast.
                 Topology::Router => &[Via::Udp],
             };
             for &via in ways {
@@ -282,7 +282,7 @@ fn server_without_rate_finds_narrow_link() {
             );
             assert!(took < 5.2, "{narrow}: {took} s");
             let again = transfer.counts.retransmitted.expect("counted");
-            // What the server's own link takes until the first reports are judged twice.
+            // Until the first reports come, the server sends at the rate of its own link.
             let most = 3_500_000 + bytes / 8;
             assert!(again < most, "{narrow}: {again} sent again");
             star.down().expect("it goes");
@@ -320,7 +320,7 @@ fn lossy_client_delays_nobody_of_its_group() {
             slow > others,
             "it was repaired after them: {slow:?} {others:?}"
         );
-        // As without it, and a tenth, and what a busy machine adds.
+        // A tenth more than without the loss, and 0.3 s for a busy machine.
         let most = control * 11 / 10 + Duration::from_millis(300);
         assert!(others < most, "{others:?} beside {control:?} without it");
         star.down().expect("it goes");

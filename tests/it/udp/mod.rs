@@ -1,5 +1,5 @@
-//! The three ways over UDP on loopback: what honest clients get, what hostile ones do not get, and
-//! the lab's own UDP protocol against a client written from its description.
+//! The three transports over UDP on loopback, with honest and hostile clients, and the lab's own
+//! UDP protocol with a client written from its description.
 
 mod group;
 #[cfg(all(target_os = "linux", feature = "cli", feature = "sockopt"))]
@@ -58,7 +58,7 @@ fn accounted(record: &Record) {
         for known in [counts.offered, counts.unheard, counts.lost] {
             assert!(known.is_some(), "{counts:?}");
         }
-        // Elsewhere the system refuses without a word, and nobody knows how many.
+        // Other systems drop datagrams without an error, so the number is unknown.
         let tells = cfg!(all(target_os = "linux", feature = "sockopt"));
         assert_eq!(counts.local_drop.is_some(), tells, "{counts:?}");
         assert_eq!(
@@ -98,7 +98,7 @@ fn raw_measures_loss_and_publishes_only_whole_copies() {
             settings.rate = common::bytes_per_second(20_000_000);
         });
         let honest = fetch(&server, "a", |order| order.group = Some(2));
-        // A client that closes its eyes: every second datagram, as it says.
+        // A client that claims to have got every second datagram.
         let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
         let port = socket.local_addr().expect("bound").port();
         let mut blind = server.joined(2, "blind");
@@ -107,7 +107,7 @@ fn raw_measures_loss_and_publishes_only_whole_copies() {
             "LISTEN port={port} buffer=212992\nREADY offset=0\n"
         ));
         assert!(blind.read_past_wait().starts_with("GO "));
-        // Until it is told how many there were.
+        // Until the END packet says how many there were.
         let mut datagram = [0; 2000];
         while datagram[3] != 3 {
             socket.recv(&mut datagram).expect("a datagram");
@@ -122,7 +122,8 @@ fn raw_measures_loss_and_publishes_only_whole_copies() {
         assert_eq!(row(&record, "blind").outcome, Outcome::Cut);
         let copy = row(&record, "a");
         let counts = copy.counts;
-        // On a busy machine raw may lose even here; then it says so and nothing is published.
+        // On a busy machine raw may lose datagrams even here. Then it reports them and publishes
+        // nothing.
         if counts.lost == Some(0) {
             whole(ends, &server);
             assert_eq!(counts.unique, Some(3_000_017_u64.div_ceil(1448)));
@@ -163,7 +164,7 @@ fn interrupted_copy_resumes_where_it_stopped() {
     });
 }
 
-/// A client of lines that waits at the gate and listens at `socket`.
+/// A client that sends lines one by one, waits at the gate and listens at `socket`.
 fn listening(server: &Server, group: u16, name: &str, socket: &UdpSocket) -> Peer {
     let port = socket.local_addr().expect("bound").port();
     let mut peer = server.joined(group, name);
@@ -185,7 +186,7 @@ fn lying_flooding_and_mute_clients_are_dropped() {
             let (mut liar, mut greedy, mut hasty) = (peer("liar"), peer("greedy"), peer("hasty"));
             let mute = peer("mute");
             assert!(liar.read_past_wait().starts_with("GO "));
-            // Once may be an honest client's word, to whom somebody forged a datagram.
+            // It lies again and again: once could be an honest client that got a forged datagram.
             let lies = thread::spawn(move || {
                 use std::io::Write;
                 let line = b"REPORT seen=2000000000 received=1 round=0 cum=0\n";
@@ -196,7 +197,7 @@ fn lying_flooding_and_mute_clients_are_dropped() {
             hasty.read_past_wait();
             hasty.send("LAST bytes=3000000\n");
             greedy.read_past_wait();
-            // Everything, again and again, for every round there may be.
+            // It requests everything again and again, in every round.
             let flood = thread::spawn(move || {
                 use std::io::Write;
                 let mut stream = &*greedy.stream;
@@ -247,7 +248,7 @@ fn flood_of_repair_requests_takes_only_its_share() {
         let port = socket.local_addr().expect("bound").port();
         let mut flood = server.joined(2, "flood");
         assert!(flood.read_line().starts_with("TERMS "));
-        // The largest buffer that is believed.
+        // The largest buffer size that the server accepts.
         flood.send(format!(
             "LISTEN port={port} buffer=40000000\nREADY offset=0\n"
         ));
@@ -270,7 +271,8 @@ fn flood_of_repair_requests_takes_only_its_share() {
                     more: false,
                     missing: std::iter::once(0..count.clamp(1, 4000)).collect(),
                 };
-                // Somewhat more than the server hears of one, so that little waits at the end.
+                // A little more than the server reads of one client, so that little is unread at
+                // the end.
                 let lines = report.encode().0.repeat(50);
                 thread::sleep(Duration::from_millis(8));
                 if ended.load(Ordering::Relaxed) || (&*flood.stream).write_all(&lines).is_err() {
@@ -281,7 +283,7 @@ fn flood_of_repair_requests_takes_only_its_share() {
         let ends = honest.join().expect("no panic");
         let took = ends[0].transfer.as_ref().expect("a seat").seconds_client;
         whole(ends, &server);
-        // Half of the rate is the honest one's.
+        // The honest client has half of the rate.
         let share = Duration::from_secs(2 * bytes / RATE);
         assert!(took < Some(share * 3 / 2), "{took:?}");
         over.store(true, Ordering::Relaxed);
@@ -300,7 +302,7 @@ fn client_with_endless_small_progress_is_given_up() {
             settings.stall = Duration::from_secs(1);
         });
         let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
-        // When the server has given it up, nothing comes any more.
+        // No datagram comes after the server has given up the client.
         let patience = socket.set_read_timeout(Some(Duration::from_secs(1)));
         patience.expect("a setting");
         let mut slow = listening(&server, 1, "slow", &socket);
@@ -318,7 +320,7 @@ fn client_with_endless_small_progress_is_given_up() {
                 }
                 let mut datagram = [0; 2000];
                 let came = socket.recv(&mut datagram).is_ok();
-                // Questions have no number.
+                // END packets are not counted.
                 received += u32::from(came && datagram[3] == 1);
                 thread::sleep(Duration::from_millis(100));
             }
@@ -329,7 +331,7 @@ fn client_with_endless_small_progress_is_given_up() {
         assert_eq!(row.outcome, Outcome::TimedOut, "{row:?}");
         let reason = row.reason.as_deref().unwrap_or_default();
         assert!(reason.contains("less than 1024 bytes a second"), "{reason}");
-        // The stall limit, and a second for each KiB of the file.
+        // The stall limit, and one second for each KiB of the file.
         assert!(begun.elapsed() >= Duration::from_secs(4));
         talk.join().expect("no panic");
         server.stop();
@@ -374,7 +376,8 @@ fn foreign_datagrams_change_nothing_and_are_counted() {
         });
         let copy = fetch(&server, "a", |_| {});
         until("bytes move", || server.moved() > 0);
-        // From elsewhere with what may be the right number; and from the right place with a wrong.
+        // From another address with a number that may be right, and from the right address with a
+        // wrong number.
         let elsewhere = UdpSocket::bind("127.0.0.2:0").expect("loopback has many addresses");
         let same = UdpSocket::bind("127.0.0.1:0").expect("a port");
         let mut forged = Vec::new();
@@ -402,7 +405,7 @@ fn foreign_datagrams_change_nothing_and_are_counted() {
         let record = server.record();
         assert_eq!(record.broken_identities(), Vec::<String>::new());
         let counts = record.transfers[0].counts;
-        // Some may have come too late, or found the buffer full; none is taken for ours.
+        // Some may have come too late, or were dropped. None was accepted.
         assert!(
             (1..=sent).contains(&counts.foreign.unwrap_or(0)),
             "{counts:?}"
@@ -544,8 +547,8 @@ fn lab_udp_client_asking_twice_gets_one_file() {
         }
         assert_eq!(copy.len(), 400_000);
         assert_eq!(Digest::of(&copy), server.sha1);
-        // Once it is over it may ask again; beside it another, which is a test of its own, and it may
-        // configure the next while they run.
+        // When its transfer is over the client may ask again. Another client may ask at the same
+        // time, and configure the next transfer while they run.
         client.send(b"TRANSFER").expect("sent");
         assert!(client.recv(&mut buffer).is_ok());
         let other = UdpSocket::bind("127.0.0.1:0").expect("a port");
@@ -582,7 +585,7 @@ fn lab_udp_server_answers_only_allowed_addresses() {
             )
             .expect("a port")
         };
-        // The address of this host on its network, if it has one: no loopback.
+        // The address of this host on its network, if it has one.
         let probe = UdpSocket::bind("0.0.0.0:0").expect("a port");
         let outside = probe
             .connect("192.0.2.1:9")

@@ -1,4 +1,4 @@
-//! Clients of the ways over UDP in processes of their own: killed, stopped, too late.
+//! Clients over UDP in processes of their own that are killed, stopped or late.
 
 use std::path::Path;
 use std::thread;
@@ -85,7 +85,7 @@ fn group_survives_killed_stopped_and_late_clients() {
             others < control * 1.1 + 0.1,
             "{others} s beside {control} s"
         );
-        // Who comes too late is no part of a session that was released, and gets its own.
+        // The late client is not in the released session, and gets its own.
         assert_ne!(of("late").session, record.session);
         assert!(of("late").all_proven());
         server.signal("TERM");
@@ -126,7 +126,7 @@ fn overflow_of_stopped_client_is_exactly_host_loss() {
             sums_hold(record);
             let counts = record.transfers[0].counts;
             if via == "udp" {
-                // It lets no more be under way than it has room for.
+                // The reliable transport has no more under way than the buffer of the client holds.
                 whole(path, via, sha1);
                 continue;
             }
