@@ -4,39 +4,34 @@
 use std::fs;
 use std::hint::black_box;
 
-use criterion::BatchSize;
-use criterion::Criterion;
-use criterion::Throughput;
-use criterion::criterion_group;
-use criterion::criterion_main;
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use gatecast::internals::client::FetchConfig;
-use gatecast::internals::proto::bt::bits::Bits;
-use gatecast::internals::proto::bt::layout::Layout;
+use gatecast::internals::proto::bt::bitfield::Bitfield;
+use gatecast::internals::proto::bt::layout::PieceLayout;
+use gatecast::internals::proto::bt::piece_picker::PiecePicker;
 use gatecast::internals::proto::bt::random::Random;
-use gatecast::internals::proto::bt::table::Table;
 use gatecast::internals::proto::bt::wire;
-use gatecast::internals::proto::bt::wire::Limits;
-use gatecast::internals::proto::bt::wire::Message;
+use gatecast::internals::proto::bt::wire::{Message, MessageLimits};
 use gatecast::internals::server::builder::ServerCoreBuilder;
 use gatecast::internals::server::catalog::Catalog;
 use gatecast::internals::server::config::ServerConfig;
 use gatecast::internals::server::sample;
 use gatecast::internals::session::Via;
 use gatecast::internals::transport::swarm;
-use gatecast::internals::transport::swarm::torrents::Options;
+use gatecast::internals::transport::swarm::torrents::SwarmServerConfig;
 use gatecast::internals::units::Moment;
 
 const PIECES: u32 = 10_000;
 
 /// A thousand blocks, written and read.
 fn codec(c: &mut Criterion) {
-    let block = vec![7; wire::BLOCK as usize];
-    let limits = Limits {
+    let block = vec![7; wire::BLOCK_LEN as usize];
+    let limits = MessageLimits {
         pieces: PIECES,
         fast: true,
     };
     let mut group = c.benchmark_group("swarm codec");
-    group.throughput(Throughput::Bytes(1000 * u64::from(wire::BLOCK)));
+    group.throughput(Throughput::Bytes(1000 * u64::from(wire::BLOCK_LEN)));
     group.bench_function("1000 blocks", |b| {
         let mut bytes = Vec::new();
         b.iter(|| {
@@ -45,7 +40,7 @@ fn codec(c: &mut Criterion) {
                 Message::Piece(piece, 0, &block).encode(&mut bytes);
             }
             let mut at = 0;
-            while let Ok(Some(len)) = wire::frame(&bytes[at..], limits) {
+            while let Ok(Some(len)) = wire::frame_len(&bytes[at..], limits) {
                 let message = Message::decode(&bytes[at + 4..at + len], limits);
                 black_box(message.expect("what was written"));
                 at += len;
@@ -57,11 +52,11 @@ fn codec(c: &mut Criterion) {
 
 /// Two hundred peers, each with half of ten thousand pieces: filling every pipeline.
 fn picker(c: &mut Criterion) {
-    let layout = Layout::new(u64::from(PIECES) << 18, 1 << 18);
+    let layout = PieceLayout::new(u64::from(PIECES) << 18, 1 << 18);
     let mut random = Random::new(1);
-    let halves: Vec<Bits> = (0..200)
+    let halves: Vec<Bitfield> = (0..200)
         .map(|_| {
-            let mut half = Bits::new(PIECES);
+            let mut half = Bitfield::new(PIECES);
             (0..PIECES)
                 .filter(|_| random.below(2) == 0)
                 .for_each(|piece| {
@@ -71,11 +66,11 @@ fn picker(c: &mut Criterion) {
         })
         .collect();
     let fresh = || {
-        let mut table = Table::new(layout, Bits::new(PIECES), 1);
+        let mut table = PiecePicker::new(layout, Bitfield::new(PIECES), 1);
         for (peer, half) in (0..).zip(&halves) {
-            table.join(peer, 250);
-            table.had_all(peer, half);
-            table.serves(peer, true);
+            table.add_peer(peer, 250);
+            table.add_pieces(peer, half);
+            table.set_serving(peer, true);
         }
         table
     };
@@ -84,7 +79,7 @@ fn picker(c: &mut Criterion) {
             fresh,
             |mut table| {
                 for peer in 0..200 {
-                    black_box(table.ask(peer, Moment(1)));
+                    black_box(table.next_requests(peer, Moment(1)));
                 }
                 table
             },
@@ -111,7 +106,7 @@ fn session(c: &mut Criterion) {
             let catalog = Catalog::offer([&file]).expect("made");
             let (host, torrents) = swarm::serve(
                 ServerCoreBuilder::new(catalog, settings),
-                Options::default(),
+                SwarmServerConfig::default(),
             );
             let host = swarm::serve_http(host, torrents);
             let server = host.start(([127, 0, 0, 1], 0).into()).expect("a port");

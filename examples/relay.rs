@@ -22,6 +22,6 @@ fn main() -> gatecast::Result<()> {
     eprintln!("relaying {input} to viewers at {listen}; stop with Ctrl-C");
     loop {
         std::thread::sleep(Duration::from_secs(1));
-        print!("{}", relay.snapshot());
+        print!("{}", relay.status());
     }
 }

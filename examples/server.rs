@@ -19,7 +19,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .bind(address.as_deref().unwrap_or("0.0.0.0:8080"))?;
     eprintln!("listening on {}; stop with Ctrl-C", server.local_addr());
     for file in server.files()? {
-        eprintln!("  {:>11} bytes  {}  {}", file.bytes, file.sha1, file.name);
+        let (bytes, sha1) = (file.bytes(), file.sha1());
+        eprintln!("  {bytes:>11} bytes  {sha1}  {}", file.name());
     }
     for session in server.sessions() {
         println!("{session}");

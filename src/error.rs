@@ -7,8 +7,6 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
-use crate::digest::Digest;
-
 /// Result with the crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -34,8 +32,8 @@ pub enum Error {
     },
     /// A deadline passed.
     TimedOut {
-        /// The phase whose deadline it was.
-        phase: Phase,
+        /// What was waited for.
+        phase: &'static str,
         /// The address.
         at: String,
         /// How long it was waited.
@@ -57,7 +55,7 @@ pub enum Error {
     SourceChanged {
         /// The file.
         at: String,
-        /// What changed.
+        /// What changed, as a clause: `the source changed: written to`.
         what: String,
     },
     /// The received bytes have another digest.
@@ -71,8 +69,8 @@ pub enum Error {
         from: String,
         /// The path of the copy.
         copy: String,
-        /// The copy's digest.
-        sha1: Digest,
+        /// The copy's SHA-1.
+        sha1: String,
     },
     /// Invalid arguments.
     Usage {
@@ -102,18 +100,15 @@ pub enum Phase {
     Receipt,
 }
 
-/// How the reason begins, in a message or a row, when a file is not the offered one any more.
-pub const SOURCE_CHANGED: &str = "the source changed";
-
 impl Error {
     /// Makes an [`Error::Io`], for `map_err`.
-    pub fn io(doing: &'static str, at: impl fmt::Display) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) fn io(doing: &'static str, at: impl fmt::Display) -> impl FnOnce(io::Error) -> Self {
         let at = at.to_string();
         move |source| Self::Io { doing, at, source }
     }
 
     /// Makes an [`Error::Protocol`].
-    pub fn protocol(from: impl fmt::Display, what: impl Into<String>) -> Self {
+    pub(crate) fn protocol(from: impl fmt::Display, what: impl Into<String>) -> Self {
         Self::Protocol {
             from: from.to_string(),
             what: what.into(),
@@ -121,27 +116,15 @@ impl Error {
     }
 
     /// Makes an [`Error::Refused`].
-    pub fn refused(by: impl fmt::Display, reason: impl Into<String>) -> Self {
+    pub(crate) fn refused(by: impl fmt::Display, reason: impl Into<String>) -> Self {
         Self::Refused {
             by: by.to_string(),
             reason: reason.into(),
         }
     }
 
-    /// Makes an [`Error::SourceChanged`] of what a server at `from` said of its file.
-    pub fn source_changed(from: impl fmt::Display, reason: &str) -> Self {
-        let what = reason
-            .strip_prefix(SOURCE_CHANGED)
-            .and_then(|rest| rest.strip_prefix(": "))
-            .unwrap_or(reason);
-        Self::SourceChanged {
-            at: from.to_string(),
-            what: what.to_owned(),
-        }
-    }
-
     /// Reading with a deadline fails with one of two kinds, by platform; both mean the deadline.
-    pub fn is_timeout(error: &io::Error) -> bool {
+    pub(crate) fn is_timeout(error: &io::Error) -> bool {
         matches!(
             error.kind(),
             io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
@@ -161,7 +144,7 @@ impl fmt::Display for Error {
             Self::NotEnough { reason } => {
                 write!(f, "the muster ended without enough clients: {reason}")
             }
-            Self::SourceChanged { at, what } => write!(f, "{SOURCE_CHANGED} ({at}): {what}"),
+            Self::SourceChanged { at, what } => write!(f, "{what} ({at})"),
             Self::Corrupt { what } => write!(f, "the copy is not the file: {what}"),
             Self::Unproven { from, copy, sha1 } => write!(
                 f,
@@ -183,9 +166,10 @@ impl std::error::Error for Error {
     }
 }
 
-impl fmt::Display for Phase {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Phase {
+    /// What is waited for in this phase.
+    pub fn name(self) -> &'static str {
+        match self {
             Self::Connect => "connection",
             Self::Greet => "greeting",
             Self::Offer => "offer",
@@ -193,6 +177,6 @@ impl fmt::Display for Phase {
             Self::Muster => "sign of life at the gate",
             Self::Transfer => "progress of the transfer",
             Self::Receipt => "receipt",
-        })
+        }
     }
 }

@@ -16,7 +16,8 @@ use crate::report::session::SessionReport;
 use crate::report::verdict::Verdict;
 use crate::session::Via;
 use crate::text::FileName;
-use crate::transport::{swarm, tcp, udp};
+use crate::transport::swarm::receive::{SwarmConfig, SwarmReceiveTransport};
+use crate::transport::{tcp, udp};
 
 /// What is to be fetched, and how. [`Fetch::run`] does it.
 ///
@@ -239,6 +240,9 @@ fn http_target(config: &FetchConfig) -> Result<HttpTarget> {
     }
 }
 
+/// The swarm with its usual configuration.
+const SWARM: SwarmReceiveTransport = SwarmReceiveTransport::new(SwarmConfig { seed_time: None });
+
 /// Every way of receiving.
 fn transports() -> Vec<&'static dyn ReceiveTransport> {
     vec![
@@ -247,7 +251,7 @@ fn transports() -> Vec<&'static dyn ReceiveTransport> {
         &udp::take::RAW,
         &udp::take::MULTICAST,
         &http::transport::HttpReceive,
-        &swarm::peer::Swarm,
+        &SWARM,
     ]
 }
 

@@ -84,17 +84,13 @@ mod serve;
 #[cfg(feature = "cli")]
 mod cli;
 
-pub use digest::Digest;
-pub use error::{Error, Phase, Result};
+pub use error::{Error, Result};
 pub use fetch::{ClientResult, Fetch, FetchReport};
-pub use proto::relay::log::ViewerRecord;
-pub use proto::relay::status::{RelaySnapshot, ViewerSnapshot};
 pub use relay::{Relay, RelayBuilder};
 pub use report::session::{SeatReport, SessionReport};
-pub use serve::{Server, ServerBuilder};
+pub use serve::{OfferedFile, Server, ServerBuilder};
 pub use server::sample::make as make_sample;
-pub use session::{FileInfo, Via};
-pub use text::FileName;
+pub use session::Via;
 
 #[cfg(feature = "cli")]
 #[doc(hidden)]

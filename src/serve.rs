@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::http::{self, Documents, HttpConfig};
+use crate::report::csv;
 use crate::report::session::SessionReport;
-use crate::report::{csv, scaling};
 use crate::server::builder::{ServerCore, ServerCoreBuilder};
 use crate::server::catalog::{self, Catalog, HashProgress};
 use crate::server::config::ServerConfig;
 use crate::session::{FileInfo, Via};
 use crate::text::FileName;
-use crate::transport::swarm::torrents::{Options, Torrents};
+use crate::transport::swarm::torrents::{SwarmServerConfig, Torrents};
 use crate::transport::udp::config::UdpConfig;
 use crate::transport::udp::lab::LabServer;
 use crate::transport::{swarm, tcp, udp};
@@ -31,7 +31,7 @@ pub struct ServerBuilder {
     pub(crate) log_dir: Option<PathBuf>,
     pub(crate) http: HttpConfig,
     pub(crate) udp: UdpConfig,
-    pub(crate) swarm: Options,
+    pub(crate) swarm: SwarmServerConfig,
     /// Serve the lab's UDP clients at loopback and these addresses.
     pub(crate) lab_udp: Option<Vec<IpAddr>>,
     /// The name given to [`ServerBuilder::file`], not yet checked.
@@ -66,6 +66,27 @@ pub struct Server {
     torrents: Arc<Torrents>,
 }
 
+/// A file that a server offers.
+#[derive(Clone, Debug)]
+pub struct OfferedFile(FileInfo);
+
+impl OfferedFile {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        self.0.name.as_str()
+    }
+
+    /// Its size in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.0.bytes
+    }
+
+    /// Its SHA-1, 40 hexadecimal digits.
+    pub fn sha1(&self) -> String {
+        self.0.sha1.to_string()
+    }
+}
+
 /// How this crate writes sessions, on every face.
 pub(crate) const DOCUMENTS: Documents = Documents {
     #[cfg(feature = "cli")]
@@ -73,7 +94,10 @@ pub(crate) const DOCUMENTS: Documents = Documents {
     #[cfg(not(feature = "cli"))]
     json: None,
     csv: Some(csv::transfers),
-    svg: Some(|records| scaling::rates(records).to_svg()),
+    #[cfg(feature = "cli")]
+    svg: Some(|records| crate::report::scaling::rates(records).to_svg()),
+    #[cfg(not(feature = "cli"))]
+    svg: None,
 };
 
 impl ServerBuilder {
@@ -219,7 +243,7 @@ fn register(
     core: ServerCoreBuilder,
     http: HttpConfig,
     udp: UdpConfig,
-    swarm: Options,
+    swarm: SwarmServerConfig,
 ) -> Result<(ServerCoreBuilder, Arc<Torrents>)> {
     let core = udp::serve(tcp::serve(core)?, udp);
     let (core, torrents) = swarm::serve(core, swarm);
@@ -245,12 +269,13 @@ impl Server {
         self.core.addr()
     }
 
-    /// The offered files: name, size in bytes, SHA-1.
+    /// The offered files.
     ///
     /// # Errors
     /// A file that changed and cannot be read any more.
-    pub fn files(&self) -> Result<Vec<FileInfo>> {
-        self.core.lobby().files()
+    pub fn files(&self) -> Result<Vec<OfferedFile>> {
+        let files = self.core.lobby().files()?;
+        Ok(files.into_iter().map(OfferedFile).collect())
     }
 
     /// The sessions as they end, each once its results are in the log. Waits for the next one, and

@@ -42,16 +42,16 @@ pub struct FileInfo {
     pub sha1: Digest,
 }
 
-/// Text that is no via, session or seat.
+/// Text that is no via, session, seat or outcome.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ParseError(&'static str);
+pub struct ParseError(pub(crate) &'static str);
 
 /// Most seats of one session. A thread each: 1000 are measured, and the rest is headroom.
 pub const MAX_SEATS: u16 = 10_000;
 
 impl Via {
     /// All ways, in the order in which help and tables name them.
-    pub const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 6] = [
         Self::Tcp,
         Self::Udp,
         Self::Raw,
@@ -61,7 +61,7 @@ impl Via {
     ];
 
     /// The word on the command line, in messages and in logs.
-    pub fn word(self) -> &'static str {
+    pub(crate) fn word(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",
             Self::Udp => "udp",

@@ -76,6 +76,13 @@ pub fn micros(span: Duration) -> u64 {
     u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
 }
 
+/// A duration as seconds with six decimals, `0.083120`: a small file on loopback takes few
+/// microseconds, and `0.000` would be wrong.
+pub fn decimal_seconds(span: Duration) -> String {
+    let us = micros(span);
+    format!("{}.{:06}", us / 1_000_000, us % 1_000_000)
+}
+
 /// Megabits (10^6 bits) per second of `bytes` in `span`; `None` when either is zero: nothing
 /// moved, so there was no rate.
 pub fn mbit_per_second(bytes: u64, span: Duration) -> Option<f64> {

@@ -16,12 +16,13 @@ use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use gatecast::internals::digest::Digest;
-use gatecast::internals::proto::bt::bits::Bits;
+use gatecast::internals::proto::bt::bitfield::Bitfield;
 use gatecast::internals::proto::bt::metainfo::Metainfo;
 use gatecast::internals::proto::bt::random::Random;
-use gatecast::internals::proto::bt::tracker::{Announce, Answer, Event};
+use gatecast::internals::proto::bt::tracker::announce::{Announce, AnnounceEvent};
+use gatecast::internals::proto::bt::tracker::response::AnnounceResponse;
 use gatecast::internals::proto::bt::wire::{
-    Block, HANDSHAKE, Handshake, Introduction, Limits, Message,
+    Block, ExtendedHandshake, HANDSHAKE_LEN, Handshake, Message, MessageLimits,
 };
 use gatecast::internals::proto::bt::{bencode, tracker, wire};
 use gatecast::internals::text::FileName;
@@ -173,7 +174,7 @@ fn bencode_and_torrents_survive_random_bytes() {
 
 #[test]
 fn tracker_parsers_survive_random_bytes() {
-    let answer = Answer {
+    let answer = AnnounceResponse {
         complete: 3,
         incomplete: 4,
         interval: 5,
@@ -181,17 +182,17 @@ fn tracker_parsers_survive_random_bytes() {
     };
     let named = b"d8:intervali5e5:peersld2:ip8:10.0.0.14:porti5000eeee".to_vec();
     feed("tracker answer", &[answer.encode(), named], |bytes| {
-        Answer::decode(bytes).is_ok()
+        AnnounceResponse::decode(bytes).is_ok()
     });
     let announce = Announce {
         info_hash: Digest::of(b"x"),
         peer_id: *b"-GC0001-P00000010001",
         port: 5000,
         left: Some(7),
-        event: Event::Started,
+        event: AnnounceEvent::Started,
         wanted: 50,
-        sent: 9,
-        from: vec![(*b"-GC0001-S00000000000", 5), ([0xff; 20], 7)],
+        uploaded: 9,
+        received_from: vec![(*b"-GC0001-S00000000000", 5), ([0xff; 20], 7)],
     };
     feed(
         "tracker request",
@@ -200,14 +201,14 @@ fn tracker_parsers_survive_random_bytes() {
     );
     let scrape = format!("info_hash={}", "%41".repeat(20)).into_bytes();
     feed("scrape request", &[scrape], |bytes| {
-        let hashes = tracker::scraped(&String::from_utf8_lossy(bytes));
+        let hashes = tracker::scrape::decode_query(&String::from_utf8_lossy(bytes));
         hashes.is_ok_and(|hashes| !hashes.is_empty())
     });
 }
 
 #[test]
 fn peer_parsers_survive_random_bytes() {
-    let limits = Limits {
+    let limits = MessageLimits {
         pieces: 20,
         fast: true,
     };
@@ -216,7 +217,7 @@ fn peer_parsers_survive_random_bytes() {
         begin: 0,
         len: 16_384,
     };
-    let introduction = Introduction {
+    let introduction = ExtendedHandshake {
         port: Some(5000),
         requests: Some(500),
         program: Some("gatecast".to_owned()),
@@ -246,16 +247,16 @@ fn peer_parsers_survive_random_bytes() {
         let mut rest = bytes;
         let mut heard = 0;
         loop {
-            match wire::frame(rest, limits) {
+            match wire::frame_len(rest, limits) {
                 Ok(Some(len)) => {
                     let Ok(message) = Message::decode(&rest[4..len], limits) else {
                         return false;
                     };
                     match message {
-                        Message::Extended(0, body) if Introduction::decode(body).is_err() => {
+                        Message::Extended(0, body) if ExtendedHandshake::decode(body).is_err() => {
                             return false;
                         }
-                        Message::Bitfield(body) if Bits::decode(20, body).is_none() => {
+                        Message::Bitfield(body) if Bitfield::decode(20, body).is_none() => {
                             return false;
                         }
                         _ => heard += 1,
@@ -270,7 +271,7 @@ fn peer_parsers_survive_random_bytes() {
     let hello = Handshake::new(Digest::of(b"x"), *b"-XX0001-abcdefghijkl").encode();
     feed("handshake", &[hello.to_vec()], |bytes| {
         bytes
-            .first_chunk::<HANDSHAKE>()
+            .first_chunk::<HANDSHAKE_LEN>()
             .is_some_and(|bytes| Handshake::decode(bytes).is_ok())
     });
 }

@@ -1,27 +1,14 @@
 //! Both ends: the source, the viewers, and one viewer that is stopped.
 
-use std::io::BufRead;
-use std::io::BufReader;
-use std::io::Read;
-use std::io::Write;
-use std::net::IpAddr;
-use std::net::Ipv4Addr;
-use std::net::SocketAddr;
-use std::net::TcpStream;
-use std::net::UdpSocket;
-use std::process::Child;
-use std::process::Command;
-use std::process::Stdio;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use gatecast::internals::net::clock;
-use gatecast::internals::net::datagrams;
-use gatecast::internals::net::datagrams::BatchSocket;
-use gatecast::internals::net::datagrams::DatagramBatch;
+use gatecast::internals::net::datagrams::{BatchSocket, DatagramBatch};
+use gatecast::internals::net::{clock, datagrams};
 use gatecast::internals::proto::histogram::Histogram;
 use gatecast::internals::units::Moment;
 

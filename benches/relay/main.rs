@@ -25,9 +25,7 @@
 //! - `relay, 1 stopped`: ours, one of the viewers being a process under SIGSTOP
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -36,10 +34,8 @@ use gatecast::internals::net::datagrams::BatchSocket;
 use gatecast::internals::proto::histogram::Histogram;
 use gatecast::internals::relay::Relay;
 
-use crate::ends::LOCAL;
-use crate::ends::SIZE;
-use crate::way::Relaying;
-use crate::way::Way;
+use crate::ends::{LOCAL, SIZE};
+use crate::way::{Relaying, Way};
 
 mod ends;
 #[path = "../ground/mod.rs"]

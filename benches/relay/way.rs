@@ -1,25 +1,18 @@
 //! The ways: ours, and the loops that it could have been.
 
-use std::net::Ipv4Addr;
-use std::net::SocketAddr;
-use std::net::TcpStream;
-use std::net::UdpSocket;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use gatecast::internals::net::datagrams::BatchSocket;
-use gatecast::internals::net::datagrams::DatagramBatch;
+use gatecast::internals::net::datagrams::{BatchSocket, DatagramBatch};
 use gatecast::internals::relay::Relay;
-use gatecast::internals::relay::config::GATHER;
-use gatecast::internals::relay::config::RelayConfig;
+use gatecast::internals::relay::config::{GATHER, RelayConfig};
 
 use crate::ends;
-use crate::ends::LOCAL;
-use crate::ends::Stopped;
+use crate::ends::{LOCAL, Stopped};
 
 /// How long a loop waits before it looks whether it is over.
 const PATIENCE: Duration = Duration::from_millis(100);

@@ -181,7 +181,7 @@ fn torrent(args: &Args) -> Result<Verdict> {
         })
         .map_err(Error::io("start the signal thread", "this process"))?;
     let metainfo = leech::open(Path::new(&args.server))?;
-    let wish = leech::Wish {
+    let wish = leech::TorrentRequest {
         metainfo,
         out: &args.out,
         stall: args.stall_limit,

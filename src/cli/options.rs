@@ -69,8 +69,8 @@ pub(crate) struct Swarming {
 
 impl Swarming {
     /// The same for the swarms.
-    pub(crate) fn options(&self) -> torrents::Options {
-        torrents::Options {
+    pub(crate) fn options(&self) -> torrents::SwarmServerConfig {
+        torrents::SwarmServerConfig {
             tracker_file: self.tracker_file.clone(),
             web_seed: self.web_seed,
             gated: false,

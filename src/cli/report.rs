@@ -1,21 +1,15 @@
 //! `gatecast report`: session logs as tables, CSV, JSON or a plot.
 
-use std::path::Path;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::cli::output;
-use crate::error::Error;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::report;
-use crate::report::csv;
 use crate::report::json::SessionDocument;
 use crate::report::plot::Chart;
-use crate::report::relay;
 use crate::report::relay::events;
-use crate::report::scaling;
-use crate::report::session_table;
-use crate::report::trials;
 use crate::report::verdict::Verdict;
+use crate::report::{csv, relay, scaling, session_table, trials};
 
 /// `gatecast report LOG...`
 #[derive(Debug, clap::Args)]

@@ -206,7 +206,13 @@ fn session(
     if args.events && args.via == Via::Swarm {
         events::swarm(&server.torrents())?;
     }
-    let given = counts::given(&server.torrents().given());
+    let given: Vec<_> = server
+        .torrents()
+        .sent_by_seat()
+        .into_iter()
+        .map(|(seat, bytes)| (format!("seat {seat}"), bytes))
+        .collect();
+    let given = counts::given(&given);
     let left = server.shutdown()?;
     complain(&ends);
     let verdict = Verdict::of_clients(&ends);

@@ -1,14 +1,9 @@
 //! `gatecast torrent`: writes a file's `.torrent` into the current folder.
 
-use std::path::Path;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::cli::output;
-use crate::error::Error;
-use crate::error::Result;
-use crate::proto::bt::layout::Layout;
-use crate::proto::bt::metainfo;
-use crate::proto::bt::metainfo::Metainfo;
+use crate::error::{Error, Result};
 use crate::proto::http::url::Url;
 use crate::report::verdict::Verdict;
 use crate::server::catalog;
@@ -37,18 +32,11 @@ pub(crate) fn run(args: &Args) -> Result<Verdict> {
     Url::parse(&args.announce)?;
     let catalog = Catalog::offer([&args.file])?;
     let name = catalog.only().ok_or_else(|| Error::Usage {
-        what: format!("'{}' is no single file", args.file.display()),
+        what: format!("'{}' is not a single file", args.file.display()),
     })?;
     let source = catalog.open(name, &catalog::silent)?;
-    let layout = Layout::new(source.info.bytes, metainfo::piece_bytes(source.info.bytes));
-    let refuse = |error: metainfo::MetainfoError| Error::refused("gatecast", error.to_string());
-    let pieces = match source.info.bytes {
-        0 => Vec::new(),
-        _ => store::digests(&source.file, layout, name.as_str())?,
-    };
+    let torrent = store::make_metainfo(&source.file, name, source.info.bytes)?;
     source.unchanged()?;
-    let torrent =
-        Metainfo::new(name.clone(), layout.bytes, layout.piece, pieces).map_err(refuse)?;
     let path = format!("{name}.torrent");
     std::fs::write(Path::new(&path), torrent.encode(Some(&args.announce), None))
         .map_err(Error::io("write the torrent", &path))?;

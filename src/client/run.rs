@@ -4,7 +4,6 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::Condvar;
 use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 use std::thread;
@@ -19,6 +18,7 @@ use crate::error::Error;
 use crate::error::Result;
 use crate::net::STACK;
 use crate::net::clock;
+use crate::net::lock;
 use crate::net::socket;
 use crate::session::MAX_SEATS;
 
@@ -44,11 +44,7 @@ const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
 impl Drop for Receiving<'_> {
     fn drop(&mut self) {
-        let mut receiving = self
-            .0
-            .receiving
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut receiving = lock(&self.0.receiving);
         *receiving -= 1;
         if *receiving == 0 {
             self.0.none_receives.notify_all();
@@ -71,20 +67,14 @@ impl FetchRun {
     }
 
     pub(super) fn begin_receiving(&self) -> Receiving<'_> {
-        *self
-            .receiving
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) += 1;
+        *lock(&self.receiving) += 1;
         Receiving(self)
     }
 
     /// Waits until no client of this process receives, for [`HASH_PAUSE`] at most: the digests of
     /// those that are done would take the processor from those that are not.
     pub(super) fn wait_for_receivers(&self) {
-        let receiving = self
-            .receiving
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let receiving = lock(&self.receiving);
         drop(
             self.none_receives
                 .wait_timeout_while(receiving, HASH_PAUSE, |count| *count > 0),

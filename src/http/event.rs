@@ -23,9 +23,6 @@ use crate::transfer::Record;
 /// The schema's name and version.
 pub const SCHEMA: &str = "gatecast.event/1";
 
-/// The schema itself (JSON Schema 2020-12).
-pub const SCHEMA_FILE: &str = include_str!("event.schema.json");
-
 /// The state of a server's sessions.
 pub fn state(id: u64, at: OffsetDateTime, lobby: &Lobby) -> String {
     let ended = lobby.history().ended();

@@ -31,7 +31,7 @@ gatecast_last_session_rate_mbit gauge Global rate, Mbit/s.
 ";
 
 /// The name of a metric, and its value for an open session.
-type SessionFigure = (&'static str, fn(&GateView) -> u64);
+type SessionGauge = (&'static str, fn(&GateView) -> u64);
 
 /// Metrics as they are written.
 #[derive(Default)]
@@ -104,7 +104,7 @@ pub(super) fn metrics(server: &HttpServer, lobby: &Lobby) -> HttpResponse {
 }
 
 fn open_sessions(text: &mut MetricsText, views: &[GateView]) {
-    let figures: [SessionFigure; 4] = [
+    let figures: [SessionGauge; 4] = [
         ("gatecast_seats_wanted", |view| view.clients.into()),
         ("gatecast_seats_taken", |view| view.seats.len() as u64),
         ("gatecast_seats_ready", |view| {

@@ -1,9 +1,8 @@
 //! `GET /events`: the stream of server-sent events.
 
-use std::io;
 use std::net::TcpStream;
-use std::thread;
 use std::time::Duration;
+use std::{io, thread};
 
 use crate::http::feed::{POLL_INTERVAL, ServerSnapshot};
 use crate::http::state::{CountGuard, RequestContext};

@@ -68,7 +68,7 @@ impl<'a> LineStream<'a> {
                 Err(error) => return Err(Error::protocol(self.peer, error.to_string())),
             }
             let timed_out = || Error::TimedOut {
-                phase,
+                phase: phase.name(),
                 at: self.peer.to_string(),
                 after: Duration::from_millis(
                     u64::try_from(deadline.since(begun).as_millis()).unwrap_or(u64::MAX),
@@ -117,7 +117,7 @@ impl<'a> LineStream<'a> {
         copy::send_all(self.stream, line, deadline).map_err(|stop| match stop {
             copy::Stop::Peer(error) => Error::io("speak to the other side", self.peer)(error),
             _ => Error::TimedOut {
-                phase: Phase::Transfer,
+                phase: Phase::Transfer.name(),
                 at: self.peer.to_string(),
                 after: WRITE_LIMIT,
             },

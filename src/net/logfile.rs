@@ -25,6 +25,8 @@ pub struct LogFile {
 /// the first such error is kept for the end; what is logged goes on without it.
 #[derive(Debug)]
 pub struct LogFolder {
+    /// What is done with it, for errors.
+    doing: &'static str,
     path: Option<PathBuf>,
     header: String,
     failed: Option<Error>,
@@ -72,9 +74,11 @@ impl LogFile {
 }
 
 impl LogFolder {
-    /// Logs in `path` that begin with `header`; without a path nothing is written.
-    pub fn new(path: Option<PathBuf>, header: String) -> Self {
+    /// Logs in `path` that begin with `header`; without a path nothing is written. An error says
+    /// that it could not do what is said in `doing`.
+    pub fn new(doing: &'static str, path: Option<PathBuf>, header: String) -> Self {
         Self {
+            doing,
             path,
             header,
             failed: None,
@@ -86,8 +90,8 @@ impl LogFolder {
         let Some(folder) = &self.path else { return };
         if let Err(error) = log.append(folder, &self.header, line) {
             let path = folder.join(&log.name);
-            log::error!("cannot write the log {}: {error}", path.display());
-            let failure = Error::io("write the log", path.display())(error);
+            log::error!("cannot {} {}: {error}", self.doing, path.display());
+            let failure = Error::io(self.doing, path.display())(error);
             self.failed.get_or_insert(failure);
         }
     }

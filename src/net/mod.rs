@@ -9,8 +9,10 @@ pub mod logfile;
 pub mod pacing;
 pub mod socket;
 mod sync;
+mod thread;
 
 pub use sync::lock;
+pub use thread::spawn;
 
 /// The stack of a session's or connection's thread, bytes. Buffers are on the heap.
 pub const STACK: usize = 256 * 1024;

@@ -87,7 +87,7 @@ pub fn connect(addrs: &[SocketAddr], deadline: Moment) -> Result<TcpStream> {
         }
     }
     Err(last.unwrap_or_else(|| Error::TimedOut {
-        phase: Phase::Connect,
+        phase: Phase::Connect.name(),
         at: addrs.first().map_or_else(String::new, ToString::to_string),
         after: Duration::ZERO,
     }))

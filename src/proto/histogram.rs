@@ -109,8 +109,7 @@ mod tests {
     fn every_time_is_in_the_bucket_that_ends_just_above_it() {
         let mut last = 0;
         let powers = (17..32).flat_map(|n| (1 << n) - 3..(1 << n) + 3);
-        let large = [u64::from(u32::MAX / 2), u64::from(u32::MAX)];
-        for us in (0..100_000).chain(powers).chain(large) {
+        for us in (0..100_000).chain(powers).chain([u64::from(u32::MAX)]) {
             let found = bucket(us);
             let top = ceiling(found);
             assert!(top >= us && top - us <= us / 16, "{us}: {top}");

@@ -8,7 +8,6 @@ use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
 
 use crate::text::escape;
-use crate::units::micros;
 
 /// What stands between two columns.
 pub const SEPARATOR: &str = " | ";
@@ -32,12 +31,6 @@ pub fn duration(text: &str) -> Option<Duration> {
     let us = whole.parse::<u64>().ok()?.checked_mul(1_000_000)?;
     us.checked_add(decimals.parse().ok()?)
         .map(Duration::from_micros)
-}
-
-/// Writes seconds with six decimals.
-pub fn seconds(span: Duration) -> String {
-    let us = micros(span);
-    format!("{}.{:06}", us / 1_000_000, us % 1_000_000)
 }
 
 /// The value, or what stands for a missing one.

@@ -1,6 +1,8 @@
 //! The native protocol's messages, `GATECAST/1`.
 #![doc = include_str!("README.md")]
 
+mod fields;
+
 use std::time::Duration;
 
 use crate::digest::Digest;
@@ -8,7 +10,6 @@ use crate::proto::line::DecodeError;
 use crate::proto::line::Fields;
 use crate::proto::line::LineWriter;
 use crate::session::FileInfo;
-use crate::session::MAX_SEATS;
 use crate::session::SeatId;
 use crate::session::SessionId;
 use crate::session::Via;
@@ -19,6 +20,9 @@ use crate::transfer::Counts;
 use crate::transfer::Outcome;
 use crate::units::Moment;
 use crate::units::micros;
+
+pub use self::fields::{REASON_MAX, SIZE_MAX};
+use self::fields::{clip, counts, file, file_fields, optional_span, outcome, seats, span};
 
 /// The first line of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -428,78 +432,6 @@ pub fn decode_last_words(session: SessionId, tail: &[u8]) -> Option<(usize, Stri
 
 /// Longest [last words](encode_last_words), bytes.
 pub const LAST_WORDS_MAX: usize = 64 + 3 * REASON_MAX + 16;
-
-/// Longest reason in a message, bytes.
-pub const REASON_MAX: usize = 300;
-
-/// Most that `Ready::offset` or a size may be: what a signed file offset holds.
-pub const SIZE_MAX: u64 = i64::MAX as u64;
-
-fn file_fields(line: LineWriter, file: &FileInfo) -> LineWriter {
-    line.field("file", file.name.as_str())
-        .field("bytes", file.bytes)
-        .field("sha1", file.sha1)
-}
-
-fn file(fields: &Fields<'_>) -> Result<FileInfo, DecodeError> {
-    let bytes = fields.number("bytes")?;
-    if bytes > SIZE_MAX {
-        return Err(DecodeError(format!(
-            "{} with a size of {bytes} bytes",
-            fields.word()
-        )));
-    }
-    Ok(FileInfo {
-        name: fields.parsed("file", FileName::new)?,
-        bytes,
-        sha1: fields.parsed("sha1", str::parse)?,
-    })
-}
-
-fn seats(fields: &Fields<'_>, key: &str) -> Result<u16, DecodeError> {
-    let number: u16 = fields.number(key)?;
-    if !(1..=MAX_SEATS).contains(&number) {
-        return Err(DecodeError(format!(
-            "{key}={number} is not 1 to {MAX_SEATS}"
-        )));
-    }
-    Ok(number)
-}
-
-fn span(fields: &Fields<'_>, key: &str) -> Result<Duration, DecodeError> {
-    fields.number(key).map(Duration::from_micros)
-}
-
-fn optional_span(fields: &Fields<'_>, key: &str) -> Result<Option<Duration>, DecodeError> {
-    Ok(fields.optional_number(key)?.map(Duration::from_micros))
-}
-
-impl LineWriter {
-    /// Adds every counter that is known, under its name.
-    fn counts(self, counts: &Counts) -> Self {
-        let named = Counts::NAMES.into_iter().zip(counts.values());
-        named.fold(self, |line, (name, value)| line.maybe(name, value))
-    }
-}
-
-fn counts(fields: &Fields<'_>) -> Result<Counts, DecodeError> {
-    let mut values = Counts::default().values();
-    for (name, value) in Counts::NAMES.into_iter().zip(&mut values) {
-        *value = fields.optional_number(name)?;
-    }
-    Ok(Counts::from_values(values))
-}
-
-fn outcome(fields: &Fields<'_>) -> Result<Outcome, DecodeError> {
-    let text = fields.need("outcome")?;
-    text.parse()
-        .map_err(|()| DecodeError::value("an unknown outcome", text))
-}
-
-/// The first [`REASON_MAX`] bytes of a reason, whole characters only.
-fn clip(reason: &str) -> &str {
-    &reason[..reason.floor_char_boundary(REASON_MAX)]
-}
 
 impl ErrorCode {
     const ALL: [Self; 5] = [

@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn broken_codes_are_none() {
+    fn broken_percent_code_decodes_to_none() {
         assert_eq!(decode("a%20b%2fc%C3"), Some(b"a b/c\xC3".to_vec()));
         for broken in ["%", "%2", "%2g", "a%+1", "%-1", "%\u{661}1"] {
             assert_eq!(decode(broken), None, "{broken}");
@@ -48,7 +48,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_come_back(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+        fn bytes_are_decoded_as_they_were_encoded(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
             let encoded = encode(&bytes, b"-._~");
             prop_assert!(encoded.bytes().all(|b| b.is_ascii_graphic()));
             prop_assert_eq!(decode(&encoded), Some(bytes));

@@ -2,7 +2,6 @@
 
 use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
-use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::relay::config::RelayConfig;
@@ -17,17 +16,15 @@ pub struct RelayBuilder {
     failed: Option<Error>,
 }
 
-impl Default for RelayBuilder {
-    fn default() -> Self {
+impl RelayBuilder {
+    pub(super) fn new() -> Self {
         Self {
             config: RelayConfig::new((Ipv4Addr::LOCALHOST, 65_534).into()),
             listen: (Ipv4Addr::UNSPECIFIED, 7000).into(),
             failed: None,
         }
     }
-}
 
-impl RelayBuilder {
     /// The UDP address at which the stream is received; a multicast group is joined.
     pub fn input(mut self, addr: impl ToSocketAddrs) -> Self {
         match resolve(&addr) {
@@ -46,34 +43,9 @@ impl RelayBuilder {
         self
     }
 
-    /// The address of the interface on which a multicast group is joined; the system's choice
-    /// unless given.
-    pub fn interface(mut self, addr: Ipv4Addr) -> Self {
-        self.config.interface = Some(addr);
-        self
-    }
-
-    /// How long a datagram may wait for others, to be sent together with them; 3 ms unless given.
-    pub fn gather(mut self, time: Duration) -> Self {
-        self.config.gather = time;
-        self
-    }
-
-    /// Lets a lab client go that sends no command for so long; 4 hours unless given.
-    pub fn max_silence(mut self, time: Duration) -> Self {
-        self.config.max_silence = time;
-        self
-    }
-
     /// Most viewers at once; 256 unless given.
     pub fn max_viewers(mut self, viewers: usize) -> Self {
         self.config.max_viewers = viewers;
-        self
-    }
-
-    /// Most viewers at one address other than this host's own; 64 unless given.
-    pub fn viewers_per_address(mut self, viewers: usize) -> Self {
-        self.config.viewers_per_address = viewers;
         self
     }
 

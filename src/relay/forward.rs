@@ -3,12 +3,11 @@
 //! See the module above for the design. A datagram's way: the socket's batch, the monitor that
 //! counts it, the send batch that is made once and sent to each running viewer.
 
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::thread;
 use std::time::Duration;
+use std::{io, thread};
 
 use crate::net::datagrams::DatagramBatch;
 use crate::net::datagrams::send_batch::SendBatch;

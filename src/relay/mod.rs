@@ -29,6 +29,7 @@
 //! While nobody watches, it sleeps on a condition and reads nothing. What its socket holds when
 //! the next viewer comes is thrown away, so nobody ever gets a stale burst.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread;
@@ -74,10 +75,8 @@ pub use self::builder::RelayBuilder;
 /// // Port 0 lets the system choose; a relay listens at 0.0.0.0:7000 unless told otherwise.
 /// let relay = Relay::builder().input("127.0.0.1:0").listen("127.0.0.1:0").start()?;
 /// println!("send MPEG-TS to udp://{}, watch at {}", relay.input(), relay.local_addr());
-/// assert!(relay.snapshot().viewers.is_empty());
-/// for record in relay.stop()? {
-///     println!("{} got {} datagrams", record.to, record.sent.sent);
-/// }
+/// println!("{}", relay.status());
+/// relay.shutdown()?;
 /// # Ok::<(), gatecast::Error>(())
 /// ```
 #[derive(Debug)]
@@ -95,7 +94,7 @@ const SHUTDOWN_LIMIT: Duration = Duration::from_secs(3);
 impl Relay {
     /// A relay to be started.
     pub fn builder() -> RelayBuilder {
-        RelayBuilder::default()
+        RelayBuilder::new()
     }
 
     /// Receives at the input and lets viewers come to `listen`.
@@ -137,7 +136,22 @@ impl Relay {
         self.input
     }
 
+    /// What the relay and its viewers are doing now, as text: the input, then a line for each
+    /// viewer.
+    pub fn status(&self) -> impl fmt::Display {
+        self.snapshot()
+    }
+
+    /// Lets every viewer go and writes the log's last lines.
+    ///
+    /// # Errors
+    /// The log could not be written; the relay went on without it.
+    pub fn shutdown(self) -> Result<()> {
+        self.stop().map(|_| ())
+    }
+
     /// What the relay and its viewers are doing now. Costs the data side nothing.
+    #[doc(hidden)]
     pub fn snapshot(&self) -> RelaySnapshot {
         self.hub.snapshot()
     }
@@ -167,6 +181,7 @@ impl Relay {
     ///
     /// # Errors
     /// The log could not be written; the relay went on without it.
+    #[doc(hidden)]
     pub fn stop(mut self) -> Result<Vec<ViewerRecord>> {
         let logger = self.shut_down().expect("it is there until the relay stops");
         let records = logger.records();

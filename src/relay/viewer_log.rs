@@ -42,6 +42,8 @@ const LINES_WAITING: usize = 512;
 /// come, or reads the log.
 const RECORDS_KEPT: usize = 4096;
 
+const WRITE: &str = "write the relay log";
+
 impl ViewerLogger {
     /// Starts the logger, which writes into `folder` if there is one.
     ///
@@ -54,7 +56,7 @@ impl ViewerLogger {
             publish,
             waiting: records.clone(),
         };
-        let folder = LogFolder::new(folder, log::header());
+        let folder = LogFolder::new(WRITE, folder, log::header());
         let thread = thread::Builder::new()
             .name("logger".to_owned())
             .spawn(move || run(folder, None, &waiting_entries, &publisher))
@@ -187,7 +189,7 @@ mod tests {
         }
         drop(handle);
         let publisher = RecordPublisher { publish, waiting };
-        let nowhere = LogFolder::new(Some("/nowhere".into()), log::header());
+        let nowhere = LogFolder::new(WRITE, Some("/nowhere".into()), log::header());
         let log = Some(LogFile::of(full));
         let error = run(nowhere, log, &entries, &publisher).expect_err("full");
         assert!(error.to_string().contains("No space left"), "{error}");

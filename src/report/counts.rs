@@ -6,12 +6,13 @@
 
 use std::fmt::Write;
 
-use crate::report::MedianRange;
-use crate::report::session_table::ROWS_MAX;
-use crate::report::session_table::Rows;
-use crate::report::session_table::or_dash;
+use crate::report::median_range::MedianRange;
+use crate::report::table;
 use crate::report::table::Align;
+use crate::report::table::ROWS_MAX;
+use crate::report::table::Rows;
 use crate::report::table::Table;
+use crate::report::table::or_dash;
 use crate::text::escape;
 use crate::transfer::Counts;
 use crate::transfer::Record;
@@ -56,7 +57,15 @@ pub fn table(record: &Record, rows: Rows) -> String {
     headings.push(("name", Align::Left));
     let mut table = Table::new(&headings);
     if rows == Rows::Failures && record.transfers.len() > ROWS_MAX {
-        extremes(record, &columns).for_each(|row| table.row(row));
+        let column = |column: &&CountColumn| {
+            let values = counts().filter_map(|counts| (column.value)(counts));
+            Some((values.collect(), column.decimals))
+        };
+        // The last column is the names.
+        let columns = columns.iter().map(column).chain([None]).collect();
+        for row in table::extremes(columns) {
+            table.row(row);
+        }
     } else {
         for transfer in &record.transfers {
             table.row(cells(transfer, &columns));
@@ -157,41 +166,6 @@ fn cells(transfer: &Transfer, columns: &[&CountColumn]) -> Vec<String> {
     cells.extend(columns.iter().map(value));
     cells.push(escape(&transfer.name));
     cells
-}
-
-/// The least, median and largest of each column.
-fn extremes(record: &Record, columns: &[&CountColumn]) -> impl Iterator<Item = Vec<String>> {
-    let spreads: Vec<Option<MedianRange>> = columns
-        .iter()
-        .map(|column| {
-            MedianRange::of(
-                record
-                    .transfers
-                    .iter()
-                    .filter_map(|t| (column.value)(&t.counts)),
-            )
-        })
-        .collect();
-    type Pick = (&'static str, fn(MedianRange) -> f64);
-    let row = move |(name, pick): Pick| {
-        let mut row = vec![name.to_owned()];
-        let values = spreads.iter().map(|spread| spread.map(pick));
-        row.extend(
-            columns
-                .iter()
-                .zip(values)
-                .map(|(column, value)| shown(column, value)),
-        );
-        row.push(String::new());
-        row
-    };
-    let picks: [Pick; 3] = [
-        ("low", |spread| spread.low),
-        ("median", |spread| spread.median),
-        ("high", |spread| spread.high),
-    ];
-    let rows: Vec<Vec<String>> = picks.into_iter().map(row).collect();
-    rows.into_iter()
 }
 
 /// How many transfers tell, and what all of them lost, and where.

@@ -10,6 +10,7 @@ use crate::text::escape;
 use crate::transfer::Counts;
 use crate::transfer::Record;
 use crate::transfer::Transfer;
+use crate::units::decimal_seconds;
 use crate::units::micros;
 
 /// The columns before the counters.
@@ -97,12 +98,7 @@ impl OfSession {
     }
 
     fn row(&self, record: &Record, transfer: &Transfer) -> Vec<String> {
-        let seconds = |span: Option<std::time::Duration>| {
-            or_empty(
-                span.map(micros)
-                    .map(|us| format!("{}.{:06}", us / 1_000_000, us % 1_000_000)),
-            )
-        };
+        let seconds = |span: Option<std::time::Duration>| or_empty(span.map(decimal_seconds));
         let address = |at: Option<SocketAddr>| or_empty(at.map(|at| at.ip()));
         let port = |at: Option<SocketAddr>| or_empty(at.map(|at| at.port()));
         let rate = |rate: Option<f64>| or_empty(rate.map(|rate| format!("{rate:.6}")));

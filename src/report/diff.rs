@@ -2,27 +2,32 @@
 //!
 //! Facts (the file, the way, how many copies are proven) are the same or not. Figures differ by a
 //! share of the first document's. The skew of a release varies by more than that from run to run,
-//! so it is shown and never counts.
+//! so it is shown and never counts. Fields that are not compared are ignored.
 
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Number;
 use serde_json::Value;
 
 use crate::error::Error;
 use crate::error::Result;
-use crate::report::schema;
+use crate::report::json;
 use crate::report::table::Align;
 use crate::report::table::Table;
+use crate::report::table::or_dash;
 use crate::text::escape;
 
 /// The differences between two documents.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Difference {
-    lines: Vec<Line>,
+    threshold: f64,
+    rows: Vec<DiffRow>,
 }
 
 /// One thing that both documents say, or only one.
 #[derive(Clone, Debug, PartialEq)]
-struct Line {
-    what: String,
+struct DiffRow {
+    name: String,
     first: String,
     second: String,
     /// (second - first) / first.
@@ -31,46 +36,104 @@ struct Line {
     beyond: Option<bool>,
 }
 
+/// What is compared of a session document.
+#[derive(Deserialize)]
+struct SessionFacts {
+    via: String,
+    clients: u64,
+    file: FileFacts,
+    identities: Value,
+    results: Vec<ResultFacts>,
+    global: GlobalFigures,
+    release: ReleaseFigures,
+}
+
+#[derive(Deserialize)]
+struct FileFacts {
+    bytes: u64,
+    sha1: String,
+}
+
+#[derive(Deserialize)]
+struct ResultFacts {
+    outcome: String,
+    verified: Option<bool>,
+}
+
+#[derive(Deserialize)]
+struct GlobalFigures {
+    seconds: Option<Number>,
+    rate_mbit: Option<Number>,
+    seconds_verified: Option<Number>,
+}
+
+#[derive(Deserialize)]
+struct ReleaseFigures {
+    skew_us: Option<Number>,
+}
+
+/// What is compared of a study document.
+#[derive(Deserialize)]
+struct StudyFacts {
+    rows: Vec<StudyRowFacts>,
+}
+
+#[derive(Deserialize)]
+struct StudyRowFacts {
+    #[serde(flatten)]
+    test: StudyTest,
+    verified: bool,
+    makespan_s: Option<MakespanFigures>,
+}
+
+/// What makes two rows of studies the same test.
+#[derive(PartialEq, Deserialize)]
+struct StudyTest {
+    via: String,
+    clients: u64,
+    bytes: u64,
+    rate_nominal_mbit: Number,
+    loss: Number,
+}
+
+#[derive(Deserialize)]
+struct MakespanFigures {
+    median: Option<Number>,
+}
+
 impl Difference {
     /// Compares `first` with `second`; figures may differ by `threshold`, a share.
     ///
     /// # Errors
     /// A document that is neither a session nor a study, or two that are not of one kind.
     pub fn between(first: &Value, second: &Value, threshold: f64) -> Result<Self> {
-        let kind = |document: &Value| {
-            document["schema"]
-                .as_str()
-                .map(str::to_owned)
-                .ok_or_else(|| {
-                    Error::protocol("the document", "it has no schema, so it is none of ours")
-                })
-        };
-        let (one, two) = (kind(first)?, kind(second)?);
-        if one != two {
-            let what = format!("a {} and a {} do not compare", escape(&one), escape(&two));
-            return Err(Error::refused("gatecast", what));
+        let (schema, other) = (schema_of(first)?, schema_of(second)?);
+        if schema != other {
+            let why = format!(
+                "a {} and a {} do not compare",
+                escape(schema),
+                escape(other)
+            );
+            return Err(Error::refused("gatecast", why));
         }
-        let mut difference = Self { lines: Vec::new() };
-        let file = match &*one {
-            "gatecast.session/1" => schema::SESSION,
-            "gatecast.study/1" => schema::STUDY,
-            other => {
-                let what = format!("{} is neither a session nor a study", escape(other));
-                return Err(Error::refused("gatecast", what));
-            }
+        let mut difference = Self {
+            threshold,
+            rows: Vec::new(),
         };
-        schema::check(first, file)?;
-        schema::check(second, file)?;
-        match file == schema::SESSION {
-            true => difference.sessions(first, second, threshold),
-            false => difference.studies(first, second, threshold),
+        match schema {
+            json::SCHEMA => difference.compare_sessions(&read(first)?, &read(second)?),
+            "gatecast.study/1" => difference.compare_studies(read(first)?, read(second)?),
+            other => {
+                let why = format!("{} is neither a session nor a study", escape(other));
+                return Err(Error::refused("gatecast", why));
+            }
         }
         Ok(difference)
     }
 
     /// True when anything differs beyond the threshold.
     pub fn is_beyond(&self) -> bool {
-        self.lines.iter().any(|line| line.beyond == Some(true))
+        self.rows.iter().any(|row| row.beyond == Some(true))
     }
 
     /// The differences as a table.
@@ -82,152 +145,129 @@ impl Difference {
             ("verdict", Align::Left),
             ("figure", Align::Left),
         ]);
-        for line in &self.lines {
-            let change = line
-                .change
-                .map_or_else(|| "-".to_owned(), |c| format!("{:+.1} %", c * 100.0));
-            let mark = match line.beyond {
-                Some(true) => "differs",
-                Some(false) => "same",
-                None => "-",
-            };
+        for row in &self.rows {
+            let mark = row
+                .beyond
+                .map(|beyond| if beyond { "differs" } else { "same" });
             table.row([
-                line.first.clone(),
-                line.second.clone(),
-                change,
-                mark.to_owned(),
-                line.what.clone(),
+                row.first.clone(),
+                row.second.clone(),
+                or_dash(row.change.map(|c| format!("{:+.1} %", c * 100.0))),
+                or_dash(mark),
+                row.name.clone(),
             ]);
         }
         table.to_string()
     }
 
-    fn sessions(&mut self, first: &Value, second: &Value, threshold: f64) {
-        for (what, pointer) in [
-            ("via", "/via"),
-            ("clients", "/clients"),
-            ("file bytes", "/file/bytes"),
-            ("file SHA-1", "/file/sha1"),
-            ("numbers", "/identities"),
-        ] {
-            self.fact(what, first.pointer(pointer), second.pointer(pointer));
+    fn compare_sessions(&mut self, first: &SessionFacts, second: &SessionFacts) {
+        let both = [first, second];
+        self.fact("via", both.map(|s| &s.via), |via| escape(via));
+        self.fact("clients", both.map(|s| s.clients), |n| n.to_string());
+        self.fact("file bytes", both.map(|s| s.file.bytes), |n| n.to_string());
+        // By its beginning: the verdict says whether it is the same.
+        let beginning = |sha1: &String| escape(&sha1.chars().take(12).collect::<String>());
+        self.fact("file SHA-1", both.map(|s| &s.file.sha1), beginning);
+        self.fact(
+            "numbers",
+            both.map(|s| &s.identities),
+            |identities| match identities {
+                Value::Array(broken) => format!("{} broken", broken.len()),
+                other => escape(other.as_str().unwrap_or("-")),
+            },
+        );
+        self.fact("copies proven", both.map(proven), |n| n.to_string());
+        let (one, two) = (&first.global, &second.global);
+        let name = "time to last byte, s";
+        self.figure(name, [&one.seconds, &two.seconds], true);
+        let name = "global rate, Mbit/s";
+        self.figure(name, [&one.rate_mbit, &two.rate_mbit], true);
+        let name = "time to verified, s";
+        self.figure(name, [&one.seconds_verified, &two.seconds_verified], true);
+        let skews = [&first.release.skew_us, &second.release.skew_us];
+        self.figure("release skew, us", skews, false);
+    }
+
+    fn compare_studies(&mut self, first: StudyFacts, mut second: StudyFacts) {
+        for row in first.rows {
+            let place = second.rows.iter().position(|other| other.test == row.test);
+            let other = place.map(|place| second.rows.remove(place));
+            self.compare_rows(&row.test, [Some(&row), other.as_ref()]);
         }
-        let counts = [proven(first), proven(second)].map(Value::from);
-        self.fact("copies proven", Some(&counts[0]), Some(&counts[1]));
-        for (what, pointer, counts) in [
-            ("time to last byte, s", "/global/seconds", true),
-            ("global rate, Mbit/s", "/global/rate_mbit", true),
-            ("time to verified, s", "/global/seconds_verified", true),
-            ("release skew, us", "/release/skew_us", false),
-        ] {
-            let limit = counts.then_some(threshold);
-            self.figure(what, first.pointer(pointer), second.pointer(pointer), limit);
+        for row in &second.rows {
+            self.compare_rows(&row.test, [None, Some(row)]);
         }
     }
 
-    fn studies(&mut self, first: &Value, second: &Value, threshold: f64) {
-        let rows = |document: &Value| document["rows"].as_array().cloned().unwrap_or_default();
-        let (first, mut second) = (rows(first), rows(second));
-        for row in first {
-            let place = second.iter().position(|other| key(other) == key(&row));
-            let other = place.map(|place| second.remove(place));
-            self.row(Some(&row), other.as_ref(), threshold);
-        }
-        for row in second {
-            self.row(None, Some(&row), threshold);
-        }
-    }
-
-    fn row(&mut self, first: Option<&Value>, second: Option<&Value>, threshold: f64) {
-        let Some(row) = first.or(second) else { return };
+    fn compare_rows(&mut self, test: &StudyTest, rows: [Option<&StudyRowFacts>; 2]) {
         let name = format!(
             "{} to {}, {} B, {} Mbit/s, loss {}",
-            row["via"].as_str().map(escape).unwrap_or_default(),
-            row["clients"],
-            row["bytes"],
-            row["rate_nominal_mbit"],
-            row["loss"]
+            escape(&test.via),
+            test.clients,
+            test.bytes,
+            test.rate_nominal_mbit,
+            test.loss
         );
-        let of =
-            |row: Option<&Value>, pointer: &str| row.and_then(|row| row.pointer(pointer)).cloned();
-        let (one, two) = (of(first, "/verified"), of(second, "/verified"));
-        self.fact(&format!("{name}: proven"), one.as_ref(), two.as_ref());
-        let (one, two) = (
-            of(first, "/makespan_s/median"),
-            of(second, "/makespan_s/median"),
-        );
-        self.figure(
-            &format!("{name}: s"),
-            one.as_ref(),
-            two.as_ref(),
-            Some(threshold),
-        );
+        let verified = rows.map(|row| row.map(|row| row.verified));
+        self.fact(&format!("{name}: proven"), verified, or_dash);
+        let medians = rows.map(|row| row?.makespan_s.as_ref()?.median.clone());
+        let [one, two] = &medians;
+        self.figure(&format!("{name}: s"), [one, two], true);
     }
 
-    fn fact(&mut self, what: &str, first: Option<&Value>, second: Option<&Value>) {
-        self.lines.push(Line {
-            what: what.to_owned(),
-            first: shown(first),
-            second: shown(second),
+    fn fact<T: PartialEq>(&mut self, name: &str, values: [T; 2], show: fn(T) -> String) {
+        let same = values[0] == values[1];
+        let [first, second] = values.map(show);
+        self.rows.push(DiffRow {
+            name: name.to_owned(),
+            first,
+            second,
             change: None,
-            beyond: Some(first != second),
+            beyond: Some(!same),
         });
     }
 
-    /// A figure; without a `limit` it is only shown.
-    fn figure(
-        &mut self,
-        what: &str,
-        first: Option<&Value>,
-        second: Option<&Value>,
-        limit: Option<f64>,
-    ) {
-        let (one, two) = (
-            first.and_then(Value::as_f64),
-            second.and_then(Value::as_f64),
-        );
-        let change = one.zip(two).and_then(|(one, two)| match one == two {
-            true => Some(0.0),
-            false => (one != 0.0).then(|| (two - one) / one),
+    /// A figure; one that does not count is only shown.
+    fn figure(&mut self, name: &str, values: [&Option<Number>; 2], counts: bool) {
+        let [one, two] = values.map(|value| value.as_ref().and_then(Number::as_f64));
+        let change = one.zip(two).and_then(|(one, two)| {
+            if one == two {
+                return Some(0.0);
+            }
+            (one != 0.0).then(|| (two - one) / one)
         });
         let beyond = match (one, two, change) {
             (None, None, _) => false,
-            (_, _, Some(change)) => limit.is_some_and(|limit| change.abs() > limit),
+            (_, _, Some(change)) => change.abs() > self.threshold,
             // Known on one side only, or from nothing to something.
-            _ => limit.is_some(),
+            _ => true,
         };
-        self.lines.push(Line {
-            what: what.to_owned(),
-            first: shown(first),
-            second: shown(second),
+        let [first, second] = values.map(|value| or_dash(value.as_ref()));
+        self.rows.push(DiffRow {
+            name: name.to_owned(),
+            first,
+            second,
             change,
-            beyond: limit.is_some().then_some(beyond),
+            beyond: counts.then_some(beyond),
         });
     }
 }
 
-/// What makes two rows of studies the same test.
-fn key(row: &Value) -> [Option<&Value>; 5] {
-    ["via", "clients", "bytes", "rate_nominal_mbit", "loss"].map(|name| row.get(name))
+fn schema_of(document: &Value) -> Result<&str> {
+    let missing = || Error::refused("gatecast", "not a gatecast document: \"schema\" is missing");
+    document["schema"].as_str().ok_or_else(missing)
 }
 
-fn proven(session: &Value) -> usize {
-    let results = session["results"].as_array().into_iter().flatten();
-    let proven = |result: &&Value| result["outcome"] == "complete" && result["verified"] == true;
-    results.filter(proven).count()
+fn read<T: DeserializeOwned>(document: &Value) -> Result<T> {
+    serde_json::from_value(document.clone())
+        .map_err(|error| Error::protocol("the document", escape(&error.to_string())))
 }
 
-fn shown(value: Option<&Value>) -> String {
-    match value {
-        None | Some(Value::Null) => "-".to_owned(),
-        // A digest by its beginning: whether it is the same the verdict says.
-        Some(Value::String(text)) if text.len() == 40 => {
-            escape(&text[..text.floor_char_boundary(12)])
-        }
-        Some(Value::String(text)) => escape(text),
-        Some(Value::Array(list)) => format!("{} broken", list.len()),
-        Some(other) => other.to_string(),
-    }
+fn proven(session: &SessionFacts) -> usize {
+    let results = session.results.iter();
+    results
+        .filter(|result| result.outcome == "complete" && result.verified == Some(true))
+        .count()
 }
 
 #[cfg(test)]
@@ -249,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_is_itself_and_a_slower_one_is_beyond() {
+    fn slower_session_is_beyond_the_threshold() {
         let base = sample::session(1, 3, 80);
         assert!(!between(&base, &base, 0.0).is_beyond());
         let slower = sample::session(2, 3, 90);
@@ -277,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_less_or_another_file_is_beyond_whatever_the_threshold() {
+    fn lost_copy_or_other_file_is_always_beyond() {
         let base = sample::session(1, 3, 80);
         let mut lost = base.clone();
         lost.transfers[1].fail(Outcome::Cut, "gone");
@@ -335,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_document_of_ours_is_refused() {
+    fn other_documents_are_refused() {
         let session = document(&sample::session(1, 1, 80));
         for other in [
             json!({}),
@@ -345,7 +385,7 @@ mod tests {
             json!({"schema": "gatecast.study/1"}),
         ] {
             Difference::between(&session, &other, 0.1).expect_err("no session");
-            Difference::between(&other, &other, 0.1).expect_err("none of ours");
+            Difference::between(&other, &other, 0.1).expect_err("not a gatecast document");
         }
     }
 }

@@ -8,17 +8,11 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::error::Error;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::net::logfile;
-use crate::proto::session_log::Collector;
-use crate::proto::session_log::LINE_MAX;
-use crate::proto::session_log::LogError;
-use crate::session::FileInfo;
-use crate::session::Via;
-use crate::transfer::Outcome;
-use crate::transfer::Record;
-use crate::transfer::Transfer;
+use crate::proto::session_log::{Collector, LINE_MAX, LogError};
+use crate::session::{FileInfo, Via};
+use crate::transfer::{Outcome, Record, Transfer};
 use crate::units::mbit_per_second;
 
 pub mod counts;
@@ -27,43 +21,19 @@ pub mod csv;
 pub mod diff;
 #[cfg(feature = "cli")]
 pub mod json;
+pub mod median_range;
+#[cfg(feature = "cli")]
 pub mod plot;
 pub mod relay;
-pub mod scaling;
 #[cfg(feature = "cli")]
-pub mod schema;
+pub mod scaling;
+#[cfg(all(test, feature = "cli"))]
+pub(crate) mod schema;
 pub mod session;
 pub mod session_table;
 pub mod table;
 pub mod trials;
 pub mod verdict;
-
-/// The median of some values, and the range that they span.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct MedianRange {
-    /// The middle value; between the middle two of an even number, half way.
-    pub median: f64,
-    /// The least value.
-    pub low: f64,
-    /// The largest value.
-    pub high: f64,
-}
-
-impl MedianRange {
-    /// The spread of `values`, in their unit; `None` of nothing. Values that are not finite are
-    /// left out.
-    pub fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
-        let mut values: Vec<f64> = values.into_iter().filter(|v| v.is_finite()).collect();
-        values.sort_by(f64::total_cmp);
-        let (&low, &high) = (values.first()?, values.last()?);
-        let middle = values.len() / 2;
-        let median = match values.len() % 2 {
-            0 => f64::midpoint(values[middle - 1], values[middle]),
-            _ => values[middle],
-        };
-        Some(Self { median, low, high })
-    }
-}
 
 /// Reads one session log.
 ///
@@ -173,6 +143,23 @@ fn client_rates_mbit(record: &Record) -> impl Iterator<Item = f64> {
         .filter_map(|(bytes, span)| mbit_per_second(bytes, span))
 }
 
+/// The mean of the clients' losses in per cent; `None` where one of them does not tell.
+fn mean_loss(record: &Record) -> Option<f64> {
+    let each = losses_of(record)?;
+    #[allow(
+        clippy::cast_precision_loss,
+        reason = "as many as a session has clients"
+    )]
+    let mean = each.iter().sum::<f64>() / each.len() as f64;
+    Some(mean)
+}
+
+fn losses_of(record: &Record) -> Option<Vec<f64>> {
+    let all = record.transfers.iter();
+    let each: Option<Vec<f64>> = all.map(|transfer| transfer.counts.loss_percent()).collect();
+    each.filter(|each| !each.is_empty())
+}
+
 /// Records of the same file, way and number of clients: repetitions of one test.
 fn repetitions(records: &[Record]) -> Vec<Vec<&Record>> {
     let key = |record: &Record| -> (FileInfo, Via, u16) {
@@ -197,15 +184,9 @@ pub(crate) mod sample {
     use time::OffsetDateTime;
 
     use crate::digest::Digest;
-    use crate::session::FileInfo;
-    use crate::session::SeatId;
-    use crate::session::SessionId;
-    use crate::session::Via;
+    use crate::session::{FileInfo, SeatId, SessionId, Via};
     use crate::text::FileName;
-    use crate::transfer::ClockId;
-    use crate::transfer::Outcome;
-    use crate::transfer::Record;
-    use crate::transfer::Transfer;
+    use crate::transfer::{ClockId, Outcome, Record, Transfer};
     use crate::units::Moment;
 
     /// A session of `clients` seats over TCP in which everything went well; seat k took k ms
@@ -267,8 +248,7 @@ pub(crate) mod sample {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::session_log::LogLine;
-    use crate::proto::session_log::header;
+    use crate::proto::session_log::{LogLine, header};
 
     fn log_of(records: &[Record]) -> String {
         let lines = records.iter().flat_map(|record| {
@@ -316,13 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn spreads_and_medians() {
-        let spread = |median, low, high| Some(MedianRange { median, low, high });
-        assert_eq!(MedianRange::of([]), None);
-        assert_eq!(MedianRange::of([f64::NAN]), None);
-        assert_eq!(MedianRange::of([3.0, 1.0, 2.0]), spread(2.0, 1.0, 3.0));
-        assert_eq!(MedianRange::of([4.0, 1.0, 2.0, 3.0]), spread(2.5, 1.0, 4.0));
-
+    fn median_session_is_one_that_happened() {
         let mut runs = vec![
             sample::session(1, 2, 90),
             sample::session(2, 2, 70),

@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use crate::report::MedianRange;
 use crate::report::client_rates_mbit;
 use crate::report::is_measured;
 use crate::report::is_sound;
+use crate::report::losses_of;
+use crate::report::mean_client_mbit;
+use crate::report::mean_loss;
+use crate::report::median_range::MedianRange;
 use crate::report::overall;
 use crate::report::plot::Axis;
 use crate::report::plot::Chart;
@@ -56,7 +59,7 @@ pub fn losses(records: &[Record]) -> Chart {
 }
 
 /// One chart of some figures, each named, against the number of clients.
-fn chart(records: &[Record], figures: &[(&str, SessionFigure)], title: &str, unit: &str) -> Chart {
+fn chart(records: &[Record], figures: &[(&str, SessionPoint)], title: &str, unit: &str) -> Chart {
     let mut groups: Vec<(Via, &FileInfo, Vec<&Record>)> = Vec::new();
     for record in records.iter().filter(|record| is_measured(record)) {
         let same = |(via, file, _): &&mut (Via, &FileInfo, Vec<&Record>)| {
@@ -95,37 +98,35 @@ fn chart(records: &[Record], figures: &[(&str, SessionFigure)], title: &str, uni
         count => subtitle += &format!("; {count} sessions that failed are left out"),
     }
     let points = || series.iter().flat_map(|series| &series.points);
-    let mut clients: Vec<f64> = points().map(|point| point.x).collect();
-    clients.sort_by(f64::total_cmp);
-    clients.dedup();
-    let y_logarithmic = spans(points().map(|point| point.y), RATES_LINEAR_MAX)
-        && points().all(|point| point.y > 0.0);
-    let x_logarithmic = spans(clients.iter().copied(), CLIENTS_LINEAR_MAX);
-    let label = |text: &str, logarithmic| {
-        let scale = if logarithmic { ", logarithmic" } else { "" };
-        format!("{text}{scale}")
+    let x = Axis::with_ticks("clients", points().map(|point| point.x));
+    let x = Axis {
+        logarithmic: spans(x.ticks.iter().copied(), CLIENTS_LINEAR_MAX),
+        ..x
+    };
+    let y = Axis {
+        logarithmic: spans(points().map(|point| point.y), RATES_LINEAR_MAX)
+            && points().all(|point| point.y > 0.0),
+        ..Axis::from_zero(unit)
+    };
+    let labelled = |mut axis: Axis| {
+        axis.label += if axis.logarithmic {
+            ", logarithmic"
+        } else {
+            ""
+        };
+        axis
     };
     Chart {
         title: title.to_owned(),
         subtitle,
-        x: Axis {
-            label: label("clients", x_logarithmic),
-            logarithmic: x_logarithmic,
-            from_zero: false,
-            ticks: clients,
-        },
-        y: Axis {
-            label: label(unit, y_logarithmic),
-            logarithmic: y_logarithmic,
-            from_zero: true,
-            ticks: Vec::new(),
-        },
+        x: labelled(x),
+        y: labelled(y),
         series,
     }
 }
 
 /// The value of a session, and what its error bar must hold.
-type SessionFigure = fn(&Record) -> Option<(f64, MedianRange)>;
+type SessionPoint = fn(&Record) -> Option<(f64, MedianRange)>;
 
 fn global_rate(record: &Record) -> Option<(f64, MedianRange)> {
     let (_, rate) = overall(record)?;
@@ -133,7 +134,7 @@ fn global_rate(record: &Record) -> Option<(f64, MedianRange)> {
 }
 
 fn rate_of_each(record: &Record) -> Option<(f64, MedianRange)> {
-    let mean = super::mean_client_mbit(record)?;
+    let mean = mean_client_mbit(record)?;
     Some((mean, MedianRange::of(client_rates_mbit(record))?))
 }
 
@@ -141,24 +142,7 @@ fn loss_of_each(record: &Record) -> Option<(f64, MedianRange)> {
     Some((mean_loss(record)?, MedianRange::of(losses_of(record)?)?))
 }
 
-/// The mean of the clients' losses in per cent; `None` where one of them does not tell.
-pub fn mean_loss(record: &Record) -> Option<f64> {
-    let each = losses_of(record)?;
-    #[allow(
-        clippy::cast_precision_loss,
-        reason = "as many as a session has clients"
-    )]
-    let mean = each.iter().sum::<f64>() / each.len() as f64;
-    Some(mean)
-}
-
-fn losses_of(record: &Record) -> Option<Vec<f64>> {
-    let all = record.transfers.iter();
-    let each: Option<Vec<f64>> = all.map(|transfer| transfer.counts.loss_percent()).collect();
-    each.filter(|each| !each.is_empty())
-}
-
-fn against_clients(name: String, records: &[&Record], figure: SessionFigure) -> Series {
+fn against_clients(name: String, records: &[&Record], figure: SessionPoint) -> Series {
     let mut by_clients: BTreeMap<u16, Vec<(f64, MedianRange)>> = BTreeMap::new();
     for record in records {
         if let Some(value) = figure(record) {
@@ -167,7 +151,7 @@ fn against_clients(name: String, records: &[&Record], figure: SessionFigure) -> 
     }
     let point = |(clients, values): (u16, Vec<(f64, MedianRange)>)| {
         let middle = MedianRange::of(values.iter().map(|(value, _)| *value))?;
-        let range = MedianRange::of(values.iter().flat_map(|(_, s)| [s.low, s.high]))?;
+        let range = MedianRange::of(values.iter().flat_map(|(_, range)| [range.low, range.high]))?;
         Some(Point {
             x: f64::from(clients),
             y: middle.median,

@@ -3,37 +3,28 @@
 //! Client times and server times stand in columns of their own. `-` is a value that nobody
 //! observed. What is shown is what the log holds; nothing is estimated.
 
+pub use crate::report::table::Rows;
+
 use std::fmt::Write;
 use std::time::Duration;
 
-use crate::report::MedianRange;
 use crate::report::complete;
 use crate::report::counts;
+use crate::report::table;
 use crate::report::table::Align;
+use crate::report::table::ROWS_MAX;
 use crate::report::table::Table;
+use crate::report::table::or_dash;
 use crate::text::escape;
 use crate::transfer::Outcome;
 use crate::transfer::Record;
 use crate::transfer::Transfer;
-use crate::units::micros;
-
-/// Which transfers of a session have a row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rows {
-    /// Every transfer.
-    All,
-    /// In a session of more than [`ROWS_MAX`] transfers only those that failed, of these at most
-    /// [`ROWS_MAX`], and the least, median and largest of each figure over all.
-    Failures,
-}
-
-/// Most rows that [`Rows::Failures`] gives to transfers: what still reads on a screen or two.
-pub const ROWS_MAX: usize = 50;
+use crate::units::decimal_seconds;
 
 /// One session: a heading, a row for each transfer, and the figures of the whole below.
 pub fn session(record: &Record, rows: Rows) -> String {
-    let mut sheet = heading(record);
-    sheet.push('\n');
+    let mut text = heading(record);
+    text.push('\n');
     let short = rows == Rows::Failures && record.transfers.len() > ROWS_MAX;
     let failures = || {
         let failed = |transfer: &&Transfer| success(transfer) == "no";
@@ -46,22 +37,22 @@ pub fn session(record: &Record, rows: Rows) -> String {
     } else {
         record.transfers.iter().for_each(|t| table.row(cells(t)));
     }
-    let _ = write!(sheet, "{table}");
+    let _ = write!(text, "{table}");
     if short {
         let (failed, all) = (failures().count(), record.transfers.len());
         let shown = failed.min(ROWS_MAX);
         let _ = writeln!(
-            sheet,
+            text,
             "shown: {shown} of {failed} that failed, and low, median and high of all {all} transfers"
         );
     }
-    sheet.push('\n');
+    text.push('\n');
     let counted = counts::table(record, rows);
     if !counted.is_empty() {
-        sheet += &counted;
-        sheet.push('\n');
+        text += &counted;
+        text.push('\n');
     }
-    sheet + &summary(record)
+    text + &summary(record)
 }
 
 const TRANSFER_COLUMNS: [(&str, Align); 11] = [
@@ -127,11 +118,11 @@ fn cells(transfer: &Transfer) -> [String; TRANSFER_COLUMNS.len()] {
         transfer.seat.to_string(),
         success(transfer).to_owned(),
         or_dash(transfer.bytes_client),
-        or_dash(transfer.seconds_client.map(seconds)),
+        or_dash(transfer.seconds_client.map(decimal_seconds)),
         or_dash(transfer.rate_client_mbit().map(mbit)),
         port(transfer.client),
         or_dash(transfer.bytes_server),
-        or_dash(transfer.seconds_server.map(seconds)),
+        or_dash(transfer.seconds_server.map(decimal_seconds)),
         port(transfer.server),
         escape(&transfer.name),
         ending(transfer),
@@ -154,46 +145,26 @@ fn ending(transfer: &Transfer) -> String {
 }
 
 /// The least, median and largest of each figure; figures of one row need not be of one transfer.
-fn extremes(record: &Record) -> [[String; TRANSFER_COLUMNS.len()]; 3] {
-    type Figure = fn(&Transfer) -> Option<f64>;
-    type Shown = fn(f64) -> String;
-    #[allow(clippy::cast_precision_loss)]
-    let figures: [(usize, Figure, Shown); 5] = [
-        (
-            2,
-            |t| t.bytes_client.map(|bytes| bytes as f64),
-            |v| format!("{v:.0}"),
-        ),
-        (
-            3,
-            |t| t.seconds_client.map(|s| s.as_secs_f64()),
-            |v| format!("{v:.6}"),
-        ),
-        (4, Transfer::rate_client_mbit, mbit),
-        (
-            6,
-            |t| t.bytes_server.map(|bytes| bytes as f64),
-            |v| format!("{v:.0}"),
-        ),
-        (
-            7,
-            |t| t.seconds_server.map(|s| s.as_secs_f64()),
-            |v| format!("{v:.6}"),
-        ),
-    ];
-    let mut rows = ["low", "median", "high"].map(|name| {
-        let mut row: [String; TRANSFER_COLUMNS.len()] = Default::default();
-        name.clone_into(&mut row[0]);
-        row
-    });
-    for (column, figure, shown) in figures {
-        let spread = MedianRange::of(record.transfers.iter().filter_map(figure));
-        let values = spread.map(|spread| [spread.low, spread.median, spread.high]);
-        for (place, row) in rows.iter_mut().enumerate() {
-            row[column] = or_dash(values.map(|values| shown(values[place])));
+fn extremes(record: &Record) -> [Vec<String>; 3] {
+    #[allow(clippy::cast_precision_loss)] // Exact to 2^53 bytes.
+    let figure = |column: &str| -> Option<(fn(&Transfer) -> Option<f64>, usize)> {
+        match column {
+            "client\nbytes" => Some((|t| t.bytes_client.map(|bytes| bytes as f64), 0)),
+            "client\nseconds" => Some((|t| t.seconds_client.map(|s| s.as_secs_f64()), 6)),
+            "client\nMbit/s" => Some((Transfer::rate_client_mbit, 3)),
+            "server\nbytes" => Some((|t| t.bytes_server.map(|bytes| bytes as f64), 0)),
+            "server\nseconds" => Some((|t| t.seconds_server.map(|s| s.as_secs_f64()), 6)),
+            _ => None,
         }
-    }
-    rows
+    };
+    let columns = TRANSFER_COLUMNS[1..].iter().map(|(heading, _)| {
+        let (figure, decimals) = figure(heading)?;
+        Some((
+            record.transfers.iter().filter_map(figure).collect(),
+            decimals,
+        ))
+    });
+    table::extremes(columns.collect())
 }
 
 /// The figures of the whole session, one a line.
@@ -210,7 +181,7 @@ pub fn summary(record: &Record) -> String {
     let span = |span: Option<Duration>| {
         span.map_or_else(
             || "-".to_owned(),
-            |span| format!("{} s{part}", seconds(span)),
+            |span| format!("{} s{part}", decimal_seconds(span)),
         )
     };
     let rate = match (global.rate_mbit, global.bytes) {
@@ -245,16 +216,6 @@ pub fn summary(record: &Record) -> String {
         }
     }
     lines
-}
-
-pub(super) fn or_dash(value: Option<impl ToString>) -> String {
-    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
-}
-
-/// All six decimals: a small file on loopback takes few microseconds, and `0.000` would be a lie.
-pub(super) fn seconds(span: Duration) -> String {
-    let us = micros(span);
-    format!("{}.{:06}", us / 1_000_000, us % 1_000_000)
 }
 
 pub(super) fn mbit(rate: f64) -> String {
@@ -366,8 +327,8 @@ mod tests {
         for transfer in &mut record.transfers {
             transfer.fail(Outcome::Cut, "gone");
         }
-        let sheet = session(&record, Rows::Failures);
-        assert!(sheet.contains("shown: 50 of 1000 that failed"), "{sheet}");
-        assert!(sheet.lines().count() < 70, "{sheet}");
+        let text = session(&record, Rows::Failures);
+        assert!(text.contains("shown: 50 of 1000 that failed"), "{text}");
+        assert!(text.lines().count() < 70, "{text}");
     }
 }

@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use crate::report::median_range::MedianRange;
+
 /// On which side of its column a cell stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Align {
@@ -32,6 +34,19 @@ struct Column {
 pub const CELL_MAX: usize = 32;
 
 const GAP: &str = "  ";
+
+/// Which transfers of a session have a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rows {
+    /// Every transfer.
+    All,
+    /// In a session of more than [`ROWS_MAX`] transfers only those that failed, of these at most
+    /// [`ROWS_MAX`], and the least, median and largest of each figure over all.
+    Failures,
+}
+
+/// Most rows that [`Rows::Failures`] gives to transfers: what still reads on a screen or two.
+pub const ROWS_MAX: usize = 50;
 
 impl Table {
     /// A table without rows. A heading may have several lines.
@@ -113,6 +128,35 @@ impl fmt::Display for Table {
             .iter()
             .try_for_each(|row| self.line(f, &widths, row.iter().map(String::as_str)))
     }
+}
+
+/// A value as a cell; `-` where there is none.
+pub fn or_dash(value: Option<impl ToString>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
+}
+
+/// Three rows with the least, median and largest value of each column; their names are the first
+/// cell. `columns` has the other columns: their values and the decimals that these are shown with,
+/// or `None` for a column of empty cells.
+pub(super) fn extremes(columns: Vec<Option<(Vec<f64>, usize)>>) -> [Vec<String>; 3] {
+    let mut rows = ["low", "median", "high"].map(|name| vec![name.to_owned()]);
+    for column in columns {
+        let values = column.map(|(values, decimals)| {
+            let range = MedianRange::of(values);
+            let cell = |pick: fn(MedianRange) -> f64| {
+                or_dash(range.map(|range| format!("{:.decimals$}", pick(range))))
+            };
+            [
+                cell(|range| range.low),
+                cell(|range| range.median),
+                cell(|range| range.high),
+            ]
+        });
+        for (row, cell) in rows.iter_mut().zip(values.unwrap_or_default()) {
+            row.push(cell);
+        }
+    }
+    rows
 }
 
 /// Cuts `cell` to [`CELL_MAX`] columns, and says so.

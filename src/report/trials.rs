@@ -2,27 +2,27 @@
 
 use std::fmt::Write;
 
-use crate::report::MedianRange;
 use crate::report::complete;
 use crate::report::is_measured;
 use crate::report::mean_client_mbit;
+use crate::report::mean_loss;
+use crate::report::median_range::MedianRange;
 use crate::report::overall;
 use crate::report::repetitions;
-use crate::report::scaling;
 use crate::report::session_table::mbit;
-use crate::report::session_table::or_dash;
 use crate::report::session_table::released;
-use crate::report::session_table::seconds;
 use crate::report::table::Align;
 use crate::report::table::Table;
+use crate::report::table::or_dash;
 use crate::transfer::Record;
 use crate::units::Bytes;
+use crate::units::decimal_seconds;
 
 /// Many sessions: the table of tests, a row each, then for those that were repeated the medians
 /// with their ranges, then every number that does not add up.
 pub fn trials(records: &[Record]) -> String {
     // A column only where datagrams are counted.
-    let counted = records.iter().any(|r| scaling::mean_loss(r).is_some());
+    let counted = records.iter().any(|r| mean_loss(r).is_some());
     let mut headings = vec![
         ("test", Align::Right),
         ("date", Align::Left),
@@ -55,14 +55,14 @@ pub fn trials(records: &[Record]) -> String {
             record.clients.to_string(),
             complete(record).to_string(),
             record.proven().to_string(),
-            or_dash(overall.map(|(slowest, _)| seconds(slowest))),
+            or_dash(overall.map(|(slowest, _)| decimal_seconds(slowest))),
             or_dash(overall.map(|(_, rate)| mbit(rate))),
             or_dash(mean_client_mbit(record).map(mbit)),
             or_dash(record.skew_us()),
             if broken.is_empty() { "hold" } else { "INVALID" }.to_owned(),
         ];
         if counted {
-            let lost = scaling::mean_loss(record).map(|loss| format!("{loss:.3}"));
+            let lost = mean_loss(record).map(|loss| format!("{loss:.3}"));
             row.insert(row.len() - 2, or_dash(lost));
         }
         table.row(row);
@@ -70,18 +70,18 @@ pub fn trials(records: &[Record]) -> String {
             let _ = writeln!(invalid, "INVALID: test {test}, {sentence}");
         }
     }
-    let mut sheet = table.to_string();
+    let mut text = table.to_string();
     let medians = medians(records);
     if !medians.is_empty() {
         let _ = write!(
-            sheet,
+            text,
             "\nmedian (low to high) of the repeated tests\n{medians}"
         );
     }
     if !invalid.is_empty() {
-        let _ = write!(sheet, "\n{invalid}");
+        let _ = write!(text, "\n{invalid}");
     }
-    sheet
+    text
 }
 
 /// A row for each test that was run more than once; of its runs only the sound ones count, for

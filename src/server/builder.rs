@@ -32,7 +32,7 @@ pub struct ServerCoreBuilder {
     settings: ServerConfig,
     catalog: Catalog,
     log_dir: Option<PathBuf>,
-    ways: Vec<Box<dyn Transport>>,
+    transports: Vec<Box<dyn Transport>>,
     services: Vec<(Greeting, GreetingHandler)>,
 }
 
@@ -41,7 +41,7 @@ pub struct ServerCoreBuilder {
 pub struct ServerCore {
     lobby: Arc<Lobby>,
     listener: Listener,
-    journal: SessionLogger,
+    logger: SessionLogger,
 }
 
 /// How long connections may take to end after the server was stopped.
@@ -56,7 +56,7 @@ impl ServerCoreBuilder {
             settings,
             catalog,
             log_dir: None,
-            ways: Vec::new(),
+            transports: Vec::new(),
             services: vec![(Greeting::Native, native)],
         }
     }
@@ -75,8 +75,8 @@ impl ServerCoreBuilder {
 
     /// Adds a way of sending.
     #[must_use]
-    pub fn transport(mut self, way: Box<dyn Transport>) -> Self {
-        self.ways.push(way);
+    pub fn transport(mut self, transport: Box<dyn Transport>) -> Self {
+        self.transports.push(transport);
         self
     }
 
@@ -102,8 +102,13 @@ impl ServerCoreBuilder {
     /// # Errors
     /// The address cannot be listened on, or the system refuses a thread.
     pub fn start(self, addr: SocketAddr) -> Result<ServerCore> {
-        let journal = SessionLogger::start(self.log_dir)?;
-        let lobby = Lobby::new(self.settings, self.catalog, self.ways, journal.log_handle());
+        let logger = SessionLogger::start(self.log_dir)?;
+        let lobby = Lobby::new(
+            self.settings,
+            self.catalog,
+            self.transports,
+            logger.log_handle(),
+        );
         let mut handlers: HashMap<Greeting, ConnectionHandler> = HashMap::new();
         for (greeting, service) in self.services {
             let lobby = Arc::clone(&lobby);
@@ -117,7 +122,7 @@ impl ServerCoreBuilder {
         Ok(ServerCore {
             lobby,
             listener,
-            journal,
+            logger,
         })
     }
 }
@@ -130,7 +135,7 @@ impl ServerCore {
 
     /// A way to write to its log, for what is served beside its sessions.
     pub fn log_handle(&self) -> LogHandle {
-        self.journal.log_handle()
+        self.logger.log_handle()
     }
 
     /// Its sessions.
@@ -140,7 +145,7 @@ impl ServerCore {
 
     /// The sessions that have ended, each once it is in the log.
     pub fn records(&self) -> Receiver<Record> {
-        self.journal.records()
+        self.logger.records()
     }
 
     /// Ends every session and connection, writes the log's last lines, and returns the records
@@ -152,7 +157,7 @@ impl ServerCore {
         let Self {
             lobby,
             mut listener,
-            journal,
+            logger,
         } = self;
         listener.stop();
         lobby.stop();
@@ -167,8 +172,8 @@ impl ServerCore {
             );
         }
         drop((lobby, listener));
-        let records = journal.records();
-        journal.finish()?;
+        let records = logger.records();
+        logger.finish()?;
         Ok(records.try_iter().collect())
     }
 }

@@ -11,7 +11,6 @@ use std::fs::Metadata;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 
@@ -20,8 +19,8 @@ use crate::digest::HASH_BUF;
 use crate::digest::Hasher;
 use crate::error::Error;
 use crate::error::Result;
-use crate::error::SOURCE_CHANGED;
 use crate::net::copy;
+use crate::net::lock;
 use crate::proto::native::FILES_MAX;
 use crate::session::FileInfo;
 use crate::text::FileName;
@@ -134,12 +133,11 @@ impl Catalog {
     /// # Errors
     /// The name is not offered, or its file cannot be read or changes while it is.
     pub fn open(&self, name: &FileName, progress: HashProgress<'_>) -> Result<Source> {
-        let path = self.paths.get(name).ok_or_else(|| {
-            Error::refused(
-                "the server",
-                format!("the file '{name}' is not offered here"),
-            )
-        })?;
+        let unknown = || {
+            let reason = format!("the file '{name}' is not offered here");
+            Error::refused("the server", reason)
+        };
+        let path = self.paths.get(name).ok_or_else(unknown)?;
         let at = || escape(&path.display().to_string());
         // Looked at before it is opened: to open a FIFO is to wait for its writer.
         let there = fs::metadata(path).map_err(Error::io("open the file", at()))?;
@@ -154,8 +152,7 @@ impl Catalog {
             return Err(Error::refused(at(), "it is no regular file"));
         }
         let identity = Identity::of(&metadata);
-        let known = self
-            .digests()
+        let known = lock(&self.digests)
             .get(name)
             .copied()
             .filter(|(known, _)| *known == identity);
@@ -172,7 +169,7 @@ impl Catalog {
                 };
                 let sha1 = digest_of(&file, identity.bytes, tell)
                     .map_err(|stop| changed_or_io(stop, &at()))?;
-                self.digests().insert(name.clone(), (identity, sha1));
+                lock(&self.digests).insert(name.clone(), (identity, sha1));
                 sha1
             }
         };
@@ -189,11 +186,6 @@ impl Catalog {
         };
         source.unchanged()?;
         Ok(source)
-    }
-
-    fn digests(&self) -> std::sync::MutexGuard<'_, BTreeMap<FileName, (Identity, Digest)>> {
-        // A panic elsewhere leaves whole entries behind.
-        self.digests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -224,14 +216,17 @@ impl Source {
             }
             std::cmp::Ordering::Equal => return Ok(()),
         };
-        Err(Error::SourceChanged { at, what })
+        Err(Error::SourceChanged {
+            at,
+            what: format!("the source changed: {what}"),
+        })
     }
 
     /// What has changed, as the reason of a row or a message; clients need not know the path.
     pub fn change(&self) -> Option<String> {
         match self.unchanged() {
             Ok(()) => None,
-            Err(Error::SourceChanged { what, .. }) => Some(format!("{SOURCE_CHANGED}: {what}")),
+            Err(Error::SourceChanged { what, .. }) => Some(what),
             Err(other) => Some(other.to_string()),
         }
     }
@@ -293,7 +288,7 @@ fn changed_or_io(stop: copy::Stop, at: &str) -> Error {
         copy::Stop::Disk(error) => Error::io("read the file", at)(error),
         _ => Error::SourceChanged {
             at: at.to_owned(),
-            what: "truncated while its digest was computed".to_owned(),
+            what: "the source changed: truncated while its digest was computed".to_owned(),
         },
     }
 }

@@ -41,13 +41,13 @@ pub fn serve(connection: Connection, lobby: &Arc<Lobby>) {
         deadline,
     } = connection;
     let mut lines = LineStream::new(&stream, peer, &first);
-    let opening = lines.read_line(deadline, Phase::Greet).and_then(|line| {
+    let release = lines.read_line(deadline, Phase::Greet).and_then(|line| {
         ClientHello::decode(&line).map_err(|error| Error::protocol(peer, error.to_string()))
     });
-    match opening {
+    match release {
         Ok(ClientHello::List) => list(&lines, lobby),
         Ok(ClientHello::Join(join)) => {
-            let guest = PendingClient {
+            let client = PendingClient {
                 name: join.name.as_str().to_owned(),
                 kind: ClientKind::Native,
                 stream: Arc::clone(&stream),
@@ -62,7 +62,7 @@ pub fn serve(connection: Connection, lobby: &Arc<Lobby>) {
                     group: Some(group),
                     via,
                 },
-                guest,
+                client,
             ) {
                 Ok(seat) => converse(seat, &mut lines),
                 Err(error) => {
@@ -142,14 +142,14 @@ fn converse(mut seat: Seat, lines: &mut LineStream<'_>) {
     let offset = match ready {
         Ok(offset) => offset,
         Err(error) => {
-            let ending = seat.muster_end();
-            match (&ending, &error) {
-                (Some(ending), _) => refuse(lines, code_of(ending), &ending.to_string()),
+            let end = seat.muster_end();
+            match (&end, &error) {
+                (Some(end), _) => refuse(lines, code_of(end), &end.to_string()),
                 (None, Error::Protocol { what, .. }) => refuse(lines, ErrorCode::Protocol, what),
                 (None, _) => {}
             }
-            let (outcome, reason) = match (ending, error) {
-                (Some(ending), _) => (ending.outcome(), ending.to_string()),
+            let (outcome, reason) = match (end, error) {
+                (Some(end), _) => (end.outcome(), end.to_string()),
                 (None, Error::TimedOut { .. }) => {
                     (Outcome::TimedOut, "not ready in time".to_owned())
                 }
@@ -173,7 +173,7 @@ fn converse(mut seat: Seat, lines: &mut LineStream<'_>) {
     let mut transfer = seat.transfer();
     let woke = match seat.wait() {
         Ok(woke) => woke,
-        Err(ending) => return refuse(lines, code_of(&ending), &ending.to_string()),
+        Err(end) => return refuse(lines, code_of(&end), &end.to_string()),
     };
     transfer.woke = Some(woke);
     transfer.bytes_resumed = offset;
@@ -186,8 +186,8 @@ fn converse(mut seat: Seat, lines: &mut LineStream<'_>) {
     }
 }
 
-fn code_of(ending: &MusterEnd) -> ErrorCode {
-    match ending {
+fn code_of(end: &MusterEnd) -> ErrorCode {
+    match end {
         MusterEnd::NotEnough(_) => ErrorCode::Muster,
         MusterEnd::Stopped => ErrorCode::Stopped,
         MusterEnd::Left | MusterEnd::Spoke => ErrorCode::Protocol,

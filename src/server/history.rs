@@ -10,10 +10,10 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
-use std::sync::PoisonError;
 
 use time::OffsetDateTime;
 
+use crate::net::lock;
 use crate::session::SessionId;
 use crate::transfer::Outcome;
 use crate::transfer::Record;
@@ -28,7 +28,7 @@ pub const ROWS_KEPT: usize = 20_000;
 /// The results so far.
 #[derive(Debug, Default)]
 pub struct History {
-    book: Mutex<HistoryState>,
+    state: Mutex<HistoryState>,
 }
 
 /// Counts over all sessions since the start, those that are not kept any more included.
@@ -55,11 +55,11 @@ struct HistoryState {
 impl History {
     /// The session with the rows that are in the log so far.
     pub fn session(&self, session: SessionId) -> Option<Record> {
-        let book = self.lock();
-        let ended = book.ended.iter().find(|record| record.session == session);
+        let state = self.lock();
+        let ended = state.ended.iter().find(|record| record.session == session);
         match ended {
             Some(record) => Some((**record).clone()),
-            None => book.open.get(&session).cloned(),
+            None => state.open.get(&session).cloned(),
         }
     }
 
@@ -85,32 +85,32 @@ impl History {
     }
 
     pub(crate) fn row(&self, session: SessionId, transfer: &Transfer) {
-        let mut book = self.lock();
+        let mut state = self.lock();
         let place = Outcome::ALL.iter().position(|&o| o == transfer.outcome);
-        book.totals.outcomes[place.expect("all outcomes are listed")] += 1;
-        book.totals.proven += u64::from(transfer.is_proven());
+        state.totals.outcomes[place.expect("all outcomes are listed")] += 1;
+        state.totals.proven += u64::from(transfer.is_proven());
         let sent = transfer.bytes_server.unwrap_or(0);
-        book.totals.bytes_server = book.totals.bytes_server.saturating_add(sent);
-        if let Some(record) = book.open.get_mut(&session) {
+        state.totals.bytes_server = state.totals.bytes_server.saturating_add(sent);
+        if let Some(record) = state.open.get_mut(&session) {
             record.transfers.push(transfer.clone());
         }
     }
 
     pub(crate) fn close(&self, record: Record) {
-        let mut book = self.lock();
-        book.open.remove(&record.session);
-        book.totals.sessions += 1;
-        book.rows += record.transfers.len();
-        book.ended.push_back(Arc::new(record));
-        while book.ended.len() > 1 && (book.ended.len() > SESSIONS_KEPT || book.rows > ROWS_KEPT) {
-            let oldest = book.ended.pop_front().expect("more than one");
-            book.rows -= oldest.transfers.len();
+        let mut state = self.lock();
+        state.open.remove(&record.session);
+        state.totals.sessions += 1;
+        state.rows += record.transfers.len();
+        state.ended.push_back(Arc::new(record));
+        while state.ended.len() > 1 && (state.ended.len() > SESSIONS_KEPT || state.rows > ROWS_KEPT)
+        {
+            let oldest = state.ended.pop_front().expect("more than one");
+            state.rows -= oldest.transfers.len();
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, HistoryState> {
-        // Each change leaves a whole book behind.
-        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 
@@ -143,40 +143,40 @@ mod tests {
 
     #[test]
     fn rows_are_there_before_the_session_ends_and_counted_once() {
-        let ledger = History::default();
-        ledger.open(record(1, 0));
-        ledger.release(SessionId(1), OffsetDateTime::UNIX_EPOCH, "sendfile");
+        let history = History::default();
+        history.open(record(1, 0));
+        history.release(SessionId(1), OffsetDateTime::UNIX_EPOCH, "sendfile");
         let mut proven = Transfer::new(SeatId(2), "c", Outcome::Complete);
         (proven.verified, proven.bytes_server) = (Some(true), Some(7));
-        ledger.row(SessionId(1), &proven);
-        let so_far = ledger.session(SessionId(1)).expect("open");
+        history.row(SessionId(1), &proven);
+        let so_far = history.session(SessionId(1)).expect("open");
         assert_eq!(so_far.transfers, [proven]);
         assert_eq!(so_far.sender.as_deref(), Some("sendfile"));
-        assert!(ledger.ended().is_empty());
-        ledger.close(so_far.clone());
-        assert_eq!(ledger.session(SessionId(1)), Some(so_far));
-        let totals = ledger.totals();
+        assert!(history.ended().is_empty());
+        history.close(so_far.clone());
+        assert_eq!(history.session(SessionId(1)), Some(so_far));
+        let totals = history.totals();
         assert_eq!(
             (totals.sessions, totals.proven, totals.bytes_server),
             (1, 1, 7)
         );
         assert_eq!(totals.outcomes, [1, 0, 0, 0, 0]);
-        assert_eq!(ledger.session(SessionId(2)), None);
+        assert_eq!(history.session(SessionId(2)), None);
     }
 
     #[test]
     fn what_is_kept_is_bounded_in_sessions_and_in_rows() {
-        let ledger = History::default();
+        let history = History::default();
         for number in 0..1000 {
-            ledger.close(record(number, 1));
+            history.close(record(number, 1));
         }
-        let kept = ledger.ended();
+        let kept = history.ended();
         assert_eq!(kept.len(), SESSIONS_KEPT);
         assert_eq!(kept.last().expect("many").session, SessionId(999));
-        ledger.close(record(1000, ROWS_KEPT + 1));
-        assert_eq!(ledger.ended().len(), 1, "the newest stays, however large");
-        ledger.close(record(1001, ROWS_KEPT));
-        assert_eq!(ledger.ended().len(), 1);
-        assert_eq!(ledger.totals().sessions, 1002);
+        history.close(record(1000, ROWS_KEPT + 1));
+        assert_eq!(history.ended().len(), 1, "the newest stays, however large");
+        history.close(record(1001, ROWS_KEPT));
+        assert_eq!(history.ended().len(), 1);
+        assert_eq!(history.totals().sessions, 1002);
     }
 }

@@ -12,7 +12,6 @@ use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
-use std::io::Read;
 use std::net::IpAddr;
 use std::net::Ipv4Addr;
 use std::net::Ipv6Addr;
@@ -33,14 +32,10 @@ use crate::error::Error;
 use crate::error::Result;
 use crate::net::STACK;
 use crate::net::clock;
+use crate::net::lock;
 use crate::net::socket;
-use crate::proto::greeting::GREETING_MAX;
 use crate::proto::greeting::Greeting;
-use crate::proto::greeting::Recognised;
-use crate::proto::greeting::recognise;
-use crate::proto::line::LINE_MAX;
-use crate::proto::native::ErrorCode;
-use crate::proto::native::FromServer;
+use crate::server::first_bytes;
 use crate::units::Moment;
 
 /// A connection whose first bytes are known.
@@ -119,9 +114,6 @@ const STOP_LIMIT: Duration = Duration::from_secs(2);
 /// How long one attempt to wake it may take.
 const WAKE_PAUSE: Duration = Duration::from_millis(500);
 
-/// How long a client that cannot be served may take to say what it is.
-const REFUSAL_LIMIT: Duration = Duration::from_millis(20);
-
 impl Listener {
     /// Listens on `addr` and serves each connection by the handler of its greeting.
     ///
@@ -131,13 +123,13 @@ impl Listener {
         Self::open(addr, Accepting::Greeted(handlers), 0)
     }
 
-    /// Listens on `addr` and gives each connection to `usher` before a byte of it is read. As many
+    /// Listens on `addr` and gives each connection to `handler` before a byte of it is read. As many
     /// as `sockets` of them need a descriptor more, which no other connection shall take.
     ///
     /// # Errors
     /// As [`start`](Self::start).
-    pub fn start_bare(addr: SocketAddr, usher: RawHandler, sockets: usize) -> Result<Self> {
-        Self::open(addr, Accepting::Bare(usher), sockets as u64)
+    pub fn start_bare(addr: SocketAddr, handler: RawHandler, sockets: usize) -> Result<Self> {
+        Self::open(addr, Accepting::Bare(handler), sockets as u64)
     }
 
     fn open(addr: SocketAddr, service: Accepting, sockets: u64) -> Result<Self> {
@@ -311,7 +303,7 @@ impl ListenerState {
                 return;
             };
             log::debug!("{peer}: cannot start a thread: {error}");
-            // Somebody who says nothing has one.
+            // A silent connection has one.
             if !self.evict_oldest() {
                 break;
             }
@@ -319,7 +311,7 @@ impl ListenerState {
         }
         if let Err(error) = self.spawn(&stream, peer) {
             log::warn!("{peer}: cannot start a thread: {error}");
-            refuse(&stream);
+            first_bytes::refuse(&stream);
         }
     }
 
@@ -337,7 +329,7 @@ impl ListenerState {
             registry.connections.insert(id, entry);
             id
         };
-        let place = ConnectionSlot {
+        let slot = ConnectionSlot {
             shared: Arc::clone(self),
             id,
         };
@@ -345,7 +337,7 @@ impl ListenerState {
         thread::Builder::new()
             .name(format!("conn-{id}"))
             .stack_size(STACK)
-            .spawn(move || place.run(ours, peer))
+            .spawn(move || slot.run(ours, peer))
             .map(drop)
     }
 
@@ -372,7 +364,7 @@ impl ListenerState {
     }
 
     fn lock(&self) -> MutexGuard<'_, Connections> {
-        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.registry)
     }
 }
 
@@ -400,9 +392,9 @@ impl ConnectionSlot {
         };
         let handlers = match &self.shared.service {
             Accepting::Greeted(handlers) => handlers,
-            Accepting::Bare(usher) => return usher(connection(Vec::new()), &self),
+            Accepting::Bare(handler) => return handler(connection(Vec::new()), &self),
         };
-        match greeting(&stream, deadline) {
+        match first_bytes::read_greeting(&stream, deadline) {
             Ok(Some((greeting, first))) => {
                 self.settle(true);
                 if let Some(handler) = handlers.get(&greeting) {
@@ -422,56 +414,9 @@ impl Drop for ConnectionSlot {
     }
 }
 
-/// Reads until the client is recognised; `None` when it never will be.
-fn greeting(stream: &TcpStream, deadline: Moment) -> io::Result<Option<(Greeting, Vec<u8>)>> {
-    let mut first = Vec::new();
-    loop {
-        match recognise(&first) {
-            Recognised::Known(greeting) => return Ok(Some((greeting, first))),
-            Recognised::Unknown => return Ok(None),
-            Recognised::More => {}
-        }
-        let mut bytes = [0; GREETING_MAX];
-        match socket::read_until(stream, &mut bytes, deadline)? {
-            0 => return Ok(None),
-            len => first.extend_from_slice(&bytes[..len]),
-        }
-    }
-}
-
-/// Tells a native client why nobody will serve it; others are just closed. This is the accepting
-/// thread, which waits for no client longer than [`REFUSAL_LIMIT`]: where no thread can be started, to
-/// accept more slowly is no loss.
-fn refuse(mut stream: &TcpStream) {
-    let deadline = clock::now().after(REFUSAL_LIMIT);
-    let mut first = [0; LINE_MAX];
-    let mut seen = 0;
-    // Its whole line is read: a close with unread input would destroy the answer.
-    while seen < first.len()
-        && !first[..seen].ends_with(b"\n")
-        && recognise(&first[..seen]) != Recognised::Unknown
-        && matches!(socket::bound_read(stream, deadline), Ok(true))
-    {
-        match stream.read(&mut first[seen..]) {
-            Ok(0) | Err(_) => break,
-            Ok(len) => seen += len,
-        }
-    }
-    if recognise(&first[..seen]) == Recognised::Known(Greeting::Native) {
-        let reason = "the server's system allows no more threads".to_owned();
-        let line = FromServer::Error {
-            code: ErrorCode::Refused,
-            reason,
-        }
-        .encode();
-        // Forty bytes into an empty buffer; a client that is gone needs no answer.
-        let _ = io::Write::write(&mut stream, &line);
-    }
-}
-
 impl fmt::Debug for ConnectionSlot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Place")
+        f.debug_struct("ConnectionSlot")
             .field("id", &self.id)
             .finish_non_exhaustive()
     }

@@ -19,6 +19,7 @@ use crate::error::Error;
 use crate::error::Result;
 use crate::net::STACK;
 use crate::net::clock;
+use crate::net::lock;
 use crate::net::socket;
 use crate::server::catalog;
 use crate::server::catalog::Catalog;
@@ -56,7 +57,7 @@ pub struct Lobby {
     pub settings: ServerConfig,
     /// What they may send.
     pub catalog: Catalog,
-    ways: Vec<Box<dyn Transport>>,
+    transports: Vec<Box<dyn Transport>>,
     log: LogHandle,
     state: Mutex<LobbyState>,
     ended: Condvar,
@@ -84,14 +85,14 @@ impl Lobby {
     pub fn new(
         settings: ServerConfig,
         catalog: Catalog,
-        ways: Vec<Box<dyn Transport>>,
+        transports: Vec<Box<dyn Transport>>,
         log: LogHandle,
     ) -> Arc<Self> {
         let (state, ended) = (Mutex::default(), Condvar::new());
         Arc::new(Self {
             settings,
             catalog,
-            ways,
+            transports,
             log,
             state,
             ended,
@@ -103,18 +104,18 @@ impl Lobby {
     ///
     /// # Errors
     /// [`Error::Refused`] with the reason, as one clause that the client is told.
-    pub fn seat(self: &Arc<Self>, wish: &SeatRequest, mut guest: PendingClient) -> Result<Seat> {
+    pub fn seat(self: &Arc<Self>, wish: &SeatRequest, mut client: PendingClient) -> Result<Seat> {
         let (file, clients, via) = self.resolve(wish)?;
         loop {
-            if let Some(gate) = self.open_muster(&file, clients, via, guest.kind)? {
-                gate.send_session.prepare_connection(&guest.stream)?;
-                match Seat::take(&gate, guest) {
+            if let Some(gate) = self.open_muster(&file, clients, via, client.kind)? {
+                gate.send_session.prepare_connection(&client.stream)?;
+                match Seat::take(&gate, client) {
                     Ok(seat) => {
                         gate.send_session.on_seated(&seat);
                         return Ok(seat);
                     }
                     // Full, or released a moment ago: the next session.
-                    Err(back) => guest = back,
+                    Err(back) => client = back,
                 }
             }
             self.begin(&file, clients, via.unwrap_or(Via::Tcp))?;
@@ -138,7 +139,11 @@ impl Lobby {
             (ours, theirs) => ours.or(theirs),
         };
         let begun = via.unwrap_or(Via::Tcp);
-        if !self.ways.iter().any(|way| way.via() == begun) {
+        if !self
+            .transports
+            .iter()
+            .any(|transport| transport.via() == begun)
+        {
             return refuse(format!("this server cannot send via {begun}"));
         }
         Ok((file.clone(), clients, via))
@@ -246,7 +251,10 @@ impl Lobby {
 
     /// The transport for `via`, which [`Lobby::resolve`] has found to be there.
     fn transport(&self, via: Via) -> &dyn Transport {
-        let found = self.ways.iter().find(|way| way.via() == via);
+        let found = self
+            .transports
+            .iter()
+            .find(|transport| transport.via() == via);
         &**found.expect("a session has a transport that is registered")
     }
 
@@ -290,7 +298,7 @@ impl Lobby {
 
     /// The results that are in the log, for every face that shows them.
     pub fn history(&self) -> &Arc<History> {
-        self.log.ledger()
+        self.log.history()
     }
 
     /// Opens the gate of `session` for the clients that are ready; `false` where there is no such
@@ -332,6 +340,6 @@ impl Lobby {
     }
 
     fn lock(&self) -> MutexGuard<'_, LobbyState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }

@@ -5,6 +5,7 @@ pub mod builder;
 pub mod catalog;
 pub mod config;
 pub mod conversation;
+mod first_bytes;
 pub mod gate;
 pub mod history;
 pub mod listener;

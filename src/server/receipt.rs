@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use crate::digest::Digest;
 use crate::error::Error;
 use crate::error::Phase;
 use crate::net::clock;
@@ -16,6 +17,7 @@ use crate::server::transport::EarlyReply;
 use crate::server::transport::TransferFailure;
 use crate::transfer::Outcome;
 use crate::transfer::Transfer;
+use crate::units::Moment;
 
 /// What a disk is trusted to sync at least, bytes per second.
 const SLOWEST_DISK: u64 = 10_000_000;
@@ -27,7 +29,7 @@ const SLOWEST_HASH: u64 = 1_000_000;
 /// How long a client's last words are waited for after its connection failed.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
-/// Hears LAST, HASHED and RECEIPT, in this order and once each.
+/// Reads LAST, HASHED and RECEIPT, in this order and once each, and fills `transfer` with them.
 pub(super) fn read_receipt(
     seat: &Seat,
     lines: &mut LineStream<'_>,
@@ -35,56 +37,82 @@ pub(super) fn read_receipt(
     want: u64,
     transfer: &mut Transfer,
 ) -> Result<(), TransferFailure> {
-    let info = &seat.session().source.info;
-    let released = seat.release().released();
     let stall = seat.session().stall;
     // What is in the client's buffers is still on its way: before LAST the stall limit holds.
     let last = crate::net::copy::deadline(want, stall);
-    let mut patience = Patience::until(last, stall.max(SIGN_OF_LIFE), clock::now());
-    let mut hashed = None;
+    let mut reading = ReceiptReading {
+        seat,
+        want,
+        transfer,
+        hashed: None,
+        patience: Patience::until(last, stall.max(SIGN_OF_LIFE), clock::now()),
+    };
     loop {
-        let heard = match first.line.take() {
+        let line = match first.line.take() {
             Some(line) => Ok(line),
-            None => lines.read_line(patience.deadline, Phase::Receipt),
+            None => lines.read_line(reading.patience.deadline, Phase::Receipt),
         };
-        let early = first.sent < want && first.heard_at == Some(lines.last_read_at());
-        let at = lines.last_read_at().since(released);
-        let line = heard.map_err(|error| silent(&error, transfer))?;
+        let is_early = first.sent < want && first.heard_at == Some(lines.last_read_at());
+        let line = line.map_err(|error| silent(&error, reading.transfer))?;
         let message = FromClient::decode(&line)
             .map_err(|error| TransferFailure::new(Outcome::Cut, error.to_string()))?;
+        if reading.on_message(message, lines.last_read_at(), is_early)? {
+            return Ok(());
+        }
+    }
+}
+
+/// How far a client is with its receipt.
+struct ReceiptReading<'a> {
+    seat: &'a Seat,
+    want: u64,
+    transfer: &'a mut Transfer,
+    /// The digest that it has sent, which the receipt must repeat.
+    hashed: Option<Digest>,
+    patience: Patience,
+}
+
+impl ReceiptReading<'_> {
+    /// Takes one message that was read at `now`; true when it was the receipt. `is_early` says that
+    /// it came before the payload's last byte was sent.
+    fn on_message(
+        &mut self,
+        message: FromClient,
+        now: Moment,
+        is_early: bool,
+    ) -> Result<bool, TransferFailure> {
+        let cut = |reason: String| Err(TransferFailure::new(Outcome::Cut, reason));
+        let info = &self.seat.session().source.info;
+        let at = now.since(self.seat.release().released());
+        let is_last_in = self.transfer.seconds_server.is_some();
         match message {
-            // The answer came after the meeting was over.
-            FromClient::Held if transfer.seconds_server.is_none() => {}
-            FromClient::Alive { bytes } => patience.renew(bytes, info.bytes, clock::now()),
-            FromClient::Last { .. } if early => {
-                let reason = "said LAST before its last byte was sent";
-                return Err(TransferFailure::new(Outcome::Cut, reason));
+            // The answer came after the fair start was over.
+            FromClient::Held if !is_last_in => {}
+            FromClient::Alive { bytes } => self.patience.renew(bytes, info.bytes, clock::now()),
+            FromClient::Last { .. } if is_early => {
+                return cut("said LAST before its last byte was sent".to_owned());
             }
-            FromClient::Last { bytes } if transfer.seconds_server.is_none() => {
-                transfer.bytes_client = Some(bytes);
-                if bytes != want {
-                    let reason = format!("claims {bytes} bytes of the {want} sent");
-                    return Err(TransferFailure::new(Outcome::Cut, reason));
+            FromClient::Last { bytes } if !is_last_in => {
+                self.transfer.bytes_client = Some(bytes);
+                if bytes != self.want {
+                    return cut(format!("claims {bytes} bytes of the {} sent", self.want));
                 }
-                transfer.seconds_server = Some(at);
-                patience = Patience::new(clock::now(), hashing(seat));
+                self.transfer.seconds_server = Some(at);
+                self.patience = Patience::new(clock::now(), hashing(self.seat));
             }
-            FromClient::Hashed { sha1 }
-                if transfer.seconds_server.is_some() && hashed.is_none() =>
-            {
-                hashed = Some(sha1);
-                transfer.seconds_verified = Some(at);
+            FromClient::Hashed { sha1 } if is_last_in && self.hashed.is_none() => {
+                self.hashed = Some(sha1);
+                self.transfer.seconds_verified = Some(at);
                 // fsync gives no sign of life, and the clients of one host share its disk.
-                let syncing = Duration::from_secs(shared_bytes(seat) / SLOWEST_DISK);
-                patience = Patience::new(clock::now(), syncing);
-                patience.deadline = patience.last;
+                let syncing = Duration::from_secs(shared_bytes(self.seat) / SLOWEST_DISK);
+                self.patience = Patience::new(clock::now(), syncing);
+                self.patience.deadline = self.patience.last;
             }
-            FromClient::Receipt(receipt) if hashed == Some(receipt.sha1) => {
-                return settle(&receipt, want, info.sha1, transfer);
+            FromClient::Receipt(receipt) if self.hashed == Some(receipt.sha1) => {
+                return settle(&receipt, self.want, info.sha1, self.transfer).map(|()| true);
             }
-            FromClient::Receipt(receipt) if hashed.is_some() => {
-                let reason = format!("its receipt has another SHA-1: {}", receipt.sha1);
-                return Err(TransferFailure::new(Outcome::Cut, reason));
+            FromClient::Receipt(receipt) if self.hashed.is_some() => {
+                return cut(format!("its receipt has another SHA-1: {}", receipt.sha1));
             }
             FromClient::Fail {
                 outcome,
@@ -93,12 +121,12 @@ pub(super) fn read_receipt(
                 last,
                 counts,
             } => {
-                transfer.bytes_client = Some(bytes);
-                transfer.counts = counts;
-                transfer.seconds_client = last;
+                self.transfer.bytes_client = Some(bytes);
+                self.transfer.counts = counts;
+                self.transfer.seconds_client = last;
                 // The payload is over, only not whole: its time is as good as any.
-                transfer.seconds_server = last.map(|_| at);
-                // A client that says "complete" and FAIL in one breath has failed.
+                self.transfer.seconds_server = last.map(|_| at);
+                // A client that sends "complete" and FAIL in one message has failed.
                 let outcome = if outcome == Outcome::Complete {
                     Outcome::Cut
                 } else {
@@ -106,13 +134,9 @@ pub(super) fn read_receipt(
                 };
                 return Err(TransferFailure::new(outcome, reason));
             }
-            _ => {
-                return Err(TransferFailure::new(
-                    Outcome::Cut,
-                    "messages out of order after the payload",
-                ));
-            }
+            _ => return cut("messages out of order after the payload".to_owned()),
         }
+        Ok(false)
     }
 }
 
@@ -123,7 +147,7 @@ pub(super) fn read_receipt(
 fn settle(
     receipt: &Receipt,
     want: u64,
-    sha1: crate::digest::Digest,
+    sha1: Digest,
     transfer: &mut Transfer,
 ) -> Result<(), TransferFailure> {
     if receipt.bytes != want {

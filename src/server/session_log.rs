@@ -13,22 +13,16 @@ use std::sync::Arc;
 use std::thread;
 use std::thread::JoinHandle;
 
-use crossbeam_channel::Receiver;
-use crossbeam_channel::Sender;
+use crossbeam_channel::{Receiver, Sender};
 use time::OffsetDateTime;
 
-use crate::error::Error;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::net::clock;
-use crate::net::logfile::LogFile;
-use crate::net::logfile::LogFolder;
+use crate::net::logfile::{LogFile, LogFolder};
 use crate::proto::session_log;
 use crate::server::history::History;
-use crate::session::FileInfo;
-use crate::session::SessionId;
-use crate::session::Via;
-use crate::transfer::Record;
-use crate::transfer::Transfer;
+use crate::session::{FileInfo, SessionId, Via};
+use crate::transfer::{Record, Transfer};
 
 /// What threads tell the logger.
 #[derive(Debug)]
@@ -60,7 +54,7 @@ pub struct SessionHeader {
 #[derive(Clone, Debug)]
 pub struct LogHandle {
     entries: Sender<LogEvent>,
-    ledger: Arc<History>,
+    history: Arc<History>,
 }
 
 /// The logger thread.
@@ -87,15 +81,15 @@ impl SessionLogger {
     pub fn start(folder: Option<PathBuf>) -> Result<Self> {
         let (log, entries) = crossbeam_channel::unbounded();
         let (publish, records) = crossbeam_channel::unbounded();
-        let ledger = Arc::new(History::default());
-        let written = Arc::clone(&ledger);
+        let history = Arc::new(History::default());
+        let written = Arc::clone(&history);
         let thread = thread::Builder::new()
             .name("logger".to_owned())
             .spawn(move || {
                 LoggerThread {
-                    folder: LogFolder::new(folder, session_log::header()),
+                    folder: LogFolder::new(WRITE, folder, session_log::header()),
                     publish,
-                    ledger: written,
+                    history: written,
                     pages: HashMap::new(),
                 }
                 .run(&entries)
@@ -104,7 +98,7 @@ impl SessionLogger {
         Ok(Self {
             log: Some(LogHandle {
                 entries: log,
-                ledger,
+                history,
             }),
             records,
             thread: Some(thread),
@@ -115,7 +109,7 @@ impl SessionLogger {
     pub fn log_handle(&self) -> LogHandle {
         self.log
             .clone()
-            .expect("the journal has its own log until it is finished")
+            .expect("the logger has a handle of its own until it is finished")
     }
 
     /// The finished sessions, each once its last line is in the log.
@@ -161,8 +155,8 @@ impl LogHandle {
     }
 
     /// What has been written.
-    pub fn ledger(&self) -> &Arc<History> {
-        &self.ledger
+    pub fn history(&self) -> &Arc<History> {
+        &self.history
     }
 
     fn send(&self, entry: LogEvent) {
@@ -176,9 +170,11 @@ impl LogHandle {
 struct LoggerThread {
     folder: LogFolder,
     publish: Sender<Record>,
-    ledger: Arc<History>,
+    history: Arc<History>,
     pages: HashMap<SessionId, OpenLog>,
 }
+
+const WRITE: &str = "write the session log";
 
 /// Why a session's log is there.
 const OPENED: &str = "a session opens before anything is said of it";
@@ -197,12 +193,12 @@ impl LoggerThread {
                         sender: None,
                         transfers: Vec::new(),
                     };
-                    self.ledger.open(record.clone());
+                    self.history.open(record.clone());
                     let log = LogFile::new(opened_at, session);
                     self.pages.insert(session, OpenLog { record, log });
                 }
                 LogEvent::Released(session, at, sender) => {
-                    self.ledger.release(session, at, &sender);
+                    self.history.release(session, at, &sender);
                     let page = self.pages.get_mut(&session).expect(OPENED);
                     page.record.released_at = Some(at);
                     page.record.sender = Some(sender);
@@ -215,7 +211,7 @@ impl LoggerThread {
                         .remove(&session)
                         .expect("a session is closed once, after it opened");
                     record.transfers.sort_by_key(|t| (t.woke.is_none(), t.seat));
-                    self.ledger.close(record.clone());
+                    self.history.close(record.clone());
                     // Nobody needs to listen.
                     let _ = self.publish.send(record);
                 }
@@ -228,7 +224,7 @@ impl LoggerThread {
         let page = self.pages.get_mut(&session).expect(OPENED);
         let line = session_log::LogLine::of(&page.record, &transfer).encode();
         self.folder.append(&mut page.log, &line);
-        self.ledger.row(session, &transfer);
+        self.history.row(session, &transfer);
         page.record.transfers.push(transfer);
     }
 }

@@ -6,14 +6,12 @@ use std::net::TcpStream;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use gatecast::internals::http::event;
-use gatecast::internals::report::schema;
 use serde_json::Value;
 
 use crate::common;
 use crate::common::http::get;
 use crate::common::program::{Program, feed, run, text};
-use crate::common::{PATIENCE, have, installed, within};
+use crate::common::{PATIENCE, have, installed, schema, within};
 
 /// The system's own Python, which has the system's packages.
 const PYTHON: &str = "/usr/bin/python3";
@@ -22,12 +20,12 @@ const PYTHON: &str = "/usr/bin/python3";
 fn events(lines: &str) -> Vec<String> {
     let kind = |line: &str| {
         let event: Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
-        schema::check(&event, event::SCHEMA_FILE).unwrap_or_else(|e| panic!("{e}: {line}"));
+        schema::check(&event, schema::EVENT);
         if let Some(document) = event
             .get("document")
             .filter(|_| event["event"] == "session")
         {
-            schema::check(document, schema::SESSION).unwrap_or_else(|e| panic!("{e}: {line}"));
+            schema::check(document, schema::SESSION);
         }
         event["event"].as_str().expect("a kind").to_owned()
     };
@@ -36,7 +34,7 @@ fn events(lines: &str) -> Vec<String> {
 
 fn session(document: &str) -> Value {
     let document: Value = serde_json::from_str(document).expect("JSON");
-    schema::check(&document, schema::SESSION).unwrap_or_else(|e| panic!("{e}: {document}"));
+    schema::check(&document, schema::SESSION);
     document
 }
 
@@ -65,7 +63,7 @@ fn events_fit_their_schema() {
         let current: Value =
             serde_json::from_slice(&get(addr.parse().expect("an address"), "/sessions/current"))
                 .expect("JSON");
-        schema::check(&current, event::SCHEMA_FILE).expect("fits");
+        schema::check(&current, schema::EVENT);
         let fetched = run(
             folder.path(),
             &[
@@ -141,7 +139,7 @@ fn swarm_event_lists_first_holder_of_each_chunk() {
 }
 
 #[test]
-fn documents_fit_schemas_and_diff_compares_them() {
+fn documents_of_all_commands_fit_schemas_and_diff_reads_them() {
     within(Duration::from_secs(60), || {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path();
@@ -235,7 +233,7 @@ fn python_jsonschema_accepts_documents() {
         let path = folder.path();
         for (name, schema) in [
             ("session", schema::SESSION),
-            ("event", event::SCHEMA_FILE),
+            ("event", schema::EVENT),
             ("study", schema::STUDY),
         ] {
             std::fs::write(path.join(format!("{name}.schema.json")), schema).expect("room");

@@ -78,7 +78,7 @@ fn face(set: impl FnOnce(&mut ServerConfig), bytes: u64) -> Server {
 const HOSTILE: &str = "<img%20src=x%20onerror=pwned=1>%E2%80%AE%1B[2J%C2%9B";
 
 #[test]
-fn browser_shows_and_releases_session() {
+fn browser_shows_and_releases_a_session() {
     if !have_browser() {
         return;
     }
@@ -115,11 +115,8 @@ fn browser_shows_and_releases_session() {
         server.until_ready(22);
         browser.until_shows("22 of 25 ready for f.bin");
         browser.until_shows("25 missing");
-        let shown = browser.text();
-        assert!(
-            shown.contains("<img src=x onerror=pwned=1>\\u{202e}\\u{1b}[2J\\u{9b}"),
-            "{shown}"
-        );
+        // It may have come after the 22, so a state without it may be shown first.
+        browser.until_shows("<img src=x onerror=pwned=1>\\u{202e}\\u{1b}[2J\\u{9b}");
         take_pictures(&browser, "before");
 
         // By keyboard: Tab reaches the button first, and Enter presses it.
@@ -244,7 +241,7 @@ impl SendSession for HolesLine {
 }
 
 #[test]
-fn page_shows_loss_and_its_place() {
+fn page_shows_loss_and_where_it_is() {
     if !have_browser() {
         return;
     }

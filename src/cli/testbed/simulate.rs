@@ -10,7 +10,7 @@ use crate::report::verdict::Verdict;
 use crate::session::MAX_SEATS;
 use crate::testbed::plan::Scenario;
 use crate::transport::swarm::simulate;
-use crate::transport::swarm::simulate::Plan;
+use crate::transport::swarm::simulate::SimulationConfig;
 use crate::units::Bytes;
 
 /// How a swarm is simulated.
@@ -90,7 +90,7 @@ pub(crate) fn run(args: &SimulationArgs, scenarios: &[Scenario]) -> Result<Verdi
     Ok(Verdict::AllVerified)
 }
 
-fn swarm_plan(args: &SimulationArgs, scenario: &Scenario, unequal: bool) -> Plan {
+fn swarm_plan(args: &SimulationArgs, scenario: &Scenario, unequal: bool) -> SimulationConfig {
     let (up, down) = (
         scenario.up.bytes_per_second(),
         scenario.down.bytes_per_second(),
@@ -101,7 +101,7 @@ fn swarm_plan(args: &SimulationArgs, scenario: &Scenario, unequal: bool) -> Plan
         let slow = links.iter_mut().skip(1).step_by(2);
         slow.for_each(|(up, _)| *up /= 4.0);
     }
-    Plan {
+    SimulationConfig {
         bytes: scenario.bytes,
         server_up: scenario.server_up.bytes_per_second(),
         clients: links,
@@ -110,7 +110,7 @@ fn swarm_plan(args: &SimulationArgs, scenario: &Scenario, unequal: bool) -> Plan
     }
 }
 
-fn row(plan: &Plan, uplinks: &str) -> Result<String> {
+fn row(plan: &SimulationConfig, uplinks: &str) -> Result<String> {
     let outcome = simulate::run(plan)
         .ok_or_else(|| Error::refused("the simulation", "it did not come to an end"))?;
     let (makespan, bound) = (outcome.makespan.as_secs_f64(), outcome.bound.as_secs_f64());

@@ -269,7 +269,7 @@ impl HttpFetch<'_> {
         transfer.bytes_client = Some(bytes);
         received.map_err(|stop| match stop {
             Stop::Stalled => Error::TimedOut {
-                phase: Phase::Transfer,
+                phase: Phase::Transfer.name(),
                 at: peer.to_string(),
                 after: self.order.stall,
             },
@@ -309,7 +309,7 @@ impl HttpFetch<'_> {
             return Err(Error::Unproven {
                 from: self.target.host.clone(),
                 copy: escape(&path.display().to_string()),
-                sha1,
+                sha1: sha1.to_string(),
             });
         }
         end.path = Some(path);

@@ -15,7 +15,7 @@ use nix::sys::socket::{
 use nix::sys::time::TimeSpec;
 
 use crate::net::clock;
-use crate::net::datagrams::{DatagramBatch, ReceivedSlot, SLOT, STRIDE};
+use crate::net::datagrams::batch::{DatagramBatch, ReceivedSlot, SLOT, STRIDE};
 use crate::units::Moment;
 
 /// Errors that are thrown away in one go: more than a buffer of the usual size holds.

@@ -6,7 +6,6 @@
 //! datagram at a time on plain std, and the moment is that of the read. Here is the receiving side;
 //! [`send_batch`] sends.
 
-use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::net::clock;
 use crate::units::Moment;
 
+mod batch;
 #[cfg(all(target_os = "linux", feature = "sockopt"))]
 pub(crate) mod kernel;
 #[cfg(not(all(target_os = "linux", feature = "sockopt")))]
@@ -23,6 +23,8 @@ pub(crate) mod kernel;
 pub(crate) mod kernel;
 pub(crate) mod options;
 pub mod send_batch;
+
+pub use self::batch::{Datagram, DatagramBatch};
 
 /// Whether this build receives and sends in batches.
 pub const BATCHED: bool = cfg!(all(target_os = "linux", feature = "sockopt"));
@@ -35,39 +37,6 @@ pub struct BatchSocket {
     /// How long the socket waits, microseconds: setting it costs as much as receiving.
     patience_us: AtomicU64,
 }
-
-/// Datagrams received together, in the order in which they came.
-pub struct DatagramBatch {
-    slots: Box<[u8]>,
-    entries: Vec<ReceivedSlot>,
-    capacity: usize,
-}
-
-/// One datagram of a batch.
-#[derive(Clone, Copy, Debug)]
-pub struct Datagram<'a> {
-    /// What it holds.
-    pub bytes: &'a [u8],
-    /// When the system had it, or when it was read where the system does not tell.
-    pub at: Moment,
-    /// Who sent it.
-    pub from: SocketAddr,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct ReceivedSlot {
-    slot: usize,
-    len: usize,
-    at: Moment,
-    from: SocketAddr,
-}
-
-/// Largest UDP payload of IPv4 is 65,507 bytes; a byte more than any shows what was cut.
-const SLOT: usize = 65_536;
-
-/// From one slot to the next: not a power of two, or all datagrams of a batch would compete for
-/// the same lines of the processor's caches.
-const STRIDE: usize = SLOT + 17 * 64;
 
 /// Bytes asked of the system for what has not been read yet: a tenth of a second of 400 Mbit/s.
 /// Systems that allow less give what they allow.
@@ -200,55 +169,6 @@ const DISCARD_LIMIT: Duration = Duration::from_millis(900);
 /// More bytes than a queue holds: the system counts double what it is asked for.
 const QUEUE_MAX: usize = 16 << 20;
 
-impl DatagramBatch {
-    /// Room for `capacity` datagrams of any size. Memory is taken as it is used.
-    pub fn new(capacity: usize) -> Self {
-        Self {
-            slots: vec![0; capacity * STRIDE].into_boxed_slice(),
-            entries: Vec::with_capacity(capacity),
-            capacity,
-        }
-    }
-
-    /// Makes room again.
-    pub fn clear(&mut self) {
-        self.entries.clear();
-    }
-
-    /// How many datagrams it holds.
-    pub fn len(&self) -> usize {
-        self.entries.len()
-    }
-
-    /// Whether it holds none.
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-
-    /// Whether it has no room for another.
-    pub fn is_full(&self) -> bool {
-        self.next_slot() >= self.capacity
-    }
-
-    /// The datagrams, in the order in which they came.
-    pub fn iter(&self) -> impl Iterator<Item = Datagram<'_>> {
-        self.entries.iter().map(|entry| Datagram {
-            bytes: &self.slots[entry.slot * STRIDE..][..entry.len],
-            at: entry.at,
-            from: entry.from,
-        })
-    }
-
-    /// Keeps the datagrams that `keep` says.
-    pub fn retain(&mut self, mut keep: impl FnMut(SocketAddr, Moment) -> bool) {
-        self.entries.retain(|entry| keep(entry.from, entry.at));
-    }
-
-    fn next_slot(&self) -> usize {
-        self.entries.last().map_or(0, |entry| entry.slot + 1)
-    }
-}
-
 /// How many datagrams the system has dropped because `socket`'s queue was full (`/proc/net/udp`,
 /// last column), asked by a thread of the socket's own network namespace; `None` where it does not
 /// tell.
@@ -286,14 +206,6 @@ fn group_address(group: SocketAddr) -> SocketAddr {
         });
     }
     addr
-}
-
-impl fmt::Debug for DatagramBatch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Batch")
-            .field("entries", &self.entries)
-            .finish_non_exhaustive()
-    }
 }
 
 #[cfg(test)]

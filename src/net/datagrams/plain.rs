@@ -5,7 +5,7 @@ use std::io::IoSlice;
 use std::net::{SocketAddr, UdpSocket};
 
 use crate::net::clock;
-use crate::net::datagrams::{DatagramBatch, ReceivedSlot, SLOT, STRIDE};
+use crate::net::datagrams::batch::{DatagramBatch, ReceivedSlot, SLOT, STRIDE};
 
 /// Receives one datagram into `batch`.
 pub(super) fn receive_batch(

@@ -1,8 +1,8 @@
 use std::net::IpAddr;
 
 use super::*;
-use crate::net::datagrams::send_batch::SendBatch;
-use crate::net::datagrams::send_batch::connected_socket;
+use crate::net::datagrams::batch::ReceivedSlot;
+use crate::net::datagrams::send_batch::{SendBatch, connected_socket};
 
 const LOCAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 

@@ -195,7 +195,7 @@ fn read_some(
             Ok(bytes)
         }
         Err(error) if Error::is_timeout(&error) => Err(Error::TimedOut {
-            phase,
+            phase: phase.name(),
             at: peer.to_string(),
             after: deadline.since(begun),
         }),

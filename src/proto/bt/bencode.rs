@@ -1,8 +1,8 @@
 //! Bencode (BEP 3), strict and iterative: what is decoded encodes to the same bytes.
 //!
-//! Nesting costs a place on a stack of our own, never one of the program's: twenty thousand `l`
-//! are an error and not an overflow. Strings are slices of the input, and every item knows its
-//! own bytes, because an info-hash is taken over them as they were found.
+//! Nesting uses a `Vec` and not recursion: twenty thousand `l` are an error and not a stack
+//! overflow. Strings are slices of the input, and every item knows its own bytes, because an
+//! info-hash is computed over them as they were found.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -29,7 +29,7 @@ pub struct Item<'a> {
     pub raw: &'a [u8],
 }
 
-/// Why bytes are no bencode.
+/// Why bytes are not bencode.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BencodeError {
     what: &'static str,
@@ -43,12 +43,12 @@ pub struct Dictionary(BTreeMap<Vec<u8>, Vec<u8>>);
 /// Deepest nesting of lists and dictionaries. A tracker's answer has three levels.
 pub const DEPTH_MAX: usize = 16;
 
-/// Most values in one input, so that two bytes of it never cost more than an item each without
-/// end: an honest answer of 200 peers has 1800.
+/// Most values in one input: each costs more memory than the two bytes that it may have. A response
+/// with 200 peers has 1800.
 pub const ITEMS_MAX: usize = 20_000;
 
 /// A list or dictionary that is still open.
-enum Open<'a> {
+enum OpenContainer<'a> {
     List(usize, Vec<Item<'a>>),
     Dictionary(usize, Vec<(&'a [u8], Item<'a>)>, Option<&'a [u8]>),
 }
@@ -60,121 +60,72 @@ enum Open<'a> {
 pub fn decode(input: &[u8]) -> Result<Item<'_>, BencodeError> {
     let mut at = 0;
     let mut items = 0;
-    let mut stack: Vec<Open<'_>> = Vec::new();
+    let mut stack: Vec<OpenContainer<'_>> = Vec::new();
     loop {
         let start = at;
         let fail = |what| Err(BencodeError { what, at: start });
-        let item = match input.get(at) {
+        let (begin, value) = match input.get(at) {
             None => return fail("the input ends too early"),
             Some(b'l' | b'd') if stack.len() == DEPTH_MAX => {
                 return fail("nested deeper than 16 levels");
             }
             Some(b'l') => {
-                stack.push(Open::List(at, Vec::new()));
+                stack.push(OpenContainer::List(at, Vec::new()));
                 at += 1;
                 continue;
             }
             Some(b'd') => {
-                stack.push(Open::Dictionary(at, Vec::new(), None));
+                stack.push(OpenContainer::Dictionary(at, Vec::new(), None));
                 at += 1;
                 continue;
             }
             Some(b'i') => {
                 let (number, end) = integer(input, at + 1)?;
                 at = end;
-                Value::Integer(number)
+                (start, Value::Integer(number))
             }
             Some(b'0'..=b'9') => {
                 let (bytes, end) = string(input, at)?;
                 at = end;
-                if let Some(Open::Dictionary(_, entries, key @ None)) = stack.last_mut() {
+                if let Some(OpenContainer::Dictionary(_, entries, key @ None)) = stack.last_mut() {
                     if entries.last().is_some_and(|(last, _)| *last >= bytes) {
                         return fail("a key that is not after the one before it");
                     }
                     *key = Some(bytes);
                     continue;
                 }
-                Value::Bytes(bytes)
+                (start, Value::Bytes(bytes))
             }
             Some(b'e') => {
                 at += 1;
                 match stack.pop() {
-                    Some(Open::List(from, list)) => {
-                        let raw = &input[from..at];
-                        let value = Value::List(list);
-                        count(&mut items, start)?;
-                        match close(&mut stack, Item { value, raw }, start)? {
-                            Some(item) => return whole(item, input, at),
-                            None => continue,
-                        }
+                    Some(OpenContainer::List(begin, items)) => (begin, Value::List(items)),
+                    Some(OpenContainer::Dictionary(begin, entries, None)) => {
+                        (begin, Value::Dictionary(entries))
                     }
-                    Some(Open::Dictionary(from, entries, None)) => {
-                        let raw = &input[from..at];
-                        let value = Value::Dictionary(entries);
-                        count(&mut items, start)?;
-                        match close(&mut stack, Item { value, raw }, start)? {
-                            Some(item) => return whole(item, input, at),
-                            None => continue,
-                        }
-                    }
-                    Some(Open::Dictionary(_, _, Some(_))) => return fail("a key without a value"),
-                    None => return fail("an end of nothing"),
+                    Some(OpenContainer::Dictionary(..)) => return fail("a key without a value"),
+                    None => return fail("an end without a beginning"),
                 }
             }
             Some(_) => return fail("a byte that begins no value"),
         };
-        count(&mut items, start)?;
-        let raw = &input[start..at];
-        if let Some(item) = close(&mut stack, Item { value: item, raw }, start)? {
-            return whole(item, input, at);
+        items += 1;
+        if items > ITEMS_MAX {
+            return fail("more values than any valid input has");
         }
-    }
-}
-
-/// One value more, a list or dictionary too: an empty one takes as much room as any.
-fn count(items: &mut usize, at: usize) -> Result<(), BencodeError> {
-    *items += 1;
-    match *items > ITEMS_MAX {
-        true => Err(BencodeError {
-            what: "more values than any honest input has",
-            at,
-        }),
-        false => Ok(()),
-    }
-}
-
-/// Puts a finished item where it belongs; gives it back when it is the outermost.
-fn close<'a>(
-    stack: &mut [Open<'a>],
-    item: Item<'a>,
-    at: usize,
-) -> Result<Option<Item<'a>>, BencodeError> {
-    match stack.last_mut() {
-        None => Ok(Some(item)),
-        Some(Open::List(_, list)) => {
-            list.push(item);
-            Ok(None)
-        }
-        Some(Open::Dictionary(_, entries, key)) => match key.take() {
-            Some(key) => {
-                entries.push((key, item));
-                Ok(None)
+        let raw = &input[begin..at];
+        match stack.last_mut() {
+            None if at == input.len() => return Ok(Item { value, raw }),
+            None => {
+                let what = "bytes after the value";
+                return Err(BencodeError { what, at });
             }
-            None => Err(BencodeError {
-                what: "a key that is no string",
-                at,
-            }),
-        },
-    }
-}
-
-fn whole<'a>(item: Item<'a>, input: &[u8], at: usize) -> Result<Item<'a>, BencodeError> {
-    match at == input.len() {
-        true => Ok(item),
-        false => Err(BencodeError {
-            what: "bytes after the value",
-            at,
-        }),
+            Some(OpenContainer::List(_, items)) => items.push(Item { value, raw }),
+            Some(OpenContainer::Dictionary(_, entries, key)) => match key.take() {
+                Some(key) => entries.push((key, Item { value, raw })),
+                None => return fail("a key that is not a string"),
+            },
+        }
     }
 }
 
@@ -189,7 +140,7 @@ fn integer(input: &[u8], at: usize) -> Result<(i64, usize), BencodeError> {
     let text = &window[..len];
     let digits = text.strip_prefix(b"-").unwrap_or(text);
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
-        return fail("an integer that is no number");
+        return fail("an integer that is not a number");
     }
     if (digits[0] == b'0' && digits.len() > 1) || text == b"-0" {
         return fail("an integer with a leading zero");
@@ -210,19 +161,18 @@ fn string(input: &[u8], at: usize) -> Result<(&[u8], usize), BencodeError> {
     };
     let digits = &window[..len];
     if !digits.iter().all(u8::is_ascii_digit) || (digits[0] == b'0' && len > 1) {
-        return fail("a length that is no plain number");
+        return fail("a length that is not a plain number");
     }
-    let length: usize = match std::str::from_utf8(digits)
+    let parsed = std::str::from_utf8(digits)
         .ok()
-        .and_then(|t| t.parse().ok())
-    {
-        Some(length) => length,
-        None => return fail("a length that is no plain number"),
+        .and_then(|t| t.parse().ok());
+    let Some(length): Option<usize> = parsed else {
+        return fail("a length that is not a plain number");
     };
     let from = at + len + 1;
-    match input.len() - from >= length {
-        true => Ok((&input[from..from + length], from + length)),
-        false => fail("a string longer than the input"),
+    match input[from..].get(..length) {
+        Some(string) => Ok((string, from + length)),
+        None => fail("a string longer than the input"),
     }
 }
 
@@ -282,13 +232,19 @@ impl Dictionary {
         self.raw(key, format!("i{value}e").into_bytes())
     }
 
-    /// Adds what is encoded already.
+    /// Adds a count as an integer.
+    #[must_use]
+    pub fn count(self, key: &str, value: u64) -> Self {
+        self.integer(key, i64::try_from(value).unwrap_or(i64::MAX))
+    }
+
+    /// Adds a value that is encoded already.
     #[must_use]
     pub fn raw(self, key: &str, encoded: Vec<u8>) -> Self {
         self.raw_bytes(key.as_bytes(), encoded)
     }
 
-    /// The same under a key that is no text.
+    /// The same with a key that is not text.
     #[must_use]
     pub fn raw_bytes(mut self, key: &[u8], encoded: Vec<u8>) -> Self {
         self.0.insert(key.to_vec(), encoded);
@@ -310,7 +266,7 @@ impl Dictionary {
 
 impl fmt::Display for BencodeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "no bencode: {} (byte {})", self.what, self.at)
+        write!(f, "not bencode: {} (byte {})", self.what, self.at)
     }
 }
 

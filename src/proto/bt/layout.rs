@@ -1,12 +1,10 @@
-//! How a file falls into pieces, and pieces into blocks.
+//! How a file is divided into pieces, and pieces into blocks.
 
-use crate::proto::bt::wire::BLOCK;
-use crate::proto::bt::wire::Block;
-use crate::proto::bt::wire::REQUEST_MAX;
+use crate::proto::bt::wire::{BLOCK_LEN, Block, REQUEST_MAX};
 
-/// How a file falls into pieces, and pieces into blocks.
+/// How a file is divided into pieces, and pieces into blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Layout {
+pub struct PieceLayout {
     /// The file's length, at least 1.
     pub bytes: u64,
     /// Length of a piece, bytes.
@@ -15,14 +13,13 @@ pub struct Layout {
     pub block: u32,
 }
 
-impl Layout {
+impl PieceLayout {
     /// A file of `bytes` in pieces of `piece`, as it is on the wire.
     pub fn new(bytes: u64, piece: u32) -> Self {
-        let block = BLOCK;
         Self {
             bytes,
             piece,
-            block,
+            block: BLOCK_LEN,
         }
     }
 
@@ -49,12 +46,17 @@ impl Layout {
         Block { piece, begin, len }
     }
 
+    /// The index of a block in its piece.
+    pub fn index(&self, block: Block) -> usize {
+        (block.begin / self.block) as usize
+    }
+
     /// How many blocks a piece has.
     pub fn blocks(&self, piece: u32) -> u32 {
         self.len(piece).div_ceil(self.block)
     }
 
-    /// Whether a peer may ask for `block`: inside its piece, not empty, not too long.
+    /// Whether a peer may request `block`: inside its piece, not empty, not too long.
     pub fn allows(&self, block: Block) -> bool {
         block.piece < self.pieces()
             && (1..=REQUEST_MAX).contains(&block.len)

@@ -1,17 +1,16 @@
 //! A `.torrent` (BEP 3): one file, its pieces' digests, and where its tracker is.
 //!
 //! Its info-hash is the digest of the `info` dictionary as it was found, never of a re-encoding.
-//! The name passes [`FileName`] like every name from outside.
+//! Its name is checked by [`FileName`], like every name from outside.
 
 use std::fmt;
 
 use crate::digest::Digest;
-use crate::proto::bt::bencode;
-use crate::proto::bt::bencode::Dictionary;
-use crate::proto::bt::bencode::Item;
+use crate::proto::bt::bencode::{self, BencodeError, Dictionary, Item};
+use crate::proto::bt::layout::PieceLayout;
 use crate::text::FileName;
 
-/// What a torrent says.
+/// The contents of a torrent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Metainfo {
     /// The tracker; `None` when it names none.
@@ -30,9 +29,27 @@ pub struct Metainfo {
     info: Vec<u8>,
 }
 
-/// Why bytes are no torrent for us.
+/// Why bytes are not a torrent that can be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MetainfoError(String);
+pub enum MetainfoError {
+    /// It is longer than [`METAINFO_MAX`].
+    TooLong(usize),
+    /// It is not bencode.
+    Bencode(BencodeError),
+    /// An entry is missing or has another type.
+    Missing(&'static str),
+    /// An entry has an invalid value.
+    Invalid {
+        /// The entry.
+        key: &'static str,
+        /// Its value.
+        value: String,
+        /// Which values are valid.
+        expected: &'static str,
+    },
+    /// A kind of torrent that is not supported.
+    Unsupported(&'static str),
+}
 
 /// Longest `.torrent`, bytes: [`PIECES_MAX`] pieces, and as much again for the rest as any has.
 pub const METAINFO_MAX: usize = PIECES_MAX as usize * Digest::LEN + (64 << 10);
@@ -45,6 +62,9 @@ pub const PIECE_MIN: u32 = 16 << 10;
 
 /// Greatest length of a piece.
 pub const PIECE_MAX: u32 = 16 << 20;
+
+/// Which lengths a piece may have.
+const PIECE_LENGTHS: &str = "a power of two from 16 KiB to 16 MiB";
 
 /// Most pieces that a file should have; it has more than half as many. Fewer, and peers wait for
 /// whole pieces before they can give anything; more, and the messages about pieces cost more than
@@ -75,7 +95,8 @@ impl Metainfo {
         piece_bytes: u32,
         pieces: Vec<Digest>,
     ) -> Result<Self, MetainfoError> {
-        let length = i64::try_from(bytes).map_err(|_| MetainfoError::new("too long a file"))?;
+        let length = i64::try_from(bytes)
+            .map_err(|_| MetainfoError::invalid("length", bytes, "fewer bytes"))?;
         let joined: Vec<u8> = pieces.iter().flat_map(|piece| *piece.as_bytes()).collect();
         let info = Dictionary::default()
             .integer("length", length)
@@ -95,6 +116,11 @@ impl Metainfo {
         };
         made.check()?;
         Ok(made)
+    }
+
+    /// How the file is divided.
+    pub fn layout(&self) -> PieceLayout {
+        PieceLayout::new(self.bytes, self.piece_bytes)
     }
 
     /// The digest that names the torrent.
@@ -123,50 +149,45 @@ impl Metainfo {
     /// Reads a `.torrent`.
     ///
     /// # Errors
-    /// What is wrong with it, with the value.
+    /// What is wrong with it, and the value.
     pub fn decode(bytes: &[u8]) -> Result<Self, MetainfoError> {
         if bytes.len() > METAINFO_MAX {
-            let what = format!("{} bytes, of {METAINFO_MAX} at most", bytes.len());
-            return Err(MetainfoError(what));
+            return Err(MetainfoError::TooLong(bytes.len()));
         }
-        let torrent = bencode::decode(bytes).map_err(|error| MetainfoError(error.to_string()))?;
-        let need = |key: &'static str| move || MetainfoError(format!("it has no '{key}'"));
-        let info = torrent.get("info").ok_or_else(need("info"))?;
+        let torrent = bencode::decode(bytes).map_err(MetainfoError::Bencode)?;
+        let info = torrent.get("info").ok_or(MetainfoError::Missing("info"))?;
         if info.get("files").is_some() {
-            return Err(MetainfoError::new(
-                "it holds several files, and only one is taken",
-            ));
+            return Err(MetainfoError::Unsupported("it holds several files"));
         }
-        if let Some(attr) = info.get("attr").and_then(Item::bytes)
-            && attr.contains(&b'l')
-        {
-            return Err(MetainfoError::new("its file is a symbolic link"));
+        let attr = info.get("attr").and_then(Item::bytes);
+        if attr.is_some_and(|attr| attr.contains(&b'l')) {
+            return Err(MetainfoError::Unsupported("its file is a symbolic link"));
         }
         let number = |key: &'static str| {
-            let item = info
-                .get(key)
-                .and_then(Item::integer)
-                .ok_or_else(need(key))?;
-            u64::try_from(item).map_err(|_| MetainfoError(format!("its '{key}' is {item}")))
+            let item = info.get(key).and_then(Item::integer);
+            item.ok_or(MetainfoError::Missing(key))
         };
-        let name = info
-            .get("name")
-            .and_then(Item::text)
-            .ok_or_else(need("name"))?;
-        let name = FileName::new(name).map_err(|error| MetainfoError(error.to_string()))?;
+        let length = number("length")?;
+        let length = u64::try_from(length)
+            .map_err(|_| MetainfoError::invalid("length", length, "at least 1"))?;
         let piece_bytes = number("piece length")?;
         let piece_bytes = u32::try_from(piece_bytes)
-            .map_err(|_| MetainfoError(format!("its pieces have {piece_bytes} bytes")))?;
-        let pieces = info
-            .get("pieces")
-            .and_then(Item::bytes)
-            .ok_or_else(need("pieces"))?;
+            .map_err(|_| MetainfoError::invalid("piece length", piece_bytes, PIECE_LENGTHS))?;
+        let name = info.get("name").and_then(Item::text);
+        let name = name.ok_or(MetainfoError::Missing("name"))?;
+        let name = FileName::new(name).map_err(|_| {
+            MetainfoError::invalid("name", crate::text::escape(name), "a plain file name")
+        })?;
+        let pieces = info.get("pieces").and_then(Item::bytes);
+        let pieces = pieces.ok_or(MetainfoError::Missing("pieces"))?;
         let (digests, rest) = pieces.as_chunks::<{ Digest::LEN }>();
         if !rest.is_empty() {
-            return Err(MetainfoError(format!(
-                "its digests have {} bytes, no multiple of 20",
-                pieces.len()
-            )));
+            let len = format!("{} bytes", pieces.len());
+            return Err(MetainfoError::invalid(
+                "pieces",
+                len,
+                "a multiple of 20 bytes",
+            ));
         }
         let made = Self {
             announce: torrent
@@ -174,7 +195,7 @@ impl Metainfo {
                 .and_then(Item::text)
                 .map(str::to_owned),
             name,
-            bytes: number("length")?,
+            bytes: length,
             piece_bytes,
             pieces: digests
                 .iter()
@@ -190,38 +211,53 @@ impl Metainfo {
     fn check(&self) -> Result<(), MetainfoError> {
         let piece = self.piece_bytes;
         if !(PIECE_MIN..=PIECE_MAX).contains(&piece) || !piece.is_power_of_two() {
-            return Err(MetainfoError(format!(
-                "its pieces have {piece} bytes, no power of two from 16 KiB to 16 MiB"
-            )));
+            return Err(MetainfoError::invalid("piece length", piece, PIECE_LENGTHS));
         }
         if self.bytes == 0 {
-            return Err(MetainfoError::new("its file is empty"));
+            return Err(MetainfoError::Unsupported("its file is empty"));
         }
-        let wanted = self.bytes.div_ceil(u64::from(piece));
-        if wanted > u64::from(PIECES_MAX) {
-            return Err(MetainfoError(format!(
-                "{wanted} pieces, of {PIECES_MAX} at most"
-            )));
+        let pieces = self.bytes.div_ceil(u64::from(piece));
+        let digests = self.pieces.len();
+        if pieces > u64::from(PIECES_MAX) {
+            let expected = "at most 524288 pieces";
+            return Err(MetainfoError::invalid("length", self.bytes, expected));
         }
-        if wanted != self.pieces.len() as u64 {
-            return Err(MetainfoError(format!(
-                "{} digests for {wanted} pieces",
-                self.pieces.len()
-            )));
+        if pieces != digests as u64 {
+            let value = format!("{digests} digests");
+            return Err(MetainfoError::invalid(
+                "pieces",
+                value,
+                "one digest for each piece",
+            ));
         }
         Ok(())
     }
 }
 
 impl MetainfoError {
-    fn new(what: &str) -> Self {
-        Self(what.to_owned())
+    fn invalid(key: &'static str, value: impl fmt::Display, expected: &'static str) -> Self {
+        Self::Invalid {
+            key,
+            value: value.to_string(),
+            expected,
+        }
     }
 }
 
 impl fmt::Display for MetainfoError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "no torrent for us: {}", self.0)
+        f.write_str("not a usable torrent: ")?;
+        match self {
+            Self::TooLong(len) => write!(f, "{len} bytes, of {METAINFO_MAX} at most"),
+            Self::Bencode(error) => error.fmt(f),
+            Self::Missing(key) => write!(f, "'{key}' is missing"),
+            Self::Invalid {
+                key,
+                value,
+                expected,
+            } => write!(f, "invalid '{key}' '{value}': expected {expected}"),
+            Self::Unsupported(what) => f.write_str(what),
+        }
     }
 }
 
@@ -249,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn the_torrent_of_the_most_pieces_can_be_read() {
+    fn torrent_of_the_most_pieces_can_be_read() {
         let bytes = u64::from(PIECES_MAX) * (4 << 20);
         assert_eq!(piece_bytes(bytes), 4 << 20);
         let name = FileName::new(&"n".repeat(200)).expect("plain");
@@ -263,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_with_the_same_hash() {
+    fn torrent_round_trips_with_the_same_hash() {
         let made = honest();
         let bytes = made.encode(Some("http://h:1/announce"), None);
         let read = Metainfo::decode(&bytes).expect("honest");
@@ -276,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn the_hash_is_of_the_bytes_as_found() {
+    fn info_hash_is_of_the_bytes_as_found() {
         // A key that we do not know is part of what is hashed.
         let torrent = with("zz", b"i1e");
         let read = Metainfo::decode(&torrent).expect("honest");
@@ -292,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn every_wrong_value_is_refused() {
+    fn invalid_values_are_refused() {
         Metainfo::decode(&with("private", b"i0e")).expect("honest");
         for (key, value) in [
             ("length", &b"i0e"[..]),
@@ -338,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn files_of_every_size_have_about_a_thousand_pieces_and_never_too_many() {
+    fn files_have_about_a_thousand_pieces_and_never_too_many() {
         for (bytes, piece) in [
             (1, 16 << 10),
             (10_485_760, 16 << 10),

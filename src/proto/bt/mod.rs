@@ -4,31 +4,32 @@
 //! - [`metainfo`]: a `.torrent` of one file
 //! - [`tracker`]: what peers ask a tracker, and what it answers
 //! - [`wire`]: the messages between two peers
-//! - [`bits`]: sets of pieces
-//! - [`flow`]: how fast a connection's bytes come
-//! - [`layout`]: how a file falls into pieces and blocks; [`random`]: choices that repeat
-//! - [`table`]: the pieces of one copy, and which block is asked of whom next
-//! - [`inject`]: which pieces a seeder shows to whom, so that it gives none away twice
+//! - [`bitfield`]: sets of pieces
+//! - [`layout`]: how a file is divided into pieces and blocks; [`random`]: choices that repeat
+//! - [`piece_picker`]: the pieces of one copy, and which block is requested of whom next
+//! - [`super_seeder`]: which pieces a seeder reveals to whom, so that it sends none twice
+//! - [`receive_rate`]: how fast the bytes of a connection come
 //!
-//! It is no general client: one file to a torrent, one tracker, no DHT, no choking by merit. Every
-//! number that arrives is held to a limit before anything is stored for it:
+//! This is not a general client: a torrent has one file and one tracker, and there is no DHT and
+//! no choking by merit. Every number that arrives is checked against a limit before anything is
+//! stored for it:
 //!
 //! | limit | value |
 //! |---|---|
 //! | bencode | depth [`bencode::DEPTH_MAX`], items [`bencode::ITEMS_MAX`], strings inside the input |
 //! | a `.torrent` | [`metainfo::METAINFO_MAX`] bytes, [`metainfo::PIECES_MAX`] pieces of 16 KiB to 16 MiB |
-//! | a tracker's answer | [`tracker::ANSWER_MAX`] bytes, [`tracker::PEERS_MAX`] peers |
-//! | a message | [`wire::Limits::longest`]: a bitfield, a block, or 64 KiB |
-//! | a block | [`wire::BLOCK`] bytes asked for, [`wire::REQUEST_MAX`] served |
+//! | a tracker's response | [`tracker::response::RESPONSE_MAX`] bytes, [`tracker::response::PEERS_MAX`] peers |
+//! | a message | [`wire::MessageLimits::max_len`]: a bitfield, a block, or 64 KiB |
+//! | a block | [`wire::BLOCK_LEN`] bytes requested, [`wire::REQUEST_MAX`] served |
 //! | requests that wait | [`wire::REQUESTS_MAX`] a connection |
 
 pub mod bencode;
-pub mod bits;
-pub mod flow;
-pub mod inject;
+pub mod bitfield;
 pub mod layout;
 pub mod metainfo;
+pub mod piece_picker;
 pub mod random;
-pub mod table;
+pub mod receive_rate;
+pub mod super_seeder;
 pub mod tracker;
 pub mod wire;

@@ -1,18 +1,16 @@
 //! The messages between two peers (BEP 3), with the fast extension (BEP 6) and the extension
 //! handshake (BEP 10).
 //!
-//! Every length is held to what its message must have before anything is read of it; the indexes
-//! in a message are held to the torrent by [`Table`](crate::proto::bt::table::Table), which knows
-//! it.
+//! The length of each message is checked before anything in it is read. The pieces and blocks that
+//! it names are checked by the [`PiecePicker`](crate::proto::bt::piece_picker::PiecePicker), which
+//! knows the torrent.
 
 use std::fmt;
 
 use crate::digest::Digest;
-use crate::proto::bt::bencode;
-use crate::proto::bt::bencode::Dictionary;
-use crate::proto::bt::bencode::Item;
+use crate::proto::bt::bencode::{self, BencodeError, Dictionary, Item};
 
-/// A stretch of a piece, as it is asked for.
+/// A part of a piece, as it is requested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Block {
     /// The piece.
@@ -23,21 +21,21 @@ pub struct Block {
     pub len: u32,
 }
 
-/// What both sides say first, 68 bytes.
+/// What both sides send first, 68 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Handshake {
     /// Capabilities, a bit each.
     pub reserved: [u8; 8],
     /// The torrent.
     pub info_hash: Digest,
-    /// Who speaks (BEP 20).
-    pub peer_id: [u8; 20],
+    /// The sender's id (BEP 20).
+    pub peer_id: PeerId,
 }
 
 /// One message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message<'a> {
-    /// Nothing; the speaker lives.
+    /// Nothing; the sender is alive.
     KeepAlive,
     /// Requests will not be answered.
     Choke,
@@ -47,32 +45,32 @@ pub enum Message<'a> {
     Interested,
     /// The other side has nothing that is wanted.
     NotInterested,
-    /// The speaker has this piece.
+    /// The sender has this piece.
     Have(u32),
-    /// The pieces that the speaker has.
+    /// The pieces that the sender has.
     Bitfield(&'a [u8]),
-    /// Asks for a block.
+    /// Requests a block.
     Request(Block),
     /// A block: piece, begin, bytes.
     Piece(u32, u32, &'a [u8]),
     /// The block is not wanted any more.
     Cancel(Block),
-    /// The speaker has every piece (BEP 6).
+    /// The sender has every piece (BEP 6).
     HaveAll,
-    /// The speaker has no piece (BEP 6).
+    /// The sender has no piece (BEP 6).
     HaveNone,
     /// The block will not come (BEP 6).
     Reject(Block),
     /// Of an extension (BEP 10): its number, 0 for the handshake, and its body.
     Extended(u8, &'a [u8]),
-    /// A message that is passed over: a known one of no use here, or an unknown one.
+    /// A message that is ignored: of a kind that is not used here, or of an unknown kind.
     Other(u8),
 }
 
-/// What the extension handshake tells (BEP 10).
+/// The extension handshake (BEP 10).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Introduction {
-    /// The port on which the speaker listens.
+pub struct ExtendedHandshake {
+    /// The port on which the sender listens.
     pub port: Option<u16>,
     /// How many requests it lets wait.
     pub requests: Option<u32>,
@@ -80,46 +78,64 @@ pub struct Introduction {
     pub program: Option<String>,
 }
 
-/// What a connection allows, fixed when both handshakes are known.
+/// Which messages a connection allows, known after both handshakes.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct MessageLimits {
     /// How many pieces the torrent has.
     pub pieces: u32,
-    /// Both sides speak the fast extension.
+    /// Both sides use the fast extension (BEP 6).
     pub fast: bool,
 }
 
-/// Why bytes are no message.
+/// Why bytes are not a valid message.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WireError(String);
+pub enum WireError {
+    /// A handshake of another protocol.
+    NotBitTorrent,
+    /// A message of so many bytes is longer than the limit.
+    TooLong(usize),
+    /// A message of this kind cannot have so many bytes.
+    WrongLength(u8, usize),
+    /// A message of this kind belongs to an extension that was not agreed on.
+    NotAgreed(u8),
+    /// The torrent does not have this piece.
+    NoSuchPiece(u32),
+    /// A bitfield with bits set beyond the last piece.
+    SpareBits,
+    /// The body of an extension handshake is not bencode.
+    Bencode(BencodeError),
+}
 
-/// Length of a block that is asked for, bytes: the one that every client serves.
-pub const BLOCK: u32 = 16 << 10;
+/// A peer's id (BEP 20).
+pub type PeerId = [u8; 20];
 
-/// Longest block that is served, bytes. Whoever asks for more is closed (BEP 3).
+/// Length of a block that is requested, bytes: the one that every client serves.
+pub const BLOCK_LEN: u32 = 16 << 10;
+
+/// Longest block that is served, bytes. A connection that requests more is closed (BEP 3).
 pub const REQUEST_MAX: u32 = 128 << 10;
 
 /// Most requests of one peer that wait to be served.
 pub const REQUESTS_MAX: usize = 500;
 
-/// Requests that are let wait by a peer that does not say how many.
-pub const REQUESTS_ASSUMED: u32 = 250;
+/// How many requests a peer lets wait that does not say how many.
+pub const REQUESTS_DEFAULT: u32 = 250;
 
-/// Longest message of any kind that is no bitfield, bytes.
+/// Longest message of any kind but a bitfield, bytes.
 const OTHER_MAX: usize = 64 << 10;
 
 /// Length of a handshake.
-pub const HANDSHAKE: usize = 68;
+pub const HANDSHAKE_LEN: usize = 68;
 
-/// With what a handshake begins.
+/// The beginning of a handshake.
 pub const PROTOCOL: &[u8; 20] = b"\x13BitTorrent protocol";
 
-/// With what our own peers' ids begin (BEP 20).
-pub const OUR_PREFIX: &[u8; 8] = b"-GC0001-";
+/// The beginning of the ids of gatecast peers (BEP 20).
+pub const PEER_ID_PREFIX: &[u8; 8] = b"-GC0001-";
 
 impl Handshake {
-    /// Our own.
-    pub fn new(info_hash: Digest, peer_id: [u8; 20]) -> Self {
+    /// Our own handshake.
+    pub fn new(info_hash: Digest, peer_id: PeerId) -> Self {
         let mut reserved = [0; 8];
         reserved[5] = 0x10;
         reserved[7] = 0x04;
@@ -130,24 +146,24 @@ impl Handshake {
         }
     }
 
-    /// The speaker knows the fast extension (BEP 6).
+    /// The sender knows the fast extension (BEP 6).
     pub fn fast(&self) -> bool {
         self.reserved[7] & 0x04 != 0
     }
 
-    /// The speaker knows extension messages (BEP 10).
+    /// The sender knows extension messages (BEP 10).
     pub fn extended(&self) -> bool {
         self.reserved[5] & 0x10 != 0
     }
 
-    /// The speaker is one of ours.
-    pub fn native(&self) -> bool {
-        self.peer_id.starts_with(OUR_PREFIX)
+    /// The sender runs gatecast.
+    pub fn is_gatecast(&self) -> bool {
+        self.peer_id.starts_with(PEER_ID_PREFIX)
     }
 
     /// Its bytes.
-    pub fn encode(&self) -> [u8; HANDSHAKE] {
-        let mut bytes = [0; HANDSHAKE];
+    pub fn encode(&self) -> [u8; HANDSHAKE_LEN] {
+        let mut bytes = [0; HANDSHAKE_LEN];
         bytes[..20].copy_from_slice(PROTOCOL);
         bytes[20..28].copy_from_slice(&self.reserved);
         bytes[28..48].copy_from_slice(self.info_hash.as_bytes());
@@ -155,13 +171,13 @@ impl Handshake {
         bytes
     }
 
-    /// Reads one. A listener may leave the id for later: 48 bytes are enough for the torrent.
+    /// Reads a handshake.
     ///
     /// # Errors
-    /// Another protocol.
-    pub fn decode(bytes: &[u8; HANDSHAKE]) -> Result<Self, WireError> {
+    /// It is of another protocol.
+    pub fn decode(bytes: &[u8; HANDSHAKE_LEN]) -> Result<Self, WireError> {
         if !bytes.starts_with(PROTOCOL) {
-            return Err(WireError("another protocol than BitTorrent's".to_owned()));
+            return Err(WireError::NotBitTorrent);
         }
         let part = |from: usize| bytes[from..from + 20].try_into().expect("twenty bytes");
         Ok(Self {
@@ -172,9 +188,9 @@ impl Handshake {
     }
 }
 
-impl Limits {
+impl MessageLimits {
     /// The longest message that this connection may carry, bytes without its length.
-    pub fn longest(&self) -> usize {
+    pub fn max_len(&self) -> usize {
         OTHER_MAX.max(1 + (self.pieces as usize).div_ceil(8))
     }
 }
@@ -216,105 +232,92 @@ impl<'a> Message<'a> {
     /// Reads the message in `frame`, which is everything after its length.
     ///
     /// # Errors
-    /// A length that its message cannot have, or a message that was not agreed upon.
-    pub fn decode(frame: &'a [u8], limits: Limits) -> Result<Self, WireError> {
+    /// A length that its message cannot have, or a message that was not agreed on.
+    pub fn decode(frame: &'a [u8], limits: MessageLimits) -> Result<Self, WireError> {
         let Some((&id, body)) = frame.split_first() else {
             return Ok(Self::KeepAlive);
         };
-        let exactly = |wanted: usize| match body.len() == wanted {
-            true => Ok(()),
-            false => Err(WireError(format!(
-                "message {id} with {} bytes in place of {wanted}",
-                body.len()
-            ))),
+        let has_valid_length = match id {
+            0..=3 | 14 | 15 => body.is_empty(),
+            4 | 13 | 17 => body.len() == 4,
+            5 => body.len() == (limits.pieces as usize).div_ceil(8),
+            6 | 8 | 16 => body.len() == 12,
+            7 => (8..=8 + BLOCK_LEN as usize).contains(&body.len()),
+            9 => body.len() == 2,
+            20 => !body.is_empty(),
+            _ => true,
         };
-        let fast = || match limits.fast {
-            true => Ok(()),
-            false => Err(WireError(format!(
-                "message {id}, which was not agreed upon"
-            ))),
-        };
+        if matches!(id, 13..=17) && !limits.fast {
+            return Err(WireError::NotAgreed(id));
+        }
+        if !has_valid_length {
+            return Err(WireError::WrongLength(id, body.len()));
+        }
         let number =
             |at: usize| u32::from_be_bytes(body[at..at + 4].try_into().expect("four bytes"));
-        let block = || {
-            exactly(12)?;
-            Ok(Block {
-                piece: number(0),
-                begin: number(4),
-                len: number(8),
-            })
+        let block = || Block {
+            piece: number(0),
+            begin: number(4),
+            len: number(8),
         };
         Ok(match id {
-            0 => exactly(0).map(|()| Self::Choke)?,
-            1 => exactly(0).map(|()| Self::Unchoke)?,
-            2 => exactly(0).map(|()| Self::Interested)?,
-            3 => exactly(0).map(|()| Self::NotInterested)?,
-            4 => exactly(4).map(|()| Self::Have(number(0)))?,
-            5 => {
-                exactly((limits.pieces as usize).div_ceil(8))?;
-                Self::Bitfield(body)
-            }
-            6 => Self::Request(block()?),
-            7 if body.len() < 8 || body.len() > 8 + BLOCK as usize => {
-                return Err(WireError(format!("a block in {} bytes", body.len())));
-            }
+            0 => Self::Choke,
+            1 => Self::Unchoke,
+            2 => Self::Interested,
+            3 => Self::NotInterested,
+            4 => Self::Have(number(0)),
+            5 => Self::Bitfield(body),
+            6 => Self::Request(block()),
             7 => Self::Piece(number(0), number(4), &body[8..]),
-            8 => Self::Cancel(block()?),
-            9 => exactly(2).map(|()| Self::Other(id))?,
-            13 | 17 => fast().and_then(|()| exactly(4)).map(|()| Self::Other(id))?,
-            14 => fast().and_then(|()| exactly(0)).map(|()| Self::HaveAll)?,
-            15 => fast().and_then(|()| exactly(0)).map(|()| Self::HaveNone)?,
-            16 => fast().and_then(|()| block()).map(Self::Reject)?,
-            20 => match body.split_first() {
-                Some((&kind, body)) => Self::Extended(kind, body),
-                None => return Err(WireError("an extension message of nothing".to_owned())),
-            },
+            8 => Self::Cancel(block()),
+            14 => Self::HaveAll,
+            15 => Self::HaveNone,
+            16 => Self::Reject(block()),
+            20 => Self::Extended(body[0], &body[1..]),
             _ => Self::Other(id),
         })
     }
 }
 
-/// Takes the first whole message's frame off `bytes`: its length with the four bytes before it.
+/// The length of the first message in `bytes`, with the four bytes of its length; `None` when it is
+/// not complete yet.
 ///
 /// # Errors
-/// A length over `limits`.
-pub fn frame(bytes: &[u8], limits: Limits) -> Result<Option<usize>, WireError> {
+/// The message is longer than `limits` allow.
+pub fn frame_len(bytes: &[u8], limits: MessageLimits) -> Result<Option<usize>, WireError> {
     let Some(head) = bytes.first_chunk::<4>() else {
         return Ok(None);
     };
     let len = u32::from_be_bytes(*head) as usize;
-    if len > limits.longest() {
-        return Err(WireError(format!(
-            "a message of {len} bytes, of {} at most",
-            limits.longest()
-        )));
+    if len > limits.max_len() {
+        return Err(WireError::TooLong(len));
     }
     Ok((bytes.len() - 4 >= len).then_some(len + 4))
 }
 
-impl Introduction {
+impl ExtendedHandshake {
     /// The body of an extension handshake.
     pub fn encode(&self) -> Vec<u8> {
-        let mut told = Dictionary::default().raw("m", b"de".to_vec());
+        let mut dictionary = Dictionary::default().raw("m", b"de".to_vec());
         if let Some(port) = self.port {
-            told = told.integer("p", i64::from(port));
+            dictionary = dictionary.integer("p", i64::from(port));
         }
         if let Some(requests) = self.requests {
-            told = told.integer("reqq", i64::from(requests));
+            dictionary = dictionary.integer("reqq", i64::from(requests));
         }
         if let Some(program) = &self.program {
-            told = told.bytes("v", program);
+            dictionary = dictionary.bytes("v", program);
         }
-        told.finish()
+        dictionary.finish()
     }
 
     /// Reads the body of an extension handshake.
     ///
     /// # Errors
-    /// Bytes that are no bencode; what it says beyond sense is passed over.
+    /// It is not bencode. Values that make no sense are ignored.
     pub fn decode(body: &[u8]) -> Result<Self, WireError> {
-        let told = bencode::decode(body).map_err(|error| WireError(error.to_string()))?;
-        let number = |key| told.get(key).and_then(Item::integer);
+        let dictionary = bencode::decode(body).map_err(WireError::Bencode)?;
+        let number = |key| dictionary.get(key).and_then(Item::integer);
         Ok(Self {
             port: number("p")
                 .and_then(|port| u16::try_from(port).ok())
@@ -322,7 +325,7 @@ impl Introduction {
             requests: number("reqq")
                 .and_then(|count| u32::try_from(count).ok())
                 .filter(|&count| count > 0),
-            program: told
+            program: dictionary
                 .get("v")
                 .and_then(Item::text)
                 .map(|text| text.chars().take(64).collect()),
@@ -332,7 +335,15 @@ impl Introduction {
 
 impl fmt::Display for WireError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        match self {
+            Self::NotBitTorrent => f.write_str("a handshake of another protocol than BitTorrent"),
+            Self::TooLong(len) => write!(f, "a message of {len} bytes is too long"),
+            Self::WrongLength(id, len) => write!(f, "message {id} with {len} bytes"),
+            Self::NotAgreed(id) => write!(f, "message {id}, which was not agreed on"),
+            Self::NoSuchPiece(piece) => write!(f, "there is no piece {piece}"),
+            Self::SpareBits => f.write_str("a bitfield with bits beyond the last piece"),
+            Self::Bencode(error) => error.fmt(f),
+        }
     }
 }
 

@@ -4,9 +4,7 @@
 //! a row on one PID are invisible. So the count of errors is exact as to what was seen, and the
 //! count of packets lost is a lower bound.
 
-use super::PID_NULL;
-use super::PIDS;
-use super::TsPacket;
+use super::{PID_NULL, PIDS, TsPacket};
 
 /// Follows the counters of all PIDs.
 #[derive(Debug)]
@@ -110,8 +108,7 @@ impl Continuity {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::mpegts::sample::adapted;
-    use crate::proto::mpegts::sample::packet;
+    use crate::proto::mpegts::sample::{adapted, packet};
 
     fn run(packets: &[[u8; 188]]) -> ContinuityCounts {
         let mut continuity = Continuity::default();

@@ -1,7 +1,6 @@
 //! Packets out of datagrams, whole ones and those that two datagrams share.
 
-use super::PACKET;
-use super::SYNC;
+use super::{PACKET, SYNC};
 
 /// Puts packets together that datagrams have cut. A stream begins with a datagram that holds one.
 #[derive(Debug, Default)]

@@ -4,8 +4,7 @@
 //! instead of at their next turn. They are the very packets of the source, counters included, so
 //! that the next ones of the source follow them without a gap.
 
-use super::PACKET;
-use super::TsPacket;
+use super::{PACKET, TsPacket};
 
 /// Tables seen so far.
 #[derive(Debug, Default)]
@@ -130,8 +129,7 @@ pub(super) fn crc(bytes: &[u8]) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::mpegts::PID_NULL;
-    use crate::proto::mpegts::sample;
+    use crate::proto::mpegts::{PID_NULL, sample};
 
     fn fed(packets: &[[u8; PACKET]]) -> ProgramTables {
         let mut tables = ProgramTables::default();

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::session::MAX_SEATS;
 
 fn file() -> FileInfo {
     FileInfo {

@@ -14,12 +14,11 @@ use std::time::Duration;
 use time::{Date, OffsetDateTime, PrimitiveDateTime, Time};
 
 use crate::proto::line::DecodeError;
-use crate::proto::log_cell::{
-    DATE, MISSING, SEPARATOR, TIME, duration, or_missing, outside, seconds,
-};
+use crate::proto::log_cell::{DATE, MISSING, SEPARATOR, TIME, duration, or_missing, outside};
 use crate::proto::relay::reports::{ReceiverReport, SenderReport};
 use crate::session::SessionId;
 use crate::text::unescape;
+use crate::units::decimal_seconds;
 
 /// One viewer's time at a relay.
 #[derive(Clone, Debug, PartialEq)]
@@ -111,7 +110,7 @@ impl ViewerRecord {
             or_missing(self.at.format(DATE).ok()),
             or_missing(self.at.format(TIME).ok()),
             self.to.to_string(),
-            seconds(self.watched),
+            decimal_seconds(self.watched),
             sent.sent.to_string(),
             sent.bytes.to_string(),
             sent.dropped.to_string(),

@@ -179,9 +179,7 @@ fn the_longest_line_passes_and_one_byte_more_does_not() {
 
 #[test]
 fn a_misplaced_command_changes_nothing() {
-    use ViewerState::Paused;
-    use ViewerState::Running;
-    use ViewerState::Unconnected;
+    use ViewerState::{Paused, Running, Unconnected};
     let connect = ControlCommand::Connect(5000);
     let alive = ControlCommand::Alive(ReceiverReport::default());
     let (interrupt, go_on, leave) = (

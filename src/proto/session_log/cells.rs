@@ -3,12 +3,10 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-pub(super) use crate::proto::log_cell::{MISSING, duration, or_missing, outside, seconds};
-use crate::proto::session_log::COLUMNS;
-use crate::proto::session_log::error::LineError;
-use crate::proto::session_log::error::excerpt;
-use crate::units::mbit_per_second;
-use crate::units::micros;
+pub(super) use crate::proto::log_cell::{MISSING, duration, or_missing, outside};
+use crate::proto::session_log::columns::COLUMNS;
+use crate::proto::session_log::error::{LineError, excerpt};
+use crate::units::{mbit_per_second, micros};
 
 pub(super) const SECONDS: &str = "seconds with six decimals";
 pub(super) const MICROSECONDS: &str = "whole microseconds";

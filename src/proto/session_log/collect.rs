@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 
-use crate::proto::session_log::COLUMNS;
-use crate::proto::session_log::LINE_MAX;
 use crate::proto::session_log::LogLine;
-use crate::proto::session_log::SEPARATOR;
+use crate::proto::session_log::columns::COLUMNS;
+use crate::proto::session_log::columns::LINE_MAX;
+use crate::proto::session_log::columns::SEPARATOR;
 use crate::proto::session_log::error::LineError;
 use crate::proto::session_log::error::LogError;
 use crate::proto::session_log::error::excerpt;
@@ -166,9 +166,7 @@ mod tests {
     use super::*;
     use crate::digest::Digest;
     use crate::proto::session_log::header;
-    use crate::session::FileInfo;
-    use crate::session::SeatId;
-    use crate::session::Via;
+    use crate::session::{FileInfo, SeatId, Via};
     use crate::text::FileName;
     use crate::transfer::Transfer;
 

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use crate::proto::session_log::COLUMNS;
-use crate::proto::session_log::LINE_MAX;
+use crate::proto::session_log::columns::COLUMNS;
+use crate::proto::session_log::columns::LINE_MAX;
 use crate::session::MAX_SEATS;
 use crate::session::SessionId;
 use crate::text::escape;

@@ -1,12 +1,6 @@
-use std::io::BufRead;
-use std::io::BufReader;
-use std::io::Write;
-use std::net::Ipv4Addr;
-use std::net::SocketAddr;
-use std::net::TcpStream;
-use std::net::UdpSocket;
-use std::time::Duration;
-use std::time::Instant;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::time::{Duration, Instant};
 
 use super::*;
 use crate::relay::Relay;

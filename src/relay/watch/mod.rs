@@ -7,14 +7,13 @@
 //! the lab's words; what such a relay does not tell stays unknown.
 
 use std::fs::File;
-use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
-use std::thread;
 use std::thread::JoinHandle;
 use std::time::Duration;
+use std::{io, thread};
 
 use crate::error::{Error, Result};
 use crate::net::datagrams::BatchSocket;

@@ -29,9 +29,10 @@ pub(super) fn marker(place: usize, hollow: bool, x: f64, y: f64) -> String {
         _ => "m-2.5-6.5h5v4h4v5h-4v4h-5v-4h-4v-5h4z",
     };
     let colour = colour(place);
-    let paint = match hollow {
-        true => format!("fill=\"#ffffff\" stroke=\"{colour}\" stroke-width=\"1.6\""),
-        false => format!("fill=\"{colour}\" stroke=\"#ffffff\""),
+    let paint = if hollow {
+        format!("fill=\"#ffffff\" stroke=\"{colour}\" stroke-width=\"1.6\"")
+    } else {
+        format!("fill=\"{colour}\" stroke=\"#ffffff\"")
     };
     format!("<path d=\"M{x:.1} {y:.1}{shape}\" {paint}/>\n")
 }
@@ -72,8 +73,8 @@ pub(super) fn clipped(text: &str, letters: usize) -> String {
     kept + "…"
 }
 
-/// `text` as XML: no markup, and none of the characters that XML 1.0 forbids even escaped.
-pub(super) fn xml(text: &str) -> String {
+/// `text` as XML or HTML: no markup, and none of the characters that XML 1.0 forbids even escaped.
+pub fn xml(text: &str) -> String {
     let mut xml = String::with_capacity(text.len());
     for ch in escape(text).chars() {
         match ch {

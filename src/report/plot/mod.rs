@@ -8,6 +8,9 @@
 mod marks;
 mod scale;
 
+pub use self::marks::xml;
+pub use self::scale::Axis;
+
 use std::fmt::Write;
 
 use self::marks::FONT;
@@ -17,7 +20,6 @@ use self::marks::fitted;
 use self::marks::marker;
 use self::marks::text;
 use self::marks::text_width;
-use self::marks::xml;
 use self::scale::Scale;
 use self::scale::is_drawable;
 use self::scale::labels;
@@ -36,21 +38,6 @@ pub struct Chart {
     pub y: Axis,
     /// The lines, in the legend's order.
     pub series: Vec<Series>,
-}
-
-/// An axis of a chart.
-#[derive(Clone, Debug, Default)]
-pub struct Axis {
-    /// What is counted, and its unit.
-    pub label: String,
-    /// Distances stand for ratios. Values that are not above zero are not drawn.
-    pub logarithmic: bool,
-    /// The axis begins at zero (when it is not logarithmic).
-    pub from_zero: bool,
-    /// Where ticks belong, for instance the values that were measured; empty: round numbers.
-    /// On the horizontal axis those that would run into each other have no label; the first and
-    /// last have one before all others.
-    pub ticks: Vec<f64>,
 }
 
 /// One line of a chart.
@@ -311,9 +298,10 @@ fn draw_series(svg: &mut String, place: usize, series: &Series, x: &Scale, y: &S
 }
 
 fn dashes(series: &Series) -> &'static str {
-    match series.reference {
-        true => " stroke-dasharray=\"7 5\"",
-        false => "",
+    if series.reference {
+        " stroke-dasharray=\"7 5\""
+    } else {
+        ""
     }
 }
 

@@ -1,8 +1,45 @@
 //! From values to pixels: the range of an axis, its ticks, and which of their labels fit.
 
-use crate::report::plot::Axis;
 use crate::report::plot::marks::FONT;
 use crate::report::plot::marks::text_width;
+
+/// An axis of a chart.
+#[derive(Clone, Debug, Default)]
+pub struct Axis {
+    /// What is counted, and its unit.
+    pub label: String,
+    /// Distances stand for ratios. Values that are not above zero are not drawn.
+    pub logarithmic: bool,
+    /// The axis begins at zero (when it is not logarithmic).
+    pub from_zero: bool,
+    /// Where ticks belong, for instance the values that were measured; empty: round numbers.
+    /// On the horizontal axis those that would run into each other have no label; the first and
+    /// last have one before all others.
+    pub ticks: Vec<f64>,
+}
+
+impl Axis {
+    /// An axis that begins at zero, with round numbers.
+    pub fn from_zero(label: impl Into<String>) -> Self {
+        Self {
+            label: label.into(),
+            from_zero: true,
+            ..Self::default()
+        }
+    }
+
+    /// An axis with ticks at these values, which may come in any order and more than once.
+    pub fn with_ticks(label: impl Into<String>, ticks: impl IntoIterator<Item = f64>) -> Self {
+        let mut ticks: Vec<f64> = ticks.into_iter().collect();
+        ticks.sort_by(f64::total_cmp);
+        ticks.dedup();
+        Self {
+            label: label.into(),
+            ticks,
+            ..Self::default()
+        }
+    }
+}
 
 /// An axis with its range fixed: from values to pixels.
 pub(super) struct Scale {
@@ -73,9 +110,10 @@ impl Scale {
     pub(super) fn round_ticks(&self, wanted: f64) -> Vec<f64> {
         if self.logarithmic {
             let decades = (self.high / self.low).log10();
-            let steps: &[f64] = match decades {
-                ..4.0 => &[1.0, 2.0, 5.0],
-                _ => &[1.0],
+            let steps: &[f64] = if decades < 4.0 {
+                &[1.0, 2.0, 5.0]
+            } else {
+                &[1.0]
             };
             let ticks = powers(self.low, self.high)
                 .flat_map(|power| steps.iter().map(move |step| step * power))
@@ -132,10 +170,8 @@ pub(super) fn labels(ticks: &[f64], logarithmic: bool) -> Vec<String> {
     };
     let all = needed(ticks);
     let label = |tick: f64| {
-        let decimals = match logarithmic || tick == 0.0 {
-            true => needed(&[tick]),
-            false => all,
-        };
+        let own = logarithmic || tick == 0.0;
+        let decimals = if own { needed(&[tick]) } else { all };
         let plain = format!("{tick:.decimals$}");
         if plain.len() <= PLAIN_MAX {
             return plain;

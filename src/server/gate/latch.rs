@@ -10,6 +10,7 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 
 use crate::net::clock;
+use crate::net::lock;
 use crate::units::Moment;
 
 /// A meeting of a fixed number of threads.
@@ -40,7 +41,7 @@ impl Latch {
     }
 
     fn count_down(&self) {
-        let mut missing = self.missing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut missing = lock(&self.missing);
         *missing = missing
             .checked_sub(1)
             .expect("each expected thread comes once");
@@ -53,7 +54,7 @@ impl Latch {
     }
 
     fn wait(&self, deadline: Moment) {
-        let mut missing = self.missing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut missing = lock(&self.missing);
         while *missing > 0 {
             let Some(left) = clock::left(deadline) else {
                 return;

@@ -204,10 +204,10 @@ impl Gate {
     /// The session's thread: musters, opens the gate, waits for the last outcome.
     pub fn run(self: &Arc<Self>) {
         match self.wait_for_muster() {
-            Ok(opening) => self.release(&opening),
-            Err(ending) => {
-                log::info!("session {}: {ending}", self.session.id);
-                self.lock().end(ending);
+            Ok(release) => self.release(&release),
+            Err(end) => {
+                log::info!("session {}: {end}", self.session.id);
+                self.lock().end(end);
                 self.decided.notify_all();
             }
         }
@@ -312,23 +312,23 @@ impl Gate {
     }
 
     /// The session thread's part of the release: it is the last to come to the barrier.
-    fn release(&self, opening: &Release) {
+    fn release(&self, release: &Release) {
         let session = self.session.id;
         let stream = self
             .lock()
             .seats
             .values()
             .next()
-            .map(|taken| Arc::clone(&taken.client.stream));
+            .map(|seat| Arc::clone(&seat.client.stream));
         let sender =
             stream.map_or_else(String::new, |stream| self.send_session.description(&stream));
         // Logged before it happens: a small file's rows are written a moment after.
-        self.log.release(session, opening.date(), sender);
-        opening.open();
+        self.log.release(session, release.date(), sender);
+        release.open();
         let file = &self.session.source.info.name;
         log::info!(
             "session {session}: released {} seats for {file}",
-            opening.admitted()
+            release.admitted()
         );
     }
 
@@ -347,8 +347,8 @@ impl Gate {
                 .wait_timeout(state, TICK)
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
-            if let GatePhase::Released(opening) = &state.phase {
-                opening.note_gap(clock::now().since(before).saturating_sub(TICK));
+            if let GatePhase::Released(release) = &state.phase {
+                release.note_gap(clock::now().since(before).saturating_sub(TICK));
                 self.close_stalled(&state, &mut limits);
             }
         }
@@ -360,11 +360,11 @@ impl Gate {
         // Twice the stall limit, and the time that one call's block takes at the slowest rate.
         let patience =
             self.session.stall * 2 + Duration::from_secs((1 << 20) / crate::net::copy::SLOWEST);
-        for (&id, taken) in &state.seats {
-            if matches!(taken.phase, SeatPhase::Finished) {
+        for (&id, seat) in &state.seats {
+            if matches!(seat.phase, SeatPhase::Finished) {
                 continue;
             }
-            let moved = taken.moved.load(Ordering::Relaxed);
+            let moved = seat.moved.load(Ordering::Relaxed);
             let entry = limits.entry(id).or_insert((moved, now));
             if entry.0 != moved {
                 *entry = (moved, now);
@@ -373,7 +373,7 @@ impl Gate {
                     "seat {id}: no progress for {} s, closing its connection",
                     patience.as_secs()
                 );
-                let _ = taken.client.stream.shutdown(Shutdown::Both);
+                let _ = seat.client.stream.shutdown(Shutdown::Both);
             }
         }
     }

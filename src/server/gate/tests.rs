@@ -40,7 +40,7 @@ impl SendSession for Nothing {
 /// A gate whose session thread runs.
 struct Watched {
     gate: Arc<Gate>,
-    journal: SessionLogger,
+    logger: SessionLogger,
     records: Receiver<Record>,
     _folder: TempDir,
 }
@@ -66,20 +66,20 @@ impl Watched {
             clients,
             stall: Duration::from_secs(60),
         };
-        let journal = SessionLogger::start(None).expect("a thread");
+        let logger = SessionLogger::start(None).expect("a thread");
         let head = SessionHeader {
             via: session.via,
             file: session.source.info.clone(),
             clients,
         };
-        journal.log_handle().open(session.id, head);
-        let gate = Gate::new(session, Box::new(Nothing), muster, journal.log_handle());
+        logger.log_handle().open(session.id, head);
+        let gate = Gate::new(session, Box::new(Nothing), muster, logger.log_handle());
         let running = Arc::clone(&gate);
         thread::spawn(move || running.run());
-        let records = journal.records();
+        let records = logger.records();
         Self {
             gate,
-            journal,
+            logger,
             records,
             _folder: folder,
         }
@@ -92,22 +92,22 @@ impl Watched {
             .recv_timeout(Duration::from_secs(20))
             .expect("every session ends");
         drop(self.gate);
-        self.journal.finish().expect("no log to fail");
+        self.logger.finish().expect("no log to fail");
         record
     }
 }
 
 /// A client's end and the guest that it is.
-fn guest(listener: &TcpListener, name: &str) -> (TcpStream, PendingClient) {
+fn client(listener: &TcpListener, name: &str) -> (TcpStream, PendingClient) {
     let far = TcpStream::connect(listener.local_addr().expect("bound")).expect("listening");
     let (near, peer) = listener.accept().expect("connected");
-    let guest = PendingClient {
+    let client = PendingClient {
         name: name.to_owned(),
         kind: ClientKind::Native,
         stream: Arc::new(near),
         peer,
     };
-    (far, guest)
+    (far, client)
 }
 
 fn listener() -> TcpListener {
@@ -122,8 +122,8 @@ fn wait_at(
     TcpStream,
     thread::JoinHandle<std::result::Result<Duration, MusterEnd>>,
 ) {
-    let (far, guest) = guest(&listener(), name);
-    let mut seat = Seat::take(&gate, guest).expect("a free seat");
+    let (far, client) = client(&listener(), name);
+    let mut seat = Seat::take(&gate, client).expect("a free seat");
     let waiting = thread::spawn(move || {
         let woke = seat.wait()?;
         let transfer = seat.transfer();
@@ -213,13 +213,13 @@ fn the_quorum_is_released_at_the_deadline_and_less_is_not() {
         });
         let waiting = ["a", "b"].map(|name| wait_at(&watched.gate, name));
         // A third has a seat and never becomes ready.
-        let (_far, late) = guest(&listener(), "late");
+        let (_far, late) = client(&listener(), "late");
         let seat = Seat::take(&watched.gate, late).expect("a free seat");
         for (_far, thread) in waiting {
             let ended = thread.join().expect("no panic");
             assert_eq!(ended.is_ok(), opens, "{quorum}: {ended:?}");
-            if let Err(ending) = ended {
-                let says = ending.to_string();
+            if let Err(end) = ended {
+                let says = end.to_string();
                 assert_eq!(says, "2 of 4 clients were ready after 0.3 s");
             }
         }
@@ -269,14 +269,12 @@ fn a_group_that_has_left_is_not_waited_for_and_a_room_is() {
 fn a_stopped_muster_lets_everybody_go() {
     let watched = Watched::new(3, |_| {});
     let (_far, waiting) = wait_at(&watched.gate, "a");
-    let (_other, guest) = guest(&listener(), "b");
-    let seat = Seat::take(&watched.gate, guest).expect("a free seat");
+    let (_other, client) = client(&listener(), "b");
+    let seat = Seat::take(&watched.gate, client).expect("a free seat");
     until("one ready", || ready(&watched.gate) == 1);
     watched.gate.stop();
     assert_eq!(waiting.join().expect("no panic"), Err(MusterEnd::Stopped));
-    until("an ending", || {
-        seat.muster_end() == Some(MusterEnd::Stopped)
-    });
+    until("an end", || seat.muster_end() == Some(MusterEnd::Stopped));
     drop(seat);
     assert!(watched.record().released_at.is_none());
 }
@@ -296,8 +294,8 @@ fn sixty_four_threads_that_vanish_at_random_never_hold_the_gate_nor_open_it_earl
                     let mut state = seed << 32 | number;
                     let listener = listener();
                     while gate.view().left.is_some() {
-                        let (far, guest) = guest(&listener, &number.to_string());
-                        let Ok(mut seat) = Seat::take(&gate, guest) else {
+                        let (far, client) = client(&listener, &number.to_string());
+                        let Ok(mut seat) = Seat::take(&gate, client) else {
                             thread::sleep(Duration::from_millis(next(&mut state) % 5));
                             continue;
                         };
@@ -321,8 +319,8 @@ fn sixty_four_threads_that_vanish_at_random_never_hold_the_gate_nor_open_it_earl
                         if woke.is_ok() {
                             let here = at_gate.load(Ordering::SeqCst);
                             assert!(here >= SEATS, "seed {seed}: released with {here}");
-                            let opening = seat.release();
-                            assert_eq!(opening.admitted(), usize::from(SEATS), "seed {seed}");
+                            let release = seat.release();
+                            assert_eq!(release.admitted(), usize::from(SEATS), "seed {seed}");
                             released.fetch_add(1, Ordering::SeqCst);
                             let transfer = seat.transfer();
                             seat.finish(transfer);
@@ -368,8 +366,8 @@ fn a_gate_of_ghosts_ends_by_its_deadline() {
                     let mut state = (seed + 100) << 32 | number;
                     let listener = listener();
                     while gate.view().left.is_some() {
-                        let (far, guest) = guest(&listener, "ghost");
-                        let Ok(mut seat) = Seat::take(&gate, guest) else {
+                        let (far, client) = client(&listener, "ghost");
+                        let Ok(mut seat) = Seat::take(&gate, client) else {
                             thread::sleep(Duration::from_millis(1));
                             continue;
                         };

@@ -59,18 +59,18 @@ impl Gate {
     /// What a face shows.
     pub fn view(&self) -> GateView {
         let state = self.lock();
-        let seats = state.seats.iter().map(|(&seat, taken)| SeatView {
-            seat,
-            name: taken.client.name.clone(),
-            peer: taken.client.peer,
-            kind: taken.client.kind,
+        let seats = state.seats.iter().map(|(&id, seat)| SeatView {
+            seat: id,
+            name: seat.client.name.clone(),
+            peer: seat.client.peer,
+            kind: seat.client.kind,
             ready: matches!(
-                taken.phase,
+                seat.phase,
                 SeatPhase::Ready | SeatPhase::Released | SeatPhase::Finished
             ),
-            moved: taken.moved.load(Ordering::Relaxed),
-            finished: matches!(taken.phase, SeatPhase::Finished),
-            detail: self.send_session.detail(seat),
+            moved: seat.moved.load(Ordering::Relaxed),
+            finished: matches!(seat.phase, SeatPhase::Finished),
+            detail: self.send_session.detail(id),
         });
         GateView {
             session: self.session.id,
@@ -82,7 +82,7 @@ impl Gate {
             left: matches!(state.phase, GatePhase::Mustering)
                 .then(|| state.deadline.since(clock::now())),
             released: match &state.phase {
-                GatePhase::Released(opening) => Some(clock::now().since(opening.released())),
+                GatePhase::Released(release) => Some(clock::now().since(release.released())),
                 _ => None,
             },
         }

@@ -1,8 +1,7 @@
-use std::fs;
 use std::fs::OpenOptions;
 use std::path::Path;
-use std::thread;
 use std::time::Duration;
+use std::{fs, thread};
 
 use super::*;
 use crate::digest::Digest;
@@ -23,8 +22,8 @@ fn head(clients: u16) -> SessionHeader {
 }
 
 /// One whole session of `seats` rows, each said by a thread of its own.
-fn write_session(journal: &SessionLogger, session: SessionId, seats: u16) {
-    let log = journal.log_handle();
+fn write_session(logger: &SessionLogger, session: SessionId, seats: u16) {
+    let log = logger.log_handle();
     log.open(session, head(seats));
     thread::scope(|scope| {
         for seat in 1..=seats {
@@ -56,14 +55,14 @@ fn lines_never_interleave_whoever_writes_and_to_how_many_logs() {
         [0, 1].map(|_| SessionLogger::start(Some(folder.path().to_owned())).expect("thread"));
     // Two servers that log into one folder, four sessions each, side by side.
     thread::scope(|scope| {
-        for (server, journal) in (0..).zip(&journals) {
+        for (server, logger) in (0..).zip(&journals) {
             for number in 0..4 {
-                scope.spawn(move || write_session(journal, SessionId(server << 8 | number), 60));
+                scope.spawn(move || write_session(logger, SessionId(server << 8 | number), 60));
             }
         }
     });
-    for journal in journals {
-        journal.finish().expect("a log");
+    for logger in journals {
+        logger.finish().expect("a log");
     }
     let logs = logs(folder.path());
     assert_eq!(logs.len(), 8, "a log for each session");
@@ -79,14 +78,14 @@ fn a_folder_that_cannot_be_written_costs_the_log_and_not_the_session() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("a file");
     fs::write(&file, b"").expect("room");
-    let journal = SessionLogger::start(Some(file.join("logs"))).expect("a thread");
-    let records = journal.records();
-    write_session(&journal, SessionId(7), 3);
+    let logger = SessionLogger::start(Some(file.join("logs"))).expect("a thread");
+    let records = logger.records();
+    write_session(&logger, SessionId(7), 3);
     let record = records
         .recv_timeout(Duration::from_secs(20))
         .expect("the session is told of all the same");
     assert_eq!(record.transfers.len(), 3);
-    let error = journal.finish().expect_err("no folder").to_string();
+    let error = logger.finish().expect_err("no folder").to_string();
     assert!(
         error.starts_with("cannot write the session log ("),
         "{error}"
@@ -97,10 +96,10 @@ fn a_folder_that_cannot_be_written_costs_the_log_and_not_the_session() {
 #[test]
 fn a_thread_that_keeps_its_pen_does_not_hold_the_end() {
     let folder = tempfile::tempdir().expect("a folder");
-    let journal = SessionLogger::start(Some(folder.path().to_owned())).expect("a thread");
-    let kept = journal.log_handle();
-    write_session(&journal, SessionId(3), 20);
-    journal.finish().expect("a log");
+    let logger = SessionLogger::start(Some(folder.path().to_owned())).expect("a thread");
+    let kept = logger.log_handle();
+    write_session(&logger, SessionId(3), 20);
+    logger.finish().expect("a log");
     let logs = logs(folder.path());
     assert_eq!(logs[0].1.lines().count(), 21, "all that was said is there");
     kept.close(SessionId(3));
@@ -113,16 +112,16 @@ fn a_full_disk_is_an_error_and_not_a_panic() {
     };
     let (publish, records) = crossbeam_channel::unbounded();
     let mut logger = LoggerThread {
-        folder: LogFolder::new(Some("/nowhere".into()), session_log::header()),
+        folder: LogFolder::new(WRITE, Some("/nowhere".into()), session_log::header()),
         publish,
-        ledger: Arc::default(),
+        history: Arc::default(),
         pages: HashMap::new(),
     };
     let session = SessionId(1);
     let (log, entries) = crossbeam_channel::unbounded();
     let log = LogHandle {
         entries: log,
-        ledger: Arc::default(),
+        history: Arc::default(),
     };
     log.open(session, head(2));
     let Ok(LogEvent::Opened(_, head, _)) = entries.recv() else {

@@ -83,9 +83,10 @@ impl Star {
         let (make, fill) = steps.split_at(names.len());
         match step::run(make) {
             Ok(()) => star.made = names,
-            Err((done, error)) => {
-                star.made = names[..done].to_vec();
-                return Err(explained(error, stop)); // Dropping the star removes what was made.
+            Err(failed) => {
+                star.made = names[..failed.done].to_vec();
+                // Dropping the star removes what was made.
+                return Err(explained(failed.error, stop));
             }
         }
         // In parts, so that a Ctrl-C is not kept waiting by a large star.
@@ -93,7 +94,7 @@ impl Star {
             if stop.load(Ordering::Relaxed) {
                 return Err(Error::Interrupted);
             }
-            step::run(part).map_err(|(_, error)| explained(error, stop))?;
+            step::run(part).map_err(|failed| explained(failed.error, stop))?;
         }
         star.wait_until_reachable(stop)?;
         Ok(star)
@@ -158,7 +159,7 @@ impl Star {
     /// # Errors
     /// The packet filter refuses.
     pub fn start_loss_of(&self, loss: Loss) -> Result<()> {
-        step::run(&setup::loss(&self.id, &self.layout, loss)).map_err(|(_, error)| error)
+        Ok(step::run(&setup::loss(&self.id, &self.layout, loss))?)
     }
 
     /// Ends what [`start_loss_of`](Self::start_loss_of) began.
@@ -166,7 +167,7 @@ impl Star {
     /// # Errors
     /// There is no loss.
     pub fn end_loss(&self) -> Result<()> {
-        step::run(&setup::no_loss(&self.id, &self.layout)).map_err(|(_, error)| error)
+        Ok(step::run(&setup::no_loss(&self.id, &self.layout))?)
     }
 
     /// What was seen and dropped on the way to each host since the loss began.
@@ -176,11 +177,13 @@ impl Star {
     pub fn filtered(&self) -> Result<Vec<Filtered>> {
         let words = setup::list_counters(&self.layout);
         let middle = namespace::path_of(&self.id.namespace(StarNode::Center));
-        let listed = namespace::enter(&middle, || tool::output(Tool::Nft, &words, ""))??;
-        let listed = listed.map_err(|said| Error::refused("`nft list counters`", said.trim()))?;
+        let listed = namespace::enter(&middle, || tool::run(Tool::Nft, &words, ""))??;
+        let refused = |why: &str| Error::refused("`nft list counters`", why);
+        if !listed.success {
+            return Err(refused(listed.stderr.trim()));
+        }
         let counter = |name: String| {
-            packets(&listed, &name)
-                .ok_or_else(|| Error::refused("`nft list counters`", format!("no counter {name}")))
+            packets(&listed.stdout, &name).ok_or_else(|| refused(&format!("no counter {name}")))
         };
         (0..self.hosts.len())
             .map(|host| {

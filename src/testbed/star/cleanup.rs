@@ -80,9 +80,9 @@ pub fn remove(namespaces: &[String]) -> Result<()> {
         match step::run(&setup::down(rest)) {
             Ok(()) => break,
             // One that is gone, or cannot be removed, does not keep the others.
-            Err((done, error)) => {
-                rest = rest.get(done + 1..).unwrap_or(&[]);
-                failed = Some(error);
+            Err(one) => {
+                rest = rest.get(one.done + 1..).unwrap_or(&[]);
+                failed = Some(one.error);
             }
         }
     }

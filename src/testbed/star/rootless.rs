@@ -34,10 +34,9 @@ pub fn enter() -> Error {
     if let Some(why) = forbidden() {
         return Error::refused("the star", why);
     }
-    let Some(unshare) = tool::find("unshare") else {
-        let why =
-            "without root it takes the program `unshare`; Debian has it in package util-linux";
-        return Error::refused("the star", why);
+    let unshare = match tool::require("the star without root", "unshare", "util-linux") {
+        Ok(unshare) => unshare,
+        Err(error) => return error,
     };
     let program = match std::env::current_exe() {
         Ok(program) => program,

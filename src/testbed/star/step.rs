@@ -83,63 +83,83 @@ impl SetupStep {
     }
 }
 
-/// Runs `steps` in their order, and says how many were done before the first that failed.
+/// Why steps were not all run.
+#[derive(Debug)]
+pub struct FailedStep {
+    /// How many steps certainly were done before.
+    pub done: usize,
+    /// The step that failed, and the program's own words.
+    pub error: Error,
+}
+
+impl From<FailedStep> for Error {
+    fn from(failed: FailedStep) -> Self {
+        failed.error
+    }
+}
+
+/// Runs `steps` in their order.
 ///
 /// # Errors
-/// With the number of steps that certainly were done: the one that failed, and the program's own
-/// words.
-pub fn run(steps: &[SetupStep]) -> std::result::Result<(), (usize, Error)> {
+/// The first step that failed.
+pub fn run(steps: &[SetupStep]) -> Result<(), FailedStep> {
     let mut done = 0;
     for batch in steps.chunk_by(SetupStep::joins) {
-        match run_batch(batch) {
-            Ok(()) => done += batch.len(),
-            Err((line, error)) => return Err((done + line, error)),
-        }
+        run_batch(batch).map_err(|failed| FailedStep {
+            done: done + failed.done,
+            ..failed
+        })?;
+        done += batch.len();
     }
     Ok(())
 }
 
-fn run_batch(batch: &[SetupStep]) -> std::result::Result<(), (usize, Error)> {
+fn run_batch(batch: &[SetupStep]) -> Result<(), FailedStep> {
     let Some(first) = batch.first() else {
         return Ok(());
     };
-    let work = || -> Result<std::result::Result<(), String>> {
-        let lines: Vec<&str> = batch.iter().map(SetupStep::words).collect();
-        let text = lines.join("\n") + "\n";
-        match &first.act {
-            SetupAction::Ip(_) => tool::run(Tool::Ip, &["-batch", "-"], &text),
-            SetupAction::Tc(_) => tool::run(Tool::Tc, &["-batch", "-"], &text),
-            SetupAction::Nft(_) => tool::run(Tool::Nft, &["-f", "-"], &text),
-            SetupAction::Ethtool(words) => {
-                let words: Vec<&str> = words.split(' ').collect();
-                tool::run(Tool::Ethtool, &words, "")
-            }
-            SetupAction::Sysctl(name, value) => {
-                let path = PathBuf::from("/proc/sys").join(name.replace('.', "/"));
-                // A kernel without IPv6 has no switch to turn it off.
-                if !path.exists() && name.contains("ipv6") {
-                    return Ok(Ok(()));
-                }
-                Ok(std::fs::write(&path, value).map_err(|error| error.to_string()))
-            }
-        }
-    };
     let ended = match &first.inside {
-        None => work(),
-        Some(namespace) => {
-            namespace::enter(&namespace::path_of(namespace), work).and_then(|done| done)
+        None => carry_out(batch),
+        Some(name) => {
+            namespace::enter(&namespace::path_of(name), || carry_out(batch)).and_then(|done| done)
         }
     };
-    match ended {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(said)) => {
-            let line = failed_line(&said).unwrap_or(1).clamp(1, batch.len());
-            let step = &batch[line - 1];
-            let done = if step.joins(first) { line - 1 } else { 0 };
-            Err((done, Error::refused(format!("`{step}`"), reason(&said))))
+    let failure = ended.map_err(|error| FailedStep { done: 0, error })?;
+    let Some(stderr) = failure else {
+        return Ok(());
+    };
+    let line = failed_line(&stderr).unwrap_or(1).clamp(1, batch.len());
+    let step = &batch[line - 1];
+    Err(FailedStep {
+        done: if step.joins(first) { line - 1 } else { 0 },
+        error: Error::refused(format!("`{step}`"), reason(&stderr)),
+    })
+}
+
+/// Runs the batch in the namespace that this thread is in; returns what the program complained of
+/// if it failed.
+fn carry_out(batch: &[SetupStep]) -> Result<Option<String>> {
+    let lines: Vec<&str> = batch.iter().map(SetupStep::words).collect();
+    let text = lines.join("\n") + "\n";
+    let output = match &batch[0].act {
+        SetupAction::Ip(_) => tool::run(Tool::Ip, &["-batch", "-"], &text),
+        SetupAction::Tc(_) => tool::run(Tool::Tc, &["-batch", "-"], &text),
+        SetupAction::Nft(_) => tool::run(Tool::Nft, &["-f", "-"], &text),
+        SetupAction::Ethtool(words) => {
+            let words: Vec<&str> = words.split(' ').collect();
+            tool::run(Tool::Ethtool, &words, "")
         }
-        Err(error) => Err((0, error)),
-    }
+        SetupAction::Sysctl(name, value) => {
+            let path = PathBuf::from("/proc/sys").join(name.replace('.', "/"));
+            // A kernel without IPv6 has no switch to turn it off.
+            if !path.exists() && name.contains("ipv6") {
+                return Ok(None);
+            }
+            let written = std::fs::write(&path, value);
+            return Ok(written.err().map(|error| error.to_string()));
+        }
+    };
+    Ok(output?.failure())
 }
 
 /// The line that `ip` and `tc` name when a batch fails: `Command failed -:3`.
@@ -156,7 +176,7 @@ fn reason(said: &str) -> String {
         .map(str::trim)
         .filter(|line| !line.is_empty() && !line.starts_with("Command failed"));
     match lines.collect::<Vec<_>>().join("; ") {
-        nothing if nothing.is_empty() => "it failed without a word".to_owned(),
+        nothing if nothing.is_empty() => "it failed and printed no reason".to_owned(),
         words => words,
     }
 }
@@ -220,6 +240,6 @@ mod tests {
             reason("Cannot do it: x\nCommand failed -:12\n"),
             "Cannot do it: x"
         );
-        assert_eq!(reason("\n"), "it failed without a word");
+        assert_eq!(reason("\n"), "it failed and printed no reason");
     }
 }

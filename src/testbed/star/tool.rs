@@ -6,10 +6,11 @@ use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::path::PathBuf;
+use std::process::Child;
 use std::process::Command;
+use std::process::ExitStatus;
 use std::process::Stdio;
 use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::thread;
 use std::thread::ThreadId;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use std::time::Duration;
 use crate::error::Error;
 use crate::error::Result;
 use crate::net::clock;
+use crate::net::lock;
 
 /// A program of the system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -39,9 +41,10 @@ const POLL_FIRST: Duration = Duration::from_micros(300);
 const POLL_LATER: Duration = Duration::from_millis(5);
 
 /// Most of a program's complaints that are kept, bytes.
-const SAID_MAX: u64 = 4096;
+const STDERR_MAX: u64 = 4096;
 
-/// Who alone may run programs from now on; nobody in particular at first. Held while one runs.
+/// The only thread that may run programs from now on; `None` until one is named. Locked while a
+/// program runs.
 static RESERVED_BY: Mutex<Option<ThreadId>> = Mutex::new(None);
 
 /// Where programs for administrators stand when they are not in everybody's path.
@@ -72,14 +75,24 @@ impl Tool {
     /// # Errors
     /// It is nowhere; the error names the package.
     pub fn path(self) -> Result<PathBuf> {
-        find(self.name()).ok_or_else(|| {
-            let (name, package) = (self.name(), self.package());
-            Error::refused(
-                "the star",
-                format!("the program `{name}` is missing; Debian has it in package {package}"),
-            )
-        })
+        require("the star", self.name(), self.package())
     }
+}
+
+/// The file of a program that `by` needs.
+///
+/// # Errors
+/// It is nowhere; the error names the Debian package that has it.
+pub fn require(by: &str, program: &str, package: &str) -> Result<PathBuf> {
+    find(program).ok_or_else(|| {
+        let why = format!("the program `{program}` is missing; Debian has it in package {package}");
+        Error::refused(by, why)
+    })
+}
+
+/// A command of a program that was looked for before.
+pub fn command(program: &str) -> Command {
+    Command::new(find(program).unwrap_or_else(|| program.into()))
 }
 
 /// The file of a program, by the path and then where administrators' programs are.
@@ -97,39 +110,45 @@ fn is_program(file: &Path) -> bool {
         .is_ok_and(|about| about.is_file() && about.permissions().mode() & 0o111 != 0)
 }
 
-/// Waits for the program that runs, and from then on lets only this thread run any: what it is about
-/// to remove, before it ends the process, must not be built any further meanwhile.
+/// Waits for the program that runs, and from then on lets only this thread run programs. The thread
+/// removes a star and then ends the process; meanwhile no other thread may build on.
 pub fn reserve() {
-    *RESERVED_BY.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread::current().id());
+    *lock(&RESERVED_BY) = Some(thread::current().id());
 }
 
-/// Runs a program to its end, with `input`. The inner result has what it complained of.
+/// What a program that has ended printed.
+#[derive(Clone, Debug)]
+pub struct ToolOutput {
+    /// True when it ended with status 0.
+    pub success: bool,
+    /// Its standard output.
+    pub stdout: String,
+    /// The beginning of its standard error.
+    pub stderr: String,
+}
+
+impl ToolOutput {
+    /// What it complained of, if it failed.
+    pub fn failure(self) -> Option<String> {
+        (!self.success).then_some(self.stderr)
+    }
+}
+
+/// Runs a program to its end, with `input`.
 ///
 /// # Errors
 /// It is missing, could not be started, or did not end in time.
-pub fn run(tool: Tool, words: &[&str], input: &str) -> Result<std::result::Result<(), String>> {
-    output(tool, words, input).map(|said| said.map(|_| ()))
-}
-
-/// As [`run`], with what it printed.
-///
-/// # Errors
-/// As [`run`].
-pub fn output(
-    tool: Tool,
-    words: &[&str],
-    input: &str,
-) -> Result<std::result::Result<String, String>> {
+pub fn run(tool: Tool, words: &[&str], input: &str) -> Result<ToolOutput> {
     let path = tool.path()?;
-    let last = RESERVED_BY.lock().unwrap_or_else(PoisonError::into_inner);
-    if last.is_some_and(|thread| thread != thread::current().id()) {
-        drop(last);
+    let reserved_by = lock(&RESERVED_BY);
+    if reserved_by.is_some_and(|thread| thread != thread::current().id()) {
+        drop(reserved_by);
         // The process ends as soon as that thread is done; going on, this one might end it before.
         loop {
             thread::park();
         }
     }
-    let at = || format!("{} {}", path.display(), words.join(" "));
+    let at = format!("{} {}", path.display(), words.join(" "));
     let mut child = Command::new(&path)
         .args(words)
         .env("LC_ALL", "C")
@@ -139,42 +158,41 @@ pub fn output(
         // Ctrl-C on the terminal is for us: what is half built is removed in order.
         .process_group(0)
         .spawn()
-        .map_err(Error::io("start a program", at()))?;
+        .map_err(Error::io("start a program", &at))?;
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-    // A pipe holds 64 KiB: each has a thread, so that nobody waits for anybody.
+    // A pipe holds 64 KiB. Each has a thread, so that the program never waits for us.
     thread::scope(|scope| {
         scope.spawn(move || stdin.map(|mut pipe| pipe.write_all(input.as_bytes())));
-        let printed = scope.spawn(move || stdout.map_or_else(String::new, read_all));
-        let said = scope
-            .spawn(move || stderr.map_or_else(String::new, |pipe| read_all(pipe.take(SAID_MAX))));
-        let deadline = clock::now().after(LIMIT);
-        let mut pause = POLL_FIRST;
-        let status = loop {
-            match child
-                .try_wait()
-                .map_err(Error::io("wait for a program", at()))?
-            {
-                Some(status) => break status,
-                None if clock::left(deadline).is_none() => {
-                    let _ = child.kill();
-                    let _ = child.wait();
-                    let limit = LIMIT.as_secs();
-                    return Err(Error::refused(
-                        format!("`{}`", at()),
-                        format!("it did not end within {limit} s"),
-                    ));
-                }
-                None => thread::sleep(pause),
-            }
-            pause = (pause * 2).min(POLL_LATER);
-        };
-        let printed = printed.join().unwrap_or_default();
-        let said = said.join().unwrap_or_default();
-        Ok(match status.success() {
-            true => Ok(printed),
-            false => Err(said),
+        let stdout = scope.spawn(move || stdout.map_or_else(String::new, read_all));
+        let stderr = scope
+            .spawn(move || stderr.map_or_else(String::new, |pipe| read_all(pipe.take(STDERR_MAX))));
+        let status = wait(&mut child, &at)?;
+        Ok(ToolOutput {
+            success: status.success(),
+            stdout: stdout.join().unwrap_or_default(),
+            stderr: stderr.join().unwrap_or_default(),
         })
     })
+}
+
+/// Waits until the program has ended; one that takes too long is killed.
+fn wait(child: &mut Child, at: &str) -> Result<ExitStatus> {
+    let deadline = clock::now().after(LIMIT);
+    let mut pause = POLL_FIRST;
+    loop {
+        let status = child.try_wait();
+        if let Some(status) = status.map_err(Error::io("wait for a program", at))? {
+            return Ok(status);
+        }
+        if clock::left(deadline).is_none() {
+            let _ = child.kill();
+            let _ = child.wait();
+            let why = format!("it did not end within {} s", LIMIT.as_secs());
+            return Err(Error::refused(format!("`{at}`"), why));
+        }
+        thread::sleep(pause);
+        pause = (pause * 2).min(POLL_LATER);
+    }
 }
 
 fn read_all(mut pipe: impl Read) -> String {

@@ -8,6 +8,8 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::net::clock;
 use crate::testbed::star::host::Host;
+use crate::testbed::star::tool;
+use crate::testbed::star::tool::Tool;
 
 /// The stamp.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -106,15 +108,9 @@ impl Environment {
 
 /// The device's MTU, as `ip` prints it.
 fn mtu(host: &Host) -> Option<u64> {
-    use crate::testbed::star::tool;
-    use crate::testbed::star::tool::Tool;
     let words = ["-o", "link", "show", "dev", &host.device];
-    let shown = host
-        .enter(|| tool::output(Tool::Ip, &words, ""))
-        .ok()?
-        .ok()?
-        .ok()?;
-    let (_, after) = shown.split_once(" mtu ")?;
+    let shown = host.enter(|| tool::run(Tool::Ip, &words, "")).ok()?.ok()?;
+    let (_, after) = shown.stdout.split_once(" mtu ")?;
     after.split(' ').next()?.parse().ok()
 }
 

@@ -8,6 +8,7 @@ use crate::report::plot::Axis;
 use crate::report::plot::Chart;
 use crate::report::plot::Point;
 use crate::report::plot::Series;
+use crate::testbed::study::contender::Observed;
 use crate::testbed::study::results::Results;
 use crate::testbed::study::results::StudyRow;
 use crate::testbed::study::results::StudyRun;
@@ -20,7 +21,7 @@ pub struct Figure {
     /// The name of its file, without `.svg`.
     pub name: String,
     /// What it shows, for a page.
-    pub caption: String,
+    pub caption: &'static str,
     /// The plot.
     pub chart: Chart,
 }
@@ -44,45 +45,44 @@ pub fn all(results: &Results) -> Vec<Figure> {
     }
     let mut figures = Vec::new();
     for set in &sets {
-        // One set has plain names; several say whose they are.
-        let end = match sets.len() {
-            1 => String::new(),
-            _ => set.file_name(),
+        // The plots of one set have plain names; of several, each name says which set it is of.
+        let suffix = if sets.len() == 1 {
+            String::new()
+        } else {
+            set.file_name()
         };
-        let rows: Vec<&StudyRow> = results
-            .rows
-            .iter()
-            .filter(|row| PlotSet::of(row) == *set && row.makespan_s.is_some())
-            .collect();
-        let mut add = |name: &str, caption: &str, chart: Chart| {
-            figures.push(Figure {
-                name: format!("{name}{end}"),
-                caption: caption.to_owned(),
-                chart,
-            });
-        };
+        let of_set = |row: &&StudyRow| PlotSet::of(row) == *set && row.makespan_s.is_some();
+        let rows: Vec<&StudyRow> = results.rows.iter().filter(of_set).collect();
         let about = set.about(results);
-        add(
-            "makespan",
-            "Release until the last client's last byte, against the least that the links allow.",
-            makespan(results, &rows, &about),
-        );
-        add(
-            "efficiency",
-            "The least makespan that the links allow, over the makespan that was measured.",
-            efficiency(results, &rows, &about),
-        );
-        add(
-            "traffic",
-            "What the links carried away from the server and from the clients, with all headers \
-             and acknowledgements.",
-            traffic(results, &rows, &about),
-        );
-        add(
-            "completion",
-            "How many clients had the whole file at what time, in the median run.",
-            completion(results, *set, &about),
-        );
+        let charts = [
+            (
+                "makespan",
+                "Release until the last client's last byte, against the least that the links \
+                 allow.",
+                makespan(results, &rows, &about),
+            ),
+            (
+                "efficiency",
+                "The least makespan that the links allow, over the makespan that was measured.",
+                efficiency(results, &rows, &about),
+            ),
+            (
+                "traffic",
+                "What the links carried away from the server and from the clients, with all \
+                 headers and acknowledgements.",
+                traffic(results, &rows, &about),
+            ),
+            (
+                "completion",
+                "How many clients had the whole file at what time, in the median run.",
+                completion(results, *set, &about),
+            ),
+        ];
+        figures.extend(charts.map(|(name, caption, chart)| Figure {
+            name: format!("{name}{suffix}"),
+            caption,
+            chart,
+        }));
     }
     figures.extend(against_loss(results));
     figures
@@ -97,7 +97,7 @@ impl PlotSet {
         }
     }
 
-    /// `-10MB-100mbit-loss1%` in letters that every file system takes.
+    /// `-10MB-100mbit-loss1` in letters that every file system takes.
     fn file_name(self) -> String {
         let size = Bytes(self.bytes).to_string().replace([' ', '.'], "");
         let loss = format!("{}", self.loss * 100.0).replace('.', "_");
@@ -109,39 +109,28 @@ impl PlotSet {
         let rate = Rate((self.rate_mbit * 1e6).round() as u64);
         let loss = self.loss * 100.0;
         let middle = &results.environment.middle;
-        format!(
-            "{} over {rate} links, {middle}, loss {loss} %",
-            Bytes(self.bytes)
-        )
+        let size = Bytes(self.bytes);
+        format!("{size} over {rate} links, {middle}, loss {loss} %")
     }
 }
 
-/// One series for each way, in the order of the grid; a way without points has none.
+fn points(rows: &[&StudyRow], way: &str, point: impl Fn(&StudyRow) -> Option<Point>) -> Vec<Point> {
+    let own = rows.iter().filter(|row| row.via == way);
+    own.filter_map(|row| point(row)).collect()
+}
+
+/// One series for each way that has points, in the order of the grid.
 fn by_way(
     results: &Results,
     rows: &[&StudyRow],
-    mut series: impl FnMut(&str, &[&StudyRow]) -> Vec<Series>,
+    point: impl Fn(&StudyRow) -> Option<Point>,
 ) -> Vec<Series> {
-    let mut all = Vec::new();
-    for way in &results.grid.ways {
-        let own: Vec<&StudyRow> = rows.iter().filter(|row| row.via == *way).copied().collect();
-        if !own.is_empty() {
-            all.extend(series(way, &own));
-        }
-    }
-    all
-}
-
-fn clients_axis(rows: &[&StudyRow]) -> Axis {
-    let mut ticks: Vec<f64> = rows.iter().map(|row| f64::from(row.clients)).collect();
-    ticks.sort_by(f64::total_cmp);
-    ticks.dedup();
-    Axis {
-        label: "clients".to_owned(),
-        logarithmic: false,
-        from_zero: false,
-        ticks,
-    }
+    let series = results.grid.ways.iter().map(|way| Series {
+        name: way.clone(),
+        points: points(rows, way, &point),
+        ..Series::default()
+    });
+    series.filter(|series| !series.points.is_empty()).collect()
 }
 
 fn repeats(rows: &[&StudyRow]) -> String {
@@ -156,59 +145,64 @@ fn repeats(rows: &[&StudyRow]) -> String {
 
 /// The same where intervals are drawn.
 fn repeats_with_bars(rows: &[&StudyRow]) -> String {
-    match rows.iter().any(|row| row.runs > 1) {
-        true => format!("{}, bars: their intervals", repeats(rows)),
-        false => repeats(rows),
-    }
+    let bars = rows.iter().any(|row| row.runs > 1);
+    repeats(rows) + if bars { ", bars: their intervals" } else { "" }
 }
 
-fn makespan(results: &Results, rows: &[&StudyRow], about: &str) -> Chart {
-    let mut series = by_way(results, rows, |way, own| {
-        vec![Series {
-            name: way.to_owned(),
-            points: own.iter().filter_map(|row| makespan_point(row)).collect(),
-            ..Series::default()
-        }]
-    });
-    with_bounds(&mut series, rows, |row| f64::from(row.clients));
+fn clients(row: &StudyRow) -> f64 {
+    f64::from(row.clients)
+}
+
+/// A chart against the number of clients.
+fn clients_chart(
+    title: &str,
+    subtitle: String,
+    rows: &[&StudyRow],
+    y_label: &str,
+    series: Vec<Series>,
+) -> Chart {
     Chart {
-        title: "Makespan against number of clients".to_owned(),
-        subtitle: format!("{about}; {}", repeats_with_bars(rows)),
-        x: clients_axis(rows),
-        y: Axis {
-            label: "release to last client's last byte (s)".to_owned(),
-            from_zero: true,
-            ..Axis::default()
-        },
+        title: title.to_owned(),
+        subtitle,
+        x: Axis::with_ticks("clients", rows.iter().map(|row| clients(row))),
+        y: Axis::from_zero(y_label),
         series,
     }
 }
 
-fn makespan_point(row: &StudyRow) -> Option<Point> {
-    let middle = row.makespan_s?;
+const MAKESPAN_LABEL: &str = "release to last client's last byte (s)";
+
+fn makespan(results: &Results, rows: &[&StudyRow], about: &str) -> Chart {
+    let mut series = by_way(results, rows, |row| makespan_point(row, clients(row)));
+    add_bounds(&mut series, rows, clients);
+    clients_chart(
+        "Makespan against number of clients",
+        format!("{about}; {}", repeats_with_bars(rows)),
+        rows,
+        MAKESPAN_LABEL,
+        series,
+    )
+}
+
+fn makespan_point(row: &StudyRow, x: f64) -> Option<Point> {
+    let makespan = row.makespan_s?;
     Some(Point {
-        x: f64::from(row.clients),
-        y: middle.median,
-        range: Some((middle.low, middle.high)),
+        x,
+        y: makespan.median,
+        range: Some((makespan.low, makespan.high)),
     })
 }
 
 /// Adds the bounds, dashed: after its way and in its colour, or, where ways have the same bound,
 /// one line for all of them at the end, so that none hides another.
-fn with_bounds(series: &mut Vec<Series>, rows: &[&StudyRow], x: fn(&StudyRow) -> f64) {
-    let line = |way: &str| -> Vec<Point> {
-        let own = rows.iter().filter(|row| row.via == way);
-        own.map(|row| Point::new(x(row), row.bound_s)).collect()
-    };
-    add_references(series, line, |names| format!("bound of {names}"));
+fn add_bounds(series: &mut Vec<Series>, rows: &[&StudyRow], x: fn(&StudyRow) -> f64) {
+    add_references(series, |way| {
+        points(rows, way, |row| Some(Point::new(x(row), row.bound_s)))
+    });
 }
 
-/// Adds what `line` has for each way: a reference of its own, or one that several share.
-fn add_references(
-    series: &mut Vec<Series>,
-    line: impl Fn(&str) -> Vec<Point>,
-    name: impl Fn(&str) -> String,
-) {
+/// Adds the bound that `line` has for each way: a reference of its own, or one that several share.
+fn add_references(series: &mut Vec<Series>, line: impl Fn(&str) -> Vec<Point>) {
     let mut lines: Vec<(Vec<String>, Vec<Point>)> = Vec::new();
     for way in series.iter().map(|series| series.name.clone()) {
         let points = line(&way);
@@ -219,7 +213,7 @@ fn add_references(
     }
     for (ways, points) in lines {
         let reference = Series {
-            name: name(&ways.join(", ")),
+            name: format!("bound of {}", ways.join(", ")),
             points,
             reference: true,
             companion: ways.len() == 1,
@@ -240,58 +234,50 @@ fn is_same(a: &[Point], b: &[Point]) -> bool {
 }
 
 fn efficiency(results: &Results, rows: &[&StudyRow], about: &str) -> Chart {
-    let mut series = by_way(results, rows, |way, own| {
-        let point = |row: &&StudyRow| {
-            let middle = row.makespan_s?;
-            Some(Point {
-                x: f64::from(row.clients),
-                y: row.efficiency?,
-                range: Some((row.bound_s / middle.high, row.bound_s / middle.low)),
-            })
-        };
-        vec![Series {
-            name: way.to_owned(),
-            points: own.iter().filter_map(point).collect(),
-            ..Series::default()
-        }]
+    let mut series = by_way(results, rows, |row| {
+        let makespan = row.makespan_s?;
+        Some(Point {
+            x: clients(row),
+            y: row.efficiency?,
+            range: Some((row.bound_s / makespan.high, row.bound_s / makespan.low)),
+        })
     });
-    let numbers = || rows.iter().map(|row| f64::from(row.clients));
+    let numbers = || rows.iter().map(|row| clients(row));
     if let (Some(first), Some(last)) = (numbers().reduce(f64::min), numbers().reduce(f64::max)) {
         series.push(Series::level("the bound", 1.0, (first, last)));
     }
-    Chart {
-        title: "Efficiency against number of clients".to_owned(),
-        subtitle: format!("{about}; {}", repeats_with_bars(rows)),
-        x: clients_axis(rows),
-        y: Axis {
-            label: "bound / makespan".to_owned(),
-            from_zero: true,
-            ..Axis::default()
-        },
+    clients_chart(
+        "Efficiency against number of clients",
+        format!("{about}; {}", repeats_with_bars(rows)),
+        rows,
+        "bound / makespan",
         series,
-    }
+    )
 }
 
 fn traffic(results: &Results, rows: &[&StudyRow], about: &str) -> Chart {
-    let mut series = by_way(results, rows, |way, own| {
-        let line = |name: &str, of: fn(&StudyRow) -> Option<f64>, companion| Series {
-            name: format!("{way}: {name}"),
-            points: own
-                .iter()
-                .filter_map(|row| Some(Point::new(f64::from(row.clients), of(row)? / 1e6)))
-                .collect(),
-            reference: false,
-            companion,
-        };
-        vec![
-            line("from the server", |row| row.server_sent_bytes, false),
-            line("from all clients", |row| row.clients_sent_bytes, true),
-        ]
-    });
+    type Sent = fn(&StudyRow) -> Option<f64>;
+    const SENDERS: [(&str, Sent, bool); 2] = [
+        ("from the server", |row| row.server_sent_bytes, false),
+        ("from all clients", |row| row.clients_sent_bytes, true),
+    ];
+    let ways = results.grid.ways.iter();
+    let ways = ways.filter(|way| rows.iter().any(|row| row.via == **way));
+    let mut series: Vec<Series> = ways
+        .flat_map(|way| {
+            SENDERS.map(|(name, sent, companion)| Series {
+                name: format!("{way}: {name}"),
+                points: points(rows, way, |row| {
+                    Some(Point::new(clients(row), sent(row)? / 1e6))
+                }),
+                reference: false,
+                companion,
+            })
+        })
+        .collect();
     // What had to arrive, whoever sent it. Exact to 2^53 bytes.
     #[allow(clippy::cast_precision_loss)]
-    let payload =
-        |row: &&StudyRow| Point::new(f64::from(row.clients), row.payload_bytes as f64 / 1e6);
+    let payload = |row: &&StudyRow| Point::new(clients(row), row.payload_bytes as f64 / 1e6);
     let mut needed: Vec<Point> = rows.iter().map(payload).collect();
     needed.sort_by(|a, b| a.x.total_cmp(&b.x));
     needed.dedup();
@@ -301,17 +287,13 @@ fn traffic(results: &Results, rows: &[&StudyRow], about: &str) -> Chart {
         reference: true,
         companion: false,
     });
-    Chart {
-        title: "Bytes from server and from clients".to_owned(),
-        subtitle: format!("{about}; {}, by the links' own counters", repeats(rows)),
-        x: clients_axis(rows),
-        y: Axis {
-            label: "sent with headers (MB)".to_owned(),
-            from_zero: true,
-            ..Axis::default()
-        },
+    clients_chart(
+        "Bytes from server and from clients",
+        format!("{about}; {}, by the links' own counters", repeats(rows)),
+        rows,
+        "sent with headers (MB)",
         series,
-    }
+    )
 }
 
 /// The clients of the largest number, in each way's median run.
@@ -327,112 +309,76 @@ fn completion(results: &Results, set: PlotSet, about: &str) -> Chart {
     let mut series = Vec::new();
     let mut bounds = Vec::new();
     for way in &results.grid.ways {
-        let mut own: Vec<(f64, &StudyRun)> = runs
+        let mut own: Vec<(f64, &Observed, f64)> = runs
             .iter()
             .filter(|run| run.cell.clients == most && run.cell.way == *way)
-            .filter_map(|run| Some((run.observed.as_ref()?.makespan_s?, *run)))
+            .filter_map(|run| {
+                let observed = run.observed.as_ref()?;
+                Some((observed.makespan_s?, observed, run.bound_s))
+            })
             .collect();
         own.sort_by(|a, b| a.0.total_cmp(&b.0));
-        let Some((_, median)) = own.get(own.len().saturating_sub(1) / 2) else {
+        let Some((_, median, bound)) = own.get(own.len().saturating_sub(1) / 2) else {
             continue;
         };
-        let mut times: Vec<f64> = median.observed.iter().flat_map(|o| o.seconds()).collect();
+        let mut times: Vec<f64> = median.seconds().collect();
         times.sort_by(f64::total_cmp);
-        let done = (1_u16..).zip(&times);
+        let whole = (1_u16..).zip(&times);
         series.push(Series {
             name: way.clone(),
-            points: done
+            points: whole
                 .map(|(k, &time)| Point::new(time, f64::from(k)))
                 .collect(),
             ..Series::default()
         });
-        bounds.push((way, median.bound_s));
+        bounds.push((way, *bound));
     }
-    let line = |way: &str| {
-        let bound = bounds.iter().find(|(name, _)| *name == way);
-        let ends = |&(_, bound): &(_, f64)| {
-            vec![Point::new(bound, 0.0), Point::new(bound, f64::from(most))]
-        };
-        bound.map_or_else(Vec::new, ends)
-    };
-    add_references(&mut series, line, |names| format!("bound of {names}"));
+    let all = f64::from(most);
+    add_references(&mut series, |way| {
+        let of_way = bounds.iter().filter(|(name, _)| *name == way);
+        of_way
+            .flat_map(|&(_, bound)| [Point::new(bound, 0.0), Point::new(bound, all)])
+            .collect()
+    });
+    let mut y = Axis::from_zero("clients");
+    if most <= 16 {
+        y.ticks = (0..=most).map(f64::from).collect();
+    }
     Chart {
         title: format!("Clients that have the whole file, of {most}"),
         subtitle: format!("{about}; each way's median run"),
-        x: Axis {
-            label: "time since the release (s)".to_owned(),
-            from_zero: true,
-            ..Axis::default()
-        },
-        y: Axis {
-            label: "clients".to_owned(),
-            from_zero: true,
-            ticks: match most {
-                0..=16 => (0..=most).map(f64::from).collect(),
-                _ => Vec::new(),
-            },
-            ..Axis::default()
-        },
+        x: Axis::from_zero("time since the release (s)"),
+        y,
         series,
     }
 }
 
 /// Makespan against loss, for the most clients and the largest file, where losses differ.
 fn against_loss(results: &Results) -> Option<Figure> {
-    let most = results.rows.iter().map(|row| row.clients).max()?;
-    let largest = results.rows.iter().map(|row| row.bytes).max()?;
-    let fastest = results
-        .rows
-        .iter()
-        .map(|row| row.rate_nominal_mbit)
-        .reduce(f64::max)?;
-    let rows: Vec<&StudyRow> = results
-        .rows
-        .iter()
+    let rows = || results.rows.iter();
+    let most = rows().map(|row| row.clients).max()?;
+    let largest = rows().map(|row| row.bytes).max()?;
+    let fastest = rows().map(|row| row.rate_nominal_mbit).reduce(f64::max)?;
+    let rows: Vec<&StudyRow> = rows()
         .filter(|row| row.clients == most && row.bytes == largest)
         .filter(|row| row.rate_nominal_mbit == fastest && row.makespan_s.is_some())
         .collect();
-    let mut ticks: Vec<f64> = rows.iter().map(|row| row.loss * 100.0).collect();
-    ticks.sort_by(f64::total_cmp);
-    ticks.dedup();
-    if ticks.len() < 2 {
+    let percent = |row: &StudyRow| row.loss * 100.0;
+    let x = Axis::with_ticks("packets lost (%)", rows.iter().map(|row| percent(row)));
+    if x.ticks.len() < 2 {
         return None;
     }
-    let mut series = by_way(results, &rows, |way, own| {
-        let point = |row: &&StudyRow| {
-            let point = makespan_point(row)?;
-            Some(Point {
-                x: row.loss * 100.0,
-                ..point
-            })
-        };
-        vec![Series {
-            name: way.to_owned(),
-            points: own.iter().filter_map(point).collect(),
-            ..Series::default()
-        }]
-    });
-    with_bounds(&mut series, &rows, |row| row.loss * 100.0);
-    let size = Bytes(largest);
+    let mut series = by_way(results, &rows, |row| makespan_point(row, percent(row)));
+    add_bounds(&mut series, &rows, percent);
+    let (size, repeats) = (Bytes(largest), repeats_with_bars(&rows));
     Some(Figure {
         name: "loss".to_owned(),
-        caption: "Makespan against random loss.".to_owned(),
+        caption: "Makespan against random loss.",
         chart: Chart {
             title: "Makespan against loss".to_owned(),
-            subtitle: format!(
-                "{size} to {most} clients over {fastest} Mbit/s links; {}",
-                repeats_with_bars(&rows)
-            ),
-            x: Axis {
-                label: "packets lost (%)".to_owned(),
-                ticks,
-                ..Axis::default()
-            },
-            y: Axis {
-                label: "release to last client's last byte (s)".to_owned(),
-                from_zero: true,
-                ..Axis::default()
-            },
+            subtitle: format!("{size} to {most} clients over {fastest} Mbit/s links; {repeats}"),
+            x,
+            y: Axis::from_zero(MAKESPAN_LABEL),
             series,
         },
     })

@@ -20,6 +20,5 @@ pub mod page;
 pub mod process_group;
 pub mod results;
 pub mod runner;
-pub mod stat;
 pub mod table;
 pub mod work_folder;

@@ -1,10 +1,11 @@
 //! A study as one self-contained page: plots, table, links, environment. No scripts, nothing from
 //! elsewhere.
 
+use crate::report::plot::xml;
+use crate::report::table::or_dash;
 use crate::testbed::study::figure::Figure;
 use crate::testbed::study::results::Results;
 use crate::testbed::study::table;
-use crate::text::escape;
 
 const STYLE: &str = "body{font-family:'DejaVu Sans',Arial,Helvetica,sans-serif;color:#222;\
 background:#fff;max-width:1240px;margin:2em auto;padding:0 1em;line-height:1.45}\
@@ -30,15 +31,15 @@ pub fn html(results: &Results, figures: &[Figure]) -> String {
     page += &format!(
         "<p>{} to {span}; {}. Each figure is the median of repeated runs; every copy of every \
          run was verified unless the table says otherwise.</p>\n",
-        text(&ways),
-        text(&results.links)
+        xml(&ways),
+        xml(&results.links)
     );
     page += "<h2>Plots</h2>\n";
     for figure in figures {
         page += &format!(
             "<figure>\n{}<figcaption>{}</figcaption>\n</figure>\n",
             figure.chart.to_svg(),
-            text(&figure.caption)
+            xml(figure.caption)
         );
     }
     page += &format!(
@@ -52,11 +53,11 @@ pub fn html(results: &Results, figures: &[Figure]) -> String {
             let (cell, why) = (&run.cell, run.trouble()?);
             Some(format!(
                 "<li>{}, {} clients, {} bytes, repeat {}: {}</li>\n",
-                text(&cell.way),
+                xml(&cell.way),
                 cell.clients,
                 cell.bytes,
                 run.repeat + 1,
-                text(why)
+                xml(why)
             ))
         })
         .collect();
@@ -72,70 +73,46 @@ pub fn html(results: &Results, figures: &[Figure]) -> String {
             block(&star.links.to_string())
         );
         if let Some(why) = &star.short_together {
-            page += &format!("<p>{}</p>\n", text(why));
+            page += &format!("<p>{}</p>\n", xml(why));
         }
     }
     page += "<h2>Environment</h2>\n<table>\n";
     for (name, value) in environment(results) {
-        page += &format!("<tr><td>{name}</td><td>{}</td></tr>\n", text(&value));
+        page += &format!("<tr><td>{name}</td><td>{}</td></tr>\n", xml(&value));
     }
     page + "</table>\n</body>\n</html>\n"
 }
 
 fn environment(results: &Results) -> Vec<(&'static str, String)> {
     let stamp = &results.environment;
-    let or_dash = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
     let bytes = |value: Option<u64>| or_dash(value.map(|value| format!("{value} bytes")));
     vec![
-        ("began", or_dash(stamp.began.clone())),
+        ("began", or_dash(stamp.began.as_ref())),
         ("command", stamp.command.join(" ")),
         ("gatecast", stamp.version.clone()),
-        ("kernel", or_dash(stamp.kernel.clone())),
-        ("processor", or_dash(stamp.processor.clone())),
-        ("cores", or_dash(stamp.cores.map(|cores| cores.to_string()))),
+        ("kernel", or_dash(stamp.kernel.as_ref())),
+        ("processor", or_dash(stamp.processor.as_ref())),
+        ("cores", or_dash(stamp.cores)),
         ("memory", bytes(stamp.memory_bytes)),
-        (
-            "load as it began",
-            or_dash(stamp.load.map(|load| load.to_string())),
-        ),
-        ("congestion control", or_dash(stamp.congestion.clone())),
+        ("load as it began", or_dash(stamp.load)),
+        ("congestion control", or_dash(stamp.congestion.as_ref())),
         ("offloads", stamp.offloads.clone()),
         ("in the middle", stamp.middle.clone()),
         ("MTU", bytes(stamp.mtu)),
         ("queues", stamp.queues.join("; ")),
-        ("tcp_rmem", or_dash(stamp.tcp_rmem.clone())),
-        ("tcp_wmem", or_dash(stamp.tcp_wmem.clone())),
+        ("tcp_rmem", or_dash(stamp.tcp_rmem.as_ref())),
+        ("tcp_wmem", or_dash(stamp.tcp_wmem.as_ref())),
         ("rmem_default", bytes(stamp.rmem_default)),
         ("wmem_default", bytes(stamp.wmem_default)),
-        ("copies on", or_dash(stamp.copies.clone())),
-        ("seed", or_dash(stamp.seed.map(|seed| seed.to_string()))),
+        ("copies on", or_dash(stamp.copies.as_ref())),
+        ("seed", or_dash(stamp.seed)),
     ]
 }
 
-/// Text as HTML, with nothing in it that could move or forge other text.
-fn text(text: &str) -> String {
-    markup(&escape(text))
-}
-
-/// The same for a block of lines that are ours.
+/// Lines as HTML.
 fn block(lines: &str) -> String {
-    let lines: Vec<String> = lines.lines().map(text).collect();
+    let lines: Vec<String> = lines.lines().map(xml).collect();
     lines.join("\n")
-}
-
-fn markup(text: &str) -> String {
-    let mut html = String::with_capacity(text.len());
-    for ch in text.chars() {
-        match ch {
-            '&' => html += "&amp;",
-            '<' => html += "&lt;",
-            '>' => html += "&gt;",
-            '"' => html += "&quot;",
-            '\'' => html += "&#39;",
-            _ => html.push(ch),
-        }
-    }
-    html
 }
 
 #[cfg(test)]

@@ -156,6 +156,55 @@ impl ProcessGroup {
         }
     }
 
+    /// Waits until every one of these programs has ended; false when the time is over.
+    ///
+    /// # Errors
+    /// As [`wait`](Self::wait).
+    pub fn wait_for_all(
+        &mut self,
+        places: &[usize],
+        deadline: Moment,
+        stop: &AtomicBool,
+    ) -> Result<bool> {
+        self.wait(deadline, stop, |group| {
+            Ok(places.iter().all(|&place| group.ended(place).is_some()))
+        })
+    }
+
+    /// Starts a server on `host` and waits until it listens on its TCP port. Returns its place.
+    ///
+    /// # Errors
+    /// It does not listen before the deadline, or ended; the error has its last line.
+    pub fn start_server(
+        &mut self,
+        name: &str,
+        host: &Host,
+        command: &mut Command,
+        port: u16,
+        (deadline, stop): (Moment, &AtomicBool),
+    ) -> Result<usize> {
+        let place = self.start(name, host, command, false)?;
+        let is_up = self.wait(deadline, stop, |group| {
+            Ok(group.ended(place).is_some() || host.listens(port)?)
+        })?;
+        if is_up && self.ended(place).is_none() {
+            return Ok(place);
+        }
+        let why = self.last_error_line(place);
+        Err(Error::refused(
+            format_args!("the program `{name}`"),
+            format!("it did not start: {why}"),
+        ))
+    }
+
+    /// CPU seconds of these programs together; `None` while one of them runs.
+    pub fn cpu_s(&self, places: &[usize]) -> Option<f64> {
+        places
+            .iter()
+            .map(|&place| Some(self.ended(place)?.cpu_s))
+            .sum()
+    }
+
     /// Asks a program to end, and after a while insists.
     ///
     /// # Errors

@@ -12,17 +12,17 @@ use serde::Serialize;
 use crate::error::Error;
 use crate::error::Result;
 use crate::proto::udp::packet;
+use crate::report::median_range::MedianRange;
 use crate::testbed::star::calibrate::Calibration;
 use crate::testbed::star::host::Host;
 use crate::testbed::star::host::LinkBytes;
 use crate::testbed::study::bound::Capacity;
-use crate::testbed::study::contender::Carrier;
 use crate::testbed::study::contender::Contender;
 use crate::testbed::study::contender::Observed;
+use crate::testbed::study::contender::PayloadCarrier;
 use crate::testbed::study::environment::Environment;
 use crate::testbed::study::grid::Cell;
 use crate::testbed::study::grid::Grid;
-use crate::testbed::study::stat::Middle;
 use crate::units::Rate;
 
 /// The schema's name and version.
@@ -106,7 +106,7 @@ pub struct StudyRow {
     #[serde(default)]
     pub disturbed: usize,
     /// Release until the last client's last byte.
-    pub makespan_s: Option<Middle>,
+    pub makespan_s: Option<MedianRange>,
     /// The least makespan that the calibrated links allow.
     pub bound_s: f64,
     /// The same with nominal rates.
@@ -285,8 +285,8 @@ pub fn bounds(
 ) -> (f64, f64) {
     let nominal = nominal(&hosts[..=usize::from(cell.clients)]);
     let share = match way.carrier() {
-        Carrier::Tcp => tcp_share(measured),
-        Carrier::Udp { block } => udp_share(measured, block),
+        PayloadCarrier::Tcp => tcp_share(measured),
+        PayloadCarrier::Udp { block } => udp_share(measured, block),
     };
     let calibrated = nominal.scaled(share * (1.0 - cell.loss_fraction()));
     let clients = u64::from(cell.clients);
@@ -334,19 +334,21 @@ fn row(cell: &Cell, all: &[StudyRun]) -> StudyRow {
         .collect();
     let median = |of: &dyn Fn(&StudyRun, &Observed) -> Option<f64>| {
         let values = good.iter().filter_map(|(run, observed)| of(run, observed));
-        Middle::of(values).map(|middle| middle.median)
+        MedianRange::with_interval(values).map(|middle| middle.median)
     };
     let sum = |observed: &Observed,
-               of: fn(&crate::testbed::study::contender::SeatReport) -> Option<u64>| {
+               of: fn(&crate::testbed::study::contender::SeatResult) -> Option<u64>| {
         let all = observed.seats.iter().map(of);
         let all: Option<f64> = all.map(|bytes| bytes.map(|bytes| bytes as f64)).sum();
         all
     };
-    let makespan_s = Middle::of(good.iter().filter_map(|(_, observed)| observed.makespan_s));
+    let makespan_s =
+        MedianRange::with_interval(good.iter().filter_map(|(_, observed)| observed.makespan_s));
     // Stars are built and calibrated anew when a study is taken up again: the row's bound is the
     // middle one, as its makespan is.
     let bound = |of: fn(&StudyRun) -> f64| {
-        Middle::of(runs.iter().map(|run| of(run))).map_or(f64::NAN, |middle| middle.median)
+        MedianRange::with_interval(runs.iter().map(|run| of(run)))
+            .map_or(f64::NAN, |middle| middle.median)
     };
     let bound_s = bound(|run| run.bound_s);
     StudyRow {

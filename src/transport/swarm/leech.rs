@@ -1,49 +1,43 @@
-//! A file by its `.torrent`, from any HTTP tracker's swarm: an ordinary peer, without a gate.
+//! A file by its `.torrent`, from the swarm of any HTTP tracker: an ordinary peer, without a gate.
 //!
-//! The copy is held to the torrent's own digests, takes its name only when it is whole, and what
-//! was fetched before is taken up again. Addresses of private networks are called only when the
-//! tracker is on one itself: a tracker out in the world must not send anybody to a neighbour.
+//! The copy is verified with the torrent's own digests and gets its name only when it is whole;
+//! what was fetched before is resumed. Private addresses are dialed only when the tracker has one
+//! itself: a tracker on the internet must not make us connect to a neighbour.
 
-use std::net::IpAddr;
-use std::net::Ipv4Addr;
-use std::net::SocketAddr;
-use std::path::Path;
-use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::client::download::{Download, DownloadSpec, Proof};
 use crate::client::part::{ByteOrder, PartSpec};
 use crate::digest::Digest;
-use crate::error::Error;
-use crate::error::Result;
-use crate::net::clock;
-use crate::net::socket;
-use crate::proto::bt::metainfo::METAINFO_MAX;
-use crate::proto::bt::metainfo::Metainfo;
+use crate::error::{Error, Result};
+use crate::net::{clock, socket};
+use crate::proto::bt::metainfo::{METAINFO_MAX, Metainfo};
 use crate::proto::http::url::Url;
-use crate::transport::swarm::member::role::Role;
-use crate::transport::swarm::member::role::peer_id;
+use crate::text::escape;
+use crate::transport::swarm::address::is_private;
+use crate::transport::swarm::announcer::Tracker;
 use crate::transport::swarm::peer::Peer;
+use crate::transport::swarm::peer_id::{Role, random_id};
 
 /// What the user wants.
 #[derive(Debug)]
-pub struct Wish<'a> {
+pub struct TorrentRequest<'a> {
     /// The torrent.
     pub metainfo: Metainfo,
     /// The folder for the copy.
     pub out: &'a Path,
-    /// Give the swarm up when it makes no progress for so long.
+    /// Give up when there is no progress for so long.
     pub stall: Duration,
-    /// Go on serving for so long when the copy is whole.
+    /// Serve others for so long when the copy is whole.
     pub seed_time: Duration,
 }
 
-/// How it ended.
+/// A finished download.
 #[derive(Debug)]
-pub struct Fetched {
+pub struct TorrentDownload {
     /// The whole, verified copy.
     pub path: PathBuf,
     /// Bytes that came now.
@@ -59,46 +53,36 @@ pub struct Fetched {
 /// Reads a `.torrent` from disk.
 ///
 /// # Errors
-/// It cannot be read, is too long, or is no torrent for us.
+/// It cannot be read, is too long, or is not a torrent of one file.
 pub fn open(path: &Path) -> Result<Metainfo> {
-    let at = crate::text::escape(&path.display().to_string());
+    let at = escape(&path.display().to_string());
     let length = std::fs::metadata(path)
         .map_err(Error::io("open the torrent", &at))?
         .len();
     if length > METAINFO_MAX as u64 {
-        return Err(Error::refused(
-            at,
-            format!("{length} bytes are too many for a torrent"),
-        ));
+        let reason = format!("{length} bytes are too many for a torrent");
+        return Err(Error::refused(at, reason));
     }
     let bytes = std::fs::read(path).map_err(Error::io("read the torrent", &at))?;
     Metainfo::decode(&bytes).map_err(|error| Error::refused(at, error.to_string()))
 }
 
-/// Fetches; `moved` counts the bytes that are there.
+/// Downloads the file; `moved` counts the bytes that are there.
 ///
 /// # Errors
-/// No tracker, nobody who has the file, a disk that fails; what came stays for the next time.
-pub fn fetch(wish: Wish<'_>, moved: &AtomicU64, stopped: &AtomicBool) -> Result<Fetched> {
-    let metainfo = wish.metainfo;
-    let announce = metainfo
-        .announce
-        .as_deref()
-        .ok_or_else(|| Error::refused("the torrent", "it names no tracker"))?;
-    let tracker = Url::parse(announce)?;
-    let (at_tracker, neighbours) = places(socket::resolve(&tracker.host, 80)?);
-    // Nothing else on a private network is to be asked because a torrent says so.
-    if neighbours && !matches!(tracker.last_segment(), "announce" | "announce.php") {
-        let reason = format!(
-            "'{}': a tracker on a private network is asked at .../announce only",
-            crate::text::escape(announce)
-        );
-        return Err(Error::refused("the torrent", reason));
-    }
+/// The tracker does not answer, no peer has the file, or the disk fails. What came is kept for the
+/// next time.
+pub fn fetch(
+    request: TorrentRequest<'_>,
+    moved: &AtomicU64,
+    stopped: &AtomicBool,
+) -> Result<TorrentDownload> {
+    let TorrentRequest { metainfo, out, .. } = request;
+    let (tracker, tracker_is_private) = find_tracker(&metainfo)?;
     let (name, bytes) = (metainfo.name.clone(), metainfo.bytes);
     let download = Download::open(&DownloadSpec {
         part: PartSpec {
-            folder: wish.out,
+            folder: out,
             name: &name,
             bytes,
             identity: metainfo.info_hash(),
@@ -109,25 +93,24 @@ pub fn fetch(wish: Wish<'_>, moved: &AtomicU64, stopped: &AtomicBool) -> Result<
         proof: Proof::Pieces,
         clients: 1,
     })?;
-    let id = peer_id(Role::Free, &format!("{:011x}", clock::random() >> 20));
+    let id = random_id(Role::External);
     let at = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
-    let tracker = (tracker, at_tracker);
-    let peer = Peer::start(metainfo, download.file(), id, Role::Free, at, tracker)?;
-    if !neighbours {
-        peer.member.only_public();
+    let peer = Peer::start(metainfo, download.file(), id, Role::External, at, tracker)?;
+    if !tracker_is_private {
+        peer.member.dial_only_public();
     }
     let begun = clock::now();
     peer.member.release();
-    peer.join_in()?;
-    let last = peer.finish(wish.stall, stopped, &|| false, &|bytes| {
-        moved.store(bytes, Ordering::Relaxed);
-    })?;
+    peer.announcer.start(false)?;
+    let server_gone = || false;
+    let note = |bytes| moved.store(bytes, Ordering::Relaxed);
+    let last = peer.wait_until_complete(request.stall, stopped, &server_gone, &note)?;
     let verified = download.verify(|_| Ok(()))?.whole(&name)?;
-    let (resumed, sha1) = (peer.held(), verified.sha1);
+    let (resumed, sha1) = (peer.resumed, verified.sha1);
     verified.sync()?;
     let path = verified.publish(true)?;
-    peer.see_out(Some(wish.seed_time), stopped);
-    Ok(Fetched {
+    peer.seed(Some(request.seed_time), stopped);
+    Ok(TorrentDownload {
         path,
         bytes: bytes - resumed,
         resumed,
@@ -136,33 +119,33 @@ pub fn fetch(wish: Wish<'_>, moved: &AtomicU64, stopped: &AtomicBool) -> Result<
     })
 }
 
-/// Where to ask a tracker whose name has these addresses, and whether it is on a private network.
-/// Of both kinds only the public ones are taken: anybody can give his name a neighbour's address.
-fn places(found: Vec<SocketAddr>) -> (Vec<SocketAddr>, bool) {
-    match found.iter().all(|addr| is_private(addr.ip())) {
-        true => (found, true),
-        false => {
-            let public = found.into_iter().filter(|addr| !is_private(addr.ip()));
-            (public.collect(), false)
-        }
+/// The torrent's tracker, and whether it is on a private network.
+fn find_tracker(metainfo: &Metainfo) -> Result<(Tracker, bool)> {
+    let announce = metainfo
+        .announce
+        .as_deref()
+        .ok_or_else(|| Error::refused("the torrent", "it names no tracker"))?;
+    let url = Url::parse(announce)?;
+    let (addrs, is_private) = usable_addrs(socket::resolve(&url.host, 80)?);
+    // A torrent must not make us send anything else to a host of a private network.
+    if is_private && !matches!(url.last_segment(), "announce" | "announce.php") {
+        let reason = format!(
+            "'{}': a tracker on a private network is asked at .../announce only",
+            escape(announce)
+        );
+        return Err(Error::refused("the torrent", reason));
     }
+    Ok((Tracker { url, addrs }, is_private))
 }
 
-/// True for addresses that only neighbours can reach, or nobody as a peer: of this machine, of
-/// private, shared (RFC 6598) and local networks, of groups.
-pub fn is_private(ip: IpAddr) -> bool {
-    match ip.to_canonical() {
-        IpAddr::V4(ip) => {
-            let [first, second, ..] = ip.octets();
-            let shared = first == 100 && second & 0xc0 == 64;
-            let here = first == 0 || ip.is_loopback() || ip.is_broadcast() || ip.is_multicast();
-            ip.is_private() || ip.is_link_local() || shared || here
-        }
-        IpAddr::V6(ip) => {
-            let here = ip.is_loopback() || ip.is_unspecified() || ip.is_multicast();
-            ip.is_unique_local() || ip.is_unicast_link_local() || here
-        }
+/// The addresses of a tracker that are used, and whether they are private. Of both kinds only the
+/// public ones are: anybody can give a host name a neighbour's address.
+fn usable_addrs(mut addrs: Vec<SocketAddr>) -> (Vec<SocketAddr>, bool) {
+    let all_private = addrs.iter().all(|addr| is_private(addr.ip()));
+    if !all_private {
+        addrs.retain(|addr| !is_private(addr.ip()));
     }
+    (addrs, all_private)
 }
 
 #[cfg(test)]
@@ -170,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tracker_is_a_neighbour_only_where_all_its_addresses_are() {
+    fn tracker_is_private_when_all_its_addresses_are() {
         let at = |texts: &[&str]| -> Vec<SocketAddr> {
             texts
                 .iter()
@@ -178,34 +161,8 @@ mod tests {
                 .collect()
         };
         let (public, private) = ("8.8.8.8:80", "10.0.0.1:80");
-        assert_eq!(places(at(&[public, private])), (at(&[public]), false));
-        assert_eq!(places(at(&[private])), (at(&[private]), true));
-        assert_eq!(places(at(&[public])), (at(&[public]), false));
-    }
-
-    #[test]
-    fn neighbours_are_told_from_the_world() {
-        for (ip, private) in [
-            ("127.0.0.1", true),
-            ("10.1.2.3", true),
-            ("192.168.0.1", true),
-            ("172.16.0.1", true),
-            ("169.254.169.254", true),
-            ("::1", true),
-            ("fd00::1", true),
-            ("::ffff:10.0.0.1", true),
-            ("100.64.0.1", true),
-            ("100.127.255.255", true),
-            ("0.0.0.0", true),
-            ("::", true),
-            ("224.0.0.1", true),
-            ("ff02::1", true),
-            ("100.63.255.255", false),
-            ("100.128.0.1", false),
-            ("8.8.8.8", false),
-            ("2001:4860::1", false),
-        ] {
-            assert_eq!(is_private(ip.parse().expect(ip)), private, "{ip}");
-        }
+        assert_eq!(usable_addrs(at(&[public, private])), (at(&[public]), false));
+        assert_eq!(usable_addrs(at(&[private])), (at(&[private]), true));
+        assert_eq!(usable_addrs(at(&[public])), (at(&[public]), false));
     }
 }

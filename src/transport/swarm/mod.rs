@@ -1,54 +1,67 @@
-//! The swarm: each peer takes a part from the server and gives it to the others, speaking
-//! BitTorrent v1, so that the world's clients can sit in the same session.
+//! The swarm: each client takes a part of the file from the server and gives it to the others.
+//! Peers speak BitTorrent v1, so that other programs can take part too.
 //!
-//! - [`member`], [`link`], [`store`]: one copy, its connections, its bytes; the same for the
-//!   server's seeder and for every peer
-//! - [`connect`]: how two peers greet
-//! - [`torrents`], [`tracker`]: the server's swarms and who is in them
-//! - [`way`]: the swarm at the gate, as the server has it
-//! - [`peer`]: the same as a client has it
-//! - [`announce`]: a peer and its tracker
-//! - [`leech`]: a `.torrent` of anybody's, without a gate
-//! - [`face`]: the routes of a tracker, for a server without other HTTP
+//! - [`member`]: one copy and its connections, the same for the server's seeder and every client;
+//!   [`store`]: its bytes on disk; [`limits`]: how many connections it has
+//! - [`peer_connection`], [`outbox`]: one connection; [`handshake`]: how it begins
+//! - [`peer_id`], [`address`]: ids, roles and addresses of peers
+//! - [`torrents`], [`torrent`]: the server's swarms; [`send`]: a session of one
+//! - [`endpoints`], [`peer_registry`]: what the server answers over HTTP, and its tracker
+//! - [`peer`], [`announcer`]: a client's peer and its tracker; [`receive`]: a session of it
+//! - [`leech`]: the download of any `.torrent`, without a gate
+//! - [`face`]: the same routes for a server that answers no other HTTP
 //! - [`simulate`]: a whole swarm in virtual time
 //!
-//! No DHT, no peer exchange, no encryption, no choking by merit: everybody in a session wants the
-//! same file at the same time, and nobody is better off for being mean.
+//! There is no DHT, no peer exchange, no encryption and no choking by merit: everybody in a session
+//! wants the same file at the same time, and nobody gains by giving less.
 
 use std::sync::Arc;
 
+use crate::client::{ClientReport, FetchConfig, FetchRun};
 use crate::error::Result;
 use crate::proto::greeting::Greeting;
 use crate::server::builder::ServerCoreBuilder;
 use crate::session::Via;
-use crate::transport::swarm::torrents::Options;
-use crate::transport::swarm::torrents::Torrents;
+use crate::transport::swarm::receive::{SwarmConfig, SwarmReceiveTransport};
+use crate::transport::swarm::send::SwarmTransport;
+use crate::transport::swarm::torrents::{SwarmServerConfig, Torrents};
 
-pub mod announce;
-pub mod connect;
+pub mod address;
+pub mod announcer;
+pub mod endpoints;
 pub mod face;
+pub mod handshake;
 pub mod leech;
-pub mod link;
+pub mod limits;
 pub mod member;
+pub mod outbox;
 pub mod peer;
+pub mod peer_connection;
+pub mod peer_id;
+pub mod peer_registry;
+pub mod receive;
+pub mod send;
 pub mod simulate;
 pub mod store;
+pub mod torrent;
 pub mod torrents;
-pub mod tracker;
-pub mod way;
 
-/// Adds the swarm to a server: the way, and the peers that greet it. Its HTTP is in the returned
-/// [`Torrents`], for whoever answers HTTP on the port; [`serve_http`] does where nobody else does.
-pub fn serve(host: ServerCoreBuilder, mut options: Options) -> (ServerCoreBuilder, Arc<Torrents>) {
-    // A server that sends by nothing else keeps everybody for the gate.
-    options.gated |= host.settings().via == Some(Via::Swarm);
-    let torrents = Torrents::new(options);
-    let greeting = Arc::clone(&torrents);
+/// Adds the swarm to a server: its transport, and the peers that connect. The returned
+/// [`Torrents`] answer HTTP, for a server that has HTTP on its port; [`serve_http`] does it where
+/// there is no other.
+pub fn serve(
+    host: ServerCoreBuilder,
+    mut config: SwarmServerConfig,
+) -> (ServerCoreBuilder, Arc<Torrents>) {
+    // A server that sends only by the swarm keeps everybody waiting for the gate.
+    config.gated |= host.settings().via == Some(Via::Swarm);
+    let torrents = Torrents::new(config);
+    let serving = Arc::clone(&torrents);
     let host = host
-        .transport(Box::new(way::Swarm::new(Arc::clone(&torrents))))
+        .transport(Box::new(SwarmTransport::new(Arc::clone(&torrents))))
         .handler(
             Greeting::Swarm,
-            Arc::new(move |connection, lobby| greeting.greet(connection, lobby)),
+            Arc::new(move |connection, lobby| serving.serve(connection, lobby)),
         );
     (host, torrents)
 }
@@ -61,11 +74,11 @@ pub fn serve_http(host: ServerCoreBuilder, torrents: Arc<Torrents>) -> ServerCor
     )
 }
 
-/// Fetches over the swarm; the clients run until each has come to its end.
+/// Fetches over the swarm until every client has ended.
 ///
 /// # Errors
-/// The order cannot be begun; what happens to a client later is in its
-/// [`End`](crate::client::End).
-pub fn fetch(order: &crate::client::FetchConfig) -> Result<Vec<crate::client::ClientReport>> {
-    crate::client::FetchRun::new(order).run(order, &[&peer::Swarm])
+/// The fetch cannot be begun. What happens to a client later is in its [`ClientReport`].
+pub fn fetch(config: &FetchConfig) -> Result<Vec<ClientReport>> {
+    let transport = SwarmReceiveTransport::new(SwarmConfig::default());
+    FetchRun::new(config).run(config, &[&transport])
 }

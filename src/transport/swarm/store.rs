@@ -1,67 +1,48 @@
-//! A copy's bytes on disk: read and written by pieces and blocks, at their own places.
+//! A copy's bytes on disk, read and written by pieces and blocks at their own places.
 
 use std::fs::File;
-use std::io;
-use std::thread;
+use std::{io, thread};
 
-use crate::digest::Digest;
-use crate::digest::Hasher;
-use crate::error::Error;
-use crate::error::Result;
+use crate::digest::{Digest, Hasher};
+use crate::error::{Error, Result};
 use crate::net::STACK;
-use crate::net::copy;
-use crate::net::copy::Stop;
-use crate::proto::bt::bits::Bits;
-use crate::proto::bt::layout::Layout;
-use crate::proto::bt::metainfo::Metainfo;
+use crate::net::copy::{self, Stop};
+use crate::proto::bt::bitfield::Bitfield;
+use crate::proto::bt::layout::PieceLayout;
+use crate::proto::bt::metainfo::{self, Metainfo};
 use crate::proto::bt::wire::Block;
+use crate::text::FileName;
 
 /// An open file that holds a copy, or part of one.
 #[derive(Debug)]
 pub struct Store {
     file: File,
-    layout: Layout,
+    layout: PieceLayout,
 }
 
 impl Store {
-    /// The copy in `file`. Only positions are used, never the file's own offset.
-    pub fn new(file: File, layout: Layout) -> Self {
+    /// The copy in `file`, whose own offset is never used.
+    pub fn new(file: File, layout: PieceLayout) -> Self {
         Self { file, layout }
     }
 
-    /// Reads `bytes.len()` bytes of `piece`, from its byte `begin` on.
+    /// Reads `blocks` one after the other into `bytes`, neighbours with one call.
     ///
     /// # Errors
     /// The file is shorter, or cannot be read.
-    pub fn read(&self, piece: u32, begin: u32, bytes: &mut [u8]) -> io::Result<()> {
-        let at = self.layout.start(piece) + u64::from(begin);
-        let mut done = 0;
-        while done < bytes.len() {
-            done += read(&self.file, &mut bytes[done..], at + done as u64)?;
-        }
-        Ok(())
-    }
-
-    /// Reads `blocks` one after the other into `bytes`, neighbours in one go.
-    ///
-    /// # Errors
-    /// As [`Store::read`].
-    pub fn load(&self, blocks: &[Block], bytes: &mut [u8]) -> io::Result<()> {
-        let (mut at, mut first) = (0, 0);
-        while first < blocks.len() {
-            let begin = blocks[first];
-            let mut len = begin.len;
-            let mut last = first + 1;
-            while last < blocks.len()
-                && blocks[last].piece == begin.piece
-                && blocks[last].begin == begin.begin + len
-            {
-                len += blocks[last].len;
-                last += 1;
+    pub fn read_blocks(&self, blocks: &[Block], bytes: &mut [u8]) -> io::Result<()> {
+        let mut rest = bytes;
+        for run in blocks.chunk_by(|one, two| {
+            one.piece == two.piece && one.begin.checked_add(one.len) == Some(two.begin)
+        }) {
+            let len: usize = run.iter().map(|block| block.len as usize).sum();
+            let (now, after) = rest.split_at_mut(len);
+            let at = self.layout.start(run[0].piece) + u64::from(run[0].begin);
+            let mut done = 0;
+            while done < len {
+                done += read(&self.file, &mut now[done..], at + done as u64)?;
             }
-            self.read(begin.piece, begin.begin, &mut bytes[at..at + len as usize])?;
-            at += len as usize;
-            first = last;
+            rest = after;
         }
         Ok(())
     }
@@ -70,13 +51,13 @@ impl Store {
     ///
     /// # Errors
     /// The disk is full or fails.
-    pub fn write(&self, piece: u32, bytes: &[u8]) -> io::Result<()> {
-        copy::write_at(&self.file, bytes, self.layout.start(piece)).map_err(failed)
+    pub fn write_piece(&self, piece: u32, bytes: &[u8]) -> io::Result<()> {
+        copy::write_at(&self.file, bytes, self.layout.start(piece)).map_err(to_io)
     }
 
-    /// Lets another client have the file, though threads that are ending still have it open: all
-    /// that they can write is a right piece at its place.
-    pub fn give_back(&self) {
+    /// Unlocks the file for another client. Threads that are ending may still write to it, but
+    /// only verified pieces at their places.
+    pub fn unlock(&self) {
         if let Err(error) = self.file.unlock() {
             log::debug!("cannot unlock the copy: {error}");
         }
@@ -86,9 +67,9 @@ impl Store {
     ///
     /// # Errors
     /// It cannot be read.
-    pub fn verify(&self, metainfo: &Metainfo) -> io::Result<Bits> {
+    pub fn verify(&self, metainfo: &Metainfo) -> io::Result<Bitfield> {
         let held = self.file.metadata()?.len();
-        let mut have = Bits::new(self.layout.pieces());
+        let mut have = Bitfield::new(self.layout.pieces());
         for piece in 0..self.layout.pieces() {
             let end = self.layout.start(piece) + u64::from(self.layout.len(piece));
             if end > held {
@@ -102,35 +83,41 @@ impl Store {
     }
 }
 
-/// The digests of every piece of `file`, by two threads.
+/// Makes the torrent of a file, with two threads that hash its pieces.
 ///
 /// # Errors
-/// The file is shorter than its layout, or cannot be read.
-pub fn digests(file: &File, layout: Layout, at: &str) -> Result<Vec<Digest>> {
+/// The file is empty, shorter than `bytes`, has too many pieces, or cannot be read.
+pub fn make_metainfo(file: &File, name: &FileName, bytes: u64) -> Result<Metainfo> {
+    let layout = PieceLayout::new(bytes, metainfo::piece_bytes(bytes));
+    let digests = digests(file, layout).map_err(Error::io("read the file", name))?;
+    Metainfo::new(name.clone(), bytes, layout.piece, digests)
+        .map_err(|error| Error::refused("gatecast", error.to_string()))
+}
+
+fn digests(file: &File, layout: PieceLayout) -> io::Result<Vec<Digest>> {
     let pieces = layout.pieces();
-    let half = |from: u32, to: u32| -> io::Result<Vec<Digest>> {
+    let range = |from: u32, to: u32| -> io::Result<Vec<Digest>> {
         (from..to)
             .map(|piece| digest(file, layout, piece))
             .collect()
     };
-    let both = thread::scope(|scope| {
+    thread::scope(|scope| {
         let second = thread::Builder::new()
             .name("pieces".to_owned())
             .stack_size(STACK)
-            .spawn_scoped(scope, || half(pieces / 2, pieces));
-        let mut first = half(0, pieces / 2)?;
-        first.extend(match second {
+            .spawn_scoped(scope, || range(pieces / 2, pieces));
+        let mut digests = range(0, pieces / 2)?;
+        digests.extend(match second {
             Ok(second) => second
                 .join()
                 .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?,
-            Err(_) => half(pieces / 2, pieces)?,
+            Err(_) => range(pieces / 2, pieces)?,
         });
-        Ok(first)
-    });
-    both.map_err(Error::io("read the file", at))
+        Ok(digests)
+    })
 }
 
-fn digest(file: &File, layout: Layout, piece: u32) -> io::Result<Digest> {
+fn digest(file: &File, layout: PieceLayout, piece: u32) -> io::Result<Digest> {
     let mut buffer = [0; 16 << 10];
     let (mut at, mut left) = (layout.start(piece), layout.len(piece) as usize);
     let mut hasher = Hasher::default();
@@ -145,10 +132,10 @@ fn digest(file: &File, layout: Layout, piece: u32) -> io::Result<Digest> {
 }
 
 fn read(file: &File, bytes: &mut [u8], at: u64) -> io::Result<usize> {
-    copy::read_at(file, bytes, at).map_err(failed)
+    copy::read_at(file, bytes, at).map_err(to_io)
 }
 
-fn failed(stop: Stop) -> io::Error {
+fn to_io(stop: Stop) -> io::Error {
     match stop {
         Stop::Disk(error) | Stop::Peer(error) => error,
         Stop::Short => io::Error::new(io::ErrorKind::UnexpectedEof, "the file is shorter now"),

@@ -179,7 +179,7 @@ fn read_exact(seat: &Seat, bytes: &mut [u8], deadline: Moment) -> Result<(), Err
     let mut stream = seat.stream();
     let begun = clock::now();
     let timed_out = || Error::TimedOut {
-        phase: Phase::Receipt,
+        phase: Phase::Receipt.name(),
         at: String::new(),
         after: deadline.since(begun),
     };

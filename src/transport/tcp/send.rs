@@ -245,7 +245,7 @@ impl TcpSession {
                     (None, _) => format!("the source ended at byte {moved}"),
                 };
                 if seat.kind() == ClientKind::Native {
-                    tell(seat, &reason, missing);
+                    send_last_words(seat, &reason, missing);
                 }
                 TransferFailure {
                     outcome: Outcome::Cut,
@@ -275,7 +275,7 @@ fn first_block(source: &Source, range: std::ops::Range<u64>) -> Result<Vec<u8>, 
 
 /// Says why the payload ends: with last words behind it, or, where they would be taken for the
 /// rest of it, with zeros in their place and an ERROR after them.
-fn tell(seat: &SeatConnection, reason: &str, missing: u64) {
+fn send_last_words(seat: &SeatConnection, reason: &str, missing: u64) {
     let words = encode_last_words(seat.session().id, reason);
     let short = usize::try_from(missing)
         .ok()

@@ -130,7 +130,7 @@ fn explain(incoming: &ReceiveContext<'_>, stop: Stop) -> Error {
         .map_or_else(|_| "the server".to_owned(), |addr| addr.to_string());
     match stop {
         Stop::Stalled => Error::TimedOut {
-            phase: Phase::Transfer,
+            phase: Phase::Transfer.name(),
             at: peer,
             after: incoming.config.stall,
         },
@@ -140,7 +140,10 @@ fn explain(incoming: &ReceiveContext<'_>, stop: Stop) -> Error {
         },
         Stop::Peer(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
             match last_words(incoming) {
-                Some(reason) => Error::source_changed(peer, &crate::text::escape(&reason)),
+                Some(reason) => Error::SourceChanged {
+                    at: peer,
+                    what: crate::text::escape(&reason),
+                },
                 None => {
                     let moved = incoming.moved.load(Ordering::Relaxed);
                     let what = format!(

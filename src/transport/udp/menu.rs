@@ -118,7 +118,7 @@ impl LabClient {
             }
         }
         Err(Error::TimedOut {
-            phase: Phase::Offer,
+            phase: Phase::Offer.name(),
             at: self.server.to_string(),
             after: ANSWER * TRIES,
         })

@@ -197,7 +197,7 @@ impl<'a> Reception<'a> {
             }
             if now.since(quiet_since) > target.order.stall || now >= deadline {
                 return Err(Error::TimedOut {
-                    phase: Phase::Transfer,
+                    phase: Phase::Transfer.name(),
                     at: lines.peer().to_string(),
                     after: target.order.stall,
                 });

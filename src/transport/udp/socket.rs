@@ -7,21 +7,14 @@
 
 use std::io;
 use std::io::IoSlice;
-use std::net::IpAddr;
-use std::net::Ipv4Addr;
-use std::net::SocketAddr;
-use std::net::UdpSocket;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::ops::Range;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::error::Error;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::net::datagrams;
-use crate::net::datagrams::BATCHED;
-use crate::net::datagrams::kernel;
-use crate::net::datagrams::options;
+use crate::net::datagrams::{BATCHED, kernel, options};
 
 /// Sends datagrams.
 #[derive(Debug)]

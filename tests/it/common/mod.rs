@@ -39,6 +39,8 @@ pub(crate) mod http;
     )
 )]
 pub(crate) mod program;
+#[cfg(feature = "cli")]
+pub(crate) mod schema;
 #[cfg(all(target_os = "linux", feature = "cli", feature = "sockopt"))]
 pub(crate) mod star;
 pub(crate) mod swarm;

@@ -9,11 +9,11 @@ use std::thread::JoinHandle;
 use gatecast::internals::client::{ClientReport, FetchConfig};
 use gatecast::internals::proto::bt::metainfo::Metainfo;
 use gatecast::internals::proto::bt::wire;
-use gatecast::internals::proto::bt::wire::{Block, Handshake, Limits, Message};
+use gatecast::internals::proto::bt::wire::{Block, Handshake, Message, MessageLimits};
 use gatecast::internals::server::config::ServerConfig;
 use gatecast::internals::session::Via;
 use gatecast::internals::transport::swarm;
-use gatecast::internals::transport::swarm::torrents::Options;
+use gatecast::internals::transport::swarm::torrents::SwarmServerConfig;
 
 use crate::common::http::get;
 use crate::common::{PATIENCE, Server};
@@ -25,7 +25,7 @@ pub(crate) fn server(bytes: u64, set: impl FnOnce(&mut ServerConfig)) -> Server 
         set(settings);
     };
     Server::with(bytes, set, |host| {
-        let (host, torrents) = swarm::serve(host, Options::default());
+        let (host, torrents) = swarm::serve(host, SwarmServerConfig::default());
         swarm::serve_http(host, torrents)
     })
 }
@@ -72,7 +72,7 @@ pub(crate) fn data_of<'a>(content: &'a [u8], metainfo: &Metainfo, block: Block) 
 /// A peer that sends messages one by one, right or wrong.
 pub(crate) struct Raw {
     pub(crate) stream: TcpStream,
-    limits: Limits,
+    limits: MessageLimits,
 }
 
 impl Raw {
@@ -87,14 +87,14 @@ impl Raw {
         stream
             .write_all(&ours.encode())
             .expect("a peer that listens");
-        let mut theirs = [0; wire::HANDSHAKE];
+        let mut theirs = [0; wire::HANDSHAKE_LEN];
         stream.read_exact(&mut theirs).expect("a handshake");
         let theirs = Handshake::decode(&theirs).expect("a handshake");
         assert_eq!(theirs.info_hash, ours.info_hash);
         let pieces = metainfo.pieces.len() as u32;
         Self {
             stream,
-            limits: Limits { pieces, fast: true },
+            limits: MessageLimits { pieces, fast: true },
         }
     }
 
@@ -115,7 +115,7 @@ impl Raw {
             let mut head = [0; 4];
             self.stream.read_exact(&mut head).ok()?;
             let len = u32::from_be_bytes(head) as usize;
-            assert!(len <= self.limits.longest(), "{len}");
+            assert!(len <= self.limits.max_len(), "{len}");
             let mut body = vec![0; len];
             self.stream.read_exact(&mut body).ok()?;
             if len > 0 {

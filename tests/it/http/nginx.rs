@@ -92,7 +92,7 @@ fn place(bytes: u64) -> (tempfile::TempDir, PathBuf, Digest) {
 }
 
 #[test]
-fn copy_from_nginx_needs_known_digest_to_be_proven() {
+fn copy_from_nginx_is_proven_only_with_a_known_digest() {
     if !have("nginx", Path::new(NGINX).exists()) {
         return;
     }
@@ -185,7 +185,7 @@ fn ranged(port: u16, path: &str, range: &str) -> (u16, Option<String>, Vec<u8>) 
 }
 
 #[test]
-fn nginx_and_gatecast_answer_ranges_alike() {
+fn nginx_answers_ranges_as_we_do() {
     if !have("nginx", Path::new(NGINX).exists()) {
         return;
     }

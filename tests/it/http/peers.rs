@@ -48,7 +48,7 @@ fn code_of(child: Child) -> (i32, String) {
 }
 
 #[test]
-fn curl_native_and_lab_clients_share_a_session() {
+fn curl_native_and_lab_clients_share_one_session() {
     let python = installed("python3");
     if !have("curl and python3", installed("curl") && python) {
         return;
@@ -129,7 +129,7 @@ fn curl_native_and_lab_clients_share_a_session() {
 
 /// It is killed at 50 random places.
 #[test]
-fn killed_curl_resumes_to_whole_copy() {
+fn copy_is_whole_when_killed_curl_continues() {
     if !have("curl", installed("curl")) {
         return;
     }
@@ -204,7 +204,7 @@ fn killed_curl_resumes_to_whole_copy() {
 }
 
 #[test]
-fn curl_at_gate_resumes_and_detects_truncation() {
+fn curl_resumes_at_gate_and_reports_a_short_copy() {
     if !have("curl", installed("curl")) {
         return;
     }
@@ -245,7 +245,7 @@ fn curl_at_gate_resumes_and_detects_truncation() {
 }
 
 #[test]
-fn wget_and_aria2_fetch_and_aria2_checks_digest() {
+fn wget_and_aria2_get_file_and_aria2_checks_digest() {
     let there = installed("wget") && installed("aria2c");
     if !have("wget and aria2c", there) {
         return;

@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::thread;
 use std::time::Duration;
 
-use gatecast::internals::proto::bt::tracker::Answer;
-use gatecast::internals::proto::bt::wire::{BLOCK, Block, Message};
+use gatecast::internals::proto::bt::tracker::response::AnnounceResponse;
+use gatecast::internals::proto::bt::wire::{BLOCK_LEN, Block, Message};
 use gatecast::internals::transport::swarm::leech;
-use gatecast::internals::transport::swarm::member::FOREIGN_LINKS;
+use gatecast::internals::transport::swarm::limits::EXTERNAL_CONNECTIONS;
 use gatecast::internals::units::Rate;
 
 use crate::common;
@@ -33,7 +33,7 @@ fn everything(bytes: u64, piece: u32) -> Vec<Block> {
     while at < bytes {
         let begin = u32::try_from(at % u64::from(piece)).expect("inside a piece");
         let len = (bytes - at)
-            .min(u64::from(BLOCK))
+            .min(u64::from(BLOCK_LEN))
             .min(u64::from(piece - begin));
         all.push(Block {
             piece: u32::try_from(at / u64::from(piece)).expect("few pieces"),
@@ -52,16 +52,16 @@ fn flood_of_connections_is_bounded_and_session_finishes() {
         let server = server(1_000_000, |settings| settings.clients = Some(3));
         let torrent = metainfo(&server);
         // As many links of one address as honest peers may need.
-        let mut flood: Vec<Raw> = (0..FOREIGN_LINKS)
+        let mut flood: Vec<Raw> = (0..EXTERNAL_CONNECTIONS)
             .map(|n| Raw::join(server.addr, &torrent, id(n)))
             .collect();
-        until("a room's links", || peers(&server) == FOREIGN_LINKS);
+        until("a room's links", || peers(&server) == EXTERNAL_CONNECTIONS);
         // All further links get a handshake and are closed.
-        for n in FOREIGN_LINKS..1000 {
+        for n in EXTERNAL_CONNECTIONS..1000 {
             let mut one = Raw::join(server.addr, &torrent, id(n));
             assert_eq!(one.read_message(), None, "connection {n}");
         }
-        assert_eq!(peers(&server), FOREIGN_LINKS);
+        assert_eq!(peers(&server), EXTERNAL_CONNECTIONS);
         let ends = fetch(&server, 3, |_| {}).join().expect("no panic");
         assert!(ends.iter().all(|end| end.path.is_some()), "{ends:?}");
         let record = server.record();
@@ -117,7 +117,7 @@ fn greedy_peers_are_bounded_and_delay_nobody() {
         let one = Block {
             piece: 0,
             begin: 0,
-            len: BLOCK,
+            len: BLOCK_LEN,
         };
         (0..10_000).for_each(|_| Message::Request(one).encode(&mut asks));
         silent
@@ -164,7 +164,7 @@ fn tracker_death_in_mid_session_stops_nobody() {
         let url = format!("http://{}/announce", tracker.local_addr().expect("bound"));
         torrent.announce = Some(url);
         let tracker_thread = thread::spawn(move || answer_once(&tracker, at));
-        let wish = leech::Wish {
+        let wish = leech::TorrentRequest {
             metainfo: torrent,
             out: &server.out("o"),
             stall: common::PATIENCE,
@@ -187,7 +187,7 @@ fn tracker_death_in_mid_session_stops_nobody() {
 fn answer_once(tracker: &TcpListener, peer: SocketAddr) {
     let (mut stream, _) = tracker.accept().expect("the leech");
     request_head(&mut stream);
-    let body = Answer {
+    let body = AnnounceResponse {
         complete: 1,
         incomplete: 1,
         interval: 1,
@@ -282,7 +282,10 @@ mod processes {
                 assert_eq!(client.code(), 4, "{}", client.stderr());
                 let said = client.stderr();
                 assert!(said.contains("pieces are missing"), "{said}");
-                assert!(said.contains("at nobody, and the server is gone"), "{said}");
+                assert!(
+                    said.contains("no peer has, and the server is gone"),
+                    "{said}"
+                );
                 let there = entries(&path.join(format!("c{n}")));
                 assert!(there.iter().all(|path| common::is_part(path)), "{there:?}");
             }

@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 
 use gatecast::internals::digest::Digest;
 use gatecast::internals::proto::bt::metainfo::Metainfo;
-use gatecast::internals::proto::bt::tracker::{Announce, Answer, Event};
-use gatecast::internals::proto::bt::wire::{Block, Introduction, Message};
+use gatecast::internals::proto::bt::tracker::announce::{Announce, AnnounceEvent};
+use gatecast::internals::proto::bt::tracker::response::AnnounceResponse;
+use gatecast::internals::proto::bt::wire::{Block, ExtendedHandshake, Message};
 use gatecast::internals::proto::greeting::Greeting;
 use gatecast::internals::proto::native::FromServer;
 use gatecast::internals::server::listener::Connection;
@@ -20,9 +21,10 @@ use gatecast::internals::server::lobby::Lobby;
 use gatecast::internals::session::Via;
 use gatecast::internals::text::FileName;
 use gatecast::internals::transport::swarm;
-use gatecast::internals::transport::swarm::leech::Fetched;
-use gatecast::internals::transport::swarm::member::FOREIGN_LINKS;
-use gatecast::internals::transport::swarm::torrents::{Options, seated_id};
+use gatecast::internals::transport::swarm::leech::TorrentDownload;
+use gatecast::internals::transport::swarm::limits::EXTERNAL_CONNECTIONS;
+use gatecast::internals::transport::swarm::peer_id::seated_id;
+use gatecast::internals::transport::swarm::torrents::SwarmServerConfig;
 use gatecast::internals::transport::swarm::{face, leech};
 
 use crate::common;
@@ -48,7 +50,7 @@ impl Tracker {
             for mut stream in listener.incoming().map_while(Result::ok) {
                 let asked = request_head(&mut stream);
                 let mut state = tracker.lock();
-                let body = Answer {
+                let body = AnnounceResponse {
                     complete: 0,
                     incomplete: 1,
                     interval: 1,
@@ -88,14 +90,17 @@ impl Tracker {
 }
 
 /// An ordinary leech of `server`'s file that knows only the peers that `tracker` names.
-fn leech(server: &Server, tracker: &Tracker) -> (Metainfo, JoinHandle<Fetched>, Arc<AtomicU64>) {
+fn leech(
+    server: &Server,
+    tracker: &Tracker,
+) -> (Metainfo, JoinHandle<TorrentDownload>, Arc<AtomicU64>) {
     let mut torrent = metainfo(server);
     torrent.announce = Some(format!("http://{}/announce", tracker.start()));
     let (wanted, out) = (torrent.clone(), server.out("o"));
     let moved = Arc::new(AtomicU64::new(0));
     let counted = Arc::clone(&moved);
     let fetching = thread::spawn(move || {
-        let wish = leech::Wish {
+        let wish = leech::TorrentRequest {
             metainfo: wanted,
             out: &out,
             stall: common::PATIENCE,
@@ -141,9 +146,9 @@ fn connected_peer_is_not_dialed_again_on_announce() {
         let at = tracker.first();
         // Its id is greater than the leech's, so the leech would dial it.
         let mut raw = Raw::join(at, &torrent, *b"-GC0001-Lzzzzzzzzzzz");
-        let told = Introduction {
+        let told = ExtendedHandshake {
             port: Some(door.addr().port()),
-            ..Introduction::default()
+            ..ExtendedHandshake::default()
         };
         raw.send(&Message::HaveAll);
         raw.send(&Message::Extended(0, &told.encode()));
@@ -218,7 +223,7 @@ fn peer_id_without_seat_is_treated_as_foreign() {
         );
         // No seat has these ids. As many of them are let in from one address as of any other
         // program.
-        let mut strangers: Vec<Raw> = (0..FOREIGN_LINKS)
+        let mut strangers: Vec<Raw> = (0..EXTERNAL_CONNECTIONS)
             .map(|n| {
                 let id = format!("-GC0001-P0000000{n:04x}");
                 Raw::join(
@@ -280,7 +285,7 @@ fn client_refused_by_tracker_dials_the_seeder() {
             200_000,
             |settings| settings.via = Some(Via::Swarm),
             |host| {
-                let (host, torrents) = swarm::serve(host, Options::default());
+                let (host, torrents) = swarm::serve(host, SwarmServerConfig::default());
                 let deaf = move |connection: Connection, lobby: &Arc<Lobby>| {
                     if connection.first.starts_with(b"GET /announce") {
                         counted.fetch_add(1, Ordering::Relaxed);
@@ -314,11 +319,11 @@ fn leech_of(
     torrent: &Metainfo,
     stall: Duration,
     seed_time: Duration,
-) -> JoinHandle<gatecast::internals::error::Result<Fetched>> {
+) -> JoinHandle<gatecast::internals::error::Result<TorrentDownload>> {
     let metainfo = torrent.clone();
     thread::spawn(move || {
         let out = tempfile::tempdir().expect("a folder");
-        let wish = leech::Wish {
+        let wish = leech::TorrentRequest {
             metainfo,
             out: out.path(),
             stall,
@@ -455,13 +460,13 @@ fn slow_peer_holds_finished_client_only_for_seconds() {
             peer_id: *b"-XX0001-asks-the-way",
             port: 5000,
             left: Some(5),
-            event: Event::Regular,
+            event: AnnounceEvent::Regular,
             wanted: 50,
-            sent: 0,
-            from: Vec::new(),
+            uploaded: 0,
+            received_from: Vec::new(),
         };
         let target = format!("/announce?{}", announce.encode());
-        let known = Answer::decode(&get(server.addr, &target)).expect("an answer");
+        let known = AnnounceResponse::decode(&get(server.addr, &target)).expect("an answer");
         let at = known.peers.iter().find(|addr| **addr != server.addr);
         let Some(&at) = at else {
             panic!("{known:?}");
@@ -510,10 +515,10 @@ fn announce(server: &Server, torrent: &Metainfo, number: usize, port: u16) -> Ve
             .expect("twenty"),
         port,
         left: Some(5),
-        event: Event::Started,
+        event: AnnounceEvent::Started,
         wanted: 0,
-        sent: 0,
-        from: Vec::new(),
+        uploaded: 0,
+        received_from: Vec::new(),
     };
     get(server.addr, &format!("/announce?{}", announce.encode()))
 }

@@ -4,7 +4,6 @@ mod faults;
 mod links;
 #[cfg(all(target_os = "linux", feature = "cli", feature = "sockopt"))]
 mod peers;
-mod web;
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -14,7 +13,7 @@ use std::time::Duration;
 
 use gatecast::internals::client::FetchRun;
 use gatecast::internals::digest::Digest;
-use gatecast::internals::proto::bt::tracker::{Announce, Event};
+use gatecast::internals::proto::bt::tracker::announce::{Announce, AnnounceEvent};
 use gatecast::internals::proto::bt::wire::{Block, Handshake, Message};
 use gatecast::internals::session::Via;
 use gatecast::internals::transfer::Outcome;
@@ -140,10 +139,10 @@ fn sender_of_wrong_pieces_is_found_and_copies_are_whole() {
             peer_id: *b"-XX0001-liarliarliar",
             port,
             left: Some(5),
-            event: Event::Started,
+            event: AnnounceEvent::Started,
             wanted: 0,
-            sent: 0,
-            from: Vec::new(),
+            uploaded: 0,
+            received_from: Vec::new(),
         };
         get(server.addr, &format!("/announce?{}", announce.encode()));
         thread::spawn(move || {
@@ -202,7 +201,7 @@ fn peers_name_pieces_missing_without_server() {
         for end in clients.join().expect("no panic") {
             let error = end.error.expect("it cannot be whole").to_string();
             assert!(error.contains("pieces are missing"), "{error}");
-            assert!(error.contains("at nobody"), "{error}");
+            assert!(error.contains("no peer has"), "{error}");
             assert_eq!(end.path, None);
         }
         server.only_whole_copies();
@@ -222,7 +221,7 @@ fn interrupted_copy_resumes_by_its_pieces() {
             stopping.stop();
         });
         let ends = fetching
-            .run(&order, &[&swarm::peer::Swarm])
+            .run(&order, &[&swarm::receive::SwarmReceiveTransport::default()])
             .expect("an order");
         stopper.join().expect("no panic");
         assert_eq!(ends[0].path, None);
@@ -242,7 +241,7 @@ fn interrupted_copy_resumes_by_its_pieces() {
 fn torrent_is_fetched_without_gate() {
     within(LIMIT, || {
         let server = server(500_000, |settings| settings.via = None);
-        let wish = leech::Wish {
+        let wish = leech::TorrentRequest {
             metainfo: metainfo(&server),
             out: &server.out("o"),
             stall: common::PATIENCE,
@@ -336,10 +335,10 @@ fn tracker_answers_every_request() {
             peer_id: *b"-XX0001-abcdefghijkl",
             port,
             left: Some(5),
-            event: Event::Stopped,
+            event: AnnounceEvent::Stopped,
             wanted: 50,
-            sent: 0,
-            from: Vec::new(),
+            uploaded: 0,
+            received_from: Vec::new(),
         };
         get(server.addr, &format!("/announce?{}", announce.encode()))
     };

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 
 #[test]
-fn values_are_read_and_know_their_bytes() {
+fn values_are_read_with_their_bytes() {
     let item = decode(b"d3:agei-7e4:infod4:name1:xe4:listl1:ai0eee").expect("canonical");
     assert_eq!(item.get("age").and_then(Item::integer), Some(-7));
     assert_eq!(item.get("info").expect("there").raw, b"d4:name1:xe");
@@ -22,7 +22,7 @@ fn values_are_read_and_know_their_bytes() {
 }
 
 #[test]
-fn what_is_not_canonical_is_refused() {
+fn non_canonical_input_is_refused() {
     for text in [
         "",
         "i-0e",
@@ -65,7 +65,7 @@ fn what_is_not_canonical_is_refused() {
 }
 
 #[test]
-fn deep_nesting_is_an_error_and_the_deepest_honest_one_is_not() {
+fn nesting_is_refused_beyond_the_limit() {
     for byte in ["l", "d", "d1:a"] {
         assert!(decode(byte.repeat(20_000).as_bytes()).is_err());
     }
@@ -98,7 +98,7 @@ fn the_number_of_values_is_bounded() {
 }
 
 #[test]
-fn an_input_cut_anywhere_is_refused() {
+fn truncated_input_is_refused() {
     let whole = b"d4:infod6:lengthi5e4:name3:abce4:listl2:xxi-3eee";
     decode(whole).expect("whole");
     for end in 0..whole.len() {
@@ -107,7 +107,7 @@ fn an_input_cut_anywhere_is_refused() {
 }
 
 #[test]
-fn a_dictionary_is_written_sorted() {
+fn dictionary_is_written_sorted() {
     let written = Dictionary::default()
         .integer("b", 2)
         .bytes("a", b"\x00\xff")
@@ -177,7 +177,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(4096))]
 
     #[test]
-    fn what_is_encoded_is_decoded_from_the_same_bytes(bytes in any_value()) {
+    fn encoded_values_decode_from_the_same_bytes(bytes in any_value()) {
         prop_assert_eq!(decode(&bytes).expect("canonical").raw, &bytes[..]);
         prop_assert!(second_opinion(&bytes));
     }

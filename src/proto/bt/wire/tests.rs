@@ -2,12 +2,12 @@ use proptest::prelude::*;
 
 use super::*;
 
-const LIMITS: Limits = Limits {
+const LIMITS: MessageLimits = MessageLimits {
     pieces: 10,
     fast: true,
 };
 
-const SLOW: Limits = Limits {
+const SLOW: MessageLimits = MessageLimits {
     pieces: 10,
     fast: false,
 };
@@ -29,7 +29,7 @@ fn messages() -> Vec<Message<'static>> {
         Message::Bitfield(&[0xff, 0xc0]),
         Message::Request(BLOCK_1),
         Message::Piece(3, 7, b"payload"),
-        Message::Piece(3, 7, &[7; BLOCK as usize]),
+        Message::Piece(3, 7, &[7; BLOCK_LEN as usize]),
         Message::Cancel(BLOCK_1),
         Message::HaveAll,
         Message::HaveNone,
@@ -40,7 +40,7 @@ fn messages() -> Vec<Message<'static>> {
 }
 
 #[test]
-fn every_message_goes_there_and_back_however_it_is_split() {
+fn every_message_round_trips_however_it_is_split() {
     let mut stream = Vec::new();
     messages()
         .iter()
@@ -48,10 +48,10 @@ fn every_message_goes_there_and_back_however_it_is_split() {
     let mut at = 0;
     for message in messages() {
         let rest = &stream[at..];
-        let len = frame(rest, LIMITS).expect("short").expect("whole");
+        let len = frame_len(rest, LIMITS).expect("short").expect("whole");
         for cut in 0..len {
             assert_eq!(
-                frame(&rest[..cut], LIMITS),
+                frame_len(&rest[..cut], LIMITS),
                 Ok(None),
                 "{message:?} at {cut}"
             );
@@ -63,11 +63,11 @@ fn every_message_goes_there_and_back_however_it_is_split() {
 }
 
 #[test]
-fn a_handshake_is_68_bytes_and_tells_what_its_speaker_can() {
+fn handshake_has_68_bytes_and_tells_what_its_sender_can() {
     let ours = Handshake::new(Digest::of(b"x"), *b"-GC0001-abcdefghijkl");
     let bytes = ours.encode();
     assert_eq!(Handshake::decode(&bytes), Ok(ours));
-    assert!(ours.fast() && ours.extended() && ours.native());
+    assert!(ours.fast() && ours.extended() && ours.is_gatecast());
     for (at, byte) in [(0, 0), (0, 255), (1, b'b'), (19, b'x')] {
         let mut wrong = bytes;
         wrong[at] = byte;
@@ -77,11 +77,11 @@ fn a_handshake_is_68_bytes_and_tells_what_its_speaker_can() {
     foreign[20..28].fill(0);
     foreign[48..56].copy_from_slice(b"-TR3000-");
     let foreign = Handshake::decode(&foreign).expect("a handshake");
-    assert!(!foreign.fast() && !foreign.extended() && !foreign.native());
+    assert!(!foreign.fast() && !foreign.extended() && !foreign.is_gatecast());
 }
 
 #[test]
-fn lengths_that_a_message_cannot_have_are_refused() {
+fn invalid_message_lengths_are_refused() {
     for (id, wrong) in [
         (0, vec![1]),
         (1, vec![1]),
@@ -94,7 +94,7 @@ fn lengths_that_a_message_cannot_have_are_refused() {
         (6, vec![0; 11]),
         (6, vec![0; 13]),
         (7, vec![0; 7]),
-        (7, vec![0; 8 + BLOCK as usize + 1]),
+        (7, vec![0; 8 + BLOCK_LEN as usize + 1]),
         (8, vec![0; 0]),
         (9, vec![0; 1]),
         (13, vec![0; 3]),
@@ -116,39 +116,39 @@ fn lengths_that_a_message_cannot_have_are_refused() {
 }
 
 #[test]
-fn a_length_over_the_limit_is_refused_before_the_rest_has_come() {
-    for len in [u32::MAX, 1 << 31, LIMITS.longest() as u32 + 1] {
-        assert!(frame(&len.to_be_bytes(), LIMITS).is_err(), "{len}");
+fn too_long_message_is_refused_before_it_is_complete() {
+    for len in [u32::MAX, 1 << 31, LIMITS.max_len() as u32 + 1] {
+        assert!(frame_len(&len.to_be_bytes(), LIMITS).is_err(), "{len}");
     }
-    let longest = LIMITS.longest() as u32;
-    assert_eq!(frame(&longest.to_be_bytes(), LIMITS), Ok(None));
-    let many = Limits {
+    let longest = LIMITS.max_len() as u32;
+    assert_eq!(frame_len(&longest.to_be_bytes(), LIMITS), Ok(None));
+    let many = MessageLimits {
         pieces: crate::proto::bt::metainfo::PIECES_MAX,
         fast: true,
     };
     let bitfield = 1 + many.pieces / 8;
     assert_eq!(
-        frame(&bitfield.to_be_bytes(), many),
+        frame_len(&bitfield.to_be_bytes(), many),
         Ok(None),
         "the largest honest bitfield"
     );
-    assert!(frame(&(bitfield + 1).to_be_bytes(), many).is_err());
+    assert!(frame_len(&(bitfield + 1).to_be_bytes(), many).is_err());
 }
 
 #[test]
-fn an_introduction_is_read_and_nonsense_in_it_is_passed_over() {
-    let ours = Introduction {
+fn extended_handshake_ignores_invalid_values() {
+    let ours = ExtendedHandshake {
         port: Some(6881),
         requests: Some(500),
         program: Some("gatecast".to_owned()),
     };
-    assert_eq!(Introduction::decode(&ours.encode()), Ok(ours));
+    assert_eq!(ExtendedHandshake::decode(&ours.encode()), Ok(ours));
     assert_eq!(
-        Introduction::decode(b"d1:pi99999e4:reqqi-5e1:vi1ee"),
-        Ok(Introduction::default())
+        ExtendedHandshake::decode(b"d1:pi99999e4:reqqi-5e1:vi1ee"),
+        Ok(ExtendedHandshake::default())
     );
-    assert!(Introduction::decode(b"d1:p").is_err());
-    assert!(Introduction::decode("l".repeat(20_000).as_bytes()).is_err());
+    assert!(ExtendedHandshake::decode(b"d1:p").is_err());
+    assert!(ExtendedHandshake::decode("l".repeat(20_000).as_bytes()).is_err());
 }
 
 proptest! {
@@ -160,8 +160,8 @@ proptest! {
         for limits in [LIMITS, SLOW] {
             let _ = Message::decode(&bytes, limits);
             let _ = Message::decode(&framed, limits);
-            let _ = frame(&bytes, limits);
+            let _ = frame_len(&bytes, limits);
         }
-        let _ = Introduction::decode(&bytes);
+        let _ = ExtendedHandshake::decode(&bytes);
     }
 }

@@ -1,8 +1,8 @@
 //! What a study compares: something that brings a file from host 0 to the other hosts.
 //!
 //! A [`Contender`] starts real programs on real hosts and says what each client got and when.
-//! Every way of gatecast is one already ([`native`](crate::testbed::study::contender::native)); another program
-//! becomes one by this trait ([`nginx`](crate::testbed::study::contender::nginx) is), and the study does not change.
+//! [`native`] is every way of gatecast. Another program becomes a contender by this trait, as
+//! [`nginx`] is, and the study does not change.
 
 pub mod multicast;
 pub mod native;
@@ -10,8 +10,11 @@ pub mod nginx;
 pub mod torrent;
 
 use std::fmt;
+use std::fs;
+use std::fs::File;
 use std::net::Ipv4Addr;
 use std::path::Path;
+use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
@@ -19,9 +22,13 @@ use serde::Deserialize;
 use serde::Serialize;
 
 use crate::digest::Digest;
+use crate::error::Error;
 use crate::error::Result;
+use crate::net::clock;
 use crate::testbed::star::host::Host;
 use crate::testbed::study::bound::Bound;
+use crate::transfer::Outcome;
+use crate::units::Moment;
 
 /// A way to measure.
 pub trait Contender: fmt::Debug + Send + Sync {
@@ -32,7 +39,7 @@ pub trait Contender: fmt::Debug + Send + Sync {
     fn bound(&self) -> Bound;
 
     /// What carries its bytes, and so the goodput that the bound is made of.
-    fn carrier(&self) -> Carrier;
+    fn carrier(&self) -> PayloadCarrier;
 
     /// Checks before the first run that what it needs is there.
     ///
@@ -52,7 +59,7 @@ pub trait Contender: fmt::Debug + Send + Sync {
 
 /// What carries bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Carrier {
+pub enum PayloadCarrier {
     /// TCP connections.
     Tcp,
     /// Full DATA datagrams of gatecast's UDP ways.
@@ -97,7 +104,7 @@ pub struct Observed {
     /// How the server sent, in its own words.
     pub sender: Option<String>,
     /// Each client.
-    pub seats: Vec<SeatReport>,
+    pub seats: Vec<SeatResult>,
     /// What went wrong, where something did.
     pub trouble: Vec<String>,
     /// What made the figures worse than they are and no copy wrong: the machine stood still.
@@ -107,7 +114,7 @@ pub struct Observed {
 
 /// What one client got.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct SeatReport {
+pub struct SeatResult {
     /// Its host.
     pub host: usize,
     /// `complete`, or how it ended otherwise.
@@ -135,6 +142,17 @@ impl Observed {
             && self.trouble.is_empty()
     }
 
+    /// Adds a client; `why` says what it complained of when its copy is not proven.
+    fn add(&mut self, seat: SeatResult, why: &str) {
+        if seat.verified != Some(true) {
+            let separator = if why.is_empty() { "" } else { ": " };
+            let (host, outcome) = (seat.host, &seat.outcome);
+            self.trouble
+                .push(format!("client {host}: {outcome}{separator}{why}"));
+        }
+        self.seats.push(seat);
+    }
+
     /// The clients' times, release to last byte, seconds.
     pub fn seconds(&self) -> impl Iterator<Item = f64> {
         self.seats.iter().filter_map(|seat| seat.seconds)
@@ -148,7 +166,44 @@ impl Observed {
     }
 }
 
+impl SeatResult {
+    /// What a client without a receipt got: its file `copy`, by our own digest of it. `seconds` is
+    /// the time from the release to its last byte, `None` when it did not come to its end.
+    fn of_copy(host: usize, copy: &Path, spec: &RunSpec<'_>, seconds: Option<f64>) -> Self {
+        let digest = File::open(copy).and_then(Digest::of_reader).ok();
+        let outcome = match seconds {
+            Some(_) if digest == Some(spec.sha1) => Outcome::Complete,
+            Some(_) => Outcome::Corrupt,
+            None => Outcome::Cut,
+        };
+        Self {
+            host,
+            outcome: outcome.to_string(),
+            verified: Some(outcome == Outcome::Complete),
+            seconds,
+            bytes: copy.metadata().ok().map(|about| about.len()),
+            ..Self::default()
+        }
+    }
+}
+
 impl RunSpec<'_> {
+    /// When the run is over at the latest.
+    fn deadline(&self) -> Moment {
+        clock::now().after(self.limit)
+    }
+
+    fn not_in_time(&self) -> String {
+        format!("it did not end within {} s", self.limit.as_secs())
+    }
+
+    /// Makes a folder in that of the run.
+    fn make_folder(&self, name: &str) -> Result<PathBuf> {
+        let path = self.folder.join(name);
+        fs::create_dir_all(&path).map_err(Error::io("make a folder", path.display()))?;
+        Ok(path)
+    }
+
     /// The number of the host with this address, 0 for one that is not in the run.
     pub fn host_of(&self, address: Ipv4Addr) -> usize {
         let place = self.clients.iter().position(|host| host.address == address);

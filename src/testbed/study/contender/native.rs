@@ -17,11 +17,11 @@ use crate::proto::udp::packet;
 use crate::report::json::SCHEMA;
 use crate::session::Via;
 use crate::testbed::study::bound::Bound;
-use crate::testbed::study::contender::Carrier;
 use crate::testbed::study::contender::Contender;
 use crate::testbed::study::contender::Observed;
+use crate::testbed::study::contender::PayloadCarrier;
 use crate::testbed::study::contender::RunSpec;
-use crate::testbed::study::contender::SeatReport;
+use crate::testbed::study::contender::SeatResult;
 use crate::testbed::study::process_group::ProcessGroup;
 use crate::text::escape;
 
@@ -58,88 +58,56 @@ impl Contender for Native {
         }
     }
 
-    fn carrier(&self) -> Carrier {
+    fn carrier(&self) -> PayloadCarrier {
         match self.via {
-            Via::Tcp | Via::Http | Via::Swarm => Carrier::Tcp,
-            Via::Udp | Via::Raw | Via::Multicast => Carrier::Udp {
+            Via::Tcp | Via::Http | Via::Swarm => PayloadCarrier::Tcp,
+            Via::Udp | Via::Raw | Via::Multicast => PayloadCarrier::Udp {
                 // Multicast repairs with combined blocks, whose numbers take some room.
                 block: packet::block_len(packet::DATAGRAM, self.via == Via::Multicast),
             },
         }
     }
 
-    fn run(&self, job: &RunSpec<'_>, stop: &AtomicBool) -> Result<Observed> {
-        let deadline = clock::now().after(job.limit);
-        let mut group = ProcessGroup::new(job.folder);
-        let address = format!("{}:{PORT}", job.server.address);
-        let count = job.clients.len().to_string();
-        let mut serve = Command::new(&self.program);
-        serve
-            .arg("serve")
-            .arg(job.file)
-            .args(["--listen", &address, "--clients", &count])
-            .args(["--via", self.via.word(), "--max-wait", MUSTER])
-            .args(["--one-off", "--json", "--log-dir"])
-            .arg(job.folder.join("logs"));
-        if let Some(name) = &self.congestion {
-            serve.args(["--congestion", name]);
+    fn run(&self, spec: &RunSpec<'_>, stop: &AtomicBool) -> Result<Observed> {
+        let deadline = spec.deadline();
+        let mut group = ProcessGroup::new(spec.folder);
+        let address = format!("{}:{PORT}", spec.server.address);
+        let mut serve = self.serve(spec, &address);
+        let limits = (deadline, stop);
+        let server = group.start_server("serve", spec.server, &mut serve, PORT, limits)?;
+        let mut clients = Vec::new();
+        for (number, host) in (1..).zip(spec.clients) {
+            let name = format!("h{number}");
+            let mut fetch = self.fetch(spec, &address, &name);
+            clients.push(group.start(&name, host, &mut fetch, false)?);
         }
-        let server = group.start("serve", job.server, &mut serve, false)?;
-        let is_up = group.wait(deadline, stop, |group| {
-            Ok(group.ended(server).is_some() || job.server.listens(PORT)?)
-        })?;
-        if !is_up || group.ended(server).is_some() {
-            let why = group.last_error_line(server);
-            return Err(Error::refused(
-                "the server",
-                format!("it did not start: {why}"),
-            ));
-        }
-        let mut fetches = Vec::new();
-        for (number, host) in (1..).zip(job.clients) {
-            let mut fetch = Command::new(&self.program);
-            fetch
-                .args(["fetch", &address, "--group", &count])
-                .args(["--via", self.via.word(), "--retry", "10s"])
-                .args(["--name", &format!("h{number}"), "--json", "--out"])
-                .arg(job.folder.join(format!("h{number}")));
-            fetches.push(group.start(&format!("h{number}"), host, &mut fetch, false)?);
-        }
-        let clients_ended = group.wait(deadline, stop, |group| {
-            Ok(fetches.iter().all(|&place| group.ended(place).is_some()))
-        })?;
         let mut observed = Observed::default();
-        if !clients_ended {
-            let limit = job.limit.as_secs();
-            observed
-                .trouble
-                .push(format!("it did not end within {limit} s"));
+        if !group.wait_for_all(&clients, deadline, stop)? {
+            observed.trouble.push(spec.not_in_time());
         }
-        // Behind its clients it has a line to print; one that refused them all would wait on.
-        let ended = group.wait(clock::now().after(AFTER), stop, |group| {
-            Ok(group.ended(server).is_some())
-        })?;
-        if !ended {
+        // It prints its document after its clients; one that refused them all would wait on.
+        let after = clock::now().after(AFTER);
+        if !group.wait_for_all(&[server], after, stop)? {
             group.stop(server)?;
         }
-        for (number, &place) in (1..).zip(&fetches) {
-            match group.ended(place) {
-                Some(end) if end.status.success() => {}
+        for (number, &place) in (1..).zip(&clients) {
+            let trouble = match group.ended(place) {
+                Some(end) if end.status.success() => continue,
                 Some(end) => {
                     let why = group.last_error_line(place);
-                    let (status, why) = (end.status, if why.is_empty() { "-" } else { &why });
-                    observed
-                        .trouble
-                        .push(format!("client {number}: {status}: {why}"));
+                    format!(
+                        "{}: {}",
+                        end.status,
+                        if why.is_empty() { "-" } else { &why }
+                    )
                 }
-                None => observed
-                    .trouble
-                    .push(format!("client {number} did not end")),
-            }
+                None => "it did not end".to_owned(),
+            };
+            observed.trouble.push(format!("client {number}: {trouble}"));
         }
         let document = group.stdout(server)?;
         match document.lines().find(|line| !line.trim().is_empty()) {
-            Some(line) => self.read(line, job, &mut observed)?,
+            Some(line) => self.read(line, spec, &mut observed)?,
             None => {
                 let why = group.last_error_line(server);
                 observed
@@ -147,19 +115,48 @@ impl Contender for Native {
                     .push(format!("the server printed no result: {why}"));
             }
         }
-        observed.cpu_server_s = group.ended(server).map(|end| end.cpu_s);
-        let cpu = fetches.iter().map(|&place| Some(group.ended(place)?.cpu_s));
-        observed.cpu_clients_s = cpu.sum();
+        observed.cpu_server_s = group.cpu_s(&[server]);
+        observed.cpu_clients_s = group.cpu_s(&clients);
         Ok(observed)
     }
 }
 
 impl Native {
-    /// Takes the session document.
-    fn read(&self, line: &str, job: &RunSpec<'_>, observed: &mut Observed) -> Result<()> {
+    fn serve(&self, spec: &RunSpec<'_>, address: &str) -> Command {
+        let mut serve = Command::new(&self.program);
+        serve
+            .arg("serve")
+            .arg(spec.file)
+            .args([
+                "--listen",
+                address,
+                "--clients",
+                &spec.clients.len().to_string(),
+            ])
+            .args(["--via", self.via.word(), "--max-wait", MUSTER])
+            .args(["--one-off", "--json", "--log-dir"])
+            .arg(spec.folder.join("logs"));
+        if let Some(name) = &self.congestion {
+            serve.args(["--congestion", name]);
+        }
+        serve
+    }
+
+    fn fetch(&self, spec: &RunSpec<'_>, address: &str, name: &str) -> Command {
+        let mut fetch = Command::new(&self.program);
+        fetch
+            .args(["fetch", address, "--group", &spec.clients.len().to_string()])
+            .args(["--via", self.via.word(), "--retry", "10s"])
+            .args(["--name", name, "--json", "--out"])
+            .arg(spec.folder.join(name));
+        fetch
+    }
+
+    /// Reads the session document.
+    fn read(&self, line: &str, spec: &RunSpec<'_>, observed: &mut Observed) -> Result<()> {
         let wrong = |what: String| Error::protocol("the server's document", what);
-        let document: Value =
-            serde_json::from_str(line).map_err(|error| wrong(format!("it is no JSON: {error}")))?;
+        let document: Value = serde_json::from_str(line)
+            .map_err(|error| wrong(format!("it is not JSON: {error}")))?;
         if document["schema"] != SCHEMA {
             return Err(wrong(format!("its schema is {}", document["schema"])));
         }
@@ -176,18 +173,19 @@ impl Native {
             let address = result["client"].as_str().unwrap_or("");
             let address: Option<std::net::SocketAddr> = address.parse().ok();
             let host = match address {
-                Some(std::net::SocketAddr::V4(v4)) => job.host_of(*v4.ip()),
+                Some(std::net::SocketAddr::V4(v4)) => spec.host_of(*v4.ip()),
                 _ => 0,
             };
             let outcome = result["outcome"].as_str().unwrap_or("-").to_owned();
             if let Some(reason) = result["reason"].as_str() {
                 let sentence = format!("client {host}: {outcome}: {}", escape(reason));
-                match outcome == "complete" {
-                    true => observed.disturbed.push(sentence),
-                    false => observed.trouble.push(sentence),
+                if outcome == "complete" {
+                    observed.disturbed.push(sentence);
+                } else {
+                    observed.trouble.push(sentence);
                 }
             }
-            observed.seats.push(SeatReport {
+            observed.seats.push(SeatResult {
                 host,
                 outcome,
                 verified: result["verified"].as_bool(),

@@ -1,7 +1,7 @@
 use super::*;
 use crate::session::Via;
 use crate::testbed::star::layout;
-use crate::testbed::study::contender::SeatReport;
+use crate::testbed::study::contender::SeatResult;
 use crate::testbed::study::contender::native::Native;
 use crate::units::Rate;
 
@@ -15,8 +15,8 @@ fn cell(clients: u16) -> Cell {
     }
 }
 
-fn seat(host: usize, seconds: f64) -> SeatReport {
-    SeatReport {
+fn seat(host: usize, seconds: f64) -> SeatResult {
+    SeatResult {
         host,
         outcome: "complete".to_owned(),
         verified: Some(true),
@@ -196,7 +196,7 @@ fn bounds_are_of_the_links_that_were_measured() {
 }
 
 #[test]
-fn a_study_fits_its_schema() {
+fn study_fits_its_schema() {
     let mut results = sample();
     let mut failed = run(4, 3, 1.0);
     failed.observed = None;

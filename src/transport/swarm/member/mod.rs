@@ -1,280 +1,217 @@
-//! One member of one swarm: a copy, whole or in parts, and its links to the other members.
+//! One member of a swarm: a copy, whole or in part, and its connections to the other members.
 //!
-//! The server's seeder and every peer are the same thing here; a seeder is a member that begins
-//! whole and has an [`Injector`]. Each link has a reader and a writer thread ([`Link`]); one more
-//! thread sends announcements of new pieces a few at a time and looks after time limits.
+//! The server's seeder and every client use the same type; a seeder is a member that begins with
+//! the whole file and has a [`SuperSeeder`]. Each [`PeerConnection`] has a reader and a writer
+//! thread. One more thread, the ticker, announces new pieces and applies time limits.
 //!
-//! One lock holds the piece table, the bytes of unfinished pieces and the list of links. It is
-//! taken before a link's own, never after it, and never held while anything hashes, reads, writes
-//! or waits. Until [`Member::release`] nobody is served and nothing is asked for.
+//! One lock holds the [`MemberState`]. It is taken before a connection's own lock, never after it,
+//! and never held while anything hashes, reads, writes or waits. Until [`SwarmMember::release`]
+//! nothing is served and nothing is requested.
 //!
-//! - [`role`]: who a member is, by its id
-//! - [`release`]: the gate, and what the seeder shows to whom
-//! - [`join`]: how a link begins and ends
-//! - [`hear`]: what the others say, and what is asked of them
-//! - [`take`]: a block that came, up to the verified piece
-//! - [`tell`]: the thread that spreads the news
-//! - [`view`]: what faces and sessions see of a member
+//! Each part of the state owns its data:
+//! - [`accounting`]: which bytes moved between whom
+//! - [`ban_list`]: who sent wrong pieces
+//! - [`buffers`]: the bytes of unfinished pieces
+//! - [`dialer`]: whom to call, and when
+//! - [`identities`]: which peer ids are trusted
+//!
+//! What a member does:
+//! - [`connect`]: how a connection begins and ends
+//! - [`messages`]: what other members send
+//! - [`blocks`]: a block that came, up to the verified piece
+//! - [`haves`]: the ticker
+//! - [`release`]: the gate, and what the seeder reveals to whom
+//! - [`status`]: what the rest of the program sees of a member
 
 use std::collections::BTreeMap;
-use std::collections::BTreeSet;
-use std::collections::VecDeque;
 use std::net::IpAddr;
-use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::Condvar;
-use std::sync::Mutex;
-use std::sync::MutexGuard;
-use std::sync::PoisonError;
-use std::sync::Weak;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering;
-use std::thread;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::digest::Digest;
-use crate::error::Error;
-use crate::error::Result;
-use crate::net::STACK;
-use crate::net::clock;
+use crate::error::{Error, Result};
 use crate::net::pacing::Pacer;
-use crate::proto::bt::bits::Bits;
-use crate::proto::bt::inject::Injector;
-use crate::proto::bt::layout::Layout;
+use crate::net::{clock, lock, spawn};
+use crate::proto::bt::bitfield::Bitfield;
+use crate::proto::bt::layout::PieceLayout;
 use crate::proto::bt::metainfo::Metainfo;
-use crate::proto::bt::table::Table;
-use crate::proto::bt::wire::Handshake;
-use crate::session::MAX_SEATS;
-use crate::transport::swarm::link::Link;
-use crate::transport::swarm::member::role::Role;
-use crate::transport::swarm::member::view::Holder;
-use crate::transport::swarm::member::view::Moved;
+use crate::proto::bt::piece_picker::PiecePicker;
+use crate::proto::bt::super_seeder::SuperSeeder;
+use crate::proto::bt::wire::{Handshake, PeerId};
+use crate::transport::swarm::limits::{PEER_CONNECTIONS, SEEDER_CONNECTIONS};
+use crate::transport::swarm::member::accounting::Accounting;
+use crate::transport::swarm::member::ban_list::BanList;
+use crate::transport::swarm::member::buffers::PieceBuffers;
+use crate::transport::swarm::member::dialer::Dialer;
+use crate::transport::swarm::member::identities::Identities;
+use crate::transport::swarm::peer_connection::PeerConnection;
+use crate::transport::swarm::peer_id::Role;
 use crate::transport::swarm::store::Store;
 use crate::units::Moment;
 
-pub mod hear;
-pub mod join;
+pub mod accounting;
+pub mod ban_list;
+pub mod blocks;
+pub mod buffers;
+pub mod connect;
+pub mod dialer;
+pub mod haves;
+pub mod identities;
+pub mod messages;
 pub mod release;
-pub mod role;
-pub mod take;
-pub mod tell;
-pub mod view;
+pub mod status;
 
-/// One member.
+/// One member of a swarm.
 #[derive(Debug)]
-pub struct Member {
-    /// What the swarm shares.
+pub struct SwarmMember {
+    /// The torrent.
     pub metainfo: Arc<Metainfo>,
-    hash: Digest,
-    id: [u8; 20],
+    /// The digest that names the torrent.
+    pub info_hash: Digest,
+    /// Our own id.
+    pub id: PeerId,
     role: Role,
-    layout: Layout,
+    layout: PieceLayout,
     store: Store,
-    links_max: usize,
-    /// Holds what we send to a rate, where it has one.
+    connections_max: usize,
+    /// Limits the payload that all connections together send.
     pacer: Mutex<Option<Arc<Pacer>>>,
     /// Payload bytes sent since the last release.
     sent: AtomicU64,
-    state: Mutex<State>,
-    /// Told when a piece is in, a link is gone, or all is over.
+    state: Mutex<MemberState>,
+    /// Notified when a piece is written, the disk fails, or the member closes.
     changed: Condvar,
     /// Wakes the ticker.
     tick: Condvar,
-    me: Weak<Self>,
 }
 
+/// What the member's lock protects.
 #[derive(Debug)]
-struct State {
-    table: Table,
-    injector: Option<Injector>,
-    links: BTreeMap<u32, Arc<Link>>,
-    next: u32,
-    /// The bytes of pieces that are being collected.
-    open: BTreeMap<u32, Vec<u8>>,
-    /// Buffers of pieces that are done, for the next.
-    spare: Vec<Vec<u8>>,
-    /// Pieces that the others have not been told of and wait for: the seeder gave them to us alone.
-    news: Vec<u32>,
-    /// Other pieces that the others have not been told of.
-    rumours: Vec<u32>,
+struct MemberState {
+    picker: PiecePicker,
+    /// Only a seeder has one.
+    super_seeder: Option<SuperSeeder>,
+    connections: BTreeMap<u32, Arc<PeerConnection>>,
+    next_key: u32,
+    buffers: PieceBuffers,
+    /// New pieces that others wait for, because the seeder gave them to us alone.
+    urgent_haves: Vec<u32>,
+    /// Other new pieces that were not announced yet.
+    lazy_haves: Vec<u32>,
+    dialer: Dialer,
+    bans: BanList,
+    identities: Identities,
+    accounting: Accounting,
+    /// The port on which we listen, for our handshakes.
+    listen_port: Option<u16>,
     released: Option<Moment>,
     closed: bool,
-    /// The port on which we can be called; told to those we call.
-    port: Option<u16>,
-    /// Who is being called.
-    calling: BTreeSet<SocketAddr>,
-    /// Who is to be called, and when, unless the member of this id is there by then.
-    calls: VecDeque<(Moment, SocketAddr, [u8; 20])>,
-    /// Who sent wrong pieces, the last first.
-    banned: VecDeque<(IpAddr, [u8; 20])>,
-    /// Who is gone and may have sent one, by link.
-    suspects: BTreeMap<u32, (IpAddr, [u8; 20])>,
-    /// The seated peers, and from where each has its seat: nobody else is believed such an id.
-    seats: BTreeMap<[u8; 20], IpAddr>,
-    /// Where our server is: nobody else is believed to be its seeder.
-    server: Option<IpAddr>,
-    /// The seated peers whose session is released.
-    admitted: BTreeSet<[u8; 20]>,
-    /// Payload bytes that were kept.
-    kept: u64,
-    /// First payload byte that came.
-    first: Option<Moment>,
-    /// Why the copy cannot go on.
+    /// Why the copy cannot be finished.
     fault: Option<String>,
-    /// What links that are gone had moved, by peer: sent to it, received from it.
-    gone: BTreeMap<[u8; 20], Moved>,
-    /// For each piece the first other member that had it.
-    holders: Vec<Option<Holder>>,
-    /// Payload bytes that were received and are of no use.
-    wasted: u64,
-    protocol: u64,
-    /// Calls no addresses of private networks.
-    only_public: bool,
 }
 
-/// Links that a peer wants; above it a swarm is no full mesh any more, and needs none. It takes
-/// twice as many calls: who came first would be full otherwise, and the last would find nobody.
-pub const PEER_LINKS: usize = 55;
-
-/// Links to other programs at one address; a room of them may sit behind one. Our own may be many
-/// at one address too, all clients of a test; they leave half of all links to other addresses.
-pub const FOREIGN_LINKS: usize = 64;
-
-/// Most seats of sessions that overlap that are remembered.
-const SEATS_MAX: usize = 4 * MAX_SEATS as usize;
-
-/// Links of a seeder up to which it calls others.
-pub const SEEDER_LINKS: usize = 1000;
-
-impl Member {
-    /// A member with the pieces of `have`.
+impl SwarmMember {
+    /// A member that has the pieces of `have`.
     ///
     /// # Errors
     /// The system refuses a thread.
     pub fn start(
         metainfo: Arc<Metainfo>,
         store: Store,
-        have: Bits,
-        id: [u8; 20],
+        have: Bitfield,
+        id: PeerId,
         role: Role,
     ) -> Result<Arc<Self>> {
-        let layout = Layout::new(metainfo.bytes, metainfo.piece_bytes);
-        let injector =
-            (role == Role::Seeder).then(|| Injector::opened(layout.pieces(), layout.piece));
-        let pieces = layout.pieces() as usize;
-        let state = State {
-            table: Table::new(layout, have, clock::random()),
-            injector,
-            links: BTreeMap::new(),
-            next: 0,
-            open: BTreeMap::new(),
-            spare: Vec::new(),
-            news: Vec::new(),
-            rumours: Vec::new(),
+        let layout = metainfo.layout();
+        let is_seeder = role == Role::Seeder;
+        let state = MemberState {
+            picker: PiecePicker::new(layout, have, clock::random()),
+            super_seeder: is_seeder
+                .then(|| SuperSeeder::all_revealed(layout.pieces(), layout.piece)),
+            connections: BTreeMap::new(),
+            next_key: 0,
+            buffers: PieceBuffers::default(),
+            urgent_haves: Vec::new(),
+            lazy_haves: Vec::new(),
+            dialer: Dialer::default(),
+            bans: BanList::default(),
+            identities: Identities::default(),
+            accounting: Accounting::new(if is_seeder { layout.pieces() } else { 0 }),
+            listen_port: None,
             released: None,
             closed: false,
-            port: None,
-            calling: BTreeSet::new(),
-            calls: VecDeque::new(),
-            banned: VecDeque::new(),
-            suspects: BTreeMap::new(),
-            seats: BTreeMap::new(),
-            server: None,
-            admitted: BTreeSet::new(),
-            kept: 0,
-            first: None,
             fault: None,
-            gone: BTreeMap::new(),
-            holders: vec![None; if role == Role::Seeder { pieces } else { 0 }],
-            wasted: 0,
-            protocol: 0,
-            only_public: false,
         };
-        let member = Arc::new_cyclic(|me| Self {
-            hash: metainfo.info_hash(),
+        let member = Arc::new(Self {
+            info_hash: metainfo.info_hash(),
             metainfo,
             id,
             role,
             layout,
             store,
-            links_max: match role {
-                Role::Seeder => 2 * SEEDER_LINKS,
-                Role::Seated | Role::Free => 2 * PEER_LINKS,
+            connections_max: 2 * if is_seeder {
+                SEEDER_CONNECTIONS
+            } else {
+                PEER_CONNECTIONS
             },
             pacer: Mutex::new(None),
             sent: AtomicU64::new(0),
             state: Mutex::new(state),
             changed: Condvar::new(),
             tick: Condvar::new(),
-            me: Weak::clone(me),
         });
         let ticking = Arc::clone(&member);
-        thread::Builder::new()
-            .name("swarm-tick".to_owned())
-            .stack_size(STACK)
-            .spawn(move || ticking.keep_time())
+        spawn("swarm-tick", move || ticking.run_ticker())
             .map_err(Error::io("start the swarm's thread", "this process"))?;
         Ok(member)
     }
 
-    /// The torrent.
-    pub fn hash(&self) -> Digest {
-        self.hash
-    }
-
-    /// Our own id.
-    pub fn id(&self) -> [u8; 20] {
-        self.id
-    }
-
-    /// Our own greeting.
+    /// Our own handshake.
     pub fn handshake(&self) -> Handshake {
-        Handshake::new(self.hash, self.id)
+        Handshake::new(self.info_hash, self.id)
     }
 
-    /// The port on which others can call us.
-    pub fn listens_on(&self, port: u16) {
-        self.lock().port = Some(port);
+    /// Sets the port on which we listen, which other members are told.
+    pub fn set_listen_port(&self, port: u16) {
+        self.lock().listen_port = Some(port);
     }
 
-    /// The peer of this id has a seat, and comes from `ip`.
-    pub fn expect(&self, id: [u8; 20], ip: IpAddr) {
+    /// The peer of this id has a seat, and its control connection comes from `ip`.
+    pub fn add_seat(&self, id: PeerId, ip: IpAddr) {
         let mut state = self.lock();
-        let State { seats, links, .. } = &mut *state;
-        if seats.len() >= SEATS_MAX {
-            // Sessions that overlap for ever: who is linked stays.
-            seats.retain(|id, _| links.values().any(|link| link.peer.peer_id == *id));
-        }
-        seats.insert(id, ip.to_canonical());
+        let state = &mut *state;
+        let connected = |id: &PeerId| {
+            let mut connections = state.connections.values();
+            connections.any(|connection| connection.id() == *id)
+        };
+        state.identities.add_seat(id, ip, connected);
     }
 
-    /// True when the peer of this id has a seat, and from `ip`.
-    pub fn is_seat(&self, id: [u8; 20], ip: IpAddr) -> bool {
-        self.lock().seats.get(&id) == Some(&ip.to_canonical())
+    /// True when the peer of this id has a seat, and comes from the address of that seat.
+    pub fn has_seat(&self, id: PeerId, ip: IpAddr) -> bool {
+        self.lock().identities.has_seat(&id, ip)
     }
 
     /// Our server is at `ip`.
-    pub fn has_server(&self, ip: IpAddr) {
-        self.lock().server = Some(ip.to_canonical());
+    pub fn set_server(&self, ip: IpAddr) {
+        self.lock().identities.set_server(ip);
     }
 
-    /// Calls no addresses of private networks from now on.
-    pub fn only_public(&self) {
-        self.lock().only_public = true;
+    /// Dials no private addresses from now on.
+    pub fn dial_only_public(&self) {
+        self.lock().dialer.only_public = true;
     }
 
-    /// Holds every link together to `pacer`'s rate of payload.
-    pub fn pace(&self, pacer: Option<Arc<Pacer>>) {
-        *self.pacer.lock().unwrap_or_else(PoisonError::into_inner) = pacer;
+    /// Limits the payload that all connections together send to the rate of `pacer`.
+    pub fn set_pacer(&self, pacer: Option<Arc<Pacer>>) {
+        *lock(&self.pacer) = pacer;
     }
 
-    fn wait_turn(&self, bytes: u64) {
+    /// Waits until `bytes` of payload may be sent.
+    fn wait_for_rate(&self, bytes: u64) {
         self.sent.fetch_add(bytes, Ordering::Relaxed);
-        let pacer = self
-            .pacer
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+        let pacer = lock(&self.pacer).clone();
         if let Some(pacer) = pacer {
             let mut left = bytes;
             while left > 0 {
@@ -283,37 +220,45 @@ impl Member {
         }
     }
 
-    /// Closes every link and ends every thread of this member.
+    /// Closes every connection and ends every thread of this member.
     pub fn close(&self) {
         let mut state = self.lock();
         state.closed = true;
-        state.links.values().for_each(|link| link.close());
+        state.connections.values().for_each(|peer| peer.close());
         drop(state);
         self.tick.notify_all();
         self.changed.notify_all();
     }
 
-    /// Lets another client have the copy's file; for a member that is closed.
-    pub fn give_back(&self) {
-        self.store.give_back();
+    /// Unlocks the copy's file for another client; for a member that is closed.
+    pub fn unlock_file(&self) {
+        self.store.unlock();
     }
 
-    /// Waits until something has changed, or `patience` is over; not at all once the copy is
-    /// whole or cannot go on.
-    pub fn wait(&self, patience: Duration) {
+    /// Waits until something changes, at most for `timeout`; returns at once when the copy is
+    /// whole or cannot be finished.
+    pub fn wait(&self, timeout: Duration) {
         let state = self.lock();
-        if state.table.is_whole() || state.fault.is_some() || state.closed {
+        if state.picker.is_complete() || state.fault.is_some() || state.closed {
             return;
         }
         drop(
             self.changed
-                .wait_timeout(state, patience)
+                .wait_timeout(state, timeout)
                 .unwrap_or_else(PoisonError::into_inner),
         );
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // A thread that panicked left its own link behind, which its closing takes out.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, MemberState> {
+        // A thread that panicked leaves the state whole: its connection is removed when it closes.
+        lock(&self.state)
+    }
+}
+
+impl MemberState {
+    /// The connection to the peer of this id.
+    fn connection_to(&self, id: &PeerId) -> Option<&Arc<PeerConnection>> {
+        let mut connections = self.connections.values();
+        connections.find(|connection| connection.id() == *id)
     }
 }

@@ -1,20 +1,16 @@
-//! The gate of a member, and what a seeder shows to whom.
+//! The gate of a member, and what a seeder reveals to whom.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::net::clock;
-use crate::proto::bt::inject::Injector;
 use crate::proto::bt::random::Random;
-use crate::proto::bt::wire::Message;
-use crate::transport::swarm::link::Link;
-use crate::transport::swarm::member::Member;
-use crate::transport::swarm::member::State;
-use crate::transport::swarm::member::hear::refuse;
+use crate::proto::bt::super_seeder::SuperSeeder;
+use crate::proto::bt::wire::{Message, PeerId};
+use crate::transport::swarm::member::{MemberState, SwarmMember};
 
-impl Member {
-    /// Begins to serve and to ask, all links at once.
+impl SwarmMember {
+    /// Begins to serve and to request, on all connections at once.
     pub fn release(&self) {
         let mut state = self.lock();
         if state.released.is_some() {
@@ -22,96 +18,82 @@ impl Member {
         }
         state.released = Some(clock::now());
         self.sent.store(0, Ordering::Relaxed);
-        let links: Vec<Arc<Link>> = state.links.values().map(Arc::clone).collect();
-        links.iter().for_each(|link| link.say(&[Message::Unchoke]));
-        self.show(&mut state);
-        for link in &links {
-            self.ask(&mut state, link);
-            link.flush();
+        for connection in state.connections.values() {
+            connection.send(&[Message::Unchoke]);
         }
+        self.reveal(&mut state);
+        self.request_from_all(&mut state);
     }
 
-    /// Serves nobody until the next [`Member::release`], and shows every piece anew to whom it
-    /// has not been shown: the seeder's part of a new session.
+    /// Serves nobody until the next [`SwarmMember::release`], and reveals every piece anew: the
+    /// seeder's part in a new session.
     pub fn hold(&self) {
         let mut state = self.lock();
         state.released = None;
-        let State {
-            injector, links, ..
-        } = &mut *state;
+        let (pieces, piece) = (self.layout.pieces(), self.layout.piece);
         let mut random = Random::new(clock::random());
-        *injector = Some(Injector::new(
-            self.layout.pieces(),
-            self.layout.piece,
-            &mut random,
-        ));
-        for link in links.values() {
-            link.say(&[Message::Choke]);
-            refuse(link, link.cancel_all());
-            link.flush();
+        state.super_seeder = Some(SuperSeeder::new(pieces, piece, &mut random));
+        for connection in state.connections.values() {
+            connection.queue(&[Message::Choke]);
+            connection.reject(connection.outbox.cancel_all());
+            connection.outbox.flush();
         }
-        state.holders.fill(None);
-        state.admitted.clear();
-        state.seats.clear();
-        state.gone.clear();
+        state.identities.clear_seats();
+        state.accounting.start_session();
     }
 
-    /// Lets a seated peer be fed, and whoever was not yet served: its session is released.
-    pub fn admit(&self, id: [u8; 20]) {
+    /// The session of this seat is released: reveals pieces to its peer, and serves everybody.
+    pub fn admit(&self, id: PeerId) {
         self.release();
         let mut state = self.lock();
-        state.admitted.insert(id);
-        let Some(link) = state.links.values().find(|link| link.peer.peer_id == id) else {
+        state.identities.admit(id);
+        let Some(connection) = state.connection_to(&id).map(Arc::clone) else {
             return;
         };
-        let link = Arc::clone(link);
-        if let Some(injector) = &mut state.injector {
-            injector.admit(link.key);
-            if injector.is_open() {
-                link.say(&[Message::HaveAll]);
+        if let Some(super_seeder) = &mut state.super_seeder {
+            super_seeder.admit(connection.key);
+            if super_seeder.reveals_all() {
+                connection.send(&[Message::HaveAll]);
             }
         }
-        self.show(&mut state);
+        self.reveal(&mut state);
     }
 
-    /// True once released, until held again.
+    /// True between [`SwarmMember::release`] and the next [`SwarmMember::hold`].
     pub fn is_released(&self) -> bool {
         self.lock().released.is_some()
     }
 
-    /// Shows peers the pieces that are theirs to fetch; when all are out, everything to everybody.
-    pub(super) fn show(&self, state: &mut State) {
-        let State {
-            released: Some(released),
-            injector: Some(injector),
-            links,
-            table,
-            ..
-        } = state
-        else {
+    /// Reveals to each peer the pieces that it is to fetch; once all are out, everything to all.
+    pub(super) fn reveal(&self, state: &mut MemberState) {
+        let (Some(released), Some(super_seeder)) = (state.released, &mut state.super_seeder) else {
             return;
         };
+        let connections = &state.connections;
         let now = clock::now();
-        let seconds = now.since(*released).as_secs_f64().max(0.1);
+        let seconds = now.since(released).as_secs_f64().max(0.1);
         let piece = f64::from(self.layout.piece);
         #[allow(clippy::cast_precision_loss, reason = "a rate")]
         let pieces = |bytes: &AtomicU64| bytes.load(Ordering::Relaxed) as f64 / piece;
-        let of = |key: u32| links.get(&key).map_or(0.0, |link| pieces(&link.sent));
-        let shown = injector.show(now, seconds, of, pieces(&self.sent));
-        for one in shown.chunk_by(|one, two| one.0 == two.0) {
-            let news: Vec<Message<'_>> = one.iter().map(|&(_, p)| Message::Have(p)).collect();
-            if let Some(link) = links.get(&one[0].0) {
-                link.say(&news);
+        let sent_to = |key: u32| {
+            let connection = connections.get(&key);
+            connection.map_or(0.0, |connection| pieces(&connection.traffic.sent))
+        };
+        let revealed = super_seeder.reveal(now, seconds, sent_to, pieces(&self.sent));
+        for of_one in revealed.chunk_by(|one, two| one.0 == two.0) {
+            let haves: Vec<_> = of_one.iter().map(|&(_, p)| Message::Have(p)).collect();
+            if let Some(connection) = connections.get(&of_one[0].0) {
+                connection.send(&haves);
             }
         }
-        if injector.opens(now) {
-            let bits = table.have().encode();
-            for link in links.values() {
-                let all = match link.limits.fast {
-                    true => Message::HaveAll,
-                    false => Message::Bitfield(&bits),
-                };
-                link.say(&[all]);
+        if super_seeder.try_reveal_all(now) {
+            let bits = state.picker.have().encode();
+            for connection in connections.values() {
+                connection.send(&[if connection.limits.fast {
+                    Message::HaveAll
+                } else {
+                    Message::Bitfield(&bits)
+                }]);
             }
         }
     }

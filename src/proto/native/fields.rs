@@ -1,0 +1,83 @@
+//! Fields that several messages have.
+
+use std::time::Duration;
+
+use crate::proto::line::{DecodeError, Fields, LineWriter};
+use crate::session::{FileInfo, MAX_SEATS};
+use crate::text::FileName;
+use crate::transfer::{Counts, Outcome};
+
+/// Longest reason in a message, bytes.
+pub const REASON_MAX: usize = 300;
+
+/// Most that `Ready::offset` or a size may be: what a signed file offset holds.
+pub const SIZE_MAX: u64 = i64::MAX as u64;
+
+pub(super) fn file_fields(line: LineWriter, file: &FileInfo) -> LineWriter {
+    line.field("file", file.name.as_str())
+        .field("bytes", file.bytes)
+        .field("sha1", file.sha1)
+}
+
+pub(super) fn file(fields: &Fields<'_>) -> Result<FileInfo, DecodeError> {
+    let bytes = fields.number("bytes")?;
+    if bytes > SIZE_MAX {
+        return Err(DecodeError(format!(
+            "{} with a size of {bytes} bytes",
+            fields.word()
+        )));
+    }
+    Ok(FileInfo {
+        name: fields.parsed("file", FileName::new)?,
+        bytes,
+        sha1: fields.parsed("sha1", str::parse)?,
+    })
+}
+
+pub(super) fn seats(fields: &Fields<'_>, key: &str) -> Result<u16, DecodeError> {
+    let number: u16 = fields.number(key)?;
+    if !(1..=MAX_SEATS).contains(&number) {
+        return Err(DecodeError(format!(
+            "{key}={number} is not 1 to {MAX_SEATS}"
+        )));
+    }
+    Ok(number)
+}
+
+pub(super) fn span(fields: &Fields<'_>, key: &str) -> Result<Duration, DecodeError> {
+    fields.number(key).map(Duration::from_micros)
+}
+
+pub(super) fn optional_span(
+    fields: &Fields<'_>,
+    key: &str,
+) -> Result<Option<Duration>, DecodeError> {
+    Ok(fields.optional_number(key)?.map(Duration::from_micros))
+}
+
+impl LineWriter {
+    /// Adds every counter that is known, under its name.
+    pub(super) fn counts(self, counts: &Counts) -> Self {
+        let named = Counts::NAMES.into_iter().zip(counts.values());
+        named.fold(self, |line, (name, value)| line.maybe(name, value))
+    }
+}
+
+pub(super) fn counts(fields: &Fields<'_>) -> Result<Counts, DecodeError> {
+    let mut values = Counts::default().values();
+    for (name, value) in Counts::NAMES.into_iter().zip(&mut values) {
+        *value = fields.optional_number(name)?;
+    }
+    Ok(Counts::from_values(values))
+}
+
+pub(super) fn outcome(fields: &Fields<'_>) -> Result<Outcome, DecodeError> {
+    let text = fields.need("outcome")?;
+    text.parse()
+        .map_err(|_| DecodeError::value("an unknown outcome", text))
+}
+
+/// The first [`REASON_MAX`] bytes of a reason, whole characters only.
+pub(super) fn clip(reason: &str) -> &str {
+    &reason[..reason.floor_char_boundary(REASON_MAX)]
+}

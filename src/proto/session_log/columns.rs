@@ -1,0 +1,63 @@
+//! The columns of a session log, and its first line.
+
+pub(super) use crate::proto::log_cell::SEPARATOR;
+use crate::transfer::Counts;
+
+/// Longest line, bytes, its end included. The longest that `LogLine::encode` writes is under 7 KiB.
+pub const LINE_MAX: usize = 8 * 1024;
+
+/// The columns of a line, in order; seconds, microseconds (`us`) and Mbit/s as the names say,
+/// sizes in bytes.
+pub const COLUMNS: [&str; BEFORE.len() + Counts::NAMES.len()] = {
+    let mut columns = [""; BEFORE.len() + Counts::NAMES.len()];
+    let mut at = 0;
+    while at < columns.len() {
+        columns[at] = if at < BEFORE.len() {
+            BEFORE[at]
+        } else {
+            Counts::NAMES[at - BEFORE.len()]
+        };
+        at += 1;
+    }
+    columns
+};
+
+/// The columns before the counters.
+pub(super) const BEFORE: [&str; 31] = [
+    "session",
+    "seat",
+    "date",
+    "time",
+    "via",
+    "file",
+    "size",
+    "client_bytes",
+    "client_s",
+    "client_mbit",
+    "client_port",
+    "server_bytes",
+    "server_s",
+    "server_mbit",
+    "server_port",
+    "verdict",
+    "verified",
+    "reason",
+    "name",
+    "client",
+    "server",
+    "clients",
+    "sha1",
+    "resumed",
+    "verified_s",
+    "durable_s",
+    "woke_us",
+    "first_server_us",
+    "first_client_us",
+    "clock",
+    "sender",
+];
+
+/// The first line of a log, with its end.
+pub fn header() -> String {
+    COLUMNS.join(SEPARATOR) + "\n"
+}

@@ -1,0 +1,292 @@
+use proptest::option;
+use proptest::prelude::*;
+
+use super::cells::MISSING;
+use super::*;
+
+fn line(transfer: Transfer) -> LogLine {
+    LogLine {
+        session: SessionId(0x00ab_cdef_0123_4567),
+        via: Via::Tcp,
+        file: FileInfo {
+            name: FileName::new("100MB.bin").expect("plain"),
+            bytes: 100_000_000,
+            sha1: Digest::of(b"gate"),
+        },
+        clients: 25,
+        released_at: OffsetDateTime::from_unix_timestamp(1_790_000_000).ok(),
+        sender: Some("sendfile, bbr".to_owned()),
+        transfer,
+    }
+}
+
+fn full() -> Transfer {
+    let mut transfer = Transfer::new(SeatId(3), "PC-07", Outcome::Complete);
+    transfer.client = "10.0.0.4:50123".parse().ok();
+    transfer.server = "[fe80::1%2]:8080".parse().ok();
+    transfer.verified = Some(true);
+    transfer.bytes_client = Some(100_000_000);
+    transfer.bytes_server = Some(100_000_000);
+    transfer.seconds_client = Some(Duration::from_micros(8_000_001));
+    transfer.seconds_server = Some(Duration::from_secs(16));
+    transfer.woke = Some(Duration::from_micros(12));
+    transfer.first_client = Some((ClockId(7), Moment(u64::MAX)));
+    transfer.counts.lost = Some(0);
+    transfer
+}
+
+/// The columns of a line by name.
+fn column<'a>(line: &'a str, name: &str) -> &'a str {
+    let place = COLUMNS.iter().position(|&column| column == name);
+    line.trim_end_matches('\n')
+        .split(SEPARATOR)
+        .nth(place.expect("a column"))
+        .expect("as many as the header has")
+}
+
+#[test]
+fn a_line_reads_as_the_lab_expects() {
+    insta::assert_snapshot!(header() + &line(full()).encode(), @r#"
+    session | seat | date | time | via | file | size | client_bytes | client_s | client_mbit | client_port | server_bytes | server_s | server_mbit | server_port | verdict | verified | reason | name | client | server | clients | sha1 | resumed | verified_s | durable_s | woke_us | first_server_us | first_client_us | clock | sender | lost | duplicate | reordered | jitter_us | retransmitted | bytes_from_server | bytes_from_peers | offered | local_drop | network_lost | host_rx_drop | delivered | unique | corrupt | foreign | late | unheard | reorder_extent | loss_burst | jitter_p50_us | jitter_p95_us | jitter_p99_us | delay_us | delay_max_us
+    00abcdef01234567 | 3 | 2026-09-21 | 14:13:20.000000 | tcp | 100MB.bin | 100000000 | 100000000 | 8.000001 | 100.000 | 50123 | 100000000 | 16.000000 | 50.000 | 8080 | complete | yes | - | PC-07 | 10.0.0.4:50123 | [fe80::1%2]:8080 | 25 | 3c5b492776742690efb6a0f1fd8508693400e2cc | 0 | - | - | 12 | - | 18446744073709551615 | 7 | sendfile, bbr | 0 | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | -
+    "#);
+}
+
+#[test]
+fn forged_text_stays_in_its_column() {
+    let forged = [
+        "",
+        "-",
+        " ",
+        "  two  ",
+        "a | b",
+        " | ",
+        "|",
+        "\n1 | 2\n",
+        "\\u{7c}",
+        "\u{9b}2J\u{202e}",
+        "\u{3000}wide\u{a0}",
+        "\r",
+    ];
+    for text in forged {
+        let mut transfer = full();
+        transfer.name = text.to_owned();
+        transfer.reason = Some(text.to_owned());
+        let mut line = line(transfer);
+        line.sender = Some(text.to_owned());
+        let encoded = line.encode();
+        assert_eq!(encoded.matches('\n').count(), 1, "{encoded:?}");
+        assert_eq!(encoded.matches('|').count(), COLUMNS.len() - 1);
+        for name in ["name", "reason", "sender"] {
+            let cell = column(&encoded, name);
+            assert_eq!(cell, cell.trim(), "{text:?}");
+            assert_ne!(cell, MISSING, "{text:?}");
+        }
+        assert_eq!(LogLine::decode(&encoded), Ok(line), "{text:?}");
+    }
+}
+
+#[test]
+fn the_longest_texts_make_a_line_that_is_read() {
+    let mut transfer = full();
+    transfer.name = "\u{1b}".repeat(CLIENT_NAME_MAX);
+    transfer.reason = Some("\u{1b}".repeat(REASON_MAX));
+    let mut line = line(transfer);
+    line.file.name = FileName::new(&"|".repeat(255)).expect("no control");
+    line.sender = Some("\u{1b}".repeat(SENDER_MAX));
+    let encoded = line.encode();
+    assert!(encoded.len() < LINE_MAX - 1024, "{}", encoded.len());
+    assert_eq!(LogLine::decode(&encoded), Ok(line.clone()));
+
+    line.transfer.reason = Some("ñ".repeat(5000));
+    let kept = LogLine::decode(&line.encode()).expect("cut to fit");
+    let reason = kept.transfer.reason.expect("some");
+    assert!(
+        reason.starts_with("ññ") && reason.ends_with("ñ..."),
+        "{reason}"
+    );
+    assert!(reason.len() <= REASON_MAX);
+}
+
+#[test]
+fn times_between_microseconds_are_cut_and_their_line_is_read() {
+    let mut transfer = full();
+    transfer.seconds_client = Some(Duration::from_nanos(999));
+    transfer.seconds_server = Some(Duration::from_nanos(1_999));
+    let mut line = line(transfer);
+    line.released_at = OffsetDateTime::from_unix_timestamp_nanos(1_999_999_999).ok();
+    let encoded = line.encode();
+    assert_eq!(column(&encoded, "time"), "00:00:01.999999");
+    assert_eq!(column(&encoded, "client_s"), "0.000000");
+    assert_eq!(column(&encoded, "client_mbit"), MISSING);
+    assert_eq!(column(&encoded, "server_s"), "0.000001");
+    assert_eq!(
+        LogLine::decode(&encoded).map(|line| line.encode()),
+        Ok(encoded)
+    );
+}
+
+#[test]
+fn a_cut_line_is_an_error_wherever_it_is_cut() {
+    let encoded = line(full()).encode();
+    for end in 0..encoded.len() {
+        assert_eq!(
+            LogLine::decode(&encoded[..end]),
+            Err(LineError::Cut),
+            "{end}"
+        );
+        // The same with an end put to it: either a column is missing or one is damaged.
+        let ended = encoded[..end].to_owned() + "\n";
+        let whole = end == encoded.len() - 1;
+        assert_eq!(LogLine::decode(&ended).is_ok(), whole, "{ended}");
+    }
+    let long = "x".repeat(LINE_MAX) + "\n";
+    assert_eq!(LogLine::decode(&long), Err(LineError::TooLong));
+}
+
+#[test]
+fn a_changed_figure_is_seen_and_its_column_named() {
+    let encoded = line(full()).encode();
+    for (name, forged) in [
+        ("session", "00ABCDEF01234567"),
+        ("seat", "03"),
+        ("seat", "70000"),
+        ("date", "2026-02-30"),
+        ("date", "-"),
+        ("time", "24:00:00.000000"),
+        ("via", "TCP"),
+        ("file", "a/b"),
+        ("size", "+5"),
+        ("client_bytes", "90000000"),
+        ("client_s", "8.1"),
+        ("client_mbit", "100.001"),
+        ("client_port", "50124"),
+        ("server_port", "-"),
+        ("verdict", "won"),
+        ("verified", "true"),
+        ("reason", "\\n"),
+        ("reason", "\\u{41}"),
+        ("name", "-"),
+        ("name", " x"),
+        ("client", "10.0.0.4"),
+        ("sha1", "12"),
+        ("resumed", "-"),
+        ("clock", "-"),
+        ("lost", "-1"),
+        ("bytes_from_peers", "18446744073709551616"),
+    ] {
+        let place = COLUMNS.iter().position(|&c| c == name).expect("a column");
+        let mut cells: Vec<&str> = encoded.trim_end().split(SEPARATOR).collect();
+        cells[place] = forged;
+        let error = LogLine::decode(&(cells.join(SEPARATOR) + "\n")).expect_err(name);
+        // A changed size shows in the rate that follows from it, half a pair in the other.
+        let shown = match (name, forged) {
+            ("client_bytes", _) => "client_mbit",
+            ("date", "-") => "time",
+            ("clock", _) => "first_client_us",
+            _ => name,
+        };
+        assert!(
+            error
+                .to_string()
+                .starts_with(&format!("column {shown} holds")),
+            "{error}"
+        );
+    }
+}
+
+fn whole_micros() -> impl Strategy<Value = Option<Duration>> {
+    option::of(any::<u64>().prop_map(Duration::from_micros))
+}
+
+fn address() -> impl Strategy<Value = Option<SocketAddr>> {
+    option::of(any::<(std::net::IpAddr, u16)>().prop_map(|(ip, port)| SocketAddr::new(ip, port)))
+}
+
+fn figures() -> impl Strategy<Value = Transfer> {
+    let bytes = || option::of(any::<u64>());
+    (
+        (
+            any::<u16>(),
+            "(?s).{0,16}",
+            0..Outcome::ALL.len(),
+            option::of("(?s).{0,40}"),
+        ),
+        (
+            address(),
+            address(),
+            any::<Option<bool>>(),
+            bytes(),
+            bytes(),
+            any::<u64>(),
+        ),
+        (
+            whole_micros(),
+            whole_micros(),
+            whole_micros(),
+            whole_micros(),
+        ),
+        (whole_micros(), whole_micros(), any::<Option<(u64, u64)>>()),
+        proptest::array::uniform24(bytes()),
+    )
+        .prop_map(|(who, bytes, times, firsts, counts)| {
+            let mut transfer = Transfer::new(SeatId(who.0), who.1, Outcome::ALL[who.2]);
+            transfer.reason = who.3;
+            transfer.client = bytes.0;
+            transfer.server = bytes.1;
+            transfer.verified = bytes.2;
+            transfer.bytes_client = bytes.3;
+            transfer.bytes_server = bytes.4;
+            transfer.bytes_resumed = bytes.5;
+            transfer.seconds_client = times.0;
+            transfer.seconds_server = times.1;
+            transfer.seconds_verified = times.2;
+            transfer.seconds_durable = times.3;
+            transfer.woke = firsts.0;
+            transfer.first_server = firsts.1;
+            transfer.first_client = firsts.2.map(|(id, at)| (ClockId(id), Moment(at)));
+            transfer.counts = Counts::from_values(counts);
+            transfer
+        })
+}
+
+proptest! {
+    #[test]
+    fn every_transfer_comes_back_exactly(
+        transfer in figures(),
+        session in any::<u64>(),
+        via in 0..Via::ALL.len(),
+        at in option::of(0..253_402_300_799_999_999_i64),
+        clients in any::<u16>(),
+    ) {
+        let mut line = line(transfer);
+        line.session = SessionId(session);
+        line.via = Via::ALL[via];
+        line.clients = clients;
+        line.released_at = at.map(|us| {
+            OffsetDateTime::from_unix_timestamp_nanos(i128::from(us) * 1000).expect("in range")
+        });
+        let encoded = line.encode();
+        prop_assert!(encoded.len() <= LINE_MAX);
+        prop_assert_eq!(LogLine::decode(&encoded), Ok(line));
+    }
+
+    #[test]
+    fn damage_is_an_error_or_the_same_text_and_never_a_panic(
+        place in any::<proptest::sample::Index>(),
+        byte in any::<char>(),
+    ) {
+        let mut damaged: Vec<char> = line(full()).encode().chars().collect();
+        let place = place.index(damaged.len());
+        damaged[place] = byte;
+        let damaged: String = damaged.into_iter().collect();
+        if let Ok(line) = LogLine::decode(&damaged) {
+            prop_assert_eq!(line.encode(), damaged);
+        }
+    }
+
+    #[test]
+    fn nothing_at_all_makes_it_panic(text in "(?s).{0,200}") {
+        prop_assert!(LogLine::decode(&text).is_err());
+    }
+}

@@ -1,0 +1,104 @@
+//! What the server's swarms answer over HTTP: the tracker (`/announce`, `/scrape`), the state of
+//! the swarms (`/swarm`) and `.torrent` files.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::net::clock;
+use crate::proto::bt::tracker::announce::{Announce, AnnounceEvent};
+use crate::proto::bt::tracker::{TrackerError, response, scrape};
+use crate::proto::http::request::HttpRequest;
+use crate::proto::http::response::HttpResponse;
+use crate::proto::http::text::percent_encode;
+use crate::server::lobby::Lobby;
+use crate::text::FileName;
+use crate::transport::swarm::address::unmapped;
+use crate::transport::swarm::torrent::Torrent;
+use crate::transport::swarm::torrents::Torrents;
+
+/// How long a peer that announced itself gets to dial our seeder before the seeder dials it.
+/// Transmission dials nobody on loopback, and libtorrent asks for peers only every five minutes.
+const DIAL_AFTER: Duration = Duration::from_millis(300);
+
+impl Torrents {
+    /// Answers a GET, which came from `peer` to our address `local`; `None` if its path belongs to
+    /// no swarm.
+    pub fn answer(
+        &self,
+        request: &HttpRequest,
+        peer: SocketAddr,
+        local: SocketAddr,
+        lobby: &Lobby,
+    ) -> Option<HttpResponse> {
+        let query = request.query.as_deref().unwrap_or_default();
+        // A failure is a response like any other (BEP 3).
+        let tracker = |result: Result<Vec<u8>, TrackerError>| {
+            let body = result.unwrap_or_else(|error| response::encode_failure(&error.to_string()));
+            HttpResponse::new(200, "text/plain", body)
+        };
+        Some(match &*request.path {
+            "/announce" => tracker(self.announce(lobby, query, peer, local)),
+            "/scrape" => tracker(self.scrape(query)),
+            "/swarm" => HttpResponse::json(self.document()),
+            path => {
+                let name = path.strip_prefix('/')?.strip_suffix(".torrent")?;
+                let name = FileName::new(name).ok()?;
+                // An offered file may itself have a name that ends in `.torrent`.
+                if !lobby.catalog.names().any(|offered| *offered == name) {
+                    return None;
+                }
+                match self.by_name(lobby, &name) {
+                    Ok(torrent) => {
+                        let body = self.torrent_file(&torrent, local);
+                        HttpResponse::new(200, "application/x-bittorrent", body)
+                    }
+                    Err(error) => HttpResponse::new(404, "text/plain", format!("{error}\n")),
+                }
+            }
+        })
+    }
+
+    fn torrent_file(&self, torrent: &Torrent, local: SocketAddr) -> Vec<u8> {
+        let local = unmapped(local);
+        let announce = format!("http://{local}/announce");
+        let name = percent_encode(torrent.source.info.name.as_str());
+        let web_seed = (self.config.web_seed).then(|| format!("http://{local}/{name}"));
+        let metainfo = &torrent.member.metainfo;
+        metainfo.encode(Some(&announce), web_seed.as_deref())
+    }
+
+    fn announce(
+        &self,
+        lobby: &Lobby,
+        query: &str,
+        peer: SocketAddr,
+        local: SocketAddr,
+    ) -> Result<Vec<u8>, TrackerError> {
+        let announce = Announce::decode(query)?;
+        let torrent = self
+            .by_info_hash(lobby, announce.info_hash)
+            .ok_or(TrackerError::Refused("no such torrent is served here"))?;
+        let ip = peer.ip().to_canonical();
+        let has_seat = torrent.member.has_seat(announce.peer_id, ip);
+        let response =
+            torrent
+                .registry()
+                .announce(&announce, ip, has_seat, unmapped(local), clock::now())?;
+        if announce.event != AnnounceEvent::Stopped && announce.left != Some(0) {
+            let addr = SocketAddr::new(ip, announce.port);
+            let due = clock::now().after(DIAL_AFTER);
+            torrent.member.schedule_dial(due, addr, announce.peer_id);
+        }
+        Ok(response.encode())
+    }
+
+    fn scrape(&self, query: &str) -> Result<Vec<u8>, TrackerError> {
+        let hashes = scrape::decode_query(query)?;
+        let torrents = self.snapshot();
+        let torrents = torrents
+            .iter()
+            .map(|torrent| (torrent.member.info_hash, torrent.registry().counts()))
+            .filter(|(hash, _)| hashes.is_empty() || hashes.contains(hash));
+        Ok(scrape::encode(torrents))
+    }
+}

@@ -1,0 +1,113 @@
+//! A block that came, up to the piece that is verified and written.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::digest::Digest;
+use crate::net::clock;
+use crate::proto::bt::piece_picker::arrive::Arrival;
+use crate::proto::bt::wire::{Block, Message};
+use crate::transport::swarm::member::SwarmMember;
+use crate::transport::swarm::peer_connection::{ConnectionError, PeerConnection};
+use crate::transport::swarm::peer_id::Role;
+
+/// Most blocks of one connection that were never requested.
+const UNREQUESTED_MAX: usize = 16;
+
+impl SwarmMember {
+    /// A block has come.
+    pub(super) fn receive_block(
+        &self,
+        connection: &Arc<PeerConnection>,
+        piece: u32,
+        begin: u32,
+        data: &[u8],
+    ) -> Result<(), ConnectionError> {
+        let now = clock::now();
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        let len = u32::try_from(data.len()).expect("bounded by the message");
+        let received = &connection.traffic.received;
+        received.fetch_add(u64::from(len), Ordering::Relaxed);
+        let block = Block { piece, begin, len };
+        let (others, complete) = match state.picker.receive_block(connection.key, block, now) {
+            Arrival::Unwanted => {
+                state.accounting.wasted += u64::from(len);
+                if state.picker.unrequested_blocks(connection.key) > UNREQUESTED_MAX {
+                    return Err(ConnectionError::Misbehaved(
+                        "it sends too much that was not requested",
+                    ));
+                }
+                self.request_blocks(state, connection);
+                return Ok(());
+            }
+            Arrival::Kept(others) => (others, false),
+            Arrival::PieceComplete(others) => (others, true),
+        };
+        state.accounting.first_received.get_or_insert(now);
+        state.accounting.kept += u64::from(len);
+        state.buffers.drop_stale(&state.picker);
+        let size = self.layout.len(piece) as usize;
+        state.buffers.write(piece, size, begin as usize, data);
+        for other in others.iter().filter_map(|key| state.connections.get(key)) {
+            other.send(&[Message::Cancel(block)]);
+        }
+        let bytes = complete.then(|| state.buffers.take(piece)).flatten();
+        self.request_blocks(state, connection);
+        drop(guard);
+        let Some(bytes) = bytes else {
+            return Ok(());
+        };
+        // Verifying takes longer than the next requests should wait.
+        connection.outbox.flush();
+        let from_seeder = connection.role() == Some(Role::Seeder);
+        self.finish_piece(piece, bytes, from_seeder)
+    }
+
+    /// Verifies a complete piece, writes it and announces it. Hashing and writing happen without
+    /// the lock.
+    fn finish_piece(
+        &self,
+        piece: u32,
+        bytes: Vec<u8>,
+        from_seeder: bool,
+    ) -> Result<(), ConnectionError> {
+        if Digest::of(&bytes) != self.metainfo.pieces[piece as usize] {
+            let mut state = self.lock();
+            state.accounting.wasted += bytes.len() as u64;
+            log::warn!("piece {piece} is wrong and is fetched again");
+            if let Some(liar) = state.picker.piece_corrupt(piece, &bytes) {
+                self.ban(&mut state, liar);
+            }
+            self.request_from_all(&mut state);
+            return Ok(());
+        }
+        let written = self.store.write_piece(piece, &bytes);
+        let mut state = self.lock();
+        if let Err(error) = written {
+            state.fault = Some(format!("the copy cannot be written: {error}"));
+            drop(state);
+            self.changed.notify_all();
+            return Err(ConnectionError::DiskFailed);
+        }
+        for liar in state.picker.piece_verified(piece, &bytes) {
+            self.ban(&mut state, liar);
+        }
+        state.buffers.recycle(bytes);
+        let complete = state.picker.is_complete();
+        if from_seeder || complete {
+            state.urgent_haves.push(piece);
+            if state.urgent_haves.len() == 1 {
+                self.tick.notify_one();
+            }
+        } else {
+            state.lazy_haves.push(piece);
+        }
+        if complete {
+            state.buffers.free_spare();
+            drop(state);
+            self.changed.notify_all();
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,75 @@
+//! Which peer ids are trusted. Ids are no secret, so anybody can claim one: the server's seeder
+//! must come from our server's address, and a seated client from the address of its control
+//! connection.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use crate::proto::bt::wire::PeerId;
+use crate::session::MAX_SEATS;
+use crate::transport::swarm::peer_id::Role;
+
+/// The seats and the server that a member knows.
+#[derive(Debug, Default)]
+pub(super) struct Identities {
+    /// Each seated peer, and the address from which it has its seat.
+    seats: BTreeMap<PeerId, IpAddr>,
+    /// The seated peers whose session is released.
+    admitted: BTreeSet<PeerId>,
+    server: Option<IpAddr>,
+}
+
+/// Most seats of sessions that overlap that are remembered.
+const SEATS_MAX: usize = 4 * MAX_SEATS as usize;
+
+impl Identities {
+    /// The peer of this id has a seat, from `ip`. When there are too many seats, those of peers
+    /// that are not connected are forgotten.
+    pub(super) fn add_seat(&mut self, id: PeerId, ip: IpAddr, connected: impl Fn(&PeerId) -> bool) {
+        if self.seats.len() >= SEATS_MAX {
+            self.seats.retain(|id, _| connected(id));
+        }
+        self.seats.insert(id, ip.to_canonical());
+    }
+
+    /// True when the peer of this id has a seat, from `ip`.
+    pub(super) fn has_seat(&self, id: &PeerId, ip: IpAddr) -> bool {
+        self.seats.get(id) == Some(&ip.to_canonical())
+    }
+
+    /// True when a peer of this id has a seat.
+    pub(super) fn is_seated(&self, id: &PeerId) -> bool {
+        self.seats.contains_key(id)
+    }
+
+    /// The session of this seat is released.
+    pub(super) fn admit(&mut self, id: PeerId) {
+        self.admitted.insert(id);
+    }
+
+    /// True when the session of this seat is released.
+    pub(super) fn is_admitted(&self, id: &PeerId) -> bool {
+        self.admitted.contains(id)
+    }
+
+    /// A new session: the seats of the last one are forgotten.
+    pub(super) fn clear_seats(&mut self) {
+        self.admitted.clear();
+        self.seats.clear();
+    }
+
+    /// Our server is at `ip`.
+    pub(super) fn set_server(&mut self, ip: IpAddr) {
+        self.server = Some(ip.to_canonical());
+    }
+
+    /// Whether a member of role `ours` believes that the peer at `ip` has this id.
+    pub(super) fn trusts(&self, ours: Role, id: &PeerId, ip: IpAddr) -> bool {
+        match (ours, Role::of(id)) {
+            (Role::Seeder, Some(Role::Seated)) => self.has_seat(id, ip),
+            (Role::Seeder, theirs) => theirs != Some(Role::Seeder),
+            (Role::Seated, Some(Role::Seeder)) => self.server == Some(ip.to_canonical()),
+            _ => true,
+        }
+    }
+}

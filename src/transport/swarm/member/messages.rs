@@ -1,0 +1,174 @@
+//! What other members send, and what is requested of them.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::net::clock;
+use crate::proto::bt::bitfield::Bitfield;
+use crate::proto::bt::wire::{
+    Block, ExtendedHandshake, Message, REQUEST_MAX, REQUESTS_MAX, WireError,
+};
+use crate::transport::swarm::member::{MemberState, SwarmMember};
+use crate::transport::swarm::peer_connection::{ConnectionError, PeerConnection};
+
+impl SwarmMember {
+    /// Handles one message of another member.
+    pub(super) fn handle_message(
+        &self,
+        connection: &Arc<PeerConnection>,
+        message: Message<'_>,
+    ) -> Result<(), ConnectionError> {
+        match message {
+            Message::Piece(piece, begin, data) => {
+                self.receive_block(connection, piece, begin, data)
+            }
+            Message::Request(block) => self.handle_request(connection, block),
+            Message::Cancel(block) => {
+                if connection.outbox.cancel(block) {
+                    connection.reject(vec![block]);
+                }
+                Ok(())
+            }
+            Message::Extended(0, body) => {
+                let extended = ExtendedHandshake::decode(body)?;
+                if let Some(port) = extended.port {
+                    connection.set_listen_port(port);
+                }
+                if let Some(requests) = extended.requests {
+                    let requests = (requests as usize).min(REQUESTS_MAX);
+                    let mut state = self.lock();
+                    state.picker.set_request_limit(connection.key, requests);
+                }
+                Ok(())
+            }
+            Message::KeepAlive
+            | Message::Interested
+            | Message::NotInterested
+            | Message::HaveNone
+            | Message::Extended(..)
+            | Message::Other(_) => Ok(()),
+            _ => self.update_peer(connection, message),
+        }
+    }
+
+    /// Handles a message that changes what we can request of a peer.
+    fn update_peer(
+        &self,
+        connection: &Arc<PeerConnection>,
+        message: Message<'_>,
+    ) -> Result<(), ConnectionError> {
+        let key = connection.key;
+        let mut state = self.lock();
+        match message {
+            Message::Choke | Message::Unchoke => {
+                let serves = message == Message::Unchoke;
+                if state.picker.is_serving(key) == serves {
+                    return Ok(());
+                }
+                connection.count_choke_change()?;
+                state.picker.set_serving(key, serves);
+            }
+            Message::Reject(block) => state.picker.request_rejected(key, block),
+            Message::Have(piece) => {
+                let is_new = state.picker.add_piece(key, piece)?;
+                if is_new {
+                    note_piece(&mut state, connection, piece);
+                }
+            }
+            Message::Bitfield(body) => {
+                let pieces = Bitfield::decode(self.layout.pieces(), body);
+                let pieces = pieces.ok_or(WireError::SpareBits)?;
+                note_pieces(&mut state, connection, &pieces);
+            }
+            Message::HaveAll => {
+                if state.picker.pieces_of(key).is_some_and(Bitfield::is_full) {
+                    return Ok(());
+                }
+                let pieces = Bitfield::full(self.layout.pieces());
+                note_pieces(&mut state, connection, &pieces);
+            }
+            _ => {}
+        }
+        send_interest(&state, connection);
+        self.request_blocks(&mut state, connection);
+        self.reveal(&mut state);
+        Ok(())
+    }
+
+    /// Fills a connection's pipeline with requests, when enough are missing to be worth a message.
+    /// The caller flushes.
+    pub(super) fn request_blocks(&self, state: &mut MemberState, connection: &PeerConnection) {
+        let key = connection.key;
+        if state.released.is_none() || state.closed || !state.picker.needs_requests(key) {
+            return;
+        }
+        let blocks = state.picker.next_requests(key, clock::now());
+        let requests: Vec<_> = blocks.into_iter().map(Message::Request).collect();
+        if !requests.is_empty() {
+            connection.queue(&requests);
+        }
+    }
+
+    pub(super) fn request_from_all(&self, state: &mut MemberState) {
+        let connections: Vec<_> = state.connections.values().map(Arc::clone).collect();
+        for connection in connections {
+            self.request_blocks(state, &connection);
+            connection.outbox.flush();
+        }
+    }
+
+    /// A peer requests a block.
+    fn handle_request(
+        &self,
+        connection: &PeerConnection,
+        block: Block,
+    ) -> Result<(), ConnectionError> {
+        if block.len > REQUEST_MAX {
+            return Err(ConnectionError::Misbehaved("it requests too long a block"));
+        }
+        let state = self.lock();
+        let exists = self.layout.allows(block) && state.picker.have().has(block.piece);
+        if !exists {
+            connection.count_bad_request()?;
+        }
+        let revealed = || {
+            let super_seeder = state.super_seeder.as_ref();
+            super_seeder.is_none_or(|seeder| seeder.may_request(connection.key, block.piece))
+        };
+        let allowed = exists && state.released.is_some() && revealed();
+        drop(state);
+        if !allowed || !connection.outbox.push_block(block) {
+            connection.reject(vec![block]);
+        }
+        Ok(())
+    }
+}
+
+/// A peer has all of `pieces`.
+fn note_pieces(state: &mut MemberState, connection: &PeerConnection, pieces: &Bitfield) {
+    let known = state.picker.pieces_of(connection.key).cloned();
+    state.picker.add_pieces(connection.key, pieces);
+    if state.super_seeder.is_some() {
+        let is_new = |&piece: &u32| known.as_ref().is_none_or(|known| !known.has(piece));
+        for piece in pieces.iter().filter(is_new) {
+            note_piece(state, connection, piece);
+        }
+    }
+}
+
+/// A peer has a piece that it did not have before.
+fn note_piece(state: &mut MemberState, connection: &PeerConnection, piece: u32) {
+    if let Some(super_seeder) = &mut state.super_seeder {
+        super_seeder.peer_has(connection.key, piece);
+    }
+    state.accounting.note_holder(piece, connection);
+}
+
+/// Tells a peer once that it has something that we want.
+fn send_interest(state: &MemberState, connection: &PeerConnection) {
+    if !connection.interested.load(Ordering::Relaxed) && state.picker.is_interesting(connection.key)
+    {
+        connection.interested.store(true, Ordering::Relaxed);
+        connection.queue(&[Message::Interested]);
+    }
+}

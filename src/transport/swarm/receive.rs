@@ -1,0 +1,190 @@
+//! The swarm as a client receives from it: a peer that is ready before the gate and goes on until
+//! nobody needs it any more.
+//!
+//! Before READY it gets the torrent from the server, verifies what an earlier session left,
+//! listens, announces itself and dials the others. So at GO every connection is open, and every
+//! peer knows what every other has. From GO on the server is one member among others: when it
+//! dies, the peers finish with what they have, and each can tell what is missing.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crate::client::part::ByteOrder;
+use crate::client::receive::{
+    PrepareContext, ReceiveContext, ReceiveError, ReceiveSession, ReceiveTransport, Received,
+};
+use crate::error::{Error, Result};
+use crate::net::clock;
+use crate::net::http::client;
+use crate::net::line_stream::LineStream;
+use crate::proto::bt::metainfo::{METAINFO_MAX, Metainfo};
+use crate::proto::http::text::percent_encode;
+use crate::proto::http::url::Url;
+use crate::session::Via;
+use crate::transfer::Counts;
+use crate::transport::swarm::announcer::Tracker;
+use crate::transport::swarm::peer::Peer;
+use crate::transport::swarm::peer_id::{Role, seated_id};
+
+/// What a client of the swarm is told beyond the usual.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SwarmConfig {
+    /// For how long a complete client serves the others; `None`: until they are complete.
+    pub seed_time: Option<Duration>,
+}
+
+/// Receives over the swarm.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SwarmReceiveTransport {
+    config: SwarmConfig,
+}
+
+/// A peer with a seat.
+#[derive(Debug)]
+struct SwarmReceiveSession {
+    peer: Peer,
+    seed_time: Option<Duration>,
+}
+
+/// An empty file has no torrent and needs no peer.
+#[derive(Debug)]
+struct EmptyReceiveSession;
+
+impl SwarmReceiveTransport {
+    /// Receives with `config`.
+    pub const fn new(config: SwarmConfig) -> Self {
+        Self { config }
+    }
+}
+
+impl ReceiveTransport for SwarmReceiveTransport {
+    fn via(&self) -> Via {
+        Via::Swarm
+    }
+
+    fn byte_order(&self) -> ByteOrder {
+        ByteOrder::Any
+    }
+
+    fn prepare(
+        &self,
+        context: &PrepareContext<'_>,
+        _: &mut LineStream<'_>,
+    ) -> Result<Box<dyn ReceiveSession>> {
+        let offer = context.offer;
+        if offer.file.bytes == 0 {
+            return Ok(Box::new(EmptyReceiveSession));
+        }
+        let failed = |error| Error::io("look at the connection", "the server")(error);
+        let server = context.stream.peer_addr().map_err(failed)?;
+        let local = context.stream.local_addr().map_err(failed)?;
+        let host = server.to_string();
+        let target = format!("/{}.torrent", percent_encode(offer.file.name.as_str()));
+        let torrent = client::get(&[server], &host, &target, METAINFO_MAX)?;
+        let metainfo = Metainfo::decode(&torrent)
+            .map_err(|error| Error::protocol(server, error.to_string()))?;
+        if metainfo.bytes != offer.file.bytes {
+            let what = format!(
+                "a torrent of {} bytes for a file of {}",
+                metainfo.bytes, offer.file.bytes
+            );
+            return Err(Error::protocol(server, what));
+        }
+        let tracker = Tracker {
+            url: Url {
+                host,
+                target: "/announce".to_owned(),
+            },
+            addrs: vec![server],
+        };
+        let id = seated_id(offer.session, offer.seat);
+        let at = SocketAddr::new(local.ip(), 0);
+        let peer = Peer::start(metainfo, context.file, id, Role::Seated, at, tracker)?;
+        peer.member.set_server(server.ip());
+        if let Err(error) = peer.announcer.start(true) {
+            // The server's seeder still knows us, and learns of the others' pieces from them.
+            log::warn!("{error}; the server's seeder is dialed without its tracker");
+            peer.announcer.dial(vec![server], true);
+        }
+        Ok(Box::new(SwarmReceiveSession {
+            peer,
+            seed_time: self.config.seed_time.or(context.config.seed_time),
+        }))
+    }
+}
+
+impl ReceiveSession for EmptyReceiveSession {
+    fn receive(
+        &mut self,
+        _: &ReceiveContext<'_>,
+        _: &mut LineStream<'_>,
+    ) -> Result<Received, ReceiveError> {
+        Ok(Received::nothing(clock::now()))
+    }
+}
+
+impl ReceiveSession for SwarmReceiveSession {
+    fn bytes_held(&self) -> Option<u64> {
+        Some(self.peer.resumed)
+    }
+
+    fn receive(
+        &mut self,
+        context: &ReceiveContext<'_>,
+        _: &mut LineStream<'_>,
+    ) -> Result<Received, ReceiveError> {
+        let member = &self.peer.member;
+        member.release();
+        let moved = |bytes: u64| {
+            let new = bytes - self.peer.resumed;
+            context.moved.store(new, Ordering::Relaxed);
+        };
+        let last = self.peer.wait_until_complete(
+            context.config.stall,
+            context.stopped,
+            &|| server_is_gone(context),
+            &moved,
+        )?;
+        self.peer.announcer.announce_completed();
+        let progress = member.progress();
+        moved(progress.bytes);
+        let received = member.received();
+        log::info!(
+            "seat {}: {} bytes from the server, {} from peers, {} wasted, {} of protocol, {} end-game",
+            context.offer.seat,
+            received.from_server,
+            received.from_peers,
+            received.wasted,
+            progress.protocol,
+            progress.counts.endgame
+        );
+        Ok(Received {
+            first: member.first_received(),
+            last,
+            counts: Counts {
+                retransmitted: Some(received.wasted),
+                bytes_from_server: Some(received.from_server),
+                bytes_from_peers: Some(received.from_peers),
+                ..Counts::default()
+            },
+        })
+    }
+
+    fn serve_others(self: Box<Self>, stopped: &AtomicBool) {
+        self.peer.seed(self.seed_time, stopped);
+    }
+}
+
+/// True when the server has closed the control connection, on which it sends nothing meanwhile.
+fn server_is_gone(context: &ReceiveContext<'_>) -> bool {
+    let seen = context
+        .stream
+        .set_nonblocking(true)
+        .and_then(|()| context.stream.peek(&mut [0]));
+    let _ = context.stream.set_nonblocking(false);
+    match seen {
+        Ok(bytes) => bytes == 0,
+        Err(error) => !Error::is_timeout(&error) && error.kind() != std::io::ErrorKind::Interrupted,
+    }
+}

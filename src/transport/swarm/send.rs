@@ -1,0 +1,202 @@
+//! The swarm as a server sends by it: the seeder at the gate.
+//!
+//! The release of the gate is the release of the swarm. Peers connect and announce their pieces
+//! during the muster; the first seat that goes through the gate lets the seeder serve.
+
+use std::io;
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+use crate::net::pacing::Pacer;
+use crate::net::{clock, copy, socket};
+use crate::proto::bt::wire::PeerId;
+use crate::server::catalog::Source;
+use crate::server::gate::SeatConnection;
+use crate::server::transport::{SendJob, SendResult, SendSession, TransferFailure, Transport};
+use crate::session::Via;
+use crate::text::escape;
+use crate::transfer::Outcome;
+use crate::transport::swarm::peer_id::seated_id;
+use crate::transport::swarm::torrent::Torrent;
+use crate::transport::swarm::torrents::Torrents;
+use crate::units::Rate;
+
+/// Sends by the swarm.
+#[derive(Debug)]
+pub struct SwarmTransport {
+    torrents: Arc<Torrents>,
+}
+
+/// The swarm of one session; an empty file needs no torrent.
+#[derive(Debug)]
+struct SwarmSendSession {
+    torrent: Option<Arc<Torrent>>,
+    torrents: Arc<Torrents>,
+}
+
+/// How often a seat's progress is checked.
+const CHECK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How often the source file is checked for changes.
+const SOURCE_INTERVAL: Duration = Duration::from_secs(1);
+
+impl SwarmTransport {
+    /// Sends the files of `torrents`.
+    pub fn new(torrents: Arc<Torrents>) -> Self {
+        Self { torrents }
+    }
+}
+
+impl Transport for SwarmTransport {
+    fn via(&self) -> Via {
+        Via::Swarm
+    }
+
+    fn prepare(
+        &self,
+        source: &Arc<Source>,
+        _: u16,
+        rate: Option<Rate>,
+    ) -> Result<Box<dyn SendSession>> {
+        let torrent = match source.info.bytes {
+            0 => None,
+            _ => Some(self.torrents.get_or_create(source)?),
+        };
+        if let Some(torrent) = &torrent {
+            torrent.begin_session();
+            let pacer = rate.map(|rate| Arc::new(Pacer::new(rate)));
+            torrent.member.set_pacer(pacer);
+        }
+        Ok(Box::new(SwarmSendSession {
+            torrent,
+            torrents: Arc::clone(&self.torrents),
+        }))
+    }
+}
+
+impl SendSession for SwarmSendSession {
+    fn prepare_connection(&self, _: &TcpStream) -> Result<()> {
+        Ok(())
+    }
+
+    fn on_seated(&self, seat: &SeatConnection) {
+        let Some(torrent) = &self.torrent else {
+            return;
+        };
+        match seat.stream().peer_addr() {
+            Ok(addr) => torrent.member.add_seat(id_of(seat), addr.ip()),
+            // It is gone already.
+            Err(error) => log::debug!("{}: {error}", seat.id()),
+        }
+    }
+
+    fn description(&self, stream: &TcpStream) -> String {
+        let congestion =
+            socket::congestion(stream).unwrap_or_else(|| "unknown congestion control".to_owned());
+        format!("swarm, {congestion}")
+    }
+
+    fn send(&self, seat: &SeatConnection, job: SendJob<'_>) -> SendResult {
+        let sent = copy::send_all(
+            seat.stream(),
+            &job.preface,
+            clock::now().after(seat.session().stall),
+        );
+        let end = sent.map_err(|stop| match stop {
+            copy::Stop::Peer(error) => cut(format!("the connection failed: {error}")),
+            _ => TransferFailure::new(Outcome::TimedOut, "does not take its GO".to_owned()),
+        });
+        let torrent = match &self.torrent {
+            Some(torrent) if end.is_ok() && !job.range.is_empty() => torrent,
+            _ => return SendResult { first: None, end },
+        };
+        let id = id_of(seat);
+        let traffic = || {
+            let all = torrent.member.traffic();
+            all.get(&id).copied().unwrap_or_default()
+        };
+        let before = traffic().sent;
+        torrent.member.admit(id);
+        let end = wait_for_client(seat, torrent, id);
+        let after = traffic();
+        seat.moved().store(after.sent - before, Ordering::Relaxed);
+        let released = seat.release().released();
+        SendResult {
+            first: after.first_sent.map(|first| first.since(released)),
+            end,
+        }
+    }
+}
+
+impl Drop for SwarmSendSession {
+    fn drop(&mut self) {
+        let Some(torrent) = &self.torrent else {
+            return;
+        };
+        torrent.end_session();
+        if let Some(path) = &self.torrents.config.tracker_file
+            && let Err(error) = std::fs::write(path, torrent.holder_table())
+        {
+            let at = escape(&path.display().to_string());
+            log::warn!("{}", Error::io("write who has which chunk", at)(error));
+        }
+    }
+}
+
+/// The id of the peer in `seat`.
+fn id_of(seat: &SeatConnection) -> PeerId {
+    seated_id(seat.session().id, seat.id())
+}
+
+fn cut(reason: String) -> TransferFailure {
+    TransferFailure::new(Outcome::Cut, reason)
+}
+
+/// Waits until the client sends its receipt: its last byte is in, or it has failed. Meanwhile it
+/// must make progress, wherever its bytes come from.
+fn wait_for_client(
+    seat: &SeatConnection,
+    torrent: &Torrent,
+    id: PeerId,
+) -> Result<(), TransferFailure> {
+    let piece_bytes = u64::from(torrent.member.metainfo.piece_bytes);
+    let stall = seat.session().stall;
+    let mut checked = clock::now();
+    let (mut pieces, mut since) = (0, checked);
+    let failed = |error| cut(format!("the connection failed: {error}"));
+    seat.stream()
+        .set_read_timeout(Some(CHECK_INTERVAL))
+        .map_err(failed)?;
+    loop {
+        match seat.stream().peek(&mut [0]) {
+            Ok(0) => return Err(cut("closed the connection before its last byte".to_owned())),
+            Ok(_) => return Ok(()),
+            Err(error) if Error::is_timeout(&error) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(failed(error)),
+        }
+        let now = clock::now();
+        let has = torrent.member.pieces_of(id).unwrap_or(pieces);
+        if has > pieces {
+            (pieces, since) = (has, now);
+            let bytes = (u64::from(has) * piece_bytes).min(seat.session().source.info.bytes);
+            seat.moved().store(bytes, Ordering::Relaxed);
+        } else if now.since(since) > stall {
+            let reason = format!("no new piece for {} s, with {has}", stall.as_secs_f64());
+            return Err(TransferFailure::new(Outcome::TimedOut, reason));
+        }
+        if now.since(checked) > SOURCE_INTERVAL {
+            checked = now;
+            if let Some(reason) = seat.session().source.change() {
+                return Err(TransferFailure {
+                    outcome: Outcome::Cut,
+                    reason,
+                    source_changed: true,
+                });
+            }
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! One file's swarm on a server: its seeder, and the peers that its tracker knows.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use crate::net::{clock, lock};
+use crate::proto::bt::tracker::announce::Share;
+use crate::proto::bt::wire::PeerId;
+use crate::proto::json::Json;
+use crate::server::catalog::Source;
+use crate::text::escape;
+use crate::transport::swarm::member::SwarmMember;
+use crate::transport::swarm::peer_id::{name_of, seat_of};
+use crate::transport::swarm::peer_registry::PeerRegistry;
+
+/// One file's swarm.
+#[derive(Debug)]
+pub struct Torrent {
+    /// The file.
+    pub source: Arc<Source>,
+    /// Our seeder.
+    pub member: Arc<SwarmMember>,
+    registry: Mutex<PeerRegistry>,
+    /// Sessions that have begun and not ended.
+    sessions: Mutex<usize>,
+}
+
+/// What one seated client got from whom, as it told the tracker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerTransfers {
+    /// Its id.
+    pub id: PeerId,
+    /// Its name.
+    pub peer: String,
+    /// It has the whole file.
+    pub complete: bool,
+    /// Payload bytes that came from the server.
+    pub from_server: u64,
+    /// Payload bytes that came from other peers.
+    pub from_peers: Vec<(String, u64)>,
+    /// Payload bytes that others had from it, as these tell.
+    pub sent: u64,
+}
+
+impl Torrent {
+    /// The swarm of `source`, with our seeder in it.
+    pub fn new(source: Arc<Source>, member: Arc<SwarmMember>) -> Self {
+        Self {
+            source,
+            member,
+            registry: Mutex::new(PeerRegistry::new(clock::random())),
+            sessions: Mutex::default(),
+        }
+    }
+
+    /// A session of this file begins: nobody is served until it is released, unless another
+    /// session of it is running.
+    pub fn begin_session(&self) {
+        let mut sessions = lock(&self.sessions);
+        *sessions += 1;
+        if *sessions == 1 {
+            self.member.hold();
+            self.registry().clear_reports();
+        }
+    }
+
+    /// A session of this file has ended, released or not.
+    pub fn end_session(&self) {
+        let mut sessions = lock(&self.sessions);
+        *sessions -= 1;
+        if *sessions == 0 {
+            self.member.release();
+        }
+    }
+
+    /// The peers that the tracker knows.
+    pub(super) fn registry(&self) -> MutexGuard<'_, PeerRegistry> {
+        lock(&self.registry)
+    }
+
+    /// What each seated client got from whom, as they told the tracker.
+    pub fn transfers(&self) -> Vec<PeerTransfers> {
+        let reports = self.registry().source_reports().clone();
+        let name = |id: &PeerId| match (reports.get(id), seat_of(id)) {
+            (Some(report), _) => name_of(id, report.addr),
+            (None, Some(seat)) => format!("C{}", seat.0),
+            (None, None) => escape(&String::from_utf8_lossy(id)),
+        };
+        let mut sent: BTreeMap<PeerId, u64> = BTreeMap::new();
+        for (id, bytes) in reports.values().flat_map(|report| &report.shares) {
+            let sum = sent.entry(*id).or_default();
+            *sum = sum.saturating_add(*bytes);
+        }
+        let server = self.member.id;
+        let transfers = reports.iter().map(|(id, report)| {
+            let (own, others): (Vec<&Share>, Vec<&Share>) =
+                report.shares.iter().partition(|share| share.0 == server);
+            PeerTransfers {
+                id: *id,
+                peer: name(id),
+                complete: report.complete,
+                from_server: own.first().map_or(0, |share| share.1),
+                from_peers: others
+                    .iter()
+                    .map(|share| (name(&share.0), share.1))
+                    .collect(),
+                sent: sent.get(id).copied().unwrap_or(0),
+            }
+        });
+        transfers.collect()
+    }
+
+    /// Writes the entry of this swarm in `gatecast.swarm/1`.
+    pub fn write_json(&self, json: &mut Json) {
+        json.text("file", self.source.info.name.as_str());
+        json.text("info_hash", self.member.info_hash.to_string());
+        json.truth("released", self.member.is_released());
+        json.count("protocol_bytes", Some(self.member.progress().protocol));
+        json.list("peers", |json| {
+            for peer in self.member.connected_peers() {
+                json.item(|json| {
+                    json.text("peer", name_of(&peer.id, peer.addr));
+                    json.text("address", peer.addr.to_string());
+                    json.truth("gatecast", peer.is_gatecast);
+                    json.count("pieces", Some(u64::from(peer.pieces)));
+                    json.count("bytes_from_server", Some(peer.traffic.sent));
+                });
+            }
+        });
+        json.list("moved", |json| {
+            for transfers in self.transfers() {
+                json.item(|json| {
+                    json.text("peer", &transfers.peer);
+                    json.truth("whole", transfers.complete);
+                    json.count("bytes_from_server", Some(transfers.from_server));
+                    json.list("bytes_from", |json| {
+                        for (peer, bytes) in &transfers.from_peers {
+                            json.item(|json| {
+                                json.text("peer", peer);
+                                json.count("bytes", Some(*bytes));
+                            });
+                        }
+                    });
+                    json.count("bytes_sent", Some(transfers.sent));
+                });
+            }
+        });
+        json.list("chunks", |json| {
+            for (chunk, (first, copies)) in (0..).zip(self.member.piece_holders()) {
+                json.item(|json| {
+                    json.count("chunk", Some(chunk));
+                    json.maybe_text("first", first.map(|(id, addr)| name_of(&id, addr)));
+                    json.count("copies", Some(u64::from(copies)));
+                });
+            }
+        });
+    }
+
+    /// Who had which chunk first, in two columns: the chunk's number and the peer.
+    pub fn holder_table(&self) -> String {
+        let chunks = self.member.piece_holders().into_iter().enumerate();
+        chunks.fold(String::new(), |text, (chunk, (first, _))| {
+            let peer = first.map_or_else(|| "-".to_owned(), |(id, addr)| name_of(&id, addr));
+            format!("{text}{chunk}\t{peer}\n")
+        })
+    }
+}
