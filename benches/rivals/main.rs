@@ -107,6 +107,13 @@ fn nginx(ground: &Ground) {
             None => println!("{name}: skipped, it does not build here"),
         }
     }
+    for (name, query) in [
+        ("ours, curl at the gate", "?gate"),
+        ("ours, curl at once", ""),
+    ] {
+        let curls = || auto.curls(&ground.file, query, ground.work.path());
+        turns.push(Turn::new(name, curls));
+    }
     alternate(&mut turns, ground.runs);
     print(&turns, &["last byte s", "of the first", "process s"]);
 }
