@@ -13,9 +13,6 @@ use gatecast::internals::digest::Digest;
 use gatecast::internals::report::verdict::Verdict;
 use gatecast::internals::transfer::Outcome;
 
-use crate::common;
-use crate::common::{Peer, Server, until, whole, within};
-
 const LIMIT: Duration = Duration::from_secs(60);
 
 fn python() -> bool {

@@ -49,7 +49,11 @@ pub(crate) fn to_group(group: SocketAddr) -> UdpConfig {
 
 /// Fetches by whichever way over UDP the server sends.
 pub(crate) fn fetch(order: &FetchConfig) -> Vec<ClientReport> {
-    let ways = [udp::take::UDP, udp::take::RAW, udp::take::MULTICAST];
+    let ways = [
+        udp::receive::UDP,
+        udp::receive::RAW,
+        udp::receive::MULTICAST,
+    ];
     let ways = ways.each_ref().map(|way| way as _);
     let ends = FetchRun::new(order).run(order, &ways);
     ends.expect("an order that can be begun")

@@ -39,7 +39,7 @@ pub(super) fn source_to(input: SocketAddr) -> UdpSocket {
 /// One of 25 viewers is stopped.
 #[test]
 fn stopped_viewer_is_removed_and_costs_24_others_nothing() {
-    within(LIMIT, || {
+    in_turn("live", LIMIT, || {
         let folder = tempfile::tempdir().expect("room");
         let place = folder.path();
         let (relay, input, at) = relay(place);
@@ -75,7 +75,7 @@ fn stopped_viewer_is_removed_and_costs_24_others_nothing() {
 
 #[test]
 fn events_are_printed_each_second_by_both_sides() {
-    within(LIMIT, || {
+    in_turn("live", LIMIT, || {
         let folder = tempfile::tempdir().expect("room");
         let place = folder.path();
         let (mut relay, input, at) = relay_with(place, &["--events"]);
@@ -131,7 +131,7 @@ fn events_are_printed_each_second_by_both_sides() {
 
 #[test]
 fn relay_without_viewer_uses_no_processor() {
-    within(LIMIT, || {
+    in_turn("live", LIMIT, || {
         let folder = tempfile::tempdir().expect("room");
         let (relay, input, _) = relay(folder.path());
         let source = source_to(input);

@@ -103,7 +103,7 @@ fn second_viewer_at_a_port_and_viewer_too_many_are_refused() {
 
 #[test]
 fn thousand_silent_connections_keep_no_viewer_out() {
-    within(LIMIT, || {
+    in_turn("connections to a relay", LIMIT, || {
         let relay = relay();
         let silent: Vec<TcpStream> = (0..1_000)
             .map(|n| TcpStream::connect(relay.local_addr()).unwrap_or_else(|e| panic!("{n}: {e}")))

@@ -17,8 +17,6 @@ use gatecast::internals::proto::relay::status::WatchSnapshot;
 use gatecast::internals::relay::Relay;
 use gatecast::internals::relay::watch::{Watch, WatchConfig};
 
-use crate::common::{PATIENCE, until, within};
-
 const LOCAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// No test takes longer.

@@ -8,9 +8,7 @@ use std::thread;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::common;
-use crate::common::{Server, whole, within};
-use gatecast::internals::client::{ClientReport, FetchRun};
+use gatecast::internals::client::ClientReport;
 use gatecast::internals::proto::udp::packet::{Body, Packet};
 use gatecast::internals::report::verdict::Verdict;
 use gatecast::internals::session::Via;
@@ -34,10 +32,7 @@ fn server(bytes: u64, group: SocketAddr, rate: u64) -> Server {
 fn fetch(server: &Server) -> JoinHandle<Vec<ClientReport>> {
     let mut order = server.order("a");
     order.clients = 2;
-    thread::spawn(move || {
-        let ways = [&udp::receive::MULTICAST as _];
-        FetchRun::new(&order).run(&order, &ways).expect("begun")
-    })
+    thread::spawn(move || udp::fetch(&order))
 }
 
 #[test]
@@ -73,8 +68,7 @@ fn group_uses_the_named_interfaces() {
         let mut order = server.order("a");
         order.clients = 2;
         order.interface = Some(Ipv4Addr::new(127, 0, 0, 8));
-        let ways = [&udp::receive::MULTICAST as _];
-        let ends = FetchRun::new(&order).run(&order, &ways).expect("begun");
+        let ends = udp::fetch(&order);
         whole(ends, &server);
         for transfer in &server.record().transfers {
             assert_eq!(transfer.counts.foreign, Some(0), "{transfer:?}");
@@ -164,8 +158,7 @@ fn damage_on_the_way_makes_copies_corrupt() {
                 datagram[500] ^= 0x20;
             }
         })];
-        let ways = [&udp::receive::MULTICAST as _];
-        let ends = FetchRun::new(&order).run(&order, &ways).expect("begun");
+        let ends = udp::fetch(&order);
         over.store(true, Ordering::Relaxed);
         assert_eq!(ends.len(), 2);
         assert!(ends.iter().all(|end| end.path.is_none()), "{ends:?}");

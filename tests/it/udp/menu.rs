@@ -2,11 +2,9 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::Output;
 use std::time::Duration;
 
-use crate::common::program::{GATECAST, Program, records_of};
-use crate::common::{entries, within};
 use gatecast::internals::server::sample;
 use gatecast::internals::session::Via;
 use gatecast::internals::transfer::Outcome;

@@ -19,15 +19,12 @@ use std::thread;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::common;
-use crate::common::{Peer, Server, entries, row, until, whole, within};
-use gatecast::internals::client::{ClientReport, FetchConfig, FetchRun};
+use gatecast::internals::client::{ClientReport, FetchConfig};
 use gatecast::internals::digest::Digest;
 use gatecast::internals::proto::udp::control::Report;
 use gatecast::internals::proto::udp::packet::{Body, Packet};
 use gatecast::internals::session::Via;
 use gatecast::internals::transfer::{Outcome, Record};
-use gatecast::internals::transport::udp;
 use gatecast::internals::transport::udp::config::UdpConfig;
 use gatecast::internals::transport::udp::lab_server::LabServer;
 
@@ -44,16 +41,7 @@ fn fetch(
 ) -> JoinHandle<Vec<ClientReport>> {
     let mut order = server.order(name);
     set(&mut order);
-    thread::spawn(move || {
-        let ways = [
-            udp::receive::UDP,
-            udp::receive::RAW,
-            udp::receive::MULTICAST,
-        ];
-        let ways = ways.each_ref().map(|way| way as _);
-        let ends = FetchRun::new(&order).run(&order, &ways);
-        ends.expect("an order that can be begun")
-    })
+    thread::spawn(move || common::udp::fetch(&order))
 }
 
 /// Asserts that every datagram of every client is accounted for.

@@ -11,9 +11,7 @@ use std::thread;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::common;
-use crate::common::{Server, entries, row, whole, within};
-use gatecast::internals::client::{ClientReport, FetchConfig, FetchRun};
+use gatecast::internals::client::{ClientReport, FetchConfig};
 use gatecast::internals::proto::udp::packet::{Body, Packet};
 use gatecast::internals::report::verdict::Verdict;
 use gatecast::internals::session::Via;
@@ -170,13 +168,7 @@ fn fetch(
     let mut order = server.order("a");
     order.server = vec![addr];
     set(&mut order);
-    let ways = [
-        udp::receive::UDP,
-        udp::receive::RAW,
-        udp::receive::MULTICAST,
-    ];
-    let ways = ways.each_ref().map(|way| way as _);
-    FetchRun::new(&order).run(&order, &ways).expect("begun")
+    udp::fetch(&order)
 }
 
 /// Sends a file through `chaos`. Returns the only row, after its sums were checked.

@@ -1,14 +1,13 @@
 //! Clients over UDP in processes of their own that are killed, stopped or late.
 
 use std::path::Path;
+use std::thread;
 use std::time::Duration;
-use std::{fs, thread};
 
-use crate::common::program::{Program, part, records_of};
-use crate::common::{entries, row, until, within};
-use gatecast::internals::digest::Digest;
-use gatecast::internals::server::sample;
 use gatecast::internals::transfer::{Outcome, Record};
+
+use crate::common::program::{Program, folder_with_file, part, records_of, whole};
+use crate::common::{row, until, within};
 
 const LIMIT: Duration = Duration::from_secs(100);
 
