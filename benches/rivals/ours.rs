@@ -2,19 +2,11 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io::BufRead;
-use std::io::BufReader;
-use std::path::Path;
-use std::path::PathBuf;
-use std::process::Child;
-use std::process::Command;
-use std::process::Stdio;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 
-use crate::CLIENTS;
-use crate::clear;
-use crate::ground;
-use crate::theirs;
-use crate::timed;
+use crate::{CLIENTS, clear, ground, theirs, timed};
 
 /// A built program.
 #[derive(Clone, Debug)]

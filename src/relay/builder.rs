@@ -64,6 +64,7 @@ impl RelayBuilder {
     /// The address of the interface on which a multicast group is joined; the system's choice
     /// unless given.
     #[doc(hidden)]
+    #[doc(hidden)]
     pub fn interface(mut self, addr: impl Into<Option<Ipv4Addr>>) -> Self {
         self.interface = addr.into();
         self

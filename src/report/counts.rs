@@ -8,15 +8,9 @@ use std::fmt::Write;
 
 use crate::report::median_range::MedianRange;
 use crate::report::table;
-use crate::report::table::Align;
-use crate::report::table::ROWS_MAX;
-use crate::report::table::Rows;
-use crate::report::table::Table;
-use crate::report::table::or_dash;
+use crate::report::table::{Align, ROWS_MAX, Rows, Table, or_dash};
 use crate::text::escape;
-use crate::transfer::Counts;
-use crate::transfer::Record;
-use crate::transfer::Transfer;
+use crate::transfer::{Counts, Record, Transfer};
 use crate::units::total;
 
 /// One column: what it is called, when it is there, and its values.
@@ -286,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_that_nobody_can_have_counted_are_summed_and_told_as_wrong() {
+    fn impossible_counts_are_summed_and_reported_as_wrong() {
         let record = counted(2, |_| Counts {
             offered: Some(u64::MAX),
             unique: Some(u64::MAX),

@@ -2,20 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use crate::report::client_rates_mbit;
-use crate::report::is_measured;
-use crate::report::is_sound;
-use crate::report::losses_of;
-use crate::report::mean_client_mbit;
-use crate::report::mean_loss;
 use crate::report::median_range::MedianRange;
-use crate::report::overall;
-use crate::report::plot::Axis;
-use crate::report::plot::Chart;
-use crate::report::plot::Point;
-use crate::report::plot::Series;
-use crate::session::FileInfo;
-use crate::session::Via;
+use crate::report::plot::{Axis, Chart, Point, Series};
+use crate::report::{
+    client_rates_mbit, is_measured, is_sound, losses_of, mean_client_mbit, mean_loss, overall,
+};
+use crate::session::{FileInfo, Via};
 use crate::transfer::Record;
 use crate::units::Bytes;
 
@@ -207,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn another_way_or_file_is_another_series_and_wide_ranges_are_logarithmic() {
+    fn each_via_and_file_is_a_series_and_wide_ranges_are_log() {
         let mut records = [1, 10, 1000].map(|n| sample::session(u64::from(n), n, 80));
         records[1].via = Via::Udp;
         records[2].file.name = FileName::new("2.bin").expect("plain");
@@ -236,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn over_raw_what_arrived_has_a_rate_and_what_did_not_is_the_loss() {
+    fn raw_session_shows_rate_of_arrived_and_loss_of_missing() {
         let records = [lossy(1, 1), lossy(2, 3), lossy(3, 3)];
         let chart = losses(&records);
         assert_eq!(chart.series.len(), 1);

@@ -8,10 +8,8 @@ use std::{fs, thread};
 
 use gatecast::internals::error::Result;
 use gatecast::internals::http;
-use gatecast::internals::http::Documents;
-use gatecast::internals::http::HttpConfig;
-use gatecast::internals::report::json;
-use gatecast::internals::report::{csv, scaling};
+use gatecast::internals::http::{Documents, HttpConfig};
+use gatecast::internals::report::{csv, json, scaling};
 use gatecast::internals::server::catalog::Source;
 use gatecast::internals::server::config::ServerConfig;
 use gatecast::internals::server::gate::SeatConnection;

@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn what_slid_out_of_the_window_is_late_and_a_leap_is_believed_of_two() {
+    fn block_outside_window_is_late_and_a_leap_needs_two() {
         let mut stats = StreamStats::default();
         assert!(stats.record(0, 0, Moment(0)));
         assert!(

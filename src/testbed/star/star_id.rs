@@ -5,11 +5,9 @@
 //! dead owner can be told from a star in use, and from namespaces that are not ours, without any
 //! file of records.
 
-use std::fmt;
-use std::fs;
 use std::str::FromStr;
-use std::sync::atomic::AtomicU32;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::{fmt, fs};
 
 /// A star's name: `gatecast-<process>-<start>-<number>`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -71,9 +69,10 @@ impl StarId {
             _ => return Err(NotOurs),
         };
         // Leading zeros, signs: not ours.
-        match id.namespace(place) == name {
-            true => Ok((id, place)),
-            false => Err(NotOurs),
+        if id.namespace(place) == name {
+            Ok((id, place))
+        } else {
+            Err(NotOurs)
         }
     }
 
@@ -113,9 +112,10 @@ impl FromStr for StarId {
             start: part()?.parse().map_err(|_| NotOurs)?,
             number: part()?.parse().map_err(|_| NotOurs)?,
         };
-        match id.to_string() == text {
-            true => Ok(id),
-            false => Err(NotOurs),
+        if id.to_string() == text {
+            Ok(id)
+        } else {
+            Err(NotOurs)
         }
     }
 }

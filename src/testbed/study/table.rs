@@ -1,12 +1,8 @@
 //! A study's rows as a table for a terminal, and as comma-separated values.
 
-use crate::report::table::Align;
-use crate::report::table::Table;
-use crate::report::table::or_dash;
-use crate::testbed::study::results::Results;
-use crate::testbed::study::results::StudyRow;
-use crate::units::Bytes;
-use crate::units::Rate;
+use crate::report::table::{Align, Table, or_dash};
+use crate::testbed::study::results::{Results, StudyRow};
+use crate::units::{Bytes, Rate};
 
 /// A column that is in the table where its values differ; else its value stands above the table.
 struct VaryingColumn {
@@ -118,10 +114,10 @@ fn figures(row: &StudyRow) -> [String; 13] {
 }
 
 /// A column of the CSV: its heading, and what stands in it.
-type CsvColumn = (&'static str, fn(&StudyRow) -> String);
+type StudyCsvColumn = (&'static str, fn(&StudyRow) -> String);
 
 /// The columns of the comma-separated values.
-const CSV_COLUMNS: [CsvColumn; 27] = [
+const CSV_COLUMNS: [StudyCsvColumn; 27] = [
     ("via", |row| row.via.clone()),
     ("clients", |row| row.clients.to_string()),
     ("file_bytes", |row| row.bytes.to_string()),

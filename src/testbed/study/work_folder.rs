@@ -4,11 +4,9 @@
 //! Its name says whose it is, as a star's does, so that what a killed study left is found.
 
 use std::fs;
-use std::path::Path;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use crate::error::Error;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::net::socket::free_space;
 use crate::testbed::star::star_id::StarId;
 
@@ -57,9 +55,10 @@ impl WorkFolder {
 
     /// What it is on, for the environment's stamp.
     pub fn kind(&self) -> &'static str {
-        match self.in_memory {
-            true => "memory (tmpfs)",
-            false => "disk",
+        if self.in_memory {
+            "memory (tmpfs)"
+        } else {
+            "disk"
         }
     }
 

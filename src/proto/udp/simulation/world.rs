@@ -110,9 +110,10 @@ impl World {
         let layout = layout(len);
         let count = layout.count();
         let receiver = |client: u16| {
-            let how = match group {
-                true => RepairMode::Multicast(Duration::from_micros(200) * u32::from(client)),
-                false => RepairMode::Unicast,
+            let how = if group {
+                RepairMode::Multicast(Duration::from_micros(200) * u32::from(client))
+            } else {
+                RepairMode::Unicast
             };
             BlockReceiver::new(STREAM, layout, 0, how, WINDOW / 4, now)
         };
@@ -129,16 +130,13 @@ impl World {
                 (n, client)
             })
             .collect();
-        let server = match group {
-            true => {
-                let mut cast = GroupSender::new(count, now);
-                clients.keys().for_each(|&n| cast.join(n, WINDOW, now));
-                Server::Group(cast, BTreeMap::new())
-            }
-            false => {
-                let sender = || BlockSender::reliable(0..count, WINDOW, now);
-                Server::Each(clients.keys().map(|&n| (n, sender())).collect())
-            }
+        let server = if group {
+            let mut cast = GroupSender::new(count, now);
+            clients.keys().for_each(|&n| cast.join(n, WINDOW, now));
+            Server::Group(cast, BTreeMap::new())
+        } else {
+            let sender = || BlockSender::reliable(0..count, WINDOW, now);
+            Server::Each(clients.keys().map(|&n| (n, sender())).collect())
         };
         let mut world = Self {
             link,

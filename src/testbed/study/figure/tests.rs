@@ -6,7 +6,7 @@ fn names(chart: &Chart) -> Vec<&str> {
 }
 
 #[test]
-fn each_way_has_its_bound_in_its_colour_and_equal_bounds_are_one_line() {
+fn each_via_has_its_bound_and_equal_bounds_are_one_line() {
     let mut results = sample();
     let figures = all(&results);
     assert_eq!(names(&figures[0].chart), ["tcp", "bound of tcp"]);
@@ -54,7 +54,7 @@ fn a_completion_curve_ends_with_all_clients_at_the_makespan() {
 }
 
 #[test]
-fn several_losses_have_sets_of_their_own_and_a_plot_against_loss() {
+fn several_losses_have_their_own_sets_and_a_loss_plot() {
     let mut results = sample();
     let lossy = results
         .rows
