@@ -3,12 +3,11 @@
 use std::fmt;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::client::receive::ReceiveTransport;
 use crate::client::{self, ClientReport, FetchConfig, FetchRun};
-use crate::error::{Error, Result};
+use crate::error::{Error, InvalidValue, Result};
 use crate::http;
 use crate::http::client::HttpTarget;
 use crate::net::socket;
@@ -159,18 +158,14 @@ impl Fetch {
     pub fn run(self) -> Result<FetchReport> {
         let mut config = self.config;
         if let Some(what) = self.unresolved {
-            return Err(Error::Usage { what });
+            return Err(Error::usage(what));
         }
-        let usage = |what: String| Error::Usage { what };
         if let Some(name) = self.file {
-            let name = FileName::new(&name).map_err(|error| usage(error.to_string()))?;
-            config.file = Some(name);
+            config.file = Some(FileName::new(&name).map_err(Error::usage)?);
         }
         if let Some(digest) = self.sha1 {
-            let digest = digest
-                .parse()
-                .map_err(|_| usage(format!("invalid SHA-1 '{digest}': expected 40 hex digits")))?;
-            config.sha1 = Some(digest);
+            let invalid = |_| InvalidValue::new("SHA-1", &digest, "40 hexadecimal digits");
+            config.sha1 = Some(digest.parse().map_err(invalid).map_err(Error::usage)?);
         }
         FetchTask::new(config)?.run().map(FetchReport::new)
     }
@@ -184,6 +179,8 @@ pub(crate) struct FetchTask {
     config: FetchConfig,
     /// What is fetched by HTTP instead of the native conversation.
     target: Option<HttpTarget>,
+    /// For a session that is a swarm.
+    pub(crate) swarm: SwarmConfig,
 }
 
 impl FetchTask {
@@ -205,6 +202,7 @@ impl FetchTask {
             run: FetchRun::new(&config),
             config,
             target,
+            swarm: SwarmConfig::default(),
         }
     }
 
@@ -213,18 +211,25 @@ impl FetchTask {
     /// # Errors
     /// The fetch cannot be begun.
     pub(crate) fn run(&self) -> Result<Vec<ClientReport>> {
-        match &self.target {
-            Some(target) => http::client::run(&self.run, &self.config, target),
-            None => self.run.run(&self.config, &transports()),
+        if let Some(target) = &self.target {
+            return http::client::run(&self.run, &self.config, target);
         }
+        let transports: [&dyn ReceiveTransport; 6] = [
+            &tcp::take::Tcp,
+            &udp::take::UDP,
+            &udp::take::RAW,
+            &udp::take::MULTICAST,
+            &http::transport::HttpReceive,
+            &SwarmReceiveTransport::new(self.swarm),
+        ];
+        self.run.run(&self.config, &transports)
     }
 }
 
 /// Where the server's file is for HTTP.
 fn http_target(config: &FetchConfig) -> Result<HttpTarget> {
-    let addr = config.server.first().ok_or_else(|| Error::Usage {
-        what: "the server's name has no address".to_owned(),
-    })?;
+    let no_address = || Error::usage("the server's name has no address");
+    let addr = config.server.first().ok_or_else(no_address)?;
     // A name that a browser may ask by; an address is always one.
     let host = addr.to_string();
     if let Some(file) = &config.file {
@@ -240,25 +245,10 @@ fn http_target(config: &FetchConfig) -> Result<HttpTarget> {
     }
 }
 
-/// The swarm with its usual configuration.
-const SWARM: SwarmReceiveTransport = SwarmReceiveTransport::new(SwarmConfig { seed_time: None });
-
-/// Every way of receiving.
-fn transports() -> Vec<&'static dyn ReceiveTransport> {
-    vec![
-        &tcp::take::Tcp,
-        &udp::take::UDP,
-        &udp::take::RAW,
-        &udp::take::MULTICAST,
-        &http::transport::HttpReceive,
-        &SWARM,
-    ]
-}
-
 impl FetchReport {
     fn new(clients: Vec<ClientReport>) -> Self {
         let records = client::records(&clients);
-        let sessions = records.into_iter().map(SessionReport::new).collect();
+        let sessions = records.into_iter().map(SessionReport::of_clients).collect();
         Self { clients, sessions }
     }
 
@@ -284,8 +274,8 @@ impl FetchReport {
     }
 
     /// What the program returns: 0 if every client of this process proved its copy.
-    pub fn exit_code(&self) -> ExitCode {
-        ExitCode::from(Verdict::of_clients(&self.clients).exit_code())
+    pub fn exit_code(&self) -> u8 {
+        Verdict::of_clients(&self.clients).exit_code()
     }
 }
 

@@ -47,9 +47,6 @@ pub struct FetchConfig {
     /// The address of this host by whose interface groups are joined; `None` is the one from which
     /// the server is reached.
     pub interface: Option<Ipv4Addr>,
-    /// Where clients serve each other: go on for so long after the last byte; `None` is until
-    /// all have it.
-    pub seed_time: Option<Duration>,
 }
 
 impl FetchConfig {
@@ -70,7 +67,6 @@ impl FetchConfig {
             stall: Duration::from_secs(30),
             durable: true,
             interface: None,
-            seed_time: None,
         }
     }
 

@@ -307,7 +307,7 @@ fn the_value_and_the_place_are_in_the_message() {
     let place = Place::new();
     let output = place.gatecast(&["run", "--rate", "100MB"]);
     assert!(
-        text(&output.stderr).contains("'100MB' is not a rate"),
+        text(&output.stderr).contains("invalid rate '100MB'"),
         "{output:?}"
     );
     let server = place.serve(&[&place.file("f", b"abc")]);
