@@ -5,22 +5,14 @@
 //! together, on loopback, where sender and receivers share the processors.
 
 use std::net::Ipv4Addr;
-use std::time::Duration;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use criterion::BenchmarkId;
-use criterion::Criterion;
-use criterion::Throughput;
-use criterion::criterion_group;
-use criterion::criterion_main;
-use gatecast::internals::client::FetchConfig;
-use gatecast::internals::client::FetchRun;
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use gatecast::internals::client::{FetchConfig, FetchRun};
 use gatecast::internals::proto::udp::blocks::Blocks;
-use gatecast::internals::proto::udp::packet::Body;
-use gatecast::internals::proto::udp::packet::Packet;
-use gatecast::internals::proto::udp::ranges;
-use gatecast::internals::proto::udp::stats::Stats;
-use gatecast::internals::proto::udp::xor;
+use gatecast::internals::proto::udp::packet::{Body, Packet};
+use gatecast::internals::proto::udp::stats::StreamStats;
+use gatecast::internals::proto::udp::{ranges, xor};
 use gatecast::internals::server::builder::ServerCoreBuilder;
 use gatecast::internals::server::catalog::Catalog;
 use gatecast::internals::server::config::ServerConfig;
@@ -28,8 +20,7 @@ use gatecast::internals::server::sample;
 use gatecast::internals::session::Via;
 use gatecast::internals::transport::udp;
 use gatecast::internals::transport::udp::config::UdpConfig;
-use gatecast::internals::transport::udp::socket::Inlet;
-use gatecast::internals::transport::udp::socket::Outlet;
+use gatecast::internals::transport::udp::socket::{RecvSocket, SendSocket};
 use gatecast::internals::units::Moment;
 
 fn codec(criterion: &mut Criterion) {
@@ -83,9 +74,9 @@ fn machines(criterion: &mut Criterion) {
     });
     group.bench_function("statistics of 71023 datagrams", |bencher| {
         bencher.iter(|| {
-            let mut stats = Stats::default();
+            let mut stats = StreamStats::default();
             for pkt in 0..71_023 {
-                stats.take(pkt, pkt, Moment(u64::from(pkt) + 300));
+                stats.record(pkt, pkt, Moment(u64::from(pkt) + 300));
             }
             stats.finish(71_023).unique
         });
@@ -117,9 +108,9 @@ fn sockets(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("sockets");
     group.sample_size(10);
     for (size, many) in [(1472, false), (1472, true), (65_507, false)] {
-        let mut inlet = Inlet::open(Ipv4Addr::LOCALHOST.into()).expect("a port");
+        let mut inlet = RecvSocket::open(Ipv4Addr::LOCALHOST.into()).expect("a port");
         let to = (Ipv4Addr::LOCALHOST, inlet.port().expect("bound")).into();
-        let outlet = Outlet::open(Ipv4Addr::LOCALHOST.into(), many, None).expect("a socket");
+        let outlet = SendSocket::open(Ipv4Addr::LOCALHOST.into(), many, None).expect("a socket");
         let burst = vec![7; size * if size < 60_000 { 44 } else { 1 }];
         let name = match many {
             true => format!("{size}, cut by the kernel"),
@@ -155,8 +146,8 @@ fn sessions(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("sessions of 20 MB");
     group.sample_size(10);
     for (via, take) in [
-        (Via::Udp, udp::take::UDP),
-        (Via::Multicast, udp::take::MULTICAST),
+        (Via::Udp, udp::receive::UDP),
+        (Via::Multicast, udp::receive::MULTICAST),
     ] {
         for datagram in [1472, 65_507] {
             for clients in [1, 25] {

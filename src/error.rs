@@ -80,14 +80,6 @@ pub enum Error {
     Interrupted,
 }
 
-/// A value that is not what its place asks for, on the command line or in a message.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct InvalidValue {
-    what: &'static str,
-    value: String,
-    expected: String,
-}
-
 /// A stretch of a conversation that has its own deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Phase {
@@ -178,31 +170,6 @@ impl std::error::Error for Error {
         }
     }
 }
-
-impl InvalidValue {
-    /// `value`, as it was typed, is no valid `what`; `expected` would be.
-    pub(crate) fn new(what: &'static str, value: &str, expected: impl Into<String>) -> Self {
-        let value = value.chars().take(60).flat_map(char::escape_default);
-        Self {
-            what,
-            value: value.collect(),
-            expected: expected.into(),
-        }
-    }
-}
-
-impl fmt::Display for InvalidValue {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            what,
-            value,
-            expected,
-        } = self;
-        write!(f, "invalid {what} '{value}': expected {expected}")
-    }
-}
-
-impl std::error::Error for InvalidValue {}
 
 impl Phase {
     /// What is waited for in this phase.

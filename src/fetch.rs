@@ -1,13 +1,13 @@
 //! The front door of a client: one or more clients of one process, whatever way they fetch by.
 
 use std::fmt;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::client::receive::ReceiveTransport;
 use crate::client::{self, ClientReport, FetchConfig, FetchRun};
-use crate::error::{Error, InvalidValue, Result};
+use crate::error::{Error, Result};
 use crate::http;
 use crate::http::client::HttpTarget;
 use crate::net::socket;
@@ -17,6 +17,7 @@ use crate::session::Via;
 use crate::text::FileName;
 use crate::transport::swarm::receive::{SwarmConfig, SwarmReceiveTransport};
 use crate::transport::{tcp, udp};
+use crate::units::InvalidValue;
 
 /// What is to be fetched, and how. [`Fetch::run`] does it.
 ///
@@ -181,6 +182,8 @@ pub(crate) struct FetchTask {
     target: Option<HttpTarget>,
     /// For a session that is a swarm.
     pub(crate) swarm: SwarmConfig,
+    /// For a session by multicast: the address of the interface on which the group is joined.
+    pub(crate) multicast_interface: Option<Ipv4Addr>,
 }
 
 impl FetchTask {
@@ -203,6 +206,7 @@ impl FetchTask {
             config,
             target,
             swarm: SwarmConfig::default(),
+            multicast_interface: None,
         }
     }
 
@@ -215,10 +219,10 @@ impl FetchTask {
             return http::client::run(&self.run, &self.config, target);
         }
         let transports: [&dyn ReceiveTransport; 6] = [
-            &tcp::take::Tcp,
-            &udp::take::UDP,
-            &udp::take::RAW,
-            &udp::take::MULTICAST,
+            &tcp::receive::TcpReceiver,
+            &udp::receive::UDP,
+            &udp::receive::RAW,
+            &udp::receive::MULTICAST.on_interface(self.multicast_interface),
             &http::transport::HttpReceive,
             &SwarmReceiveTransport::new(self.swarm),
         ];

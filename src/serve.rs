@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::error::{Error, InvalidValue, Result};
+use crate::error::{Error, Result};
 use crate::http::{self, Documents, HttpConfig};
 use crate::report::csv;
 use crate::report::session::SessionReport;
@@ -17,9 +17,9 @@ use crate::session::{FileInfo, MAX_SEATS, Via};
 use crate::text::FileName;
 use crate::transport::swarm::torrents::{SwarmServerConfig, Torrents};
 use crate::transport::udp::config::UdpConfig;
-use crate::transport::udp::lab::LabServer;
+use crate::transport::udp::lab_server::LabServer;
 use crate::transport::{swarm, tcp, udp};
-use crate::units::Rate;
+use crate::units::{InvalidValue, Rate};
 
 /// A server being put together. [`ServerBuilder::bind`] starts it.
 ///

@@ -4,8 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::digest::Digest;
-use crate::error::InvalidValue;
 use crate::text::FileName;
+use crate::units::InvalidValue;
 
 /// A session's number: random, so that a stale or foreign message cannot name a running one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -13,11 +13,11 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 
-use crate::error::InvalidValue;
 use crate::session::FileInfo;
 use crate::session::SeatId;
 use crate::session::SessionId;
 use crate::session::Via;
+use crate::units::InvalidValue;
 use crate::units::Moment;
 use crate::units::mbit_per_second;
 use crate::units::micros;
@@ -42,6 +42,7 @@ pub enum Outcome {
 pub struct ClockId(pub u64);
 
 /// One seat's transfer, as the session log holds it.
+// Over 15 fields because it is one row of the session log, a column each.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Transfer {
     /// The seat.
@@ -273,7 +274,8 @@ impl Transfer {
 }
 
 impl Record {
-    /// Last seat's wake-up from the barrier minus first seat's, microseconds.
+    /// Last seat's wake-up from the barrier minus first seat's, microseconds; `None` of fewer than
+    /// two seats, as all skews.
     pub fn wake_skew_us(&self) -> Option<u64> {
         spread(self.transfers.iter().filter_map(|t| t.woke).map(micros))
     }
@@ -349,13 +351,14 @@ impl Counts {
     }
 }
 
-/// Largest minus smallest; `None` of nothing.
+/// Largest minus smallest; `None` of fewer than two.
 fn spread(values: impl Iterator<Item = u64>) -> Option<u64> {
-    let (low, high) = values.fold(None, |range: Option<(u64, u64)>, value| {
-        let (low, high) = range.unwrap_or((value, value));
-        Some((low.min(value), high.max(value)))
-    })?;
-    Some(high - low)
+    let mut values: Vec<u64> = values.collect();
+    values.sort_unstable();
+    match values[..] {
+        [low, .., high] => Some(high - low),
+        _ => None,
+    }
 }
 
 impl fmt::Display for Outcome {

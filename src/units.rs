@@ -8,8 +8,6 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::error::InvalidValue;
-
 /// A number of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Bytes(pub u64);
@@ -23,6 +21,39 @@ pub struct Rate(pub u64);
 /// Two moments compare only when they come from the same clock; wall time is never one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Moment(pub u64);
+
+/// A value that is not what its place asks for, on the command line or in a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InvalidValue {
+    what: &'static str,
+    value: String,
+    expected: String,
+}
+
+impl InvalidValue {
+    /// `value`, as it was typed, is no valid `what`; `expected` would be.
+    pub(crate) fn new(what: &'static str, value: &str, expected: impl Into<String>) -> Self {
+        let value = value.chars().take(60).flat_map(char::escape_default);
+        Self {
+            what,
+            value: value.collect(),
+            expected: expected.into(),
+        }
+    }
+}
+
+impl fmt::Display for InvalidValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            what,
+            value,
+            expected,
+        } = self;
+        write!(f, "invalid {what} '{value}': expected {expected}")
+    }
+}
+
+impl std::error::Error for InvalidValue {}
 
 impl Moment {
     /// The time from `earlier` to `self`; zero when `earlier` is the later one.

@@ -118,6 +118,7 @@ pub(crate) fn run(args: &FetchArgs) -> Result<Verdict> {
         FetchTask::new(config(args, options::server(&args.server)?))?
     };
     task.swarm.seed_time = args.receiving.seed_time;
+    task.multicast_interface = args.receiving.multicast_interface;
     let task = Arc::new(task);
     let stopping = Arc::clone(&task);
     signals::on_stop(move || stopping.run.stop())?;
@@ -144,7 +145,6 @@ fn config(args: &FetchArgs, server: Vec<SocketAddr>) -> FetchConfig {
         sha1: args.sha1,
         copy: args.receiving.copy,
         stall: args.receiving.stall_limit,
-        interface: args.receiving.multicast_interface,
         ..FetchConfig::new(server)
     }
 }

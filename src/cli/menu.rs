@@ -6,17 +6,14 @@ use std::path::Path;
 
 use crate::cli::options;
 use crate::cli::output;
-use crate::error::Error;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::report::verdict::Verdict;
-use crate::text::FileName;
-use crate::text::escape;
-use crate::transport::udp::menu::Got;
-use crate::transport::udp::menu::LabClient;
+use crate::text::{FileName, escape};
+use crate::transport::udp::lab_client::{LabClient, LabDownload};
 use crate::units::mbit_per_second;
 
 /// What the next transfer is of.
-struct Chosen {
+struct LabChoice {
     name: FileName,
     clients: u16,
 }
@@ -83,7 +80,7 @@ fn list(client: &LabClient) -> Result<()> {
     output::print(&format!("{}\n", lines.join("\n")))
 }
 
-fn configure(client: &LabClient, rest: &str) -> Result<Chosen> {
+fn configure(client: &LabClient, rest: &str) -> Result<LabChoice> {
     let wrong = || Error::Usage {
         what: format!("'{}' is not FILE N", escape(rest)),
     };
@@ -92,10 +89,10 @@ fn configure(client: &LabClient, rest: &str) -> Result<Chosen> {
     let clients = options::clients(number).map_err(Error::usage)?;
     client.configure(name.as_str(), clients)?;
     output::eprintln(format_args!("configured: {name} to {clients}"));
-    Ok(Chosen { name, clients })
+    Ok(LabChoice { name, clients })
 }
 
-fn start(client: &LabClient, config: &Chosen, out: &Path) -> Result<Verdict> {
+fn start(client: &LabClient, config: &LabChoice, out: &Path) -> Result<Verdict> {
     let mut lines =
         vec!["client       bytes  datagrams  dropped here   seconds    Mbit/s".to_owned()];
     let mut verdict = Verdict::AllVerified;
@@ -115,17 +112,17 @@ fn start(client: &LabClient, config: &Chosen, out: &Path) -> Result<Verdict> {
     Ok(verdict)
 }
 
-fn row(number: u16, got: &Got) -> String {
+fn row(number: u16, got: &LabDownload) -> String {
     let dropped = got
         .dropped
         .map_or_else(|| "-".to_owned(), |count| count.to_string());
-    let rate = mbit_per_second(got.bytes, got.took);
+    let rate = mbit_per_second(got.bytes, got.duration);
     let rate = rate.map_or_else(|| "-".to_owned(), |rate| format!("{rate:.3}"));
     format!(
         "{number:>6}  {:>10}  {:>9}  {dropped:>12}  {:>8.6}  {rate:>8}",
         got.bytes,
         got.datagrams,
-        got.took.as_secs_f64()
+        got.duration.as_secs_f64()
     )
 }
 

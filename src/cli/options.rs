@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::error::{InvalidValue, Result};
+use crate::error::Result;
 use crate::fetch::PORT;
 use crate::net::{copy, socket};
 use crate::proto::line;
@@ -15,6 +15,7 @@ use crate::server::config::ServerConfig;
 use crate::session::MAX_SEATS;
 use crate::transport::swarm::torrents;
 use crate::transport::udp::config::UdpConfig;
+use crate::units::InvalidValue;
 use crate::units::{self, Rate};
 
 /// How a server sends; for `serve` and `run`.

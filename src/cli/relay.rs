@@ -10,8 +10,7 @@ use crate::cli::{options, output, signals};
 use crate::error::Result;
 use crate::proto::relay::log::ViewerRecord;
 use crate::proto::relay::status::RelaySnapshot;
-use crate::relay::Relay;
-use crate::relay::config::{MAX_VIEWERS, RelayConfig, VIEWERS_PER_ADDRESS};
+use crate::relay::{MAX_VIEWERS, Relay, VIEWERS_PER_ADDRESS};
 use crate::report::relay as report;
 use crate::report::relay::events;
 use crate::report::verdict::Verdict;
@@ -38,7 +37,7 @@ pub(crate) struct RelayArgs {
     /// How long a datagram may wait for others to be sent with
     #[arg(long, default_value = "3ms", value_parser = units::parse_duration, value_name = "TIME")]
     pub(crate) gather: Duration,
-    /// Let a lab client go that says nothing for so long
+    /// Let a lab client go that sends nothing for so long
     #[arg(long, default_value = "4h", value_parser = options::positive_duration, value_name = "TIME")]
     pub(crate) max_silence: Duration,
     /// Most viewers at once
@@ -63,17 +62,17 @@ const EVERY: Duration = Duration::from_secs(1);
 /// # Errors
 /// It could not be begun, or the log or a result could not be written.
 pub(crate) fn run(args: &RelayArgs) -> Result<Verdict> {
-    let config = RelayConfig {
-        interface: args.interface,
-        gather: args.gather,
-        max_silence: args.max_silence,
-        max_viewers: args.max_viewers,
-        viewers_per_address: args.viewers_per_address,
-        log_dir: Some(args.log_dir.clone()),
-        ..RelayConfig::new(args.input)
-    };
     let requests = signals::listen()?;
-    let relay = Relay::start(&config, args.listen)?;
+    let relay = Relay::builder()
+        .input(args.input)
+        .listen(args.listen)
+        .interface(args.interface)
+        .gather(args.gather)
+        .max_silence(args.max_silence)
+        .max_viewers(args.max_viewers)
+        .viewers_per_address(args.viewers_per_address)
+        .log_dir(&args.log_dir)
+        .start()?;
     output::eprintln(format_args!(
         "relaying what comes to udp://{} to viewers at {}; stop with Ctrl-C",
         relay.input(),

@@ -66,7 +66,7 @@ pub(crate) struct ServeArgs {
     pub(crate) events: bool,
     /// Who may release sessions in a browser.
     #[command(flatten)]
-    pub(crate) page: PageArgs,
+    pub(crate) page: DashboardArgs,
 }
 
 /// What the server decides about each session.
@@ -91,7 +91,7 @@ pub(crate) struct SessionArgs {
 
 /// The page that a browser shows.
 #[derive(Debug, clap::Args)]
-pub(crate) struct PageArgs {
+pub(crate) struct DashboardArgs {
     /// Let the page at this address release sessions too, with the token; 0.0.0.0 is any address
     #[arg(long, value_name = "ADDR")]
     pub(crate) dashboard: Vec<IpAddr>,

@@ -55,7 +55,7 @@ pub(crate) struct WatchArgs {
 /// The relay's port when none is given.
 const PORT: u16 = 7000;
 
-/// What can be said while it runs.
+/// What can be typed while it runs.
 const KEYS: &str = "p pauses, c continues, q quits";
 
 /// How often the status line is renewed and events are printed.

@@ -1,7 +1,6 @@
 //! What the user wants of one process's clients.
 
 use std::fmt;
-use std::net::Ipv4Addr;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -44,9 +43,6 @@ pub struct FetchConfig {
     pub stall: Duration,
     /// Sync copies to disk before they count as received.
     pub durable: bool,
-    /// The address of this host by whose interface groups are joined; `None` is the one from which
-    /// the server is reached.
-    pub interface: Option<Ipv4Addr>,
 }
 
 impl FetchConfig {
@@ -66,7 +62,6 @@ impl FetchConfig {
             copy: copy::Method::Auto,
             stall: Duration::from_secs(30),
             durable: true,
-            interface: None,
         }
     }
 

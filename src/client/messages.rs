@@ -53,7 +53,7 @@ pub(super) fn read_message(
 }
 
 /// The error that a server's ERROR is on this side.
-pub(super) fn server_error(peer: SocketAddr, code: ErrorCode, reason: String) -> Error {
+pub(crate) fn server_error(peer: SocketAddr, code: ErrorCode, reason: String) -> Error {
     let reason = escape(&reason);
     match code {
         ErrorCode::Muster => Error::NotEnough { reason },

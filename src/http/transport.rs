@@ -18,7 +18,7 @@ use crate::units::Rate;
 
 /// The transport of a server.
 #[derive(Debug)]
-pub struct HttpTransport(tcp::send::Tcp);
+pub struct HttpTransport(tcp::send::TcpTransport);
 
 /// The transport of a native client.
 #[derive(Clone, Copy, Debug)]
@@ -28,9 +28,9 @@ impl HttpTransport {
     /// HTTP with the given settings.
     ///
     /// # Errors
-    /// As [`tcp::send::Tcp::new`].
+    /// As [`tcp::send::TcpTransport::new`].
     pub fn new(settings: &ServerConfig) -> Result<Self> {
-        tcp::send::Tcp::new(settings).map(Self)
+        tcp::send::TcpTransport::new(settings).map(Self)
     }
 }
 
@@ -63,6 +63,6 @@ impl ReceiveTransport for HttpReceive {
         arriving: &PrepareContext<'_>,
         lines: &mut LineStream<'_>,
     ) -> Result<Box<dyn ReceiveSession>> {
-        tcp::take::Tcp.prepare(arriving, lines)
+        tcp::receive::TcpReceiver.prepare(arriving, lines)
     }
 }

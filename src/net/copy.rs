@@ -20,9 +20,10 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::error::{Error, InvalidValue};
+use crate::error::Error;
 use crate::net::clock;
 use crate::net::pacing::Pacer;
+use crate::units::InvalidValue;
 use crate::units::Moment;
 
 /// How bytes are copied.

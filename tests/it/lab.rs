@@ -1,21 +1,14 @@
 //! The lab's TCP clients at our gate, as they exist: a Python program of the lab's protocol, ten at
 //! once and beside our own; and what they may get wrong.
 
-use std::path::Path;
-use std::path::PathBuf;
-use std::process::Command;
-use std::process::Output;
-use std::process::Stdio;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
 use std::thread;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::common;
-use crate::common::Peer;
-use crate::common::Server;
-use crate::common::until;
-use crate::common::whole;
-use crate::common::within;
+use crate::common::{Peer, Server, until, whole, within};
 use gatecast::internals::digest::Digest;
 use gatecast::internals::report::verdict::Verdict;
 use gatecast::internals::transfer::Outcome;

@@ -206,7 +206,7 @@ fn page_fits_one_client_and_two_hundred() {
 
 /// A way that knows holes, until the ways that do are here: TCP's bytes, with a map beside them.
 #[derive(Debug)]
-struct Holes(tcp::send::Tcp);
+struct Holes(tcp::send::TcpTransport);
 
 #[derive(Debug)]
 struct HolesLine(Box<dyn SendSession>);
@@ -263,7 +263,7 @@ fn page_shows_loss_and_where_it_is() {
                 settings.rate = bytes_per_second(100_000);
             },
             |host| {
-                let way = Holes(tcp::send::Tcp::new(host.settings()).expect("TCP"));
+                let way = Holes(tcp::send::TcpTransport::new(host.settings()).expect("TCP"));
                 http::serve(tcp::serve(host).expect("TCP"), HttpConfig::default())
                     .expect("HTTP")
                     .transport(Box::new(way))

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use crate::error::{Error, InvalidValue, Result};
+use crate::error::{Error, Result};
 use crate::testbed::star::layout;
 use crate::testbed::star::layout::LinkRates;
 use crate::testbed::star::layout::Loss;
 use crate::testbed::star::layout::StarLayout;
 use crate::testbed::star::layout::Topology;
 use crate::testbed::star::layout::Traffic;
+use crate::units::InvalidValue;
 use crate::units::{self, Rate};
 
 /// A star on a command line.
@@ -41,7 +42,7 @@ pub(crate) struct LinkArgs {
     #[arg(long = "host", value_parser = host_link, value_name = "HOST=UP/DOWN")]
     pub(crate) host_links: Vec<(usize, LinkRates)>,
     /// Which packets are lost: all, tcp or udp
-    #[arg(long, default_value = "all", value_name = "WHICH")]
+    #[arg(long, value_enum, default_value_t = Traffic::All, value_name = "WHICH")]
     pub(crate) loss_of: Traffic,
     /// Delay on the way out of each host, such as 5ms; needs the kernel's netem
     #[arg(long, default_value = "0s", value_parser = units::parse_duration, value_name = "TIME")]
@@ -63,7 +64,7 @@ pub(crate) fn host_link(text: &str) -> Result<(usize, LinkRates), InvalidValue> 
     let invalid = || InvalidValue::new("host link", text, expected);
     let (host, link) = text.split_once('=').ok_or_else(invalid)?;
     let host = host.parse().map_err(|_| invalid())?;
-    Ok((host, LinkRates::parse(link).map_err(|_| invalid())?))
+    Ok((host, link.parse().map_err(|_| invalid())?))
 }
 
 impl LinkArgs {

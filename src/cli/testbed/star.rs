@@ -132,10 +132,10 @@ pub(crate) fn run(args: &StarArgs) -> Result<Verdict> {
 /// # Errors
 /// Why that cannot be.
 pub(crate) fn need_root() -> Result<()> {
-    match rootless::is_root() {
-        true => Ok(()),
-        false => Err(rootless::enter()),
+    if rootless::is_root() {
+        return Ok(());
     }
+    Err(rootless::enter())
 }
 
 fn show_plan(layout: &StarLayout) -> Result<Verdict> {
@@ -276,9 +276,10 @@ fn list() -> Result<Verdict> {
         ("owner", Align::Left),
     ]);
     for star in cleanup::find() {
-        let owner = match star.owner_lives {
-            true => format!("process {}", star.id.process),
-            false => "has ended".to_owned(),
+        let owner = if star.owner_lives {
+            format!("process {}", star.id.process)
+        } else {
+            "has ended".to_owned()
         };
         let hosts = star.namespaces.len().saturating_sub(1);
         table.row([star.id.to_string(), hosts.to_string(), owner]);
@@ -345,7 +346,7 @@ fn run_beside(layout: &StarLayout, command: &[String]) -> Result<Verdict> {
         .env(VARIABLE, star.id().to_string())
         .spawn()
         .map_err(Error::io("start the program", program))?;
-    let code = attend(child, &stop)?;
+    let code = wait_for_exit(child, &stop)?;
     star.down()?;
     match code {
         _ if stop.load(Ordering::Relaxed) => Ok(Verdict::Interrupted),
@@ -356,7 +357,7 @@ fn run_beside(layout: &StarLayout, command: &[String]) -> Result<Verdict> {
 }
 
 /// Waits for the program; its exit code, or `None` when a signal ended it.
-fn attend(mut child: Child, stop: &AtomicBool) -> Result<Option<i32>> {
+fn wait_for_exit(mut child: Child, stop: &AtomicBool) -> Result<Option<i32>> {
     let mut deadline = None;
     loop {
         let status = child.try_wait();

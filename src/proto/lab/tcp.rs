@@ -16,8 +16,7 @@
 use std::time::Duration;
 
 use crate::proto::line::DecodeError;
-use crate::session::FileInfo;
-use crate::session::SeatId;
+use crate::session::{FileInfo, SeatId};
 
 /// What the client says when it is ready.
 pub const READY: &[u8] = b"Preparado";

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 /// What a client asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Request {
+pub enum LabRequest {
     /// The names of the files.
     List,
     /// The file that the next transfers send.
@@ -51,7 +51,7 @@ pub const REQUEST_MAX: usize = 1024;
 
 const CONFIG: &str = "!CONFIG";
 
-impl Request {
+impl LabRequest {
     /// Reads a datagram; `None` when it is no request.
     pub fn decode(datagram: &[u8]) -> Option<Self> {
         if datagram.len() > REQUEST_MAX {
@@ -165,34 +165,34 @@ mod tests {
     #[test]
     fn requests_are_read_with_blanks_where_they_may_be() {
         let config = |file: &str, clients| {
-            Some(Request::Config {
+            Some(LabRequest::Config {
                 file: file.to_owned(),
                 clients,
             })
         };
         for (text, wanted) in [
-            ("LIST", Some(Request::List)),
-            ("TRANSFER", Some(Request::Transfer)),
-            ("DISCONNECT", Some(Request::Disconnect)),
+            ("LIST", Some(LabRequest::List)),
+            ("TRANSFER", Some(LabRequest::Transfer)),
+            ("DISCONNECT", Some(LabRequest::Disconnect)),
             ("!CONFIG :100mb.mp4 :5", config("100mb.mp4", 5)),
             ("!CONFIG : 100mb.mp4 : 5 ", config("100mb.mp4", 5)),
             ("!CONFIG :100mb.mp4:25", config("100mb.mp4", 25)),
             ("!CONFIG :a:b c.txt :1", config("a:b c.txt", 1)),
-            ("!CONFIG", Some(Request::BadConfig)),
-            ("!CONFIG 100mb.mp4 5", Some(Request::BadConfig)),
-            ("!CONFIG :100mb.mp4", Some(Request::BadConfig)),
-            ("!CONFIG :100mb.mp4 :0", Some(Request::BadConfig)),
-            ("!CONFIG :100mb.mp4 :-1", Some(Request::BadConfig)),
-            ("!CONFIG :100mb.mp4 :70000", Some(Request::BadConfig)),
-            ("!CONFIG : :5", Some(Request::BadConfig)),
+            ("!CONFIG", Some(LabRequest::BadConfig)),
+            ("!CONFIG 100mb.mp4 5", Some(LabRequest::BadConfig)),
+            ("!CONFIG :100mb.mp4", Some(LabRequest::BadConfig)),
+            ("!CONFIG :100mb.mp4 :0", Some(LabRequest::BadConfig)),
+            ("!CONFIG :100mb.mp4 :-1", Some(LabRequest::BadConfig)),
+            ("!CONFIG :100mb.mp4 :70000", Some(LabRequest::BadConfig)),
+            ("!CONFIG : :5", Some(LabRequest::BadConfig)),
             ("list", None),
             ("", None),
             ("GET / HTTP/1.1", None),
         ] {
-            assert_eq!(Request::decode(text.as_bytes()), wanted, "{text}");
+            assert_eq!(LabRequest::decode(text.as_bytes()), wanted, "{text}");
         }
-        assert_eq!(Request::decode(b"\xff\xfe"), None);
-        assert_eq!(Request::decode(&[b' '; REQUEST_MAX + 1]), None);
+        assert_eq!(LabRequest::decode(b"\xff\xfe"), None);
+        assert_eq!(LabRequest::decode(&[b' '; REQUEST_MAX + 1]), None);
         assert!(BAD_CONFIG.starts_with("Invalid config format"));
     }
 

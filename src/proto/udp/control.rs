@@ -3,15 +3,11 @@
 //! After OFFER the server says TERMS; the client opens its socket and says LISTEN before READY.
 //! While datagrams come the client says REPORT, several lines where its list is long.
 
-use std::net::IpAddr;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 
-use crate::proto::line::DecodeError;
-use crate::proto::line::Fields;
-use crate::proto::line::LineWriter;
-use crate::proto::udp::packet::DATAGRAM_MAX;
-use crate::proto::udp::packet::DATAGRAM_MIN;
+use crate::proto::line::{DecodeError, Fields, LineWriter};
+use crate::proto::udp::packet::{DATAGRAM_MAX, DATAGRAM_MIN};
 use crate::proto::udp::ranges;
 
 /// How a session's datagrams are made, told by the server.

@@ -176,7 +176,7 @@ impl<'a> Packet<'a> {
     /// # Errors
     /// Whatever [`Packet::encode`] does not write.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, PacketError> {
-        let mut reader = Reader(bytes);
+        let mut reader = PacketReader(bytes);
         let magic = reader.u16().ok_or(PacketError::Foreign)?;
         let version = reader.u8().ok_or(PacketError::Foreign)?;
         if magic != MAGIC || version != VERSION {
@@ -250,9 +250,9 @@ impl<'a> Packet<'a> {
 }
 
 /// Takes big-endian numbers off the front.
-struct Reader<'a>(&'a [u8]);
+struct PacketReader<'a>(&'a [u8]);
 
-impl Reader<'_> {
+impl PacketReader<'_> {
     fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
         let (head, rest) = self.0.split_first_chunk::<N>()?;
         self.0 = rest;

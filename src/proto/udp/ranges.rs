@@ -6,8 +6,7 @@
 
 use std::ops::Range;
 
-use crate::proto::udp::packet::leb_put;
-use crate::proto::udp::packet::leb_take;
+use crate::proto::udp::packet::{leb_put, leb_take};
 
 /// Most bytes of one list: as hexadecimal digits it must leave room in a line.
 pub const LIST_MAX: usize = 800;

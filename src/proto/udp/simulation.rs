@@ -6,10 +6,8 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use crate::proto::udp::cast::LAG;
-use crate::proto::udp::simulation::world::Link;
-use crate::proto::udp::simulation::world::SLOT;
-use crate::proto::udp::simulation::world::World;
+use crate::proto::udp::group_sender::LAG;
+use crate::proto::udp::simulation::world::{Link, SLOT, World};
 
 mod anything;
 mod world;

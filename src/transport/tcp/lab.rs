@@ -8,23 +8,16 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::error::Error;
-use crate::error::Phase;
-use crate::net::clock;
+use crate::error::{Error, Phase};
 use crate::net::line_stream::LineStream;
-use crate::net::socket;
+use crate::net::{clock, socket};
 use crate::proto::lab;
-use crate::server::gate::ClientKind;
-use crate::server::gate::PendingClient;
-use crate::server::gate::Seat;
+use crate::server::gate::{ClientKind, PendingClient, Seat};
 use crate::server::listener::Connection;
-use crate::server::lobby::Lobby;
-use crate::server::lobby::SeatRequest;
-use crate::server::transport::SendJob;
-use crate::server::transport::TransferFailure;
+use crate::server::lobby::{Lobby, SeatRequest};
+use crate::server::transport::{SendJob, TransferFailure};
 use crate::session::Via;
-use crate::transfer::Outcome;
-use crate::transfer::Transfer;
+use crate::transfer::{Outcome, Transfer};
 use crate::units::Moment;
 
 /// How long a lab client may take to hash, beyond what it takes at [`SLOWEST_HASH`].
@@ -82,9 +75,9 @@ pub fn serve(connection: Connection, lobby: &Arc<Lobby>) {
     let mut lines = LineStream::new(&stream, peer, b"");
     let ended = carried
         .end
-        .and_then(|()| hear_received(&seat, &mut lines, &mut transfer));
+        .and_then(|()| wait_received(&seat, &mut lines, &mut transfer));
     match ended {
-        Ok(()) => settle(&seat, &mut lines, &mut transfer),
+        Ok(()) => read_elapsed(&seat, &mut lines, &mut transfer),
         Err(failure) => {
             let changed = seat.session().source.change();
             transfer.fail(failure.outcome, changed.unwrap_or(failure.reason));
@@ -95,7 +88,7 @@ pub fn serve(connection: Connection, lobby: &Arc<Lobby>) {
 }
 
 /// Waits for `Recibido`, which the client sends only if its digest matched.
-fn hear_received(
+fn wait_received(
     seat: &Seat,
     lines: &mut LineStream<'_>,
     transfer: &mut Transfer,
@@ -144,7 +137,7 @@ fn hear_received(
 }
 
 /// Tells it when the server began, and hears how long it took by its own clock.
-fn settle(seat: &Seat, lines: &mut LineStream<'_>, transfer: &mut Transfer) {
+fn read_elapsed(seat: &Seat, lines: &mut LineStream<'_>, transfer: &mut Transfer) {
     let opening = seat.release();
     let released = opening.released_at().unwrap_or_else(clock::wall);
     let since_epoch =

@@ -13,31 +13,22 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
-use crate::error::Error;
-use crate::error::Result;
-use crate::net::clock;
-use crate::net::copy;
-use crate::net::copy::Copying;
-use crate::net::copy::Stop;
+use crate::error::{Error, Result};
+use crate::net::copy::{Copying, Stop};
 use crate::net::pacing::Pacer;
-use crate::net::socket;
+use crate::net::{clock, copy, socket};
 use crate::proto::native::encode_last_words;
 use crate::server::catalog::Source;
 use crate::server::config::ServerConfig;
-use crate::server::gate::ClientKind;
-use crate::server::gate::SeatConnection;
-use crate::server::transport::SendJob;
-use crate::server::transport::SendResult;
-use crate::server::transport::SendSession;
-use crate::server::transport::TransferFailure;
-use crate::server::transport::Transport;
+use crate::server::gate::{ClientKind, SeatConnection};
+use crate::server::transport::{SendJob, SendResult, SendSession, TransferFailure, Transport};
 use crate::session::Via;
 use crate::transfer::Outcome;
 use crate::units::Rate;
 
 /// The way.
 #[derive(Debug)]
-pub struct Tcp {
+pub struct TcpTransport {
     method: copy::Method,
     congestion: Option<String>,
     fair_start: bool,
@@ -74,7 +65,7 @@ fn patience(seats: usize) -> Duration {
         + Duration::from_micros(100) * u32::try_from(seats).unwrap_or(u32::MAX)
 }
 
-impl Tcp {
+impl TcpTransport {
     /// TCP as `settings` ask for it.
     ///
     /// # Errors
@@ -100,7 +91,7 @@ impl Tcp {
     }
 }
 
-impl Transport for Tcp {
+impl Transport for TcpTransport {
     fn via(&self) -> Via {
         Via::Tcp
     }

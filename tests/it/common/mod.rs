@@ -42,7 +42,7 @@ use gatecast::internals::transfer::Outcome;
 use gatecast::internals::transfer::Record;
 use gatecast::internals::transfer::Transfer;
 use gatecast::internals::transport::tcp;
-use gatecast::internals::transport::tcp::send::Tcp;
+use gatecast::internals::transport::tcp::send::TcpTransport;
 use gatecast::internals::units::Rate;
 use tempfile::TempDir;
 
@@ -315,7 +315,7 @@ struct Panicking<W> {
     seat: u16,
 }
 
-impl Transport for Panicking<Tcp> {
+impl Transport for Panicking<TcpTransport> {
     fn via(&self) -> Via {
         self.inner.via()
     }
@@ -354,7 +354,7 @@ pub(crate) fn server_whose_seat_panics(
     set: impl FnOnce(&mut ServerConfig),
 ) -> Server {
     Server::with(bytes, set, |host| {
-        let inner = Tcp::new(host.settings()).expect("TCP");
+        let inner = TcpTransport::new(host.settings()).expect("TCP");
         host.transport(Box::new(Panicking { inner, seat }))
     })
 }

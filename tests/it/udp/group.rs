@@ -1,35 +1,24 @@
 //! Groups and what may go wrong in them: another group at the same port, and copies that somebody
 //! damaged.
 
-use std::io::BufRead;
-use std::io::BufReader;
-use std::io::Write;
-use std::net::Ipv4Addr;
-use std::net::SocketAddr;
-use std::net::TcpListener;
-use std::net::TcpStream;
-use std::net::UdpSocket;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::common;
-use crate::common::Server;
-use crate::common::whole;
-use crate::common::within;
-use gatecast::internals::client::ClientReport;
-use gatecast::internals::client::FetchRun;
-use gatecast::internals::proto::udp::packet::Body;
-use gatecast::internals::proto::udp::packet::Packet;
+use crate::common::{Server, whole, within};
+use gatecast::internals::client::{ClientReport, FetchRun};
+use gatecast::internals::proto::udp::packet::{Body, Packet};
 use gatecast::internals::report::verdict::Verdict;
 use gatecast::internals::session::Via;
 use gatecast::internals::transfer::Outcome;
 use gatecast::internals::transport::udp;
 use gatecast::internals::transport::udp::config::UdpConfig;
-use gatecast::internals::transport::udp::hub;
+use gatecast::internals::transport::udp::group_receiver::Subscription;
 
 const LIMIT: Duration = Duration::from_secs(100);
 
@@ -58,7 +47,7 @@ fn fetch(server: &Server) -> JoinHandle<Vec<ClientReport>> {
     let mut order = server.order("a");
     order.clients = 2;
     thread::spawn(move || {
-        let ways = [&udp::take::MULTICAST as _];
+        let ways = [&udp::receive::MULTICAST as _];
         FetchRun::new(&order).run(&order, &ways).expect("begun")
     })
 }
@@ -105,8 +94,8 @@ fn a_group_leaves_and_is_joined_by_the_interfaces_that_are_named() {
         );
         let mut order = server.order("a");
         order.clients = 2;
-        order.interface = Some(Ipv4Addr::new(127, 0, 0, 8));
-        let ways = [&udp::take::MULTICAST as _];
+        let ours = Some(Ipv4Addr::new(127, 0, 0, 8));
+        let ways = [&udp::receive::MULTICAST.on_interface(ours) as _];
         let ends = FetchRun::new(&order).run(&order, &ways).expect("begun");
         whole(ends, &server);
         for transfer in &server.record().transfers {
@@ -115,7 +104,8 @@ fn a_group_leaves_and_is_joined_by_the_interfaces_that_are_named() {
         // An interface that is none of this host's is said.
         let mut order = server.order("b");
         order.group = Some(1);
-        order.interface = Some(Ipv4Addr::new(192, 0, 2, 77));
+        let foreign = Some(Ipv4Addr::new(192, 0, 2, 77));
+        let ways = [&udp::receive::MULTICAST.on_interface(foreign) as _];
         let ends = FetchRun::new(&order).run(&order, &ways).expect("begun");
         let error = common::failed(ends);
         assert!(error.contains("join the group"), "{error}");
@@ -133,7 +123,7 @@ fn between(
 ) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let addr = listener.local_addr().expect("bound");
-    let ear = hub::tap(from, Ipv4Addr::LOCALHOST).expect("loopback has groups");
+    let ear = Subscription::join(from, Ipv4Addr::LOCALHOST).expect("loopback has groups");
     let mouth = UdpSocket::bind("127.0.0.1:0").expect("a port");
     let over = Arc::clone(over);
     thread::spawn(move || {
@@ -197,14 +187,17 @@ fn copies_that_somebody_on_the_way_damaged_are_corrupt() {
                 datagram[500] ^= 0x20;
             }
         })];
-        let ways = [&udp::take::MULTICAST as _];
+        let ways = [&udp::receive::MULTICAST as _];
         let ends = FetchRun::new(&order).run(&order, &ways).expect("begun");
         over.store(true, Ordering::Relaxed);
         assert_eq!(ends.len(), 2);
         assert!(ends.iter().all(|end| end.path.is_none()), "{ends:?}");
         assert_eq!(Verdict::of_clients(&ends).exit_code(), 5);
         let record = server.record();
-        assert_eq!(Verdict::of_records(&[record.clone()]).exit_code(), 5);
+        assert_eq!(
+            Verdict::of_records(std::slice::from_ref(&record)).exit_code(),
+            5
+        );
         for transfer in &record.transfers {
             assert_eq!(transfer.outcome, Outcome::Corrupt, "{transfer:?}");
             assert_eq!(transfer.verified, Some(false), "{transfer:?}");
@@ -218,7 +211,7 @@ fn a_stranger_on_the_servers_host_who_hears_the_stream_changes_nothing() {
     within(LIMIT, || {
         let group: SocketAddr = "239.255.9.15:40994".parse().expect("a group");
         let server = server(4_000_000, group, 3_000_000);
-        let ear = hub::tap(group, Ipv4Addr::LOCALHOST).expect("loopback has groups");
+        let ear = Subscription::join(group, Ipv4Addr::LOCALHOST).expect("loopback has groups");
         let copies = fetch(&server);
         // It speaks from the server's own address, of the right stream, with numbers to come.
         let mouth = UdpSocket::bind("127.0.0.1:0").expect("a port");

@@ -6,25 +6,18 @@ use std::process::Command;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use crate::common::have;
-use crate::common::within;
-use gatecast::internals::client::FetchConfig;
-use gatecast::internals::client::FetchRun;
+use crate::common::{have, within};
+use gatecast::internals::client::{FetchConfig, FetchRun};
 use gatecast::internals::server::builder::ServerCoreBuilder;
 use gatecast::internals::server::catalog::Catalog;
 use gatecast::internals::server::config::ServerConfig;
 use gatecast::internals::server::sample;
 use gatecast::internals::session::Via;
 use gatecast::internals::testbed::star::build::Star;
-use gatecast::internals::testbed::star::host;
-use gatecast::internals::testbed::star::layout::StarLayout;
-use gatecast::internals::testbed::star::layout::Topology;
-use gatecast::internals::testbed::star::rootless;
+use gatecast::internals::testbed::star::layout::{StarLayout, Topology};
 use gatecast::internals::testbed::star::star_id::StarNode;
-use gatecast::internals::testbed::star::tool;
-use gatecast::internals::transfer::Outcome;
-use gatecast::internals::transfer::Record;
-use gatecast::internals::transfer::Transfer;
+use gatecast::internals::testbed::star::{host, rootless, tool};
+use gatecast::internals::transfer::{Outcome, Record, Transfer};
 use gatecast::internals::transport::udp;
 use gatecast::internals::transport::udp::config::UdpConfig;
 use gatecast::internals::units::Rate;
@@ -75,7 +68,11 @@ fn session_of(star: &Star, via: Via, bytes: u64, clients: u16, rate: Option<Rate
                 .expect("a port")
         })
         .expect("the host is there");
-    let ways = [udp::take::UDP, udp::take::RAW, udp::take::MULTICAST];
+    let ways = [
+        udp::receive::UDP,
+        udp::receive::RAW,
+        udp::receive::MULTICAST,
+    ];
     let errors: Vec<Option<String>> = std::thread::scope(|scope| {
         let fetches: Vec<_> = (1..=usize::from(clients))
             .map(|number| {

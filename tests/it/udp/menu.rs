@@ -3,16 +3,11 @@
 use std::fs;
 use std::io::Write;
 use std::path::Path;
-use std::process::Command;
-use std::process::Output;
-use std::process::Stdio;
+use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
-use crate::common::entries;
-use crate::common::program::GATECAST;
-use crate::common::program::Program;
-use crate::common::program::records_of;
-use crate::common::within;
+use crate::common::program::{GATECAST, Program, records_of};
+use crate::common::{entries, within};
 use gatecast::internals::server::sample;
 use gatecast::internals::session::Via;
 use gatecast::internals::transfer::Outcome;

@@ -10,38 +10,26 @@ mod path;
 #[cfg(all(target_os = "linux", feature = "cli", feature = "sockopt"))]
 mod processes;
 
-use std::net::SocketAddr;
-use std::net::UdpSocket;
+use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::common;
-use crate::common::Peer;
-use crate::common::Server;
-use crate::common::entries;
-use crate::common::row;
-use crate::common::until;
-use crate::common::whole;
-use crate::common::within;
-use gatecast::internals::client::ClientReport;
-use gatecast::internals::client::FetchConfig;
-use gatecast::internals::client::FetchRun;
+use crate::common::{Peer, Server, entries, row, until, whole, within};
+use gatecast::internals::client::{ClientReport, FetchConfig, FetchRun};
 use gatecast::internals::digest::Digest;
 use gatecast::internals::proto::udp::control::Report;
-use gatecast::internals::proto::udp::packet::Body;
-use gatecast::internals::proto::udp::packet::Packet;
+use gatecast::internals::proto::udp::packet::{Body, Packet};
 use gatecast::internals::session::Via;
-use gatecast::internals::transfer::Outcome;
-use gatecast::internals::transfer::Record;
+use gatecast::internals::transfer::{Outcome, Record};
 use gatecast::internals::transport::udp;
 use gatecast::internals::transport::udp::config::UdpConfig;
-use gatecast::internals::transport::udp::lab::LabServer;
+use gatecast::internals::transport::udp::lab_server::LabServer;
 
 const LIMIT: Duration = Duration::from_secs(100);
 
@@ -64,7 +52,11 @@ fn fetch(
     let mut order = server.order(name);
     set(&mut order);
     thread::spawn(move || {
-        let ways = [udp::take::UDP, udp::take::RAW, udp::take::MULTICAST];
+        let ways = [
+            udp::receive::UDP,
+            udp::receive::RAW,
+            udp::receive::MULTICAST,
+        ];
         let ways = ways.each_ref().map(|way| way as _);
         let ends = FetchRun::new(&order).run(&order, &ways);
         ends.expect("an order that can be begun")
@@ -254,7 +246,7 @@ fn clients_that_lie_flood_or_say_nothing_are_dropped_and_the_others_finish() {
             let reason = |name| row(&record, name).reason.clone().unwrap_or_default();
             assert!(reason("liar").contains("never sent"), "{}", reason("liar"));
             assert!(
-                reason("mute").contains("said nothing for 5 s"),
+                reason("mute").contains("sent no report for 5 s"),
                 "{}",
                 reason("mute")
             );

@@ -2,35 +2,19 @@
 //! dead: a relay between server and client that knows the control connection well enough to have
 //! the datagrams sent to itself.
 
-use std::collections::BTreeMap;
-use std::collections::HashSet;
-use std::io::BufRead;
-use std::io::BufReader;
-use std::io::Write;
-use std::net::SocketAddr;
-use std::net::TcpListener;
-use std::net::TcpStream;
-use std::net::UdpSocket;
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering;
+use std::collections::{BTreeMap, HashSet};
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::thread::JoinHandle;
-use std::time::Duration;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::common;
-use crate::common::Server;
-use crate::common::entries;
-use crate::common::row;
-use crate::common::whole;
-use crate::common::within;
-use gatecast::internals::client::ClientReport;
-use gatecast::internals::client::FetchConfig;
-use gatecast::internals::client::FetchRun;
-use gatecast::internals::proto::udp::packet::Body;
-use gatecast::internals::proto::udp::packet::Packet;
+use crate::common::{Server, entries, row, whole, within};
+use gatecast::internals::client::{ClientReport, FetchConfig, FetchRun};
+use gatecast::internals::proto::udp::packet::{Body, Packet};
 use gatecast::internals::report::verdict::Verdict;
 use gatecast::internals::session::Via;
 use gatecast::internals::transfer::Outcome;
@@ -191,7 +175,11 @@ fn fetch(
     let mut order = server.order("a");
     order.server = vec![addr];
     set(&mut order);
-    let ways = [udp::take::UDP, udp::take::RAW, udp::take::MULTICAST];
+    let ways = [
+        udp::receive::UDP,
+        udp::receive::RAW,
+        udp::receive::MULTICAST,
+    ];
     let ways = ways.each_ref().map(|way| way as _);
     FetchRun::new(&order).run(&order, &ways).expect("begun")
 }

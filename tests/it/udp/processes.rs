@@ -1,21 +1,14 @@
 //! Clients of the ways over UDP in processes of their own: killed, stopped, too late.
 
-use std::fs;
 use std::path::Path;
-use std::thread;
 use std::time::Duration;
+use std::{fs, thread};
 
-use crate::common::entries;
-use crate::common::program::Program;
-use crate::common::program::part;
-use crate::common::program::records_of;
-use crate::common::row;
-use crate::common::until;
-use crate::common::within;
+use crate::common::program::{Program, part, records_of};
+use crate::common::{entries, row, until, within};
 use gatecast::internals::digest::Digest;
 use gatecast::internals::server::sample;
-use gatecast::internals::transfer::Outcome;
-use gatecast::internals::transfer::Record;
+use gatecast::internals::transfer::{Outcome, Record};
 
 const LIMIT: Duration = Duration::from_secs(100);
 

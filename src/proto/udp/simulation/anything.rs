@@ -1,23 +1,18 @@
 //! The sending machines under whatever clients may say in whatever order: any sequence of joins,
 //! reports, silences, polls and departures keeps what must hold.
 
-use std::collections::BTreeMap;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::time::Duration;
 
 use proptest::prelude::*;
 
-use crate::proto::udp::CONSENT;
-use crate::proto::udp::Transmit;
-use crate::proto::udp::before;
-use crate::proto::udp::cast::Cast;
-use crate::proto::udp::cast::ROUNDS_MAX;
 use crate::proto::udp::control::Report;
+use crate::proto::udp::group_sender::{GroupSender, ROUNDS_MAX};
+use crate::proto::udp::liveness::{ROUNDS, SLACK};
 use crate::proto::udp::packet::XOR_MAX;
-use crate::proto::udp::sender::ROUNDS;
-use crate::proto::udp::sender::SLACK;
-use crate::proto::udp::sender::Sender;
+use crate::proto::udp::sender::BlockSender;
+use crate::proto::udp::{CONSENT, Transmit, before};
 use crate::units::Moment;
 
 const NOW: Moment = Moment(1_000_000);
@@ -171,8 +166,8 @@ proptest! {
         steps in prop::collection::vec(step(), 0..200),
     ) {
         let mut sender = match raw {
-            true => Sender::raw(0..blocks, NOW),
-            false => Sender::reliable(0..blocks, window, NOW),
+            true => BlockSender::raw(0..blocks, NOW),
+            false => BlockSender::reliable(0..blocks, window, NOW),
         };
         let (mut wire, mut now, mut heard, mut seen) = (Wire::default(), NOW, NOW, 0);
         for step in steps {
@@ -254,7 +249,7 @@ proptest! {
         blocks in 1_u32..300,
         steps in prop::collection::vec(step(), 0..250),
     ) {
-        let mut cast = Cast::new(blocks, NOW);
+        let mut cast = GroupSender::new(blocks, NOW);
         let (mut wire, mut now) = (Wire::default(), NOW);
         // Who is in the group, and when it was last heard.
         let mut members: BTreeMap<u16, Moment> = BTreeMap::new();
@@ -295,7 +290,7 @@ proptest! {
             while let Some((who, _)) = cast.poll_fault() {
                 prop_assert!(members.remove(&who).is_some(), "once each");
             }
-            while let Some(aside) = cast.poll_aside() {
+            while let Some(aside) = cast.poll_straggler() {
                 prop_assert!(members.remove(&aside.client).is_some(), "once each");
                 prop_assert_eq!(aside.pkt, wire.numbered);
                 prop_assert!(aside.missing.iter().all(|range| range.end <= blocks));

@@ -1,76 +1,69 @@
 //! The sender to a group: one stream for all, then rounds of repair.
 //!
-//! The first pass sends every block in order. Then END asks; each client names what it lacks;
-//! losses of different clients are combined ([`xor`]) and sent; END asks again, until nobody
-//! lacks anything. A client that lags (it does not answer, lacks more than a quarter where others
-//! do not, or holds half of all or more up for [`HOLD_MAX`]) is set aside: the others are finished
-//! first, and then it is [left](Cast::poll_aside) to a stream of its own, so that those who are
-//! done hear nothing of it; several that lack much are passed over together instead. One that still lacks something after [`ROUNDS_MAX`] rounds, or has
-//! asked for more than four times the file, is dropped.
+//! The first pass sends every block in order. Then an END asks, each client reports what it lacks,
+//! losses of different clients are combined ([`xor`]) and sent, and an END asks again, until no
+//! client lacks anything.
+//!
+//! A client is set aside when it does not answer, when it lacks more than a quarter of the file
+//! while others do not, or when it has stalled half the group for [`HOLD_MAX`]. The others are
+//! finished first. Then it is [handed over](GroupSender::poll_straggler) to a stream of its own, so
+//! that the clients that are done receive nothing of it. Several clients that lack much are a group
+//! again instead, and get another pass together. A client is dropped if it still lacks something
+//! after [`ROUNDS_MAX`] rounds, or for any other [`Fault`].
 //!
 //! With more than [`xor::LACKERS_MAX`] clients blocks are repeated as they are.
 
-use std::collections::BTreeMap;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::time::Duration;
 
-use crate::proto::udp::CONSENT;
-use crate::proto::udp::DOUBT;
-use crate::proto::udp::Transmit;
-use crate::proto::udp::advance::Advance;
-use crate::proto::udp::before;
 use crate::proto::udp::control::Report;
-use crate::proto::udp::sender::Fault;
-use crate::proto::udp::sender::ROUNDS;
-use crate::proto::udp::sender::SLACK;
-use crate::proto::udp::xor;
+use crate::proto::udp::end_timer::EndTimer;
+use crate::proto::udp::liveness::{Fault, Liveness};
+use crate::proto::udp::{Transmit, before, xor};
 use crate::units::Moment;
 
 /// Sends the blocks of one file to a group.
 #[derive(Clone, Debug)]
-pub struct Cast {
+pub struct GroupSender {
     blocks: u32,
     next_new: u32,
+    /// The number of the next datagram.
     pkt: u32,
-    /// Datagrams that were sent, questions included.
+    /// Datagrams that were sent, ENDs included.
     sent: u64,
-    members: BTreeMap<u16, Member>,
+    members: BTreeMap<u16, GroupMember>,
     /// What this round still sends of the blocks below `planned`.
     repair: VecDeque<Vec<u32>>,
     /// What is lacked from here on is not in `repair` yet.
     planned: u32,
-    round: u32,
-    /// The number that the last END said.
-    asked_pkt: u32,
+    ends: EndTimer,
     /// When this round's first END was sent; `None` while there is something to send.
     asked: Option<Moment>,
-    ask_at: Moment,
-    pause: Duration,
     faults: Vec<(u16, Fault)>,
-    asides: Vec<Aside>,
-    /// When it was last asked for something to send.
-    looked_at: Moment,
+    stragglers: Vec<Straggler>,
+    /// When something to send was asked for last.
+    polled_at: Moment,
 }
 
 /// A client that the group has left behind.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Aside {
+pub struct Straggler {
     /// The client.
     pub client: u16,
     /// The group's datagrams so far.
     pub pkt: u32,
-    /// What it said last that it lacks.
+    /// What it lacks, by its last report.
     pub missing: Vec<Range<u32>>,
 }
 
 #[derive(Clone, Debug)]
-struct Member {
+struct GroupMember {
     window: u32,
-    /// How long it has kept half of all or more from being sent to, less how long it was kept.
+    /// How long it has stalled at least half the group, less how long it was stalled itself.
     held: Duration,
+    /// The number after the highest that it has seen.
     seen: u32,
-    heard_at: Moment,
     /// The round to which `missing` is the whole answer.
     answered: u32,
     missing: Vec<Range<u32>>,
@@ -81,32 +74,29 @@ struct Member {
     /// It was set aside because it does not keep up, and not because it lacks much.
     slow: bool,
     rounds: u32,
-    budget: u64,
-    advance: Advance,
-    /// Since when it has said nothing but what cannot be true.
-    doubted: Option<Moment>,
+    liveness: Liveness,
 }
 
 /// Rounds of repair after which a client is dropped.
 pub const ROUNDS_MAX: u32 = 40;
 
-/// A client that says nothing for this long does not hold the others.
+/// A client that sends no report for this long does not hold the others.
 pub const LAG: Duration = Duration::from_millis(300);
 
-/// A client that has held half of all or more up for this long in all does so no more.
+/// After stalling half the group for this long in total, a client is no longer waited for.
 pub const HOLD_MAX: Duration = Duration::from_secs(1);
 
 /// Blocks of the file whose repair is planned at once: a line of a few bytes may say that a whole
 /// file is lacked, and a plan takes some 100 bytes a block.
 const SECTION: u32 = 1 << 17;
 
-/// Ranges of one client's answer that are kept: more than a receiver of ours says.
+/// Ranges of one client's answer that are kept: more than our receiver sends.
 const RANGES_MAX: usize = 1 << 16;
 
-/// Pauses between ENDs: few and short first, because one may be lost.
+/// First and longest pause between two ENDs: short at first, because one may be lost.
 const PAUSE: Range<Duration> = Duration::from_millis(6)..Duration::from_millis(100);
 
-impl Cast {
+impl GroupSender {
     /// A sender of `blocks` blocks.
     pub fn new(blocks: u32, now: Moment) -> Self {
         Self {
@@ -117,24 +107,20 @@ impl Cast {
             members: BTreeMap::new(),
             repair: VecDeque::new(),
             planned: blocks,
-            round: 0,
-            asked_pkt: 0,
+            ends: EndTimer::new(PAUSE, now),
             asked: None,
-            ask_at: now,
-            pause: PAUSE.start,
             faults: Vec::new(),
-            asides: Vec::new(),
-            looked_at: now,
+            stragglers: Vec::new(),
+            polled_at: now,
         }
     }
 
     /// Adds a client that takes at most `window` datagrams under way.
     pub fn join(&mut self, client: u16, window: u32, now: Moment) {
-        let member = Member {
+        let member = GroupMember {
             window,
             held: Duration::ZERO,
             seen: self.pkt,
-            heard_at: now,
             answered: 0,
             missing: Vec::new(),
             coming: Vec::new(),
@@ -142,9 +128,7 @@ impl Cast {
             aside: false,
             slow: false,
             rounds: 0,
-            budget: u64::from(self.blocks) * ROUNDS + SLACK,
-            advance: Advance::new(self.sent, now),
-            doubted: None,
+            liveness: Liveness::new(self.blocks, self.sent, now),
         };
         self.members.insert(client, member);
     }
@@ -154,7 +138,7 @@ impl Cast {
         self.members.remove(&client);
     }
 
-    /// True when nobody is left.
+    /// True when no client is left.
     pub fn is_over(&self) -> bool {
         self.members.is_empty()
     }
@@ -164,84 +148,66 @@ impl Cast {
         self.pkt
     }
 
-    /// A client that is set aside now that the others are done: it has left the group and needs
+    /// A client that was set aside, now that the others are done: it has left the group and needs
     /// a sender of its own.
-    pub fn poll_aside(&mut self) -> Option<Aside> {
-        self.asides.pop()
+    pub fn poll_straggler(&mut self) -> Option<Straggler> {
+        self.stragglers.pop()
     }
 
-    /// A client that is not sent to any more, and why.
+    /// A client that was given up, and why.
     pub fn poll_fault(&mut self) -> Option<(u16, Fault)> {
         self.faults.pop()
     }
 
-    /// Takes what a client says; one that is not of the group is not heard.
+    /// Takes a client's report; of one that is not in the group it is ignored.
     pub fn handle_report(&mut self, client: u16, report: &Report, now: Moment) {
-        let (pkt, next_new, blocks) = (self.pkt, self.next_new, self.blocks);
         let Some(member) = self.members.get_mut(&client) else {
             return;
         };
-        member.heard_at = now;
-        let ahead = before(pkt, report.seen);
-        let beyond = report
-            .missing
-            .last()
-            .is_some_and(|range| range.end > next_new);
-        let answers = report.round != 0 && report.round == self.round;
-        if ahead && !answers || report.cum > blocks || beyond {
-            // One such word may be an honest client's, to whom somebody forged a datagram.
-            let since = *member.doubted.get_or_insert(now);
-            if now >= since.after(DOUBT) {
-                self.members.remove(&client);
-                self.faults.push((client, Fault::Impossible));
+        member.liveness.reported_at = now;
+        let ahead = before(self.pkt, report.seen);
+        let last = report.missing.last();
+        let beyond = last.is_some_and(|range| range.end > self.next_new);
+        let answers = report.round != 0 && report.round == self.ends.round;
+        if ahead && !answers || report.cum > self.blocks || beyond {
+            if let Err(fault) = member.liveness.doubt(now) {
+                self.remove_faulty(client, fault);
             }
             return;
         }
-        member.doubted = None;
-        member.advance.hear(report, pkt, self.sent, now);
-        // Who answers has at least seen what asked.
-        let seen = if ahead { self.asked_pkt } else { report.seen };
+        member.liveness.trust();
+        member
+            .liveness
+            .stall
+            .record(report, self.pkt, self.sent, now);
+        // Whoever answers an END has seen at least what came before it.
+        let seen = if ahead { self.ends.pkt } else { report.seen };
         if before(member.seen, seen) {
             member.seen = seen;
-            self.pause = PAUSE.start;
+            self.ends.reset_pause();
         }
-        // One answer is enough: questions that come late or twice are answered again.
-        let old = member.answered == report.round;
-        if report.round == 0 || report.round != self.round || old {
+        // ENDs that come late or twice are answered again; the first answer counts.
+        if !answers || member.answered == report.round {
             return;
         }
-        if member.coming_for != report.round {
-            member.coming.clear();
-            member.coming_for = report.round;
+        if let Err(fault) = member.add_answer(report) {
+            self.remove_faulty(client, fault);
         }
-        // More ranges than blocks cannot be: the lines of one list rise.
-        let rising = member.coming.last().map_or(0, |range| range.end);
-        if report
-            .missing
-            .first()
-            .is_some_and(|range| range.start < rising)
-        {
-            self.members.remove(&client);
-            return self.faults.push((client, Fault::Impossible));
-        }
-        // What does not fit is said in the next round.
-        let room = RANGES_MAX - member.coming.len();
-        let missing = report.missing.iter().take(room).cloned();
-        member.coming.extend(missing);
-        if !report.more {
-            member.answered = report.round;
-            member.missing = std::mem::take(&mut member.coming);
-        }
+    }
+
+    fn remove_faulty(&mut self, client: u16, fault: Fault) {
+        self.members.remove(&client);
+        self.faults.push((client, fault));
     }
 
     /// What to send now, if anything.
     pub fn poll_transmit(&mut self, now: Moment) -> Option<Transmit> {
-        self.give_up(now);
-        self.leave_aside();
+        self.remove_unresponsive(now);
+        self.release_stragglers();
         if self.members.is_empty() {
             return None;
         }
-        self.plan_on();
+        self.plan_next();
         if self.is_sent() {
             self.collect(now);
         }
@@ -256,16 +222,17 @@ impl Cast {
                 again: false,
             }
         } else if let Some(mut blocks) = self.repair.pop_front() {
-            match blocks.len() {
-                1 => Transmit::Data {
+            if blocks.len() == 1 {
+                Transmit::Data {
                     pkt: self.pkt,
                     block: blocks.pop().expect("one"),
                     again: true,
-                },
-                _ => Transmit::Xor {
+                }
+            } else {
+                Transmit::Xor {
                     pkt: self.pkt,
                     blocks,
-                },
+                }
             }
         } else {
             return self.ask(now);
@@ -273,10 +240,14 @@ impl Cast {
         self.pkt = self.pkt.wrapping_add(1);
         self.sent += 1;
         self.asked = None;
-        self.plan_on();
+        self.plan_next();
         let done = self.is_sent();
-        self.pause = PAUSE.start;
-        self.ask_at = if done { now } else { now.after(self.pause * 4) };
+        self.ends.reset_pause();
+        self.ends.due = if done {
+            now
+        } else {
+            now.after(self.ends.pause * 4)
+        };
         Some(transmit)
     }
 
@@ -285,22 +256,24 @@ impl Cast {
         self.next_new == self.blocks && self.repair.is_empty() && self.planned == self.blocks
     }
 
-    fn give_up(&mut self, now: Moment) {
+    fn remove_unresponsive(&mut self, now: Moment) {
         let (faults, sent) = (&mut self.faults, self.sent);
         self.members.retain(|&client, member| {
-            let fault = match () {
-                () if now >= member.heard_at.after(CONSENT) => Fault::Silent,
-                () if member.advance.is_stuck(sent, now) => Fault::Stuck,
-                () => return true,
+            let fault = if member.liveness.is_silent(now) {
+                Fault::Silent
+            } else if member.liveness.stall.is_stuck(sent, now) {
+                Fault::Stuck
+            } else {
+                return true;
             };
             faults.push((client, fault));
             false
         });
     }
 
-    /// Once nobody is left but those set aside, leaves them to streams of their own; several that
-    /// lack much are a group again, which is passed over for all of them at once.
-    fn leave_aside(&mut self) {
+    /// Once only clients that were set aside are left, hands them over to streams of their own.
+    /// Several that lack much become a group again instead, because one pass serves them all.
+    fn release_stragglers(&mut self) {
         let all_aside = self.members.values().all(|m| m.aside);
         if !self.is_sent() || self.members.is_empty() || !all_aside {
             return;
@@ -311,7 +284,7 @@ impl Cast {
             return;
         }
         for (client, member) in std::mem::take(&mut self.members) {
-            self.asides.push(Aside {
+            self.stragglers.push(Straggler {
                 client,
                 pkt: self.pkt,
                 missing: member.missing,
@@ -319,21 +292,22 @@ impl Cast {
         }
     }
 
-    /// True while everybody that keeps up can hold one datagram more.
+    /// True while every client that keeps up has room for one more datagram.
     fn is_open(&mut self, now: Moment) -> bool {
         let pkt = self.pkt;
-        let keeps_up = |member: &Member| !member.aside && now < member.heard_at.after(LAG);
-        let under_way = |member: &Member| pkt.wrapping_sub(member.seen);
-        let is_full = |member: &Member| under_way(member) >= member.window;
-        let span = now.since(self.looked_at).min(PAUSE.end);
-        self.looked_at = now;
+        let keeps_up =
+            |member: &GroupMember| !member.aside && now < member.liveness.reported_at.after(LAG);
+        let under_way = |member: &GroupMember| pkt.wrapping_sub(member.seen);
+        let is_full = |member: &GroupMember| under_way(member) >= member.window;
+        let span = now.since(self.polled_at).min(PAUSE.end);
+        self.polled_at = now;
         let active = || self.members.values().filter(|m| keeps_up(m));
         let (count, full) = (active().count(), active().filter(|m| is_full(m)).count());
         if count == 0 {
-            // If all lag they are waited for, until they answer or are given up.
+            // If all clients lag, they are waited for until they answer or are given up.
             return self.members.values().any(|member| !is_full(member));
         }
-        let is_ready = |m: &Member| under_way(m) < m.window / 2;
+        let is_ready = |m: &GroupMember| under_way(m) < m.window / 2;
         let ready = active().filter(|m| is_ready(m)).count();
         if full > 0 && ready * 2 >= count {
             for member in self.members.values_mut().filter(|m| keeps_up(m)) {
@@ -350,13 +324,13 @@ impl Cast {
         full == 0
     }
 
-    /// Once everybody that keeps up has answered, makes the next round's repair.
+    /// Once every client that keeps up has answered, plans the next round's repair.
     fn collect(&mut self, now: Moment) {
         let Some(asked) = self.asked else {
             return;
         };
-        let round = self.round;
-        let answered = |member: &Member| member.answered == round;
+        let round = self.ends.round;
+        let answered = |member: &GroupMember| member.answered == round;
         let waiting = self.members.values().any(|m| !m.aside && !answered(m));
         if waiting && now < asked.after(LAG) || !self.members.values().any(answered) {
             return;
@@ -371,41 +345,34 @@ impl Cast {
                 return true;
             }
             member.rounds += 1;
-            let lacks = lacks(member).min(u64::from(blocks));
-            let left = member.budget.checked_sub(lacks);
-            member.budget = left.unwrap_or(0);
-            let greedy = left.is_none() || member.rounds > ROUNDS_MAX;
+            let lacked = member.lacked().min(u64::from(blocks));
+            let greedy = member.liveness.spend(lacked).is_err() || member.rounds > ROUNDS_MAX;
             if greedy {
                 faults.push((client, Fault::Greedy));
             }
             !greedy
         });
         self.planned = 0;
-        self.plan_on();
-        // Nobody lacks anything: those that are whole are about to say so.
+        self.plan_next();
+        // No client lacks anything: those that have the whole file are about to report it.
         if self.repair.is_empty() {
             self.asked = Some(now);
         }
     }
 
-    /// Sets aside who lacks much where others do not.
+    /// Sets aside the clients that lack much while others do not.
     fn set_aside(&mut self) {
-        let round = self.round;
-        let least = self
-            .members
-            .values()
-            .filter(|member| member.answered == round)
-            .map(lacks)
-            .min()
-            .unwrap_or(0);
+        let round = self.ends.round;
+        let answered = self.members.values().filter(|m| m.answered == round);
+        let least = answered.map(GroupMember::lacked).min().unwrap_or(0);
         let much = (u64::from(self.blocks) / 4).max(4 * least);
         for member in self.members.values_mut().filter(|m| m.answered == round) {
-            member.aside = lacks(member) > much;
+            member.aside = member.lacked() > much;
         }
     }
 
-    /// Goes on to the next section in which somebody lacks something, once the last is sent.
-    fn plan_on(&mut self) {
+    /// Once a section is sent, plans the next one in which a client lacks something.
+    fn plan_next(&mut self) {
         while self.repair.is_empty() && self.planned < self.blocks {
             let end = self.planned.saturating_add(SECTION).min(self.blocks);
             self.repair = self.plan(self.planned..end).into();
@@ -413,7 +380,7 @@ impl Cast {
         }
     }
 
-    /// What to send so that everybody who is not aside gets what it lacks of a section.
+    /// What to send so that every client that is not aside gets what it lacks of a section.
     fn plan(&self, section: Range<u32>) -> Vec<Vec<u32>> {
         let active = || self.members.values().filter(|member| !member.aside);
         let mut lacked: BTreeMap<u32, u128> = BTreeMap::new();
@@ -426,47 +393,70 @@ impl Cast {
                 }
             }
         }
-        match active().count() <= xor::LACKERS_MAX {
-            true => xor::group(lacked.into_iter().collect()),
-            false => lacked.into_keys().map(|block| vec![block]).collect(),
+        if active().count() <= xor::LACKERS_MAX {
+            xor::group(lacked.into_iter().collect())
+        } else {
+            lacked.into_keys().map(|block| vec![block]).collect()
         }
     }
 
     fn ask(&mut self, now: Moment) -> Option<Transmit> {
-        if now < self.ask_at {
+        if now < self.ends.due {
             return None;
         }
         let pass_over = self.is_sent();
-        let answered = self.members.values().all(|m| m.answered == self.round);
-        // The same question again while somebody owes the answer; the next one otherwise.
-        if self.asked.is_none() || !pass_over || answered {
-            self.round = self.round.wrapping_add(1).max(1);
-            self.asked_pkt = self.pkt;
+        let answered = |member: &GroupMember| member.answered == self.ends.round;
+        let all_answered = self.members.values().all(answered);
+        // The same question again while an answer is missing; otherwise the next one.
+        if self.asked.is_none() || !pass_over || all_answered {
+            self.ends.next_round(self.pkt);
             self.asked = pass_over.then_some(now);
         }
-        self.ask_at = now.after(self.pause);
-        self.pause = (self.pause * 3 / 2).min(PAUSE.end);
         self.sent += 1;
-        Some(Transmit::End {
-            pkts: self.pkt,
-            upto: self.next_new,
-            round: self.round,
-        })
+        Some(self.ends.transmit(self.pkt, self.next_new, now))
     }
 
-    /// When [`Cast::poll_transmit`] has something again, unless a report comes before.
+    /// When [`GroupSender::poll_transmit`] has something again, unless a report comes before.
     pub fn poll_timeout(&self) -> Moment {
-        // Once it is over it was looked at, and those who are silent are asked again.
+        // After the lag was handled, only clients that did not answer are asked again.
         let lag = self.asked.map(|asked| asked.after(LAG));
-        let lag = lag.filter(|lag| *lag > self.looked_at);
-        lag.map_or(self.ask_at, |lag| self.ask_at.min(lag))
+        let lag = lag.filter(|lag| *lag > self.polled_at);
+        lag.map_or(self.ends.due, |lag| self.ends.due.min(lag))
     }
 }
 
-/// How many blocks a client lacks.
-fn lacks(member: &Member) -> u64 {
-    let ranges = member.missing.iter();
-    ranges.map(|range| u64::from(range.end - range.start)).sum()
+impl GroupMember {
+    /// How many blocks it lacks.
+    fn lacked(&self) -> u64 {
+        let ranges = self.missing.iter();
+        ranges.map(|range| u64::from(range.end - range.start)).sum()
+    }
+
+    /// Adds a report's list to the answer that it is a part of.
+    fn add_answer(&mut self, report: &Report) -> Result<(), Fault> {
+        if self.coming_for != report.round {
+            self.coming.clear();
+            self.coming_for = report.round;
+        }
+        // The ranges of one answer rise from line to line, or there would be no limit to them.
+        let end = self.coming.last().map_or(0, |range| range.end);
+        if report
+            .missing
+            .first()
+            .is_some_and(|range| range.start < end)
+        {
+            return Err(Fault::Impossible);
+        }
+        // What does not fit is reported in the next round.
+        let room = RANGES_MAX - self.coming.len();
+        self.coming
+            .extend(report.missing.iter().take(room).cloned());
+        if !report.more {
+            self.answered = report.round;
+            self.missing = std::mem::take(&mut self.coming);
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]

@@ -1,37 +1,26 @@
 //! TCP as a client has it: the payload follows GO on the control connection.
 
-use std::io;
 use std::io::Read;
 use std::sync::atomic::Ordering;
-use std::thread;
+use std::{io, thread};
 
-use crate::client::receive::PrepareContext;
-use crate::client::receive::ReceiveContext;
-use crate::client::receive::ReceiveError;
-use crate::client::receive::ReceiveSession;
-use crate::client::receive::ReceiveTransport;
-use crate::client::receive::Received;
-use crate::error::Error;
-use crate::error::Phase;
-use crate::error::Result;
-use crate::net::clock;
-use crate::net::copy;
-use crate::net::copy::Copying;
-use crate::net::copy::Stop;
+use crate::client::receive::{
+    PrepareContext, ReceiveContext, ReceiveError, ReceiveSession, ReceiveTransport, Received,
+};
+use crate::error::{Error, Phase, Result};
+use crate::net::copy::{Copying, Stop};
 use crate::net::line_stream::LineStream;
-use crate::proto::native::FromClient;
-use crate::proto::native::LAST_WORDS_MAX;
-use crate::proto::native::decode_last_words;
+use crate::net::{clock, copy};
+use crate::proto::native::{FromClient, LAST_WORDS_MAX, decode_last_words};
 use crate::session::Via;
 use crate::transfer::Counts;
-use crate::transport::tcp::send::FIRST_BLOCK;
-use crate::transport::tcp::send::HOLD;
+use crate::transport::tcp::send::{FIRST_BLOCK, HOLD};
 
 /// The way.
 #[derive(Clone, Copy, Debug)]
-pub struct Tcp;
+pub struct TcpReceiver;
 
-impl ReceiveTransport for Tcp {
+impl ReceiveTransport for TcpReceiver {
     fn via(&self) -> Via {
         Via::Tcp
     }
@@ -45,7 +34,7 @@ impl ReceiveTransport for Tcp {
     }
 }
 
-impl ReceiveSession for Tcp {
+impl ReceiveSession for TcpReceiver {
     fn receive(
         &mut self,
         incoming: &ReceiveContext<'_>,
@@ -92,7 +81,7 @@ impl ReceiveSession for Tcp {
     }
 }
 
-impl Tcp {
+impl TcpReceiver {
     fn first_block(self, incoming: &ReceiveContext<'_>, left: u64) -> Result<Vec<u8>> {
         let want = usize::try_from(left).unwrap_or(usize::MAX).min(FIRST_BLOCK);
         let mut block = vec![0; want];

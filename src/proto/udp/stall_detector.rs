@@ -11,7 +11,7 @@ use crate::units::Moment;
 
 /// How far a client says that it has come, and since when it has not come further.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Advance {
+pub(super) struct StallDetector {
     received: u32,
     cum: u32,
     /// What had been sent to it by then, questions included.
@@ -27,7 +27,7 @@ pub(super) const STUCK: Duration = Duration::from_secs(10);
 /// else.
 pub(super) const STUCK_AFTER: u64 = 50;
 
-impl Advance {
+impl StallDetector {
     /// A client that has got nothing of the `sent` datagrams yet.
     pub(super) fn new(sent: u64, now: Moment) -> Self {
         Self {
@@ -40,7 +40,7 @@ impl Advance {
 
     /// Hears how far it has come, when `numbered` of the `sent` datagrams had numbers: more than
     /// those it cannot have.
-    pub(super) fn hear(&mut self, report: &Report, numbered: u32, sent: u64, now: Moment) {
+    pub(super) fn record(&mut self, report: &Report, numbered: u32, sent: u64, now: Moment) {
         let received = match before(numbered, report.received) {
             true => numbered,
             false => report.received,
@@ -79,7 +79,7 @@ mod tests {
     #[test]
     fn a_client_that_comes_no_further_is_given_up_and_a_slow_one_is_not() {
         let start = Moment(0);
-        let advance = Advance::new(7, start);
+        let advance = StallDetector::new(7, start);
         let late = start.after(STUCK);
         assert!(
             !advance.is_stuck(7 + STUCK_AFTER - 1, late),
@@ -89,12 +89,12 @@ mod tests {
         assert!(advance.is_stuck(7 + STUCK_AFTER, late));
 
         let mut talks = advance;
-        talks.hear(&report(0, 0), 500, 500, late);
+        talks.record(&report(0, 0), 500, 500, late);
         assert!(talks.is_stuck(500, late), "it says the same again");
         // It claims one more each time, of datagrams that were never numbered.
-        talks.hear(&report(20, 0), 20, 500, Moment(1));
+        talks.record(&report(20, 0), 20, 500, Moment(1));
         for more in 21..100 {
-            talks.hear(&report(more, 0), 20, 1000, late);
+            talks.record(&report(more, 0), 20, 1000, late);
         }
         assert!(talks.is_stuck(1000, late.after(STUCK)));
 
@@ -102,12 +102,12 @@ mod tests {
         for step in 1..1000_u32 {
             let now = start.after(STUCK * step);
             let sent = u64::from(step) * STUCK_AFTER * 2;
-            slow.hear(&report(step, 0), sent as u32, sent, now);
+            slow.record(&report(step, 0), sent as u32, sent, now);
             assert!(!slow.is_stuck(sent, now), "one more each time");
         }
         // Numbers wrap.
         slow.received = u32::MAX;
-        slow.hear(&report(0, 0), 0, 9_000_000, late);
+        slow.record(&report(0, 0), 0, 9_000_000, late);
         assert_eq!(slow.sent, 9_000_000);
     }
 }

@@ -16,7 +16,7 @@ struct Link {
 
 /// A sender, the link and a client, in steps of a millisecond.
 struct World {
-    watch: Watch,
+    watch: RateController,
     link: Link,
     now_ms: u64,
     random: u64,
@@ -42,7 +42,7 @@ const QUEUE_MS: f64 = 50.0;
 impl World {
     fn new(link: Link) -> Self {
         Self {
-            watch: Watch::new(1472, Moment(0)),
+            watch: RateController::new(1472, Moment(0)),
             link,
             now_ms: 0,
             random: 7,
@@ -110,10 +110,10 @@ impl World {
                 more: false,
                 missing: Vec::new(),
             };
-            self.watch.hear(SEAT, &report, now);
+            self.watch.handle_report(SEAT, &report, now);
         }
         let sent = self.sent;
-        self.watch.judge(false, now, |_| Some(sent));
+        self.watch.update(false, now, |_| Some(sent));
     }
 
     /// Goes on for `ms`: the share of what the link could have carried that arrived, and what was

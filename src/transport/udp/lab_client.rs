@@ -4,23 +4,17 @@
 //! name that says it is not proven.
 
 use std::fs::File;
-use std::net::SocketAddr;
-use std::net::UdpSocket;
-use std::path::Path;
-use std::path::PathBuf;
+use std::net::{SocketAddr, UdpSocket};
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
-use crate::error::Error;
-use crate::error::Phase;
-use crate::error::Result;
-use crate::net::STACK;
-use crate::net::clock;
-use crate::net::copy;
+use crate::error::{Error, Phase, Result};
+use crate::net::{STACK, clock, copy};
 use crate::proto::lab;
-use crate::proto::lab::udp::Request;
+use crate::proto::lab::udp::LabRequest;
 use crate::text::FileName;
-use crate::transport::udp::socket::Inlet;
+use crate::transport::udp::socket::RecvSocket;
 use crate::units::Moment;
 
 /// A conversation with such a server.
@@ -32,7 +26,7 @@ pub struct LabClient {
 
 /// What one sub-client got.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Got {
+pub struct LabDownload {
     /// Bytes received.
     pub bytes: u64,
     /// Datagrams received.
@@ -40,7 +34,7 @@ pub struct Got {
     /// Datagrams that its machine dropped for want of room; `None` where nobody tells.
     pub dropped: Option<u64>,
     /// First to last datagram.
-    pub took: Duration,
+    pub duration: Duration,
     /// Where they are.
     pub path: PathBuf,
 }
@@ -70,7 +64,7 @@ impl LabClient {
     /// # Errors
     /// No answer, or one that is no list.
     pub fn list(&self) -> Result<Vec<String>> {
-        let answer = self.ask(&Request::List)?;
+        let answer = self.ask(&LabRequest::List)?;
         lab::udp::decode_list(&answer).ok_or_else(|| {
             let said = crate::text::escape(&answer);
             Error::protocol(self.server, format!("'{said}' is no list of files"))
@@ -82,7 +76,7 @@ impl LabClient {
     /// # Errors
     /// No answer, or one that is not `Config set`.
     pub fn configure(&self, file: &str, clients: u16) -> Result<()> {
-        let request = Request::Config {
+        let request = LabRequest::Config {
             file: file.to_owned(),
             clients,
         };
@@ -99,11 +93,11 @@ impl LabClient {
     /// The system's.
     pub fn disconnect(&self) -> Result<()> {
         let failed = Error::io("speak to the server", self.server);
-        let sent = self.socket.send(&Request::Disconnect.encode());
+        let sent = self.socket.send(&LabRequest::Disconnect.encode());
         sent.map(|_| ()).map_err(failed)
     }
 
-    fn ask(&self, request: &Request) -> Result<String> {
+    fn ask(&self, request: &LabRequest) -> Result<String> {
         let failed = || Error::io("ask the server", self.server);
         self.socket
             .set_read_timeout(Some(ANSWER))
@@ -125,7 +119,7 @@ impl LabClient {
     }
 
     /// Starts `clients` sub-clients at once, each with a port of its own, and waits for all.
-    pub fn transfer(&self, name: &FileName, clients: u16, out: &Path) -> Vec<Result<Got>> {
+    pub fn transfer(&self, name: &FileName, clients: u16, out: &Path) -> Vec<Result<LabDownload>> {
         thread::scope(|scope| {
             let running: Vec<_> = (1..=clients)
                 .map(|number| {
@@ -136,7 +130,7 @@ impl LabClient {
                         .map_err(Error::io("start the client's thread", number))
                 })
                 .collect();
-            let ended = |thread: Result<thread::ScopedJoinHandle<'_, Result<Got>>>| {
+            let ended = |thread: Result<thread::ScopedJoinHandle<'_, Result<LabDownload>>>| {
                 let joined = thread?.join();
                 joined.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
             };
@@ -144,7 +138,7 @@ impl LabClient {
         })
     }
 
-    fn receive(&self, name: &FileName, number: u16, out: &Path) -> Result<Got> {
+    fn receive(&self, name: &FileName, number: u16, out: &Path) -> Result<LabDownload> {
         let path = out.join(format!("C{number}-{}.unproven", name.as_str()));
         let shown = || crate::text::escape(&path.display().to_string());
         std::fs::create_dir_all(out).map_err(Error::io("make the folder", out.display()))?;
@@ -153,8 +147,8 @@ impl LabClient {
             .socket
             .local_addr()
             .map_err(Error::io("look at the socket", number))?;
-        let mut inlet = Inlet::open(here.ip())?;
-        inlet.say(&Request::Transfer.encode(), self.server)?;
+        let mut inlet = RecvSocket::open(here.ip())?;
+        inlet.send_to(&LabRequest::Transfer.encode(), self.server)?;
         let (mut bytes, mut datagrams) = (0, 0);
         let (mut first, mut last): (Option<Moment>, Moment) = (None, clock::now());
         loop {
@@ -176,11 +170,11 @@ impl LabClient {
                 _ => {}
             }
         }
-        Ok(Got {
+        Ok(LabDownload {
             bytes,
             datagrams,
             dropped: inlet.drops(),
-            took: first.map_or(Duration::ZERO, |first| last.since(first)),
+            duration: first.map_or(Duration::ZERO, |first| last.since(first)),
             path,
         })
     }

@@ -5,45 +5,29 @@
 //! is asked for, and answers loopback and the addresses that are allowed by name and nobody else.
 //! All transfers share one schedule, in bursts that fit an ordinary client's buffer.
 
-use std::collections::HashMap;
-use std::collections::HashSet;
-use std::net::IpAddr;
-use std::net::SocketAddr;
-use std::net::UdpSocket;
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::MutexGuard;
-use std::sync::PoisonError;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering;
+use std::collections::{HashMap, HashSet};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::error::Error;
-use crate::error::Result;
-use crate::net::STACK;
-use crate::net::clock;
-use crate::net::copy;
+use crate::error::{Error, Result};
 use crate::net::pacing::Pacer;
+use crate::net::{STACK, clock, copy};
 use crate::proto::lab;
-use crate::proto::lab::udp::Request;
+use crate::proto::lab::udp::LabRequest;
 use crate::server::catalog;
 use crate::server::catalog::Source;
 use crate::server::lobby::Lobby;
-use crate::server::session_log::LogHandle;
-use crate::server::session_log::SessionHeader;
-use crate::session::SeatId;
-use crate::session::SessionId;
-use crate::session::Via;
+use crate::server::session_log::{LogHandle, SessionHeader};
+use crate::session::{SeatId, SessionId, Via};
 use crate::text::FileName;
-use crate::transfer::Counts;
-use crate::transfer::Outcome;
-use crate::transfer::Transfer;
+use crate::transfer::{Counts, Outcome, Transfer};
 use crate::transport::udp::socket;
-use crate::transport::udp::socket::Outlet;
-use crate::units::Moment;
-use crate::units::Rate;
+use crate::transport::udp::socket::SendSocket;
+use crate::units::{Moment, Rate};
 
 /// The lab's UDP server at work; dropping it ends it.
 #[derive(Debug)]
@@ -66,37 +50,37 @@ pub const CONFIGS_MAX: usize = 1024;
 const BURST: Duration = Duration::from_millis(1);
 
 /// How often the thread looks whether it is to end.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+const POLL_EVERY: Duration = Duration::from_millis(50);
 
-struct Config {
+struct TransferConfig {
     file: FileName,
     clients: u16,
     asked_at: Moment,
     /// The test whose transfers are begun now, and how many of them are.
-    test: Option<Arc<Test>>,
+    test: Option<Arc<LabTest>>,
     begun: u16,
 }
 
 /// A session of the log. It is closed once nothing is begun in it any more and all that was has
 /// ended, which may be long after the client has configured another.
-struct Test {
+struct LabTest {
     session: SessionId,
     log: LogHandle,
 }
 
-impl Drop for Test {
+impl Drop for LabTest {
     fn drop(&mut self) {
         self.log.close(self.session);
     }
 }
 
-struct Lab {
+struct LabServerLoop {
     socket: UdpSocket,
     lobby: Arc<Lobby>,
     log: LogHandle,
     allowed: Vec<IpAddr>,
     datagram: usize,
-    configs: HashMap<IpAddr, Config>,
+    configs: HashMap<IpAddr, TransferConfig>,
     pacer: Arc<Pacer>,
     stop: Arc<AtomicBool>,
     running: Arc<Mutex<HashSet<SocketAddr>>>,
@@ -118,12 +102,12 @@ impl LabServer {
         let failed = || Error::io("listen for datagrams", addr);
         let socket = UdpSocket::bind(addr).map_err(failed())?;
         socket
-            .set_read_timeout(Some(LOOK_EVERY))
+            .set_read_timeout(Some(POLL_EVERY))
             .map_err(failed())?;
         let addr = socket.local_addr().map_err(failed())?;
         let stop = Arc::new(AtomicBool::new(false));
         let rate = lobby.settings.rate.unwrap_or(RATE);
-        let lab = Lab {
+        let lab = LabServerLoop {
             socket,
             lobby: Arc::clone(lobby),
             log,
@@ -162,19 +146,19 @@ impl Drop for LabServer {
     }
 }
 
-impl Lab {
+impl LabServerLoop {
     fn run(mut self) {
         let mut buffer = [0; lab::udp::REQUEST_MAX + 1];
         while !self.stop.load(Ordering::SeqCst) {
-            match socket::receive(&self.socket, &mut buffer) {
-                Ok((len, from)) => self.hear(&buffer[..len], from),
+            match socket::recv_from(&self.socket, &mut buffer) {
+                Ok((len, from)) => self.handle_datagram(&buffer[..len], from),
                 Err(error) if Error::is_timeout(&error) => {}
                 Err(error) => log::debug!("the lab's socket: {error}"),
             }
         }
         // Every transfer's thread looks too.
         while !lock(&self.running).is_empty() {
-            thread::sleep(LOOK_EVERY);
+            thread::sleep(POLL_EVERY);
         }
     }
 
@@ -183,20 +167,20 @@ impl Lab {
         ip.is_loopback() || self.allowed.contains(&ip)
     }
 
-    fn hear(&mut self, datagram: &[u8], from: SocketAddr) {
+    fn handle_datagram(&mut self, datagram: &[u8], from: SocketAddr) {
         if !self.is_allowed(from.ip()) {
             return log::info!("{from}: not allowed to use the lab's UDP server");
         }
-        let Some(request) = Request::decode(datagram) else {
+        let Some(request) = LabRequest::decode(datagram) else {
             return log::debug!("{from}: no request of the lab's");
         };
         match request {
-            Request::List => {
+            LabRequest::List => {
                 let names = self.lobby.catalog.names().map(FileName::as_str);
                 self.answer(&lab::udp::encode_list(names), from);
             }
-            Request::BadConfig => self.answer(lab::udp::BAD_CONFIG, from),
-            Request::Config { file, clients } => {
+            LabRequest::BadConfig => self.answer(lab::udp::BAD_CONFIG, from),
+            LabRequest::Config { file, clients } => {
                 let offered = self
                     .lobby
                     .catalog
@@ -210,8 +194,8 @@ impl Lab {
                     None => self.answer(&lab::udp::no_such_file(&file), from),
                 }
             }
-            Request::Transfer => self.transfer(from),
-            Request::Disconnect => {}
+            LabRequest::Transfer => self.start_transfer(from),
+            LabRequest::Disconnect => {}
         }
     }
 
@@ -222,7 +206,7 @@ impl Lab {
     }
 
     fn configure(&mut self, ip: IpAddr, file: FileName, clients: u16) {
-        let config = Config {
+        let config = TransferConfig {
             file,
             clients,
             asked_at: clock::now(),
@@ -242,7 +226,7 @@ impl Lab {
     }
 
     /// Starts sending the configured file.
-    fn transfer(&mut self, to: SocketAddr) {
+    fn start_transfer(&mut self, to: SocketAddr) {
         let ip = to.ip();
         let Some(config) = self.configs.get_mut(&ip) else {
             return log::info!("{to}: asked for a transfer before it configured one");
@@ -273,11 +257,11 @@ impl Lab {
             self.log.release(session, clock::wall(), sender);
             config.begun = 0;
             let log = self.log.clone();
-            Arc::new(Test { session, log })
+            Arc::new(LabTest { session, log })
         });
         config.test = Some(Arc::clone(&test));
         config.begun += 1;
-        let sending = Sending {
+        let sending = LabTransfer {
             test,
             seat: SeatId(config.begun),
             to,
@@ -286,7 +270,7 @@ impl Lab {
             pacer: Arc::clone(&self.pacer),
             stop: Arc::clone(&self.stop),
             source,
-            running: Running::new(&self.running, to),
+            running: RunningTransfer::new(&self.running, to),
         };
         let socket = match self.socket.try_clone() {
             Ok(socket) => socket,
@@ -295,7 +279,7 @@ impl Lab {
         let started = thread::Builder::new()
             .name(format!("lab-{to}"))
             .stack_size(STACK)
-            .spawn(move || sending.run(&Outlet::over(socket)));
+            .spawn(move || sending.run(&SendSocket::over(socket)));
         if let Err(error) = started {
             log::warn!("{to}: cannot start a thread: {error}");
         }
@@ -303,16 +287,16 @@ impl Lab {
 }
 
 /// Names a transfer's address while it lives: a second one to the same port would be mixed with it.
-struct Running(Arc<Mutex<HashSet<SocketAddr>>>, SocketAddr);
+struct RunningTransfer(Arc<Mutex<HashSet<SocketAddr>>>, SocketAddr);
 
-impl Running {
+impl RunningTransfer {
     fn new(running: &Arc<Mutex<HashSet<SocketAddr>>>, to: SocketAddr) -> Self {
         lock(running).insert(to);
         Self(Arc::clone(running), to)
     }
 }
 
-impl Drop for Running {
+impl Drop for RunningTransfer {
     fn drop(&mut self) {
         lock(&self.0).remove(&self.1);
     }
@@ -323,8 +307,8 @@ fn lock(running: &Mutex<HashSet<SocketAddr>>) -> MutexGuard<'_, HashSet<SocketAd
 }
 
 /// One transfer.
-struct Sending {
-    test: Arc<Test>,
+struct LabTransfer {
+    test: Arc<LabTest>,
     seat: SeatId,
     to: SocketAddr,
     from: Option<SocketAddr>,
@@ -332,19 +316,18 @@ struct Sending {
     pacer: Arc<Pacer>,
     stop: Arc<AtomicBool>,
     source: Source,
-    running: Running,
+    running: RunningTransfer,
 }
 
-impl Sending {
-    fn run(self, outlet: &Outlet) {
+impl LabTransfer {
+    fn run(self, outlet: &SendSocket) {
         let begun = clock::now();
         let mut transfer = Transfer::new(self.seat, "lab", Outcome::Complete);
         transfer.client = Some(self.to);
         transfer.server = self.from;
-        transfer.woke = Some(Duration::ZERO);
         let mut counts = Counts {
             offered: Some(0),
-            local_drop: outlet.tells_refused().then_some(0),
+            local_drop: outlet.reports_refusals().then_some(0),
             ..Counts::default()
         };
         let (sent, ended) = self.send(outlet, &mut counts);
@@ -360,7 +343,7 @@ impl Sending {
         drop(self.running);
     }
 
-    fn send(&self, outlet: &Outlet, counts: &mut Counts) -> (u64, Result<(), String>) {
+    fn send(&self, outlet: &SendSocket, counts: &mut Counts) -> (u64, Result<(), String>) {
         let mut block = vec![0; self.datagram];
         let mut at = 0;
         while at < self.source.info.bytes {
