@@ -268,7 +268,8 @@ impl Transfer {
 }
 
 impl Record {
-    /// Last seat's wake-up from the barrier minus first seat's, microseconds.
+    /// Last seat's wake-up from the barrier minus first seat's, microseconds; `None` of fewer than
+    /// two seats, as all skews.
     pub fn wake_skew_us(&self) -> Option<u64> {
         spread(self.transfers.iter().filter_map(|t| t.woke).map(micros))
     }
@@ -344,13 +345,14 @@ impl Counts {
     }
 }
 
-/// Largest minus smallest; `None` of nothing.
+/// Largest minus smallest; `None` of fewer than two.
 fn spread(values: impl Iterator<Item = u64>) -> Option<u64> {
-    let (low, high) = values.fold(None, |range: Option<(u64, u64)>, value| {
-        let (low, high) = range.unwrap_or((value, value));
-        Some((low.min(value), high.max(value)))
-    })?;
-    Some(high - low)
+    let mut values: Vec<u64> = values.collect();
+    values.sort_unstable();
+    match values[..] {
+        [low, .., high] => Some(high - low),
+        _ => None,
+    }
 }
 
 impl fmt::Display for Outcome {

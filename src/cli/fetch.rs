@@ -110,13 +110,15 @@ pub(crate) fn run(args: &FetchArgs) -> Result<Verdict> {
     if args.server.ends_with(".torrent") && !is_url {
         return fetch_torrent(args);
     }
-    let task = if is_url {
+    let mut task = if is_url {
         let target = target(args)?;
         let server = socket::resolve(&target.host, HTTP_PORT)?;
         FetchTask::with_target(config(args, server), Some(target))
     } else {
         FetchTask::new(config(args, options::server(&args.server)?))?
     };
+    task.swarm.seed_time = args.receiving.seed_time;
+    task.multicast_interface = args.receiving.multicast_interface;
     let task = Arc::new(task);
     let stopping = Arc::clone(&task);
     signals::on_stop(move || stopping.run.stop())?;
@@ -143,8 +145,6 @@ fn config(args: &FetchArgs, server: Vec<SocketAddr>) -> FetchConfig {
         sha1: args.sha1,
         copy: args.receiving.copy,
         stall: args.receiving.stall_limit,
-        interface: args.receiving.multicast_interface,
-        seed_time: args.receiving.seed_time,
         ..FetchConfig::new(server)
     }
 }
@@ -205,7 +205,7 @@ fn print_results(reports: &[ClientReport], args: &FetchArgs) -> Result<()> {
         }
     } else {
         for record in &records {
-            output::print(&session_table::session(record, Rows::Failures))?;
+            output::print(&session_table::client_session(record, Rows::Failures))?;
         }
     }
     output::print_failures(reports);

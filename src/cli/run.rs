@@ -175,16 +175,17 @@ fn run_session(
         Some(folder) => folder.clone(),
         None => folder.path().join("copies"),
     };
-    let task = Arc::new(FetchTask::new(FetchConfig {
+    let mut task = FetchTask::new(FetchConfig {
         clients,
         via: Some(args.via),
         out: out.clone(),
         copy: args.sending.copy,
         stall: args.sending.stall_limit,
-        interface: args.sending.multicast_interface,
         durable: args.keep.is_some(),
         ..FetchConfig::new(vec![server.local_addr()])
-    })?);
+    })?;
+    task.multicast_interface = args.sending.multicast_interface;
+    let task = Arc::new(task);
     *lock(running) = Some(Arc::clone(&task));
     let work = || task.run();
     let reports = if args.events {

@@ -40,12 +40,6 @@ pub struct FetchConfig {
     pub stall: Duration,
     /// Sync copies to disk before they count as received.
     pub durable: bool,
-    /// The address of this host by whose interface groups are joined; `None` is the one from which
-    /// the server is reached.
-    pub interface: Option<Ipv4Addr>,
-    /// Where clients serve each other: go on for so long after the last byte; `None` is until
-    /// all have it.
-    pub seed_time: Option<Duration>,
 }
 
 impl FetchConfig {
@@ -65,8 +59,6 @@ impl FetchConfig {
             copy: copy::Method::Auto,
             stall: Duration::from_secs(30),
             durable: true,
-            interface: None,
-            seed_time: None,
         }
     }
 

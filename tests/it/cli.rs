@@ -280,7 +280,7 @@ fn error_message_names_value_and_port() {
     let place = Place::new();
     let output = place.gatecast(&["run", "--rate", "100MB"]);
     assert!(
-        text(&output.stderr).contains("'100MB' is not a rate"),
+        text(&output.stderr).contains("invalid rate '100MB'"),
         "{output:?}"
     );
     let (_server, addr) = place.serve(&[&place.file("f", b"abc")]);
