@@ -3,9 +3,8 @@
 //! `Err` means that a session or a client cannot go on. One seat's failure inside a running
 //! session is an [`Outcome`](crate::transfer::Outcome), and a broken invariant is a panic.
 
-use std::fmt;
-use std::io;
 use std::time::Duration;
+use std::{fmt, io};
 
 /// Result with the crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -55,7 +54,7 @@ pub enum Error {
     SourceChanged {
         /// The file.
         at: String,
-        /// What changed.
+        /// What changed, as a clause: `the source changed: written to`.
         what: String,
     },
     /// The received bytes have another digest.
@@ -100,9 +99,6 @@ pub enum Phase {
     Receipt,
 }
 
-/// How the reason begins, in a message or a row, when a file is not the offered one any more.
-pub const SOURCE_CHANGED: &str = "the source changed";
-
 impl Error {
     /// Makes an [`Error::Io`], for `map_err`.
     pub(crate) fn io(doing: &'static str, at: impl fmt::Display) -> impl FnOnce(io::Error) -> Self {
@@ -126,16 +122,10 @@ impl Error {
         }
     }
 
-    /// Makes an [`Error::SourceChanged`] of what a server at `from` said of its file.
-    pub(crate) fn source_changed(from: impl fmt::Display, reason: &str) -> Self {
-        let what = reason
-            .strip_prefix(SOURCE_CHANGED)
-            .and_then(|rest| rest.strip_prefix(": "))
-            .unwrap_or(reason);
-        Self::SourceChanged {
-            at: from.to_string(),
-            what: what.to_owned(),
-        }
+    /// Makes an [`Error::Usage`], for `map_err` too.
+    pub(crate) fn usage(what: impl fmt::Display) -> Self {
+        let what = what.to_string();
+        Self::Usage { what }
     }
 
     /// Reading with a deadline fails with one of two kinds, by platform; both mean the deadline.
@@ -159,7 +149,7 @@ impl fmt::Display for Error {
             Self::NotEnough { reason } => {
                 write!(f, "the muster ended without enough clients: {reason}")
             }
-            Self::SourceChanged { at, what } => write!(f, "{SOURCE_CHANGED} ({at}): {what}"),
+            Self::SourceChanged { at, what } => write!(f, "{what} ({at})"),
             Self::Corrupt { what } => write!(f, "the copy is not the file: {what}"),
             Self::Unproven { from, copy, sha1 } => write!(
                 f,

@@ -57,7 +57,10 @@ pub(crate) fn server_error(peer: SocketAddr, code: ErrorCode, reason: String) ->
     let reason = escape(&reason);
     match code {
         ErrorCode::Muster => Error::NotEnough { reason },
-        ErrorCode::Changed => Error::source_changed(peer, &reason),
+        ErrorCode::Changed => Error::SourceChanged {
+            at: peer.to_string(),
+            what: reason,
+        },
         _ => Error::Refused {
             by: peer.to_string(),
             reason,

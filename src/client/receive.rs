@@ -101,7 +101,7 @@ pub struct ReceiveError {
     /// The error.
     pub error: Error,
     /// What is known of a payload that is over and has holes.
-    pub partial: Option<PartialReceive>,
+    pub partial: Option<Box<PartialReceive>>,
 }
 
 impl From<Error> for ReceiveError {

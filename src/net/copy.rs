@@ -23,6 +23,7 @@ use std::time::Duration;
 use crate::error::Error;
 use crate::net::clock;
 use crate::net::pacing::Pacer;
+use crate::units::InvalidValue;
 use crate::units::Moment;
 
 /// How bytes are copied.
@@ -117,13 +118,13 @@ impl Method {
 }
 
 impl FromStr for Method {
-    type Err = &'static str;
+    type Err = InvalidValue;
 
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
         [Self::Auto, Self::Buffered, Self::Sendfile]
             .into_iter()
             .find(|method| method.word() == text)
-            .ok_or("a copy is auto, buffered or sendfile")
+            .ok_or_else(|| InvalidValue::new("way to copy", text, "auto, buffered or sendfile"))
     }
 }
 

@@ -54,6 +54,7 @@ struct ReleasePart {
     skew_client_us: Option<u64>,
 }
 
+// Over 15 fields because it is one object of a documented schema, a key each.
 #[derive(Clone, Debug, Serialize)]
 struct ResultPart {
     seat: u16,

@@ -144,10 +144,13 @@ fn ending(transfer: &Transfer) -> String {
     ending
 }
 
+/// How a figure of a transfer is read.
+type TransferFigure = fn(&Transfer) -> Option<f64>;
+
 /// The least, median and largest of each figure; figures of one row need not be of one transfer.
 fn extremes(record: &Record) -> [Vec<String>; 3] {
     #[allow(clippy::cast_precision_loss)] // Exact to 2^53 bytes.
-    let figure = |column: &str| -> Option<(fn(&Transfer) -> Option<f64>, usize)> {
+    let figure = |column: &str| -> Option<(TransferFigure, usize)> {
         match column {
             "client\nbytes" => Some((|t| t.bytes_client.map(|bytes| bytes as f64), 0)),
             "client\nseconds" => Some((|t| t.seconds_client.map(|s| s.as_secs_f64()), 6)),

@@ -2,8 +2,7 @@
 
 use crate::client::ClientReport;
 use crate::error::Error;
-use crate::transfer::Outcome;
-use crate::transfer::Record;
+use crate::transfer::{Outcome, Record};
 
 /// What a run of the program came to, which is its exit code, worst first. Where several hold, the first in this order wins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -103,10 +102,7 @@ impl Error {
 #[cfg(test)]
 mod tests {
     use crate::digest::Digest;
-    use crate::session::FileInfo;
-    use crate::session::SeatId;
-    use crate::session::SessionId;
-    use crate::session::Via;
+    use crate::session::{FileInfo, SeatId, SessionId, Via};
     use crate::text::FileName;
     use crate::transfer::Transfer;
 

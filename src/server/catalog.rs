@@ -19,7 +19,6 @@ use crate::digest::HASH_BUF;
 use crate::digest::Hasher;
 use crate::error::Error;
 use crate::error::Result;
-use crate::error::SOURCE_CHANGED;
 use crate::net::copy;
 use crate::net::lock;
 use crate::proto::native::FILES_MAX;
@@ -217,14 +216,17 @@ impl Source {
             }
             std::cmp::Ordering::Equal => return Ok(()),
         };
-        Err(Error::SourceChanged { at, what })
+        Err(Error::SourceChanged {
+            at,
+            what: format!("the source changed: {what}"),
+        })
     }
 
     /// What has changed, as the reason of a row or a message; clients need not know the path.
     pub fn change(&self) -> Option<String> {
         match self.unchanged() {
             Ok(()) => None,
-            Err(Error::SourceChanged { what, .. }) => Some(format!("{SOURCE_CHANGED}: {what}")),
+            Err(Error::SourceChanged { what, .. }) => Some(what),
             Err(other) => Some(other.to_string()),
         }
     }
@@ -286,7 +288,7 @@ fn changed_or_io(stop: copy::Stop, at: &str) -> Error {
         copy::Stop::Disk(error) => Error::io("read the file", at)(error),
         _ => Error::SourceChanged {
             at: at.to_owned(),
-            what: "truncated while its digest was computed".to_owned(),
+            what: "the source changed: truncated while its digest was computed".to_owned(),
         },
     }
 }

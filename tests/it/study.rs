@@ -140,13 +140,13 @@ fn a_grid_that_cannot_be_is_a_usage_error() {
     for (arguments, says) in [
         (&["--clients", "0"][..], "0 clients"),
         (&["--clients", "10000"], "10000 clients"),
-        (&["--clients", "x"], "'x' is not a list of clients"),
+        (&["--clients", "x"], "invalid clients 'x': expected"),
         (&["--via", "pigeon"], "'pigeon'"),
         (&["--via", "tcp,tcp"], "twice"),
-        (&["--rate", "0"], "'0' is not a rate"),
-        (&["--rate", "fast"], "'fast' is not a rate"),
-        (&["--loss", "2"], "'2' is not a loss"),
-        (&["--size", "0B"], "0 bytes"),
+        (&["--rate", "0"], "invalid rate '0'"),
+        (&["--rate", "fast"], "invalid rate 'fast'"),
+        (&["--loss", "2"], "invalid loss '2'"),
+        (&["--size", "0B"], "at least 1 byte"),
         (&["--runs", "0"], "empty"),
         (&["--preset", "moon"], "'moon' is not peers, router or loss"),
     ] {

@@ -2,16 +2,15 @@
 
 use std::time::Duration;
 
-use crate::cli::options;
-use crate::error::Error;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::testbed::star::layout;
 use crate::testbed::star::layout::LinkRates;
 use crate::testbed::star::layout::Loss;
 use crate::testbed::star::layout::StarLayout;
 use crate::testbed::star::layout::Topology;
 use crate::testbed::star::layout::Traffic;
-use crate::units::Rate;
+use crate::units::InvalidValue;
+use crate::units::{self, Rate};
 
 /// A star on a command line.
 #[derive(Clone, Debug, clap::Args)]
@@ -43,10 +42,10 @@ pub(crate) struct LinkArgs {
     #[arg(long = "host", value_parser = host_link, value_name = "HOST=UP/DOWN")]
     pub(crate) host_links: Vec<(usize, LinkRates)>,
     /// Which packets are lost: all, tcp or udp
-    #[arg(long, default_value = "all", value_name = "WHICH")]
+    #[arg(long, value_enum, default_value_t = Traffic::All, value_name = "WHICH")]
     pub(crate) loss_of: Traffic,
     /// Delay on the way out of each host, such as 5ms; needs the kernel's netem
-    #[arg(long, default_value = "0s", value_parser = options::span, value_name = "TIME")]
+    #[arg(long, default_value = "0s", value_parser = units::parse_duration, value_name = "TIME")]
     pub(crate) delay: Duration,
     /// A router in the middle, each host in a subnet of its own
     #[arg(long)]
@@ -60,14 +59,12 @@ pub(crate) struct LinkArgs {
 ///
 /// # Errors
 /// Anything else, with the value.
-pub(crate) fn host_link(text: &str) -> std::result::Result<(usize, LinkRates), String> {
-    let wrong = || format!("'{text}' is not HOST=RATE or HOST=UP/DOWN, such as 3=10mbit/50mbit");
-    let (host, link) = text.split_once('=').ok_or_else(wrong)?;
-    let host = host.parse().map_err(|_| wrong())?;
-    Ok((
-        host,
-        LinkRates::parse(link).map_err(|error| error.to_string())?,
-    ))
+pub(crate) fn host_link(text: &str) -> Result<(usize, LinkRates), InvalidValue> {
+    let expected = "HOST=RATE or HOST=UP/DOWN, such as 3=10mbit/50mbit";
+    let invalid = || InvalidValue::new("host link", text, expected);
+    let (host, link) = text.split_once('=').ok_or_else(invalid)?;
+    let host = host.parse().map_err(|_| invalid())?;
+    Ok((host, link.parse().map_err(|_| invalid())?))
 }
 
 impl LinkArgs {

@@ -11,6 +11,7 @@ use crate::testbed::plan;
 use crate::testbed::plan::Scenario;
 use crate::testbed::study::results::Results;
 use crate::units::Bytes;
+use crate::units::InvalidValue;
 use crate::units::Rate;
 
 /// `gatecast plan`
@@ -46,10 +47,12 @@ pub(crate) struct PlanArgs {
 /// Most clients that are planned for.
 const CLIENTS_MAX: u64 = 1_000_000_000;
 
-fn clients(text: &str) -> std::result::Result<u64, String> {
+fn clients(text: &str) -> std::result::Result<u64, InvalidValue> {
     crate::proto::line::decimal(text)
         .filter(|number| (1..=CLIENTS_MAX).contains(number))
-        .ok_or_else(|| format!("'{text}' is not a number from 1 to {CLIENTS_MAX}"))
+        .ok_or_else(|| {
+            InvalidValue::new("number of clients", text, "a number from 1 to 1000000000")
+        })
 }
 
 /// Plans.

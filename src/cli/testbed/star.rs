@@ -3,7 +3,6 @@
 use std::os::unix::process::CommandExt;
 use std::process::Child;
 use std::process::Command;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 use std::thread;
@@ -13,7 +12,6 @@ use clap::Subcommand;
 
 use crate::cli::output;
 use crate::cli::signals;
-use crate::cli::signals::Request;
 use crate::cli::testbed::links::StarLayoutArgs;
 use crate::error::Error;
 use crate::error::Result;
@@ -134,30 +132,10 @@ pub(crate) fn run(args: &StarArgs) -> Result<Verdict> {
 /// # Errors
 /// Why that cannot be.
 pub(crate) fn need_root() -> Result<()> {
-    match rootless::is_root() {
-        true => Ok(()),
-        false => Err(rootless::enter()),
+    if rootless::is_root() {
+        return Ok(());
     }
-}
-
-/// A flag that the first Ctrl-C sets.
-///
-/// # Errors
-/// The system refuses the handlers or a thread.
-pub(crate) fn stop_flag() -> Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let (requests, flag) = (signals::listen()?, Arc::clone(&stop));
-    thread::Builder::new()
-        .name("stop".to_owned())
-        .spawn(move || {
-            for request in requests {
-                if request == Request::Stop {
-                    flag.store(true, Ordering::Relaxed);
-                }
-            }
-        })
-        .map_err(Error::io("start the signal thread", "this process"))?;
-    Ok(stop)
+    Err(rootless::enter())
 }
 
 fn show_plan(layout: &StarLayout) -> Result<Verdict> {
@@ -183,12 +161,12 @@ fn up(layout: &StarLayout, keep: bool, calibrate: bool) -> Result<Verdict> {
         ));
     }
     need_root()?;
-    let stop = stop_flag()?;
+    let stop = signals::stop_flag()?;
     let began = clock::now();
     let star = Star::build(layout, &stop)?;
     let took = clock::now().since(began);
     let hosts = layout.links.len();
-    output::say(format_args!(
+    output::eprintln(format_args!(
         "star {} is up: {hosts} hosts in {:.2} s",
         star.id(),
         took.as_secs_f64()
@@ -204,10 +182,10 @@ fn up(layout: &StarLayout, keep: bool, calibrate: bool) -> Result<Verdict> {
     }
     if keep {
         let id = star.keep();
-        output::say(format_args!("remove it with: gatecast star down {id}"));
+        output::eprintln(format_args!("remove it with: gatecast star down {id}"));
         return Ok(Verdict::AllVerified);
     }
-    output::say("Ctrl-C removes it");
+    output::eprintln("Ctrl-C removes it");
     while !stop.load(Ordering::Relaxed) {
         thread::sleep(POLL_INTERVAL);
     }
@@ -219,7 +197,7 @@ fn remove(star: Star) -> Result<()> {
     let began = clock::now();
     star.down()?;
     let took = clock::now().since(began);
-    output::say(format_args!("star is down in {:.2} s", took.as_secs_f64()));
+    output::eprintln(format_args!("star is down in {:.2} s", took.as_secs_f64()));
     Ok(())
 }
 
@@ -264,11 +242,11 @@ fn down(name: Option<StarId>) -> Result<Verdict> {
             if name.is_some() {
                 return Err(Error::refused("the star", spared));
             }
-            output::say(format_args!("{spared}: spared"));
+            output::eprintln(format_args!("{spared}: spared"));
             continue;
         }
         cleanup::remove(&star.namespaces)?;
-        output::say(format_args!(
+        output::eprintln(format_args!(
             "star {} removed: {} namespaces",
             star.id,
             star.namespaces.len()
@@ -281,12 +259,12 @@ fn down(name: Option<StarId>) -> Result<Verdict> {
         0
     };
     if folders > 0 {
-        output::say(format_args!(
+        output::eprintln(format_args!(
             "{folders} working folders of killed studies removed"
         ));
     }
     if removed + folders == 0 {
-        output::say("nothing to remove");
+        output::eprintln("nothing to remove");
     }
     Ok(Verdict::AllVerified)
 }
@@ -298,9 +276,10 @@ fn list() -> Result<Verdict> {
         ("owner", Align::Left),
     ]);
     for star in cleanup::find() {
-        let owner = match star.owner_lives {
-            true => format!("process {}", star.id.process),
-            false => "has ended".to_owned(),
+        let owner = if star.owner_lives {
+            format!("process {}", star.id.process)
+        } else {
+            "has ended".to_owned()
         };
         let hosts = star.namespaces.len().saturating_sub(1);
         table.row([star.id.to_string(), hosts.to_string(), owner]);
@@ -354,7 +333,7 @@ fn which(star: Option<StarId>) -> Result<StarId> {
 
 fn run_beside(layout: &StarLayout, command: &[String]) -> Result<Verdict> {
     need_root()?;
-    let stop = stop_flag()?;
+    let stop = signals::stop_flag()?;
     let star = Star::build(layout, &stop)?;
     star.start_loss()?;
     let [program, arguments @ ..] = command else {
@@ -367,7 +346,7 @@ fn run_beside(layout: &StarLayout, command: &[String]) -> Result<Verdict> {
         .env(VARIABLE, star.id().to_string())
         .spawn()
         .map_err(Error::io("start the program", program))?;
-    let code = attend(child, &stop)?;
+    let code = wait_for_exit(child, &stop)?;
     star.down()?;
     match code {
         _ if stop.load(Ordering::Relaxed) => Ok(Verdict::Interrupted),
@@ -378,7 +357,7 @@ fn run_beside(layout: &StarLayout, command: &[String]) -> Result<Verdict> {
 }
 
 /// Waits for the program; its exit code, or `None` when a signal ended it.
-fn attend(mut child: Child, stop: &AtomicBool) -> Result<Option<i32>> {
+fn wait_for_exit(mut child: Child, stop: &AtomicBool) -> Result<Option<i32>> {
     let mut deadline = None;
     loop {
         let status = child.try_wait();

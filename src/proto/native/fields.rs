@@ -74,7 +74,7 @@ pub(super) fn counts(fields: &Fields<'_>) -> Result<Counts, DecodeError> {
 pub(super) fn outcome(fields: &Fields<'_>) -> Result<Outcome, DecodeError> {
     let text = fields.need("outcome")?;
     text.parse()
-        .map_err(|()| DecodeError::value("an unknown outcome", text))
+        .map_err(|_| DecodeError::value("an unknown outcome", text))
 }
 
 /// The first [`REASON_MAX`] bytes of a reason, whole characters only.

@@ -5,7 +5,6 @@
 //! [`Delivery::Coded`], because the other blocks are on disk and only the caller can read them.
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
 use crate::proto::udp::blocks::{BlockLayout, Blocks};
 use crate::proto::udp::control::Report;

@@ -123,7 +123,7 @@ fn wait_at(
     thread::JoinHandle<std::result::Result<Duration, MusterEnd>>,
 ) {
     let (far, client) = client(&listener(), name);
-    let mut seat = Seat::take(&gate, client).expect("a free seat");
+    let mut seat = Seat::take(gate, client).expect("a free seat");
     let waiting = thread::spawn(move || {
         let woke = seat.wait()?;
         let transfer = seat.transfer();
@@ -295,7 +295,7 @@ fn sixty_four_threads_that_vanish_at_random_never_hold_the_gate_nor_open_it_earl
                     let listener = listener();
                     while gate.view().left.is_some() {
                         let (far, client) = client(&listener, &number.to_string());
-                        let Ok(mut seat) = Seat::take(&gate, client) else {
+                        let Ok(mut seat) = Seat::take(gate, client) else {
                             thread::sleep(Duration::from_millis(next(&mut state) % 5));
                             continue;
                         };
@@ -367,7 +367,7 @@ fn a_gate_of_ghosts_ends_by_its_deadline() {
                     let listener = listener();
                     while gate.view().left.is_some() {
                         let (far, client) = client(&listener, "ghost");
-                        let Ok(mut seat) = Seat::take(&gate, client) else {
+                        let Ok(mut seat) = Seat::take(gate, client) else {
                             thread::sleep(Duration::from_millis(1));
                             continue;
                         };

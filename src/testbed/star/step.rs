@@ -240,6 +240,6 @@ mod tests {
             reason("Cannot do it: x\nCommand failed -:12\n"),
             "Cannot do it: x"
         );
-        assert_eq!(reason("\n"), "it failed without a word");
+        assert_eq!(reason("\n"), "it failed and printed no reason");
     }
 }

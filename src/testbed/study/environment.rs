@@ -12,6 +12,7 @@ use crate::testbed::star::tool;
 use crate::testbed::star::tool::Tool;
 
 /// The stamp.
+// Over 15 fields because it is one object of a documented schema, a key each.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Environment {
     /// When the study began, RFC 3339.

@@ -19,7 +19,7 @@ use crate::testbed::star::host::LinkBytes;
 use crate::testbed::study::bound::Capacity;
 use crate::testbed::study::contender::Contender;
 use crate::testbed::study::contender::Observed;
-use crate::testbed::study::contender::PayloadCarrier;
+use crate::testbed::study::contender::PayloadKind;
 use crate::testbed::study::environment::Environment;
 use crate::testbed::study::grid::Cell;
 use crate::testbed::study::grid::Grid;
@@ -86,6 +86,7 @@ pub struct StudyRun {
 
 /// One combination, all its runs together. Figures are of the runs in which every client proved
 /// its copy; `verified` says whether those were all.
+// Over 15 fields because it is one object of a documented schema, a key each.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StudyRow {
     /// The way.
@@ -285,8 +286,8 @@ pub fn bounds(
 ) -> (f64, f64) {
     let nominal = nominal(&hosts[..=usize::from(cell.clients)]);
     let share = match way.carrier() {
-        PayloadCarrier::Tcp => tcp_share(measured),
-        PayloadCarrier::Udp { block } => udp_share(measured, block),
+        PayloadKind::Tcp => tcp_share(measured),
+        PayloadKind::Udp { block } => udp_share(measured, block),
     };
     let calibrated = nominal.scaled(share * (1.0 - cell.loss_fraction()));
     let clients = u64::from(cell.clients);

@@ -129,7 +129,10 @@ fn explain(incoming: &ReceiveContext<'_>, stop: Stop) -> Error {
         },
         Stop::Peer(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
             match last_words(incoming) {
-                Some(reason) => Error::source_changed(peer, &crate::text::escape(&reason)),
+                Some(reason) => Error::SourceChanged {
+                    at: peer,
+                    what: crate::text::escape(&reason),
+                },
                 None => {
                     let moved = incoming.moved.load(Ordering::Relaxed);
                     let what = format!(

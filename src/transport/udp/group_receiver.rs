@@ -59,8 +59,9 @@ struct Subscriber {
 }
 
 /// The receivers of this process, by group and interface.
-static RECEIVERS: LazyLock<Mutex<HashMap<(SocketAddr, Ipv4Addr), Weak<GroupReceiver>>>> =
-    LazyLock::new(Mutex::default);
+static RECEIVERS: LazyLock<Mutex<ByGroup>> = LazyLock::new(Mutex::default);
+
+type ByGroup = HashMap<(SocketAddr, Ipv4Addr), Weak<GroupReceiver>>;
 
 /// Most batches that wait for one client.
 const QUEUE: usize = 256;

@@ -133,11 +133,11 @@ impl<'a> Reception<'a> {
         };
         Err(ReceiveError {
             error,
-            partial: Some(PartialReceive {
+            partial: Some(Box::new(PartialReceive {
                 last: over.then(|| self.last.max(begun)),
                 cut,
                 counts,
-            }),
+            })),
         })
     }
 

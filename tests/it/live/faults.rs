@@ -36,7 +36,7 @@ pub(super) fn source_to(input: SocketAddr) -> UdpSocket {
 }
 
 #[test]
-fn one_stopped_viewer_of_twenty_five_costs_the_others_nothing_and_is_let_go() {
+fn stopped_viewer_is_removed_and_costs_24_others_nothing() {
     within(LIMIT, || {
         let folder = tempfile::tempdir().expect("room");
         let place = folder.path();
@@ -72,7 +72,7 @@ fn one_stopped_viewer_of_twenty_five_costs_the_others_nothing_and_is_let_go() {
 }
 
 #[test]
-fn events_come_each_second_from_both_sides() {
+fn events_are_printed_each_second_by_both_sides() {
     within(LIMIT, || {
         let folder = tempfile::tempdir().expect("room");
         let place = folder.path();
@@ -128,7 +128,7 @@ fn events_come_each_second_from_both_sides() {
 }
 
 #[test]
-fn with_no_viewer_a_relay_does_no_work_of_its_own() {
+fn relay_without_viewer_uses_no_processor() {
     within(LIMIT, || {
         let folder = tempfile::tempdir().expect("room");
         let (relay, input, _) = relay(folder.path());

@@ -225,7 +225,7 @@ fn live_probe() -> (SocketAddr, Program) {
 }
 
 #[test]
-fn what_ffmpeg_sends_three_viewers_record_whole() {
+fn three_viewers_record_what_ffmpeg_sends() {
     if !have("ffmpeg", installed("ffmpeg")) {
         return;
     }
@@ -300,7 +300,7 @@ fn what_ffmpeg_sends_three_viewers_record_whole() {
 }
 
 #[test]
-fn a_viewer_that_pauses_and_one_that_joins_late_see_no_error() {
+fn paused_viewer_and_late_viewer_see_no_error() {
     if !have("ffmpeg", installed("ffmpeg")) {
         return;
     }
@@ -340,7 +340,7 @@ fn a_viewer_that_pauses_and_one_that_joins_late_see_no_error() {
 }
 
 #[test]
-fn in_rtp_loss_is_counted_exactly_and_the_recording_is_plain() {
+fn rtp_loss_is_exact_and_recording_has_no_rtp() {
     if !have("ffmpeg", installed("ffmpeg")) {
         return;
     }
@@ -460,7 +460,7 @@ fn vlc_is_source_and_player() {
 }
 
 #[test]
-fn the_labs_client_is_served_as_its_wire_format_says() {
+fn lab_client_is_served_by_its_wire_format() {
     if !have("python3", installed("python3")) {
         return;
     }

@@ -79,7 +79,7 @@ fn appears_after(terminal: &Program, before: usize, text: &str) {
 }
 
 #[test]
-fn keys_pause_continue_and_quit_and_the_terminal_is_as_it_was() {
+fn keys_work_and_terminal_is_restored() {
     if !have("python3", cfg!(feature = "sockopt") && installed("python3")) {
         return;
     }
@@ -121,7 +121,7 @@ fn keys_pause_continue_and_quit_and_the_terminal_is_as_it_was() {
 }
 
 #[test]
-fn with_its_output_in_a_pipe_it_still_hears_keys_and_does_not_spin() {
+fn watch_reads_keys_when_its_output_is_a_pipe() {
     if !have("python3", cfg!(feature = "sockopt") && installed("python3")) {
         return;
     }
@@ -154,7 +154,7 @@ fn with_its_output_in_a_pipe_it_still_hears_keys_and_does_not_spin() {
 }
 
 #[test]
-fn in_the_background_of_a_shell_it_is_not_stopped() {
+fn watch_in_the_background_is_not_stopped() {
     let there = cfg!(feature = "sockopt") && installed("python3") && installed("bash");
     if !have("python3 and bash", there) {
         return;

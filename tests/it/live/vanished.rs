@@ -53,7 +53,7 @@ fn ip(words: &str) -> bool {
 }
 
 #[test]
-fn a_host_that_vanishes_without_a_word_is_not_sent_to_for_long() {
+fn vanished_host_is_soon_sent_nothing() {
     let elsewhere = Elsewhere::new();
     let there = elsewhere.is_some() && installed("python3");
     if !have("network namespaces (root) and python3", there) {

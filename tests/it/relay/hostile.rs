@@ -7,8 +7,6 @@ use std::time::{Duration, Instant};
 
 use gatecast::internals::proto::relay::ViewerState;
 use gatecast::internals::proto::relay::log::ViewerEnd;
-use gatecast::internals::relay::Relay;
-use gatecast::internals::relay::config::RelayConfig;
 
 use crate::common::{until, within};
 use crate::relay::{LIMIT, LOCAL, Lab, Source, relay, relay_with, visits, watch, whole};
@@ -66,7 +64,7 @@ fn hostile_commands_are_refused_and_change_nothing() {
 }
 
 #[test]
-fn a_million_bytes_without_a_newline_are_one_error_and_the_viewer_stays() {
+fn million_bytes_without_newline_are_one_error() {
     within(LIMIT, || {
         let relay = relay();
         let mut source = Source::to(&relay);
@@ -85,9 +83,9 @@ fn a_million_bytes_without_a_newline_are_one_error_and_the_viewer_stays() {
 }
 
 #[test]
-fn a_second_viewer_at_the_same_port_is_refused_and_no_more_come_than_may() {
+fn second_viewer_at_a_port_and_viewer_too_many_are_refused() {
     within(LIMIT, || {
-        let relay = relay_with(|settings| settings.max_viewers = 2);
+        let relay = relay_with(|builder| builder.max_viewers(2));
         let lab = Lab::connected(&relay);
         let mut other = Lab::to(&relay);
         let answer = other.ask(&lab.conectar());
@@ -103,7 +101,7 @@ fn a_second_viewer_at_the_same_port_is_refused_and_no_more_come_than_may() {
 }
 
 #[test]
-fn a_thousand_silent_connections_keep_nobody_out() {
+fn thousand_silent_connections_keep_no_viewer_out() {
     within(LIMIT, || {
         let relay = relay();
         let silent: Vec<TcpStream> = (0..1_000)
@@ -120,7 +118,7 @@ fn a_thousand_silent_connections_keep_nobody_out() {
 }
 
 #[test]
-fn a_viewer_that_never_reads_costs_the_others_nothing() {
+fn viewer_that_never_reads_costs_others_nothing() {
     within(LIMIT, || {
         let relay = relay();
         let mut source = Source::to(&relay);
@@ -149,7 +147,7 @@ fn a_viewer_that_never_reads_costs_the_others_nothing() {
 }
 
 #[test]
-fn a_viewer_of_ours_that_falls_silent_is_let_go_soon() {
+fn native_viewer_is_removed_when_silent() {
     within(LIMIT, || {
         let relay = relay();
         let mut source = Source::to(&relay);
@@ -172,7 +170,7 @@ fn a_viewer_of_ours_that_falls_silent_is_let_go_soon() {
 }
 
 #[test]
-fn who_never_stops_talking_is_told_once_and_let_go() {
+fn client_that_floods_commands_is_told_once_and_closed() {
     within(LIMIT, || {
         let relay = relay();
         let mut lab = Lab::connected(&relay);
@@ -197,14 +195,12 @@ fn who_never_stops_talking_is_told_once_and_let_go() {
 }
 
 #[test]
-fn one_address_does_not_take_all_places() {
+fn one_address_cannot_take_all_places() {
     within(LIMIT, || {
         let Some(host) = gatecast::internals::net::socket::outward() else {
             return eprintln!("passed by: no address but loopback");
         };
-        let mut settings = RelayConfig::new(LOCAL);
-        settings.viewers_per_address = 2;
-        let relay = Relay::start(&settings, (host, 0).into()).expect("free ports");
+        let relay = relay_with(|builder| builder.viewers_per_address(2).listen((host, 0)));
         let labs = [Lab::connected(&relay), Lab::connected(&relay)];
         let mut third = Lab::to(&relay);
         let answer = third.ask(&third.conectar());
@@ -213,16 +209,16 @@ fn one_address_does_not_take_all_places() {
         until("there is room", || relay.snapshot().viewers.is_empty());
         assert_eq!(third.ask(&third.conectar()), "OK\n");
         // On this host there is no such bound.
-        let relay = relay_with(|settings| settings.viewers_per_address = 2);
+        let relay = relay_with(|builder| builder.viewers_per_address(2));
         let _labs = [0; 5].map(|_| Lab::connected(&relay));
         assert_eq!(relay.snapshot().viewers.len(), 5);
     });
 }
 
 #[test]
-fn who_does_not_say_where_to_send_is_let_go_too() {
+fn client_without_viewer_is_closed_when_silent() {
     within(LIMIT, || {
-        let relay = relay_with(|settings| settings.max_silence = Duration::from_secs(1));
+        let relay = relay_with(|builder| builder.max_silence(Duration::from_secs(1)));
         let mut lab = Lab::to(&relay);
         assert_eq!(lab.hear(), "ERROR no command within 1 s\n");
         until("it is gone", || relay.connections() == 0);
@@ -231,7 +227,7 @@ fn who_does_not_say_where_to_send_is_let_go_too() {
 }
 
 #[test]
-fn a_receipt_that_cannot_be_true_is_refused_and_kept_out_of_the_log() {
+fn impossible_receiver_report_is_refused_and_not_logged() {
     within(LIMIT, || {
         let relay = relay();
         let mut source = Source::to(&relay);
@@ -256,9 +252,9 @@ fn a_receipt_that_cannot_be_true_is_refused_and_kept_out_of_the_log() {
 }
 
 #[test]
-fn a_lab_client_may_be_silent_as_long_as_the_bound_says() {
+fn lab_client_may_be_silent_up_to_the_limit() {
     within(LIMIT, || {
-        let relay = relay_with(|settings| settings.max_silence = Duration::from_secs(1));
+        let relay = relay_with(|builder| builder.max_silence(Duration::from_secs(1)));
         let mut lab = Lab::connected(&relay);
         assert_eq!(lab.hear(), "ERROR no command within 1 s\n");
         assert_eq!(visits(relay)[0].end, ViewerEnd::Silent);
@@ -266,7 +262,7 @@ fn a_lab_client_may_be_silent_as_long_as_the_bound_says() {
 }
 
 #[test]
-fn where_nobody_listens_nothing_is_sent_for_long() {
+fn viewer_is_removed_when_nobody_listens_at_its_port() {
     within(LIMIT, || {
         let relay = relay();
         let mut source = Source::to(&relay);
@@ -290,7 +286,7 @@ fn where_nobody_listens_nothing_is_sent_for_long() {
 }
 
 #[test]
-fn a_player_that_starts_a_little_late_is_waited_for() {
+fn viewer_stays_when_its_player_starts_late() {
     within(LIMIT, || {
         let relay = relay();
         let mut source = Source::to(&relay);
@@ -317,7 +313,7 @@ fn a_player_that_starts_a_little_late_is_waited_for() {
 }
 
 #[test]
-fn a_connection_that_ends_halfway_is_no_viewer_any_more() {
+fn viewer_is_removed_when_its_connection_half_closes() {
     within(LIMIT, || {
         let relay = relay();
         let lab = Lab::connected(&relay);

@@ -12,10 +12,10 @@ use std::thread;
 use std::time::Duration;
 
 use crate::common::{PATIENCE, until, within};
+use gatecast::RelayBuilder;
 use gatecast::internals::proto::relay::log::{ViewerEnd, ViewerRecord};
 use gatecast::internals::proto::relay::status::WatchSnapshot;
 use gatecast::internals::relay::Relay;
-use gatecast::internals::relay::config::RelayConfig;
 use gatecast::internals::relay::watch::{Watch, WatchConfig};
 
 const LOCAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
@@ -28,13 +28,12 @@ const NOTHING: Duration = Duration::from_millis(300);
 
 /// A relay on ports of its own.
 fn relay() -> Relay {
-    relay_with(|_| {})
+    relay_with(|builder| builder)
 }
 
-fn relay_with(set: impl FnOnce(&mut RelayConfig)) -> Relay {
-    let mut settings = RelayConfig::new(LOCAL);
-    set(&mut settings);
-    Relay::start(&settings, LOCAL).expect("free ports")
+fn relay_with(set: impl FnOnce(RelayBuilder) -> RelayBuilder) -> Relay {
+    let builder = Relay::builder().input(LOCAL).listen(LOCAL);
+    set(builder).start().expect("free ports")
 }
 
 /// A source of a transport stream: one PID, a clock, and tables when asked for.
@@ -206,7 +205,7 @@ fn every_viewer_gets_every_datagram_once_and_in_order() {
 }
 
 #[test]
-fn a_lab_client_gets_datagrams_exactly_when_it_should() {
+fn lab_client_gets_datagrams_only_while_running() {
     within(LIMIT, || {
         let relay = relay();
         let mut source = Source::to(&relay);
@@ -234,7 +233,7 @@ fn a_lab_client_gets_datagrams_exactly_when_it_should() {
 }
 
 #[test]
-fn after_the_ok_of_an_interruption_not_one_datagram_is_sent() {
+fn no_datagram_is_sent_after_interrupt_is_answered() {
     within(LIMIT, || {
         let relay = relay();
         let mut source = Source::to(&relay);
@@ -272,7 +271,7 @@ fn after_the_ok_of_an_interruption_not_one_datagram_is_sent() {
 }
 
 #[test]
-fn a_recording_is_the_stream_and_the_player_gets_it_too() {
+fn recording_and_player_get_the_whole_stream() {
     within(LIMIT, || {
         let relay = relay();
         let mut source = Source::to(&relay);
@@ -302,7 +301,7 @@ fn a_recording_is_the_stream_and_the_player_gets_it_too() {
 }
 
 #[test]
-fn a_viewer_learns_that_the_relay_is_gone_and_a_recording_that_cannot_be_is_an_error() {
+fn watch_reports_a_stopped_relay_and_an_impossible_recording() {
     within(LIMIT, || {
         let relay = relay();
         let watch = watch(&relay);
@@ -323,7 +322,7 @@ fn a_viewer_learns_that_the_relay_is_gone_and_a_recording_that_cannot_be_is_an_e
 }
 
 #[test]
-fn a_relay_that_knows_only_the_labs_words_is_watched_all_the_same() {
+fn watch_works_with_a_relay_that_knows_only_lab_commands() {
     within(LIMIT, || {
         let listener = std::net::TcpListener::bind(LOCAL).expect("a free port");
         let addr = listener.local_addr().expect("bound");
@@ -389,7 +388,7 @@ fn old_relay(answer: impl Fn(&str) -> &'static str + Send + 'static) -> SocketAd
 }
 
 #[test]
-fn what_a_relay_says_is_shown_without_its_tricks() {
+fn relay_answers_are_escaped_before_they_are_shown() {
     within(LIMIT, || {
         // Control characters break the protocol; what turns a line around does not.
         let hostile = "ERROR \u{202e}no\u{2028}OK";
@@ -421,7 +420,7 @@ fn what_a_relay_says_is_shown_without_its_tricks() {
 }
 
 #[test]
-fn to_continue_what_is_not_paused_hides_no_loss() {
+fn refused_continue_hides_no_loss() {
     within(LIMIT, || {
         let relay = relay();
         let mut source = Source::to(&relay);
@@ -449,12 +448,12 @@ fn to_continue_what_is_not_paused_hides_no_loss() {
 }
 
 #[test]
-fn a_viewer_comes_by_a_link_local_address() {
+fn viewer_connects_by_link_local_address() {
     within(LIMIT, || {
         let Some(link_local) = link_local() else {
             return eprintln!("passed by: no link-local address here");
         };
-        let relay = Relay::start(&RelayConfig::new(LOCAL), link_local).expect("free ports");
+        let relay = relay_with(|builder| builder.listen(link_local));
         let mut source = Source::to(&relay);
         let watch = watch(&relay);
         source.send(20);
@@ -477,10 +476,10 @@ fn link_local() -> Option<SocketAddr> {
 }
 
 #[test]
-fn the_log_has_a_line_for_each_visit() {
+fn log_has_a_line_for_each_viewer() {
     within(LIMIT, || {
         let folder = tempfile::tempdir().expect("room");
-        let relay = relay_with(|settings| settings.log_dir = Some(folder.path().join("logs")));
+        let relay = relay_with(|builder| builder.log_dir(folder.path().join("logs")));
         let mut source = Source::to(&relay);
         let mut lab = Lab::connected(&relay);
         let watch = watch(&relay);

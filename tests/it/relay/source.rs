@@ -5,13 +5,12 @@ use std::thread;
 use std::time::Duration;
 
 use gatecast::internals::relay::Relay;
-use gatecast::internals::relay::config::RelayConfig;
 
 use crate::common::{until, within};
 use crate::relay::{LIMIT, LOCAL, Lab, Source, relay, watch};
 
 #[test]
-fn while_nobody_watches_nothing_is_read_and_nobody_gets_what_is_old() {
+fn relay_reads_nothing_unwatched_and_sends_nothing_stale() {
     within(LIMIT, || {
         let relay = relay();
         let mut source = Source::to(&relay);
@@ -45,7 +44,7 @@ fn while_nobody_watches_nothing_is_read_and_nobody_gets_what_is_old() {
 }
 
 #[test]
-fn who_joins_in_mid_stream_gets_the_tables_first() {
+fn viewer_gets_tables_first_when_it_joins_late() {
     within(LIMIT, || {
         let relay = relay();
         let mut source = Source::to(&relay);
@@ -98,7 +97,7 @@ fn tables() -> Vec<u8> {
 }
 
 #[test]
-fn what_the_source_lost_is_told_from_what_came_after() {
+fn source_loss_is_counted_apart_from_later_loss() {
     within(LIMIT, || {
         let relay = relay();
         let mut source = Source::to(&relay);
@@ -117,7 +116,7 @@ fn what_the_source_lost_is_told_from_what_came_after() {
 }
 
 #[test]
-fn a_second_source_does_not_mix_in_and_a_new_one_takes_over() {
+fn second_source_is_ignored_until_the_first_is_silent() {
     within(LIMIT, || {
         let relay = relay();
         let (mut source, mut other) = (Source::to(&relay), Source::to(&relay));
@@ -140,7 +139,7 @@ fn a_second_source_does_not_mix_in_and_a_new_one_takes_over() {
 }
 
 #[test]
-fn what_is_no_transport_stream_is_relayed_as_it_is() {
+fn other_datagrams_are_relayed_unchanged() {
     within(LIMIT, || {
         let relay = relay();
         let source = Source::to(&relay);
@@ -159,7 +158,7 @@ fn what_is_no_transport_stream_is_relayed_as_it_is() {
 }
 
 #[test]
-fn a_source_that_stops_and_starts_again_brings_no_burst_and_no_error_of_ours() {
+fn restarted_source_brings_no_burst_and_no_relay_error() {
     within(LIMIT, || {
         let relay = relay();
         let mut source = Source::to(&relay);
@@ -185,12 +184,12 @@ fn a_source_that_stops_and_starts_again_brings_no_burst_and_no_error_of_ours() {
         assert_eq!(sent.cc, 1, "which is the source's affair");
         assert_eq!(relay.snapshot().foreign, 0);
         // Nothing was kept to be sent later.
-        assert!(sent.worst_us < Some(700_000), "{sent:?}");
+        assert!(sent.delay.worst_us < Some(700_000), "{sent:?}");
     });
 }
 
 #[test]
-fn a_source_that_sends_everything_twice_is_relayed_so_and_no_error_is_added() {
+fn doubled_source_is_relayed_doubled_without_added_error() {
     within(LIMIT, || {
         let relay = relay();
         let source = Source::to(&relay);
@@ -211,12 +210,11 @@ fn a_source_that_sends_everything_twice_is_relayed_so_and_no_error_is_added() {
 }
 
 #[test]
-fn a_source_may_send_to_a_group() {
+fn relay_receives_from_multicast_group() {
     within(LIMIT, || {
         let group = SocketAddr::from(([239, 255, 77, 23], 0));
-        let mut settings = RelayConfig::new(group);
-        settings.interface = Some(Ipv4Addr::LOCALHOST);
-        let relay = match Relay::start(&settings, LOCAL) {
+        let builder = Relay::builder().input(group).listen(LOCAL);
+        let relay = match builder.interface(Ipv4Addr::LOCALHOST).start() {
             Ok(relay) => relay,
             Err(error) => return eprintln!("passed by: no multicast here: {error}"),
         };

@@ -193,7 +193,10 @@ fn copies_that_somebody_on_the_way_damaged_are_corrupt() {
         assert!(ends.iter().all(|end| end.path.is_none()), "{ends:?}");
         assert_eq!(Verdict::of_clients(&ends).exit_code(), 5);
         let record = server.record();
-        assert_eq!(Verdict::of_records(&[record.clone()]).exit_code(), 5);
+        assert_eq!(
+            Verdict::of_records(std::slice::from_ref(&record)).exit_code(),
+            5
+        );
         for transfer in &record.transfers {
             assert_eq!(transfer.outcome, Outcome::Corrupt, "{transfer:?}");
             assert_eq!(transfer.verified, Some(false), "{transfer:?}");

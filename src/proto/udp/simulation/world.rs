@@ -31,6 +31,7 @@ pub(super) struct Link {
     pub(super) seed: u64,
 }
 
+#[allow(clippy::large_enum_variant, reason = "one in a simulation")]
 enum Server {
     Each(BTreeMap<u16, BlockSender>),
     Group(GroupSender, BTreeMap<u16, BlockSender>),

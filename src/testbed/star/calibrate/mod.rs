@@ -16,7 +16,6 @@ use serde::Serialize;
 use crate::error::Error;
 use crate::error::Result;
 use crate::testbed::star::build::Star;
-use crate::testbed::star::calibrate::flow::UdpFlow;
 use crate::testbed::star::calibrate::flow::Window;
 use crate::testbed::star::host::Host;
 use crate::testbed::star::layout::Loss;
@@ -177,70 +176,50 @@ pub fn loss(star: &Star, stop: &AtomicBool) -> Result<Option<LossCheck>> {
         of: Traffic::Udp,
         ..loss
     })?;
-    let counted = count(star, stop);
+    let hosts = star.hosts();
+    let counted = flow::udp(&hosts[0], &hosts[1], LOSS_WINDOW, LOSS_DATAGRAMS, stop)
+        .and_then(|flow| Ok((flow, star.filtered()?[1])));
     star.end_loss()?;
-    let check = counted?;
+    let (flow, filtered) = counted?;
     star.start_loss()?;
     Ok(Some(LossCheck {
         asked: loss.fraction(),
-        ..check
+        sent: flow.sent,
+        received: flow.received,
+        filter_dropped: filtered.lost,
+        filter_seen: filtered.seen,
+        receiver_dropped: flow.receiver_dropped,
     }))
 }
 
-fn count(star: &Star, stop: &AtomicBool) -> Result<LossCheck> {
-    let hosts = star.hosts();
-    let UdpFlow {
-        sent,
-        received,
-        receiver_dropped,
-        ..
-    } = flow::udp(&hosts[0], &hosts[1], LOSS_WINDOW, LOSS_DATAGRAMS, stop)?;
-    let filtered = star.filtered()?[1];
-    Ok(LossCheck {
-        asked: 0.0,
-        sent,
-        received,
-        filter_dropped: filtered.lost,
-        filter_seen: filtered.seen,
-        receiver_dropped,
-    })
-}
-
 impl Calibration {
+    /// The flows on the link that was measured alone: name, measured and expected, Mbit/s.
+    fn alone(&self) -> [(&'static str, f64, f64); 2] {
+        [
+            ("TCP", self.tcp_alone_mbit, self.tcp_expected_mbit),
+            ("UDP", self.udp_alone_mbit, self.udp_expected_mbit),
+        ]
+    }
+
     /// Checks that the links deliver what was asked for, alone and, where `together` is needed,
     /// all at once.
     ///
     /// # Errors
     /// The first that does not, with both figures.
     pub fn check(&self, tolerance: f64, together: bool) -> Result<()> {
-        let near = |what: &str, got: f64, asked: f64, tolerance: f64| {
-            if (got / asked - 1.0).abs() <= tolerance {
-                return Ok(());
+        for (name, got, expected) in self.alone() {
+            if (got / expected - 1.0).abs() > tolerance {
+                let percent = tolerance * 100.0;
+                return Err(Error::refused(
+                    "the calibration",
+                    format!(
+                        "the link between server and first client alone, with {name}, carries \
+                         {got:.2} Mbit/s of payload where {expected:.2} were asked for, which is \
+                         more than {percent} % off"
+                    ),
+                ));
             }
-            let tolerance = tolerance * 100.0;
-            Err(Error::refused(
-                "the calibration",
-                format!(
-                    "{what} carries {got:.2} Mbit/s of payload where {asked:.2} were asked for, \
-                     which is more than {tolerance} % off"
-                ),
-            ))
-        };
-        let alone = "the link between server and first client alone";
-        let what = format!("{alone}, with TCP,");
-        near(
-            &what,
-            self.tcp_alone_mbit,
-            self.tcp_expected_mbit,
-            tolerance,
-        )?;
-        let what = format!("{alone}, with UDP,");
-        near(
-            &what,
-            self.udp_alone_mbit,
-            self.udp_expected_mbit,
-            tolerance,
-        )?;
+        }
         if together && let Some(why) = self.short_together() {
             return Err(Error::refused("the calibration", why));
         }
@@ -259,13 +238,6 @@ impl Calibration {
                  were asked for: this machine ends before its links do"
             )
         })
-    }
-
-    /// Least and largest flow with all links out at once, Mbit/s.
-    pub fn together_range(&self) -> Option<(f64, f64)> {
-        let least = self.together_mbit.iter().copied().reduce(f64::min)?;
-        let most = self.together_mbit.iter().copied().reduce(f64::max)?;
-        Some((least, most))
     }
 }
 
@@ -310,18 +282,13 @@ impl fmt::Display for Calibration {
     /// Some lines for a person.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let off = |got: f64, asked: f64| (got / asked - 1.0) * 100.0;
-        let (got, asked) = (self.tcp_alone_mbit, self.tcp_expected_mbit);
-        let by = off(got, asked);
-        writeln!(
-            f,
-            "one link alone, TCP: {got:.2} Mbit/s of {asked:.2} asked ({by:+.2} %)"
-        )?;
-        let (got, asked) = (self.udp_alone_mbit, self.udp_expected_mbit);
-        let by = off(got, asked);
-        writeln!(
-            f,
-            "one link alone, UDP: {got:.2} Mbit/s of {asked:.2} asked ({by:+.2} %)"
-        )?;
+        for (name, got, asked) in self.alone() {
+            let by = off(got, asked);
+            writeln!(
+                f,
+                "one link alone, {name}: {got:.2} Mbit/s of {asked:.2} asked ({by:+.2} %)"
+            )?;
+        }
         writeln!(f, "round trip, idle: {} us", self.round_trip_us)?;
         let flows = self.together_mbit.iter().zip(&self.together_expected_mbit);
         let off: Vec<f64> = flows.map(|(got, asked)| off(*got, *asked)).collect();

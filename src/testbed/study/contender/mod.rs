@@ -39,7 +39,7 @@ pub trait Contender: fmt::Debug + Send + Sync {
     fn bound(&self) -> Bound;
 
     /// What carries its bytes, and so the goodput that the bound is made of.
-    fn carrier(&self) -> PayloadCarrier;
+    fn carrier(&self) -> PayloadKind;
 
     /// Checks before the first run that what it needs is there.
     ///
@@ -59,7 +59,7 @@ pub trait Contender: fmt::Debug + Send + Sync {
 
 /// What carries bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PayloadCarrier {
+pub enum PayloadKind {
     /// TCP connections.
     Tcp,
     /// Full DATA datagrams of gatecast's UDP ways.

@@ -22,7 +22,7 @@ use crate::testbed::star::tool;
 use crate::testbed::study::bound::Bound;
 use crate::testbed::study::contender::Contender;
 use crate::testbed::study::contender::Observed;
-use crate::testbed::study::contender::PayloadCarrier;
+use crate::testbed::study::contender::PayloadKind;
 use crate::testbed::study::contender::RunSpec;
 use crate::testbed::study::contender::SeatResult;
 use crate::testbed::study::process_group::ProcessGroup;
@@ -69,9 +69,9 @@ impl Contender for MulticastTool {
         Bound::Multicast
     }
 
-    fn carrier(&self) -> PayloadCarrier {
+    fn carrier(&self) -> PayloadKind {
         // The same bound as our own multicast: what one frame can carry of a file.
-        PayloadCarrier::Udp {
+        PayloadKind::Udp {
             block: crate::proto::udp::packet::block_len(crate::proto::udp::packet::DATAGRAM, true),
         }
     }

@@ -19,7 +19,7 @@ use crate::session::Via;
 use crate::testbed::study::bound::Bound;
 use crate::testbed::study::contender::Contender;
 use crate::testbed::study::contender::Observed;
-use crate::testbed::study::contender::PayloadCarrier;
+use crate::testbed::study::contender::PayloadKind;
 use crate::testbed::study::contender::RunSpec;
 use crate::testbed::study::contender::SeatResult;
 use crate::testbed::study::process_group::ProcessGroup;
@@ -58,10 +58,10 @@ impl Contender for Native {
         }
     }
 
-    fn carrier(&self) -> PayloadCarrier {
+    fn carrier(&self) -> PayloadKind {
         match self.via {
-            Via::Tcp | Via::Http | Via::Swarm => PayloadCarrier::Tcp,
-            Via::Udp | Via::Raw | Via::Multicast => PayloadCarrier::Udp {
+            Via::Tcp | Via::Http | Via::Swarm => PayloadKind::Tcp,
+            Via::Udp | Via::Raw | Via::Multicast => PayloadKind::Udp {
                 // Multicast repairs with combined blocks, whose numbers take some room.
                 block: packet::block_len(packet::DATAGRAM, self.via == Via::Multicast),
             },

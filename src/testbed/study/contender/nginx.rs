@@ -16,7 +16,7 @@ use crate::testbed::star::tool;
 use crate::testbed::study::bound::Bound;
 use crate::testbed::study::contender::Contender;
 use crate::testbed::study::contender::Observed;
-use crate::testbed::study::contender::PayloadCarrier;
+use crate::testbed::study::contender::PayloadKind;
 use crate::testbed::study::contender::RunSpec;
 use crate::testbed::study::contender::SeatResult;
 use crate::testbed::study::process_group::ProcessGroup;
@@ -39,8 +39,8 @@ impl Contender for Nginx {
         Bound::Unicast
     }
 
-    fn carrier(&self) -> PayloadCarrier {
-        PayloadCarrier::Tcp
+    fn carrier(&self) -> PayloadKind {
+        PayloadKind::Tcp
     }
 
     fn check(&self) -> Result<()> {
