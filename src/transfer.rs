@@ -13,14 +13,8 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 
-use crate::session::FileInfo;
-use crate::session::SeatId;
-use crate::session::SessionId;
-use crate::session::Via;
-use crate::units::InvalidValue;
-use crate::units::Moment;
-use crate::units::mbit_per_second;
-use crate::units::micros;
+use crate::session::{FileInfo, SeatId, SessionId, Via};
+use crate::units::{InvalidValue, Moment, mbit_per_second, micros};
 
 /// How a transfer ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -10,29 +10,20 @@
     reason = "an allocator that counts cannot be written without"
 )]
 
-use std::alloc::GlobalAlloc;
-use std::alloc::Layout;
-use std::alloc::System;
+use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
-use std::panic::AssertUnwindSafe;
-use std::panic::catch_unwind;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use gatecast::internals::digest::Digest;
-use gatecast::internals::proto::bt::bencode;
 use gatecast::internals::proto::bt::bitfield::Bitfield;
 use gatecast::internals::proto::bt::metainfo::Metainfo;
 use gatecast::internals::proto::bt::random::Random;
-use gatecast::internals::proto::bt::tracker;
-use gatecast::internals::proto::bt::tracker::announce::Announce;
-use gatecast::internals::proto::bt::tracker::announce::AnnounceEvent;
+use gatecast::internals::proto::bt::tracker::announce::{Announce, AnnounceEvent};
 use gatecast::internals::proto::bt::tracker::response::AnnounceResponse;
-use gatecast::internals::proto::bt::wire;
-use gatecast::internals::proto::bt::wire::Block;
-use gatecast::internals::proto::bt::wire::ExtendedHandshake;
-use gatecast::internals::proto::bt::wire::HANDSHAKE_LEN;
-use gatecast::internals::proto::bt::wire::Handshake;
-use gatecast::internals::proto::bt::wire::Message;
-use gatecast::internals::proto::bt::wire::MessageLimits;
+use gatecast::internals::proto::bt::wire::{
+    Block, ExtendedHandshake, HANDSHAKE_LEN, Handshake, Message, MessageLimits,
+};
+use gatecast::internals::proto::bt::{bencode, tracker, wire};
 use gatecast::internals::text::FileName;
 
 /// Counts what this thread holds, and the most that it held.

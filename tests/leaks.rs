@@ -7,12 +7,7 @@ mod common;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use common::Server;
-use common::bytes_per_second;
-use common::entries;
-use common::until;
-use common::whole;
-use common::within;
+use common::{Server, bytes_per_second, entries, until, whole, within};
 
 #[test]
 fn sessions_leave_no_thread_and_no_descriptor_behind() {

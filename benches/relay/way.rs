@@ -8,8 +8,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use gatecast::internals::net::datagrams::{BatchSocket, DatagramBatch};
-use gatecast::internals::relay::GATHER;
-use gatecast::internals::relay::Relay;
+use gatecast::internals::relay::{GATHER, Relay};
 
 use crate::ends;
 use crate::ends::{LOCAL, Stopped};

@@ -1,18 +1,11 @@
 //! Our program as a user runs it: a server process that stays, and a client process for each run.
 
 use std::fs;
-use std::io::BufRead;
-use std::io::BufReader;
-use std::path::Path;
-use std::path::PathBuf;
-use std::process::Child;
-use std::process::Command;
-use std::process::Stdio;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 
-use crate::CLIENTS;
-use crate::clear;
-use crate::ground;
-use crate::timed;
+use crate::{CLIENTS, clear, ground, timed};
 
 /// A built program.
 #[derive(Clone, Debug)]

@@ -1,21 +1,13 @@
 //! The rivals, each started as its own manual says, on ports and in folders of their own.
 
-use std::fs;
-use std::io::BufRead;
-use std::io::BufReader;
-use std::net::TcpListener;
-use std::net::TcpStream;
+use std::io::{BufRead, BufReader};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
-use std::process::Child;
-use std::process::Command;
-use std::process::Stdio;
-use std::thread;
-use std::time::Duration;
-use std::time::Instant;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use std::{fs, thread};
 
-use crate::clear;
-use crate::ground;
-use crate::timed;
+use crate::{clear, ground, timed};
 
 /// nginx as a process of ours.
 pub(crate) struct Nginx {

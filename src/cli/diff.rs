@@ -2,15 +2,12 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::path::Path;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::cli::options;
-use crate::cli::output;
-use crate::error::Error;
-use crate::error::Result;
+use crate::cli::{options, output};
+use crate::error::{Error, Result};
 use crate::report::diff::Difference;
 use crate::report::verdict::Verdict;
 

@@ -4,8 +4,7 @@ use std::io::BufRead;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use crate::cli::options;
-use crate::cli::output;
+use crate::cli::{options, output};
 use crate::error::{Error, Result};
 use crate::report::verdict::Verdict;
 use crate::text::{FileName, escape};

@@ -15,8 +15,7 @@ use crate::server::config::ServerConfig;
 use crate::session::MAX_SEATS;
 use crate::transport::swarm::torrents;
 use crate::transport::udp::config::UdpConfig;
-use crate::units::InvalidValue;
-use crate::units::{self, Rate};
+use crate::units::{self, InvalidValue, Rate};
 
 /// How a server sends; for `serve` and `run`.
 #[derive(Clone, Debug, clap::Args)]

@@ -1,19 +1,15 @@
 //! What the user wants of one process's clients.
 
 use std::fmt;
-use std::net::Ipv4Addr;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::digest::Digest;
-use crate::error::Error;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::net::copy;
-use crate::session::SeatId;
-use crate::session::Via;
-use crate::text::ClientName;
-use crate::text::FileName;
+use crate::session::{SeatId, Via};
+use crate::text::{ClientName, FileName};
 
 /// What the user wants fetched, and how.
 #[derive(Clone, Debug)]

@@ -11,20 +11,17 @@
 
 use std::fs::File;
 use std::io;
-use std::io::Read;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::ops::Range;
 use std::str::FromStr;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::error::Error;
 use crate::net::clock;
 use crate::net::pacing::Pacer;
-use crate::units::InvalidValue;
-use crate::units::Moment;
+use crate::units::{InvalidValue, Moment};
 
 /// How bytes are copied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -325,8 +322,7 @@ fn splice(
     copying: Copying<'_>,
 ) -> Result<(), Stop> {
     use nix::errno::Errno;
-    use nix::fcntl::FcntlArg;
-    use nix::fcntl::SpliceFFlags;
+    use nix::fcntl::{FcntlArg, SpliceFFlags};
 
     /// What an unprivileged process may ask for (`/proc/sys/fs/pipe-max-size`), bytes.
     const PIPE: i32 = 1 << 20;

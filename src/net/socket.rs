@@ -5,20 +5,13 @@
 
 use std::io;
 use std::io::Read;
-use std::net::IpAddr;
-use std::net::Ipv4Addr;
-use std::net::Shutdown;
-use std::net::SocketAddr;
-use std::net::TcpListener;
-use std::net::TcpStream;
-use std::net::ToSocketAddrs;
-use std::net::UdpSocket;
+use std::net::{
+    IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs, UdpSocket,
+};
 use std::path::Path;
 use std::time::Duration;
 
-use crate::error::Error;
-use crate::error::Phase;
-use crate::error::Result;
+use crate::error::{Error, Phase, Result};
 use crate::net::clock;
 use crate::units::Moment;
 

@@ -4,8 +4,7 @@
 //! Text from outside is written so that it can neither end its string nor move a cursor: what
 //! [`escape`](crate::text::escape) holds for unsafe is a JSON escape, which a parser undoes.
 
-use std::fmt::Display;
-use std::fmt::Write;
+use std::fmt::{Display, Write};
 
 /// A document being written. Calls nest as the document does; commas come by themselves.
 #[derive(Clone, Debug, Default)]

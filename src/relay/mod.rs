@@ -29,12 +29,11 @@
 //! While nobody watches, it sleeps on a condition and reads nothing. What its socket holds when
 //! the next viewer comes is thrown away, so nobody ever gets a stale burst.
 
-use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::thread;
 use std::thread::JoinHandle;
 use std::time::Duration;
+use std::{fmt, thread};
 
 use crossbeam_channel::Receiver;
 

@@ -8,15 +8,9 @@ use std::fmt::Write;
 
 use crate::report::median_range::MedianRange;
 use crate::report::table;
-use crate::report::table::Align;
-use crate::report::table::ROWS_MAX;
-use crate::report::table::Rows;
-use crate::report::table::Table;
-use crate::report::table::or_dash;
+use crate::report::table::{Align, ROWS_MAX, Rows, Table, or_dash};
 use crate::text::escape;
-use crate::transfer::Counts;
-use crate::transfer::Record;
-use crate::transfer::Transfer;
+use crate::transfer::{Counts, Record, Transfer};
 use crate::units::total;
 
 /// One column: what it is called, when it is there, and its values.

@@ -9,11 +9,8 @@ use std::time::Duration;
 use time::format_description::well_known::Rfc3339;
 
 use crate::text::escape;
-use crate::transfer::Counts;
-use crate::transfer::Record;
-use crate::transfer::Transfer;
-use crate::units::decimal_seconds;
-use crate::units::micros;
+use crate::transfer::{Counts, Record, Transfer};
+use crate::units::{decimal_seconds, micros};
 
 /// One column of a transfer's row.
 type CsvColumn = (&'static str, fn(&SessionOfRow<'_>, &Transfer) -> String);

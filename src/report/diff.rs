@@ -6,15 +6,11 @@
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::Number;
-use serde_json::Value;
+use serde_json::{Number, Value};
 
-use crate::error::Error;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::report::json;
-use crate::report::table::Align;
-use crate::report::table::Table;
-use crate::report::table::or_dash;
+use crate::report::table::{Align, Table, or_dash};
 use crate::text::escape;
 
 /// The differences between two documents.
@@ -277,8 +273,7 @@ mod tests {
     use super::*;
     use crate::report::json::SessionDocument;
     use crate::report::sample;
-    use crate::transfer::Outcome;
-    use crate::transfer::Record;
+    use crate::transfer::{Outcome, Record};
 
     fn document(record: &Record) -> Value {
         serde_json::from_str(&SessionDocument::new(record).to_line()).expect("JSON")

@@ -8,15 +8,12 @@ use std::fmt::Write;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use serde::Serialize;
-use serde::Serializer;
+use serde::{Serialize, Serializer};
 use time::format_description::well_known::Rfc3339;
 
 use crate::report::median_session;
 use crate::text::escape;
-use crate::transfer::Counts;
-use crate::transfer::Record;
-use crate::transfer::Transfer;
+use crate::transfer::{Counts, Record, Transfer};
 use crate::units::micros;
 
 /// The schema's name and version, the value of `schema`.

@@ -2,20 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use crate::report::client_rates_mbit;
-use crate::report::is_measured;
-use crate::report::is_sound;
-use crate::report::losses_of;
-use crate::report::mean_client_mbit;
-use crate::report::mean_loss;
 use crate::report::median_range::MedianRange;
-use crate::report::overall;
-use crate::report::plot::Axis;
-use crate::report::plot::Chart;
-use crate::report::plot::Point;
-use crate::report::plot::Series;
-use crate::session::FileInfo;
-use crate::session::Via;
+use crate::report::plot::{Axis, Chart, Point, Series};
+use crate::report::{
+    client_rates_mbit, is_measured, is_sound, losses_of, mean_client_mbit, mean_loss, overall,
+};
+use crate::session::{FileInfo, Via};
 use crate::transfer::Record;
 use crate::units::Bytes;
 

@@ -2,8 +2,7 @@
 //!
 //! The schema files are documentation; nothing that reads a document checks it against them.
 
-use serde_json::Value;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::report::json::SessionDocument;
 use crate::report::sample;

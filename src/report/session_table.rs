@@ -8,17 +8,10 @@ pub use crate::report::table::Rows;
 use std::fmt::Write;
 use std::time::Duration;
 
-use crate::report::complete;
-use crate::report::counts;
-use crate::report::table;
-use crate::report::table::Align;
-use crate::report::table::ROWS_MAX;
-use crate::report::table::Table;
-use crate::report::table::or_dash;
+use crate::report::table::{Align, ROWS_MAX, Table, or_dash};
+use crate::report::{complete, counts, table};
 use crate::text::escape;
-use crate::transfer::Outcome;
-use crate::transfer::Record;
-use crate::transfer::Transfer;
+use crate::transfer::{Outcome, Record, Transfer};
 use crate::units::decimal_seconds;
 
 /// One session: a heading, a row for each transfer, and the figures of the whole below.

@@ -14,10 +14,8 @@ use crate::error::Result;
 use crate::net::line_stream::LineStream;
 use crate::server::catalog::Source;
 use crate::server::gate::SeatConnection;
-use crate::session::SeatId;
-use crate::session::Via;
-use crate::transfer::Counts;
-use crate::transfer::Outcome;
+use crate::session::{SeatId, Via};
+use crate::transfer::{Counts, Outcome};
 use crate::units::{Moment, Rate};
 
 /// One way of sending.

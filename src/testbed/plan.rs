@@ -1,15 +1,11 @@
 //! What the bounds say about numbers that nobody can try out, and what a study says about how
 //! near to them each way comes. No network, no clock: arithmetic.
 
-use crate::report::table::Align;
-use crate::report::table::Table;
+use crate::report::table::{Align, Table};
 use crate::session::Via;
-use crate::testbed::study::bound::Bound;
-use crate::testbed::study::bound::Capacity;
-use crate::testbed::study::results::Results;
-use crate::testbed::study::results::StudyRow;
-use crate::units::Bytes;
-use crate::units::Rate;
+use crate::testbed::study::bound::{Bound, Capacity};
+use crate::testbed::study::results::{Results, StudyRow};
+use crate::units::{Bytes, Rate};
 
 /// The scenario.
 #[derive(Clone, Copy, Debug, PartialEq)]

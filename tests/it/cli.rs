@@ -1,12 +1,8 @@
 //! The program as its users type it: outputs, documents and exit codes.
 
-use std::io::BufRead;
-use std::io::BufReader;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::Child;
-use std::process::Command;
-use std::process::Output;
-use std::process::Stdio;
+use std::process::{Child, Command, Output, Stdio};
 
 use gatecast::internals::digest::Digest;
 use serde_json::Value;

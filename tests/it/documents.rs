@@ -1,23 +1,13 @@
 //! Every document that the program writes, held to its schema; and what reads them back.
 
-use std::io::BufRead;
-use std::io::BufReader;
-use std::io::Read;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
-use std::process::Child;
-use std::process::Command;
-use std::process::Output;
-use std::process::Stdio;
+use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use crate::common;
-use crate::common::PATIENCE;
-use crate::common::have;
-use crate::common::installed;
-use crate::common::schema;
-use crate::common::within;
+use crate::common::{PATIENCE, have, installed, schema, within};
 use serde_json::Value;
 
 fn gatecast(folder: &Path, arguments: &[&str]) -> Command {

@@ -1,38 +1,23 @@
 //! Faults of disks, networks and neighbours while a file is sent: who is told what, and that nobody
 //! else notices.
 
-use std::fs;
 use std::fs::File;
-use std::io::BufRead;
-use std::io::Read;
-use std::io::Write;
-use std::net::Shutdown;
-use std::net::SocketAddr;
-use std::net::TcpListener;
-use std::net::TcpStream;
+use std::io::{BufRead, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::thread;
-use std::time::Duration;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+use std::{fs, thread};
 
 use crate::common;
-use crate::common::Server;
-use crate::common::bytes_per_second;
-use crate::common::ended;
-use crate::common::entries;
-use crate::common::failed;
-use crate::common::parts;
-use crate::common::row;
-use crate::common::until;
-use crate::common::whole;
-use crate::common::within;
+use crate::common::{
+    Server, bytes_per_second, ended, entries, failed, parts, row, until, whole, within,
+};
 use gatecast::internals::client::ClientReport;
 use gatecast::internals::net::copy::Method;
 use gatecast::internals::net::socket;
 use gatecast::internals::report::verdict::Verdict;
-use gatecast::internals::transfer::Outcome;
-use gatecast::internals::transfer::Record;
+use gatecast::internals::transfer::{Outcome, Record};
 
 const LIMIT: Duration = Duration::from_secs(60);
 

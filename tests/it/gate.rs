@@ -2,19 +2,10 @@
 //! told.
 
 use std::thread;
-use std::time::Duration;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::common;
-use crate::common::Server;
-use crate::common::bytes_per_second;
-use crate::common::ended;
-use crate::common::failed;
-use crate::common::receipt;
-use crate::common::row;
-use crate::common::until;
-use crate::common::whole;
-use crate::common::within;
+use crate::common::{Server, bytes_per_second, ended, failed, receipt, row, until, whole, within};
 use gatecast::internals::digest::Digest;
 use gatecast::internals::error::Error;
 use gatecast::internals::proto::native::FromClient;

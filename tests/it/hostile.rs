@@ -1,32 +1,20 @@
 //! Clients that no server should trust, and servers that no client should: what each is answered,
 //! and that nobody else notices.
 
-use std::io::Read;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::thread;
-use std::time::Duration;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::common;
-use crate::common::Peer;
-use crate::common::Server;
-use crate::common::ended;
-use crate::common::failed;
-use crate::common::receipt;
-use crate::common::row;
-use crate::common::whole;
-use crate::common::within;
-use gatecast::internals::client;
+use crate::common::{Peer, Server, ended, failed, receipt, row, whole, within};
 use gatecast::internals::client::FetchConfig;
 use gatecast::internals::digest::Digest;
 use gatecast::internals::proto::line::LINE_MAX;
 use gatecast::internals::proto::native::FromClient;
-use gatecast::internals::report;
-use gatecast::internals::text::ClientName;
-use gatecast::internals::text::FileName;
-use gatecast::internals::transfer::Counts;
-use gatecast::internals::transfer::Outcome;
+use gatecast::internals::text::{ClientName, FileName};
+use gatecast::internals::transfer::{Counts, Outcome};
+use gatecast::internals::{client, report};
 
 const LIMIT: Duration = Duration::from_secs(60);
 

@@ -1,35 +1,25 @@
 //! The page in a real browser: before, during and after a session, released by its button.
 
-use std::fs;
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
+use std::{fs, thread};
 
 use crate::common;
-use crate::common::Server;
-use crate::common::bytes_per_second;
-use crate::common::have;
-use crate::common::installed;
-use crate::common::until;
-use crate::common::within;
+use crate::common::{Server, bytes_per_second, have, installed, until, within};
 use gatecast::internals::error::Result;
 use gatecast::internals::http;
-use gatecast::internals::http::Documents;
-use gatecast::internals::http::HttpConfig;
+use gatecast::internals::http::{Documents, HttpConfig};
 use gatecast::internals::report::json::SessionDocument;
 use gatecast::internals::report::{csv, scaling};
 use gatecast::internals::server::catalog::Source;
 use gatecast::internals::server::config::ServerConfig;
 use gatecast::internals::server::gate::SeatConnection;
-use gatecast::internals::server::transport::SeatDetail;
-use gatecast::internals::server::transport::SendJob;
-use gatecast::internals::server::transport::SendResult;
-use gatecast::internals::server::transport::SendSession;
-use gatecast::internals::server::transport::Transport;
-use gatecast::internals::session::SeatId;
-use gatecast::internals::session::Via;
+use gatecast::internals::server::transport::{
+    SeatDetail, SendJob, SendResult, SendSession, Transport,
+};
+use gatecast::internals::session::{SeatId, Via};
 use gatecast::internals::transport::tcp;
 use gatecast::internals::units::Rate;
 

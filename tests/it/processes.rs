@@ -1,26 +1,16 @@
 //! Servers and clients in processes of their own, as in the world: killed, stopped, starved of
 //! descriptors, threads and rights.
 
-use std::fs;
 use std::io::Read;
-use std::net::SocketAddr;
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::Command;
-use std::thread;
-use std::time::Duration;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+use std::{fs, thread};
 
 use crate::common;
-use crate::common::Peer;
-use crate::common::entries;
-use crate::common::program::GATECAST;
-use crate::common::program::Program;
-use crate::common::program::part;
-use crate::common::program::records;
-use crate::common::program::records_of;
-use crate::common::until;
-use crate::common::within;
+use crate::common::program::{GATECAST, Program, part, records, records_of};
+use crate::common::{Peer, entries, until, within};
 use gatecast::internals::digest::Digest;
 use gatecast::internals::net::socket;
 use gatecast::internals::proto::native::FromClient;

@@ -4,13 +4,8 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::testbed::star::layout;
-use crate::testbed::star::layout::LinkRates;
-use crate::testbed::star::layout::Loss;
-use crate::testbed::star::layout::StarLayout;
-use crate::testbed::star::layout::Topology;
-use crate::testbed::star::layout::Traffic;
-use crate::units::InvalidValue;
-use crate::units::{self, Rate};
+use crate::testbed::star::layout::{LinkRates, Loss, StarLayout, Topology, Traffic};
+use crate::units::{self, InvalidValue, Rate};
 
 /// A star on a command line.
 #[derive(Clone, Debug, clap::Args)]

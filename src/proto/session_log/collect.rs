@@ -3,16 +3,10 @@
 use std::collections::HashMap;
 
 use crate::proto::session_log::LogLine;
-use crate::proto::session_log::columns::COLUMNS;
-use crate::proto::session_log::columns::LINE_MAX;
-use crate::proto::session_log::columns::SEPARATOR;
-use crate::proto::session_log::error::LineError;
-use crate::proto::session_log::error::LogError;
-use crate::proto::session_log::error::excerpt;
-use crate::session::MAX_SEATS;
-use crate::session::SessionId;
-use crate::transfer::Outcome;
-use crate::transfer::Record;
+use crate::proto::session_log::columns::{COLUMNS, LINE_MAX, SEPARATOR};
+use crate::proto::session_log::error::{LineError, LogError, excerpt};
+use crate::session::{MAX_SEATS, SessionId};
+use crate::transfer::{Outcome, Record};
 
 /// Puts lines, in any order and of any number of sessions, together to records.
 #[derive(Debug, Default)]

@@ -2,10 +2,8 @@
 
 use std::fmt;
 
-use crate::proto::session_log::columns::COLUMNS;
-use crate::proto::session_log::columns::LINE_MAX;
-use crate::session::MAX_SEATS;
-use crate::session::SessionId;
+use crate::proto::session_log::columns::{COLUMNS, LINE_MAX};
+use crate::session::{MAX_SEATS, SessionId};
 use crate::text::escape;
 
 /// Why a line is not a line of a session log.

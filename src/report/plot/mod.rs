@@ -13,17 +13,8 @@ pub use self::scale::Axis;
 
 use std::fmt::Write;
 
-use self::marks::FONT;
-use self::marks::clipped;
-use self::marks::colour;
-use self::marks::fitted;
-use self::marks::marker;
-use self::marks::text;
-use self::marks::text_width;
-use self::scale::Scale;
-use self::scale::is_drawable;
-use self::scale::labels;
-use self::scale::without_collisions;
+use self::marks::{FONT, clipped, colour, fitted, marker, text, text_width};
+use self::scale::{Scale, is_drawable, labels, without_collisions};
 
 /// A line chart; [`Chart::to_svg`] draws it.
 #[derive(Clone, Debug, Default)]

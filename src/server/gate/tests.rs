@@ -12,13 +12,10 @@ use super::*;
 use crate::error::Result;
 use crate::server::catalog;
 use crate::server::catalog::Catalog;
-use crate::server::session_log::SessionHeader;
-use crate::server::session_log::SessionLogger;
-use crate::server::transport::SendJob;
-use crate::server::transport::SendResult;
+use crate::server::session_log::{SessionHeader, SessionLogger};
+use crate::server::transport::{SendJob, SendResult};
 use crate::text::FileName;
-use crate::transfer::Outcome;
-use crate::transfer::Record;
+use crate::transfer::{Outcome, Record};
 
 #[derive(Debug)]
 struct Nothing;

@@ -1,24 +1,16 @@
 //! A star at work: built from its plan, and removed on every way out.
 
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::error::Error;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::net::clock;
-use crate::testbed::star::cleanup;
 use crate::testbed::star::host::Host;
-use crate::testbed::star::layout::Loss;
-use crate::testbed::star::layout::StarLayout;
-use crate::testbed::star::namespace;
-use crate::testbed::star::setup;
-use crate::testbed::star::star_id::StarId;
-use crate::testbed::star::star_id::StarNode;
-use crate::testbed::star::step;
+use crate::testbed::star::layout::{Loss, StarLayout};
+use crate::testbed::star::star_id::{StarId, StarNode};
 use crate::testbed::star::step::SetupStep;
-use crate::testbed::star::tool;
 use crate::testbed::star::tool::Tool;
+use crate::testbed::star::{cleanup, namespace, setup, step, tool};
 
 /// A star that exists. Dropping it removes it.
 #[derive(Debug)]

@@ -3,23 +3,16 @@
 //! It need not be of our making: a file of hosts, one a line, describes a network that somebody
 //! else built (`examples/mininet_star.py` does) and is used as it is.
 
-use std::fs;
-use std::io;
-use std::net::Ipv4Addr;
-use std::net::TcpStream;
-use std::path::Path;
-use std::path::PathBuf;
-use std::process::Child;
-use std::process::Command;
+use std::net::{Ipv4Addr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
 use std::time::Duration;
+use std::{fs, io};
 
-use serde::Deserialize;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use crate::error::Error;
-use crate::error::Result;
-use crate::testbed::star::layout::HOSTS_MAX;
-use crate::testbed::star::layout::LinkRates;
+use crate::error::{Error, Result};
+use crate::testbed::star::layout::{HOSTS_MAX, LinkRates};
 use crate::testbed::star::namespace;
 use crate::text::escape;
 

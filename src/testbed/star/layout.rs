@@ -6,10 +6,8 @@ use std::net::Ipv4Addr;
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::error::Error;
-use crate::error::Result;
-use crate::units::InvalidValue;
-use crate::units::Rate;
+use crate::error::{Error, Result};
+use crate::units::{InvalidValue, Rate};
 
 /// A star to build.
 #[derive(Clone, Debug, PartialEq)]

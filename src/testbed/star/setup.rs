@@ -5,14 +5,9 @@
 
 use std::time::Duration;
 
-use crate::testbed::star::layout::Loss;
-use crate::testbed::star::layout::StarLayout;
-use crate::testbed::star::layout::Topology;
-use crate::testbed::star::layout::Traffic;
-use crate::testbed::star::star_id::StarId;
-use crate::testbed::star::star_id::StarNode;
-use crate::testbed::star::step::SetupAction;
-use crate::testbed::star::step::SetupStep;
+use crate::testbed::star::layout::{Loss, StarLayout, Topology, Traffic};
+use crate::testbed::star::star_id::{StarId, StarNode};
+use crate::testbed::star::step::{SetupAction, SetupStep};
 use crate::units::Rate;
 
 /// The switch's own name for the packet filter that loses packets.

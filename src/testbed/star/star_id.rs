@@ -5,11 +5,9 @@
 //! dead owner can be told from a star in use, and from namespaces that are not ours, without any
 //! file of records.
 
-use std::fmt;
-use std::fs;
 use std::str::FromStr;
-use std::sync::atomic::AtomicU32;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::{fmt, fs};
 
 /// A star's name: `gatecast-<process>-<start>-<number>`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -7,11 +7,9 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use crate::error::Error;
-use crate::error::Result;
-use crate::testbed::star::namespace;
-use crate::testbed::star::tool;
+use crate::error::{Error, Result};
 use crate::testbed::star::tool::Tool;
+use crate::testbed::star::{namespace, tool};
 
 /// A command.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,8 +2,7 @@
 
 use std::fs;
 
-use serde::Deserialize;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use time::format_description::well_known::Rfc3339;
 
 use crate::net::clock;

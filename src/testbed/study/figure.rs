@@ -4,16 +4,10 @@
 //! clients of the largest run came to their ends one after another. Where several losses were
 //! measured, makespan against loss as well.
 
-use crate::report::plot::Axis;
-use crate::report::plot::Chart;
-use crate::report::plot::Point;
-use crate::report::plot::Series;
+use crate::report::plot::{Axis, Chart, Point, Series};
 use crate::testbed::study::contender::Observed;
-use crate::testbed::study::results::Results;
-use crate::testbed::study::results::StudyRow;
-use crate::testbed::study::results::StudyRun;
-use crate::units::Bytes;
-use crate::units::Rate;
+use crate::testbed::study::results::{Results, StudyRow, StudyRun};
+use crate::units::{Bytes, Rate};
 
 /// A plot and its name.
 #[derive(Clone, Debug)]

@@ -6,23 +6,17 @@
 use std::fs;
 use std::path::Path;
 
-use serde::Deserialize;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use crate::error::Error;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::proto::udp::packet;
 use crate::report::median_range::MedianRange;
 use crate::testbed::star::calibrate::Calibration;
-use crate::testbed::star::host::Host;
-use crate::testbed::star::host::LinkBytes;
+use crate::testbed::star::host::{Host, LinkBytes};
 use crate::testbed::study::bound::Capacity;
-use crate::testbed::study::contender::Contender;
-use crate::testbed::study::contender::Observed;
-use crate::testbed::study::contender::PayloadKind;
+use crate::testbed::study::contender::{Contender, Observed, PayloadKind};
 use crate::testbed::study::environment::Environment;
-use crate::testbed::study::grid::Cell;
-use crate::testbed::study::grid::Grid;
+use crate::testbed::study::grid::{Cell, Grid};
 use crate::units::Rate;
 
 /// The schema's name and version.

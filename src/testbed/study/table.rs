@@ -1,12 +1,8 @@
 //! A study's rows as a table for a terminal, and as comma-separated values.
 
-use crate::report::table::Align;
-use crate::report::table::Table;
-use crate::report::table::or_dash;
-use crate::testbed::study::results::Results;
-use crate::testbed::study::results::StudyRow;
-use crate::units::Bytes;
-use crate::units::Rate;
+use crate::report::table::{Align, Table, or_dash};
+use crate::testbed::study::results::{Results, StudyRow};
+use crate::units::{Bytes, Rate};
 
 /// A column that is in the table where its values differ; else its value stands above the table.
 struct VaryingColumn {

@@ -4,11 +4,9 @@
 //! Its name says whose it is, as a star's does, so that what a killed study left is found.
 
 use std::fs;
-use std::path::Path;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use crate::error::Error;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::net::socket::free_space;
 use crate::testbed::star::star_id::StarId;
 

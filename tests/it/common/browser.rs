@@ -1,22 +1,15 @@
 //! A browser driven over WebDriver (W3C), spoken by hand: Debian's chromium and chromium-driver.
 
 use std::fmt;
-use std::io::BufRead;
-use std::io::BufReader;
-use std::io::Read;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
-use std::process::Child;
-use std::process::Command;
-use std::process::Stdio;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use serde_json::Value;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::common::PATIENCE;
-use crate::common::until;
+use crate::common::{PATIENCE, until};
 
 /// One window of a headless browser.
 pub(crate) struct Browser {

@@ -3,44 +3,27 @@
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
-use std::fmt;
-use std::fs;
-use std::io::Read;
-use std::io::Write;
-use std::net::SocketAddr;
-use std::net::TcpStream;
-use std::path::Path;
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::mpsc;
-use std::thread;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
-use std::time::Duration;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+use std::{fmt, fs, thread};
 
-use gatecast::internals::client::ClientReport;
-use gatecast::internals::client::FetchConfig;
+use gatecast::internals::client::{ClientReport, FetchConfig};
 use gatecast::internals::digest::Digest;
 use gatecast::internals::error::Result;
-use gatecast::internals::proto::native::FromClient;
-use gatecast::internals::proto::native::Receipt;
+use gatecast::internals::proto::native::{FromClient, Receipt};
 use gatecast::internals::report;
-use gatecast::internals::server::builder::ServerCore;
-use gatecast::internals::server::builder::ServerCoreBuilder;
-use gatecast::internals::server::catalog::Catalog;
-use gatecast::internals::server::catalog::Source;
+use gatecast::internals::server::builder::{ServerCore, ServerCoreBuilder};
+use gatecast::internals::server::catalog::{Catalog, Source};
 use gatecast::internals::server::config::ServerConfig;
 use gatecast::internals::server::gate::SeatConnection;
 use gatecast::internals::server::sample;
-use gatecast::internals::server::transport::SendJob;
-use gatecast::internals::server::transport::SendResult;
-use gatecast::internals::server::transport::SendSession;
-use gatecast::internals::server::transport::Transport;
+use gatecast::internals::server::transport::{SendJob, SendResult, SendSession, Transport};
 use gatecast::internals::session::Via;
-use gatecast::internals::transfer::Counts;
-use gatecast::internals::transfer::Outcome;
-use gatecast::internals::transfer::Record;
-use gatecast::internals::transfer::Transfer;
+use gatecast::internals::transfer::{Counts, Outcome, Record, Transfer};
 use gatecast::internals::transport::tcp;
 use gatecast::internals::transport::tcp::send::TcpTransport;
 use gatecast::internals::units::Rate;

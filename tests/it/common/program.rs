@@ -1,22 +1,15 @@
 //! The program in processes of its own, which can be killed, stopped and starved.
 
-use std::io::BufRead;
-use std::io::BufReader;
-use std::path::Path;
-use std::path::PathBuf;
-use std::process::Child;
-use std::process::Command;
-use std::process::Stdio;
-use std::sync::Arc;
-use std::sync::Mutex;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 use gatecast::internals::report;
 use gatecast::internals::transfer::Record;
 
-use crate::common::PATIENCE;
-use crate::common::entries;
-use crate::common::until;
+use crate::common::{PATIENCE, entries, until};
 
 /// The program, as Cargo has built it for this test.
 pub(crate) const GATECAST: &str = env!("CARGO_BIN_EXE_gatecast");

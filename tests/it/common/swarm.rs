@@ -1,27 +1,21 @@
 //! What the tests of the swarm share: a server that sends by swarm alone, a GET, a peer made of
 //! messages.
 
-use std::io::Read;
-use std::io::Write;
-use std::net::SocketAddr;
-use std::net::TcpStream;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::thread;
 use std::thread::JoinHandle;
 
-use gatecast::internals::client::ClientReport;
-use gatecast::internals::client::FetchConfig;
+use gatecast::internals::client::{ClientReport, FetchConfig};
 use gatecast::internals::proto::bt::metainfo::Metainfo;
 use gatecast::internals::proto::bt::wire;
-use gatecast::internals::proto::bt::wire::Handshake;
-use gatecast::internals::proto::bt::wire::Message;
-use gatecast::internals::proto::bt::wire::MessageLimits;
+use gatecast::internals::proto::bt::wire::{Handshake, Message, MessageLimits};
 use gatecast::internals::server::config::ServerConfig;
 use gatecast::internals::session::Via;
 use gatecast::internals::transport::swarm;
 use gatecast::internals::transport::swarm::torrents::SwarmServerConfig;
 
-use crate::common::PATIENCE;
-use crate::common::Server;
+use crate::common::{PATIENCE, Server};
 
 /// A server that sends by swarm alone.
 pub(crate) fn server(bytes: u64, set: impl FnOnce(&mut ServerConfig)) -> Server {

@@ -1,12 +1,9 @@
 //! `net::http`'s GET, as a peer asks a tracker, against valid and invalid answers.
 
-use std::io::Read;
-use std::io::Write;
-use std::net::SocketAddr;
-use std::net::TcpListener;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
 use std::thread;
-use std::time::Duration;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::common::within;
 use gatecast::internals::net::http::client;

@@ -1,25 +1,14 @@
 //! `fetch --via http` from a server that is not ours, and our gate beside it.
 
 use std::fs;
-use std::io::Read;
-use std::io::Write;
-use std::net::TcpListener;
-use std::net::TcpStream;
-use std::path::Path;
-use std::path::PathBuf;
-use std::process::Child;
-use std::process::Command;
-use std::process::Output;
-use std::process::Stdio;
-use std::time::Duration;
-use std::time::Instant;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use crate::common;
-use crate::common::Server;
-use crate::common::have;
-use crate::common::installed;
-use crate::common::until;
-use crate::common::within;
+use crate::common::{Server, have, installed, until, within};
 use gatecast::internals::digest::Digest;
 use gatecast::internals::http;
 use gatecast::internals::http::HttpConfig;

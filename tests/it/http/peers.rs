@@ -2,18 +2,11 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Child;
-use std::process::Command;
-use std::process::Stdio;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use crate::common;
-use crate::common::Server;
-use crate::common::bytes_per_second;
-use crate::common::have;
-use crate::common::installed;
-use crate::common::until;
-use crate::common::within;
+use crate::common::{Server, bytes_per_second, have, installed, until, within};
 use gatecast::internals::digest::Digest;
 use gatecast::internals::http;
 use gatecast::internals::http::HttpConfig;

@@ -5,8 +5,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
-use crate::common::schema;
-use crate::common::within;
+use crate::common::{schema, within};
 use crate::live::{LIMIT, Program, events, quit, relay, relay_with, watch};
 
 /// Sends seven null packets `rate` times a second for `time`, or until `done`; how long it took.

@@ -1,28 +1,17 @@
 //! What can go wrong in a swarm: a server killed in mid-session, a peer that vanishes with nearly
 //! everything, one that opens a thousand connections or asks for all there is, a tracker that dies.
 
-use std::io::Read;
-use std::io::Write;
-use std::net::SocketAddr;
-use std::net::TcpListener;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::AtomicU64;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::thread;
 use std::time::Duration;
 
 use crate::common;
-use crate::common::Server;
-use crate::common::swarm::Raw;
-use crate::common::swarm::fetch;
-use crate::common::swarm::get;
-use crate::common::swarm::metainfo;
-use crate::common::swarm::server;
-use crate::common::until;
-use crate::common::within;
+use crate::common::swarm::{Raw, fetch, get, metainfo, server};
+use crate::common::{Server, until, within};
 use gatecast::internals::proto::bt::tracker::response::AnnounceResponse;
-use gatecast::internals::proto::bt::wire::BLOCK_LEN;
-use gatecast::internals::proto::bt::wire::Block;
-use gatecast::internals::proto::bt::wire::Message;
+use gatecast::internals::proto::bt::wire::{BLOCK_LEN, Block, Message};
 use gatecast::internals::transport::swarm::leech;
 use gatecast::internals::transport::swarm::limits::EXTERNAL_CONNECTIONS;
 use gatecast::internals::units::Rate;

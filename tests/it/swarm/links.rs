@@ -1,38 +1,21 @@
 //! Links of a swarm one by one: who calls whom, who takes whose place, and who is believed.
 
-use std::io::Read;
-use std::io::Write;
-use std::net::SocketAddr;
-use std::net::TcpListener;
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::MutexGuard;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 use std::thread::JoinHandle;
-use std::time::Duration;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::common;
-use crate::common::Peer;
-use crate::common::Server;
-use crate::common::swarm::Raw;
-use crate::common::swarm::fetch;
-use crate::common::swarm::get;
-use crate::common::swarm::metainfo;
-use crate::common::swarm::server;
-use crate::common::until;
-use crate::common::within;
+use crate::common::swarm::{Raw, fetch, get, metainfo, server};
+use crate::common::{Peer, Server, until, within};
 use gatecast::internals::digest::Digest;
 use gatecast::internals::proto::bt::metainfo::Metainfo;
-use gatecast::internals::proto::bt::tracker::announce::Announce;
-use gatecast::internals::proto::bt::tracker::announce::AnnounceEvent;
+use gatecast::internals::proto::bt::tracker::announce::{Announce, AnnounceEvent};
 use gatecast::internals::proto::bt::tracker::response::AnnounceResponse;
-use gatecast::internals::proto::bt::wire::Block;
-use gatecast::internals::proto::bt::wire::ExtendedHandshake;
-use gatecast::internals::proto::bt::wire::Message;
+use gatecast::internals::proto::bt::wire::{Block, ExtendedHandshake, Message};
 use gatecast::internals::proto::greeting::Greeting;
 use gatecast::internals::proto::native::FromServer;
 use gatecast::internals::server::listener::Connection;
@@ -40,12 +23,11 @@ use gatecast::internals::server::lobby::Lobby;
 use gatecast::internals::session::Via;
 use gatecast::internals::text::FileName;
 use gatecast::internals::transport::swarm;
-use gatecast::internals::transport::swarm::face;
-use gatecast::internals::transport::swarm::leech;
 use gatecast::internals::transport::swarm::leech::TorrentDownload;
 use gatecast::internals::transport::swarm::limits::EXTERNAL_CONNECTIONS;
 use gatecast::internals::transport::swarm::peer_id::seated_id;
 use gatecast::internals::transport::swarm::torrents::SwarmServerConfig;
+use gatecast::internals::transport::swarm::{face, leech};
 
 const LIMIT: Duration = Duration::from_secs(60);
 

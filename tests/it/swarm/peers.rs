@@ -3,23 +3,17 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Child;
-use std::process::Command;
-use std::process::Stdio;
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::common;
-use crate::common::have;
-use crate::common::installed;
 use crate::common::program::GATECAST;
-use crate::common::within;
+use crate::common::{have, installed, within};
 use gatecast::internals::testbed::star::build::Star;
 use gatecast::internals::testbed::star::host::Host;
 use gatecast::internals::testbed::star::layout::StarLayout;
-use gatecast::internals::testbed::star::rootless;
-use gatecast::internals::testbed::star::tool;
+use gatecast::internals::testbed::star::{rootless, tool};
 use gatecast::internals::units::Rate;
 
 static GO: AtomicBool = AtomicBool::new(false);

@@ -5,21 +5,17 @@
 
 pub mod flow;
 
-use std::fmt;
 use std::sync::atomic::AtomicBool;
-use std::thread;
 use std::time::Duration;
+use std::{fmt, thread};
 
-use serde::Deserialize;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use crate::error::Error;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::testbed::star::build::Star;
 use crate::testbed::star::calibrate::flow::Window;
 use crate::testbed::star::host::Host;
-use crate::testbed::star::layout::Loss;
-use crate::testbed::star::layout::Traffic;
+use crate::testbed::star::layout::{Loss, Traffic};
 use crate::units::Rate;
 
 /// What was measured.

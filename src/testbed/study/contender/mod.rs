@@ -9,21 +9,17 @@ pub mod native;
 pub mod nginx;
 pub mod torrent;
 
-use std::fmt;
-use std::fs;
 use std::fs::File;
 use std::net::Ipv4Addr;
-use std::path::Path;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
+use std::{fmt, fs};
 
-use serde::Deserialize;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
-use crate::error::Error;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::net::clock;
 use crate::testbed::star::host::Host;
 use crate::testbed::study::bound::Bound;

@@ -7,24 +7,17 @@
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use crate::error::Error;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::net::clock;
 use crate::testbed::star::host::Host;
 use crate::testbed::star::tool;
 use crate::testbed::study::bound::Bound;
-use crate::testbed::study::contender::Contender;
-use crate::testbed::study::contender::Observed;
-use crate::testbed::study::contender::PayloadKind;
-use crate::testbed::study::contender::RunSpec;
-use crate::testbed::study::contender::SeatResult;
+use crate::testbed::study::contender::{Contender, Observed, PayloadKind, RunSpec, SeatResult};
 use crate::testbed::study::process_group::ProcessGroup;
 
 /// One of the two.

@@ -10,18 +10,13 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::error::Error;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::net::clock;
 use crate::proto::udp::packet;
 use crate::report::json::SCHEMA;
 use crate::session::Via;
 use crate::testbed::study::bound::Bound;
-use crate::testbed::study::contender::Contender;
-use crate::testbed::study::contender::Observed;
-use crate::testbed::study::contender::PayloadKind;
-use crate::testbed::study::contender::RunSpec;
-use crate::testbed::study::contender::SeatResult;
+use crate::testbed::study::contender::{Contender, Observed, PayloadKind, RunSpec, SeatResult};
 use crate::testbed::study::process_group::ProcessGroup;
 use crate::text::escape;
 

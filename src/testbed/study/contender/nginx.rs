@@ -10,15 +10,10 @@ use std::io::Write;
 use std::sync::atomic::AtomicBool;
 use std::time::SystemTime;
 
-use crate::error::Error;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::testbed::star::tool;
 use crate::testbed::study::bound::Bound;
-use crate::testbed::study::contender::Contender;
-use crate::testbed::study::contender::Observed;
-use crate::testbed::study::contender::PayloadKind;
-use crate::testbed::study::contender::RunSpec;
-use crate::testbed::study::contender::SeatResult;
+use crate::testbed::study::contender::{Contender, Observed, PayloadKind, RunSpec, SeatResult};
 use crate::testbed::study::process_group::ProcessGroup;
 
 /// The rival.
