@@ -1,6 +1,6 @@
 //! What the tests of the ways over UDP share.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use gatecast::internals::client::{ClientReport, FetchConfig, FetchRun};
 use gatecast::internals::server::config::ServerConfig;
@@ -56,5 +56,12 @@ pub(crate) fn fetch(order: &FetchConfig) -> Vec<ClientReport> {
     ];
     let ways = ways.each_ref().map(|way| way as _);
     let ends = FetchRun::new(order).run(order, &ways);
+    ends.expect("an order that can be begun")
+}
+
+/// Fetches by multicast, and joins the group on this interface.
+pub(crate) fn fetch_on_interface(order: &FetchConfig, interface: Ipv4Addr) -> Vec<ClientReport> {
+    let multicast = udp::receive::MULTICAST.on_interface(Some(interface));
+    let ends = FetchRun::new(order).run(order, &[&multicast]);
     ends.expect("an order that can be begun")
 }

@@ -67,8 +67,8 @@ fn group_uses_the_named_interfaces() {
         });
         let mut order = server.order("a");
         order.clients = 2;
-        order.interface = Some(Ipv4Addr::new(127, 0, 0, 8));
-        let ends = udp::fetch(&order);
+        let ours = Ipv4Addr::new(127, 0, 0, 8);
+        let ends = udp::fetch_on_interface(&order, ours);
         whole(ends, &server);
         for transfer in &server.record().transfers {
             assert_eq!(transfer.counts.foreign, Some(0), "{transfer:?}");
@@ -76,8 +76,8 @@ fn group_uses_the_named_interfaces() {
         // An interface that this host does not have is an error.
         let mut order = server.order("b");
         order.group = Some(1);
-        order.interface = Some(Ipv4Addr::new(192, 0, 2, 77));
-        let ends = udp::fetch(&order);
+        let foreign = Ipv4Addr::new(192, 0, 2, 77);
+        let ends = udp::fetch_on_interface(&order, foreign);
         let error = common::failed(ends);
         assert!(error.contains("join the group"), "{error}");
         server.stop();
