@@ -86,7 +86,7 @@ impl Catalog {
 
     fn add(&mut self, path: &Path, metadata: &Metadata) -> Result<()> {
         if !metadata.is_file() {
-            return Err(Error::refused(path.display(), "it is no regular file"));
+            return Err(Error::refused(path.display(), "it is not a regular file"));
         }
         let name = path
             .file_name()
@@ -130,12 +130,12 @@ impl Catalog {
         // Looked at before it is opened: to open a FIFO is to wait for its writer.
         let there = fs::metadata(path).map_err(Error::io("open the file", at()))?;
         if !there.is_file() {
-            return Err(Error::refused(at(), "it is no regular file"));
+            return Err(Error::refused(at(), "it is not a regular file"));
         }
         let file = File::open(path).map_err(Error::io("open the file", at()))?;
         let metadata = file.metadata().map_err(Error::io("look at the file", at()))?;
         if !metadata.is_file() {
-            return Err(Error::refused(at(), "it is no regular file"));
+            return Err(Error::refused(at(), "it is not a regular file"));
         }
         let identity = Identity::of(&metadata);
         let known = lock(&self.digests).get(name).copied().filter(|(known, _)| *known == identity);

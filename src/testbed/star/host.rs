@@ -188,7 +188,7 @@ fn parse(line: &str, link: LinkRates) -> std::result::Result<Host, String> {
         namespace,
         address: address
             .parse()
-            .map_err(|_| format!("'{}' is no IPv4 address", escape(address)))?,
+            .map_err(|_| format!("'{}' is not an IPv4 address", escape(address)))?,
         device: device.to_owned(),
         link,
     })
@@ -240,7 +240,7 @@ mod tests {
             ("", "0 hosts"),
             ("1 10.0.0.1 eth0", "1 hosts"),
             ("1 10.0.0.1", "line 1, broke the protocol: '1 10.0.0.1' is not NAMESPACE"),
-            ("\n1 10.0.0.300 e", "line 2, broke the protocol: '10.0.0.300' is no IPv4 address"),
+            ("\n1 10.0.0.300 e", "line 2, broke the protocol: '10.0.0.300' is not an IPv4 address"),
             ("1 10.0.0.1 e\n2 10.0.0.1 e", "line 2, broke the protocol: a second host"),
         ] {
             let error = read(text).expect_err(text).to_string();
