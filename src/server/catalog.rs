@@ -332,7 +332,7 @@ mod tests {
         let made = std::process::Command::new("mkfifo").arg(&path).status();
         if made.is_ok_and(|status| status.success()) {
             let error = catalog.open(&name("f"), &silent).expect_err("a FIFO");
-            assert!(error.to_string().contains("no regular file"), "{error}");
+            assert!(error.to_string().contains("not a regular file"), "{error}");
         }
     }
 

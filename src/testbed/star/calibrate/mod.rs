@@ -196,7 +196,9 @@ impl Calibration {
     /// The first that does not, with both figures.
     pub fn check(&self, tolerance: f64, together: bool) -> Result<()> {
         for (name, got, expected) in self.alone() {
-            if (got / expected - 1.0).abs() > tolerance {
+            // A figure that is not a number is near nothing.
+            let is_near = (got / expected - 1.0).abs() <= tolerance;
+            if !is_near {
                 let percent = tolerance * 100.0;
                 return Err(Error::refused(
                     "the calibration",
