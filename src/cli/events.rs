@@ -1,20 +1,20 @@
 //! `--events`: what the page shows, as lines of JSON on standard output.
 
-use std::thread;
-
-use crossbeam_channel::RecvTimeoutError;
-
-use crate::cli::output;
-use crate::client::{ClientView, FetchRun};
-use crate::error::Result;
-use crate::http::event;
-use crate::http::feed::{POLL_INTERVAL, PROGRESS_INTERVAL, StateFeed};
-use crate::net::clock;
-use crate::serve::DOCUMENTS;
-use crate::server::lobby::Lobby;
-use crate::transfer::Record;
-use crate::transport::swarm::torrents::Torrents;
-use crate::units::Moment;
+use crate::{
+    cli::{output, progress},
+    client::{ClientView, FetchRun},
+    error::Result,
+    http::{
+        event,
+        feed::{POLL_INTERVAL, PROGRESS_INTERVAL, StateFeed},
+    },
+    net::clock,
+    serve::DOCUMENTS,
+    server::lobby::Lobby,
+    transfer::Record,
+    transport::swarm::torrents::Torrents,
+    units::Moment,
+};
 
 /// Prints the states of a server as they change.
 #[derive(Debug)]
@@ -25,10 +25,7 @@ pub(crate) struct StatePrinter {
 
 impl Default for StatePrinter {
     fn default() -> Self {
-        Self {
-            feed: StateFeed::new(DOCUMENTS),
-            printed: 0,
-        }
+        Self { feed: StateFeed::new(DOCUMENTS), printed: 0 }
     }
 }
 
@@ -69,21 +66,12 @@ pub(crate) fn swarm(torrents: &Torrents) -> Result<()> {
 }
 
 /// Prints what the clients of `fetch` do until `work` is done.
-pub(crate) fn watch<T: Send>(fetch: &FetchRun, work: impl FnOnce() -> T + Send) -> T {
-    let (done, over) = crossbeam_channel::bounded::<()>(0);
-    thread::scope(|scope| {
-        scope.spawn(move || {
-            let mut clients = ClientPrinter::default();
-            while over.recv_timeout(POLL_INTERVAL) == Err(RecvTimeoutError::Timeout) {
-                clients.print_new(fetch.views());
-            }
-            clients.printed_at = None;
-            clients.print_new(fetch.views());
-        });
-        let result = work();
-        drop(done);
-        result
-    })
+pub(crate) fn watch<T>(fetch: &FetchRun, work: impl FnOnce() -> T) -> T {
+    let mut clients = ClientPrinter::default();
+    let result = progress::poll_while(POLL_INTERVAL, || clients.print_new(fetch.views()), work);
+    clients.printed_at = None;
+    clients.print_new(fetch.views());
+    result
 }
 
 /// Prints the clients of this process: a change of stage at once, progress alone once a second.

@@ -2,30 +2,28 @@
 
 use std::path::PathBuf;
 
-use clap::CommandFactory;
 use clap_mangen::Man;
 
-use crate::cli::Cli;
-use crate::cli::output;
-use crate::error::Error;
-use crate::error::Result;
-use crate::report::verdict::Verdict;
+use crate::{
+    cli::output,
+    error::{Error, Result},
+    report::verdict::Verdict,
+};
 
 /// `gatecast man`
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: gatecast man | man -l -")]
-pub(crate) struct Args {
+pub(crate) struct ManArgs {
     /// Write gatecast.1 and a page for each subcommand into this folder, instead of printing
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
 }
 
-/// Prints or writes the pages.
+/// Prints or writes the pages of `command`, which is the whole program.
 ///
 /// # Errors
 /// They cannot be written.
-pub(crate) fn run(args: &Args) -> Result<Verdict> {
-    let mut command = Cli::command();
+pub(crate) fn run(args: &ManArgs, mut command: clap::Command) -> Result<Verdict> {
     // Names of the subcommands' own pages in full: gatecast-serve(1).
     command.build();
     let Some(folder) = &args.out else {
@@ -34,13 +32,9 @@ pub(crate) fn run(args: &Args) -> Result<Verdict> {
         return Ok(Verdict::AllVerified);
     };
     std::fs::create_dir_all(folder).map_err(Error::io("make the folder", folder.display()))?;
-    let subcommands = command
-        .get_subcommands()
-        .filter(|sub| sub.get_name() != "help");
+    let subcommands = command.get_subcommands().filter(|sub| sub.get_name() != "help");
     for command in std::iter::once(&command).chain(subcommands) {
-        let name = command
-            .get_display_name()
-            .unwrap_or_else(|| command.get_name());
+        let name = command.get_display_name().unwrap_or_else(|| command.get_name());
         let path = folder.join(format!("{name}.1"));
         std::fs::write(&path, page(command)?)
             .map_err(Error::io("write the page", path.display()))?;

@@ -1,21 +1,18 @@
 //! The menu of `gatecast fetch --lab`: what a server of the lab's UDP protocol can do.
 
-use std::io::BufRead;
-use std::net::SocketAddr;
-use std::path::Path;
+use std::{io::BufRead, net::SocketAddr, path::Path};
 
-use crate::cli::output;
-use crate::error::Error;
-use crate::error::Result;
-use crate::report::verdict::Verdict;
-use crate::text::FileName;
-use crate::text::escape;
-use crate::transport::udp::menu::Got;
-use crate::transport::udp::menu::LabClient;
-use crate::units::mbit_per_second;
+use crate::{
+    cli::{options, output},
+    error::{Error, Result},
+    report::verdict::Verdict,
+    text::{FileName, escape},
+    transport::udp::lab_client::{LabClient, LabDownload},
+    units::mbit_per_second,
+};
 
 /// What the next transfer is of.
-struct Chosen {
+struct LabChoice {
     name: FileName,
     clients: u16,
 }
@@ -25,9 +22,10 @@ struct Chosen {
 /// # Errors
 /// The server cannot be reached at all.
 pub(super) fn run(servers: &[SocketAddr], out: &Path) -> Result<Verdict> {
-    let server = servers.first().copied().ok_or_else(|| Error::Usage {
-        what: "this host has no address".to_owned(),
-    })?;
+    let server = servers
+        .first()
+        .copied()
+        .ok_or_else(|| Error::Usage { what: "this host has no address".to_owned() })?;
     let client = LabClient::open(server)?;
     let mut chosen = None;
     let mut verdict = Verdict::AllVerified;
@@ -43,18 +41,16 @@ pub(super) fn run(servers: &[SocketAddr], out: &Path) -> Result<Verdict> {
                     verdict = verdict.min(start(&client, config, out)?);
                     Ok(())
                 }
-                None => Err(Error::Usage {
-                    what: "choose a file first: config FILE N".to_owned(),
-                }),
+                None => Err(Error::Usage { what: "choose a file first: config FILE N".to_owned() }),
             },
             ("4" | "disconnect" | "quit", _) => break,
             ("", _) => Ok(()),
-            (word, _) => Err(Error::Usage {
-                what: format!("'{}' is not on the menu", escape(word)),
-            }),
+            (word, _) => {
+                Err(Error::Usage { what: format!("'{}' is not on the menu", escape(word)) })
+            }
         };
         if let Err(error) = done {
-            output::say(format_args!("gatecast: {error}"));
+            output::print_error(&error);
             verdict = verdict.min(Verdict::of_error(&error));
             help();
         }
@@ -64,9 +60,7 @@ pub(super) fn run(servers: &[SocketAddr], out: &Path) -> Result<Verdict> {
 }
 
 fn help() {
-    output::say(format_args!(
-        "1 list | 2 config FILE N | 3 start | 4 disconnect"
-    ));
+    output::eprintln(format_args!("1 list | 2 config FILE N | 3 start | 4 disconnect"));
 }
 
 /// The first word, and the rest.
@@ -82,21 +76,17 @@ fn list(client: &LabClient) -> Result<()> {
     output::print(&format!("{}\n", lines.join("\n")))
 }
 
-fn configure(client: &LabClient, rest: &str) -> Result<Chosen> {
-    let wrong = || Error::Usage {
-        what: format!("'{}' is not FILE N", escape(rest)),
-    };
+fn configure(client: &LabClient, rest: &str) -> Result<LabChoice> {
+    let wrong = || Error::Usage { what: format!("'{}' is not FILE N", escape(rest)) };
     let (name, number) = rest.rsplit_once(char::is_whitespace).ok_or_else(wrong)?;
-    let name = FileName::new(name.trim()).map_err(|error| Error::Usage {
-        what: error.to_string(),
-    })?;
-    let clients = crate::cli::options::clients(number).map_err(|what| Error::Usage { what })?;
+    let name = FileName::new(name.trim()).map_err(Error::usage)?;
+    let clients = options::clients(number).map_err(Error::usage)?;
     client.configure(name.as_str(), clients)?;
-    output::say(format_args!("configured: {name} to {clients}"));
-    Ok(Chosen { name, clients })
+    output::eprintln(format_args!("configured: {name} to {clients}"));
+    Ok(LabChoice { name, clients })
 }
 
-fn start(client: &LabClient, config: &Chosen, out: &Path) -> Result<Verdict> {
+fn start(client: &LabClient, config: &LabChoice, out: &Path) -> Result<Verdict> {
     let mut lines =
         vec!["client       bytes  datagrams  dropped here   seconds    Mbit/s".to_owned()];
     let mut verdict = Verdict::AllVerified;
@@ -108,7 +98,7 @@ fn start(client: &LabClient, config: &Chosen, out: &Path) -> Result<Verdict> {
             }
             Err(error) => {
                 verdict = verdict.min(Verdict::of_error(&error));
-                output::say(format_args!("gatecast: client {number}: {error}"));
+                output::eprintln(format_args!("gatecast: client {number}: {error}"));
             }
         }
     }
@@ -116,17 +106,15 @@ fn start(client: &LabClient, config: &Chosen, out: &Path) -> Result<Verdict> {
     Ok(verdict)
 }
 
-fn row(number: u16, got: &Got) -> String {
-    let dropped = got
-        .dropped
-        .map_or_else(|| "-".to_owned(), |count| count.to_string());
-    let rate = mbit_per_second(got.bytes, got.took);
+fn row(number: u16, got: &LabDownload) -> String {
+    let dropped = got.dropped.map_or_else(|| "-".to_owned(), |count| count.to_string());
+    let rate = mbit_per_second(got.bytes, got.duration);
     let rate = rate.map_or_else(|| "-".to_owned(), |rate| format!("{rate:.3}"));
     format!(
         "{number:>6}  {:>10}  {:>9}  {dropped:>12}  {:>8.6}  {rate:>8}",
         got.bytes,
         got.datagrams,
-        got.took.as_secs_f64()
+        got.duration.as_secs_f64()
     )
 }
 

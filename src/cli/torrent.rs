@@ -2,20 +2,21 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::cli::output;
-use crate::error::{Error, Result};
-use crate::proto::http::url::Url;
-use crate::report::verdict::Verdict;
-use crate::server::catalog;
-use crate::server::catalog::Catalog;
-use crate::transport::swarm::store;
+use crate::{
+    cli::output,
+    error::{Error, Result},
+    proto::http::url::Url,
+    report::verdict::Verdict,
+    server::{catalog, catalog::Catalog},
+    transport::swarm::store,
+};
 
 /// `gatecast torrent FILE --announce URL`
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Example: gatecast torrent image.iso --announce http://192.168.1.10:8080/announce"
 )]
-pub(crate) struct Args {
+pub(crate) struct TorrentArgs {
     /// The file
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
@@ -28,7 +29,7 @@ pub(crate) struct Args {
 ///
 /// # Errors
 /// The file cannot be read or is empty, or the torrent cannot be written.
-pub(crate) fn run(args: &Args) -> Result<Verdict> {
+pub(crate) fn run(args: &TorrentArgs) -> Result<Verdict> {
     Url::parse(&args.announce)?;
     let catalog = Catalog::offer([&args.file])?;
     let name = catalog.only().ok_or_else(|| Error::Usage {

@@ -1,34 +1,32 @@
 //! `gatecast watch`: one viewer, for a player of this host, a file, or just to measure.
 
-use std::io::IsTerminal;
-use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::time::Duration;
+use std::{io::IsTerminal, net::SocketAddr, path::PathBuf, time::Duration};
 
 use crossbeam_channel::select;
 
-use crate::cli::keys::{self, Keys};
-use crate::cli::{options, output, signals};
-use crate::error::{Error, Result};
-use crate::net::{clock, socket};
-use crate::proto::log_cell::or_missing;
-use crate::proto::relay::status::WatchSnapshot;
-use crate::proto::relay::{PORT_MIN, ViewerState};
-use crate::relay::watch::{Watch, WatchConfig};
-use crate::report::relay as report;
-use crate::report::relay::events;
-use crate::report::verdict::Verdict;
-use crate::units::{Moment, mbit_per_second};
+use crate::{
+    cli::{
+        keys::{self, Keys},
+        options, output, signals,
+    },
+    error::{Error, Result},
+    net::{clock, socket},
+    proto::{
+        log_cell::or_missing,
+        relay::{PORT_MIN, ViewerState, status::WatchSnapshot},
+    },
+    relay::watch::{Watch, WatchConfig},
+    report::{relay as report, relay::events, verdict::Verdict},
+    units::{Moment, mbit_per_second},
+};
 
 /// `gatecast watch HOST[:PORT]`
 #[derive(Debug, clap::Args)]
-#[command(
-    after_help = "Keys, or lines on standard input: p pause, c continue, q quit.\n\
+#[command(after_help = "Keys, or lines on standard input: p pause, c continue, q quit.\n\
 Example: vlc udp://@:1234 & gatecast watch 192.168.1.10 --player 127.0.0.1:1234\n\
 Exit code: 0 left by q or after --for; 1 the relay was not there, refused or let us go, or the \
-recording is not whole; 2 usage; 130 interrupted."
-)]
-pub(crate) struct Args {
+recording is not whole; 2 usage; 130 interrupted.")]
+pub(crate) struct WatchArgs {
     /// The relay, port 7000 unless given
     #[arg(value_name = "HOST[:PORT]")]
     pub(crate) relay: String,
@@ -42,7 +40,7 @@ pub(crate) struct Args {
     #[arg(long, default_value = "0", value_name = "PORT")]
     pub(crate) port: u16,
     /// Leave after this time
-    #[arg(long = "for", value_parser = options::wait, value_name = "TIME")]
+    #[arg(long = "for", value_parser = options::positive_duration, value_name = "TIME")]
     pub(crate) time: Option<Duration>,
     /// Print at the end where datagrams were lost
     #[arg(long)]
@@ -55,7 +53,7 @@ pub(crate) struct Args {
 /// The relay's port when none is given.
 const PORT: u16 = 7000;
 
-/// What can be said while it runs.
+/// What can be typed while it runs.
 const KEYS: &str = "p pauses, c continues, q quits";
 
 /// How often the status line is renewed and events are printed.
@@ -68,7 +66,7 @@ const CHECK: Duration = Duration::from_millis(200);
 ///
 /// # Errors
 /// The relay is not there, refuses or goes; the recording is not whole.
-pub(crate) fn run(args: &Args) -> Result<Verdict> {
+pub(crate) fn run(args: &WatchArgs) -> Result<Verdict> {
     if (1..PORT_MIN).contains(&args.port) {
         return Err(Error::Usage {
             what: format!("--port {} is below 1024; no relay sends there", args.port),
@@ -82,15 +80,9 @@ pub(crate) fn run(args: &Args) -> Result<Verdict> {
     };
     let requests = signals::listen()?;
     let watch = Watch::start(&config)?;
-    output::say(format_args!(
-        "watching {} at {}; {KEYS}",
-        args.relay,
-        watch.snapshot().at
-    ));
+    output::eprintln(format_args!("watching {} at {}; {KEYS}", args.relay, watch.snapshot().at));
     let keys = Keys::listen()?;
-    let end = args
-        .time
-        .map_or_else(crossbeam_channel::never, crossbeam_channel::after);
+    let end = args.time.map_or_else(crossbeam_channel::never, crossbeam_channel::after);
     let tick = crossbeam_channel::tick(EVERY);
     let check = crossbeam_channel::tick(CHECK);
     let mut status = StatusLine::default();
@@ -103,22 +95,22 @@ pub(crate) fn run(args: &Args) -> Result<Verdict> {
                     "c" | "continue" | "resume" => watch.resume(),
                     "q" | "quit" | keys::ESCAPE => break Verdict::AllVerified,
                     _ => {
-                        output::say(KEYS);
+                        output::eprintln(KEYS);
                         Ok(())
                     }
                 };
                 if let Err(error) = done {
-                    output::complain(&error);
+                    output::print_error(&error);
                 }
                 status.show(&watch.snapshot());
             }
             recv(end) -> _ => break Verdict::AllVerified,
-            recv(requests) -> request => if request != Ok(signals::Request::Release) {
+            recv(requests) -> request => if request != Ok(signals::SignalRequest::Release) {
                 break Verdict::Interrupted;
             },
             recv(check) -> _ => if let Some(why) = watch.end_reason() {
                 status.clear();
-                output::say(format_args!("gatecast: the relay has let us go: {why}"));
+                output::eprintln(format_args!("gatecast: the relay has let us go: {why}"));
                 break Verdict::CouldNotRun;
             },
             recv(tick) -> _ => {

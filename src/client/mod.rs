@@ -7,7 +7,7 @@
 mod config;
 mod conversation;
 pub mod download;
-mod messages;
+pub(crate) mod messages;
 pub mod part;
 pub mod receive;
 mod report;

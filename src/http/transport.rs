@@ -6,19 +6,23 @@
 
 use std::sync::Arc;
 
-use crate::client::receive::{PrepareContext, ReceiveSession, ReceiveTransport};
-use crate::error::Result;
-use crate::net::line_stream::LineStream;
-use crate::server::catalog::Source;
-use crate::server::config::ServerConfig;
-use crate::server::transport::{SendSession, Transport};
-use crate::session::Via;
-use crate::transport::tcp;
-use crate::units::Rate;
+use crate::{
+    client::receive::{PrepareContext, ReceiveSession, ReceiveTransport},
+    error::Result,
+    net::line_stream::LineStream,
+    server::{
+        catalog::Source,
+        config::ServerConfig,
+        transport::{SendSession, Transport},
+    },
+    session::Via,
+    transport::tcp,
+    units::Rate,
+};
 
 /// The transport of a server.
 #[derive(Debug)]
-pub struct HttpTransport(tcp::send::Tcp);
+pub struct HttpTransport(tcp::send::TcpTransport);
 
 /// The transport of a native client.
 #[derive(Clone, Copy, Debug)]
@@ -28,9 +32,9 @@ impl HttpTransport {
     /// HTTP with the given settings.
     ///
     /// # Errors
-    /// As [`tcp::send::Tcp::new`].
+    /// As [`tcp::send::TcpTransport::new`].
     pub fn new(settings: &ServerConfig) -> Result<Self> {
-        tcp::send::Tcp::new(settings).map(Self)
+        tcp::send::TcpTransport::new(settings).map(Self)
     }
 }
 
@@ -63,6 +67,6 @@ impl ReceiveTransport for HttpReceive {
         arriving: &PrepareContext<'_>,
         lines: &mut LineStream<'_>,
     ) -> Result<Box<dyn ReceiveSession>> {
-        tcp::take::Tcp.prepare(arriving, lines)
+        tcp::receive::TcpReceiver.prepare(arriving, lines)
     }
 }

@@ -4,13 +4,14 @@
 //! What a line holds is its writer's affair. One thread writes to one file; the run's number,
 //! which is random, is in its name, so that nobody else does.
 
-use std::fmt;
-use std::fs::{File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Read, Write};
-use std::path::{Path, PathBuf};
+use std::{
+    fmt,
+    fs::{File, OpenOptions},
+    io::{self, BufRead, BufReader, Read, Write},
+    path::{Path, PathBuf},
+};
 
-use time::OffsetDateTime;
-use time::macros::format_description;
+use time::{OffsetDateTime, macros::format_description};
 
 use crate::error::{Error, Result};
 
@@ -74,15 +75,10 @@ impl LogFile {
 }
 
 impl LogFolder {
-    /// Logs in `path` that begin with `header`; without a path nothing is written. An error says
-    /// that it could not do what is said in `doing`.
-    pub fn new(doing: &'static str, path: Option<PathBuf>, header: String) -> Self {
-        Self {
-            doing,
-            path,
-            header,
-            failed: None,
-        }
+    /// Logs in `path` that begin with `header`; without a path nothing is written. `doing` is for
+    /// errors: "cannot write the session log".
+    pub fn new(doing: &'static str, path: Option<PathBuf>, header: impl Into<String>) -> Self {
+        Self { doing, path, header: header.into(), failed: None }
     }
 
     /// Appends `line` to `log`.
@@ -124,10 +120,7 @@ pub fn read_lines<E: fmt::Display>(
     }
     let file = File::open(path).map_err(Error::io("open the log", &at))?;
     if about.len() > LOG_MAX {
-        return Err(Error::refused(
-            at,
-            "it is larger than 256 MiB, so it is not a log",
-        ));
+        return Err(Error::refused(at, "it is larger than 256 MiB, so it is not a log"));
     }
     // A log may grow while it is read; what came after the check above is not worth more memory.
     let mut lines = BufReader::new(file.take(LOG_MAX));
@@ -151,11 +144,11 @@ pub fn line_error(path: &Path, number: u64, why: impl fmt::Display) -> Error {
 }
 
 /// Appends all of `line` to `file` through `writer`, or nothing: half a line on a full disk would
-/// spoil the line after it, and with it the whole log for who reads it.
+/// spoil the line after it, and with it the whole log for its readers.
 fn append_whole(file: &File, mut writer: impl Write, line: &[u8]) -> io::Result<()> {
     let before = file.metadata()?.len();
     writer.write_all(line).inspect_err(|_| {
-        // What cannot be taken back is seen by whoever reads the log.
+        // If it cannot be removed, the readers of the log see it.
         let _ = file.set_len(before);
     })
 }
@@ -181,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn half_a_line_is_taken_back() {
+    fn half_a_line_is_removed() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("log");
         let mut options = OpenOptions::new();
@@ -195,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn the_header_stands_once_whoever_opens_the_file() {
+    fn header_is_written_once() {
         let folder = tempfile::tempdir().expect("a folder");
         let logs = folder.path().join("logs");
         for _ in 0..2 {

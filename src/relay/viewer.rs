@@ -3,20 +3,29 @@
 //! Its control thread and the hub change its state. Its counters have one writer, the source
 //! thread.
 
-use std::net::{SocketAddr, TcpStream, UdpSocket};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::{
+    net::{SocketAddr, TcpStream, UdpSocket},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
+    },
+};
 
 use time::OffsetDateTime;
 
-use crate::net::datagrams::kernel;
-use crate::net::{clock, lock};
-use crate::proto::relay::ViewerState;
-use crate::proto::relay::log::ViewerEnd;
-use crate::proto::relay::reports::{ReceiverReport, SenderReport, whole_us};
-use crate::proto::stream::StreamCounts;
-use crate::relay::atomic_histogram::AtomicHistogram;
-use crate::units::Moment;
+use crate::{
+    net::{clock, datagrams::kernel, lock},
+    proto::{
+        relay::{
+            ViewerState,
+            log::ViewerEnd,
+            reports::{ReceiverReport, SenderReport, whole_us},
+        },
+        stream::StreamCounts,
+    },
+    relay::atomic_histogram::AtomicHistogram,
+    units::Moment,
+};
 
 /// One viewer, from CONECTAR to its end.
 #[derive(Debug)]
@@ -130,7 +139,6 @@ impl Viewer {
     pub(super) fn sender_report(&self, input: &StreamCounts) -> SenderReport {
         let read = |number: &AtomicU64| number.load(Ordering::Relaxed);
         let hot = &self.hot;
-        let delay = hot.delay.histogram().delay(hot.delay.longest_us());
         // A late datagram takes its loss back, perhaps from a viewer that joined after the loss was
         // counted; the sum is below zero then.
         let rtp_lost = read(&hot.rtp_lost).cast_signed().max(0).cast_unsigned();
@@ -142,9 +150,7 @@ impl Viewer {
             cc: read(&hot.cc),
             rtp_lost: input.rtp.map(|_| rtp_lost),
             jitter_us: input.jitter_us.map(whole_us),
-            p50_us: delay.p50_us,
-            p99_us: delay.p99_us,
-            worst_us: delay.worst_us,
+            delay: hot.delay.percentiles(),
         }
     }
 }

@@ -4,65 +4,70 @@
 //! of numbers one of text. Text from outside is escaped as everywhere, and when a spreadsheet
 //! would take it for a formula, a `'` before it says that it is text.
 
-use std::net::SocketAddr;
+use std::time::Duration;
 
-use crate::text::escape;
-use crate::transfer::Counts;
-use crate::transfer::Record;
-use crate::transfer::Transfer;
-use crate::units::decimal_seconds;
-use crate::units::micros;
+use time::format_description::well_known::Rfc3339;
+
+use crate::{
+    text::escape,
+    transfer::{Counts, Record, Transfer},
+    units::{decimal_seconds, micros},
+};
+
+/// One column of a transfer's row.
+type CsvColumn = (&'static str, fn(&SessionOfRow<'_>, &Transfer) -> String);
 
 /// The columns before the counters.
-const BEFORE: [&str; 30] = [
-    "session",
-    "seat",
-    "released_at_utc",
-    "via",
-    "file",
-    "file_bytes",
-    "sha1",
-    "clients",
-    "sender",
-    "name",
-    "client_address",
-    "client_port",
-    "server_address",
-    "server_port",
-    "outcome",
-    "verified",
-    "reason",
-    "client_bytes",
-    "client_seconds",
-    "client_rate_mbit_per_s",
-    "server_bytes",
-    "server_seconds",
-    "server_rate_mbit_per_s",
-    "resumed_bytes",
-    "verified_seconds",
-    "durable_seconds",
-    "woke_us",
-    "first_server_us",
-    "first_client_us",
-    "first_client_clock",
+const BEFORE: [CsvColumn; 30] = [
+    ("session", |s, _| s.record.session.to_string()),
+    ("seat", |_, t| t.seat.to_string()),
+    ("released_at_utc", |s, _| s.released_at.to_owned()),
+    ("via", |s, _| s.record.via.to_string()),
+    ("file", |s, _| outside(s.record.file.name.as_str())),
+    ("file_bytes", |s, _| s.record.file.bytes.to_string()),
+    ("sha1", |s, _| s.record.file.sha1.to_string()),
+    ("clients", |s, _| s.record.clients.to_string()),
+    ("sender", |s, _| outside(s.record.sender.as_deref().unwrap_or_default())),
+    ("name", |_, t| outside(&t.name)),
+    ("client_address", |_, t| or_empty(t.client.map(|at| at.ip()))),
+    ("client_port", |_, t| or_empty(t.client.map(|at| at.port()))),
+    ("server_address", |_, t| or_empty(t.server.map(|at| at.ip()))),
+    ("server_port", |_, t| or_empty(t.server.map(|at| at.port()))),
+    ("outcome", |_, t| t.outcome.to_string()),
+    ("verified", |_, t| or_empty(t.verified.map(|yes| if yes { "yes" } else { "no" }))),
+    ("reason", |_, t| outside(t.reason.as_deref().unwrap_or_default())),
+    ("client_bytes", |_, t| or_empty(t.bytes_client)),
+    ("client_seconds", |_, t| seconds(t.seconds_client)),
+    ("client_rate_mbit_per_s", |_, t| rate(t.rate_client_mbit())),
+    ("server_bytes", |_, t| or_empty(t.bytes_server)),
+    ("server_seconds", |_, t| seconds(t.seconds_server)),
+    ("server_rate_mbit_per_s", |_, t| rate(t.rate_server_mbit())),
+    ("resumed_bytes", |_, t| t.bytes_resumed.to_string()),
+    ("verified_seconds", |_, t| seconds(t.seconds_verified)),
+    ("durable_seconds", |_, t| seconds(t.seconds_durable)),
+    ("woke_us", |_, t| or_empty(t.woke.map(micros))),
+    ("first_server_us", |_, t| or_empty(t.first_server.map(micros))),
+    ("first_client_us", |_, t| or_empty(t.first_client.map(|(_, at)| at.0))),
+    ("first_client_clock", |_, t| or_empty(t.first_client.map(|(clock, _)| clock.0))),
 ];
 
 /// The columns after them, of the whole session.
-const AFTER: [&str; 4] = [
-    "session_wake_skew_us",
-    "session_server_skew_us",
-    "session_client_skew_us",
-    "session_numbers",
+const AFTER: [CsvColumn; 4] = [
+    ("session_wake_skew_us", |s, _| s.skews[0].clone()),
+    ("session_server_skew_us", |s, _| s.skews[1].clone()),
+    ("session_client_skew_us", |s, _| s.skews[2].clone()),
+    ("session_numbers", |s, _| s.numbers.to_owned()),
 ];
 
 /// All transfers of `records`, with one header; lines end in CR LF, as the RFC has it.
 pub fn transfers(records: &[Record]) -> String {
-    let header = [&BEFORE[..], &Counts::LONG_NAMES, &AFTER].concat();
+    let names = |columns: &[CsvColumn]| columns.iter().map(|&(name, _)| name).collect::<Vec<_>>();
+    let header = [names(&BEFORE), Counts::LONG_NAMES.to_vec(), names(&AFTER)].concat();
     let mut csv = header.join(",") + "\r\n";
     for record in records {
-        let session = OfSession::new(record);
+        let session = SessionOfRow::new(record);
         for transfer in &record.transfers {
-            csv += &session.row(record, transfer).join(",");
+            csv += &session.row(transfer).join(",");
             csv += "\r\n";
         }
     }
@@ -71,82 +76,39 @@ pub fn transfers(records: &[Record]) -> String {
 
 /// What is the same in each row of a session; skews and identities look at every transfer, so
 /// they are computed once.
-struct OfSession {
+struct SessionOfRow<'a> {
+    record: &'a Record,
     released_at: String,
     skews: [String; 3],
     numbers: &'static str,
 }
 
-impl OfSession {
-    fn new(record: &Record) -> Self {
-        let released_at = record.released_at.and_then(|at| {
-            at.format(&time::format_description::well_known::Rfc3339)
-                .ok()
-        });
+impl<'a> SessionOfRow<'a> {
+    fn new(record: &'a Record) -> Self {
+        let released_at = record.released_at.and_then(|at| at.format(&Rfc3339).ok());
+        let hold = record.broken_identities().is_empty();
         Self {
+            record,
             released_at: released_at.unwrap_or_default(),
-            skews: [
-                or_empty(record.wake_skew_us()),
-                or_empty(record.skew_us()),
-                or_empty(record.skew_client_us()),
-            ],
-            numbers: match record.broken_identities().is_empty() {
-                true => "hold",
-                false => "INVALID",
-            },
+            skews: [record.wake_skew_us(), record.skew_us(), record.skew_client_us()].map(or_empty),
+            numbers: if hold { "hold" } else { "INVALID" },
         }
     }
 
-    fn row(&self, record: &Record, transfer: &Transfer) -> Vec<String> {
-        let seconds = |span: Option<std::time::Duration>| or_empty(span.map(decimal_seconds));
-        let address = |at: Option<SocketAddr>| or_empty(at.map(|at| at.ip()));
-        let port = |at: Option<SocketAddr>| or_empty(at.map(|at| at.port()));
-        let rate = |rate: Option<f64>| or_empty(rate.map(|rate| format!("{rate:.6}")));
-        let before: [String; BEFORE.len()] = [
-            record.session.to_string(),
-            transfer.seat.to_string(),
-            self.released_at.clone(),
-            record.via.to_string(),
-            outside(record.file.name.as_str()),
-            record.file.bytes.to_string(),
-            record.file.sha1.to_string(),
-            record.clients.to_string(),
-            outside(record.sender.as_deref().unwrap_or_default()),
-            outside(&transfer.name),
-            address(transfer.client),
-            port(transfer.client),
-            address(transfer.server),
-            port(transfer.server),
-            transfer.outcome.to_string(),
-            or_empty(transfer.verified.map(|yes| if yes { "yes" } else { "no" })),
-            outside(transfer.reason.as_deref().unwrap_or_default()),
-            or_empty(transfer.bytes_client),
-            seconds(transfer.seconds_client),
-            rate(transfer.rate_client_mbit()),
-            or_empty(transfer.bytes_server),
-            seconds(transfer.seconds_server),
-            rate(transfer.rate_server_mbit()),
-            transfer.bytes_resumed.to_string(),
-            seconds(transfer.seconds_verified),
-            seconds(transfer.seconds_durable),
-            or_empty(transfer.woke.map(micros)),
-            or_empty(transfer.first_server.map(micros)),
-            or_empty(transfer.first_client.map(|(_, at)| at.0)),
-            or_empty(transfer.first_client.map(|(clock, _)| clock.0)),
-        ];
-        let counts = transfer.counts.values();
-        let after: [String; AFTER.len()] = [
-            self.skews[0].clone(),
-            self.skews[1].clone(),
-            self.skews[2].clone(),
-            self.numbers.to_owned(),
-        ];
-        before
-            .into_iter()
-            .chain(counts.into_iter().map(or_empty))
-            .chain(after)
-            .collect()
+    fn row(&self, transfer: &Transfer) -> Vec<String> {
+        let cell = |(_, value): &CsvColumn| value(self, transfer);
+        let counts = transfer.counts.values().into_iter().map(or_empty);
+        let before = BEFORE.iter().map(cell);
+        before.chain(counts).chain(AFTER.iter().map(cell)).collect()
     }
+}
+
+fn seconds(span: Option<Duration>) -> String {
+    or_empty(span.map(decimal_seconds))
+}
+
+fn rate(mbit: Option<f64>) -> String {
+    or_empty(mbit.map(|mbit| format!("{mbit:.6}")))
 }
 
 fn or_empty(value: Option<impl ToString>) -> String {
@@ -172,7 +134,7 @@ mod tests {
     use crate::report::sample;
 
     #[test]
-    fn one_header_and_a_row_for_each_transfer() {
+    fn csv_has_one_header_and_a_row_for_each_transfer() {
         let csv = transfers(&[sample::session(1, 2, 80), sample::troubled()]);
         insta::assert_snapshot!(csv.replace("\r\n", "\n"), @r#"
         session,seat,released_at_utc,via,file,file_bytes,sha1,clients,sender,name,client_address,client_port,server_address,server_port,outcome,verified,reason,client_bytes,client_seconds,client_rate_mbit_per_s,server_bytes,server_seconds,server_rate_mbit_per_s,resumed_bytes,verified_seconds,durable_seconds,woke_us,first_server_us,first_client_us,first_client_clock,lost_datagrams,duplicate_datagrams,reordered_datagrams,jitter_us,retransmitted_bytes,from_server_bytes,from_peers_bytes,offered_datagrams,local_drop_datagrams,network_lost_datagrams,host_rx_drop_datagrams,delivered_datagrams,unique_datagrams,corrupt_datagrams,foreign_datagrams,late_datagrams,unheard_datagrams,reorder_extent_datagrams,loss_burst_datagrams,jitter_p50_us,jitter_p95_us,jitter_p99_us,delay_us,delay_max_us,session_wake_skew_us,session_server_skew_us,session_client_skew_us,session_numbers
@@ -188,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn text_from_outside_is_neither_a_formula_nor_another_field() {
+    fn outside_text_is_no_formula_and_no_second_field() {
         for (text, field) in [
             ("=1+1", "'=1+1"),
             (" =1+1", "' =1+1"),

@@ -2,16 +2,14 @@
 
 use std::time::Duration;
 
-use crate::cli::options;
-use crate::error::Error;
-use crate::error::Result;
-use crate::testbed::star::layout;
-use crate::testbed::star::layout::LinkRates;
-use crate::testbed::star::layout::Loss;
-use crate::testbed::star::layout::StarLayout;
-use crate::testbed::star::layout::Topology;
-use crate::testbed::star::layout::Traffic;
-use crate::units::Rate;
+use crate::{
+    error::{Error, Result},
+    testbed::star::{
+        layout,
+        layout::{LinkRates, Loss, StarLayout, Topology, Traffic},
+    },
+    units::{self, InvalidValue, Rate},
+};
 
 /// A star on a command line.
 #[derive(Clone, Debug, clap::Args)]
@@ -43,10 +41,10 @@ pub(crate) struct LinkArgs {
     #[arg(long = "host", value_parser = host_link, value_name = "HOST=UP/DOWN")]
     pub(crate) host_links: Vec<(usize, LinkRates)>,
     /// Which packets are lost: all, tcp or udp
-    #[arg(long, default_value = "all", value_name = "WHICH")]
+    #[arg(long, value_enum, default_value_t = Traffic::All, value_name = "WHICH")]
     pub(crate) loss_of: Traffic,
     /// Delay on the way out of each host, such as 5ms; needs the kernel's netem
-    #[arg(long, default_value = "0s", value_parser = options::span, value_name = "TIME")]
+    #[arg(long, default_value = "0s", value_parser = units::parse_duration, value_name = "TIME")]
     pub(crate) delay: Duration,
     /// A router in the middle, each host in a subnet of its own
     #[arg(long)]
@@ -60,14 +58,12 @@ pub(crate) struct LinkArgs {
 ///
 /// # Errors
 /// Anything else, with the value.
-pub(crate) fn host_link(text: &str) -> std::result::Result<(usize, LinkRates), String> {
-    let wrong = || format!("'{text}' is not HOST=RATE or HOST=UP/DOWN, such as 3=10mbit/50mbit");
-    let (host, link) = text.split_once('=').ok_or_else(wrong)?;
-    let host = host.parse().map_err(|_| wrong())?;
-    Ok((
-        host,
-        LinkRates::parse(link).map_err(|error| error.to_string())?,
-    ))
+pub(crate) fn host_link(text: &str) -> Result<(usize, LinkRates), InvalidValue> {
+    let expected = "HOST=RATE or HOST=UP/DOWN, such as 3=10mbit/50mbit";
+    let invalid = || InvalidValue::new("host link", text, expected);
+    let (host, link) = text.split_once('=').ok_or_else(invalid)?;
+    let host = host.parse().map_err(|_| invalid())?;
+    Ok((host, link.parse().map_err(|_| invalid())?))
 }
 
 impl LinkArgs {
@@ -90,23 +86,13 @@ impl LinkArgs {
             let there = layout.links.len();
             let Some(own) = layout.links.get_mut(*host) else {
                 return Err(Error::Usage {
-                    what: format!(
-                        "--host {host}: the hosts are 0 to {}",
-                        there.saturating_sub(1)
-                    ),
+                    what: format!("--host {host}: the hosts are 0 to {}", there.saturating_sub(1)),
                 });
             };
             *own = *link;
         }
-        layout.topology = if self.router {
-            Topology::Router
-        } else {
-            Topology::Switch
-        };
-        layout.loss = (loss > 0).then_some(Loss {
-            millionths: loss,
-            of: self.loss_of,
-        });
+        layout.topology = if self.router { Topology::Router } else { Topology::Switch };
+        layout.loss = (loss > 0).then_some(Loss { millionths: loss, of: self.loss_of });
         layout.delay = self.delay;
         layout.offloads = self.offloads;
         layout.check().map_err(usage)?;

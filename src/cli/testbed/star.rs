@@ -1,43 +1,39 @@
 //! `gatecast star`: an emulated star of hosts, for a while or until it is removed.
 
-use std::os::unix::process::CommandExt;
-use std::process::Child;
-use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering;
-use std::thread;
-use std::time::Duration;
+use std::{
+    os::unix::process::CommandExt,
+    process::{Child, Command},
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
 
 use clap::Subcommand;
 
-use crate::cli::output;
-use crate::cli::signals;
-use crate::cli::signals::Request;
-use crate::cli::testbed::links::StarLayoutArgs;
-use crate::error::Error;
-use crate::error::Result;
-use crate::net::clock;
-use crate::report::table::Align;
-use crate::report::table::Table;
-use crate::report::verdict::Verdict;
-use crate::testbed::star::build::Star;
-use crate::testbed::star::calibrate;
-use crate::testbed::star::cleanup;
-use crate::testbed::star::layout::StarLayout;
-use crate::testbed::star::namespace;
-use crate::testbed::star::rootless;
-use crate::testbed::star::setup;
-use crate::testbed::star::star_id::StarId;
-use crate::testbed::star::star_id::StarNode;
-use crate::testbed::study::work_folder;
+use crate::{
+    cli::{output, signals, testbed::links::StarLayoutArgs},
+    error::{Error, Result},
+    net::clock,
+    report::{
+        table::{Align, Table},
+        verdict::Verdict,
+    },
+    testbed::{
+        star::{
+            build::Star,
+            calibrate, cleanup,
+            layout::StarLayout,
+            namespace, rootless, setup,
+            star_id::{StarId, StarNode},
+        },
+        study::work_folder,
+    },
+};
 
 /// `gatecast star up|down|list|exec|run`
 #[derive(Debug, clap::Args)]
-#[command(
-    after_help = "Example: gatecast star run --hosts 4 --rate 100mbit -- sh -c \
-'gatecast star exec 0 -- iperf3 -s -1 & gatecast star exec 1 -- iperf3 -c 10.77.0.1'"
-)]
+#[command(after_help = "Example: gatecast star run --hosts 4 --rate 100mbit -- sh -c \
+'gatecast star exec 0 -- iperf3 -s -1 & gatecast star exec 1 -- iperf3 -c 10.77.0.1'")]
 pub(crate) struct StarArgs {
     /// What to do.
     #[command(subcommand)]
@@ -106,12 +102,7 @@ const VARIABLE: &str = "GATECAST_STAR";
 /// What is missing, wrong or not ours.
 pub(crate) fn run(args: &StarArgs) -> Result<Verdict> {
     match &args.action {
-        StarAction::Up {
-            layout,
-            keep,
-            dry_run,
-            calibrate,
-        } => {
+        StarAction::Up { layout, keep, dry_run, calibrate } => {
             let layout = layout.layout()?;
             if *dry_run {
                 return show_plan(&layout);
@@ -120,11 +111,7 @@ pub(crate) fn run(args: &StarArgs) -> Result<Verdict> {
         }
         StarAction::Down { name } => down(*name),
         StarAction::List => list(),
-        StarAction::Exec {
-            star,
-            host,
-            command,
-        } => Err(exec(*star, *host, command)),
+        StarAction::Exec { star, host, command } => Err(exec(*star, *host, command)),
         StarAction::Run { layout, command } => run_beside(&layout.layout()?, command),
     }
 }
@@ -134,30 +121,10 @@ pub(crate) fn run(args: &StarArgs) -> Result<Verdict> {
 /// # Errors
 /// Why that cannot be.
 pub(crate) fn need_root() -> Result<()> {
-    match rootless::is_root() {
-        true => Ok(()),
-        false => Err(rootless::enter()),
+    if rootless::is_root() {
+        return Ok(());
     }
-}
-
-/// A flag that the first Ctrl-C sets.
-///
-/// # Errors
-/// The system refuses the handlers or a thread.
-pub(crate) fn stop_flag() -> Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let (requests, flag) = (signals::listen()?, Arc::clone(&stop));
-    thread::Builder::new()
-        .name("stop".to_owned())
-        .spawn(move || {
-            for request in requests {
-                if request == Request::Stop {
-                    flag.store(true, Ordering::Relaxed);
-                }
-            }
-        })
-        .map_err(Error::io("start the signal thread", "this process"))?;
-    Ok(stop)
+    Err(rootless::enter())
 }
 
 fn show_plan(layout: &StarLayout) -> Result<Verdict> {
@@ -183,12 +150,12 @@ fn up(layout: &StarLayout, keep: bool, calibrate: bool) -> Result<Verdict> {
         ));
     }
     need_root()?;
-    let stop = stop_flag()?;
+    let stop = signals::stop_flag()?;
     let began = clock::now();
     let star = Star::build(layout, &stop)?;
     let took = clock::now().since(began);
     let hosts = layout.links.len();
-    output::say(format_args!(
+    output::eprintln(format_args!(
         "star {} is up: {hosts} hosts in {:.2} s",
         star.id(),
         took.as_secs_f64()
@@ -204,10 +171,10 @@ fn up(layout: &StarLayout, keep: bool, calibrate: bool) -> Result<Verdict> {
     }
     if keep {
         let id = star.keep();
-        output::say(format_args!("remove it with: gatecast star down {id}"));
+        output::eprintln(format_args!("remove it with: gatecast star down {id}"));
         return Ok(Verdict::AllVerified);
     }
-    output::say("Ctrl-C removes it");
+    output::eprintln("Ctrl-C removes it");
     while !stop.load(Ordering::Relaxed) {
         thread::sleep(POLL_INTERVAL);
     }
@@ -219,7 +186,7 @@ fn remove(star: Star) -> Result<()> {
     let began = clock::now();
     star.down()?;
     let took = clock::now().since(began);
-    output::say(format_args!("star is down in {:.2} s", took.as_secs_f64()));
+    output::eprintln(format_args!("star is down in {:.2} s", took.as_secs_f64()));
     Ok(())
 }
 
@@ -248,10 +215,7 @@ fn down(name: Option<StarId>) -> Result<Verdict> {
     if let Some(name) = name
         && !found.iter().any(|star| star.id == name)
     {
-        return Err(Error::refused(
-            "the star",
-            format!("there is no star {name}"),
-        ));
+        return Err(Error::refused("the star", format!("there is no star {name}")));
     }
     let mut removed = 0;
     for star in &found {
@@ -264,43 +228,35 @@ fn down(name: Option<StarId>) -> Result<Verdict> {
             if name.is_some() {
                 return Err(Error::refused("the star", spared));
             }
-            output::say(format_args!("{spared}: spared"));
+            output::eprintln(format_args!("{spared}: spared"));
             continue;
         }
         cleanup::remove(&star.namespaces)?;
-        output::say(format_args!(
+        output::eprintln(format_args!(
             "star {} removed: {} namespaces",
             star.id,
             star.namespaces.len()
         ));
         removed += 1;
     }
-    let folders = if name.is_none() {
-        work_folder::remove_leftovers()
-    } else {
-        0
-    };
+    let folders = if name.is_none() { work_folder::remove_leftovers() } else { 0 };
     if folders > 0 {
-        output::say(format_args!(
-            "{folders} working folders of killed studies removed"
-        ));
+        output::eprintln(format_args!("{folders} working folders of killed studies removed"));
     }
     if removed + folders == 0 {
-        output::say("nothing to remove");
+        output::eprintln("nothing to remove");
     }
     Ok(Verdict::AllVerified)
 }
 
 fn list() -> Result<Verdict> {
-    let mut table = Table::new(&[
-        ("star", Align::Left),
-        ("hosts", Align::Right),
-        ("owner", Align::Left),
-    ]);
+    let mut table =
+        Table::new(&[("star", Align::Left), ("hosts", Align::Right), ("owner", Align::Left)]);
     for star in cleanup::find() {
-        let owner = match star.owner_lives {
-            true => format!("process {}", star.id.process),
-            false => "has ended".to_owned(),
+        let owner = if star.owner_lives {
+            format!("process {}", star.id.process)
+        } else {
+            "has ended".to_owned()
         };
         let hosts = star.namespaces.len().saturating_sub(1);
         table.row([star.id.to_string(), hosts.to_string(), owner]);
@@ -320,9 +276,7 @@ fn exec(star: Option<StarId>, host: usize, command: &[String]) -> Error {
         return Error::refused("the star", format!("star {id} has no host {host}"));
     }
     let [program, arguments @ ..] = command else {
-        return Error::Usage {
-            what: "no program".to_owned(),
-        };
+        return Error::Usage { what: "no program".to_owned() };
     };
     // The thread that entered the host becomes the program, and with it the whole process.
     let failed = namespace::enter(&namespace::path_of(&namespace), || {
@@ -354,20 +308,18 @@ fn which(star: Option<StarId>) -> Result<StarId> {
 
 fn run_beside(layout: &StarLayout, command: &[String]) -> Result<Verdict> {
     need_root()?;
-    let stop = stop_flag()?;
+    let stop = signals::stop_flag()?;
     let star = Star::build(layout, &stop)?;
     star.start_loss()?;
     let [program, arguments @ ..] = command else {
-        return Err(Error::Usage {
-            what: "no program".to_owned(),
-        });
+        return Err(Error::Usage { what: "no program".to_owned() });
     };
     let child = Command::new(program)
         .args(arguments)
         .env(VARIABLE, star.id().to_string())
         .spawn()
         .map_err(Error::io("start the program", program))?;
-    let code = attend(child, &stop)?;
+    let code = wait_for_exit(child, &stop)?;
     star.down()?;
     match code {
         _ if stop.load(Ordering::Relaxed) => Ok(Verdict::Interrupted),
@@ -378,7 +330,7 @@ fn run_beside(layout: &StarLayout, command: &[String]) -> Result<Verdict> {
 }
 
 /// Waits for the program; its exit code, or `None` when a signal ended it.
-fn attend(mut child: Child, stop: &AtomicBool) -> Result<Option<i32>> {
+fn wait_for_exit(mut child: Child, stop: &AtomicBool) -> Result<Option<i32>> {
     let mut deadline = None;
     loop {
         let status = child.try_wait();

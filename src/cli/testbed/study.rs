@@ -1,74 +1,63 @@
 //! `gatecast study`: every way of sending on the same links, against the same bound.
 
-use std::fs;
-use std::path::Path;
-use std::path::PathBuf;
-use std::str::FromStr;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
 
-use crate::cli::output;
-use crate::cli::testbed::links::LinkArgs;
-use crate::cli::testbed::star;
-use crate::error::Error;
-use crate::error::Result;
-use crate::report::verdict::Verdict;
-use crate::session::Via;
-use crate::testbed::star::calibrate;
-use crate::testbed::star::host;
-use crate::testbed::star::host::Host;
-use crate::testbed::star::layout::LinkRates;
-use crate::testbed::star::layout::parse_loss;
-use crate::testbed::star::setup;
-use crate::testbed::study::contender::Contender;
-use crate::testbed::study::contender::multicast;
-use crate::testbed::study::contender::native::Native;
-use crate::testbed::study::contender::nginx;
-use crate::testbed::study::contender::nginx::Nginx;
-use crate::testbed::study::contender::torrent::TorrentClient;
-use crate::testbed::study::environment::Environment;
-use crate::testbed::study::figure;
-use crate::testbed::study::grid;
-use crate::testbed::study::grid::Grid;
-use crate::testbed::study::grid::Preset;
-use crate::testbed::study::page;
-use crate::testbed::study::results::Results;
-use crate::testbed::study::runner::Study;
-use crate::testbed::study::runner::Testbed;
-use crate::testbed::study::table;
-use crate::units::Bytes;
-use crate::units::Rate;
+use crate::{
+    cli::{
+        output, signals,
+        testbed::{links::LinkArgs, star},
+    },
+    error::{Error, Result},
+    report::verdict::Verdict,
+    session::Via,
+    testbed::{
+        star::{
+            calibrate, host,
+            host::Host,
+            layout::{LinkRates, parse_loss},
+            setup,
+        },
+        study::{
+            contender::{
+                Contender, multicast, native::Native, nginx, nginx::Nginx, torrent::TorrentClient,
+            },
+            environment::Environment,
+            figure,
+            grid::{ClientCounts, Grid, Preset},
+            page,
+            results::Results,
+            runner::{Study, Testbed},
+            table,
+        },
+    },
+    text::escape,
+    units::{Bytes, Rate},
+};
 
 /// `gatecast study [FILE]`
 #[derive(Debug, clap::Args)]
-#[command(
-    after_help = "Example: gatecast study --clients 1,2,4,8,13 --via tcp --rate 100mbit \
---runs 3 --out study"
-)]
+#[command(after_help = "Example: gatecast study --clients 1,2,4,8,13 --via tcp --rate 100mbit \
+--runs 3 --out study")]
 pub(crate) struct StudyArgs {
     /// The file to send; generated, of the sizes of --size, unless given
     pub(crate) file: Option<PathBuf>,
     /// A study that is set up already: peers (10 MB, 1 to 13 clients), router (6 clients, each in
     /// a subnet of its own) or loss (0, 0.1, 1 and 5 %); other options change it
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_enum, hide_possible_values = true, value_name = "NAME")]
     pub(crate) preset: Option<Preset>,
     /// Numbers of clients, such as 1,2,4 or 1-13 [default: 1,2,4,8,13]
-    #[arg(long, value_parser = List::<u16>::clients, value_name = "LIST")]
-    pub(crate) clients: Option<List<u16>>,
+    #[arg(long, value_name = "LIST")]
+    pub(crate) clients: Option<ClientCounts>,
     /// What to compare: tcp, udp, multicast, swarm, http; nginx (with one curl a host), uftp,
     /// udpcast, aria2, libtorrent
-    #[arg(
-        long,
-        default_value = "tcp",
-        value_delimiter = ',',
-        value_name = "LIST"
-    )]
+    #[arg(long, default_value = "tcp", value_delimiter = ',', value_name = "LIST")]
     pub(crate) via: Vec<String>,
     /// Sizes of generated files, such as 10MB,100MB [default: 10MB]
-    #[arg(
-        long,
-        value_delimiter = ',',
-        value_name = "LIST",
-        conflicts_with = "file"
-    )]
+    #[arg(long, value_delimiter = ',', value_name = "LIST", conflicts_with = "file")]
     pub(crate) size: Vec<Bytes>,
     /// Rates of the links, such as 10mbit,100mbit [default: 100mbit]
     #[arg(long, value_delimiter = ',', value_name = "LIST")]
@@ -103,17 +92,7 @@ pub(crate) struct StudyArgs {
     pub(crate) json: bool,
 }
 
-/// A list that is one value on the command line.
-#[derive(Clone, Debug)]
-pub(crate) struct List<T>(pub Vec<T>);
-
-impl List<u16> {
-    fn clients(text: &str) -> std::result::Result<Self, String> {
-        grid::parse_clients(text).map(Self)
-    }
-}
-
-/// What a study is when nobody says.
+/// What a study measures unless it is told.
 const CLIENTS: [u16; 5] = [1, 2, 4, 8, 13];
 const SIZE: u64 = 10_000_000;
 const RATE: u64 = 100_000_000;
@@ -138,14 +117,14 @@ pub(crate) fn run(args: &StudyArgs) -> Result<Verdict> {
         None => None,
     };
     star::need_root()?;
-    let stop = star::stop_flag()?;
+    let stop = signals::stop_flag()?;
     fs::create_dir_all(&args.out).map_err(Error::io("make the folder", args.out.display()))?;
     let path = args.out.join("results.json");
     let mut results = begin(args, grid, &links, given.is_some(), &path)?;
     let layout = |hosts, rate, loss| links.layout(hosts, rate, loss);
     let study = Study {
         contenders: &contenders,
-        ground: match &given {
+        testbed: match &given {
             Some(hosts) => Testbed::Given(hosts),
             None => Testbed::Stars(&layout),
         },
@@ -156,8 +135,10 @@ pub(crate) fn run(args: &StudyArgs) -> Result<Verdict> {
             (None, None) => calibrate::TOLERANCE,
             (None, Some(_)) => calibrate::TOLERANCE_FOREIGN,
         },
+        stop: &stop,
+        progress: |line| output::eprintln(line),
     };
-    let done = study.run(&mut results, &stop, &|line| output::say(line));
+    let done = study.run(&mut results);
     publish(&results, &args.out)?;
     done?;
     if args.json {
@@ -165,57 +146,46 @@ pub(crate) fn run(args: &StudyArgs) -> Result<Verdict> {
     } else {
         output::print(&table::table(&results))?;
     }
-    Ok(match results.all_proven() {
-        true => Verdict::AllVerified,
-        false => Verdict::SomeFailed,
-    })
+    Ok(if results.all_proven() { Verdict::AllVerified } else { Verdict::SomeFailed })
 }
 
 fn grid(args: &StudyArgs) -> Result<Grid> {
-    let one_to_13: Vec<u16> = (1..=13).collect();
-    let (clients, losses): (&[u16], &[u32]) = match args.preset {
-        Some(Preset::Peers) => (&one_to_13, &[0]),
-        Some(Preset::Router) => (&[1, 2, 3, 4, 5, 6], &[0]),
-        Some(Preset::Loss) => (&[4], &[0, 1000, 10_000, 50_000]),
-        None => (&CLIENTS, &[0]),
-    };
-    let or = |given: &[u32], preset: &[u32]| match given {
-        [] => preset.to_vec(),
-        given => given.to_vec(),
+    let (clients, losses): (Vec<u16>, Vec<u32>) = match args.preset {
+        Some(Preset::Peers) => ((1..=13).collect(), vec![0]),
+        Some(Preset::Router) => ((1..=6).collect(), vec![0]),
+        Some(Preset::Loss) => (vec![4], vec![0, 1000, 10_000, 50_000]),
+        None => (CLIENTS.to_vec(), vec![0]),
     };
     let bytes = match &args.file {
         Some(path) => vec![size_of(path)?],
-        None if args.size.is_empty() => vec![SIZE],
-        None => args.size.iter().map(|size| size.0).collect(),
+        None => or_else(args.size.iter().map(|size| size.0).collect(), vec![SIZE]),
     };
     if bytes.contains(&0) {
-        return Err(Error::Usage {
-            what: "the file must have at least 1 byte".to_owned(),
-        });
+        return Err(Error::Usage { what: "the file must have at least 1 byte".to_owned() });
     }
+    let given = args.clients.as_ref();
     Grid {
-        clients: match &args.clients {
-            Some(list) => list.0.clone(),
-            None => clients.to_vec(),
-        },
+        clients: given.map_or(clients, |ClientCounts(counts)| counts.clone()),
         ways: args.via.clone(),
         bytes,
-        rates: match &args.rate[..] {
-            [] => vec![RATE],
-            rates => rates.iter().map(|rate| rate.0).collect(),
-        },
-        losses: or(&args.loss, losses),
+        rates: or_else(args.rate.iter().map(|rate| rate.0).collect(), vec![RATE]),
+        losses: or_else(args.loss.clone(), losses),
         runs: args.runs,
     }
     .checked()
 }
 
+/// `given`, or where nothing is given `preset`.
+fn or_else<T>(given: Vec<T>, preset: Vec<T>) -> Vec<T> {
+    if given.is_empty() { preset } else { given }
+}
+
 fn size_of(path: &Path) -> Result<u64> {
     let about = fs::metadata(path).map_err(Error::io("read the file", path.display()))?;
-    match about.is_file() {
-        true => Ok(about.len()),
-        false => Err(Error::refused(path.display(), "it is not a file")),
+    if !about.is_file() {
+        return Err(Error::refused(path.display(), "it is not a file"));
     }
+    Ok(about.len())
 }
 
 fn contenders(args: &StudyArgs) -> Result<Vec<Box<dyn Contender>>> {
@@ -227,23 +197,16 @@ fn contenders(args: &StudyArgs) -> Result<Vec<Box<dyn Contender>>> {
         if let Some(foreign) = TorrentClient::of(name) {
             return Ok(Box::new(foreign));
         }
-        if let Some(rival) = multicast::ALL
-            .into_iter()
-            .find(|rival| rival.name() == name)
-        {
+        if let Some(rival) = multicast::ALL.into_iter().find(|rival| rival.name() == name) {
             return Ok(Box::new(rival));
         }
         let via = Via::from_str(name).map_err(|error| Error::Usage {
             what: format!(
                 "--via '{}': {error}, nginx, uftp, udpcast, aria2 or libtorrent",
-                crate::text::escape(name)
+                escape(name)
             ),
         })?;
-        Ok(Box::new(Native {
-            via,
-            program: program.clone(),
-            congestion: args.congestion.clone(),
-        }))
+        Ok(Box::new(Native { via, program: program.clone(), congestion: args.congestion.clone() }))
     };
     args.via.iter().map(contender).collect()
 }
@@ -256,10 +219,8 @@ fn given(path: &Path, grid: &Grid, links: &LinkArgs) -> Result<Vec<Host>> {
             "--hosts-from: the links have one --rate, the one they were built with".into(),
         );
     };
-    let link = LinkRates {
-        up: links.up.unwrap_or(Rate(rate)),
-        down: links.down.unwrap_or(Rate(rate)),
-    };
+    let link =
+        LinkRates { up: links.up.unwrap_or(Rate(rate)), down: links.down.unwrap_or(Rate(rate)) };
     let mut hosts = host::read(path, link)?;
     for (number, link) in &links.host_links {
         match hosts.get_mut(*number) {
@@ -284,15 +245,11 @@ fn begin(
     path: &Path,
 ) -> Result<Results> {
     let mut environment = Environment::here(std::env::args().collect());
-    environment.middle = match (is_given, links.router) {
-        (true, _) => "given".to_owned(),
-        (false, true) => "router".to_owned(),
-        (false, false) => "switch".to_owned(),
-    };
-    environment.offloads = match (is_given, links.offloads) {
-        (true, _) => "-".to_owned(),
-        (false, true) => "on".to_owned(),
-        (false, false) => "off".to_owned(),
+    let pick = |set: bool, yes: &str, no: &str| if set { yes } else { no }.to_owned();
+    (environment.middle, environment.offloads) = if is_given {
+        ("given".to_owned(), "-".to_owned())
+    } else {
+        (pick(links.router, "router", "switch"), pick(links.offloads, "on", "off"))
     };
     if !is_given {
         let queue =
@@ -304,20 +261,16 @@ fn begin(
         return Ok(Results::new(environment, grid, about));
     }
     let mut earlier = Results::read(path)?;
+    // More repeats of the same are the same study.
+    earlier.grid.runs = grid.runs;
     if earlier.links != about || earlier.grid != grid {
-        let mut same_but_runs = earlier.grid.clone();
-        same_but_runs.runs = grid.runs;
-        // More repeats of the same are the same study.
-        if earlier.links != about || same_but_runs != grid {
-            return Err(Error::refused(
-                path.display(),
-                "it is of another study; give another --out, or --fresh to forget it",
-            ));
-        }
-        earlier.grid = grid;
+        return Err(Error::refused(
+            path.display(),
+            "it is of another study; give another --out, or --fresh to forget it",
+        ));
     }
     let there = earlier.measurements.len();
-    output::say(format_args!("going on: {there} runs are there already"));
+    output::eprintln(format_args!("going on: {there} runs are there already"));
     earlier.environment = environment;
     Ok(earlier)
 }
@@ -325,47 +278,22 @@ fn begin(
 /// What makes the links and the runs, beside the grid: two studies that differ in it are two.
 fn describe(args: &StudyArgs, links: &LinkArgs, environment: &Environment) -> String {
     let mut parts = vec![format!("{} in the middle", environment.middle)];
-    let mut say = |condition: bool, text: String| {
-        if condition {
-            parts.push(text);
-        }
-    };
-    say(
-        environment.offloads != "-",
-        format!("offloads {}", environment.offloads),
-    );
-    say(
-        links.up.is_some(),
-        format!("up {}", links.up.unwrap_or(Rate(1))),
-    );
-    say(
-        links.down.is_some(),
-        format!("down {}", links.down.unwrap_or(Rate(1))),
-    );
-    for (host, link) in &links.host_links {
-        say(
-            true,
-            format!("host {host}: {} up, {} down", link.up, link.down),
-        );
+    if environment.offloads != "-" {
+        parts.push(format!("offloads {}", environment.offloads));
     }
-    say(!links.delay.is_zero(), format!("delay {:?}", links.delay));
-    let of = format!("loss of {} packets only", links.loss_of);
-    say(
-        links.loss_of != crate::testbed::star::layout::Traffic::All,
-        of,
-    );
-    if let Some(name) = &args.congestion {
-        say(
-            true,
-            format!("congestion control {}", crate::text::escape(name)),
-        );
+    parts.extend(links.up.map(|rate| format!("up {rate}")));
+    parts.extend(links.down.map(|rate| format!("down {rate}")));
+    let own = links.host_links.iter();
+    parts
+        .extend(own.map(|(host, link)| format!("host {host}: {} up, {} down", link.up, link.down)));
+    if !links.delay.is_zero() {
+        parts.push(format!("delay {:?}", links.delay));
     }
-    if let Some(file) = &args.file {
-        say(
-            true,
-            format!("file {}", crate::text::escape(&file.display().to_string())),
-        );
-    }
+    parts.extend(links.loss_of.name().map(|name| format!("loss of {name} packets only")));
+    let congestion = args.congestion.as_ref();
+    parts.extend(congestion.map(|name| format!("congestion control {}", escape(name))));
+    let file = args.file.as_ref();
+    parts.extend(file.map(|file| format!("file {}", escape(&file.display().to_string()))));
     parts.join(", ")
 }
 
@@ -384,7 +312,7 @@ fn publish(results: &Results, out: &Path) -> Result<()> {
         write(&format!("{}.svg", figure.name), &figure.chart.to_svg())?;
     }
     write("report.html", &page::html(results, &figures))?;
-    output::say(format_args!(
+    output::eprintln(format_args!(
         "results.json, results.csv, report.html and {} plots are in {}",
         figures.len(),
         out.display()

@@ -1,7 +1,6 @@
 //! A batch of received datagrams.
 
-use std::fmt;
-use std::net::SocketAddr;
+use std::{fmt, net::SocketAddr};
 
 use crate::units::Moment;
 
@@ -17,9 +16,9 @@ pub struct DatagramBatch {
 pub struct Datagram<'a> {
     /// What it holds.
     pub bytes: &'a [u8],
-    /// When the system had it, or when it was read where the system does not tell.
+    /// When the system received it, or when it was read where the system does not tell.
     pub at: Moment,
-    /// Who sent it.
+    /// Its sender.
     pub from: SocketAddr,
 }
 
@@ -77,7 +76,7 @@ impl DatagramBatch {
         })
     }
 
-    /// Keeps the datagrams that `keep` says.
+    /// Keeps the datagrams for which `keep` is true.
     pub fn retain(&mut self, mut keep: impl FnMut(SocketAddr, Moment) -> bool) {
         self.entries.retain(|entry| keep(entry.from, entry.at));
     }
@@ -89,8 +88,6 @@ impl DatagramBatch {
 
 impl fmt::Debug for DatagramBatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Batch")
-            .field("entries", &self.entries)
-            .finish_non_exhaustive()
+        f.debug_struct("Batch").field("entries", &self.entries).finish_non_exhaustive()
     }
 }

@@ -6,14 +6,18 @@
 //! datagram at a time on plain std, and the moment is that of the read. Here is the receiving side;
 //! [`send_batch`] sends.
 
-use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
-use crate::error::{Error, Result};
-use crate::net::clock;
-use crate::units::Moment;
+use crate::{
+    error::{Error, Result},
+    net::clock,
+    units::Moment,
+};
 
 mod batch;
 #[cfg(all(target_os = "linux", feature = "sockopt"))]
@@ -70,14 +74,8 @@ impl BatchSocket {
         let room = options::enlarge_receive_buffer(&socket, QUEUE);
         log::debug!("{addr}: receive buffer of {room} bytes");
         kernel::stamp_received(&socket);
-        let addr = socket
-            .local_addr()
-            .map_err(Error::io("receive datagrams at", addr))?;
-        Ok(Self {
-            socket,
-            addr,
-            patience_us: AtomicU64::new(0),
-        })
+        let addr = socket.local_addr().map_err(Error::io("receive datagrams at", addr))?;
+        Ok(Self { socket, addr, patience_us: AtomicU64::new(0) })
     }
 
     /// The address, with the port that the system chose for port 0.
@@ -90,10 +88,10 @@ impl BatchSocket {
         &self.socket
     }
 
-    /// Waits for a datagram for `patience` and takes it, and what else is there, into `batch`.
+    /// Waits for a datagram for `patience` and receives it, and what else is there, into `batch`.
     ///
     /// # Errors
-    /// The system's; that nothing came is none.
+    /// Any socket error. A timeout returns `Ok(0)`.
     pub fn receive(&self, batch: &mut DatagramBatch, patience: Duration) -> io::Result<usize> {
         // Zero would mean for ever.
         let patience = patience.max(Duration::from_millis(1));
@@ -104,10 +102,10 @@ impl BatchSocket {
         self.receive_into(batch, true)
     }
 
-    /// Takes what is there, and waits for nothing.
+    /// Receives what is there, without waiting.
     ///
     /// # Errors
-    /// The system's; that nothing is there is none.
+    /// Any socket error. An empty queue returns `Ok(0)`.
     pub fn collect(&self, batch: &mut DatagramBatch) -> io::Result<usize> {
         self.receive_into(batch, false)
     }
@@ -162,8 +160,8 @@ impl BatchSocket {
     }
 }
 
-/// How long old datagrams are thrown away for at most. A full queue takes a few milliseconds of a
-/// processor; how long those take on a busy host nobody knows, and a viewer waits for it.
+/// How long old datagrams are thrown away for at most, while a viewer waits. A full queue takes a few
+/// milliseconds of a processor, and a busy host may be slow to give them.
 const DISCARD_LIMIT: Duration = Duration::from_millis(900);
 
 /// More bytes than a queue holds: the system counts double what it is asked for.

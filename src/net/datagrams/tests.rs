@@ -1,8 +1,10 @@
 use std::net::IpAddr;
 
 use super::*;
-use crate::net::datagrams::batch::ReceivedSlot;
-use crate::net::datagrams::send_batch::{SendBatch, connected_socket};
+use crate::net::datagrams::{
+    batch::ReceivedSlot,
+    send_batch::{SendBatch, connected_socket},
+};
 
 const LOCAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
@@ -16,18 +18,14 @@ fn pair() -> (UdpSocket, BatchSocket) {
 fn fill(inbox: &BatchSocket, batch: &mut DatagramBatch, count: usize) {
     let deadline = clock::now().after(Duration::from_secs(10));
     while batch.len() < count && clock::now() < deadline {
-        inbox
-            .receive(batch, Duration::from_millis(100))
-            .expect("readable");
+        inbox.receive(batch, Duration::from_millis(100)).expect("readable");
     }
     assert_eq!(batch.len(), count);
 }
 
 #[test]
 fn datagrams_of_any_size_arrive_as_they_were_sent() {
-    let sizes = [
-        1, 0, 1316, 1316, 1316, 564, 1316, 188, 188, 40_000, 65_507, 3, 3,
-    ];
+    let sizes = [1, 0, 1316, 1316, 1316, 564, 1316, 188, 188, 40_000, 65_507, 3, 3];
     let (there, inbox) = pair();
     let mut sent = DatagramBatch::new(sizes.len());
     for (n, &size) in sizes.iter().enumerate() {
@@ -35,10 +33,7 @@ fn datagrams_of_any_size_arrive_as_they_were_sent() {
     }
     fill(&inbox, &mut sent, sizes.len());
     assert!(sent.is_full());
-    assert!(
-        sent.iter()
-            .all(|d| d.from == there.local_addr().expect("bound"))
-    );
+    assert!(sent.iter().all(|d| d.from == there.local_addr().expect("bound")));
     // And once more, as a parcel.
     let (there, inbox) = pair();
     let parcel = SendBatch::of(&sent);
@@ -51,7 +46,7 @@ fn datagrams_of_any_size_arrive_as_they_were_sent() {
 }
 
 #[test]
-fn a_datagram_came_when_the_system_had_it_and_not_when_it_was_read() {
+fn datagram_has_the_time_of_its_arrival() {
     if !BATCHED {
         return;
     }
@@ -75,16 +70,11 @@ fn a_datagram_came_when_the_system_had_it_and_not_when_it_was_read() {
 }
 
 #[test]
-fn a_run_ends_with_a_shorter_datagram_and_at_the_systems_limits() {
+fn run_ends_at_shorter_datagram_and_system_limits() {
     let of = |sizes: &[usize]| {
         let mut batch = DatagramBatch::new(sizes.len());
         for (slot, &len) in sizes.iter().enumerate() {
-            batch.entries.push(ReceivedSlot {
-                slot,
-                len,
-                at: Moment(0),
-                from: LOCAL,
-            });
+            batch.entries.push(ReceivedSlot { slot, len, at: Moment(0), from: LOCAL });
         }
         let parcel = SendBatch::of(&batch);
         let runs: Vec<usize> = parcel.runs().iter().map(|r| r.datagrams.len()).collect();
@@ -107,7 +97,7 @@ fn a_run_ends_with_a_shorter_datagram_and_at_the_systems_limits() {
 }
 
 #[test]
-fn what_came_before_is_thrown_away() {
+fn old_datagrams_are_discarded() {
     let (there, inbox) = pair();
     for _ in 0..50 {
         there.send(b"old").expect("sent");
@@ -120,7 +110,7 @@ fn what_came_before_is_thrown_away() {
 }
 
 #[test]
-fn what_came_before_is_thrown_away_however_late_that_is_begun() {
+fn old_datagrams_are_discarded_however_late() {
     let (there, inbox) = pair();
     let mut batch = DatagramBatch::new(8);
     // Linux begins to stamp a moment after the first socket of the host asks for it.
@@ -136,16 +126,14 @@ fn what_came_before_is_thrown_away_however_late_that_is_begun() {
         there.send(b"new").expect("sent");
         let thrown = inbox.discard(&mut batch, moment).expect("readable");
         let kept: Vec<&[u8]> = batch.iter().map(|datagram| datagram.bytes).collect();
-        match BATCHED {
-            true if (thrown, &*kept) == (50, &[b"new"]) => return,
-            // Nobody tells what is old there: all that waits is.
-            false => return assert_eq!((thrown, kept.len()), (51, 0)),
-            true => {}
+        if !BATCHED {
+            // There is no way to know what is old: all that waits is thrown away.
+            return assert_eq!((thrown, kept.len()), (51, 0));
         }
-        assert!(
-            clock::now() < deadline,
-            "{thrown} thrown away, kept {kept:?}"
-        );
+        if (thrown, &*kept) == (50, &[b"new"]) {
+            return;
+        }
+        assert!(clock::now() < deadline, "{thrown} thrown away, kept {kept:?}");
         // Whatever it left is not the next turn's.
         while inbox.collect(&mut batch).expect("readable") > 0 {
             batch.clear();
@@ -154,7 +142,7 @@ fn what_came_before_is_thrown_away_however_late_that_is_begun() {
 }
 
 #[test]
-fn a_full_queue_is_counted_by_the_system() {
+fn drops_of_a_full_queue_are_counted() {
     if !cfg!(target_os = "linux") {
         return;
     }
@@ -172,7 +160,7 @@ fn a_full_queue_is_counted_by_the_system() {
 }
 
 #[test]
-fn a_refusal_is_told_to_who_sends() {
+fn refusal_is_an_error_of_a_later_send() {
     let closed = UdpSocket::bind(LOCAL).expect("a free port");
     let addr = closed.local_addr().expect("bound");
     drop(closed);
@@ -187,7 +175,7 @@ fn a_refusal_is_told_to_who_sends() {
 }
 
 #[test]
-fn a_group_is_joined() {
+fn group_is_joined() {
     let group = SocketAddr::from(([239, 255, 77, 19], 0));
     let inbox = match BatchSocket::bind(group, Some(Ipv4Addr::LOCALHOST)) {
         Ok(inbox) => inbox,

@@ -9,18 +9,14 @@ pub struct PieceLayout {
     pub bytes: u64,
     /// Length of a piece, bytes.
     pub piece: u32,
-    /// Length of a block, bytes; [`BLOCK`] on the wire, a whole piece in a simulation.
+    /// Length of a block, bytes; [`BLOCK_LEN`] on the wire, a whole piece in a simulation.
     pub block: u32,
 }
 
 impl PieceLayout {
     /// A file of `bytes` in pieces of `piece`, as it is on the wire.
     pub fn new(bytes: u64, piece: u32) -> Self {
-        Self {
-            bytes,
-            piece,
-            block: BLOCK_LEN,
-        }
+        Self { bytes, piece, block: BLOCK_LEN }
     }
 
     /// How many pieces there are.

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 /// What a client asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Request {
+pub enum LabRequest {
     /// The names of the files.
     List,
     /// The file that the next transfers send.
@@ -51,7 +51,7 @@ pub const REQUEST_MAX: usize = 1024;
 
 const CONFIG: &str = "!CONFIG";
 
-impl Request {
+impl LabRequest {
     /// Reads a datagram; `None` when it is no request.
     pub fn decode(datagram: &[u8]) -> Option<Self> {
         if datagram.len() > REQUEST_MAX {
@@ -74,14 +74,8 @@ impl Request {
         let (file, number) = rest.trim().strip_prefix(':')?.rsplit_once(':')?;
         let (file, number) = (file.trim(), number.trim());
         let decimal = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
-        let clients = number
-            .parse()
-            .ok()
-            .filter(|&clients| decimal && clients > 0)?;
-        (!file.is_empty()).then(|| Self::Config {
-            file: file.to_owned(),
-            clients,
-        })
+        let clients = number.parse().ok().filter(|&clients| decimal && clients > 0)?;
+        (!file.is_empty()).then(|| Self::Config { file: file.to_owned(), clients })
     }
 
     /// The request as its datagram.
@@ -104,11 +98,7 @@ pub fn encode_list<'a>(names: impl Iterator<Item = &'a str>) -> String {
 
 /// A name in the quotes that Python would choose.
 fn quote(name: &str) -> String {
-    let mark = if name.contains('\'') && !name.contains('"') {
-        '"'
-    } else {
-        '\''
-    };
+    let mark = if name.contains('\'') && !name.contains('"') { '"' } else { '\'' };
     let mut quoted = String::from(mark);
     for ch in name.chars() {
         if ch == mark || ch == '\\' {
@@ -126,9 +116,7 @@ pub fn decode_list(text: &str) -> Option<Vec<String>> {
     let mut names = Vec::new();
     while !rest.is_empty() {
         let mut chars = rest.char_indices();
-        let (_, mark) = chars
-            .next()
-            .filter(|(_, mark)| matches!(mark, '\'' | '"'))?;
+        let (_, mark) = chars.next().filter(|(_, mark)| matches!(mark, '\'' | '"'))?;
         let mut name = String::new();
         let mut end = None;
         while let Some((at, ch)) = chars.next() {
@@ -164,35 +152,31 @@ mod tests {
 
     #[test]
     fn requests_are_read_with_blanks_where_they_may_be() {
-        let config = |file: &str, clients| {
-            Some(Request::Config {
-                file: file.to_owned(),
-                clients,
-            })
-        };
+        let config =
+            |file: &str, clients| Some(LabRequest::Config { file: file.to_owned(), clients });
         for (text, wanted) in [
-            ("LIST", Some(Request::List)),
-            ("TRANSFER", Some(Request::Transfer)),
-            ("DISCONNECT", Some(Request::Disconnect)),
+            ("LIST", Some(LabRequest::List)),
+            ("TRANSFER", Some(LabRequest::Transfer)),
+            ("DISCONNECT", Some(LabRequest::Disconnect)),
             ("!CONFIG :100mb.mp4 :5", config("100mb.mp4", 5)),
             ("!CONFIG : 100mb.mp4 : 5 ", config("100mb.mp4", 5)),
             ("!CONFIG :100mb.mp4:25", config("100mb.mp4", 25)),
             ("!CONFIG :a:b c.txt :1", config("a:b c.txt", 1)),
-            ("!CONFIG", Some(Request::BadConfig)),
-            ("!CONFIG 100mb.mp4 5", Some(Request::BadConfig)),
-            ("!CONFIG :100mb.mp4", Some(Request::BadConfig)),
-            ("!CONFIG :100mb.mp4 :0", Some(Request::BadConfig)),
-            ("!CONFIG :100mb.mp4 :-1", Some(Request::BadConfig)),
-            ("!CONFIG :100mb.mp4 :70000", Some(Request::BadConfig)),
-            ("!CONFIG : :5", Some(Request::BadConfig)),
+            ("!CONFIG", Some(LabRequest::BadConfig)),
+            ("!CONFIG 100mb.mp4 5", Some(LabRequest::BadConfig)),
+            ("!CONFIG :100mb.mp4", Some(LabRequest::BadConfig)),
+            ("!CONFIG :100mb.mp4 :0", Some(LabRequest::BadConfig)),
+            ("!CONFIG :100mb.mp4 :-1", Some(LabRequest::BadConfig)),
+            ("!CONFIG :100mb.mp4 :70000", Some(LabRequest::BadConfig)),
+            ("!CONFIG : :5", Some(LabRequest::BadConfig)),
             ("list", None),
             ("", None),
             ("GET / HTTP/1.1", None),
         ] {
-            assert_eq!(Request::decode(text.as_bytes()), wanted, "{text}");
+            assert_eq!(LabRequest::decode(text.as_bytes()), wanted, "{text}");
         }
-        assert_eq!(Request::decode(b"\xff\xfe"), None);
-        assert_eq!(Request::decode(&[b' '; REQUEST_MAX + 1]), None);
+        assert_eq!(LabRequest::decode(b"\xff\xfe"), None);
+        assert_eq!(LabRequest::decode(&[b' '; REQUEST_MAX + 1]), None);
         assert!(BAD_CONFIG.starts_with("Invalid config format"));
     }
 
@@ -206,16 +190,7 @@ mod tests {
             let list = encode_list(names.into_iter().take(count));
             assert_eq!(decode_list(&list).expect("ours"), names[..count], "{list}");
         }
-        for wrong in [
-            "",
-            "[",
-            "['a'",
-            "['a',]",
-            "[a]",
-            "['a' 'b']",
-            "['a",
-            "['a\\",
-        ] {
+        for wrong in ["", "[", "['a'", "['a',]", "[a]", "['a' 'b']", "['a", "['a\\"] {
             assert_eq!(decode_list(wrong), None, "{wrong}");
         }
     }

@@ -14,7 +14,7 @@ pub struct Framing {
 const SYNCS_MIN: usize = 3;
 
 impl Framing {
-    /// Gives `see` each packet that `datagram` completes. `false` when it is no piece of a stream.
+    /// Gives `see` each packet that `datagram` completes. `false` when it is not a piece of a stream.
     pub fn handle(&mut self, datagram: &[u8], mut see: impl FnMut(&[u8; PACKET])) -> bool {
         let Some(start) = self.start(datagram) else {
             self.begun.clear();
@@ -67,11 +67,7 @@ impl Framing {
 fn syncs(datagram: &[u8], start: usize) -> usize {
     let places = datagram.iter().skip(start).step_by(PACKET);
     let count = places.clone().count();
-    if places.copied().all(|byte| byte == SYNC) {
-        count
-    } else {
-        0
-    }
+    if places.copied().all(|byte| byte == SYNC) { count } else { 0 }
 }
 
 #[cfg(test)]
@@ -82,9 +78,7 @@ mod tests {
     use crate::proto::mpegts::sample;
 
     fn stream(packets: u8) -> Vec<u8> {
-        (0..packets)
-            .flat_map(|n| sample::packet(0x100, n, n))
-            .collect()
+        (0..packets).flat_map(|n| sample::packet(0x100, n, n)).collect()
     }
 
     /// The packets found in `datagrams`, by the byte that fills each, and how many were strange.
@@ -107,17 +101,12 @@ mod tests {
             assert_eq!(found(stream.chunks(size)), (all, 0), "{size}");
         }
         // Pieces of a packet go on with one, and begin none.
-        let pieces = [
-            &stream[..200],
-            &stream[200..210],
-            &stream[210..400],
-            &stream[400..],
-        ];
+        let pieces = [&stream[..200], &stream[200..210], &stream[210..400], &stream[400..]];
         assert_eq!(found(pieces), ((0..30).collect(), 0));
     }
 
     #[test]
-    fn a_lost_datagram_costs_the_packets_that_it_held_and_no_more() {
+    fn lost_datagram_costs_only_its_own_packets() {
         let stream = stream(60);
         let datagrams: Vec<&[u8]> = stream.chunks(1472).collect();
         for lost in 0..datagrams.len() - 1 {
@@ -125,15 +114,14 @@ mod tests {
             let (fills, strange) = found(left.map(|(_, datagram)| *datagram));
             assert_eq!(strange, 0);
             let (from, to) = (lost * 1472 / PACKET, ((lost + 1) * 1472).div_ceil(PACKET));
-            let wanted: Vec<u8> = (0..60)
-                .filter(|&n| !(from..to).contains(&usize::from(n)))
-                .collect();
+            let wanted: Vec<u8> =
+                (0..60).filter(|&n| !(from..to).contains(&usize::from(n))).collect();
             assert_eq!(fills, wanted, "without datagram {lost}");
         }
     }
 
     #[test]
-    fn what_holds_no_packets_is_strange() {
+    fn datagrams_without_packets_are_refused() {
         let noise: Vec<u8> = (0..1472_u32).map(|n| ((n * n) >> 3) as u8).collect();
         for strange in [&noise[..], b"", b"hello", &[0; 1316], &[SYNC; 187]] {
             assert_eq!(found([strange]), (vec![], 1));

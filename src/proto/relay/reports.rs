@@ -1,8 +1,11 @@
 //! What a viewer of ours received, and what the relay sent to it: the two reports by which a loss
 //! is found where it happened.
 
-use crate::proto::line::{DecodeError, Fields, LineWriter};
-use crate::proto::stream::StreamCounts;
+use crate::proto::{
+    histogram::Delay,
+    line::{DecodeError, Fields, LineWriter},
+    stream::StreamCounts,
+};
 
 /// What a viewer received, since it connected.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,12 +41,8 @@ pub struct SenderReport {
     pub rtp_lost: Option<u64>,
     /// Jitter at the relay's input, microseconds; `None` where the source stamps nothing.
     pub jitter_us: Option<u64>,
-    /// Half of the datagrams took no longer through the relay, microseconds; `None` of none.
-    pub p50_us: Option<u64>,
-    /// 99 of 100 took no longer.
-    pub p99_us: Option<u64>,
-    /// None took longer.
-    pub worst_us: Option<u64>,
+    /// Time through the relay.
+    pub delay: Delay,
 }
 
 /// Datagrams that a viewer may have received before the relay has counted them: a round of the
@@ -111,9 +110,11 @@ impl SenderReport {
             cc: fields.number("cc")?,
             rtp_lost: fields.optional_number("rtp_lost")?,
             jitter_us: fields.optional_number("jitter_us")?,
-            p50_us: fields.optional_number("p50_us")?,
-            p99_us: fields.optional_number("p99_us")?,
-            worst_us: fields.optional_number("worst_us")?,
+            delay: Delay {
+                p50_us: fields.optional_number("p50_us")?,
+                p99_us: fields.optional_number("p99_us")?,
+                worst_us: fields.optional_number("worst_us")?,
+            },
         })
     }
 
@@ -127,19 +128,16 @@ impl SenderReport {
             .field("cc", self.cc)
             .maybe("rtp_lost", self.rtp_lost)
             .maybe("jitter_us", self.jitter_us)
-            .maybe("p50_us", self.p50_us)
-            .maybe("p99_us", self.p99_us)
-            .maybe("worst_us", self.worst_us)
+            .maybe("p50_us", self.delay.p50_us)
+            .maybe("p99_us", self.delay.p99_us)
+            .maybe("worst_us", self.delay.worst_us)
             .finish()
     }
 
     /// Whether `received` can be true of what was sent so far. A network may double datagrams, and
     /// some may have arrived that are not counted here yet. A false report would spoil every sum.
     pub fn allows(&self, received: &ReceiverReport) -> bool {
-        let most = self
-            .sent
-            .saturating_mul(DUPLICATION_MAX)
-            .saturating_add(IN_FLIGHT_MAX);
+        let most = self.sent.saturating_mul(DUPLICATION_MAX).saturating_add(IN_FLIGHT_MAX);
         // A datagram's sequence number can be as far from the last one's as 16 bits go.
         let gaps = received.datagrams.saturating_mul(1 << 16);
         received.datagrams <= most
@@ -154,9 +152,7 @@ impl SenderReport {
     /// or reports more than was sent (the network doubled datagrams, or the report is false).
     pub fn network_lost(&self, received: Option<&ReceiverReport>) -> Option<u64> {
         let received = received?;
-        self.sent
-            .checked_sub(received.datagrams)?
-            .checked_sub(received.host_drop?)
+        self.sent.checked_sub(received.datagrams)?.checked_sub(received.host_drop?)
     }
 }
 

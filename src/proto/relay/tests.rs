@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::proto::histogram::Delay;
 
 /// What comes of `parts`, read one after the other: a command, or the error as text.
 fn heard(parts: &[&[u8]]) -> Vec<Result<ControlCommand, String>> {
@@ -27,7 +28,7 @@ fn talk() -> Vec<Result<ControlCommand, String>> {
 }
 
 #[test]
-fn commands_come_out_whole_however_the_stream_is_cut() {
+fn commands_are_read_however_the_stream_is_cut() {
     for cut in 0..=TALK.len() {
         assert_eq!(heard(&[&TALK[..cut], &TALK[cut..]]), talk(), "cut at {cut}");
     }
@@ -36,7 +37,7 @@ fn commands_come_out_whole_however_the_stream_is_cut() {
 }
 
 #[test]
-fn every_word_is_heard_in_both_languages() {
+fn commands_are_read_in_both_languages() {
     let english = b"CONNECT <65535>\nINTERRUPT\nCONTINUE\nDISCONNECT\n";
     let mut wanted = talk();
     wanted[0] = Ok(ControlCommand::Connect(65_535));
@@ -56,7 +57,7 @@ fn every_word_is_heard_in_both_languages() {
 }
 
 #[test]
-fn hostile_commands_are_errors_and_the_next_one_is_heard() {
+fn hostile_commands_are_errors_and_the_next_one_is_read() {
     let digits = format!("CONECTAR {}", "9".repeat(480));
     for line in [
         &b"CONECTAR 0"[..],
@@ -104,27 +105,18 @@ fn hostile_commands_are_errors_and_the_next_one_is_heard() {
         let stream = [line, b"\nCONTINUAR\n"].concat();
         let found = heard(&[&stream]);
         let shown = String::from_utf8_lossy(line).into_owned();
-        assert!(
-            matches!(&found[..], [Err(_), Ok(ControlCommand::Continue)]),
-            "{shown}: {found:?}"
-        );
+        assert!(matches!(&found[..], [Err(_), Ok(ControlCommand::Continue)]), "{shown}: {found:?}");
         let Err(reason) = &found[0] else { continue };
         let reply = ControlReply::Error(reason.clone()).encode();
         let text = String::from_utf8(reply).expect("escaped");
-        assert!(
-            text.starts_with("ERROR ") && text.ends_with('\n'),
-            "{text:?}"
-        );
-        assert!(
-            !text[..text.len() - 1].chars().any(char::is_control),
-            "{text:?}"
-        );
+        assert!(text.starts_with("ERROR ") && text.ends_with('\n'), "{text:?}");
+        assert!(!text[..text.len() - 1].chars().any(char::is_control), "{text:?}");
         assert!(text.len() <= 4 * REASON_MAX, "{text:?}");
     }
 }
 
 #[test]
-fn a_line_without_end_is_one_error_and_takes_no_memory() {
+fn endless_line_is_one_error_and_takes_no_memory() {
     let mut commands = CommandReader::default();
     let mut errors = 0;
     for _ in 0..1_000 {
@@ -147,7 +139,7 @@ fn a_line_without_end_is_one_error_and_takes_no_memory() {
 }
 
 #[test]
-fn the_longest_line_passes_and_one_byte_more_does_not() {
+fn longest_line_is_read_and_a_longer_one_is_not() {
     let padding = |length: usize| {
         let mut line = b"CONECTAR 5000".to_vec();
         line.resize(length - 1, b' ');
@@ -155,14 +147,10 @@ fn the_longest_line_passes_and_one_byte_more_does_not() {
         heard(&[&line])
     };
     let longest = padding(COMMAND_MAX);
-    let Some(Err(why)) = longest.first() else {
-        panic!("{longest:?}")
-    };
+    let Some(Err(why)) = longest.first() else { panic!("{longest:?}") };
     assert!(why.starts_with("no port"), "read as a line: {why}");
     let longer = padding(COMMAND_MAX + 1);
-    let Some(Err(why)) = longer.first() else {
-        panic!("{longer:?}")
-    };
+    let Some(Err(why)) = longer.first() else { panic!("{longer:?}") };
     assert!(why.contains("longer"), "{why}");
     let most = ReceiverReport {
         datagrams: u64::MAX,
@@ -178,15 +166,12 @@ fn the_longest_line_passes_and_one_byte_more_does_not() {
 }
 
 #[test]
-fn a_misplaced_command_changes_nothing() {
+fn misplaced_command_changes_nothing() {
     use ViewerState::{Paused, Running, Unconnected};
     let connect = ControlCommand::Connect(5000);
     let alive = ControlCommand::Alive(ReceiverReport::default());
-    let (interrupt, go_on, leave) = (
-        ControlCommand::Interrupt,
-        ControlCommand::Continue,
-        ControlCommand::Disconnect,
-    );
+    let (interrupt, go_on, leave) =
+        (ControlCommand::Interrupt, ControlCommand::Continue, ControlCommand::Disconnect);
     for (standing, command, after) in [
         (Unconnected, &connect, Some(Running)),
         (Unconnected, &interrupt, None),
@@ -204,11 +189,7 @@ fn a_misplaced_command_changes_nothing() {
         (Paused, &leave, Some(Unconnected)),
         (Paused, &alive, Some(Paused)),
     ] {
-        assert_eq!(
-            standing.after(command).ok(),
-            after,
-            "{standing:?} {command:?}"
-        );
+        assert_eq!(standing.after(command).ok(), after, "{standing:?} {command:?}");
     }
 }
 
@@ -217,7 +198,7 @@ fn replies_come_back() {
     let statement = SenderReport {
         sent: 7,
         bytes: 9212,
-        p50_us: Some(200),
+        delay: Delay { p50_us: Some(200), ..Delay::default() },
         ..SenderReport::default()
     };
     for reply in [
@@ -230,11 +211,7 @@ fn replies_come_back() {
         let line = line.strip_suffix('\n').expect("ended");
         assert_eq!(ControlReply::decode(line), Ok(reply));
     }
-    assert_eq!(
-        ControlReply::decode("OK\r"),
-        Ok(ControlReply::Ok),
-        "another relay's"
-    );
+    assert_eq!(ControlReply::decode("OK\r"), Ok(ControlReply::Ok), "another relay's");
     let strange = ControlReply::Error("\\u{zz}".to_owned());
     assert_eq!(ControlReply::decode("ERROR \\u{zz}"), Ok(strange));
     for line in ["", "ok", "OKAY", "OK sent=x", "HTTP/1.1 400"] {
@@ -243,16 +220,10 @@ fn replies_come_back() {
 }
 
 #[test]
-fn what_the_network_lost_is_the_rest() {
-    let sent = SenderReport {
-        sent: 100,
-        ..SenderReport::default()
-    };
-    let got = |datagrams, host_drop| ReceiverReport {
-        datagrams,
-        host_drop,
-        ..ReceiverReport::default()
-    };
+fn network_loss_is_sent_less_received_and_dropped() {
+    let sent = SenderReport { sent: 100, ..SenderReport::default() };
+    let got =
+        |datagrams, host_drop| ReceiverReport { datagrams, host_drop, ..ReceiverReport::default() };
     assert_eq!(sent.network_lost(None), None);
     assert_eq!(sent.network_lost(Some(&got(90, None))), None);
     assert_eq!(sent.network_lost(Some(&got(90, Some(4)))), Some(6));
@@ -261,7 +232,7 @@ fn what_the_network_lost_is_the_rest() {
 }
 
 #[test]
-fn a_client_that_never_stops_talking_is_not_heard_out() {
+fn command_rate_is_limited_per_second() {
     let at = |ms: u64| Moment(7_000_000 + ms * 1_000);
     let mut budget = CommandRate::new(at(0));
     // As fast as may be, for ever.
@@ -276,7 +247,7 @@ fn a_client_that_never_stops_talking_is_not_heard_out() {
 }
 
 #[test]
-fn who_has_no_viewer_may_be_silent_for_a_minute_at_most() {
+fn client_without_viewer_may_be_silent_for_a_minute() {
     let hours = Duration::from_secs(4 * 3600);
     assert_eq!(silence(Some(false), hours), hours);
     assert_eq!(silence(Some(true), hours), SILENCE_MAX);
@@ -286,11 +257,8 @@ fn who_has_no_viewer_may_be_silent_for_a_minute_at_most() {
 }
 
 #[test]
-fn a_receipt_that_nobody_can_have_is_not_believed() {
-    let sent = SenderReport {
-        sent: 1_000_000,
-        ..SenderReport::default()
-    };
+fn impossible_receiver_report_is_not_allowed() {
+    let sent = SenderReport { sent: 1_000_000, ..SenderReport::default() };
     let honest = ReceiverReport {
         datagrams: 1_000_000,
         bytes: 1_316_000_000,
@@ -302,10 +270,7 @@ fn a_receipt_that_nobody_can_have_is_not_believed() {
     assert!(sent.allows(&honest));
     assert!(sent.allows(&ReceiverReport::default()));
     // Each doubled on its way, and a round of the relay's that it has not counted yet.
-    let most = ReceiverReport {
-        datagrams: 2_001_024,
-        ..honest
-    };
+    let most = ReceiverReport { datagrams: 2_001_024, ..honest };
     assert!(sent.allows(&most));
     assert!(SenderReport::default().allows(&ReceiverReport {
         datagrams: 128,
@@ -313,30 +278,12 @@ fn a_receipt_that_nobody_can_have_is_not_believed() {
         ..ReceiverReport::default()
     }));
     for lie in [
-        ReceiverReport {
-            datagrams: u64::MAX,
-            ..honest
-        },
-        ReceiverReport {
-            datagrams: 2_001_025,
-            ..honest
-        },
-        ReceiverReport {
-            bytes: u64::MAX,
-            ..honest
-        },
-        ReceiverReport {
-            cc: u64::MAX,
-            ..honest
-        },
-        ReceiverReport {
-            rtp_lost: Some(u64::MAX),
-            ..honest
-        },
-        ReceiverReport {
-            host_drop: Some(u64::MAX),
-            ..honest
-        },
+        ReceiverReport { datagrams: u64::MAX, ..honest },
+        ReceiverReport { datagrams: 2_001_025, ..honest },
+        ReceiverReport { bytes: u64::MAX, ..honest },
+        ReceiverReport { cc: u64::MAX, ..honest },
+        ReceiverReport { rtp_lost: Some(u64::MAX), ..honest },
+        ReceiverReport { host_drop: Some(u64::MAX), ..honest },
     ] {
         assert!(!sent.allows(&lie), "{lie:?}");
     }

@@ -1,6 +1,29 @@
-//! Which blocks of a file are held: one bit each, and where the first hole is.
+//! How a file is cut into blocks, and which of them are held: one bit each.
 
 use std::ops::Range;
+
+/// How a file is cut into blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockLayout {
+    /// Bytes of the file.
+    pub bytes: u64,
+    /// Bytes of every block but the last, which may be shorter.
+    pub block_len: usize,
+}
+
+impl BlockLayout {
+    /// How many blocks there are; at most what a `u32` counts.
+    pub fn count(self) -> u32 {
+        u32::try_from(self.bytes.div_ceil(self.block_len as u64)).unwrap_or(u32::MAX)
+    }
+
+    /// Where a block stands in the file, and how long it is.
+    pub fn place(self, block: u32) -> (u64, usize) {
+        let offset = u64::from(block) * self.block_len as u64;
+        let left = self.bytes.saturating_sub(offset);
+        (offset, left.min(self.block_len as u64) as usize)
+    }
+}
 
 /// A set of the blocks `0..len`.
 #[derive(Clone, Debug)]
@@ -15,12 +38,7 @@ pub struct Blocks {
 impl Blocks {
     /// None of `len` blocks.
     pub fn new(len: u32) -> Self {
-        Self {
-            words: vec![0; (len as usize).div_ceil(64)],
-            len,
-            held: 0,
-            first_hole: 0,
-        }
+        Self { words: vec![0; (len as usize).div_ceil(64)], len, held: 0, first_hole: 0 }
     }
 
     /// How many there are.
@@ -94,14 +112,9 @@ impl Blocks {
 
     /// The missing ranges below `upto`, at most `max` of them.
     pub fn missing(&self, upto: u32, max: usize) -> Vec<Range<u32>> {
-        self.missing_from(self.first_hole, upto, max)
-    }
-
-    /// The missing ranges of `from..upto`, at most `max` of them.
-    pub fn missing_from(&self, from: u32, upto: u32, max: usize) -> Vec<Range<u32>> {
         let upto = upto.min(self.len);
         let mut ranges = Vec::new();
-        let mut at = from.max(self.first_hole);
+        let mut at = self.first_hole;
         while ranges.len() < max {
             let start = self.next_hole(at);
             if start >= upto {

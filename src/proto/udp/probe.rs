@@ -12,14 +12,13 @@
 
 use std::time::Duration;
 
-use crate::units::Moment;
-use crate::units::Rate;
+use crate::units::{Moment, Rate};
 
 /// Finds a session's rate.
 #[derive(Clone, Debug)]
 pub struct Probe {
     rate: Option<Rate>,
-    state: State,
+    state: ProbeState,
     /// The share that arrives when no queue is full.
     base: f64,
     since: Moment,
@@ -30,7 +29,7 @@ pub struct Probe {
 
 /// What clients have told in one interval.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Told {
+pub struct Arrivals {
     /// Datagrams that were sent to one or more of them.
     pub seen: u64,
     /// Of these, arrived.
@@ -40,7 +39,7 @@ pub struct Told {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum ProbeState {
     /// Nothing was lost that would tell of a queue.
     Free,
     /// Much was lost, or far less arrived than was sent: one such interval may be the beginning,
@@ -58,7 +57,7 @@ enum State {
 pub const INTERVAL: Duration = Duration::from_millis(100);
 
 /// Datagrams that must have been told of before the share that arrived is believed.
-pub const TOLD_MIN: u64 = 32;
+pub const REPORTED_MIN: u64 = 32;
 
 /// With a lower share arriving than this a session that is not held back is cut.
 const FREE_LEAST: f64 = 0.85;
@@ -92,14 +91,7 @@ const MORE: f64 = 1.15;
 impl Probe {
     /// Nothing is known yet of a session with datagrams of so many bytes, and nothing held back.
     pub fn new(datagram: u64, now: Moment) -> Self {
-        Self {
-            rate: None,
-            state: State::Free,
-            base: 1.0,
-            since: now,
-            sent: 0,
-            datagram,
-        }
+        Self { rate: None, state: ProbeState::Free, base: 1.0, since: now, sent: 0, datagram }
     }
 
     /// The rate of datagrams' bytes; `None` holds nothing back.
@@ -119,9 +111,9 @@ impl Probe {
 
     /// Judges what clients told since it was last asked; true when it has, and the next interval
     /// begins. Nothing is judged before [`Probe::poll_timeout`], or by a few datagrams.
-    pub fn handle(&mut self, told: Told, now: Moment) -> bool {
+    pub fn handle(&mut self, told: Arrivals, now: Moment) -> bool {
         let span = now.since(self.since).as_secs_f64();
-        if now < self.poll_timeout() || told.seen < TOLD_MIN {
+        if now < self.poll_timeout() || told.seen < REPORTED_MIN {
             return false;
         }
         let share = (told.received as f64 / told.seen as f64).min(1.0);
@@ -140,9 +132,9 @@ impl Probe {
         let Some(rate) = self.rate else {
             let full = share < FREE_LEAST || arrives < going * FREE_FOLLOWS;
             match (full, self.state) {
-                (true, State::Full) => self.cut(arrives, share),
-                (true, _) => self.state = State::Full,
-                (false, _) => self.state = State::Free,
+                (true, ProbeState::Full) => self.cut(arrives, share),
+                (true, _) => self.state = ProbeState::Full,
+                (false, _) => self.state = ProbeState::Free,
             }
             return;
         };
@@ -152,18 +144,12 @@ impl Probe {
         let carries = (arrives / self.base).min(rate_now) * BELOW;
         let mut hold = HOLD;
         match self.state {
-            State::Free | State::Full => {}
-            State::Cut {
-                share: before,
-                settled: false,
-            } => {
-                self.state = State::Cut {
-                    share: before,
-                    settled: true,
-                };
+            ProbeState::Free | ProbeState::Full => {}
+            ProbeState::Cut { share: before, settled: false } => {
+                self.state = ProbeState::Cut { share: before, settled: true };
                 return;
             }
-            State::Cut { share: before, .. } => {
+            ProbeState::Cut { share: before, .. } => {
                 // What is still lost at the rate of what arrived is no queue's doing, unless it
                 // was less than half of it.
                 let before = f64::from(before) / 1000.0;
@@ -177,20 +163,22 @@ impl Probe {
                 self.base = share;
             }
             _ if congested => self.set(carries),
-            State::Try { settled: false } => {
-                self.state = State::Try { settled: true };
+            ProbeState::Try { settled: false } => {
+                self.state = ProbeState::Try { settled: true };
                 return;
             }
-            State::Try { settled: true } => {
+            ProbeState::Try { settled: true } => {
                 self.learn(share);
-                match () {
+                if going < rate_now * USED {
                     // Where something else holds it back, more would tell nothing.
-                    () if going < rate_now * USED => hold = 0,
-                    () if arrives >= going * share * FOLLOWS => return self.more(rate),
-                    () => self.set((arrives / share).min(rate_now) * BELOW),
+                    hold = 0;
+                } else if arrives >= going * share * FOLLOWS {
+                    return self.more(rate);
+                } else {
+                    self.set((arrives / share).min(rate_now) * BELOW);
                 }
             }
-            State::Hold(left) => {
+            ProbeState::Hold(left) => {
                 self.learn(share);
                 match (left, going > rate_now * USED) {
                     (0, true) => return self.more(rate),
@@ -199,7 +187,7 @@ impl Probe {
                 }
             }
         }
-        self.state = State::Hold(hold);
+        self.state = ProbeState::Hold(hold);
     }
 
     /// What arrives where no queue is full: up by a fifth of what chance may have made of it, down
@@ -211,14 +199,11 @@ impl Probe {
 
     fn cut(&mut self, arrives: f64, share: f64) {
         self.set(arrives);
-        self.state = State::Cut {
-            share: (share * 1000.0) as u16,
-            settled: false,
-        };
+        self.state = ProbeState::Cut { share: (share * 1000.0) as u16, settled: false };
     }
 
     fn more(&mut self, held: Rate) {
-        self.state = State::Try { settled: false };
+        self.state = ProbeState::Try { settled: false };
         self.set(held.0 as f64 * MORE);
     }
 
@@ -234,11 +219,8 @@ mod tests {
     #[test]
     fn few_datagrams_and_short_times_are_not_judged() {
         let mut probe = Probe::new(1472, Moment(0));
-        let all_lost = |seen| Told {
-            seen,
-            ..Told::default()
-        };
-        assert!(!probe.handle(all_lost(TOLD_MIN - 1), Moment(0).after(INTERVAL)));
+        let all_lost = |seen| Arrivals { seen, ..Arrivals::default() };
+        assert!(!probe.handle(all_lost(REPORTED_MIN - 1), Moment(0).after(INTERVAL)));
         assert!(!probe.handle(all_lost(1000), Moment(0).after(INTERVAL / 2)));
         assert_eq!(probe.rate(), None);
         probe.sent(1_000_000);
@@ -253,11 +235,7 @@ mod tests {
     fn one_whose_own_words_are_wild_makes_no_wild_rate() {
         let mut probe = Probe::new(1472, Moment(0));
         probe.sent(u64::from(u32::MAX));
-        let told = Told {
-            seen: 100,
-            received: u64::MAX,
-            per_second: u64::MAX,
-        };
+        let told = Arrivals { seen: 100, received: u64::MAX, per_second: u64::MAX };
         assert!(probe.handle(told, Moment(0).after(INTERVAL)));
         assert_eq!(probe.rate(), None);
     }

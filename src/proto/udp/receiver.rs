@@ -1,73 +1,50 @@
-//! The receiver at a client, for all three ways.
+//! The receiver at a client, for all three transports.
 //!
-//! It holds the blocks and the statistics, says which bytes go where, and when a report is due.
-//! It decides nothing about sockets or files: an XOR that lacks one block comes back as
-//! [`Heard::Coded`], because the other blocks are on disk and only its caller can read them.
+//! It holds the set of blocks and the statistics, and says which bytes go where and when a report
+//! is due. It knows no sockets or files. An XOR from which one block can be recovered comes back as
+//! [`Delivery::Coded`], because the other blocks are on disk and only the caller can read them.
 
 use std::collections::VecDeque;
-use std::ops::Range;
-use std::time::Duration;
 
-use crate::proto::udp::REORDER;
-use crate::proto::udp::before;
-use crate::proto::udp::blocks::Blocks;
-use crate::proto::udp::cast::ROUNDS_MAX;
-use crate::proto::udp::control::Report;
-use crate::proto::udp::packet::Body;
-use crate::proto::udp::packet::Packet;
-use crate::proto::udp::packet::PacketError;
-use crate::proto::udp::sender::ROUNDS;
-use crate::proto::udp::sender::SLACK;
-use crate::proto::udp::stats::Figures;
-use crate::proto::udp::stats::Stats;
-use crate::units::Moment;
+use crate::{
+    proto::udp::{
+        REORDER, before,
+        blocks::{BlockLayout, Blocks},
+        control::Report,
+        group_sender::ROUNDS_MAX,
+        liveness::{ROUNDS, SLACK},
+        packet::{Body, Packet, PacketError},
+        reports::{self, LINES_MAX, RepairMode, ReportTimer},
+        stats::{StreamFigures, StreamStats},
+    },
+    units::Moment,
+};
 
-/// Takes in the datagrams of one file.
+/// Receives the datagrams of one file.
 #[derive(Clone, Debug)]
-pub struct Receiver {
+pub struct BlockReceiver {
     stream: u32,
-    bytes: u64,
-    block_len: usize,
-    how: How,
+    layout: BlockLayout,
+    mode: RepairMode,
     blocks: Blocks,
-    stats: Stats,
-    foreign: u64,
-    corrupt: u64,
-    ends: u64,
+    stats: StreamStats,
+    counts: ReceiverCounts,
     /// The blocks below this were there before.
     first: u32,
     /// More datagrams than this are never numbered.
     limit: Option<u32>,
-    /// What the last END said: the number of the next datagram, and the blocks sent by then. A later
-    /// one makes good what a forged one said.
+    /// By the last END, the number of the next datagram and the blocks sent so far. A later END
+    /// corrects a forged one.
     end: Option<(u32, u32)>,
-    /// How many were sent in all, once the sender has said so for the whole file.
-    told: Option<u32>,
-    /// The highest new blocks of the last datagrams, newest first: what lies below the oldest
-    /// and is missing has been overtaken by [`REORDER`] others.
-    recent: VecDeque<u32>,
-    ripe: u32,
-    report_every: u32,
-    unreported: u32,
-    reported_at: Moment,
-    answer: Option<(Moment, u32)>,
-    answered: u32,
-}
-
-/// What a receiver does about what is missing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum How {
-    /// Nothing: it measures.
-    Raw,
-    /// It names it as soon as it has been overtaken.
-    Unicast,
-    /// It names it when it is asked, this long after: so that not all answer in one instant.
-    Multicast(Duration),
+    /// How many datagrams were sent in all, once an END has said so for the whole file.
+    total: Option<u32>,
+    overtaken: Overtaken,
+    timer: ReportTimer,
 }
 
 /// What a datagram brought.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Heard<'a> {
+pub enum Delivery<'a> {
     /// A block that was missing; it goes to `offset` in the file.
     Block {
         /// Its place in the file, bytes.
@@ -75,7 +52,8 @@ pub enum Heard<'a> {
         /// Its bytes.
         payload: &'a [u8],
     },
-    /// A combination of blocks of which one is missing; [`Receiver::repaired`] takes it.
+    /// The XOR of several blocks, one of them missing. Once the caller has recovered it,
+    /// [`BlockReceiver::repaired`] is called.
     Coded {
         /// The missing one.
         lacking: u32,
@@ -90,78 +68,66 @@ pub enum Heard<'a> {
 
 /// What a receiver counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Account {
-    /// Its stream's figures.
-    pub figures: Figures,
+pub struct ReceiverCounts {
+    /// Its stream's figures; empty until the end.
+    pub figures: StreamFigures,
     /// Datagrams from elsewhere, or of another stream.
     pub foreign: u64,
-    /// Datagrams of the stream that cannot be true.
+    /// Datagrams of the stream that are damaged or impossible.
     pub corrupt: u64,
-    /// ENDs, which are not numbered and count as nothing else.
+    /// ENDs, which are not numbered and are counted nowhere else.
     pub ends: u64,
-    /// The number after the highest that it knows of: its figures are of those before.
-    pub upto: u32,
 }
 
-/// How often a receiver reports progress at least while datagrams come.
-const PROGRESS: Duration = Duration::from_millis(20);
+/// Which blocks have been overtaken by [`REORDER`] others.
+#[derive(Clone, Debug, Default)]
+struct Overtaken {
+    /// The highest new blocks of the last datagrams, newest first.
+    recent: VecDeque<u32>,
+    /// What lies below and is missing has been overtaken.
+    below: u32,
+}
 
-/// The same where nothing hangs on it but the sender's consent.
-const SIGN_OF_LIFE: Duration = Duration::from_millis(500);
-
-/// Most lines of one list. The rest of a longer one comes with the next report.
-const LINES_MAX: usize = 64;
-
-impl Receiver {
-    /// A receiver of a file of `bytes` bytes in blocks of `block_len`, of which everything below
-    /// `held` is there already. It reports at the latest after `report_every` datagrams.
+impl BlockReceiver {
+    /// A receiver of a file cut by `layout`, whose first `held` bytes are there already. It reports
+    /// after `report_every` datagrams at the latest.
     pub fn new(
         stream: u32,
-        bytes: u64,
-        block_len: usize,
+        layout: BlockLayout,
         held: u64,
-        how: How,
+        mode: RepairMode,
         report_every: u32,
         now: Moment,
     ) -> Self {
-        let count = block_count(bytes, block_len);
+        let count = layout.count();
         let mut blocks = Blocks::new(count);
-        let whole = match held == bytes {
-            true => count,
-            false => u32::try_from(held / block_len as u64).unwrap_or(u32::MAX),
+        let first = if held == layout.bytes {
+            count
+        } else {
+            u32::try_from(held / layout.block_len as u64).map_or(count, |whole| whole.min(count))
         };
-        let first = whole.min(count);
-        let mut stats = Stats::default();
-        if how == How::Raw {
-            stats.believe();
-        }
         (0..first).for_each(|block| {
             blocks.insert(block);
         });
+        let mut stats = StreamStats::default();
+        let mut limit = numbers_max(count);
+        if mode == RepairMode::Raw {
+            stats.trust_numbers();
+            limit = Some(count - first);
+        }
         Self {
             stream,
-            bytes,
-            block_len,
-            how,
+            layout,
+            mode,
             blocks,
             stats,
-            foreign: 0,
-            corrupt: 0,
-            ends: 0,
+            counts: ReceiverCounts::default(),
             first,
-            limit: match how {
-                How::Raw => Some(count - first),
-                How::Unicast | How::Multicast(_) => numbers_max(count),
-            },
+            limit,
             end: None,
-            told: None,
-            recent: VecDeque::with_capacity(REORDER as usize),
-            ripe: 0,
-            report_every,
-            unreported: 0,
-            reported_at: now,
-            answer: None,
-            answered: 0,
+            total: None,
+            overtaken: Overtaken::default(),
+            timer: ReportTimer::new(report_every, now),
         }
     }
 
@@ -170,9 +136,9 @@ impl Receiver {
         self.blocks.is_whole()
     }
 
-    /// True when the sender has said that it sent everything.
-    pub fn is_told(&self) -> bool {
-        self.told.is_some()
+    /// True when an END has said that everything was sent.
+    pub fn is_ended(&self) -> bool {
+        self.total.is_some()
     }
 
     /// The blocks.
@@ -180,73 +146,67 @@ impl Receiver {
         &self.blocks
     }
 
-    /// Where a block stands in the file, and how long it is.
-    pub fn place(&self, block: u32) -> (u64, usize) {
-        place(self.bytes, self.block_len, block)
+    /// How the file is cut into blocks.
+    pub fn layout(&self) -> BlockLayout {
+        self.layout
     }
 
-    /// From now on the stream is this client's alone: what is missing is named at once.
-    pub fn alone(&mut self) {
-        if let How::Multicast(_) = self.how {
-            self.how = How::Unicast;
+    /// From now on the stream is for this client alone: missing blocks are reported at once.
+    pub fn leave_group(&mut self) {
+        if let RepairMode::Multicast(_) = self.mode {
+            self.mode = RepairMode::Unicast;
         }
     }
 
-    /// Datagrams so far that were none of this stream, or cannot be.
+    /// How many datagrams so far were foreign or corrupt.
     pub fn strange(&self) -> u64 {
-        self.foreign + self.corrupt
+        self.counts.foreign + self.counts.corrupt
     }
 
-    /// A datagram that came from somebody else.
+    /// Counts a datagram from another sender.
     pub fn handle_foreign(&mut self) {
-        self.foreign += 1;
+        self.counts.foreign += 1;
     }
 
     /// Takes a datagram in.
-    pub fn handle<'a>(&mut self, datagram: &'a [u8], now: Moment) -> Heard<'a> {
+    pub fn handle<'a>(&mut self, datagram: &'a [u8], now: Moment) -> Delivery<'a> {
         let packet = match Packet::decode(datagram) {
             Ok(packet) if packet.stream == self.stream => packet,
             Ok(_) | Err(PacketError::Foreign) => {
-                self.foreign += 1;
-                return Heard::Nothing;
+                self.counts.foreign += 1;
+                return Delivery::Nothing;
             }
             Err(PacketError::Damaged(_)) => {
-                self.corrupt += 1;
-                return Heard::Nothing;
+                self.counts.corrupt += 1;
+                return Delivery::Nothing;
             }
         };
-        if !self.is_possible(packet.pkt, &packet.body) {
-            self.corrupt += 1;
-            return Heard::Nothing;
+        let is_end = matches!(packet.body, Body::End { .. });
+        if !self.is_possible(packet.pkt, &packet.body)
+            || !is_end && !self.stats.record(packet.pkt, packet.sent_us, now)
+        {
+            self.counts.corrupt += 1;
+            return Delivery::Nothing;
         }
-        if let Body::End { upto, round } = packet.body {
-            self.handle_end(packet.pkt, upto, round, now);
-            return Heard::Nothing;
+        if !is_end {
+            self.timer.count_datagram();
         }
-        if !self.stats.take(packet.pkt, packet.sent_us, now) {
-            self.corrupt += 1;
-            return Heard::Nothing;
-        }
-        self.unreported += 1;
         match packet.body {
-            Body::Data {
-                block,
-                again,
-                payload,
-            } => {
+            Body::Data { block, again, payload } => {
                 if !again {
-                    self.ripen(block);
+                    self.overtaken.record(block);
                 }
-                match self.blocks.insert(block) {
-                    true => Heard::Block {
-                        offset: self.place(block).0,
-                        payload,
-                    },
-                    false => Heard::Nothing,
+                if !self.blocks.insert(block) {
+                    return Delivery::Nothing;
                 }
+                let (offset, _) = self.layout.place(block);
+                Delivery::Block { offset, payload }
             }
             Body::Xor { blocks, payload } => self.handle_xor(blocks, payload),
-            Body::End { .. } => unreachable!("handled before"),
+            Body::End { upto, round } => {
+                self.handle_end(packet.pkt, upto, round, now);
+                Delivery::Nothing
+            }
         }
     }
 
@@ -254,167 +214,109 @@ impl Receiver {
         if self.limit.is_some_and(|limit| pkt > limit) {
             return false;
         }
+        let (count, raw) = (self.blocks.len(), self.mode == RepairMode::Raw);
         match body {
-            Body::Data {
-                block,
-                again,
-                payload,
-            } => {
-                // A block that was not sent before comes under a number of its own; in raw each does.
+            Body::Data { block, again, payload } => {
+                // A block that is sent for the first time comes under a number of its own; in raw
+                // every block does.
                 let most = self.first.saturating_add(pkt);
-                let new = match self.how {
-                    How::Raw => *block == most,
-                    _ => *again || self.limit.is_none() || *block <= most,
+                let new = if raw {
+                    *block == most
+                } else {
+                    *again || self.limit.is_none() || *block <= most
                 };
-                *block < self.blocks.len() && payload.len() == self.place(*block).1 && new
+                new && *block < count && payload.len() == self.layout.place(*block).1
             }
             Body::Xor { blocks, payload } => {
                 let last = blocks.last().expect("two at least");
-                *last < self.blocks.len() && payload.len() == self.block_len
+                *last < count && payload.len() == self.layout.block_len
             }
-            Body::End { upto, .. } if self.how == How::Raw && *upto == self.blocks.len() => {
-                pkt == self.blocks.len() - self.first
-            }
-            Body::End { upto, .. } => *upto <= self.blocks.len(),
+            Body::End { upto, .. } if raw && *upto == count => pkt == count - self.first,
+            Body::End { upto, .. } => *upto <= count,
         }
     }
 
     fn handle_end(&mut self, pkts: u32, upto: u32, round: u32, now: Moment) {
-        self.ends += 1;
+        self.counts.ends += 1;
         self.end = Some((pkts, upto));
-        self.told = (upto == self.blocks.len()).then_some(pkts);
-        if round == self.answered || self.answer.is_some_and(|(_, due)| due == round) {
-            return;
-        }
-        let spread = match self.how {
-            How::Multicast(spread) => spread,
-            How::Raw | How::Unicast => Duration::ZERO,
+        self.total = (upto == self.blocks.len()).then_some(pkts);
+        let at = match self.mode {
+            RepairMode::Multicast(spread) => now.after(spread),
+            RepairMode::Raw | RepairMode::Unicast => now,
         };
-        self.answer = Some((now.after(spread), round));
+        self.timer.handle_end(round, at);
     }
 
-    fn handle_xor<'a>(&mut self, mut blocks: Vec<u32>, payload: &'a [u8]) -> Heard<'a> {
+    fn handle_xor<'a>(&mut self, mut blocks: Vec<u32>, payload: &'a [u8]) -> Delivery<'a> {
         let mut lacking = (0..blocks.len()).filter(|&at| !self.blocks.contains(blocks[at]));
         let (Some(at), None) = (lacking.next(), lacking.next()) else {
-            return Heard::Nothing;
+            return Delivery::Nothing;
         };
         let lacking = blocks.remove(at);
-        Heard::Coded {
-            lacking,
-            others: blocks,
-            payload,
-        }
+        Delivery::Coded { lacking, others: blocks, payload }
     }
 
-    /// The block that [`Heard::Coded`] lacked has been recovered and written.
+    /// The block that [`Delivery::Coded`] lacked has been recovered and written.
     pub fn repaired(&mut self, block: u32) {
         self.blocks.insert(block);
     }
 
-    /// The number after the highest that was seen or, last, told of.
+    /// The number after the highest datagram that was seen, or that the last END names.
     fn seen(&self) -> u32 {
         let next = self.stats.next();
         let told = self.end.map(|(pkts, _)| pkts);
         told.filter(|told| before(next, *told)).unwrap_or(next)
     }
 
-    fn ripen(&mut self, block: u32) {
-        let highest = self.recent.front().copied().unwrap_or(0).max(block);
-        if self.recent.len() == REORDER as usize {
-            let oldest = self.recent.pop_back().expect("REORDER is not zero");
-            self.ripe = self.ripe.max(oldest);
-        }
-        self.recent.push_front(highest);
-    }
-
-    /// What is to be said now: usually nothing.
+    /// The reports that are due now: usually none.
     pub fn poll_reports(&mut self, now: Moment) -> Vec<Report> {
-        let asked = self
-            .answer
-            .filter(|(at, _)| now >= *at)
-            .map(|(_, round)| round);
-        let due = now >= self.next_report();
-        if asked.is_none() && !due && self.unreported < self.report_every {
+        let Some(round) = self.timer.poll(self.mode, now) else {
             return Vec::new();
-        }
-        if let Some(round) = asked {
-            self.answer = None;
-            self.answered = round;
-        }
-        self.unreported = 0;
-        self.reported_at = now;
-        let names = match self.how {
-            How::Raw => false,
-            How::Unicast => true,
-            How::Multicast(_) => asked.is_some(),
         };
-        let mut reports = vec![Report {
+        let report = Report {
             seen: self.seen(),
             received: self.stats.unique() as u32,
-            round: asked.unwrap_or(0),
+            round,
             cum: self.blocks.first_hole(),
             more: false,
             missing: Vec::new(),
-        }];
-        if names {
-            let ripe = self.end.map_or(self.ripe, |(_, upto)| self.ripe.max(upto));
-            let list = self.blocks.missing(ripe, LINES_MAX * 400);
-            self.spread(&mut reports, list);
-        }
-        reports
-    }
-
-    /// Spreads a list over as many reports as it needs.
-    fn spread(&self, reports: &mut Vec<Report>, mut list: Vec<Range<u32>>) {
-        while reports.len() <= LINES_MAX {
-            let last = reports.last_mut().expect("one at least");
-            last.missing = list;
-            let (_, count) = last.encode();
-            if count == last.missing.len() {
-                return;
-            }
-            list = last.missing.split_off(count);
-            last.more = true;
-            let rest = Report {
-                more: false,
-                missing: Vec::new(),
-                ..last.clone()
-            };
-            reports.push(rest);
-        }
-        // The list ends here and begins anew with the next report.
-        reports.pop();
-        if let Some(last) = reports.last_mut() {
-            last.more = false;
-        }
-    }
-
-    fn next_report(&self) -> Moment {
-        let every = match self.how {
-            _ if self.unreported == 0 => SIGN_OF_LIFE,
-            How::Raw => SIGN_OF_LIFE,
-            How::Unicast | How::Multicast(_) => PROGRESS,
         };
-        self.reported_at.after(every)
+        match self.mode {
+            RepairMode::Raw => vec![report],
+            RepairMode::Multicast(_) if round == 0 => vec![report],
+            RepairMode::Unicast | RepairMode::Multicast(_) => {
+                let sent = self.end.map_or(0, |(_, upto)| upto);
+                let upto = self.overtaken.below.max(sent);
+                reports::split(report, self.blocks.missing(upto, LINES_MAX * 400))
+            }
+        }
     }
 
     /// When a report is due, unless a datagram comes before.
     pub fn poll_timeout(&self) -> Moment {
-        let asked = self.answer.map_or(Moment(u64::MAX), |(at, _)| at);
-        asked.min(self.next_report())
+        self.timer.poll_timeout(self.mode)
     }
 
     /// What was counted, at the end.
-    pub fn account(self) -> Account {
+    pub fn finish(self) -> ReceiverCounts {
         let seen = self.seen();
-        let upto = self.told.filter(|told| before(seen, *told)).unwrap_or(seen);
-        Account {
-            corrupt: self.corrupt - self.stats.confirmed(),
-            figures: self.stats.finish(upto),
-            foreign: self.foreign,
-            ends: self.ends,
-            upto,
+        let upto = self.total.filter(|total| before(seen, *total));
+        ReceiverCounts {
+            corrupt: self.counts.corrupt - self.stats.confirmed(),
+            figures: self.stats.finish(upto.unwrap_or(seen)),
+            ..self.counts
         }
+    }
+}
+
+impl Overtaken {
+    fn record(&mut self, block: u32) {
+        let highest = self.recent.front().copied().unwrap_or(0).max(block);
+        if self.recent.len() == REORDER as usize {
+            let oldest = self.recent.pop_back().expect("REORDER is not zero");
+            self.below = self.below.max(oldest);
+        }
+        self.recent.push_front(highest);
     }
 }
 
@@ -425,21 +327,6 @@ fn numbers_max(blocks: u32) -> Option<u32> {
     u32::try_from(u64::from(blocks) * passes + SLACK).ok()
 }
 
-/// How many blocks a file of `bytes` has; at most what a `u32` counts.
-pub fn block_count(bytes: u64, block_len: usize) -> u32 {
-    u32::try_from(bytes.div_ceil(block_len as u64)).unwrap_or(u32::MAX)
-}
-
-/// Where a block stands in a file of `bytes`, and how long it is.
-pub fn place(bytes: u64, block_len: usize, block: u32) -> (u64, usize) {
-    let offset = u64::from(block) * block_len as u64;
-    let left = bytes.saturating_sub(offset).min(block_len as u64);
-    (offset, left as usize)
-}
-
 #[cfg(test)]
-#[allow(
-    clippy::single_range_in_vec_init,
-    reason = "a list of one range is meant"
-)]
+#[allow(clippy::single_range_in_vec_init, reason = "a list of one range is meant")]
 mod tests;

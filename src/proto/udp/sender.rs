@@ -1,109 +1,80 @@
 //! The sender to one client, reliable or raw.
 //!
-//! Reliable: a block that the client misses is sent again before any new one, at once. Numbers
-//! of datagrams are never used twice, so a block that was sent again is lost again only when its
-//! own last number lies behind what the client has seen: no timer guesses it. What is under way
-//! fits the client's announced buffer. When nothing may or need be sent, an END asks.
+//! Reliable: a block that the client misses is sent again at once, before any new block. Numbers
+//! of datagrams are never used twice. So a block that was sent again counts as lost again only
+//! when the client has seen numbers after its last one; no timer guesses. The datagrams under way
+//! fit the buffer that the client announced. When nothing may or need be sent, an END asks what is
+//! missing.
 //!
 //! Raw: every block once, in order, and nothing is repaired.
 //!
-//! A client that says nothing for [`CONSENT`] is given up, and one that asks for more than
-//! [`ROUNDS`] times the file too.
+//! [`Fault`] says when a client is given up.
 
-use std::collections::BTreeMap;
-use std::collections::BTreeSet;
-use std::ops::Range;
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+    time::Duration,
+};
 
-use crate::proto::udp::CONSENT;
-use crate::proto::udp::DOUBT;
-use crate::proto::udp::REORDER;
-use crate::proto::udp::Transmit;
-use crate::proto::udp::advance::Advance;
-use crate::proto::udp::before;
-use crate::proto::udp::control::Report;
-use crate::units::Moment;
+use crate::{
+    proto::udp::{
+        CONSENT, REORDER, Transmit, before,
+        control::Report,
+        end_timer::EndTimer,
+        liveness::{Fault, Liveness},
+    },
+    units::Moment,
+};
 
 /// Sends the blocks of one file to one client.
 #[derive(Clone, Debug)]
-pub struct Sender {
+pub struct BlockSender {
     end: u32,
     next_new: u32,
+    /// The number of the next datagram.
     pkt: u32,
+    /// Datagrams that were sent, ENDs included.
+    sent: u64,
     /// The number after the highest that the client has seen.
     seen: u32,
+    /// The blocks to send again.
     repair: BTreeSet<u32>,
     /// The last number under which a block was sent again.
     again: BTreeMap<u32, u32>,
     window: u32,
     raw: bool,
-    round: u32,
-    /// The number that the last END said.
-    asked: u32,
-    /// Since when it has said nothing but what cannot be true.
-    doubted: Option<Moment>,
-    /// The list that was taken last.
-    list: List,
-    /// When END may be said next, and how long after that.
-    ask_at: Moment,
-    pause: Duration,
-    heard_at: Moment,
-    advance: Advance,
-    /// Datagrams that were sent, questions included.
-    sent: u64,
-    budget: u64,
+    ends: EndTimer,
+    /// The list that was read last.
+    list: ReportedList,
+    client: Liveness,
 }
-
-/// Why a client is not sent to any more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// It said nothing for [`CONSENT`].
-    Silent,
-    /// It claims datagrams or misses blocks that were never sent, and nothing else for [`DOUBT`].
-    Impossible,
-    /// It talks and gets nothing for 10 s.
-    Stuck,
-    /// It asks for more than is reasonable.
-    Greedy,
-}
-
-/// How often the file is sent to one client at most, and [`SLACK`] datagrams more.
-pub const ROUNDS: u64 = 4;
-
-/// Datagrams beyond [`ROUNDS`] times the file, for small ones.
-pub const SLACK: u64 = 16 * 1024;
 
 /// First and longest pause between two ENDs.
 const PAUSE: Range<Duration> = Duration::from_millis(10)..Duration::from_millis(100);
 
-impl Sender {
-    /// A sender of `blocks` with at most `window` datagrams under way, to a client heard of now.
+impl BlockSender {
+    /// A sender of `blocks` with at most `window` datagrams under way, to a client that reported
+    /// just now.
     pub fn reliable(blocks: Range<u32>, window: u32, now: Moment) -> Self {
         Self {
             end: blocks.end,
             next_new: blocks.start,
             pkt: 0,
+            sent: 0,
             seen: 0,
             repair: BTreeSet::new(),
             again: BTreeMap::new(),
             window,
             raw: false,
-            round: 0,
-            asked: 0,
-            doubted: None,
-            list: List::default(),
-            ask_at: now,
-            pause: PAUSE.start,
-            heard_at: now,
-            advance: Advance::new(0, now),
-            sent: 0,
-            budget: u64::from(blocks.end - blocks.start) * ROUNDS + SLACK,
+            ends: EndTimer::new(PAUSE, now),
+            list: ReportedList::default(),
+            client: Liveness::new(blocks.end - blocks.start, 0, now),
         }
     }
 
-    /// A sender that goes on where another stream to the client ended: `pkt` datagrams were
-    /// numbered, every block was sent once, and of those the client lacks `missing`, or what it
-    /// says when it is asked.
+    /// A sender that continues where another stream to the client ended: `pkt` datagrams were
+    /// numbered, and every block was sent once. The client lacks `missing`, or what it reports
+    /// when it is asked.
     pub fn repairing(
         blocks: u32,
         missing: &[Range<u32>],
@@ -124,11 +95,7 @@ impl Sender {
 
     /// A sender that repairs nothing.
     pub fn raw(blocks: Range<u32>, now: Moment) -> Self {
-        Self {
-            raw: true,
-            window: u32::MAX,
-            ..Self::reliable(blocks, 0, now)
-        }
+        Self { raw: true, window: u32::MAX, ..Self::reliable(blocks, 0, now) }
     }
 
     /// Datagrams numbered so far, wrapping.
@@ -136,41 +103,37 @@ impl Sender {
         self.pkt
     }
 
-    /// Takes what the client says.
+    /// Takes a report of the client.
     ///
     /// # Errors
-    /// It cannot be true.
+    /// Its reports have been impossible for too long.
     pub fn handle_report(&mut self, report: &Report, now: Moment) -> Result<(), Fault> {
-        self.heard_at = now;
-        if self.raw {
-            // It tells how far it is, and nothing is done about it.
-            self.advance.hear(report, self.pkt, self.sent, now);
-            if before(self.seen, report.seen) && !before(self.pkt, report.seen) {
-                self.seen = report.seen;
-                self.pause = PAUSE.start;
-                self.ask_at = now.after(self.pause);
-            }
-            return Ok(());
-        }
-        let answers = report.round != 0 && report.round == self.round;
-        let seen = match before(self.pkt, report.seen) {
-            false => report.seen,
-            // Who answers has at least seen what asked.
-            true if answers => self.asked,
-            true => return self.doubt(now),
+        let answers = report.round != 0 && report.round == self.ends.round;
+        self.client.reported_at = now;
+        let seen = if !before(self.pkt, report.seen) {
+            report.seen
+        } else if self.raw {
+            self.seen
+        } else if answers {
+            // Whoever answers an END has seen at least what came before it.
+            self.ends.pkt
+        } else {
+            return self.client.doubt(now);
         };
-        self.advance.hear(report, self.pkt, self.sent, now);
+        self.client.stall.record(report, self.pkt, self.sent, now);
         if before(self.seen, seen) {
             self.seen = seen;
-            self.pause = PAUSE.start;
-            self.ask_at = now.after(self.pause);
+            self.ends.reset_pause();
+            self.ends.due = now.after(self.ends.pause);
+        }
+        if self.raw {
+            return Ok(());
         }
         let missing = &report.missing;
-        let beyond = missing.last().is_some_and(|last| last.end > self.next_new);
-        if beyond {
-            return self.doubt(now);
+        if missing.last().is_some_and(|last| last.end > self.next_new) {
+            return self.client.doubt(now);
         }
-        self.doubted = None;
+        self.client.trust();
         self.again = self.again.split_off(&report.cum);
         let room = self.list.room(report, seen, answers, self.window, now);
         // An END came after all that it asks for, so nothing can still be on its way.
@@ -188,26 +151,17 @@ impl Sender {
         Ok(())
     }
 
-    /// Hears what cannot be true.
-    fn doubt(&mut self, now: Moment) -> Result<(), Fault> {
-        let since = *self.doubted.get_or_insert(now);
-        match now >= since.after(DOUBT) {
-            true => Err(Fault::Impossible),
-            false => Ok(()),
-        }
-    }
-
     /// What to send now, if anything.
     ///
     /// # Errors
     /// The client is given up.
     pub fn poll_transmit(&mut self, now: Moment) -> Result<Option<Transmit>, Fault> {
-        if now >= self.heard_at.after(CONSENT) {
+        if self.client.is_silent(now) {
             return Err(Fault::Silent);
         }
-        // Raw measures whatever there is, and only its questions can be endless.
+        // Raw sends all blocks whatever arrives; only its ENDs could go on for ever.
         let measures = self.raw && self.next_new < self.end;
-        if self.advance.is_stuck(self.sent, now) && !measures {
+        if self.client.stall.is_stuck(self.sent, now) && !measures {
             return Err(Fault::Stuck);
         }
         let open = self.pkt.wrapping_sub(self.seen) < self.window;
@@ -220,7 +174,7 @@ impl Sender {
             }
             None => return Ok(self.ask(now)),
         };
-        self.budget = self.budget.checked_sub(1).ok_or(Fault::Greedy)?;
+        self.client.spend(1)?;
         self.sent += 1;
         let pkt = self.pkt;
         self.pkt = pkt.wrapping_add(1);
@@ -229,54 +183,44 @@ impl Sender {
         }
         // The first END follows the last block at once, and a closed window after a pause.
         let done = self.next_new == self.end && self.repair.is_empty();
-        self.ask_at = if done { now } else { now.after(self.pause) };
-        Ok(Some(Transmit::Data {
-            pkt,
-            block,
-            again: again.is_some(),
-        }))
+        self.ends.due = if done { now } else { now.after(self.ends.pause) };
+        Ok(Some(Transmit::Data { pkt, block, again: again.is_some() }))
     }
 
     fn ask(&mut self, now: Moment) -> Option<Transmit> {
-        if now < self.ask_at {
+        if now < self.ends.due {
             return None;
         }
-        self.ask_at = now.after(self.pause);
-        self.pause = (self.pause * 3 / 2).min(PAUSE.end);
-        self.round = self.round.wrapping_add(1).max(1);
-        self.asked = self.pkt;
         self.sent += 1;
-        Some(Transmit::End {
-            pkts: self.pkt,
-            upto: self.next_new,
-            round: self.round,
-        })
+        self.ends.next_round(self.pkt);
+        Some(self.ends.transmit(self.pkt, self.next_new, now))
     }
 
-    /// When [`Sender::poll_transmit`] has something again, unless a report comes before.
+    /// When [`BlockSender::poll_transmit`] has something again, unless a report comes before.
     pub fn poll_timeout(&self) -> Moment {
-        self.ask_at.min(self.heard_at.after(CONSENT))
+        self.ends.due.min(self.client.reported_at.after(CONSENT))
     }
 }
 
-/// The list that a client gave last. Looking a list through costs far more than saying one, so as
-/// many are taken as there is news for, and no more of each than can be sent before the next.
+/// The list of missing blocks that a client sent last. To go through a list costs far more than to
+/// send one. So a list is read only when it brings news, and of each no more blocks than can be
+/// sent before the next.
 #[derive(Clone, Copy, Debug, Default)]
-struct List {
+struct ReportedList {
     at: Option<Moment>,
     seen: u32,
     round: u32,
-    /// The end of what was taken; more of the same list lies above it.
+    /// The end of what was read; the rest of the same list lies above it.
     upto: u32,
-    /// Blocks of it that may still be looked at.
+    /// How many more of its blocks may be read.
     left: u32,
 }
 
-/// A list that brings no news is taken this long after another.
+/// A list that brings no news is read this long after another.
 const LIST_EVERY: Duration = Duration::from_millis(10);
 
-impl List {
-    /// How many blocks of this list are looked at.
+impl ReportedList {
+    /// How many blocks of this list are read.
     fn room(&mut self, report: &Report, seen: u32, answers: bool, window: u32, now: Moment) -> u32 {
         let (Some(first), Some(last)) = (report.missing.first(), report.missing.last()) else {
             return 0;
@@ -303,41 +247,23 @@ impl List {
     }
 }
 
-impl Fault {
-    /// The fault as one clause.
-    pub fn reason(self) -> &'static str {
-        match self {
-            Self::Silent => "said nothing for 5 s while it was sent to",
-            Self::Stuck => "got nothing of what was sent to it in 10 s",
-            Self::Impossible => "reported what was never sent",
-            Self::Greedy => "asked for more than four times the file",
-        }
-    }
-}
-
 #[cfg(test)]
-#[allow(
-    clippy::single_range_in_vec_init,
-    reason = "a list of one range is meant"
-)]
+#[allow(clippy::single_range_in_vec_init, reason = "a list of one range is meant")]
 mod tests {
     use super::*;
-    use crate::proto::udp::advance::STUCK;
+    use crate::proto::udp::{
+        DOUBT,
+        liveness::{ROUNDS, SLACK},
+        stall_detector::STUCK,
+    };
 
     const NOW: Moment = Moment(1_000_000);
 
     fn report(seen: u32, cum: u32, missing: Vec<Range<u32>>) -> Report {
-        Report {
-            seen,
-            received: seen,
-            round: 0,
-            cum,
-            more: false,
-            missing,
-        }
+        Report { seen, received: seen, round: 0, cum, more: false, missing }
     }
 
-    fn data(sender: &mut Sender) -> Option<(u32, u32, bool)> {
+    fn data(sender: &mut BlockSender) -> Option<(u32, u32, bool)> {
         match sender.poll_transmit(NOW).expect("heard just now") {
             Some(Transmit::Data { pkt, block, again }) => Some((pkt, block, again)),
             _ => None,
@@ -346,7 +272,7 @@ mod tests {
 
     #[test]
     fn a_missing_block_comes_before_new_ones_and_once_for_each_loss() {
-        let mut sender = Sender::reliable(0..100, 50, NOW);
+        let mut sender = BlockSender::reliable(0..100, 50, NOW);
         for block in 0..10 {
             assert_eq!(data(&mut sender), Some((block, block, false)));
         }
@@ -355,43 +281,31 @@ mod tests {
         assert_eq!(data(&mut sender), Some((10, 4, true)));
         sender.handle_report(&lost, NOW).expect("true");
         assert_eq!(data(&mut sender), Some((11, 6, true)));
-        assert_eq!(
-            data(&mut sender),
-            Some((12, 10, false)),
-            "both are under way"
-        );
+        assert_eq!(data(&mut sender), Some((12, 10, false)), "both are under way");
         for _ in 0..3 {
             data(&mut sender);
         }
-        sender
-            .handle_report(&report(15, 4, vec![4..5]), NOW)
-            .expect("true");
+        sender.handle_report(&report(15, 4, vec![4..5]), NOW).expect("true");
         assert_eq!(data(&mut sender), Some((16, 4, true)), "lost again");
     }
 
     #[test]
-    fn no_more_is_under_way_than_the_client_can_hold_and_then_it_is_asked() {
-        let mut sender = Sender::reliable(0..100, 5, NOW);
+    fn sender_asks_when_the_clients_buffer_is_full() {
+        let mut sender = BlockSender::reliable(0..100, 5, NOW);
         (0..5).for_each(|_| assert!(data(&mut sender).is_some()));
         assert_eq!(sender.poll_transmit(NOW), Ok(None));
         let later = sender.poll_timeout();
         assert!(later > NOW && later < NOW.after(CONSENT));
-        let end = Transmit::End {
-            pkts: 5,
-            upto: 5,
-            round: 1,
-        };
+        let end = Transmit::End { pkts: 5, upto: 5, round: 1 };
         assert_eq!(sender.poll_transmit(later), Ok(Some(end)));
-        sender
-            .handle_report(&report(2, 2, vec![]), NOW)
-            .expect("true");
+        sender.handle_report(&report(2, 2, vec![]), NOW).expect("true");
         (0..2).for_each(|_| assert!(data(&mut sender).is_some()));
         assert_eq!(data(&mut sender), None);
     }
 
     #[test]
     fn a_client_that_lies_floods_or_is_silent_is_given_up() {
-        let mut sender = Sender::reliable(0..10, 100, NOW);
+        let mut sender = BlockSender::reliable(0..10, 100, NOW);
         (0..5).for_each(|_| assert!(data(&mut sender).is_some()));
         // One such word may be an honest client's, to whom somebody forged a datagram.
         for lie in [report(6, 0, vec![]), report(5, 0, vec![5..6])] {
@@ -423,7 +337,7 @@ mod tests {
 
     #[test]
     fn a_storm_of_lists_is_looked_through_as_often_as_there_is_news() {
-        let mut sender = Sender::reliable(0..40_000, 16_000, NOW);
+        let mut sender = BlockSender::reliable(0..40_000, 16_000, NOW);
         while data(&mut sender).is_some() {}
         let everything = report(sender.numbered(), 0, vec![0..16_000]);
         sender.handle_report(&everything, NOW).expect("possible");
@@ -438,9 +352,7 @@ mod tests {
         ];
         for n in 0..3000 {
             let soon = NOW.after(Duration::from_micros(n * 3));
-            sender
-                .handle_report(&more[n as usize % 3], soon)
-                .expect("possible");
+            sender.handle_report(&more[n as usize % 3], soon).expect("possible");
         }
         assert_eq!(sender.list.left, left, "none was looked at");
         // After a while it is, and so is the rest of the same list.
@@ -453,16 +365,13 @@ mod tests {
     }
 
     #[test]
-    fn a_million_requests_for_everything_cost_what_one_client_may_cost() {
-        let mut sender = Sender::reliable(0..100, 50, NOW);
+    fn million_requests_cost_what_one_client_may_cost() {
+        let mut sender = BlockSender::reliable(0..100, 50, NOW);
         let mut sent = 0_u64;
         for n in 0..1_000_000_u32 {
             let now = NOW.after(Duration::from_micros(u64::from(n) * 5));
             let everything = report(sender.numbered(), 0, vec![0..sender.next_new]);
-            let mut everything = Report {
-                round: n % 7,
-                ..everything
-            };
+            let mut everything = Report { round: n % 7, ..everything };
             if sender.next_new == 0 {
                 everything.missing.clear();
             }
@@ -483,15 +392,13 @@ mod tests {
 
     #[test]
     fn a_client_that_talks_and_gets_no_further_is_given_up() {
-        let mut sender = Sender::reliable(0..100, 5, NOW);
+        let mut sender = BlockSender::reliable(0..100, 5, NOW);
         (0..5).for_each(|_| assert!(data(&mut sender).is_some()));
         let mut now = NOW;
         while now < NOW.after(STUCK * 2) {
             // The questions are what is sent.
             now = now.after(Duration::from_millis(100));
-            sender
-                .handle_report(&report(0, 0, vec![]), now)
-                .expect("possible");
+            sender.handle_report(&report(0, 0, vec![]), now).expect("possible");
             if sender.poll_transmit(now) == Err(Fault::Stuck) {
                 return assert!(now >= NOW.after(STUCK));
             }
@@ -502,7 +409,7 @@ mod tests {
     #[test]
     fn numbers_wrap_in_the_middle_of_a_file() {
         let first = u32::MAX - 9;
-        let mut sender = Sender::reliable(0..100, 50, NOW);
+        let mut sender = BlockSender::reliable(0..100, 50, NOW);
         (sender.pkt, sender.seen) = (first, first);
         for block in 0..20 {
             let pkt = first.wrapping_add(block);
@@ -519,18 +426,12 @@ mod tests {
 
     #[test]
     fn raw_sends_each_block_once_whatever_is_said() {
-        let mut sender = Sender::raw(3..6, NOW);
+        let mut sender = BlockSender::raw(3..6, NOW);
         assert_eq!(data(&mut sender), Some((0, 3, false)));
-        sender
-            .handle_report(&report(1, 0, vec![0..6]), NOW)
-            .expect("heard");
+        sender.handle_report(&report(1, 0, vec![0..6]), NOW).expect("heard");
         assert_eq!(data(&mut sender), Some((1, 4, false)));
         assert_eq!(data(&mut sender), Some((2, 5, false)));
-        let end = Transmit::End {
-            pkts: 3,
-            upto: 6,
-            round: 1,
-        };
+        let end = Transmit::End { pkts: 3, upto: 6, round: 1 };
         assert_eq!(sender.poll_transmit(NOW), Ok(Some(end)));
     }
 }

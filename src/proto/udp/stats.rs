@@ -3,45 +3,49 @@
 //! Every number is a bit in a window of [`WINDOW`], so a duplicate is never taken for progress
 //! and never lowers the loss. What slides out of the window unseen is lost for good; should it
 //! come after all it is late. Loss at the end shows too, because the sender tells how many there
-//! were ([`Stats::finish`]).
+//! were ([`StreamStats::finish`]).
 
 use std::time::Duration;
 
-use crate::proto::histogram::Histogram;
-use crate::proto::jitter::JitterEstimate;
-use crate::units::Moment;
+use crate::{
+    proto::{histogram::Histogram, jitter::JitterEstimate},
+    units::Moment,
+};
 
 /// Counts the datagrams of one stream.
 #[derive(Clone, Debug)]
-pub struct Stats {
+pub struct StreamStats {
     window: Vec<u64>,
     /// The lowest number that the window holds.
     base: u64,
     /// The number after the highest one seen.
     next: u64,
-    unique: u64,
-    duplicate: u64,
-    reordered: u64,
-    reorder_extent: u64,
-    late: u64,
-    lost: u64,
+    /// What is known so far; the spans are added at the end.
+    figures: StreamFigures,
+    /// The numbers lost in a row just now.
     burst: u64,
-    burst_max: u64,
-    /// The number that would confirm a leap; how many were, and whether none needs to be.
+    /// The number that would confirm a leap, and how many leaps were confirmed.
     leap: Option<u64>,
     confirmed: u64,
-    believes: bool,
-    transit: Option<i32>,
-    transit_min: i32,
-    transit_max: i32,
-    transit_sum: i64,
+    /// No leap needs to be confirmed.
+    trusted: bool,
+    transit: TransitTimes,
+}
+
+/// How long datagrams were under way: only differences count, for the clocks are not the same.
+#[derive(Clone, Debug, Default)]
+struct TransitTimes {
+    last: Option<i32>,
+    min: i32,
+    max: i32,
+    sum: i64,
     jitter: JitterEstimate,
     differences: Histogram,
 }
 
 /// The figures of a stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Figures {
+pub struct StreamFigures {
     /// Different datagrams that came in time.
     pub unique: u64,
     /// Datagrams that came again.
@@ -80,96 +84,86 @@ const WORDS: usize = (WINDOW / 64) as usize;
 /// damaged or a forged one.
 pub const LEAP: u64 = crate::proto::udp::control::WINDOW_MAX as u64;
 
-impl Default for Stats {
+impl Default for StreamStats {
     fn default() -> Self {
         Self::starting_at(0)
     }
 }
 
-impl Stats {
+impl StreamStats {
     /// A stream whose first datagram has the number `first`.
     pub fn starting_at(first: u32) -> Self {
         Self {
             window: vec![0; WORDS],
             base: u64::from(first),
             next: u64::from(first),
-            unique: 0,
-            duplicate: 0,
-            reordered: 0,
-            reorder_extent: 0,
-            late: 0,
-            lost: 0,
+            figures: StreamFigures::default(),
             burst: 0,
-            burst_max: 0,
             leap: None,
             confirmed: 0,
-            believes: false,
-            transit: None,
-            transit_min: 0,
-            transit_max: 0,
-            transit_sum: 0,
-            jitter: JitterEstimate::default(),
-            differences: Histogram::default(),
+            trusted: false,
+            transit: TransitTimes::default(),
         }
     }
 
-    /// Takes the datagram `pkt` into account, sent at `sent_us` by its sender's clock and
-    /// received now. False when the number is too far ahead to be true, until the next confirms it.
-    pub fn take(&mut self, pkt: u32, sent_us: u32, now: Moment) -> bool {
+    /// Counts the datagram `pkt`, sent at `sent_us` by its sender's clock and received now. False
+    /// when the number is too far ahead to be true, until the next one confirms it.
+    pub fn record(&mut self, pkt: u32, sent_us: u32, now: Moment) -> bool {
         let Some(number) = self.unwrap(pkt) else {
-            self.late += 1;
+            self.figures.late += 1;
             return true;
         };
-        if number >= self.next + LEAP && !self.believes {
+        if number >= self.next + LEAP && !self.trusted {
             if self.leap.replace(number + 1) != Some(number) {
                 return false;
             }
             // So the one before was true too.
-            self.hold(number - 1);
+            self.mark(number - 1);
             self.confirmed += 1;
         }
-        self.time(sent_us, now);
+        self.transit.record(sent_us, now);
         if number < self.base {
-            self.late += 1;
+            self.figures.late += 1;
             return true;
         }
-        self.hold(number);
+        self.mark(number);
         true
     }
 
-    /// Takes the number of one that came, which is not below the window.
-    fn hold(&mut self, number: u64) {
+    /// Marks a number that came, which is not below the window.
+    fn mark(&mut self, number: u64) {
         while number >= self.base + WINDOW {
             self.slide();
         }
         let (word, bit) = place(number);
+        let figures = &mut self.figures;
         if self.window[word] & bit != 0 {
-            self.duplicate += 1;
+            figures.duplicate += 1;
             return;
         }
         self.window[word] |= bit;
-        self.unique += 1;
+        figures.unique += 1;
         if number < self.next {
-            self.reordered += 1;
-            self.reorder_extent = self.reorder_extent.max(self.next - 1 - number);
+            figures.reordered += 1;
+            figures.reorder_extent = figures.reorder_extent.max(self.next - 1 - number);
         }
         self.next = self.next.max(number + 1);
     }
 
-    /// Believes leaps without a second number: for a stream whose numbers are held against what
-    /// they carry.
-    pub fn believe(&mut self) {
-        self.believes = true;
+    /// Accepts leaps that no second number confirms: for a stream whose numbers are checked against
+    /// what they carry.
+    pub fn trust_numbers(&mut self) {
+        self.trusted = true;
     }
 
-    /// How many of those that were refused were true after all, as the next showed.
+    /// How many datagrams that were refused turned out to be true, as the next one showed.
     pub fn confirmed(&self) -> u64 {
         self.confirmed
     }
 
-    /// Different datagrams so far, cut to 32 bits as reports have it.
+    /// Different datagrams so far.
     pub fn unique(&self) -> u64 {
-        self.unique
+        self.figures.unique
     }
 
     /// The number after the highest one seen, as it stands in datagrams.
@@ -177,39 +171,18 @@ impl Stats {
         self.next as u32
     }
 
-    /// The figures, of a stream of which the numbers below `end` were sent; one below what was
+    /// The figures of a stream of which the numbers below `end` were sent. An `end` below what was
     /// seen counts as what was seen.
-    pub fn finish(mut self, end: u32) -> Figures {
+    pub fn finish(mut self, end: u32) -> StreamFigures {
         let end = self.unwrap(end).unwrap_or(self.next).max(self.next);
         while self.base < end {
             self.slide();
         }
-        self.burst_max = self.burst_max.max(self.burst);
-        let timed = self.unique + self.duplicate;
-        let us = |us: i64| Duration::from_micros(u64::try_from(us).unwrap_or(0));
-        let mean = i64::try_from(timed)
-            .ok()
-            .filter(|&count| count > 0)
-            .map(|count| self.transit_sum / count - i64::from(self.transit_min));
-        let per_mille = |n| self.differences.per_mille(n).map(Duration::from_micros);
-        Figures {
-            unique: self.unique,
-            duplicate: self.duplicate,
-            reordered: self.reordered,
-            reorder_extent: self.reorder_extent,
-            late: self.late,
-            lost: self.lost,
-            burst: self.burst_max,
-            jitter: self
-                .jitter
-                .us()
-                .map(|us| Duration::from_nanos((us * 1000.0) as u64)),
-            jitter_p50: per_mille(500),
-            jitter_p95: per_mille(950),
-            jitter_p99: per_mille(990),
-            delay: mean.map(us),
-            delay_max: mean.map(|_| us(i64::from(self.transit_max) - i64::from(self.transit_min))),
-        }
+        let figures = &mut self.figures;
+        figures.burst = figures.burst.max(self.burst);
+        let timed = figures.unique + figures.duplicate;
+        self.transit.finish(timed, figures);
+        self.figures
     }
 
     /// The number that `pkt` stands for: the one nearest to the highest seen. `None` before 0.
@@ -222,31 +195,48 @@ impl Stats {
     fn slide(&mut self) {
         let (word, bit) = place(self.base);
         if self.window[word] & bit == 0 {
-            self.lost += 1;
+            self.figures.lost += 1;
             self.burst += 1;
         } else {
             self.window[word] &= !bit;
-            self.burst_max = self.burst_max.max(self.burst);
+            self.figures.burst = self.figures.burst.max(self.burst);
             self.burst = 0;
         }
         self.base += 1;
         self.next = self.next.max(self.base);
     }
+}
 
-    /// The transit time of RFC 3550, appendix A.8, in microseconds; for datagrams in the order of their arrival.
-    fn time(&mut self, sent_us: u32, now: Moment) {
+impl TransitTimes {
+    /// The transit time of RFC 3550, appendix A.8, in microseconds; datagrams come in the order of
+    /// their arrival.
+    fn record(&mut self, sent_us: u32, now: Moment) {
         let raw = (now.0 as u32).wrapping_sub(sent_us) as i32;
-        let Some(last) = self.transit.replace(raw) else {
-            (self.transit_min, self.transit_max) = (raw, raw);
-            self.transit_sum = i64::from(raw);
+        let Some(last) = self.last.replace(raw) else {
+            (self.min, self.max, self.sum) = (raw, raw, i64::from(raw));
             return;
         };
         let difference = raw.wrapping_sub(last).unsigned_abs();
         self.jitter.add(f64::from(difference));
         self.differences.add(difference.into());
-        self.transit_min = self.transit_min.min(raw);
-        self.transit_max = self.transit_max.max(raw);
-        self.transit_sum += i64::from(raw);
+        self.min = self.min.min(raw);
+        self.max = self.max.max(raw);
+        self.sum += i64::from(raw);
+    }
+
+    /// Adds the spans to the figures of a stream with `count` datagrams.
+    fn finish(&self, count: u64, figures: &mut StreamFigures) {
+        let us = |us: i64| Duration::from_micros(u64::try_from(us).unwrap_or(0));
+        let jitter_ns = |us: f64| Duration::from_nanos((us * 1000.0) as u64);
+        let per_mille = |n| self.differences.per_mille(n).map(Duration::from_micros);
+        figures.jitter = self.jitter.us().map(jitter_ns);
+        figures.jitter_p50 = per_mille(500);
+        figures.jitter_p95 = per_mille(950);
+        figures.jitter_p99 = per_mille(990);
+        let least = i64::from(self.min);
+        let mean = |count: i64| us(self.sum / count - least);
+        figures.delay = i64::try_from(count).ok().filter(|&n| n > 0).map(mean);
+        figures.delay_max = figures.delay.map(|_| us(i64::from(self.max) - least));
     }
 }
 
@@ -260,10 +250,10 @@ mod tests {
 
     use super::*;
 
-    fn figures(first: u32, arrivals: &[u32], end: u32) -> Figures {
-        let mut stats = Stats::starting_at(first);
+    fn figures(first: u32, arrivals: &[u32], end: u32) -> StreamFigures {
+        let mut stats = StreamStats::starting_at(first);
         for &pkt in arrivals {
-            assert!(stats.take(pkt, 0, Moment(0)), "{pkt}");
+            assert!(stats.record(pkt, 0, Moment(0)), "{pkt}");
         }
         stats.finish(end)
     }
@@ -293,17 +283,17 @@ mod tests {
     }
 
     #[test]
-    fn what_slid_out_of_the_window_is_late_and_a_leap_is_believed_of_two() {
-        let mut stats = Stats::default();
-        assert!(stats.take(0, 0, Moment(0)));
-        assert!(stats.take(LEAP as u32, 0, Moment(0)), "as far as a window");
+    fn block_outside_window_is_late_and_a_leap_needs_two() {
+        let mut stats = StreamStats::default();
+        assert!(stats.record(0, 0, Moment(0)));
+        assert!(stats.record(LEAP as u32, 0, Moment(0)), "as far as a window");
         let leap = WINDOW as u32 + 500;
-        assert!(!stats.take(leap, 0, Moment(0)), "one alone");
-        assert!(!stats.take(leap + 7, 0, Moment(0)), "and another");
+        assert!(!stats.record(leap, 0, Moment(0)), "one alone");
+        assert!(!stats.record(leap + 7, 0, Moment(0)), "and another");
         assert_eq!(stats.next(), LEAP as u32 + 1);
-        assert!(stats.take(leap + 8, 0, Moment(0)), "two in a row");
+        assert!(stats.record(leap + 8, 0, Moment(0)), "two in a row");
         assert_eq!(stats.confirmed(), 1, "the one before was true");
-        assert!(stats.take(0, 0, Moment(0)));
+        assert!(stats.record(0, 0, Moment(0)));
         let found = stats.finish(0);
         assert_eq!((found.unique, found.late), (4, 1));
         assert_eq!(found.lost, u64::from(leap) + 9 - 4);
@@ -311,12 +301,12 @@ mod tests {
 
     #[test]
     fn jitter_is_that_of_rfc_3550() {
-        let mut stats = Stats::default();
+        let mut stats = StreamStats::default();
         let mut wanted = 0.0;
         let mut last = 0_i64;
         for (pkt, transit) in [500_i64, 700, 650, 650, 900].into_iter().enumerate() {
             let sent = 1000 * pkt as u32;
-            stats.take(pkt as u32, sent, Moment((i64::from(sent) + transit) as u64));
+            stats.record(pkt as u32, sent, Moment((i64::from(sent) + transit) as u64));
             if pkt > 0 {
                 wanted += ((transit - last).abs() as f64 - wanted) / 16.0;
             }

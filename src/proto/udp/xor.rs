@@ -4,9 +4,7 @@
 //! network coding; Yu, Sadeghi, Aboutorab, EURASIP JASP 2015:94). So blocks are combined whose
 //! lackers are disjoint: greedily, those that most clients lack first.
 
-use crate::proto::udp::packet::XOR_MAX;
-use crate::proto::udp::packet::XOR_ROOM;
-use crate::proto::udp::packet::xor_ids;
+use crate::proto::udp::packet::{XOR_MAX, XOR_ROOM, xor_ids};
 
 /// Most clients whose losses are combined, one bit each.
 pub const LACKERS_MAX: usize = 128;
@@ -25,10 +23,7 @@ pub fn group(mut lacked: Vec<(u32, u128)>) -> Vec<Vec<u32>> {
         let mut at = 0;
         for client in ones(who) {
             let from = &mut free[client];
-            while groups
-                .get(*from)
-                .is_some_and(|(_, taken)| taken >> client & 1 == 1)
-            {
+            while groups.get(*from).is_some_and(|(_, taken)| taken >> client & 1 == 1) {
                 *from += 1;
             }
             at = at.max(*from);

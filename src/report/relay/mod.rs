@@ -3,21 +3,25 @@
 //! As the rest of the report it starts from what was logged or counted and ends in text. A figure
 //! that nobody reported stays `-`; a sum of which a part is missing says how many parts it has.
 
-use std::fs::File;
-use std::io::Read;
-use std::path::Path;
+use std::{fs::File, io::Read, path::Path};
 
-use crate::error::Result;
-use crate::net::logfile;
-use crate::proto::line::DecodeError;
-use crate::proto::log_cell::{MISSING, SEPARATOR, or_missing};
-use crate::proto::relay::log;
-use crate::proto::relay::log::ViewerRecord;
-use crate::proto::relay::reports::{ReceiverReport, SenderReport, whole_us};
-use crate::proto::relay::status::{RelaySnapshot, WatchSnapshot};
-use crate::report::table::{Align, Table};
-use crate::text::escape;
-use crate::units::{mbit_per_second, total};
+use crate::{
+    error::Result,
+    net::logfile,
+    proto::{
+        line::DecodeError,
+        log_cell::{MISSING, SEPARATOR, or_missing},
+        relay::{
+            log,
+            log::ViewerRecord,
+            reports::{ReceiverReport, SenderReport, whole_us},
+            status::{RelaySnapshot, WatchSnapshot},
+        },
+    },
+    report::table::{Align, Table},
+    text::escape,
+    units::{mbit_per_second, total},
+};
 
 #[cfg(feature = "cli")]
 pub mod events;
@@ -25,7 +29,7 @@ pub mod events;
 /// True when the file begins as a relay log does; anything else is left to the session log's
 /// reader, which says what is wrong with it.
 pub fn is_relay_log(path: &Path) -> bool {
-    let header = log::header();
+    let header = log::HEADER;
     // Looked at before it is opened: to open a FIFO is to wait for its writer.
     if !std::fs::metadata(path).is_ok_and(|about| about.is_file()) {
         return false;
@@ -48,7 +52,7 @@ pub fn read_relay_log(path: &Path) -> Result<Vec<ViewerRecord>> {
         let line = std::str::from_utf8(line).map_err(|_| wrong("it is not UTF-8"))?;
         if !std::mem::take(&mut at_header) {
             records.push(ViewerRecord::decode(line)?);
-        } else if line != log::header() {
+        } else if line != log::HEADER {
             return Err(wrong("it is not a relay log"));
         }
         Ok(())
@@ -95,9 +99,9 @@ pub fn viewer_table(records: &[ViewerRecord]) -> String {
             sent.cc.to_string(),
             or_missing(got.map(|got| got.cc)),
             milliseconds(got.and_then(|got| got.jitter_us)),
-            milliseconds(sent.p50_us),
-            milliseconds(sent.p99_us),
-            milliseconds(sent.worst_us),
+            milliseconds(sent.delay.p50_us),
+            milliseconds(sent.delay.p99_us),
+            milliseconds(sent.delay.worst_us),
             match &record.reason {
                 Some(reason) => format!("{}: {}", record.end, escape(reason)),
                 None => record.end.to_string(),
@@ -152,7 +156,7 @@ pub fn viewer_csv(records: &[ViewerRecord]) -> String {
         cells.collect::<Vec<_>>().join(",") + "\r\n"
     };
     let rows = records.iter().map(|record| line(&record.encode()));
-    line(&log::header()) + &rows.collect::<String>()
+    line(log::HEADER) + &rows.collect::<String>()
 }
 
 /// Where one viewer's datagrams were lost, from the source on.
@@ -169,18 +173,8 @@ pub fn loss_table(view: &WatchSnapshot) -> String {
         ("RTP lost", Align::Right),
     ]);
     for (place, datagrams, cc, rtp_lost) in [
-        (
-            "lost before the relay",
-            None,
-            of(|sent| Some(sent.cc)),
-            of(|sent| sent.rtp_lost),
-        ),
-        (
-            "dropped by the relay",
-            of(|sent| Some(sent.dropped)),
-            None,
-            None,
-        ),
+        ("lost before the relay", None, of(|sent| Some(sent.cc)), of(|sent| sent.rtp_lost)),
+        ("dropped by the relay", of(|sent| Some(sent.dropped)), None, None),
         ("passed in pauses", of(|sent| Some(sent.paused)), None, None),
         ("sent by the relay", of(|sent| Some(sent.sent)), None, None),
         ("lost by the network", network, None, None),
@@ -194,9 +188,9 @@ pub fn loss_table(view: &WatchSnapshot) -> String {
         "{table}jitter {} ms here, {} ms at the relay; through the relay p50 {} ms, p99 {} ms, worst {} ms\n",
         milliseconds(received.jitter_us),
         milliseconds(of(|sent| sent.jitter_us)),
-        milliseconds(of(|sent| sent.p50_us)),
-        milliseconds(of(|sent| sent.p99_us)),
-        milliseconds(of(|sent| sent.worst_us)),
+        milliseconds(of(|sent| sent.delay.p50_us)),
+        milliseconds(of(|sent| sent.delay.p99_us)),
+        milliseconds(of(|sent| sent.delay.worst_us)),
     )
 }
 
@@ -239,8 +233,10 @@ mod tests {
     use time::macros::datetime;
 
     use super::*;
-    use crate::proto::relay::log::ViewerEnd;
-    use crate::session::SessionId;
+    use crate::{
+        proto::{histogram::Delay, relay::log::ViewerEnd},
+        session::SessionId,
+    };
 
     fn two() -> [ViewerRecord; 2] {
         let lab = ViewerRecord {
@@ -253,9 +249,7 @@ mod tests {
                 sent: 1_000,
                 bytes: 1_316_000,
                 dropped: 2,
-                p50_us: Some(1_490),
-                p99_us: Some(3_210),
-                worst_us: Some(4_005),
+                delay: Delay { p50_us: Some(1_490), p99_us: Some(3_210), worst_us: Some(4_005) },
                 ..SenderReport::default()
             },
             received: None,
@@ -296,10 +290,11 @@ mod tests {
         let folder = tempfile::tempdir().expect("room");
         let path = folder.path().join("a.log");
         let text = two().iter().map(ViewerRecord::encode).collect::<String>();
-        std::fs::write(&path, log::header() + &text).expect("room");
+        std::fs::write(&path, log::HEADER.to_owned() + &text).expect("room");
         assert!(is_relay_log(&path));
         assert_eq!(read_relay_log(&path).expect("sound"), two());
-        std::fs::write(&path, log::header() + &text.replacen("1000", "1001", 2)).expect("room");
+        std::fs::write(&path, log::HEADER.to_owned() + &text.replacen("1000", "1001", 2))
+            .expect("room");
         let error = read_relay_log(&path).expect_err("the last line does not add up");
         assert!(error.to_string().contains("line 3"), "{error}");
         std::fs::write(&path, text).expect("room");
@@ -319,10 +314,7 @@ mod tests {
             });
         }
         let text = sums(&records);
-        assert!(
-            text.starts_with("2 viewers: 36893488147419103230 datagrams"),
-            "{text}"
-        );
+        assert!(text.starts_with("2 viewers: 36893488147419103230 datagrams"), "{text}");
         assert!(
             text.ends_with(
                 "of the 2 that tell: 36893488147419103230 received, 0 lost by the network"
@@ -337,11 +329,7 @@ mod tests {
         let rows: Vec<&str> = csv.split_terminator("\r\n").collect();
         assert_eq!(rows.len(), 3);
         assert!(rows[0].starts_with("relay,viewer,date,time,to,watched_s,sent,"));
-        assert!(
-            rows[1].ends_with(r#",,closed,"reset, ""by"" peer""#),
-            "{}",
-            rows[1]
-        );
+        assert!(rows[1].ends_with(r#",,closed,"reset, ""by"" peer""#), "{}", rows[1]);
         assert!(rows[2].ends_with(",120,left,"), "{}", rows[2]);
     }
 }

@@ -2,14 +2,12 @@
 //!
 //! Plain data, checked before anything is built. Host 0 is the server.
 
-use std::fmt;
-use std::net::Ipv4Addr;
-use std::str::FromStr;
-use std::time::Duration;
+use std::{net::Ipv4Addr, str::FromStr, time::Duration};
 
-use crate::error::Error;
-use crate::error::Result;
-use crate::units::Rate;
+use crate::{
+    error::{Error, Result},
+    units::{InvalidValue, Rate},
+};
 
 /// A star to build.
 #[derive(Clone, Debug, PartialEq)]
@@ -56,7 +54,7 @@ pub struct Loss {
 }
 
 /// A kind of packets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Traffic {
     /// Every IPv4 packet.
     All,
@@ -65,10 +63,6 @@ pub enum Traffic {
     /// UDP datagrams, and each fragment of them.
     Udp,
 }
-
-/// A number, fraction or rate that cannot be meant.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LayoutError(String);
 
 /// Most hosts of a star with a switch: a Linux bridge has 1023 ports.
 pub const HOSTS_MAX: usize = 1000;
@@ -91,10 +85,7 @@ pub const OFFLOADS_DEFAULT: bool = false;
 impl StarLayout {
     /// `hosts` hosts on one switch, with the same rate each way.
     pub fn new(hosts: usize, rate: Rate) -> Self {
-        let link = LinkRates {
-            up: rate,
-            down: rate,
-        };
+        let link = LinkRates { up: rate, down: rate };
         Self {
             links: vec![link; hosts.min(HOSTS_MAX + 1)],
             topology: Topology::Switch,
@@ -116,9 +107,7 @@ impl StarLayout {
         };
         let refuse = |reason: String| Err(Error::refused("the star", reason));
         if hosts < 2 {
-            return refuse(format!(
-                "{hosts} hosts; it takes a server and at least one client"
-            ));
+            return refuse(format!("{hosts} hosts; it takes a server and at least one client"));
         }
         if hosts > most {
             return refuse(format!("more than {most} hosts"));
@@ -160,6 +149,17 @@ impl StarLayout {
     }
 }
 
+impl Traffic {
+    /// The protocol that is meant; `None` for all.
+    pub fn name(self) -> Option<&'static str> {
+        match self {
+            Self::All => None,
+            Self::Tcp => Some("tcp"),
+            Self::Udp => Some("udp"),
+        }
+    }
+}
+
 impl Loss {
     /// The chance of one packet, 0 to 1.
     pub fn fraction(&self) -> f64 {
@@ -167,47 +167,13 @@ impl Loss {
     }
 }
 
-impl LinkRates {
-    /// Takes `100mbit`, or `10mbit/50mbit` for up and down.
-    ///
-    /// # Errors
-    /// A part that is no rate.
-    pub fn parse(text: &str) -> std::result::Result<Self, LayoutError> {
+impl FromStr for LinkRates {
+    type Err = InvalidValue;
+
+    /// Reads `100mbit`, or `10mbit/50mbit` for up and down.
+    fn from_str(text: &str) -> std::result::Result<Self, InvalidValue> {
         let (up, down) = text.split_once('/').unwrap_or((text, text));
-        let rate = |text: &str| {
-            text.parse()
-                .map_err(|error| LayoutError(format!("{error}")))
-        };
-        Ok(Self {
-            up: rate(up)?,
-            down: rate(down)?,
-        })
-    }
-}
-
-impl FromStr for Traffic {
-    type Err = LayoutError;
-
-    fn from_str(text: &str) -> std::result::Result<Self, LayoutError> {
-        match text {
-            "all" => Ok(Self::All),
-            "tcp" => Ok(Self::Tcp),
-            "udp" => Ok(Self::Udp),
-            _ => Err(LayoutError(format!(
-                "'{}' is not all, tcp or udp",
-                shown(text)
-            ))),
-        }
-    }
-}
-
-impl fmt::Display for Traffic {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::All => "all",
-            Self::Tcp => "tcp",
-            Self::Udp => "udp",
-        })
+        Ok(Self { up: up.parse()?, down: down.parse()? })
     }
 }
 
@@ -215,11 +181,8 @@ impl fmt::Display for Traffic {
 ///
 /// # Errors
 /// Anything else, and what is no whole number of millionths.
-pub fn parse_loss(text: &str) -> std::result::Result<u32, LayoutError> {
-    let wrong = || {
-        let value = shown(text);
-        LayoutError(format!("'{value}' is not a loss such as 1%, 0.1% or 0.01"))
-    };
+pub fn parse_loss(text: &str) -> std::result::Result<u32, InvalidValue> {
+    let wrong = || InvalidValue::new("loss", text, "a loss such as 1%, 0.1% or 0.01");
     let (number, decimals_max) = text.strip_suffix('%').map_or((text, 6), |rest| (rest, 4));
     let (whole, decimals) = number.split_once('.').unwrap_or((number, ""));
     let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
@@ -231,27 +194,9 @@ pub fn parse_loss(text: &str) -> std::result::Result<u32, LayoutError> {
         return Err(wrong());
     }
     let scaled = format!("{whole}{decimals:0<decimals_max$}");
-    let millionths: u32 = scaled.parse().map_err(|_| wrong())?;
-    match millionths < 1_000_000 {
-        true => Ok(millionths),
-        false => Err(wrong()),
-    }
+    let millionths = scaled.parse().ok();
+    millionths.filter(|&millionths| millionths < 1_000_000).ok_or_else(wrong)
 }
-
-fn shown(text: &str) -> String {
-    text.chars()
-        .take(60)
-        .flat_map(char::escape_default)
-        .collect()
-}
-
-impl fmt::Display for LayoutError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for LayoutError {}
 
 #[cfg(test)]
 mod tests {
@@ -260,7 +205,7 @@ mod tests {
     const RATE: Rate = Rate(100_000_000);
 
     #[test]
-    fn two_to_a_thousand_hosts_and_no_others() {
+    fn star_has_two_to_a_thousand_hosts() {
         for (hosts, fits) in [
             (0, false),
             (1, false),
@@ -270,11 +215,7 @@ mod tests {
             (10_000, false),
             (usize::MAX, false),
         ] {
-            assert_eq!(
-                StarLayout::new(hosts, RATE).check().is_ok(),
-                fits,
-                "{hosts}"
-            );
+            assert_eq!(StarLayout::new(hosts, RATE).check().is_ok(), fits, "{hosts}");
         }
         let mut routed = StarLayout::new(250, RATE);
         routed.topology = Topology::Router;
@@ -284,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn every_host_has_an_address_of_its_own() {
+    fn hosts_have_different_addresses() {
         for middle in [Topology::Switch, Topology::Router] {
             let mut layout = StarLayout::new(ROUTED_MAX, RATE);
             layout.topology = middle;
@@ -299,16 +240,13 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_is_refused_with_its_value() {
+    fn impossible_layout_is_refused_with_its_value() {
         let mut layout = StarLayout::new(3, RATE);
         layout.links[2].down = Rate(1000);
         let error = layout.check().expect_err("slow").to_string();
         assert!(error.contains("host 2: 1 kbit/s down"), "{error}");
         let mut layout = StarLayout::new(3, RATE);
-        layout.loss = Some(Loss {
-            millionths: 10_000,
-            of: Traffic::All,
-        });
+        layout.loss = Some(Loss { millionths: 10_000, of: Traffic::All });
         assert!(layout.check().is_ok());
         layout.offloads = true;
         assert!(layout.check().is_err());
@@ -334,22 +272,22 @@ mod tests {
         ] {
             assert_eq!(parse_loss(text), Ok(millionths), "{text}");
         }
-        for text in [
-            "", "%", "1", "100%", "-1%", "1.%", ".5%", "0.00001%", "1e-3", "half", "NaN%", "1 %",
-        ] {
+        for text in
+            ["", "%", "1", "100%", "-1%", "1.%", ".5%", "0.00001%", "1e-3", "half", "NaN%", "1 %"]
+        {
             let error = parse_loss(text).expect_err(text).to_string();
             assert!(error.contains(&format!("'{text}'")), "{error}");
         }
     }
 
     #[test]
-    fn links_are_symmetrical_unless_said() {
-        let link = LinkRates::parse("100mbit").expect("a rate");
+    fn link_is_symmetric_when_one_rate_is_given() {
+        let link = "100mbit".parse::<LinkRates>().expect("a rate");
         assert_eq!((link.up, link.down), (RATE, RATE));
-        let link = LinkRates::parse("10mbit/50mbit").expect("two rates");
+        let link = "10mbit/50mbit".parse::<LinkRates>().expect("two rates");
         assert_eq!((link.up.0, link.down.0), (10_000_000, 50_000_000));
         for text in ["0", "fast", "0mbit", "10mbit/", "10mbit/fast", "1/2/3"] {
-            assert!(LinkRates::parse(text).is_err(), "{text}");
+            assert!(text.parse::<LinkRates>().is_err(), "{text}");
         }
     }
 }

@@ -3,12 +3,14 @@
 
 use std::str::FromStr;
 
-use serde::Deserialize;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use crate::error::Error;
-use crate::error::Result;
-use crate::testbed::star::layout::HOSTS_MAX;
+use crate::{
+    error::{Error, Result},
+    proto::line::decimal,
+    testbed::star::layout::HOSTS_MAX,
+    units::InvalidValue,
+};
 
 /// All combinations.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,8 +53,12 @@ pub const LONG_S: f64 = 60.0;
 /// How often a long row is measured at most.
 pub const RUNS_LONG: u32 = 3;
 
+/// Numbers of clients, as they are typed: `1,2,4`, `1-13`, or both.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientCounts(pub Vec<u16>);
+
 /// A grid that has a name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Preset {
     /// 10 MB to 1 to 13 clients on a star: time against the number of peers.
     Peers,
@@ -62,6 +68,11 @@ pub enum Preset {
     Loss,
 }
 
+fn sort<T: Ord>(values: &mut Vec<T>) {
+    values.sort_unstable();
+    values.dedup();
+}
+
 impl Grid {
     /// Sorts and checks it.
     ///
@@ -69,14 +80,10 @@ impl Grid {
     /// A list that is empty, numbers of clients that no star has, too many runs.
     pub fn checked(mut self) -> Result<Self> {
         let refuse = |what: String| Err(Error::Usage { what });
-        self.clients.sort_unstable();
-        self.clients.dedup();
-        self.bytes.sort_unstable();
-        self.bytes.dedup();
-        self.rates.sort_unstable();
-        self.rates.dedup();
-        self.losses.sort_unstable();
-        self.losses.dedup();
+        sort(&mut self.clients);
+        sort(&mut self.bytes);
+        sort(&mut self.rates);
+        sort(&mut self.losses);
         if let Some(clients) = self.clients.iter().find(|&&n| usize::from(n) >= HOSTS_MAX) {
             let most = HOSTS_MAX - 1;
             return refuse(format!("{clients} clients; a star has at most {most}"));
@@ -97,9 +104,8 @@ impl Grid {
             self.losses.len(),
             self.runs as usize,
         ];
-        let count = lengths
-            .into_iter()
-            .try_fold(1_usize, |product, length| product.checked_mul(length));
+        let count =
+            lengths.into_iter().try_fold(1_usize, |product, length| product.checked_mul(length));
         match count {
             Some(0) => refuse("the study is empty: a list has no value".to_owned()),
             Some(1..=RUNS_MAX) => Ok(self),
@@ -128,13 +134,7 @@ impl Grid {
                     }
                     backwards = !backwards;
                     order.extend(ways.into_iter().map(|way| {
-                        let cell = Cell {
-                            rate,
-                            loss,
-                            bytes,
-                            clients,
-                            way: way.clone(),
-                        };
+                        let cell = Cell { rate, loss, bytes, clients, way: way.clone() };
                         (repeat, cell)
                     }));
                 }
@@ -151,60 +151,25 @@ impl Grid {
     }
 }
 
-impl FromStr for Preset {
-    type Err = String;
+impl FromStr for ClientCounts {
+    type Err = InvalidValue;
 
-    fn from_str(text: &str) -> std::result::Result<Self, String> {
-        match text {
-            "peers" => Ok(Self::Peers),
-            "router" => Ok(Self::Router),
-            "loss" => Ok(Self::Loss),
-            other => {
-                let shown: String = other
-                    .chars()
-                    .take(60)
-                    .flat_map(char::escape_default)
-                    .collect();
-                Err(format!("'{shown}' is not peers, router or loss"))
+    /// Reads `1,2,4`, `1-13`, or both.
+    fn from_str(text: &str) -> std::result::Result<Self, InvalidValue> {
+        let wrong =
+            || InvalidValue::new("clients", text, "a list of clients such as 1,2,4 or 1-13");
+        let number = |text| decimal(text).and_then(|number| u16::try_from(number).ok());
+        let mut clients = Vec::new();
+        for part in text.split(',') {
+            let (first, last) = part.split_once('-').unwrap_or((part, part));
+            let (first, last) = number(first).zip(number(last)).ok_or_else(wrong)?;
+            if first > last {
+                return Err(wrong());
             }
+            clients.extend(first..=last);
         }
+        Ok(Self(clients))
     }
-}
-
-/// Reads numbers of clients: `1,2,4`, `1-13`, or both.
-///
-/// # Errors
-/// Anything else, with the value.
-pub fn parse_clients(text: &str) -> std::result::Result<Vec<u16>, String> {
-    let wrong = || {
-        let shown: String = text
-            .chars()
-            .take(60)
-            .flat_map(char::escape_default)
-            .collect();
-        format!("'{shown}' is not a list of clients such as 1,2,4 or 1-13")
-    };
-    let number = |text: &str| {
-        let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-        digits
-            .then(|| text.parse::<u16>().ok())
-            .flatten()
-            .ok_or_else(wrong)
-    };
-    let mut clients = Vec::new();
-    for part in text.split(',') {
-        match part.split_once('-') {
-            Some((first, last)) => {
-                let (first, last) = (number(first)?, number(last)?);
-                if first > last {
-                    return Err(wrong());
-                }
-                clients.extend(first..=last);
-            }
-            None => clients.push(number(part)?),
-        }
-    }
-    Ok(clients)
 }
 
 #[cfg(test)]
@@ -223,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn every_combination_comes_as_often_as_asked_and_no_way_always_first() {
+    fn ways_take_turns_in_every_combination() {
         let grid = grid().checked().expect("a grid");
         assert_eq!(grid.clients, [1, 4]);
         assert_eq!(grid.stars(), [(100, 0), (100, 1)]);
@@ -232,17 +197,12 @@ mod tests {
             .iter()
             .map(|(repeat, cell)| format!("{repeat}{}{}", cell.way, cell.clients))
             .collect();
-        assert_eq!(
-            shown,
-            [
-                "0tcp1", "0udp1", "0udp4", "0tcp4", "1udp1", "1tcp1", "1tcp4", "1udp4"
-            ]
-        );
+        assert_eq!(shown, ["0tcp1", "0udp1", "0udp4", "0tcp4", "1udp1", "1tcp1", "1tcp4", "1udp4"]);
         assert!(runs.iter().all(|(_, cell)| cell.loss == 1));
     }
 
     #[test]
-    fn what_cannot_be_measured_is_refused() {
+    fn impossible_grid_is_refused() {
         let wrong = |change: fn(&mut Grid)| {
             let mut grid = grid();
             change(&mut grid);
@@ -260,11 +220,12 @@ mod tests {
     }
 
     #[test]
-    fn lists_of_clients() {
-        assert_eq!(parse_clients("1,2,4"), Ok(vec![1, 2, 4]));
-        assert_eq!(parse_clients("1-3,13"), Ok(vec![1, 2, 3, 13]));
+    fn client_counts_are_lists_and_ranges() {
+        let parse = |text: &str| text.parse().map(|ClientCounts(counts)| counts);
+        assert_eq!(parse("1,2,4"), Ok(vec![1, 2, 4]));
+        assert_eq!(parse("1-3,13"), Ok(vec![1, 2, 3, 13]));
         for text in ["", "1,", "3-1", "-1", "1-", "x", "1..3", "+1", "99999"] {
-            assert!(parse_clients(text).is_err(), "{text}");
+            assert!(parse(text).is_err(), "{text}");
         }
     }
 }

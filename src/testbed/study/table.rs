@@ -1,50 +1,50 @@
 //! A study's rows as a table for a terminal, and as comma-separated values.
 
-use crate::report::table::Align;
-use crate::report::table::Table;
-use crate::testbed::study::results::Results;
-use crate::testbed::study::results::StudyRow;
-use crate::units::Bytes;
-use crate::units::Rate;
+use crate::{
+    report::table::{Align, Table, or_dash},
+    testbed::study::results::{Results, StudyRow},
+    units::{Bytes, Rate},
+};
 
-/// The table. Columns that are the same in every row are said above it.
+/// A column that is in the table where its values differ; else its value stands above the table.
+struct VaryingColumn {
+    heading: &'static str,
+    cell: fn(&StudyRow) -> String,
+    /// What stands before the value above the table.
+    above: &'static str,
+}
+
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // Mbit/s that were whole bits.
+const VARYING_COLUMNS: [VaryingColumn; 3] = [
+    VaryingColumn { heading: "file", cell: |row| Bytes(row.bytes).to_string(), above: "file of" },
+    VaryingColumn {
+        heading: "rate",
+        cell: |row| Rate((row.rate_nominal_mbit * 1e6).round() as u64).to_string(),
+        above: "links of",
+    },
+    VaryingColumn {
+        heading: "loss",
+        cell: |row| format!("{} %", (row.loss * 1e6).round() / 1e4),
+        above: "loss",
+    },
+];
+
+/// The table.
 pub fn table(results: &Results) -> String {
     let rows = &results.rows;
-    let same = |of: fn(&StudyRow) -> u64| rows.windows(2).all(|pair| of(&pair[0]) == of(&pair[1]));
-    let rate = |row: &StudyRow| (row.rate_nominal_mbit * 1e6).round() as u64;
-    let loss = |row: &StudyRow| (row.loss * 1e6).round() as u64;
-    let (one_size, one_rate, one_loss) = (same(|row| row.bytes), same(rate), same(loss));
-    let percent = |row: &StudyRow| format!("{} %", loss(row) as f64 / 1e4);
+    let (fixed, varying): (Vec<&VaryingColumn>, Vec<_>) =
+        VARYING_COLUMNS.iter().partition(|column| {
+            let cell = column.cell;
+            rows.windows(2).all(|pair| cell(&pair[0]) == cell(&pair[1]))
+        });
     let mut text = String::new();
     if let Some(row) = rows.first() {
-        let mut fixed = Vec::new();
-        if one_size {
-            fixed.push(format!("file of {}", Bytes(row.bytes)));
-        }
-        if one_rate {
-            fixed.push(format!("links of {}", Rate(rate(row))));
-        }
-        if one_loss {
-            fixed.push(format!("loss {}", percent(row)));
-        }
-        fixed.push(results.links.clone());
+        let fixed = fixed.iter().map(|column| format!("{} {}", column.above, (column.cell)(row)));
+        let fixed: Vec<String> = fixed.chain([results.links.clone()]).collect();
         text += &format!("{}\n\n", fixed.join(", "));
     }
     let mut columns = vec![("via", Align::Left), ("clients", Align::Right)];
-    let mut optional: Vec<fn(&StudyRow) -> String> = Vec::new();
-    if !one_size {
-        columns.push(("file", Align::Right));
-        optional.push(|row| Bytes(row.bytes).to_string());
-    }
-    if !one_rate {
-        columns.push(("rate", Align::Right));
-        optional.push(|row| Rate((row.rate_nominal_mbit * 1e6).round() as u64).to_string());
-    }
-    if !one_loss {
-        columns.push(("loss", Align::Right));
-        optional.push(|row| format!("{} %", (row.loss * 1e6).round() / 1e4));
-    }
+    columns.extend(varying.iter().map(|column| (column.heading, Align::Right)));
     columns.extend([
         ("runs", Align::Right),
         ("makespan\ns", Align::Right),
@@ -63,21 +63,17 @@ pub fn table(results: &Results) -> String {
     let mut table = Table::new(&columns);
     for row in rows {
         let mut cells = vec![row.via.clone(), row.clients.to_string()];
-        cells.extend(optional.iter().map(|cell| cell(row)));
+        cells.extend(varying.iter().map(|column| (column.cell)(row)));
         cells.extend(figures(row));
         table.row(cells);
     }
     text += &table.to_string();
     if let Some(coverage) = rows.iter().find_map(|row| Some(row.makespan_s?.coverage)) {
-        let uniform = rows
-            .iter()
-            .filter_map(|row| row.makespan_s)
-            .all(|middle| middle.coverage == coverage);
+        let uniform =
+            rows.iter().filter_map(|row| row.makespan_s).all(|middle| middle.coverage == coverage);
         if uniform && coverage > 0.0 {
-            text += &format!(
-                "\nThe interval holds the true median with {:.1} %.\n",
-                coverage * 100.0
-            );
+            text +=
+                &format!("\nThe interval holds the true median with {:.1} %.\n", coverage * 100.0);
         }
     }
     text
@@ -85,19 +81,13 @@ pub fn table(results: &Results) -> String {
 
 fn figures(row: &StudyRow) -> [String; 13] {
     let fixed = |value: Option<f64>, digits: usize, factor: f64| {
-        value.map_or_else(
-            || "-".to_owned(),
-            |value| format!("{:.digits$}", value * factor),
-        )
+        or_dash(value.map(|value| format!("{:.digits$}", value * factor)))
     };
     let middle = row.makespan_s;
     [
         row.runs.to_string(),
         fixed(middle.map(|middle| middle.median), 3, 1.0),
-        middle.map_or_else(
-            || "-".to_owned(),
-            |middle| format!("{:.3}..{:.3}", middle.low, middle.high),
-        ),
+        or_dash(middle.map(|middle| format!("{:.3}..{:.3}", middle.low, middle.high))),
         format!("{:.3}", row.bound_s),
         fixed(row.efficiency, 3, 1.0),
         fixed(row.client_mean_s, 3, 1.0),
@@ -115,47 +105,49 @@ fn figures(row: &StudyRow) -> [String; 13] {
     ]
 }
 
+/// A column of the CSV: its heading, and what stands in it.
+type StudyCsvColumn = (&'static str, fn(&StudyRow) -> String);
+
+/// The columns of the comma-separated values.
+const CSV_COLUMNS: [StudyCsvColumn; 27] = [
+    ("via", |row| row.via.clone()),
+    ("clients", |row| row.clients.to_string()),
+    ("file_bytes", |row| row.bytes.to_string()),
+    ("rate_nominal_mbit_per_s", |row| row.rate_nominal_mbit.to_string()),
+    ("loss", |row| row.loss.to_string()),
+    ("runs", |row| row.runs.to_string()),
+    ("failed_runs", |row| row.failed.to_string()),
+    ("disturbed_runs", |row| row.disturbed.to_string()),
+    ("makespan_s", |row| or_empty(row.makespan_s.map(|middle| middle.median))),
+    ("makespan_low_s", |row| or_empty(row.makespan_s.map(|middle| middle.low))),
+    ("makespan_high_s", |row| or_empty(row.makespan_s.map(|middle| middle.high))),
+    ("interval_coverage", |row| or_empty(row.makespan_s.map(|middle| middle.coverage))),
+    ("bound_s", |row| row.bound_s.to_string()),
+    ("bound_nominal_s", |row| row.bound_nominal_s.to_string()),
+    ("efficiency", |row| or_empty(row.efficiency)),
+    ("verified", |row| row.verified.to_string()),
+    ("verified_s", |row| or_empty(row.verified_s)),
+    ("client_mean_s", |row| or_empty(row.client_mean_s)),
+    ("spread", |row| or_empty(row.spread)),
+    ("payload_bytes", |row| row.payload_bytes.to_string()),
+    ("server_sent_bytes", |row| or_empty(row.server_sent_bytes)),
+    ("clients_sent_bytes", |row| or_empty(row.clients_sent_bytes)),
+    ("from_server_bytes", |row| or_empty(row.from_server_bytes)),
+    ("from_peers_bytes", |row| or_empty(row.from_peers_bytes)),
+    ("cpu_server_s", |row| or_empty(row.cpu_server_s)),
+    ("cpu_clients_s", |row| or_empty(row.cpu_clients_s)),
+    ("cpu_others_s", |row| or_empty(row.cpu_others_s)),
+];
+
+fn or_empty(value: Option<f64>) -> String {
+    value.map_or_else(String::new, |value| value.to_string())
+}
+
 /// All rows as comma-separated values (RFC 4180). A missing value is an empty field.
 pub fn csv(results: &Results) -> String {
-    const HEADER: &str = "via,clients,file_bytes,rate_nominal_mbit_per_s,loss,runs,failed_runs,disturbed_runs,\
-                          makespan_s,makespan_low_s,makespan_high_s,interval_coverage,bound_s,\
-                          bound_nominal_s,efficiency,verified,verified_s,client_mean_s,spread,\
-                          payload_bytes,server_sent_bytes,clients_sent_bytes,from_server_bytes,\
-                          from_peers_bytes,cpu_server_s,cpu_clients_s,cpu_others_s\r\n";
-    let or_empty = |value: Option<f64>| value.map_or_else(String::new, |value| value.to_string());
-    let mut text = HEADER.to_owned();
+    let mut text = CSV_COLUMNS.map(|(name, _)| name).join(",") + "\r\n";
     for row in &results.rows {
-        let middle = row.makespan_s;
-        let cells = [
-            row.via.clone(),
-            row.clients.to_string(),
-            row.bytes.to_string(),
-            row.rate_nominal_mbit.to_string(),
-            row.loss.to_string(),
-            row.runs.to_string(),
-            row.failed.to_string(),
-            row.disturbed.to_string(),
-            or_empty(middle.map(|middle| middle.median)),
-            or_empty(middle.map(|middle| middle.low)),
-            or_empty(middle.map(|middle| middle.high)),
-            or_empty(middle.map(|middle| middle.coverage)),
-            row.bound_s.to_string(),
-            row.bound_nominal_s.to_string(),
-            or_empty(row.efficiency),
-            row.verified.to_string(),
-            or_empty(row.verified_s),
-            or_empty(row.client_mean_s),
-            or_empty(row.spread),
-            row.payload_bytes.to_string(),
-            or_empty(row.server_sent_bytes),
-            or_empty(row.clients_sent_bytes),
-            or_empty(row.from_server_bytes),
-            or_empty(row.from_peers_bytes),
-            or_empty(row.cpu_server_s),
-            or_empty(row.cpu_clients_s),
-            or_empty(row.cpu_others_s),
-        ];
-        text += &cells.join(",");
+        text += &CSV_COLUMNS.map(|(_, cell)| cell(row)).join(",");
         text += "\r\n";
     }
     text
@@ -187,12 +179,7 @@ mod tests {
         let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split(',').collect()).collect();
         assert_eq!(lines.len(), 3);
         assert!(lines.iter().all(|line| line.len() == lines[0].len()));
-        let of = |name: &str| {
-            lines[0]
-                .iter()
-                .position(|column| *column == name)
-                .expect("there")
-        };
+        let of = |name: &str| lines[0].iter().position(|column| *column == name).expect("there");
         assert_eq!(lines[2][of("clients")], "4");
         assert_eq!(lines[2][of("makespan_s")], "3.6");
         assert_eq!(lines[2][of("from_peers_bytes")], "", "missing is empty");

@@ -2,36 +2,34 @@
 //!
 //! - [`send`]: the way as the server has it, with its fair start
 //! - [`lab`]: the lab's TCP client, served at the same gate
-//! - [`take`]: the way as a client has it
+//! - [`receive`]: the way as a client has it
 
 use std::sync::Arc;
 
-use crate::client::ClientReport;
-use crate::client::FetchConfig;
-use crate::client::FetchRun;
-use crate::error::Result;
-use crate::proto::greeting::Greeting;
-use crate::server::builder::ServerCoreBuilder;
+use crate::{
+    client::{ClientReport, FetchConfig, FetchRun},
+    error::Result,
+    proto::greeting::Greeting,
+    server::builder::ServerCoreBuilder,
+};
 
 pub mod lab;
+pub mod receive;
 pub mod send;
-pub mod take;
 
 /// Adds TCP to a server: the way, and the lab's clients.
 ///
 /// # Errors
 /// The settings ask for a copy or a congestion control that this system does not have.
 pub fn serve(host: ServerCoreBuilder) -> Result<ServerCoreBuilder> {
-    let way = send::Tcp::new(host.settings())?;
-    Ok(host
-        .transport(Box::new(way))
-        .handler(Greeting::Lab, Arc::new(lab::serve)))
+    let way = send::TcpTransport::new(host.settings())?;
+    Ok(host.transport(Box::new(way)).handler(Greeting::Lab, Arc::new(lab::serve)))
 }
 
 /// Fetches over TCP; the clients run until each has come to its end.
 ///
 /// # Errors
-/// The order cannot be begun; what happens to a client later is in its [`End`].
+/// The order cannot be begun; what happens to a client later is in its [`ClientReport`].
 pub fn fetch(order: &FetchConfig) -> Result<Vec<ClientReport>> {
-    FetchRun::new(order).run(order, &[&take::Tcp])
+    FetchRun::new(order).run(order, &[&receive::TcpReceiver])
 }

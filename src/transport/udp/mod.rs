@@ -1,39 +1,37 @@
-//! The file over UDP: measured raw, reliable to each client, reliable to all by multicast.
+//! The file over UDP: reliable to each client (`udp`), reliable to all by multicast, and measured
+//! without repair (`raw`).
 //!
-//! - [`way`]: the three ways as the server has them
-//! - [`pump`]: the thread that sends a session's datagrams, `load` what goes into each; `attend`:
-//!   what a seat's thread does meanwhile; [`tally`]: what is counted for a seat
-//! - [`take`]: the three ways as a client has them; `reception`: datagrams in; `writer`: blocks to
-//!   the file
-//! - [`hub`]: one socket for all clients of a process in a group
-//! - [`lab`] and [`menu`]: server and client of the lab's own UDP protocol
+//! - [`transport`]: the three as the server has them; `seat_control`: what a seat's thread does
+//!   meanwhile; [`seat_counters`]: what is counted for a seat
+//! - [`send_loop`]: the thread that sends a session's datagrams; `packetize`: makes them;
+//!   `block_cache`: reads the file
+//! - [`receive`]: the three as a client has them; `reception`: datagrams in; `block_writer`: blocks
+//!   to the file; [`group_receiver`]: one socket for all clients of a process in a group
+//! - [`lab_server`] and [`lab_client`]: both ends of the lab's own UDP protocol
 //! - [`socket`]: sockets that count what this host refuses or drops
 //!
-//! Formats and machines stand in [`proto::udp`](crate::proto::udp).
+//! Formats and state machines stand in [`proto::udp`](crate::proto::udp).
 
-use crate::server::builder::ServerCoreBuilder;
-use crate::session::Via;
-use crate::transport::udp::config::UdpConfig;
+use crate::{server::builder::ServerCoreBuilder, session::Via, transport::udp::config::UdpConfig};
 
-mod attend;
+mod block_cache;
+mod block_writer;
 pub mod config;
-pub mod hub;
-pub mod lab;
-mod load;
-pub mod menu;
-pub mod pump;
+pub mod group_receiver;
+pub mod lab_client;
+pub mod lab_server;
+mod packetize;
+pub mod receive;
 mod reception;
+mod seat_control;
+pub mod seat_counters;
+pub mod send_loop;
 pub mod socket;
-pub mod take;
-pub mod tally;
-pub mod way;
-mod writer;
+pub mod transport;
 
-/// Adds the three ways to a server.
+/// Adds the three transports to a server.
 pub fn serve(host: ServerCoreBuilder, config: UdpConfig) -> ServerCoreBuilder {
     [Via::Udp, Via::Raw, Via::Multicast]
         .into_iter()
-        .fold(host, |host, via| {
-            host.transport(Box::new(way::Datagrams::new(via, config)))
-        })
+        .fold(host, |host, via| host.transport(Box::new(transport::UdpTransport::new(via, config))))
 }

@@ -1,179 +1,165 @@
-//! One client's reception of a payload: datagrams in, blocks to where they belong, reports out.
+//! One client's reception of a payload: datagrams in, blocks to their places, reports out.
 
-use std::fs::File;
-use std::io;
-use std::net::IpAddr;
-use std::net::SocketAddr;
-use std::ops::Range;
-use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::atomic::Ordering,
+    time::Duration,
+};
 
-use crate::client::FetchConfig;
-use crate::client::receive::PartialReceive;
-use crate::client::receive::ReceiveError;
-use crate::client::receive::Received;
-use crate::error::Error;
-use crate::error::Phase;
-use crate::error::Result;
-use crate::net::clock;
-use crate::net::copy;
-use crate::net::line_stream::LineStream;
-use crate::proto::native::ErrorCode;
-use crate::proto::native::FromServer;
-use crate::proto::udp::receiver::Account;
-use crate::proto::udp::receiver::Heard;
-use crate::proto::udp::receiver::How;
-use crate::proto::udp::receiver::Receiver;
-use crate::transfer::Counts;
-use crate::transport::udp::hub::Batch;
-use crate::transport::udp::hub::Tap;
-use crate::transport::udp::socket::Inlet;
-use crate::transport::udp::socket::NAP;
-use crate::transport::udp::writer::Writer;
-use crate::units::Moment;
-use crate::units::micros;
+use crate::{
+    client::{
+        messages::server_error,
+        receive::{PartialReceive, ReceiveContext, ReceiveError, Received},
+    },
+    error::{Error, Phase, Result},
+    net::{clock, copy, line_stream::LineStream},
+    proto::{
+        native::FromServer,
+        udp::{
+            receiver::{BlockReceiver, Delivery, ReceiverCounts},
+            reports::RepairMode,
+        },
+    },
+    text::escape,
+    transfer::Counts,
+    transport::udp::{
+        block_writer::BlockWriter,
+        group_receiver::Subscription,
+        socket::{POLL_INTERVAL, RecvSocket},
+    },
+    units::{Moment, micros},
+};
 
 /// Where datagrams come from.
 #[derive(Debug)]
-pub(super) enum Source {
-    Own(Inlet),
-    /// A group, and where what it leaves behind is repaired.
-    Group(Tap, Inlet),
-}
-
-/// Where a payload goes.
-pub(super) struct Target<'a> {
-    pub(super) order: &'a FetchConfig,
-    pub(super) file: &'a File,
-    /// Counts the payload bytes as they move.
-    pub(super) moved: &'a AtomicU64,
+pub(super) struct DatagramSource {
+    /// This client's own socket; with a group it gets what the group leaves to be repaired.
+    pub(super) socket: RecvSocket,
+    pub(super) group: Option<Subscription>,
 }
 
 /// One client's reception.
 pub(super) struct Reception<'a> {
-    how: How,
-    receiver: Receiver,
-    writer: Writer<'a>,
+    context: &'a ReceiveContext<'a>,
+    mode: RepairMode,
+    receiver: BlockReceiver,
+    writer: BlockWriter<'a>,
     server: IpAddr,
     /// The port from which the stream comes: that of the first block.
     port: Option<u16>,
-    range: Range<u64>,
-    /// Datagrams from anybody.
+    /// All datagrams, from whatever sender.
     delivered: u64,
     first: Option<Moment>,
     last: Moment,
-    /// When the sender said that it is done.
-    told_at: Option<Moment>,
-    /// The group is done, and what comes now is for this client.
+    /// When the sender said that everything was sent.
+    ended_at: Option<Moment>,
+    /// The group is done, and what comes now is for this client alone.
     alone: bool,
 }
 
-/// How long raw waits for what was overtaken, after the sender has said that it is done.
+/// How long raw waits for datagrams that were overtaken, after the sender has said that it is done.
 const GRACE: Duration = Duration::from_millis(300);
 
-/// After so long without a datagram the control connection is looked at.
+/// After so long without a datagram the control connection is read.
 const QUIET: Duration = Duration::from_millis(500);
 
-/// So long after the group's last block a client looks for a stream of its own.
-const LEFT: Duration = Duration::from_millis(30);
+/// So long after the group's last block a client reads its own socket too.
+const GROUP_SILENCE: Duration = Duration::from_millis(30);
+
+impl DatagramSource {
+    /// The receive buffer, bytes as the kernel counts them.
+    pub(super) fn room(&self) -> u64 {
+        let group = self.group.as_ref().map_or(u64::MAX, Subscription::room);
+        self.socket.room().min(group)
+    }
+
+    /// Datagrams dropped on this machine, where the system counts them.
+    fn drops(&self) -> Option<u64> {
+        let group = self.group.as_ref().map_or(Some(0), Subscription::drops)?;
+        Some(group + self.socket.drops()?)
+    }
+}
 
 impl<'a> Reception<'a> {
-    /// A reception of the bytes `range` from `server`.
+    /// A reception of what `context` describes, from `server`.
     pub(super) fn new(
-        how: How,
-        receiver: Receiver,
-        writer: Writer<'a>,
+        context: &'a ReceiveContext<'a>,
+        mode: RepairMode,
+        receiver: BlockReceiver,
         server: IpAddr,
-        range: Range<u64>,
-        now: Moment,
     ) -> Self {
         Self {
-            how,
+            context,
+            mode,
             receiver,
-            writer,
+            writer: BlockWriter::new(context.file),
             server,
             port: None,
-            range,
             delivered: 0,
             first: None,
-            last: now,
-            told_at: None,
+            last: clock::now(),
+            ended_at: None,
             alone: false,
         }
     }
 
-    /// Takes the payload in.
+    /// Receives the payload.
     ///
     /// # Errors
     /// Why it ended early.
     pub(super) fn run(
         mut self,
-        target: &Target<'_>,
-        source: &mut Source,
+        source: &mut DatagramSource,
         lines: &mut LineStream<'_>,
     ) -> Result<Received, ReceiveError> {
         let begun = clock::now();
-        let ended = self.listen(target, source, lines);
-        let ended = ended.and_then(|()| self.writer.flush().map_err(|stop| disk(target, stop)));
-        let drops = match &*source {
-            Source::Own(inlet) => inlet.drops(),
-            Source::Group(tap, inlet) => tap.drops().zip(inlet.drops()).map(|(a, b)| a + b),
-        };
+        let ended = self.receive_all(source, lines);
+        let ended = ended.and_then(|()| self.flush());
         let whole = self.receiver.is_whole();
+        let over = self.ended_at.is_some() || whole;
         let prefix = u64::from(self.receiver.blocks().first_hole());
-        let (_, block) = self.receiver.place(0);
-        let counts = counts(self.receiver.account(), self.delivered, drops);
-        let over = self.told_at.is_some() || whole;
+        let kept = prefix * self.receiver.layout().block_len as u64;
+        let counts = counts(self.receiver.finish(), self.delivered, source.drops());
         let error = match ended {
             Ok(()) if whole => {
-                return Ok(Received {
-                    first: self.first,
-                    last: self.last,
-                    counts,
-                });
+                return Ok(Received { first: self.first, last: self.last, counts });
             }
             Ok(()) => holes(&counts, lines.peer()),
             Err(error) => error,
         };
-        // Only what has no hole may be taken up by a later session; raw keeps what it has measured.
-        let kept = (prefix * block as u64).max(self.range.start);
-        let cut = self.how != How::Raw && {
-            let cut = target.file.set_len(kept);
-            cut.inspect_err(|error| log::warn!("cannot cut the part to what is whole: {error}"))
+        // A later session can only continue where the first hole begins. Raw has no later session:
+        // it keeps what it has measured.
+        let cut = self.mode != RepairMode::Raw && {
+            let cut = self.context.file.set_len(kept.max(self.context.range.start));
+            cut.inspect_err(|error| log::warn!("cannot cut the part at its first hole: {error}"))
                 .is_ok()
         };
         Err(ReceiveError {
             error,
-            partial: Some(PartialReceive {
+            partial: Some(Box::new(PartialReceive {
                 last: over.then(|| self.last.max(begun)),
                 cut,
                 counts,
-            }),
+            })),
         })
     }
 
-    /// Takes datagrams in until the file is whole or nothing more can come.
-    fn listen(
+    /// Receives datagrams until the file is whole or nothing more can come.
+    fn receive_all(
         &mut self,
-        target: &Target<'_>,
-        source: &mut Source,
+        source: &mut DatagramSource,
         lines: &mut LineStream<'_>,
     ) -> Result<()> {
+        let range = &self.context.range;
+        let stall = self.context.config.stall;
+        let deadline = copy::deadline(range.end - range.start, stall);
         let mut quiet_since = clock::now();
-        let mut looked_at = quiet_since;
-        let deadline = copy::deadline(self.range.end - self.range.start, target.order.stall);
+        let mut checked_at = quiet_since;
         loop {
-            let came = match source {
-                Source::Own(inlet) => match receive(inlet, self.how) {
-                    Ok(Some((from, segment, bytes))) => {
-                        Some(self.take(target, from, segment, bytes)?)
-                    }
-                    Ok(None) => None,
-                    Err(error) => return Err(Error::io("receive datagrams", self.server)(error)),
-                },
-                Source::Group(tap, inlet) => self.take_group(target, tap, inlet)?,
+            let came = match &source.group {
+                Some(group) => self.receive_from_group(group, &mut source.socket)?,
+                None => self.receive_own(&mut source.socket)?,
             };
             let now = clock::now();
             for report in self.receiver.poll_reports(now) {
@@ -182,91 +168,93 @@ impl<'a> Reception<'a> {
             if self.receiver.is_whole() {
                 return Ok(());
             }
-            if self.how == How::Raw && self.receiver.is_told() {
-                let told = *self.told_at.get_or_insert(now);
-                // Blocks that still come show that it was not the sender who said so.
-                if now >= told.max(self.last).after(GRACE) {
+            if self.mode == RepairMode::Raw && self.receiver.is_ended() {
+                let ended = *self.ended_at.get_or_insert(now);
+                // If blocks still come, the END may be forged.
+                if now >= ended.max(self.last).after(GRACE) {
                     return Ok(());
                 }
             }
             match came {
-                // Strangers' datagrams are no sign of life.
+                // A stranger's datagrams are no sign that the server is alive.
                 Some(true) => quiet_since = now,
                 Some(false) => {}
-                None => self.writer.flush().map_err(|stop| disk(target, stop))?,
+                None => self.flush()?,
             }
-            if now.since(quiet_since) > target.order.stall || now >= deadline {
+            let quiet = now.since(quiet_since);
+            if quiet > stall || now >= deadline {
                 return Err(Error::TimedOut {
                     phase: Phase::Transfer.name(),
                     at: lines.peer().to_string(),
-                    after: target.order.stall,
+                    after: stall,
                 });
             }
-            if now.since(quiet_since) > QUIET && now.since(looked_at) > QUIET {
-                looked_at = now;
-                look(lines)?;
+            if quiet > QUIET && now.since(checked_at) > QUIET {
+                checked_at = now;
+                check_control(lines)?;
             }
         }
     }
 
-    /// What came from the group or, once that is silent, to this client alone: as
-    /// [`Reception::take`], and `None` where nothing came.
-    fn take_group(
+    /// Receives from this client's own socket: `None` where nothing came, otherwise whether some
+    /// of it was of this stream.
+    fn receive_own(&mut self, socket: &mut RecvSocket) -> Result<Option<bool>> {
+        // Raw measures when each datagram comes; the others only need them all.
+        let came =
+            if self.mode == RepairMode::Raw { socket.receive() } else { socket.gather(true) };
+        match came.map_err(Error::io("receive datagrams", self.server))? {
+            Some((from, segment, bytes)) => self.accept(from, segment, bytes).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Receives from the group and, once that is silent, from this client's own socket. Returns the
+    /// same as [`Reception::receive_own`].
+    fn receive_from_group(
         &mut self,
-        target: &Target<'_>,
-        tap: &Tap,
-        inlet: &mut Inlet,
+        group: &Subscription,
+        socket: &mut RecvSocket,
     ) -> Result<Option<bool>> {
-        let wait = match self.alone {
-            true => Duration::ZERO,
-            false => clock::left(self.receiver.poll_timeout())
+        let wait = if self.alone {
+            Duration::ZERO
+        } else {
+            clock::left(self.receiver.poll_timeout())
                 .unwrap_or(Duration::from_micros(50))
-                .min(NAP),
+                .min(POLL_INTERVAL)
         };
         let server = self.server;
-        let failed = |error| Error::io("receive datagrams", server)(error);
-        let batch: Option<Arc<Batch>> = tap.receive(wait).map_err(failed)?;
+        let failed = || Error::io("receive datagrams", server);
         let mut came = None;
-        if let Some(batch) = &batch {
-            came = Some(self.take(target, batch.from, batch.segment, &batch.bytes)?);
+        if let Some(batch) = group.receive(wait).map_err(failed())? {
+            came = Some(self.accept(batch.from, batch.segment, &batch.bytes)?);
         }
-        // The group is silent: it may have left us to a stream of our own.
-        if came == Some(true) || !self.alone && clock::now().since(self.last) < LEFT {
+        // A silent group may have left this client to a stream of its own.
+        if came == Some(true) || !self.alone && clock::now().since(self.last) < GROUP_SILENCE {
             return Ok(came);
         }
-        match inlet.gather(self.alone).map_err(failed)? {
-            Some((from, segment, bytes)) => {
-                if !self.alone && from.ip().to_canonical() == self.server {
-                    self.alone = true;
-                    self.receiver.alone();
-                }
-                let own = self.take(target, from, segment, bytes)?;
-                Ok(Some(own || came == Some(true)))
-            }
-            None => Ok(came),
+        let gathered = socket.gather(self.alone);
+        let Some((from, segment, bytes)) = gathered.map_err(failed())? else {
+            return Ok(came);
+        };
+        if !self.alone && from.ip().to_canonical() == self.server {
+            self.alone = true;
+            self.receiver.leave_group();
         }
+        self.accept(from, segment, bytes).map(Some)
     }
 
-    /// Takes what one call brought; true when some of it was of this stream.
-    fn take(
-        &mut self,
-        target: &Target<'_>,
-        from: SocketAddr,
-        segment: usize,
-        bytes: &[u8],
-    ) -> Result<bool> {
+    /// Takes in what one call received; true when some of it was of this stream.
+    fn accept(&mut self, from: SocketAddr, segment: usize, bytes: &[u8]) -> Result<bool> {
         let now = clock::now();
         let foreign = from.ip().to_canonical() != self.server
             || self.port.is_some_and(|port| port != from.port());
-        let (mut count, strange) = (0, self.receiver.strange());
+        let strange = self.receiver.strange();
         // An empty datagram is one too.
-        let datagrams = bytes
-            .chunks(segment)
-            .chain(bytes.is_empty().then_some(bytes));
-        let (mut new, mut ended) = (0, Ok(()));
+        let datagrams = bytes.chunks(segment).chain(bytes.is_empty().then_some(bytes));
+        let (mut count, mut new, mut ended) = (0, 0, Ok(()));
         for datagram in datagrams {
             count += 1;
-            match self.take_one(target, foreign, datagram, now) {
+            match self.accept_one(foreign, datagram, now) {
                 Ok(bytes) => new += bytes,
                 Err(error) => {
                     ended = Err(error);
@@ -275,64 +263,63 @@ impl<'a> Reception<'a> {
             }
         }
         // Once for all of them: the counters of a process's clients lie side by side in memory.
-        target.moved.fetch_add(new, Ordering::Relaxed);
+        self.context.moved.fetch_add(new, Ordering::Relaxed);
         if new > 0 {
             self.port.get_or_insert_with(|| from.port());
         }
         ended.map(|()| count > self.receiver.strange() - strange)
     }
 
-    /// Takes one datagram; returns the payload bytes that are new by it.
-    fn take_one(
-        &mut self,
-        target: &Target<'_>,
-        foreign: bool,
-        datagram: &[u8],
-        now: Moment,
-    ) -> Result<u64> {
+    /// Takes in one datagram; returns how many payload bytes it brought that are new.
+    fn accept_one(&mut self, foreign: bool, datagram: &[u8], now: Moment) -> Result<u64> {
         self.delivered += 1;
         if foreign {
             self.receiver.handle_foreign();
             return Ok(0);
         }
-        let (offset, written) = match self.receiver.handle(datagram, now) {
-            Heard::Nothing => return Ok(0),
-            Heard::Block { offset, payload } => {
-                let put = self.writer.put(offset, payload);
-                put.map_err(|stop| disk(target, stop))?;
-                (offset, payload.len())
+        let (written, (offset, len)) = match self.receiver.handle(datagram, now) {
+            Delivery::Nothing => return Ok(0),
+            Delivery::Block { offset, payload } => {
+                (self.writer.write(offset, payload), (offset, payload.len()))
             }
-            Heard::Coded {
-                lacking,
-                others,
-                payload,
-            } => {
-                let places: Vec<_> = others.iter().map(|&b| self.receiver.place(b)).collect();
-                let place = self.receiver.place(lacking);
-                let decoded = self.writer.decode(payload, &places, place);
-                decoded.map_err(|stop| disk(target, stop))?;
-                self.receiver.repaired(lacking);
-                place
+            Delivery::Coded { lacking, others, payload } => {
+                let layout = self.receiver.layout();
+                let others: Vec<_> = others.iter().map(|&b| layout.place(b)).collect();
+                let place = layout.place(lacking);
+                let written = self.writer.write_decoded(payload, &others, place);
+                if written.is_ok() {
+                    self.receiver.repaired(lacking);
+                }
+                (written, place)
             }
         };
+        written.map_err(|stop| self.disk(stop))?;
         self.first.get_or_insert(now);
         self.last = now;
-        let end = (offset + written as u64).min(self.range.end);
-        Ok(end.saturating_sub(offset.max(self.range.start)))
+        let range = &self.context.range;
+        let end = (offset + len as u64).min(range.end);
+        Ok(end.saturating_sub(offset.max(range.start)))
     }
-}
 
-/// Raw measures when each datagram comes; the others only need them all.
-fn receive(inlet: &mut Inlet, how: How) -> io::Result<Option<(SocketAddr, usize, &[u8])>> {
-    match how {
-        How::Raw => inlet.receive(),
-        How::Unicast | How::Multicast(_) => inlet.gather(true),
+    fn flush(&mut self) -> Result<()> {
+        self.writer.flush().map_err(|stop| self.disk(stop))
+    }
+
+    fn disk(&self, stop: copy::Stop) -> Error {
+        match stop {
+            copy::Stop::Disk(error) | copy::Stop::Peer(error) => {
+                Error::io("write the copy", self.context.config.out.display())(error)
+            }
+            copy::Stop::Short | copy::Stop::Stalled => {
+                Error::Corrupt { what: "the copy is shorter than what was written".to_owned() }
+            }
+        }
     }
 }
 
 /// What the client knows; the server adds what it knows.
-fn counts(account: Account, delivered: u64, drops: Option<u64>) -> Counts {
-    let figures = account.figures;
+fn counts(counted: ReceiverCounts, delivered: u64, drops: Option<u64>) -> Counts {
+    let figures = counted.figures;
     let us = |span: Option<Duration>| span.map(micros);
     Counts {
         lost: Some(figures.lost),
@@ -341,10 +328,10 @@ fn counts(account: Account, delivered: u64, drops: Option<u64>) -> Counts {
         jitter_us: us(figures.jitter),
         offered: Some(figures.unique + figures.lost),
         host_rx_drop: drops,
-        delivered: Some(delivered - account.ends),
+        delivered: Some(delivered - counted.ends),
         unique: Some(figures.unique),
-        corrupt: Some(account.corrupt),
-        foreign: Some(account.foreign),
+        corrupt: Some(counted.corrupt),
+        foreign: Some(counted.foreign),
         late: Some(figures.late),
         reorder_extent: Some(figures.reorder_extent),
         loss_burst: Some(figures.burst),
@@ -364,47 +351,23 @@ fn holes(counts: &Counts, peer: SocketAddr) -> Error {
     Error::io("receive the whole file", peer)(io::Error::new(io::ErrorKind::UnexpectedEof, why))
 }
 
-fn disk(target: &Target<'_>, stop: copy::Stop) -> Error {
-    let at = target.order.out.display();
-    match stop {
-        copy::Stop::Disk(error) | copy::Stop::Peer(error) => Error::io("write the copy", at)(error),
-        copy::Stop::Short | copy::Stop::Stalled => Error::Corrupt {
-            what: "the copy is shorter than what was written".to_owned(),
-        },
-    }
-}
-
-/// Nothing comes: the server may have said why, or be gone.
-fn look(lines: &mut LineStream<'_>) -> Result<()> {
+/// The server may have sent a message on the control connection, or be gone.
+fn check_control(lines: &mut LineStream<'_>) -> Result<()> {
     let until = clock::now().after(Duration::from_millis(1));
-    match lines.read_line(until, Phase::Transfer) {
-        Ok(line) => Err(told(lines.peer(), &line)),
-        Err(Error::TimedOut { .. }) => Ok(()),
-        Err(error) => Err(error),
-    }
-}
-
-/// What the server says to a client that receives, as this client's error.
-fn told(peer: SocketAddr, line: &str) -> Error {
-    match FromServer::decode(line) {
-        Ok(FromServer::Error { code, reason }) => {
-            let reason = crate::text::escape(&reason);
-            match code {
-                ErrorCode::Changed => Error::SourceChanged {
-                    at: peer.to_string(),
-                    what: reason,
-                },
-                _ => Error::refused(peer, reason),
-            }
-        }
+    let line = match lines.read_line(until, Phase::Transfer) {
+        Ok(line) => line,
+        Err(Error::TimedOut { .. }) => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let peer = lines.peer();
+    Err(match FromServer::decode(&line) {
+        Ok(FromServer::Error { code, reason }) => server_error(peer, code, reason),
         Ok(FromServer::Summary(summary)) => {
-            let reason = summary
-                .reason
-                .unwrap_or_else(|| summary.outcome.to_string());
-            Error::refused(peer, crate::text::escape(&reason))
+            let outcome = summary.outcome.to_string();
+            Error::refused(peer, escape(&summary.reason.unwrap_or(outcome)))
         }
-        _ => Error::protocol(peer, "no message for a client that receives"),
-    }
+        _ => Error::protocol(peer, "unexpected message during the transfer"),
+    })
 }
 
 #[cfg(test)]

@@ -1,33 +1,39 @@
-//! The two ends of a stream of datagrams: an [`Outlet`] that sends and an [`Inlet`] that receives.
+//! The two ends of a stream of datagrams: an [`SendSocket`] that sends and an [`RecvSocket`] that receives.
 //!
 //! An outlet is never connected, so a dead client's ICMP answers do not spoil the next send to
 //! another. What the local queue refuses is counted, not lost. Its send buffer is kept below what
-//! local queues hold: a large one in front of a slow link loses everything in the sender's own
-//! queue without a word, a small one makes the send wait.
+//! local queues hold: with a large one in front of a slow link, datagrams are lost in the sender's own
+//! queue and no error says so; with a small one the send waits.
 
-use std::io;
-use std::io::IoSlice;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
-use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::{
+    io,
+    io::IoSlice,
+    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
+    ops::Range,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
-use crate::error::{Error, Result};
-use crate::net::datagrams;
-use crate::net::datagrams::{BATCHED, kernel, options};
+use crate::{
+    error::{Error, Result},
+    net::{
+        datagrams,
+        datagrams::{BATCHED, kernel, options},
+    },
+};
 
 /// Sends datagrams.
 #[derive(Debug)]
-pub struct Outlet {
+pub struct SendSocket {
     socket: UdpSocket,
     /// The kernel cuts large sends into datagrams, as far as is known.
     segmented: AtomicBool,
-    tells_refused: bool,
+    reports_refusals: bool,
 }
 
 /// Receives datagrams.
 #[derive(Debug)]
-pub struct Inlet {
+pub struct RecvSocket {
     socket: UdpSocket,
     room: u64,
     buffer: Vec<u8>,
@@ -38,15 +44,8 @@ pub struct Inlet {
     dropped_before: Option<u64>,
 }
 
-/// How a stream leaves this host for a group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reach {
-    /// How many routers a datagram may pass, and one more: 1 stays on the link.
-    pub ttl: u32,
-}
-
-/// How long [`Inlet::receive`] waits at most.
-pub const NAP: Duration = Duration::from_millis(10);
+/// How long [`RecvSocket::receive`] waits at most.
+pub const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Most datagrams that one call sends.
 pub const SEGMENTS_MAX: usize = 44;
@@ -69,49 +68,45 @@ const LINGER: Duration = Duration::from_millis(1);
 /// How often one send is tried again when the error it gives is an older datagram's.
 const STALE_ERRORS: usize = 64;
 
-impl Outlet {
-    /// A socket on the address `ip` of this host; `many` asks the kernel to cut large sends into
-    /// datagrams itself.
+impl SendSocket {
+    /// A socket on the address `ip` of this host. `many` asks the kernel to cut large sends into
+    /// datagrams itself. `ttl` is for a group: how many routers a datagram may pass, and one more.
     ///
     /// # Errors
     /// The system's.
-    pub fn open(ip: IpAddr, many: bool, reach: Option<Reach>) -> Result<Self> {
+    pub fn open(ip: IpAddr, many: bool, ttl: Option<u32>) -> Result<Self> {
         let failed = || Error::io("open a UDP socket", ip);
         let socket = UdpSocket::bind((ip, 0)).map_err(failed())?;
-        if let Some(reach) = reach {
-            socket.set_multicast_ttl_v4(reach.ttl).map_err(failed())?;
+        if let Some(ttl) = ttl {
+            socket.set_multicast_ttl_v4(ttl).map_err(failed())?;
         }
         let segmented = many && kernel::can_segment(&socket);
         Ok(Self::new(socket, segmented))
     }
 
     /// Sends over a socket that is open already, one datagram at a time. What comes to it is
-    /// received with [`receive`].
+    /// received with `recv_from`.
     pub fn over(socket: UdpSocket) -> Self {
         Self::new(socket, false)
     }
 
     fn new(socket: UdpSocket, segmented: bool) -> Self {
         options::limit_send_buffer(&socket);
-        let tells_refused = kernel::report_refusals(&socket);
-        if !tells_refused {
+        let reports_refusals = kernel::report_refusals(&socket);
+        if !reports_refusals {
             log::debug!("this system does not tell which datagrams its own queue refuses");
         }
-        Self {
-            socket,
-            segmented: AtomicBool::new(segmented),
-            tells_refused,
-        }
+        Self { socket, segmented: AtomicBool::new(segmented), reports_refusals }
     }
 
-    /// True where [`Outlet::send`] knows of every datagram that this host refuses; elsewhere some of
+    /// True where [`SendSocket::send`] knows of every datagram that this host refuses; elsewhere some of
     /// them pass for sent.
-    pub fn tells_refused(&self) -> bool {
-        self.tells_refused
+    pub fn reports_refusals(&self) -> bool {
+        self.reports_refusals
     }
 
     /// True while the kernel cuts large sends.
-    pub fn sends_many(&self) -> bool {
+    pub fn is_segmented(&self) -> bool {
         self.segmented.load(Ordering::Relaxed)
     }
 
@@ -119,11 +114,7 @@ impl Outlet {
     /// many of them this host refused.
     pub fn send(&self, bytes: &[u8], segment: usize, to: SocketAddr) -> u64 {
         let per_call = (CALL_MAX / segment).clamp(1, SEGMENTS_MAX);
-        let step = if self.sends_many() {
-            per_call * segment
-        } else {
-            segment
-        };
+        let step = if self.is_segmented() { per_call * segment } else { segment };
         let mut refused = 0;
         for call in bytes.chunks(step) {
             match self.send_one(call, segment, to) {
@@ -165,12 +156,12 @@ impl Outlet {
     }
 }
 
-/// Receives at a socket over which an [`Outlet`] sends. Errors that come back for what was sent are
+/// Receives at a socket over which an [`SendSocket`] sends. Errors that come back for what was sent are
 /// kept in the room of what is to be received, and anybody can forge them, so they are thrown away.
 ///
 /// # Errors
 /// The system's, those of earlier datagrams among them.
-pub(super) fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+pub(super) fn recv_from(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
     let received = socket.recv_from(buffer);
     if received.is_err() {
         kernel::discard_errors(socket);
@@ -193,7 +184,7 @@ fn cannot_cut(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(5 | 22 | 90))
 }
 
-impl Inlet {
+impl RecvSocket {
     /// A socket on the address `ip` of this host, on a port of the system's choice.
     ///
     /// # Errors
@@ -214,9 +205,7 @@ impl Inlet {
         };
         let failed = || Error::io("join the group", group);
         let socket = options::bind_shared(group).map_err(failed())?;
-        socket
-            .join_multicast_v4(&address, &interface)
-            .map_err(failed())?;
+        socket.join_multicast_v4(&address, &interface).map_err(failed())?;
         Self::set_up(socket, group.ip())
     }
 
@@ -224,7 +213,7 @@ impl Inlet {
         let failed = Error::io("set up a UDP socket", at);
         let room = options::enlarge_receive_buffer(&socket, RECEIVE_BUFFER);
         kernel::coalesce_received(&socket);
-        socket.set_read_timeout(Some(NAP)).map_err(failed)?;
+        socket.set_read_timeout(Some(POLL_INTERVAL)).map_err(failed)?;
         let dropped_before = datagrams::drops(&socket);
         Ok(Self {
             socket,
@@ -242,9 +231,7 @@ impl Inlet {
     /// The system's.
     pub fn port(&self) -> Result<u16> {
         let addr = self.socket.local_addr();
-        Ok(addr
-            .map_err(Error::io("open a UDP socket", "this host"))?
-            .port())
+        Ok(addr.map_err(Error::io("open a UDP socket", "this host"))?.port())
     }
 
     /// The receive buffer, bytes as the kernel counts them.
@@ -252,20 +239,20 @@ impl Inlet {
         self.room
     }
 
-    /// Says something to `to` from this socket.
+    /// Sends one datagram to `to` from this socket.
     ///
     /// # Errors
     /// The system's.
-    pub fn say(&self, datagram: &[u8], to: SocketAddr) -> Result<()> {
+    pub fn send_to(&self, datagram: &[u8], to: SocketAddr) -> Result<()> {
         let sent = self.socket.send_to(datagram, to);
         sent.map(|_| ()).map_err(Error::io("send a datagram", to))
     }
 
-    /// The same socket, for who speaks while another listens.
+    /// The same socket for another thread.
     ///
     /// # Errors
     /// The system's.
-    pub fn voice(&self) -> Result<UdpSocket> {
+    pub fn try_clone_socket(&self) -> Result<UdpSocket> {
         let failed = Error::io("open a UDP socket", "this host");
         self.socket.try_clone().map_err(failed)
     }
@@ -279,11 +266,11 @@ impl Inlet {
     }
 
     /// The kernel has handed over several datagrams as one.
-    pub(super) fn has_rows(&self) -> bool {
+    pub(super) fn is_coalesced(&self) -> bool {
         self.rows
     }
 
-    /// Waits for datagrams, [`NAP`] at most: all of them from one sender, each of the length
+    /// Waits for datagrams, [`POLL_INTERVAL`] at most: all of them from one sender, each of the length
     /// returned but the last, which may be shorter.
     ///
     /// # Errors
@@ -295,7 +282,7 @@ impl Inlet {
         })
     }
 
-    /// As [`Inlet::receive`], with all that is there. Where that is no more than one call brings,
+    /// As [`RecvSocket::receive`], with all that is there. Where that is no more than one call brings,
     /// more are waited for a little: a thread that is woken for each datagram of a slow link costs
     /// more than all the rest of receiving. Without `wait` it looks whether there is anything, as
     /// far as this system can.
@@ -354,13 +341,13 @@ impl Inlet {
 mod tests {
     use super::*;
 
-    fn inlet() -> (Inlet, SocketAddr) {
-        let inlet = Inlet::open(Ipv4Addr::LOCALHOST.into()).expect("a port");
+    fn inlet() -> (RecvSocket, SocketAddr) {
+        let inlet = RecvSocket::open(Ipv4Addr::LOCALHOST.into()).expect("a port");
         let to = (Ipv4Addr::LOCALHOST, inlet.port().expect("bound")).into();
         (inlet, to)
     }
 
-    fn lengths(inlet: &mut Inlet, count: usize) -> Vec<usize> {
+    fn lengths(inlet: &mut RecvSocket, count: usize) -> Vec<usize> {
         let deadline = std::time::Instant::now() + Duration::from_secs(20);
         let mut lengths = Vec::new();
         while lengths.len() < count && std::time::Instant::now() < deadline {
@@ -378,7 +365,7 @@ mod tests {
     fn datagrams_arrive_as_they_were_cut() {
         let (mut inlet, to) = inlet();
         for many in [false, true] {
-            let outlet = Outlet::open(Ipv4Addr::LOCALHOST.into(), many, None).expect("one");
+            let outlet = SendSocket::open(Ipv4Addr::LOCALHOST.into(), many, None).expect("one");
             assert_eq!(outlet.send(&[7; 9_300], 1000, to), 0);
             let mut wanted = vec![1000; 9];
             wanted.push(300);
@@ -386,14 +373,10 @@ mod tests {
             assert_eq!(outlet.send(&[7; 1400], 1400, to), 0);
             assert_eq!(lengths(&mut inlet, 1), [1400], "not cut at what was before");
         }
-        let outlet = Outlet::open(Ipv4Addr::LOCALHOST.into(), true, None).expect("one");
+        let outlet = SendSocket::open(Ipv4Addr::LOCALHOST.into(), true, None).expect("one");
         assert_eq!(outlet.send(&[7; 65_507], 65_507, to), 0);
         assert_eq!(lengths(&mut inlet, 1), [65_507]);
-        assert_eq!(
-            outlet.send(&[], 65_507, to),
-            0,
-            "nothing is sent of nothing"
-        );
+        assert_eq!(outlet.send(&[], 65_507, to), 0, "nothing is sent of nothing");
         assert_eq!(inlet.drops().unwrap_or(0), 0);
     }
 
@@ -402,7 +385,7 @@ mod tests {
     #[cfg(all(target_os = "linux", feature = "sockopt"))]
     fn overflow(call: usize) -> (u64, bool, Option<u64>) {
         let (mut inlet, to) = inlet();
-        let outlet = Outlet::open(Ipv4Addr::LOCALHOST.into(), true, None).expect("one");
+        let outlet = SendSocket::open(Ipv4Addr::LOCALHOST.into(), true, None).expect("one");
         let (calls, mut came, mut rows) = (40_000_000 / call, 0, false);
         let sent = (calls * call / 1000) as u64;
         for _ in 0..calls {
@@ -427,13 +410,10 @@ mod tests {
     }
 
     #[test]
-    fn a_dead_receiver_spoils_nothing_for_another() {
+    fn dead_receiver_spoils_nothing_for_another() {
         let (mut inlet, to) = inlet();
-        let dead = UdpSocket::bind("127.0.0.1:0")
-            .expect("a port")
-            .local_addr()
-            .expect("bound");
-        let outlet = Outlet::open(Ipv4Addr::LOCALHOST.into(), false, None).expect("one");
+        let dead = UdpSocket::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound");
+        let outlet = SendSocket::open(Ipv4Addr::LOCALHOST.into(), false, None).expect("one");
         for _ in 0..50 {
             outlet.send(&[1; 100], 100, dead);
             assert_eq!(outlet.send(&[2; 100], 100, to), 0);
@@ -452,31 +432,25 @@ mod tests {
         let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
         let _ = socket2::SockRef::from(&socket).set_send_buffer_size(4 << 20);
         assert!(room(&socket) > options::SEND_BUFFER, "{}", room(&socket));
-        let outlet = Outlet::over(socket);
+        let outlet = SendSocket::over(socket);
         assert_eq!(room(&outlet.socket), options::SEND_BUFFER);
-        let outlet = Outlet::open(Ipv4Addr::LOCALHOST.into(), false, None).expect("one");
+        let outlet = SendSocket::open(Ipv4Addr::LOCALHOST.into(), false, None).expect("one");
         assert!(room(&outlet.socket) <= options::SEND_BUFFER);
     }
 
     #[test]
-    fn whether_refusals_are_told_is_known_of_both_families() {
-        for ip in [
-            IpAddr::from(Ipv4Addr::LOCALHOST),
-            std::net::Ipv6Addr::LOCALHOST.into(),
-        ] {
-            let Ok(outlet) = Outlet::open(ip, false, None) else {
+    fn refusals_are_reported_for_both_families() {
+        for ip in [IpAddr::from(Ipv4Addr::LOCALHOST), std::net::Ipv6Addr::LOCALHOST.into()] {
+            let Ok(outlet) = SendSocket::open(ip, false, None) else {
                 eprintln!("SKIPPED: this host has no {ip}");
                 continue;
             };
             let tells = cfg!(all(target_os = "linux", feature = "sockopt"));
-            assert_eq!(outlet.tells_refused(), tells);
+            assert_eq!(outlet.reports_refusals(), tells);
             #[cfg(all(target_os = "linux", feature = "sockopt"))]
             if ip.is_ipv6() {
                 let option = nix::sys::socket::sockopt::Ipv6RecvErr;
-                assert_eq!(
-                    nix::sys::socket::getsockopt(&outlet.socket, option),
-                    Ok(true)
-                );
+                assert_eq!(nix::sys::socket::getsockopt(&outlet.socket, option), Ok(true));
             }
         }
     }
@@ -484,9 +458,9 @@ mod tests {
     #[test]
     fn errors_that_come_back_leave_room_for_what_is_received() {
         let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
-        socket.set_read_timeout(Some(NAP)).expect("a setting");
+        socket.set_read_timeout(Some(POLL_INTERVAL)).expect("a setting");
         let here = socket.local_addr().expect("bound");
-        let outlet = Outlet::over(socket.try_clone().expect("one more"));
+        let outlet = SendSocket::over(socket.try_clone().expect("one more"));
         let dead = UdpSocket::bind("127.0.0.1:0").expect("a port");
         let nobody = dead.local_addr().expect("bound");
         drop(dead);
@@ -500,7 +474,7 @@ mod tests {
         while heard < 10 && std::time::Instant::now() < deadline {
             // A datagram of some length: a few bytes find room for longer.
             client.send_to(&[2; 1200], here).expect("sent");
-            heard += u32::from(receive(&socket, &mut buffer).is_ok());
+            heard += u32::from(recv_from(&socket, &mut buffer).is_ok());
         }
         assert_eq!(heard, 10);
         // And what goes out goes on.

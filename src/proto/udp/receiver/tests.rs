@@ -1,38 +1,29 @@
+use std::time::Duration;
+
 use super::*;
+use crate::proto::udp::reports::PROGRESS;
 
 const NOW: Moment = Moment(5_000_000);
+const LAYOUT: BlockLayout = BlockLayout { bytes: 95, block_len: 10 };
 
-fn receiver(how: How) -> Receiver {
-    Receiver::new(7, 95, 10, 0, how, 100, NOW)
+fn receiver(how: RepairMode) -> BlockReceiver {
+    BlockReceiver::new(7, LAYOUT, 0, how, 100, NOW)
 }
 
 fn datagram(pkt: u32, body: Body<'_>) -> Vec<u8> {
     let mut bytes = Vec::new();
-    Packet {
-        stream: 7,
-        pkt,
-        sent_us: 0,
-        body,
-    }
-    .encode(&mut bytes);
+    Packet { stream: 7, pkt, sent_us: 0, body }.encode(&mut bytes);
     bytes
 }
 
 fn data(pkt: u32, block: u32) -> Vec<u8> {
     let len = if block == 9 { 5 } else { 10 };
-    datagram(
-        pkt,
-        Body::Data {
-            block,
-            again: false,
-            payload: &[block as u8; 10][..len],
-        },
-    )
+    datagram(pkt, Body::Data { block, again: false, payload: &[block as u8; 10][..len] })
 }
 
 #[test]
 fn what_was_overtaken_is_named_and_what_may_still_come_is_not() {
-    let mut receiver = receiver(How::Unicast);
+    let mut receiver = receiver(RepairMode::Unicast);
     for (pkt, block) in [(0, 0), (2, 2), (3, 3), (4, 4)] {
         receiver.handle(&data(pkt, block), NOW);
     }
@@ -52,39 +43,26 @@ fn what_was_overtaken_is_named_and_what_may_still_come_is_not() {
 
 #[test]
 fn an_xor_gives_the_one_block_that_is_missing() {
-    let mut receiver = receiver(How::Multicast(Duration::ZERO));
+    let mut receiver = receiver(RepairMode::Multicast(Duration::ZERO));
     for block in [1, 2] {
         receiver.handle(&data(block, block), NOW);
     }
     let xor = |pkt, blocks: &[u32]| {
-        datagram(
-            pkt,
-            Body::Xor {
-                blocks: blocks.to_vec(),
-                payload: &[9; 10],
-            },
-        )
+        datagram(pkt, Body::Xor { blocks: blocks.to_vec(), payload: &[9; 10] })
     };
     let bytes = xor(5, &[1, 2, 3]);
     let heard = receiver.handle(&bytes, NOW);
-    assert_eq!(
-        heard,
-        Heard::Coded {
-            lacking: 3,
-            others: vec![1, 2],
-            payload: &[9; 10]
-        }
-    );
-    assert_eq!(receiver.handle(&xor(6, &[1, 4, 5]), NOW), Heard::Nothing);
-    assert_eq!(receiver.handle(&xor(7, &[1, 2]), NOW), Heard::Nothing);
+    assert_eq!(heard, Delivery::Coded { lacking: 3, others: vec![1, 2], payload: &[9; 10] });
+    assert_eq!(receiver.handle(&xor(6, &[1, 4, 5]), NOW), Delivery::Nothing);
+    assert_eq!(receiver.handle(&xor(7, &[1, 2]), NOW), Delivery::Nothing);
     receiver.repaired(3);
     assert!(receiver.blocks().contains(3));
-    assert_eq!(receiver.account().corrupt, 0);
+    assert_eq!(receiver.finish().corrupt, 0);
 }
 
 #[test]
-fn strangers_and_impossible_datagrams_are_counted_and_change_nothing() {
-    let mut receiver = receiver(How::Unicast);
+fn foreign_and_impossible_datagrams_change_only_counts() {
+    let mut receiver = receiver(RepairMode::Unicast);
     let mut other = data(0, 0);
     other[7] ^= 1;
     receiver.handle(&other, NOW);
@@ -95,50 +73,31 @@ fn strangers_and_impossible_datagrams_are_counted_and_change_nothing() {
         data(1, u32::MAX),
         data(0, 0)[..30].to_vec(),
         datagram(0, Body::End { upto: 11, round: 1 }),
-        datagram(
-            1,
-            Body::Data {
-                block: 9,
-                again: false,
-                payload: &[0; 10],
-            },
-        ),
-        datagram(
-            1,
-            Body::Xor {
-                blocks: vec![1, 10],
-                payload: &[0; 10],
-            },
-        ),
+        datagram(1, Body::Data { block: 9, again: false, payload: &[0; 10] }),
+        datagram(1, Body::Xor { blocks: vec![1, 10], payload: &[0; 10] }),
         data(1 << 30, 0),
     ] {
-        assert_eq!(receiver.handle(&bytes, NOW), Heard::Nothing, "{bytes:?}");
+        assert_eq!(receiver.handle(&bytes, NOW), Delivery::Nothing, "{bytes:?}");
     }
     assert_eq!(receiver.blocks().held(), 0);
-    let account = receiver.account();
+    let account = receiver.finish();
     assert_eq!((account.foreign, account.corrupt), (3, 7));
-    assert_eq!(account.figures, Figures::default());
+    assert_eq!(account.figures, StreamFigures::default());
 }
 
 #[test]
 fn blocks_beyond_four_gibibytes_have_their_places() {
     let bytes = (1_u64 << 32) + 1;
-    let count = block_count(bytes, 1448);
-    assert_eq!(
-        place(bytes, 1448, count - 1),
-        (u64::from(count - 1) * 1448, (bytes % 1448) as usize)
-    );
-    let mut receiver = Receiver::new(7, bytes, 1448, bytes - 5, How::Unicast, 100, NOW);
+    let layout = BlockLayout { bytes, block_len: 1448 };
+    let count = layout.count();
+    assert_eq!(layout.place(count - 1), (u64::from(count - 1) * 1448, (bytes % 1448) as usize));
+    let mut receiver = BlockReceiver::new(7, layout, bytes - 5, RepairMode::Unicast, 100, NOW);
     let last = datagram(
         0,
-        Body::Data {
-            block: count - 1,
-            again: false,
-            payload: &vec![9; (bytes % 1448) as usize],
-        },
+        Body::Data { block: count - 1, again: false, payload: &vec![9; (bytes % 1448) as usize] },
     );
     assert!(
-        matches!(receiver.handle(&last, NOW), Heard::Block { offset, .. } if offset == u64::from(count - 1) * 1448)
+        matches!(receiver.handle(&last, NOW), Delivery::Block { offset, .. } if offset == u64::from(count - 1) * 1448)
     );
     assert!(receiver.is_whole());
 }
@@ -146,7 +105,7 @@ fn blocks_beyond_four_gibibytes_have_their_places() {
 #[test]
 fn a_part_that_was_there_is_not_asked_for() {
     let held = |bytes| {
-        let mut receiver = Receiver::new(7, 95, 10, bytes, How::Unicast, 100, NOW);
+        let mut receiver = BlockReceiver::new(7, LAYOUT, bytes, RepairMode::Unicast, 100, NOW);
         receiver.handle(&datagram(0, Body::End { upto: 10, round: 1 }), NOW);
         receiver.poll_reports(NOW)[0].missing.clone()
     };
@@ -158,7 +117,7 @@ fn a_part_that_was_there_is_not_asked_for() {
 
 #[test]
 fn one_forged_end_is_made_good_by_the_next_true_one() {
-    let mut receiver = Receiver::new(7, 95, 10, 0, How::Unicast, 1, NOW);
+    let mut receiver = BlockReceiver::new(7, LAYOUT, 0, RepairMode::Unicast, 1, NOW);
     receiver.handle(&data(0, 0), NOW);
     receiver.handle(&datagram(900, Body::End { upto: 10, round: 9 }), NOW);
     let forged = receiver.poll_reports(NOW).remove(0);
@@ -167,13 +126,13 @@ fn one_forged_end_is_made_good_by_the_next_true_one() {
     receiver.handle(&datagram(3, Body::End { upto: 3, round: 1 }), NOW);
     let report = receiver.poll_reports(NOW).remove(0);
     assert_eq!((report.seen, report.missing), (3, vec![2..3]));
-    let account = receiver.account();
+    let account = receiver.finish();
     assert_eq!((account.figures.unique, account.figures.lost), (2, 1));
 }
 
 #[test]
-fn numbers_beyond_all_that_may_be_sent_are_corrupt_and_cost_nothing() {
-    let mut receiver = receiver(How::Unicast);
+fn impossible_numbers_are_corrupt_and_cost_nothing() {
+    let mut receiver = receiver(RepairMode::Unicast);
     let most = numbers_max(10).expect("a small file");
     receiver.handle(&datagram(most, Body::End { upto: 10, round: 1 }), NOW);
     assert_eq!(receiver.poll_reports(NOW)[0].seen, most);
@@ -184,10 +143,10 @@ fn numbers_beyond_all_that_may_be_sent_are_corrupt_and_cost_nothing() {
         // The sixth block cannot be new in the third datagram.
         data(2, 5),
     ] {
-        assert_eq!(receiver.handle(&bytes, NOW), Heard::Nothing);
+        assert_eq!(receiver.handle(&bytes, NOW), Delivery::Nothing);
     }
     assert_eq!(receiver.strange(), 4);
-    let account = receiver.account();
+    let account = receiver.finish();
     assert_eq!((account.corrupt, account.ends), (4, 1));
     assert_eq!(account.figures.lost, u64::from(most));
     // The largest file whose numbers do not wrap, and one of which nothing is known.
@@ -196,13 +155,13 @@ fn numbers_beyond_all_that_may_be_sent_are_corrupt_and_cost_nothing() {
 
 #[test]
 fn raw_believes_a_total_only_if_it_is_the_files() {
-    let mut receiver = Receiver::new(7, 95, 10, 30, How::Raw, 100, NOW);
+    let mut receiver = BlockReceiver::new(7, LAYOUT, 30, RepairMode::Raw, 100, NOW);
     receiver.handle(&datagram(6, Body::End { upto: 10, round: 1 }), NOW);
-    assert!(!receiver.is_told(), "three are there, and seven are sent");
+    assert!(!receiver.is_ended(), "three are there, and seven are sent");
     receiver.handle(&data(0, 3), NOW);
     receiver.handle(&datagram(7, Body::End { upto: 10, round: 2 }), NOW);
-    assert!(receiver.is_told());
-    let account = receiver.account();
+    assert!(receiver.is_ended());
+    let account = receiver.finish();
     assert_eq!((account.figures.unique, account.figures.lost), (1, 6));
     assert_eq!(account.corrupt, 1);
 }

@@ -1,24 +1,25 @@
 //! A server and its clients, all machines, over one link in virtual time.
 
-use std::cmp::Reverse;
-use std::collections::BTreeMap;
-use std::collections::BinaryHeap;
-use std::time::Duration;
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BinaryHeap},
+    time::Duration,
+};
 
-use crate::proto::udp::Transmit;
-use crate::proto::udp::cast::Aside;
-use crate::proto::udp::cast::Cast;
-use crate::proto::udp::control::Report;
-use crate::proto::udp::packet::Body;
-use crate::proto::udp::packet::Packet;
-use crate::proto::udp::receiver::Heard;
-use crate::proto::udp::receiver::How;
-use crate::proto::udp::receiver::Receiver;
-use crate::proto::udp::receiver::block_count;
-use crate::proto::udp::receiver::place;
-use crate::proto::udp::sender::Sender;
-use crate::proto::udp::xor;
-use crate::units::Moment;
+use crate::{
+    proto::udp::{
+        Transmit,
+        blocks::BlockLayout,
+        control::Report,
+        group_sender::{GroupSender, Straggler},
+        packet::{Body, Packet},
+        receiver::{BlockReceiver, Delivery},
+        reports::RepairMode,
+        sender::BlockSender,
+        xor,
+    },
+    units::Moment,
+};
 
 /// Real bytes of a block; the link charges for a full datagram.
 const BLOCK: usize = 16;
@@ -37,13 +38,14 @@ pub(super) struct Link {
     pub(super) seed: u64,
 }
 
+#[allow(clippy::large_enum_variant, reason = "one in a simulation")]
 enum Server {
-    Each(BTreeMap<u16, Sender>),
-    Group(Cast, BTreeMap<u16, Sender>),
+    Each(BTreeMap<u16, BlockSender>),
+    Group(GroupSender, BTreeMap<u16, BlockSender>),
 }
 
 struct Client {
-    receiver: Receiver,
+    receiver: BlockReceiver,
     file: Vec<u8>,
     done: bool,
     /// It has not come yet, and neither hears nor says anything.
@@ -100,18 +102,24 @@ pub(super) struct Run {
 /// A full datagram of 1432 bytes with UDP, IP and Ethernet headers at 100 Mbit/s, microseconds.
 pub(super) const SLOT: u64 = (1432 + 42) * 8 / 100;
 
+fn layout(len: usize) -> BlockLayout {
+    BlockLayout { bytes: len as u64, block_len: BLOCK }
+}
+
 impl World {
     pub(super) fn new(group: bool, clients: u16, blocks: u32, link: Link) -> Self {
         let len = (blocks as usize * BLOCK).saturating_sub(3);
         let file: Vec<u8> = (0..len).map(|n| (n * 7 + n / 251) as u8).collect();
         let now = Moment(0);
-        let count = block_count(len as u64, BLOCK);
+        let layout = layout(len);
+        let count = layout.count();
         let receiver = |client: u16| {
-            let how = match group {
-                true => How::Multicast(Duration::from_micros(200) * u32::from(client)),
-                false => How::Unicast,
+            let how = if group {
+                RepairMode::Multicast(Duration::from_micros(200) * u32::from(client))
+            } else {
+                RepairMode::Unicast
             };
-            Receiver::new(STREAM, len as u64, BLOCK, 0, how, WINDOW / 4, now)
+            BlockReceiver::new(STREAM, layout, 0, how, WINDOW / 4, now)
         };
         let clients: BTreeMap<u16, Client> = (1..=clients)
             .map(|n| {
@@ -126,16 +134,13 @@ impl World {
                 (n, client)
             })
             .collect();
-        let server = match group {
-            true => {
-                let mut cast = Cast::new(count, now);
-                clients.keys().for_each(|&n| cast.join(n, WINDOW, now));
-                Server::Group(cast, BTreeMap::new())
-            }
-            false => {
-                let sender = || Sender::reliable(0..count, WINDOW, now);
-                Server::Each(clients.keys().map(|&n| (n, sender())).collect())
-            }
+        let server = if group {
+            let mut cast = GroupSender::new(count, now);
+            clients.keys().for_each(|&n| cast.join(n, WINDOW, now));
+            Server::Group(cast, BTreeMap::new())
+        } else {
+            let sender = || BlockSender::reliable(0..count, WINDOW, now);
+            Server::Each(clients.keys().map(|&n| (n, sender())).collect())
         };
         let mut world = Self {
             link,
@@ -209,11 +214,7 @@ impl World {
                             after.remove(&client);
                         }
                     }
-                    if self
-                        .clients
-                        .values()
-                        .all(|client| client.done || client.dead)
-                    {
+                    if self.clients.values().all(|client| client.done || client.dead) {
                         break;
                     }
                     self.transmit();
@@ -228,20 +229,13 @@ impl World {
                 }
             }
         }
-        let whole = self
-            .clients
-            .values()
-            .filter(|client| client.file == self.file);
+        let whole = self.clients.values().filter(|client| client.file == self.file);
         Run {
             seconds: self.now as f64 / 1e6,
             datagrams: self.sent,
             whole: whole.count(),
             asides: self.asides,
-            done: self
-                .done_at
-                .iter()
-                .map(|&(n, at)| (n, at as f64 / 1e6))
-                .collect(),
+            done: self.done_at.iter().map(|&(n, at)| (n, at as f64 / 1e6)).collect(),
         }
     }
 
@@ -274,15 +268,11 @@ impl World {
             Server::Each(senders) => senders,
             Server::Group(cast, after) => {
                 next = cast.poll_transmit(now).map(|t| (None, t));
-                while let Some(aside) = cast.poll_aside() {
-                    let Aside {
-                        client,
-                        pkt,
-                        missing,
-                    } = aside;
+                while let Some(aside) = cast.poll_straggler() {
+                    let Straggler { client, pkt, missing } = aside;
                     self.asides += 1;
-                    let blocks = block_count(self.file.len() as u64, BLOCK);
-                    let sender = Sender::repairing(blocks, &missing, pkt, WINDOW, now);
+                    let blocks = layout(self.file.len()).count();
+                    let sender = BlockSender::repairing(blocks, &missing, pkt, WINDOW, now);
                     after.insert(client, sender);
                 }
                 if !cast.is_over() {
@@ -306,12 +296,10 @@ impl World {
                 }
             }
         }
-        let each = senders.values().map(Sender::poll_timeout);
+        let each = senders.values().map(BlockSender::poll_timeout);
         timeout = each.fold(timeout, Moment::min);
         let Some((to, transmit)) = next else {
-            let known = self
-                .wakes
-                .is_some_and(|at| at > self.now && at <= timeout.0);
+            let known = self.wakes.is_some_and(|at| at > self.now && at <= timeout.0);
             if timeout.0 < u64::MAX && timeout.0 > self.now && !known {
                 self.wakes = Some(timeout.0);
                 self.at(timeout.0, Event::Free);
@@ -339,10 +327,7 @@ impl World {
                 if self.chance() < self.link.jitter.0 {
                     delay += (self.chance() * self.link.jitter.1.as_micros() as f64) as u64;
                 }
-                self.at(
-                    self.now + SLOT + delay,
-                    Event::Arrives(n, bytes.clone(), to.is_some()),
-                );
+                self.at(self.now + SLOT + delay, Event::Arrives(n, bytes.clone(), to.is_some()));
             }
         }
         self.at(self.now + SLOT, Event::Free);
@@ -350,50 +335,24 @@ impl World {
 
     fn datagram(&mut self, transmit: &Transmit) -> Vec<u8> {
         let block = |n: u32| {
-            let (offset, len) = place(self.file.len() as u64, BLOCK, n);
+            let (offset, len) = layout(self.file.len()).place(n);
             &self.file[offset as usize..][..len]
         };
         let mut sum = vec![0; BLOCK];
         let (pkt, body) = match transmit {
-            Transmit::Data {
-                pkt,
-                block: n,
-                again,
-            } => {
+            Transmit::Data { pkt, block: n, again } => {
                 let payload = block(*n);
-                (
-                    *pkt,
-                    Body::Data {
-                        block: *n,
-                        again: *again,
-                        payload,
-                    },
-                )
+                (*pkt, Body::Data { block: *n, again: *again, payload })
             }
             Transmit::Xor { pkt, blocks } => {
                 blocks.iter().for_each(|&n| xor::add(&mut sum, block(n)));
-                (
-                    *pkt,
-                    Body::Xor {
-                        blocks: blocks.clone(),
-                        payload: &sum,
-                    },
-                )
+                (*pkt, Body::Xor { blocks: blocks.clone(), payload: &sum })
             }
-            Transmit::End { pkts, upto, round } => (
-                *pkts,
-                Body::End {
-                    upto: *upto,
-                    round: *round,
-                },
-            ),
+            Transmit::End { pkts, upto, round } => {
+                (*pkts, Body::End { upto: *upto, round: *round })
+            }
         };
-        let packet = Packet {
-            stream: STREAM,
-            pkt,
-            sent_us: self.now as u32,
-            body,
-        };
+        let packet = Packet { stream: STREAM, pkt, sent_us: self.now as u32, body };
         let mut bytes = Vec::new();
         packet.encode(&mut bytes);
         bytes
@@ -405,27 +364,23 @@ impl World {
             return;
         }
         if own {
-            client.receiver.alone();
+            client.receiver.leave_group();
         }
         match client.receiver.handle(bytes, Moment(self.now)) {
-            Heard::Block { offset, payload } => {
+            Delivery::Block { offset, payload } => {
                 client.file[offset as usize..][..payload.len()].copy_from_slice(payload);
             }
-            Heard::Coded {
-                lacking,
-                others,
-                payload,
-            } => {
+            Delivery::Coded { lacking, others, payload } => {
                 let mut sum = payload.to_vec();
                 for other in others {
-                    let (offset, len) = client.receiver.place(other);
+                    let (offset, len) = client.receiver.layout().place(other);
                     xor::add(&mut sum, &client.file[offset as usize..][..len]);
                 }
-                let (offset, len) = client.receiver.place(lacking);
+                let (offset, len) = client.receiver.layout().place(lacking);
                 client.file[offset as usize..][..len].copy_from_slice(&sum[..len]);
                 client.receiver.repaired(lacking);
             }
-            Heard::Nothing => {}
+            Delivery::Nothing => {}
         }
         if client.receiver.is_whole() && !client.done {
             client.done = true;

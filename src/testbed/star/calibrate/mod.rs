@@ -5,23 +5,20 @@
 
 pub mod flow;
 
-use std::fmt;
-use std::sync::atomic::AtomicBool;
-use std::thread;
-use std::time::Duration;
+use std::{fmt, sync::atomic::AtomicBool, thread, time::Duration};
 
-use serde::Deserialize;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use crate::error::Error;
-use crate::error::Result;
-use crate::testbed::star::build::Star;
-use crate::testbed::star::calibrate::flow::UdpFlow;
-use crate::testbed::star::calibrate::flow::Window;
-use crate::testbed::star::host::Host;
-use crate::testbed::star::layout::Loss;
-use crate::testbed::star::layout::Traffic;
-use crate::units::Rate;
+use crate::{
+    error::{Error, Result},
+    testbed::star::{
+        build::Star,
+        calibrate::flow::Window,
+        host::Host,
+        layout::{Loss, Traffic},
+    },
+    units::Rate,
+};
 
 /// What was measured.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -80,23 +77,16 @@ pub const TOLERANCE_FOREIGN: f64 = 0.03;
 /// and not the links.
 pub const TOLERANCE_TOGETHER: f64 = 0.05;
 
-const ALONE: Window = Window {
-    lead: Duration::from_millis(400),
-    span: Duration::from_millis(1500),
-};
-const TOGETHER: Window = Window {
-    lead: Duration::from_millis(500),
-    span: Duration::from_millis(1500),
-};
+const ALONE: Window =
+    Window { lead: Duration::from_millis(400), span: Duration::from_millis(1500) };
+const TOGETHER: Window =
+    Window { lead: Duration::from_millis(500), span: Duration::from_millis(1500) };
 const ROUND_TRIPS: usize = 41;
 
 /// UdpFlow of which losses are counted: at 1 % a count of 300, give or take 17.
 const LOSS_DATAGRAMS: u64 = 30_000;
 /// At slow links fewer of them, for this long.
-const LOSS_WINDOW: Window = Window {
-    lead: Duration::ZERO,
-    span: Duration::from_secs(6),
-};
+const LOSS_WINDOW: Window = Window { lead: Duration::ZERO, span: Duration::from_secs(6) };
 
 /// Standard deviations by which a count of random losses may be off: one star in 16,000.
 const LOSS_SIGMAS: f64 = 4.0;
@@ -173,74 +163,53 @@ pub fn loss(star: &Star, stop: &AtomicBool) -> Result<Option<LossCheck>> {
         return Ok(None);
     };
     // Its counters begin at zero, and count nothing but what follows.
-    star.start_loss_of(Loss {
-        of: Traffic::Udp,
-        ..loss
-    })?;
-    let counted = count(star, stop);
+    star.start_loss_of(Loss { of: Traffic::Udp, ..loss })?;
+    let hosts = star.hosts();
+    let counted = flow::udp(&hosts[0], &hosts[1], LOSS_WINDOW, LOSS_DATAGRAMS, stop)
+        .and_then(|flow| Ok((flow, star.filtered()?[1])));
     star.end_loss()?;
-    let check = counted?;
+    let (flow, filtered) = counted?;
     star.start_loss()?;
     Ok(Some(LossCheck {
         asked: loss.fraction(),
-        ..check
+        sent: flow.sent,
+        received: flow.received,
+        filter_dropped: filtered.lost,
+        filter_seen: filtered.seen,
+        receiver_dropped: flow.receiver_dropped,
     }))
 }
 
-fn count(star: &Star, stop: &AtomicBool) -> Result<LossCheck> {
-    let hosts = star.hosts();
-    let UdpFlow {
-        sent,
-        received,
-        receiver_dropped,
-        ..
-    } = flow::udp(&hosts[0], &hosts[1], LOSS_WINDOW, LOSS_DATAGRAMS, stop)?;
-    let filtered = star.filtered()?[1];
-    Ok(LossCheck {
-        asked: 0.0,
-        sent,
-        received,
-        filter_dropped: filtered.lost,
-        filter_seen: filtered.seen,
-        receiver_dropped,
-    })
-}
-
 impl Calibration {
+    /// The flows on the link that was measured alone: name, measured and expected, Mbit/s.
+    fn alone(&self) -> [(&'static str, f64, f64); 2] {
+        [
+            ("TCP", self.tcp_alone_mbit, self.tcp_expected_mbit),
+            ("UDP", self.udp_alone_mbit, self.udp_expected_mbit),
+        ]
+    }
+
     /// Checks that the links deliver what was asked for, alone and, where `together` is needed,
     /// all at once.
     ///
     /// # Errors
     /// The first that does not, with both figures.
     pub fn check(&self, tolerance: f64, together: bool) -> Result<()> {
-        let near = |what: &str, got: f64, asked: f64, tolerance: f64| {
-            if (got / asked - 1.0).abs() <= tolerance {
-                return Ok(());
+        for (name, got, expected) in self.alone() {
+            // A figure that is not a number is near nothing.
+            let is_near = (got / expected - 1.0).abs() <= tolerance;
+            if !is_near {
+                let percent = tolerance * 100.0;
+                return Err(Error::refused(
+                    "the calibration",
+                    format!(
+                        "the link between server and first client alone, with {name}, carries \
+                         {got:.2} Mbit/s of payload where {expected:.2} were asked for, which is \
+                         more than {percent} % off"
+                    ),
+                ));
             }
-            let tolerance = tolerance * 100.0;
-            Err(Error::refused(
-                "the calibration",
-                format!(
-                    "{what} carries {got:.2} Mbit/s of payload where {asked:.2} were asked for, \
-                     which is more than {tolerance} % off"
-                ),
-            ))
-        };
-        let alone = "the link between server and first client alone";
-        let what = format!("{alone}, with TCP,");
-        near(
-            &what,
-            self.tcp_alone_mbit,
-            self.tcp_expected_mbit,
-            tolerance,
-        )?;
-        let what = format!("{alone}, with UDP,");
-        near(
-            &what,
-            self.udp_alone_mbit,
-            self.udp_expected_mbit,
-            tolerance,
-        )?;
+        }
         if together && let Some(why) = self.short_together() {
             return Err(Error::refused("the calibration", why));
         }
@@ -250,22 +219,14 @@ impl Calibration {
     /// Why all links at once do not carry what each should; `None` when they do.
     pub fn short_together(&self) -> Option<String> {
         let flows = self.together_mbit.iter().zip(&self.together_expected_mbit);
-        let (host, (got, asked)) = flows
-            .enumerate()
-            .min_by(|(_, (a, b)), (_, (c, d))| (*a / *b).total_cmp(&(*c / *d)))?;
+        let (host, (got, asked)) =
+            flows.enumerate().min_by(|(_, (a, b)), (_, (c, d))| (*a / *b).total_cmp(&(*c / *d)))?;
         (got / asked < 1.0 - TOLERANCE_TOGETHER).then(|| {
             format!(
                 "with all links out at once, host {host} sends {got:.1} Mbit/s where {asked:.1} \
                  were asked for: this machine ends before its links do"
             )
         })
-    }
-
-    /// Least and largest flow with all links out at once, Mbit/s.
-    pub fn together_range(&self) -> Option<(f64, f64)> {
-        let least = self.together_mbit.iter().copied().reduce(f64::min)?;
-        let most = self.together_mbit.iter().copied().reduce(f64::max)?;
-        Some((least, most))
     }
 }
 
@@ -310,18 +271,13 @@ impl fmt::Display for Calibration {
     /// Some lines for a person.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let off = |got: f64, asked: f64| (got / asked - 1.0) * 100.0;
-        let (got, asked) = (self.tcp_alone_mbit, self.tcp_expected_mbit);
-        let by = off(got, asked);
-        writeln!(
-            f,
-            "one link alone, TCP: {got:.2} Mbit/s of {asked:.2} asked ({by:+.2} %)"
-        )?;
-        let (got, asked) = (self.udp_alone_mbit, self.udp_expected_mbit);
-        let by = off(got, asked);
-        writeln!(
-            f,
-            "one link alone, UDP: {got:.2} Mbit/s of {asked:.2} asked ({by:+.2} %)"
-        )?;
+        for (name, got, asked) in self.alone() {
+            let by = off(got, asked);
+            writeln!(
+                f,
+                "one link alone, {name}: {got:.2} Mbit/s of {asked:.2} asked ({by:+.2} %)"
+            )?;
+        }
         writeln!(f, "round trip, idle: {} us", self.round_trip_us)?;
         let flows = self.together_mbit.iter().zip(&self.together_expected_mbit);
         let off: Vec<f64> = flows.map(|(got, asked)| off(*got, *asked)).collect();

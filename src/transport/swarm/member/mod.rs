@@ -4,7 +4,7 @@
 //! the whole file and has a [`SuperSeeder`]. Each [`PeerConnection`] has a reader and a writer
 //! thread. One more thread, the ticker, announces new pieces and applies time limits.
 //!
-//! One lock holds the [`MemberState`]. It is taken before a connection's own lock, never after it,
+//! One lock holds the `MemberState`. It is taken before a connection's own lock, never after it,
 //! and never held while anything hashes, reads, writes or waits. Until [`SwarmMember::release`]
 //! nothing is served and nothing is requested.
 //!
@@ -12,8 +12,8 @@
 //! - [`accounting`]: which bytes moved between whom
 //! - [`ban_list`]: who sent wrong pieces
 //! - [`buffers`]: the bytes of unfinished pieces
-//! - [`dialer`]: whom to call, and when
-//! - [`identities`]: which peer ids are trusted
+//! - [`dialer`]: whom to dial, and when
+//! - [`trusted_peers`]: which peer ids are trusted
 //!
 //! What a member does:
 //! - [`connect`]: how a connection begins and ends
@@ -23,32 +23,40 @@
 //! - [`release`]: the gate, and what the seeder reveals to whom
 //! - [`status`]: what the rest of the program sees of a member
 
-use std::collections::BTreeMap;
-use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
-use crate::digest::Digest;
-use crate::error::{Error, Result};
-use crate::net::pacing::Pacer;
-use crate::net::{clock, lock, spawn};
-use crate::proto::bt::bitfield::Bitfield;
-use crate::proto::bt::layout::PieceLayout;
-use crate::proto::bt::metainfo::Metainfo;
-use crate::proto::bt::piece_picker::PiecePicker;
-use crate::proto::bt::super_seeder::SuperSeeder;
-use crate::proto::bt::wire::{Handshake, PeerId};
-use crate::transport::swarm::limits::{PEER_CONNECTIONS, SEEDER_CONNECTIONS};
-use crate::transport::swarm::member::accounting::Accounting;
-use crate::transport::swarm::member::ban_list::BanList;
-use crate::transport::swarm::member::buffers::PieceBuffers;
-use crate::transport::swarm::member::dialer::Dialer;
-use crate::transport::swarm::member::identities::Identities;
-use crate::transport::swarm::peer_connection::PeerConnection;
-use crate::transport::swarm::peer_id::Role;
-use crate::transport::swarm::store::Store;
-use crate::units::Moment;
+use crate::{
+    digest::Digest,
+    error::{Error, Result},
+    net::{clock, lock, pacing::Pacer, spawn},
+    proto::bt::{
+        bitfield::Bitfield,
+        layout::PieceLayout,
+        metainfo::Metainfo,
+        piece_picker::PiecePicker,
+        super_seeder::SuperSeeder,
+        wire::{Handshake, PeerId},
+    },
+    transport::swarm::{
+        limits::{PEER_CONNECTIONS, SEEDER_CONNECTIONS},
+        member::{
+            accounting::Accounting, ban_list::BanList, buffers::PieceBuffers, dialer::Dialer,
+            trusted_peers::TrustedPeers,
+        },
+        peer_connection::PeerConnection,
+        peer_id::Role,
+        store::Store,
+    },
+    units::Moment,
+};
 
 pub mod accounting;
 pub mod ban_list;
@@ -57,10 +65,10 @@ pub mod buffers;
 pub mod connect;
 pub mod dialer;
 pub mod haves;
-pub mod identities;
 pub mod messages;
 pub mod release;
 pub mod status;
+pub mod trusted_peers;
 
 /// One member of a swarm.
 #[derive(Debug)]
@@ -101,7 +109,7 @@ struct MemberState {
     lazy_haves: Vec<u32>,
     dialer: Dialer,
     bans: BanList,
-    identities: Identities,
+    trusted: TrustedPeers,
     accounting: Accounting,
     /// The port on which we listen, for our handshakes.
     listen_port: Option<u16>,
@@ -136,7 +144,7 @@ impl SwarmMember {
             lazy_haves: Vec::new(),
             dialer: Dialer::default(),
             bans: BanList::default(),
-            identities: Identities::default(),
+            trusted: TrustedPeers::default(),
             accounting: Accounting::new(if is_seeder { layout.pieces() } else { 0 }),
             listen_port: None,
             released: None,
@@ -150,11 +158,7 @@ impl SwarmMember {
             role,
             layout,
             store,
-            connections_max: 2 * if is_seeder {
-                SEEDER_CONNECTIONS
-            } else {
-                PEER_CONNECTIONS
-            },
+            connections_max: 2 * if is_seeder { SEEDER_CONNECTIONS } else { PEER_CONNECTIONS },
             pacer: Mutex::new(None),
             sent: AtomicU64::new(0),
             state: Mutex::new(state),
@@ -185,17 +189,17 @@ impl SwarmMember {
             let mut connections = state.connections.values();
             connections.any(|connection| connection.id() == *id)
         };
-        state.identities.add_seat(id, ip, connected);
+        state.trusted.add_seat(id, ip, connected);
     }
 
     /// True when the peer of this id has a seat, and comes from the address of that seat.
     pub fn has_seat(&self, id: PeerId, ip: IpAddr) -> bool {
-        self.lock().identities.has_seat(&id, ip)
+        self.lock().trusted.has_seat(&id, ip)
     }
 
     /// Our server is at `ip`.
     pub fn set_server(&self, ip: IpAddr) {
-        self.lock().identities.set_server(ip);
+        self.lock().trusted.set_server(ip);
     }
 
     /// Dials no private addresses from now on.
@@ -242,11 +246,7 @@ impl SwarmMember {
         if state.picker.is_complete() || state.fault.is_some() || state.closed {
             return;
         }
-        drop(
-            self.changed
-                .wait_timeout(state, timeout)
-                .unwrap_or_else(PoisonError::into_inner),
-        );
+        drop(self.changed.wait_timeout(state, timeout).unwrap_or_else(PoisonError::into_inner));
     }
 
     fn lock(&self) -> MutexGuard<'_, MemberState> {

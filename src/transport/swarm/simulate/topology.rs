@@ -1,25 +1,21 @@
 //! Which peers of a simulated swarm are connected.
 
-use std::collections::BTreeSet;
-use std::ops::Range;
+use std::{collections::BTreeSet, ops::Range};
 
-use crate::proto::bt::random::Random;
-use crate::transport::swarm::limits::SEEDER_CONNECTIONS;
+use crate::{proto::bt::random::Random, transport::swarm::limits::SEEDER_CONNECTIONS};
 
 /// The links of each peer; peer 0 is the server.
-pub(super) struct Topology {
+pub(super) struct SwarmTopology {
     /// For each peer its neighbours, each with the place of this link in the neighbour's list.
     links: Vec<Vec<(usize, u32)>>,
 }
 
-impl Topology {
+impl SwarmTopology {
     /// Links the server to everybody, and each client to `links` others where there are so many.
     /// A client dials half as many as it wants of those before it, and later, when the tracker
     /// names others, those that it still lacks; a client with twice as many refuses.
     pub(super) fn new(clients: usize, links: usize, random: &mut Random) -> Self {
-        let mut topology = Self {
-            links: vec![Vec::new(); clients + 1],
-        };
+        let mut topology = Self { links: vec![Vec::new(); clients + 1] };
         for client in 1..=clients.min(SEEDER_CONNECTIONS) {
             topology.link(0, client);
         }

@@ -1,13 +1,22 @@
-use std::net::Ipv4Addr;
-use std::net::TcpListener;
-use std::net::TcpStream;
-use std::net::UdpSocket;
-use std::sync::atomic::AtomicBool;
+use std::{
+    net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket},
+    sync::atomic::{AtomicBool, AtomicU64},
+};
 
 use super::*;
-use crate::proto::udp::packet::Body;
-use crate::proto::udp::packet::Packet;
-use crate::transport::udp::hub;
+use crate::{
+    client::FetchConfig,
+    digest::Digest,
+    proto::{
+        native::Offer,
+        udp::{
+            blocks::BlockLayout,
+            packet::{Body, Packet},
+        },
+    },
+    session::{FileInfo, SeatId, SessionId, Via},
+    text::FileName,
+};
 
 const STREAM: u32 = 7;
 const BLOCK: usize = 1000;
@@ -18,47 +27,61 @@ fn datagram(stream: u32, block: u32) -> Vec<u8> {
         stream,
         pkt: block,
         sent_us: 0,
-        body: Body::Data {
-            block,
-            again: false,
-            payload: &[block as u8; BLOCK],
-        },
+        body: Body::Data { block, again: false, payload: &[block as u8; BLOCK] },
     }
     .encode(&mut bytes);
     bytes
 }
 
-/// Takes ten blocks in from `source`.
-fn take(source: &mut Source, stall: Duration) -> Result<Received> {
-    let bytes = 10 * BLOCK as u64;
-    let how = How::Multicast(Duration::ZERO);
-    let now = clock::now();
-    let receiver = Receiver::new(STREAM, bytes, BLOCK, 0, how, 100, now);
+/// Receives ten blocks from `source`.
+fn receive_ten(source: &mut DatagramSource, stall: Duration) -> Result<Received> {
+    let layout = BlockLayout { bytes: 10 * BLOCK as u64, block_len: BLOCK };
+    let mode = RepairMode::Multicast(Duration::ZERO);
+    let receiver = BlockReceiver::new(STREAM, layout, 0, mode, 100, clock::now());
     let file = tempfile::tempfile().expect("room");
-    let mut order = FetchConfig::new(Vec::new());
-    order.stall = stall;
-    let moved = AtomicU64::new(0);
-    let target = Target {
-        order: &order,
-        file: &file,
-        moved: &moved,
-    };
-    // A server that says nothing.
+    let mut config = FetchConfig::new(Vec::new());
+    config.stall = stall;
+    // A server that sends nothing.
     let mute = TcpListener::bind("127.0.0.1:0").expect("a port");
     let peer = mute.local_addr().expect("bound");
     let stream = TcpStream::connect(peer).expect("it listens");
-    let server = Ipv4Addr::LOCALHOST.into();
-    Reception::new(how, receiver, Writer::new(&file), server, 0..bytes, now)
-        .run(&target, source, &mut LineStream::new(&stream, peer, b""))
+    let offer = Offer {
+        session: SessionId(u64::from(STREAM)),
+        seat: SeatId(1),
+        clients: 1,
+        via: Via::Multicast,
+        file: FileInfo {
+            name: FileName::new("f").expect("plain"),
+            bytes: layout.bytes,
+            sha1: Digest::of(b"f"),
+        },
+    };
+    let context = ReceiveContext {
+        stream: &stream,
+        offer: &offer,
+        config: &config,
+        file: &file,
+        range: 0..layout.bytes,
+        moved: &AtomicU64::new(0),
+        stopped: &AtomicBool::new(false),
+    };
+    Reception::new(&context, mode, receiver, Ipv4Addr::LOCALHOST.into())
+        .run(source, &mut LineStream::new(&stream, peer, b""))
         .map_err(|stop| stop.error)
 }
 
+/// A socket of a client's own, and its address.
+fn own_socket() -> (RecvSocket, SocketAddr) {
+    let socket = RecvSocket::open(Ipv4Addr::LOCALHOST.into()).expect("a port");
+    let to = ([127, 0, 0, 1], socket.port().expect("bound")).into();
+    (socket, to)
+}
+
 #[test]
-fn a_group_that_is_never_silent_hides_no_stream_of_ones_own() {
+fn a_group_that_is_never_silent_hides_no_own_stream() {
     let group: SocketAddr = "239.255.7.3:40125".parse().expect("a group");
-    let tap = hub::tap(group, Ipv4Addr::LOCALHOST).expect("loopback has groups");
-    let inlet = Inlet::open(Ipv4Addr::LOCALHOST.into()).expect("a port");
-    let to: SocketAddr = ([127, 0, 0, 1], inlet.port().expect("bound")).into();
+    let subscription = Subscription::join(group, Ipv4Addr::LOCALHOST).expect("loopback has groups");
+    let (socket, to) = own_socket();
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -70,7 +93,7 @@ fn a_group_that_is_never_silent_hides_no_stream_of_ones_own() {
             }
         });
         let own = UdpSocket::bind("127.0.0.1:0").expect("a port");
-        let mut source = Source::Group(tap, inlet);
+        let mut source = DatagramSource { socket, group: Some(subscription) };
         // On a busy machine it may take longer; a client that only looks when it has something to
         // say takes half a second each time.
         let at_once = (0..10).any(|_| {
@@ -78,13 +101,13 @@ fn a_group_that_is_never_silent_hides_no_stream_of_ones_own() {
             for block in 0..10 {
                 own.send_to(&datagram(STREAM, block), to).expect("sent");
             }
-            let taken = take(&mut source, Duration::from_secs(20)).expect("whole");
+            let taken = receive_ten(&mut source, Duration::from_secs(20)).expect("whole");
             assert_eq!(taken.counts.unique, Some(10));
             clock::now().since(begun) < Duration::from_millis(400)
         });
         // And it keeps nobody waiting to whom nothing comes.
         let begun = clock::now();
-        let silent = take(&mut source, Duration::from_millis(300));
+        let silent = receive_ten(&mut source, Duration::from_millis(300));
         over.store(true, Ordering::Relaxed);
         assert!(at_once);
         let error = silent.expect_err("nothing came");
@@ -96,19 +119,17 @@ fn a_group_that_is_never_silent_hides_no_stream_of_ones_own() {
 
 #[test]
 fn a_stream_comes_from_the_port_of_its_first_block() {
-    let inlet = Inlet::open(Ipv4Addr::LOCALHOST.into()).expect("a port");
-    let to: SocketAddr = ([127, 0, 0, 1], inlet.port().expect("bound")).into();
+    let (socket, to) = own_socket();
     let [server, stranger] = [0; 2].map(|_| UdpSocket::bind("127.0.0.1:0").expect("a port"));
     server.send_to(&datagram(STREAM, 0), to).expect("sent");
     for block in 1..10 {
-        stranger
-            .send_to(&datagram(STREAM, block), to)
-            .expect("sent");
+        stranger.send_to(&datagram(STREAM, block), to).expect("sent");
         server.send_to(&datagram(STREAM, block), to).expect("sent");
     }
-    let taken = take(&mut Source::Own(inlet), Duration::from_secs(20)).expect("whole");
+    let mut source = DatagramSource { socket, group: None };
+    let taken = receive_ten(&mut source, Duration::from_secs(20)).expect("whole");
     assert_eq!(taken.counts.unique, Some(10));
-    // What came after the last block is not heard.
+    // What came after the last block is not received.
     assert_eq!(taken.counts.foreign, Some(9));
     assert_eq!(taken.counts.duplicate, Some(0));
 }

@@ -1,6 +1,4 @@
-use std::collections::VecDeque;
-use std::fmt::Write;
-use std::time::Duration;
+use std::{collections::VecDeque, fmt::Write, time::Duration};
 
 use super::*;
 
@@ -16,7 +14,7 @@ struct Link {
 
 /// A sender, the link and a client, in steps of a millisecond.
 struct World {
-    watch: Watch,
+    watch: RateController,
     link: Link,
     now_ms: u64,
     random: u64,
@@ -42,7 +40,7 @@ const QUEUE_MS: f64 = 50.0;
 impl World {
     fn new(link: Link) -> Self {
         Self {
-            watch: Watch::new(1472, Moment(0)),
+            watch: RateController::new(1472, Moment(0)),
             link,
             now_ms: 0,
             random: 7,
@@ -58,10 +56,7 @@ impl World {
     }
 
     fn chance(&mut self) -> f64 {
-        self.random = self
-            .random
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1);
+        self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         (self.random >> 33) as f64 / (1_u64 << 31) as f64
     }
 
@@ -102,18 +97,12 @@ impl World {
         }
         while let Some(&(_, seen, received)) = self.told.front().filter(|(at, ..)| *at <= now_ms) {
             self.told.pop_front();
-            let report = Report {
-                seen,
-                received,
-                round: 0,
-                cum: 0,
-                more: false,
-                missing: Vec::new(),
-            };
-            self.watch.hear(SEAT, &report, now);
+            let report =
+                Report { seen, received, round: 0, cum: 0, more: false, missing: Vec::new() };
+            self.watch.handle_report(SEAT, &report, now);
         }
         let sent = self.sent;
-        self.watch.judge(false, now, |_| Some(sent));
+        self.watch.update(false, now, |_| Some(sent));
     }
 
     /// Goes on for `ms`: the share of what the link could have carried that arrived, and what was
@@ -130,12 +119,7 @@ impl World {
 }
 
 fn link(own: f64, narrow: f64, loss: f64, delay_ms: u64) -> Link {
-    Link {
-        own,
-        narrow,
-        loss,
-        delay_ms,
-    }
+    Link { own, narrow, loss, delay_ms }
 }
 
 #[test]

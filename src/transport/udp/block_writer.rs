@@ -1,30 +1,28 @@
-//! Blocks written to the copy, those that follow each other together.
+//! Writes received blocks to the copy.
 
 use std::fs::File;
 
-use crate::net::copy;
-use crate::proto::udp::xor;
+use crate::{
+    net::copy::{self, Stop},
+    proto::udp::xor,
+};
 
-/// Writes blocks, those that follow each other together.
-pub(super) struct Writer<'a> {
+/// Writes blocks to a file; blocks that follow each other are written together.
+pub(super) struct BlockWriter<'a> {
     file: &'a File,
     at: u64,
     held: Vec<u8>,
 }
 
-/// Blocks that follow each other are written together, up to so many bytes.
+/// Most bytes that are written together.
 const WRITE: usize = 256 * 1024;
 
-impl<'a> Writer<'a> {
+impl<'a> BlockWriter<'a> {
     pub(super) fn new(file: &'a File) -> Self {
-        Self {
-            file,
-            at: 0,
-            held: Vec::with_capacity(WRITE),
-        }
+        Self { file, at: 0, held: Vec::with_capacity(WRITE) }
     }
 
-    pub(super) fn put(&mut self, offset: u64, bytes: &[u8]) -> Result<(), copy::Stop> {
+    pub(super) fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), Stop> {
         let next = self.at + self.held.len() as u64;
         if offset != next || self.held.len() + bytes.len() > WRITE {
             self.flush()?;
@@ -34,7 +32,7 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    pub(super) fn flush(&mut self) -> Result<(), copy::Stop> {
+    pub(super) fn flush(&mut self) -> Result<(), Stop> {
         if !self.held.is_empty() {
             copy::write_at(self.file, &self.held, self.at)?;
             self.held.clear();
@@ -42,13 +40,13 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// Takes the blocks that are held out of an XOR and writes the one that is left.
-    pub(super) fn decode(
+    /// Takes the blocks that are held (`others`) out of an XOR and writes the one that is left.
+    pub(super) fn write_decoded(
         &mut self,
         coded: &[u8],
         others: &[(u64, usize)],
         (offset, len): (u64, usize),
-    ) -> Result<(), copy::Stop> {
+    ) -> Result<(), Stop> {
         self.flush()?;
         let mut sum = coded.to_vec();
         let mut block = vec![0; coded.len()];

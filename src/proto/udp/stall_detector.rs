@@ -5,13 +5,14 @@
 
 use std::time::Duration;
 
-use crate::proto::udp::before;
-use crate::proto::udp::control::Report;
-use crate::units::Moment;
+use crate::{
+    proto::udp::{before, control::Report},
+    units::Moment,
+};
 
 /// How far a client says that it has come, and since when it has not come further.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Advance {
+pub(super) struct StallDetector {
     received: u32,
     cum: u32,
     /// What had been sent to it by then, questions included.
@@ -27,31 +28,18 @@ pub(super) const STUCK: Duration = Duration::from_secs(10);
 /// else.
 pub(super) const STUCK_AFTER: u64 = 50;
 
-impl Advance {
+impl StallDetector {
     /// A client that has got nothing of the `sent` datagrams yet.
     pub(super) fn new(sent: u64, now: Moment) -> Self {
-        Self {
-            received: 0,
-            cum: 0,
-            sent,
-            since: now,
-        }
+        Self { received: 0, cum: 0, sent, since: now }
     }
 
     /// Hears how far it has come, when `numbered` of the `sent` datagrams had numbers: more than
     /// those it cannot have.
-    pub(super) fn hear(&mut self, report: &Report, numbered: u32, sent: u64, now: Moment) {
-        let received = match before(numbered, report.received) {
-            true => numbered,
-            false => report.received,
-        };
+    pub(super) fn record(&mut self, report: &Report, numbered: u32, sent: u64, now: Moment) {
+        let received = if before(numbered, report.received) { numbered } else { report.received };
         if report.cum > self.cum || before(self.received, received) {
-            *self = Self {
-                received,
-                cum: self.cum.max(report.cum),
-                sent,
-                since: now,
-            };
+            *self = Self { received, cum: self.cum.max(report.cum), sent, since: now };
         }
     }
 
@@ -66,35 +54,25 @@ mod tests {
     use super::*;
 
     fn report(received: u32, cum: u32) -> Report {
-        Report {
-            seen: received,
-            received,
-            round: 0,
-            cum,
-            more: false,
-            missing: Vec::new(),
-        }
+        Report { seen: received, received, round: 0, cum, more: false, missing: Vec::new() }
     }
 
     #[test]
-    fn a_client_that_comes_no_further_is_given_up_and_a_slow_one_is_not() {
+    fn stalled_client_is_given_up_and_a_slow_one_is_not() {
         let start = Moment(0);
-        let advance = Advance::new(7, start);
+        let advance = StallDetector::new(7, start);
         let late = start.after(STUCK);
-        assert!(
-            !advance.is_stuck(7 + STUCK_AFTER - 1, late),
-            "little was sent"
-        );
+        assert!(!advance.is_stuck(7 + STUCK_AFTER - 1, late), "little was sent");
         assert!(!advance.is_stuck(1_000_000, Moment(late.0 - 1)), "not yet");
         assert!(advance.is_stuck(7 + STUCK_AFTER, late));
 
         let mut talks = advance;
-        talks.hear(&report(0, 0), 500, 500, late);
+        talks.record(&report(0, 0), 500, 500, late);
         assert!(talks.is_stuck(500, late), "it says the same again");
         // It claims one more each time, of datagrams that were never numbered.
-        talks.hear(&report(20, 0), 20, 500, Moment(1));
+        talks.record(&report(20, 0), 20, 500, Moment(1));
         for more in 21..100 {
-            talks.hear(&report(more, 0), 20, 1000, late);
+            talks.record(&report(more, 0), 20, 1000, late);
         }
         assert!(talks.is_stuck(1000, late.after(STUCK)));
 
@@ -102,12 +80,12 @@ mod tests {
         for step in 1..1000_u32 {
             let now = start.after(STUCK * step);
             let sent = u64::from(step) * STUCK_AFTER * 2;
-            slow.hear(&report(step, 0), sent as u32, sent, now);
+            slow.record(&report(step, 0), sent as u32, sent, now);
             assert!(!slow.is_stuck(sent, now), "one more each time");
         }
         // Numbers wrap.
         slow.received = u32::MAX;
-        slow.hear(&report(0, 0), 0, 9_000_000, late);
+        slow.record(&report(0, 0), 0, 9_000_000, late);
         assert_eq!(slow.sent, 9_000_000);
     }
 }

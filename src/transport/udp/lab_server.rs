@@ -5,45 +5,34 @@
 //! is asked for, and answers loopback and the addresses that are allowed by name and nobody else.
 //! All transfers share one schedule, in bursts that fit an ordinary client's buffer.
 
-use std::collections::HashMap;
-use std::collections::HashSet;
-use std::net::IpAddr;
-use std::net::SocketAddr;
-use std::net::UdpSocket;
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::MutexGuard;
-use std::sync::PoisonError;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering;
-use std::thread;
-use std::thread::JoinHandle;
-use std::time::Duration;
+use std::{
+    collections::{HashMap, HashSet},
+    net::{IpAddr, SocketAddr, UdpSocket},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    thread::JoinHandle,
+    time::Duration,
+};
 
-use crate::error::Error;
-use crate::error::Result;
-use crate::net::STACK;
-use crate::net::clock;
-use crate::net::copy;
-use crate::net::pacing::Pacer;
-use crate::proto::lab;
-use crate::proto::lab::udp::Request;
-use crate::server::catalog;
-use crate::server::catalog::Source;
-use crate::server::lobby::Lobby;
-use crate::server::session_log::LogHandle;
-use crate::server::session_log::SessionHeader;
-use crate::session::SeatId;
-use crate::session::SessionId;
-use crate::session::Via;
-use crate::text::FileName;
-use crate::transfer::Counts;
-use crate::transfer::Outcome;
-use crate::transfer::Transfer;
-use crate::transport::udp::socket;
-use crate::transport::udp::socket::Outlet;
-use crate::units::Moment;
-use crate::units::Rate;
+use crate::{
+    error::{Error, Result},
+    net::{STACK, clock, copy, pacing::Pacer},
+    proto::{lab, lab::udp::LabRequest},
+    server::{
+        catalog,
+        catalog::Source,
+        lobby::Lobby,
+        session_log::{LogHandle, SessionHeader},
+    },
+    session::{SeatId, SessionId, Via},
+    text::FileName,
+    transfer::{Counts, Outcome, Transfer},
+    transport::udp::{socket, socket::SendSocket},
+    units::{Moment, Rate},
+};
 
 /// The lab's UDP server at work; dropping it ends it.
 #[derive(Debug)]
@@ -66,37 +55,37 @@ pub const CONFIGS_MAX: usize = 1024;
 const BURST: Duration = Duration::from_millis(1);
 
 /// How often the thread looks whether it is to end.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+const POLL_EVERY: Duration = Duration::from_millis(50);
 
-struct Config {
+struct TransferConfig {
     file: FileName,
     clients: u16,
     asked_at: Moment,
     /// The test whose transfers are begun now, and how many of them are.
-    test: Option<Arc<Test>>,
+    test: Option<Arc<LabTest>>,
     begun: u16,
 }
 
 /// A session of the log. It is closed once nothing is begun in it any more and all that was has
 /// ended, which may be long after the client has configured another.
-struct Test {
+struct LabTest {
     session: SessionId,
     log: LogHandle,
 }
 
-impl Drop for Test {
+impl Drop for LabTest {
     fn drop(&mut self) {
         self.log.close(self.session);
     }
 }
 
-struct Lab {
+struct LabServerLoop {
     socket: UdpSocket,
     lobby: Arc<Lobby>,
     log: LogHandle,
     allowed: Vec<IpAddr>,
     datagram: usize,
-    configs: HashMap<IpAddr, Config>,
+    configs: HashMap<IpAddr, TransferConfig>,
     pacer: Arc<Pacer>,
     stop: Arc<AtomicBool>,
     running: Arc<Mutex<HashSet<SocketAddr>>>,
@@ -117,13 +106,11 @@ impl LabServer {
     ) -> Result<Self> {
         let failed = || Error::io("listen for datagrams", addr);
         let socket = UdpSocket::bind(addr).map_err(failed())?;
-        socket
-            .set_read_timeout(Some(LOOK_EVERY))
-            .map_err(failed())?;
+        socket.set_read_timeout(Some(POLL_EVERY)).map_err(failed())?;
         let addr = socket.local_addr().map_err(failed())?;
         let stop = Arc::new(AtomicBool::new(false));
         let rate = lobby.settings.rate.unwrap_or(RATE);
-        let lab = Lab {
+        let lab = LabServerLoop {
             socket,
             lobby: Arc::clone(lobby),
             log,
@@ -138,11 +125,7 @@ impl LabServer {
             .name("lab-udp".to_owned())
             .spawn(move || lab.run())
             .map_err(Error::io("start the lab's thread", addr))?;
-        Ok(Self {
-            addr,
-            stop,
-            thread: Some(thread),
-        })
+        Ok(Self { addr, stop, thread: Some(thread) })
     }
 
     /// Where it listens.
@@ -162,19 +145,19 @@ impl Drop for LabServer {
     }
 }
 
-impl Lab {
+impl LabServerLoop {
     fn run(mut self) {
         let mut buffer = [0; lab::udp::REQUEST_MAX + 1];
         while !self.stop.load(Ordering::SeqCst) {
-            match socket::receive(&self.socket, &mut buffer) {
-                Ok((len, from)) => self.hear(&buffer[..len], from),
+            match socket::recv_from(&self.socket, &mut buffer) {
+                Ok((len, from)) => self.handle_datagram(&buffer[..len], from),
                 Err(error) if Error::is_timeout(&error) => {}
                 Err(error) => log::debug!("the lab's socket: {error}"),
             }
         }
         // Every transfer's thread looks too.
         while !lock(&self.running).is_empty() {
-            thread::sleep(LOOK_EVERY);
+            thread::sleep(POLL_EVERY);
         }
     }
 
@@ -183,25 +166,21 @@ impl Lab {
         ip.is_loopback() || self.allowed.contains(&ip)
     }
 
-    fn hear(&mut self, datagram: &[u8], from: SocketAddr) {
+    fn handle_datagram(&mut self, datagram: &[u8], from: SocketAddr) {
         if !self.is_allowed(from.ip()) {
             return log::info!("{from}: not allowed to use the lab's UDP server");
         }
-        let Some(request) = Request::decode(datagram) else {
+        let Some(request) = LabRequest::decode(datagram) else {
             return log::debug!("{from}: no request of the lab's");
         };
         match request {
-            Request::List => {
+            LabRequest::List => {
                 let names = self.lobby.catalog.names().map(FileName::as_str);
                 self.answer(&lab::udp::encode_list(names), from);
             }
-            Request::BadConfig => self.answer(lab::udp::BAD_CONFIG, from),
-            Request::Config { file, clients } => {
-                let offered = self
-                    .lobby
-                    .catalog
-                    .names()
-                    .find(|name| name.as_str() == file);
+            LabRequest::BadConfig => self.answer(lab::udp::BAD_CONFIG, from),
+            LabRequest::Config { file, clients } => {
+                let offered = self.lobby.catalog.names().find(|name| name.as_str() == file);
                 match offered.cloned() {
                     Some(file) => {
                         self.configure(from.ip(), file, clients);
@@ -210,8 +189,8 @@ impl Lab {
                     None => self.answer(&lab::udp::no_such_file(&file), from),
                 }
             }
-            Request::Transfer => self.transfer(from),
-            Request::Disconnect => {}
+            LabRequest::Transfer => self.start_transfer(from),
+            LabRequest::Disconnect => {}
         }
     }
 
@@ -222,18 +201,9 @@ impl Lab {
     }
 
     fn configure(&mut self, ip: IpAddr, file: FileName, clients: u16) {
-        let config = Config {
-            file,
-            clients,
-            asked_at: clock::now(),
-            test: None,
-            begun: 0,
-        };
+        let config = TransferConfig { file, clients, asked_at: clock::now(), test: None, begun: 0 };
         if self.configs.len() >= CONFIGS_MAX && !self.configs.contains_key(&ip) {
-            let oldest = self
-                .configs
-                .iter()
-                .min_by_key(|(_, config)| config.asked_at);
+            let oldest = self.configs.iter().min_by_key(|(_, config)| config.asked_at);
             if let Some((&oldest, _)) = oldest {
                 self.configs.remove(&oldest);
             }
@@ -242,7 +212,7 @@ impl Lab {
     }
 
     /// Starts sending the configured file.
-    fn transfer(&mut self, to: SocketAddr) {
+    fn start_transfer(&mut self, to: SocketAddr) {
         let ip = to.ip();
         let Some(config) = self.configs.get_mut(&ip) else {
             return log::info!("{to}: asked for a transfer before it configured one");
@@ -263,21 +233,18 @@ impl Lab {
         let current = config.test.take().filter(|_| config.begun < config.clients);
         let test = current.unwrap_or_else(|| {
             let session = SessionId(clock::random());
-            let head = SessionHeader {
-                via: Via::Raw,
-                file: source.info.clone(),
-                clients: config.clients,
-            };
+            let head =
+                SessionHeader { via: Via::Raw, file: source.info.clone(), clients: config.clients };
             self.log.open(session, head);
             let sender = "the lab's UDP".to_owned();
             self.log.release(session, clock::wall(), sender);
             config.begun = 0;
             let log = self.log.clone();
-            Arc::new(Test { session, log })
+            Arc::new(LabTest { session, log })
         });
         config.test = Some(Arc::clone(&test));
         config.begun += 1;
-        let sending = Sending {
+        let sending = LabTransfer {
             test,
             seat: SeatId(config.begun),
             to,
@@ -286,7 +253,7 @@ impl Lab {
             pacer: Arc::clone(&self.pacer),
             stop: Arc::clone(&self.stop),
             source,
-            running: Running::new(&self.running, to),
+            running: RunningTransfer::new(&self.running, to),
         };
         let socket = match self.socket.try_clone() {
             Ok(socket) => socket,
@@ -295,7 +262,7 @@ impl Lab {
         let started = thread::Builder::new()
             .name(format!("lab-{to}"))
             .stack_size(STACK)
-            .spawn(move || sending.run(&Outlet::over(socket)));
+            .spawn(move || sending.run(&SendSocket::over(socket)));
         if let Err(error) = started {
             log::warn!("{to}: cannot start a thread: {error}");
         }
@@ -303,16 +270,16 @@ impl Lab {
 }
 
 /// Names a transfer's address while it lives: a second one to the same port would be mixed with it.
-struct Running(Arc<Mutex<HashSet<SocketAddr>>>, SocketAddr);
+struct RunningTransfer(Arc<Mutex<HashSet<SocketAddr>>>, SocketAddr);
 
-impl Running {
+impl RunningTransfer {
     fn new(running: &Arc<Mutex<HashSet<SocketAddr>>>, to: SocketAddr) -> Self {
         lock(running).insert(to);
         Self(Arc::clone(running), to)
     }
 }
 
-impl Drop for Running {
+impl Drop for RunningTransfer {
     fn drop(&mut self) {
         lock(&self.0).remove(&self.1);
     }
@@ -323,8 +290,8 @@ fn lock(running: &Mutex<HashSet<SocketAddr>>) -> MutexGuard<'_, HashSet<SocketAd
 }
 
 /// One transfer.
-struct Sending {
-    test: Arc<Test>,
+struct LabTransfer {
+    test: Arc<LabTest>,
     seat: SeatId,
     to: SocketAddr,
     from: Option<SocketAddr>,
@@ -332,19 +299,18 @@ struct Sending {
     pacer: Arc<Pacer>,
     stop: Arc<AtomicBool>,
     source: Source,
-    running: Running,
+    running: RunningTransfer,
 }
 
-impl Sending {
-    fn run(self, outlet: &Outlet) {
+impl LabTransfer {
+    fn run(self, outlet: &SendSocket) {
         let begun = clock::now();
         let mut transfer = Transfer::new(self.seat, "lab", Outcome::Complete);
         transfer.client = Some(self.to);
         transfer.server = self.from;
-        transfer.woke = Some(Duration::ZERO);
         let mut counts = Counts {
             offered: Some(0),
-            local_drop: outlet.tells_refused().then_some(0),
+            local_drop: outlet.reports_refusals().then_some(0),
             ..Counts::default()
         };
         let (sent, ended) = self.send(outlet, &mut counts);
@@ -360,7 +326,7 @@ impl Sending {
         drop(self.running);
     }
 
-    fn send(&self, outlet: &Outlet, counts: &mut Counts) -> (u64, Result<(), String>) {
+    fn send(&self, outlet: &SendSocket, counts: &mut Counts) -> (u64, Result<(), String>) {
         let mut block = vec![0; self.datagram];
         let mut at = 0;
         while at < self.source.info.bytes {

@@ -1,36 +1,23 @@
 use super::*;
-use crate::proto::udp::advance::STUCK;
+use crate::proto::udp::{
+    CONSENT, DOUBT, group_member::RANGES_MAX, liveness::SLACK, stall_detector::STUCK,
+};
 
 const NOW: Moment = Moment(1_000_000);
 
 fn report(round: u32, seen: u32, missing: Vec<Range<u32>>) -> Report {
-    Report {
-        seen,
-        received: seen,
-        round,
-        cum: 0,
-        more: false,
-        missing,
-    }
+    Report { seen, received: seen, round, cum: 0, more: false, missing }
 }
 
 /// A group of three after the first pass over ten blocks and the first END.
-fn asked() -> Cast {
-    let mut cast = Cast::new(10, NOW);
+fn asked() -> GroupSender {
+    let mut cast = GroupSender::new(10, NOW);
     (1..=3).for_each(|client| cast.join(client, 100, NOW));
     for block in 0..10 {
-        let data = Transmit::Data {
-            pkt: block,
-            block,
-            again: false,
-        };
+        let data = Transmit::Data { pkt: block, block, again: false };
         assert_eq!(cast.poll_transmit(NOW), Some(data));
     }
-    let end = Transmit::End {
-        pkts: 10,
-        upto: 10,
-        round: 1,
-    };
+    let end = Transmit::End { pkts: 10, upto: 10, round: 1 };
     assert_eq!(cast.poll_transmit(NOW), Some(end));
     cast
 }
@@ -42,16 +29,9 @@ fn one_datagram_repairs_three_losses_once_all_have_answered() {
     cast.handle_report(2, &report(1, 10, vec![5..6]), NOW);
     assert_eq!(cast.poll_transmit(NOW), None, "the third owes its answer");
     cast.handle_report(3, &report(1, 10, vec![7..8]), NOW);
-    let xor = Transmit::Xor {
-        pkt: 10,
-        blocks: vec![2, 5, 7],
-    };
+    let xor = Transmit::Xor { pkt: 10, blocks: vec![2, 5, 7] };
     assert_eq!(cast.poll_transmit(NOW), Some(xor));
-    let end = Transmit::End {
-        pkts: 11,
-        upto: 10,
-        round: 2,
-    };
+    let end = Transmit::End { pkts: 11, upto: 10, round: 2 };
     assert_eq!(cast.poll_transmit(NOW), Some(end));
 }
 
@@ -62,11 +42,7 @@ fn a_silent_client_holds_nobody_and_is_dropped_in_the_end() {
     cast.handle_report(2, &report(1, 10, vec![]), NOW);
     cast.leave(2);
     let later = NOW.after(LAG);
-    let data = Transmit::Data {
-        pkt: 10,
-        block: 2,
-        again: true,
-    };
+    let data = Transmit::Data { pkt: 10, block: 2, again: true };
     assert_eq!(cast.poll_transmit(later), Some(data), "without the third");
     cast.handle_report(1, &report(0, 11, vec![]), NOW.after(CONSENT));
     assert_eq!(cast.poll_fault(), None);
@@ -75,36 +51,25 @@ fn a_silent_client_holds_nobody_and_is_dropped_in_the_end() {
 }
 
 #[test]
-fn who_lacks_much_is_left_to_a_stream_of_its_own_after_the_others() {
+fn straggler_gets_its_own_stream_after_the_others() {
     let mut cast = asked();
     cast.handle_report(1, &report(1, 10, vec![2..3]), NOW);
     cast.handle_report(2, &report(1, 10, vec![]), NOW);
     cast.handle_report(3, &report(1, 10, vec![0..9]), NOW);
-    let data = Transmit::Data {
-        pkt: 10,
-        block: 2,
-        again: true,
-    };
+    let data = Transmit::Data { pkt: 10, block: 2, again: true };
     assert_eq!(cast.poll_transmit(NOW), Some(data));
-    assert!(matches!(
-        cast.poll_transmit(NOW),
-        Some(Transmit::End { round: 2, .. })
-    ));
-    assert_eq!(cast.poll_aside(), None, "the others are not done");
+    assert!(matches!(cast.poll_transmit(NOW), Some(Transmit::End { round: 2, .. })));
+    assert_eq!(cast.poll_straggler(), None, "the others are not done");
     (1..=2).for_each(|client| cast.leave(client));
     assert_eq!(cast.poll_transmit(NOW), None);
-    let aside = Aside {
-        client: 3,
-        pkt: 11,
-        missing: vec![0..9],
-    };
-    assert_eq!(cast.poll_aside(), Some(aside));
+    let aside = Straggler { client: 3, pkt: 11, missing: vec![0..9] };
+    assert_eq!(cast.poll_straggler(), Some(aside));
     assert!(cast.is_over());
 }
 
 #[test]
-fn a_client_that_holds_the_others_up_does_so_for_a_second_in_all() {
-    let mut cast = Cast::new(100_000, NOW);
+fn slow_client_delays_the_group_by_a_second_at_most() {
+    let mut cast = GroupSender::new(100_000, NOW);
     (1..=3).for_each(|client| cast.join(client, 100, NOW));
     let (mut now, mut sent) = (NOW, 0_u32);
     while now < NOW.after(HOLD_MAX * 2) {
@@ -131,7 +96,7 @@ fn a_client_that_holds_the_others_up_does_so_for_a_second_in_all() {
 /// How many of `clients` are set aside because they see nothing but the first datagram, `slow` of
 /// them, and when the others got on.
 fn held_up(clients: u16, slow: u16) -> Option<Duration> {
-    let mut cast = Cast::new(100_000, NOW);
+    let mut cast = GroupSender::new(100_000, NOW);
     (1..=clients).for_each(|client| cast.join(client, 100, NOW));
     let (mut now, mut sent) = (NOW, 0_u32);
     while now < NOW.after(HOLD_MAX * 2) {
@@ -165,7 +130,7 @@ fn one_of_two_and_two_of_four_hold_the_others_up_no_longer() {
 
 #[test]
 fn clients_that_wait_for_each_other_in_turn_stay_in_the_group() {
-    let mut cast = Cast::new(1_000_000, NOW);
+    let mut cast = GroupSender::new(1_000_000, NOW);
     (1..=2).for_each(|client| cast.join(client, 100, NOW));
     let (mut now, mut seen) = (NOW, [0, 0]);
     // Each is the one that is behind for half of the time.
@@ -186,10 +151,7 @@ fn clients_that_wait_for_each_other_in_turn_stay_in_the_group() {
 #[test]
 fn a_client_that_lies_or_never_has_enough_is_dropped() {
     let rising = report(1, 10, vec![8..9]);
-    let falls = Report {
-        more: true,
-        ..rising.clone()
-    };
+    let falls = Report { more: true, ..rising.clone() };
     let mut cast = asked();
     cast.handle_report(2, &falls, NOW);
     cast.handle_report(2, &rising, NOW);
@@ -209,7 +171,7 @@ fn a_client_that_lies_or_never_has_enough_is_dropped() {
     (1..=2).for_each(|client| cast.leave(client));
     let mut sent = 0_u32;
     while cast.poll_fault().is_none() {
-        cast.handle_report(3, &report(cast.round, cast.pkt, vec![0..10]), NOW);
+        cast.handle_report(3, &report(cast.ends.round, cast.pkt, vec![0..10]), NOW);
         let transmit = cast.poll_transmit(cast.poll_timeout().max(NOW));
         sent += u32::from(matches!(transmit, Some(Transmit::Data { .. })));
         assert!(sent < 10_000, "no limit holds");
@@ -218,8 +180,8 @@ fn a_client_that_lies_or_never_has_enough_is_dropped() {
 }
 
 #[test]
-fn a_client_that_talks_and_gets_nothing_leaves_the_others_to_finish() {
-    let mut cast = Cast::new(100_000, NOW);
+fn client_that_receives_nothing_does_not_stop_the_others() {
+    let mut cast = GroupSender::new(100_000, NOW);
     (1..=3).for_each(|client| cast.join(client, 1000, NOW));
     let mut now = NOW;
     let fault = loop {
@@ -229,10 +191,7 @@ fn a_client_that_talks_and_gets_nothing_leaves_the_others_to_finish() {
         let pkt = cast.pkt;
         (1..=2).for_each(|client| cast.handle_report(client, &report(0, pkt, vec![]), now));
         // The third knows of everything, for the questions tell it, and has none of it.
-        let nothing = Report {
-            received: 0,
-            ..report(0, pkt, vec![])
-        };
+        let nothing = Report { received: 0, ..report(0, pkt, vec![]) };
         cast.handle_report(3, &nothing, now);
         if let Some(fault) = cast.poll_fault() {
             break fault;
@@ -243,14 +202,14 @@ fn a_client_that_talks_and_gets_nothing_leaves_the_others_to_finish() {
 }
 
 #[test]
-fn a_million_requests_for_everything_cost_what_one_client_may_cost() {
+fn million_requests_cost_a_group_what_one_may_cost() {
     let mut cast = asked();
     let (mut now, mut sent, mut fault) = (NOW, 0_u64, None);
     for n in 0..1_000_000_u32 {
         now = now.after(Duration::from_micros(20));
         let everything = Report {
             more: n % 3 == 0,
-            ..report(cast.round.wrapping_sub(n % 2), cast.pkt, vec![0..10])
+            ..report(cast.ends.round.wrapping_sub(n % 2), cast.pkt, vec![0..10])
         };
         cast.handle_report(2, &everything, now);
         // The others have everything, and go as clients do that have.
@@ -263,11 +222,11 @@ fn a_million_requests_for_everything_cost_what_one_client_may_cost() {
     let limit = 10 * u64::from(ROUNDS_MAX) + SLACK;
     assert!(fault.is_some_and(|(client, _)| client == 2), "{fault:?}");
     assert!(sent <= limit, "{sent}");
-    assert!(cast.is_over() && cast.poll_aside().is_none());
+    assert!(cast.is_over() && cast.poll_straggler().is_none());
 }
 
 /// The next datagrams up to the END after them, and its round.
-fn until_asked(cast: &mut Cast) -> (Vec<Vec<u32>>, u32) {
+fn until_asked(cast: &mut GroupSender) -> (Vec<Vec<u32>>, u32) {
     let mut sent = Vec::new();
     loop {
         match cast.poll_transmit(NOW.after(Duration::from_millis(sent.len() as u64 / 1000))) {
@@ -297,13 +256,13 @@ fn several_that_lack_much_are_passed_over_together() {
     let (sent, _) = until_asked(&mut cast);
     let each: Vec<_> = [0, 1, 3, 4, 5, 6, 7, 8].map(|block| vec![block]).into();
     assert_eq!(sent, each, "once for both");
-    assert_eq!(cast.poll_aside(), None);
+    assert_eq!(cast.poll_straggler(), None);
 }
 
 #[test]
 fn one_line_that_lacks_a_large_file_is_planned_in_sections() {
     let blocks = 5 * SECTION + 7;
-    let mut cast = Cast::new(blocks, NOW);
+    let mut cast = GroupSender::new(blocks, NOW);
     cast.join(1, u32::MAX, NOW);
     (cast.next_new, cast.pkt) = (blocks, blocks);
     assert_eq!(until_asked(&mut cast), (vec![], 1));
@@ -319,17 +278,14 @@ fn one_line_that_lacks_a_large_file_is_planned_in_sections() {
 
 #[test]
 fn an_answer_of_more_ranges_than_anybody_gives_is_kept_in_part() {
-    let mut cast = Cast::new(1_000_000, NOW);
+    let mut cast = GroupSender::new(1_000_000, NOW);
     cast.join(1, u32::MAX, NOW);
     (cast.next_new, cast.pkt) = (1_000_000, 1_000_000);
     let (_, round) = until_asked(&mut cast);
     for line in 0..100 {
         let first = line * 10_000;
         let missing = (first..first + 10_000).step_by(2).map(|n| n..n + 1);
-        let part = Report {
-            more: line < 99,
-            ..report(round, cast.pkt, missing.collect())
-        };
+        let part = Report { more: line < 99, ..report(round, cast.pkt, missing.collect()) };
         cast.handle_report(1, &part, NOW);
     }
     assert_eq!(cast.poll_fault(), None);

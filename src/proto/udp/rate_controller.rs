@@ -7,30 +7,31 @@
 
 use std::collections::BTreeMap;
 
-use crate::proto::udp::before;
-use crate::proto::udp::control::Report;
-use crate::proto::udp::probe::Probe;
-use crate::proto::udp::probe::TOLD_MIN;
-use crate::proto::udp::probe::Told;
-use crate::session::SeatId;
-use crate::units::Moment;
-use crate::units::Rate;
+use crate::{
+    proto::udp::{
+        before,
+        control::Report,
+        probe::{Arrivals, Probe, REPORTED_MIN},
+    },
+    session::SeatId,
+    units::{Moment, Rate},
+};
 
 /// Hears the clients of a session that has no rate of its own.
 #[derive(Clone, Debug)]
-pub struct Watch {
+pub struct RateController {
     probe: Probe,
     begun: Moment,
-    clients: BTreeMap<SeatId, Heard>,
+    clients: BTreeMap<SeatId, ClientProgress>,
 }
 
 /// What one client told.
 #[derive(Clone, Debug)]
-struct Heard {
+struct ClientProgress {
     /// The datagrams that it knew of last, and how many of them it had.
     last: (u32, u32),
     /// What it told in this interval of datagrams that count.
-    told: Told,
+    told: Arrivals,
     /// Those before this number do not.
     fresh: u32,
     /// Those that arrived in this interval, from when to when.
@@ -39,40 +40,22 @@ struct Heard {
     until: Moment,
 }
 
-impl Heard {
+impl ClientProgress {
     fn new(fresh: u32, now: Moment) -> Self {
-        Self {
-            last: (0, 0),
-            told: Told::default(),
-            fresh,
-            arrived: 0,
-            from: now,
-            until: now,
-        }
+        Self { last: (0, 0), told: Arrivals::default(), fresh, arrived: 0, from: now, until: now }
     }
 
-    fn told(&self) -> Told {
+    fn told(&self) -> Arrivals {
         let span = self.until.since(self.from).as_secs_f64();
-        let per_second = if span > 0.0 {
-            (self.arrived as f64 / span) as u64
-        } else {
-            0
-        };
-        Told {
-            per_second,
-            ..self.told
-        }
+        let per_second = if span > 0.0 { (self.arrived as f64 / span) as u64 } else { 0 };
+        Arrivals { per_second, ..self.told }
     }
 }
 
-impl Watch {
+impl RateController {
     /// Nothing was told yet of a session with datagrams of so many bytes.
     pub fn new(datagram: u64, now: Moment) -> Self {
-        Self {
-            probe: Probe::new(datagram, now),
-            begun: now,
-            clients: BTreeMap::new(),
-        }
+        Self { probe: Probe::new(datagram, now), begun: now, clients: BTreeMap::new() }
     }
 
     /// The rate of datagrams' bytes; `None` holds nothing back.
@@ -86,12 +69,9 @@ impl Watch {
     }
 
     /// Takes what a client says; one that cannot have so many is believed as far as it can be.
-    pub fn hear(&mut self, seat: SeatId, report: &Report, now: Moment) {
+    pub fn handle_report(&mut self, seat: SeatId, report: &Report, now: Moment) {
         let begun = self.begun;
-        let heard = self
-            .clients
-            .entry(seat)
-            .or_insert_with(|| Heard::new(0, begun));
+        let heard = self.clients.entry(seat).or_insert_with(|| ClientProgress::new(0, begun));
         let (seen, received) = heard.last;
         if !before(seen, report.seen) {
             return;
@@ -112,7 +92,7 @@ impl Watch {
     /// the few that are far behind the others are repaired after them and do not slow them down.
     /// `numbered` says how many datagrams were numbered for a client so far. True when the rate
     /// may have changed.
-    pub fn judge(
+    pub fn update(
         &mut self,
         group: bool,
         now: Moment,
@@ -121,19 +101,18 @@ impl Watch {
         if now < self.probe.poll_timeout() {
             return false;
         }
-        let all = self.clients.values().map(Heard::told);
-        let told = match group {
-            false => all.fold(Told::default(), |sum, told| Told {
+        let all = self.clients.values().map(ClientProgress::told);
+        let told = if !group {
+            all.fold(Arrivals::default(), |sum, told| Arrivals {
                 seen: sum.seen + told.seen,
                 received: sum.received + told.received,
                 per_second: sum.per_second + told.per_second,
-            }),
-            true => {
-                let mut all: Vec<Told> = all.filter(|told| told.seen >= TOLD_MIN).collect();
-                // By the share that arrived, without a division.
-                all.sort_by(|a, b| (a.received * b.seen).cmp(&(b.received * a.seen)));
-                all.get(all.len() / 4).copied().unwrap_or_default()
-            }
+            })
+        } else {
+            let mut all: Vec<Arrivals> = all.filter(|told| told.seen >= REPORTED_MIN).collect();
+            // By the share that arrived, without a division.
+            all.sort_by(|a, b| (a.received * b.seen).cmp(&(b.received * a.seen)));
+            all.get(all.len() / 4).copied().unwrap_or_default()
         };
         let before = self.rate();
         if !self.probe.handle(told, now) {
@@ -142,7 +121,7 @@ impl Watch {
         let most = |rate: Option<Rate>| rate.map_or(u64::MAX, |rate| rate.0);
         let slower = most(self.rate()) < most(before);
         for (&seat, heard) in &mut self.clients {
-            heard.told = Told::default();
+            heard.told = Arrivals::default();
             (heard.arrived, heard.from) = (0, heard.until);
             if let (true, Some(numbered)) = (slower, numbered(seat)) {
                 heard.fresh = numbered;

@@ -1,67 +1,67 @@
 //! What is counted for one seat by the thread that sends to it.
 
-use std::sync::OnceLock;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering;
+use std::sync::{
+    OnceLock,
+    atomic::{AtomicBool, AtomicU64, Ordering},
+};
 
-use crate::proto::udp::before;
-use crate::proto::udp::control::Report;
-use crate::server::transport::TransferFailure;
-use crate::transfer::Counts;
+use crate::{
+    proto::udp::{before, control::Report},
+    server::transport::TransferFailure,
+    transfer::Counts,
+};
 
-/// What is counted for one seat, read by its thread.
+/// What is counted for one seat; its own thread reads it.
 #[derive(Debug, Default)]
-pub struct Tally {
+pub struct SeatCounters {
     /// Payload bytes.
     pub payload: AtomicU64,
     /// Payload bytes that had been sent before.
     pub again: AtomicU64,
     /// Datagrams.
     pub offered: AtomicU64,
-    /// Datagrams that the client has not got, as it said last.
+    /// Datagrams that the client has not received, by its last report.
     pub lost: AtomicU64,
     /// Datagrams that this host refused.
     pub refused: AtomicU64,
-    /// It refuses some without a word, so `refused` is not all of them.
-    pub untold: AtomicBool,
-    /// When the first went out, microseconds; zero before.
+    /// This host refuses some datagrams without an error, so `refused` is not all of them.
+    pub refusals_unknown: AtomicBool,
+    /// When the first datagram was sent, microseconds; zero before.
     pub first_us: AtomicU64,
-    /// Why the client is not sent to any more.
+    /// Why the client was given up.
     pub failure: OnceLock<TransferFailure>,
 }
 
-impl Tally {
-    /// Takes what a client says that it has not got; one that claims to have more than it has seen
-    /// does not count.
-    pub(super) fn tell_lost(&self, report: &Report) {
+impl SeatCounters {
+    /// Notes how many datagrams the client lost, by its report. A report that claims more datagrams
+    /// than it has seen does not count.
+    pub(super) fn record_loss(&self, report: &Report) {
         if !before(report.seen, report.received) {
             let lost = report.seen.wrapping_sub(report.received);
             self.lost.store(u64::from(lost), Ordering::Relaxed);
         }
     }
 
-    /// Adds what the server knows to what the client has counted of a stream that was repaired
-    /// or, `raw`, was not.
-    pub(super) fn account(&self, counts: &mut Counts, raw: bool) {
+    /// Adds what the server knows to what the client has counted of a stream that was repaired or,
+    /// if it is `raw`, was not.
+    pub(super) fn complete(&self, counts: &mut Counts, raw: bool) {
         let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
         let offered = load(&self.offered);
-        // The client's figures are of what had been sent when it had everything.
-        let known = counts.offered;
-        counts.offered = Some(offered);
-        // More than was sent cannot have come: nothing is left over, and the sum does not hold.
+        // The client knows what had been sent when it had everything. If it claims more than was
+        // sent, nothing is left over, and the sum does not hold.
+        let known = counts.offered.replace(offered);
         counts.unheard = known.map(|known| offered.saturating_sub(known));
-        // What was refused without a word is lost somewhere, and nobody can say where.
-        let told = !self.untold.load(Ordering::Relaxed);
-        counts.local_drop = told.then(|| load(&self.refused));
+        // Where this host refuses without an error, it is unknown where a datagram was lost.
+        let refusals_known = !self.refusals_unknown.load(Ordering::Relaxed);
+        counts.local_drop = refusals_known.then(|| load(&self.refused));
         counts.retransmitted = Some(load(&self.again));
         let elsewhere = counts.host_rx_drop.zip(counts.local_drop);
         counts.network_lost = counts
             .lost
             .zip(elsewhere)
             .and_then(|(lost, (host, local))| lost.checked_sub(host)?.checked_sub(local));
-        if told && counts.lost.is_some() && counts.network_lost.is_none() && !raw {
-            // Some of what this machine or the client's dropped came after the client was done.
+        if refusals_known && counts.lost.is_some() && counts.network_lost.is_none() && !raw {
+            // Some of these drops happened after the client was done.
             counts.host_rx_drop = None;
         }
     }
@@ -72,14 +72,14 @@ mod tests {
     use super::*;
     use crate::text::FileName;
 
-    fn tally(offered: u64, refused: u64) -> Tally {
-        let tally = Tally::default();
-        tally.offered.store(offered, Ordering::Relaxed);
-        tally.refused.store(refused, Ordering::Relaxed);
-        tally
+    fn sent(offered: u64, refused: u64) -> SeatCounters {
+        let counters = SeatCounters::default();
+        counters.offered.store(offered, Ordering::Relaxed);
+        counters.refused.store(refused, Ordering::Relaxed);
+        counters
     }
 
-    fn said(unique: u64, lost: u64) -> Counts {
+    fn client_counts(unique: u64, lost: u64) -> Counts {
         Counts {
             unique: Some(unique),
             lost: Some(lost),
@@ -117,45 +117,39 @@ mod tests {
     }
 
     #[test]
-    fn who_has_more_than_it_has_seen_has_lost_nothing_like_four_thousand_million() {
-        let tally = Tally::default();
-        let mut report = Report {
-            seen: 10,
-            received: 7,
-            round: 0,
-            cum: 0,
-            more: false,
-            missing: Vec::new(),
-        };
-        tally.tell_lost(&report);
+    fn impossible_report_does_not_change_the_loss() {
+        let counters = SeatCounters::default();
+        let mut report =
+            Report { seen: 10, received: 7, round: 0, cum: 0, more: false, missing: Vec::new() };
+        counters.record_loss(&report);
         report.received = 11;
-        tally.tell_lost(&report);
-        assert_eq!(tally.lost.load(Ordering::Relaxed), 3);
+        counters.record_loss(&report);
+        assert_eq!(counters.lost.load(Ordering::Relaxed), 3);
     }
 
     #[test]
-    fn what_was_lost_is_placed() {
-        let mut counts = said(90, 8);
-        tally(100, 3).account(&mut counts, false);
+    fn losses_are_split_by_where_they_happened() {
+        let mut counts = client_counts(90, 8);
+        sent(100, 3).complete(&mut counts, false);
         assert_eq!((counts.offered, counts.unheard), (Some(100), Some(2)));
         assert_eq!((counts.local_drop, counts.network_lost), (Some(3), Some(4)));
         assert_eq!(broken(counts), Vec::<String>::new());
     }
 
     #[test]
-    fn what_is_refused_without_a_word_is_not_told_as_the_networks() {
-        let tally = tally(100, 0);
-        tally.untold.store(true, Ordering::Relaxed);
-        let mut counts = said(90, 8);
-        tally.account(&mut counts, false);
+    fn unknown_refusals_leave_the_network_loss_unknown() {
+        let counters = sent(100, 0);
+        counters.refusals_unknown.store(true, Ordering::Relaxed);
+        let mut counts = client_counts(90, 8);
+        counters.complete(&mut counts, false);
         assert_eq!((counts.local_drop, counts.network_lost), (None, None));
         assert_eq!(counts.host_rx_drop, Some(1), "the client's own knowledge");
     }
 
     #[test]
-    fn a_client_of_raw_that_was_told_the_total_has_heard_of_all() {
-        let mut counts = said(90, 8);
-        tally(100, 0).account(&mut counts, true);
+    fn raw_client_that_ended_has_nothing_unheard() {
+        let mut counts = client_counts(90, 8);
+        sent(100, 0).complete(&mut counts, true);
         let mut record = record(crate::session::Via::Raw, counts);
         assert_eq!(record.broken_identities(), Vec::<String>::new(), "cut off");
         record.transfers[0].seconds_client = Some(std::time::Duration::from_secs(1));
@@ -165,9 +159,9 @@ mod tests {
     }
 
     #[test]
-    fn more_than_was_sent_is_no_sum_that_holds() {
-        let mut counts = said(95, 8);
-        tally(100, 0).account(&mut counts, false);
+    fn client_that_claims_too_much_breaks_the_sum() {
+        let mut counts = client_counts(95, 8);
+        sent(100, 0).complete(&mut counts, false);
         let broken = broken(counts);
         assert_eq!(broken.len(), 1, "{broken:?}");
         assert!(broken[0].contains("100 datagrams offered"), "{broken:?}");

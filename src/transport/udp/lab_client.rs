@@ -3,25 +3,22 @@
 //! The protocol has neither length nor digest, so what was received is counted and kept under a
 //! name that says it is not proven.
 
-use std::fs::File;
-use std::net::SocketAddr;
-use std::net::UdpSocket;
-use std::path::Path;
-use std::path::PathBuf;
-use std::thread;
-use std::time::Duration;
+use std::{
+    fs::File,
+    net::{SocketAddr, UdpSocket},
+    path::{Path, PathBuf},
+    thread,
+    time::Duration,
+};
 
-use crate::error::Error;
-use crate::error::Phase;
-use crate::error::Result;
-use crate::net::STACK;
-use crate::net::clock;
-use crate::net::copy;
-use crate::proto::lab;
-use crate::proto::lab::udp::Request;
-use crate::text::FileName;
-use crate::transport::udp::socket::Inlet;
-use crate::units::Moment;
+use crate::{
+    error::{Error, Phase, Result},
+    net::{STACK, clock, copy},
+    proto::{lab, lab::udp::LabRequest},
+    text::FileName,
+    transport::udp::socket::RecvSocket,
+    units::Moment,
+};
 
 /// A conversation with such a server.
 #[derive(Debug)]
@@ -32,7 +29,7 @@ pub struct LabClient {
 
 /// What one sub-client got.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Got {
+pub struct LabDownload {
     /// Bytes received.
     pub bytes: u64,
     /// Datagrams received.
@@ -40,7 +37,7 @@ pub struct Got {
     /// Datagrams that its machine dropped for want of room; `None` where nobody tells.
     pub dropped: Option<u64>,
     /// First to last datagram.
-    pub took: Duration,
+    pub duration: Duration,
     /// Where they are.
     pub path: PathBuf,
 }
@@ -70,10 +67,10 @@ impl LabClient {
     /// # Errors
     /// No answer, or one that is no list.
     pub fn list(&self) -> Result<Vec<String>> {
-        let answer = self.ask(&Request::List)?;
+        let answer = self.ask(&LabRequest::List)?;
         lab::udp::decode_list(&answer).ok_or_else(|| {
             let said = crate::text::escape(&answer);
-            Error::protocol(self.server, format!("'{said}' is no list of files"))
+            Error::protocol(self.server, format!("'{said}' is not a list of files"))
         })
     }
 
@@ -82,14 +79,12 @@ impl LabClient {
     /// # Errors
     /// No answer, or one that is not `Config set`.
     pub fn configure(&self, file: &str, clients: u16) -> Result<()> {
-        let request = Request::Config {
-            file: file.to_owned(),
-            clients,
-        };
+        let request = LabRequest::Config { file: file.to_owned(), clients };
         let answer = self.ask(&request)?;
-        match answer == lab::udp::CONFIG_SET {
-            true => Ok(()),
-            false => Err(Error::refused(self.server, crate::text::escape(&answer))),
+        if answer == lab::udp::CONFIG_SET {
+            Ok(())
+        } else {
+            Err(Error::refused(self.server, crate::text::escape(&answer)))
         }
     }
 
@@ -99,15 +94,13 @@ impl LabClient {
     /// The system's.
     pub fn disconnect(&self) -> Result<()> {
         let failed = Error::io("speak to the server", self.server);
-        let sent = self.socket.send(&Request::Disconnect.encode());
+        let sent = self.socket.send(&LabRequest::Disconnect.encode());
         sent.map(|_| ()).map_err(failed)
     }
 
-    fn ask(&self, request: &Request) -> Result<String> {
+    fn ask(&self, request: &LabRequest) -> Result<String> {
         let failed = || Error::io("ask the server", self.server);
-        self.socket
-            .set_read_timeout(Some(ANSWER))
-            .map_err(failed())?;
+        self.socket.set_read_timeout(Some(ANSWER)).map_err(failed())?;
         let mut buffer = vec![0; 65_536];
         for _ in 0..TRIES {
             self.socket.send(&request.encode()).map_err(failed())?;
@@ -125,7 +118,7 @@ impl LabClient {
     }
 
     /// Starts `clients` sub-clients at once, each with a port of its own, and waits for all.
-    pub fn transfer(&self, name: &FileName, clients: u16, out: &Path) -> Vec<Result<Got>> {
+    pub fn transfer(&self, name: &FileName, clients: u16, out: &Path) -> Vec<Result<LabDownload>> {
         thread::scope(|scope| {
             let running: Vec<_> = (1..=clients)
                 .map(|number| {
@@ -136,7 +129,7 @@ impl LabClient {
                         .map_err(Error::io("start the client's thread", number))
                 })
                 .collect();
-            let ended = |thread: Result<thread::ScopedJoinHandle<'_, Result<Got>>>| {
+            let ended = |thread: Result<thread::ScopedJoinHandle<'_, Result<LabDownload>>>| {
                 let joined = thread?.join();
                 joined.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
             };
@@ -144,23 +137,18 @@ impl LabClient {
         })
     }
 
-    fn receive(&self, name: &FileName, number: u16, out: &Path) -> Result<Got> {
+    fn receive(&self, name: &FileName, number: u16, out: &Path) -> Result<LabDownload> {
         let path = out.join(format!("C{number}-{}.unproven", name.as_str()));
         let shown = || crate::text::escape(&path.display().to_string());
         std::fs::create_dir_all(out).map_err(Error::io("make the folder", out.display()))?;
         let file = File::create(&path).map_err(Error::io("make the file", shown()))?;
-        let here = self
-            .socket
-            .local_addr()
-            .map_err(Error::io("look at the socket", number))?;
-        let mut inlet = Inlet::open(here.ip())?;
-        inlet.say(&Request::Transfer.encode(), self.server)?;
+        let here = self.socket.local_addr().map_err(Error::io("look at the socket", number))?;
+        let mut inlet = RecvSocket::open(here.ip())?;
+        inlet.send_to(&LabRequest::Transfer.encode(), self.server)?;
         let (mut bytes, mut datagrams) = (0, 0);
         let (mut first, mut last): (Option<Moment>, Moment) = (None, clock::now());
         loop {
-            let came = inlet
-                .receive()
-                .map_err(Error::io("receive datagrams", self.server))?;
+            let came = inlet.receive().map_err(Error::io("receive datagrams", self.server))?;
             let now = clock::now();
             match came {
                 Some((from, segment, payload)) if from == self.server => {
@@ -176,11 +164,11 @@ impl LabClient {
                 _ => {}
             }
         }
-        Ok(Got {
+        Ok(LabDownload {
             bytes,
             datagrams,
             dropped: inlet.drops(),
-            took: first.map_or(Duration::ZERO, |first| last.since(first)),
+            duration: first.map_or(Duration::ZERO, |first| last.since(first)),
             path,
         })
     }

@@ -1,0 +1,131 @@
+//! What a seat's thread does while its client is sent to: it reads the client's reports and passes
+//! them on to the sending thread.
+
+use std::{
+    ops::Range,
+    sync::{Arc, atomic::Ordering},
+    thread,
+    time::Duration,
+};
+
+use crate::{
+    error::{Error, Phase},
+    net::{clock, copy, line_stream::LineStream},
+    proto::{
+        native::FromClient,
+        udp::control::{Listen, Report, window},
+    },
+    server::{
+        gate::SeatConnection,
+        transport::{EarlyReply, TransferFailure},
+    },
+    transfer::Outcome,
+    transport::udp::{
+        seat_counters::SeatCounters,
+        send_loop::{Destination, SendCommand},
+        transport::UdpSession,
+    },
+    units::Moment,
+};
+
+/// How often a seat's thread checks whether the sending thread gave its client up.
+const POLL_EVERY: Duration = Duration::from_millis(50);
+
+/// How long the sending thread may take to remove a client.
+const LEAVE_LIMIT: Duration = Duration::from_secs(2);
+
+/// Most reports of one client that are passed on in [`REPORTS_IN`]: twice as many as a receiver
+/// with the smallest buffer sends when loopback fills it.
+const REPORTS_MAX: u32 = 512;
+
+/// See [`REPORTS_MAX`].
+const REPORTS_IN: Duration = Duration::from_millis(100);
+
+impl UdpSession {
+    /// Has the client sent to, and passes on its reports until it sends something else.
+    pub(super) fn serve_seat(
+        &self,
+        seat: &SeatConnection,
+        range: Range<u64>,
+        listen: Listen,
+        lines: &mut LineStream<'_>,
+        reply: &mut EarlyReply,
+    ) -> Result<(), TransferFailure> {
+        let counters = self.counters(seat.id());
+        let first = range.start / self.layout.block_len as u64;
+        let destination = Destination {
+            seat: seat.id(),
+            to: (lines.peer().ip(), listen.port).into(),
+            blocks: u32::try_from(first).unwrap_or(u32::MAX)..self.layout.count(),
+            window: window(listen.buffer, self.terms.datagram),
+            counters: Arc::clone(&counters),
+            admitted: seat.release().admitted(),
+        };
+        if !self.send_command(seat, SendCommand::Join(destination)) {
+            return Err(cut("the sending thread is gone"));
+        }
+        let deadline = copy::deadline(range.end - range.start, seat.session().stall);
+        let end = self.forward_reports(seat, &counters, deadline, lines, reply);
+        // Nothing is counted any more once the answer is here.
+        let (left, gone) = crossbeam_channel::bounded(0);
+        if self.send_command(seat, SendCommand::Leave(seat.id(), left)) {
+            let _ = gone.recv_timeout(LEAVE_LIMIT);
+        }
+        end
+    }
+
+    /// Passes on what a client reports until it sends another line, which is its reply. A client
+    /// that gets a little further again and again has until `deadline`, as over TCP.
+    fn forward_reports(
+        &self,
+        seat: &SeatConnection,
+        counters: &SeatCounters,
+        deadline: Moment,
+        lines: &mut LineStream<'_>,
+        reply: &mut EarlyReply,
+    ) -> Result<(), TransferFailure> {
+        let (mut reports, mut counted_from) = (0, clock::now());
+        loop {
+            let sent = counters.payload.load(Ordering::Relaxed);
+            seat.moved().store(sent, Ordering::Relaxed);
+            if let Some(failure) = counters.failure.get() {
+                return Err(failure.clone());
+            }
+            if clock::left(deadline).is_none() {
+                let reason = "received less than 1024 bytes a second";
+                return Err(TransferFailure::new(Outcome::TimedOut, reason));
+            }
+            let line = match lines.read_line(clock::now().after(POLL_EVERY), Phase::Transfer) {
+                Ok(line) => line,
+                Err(Error::TimedOut { .. }) => continue,
+                Err(Error::Protocol { what, .. }) => return Err(cut(what)),
+                Err(error) => return Err(cut(error.to_string())),
+            };
+            if !Report::is_one(&line) {
+                if FromClient::decode(&line) == Ok(FromClient::Held) {
+                    continue;
+                }
+                // A client that has everything before all was sent is not to be believed.
+                reply.line = Some(line);
+                reply.heard_at = Some(lines.last_read_at());
+                reply.sent = counters.payload.load(Ordering::Relaxed);
+                return Ok(());
+            }
+            let report = Report::decode(&line, self.layout.count());
+            let report = report.map_err(|error| cut(error.to_string()))?;
+            counters.record_loss(&report);
+            // A client that reports without end is read no faster than this. Its own connection
+            // fills up, and no other client's reports wait.
+            reports += 1;
+            if reports >= REPORTS_MAX {
+                thread::sleep(REPORTS_IN.saturating_sub(clock::now().since(counted_from)));
+                (reports, counted_from) = (0, clock::now());
+            }
+            self.send_command(seat, SendCommand::Report(seat.id(), report));
+        }
+    }
+}
+
+fn cut(reason: impl Into<String>) -> TransferFailure {
+    TransferFailure::new(Outcome::Cut, reason)
+}

@@ -1,0 +1,316 @@
+//! UDP as the server has it: `udp`, `raw` and `multicast`.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
+    ops::Range,
+    sync::{Arc, Mutex, atomic::Ordering},
+    thread,
+};
+
+use crossbeam_channel::Sender;
+
+use crate::{
+    error::{Error, Result},
+    net::{STACK, clock, copy, line_stream::LineStream, lock},
+    proto::udp::{
+        blocks::BlockLayout,
+        control::{Listen, Terms},
+        packet::{DATAGRAM, DATAGRAM_MAX, DATAGRAM_MIN, block_len},
+    },
+    server::{
+        catalog::Source,
+        gate::SeatConnection,
+        transport::{
+            ControlExtension, EarlyReply, SeatDetail, SendJob, SendResult, SendSession,
+            TransferFailure, Transport,
+        },
+    },
+    session::{SeatId, Via},
+    transfer::{Counts, Outcome},
+    transport::udp::{
+        config::UdpConfig,
+        seat_counters::SeatCounters,
+        send_loop::{self, SendCommand, StreamSpec},
+        socket::SendSocket,
+    },
+    units::{Moment, Rate},
+};
+
+/// One of the three transports over UDP.
+#[derive(Clone, Copy, Debug)]
+pub struct UdpTransport {
+    via: Via,
+    config: UdpConfig,
+}
+
+/// One session.
+#[derive(Debug)]
+pub(super) struct UdpSession {
+    via: Via,
+    source: Arc<Source>,
+    pub(super) terms: Terms,
+    ttl: u32,
+    rate: Option<Rate>,
+    pub(super) layout: BlockLayout,
+    state: Mutex<UdpSessionState>,
+}
+
+/// What is opened before the release, and what runs after it. The lock is never held while
+/// anything blocks.
+#[derive(Debug, Default)]
+struct UdpSessionState {
+    /// The client of each seat and where it listens. A seat that was given back may get another.
+    listening: BTreeMap<SeatId, (SocketAddr, Listen)>,
+    counters: BTreeMap<SeatId, Arc<SeatCounters>>,
+    /// The sending socket and the address of this host that it uses, until the thread takes it.
+    socket: Option<(IpAddr, SendSocket)>,
+    commands: Option<Sender<SendCommand>>,
+    segmented: bool,
+}
+
+/// Most commands that wait for the sending thread; then the clients' connections wait.
+const COMMANDS_MAX: usize = 1024;
+
+/// The rate from which on the kernel may send many datagrams as one. Below it they would be a
+/// burst; above it single sends cost more than the network.
+const SEGMENTED_FROM: Rate = Rate(900_000_000);
+
+impl UdpTransport {
+    /// `via` must be one of `udp`, `raw` and `multicast`.
+    pub fn new(via: Via, config: UdpConfig) -> Self {
+        debug_assert!(matches!(via, Via::Udp | Via::Raw | Via::Multicast));
+        Self { via, config }
+    }
+}
+
+impl Transport for UdpTransport {
+    fn via(&self) -> Via {
+        self.via
+    }
+
+    fn prepare(
+        &self,
+        source: &Arc<Source>,
+        _: u16,
+        rate: Option<Rate>,
+    ) -> Result<Box<dyn SendSession>> {
+        let size = self.config.size;
+        if !(DATAGRAM_MIN..=DATAGRAM_MAX).contains(&size) {
+            let what = format!(
+                "invalid datagram size {size}: expected {DATAGRAM_MIN} to {DATAGRAM_MAX} bytes"
+            );
+            return Err(Error::Usage { what });
+        }
+        if size > DATAGRAM {
+            log::warn!(
+                "a datagram of {size} bytes travels as several packets, and is lost if one of them is"
+            );
+        }
+        let multicast = self.via == Via::Multicast;
+        let layout =
+            BlockLayout { bytes: source.info.bytes, block_len: block_len(size, multicast) };
+        if layout.count() >= 1 << 31 {
+            let reason = "the file has more blocks than datagrams can number";
+            return Err(Error::refused("the server", reason));
+        }
+        let group = multicast.then(|| self.config.group.unwrap_or_else(random_group));
+        let from = self.config.interface.filter(|_| multicast);
+        Ok(Box::new(UdpSession {
+            via: self.via,
+            source: Arc::clone(source),
+            terms: Terms { datagram: size, group, from: from.map(IpAddr::from) },
+            ttl: self.config.ttl,
+            rate,
+            layout,
+            state: Mutex::default(),
+        }))
+    }
+}
+
+/// A group of the organisation's own (RFC 2365, section 6.2), chosen at random so that two
+/// sessions have two.
+fn random_group() -> SocketAddr {
+    let random = clock::random().to_le_bytes();
+    let address = Ipv4Addr::new(239, 255, random[0], random[1].max(1));
+    let port = 20_000 + u16::from_le_bytes([random[2], random[3]]) % 10_000;
+    (address, port).into()
+}
+
+impl SendSession for UdpSession {
+    fn prepare_connection(&self, stream: &TcpStream) -> Result<()> {
+        let local = stream.local_addr().map_err(connection_failed())?;
+        let ip = self.terms.from.unwrap_or_else(|| local.ip().to_canonical());
+        let mut state = lock(&self.state);
+        let multicast = self.via == Via::Multicast;
+        if let Some((other, _)) = &state.socket {
+            // One stream leaves by one interface.
+            if multicast && *other != ip {
+                let reason = format!("this session's group is on {other}, and this client on {ip}");
+                return Err(Error::refused("the server", reason));
+            }
+            return Ok(());
+        }
+        // Multicast is bound to the address that the client knows, so that it leaves by that
+        // interface.
+        let from = if multicast {
+            ip
+        } else if ip.is_ipv6() {
+            Ipv6Addr::UNSPECIFIED.into()
+        } else {
+            Ipv4Addr::UNSPECIFIED.into()
+        };
+        // Without a rate of its own a session is as fast as its clients' buffers allow.
+        let segmented = self.rate.is_none_or(|rate| rate >= SEGMENTED_FROM);
+        let socket = SendSocket::open(from, segmented, multicast.then_some(self.ttl))?;
+        state.segmented = socket.is_segmented();
+        state.socket = Some((ip, socket));
+        Ok(())
+    }
+
+    fn description(&self, _: &TcpStream) -> String {
+        let size = self.terms.datagram;
+        let segmented = if lock(&self.state).segmented { ", cut by the kernel" } else { "" };
+        match self.rate {
+            Some(rate) => format!("datagrams of {size}{segmented}, {} kbit/s", rate.0 / 1000),
+            None => format!("datagrams of {size}{segmented}"),
+        }
+    }
+
+    fn fills_control(&self) -> bool {
+        false
+    }
+
+    fn control(&self) -> Option<&dyn ControlExtension> {
+        Some(self)
+    }
+
+    fn send(&self, _: &SeatConnection, _: SendJob<'_>) -> SendResult {
+        let reason = format!("only a gatecast client can receive via {}", self.via);
+        SendResult { first: None, end: Err(TransferFailure::new(Outcome::Refused, reason)) }
+    }
+
+    fn detail(&self, seat: SeatId) -> SeatDetail {
+        let state = lock(&self.state);
+        let counters = state.counters.get(&seat);
+        SeatDetail {
+            lost: counters.map(|counters| counters.lost.load(Ordering::Relaxed)),
+            ..SeatDetail::default()
+        }
+    }
+
+    fn add_counts(&self, seat: SeatId, counts: &mut Counts) {
+        let counters = lock(&self.state).counters.get(&seat).map(Arc::clone);
+        if let Some(counters) = counters {
+            counters.complete(counts, self.via == Via::Raw);
+        }
+    }
+}
+
+impl ControlExtension for UdpSession {
+    fn terms(&self) -> Vec<u8> {
+        self.terms.encode()
+    }
+
+    fn on_line(&self, seat: &SeatConnection, line: &str) -> Result<()> {
+        let wrong = |error: String| Error::protocol(seat.id(), error);
+        let listen = Listen::decode(line).map_err(|error| wrong(error.to_string()))?;
+        let peer = peer_addr(seat)?;
+        let mut state = lock(&self.state);
+        let before = state.listening.insert(seat.id(), (peer, listen));
+        if before.is_some_and(|(other, _)| other == peer) {
+            return Err(wrong("LISTEN a second time".to_owned()));
+        }
+        Ok(())
+    }
+
+    fn send_native(
+        &self,
+        seat: &SeatConnection,
+        preface: Vec<u8>,
+        range: Range<u64>,
+        lines: &mut LineStream<'_>,
+        reply: &mut EarlyReply,
+    ) -> SendResult {
+        let release = seat.release();
+        // Nothing is sent over TCP after GO but the last words.
+        drop(release.fair_start.guard());
+        let deadline = clock::now().after(seat.session().stall);
+        let sent = copy::send_all(seat.stream(), &preface, deadline);
+        let listen = lock(&self.state).listening.remove(&seat.id());
+        let listen = listen.filter(|(peer, _)| peer_addr(seat).is_ok_and(|addr| addr == *peer));
+        let end = match (sent, listen) {
+            _ if range.is_empty() => Ok(()),
+            (Ok(()), Some((_, listen))) => {
+                let end = self.serve_seat(seat, range, listen, lines, reply);
+                let counters = self.counters(seat.id());
+                let sent = counters.payload.load(Ordering::Relaxed);
+                seat.moved().store(sent, Ordering::Relaxed);
+                let first = counters.first_us.load(Ordering::Relaxed);
+                return SendResult {
+                    first: (first > 0).then(|| Moment(first).since(release.released())),
+                    end,
+                };
+            }
+            (Ok(()), None) => Err("did not say at which port it listens"),
+            (Err(_), _) => Err("the connection failed at GO"),
+        };
+        self.send_command(seat, SendCommand::Absent);
+        SendResult {
+            first: None,
+            end: end.map_err(|reason| TransferFailure::new(Outcome::Cut, reason)),
+        }
+    }
+}
+
+/// The address of a seat's client.
+fn peer_addr(seat: &SeatConnection) -> Result<SocketAddr> {
+    seat.stream().peer_addr().map_err(connection_failed())
+}
+
+fn connection_failed() -> impl FnOnce(std::io::Error) -> Error {
+    Error::io("read the addresses of the connection", "a client")
+}
+
+impl UdpSession {
+    pub(super) fn counters(&self, seat: SeatId) -> Arc<SeatCounters> {
+        Arc::clone(lock(&self.state).counters.entry(seat).or_default())
+    }
+
+    /// Passes a command to the sending thread, which the first one starts.
+    pub(super) fn send_command(&self, seat: &SeatConnection, command: SendCommand) -> bool {
+        let Some(commands) = self.commands(seat) else {
+            return false;
+        };
+        commands.send(command).is_ok()
+    }
+
+    /// The channel to the sending thread; `None` if the thread cannot be started.
+    fn commands(&self, seat: &SeatConnection) -> Option<Sender<SendCommand>> {
+        let mut state = lock(&self.state);
+        if state.commands.is_none() {
+            let (_, socket) = state.socket.take()?;
+            let (sender, commands) = crossbeam_channel::bounded(COMMANDS_MAX);
+            let spec = StreamSpec {
+                via: self.via,
+                stream: seat.session().id.0 as u32,
+                source: Arc::clone(&self.source),
+                layout: self.layout,
+                datagram: usize::from(self.terms.datagram),
+                rate: self.rate,
+                socket,
+                group: self.terms.group,
+            };
+            let started = thread::Builder::new()
+                .name(format!("send-{:04x}", seat.session().id.0 >> 48))
+                .stack_size(STACK)
+                .spawn(move || send_loop::run(spec, &commands));
+            if let Err(error) = started {
+                log::error!("cannot start the sending thread: {error}");
+                return None;
+            }
+            state.commands = Some(sender);
+        }
+        state.commands.clone()
+    }
+}
