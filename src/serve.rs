@@ -7,9 +7,8 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::http::{self, Documents, HttpConfig};
-use crate::report::csv;
-use crate::report::json;
 use crate::report::session::SessionReport;
+use crate::report::{csv, json};
 use crate::server::builder::{ServerCore, ServerCoreBuilder};
 use crate::server::catalog::{self, Catalog, HashProgress};
 use crate::server::config::ServerConfig;

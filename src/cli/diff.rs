@@ -1,18 +1,15 @@
 //! `gatecast diff`: two sessions, or two studies, side by side.
 
-use std::fs::File;
-use std::io::Read;
-use std::path::Path;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::cli::options;
-use crate::cli::output;
-use crate::error::Error;
-use crate::error::Result;
+use crate::cli::{options, output};
+use crate::error::{Error, Result};
+use crate::net::text_file;
 use crate::report::diff::Difference;
 use crate::report::verdict::Verdict;
+use crate::text::escape;
 
 /// `gatecast diff FIRST SECOND`
 #[derive(Debug, clap::Args)]
@@ -38,29 +35,20 @@ const DOCUMENT_MAX: u64 = 1 << 30;
 /// Compares.
 ///
 /// # Errors
-/// A file that cannot be read, or is no document of ours.
+/// A file that cannot be read, or is not a gatecast document.
 pub(crate) fn run(args: &DiffArgs) -> Result<Verdict> {
     let (first, second) = (read(&args.first)?, read(&args.second)?);
     let difference = Difference::between(&first, &second, args.threshold)?;
     output::print(&difference.to_text())?;
-    Ok(match difference.is_beyond() {
-        true => Verdict::CouldNotRun,
-        false => Verdict::AllVerified,
+    Ok(if difference.is_beyond() {
+        Verdict::CouldNotRun
+    } else {
+        Verdict::AllVerified
     })
 }
 
 fn read(path: &Path) -> Result<Value> {
-    let at = crate::text::escape(&path.display().to_string());
-    let file = File::open(path).map_err(Error::io("open the document", &at))?;
-    let mut text = Vec::new();
-    file.take(DOCUMENT_MAX + 1)
-        .read_to_end(&mut text)
-        .map_err(Error::io("read the document", &at))?;
-    if text.len() as u64 > DOCUMENT_MAX {
-        return Err(Error::refused(
-            at,
-            "it is larger than 1 GiB, so no document of ours",
-        ));
-    }
-    serde_json::from_slice(&text).map_err(|error| Error::protocol(at, error.to_string()))
+    let text = text_file::read(path, DOCUMENT_MAX)?;
+    let at = escape(&path.display().to_string());
+    serde_json::from_str(&text).map_err(|error| Error::protocol(at, error.to_string()))
 }

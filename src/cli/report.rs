@@ -5,11 +5,10 @@ use std::path::{Path, PathBuf};
 use crate::cli::output;
 use crate::error::{Error, Result};
 use crate::report;
-use crate::report::json;
 use crate::report::plot::Chart;
 use crate::report::relay::events;
 use crate::report::verdict::Verdict;
-use crate::report::{csv, relay, scaling, session_table, trials};
+use crate::report::{csv, json, relay, scaling, session_table, trials};
 
 /// `gatecast report LOG...`
 #[derive(Debug, clap::Args)]

@@ -4,8 +4,7 @@
 //! Text from outside is written so that it can neither end its string nor move a cursor: what
 //! [`escape`](crate::text::escape) holds for unsafe is a JSON escape, which a parser undoes.
 
-use std::fmt::Display;
-use std::fmt::Write;
+use std::fmt::{Display, Write};
 
 /// A document being written. Calls nest as the document does; commas come by themselves.
 #[derive(Clone, Debug, Default)]
@@ -213,7 +212,7 @@ mod tests {
 
     #[cfg(feature = "cli")]
     #[test]
-    fn a_parser_gives_any_text_back() {
+    fn parser_gives_any_text_back() {
         let all: String = (0..=0xffff).filter_map(char::from_u32).collect();
         let json = Json::object(|json| json.text("t", &all));
         let value: serde_json::Value = serde_json::from_str(&json).expect("JSON");

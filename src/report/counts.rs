@@ -1,22 +1,16 @@
 //! What some ways count beside bytes and seconds, as a table of its own below that of the
-//! transfers: datagrams and the places where they were lost, or who gave what in a swarm.
+//! transfers: datagrams and the places where they were lost, or where a swarm's bytes came from.
 //!
 //! The figures that say how it went stand there always; those of rare trouble have a column only
-//! where somebody had it. What such a figure means is told at [`Counts`].
+//! where a client had it. [`Counts`] says what each figure means.
 
 use std::fmt::Write;
 
 use crate::report::median_range::MedianRange;
 use crate::report::table;
-use crate::report::table::Align;
-use crate::report::table::ROWS_MAX;
-use crate::report::table::Rows;
-use crate::report::table::Table;
-use crate::report::table::or_dash;
+use crate::report::table::{Align, ROWS_MAX, Rows, Table, or_dash};
 use crate::text::escape;
-use crate::transfer::Counts;
-use crate::transfer::Record;
-use crate::transfer::Transfer;
+use crate::transfer::{Counts, Record, Transfer};
 use crate::units::total;
 
 /// One column: what it is called, when it is there, and its values.
@@ -32,9 +26,9 @@ struct CountColumn {
 enum When {
     /// Where the way counts so.
     Counted,
-    /// Where it is more than zero for somebody.
+    /// Where it is more than zero for a client.
     Positive,
-    /// Where anybody lost a datagram: who lost none has zeros, and unknown is unknown.
+    /// Where a client lost a datagram.
     Lost,
 }
 
@@ -168,7 +162,7 @@ fn cells(transfer: &Transfer, columns: &[&CountColumn]) -> Vec<String> {
     cells
 }
 
-/// How many transfers tell, and what all of them lost, and where.
+/// How many transfers have these counts, and what all of them lost, and where.
 fn datagrams(record: &Record) -> Option<(usize, String)> {
     let telling: Vec<&Counts> = record
         .transfers
@@ -196,7 +190,7 @@ fn datagrams(record: &Record) -> Option<(usize, String)> {
     (!telling.is_empty()).then_some((telling.len(), line))
 }
 
-/// How many transfers tell, and how much of all came from the server, as files.
+/// How many transfers have these counts, and how much of all came from the server, as files.
 fn sources(record: &Record) -> Option<(usize, String)> {
     let telling = || {
         record.transfers.iter().filter_map(|transfer| {
@@ -218,8 +212,8 @@ fn sources(record: &Record) -> Option<(usize, String)> {
     Some((telling().count(), line)).filter(|&(count, _)| count > 0)
 }
 
-/// What each client of a swarm gave to others, as these tell: the least, the middle and the most,
-/// and in a session of few each of them. Empty where nobody tells.
+/// What each client of a swarm gave to others: the least, the median and the most, and in a session
+/// of few clients each of them. Empty without clients.
 pub fn given(clients: &[(String, u64)]) -> String {
     let mb = |bytes: f64| format!("{:.1} MB", bytes / 1e6);
     let Some(spread) = MedianRange::of(clients.iter().map(|(_, bytes)| float((*bytes).into())))
@@ -265,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn what_clients_gave_is_a_line() {
+    fn bytes_given_are_a_line() {
         assert_eq!(given(&[]), "");
         let of = |count: u64| {
             (1..=count)
@@ -286,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_that_nobody_can_have_counted_are_summed_and_told_as_wrong() {
+    fn impossible_counts_are_summed_and_called_wrong() {
         let record = counted(2, |_| Counts {
             offered: Some(u64::MAX),
             unique: Some(u64::MAX),
@@ -328,12 +322,12 @@ mod tests {
     }
 
     #[test]
-    fn a_way_that_counts_nothing_has_no_table() {
+    fn way_without_counts_has_no_table() {
         assert_eq!(table(&sample::session(1, 3, 80), Rows::All), "");
     }
 
     #[test]
-    fn without_trouble_the_table_is_narrow() {
+    fn table_is_narrow_without_trouble() {
         insta::assert_snapshot!(table(&counted(2, quiet), Rows::All), @r"
               datagrams                  jitter  p99  queued  at most
         seat       sent  received  lost      us   us      us       us  name
@@ -345,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_lost_is_placed_and_unknown_is_a_dash() {
+    fn lost_datagrams_are_placed() {
         let mut record = counted(3, quiet);
         let lossy = &mut record.transfers[1].counts;
         lossy.unique = Some(680);
@@ -374,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn a_swarm_says_who_gave() {
+    fn swarm_table_says_where_bytes_came_from() {
         let record = counted(2, |seat| Counts {
             bytes_from_server: Some(400_000 + seat),
             bytes_from_peers: Some(600_000 - seat),
@@ -392,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn of_many_only_low_median_and_high_are_shown() {
+    fn large_session_shows_low_median_and_high() {
         let record = counted(1000, quiet);
         insta::assert_snapshot!(table(&record, Rows::Failures), @r"
                 datagrams                  jitter  p99  queued  at most

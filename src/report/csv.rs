@@ -9,11 +9,8 @@ use std::time::Duration;
 use time::format_description::well_known::Rfc3339;
 
 use crate::text::escape;
-use crate::transfer::Counts;
-use crate::transfer::Record;
-use crate::transfer::Transfer;
-use crate::units::decimal_seconds;
-use crate::units::micros;
+use crate::transfer::{Counts, Record, Transfer};
+use crate::units::{decimal_seconds, micros};
 
 /// One column of a transfer's row.
 type CsvColumn = (&'static str, fn(&SessionOfRow<'_>, &Transfer) -> String);
@@ -91,7 +88,7 @@ pub fn transfers(records: &[Record]) -> String {
     csv
 }
 
-/// What is the same in each row of a session; skews and identities look at every transfer, so
+/// The values that are the same in each row of a session. Skews and identities look at every transfer, so
 /// they are computed once.
 struct SessionOfRow<'a> {
     record: &'a Record,

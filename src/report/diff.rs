@@ -6,15 +6,11 @@
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::Number;
-use serde_json::Value;
+use serde_json::{Number, Value};
 
-use crate::error::Error;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::report::json;
-use crate::report::table::Align;
-use crate::report::table::Table;
-use crate::report::table::or_dash;
+use crate::report::table::{Align, Table, or_dash};
 use crate::text::escape;
 
 /// The differences between two documents.
@@ -36,7 +32,7 @@ struct DiffRow {
     beyond: Option<bool>,
 }
 
-/// What is compared of a session document.
+/// The fields of a session document that are compared.
 #[derive(Deserialize)]
 struct SessionFacts {
     via: String,
@@ -72,7 +68,7 @@ struct ReleaseFigures {
     skew_us: Option<Number>,
 }
 
-/// What is compared of a study document.
+/// The fields of a study document that are compared.
 #[derive(Deserialize)]
 struct StudyFacts {
     rows: Vec<StudyRowFacts>,
@@ -275,10 +271,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::report::json;
-    use crate::report::sample;
-    use crate::transfer::Outcome;
-    use crate::transfer::Record;
+    use crate::report::{json, sample};
+    use crate::transfer::{Outcome, Record};
 
     fn document(record: &Record) -> Value {
         serde_json::from_str(&json::session(record)).expect("JSON")

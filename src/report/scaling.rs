@@ -2,20 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use crate::report::client_rates_mbit;
-use crate::report::is_measured;
-use crate::report::is_sound;
-use crate::report::losses_of;
-use crate::report::mean_client_mbit;
-use crate::report::mean_loss;
 use crate::report::median_range::MedianRange;
-use crate::report::overall;
-use crate::report::plot::Axis;
-use crate::report::plot::Chart;
-use crate::report::plot::Point;
-use crate::report::plot::Series;
-use crate::session::FileInfo;
-use crate::session::Via;
+use crate::report::plot::{Axis, Chart, Point, Series};
+use crate::report::{
+    client_rates_mbit, is_measured, is_sound, losses_of, mean_client_mbit, mean_loss, overall,
+};
+use crate::session::{FileInfo, Via};
 use crate::transfer::Record;
 use crate::units::Bytes;
 
@@ -29,7 +21,7 @@ const RATES_LINEAR_MAX: f64 = 10.0;
 
 /// The global rate and the mean rate of a client against the number of clients, for each way and
 /// file. Points are medians over repeated sessions. Bars span the sessions' global rates, and the
-/// rates of all their clients. Sessions that measured nothing have no points; their number is told.
+/// rates of all their clients. Sessions that measured nothing have no points; the subtitle has their number.
 pub fn rates(records: &[Record]) -> Chart {
     let mut rates = chart(
         records,
@@ -207,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn another_way_or_file_is_another_series_and_wide_ranges_are_logarithmic() {
+    fn other_way_or_file_is_a_series_of_its_own() {
         let mut records = [1, 10, 1000].map(|n| sample::session(u64::from(n), n, 80));
         records[1].via = Via::Udp;
         records[2].file.name = FileName::new("2.bin").expect("plain");
@@ -236,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn over_raw_what_arrived_has_a_rate_and_what_did_not_is_the_loss() {
+    fn raw_rates_are_of_what_arrived() {
         let records = [lossy(1, 1), lossy(2, 3), lossy(3, 3)];
         let chart = losses(&records);
         assert_eq!(chart.series.len(), 1);
@@ -255,7 +247,7 @@ mod tests {
         // 2.94 MB in the slowest one's 83 ms.
         assert!((all[1].y - 2.94 * 8.0 / 0.083).abs() < 1e-6, "{all:?}");
 
-        // One that does not tell, or of which nothing is known: no mean without it.
+        // Without the loss of one client there is no mean.
         let mut records = [lossy(1, 3), lossy(2, 3)];
         records[0].transfers[1].counts.lost = None;
         records[1].transfers[1].seconds_client = None;
@@ -266,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_without_rates_has_no_point() {
+    fn session_without_rates_has_no_point() {
         let mut records = vec![sample::session(1, 3, 80), sample::troubled()];
         records[0].transfers.clear();
         let chart = rates(&records);

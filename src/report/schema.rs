@@ -2,11 +2,9 @@
 //!
 //! The schema files are documentation; nothing that reads a document checks it against them.
 
-use serde_json::Value;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::report::json;
-use crate::report::sample;
+use crate::report::{json, sample};
 
 /// The schema of `gatecast.session/1`.
 pub(crate) const SESSION: &str = include_str!("session.schema.json");

@@ -1,24 +1,17 @@
 //! The lab's table of one session, transfer by transfer, and the figures of the whole below it.
 //!
-//! Client times and server times stand in columns of their own. `-` is a value that nobody
-//! observed. What is shown is what the log holds; nothing is estimated.
+//! Client times and server times stand in columns of their own. `-` is a value that was
+//! not observed. The table shows what the log holds; nothing is estimated.
 
 pub use crate::report::table::Rows;
 
 use std::fmt::Write;
 use std::time::Duration;
 
-use crate::report::complete;
-use crate::report::counts;
-use crate::report::table;
-use crate::report::table::Align;
-use crate::report::table::ROWS_MAX;
-use crate::report::table::Table;
-use crate::report::table::or_dash;
+use crate::report::table::{Align, ROWS_MAX, Table, or_dash};
+use crate::report::{complete, counts, table};
 use crate::text::escape;
-use crate::transfer::Outcome;
-use crate::transfer::Record;
-use crate::transfer::Transfer;
+use crate::transfer::{Outcome, Record, Transfer};
 use crate::units::decimal_seconds;
 
 /// One session: a heading, a row for each transfer, and the figures of the whole below.
@@ -171,7 +164,7 @@ fn extremes(record: &Record) -> [Vec<String>; 3] {
 pub fn summary(record: &Record) -> String {
     let global = record.global();
     let complete = complete(record);
-    // Figures of a part must not pass for figures of all.
+    // Figures of some clients must not look like figures of all.
     let part = if complete == usize::from(record.clients) {
         String::new()
     } else {
@@ -228,7 +221,7 @@ mod tests {
     use crate::report::sample;
 
     #[test]
-    fn a_session_that_went_well() {
+    fn sound_session_is_a_table() {
         insta::assert_snapshot!(session(&sample::session(1, 3, 80), Rows::All), @r#"
         session 0000000000000001: 1MB.bin by tcp to 3 clients
         released 2026-09-21 14:13:21 UTC, 1000000 bytes, SHA-1 3c5b492776742690efb6a0f1fd8508693400e2cc
@@ -273,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_that_nobody_finished_has_no_rate() {
+    fn session_without_a_complete_client_has_no_rate() {
         let mut record = sample::session(1, 1, 80);
         record.released_at = None;
         record.sender = Some("sendfile".to_owned());
@@ -297,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thousand_seats_fit_a_screen_and_numbers_that_do_not_add_up_are_called_invalid() {
+    fn thousand_seats_fit_a_screen() {
         let mut record = sample::session(1, 1000, 80);
         record.transfers[499].fail(Outcome::TimedOut, "no progress within 10 s");
         record.transfers[499].verified = None;

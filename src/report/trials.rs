@@ -2,21 +2,12 @@
 
 use std::fmt::Write;
 
-use crate::report::complete;
-use crate::report::is_measured;
-use crate::report::mean_client_mbit;
-use crate::report::mean_loss;
 use crate::report::median_range::MedianRange;
-use crate::report::overall;
-use crate::report::repetitions;
-use crate::report::session_table::mbit;
-use crate::report::session_table::released;
-use crate::report::table::Align;
-use crate::report::table::Table;
-use crate::report::table::or_dash;
+use crate::report::session_table::{mbit, released};
+use crate::report::table::{Align, Table, or_dash};
+use crate::report::{complete, is_measured, mean_client_mbit, mean_loss, overall, repetitions};
 use crate::transfer::Record;
-use crate::units::Bytes;
-use crate::units::decimal_seconds;
+use crate::units::{Bytes, decimal_seconds};
 
 /// Many sessions: the table of tests, a row each, then for those that were repeated the medians
 /// with their ranges, then every number that does not add up.
@@ -149,7 +140,7 @@ mod tests {
     use crate::transfer::Outcome;
 
     #[test]
-    fn many_sessions_are_a_table_of_tests_with_medians_of_the_repeated() {
+    fn repeated_tests_get_medians_below_the_table() {
         let mut records = vec![
             sample::session(1, 2, 80),
             sample::session(2, 2, 60),

@@ -2,8 +2,7 @@
 
 use crate::client::ClientReport;
 use crate::error::Error;
-use crate::transfer::Outcome;
-use crate::transfer::Record;
+use crate::transfer::{Outcome, Record};
 
 /// What a run of the program came to, which is its exit code, worst first. Where several hold, the first in this order wins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -68,7 +67,7 @@ impl Verdict {
         }
     }
 
-    /// What the sessions of a server earned; none is nobody's failure.
+    /// What the sessions of a server earned; a server without sessions has not failed.
     pub fn of_records(records: &[Record]) -> Self {
         records
             .iter()
@@ -103,10 +102,7 @@ impl Error {
 #[cfg(test)]
 mod tests {
     use crate::digest::Digest;
-    use crate::session::FileInfo;
-    use crate::session::SeatId;
-    use crate::session::SessionId;
-    use crate::session::Via;
+    use crate::session::{FileInfo, SeatId, SessionId, Via};
     use crate::text::FileName;
     use crate::transfer::Transfer;
 
@@ -171,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn of_several_the_gravest_counts() {
+    fn worst_verdict_counts() {
         let mut ends = vec![end(None, true)];
         assert_eq!(Verdict::of_clients(&ends).exit_code(), 0);
         ends.push(end(Some(Error::refused("s", "r")), true));

@@ -1,23 +1,13 @@
 //! Every document that the program writes, held to its schema; and what reads them back.
 
-use std::io::BufRead;
-use std::io::BufReader;
-use std::io::Read;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
-use std::process::Child;
-use std::process::Command;
-use std::process::Output;
-use std::process::Stdio;
+use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use crate::common;
-use crate::common::PATIENCE;
-use crate::common::have;
-use crate::common::installed;
-use crate::common::schema;
-use crate::common::within;
+use crate::common::{PATIENCE, have, installed, schema, within};
 use serde_json::Value;
 
 fn gatecast(folder: &Path, arguments: &[&str]) -> Command {
@@ -113,7 +103,7 @@ fn session(document: &str) -> Value {
 }
 
 #[test]
-fn events_of_a_server_and_its_clients_fit_their_schema() {
+fn events_fit_their_schema() {
     within(Duration::from_secs(60), || {
         let folder = tempfile::tempdir().expect("a folder");
         std::fs::write(folder.path().join("f.bin"), vec![7; 300_000]).expect("room");
@@ -180,7 +170,7 @@ fn events_of_a_server_and_its_clients_fit_their_schema() {
 }
 
 #[test]
-fn the_event_of_a_swarm_says_who_had_which_chunk() {
+fn swarm_event_lists_the_chunks() {
     within(Duration::from_secs(60), || {
         let folder = tempfile::tempdir().expect("a folder");
         let arguments = [
@@ -287,7 +277,7 @@ fn documents_of_all_commands_fit_schemas_and_diff_reads_them() {
 }
 
 #[test]
-fn a_second_opinion_agrees_with_the_schemas() {
+fn second_validator_agrees_with_the_schemas() {
     let asks = |code: &str| {
         let status = Command::new(PYTHON)
             .args(["-c", code])

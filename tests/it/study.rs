@@ -4,24 +4,15 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Child;
-use std::process::Command;
-use std::process::Output;
-use std::process::Stdio;
+use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
-use gatecast::internals::testbed::star::namespace;
-use gatecast::internals::testbed::star::rootless;
 use gatecast::internals::testbed::star::star_id::StarId;
-use gatecast::internals::testbed::star::tool;
+use gatecast::internals::testbed::star::{namespace, rootless, tool};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::common::have;
-use crate::common::installed;
-use crate::common::schema;
-use crate::common::until;
-use crate::common::within;
+use crate::common::{have, installed, schema, until, within};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_gatecast");
 
@@ -350,7 +341,7 @@ fn a_server_that_does_not_start_is_a_failed_row() {
 }
 
 #[test]
-fn a_killed_study_leaves_what_star_down_removes_and_then_goes_on() {
+fn killed_study_is_removed_and_resumed() {
     if !can() {
         return;
     }

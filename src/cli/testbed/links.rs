@@ -3,16 +3,10 @@
 use std::time::Duration;
 
 use crate::cli::options;
-use crate::error::Error;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::testbed::star::layout;
-use crate::testbed::star::layout::LinkRates;
-use crate::testbed::star::layout::Loss;
-use crate::testbed::star::layout::StarLayout;
-use crate::testbed::star::layout::Topology;
-use crate::testbed::star::layout::Traffic;
-use crate::units::Rate;
-use crate::units::UnitError;
+use crate::testbed::star::layout::{LinkRates, Loss, StarLayout, StarTopology, Traffic};
+use crate::units::{Rate, UnitError};
 
 /// A star on a command line.
 #[derive(Clone, Debug, clap::Args)]
@@ -97,9 +91,9 @@ impl LinkArgs {
             *own = *link;
         }
         layout.topology = if self.router {
-            Topology::Router
+            StarTopology::Router
         } else {
-            Topology::Switch
+            StarTopology::Switch
         };
         layout.loss = (loss > 0).then_some(Loss {
             millionths: loss,

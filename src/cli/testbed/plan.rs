@@ -4,15 +4,12 @@ use std::path::PathBuf;
 
 use crate::cli::output;
 use crate::cli::testbed::simulate;
-use crate::error::Error;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::report::verdict::Verdict;
 use crate::testbed::plan;
 use crate::testbed::plan::Scenario;
 use crate::testbed::study::results::Results;
-use crate::units::Bytes;
-use crate::units::Rate;
-use crate::units::UnitError;
+use crate::units::{Bytes, Rate, UnitError};
 
 /// `gatecast plan`
 #[derive(Debug, clap::Args)]

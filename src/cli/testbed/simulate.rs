@@ -4,8 +4,7 @@ use std::thread;
 use std::time::Instant;
 
 use crate::cli::output;
-use crate::error::Error;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::report::verdict::Verdict;
 use crate::session::MAX_SEATS;
 use crate::testbed::plan::Scenario;

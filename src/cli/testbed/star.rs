@@ -1,35 +1,25 @@
 //! `gatecast star`: an emulated star of hosts, for a while or until it is removed.
 
 use std::os::unix::process::CommandExt;
-use std::process::Child;
-use std::process::Command;
+use std::process::{Child, Command};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use clap::Subcommand;
 
-use crate::cli::output;
-use crate::cli::signals;
 use crate::cli::signals::Request;
 use crate::cli::testbed::links::StarLayoutArgs;
-use crate::error::Error;
-use crate::error::Result;
+use crate::cli::{output, signals};
+use crate::error::{Error, Result};
 use crate::net::clock;
-use crate::report::table::Align;
-use crate::report::table::Table;
+use crate::report::table::{Align, Table};
 use crate::report::verdict::Verdict;
 use crate::testbed::star::build::Star;
-use crate::testbed::star::calibrate;
-use crate::testbed::star::cleanup;
 use crate::testbed::star::layout::StarLayout;
-use crate::testbed::star::namespace;
-use crate::testbed::star::rootless;
-use crate::testbed::star::setup;
-use crate::testbed::star::star_id::StarId;
-use crate::testbed::star::star_id::StarNode;
+use crate::testbed::star::star_id::{StarId, StarNode};
+use crate::testbed::star::{calibrate, cleanup, namespace, rootless, setup};
 use crate::testbed::study::work_folder;
 
 /// `gatecast star up|down|list|exec|run`

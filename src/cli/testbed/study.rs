@@ -1,42 +1,29 @@
 //! `gatecast study`: every way of sending on the same links, against the same bound.
 
 use std::fs;
-use std::path::Path;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use crate::cli::output;
 use crate::cli::testbed::links::LinkArgs;
 use crate::cli::testbed::star;
-use crate::error::Error;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::report::verdict::Verdict;
 use crate::session::Via;
-use crate::testbed::star::calibrate;
-use crate::testbed::star::host;
 use crate::testbed::star::host::Host;
-use crate::testbed::star::layout::LinkRates;
-use crate::testbed::star::layout::parse_loss;
-use crate::testbed::star::setup;
-use crate::testbed::study::contender::Contender;
-use crate::testbed::study::contender::multicast;
+use crate::testbed::star::layout::{LinkRates, parse_loss};
+use crate::testbed::star::{calibrate, host, setup};
 use crate::testbed::study::contender::native::Native;
-use crate::testbed::study::contender::nginx;
 use crate::testbed::study::contender::nginx::Nginx;
 use crate::testbed::study::contender::torrent::TorrentClient;
+use crate::testbed::study::contender::{Contender, multicast, nginx};
 use crate::testbed::study::environment::Environment;
-use crate::testbed::study::figure;
-use crate::testbed::study::grid::ClientCounts;
-use crate::testbed::study::grid::Grid;
-use crate::testbed::study::grid::Preset;
-use crate::testbed::study::page;
+use crate::testbed::study::grid::{ClientCounts, Grid, Preset};
 use crate::testbed::study::results::Results;
-use crate::testbed::study::runner::Study;
-use crate::testbed::study::runner::Testbed;
-use crate::testbed::study::table;
+use crate::testbed::study::runner::{Study, Testbed};
+use crate::testbed::study::{figure, page, table};
 use crate::text::escape;
-use crate::units::Bytes;
-use crate::units::Rate;
+use crate::units::{Bytes, Rate};
 
 /// `gatecast study [FILE]`
 #[derive(Debug, clap::Args)]
@@ -236,7 +223,7 @@ fn contenders(args: &StudyArgs) -> Result<Vec<Box<dyn Contender>>> {
     args.via.iter().map(contender).collect()
 }
 
-/// The hosts of somebody else's network.
+/// The hosts of a network that was given.
 fn given(path: &Path, grid: &Grid, links: &LinkArgs) -> Result<Vec<Host>> {
     let usage = |what: String| Err(Error::Usage { what });
     let [rate] = grid.rates[..] else {

@@ -3,16 +3,10 @@
 use std::collections::HashMap;
 
 use crate::proto::session_log::LogLine;
-use crate::proto::session_log::columns::COLUMNS;
-use crate::proto::session_log::columns::LINE_MAX;
-use crate::proto::session_log::columns::SEPARATOR;
-use crate::proto::session_log::error::LineError;
-use crate::proto::session_log::error::LogError;
-use crate::proto::session_log::error::excerpt;
-use crate::session::MAX_SEATS;
-use crate::session::SessionId;
-use crate::transfer::Outcome;
-use crate::transfer::Record;
+use crate::proto::session_log::columns::{COLUMNS, LINE_MAX, SEPARATOR};
+use crate::proto::session_log::error::{LineError, LogError, excerpt};
+use crate::session::{MAX_SEATS, SessionId};
+use crate::transfer::{Outcome, Record};
 
 /// Puts lines, in any order and of any number of sessions, together to records.
 #[derive(Debug, Default)]
@@ -126,15 +120,15 @@ impl LogLine {
     }
 }
 
-/// Fills `known` from `told`; false when both are there and differ.
-fn merge<T: PartialEq>(known: &mut Option<T>, told: Option<T>) -> bool {
-    match (&*known, told) {
+/// Fills `known` from `other`; false when both are there and differ.
+fn merge<T: PartialEq>(known: &mut Option<T>, other: Option<T>) -> bool {
+    match (&*known, other) {
         (_, None) => true,
-        (None, told) => {
-            *known = told;
+        (None, other) => {
+            *known = other;
             true
         }
-        (Some(known), Some(told)) => *known == told,
+        (Some(known), Some(other)) => *known == other,
     }
 }
 
@@ -214,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_left_before_the_release_does_not_hide_the_release() {
+    fn release_is_known_though_a_client_left_before() {
         let released = record(1);
         let mut early = released.clone();
         early.released_at = None;
@@ -223,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_that_was_cut_says_in_which_line() {
+    fn cut_log_is_named_with_its_line() {
         let lines = lines(&record(1));
         let half = &lines[1][..lines[1].len() / 2];
         let log = header() + &lines[0] + half;
@@ -286,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_without_end_and_bytes_that_are_no_text_are_refused() {
+    fn too_many_lines_and_other_bytes_are_refused() {
         let line = &lines(&record(1))[0];
         let log = header() + &line.repeat(usize::from(MAX_SEATS));
         assert_eq!(

@@ -1,4 +1,4 @@
-//! The session log's lines: one per transfer, each enough by itself to rebuild what it tells.
+//! The session log's lines: one per transfer, each with all that is needed to rebuild its transfer.
 //!
 //! A log is a [`header`] and then lines of the same columns, separated by ` | `. A missing value
 //! is `-`. Text from outside is escaped, so it can end neither its column nor its line; a text
@@ -20,42 +20,20 @@ use std::time::Duration;
 
 use time::{Date, OffsetDateTime, PrimitiveDateTime, Time, UtcOffset};
 
-use self::cells::Cells;
-use self::cells::MICROSECONDS;
-use self::cells::SECONDS;
-use self::cells::TEXT;
-use self::cells::duration;
-use self::cells::mbit;
-use self::cells::or_missing;
-use self::cells::outside;
-use self::cells::parsed;
-pub use self::collect::Collector;
-pub use self::collect::collect;
-use self::columns::BEFORE;
-pub use self::columns::COLUMNS;
-pub use self::columns::LINE_MAX;
-use self::columns::SEPARATOR;
-pub use self::columns::header;
-pub use self::error::LineError;
-pub use self::error::LogError;
+use self::cells::{
+    Cells, MICROSECONDS, SECONDS, TEXT, duration, mbit, or_missing, outside, parsed,
+};
+pub use self::collect::{Collector, collect};
+use self::columns::{BEFORE, SEPARATOR};
+pub use self::columns::{COLUMNS, LINE_MAX, header};
 use self::error::excerpt;
+pub use self::error::{LineError, LogError};
 use crate::digest::Digest;
 use crate::proto::log_cell::{DATE, TIME};
-use crate::session::FileInfo;
-use crate::session::SeatId;
-use crate::session::SessionId;
-use crate::session::Via;
-use crate::text::CLIENT_NAME_MAX;
-use crate::text::FileName;
-use crate::text::unescape;
-use crate::transfer::ClockId;
-use crate::transfer::Counts;
-use crate::transfer::Outcome;
-use crate::transfer::Record;
-use crate::transfer::Transfer;
-use crate::units::Moment;
-use crate::units::decimal_seconds;
-use crate::units::micros;
+use crate::session::{FileInfo, SeatId, SessionId, Via};
+use crate::text::{CLIENT_NAME_MAX, FileName, unescape};
+use crate::transfer::{ClockId, Counts, Outcome, Record, Transfer};
+use crate::units::{Moment, decimal_seconds, micros};
 
 /// One line of a session log: a transfer, and of its session all that a [`Record`] needs.
 #[derive(Clone, Debug, PartialEq)]

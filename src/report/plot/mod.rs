@@ -13,17 +13,8 @@ pub use self::scale::Axis;
 
 use std::fmt::Write;
 
-use self::marks::FONT;
-use self::marks::clipped;
-use self::marks::colour;
-use self::marks::fitted;
-use self::marks::marker;
-use self::marks::text;
-use self::marks::text_width;
-use self::scale::Scale;
-use self::scale::is_drawable;
-use self::scale::labels;
-use self::scale::without_collisions;
+use self::marks::{FONT, clipped, colour, fitted, marker, text, text_width};
+use self::scale::{Scale, is_drawable, labels, without_collisions};
 
 /// A line chart; [`Chart::to_svg`] draws it.
 #[derive(Clone, Debug, Default)]
@@ -360,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chart_is_well_formed_and_says_what_it_was_given() {
+    fn chart_is_well_formed_svg() {
         let svg = chart().to_svg();
         assert!(is_well_formed(&svg), "{svg}");
         assert!(
@@ -380,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn odd_values_never_draw_outside() {
+    fn odd_values_stay_inside_the_chart() {
         let odd = [f64::NAN, f64::INFINITY, f64::MAX, -1.0, 0.0, 1e-300, 5.0];
         for logarithmic in [false, true] {
             let mut chart = chart();

@@ -1,7 +1,6 @@
 //! From values to pixels: the range of an axis, its ticks, and which of their labels fit.
 
-use crate::report::plot::marks::FONT;
-use crate::report::plot::marks::text_width;
+use crate::report::plot::marks::{FONT, text_width};
 
 /// An axis of a chart.
 #[derive(Clone, Debug, Default)]

@@ -1,24 +1,16 @@
 //! A star at work: built from its plan, and removed on every way out.
 
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::error::Error;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::net::clock;
-use crate::testbed::star::cleanup;
 use crate::testbed::star::host::Host;
-use crate::testbed::star::layout::Loss;
-use crate::testbed::star::layout::StarLayout;
-use crate::testbed::star::namespace;
-use crate::testbed::star::setup;
-use crate::testbed::star::star_id::StarId;
-use crate::testbed::star::star_id::StarNode;
-use crate::testbed::star::step;
+use crate::testbed::star::layout::{Loss, StarLayout};
+use crate::testbed::star::star_id::{StarId, StarNode};
 use crate::testbed::star::step::SetupStep;
-use crate::testbed::star::tool;
 use crate::testbed::star::tool::Tool;
+use crate::testbed::star::{cleanup, namespace, setup, step, tool};
 
 /// A star that exists. Dropping it removes it.
 #[derive(Debug)]
@@ -104,7 +96,7 @@ impl Star {
     /// has time to, and until then swallows what was sent: a datagram too early is lost unseen.
     fn wait_until_reachable(&self, stop: &AtomicBool) -> Result<()> {
         let (server, clients) = self.hosts.split_first().expect("a star has a server");
-        // Who has the address is asked for first: two round trips.
+        // An ARP request and its reply come first: two round trips.
         let trips = 4 * self.layout.delay;
         for client in clients {
             let deadline = clock::now().after(OPEN_TIMEOUT + trips);
@@ -241,7 +233,7 @@ fn needed(steps: &[SetupStep], layout: &StarLayout) -> Result<()> {
     Ok(())
 }
 
-/// Says what is behind two refusals of the kernel that by themselves say little.
+/// Explains two refusals of the kernel that are hard to understand.
 fn explained(error: Error, stop: &AtomicBool) -> Error {
     if stop.load(Ordering::Relaxed) {
         return Error::Interrupted; // What else goes wrong then is that.

@@ -2,27 +2,20 @@
 //!
 //! Only namespaces whose names are exactly those of a star are ever touched, and of them only
 //! those that we made or whose owner is dead. Processes in them are ended first: a namespace
-//! lives on, without a name, as long as somebody is in it.
+//! lives on, without a name, as long as a process is in it.
 
-use std::collections::BTreeMap;
-use std::collections::HashSet;
-use std::fs;
+use std::collections::{BTreeMap, HashSet};
 use std::os::unix::fs::MetadataExt;
-use std::thread;
 use std::time::Duration;
+use std::{fs, thread};
 
-use nix::sys::signal::Signal;
-use nix::sys::signal::kill;
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::error::Error;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::net::clock;
-use crate::testbed::star::namespace;
-use crate::testbed::star::setup;
 use crate::testbed::star::star_id::StarId;
-use crate::testbed::star::step;
-use crate::testbed::star::tool;
+use crate::testbed::star::{namespace, setup, step, tool};
 
 /// A star that exists on this system.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -114,7 +107,7 @@ fn end_processes(namespaces: &[String]) {
     }
 }
 
-/// The processes whose network namespace is one of `namespaces`, ourselves never.
+/// The processes whose network namespace is one of `namespaces`, without this one.
 fn processes(namespaces: &HashSet<(u64, u64)>) -> Vec<i32> {
     let Ok(folder) = fs::read_dir("/proc") else {
         return Vec::new();

@@ -4,15 +4,12 @@
 //! process ever changes its own. No helper program, and no mount that `ip netns exec` would make.
 
 use std::fs::File;
-use std::path::Path;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread;
 
-use nix::sched::CloneFlags;
-use nix::sched::setns;
+use nix::sched::{CloneFlags, setns};
 
-use crate::error::Error;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Where `ip netns` keeps the names of namespaces.
 pub const NAMES: &str = "/var/run/netns";
@@ -47,7 +44,7 @@ pub fn enter<T: Send>(file: &Path, work: impl FnOnce() -> T + Send) -> Result<T>
 /// The names of all namespaces of this system, ours and others'.
 pub fn names() -> Vec<String> {
     let Ok(folder) = std::fs::read_dir(NAMES) else {
-        return Vec::new(); // Nobody has made a namespace yet.
+        return Vec::new(); // The folder appears with the first namespace.
     };
     let mut names: Vec<String> = folder
         .flatten()

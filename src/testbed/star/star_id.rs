@@ -5,11 +5,9 @@
 //! dead owner can be told from a star in use, and from namespaces that are not ours, without any
 //! file of records.
 
-use std::fmt;
-use std::fs;
 use std::str::FromStr;
-use std::sync::atomic::AtomicU32;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::{fmt, fs};
 
 /// A star's name: `gatecast-<process>-<start>-<number>`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -35,7 +33,7 @@ pub enum StarNode {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotOurs;
 
-/// With what every namespace of ours begins.
+/// The beginning of the name of each of our namespaces.
 pub const PREFIX: &str = "gatecast-";
 
 impl StarId {
@@ -133,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_says_whose_star_it_is() {
+    fn star_id_names_its_owner() {
         let id = StarId::next();
         assert_eq!(id.process, std::process::id());
         assert_ne!(id, StarId::next());
@@ -144,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_namespace_of_somebody_else_is_not_ours() {
+    fn other_namespaces_are_not_ours() {
         for name in [
             "",
             "gatecast",
@@ -168,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn an_owner_lives_until_its_process_ends() {
+    fn owner_lives_until_its_process_ends() {
         assert!(StarId::next().owner_lives());
         let mut other = StarId::next();
         other.start += 1;

@@ -7,11 +7,9 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use crate::error::Error;
-use crate::error::Result;
-use crate::testbed::star::namespace;
-use crate::testbed::star::tool;
+use crate::error::{Error, Result};
 use crate::testbed::star::tool::Tool;
+use crate::testbed::star::{namespace, tool};
 
 /// A command.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -207,7 +205,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_step_is_a_line_for_a_shell() {
+    fn step_is_a_line_for_a_shell() {
         let shown = |act| SetupStep::inside("n", act).to_string();
         assert_eq!(
             SetupStep::here(SetupAction::Ip("netns add n".to_owned())).to_string(),
@@ -230,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn the_failed_line_of_a_batch_is_found() {
+    fn failed_line_of_a_batch_is_found() {
         assert_eq!(
             failed_line("RTNETLINK answers: x\nCommand failed -:12\n"),
             Some(12)

@@ -1,24 +1,16 @@
 //! The programs and rights that a star needs, and how a program is run.
 
-use std::fmt;
-use std::io::Read;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
-use std::path::PathBuf;
-use std::process::Child;
-use std::process::Command;
-use std::process::ExitStatus;
-use std::process::Stdio;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Mutex;
-use std::thread;
 use std::thread::ThreadId;
 use std::time::Duration;
+use std::{fmt, thread};
 
-use crate::error::Error;
-use crate::error::Result;
-use crate::net::clock;
-use crate::net::lock;
+use crate::error::{Error, Result};
+use crate::net::{clock, lock};
 
 /// A program of the system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -212,7 +204,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_missing_program_is_named_with_its_package() {
+    fn missing_program_is_named_with_its_package() {
         assert!(find("sh").is_some());
         assert!(find("no-such-program-here").is_none());
         assert!(find("").is_none(), "a folder is no program");

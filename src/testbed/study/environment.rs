@@ -2,8 +2,7 @@
 
 use std::fs;
 
-use serde::Deserialize;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use time::format_description::well_known::Rfc3339;
 
 use crate::net::clock;
@@ -11,7 +10,7 @@ use crate::testbed::star::host::Host;
 use crate::testbed::star::tool;
 use crate::testbed::star::tool::Tool;
 
-/// The stamp.
+/// The stamp. Over 15 fields because each is a key of the document.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Environment {
     /// When the study began, RFC 3339.
@@ -32,9 +31,9 @@ pub struct Environment {
     pub load: Option<f64>,
     /// The hosts' default TCP congestion control.
     pub congestion: Option<String>,
-    /// `off`, `on`, or `-` where somebody else built the network.
+    /// `off`, `on`, or `-` on a network that was given.
     pub offloads: String,
-    /// What is in the middle: `switch`, `router`, or `given` where somebody else built it.
+    /// What is in the middle: `switch`, `router`, or `given` on a network that was given.
     pub middle: String,
     /// The links' largest packet, bytes.
     pub mtu: Option<u64>,
@@ -50,7 +49,7 @@ pub struct Environment {
     pub queues: Vec<String>,
     /// Where the copies are written: the kind of file system.
     pub copies: Option<String>,
-    /// The seed of what is random. The kernel's packet filter takes none, so there is none.
+    /// The seed of random numbers. Always `null`: the kernel's packet filter takes no seed.
     pub seed: Option<u64>,
 }
 

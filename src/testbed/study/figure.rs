@@ -4,16 +4,10 @@
 //! clients of the largest run came to their ends one after another. Where several losses were
 //! measured, makespan against loss as well.
 
-use crate::report::plot::Axis;
-use crate::report::plot::Chart;
-use crate::report::plot::Point;
-use crate::report::plot::Series;
+use crate::report::plot::{Axis, Chart, Point, Series};
 use crate::testbed::study::contender::Observed;
-use crate::testbed::study::results::Results;
-use crate::testbed::study::results::StudyRow;
-use crate::testbed::study::results::StudyRun;
-use crate::units::Bytes;
-use crate::units::Rate;
+use crate::testbed::study::results::{Results, StudyRow, StudyRun};
+use crate::units::{Bytes, Rate};
 
 /// A plot and its name.
 #[derive(Clone, Debug)]
@@ -275,7 +269,7 @@ fn traffic(results: &Results, rows: &[&StudyRow], about: &str) -> Chart {
             })
         })
         .collect();
-    // What had to arrive, whoever sent it. Exact to 2^53 bytes.
+    // What had to arrive, from any sender. Exact to 2^53 bytes.
     #[allow(clippy::cast_precision_loss)]
     let payload = |row: &&StudyRow| Point::new(clients(row), row.payload_bytes as f64 / 1e6);
     let mut needed: Vec<Point> = rows.iter().map(payload).collect();

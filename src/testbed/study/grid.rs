@@ -3,11 +3,9 @@
 
 use std::str::FromStr;
 
-use serde::Deserialize;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use crate::error::Error;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::proto::line::decimal;
 use crate::testbed::star::layout::HOSTS_MAX;
 use crate::units::UnitError;

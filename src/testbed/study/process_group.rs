@@ -2,26 +2,18 @@
 //! behind.
 
 use std::fs::File;
-use std::path::Path;
-use std::path::PathBuf;
-use std::process::Child;
-use std::process::Command;
-use std::process::ExitStatus;
-use std::process::Stdio;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use nix::sys::resource::UsageWho;
-use nix::sys::resource::getrusage;
-use nix::sys::signal::Signal;
-use nix::sys::signal::kill;
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::error::Error;
-use crate::error::Result;
-use crate::net::clock;
+use crate::error::{Error, Result};
+use crate::net::{clock, text_file};
 use crate::testbed::star::host::Host;
 use crate::text::escape;
 use crate::units::Moment;
@@ -62,7 +54,7 @@ const EXIT_TIMEOUT: Duration = Duration::from_secs(3);
 const OUTPUT_MAX: u64 = 64 * 1024 * 1024;
 
 impl ProcessGroup {
-    /// Nobody yet; what they print goes to files in `folder`.
+    /// An empty group; what its programs print goes to files in `folder`.
     pub fn new(folder: &Path) -> Self {
         Self {
             folder: folder.to_owned(),
@@ -239,13 +231,7 @@ impl ProcessGroup {
         let path = self
             .folder
             .join(format!("{}.out", self.processes[place].name));
-        let about = path
-            .metadata()
-            .map_err(Error::io("read a program's output", path.display()))?;
-        if about.len() > OUTPUT_MAX {
-            return Err(Error::refused(path.display(), "it is larger than 64 MiB"));
-        }
-        std::fs::read_to_string(&path).map_err(Error::io("read a program's output", path.display()))
+        text_file::read(&path, OUTPUT_MAX)
     }
 
     /// The last line of what a program complained of, escaped.

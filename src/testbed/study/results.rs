@@ -6,23 +6,18 @@
 use std::fs;
 use std::path::Path;
 
-use serde::Deserialize;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use crate::error::Error;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::net::text_file;
 use crate::proto::udp::packet;
 use crate::report::median_range::MedianRange;
 use crate::testbed::star::calibrate::Calibration;
-use crate::testbed::star::host::Host;
-use crate::testbed::star::host::LinkBytes;
+use crate::testbed::star::host::{Host, LinkBytes};
 use crate::testbed::study::bound::Capacity;
-use crate::testbed::study::contender::Contender;
-use crate::testbed::study::contender::Observed;
-use crate::testbed::study::contender::PayloadCarrier;
+use crate::testbed::study::contender::{Contender, Observed, TransportProtocol};
 use crate::testbed::study::environment::Environment;
-use crate::testbed::study::grid::Cell;
-use crate::testbed::study::grid::Grid;
+use crate::testbed::study::grid::{Cell, Grid};
 use crate::units::Rate;
 
 /// The schema's name and version.
@@ -66,7 +61,7 @@ pub struct StarResult {
 pub struct StudyRun {
     /// What was measured.
     pub cell: Cell,
-    /// Which repeat of it, from 0.
+    /// The number of the repeat, from 0.
     pub repeat: u32,
     /// The bound with calibrated rates, seconds.
     pub bound_s: f64,
@@ -85,7 +80,8 @@ pub struct StudyRun {
 }
 
 /// One combination, all its runs together. Figures are of the runs in which every client proved
-/// its copy; `verified` says whether those were all.
+/// its copy; `verified` says whether those were all. Over 15 fields because each is a key of the
+/// document.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StudyRow {
     /// The way.
@@ -128,9 +124,9 @@ pub struct StudyRow {
     pub server_sent_bytes: Option<f64>,
     /// Bytes from all clients' links, with headers (of TCP its acknowledgements), median.
     pub clients_sent_bytes: Option<f64>,
-    /// File bytes from the server, where the way tells, median.
+    /// File bytes from the server, median; `null` where the way does not count them.
     pub from_server_bytes: Option<f64>,
-    /// File bytes from other clients, where the way tells, median.
+    /// File bytes from other clients, median; `null` where the way does not count them.
     pub from_peers_bytes: Option<f64>,
     /// CPU seconds of the server, median.
     pub cpu_server_s: Option<f64>,
@@ -166,26 +162,15 @@ impl Results {
     /// No such file, too large, or not a study.
     pub fn read(path: &Path) -> Result<Self> {
         let at = path.display();
-        let about = fs::metadata(path).map_err(Error::io("read the results", &at))?;
-        if about.len() > FILE_MAX {
-            return Err(Error::refused(
-                at,
-                "it is too large for the results of a study",
-            ));
-        }
-        let text = fs::read_to_string(path).map_err(Error::io("read the results", &at))?;
+        let text = text_file::read(path, FILE_MAX)?;
         let results: Self =
             serde_json::from_str(&text).map_err(|error| Error::protocol(&at, error.to_string()))?;
-        match results.schema == SCHEMA {
-            true => Ok(results),
-            false => {
-                let schema = crate::text::escape(&results.schema);
-                Err(Error::protocol(
-                    at,
-                    format!("its schema is {schema}, not {SCHEMA}"),
-                ))
-            }
+        if results.schema != SCHEMA {
+            let schema = crate::text::escape(&results.schema);
+            let what = format!("its schema is {schema}, not {SCHEMA}");
+            return Err(Error::protocol(at, what));
         }
+        Ok(results)
     }
 
     /// Writes the document, so that a reader never finds half of it.
@@ -284,9 +269,9 @@ pub fn bounds(
     measured: &Calibration,
 ) -> (f64, f64) {
     let nominal = nominal(&hosts[..=usize::from(cell.clients)]);
-    let share = match way.carrier() {
-        PayloadCarrier::Tcp => tcp_share(measured),
-        PayloadCarrier::Udp { block } => udp_share(measured, block),
+    let share = match way.protocol() {
+        TransportProtocol::Tcp => tcp_share(measured),
+        TransportProtocol::Udp { block } => udp_share(measured, block),
     };
     let calibrated = nominal.scaled(share * (1.0 - cell.loss_fraction()));
     let clients = u64::from(cell.clients);

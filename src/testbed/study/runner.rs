@@ -1,43 +1,28 @@
 //! The study itself: a star for each rate and loss, its calibration, and run after run, each
 //! saved before the next begins.
 
-use std::fmt;
-use std::fs;
 use std::fs::File;
-use std::iter;
-use std::path::Path;
-use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use std::{fmt, fs, iter};
 
 use crate::digest::Digest;
-use crate::error::Error;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::net::clock;
 use crate::server::sample;
 use crate::testbed::star::build::Star;
 use crate::testbed::star::calibrate;
 use crate::testbed::star::calibrate::Calibration;
-use crate::testbed::star::host::Host;
-use crate::testbed::star::host::LinkBytes;
+use crate::testbed::star::host::{Host, LinkBytes};
 use crate::testbed::star::layout::StarLayout;
 use crate::testbed::study::bound::Bound;
-use crate::testbed::study::contender::Contender;
-use crate::testbed::study::contender::Observed;
-use crate::testbed::study::contender::RunSpec;
-use crate::testbed::study::environment;
-use crate::testbed::study::grid::Cell;
-use crate::testbed::study::grid::LONG_S;
-use crate::testbed::study::grid::RUNS_LONG;
-use crate::testbed::study::process_group;
-use crate::testbed::study::results;
-use crate::testbed::study::results::Results;
-use crate::testbed::study::results::StarResult;
-use crate::testbed::study::results::StudyRun;
+use crate::testbed::study::contender::{Contender, Observed, RunSpec};
+use crate::testbed::study::grid::{Cell, LONG_S, RUNS_LONG};
+use crate::testbed::study::results::{Results, StarResult, StudyRun};
 use crate::testbed::study::work_folder::WorkFolder;
-use crate::units::Bytes;
-use crate::units::Rate;
+use crate::testbed::study::{environment, process_group, results};
+use crate::units::{Bytes, Rate};
 
 /// Everything that a study needs to begin or go on.
 #[derive(Debug)]
@@ -63,7 +48,7 @@ pub enum Testbed<'a> {
     /// On stars of its own, built from the layout that this makes of a number of hosts, a rate
     /// and a loss.
     Stars(&'a dyn Fn(usize, Rate, u32) -> Result<StarLayout>),
-    /// On hosts that somebody else built, the server first.
+    /// On hosts that were given, the server first.
     Given(&'a [Host]),
 }
 
@@ -290,8 +275,8 @@ fn run_once(
     })
 }
 
-/// What a run that was faster than its links must be told. Some per cent are the shaper's burst;
-/// beyond, something else was timed than the arrival of bytes.
+/// The error of a run that was faster than its links allow. Some per cent are the shaper's burst;
+/// beyond them the figure is not the time of the last byte.
 fn too_fast(observed: &Observed, bound_s: f64) -> Option<String> {
     let makespan = observed
         .makespan_s

@@ -1,12 +1,8 @@
 //! A study's rows as a table for a terminal, and as comma-separated values.
 
-use crate::report::table::Align;
-use crate::report::table::Table;
-use crate::report::table::or_dash;
-use crate::testbed::study::results::Results;
-use crate::testbed::study::results::StudyRow;
-use crate::units::Bytes;
-use crate::units::Rate;
+use crate::report::table::{Align, Table, or_dash};
+use crate::testbed::study::results::{Results, StudyRow};
+use crate::units::{Bytes, Rate};
 
 /// A column that is in the table where its values differ; else its value stands above the table.
 struct VaryingColumn {
@@ -178,7 +174,7 @@ mod tests {
     use crate::testbed::study::results::tests::sample;
 
     #[test]
-    fn a_study_as_a_table() {
+    fn study_is_a_table() {
         insta::assert_snapshot!(table(&sample()), @r"
         file of 10 MB, links of 100 Mbit/s, loss 0 %, sample links
 
@@ -193,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_study_as_comma_separated_values() {
+    fn study_is_comma_separated_values() {
         let text = csv(&sample());
         let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split(',').collect()).collect();
         assert_eq!(lines.len(), 3);

@@ -14,7 +14,7 @@ use gatecast::internals::server::config::ServerConfig;
 use gatecast::internals::server::sample;
 use gatecast::internals::session::Via;
 use gatecast::internals::testbed::star::build::Star;
-use gatecast::internals::testbed::star::layout::{StarLayout, Topology};
+use gatecast::internals::testbed::star::layout::{StarLayout, StarTopology};
 use gatecast::internals::testbed::star::star_id::StarNode;
 use gatecast::internals::testbed::star::{host, rootless, tool};
 use gatecast::internals::transfer::{Outcome, Record, Transfer};
@@ -258,15 +258,15 @@ fn a_path_of_1280_bytes_loses_nothing_for_good() {
         return;
     }
     within(Duration::from_secs(100), || {
-        for middle in [Topology::Switch, Topology::Router] {
+        for middle in [StarTopology::Switch, StarTopology::Router] {
             let mut layout = StarLayout::new(2, Rate(100_000_000));
             layout.topology = middle;
             let star = Star::build(&layout, &AtomicBool::new(false)).expect("a star");
             match middle {
                 // The sender's own interface: its kernel cuts.
-                Topology::Switch => on(&star.hosts()[0], "ip", "link set dev eth0 mtu 1280"),
+                StarTopology::Switch => on(&star.hosts()[0], "ip", "link set dev eth0 mtu 1280"),
                 // A router's: it says so, once for each destination.
-                Topology::Router => {
+                StarTopology::Router => {
                     let name = star.id().namespace(StarNode::Center);
                     let said = Command::new(tool::find("ip").expect("looked for before"))
                         .args(["-n", &name, "link", "set", "dev", "p1", "mtu", "1280"])
@@ -276,9 +276,9 @@ fn a_path_of_1280_bytes_loses_nothing_for_good() {
                 }
             }
             let ways: &[Via] = match middle {
-                Topology::Switch => &[Via::Udp, Via::Multicast],
+                StarTopology::Switch => &[Via::Udp, Via::Multicast],
                 // A switch's groups do not pass a router of ours.
-                Topology::Router => &[Via::Udp],
+                StarTopology::Router => &[Via::Udp],
             };
             for &via in ways {
                 let transfer = session(&star, via, 2_000_000);

@@ -3,25 +3,16 @@
 //! Sockets are made inside the hosts' namespaces and used from threads of this process, so that
 //! both ends read one clock and no program starts or stops inside the time that is measured.
 
-use std::io;
-use std::io::Read;
-use std::io::Write;
-use std::net::TcpListener;
-use std::net::TcpStream;
-use std::net::UdpSocket;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering;
-use std::thread;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use std::{io, thread};
 
-use crate::error::Error;
-use crate::error::Result;
-use crate::net::clock;
-use crate::net::datagrams;
+use crate::error::{Error, Result};
+use crate::net::{clock, datagrams};
 use crate::testbed::star::host::Host;
-use crate::units::Moment;
-use crate::units::mbit_per_second;
-use crate::units::micros;
+use crate::units::{Moment, mbit_per_second, micros};
 
 /// How long a flow runs.
 #[derive(Clone, Copy, Debug)]

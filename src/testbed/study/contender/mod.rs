@@ -9,21 +9,17 @@ pub mod native;
 pub mod nginx;
 pub mod torrent;
 
-use std::fmt;
-use std::fs;
 use std::fs::File;
 use std::net::Ipv4Addr;
-use std::path::Path;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
+use std::{fmt, fs};
 
-use serde::Deserialize;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
-use crate::error::Error;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::net::clock;
 use crate::testbed::star::host::Host;
 use crate::testbed::study::bound::Bound;
@@ -39,7 +35,7 @@ pub trait Contender: fmt::Debug + Send + Sync {
     fn bound(&self) -> Bound;
 
     /// What carries its bytes, and so the goodput that the bound is made of.
-    fn carrier(&self) -> PayloadCarrier;
+    fn protocol(&self) -> TransportProtocol;
 
     /// Checks before the first run that what it needs is there.
     ///
@@ -52,14 +48,14 @@ pub trait Contender: fmt::Debug + Send + Sync {
     /// Moves the file once.
     ///
     /// # Errors
-    /// It could not be begun, nothing came of it, or `stop` was set. What happens to single
+    /// It could not start, there is no result, or `stop` was set. What happens to single
     /// clients is in what it returns.
     fn run(&self, job: &RunSpec<'_>, stop: &AtomicBool) -> Result<Observed>;
 }
 
 /// What carries bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PayloadCarrier {
+pub enum TransportProtocol {
     /// TCP connections.
     Tcp,
     /// Full DATA datagrams of gatecast's UDP ways.
@@ -88,7 +84,7 @@ pub struct RunSpec<'a> {
     pub limit: Duration,
 }
 
-/// What a run was like, by those who took part.
+/// What was observed of a run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Observed {
     /// Release until the last client's last byte, seconds.
@@ -127,9 +123,9 @@ pub struct SeatResult {
     pub seconds_verified: Option<f64>,
     /// Payload bytes that it received.
     pub bytes: Option<u64>,
-    /// Payload bytes from the server, where the way tells.
+    /// Payload bytes from the server, where the way counts them.
     pub bytes_from_server: Option<u64>,
-    /// Payload bytes from other clients, where the way tells.
+    /// Payload bytes from other clients, where the way counts them.
     pub bytes_from_peers: Option<u64>,
 }
 

@@ -7,24 +7,19 @@
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use crate::error::Error;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::net::clock;
 use crate::testbed::star::host::Host;
 use crate::testbed::star::tool;
 use crate::testbed::study::bound::Bound;
-use crate::testbed::study::contender::Contender;
-use crate::testbed::study::contender::Observed;
-use crate::testbed::study::contender::PayloadCarrier;
-use crate::testbed::study::contender::RunSpec;
-use crate::testbed::study::contender::SeatResult;
+use crate::testbed::study::contender::{
+    Contender, Observed, RunSpec, SeatResult, TransportProtocol,
+};
 use crate::testbed::study::process_group::ProcessGroup;
 
 /// One of the two.
@@ -69,9 +64,9 @@ impl Contender for MulticastTool {
         Bound::Multicast
     }
 
-    fn carrier(&self) -> PayloadCarrier {
+    fn protocol(&self) -> TransportProtocol {
         // The same bound as our own multicast: what one frame can carry of a file.
-        PayloadCarrier::Udp {
+        TransportProtocol::Udp {
             block: crate::proto::udp::packet::block_len(crate::proto::udp::packet::DATAGRAM, true),
         }
     }

@@ -10,18 +10,15 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::error::Error;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::net::clock;
 use crate::proto::udp::packet;
 use crate::report::json::SCHEMA;
 use crate::session::Via;
 use crate::testbed::study::bound::Bound;
-use crate::testbed::study::contender::Contender;
-use crate::testbed::study::contender::Observed;
-use crate::testbed::study::contender::PayloadCarrier;
-use crate::testbed::study::contender::RunSpec;
-use crate::testbed::study::contender::SeatResult;
+use crate::testbed::study::contender::{
+    Contender, Observed, RunSpec, SeatResult, TransportProtocol,
+};
 use crate::testbed::study::process_group::ProcessGroup;
 use crate::text::escape;
 
@@ -58,10 +55,10 @@ impl Contender for Native {
         }
     }
 
-    fn carrier(&self) -> PayloadCarrier {
+    fn protocol(&self) -> TransportProtocol {
         match self.via {
-            Via::Tcp | Via::Http | Via::Swarm => PayloadCarrier::Tcp,
-            Via::Udp | Via::Raw | Via::Multicast => PayloadCarrier::Udp {
+            Via::Tcp | Via::Http | Via::Swarm => TransportProtocol::Tcp,
+            Via::Udp | Via::Raw | Via::Multicast => TransportProtocol::Udp {
                 // Multicast repairs with combined blocks, whose numbers take some room.
                 block: packet::block_len(packet::DATAGRAM, self.via == Via::Multicast),
             },
@@ -190,8 +187,8 @@ impl Native {
                 outcome,
                 verified: result["verified"].as_bool(),
                 seconds: match self.via {
-                    // An HTTP server's last write goes into its own buffer; only a receipt tells when
-                    // the last byte was there.
+                    // An HTTP server's last write goes into its own buffer; only the client's
+                    // receipt has the time of the last byte.
                     Via::Http => result["seconds_client"].as_f64(),
                     _ => result["seconds_server"].as_f64(),
                 },

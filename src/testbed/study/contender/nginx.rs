@@ -10,15 +10,12 @@ use std::io::Write;
 use std::sync::atomic::AtomicBool;
 use std::time::SystemTime;
 
-use crate::error::Error;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::testbed::star::tool;
 use crate::testbed::study::bound::Bound;
-use crate::testbed::study::contender::Contender;
-use crate::testbed::study::contender::Observed;
-use crate::testbed::study::contender::PayloadCarrier;
-use crate::testbed::study::contender::RunSpec;
-use crate::testbed::study::contender::SeatResult;
+use crate::testbed::study::contender::{
+    Contender, Observed, RunSpec, SeatResult, TransportProtocol,
+};
 use crate::testbed::study::process_group::ProcessGroup;
 
 /// The rival.
@@ -39,8 +36,8 @@ impl Contender for Nginx {
         Bound::Unicast
     }
 
-    fn carrier(&self) -> PayloadCarrier {
-        PayloadCarrier::Tcp
+    fn protocol(&self) -> TransportProtocol {
+        TransportProtocol::Tcp
     }
 
     fn check(&self) -> Result<()> {
@@ -105,7 +102,7 @@ fn release(spec: &RunSpec<'_>, group: &mut ProcessGroup, places: &[usize]) -> Re
     }
     let released = SystemTime::now();
     for (mut pipe, orders) in inputs {
-        let _ = pipe.write_all(orders.as_bytes()); // How a curl ended is looked at later.
+        let _ = pipe.write_all(orders.as_bytes()); // A curl that has ended is found below.
         drop(pipe);
     }
     Ok(released)

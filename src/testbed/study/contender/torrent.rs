@@ -5,24 +5,19 @@
 //! start of its program in it.
 
 use std::fs;
-use std::path::Path;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use crate::error::Error;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::net::clock;
 use crate::testbed::star::host::Host;
 use crate::testbed::star::tool;
 use crate::testbed::study::bound::Bound;
-use crate::testbed::study::contender::Contender;
-use crate::testbed::study::contender::Observed;
-use crate::testbed::study::contender::PayloadCarrier;
-use crate::testbed::study::contender::RunSpec;
-use crate::testbed::study::contender::SeatResult;
+use crate::testbed::study::contender::{
+    Contender, Observed, RunSpec, SeatResult, TransportProtocol,
+};
 use crate::testbed::study::process_group::ProcessGroup;
 use crate::text::FileName;
 use crate::transport::swarm::store;
@@ -99,8 +94,8 @@ impl Contender for TorrentClient {
         Bound::Swarm
     }
 
-    fn carrier(&self) -> PayloadCarrier {
-        PayloadCarrier::Tcp
+    fn protocol(&self) -> TransportProtocol {
+        TransportProtocol::Tcp
     }
 
     fn check(&self) -> Result<()> {

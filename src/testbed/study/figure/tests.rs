@@ -6,7 +6,7 @@ fn names(chart: &Chart) -> Vec<&str> {
 }
 
 #[test]
-fn each_way_has_its_bound_in_its_colour_and_equal_bounds_are_one_line() {
+fn equal_bounds_are_one_line() {
     let mut results = sample();
     let figures = all(&results);
     assert_eq!(names(&figures[0].chart), ["tcp", "bound of tcp"]);
@@ -41,7 +41,7 @@ fn each_way_has_its_bound_in_its_colour_and_equal_bounds_are_one_line() {
 }
 
 #[test]
-fn a_completion_curve_ends_with_all_clients_at_the_makespan() {
+fn completion_curve_ends_at_the_makespan() {
     let chart = &all(&sample())[3].chart;
     assert_eq!(chart.title, "Clients that have the whole file, of 4");
     let last = chart.series[0].points.last().expect("a point");
@@ -54,7 +54,7 @@ fn a_completion_curve_ends_with_all_clients_at_the_makespan() {
 }
 
 #[test]
-fn several_losses_have_sets_of_their_own_and_a_plot_against_loss() {
+fn each_loss_has_its_plots_when_losses_differ() {
     let mut results = sample();
     let lossy = results
         .rows
