@@ -9,13 +9,10 @@ mod ground;
 use std::path::Path;
 use std::time::Duration;
 
-use criterion::BenchmarkGroup;
-use criterion::Criterion;
-use criterion::SamplingMode;
-use criterion::Throughput;
-use criterion::criterion_group;
-use criterion::criterion_main;
 use criterion::measurement::WallTime;
+use criterion::{
+    BenchmarkGroup, Criterion, SamplingMode, Throughput, criterion_group, criterion_main,
+};
 use gatecast::internals::net::copy;
 use gatecast::internals::net::copy::Method;
 use gatecast::internals::server::sample;

@@ -6,16 +6,11 @@
 use std::hint::black_box;
 use std::sync::Barrier;
 use std::thread;
-use std::time::Duration;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use criterion::Criterion;
-use criterion::Throughput;
-use criterion::criterion_group;
-use criterion::criterion_main;
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use gatecast::internals::digest;
-use gatecast::internals::digest::Digest;
-use gatecast::internals::digest::Hasher;
+use gatecast::internals::digest::{Digest, Hasher};
 
 /// Bytes hashed in one iteration; more than any cache holds.
 const BYTES: usize = 64 << 20;

@@ -4,9 +4,8 @@
 //! `sha1_smol` computes it, or with feature `fast-sha1` the `sha1` crate, which uses the
 //! processor's SHA instructions where it has them. Nothing else in the crate names either package.
 
-use std::fmt;
-use std::io;
 use std::str::FromStr;
+use std::{fmt, io};
 
 /// A SHA-1 digest (FIPS 180-4), 20 bytes; shown as 40 lower-case hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -3,9 +3,8 @@
 //! `Err` means that a session or a client cannot go on. One seat's failure inside a running
 //! session is an [`Outcome`](crate::transfer::Outcome), and a broken invariant is a panic.
 
-use std::fmt;
-use std::io;
 use std::time::Duration;
+use std::{fmt, io};
 
 /// Result with the crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -121,6 +120,13 @@ impl Error {
             by: by.to_string(),
             reason: reason.into(),
         }
+    }
+
+    /// Makes an [`Error::Usage`], for `map_err` too.
+    #[cfg(feature = "cli")]
+    pub(crate) fn usage(what: impl fmt::Display) -> Self {
+        let what = what.to_string();
+        Self::Usage { what }
     }
 
     /// Reading with a deadline fails with one of two kinds, by platform; both mean the deadline.

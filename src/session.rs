@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use crate::digest::Digest;
 use crate::text::FileName;
+use crate::units::InvalidValue;
 
 /// A session's number: random, so that a stale or foreign message cannot name a running one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -42,10 +43,6 @@ pub struct FileInfo {
     pub sha1: Digest,
 }
 
-/// Text that is no via, session, seat or outcome.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ParseError(pub(crate) &'static str);
-
 /// Most seats of one session. A thread each: 1000 are measured, and the rest is headroom.
 pub const MAX_SEATS: u16 = 10_000;
 
@@ -80,15 +77,15 @@ impl fmt::Display for Via {
 }
 
 impl FromStr for Via {
-    type Err = ParseError;
+    type Err = InvalidValue;
 
-    fn from_str(text: &str) -> Result<Self, ParseError> {
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
         Self::ALL
             .into_iter()
             .find(|via| via.word() == text)
-            .ok_or(ParseError(
-                "a way is tcp, udp, raw, multicast, swarm or http",
-            ))
+            .ok_or_else(|| {
+                InvalidValue::new("way", text, "tcp, udp, raw, multicast, swarm or http")
+            })
     }
 }
 
@@ -99,15 +96,15 @@ impl fmt::Display for SessionId {
 }
 
 impl FromStr for SessionId {
-    type Err = ParseError;
+    type Err = InvalidValue;
 
-    fn from_str(text: &str) -> Result<Self, ParseError> {
-        let wrong = ParseError("a session is 16 lower-case hexadecimal digits");
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        let wrong = || InvalidValue::new("session", text, "16 lower-case hexadecimal digits");
         let digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
         if text.len() != 16 || !text.bytes().all(digit) {
-            return Err(wrong);
+            return Err(wrong());
         }
-        u64::from_str_radix(text, 16).map(Self).map_err(|_| wrong)
+        u64::from_str_radix(text, 16).map(Self).map_err(|_| wrong())
     }
 }
 
@@ -116,14 +113,6 @@ impl fmt::Display for SeatId {
         fmt::Display::fmt(&self.0, f)
     }
 }
-
-impl fmt::Display for ParseError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0)
-    }
-}
-
-impl std::error::Error for ParseError {}
 
 #[cfg(test)]
 mod tests {

@@ -13,14 +13,8 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 
-use crate::session::FileInfo;
-use crate::session::ParseError;
-use crate::session::SeatId;
-use crate::session::SessionId;
-use crate::session::Via;
-use crate::units::Moment;
-use crate::units::mbit_per_second;
-use crate::units::micros;
+use crate::session::{FileInfo, SeatId, SessionId, Via};
+use crate::units::{InvalidValue, Moment, mbit_per_second, micros};
 
 /// How a transfer ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -42,6 +36,7 @@ pub enum Outcome {
 pub struct ClockId(pub u64);
 
 /// One seat's transfer, as the session log holds it.
+// Over 15 fields because it is one row of the session log, a column each.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Transfer {
     /// The seat.
@@ -273,7 +268,8 @@ impl Transfer {
 }
 
 impl Record {
-    /// Last seat's wake-up from the barrier minus first seat's, microseconds.
+    /// Last seat's wake-up from the barrier minus first seat's, microseconds; `None` of fewer than
+    /// two seats, as all skews.
     pub fn wake_skew_us(&self) -> Option<u64> {
         spread(self.transfers.iter().filter_map(|t| t.woke).map(micros))
     }
@@ -349,13 +345,14 @@ impl Counts {
     }
 }
 
-/// Largest minus smallest; `None` of nothing.
+/// Largest minus smallest; `None` of fewer than two.
 fn spread(values: impl Iterator<Item = u64>) -> Option<u64> {
-    let (low, high) = values.fold(None, |range: Option<(u64, u64)>, value| {
-        let (low, high) = range.unwrap_or((value, value));
-        Some((low.min(value), high.max(value)))
-    })?;
-    Some(high - low)
+    let mut values: Vec<u64> = values.collect();
+    values.sort_unstable();
+    match values[..] {
+        [low, .., high] => Some(high - low),
+        _ => None,
+    }
 }
 
 impl fmt::Display for Outcome {
@@ -365,12 +362,18 @@ impl fmt::Display for Outcome {
 }
 
 impl FromStr for Outcome {
-    type Err = ParseError;
+    type Err = InvalidValue;
 
-    fn from_str(text: &str) -> Result<Self, ParseError> {
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
         Self::ALL
             .into_iter()
             .find(|outcome| outcome.word() == text)
-            .ok_or(ParseError("no outcome"))
+            .ok_or_else(|| {
+                InvalidValue::new(
+                    "outcome",
+                    text,
+                    "complete, cut, corrupt, timed_out or refused",
+                )
+            })
     }
 }

@@ -22,12 +22,38 @@ pub struct Rate(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Moment(pub u64);
 
-/// A value on the command line (or in a message) that is not what its place asks for.
+/// A value that is not what its place asks for, on the command line or in a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UnitError {
+pub struct InvalidValue {
+    what: &'static str,
     value: String,
-    wanted: &'static str,
+    expected: String,
 }
+
+impl InvalidValue {
+    /// `value`, as it was typed, is no valid `what`; `expected` would be.
+    pub(crate) fn new(what: &'static str, value: &str, expected: impl Into<String>) -> Self {
+        let value = value.chars().take(60).flat_map(char::escape_default);
+        Self {
+            what,
+            value: value.collect(),
+            expected: expected.into(),
+        }
+    }
+}
+
+impl fmt::Display for InvalidValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            what,
+            value,
+            expected,
+        } = self;
+        write!(f, "invalid {what} '{value}': expected {expected}")
+    }
+}
+
+impl std::error::Error for InvalidValue {}
 
 impl Moment {
     /// The time from `earlier` to `self`; zero when `earlier` is the later one.
@@ -93,11 +119,11 @@ pub fn mbit_per_second(bytes: u64, span: Duration) -> Option<f64> {
 }
 
 impl FromStr for Bytes {
-    type Err = UnitError;
+    type Err = InvalidValue;
 
     /// Reads `100MB`, `64KiB`, `1.5GB`, `17B`; a bare number is refused, because nobody can see
     /// which unit was meant.
-    fn from_str(text: &str) -> Result<Self, UnitError> {
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
         const UNITS: &[(&str, u64)] = &[
             ("KiB", 1 << 10),
             ("MiB", 1 << 20),
@@ -110,18 +136,22 @@ impl FromStr for Bytes {
             ("TB", 1_000_000_000_000),
             ("B", 1),
         ];
-        scaled(text, UNITS)
-            .map(Self)
-            .ok_or_else(|| UnitError::new(text, "a size such as 100MB, 64KiB or 0B"))
+        scaled(text, UNITS).map(Self).ok_or_else(|| {
+            InvalidValue::new(
+                "size",
+                text,
+                "a number and a unit such as 100MB, 64KiB or 0B",
+            )
+        })
     }
 }
 
 impl FromStr for Rate {
-    type Err = UnitError;
+    type Err = InvalidValue;
 
     /// Reads `100mbit`, `1gbit`, `500kbit`, `9600bit`, in letters of either case, for nobody means
     /// a thousandth of a bit; zero is refused.
-    fn from_str(text: &str) -> Result<Self, UnitError> {
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
         const UNITS: &[(&str, u64)] = &[
             ("kbit", 1_000),
             ("mbit", 1_000_000),
@@ -131,7 +161,13 @@ impl FromStr for Rate {
         scaled(&text.to_ascii_lowercase(), UNITS)
             .filter(|&bits| bits > 0)
             .map(Self)
-            .ok_or_else(|| UnitError::new(text, "a rate such as 100mbit or 1gbit"))
+            .ok_or_else(|| {
+                InvalidValue::new(
+                    "rate",
+                    text,
+                    "a number above 0 and a unit such as 100mbit or 1gbit",
+                )
+            })
     }
 }
 
@@ -139,7 +175,7 @@ impl FromStr for Rate {
 ///
 /// # Errors
 /// A value without a unit, of another unit, or longer than 10 years.
-pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
+pub fn parse_duration(text: &str) -> Result<Duration, InvalidValue> {
     // In nanoseconds, so that the decimal arithmetic is the one of sizes.
     const UNITS: &[(&str, u64)] = &[
         ("ms", 1_000_000),
@@ -152,7 +188,13 @@ pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
     scaled(text, UNITS)
         .filter(|&nanos| nanos <= LONGEST_NS)
         .map(Duration::from_nanos)
-        .ok_or_else(|| UnitError::new(text, "a duration such as 60s, 250ms or 2m"))
+        .ok_or_else(|| {
+            InvalidValue::new(
+                "duration",
+                text,
+                "a number and a unit such as 60s, 250ms or 2m",
+            )
+        })
 }
 
 /// `text` as a plain decimal with at most nine decimals, times the unit it ends with.
@@ -176,26 +218,6 @@ fn scaled(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     }
     u64::try_from(value).ok()
 }
-
-impl UnitError {
-    /// `value`, where `wanted` belongs: `a rate such as 100mbit`.
-    pub fn new(value: &str, wanted: &'static str) -> Self {
-        let value = value
-            .chars()
-            .take(60)
-            .flat_map(char::escape_default)
-            .collect();
-        Self { value, wanted }
-    }
-}
-
-impl fmt::Display for UnitError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "'{}' is not {}", self.value, self.wanted)
-    }
-}
-
-impl std::error::Error for UnitError {}
 
 impl fmt::Display for Bytes {
     /// The largest decimal unit that leaves a whole number or one decimal: `100 MB`, `1.5 kB`.

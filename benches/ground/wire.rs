@@ -1,22 +1,16 @@
 //! The copies alone: the library's own send and receive on loopback, a thread each, with no gate,
 //! no digest and no control connection.
 
-use std::fs;
-use std::fs::File;
-use std::fs::OpenOptions;
-use std::net::TcpListener;
-use std::net::TcpStream;
+use std::fs::{File, OpenOptions};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::Barrier;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering;
-use std::thread;
-use std::time::Duration;
-use std::time::Instant;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use std::{fs, thread};
 
 use gatecast::internals::net::copy;
-use gatecast::internals::net::copy::Copying;
-use gatecast::internals::net::copy::Method;
+use gatecast::internals::net::copy::{Copying, Method};
 
 /// How bytes go from one file to many.
 #[derive(Clone, Copy, Debug)]

@@ -8,8 +8,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use gatecast::internals::net::datagrams::{BatchSocket, DatagramBatch};
-use gatecast::internals::relay::Relay;
-use gatecast::internals::relay::config::{GATHER, RelayConfig};
+use gatecast::internals::relay::{GATHER, Relay};
 
 use crate::ends;
 use crate::ends::{LOCAL, Stopped};
@@ -62,11 +61,8 @@ impl Relaying {
             Way::AtOnce => Duration::ZERO,
             Way::Naive | Way::Batches | Way::Threads => return Self::loops(way, ports),
         };
-        let settings = RelayConfig {
-            gather,
-            ..RelayConfig::new(LOCAL)
-        };
-        let relay = Relay::start(&settings, LOCAL).expect("free ports");
+        let relay = Relay::builder().input(LOCAL).listen(LOCAL).gather(gather);
+        let relay = relay.start().expect("free ports");
         let at = relay.local_addr();
         let stopped = (way == Way::OneStopped).then(|| Stopped::at(at));
         let controls = ports.iter().map(|&port| ends::connect(at, port)).collect();

@@ -11,8 +11,7 @@ mod theirs;
 mod verified;
 
 use std::fs;
-use std::path::Path;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use gatecast::internals::net::copy;
@@ -21,8 +20,7 @@ use gatecast::internals::server::sample;
 
 use crate::ground::wire;
 use crate::ground::wire::Wire;
-use crate::ours::Build;
-use crate::ours::Ours;
+use crate::ours::{Build, Ours};
 
 /// What the issue asks for: 25 clients x 100 MB.
 const CLIENTS: u16 = 25;
@@ -106,6 +104,13 @@ fn nginx(ground: &Ground) {
             })),
             None => println!("{name}: skipped, it does not build here"),
         }
+    }
+    for (name, query) in [
+        ("ours, curl at the gate", "?gate"),
+        ("ours, curl at once", ""),
+    ] {
+        let curls = || auto.curls(&ground.file, query, ground.work.path());
+        turns.push(Turn::new(name, curls));
     }
     alternate(&mut turns, ground.runs);
     print(&turns, &["last byte s", "of the first", "process s"]);

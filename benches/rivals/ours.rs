@@ -1,18 +1,12 @@
 //! Our program as a user runs it: a server process that stays, and a client process for each run.
 
+use std::ffi::OsStr;
 use std::fs;
-use std::io::BufRead;
-use std::io::BufReader;
-use std::path::Path;
-use std::path::PathBuf;
-use std::process::Child;
-use std::process::Command;
-use std::process::Stdio;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 
-use crate::CLIENTS;
-use crate::clear;
-use crate::ground;
-use crate::timed;
+use crate::{CLIENTS, clear, ground, theirs, timed};
 
 /// A built program.
 #[derive(Clone, Debug)]
@@ -91,6 +85,13 @@ impl Ours {
             copy: copy.to_owned(),
             _logs: logs,
         }
+    }
+
+    /// The file for each of 25 curl by HTTP: `query` is `?gate`, or nothing for no gate.
+    pub(crate) fn curls(&self, file: &Path, query: &str, work: &Path) -> Vec<f64> {
+        let name = file.file_name().and_then(OsStr::to_str).expect("UTF-8");
+        let url = format!("http://{}/files/{name}{query}", self.addr);
+        theirs::curls(&url, work, CLIENTS)
     }
 
     /// One release to one process of clients, into files below `work`.

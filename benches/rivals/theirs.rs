@@ -1,21 +1,13 @@
 //! The rivals, each started as its own manual says, on ports and in folders of their own.
 
-use std::fs;
-use std::io::BufRead;
-use std::io::BufReader;
-use std::net::TcpListener;
-use std::net::TcpStream;
+use std::io::{BufRead, BufReader};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
-use std::process::Child;
-use std::process::Command;
-use std::process::Stdio;
-use std::thread;
-use std::time::Duration;
-use std::time::Instant;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use std::{fs, thread};
 
-use crate::clear;
-use crate::ground;
-use crate::timed;
+use crate::{clear, ground, timed};
 
 /// nginx as a process of ours.
 pub(crate) struct Nginx {
@@ -79,37 +71,42 @@ impl Nginx {
         answers(port).then_some(nginx)
     }
 
-    /// One file for each of `clients` curl, all at once: the whole time, and curl's own longest.
+    /// The file for each of `clients` curl, as `curls` has it.
     pub(crate) fn fetch(&self, work: &Path, clients: u16) -> Vec<f64> {
-        let out = work.join("theirs");
-        fs::create_dir(&out).expect("room for a folder");
-        let (whole, outputs) = timed(|| {
-            let running: Vec<_> = (1..=clients)
-                .map(|number| {
-                    Command::new("curl")
-                        .args(["-s", "-f", "-w", "%{time_total} %{size_download}", "-o"])
-                        .arg(out.join(number.to_string()))
-                        .arg(&self.url)
-                        .stdout(Stdio::piped())
-                        .spawn()
-                        .expect("curl was there a moment ago")
-                })
-                .collect();
-            running
-                .into_iter()
-                .map(|one| one.wait_with_output().expect("a child of ours"))
-                .collect::<Vec<_>>()
-        });
-        let mut longest: f64 = 0.0;
-        for output in outputs {
-            let said = String::from_utf8_lossy(&output.stdout).into_owned();
-            let (time, size) = said.split_once(' ').expect("as asked for");
-            assert_eq!(size.trim().parse(), Ok(crate::BYTES), "curl got the file");
-            longest = longest.max(time.parse().expect("seconds"));
-        }
-        clear(&out);
-        vec![whole, longest]
+        curls(&self.url, work, clients)
     }
+}
+
+/// One file for each of `clients` curl, all at once: the whole time, and curl's own longest.
+pub(crate) fn curls(url: &str, work: &Path, clients: u16) -> Vec<f64> {
+    let out = work.join("theirs");
+    fs::create_dir(&out).expect("room for a folder");
+    let (whole, outputs) = timed(|| {
+        let running: Vec<_> = (1..=clients)
+            .map(|number| {
+                Command::new("curl")
+                    .args(["-s", "-f", "-w", "%{time_total} %{size_download}", "-o"])
+                    .arg(out.join(number.to_string()))
+                    .arg(url)
+                    .stdout(Stdio::piped())
+                    .spawn()
+                    .expect("curl was there a moment ago")
+            })
+            .collect();
+        running
+            .into_iter()
+            .map(|one| one.wait_with_output().expect("a child of ours"))
+            .collect::<Vec<_>>()
+    });
+    let mut longest: f64 = 0.0;
+    for output in outputs {
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let (time, size) = said.split_once(' ').expect("as asked for");
+        assert_eq!(size.trim().parse(), Ok(crate::BYTES), "curl got the file");
+        longest = longest.max(time.parse().expect("seconds"));
+    }
+    clear(&out);
+    vec![whole, longest]
 }
 
 impl Drop for Nginx {

@@ -6,21 +6,12 @@
 use std::fs;
 use std::hint::black_box;
 
-use gatecast::internals::digest::ENGINE;
-use gatecast::internals::digest::HASH_BUF;
-use gatecast::internals::digest::Hasher;
+use gatecast::internals::digest::{ENGINE, HASH_BUF, Hasher};
 
-use crate::BYTES;
-use crate::CLIENTS;
-use crate::Ground;
-use crate::Turn;
-use crate::alternate;
-use crate::ground;
 use crate::ground::wire;
 use crate::ground::wire::Wire;
-use crate::ours::Build;
-use crate::ours::Ours;
-use crate::timed;
+use crate::ours::{Build, Ours};
+use crate::{BYTES, CLIENTS, Ground, Turn, alternate, ground, timed};
 
 /// Prints the bound, and this build's and the other engine's distance to it.
 pub(crate) fn verified(ground: &Ground) {

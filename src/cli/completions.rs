@@ -1,9 +1,7 @@
 //! `gatecast completions`: what a shell completes.
 
-use clap::CommandFactory;
 use clap_complete::Shell;
 
-use crate::cli::Cli;
 use crate::cli::output;
 use crate::error::Result;
 use crate::report::verdict::Verdict;
@@ -11,18 +9,18 @@ use crate::report::verdict::Verdict;
 /// `gatecast completions SHELL`
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: gatecast completions bash > /etc/bash_completion.d/gatecast")]
-pub(crate) struct Args {
+pub(crate) struct CompletionsArgs {
     /// The shell
     pub(crate) shell: Shell,
 }
 
-/// Prints the script.
+/// Prints the script for `command`, which is the whole program.
 ///
 /// # Errors
 /// Standard output cannot be written.
-pub(crate) fn run(args: &Args) -> Result<Verdict> {
+pub(crate) fn run(args: &CompletionsArgs, command: &mut clap::Command) -> Result<Verdict> {
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "gatecast", &mut script);
+    clap_complete::generate(args.shell, command, "gatecast", &mut script);
     output::print(&String::from_utf8_lossy(&script))?;
     Ok(Verdict::AllVerified)
 }

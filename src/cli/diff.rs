@@ -1,12 +1,13 @@
 //! `gatecast diff`: two sessions, or two studies, side by side.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
 use crate::cli::{options, output};
 use crate::error::{Error, Result};
-use crate::net::text_file;
 use crate::report::diff::Difference;
 use crate::report::verdict::Verdict;
 use crate::text::escape;

@@ -1,10 +1,6 @@
 //! `--events`: what the page shows, as lines of JSON on standard output.
 
-use std::thread;
-
-use crossbeam_channel::RecvTimeoutError;
-
-use crate::cli::output;
+use crate::cli::{output, progress};
 use crate::client::{ClientView, FetchRun};
 use crate::error::Result;
 use crate::http::event;
@@ -69,21 +65,12 @@ pub(crate) fn swarm(torrents: &Torrents) -> Result<()> {
 }
 
 /// Prints what the clients of `fetch` do until `work` is done.
-pub(crate) fn watch<T: Send>(fetch: &FetchRun, work: impl FnOnce() -> T + Send) -> T {
-    let (done, over) = crossbeam_channel::bounded::<()>(0);
-    thread::scope(|scope| {
-        scope.spawn(move || {
-            let mut clients = ClientPrinter::default();
-            while over.recv_timeout(POLL_INTERVAL) == Err(RecvTimeoutError::Timeout) {
-                clients.print_new(fetch.views());
-            }
-            clients.printed_at = None;
-            clients.print_new(fetch.views());
-        });
-        let result = work();
-        drop(done);
-        result
-    })
+pub(crate) fn watch<T>(fetch: &FetchRun, work: impl FnOnce() -> T) -> T {
+    let mut clients = ClientPrinter::default();
+    let result = progress::poll_while(POLL_INTERVAL, || clients.print_new(fetch.views()), work);
+    clients.printed_at = None;
+    clients.print_new(fetch.views());
+    result
 }
 
 /// Prints the clients of this process: a change of stage at once, progress alone once a second.

@@ -2,8 +2,7 @@
 
 use serde_json::json;
 
-use crate::cli::options;
-use crate::cli::output;
+use crate::cli::{options, output};
 use crate::client;
 use crate::error::Result;
 use crate::report::verdict::Verdict;
@@ -11,7 +10,7 @@ use crate::report::verdict::Verdict;
 /// `gatecast list HOST[:PORT]`
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: gatecast list 192.168.1.10")]
-pub(crate) struct Args {
+pub(crate) struct ListArgs {
     /// The server, port 8080 unless given
     #[arg(value_name = "HOST[:PORT]")]
     pub(crate) server: String,
@@ -24,25 +23,20 @@ pub(crate) struct Args {
 ///
 /// # Errors
 /// The server cannot be reached or does not speak the protocol.
-pub(crate) fn run(args: &Args) -> Result<Verdict> {
+pub(crate) fn run(args: &ListArgs) -> Result<Verdict> {
     let files = client::list(&options::server(&args.server)?)?;
+    let mut text = format!("{:>15}  {:40}  name\n", "bytes", "SHA-1");
     if args.json {
         let files: Vec<_> = files
             .iter()
             .map(|file| json!({"name": file.name.as_str(), "bytes": file.bytes, "sha1": file.sha1.to_string()}))
             .collect();
-        output::print(&format!(
-            "{}\n",
-            json!({"schema": "gatecast.list/1", "files": files})
-        ))?;
-        return Ok(Verdict::AllVerified);
-    }
-    let mut text = format!("{:>15}  {:40}  name\n", "bytes", "SHA-1");
-    for file in files {
-        text.push_str(&format!(
-            "{:>15}  {}  {}\n",
-            file.bytes, file.sha1, file.name
-        ));
+        text = json!({"schema": "gatecast.list/1", "files": files}).to_string() + "\n";
+    } else {
+        for file in files {
+            let (bytes, sha1, name) = (file.bytes, file.sha1, file.name);
+            text += &format!("{bytes:>15}  {sha1}  {name}\n");
+        }
     }
     output::print(&text)?;
     Ok(Verdict::AllVerified)

@@ -2,30 +2,26 @@
 
 use std::path::PathBuf;
 
-use clap::CommandFactory;
 use clap_mangen::Man;
 
-use crate::cli::Cli;
 use crate::cli::output;
-use crate::error::Error;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::report::verdict::Verdict;
 
 /// `gatecast man`
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: gatecast man | man -l -")]
-pub(crate) struct Args {
+pub(crate) struct ManArgs {
     /// Write gatecast.1 and a page for each subcommand into this folder, instead of printing
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
 }
 
-/// Prints or writes the pages.
+/// Prints or writes the pages of `command`, which is the whole program.
 ///
 /// # Errors
 /// They cannot be written.
-pub(crate) fn run(args: &Args) -> Result<Verdict> {
-    let mut command = Cli::command();
+pub(crate) fn run(args: &ManArgs, mut command: clap::Command) -> Result<Verdict> {
     // Names of the subcommands' own pages in full: gatecast-serve(1).
     command.build();
     let Some(folder) = &args.out else {

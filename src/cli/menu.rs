@@ -4,7 +4,7 @@ use std::io::BufRead;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use crate::cli::output;
+use crate::cli::{options, output};
 use crate::error::{Error, Result};
 use crate::report::verdict::Verdict;
 use crate::text::{FileName, escape};
@@ -51,7 +51,7 @@ pub(super) fn run(servers: &[SocketAddr], out: &Path) -> Result<Verdict> {
             }),
         };
         if let Err(error) = done {
-            output::say(format_args!("gatecast: {error}"));
+            output::print_error(&error);
             verdict = verdict.min(Verdict::of_error(&error));
             help();
         }
@@ -61,7 +61,7 @@ pub(super) fn run(servers: &[SocketAddr], out: &Path) -> Result<Verdict> {
 }
 
 fn help() {
-    output::say(format_args!(
+    output::eprintln(format_args!(
         "1 list | 2 config FILE N | 3 start | 4 disconnect"
     ));
 }
@@ -84,12 +84,10 @@ fn configure(client: &LabClient, rest: &str) -> Result<LabChoice> {
         what: format!("'{}' is not FILE N", escape(rest)),
     };
     let (name, number) = rest.rsplit_once(char::is_whitespace).ok_or_else(wrong)?;
-    let name = FileName::new(name.trim()).map_err(|error| Error::Usage {
-        what: error.to_string(),
-    })?;
-    let clients = crate::cli::options::clients(number).map_err(|what| Error::Usage { what })?;
+    let name = FileName::new(name.trim()).map_err(Error::usage)?;
+    let clients = options::clients(number).map_err(Error::usage)?;
     client.configure(name.as_str(), clients)?;
-    output::say(format_args!("configured: {name} to {clients}"));
+    output::eprintln(format_args!("configured: {name} to {clients}"));
     Ok(LabChoice { name, clients })
 }
 
@@ -105,7 +103,7 @@ fn start(client: &LabClient, config: &LabChoice, out: &Path) -> Result<Verdict> 
             }
             Err(error) => {
                 verdict = verdict.min(Verdict::of_error(&error));
-                output::say(format_args!("gatecast: client {number}: {error}"));
+                output::eprintln(format_args!("gatecast: client {number}: {error}"));
             }
         }
     }

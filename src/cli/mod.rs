@@ -5,9 +5,7 @@
 
 use std::process::ExitCode;
 
-use clap::ArgAction;
-use clap::Parser;
-use clap::Subcommand;
+use clap::{ArgAction, CommandFactory, Parser, Subcommand};
 
 use crate::error::Error;
 use crate::report::verdict::Verdict;
@@ -50,30 +48,30 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Server and clients in one process, on loopback: the whole job in one command
-    Run(run::Args),
+    Run(run::RunArgs),
     /// Offer files or folders
-    Serve(serve::Args),
+    Serve(serve::ServeArgs),
     /// Fetch a file, with one or more clients in this process
-    Fetch(fetch::Args),
+    Fetch(fetch::FetchArgs),
     /// List what a server offers
-    List(list::Args),
+    List(list::ListArgs),
     /// Write a file's .torrent into the current folder
-    Torrent(torrent::Args),
+    Torrent(torrent::TorrentArgs),
     /// The tables, CSV, JSON or plot of session logs
     Report(report::ReportArgs),
     /// Relay a live stream to every viewer
-    Relay(relay::Args),
+    Relay(relay::RelayArgs),
     /// Watch what a relay relays
-    Watch(watch::Args),
+    Watch(watch::WatchArgs),
     #[cfg(all(target_os = "linux", feature = "sockopt"))]
     #[command(flatten)]
     Testbed(testbed::TestbedCommand),
     /// Two sessions, or two studies, side by side
     Diff(diff::DiffArgs),
     /// What a shell completes, as a script for it
-    Completions(completions::Args),
+    Completions(completions::CompletionsArgs),
     /// The manual page
-    Man(man::Args),
+    Man(man::ManArgs),
 }
 
 const EXIT_CODES: &str = "Exit code: 0 every client verified; 1 could not run, or refused; 2 usage; \
@@ -96,12 +94,12 @@ pub fn main() -> ExitCode {
         #[cfg(all(target_os = "linux", feature = "sockopt"))]
         Command::Testbed(command) => testbed::run(command),
         Command::Diff(args) => diff::run(args),
-        Command::Completions(args) => completions::run(args),
-        Command::Man(args) => man::run(args),
+        Command::Completions(args) => completions::run(args, &mut Cli::command()),
+        Command::Man(args) => man::run(args, Cli::command()),
     };
     let verdict = result.unwrap_or_else(|error| {
         if !matches!(error, Error::Interrupted) {
-            output::complain(&error);
+            output::print_error(&error);
         }
         Verdict::of_error(&error)
     });
@@ -122,12 +120,10 @@ fn start_logging(verbose: u8) {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
-    fn the_words_are_consistent_and_each_has_an_example() {
+    fn every_command_is_consistent_and_has_an_example() {
         let command = Cli::command();
         command.clone().debug_assert();
         for sub in command.get_subcommands() {

@@ -1,33 +1,28 @@
 //! Options that several subcommands share, and how their values are read.
 
-use std::net::Ipv4Addr;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use crate::error::Result;
 use crate::fetch::PORT;
-use crate::net::copy;
-use crate::net::socket;
-use crate::proto::udp::packet::DATAGRAM;
-use crate::proto::udp::packet::DATAGRAM_MAX;
-use crate::proto::udp::packet::DATAGRAM_MIN;
+use crate::net::{copy, socket};
+use crate::proto::line;
+use crate::proto::udp::packet::{DATAGRAM, DATAGRAM_MAX, DATAGRAM_MIN};
 use crate::server::config::ServerConfig;
 use crate::session::MAX_SEATS;
-use crate::session::Via;
-use crate::text::FileName;
 use crate::transport::swarm::torrents;
 use crate::transport::udp::config::UdpConfig;
-use crate::units::Rate;
-use crate::units::UnitError;
-use crate::units::parse_duration;
+use crate::units::{self, InvalidValue, Rate};
 
 /// How a server sends; for `serve` and `run`.
 #[derive(Clone, Debug, clap::Args)]
-pub(crate) struct Sending {
+pub(crate) struct SendArgs {
     /// Payload rate of the whole session, shared by its seats, such as 100mbit; or auto
-    #[arg(long, value_name = "RATE", default_value = "auto", value_parser = limit)]
-    pub(crate) rate: Limit,
+    #[arg(long, value_name = "RATE", default_value = "auto")]
+    pub(crate) rate: RateLimit,
     /// How bytes are copied: auto, buffered or sendfile
     #[arg(long, default_value = "auto", value_name = "HOW")]
     pub(crate) copy: copy::Method,
@@ -35,7 +30,7 @@ pub(crate) struct Sending {
     #[arg(long, value_name = "NAME")]
     pub(crate) congestion: Option<String>,
     /// Give a client up that makes no progress for so long
-    #[arg(long, default_value = "30s", value_parser = wait, value_name = "TIME")]
+    #[arg(long, default_value = "30s", value_parser = positive_duration, value_name = "TIME")]
     pub(crate) stall_limit: Duration,
     /// Most bytes of a datagram, for udp, raw and multicast; above 1472 it travels in pieces
     #[arg(long, default_value_t = DATAGRAM, value_parser = datagram, value_name = "BYTES")]
@@ -55,10 +50,11 @@ pub(crate) struct Sending {
 
 /// A rate, or as fast as the clients take it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Limit(pub Option<Rate>);
+pub(crate) struct RateLimit(Option<Rate>);
+
 /// What swarms may do; for `serve` and `run`.
 #[derive(Clone, Debug, clap::Args)]
-pub(crate) struct Swarming {
+pub(crate) struct SwarmArgs {
     /// Write who had which chunk of a swarm first into this file: chunk, peer
     #[arg(long, value_name = "FILE")]
     pub(crate) tracker_file: Option<PathBuf>,
@@ -67,9 +63,9 @@ pub(crate) struct Swarming {
     pub(crate) web_seed: bool,
 }
 
-impl Swarming {
-    /// The same for the swarms.
-    pub(crate) fn options(&self) -> torrents::SwarmServerConfig {
+impl SwarmArgs {
+    /// These options as the swarms' settings.
+    pub(crate) fn config(&self) -> torrents::SwarmServerConfig {
         torrents::SwarmServerConfig {
             tracker_file: self.tracker_file.clone(),
             web_seed: self.web_seed,
@@ -78,9 +74,9 @@ impl Swarming {
     }
 }
 
-impl Sending {
-    /// How datagrams are made and where they go.
-    pub(crate) fn udp(&self) -> UdpConfig {
+impl SendArgs {
+    /// The options for datagrams as UDP's settings.
+    pub(crate) fn udp_config(&self) -> UdpConfig {
         UdpConfig {
             size: self.datagram,
             group: self.multicast_group,
@@ -89,129 +85,109 @@ impl Sending {
         }
     }
 
-    /// These options in the server's settings.
-    pub(crate) fn apply(&self, settings: ServerConfig) -> ServerConfig {
+    /// `config` with the options for every way.
+    pub(crate) fn server_config(&self, config: ServerConfig) -> ServerConfig {
         ServerConfig {
             rate: self.rate.0,
             copy: self.copy,
             congestion: self.congestion.clone(),
             stall: self.stall_limit,
-            ..settings
+            ..config
         }
     }
 }
 
-/// Reads a rate, or `auto`.
-///
-/// # Errors
-/// Anything else, with the value.
-pub(crate) fn limit(text: &str) -> Result<Limit, String> {
-    match text {
-        "auto" => Ok(Limit(None)),
-        _ => text
-            .parse()
-            .map(|rate| Limit(Some(rate)))
-            .map_err(|error: UnitError| error.to_string()),
+impl FromStr for RateLimit {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        match text {
+            "auto" => Ok(Self(None)),
+            _ => text.parse().map(|rate| Self(Some(rate))),
+        }
     }
 }
 
-/// Reads the size of a datagram.
+fn number(what: &'static str, text: &str, range: RangeInclusive<u16>) -> Result<u16, InvalidValue> {
+    line::decimal(text)
+        .and_then(|number| u16::try_from(number).ok())
+        .filter(|number| range.contains(number))
+        .ok_or_else(|| {
+            let expected = format!("a number from {} to {}", range.start(), range.end());
+            InvalidValue::new(what, text, expected)
+        })
+}
+
+/// Reads the size of a datagram in bytes.
 ///
 /// # Errors
-/// Anything that UDP cannot carry or that is not worth sending, with the value.
-pub(crate) fn datagram(text: &str) -> Result<u16, String> {
-    crate::proto::line::decimal(text)
-        .and_then(|number| u16::try_from(number).ok())
-        .filter(|number| (DATAGRAM_MIN..=DATAGRAM_MAX).contains(number))
-        .ok_or_else(|| format!("'{text}' is not a number from {DATAGRAM_MIN} to {DATAGRAM_MAX}"))
+/// UDP cannot carry it, or it is too small to be worth sending.
+pub(crate) fn datagram(text: &str) -> Result<u16, InvalidValue> {
+    number("datagram size", text, DATAGRAM_MIN..=DATAGRAM_MAX)
+}
+
+/// Reads a number of clients.
+///
+/// # Errors
+/// It is 0, or more than a session can have.
+pub(crate) fn clients(text: &str) -> Result<u16, InvalidValue> {
+    number("number of clients", text, 1..=MAX_SEATS)
 }
 
 /// Reads a multicast group.
 ///
 /// # Errors
-/// Anything else, with the value.
-pub(crate) fn group(text: &str) -> Result<SocketAddr, String> {
+/// It is no IPv4 multicast address with a port from 1024 on.
+pub(crate) fn group(text: &str) -> Result<SocketAddr, InvalidValue> {
     let group: Option<SocketAddr> = text.parse().ok();
     group
         .filter(|group| group.is_ipv4() && group.ip().is_multicast() && group.port() >= 1024)
-        .ok_or_else(|| format!("'{text}' is no group such as 239.255.1.2:5000"))
+        .ok_or_else(|| {
+            let expected = "a multicast address and a port from 1024 on, such as 239.255.1.2:5000";
+            InvalidValue::new("group", text, expected)
+        })
 }
 
-/// Reads a number of clients, 1 to 10,000.
+/// Reads a duration above zero.
 ///
 /// # Errors
-/// Anything else, with the value.
-pub(crate) fn clients(text: &str) -> Result<u16, String> {
-    crate::proto::line::decimal(text)
-        .and_then(|number| u16::try_from(number).ok())
-        .filter(|number| (1..=MAX_SEATS).contains(number))
-        .ok_or_else(|| format!("'{text}' is not a number from 1 to {MAX_SEATS}"))
-}
-
-/// Reads a duration that is longer than nothing.
-///
-/// # Errors
-/// Anything else, with the value.
-pub(crate) fn wait(text: &str) -> Result<Duration, String> {
-    match parse_duration(text) {
-        Ok(Duration::ZERO) => Err(format!("'{text}' is no time at all")),
-        other => other.map_err(|error| error.to_string()),
+/// It is no duration, or zero.
+pub(crate) fn positive_duration(text: &str) -> Result<Duration, InvalidValue> {
+    let duration = units::parse_duration(text)?;
+    if duration.is_zero() {
+        return Err(InvalidValue::new("duration", text, "more than 0"));
     }
+    Ok(duration)
 }
 
-/// Reads a duration, which may be nothing.
+/// Reads a share of at least 0, `5%` or `0.05`.
 ///
 /// # Errors
-/// Anything else, with the value.
-pub(crate) fn span(text: &str) -> Result<Duration, String> {
-    parse_duration(text).map_err(|error| error.to_string())
-}
-
-/// Reads the name of an offered file.
-///
-/// # Errors
-/// A name that is no single harmless path component.
-pub(crate) fn file_name(text: &str) -> Result<FileName, String> {
-    FileName::new(text).map_err(|error| error.to_string())
-}
-
-/// Reads a share: `5%` or `0.05`, not below nothing.
-///
-/// # Errors
-/// Anything else, with the value.
-pub(crate) fn share(text: &str) -> Result<f64, String> {
+/// It is no such number.
+pub(crate) fn share(text: &str) -> Result<f64, InvalidValue> {
     let (number, scale) = match text.strip_suffix('%') {
         Some(number) => (number, 100.0),
         None => (text, 1.0),
     };
-    let plain = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit() || b == b'.');
-    let share = number
-        .parse::<f64>()
-        .ok()
-        .filter(|share| plain && share.is_finite());
+    let is_plain = number.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    let share = number.parse::<f64>().ok().filter(|_| is_plain);
     share
+        .filter(|share| share.is_finite())
         .map(|share| share / scale)
-        .ok_or_else(|| format!("'{text}' is not a share such as 5% or 0.05"))
+        .ok_or_else(|| InvalidValue::new("share", text, "a number such as 5% or 0.05"))
 }
 
-/// Reads a token: what a header field can carry and nobody guesses.
+/// Reads a token: text that a header field can carry and that is too long to guess.
 ///
 /// # Errors
-/// Fewer than eight characters, or others than letters, digits, `-` and `_`.
-pub(crate) fn token(text: &str) -> Result<String, String> {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
-    match text.len() >= 8 && text.bytes().all(plain) {
-        true => Ok(text.to_owned()),
-        false => Err("a token is eight letters, digits, - and _, or more".to_owned()),
+/// It has fewer than eight characters, or others than letters, digits, `-` and `_`.
+pub(crate) fn token(text: &str) -> Result<String, InvalidValue> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+    if text.len() < 8 || !text.bytes().all(is_plain) {
+        let expected = "at least eight letters, digits, - and _";
+        return Err(InvalidValue::new("token", text, expected));
     }
-}
-
-/// Reads a way of sending.
-///
-/// # Errors
-/// A word that is none.
-pub(crate) fn via(text: &str) -> Result<Via, String> {
-    text.parse().map_err(|error| format!("{error}"))
+    Ok(text.to_owned())
 }
 
 /// The addresses of `HOST[:PORT]`.

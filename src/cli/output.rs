@@ -1,11 +1,10 @@
 //! Standard output and standard error: results on the one, messages on the other.
 
 use std::fmt::Display;
-use std::io;
-use std::io::Write;
+use std::io::{self, Write};
 
-use crate::error::Error;
-use crate::error::Result;
+use crate::client::ClientReport;
+use crate::error::{Error, Result};
 
 /// Writes a result. A reader that has gone (`| head`) is no failure.
 ///
@@ -20,13 +19,63 @@ pub(crate) fn print(text: &str) -> Result<()> {
     }
 }
 
-/// Writes a message.
-pub(crate) fn say(message: impl Display) {
-    // Whoever closed standard error does not want messages.
+/// Writes a message to standard error, as a line.
+pub(crate) fn eprintln(message: impl Display) {
+    // If standard error is closed, the user wants no messages.
     let _ = writeln!(io::stderr().lock(), "{message}");
 }
 
-/// Writes what went wrong.
-pub(crate) fn complain(error: &Error) {
-    say(format_args!("gatecast: {error}"));
+/// Writes an error to standard error.
+pub(crate) fn print_error(error: &Error) {
+    eprintln(format_args!("gatecast: {error}"));
+}
+
+/// Writes a line to standard error for each kind of failure, with the clients that it struck.
+pub(crate) fn print_failures(reports: &[ClientReport]) {
+    for line in failures(reports) {
+        eprintln(format_args!("gatecast: {line}"));
+    }
+}
+
+fn failures(reports: &[ClientReport]) -> Vec<String> {
+    let mut failures: Vec<(String, Vec<usize>)> = Vec::new();
+    for (number, report) in (1..).zip(reports) {
+        let Some(error) = &report.error else {
+            continue;
+        };
+        let text = error.to_string();
+        match failures.iter_mut().find(|(known, _)| *known == text) {
+            Some((_, clients)) => clients.push(number),
+            None => failures.push((text, vec![number])),
+        }
+    }
+    let line = |(text, clients): (String, Vec<usize>)| match clients[..] {
+        [first, .., last] => format!("{} clients ({first} to {last}): {text}", clients.len()),
+        [one] if reports.len() > 1 => format!("client {one}: {text}"),
+        _ => text,
+    };
+    failures.into_iter().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_kind_of_failure_is_one_line() {
+        let of = |failures: &[Option<&str>]| {
+            let reports = failures.iter().map(|failure| ClientReport {
+                error: failure.map(Error::usage),
+                ..ClientReport::default()
+            });
+            self::failures(&reports.collect::<Vec<_>>())
+        };
+        assert_eq!(of(&[None, None]), [""; 0]);
+        assert_eq!(of(&[Some("lost")]), ["lost"]);
+        assert_eq!(of(&[None, Some("lost")]), ["client 2: lost"]);
+        assert_eq!(
+            of(&[Some("lost"), Some("full"), Some("lost"), None, Some("lost")]),
+            ["3 clients (1 to 5): lost", "client 2: full"]
+        );
+    }
 }

@@ -2,77 +2,127 @@
 
 use std::io::IsTerminal;
 use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::RecvTimeoutError;
-use indicatif::MultiProgress;
-use indicatif::ProgressBar;
-use indicatif::ProgressStyle;
+use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::cli::output;
-use crate::client::ClientStage;
-use crate::client::ClientView;
-use crate::client::FetchRun;
-use crate::net::clock;
+use crate::client::{ClientStage, ClientView, FetchRun};
+use crate::net::{clock, lock};
 use crate::server::gate::GateView;
-use crate::text::FileName;
-use crate::text::escape;
-use crate::units::Bytes;
-use crate::units::Moment;
-use crate::units::total_saturating;
+use crate::text::{FileName, escape};
+use crate::units::{Bytes, Moment, Rate, micros, total_saturating};
 
 /// Up to so many clients have a line each; more share one.
 const LINES_MAX: usize = 12;
 
-/// How often the screen is looked at.
+/// How often the drawing is renewed while clients run.
 const REFRESH: Duration = Duration::from_millis(100);
 
-/// How often a muster that changes is told where there is no terminal.
-const TOLD_EVERY: Duration = Duration::from_secs(2);
+/// How often a muster that changes is printed where there is no terminal.
+const PRINT_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Files smaller than this are hashed faster than a bar is read, bytes.
 const BAR_FROM: u64 = 200_000_000;
 
-/// A line on the terminal for each file whose digest takes a while.
+/// Characters of a bar.
+const BAR_WIDTH: usize = 24;
+
+/// Lines at the bottom of the terminal that are replaced as things move, and removed on drop.
 #[derive(Debug, Default)]
-pub(crate) struct Hashing {
-    bar: Mutex<Option<(FileName, ProgressBar)>>,
+struct StatusText(Option<ProgressBar>);
+
+impl StatusText {
+    fn draw(&mut self, text: String) {
+        if text.is_empty() {
+            return self.clear();
+        }
+        let line = self.0.get_or_insert_with(|| {
+            let style = ProgressStyle::with_template("{msg}");
+            let style = style.expect("the template is a constant and right");
+            ProgressBar::new_spinner().with_style(style)
+        });
+        line.set_message(text);
+        line.tick();
+    }
+
+    fn clear(&mut self) {
+        if let Some(line) = self.0.take() {
+            line.finish_and_clear();
+        }
+    }
 }
 
-impl Hashing {
-    /// For `Catalog::open`: how far a digest has come.
-    pub(crate) fn tell(&self, name: &FileName, size: u64, done: u64) {
+impl Drop for StatusText {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
+/// A bar and figures: `██████░░░░░░ 25 MB of 100 MB, 95.2 Mbit/s, 6 s left`. The rate is the mean
+/// since the first byte, `elapsed` ago, and what is left is expected at that rate. Both are left
+/// out until something has moved.
+fn transfer_text(moved: u64, total: u64, elapsed: Duration) -> String {
+    let filled = u128::from(moved.min(total)) * BAR_WIDTH as u128 / u128::from(total.max(1));
+    let filled = usize::try_from(filled).unwrap_or(BAR_WIDTH);
+    let bar = "█".repeat(filled) + &"░".repeat(BAR_WIDTH - filled);
+    let mut text = format!("{bar} {} of {}", Bytes(moved), Bytes(total));
+    let bits = u128::from(moved) * 8_000_000 / u128::from(micros(elapsed).max(1));
+    let rate = Rate(u64::try_from(bits).unwrap_or(u64::MAX));
+    if rate.0 > 0 && !elapsed.is_zero() {
+        let left = rate.time_for(total.saturating_sub(moved)).as_secs();
+        text += &format!(", {rate}, {} left", seconds_text(left));
+    }
+    text
+}
+
+/// `7 s`, `2 min 7 s`, `3 h 2 min`.
+fn seconds_text(seconds: u64) -> String {
+    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
+        (0, 0, s) => format!("{s} s"),
+        (0, min, s) => format!("{min} min {s} s"),
+        (h, min, _) => format!("{h} h {min} min"),
+    }
+}
+
+/// A line on the terminal while the digest of a large file is computed.
+#[derive(Debug, Default)]
+pub(crate) struct DigestBar(Mutex<Option<(FileName, Moment, StatusText)>>);
+
+impl DigestBar {
+    /// Shows that `done` of the `size` bytes of `name` are hashed.
+    pub(crate) fn update(&self, name: &FileName, size: u64, done: u64) {
         if size < BAR_FROM || !std::io::stderr().is_terminal() {
             return;
         }
-        let mut shown = self.bar.lock().unwrap_or_else(PoisonError::into_inner);
-        let (_, bar) = match shown.take() {
-            Some((file, bar)) if file == *name => shown.insert((file, bar)),
-            _ => shown.insert((name.clone(), bar(size, &format!("digest of {name}")))),
-        };
-        bar.set_position(done);
-        if done == size {
-            bar.finish_and_clear();
-            *shown = None;
+        let mut shown = lock(&self.0);
+        let last = shown
+            .take()
+            .filter(|(file, ..)| file == name && done < size);
+        if done < size {
+            let (_, begun, status) = shown.insert(
+                last.unwrap_or_else(|| (name.clone(), clock::now(), StatusText::default())),
+            );
+            let text = transfer_text(done, size, clock::now().since(*begun));
+            status.draw(format!("digest of {name}: {text}"));
         }
     }
 }
 
-/// Shows `fetch` until `work` is done.
-pub(crate) fn watch<T: Send>(fetch: &FetchRun, work: impl FnOnce() -> T + Send) -> T {
-    if !std::io::stderr().is_terminal() {
-        return work();
-    }
+/// Calls `poll` every `interval` until `work` is done, and returns what `work` returned.
+pub(crate) fn poll_while<T>(
+    interval: Duration,
+    mut poll: impl FnMut() + Send,
+    work: impl FnOnce() -> T,
+) -> T {
     let (done, over) = crossbeam_channel::bounded::<()>(0);
     thread::scope(|scope| {
         scope.spawn(move || {
-            let mut bars = Bars::default();
-            while over.recv_timeout(REFRESH) == Err(RecvTimeoutError::Timeout) {
-                bars.show(&fetch.views());
+            while over.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
+                poll();
             }
-            bars.clear();
         });
         let result = work();
         drop(done);
@@ -80,52 +130,60 @@ pub(crate) fn watch<T: Send>(fetch: &FetchRun, work: impl FnOnce() -> T + Send) 
     })
 }
 
-#[derive(Default)]
-struct Bars {
-    multi: MultiProgress,
-    bars: Vec<ProgressBar>,
+/// Shows the clients of `fetch` until `work` is done.
+pub(crate) fn watch<T>(fetch: &FetchRun, work: impl FnOnce() -> T) -> T {
+    if !std::io::stderr().is_terminal() {
+        return work();
+    }
+    let mut status = StatusText::default();
+    let mut first_byte = None;
+    let show = || {
+        let (now, views) = (clock::now(), fetch.views());
+        if views.iter().any(|view| view.moved > 0) {
+            first_byte.get_or_insert(now);
+        }
+        let elapsed = first_byte.map_or(Duration::ZERO, |at| now.since(at));
+        status.draw(clients_text(&views, elapsed));
+    };
+    poll_while(REFRESH, show, work)
 }
 
-impl Bars {
-    fn show(&mut self, views: &[ClientView]) {
-        if self.bars.is_empty() {
-            let lines = if views.len() <= LINES_MAX {
-                views.len()
-            } else {
-                1
-            };
-            self.bars = (0..lines).map(|_| self.multi.add(bar(0, ""))).collect();
-        }
-        if self.bars.len() == views.len() {
-            for (number, (bar, view)) in (1..).zip(self.bars.iter().zip(views)) {
-                bar.set_length(view.bytes);
-                bar.set_position(view.moved);
-                bar.set_message(format!("client {number} {}", stage(view)));
-            }
-            return;
-        }
-        let bar = &self.bars[0];
-        bar.set_length(total_saturating(views.iter().map(|view| view.bytes)));
-        bar.set_position(total_saturating(views.iter().map(|view| view.moved)));
-        bar.set_message(summary(views));
+/// A line for each client, or one for all where they are many.
+fn clients_text(views: &[ClientView], elapsed: Duration) -> String {
+    if views.len() > LINES_MAX {
+        let moved = total_saturating(views.iter().map(|view| view.moved));
+        let total = total_saturating(views.iter().map(|view| view.bytes));
+        return format!(
+            "{}, {}",
+            transfer_text(moved, total, elapsed),
+            summary(views)
+        );
     }
-
-    fn clear(&self) {
-        self.bars.iter().for_each(ProgressBar::finish_and_clear);
-    }
+    let line = |(number, view): (usize, &ClientView)| match view.stage {
+        ClientStage::Receiving => {
+            let text = transfer_text(view.moved, view.bytes, elapsed);
+            format!("client {number}: {text}")
+        }
+        _ => format!("client {number}: {}", stage(view)),
+    };
+    let lines: Vec<String> = (1..).zip(views).map(line).collect();
+    lines.join("\n")
 }
 
 fn stage(view: &ClientView) -> String {
-    match (view.stage, view.muster) {
-        (ClientStage::Connecting, _) => "looking for the server".to_owned(),
-        (ClientStage::Joining, _) => "joining".to_owned(),
-        (ClientStage::Waiting, Some((ready, clients))) => {
-            format!("at the gate, {ready} of {clients} ready")
+    let stage = match view.stage {
+        ClientStage::Connecting => "looking for the server",
+        ClientStage::Joining => "joining",
+        ClientStage::Waiting => "at the gate",
+        ClientStage::Receiving => "receiving",
+        ClientStage::Verifying => "verifying",
+        ClientStage::Ended => "done",
+    };
+    match view.muster {
+        Some((ready, clients)) if view.stage == ClientStage::Waiting => {
+            format!("{stage}, {ready} of {clients} ready")
         }
-        (ClientStage::Waiting, None) => "at the gate".to_owned(),
-        (ClientStage::Receiving, _) => "receiving".to_owned(),
-        (ClientStage::Verifying, _) => "verifying".to_owned(),
-        (ClientStage::Ended, _) => "done".to_owned(),
+        _ => stage.to_owned(),
     }
 }
 
@@ -146,65 +204,38 @@ fn summary(views: &[ClientView]) -> String {
     counted.collect::<Vec<_>>().join(", ")
 }
 
-fn bar(length: u64, message: &str) -> ProgressBar {
-    let style = ProgressStyle::with_template(
-        "{bar:24} {decimal_bytes:>9}/{decimal_total_bytes:<9} {decimal_bytes_per_sec:>11} {msg}",
-    )
-    .expect("the template is a constant and right");
-    ProgressBar::new(length)
-        .with_style(style)
-        .with_message(message.to_owned())
-}
-
-/// The sessions of a server: who is here and who is missing, then how far the bytes are.
+/// The sessions of a server: which clients are ready and which are missing, then how far the bytes
+/// are.
 #[derive(Debug, Default)]
-pub(crate) struct Room {
-    line: Option<ProgressBar>,
-    told: Option<(Moment, String)>,
+pub(crate) struct MusterLine {
+    status: StatusText,
+    printed: Option<(Moment, String)>,
 }
 
-impl Room {
+impl MusterLine {
     /// Shows `views` as they are now.
     pub(crate) fn show(&mut self, views: &[GateView]) {
-        let text = views.iter().map(describe).collect::<Vec<_>>().join("\n");
         if std::io::stderr().is_terminal() {
-            return self.draw(text);
+            let sessions: Vec<String> = views.iter().map(session_text).collect();
+            return self.status.draw(sessions.join("\n"));
         }
         // Without a terminal: a line when the muster has changed, and not too often.
-        let muster: Vec<String> = views
-            .iter()
-            .filter(|view| view.left.is_some())
-            .map(headline)
-            .collect();
-        let muster = muster.join("; ");
-        let due = self
-            .told
-            .as_ref()
-            .is_none_or(|(at, last)| *last != muster && clock::now().since(*at) >= TOLD_EVERY);
-        if due && !muster.is_empty() {
-            output::say(&muster);
-            self.told = Some((clock::now(), muster));
+        let musters = views.iter().filter(|view| view.left.is_some());
+        let text = musters.map(headline).collect::<Vec<_>>().join("; ");
+        let now = clock::now();
+        let is_due = match &self.printed {
+            Some((at, last)) => *last != text && now.since(*at) >= PRINT_INTERVAL,
+            None => true,
+        };
+        if is_due && !text.is_empty() {
+            output::eprintln(&text);
+            self.printed = Some((now, text));
         }
     }
 
     /// Takes the drawing off the terminal, before results are printed.
     pub(crate) fn clear(&mut self) {
-        if let Some(line) = self.line.take() {
-            line.finish_and_clear();
-        }
-    }
-
-    fn draw(&mut self, text: String) {
-        if text.is_empty() {
-            return self.clear();
-        }
-        let line = self.line.get_or_insert_with(|| {
-            let style = ProgressStyle::with_template("{msg}")
-                .expect("the template is a constant and right");
-            ProgressBar::new_spinner().with_style(style)
-        });
-        line.set_message(text);
-        line.tick();
+        self.status.clear();
     }
 }
 
@@ -213,38 +244,54 @@ fn headline(view: &GateView) -> String {
     format!("{}: {ready} of {} clients ready", view.file, view.clients)
 }
 
-fn describe(view: &GateView) -> String {
-    let Some(left) = view.left else {
-        let moved = total_saturating(view.seats.iter().map(|seat| seat.moved));
-        let done = view.seats.iter().filter(|seat| seat.finished).count();
-        let of = view.bytes.saturating_mul(view.seats.len() as u64);
-        return format!(
-            "{}: {} of {} sent, {done} of {} seats done",
-            view.file,
-            Bytes(moved),
-            Bytes(of),
-            view.seats.len()
-        );
-    };
+fn session_text(view: &GateView) -> String {
+    match view.left {
+        Some(left) => muster_text(view, left),
+        None => sending_text(view),
+    }
+}
+
+/// How far a session's bytes are. Of a seat that is done nothing more is to come, whatever it got.
+fn sending_text(view: &GateView) -> String {
+    let moved = total_saturating(view.seats.iter().map(|seat| seat.moved));
+    let total = total_saturating(view.seats.iter().map(|seat| {
+        if seat.finished {
+            seat.moved
+        } else {
+            view.bytes
+        }
+    }));
+    let done = view.seats.iter().filter(|seat| seat.finished).count();
+    let elapsed = view.released.unwrap_or_default();
+    format!(
+        "{}: {}, {done} of {} seats done",
+        view.file,
+        transfer_text(moved, total, elapsed),
+        view.seats.len()
+    )
+}
+
+/// Which clients of a session are not ready, and which seats are empty.
+fn muster_text(view: &GateView, left: Duration) -> String {
     let mut text = format!(
         "{}, {} s left (Enter releases those who are ready)",
         headline(view),
         left.as_secs()
     );
     for seat in view.seats.iter().filter(|seat| !seat.ready).take(LINES_MAX) {
-        text.push_str(&format!(
+        text += &format!(
             "\n  seat {:>4}  joined, not ready yet  {} {}",
             seat.seat,
             seat.peer,
             escape(&seat.name)
-        ));
+        );
     }
     let taken: Vec<u16> = view.seats.iter().map(|seat| seat.seat.0).collect();
     let empty: Vec<u16> = (1..=view.clients)
         .filter(|seat| !taken.contains(seat))
         .collect();
     if !empty.is_empty() {
-        text.push_str(&format!("\n  missing: {}", ranges(&empty)));
+        text += &format!("\n  missing: {}", ranges(&empty));
     }
     text
 }
@@ -258,40 +305,146 @@ fn ranges(numbers: &[u16]) -> String {
             _ => runs.push((number, number)),
         }
     }
-    let shown = runs.iter().map(|&(first, last)| match first == last {
-        true => first.to_string(),
-        false => format!("{first}-{last}"),
+    let shown = runs.iter().map(|&(first, last)| {
+        if first == last {
+            first.to_string()
+        } else {
+            format!("{first}-{last}")
+        }
     });
-    format!(
-        "{} {}",
-        if numbers.len() == 1 { "seat" } else { "seats" },
-        shown.collect::<Vec<_>>().join(", ")
-    )
+    let seats = if numbers.len() == 1 { "seat" } else { "seats" };
+    format!("{seats} {}", shown.collect::<Vec<_>>().join(", "))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::server::gate::{ClientKind, SeatView};
+    use crate::session::{SeatId, SessionId, Via};
+
+    fn client(stage: ClientStage, moved: u64, bytes: u64) -> ClientView {
+        ClientView {
+            stage,
+            moved,
+            bytes,
+            muster: None,
+        }
+    }
 
     #[test]
-    fn missing_seats_are_told_as_ranges() {
+    fn missing_seats_are_shown_as_ranges() {
         assert_eq!(ranges(&[3]), "seat 3");
         assert_eq!(ranges(&[1, 2, 3, 7, 9, 10]), "seats 1-3, 7, 9-10");
     }
 
     #[test]
-    fn the_stages_of_many_clients_are_counted() {
-        let view = |stage| ClientView {
-            stage,
-            moved: 0,
-            bytes: 0,
-            muster: None,
-        };
+    fn stages_of_many_clients_are_counted() {
         let views = [
-            view(ClientStage::Receiving),
-            view(ClientStage::Ended),
-            view(ClientStage::Receiving),
+            client(ClientStage::Receiving, 0, 0),
+            client(ClientStage::Ended, 0, 0),
+            client(ClientStage::Receiving, 0, 0),
         ];
         assert_eq!(summary(&views), "2 receiving, 1 done");
+    }
+
+    #[test]
+    fn transfer_shows_bar_bytes_rate_and_time_left() {
+        let text = |moved, total, ms| transfer_text(moved, total, Duration::from_millis(ms));
+        assert_eq!(
+            text(25_000_000, 100_000_000, 2_000),
+            "██████░░░░░░░░░░░░░░░░░░ 25 MB of 100 MB, 100 Mbit/s, 6 s left"
+        );
+        assert_eq!(
+            text(1_000, 90_000_000, 1_000),
+            "░░░░░░░░░░░░░░░░░░░░░░░░ 1 kB of 90 MB, 8 kbit/s, 24 h 59 min left"
+        );
+        assert_eq!(
+            text(100, 100, 1_000),
+            "████████████████████████ 100 B of 100 B, 800 bit/s, 0 s left"
+        );
+        for (moved, ms) in [(0, 0), (0, 500), (1_000, 0)] {
+            assert!(
+                !text(moved, 2_000, ms).contains("left"),
+                "{moved} in {ms} ms"
+            );
+        }
+        // What a peer says does not break the drawing.
+        assert!(text(u64::MAX, 0, 1).contains("0 s left"));
+        assert_eq!(seconds_text(125), "2 min 5 s");
+    }
+
+    #[test]
+    fn client_that_receives_has_a_bar() {
+        let views = [
+            client(ClientStage::Receiving, 50, 100),
+            client(ClientStage::Verifying, 100, 100),
+            ClientView {
+                muster: Some((2, 4)),
+                ..client(ClientStage::Waiting, 0, 100)
+            },
+        ];
+        assert_eq!(
+            clients_text(&views, Duration::from_secs(1)),
+            "client 1: ████████████░░░░░░░░░░░░ 50 B of 100 B, 400 bit/s, 1 s left\n\
+             client 2: verifying\n\
+             client 3: at the gate, 2 of 4 ready"
+        );
+        assert_eq!(
+            clients_text(&[views[0]; 13], Duration::from_secs(1)),
+            "████████████░░░░░░░░░░░░ 650 B of 1.3 kB, 5.2 kbit/s, 1 s left, 13 receiving"
+        );
+    }
+
+    fn session(seats: &[(u64, bool)]) -> GateView {
+        let seats = (1..).zip(seats).map(|(seat, &(moved, finished))| SeatView {
+            seat: SeatId(seat),
+            name: format!("C{seat}"),
+            peer: ([10, 0, 0, 4], 50_000).into(),
+            kind: ClientKind::Native,
+            ready: true,
+            moved,
+            finished,
+            detail: Default::default(),
+        });
+        GateView {
+            session: SessionId(1),
+            via: Via::Tcp,
+            file: "f.bin".to_owned(),
+            bytes: 100_000_000,
+            clients: 4,
+            seats: seats.collect(),
+            left: None,
+            released: Some(Duration::from_secs(2)),
+        }
+    }
+
+    #[test]
+    fn session_that_sends_has_a_bar_and_counts_seats_that_are_done() {
+        let view = session(&[(100_000_000, true), (50_000_000, false), (0, false)]);
+        assert_eq!(
+            session_text(&view),
+            "f.bin: ████████████░░░░░░░░░░░░ 150 MB of 300 MB, 600 Mbit/s, 2 s left, \
+             1 of 3 seats done"
+        );
+        // The first one left early; no more bytes are sent to it.
+        let view = session(&[(20_000_000, true), (20_000_000, false)]);
+        assert_eq!(
+            session_text(&view),
+            "f.bin: ████████░░░░░░░░░░░░░░░░ 40 MB of 120 MB, 160 Mbit/s, 4 s left, \
+             1 of 2 seats done"
+        );
+    }
+
+    #[test]
+    fn muster_shows_clients_that_are_not_ready_and_empty_seats() {
+        let mut view = session(&[(0, false), (0, false)]);
+        view.left = Some(Duration::from_secs(7));
+        view.seats[1].ready = false;
+        assert_eq!(
+            session_text(&view),
+            "f.bin: 1 of 4 clients ready, 7 s left (Enter releases those who are ready)\n\
+             \x20 seat    2  joined, not ready yet  10.0.0.4:50000 C2\n\
+             \x20 missing: seats 3-4"
+        );
     }
 }

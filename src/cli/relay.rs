@@ -10,11 +10,11 @@ use crate::cli::{options, output, signals};
 use crate::error::Result;
 use crate::proto::relay::log::ViewerRecord;
 use crate::proto::relay::status::RelaySnapshot;
-use crate::relay::Relay;
-use crate::relay::config::{MAX_VIEWERS, RelayConfig, VIEWERS_PER_ADDRESS};
+use crate::relay::{MAX_VIEWERS, Relay, VIEWERS_PER_ADDRESS};
 use crate::report::relay as report;
 use crate::report::relay::events;
 use crate::report::verdict::Verdict;
+use crate::units;
 
 /// `gatecast relay --input ADDR:PORT --listen ADDR:PORT`
 #[derive(Debug, clap::Args)]
@@ -24,7 +24,7 @@ ffmpeg -re -i film.mp4 -c copy -f mpegts 'udp://127.0.0.1:65534?pkt_size=1316'\n
 Exit code: 0 stopped while nobody watched; 1 could not run, or the log could not be written; 2 usage; \
 130 stopped while somebody watched."
 )]
-pub(crate) struct Args {
+pub(crate) struct RelayArgs {
     /// Where the stream comes to over UDP: MPEG-TS, bare or in RTP; a multicast address is joined
     #[arg(long, default_value = "127.0.0.1:65534", value_name = "ADDR:PORT")]
     pub(crate) input: SocketAddr,
@@ -35,10 +35,10 @@ pub(crate) struct Args {
     #[arg(long, default_value = "0.0.0.0:7000", value_name = "ADDR:PORT")]
     pub(crate) listen: SocketAddr,
     /// How long a datagram may wait for others to be sent with
-    #[arg(long, default_value = "3ms", value_parser = options::span, value_name = "TIME")]
+    #[arg(long, default_value = "3ms", value_parser = units::parse_duration, value_name = "TIME")]
     pub(crate) gather: Duration,
-    /// Let a lab client go that says nothing for so long
-    #[arg(long, default_value = "4h", value_parser = options::wait, value_name = "TIME")]
+    /// Let a lab client go that sends nothing for so long
+    #[arg(long, default_value = "4h", value_parser = options::positive_duration, value_name = "TIME")]
     pub(crate) max_silence: Duration,
     /// Most viewers at once
     #[arg(long, default_value_t = MAX_VIEWERS, value_name = "N")]
@@ -61,19 +61,19 @@ const EVERY: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// It could not be begun, or the log or a result could not be written.
-pub(crate) fn run(args: &Args) -> Result<Verdict> {
-    let config = RelayConfig {
-        interface: args.interface,
-        gather: args.gather,
-        max_silence: args.max_silence,
-        max_viewers: args.max_viewers,
-        viewers_per_address: args.viewers_per_address,
-        log_dir: Some(args.log_dir.clone()),
-        ..RelayConfig::new(args.input)
-    };
+pub(crate) fn run(args: &RelayArgs) -> Result<Verdict> {
     let requests = signals::listen()?;
-    let relay = Relay::start(&config, args.listen)?;
-    output::say(format_args!(
+    let relay = Relay::builder()
+        .input(args.input)
+        .listen(args.listen)
+        .interface(args.interface)
+        .gather(args.gather)
+        .max_silence(args.max_silence)
+        .max_viewers(args.max_viewers)
+        .viewers_per_address(args.viewers_per_address)
+        .log_dir(&args.log_dir)
+        .start()?;
+    output::eprintln(format_args!(
         "relaying what comes to udp://{} to viewers at {}; stop with Ctrl-C",
         relay.input(),
         relay.local_addr()
@@ -95,7 +95,7 @@ pub(crate) fn run(args: &Args) -> Result<Verdict> {
             recv(tick) -> _ => if args.events {
                 output::print(&events::relay_event(&relay.snapshot()))?;
             },
-            recv(requests) -> request => if request != Ok(signals::Request::Release) {
+            recv(requests) -> request => if request != Ok(signals::SignalRequest::Release) {
                 let last = relay.snapshot();
                 over.extend(relay.stop()?);
                 return end(args, &last, over);
@@ -108,7 +108,7 @@ pub(crate) fn run(args: &Args) -> Result<Verdict> {
 const SHOWN_MAX: usize = 1_000;
 
 fn print_record(record: &ViewerRecord) {
-    output::say(format_args!(
+    output::eprintln(format_args!(
         "viewer {} at {}: {} after {:.1} s, {} datagrams",
         record.viewer,
         record.to,
@@ -119,7 +119,7 @@ fn print_record(record: &ViewerRecord) {
 }
 
 /// Prints the results. A relay that is stopped while somebody watches was interrupted.
-fn end(args: &Args, last: &RelaySnapshot, mut over: Vec<ViewerRecord>) -> Result<Verdict> {
+fn end(args: &RelayArgs, last: &RelaySnapshot, mut over: Vec<ViewerRecord>) -> Result<Verdict> {
     over.sort_by_key(|record| record.viewer);
     if args.events {
         output::print(&events::relay_event(last))?;

@@ -1,31 +1,21 @@
 //! `gatecast run`: server and clients in one process, on loopback: the whole job in one command.
 
-use std::path::Path;
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::Mutex;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use crate::cli::events;
-use crate::cli::options;
-use crate::cli::output;
-use crate::cli::progress;
-use crate::cli::progress::Hashing;
-use crate::cli::signals;
-use crate::cli::signals::Request;
-use crate::cli::signals::Temporary;
-use crate::client::ClientReport;
-use crate::client::FetchConfig;
-use crate::error::Error;
-use crate::error::Result;
+use crate::cli::options::{self, SendArgs, SwarmArgs};
+use crate::cli::progress::{self, DigestBar};
+use crate::cli::signals::{self, TemporaryFolder};
+use crate::cli::{events, output};
+use crate::client::{ClientReport, FetchConfig};
+use crate::error::{Error, Result};
 use crate::fetch::FetchTask;
 use crate::net::lock;
-use crate::report::counts;
-use crate::report::json;
-use crate::report::session_table;
-use crate::report::trials;
+use crate::report::session_table::{self, Rows};
 use crate::report::verdict::Verdict;
+use crate::report::{counts, json, trials};
 use crate::serve::ServerBuilder;
 use crate::server::config::ServerConfig;
 use crate::server::sample;
@@ -37,14 +27,14 @@ use crate::units::Bytes;
 /// `gatecast run [FILE]`
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: gatecast run --clients 25 --size 100MB --runs 3")]
-pub(crate) struct Args {
+pub(crate) struct RunArgs {
     /// The file to send; a generated one unless given
     pub(crate) file: Option<PathBuf>,
     /// How many clients
     #[arg(long, default_value = "25", value_parser = options::clients, value_name = "N")]
     pub(crate) clients: u16,
     /// The way: tcp, udp, raw, multicast, swarm or http
-    #[arg(long, default_value = "tcp", value_parser = options::via)]
+    #[arg(long, default_value = "tcp")]
     pub(crate) via: Via,
     /// Repeat, and print the median with its range
     #[arg(long, default_value = "1", value_parser = clap::value_parser!(u16).range(1..=1000), value_name = "K")]
@@ -60,10 +50,10 @@ pub(crate) struct Args {
     pub(crate) preset: Option<String>,
     /// How it sends.
     #[command(flatten)]
-    pub(crate) sending: options::Sending,
+    pub(crate) sending: SendArgs,
     /// What swarms may do.
     #[command(flatten)]
-    pub(crate) swarming: options::Swarming,
+    pub(crate) swarming: SwarmArgs,
     /// Write session logs into this folder
     #[arg(long, value_name = "DIR")]
     pub(crate) log_dir: Option<PathBuf>,
@@ -85,44 +75,55 @@ const LAB: [(u16, u64); 6] = [
     (10, 250_000_000),
 ];
 
-/// What a stop signal has to stop.
-type Current = Arc<Mutex<Option<Arc<FetchTask>>>>;
+/// The clients that a stop signal stops.
+type RunningTask = Arc<Mutex<Option<Arc<FetchTask>>>>;
+
+/// What one session came to.
+struct RunResult {
+    record: Record,
+    verdict: Verdict,
+    /// A line about what the clients of a swarm gave to each other; empty for other ways.
+    given: String,
+}
 
 /// Runs.
 ///
 /// # Errors
 /// It could not be begun; what happens to a client after that is in its row and the verdict.
-pub(crate) fn run(args: &Args) -> Result<Verdict> {
-    let current = Current::default();
-    stop_on_signal(&current)?;
-    let work = Temporary::new("run")?;
-    let tests = match (&args.preset, &args.file) {
+pub(crate) fn run(args: &RunArgs) -> Result<Verdict> {
+    let running = RunningTask::default();
+    let stopping = Arc::clone(&running);
+    // Until the present session has ended, and through every one that would follow.
+    signals::on_stop(move || {
+        loop {
+            if let Some(task) = &*lock(&stopping) {
+                task.run.stop();
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+    })?;
+    let folder = TemporaryFolder::new("run")?;
+    let tests: Vec<(u16, PathBuf)> = match (&args.preset, &args.file) {
         (Some(_), _) => LAB
             .iter()
-            .map(|&(clients, bytes)| Ok((clients, generated(&work, bytes)?)))
-            .collect(),
-        (None, Some(file)) => Ok(vec![(args.clients, file.clone())]),
-        (None, None) => generated(&work, args.size.0).map(|file| vec![(args.clients, file)]),
+            .map(|&(clients, bytes)| Ok((clients, generate(&folder, bytes)?)))
+            .collect::<Result<_>>()?,
+        (None, Some(file)) => vec![(args.clients, file.clone())],
+        (None, None) => vec![(args.clients, generate(&folder, args.size.0)?)],
     };
     let mut records = Vec::new();
     let mut verdict = Verdict::AllVerified;
-    for (clients, file) in tests? {
-        for _ in 0..args.runs {
-            let (record, earned, given) = session(args, &work, &file, clients, &current)?;
-            verdict = verdict.min(earned);
-            if args.events {
-                events::ended(&record)?;
-            } else if !args.json {
-                output::print(&format!(
-                    "{}{given}\n",
-                    session_table::session(&record, session_table::Rows::Failures)
-                ))?;
-            }
-            records.push(record);
-            if verdict == Verdict::Interrupted {
-                break;
-            }
+    let repeated = |test| std::iter::repeat_n(test, args.runs.into());
+    for (clients, file) in tests.iter().flat_map(repeated) {
+        let result = run_session(args, &folder, file, *clients, &running)?;
+        verdict = verdict.min(result.verdict);
+        if args.events {
+            events::ended(&result.record)?;
+        } else if !args.json {
+            let table = session_table::session(&result.record, Rows::Failures);
+            output::print(&format!("{table}{}\n", result.given))?;
         }
+        records.push(result.record);
         if verdict == Verdict::Interrupted {
             break;
         }
@@ -135,28 +136,28 @@ pub(crate) fn run(args: &Args) -> Result<Verdict> {
     Ok(verdict)
 }
 
-fn generated(work: &Temporary, bytes: u64) -> Result<PathBuf> {
+fn generate(folder: &TemporaryFolder, bytes: u64) -> Result<PathBuf> {
     let name = match bytes % 1_000_000 {
         0 if bytes > 0 => format!("{}MB.bin", bytes / 1_000_000),
         _ => format!("{bytes}B.bin"),
     };
-    let path = work.path().join(name);
+    let path = folder.path().join(name);
     sample::make(&path, bytes)?;
     Ok(path)
 }
 
-/// One server, one release, one record, and what the clients of a swarm gave to each other.
-fn session(
-    args: &Args,
-    work: &Temporary,
+/// One server, one release, one record.
+fn run_session(
+    args: &RunArgs,
+    folder: &TemporaryFolder,
     file: &Path,
     clients: u16,
-    current: &Current,
-) -> Result<(Record, Verdict, String)> {
-    let hashing = Hashing::default();
+    running: &RunningTask,
+) -> Result<RunResult> {
+    let digest_bar = DigestBar::default();
     let builder = ServerBuilder {
         paths: vec![file.to_owned()],
-        config: args.sending.apply(ServerConfig {
+        config: args.sending.server_config(ServerConfig {
             clients: Some(clients),
             via: Some(args.via),
             one_off: true,
@@ -164,39 +165,40 @@ fn session(
             ..ServerConfig::default()
         }),
         log_dir: args.log_dir.clone(),
-        udp: args.sending.udp(),
-        swarm: args.swarming.options(),
+        udp: args.sending.udp_config(),
+        swarm: args.swarming.config(),
         ..ServerBuilder::default()
     };
-    let progress = |name: &FileName, size, done| hashing.tell(name, size, done);
+    let progress = |name: &FileName, size, done| digest_bar.update(name, size, done);
     let server = builder.bind_with(([127, 0, 0, 1], 0).into(), &progress)?;
     let out = match &args.keep {
         Some(folder) => folder.clone(),
-        None => work.path().join("copies"),
+        None => folder.path().join("copies"),
     };
-    let task = Arc::new(FetchTask::new(FetchConfig {
+    let mut task = FetchTask::new(FetchConfig {
         clients,
         via: Some(args.via),
         out: out.clone(),
         copy: args.sending.copy,
         stall: args.sending.stall_limit,
-        interface: args.sending.multicast_interface,
         durable: args.keep.is_some(),
         ..FetchConfig::new(vec![server.local_addr()])
-    })?);
-    *lock(current) = Some(Arc::clone(&task));
+    })?;
+    task.multicast_interface = args.sending.multicast_interface;
+    let task = Arc::new(task);
+    *lock(running) = Some(Arc::clone(&task));
     let work = || task.run();
-    let ends = if args.events {
+    let reports = if args.events {
         events::watch(&task.run, work)
     } else {
         progress::watch(&task.run, work)
     };
-    *lock(current) = None;
+    *lock(running) = None;
     let ended = server.core().records();
     if args.keep.is_none() {
         remove_copies(&out);
     }
-    let ends = ends?;
+    let reports = reports?;
     // Every client has come to its end, so the session has, or ends now with the server.
     let record = ended.recv_timeout(Duration::from_secs(5)).ok();
     if args.events && args.via == Via::Swarm {
@@ -210,28 +212,21 @@ fn session(
         .collect();
     let given = counts::given(&given);
     let left = server.shutdown()?;
-    complain(&ends);
-    let verdict = Verdict::of_clients(&ends);
-    match record.or_else(|| left.first().map(|session| session.record().clone())) {
-        Some(record) => {
-            let verdict = verdict.min(Verdict::of_records(std::slice::from_ref(&record)));
-            Ok((record, verdict, given))
-        }
-        None => Err(first_error(ends)),
-    }
+    output::print_failures(&reports);
+    let verdict = Verdict::of_clients(&reports);
+    let Some(record) = record.or_else(|| left.first().map(|session| session.record().clone()))
+    else {
+        return Err(first_error(reports));
+    };
+    Ok(RunResult {
+        verdict: verdict.min(Verdict::of_records(std::slice::from_ref(&record))),
+        record,
+        given,
+    })
 }
 
-fn complain(ends: &[ClientReport]) {
-    for (number, error) in (1..)
-        .zip(ends)
-        .filter_map(|(number, end)| Some((number, end.error.as_ref()?)))
-    {
-        output::say(format_args!("gatecast: client {number}: {error}"));
-    }
-}
-
-fn first_error(ends: Vec<ClientReport>) -> Error {
-    let error = ends.into_iter().find_map(|end| end.error);
+fn first_error(reports: Vec<ClientReport>) -> Error {
+    let error = reports.into_iter().find_map(|report| report.error);
     error.unwrap_or_else(|| Error::refused("the server", "no session was begun"))
 }
 
@@ -241,25 +236,4 @@ fn remove_copies(folder: &Path) {
     {
         log::warn!("cannot remove {}: {error}", folder.display());
     }
-}
-
-/// Lets the first Ctrl-C end the clients that are running, and with them the session.
-fn stop_on_signal(current: &Current) -> Result<()> {
-    let requests = signals::listen()?;
-    let current = Arc::clone(current);
-    thread::Builder::new()
-        .name("stop".to_owned())
-        .spawn(move || {
-            if requests.iter().any(|request| request == Request::Stop) {
-                // Until the present session has ended, and through every one that would follow.
-                loop {
-                    if let Some(task) = &*lock(&current) {
-                        task.run.stop();
-                    }
-                    thread::sleep(Duration::from_millis(50));
-                }
-            }
-        })
-        .map(|_| ())
-        .map_err(Error::io("start the signal thread", "this process"))
 }

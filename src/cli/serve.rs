@@ -1,30 +1,23 @@
 //! `gatecast serve`: offers files, session after session, until it is stopped.
 
-use std::io::BufRead;
-use std::io::IsTerminal;
-use std::net::IpAddr;
-use std::net::SocketAddr;
+use std::io::{BufRead, IsTerminal};
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use crossbeam_channel::Receiver;
-use crossbeam_channel::select;
+use crossbeam_channel::{Receiver, select};
 
-use crate::cli::events;
-use crate::cli::events::StatePrinter;
-use crate::cli::options;
+use crate::cli::events::{self, StatePrinter};
+use crate::cli::options::{self, SendArgs, SwarmArgs};
 use crate::cli::output;
-use crate::cli::progress::Hashing;
-use crate::cli::progress::Room;
-use crate::cli::signals;
-use crate::cli::signals::Request;
+use crate::cli::progress::{DigestBar, MusterLine};
+use crate::cli::signals::{self, SignalRequest};
 use crate::error::Result;
-use crate::http::HttpConfig;
-use crate::http::guard;
+use crate::http::{HttpConfig, guard};
 use crate::report::json;
-use crate::report::session_table;
+use crate::report::session_table::{self, Rows};
 use crate::report::verdict::Verdict;
 use crate::serve::{Server, ServerBuilder};
 use crate::server::builder::ServerCore;
@@ -37,34 +30,22 @@ use crate::transport::swarm::torrents::Torrents;
 /// `gatecast serve PATH...`
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: gatecast serve image.iso --clients 25 --one-off")]
-pub(crate) struct Args {
+pub(crate) struct ServeArgs {
     /// Files, or folders whose files are offered
     #[arg(value_name = "PATH", required = true)]
     pub(crate) paths: Vec<PathBuf>,
     /// Where to listen
     #[arg(long, default_value = "0.0.0.0:8080", value_name = "ADDR:PORT")]
     pub(crate) listen: SocketAddr,
-    /// How many clients a session has; the clients' own number unless given
-    #[arg(long, value_parser = options::clients, value_name = "N")]
-    pub(crate) clients: Option<u16>,
-    /// The file for clients that name none
-    #[arg(long, value_parser = options::file_name, value_name = "NAME")]
-    pub(crate) file: Option<FileName>,
-    /// The way: tcp, udp, raw, multicast, swarm or http; the clients' choice unless given
-    #[arg(long, value_parser = options::via)]
-    pub(crate) via: Option<Via>,
-    /// How long a session waits for its clients, from the first one
-    #[arg(long, default_value = "60s", value_parser = options::wait, value_name = "TIME")]
-    pub(crate) max_wait: Duration,
-    /// Release so many ready clients when that time is over, instead of none
-    #[arg(long, value_parser = options::clients, value_name = "Q")]
-    pub(crate) quorum: Option<u16>,
+    /// What a session is.
+    #[command(flatten)]
+    pub(crate) session: SessionArgs,
     /// How it sends.
     #[command(flatten)]
-    pub(crate) sending: options::Sending,
+    pub(crate) sending: SendArgs,
     /// What swarms may do.
     #[command(flatten)]
-    pub(crate) swarming: options::Swarming,
+    pub(crate) swarming: SwarmArgs,
     /// The folder for the session logs
     #[arg(long, default_value = "logs", value_name = "DIR")]
     pub(crate) log_dir: PathBuf,
@@ -83,6 +64,34 @@ pub(crate) struct Args {
     /// Print every event as a line of JSON: muster, progress, results
     #[arg(long, conflicts_with = "json")]
     pub(crate) events: bool,
+    /// Who may release sessions in a browser.
+    #[command(flatten)]
+    pub(crate) page: DashboardArgs,
+}
+
+/// What the server decides about each session.
+#[derive(Debug, clap::Args)]
+pub(crate) struct SessionArgs {
+    /// How many clients a session has; the clients' own number unless given
+    #[arg(long, value_parser = options::clients, value_name = "N")]
+    pub(crate) clients: Option<u16>,
+    /// The file for clients that name none
+    #[arg(long, value_parser = FileName::new, value_name = "NAME")]
+    pub(crate) file: Option<FileName>,
+    /// The way: tcp, udp, raw, multicast, swarm or http; the clients' choice unless given
+    #[arg(long)]
+    pub(crate) via: Option<Via>,
+    /// How long a session waits for its clients, from the first one
+    #[arg(long, default_value = "60s", value_parser = options::positive_duration, value_name = "TIME")]
+    pub(crate) max_wait: Duration,
+    /// Release so many ready clients when that time is over, instead of none
+    #[arg(long, value_parser = options::clients, value_name = "Q")]
+    pub(crate) quorum: Option<u16>,
+}
+
+/// The page that a browser shows.
+#[derive(Debug, clap::Args)]
+pub(crate) struct DashboardArgs {
     /// Let the page at this address release sessions too, with the token; 0.0.0.0 is any address
     #[arg(long, value_name = "ADDR")]
     pub(crate) dashboard: Vec<IpAddr>,
@@ -94,109 +103,112 @@ pub(crate) struct Args {
     pub(crate) host: Vec<String>,
 }
 
-/// How often the terminal is looked at.
+/// How often what is shown of the sessions is renewed.
 const REFRESH: Duration = Duration::from_millis(200);
 
 /// Serves.
 ///
 /// # Errors
 /// It could not be begun, or a log or result could not be written.
-pub(crate) fn run(args: &Args) -> Result<Verdict> {
+pub(crate) fn run(args: &ServeArgs) -> Result<Verdict> {
     let requests = signals::listen()?;
-    let hashing = Hashing::default();
-    let token = args.token.clone().unwrap_or_else(guard::random_token);
+    let digest_bar = DigestBar::default();
+    let (session, page) = (&args.session, &args.page);
+    let token = page.token.clone().unwrap_or_else(guard::random_token);
     let builder = ServerBuilder {
         paths: args.paths.clone(),
-        config: args.sending.apply(ServerConfig {
-            clients: args.clients,
-            file: args.file.clone(),
-            via: args.via,
-            max_wait: args.max_wait,
-            quorum: args.quorum,
+        config: args.sending.server_config(ServerConfig {
+            clients: session.clients,
+            file: session.file.clone(),
+            via: session.via,
+            max_wait: session.max_wait,
+            quorum: session.quorum,
             one_off: args.one_off,
             ..ServerConfig::default()
         }),
         log_dir: Some(args.log_dir.clone()),
         http: HttpConfig {
             token: Some(token.clone()),
-            control_from: args.dashboard.clone(),
-            hosts: args.host.clone(),
+            control_from: page.dashboard.clone(),
+            hosts: page.host.clone(),
             ..HttpConfig::default()
         },
-        udp: args.sending.udp(),
-        swarm: args.swarming.options(),
+        udp: args.sending.udp_config(),
+        swarm: args.swarming.config(),
         lab_udp: args.lab_udp.then(|| args.allow.clone()),
         ..ServerBuilder::default()
     };
-    let progress = |name: &FileName, size, done| hashing.tell(name, size, done);
+    let progress = |name: &FileName, size, done| digest_bar.update(name, size, done);
     let server = builder.bind_with(args.listen, &progress)?;
-    greet(server.core(), args, &token)?;
-    attend(server, args, &requests)
+    print_welcome(server.core(), args, &token)?;
+    show_sessions(server, args, &requests)
 }
 
-fn greet(server: &ServerCore, args: &Args, token: &str) -> Result<()> {
-    output::say(format_args!("listening on {}", server.addr()));
+/// Prints where the server is found and what it offers.
+fn print_welcome(server: &ServerCore, args: &ServeArgs, token: &str) -> Result<()> {
+    output::eprintln(format_args!("listening on {}", server.addr()));
     for file in server.lobby().files()? {
-        output::say(format_args!(
+        output::eprintln(format_args!(
             "  {:>13} bytes  {}  {}",
             file.bytes, file.sha1, file.name
         ));
     }
     if args.lab_udp {
-        output::say(format_args!("the lab's UDP clients are served too"));
+        output::eprintln(format_args!("the lab's UDP clients are served too"));
     }
-    let shown = match server.lobby().address() {
-        Some(addr) => addr,
-        None => server.addr(),
-    };
-    output::say(format_args!("the page of this server: http://{shown}/"));
-    if !args.dashboard.is_empty() {
-        output::say(format_args!(
+    let shown = server.lobby().address().unwrap_or_else(|| server.addr());
+    output::eprintln(format_args!("the page of this server: http://{shown}/"));
+    if !args.page.dashboard.is_empty() {
+        output::eprintln(format_args!(
             "to release from elsewhere, open http://{shown}/#token={token}"
         ));
     }
-    if let Some(clients) = args.clients {
-        output::say(format_args!("waiting for {clients} clients"));
+    if let Some(clients) = args.session.clients {
+        output::eprintln(format_args!("waiting for {clients} clients"));
     }
     Ok(())
 }
 
 /// Shows sessions and prints their results until the server is to end.
-fn attend(server: Server, args: &Args, requests: &Receiver<Request>) -> Result<Verdict> {
+fn show_sessions(
+    server: Server,
+    args: &ServeArgs,
+    requests: &Receiver<SignalRequest>,
+) -> Result<Verdict> {
     let (lobby, torrents) = (Arc::clone(server.core().lobby()), server.torrents());
     let records = server.core().records();
     let enter = enter_pressed();
     let tick = crossbeam_channel::tick(REFRESH);
-    let mut room = Room::default();
+    let mut muster_line = MusterLine::default();
     let mut states = StatePrinter::default();
-    let mut earned = Verdict::AllVerified;
+    let mut verdict = Verdict::AllVerified;
     loop {
         select! {
             recv(records) -> record => {
                 let record = record.expect("the logger lives as long as the server");
-                room.clear();
-                earned = earned.min(show(&record, &torrents, args)?);
+                muster_line.clear();
+                verdict = verdict.min(print_result(&record, &torrents, args)?);
                 if args.one_off {
                     server.shutdown()?;
-                    return Ok(earned);
+                    return Ok(verdict);
                 }
             }
             recv(requests) -> request => match request {
-                Ok(Request::Release) => lobby.release_now(),
-                Ok(Request::Stop) | Err(_) => {
-                    room.clear();
+                Ok(SignalRequest::Release) => lobby.release_now(),
+                Ok(SignalRequest::Stop) | Err(_) => {
+                    muster_line.clear();
                     if !lobby.is_idle() {
-                        earned = Verdict::Interrupted;
+                        verdict = Verdict::Interrupted;
                     }
                     for session in server.shutdown()? {
-                        earned = earned.min(show(session.record(), &torrents, args)?);
+                        verdict = verdict.min(print_result(session.record(), &torrents, args)?);
                     }
-                    return Ok(earned);
+                    return Ok(verdict);
                 }
             },
             recv(enter) -> _ => lobby.release_now(),
             recv(tick) -> _ => {
-                room.show(&lobby.views());
+                muster_line.show(&lobby.views());
                 if args.events {
                     states.print_new(&lobby)?;
                 }
@@ -205,7 +217,7 @@ fn attend(server: Server, args: &Args, requests: &Receiver<Request>) -> Result<V
     }
 }
 
-fn show(record: &Record, torrents: &Torrents, args: &Args) -> Result<Verdict> {
+fn print_result(record: &Record, torrents: &Torrents, args: &ServeArgs) -> Result<Verdict> {
     if args.events {
         if record.via == Via::Swarm {
             events::swarm(torrents)?;
@@ -214,25 +226,22 @@ fn show(record: &Record, torrents: &Torrents, args: &Args) -> Result<Verdict> {
     } else if args.json {
         output::print(&format!("{}\n", json::session(record)))?;
     } else {
-        output::print(&format!(
-            "{}\n",
-            session_table::session(record, session_table::Rows::Failures)
-        ))?;
+        output::print(&(session_table::session(record, Rows::Failures) + "\n"))?;
     }
     Ok(Verdict::of_records(std::slice::from_ref(record)))
 }
 
-/// A message for each Enter on the terminal; never one where there is none.
+/// Receives a message for each Enter on the terminal; never one if there is no terminal.
 fn enter_pressed() -> Receiver<()> {
     if !std::io::stdin().is_terminal() {
         return crossbeam_channel::never();
     }
-    let (tell, pressed) = crossbeam_channel::unbounded();
+    let (sender, pressed) = crossbeam_channel::unbounded();
     let reading = thread::Builder::new()
         .name("enter".to_owned())
         .spawn(move || {
             for line in std::io::stdin().lock().lines() {
-                if line.is_err() || tell.send(()).is_err() {
+                if line.is_err() || sender.send(()).is_err() {
                     return;
                 }
             }

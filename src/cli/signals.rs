@@ -1,19 +1,21 @@
 //! Ctrl-C in two stages, and the signal that opens the gate.
 //!
-//! The first SIGINT or SIGTERM is told to whoever listens, so that a session ends cleanly with
-//! its table; the second ends the process at once, after removing what is only temporary.
+//! The first SIGINT or SIGTERM is sent to the receiver of [`listen`], so that a session ends cleanly
+//! with its table. The second ends the process at once, after temporary folders are removed.
 
 use std::path::PathBuf;
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
 
 use crossbeam_channel::Receiver;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::net::lock;
 
 /// What a signal asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Request {
+pub(crate) enum SignalRequest {
     /// End cleanly.
     Stop,
     /// Open the gate for those who are ready.
@@ -28,17 +30,14 @@ static TEMPORARY: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 /// # Errors
 /// The system refuses the handlers or a thread.
 #[cfg(unix)]
-pub(crate) fn listen() -> Result<Receiver<Request>> {
-    use crate::error::Error;
-    use signal_hook::consts::SIGINT;
-    use signal_hook::consts::SIGTERM;
-    use signal_hook::consts::SIGUSR1;
+pub(crate) fn listen() -> Result<Receiver<SignalRequest>> {
+    use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
     use signal_hook::iterator::Signals;
 
-    let (tell, requests) = crossbeam_channel::unbounded();
+    let (sender, requests) = crossbeam_channel::unbounded();
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGUSR1])
         .map_err(Error::io("handle signals", "this process"))?;
-    std::thread::Builder::new()
+    thread::Builder::new()
         .name("signals".to_owned())
         .spawn(move || {
             let mut stopping = false;
@@ -50,14 +49,12 @@ pub(crate) fn listen() -> Result<Receiver<Request>> {
                 }
                 stopping |= signal != SIGUSR1;
                 let request = if signal == SIGUSR1 {
-                    Request::Release
+                    SignalRequest::Release
                 } else {
-                    Request::Stop
+                    SignalRequest::Stop
                 };
-                // Whoever listened has ended, and the process with it.
-                if tell.send(request).is_err() {
-                    return;
-                }
+                // Without a receiver, a second Ctrl-C must still end the process.
+                let _ = sender.send(request);
             }
         })
         .map_err(Error::io("start the signal thread", "this process"))?;
@@ -69,21 +66,50 @@ pub(crate) fn listen() -> Result<Receiver<Request>> {
 /// # Errors
 /// None.
 #[cfg(not(unix))]
-pub(crate) fn listen() -> Result<Receiver<Request>> {
+pub(crate) fn listen() -> Result<Receiver<SignalRequest>> {
     Ok(crossbeam_channel::never())
 }
 
-/// A folder that goes when this value goes, or when the process is ended at once.
-#[derive(Debug)]
-pub(crate) struct Temporary(PathBuf);
+/// Runs `stop` on a thread of its own when the first SIGINT or SIGTERM comes.
+///
+/// # Errors
+/// The system refuses the handlers or a thread.
+pub(crate) fn on_stop(stop: impl FnOnce() + Send + 'static) -> Result<()> {
+    let requests = listen()?;
+    let wait = move || {
+        if requests
+            .iter()
+            .any(|request| request == SignalRequest::Stop)
+        {
+            stop();
+        }
+    };
+    let thread = thread::Builder::new().name("stop".to_owned()).spawn(wait);
+    thread.map_err(Error::io("start the signal thread", "this process"))?;
+    Ok(())
+}
 
-impl Temporary {
+/// A flag that the first SIGINT or SIGTERM sets.
+///
+/// # Errors
+/// The system refuses the handlers or a thread.
+pub(crate) fn stop_flag() -> Result<Arc<AtomicBool>> {
+    let flag = Arc::new(AtomicBool::new(false));
+    let stop = Arc::clone(&flag);
+    on_stop(move || stop.store(true, Ordering::Relaxed))?;
+    Ok(flag)
+}
+
+/// A folder that is removed when this value is dropped, or when the process is ended at once.
+#[derive(Debug)]
+pub(crate) struct TemporaryFolder(PathBuf);
+
+impl TemporaryFolder {
     /// Makes a folder of a name that nobody else has.
     ///
     /// # Errors
     /// The system refuses.
     pub(crate) fn new(what: &str) -> Result<Self> {
-        use crate::error::Error;
         let name = format!(
             "gatecast-{what}-{}-{:08x}",
             std::process::id(),
@@ -92,10 +118,7 @@ impl Temporary {
         let path = std::env::temp_dir().join(name);
         std::fs::create_dir(&path)
             .map_err(Error::io("make the temporary folder", path.display()))?;
-        TEMPORARY
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(path.clone());
+        lock(&TEMPORARY).push(path.clone());
         Ok(Self(path))
     }
 
@@ -105,12 +128,9 @@ impl Temporary {
     }
 }
 
-impl Drop for Temporary {
+impl Drop for TemporaryFolder {
     fn drop(&mut self) {
-        TEMPORARY
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .retain(|path| *path != self.0);
+        lock(&TEMPORARY).retain(|path| *path != self.0);
         if let Err(error) = std::fs::remove_dir_all(&self.0) {
             log::warn!("cannot remove {}: {error}", self.0.display());
         }
@@ -119,11 +139,7 @@ impl Drop for Temporary {
 
 #[cfg(unix)]
 fn remove_temporary() {
-    for path in TEMPORARY
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .iter()
-    {
+    for path in lock(&TEMPORARY).iter() {
         let _ = std::fs::remove_dir_all(path);
     }
 }

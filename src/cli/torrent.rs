@@ -15,7 +15,7 @@ use crate::transport::swarm::store;
 #[command(
     after_help = "Example: gatecast torrent image.iso --announce http://192.168.1.10:8080/announce"
 )]
-pub(crate) struct Args {
+pub(crate) struct TorrentArgs {
     /// The file
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
@@ -28,7 +28,7 @@ pub(crate) struct Args {
 ///
 /// # Errors
 /// The file cannot be read or is empty, or the torrent cannot be written.
-pub(crate) fn run(args: &Args) -> Result<Verdict> {
+pub(crate) fn run(args: &TorrentArgs) -> Result<Verdict> {
     Url::parse(&args.announce)?;
     let catalog = Catalog::offer([&args.file])?;
     let name = catalog.only().ok_or_else(|| Error::Usage {

@@ -28,7 +28,7 @@ Example: vlc udp://@:1234 & gatecast watch 192.168.1.10 --player 127.0.0.1:1234\
 Exit code: 0 left by q or after --for; 1 the relay was not there, refused or let us go, or the \
 recording is not whole; 2 usage; 130 interrupted."
 )]
-pub(crate) struct Args {
+pub(crate) struct WatchArgs {
     /// The relay, port 7000 unless given
     #[arg(value_name = "HOST[:PORT]")]
     pub(crate) relay: String,
@@ -42,7 +42,7 @@ pub(crate) struct Args {
     #[arg(long, default_value = "0", value_name = "PORT")]
     pub(crate) port: u16,
     /// Leave after this time
-    #[arg(long = "for", value_parser = options::wait, value_name = "TIME")]
+    #[arg(long = "for", value_parser = options::positive_duration, value_name = "TIME")]
     pub(crate) time: Option<Duration>,
     /// Print at the end where datagrams were lost
     #[arg(long)]
@@ -55,7 +55,7 @@ pub(crate) struct Args {
 /// The relay's port when none is given.
 const PORT: u16 = 7000;
 
-/// What can be said while it runs.
+/// What can be typed while it runs.
 const KEYS: &str = "p pauses, c continues, q quits";
 
 /// How often the status line is renewed and events are printed.
@@ -68,7 +68,7 @@ const CHECK: Duration = Duration::from_millis(200);
 ///
 /// # Errors
 /// The relay is not there, refuses or goes; the recording is not whole.
-pub(crate) fn run(args: &Args) -> Result<Verdict> {
+pub(crate) fn run(args: &WatchArgs) -> Result<Verdict> {
     if (1..PORT_MIN).contains(&args.port) {
         return Err(Error::Usage {
             what: format!("--port {} is below 1024; no relay sends there", args.port),
@@ -82,7 +82,7 @@ pub(crate) fn run(args: &Args) -> Result<Verdict> {
     };
     let requests = signals::listen()?;
     let watch = Watch::start(&config)?;
-    output::say(format_args!(
+    output::eprintln(format_args!(
         "watching {} at {}; {KEYS}",
         args.relay,
         watch.snapshot().at
@@ -103,22 +103,22 @@ pub(crate) fn run(args: &Args) -> Result<Verdict> {
                     "c" | "continue" | "resume" => watch.resume(),
                     "q" | "quit" | keys::ESCAPE => break Verdict::AllVerified,
                     _ => {
-                        output::say(KEYS);
+                        output::eprintln(KEYS);
                         Ok(())
                     }
                 };
                 if let Err(error) = done {
-                    output::complain(&error);
+                    output::print_error(&error);
                 }
                 status.show(&watch.snapshot());
             }
             recv(end) -> _ => break Verdict::AllVerified,
-            recv(requests) -> request => if request != Ok(signals::Request::Release) {
+            recv(requests) -> request => if request != Ok(signals::SignalRequest::Release) {
                 break Verdict::Interrupted;
             },
             recv(check) -> _ => if let Some(why) = watch.end_reason() {
                 status.clear();
-                output::say(format_args!("gatecast: the relay has let us go: {why}"));
+                output::eprintln(format_args!("gatecast: the relay has let us go: {why}"));
                 break Verdict::CouldNotRun;
             },
             recv(tick) -> _ => {

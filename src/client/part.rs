@@ -5,19 +5,13 @@
 //! whatever its seat; while it may have holes it has another name. It is locked while it is
 //! written, and opened so that a link put in its place is refused and not followed.
 
-use std::fs;
-use std::fs::File;
-use std::fs::OpenOptions;
-use std::fs::TryLockError;
-use std::io;
-use std::path::Path;
-use std::path::PathBuf;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use crate::digest::Digest;
-use crate::error::Error;
-use crate::error::Result;
-use crate::text::FileName;
-use crate::text::escape;
+use crate::error::{Error, Result};
+use crate::text::{FileName, escape};
 
 /// Which part is opened, and how.
 #[derive(Clone, Debug)]

@@ -4,8 +4,7 @@ use std::fmt;
 use std::fs::File;
 use std::net::TcpStream;
 use std::ops::Range;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use crate::client::config::FetchConfig;
 use crate::client::part::ByteOrder;
@@ -101,7 +100,7 @@ pub struct ReceiveError {
     /// The error.
     pub error: Error,
     /// What is known of a payload that is over and has holes.
-    pub partial: Option<PartialReceive>,
+    pub partial: Option<Box<PartialReceive>>,
 }
 
 impl From<Error> for ReceiveError {

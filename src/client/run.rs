@@ -1,25 +1,17 @@
 //! The clients of one process as they run, a thread each.
 
 use std::net::TcpStream;
-use std::sync::Arc;
-use std::sync::Condvar;
-use std::sync::Mutex;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
 
 use crate::client::config::FetchConfig;
 use crate::client::messages::CONNECT_LIMIT;
 use crate::client::report::ClientReport;
-use crate::client::shared::Client;
-use crate::client::shared::ClientView;
-use crate::error::Error;
-use crate::error::Result;
-use crate::net::STACK;
-use crate::net::clock;
-use crate::net::lock;
-use crate::net::socket;
+use crate::client::shared::{Client, ClientView};
+use crate::error::{Error, Result};
+use crate::net::{STACK, clock, lock, socket};
 use crate::session::MAX_SEATS;
 
 /// The clients of one fetch as they run.

@@ -11,19 +11,17 @@
 
 use std::fs::File;
 use std::io;
-use std::io::Read;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::ops::Range;
 use std::str::FromStr;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::error::Error;
 use crate::net::clock;
 use crate::net::pacing::Pacer;
-use crate::units::Moment;
+use crate::units::{InvalidValue, Moment};
 
 /// How bytes are copied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -117,13 +115,13 @@ impl Method {
 }
 
 impl FromStr for Method {
-    type Err = &'static str;
+    type Err = InvalidValue;
 
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
         [Self::Auto, Self::Buffered, Self::Sendfile]
             .into_iter()
             .find(|method| method.word() == text)
-            .ok_or("a copy is auto, buffered or sendfile")
+            .ok_or_else(|| InvalidValue::new("way to copy", text, "auto, buffered or sendfile"))
     }
 }
 
@@ -324,8 +322,7 @@ fn splice(
     copying: Copying<'_>,
 ) -> Result<(), Stop> {
     use nix::errno::Errno;
-    use nix::fcntl::FcntlArg;
-    use nix::fcntl::SpliceFFlags;
+    use nix::fcntl::{FcntlArg, SpliceFFlags};
 
     /// What an unprivileged process may ask for (`/proc/sys/fs/pipe-max-size`), bytes.
     const PIPE: i32 = 1 << 20;
@@ -382,16 +379,18 @@ fn allowance(moved: u64, stall: Duration) -> Duration {
 }
 
 fn too_slow(begun: Moment, moved: u64, stall: Duration) -> Result<(), Stop> {
-    match clock::now().since(begun) > allowance(moved, stall) {
-        true => Err(Stop::Stalled),
-        false => Ok(()),
+    if clock::now().since(begun) > allowance(moved, stall) {
+        Err(Stop::Stalled)
+    } else {
+        Ok(())
     }
 }
 
 fn peer(error: io::Error) -> Stop {
-    match Error::is_timeout(&error) {
-        true => Stop::Stalled,
-        false => Stop::Peer(error),
+    if Error::is_timeout(&error) {
+        Stop::Stalled
+    } else {
+        Stop::Peer(error)
     }
 }
 

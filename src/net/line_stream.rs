@@ -1,16 +1,11 @@
 //! Lines over a blocking connection, each wait under an absolute deadline.
 
 use std::io;
-use std::net::SocketAddr;
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use crate::error::Error;
-use crate::error::Phase;
-use crate::error::Result;
-use crate::net::clock;
-use crate::net::copy;
-use crate::net::socket;
+use crate::error::{Error, Phase, Result};
+use crate::net::{clock, copy, socket};
 use crate::proto::line::LineBuf;
 use crate::units::Moment;
 

@@ -74,13 +74,13 @@ impl LogFile {
 }
 
 impl LogFolder {
-    /// Logs in `path` that begin with `header`; without a path nothing is written. An error says
-    /// that it could not do what is said in `doing`.
-    pub fn new(doing: &'static str, path: Option<PathBuf>, header: String) -> Self {
+    /// Logs in `path` that begin with `header`; without a path nothing is written. `doing` is for
+    /// errors: "cannot write the session log".
+    pub fn new(doing: &'static str, path: Option<PathBuf>, header: impl Into<String>) -> Self {
         Self {
             doing,
             path,
-            header,
+            header: header.into(),
             failed: None,
         }
     }
@@ -151,11 +151,11 @@ pub fn line_error(path: &Path, number: u64, why: impl fmt::Display) -> Error {
 }
 
 /// Appends all of `line` to `file` through `writer`, or nothing: half a line on a full disk would
-/// spoil the line after it, and with it the whole log for who reads it.
+/// spoil the line after it, and with it the whole log for its readers.
 fn append_whole(file: &File, mut writer: impl Write, line: &[u8]) -> io::Result<()> {
     let before = file.metadata()?.len();
     writer.write_all(line).inspect_err(|_| {
-        // What cannot be taken back is seen by whoever reads the log.
+        // If it cannot be removed, the readers of the log see it.
         let _ = file.set_len(before);
     })
 }
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn half_a_line_is_taken_back() {
+    fn half_a_line_is_removed() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("log");
         let mut options = OpenOptions::new();
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn the_header_stands_once_whoever_opens_the_file() {
+    fn header_is_written_once() {
         let folder = tempfile::tempdir().expect("a folder");
         let logs = folder.path().join("logs");
         for _ in 0..2 {

@@ -4,15 +4,12 @@
 //! may lag behind the clock by at most [`BURST`], so that a sender that was held up catches up a
 //! little and never floods. No sender spins, and one that is slow leaves its share to the others.
 
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use crate::net::clock;
-use crate::units::Moment;
-use crate::units::Rate;
-use crate::units::micros;
+use crate::units::{Moment, Rate, micros};
 
 /// A rate shared by any number of threads.
 #[derive(Debug)]

@@ -5,20 +5,13 @@
 
 use std::io;
 use std::io::Read;
-use std::net::IpAddr;
-use std::net::Ipv4Addr;
-use std::net::Shutdown;
-use std::net::SocketAddr;
-use std::net::TcpListener;
-use std::net::TcpStream;
-use std::net::ToSocketAddrs;
-use std::net::UdpSocket;
+use std::net::{
+    IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs, UdpSocket,
+};
 use std::path::Path;
 use std::time::Duration;
 
-use crate::error::Error;
-use crate::error::Phase;
-use crate::error::Result;
+use crate::error::{Error, Phase, Result};
 use crate::net::clock;
 use crate::units::Moment;
 
@@ -59,9 +52,10 @@ pub fn resolve(host: &str, default_port: u16) -> Result<Vec<SocketAddr>> {
     let name = name.trim_start_matches('[').trim_end_matches(']');
     let found = (name, port).to_socket_addrs();
     let addrs: Vec<SocketAddr> = found.map_err(Error::io("find the host", host))?.collect();
-    match addrs.is_empty() {
-        true => Err(Error::refused(host, "the name has no address")),
-        false => Ok(addrs),
+    if addrs.is_empty() {
+        Err(Error::refused(host, "the name has no address"))
+    } else {
+        Ok(addrs)
     }
 }
 
@@ -104,7 +98,7 @@ pub fn bound_read(stream: &TcpStream, deadline: Moment) -> io::Result<bool> {
 /// Reads what has come into `buffer`, or waits for it until `deadline`; 0 when the peer closed.
 ///
 /// # Errors
-/// The system's; when the deadline passes, one that [`Error::is_timeout`] knows.
+/// The system's; when the deadline passes, one that `Error::is_timeout` knows.
 pub fn read_until(
     mut stream: &TcpStream,
     buffer: &mut [u8],

@@ -35,7 +35,7 @@ impl Default for Histogram {
 }
 
 impl Histogram {
-    /// A histogram whose buckets count what `counts` says, in their order.
+    /// A histogram whose buckets have these `counts`, in their order.
     pub fn of(counts: impl IntoIterator<Item = u64>) -> Self {
         let mut of = Self::default();
         for (bucket, count) in of.counts.iter_mut().zip(counts) {

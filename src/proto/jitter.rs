@@ -5,14 +5,14 @@
 
 use crate::units::Moment;
 
-/// Follows one source.
+/// Measures the jitter of one source.
 #[derive(Clone, Debug, Default)]
 pub struct Jitter {
     last: Option<(Moment, u64)>,
     estimate: JitterEstimate,
 }
 
-/// The estimate alone, for who knows the differences in transit time.
+/// The estimate alone, where the differences in transit time are known.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct JitterEstimate(Option<f64>);
 
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn an_even_stream_has_none_even_where_its_clock_begins_again() {
+    fn even_stream_has_no_jitter_when_its_clock_wraps() {
         let stamps = (0..100).map(|n| (1_000 * n, ((1 << 32) - 900 + 90 * n) % (1 << 32)));
         let jitter = after(stamps).expect("many");
         assert!(jitter < 0.001, "{jitter}");
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn the_recurrence_of_the_rfc() {
+    fn jitter_follows_the_recurrence_of_the_rfc() {
         // Spacings of 1 ms arrive 160 us late, early, late: J = 10, 10 + 150 / 16, ...
         let one = after([(0, 0), (1_160, 90)]).expect("two");
         assert!((one - 10.0).abs() < 1e-6, "{one}");
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_or_a_new_clock_is_not_jitter() {
+    fn pause_and_new_clock_are_not_jitter() {
         let mut jitter = Jitter::default();
         jitter.handle(Moment(0), 0, RTP);
         jitter.handle(Moment(1_000), 90, RTP);

@@ -6,20 +6,11 @@ mod fields;
 use std::time::Duration;
 
 use crate::digest::Digest;
-use crate::proto::line::DecodeError;
-use crate::proto::line::Fields;
-use crate::proto::line::LineWriter;
-use crate::session::FileInfo;
-use crate::session::SeatId;
-use crate::session::SessionId;
-use crate::session::Via;
-use crate::text::ClientName;
-use crate::text::FileName;
-use crate::transfer::ClockId;
-use crate::transfer::Counts;
-use crate::transfer::Outcome;
-use crate::units::Moment;
-use crate::units::micros;
+use crate::proto::line::{DecodeError, Fields, LineWriter};
+use crate::session::{FileInfo, SeatId, SessionId, Via};
+use crate::text::{ClientName, FileName};
+use crate::transfer::{ClockId, Counts, Outcome};
+use crate::units::{Moment, micros};
 
 pub use self::fields::{REASON_MAX, SIZE_MAX};
 use self::fields::{clip, counts, file, file_fields, optional_span, outcome, seats, span};

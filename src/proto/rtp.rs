@@ -8,7 +8,7 @@
 //! 0       1     extension: a header of 4 + 4 x length bytes follows the sources
 //! 0       4     CC, contributing sources of 4 bytes each after the fixed header
 //! 1       1     marker
-//! 1       7     payload type; 33 is a transport stream, but the payload tells by itself
+//! 1       7     payload type; 33 is a transport stream, but only the payload is looked at
 //! 2       16    sequence number
 //! 4       32    timestamp, 90 kHz
 //! 8       32    SSRC
@@ -83,7 +83,7 @@ pub struct SequenceTracker {
     past: SequenceCounts,
 }
 
-/// What [`Sequence`] counted.
+/// What was counted of a sequence.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SequenceCounts {
     /// Sequence numbers that never came.
@@ -119,7 +119,7 @@ const WORDS: usize = WINDOW as usize / 64;
 const DROPOUT_MAX: u16 = 3000;
 
 impl SequenceTracker {
-    /// Follows the source by one datagram.
+    /// Counts one datagram.
     pub fn handle(&mut self, header: &RtpHeader) {
         let follows = match &mut self.run {
             Some(run) if run.ssrc == header.ssrc => run.record(header.sequence),
@@ -184,7 +184,7 @@ impl SequenceRun {
                 self.unique += 1;
                 self.reordered += 1;
             } else {
-                // Sent before the first that we heard of: it was never expected.
+                // Sent before the first one received: it was never expected.
                 self.reordered += 1;
             }
         } else if suspected {
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn the_payload_lies_behind_sources_extension_and_before_padding() {
+    fn payload_starts_after_extension_and_ends_before_padding() {
         let plain = RtpHeader {
             sequence: 0x1235,
             timestamp: 9,
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn losses_are_counted_exactly_whatever_is_doubled_or_late() {
+    fn losses_are_exact_with_duplicates_and_late_datagrams() {
         let none = SequenceCounts::default();
         assert_eq!(counted((0..2000).map(|n| 65_000_u16.wrapping_add(n))), none);
         assert_eq!(counted([1, 2, 5, 6]).lost, 2);
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn a_restart_is_no_loss_and_one_stray_number_no_restart() {
+    fn restart_is_no_loss_and_a_stray_number_no_restart() {
         assert_eq!(counted([1, 2, 40_000, 40_001, 40_002]).lost, 0);
         assert_eq!(counted([1, 2, 40_000, 3, 4]).lost, 0);
         let mut counts = SequenceTracker::default();
@@ -318,7 +318,7 @@ mod tests {
         }
 
         #[test]
-        fn losses_are_those_of_a_set(
+        fn losses_equal_those_of_a_set(
             start: u16,
             steps in proptest::collection::vec(-3_i64..6, 1..300),
         ) {

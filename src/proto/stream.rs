@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_stream_is_whole_bare_and_in_rtp() {
+    fn whole_stream_has_no_loss_bare_and_in_rtp() {
         for make in [datagram, in_rtp] {
             let mut monitor = StreamMonitor::default();
             for n in 0..100 {
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn packets_that_two_datagrams_share_are_followed_too() {
+    fn packets_split_over_two_datagrams_are_counted() {
         let stream: Vec<u8> = (0..50).flat_map(datagram).collect();
         let mut monitor = StreamMonitor::default();
         for (n, datagram) in (0..).zip(stream.chunks(1472)) {
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_loss_is_an_error_and_in_rtp_the_exact_number() {
+    fn loss_is_an_error_and_exact_in_rtp() {
         let mut monitor = StreamMonitor::default();
         for n in (0..50).filter(|n| ![7, 8, 20].contains(n)) {
             monitor.handle(at(n), &in_rtp(n));
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_is_no_loss() {
+    fn pause_is_no_loss() {
         for make in [datagram, in_rtp] {
             let mut monitor = StreamMonitor::default();
             for n in 0..10 {
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn the_welcome_is_the_tables_in_the_form_of_the_stream() {
+    fn tables_are_sent_in_the_form_of_the_stream() {
         let tables = [sample::pat(0, 0x1000), sample::pmt(0, 0x1000)].concat();
         let mut monitor = StreamMonitor::default();
         assert!(monitor.tables_before(&datagram(1)).is_empty());
@@ -258,7 +258,7 @@ mod tests {
         assert_eq!(monitor.tables_before(&datagram(1)), vec![tables.clone()]);
         let next = in_rtp(5);
         let welcome = monitor.tables_before(&next);
-        // Who gets it and then the stream sees no gap.
+        // A viewer that gets it and then the stream sees no gap.
         let mut viewer = StreamMonitor::default();
         assert_eq!(welcome.len(), 1);
         let mut seen = Vec::new();
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_stream_is_counted_as_such() {
+    fn datagrams_without_stream_are_counted() {
         let mut monitor = StreamMonitor::default();
         let short = &datagram(0)[1..188];
         for strange in [&b""[..], b"hello", short, &[0x80; 65_507], &[0x47; 187]] {
@@ -288,7 +288,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_datagram_is_followed(bytes in proptest::collection::vec(any::<u8>(), 0..400), n in 1_usize..8) {
+        fn any_datagram_is_handled(bytes in proptest::collection::vec(any::<u8>(), 0..400), n in 1_usize..8) {
             let mut packets = bytes.repeat(10);
             packets.resize(n * PACKET, 0);
             for packet in packets.chunks_mut(PACKET) {

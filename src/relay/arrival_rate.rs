@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_batch_waits_for_enough_and_never_longer_than_it_may() {
+    fn batch_waits_for_enough_within_its_limit() {
         let limit = Duration::from_millis(3);
         let mut rate = ArrivalRate::default();
         assert_eq!(rate.time_for(ENOUGH, limit), limit, "nothing is known");

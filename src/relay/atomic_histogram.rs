@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::proto::histogram::{BUCKETS, Histogram, bucket};
+use crate::proto::histogram::{BUCKETS, Delay, Histogram, bucket};
 use crate::units::micros;
 
 /// Times, as the one thread that adds them leaves them; the last number is the longest.
@@ -28,6 +28,11 @@ impl AtomicHistogram {
     pub(super) fn histogram(&self) -> Histogram {
         let counts = self.0.iter().take(BUCKETS);
         Histogram::of(counts.map(|count| count.load(Ordering::Relaxed)))
+    }
+
+    /// The percentiles of what was counted so far.
+    pub(super) fn percentiles(&self) -> Delay {
+        self.histogram().delay(self.longest_us())
     }
 
     /// The longest time, microseconds; 0 of nothing.

@@ -1,76 +1,121 @@
-//! The builder of a relay.
+//! How a relay runs.
 
 use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::error::{Error, Result};
-use crate::relay::config::RelayConfig;
 
-/// How a [`Relay`](crate::Relay) will run. Without any setting it receives at `127.0.0.1:65534`, listens at
-/// `0.0.0.0:7000` and writes no log.
+/// How a [`Relay`](crate::Relay) runs. Without any setting it receives at `127.0.0.1:65534`,
+/// listens at `0.0.0.0:7000` and writes no log.
 #[derive(Debug)]
 pub struct RelayBuilder {
-    config: RelayConfig,
-    listen: SocketAddr,
-    /// The first address that could not be resolved.
-    failed: Option<Error>,
+    pub(super) input: Result<SocketAddr>,
+    pub(super) listen: Result<SocketAddr>,
+    pub(super) interface: Option<Ipv4Addr>,
+    pub(super) gather: Duration,
+    pub(super) max_silence: Duration,
+    pub(super) max_viewers: usize,
+    pub(super) viewers_per_address: usize,
+    pub(super) log_dir: Option<PathBuf>,
 }
+
+/// The default of `RelayBuilder::gather`: the delay stays well below 5 ms. At 60 Mbit/s 17
+/// datagrams come in it; a faster stream has enough of them sooner and waits less.
+#[doc(hidden)]
+pub const GATHER: Duration = Duration::from_millis(3);
+
+/// The default of `RelayBuilder::max_silence`: no lesson is longer.
+const MAX_SILENCE: Duration = Duration::from_secs(4 * 3600);
+
+/// The default of [`RelayBuilder::max_viewers`]: ten classrooms.
+pub(crate) const MAX_VIEWERS: usize = 256;
+
+/// The default of `RelayBuilder::viewers_per_address`: two classrooms behind one address, and a
+/// quarter of all places.
+pub(crate) const VIEWERS_PER_ADDRESS: usize = 64;
 
 impl RelayBuilder {
     pub(super) fn new() -> Self {
         Self {
-            config: RelayConfig::new((Ipv4Addr::LOCALHOST, 65_534).into()),
-            listen: (Ipv4Addr::UNSPECIFIED, 7000).into(),
-            failed: None,
+            input: Ok((Ipv4Addr::LOCALHOST, 65_534).into()),
+            listen: Ok((Ipv4Addr::UNSPECIFIED, 7000).into()),
+            interface: None,
+            gather: GATHER,
+            max_silence: MAX_SILENCE,
+            max_viewers: MAX_VIEWERS,
+            viewers_per_address: VIEWERS_PER_ADDRESS,
+            log_dir: None,
         }
     }
 
     /// The UDP address at which the stream is received; a multicast group is joined.
     pub fn input(mut self, addr: impl ToSocketAddrs) -> Self {
-        match resolve(&addr) {
-            Ok(addr) => self.config.input = addr,
-            Err(error) => self.fail("resolve the address of the input", error),
-        }
+        self.input = resolve(&addr, "resolve the address of the input");
         self
     }
 
     /// The TCP address at which viewers are accepted.
     pub fn listen(mut self, addr: impl ToSocketAddrs) -> Self {
-        match resolve(&addr) {
-            Ok(addr) => self.listen = addr,
-            Err(error) => self.fail("resolve the address to listen at", error),
-        }
+        self.listen = resolve(&addr, "resolve the address to listen at");
+        self
+    }
+
+    /// The address of the interface on which a multicast group is joined; the system's choice
+    /// unless given.
+    #[doc(hidden)]
+    #[doc(hidden)]
+    pub fn interface(mut self, addr: impl Into<Option<Ipv4Addr>>) -> Self {
+        self.interface = addr.into();
+        self
+    }
+
+    /// How long a datagram may wait for others, to be sent together with them; 3 ms unless given.
+    /// Nothing waits where datagrams are sent one by one.
+    #[doc(hidden)]
+    #[doc(hidden)]
+    pub fn gather(mut self, time: Duration) -> Self {
+        self.gather = time;
+        self
+    }
+
+    /// Lets a viewer go whose control connection is silent for so long; 4 hours unless given. This
+    /// is for lab clients, which may watch a film without another command: `gatecast watch` reports
+    /// every second and has 4 s. Before it has a viewer, a connection has a minute at most.
+    #[doc(hidden)]
+    #[doc(hidden)]
+    pub fn max_silence(mut self, time: Duration) -> Self {
+        self.max_silence = time;
         self
     }
 
     /// Most viewers at once; 256 unless given.
     pub fn max_viewers(mut self, viewers: usize) -> Self {
-        self.config.max_viewers = viewers;
+        self.max_viewers = viewers;
+        self
+    }
+
+    /// Most viewers at one address other than this host's own, so that one machine cannot take all
+    /// places; 64 unless given. A room behind one address translator is one address.
+    #[doc(hidden)]
+    #[doc(hidden)]
+    pub fn viewers_per_address(mut self, viewers: usize) -> Self {
+        self.viewers_per_address = viewers;
         self
     }
 
     /// Writes the relay log into this folder, which is made when the first viewer has left.
     pub fn log_dir(mut self, folder: impl Into<PathBuf>) -> Self {
-        self.config.log_dir = Some(folder.into());
+        self.log_dir = Some(folder.into());
         self
-    }
-
-    /// The settings, and the address to listen at.
-    ///
-    /// # Errors
-    /// An address that could not be resolved.
-    pub(super) fn finish(self) -> Result<(RelayConfig, SocketAddr)> {
-        self.failed.map_or(Ok((self.config, self.listen)), Err)
-    }
-
-    fn fail(&mut self, doing: &'static str, error: std::io::Error) {
-        let failure = Error::io(doing, "this host")(error);
-        self.failed.get_or_insert(failure);
     }
 }
 
 /// The first address of `addr`.
-fn resolve(addr: &impl ToSocketAddrs) -> std::io::Result<SocketAddr> {
+fn resolve(addr: &impl ToSocketAddrs, doing: &'static str) -> Result<SocketAddr> {
     let none = || std::io::Error::other("it has no address");
-    addr.to_socket_addrs()?.next().ok_or_else(none)
+    let found = addr.to_socket_addrs().map(|mut addrs| addrs.next());
+    found
+        .and_then(|addr| addr.ok_or_else(none))
+        .map_err(Error::io(doing, "this host"))
 }

@@ -96,7 +96,7 @@ impl ControlSession<'_> {
             }
             let viewer = self.viewer.as_ref();
             let native = viewer.map(|viewer| viewer.native.load(Ordering::Relaxed));
-            let silence = silence(native, self.hub.max_silence);
+            let silence = silence(native, self.hub.limits.silence);
             let deadline = last_command.after(silence);
             match self.read(&mut bytes, deadline) {
                 Ok(0) => {

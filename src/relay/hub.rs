@@ -16,20 +16,26 @@ use crate::proto::relay::ViewerState;
 use crate::proto::relay::log::{ViewerEnd, ViewerRecord};
 use crate::proto::relay::reports::SenderReport;
 use crate::proto::stream::StreamCounts;
-use crate::relay::config::RelayConfig;
 use crate::relay::viewer::Viewer;
 use crate::relay::viewer_log::ViewerLogHandle;
 use crate::session::SessionId;
 use crate::units::Moment;
+
+/// What viewers may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// A lab viewer whose control connection is silent for so long is let go.
+    pub(super) silence: Duration,
+    pub(super) viewers: usize,
+    pub(super) viewers_per_address: usize,
+}
 
 /// What the relay's threads share.
 #[derive(Debug)]
 pub(super) struct Hub {
     pub(super) relay: SessionId,
     pub(super) socket: BatchSocket,
-    pub(super) max_silence: Duration,
-    max_viewers: usize,
-    viewers_per_address: usize,
+    pub(super) limits: Limits,
     pub(super) started: Moment,
     log: ViewerLogHandle,
     roster: Mutex<Roster>,
@@ -70,13 +76,11 @@ pub(super) struct InputCounters {
 const WAKE_LIMIT: Duration = Duration::from_secs(1);
 
 impl Hub {
-    pub(super) fn new(config: &RelayConfig, socket: BatchSocket, log: ViewerLogHandle) -> Self {
+    pub(super) fn new(limits: Limits, socket: BatchSocket, log: ViewerLogHandle) -> Self {
         Self {
             relay: SessionId(clock::random()),
             socket,
-            max_silence: config.max_silence,
-            max_viewers: config.max_viewers,
-            viewers_per_address: config.viewers_per_address,
+            limits,
             started: clock::now(),
             log,
             roster: Mutex::default(),
@@ -109,7 +113,7 @@ impl Hub {
             return Err(Error::refused("the relay", "it is stopping"));
         }
         let taken = roster.viewers.iter().map(|viewer| viewer.to);
-        check_capacity(taken, to, self.max_viewers, self.viewers_per_address)
+        check_capacity(taken, to, self.limits)
             .map_err(|reason| Error::refused("the relay", reason))?;
         roster.last += 1;
         let viewer = Arc::new(Viewer::new(roster.last, to, socket, control));
@@ -277,9 +281,9 @@ impl Hub {
 fn check_capacity(
     taken: impl ExactSizeIterator<Item = SocketAddr> + Clone,
     to: SocketAddr,
-    most: usize,
-    most_per_address: usize,
+    limits: Limits,
 ) -> Result<(), String> {
+    let (most, most_per_address) = (limits.viewers, limits.viewers_per_address);
     if taken.len() >= most {
         return Err(format!("there are {most} viewers already"));
     }
@@ -307,10 +311,15 @@ mod tests {
     }
 
     #[test]
-    fn one_address_takes_its_share_of_the_places_and_no_more() {
+    fn one_address_gets_its_share_of_places() {
+        let limits = Limits {
+            silence: Duration::ZERO,
+            viewers: 256,
+            viewers_per_address: 64,
+        };
         let ask = |taken: &[SocketAddr], to: &str| {
             let to = to.parse().expect("an address");
-            check_capacity(taken.iter().copied(), to, 256, 64)
+            check_capacity(taken.iter().copied(), to, limits)
         };
         let full: Vec<SocketAddr> = at("192.0.2.7", 5000..5064).collect();
         assert_eq!(ask(&full[1..], "192.0.2.7:6000"), Ok(()));

@@ -1,6 +1,6 @@
 //! The live relay: one stream of datagrams to every viewer, each of them controlled over TCP.
 //!
-//! - `config`, `builder`: how a relay runs
+//! - `builder`: how a relay runs
 //! - `hub`: the viewers; `viewer`: one of them, as the threads share it
 //! - `forward`: the one thread that receives the stream and sends it to every viewer
 //! - `arrival_rate`: how long a batch waits for more; `send`: what came of a send;
@@ -13,7 +13,7 @@
 //! # The data side
 //!
 //! One thread does it all: it takes a batch of datagrams (what comes within
-//! [`gather`](RelayBuilder::gather) of the first), and gives each viewer the whole batch with one
+//! `--gather` of the first), and gives each viewer the whole batch with one
 //! segmented send to a connected socket of its own. That socket's send queue is the viewer's
 //! queue: bounded, never waited for, its refusals counted. A viewer that does not read, a link
 //! that is slow or a host that is gone costs the others nothing. `benches/relay` has the
@@ -29,12 +29,11 @@
 //! While nobody watches, it sleeps on a condition and reads nothing. What its socket holds when
 //! the next viewer comes is thrown away, so nobody ever gets a stale burst.
 
-use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::thread;
 use std::thread::JoinHandle;
 use std::time::Duration;
+use std::{fmt, thread};
 
 use crossbeam_channel::Receiver;
 
@@ -44,14 +43,13 @@ use crate::net::datagrams::{self, BatchSocket};
 use crate::proto::relay::log::ViewerRecord;
 use crate::proto::relay::status::RelaySnapshot;
 use crate::relay::forward::Forwarder;
-use crate::relay::hub::Hub;
+use crate::relay::hub::{Hub, Limits};
 use crate::relay::viewer_log::ViewerLogger;
 use crate::server::listener::Listener;
 
 mod arrival_rate;
 mod atomic_histogram;
 mod builder;
-pub mod config;
 mod control;
 mod forward;
 mod hub;
@@ -61,7 +59,11 @@ mod viewer;
 mod viewer_log;
 pub mod watch;
 
+#[doc(hidden)]
+pub use self::builder::GATHER;
 pub use self::builder::RelayBuilder;
+#[cfg(feature = "cli")]
+pub(crate) use self::builder::{MAX_VIEWERS, VIEWERS_PER_ADDRESS};
 
 /// A running relay: it receives one live stream over UDP and sends each datagram to every viewer
 /// that connects. Dropping it stops it.
@@ -95,34 +97,6 @@ impl Relay {
     /// A relay to be started.
     pub fn builder() -> RelayBuilder {
         RelayBuilder::new()
-    }
-
-    /// Receives at the input and lets viewers come to `listen`.
-    ///
-    /// # Errors
-    /// An address that cannot be had, a thread that the system refuses.
-    #[doc(hidden)]
-    pub fn start(config: &config::RelayConfig, listen: SocketAddr) -> Result<Self> {
-        let socket = BatchSocket::bind(config.input, config.interface)?;
-        let input = socket.local_addr();
-        let logger = ViewerLogger::start(config.log_dir.clone())?;
-        let hub = Arc::new(Hub::new(config, socket, logger.handle()));
-        let serving = Arc::clone(&hub);
-        let handler = move |connection, slot: &_| control::serve(&serving, connection, slot);
-        let listener = Listener::start_bare(listen, Arc::new(handler), config.max_viewers)?;
-        let source = Forwarder::new(Arc::clone(&hub), config.gather);
-        let thread = thread::Builder::new()
-            .name("relay-source".to_owned())
-            .stack_size(STACK)
-            .spawn(move || source.run())
-            .map_err(Error::io("start the source's thread", input))?;
-        Ok(Self {
-            hub,
-            listener,
-            source: Some(thread),
-            logger: Some(logger),
-            input,
-        })
     }
 
     /// The TCP address that viewers connect to, with the port that the system chose for port 0.
@@ -214,8 +188,32 @@ impl RelayBuilder {
     /// # Errors
     /// An address that cannot be resolved, bound or joined; a thread that the system refuses.
     pub fn start(self) -> Result<Relay> {
-        let (config, listen) = self.finish()?;
-        Relay::start(&config, listen)
+        let (input, listen) = (self.input?, self.listen?);
+        let socket = BatchSocket::bind(input, self.interface)?;
+        let input = socket.local_addr();
+        let logger = ViewerLogger::start(self.log_dir)?;
+        let limits = Limits {
+            silence: self.max_silence,
+            viewers: self.max_viewers,
+            viewers_per_address: self.viewers_per_address,
+        };
+        let hub = Arc::new(Hub::new(limits, socket, logger.handle()));
+        let serving = Arc::clone(&hub);
+        let handler = move |connection, slot: &_| control::serve(&serving, connection, slot);
+        let listener = Listener::start_bare(listen, Arc::new(handler), self.max_viewers)?;
+        let source = Forwarder::new(Arc::clone(&hub), self.gather);
+        let thread = thread::Builder::new()
+            .name("relay-source".to_owned())
+            .stack_size(STACK)
+            .spawn(move || source.run())
+            .map_err(Error::io("start the source's thread", input))?;
+        Ok(Relay {
+            hub,
+            listener,
+            source: Some(thread),
+            logger: Some(logger),
+            input,
+        })
     }
 }
 

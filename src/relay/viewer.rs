@@ -130,7 +130,6 @@ impl Viewer {
     pub(super) fn sender_report(&self, input: &StreamCounts) -> SenderReport {
         let read = |number: &AtomicU64| number.load(Ordering::Relaxed);
         let hot = &self.hot;
-        let delay = hot.delay.histogram().delay(hot.delay.longest_us());
         // A late datagram takes its loss back, perhaps from a viewer that joined after the loss was
         // counted; the sum is below zero then.
         let rtp_lost = read(&hot.rtp_lost).cast_signed().max(0).cast_unsigned();
@@ -142,9 +141,7 @@ impl Viewer {
             cc: read(&hot.cc),
             rtp_lost: input.rtp.map(|_| rtp_lost),
             jitter_us: input.jitter_us.map(whole_us),
-            p50_us: delay.p50_us,
-            p99_us: delay.p99_us,
-            worst_us: delay.worst_us,
+            delay: hot.delay.percentiles(),
         }
     }
 }

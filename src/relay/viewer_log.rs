@@ -56,7 +56,7 @@ impl ViewerLogger {
             publish,
             waiting: records.clone(),
         };
-        let folder = LogFolder::new(WRITE, folder, log::header());
+        let folder = LogFolder::new(WRITE, folder, log::HEADER);
         let thread = thread::Builder::new()
             .name("logger".to_owned())
             .spawn(move || run(folder, None, &waiting_entries, &publisher))
@@ -189,7 +189,7 @@ mod tests {
         }
         drop(handle);
         let publisher = RecordPublisher { publish, waiting };
-        let nowhere = LogFolder::new(WRITE, Some("/nowhere".into()), log::header());
+        let nowhere = LogFolder::new(WRITE, Some("/nowhere".into()), log::HEADER);
         let log = Some(LogFile::of(full));
         let error = run(nowhere, log, &entries, &publisher).expect_err("full");
         assert!(error.to_string().contains("No space left"), "{error}");

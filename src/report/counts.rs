@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn impossible_counts_are_summed_and_called_wrong() {
+    fn impossible_counts_are_summed_and_reported_as_wrong() {
         let record = counted(2, |_| Counts {
             offered: Some(u64::MAX),
             unique: Some(u64::MAX),

@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn other_way_or_file_is_a_series_of_its_own() {
+    fn each_via_and_file_is_a_series_and_wide_ranges_are_log() {
         let mut records = [1, 10, 1000].map(|n| sample::session(u64::from(n), n, 80));
         records[1].via = Via::Udp;
         records[2].file.name = FileName::new("2.bin").expect("plain");
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn raw_rates_are_of_what_arrived() {
+    fn raw_session_shows_rate_of_arrived_and_loss_of_missing() {
         let records = [lossy(1, 1), lossy(2, 3), lossy(3, 3)];
         let chart = losses(&records);
         assert_eq!(chart.series.len(), 1);

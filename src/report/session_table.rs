@@ -16,6 +16,16 @@ use crate::units::decimal_seconds;
 
 /// One session: a heading, a row for each transfer, and the figures of the whole below.
 pub fn session(record: &Record, rows: Rows) -> String {
+    table_and_summary(record, rows, usize::from(record.clients))
+}
+
+/// One session as the clients of one process know it: their own seats, and nothing of the others.
+pub fn client_session(record: &Record, rows: Rows) -> String {
+    table_and_summary(record, rows, record.transfers.len())
+}
+
+/// `seats` is how many seats of the session the record can know of.
+fn table_and_summary(record: &Record, rows: Rows, seats: usize) -> String {
     let mut text = heading(record);
     text.push('\n');
     let short = rows == Rows::Failures && record.transfers.len() > ROWS_MAX;
@@ -45,7 +55,7 @@ pub fn session(record: &Record, rows: Rows) -> String {
         text += &counted;
         text.push('\n');
     }
-    text + &summary(record)
+    text + &summary(record, seats)
 }
 
 const TRANSFER_COLUMNS: [(&str, Align); 11] = [
@@ -137,10 +147,13 @@ fn ending(transfer: &Transfer) -> String {
     ending
 }
 
+/// How a figure of a transfer is read.
+type TransferFigure = fn(&Transfer) -> Option<f64>;
+
 /// The least, median and largest of each figure; figures of one row need not be of one transfer.
 fn extremes(record: &Record) -> [Vec<String>; 3] {
     #[allow(clippy::cast_precision_loss)] // Exact to 2^53 bytes.
-    let figure = |column: &str| -> Option<(fn(&Transfer) -> Option<f64>, usize)> {
+    let figure = |column: &str| -> Option<(TransferFigure, usize)> {
         match column {
             "client\nbytes" => Some((|t| t.bytes_client.map(|bytes| bytes as f64), 0)),
             "client\nseconds" => Some((|t| t.seconds_client.map(|s| s.as_secs_f64()), 6)),
@@ -161,7 +174,7 @@ fn extremes(record: &Record) -> [Vec<String>; 3] {
 }
 
 /// The figures of the whole session, one a line.
-pub fn summary(record: &Record) -> String {
+fn summary(record: &Record, seats: usize) -> String {
     let global = record.global();
     let complete = complete(record);
     // Figures of some clients must not look like figures of all.
@@ -186,14 +199,18 @@ pub fn summary(record: &Record) -> String {
         }
         _ => "-".to_owned(),
     };
+    let here = if seats < usize::from(record.clients) {
+        " here"
+    } else {
+        ""
+    };
     let mut lines = format!(
-        "whole and verified  {} of {}\n\
+        "whole and verified  {} of {seats}{here}\n\
          release skew        wake {}, server {}, client {}\n\
          time to last byte   {}\n\
          global rate         {rate}\n\
          time to verified    {}\n",
         record.proven(),
-        record.clients,
         us(record.wake_skew_us()),
         us(record.skew_us()),
         us(record.skew_client_us()),
@@ -266,7 +283,27 @@ mod tests {
     }
 
     #[test]
-    fn session_without_a_complete_client_has_no_rate() {
+    fn client_table_counts_only_the_seats_that_are_here() {
+        let mut record = sample::session(1, 4, 80);
+        record.transfers.drain(1..);
+        let line = |table: String| {
+            let mut lines = table.lines();
+            lines
+                .find(|line| line.starts_with("whole"))
+                .map(str::to_owned)
+        };
+        let here = line(client_session(&record, Rows::All));
+        assert_eq!(here.as_deref(), Some("whole and verified  1 of 1 here"));
+        // The server's table misses three.
+        let all = line(session(&record, Rows::All));
+        assert_eq!(all.as_deref(), Some("whole and verified  1 of 4"));
+        let record = sample::session(1, 4, 80);
+        let whole = line(client_session(&record, Rows::All));
+        assert_eq!(whole.as_deref(), Some("whole and verified  4 of 4"));
+    }
+
+    #[test]
+    fn a_session_that_nobody_finished_has_no_rate() {
         let mut record = sample::session(1, 1, 80);
         record.released_at = None;
         record.sender = Some("sendfile".to_owned());
@@ -290,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn thousand_seats_fit_a_screen() {
+    fn table_of_1000_seats_is_short_and_bad_sums_are_invalid() {
         let mut record = sample::session(1, 1000, 80);
         record.transfers[499].fail(Outcome::TimedOut, "no progress within 10 s");
         record.transfers[499].verified = None;

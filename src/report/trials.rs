@@ -140,7 +140,7 @@ mod tests {
     use crate::transfer::Outcome;
 
     #[test]
-    fn repeated_tests_get_medians_below_the_table() {
+    fn many_sessions_make_a_table_with_medians_of_repeats() {
         let mut records = vec![
             sample::session(1, 2, 80),
             sample::session(2, 2, 60),

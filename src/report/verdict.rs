@@ -1,10 +1,10 @@
-//! The exit code that sessions have earned: never 0 when anybody's copy is not proven.
+//! The exit code of a run: 0 only if every copy is proven.
 
 use crate::client::ClientReport;
 use crate::error::Error;
 use crate::transfer::{Outcome, Record};
 
-/// What a run of the program came to, which is its exit code, worst first. Where several hold, the first in this order wins.
+/// How a run of the program ended, worst first. Where several apply, the first in this order wins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Verdict {
     /// The user stopped it.
@@ -37,7 +37,7 @@ impl Verdict {
         }
     }
 
-    /// What an error that ends everything earns.
+    /// The verdict of an error that ends everything.
     pub fn of_error(error: &Error) -> Self {
         match error {
             Error::Interrupted => Self::Interrupted,
@@ -48,7 +48,7 @@ impl Verdict {
         }
     }
 
-    /// What the clients of one process earned.
+    /// The verdict of the clients of one process: the worst of them.
     pub fn of_clients(reports: &[ClientReport]) -> Self {
         reports
             .iter()
@@ -67,7 +67,7 @@ impl Verdict {
         }
     }
 
-    /// What the sessions of a server earned; a server without sessions has not failed.
+    /// The verdict of a server's sessions: the worst of them, and `AllVerified` without any.
     pub fn of_records(records: &[Record]) -> Self {
         records
             .iter()
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn zero_needs_every_asked_for_copy_proven() {
+    fn exit_code_is_0_when_every_wanted_copy_is_proven() {
         let proven = (Outcome::Complete, Some(true));
         let of = |record: Record| Verdict::of_records(&[record]).exit_code();
         assert_eq!(of(record(&[proven; 3], 3, true)), 0);
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn worst_verdict_counts() {
+    fn worst_verdict_of_several_counts() {
         let mut ends = vec![end(None, true)];
         assert_eq!(Verdict::of_clients(&ends).exit_code(), 0);
         ends.push(end(Some(Error::refused("s", "r")), true));

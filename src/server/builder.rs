@@ -15,12 +15,9 @@ use crate::proto::greeting::Greeting;
 use crate::server::catalog::Catalog;
 use crate::server::config::ServerConfig;
 use crate::server::conversation;
-use crate::server::listener::Connection;
-use crate::server::listener::ConnectionHandler;
-use crate::server::listener::Listener;
+use crate::server::listener::{Connection, ConnectionHandler, Listener};
 use crate::server::lobby::Lobby;
-use crate::server::session_log::LogHandle;
-use crate::server::session_log::SessionLogger;
+use crate::server::session_log::{LogHandle, SessionLogger};
 use crate::server::transport::Transport;
 use crate::transfer::Record;
 

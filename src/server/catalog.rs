@@ -6,25 +6,17 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::fs::File;
-use std::fs::Metadata;
-use std::path::Path;
-use std::path::PathBuf;
+use std::fs::{File, Metadata};
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::digest::Digest;
-use crate::digest::HASH_BUF;
-use crate::digest::Hasher;
-use crate::error::Error;
-use crate::error::Result;
-use crate::net::copy;
-use crate::net::lock;
+use crate::digest::{Digest, HASH_BUF, Hasher};
+use crate::error::{Error, Result};
+use crate::net::{copy, lock};
 use crate::proto::native::FILES_MAX;
 use crate::session::FileInfo;
-use crate::text::FileName;
-use crate::text::escape;
+use crate::text::{FileName, escape};
 
 /// The offered files, by name.
 #[derive(Debug, Default)]

@@ -4,32 +4,17 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::error::Error;
-use crate::error::Phase;
-use crate::error::Result;
+use crate::error::{Error, Phase, Result};
 use crate::net::clock;
 use crate::net::line_stream::LineStream;
-use crate::proto::native::ClientHello;
-use crate::proto::native::ErrorCode;
-use crate::proto::native::FromClient;
-use crate::proto::native::FromServer;
-use crate::proto::native::Join;
-use crate::proto::native::Offer;
-use crate::proto::native::Summary;
-use crate::server::gate::ClientKind;
-use crate::server::gate::MusterEnd;
-use crate::server::gate::PendingClient;
-use crate::server::gate::Seat;
+use crate::proto::native::{ClientHello, ErrorCode, FromClient, FromServer, Join, Offer, Summary};
+use crate::server::gate::{ClientKind, MusterEnd, PendingClient, Seat};
 use crate::server::listener::Connection;
-use crate::server::lobby::Lobby;
-use crate::server::lobby::SeatRequest;
+use crate::server::lobby::{Lobby, SeatRequest};
 use crate::server::patience::Patience;
-use crate::server::receipt::client_failure;
-use crate::server::receipt::hashing;
-use crate::server::receipt::read_receipt;
+use crate::server::receipt::{client_failure, hashing, read_receipt};
 use crate::server::transport::{EarlyReply, SendJob, SendResult};
-use crate::transfer::Outcome;
-use crate::transfer::Transfer;
+use crate::transfer::{Outcome, Transfer};
 use crate::units::Moment;
 
 /// Serves one native client.

@@ -5,19 +5,14 @@
 //! Sessions that have ended are kept up to [`SESSIONS_KEPT`] and [`ROWS_KEPT`]; older ones are in
 //! their log files.
 
-use std::collections::BTreeMap;
-use std::collections::VecDeque;
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::MutexGuard;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use time::OffsetDateTime;
 
 use crate::net::lock;
 use crate::session::SessionId;
-use crate::transfer::Outcome;
-use crate::transfer::Record;
-use crate::transfer::Transfer;
+use crate::transfer::{Outcome, Record, Transfer};
 
 /// Most ended sessions that are kept.
 pub const SESSIONS_KEPT: usize = 64;
@@ -117,9 +112,7 @@ impl History {
 #[cfg(test)]
 mod tests {
     use crate::digest::Digest;
-    use crate::session::FileInfo;
-    use crate::session::SeatId;
-    use crate::session::Via;
+    use crate::session::{FileInfo, SeatId, Via};
     use crate::text::FileName;
 
     use super::*;

@@ -2,38 +2,21 @@
 //! the handler that is registered for them. Knows no service.
 //!
 //! A protocol with a port of its own has no greeting: its handler gets each connection at once,
-//! and says itself when the client has earned its place ([`Place::settle`]).
+//! and says itself when the client has earned its place ([`ConnectionSlot::settle`]).
 //!
 //! A thread per connection. The whole greeting stands under one absolute deadline. At the cap of
 //! connections the oldest that has not greeted is closed to make room, so that ten thousand
 //! silent ones cannot keep an honest client out; one that has greeted is never touched.
 
-use std::collections::BTreeMap;
-use std::collections::HashMap;
-use std::fmt;
-use std::io;
-use std::net::IpAddr;
-use std::net::Ipv4Addr;
-use std::net::Ipv6Addr;
-use std::net::Shutdown;
-use std::net::SocketAddr;
-use std::net::TcpListener;
-use std::net::TcpStream;
-use std::sync::Arc;
-use std::sync::Condvar;
-use std::sync::Mutex;
-use std::sync::MutexGuard;
-use std::sync::PoisonError;
-use std::thread;
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
+use std::{fmt, io, thread};
 
-use crate::error::Error;
-use crate::error::Result;
-use crate::net::STACK;
-use crate::net::clock;
-use crate::net::lock;
-use crate::net::socket;
+use crate::error::{Error, Result};
+use crate::net::{STACK, clock, lock, socket};
 use crate::proto::greeting::Greeting;
 use crate::server::first_bytes;
 use crate::units::Moment;

@@ -6,37 +6,22 @@
 //! One lock, held only to look and to add; files are opened and hashed outside it.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::Condvar;
-use std::sync::Mutex;
-use std::sync::MutexGuard;
-use std::sync::OnceLock;
-use std::sync::PoisonError;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use crate::error::Error;
-use crate::error::Result;
-use crate::net::STACK;
-use crate::net::clock;
-use crate::net::lock;
-use crate::net::socket;
+use crate::error::{Error, Result};
+use crate::net::{STACK, clock, lock, socket};
 use crate::server::catalog;
 use crate::server::catalog::Catalog;
 use crate::server::config::ServerConfig;
-use crate::server::gate::ClientKind;
-use crate::server::gate::Gate;
-use crate::server::gate::GateView;
-use crate::server::gate::PendingClient;
-use crate::server::gate::Seat;
-use crate::server::gate::{MusterConfig, SessionInfo};
+use crate::server::gate::{
+    ClientKind, Gate, GateView, MusterConfig, PendingClient, Seat, SessionInfo,
+};
 use crate::server::history::History;
-use crate::server::session_log::LogHandle;
-use crate::server::session_log::SessionHeader;
+use crate::server::session_log::{LogHandle, SessionHeader};
 use crate::server::transport::Transport;
-use crate::session::FileInfo;
-use crate::session::SessionId;
-use crate::session::Via;
+use crate::session::{FileInfo, SessionId, Via};
 use crate::text::FileName;
 
 /// What a client asks for; what it leaves open the server decides.

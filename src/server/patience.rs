@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_gets_further_has_time_and_one_that_only_says_so_has_not() {
+    fn patience_is_renewed_only_by_real_progress() {
         // The slowest honest client: as long as its work may take, and a sign of life beyond.
         let longest = SECOND * 1000;
         assert_eq!(given_up(1_000_000, 1_000, longest), longest + SIGN_OF_LIFE);

@@ -4,19 +4,14 @@
 use std::time::Duration;
 
 use crate::digest::Digest;
-use crate::error::Error;
-use crate::error::Phase;
+use crate::error::{Error, Phase};
 use crate::net::clock;
 use crate::net::line_stream::LineStream;
-use crate::proto::native::FromClient;
-use crate::proto::native::Receipt;
+use crate::proto::native::{FromClient, Receipt};
 use crate::server::gate::Seat;
-use crate::server::patience::Patience;
-use crate::server::patience::SIGN_OF_LIFE;
-use crate::server::transport::EarlyReply;
-use crate::server::transport::TransferFailure;
-use crate::transfer::Outcome;
-use crate::transfer::Transfer;
+use crate::server::patience::{Patience, SIGN_OF_LIFE};
+use crate::server::transport::{EarlyReply, TransferFailure};
+use crate::transfer::{Outcome, Transfer};
 use crate::units::Moment;
 
 /// What a disk is trusted to sync at least, bytes per second.

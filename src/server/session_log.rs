@@ -3,7 +3,7 @@
 //! Every connection thread sends its finished transfer through one crossbeam channel; the logger
 //! thread alone opens, formats and writes. A line is one `write_all` to a file opened for append,
 //! so that two runs that share a folder never interleave. When a session is over the logger hands
-//! its [`Record`] to whoever listens; faces that look at their own time read the [`Ledger`], which
+//! its [`Record`] to whoever listens; faces that look at their own time read the [`History`], which
 //! gets each row once it is in the log. So a face shows only what was logged. The log is for results;
 //! the macros of `log` are for diagnostics; they never mix.
 

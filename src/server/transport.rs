@@ -1,7 +1,7 @@
 //! What a way of sending is to the gate: something that moves the bytes after the release.
 //!
-//! The services implement these two traits; the gate, the lobby and the control connection know
-//! nothing else of them. A [`Way`] makes one [`Carrier`] for each session before its muster, and
+//! Transports implement these traits; the gate, the lobby and the control connection know nothing
+//! else of them. A [`Transport`] makes one [`SendSession`] for each session before its muster, and
 //! everything that can fail (sockets, tables) fails there.
 
 use std::fmt;
@@ -14,10 +14,8 @@ use crate::error::Result;
 use crate::net::line_stream::LineStream;
 use crate::server::catalog::Source;
 use crate::server::gate::SeatConnection;
-use crate::session::SeatId;
-use crate::session::Via;
-use crate::transfer::Counts;
-use crate::transfer::Outcome;
+use crate::session::{SeatId, Via};
+use crate::transfer::{Counts, Outcome};
 use crate::units::{Moment, Rate};
 
 /// One way of sending.

@@ -1,86 +1,22 @@
-//! Every document that the program writes, held to its schema; and what reads them back.
+//! Checks every document that the program writes against its schema, and the programs that read
+//! them.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::common;
-use crate::common::{PATIENCE, have, installed, schema, within};
 use serde_json::Value;
 
-fn gatecast(folder: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_gatecast"));
-    command
-        .args(arguments)
-        .current_dir(folder)
-        .stdin(Stdio::null())
-        .env_remove("GATECAST_LOG");
-    command
-}
-
-fn run(folder: &Path, arguments: &[&str]) -> Output {
-    gatecast(folder, arguments)
-        .output()
-        .expect("the program starts")
-}
-
-fn text(bytes: &[u8]) -> &str {
-    std::str::from_utf8(bytes).expect("UTF-8")
-}
+use crate::common;
+use crate::common::http::get;
+use crate::common::program::{Program, feed, run, text};
+use crate::common::{PATIENCE, have, installed, schema, within};
 
 /// The system's own Python, which has the system's packages.
 const PYTHON: &str = "/usr/bin/python3";
 
-/// A server in the background and its address.
-struct Serving(Child, String);
-
-impl Serving {
-    fn start(folder: &Path, arguments: &[&str]) -> Self {
-        let all = [&["serve", "--listen", "127.0.0.1:0"], arguments].concat();
-        let mut child = gatecast(folder, &all)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the program starts");
-        let mut lines = BufReader::new(child.stderr.take().expect("piped")).lines();
-        let line = lines.next().expect("a line").expect("text");
-        let addr = line
-            .strip_prefix("listening on ")
-            .unwrap_or_else(|| panic!("{line}"))
-            .to_owned();
-        std::thread::spawn(move || lines.for_each(drop));
-        Self(child, addr)
-    }
-
-    fn get(&self, path: &str) -> String {
-        let mut stream = TcpStream::connect(&self.1).expect("a server");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a setting");
-        write!(
-            stream,
-            "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-        )
-        .expect("a server");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).expect("text");
-        answer.split_once("\r\n\r\n").expect("a head").1.to_owned()
-    }
-
-    fn output(mut self) -> Output {
-        let child = std::mem::replace(&mut self.0, Command::new("true").spawn().expect("true"));
-        child.wait_with_output().expect("the server ends")
-    }
-}
-
-impl Drop for Serving {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// Checks each line as an event, and gives their kinds.
+/// Checks that each line is an event, and returns the kinds of the events.
 fn events(lines: &str) -> Vec<String> {
     let kind = |line: &str| {
         let event: Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
@@ -107,7 +43,7 @@ fn events_fit_their_schema() {
     within(Duration::from_secs(60), || {
         let folder = tempfile::tempdir().expect("a folder");
         std::fs::write(folder.path().join("f.bin"), vec![7; 300_000]).expect("room");
-        let serving = Serving::start(
+        let (mut server, addr) = Program::serve(
             folder.path(),
             &[
                 "f.bin",
@@ -119,18 +55,20 @@ fn events_fit_their_schema() {
                 "2mbit",
             ],
         );
-        let mut stream = TcpStream::connect(&serving.1).expect("a server");
+        let mut stream = TcpStream::connect(&addr).expect("a server");
         stream.set_read_timeout(Some(PATIENCE)).expect("a setting");
         stream
             .write_all(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
             .expect("a server");
-        let current: Value = serde_json::from_str(&serving.get("/sessions/current")).expect("JSON");
+        let current: Value =
+            serde_json::from_slice(&get(addr.parse().expect("an address"), "/sessions/current"))
+                .expect("JSON");
         schema::check(&current, schema::EVENT);
         let fetched = run(
             folder.path(),
             &[
                 "fetch",
-                &serving.1,
+                &addr,
                 "--clients",
                 "3",
                 "--events",
@@ -145,9 +83,8 @@ fn events_fit_their_schema() {
             "{kinds:?}"
         );
         assert_eq!(kinds.last().map(String::as_str), Some("session"));
-        let served = serving.output();
-        assert_eq!(served.status.code(), Some(0), "{served:?}");
-        let kinds = events(text(&served.stdout));
+        assert_eq!(server.code(), 0, "{}", server.stderr());
+        let kinds = events(&server.stdout().join("\n"));
         assert!(
             kinds.iter().filter(|kind| *kind == "state").count() >= 3,
             "{kinds:?}"
@@ -170,7 +107,7 @@ fn events_fit_their_schema() {
 }
 
 #[test]
-fn swarm_event_lists_the_chunks() {
+fn swarm_event_lists_first_holder_of_each_chunk() {
     within(Duration::from_secs(60), || {
         let folder = tempfile::tempdir().expect("a folder");
         let arguments = [
@@ -192,7 +129,7 @@ fn swarm_event_lists_the_chunks() {
         let event: Value = serde_json::from_str(line).expect("JSON");
         let swarm = &event["document"]["swarms"][0];
         let chunks = swarm["chunks"].as_array().expect("a table");
-        // Pieces of 16 KiB are the least there are.
+        // The smallest pieces are 16 KiB.
         assert_eq!(chunks.len(), 2_000_000_usize.div_ceil(16_384), "{swarm}");
         for chunk in chunks {
             assert!(chunk["first"].is_string(), "{chunk}");
@@ -277,7 +214,7 @@ fn documents_of_all_commands_fit_schemas_and_diff_reads_them() {
 }
 
 #[test]
-fn second_validator_agrees_with_the_schemas() {
+fn python_jsonschema_accepts_documents() {
     let asks = |code: &str| {
         let status = Command::new(PYTHON)
             .args(["-c", code])
@@ -329,8 +266,13 @@ print(len(lines), 'events')";
     });
 }
 
+fn metrics_of(addr: &str) -> String {
+    let metrics = get(addr.parse().expect("an address"), "/metrics");
+    String::from_utf8(metrics).expect("text")
+}
+
 #[test]
-fn prometheus_reads_the_metrics() {
+fn prometheus_parser_reads_metrics() {
     let there = Command::new(PYTHON)
         .args(["-c", "import prometheus_client.parser"])
         .stderr(Stdio::null())
@@ -343,18 +285,18 @@ fn prometheus_reads_the_metrics() {
         let folder = tempfile::tempdir().expect("a folder");
         let name = "a \"q\" | {x}.bin";
         std::fs::write(folder.path().join(name), vec![7; 1000]).expect("room");
-        let serving = Serving::start(folder.path(), &[name, "--clients", "2"]);
+        let (_server, addr) = Program::serve(folder.path(), &[name, "--clients", "2"]);
         assert_eq!(
-            run(folder.path(), &["fetch", &serving.1, "--clients", "2"])
+            run(folder.path(), &["fetch", &addr, "--clients", "2"])
                 .status
                 .code(),
             Some(0)
         );
-        let mut waiting = TcpStream::connect(&serving.1).expect("a server");
+        let mut waiting = TcpStream::connect(&addr).expect("a server");
         waiting.write_all(b"GET /files/a%20%22q%22%20%7c%20%7Bx%7D.bin?gate HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("a server");
-        let mut metrics = serving.get("/metrics");
+        let mut metrics = metrics_of(&addr);
         common::until("a seat in the metrics", || {
-            metrics = serving.get("/metrics");
+            metrics = metrics_of(&addr);
             metrics.contains("gatecast_seats_ready{")
                 && metrics.contains("gatecast_sessions_ended_total 1")
         });
@@ -366,34 +308,13 @@ assert found['gatecast_transfers_proven_total'].value == 2, found
 assert found['gatecast_session_bytes_total'].value == 2000, found
 assert found['gatecast_seats_wanted'].value == 2, found
 print(len(found), 'metrics;', found['gatecast_seats_wanted'].labels['file'])";
-        let mut parser = Command::new(PYTHON)
-            .args(["-c", code])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("it starts");
-        parser
-            .stdin
-            .take()
-            .expect("piped")
-            .write_all(metrics.as_bytes())
-            .expect("it reads");
-        let output = parser.wait_with_output().expect("it ends");
+        let output = feed(Command::new(PYTHON).args(["-c", code]), metrics.as_bytes());
         assert!(output.status.success(), "{output:?}\n{metrics}");
         println!("{}", text(&output.stdout));
         if installed("promtool") {
-            let mut tool = Command::new("promtool")
-                .args(["check", "metrics"])
-                .stdin(Stdio::piped())
-                .spawn()
-                .expect("it starts");
-            tool.stdin
-                .take()
-                .expect("piped")
-                .write_all(metrics.as_bytes())
-                .expect("it reads");
-            assert!(tool.wait().expect("it ends").success());
+            let mut tool = Command::new("promtool");
+            let output = feed(tool.args(["check", "metrics"]), metrics.as_bytes());
+            assert!(output.status.success(), "{output:?}");
         }
     });
 }
@@ -409,17 +330,8 @@ fn completions_and_manual_pages_name_every_subcommand() {
             assert!(text(&output.stdout).contains(bare), "{shell}: {word}");
         }
         if shell == "bash" && installed("bash") {
-            let mut bash = Command::new("bash")
-                .arg("-n")
-                .stdin(Stdio::piped())
-                .spawn()
-                .expect("it starts");
-            bash.stdin
-                .take()
-                .expect("piped")
-                .write_all(&output.stdout)
-                .expect("it reads");
-            assert!(bash.wait().expect("it ends").success());
+            let output = feed(Command::new("bash").arg("-n"), &output.stdout);
+            assert!(output.status.success(), "{output:?}");
         }
     }
     assert_eq!(

@@ -1,5 +1,5 @@
-//! The lab's TCP clients at our gate, as they exist: a Python program of the lab's protocol, ten at
-//! once and beside our own; and what they may get wrong.
+//! The lab's TCP clients at our gate: a Python program that speaks the lab's protocol, ten at once
+//! and beside native clients, and the mistakes that such clients make.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -48,23 +48,17 @@ fn columns(output: &Output) -> Vec<String> {
     columns
 }
 
-/// Asserts that every copy in `out` is the file, and that there are so many.
+/// Asserts that there are `count` copies in `out` and that each is the file.
 fn copies(server: &Server, out: &Path, count: usize) {
     let paths: Vec<PathBuf> = common::entries(out);
     assert_eq!(paths.len(), count, "{paths:?}");
     for path in paths {
-        let file = std::fs::File::open(&path).expect("there");
-        assert_eq!(
-            Digest::of_reader(file).expect("readable"),
-            server.sha1,
-            "{}",
-            path.display()
-        );
+        assert_eq!(common::sha1_of(&path), server.sha1, "{}", path.display());
     }
 }
 
 #[test]
-fn ten_of_the_lab_are_released_together() {
+fn ten_lab_clients_are_released_together() {
     if !python() {
         return;
     }
@@ -100,7 +94,7 @@ fn ten_of_the_lab_are_released_together() {
 }
 
 #[test]
-fn the_lab_s_clients_and_ours_sit_at_one_gate() {
+fn lab_and_own_clients_share_a_gate() {
     if !python() {
         return;
     }
@@ -125,12 +119,12 @@ fn the_lab_s_clients_and_ours_sit_at_one_gate() {
 }
 
 #[test]
-fn what_a_lab_client_gets_wrong_costs_its_own_row() {
+fn faulty_lab_client_fails_only_itself() {
     if !python() {
         return;
     }
     within(LIMIT, || {
-        // Large enough that one which dies in mid-file leaves most of it unsent.
+        // So large that most of it is unsent when a client dies in mid-file.
         let server = Server::new(30_000_000, |settings| settings.clients = Some(6));
         let out = server.folder.path().join("lab");
         let cases: [(&[&str], Outcome, &str); 4] = [
@@ -159,7 +153,7 @@ fn what_a_lab_client_gets_wrong_costs_its_own_row() {
 
         let mut clients = Vec::new();
         for (number, (flags, ..)) in (1..).zip(&cases) {
-            // One after the other, so that the seat tells the case.
+            // One after the other, so that each case has a known seat.
             clients.push(lab(&server, &out, flags));
             server.until_ready(number);
         }
@@ -189,7 +183,7 @@ fn what_a_lab_client_gets_wrong_costs_its_own_row() {
 }
 
 #[test]
-fn every_word_but_recibido_is_a_no() {
+fn only_recibido_proves_lab_copy() {
     within(LIMIT, || {
         let server = Server::new(3000, |settings| settings.clients = Some(1));
         for (said, proven) in [
@@ -204,10 +198,10 @@ fn every_word_but_recibido_is_a_no() {
             ("\u{e9}Recibido", false),
         ] {
             let mut peer = take(&server);
-            peer.say(said);
+            peer.send(said);
             if proven {
-                assert!(peer.hear().parse::<f64>().expect("seconds") > 1.7e9);
-                peer.say("0.25\n");
+                assert!(peer.read_line().parse::<f64>().expect("seconds") > 1.7e9);
+                peer.send("0.25\n");
             }
             drop(peer);
             let record = server.record();
@@ -218,7 +212,7 @@ fn every_word_but_recibido_is_a_no() {
             }
         }
         let mut peer = take(&server);
-        peer.say("?".repeat(10_000));
+        peer.send("?".repeat(10_000));
         drop(peer);
         assert!(!server.record().all_proven(), "stray bytes without end");
         server.stop();
@@ -226,7 +220,7 @@ fn every_word_but_recibido_is_a_no() {
 }
 
 #[test]
-fn an_elapsed_time_that_cannot_be_is_unknown_and_the_copy_is_proven() {
+fn impossible_elapsed_time_is_unknown_but_copy_is_proven() {
     within(LIMIT, || {
         let server = Server::new(3000, |settings| settings.clients = Some(1));
         for elapsed in [
@@ -238,9 +232,9 @@ fn an_elapsed_time_that_cannot_be_is_unknown_and_the_copy_is_proven() {
             "9".repeat(5000).as_str(),
         ] {
             let mut peer = take(&server);
-            peer.say("Recibido");
-            peer.hear();
-            peer.say(elapsed);
+            peer.send("Recibido");
+            peer.read_line();
+            peer.send(elapsed);
             drop(peer);
             let record = server.record();
             assert!(record.all_proven(), "{elapsed:?}");
@@ -251,17 +245,17 @@ fn an_elapsed_time_that_cannot_be_is_unknown_and_the_copy_is_proven() {
 }
 
 #[test]
-fn a_lab_client_that_says_more_than_that_it_is_ready_is_not_seated() {
+fn lab_client_with_extra_bytes_gets_no_seat() {
     within(LIMIT, || {
         let server = Server::new(3000, |settings| settings.clients = Some(2));
         let mut peer = server.peer();
-        peer.say("Preparado\n");
-        assert_eq!(peer.rest(), b"");
+        peer.send("Preparado\n");
+        assert_eq!(peer.read_to_close(), b"");
         let mut peer = server.peer();
-        peer.say("Preparado");
+        peer.send("Preparado");
         server.until_ready(1);
-        peer.say("\n");
-        assert_eq!(peer.rest(), b"", "nobody may speak at the gate");
+        peer.send("\n");
+        assert_eq!(peer.read_to_close(), b"", "nobody may speak at the gate");
         until("its seat to be free", || server.seats().0 == 0);
         let ours = server.fetch("ours", |order| order.clients = 2);
         whole(ours.join().expect("no panic"), &server);
@@ -270,13 +264,13 @@ fn a_lab_client_that_says_more_than_that_it_is_ready_is_not_seated() {
 }
 
 #[test]
-fn without_a_number_or_a_file_a_lab_client_is_let_go() {
+fn lab_client_is_closed_without_number_of_clients() {
     within(LIMIT, || {
-        // The lab's client names neither, so the server must.
+        // The lab's client cannot say how many clients there are, so the server must know.
         let server = Server::new(3000, |_| {});
         let mut peer = server.peer();
-        peer.say("Preparado");
-        assert_eq!(peer.rest(), b"");
+        peer.send("Preparado");
+        assert_eq!(peer.read_to_close(), b"");
         server.stop();
     });
 }
@@ -284,11 +278,11 @@ fn without_a_number_or_a_file_a_lab_client_is_let_go() {
 /// A lab client that has taken the whole file.
 fn take(server: &Server) -> Peer {
     let mut peer = server.peer();
-    peer.say("Preparado");
-    assert_eq!(peer.hear(), "1");
-    assert_eq!(peer.hear(), server.name);
-    assert_eq!(peer.hear(), server.bytes.to_string());
-    assert_eq!(peer.hear(), server.sha1.to_string());
-    assert_eq!(Digest::of(&peer.payload(server.bytes)), server.sha1);
+    peer.send("Preparado");
+    assert_eq!(peer.read_line(), "1");
+    assert_eq!(peer.read_line(), server.name);
+    assert_eq!(peer.read_line(), server.bytes.to_string());
+    assert_eq!(peer.read_line(), server.sha1.to_string());
+    assert_eq!(Digest::of(&peer.read_payload(server.bytes)), server.sha1);
     peer
 }

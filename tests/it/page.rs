@@ -1,41 +1,31 @@
 //! The page in a real browser: before, during and after a session, released by its button.
 
-use std::fs;
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
+use std::{fs, thread};
 
-use crate::common;
-use crate::common::Server;
-use crate::common::bytes_per_second;
-use crate::common::have;
-use crate::common::installed;
-use crate::common::until;
-use crate::common::within;
 use gatecast::internals::error::Result;
 use gatecast::internals::http;
-use gatecast::internals::http::Documents;
-use gatecast::internals::http::HttpConfig;
-use gatecast::internals::report::json;
-use gatecast::internals::report::{csv, scaling};
+use gatecast::internals::http::{Documents, HttpConfig};
+use gatecast::internals::report::{csv, json, scaling};
 use gatecast::internals::server::catalog::Source;
 use gatecast::internals::server::config::ServerConfig;
 use gatecast::internals::server::gate::SeatConnection;
-use gatecast::internals::server::transport::SeatDetail;
-use gatecast::internals::server::transport::SendJob;
-use gatecast::internals::server::transport::SendResult;
-use gatecast::internals::server::transport::SendSession;
-use gatecast::internals::server::transport::Transport;
-use gatecast::internals::session::SeatId;
-use gatecast::internals::session::Via;
+use gatecast::internals::server::transport::{
+    SeatDetail, SendJob, SendResult, SendSession, Transport,
+};
+use gatecast::internals::session::{SeatId, Via};
 use gatecast::internals::transport::tcp;
 use gatecast::internals::units::Rate;
 
+use crate::common;
 use crate::common::browser::Browser;
+use crate::common::turn::in_turn;
+use crate::common::{Server, bytes_per_second, have, installed, until};
 
-/// Where pictures are left for whoever wants to look at them; nowhere unless it is set.
+/// The folder for pictures of the page; none unless the environment names one.
 fn pictures() -> Option<PathBuf> {
     std::env::var_os("GATECAST_PICTURES").map(PathBuf::from)
 }
@@ -47,11 +37,11 @@ fn have_browser() -> bool {
     )
 }
 
-/// Takes the page's picture at a desk and on a phone, in light and in dark.
-fn look(browser: &Browser, name: &str) {
+/// Takes pictures of the page in the size of a desk screen and of a phone, light and dark.
+fn take_pictures(browser: &Browser, name: &str) {
     for (place, width, height) in [("desk", 1280, 900), ("phone", 390, 844)] {
         for scheme in ["light", "dark"] {
-            browser.look(width, height, scheme);
+            browser.set_view(width, height, scheme);
             let picture = browser.picture();
             assert!(picture.starts_with(b"\x89PNG"));
             if let Some(folder) = pictures() {
@@ -59,7 +49,7 @@ fn look(browser: &Browser, name: &str) {
                 let path = folder.join(format!("{name}-{place}-{scheme}.png"));
                 fs::write(path, picture).expect("room");
             }
-            // Nothing may stick out to the side, whatever a client calls itself.
+            // Nothing may be wider than the window, whatever the names of the clients are.
             let wide = browser.script("return document.documentElement.scrollWidth - innerWidth");
             assert!(
                 wide.as_i64().expect("a number") <= 0,
@@ -67,7 +57,7 @@ fn look(browser: &Browser, name: &str) {
             );
         }
     }
-    browser.look(1280, 900, "light");
+    browser.set_view(1280, 900, "light");
 }
 
 fn face(set: impl FnOnce(&mut ServerConfig), bytes: u64) -> Server {
@@ -91,7 +81,7 @@ fn browser_shows_and_releases_a_session() {
     if !have_browser() {
         return;
     }
-    within(Duration::from_secs(180), || {
+    in_turn("page", Duration::from_secs(180), || {
         let server = face(
             |settings| {
                 settings.clients = Some(25);
@@ -115,7 +105,7 @@ fn browser_shows_and_releases_a_session() {
             "interactive after {} ms, {} bytes",
             interactive[0], interactive[1]
         );
-        look(&browser, "idle");
+        take_pictures(&browser, "idle");
 
         let mut clients: Vec<_> = (0..22)
             .map(|n| server.fetch(&format!("pc-{n:02}"), |order| order.group = Some(25)))
@@ -126,9 +116,9 @@ fn browser_shows_and_releases_a_session() {
         browser.until_shows("25 missing");
         // It may have come after the 22, so a state without it may be shown first.
         browser.until_shows("<img src=x onerror=pwned=1>\\u{202e}\\u{1b}[2J\\u{9b}");
-        look(&browser, "before");
+        take_pictures(&browser, "before");
 
-        // By keyboard: the button is the first thing that can be reached.
+        // By keyboard: Tab reaches the button first, and Enter presses it.
         browser.keys("\u{e004}");
         assert_eq!(
             browser.script("return document.activeElement.tagName"),
@@ -137,7 +127,7 @@ fn browser_shows_and_releases_a_session() {
         browser.keys("\u{e007}");
         browser.until_shows("Sending f.bin to 22");
         browser.until_shows("all together");
-        look(&browser, "during");
+        take_pictures(&browser, "during");
         drop(hostile);
         for client in clients.drain(..) {
             for end in client.join().expect("no panic") {
@@ -153,7 +143,7 @@ fn browser_shows_and_releases_a_session() {
         let rows =
             browser.script("return document.querySelectorAll('#after-table tbody tr').length");
         assert_eq!(rows, record.transfers.len());
-        look(&browser, "after");
+        take_pictures(&browser, "after");
         assert_eq!(browser.script("return typeof pwned"), "undefined");
         assert_eq!(browser.complaints(), Vec::<String>::new());
         drop(browser);
@@ -166,7 +156,7 @@ fn page_fits_one_client_and_two_hundred() {
     if !have_browser() {
         return;
     }
-    within(Duration::from_secs(180), || {
+    in_turn("page", Duration::from_secs(180), || {
         let server = face(
             |settings| settings.rate = bytes_per_second(4_000_000),
             40_000,
@@ -185,15 +175,15 @@ fn page_fits_one_client_and_two_hundred() {
             server.until_ready(usize::from(group) - 1);
             if group > 1 {
                 browser.until_shows("199 of 200 ready");
-                look(&browser, "before-200");
+                take_pictures(&browser, "before-200");
             }
             let last = server.fetch("the-last", move |order| order.group = Some(group));
             if group > 1 {
                 browser.until_shows("Sending f.bin to 200");
-                look(&browser, "during-200");
+                take_pictures(&browser, "during-200");
             }
             browser.until_shows(&format!("{group} of {group} copies of f.bin are proven"));
-            look(&browser, &format!("after-{group}"));
+            take_pictures(&browser, &format!("after-{group}"));
             for client in waiting.into_iter().chain([last]) {
                 common::whole(client.join().expect("no panic"), &server);
             }
@@ -254,7 +244,7 @@ fn page_shows_loss_and_where_it_is() {
     if !have_browser() {
         return;
     }
-    within(Duration::from_secs(120), || {
+    in_turn("page", Duration::from_secs(120), || {
         let server = Server::with(
             200_000,
             |settings| {
@@ -278,14 +268,14 @@ fn page_shows_loss_and_where_it_is() {
             .collect();
         let takers: Vec<_> = peers
             .into_iter()
-            .map(|mut peer| thread::spawn(move || peer.take_to_last()))
+            .map(|mut peer| thread::spawn(move || peer.receive_to_last()))
             .collect();
         browser.until_shows("7 lost");
         browser.until_shows("14 lost");
         let label =
             browser.script("return document.querySelector('canvas').getAttribute('aria-label')");
         assert_eq!(label, "Seat 1: 56 of 64 pieces whole");
-        look(&browser, "holes");
+        take_pictures(&browser, "holes");
         drop(browser);
         for taker in takers {
             assert_eq!(taker.join().expect("no panic"), server.sha1);

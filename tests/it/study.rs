@@ -1,6 +1,7 @@
-//! Studies as they are: real programs on real stars, results that survive, and nothing left.
+//! Studies with real programs on real stars: their results, what survives a kill, and that nothing
+//! is left.
 //!
-//! This takes root, `ip`, `tc` and `ethtool`; without them these tests pass by.
+//! They need root, `ip`, `tc`, `nft` and `ethtool`, and are skipped without them.
 
 use std::fs;
 use std::path::Path;
@@ -8,19 +9,19 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use gatecast::internals::testbed::star::star_id::StarId;
-use gatecast::internals::testbed::star::{namespace, rootless, tool};
+use gatecast::internals::testbed::star::{namespace, tool};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::common::program::{GATECAST, output_text, signal};
+use crate::common::star::turn_with_stars;
 use crate::common::{have, installed, schema, until, within};
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_gatecast");
-
-/// No test here is longer: some seconds of links, and as much again for a busy machine.
+/// No test here takes longer, even on a busy machine.
 const LIMIT: Duration = Duration::from_secs(240);
 
-/// What a test does not say itself. Small and quick; how well links are kept is not what these
-/// tests are about, and other tests run at the same time.
+/// The options that a test does not give itself. They are small and quick, with a wide tolerance
+/// for the links, because other tests run at the same time.
 const USUAL: [(&str, &str); 4] = [
     ("--rate", "50mbit"),
     ("--size", "1MB"),
@@ -28,23 +29,15 @@ const USUAL: [(&str, &str); 4] = [
     ("--tolerance", "60%"),
 ];
 
-fn can() -> bool {
-    let tools = ["ip", "tc", "nft", "ethtool"].map(|name| tool::find(name).is_some());
-    have(
-        "root, ip, tc, nft and ethtool",
-        rootless::is_root() && tools == [true; 4],
-    )
-}
+struct StudyFolder(TempDir);
 
-struct StarNode(TempDir);
-
-impl StarNode {
+impl StudyFolder {
     fn new() -> Self {
         Self(tempfile::tempdir().expect("a folder"))
     }
 
     fn command(&self, more: &[&str]) -> Command {
-        let mut command = Command::new(PROGRAM);
+        let mut command = Command::new(GATECAST);
         command.args(["study", "--out"]).arg(self.0.path());
         for (option, value) in USUAL {
             if !more.contains(&option) {
@@ -85,17 +78,6 @@ impl StarNode {
     }
 }
 
-fn said(output: &Output) -> String {
-    let both = [&output.stdout[..], &output.stderr[..]].concat();
-    String::from_utf8_lossy(&both).into_owned()
-}
-
-fn signal(process: u32, name: &str) {
-    let _ = Command::new("sh")
-        .args(["-c", &format!("kill -{name} {process}")])
-        .status();
-}
-
 /// Namespaces and working folders of a process.
 fn left_by(process: u32) -> Vec<String> {
     let mut left: Vec<String> = namespace::names()
@@ -127,21 +109,21 @@ fn programs_of(study: u32, word: &str) -> Vec<u32> {
 }
 
 #[test]
-fn a_grid_that_cannot_be_is_a_usage_error() {
+fn impossible_grid_is_a_usage_error() {
     for (arguments, says) in [
         (&["--clients", "0"][..], "0 clients"),
         (&["--clients", "10000"], "10000 clients"),
-        (&["--clients", "x"], "'x' is not a list of clients"),
+        (&["--clients", "x"], "invalid clients 'x': expected"),
         (&["--via", "pigeon"], "'pigeon'"),
         (&["--via", "tcp,tcp"], "twice"),
-        (&["--rate", "0"], "'0' is not a rate"),
-        (&["--rate", "fast"], "'fast' is not a rate"),
-        (&["--loss", "2"], "'2' is not a loss"),
+        (&["--rate", "0"], "invalid rate '0'"),
+        (&["--rate", "fast"], "invalid rate 'fast'"),
+        (&["--loss", "2"], "invalid loss '2'"),
         (&["--size", "0B"], "at least 1 byte"),
         (&["--runs", "0"], "empty"),
         (&["--preset", "moon"], "'moon' is not peers, router or loss"),
     ] {
-        let output = Command::new(PROGRAM)
+        let output = Command::new(GATECAST)
             .arg("study")
             .args(arguments)
             .stdin(Stdio::null())
@@ -151,25 +133,26 @@ fn a_grid_that_cannot_be_is_a_usage_error() {
             output.status.code(),
             Some(2),
             "{arguments:?}: {}",
-            said(&output)
+            output_text(&output)
         );
         assert!(
-            said(&output).contains(says),
+            output_text(&output).contains(says),
             "{arguments:?}: {}",
-            said(&output)
+            output_text(&output)
         );
     }
 }
 
+/// Tables, plots and a page.
 #[test]
-fn a_study_is_tables_plots_and_a_page_and_goes_on_where_it_was() {
-    if !can() {
+fn study_writes_results_and_resumes() {
+    let Some(_turn) = turn_with_stars("study") else {
         return;
-    }
+    };
     within(LIMIT, || {
-        let place = StarNode::new();
+        let place = StudyFolder::new();
         let output = place.study(&["--clients", "1,3"]);
-        assert!(output.status.success(), "{}", said(&output));
+        assert!(output.status.success(), "{}", output_text(&output));
         let document = place.results();
         assert_eq!(document["schema"], "gatecast.study/1");
         let environment = &document["environment"];
@@ -188,7 +171,7 @@ fn a_study_is_tables_plots_and_a_page_and_goes_on_where_it_was() {
             assert_eq!(row["verified"], true);
             let makespan = row["makespan_s"]["median"].as_f64().expect("measured");
             let bound = row["bound_s"].as_f64().expect("computed");
-            // Five per cent: what a shaper's burst gives to a file of one megabyte.
+            // Five per cent less is possible: the shaper lets its burst through at once.
             assert!(makespan > 0.95 * f64::from(clients) * 0.16, "{row}");
             assert!(
                 (row["efficiency"].as_f64().expect("computed") - bound / makespan).abs() < 1e-9
@@ -218,48 +201,53 @@ fn a_study_is_tables_plots_and_a_page_and_goes_on_where_it_was() {
 
         let output = place.study(&["--clients", "1,3"]);
         assert!(
-            said(&output).contains("going on: 4 runs are there already"),
+            output_text(&output).contains("going on: 4 runs are there already"),
             "{}",
-            said(&output)
+            output_text(&output)
         );
         assert_eq!(place.results()["measurements"], document["measurements"]);
         let output = place.study(&["--clients", "1,2"]);
-        assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+        assert_eq!(output.status.code(), Some(1), "{}", output_text(&output));
         assert!(
-            said(&output).contains("of another study"),
+            output_text(&output).contains("of another study"),
             "{}",
-            said(&output)
+            output_text(&output)
         );
-        // More of the same is the same study.
+        // More runs of the same cells are the same study.
         let output = place.study(&["--clients", "1,3", "--runs", "3"]);
-        assert!(output.status.success(), "{}", said(&output));
+        assert!(output.status.success(), "{}", output_text(&output));
         assert_eq!(place.runs(), 6);
 
         let from = place.0.path().join("results.json");
-        let output = Command::new(PROGRAM)
+        let output = Command::new(GATECAST)
             .args(["plan", "--size", "1GB", "--clients", "2000000", "--from"])
             .arg(from)
             .output()
             .expect("the program starts");
-        assert!(output.status.success(), "{}", said(&output));
-        assert!(said(&output).contains("fastest"), "{}", said(&output));
+        assert!(output.status.success(), "{}", output_text(&output));
+        assert!(
+            output_text(&output).contains("fastest"),
+            "{}",
+            output_text(&output)
+        );
     });
 }
 
 #[test]
-fn nginx_is_measured_by_the_same_trait() {
-    if !can()
-        || !have(
-            "nginx and curl",
-            tool::find("nginx").is_some() && installed("curl"),
-        )
-    {
+fn study_measures_nginx_as_contender() {
+    let Some(_turn) = turn_with_stars("study") else {
+        return;
+    };
+    if !have(
+        "nginx and curl",
+        tool::find("nginx").is_some() && installed("curl"),
+    ) {
         return;
     }
     within(LIMIT, || {
-        let place = StarNode::new();
+        let place = StudyFolder::new();
         let output = place.study(&["--clients", "2", "--via", "nginx,tcp", "--preset", "router"]);
-        assert!(output.status.success(), "{}", said(&output));
+        assert!(output.status.success(), "{}", output_text(&output));
         let document = place.results();
         assert_eq!(document["rows"][0]["via"], "nginx");
         assert_eq!(document["rows"][0]["verified"], true);
@@ -275,13 +263,13 @@ fn nginx_is_measured_by_the_same_trait() {
 }
 
 #[test]
-fn a_host_that_dies_is_a_failed_row_and_the_study_goes_on() {
-    if !can() {
+fn dead_host_fails_its_run_and_study_goes_on() {
+    let Some(_turn) = turn_with_stars("study") else {
         return;
-    }
+    };
     within(LIMIT, || {
-        let place = StarNode::new();
-        // Two megabytes a client and second: long enough to meet.
+        let place = StudyFolder::new();
+        // It takes some seconds, so that the client can be killed in time.
         let mut study = place.begin(&["--clients", "2", "--size", "10MB"]);
         let process = study.id();
         let grown = |name: &str| {
@@ -322,31 +310,35 @@ fn a_host_that_dies_is_a_failed_row_and_the_study_goes_on() {
 }
 
 #[test]
-fn a_server_that_does_not_start_is_a_failed_row() {
-    if !can() {
+fn failed_server_start_is_a_failed_row() {
+    let Some(_turn) = turn_with_stars("study") else {
         return;
-    }
+    };
     within(LIMIT, || {
-        let place = StarNode::new();
+        let place = StudyFolder::new();
         let output = place.study(&["--clients", "1", "--congestion", "no-such-one"]);
-        assert_eq!(output.status.code(), Some(4), "{}", said(&output));
+        assert_eq!(output.status.code(), Some(4), "{}", output_text(&output));
         assert!(
-            said(&output).contains("it did not start"),
+            output_text(&output).contains("it did not start"),
             "{}",
-            said(&output)
+            output_text(&output)
         );
-        assert!(said(&output).contains("no-such-one"), "{}", said(&output));
+        assert!(
+            output_text(&output).contains("no-such-one"),
+            "{}",
+            output_text(&output)
+        );
         assert_eq!(place.results()["rows"][0]["efficiency"], Value::Null);
     });
 }
 
 #[test]
-fn killed_study_is_removed_and_resumed() {
-    if !can() {
+fn killed_study_is_removed_by_star_down_and_resumes() {
+    let Some(_turn) = turn_with_stars("study") else {
         return;
-    }
+    };
     within(LIMIT, || {
-        let place = StarNode::new();
+        let place = StudyFolder::new();
         let arguments = ["--clients", "2", "--size", "10MB"];
         let mut study = place.begin(&arguments);
         let process = study.id();
@@ -356,33 +348,33 @@ fn killed_study_is_removed_and_resumed() {
         signal(process, "KILL");
         study.wait().expect("dead");
         assert!(!left_by(process).is_empty());
-        let down = Command::new(PROGRAM)
+        let down = Command::new(GATECAST)
             .args(["star", "down"])
             .output()
             .expect("it starts");
-        assert!(down.status.success(), "{}", said(&down));
+        assert!(down.status.success(), "{}", output_text(&down));
         // Another test's `star down` may have been there first.
         until("nothing left", || left_by(process).is_empty());
         assert_eq!(programs_of(process, ""), [0; 0]);
         let output = place.study(&arguments);
-        assert!(output.status.success(), "{}", said(&output));
+        assert!(output.status.success(), "{}", output_text(&output));
         assert!(
-            said(&output).contains("going on: 1 runs"),
+            output_text(&output).contains("going on: 1 runs"),
             "{}",
-            said(&output)
+            output_text(&output)
         );
         assert_eq!(place.runs(), 2);
     });
 }
 
 #[test]
-fn ctrl_c_ends_a_study_with_its_results_and_nothing_else() {
-    if !can() {
+fn ctrl_c_ends_study_and_keeps_only_its_results() {
+    let Some(_turn) = turn_with_stars("study") else {
         return;
-    }
+    };
     within(LIMIT, || {
         for twice in [false, true] {
-            let place = StarNode::new();
+            let place = StudyFolder::new();
             let mut study = place.begin(&["--clients", "2", "--size", "30MB"]);
             let process = study.id();
             until("the second run", || {
@@ -398,7 +390,7 @@ fn ctrl_c_ends_a_study_with_its_results_and_nothing_else() {
             assert_eq!(place.results()["rows"][0]["runs"], 1);
         }
         // While the links are measured.
-        let place = StarNode::new();
+        let place = StudyFolder::new();
         let mut study = place.begin(&["--clients", "2"]);
         let process = study.id();
         until("a star", || left_by(process).len() > 3);
@@ -409,12 +401,12 @@ fn ctrl_c_ends_a_study_with_its_results_and_nothing_else() {
 }
 
 #[test]
-fn two_studies_at_once_do_not_touch_each_other() {
-    if !can() {
+fn two_studies_run_at_once() {
+    let Some(_turn) = turn_with_stars("study") else {
         return;
-    }
+    };
     within(LIMIT, || {
-        let (one, other) = (StarNode::new(), StarNode::new());
+        let (one, other) = (StudyFolder::new(), StudyFolder::new());
         let arguments = ["--clients", "1,2"];
         let (mut first, mut second) = (one.begin(&arguments), other.begin(&arguments));
         for (study, place) in [(&mut first, &one), (&mut second, &other)] {

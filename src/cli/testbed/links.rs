@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use crate::cli::options;
 use crate::error::{Error, Result};
 use crate::testbed::star::layout;
-use crate::testbed::star::layout::{LinkRates, Loss, StarLayout, StarTopology, Traffic};
-use crate::units::{Rate, UnitError};
+use crate::testbed::star::layout::{LinkRates, Loss, StarLayout, Topology, Traffic};
+use crate::units::{self, InvalidValue, Rate};
 
 /// A star on a command line.
 #[derive(Clone, Debug, clap::Args)]
@@ -41,7 +40,7 @@ pub(crate) struct LinkArgs {
     #[arg(long, value_enum, default_value_t = Traffic::All, value_name = "WHICH")]
     pub(crate) loss_of: Traffic,
     /// Delay on the way out of each host, such as 5ms; needs the kernel's netem
-    #[arg(long, default_value = "0s", value_parser = options::span, value_name = "TIME")]
+    #[arg(long, default_value = "0s", value_parser = units::parse_duration, value_name = "TIME")]
     pub(crate) delay: Duration,
     /// A router in the middle, each host in a subnet of its own
     #[arg(long)]
@@ -55,11 +54,12 @@ pub(crate) struct LinkArgs {
 ///
 /// # Errors
 /// Anything else, with the value.
-pub(crate) fn host_link(text: &str) -> std::result::Result<(usize, LinkRates), UnitError> {
-    let wrong = || UnitError::new(text, "HOST=RATE or HOST=UP/DOWN, such as 3=10mbit/50mbit");
-    let (host, link) = text.split_once('=').ok_or_else(wrong)?;
-    let host = host.parse().map_err(|_| wrong())?;
-    Ok((host, link.parse()?))
+pub(crate) fn host_link(text: &str) -> Result<(usize, LinkRates), InvalidValue> {
+    let expected = "HOST=RATE or HOST=UP/DOWN, such as 3=10mbit/50mbit";
+    let invalid = || InvalidValue::new("host link", text, expected);
+    let (host, link) = text.split_once('=').ok_or_else(invalid)?;
+    let host = host.parse().map_err(|_| invalid())?;
+    Ok((host, link.parse().map_err(|_| invalid())?))
 }
 
 impl LinkArgs {

@@ -9,7 +9,7 @@ use crate::report::verdict::Verdict;
 use crate::testbed::plan;
 use crate::testbed::plan::Scenario;
 use crate::testbed::study::results::Results;
-use crate::units::{Bytes, Rate, UnitError};
+use crate::units::{Bytes, InvalidValue, Rate};
 
 /// `gatecast plan`
 #[derive(Debug, clap::Args)]
@@ -44,10 +44,12 @@ pub(crate) struct PlanArgs {
 /// Most clients that are planned for.
 const CLIENTS_MAX: u64 = 1_000_000_000;
 
-fn clients(text: &str) -> std::result::Result<u64, UnitError> {
+fn clients(text: &str) -> std::result::Result<u64, InvalidValue> {
     crate::proto::line::decimal(text)
         .filter(|number| (1..=CLIENTS_MAX).contains(number))
-        .ok_or_else(|| UnitError::new(text, "a number from 1 to 1000000000"))
+        .ok_or_else(|| {
+            InvalidValue::new("number of clients", text, "a number from 1 to 1000000000")
+        })
 }
 
 /// Plans.

@@ -2,14 +2,12 @@
 
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use clap::Subcommand;
 
-use crate::cli::signals::Request;
 use crate::cli::testbed::links::StarLayoutArgs;
 use crate::cli::{output, signals};
 use crate::error::{Error, Result};
@@ -130,26 +128,6 @@ pub(crate) fn need_root() -> Result<()> {
     Err(rootless::enter())
 }
 
-/// A flag that the first Ctrl-C sets.
-///
-/// # Errors
-/// The system refuses the handlers or a thread.
-pub(crate) fn stop_flag() -> Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let (requests, flag) = (signals::listen()?, Arc::clone(&stop));
-    thread::Builder::new()
-        .name("stop".to_owned())
-        .spawn(move || {
-            for request in requests {
-                if request == Request::Stop {
-                    flag.store(true, Ordering::Relaxed);
-                }
-            }
-        })
-        .map_err(Error::io("start the signal thread", "this process"))?;
-    Ok(stop)
-}
-
 fn show_plan(layout: &StarLayout) -> Result<Verdict> {
     let id = StarId::next();
     let mut steps = setup::up(&id, layout);
@@ -173,12 +151,12 @@ fn up(layout: &StarLayout, keep: bool, calibrate: bool) -> Result<Verdict> {
         ));
     }
     need_root()?;
-    let stop = stop_flag()?;
+    let stop = signals::stop_flag()?;
     let began = clock::now();
     let star = Star::build(layout, &stop)?;
     let took = clock::now().since(began);
     let hosts = layout.links.len();
-    output::say(format_args!(
+    output::eprintln(format_args!(
         "star {} is up: {hosts} hosts in {:.2} s",
         star.id(),
         took.as_secs_f64()
@@ -194,10 +172,10 @@ fn up(layout: &StarLayout, keep: bool, calibrate: bool) -> Result<Verdict> {
     }
     if keep {
         let id = star.keep();
-        output::say(format_args!("remove it with: gatecast star down {id}"));
+        output::eprintln(format_args!("remove it with: gatecast star down {id}"));
         return Ok(Verdict::AllVerified);
     }
-    output::say("Ctrl-C removes it");
+    output::eprintln("Ctrl-C removes it");
     while !stop.load(Ordering::Relaxed) {
         thread::sleep(POLL_INTERVAL);
     }
@@ -209,7 +187,7 @@ fn remove(star: Star) -> Result<()> {
     let began = clock::now();
     star.down()?;
     let took = clock::now().since(began);
-    output::say(format_args!("star is down in {:.2} s", took.as_secs_f64()));
+    output::eprintln(format_args!("star is down in {:.2} s", took.as_secs_f64()));
     Ok(())
 }
 
@@ -254,11 +232,11 @@ fn down(name: Option<StarId>) -> Result<Verdict> {
             if name.is_some() {
                 return Err(Error::refused("the star", spared));
             }
-            output::say(format_args!("{spared}: spared"));
+            output::eprintln(format_args!("{spared}: spared"));
             continue;
         }
         cleanup::remove(&star.namespaces)?;
-        output::say(format_args!(
+        output::eprintln(format_args!(
             "star {} removed: {} namespaces",
             star.id,
             star.namespaces.len()
@@ -271,12 +249,12 @@ fn down(name: Option<StarId>) -> Result<Verdict> {
         0
     };
     if folders > 0 {
-        output::say(format_args!(
+        output::eprintln(format_args!(
             "{folders} working folders of killed studies removed"
         ));
     }
     if removed + folders == 0 {
-        output::say("nothing to remove");
+        output::eprintln("nothing to remove");
     }
     Ok(Verdict::AllVerified)
 }
@@ -345,7 +323,7 @@ fn which(star: Option<StarId>) -> Result<StarId> {
 
 fn run_beside(layout: &StarLayout, command: &[String]) -> Result<Verdict> {
     need_root()?;
-    let stop = stop_flag()?;
+    let stop = signals::stop_flag()?;
     let star = Star::build(layout, &stop)?;
     star.start_loss()?;
     let [program, arguments @ ..] = command else {

@@ -4,9 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use crate::cli::output;
 use crate::cli::testbed::links::LinkArgs;
 use crate::cli::testbed::star;
+use crate::cli::{output, signals};
 use crate::error::{Error, Result};
 use crate::report::verdict::Verdict;
 use crate::session::Via;
@@ -116,7 +116,7 @@ pub(crate) fn run(args: &StudyArgs) -> Result<Verdict> {
         None => None,
     };
     star::need_root()?;
-    let stop = star::stop_flag()?;
+    let stop = signals::stop_flag()?;
     fs::create_dir_all(&args.out).map_err(Error::io("make the folder", args.out.display()))?;
     let path = args.out.join("results.json");
     let mut results = begin(args, grid, &links, given.is_some(), &path)?;
@@ -135,7 +135,7 @@ pub(crate) fn run(args: &StudyArgs) -> Result<Verdict> {
             (None, Some(_)) => calibrate::TOLERANCE_FOREIGN,
         },
         stop: &stop,
-        progress: |line| output::say(line),
+        progress: |line| output::eprintln(line),
     };
     let done = study.run(&mut results);
     publish(&results, &args.out)?;
@@ -287,7 +287,7 @@ fn begin(
         ));
     }
     let there = earlier.measurements.len();
-    output::say(format_args!("going on: {there} runs are there already"));
+    output::eprintln(format_args!("going on: {there} runs are there already"));
     earlier.environment = environment;
     Ok(earlier)
 }
@@ -334,7 +334,7 @@ fn publish(results: &Results, out: &Path) -> Result<()> {
         write(&format!("{}.svg", figure.name), &figure.chart.to_svg())?;
     }
     write("report.html", &page::html(results, &figures))?;
-    output::say(format_args!(
+    output::eprintln(format_args!(
         "results.json, results.csv, report.html and {} plots are in {}",
         figures.len(),
         out.display()

@@ -157,7 +157,7 @@ fn a_peer_that_does_not_read_is_a_stall_and_not_a_hang() {
 }
 
 #[test]
-fn a_peer_that_takes_a_little_now_and_then_does_not_hold_a_line_for_ever() {
+fn slow_peer_cannot_hold_a_line_beyond_its_deadline() {
     let (near, mut far) = pair();
     let (bytes, limit) = (vec![0; 32 << 20], Duration::from_millis(300));
     let enough = Arc::new(AtomicBool::new(false));

@@ -17,9 +17,9 @@ pub struct DatagramBatch {
 pub struct Datagram<'a> {
     /// What it holds.
     pub bytes: &'a [u8],
-    /// When the system had it, or when it was read where the system does not tell.
+    /// When the system received it, or when it was read where the system does not tell.
     pub at: Moment,
-    /// Who sent it.
+    /// Its sender.
     pub from: SocketAddr,
 }
 
@@ -77,7 +77,7 @@ impl DatagramBatch {
         })
     }
 
-    /// Keeps the datagrams that `keep` says.
+    /// Keeps the datagrams for which `keep` is true.
     pub fn retain(&mut self, mut keep: impl FnMut(SocketAddr, Moment) -> bool) {
         self.entries.retain(|entry| keep(entry.from, entry.at));
     }

@@ -90,10 +90,10 @@ impl BatchSocket {
         &self.socket
     }
 
-    /// Waits for a datagram for `patience` and takes it, and what else is there, into `batch`.
+    /// Waits for a datagram for `patience` and receives it, and what else is there, into `batch`.
     ///
     /// # Errors
-    /// The system's; that nothing came is none.
+    /// Any socket error. A timeout returns `Ok(0)`.
     pub fn receive(&self, batch: &mut DatagramBatch, patience: Duration) -> io::Result<usize> {
         // Zero would mean for ever.
         let patience = patience.max(Duration::from_millis(1));
@@ -104,10 +104,10 @@ impl BatchSocket {
         self.receive_into(batch, true)
     }
 
-    /// Takes what is there, and waits for nothing.
+    /// Receives what is there, without waiting.
     ///
     /// # Errors
-    /// The system's; that nothing is there is none.
+    /// Any socket error. An empty queue returns `Ok(0)`.
     pub fn collect(&self, batch: &mut DatagramBatch) -> io::Result<usize> {
         self.receive_into(batch, false)
     }
@@ -162,8 +162,8 @@ impl BatchSocket {
     }
 }
 
-/// How long old datagrams are thrown away for at most. A full queue takes a few milliseconds of a
-/// processor; how long those take on a busy host nobody knows, and a viewer waits for it.
+/// How long old datagrams are thrown away for at most, while a viewer waits. A full queue takes a few
+/// milliseconds of a processor, and a busy host may be slow to give them.
 const DISCARD_LIMIT: Duration = Duration::from_millis(900);
 
 /// More bytes than a queue holds: the system counts double what it is asked for.

@@ -51,7 +51,7 @@ fn datagrams_of_any_size_arrive_as_they_were_sent() {
 }
 
 #[test]
-fn a_datagram_came_when_the_system_had_it_and_not_when_it_was_read() {
+fn datagram_has_the_time_of_its_arrival() {
     if !BATCHED {
         return;
     }
@@ -75,7 +75,7 @@ fn a_datagram_came_when_the_system_had_it_and_not_when_it_was_read() {
 }
 
 #[test]
-fn a_run_ends_with_a_shorter_datagram_and_at_the_systems_limits() {
+fn run_ends_at_shorter_datagram_and_system_limits() {
     let of = |sizes: &[usize]| {
         let mut batch = DatagramBatch::new(sizes.len());
         for (slot, &len) in sizes.iter().enumerate() {
@@ -107,7 +107,7 @@ fn a_run_ends_with_a_shorter_datagram_and_at_the_systems_limits() {
 }
 
 #[test]
-fn what_came_before_is_thrown_away() {
+fn old_datagrams_are_discarded() {
     let (there, inbox) = pair();
     for _ in 0..50 {
         there.send(b"old").expect("sent");
@@ -120,7 +120,7 @@ fn what_came_before_is_thrown_away() {
 }
 
 #[test]
-fn what_came_before_is_thrown_away_however_late_that_is_begun() {
+fn old_datagrams_are_discarded_however_late() {
     let (there, inbox) = pair();
     let mut batch = DatagramBatch::new(8);
     // Linux begins to stamp a moment after the first socket of the host asks for it.
@@ -154,7 +154,7 @@ fn what_came_before_is_thrown_away_however_late_that_is_begun() {
 }
 
 #[test]
-fn a_full_queue_is_counted_by_the_system() {
+fn drops_of_a_full_queue_are_counted() {
     if !cfg!(target_os = "linux") {
         return;
     }
@@ -172,7 +172,7 @@ fn a_full_queue_is_counted_by_the_system() {
 }
 
 #[test]
-fn a_refusal_is_told_to_who_sends() {
+fn refusal_is_an_error_of_a_later_send() {
     let closed = UdpSocket::bind(LOCAL).expect("a free port");
     let addr = closed.local_addr().expect("bound");
     drop(closed);
@@ -187,7 +187,7 @@ fn a_refusal_is_told_to_who_sends() {
 }
 
 #[test]
-fn a_group_is_joined() {
+fn group_is_joined() {
     let group = SocketAddr::from(([239, 255, 77, 19], 0));
     let inbox = match BatchSocket::bind(group, Some(Ipv4Addr::LOCALHOST)) {
         Ok(inbox) => inbox,

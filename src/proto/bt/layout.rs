@@ -9,7 +9,7 @@ pub struct PieceLayout {
     pub bytes: u64,
     /// Length of a piece, bytes.
     pub piece: u32,
-    /// Length of a block, bytes; [`BLOCK`] on the wire, a whole piece in a simulation.
+    /// Length of a block, bytes; [`BLOCK_LEN`] on the wire, a whole piece in a simulation.
     pub block: u32,
 }
 

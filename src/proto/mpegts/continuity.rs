@@ -6,7 +6,7 @@
 
 use super::{PID_NULL, PIDS, TsPacket};
 
-/// Follows the counters of all PIDs.
+/// Checks the counters of all PIDs.
 #[derive(Debug)]
 pub struct Continuity {
     pids: Box<[PidState]>,
@@ -24,7 +24,7 @@ pub struct ContinuityCounts {
     pub lost: u64,
     /// Legal repeats of the packet before.
     pub repeats: u64,
-    /// Packets marked as damaged by somebody before us.
+    /// Packets that were marked as damaged before they came here.
     pub damaged: u64,
 }
 
@@ -34,7 +34,7 @@ struct PidState {
     last: Option<u8>,
     /// Whether the packet that had it was repeated already.
     repeated: bool,
-    /// The packet's last bytes, by which a repeat is told from a jump of sixteen.
+    /// The packet's last bytes, which differ between a repeat and a jump of sixteen.
     tail: [u8; TAIL],
 }
 
@@ -61,7 +61,7 @@ impl Continuity {
         self.pids.fill(PidState::default());
     }
 
-    /// Follows the stream by one packet.
+    /// Checks one packet.
     pub fn handle(&mut self, packet: TsPacket<'_>) {
         self.counts.packets += 1;
         if packet.transport_error() {
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_stream_has_no_errors() {
+    fn whole_stream_has_no_errors() {
         let packets: Vec<_> = (0..100)
             .flat_map(|n| [packet(0x100, n, n), packet(0x101, n / 2 + 3, n ^ 1)])
             .enumerate()
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn every_loss_of_one_to_fifteen_is_seen_and_counted() {
+    fn losses_of_one_to_fifteen_are_counted() {
         for lost in 1..=15 {
             let after = packet(7, 5 + 1 + lost, 9);
             assert_eq!(errors(&[packet(7, 5, 1), after]), (1, u64::from(lost)));
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn one_repeat_is_legal_and_a_second_or_another_packet_is_not() {
+    fn only_one_equal_repeat_is_legal() {
         let first = packet(7, 5, 1);
         assert_eq!(run(&[first, first]).repeats, 1);
         assert_eq!(errors(&[first, first, packet(7, 6, 2)]), (0, 0));
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn without_payload_the_counter_stands_still() {
+    fn counter_stays_without_payload() {
         let clock = |counter| adapted(7, counter, 0x10, 1, false);
         assert_eq!(
             errors(&[packet(7, 5, 1), clock(5), clock(5), packet(7, 6, 1)]),
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn an_announced_jump_stuffing_and_damage_are_no_errors() {
+    fn announced_jump_stuffing_and_damage_are_no_errors() {
         let jump = adapted(7, 12, 0x80, 1, true);
         assert_eq!(errors(&[packet(7, 5, 1), jump, packet(7, 13, 1)]), (0, 0));
         let stuffing: Vec<_> = (0..30).map(|n| packet(PID_NULL, n * 7, n)).collect();
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_pause_nothing_is_missing() {
+    fn nothing_is_missing_after_a_pause() {
         let mut continuity = Continuity::default();
         continuity.handle(TsPacket(&packet(7, 5, 1)));
         continuity.rejoin();

@@ -14,7 +14,7 @@ pub struct Framing {
 const SYNCS_MIN: usize = 3;
 
 impl Framing {
-    /// Gives `see` each packet that `datagram` completes. `false` when it is no piece of a stream.
+    /// Gives `see` each packet that `datagram` completes. `false` when it is not a piece of a stream.
     pub fn handle(&mut self, datagram: &[u8], mut see: impl FnMut(&[u8; PACKET])) -> bool {
         let Some(start) = self.start(datagram) else {
             self.begun.clear();
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_datagram_costs_the_packets_that_it_held_and_no_more() {
+    fn lost_datagram_costs_only_its_own_packets() {
         let stream = stream(60);
         let datagrams: Vec<&[u8]> = stream.chunks(1472).collect();
         for lost in 0..datagrams.len() - 1 {
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn what_holds_no_packets_is_strange() {
+    fn datagrams_without_packets_are_refused() {
         let noise: Vec<u8> = (0..1472_u32).map(|n| ((n * n) >> 3) as u8).collect();
         for strange in [&noise[..], b"", b"hello", &[0; 1316], &[SYNC; 187]] {
             assert_eq!(found([strange]), (vec![], 1));

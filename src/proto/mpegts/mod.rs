@@ -45,7 +45,7 @@ pub const PCR_HZ: u64 = 27_000_000;
 /// At this many ticks the program clock reference begins again: 33 bits of 90 kHz, times 300.
 pub const PCR_WRAP: u64 = (1 << 33) * 300;
 
-/// The packets of `datagram`, or `None` when it is no piece of a transport stream.
+/// The packets of `datagram`, or `None` when it is not a piece of a transport stream.
 pub fn packets(datagram: &[u8]) -> Option<impl Iterator<Item = TsPacket<'_>>> {
     let (packets, rest) = datagram.as_chunks::<PACKET>();
     let whole = !packets.is_empty() && rest.is_empty();
@@ -68,7 +68,7 @@ impl<'a> TsPacket<'a> {
         u16::from_be_bytes([self.0[1], self.0[2]]) & PID_NULL
     }
 
-    /// Somebody before us received it damaged; nothing else in it is to be believed.
+    /// It was received damaged before it came here; nothing else in it can be trusted.
     pub fn transport_error(self) -> bool {
         self.0[1] & 0x80 != 0
     }
@@ -187,7 +187,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_datagram_is_a_stream_by_whole_packets_with_their_sync() {
+    fn datagram_is_a_stream_when_packets_are_whole() {
         let one = sample::packet(0x100, 3, 0);
         for many in [1, 3, 7, 40] {
             let datagram = one.repeat(many);
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn an_adaptation_field_that_lies_has_no_payload_and_no_clock() {
+    fn false_adaptation_field_has_no_payload_and_no_clock() {
         for length in [0, 6, 183, 184, 255] {
             let mut bytes = sample::adapted(0x100, 0, 0x10, 1, true);
             bytes[4] = length;

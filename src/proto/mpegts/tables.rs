@@ -35,7 +35,7 @@ const TABLE_ASSOCIATION: u8 = 0;
 const TABLE_MAP: u8 = 2;
 
 impl ProgramTables {
-    /// Follows the stream by one packet.
+    /// Keeps the packet if it is part of a table.
     pub fn handle(&mut self, packet: TsPacket<'_>) {
         if packet.transport_error() || !packet.has_payload() {
             return;
@@ -56,7 +56,8 @@ impl ProgramTables {
         }
     }
 
-    /// The packets to send to who joins, the association first; none before one was seen whole.
+    /// The packets to send to a player that joins, the association first; none until one was seen
+    /// whole.
     pub fn packets(&self) -> impl Iterator<Item = &[u8; PACKET]> {
         let maps = self.maps.iter().flat_map(|(_, map)| &map.whole);
         self.association.whole.iter().chain(maps)
@@ -140,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn the_latest_tables_come_back_as_they_were() {
+    fn latest_tables_are_kept_unchanged() {
         let last = [sample::pat(4, 0x1000), sample::pmt(8, 0x1000)];
         let mut packets = vec![sample::pmt(7, 0x1000), sample::pat(3, 0x1000)];
         packets.extend([sample::packet(0x100, 1, 0), last[1], last[0]]);
@@ -151,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_map_is_kept_only_of_programs_that_the_association_names() {
+    fn maps_are_kept_of_associated_programs_only() {
         let mut tables = fed(&[sample::pat(0, 0x1000), sample::pmt(0, 0x1000)]);
         assert_eq!(tables.packets().count(), 2);
         tables.handle(TsPacket(&sample::pat(1, 0x1001)));
@@ -163,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_map_of_several_packets_is_kept_whole() {
+    fn map_of_several_packets_is_kept_whole() {
         let mut section = vec![2, 0xB0 | 1, 0x2C, 0, 1, 0xC1, 0, 0, 0xE1, 0, 0xF0, 0];
         section.resize(3 + 0x12C - 4, 0x55);
         let sum = crc(&section);
@@ -219,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_programs_are_kept_than_the_limit() {
+    fn programs_are_kept_up_to_the_limit() {
         let programs = |count: usize| {
             let mut section = vec![0, 0xB0, 0, 0, 1, 0xC1, 0, 0];
             for n in 0..u16::try_from(count).expect("few") {

@@ -181,7 +181,7 @@ fn wrong_openings_are_refused_with_the_value() {
 }
 
 #[test]
-fn last_words_are_found_only_at_the_end_and_only_of_this_session() {
+fn last_words_are_found_only_at_the_end_of_their_session() {
     let words = encode_last_words(SessionId(5), "the source was truncated");
     assert!(words.len() <= LAST_WORDS_MAX);
     assert!(encode_last_words(SessionId(5), &"\n".repeat(1000)).len() <= LAST_WORDS_MAX);

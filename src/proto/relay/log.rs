@@ -2,7 +2,7 @@
 //!
 //! A log of its own beside the session log: a viewer has no file, no digest and no verdict on a
 //! copy, and what it has (pauses, loss by place, delay) has no column there. The form is the same:
-//! a [`header`], columns separated by ` | `, `-` where a value is missing, text from outside
+//! a [`HEADER`], columns separated by ` | `, `-` where a value is missing, text from outside
 //! escaped. [`ViewerRecord::decode`]
 //! accepts a line only when [`ViewerRecord::encode`] would write the same.
 
@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use time::{Date, OffsetDateTime, PrimitiveDateTime, Time};
 
+use crate::proto::histogram::Delay;
 use crate::proto::line::DecodeError;
 use crate::proto::log_cell::{DATE, MISSING, SEPARATOR, TIME, duration, or_missing, outside};
 use crate::proto::relay::reports::{ReceiverReport, SenderReport};
@@ -61,50 +62,25 @@ pub enum ViewerEnd {
 /// Longest line, bytes, its end included.
 pub const LINE_MAX: usize = 4096;
 
-/// The columns of a line, in order; `_s` seconds, `_us` microseconds, the rest datagrams where no
-/// other unit is named.
-pub const COLUMNS: [&str; 25] = [
-    "relay",
-    "viewer",
-    "date",
-    "time",
-    "to",
-    "watched_s",
-    "sent",
-    "sent_bytes",
-    "dropped",
-    "paused",
-    "source_cc",
-    "source_rtp_lost",
-    "source_jitter_us",
-    "p50_us",
-    "p99_us",
-    "worst_us",
-    "received",
-    "received_bytes",
-    "host_drop",
-    "network_lost",
-    "cc",
-    "rtp_lost",
-    "jitter_us",
-    "end",
-    "reason",
-];
+/// How many columns a line has.
+const COLUMNS: usize = 25;
 
 /// Longest reason that a line keeps, bytes before escaping.
 const REASON_MAX: usize = 200;
 
-/// The first line of a log, with its end.
-pub fn header() -> String {
-    COLUMNS.join(SEPARATOR) + "\n"
-}
+/// The first line of a log, with its end: the columns in order; `_s` seconds, `_us` microseconds,
+/// the rest datagrams where no other unit is named.
+pub const HEADER: &str = "relay | viewer | date | time | to | watched_s | sent | sent_bytes | \
+    dropped | paused | source_cc | source_rtp_lost | source_jitter_us | p50_us | p99_us | \
+    worst_us | received | received_bytes | host_drop | network_lost | cc | rtp_lost | \
+    jitter_us | end | reason\n";
 
 impl ViewerRecord {
     /// The line, with its end.
     pub fn encode(&self) -> String {
         let (sent, got) = (&self.sent, self.received.as_ref());
         let reason = self.reason.as_deref().filter(|why| !why.is_empty());
-        let cells: [String; COLUMNS.len()] = [
+        let cells: [String; COLUMNS] = [
             self.relay.to_string(),
             self.viewer.to_string(),
             or_missing(self.at.format(DATE).ok()),
@@ -118,9 +94,9 @@ impl ViewerRecord {
             sent.cc.to_string(),
             or_missing(sent.rtp_lost),
             or_missing(sent.jitter_us),
-            or_missing(sent.p50_us),
-            or_missing(sent.p99_us),
-            or_missing(sent.worst_us),
+            or_missing(sent.delay.p50_us),
+            or_missing(sent.delay.p99_us),
+            or_missing(sent.delay.worst_us),
             or_missing(got.map(|got| got.datagrams)),
             or_missing(got.map(|got| got.bytes)),
             or_missing(got.and_then(|got| got.host_drop)),
@@ -137,7 +113,7 @@ impl ViewerRecord {
     /// Reads a line, which must have its end.
     ///
     /// # Errors
-    /// Any line that [`Visit::encode`] does not write.
+    /// Any line that [`ViewerRecord::encode`] does not write.
     pub fn decode(line: &str) -> Result<Self, DecodeError> {
         let wrong = || DecodeError::value("no line of a relay log", line.trim_end());
         if line.len() > LINE_MAX {
@@ -152,7 +128,7 @@ impl ViewerRecord {
 
     fn read(line: &str) -> Option<Self> {
         let cells: Vec<&str> = line.split(SEPARATOR).collect();
-        let cells: [&str; COLUMNS.len()] = cells.try_into().ok()?;
+        let cells: [&str; COLUMNS] = cells.try_into().ok()?;
         let number = |at: usize| cells[at].parse::<u64>().ok();
         let maybe = |at: usize| match cells[at] {
             MISSING => Some(None),
@@ -184,9 +160,11 @@ impl ViewerRecord {
                 cc: number(10)?,
                 rtp_lost: maybe(11)?,
                 jitter_us: maybe(12)?,
-                p50_us: maybe(13)?,
-                p99_us: maybe(14)?,
-                worst_us: maybe(15)?,
+                delay: Delay {
+                    p50_us: maybe(13)?,
+                    p99_us: maybe(14)?,
+                    worst_us: maybe(15)?,
+                },
             },
             received,
             end: cells[23].parse().ok()?,
@@ -251,9 +229,11 @@ mod tests {
                 cc: 1,
                 rtp_lost: None,
                 jitter_us: Some(90),
-                p50_us: Some(200),
-                p99_us: Some(900),
-                worst_us: Some(1200),
+                delay: Delay {
+                    p50_us: Some(200),
+                    p99_us: Some(900),
+                    worst_us: Some(1200),
+                },
             },
             received: Some(ReceiverReport {
                 datagrams: 590,
@@ -269,8 +249,8 @@ mod tests {
     }
 
     #[test]
-    fn a_line_tells_where_datagrams_were_lost() {
-        insta::assert_snapshot!(header() + &record().encode(), @r"
+    fn line_shows_where_datagrams_were_lost() {
+        insta::assert_snapshot!(HEADER.to_owned() + &record().encode(), @r"
         relay | viewer | date | time | to | watched_s | sent | sent_bytes | dropped | paused | source_cc | source_rtp_lost | source_jitter_us | p50_us | p99_us | worst_us | received | received_bytes | host_drop | network_lost | cc | rtp_lost | jitter_us | end | reason
         0123456789abcdef | 3 | 2026-11-21 | 00:12:13.000456 | 127.0.0.1:5000 | 61.000042 | 600 | 789600 | 5 | 40 | 1 | - | 90 | 200 | 900 | 1200 | 590 | 776440 | 4 | 6 | 9 | - | 110 | left | -
         ");
@@ -284,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_come_back_and_changed_ones_do_not() {
+    fn lines_are_read_back_and_edited_ones_refused() {
         let mut records = vec![record()];
         for end in ViewerEnd::ALL {
             records.push(ViewerRecord {

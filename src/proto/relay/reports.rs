@@ -1,6 +1,7 @@
 //! What a viewer of ours received, and what the relay sent to it: the two reports by which a loss
 //! is found where it happened.
 
+use crate::proto::histogram::Delay;
 use crate::proto::line::{DecodeError, Fields, LineWriter};
 use crate::proto::stream::StreamCounts;
 
@@ -38,12 +39,8 @@ pub struct SenderReport {
     pub rtp_lost: Option<u64>,
     /// Jitter at the relay's input, microseconds; `None` where the source stamps nothing.
     pub jitter_us: Option<u64>,
-    /// Half of the datagrams took no longer through the relay, microseconds; `None` of none.
-    pub p50_us: Option<u64>,
-    /// 99 of 100 took no longer.
-    pub p99_us: Option<u64>,
-    /// None took longer.
-    pub worst_us: Option<u64>,
+    /// Time through the relay.
+    pub delay: Delay,
 }
 
 /// Datagrams that a viewer may have received before the relay has counted them: a round of the
@@ -111,9 +108,11 @@ impl SenderReport {
             cc: fields.number("cc")?,
             rtp_lost: fields.optional_number("rtp_lost")?,
             jitter_us: fields.optional_number("jitter_us")?,
-            p50_us: fields.optional_number("p50_us")?,
-            p99_us: fields.optional_number("p99_us")?,
-            worst_us: fields.optional_number("worst_us")?,
+            delay: Delay {
+                p50_us: fields.optional_number("p50_us")?,
+                p99_us: fields.optional_number("p99_us")?,
+                worst_us: fields.optional_number("worst_us")?,
+            },
         })
     }
 
@@ -127,9 +126,9 @@ impl SenderReport {
             .field("cc", self.cc)
             .maybe("rtp_lost", self.rtp_lost)
             .maybe("jitter_us", self.jitter_us)
-            .maybe("p50_us", self.p50_us)
-            .maybe("p99_us", self.p99_us)
-            .maybe("worst_us", self.worst_us)
+            .maybe("p50_us", self.delay.p50_us)
+            .maybe("p99_us", self.delay.p99_us)
+            .maybe("worst_us", self.delay.worst_us)
             .finish()
     }
 

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::proto::histogram::Delay;
 
 /// What comes of `parts`, read one after the other: a command, or the error as text.
 fn heard(parts: &[&[u8]]) -> Vec<Result<ControlCommand, String>> {
@@ -27,7 +28,7 @@ fn talk() -> Vec<Result<ControlCommand, String>> {
 }
 
 #[test]
-fn commands_come_out_whole_however_the_stream_is_cut() {
+fn commands_are_read_however_the_stream_is_cut() {
     for cut in 0..=TALK.len() {
         assert_eq!(heard(&[&TALK[..cut], &TALK[cut..]]), talk(), "cut at {cut}");
     }
@@ -36,7 +37,7 @@ fn commands_come_out_whole_however_the_stream_is_cut() {
 }
 
 #[test]
-fn every_word_is_heard_in_both_languages() {
+fn commands_are_read_in_both_languages() {
     let english = b"CONNECT <65535>\nINTERRUPT\nCONTINUE\nDISCONNECT\n";
     let mut wanted = talk();
     wanted[0] = Ok(ControlCommand::Connect(65_535));
@@ -56,7 +57,7 @@ fn every_word_is_heard_in_both_languages() {
 }
 
 #[test]
-fn hostile_commands_are_errors_and_the_next_one_is_heard() {
+fn hostile_commands_are_errors_and_the_next_one_is_read() {
     let digits = format!("CONECTAR {}", "9".repeat(480));
     for line in [
         &b"CONECTAR 0"[..],
@@ -124,7 +125,7 @@ fn hostile_commands_are_errors_and_the_next_one_is_heard() {
 }
 
 #[test]
-fn a_line_without_end_is_one_error_and_takes_no_memory() {
+fn endless_line_is_one_error_and_takes_no_memory() {
     let mut commands = CommandReader::default();
     let mut errors = 0;
     for _ in 0..1_000 {
@@ -147,7 +148,7 @@ fn a_line_without_end_is_one_error_and_takes_no_memory() {
 }
 
 #[test]
-fn the_longest_line_passes_and_one_byte_more_does_not() {
+fn longest_line_is_read_and_a_longer_one_is_not() {
     let padding = |length: usize| {
         let mut line = b"CONECTAR 5000".to_vec();
         line.resize(length - 1, b' ');
@@ -178,7 +179,7 @@ fn the_longest_line_passes_and_one_byte_more_does_not() {
 }
 
 #[test]
-fn a_misplaced_command_changes_nothing() {
+fn misplaced_command_changes_nothing() {
     use ViewerState::{Paused, Running, Unconnected};
     let connect = ControlCommand::Connect(5000);
     let alive = ControlCommand::Alive(ReceiverReport::default());
@@ -217,7 +218,10 @@ fn replies_come_back() {
     let statement = SenderReport {
         sent: 7,
         bytes: 9212,
-        p50_us: Some(200),
+        delay: Delay {
+            p50_us: Some(200),
+            ..Delay::default()
+        },
         ..SenderReport::default()
     };
     for reply in [
@@ -243,7 +247,7 @@ fn replies_come_back() {
 }
 
 #[test]
-fn what_the_network_lost_is_the_rest() {
+fn network_loss_is_sent_less_received_and_dropped() {
     let sent = SenderReport {
         sent: 100,
         ..SenderReport::default()
@@ -261,7 +265,7 @@ fn what_the_network_lost_is_the_rest() {
 }
 
 #[test]
-fn a_client_that_never_stops_talking_is_not_heard_out() {
+fn command_rate_is_limited_per_second() {
     let at = |ms: u64| Moment(7_000_000 + ms * 1_000);
     let mut budget = CommandRate::new(at(0));
     // As fast as may be, for ever.
@@ -276,7 +280,7 @@ fn a_client_that_never_stops_talking_is_not_heard_out() {
 }
 
 #[test]
-fn who_has_no_viewer_may_be_silent_for_a_minute_at_most() {
+fn client_without_viewer_may_be_silent_for_a_minute() {
     let hours = Duration::from_secs(4 * 3600);
     assert_eq!(silence(Some(false), hours), hours);
     assert_eq!(silence(Some(true), hours), SILENCE_MAX);
@@ -286,7 +290,7 @@ fn who_has_no_viewer_may_be_silent_for_a_minute_at_most() {
 }
 
 #[test]
-fn a_receipt_that_nobody_can_have_is_not_believed() {
+fn impossible_receiver_report_is_not_allowed() {
     let sent = SenderReport {
         sent: 1_000_000,
         ..SenderReport::default()

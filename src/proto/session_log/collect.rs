@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn release_is_known_though_a_client_left_before() {
+    fn release_is_kept_when_a_client_left_before_it() {
         let released = record(1);
         let mut early = released.clone();
         early.released_at = None;

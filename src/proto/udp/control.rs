@@ -177,12 +177,13 @@ impl Report {
 
 fn expect<'a>(line: &'a str, word: &str) -> Result<Fields<'a>, DecodeError> {
     let fields = Fields::parse(line)?;
-    match fields.word() == word {
-        true => Ok(fields),
-        false => Err(DecodeError(format!(
+    if fields.word() == word {
+        Ok(fields)
+    } else {
+        Err(DecodeError(format!(
             "{} and not {word}",
             crate::text::escape(fields.word())
-        ))),
+        )))
     }
 }
 

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use crate::proto::udp::control::Report;
 use crate::proto::udp::end_timer::EndTimer;
+use crate::proto::udp::group_member::GroupMember;
 use crate::proto::udp::liveness::{Fault, Liveness};
 use crate::proto::udp::{Transmit, before, xor};
 use crate::units::Moment;
@@ -57,26 +58,6 @@ pub struct Straggler {
     pub missing: Vec<Range<u32>>,
 }
 
-#[derive(Clone, Debug)]
-struct GroupMember {
-    window: u32,
-    /// How long it has stalled at least half the group, less how long it was stalled itself.
-    held: Duration,
-    /// The number after the highest that it has seen.
-    seen: u32,
-    /// The round to which `missing` is the whole answer.
-    answered: u32,
-    missing: Vec<Range<u32>>,
-    /// The part of an answer that has come, and its round.
-    coming: Vec<Range<u32>>,
-    coming_for: u32,
-    aside: bool,
-    /// It was set aside because it does not keep up, and not because it lacks much.
-    slow: bool,
-    rounds: u32,
-    liveness: Liveness,
-}
-
 /// Rounds of repair after which a client is dropped.
 pub const ROUNDS_MAX: u32 = 40;
 
@@ -89,9 +70,6 @@ pub const HOLD_MAX: Duration = Duration::from_secs(1);
 /// Blocks of the file whose repair is planned at once: a line of a few bytes may say that a whole
 /// file is lacked, and a plan takes some 100 bytes a block.
 const SECTION: u32 = 1 << 17;
-
-/// Ranges of one client's answer that are kept: more than our receiver sends.
-const RANGES_MAX: usize = 1 << 16;
 
 /// First and longest pause between two ENDs: short at first, because one may be lost.
 const PAUSE: Range<Duration> = Duration::from_millis(6)..Duration::from_millis(100);
@@ -117,19 +95,8 @@ impl GroupSender {
 
     /// Adds a client that takes at most `window` datagrams under way.
     pub fn join(&mut self, client: u16, window: u32, now: Moment) {
-        let member = GroupMember {
-            window,
-            held: Duration::ZERO,
-            seen: self.pkt,
-            answered: 0,
-            missing: Vec::new(),
-            coming: Vec::new(),
-            coming_for: 0,
-            aside: false,
-            slow: false,
-            rounds: 0,
-            liveness: Liveness::new(self.blocks, self.sent, now),
-        };
+        let liveness = Liveness::new(self.blocks, self.sent, now);
+        let member = GroupMember::new(window, self.pkt, liveness);
         self.members.insert(client, member);
     }
 
@@ -422,40 +389,6 @@ impl GroupSender {
         let lag = self.asked.map(|asked| asked.after(LAG));
         let lag = lag.filter(|lag| *lag > self.polled_at);
         lag.map_or(self.ends.due, |lag| self.ends.due.min(lag))
-    }
-}
-
-impl GroupMember {
-    /// How many blocks it lacks.
-    fn lacked(&self) -> u64 {
-        let ranges = self.missing.iter();
-        ranges.map(|range| u64::from(range.end - range.start)).sum()
-    }
-
-    /// Adds a report's list to the answer that it is a part of.
-    fn add_answer(&mut self, report: &Report) -> Result<(), Fault> {
-        if self.coming_for != report.round {
-            self.coming.clear();
-            self.coming_for = report.round;
-        }
-        // The ranges of one answer rise from line to line, or there would be no limit to them.
-        let end = self.coming.last().map_or(0, |range| range.end);
-        if report
-            .missing
-            .first()
-            .is_some_and(|range| range.start < end)
-        {
-            return Err(Fault::Impossible);
-        }
-        // What does not fit is reported in the next round.
-        let room = RANGES_MAX - self.coming.len();
-        self.coming
-            .extend(report.missing.iter().take(room).cloned());
-        if !report.more {
-            self.answered = report.round;
-            self.missing = std::mem::take(&mut self.coming);
-        }
-        Ok(())
     }
 }
 

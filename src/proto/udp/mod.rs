@@ -11,10 +11,10 @@
 //! - [`blocks`]: how a file is cut into blocks, and which of them are held
 //! - [`stats`]: what became of each datagram (loss, order, RFC 3550 jitter)
 //! - [`sender`]: to one client, reliable or raw
-//! - [`group_sender`]: to a group, with repair by XOR ([`xor`])
+//! - [`group_sender`]: to a group, with repair by XOR ([`xor`]); `group_member`: one of its clients
 //! - [`liveness`]: when a client is given up; `stall_detector`: whether it makes progress
 //! - `end_timer`: when a sender asks what is missing
-//! - [`receiver`]: at every client; `reports`: when and what it reports
+//! - [`receiver`]: at every client; [`reports`]: when and what it reports
 //! - [`probe`]: the rate, where the user gave none; [`rate_controller`]: its input, from reports
 //!
 //! The machines get the time as an argument and never wait: the same code runs over sockets and,
@@ -23,6 +23,7 @@
 pub mod blocks;
 pub mod control;
 mod end_timer;
+mod group_member;
 pub mod group_sender;
 pub mod liveness;
 pub mod packet;
@@ -30,7 +31,7 @@ pub mod probe;
 pub mod ranges;
 pub mod rate_controller;
 pub mod receiver;
-mod reports;
+pub mod reports;
 pub mod sender;
 mod stall_detector;
 pub mod stats;

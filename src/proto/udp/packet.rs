@@ -423,7 +423,7 @@ mod tests {
         }
 
         #[test]
-        fn no_bytes_make_the_decoder_panic_and_what_it_reads_is_what_was_written(
+        fn decoder_never_panics_and_reads_what_was_encoded(
             mut bytes in prop::collection::vec(any::<u8>(), 0..80), ours: bool,
         ) {
             if ours && bytes.len() > 4 {

@@ -182,11 +182,13 @@ impl Probe {
             }
             ProbeState::Try { settled: true } => {
                 self.learn(share);
-                match () {
+                if going < rate_now * USED {
                     // Where something else holds it back, more would tell nothing.
-                    () if going < rate_now * USED => hold = 0,
-                    () if arrives >= going * share * FOLLOWS => return self.more(rate),
-                    () => self.set((arrives / share).min(rate_now) * BELOW),
+                    hold = 0;
+                } else if arrives >= going * share * FOLLOWS {
+                    return self.more(rate);
+                } else {
+                    self.set((arrives / share).min(rate_now) * BELOW);
                 }
             }
             ProbeState::Hold(left) => {

@@ -119,18 +119,17 @@ impl RateController {
             return false;
         }
         let all = self.clients.values().map(ClientProgress::told);
-        let told = match group {
-            false => all.fold(Arrivals::default(), |sum, told| Arrivals {
+        let told = if !group {
+            all.fold(Arrivals::default(), |sum, told| Arrivals {
                 seen: sum.seen + told.seen,
                 received: sum.received + told.received,
                 per_second: sum.per_second + told.per_second,
-            }),
-            true => {
-                let mut all: Vec<Arrivals> = all.filter(|told| told.seen >= REPORTED_MIN).collect();
-                // By the share that arrived, without a division.
-                all.sort_by(|a, b| (a.received * b.seen).cmp(&(b.received * a.seen)));
-                all.get(all.len() / 4).copied().unwrap_or_default()
-            }
+            })
+        } else {
+            let mut all: Vec<Arrivals> = all.filter(|told| told.seen >= REPORTED_MIN).collect();
+            // By the share that arrived, without a division.
+            all.sort_by(|a, b| (a.received * b.seen).cmp(&(b.received * a.seen)));
+            all.get(all.len() / 4).copied().unwrap_or_default()
         };
         let before = self.rate();
         if !self.probe.handle(told, now) {

@@ -5,14 +5,13 @@
 //! [`Delivery::Coded`], because the other blocks are on disk and only the caller can read them.
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
 use crate::proto::udp::blocks::{BlockLayout, Blocks};
 use crate::proto::udp::control::Report;
 use crate::proto::udp::group_sender::ROUNDS_MAX;
 use crate::proto::udp::liveness::{ROUNDS, SLACK};
 use crate::proto::udp::packet::{Body, Packet, PacketError};
-use crate::proto::udp::reports::{self, LINES_MAX, ReportTimer};
+use crate::proto::udp::reports::{self, LINES_MAX, RepairMode, ReportTimer};
 use crate::proto::udp::stats::{StreamFigures, StreamStats};
 use crate::proto::udp::{REORDER, before};
 use crate::units::Moment;
@@ -37,17 +36,6 @@ pub struct BlockReceiver {
     total: Option<u32>,
     overtaken: Overtaken,
     timer: ReportTimer,
-}
-
-/// What a receiver does about missing blocks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RepairMode {
-    /// Nothing: it only measures.
-    Raw,
-    /// It reports them as soon as they have been overtaken.
-    Unicast,
-    /// It reports them this long after an END, so that not all clients answer in one instant.
-    Multicast(Duration),
 }
 
 /// What a datagram brought.

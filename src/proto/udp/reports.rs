@@ -1,11 +1,21 @@
-//! When a receiver reports, and in how many lines.
+//! What a receiver reports about missing blocks, when, and in how many lines.
 
 use std::ops::Range;
 use std::time::Duration;
 
 use crate::proto::udp::control::Report;
-use crate::proto::udp::receiver::RepairMode;
 use crate::units::Moment;
+
+/// What a receiver does about missing blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RepairMode {
+    /// Nothing: it only measures.
+    Raw,
+    /// It reports them as soon as they have been overtaken.
+    Unicast,
+    /// It reports them this long after an END, so that not all clients answer in one instant.
+    Multicast(Duration),
+}
 
 /// How often a receiver reports its progress at least, while datagrams come.
 pub(super) const PROGRESS: Duration = Duration::from_millis(20);

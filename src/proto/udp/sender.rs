@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_is_under_way_than_the_client_can_hold_and_then_it_is_asked() {
+    fn sender_asks_when_the_clients_buffer_is_full() {
         let mut sender = BlockSender::reliable(0..100, 5, NOW);
         (0..5).for_each(|_| assert!(data(&mut sender).is_some()));
         assert_eq!(sender.poll_transmit(NOW), Ok(None));
@@ -393,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn a_million_requests_for_everything_cost_what_one_client_may_cost() {
+    fn million_requests_cost_what_one_client_may_cost() {
         let mut sender = BlockSender::reliable(0..100, 50, NOW);
         let mut sent = 0_u64;
         for n in 0..1_000_000_u32 {

@@ -41,9 +41,10 @@ impl StallDetector {
     /// Hears how far it has come, when `numbered` of the `sent` datagrams had numbers: more than
     /// those it cannot have.
     pub(super) fn record(&mut self, report: &Report, numbered: u32, sent: u64, now: Moment) {
-        let received = match before(numbered, report.received) {
-            true => numbered,
-            false => report.received,
+        let received = if before(numbered, report.received) {
+            numbered
+        } else {
+            report.received
         };
         if report.cum > self.cum || before(self.received, received) {
             *self = Self {
@@ -77,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_comes_no_further_is_given_up_and_a_slow_one_is_not() {
+    fn stalled_client_is_given_up_and_a_slow_one_is_not() {
         let start = Moment(0);
         let advance = StallDetector::new(7, start);
         let late = start.after(STUCK);

@@ -3,7 +3,7 @@
 //! Every number is a bit in a window of [`WINDOW`], so a duplicate is never taken for progress
 //! and never lowers the loss. What slides out of the window unseen is lost for good; should it
 //! come after all it is late. Loss at the end shows too, because the sender tells how many there
-//! were ([`Stats::finish`]).
+//! were ([`StreamStats::finish`]).
 
 use std::time::Duration;
 
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn what_slid_out_of_the_window_is_late_and_a_leap_is_believed_of_two() {
+    fn block_outside_window_is_late_and_a_leap_needs_two() {
         let mut stats = StreamStats::default();
         assert!(stats.record(0, 0, Moment(0)));
         assert!(

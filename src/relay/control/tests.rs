@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::relay::Relay;
-use crate::relay::config::RelayConfig;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -18,7 +17,8 @@ struct Scene {
 impl Scene {
     fn new() -> Self {
         let here = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let relay = Relay::start(&RelayConfig::new(here), here).expect("free ports");
+        let relay = Relay::builder().input(here).listen(here).start();
+        let relay = relay.expect("free ports");
         let control = TcpStream::connect(relay.local_addr()).expect("listening");
         control.set_read_timeout(Some(PATIENCE)).expect("a socket");
         let port = |_| UdpSocket::bind(here).expect("a free port");
@@ -59,7 +59,7 @@ impl Scene {
 }
 
 #[test]
-fn a_viewer_that_was_let_go_is_not_heard_again_and_leaves_nothing_behind() {
+fn expelled_viewer_gives_no_commands_and_frees_its_place() {
     let mut scene = Scene::new();
     assert_eq!(scene.ask(&scene.conectar(0)), "OK\n");
     // As the source thread lets it go, a moment before its control thread is woken: what that
@@ -77,7 +77,7 @@ fn a_viewer_that_was_let_go_is_not_heard_again_and_leaves_nothing_behind() {
 }
 
 #[test]
-fn a_connection_has_one_viewer_even_where_that_one_stands_outside() {
+fn connection_never_gets_a_second_viewer() {
     let mut scene = Scene::new();
     assert_eq!(scene.ask(&scene.conectar(0)), "OK\n");
     let viewer = scene.relay.hub.viewers().remove(0);

@@ -86,7 +86,7 @@ mod tests {
     const MIB: usize = 1 << 20;
 
     #[test]
-    fn what_waits_for_the_disk_is_bounded_by_its_bytes() {
+    fn recording_queue_is_bounded_by_bytes() {
         let (recorder, writer) = channel();
         // No disk: what the largest datagrams would make, 64 together, and what small ones do.
         let given = (0..4096)
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_recording_is_written_as_it_came_whatever_its_length() {
+    fn recording_of_any_length_is_written_in_order() {
         let (recorder, writer) = channel();
         let mut disk = Vec::new();
         thread::scope(|scope| {
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_disk_that_fails_ends_the_recording() {
+    fn failing_disk_ends_the_recording() {
         let (recorder, writer) = channel();
         assert!(recorder.push(vec![1]));
         let full = std::fs::OpenOptions::new().write(true).open("/dev/full");

@@ -7,6 +7,7 @@
 
 use time::format_description::well_known::Rfc3339;
 
+use crate::proto::histogram::Delay;
 use crate::proto::json::{self, Json};
 use crate::proto::relay::log::ViewerRecord;
 use crate::proto::relay::reports::{ReceiverReport, SenderReport};
@@ -26,9 +27,7 @@ pub fn relay_event(snapshot: &RelaySnapshot) -> String {
         json.raw("stale", snapshot.stale);
         json.count("dropped", snapshot.dropped);
         json.raw("batches", snapshot.batches);
-        json.count("delay_p50_us", snapshot.delay.p50_us);
-        json.count("delay_p99_us", snapshot.delay.p99_us);
-        json.count("delay_worst_us", snapshot.delay.worst_us);
+        delay(json, &snapshot.delay);
         json.list("viewers", |json| {
             for of_one in &snapshot.viewers {
                 json.item(|json| viewer(json, of_one));
@@ -115,9 +114,13 @@ fn sent(json: &mut Json, sent: &SenderReport) {
     json.raw("source_cc_errors", sent.cc);
     json.count("source_rtp_lost", sent.rtp_lost);
     json.count("source_jitter_us", sent.jitter_us);
-    json.count("delay_p50_us", sent.p50_us);
-    json.count("delay_p99_us", sent.p99_us);
-    json.count("delay_worst_us", sent.worst_us);
+    delay(json, &sent.delay);
+}
+
+fn delay(json: &mut Json, delay: &Delay) {
+    json.count("delay_p50_us", delay.p50_us);
+    json.count("delay_p99_us", delay.p99_us);
+    json.count("delay_worst_us", delay.worst_us);
 }
 
 fn received(json: &mut Json, received: &ReceiverReport) {

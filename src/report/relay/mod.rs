@@ -25,7 +25,7 @@ pub mod events;
 /// True when the file begins as a relay log does; anything else is left to the session log's
 /// reader, which says what is wrong with it.
 pub fn is_relay_log(path: &Path) -> bool {
-    let header = log::header();
+    let header = log::HEADER;
     // Looked at before it is opened: to open a FIFO is to wait for its writer.
     if !std::fs::metadata(path).is_ok_and(|about| about.is_file()) {
         return false;
@@ -48,7 +48,7 @@ pub fn read_relay_log(path: &Path) -> Result<Vec<ViewerRecord>> {
         let line = std::str::from_utf8(line).map_err(|_| wrong("it is not UTF-8"))?;
         if !std::mem::take(&mut at_header) {
             records.push(ViewerRecord::decode(line)?);
-        } else if line != log::header() {
+        } else if line != log::HEADER {
             return Err(wrong("it is not a relay log"));
         }
         Ok(())
@@ -95,9 +95,9 @@ pub fn viewer_table(records: &[ViewerRecord]) -> String {
             sent.cc.to_string(),
             or_missing(got.map(|got| got.cc)),
             milliseconds(got.and_then(|got| got.jitter_us)),
-            milliseconds(sent.p50_us),
-            milliseconds(sent.p99_us),
-            milliseconds(sent.worst_us),
+            milliseconds(sent.delay.p50_us),
+            milliseconds(sent.delay.p99_us),
+            milliseconds(sent.delay.worst_us),
             match &record.reason {
                 Some(reason) => format!("{}: {}", record.end, escape(reason)),
                 None => record.end.to_string(),
@@ -152,7 +152,7 @@ pub fn viewer_csv(records: &[ViewerRecord]) -> String {
         cells.collect::<Vec<_>>().join(",") + "\r\n"
     };
     let rows = records.iter().map(|record| line(&record.encode()));
-    line(&log::header()) + &rows.collect::<String>()
+    line(log::HEADER) + &rows.collect::<String>()
 }
 
 /// Where one viewer's datagrams were lost, from the source on.
@@ -194,9 +194,9 @@ pub fn loss_table(view: &WatchSnapshot) -> String {
         "{table}jitter {} ms here, {} ms at the relay; through the relay p50 {} ms, p99 {} ms, worst {} ms\n",
         milliseconds(received.jitter_us),
         milliseconds(of(|sent| sent.jitter_us)),
-        milliseconds(of(|sent| sent.p50_us)),
-        milliseconds(of(|sent| sent.p99_us)),
-        milliseconds(of(|sent| sent.worst_us)),
+        milliseconds(of(|sent| sent.delay.p50_us)),
+        milliseconds(of(|sent| sent.delay.p99_us)),
+        milliseconds(of(|sent| sent.delay.worst_us)),
     )
 }
 
@@ -239,6 +239,7 @@ mod tests {
     use time::macros::datetime;
 
     use super::*;
+    use crate::proto::histogram::Delay;
     use crate::proto::relay::log::ViewerEnd;
     use crate::session::SessionId;
 
@@ -253,9 +254,11 @@ mod tests {
                 sent: 1_000,
                 bytes: 1_316_000,
                 dropped: 2,
-                p50_us: Some(1_490),
-                p99_us: Some(3_210),
-                worst_us: Some(4_005),
+                delay: Delay {
+                    p50_us: Some(1_490),
+                    p99_us: Some(3_210),
+                    worst_us: Some(4_005),
+                },
                 ..SenderReport::default()
             },
             received: None,
@@ -296,10 +299,14 @@ mod tests {
         let folder = tempfile::tempdir().expect("room");
         let path = folder.path().join("a.log");
         let text = two().iter().map(ViewerRecord::encode).collect::<String>();
-        std::fs::write(&path, log::header() + &text).expect("room");
+        std::fs::write(&path, log::HEADER.to_owned() + &text).expect("room");
         assert!(is_relay_log(&path));
         assert_eq!(read_relay_log(&path).expect("sound"), two());
-        std::fs::write(&path, log::header() + &text.replacen("1000", "1001", 2)).expect("room");
+        std::fs::write(
+            &path,
+            log::HEADER.to_owned() + &text.replacen("1000", "1001", 2),
+        )
+        .expect("room");
         let error = read_relay_log(&path).expect_err("the last line does not add up");
         assert!(error.to_string().contains("line 3"), "{error}");
         std::fs::write(&path, text).expect("room");

@@ -5,12 +5,9 @@
 //! and comes here; nobody goes on before all have come or the deadline is over. Whoever fails on
 //! the way counts down too. This is not a barrier: it ends without the missing.
 
-use std::sync::Condvar;
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::sync::{Condvar, Mutex, PoisonError};
 
-use crate::net::clock;
-use crate::net::lock;
+use crate::net::{clock, lock};
 use crate::units::Moment;
 
 /// A meeting of a fixed number of threads.
@@ -85,8 +82,7 @@ impl Drop for LatchGuard<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicUsize;
-    use std::sync::atomic::Ordering;
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::thread;
     use std::time::Duration;
 

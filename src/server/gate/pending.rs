@@ -1,8 +1,7 @@
 //! Who asks for a seat, and how it can be lost before the release.
 
 use std::io;
-use std::net::SocketAddr;
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
 use crate::transfer::Outcome;

@@ -12,13 +12,10 @@ use super::*;
 use crate::error::Result;
 use crate::server::catalog;
 use crate::server::catalog::Catalog;
-use crate::server::session_log::SessionHeader;
-use crate::server::session_log::SessionLogger;
-use crate::server::transport::SendJob;
-use crate::server::transport::SendResult;
+use crate::server::session_log::{SessionHeader, SessionLogger};
+use crate::server::transport::{SendJob, SendResult};
 use crate::text::FileName;
-use crate::transfer::Outcome;
-use crate::transfer::Record;
+use crate::transfer::{Outcome, Record};
 
 #[derive(Debug)]
 struct Nothing;
@@ -123,7 +120,7 @@ fn wait_at(
     thread::JoinHandle<std::result::Result<Duration, MusterEnd>>,
 ) {
     let (far, client) = client(&listener(), name);
-    let mut seat = Seat::take(&gate, client).expect("a free seat");
+    let mut seat = Seat::take(gate, client).expect("a free seat");
     let waiting = thread::spawn(move || {
         let woke = seat.wait()?;
         let transfer = seat.transfer();
@@ -281,7 +278,7 @@ fn a_stopped_muster_lets_everybody_go() {
 
 /// 64 threads come, vanish at any moment and come again; the gate opens when the others fill it.
 #[test]
-fn sixty_four_threads_that_vanish_at_random_never_hold_the_gate_nor_open_it_early() {
+fn clients_vanishing_at_random_never_open_or_hold_the_gate() {
     const SEATS: u16 = 24;
     for seed in 0..6_u64 {
         let watched = Watched::new(SEATS, |_| {});
@@ -295,7 +292,7 @@ fn sixty_four_threads_that_vanish_at_random_never_hold_the_gate_nor_open_it_earl
                     let listener = listener();
                     while gate.view().left.is_some() {
                         let (far, client) = client(&listener, &number.to_string());
-                        let Ok(mut seat) = Seat::take(&gate, client) else {
+                        let Ok(mut seat) = Seat::take(gate, client) else {
                             thread::sleep(Duration::from_millis(next(&mut state) % 5));
                             continue;
                         };
@@ -367,7 +364,7 @@ fn a_gate_of_ghosts_ends_by_its_deadline() {
                     let listener = listener();
                     while gate.view().left.is_some() {
                         let (far, client) = client(&listener, "ghost");
-                        let Ok(mut seat) = Seat::take(&gate, client) else {
+                        let Ok(mut seat) = Seat::take(gate, client) else {
                             thread::sleep(Duration::from_millis(1));
                             continue;
                         };

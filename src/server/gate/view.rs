@@ -9,9 +9,7 @@ use crate::server::gate::Gate;
 use crate::server::gate::pending::ClientKind;
 use crate::server::gate::state::{GatePhase, SeatPhase};
 use crate::server::transport::SeatDetail;
-use crate::session::SeatId;
-use crate::session::SessionId;
-use crate::session::Via;
+use crate::session::{SeatId, SessionId, Via};
 
 /// A seat as a face shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -74,7 +74,7 @@ fn lines_never_interleave_whoever_writes_and_to_how_many_logs() {
 }
 
 #[test]
-fn a_folder_that_cannot_be_written_costs_the_log_and_not_the_session() {
+fn unwritable_log_folder_costs_the_log_and_not_the_session() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("a file");
     fs::write(&file, b"").expect("room");

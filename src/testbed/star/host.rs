@@ -12,7 +12,6 @@ use std::{fs, io};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::net::text_file;
 use crate::testbed::star::layout::{HOSTS_MAX, LinkRates};
 use crate::testbed::star::namespace;
 use crate::text::escape;

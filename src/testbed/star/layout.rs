@@ -7,7 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
-use crate::units::{Rate, UnitError};
+use crate::units::{InvalidValue, Rate};
 
 /// A star to build.
 #[derive(Clone, Debug, PartialEq)]
@@ -175,10 +175,10 @@ impl Loss {
 }
 
 impl FromStr for LinkRates {
-    type Err = UnitError;
+    type Err = InvalidValue;
 
     /// Reads `100mbit`, or `10mbit/50mbit` for up and down.
-    fn from_str(text: &str) -> std::result::Result<Self, UnitError> {
+    fn from_str(text: &str) -> std::result::Result<Self, InvalidValue> {
         let (up, down) = text.split_once('/').unwrap_or((text, text));
         Ok(Self {
             up: up.parse()?,
@@ -190,9 +190,9 @@ impl FromStr for LinkRates {
 /// Reads a loss, `1%`, `0.1%` or the fraction `0.01`, as parts of a million; below a whole.
 ///
 /// # Errors
-/// Anything else, also a loss that is not a whole number of millionths.
-pub fn parse_loss(text: &str) -> std::result::Result<u32, UnitError> {
-    let wrong = || UnitError::new(text, "a loss such as 1%, 0.1% or 0.01");
+/// Anything else, and what is no whole number of millionths.
+pub fn parse_loss(text: &str) -> std::result::Result<u32, InvalidValue> {
+    let wrong = || InvalidValue::new("loss", text, "a loss such as 1%, 0.1% or 0.01");
     let (number, decimals_max) = text.strip_suffix('%').map_or((text, 6), |rest| (rest, 4));
     let (whole, decimals) = number.split_once('.').unwrap_or((number, ""));
     let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());

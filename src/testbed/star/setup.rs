@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::testbed::star::layout::{Loss, StarLayout, StarTopology, Traffic};
+use crate::testbed::star::layout::{Loss, StarLayout, Topology, Traffic};
 use crate::testbed::star::star_id::{StarId, StarNode};
 use crate::testbed::star::step::{SetupAction, SetupStep};
 use crate::units::Rate;

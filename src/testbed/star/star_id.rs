@@ -69,9 +69,10 @@ impl StarId {
             _ => return Err(NotOurs),
         };
         // Leading zeros, signs: not ours.
-        match id.namespace(place) == name {
-            true => Ok((id, place)),
-            false => Err(NotOurs),
+        if id.namespace(place) == name {
+            Ok((id, place))
+        } else {
+            Err(NotOurs)
         }
     }
 
@@ -111,9 +112,10 @@ impl FromStr for StarId {
             start: part()?.parse().map_err(|_| NotOurs)?,
             number: part()?.parse().map_err(|_| NotOurs)?,
         };
-        match id.to_string() == text {
-            true => Ok(id),
-            false => Err(NotOurs),
+        if id.to_string() == text {
+            Ok(id)
+        } else {
+            Err(NotOurs)
         }
     }
 }

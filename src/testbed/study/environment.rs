@@ -10,7 +10,8 @@ use crate::testbed::star::host::Host;
 use crate::testbed::star::tool;
 use crate::testbed::star::tool::Tool;
 
-/// The stamp. Over 15 fields because each is a key of the document.
+/// The stamp.
+// Over 15 fields because it is one object of a documented schema, a key each.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Environment {
     /// When the study began, RFC 3339.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::proto::line::decimal;
 use crate::testbed::star::layout::HOSTS_MAX;
-use crate::units::UnitError;
+use crate::units::InvalidValue;
 
 /// All combinations.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -157,11 +157,12 @@ impl Grid {
 }
 
 impl FromStr for ClientCounts {
-    type Err = UnitError;
+    type Err = InvalidValue;
 
     /// Reads `1,2,4`, `1-13`, or both.
-    fn from_str(text: &str) -> std::result::Result<Self, UnitError> {
-        let wrong = || UnitError::new(text, "a list of clients such as 1,2,4 or 1-13");
+    fn from_str(text: &str) -> std::result::Result<Self, InvalidValue> {
+        let wrong =
+            || InvalidValue::new("clients", text, "a list of clients such as 1,2,4 or 1-13");
         let number = |text| decimal(text).and_then(|number| u16::try_from(number).ok());
         let mut clients = Vec::new();
         for part in text.split(',') {

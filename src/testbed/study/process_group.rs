@@ -13,7 +13,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::error::{Error, Result};
-use crate::net::{clock, text_file};
+use crate::net::clock;
 use crate::testbed::star::host::Host;
 use crate::text::escape;
 use crate::units::Moment;

@@ -9,13 +9,12 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::net::text_file;
 use crate::proto::udp::packet;
 use crate::report::median_range::MedianRange;
 use crate::testbed::star::calibrate::Calibration;
 use crate::testbed::star::host::{Host, LinkBytes};
 use crate::testbed::study::bound::Capacity;
-use crate::testbed::study::contender::{Contender, Observed, TransportProtocol};
+use crate::testbed::study::contender::{Contender, Observed, PayloadKind};
 use crate::testbed::study::environment::Environment;
 use crate::testbed::study::grid::{Cell, Grid};
 use crate::units::Rate;
@@ -80,8 +79,8 @@ pub struct StudyRun {
 }
 
 /// One combination, all its runs together. Figures are of the runs in which every client proved
-/// its copy; `verified` says whether those were all. Over 15 fields because each is a key of the
-/// document.
+/// its copy; `verified` says whether those were all.
+// Over 15 fields because it is one object of a documented schema, a key each.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StudyRow {
     /// The way.
@@ -165,10 +164,14 @@ impl Results {
         let text = text_file::read(path, FILE_MAX)?;
         let results: Self =
             serde_json::from_str(&text).map_err(|error| Error::protocol(&at, error.to_string()))?;
-        if results.schema != SCHEMA {
+        if results.schema == SCHEMA {
+            Ok(results)
+        } else {
             let schema = crate::text::escape(&results.schema);
-            let what = format!("its schema is {schema}, not {SCHEMA}");
-            return Err(Error::protocol(at, what));
+            Err(Error::protocol(
+                at,
+                format!("its schema is {schema}, not {SCHEMA}"),
+            ))
         }
         Ok(results)
     }
@@ -269,9 +272,9 @@ pub fn bounds(
     measured: &Calibration,
 ) -> (f64, f64) {
     let nominal = nominal(&hosts[..=usize::from(cell.clients)]);
-    let share = match way.protocol() {
-        TransportProtocol::Tcp => tcp_share(measured),
-        TransportProtocol::Udp { block } => udp_share(measured, block),
+    let share = match way.carrier() {
+        PayloadKind::Tcp => tcp_share(measured),
+        PayloadKind::Udp { block } => udp_share(measured, block),
     };
     let calibrated = nominal.scaled(share * (1.0 - cell.loss_fraction()));
     let clients = u64::from(cell.clients);

@@ -113,8 +113,11 @@ fn figures(row: &StudyRow) -> [String; 13] {
     ]
 }
 
+/// A column of the CSV: its heading, and what stands in it.
+type StudyCsvColumn = (&'static str, fn(&StudyRow) -> String);
+
 /// The columns of the comma-separated values.
-const CSV_COLUMNS: [(&str, fn(&StudyRow) -> String); 27] = [
+const CSV_COLUMNS: [StudyCsvColumn; 27] = [
     ("via", |row| row.via.clone()),
     ("clients", |row| row.clients.to_string()),
     ("file_bytes", |row| row.bytes.to_string()),

@@ -31,7 +31,7 @@ struct OutboxQueue {
 pub enum NextWrite {
     /// Write these control bytes, then these blocks.
     Send(Vec<u8>, Vec<Block>),
-    /// Nothing was queued for [`KEEP_ALIVE`].
+    /// Nothing was queued for so long that a keep-alive is due.
     KeepAlive,
     /// The connection is closed.
     Closed,

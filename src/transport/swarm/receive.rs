@@ -109,7 +109,7 @@ impl ReceiveTransport for SwarmReceiveTransport {
         }
         Ok(Box::new(SwarmReceiveSession {
             peer,
-            seed_time: self.config.seed_time.or(context.config.seed_time),
+            seed_time: self.config.seed_time,
         }))
     }
 }

@@ -29,7 +29,7 @@ pub fn serve(host: ServerCoreBuilder) -> Result<ServerCoreBuilder> {
 /// Fetches over TCP; the clients run until each has come to its end.
 ///
 /// # Errors
-/// The order cannot be begun; what happens to a client later is in its [`End`].
+/// The order cannot be begun; what happens to a client later is in its [`ClientReport`].
 pub fn fetch(order: &FetchConfig) -> Result<Vec<ClientReport>> {
     FetchRun::new(order).run(order, &[&receive::TcpReceiver])
 }

@@ -6,12 +6,11 @@
 //! counts as a drop of its own machine; it never delays another client.
 
 use std::collections::HashMap;
-use std::io;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, Weak};
-use std::thread;
 use std::time::Duration;
+use std::{io, thread};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError};
 
@@ -59,8 +58,9 @@ struct Subscriber {
 }
 
 /// The receivers of this process, by group and interface.
-static RECEIVERS: LazyLock<Mutex<HashMap<(SocketAddr, Ipv4Addr), Weak<GroupReceiver>>>> =
-    LazyLock::new(Mutex::default);
+static RECEIVERS: LazyLock<Mutex<ByGroup>> = LazyLock::new(Mutex::default);
+
+type ByGroup = HashMap<(SocketAddr, Ipv4Addr), Weak<GroupReceiver>>;
 
 /// Most batches that wait for one client.
 const QUEUE: usize = 256;

@@ -81,9 +81,10 @@ impl LabClient {
             clients,
         };
         let answer = self.ask(&request)?;
-        match answer == lab::udp::CONFIG_SET {
-            true => Ok(()),
-            false => Err(Error::refused(self.server, crate::text::escape(&answer))),
+        if answer == lab::udp::CONFIG_SET {
+            Ok(())
+        } else {
+            Err(Error::refused(self.server, crate::text::escape(&answer)))
         }
     }
 

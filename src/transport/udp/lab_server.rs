@@ -325,7 +325,6 @@ impl LabTransfer {
         let mut transfer = Transfer::new(self.seat, "lab", Outcome::Complete);
         transfer.client = Some(self.to);
         transfer.server = self.from;
-        transfer.woke = Some(Duration::ZERO);
         let mut counts = Counts {
             offered: Some(0),
             local_drop: outlet.reports_refusals().then_some(0),

@@ -11,7 +11,8 @@ use crate::error::{Error, Phase, Result};
 use crate::net::line_stream::LineStream;
 use crate::net::{clock, copy};
 use crate::proto::native::FromServer;
-use crate::proto::udp::receiver::{BlockReceiver, Delivery, ReceiverCounts, RepairMode};
+use crate::proto::udp::receiver::{BlockReceiver, Delivery, ReceiverCounts};
+use crate::proto::udp::reports::RepairMode;
 use crate::text::escape;
 use crate::transfer::Counts;
 use crate::transport::udp::block_writer::BlockWriter;
@@ -132,11 +133,11 @@ impl<'a> Reception<'a> {
         };
         Err(ReceiveError {
             error,
-            partial: Some(PartialReceive {
+            partial: Some(Box::new(PartialReceive {
                 last: over.then(|| self.last.max(begun)),
                 cut,
                 counts,
-            }),
+            })),
         })
     }
 

@@ -2,8 +2,8 @@
 //!
 //! An outlet is never connected, so a dead client's ICMP answers do not spoil the next send to
 //! another. What the local queue refuses is counted, not lost. Its send buffer is kept below what
-//! local queues hold: a large one in front of a slow link loses everything in the sender's own
-//! queue without a word, a small one makes the send wait.
+//! local queues hold: with a large one in front of a slow link, datagrams are lost in the sender's own
+//! queue and no error says so; with a small one the send waits.
 
 use std::io;
 use std::io::IoSlice;
@@ -79,7 +79,7 @@ impl SendSocket {
     }
 
     /// Sends over a socket that is open already, one datagram at a time. What comes to it is
-    /// received with [`recv_from`].
+    /// received with `recv_from`.
     pub fn over(socket: UdpSocket) -> Self {
         Self::new(socket, false)
     }
@@ -422,7 +422,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dead_receiver_spoils_nothing_for_another() {
+    fn dead_receiver_spoils_nothing_for_another() {
         let (mut inlet, to) = inlet();
         let dead = UdpSocket::bind("127.0.0.1:0")
             .expect("a port")
@@ -454,7 +454,7 @@ mod tests {
     }
 
     #[test]
-    fn whether_refusals_are_told_is_known_of_both_families() {
+    fn refusals_are_reported_for_both_families() {
         for ip in [
             IpAddr::from(Ipv4Addr::LOCALHOST),
             std::net::Ipv6Addr::LOCALHOST.into(),

@@ -138,7 +138,7 @@ fn random_group() -> SocketAddr {
 impl SendSession for UdpSession {
     fn prepare_connection(&self, stream: &TcpStream) -> Result<()> {
         let local = stream.local_addr().map_err(connection_failed())?;
-        let ip = self.terms.from.unwrap_or(local.ip().to_canonical());
+        let ip = self.terms.from.unwrap_or_else(|| local.ip().to_canonical());
         let mut state = lock(&self.state);
         let multicast = self.via == Via::Multicast;
         if let Some((other, _)) = &state.socket {

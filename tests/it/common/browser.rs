@@ -1,22 +1,15 @@
-//! A browser driven over WebDriver (W3C), spoken by hand: Debian's chromium and chromium-driver.
+//! A browser, driven over WebDriver (W3C). On Debian it is chromium with chromium-driver.
 
 use std::fmt;
-use std::io::BufRead;
-use std::io::BufReader;
-use std::io::Read;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
-use std::process::Child;
-use std::process::Command;
-use std::process::Stdio;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use serde_json::Value;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::common::PATIENCE;
-use crate::common::until;
+use crate::common::{PATIENCE, until};
 
 /// One window of a headless browser.
 pub(crate) struct Browser {
@@ -97,7 +90,7 @@ impl Browser {
         );
     }
 
-    /// Gives keys to what has the focus.
+    /// Presses keys in the element that has the focus.
     pub(crate) fn keys(&self, keys: &str) {
         let strokes: Vec<Value> = keys
             .chars()
@@ -113,8 +106,8 @@ impl Browser {
         self.post("/actions", &json!({"actions": [source]}));
     }
 
-    /// A window of this size, and colours for light or dark rooms.
-    pub(crate) fn look(&self, width: u32, height: u32, scheme: &str) {
+    /// Sets the size of the window, and the light or dark colour scheme.
+    pub(crate) fn set_view(&self, width: u32, height: u32, scheme: &str) {
         let size = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600});
         self.chrome("Emulation.setDeviceMetricsOverride", &size);
         let media = json!({"features": [{"name": "prefers-color-scheme", "value": scheme}]});
@@ -130,7 +123,7 @@ impl Browser {
         decode(answer["data"].as_str().expect("a picture"))
     }
 
-    /// What the page's console holds: warnings, refused resources, exceptions.
+    /// The messages in the console of the page: warnings, refused resources, exceptions.
     pub(crate) fn complaints(&self) -> Vec<String> {
         let log = self.post("/se/log", &json!({"type": "browser"}));
         let entries = log.as_array().cloned().unwrap_or_default();
@@ -164,7 +157,7 @@ impl Browser {
         );
         stream.write_all(head.as_bytes()).expect("a driver");
         stream.write_all(body.as_bytes()).expect("a driver");
-        // The driver keeps every connection open, so its length says where an answer ends.
+        // The driver keeps connections open, so the answer ends where Content-Length says.
         let mut answer = BufReader::new(stream);
         let (mut head, mut length) = (String::new(), 0);
         while !head.ends_with("\r\n\r\n") {

@@ -1,30 +1,24 @@
 //! `net::http`'s GET, as a peer asks a tracker, against valid and invalid answers.
 
-use std::io::Read;
 use std::io::Write;
-use std::net::SocketAddr;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::thread;
-use std::time::Duration;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crate::common::within;
 use gatecast::internals::net::http::client;
+
+use crate::common::http::request_head;
+use crate::common::within;
 
 const MAX: usize = 1000;
 
-/// A server that says `answer` to whoever asks, and `more` until nobody listens.
+/// A server that sends `answer` to the first request, and then `more` until the client closes.
 fn server(answer: Vec<u8>, more: &'static [u8]) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let addr = listener.local_addr().expect("bound");
     thread::spawn(move || {
         let (mut stream, _) = listener.accept().expect("a peer");
-        let mut head = Vec::new();
-        let mut byte = [0];
-        while !head.ends_with(b"\r\n\r\n") {
-            stream.read_exact(&mut byte).expect("a request");
-            head.push(byte[0]);
-        }
+        request_head(&mut stream);
         let mut said = stream.write_all(&answer);
         while said.is_ok() && !more.is_empty() {
             said = stream.write_all(more);

@@ -1,25 +1,19 @@
-//! The HTTP face with the clients that people have: curl, wget, aria2.
+//! HTTP with clients that other people wrote: curl, wget and aria2.
 
 use std::fs;
 use std::path::Path;
-use std::process::Child;
-use std::process::Command;
-use std::process::Stdio;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use crate::common;
-use crate::common::Server;
-use crate::common::bytes_per_second;
-use crate::common::have;
-use crate::common::installed;
-use crate::common::until;
-use crate::common::within;
 use gatecast::internals::digest::Digest;
 use gatecast::internals::http;
 use gatecast::internals::http::HttpConfig;
 use gatecast::internals::server::config::ServerConfig;
 use gatecast::internals::transfer::Outcome;
 use gatecast::internals::transport::tcp;
+
+use crate::common;
+use crate::common::{Server, bytes_per_second, have, installed, sha1_of, until, within};
 
 fn server(bytes: u64, set: impl FnOnce(&mut ServerConfig)) -> Server {
     Server::with(bytes, set, |host| {
@@ -51,10 +45,6 @@ fn code_of(child: Child) -> (i32, String) {
         output.status.code().unwrap_or(-1),
         String::from_utf8_lossy(&said).into_owned(),
     )
-}
-
-fn sha1(path: &Path) -> Digest {
-    Digest::of_reader(fs::File::open(path).expect("there")).expect("readable")
 }
 
 #[test]
@@ -97,7 +87,7 @@ fn curl_native_and_lab_clients_share_one_session() {
         }
         for n in 0..10 {
             assert_eq!(
-                sha1(&folder.join(format!("{n}/f.bin"))),
+                sha1_of(&folder.join(format!("{n}/f.bin"))),
                 server.sha1,
                 "curl {n}"
             );
@@ -137,6 +127,7 @@ fn curl_native_and_lab_clients_share_one_session() {
     });
 }
 
+/// It is killed at 50 random places.
 #[test]
 fn copy_is_whole_when_killed_curl_continues() {
     if !have("curl", installed("curl")) {
@@ -173,7 +164,11 @@ fn copy_is_whole_when_killed_curl_continues() {
                 let (code, said) = code_of(curl(&["-C", "-", "-o", &name, &url], &folder));
                 assert_eq!(code, 0, "{said}");
             }
-            assert_eq!(sha1(&copy), server.sha1, "round {round}, killed at {held}");
+            assert_eq!(
+                sha1_of(&copy),
+                server.sha1,
+                "round {round}, killed at {held}"
+            );
         }
         println!(
             "50 rounds, {kills} killed on the way, {} bytes kept on average",
@@ -181,7 +176,7 @@ fn copy_is_whole_when_killed_curl_continues() {
         );
         assert!(kills > 25, "{kills}");
 
-        // The file is another one when the client comes back: never a mix.
+        // When the file is another one at the second request, the copy is no mix of both.
         let copy = folder.join("changed");
         fs::write(&copy, vec![b'x'; 1000]).expect("room");
         let old = format!("If-Range: \"sha1-{}\"", Digest::of(b"old"));
@@ -224,7 +219,7 @@ fn curl_resumes_at_gate_and_reports_a_short_copy() {
         let gate = url(&server, "/files/f.bin?gate=1");
         let (code, said) = code_of(curl(&["-C", "-", "-O", &gate], &folder));
         assert_eq!(code, 0, "{said}");
-        assert_eq!(sha1(&copy), server.sha1);
+        assert_eq!(sha1_of(&copy), server.sha1);
         let record = server.record();
         let row = &record.transfers[0];
         assert_eq!(
@@ -277,7 +272,7 @@ fn wget_and_aria2_get_file_and_aria2_checks_digest() {
             &["-nv", "-O", "w", &url(&server, "/files/f.bin?gate")],
         );
         assert!(ok, "{said}");
-        assert_eq!(sha1(&folder.join("w")), server.sha1);
+        assert_eq!(sha1_of(&folder.join("w")), server.sha1);
         assert_eq!(server.record().transfers[0].outcome, Outcome::Complete);
         let (ok, said) = run(
             "aria2c",
@@ -293,7 +288,7 @@ fn wget_and_aria2_get_file_and_aria2_checks_digest() {
             ],
         );
         assert!(ok, "{said}");
-        assert_eq!(sha1(&folder.join("a")), server.sha1);
+        assert_eq!(sha1_of(&folder.join("a")), server.sha1);
         let checked: Vec<&str> = said
             .lines()
             .filter(|line| {

@@ -1,5 +1,4 @@
-//! The relay with real sockets: what every viewer gets, what a hostile one gets, and what no
-//! viewer can do to another.
+//! The relay over real sockets: what every viewer gets, also beside hostile ones.
 
 mod hostile;
 mod source;
@@ -12,29 +11,28 @@ use std::thread;
 use std::time::Duration;
 
 use crate::common::{PATIENCE, until, within};
+use gatecast::RelayBuilder;
 use gatecast::internals::proto::relay::log::{ViewerEnd, ViewerRecord};
 use gatecast::internals::proto::relay::status::WatchSnapshot;
 use gatecast::internals::relay::Relay;
-use gatecast::internals::relay::config::RelayConfig;
 use gatecast::internals::relay::watch::{Watch, WatchConfig};
 
 const LOCAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
-/// Each test must be over by then.
+/// No test takes longer.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// No datagram for so long: none comes.
+/// When no datagram comes for so long, none will.
 const NOTHING: Duration = Duration::from_millis(300);
 
 /// A relay on ports of its own.
 fn relay() -> Relay {
-    relay_with(|_| {})
+    relay_with(|builder| builder)
 }
 
-fn relay_with(set: impl FnOnce(&mut RelayConfig)) -> Relay {
-    let mut settings = RelayConfig::new(LOCAL);
-    set(&mut settings);
-    Relay::start(&settings, LOCAL).expect("free ports")
+fn relay_with(set: impl FnOnce(RelayBuilder) -> RelayBuilder) -> Relay {
+    let builder = Relay::builder().input(LOCAL).listen(LOCAL);
+    set(builder).start().expect("free ports")
 }
 
 /// A source of a transport stream: one PID, a clock, and tables when asked for.
@@ -85,7 +83,7 @@ impl Source {
     }
 }
 
-/// The lab's client, in lines and a socket.
+/// The lab's client: a control connection and a UDP socket.
 struct Lab {
     control: BufReader<TcpStream>,
     socket: UdpSocket,
@@ -116,23 +114,23 @@ impl Lab {
         self.socket.local_addr().expect("bound").port()
     }
 
-    fn say(&mut self, bytes: &[u8]) {
+    fn send(&mut self, bytes: &[u8]) {
         self.control.get_mut().write_all(bytes).expect("connected");
     }
 
-    fn hear(&mut self) -> String {
+    fn read_line(&mut self) -> String {
         let mut line = String::new();
         self.control.read_line(&mut line).expect("an answer");
         line
     }
 
     fn ask(&mut self, command: &str) -> String {
-        self.say(format!("{command}\n").as_bytes());
-        self.hear()
+        self.send(format!("{command}\n").as_bytes());
+        self.read_line()
     }
 
     /// The numbers of the next `count` datagrams.
-    fn take(&self, count: usize) -> Vec<u64> {
+    fn receive(&self, count: usize) -> Vec<u64> {
         let mut bytes = [0; 2048];
         let patience = self.socket.set_read_timeout(Some(PATIENCE));
         patience.expect("a socket");
@@ -145,7 +143,7 @@ impl Lab {
     }
 
     /// Asserts that nothing comes.
-    fn hears_nothing(&self) {
+    fn receives_nothing(&self) {
         let patience = self.socket.set_read_timeout(Some(NOTHING));
         patience.expect("a socket");
         let got = self.socket.recv(&mut [0; 2048]);
@@ -179,11 +177,11 @@ fn every_viewer_gets_every_datagram_once_and_in_order() {
         let mut source = Source::to(&relay);
         let labs: Vec<Lab> = (0..3).map(|_| Lab::connected(&relay)).collect();
         let watches: Vec<Watch> = (0..3).map(|_| watch(&relay)).collect();
-        // No more at a time than a default buffer holds.
+        // At most as many at a time as a default buffer holds.
         for from in (0..2_000).step_by(50) {
             source.send(50);
             for lab in &labs {
-                assert!(lab.take(50).into_iter().eq(from..from + 50));
+                assert!(lab.receive(50).into_iter().eq(from..from + 50));
             }
             let has = |watch: &Watch| watch.snapshot().received.datagrams == from + 50;
             until("the others have them", || watches.iter().all(has));
@@ -206,27 +204,27 @@ fn every_viewer_gets_every_datagram_once_and_in_order() {
 }
 
 #[test]
-fn a_lab_client_gets_datagrams_exactly_when_it_should() {
+fn lab_client_gets_datagrams_only_while_running() {
     within(LIMIT, || {
         let relay = relay();
         let mut source = Source::to(&relay);
         let _other = Lab::connected(&relay);
         let mut lab = Lab::to(&relay);
         source.send(10);
-        lab.hears_nothing();
+        lab.receives_nothing();
         assert_eq!(lab.ask(&lab.conectar()), "OK\n");
         source.send(10);
-        assert!(lab.take(10).into_iter().eq(10..20));
+        assert!(lab.receive(10).into_iter().eq(10..20));
         assert_eq!(lab.ask("INTERRUMPIR"), "OK\n");
         source.send(30);
-        lab.hears_nothing();
+        lab.receives_nothing();
         assert_eq!(lab.ask("CONTINUAR"), "OK\n");
         source.send(10);
-        assert!(lab.take(10).into_iter().eq(50..60));
+        assert!(lab.receive(10).into_iter().eq(50..60));
         assert_eq!(lab.ask("DESCONECTAR"), "OK\n");
-        assert_eq!(lab.hear(), "", "and closed");
+        assert_eq!(lab.read_line(), "", "and closed");
         source.send(10);
-        lab.hears_nothing();
+        lab.receives_nothing();
         let visits = visits(relay);
         assert_eq!(visits[1].end, ViewerEnd::Left);
         assert_eq!((visits[1].sent.sent, visits[1].sent.paused), (20, 30));
@@ -234,7 +232,7 @@ fn a_lab_client_gets_datagrams_exactly_when_it_should() {
 }
 
 #[test]
-fn after_the_ok_of_an_interruption_not_one_datagram_is_sent() {
+fn no_datagram_is_sent_after_interrupt_is_answered() {
     within(LIMIT, || {
         let relay = relay();
         let mut source = Source::to(&relay);
@@ -272,7 +270,7 @@ fn after_the_ok_of_an_interruption_not_one_datagram_is_sent() {
 }
 
 #[test]
-fn a_recording_is_the_stream_and_the_player_gets_it_too() {
+fn recording_and_player_get_the_whole_stream() {
     within(LIMIT, || {
         let relay = relay();
         let mut source = Source::to(&relay);
@@ -302,7 +300,7 @@ fn a_recording_is_the_stream_and_the_player_gets_it_too() {
 }
 
 #[test]
-fn a_viewer_learns_that_the_relay_is_gone_and_a_recording_that_cannot_be_is_an_error() {
+fn watch_reports_a_stopped_relay_and_an_impossible_recording() {
     within(LIMIT, || {
         let relay = relay();
         let watch = watch(&relay);
@@ -323,7 +321,7 @@ fn a_viewer_learns_that_the_relay_is_gone_and_a_recording_that_cannot_be_is_an_e
 }
 
 #[test]
-fn a_relay_that_knows_only_the_labs_words_is_watched_all_the_same() {
+fn watch_works_with_a_relay_that_knows_only_lab_commands() {
     within(LIMIT, || {
         let listener = std::net::TcpListener::bind(LOCAL).expect("a free port");
         let addr = listener.local_addr().expect("bound");
@@ -389,9 +387,10 @@ fn old_relay(answer: impl Fn(&str) -> &'static str + Send + 'static) -> SocketAd
 }
 
 #[test]
-fn what_a_relay_says_is_shown_without_its_tricks() {
+fn relay_answers_are_escaped_before_they_are_shown() {
     within(LIMIT, || {
-        // Control characters break the protocol; what turns a line around does not.
+        // Control characters break the protocol. Characters that change the direction of text do
+        // not.
         let hostile = "ERROR \u{202e}no\u{2028}OK";
         let safe = |shown: &str| !shown.chars().any(gatecast::internals::text::is_unsafe);
         let addr = old_relay(move |_| hostile);
@@ -399,7 +398,7 @@ fn what_a_relay_says_is_shown_without_its_tricks() {
         let shown = error.to_string();
         assert!(safe(&shown), "{shown:?}");
         assert!(shown.ends_with("\\u{202e}no\\u{2028}OK"), "{shown:?}");
-        // And where it is told later, why it is over.
+        // The same for an answer to a later command, and for the reason why the viewer ended.
         let addr = old_relay(move |line| match line.split(' ').next() {
             Some("CONECTAR" | "DESCONECTAR") => "OK",
             Some("ALIVE") => "OK sent=0 bytes=0 dropped=0 paused=0 cc=0",
@@ -421,7 +420,7 @@ fn what_a_relay_says_is_shown_without_its_tricks() {
 }
 
 #[test]
-fn to_continue_what_is_not_paused_hides_no_loss() {
+fn refused_continue_hides_no_loss() {
     within(LIMIT, || {
         let relay = relay();
         let mut source = Source::to(&relay);
@@ -434,7 +433,7 @@ fn to_continue_what_is_not_paused_hides_no_loss() {
         source.send(10);
         came(20);
         assert_eq!(watch.snapshot().received.ts.errors, 1, "the source's loss");
-        // After a pause there is none: what passed was not wanted.
+        // After a pause there is no loss: what came in the pause was not wanted.
         watch.pause().expect("running");
         let _other = Lab::connected(&relay);
         source.send(10);
@@ -449,12 +448,12 @@ fn to_continue_what_is_not_paused_hides_no_loss() {
 }
 
 #[test]
-fn a_viewer_comes_by_a_link_local_address() {
+fn viewer_connects_by_link_local_address() {
     within(LIMIT, || {
         let Some(link_local) = link_local() else {
             return eprintln!("passed by: no link-local address here");
         };
-        let relay = Relay::start(&RelayConfig::new(LOCAL), link_local).expect("free ports");
+        let relay = relay_with(|builder| builder.listen(link_local));
         let mut source = Source::to(&relay);
         let watch = watch(&relay);
         source.send(20);
@@ -477,10 +476,10 @@ fn link_local() -> Option<SocketAddr> {
 }
 
 #[test]
-fn the_log_has_a_line_for_each_visit() {
+fn log_has_a_line_for_each_viewer() {
     within(LIMIT, || {
         let folder = tempfile::tempdir().expect("room");
-        let relay = relay_with(|settings| settings.log_dir = Some(folder.path().join("logs")));
+        let relay = relay_with(|builder| builder.log_dir(folder.path().join("logs")));
         let mut source = Source::to(&relay);
         let mut lab = Lab::connected(&relay);
         let watch = watch(&relay);

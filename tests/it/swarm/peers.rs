@@ -1,26 +1,22 @@
-//! The swarm with the programs that people have: aria2, transmission and libtorrent in one session
-//! with ours on a star, then each of them seeding to ours; and what tshark holds for malformed.
+//! The swarm with programs that other people wrote: aria2, transmission and libtorrent in one
+//! session with gatecast on a star, then each of them as the only seeder. tshark must find no
+//! malformed message.
 
 use std::fs;
 use std::path::Path;
-use std::process::Child;
-use std::process::Command;
-use std::process::Stdio;
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crate::common;
-use crate::common::have;
-use crate::common::installed;
-use crate::common::program::GATECAST;
-use crate::common::within;
 use gatecast::internals::testbed::star::build::Star;
 use gatecast::internals::testbed::star::host::Host;
 use gatecast::internals::testbed::star::layout::StarLayout;
-use gatecast::internals::testbed::star::rootless;
-use gatecast::internals::testbed::star::tool;
 use gatecast::internals::units::Rate;
+
+use crate::common;
+use crate::common::program::GATECAST;
+use crate::common::star::turn_with_stars;
+use crate::common::{have, installed, within};
 
 static GO: AtomicBool = AtomicBool::new(false);
 
@@ -48,7 +44,7 @@ impl Running {
         Self(host.spawn(&mut command).expect("it starts"))
     }
 
-    /// Waits for its end; true when it was content.
+    /// Waits for its end. Returns whether it succeeded.
     fn ended(&mut self) -> bool {
         self.0.wait().expect("a child").success()
     }
@@ -56,7 +52,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Gently first: tshark writes its file then.
+        // SIGTERM first, because tshark writes its file then.
         if matches!(self.0.try_wait(), Ok(None)) {
             let _ = Command::new("kill").arg(self.0.id().to_string()).status();
         }
@@ -93,7 +89,7 @@ fn words<'a>(kind: &str, torrent: &'a str, dir: &'a str, address: &'a str) -> Ve
             dir,
             torrent,
         ],
-        // -g: its settings in a place of its own; -v: it looks at what is there.
+        // -g: the folder of its settings; -v: it verifies the data that is there.
         "transmission" => vec![
             "transmission-cli",
             "-g",
@@ -155,23 +151,22 @@ fn serve(star: &Star, at: &Path) -> Running {
 }
 
 #[test]
-fn a_session_of_five_programs_is_whole_and_each_of_them_seeds_to_ours() {
+fn five_programs_share_session_and_seed_to_gatecast() {
     let programs = ["aria2c", "transmission-cli", "tshark", "curl", "python3"];
     let libtorrent = Command::new("python3")
         .args(["-c", "import libtorrent"])
         .stderr(Stdio::null())
         .status()
         .is_ok_and(|status| status.success());
-    let tools = ["ip", "tc", "nft", "ethtool"].map(|name| tool::find(name).is_some());
     if !have(
-        "root, ip, tc, nft, ethtool, aria2c, transmission-cli, tshark, curl and python's libtorrent",
-        rootless::is_root()
-            && tools == [true; 4]
-            && libtorrent
-            && programs.map(installed) == [true; 5],
+        "aria2c, transmission-cli, tshark, curl and python's libtorrent",
+        libtorrent && programs.map(installed) == [true; 5],
     ) {
         return;
     }
+    let Some(_turn) = turn_with_stars("five programs") else {
+        return;
+    };
     within(Duration::from_secs(420), || {
         let temp = tempfile::tempdir().expect("room");
         let at = temp.path();
@@ -243,8 +238,8 @@ fn a_session_of_five_programs_is_whole_and_each_of_them_seeds_to_ours() {
         }
         drop((foreign, server));
 
-        // A server that waits for a session serves nobody, but its tracker does: all comes from
-        // the one that seeds.
+        // The server waits for its session and sends nothing, but its tracker answers. All data
+        // comes from the seeding program.
         for (place, kind) in kinds.iter().enumerate() {
             let server = serve(&star, at);
             let seeder = start(place, &folders[place]);

@@ -1,4 +1,5 @@
 use super::*;
+use crate::proto::udp::group_member::RANGES_MAX;
 use crate::proto::udp::liveness::SLACK;
 use crate::proto::udp::stall_detector::STUCK;
 use crate::proto::udp::{CONSENT, DOUBT};
@@ -77,7 +78,7 @@ fn a_silent_client_holds_nobody_and_is_dropped_in_the_end() {
 }
 
 #[test]
-fn who_lacks_much_is_left_to_a_stream_of_its_own_after_the_others() {
+fn straggler_gets_its_own_stream_after_the_others() {
     let mut cast = asked();
     cast.handle_report(1, &report(1, 10, vec![2..3]), NOW);
     cast.handle_report(2, &report(1, 10, vec![]), NOW);
@@ -105,7 +106,7 @@ fn who_lacks_much_is_left_to_a_stream_of_its_own_after_the_others() {
 }
 
 #[test]
-fn a_client_that_holds_the_others_up_does_so_for_a_second_in_all() {
+fn slow_client_delays_the_group_by_a_second_at_most() {
     let mut cast = GroupSender::new(100_000, NOW);
     (1..=3).for_each(|client| cast.join(client, 100, NOW));
     let (mut now, mut sent) = (NOW, 0_u32);
@@ -220,7 +221,7 @@ fn a_client_that_lies_or_never_has_enough_is_dropped() {
 }
 
 #[test]
-fn a_client_that_talks_and_gets_nothing_leaves_the_others_to_finish() {
+fn client_that_receives_nothing_does_not_stop_the_others() {
     let mut cast = GroupSender::new(100_000, NOW);
     (1..=3).for_each(|client| cast.join(client, 1000, NOW));
     let mut now = NOW;
@@ -245,7 +246,7 @@ fn a_client_that_talks_and_gets_nothing_leaves_the_others_to_finish() {
 }
 
 #[test]
-fn a_million_requests_for_everything_cost_what_one_client_may_cost() {
+fn million_requests_cost_a_group_what_one_may_cost() {
     let mut cast = asked();
     let (mut now, mut sent, mut fault) = (NOW, 0_u64, None);
     for n in 0..1_000_000_u32 {

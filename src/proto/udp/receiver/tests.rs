@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use super::*;
 use crate::proto::udp::reports::PROGRESS;
 
@@ -88,7 +90,7 @@ fn an_xor_gives_the_one_block_that_is_missing() {
 }
 
 #[test]
-fn strangers_and_impossible_datagrams_are_counted_and_change_nothing() {
+fn foreign_and_impossible_datagrams_change_only_counts() {
     let mut receiver = receiver(RepairMode::Unicast);
     let mut other = data(0, 0);
     other[7] ^= 1;
@@ -181,7 +183,7 @@ fn one_forged_end_is_made_good_by_the_next_true_one() {
 }
 
 #[test]
-fn numbers_beyond_all_that_may_be_sent_are_corrupt_and_cost_nothing() {
+fn impossible_numbers_are_corrupt_and_cost_nothing() {
     let mut receiver = receiver(RepairMode::Unicast);
     let most = numbers_max(10).expect("a small file");
     receiver.handle(&datagram(most, Body::End { upto: 10, round: 1 }), NOW);

@@ -165,10 +165,7 @@ proptest! {
         raw: bool,
         steps in prop::collection::vec(step(), 0..200),
     ) {
-        let mut sender = match raw {
-            true => BlockSender::raw(0..blocks, NOW),
-            false => BlockSender::reliable(0..blocks, window, NOW),
-        };
+        let mut sender = if raw { BlockSender::raw(0..blocks, NOW) } else { BlockSender::reliable(0..blocks, window, NOW) };
         let (mut wire, mut now, mut heard, mut seen) = (Wire::default(), NOW, NOW, 0);
         for step in steps {
             match step {
@@ -176,10 +173,7 @@ proptest! {
                 Step::Say(_, said) => {
                     let report = said.report(blocks, wire.numbered, wire.round);
                     // What it knows at most, of what may be believed.
-                    let possible = match before(wire.numbered, report.seen) {
-                        true => wire.asked,
-                        false => report.seen,
-                    };
+                    let possible = if before(wire.numbered, report.seen) { wire.asked } else { report.seen };
                     if before(seen, possible) {
                         seen = possible;
                     }
@@ -202,10 +196,7 @@ proptest! {
                         prop_assert!(wire.numbered.wrapping_sub(seen) < window, "{}", seen);
                     }
                     wire.check(&transmit)?;
-                    let budget = match raw {
-                        true => u64::from(blocks),
-                        false => u64::from(blocks) * ROUNDS + SLACK,
-                    };
+                    let budget = if raw { u64::from(blocks) } else { u64::from(blocks) * ROUNDS + SLACK };
                     prop_assert!(wire.data <= budget);
                 },
                 Step::Join(..) | Step::Leave(_) => {}

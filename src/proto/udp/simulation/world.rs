@@ -8,7 +8,8 @@ use crate::proto::udp::blocks::BlockLayout;
 use crate::proto::udp::control::Report;
 use crate::proto::udp::group_sender::{GroupSender, Straggler};
 use crate::proto::udp::packet::{Body, Packet};
-use crate::proto::udp::receiver::{BlockReceiver, Delivery, RepairMode};
+use crate::proto::udp::receiver::{BlockReceiver, Delivery};
+use crate::proto::udp::reports::RepairMode;
 use crate::proto::udp::sender::BlockSender;
 use crate::proto::udp::{Transmit, xor};
 use crate::units::Moment;
@@ -30,6 +31,7 @@ pub(super) struct Link {
     pub(super) seed: u64,
 }
 
+#[allow(clippy::large_enum_variant, reason = "one in a simulation")]
 enum Server {
     Each(BTreeMap<u16, BlockSender>),
     Group(GroupSender, BTreeMap<u16, BlockSender>),
@@ -108,9 +110,10 @@ impl World {
         let layout = layout(len);
         let count = layout.count();
         let receiver = |client: u16| {
-            let how = match group {
-                true => RepairMode::Multicast(Duration::from_micros(200) * u32::from(client)),
-                false => RepairMode::Unicast,
+            let how = if group {
+                RepairMode::Multicast(Duration::from_micros(200) * u32::from(client))
+            } else {
+                RepairMode::Unicast
             };
             BlockReceiver::new(STREAM, layout, 0, how, WINDOW / 4, now)
         };
@@ -127,16 +130,13 @@ impl World {
                 (n, client)
             })
             .collect();
-        let server = match group {
-            true => {
-                let mut cast = GroupSender::new(count, now);
-                clients.keys().for_each(|&n| cast.join(n, WINDOW, now));
-                Server::Group(cast, BTreeMap::new())
-            }
-            false => {
-                let sender = || BlockSender::reliable(0..count, WINDOW, now);
-                Server::Each(clients.keys().map(|&n| (n, sender())).collect())
-            }
+        let server = if group {
+            let mut cast = GroupSender::new(count, now);
+            clients.keys().for_each(|&n| cast.join(n, WINDOW, now));
+            Server::Group(cast, BTreeMap::new())
+        } else {
+            let sender = || BlockSender::reliable(0..count, WINDOW, now);
+            Server::Each(clients.keys().map(|&n| (n, sender())).collect())
         };
         let mut world = Self {
             link,

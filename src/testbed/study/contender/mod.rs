@@ -35,7 +35,7 @@ pub trait Contender: fmt::Debug + Send + Sync {
     fn bound(&self) -> Bound;
 
     /// What carries its bytes, and so the goodput that the bound is made of.
-    fn protocol(&self) -> TransportProtocol;
+    fn carrier(&self) -> PayloadKind;
 
     /// Checks before the first run that what it needs is there.
     ///
@@ -55,7 +55,7 @@ pub trait Contender: fmt::Debug + Send + Sync {
 
 /// What carries bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TransportProtocol {
+pub enum PayloadKind {
     /// TCP connections.
     Tcp,
     /// Full DATA datagrams of gatecast's UDP ways.

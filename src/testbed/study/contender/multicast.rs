@@ -17,9 +17,7 @@ use crate::net::clock;
 use crate::testbed::star::host::Host;
 use crate::testbed::star::tool;
 use crate::testbed::study::bound::Bound;
-use crate::testbed::study::contender::{
-    Contender, Observed, RunSpec, SeatResult, TransportProtocol,
-};
+use crate::testbed::study::contender::{Contender, Observed, PayloadKind, RunSpec, SeatResult};
 use crate::testbed::study::process_group::ProcessGroup;
 
 /// One of the two.
@@ -64,9 +62,9 @@ impl Contender for MulticastTool {
         Bound::Multicast
     }
 
-    fn protocol(&self) -> TransportProtocol {
+    fn carrier(&self) -> PayloadKind {
         // The same bound as our own multicast: what one frame can carry of a file.
-        TransportProtocol::Udp {
+        PayloadKind::Udp {
             block: crate::proto::udp::packet::block_len(crate::proto::udp::packet::DATAGRAM, true),
         }
     }

@@ -16,9 +16,7 @@ use crate::proto::udp::packet;
 use crate::report::json::SCHEMA;
 use crate::session::Via;
 use crate::testbed::study::bound::Bound;
-use crate::testbed::study::contender::{
-    Contender, Observed, RunSpec, SeatResult, TransportProtocol,
-};
+use crate::testbed::study::contender::{Contender, Observed, PayloadKind, RunSpec, SeatResult};
 use crate::testbed::study::process_group::ProcessGroup;
 use crate::text::escape;
 
@@ -55,10 +53,10 @@ impl Contender for Native {
         }
     }
 
-    fn protocol(&self) -> TransportProtocol {
+    fn carrier(&self) -> PayloadKind {
         match self.via {
-            Via::Tcp | Via::Http | Via::Swarm => TransportProtocol::Tcp,
-            Via::Udp | Via::Raw | Via::Multicast => TransportProtocol::Udp {
+            Via::Tcp | Via::Http | Via::Swarm => PayloadKind::Tcp,
+            Via::Udp | Via::Raw | Via::Multicast => PayloadKind::Udp {
                 // Multicast repairs with combined blocks, whose numbers take some room.
                 block: packet::block_len(packet::DATAGRAM, self.via == Via::Multicast),
             },

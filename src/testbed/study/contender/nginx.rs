@@ -13,9 +13,7 @@ use std::time::SystemTime;
 use crate::error::{Error, Result};
 use crate::testbed::star::tool;
 use crate::testbed::study::bound::Bound;
-use crate::testbed::study::contender::{
-    Contender, Observed, RunSpec, SeatResult, TransportProtocol,
-};
+use crate::testbed::study::contender::{Contender, Observed, PayloadKind, RunSpec, SeatResult};
 use crate::testbed::study::process_group::ProcessGroup;
 
 /// The rival.
@@ -36,8 +34,8 @@ impl Contender for Nginx {
         Bound::Unicast
     }
 
-    fn protocol(&self) -> TransportProtocol {
-        TransportProtocol::Tcp
+    fn carrier(&self) -> PayloadKind {
+        PayloadKind::Tcp
     }
 
     fn check(&self) -> Result<()> {

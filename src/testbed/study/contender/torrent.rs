@@ -15,9 +15,7 @@ use crate::net::clock;
 use crate::testbed::star::host::Host;
 use crate::testbed::star::tool;
 use crate::testbed::study::bound::Bound;
-use crate::testbed::study::contender::{
-    Contender, Observed, RunSpec, SeatResult, TransportProtocol,
-};
+use crate::testbed::study::contender::{Contender, Observed, PayloadKind, RunSpec, SeatResult};
 use crate::testbed::study::process_group::ProcessGroup;
 use crate::text::FileName;
 use crate::transport::swarm::store;
@@ -94,8 +92,8 @@ impl Contender for TorrentClient {
         Bound::Swarm
     }
 
-    fn protocol(&self) -> TransportProtocol {
-        TransportProtocol::Tcp
+    fn carrier(&self) -> PayloadKind {
+        PayloadKind::Tcp
     }
 
     fn check(&self) -> Result<()> {

@@ -6,7 +6,7 @@ fn names(chart: &Chart) -> Vec<&str> {
 }
 
 #[test]
-fn equal_bounds_are_one_line() {
+fn each_via_has_its_bound_and_equal_bounds_are_one_line() {
     let mut results = sample();
     let figures = all(&results);
     assert_eq!(names(&figures[0].chart), ["tcp", "bound of tcp"]);
@@ -54,7 +54,7 @@ fn completion_curve_ends_at_the_makespan() {
 }
 
 #[test]
-fn each_loss_has_its_plots_when_losses_differ() {
+fn several_losses_have_their_own_sets_and_a_loss_plot() {
     let mut results = sample();
     let lossy = results
         .rows

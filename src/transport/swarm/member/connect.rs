@@ -113,7 +113,7 @@ impl SwarmMember {
         if theirs.peer_id == self.id {
             return Err("it is ourselves");
         }
-        if !state.identities.trusts(self.role, &theirs.peer_id, ip) {
+        if !state.trusted.is_trusted(self.role, &theirs.peer_id, ip) {
             distrust(theirs);
         }
         let id = theirs.peer_id;
@@ -145,7 +145,7 @@ impl SwarmMember {
             && let Some(super_seeder) = &mut state.super_seeder
         {
             super_seeder.add_peer(key);
-            let admitted = state.identities.is_admitted(&id);
+            let admitted = state.trusted.is_admitted(&id);
             if admitted {
                 super_seeder.admit(key);
             }
@@ -216,7 +216,7 @@ impl SwarmMember {
         if let Some(super_seeder) = &mut state.super_seeder {
             super_seeder.remove_peer(key);
         }
-        let has_seat = state.identities.is_seated(&id);
+        let has_seat = state.trusted.is_seated(&id);
         state.accounting.close(connection, has_seat);
         state.connections.remove(&key);
         self.request_from_all(state);

@@ -4,7 +4,7 @@
 //! the whole file and has a [`SuperSeeder`]. Each [`PeerConnection`] has a reader and a writer
 //! thread. One more thread, the ticker, announces new pieces and applies time limits.
 //!
-//! One lock holds the [`MemberState`]. It is taken before a connection's own lock, never after it,
+//! One lock holds the `MemberState`. It is taken before a connection's own lock, never after it,
 //! and never held while anything hashes, reads, writes or waits. Until [`SwarmMember::release`]
 //! nothing is served and nothing is requested.
 //!
@@ -12,8 +12,8 @@
 //! - [`accounting`]: which bytes moved between whom
 //! - [`ban_list`]: who sent wrong pieces
 //! - [`buffers`]: the bytes of unfinished pieces
-//! - [`dialer`]: whom to call, and when
-//! - [`identities`]: which peer ids are trusted
+//! - [`dialer`]: whom to dial, and when
+//! - [`trusted_peers`]: which peer ids are trusted
 //!
 //! What a member does:
 //! - [`connect`]: how a connection begins and ends
@@ -44,7 +44,7 @@ use crate::transport::swarm::member::accounting::Accounting;
 use crate::transport::swarm::member::ban_list::BanList;
 use crate::transport::swarm::member::buffers::PieceBuffers;
 use crate::transport::swarm::member::dialer::Dialer;
-use crate::transport::swarm::member::identities::Identities;
+use crate::transport::swarm::member::trusted_peers::TrustedPeers;
 use crate::transport::swarm::peer_connection::PeerConnection;
 use crate::transport::swarm::peer_id::Role;
 use crate::transport::swarm::store::Store;
@@ -57,10 +57,10 @@ pub mod buffers;
 pub mod connect;
 pub mod dialer;
 pub mod haves;
-pub mod identities;
 pub mod messages;
 pub mod release;
 pub mod status;
+pub mod trusted_peers;
 
 /// One member of a swarm.
 #[derive(Debug)]
@@ -101,7 +101,7 @@ struct MemberState {
     lazy_haves: Vec<u32>,
     dialer: Dialer,
     bans: BanList,
-    identities: Identities,
+    trusted: TrustedPeers,
     accounting: Accounting,
     /// The port on which we listen, for our handshakes.
     listen_port: Option<u16>,
@@ -136,7 +136,7 @@ impl SwarmMember {
             lazy_haves: Vec::new(),
             dialer: Dialer::default(),
             bans: BanList::default(),
-            identities: Identities::default(),
+            trusted: TrustedPeers::default(),
             accounting: Accounting::new(if is_seeder { layout.pieces() } else { 0 }),
             listen_port: None,
             released: None,
@@ -185,17 +185,17 @@ impl SwarmMember {
             let mut connections = state.connections.values();
             connections.any(|connection| connection.id() == *id)
         };
-        state.identities.add_seat(id, ip, connected);
+        state.trusted.add_seat(id, ip, connected);
     }
 
     /// True when the peer of this id has a seat, and comes from the address of that seat.
     pub fn has_seat(&self, id: PeerId, ip: IpAddr) -> bool {
-        self.lock().identities.has_seat(&id, ip)
+        self.lock().trusted.has_seat(&id, ip)
     }
 
     /// Our server is at `ip`.
     pub fn set_server(&self, ip: IpAddr) {
-        self.lock().identities.set_server(ip);
+        self.lock().trusted.set_server(ip);
     }
 
     /// Dials no private addresses from now on.

@@ -38,7 +38,7 @@ impl SwarmMember {
             connection.reject(connection.outbox.cancel_all());
             connection.outbox.flush();
         }
-        state.identities.clear_seats();
+        state.trusted.clear_seats();
         state.accounting.start_session();
     }
 
@@ -46,7 +46,7 @@ impl SwarmMember {
     pub fn admit(&self, id: PeerId) {
         self.release();
         let mut state = self.lock();
-        state.identities.admit(id);
+        state.trusted.admit(id);
         let Some(connection) = state.connection_to(&id).map(Arc::clone) else {
             return;
         };

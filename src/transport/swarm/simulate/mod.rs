@@ -17,7 +17,7 @@ use crate::proto::bt::piece_picker::arrive::Arrival;
 use crate::proto::bt::random::Random;
 use crate::proto::bt::super_seeder::SuperSeeder;
 use crate::proto::bt::wire::Block;
-use crate::transport::swarm::simulate::topology::Topology;
+use crate::transport::swarm::simulate::topology::SwarmTopology;
 use crate::units::Moment;
 
 pub mod topology;
@@ -77,7 +77,7 @@ enum TransferEvent {
 
 struct Simulation {
     layout: PieceLayout,
-    topology: Topology,
+    topology: SwarmTopology,
     peers: Vec<SimulatedPeer>,
     super_seeder: SuperSeeder,
     /// The next events, by time and then in the order in which they were made.
@@ -163,7 +163,7 @@ impl Simulation {
             peers.push(new(Bitfield::new(pieces), up, down, random.next_u64()));
         }
         let mut super_seeder = SuperSeeder::new(pieces, piece, &mut random);
-        let topology = Topology::new(config.clients.len(), config.links, &mut random);
+        let topology = SwarmTopology::new(config.clients.len(), config.links, &mut random);
         for (number, peer) in peers.iter_mut().enumerate() {
             for (link, _) in (0..).zip(topology.links(number)) {
                 peer.queues.push(VecDeque::new());

@@ -7,12 +7,12 @@ use crate::proto::bt::random::Random;
 use crate::transport::swarm::limits::SEEDER_CONNECTIONS;
 
 /// The links of each peer; peer 0 is the server.
-pub(super) struct Topology {
+pub(super) struct SwarmTopology {
     /// For each peer its neighbours, each with the place of this link in the neighbour's list.
     links: Vec<Vec<(usize, u32)>>,
 }
 
-impl Topology {
+impl SwarmTopology {
     /// Links the server to everybody, and each client to `links` others where there are so many.
     /// A client dials half as many as it wants of those before it, and later, when the tracker
     /// names others, those that it still lacks; a client with twice as many refuses.

@@ -11,7 +11,7 @@ use crate::transport::swarm::peer_id::Role;
 
 /// The seats and the server that a member knows.
 #[derive(Debug, Default)]
-pub(super) struct Identities {
+pub(super) struct TrustedPeers {
     /// Each seated peer, and the address from which it has its seat.
     seats: BTreeMap<PeerId, IpAddr>,
     /// The seated peers whose session is released.
@@ -22,7 +22,7 @@ pub(super) struct Identities {
 /// Most seats of sessions that overlap that are remembered.
 const SEATS_MAX: usize = 4 * MAX_SEATS as usize;
 
-impl Identities {
+impl TrustedPeers {
     /// The peer of this id has a seat, from `ip`. When there are too many seats, those of peers
     /// that are not connected are forgotten.
     pub(super) fn add_seat(&mut self, id: PeerId, ip: IpAddr, connected: impl Fn(&PeerId) -> bool) {
@@ -64,7 +64,7 @@ impl Identities {
     }
 
     /// Whether a member of role `ours` believes that the peer at `ip` has this id.
-    pub(super) fn trusts(&self, ours: Role, id: &PeerId, ip: IpAddr) -> bool {
+    pub(super) fn is_trusted(&self, ours: Role, id: &PeerId, ip: IpAddr) -> bool {
         match (ours, Role::of(id)) {
             (Role::Seeder, Some(Role::Seated)) => self.has_seat(id, ip),
             (Role::Seeder, theirs) => theirs != Some(Role::Seeder),

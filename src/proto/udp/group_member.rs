@@ -1,0 +1,82 @@
+//! What a sender to a group knows of one client.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use crate::proto::udp::control::Report;
+use crate::proto::udp::liveness::{Fault, Liveness};
+
+/// One client of a group.
+#[derive(Clone, Debug)]
+pub(super) struct GroupMember {
+    pub(super) window: u32,
+    /// How long it has stalled at least half the group, less how long it was stalled itself.
+    pub(super) held: Duration,
+    /// The number after the highest that it has seen.
+    pub(super) seen: u32,
+    /// The round to which `missing` is the whole answer.
+    pub(super) answered: u32,
+    pub(super) missing: Vec<Range<u32>>,
+    /// The part of an answer that has come, and its round.
+    coming: Vec<Range<u32>>,
+    coming_for: u32,
+    pub(super) aside: bool,
+    /// It was set aside because it does not keep up, and not because it lacks much.
+    pub(super) slow: bool,
+    pub(super) rounds: u32,
+    pub(super) liveness: Liveness,
+}
+
+/// Ranges of one client's answer that are kept: more than our receiver sends.
+pub(super) const RANGES_MAX: usize = 1 << 16;
+
+impl GroupMember {
+    /// A client with room for `window` datagrams, which joins after `seen` datagrams.
+    pub(super) fn new(window: u32, seen: u32, liveness: Liveness) -> Self {
+        Self {
+            window,
+            held: Duration::ZERO,
+            seen,
+            answered: 0,
+            missing: Vec::new(),
+            coming: Vec::new(),
+            coming_for: 0,
+            aside: false,
+            slow: false,
+            rounds: 0,
+            liveness,
+        }
+    }
+
+    /// How many blocks it lacks.
+    pub(super) fn lacked(&self) -> u64 {
+        let ranges = self.missing.iter();
+        ranges.map(|range| u64::from(range.end - range.start)).sum()
+    }
+
+    /// Adds a report's list to the answer that it is a part of.
+    pub(super) fn add_answer(&mut self, report: &Report) -> Result<(), Fault> {
+        if self.coming_for != report.round {
+            self.coming.clear();
+            self.coming_for = report.round;
+        }
+        // The ranges of one answer rise from line to line, or there would be no limit to them.
+        let end = self.coming.last().map_or(0, |range| range.end);
+        if report
+            .missing
+            .first()
+            .is_some_and(|range| range.start < end)
+        {
+            return Err(Fault::Impossible);
+        }
+        // What does not fit is reported in the next round.
+        let room = RANGES_MAX - self.coming.len();
+        self.coming
+            .extend(report.missing.iter().take(room).cloned());
+        if !report.more {
+            self.answered = report.round;
+            self.missing = std::mem::take(&mut self.coming);
+        }
+        Ok(())
+    }
+}
