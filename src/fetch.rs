@@ -1,23 +1,27 @@
 //! The front door of a client: one or more clients of one process, whatever way they fetch by.
 
-use std::fmt;
-use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::{
+    fmt,
+    net::{Ipv4Addr, SocketAddr, ToSocketAddrs},
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
-use crate::client::receive::ReceiveTransport;
-use crate::client::{self, ClientReport, FetchConfig, FetchRun};
-use crate::error::{Error, Result};
-use crate::http;
-use crate::http::client::HttpTarget;
-use crate::net::socket;
-use crate::report::session::SessionReport;
-use crate::report::verdict::Verdict;
-use crate::session::Via;
-use crate::text::FileName;
-use crate::transport::swarm::receive::{SwarmConfig, SwarmReceiveTransport};
-use crate::transport::{tcp, udp};
-use crate::units::InvalidValue;
+use crate::{
+    client::{self, ClientReport, FetchConfig, FetchRun, receive::ReceiveTransport},
+    error::{Error, Result},
+    http,
+    http::client::HttpTarget,
+    net::socket,
+    report::{session::SessionReport, verdict::Verdict},
+    session::Via,
+    text::FileName,
+    transport::{
+        swarm::receive::{SwarmConfig, SwarmReceiveTransport},
+        tcp, udp,
+    },
+    units::InvalidValue,
+};
 
 /// What is to be fetched, and how. [`Fetch::run`] does it.
 ///
@@ -79,12 +83,7 @@ impl Fetch {
             Ok(addrs) => (addrs, None),
             Err(what) => (Vec::new(), Some(what)),
         };
-        Self {
-            config: FetchConfig::new(addrs),
-            file: None,
-            sha1: None,
-            unresolved,
-        }
+        Self { config: FetchConfig::new(addrs), file: None, sha1: None, unresolved }
     }
 
     /// The file; the server's own choice unless given.
@@ -258,9 +257,7 @@ impl FetchReport {
 
     /// The clients of this process, in the order of their numbers.
     pub fn clients(&self) -> impl Iterator<Item = ClientResult<'_>> {
-        (1..)
-            .zip(&self.clients)
-            .map(|(number, report)| ClientResult { number, report })
+        (1..).zip(&self.clients).map(|(number, report)| ClientResult { number, report })
     }
 
     /// The sessions that the clients had seats in, as this process knows them.

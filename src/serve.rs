@@ -1,25 +1,32 @@
 //! The front door of a server: everything that gatecast can send by, registered in one place.
 
-use std::fmt;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Duration;
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr, ToSocketAddrs},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
-use crate::error::{Error, Result};
-use crate::http::{self, Documents, HttpConfig};
-use crate::report::session::SessionReport;
-use crate::report::{csv, json};
-use crate::server::builder::{ServerCore, ServerCoreBuilder};
-use crate::server::catalog::{self, Catalog, HashProgress};
-use crate::server::config::ServerConfig;
-use crate::session::{FileInfo, MAX_SEATS, Via};
-use crate::text::FileName;
-use crate::transport::swarm::torrents::{SwarmServerConfig, Torrents};
-use crate::transport::udp::config::UdpConfig;
-use crate::transport::udp::lab_server::LabServer;
-use crate::transport::{swarm, tcp, udp};
-use crate::units::{InvalidValue, Rate};
+use crate::{
+    error::{Error, Result},
+    http::{self, Documents, HttpConfig},
+    report::{csv, json, session::SessionReport},
+    server::{
+        builder::{ServerCore, ServerCoreBuilder},
+        catalog::{self, Catalog, HashProgress},
+        config::ServerConfig,
+    },
+    session::{FileInfo, MAX_SEATS, Via},
+    text::FileName,
+    transport::{
+        swarm,
+        swarm::torrents::{SwarmServerConfig, Torrents},
+        tcp, udp,
+        udp::{config::UdpConfig, lab_server::LabServer},
+    },
+    units::{InvalidValue, Rate},
+};
 
 /// A server being put together. [`ServerBuilder::bind`] starts it.
 ///
@@ -172,16 +179,7 @@ impl ServerBuilder {
 
     /// The same; `progress` is told how far each file's digest is.
     pub(crate) fn bind_with(self, addr: SocketAddr, progress: HashProgress<'_>) -> Result<Server> {
-        let Self {
-            paths,
-            mut config,
-            log_dir,
-            http,
-            udp,
-            swarm,
-            lab_udp,
-            file,
-        } = self;
+        let Self { paths, mut config, log_dir, http, udp, swarm, lab_udp, file } = self;
         if let Some(name) = file {
             config.file = Some(FileName::new(&name).map_err(Error::usage)?);
         }
@@ -200,11 +198,7 @@ impl ServerBuilder {
                 LabServer::start(core.addr(), core.lobby(), log, allowed, udp.size)
             })
             .transpose()?;
-        Ok(Server {
-            lab,
-            core,
-            torrents,
-        })
+        Ok(Server { lab, core, torrents })
     }
 }
 
@@ -223,11 +217,7 @@ fn check(catalog: &Catalog, config: &ServerConfig) -> Result<()> {
     }
     let most = config.clients.unwrap_or(MAX_SEATS);
     if let Some(quorum) = config.quorum.filter(|quorum| !(1..=most).contains(quorum)) {
-        return invalid(
-            "quorum",
-            &quorum,
-            format!("1 to {most}, the clients of a session"),
-        );
+        return invalid("quorum", &quorum, format!("1 to {most}, the clients of a session"));
     }
     if config.rate == Some(Rate(0)) {
         return invalid("rate", &0, "at least 1 bit/s".to_owned());

@@ -6,26 +6,31 @@
 //! `cargo test --release --test bt_random -- --nocapture` prints how many inputs there were. The
 //! variable `GATECAST_INPUTS=1000000` sets how many each parser gets.
 
-#![allow(
-    unsafe_code,
-    reason = "an allocator that counts cannot be written without"
-)]
+#![allow(unsafe_code, reason = "an allocator that counts cannot be written without")]
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
-use gatecast::internals::digest::Digest;
-use gatecast::internals::proto::bt::bitfield::Bitfield;
-use gatecast::internals::proto::bt::metainfo::Metainfo;
-use gatecast::internals::proto::bt::random::Random;
-use gatecast::internals::proto::bt::tracker::announce::{Announce, AnnounceEvent};
-use gatecast::internals::proto::bt::tracker::response::AnnounceResponse;
-use gatecast::internals::proto::bt::wire::{
-    Block, ExtendedHandshake, HANDSHAKE_LEN, Handshake, Message, MessageLimits,
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    cell::Cell,
+    panic::{AssertUnwindSafe, catch_unwind},
 };
-use gatecast::internals::proto::bt::{bencode, tracker, wire};
-use gatecast::internals::text::FileName;
+
+use gatecast::internals::{
+    digest::Digest,
+    proto::bt::{
+        bencode,
+        bitfield::Bitfield,
+        metainfo::Metainfo,
+        random::Random,
+        tracker,
+        tracker::{
+            announce::{Announce, AnnounceEvent},
+            response::AnnounceResponse,
+        },
+        wire,
+        wire::{Block, ExtendedHandshake, HANDSHAKE_LEN, Handshake, Message, MessageLimits},
+    },
+    text::FileName,
+};
 
 /// Counts what this thread holds, and the most that it held.
 struct Counting;
@@ -160,16 +165,10 @@ fn bencode_and_torrents_survive_random_bytes() {
     let all = [
         torrent.clone(),
         b"d1:ali1ei-5e0:e1:bd1:cleee".to_vec(),
-        b"l".repeat(8)
-            .into_iter()
-            .chain(b"i0e".repeat(500))
-            .chain(b"e".repeat(8))
-            .collect(),
+        b"l".repeat(8).into_iter().chain(b"i0e".repeat(500)).chain(b"e".repeat(8)).collect(),
     ];
     feed("bencode", &all, |bytes| bencode::decode(bytes).is_ok());
-    feed("metainfo", &[torrent], |bytes| {
-        Metainfo::decode(bytes).is_ok()
-    });
+    feed("metainfo", &[torrent], |bytes| Metainfo::decode(bytes).is_ok());
 }
 
 #[test]
@@ -194,11 +193,9 @@ fn tracker_parsers_survive_random_bytes() {
         uploaded: 9,
         received_from: vec![(*b"-GC0001-S00000000000", 5), ([0xff; 20], 7)],
     };
-    feed(
-        "tracker request",
-        &[announce.encode().into_bytes()],
-        |bytes| Announce::decode(&String::from_utf8_lossy(bytes)).is_ok(),
-    );
+    feed("tracker request", &[announce.encode().into_bytes()], |bytes| {
+        Announce::decode(&String::from_utf8_lossy(bytes)).is_ok()
+    });
     let scrape = format!("info_hash={}", "%41".repeat(20)).into_bytes();
     feed("scrape request", &[scrape], |bytes| {
         let hashes = tracker::scrape::decode_query(&String::from_utf8_lossy(bytes));
@@ -208,15 +205,8 @@ fn tracker_parsers_survive_random_bytes() {
 
 #[test]
 fn peer_parsers_survive_random_bytes() {
-    let limits = MessageLimits {
-        pieces: 20,
-        fast: true,
-    };
-    let block = Block {
-        piece: 1,
-        begin: 0,
-        len: 16_384,
-    };
+    let limits = MessageLimits { pieces: 20, fast: true };
+    let block = Block { piece: 1, begin: 0, len: 16_384 };
     let introduction = ExtendedHandshake {
         port: Some(5000),
         requests: Some(500),
@@ -270,8 +260,6 @@ fn peer_parsers_survive_random_bytes() {
     });
     let hello = Handshake::new(Digest::of(b"x"), *b"-XX0001-abcdefghijkl").encode();
     feed("handshake", &[hello.to_vec()], |bytes| {
-        bytes
-            .first_chunk::<HANDSHAKE_LEN>()
-            .is_some_and(|bytes| Handshake::decode(bytes).is_ok())
+        bytes.first_chunk::<HANDSHAKE_LEN>().is_some_and(|bytes| Handshake::decode(bytes).is_ok())
     });
 }

@@ -5,8 +5,7 @@
 #[path = "it/common/mod.rs"]
 mod common;
 
-use std::collections::BTreeSet;
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use common::{Server, bytes_per_second, entries, until, whole, within};
 
@@ -95,7 +94,5 @@ fn threads() -> Vec<String> {
 }
 
 fn is_of_a_session(name: &str) -> bool {
-    ["session-", "conn-", "client-"]
-        .iter()
-        .any(|prefix| name.starts_with(prefix))
+    ["session-", "conn-", "client-"].iter().any(|prefix| name.starts_with(prefix))
 }

@@ -1,16 +1,23 @@
 //! The copies alone: the library's own send and receive on loopback, a thread each, with no gate,
 //! no digest and no control connection.
 
-use std::fs::{File, OpenOptions};
-use std::net::{TcpListener, TcpStream};
-use std::path::Path;
-use std::sync::Barrier;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
-use std::{fs, thread};
+use std::{
+    fs,
+    fs::{File, OpenOptions},
+    net::{TcpListener, TcpStream},
+    path::Path,
+    sync::{
+        Barrier,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
 
-use gatecast::internals::net::copy;
-use gatecast::internals::net::copy::{Copying, Method};
+use gatecast::internals::net::{
+    copy,
+    copy::{Copying, Method},
+};
 
 /// How bytes go from one file to many.
 #[derive(Clone, Copy, Debug)]
@@ -69,11 +76,7 @@ impl Wire<'_> {
             let begun = Instant::now();
             receivers
                 .into_iter()
-                .map(|one| {
-                    one.join()
-                        .expect("copies do not panic")
-                        .duration_since(begun)
-                })
+                .map(|one| one.join().expect("copies do not panic").duration_since(begun))
                 .max()
         });
         drop(ends);
@@ -97,11 +100,5 @@ impl Wire<'_> {
 }
 
 fn copying((method, buffer): (Method, usize), moved: &AtomicU64) -> Copying<'_> {
-    Copying {
-        method,
-        buffer,
-        stall: Duration::from_secs(60),
-        pacer: None,
-        moved,
-    }
+    Copying { method, buffer, stall: Duration::from_secs(60), pacer: None, moved }
 }

@@ -1,11 +1,14 @@
 //! The rivals, each started as its own manual says, on ports and in folders of their own.
 
-use std::io::{BufRead, BufReader};
-use std::net::{TcpListener, TcpStream};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
-use std::{fs, thread};
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    net::{TcpListener, TcpStream},
+    path::Path,
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
 
 use crate::{clear, ground, timed};
 
@@ -36,11 +39,7 @@ impl Nginx {
         let place = folder.path().display();
         let port = free_port();
         // Two workers for two cores; everything that nginx writes stays in its own folder.
-        let user = if ground::said("id", &["-u"]) == "0" {
-            "user root;"
-        } else {
-            ""
-        };
+        let user = if ground::said("id", &["-u"]) == "0" { "user root;" } else { "" };
         let paths: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
             .iter()
             .map(|kind| format!("{kind}_temp_path {place}/{kind};\n"))
@@ -63,11 +62,8 @@ impl Nginx {
             .spawn()
             .ok()?;
         let name = file.file_name()?.to_str()?;
-        let nginx = Self {
-            master,
-            url: format!("http://127.0.0.1:{port}/{name}"),
-            _folder: folder,
-        };
+        let nginx =
+            Self { master, url: format!("http://127.0.0.1:{port}/{name}"), _folder: folder };
         answers(port).then_some(nginx)
     }
 
@@ -138,24 +134,11 @@ fn iperf3(clients: u16, more: &[&str]) -> f64 {
         .stdout(Stdio::null())
         .spawn()
         .expect("iperf3 was there a moment ago");
-    let (clients, limit) = (
-        clients.to_string(),
-        Instant::now() + Duration::from_secs(10),
-    );
+    let (clients, limit) = (clients.to_string(), Instant::now() + Duration::from_secs(10));
     // It takes a moment to listen, and a look at its port would be its one test.
     let output = loop {
         let output = Command::new("iperf3")
-            .args([
-                "-c",
-                "127.0.0.1",
-                "-p",
-                &port,
-                "-P",
-                &clients,
-                "-t",
-                "2",
-                "-J",
-            ])
+            .args(["-c", "127.0.0.1", "-p", &port, "-P", &clients, "-t", "2", "-J"])
             .args(more)
             .output()
             .expect("iperf3 was there a moment ago");
@@ -199,10 +182,7 @@ pub(crate) fn lab_pair(file: &Path, work: &Path, clients: u16) -> f64 {
             })
             .collect();
         for mut one in running {
-            assert!(
-                one.wait().expect("a child of ours").success(),
-                "a whole copy"
-            );
+            assert!(one.wait().expect("a child of ours").success(), "a whole copy");
         }
     });
     assert!(server.wait().expect("a child of ours").success());

@@ -1,23 +1,24 @@
 //! `gatecast diff`: two sessions, or two studies, side by side.
 
-use std::fs::File;
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::{
+    fs::File,
+    io::Read,
+    path::{Path, PathBuf},
+};
 
 use serde_json::Value;
 
-use crate::cli::{options, output};
-use crate::error::{Error, Result};
-use crate::report::diff::Difference;
-use crate::report::verdict::Verdict;
-use crate::text::escape;
+use crate::{
+    cli::{options, output},
+    error::{Error, Result},
+    report::{diff::Difference, verdict::Verdict},
+    text::escape,
+};
 
 /// `gatecast diff FIRST SECOND`
 #[derive(Debug, clap::Args)]
-#[command(
-    after_help = "Example: gatecast diff before.json after.json --threshold 5%
-Exit code: 0 within the threshold, 1 beyond it"
-)]
+#[command(after_help = "Example: gatecast diff before.json after.json --threshold 5%
+Exit code: 0 within the threshold, 1 beyond it")]
 pub(crate) struct DiffArgs {
     /// A document that --json or a study wrote
     #[arg(value_name = "FIRST")]
@@ -41,11 +42,7 @@ pub(crate) fn run(args: &DiffArgs) -> Result<Verdict> {
     let (first, second) = (read(&args.first)?, read(&args.second)?);
     let difference = Difference::between(&first, &second, args.threshold)?;
     output::print(&difference.to_text())?;
-    Ok(if difference.is_beyond() {
-        Verdict::CouldNotRun
-    } else {
-        Verdict::AllVerified
-    })
+    Ok(if difference.is_beyond() { Verdict::CouldNotRun } else { Verdict::AllVerified })
 }
 
 fn read(path: &Path) -> Result<Value> {

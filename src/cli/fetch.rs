@@ -1,28 +1,33 @@
 //! `gatecast fetch`: one or more clients in this process.
 
-use std::net::{Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-use std::time::Duration;
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
 use serde_json::json;
 
-use crate::cli::{events, menu, options, output, progress, signals};
-use crate::client::{self, ClientReport, FetchConfig};
-use crate::digest::Digest;
-use crate::error::{Error, Result};
-use crate::fetch::FetchTask;
-use crate::http::client::HttpTarget;
-use crate::net::{copy, socket};
-use crate::proto::line;
-use crate::report::json;
-use crate::report::session_table::{self, Rows};
-use crate::report::verdict::Verdict;
-use crate::session::Via;
-use crate::text::{FileName, escape};
-use crate::transport::swarm::leech;
-use crate::units;
+use crate::{
+    cli::{events, menu, options, output, progress, signals},
+    client::{self, ClientReport, FetchConfig},
+    digest::Digest,
+    error::{Error, Result},
+    fetch::FetchTask,
+    http::client::HttpTarget,
+    net::{copy, socket},
+    proto::line,
+    report::{
+        json,
+        session_table::{self, Rows},
+        verdict::Verdict,
+    },
+    session::Via,
+    text::{FileName, escape},
+    transport::swarm::leech,
+    units,
+};
 
 /// `gatecast fetch HOST[:PORT] [FILE]`
 #[derive(Debug, clap::Args)]
@@ -215,9 +220,8 @@ fn print_results(reports: &[ClientReport], args: &FetchArgs) -> Result<()> {
 /// What a client calls itself unless the user gives a name: this machine's name, with the number of
 /// the task if a scheduler started several.
 fn own_name() -> String {
-    let task = ["SLURM_PROCID", "JOB_COMPLETION_INDEX"]
-        .iter()
-        .find_map(|name| std::env::var(name).ok());
+    let task =
+        ["SLURM_PROCID", "JOB_COMPLETION_INDEX"].iter().find_map(|name| std::env::var(name).ok());
     task_name(&host_name(), task.as_deref())
 }
 

@@ -2,13 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::cli::output;
-use crate::error::{Error, Result};
-use crate::report;
-use crate::report::plot::Chart;
-use crate::report::relay::events;
-use crate::report::verdict::Verdict;
-use crate::report::{csv, json, relay, scaling, session_table, trials};
+use crate::{
+    cli::output,
+    error::{Error, Result},
+    report,
+    report::{
+        csv, json, plot::Chart, relay, relay::events, scaling, session_table, trials,
+        verdict::Verdict,
+    },
+};
 
 /// `gatecast report LOG...`
 #[derive(Debug, clap::Args)]
@@ -60,12 +62,7 @@ pub(crate) fn run(args: &ReportArgs) -> Result<Verdict> {
     } else {
         let mut text: String = records
             .iter()
-            .map(|record| {
-                format!(
-                    "{}\n",
-                    session_table::session(record, session_table::Rows::All)
-                )
-            })
+            .map(|record| format!("{}\n", session_table::session(record, session_table::Rows::All)))
             .collect();
         if records.len() > 1 {
             text.push_str(&trials::trials(&records));

@@ -1,28 +1,37 @@
 //! `gatecast run`: server and clients in one process, on loopback: the whole job in one command.
 
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
-use std::thread;
-use std::time::Duration;
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+    thread,
+    time::Duration,
+};
 
-use crate::cli::options::{self, SendArgs, SwarmArgs};
-use crate::cli::progress::{self, DigestBar};
-use crate::cli::signals::{self, TemporaryFolder};
-use crate::cli::{events, output};
-use crate::client::{ClientReport, FetchConfig};
-use crate::error::{Error, Result};
-use crate::fetch::FetchTask;
-use crate::net::lock;
-use crate::report::session_table::{self, Rows};
-use crate::report::verdict::Verdict;
-use crate::report::{counts, json, trials};
-use crate::serve::ServerBuilder;
-use crate::server::config::ServerConfig;
-use crate::server::sample;
-use crate::session::Via;
-use crate::text::FileName;
-use crate::transfer::Record;
-use crate::units::Bytes;
+use crate::{
+    cli::{
+        events,
+        options::{self, SendArgs, SwarmArgs},
+        output,
+        progress::{self, DigestBar},
+        signals::{self, TemporaryFolder},
+    },
+    client::{ClientReport, FetchConfig},
+    error::{Error, Result},
+    fetch::FetchTask,
+    net::lock,
+    report::{
+        counts, json,
+        session_table::{self, Rows},
+        trials,
+        verdict::Verdict,
+    },
+    serve::ServerBuilder,
+    server::{config::ServerConfig, sample},
+    session::Via,
+    text::FileName,
+    transfer::Record,
+    units::Bytes,
+};
 
 /// `gatecast run [FILE]`
 #[derive(Debug, clap::Args)]
@@ -188,11 +197,8 @@ fn run_session(
     let task = Arc::new(task);
     *lock(running) = Some(Arc::clone(&task));
     let work = || task.run();
-    let reports = if args.events {
-        events::watch(&task.run, work)
-    } else {
-        progress::watch(&task.run, work)
-    };
+    let reports =
+        if args.events { events::watch(&task.run, work) } else { progress::watch(&task.run, work) };
     *lock(running) = None;
     let ended = server.core().records();
     if args.keep.is_none() {

@@ -1,15 +1,14 @@
 //! What the user wants of one process's clients.
 
-use std::fmt;
-use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::time::Duration;
+use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
-use crate::digest::Digest;
-use crate::error::{Error, Result};
-use crate::net::copy;
-use crate::session::{SeatId, Via};
-use crate::text::{ClientName, FileName};
+use crate::{
+    digest::Digest,
+    error::{Error, Result},
+    net::copy,
+    session::{SeatId, Via},
+    text::{ClientName, FileName},
+};
 
 /// What the user wants fetched, and how.
 #[derive(Clone, Debug)]

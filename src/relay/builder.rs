@@ -1,8 +1,10 @@
 //! How a relay runs.
 
-use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
-use std::path::PathBuf;
-use std::time::Duration;
+use std::{
+    net::{Ipv4Addr, SocketAddr, ToSocketAddrs},
+    path::PathBuf,
+    time::Duration,
+};
 
 use crate::error::{Error, Result};
 
@@ -115,7 +117,5 @@ impl RelayBuilder {
 fn resolve(addr: &impl ToSocketAddrs, doing: &'static str) -> Result<SocketAddr> {
     let none = || std::io::Error::other("it has no address");
     let found = addr.to_socket_addrs().map(|mut addrs| addrs.next());
-    found
-        .and_then(|addr| addr.ok_or_else(none))
-        .map_err(Error::io(doing, "this host"))
+    found.and_then(|addr| addr.ok_or_else(none)).map_err(Error::io(doing, "this host"))
 }

@@ -8,10 +8,12 @@ use std::time::Duration;
 
 use time::format_description::well_known::Rfc3339;
 
-use crate::proto::json::{self, Json};
-use crate::report::median_session;
-use crate::transfer::{Counts, Record, Transfer};
-use crate::units::micros;
+use crate::{
+    proto::json::{self, Json},
+    report::median_session,
+    transfer::{Counts, Record, Transfer},
+    units::micros,
+};
 
 /// The schema's name and version, the value of `schema`.
 pub const SCHEMA: &str = "gatecast.session/1";
@@ -205,10 +207,7 @@ mod tests {
     fn unknown_is_null_and_text_is_as_it_was_sent() {
         let record = sample::troubled();
         let line = session(&record);
-        assert!(
-            !line.contains(['\n', '\u{1b}', '\u{202e}', '\u{9b}']),
-            "{line}"
-        );
+        assert!(!line.contains(['\n', '\u{1b}', '\u{202e}', '\u{9b}']), "{line}");
         let document: Value = serde_json::from_str(&line).expect("JSON");
         assert_eq!(document.get("sessions"), None);
         let results = &document["results"];
@@ -223,11 +222,8 @@ mod tests {
 
     #[test]
     fn several_sessions_are_the_median_one_and_a_list() {
-        let mut records = vec![
-            sample::session(1, 2, 90),
-            sample::session(2, 2, 70),
-            sample::session(3, 2, 80),
-        ];
+        let mut records =
+            vec![sample::session(1, 2, 90), sample::session(2, 2, 70), sample::session(3, 2, 80)];
         records[1].transfers[0].bytes_client = Some(1);
         let text = sessions(&records).expect("three");
         let document: Value = serde_json::from_str(&text).expect("JSON");

@@ -2,14 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use crate::report::median_range::MedianRange;
-use crate::report::plot::{Axis, Chart, Point, Series};
-use crate::report::{
-    client_rates_mbit, is_measured, is_sound, losses_of, mean_client_mbit, mean_loss, overall,
+use crate::{
+    report::{
+        client_rates_mbit, is_measured, is_sound, losses_of, mean_client_mbit, mean_loss,
+        median_range::MedianRange,
+        overall,
+        plot::{Axis, Chart, Point, Series},
+    },
+    session::{FileInfo, Via},
+    transfer::Record,
+    units::Bytes,
 };
-use crate::session::{FileInfo, Via};
-use crate::transfer::Record;
-use crate::units::Bytes;
 
 /// Ratio of the largest to the smallest number of clients from which their axis is logarithmic:
 /// beyond it the smaller numbers of a linear one have no room for their labels.
@@ -25,10 +28,7 @@ const RATES_LINEAR_MAX: f64 = 10.0;
 pub fn rates(records: &[Record]) -> Chart {
     let mut rates = chart(
         records,
-        &[
-            ("global rate", global_rate),
-            ("mean client rate", rate_of_each),
-        ],
+        &[("global rate", global_rate), ("mean client rate", rate_of_each)],
         "Rate against number of clients",
         "rate (Mbit/s)",
     );
@@ -91,30 +91,17 @@ fn chart(records: &[Record], figures: &[(&str, SessionPoint)], title: &str, unit
     }
     let points = || series.iter().flat_map(|series| &series.points);
     let x = Axis::with_ticks("clients", points().map(|point| point.x));
-    let x = Axis {
-        logarithmic: spans(x.ticks.iter().copied(), CLIENTS_LINEAR_MAX),
-        ..x
-    };
+    let x = Axis { logarithmic: spans(x.ticks.iter().copied(), CLIENTS_LINEAR_MAX), ..x };
     let y = Axis {
         logarithmic: spans(points().map(|point| point.y), RATES_LINEAR_MAX)
             && points().all(|point| point.y > 0.0),
         ..Axis::from_zero(unit)
     };
     let labelled = |mut axis: Axis| {
-        axis.label += if axis.logarithmic {
-            ", logarithmic"
-        } else {
-            ""
-        };
+        axis.label += if axis.logarithmic { ", logarithmic" } else { "" };
         axis
     };
-    Chart {
-        title: title.to_owned(),
-        subtitle,
-        x: labelled(x),
-        y: labelled(y),
-        series,
-    }
+    Chart { title: title.to_owned(), subtitle, x: labelled(x), y: labelled(y), series }
 }
 
 /// The value of a session, and what its error bar must hold.
@@ -150,11 +137,7 @@ fn against_clients(name: String, records: &[&Record], figure: SessionPoint) -> S
             range: Some((range.low, range.high)),
         })
     };
-    Series {
-        name,
-        points: by_clients.into_iter().filter_map(point).collect(),
-        ..Series::default()
-    }
+    Series { name, points: by_clients.into_iter().filter_map(point).collect(), ..Series::default() }
 }
 
 /// True when the largest value is more than `ratio` times the smallest.
@@ -166,8 +149,7 @@ fn spans(values: impl Iterator<Item = f64>, ratio: f64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::sample;
-    use crate::text::FileName;
+    use crate::{report::sample, text::FileName};
 
     #[test]
     fn points_are_medians_of_the_repeated_and_bars_hold_all() {
@@ -239,10 +221,7 @@ mod tests {
         assert_eq!(points[1].range, Some((1.0, 3.0)));
 
         let chart = rates(&records);
-        assert!(
-            chart.subtitle.ends_with("; raw: of what arrived"),
-            "{chart:?}"
-        );
+        assert!(chart.subtitle.ends_with("; raw: of what arrived"), "{chart:?}");
         let all = &chart.series[0].points;
         // 2.94 MB in the slowest one's 83 ms.
         assert!((all[1].y - 2.94 * 8.0 / 0.083).abs() < 1e-6, "{all:?}");

@@ -29,11 +29,7 @@ fn sample_sessions_fit_their_schema() {
     for records in [
         vec![sample::session(1, 3, 50)],
         vec![sample::troubled()],
-        vec![
-            sample::session(1, 3, 50),
-            sample::troubled(),
-            sample::session(3, 200, 5),
-        ],
+        vec![sample::session(1, 3, 50), sample::troubled(), sample::session(3, 200, 5)],
     ] {
         let text = json::sessions(&records).expect("a session");
         let document = serde_json::from_str(&text).expect("JSON");

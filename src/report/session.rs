@@ -2,9 +2,11 @@
 
 use std::fmt;
 
-use crate::report::session_table::{self, Rows};
-use crate::session::Via;
-use crate::transfer::{Record, Transfer};
+use crate::{
+    report::session_table::{self, Rows},
+    session::Via,
+    transfer::{Record, Transfer},
+};
 
 /// One session: what was sent, to how many, and how it ended for each client. Its `Display` is the
 /// table that `gatecast` prints.
@@ -23,18 +25,12 @@ pub struct SeatReport<'a>(&'a Transfer);
 impl SessionReport {
     /// The server's report.
     pub(crate) fn new(record: Record) -> Self {
-        Self {
-            record,
-            is_of_clients: false,
-        }
+        Self { record, is_of_clients: false }
     }
 
     /// The report of the clients of one process.
     pub(crate) fn of_clients(record: Record) -> Self {
-        Self {
-            record,
-            is_of_clients: true,
-        }
+        Self { record, is_of_clients: true }
     }
 
     #[cfg(feature = "cli")]
@@ -80,11 +76,8 @@ impl SessionReport {
 
 impl fmt::Display for SessionReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let table = if self.is_of_clients {
-            session_table::client_session
-        } else {
-            session_table::session
-        };
+        let table =
+            if self.is_of_clients { session_table::client_session } else { session_table::session };
         f.write_str(&table(&self.record, Rows::Failures))
     }
 }

@@ -5,14 +5,17 @@
 
 pub use crate::report::table::Rows;
 
-use std::fmt::Write;
-use std::time::Duration;
+use std::{fmt::Write, time::Duration};
 
-use crate::report::table::{Align, ROWS_MAX, Table, or_dash};
-use crate::report::{complete, counts, table};
-use crate::text::escape;
-use crate::transfer::{Outcome, Record, Transfer};
-use crate::units::decimal_seconds;
+use crate::{
+    report::{
+        complete, counts, table,
+        table::{Align, ROWS_MAX, Table, or_dash},
+    },
+    text::escape,
+    transfer::{Outcome, Record, Transfer},
+    units::decimal_seconds,
+};
 
 /// One session: a heading, a row for each transfer, and the figures of the whole below.
 pub fn session(record: &Record, rows: Rows) -> String {
@@ -77,10 +80,8 @@ fn heading(record: &Record) -> String {
         1 => "1 client".to_owned(),
         count => format!("{count} clients"),
     };
-    let mut heading = format!(
-        "session {}: {} by {} to {clients}",
-        record.session, record.file.name, record.via
-    );
+    let mut heading =
+        format!("session {}: {} by {} to {clients}", record.session, record.file.name, record.via);
     if let Some(sender) = &record.sender {
         let _ = write!(heading, " ({})", escape(sender));
     }
@@ -96,14 +97,9 @@ fn heading(record: &Record) -> String {
 
 /// `2026-09-21 14:13:20`, UTC.
 pub(super) fn released(record: &Record) -> Option<String> {
-    let at = record
-        .released_at?
-        .checked_to_offset(time::UtcOffset::UTC)?;
+    let at = record.released_at?.checked_to_offset(time::UtcOffset::UTC)?;
     let (hour, minute, second) = at.to_hms();
-    Some(format!(
-        "{} {hour:02}:{minute:02}:{second:02} UTC",
-        at.date()
-    ))
+    Some(format!("{} {hour:02}:{minute:02}:{second:02} UTC", at.date()))
 }
 
 /// The lab's word: `yes` only with proof, `-` for a whole copy that this client cannot prove.
@@ -165,10 +161,7 @@ fn extremes(record: &Record) -> [Vec<String>; 3] {
     };
     let columns = TRANSFER_COLUMNS[1..].iter().map(|(heading, _)| {
         let (figure, decimals) = figure(heading)?;
-        Some((
-            record.transfers.iter().filter_map(figure).collect(),
-            decimals,
-        ))
+        Some((record.transfers.iter().filter_map(figure).collect(), decimals))
     });
     table::extremes(columns.collect())
 }
@@ -185,25 +178,15 @@ fn summary(record: &Record, seats: usize) -> String {
     };
     let us = |value: Option<u64>| value.map_or_else(|| "-".to_owned(), |us| format!("{us} us"));
     let span = |span: Option<Duration>| {
-        span.map_or_else(
-            || "-".to_owned(),
-            |span| format!("{} s{part}", decimal_seconds(span)),
-        )
+        span.map_or_else(|| "-".to_owned(), |span| format!("{} s{part}", decimal_seconds(span)))
     };
     let rate = match (global.rate_mbit, global.bytes) {
         (Some(rate), Some(bytes)) => {
-            format!(
-                "{} Mbit/s ({bytes} bytes in the slowest one's time)",
-                mbit(rate)
-            )
+            format!("{} Mbit/s ({bytes} bytes in the slowest one's time)", mbit(rate))
         }
         _ => "-".to_owned(),
     };
-    let here = if seats < usize::from(record.clients) {
-        " here"
-    } else {
-        ""
-    };
+    let here = if seats < usize::from(record.clients) { " here" } else { "" };
     let mut lines = format!(
         "whole and verified  {} of {seats}{here}\n\
          release skew        wake {}, server {}, client {}\n\
@@ -288,9 +271,7 @@ mod tests {
         record.transfers.drain(1..);
         let line = |table: String| {
             let mut lines = table.lines();
-            lines
-                .find(|line| line.starts_with("whole"))
-                .map(str::to_owned)
+            lines.find(|line| line.starts_with("whole")).map(str::to_owned)
         };
         let here = line(client_session(&record, Rows::All));
         assert_eq!(here.as_deref(), Some("whole and verified  1 of 1 here"));

@@ -1,8 +1,10 @@
 //! The exit code of a run: 0 only if every copy is proven.
 
-use crate::client::ClientReport;
-use crate::error::Error;
-use crate::transfer::{Outcome, Record};
+use crate::{
+    client::ClientReport,
+    error::Error,
+    transfer::{Outcome, Record},
+};
 
 /// How a run of the program ended, worst first. Where several apply, the first in this order wins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -50,11 +52,7 @@ impl Verdict {
 
     /// The verdict of the clients of one process: the worst of them.
     pub fn of_clients(reports: &[ClientReport]) -> Self {
-        reports
-            .iter()
-            .map(Self::of_client)
-            .min()
-            .unwrap_or(Self::CouldNotRun)
+        reports.iter().map(Self::of_client).min().unwrap_or(Self::CouldNotRun)
     }
 
     fn of_client(report: &ClientReport) -> Self {
@@ -69,19 +67,11 @@ impl Verdict {
 
     /// The verdict of a server's sessions: the worst of them, and `AllVerified` without any.
     pub fn of_records(records: &[Record]) -> Self {
-        records
-            .iter()
-            .map(Self::of_record)
-            .min()
-            .unwrap_or(Self::AllVerified)
+        records.iter().map(Self::of_record).min().unwrap_or(Self::AllVerified)
     }
 
     fn of_record(record: &Record) -> Self {
-        if record
-            .transfers
-            .iter()
-            .any(|t| t.outcome == Outcome::Corrupt)
-        {
+        if record.transfers.iter().any(|t| t.outcome == Outcome::Corrupt) {
             return Self::Corrupt;
         }
         match (record.released_at, record.all_proven()) {
@@ -101,10 +91,12 @@ impl Error {
 
 #[cfg(test)]
 mod tests {
-    use crate::digest::Digest;
-    use crate::session::{FileInfo, SeatId, SessionId, Via};
-    use crate::text::FileName;
-    use crate::transfer::Transfer;
+    use crate::{
+        digest::Digest,
+        session::{FileInfo, SeatId, SessionId, Via},
+        text::FileName,
+        transfer::Transfer,
+    };
 
     use super::*;
 
@@ -131,14 +123,7 @@ mod tests {
 
     fn end(error: Option<Error>, released: bool) -> ClientReport {
         let released_at = released.then_some(time::OffsetDateTime::UNIX_EPOCH);
-        ClientReport {
-            offer: None,
-            released_at,
-            transfer: None,
-            sender: None,
-            path: None,
-            error,
-        }
+        ClientReport { offer: None, released_at, transfer: None, sender: None, path: None, error }
     }
 
     #[test]
@@ -153,10 +138,7 @@ mod tests {
             "one cannot be proven"
         );
         assert_eq!(of(record(&[proven, (Outcome::Cut, None)], 2, true)), 4);
-        assert_eq!(
-            of(record(&[proven, (Outcome::Corrupt, Some(false))], 2, true)),
-            5
-        );
+        assert_eq!(of(record(&[proven, (Outcome::Corrupt, Some(false))], 2, true)), 5);
         assert_eq!(of(record(&[(Outcome::TimedOut, None)], 2, false)), 3);
         assert_eq!(
             of(record(&[(Outcome::Refused, None), proven, proven], 2, true)),
@@ -172,19 +154,9 @@ mod tests {
         assert_eq!(Verdict::of_clients(&ends).exit_code(), 0);
         ends.push(end(Some(Error::refused("s", "r")), true));
         assert_eq!(Verdict::of_clients(&ends).exit_code(), 4);
-        ends.push(end(
-            Some(Error::NotEnough {
-                reason: String::new(),
-            }),
-            false,
-        ));
+        ends.push(end(Some(Error::NotEnough { reason: String::new() }), false));
         assert_eq!(Verdict::of_clients(&ends).exit_code(), 3);
-        ends.push(end(
-            Some(Error::Corrupt {
-                what: String::new(),
-            }),
-            true,
-        ));
+        ends.push(end(Some(Error::Corrupt { what: String::new() }), true));
         assert_eq!(Verdict::of_clients(&ends).exit_code(), 5);
         ends.push(end(Some(Error::refused("s", "r")), false));
         assert_eq!(Verdict::of_clients(&ends).exit_code(), 1);

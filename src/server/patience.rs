@@ -20,20 +20,12 @@ impl Patience {
     /// For work that takes at most `longest`.
     pub(super) fn new(now: Moment, longest: Duration) -> Self {
         let deadline = now.after(SIGN_OF_LIFE);
-        Self {
-            deadline,
-            last: deadline.after(longest),
-            bytes: 0,
-        }
+        Self { deadline, last: deadline.after(longest), bytes: 0 }
     }
 
     /// For what is to be over at `last`, and may be silent for `first` before its first sign.
     pub(super) fn until(last: Moment, first: Duration, now: Moment) -> Self {
-        Self {
-            deadline: last.min(now.after(first)),
-            last,
-            bytes: 0,
-        }
+        Self { deadline: last.min(now.after(first)), last, bytes: 0 }
     }
 
     /// The client says that it has come to `bytes` of `size`.

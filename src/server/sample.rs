@@ -1,9 +1,6 @@
 //! A file to send when the user has none: pseudo-random, of any size, the same on every machine.
 
-use std::fs::File;
-use std::io::Write;
-use std::path::Path;
-use std::{fs, io};
+use std::{fs, fs::File, io, io::Write, path::Path};
 
 use crate::error::{Error, Result};
 

@@ -4,19 +4,16 @@
 //! else of them. A [`Transport`] makes one [`SendSession`] for each session before its muster, and
 //! everything that can fail (sockets, tables) fails there.
 
-use std::fmt;
-use std::net::TcpStream;
-use std::ops::Range;
-use std::sync::Arc;
-use std::time::Duration;
+use std::{fmt, net::TcpStream, ops::Range, sync::Arc, time::Duration};
 
-use crate::error::Result;
-use crate::net::line_stream::LineStream;
-use crate::server::catalog::Source;
-use crate::server::gate::SeatConnection;
-use crate::session::{SeatId, Via};
-use crate::transfer::{Counts, Outcome};
-use crate::units::{Moment, Rate};
+use crate::{
+    error::Result,
+    net::line_stream::LineStream,
+    server::{catalog::Source, gate::SeatConnection},
+    session::{SeatId, Via},
+    transfer::{Counts, Outcome},
+    units::{Moment, Rate},
+};
 
 /// One way of sending.
 pub trait Transport: fmt::Debug + Send + Sync {
@@ -163,18 +160,12 @@ pub struct TransferFailure {
 impl TransferFailure {
     /// A transfer that ended early through no change of the source.
     pub fn new(outcome: Outcome, reason: impl Into<String>) -> Self {
-        Self {
-            outcome,
-            reason: reason.into(),
-            source_changed: false,
-        }
+        Self { outcome, reason: reason.into(), source_changed: false }
     }
 }
 
 impl fmt::Debug for SendJob<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Cargo")
-            .field("range", &self.range)
-            .finish_non_exhaustive()
+        f.debug_struct("Cargo").field("range", &self.range).finish_non_exhaustive()
     }
 }

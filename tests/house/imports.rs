@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::known::{self, Finding};
-use crate::source::{self, File, Imported};
+use crate::{
+    known::{self, Finding},
+    source::{self, File, Imported},
+};
 
 #[test]
 fn imports_are_grouped_by_module() {
@@ -26,10 +28,7 @@ fn planted_imports_and_matches_are_found() {
     for (code, count) in [
         ("use std::fmt; use std::io;", 1),
         ("use std::{fmt, io}; use std::io::{self as b, Read};", 0),
-        (
-            "use crate::net::clock; use super::x; use crate::net::{socket};",
-            1,
-        ),
+        ("use crate::net::clock; use super::x; use crate::net::{socket};", 1),
         ("use crate::net::{clock, line::Line};", 1),
         ("use crate::net::{self, clock}; use crate::net;", 0),
         ("use std::fmt; mod tests { use std::io; }", 0),
@@ -77,11 +76,7 @@ fn ungrouped(file: &File) -> Vec<Finding> {
 /// The module that a name is imported from.
 fn module(import: &Imported) -> &[String] {
     let path = &import.path;
-    if import.glob || import.itself {
-        path
-    } else {
-        &path[..path.len() - 1]
-    }
+    if import.glob || import.itself { path } else { &path[..path.len() - 1] }
 }
 
 fn matches(file: &File) -> Vec<Finding> {

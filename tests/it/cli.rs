@@ -1,15 +1,21 @@
 //! The program as its users type it: outputs, documents and exit codes.
 
-use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::{
+    path::Path,
+    process::{Command, Output, Stdio},
+};
 
 use gatecast::internals::digest::Digest;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::common::http::get;
-use crate::common::program::{Program, text};
-use crate::common::{entries, program, until};
+use crate::common::{
+    entries,
+    http::get,
+    program,
+    program::{Program, text},
+    until,
+};
 
 /// The program in a folder of its own.
 struct Place(TempDir);
@@ -56,25 +62,10 @@ fn run_sends_file_to_every_client() {
     assert!(out.contains("numbers: hold"), "{out}");
     let mut names: Vec<_> = std::fs::read_dir(place.path().join("kept"))
         .expect("made")
-        .map(|entry| {
-            entry
-                .expect("readable")
-                .file_name()
-                .into_string()
-                .expect("UTF-8")
-        })
+        .map(|entry| entry.expect("readable").file_name().into_string().expect("UTF-8"))
         .collect();
     names.sort();
-    assert_eq!(
-        names,
-        [
-            "C1-1MB.bin",
-            "C2-1MB.bin",
-            "C3-1MB.bin",
-            "C4-1MB.bin",
-            "C5-1MB.bin"
-        ]
-    );
+    assert_eq!(names, ["C1-1MB.bin", "C2-1MB.bin", "C3-1MB.bin", "C4-1MB.bin", "C5-1MB.bin"]);
 }
 
 #[test]
@@ -86,36 +77,22 @@ fn run_removes_its_files_without_keep() {
         .output()
         .expect("the program starts");
     assert_eq!(code(&output), 0, "{output:?}");
-    assert_eq!(
-        std::fs::read_dir(temporary.path()).expect("there").count(),
-        0
-    );
+    assert_eq!(std::fs::read_dir(temporary.path()).expect("there").count(), 0);
     assert_eq!(std::fs::read_dir(place.path()).expect("there").count(), 0);
 }
 
 #[test]
 fn json_document_of_run_adds_up() {
     let place = Place::new();
-    let output = place.gatecast(&[
-        "run",
-        "--clients",
-        "3",
-        "--size",
-        "100kB",
-        "--runs",
-        "3",
-        "--json",
-    ]);
+    let output =
+        place.gatecast(&["run", "--clients", "3", "--size", "100kB", "--runs", "3", "--json"]);
     assert_eq!(code(&output), 0, "{output:?}");
     let document: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     assert_eq!(document["schema"], "gatecast.session/1");
     assert_eq!(document["identities"], "hold");
     assert_eq!(document["file"]["bytes"], 100_000);
     assert_eq!(document["global"]["bytes"], 300_000);
-    assert_eq!(
-        document["sessions"].as_array().expect("three runs").len(),
-        3
-    );
+    assert_eq!(document["sessions"].as_array().expect("three runs").len(), 3);
     let results = document["results"].as_array().expect("results");
     assert_eq!(results.len(), 3);
     for result in results {
@@ -125,17 +102,10 @@ fn json_document_of_run_adds_up() {
             (&result["bytes_client"], &result["bytes_server"]),
             (&100_000.into(), &100_000.into())
         );
-        assert_eq!(
-            result["seconds_durable"],
-            Value::Null,
-            "run does not sync what it throws away"
-        );
+        assert_eq!(result["seconds_durable"], Value::Null, "run does not sync what it throws away");
         assert_eq!(result["lost"], Value::Null);
     }
-    assert!(
-        document["release"]["skew_client_us"].is_u64(),
-        "one process has one clock"
-    );
+    assert!(document["release"]["skew_client_us"].is_u64(), "one process has one clock");
 }
 
 #[test]
@@ -147,10 +117,7 @@ fn run_sends_empty_file() {
     let document: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     assert_eq!(document["release"]["skew_us"], Value::Null);
     assert_eq!(document["global"]["rate_mbit"], Value::Null);
-    assert_eq!(
-        std::fs::read(place.path().join("kept/C2-empty.bin")).expect("there"),
-        b""
-    );
+    assert_eq!(std::fs::read(place.path().join("kept/C2-empty.bin")).expect("there"), b"");
 }
 
 /// A legal name that looks like an option, a command, an escaped `..`, two words of a shell and a
@@ -174,11 +141,7 @@ fn awkward_file_name_arrives_unchanged() {
     assert_eq!(std::fs::read(copy).expect("received"), content);
     let left = entries(place.path());
     let names: Vec<_> = left.iter().filter_map(|path| path.file_name()).collect();
-    assert_eq!(
-        names,
-        [AWKWARD, "logs", "received"],
-        "nothing else was made"
-    );
+    assert_eq!(names, [AWKWARD, "logs", "received"], "nothing else was made");
 }
 
 #[test]
@@ -187,10 +150,7 @@ fn report_repeats_table_of_server_from_its_log() {
     let file = place.file("lesson.txt", &[7; 50_000]);
     let (mut server, addr) = place.serve(&[&file, "--clients", "3", "--one-off"]);
     let listed = place.gatecast(&["list", &addr]);
-    assert!(
-        text(&listed.stdout).contains(&Digest::of(&[7; 50_000]).to_string()),
-        "{listed:?}"
-    );
+    assert!(text(&listed.stdout).contains(&Digest::of(&[7; 50_000]).to_string()), "{listed:?}");
     let fetched = place.gatecast(&["fetch", &addr, "lesson.txt", "--clients", "3"]);
     assert_eq!(code(&fetched), 0, "{fetched:?}");
     assert_eq!(server.code(), 0, "{}", server.stderr());
@@ -205,20 +165,13 @@ fn report_repeats_table_of_server_from_its_log() {
         .expect("a log")
         .expect("readable");
     let log = log.path();
-    assert_eq!(
-        std::fs::read_to_string(&log).expect("text").lines().count(),
-        1 + 3
-    );
+    assert_eq!(std::fs::read_to_string(&log).expect("text").lines().count(), 1 + 3);
 
     let log = log.to_str().expect("UTF-8");
     let reported = place.gatecast(&["report", log]);
     assert_eq!(code(&reported), 0, "{reported:?}");
     let table = server.stdout().join("\n").trim_end().to_owned();
-    assert_eq!(
-        text(&reported.stdout).trim_end(),
-        table,
-        "the log holds what the server showed"
-    );
+    assert_eq!(text(&reported.stdout).trim_end(), table, "the log holds what the server showed");
     let plots = ["--svg", "rates.svg", "--svg-loss", "losses.svg"];
     let csv = place.gatecast(&[&["report", log, "--csv"], &plots[..]].concat());
     assert_eq!(text(&csv.stdout).lines().count(), 1 + 3);
@@ -262,11 +215,7 @@ fn exit_code_tells_kind_of_failure() {
     assert_eq!(server.code(), 4, "one of two is missing");
 
     let (_server, addr) = place.serve(&[&file]);
-    assert_eq!(
-        of(&["fetch", &addr, "other", "--out", "none"]),
-        1,
-        "not offered"
-    );
+    assert_eq!(of(&["fetch", &addr, "other", "--out", "none"]), 1, "not offered");
     assert_eq!(
         of(&["fetch", &addr, "--sha1", &"0".repeat(40), "--out", "none"]),
         1,
@@ -279,18 +228,12 @@ fn exit_code_tells_kind_of_failure() {
 fn error_message_names_value_and_port() {
     let place = Place::new();
     let output = place.gatecast(&["run", "--rate", "100MB"]);
-    assert!(
-        text(&output.stderr).contains("invalid rate '100MB'"),
-        "{output:?}"
-    );
+    assert!(text(&output.stderr).contains("invalid rate '100MB'"), "{output:?}");
     let (_server, addr) = place.serve(&[&place.file("f", b"abc")]);
     let again = place.gatecast(&["serve", &place.file("g", b"abc"), "--listen", &addr]);
     assert_eq!(code(&again), 1);
     let port = addr.rsplit_once(':').expect("a port").1;
-    assert!(
-        text(&again.stderr).contains(&format!("port {port} is in use")),
-        "{again:?}"
-    );
+    assert!(text(&again.stderr).contains(&format!("port {port} is in use")), "{again:?}");
 }
 
 #[test]
@@ -301,14 +244,10 @@ fn client_waits_for_late_server() {
     let probe = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
     let addr = probe.local_addr().expect("bound").to_string();
     drop(probe);
-    let early = place
-        .command(&["fetch", &addr, "--retry", "30s"])
-        .spawn()
-        .expect("the program starts");
-    let server = place
-        .command(&["serve", &file, "--listen", &addr, "--one-off"])
-        .spawn()
-        .expect("starts");
+    let early =
+        place.command(&["fetch", &addr, "--retry", "30s"]).spawn().expect("the program starts");
+    let server =
+        place.command(&["serve", &file, "--listen", &addr, "--one-off"]).spawn().expect("starts");
     assert_eq!(code(&early.wait_with_output().expect("ends")), 0);
     assert_eq!(code(&server.wait_with_output().expect("ends")), 0);
 }
@@ -324,11 +263,7 @@ fn first_ctrl_c_ends_server_cleanly() {
 
     // Slow enough that it cannot end by itself, and waited for until it has begun.
     let (mut busy, addr) = place.serve(&[&file, "--rate", "1mbit", "--clients", "1"]);
-    let client = place
-        .command(&["fetch", &addr])
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("starts");
+    let client = place.command(&["fetch", &addr]).stderr(Stdio::piped()).spawn().expect("starts");
     let received = place.path().join("received");
     let begun = || {
         let mut parts = std::fs::read_dir(&received).into_iter().flatten().flatten();

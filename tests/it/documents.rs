@@ -1,17 +1,25 @@
 //! Checks every document that the program writes against its schema, and the programs that read
 //! them.
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
-use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+    process::{Command, Stdio},
+    time::Duration,
+};
 
 use serde_json::Value;
 
-use crate::common;
-use crate::common::http::get;
-use crate::common::program::{Program, feed, run, text};
-use crate::common::{PATIENCE, have, installed, schema, within};
+use crate::{
+    common,
+    common::{
+        PATIENCE, have,
+        http::get,
+        installed,
+        program::{Program, feed, run, text},
+        schema, within,
+    },
+};
 
 /// The system's own Python, which has the system's packages.
 const PYTHON: &str = "/usr/bin/python3";
@@ -21,10 +29,7 @@ fn events(lines: &str) -> Vec<String> {
     let kind = |line: &str| {
         let event: Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
         schema::check(&event, schema::EVENT);
-        if let Some(document) = event
-            .get("document")
-            .filter(|_| event["event"] == "session")
-        {
+        if let Some(document) = event.get("document").filter(|_| event["event"] == "session") {
             schema::check(document, schema::SESSION);
         }
         event["event"].as_str().expect("a kind").to_owned()
@@ -45,50 +50,26 @@ fn events_fit_their_schema() {
         std::fs::write(folder.path().join("f.bin"), vec![7; 300_000]).expect("room");
         let (mut server, addr) = Program::serve(
             folder.path(),
-            &[
-                "f.bin",
-                "--clients",
-                "3",
-                "--events",
-                "--one-off",
-                "--rate",
-                "2mbit",
-            ],
+            &["f.bin", "--clients", "3", "--events", "--one-off", "--rate", "2mbit"],
         );
         let mut stream = TcpStream::connect(&addr).expect("a server");
         stream.set_read_timeout(Some(PATIENCE)).expect("a setting");
-        stream
-            .write_all(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            .expect("a server");
+        stream.write_all(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("a server");
         let current: Value =
             serde_json::from_slice(&get(addr.parse().expect("an address"), "/sessions/current"))
                 .expect("JSON");
         schema::check(&current, schema::EVENT);
         let fetched = run(
             folder.path(),
-            &[
-                "fetch",
-                &addr,
-                "--clients",
-                "3",
-                "--events",
-                "--name",
-                "<b>\u{202e}",
-            ],
+            &["fetch", &addr, "--clients", "3", "--events", "--name", "<b>\u{202e}"],
         );
         assert_eq!(fetched.status.code(), Some(0), "{fetched:?}");
         let kinds = events(text(&fetched.stdout));
-        assert!(
-            kinds.iter().filter(|kind| *kind == "clients").count() >= 3,
-            "{kinds:?}"
-        );
+        assert!(kinds.iter().filter(|kind| *kind == "clients").count() >= 3, "{kinds:?}");
         assert_eq!(kinds.last().map(String::as_str), Some("session"));
         assert_eq!(server.code(), 0, "{}", server.stderr());
         let kinds = events(&server.stdout().join("\n"));
-        assert!(
-            kinds.iter().filter(|kind| *kind == "state").count() >= 3,
-            "{kinds:?}"
-        );
+        assert!(kinds.iter().filter(|kind| *kind == "state").count() >= 3, "{kinds:?}");
         assert_eq!(kinds.last().map(String::as_str), Some("session"));
         let mut said = String::new();
         let _ = stream.read_to_string(&mut said);
@@ -98,10 +79,7 @@ fn events_fit_their_schema() {
             .map(|line| format!("{line}\n"))
             .collect();
         let kinds = events(&data);
-        assert!(
-            kinds.iter().filter(|kind| *kind == "state").count() >= 3,
-            "{kinds:?}"
-        );
+        assert!(kinds.iter().filter(|kind| *kind == "state").count() >= 3, "{kinds:?}");
         println!("{} events over the stream", kinds.len());
     });
 }
@@ -110,16 +88,7 @@ fn events_fit_their_schema() {
 fn swarm_event_lists_first_holder_of_each_chunk() {
     within(Duration::from_secs(60), || {
         let folder = tempfile::tempdir().expect("a folder");
-        let arguments = [
-            "run",
-            "--via",
-            "swarm",
-            "--size",
-            "2MB",
-            "--clients",
-            "3",
-            "--events",
-        ];
+        let arguments = ["run", "--via", "swarm", "--size", "2MB", "--clients", "3", "--events"];
         let output = run(folder.path(), &arguments);
         assert_eq!(output.status.code(), Some(0), "{output:?}");
         let lines = text(&output.stdout);
@@ -162,31 +131,14 @@ fn documents_of_all_commands_fit_schemas_and_diff_reads_them() {
             assert_eq!(output.status.code(), Some(0), "{output:?}");
             let document = session(text(&output.stdout));
             assert_eq!(
-                (
-                    &document["via"],
-                    document["sessions"].as_array().map(Vec::len)
-                ),
+                (&document["via"], document["sessions"].as_array().map(Vec::len)),
                 (&via.into(), Some(2))
             );
             std::fs::write(path.join(format!("{name}.json")), output.stdout).expect("room");
         }
-        let output = run(
-            path,
-            &[
-                "run",
-                "--size",
-                "1MB",
-                "--clients",
-                "2",
-                "--via",
-                "http",
-                "--events",
-            ],
-        );
-        assert_eq!(
-            events(text(&output.stdout)).last().map(String::as_str),
-            Some("session")
-        );
+        let output =
+            run(path, &["run", "--size", "1MB", "--clients", "2", "--via", "http", "--events"]);
+        assert_eq!(events(text(&output.stdout)).last().map(String::as_str), Some("session"));
         let logs: Vec<String> = common::entries(&path.join("logs"))
             .iter()
             .map(|log| log.to_str().expect("UTF-8").to_owned())
@@ -202,11 +154,7 @@ fn documents_of_all_commands_fit_schemas_and_diff_reads_them() {
         assert!(text(&other.stdout).contains("differs  via"), "{other:?}");
         for arguments in [["diff", "a.json", "logs"], ["diff", "a.json", "none.json"]] {
             let output = run(path, &arguments);
-            assert_eq!(
-                (output.status.code(), output.stdout.len()),
-                (Some(1), 0),
-                "{output:?}"
-            );
+            assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0), "{output:?}");
         }
         let usage = run(path, &["diff", "a.json", "b.json", "--threshold", "-5%"]);
         assert_eq!(usage.status.code(), Some(2), "{usage:?}");
@@ -216,34 +164,24 @@ fn documents_of_all_commands_fit_schemas_and_diff_reads_them() {
 #[test]
 fn python_jsonschema_accepts_documents() {
     let asks = |code: &str| {
-        let status = Command::new(PYTHON)
-            .args(["-c", code])
-            .stderr(Stdio::null())
-            .status();
+        let status = Command::new(PYTHON).args(["-c", code]).stderr(Stdio::null()).status();
         status.is_ok_and(|status| status.success())
     };
-    if !have(
-        "python3 with jsonschema",
-        asks("import jsonschema; jsonschema.Draft202012Validator"),
-    ) {
+    if !have("python3 with jsonschema", asks("import jsonschema; jsonschema.Draft202012Validator"))
+    {
         return;
     }
     within(Duration::from_secs(60), || {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path();
-        for (name, schema) in [
-            ("session", schema::SESSION),
-            ("event", schema::EVENT),
-            ("study", schema::STUDY),
-        ] {
+        for (name, schema) in
+            [("session", schema::SESSION), ("event", schema::EVENT), ("study", schema::STUDY)]
+        {
             std::fs::write(path.join(format!("{name}.schema.json")), schema).expect("room");
         }
         let output = run(path, &["run", "--size", "1MB", "--clients", "2", "--json"]);
         std::fs::write(path.join("session.json"), output.stdout).expect("room");
-        let output = run(
-            path,
-            &["run", "--size", "1MB", "--clients", "2", "--events"],
-        );
+        let output = run(path, &["run", "--size", "1MB", "--clients", "2", "--events"]);
         std::fs::write(path.join("event.lines"), output.stdout).expect("room");
         let code = "
 import json
@@ -256,11 +194,8 @@ for line in lines: V(schemas['event']).validate(json.loads(line))
 bent = json.load(open('session.json')); bent['clients'] = 0
 assert list(V(schemas['session']).iter_errors(bent))
 print(len(lines), 'events')";
-        let output = Command::new(PYTHON)
-            .args(["-c", code])
-            .current_dir(path)
-            .output()
-            .expect("it starts");
+        let output =
+            Command::new(PYTHON).args(["-c", code]).current_dir(path).output().expect("it starts");
         assert!(output.status.success(), "{output:?}");
         println!("{}", text(&output.stdout));
     });
@@ -286,12 +221,7 @@ fn prometheus_parser_reads_metrics() {
         let name = "a \"q\" | {x}.bin";
         std::fs::write(folder.path().join(name), vec![7; 1000]).expect("room");
         let (_server, addr) = Program::serve(folder.path(), &[name, "--clients", "2"]);
-        assert_eq!(
-            run(folder.path(), &["fetch", &addr, "--clients", "2"])
-                .status
-                .code(),
-            Some(0)
-        );
+        assert_eq!(run(folder.path(), &["fetch", &addr, "--clients", "2"]).status.code(), Some(0));
         let mut waiting = TcpStream::connect(&addr).expect("a server");
         waiting.write_all(b"GET /files/a%20%22q%22%20%7c%20%7Bx%7D.bin?gate HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("a server");
         let mut metrics = metrics_of(&addr);
@@ -334,27 +264,16 @@ fn completions_and_manual_pages_name_every_subcommand() {
             assert!(output.status.success(), "{output:?}");
         }
     }
-    assert_eq!(
-        run(folder.path(), &["completions", "cmd"]).status.code(),
-        Some(2)
-    );
+    assert_eq!(run(folder.path(), &["completions", "cmd"]).status.code(), Some(2));
     let page = run(folder.path(), &["man"]);
     assert!(
         text(&page.stdout).starts_with(".ie") || text(&page.stdout).contains(".TH gatecast 1"),
         "{page:?}"
     );
-    assert_eq!(
-        run(folder.path(), &["man", "--out", "man"]).status.code(),
-        Some(0)
-    );
+    assert_eq!(run(folder.path(), &["man", "--out", "man"]).status.code(), Some(0));
     let pages: Vec<String> = common::entries(&folder.path().join("man"))
         .iter()
-        .map(|path| {
-            path.file_name()
-                .expect("a name")
-                .to_string_lossy()
-                .into_owned()
-        })
+        .map(|path| path.file_name().expect("a name").to_string_lossy().into_owned())
         .collect();
     for page in ["gatecast.1", "gatecast-serve.1", "gatecast-diff.1"] {
         assert!(pages.iter().any(|known| known == page), "{pages:?}");

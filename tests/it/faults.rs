@@ -1,23 +1,27 @@
 //! Faults of disks, networks and other clients while a file is sent: which clients get which error,
 //! and that all others are served.
 
-use std::fs::File;
-use std::io::{BufRead, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::os::unix::fs::FileExt;
-use std::path::Path;
-use std::time::{Duration, Instant};
-use std::{fs, thread};
+use std::{
+    fs,
+    fs::File,
+    io::{BufRead, Read, Write},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
+    os::unix::fs::FileExt,
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
 
-use gatecast::internals::client::ClientReport;
-use gatecast::internals::net::copy::Method;
-use gatecast::internals::net::socket;
-use gatecast::internals::report::verdict::Verdict;
-use gatecast::internals::transfer::{Outcome, Record};
+use gatecast::internals::{
+    client::ClientReport,
+    net::{copy::Method, socket},
+    report::verdict::Verdict,
+    transfer::{Outcome, Record},
+};
 
-use crate::common;
-use crate::common::{
-    Server, bytes_per_second, ended, entries, failed, parts, row, until, whole, within,
+use crate::{
+    common,
+    common::{Server, bytes_per_second, ended, entries, failed, parts, row, until, whole, within},
 };
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -36,10 +40,7 @@ fn dead_client_is_cut_and_others_finish() {
         for (round, reset) in [false, cfg!(feature = "sockopt")].into_iter().enumerate() {
             for at in places.chunks(3) {
                 let dying: Vec<_> = at.iter().map(|at| (*at, format!("dies-at-{at}"))).collect();
-                let peers: Vec<_> = dying
-                    .iter()
-                    .map(|(_, name)| server.waiting(6, name))
-                    .collect();
+                let peers: Vec<_> = dying.iter().map(|(_, name)| server.waiting(6, name)).collect();
                 let ours = server.fetch(&format!("{round}-{}", at[0]), |order| order.clients = 3);
                 let threads: Vec<_> = peers
                     .into_iter()
@@ -56,9 +57,7 @@ fn dead_client_is_cut_and_others_finish() {
                         })
                     })
                     .collect();
-                threads
-                    .into_iter()
-                    .for_each(|t| t.join().expect("no panic"));
+                threads.into_iter().for_each(|t| t.join().expect("no panic"));
                 whole(ours.join().expect("no panic"), &server);
                 let record = server.record();
                 assert_eq!((record.proven(), record.transfers.len()), (3, 6));
@@ -66,11 +65,7 @@ fn dead_client_is_cut_and_others_finish() {
                 for (at, name) in &dying {
                     let row = row(&record, name);
                     assert_eq!(row.outcome, Outcome::Cut, "{name}: {:?}", row.reason);
-                    assert_eq!(
-                        (row.bytes_client, row.seconds_server),
-                        (None, None),
-                        "{name}"
-                    );
+                    assert_eq!((row.bytes_client, row.seconds_server), (None, None), "{name}");
                     let sent = row.bytes_server.expect("counted");
                     // At least what it read was sent. The rest is in socket buffers.
                     assert!((*at..=8_000_000).contains(&sent), "{name}: {sent}");
@@ -99,17 +94,8 @@ fn stopped_reader_times_out_and_others_finish() {
             asleep.send("HELD\n");
             whole(ours.join().expect("no panic"), &server);
             let record = server.record();
-            assert!(
-                begun.elapsed() < Duration::from_secs(10),
-                "{:?}",
-                begun.elapsed()
-            );
-            ended(
-                &record,
-                "asleep",
-                Outcome::TimedOut,
-                "stalled for 0.5 s at byte ",
-            );
+            assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+            ended(&record, "asleep", Outcome::TimedOut, "stalled for 0.5 s at byte ");
             let sent = row(&record, "asleep").bytes_server.expect("counted");
             assert!((1024..40_000_000).contains(&sent), "{sent}");
             assert_eq!(record.proven(), 2);
@@ -120,10 +106,7 @@ fn stopped_reader_times_out_and_others_finish() {
             File::open(server.source())
                 .and_then(|file| file.read_exact_at(&mut source, 1000))
                 .expect("a part of the file");
-            assert!(
-                rest == source,
-                "something that is not the file came after it"
-            );
+            assert!(rest == source, "something that is not the file came after it");
             assert_eq!(rest.len() as u64 + 1000, sent);
             server.stop();
         });
@@ -152,10 +135,7 @@ fn client_finishes_after_pause_below_stall_limit() {
         assert!(slow.read_line().starts_with("SUMMARY outcome=complete "));
         let record = server.record();
         let took = row(&record, "slow").seconds_server.expect("complete");
-        assert!(
-            took >= Duration::from_secs(1),
-            "the pause is in its time: {took:?}"
-        );
+        assert!(took >= Duration::from_secs(1), "the pause is in its time: {took:?}");
         drop(slow);
         server.stop();
     });
@@ -180,10 +160,7 @@ fn resume_after_server_death_sends_only_the_rest() {
         server.kill();
         for end in running.join().expect("no panic") {
             let error = end.error.expect("a server that is gone").to_string();
-            assert!(
-                error.starts_with("cannot receive the file (127.0.0.1:"),
-                "{error}"
-            );
+            assert!(error.starts_with("cannot receive the file (127.0.0.1:"), "{error}");
             assert!(end.path.is_none());
         }
         let left = entries(&out);
@@ -191,11 +168,7 @@ fn resume_after_server_death_sends_only_the_rest() {
         for part in &left {
             assert!(common::is_part(part), "{}", part.display());
             let bytes = fs::read(part).expect("readable");
-            assert!(
-                !bytes.is_empty() && source.starts_with(&bytes),
-                "{}",
-                part.display()
-            );
+            assert!(!bytes.is_empty() && source.starts_with(&bytes), "{}", part.display());
         }
         let held: u64 = parts(&out).iter().sum();
 
@@ -228,44 +201,23 @@ fn corrupt_part_is_never_published() {
         let part = out.join(format!(".{}-1.part", server.sha1.short()));
         let mut flipped = source[..200_000].to_vec();
         flipped[77] ^= 1;
-        let spoilt = [
-            flipped.clone(),
-            vec![0; 200_000],
-            vec![0; 300_000],
-            b"x".to_vec(),
-        ];
+        let spoilt = [flipped.clone(), vec![0; 200_000], vec![0; 300_000], b"x".to_vec()];
         for bytes in spoilt {
             fs::write(&part, &bytes).expect("room");
-            let ends = server
-                .fetch("c", |order| order.resume = true)
-                .join()
-                .expect("no panic");
+            let ends = server.fetch("c", |order| order.resume = true).join().expect("no panic");
             assert_eq!(Verdict::of_clients(&ends).exit_code(), 5);
             let why = failed(ends);
-            assert!(
-                why.starts_with("the copy is not the file: 'f.bin': its SHA-1 is"),
-                "{why}"
-            );
+            assert!(why.starts_with("the copy is not the file: 'f.bin': its SHA-1 is"), "{why}");
             assert_eq!(entries(&out).len(), 0, "a part that is wrong is of no use");
             let record = server.record();
             assert_eq!(row(&record, "c").outcome, Outcome::Corrupt);
         }
         // A part that is longer than the file belongs to another file: the copy starts from the
         // beginning. A part that is whole is only verified.
-        for (bytes, resumed) in [
-            (vec![0; 300_001], 0),
-            (source.clone(), 300_000),
-            (vec![], 0),
-        ] {
+        for (bytes, resumed) in [(vec![0; 300_001], 0), (source.clone(), 300_000), (vec![], 0)] {
             fs::write(&part, &bytes).expect("room");
-            let ends = server
-                .fetch("c", |order| order.resume = true)
-                .join()
-                .expect("no panic");
-            assert_eq!(
-                ends[0].transfer.as_ref().map(|t| t.bytes_resumed),
-                Some(resumed)
-            );
+            let ends = server.fetch("c", |order| order.resume = true).join().expect("no panic");
+            assert_eq!(ends[0].transfer.as_ref().map(|t| t.bytes_resumed), Some(resumed));
             whole(ends, &server);
             assert!(server.record().all_proven());
         }
@@ -332,11 +284,7 @@ fn change_while_sent(
         assert_eq!(ends.len(), 3);
         let record = server.record();
         assert_eq!(record.transfers.len(), 3);
-        assert!(
-            record.broken_identities().is_empty(),
-            "{:?}",
-            record.broken_identities()
-        );
+        assert!(record.broken_identities().is_empty(), "{:?}", record.broken_identities());
         judge(&server, ends, record);
         server.only_whole_copies();
         server.stop();
@@ -396,11 +344,7 @@ fn clients_are_told_of_source_truncated_by_20_bytes() {
                 assert_told(ends, "truncated from 600000 to 599980 bytes", 5);
                 for transfer in &record.transfers {
                     assert_eq!(transfer.outcome, Outcome::Cut);
-                    assert_eq!(
-                        transfer.bytes_server,
-                        Some(BYTES - 20),
-                        "zeros are no payload"
-                    );
+                    assert_eq!(transfer.bytes_server, Some(BYTES - 20), "zeros are no payload");
                 }
                 assert_eq!(entries(&server.out("c")).len(), 0, "zeros are of no use");
             },
@@ -448,12 +392,7 @@ fn growing_source_is_sent_at_its_offered_size() {
                 }
                 whole(ends, server);
                 assert!(record.all_proven());
-                assert!(
-                    record
-                        .transfers
-                        .iter()
-                        .all(|t| t.reason.as_deref() == Some(why))
-                );
+                assert!(record.transfers.iter().all(|t| t.reason.as_deref() == Some(why)));
             },
         );
     }
@@ -465,11 +404,7 @@ fn replaced_source_file_is_still_sent_whole() {
         Method::Auto,
         |path| {
             // It is written outside the offered folder, so that it is never offered half written.
-            let new = path
-                .parent()
-                .and_then(Path::parent)
-                .expect("a folder")
-                .join("new");
+            let new = path.parent().and_then(Path::parent).expect("a folder").join("new");
             fs::write(&new, b"another file").expect("room");
             fs::rename(&new, path).expect("ours");
         },
@@ -512,13 +447,8 @@ fn full_disk_stops_only_its_own_client() {
             assert_eq!(record.proven(), 1);
             assert!(record.broken_identities().is_empty());
             let left = entries(&folder);
-            assert!(
-                left.iter()
-                    .all(|p| common::is_part(p) || p.ends_with("filler")),
-                "{left:?}"
-            );
-            left.iter()
-                .for_each(|path| fs::remove_file(path).expect("ours"));
+            assert!(left.iter().all(|p| common::is_part(p) || p.ends_with("filler")), "{left:?}");
+            left.iter().for_each(|path| fs::remove_file(path).expect("ours"));
         }
         // Too little room is noticed before READY.
         if cfg!(feature = "sockopt") {
@@ -526,11 +456,7 @@ fn full_disk_stops_only_its_own_client() {
             let early = server.fetch("early", |order| order.out = folder.clone());
             let why = failed(early.join().expect("no panic"));
             assert!(why.contains("1 x 3000000 bytes are to come and "), "{why}");
-            assert_eq!(
-                entries(&folder).len(),
-                1,
-                "no part is left where nothing will come"
-            );
+            assert_eq!(entries(&folder).len(), 1, "no part is left where nothing will come");
         }
         server.stop();
         drop(small);
@@ -545,9 +471,7 @@ fn unusable_output_is_refused_before_ready() {
         let base = server.folder.path().join("taken");
         fs::create_dir(&base).expect("room");
         fs::write(base.join("file"), b"").expect("room");
-        let fifo = std::process::Command::new("mkfifo")
-            .arg(base.join("fifo"))
-            .status();
+        let fifo = std::process::Command::new("mkfifo").arg(base.join("fifo")).status();
         assert!(fifo.expect("mkfifo").success());
 
         let under_a_file = server.fetch("c", |order| order.out = base.join("file/out"));
@@ -556,10 +480,7 @@ fn unusable_output_is_refused_before_ready() {
 
         type Make = fn(&Path);
         let cases: [(Make, &str); 4] = [
-            (
-                |path| fs::create_dir(path).expect("room"),
-                "a folder of that name is in the way",
-            ),
+            (|path| fs::create_dir(path).expect("room"), "a folder of that name is in the way"),
             (
                 |path| std::os::unix::fs::symlink("/dev/null", path).expect("room"),
                 "a symbolic link of that name is in the way",
@@ -583,9 +504,7 @@ fn unusable_output_is_refused_before_ready() {
             let why = failed(ends);
             assert!(why.ends_with(says), "{why}");
             assert_eq!(entries(&out).len(), 1, "nothing was made beside it");
-            until("the seat of the one before is free", || {
-                server.seats().0 <= 1
-            });
+            until("the seat of the one before is free", || server.seats().0 <= 1);
         }
         // An old regular file is replaced. A missing folder is made, with its parents.
         let out = base.join("a/b/c");
@@ -608,10 +527,7 @@ fn unwritable_log_is_reported_when_server_stops() {
         whole(clients.join().expect("no panic"), &server);
         assert!(server.record().all_proven());
         let error = server.stop_running().expect_err("no log").to_string();
-        assert!(
-            error.starts_with("cannot write the session log ("),
-            "{error}"
-        );
+        assert!(error.starts_with("cannot write the session log ("), "{error}");
     });
 }
 
@@ -645,17 +561,11 @@ fn listen_error_names_holder_of_port() {
     let addr = held.local_addr().expect("bound");
     let error = socket::listen(addr).expect_err("held").to_string();
     assert!(
-        error.starts_with(&format!(
-            "{addr} refused: port {} is in use by ",
-            addr.port()
-        )),
+        error.starts_with(&format!("{addr} refused: port {} is in use by ", addr.port())),
         "{error}"
     );
     if cfg!(target_os = "linux") {
-        assert!(
-            error.contains(&format!("process {} (", std::process::id())),
-            "{error}"
-        );
+        assert!(error.contains(&format!("process {} (", std::process::id())), "{error}");
     }
 }
 
@@ -665,10 +575,7 @@ fn client_reports_or_awaits_absent_server() {
         let mut server = Server::new(5000, |_| {});
         server.kill();
         let why = failed(server.fetch("c", |_| {}).join().expect("no panic"));
-        assert!(
-            why.starts_with(&format!("cannot connect ({})", server.addr)),
-            "{why}"
-        );
+        assert!(why.starts_with(&format!("cannot connect ({})", server.addr)), "{why}");
         let patient = server.fetch("c", |order| order.retry = Duration::from_secs(20));
         thread::sleep(Duration::from_millis(300));
         server.revive(|_| {});
@@ -773,11 +680,7 @@ fn damage_on_the_way_fails_only_that_client() {
             (Harm::Swap, Outcome::Corrupt, "the copy's SHA-1 is "),
             // The last byte never comes, so the copy is not complete and its digest is not
             // compared.
-            (
-                Harm::Remove,
-                Outcome::TimedOut,
-                "no progress of the transfer",
-            ),
+            (Harm::Remove, Outcome::TimedOut, "no progress of the transfer"),
             (Harm::Cut, Outcome::Cut, ""),
         ] {
             let (addr, proxy) = proxy(server.addr, harm);
@@ -829,13 +732,7 @@ impl SmallDisk {
     fn mount(bytes: usize) -> Option<Self> {
         let folder = tempfile::tempdir().expect("a folder");
         let mounted = std::process::Command::new("mount")
-            .args([
-                "-t",
-                "tmpfs",
-                "-o",
-                &format!("size={bytes}"),
-                "gatecast-test",
-            ])
+            .args(["-t", "tmpfs", "-o", &format!("size={bytes}"), "gatecast-test"])
             .arg(folder.path())
             .output()
             .is_ok_and(|output| output.status.success());
@@ -849,8 +746,6 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        let _ = std::process::Command::new("umount")
-            .arg(self.0.path())
-            .status();
+        let _ = std::process::Command::new("umount").arg(self.0.path()).status();
     }
 }

@@ -1,19 +1,20 @@
 //! The gate with real clients on real sockets: who is released, when, and what the others are
 //! told.
 
-use std::thread;
-use std::time::{Duration, Instant};
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
 
-use gatecast::internals::digest::Digest;
-use gatecast::internals::error::Error;
-use gatecast::internals::proto::native::FromClient;
-use gatecast::internals::report::verdict::Verdict;
-use gatecast::internals::session::Via;
-use gatecast::internals::text::FileName;
-use gatecast::internals::transfer::Outcome;
+use gatecast::internals::{
+    digest::Digest, error::Error, proto::native::FromClient, report::verdict::Verdict,
+    session::Via, text::FileName, transfer::Outcome,
+};
 
-use crate::common;
-use crate::common::{Server, bytes_per_second, ended, failed, receipt, row, until, whole, within};
+use crate::{
+    common,
+    common::{Server, bytes_per_second, ended, failed, receipt, row, until, whole, within},
+};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -29,10 +30,7 @@ fn no_client_gets_bytes_before_all_are_ready() {
         let mut told = Vec::new();
         while !told.ends_with(&["WAIT ready=2 clients=3"; 2].map(str::to_owned)) {
             told.push(one.read_line());
-            assert!(
-                told.last().is_some_and(|line| line.starts_with("WAIT ")),
-                "{told:?}"
-            );
+            assert!(told.last().is_some_and(|line| line.starts_with("WAIT ")), "{told:?}");
         }
         let ready_at = Instant::now();
         three.send("READY offset=0\n");
@@ -42,10 +40,7 @@ fn no_client_gets_bytes_before_all_are_ready() {
             peer.send_message(&FromClient::Hashed { sha1 });
             peer.send_message(&receipt(100_000, sha1));
             let summary = peer.read_line();
-            assert!(
-                summary.starts_with("SUMMARY outcome=complete "),
-                "{summary}"
-            );
+            assert!(summary.starts_with("SUMMARY outcome=complete "), "{summary}");
         }
         whole(two.join().expect("no panic"), &server);
         let record = server.record();
@@ -70,22 +65,14 @@ fn vanished_client_frees_its_seat_within_a_second() {
         let begun = Instant::now();
         drop(gone);
         until("the seat to be free", || server.seats() == (2, 2));
-        assert!(
-            begun.elapsed() < Duration::from_secs(1),
-            "{:?}",
-            begun.elapsed()
-        );
+        assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
         #[cfg(feature = "sockopt")]
         {
             let reset = server.waiting(4, "reset");
             let begun = Instant::now();
             reset.reset();
             until("the seat to be free", || server.seats() == (2, 2));
-            assert!(
-                begun.elapsed() < Duration::from_secs(1),
-                "{:?}",
-                begun.elapsed()
-            );
+            assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
         }
         // Before READY the thread of the connection notices it at once.
         let early = server.joined(4, "early");
@@ -98,24 +85,11 @@ fn vanished_client_frees_its_seat_within_a_second() {
         }
         let record = server.record();
         assert_eq!(record.proven(), 4);
-        assert!(
-            record.all_proven(),
-            "the seats of the vanished were taken again"
-        );
+        assert!(record.all_proven(), "the seats of the vanished were taken again");
         ended(&record, "gone", Outcome::Refused, "left before the release");
-        ended(
-            &record,
-            "early",
-            Outcome::Refused,
-            "left before the release",
-        );
+        ended(&record, "early", Outcome::Refused, "left before the release");
         #[cfg(feature = "sockopt")]
-        ended(
-            &record,
-            "reset",
-            Outcome::Refused,
-            "left before the release",
-        );
+        ended(&record, "reset", Outcome::Refused, "left before the release");
         server.stop();
     });
 }
@@ -135,19 +109,11 @@ fn quorum_is_released_at_deadline_without_late_client() {
         }
         let why = late.read_past_wait();
         assert!(why.starts_with("ERROR code=muster reason="), "{why}");
-        assert!(
-            why.contains("before%20this%20client%20was%20ready"),
-            "{why}"
-        );
+        assert!(why.contains("before%20this%20client%20was%20ready"), "{why}");
         assert_eq!(late.read_line(), "", "and is let go");
         drop(late);
         let record = server.record();
-        ended(
-            &record,
-            "late",
-            Outcome::TimedOut,
-            "before this client was ready",
-        );
+        ended(&record, "late", Outcome::TimedOut, "before this client was ready");
         assert_eq!((record.proven(), record.clients), (2, 4));
         assert_eq!(Verdict::of_records(&[record]).exit_code(), 4);
         server.stop();
@@ -166,10 +132,7 @@ fn short_muster_tells_clients_how_many_were_ready() {
             let ends = client.join().expect("no panic");
             assert_eq!(Verdict::of_clients(&ends).exit_code(), 3);
             let why = failed(ends);
-            assert!(
-                why.ends_with("2 of 3 clients were ready after 0.4 s"),
-                "{why}"
-            );
+            assert!(why.ends_with("2 of 3 clients were ready after 0.4 s"), "{why}");
         }
         let record = server.record();
         assert_eq!(record.released_at, None);
@@ -225,10 +188,7 @@ fn stopped_server_ends_muster_and_transfer() {
             // A session for 2 clients of the same file waits already, so a group of 1 is refused.
             let refused = server.fetch("other", |order| order.group = Some(1));
             let why = failed(refused.join().expect("no panic"));
-            assert!(
-                why.ends_with("the group for 'f.bin' has 2 clients, not 1"),
-                "{why}"
-            );
+            assert!(why.ends_with("the group for 'f.bin' has 2 clients, not 1"), "{why}");
             server.fetch("moving", |order| order.group = Some(2))
         };
         until("a byte to move", || server.moved() > 10_000);
@@ -237,18 +197,12 @@ fn stopped_server_ends_muster_and_transfer() {
         let muster = server.fetch("muster", |order| order.group = Some(7));
         until("a seat in a second session", || {
             let views = server.running().lobby().views();
-            views
-                .iter()
-                .any(|v| v.clients == 7 && v.seats.iter().any(|s| s.ready))
+            views.iter().any(|v| v.clients == 7 && v.seats.iter().any(|s| s.ready))
         });
         let begun = Instant::now();
         let record = server.running().records();
         server.stop();
-        assert!(
-            begun.elapsed() < Duration::from_secs(5),
-            "{:?}",
-            begun.elapsed()
-        );
+        assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
         for client in [waiting, moving] {
             let ends = client.join().expect("no panic");
             assert_eq!(Verdict::of_clients(&ends).exit_code(), 4);
@@ -283,9 +237,7 @@ fn late_client_joins_next_session() {
                     "{why}"
                 );
             } else {
-                until("two sessions", || {
-                    server.running().lobby().views().len() == 2
-                });
+                until("two sessions", || server.running().lobby().views().len() == 2);
                 let others = server.fetch("others", |order| order.clients = 24);
                 whole(others.join().expect("no panic"), &server);
                 whole(next.join().expect("no panic"), &server);
@@ -314,19 +266,13 @@ fn group_refuses_other_size_or_transport() {
         server.until_ready(1);
         let other = server.fetch("other", |order| order.group = Some(2));
         let why = failed(other.join().expect("no panic"));
-        assert!(
-            why.ends_with("refused: the group for 'f.bin' has 3 clients, not 2"),
-            "{why}"
-        );
+        assert!(why.ends_with("refused: the group for 'f.bin' has 3 clients, not 2"), "{why}");
         let udp = server.fetch("udp", |order| {
             order.group = Some(3);
             order.via = Some(Via::Udp);
         });
         let why = failed(udp.join().expect("no panic"));
-        assert!(
-            why.ends_with("refused: this server cannot send via udp"),
-            "{why}"
-        );
+        assert!(why.ends_with("refused: this server cannot send via udp"), "{why}");
         first.join().expect("no panic");
         let record = server.record();
         assert_eq!(record.transfers.len(), 1, "the refused were never seated");
@@ -342,10 +288,7 @@ fn group_refuses_other_size_or_transport() {
         whole(client.join().expect("no panic"), &server);
         let raw = server.fetch("raw", |order| order.via = Some(Via::Raw));
         let why = failed(raw.join().expect("no panic"));
-        assert!(
-            why.ends_with("this server sends via tcp, not via raw"),
-            "{why}"
-        );
+        assert!(why.ends_with("this server sends via tcp, not via raw"), "{why}");
         server.stop();
     });
 }
@@ -383,18 +326,12 @@ fn clients_of_two_files_muster_separately() {
             let ends = client.join().expect("no panic");
             assert_eq!(Verdict::of_clients(&ends).exit_code(), 3);
             let why = failed(ends);
-            assert!(
-                why.ends_with("1 of 2 clients were ready after 0.5 s"),
-                "{why}"
-            );
+            assert!(why.ends_with("1 of 2 clients were ready after 0.5 s"), "{why}");
         }
         // A client that names no file is refused when two are offered.
         orders[0].file = None;
         let why = failed(gatecast::internals::transport::tcp::fetch(&orders[0]).expect("begun"));
-        assert!(
-            why.ends_with("several files are offered, and this client named none"),
-            "{why}"
-        );
+        assert!(why.ends_with("several files are offered, and this client named none"), "{why}");
         both.stop().expect("a log");
     });
 }
@@ -431,9 +368,8 @@ fn sessions_of_two_files_run_at_once() {
             let ends = client.join().expect("no panic");
             assert!(ends[0].error.is_none(), "{:?}", ends[0].error);
         }
-        let proven: usize = (0..2)
-            .map(|_| both.records().recv_timeout(LIMIT).expect("ended").proven())
-            .sum();
+        let proven: usize =
+            (0..2).map(|_| both.records().recv_timeout(LIMIT).expect("ended").proven()).sum();
         assert_eq!(proven, 4);
         both.stop().expect("a log");
     });
@@ -455,15 +391,7 @@ fn panic_in_send_thread_fails_only_its_seat() {
         assert!(why.contains("internal error"), "{why}");
         // The server goes on: in the next session only that seat fails again.
         let alone = server.fetch("again", |order| order.clients = 5);
-        assert_eq!(
-            alone
-                .join()
-                .expect("no panic")
-                .iter()
-                .filter(|e| e.path.is_some())
-                .count(),
-            4
-        );
+        assert_eq!(alone.join().expect("no panic").iter().filter(|e| e.path.is_some()).count(), 4);
         server.stop();
     });
 }
@@ -474,17 +402,9 @@ fn client_refuses_file_with_unexpected_sha1() {
         let server = Server::new(1000, |_| {});
         let client = server.fetch("c", |order| order.sha1 = Some(Digest::of(b"another")));
         let ends = client.join().expect("no panic");
-        assert!(
-            matches!(ends[0].error, Some(Error::Refused { .. })),
-            "{ends:?}"
-        );
+        assert!(matches!(ends[0].error, Some(Error::Refused { .. })), "{ends:?}");
         let record = server.record();
-        ended(
-            &record,
-            "c",
-            Outcome::Refused,
-            "it offers 'f.bin' with the SHA-1",
-        );
+        ended(&record, "c", Outcome::Refused, "it offers 'f.bin' with the SHA-1");
         assert_eq!(row(&record, "c").bytes_client, None);
         server.stop();
     });

@@ -1,21 +1,27 @@
 //! Clients and servers that break the protocol: which answer each gets, and that honest clients are
 //! served all the same.
 
-use std::io::{Read, Write};
-use std::net::TcpListener;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::{
+    io::{Read, Write},
+    net::TcpListener,
+    thread,
+    time::{Duration, Instant},
+};
 
-use gatecast::internals::client::FetchConfig;
-use gatecast::internals::digest::Digest;
-use gatecast::internals::proto::line::LINE_MAX;
-use gatecast::internals::proto::native::FromClient;
-use gatecast::internals::text::{ClientName, FileName};
-use gatecast::internals::transfer::{Counts, Outcome};
-use gatecast::internals::{client, report};
+use gatecast::internals::{
+    client,
+    client::FetchConfig,
+    digest::Digest,
+    proto::{line::LINE_MAX, native::FromClient},
+    report,
+    text::{ClientName, FileName},
+    transfer::{Counts, Outcome},
+};
 
-use crate::common;
-use crate::common::{Peer, Server, ended, failed, receipt, row, whole, within};
+use crate::{
+    common,
+    common::{Peer, Server, ended, failed, receipt, row, whole, within},
+};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -38,10 +44,7 @@ fn wrong_opening_is_answered_with_its_fault() {
         let server = Server::new(5000, |_| {});
         for (opening, says) in [
             ("GATECAST/0 JOIN group=1 name=a\n", "speaks%20GATECAST/1"),
-            (
-                "GATECAST/2 JOIN group=1 name=a\n",
-                "not:%20%27GATECAST/2%27",
-            ),
+            ("GATECAST/2 JOIN group=1 name=a\n", "not:%20%27GATECAST/2%27"),
             ("GATECAST/255 LIST\n", "GATECAST/255"),
             ("GATECAST/\n", "speaks%20GATECAST/1"),
             ("GATECAST/1\n", "JOIN%20or%20LIST"),
@@ -50,41 +53,23 @@ fn wrong_opening_is_answered_with_its_fault() {
             ("GATECAST/1 JOIN name=a\n", "without%20group"),
             ("GATECAST/1 JOIN group=0 name=a\n", "group%3D0"),
             ("GATECAST/1 JOIN group=10001 name=a\n", "group%3D10001"),
-            (
-                "GATECAST/1 JOIN group=99999999999999999999 name=a\n",
-                "wrong%20group",
-            ),
+            ("GATECAST/1 JOIN group=99999999999999999999 name=a\n", "wrong%20group"),
             ("GATECAST/1 JOIN group=1 group=2 name=a\n", "twice"),
             ("GATECAST/1 JOIN group=1\n", "without%20name"),
             ("GATECAST/1 JOIN group=1 name=\n", "empty"),
             ("GATECAST/1 JOIN group=1 name=%zz\n", "percent"),
             ("GATECAST/1 JOIN group=1 name=%ff\n", "percent"),
-            (
-                "GATECAST/1 JOIN group=1 name=a file=nothing.bin\n",
-                "is%20not%20offered",
-            ),
-            (
-                "GATECAST/1 JOIN group=1 name=a file=..\n",
-                "names%20a%20folder",
-            ),
-            (
-                "GATECAST/1 JOIN group=1 name=a file=..%2F..%2Fetc%2Fpasswd\n",
-                "separator",
-            ),
-            (
-                "GATECAST/1 JOIN group=1 name=a file=/etc/passwd\n",
-                "separator",
-            ),
+            ("GATECAST/1 JOIN group=1 name=a file=nothing.bin\n", "is%20not%20offered"),
+            ("GATECAST/1 JOIN group=1 name=a file=..\n", "names%20a%20folder"),
+            ("GATECAST/1 JOIN group=1 name=a file=..%2F..%2Fetc%2Fpasswd\n", "separator"),
+            ("GATECAST/1 JOIN group=1 name=a file=/etc/passwd\n", "separator"),
             ("GATECAST/1 JOIN group=1 name=a file=a%5Cb\n", "separator"),
             ("GATECAST/1 JOIN group=1 name=a file=f.bin%00\n", "control"),
             ("GATECAST/1 JOIN group=1 name=a file=\n", "empty"),
             ("GATECAST/1 JOIN group=1 name=a via=pigeon\n", "tcp,%20udp"),
             ("GATECAST/1 JOIN group=1 name=a\r\n", "control%20character"),
             ("GATECAST/1 JOIN group=1 name=a\0\n", "control%20character"),
-            (
-                "GATECAST/1 JOIN group=1 name=\u{9b}2J\n",
-                "control%20character",
-            ),
+            ("GATECAST/1 JOIN group=1 name=\u{9b}2J\n", "control%20character"),
         ] {
             let mut peer = server.peer();
             peer.send(opening);
@@ -109,13 +94,7 @@ fn wrong_opening_is_answered_with_its_fault() {
 fn unknown_protocol_is_closed_without_answer() {
     within(LIMIT, || {
         let server = Server::new(5000, |_| {});
-        for first in [
-            &b"READY offset=0\n"[..],
-            b"SSH-2.0-x\r\n",
-            b"\0\0\0\0",
-            b"\xff\xff",
-            b"\n",
-        ] {
+        for first in [&b"READY offset=0\n"[..], b"SSH-2.0-x\r\n", b"\0\0\0\0", b"\xff\xff", b"\n"] {
             let mut peer = server.peer();
             peer.send(first);
             assert_eq!(peer.read_to_close(), b"", "{first:?}");
@@ -136,10 +115,7 @@ fn control_characters_in_name_are_escaped_in_log() {
         let logs = common::entries(&server.logs());
         let log = std::fs::read_to_string(&logs[0]).expect("text");
         assert!(log.contains("\\u{1b}[2J\\u{d}\\u{a}1 \\u{7c} 2"), "{log}");
-        assert!(
-            !log.chars().any(|ch| ch.is_control() && ch != '\n'),
-            "{log}"
-        );
+        assert!(!log.chars().any(|ch| ch.is_control() && ch != '\n'), "{log}");
         let back = report::read_log(&logs[0]).expect("a log");
         assert_eq!(back[0].transfers[0].name, name);
         // This also checks that every log has one line a row and can be read back.
@@ -161,10 +137,7 @@ fn longest_line_passes_and_endless_line_is_cut_off() {
 
         let mut peer = server.peer();
         peer.send("GATECAST/1 JOIN name=".to_owned() + &"x".repeat(LINE_MAX));
-        assert!(
-            peer.read_line()
-                .contains("a%20line%20longer%20than%202048%20bytes")
-        );
+        assert!(peer.read_line().contains("a%20line%20longer%20than%202048%20bytes"));
         assert_eq!(peer.read_line(), "");
 
         // The server does not read four gigabytes: it ends the connection after a small part of
@@ -181,10 +154,7 @@ fn longest_line_passes_and_endless_line_is_cut_off() {
             }
         }
         let took = begun.elapsed();
-        assert!(
-            sent < 4 << 30 && took < Duration::from_secs(5),
-            "{sent} bytes in {took:?}"
-        );
+        assert!(sent < 4 << 30 && took < Duration::from_secs(5), "{sent} bytes in {took:?}");
         honest(&server);
         server.stop();
     });
@@ -208,10 +178,7 @@ fn segment_boundaries_change_nothing() {
             peer.send([b"HELD\n".to_vec()].concat());
             peer.send([last, hashed, receipt(bytes, sha1).encode()].concat());
             let summary = peer.read_line();
-            assert!(
-                summary.starts_with("SUMMARY outcome=complete "),
-                "{summary}"
-            );
+            assert!(summary.starts_with("SUMMARY outcome=complete "), "{summary}");
             assert!(server.record().all_proven());
         };
         // The opening in two segments, cut at every byte.
@@ -240,25 +207,16 @@ fn message_in_wrong_state_costs_the_seat() {
         let server = Server::new(5000, |settings| settings.clients = Some(2));
         for (said, says) in [
             ("GATECAST/1 JOIN group=2 name=twice\n", "without"),
-            (
-                "READY offset=5001\n",
-                "READY at byte 5001 of a file of 5000",
-            ),
+            ("READY offset=5001\n", "READY at byte 5001 of a file of 5000"),
             ("READY offset=18446744073709551615\n", "READY at byte"),
             ("READY offset=-1\n", "wrong offset"),
             ("READY\n", "without offset"),
-            (
-                "READY offset=0\nREADY offset=0\n",
-                "spoke before the release",
-            ),
+            ("READY offset=0\nREADY offset=0\n", "spoke before the release"),
             ("READY offset=0\nHELD\n", "spoke before the release"),
             ("HELD\n", "comes after it"),
             ("LAST bytes=5000\n", "comes after it"),
             ("RECEIPT bytes=0\n", "without sha1"),
-            (
-                "FAIL outcome=cut bytes=0 reason=no%20room%0A\n",
-                "no room\n",
-            ),
+            ("FAIL outcome=cut bytes=0 reason=no%20room%0A\n", "no room\n"),
             ("GO bytes=5000\n", "no message of a client"),
             ("\n", "no message of a client"),
         ] {
@@ -278,21 +236,14 @@ fn message_in_wrong_state_costs_the_seat() {
         // A second READY after the server has read the first.
         let mut peer = server.waiting(2, "again");
         peer.send("READY offset=0\n");
-        assert!(
-            peer.read_past_wait()
-                .contains("spoke%20before%20the%20release")
-        );
+        assert!(peer.read_past_wait().contains("spoke%20before%20the%20release"));
         common::until("the seat to be free", || server.seats().0 == 0);
 
         let two = server.fetch("two", |order| order.clients = 2);
         whole(two.join().expect("no panic"), &server);
         let record = server.record();
         assert!(record.all_proven());
-        let reasons: Vec<_> = record
-            .transfers
-            .iter()
-            .filter_map(|t| t.reason.clone())
-            .collect();
+        let reasons: Vec<_> = record.transfers.iter().filter_map(|t| t.reason.clone()).collect();
         for says in [
             "a field without '='",
             "READY at byte 5001 of a file of 5000",
@@ -303,10 +254,7 @@ fn message_in_wrong_state_costs_the_seat() {
             "no room\n",
             "no message of a client",
         ] {
-            assert!(
-                reasons.iter().any(|reason| reason.contains(says)),
-                "{says}: {reasons:?}"
-            );
+            assert!(reasons.iter().any(|reason| reason.contains(says)), "{says}: {reasons:?}");
         }
         assert_eq!(reasons.len(), 14, "a row each: {reasons:?}");
         server.stop();
@@ -327,28 +275,12 @@ fn false_claim_about_copy_fails_only_that_client() {
                 Outcome::Cut,
                 "claims 49999 bytes of the 50000",
             ),
-            (
-                vec![FromClient::Last { bytes: bytes + 1 }],
-                Outcome::Cut,
-                "claims 50001 bytes",
-            ),
-            (
-                vec![last.clone(), last.clone()],
-                Outcome::Cut,
-                "out of order",
-            ),
-            (
-                vec![last.clone(), receipt(bytes, sha1)],
-                Outcome::Cut,
-                "out of order",
-            ),
+            (vec![FromClient::Last { bytes: bytes + 1 }], Outcome::Cut, "claims 50001 bytes"),
+            (vec![last.clone(), last.clone()], Outcome::Cut, "out of order"),
+            (vec![last.clone(), receipt(bytes, sha1)], Outcome::Cut, "out of order"),
             (vec![receipt(bytes, sha1)], Outcome::Cut, "out of order"),
             (vec![hashed.clone()], Outcome::Cut, "out of order"),
-            (
-                vec![last.clone(), hashed.clone(), hashed.clone()],
-                Outcome::Cut,
-                "out of order",
-            ),
+            (vec![last.clone(), hashed.clone(), hashed.clone()], Outcome::Cut, "out of order"),
             (
                 vec![last.clone(), hashed.clone(), receipt(bytes - 1, sha1)],
                 Outcome::Cut,
@@ -364,32 +296,16 @@ fn false_claim_about_copy_fails_only_that_client() {
                 Outcome::Corrupt,
                 "the copy's SHA-1 is",
             ),
-            (
-                vec![last.clone(), FromClient::Ready { offset: 0 }],
-                Outcome::Cut,
-                "out of order",
-            ),
+            (vec![last.clone(), FromClient::Ready { offset: 0 }], Outcome::Cut, "out of order"),
             (vec![fail(Outcome::Complete, "both")], Outcome::Cut, "both"),
-            (
-                vec![last.clone(), fail(Outcome::Corrupt, "bad disk")],
-                Outcome::Corrupt,
-                "bad disk",
-            ),
+            (vec![last.clone(), fail(Outcome::Corrupt, "bad disk")], Outcome::Corrupt, "bad disk"),
             (
                 vec![last.clone(), hashed.clone()],
                 Outcome::Cut,
                 "closed the connection before its receipt",
             ),
-            (
-                vec![last],
-                Outcome::Cut,
-                "closed the connection while it hashed",
-            ),
-            (
-                vec![],
-                Outcome::Cut,
-                "closed the connection before its last byte",
-            ),
+            (vec![last], Outcome::Cut, "closed the connection while it hashed"),
+            (vec![], Outcome::Cut, "closed the connection before its last byte"),
         ];
         for (messages, outcome, says) in cases {
             let mut liar = server.waiting(2, "liar");
@@ -400,9 +316,7 @@ fn false_claim_about_copy_fails_only_that_client() {
             liar.send("HELD\n");
             let rest = liar.read_payload(bytes - 1024);
             assert_eq!(Digest::of(&[first, rest].concat()), sha1);
-            messages
-                .iter()
-                .for_each(|message| liar.send_message(message));
+            messages.iter().for_each(|message| liar.send_message(message));
             drop(liar);
             whole(honest.join().expect("no panic"), &server);
             let record = server.record();
@@ -427,12 +341,7 @@ fn early_claim_of_last_byte_is_refused() {
             liar.read_to_close();
             drop(liar);
             let record = server.record();
-            ended(
-                &record,
-                "liar",
-                Outcome::Cut,
-                "said LAST before its last byte was sent",
-            );
+            ended(&record, "liar", Outcome::Cut, "said LAST before its last byte was sent");
             assert_eq!(row(&record, "liar").seconds_server, None);
         }
         server.stop();
@@ -455,11 +364,7 @@ fn early_claim_of_last_byte_is_refused() {
 fn garbage_instead_of_held_delays_nobody() {
     within(LIMIT, || {
         let server = Server::new(200_000, |settings| settings.clients = Some(2));
-        for garbage in [
-            "NONSENSE\n".to_owned(),
-            "x".repeat(4000),
-            "\0\u{1b}\n".to_owned(),
-        ] {
+        for garbage in ["NONSENSE\n".to_owned(), "x".repeat(4000), "\0\u{1b}\n".to_owned()] {
             let mut rude = server.waiting(2, "rude");
             let honest = server.fetch("honest", |_| {});
             rude.read_past_wait();
@@ -516,12 +421,7 @@ fn endless_talker_at_gate_does_not_hold_session() {
         let begun = Instant::now();
         let record = server.record();
         assert!(begun.elapsed() < Duration::from_secs(5));
-        ended(
-            &record,
-            "talker",
-            Outcome::TimedOut,
-            "before this client was ready",
-        );
+        ended(&record, "talker", Outcome::TimedOut, "before this client was ready");
         talking.join().expect("no panic");
         server.stop();
     });
@@ -571,10 +471,7 @@ fn lying_server_gives_clear_error_and_leaves_no_file() {
     within(LIMIT, || {
         let ten = "0123456789";
         let cases = [
-            (
-                "HTTP/1.1 400 Bad Request\r\n".to_owned(),
-                "broke the protocol",
-            ),
+            ("HTTP/1.1 400 Bad Request\r\n".to_owned(), "broke the protocol"),
             ("x".repeat(10_000), "a line longer than 2048 bytes"),
             (String::new(), "it closed the connection"),
             ("GO bytes=10\n".to_owned(), "no offer"),
@@ -587,26 +484,11 @@ fn lying_server_gives_clear_error_and_leaves_no_file() {
             (OFFER.replace("seat=1", "seat=0"), "seat=0"),
             (OFFER.replace("a9993e", "a9993"), "wrong sha1"),
             (OFFER.to_owned(), "it closed the connection"),
-            (
-                OFFER.to_owned() + "GO bytes=11\n",
-                "GO with 11 bytes of the 10 that are missing",
-            ),
-            (
-                OFFER.to_owned() + "GO bytes=9\n",
-                "GO with 9 bytes of the 10",
-            ),
-            (
-                OFFER.to_owned() + OFFER,
-                "no message for a client at the gate",
-            ),
-            (
-                OFFER.to_owned() + "ERROR code=muster reason=%1B[2Jno\n",
-                "\\u{1b}[2Jno",
-            ),
-            (
-                OFFER.to_owned() + "GO bytes=10\n012345678",
-                "ended at byte 9 of 10",
-            ),
+            (OFFER.to_owned() + "GO bytes=11\n", "GO with 11 bytes of the 10 that are missing"),
+            (OFFER.to_owned() + "GO bytes=9\n", "GO with 9 bytes of the 10"),
+            (OFFER.to_owned() + OFFER, "no message for a client at the gate"),
+            (OFFER.to_owned() + "ERROR code=muster reason=%1B[2Jno\n", "\\u{1b}[2Jno"),
+            (OFFER.to_owned() + "GO bytes=10\n012345678", "ended at byte 9 of 10"),
             (
                 OFFER.to_owned() + "GO bytes=10\n" + ten,
                 "its SHA-1 is 87acec17cd9dcd20a716cc2cf67417b71c8a7016",
@@ -641,10 +523,7 @@ fn size_beyond_free_space_is_refused_before_ready() {
         let huge = OFFER.replace("bytes=10", "bytes=9223372036854775807");
         let (order, server, folder) = server_that_sends(huge.into_bytes());
         let why = failed(gatecast::internals::transport::tcp::fetch(&order).expect("begun"));
-        assert!(
-            why.contains("9223372036854775807 bytes are to come and"),
-            "{why}"
-        );
+        assert!(why.contains("9223372036854775807 bytes are to come and"), "{why}");
         assert_eq!(common::entries(&folder.path().join("out")).len(), 0);
         server.join().expect("no panic");
     });
@@ -667,15 +546,9 @@ fn silent_server_is_given_up_after_stall_limit() {
         stream.write_all(words.as_bytes()).expect("a client");
         let ends = client.join().expect("no panic");
         let transfer = ends[0].transfer.clone().expect("a seat");
-        assert_eq!(
-            (transfer.outcome, transfer.bytes_client),
-            (Outcome::TimedOut, Some(5))
-        );
+        assert_eq!((transfer.outcome, transfer.bytes_client), (Outcome::TimedOut, Some(5)));
         let why = failed(ends);
-        assert!(
-            why.starts_with("no progress of the transfer from 127.0.0.1:"),
-            "{why}"
-        );
+        assert!(why.starts_with("no progress of the transfer from 127.0.0.1:"), "{why}");
         assert!(why.ends_with("within 0.3 s"), "{why}");
         assert!(begun.elapsed() < Duration::from_secs(5));
     });
@@ -697,10 +570,7 @@ fn endless_file_list_is_cut_off() {
         }
         let (order, server, _folder) =
             server_that_sends((line.repeat(10_000) + "END\n").into_bytes());
-        assert_eq!(
-            client::list(&order.server).expect("the longest list").len(),
-            10_000
-        );
+        assert_eq!(client::list(&order.server).expect("the longest list").len(), 10_000);
         server.join().expect("no panic");
     });
 }

@@ -1,17 +1,19 @@
 //! The lab's TCP clients at our gate: a Python program that speaks the lab's protocol, ten at once
 //! and beside native clients, and the mistakes that such clients make.
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-use std::thread;
-use std::thread::JoinHandle;
-use std::time::Duration;
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    thread,
+    thread::JoinHandle,
+    time::Duration,
+};
 
-use crate::common;
-use crate::common::{Peer, Server, until, whole, within};
-use gatecast::internals::digest::Digest;
-use gatecast::internals::report::verdict::Verdict;
-use gatecast::internals::transfer::Outcome;
+use crate::{
+    common,
+    common::{Peer, Server, until, whole, within},
+};
+use gatecast::internals::{digest::Digest, report::verdict::Verdict, transfer::Outcome};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -26,10 +28,7 @@ fn lab(server: &Server, out: &Path, flags: &[&str]) -> JoinHandle<Output> {
     let mut command = Command::new("python3");
     command
         .arg(script)
-        .args([
-            &server.addr.ip().to_string(),
-            &server.addr.port().to_string(),
-        ])
+        .args([&server.addr.ip().to_string(), &server.addr.port().to_string()])
         .arg(out)
         .args(flags)
         .stdin(Stdio::null());
@@ -39,11 +38,7 @@ fn lab(server: &Server, out: &Path, flags: &[&str]) -> JoinHandle<Output> {
 /// The six columns of the client's line.
 fn columns(output: &Output) -> Vec<String> {
     let line = String::from_utf8(output.stdout.clone()).expect("text");
-    let columns: Vec<_> = line
-        .trim_end_matches('\n')
-        .split('\t')
-        .map(str::to_owned)
-        .collect();
+    let columns: Vec<_> = line.trim_end_matches('\n').split('\t').map(str::to_owned).collect();
     assert_eq!(columns.len(), 6, "{line}");
     columns
 }
@@ -72,10 +67,7 @@ fn ten_lab_clients_are_released_together() {
             assert!(output.status.success(), "{output:?}");
             let columns = columns(&output);
             assert_eq!(columns[1..4], ["f.bin", "2000003", "yes"]);
-            assert!(
-                columns[5].parse::<f64>().expect("its start") > 1.7e9,
-                "{columns:?}"
-            );
+            assert!(columns[5].parse::<f64>().expect("its start") > 1.7e9, "{columns:?}");
             seats.push(columns[0].parse::<u16>().expect("a seat"));
         }
         seats.sort_unstable();
@@ -101,9 +93,8 @@ fn lab_and_own_clients_share_a_gate() {
     within(LIMIT, || {
         let server = Server::new(2_000_003, |settings| settings.clients = Some(10));
         let out = server.folder.path().join("lab");
-        let theirs: Vec<_> = (0..5)
-            .map(|n| lab(&server, &out, if n == 0 { &["--dribble"] } else { &[] }))
-            .collect();
+        let theirs: Vec<_> =
+            (0..5).map(|n| lab(&server, &out, if n == 0 { &["--dribble"] } else { &[] })).collect();
         let ours = server.fetch("ours", |order| order.clients = 5);
         whole(ours.join().expect("no panic"), &server);
         for client in theirs {
@@ -129,21 +120,9 @@ fn faulty_lab_client_fails_only_itself() {
         let out = server.folder.path().join("lab");
         let cases: [(&[&str], Outcome, &str); 4] = [
             (&["--stray-byte"], Outcome::Complete, ""),
-            (
-                &["--wrong-receipt"],
-                Outcome::Cut,
-                "said 'Recibida' and not Recibido",
-            ),
-            (
-                &["--no-receipt"],
-                Outcome::Cut,
-                "closed the connection without Recibido",
-            ),
-            (
-                &["--die-after", "1000000"],
-                Outcome::Cut,
-                "the connection failed at byte ",
-            ),
+            (&["--wrong-receipt"], Outcome::Cut, "said 'Recibida' and not Recibido"),
+            (&["--no-receipt"], Outcome::Cut, "closed the connection without Recibido"),
+            (&["--die-after", "1000000"], Outcome::Cut, "the connection failed at byte "),
         ];
         let vanishing = lab(&server, &out, &["--vanish-at-gate"]);
         until("it to wait", || server.seats().1 == 1);
@@ -161,11 +140,7 @@ fn faulty_lab_client_fails_only_itself() {
         whole(ours.join().expect("no panic"), &server);
         for (client, (flags, ..)) in clients.into_iter().zip(&cases) {
             let output = client.join().expect("no panic");
-            assert_eq!(
-                output.status.success(),
-                flags[0] != "--die-after",
-                "{output:?}"
-            );
+            assert_eq!(output.status.success(), flags[0] != "--die-after", "{output:?}");
         }
         let record = server.record();
         for (seat, (flags, outcome, says)) in (1..).zip(cases) {
@@ -223,14 +198,7 @@ fn only_recibido_proves_lab_copy() {
 fn impossible_elapsed_time_is_unknown_but_copy_is_proven() {
     within(LIMIT, || {
         let server = Server::new(3000, |settings| settings.clients = Some(1));
-        for elapsed in [
-            "1e309\n",
-            "-1\n",
-            "nan\n",
-            "\n",
-            "\0\n",
-            "9".repeat(5000).as_str(),
-        ] {
+        for elapsed in ["1e309\n", "-1\n", "nan\n", "\n", "\0\n", "9".repeat(5000).as_str()] {
             let mut peer = take(&server);
             peer.send("Recibido");
             peer.read_line();

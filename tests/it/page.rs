@@ -1,29 +1,27 @@
 //! The page in a real browser: before, during and after a session, released by its button.
 
-use std::net::TcpStream;
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Duration;
-use std::{fs, thread};
+use std::{fs, net::TcpStream, path::PathBuf, sync::Arc, thread, time::Duration};
 
-use gatecast::internals::error::Result;
-use gatecast::internals::http;
-use gatecast::internals::http::{Documents, HttpConfig};
-use gatecast::internals::report::{csv, json, scaling};
-use gatecast::internals::server::catalog::Source;
-use gatecast::internals::server::config::ServerConfig;
-use gatecast::internals::server::gate::SeatConnection;
-use gatecast::internals::server::transport::{
-    SeatDetail, SendJob, SendResult, SendSession, Transport,
+use gatecast::internals::{
+    error::Result,
+    http,
+    http::{Documents, HttpConfig},
+    report::{csv, json, scaling},
+    server::{
+        catalog::Source,
+        config::ServerConfig,
+        gate::SeatConnection,
+        transport::{SeatDetail, SendJob, SendResult, SendSession, Transport},
+    },
+    session::{SeatId, Via},
+    transport::tcp,
+    units::Rate,
 };
-use gatecast::internals::session::{SeatId, Via};
-use gatecast::internals::transport::tcp;
-use gatecast::internals::units::Rate;
 
-use crate::common;
-use crate::common::browser::Browser;
-use crate::common::turn::in_turn;
-use crate::common::{Server, bytes_per_second, have, installed, until};
+use crate::{
+    common,
+    common::{Server, browser::Browser, bytes_per_second, have, installed, turn::in_turn, until},
+};
 
 /// The folder for pictures of the page; none unless the environment names one.
 fn pictures() -> Option<PathBuf> {
@@ -31,10 +29,7 @@ fn pictures() -> Option<PathBuf> {
 }
 
 fn have_browser() -> bool {
-    have(
-        "chromium with chromedriver",
-        installed("chromedriver") && installed("chromium"),
-    )
+    have("chromium with chromedriver", installed("chromedriver") && installed("chromium"))
 }
 
 /// Takes pictures of the page in the size of a desk screen and of a phone, light and dark.
@@ -51,10 +46,7 @@ fn take_pictures(browser: &Browser, name: &str) {
             }
             // Nothing may be wider than the window, whatever the names of the clients are.
             let wide = browser.script("return document.documentElement.scrollWidth - innerWidth");
-            assert!(
-                wide.as_i64().expect("a number") <= 0,
-                "{name} at {place}: {wide} too wide"
-            );
+            assert!(wide.as_i64().expect("a number") <= 0, "{name} at {place}: {wide} too wide");
         }
     }
     browser.set_view(1280, 900, "light");
@@ -94,17 +86,11 @@ fn browser_shows_and_releases_a_session() {
         browser.open(&format!("http://{}/", server.addr));
         browser.until_shows("Nobody is at the gate");
         browser.until_shows(&format!("gatecast fetch {} f.bin", server.addr));
-        browser.until_shows(&format!(
-            "curl -O 'http://{}/files/f.bin?gate'",
-            server.addr
-        ));
+        browser.until_shows(&format!("curl -O 'http://{}/files/f.bin?gate'", server.addr));
         let interactive = browser.script(
             "const t = performance.getEntriesByType('navigation')[0]; return [t.domInteractive, t.transferSize]",
         );
-        println!(
-            "interactive after {} ms, {} bytes",
-            interactive[0], interactive[1]
-        );
+        println!("interactive after {} ms, {} bytes", interactive[0], interactive[1]);
         take_pictures(&browser, "idle");
 
         let mut clients: Vec<_> = (0..22)
@@ -120,10 +106,7 @@ fn browser_shows_and_releases_a_session() {
 
         // By keyboard: Tab reaches the button first, and Enter presses it.
         browser.keys("\u{e004}");
-        assert_eq!(
-            browser.script("return document.activeElement.tagName"),
-            "BUTTON"
-        );
+        assert_eq!(browser.script("return document.activeElement.tagName"), "BUTTON");
         browser.keys("\u{e007}");
         browser.until_shows("Sending f.bin to 22");
         browser.until_shows("all together");
@@ -157,19 +140,14 @@ fn page_fits_one_client_and_two_hundred() {
         return;
     }
     in_turn("page", Duration::from_secs(180), || {
-        let server = face(
-            |settings| settings.rate = bytes_per_second(4_000_000),
-            40_000,
-        );
+        let server = face(|settings| settings.rate = bytes_per_second(4_000_000), 40_000);
         let folder = tempfile::tempdir().expect("a folder");
         let browser = Browser::start(folder.path());
         for group in [1_u16, 200] {
             browser.open(&format!("http://{}/", server.addr));
             let waiting: Vec<_> = (1..group)
                 .map(|n| {
-                    server.fetch(&format!("room-3-pc-{n}"), move |order| {
-                        order.group = Some(group)
-                    })
+                    server.fetch(&format!("room-3-pc-{n}"), move |order| order.group = Some(group))
                 })
                 .collect();
             server.until_ready(usize::from(group) - 1);
@@ -232,9 +210,7 @@ impl SendSession for HolesLine {
     fn detail(&self, seat: SeatId) -> SeatDetail {
         SeatDetail {
             lost: Some(u64::from(seat.0) * 7),
-            map: (0..64)
-                .map(|piece| if piece % 9 == 0 { 30 } else { 100 })
-                .collect(),
+            map: (0..64).map(|piece| if piece % 9 == 0 { 30 } else { 100 }).collect(),
         }
     }
 }
@@ -262,10 +238,7 @@ fn page_shows_loss_and_where_it_is() {
         let folder = tempfile::tempdir().expect("a folder");
         let browser = Browser::start(folder.path());
         browser.open(&format!("http://{}/", server.addr));
-        let peers: Vec<_> = ["a", "b"]
-            .map(|name| server.waiting(2, name))
-            .into_iter()
-            .collect();
+        let peers: Vec<_> = ["a", "b"].map(|name| server.waiting(2, name)).into_iter().collect();
         let takers: Vec<_> = peers
             .into_iter()
             .map(|mut peer| thread::spawn(move || peer.receive_to_last()))

@@ -1,23 +1,28 @@
 //! Servers and clients in processes of their own that are killed or stopped, or that lack
 //! descriptors, threads or rights.
 
-use std::io::Read;
-use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
-use std::process::Command;
-use std::time::{Duration, Instant};
-use std::{fs, thread};
-
-use gatecast::internals::net::socket;
-use gatecast::internals::proto::native::FromClient;
-use gatecast::internals::transfer::Outcome;
-
-use crate::common;
-use crate::common::program::{
-    GATECAST, Program, folder_with_file, part, records, records_of, whole,
+use std::{
+    fs,
+    io::Read,
+    net::{SocketAddr, TcpStream},
+    path::Path,
+    process::Command,
+    thread,
+    time::{Duration, Instant},
 };
-use crate::common::turn::in_turn;
-use crate::common::{Peer, entries, sha1_of, until, within};
+
+use gatecast::internals::{net::socket, proto::native::FromClient, transfer::Outcome};
+
+use crate::{
+    common,
+    common::{
+        Peer, entries,
+        program::{GATECAST, Program, folder_with_file, part, records, records_of, whole},
+        sha1_of,
+        turn::in_turn,
+        until, within,
+    },
+};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -44,9 +49,8 @@ fn deaths_at_gate_and_mid_file_leave_20_of_25_whole() {
         assert!(us.read_line().starts_with("OFFER "));
         us.send("READY offset=0\n");
         let name = |n: usize| format!("c{n}");
-        let mut clients: Vec<_> = (0..23)
-            .map(|n| Program::fetch(path, &addr, &name(n), &[]))
-            .collect();
+        let mut clients: Vec<_> =
+            (0..23).map(|n| Program::fetch(path, &addr, &name(n), &[])).collect();
         let ready = |peer: &mut Peer, count: usize| {
             while peer.read_line() != format!("WAIT ready={count} clients=25") {}
         };
@@ -86,18 +90,11 @@ fn deaths_at_gate_and_mid_file_leave_20_of_25_whole() {
         }
 
         let records = records_of(path, 25);
-        let [record] = &records[..] else {
-            panic!("{} sessions", records.len())
-        };
+        let [record] = &records[..] else { panic!("{} sessions", records.len()) };
         assert_eq!((record.proven(), record.clients), (20, 25));
         assert!(record.broken_identities().is_empty());
         for n in 0..3 {
-            common::ended(
-                record,
-                &name(n),
-                Outcome::Refused,
-                "left before the release",
-            );
+            common::ended(record, &name(n), Outcome::Refused, "left before the release");
         }
         for n in [3, 4] {
             let row = common::row(record, &name(n));
@@ -123,9 +120,7 @@ fn next_server_resumes_parts_of_killed_one() {
         let (mut server, addr) = Program::serve(path, &["f.bin", "--rate", "16mbit"]);
         let mut clients = ["a", "b"].map(|out| Program::fetch(path, &addr, out, &["--group", "2"]));
         for out in ["a", "b"] {
-            until("a part", || {
-                part(&path.join(out)).is_some_and(|held| held > 200_000)
-            });
+            until("a part", || part(&path.join(out)).is_some_and(|held| held > 200_000));
         }
         let killed = Instant::now();
         server.kill();
@@ -146,10 +141,7 @@ fn next_server_resumes_parts_of_killed_one() {
             whole(path, out, sha1);
         }
         let records = records_of(path, 2);
-        let record = records
-            .iter()
-            .find(|record| record.all_proven())
-            .expect("whole");
+        let record = records.iter().find(|record| record.all_proven()).expect("whole");
         for (out, held) in ["a", "b"].iter().zip(held) {
             let row = common::row(record, out);
             assert_eq!(row.bytes_resumed, held);
@@ -164,22 +156,12 @@ fn stopped_client_times_out_unless_it_wakes_in_time() {
         // The file is larger than all buffers on the way, and takes longer than the short stop.
         let (folder, sha1) = folder_with_file(40_000_000);
         let path = folder.path();
-        let arguments = [
-            "f.bin",
-            "--clients",
-            "3",
-            "--rate",
-            "480mbit",
-            "--stall-limit",
-            "2s",
-        ];
+        let arguments = ["f.bin", "--clients", "3", "--rate", "480mbit", "--stall-limit", "2s"];
         let (server, addr) = Program::serve(path, &arguments);
         let mut clients = ["asleep", "naps", "awake"]
             .map(|out| Program::fetch(path, &addr, out, &["--stall-limit", "8s"]));
         for out in ["asleep", "naps"] {
-            until("a part", || {
-                part(&path.join(out)).is_some_and(|held| held > 500_000)
-            });
+            until("a part", || part(&path.join(out)).is_some_and(|held| held > 500_000));
         }
         clients[0].signal("STOP");
         clients[1].signal("STOP");
@@ -191,12 +173,7 @@ fn stopped_client_times_out_unless_it_wakes_in_time() {
         whole(path, "awake", sha1);
         let records = records_of(path, 3);
         assert_eq!(records[0].proven(), 2);
-        common::ended(
-            &records[0],
-            "asleep",
-            Outcome::TimedOut,
-            "stalled for 2 s at byte ",
-        );
+        common::ended(&records[0], "asleep", Outcome::TimedOut, "stalled for 2 s at byte ");
         until("its thread to end", || server.count("task") <= 4);
 
         // When it wakes, its connection has ended, and it keeps a part of the file.
@@ -204,11 +181,7 @@ fn stopped_client_times_out_unless_it_wakes_in_time() {
         assert_eq!(clients[0].code(), 4, "{}", clients[0].stderr());
         only_part(path, "asleep");
         let held = fs::read(&entries(&path.join("asleep"))[0]).expect("readable");
-        assert!(
-            fs::read(path.join("f.bin"))
-                .expect("readable")
-                .starts_with(&held)
-        );
+        assert!(fs::read(path.join("f.bin")).expect("readable").starts_with(&held));
     });
 }
 
@@ -226,9 +199,7 @@ fn silent_connections_keep_no_honest_client_out() {
         let (server, addr) = Program::serve_by(&mut command, path, "127.0.0.1:0", &["f.bin"]);
         let to: SocketAddr = addr.parse().expect("an address");
         let limit = socket::descriptors(10_500).expect("Linux has one");
-        let count = usize::try_from(limit.saturating_sub(500))
-            .expect("small")
-            .min(10_000);
+        let count = usize::try_from(limit.saturating_sub(500)).expect("small").min(10_000);
         if !common::have("10,000 descriptors for the attack", count == 10_000) {
             return;
         }
@@ -252,25 +223,16 @@ fn silent_connections_keep_no_honest_client_out() {
         };
         // Measured while the connections come, and while they stay.
         measure("meanwhile");
-        let silent: Vec<_> = attack
-            .into_iter()
-            .flat_map(|t| t.join().expect("no panic"))
-            .collect();
+        let silent: Vec<_> = attack.into_iter().flat_map(|t| t.join().expect("no panic")).collect();
         assert!(silent.len() > 9_000, "only {} got through", silent.len());
         for n in 0..3 {
             measure(&format!("after{n}"));
         }
-        eprintln!(
-            "{} silent connections; honest clients took {honest:?}",
-            silent.len()
-        );
+        eprintln!("{} silent connections; honest clients took {honest:?}", silent.len());
         let worst = honest.iter().max().expect("four");
         assert!(*worst < Duration::from_secs(5), "{honest:?}");
         let after = &honest[1..];
-        assert!(
-            after.iter().min().expect("three") < &Duration::from_secs(2),
-            "{honest:?}"
-        );
+        assert!(after.iter().min().expect("three") < &Duration::from_secs(2), "{honest:?}");
 
         assert!(server.count("fd") <= 64);
         let ticks = || server.ticks().iter().sum::<u64>();
@@ -279,10 +241,7 @@ fn silent_connections_keep_no_honest_client_out() {
         let spent = ticks() - before;
         assert!(spent <= 10, "{spent} % of a core while nothing happens");
         assert!(
-            server
-                .stderr()
-                .lines()
-                .all(|line| !line.contains("panicked")),
+            server.stderr().lines().all(|line| !line.contains("panicked")),
             "{}",
             server.stderr()
         );
@@ -293,9 +252,7 @@ fn silent_connections_keep_no_honest_client_out() {
 
 /// When the silent connections have gone, their threads end.
 fn measure_free(server: &Program) {
-    until("the threads of the silent to end", || {
-        server.count("task") <= 4
-    });
+    until("the threads of the silent to end", || server.count("task") <= 4);
 }
 
 /// The program, some of whose system `calls` fail as `fault` says. strace writes what it did to
@@ -348,12 +305,8 @@ fn client_is_refused_when_threads_run_out() {
         // no thread.
         let told = path.join("strace");
         let mut command = strace("clone3,clone", "error=EAGAIN:when=4+", &told);
-        let (server, addr) = Program::serve_by(
-            &mut command,
-            path,
-            "127.0.0.1:0",
-            &["f.bin", "--clients", "3"],
-        );
+        let (server, addr) =
+            Program::serve_by(&mut command, path, "127.0.0.1:0", &["f.bin", "--clients", "3"]);
         let mut first = ["a", "b", "c"].map(|out| Program::fetch(path, &addr, out, &[]));
         for (client, out) in first.iter_mut().zip(["a", "b", "c"]) {
             assert_eq!(client.code(), 0, "{}", client.stderr());
@@ -362,8 +315,7 @@ fn client_is_refused_when_threads_run_out() {
         let mut late = Program::fetch(path, &addr, "late", &[]);
         assert_eq!(late.code(), 1);
         assert!(
-            late.stderr()
-                .contains("refused: the server's system allows no more threads"),
+            late.stderr().contains("refused: the server's system allows no more threads"),
             "{}",
             late.stderr()
         );
@@ -466,9 +418,7 @@ fn failed_system_call_leaves_whole_copy_or_none() {
                 let out = format!("{call}-{n}");
                 let told = path.join("strace");
                 let mut command = strace(call, &format!("error={error}:when={n}"), &told);
-                command
-                    .args(["fetch", &addr, "--out", &out, "--copy", copy])
-                    .current_dir(path);
+                command.args(["fetch", &addr, "--out", &out, "--copy", copy]).current_dir(path);
                 let mut client = Program::start(&mut command);
                 let code = client.child.wait().expect("ours").code();
                 let copies = entries(&path.join(&out));
@@ -498,10 +448,7 @@ fn failed_system_call_leaves_whole_copy_or_none() {
                 }
             }
         }
-        assert!(
-            failures >= 10 && successes >= 1,
-            "{failures} failures, {successes} successes"
-        );
+        assert!(failures >= 10 && successes >= 1, "{failures} failures, {successes} successes");
     });
 }
 
@@ -517,8 +464,7 @@ fn unwritable_folder_gives_one_clear_error() {
         if probe.expect("/proc") == 0 {
             // Root may write anywhere, so the user nobody runs a copy of the program that it can
             // reach.
-            use std::os::unix::fs::PermissionsExt;
-            use std::os::unix::process::CommandExt;
+            use std::os::unix::{fs::PermissionsExt, process::CommandExt};
             fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("ours");
             let program = path.join("gatecast");
             fs::copy(GATECAST, &program).expect("room");
@@ -529,16 +475,11 @@ fn unwritable_folder_gives_one_clear_error() {
             fs::set_permissions(path, fs::Permissions::from_mode(0o555)).expect("ours");
             command = Command::new(GATECAST);
         }
-        command
-            .args(["fetch", &addr, "--out", "received"])
-            .current_dir(path);
+        command.args(["fetch", &addr, "--out", "received"]).current_dir(path);
         let mut client = Program::start(&mut command);
         assert_eq!(client.code(), 1, "{}", client.stderr());
         let said = client.stderr();
-        assert!(
-            said.contains("cannot make the folder (received): Permission denied"),
-            "{said}"
-        );
+        assert!(said.contains("cannot make the folder (received): Permission denied"), "{said}");
         assert!(!path.join("received").exists());
         #[allow(clippy::permissions_set_readonly_false, reason = "for its own removal")]
         {
@@ -560,10 +501,7 @@ fn unmakable_log_folder_shows_in_exit_code() {
         whole(path, "out", sha1);
         assert_eq!(server.code(), 1);
         let said = server.stderr();
-        assert!(
-            said.contains("cannot write the session log (f.bin/logs/"),
-            "{said}"
-        );
+        assert!(said.contains("cannot write the session log (f.bin/logs/"), "{said}");
         assert!(records(path).is_empty());
     });
 }
@@ -579,31 +517,18 @@ fn hostile_log_is_refused_and_escaped() {
         records_of(path, 1);
         let log = entries(&path.join("logs")).remove(0);
         let honest = fs::read(&log).expect("readable");
-        let at_line_2 = honest
-            .iter()
-            .position(|&byte| byte == b'\n')
-            .expect("a header")
-            + 1;
+        let at_line_2 = honest.iter().position(|&byte| byte == b'\n').expect("a header") + 1;
         let mut cases: Vec<(Vec<u8>, &str)> = vec![
             (Vec::new(), "cut before its end"),
-            (
-                b"\x1b[2J\n".to_vec(),
-                "the header's column 1 is '\\u{1b}[2J'",
-            ),
+            (b"\x1b[2J\n".to_vec(), "the header's column 1 is '\\u{1b}[2J'"),
             (vec![b'x'; 1 << 20], "longer than 8192 bytes"),
             ([&honest[..], b"\xff\xfe\n"].concat(), "line 3"),
             ([&honest[..], b"\n"].concat(), "line 3"),
-            (
-                [&honest[..], &honest[at_line_2..at_line_2 + 40]].concat(),
-                "line 3",
-            ),
+            ([&honest[..], &honest[at_line_2..at_line_2 + 40]].concat(), "line 3"),
         ];
         // The log is cut in the middle of a line, at a byte of each column.
         for cut in (at_line_2..honest.len()).step_by(23) {
-            cases.push((
-                honest[..cut].to_vec(),
-                if cut == at_line_2 { "" } else { "line 2" },
-            ));
+            cases.push((honest[..cut].to_vec(), if cut == at_line_2 { "" } else { "line 2" }));
         }
         let hostile = path.join("hostile.log");
         for (bytes, says) in cases {
@@ -611,30 +536,17 @@ fn hostile_log_is_refused_and_escaped() {
             let report = Command::new(GATECAST).arg("report").arg(&hostile).output();
             let report = report.expect("the program starts");
             let said = String::from_utf8(report.stderr).expect("text");
-            assert!(
-                !said.contains("panicked") && !said.contains('\u{1b}'),
-                "{said:?}"
-            );
+            assert!(!said.contains("panicked") && !said.contains('\u{1b}'), "{said:?}");
             assert!(said.contains(says), "{says}: {said}");
             if !says.is_empty() {
                 assert_eq!(report.status.code(), Some(1), "{says}");
             }
         }
         fs::remove_file(&hostile).expect("ours");
-        assert!(
-            Command::new("mkfifo")
-                .arg(&hostile)
-                .status()
-                .expect("mkfifo")
-                .success()
-        );
+        assert!(Command::new("mkfifo").arg(&hostile).status().expect("mkfifo").success());
         let mut report = Program::start(Command::new(GATECAST).arg("report").arg(&hostile));
         assert_eq!(report.code(), 1, "a FIFO is not waited for");
-        assert!(
-            report.stderr().contains("it is not a file"),
-            "{}",
-            report.stderr()
-        );
+        assert!(report.stderr().contains("it is not a file"), "{}", report.stderr());
     });
 }
 
@@ -679,14 +591,8 @@ fn senseless_values_are_usage_errors_that_name_them() {
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {said}");
         assert!(!said.contains('\u{1b}'), "{arguments:?}: {said:?}");
         let value = arguments.last().expect("a value");
-        let value = value
-            .replace('\u{1b}', "\\u{1b}")
-            .replace("--max-wait=", "");
+        let value = value.replace('\u{1b}', "\\u{1b}").replace("--max-wait=", "");
         assert!(said.contains(&value), "{arguments:?}: {said}");
-        assert_eq!(
-            entries(folder.path()).len(),
-            1,
-            "{arguments:?} made something"
-        );
+        assert_eq!(entries(folder.path()).len(), 1, "{arguments:?} made something");
     }
 }

@@ -2,25 +2,35 @@
 //!
 //! Most tests need root, `ip`, `tc`, `nft` and `ethtool`, and are skipped without them.
 
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::atomic::AtomicBool;
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
-use std::{fs, thread};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    process::{Child, Command, Output, Stdio},
+    sync::{Mutex, PoisonError, atomic::AtomicBool},
+    thread,
+    time::Duration,
+};
 
-use gatecast::internals::testbed::star::build::Star;
-use gatecast::internals::testbed::star::calibrate::flow;
-use gatecast::internals::testbed::star::calibrate::flow::Window;
-use gatecast::internals::testbed::star::layout::{Loss, StarLayout, Topology, Traffic};
-use gatecast::internals::testbed::star::star_id::{StarId, StarNode};
-use gatecast::internals::testbed::star::{calibrate, namespace, tool};
-use gatecast::internals::units::Rate;
+use gatecast::internals::{
+    testbed::star::{
+        build::Star,
+        calibrate,
+        calibrate::{flow, flow::Window},
+        layout::{Loss, StarLayout, Topology, Traffic},
+        namespace,
+        star_id::{StarId, StarNode},
+        tool,
+    },
+    units::Rate,
+};
 
-use crate::common::program::{GATECAST, output_text, signal};
-use crate::common::star::turn_with_stars;
-use crate::common::{have, until};
+use crate::common::{
+    have,
+    program::{GATECAST, output_text, signal},
+    star::turn_with_stars,
+    until,
+};
 
 static GO: AtomicBool = AtomicBool::new(false);
 
@@ -97,23 +107,10 @@ fn impossible_star_is_a_usage_error() {
         (&["--delay", "1h"], "more than 5 s"),
     ] {
         for action in ["up", "run"] {
-            let program = if action == "run" {
-                &["--", "true"][..]
-            } else {
-                &[]
-            };
+            let program = if action == "run" { &["--", "true"][..] } else { &[] };
             let output = gatecast(&[&["star", action], arguments, program].concat());
-            assert_eq!(
-                output.status.code(),
-                Some(2),
-                "{arguments:?}: {}",
-                output_text(&output)
-            );
-            assert!(
-                output_text(&output).contains(says),
-                "{arguments:?}: {}",
-                output_text(&output)
-            );
+            assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", output_text(&output));
+            assert!(output_text(&output).contains(says), "{arguments:?}: {}", output_text(&output));
         }
     }
 }
@@ -131,23 +128,13 @@ fn star_leaves_its_surroundings_unchanged() {
          {GATECAST} star exec 0 -- tc qdisc | grep -q 'tbf .*rate 100Mbit'; \
          {GATECAST} star exec 5 -- false || exit 7"
     );
-    let output = gatecast(&[
-        "star", "run", "--rate", "100mbit", "--", "sh", "-c", &script,
-    ]);
+    let output = gatecast(&["star", "run", "--rate", "100mbit", "--", "sh", "-c", &script]);
     assert_eq!(output.status.code(), Some(7), "{}", output_text(&output));
     assert_eq!(surroundings(), before);
-    assert!(
-        gatecast(&["star", "run", "--hosts", "2", "--", "true"])
-            .status
-            .success()
-    );
+    assert!(gatecast(&["star", "run", "--hosts", "2", "--", "true"]).status.success());
     let output = gatecast(&["star", "run", "--hosts", "2", "--", "no-such-program"]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(
-        output_text(&output).contains("no-such-program"),
-        "{}",
-        output_text(&output)
-    );
+    assert!(output_text(&output).contains("no-such-program"), "{}", output_text(&output));
     assert_eq!(surroundings(), before);
 }
 
@@ -171,10 +158,7 @@ fn dry_run_prints_working_script() {
     assert!(output.status.success(), "{}", output_text(&output));
     let plan = String::from_utf8(output.stdout).expect("text");
     assert!(plan.contains("p2 root tbf rate 10000000bit"), "{plan}");
-    let run = Command::new("sh")
-        .args(["-ec", &plan])
-        .output()
-        .expect("sh");
+    let run = Command::new("sh").args(["-ec", &plan]).output().expect("sh");
     assert!(run.status.success(), "{}", output_text(&run));
     assert_eq!(surroundings(), before, "it removes the star as well");
 }
@@ -194,18 +178,10 @@ fn foreign_namespace_is_never_touched() {
         assert!(output.status.success(), "{}", output_text(&output));
     };
     ip(&["netns", "add", &theirs]);
-    let error = Star::build_as(id, &layout, &GO)
-        .expect_err("taken")
-        .to_string();
-    assert!(
-        error.contains(&theirs) && error.contains("not ours"),
-        "{error}"
-    );
+    let error = Star::build_as(id, &layout, &GO).expect_err("taken").to_string();
+    assert!(error.contains(&theirs) && error.contains("not ours"), "{error}");
     assert_eq!(
-        namespace::names()
-            .iter()
-            .filter(|name| name.starts_with(&id.to_string()))
-            .count(),
+        namespace::names().iter().filter(|name| name.starts_with(&id.to_string())).count(),
         1,
         "theirs stands and nothing of ours"
     );
@@ -214,10 +190,7 @@ fn foreign_namespace_is_never_touched() {
     let near = format!("{theirs}x");
     ip(&["netns", "add", &near]);
     star.down().expect("down");
-    assert!(
-        namespace::names().contains(&near),
-        "only exact names are ours"
-    );
+    assert!(namespace::names().contains(&near), "only exact names are ours");
     ip(&["netns", "del", &near]);
 }
 
@@ -232,33 +205,20 @@ fn down_removes_stars_of_killed_owners_only() {
     let mut living = standing(&["--hosts", "3"]);
     // A process inside keeps a namespace alive after its name is gone.
     let namespace = namespace::path_of(&of(&killed)[0]);
-    let mut sleeper = namespace::enter(&namespace, || {
-        Command::new("sleep").arg("600").spawn().expect("sleep")
-    })
-    .expect("inside");
+    let mut sleeper =
+        namespace::enter(&namespace, || Command::new("sleep").arg("600").spawn().expect("sleep"))
+            .expect("inside");
     assert!(signal(killed.id(), "KILL"));
     killed.wait().expect("dead");
     assert_eq!(of(&killed).len(), 4, "a killed process cannot tidy up");
 
-    let id = of(&living)[0]
-        .rsplit_once('-')
-        .expect("a name")
-        .0
-        .to_owned();
+    let id = of(&living)[0].rsplit_once('-').expect("a name").0.to_owned();
     let output = gatecast(&["star", "down", &id]);
     assert_eq!(output.status.code(), Some(1), "{}", output_text(&output));
-    assert!(
-        output_text(&output).contains("in use by process"),
-        "{}",
-        output_text(&output)
-    );
+    assert!(output_text(&output).contains("in use by process"), "{}", output_text(&output));
     let output = gatecast(&["star", "down"]);
     assert!(output.status.success(), "{}", output_text(&output));
-    assert!(
-        output_text(&output).contains("spared"),
-        "{}",
-        output_text(&output)
-    );
+    assert!(output_text(&output).contains("spared"), "{}", output_text(&output));
     assert_eq!(of(&killed).len(), 0);
     assert_eq!(of(&living).len(), 4);
     let ended = sleeper.wait().expect("waited");
@@ -308,42 +268,18 @@ fn kept_star_stands_until_taken_down() {
     let output = gatecast(&["star", "up", "--hosts", "2", "--router", "--keep"]);
     assert!(output.status.success(), "{}", output_text(&output));
     let text = output_text(&output);
-    let (_, name) = text
-        .rsplit_once("gatecast star down ")
-        .expect("how to remove it");
+    let (_, name) = text.rsplit_once("gatecast star down ").expect("how to remove it");
     let name = name.trim();
     // The route to another subnet goes through the router.
-    let exec = gatecast(&[
-        "star",
-        "exec",
-        "--star",
-        name,
-        "1",
-        "--",
-        "ip",
-        "route",
-        "get",
-        "10.77.0.2",
-    ]);
-    assert!(
-        output_text(&exec).contains("via 10.77.1.1"),
-        "{}",
-        output_text(&exec)
-    );
+    let exec =
+        gatecast(&["star", "exec", "--star", name, "1", "--", "ip", "route", "get", "10.77.0.2"]);
+    assert!(output_text(&exec).contains("via 10.77.1.1"), "{}", output_text(&exec));
     let exec = gatecast(&["star", "exec", "--star", name, "2", "--", "true"]);
-    assert!(
-        output_text(&exec).contains("has no host 2"),
-        "{}",
-        output_text(&exec)
-    );
+    assert!(output_text(&exec).contains("has no host 2"), "{}", output_text(&exec));
     let output = gatecast(&["star", "down", name]);
     assert!(output.status.success(), "{}", output_text(&output));
     let output = gatecast(&["star", "down", name]);
-    assert!(
-        output_text(&output).contains("there is no star"),
-        "{}",
-        output_text(&output)
-    );
+    assert!(output_text(&output).contains("there is no star"), "{}", output_text(&output));
 }
 
 #[test]
@@ -357,27 +293,15 @@ fn missing_tool_is_named_in_error() {
         "mount --bind /dev/null {} && exec {GATECAST} star run --hosts 2 --loss 1% -- true",
         nft.display()
     );
-    let output = Command::new("unshare")
-        .args(["-m", "sh", "-c", &script])
-        .output();
+    let output = Command::new("unshare").args(["-m", "sh", "-c", &script]).output();
     let output = output.expect("unshare");
     assert_eq!(output.status.code(), Some(1), "{}", output_text(&output));
     let says = "`nft` is missing; Debian has it in package nftables";
-    assert!(
-        output_text(&output).contains(says),
-        "{}",
-        output_text(&output)
-    );
+    assert!(output_text(&output).contains(says), "{}", output_text(&output));
 
-    let output = gatecast(&[
-        "star", "run", "--hosts", "2", "--delay", "2ms", "--", "true",
-    ]);
+    let output = gatecast(&["star", "run", "--hosts", "2", "--delay", "2ms", "--", "true"]);
     if !output.status.success() {
-        assert!(
-            output_text(&output).contains("sch_netem"),
-            "{}",
-            output_text(&output)
-        );
+        assert!(output_text(&output).contains("sch_netem"), "{}", output_text(&output));
     }
 }
 
@@ -394,9 +318,7 @@ fn star_without_root_uses_user_namespace_or_says_why() {
     let program = folder.path().join("gatecast");
     fs::copy(GATECAST, &program).expect("copied");
     let open = |path: &Path| fs::set_permissions(path, fs::Permissions::from_mode(0o755));
-    open(folder.path())
-        .and_then(|()| open(&program))
-        .expect("opened");
+    open(folder.path()).and_then(|()| open(&program)).expect("opened");
     let nobody = |arguments: &[&str]| {
         Command::new("setpriv")
             .args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"])
@@ -406,39 +328,23 @@ fn star_without_root_uses_user_namespace_or_says_why() {
             .output()
             .expect("setpriv starts")
     };
-    let script = format!(
-        "{0} star exec 1 -- ip -o addr | grep 10.77.0.2",
-        program.display()
-    );
-    let output = nobody(&[
-        "star", "run", "--hosts", "3", "--loss", "1%", "--", "sh", "-c", &script,
-    ]);
+    let script = format!("{0} star exec 1 -- ip -o addr | grep 10.77.0.2", program.display());
+    let output =
+        nobody(&["star", "run", "--hosts", "3", "--loss", "1%", "--", "sh", "-c", &script]);
     let allowed = Command::new("setpriv")
         .args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"])
         .args(["unshare", "-Urn", "true"])
         .status();
     if allowed.expect("setpriv starts").success() {
         assert!(output.status.success(), "{}", output_text(&output));
-        assert!(
-            output_text(&output).contains("10.77.0.2/16"),
-            "{}",
-            output_text(&output)
-        );
+        assert!(output_text(&output).contains("10.77.0.2/16"), "{}", output_text(&output));
     } else {
         assert_eq!(output.status.code(), Some(1));
-        assert!(
-            output_text(&output).contains("user namespace"),
-            "{}",
-            output_text(&output)
-        );
+        assert!(output_text(&output).contains("user namespace"), "{}", output_text(&output));
     }
     let output = nobody(&["star", "up", "--keep"]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(
-        output_text(&output).contains("--keep takes root"),
-        "{}",
-        output_text(&output)
-    );
+    assert!(output_text(&output).contains("--keep takes root"), "{}", output_text(&output));
 }
 
 #[test]
@@ -450,15 +356,9 @@ fn links_keep_their_rate_and_count_every_loss() {
         let mut layout = StarLayout::new(3, Rate(100_000_000));
         layout.topology = middle;
         layout.links[2].down = Rate(20_000_000);
-        layout.loss = Some(Loss {
-            millionths: 50_000,
-            of: Traffic::Udp,
-        });
+        layout.loss = Some(Loss { millionths: 50_000, of: Traffic::Udp });
         let star = Star::build(&layout, &GO).expect("built");
-        let window = Window {
-            lead: Duration::from_millis(400),
-            span: Duration::from_millis(1000),
-        };
+        let window = Window { lead: Duration::from_millis(400), span: Duration::from_millis(1000) };
         // The bounds are wide because other tests run at the same time. They still tell the links
         // apart.
         for (host, nominal) in [(1, 100.0), (2, 20.0)] {
@@ -467,9 +367,7 @@ fn links_keep_their_rate_and_count_every_loss() {
             let share = got / (nominal * calibrate::TCP_SHARE);
             assert!((0.7..1.05).contains(&share), "host {host}: {got} Mbit/s");
         }
-        let check = calibrate::loss(&star, &GO)
-            .expect("counted")
-            .expect("asked for");
+        let check = calibrate::loss(&star, &GO).expect("counted").expect("asked for");
         check.check().expect("exact");
         assert!(check.sent > 5000 && check.filter_dropped > 0, "{check}");
         // The filter stays afterwards, with its counters at zero, and for UDP only.
@@ -488,10 +386,7 @@ fn host_counters_include_headers() {
     let star = Star::build(&StarLayout::new(2, Rate(50_000_000)), &GO).expect("built");
     let hosts = star.hosts();
     let before = [hosts[0].carried(), hosts[1].carried()].map(|c| c.expect("counted"));
-    let window = Window {
-        lead: Duration::ZERO,
-        span: Duration::from_secs(5),
-    };
+    let window = Window { lead: Duration::ZERO, span: Duration::from_secs(5) };
     let flow = flow::udp(&hosts[0], &hosts[1], window, 1000, &GO).expect("measured");
     assert_eq!((flow.sent, flow.received), (1000, 1000));
     let up = hosts[0].carried().expect("counted").since(before[0]).up;

@@ -3,31 +3,32 @@
 //!
 //! They need root, `ip`, `tc`, `nft` and `ethtool`, and are skipped without them.
 
-use std::fs;
-use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
-use std::time::Duration;
+use std::{
+    fs,
+    path::Path,
+    process::{Child, Command, Output, Stdio},
+    time::Duration,
+};
 
-use gatecast::internals::testbed::star::star_id::StarId;
-use gatecast::internals::testbed::star::{namespace, tool};
+use gatecast::internals::testbed::star::{namespace, star_id::StarId, tool};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::common::program::{GATECAST, output_text, signal};
-use crate::common::star::turn_with_stars;
-use crate::common::{have, installed, schema, until, within};
+use crate::common::{
+    have, installed,
+    program::{GATECAST, output_text, signal},
+    schema,
+    star::turn_with_stars,
+    until, within,
+};
 
 /// No test here takes longer, even on a busy machine.
 const LIMIT: Duration = Duration::from_secs(240);
 
 /// The options that a test does not give itself. They are small and quick, with a wide tolerance
 /// for the links, because other tests run at the same time.
-const USUAL: [(&str, &str); 4] = [
-    ("--rate", "50mbit"),
-    ("--size", "1MB"),
-    ("--runs", "2"),
-    ("--tolerance", "60%"),
-];
+const USUAL: [(&str, &str); 4] =
+    [("--rate", "50mbit"), ("--size", "1MB"), ("--runs", "2"), ("--tolerance", "60%")];
 
 struct StudyFolder(TempDir);
 
@@ -129,17 +130,8 @@ fn impossible_grid_is_a_usage_error() {
             .stdin(Stdio::null())
             .output()
             .expect("the program starts");
-        assert_eq!(
-            output.status.code(),
-            Some(2),
-            "{arguments:?}: {}",
-            output_text(&output)
-        );
-        assert!(
-            output_text(&output).contains(says),
-            "{arguments:?}: {}",
-            output_text(&output)
-        );
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", output_text(&output));
+        assert!(output_text(&output).contains(says), "{arguments:?}: {}", output_text(&output));
     }
 }
 
@@ -164,10 +156,7 @@ fn study_writes_results_and_resumes() {
         assert_eq!(rows.len(), 2);
         for (row, clients) in rows.iter().zip([1, 3]) {
             assert_eq!(row["via"], "tcp");
-            assert_eq!(
-                (&row["clients"], &row["runs"]),
-                (&clients.into(), &2.into())
-            );
+            assert_eq!((&row["clients"], &row["runs"]), (&clients.into(), &2.into()));
             assert_eq!(row["verified"], true);
             let makespan = row["makespan_s"]["median"].as_f64().expect("measured");
             let bound = row["bound_s"].as_f64().expect("computed");
@@ -180,21 +169,14 @@ fn study_writes_results_and_resumes() {
             let sent = row["server_sent_bytes"].as_f64().expect("counted");
             let payload = 1e6 * f64::from(clients);
             assert!((1.04 * payload..1.2 * payload).contains(&sent), "{row}");
-            assert!(
-                row["cpu_server_s"]
-                    .as_f64()
-                    .is_some_and(|seconds| seconds > 0.0)
-            );
+            assert!(row["cpu_server_s"].as_f64().is_some_and(|seconds| seconds > 0.0));
             assert!(row["from_peers_bytes"].is_null(), "unknown is null");
         }
         assert_eq!(place.read("results.csv").lines().count(), 3);
         let page = place.read("report.html");
         for name in ["makespan", "efficiency", "traffic", "completion"] {
             let plot = place.read(&format!("{name}.svg"));
-            assert!(
-                plot.starts_with("<svg") && plot.contains("clients"),
-                "{name}"
-            );
+            assert!(plot.starts_with("<svg") && plot.contains("clients"), "{name}");
             assert!(page.contains(plot.trim()), "{name} is in the page");
         }
         assert!(!page.contains("<script") && !page.contains("src="));
@@ -208,11 +190,7 @@ fn study_writes_results_and_resumes() {
         assert_eq!(place.results()["measurements"], document["measurements"]);
         let output = place.study(&["--clients", "1,2"]);
         assert_eq!(output.status.code(), Some(1), "{}", output_text(&output));
-        assert!(
-            output_text(&output).contains("of another study"),
-            "{}",
-            output_text(&output)
-        );
+        assert!(output_text(&output).contains("of another study"), "{}", output_text(&output));
         // More runs of the same cells are the same study.
         let output = place.study(&["--clients", "1,3", "--runs", "3"]);
         assert!(output.status.success(), "{}", output_text(&output));
@@ -225,11 +203,7 @@ fn study_writes_results_and_resumes() {
             .output()
             .expect("the program starts");
         assert!(output.status.success(), "{}", output_text(&output));
-        assert!(
-            output_text(&output).contains("fastest"),
-            "{}",
-            output_text(&output)
-        );
+        assert!(output_text(&output).contains("fastest"), "{}", output_text(&output));
     });
 }
 
@@ -238,10 +212,7 @@ fn study_measures_nginx_as_contender() {
     let Some(_turn) = turn_with_stars("study") else {
         return;
     };
-    if !have(
-        "nginx and curl",
-        tool::find("nginx").is_some() && installed("curl"),
-    ) {
+    if !have("nginx and curl", tool::find("nginx").is_some() && installed("curl")) {
         return;
     }
     within(LIMIT, || {
@@ -298,10 +269,7 @@ fn dead_host_fails_its_run_and_study_goes_on() {
         let row = &document["rows"][0];
         assert_eq!((&row["runs"], &row["failed"]), (&2.into(), &1.into()));
         assert_eq!(row["verified"], false);
-        assert!(
-            row["makespan_s"]["median"].is_f64(),
-            "of the run that was whole"
-        );
+        assert!(row["makespan_s"]["median"].is_f64(), "of the run that was whole");
         let trouble = document["measurements"][0]["observed"]["trouble"].to_string();
         assert!(trouble.contains("client 1"), "{trouble}");
         assert!(place.read("report.html").contains("Failed runs"));
@@ -318,16 +286,8 @@ fn failed_server_start_is_a_failed_row() {
         let place = StudyFolder::new();
         let output = place.study(&["--clients", "1", "--congestion", "no-such-one"]);
         assert_eq!(output.status.code(), Some(4), "{}", output_text(&output));
-        assert!(
-            output_text(&output).contains("it did not start"),
-            "{}",
-            output_text(&output)
-        );
-        assert!(
-            output_text(&output).contains("no-such-one"),
-            "{}",
-            output_text(&output)
-        );
+        assert!(output_text(&output).contains("it did not start"), "{}", output_text(&output));
+        assert!(output_text(&output).contains("no-such-one"), "{}", output_text(&output));
         assert_eq!(place.results()["rows"][0]["efficiency"], Value::Null);
     });
 }
@@ -342,27 +302,18 @@ fn killed_study_is_removed_by_star_down_and_resumes() {
         let arguments = ["--clients", "2", "--size", "10MB"];
         let mut study = place.begin(&arguments);
         let process = study.id();
-        until("the second run", || {
-            place.runs() == 1 && programs_of(process, "fetch").len() == 2
-        });
+        until("the second run", || place.runs() == 1 && programs_of(process, "fetch").len() == 2);
         signal(process, "KILL");
         study.wait().expect("dead");
         assert!(!left_by(process).is_empty());
-        let down = Command::new(GATECAST)
-            .args(["star", "down"])
-            .output()
-            .expect("it starts");
+        let down = Command::new(GATECAST).args(["star", "down"]).output().expect("it starts");
         assert!(down.status.success(), "{}", output_text(&down));
         // Another test's `star down` may have been there first.
         until("nothing left", || left_by(process).is_empty());
         assert_eq!(programs_of(process, ""), [0; 0]);
         let output = place.study(&arguments);
         assert!(output.status.success(), "{}", output_text(&output));
-        assert!(
-            output_text(&output).contains("going on: 1 runs"),
-            "{}",
-            output_text(&output)
-        );
+        assert!(output_text(&output).contains("going on: 1 runs"), "{}", output_text(&output));
         assert_eq!(place.runs(), 2);
     });
 }
@@ -410,11 +361,7 @@ fn two_studies_run_at_once() {
         let arguments = ["--clients", "1,2"];
         let (mut first, mut second) = (one.begin(&arguments), other.begin(&arguments));
         for (study, place) in [(&mut first, &one), (&mut second, &other)] {
-            assert!(
-                study.wait().expect("ends").success(),
-                "{}",
-                place.read("results.json")
-            );
+            assert!(study.wait().expect("ends").success(), "{}", place.read("results.json"));
             assert_eq!(place.runs(), 4);
             assert_eq!(left_by(study.id()), [""; 0]);
         }

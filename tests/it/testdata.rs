@@ -1,12 +1,9 @@
 //! Checks the table of `testdata/README.md` against the files: each file has one line with its size
 //! and digest.
 
-use std::collections::BTreeMap;
-use std::fs;
-use std::path::Path;
+use std::{collections::BTreeMap, fs, path::Path};
 
-use gatecast::internals::digest::Digest;
-use gatecast::internals::text::FileName;
+use gatecast::internals::{digest::Digest, text::FileName};
 
 /// Not test data: the table itself, and the files that the example server generates.
 const NOT_LISTED: [&str; 3] = ["README.md", "100MB.bin", "250MB.bin"];

@@ -2,10 +2,14 @@
 
 use std::time::Duration;
 
-use crate::error::{Error, Result};
-use crate::testbed::star::layout;
-use crate::testbed::star::layout::{LinkRates, Loss, StarLayout, Topology, Traffic};
-use crate::units::{self, InvalidValue, Rate};
+use crate::{
+    error::{Error, Result},
+    testbed::star::{
+        layout,
+        layout::{LinkRates, Loss, StarLayout, Topology, Traffic},
+    },
+    units::{self, InvalidValue, Rate},
+};
 
 /// A star on a command line.
 #[derive(Clone, Debug, clap::Args)]
@@ -82,23 +86,13 @@ impl LinkArgs {
             let there = layout.links.len();
             let Some(own) = layout.links.get_mut(*host) else {
                 return Err(Error::Usage {
-                    what: format!(
-                        "--host {host}: the hosts are 0 to {}",
-                        there.saturating_sub(1)
-                    ),
+                    what: format!("--host {host}: the hosts are 0 to {}", there.saturating_sub(1)),
                 });
             };
             *own = *link;
         }
-        layout.topology = if self.router {
-            StarTopology::Router
-        } else {
-            StarTopology::Switch
-        };
-        layout.loss = (loss > 0).then_some(Loss {
-            millionths: loss,
-            of: self.loss_of,
-        });
+        layout.topology = if self.router { StarTopology::Router } else { StarTopology::Switch };
+        layout.loss = (loss > 0).then_some(Loss { millionths: loss, of: self.loss_of });
         layout.delay = self.delay;
         layout.offloads = self.offloads;
         layout.check().map_err(usage)?;

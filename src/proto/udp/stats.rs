@@ -7,9 +7,10 @@
 
 use std::time::Duration;
 
-use crate::proto::histogram::Histogram;
-use crate::proto::jitter::JitterEstimate;
-use crate::units::Moment;
+use crate::{
+    proto::{histogram::Histogram, jitter::JitterEstimate},
+    units::Moment,
+};
 
 /// Counts the datagrams of one stream.
 #[derive(Clone, Debug)]
@@ -285,10 +286,7 @@ mod tests {
     fn block_outside_window_is_late_and_a_leap_needs_two() {
         let mut stats = StreamStats::default();
         assert!(stats.record(0, 0, Moment(0)));
-        assert!(
-            stats.record(LEAP as u32, 0, Moment(0)),
-            "as far as a window"
-        );
+        assert!(stats.record(LEAP as u32, 0, Moment(0)), "as far as a window");
         let leap = WINDOW as u32 + 500;
         assert!(!stats.record(leap, 0, Moment(0)), "one alone");
         assert!(!stats.record(leap + 7, 0, Moment(0)), "and another");

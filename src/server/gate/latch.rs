@@ -7,8 +7,10 @@
 
 use std::sync::{Condvar, Mutex, PoisonError};
 
-use crate::net::{clock, lock};
-use crate::units::Moment;
+use crate::{
+    net::{clock, lock},
+    units::Moment,
+};
 
 /// A meeting of a fixed number of threads.
 #[derive(Debug)]
@@ -26,10 +28,7 @@ pub struct LatchGuard<'a> {
 impl Latch {
     /// A meeting of `expected` threads.
     pub fn new(expected: usize) -> Self {
-        Self {
-            missing: Mutex::new(expected),
-            all_here: Condvar::new(),
-        }
+        Self { missing: Mutex::new(expected), all_here: Condvar::new() }
     }
 
     /// The duty of one of the expected threads.
@@ -39,9 +38,7 @@ impl Latch {
 
     fn count_down(&self) {
         let mut missing = lock(&self.missing);
-        *missing = missing
-            .checked_sub(1)
-            .expect("each expected thread comes once");
+        *missing = missing.checked_sub(1).expect("each expected thread comes once");
         let all_here = *missing == 0;
         // Whoever is woken takes the lock first thing; let it be free by then.
         drop(missing);
@@ -56,11 +53,8 @@ impl Latch {
             let Some(left) = clock::left(deadline) else {
                 return;
             };
-            missing = self
-                .all_here
-                .wait_timeout(missing, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            missing =
+                self.all_here.wait_timeout(missing, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 }
@@ -82,9 +76,11 @@ impl Drop for LatchGuard<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::thread;
-    use std::time::Duration;
+    use std::{
+        sync::atomic::{AtomicUsize, Ordering},
+        thread,
+        time::Duration,
+    };
 
     use super::*;
 

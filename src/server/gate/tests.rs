@@ -1,21 +1,23 @@
 use std::net::TcpStream;
 
 use crate::session::{SessionId, Via};
-use std::net::TcpListener;
-use std::sync::atomic::AtomicU16;
-use std::thread;
+use std::{net::TcpListener, sync::atomic::AtomicU16, thread};
 
 use crossbeam_channel::Receiver;
 use tempfile::TempDir;
 
 use super::*;
-use crate::error::Result;
-use crate::server::catalog;
-use crate::server::catalog::Catalog;
-use crate::server::session_log::{SessionHeader, SessionLogger};
-use crate::server::transport::{SendJob, SendResult};
-use crate::text::FileName;
-use crate::transfer::{Outcome, Record};
+use crate::{
+    error::Result,
+    server::{
+        catalog,
+        catalog::Catalog,
+        session_log::{SessionHeader, SessionLogger},
+        transport::{SendJob, SendResult},
+    },
+    text::FileName,
+    transfer::{Outcome, Record},
+};
 
 #[derive(Debug)]
 struct Nothing;
@@ -50,11 +52,8 @@ impl Watched {
         let name = FileName::new("f").expect("plain");
         let catalog = Catalog::offer([path]).expect("there");
         let source = Arc::new(catalog.open(&name, &catalog::silent).expect("there"));
-        let mut muster = MusterConfig {
-            quorum: clients,
-            max_wait: Duration::from_secs(60),
-            lasting: true,
-        };
+        let mut muster =
+            MusterConfig { quorum: clients, max_wait: Duration::from_secs(60), lasting: true };
         set(&mut muster);
         let session = SessionInfo {
             id: SessionId(1),
@@ -64,30 +63,19 @@ impl Watched {
             stall: Duration::from_secs(60),
         };
         let logger = SessionLogger::start(None).expect("a thread");
-        let head = SessionHeader {
-            via: session.via,
-            file: session.source.info.clone(),
-            clients,
-        };
+        let head = SessionHeader { via: session.via, file: session.source.info.clone(), clients };
         logger.log_handle().open(session.id, head);
         let gate = Gate::new(session, Box::new(Nothing), muster, logger.log_handle());
         let running = Arc::clone(&gate);
         thread::spawn(move || running.run());
         let records = logger.records();
-        Self {
-            gate,
-            logger,
-            records,
-            _folder: folder,
-        }
+        Self { gate, logger, records, _folder: folder }
     }
 
     /// Waits until the session's thread has ended.
     fn record(self) -> Record {
-        let record = self
-            .records
-            .recv_timeout(Duration::from_secs(20))
-            .expect("every session ends");
+        let record =
+            self.records.recv_timeout(Duration::from_secs(20)).expect("every session ends");
         drop(self.gate);
         self.logger.finish().expect("no log to fail");
         record
@@ -115,10 +103,7 @@ fn listener() -> TcpListener {
 fn wait_at(
     gate: &Arc<Gate>,
     name: &str,
-) -> (
-    TcpStream,
-    thread::JoinHandle<std::result::Result<Duration, MusterEnd>>,
-) {
+) -> (TcpStream, thread::JoinHandle<std::result::Result<Duration, MusterEnd>>) {
     let (far, client) = client(&listener(), name);
     let mut seat = Seat::take(gate, client).expect("a free seat");
     let waiting = thread::spawn(move || {
@@ -185,19 +170,11 @@ fn a_client_that_vanishes_frees_its_seat_within_a_second() {
         thread.join().expect("no panic").expect("released");
     }
     let record = watched.record();
-    let mut rows: Vec<_> = record
-        .transfers
-        .iter()
-        .map(|t| (t.outcome, t.name.as_str()))
-        .collect();
+    let mut rows: Vec<_> = record.transfers.iter().map(|t| (t.outcome, t.name.as_str())).collect();
     rows.sort_unstable();
     assert_eq!(
         rows,
-        [
-            (Outcome::Complete, "a"),
-            (Outcome::Complete, "b"),
-            (Outcome::Refused, "gone")
-        ]
+        [(Outcome::Complete, "a"), (Outcome::Complete, "b"), (Outcome::Refused, "gone")]
     );
 }
 
@@ -220,9 +197,7 @@ fn the_quorum_is_released_at_the_deadline_and_less_is_not() {
                 assert_eq!(says, "2 of 4 clients were ready after 0.3 s");
             }
         }
-        until("the end for who was not ready", || {
-            seat.muster_end().is_some()
-        });
+        until("the end for who was not ready", || seat.muster_end().is_some());
         drop(seat);
         let record = watched.record();
         assert_eq!(record.released_at.is_some(), opens);
@@ -331,17 +306,12 @@ fn clients_vanishing_at_random_never_open_or_hold_the_gate() {
         });
         assert_eq!(released.into_inner(), SEATS, "seed {seed}");
         let record = watched.record();
-        let (complete, lost): (Vec<_>, Vec<_>) = record
-            .transfers
-            .iter()
-            .partition(|t| t.outcome == Outcome::Complete);
+        let (complete, lost): (Vec<_>, Vec<_>) =
+            record.transfers.iter().partition(|t| t.outcome == Outcome::Complete);
         let mut seats: Vec<_> = complete.iter().map(|t| t.seat.0).collect();
         seats.sort_unstable();
         assert_eq!(seats, (1..=SEATS).collect::<Vec<_>>(), "seed {seed}");
-        assert!(
-            lost.iter().all(|t| t.outcome == Outcome::Refused),
-            "seed {seed}"
-        );
+        assert!(lost.iter().all(|t| t.outcome == Outcome::Refused), "seed {seed}");
     }
 }
 

@@ -1,16 +1,25 @@
 //! A star at work: built from its plan, and removed on every way out.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
-use crate::error::{Error, Result};
-use crate::net::clock;
-use crate::testbed::star::host::Host;
-use crate::testbed::star::layout::{Loss, StarLayout};
-use crate::testbed::star::star_id::{StarId, StarNode};
-use crate::testbed::star::step::SetupStep;
-use crate::testbed::star::tool::Tool;
-use crate::testbed::star::{cleanup, namespace, setup, step, tool};
+use crate::{
+    error::{Error, Result},
+    net::clock,
+    testbed::star::{
+        cleanup,
+        host::Host,
+        layout::{Loss, StarLayout},
+        namespace, setup,
+        star_id::{StarId, StarNode},
+        step,
+        step::SetupStep,
+        tool,
+        tool::Tool,
+    },
+};
 
 /// A star that exists. Dropping it removes it.
 #[derive(Debug)]

@@ -4,18 +4,24 @@
 //! those that we made or whose owner is dead. Processes in them are ended first: a namespace
 //! lives on, without a name, as long as a process is in it.
 
-use std::collections::{BTreeMap, HashSet};
-use std::os::unix::fs::MetadataExt;
-use std::time::Duration;
-use std::{fs, thread};
+use std::{
+    collections::{BTreeMap, HashSet},
+    fs,
+    os::unix::fs::MetadataExt,
+    thread,
+    time::Duration,
+};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 
-use crate::error::{Error, Result};
-use crate::net::clock;
-use crate::testbed::star::star_id::StarId;
-use crate::testbed::star::{namespace, setup, step, tool};
+use crate::{
+    error::{Error, Result},
+    net::clock,
+    testbed::star::{namespace, setup, star_id::StarId, step, tool},
+};
 
 /// A star that exists on this system.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,10 +5,14 @@
 
 use std::time::Duration;
 
-use crate::testbed::star::layout::{Loss, StarLayout, Topology, Traffic};
-use crate::testbed::star::star_id::{StarId, StarNode};
-use crate::testbed::star::step::{SetupAction, SetupStep};
-use crate::units::Rate;
+use crate::{
+    testbed::star::{
+        layout::{Loss, StarLayout, Topology, Traffic},
+        star_id::{StarId, StarNode},
+        step::{SetupAction, SetupStep},
+    },
+    units::Rate,
+};
 
 /// The switch's own name for the packet filter that loses packets.
 const TABLE: &str = "gatecast";
@@ -31,10 +35,7 @@ const BURST_MIN: u64 = 10_000;
 /// All namespaces of a star, the middle's first.
 pub fn namespaces(id: &StarId, layout: &StarLayout) -> Vec<String> {
     let hosts = (0..layout.links.len()).map(StarNode::Host);
-    std::iter::once(StarNode::Center)
-        .chain(hosts)
-        .map(|place| id.namespace(place))
-        .collect()
+    std::iter::once(StarNode::Center).chain(hosts).map(|place| id.namespace(place)).collect()
 }
 
 /// The commands that build the star, without its loss. The first ones make its namespaces, one
@@ -86,9 +87,7 @@ fn the_middle(namespace: &str, layout: &StarLayout) -> Vec<SetupStep> {
         StarTopology::Switch => {
             // No spanning tree: a port of it says nothing for 30 s. No snooping: without a
             // querier it forgets which hosts listen to a group.
-            steps.push(ip(
-                "link add br0 type bridge stp_state 0 mcast_snooping 0".to_owned()
-            ));
+            steps.push(ip("link add br0 type bridge stp_state 0 mcast_snooping 0".to_owned()));
             steps.push(ip("link set br0 up".to_owned()));
             steps.extend(hosts().map(|host| ip(format!("link set p{host} master br0 up"))));
         }
@@ -136,10 +135,7 @@ fn one_host(namespace: &str, layout: &StarLayout, host: usize) -> Vec<SetupStep>
         steps.push(tc(format!(
             "qdisc add dev eth0 root handle 1: netem delay {micros}us limit {limit}"
         )));
-        steps.push(tc(format!(
-            "qdisc add dev eth0 parent 1:1 handle 10: {}",
-            shaper(up)
-        )));
+        steps.push(tc(format!("qdisc add dev eth0 parent 1:1 handle 10: {}", shaper(up))));
     }
     if !layout.offloads {
         steps.push(offloads_off(namespace, "eth0"));
@@ -208,10 +204,7 @@ pub fn loss(id: &StarId, layout: &StarLayout, loss: Loss) -> Vec<SetupStep> {
 pub fn no_loss(id: &StarId, layout: &StarLayout) -> Vec<SetupStep> {
     let middle = id.namespace(StarNode::Center);
     let family = family(layout.topology);
-    vec![SetupStep::inside(
-        &middle,
-        SetupAction::Nft(format!("delete table {family} {TABLE}")),
-    )]
+    vec![SetupStep::inside(&middle, SetupAction::Nft(format!("delete table {family} {TABLE}")))]
 }
 
 /// The words of the `nft` command that lists the counters of [`loss`].

@@ -5,29 +5,34 @@
 //! is asked for, and answers loopback and the addresses that are allowed by name and nobody else.
 //! All transfers share one schedule, in bursts that fit an ordinary client's buffer.
 
-use std::collections::{HashMap, HashSet};
-use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
-use std::thread::JoinHandle;
-use std::time::Duration;
+use std::{
+    collections::{HashMap, HashSet},
+    net::{IpAddr, SocketAddr, UdpSocket},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    thread::JoinHandle,
+    time::Duration,
+};
 
-use crate::error::{Error, Result};
-use crate::net::pacing::Pacer;
-use crate::net::{STACK, clock, copy};
-use crate::proto::lab;
-use crate::proto::lab::udp::LabRequest;
-use crate::server::catalog;
-use crate::server::catalog::Source;
-use crate::server::lobby::Lobby;
-use crate::server::session_log::{LogHandle, SessionHeader};
-use crate::session::{SeatId, SessionId, Via};
-use crate::text::FileName;
-use crate::transfer::{Counts, Outcome, Transfer};
-use crate::transport::udp::socket;
-use crate::transport::udp::socket::SendSocket;
-use crate::units::{Moment, Rate};
+use crate::{
+    error::{Error, Result},
+    net::{STACK, clock, copy, pacing::Pacer},
+    proto::{lab, lab::udp::LabRequest},
+    server::{
+        catalog,
+        catalog::Source,
+        lobby::Lobby,
+        session_log::{LogHandle, SessionHeader},
+    },
+    session::{SeatId, SessionId, Via},
+    text::FileName,
+    transfer::{Counts, Outcome, Transfer},
+    transport::udp::{socket, socket::SendSocket},
+    units::{Moment, Rate},
+};
 
 /// The lab's UDP server at work; dropping it ends it.
 #[derive(Debug)]
@@ -101,9 +106,7 @@ impl LabServer {
     ) -> Result<Self> {
         let failed = || Error::io("listen for datagrams", addr);
         let socket = UdpSocket::bind(addr).map_err(failed())?;
-        socket
-            .set_read_timeout(Some(POLL_EVERY))
-            .map_err(failed())?;
+        socket.set_read_timeout(Some(POLL_EVERY)).map_err(failed())?;
         let addr = socket.local_addr().map_err(failed())?;
         let stop = Arc::new(AtomicBool::new(false));
         let rate = lobby.settings.rate.unwrap_or(RATE);
@@ -122,11 +125,7 @@ impl LabServer {
             .name("lab-udp".to_owned())
             .spawn(move || lab.run())
             .map_err(Error::io("start the lab's thread", addr))?;
-        Ok(Self {
-            addr,
-            stop,
-            thread: Some(thread),
-        })
+        Ok(Self { addr, stop, thread: Some(thread) })
     }
 
     /// Where it listens.
@@ -181,11 +180,7 @@ impl LabServerLoop {
             }
             LabRequest::BadConfig => self.answer(lab::udp::BAD_CONFIG, from),
             LabRequest::Config { file, clients } => {
-                let offered = self
-                    .lobby
-                    .catalog
-                    .names()
-                    .find(|name| name.as_str() == file);
+                let offered = self.lobby.catalog.names().find(|name| name.as_str() == file);
                 match offered.cloned() {
                     Some(file) => {
                         self.configure(from.ip(), file, clients);
@@ -206,18 +201,9 @@ impl LabServerLoop {
     }
 
     fn configure(&mut self, ip: IpAddr, file: FileName, clients: u16) {
-        let config = TransferConfig {
-            file,
-            clients,
-            asked_at: clock::now(),
-            test: None,
-            begun: 0,
-        };
+        let config = TransferConfig { file, clients, asked_at: clock::now(), test: None, begun: 0 };
         if self.configs.len() >= CONFIGS_MAX && !self.configs.contains_key(&ip) {
-            let oldest = self
-                .configs
-                .iter()
-                .min_by_key(|(_, config)| config.asked_at);
+            let oldest = self.configs.iter().min_by_key(|(_, config)| config.asked_at);
             if let Some((&oldest, _)) = oldest {
                 self.configs.remove(&oldest);
             }
@@ -247,11 +233,8 @@ impl LabServerLoop {
         let current = config.test.take().filter(|_| config.begun < config.clients);
         let test = current.unwrap_or_else(|| {
             let session = SessionId(clock::random());
-            let head = SessionHeader {
-                via: Via::Raw,
-                file: source.info.clone(),
-                clients: config.clients,
-            };
+            let head =
+                SessionHeader { via: Via::Raw, file: source.info.clone(), clients: config.clients };
             self.log.open(session, head);
             let sender = "the lab's UDP".to_owned();
             self.log.release(session, clock::wall(), sender);

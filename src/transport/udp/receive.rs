@@ -1,24 +1,34 @@
 //! UDP as a client has it: `udp`, `raw` and `multicast`.
 
-use std::net::{IpAddr, Ipv4Addr};
-use std::time::Duration;
-
-use crate::client::part::ByteOrder;
-use crate::client::receive::{
-    PrepareContext, ReceiveContext, ReceiveError, ReceiveSession, ReceiveTransport, Received,
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    time::Duration,
 };
-use crate::error::{Error, Phase, Result};
-use crate::net::clock;
-use crate::net::line_stream::LineStream;
-use crate::proto::udp::blocks::BlockLayout;
-use crate::proto::udp::control::{Listen, Terms, window};
-use crate::proto::udp::packet::block_len;
-use crate::proto::udp::receiver::BlockReceiver;
-use crate::proto::udp::reports::RepairMode;
-use crate::session::Via;
-use crate::transport::udp::group_receiver::Subscription;
-use crate::transport::udp::reception::{DatagramSource, Reception};
-use crate::transport::udp::socket::RecvSocket;
+
+use crate::{
+    client::{
+        part::ByteOrder,
+        receive::{
+            PrepareContext, ReceiveContext, ReceiveError, ReceiveSession, ReceiveTransport,
+            Received,
+        },
+    },
+    error::{Error, Phase, Result},
+    net::{clock, line_stream::LineStream},
+    proto::udp::{
+        blocks::BlockLayout,
+        control::{Listen, Terms, window},
+        packet::block_len,
+        receiver::BlockReceiver,
+        reports::RepairMode,
+    },
+    session::Via,
+    transport::udp::{
+        group_receiver::Subscription,
+        reception::{DatagramSource, Reception},
+        socket::RecvSocket,
+    },
+};
 
 /// One of the three transports over UDP.
 #[derive(Clone, Copy, Debug)]
@@ -101,16 +111,9 @@ impl ReceiveTransport for UdpReceiver {
         };
         let socket = RecvSocket::open(here)?;
         let source = DatagramSource { socket, group };
-        let listen = Listen {
-            port: source.socket.port()?,
-            buffer: source.room(),
-        };
+        let listen = Listen { port: source.socket.port()?, buffer: source.room() };
         lines.write_line(&listen.encode())?;
-        Ok(Box::new(UdpReceiveSession {
-            via: self.via,
-            terms,
-            source,
-        }))
+        Ok(Box::new(UdpReceiveSession { via: self.via, terms, source }))
     }
 }
 

@@ -1,11 +1,13 @@
 //! A browser, driven over WebDriver (W3C). On Debian it is chromium with chromium-driver.
 
-use std::fmt;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::{
+    fmt,
+    io::{BufRead, BufReader, Read, Write},
+    net::TcpStream,
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
 
 use serde_json::{Value, json};
 
@@ -39,11 +41,7 @@ impl Browser {
             })
             .expect("the driver tells its port");
         std::thread::spawn(move || lines.for_each(drop));
-        let mut browser = Self {
-            driver,
-            port,
-            session: String::new(),
-        };
+        let mut browser = Self { driver, port, session: String::new() };
         let profile = format!("--user-data-dir={}", folder.join("profile").display());
         let arguments = [
             "--headless=new",
@@ -84,10 +82,9 @@ impl Browser {
 
     /// Waits until the page shows `words`.
     pub(crate) fn until_shows(&self, words: &str) {
-        until(
-            &format!("a page with '{words}', not:\n{}", self.text()),
-            || self.text().contains(words),
-        );
+        until(&format!("a page with '{words}', not:\n{}", self.text()), || {
+            self.text().contains(words)
+        });
     }
 
     /// Presses keys in the element that has the focus.
@@ -116,10 +113,7 @@ impl Browser {
 
     /// A picture of the whole page, PNG.
     pub(crate) fn picture(&self) -> Vec<u8> {
-        let answer = self.chrome(
-            "Page.captureScreenshot",
-            &json!({"captureBeyondViewport": true}),
-        );
+        let answer = self.chrome("Page.captureScreenshot", &json!({"captureBeyondViewport": true}));
         decode(answer["data"].as_str().expect("a picture"))
     }
 
@@ -127,17 +121,11 @@ impl Browser {
     pub(crate) fn complaints(&self) -> Vec<String> {
         let log = self.post("/se/log", &json!({"type": "browser"}));
         let entries = log.as_array().cloned().unwrap_or_default();
-        entries
-            .iter()
-            .map(|entry| entry["message"].to_string())
-            .collect()
+        entries.iter().map(|entry| entry["message"].to_string()).collect()
     }
 
     fn chrome(&self, command: &str, parameters: &Value) -> Value {
-        self.post(
-            "/goog/cdp/execute",
-            &json!({"cmd": command, "params": parameters}),
-        )
+        self.post("/goog/cdp/execute", &json!({"cmd": command, "params": parameters}))
     }
 
     fn post(&self, path: &str, body: &Value) -> Value {
@@ -146,9 +134,7 @@ impl Browser {
 
     fn call(&self, method: &str, path: &str, body: &Value) -> Value {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("a driver");
-        stream
-            .set_read_timeout(Some(PATIENCE + Duration::from_secs(40)))
-            .expect("a setting");
+        stream.set_read_timeout(Some(PATIENCE + Duration::from_secs(40))).expect("a setting");
         let body = body.to_string();
         let head = format!(
             "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
@@ -162,10 +148,7 @@ impl Browser {
         let (mut head, mut length) = (String::new(), 0);
         while !head.ends_with("\r\n\r\n") {
             let from = head.len();
-            assert!(
-                answer.read_line(&mut head).expect("an answer") > 0,
-                "{head}"
-            );
+            assert!(answer.read_line(&mut head).expect("an answer") > 0, "{head}");
             let line = head[from..].to_ascii_lowercase();
             if let Some(value) = line.strip_prefix("content-length:") {
                 length = value.trim().parse().expect("a length");

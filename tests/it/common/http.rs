@@ -1,7 +1,9 @@
 //! HTTP written by hand: requests as they go over the wire, and answers taken apart.
 
-use std::io::Read;
-use std::net::{SocketAddr, TcpStream};
+use std::{
+    io::Read,
+    net::{SocketAddr, TcpStream},
+};
 
 use crate::common::Peer;
 
@@ -10,10 +12,7 @@ pub(crate) type Answer = (u16, String, Vec<u8>);
 
 /// Takes an answer apart.
 pub(crate) fn answer(bytes: &[u8]) -> Answer {
-    let end = bytes
-        .windows(4)
-        .position(|four| four == b"\r\n\r\n")
-        .expect("a head");
+    let end = bytes.windows(4).position(|four| four == b"\r\n\r\n").expect("a head");
     let head = String::from_utf8(bytes[..end].to_vec()).expect("text");
     let status = head.split(' ').nth(1).and_then(|s| s.parse().ok());
     (status.expect("a status"), head, bytes[end + 4..].to_vec())

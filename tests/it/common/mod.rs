@@ -1,30 +1,36 @@
 //! What the tests share: a server for each test, a client that sends lines of the protocol one by
 //! one, and waiting for conditions with a deadline.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, mpsc};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
-use std::{fmt, fs, thread};
+use std::{
+    fmt, fs,
+    io::{Read, Write},
+    net::{SocketAddr, TcpStream},
+    path::{Path, PathBuf},
+    sync::{Arc, mpsc},
+    thread,
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
 
-use gatecast::internals::client::{ClientReport, FetchConfig};
-use gatecast::internals::digest::Digest;
-use gatecast::internals::error::Result;
-use gatecast::internals::proto::native::{FromClient, Receipt};
-use gatecast::internals::report;
-use gatecast::internals::server::builder::{ServerCore, ServerCoreBuilder};
-use gatecast::internals::server::catalog::{Catalog, Source};
-use gatecast::internals::server::config::ServerConfig;
-use gatecast::internals::server::gate::SeatConnection;
-use gatecast::internals::server::sample;
-use gatecast::internals::server::transport::{SendJob, SendResult, SendSession, Transport};
-use gatecast::internals::session::Via;
-use gatecast::internals::transfer::{Counts, Outcome, Record, Transfer};
-use gatecast::internals::transport::tcp;
-use gatecast::internals::transport::tcp::send::TcpTransport;
-use gatecast::internals::units::Rate;
+use gatecast::internals::{
+    client::{ClientReport, FetchConfig},
+    digest::Digest,
+    error::Result,
+    proto::native::{FromClient, Receipt},
+    report,
+    server::{
+        builder::{ServerCore, ServerCoreBuilder},
+        catalog::{Catalog, Source},
+        config::ServerConfig,
+        gate::SeatConnection,
+        sample,
+        transport::{SendJob, SendResult, SendSession, Transport},
+    },
+    session::Via,
+    transfer::{Counts, Outcome, Record, Transfer},
+    transport::{tcp, tcp::send::TcpTransport},
+    units::Rate,
+};
 use tempfile::TempDir;
 
 #[cfg(feature = "cli")]
@@ -33,10 +39,7 @@ pub(crate) mod http;
 #[cfg(feature = "cli")]
 #[cfg_attr(
     not(all(target_os = "linux", feature = "sockopt")),
-    allow(
-        dead_code,
-        reason = "some tests of processes are of Linux with sockopt only"
-    )
+    allow(dead_code, reason = "some tests of processes are of Linux with sockopt only")
 )]
 pub(crate) mod program;
 #[cfg(feature = "cli")]
@@ -127,17 +130,12 @@ impl Server {
         fs::create_dir(folder.path().join("offered")).expect("room");
         sample::make(&file, bytes).expect("room");
         let sha1 = sha1_of(&file);
-        let mut settings = ServerConfig {
-            max_wait: PATIENCE,
-            ..ServerConfig::default()
-        };
+        let mut settings = ServerConfig { max_wait: PATIENCE, ..ServerConfig::default() };
         set(&mut settings);
         let catalog = Catalog::offer([folder.path().join("offered")]).expect("readable");
         let host = ServerCoreBuilder::new(catalog, settings).log_to(folder.path().join("logs"));
         host.digest(&|_, _, _| {}).expect("readable");
-        let running = build(host)
-            .start(([127, 0, 0, 1], 0).into())
-            .expect("a free port");
+        let running = build(host).start(([127, 0, 0, 1], 0).into()).expect("a free port");
         Self {
             addr: running.addr(),
             running: Some(running),
@@ -168,10 +166,7 @@ impl Server {
 
     /// The record of the session that ends next.
     pub(crate) fn record(&self) -> Record {
-        self.running()
-            .records()
-            .recv_timeout(PATIENCE * 2)
-            .expect("a session that ends")
+        self.running().records().recv_timeout(PATIENCE * 2).expect("a session that ends")
     }
 
     /// How many seats of the mustering sessions are taken, and how many of them are ready.
@@ -182,9 +177,7 @@ impl Server {
     }
 
     pub(crate) fn until_ready(&self, ready: usize) {
-        until(&format!("{ready} clients ready"), || {
-            self.seats().1 == ready
-        });
+        until(&format!("{ready} clients ready"), || self.seats().1 == ready);
     }
 
     /// Payload bytes moved so far, of all seats.
@@ -265,10 +258,7 @@ impl Server {
     fn start(&self, settings: ServerConfig, addr: SocketAddr) -> ServerCore {
         let catalog = Catalog::offer([self.folder.path().join("offered")]).expect("readable");
         let host = ServerCoreBuilder::new(catalog, settings).log_to(self.logs());
-        tcp::serve(host)
-            .expect("TCP")
-            .start(addr)
-            .expect("a free port")
+        tcp::serve(host).expect("TCP").start(addr).expect("a free port")
     }
 
     /// Stops it, and checks its logs: each can be read back and has one line for each row.
@@ -375,9 +365,7 @@ pub(crate) fn entries(folder: &Path) -> Vec<PathBuf> {
 /// The sizes of the parts in a folder.
 pub(crate) fn parts(folder: &Path) -> Vec<u64> {
     let parts = entries(folder).into_iter().filter(|path| is_part(path));
-    parts
-        .map(|path| fs::metadata(path).expect("there").len())
-        .collect()
+    parts.map(|path| fs::metadata(path).expect("there").len()).collect()
 }
 
 /// The row of the client `name`.
@@ -436,16 +424,11 @@ impl Peer {
         stream.set_nodelay(true).expect("a setting");
         stream.set_read_timeout(Some(PATIENCE)).expect("a setting");
         stream.set_write_timeout(Some(PATIENCE)).expect("a setting");
-        Self {
-            stream: Arc::new(stream),
-            held: Vec::new(),
-        }
+        Self { stream: Arc::new(stream), held: Vec::new() }
     }
 
     pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        (&*self.stream)
-            .write_all(bytes.as_ref())
-            .expect("a server that listens");
+        (&*self.stream).write_all(bytes.as_ref()).expect("a server that listens");
     }
 
     pub(crate) fn send_message(&mut self, message: &FromClient) {
@@ -519,9 +502,7 @@ impl Peer {
     /// where feature `sockopt` is missing.
     pub(crate) fn reset(self) {
         #[cfg(feature = "sockopt")]
-        socket2::SockRef::from(&*self.stream)
-            .set_linger(Some(Duration::ZERO))
-            .expect("a setting");
+        socket2::SockRef::from(&*self.stream).set_linger(Some(Duration::ZERO)).expect("a setting");
     }
 }
 

@@ -1,17 +1,16 @@
 //! The program in processes of its own, which can be killed, stopped and starved.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::{Arc, Mutex};
-use std::thread;
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    sync::{Arc, Mutex},
+    thread,
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
 
-use gatecast::internals::digest::Digest;
-use gatecast::internals::report;
-use gatecast::internals::server::sample;
-use gatecast::internals::transfer::Record;
+use gatecast::internals::{digest::Digest, report, server::sample, transfer::Record};
 use tempfile::TempDir;
 
 use crate::common::{PATIENCE, entries, sha1_of, until};
@@ -22,19 +21,13 @@ pub(crate) const GATECAST: &str = env!("CARGO_BIN_EXE_gatecast");
 /// `gatecast` with these arguments, to be started in `folder`.
 pub(crate) fn gatecast(folder: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(GATECAST);
-    command
-        .args(arguments)
-        .current_dir(folder)
-        .stdin(Stdio::null())
-        .env_remove("GATECAST_LOG");
+    command.args(arguments).current_dir(folder).stdin(Stdio::null()).env_remove("GATECAST_LOG");
     command
 }
 
 /// Runs `gatecast` in `folder` to its end.
 pub(crate) fn run(folder: &Path, arguments: &[&str]) -> Output {
-    gatecast(folder, arguments)
-        .output()
-        .expect("the program starts")
+    gatecast(folder, arguments).output().expect("the program starts")
 }
 
 pub(crate) fn text(bytes: &[u8]) -> &str {
@@ -108,21 +101,12 @@ impl Program {
             .expect("the program starts");
         let stderr = Lines::of(child.stderr.take().expect("piped"));
         let stdout = Lines::of(child.stdout.take().expect("piped"));
-        Self {
-            child,
-            stdout,
-            stderr,
-        }
+        Self { child, stdout, stderr }
     }
 
     /// `gatecast serve` in `folder`, on a port that the system chooses; with its address.
     pub(crate) fn serve(folder: &Path, arguments: &[&str]) -> (Self, String) {
-        Self::serve_by(
-            &mut Command::new(GATECAST),
-            folder,
-            "127.0.0.1:0",
-            arguments,
-        )
+        Self::serve_by(&mut Command::new(GATECAST), folder, "127.0.0.1:0", arguments)
     }
 
     /// The same, started by `command` and on `listen`.
@@ -149,9 +133,7 @@ impl Program {
     /// `gatecast fetch`, its copy in `out` below `folder`.
     pub(crate) fn fetch(folder: &Path, addr: &str, out: &str, arguments: &[&str]) -> Self {
         let mut command = Command::new(GATECAST);
-        command
-            .args(["fetch", addr, "--out", out, "--name", out])
-            .args(arguments);
+        command.args(["fetch", addr, "--out", out, "--name", out]).args(arguments);
         Self::start(command.current_dir(folder))
     }
 
@@ -199,11 +181,7 @@ impl Program {
             if let Some(status) = self.child.try_wait().expect("ours") {
                 break status;
             }
-            assert!(
-                begun.elapsed() < limit,
-                "it does not end: {}",
-                self.stderr()
-            );
+            assert!(begun.elapsed() < limit, "it does not end: {}", self.stderr());
             thread::sleep(Duration::from_millis(2));
         };
         // Its last lines may still be in the pipes. A process that it left behind keeps them open,
@@ -252,16 +230,9 @@ pub(crate) fn records(folder: &Path) -> Vec<Record> {
 
 /// The records, once the logs hold `rows` rows.
 pub(crate) fn records_of(folder: &Path, rows: usize) -> Vec<Record> {
-    until(
-        &format!("{rows} rows in the log within {PATIENCE:?}"),
-        || {
-            records(folder)
-                .iter()
-                .map(|r| r.transfers.len())
-                .sum::<usize>()
-                >= rows
-        },
-    );
+    until(&format!("{rows} rows in the log within {PATIENCE:?}"), || {
+        records(folder).iter().map(|r| r.transfers.len()).sum::<usize>() >= rows
+    });
     records(folder)
 }
 

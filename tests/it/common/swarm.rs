@@ -1,22 +1,26 @@
 //! What the tests of the swarm share: a server that sends by swarm only, and a peer that sends
 //! messages one by one.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::thread;
-use std::thread::JoinHandle;
+use std::{
+    io::{Read, Write},
+    net::{SocketAddr, TcpStream},
+    thread,
+    thread::JoinHandle,
+};
 
-use gatecast::internals::client::{ClientReport, FetchConfig};
-use gatecast::internals::proto::bt::metainfo::Metainfo;
-use gatecast::internals::proto::bt::wire;
-use gatecast::internals::proto::bt::wire::{Block, Handshake, Message, MessageLimits};
-use gatecast::internals::server::config::ServerConfig;
-use gatecast::internals::session::Via;
-use gatecast::internals::transport::swarm;
-use gatecast::internals::transport::swarm::torrents::SwarmServerConfig;
+use gatecast::internals::{
+    client::{ClientReport, FetchConfig},
+    proto::bt::{
+        metainfo::Metainfo,
+        wire,
+        wire::{Block, Handshake, Message, MessageLimits},
+    },
+    server::config::ServerConfig,
+    session::Via,
+    transport::{swarm, swarm::torrents::SwarmServerConfig},
+};
 
-use crate::common::http::get;
-use crate::common::{PATIENCE, Server};
+use crate::common::{PATIENCE, Server, http::get};
 
 /// A server that sends by swarm only.
 pub(crate) fn server(bytes: u64, set: impl FnOnce(&mut ServerConfig)) -> Server {
@@ -56,11 +60,7 @@ pub(crate) fn held_back(server: &Server) -> usize {
 pub(crate) fn request(message: &[u8]) -> Option<Block> {
     let number = |at: usize| Some(u32::from_be_bytes(*message.get(at..)?.first_chunk()?));
     (message[0] == 6).then_some(())?;
-    Some(Block {
-        piece: number(1)?,
-        begin: number(5)?,
-        len: number(9)?,
-    })
+    Some(Block { piece: number(1)?, begin: number(5)?, len: number(9)? })
 }
 
 /// The bytes of a block of the file.
@@ -84,18 +84,13 @@ impl Raw {
     pub(crate) fn greet(mut stream: TcpStream, metainfo: &Metainfo, id: [u8; 20]) -> Self {
         stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
         let ours = Handshake::new(metainfo.info_hash(), id);
-        stream
-            .write_all(&ours.encode())
-            .expect("a peer that listens");
+        stream.write_all(&ours.encode()).expect("a peer that listens");
         let mut theirs = [0; wire::HANDSHAKE_LEN];
         stream.read_exact(&mut theirs).expect("a handshake");
         let theirs = Handshake::decode(&theirs).expect("a handshake");
         assert_eq!(theirs.info_hash, ours.info_hash);
         let pieces = metainfo.pieces.len() as u32;
-        Self {
-            stream,
-            limits: MessageLimits { pieces, fast: true },
-        }
+        Self { stream, limits: MessageLimits { pieces, fast: true } }
     }
 
     pub(crate) fn send_bytes(&mut self, bytes: &[u8]) {

@@ -4,8 +4,10 @@
 //! not mind. Some do: a star of network namespaces counts the links of this host, a player keeps a
 //! processor busy for seconds, ten thousand connections leave few descriptors for others.
 
-use std::sync::{Condvar, Mutex, PoisonError};
-use std::time::Duration;
+use std::{
+    sync::{Condvar, Mutex, PoisonError},
+    time::Duration,
+};
 
 use crate::common::within;
 
@@ -24,9 +26,7 @@ pub(crate) struct Turn(());
 pub(crate) fn turn(kind: &'static str) -> Turn {
     let running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
     let others_run = |running: &mut (&str, usize)| running.1 > 0 && running.0 != kind;
-    let mut running = ENDED
-        .wait_while(running, others_run)
-        .unwrap_or_else(PoisonError::into_inner);
+    let mut running = ENDED.wait_while(running, others_run).unwrap_or_else(PoisonError::into_inner);
     *running = (kind, running.1 + 1);
     Turn(())
 }

@@ -2,11 +2,12 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use gatecast::internals::client::{ClientReport, FetchConfig, FetchRun};
-use gatecast::internals::server::config::ServerConfig;
-use gatecast::internals::session::Via;
-use gatecast::internals::transport::udp;
-use gatecast::internals::transport::udp::config::UdpConfig;
+use gatecast::internals::{
+    client::{ClientReport, FetchConfig, FetchRun},
+    server::config::ServerConfig,
+    session::Via,
+    transport::{udp, udp::config::UdpConfig},
+};
 
 use crate::common::Server;
 
@@ -41,19 +42,12 @@ pub(crate) fn server_with(
 
 /// The settings of a server whose multicast goes to `group`.
 pub(crate) fn to_group(group: SocketAddr) -> UdpConfig {
-    UdpConfig {
-        group: Some(group),
-        ..UdpConfig::default()
-    }
+    UdpConfig { group: Some(group), ..UdpConfig::default() }
 }
 
 /// Fetches by whichever way over UDP the server sends.
 pub(crate) fn fetch(order: &FetchConfig) -> Vec<ClientReport> {
-    let ways = [
-        udp::receive::UDP,
-        udp::receive::RAW,
-        udp::receive::MULTICAST,
-    ];
+    let ways = [udp::receive::UDP, udp::receive::RAW, udp::receive::MULTICAST];
     let ways = ways.each_ref().map(|way| way as _);
     let ends = FetchRun::new(order).run(order, &ways);
     ends.expect("an order that can be begun")

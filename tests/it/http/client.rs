@@ -1,14 +1,15 @@
 //! `net::http`'s GET, as a peer asks a tracker, against valid and invalid answers.
 
-use std::io::Write;
-use std::net::{SocketAddr, TcpListener};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::{
+    io::Write,
+    net::{SocketAddr, TcpListener},
+    thread,
+    time::{Duration, Instant},
+};
 
 use gatecast::internals::net::http::client;
 
-use crate::common::http::request_head;
-use crate::common::within;
+use crate::common::{http::request_head, within};
 
 const MAX: usize = 1000;
 
@@ -63,16 +64,8 @@ fn invalid_or_too_long_answer_is_refused_at_once() {
                 b"x",
                 "longer than 1000 bytes",
             ),
-            (
-                "HTTP/1.1 200 OK\r\n\r\n",
-                b"xxxxxxxxxxxxxxxx",
-                "longer than 1000 bytes",
-            ),
-            (
-                "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n",
-                b"",
-                "content-encoding gzip",
-            ),
+            ("HTTP/1.1 200 OK\r\n\r\n", b"xxxxxxxxxxxxxxxx", "longer than 1000 bytes"),
+            ("HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n", b"", "content-encoding gzip"),
             (
                 "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nd1:ae\r\n0\r\n\r\n",
                 b"",
@@ -80,19 +73,12 @@ fn invalid_or_too_long_answer_is_refused_at_once() {
             ),
             ("HTTP/1.1 200 OK\r\n", b"X: endless\r\n", "head"),
             ("", b"", "closed before it answered"),
-            (
-                "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nd1",
-                b"",
-                "in the middle of its answer",
-            ),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nd1", b"", "in the middle of its answer"),
         ];
         for (answer, more, why) in cases {
             let error = get(answer, more).expect_err(answer);
             assert!(error.contains(why), "{answer:?}: {error}");
         }
-        assert!(
-            begun.elapsed() < Duration::from_secs(8),
-            "none was waited for"
-        );
+        assert!(begun.elapsed() < Duration::from_secs(8), "none was waited for");
     });
 }

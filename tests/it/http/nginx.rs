@@ -1,21 +1,19 @@
 //! `fetch --via http` from nginx, and nginx's ranges beside ours.
 
-use std::fs;
-use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::time::Duration;
+use std::{
+    fs,
+    net::{TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    time::Duration,
+};
 
-use gatecast::internals::digest::Digest;
-use gatecast::internals::http;
-use gatecast::internals::http::HttpConfig;
-use gatecast::internals::server::sample;
-use gatecast::internals::transport::tcp;
+use gatecast::internals::{digest::Digest, http, http::HttpConfig, server::sample, transport::tcp};
 
-use crate::common;
-use crate::common::http::get_with;
-use crate::common::program::run;
-use crate::common::{Server, have, sha1_of, until, within};
+use crate::{
+    common,
+    common::{Server, have, http::get_with, program::run, sha1_of, until, within},
+};
 
 /// On Debian it is not in the PATH of ordinary users.
 const NGINX: &str = "/usr/sbin/nginx";
@@ -70,9 +68,7 @@ impl Nginx {
 impl Drop for Nginx {
     fn drop(&mut self) {
         // The master process ends its workers on SIGTERM, and not when it is killed.
-        let _ = Command::new("kill")
-            .arg(self.child.id().to_string())
-            .status();
+        let _ = Command::new("kill").arg(self.child.id().to_string()).status();
         let _ = self.child.wait();
     }
 }
@@ -102,40 +98,19 @@ fn copy_from_nginx_is_proven_only_with_a_known_digest() {
         let host = format!("127.0.0.1:{}", nginx.port);
         let path = folder.path();
 
-        let output = fetch(
-            path,
-            &[
-                &host,
-                "f.bin",
-                "--via",
-                "http",
-                "--out",
-                "a",
-                "--clients",
-                "2",
-            ],
-        );
+        let output =
+            fetch(path, &[&host, "f.bin", "--via", "http", "--out", "a", "--clients", "2"]);
         assert_eq!(output.status.code(), Some(4), "{output:?}");
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(said.contains("whole and unproven"), "{said}");
-        assert!(
-            !path.join("a/C1-f.bin").exists(),
-            "an unproven copy has no final name"
-        );
+        assert!(!path.join("a/C1-f.bin").exists(), "an unproven copy has no final name");
         for seat in [1, 2] {
-            assert_eq!(
-                sha1_of(&path.join(format!("a/C{seat}-f.bin.unproven"))),
-                right
-            );
+            assert_eq!(sha1_of(&path.join(format!("a/C{seat}-f.bin.unproven"))), right);
         }
 
         let known = right.to_string();
-        let output = fetch(
-            path,
-            &[
-                &host, "f.bin", "--via", "http", "--out", "b", "--sha1", &known,
-            ],
-        );
+        let output =
+            fetch(path, &[&host, "f.bin", "--via", "http", "--out", "b", "--sha1", &known]);
         assert_eq!(output.status.code(), Some(0), "{output:?}");
         assert_eq!(sha1_of(&path.join("b/f.bin")), right);
 
@@ -148,30 +123,18 @@ fn copy_from_nginx_is_proven_only_with_a_known_digest() {
         // It resumes what an interrupted fetch left, by Range and If-Range.
         fs::create_dir(path.join("d")).expect("room");
         let part = path.join("d").join(format!(".{}-1.part", right.short()));
-        fs::write(
-            &part,
-            &fs::read(served.join("f.bin")).expect("there")[..1_234_567],
-        )
-        .expect("room");
-        let output = fetch(
-            path,
-            &[&url, "--out", "d", "--sha1", &known, "--resume", "--json"],
-        );
+        fs::write(&part, &fs::read(served.join("f.bin")).expect("there")[..1_234_567])
+            .expect("room");
+        let output = fetch(path, &[&url, "--out", "d", "--sha1", &known, "--resume", "--json"]);
         assert_eq!(output.status.code(), Some(0), "{output:?}");
         let document: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
         assert_eq!(document["results"][0]["bytes_resumed"], 1_234_567);
-        assert_eq!(
-            document["results"][0]["bytes_client"],
-            3_000_000 - 1_234_567
-        );
+        assert_eq!(document["results"][0]["bytes_client"], 3_000_000 - 1_234_567);
         assert_eq!(sha1_of(&path.join("d/f.bin")), right);
 
         let output = fetch(path, &[&host, "none.bin", "--via", "http", "--out", "e"]);
         assert_eq!(output.status.code(), Some(1), "{output:?}");
-        assert!(
-            String::from_utf8_lossy(&output.stderr).contains("404"),
-            "{output:?}"
-        );
+        assert!(String::from_utf8_lossy(&output.stderr).contains("404"), "{output:?}");
     });
 }
 
@@ -201,9 +164,7 @@ fn nginx_answers_ranges_as_we_do() {
         let nginx = Nginx::start(folder.path(), &server.folder.path().join("offered"));
         let mut random = 11_u64;
         let mut pick = |len: u64| {
-            random = random
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1);
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             (random >> 33) % len
         };
         let (mut parts, mut refused, mut ignored) = (0, 0, 0);

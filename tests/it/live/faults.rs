@@ -1,13 +1,15 @@
 //! A stopped viewer, a relay without viewers, and what relay and viewer report each second.
 
-use std::net::{SocketAddr, UdpSocket};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::{
+    net::{SocketAddr, UdpSocket},
+    thread,
+    time::{Duration, Instant},
+};
 
-use crate::common::program::Program;
-use crate::common::schema;
-use crate::common::turn::in_turn;
-use crate::live::{LIMIT, events, quit, relay, relay_with, watch};
+use crate::{
+    common::{program::Program, schema, turn::in_turn},
+    live::{LIMIT, events, quit, relay, relay_with, watch},
+};
 
 /// Sends a datagram of seven packets `rate` times a second for `time`, or until `done`. Returns how
 /// long that took.
@@ -115,17 +117,10 @@ fn events_are_printed_each_second_by_both_sides() {
         assert_eq!(viewer["sent"]["source_cc_errors"], 0, "{event}");
         assert_eq!(viewer["received"]["cc_errors"], 0, "{event}");
         for delay in ["delay_p50_us", "delay_p99_us", "delay_worst_us"] {
-            assert!(
-                viewer["sent"][delay].is_u64() && event[delay].is_u64(),
-                "{event}"
-            );
+            assert!(viewer["sent"][delay].is_u64() && event[delay].is_u64(), "{event}");
         }
         assert!(event["input"]["datagrams"].as_u64() > Some(100), "{event}");
-        assert_eq!(
-            event["input"]["rtp_lost"],
-            serde_json::Value::Null,
-            "{event}"
-        );
+        assert_eq!(event["input"]["rtp_lost"], serde_json::Value::Null, "{event}");
     });
 }
 

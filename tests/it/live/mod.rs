@@ -6,15 +6,22 @@ mod terminal;
 #[cfg(feature = "sockopt")] // Keep-alive in seconds is not in std.
 mod vanished;
 
-use std::net::{SocketAddr, UdpSocket};
-use std::path::Path;
-use std::process::{Command, Stdio};
-use std::time::Duration;
-use std::{fs, thread};
+use std::{
+    fs,
+    net::{SocketAddr, UdpSocket},
+    path::Path,
+    process::{Command, Stdio},
+    thread,
+    time::Duration,
+};
 
-use crate::common::program::{GATECAST, Program};
-use crate::common::turn::in_turn;
-use crate::common::{have, installed, schema, until};
+use crate::common::{
+    have, installed,
+    program::{GATECAST, Program},
+    schema,
+    turn::in_turn,
+    until,
+};
 
 const LIMIT: Duration = Duration::from_secs(120);
 
@@ -44,10 +51,7 @@ fn relaying(command: &mut Command, folder: &Path) -> (Program, SocketAddr, Socke
 
 fn watch(folder: &Path, at: SocketAddr, arguments: &[&str]) -> Program {
     let watch = Program::interactive(
-        Command::new(GATECAST)
-            .args(["watch", &at.to_string()])
-            .args(arguments)
-            .current_dir(folder),
+        Command::new(GATECAST).args(["watch", &at.to_string()]).args(arguments).current_dir(folder),
     );
     until("it watches", || watch.stderr().contains("watching"));
     watch
@@ -65,9 +69,7 @@ fn ask(lab: &mut Program, order: &str) -> String {
 fn events(program: &Program) -> Vec<serde_json::Value> {
     let printed = program.stdout();
     let lines = printed.iter().filter(|line| line.starts_with('{'));
-    lines
-        .map(|line| serde_json::from_str(line).expect("JSON"))
-        .collect()
+    lines.map(|line| serde_json::from_str(line).expect("JSON")).collect()
 }
 
 fn last_event(program: &Program) -> serde_json::Value {
@@ -107,10 +109,7 @@ fn probe(file: &Path) -> (u64, String) {
         .output()
         .expect("ffprobe");
     let text = String::from_utf8_lossy(&output.stdout);
-    let pictures = text
-        .lines()
-        .next()
-        .and_then(|line| line.trim().parse().ok());
+    let pictures = text.lines().next().and_then(|line| line.trim().parse().ok());
     let complaints = String::from_utf8_lossy(&output.stderr).into_owned();
     (pictures.unwrap_or(0), complaints)
 }
@@ -182,20 +181,13 @@ fn three_viewers_record_what_ffmpeg_sends() {
         let first = fs::read(place.join("1.ts")).expect("recorded");
         assert!(first.len() > 100_000 && first.len().is_multiple_of(188));
         for file in files {
-            assert_eq!(
-                fs::read(place.join(file)).expect("recorded"),
-                first,
-                "{file}"
-            );
+            assert_eq!(fs::read(place.join(file)).expect("recorded"), first, "{file}");
             let (pictures, complaints) = probe(&place.join(file));
             assert_eq!((pictures, complaints.as_str()), (125, ""), "{file}");
         }
         relay.signal("INT");
         assert_eq!(relay.code(), 0, "{}", relay.stderr());
-        let log = fs::read_dir(place.join("logs"))
-            .expect("a log")
-            .flatten()
-            .next();
+        let log = fs::read_dir(place.join("logs")).expect("a log").flatten().next();
         let log = log.expect("a log").path();
         let report = |words: &[&str]| {
             let mut command = Command::new(GATECAST);
@@ -300,16 +292,7 @@ fn vlc_sends_and_plays_through_relay() {
         let made = Command::new("ffmpeg")
             .args(["-v", "error", "-f", "lavfi"])
             .args(["-i", "testsrc2=size=640x360:rate=25", "-t", "8"])
-            .args([
-                "-c:v",
-                "mpeg2video",
-                "-g",
-                "12",
-                "-b:v",
-                "2M",
-                "-f",
-                "mpegts",
-            ])
+            .args(["-c:v", "mpeg2video", "-g", "12", "-b:v", "2M", "-f", "mpegts"])
             .arg(place.join("film.ts"))
             .stdin(Stdio::null())
             .status();
@@ -317,17 +300,15 @@ fn vlc_sends_and_plays_through_relay() {
         let (_relay, input, at) = relay(place);
         let player = free_port();
         let out = place.join("played.ts");
-        let playing = Program::interactive(vlc(place).arg(format!("udp://@{player}")).arg(
-            format!("--sout=#std{{access=file,mux=ts,dst={}}}", out.display()),
-        ));
+        let playing = Program::interactive(
+            vlc(place)
+                .arg(format!("udp://@{player}"))
+                .arg(format!("--sout=#std{{access=file,mux=ts,dst={}}}", out.display())),
+        );
         until_taken(player);
         let player = player.to_string();
         let mut watches = [
-            watch(
-                place,
-                at,
-                &["--player", &player, "--record", "1.ts", "--events"],
-            ),
+            watch(place, at, &["--player", &player, "--record", "1.ts", "--events"]),
             watch(place, at, &["--record", "2.ts", "--events"]),
             watch(place, at, &["--record", "3.ts", "--events"]),
         ];
@@ -358,10 +339,7 @@ fn vlc_sends_and_plays_through_relay() {
         let played = || fs::metadata(&out).is_ok_and(|file| file.len() > 100_000);
         until("VLC has played", played);
         Command::new("sh")
-            .args([
-                "-c",
-                &format!("pkill -TERM -P {0}; kill -TERM {0}", playing.child.id()),
-            ])
+            .args(["-c", &format!("pkill -TERM -P {0}; kill -TERM {0}", playing.child.id())])
             .status()
             .expect("sh");
         until("what VLC has played", || probe(&out).0 >= 25);
@@ -403,15 +381,8 @@ fn lab_client_is_served_by_its_wire_format() {
         assert!(ask(&mut lab, "say INTERRUMPIR").starts_with("ERROR "));
         send(50);
         assert_eq!(ask(&mut lab, "quiet 500"), "0");
-        let hex = |text: &str| {
-            text.bytes()
-                .map(|byte| format!("{byte:02x}"))
-                .collect::<String>()
-        };
-        assert_eq!(
-            ask(&mut lab, &format!("raw {}", hex("CONTINUAR\r\n"))),
-            "OK"
-        );
+        let hex = |text: &str| text.bytes().map(|byte| format!("{byte:02x}")).collect::<String>();
+        assert_eq!(ask(&mut lab, &format!("raw {}", hex("CONTINUAR\r\n"))), "OK");
         send(64);
         assert_eq!(ask(&mut lab, "take 64"), "64 84224");
         assert_eq!(ask(&mut lab, "quiet 200"), "0", "no stale burst");

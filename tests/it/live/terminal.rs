@@ -1,18 +1,27 @@
 //! `gatecast watch` on a terminal: single keys, the status line, and that the terminal is restored.
 
-use std::net::{SocketAddr, UdpSocket};
-use std::path::Path;
-use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
-use std::thread::JoinHandle;
-use std::time::Duration;
+use std::{
+    net::{SocketAddr, UdpSocket},
+    path::Path,
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    thread::JoinHandle,
+    time::Duration,
+};
 
-use crate::common::program::{GATECAST, Program};
-use crate::common::turn::in_turn;
-use crate::common::{have, installed, until};
-use crate::live::{LIMIT, relay};
+use crate::{
+    common::{
+        have, installed,
+        program::{GATECAST, Program},
+        turn::in_turn,
+        until,
+    },
+    live::{LIMIT, relay},
+};
 
 /// A source that sends until it is dropped.
 struct Pouring {
@@ -31,10 +40,7 @@ impl Pouring {
                 thread::sleep(Duration::from_millis(5));
             }
         });
-        Self {
-            going,
-            thread: Some(thread),
-        }
+        Self { going, thread: Some(thread) }
     }
 }
 
@@ -107,11 +113,7 @@ fn keys_work_and_terminal_is_restored() {
             let code = if last == "\u{3}" { 130 } else { 0 };
             let ended = format!("ended {code} terminal kept");
             assert!(printed.contains(&ended), "{printed}");
-            for row in [
-                "passed in pauses",
-                "lost by the network",
-                "dropped by this host",
-            ] {
+            for row in ["passed in pauses", "lost by the network", "dropped by this host"] {
                 assert!(printed.contains(row), "{printed}");
             }
             let recorded = std::fs::metadata(place.join("key.ts")).expect("recorded");
@@ -137,9 +139,7 @@ fn watch_reads_keys_when_its_output_is_a_pipe() {
             terminal.type_line("cpu");
             let answer = |line: &String| line.strip_prefix("cpu ").map(|n| n.parse::<u64>());
             until("an answer", || {
-                terminal.stdout()[before..]
-                    .iter()
-                    .any(|line| answer(line).is_some())
+                terminal.stdout()[before..].iter().any(|line| answer(line).is_some())
             });
             let found = terminal.stdout()[before..].iter().find_map(answer);
             found.expect("an answer").expect("a number")
@@ -169,10 +169,6 @@ fn watch_in_the_background_is_not_stopped() {
         terminal.type_line("key q");
         ask(&mut terminal, "wait", "ended 0 terminal kept");
         // It did not read the key, which was for the shell, and watched for its 3 s.
-        assert!(
-            relay.stderr().contains("left after 3."),
-            "{}",
-            relay.stderr()
-        );
+        assert!(relay.stderr().contains("left after 3."), "{}", relay.stderr());
     });
 }

@@ -1,13 +1,23 @@
 //! A viewer whose host vanishes: its link goes down, and no packet comes from there any more.
 
-use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::{
+    process::{Command, Stdio},
+    time::Duration,
+};
 
-use crate::common::program::{GATECAST, Program};
-use crate::common::turn::in_turn;
-use crate::common::{have, installed, until};
-use crate::live::faults::{pour, source_to};
-use crate::live::{LIMIT, relaying};
+use crate::{
+    common::{
+        have, installed,
+        program::{GATECAST, Program},
+        turn::in_turn,
+        until,
+    },
+    live::{
+        LIMIT,
+        faults::{pour, source_to},
+        relaying,
+    },
+};
 
 /// A network namespace with a link of its own to this host; gone when it is dropped.
 struct Elsewhere {
@@ -19,10 +29,7 @@ impl Elsewhere {
     /// `None` where this user may not make one.
     fn new() -> Option<Self> {
         let id = std::process::id();
-        let elsewhere = Self {
-            name: format!("gcl{id}"),
-            link: format!("gcl{id}v"),
-        };
+        let elsewhere = Self { name: format!("gcl{id}"), link: format!("gcl{id}v") };
         let (name, link) = (&elsewhere.name, &elsewhere.link);
         let peer = format!("{link}p");
         let steps = [
@@ -46,10 +53,7 @@ impl Drop for Elsewhere {
 }
 
 fn ip(words: &str) -> bool {
-    let done = Command::new("ip")
-        .args(words.split(' '))
-        .stderr(Stdio::null())
-        .status();
+    let done = Command::new("ip").args(words.split(' ')).stderr(Stdio::null()).status();
     done.is_ok_and(|status| status.success())
 }
 
@@ -63,13 +67,7 @@ fn vanished_host_is_soon_sent_nothing() {
     in_turn("live", LIMIT, move || {
         let elsewhere = elsewhere.expect("made");
         let folder = tempfile::tempdir().expect("room");
-        let words = [
-            "relay",
-            "--input",
-            "127.0.0.1:0",
-            "--listen",
-            "198.18.77.1:0",
-        ];
+        let words = ["relay", "--input", "127.0.0.1:0", "--listen", "198.18.77.1:0"];
         let (relay, input, at) = relaying(Command::new(GATECAST).args(words), folder.path());
         let port = at.port().to_string();
         // A client of the lab's kind, which sends nothing after its command.
@@ -90,18 +88,10 @@ fn vanished_host_is_soon_sent_nothing() {
         pour(&source, 500, Duration::from_secs(1), &mut || false);
         assert!(!relay.stderr().contains("after"), "{}", relay.stderr());
         // From now on nothing comes from there, not even an ICMP error.
-        assert!(ip(&format!(
-            "-n {} link set {}p down",
-            elsewhere.name, elsewhere.link
-        )));
-        let took = pour(&source, 500, Duration::from_secs(30), &mut || {
-            relay.stderr().contains(" after ")
-        });
-        assert!(
-            took < Duration::from_secs(5),
-            "{took:?}: {}",
-            relay.stderr()
-        );
+        assert!(ip(&format!("-n {} link set {}p down", elsewhere.name, elsewhere.link)));
+        let took =
+            pour(&source, 500, Duration::from_secs(30), &mut || relay.stderr().contains(" after "));
+        assert!(took < Duration::from_secs(5), "{took:?}: {}", relay.stderr());
         eprintln!("let go after {took:?}: {}", relay.stderr());
     });
 }

@@ -1,16 +1,18 @@
 //! Viewers that send what they should not, that fall silent, or that do not read.
 
-use std::io::{Read, Write};
-use std::net::{Shutdown, TcpStream, UdpSocket};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::{
+    io::{Read, Write},
+    net::{Shutdown, TcpStream, UdpSocket},
+    thread,
+    time::{Duration, Instant},
+};
 
-use gatecast::internals::proto::relay::ViewerState;
-use gatecast::internals::proto::relay::log::ViewerEnd;
+use gatecast::internals::proto::relay::{ViewerState, log::ViewerEnd};
 
-use crate::common::turn::in_turn;
-use crate::common::{until, within};
-use crate::relay::{LIMIT, LOCAL, Lab, Source, relay, relay_with, visits, watch, whole};
+use crate::{
+    common::{turn::in_turn, until, within},
+    relay::{LIMIT, LOCAL, Lab, Source, relay, relay_with, visits, watch, whole},
+};
 
 #[test]
 fn hostile_commands_are_refused_and_change_nothing() {
@@ -18,23 +20,11 @@ fn hostile_commands_are_refused_and_change_nothing() {
         let relay = relay();
         let mut source = Source::to(&relay);
         let mut lab = Lab::to(&relay);
-        for command in [
-            "CONTINUAR",
-            "INTERRUMPIR",
-            "conectar 5000",
-            "",
-            "CONECTAR 80",
-        ] {
+        for command in ["CONTINUAR", "INTERRUMPIR", "conectar 5000", "", "CONECTAR 80"] {
             let answer = lab.ask(command);
             assert!(answer.starts_with("ERROR "), "{command}: {answer}");
         }
-        for target in [
-            "192.0.2.1 5000",
-            "192.0.2.1:5000",
-            "<192.0.2.1>",
-            "localhost",
-            "65536",
-        ] {
+        for target in ["192.0.2.1 5000", "192.0.2.1:5000", "<192.0.2.1>", "localhost", "65536"] {
             let answer = lab.ask(&format!("CONECTAR {target}"));
             assert!(answer.starts_with("ERROR "), "{target}: {answer}");
         }
@@ -44,10 +34,7 @@ fn hostile_commands_are_refused_and_change_nothing() {
         // Two commands in one segment, then one command in segments of one byte.
         let two = format!("{}\nINTERRUMPIR\n", lab.conectar());
         lab.send(two.as_bytes());
-        assert_eq!(
-            (lab.read_line(), lab.read_line()),
-            ("OK\n".to_owned(), "OK\n".to_owned())
-        );
+        assert_eq!((lab.read_line(), lab.read_line()), ("OK\n".to_owned(), "OK\n".to_owned()));
         lab.control.get_ref().set_nodelay(true).expect("a socket");
         for byte in b"CONTINUAR\r\n" {
             lab.send(&[*byte]);
@@ -127,10 +114,7 @@ fn viewer_that_never_reads_costs_others_nothing() {
         // This one sends commands without end, and does not read the answers either.
         let mut loud = Lab::connected(&relay);
         let flood = b"CONTINUAR\n".repeat(1 << 20);
-        loud.control
-            .get_ref()
-            .set_nonblocking(true)
-            .expect("a socket");
+        loud.control.get_ref().set_nonblocking(true).expect("a socket");
         let mut said = 0;
         while said < flood.len()
             && let Ok(n) = loud.control.get_mut().write(&flood[said..])
@@ -235,9 +219,7 @@ fn impossible_receiver_report_is_refused_and_not_logged() {
         let mut lab = Lab::connected(&relay);
         source.send(5);
         assert_eq!(lab.receive(5).len(), 5);
-        until("they are counted", || {
-            relay.snapshot().viewers[0].sent.sent == 5
-        });
+        until("they are counted", || relay.snapshot().viewers[0].sent.sent == 5);
         let answer = lab.ask("ALIVE datagrams=5 bytes=6580 cc=0");
         assert!(answer.starts_with("OK sent=5 "), "{answer}");
         let answer = lab.ask("ALIVE datagrams=18446744073709551615 bytes=1 cc=0");
@@ -278,10 +260,7 @@ fn viewer_is_removed_when_nobody_listens_at_its_port() {
         });
         assert!(begun.elapsed() < Duration::from_secs(8));
         let answer = lab.read_line();
-        assert!(
-            answer.starts_with("ERROR nobody listens at port"),
-            "{answer}"
-        );
+        assert!(answer.starts_with("ERROR nobody listens at port"), "{answer}");
         assert_eq!(visits(relay)[0].end, ViewerEnd::Refused);
     });
 }
@@ -318,10 +297,7 @@ fn viewer_is_removed_when_its_connection_half_closes() {
     within(LIMIT, || {
         let relay = relay();
         let lab = Lab::connected(&relay);
-        lab.control
-            .get_ref()
-            .shutdown(Shutdown::Write)
-            .expect("open");
+        lab.control.get_ref().shutdown(Shutdown::Write).expect("open");
         until("it is gone", || relay.snapshot().viewers.is_empty());
         let mut rest = Vec::new();
         let _ = lab.control.get_ref().read_to_end(&mut rest);

@@ -3,19 +3,31 @@
 mod hostile;
 mod source;
 
-use std::io::{BufRead, BufReader, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
-use std::time::Duration;
+use std::{
+    io::{BufRead, BufReader, Write},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
 
 use crate::common::{PATIENCE, until, within};
-use gatecast::RelayBuilder;
-use gatecast::internals::proto::relay::log::{ViewerEnd, ViewerRecord};
-use gatecast::internals::proto::relay::status::WatchSnapshot;
-use gatecast::internals::relay::Relay;
-use gatecast::internals::relay::watch::{Watch, WatchConfig};
+use gatecast::{
+    RelayBuilder,
+    internals::{
+        proto::relay::{
+            log::{ViewerEnd, ViewerRecord},
+            status::WatchSnapshot,
+        },
+        relay::{
+            Relay,
+            watch::{Watch, WatchConfig},
+        },
+    },
+};
 
 const LOCAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
@@ -77,9 +89,7 @@ impl Source {
 
     /// Sends until `relay` has read as much as it was sent.
     fn is_read(&self, relay: &Relay, datagrams: u64) {
-        until("the relay has read all", || {
-            relay.snapshot().input.datagrams == datagrams
-        });
+        until("the relay has read all", || relay.snapshot().input.datagrams == datagrams);
     }
 }
 
@@ -94,10 +104,7 @@ impl Lab {
         let control = TcpStream::connect(relay.local_addr()).expect("listening");
         control.set_read_timeout(Some(PATIENCE)).expect("a socket");
         let socket = UdpSocket::bind(LOCAL).expect("a free port");
-        Self {
-            control: BufReader::new(control),
-            socket,
-        }
+        Self { control: BufReader::new(control), socket }
     }
 
     fn connected(relay: &Relay) -> Self {
@@ -262,10 +269,7 @@ fn no_datagram_is_sent_after_interrupt_is_answered() {
         assert_eq!(view.received.ts.errors, 0, "a pause is no loss: {view:?}");
         let sent = view.sent.expect("told");
         assert!(sent.paused > 0, "{sent:?}");
-        assert_eq!(
-            sent.sent,
-            view.received.datagrams + view.host_drop.unwrap_or(0)
-        );
+        assert_eq!(sent.sent, view.received.datagrams + view.host_drop.unwrap_or(0));
     });
 }
 
@@ -312,10 +316,7 @@ fn watch_reports_a_stopped_relay_and_an_impossible_recording() {
         let view = watch.quit().expect("what is known");
         assert_eq!(view.received.datagrams, 0);
         assert_eq!(stopping.join().expect("stopped")[0].end, ViewerEnd::Stopped);
-        let order = WatchConfig {
-            record: Some("/".into()),
-            ..WatchConfig::new(vec![LOCAL])
-        };
+        let order = WatchConfig { record: Some("/".into()), ..WatchConfig::new(vec![LOCAL]) };
         assert!(Watch::start(&order).is_err(), "no relay and no file");
     });
 }
@@ -339,32 +340,20 @@ fn watch_works_with_a_relay_that_knows_only_lab_commands() {
                         .expect("sent");
                 });
                 let known = port.is_some() || line == "INTERRUMPIR" || line == "DESCONECTAR";
-                let answer = if known {
-                    "OK\n"
-                } else {
-                    "ERROR comando desconocido\n"
-                };
+                let answer = if known { "OK\n" } else { "ERROR comando desconocido\n" };
                 control.write_all(answer.as_bytes()).expect("connected");
                 heard.push(line);
             }
             heard
         });
         let watch = Watch::start(&WatchConfig::new(vec![addr])).expect("a relay");
-        until("the datagram comes", || {
-            watch.snapshot().received.datagrams == 1
-        });
+        until("the datagram comes", || watch.snapshot().received.datagrams == 1);
         thread::sleep(Duration::from_millis(1_200));
         assert_eq!(watch.end_reason(), None);
         let view = watch.quit().expect("nothing recorded");
         assert_eq!(view.sent, None, "unknown is unknown");
         let heard = old.join().expect("an old relay");
-        assert_eq!(
-            heard
-                .iter()
-                .filter(|line| line.starts_with("ALIVE"))
-                .count(),
-            1
-        );
+        assert_eq!(heard.iter().filter(|line| line.starts_with("ALIVE")).count(), 1);
         assert_eq!(heard.last().map(String::as_str), Some("DESCONECTAR"));
     });
 }
@@ -437,9 +426,7 @@ fn refused_continue_hides_no_loss() {
         watch.pause().expect("running");
         let _other = Lab::connected(&relay);
         source.send(10);
-        until("they pass", || {
-            relay.snapshot().viewers[0].sent.paused == 10
-        });
+        until("they pass", || relay.snapshot().viewers[0].sent.paused == 10);
         watch.resume().expect("paused");
         source.send(10);
         came(30);
@@ -488,10 +475,8 @@ fn log_has_a_line_for_each_viewer() {
         watch.quit().expect("nothing recorded");
         assert_eq!(lab.ask("DISCONNECT"), "OK\n");
         let visits = visits(relay);
-        let logs: Vec<_> = std::fs::read_dir(folder.path().join("logs"))
-            .expect("a log")
-            .flatten()
-            .collect();
+        let logs: Vec<_> =
+            std::fs::read_dir(folder.path().join("logs")).expect("a log").flatten().collect();
         assert_eq!(logs.len(), 1);
         let text = std::fs::read_to_string(logs[0].path()).expect("text");
         let mut read: Vec<ViewerRecord> = text

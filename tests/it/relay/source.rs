@@ -1,14 +1,18 @@
 //! Sources that stop, start again, send twice, lose packets, or send no transport stream, and a
 //! source that nobody watches.
 
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
-use std::thread;
-use std::time::Duration;
+use std::{
+    net::{Ipv4Addr, SocketAddr, UdpSocket},
+    thread,
+    time::Duration,
+};
 
 use gatecast::internals::relay::Relay;
 
-use crate::common::{until, within};
-use crate::relay::{LIMIT, LOCAL, Lab, Source, relay, watch};
+use crate::{
+    common::{until, within},
+    relay::{LIMIT, LOCAL, Lab, Source, relay, watch},
+};
 
 #[test]
 fn relay_reads_nothing_unwatched_and_sends_nothing_stale() {
@@ -90,9 +94,7 @@ fn tables() -> Vec<u8> {
     let mut tables = section(0, &[0, 0xB0, 13, 0, 1, 0xC1, 0, 0, 0, 1, 0xF0, 0]);
     tables.extend(section(
         0x1000,
-        &[
-            2, 0xB0, 18, 0, 1, 0xC1, 0, 0, 0xE1, 0, 0xF0, 0, 2, 0xE1, 0, 0xF0, 0,
-        ],
+        &[2, 0xB0, 18, 0, 1, 0xC1, 0, 0, 0xE1, 0, 0xF0, 0, 2, 0xE1, 0, 0xF0, 0],
     ));
     tables
 }

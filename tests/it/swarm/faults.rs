@@ -1,22 +1,32 @@
 //! Faults in a swarm: a server killed in mid-session, a peer that vanishes with nearly all pieces,
 //! peers that open a thousand connections or request everything, and a tracker that dies.
 
-use std::io::Write;
-use std::net::{SocketAddr, TcpListener};
-use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::thread;
-use std::time::Duration;
+use std::{
+    io::Write,
+    net::{SocketAddr, TcpListener},
+    sync::atomic::{AtomicBool, AtomicU64},
+    thread,
+    time::Duration,
+};
 
-use gatecast::internals::proto::bt::tracker::response::AnnounceResponse;
-use gatecast::internals::proto::bt::wire::{BLOCK_LEN, Block, Message};
-use gatecast::internals::transport::swarm::leech;
-use gatecast::internals::transport::swarm::limits::EXTERNAL_CONNECTIONS;
-use gatecast::internals::units::Rate;
+use gatecast::internals::{
+    proto::bt::{
+        tracker::response::AnnounceResponse,
+        wire::{BLOCK_LEN, Block, Message},
+    },
+    transport::swarm::{leech, limits::EXTERNAL_CONNECTIONS},
+    units::Rate,
+};
 
-use crate::common;
-use crate::common::http::{get, request_head};
-use crate::common::swarm::{Raw, data_of, fetch, metainfo, server};
-use crate::common::{Server, until, within};
+use crate::{
+    common,
+    common::{
+        Server,
+        http::{get, request_head},
+        swarm::{Raw, data_of, fetch, metainfo, server},
+        until, within,
+    },
+};
 
 const LIMIT: Duration = Duration::from_secs(120);
 
@@ -32,9 +42,7 @@ fn everything(bytes: u64, piece: u32) -> Vec<Block> {
     let mut at = 0;
     while at < bytes {
         let begin = u32::try_from(at % u64::from(piece)).expect("inside a piece");
-        let len = (bytes - at)
-            .min(u64::from(BLOCK_LEN))
-            .min(u64::from(piece - begin));
+        let len = (bytes - at).min(u64::from(BLOCK_LEN)).min(u64::from(piece - begin));
         all.push(Block {
             piece: u32::try_from(at / u64::from(piece)).expect("few pieces"),
             begin,
@@ -52,9 +60,8 @@ fn flood_of_connections_is_bounded_and_session_finishes() {
         let server = server(1_000_000, |settings| settings.clients = Some(3));
         let torrent = metainfo(&server);
         // As many links of one address as honest peers may need.
-        let mut flood: Vec<Raw> = (0..EXTERNAL_CONNECTIONS)
-            .map(|n| Raw::join(server.addr, &torrent, id(n)))
-            .collect();
+        let mut flood: Vec<Raw> =
+            (0..EXTERNAL_CONNECTIONS).map(|n| Raw::join(server.addr, &torrent, id(n))).collect();
         until("a room's links", || peers(&server) == EXTERNAL_CONNECTIONS);
         // All further links get a handshake and are closed.
         for n in EXTERNAL_CONNECTIONS..1000 {
@@ -98,8 +105,7 @@ fn greedy_peers_are_bounded_and_delay_nobody() {
         // without end and reads nothing, until it is closed.
         let asking = thread::spawn(move || {
             let mut asks = Vec::new();
-            all.iter()
-                .for_each(|block| Message::Request(*block).encode(&mut asks));
+            all.iter().for_each(|block| Message::Request(*block).encode(&mut asks));
             for _ in 0..30 {
                 reading.send_bytes(&asks);
             }
@@ -114,16 +120,9 @@ fn greedy_peers_are_bounded_and_delay_nobody() {
             (served, refused, all.len())
         });
         let mut asks = Vec::new();
-        let one = Block {
-            piece: 0,
-            begin: 0,
-            len: BLOCK_LEN,
-        };
+        let one = Block { piece: 0, begin: 0, len: BLOCK_LEN };
         (0..10_000).for_each(|_| Message::Request(one).encode(&mut asks));
-        silent
-            .stream
-            .set_write_timeout(Some(Duration::from_secs(5)))
-            .expect("a socket");
+        silent.stream.set_write_timeout(Some(Duration::from_secs(5))).expect("a socket");
         let mut told = 0;
         while silent.stream.write_all(&asks).is_ok() {
             told += asks.len();
@@ -187,13 +186,8 @@ fn tracker_death_in_mid_session_stops_nobody() {
 fn answer_once(tracker: &TcpListener, peer: SocketAddr) {
     let (mut stream, _) = tracker.accept().expect("the leech");
     request_head(&mut stream);
-    let body = AnnounceResponse {
-        complete: 1,
-        incomplete: 1,
-        interval: 1,
-        peers: vec![peer],
-    }
-    .encode();
+    let body =
+        AnnounceResponse { complete: 1, incomplete: 1, interval: 1, peers: vec![peer] }.encode();
     let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
     stream.write_all(head.as_bytes()).expect("the leech");
     stream.write_all(&body).expect("the leech");
@@ -201,30 +195,22 @@ fn answer_once(tracker: &TcpListener, peer: SocketAddr) {
 
 #[cfg(all(unix, feature = "cli"))]
 mod processes {
-    use std::fs;
-    use std::os::unix::fs::MetadataExt;
-    use std::path::Path;
+    use std::{fs, os::unix::fs::MetadataExt, path::Path};
 
     use gatecast::internals::digest::Digest;
 
     use super::*;
-    use crate::common::entries;
-    use crate::common::program::{Program, folder_with_file};
+    use crate::common::{
+        entries,
+        program::{Program, folder_with_file},
+    };
 
     const CLIENTS: usize = 3;
 
     /// A server and its clients, each a process, and the server's address.
     fn session(path: &Path, rate: &str) -> (Program, SocketAddr, Vec<Program>) {
         let clients = CLIENTS.to_string();
-        let words = [
-            "f.bin",
-            "--via",
-            "swarm",
-            "--clients",
-            &clients,
-            "--rate",
-            rate,
-        ];
+        let words = ["f.bin", "--via", "swarm", "--clients", &clients, "--rate", rate];
         let (server, addr) = Program::serve(path, &words);
         let fetching = (0..CLIENTS)
             .map(|n| Program::fetch(path, &addr, &format!("c{n}"), &["--via", "swarm"]))
@@ -254,12 +240,7 @@ mod processes {
             for (n, client) in clients.iter_mut().enumerate() {
                 let code = client.code();
                 let there = entries(&path.join(format!("c{n}")));
-                assert_eq!(
-                    there,
-                    [path.join(format!("c{n}/f.bin"))],
-                    "{}",
-                    client.stderr()
-                );
+                assert_eq!(there, [path.join(format!("c{n}/f.bin"))], "{}", client.stderr());
                 let copy = fs::read(&there[0]).expect("there");
                 assert_eq!(Digest::of(&copy), sha1);
                 assert_eq!(code, 0, "{}", client.stderr());
@@ -282,10 +263,7 @@ mod processes {
                 assert_eq!(client.code(), 4, "{}", client.stderr());
                 let said = client.stderr();
                 assert!(said.contains("pieces are missing"), "{said}");
-                assert!(
-                    said.contains("no peer has, and the server is gone"),
-                    "{said}"
-                );
+                assert!(said.contains("no peer has, and the server is gone"), "{said}");
                 let there = entries(&path.join(format!("c{n}")));
                 assert!(there.iter().all(|path| common::is_part(path)), "{there:?}");
             }
@@ -305,15 +283,10 @@ mod processes {
                 let part = entries(&path.join("c0")).into_iter().next()?;
                 Some(fs::metadata(part).ok()?.blocks() * 512)
             };
-            until("99 of 100 pieces", || {
-                held().is_some_and(|held| held * 100 >= BYTES * 99)
-            });
+            until("99 of 100 pieces", || held().is_some_and(|held| held * 100 >= BYTES * 99));
             clients[0].kill();
             let killed = entries(&path.join("c0"));
-            assert!(
-                killed.iter().all(|path| common::is_part(path)),
-                "{killed:?}"
-            );
+            assert!(killed.iter().all(|path| common::is_part(path)), "{killed:?}");
             for (n, client) in clients.iter_mut().enumerate().skip(1) {
                 assert_eq!(client.code(), 0, "{}", client.stderr());
                 let copy = fs::read(path.join(format!("c{n}/f.bin"))).expect("whole");
@@ -357,21 +330,9 @@ mod processes {
             const BYTES: u64 = 4_000_000;
             let (folder, sha1) = folder_with_file(BYTES);
             let path = folder.path();
-            let words = [
-                "f.bin",
-                "--via",
-                "swarm",
-                "--clients",
-                "1",
-                "--rate",
-                "16mbit",
-            ];
+            let words = ["f.bin", "--via", "swarm", "--clients", "1", "--rate", "16mbit"];
             let (server, addr) = Program::serve(path, &words);
-            let part = || {
-                entries(&path.join("c"))
-                    .into_iter()
-                    .find(|p| common::is_part(p))
-            };
+            let part = || entries(&path.join("c")).into_iter().find(|p| common::is_part(p));
             let mut client = Program::fetch(path, &addr, "c", &["--via", "swarm"]);
             let held = || Some(fs::metadata(part()?).ok()?.blocks() * 512);
             until("half of it", || held().is_some_and(|held| held > BYTES / 2));
@@ -382,10 +343,7 @@ mod processes {
             let before = fs::read(&torn).expect("there");
             let mut after = before.clone();
             let mut pieces = 0;
-            for piece in after
-                .chunks_mut(16_384)
-                .filter(|piece| piece.iter().any(|&b| b != 0))
-            {
+            for piece in after.chunks_mut(16_384).filter(|piece| piece.iter().any(|&b| b != 0)) {
                 let half = piece.len() / 2;
                 piece[half..].fill(0);
                 pieces += 1;
@@ -402,10 +360,7 @@ mod processes {
             let resumed =
                 |record: &gatecast::internals::transfer::Record| record.transfers[0].bytes_resumed;
             let resumed = records.iter().map(resumed).max().expect("two sessions");
-            let good = before
-                .chunks(16_384)
-                .filter(|piece| piece.iter().any(|&b| b != 0))
-                .count();
+            let good = before.chunks(16_384).filter(|piece| piece.iter().any(|&b| b != 0)).count();
             let most = (good - 20) as u64 * 16_384;
             assert!(resumed > 0 && resumed <= most, "{resumed} of {most}");
             server.signal("TERM");
@@ -417,16 +372,7 @@ mod processes {
         within(LIMIT, || {
             let folder = tempfile::tempdir().expect("a folder");
             let output = std::process::Command::new(env!("CARGO_BIN_EXE_gatecast"))
-                .args([
-                    "run",
-                    "--via",
-                    "swarm",
-                    "--clients",
-                    "25",
-                    "--size",
-                    "4MB",
-                    "--json",
-                ])
+                .args(["run", "--via", "swarm", "--clients", "25", "--size", "4MB", "--json"])
                 .args(["--keep", "kept"])
                 .current_dir(folder.path())
                 .output()
@@ -440,24 +386,11 @@ mod processes {
                 rows.iter().map(|row| row[key].as_u64().expect(key)).sum()
             };
             let (server, peers) = (sum("bytes_from_server"), sum("bytes_from_peers"));
-            assert_eq!(
-                server + peers - sum("retransmitted"),
-                25 * 4_000_000,
-                "{text}"
-            );
-            assert!(
-                peers > server,
-                "{peers} from peers, {server} from the server"
-            );
+            assert_eq!(server + peers - sum("retransmitted"), 25 * 4_000_000, "{text}");
+            assert!(peers > server, "{peers} from peers, {server} from the server");
             let digests: std::collections::BTreeSet<Digest> = entries(&folder.path().join("kept"))
                 .into_iter()
-                .flat_map(|path| {
-                    if path.is_dir() {
-                        entries(&path)
-                    } else {
-                        vec![path]
-                    }
-                })
+                .flat_map(|path| if path.is_dir() { entries(&path) } else { vec![path] })
                 .map(|path| Digest::of(&fs::read(path).expect("a copy")))
                 .collect();
             assert_eq!(digests.len(), 1, "twenty-five equal copies");

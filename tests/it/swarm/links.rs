@@ -1,36 +1,53 @@
 //! The links of a swarm: which peer dials which, which link stays when there are two, and which
 //! peers are trusted.
 
-use std::io::Write;
-use std::net::{SocketAddr, TcpListener};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
-use std::thread;
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::{
+    io::Write,
+    net::{SocketAddr, TcpListener},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread,
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
 
-use gatecast::internals::digest::Digest;
-use gatecast::internals::proto::bt::metainfo::Metainfo;
-use gatecast::internals::proto::bt::tracker::announce::{Announce, AnnounceEvent};
-use gatecast::internals::proto::bt::tracker::response::AnnounceResponse;
-use gatecast::internals::proto::bt::wire::{Block, ExtendedHandshake, Message};
-use gatecast::internals::proto::greeting::Greeting;
-use gatecast::internals::proto::native::FromServer;
-use gatecast::internals::server::listener::Connection;
-use gatecast::internals::server::lobby::Lobby;
-use gatecast::internals::session::Via;
-use gatecast::internals::text::FileName;
-use gatecast::internals::transport::swarm;
-use gatecast::internals::transport::swarm::leech::TorrentDownload;
-use gatecast::internals::transport::swarm::limits::EXTERNAL_CONNECTIONS;
-use gatecast::internals::transport::swarm::peer_id::seated_id;
-use gatecast::internals::transport::swarm::torrents::SwarmServerConfig;
-use gatecast::internals::transport::swarm::{face, leech};
+use gatecast::internals::{
+    digest::Digest,
+    proto::{
+        bt::{
+            metainfo::Metainfo,
+            tracker::{
+                announce::{Announce, AnnounceEvent},
+                response::AnnounceResponse,
+            },
+            wire::{Block, ExtendedHandshake, Message},
+        },
+        greeting::Greeting,
+        native::FromServer,
+    },
+    server::{listener::Connection, lobby::Lobby},
+    session::Via,
+    text::FileName,
+    transport::{
+        swarm,
+        swarm::{
+            face, leech, leech::TorrentDownload, limits::EXTERNAL_CONNECTIONS, peer_id::seated_id,
+            torrents::SwarmServerConfig,
+        },
+    },
+};
 
-use crate::common;
-use crate::common::http::{get, request_head};
-use crate::common::swarm::{Raw, data_of, fetch, metainfo, request, server};
-use crate::common::{Peer, Server, until, within};
+use crate::{
+    common,
+    common::{
+        Peer, Server,
+        http::{get, request_head},
+        swarm::{Raw, data_of, fetch, metainfo, request, server},
+        until, within,
+    },
+};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -146,10 +163,8 @@ fn connected_peer_is_not_dialed_again_on_announce() {
         let at = tracker.first();
         // Its id is greater than the leech's, so the leech would dial it.
         let mut raw = Raw::join(at, &torrent, *b"-GC0001-Lzzzzzzzzzzz");
-        let told = ExtendedHandshake {
-            port: Some(door.addr().port()),
-            ..ExtendedHandshake::default()
-        };
+        let told =
+            ExtendedHandshake { port: Some(door.addr().port()), ..ExtendedHandshake::default() };
         raw.send(&Message::HaveAll);
         raw.send(&Message::Extended(0, &told.encode()));
         tracker.name(door.addr());
@@ -216,21 +231,13 @@ fn peer_id_without_seat_is_treated_as_foreign() {
         let mut peer = server.peer();
         let id = seat_peer_id(&mut peer);
         let mut seated = Raw::join(server.addr, &torrent, id);
-        assert_eq!(
-            seated.read_until(&[14, 15]),
-            15,
-            "it will be shown what is its own"
-        );
+        assert_eq!(seated.read_until(&[14, 15]), 15, "it will be shown what is its own");
         // No seat has these ids. As many of them are let in from one address as of any other
         // program.
         let mut strangers: Vec<Raw> = (0..EXTERNAL_CONNECTIONS)
             .map(|n| {
                 let id = format!("-GC0001-P0000000{n:04x}");
-                Raw::join(
-                    server.addr,
-                    &torrent,
-                    id.as_bytes().try_into().expect("twenty"),
-                )
+                Raw::join(server.addr, &torrent, id.as_bytes().try_into().expect("twenty"))
             })
             .collect();
         for stranger in &mut strangers {
@@ -323,12 +330,7 @@ fn leech_of(
     let metainfo = torrent.clone();
     thread::spawn(move || {
         let out = tempfile::tempdir().expect("a folder");
-        let wish = leech::TorrentRequest {
-            metainfo,
-            out: out.path(),
-            stall,
-            seed_time,
-        };
+        let wish = leech::TorrentRequest { metainfo, out: out.path(), stall, seed_time };
         leech::fetch(wish, &AtomicU64::new(0), &AtomicBool::new(false))
     })
 }
@@ -340,10 +342,7 @@ fn send(raw: &mut Raw, content: &[u8], count: usize, spoilt: u8) {
         let message = raw.read_message().expect("a link that stands");
         if let Some(block) = request(&message) {
             let (from, len) = (block.begin as usize, block.len as usize);
-            let data: Vec<u8> = content[from..from + len]
-                .iter()
-                .map(|b| b ^ spoilt)
-                .collect();
+            let data: Vec<u8> = content[from..from + len].iter().map(|b| b ^ spoilt).collect();
             raw.send(&Message::Piece(block.piece, block.begin, &data));
             sent += 1;
         }
@@ -374,10 +373,7 @@ fn sender_of_wrong_blocks_stays_banned_after_leaving() {
         let mut again = Raw::join(at, &torrent, bad);
         assert_eq!(again.read_message(), None, "it has sent wrong pieces");
         let mut other = Raw::join(at, &torrent, *b"-XX0001-another-one-");
-        assert!(
-            other.read_message().is_some(),
-            "others at its address are let in"
-        );
+        assert!(other.read_message().is_some(), "others at its address are let in");
         let fetched = fetching.join().expect("no panic").expect("whole");
         assert_eq!(fetched.sha1, Digest::of(&content));
     });
@@ -396,16 +392,9 @@ fn unrequested_blocks_are_no_progress_and_end_the_link() {
             raw.send(&Message::Piece(0, 0, b"x"));
             thread::sleep(Duration::from_millis(400));
         }
-        let error = fetching
-            .join()
-            .expect("no panic")
-            .expect_err("nothing came");
+        let error = fetching.join().expect("no panic").expect_err("nothing came");
         assert!(error.to_string().contains("2 s"), "{error}");
-        assert!(
-            begun.elapsed() < Duration::from_secs(5),
-            "{:?}",
-            begun.elapsed()
-        );
+        assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
         // The same without a pause.
         let tracker = Tracker::default();
         let (torrent, _) = one_piece(&tracker);
@@ -413,10 +402,7 @@ fn unrequested_blocks_are_no_progress_and_end_the_link() {
         let mut raw = Raw::join(tracker.first(), &torrent, *b"-XX0001-pours-pours-");
         (0..17).for_each(|_| raw.send(&Message::Piece(0, 0, b"x")));
         while raw.read_message().is_some() {}
-        fetching
-            .join()
-            .expect("no panic")
-            .expect_err("nothing came");
+        fetching.join().expect("no panic").expect_err("nothing came");
     });
 }
 
@@ -435,11 +421,7 @@ fn repeated_costly_messages_end_the_link() {
         let turn = [framed(Message::Unchoke), framed(Message::Choke)].concat();
         raw.send_bytes(&turn.repeat(100));
         raw.send_bytes(&framed(Message::HaveAll).repeat(100_000));
-        let block = Block {
-            piece: 0,
-            begin: 0,
-            len: 16_384,
-        };
+        let block = Block { piece: 0, begin: 0, len: 16_384 };
         raw.send(&Message::Request(block));
         assert_eq!(raw.read_until(&[7]), 7);
         raw.send_bytes(&turn.repeat(100));
@@ -473,31 +455,19 @@ fn slow_peer_holds_finished_client_only_for_seconds() {
         };
         // Its id is that of a gatecast client, so others wait for it.
         let mut raw = Raw::join(at, &torrent, *b"-GC0001-Lhardly-asks");
-        raw.stream
-            .set_read_timeout(Some(Duration::from_secs(2)))
-            .expect("a socket");
+        raw.stream.set_read_timeout(Some(Duration::from_secs(2))).expect("a socket");
         let other = fetch(&server, 1, |order| order.out = server.out("p"));
         assert_eq!(server.record().proven(), 2);
         let begun = Instant::now();
         let mut piece = 0;
         while !held.is_finished() {
-            assert!(
-                begun.elapsed() < Duration::from_secs(25),
-                "it waits for ever"
-            );
-            let block = Block {
-                piece,
-                begin: 0,
-                len: 1024,
-            };
+            assert!(begun.elapsed() < Duration::from_secs(25), "it waits for ever");
+            let block = Block { piece, begin: 0, len: 1024 };
             raw.send(&Message::Request(block));
             piece += 1;
             thread::sleep(Duration::from_millis(1500));
         }
-        assert!(
-            begun.elapsed() > Duration::from_secs(5),
-            "it was waited for"
-        );
+        assert!(begun.elapsed() > Duration::from_secs(5), "it was waited for");
         for ends in [held, other] {
             assert!(ends.join().expect("no panic")[0].path.is_some());
         }
@@ -509,10 +479,7 @@ fn slow_peer_holds_finished_client_only_for_seconds() {
 fn announce(server: &Server, torrent: &Metainfo, number: usize, port: u16) -> Vec<u8> {
     let announce = Announce {
         info_hash: torrent.info_hash(),
-        peer_id: format!("-XX0001-{number:012}")
-            .as_bytes()
-            .try_into()
-            .expect("twenty"),
+        peer_id: format!("-XX0001-{number:012}").as_bytes().try_into().expect("twenty"),
         port,
         left: Some(5),
         event: AnnounceEvent::Started,
@@ -553,11 +520,8 @@ fn unknown_torrent_makes_server_read_file_only_once() {
     let server = server(200_000, |settings| settings.via = None);
     let hidden = server.folder.path().join("hidden");
     let seek = || {
-        let query = format!(
-            "/announce?info_hash={}&peer_id={}&port=5000",
-            "x".repeat(20),
-            "y".repeat(20)
-        );
+        let query =
+            format!("/announce?info_hash={}&peer_id={}&port=5000", "x".repeat(20), "y".repeat(20));
         let answer = get(server.addr, &query);
         assert!(answer.starts_with(b"d14:failure reason"), "{answer:?}");
     };
@@ -565,11 +529,7 @@ fn unknown_torrent_makes_server_read_file_only_once() {
     seek();
     std::fs::rename(&hidden, server.source()).expect("its folder");
     seek();
-    assert_eq!(
-        get(server.addr, "/scrape"),
-        b"d5:filesdee",
-        "it was not tried again"
-    );
+    assert_eq!(get(server.addr, "/scrape"), b"d5:filesdee", "it was not tried again");
     metainfo(&server);
     assert!(get(server.addr, "/scrape").starts_with(b"d5:filesd20:"));
     server.stop();
@@ -617,12 +577,7 @@ fn torrent_may_only_announce_in_private_network() {
             assert!(error.to_string().contains("private network"), "{error}");
         }
         assert_eq!(door.calls(), 0);
-        for path in [
-            "announce",
-            "a-key/announce",
-            "announce?key=1",
-            "announce.php",
-        ] {
+        for path in ["announce", "a-key/announce", "announce?key=1", "announce.php"] {
             torrent.announce = Some(format!("http://{}/{path}", door.addr()));
             let fetching = leech_of(&torrent, common::PATIENCE, Duration::ZERO);
             until("an announce", || door.calls() > 0);
@@ -637,11 +592,7 @@ fn repeated_requests_for_absent_pieces_end_the_link() {
         let server = server(200_000, |settings| settings.via = None);
         let torrent = metainfo(&server);
         let mut raw = Raw::join(server.addr, &torrent, *b"-XX0001-asks-wrongly");
-        let block = |piece| Block {
-            piece,
-            begin: 0,
-            len: 1024,
-        };
+        let block = |piece| Block { piece, begin: 0, len: 1024 };
         for _ in 0..300 {
             raw.send(&Message::Request(block(9999)));
             assert_eq!(raw.read_until(&[7, 16]), 16);

@@ -5,26 +5,35 @@ mod links;
 #[cfg(all(target_os = "linux", feature = "cli", feature = "sockopt"))]
 mod peers;
 
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::thread;
-use std::time::Duration;
+use std::{
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
+    sync::atomic::{AtomicBool, AtomicU64},
+    thread,
+    time::Duration,
+};
 
-use gatecast::internals::client::FetchRun;
-use gatecast::internals::digest::Digest;
-use gatecast::internals::proto::bt::tracker::announce::{Announce, AnnounceEvent};
-use gatecast::internals::proto::bt::wire::{Block, Handshake, Message};
-use gatecast::internals::session::Via;
-use gatecast::internals::transfer::Outcome;
-use gatecast::internals::transport::swarm;
-use gatecast::internals::transport::swarm::leech;
-use gatecast::internals::units::Rate;
+use gatecast::internals::{
+    client::FetchRun,
+    digest::Digest,
+    proto::bt::{
+        tracker::announce::{Announce, AnnounceEvent},
+        wire::{Block, Handshake, Message},
+    },
+    session::Via,
+    transfer::Outcome,
+    transport::{swarm, swarm::leech},
+    units::Rate,
+};
 
-use crate::common;
-use crate::common::http::get;
-use crate::common::swarm::{Raw, fetch, held_back, metainfo, server};
-use crate::common::{until, within};
+use crate::{
+    common,
+    common::{
+        http::get,
+        swarm::{Raw, fetch, held_back, metainfo, server},
+        until, within,
+    },
+};
 
 const LIMIT: Duration = Duration::from_secs(120);
 
@@ -44,24 +53,15 @@ fn clients_get_file_mostly_from_each_other() {
         };
         let (server_bytes, peers) = (sum(|c| c.bytes_from_server), sum(|c| c.bytes_from_peers));
         assert_eq!(server_bytes + peers, 15_000_000 + sum(|c| c.retransmitted));
-        assert!(
-            server_bytes < 7_500_000,
-            "{server_bytes} from the server, {peers} from peers"
-        );
+        assert!(server_bytes < 7_500_000, "{server_bytes} from the server, {peers} from peers");
         // The page of the tracker has the same sums, and what each peer sent.
         let page = || String::from_utf8(get(server.addr, "/swarm")).expect("text");
-        until("all five to have told", || {
-            page().matches("\"whole\":true").count() == 5
-        });
+        until("all five to have told", || page().matches("\"whole\":true").count() == 5);
         let page = page();
         assert_eq!(sum_of(&page, "bytes_from_server"), server_bytes);
         assert_eq!(sum_of(&page, "bytes"), peers);
         assert_eq!(sum_of(&page, "bytes_sent"), peers);
-        assert_eq!(
-            page.matches("\"peer\":\"C1\"").count(),
-            5,
-            "its row, and four others'"
-        );
+        assert_eq!(page.matches("\"peer\":\"C1\"").count(), 5, "its row, and four others'");
         server.stop();
     });
 }
@@ -83,10 +83,7 @@ fn files_of_awkward_sizes_arrive() {
         for bytes in [0, 1, 16_384, 16_385, 100_000] {
             let server = server(bytes, |_| {});
             let ends = fetch(&server, 2, |_| {}).join().expect("no panic");
-            assert!(
-                ends.iter().all(|end| end.path.is_some()),
-                "{bytes}: {ends:?}"
-            );
+            assert!(ends.iter().all(|end| end.path.is_some()), "{bytes}: {ends:?}");
             assert_eq!(server.record().broken_identities(), Vec::<String>::new());
             server.stop();
         }
@@ -100,18 +97,10 @@ fn no_peer_moves_bytes_before_release() {
         let early = fetch(&server, 1, |_| {});
         server.until_ready(1);
         let mut foreign = Raw::join(server.addr, &metainfo(&server), *b"-XX0001-abcdefghijkl");
-        let block = Block {
-            piece: 0,
-            begin: 0,
-            len: 16_384,
-        };
+        let block = Block { piece: 0, begin: 0, len: 16_384 };
         foreign.send(&Message::Interested);
         foreign.send(&Message::Request(block));
-        assert_eq!(
-            foreign.read_until(&[16, 7, 1]),
-            16,
-            "rejected, neither served nor unchoked"
-        );
+        assert_eq!(foreign.read_until(&[16, 7, 1]), 16, "rejected, neither served nor unchoked");
         let late = fetch(&server, 1, |order| order.out = server.out("p"));
         assert_eq!(foreign.read_until(&[7, 1]), 1, "the release unchokes");
         foreign.send(&Message::Request(block));
@@ -161,11 +150,7 @@ fn sender_of_wrong_pieces_is_found_and_copies_are_whole() {
         clients.join().expect("no panic");
         assert_eq!(record.proven(), 2);
         assert_eq!(record.broken_identities(), Vec::<String>::new());
-        let wasted: u64 = record
-            .transfers
-            .iter()
-            .filter_map(|t| t.counts.retransmitted)
-            .sum();
+        let wasted: u64 = record.transfers.iter().filter_map(|t| t.counts.retransmitted).sum();
         assert!(wasted > 0, "the liar was asked");
         assert!(wasted < 1_500_000, "and not for long: {wasted}");
         server.stop();
@@ -292,11 +277,7 @@ fn hostile_messages_leave_other_peers_served() {
             request(0, u32::MAX, u32::MAX >> 15),
             request(0, 0, 0),
             framed(Message::Piece(0, 0, b"not asked for")),
-            framed(Message::Cancel(Block {
-                piece: 9,
-                begin: 9,
-                len: 9,
-            })),
+            framed(Message::Cancel(Block { piece: 9, begin: 9, len: 9 })),
             framed(Message::HaveAll),
             framed(Message::KeepAlive).repeat(1000),
             framed(Message::Have(0)).repeat(100_000),
@@ -310,9 +291,7 @@ fn hostile_messages_leave_other_peers_served() {
             let mut stranger = TcpStream::connect(server.addr).expect("a server");
             let hash = Digest::of(b"another");
             let hello = Handshake::new(hash, *b"-XX0001-abcdefghijkl").encode();
-            stranger
-                .write_all(&hello[..cut])
-                .expect("a server that listens");
+            stranger.write_all(&hello[..cut]).expect("a server that listens");
             // It may have been closed already.
             let _ = stranger.shutdown(std::net::Shutdown::Write);
             let mut answer = Vec::new();
@@ -370,18 +349,8 @@ fn aria2_fetches_torrent() {
         std::fs::write(&torrent, get(server.addr, "/f.bin.torrent")).expect("room");
         let out = server.out("aria2");
         let status = std::process::Command::new("timeout")
-            .args([
-                "60",
-                "aria2c",
-                "-q",
-                "--enable-dht=false",
-                "--enable-dht6=false",
-            ])
-            .args([
-                "--bt-enable-lpd=false",
-                "--enable-peer-exchange=false",
-                "--seed-time=0",
-            ])
+            .args(["60", "aria2c", "-q", "--enable-dht=false", "--enable-dht6=false"])
+            .args(["--bt-enable-lpd=false", "--enable-peer-exchange=false", "--seed-time=0"])
             .args(["--file-allocation=none", "--no-conf=true", "--dir"])
             .arg(&out)
             .arg(&torrent)

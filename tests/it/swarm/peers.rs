@@ -2,28 +2,27 @@
 //! session with gatecast on a star, then each of them as the only seeder. tshark must find no
 //! malformed message.
 
-use std::fs;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::sync::atomic::AtomicBool;
-use std::time::{Duration, Instant};
+use std::{
+    fs,
+    path::Path,
+    process::{Child, Command, Stdio},
+    sync::atomic::AtomicBool,
+    time::{Duration, Instant},
+};
 
-use gatecast::internals::testbed::star::build::Star;
-use gatecast::internals::testbed::star::host::Host;
-use gatecast::internals::testbed::star::layout::StarLayout;
-use gatecast::internals::units::Rate;
+use gatecast::internals::{
+    testbed::star::{build::Star, host::Host, layout::StarLayout},
+    units::Rate,
+};
 
-use crate::common;
-use crate::common::program::GATECAST;
-use crate::common::star::turn_with_stars;
-use crate::common::{have, installed, within};
+use crate::{
+    common,
+    common::{have, installed, program::GATECAST, star::turn_with_stars, within},
+};
 
 static GO: AtomicBool = AtomicBool::new(false);
 
-const PEER: &str = concat!(
-    env!("CARGO_MANIFEST_DIR"),
-    "/src/testbed/study/torrent_peer.py"
-);
+const PEER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/testbed/study/torrent_peer.py");
 const BYTES: usize = 5_000_000;
 
 /// A program on a host; ended when it is dropped.
@@ -111,10 +110,7 @@ fn words<'a>(kind: &str, torrent: &'a str, dir: &'a str, address: &'a str) -> Ve
 fn whole(what: &str, copy: &Path, bytes: &[u8]) {
     let begun = Instant::now();
     while fs::read(copy).ok().as_deref() != Some(bytes) {
-        assert!(
-            begun.elapsed() < Duration::from_secs(90),
-            "{what} has no whole copy"
-        );
+        assert!(begun.elapsed() < Duration::from_secs(90), "{what} has no whole copy");
         std::thread::sleep(Duration::from_millis(50));
     }
     eprintln!("{what}: whole after {:.1} s", begun.elapsed().as_secs_f64());
@@ -183,9 +179,7 @@ fn five_programs_share_session_and_seed_to_gatecast() {
             at,
             &["tshark", "-q", "-B", "64", "-i", "any", "-w", capture],
         );
-        common::until("tshark's file", || {
-            fs::metadata(capture).is_ok_and(|about| about.len() > 0)
-        });
+        common::until("tshark's file", || fs::metadata(capture).is_ok_and(|about| about.len() > 0));
         let server = serve(&star, at);
         let torrent = at.join("f.bin.torrent");
         let torrent = torrent.to_str().expect("text");
@@ -230,11 +224,7 @@ fn five_programs_share_session_and_seed_to_gatecast() {
             let found = fs::read_dir(at.join(format!("ours{host}"))).expect("there");
             let mut copies = found.map(|entry| entry.expect("an entry").path());
             let copy = copies.find(|path| path.to_string_lossy().ends_with("f.bin"));
-            assert_eq!(
-                fs::read(copy.expect("a copy")).expect("readable"),
-                bytes,
-                "host {host}"
-            );
+            assert_eq!(fs::read(copy.expect("a copy")).expect("readable"), bytes, "host {host}");
         }
         drop((foreign, server));
 
@@ -264,44 +254,21 @@ fn five_programs_share_session_and_seed_to_gatecast() {
                 "from {kind}: {}",
                 fs::read_to_string(own.join("timeout.log")).unwrap_or_default()
             );
-            assert_eq!(
-                fs::read(own.join("f.bin")).expect("a copy"),
-                bytes,
-                "from {kind}"
-            );
+            assert_eq!(fs::read(own.join("f.bin")).expect("a copy"), bytes, "from {kind}");
             drop((seeder, server));
         }
 
         drop(tshark);
         let read = |filter: &str| {
             let output = Command::new("tshark")
-                .args([
-                    "-o",
-                    "tcp.try_heuristic_first:TRUE",
-                    "-r",
-                    capture,
-                    "-Y",
-                    filter,
-                ])
-                .args([
-                    "-T",
-                    "fields",
-                    "-e",
-                    "frame.number",
-                    "-e",
-                    "ip.src",
-                    "-e",
-                    "_ws.col.info",
-                ])
+                .args(["-o", "tcp.try_heuristic_first:TRUE", "-r", capture, "-Y", filter])
+                .args(["-T", "fields", "-e", "frame.number", "-e", "ip.src", "-e", "_ws.col.info"])
                 .output()
                 .expect("tshark");
             String::from_utf8_lossy(&output.stdout).into_owned()
         };
         let messages = read("bittorrent").lines().count();
-        assert!(
-            messages > 500,
-            "{messages} messages of BitTorrent were seen"
-        );
+        assert!(messages > 500, "{messages} messages of BitTorrent were seen");
         let malformed = read("bittorrent && _ws.malformed");
         eprintln!("tshark: {messages} frames of BitTorrent");
         assert_eq!(malformed, "", "malformed");

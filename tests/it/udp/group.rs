@@ -1,24 +1,34 @@
 //! Multicast groups: two groups at one port, chosen interfaces, damaged and forged datagrams.
 
-use std::io::{BufRead, BufReader, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
-use std::thread::JoinHandle;
-use std::time::Duration;
+use std::{
+    io::{BufRead, BufReader, Write},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    thread::JoinHandle,
+    time::Duration,
+};
 
-use gatecast::internals::client::ClientReport;
-use gatecast::internals::proto::udp::packet::{Body, Packet};
-use gatecast::internals::report::verdict::Verdict;
-use gatecast::internals::session::Via;
-use gatecast::internals::transfer::Outcome;
-use gatecast::internals::transport::udp::config::UdpConfig;
-use gatecast::internals::transport::udp::group_receiver::Subscription;
+use gatecast::internals::{
+    client::ClientReport,
+    proto::udp::packet::{Body, Packet},
+    report::verdict::Verdict,
+    session::Via,
+    transfer::Outcome,
+    transport::udp::{config::UdpConfig, group_receiver::Subscription},
+};
 
-use crate::common;
-use crate::common::udp::{server_with, to_group};
-use crate::common::{Server, udp, whole, within};
+use crate::{
+    common,
+    common::{
+        Server, udp,
+        udp::{server_with, to_group},
+        whole, within,
+    },
+};
 
 const LIMIT: Duration = Duration::from_secs(100);
 
@@ -58,10 +68,7 @@ fn two_groups_at_one_port_do_not_mix() {
 fn group_uses_the_named_interfaces() {
     within(LIMIT, || {
         // Loopback has many addresses. The clients use another one.
-        let by = UdpConfig {
-            interface: Some(Ipv4Addr::new(127, 0, 0, 9)),
-            ..UdpConfig::default()
-        };
+        let by = UdpConfig { interface: Some(Ipv4Addr::new(127, 0, 0, 9)), ..UdpConfig::default() };
         let server = server_with(500_000, Via::Multicast, 2, by, |settings| {
             settings.rate = common::bytes_per_second(5_000_000);
         });
@@ -112,10 +119,8 @@ fn between(
         for client in listener.incoming() {
             let client = client.expect("a client");
             let upstream = TcpStream::connect(server).expect("a server");
-            let (mut up, mut down) = (
-                client.try_clone().expect("one more"),
-                upstream.try_clone().expect("one more"),
-            );
+            let (mut up, mut down) =
+                (client.try_clone().expect("one more"), upstream.try_clone().expect("one more"));
             thread::spawn(move || {
                 let _ = std::io::copy(&mut up, &mut down);
                 let _ = down.shutdown(std::net::Shutdown::Write);
@@ -149,10 +154,7 @@ fn damage_on_the_way_makes_copies_corrupt() {
         order.clients = 2;
         order.server = vec![between(server.addr, groups, &over, |datagram| {
             // Only the digest of the copy shows that such blocks are wrong.
-            if let Ok(Packet {
-                body: Body::Data { block, .. },
-                ..
-            }) = Packet::decode(datagram)
+            if let Ok(Packet { body: Body::Data { block, .. }, .. }) = Packet::decode(datagram)
                 && block % 600 == 300
             {
                 datagram[500] ^= 0x20;
@@ -164,10 +166,7 @@ fn damage_on_the_way_makes_copies_corrupt() {
         assert!(ends.iter().all(|end| end.path.is_none()), "{ends:?}");
         assert_eq!(Verdict::of_clients(&ends).exit_code(), 5);
         let record = server.record();
-        assert_eq!(
-            Verdict::of_records(std::slice::from_ref(&record)).exit_code(),
-            5
-        );
+        assert_eq!(Verdict::of_records(std::slice::from_ref(&record)).exit_code(), 5);
         for transfer in &record.transfers {
             assert_eq!(transfer.outcome, Outcome::Corrupt, "{transfer:?}");
             assert_eq!(transfer.verified, Some(false), "{transfer:?}");
@@ -191,12 +190,8 @@ fn forged_packets_from_server_host_change_nothing() {
             let batch = ear.receive(Duration::from_secs(20)).expect("a socket");
             let batch = batch.expect("in time");
             for datagram in batch.bytes.chunks(batch.segment) {
-                let Ok(Packet {
-                    stream,
-                    pkt,
-                    sent_us,
-                    body: Body::Data { block, payload, .. },
-                }) = Packet::decode(datagram)
+                let Ok(Packet { stream, pkt, sent_us, body: Body::Data { block, payload, .. } }) =
+                    Packet::decode(datagram)
                 else {
                     continue;
                 };
@@ -205,24 +200,11 @@ fn forged_packets_from_server_host_change_nothing() {
                     continue;
                 }
                 let payload = vec![0xee; payload.len()];
-                let data = Body::Data {
-                    block: block + 1,
-                    again: true,
-                    payload: &payload,
-                };
-                let end = Body::End {
-                    upto: block + 50,
-                    round: 1000 + block,
-                };
+                let data = Body::Data { block: block + 1, again: true, payload: &payload };
+                let end = Body::End { upto: block + 50, round: 1000 + block };
                 for (ahead, body) in [(1, data), (40_000, end)] {
                     let mut bytes = Vec::new();
-                    Packet {
-                        stream,
-                        pkt: pkt + ahead,
-                        sent_us,
-                        body,
-                    }
-                    .encode(&mut bytes);
+                    Packet { stream, pkt: pkt + ahead, sent_us, body }.encode(&mut bytes);
                     mouth.send_to(&bytes, group).expect("sent");
                     forged += 1;
                 }

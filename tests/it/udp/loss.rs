@@ -2,28 +2,25 @@
 //!
 //! Needs root, `ip`, `tc`, `nft` and `ethtool`, and is skipped without them.
 
-use std::process::Command;
-use std::sync::atomic::AtomicBool;
-use std::time::Duration;
+use std::{process::Command, sync::atomic::AtomicBool, time::Duration};
 
-use gatecast::internals::client::FetchConfig;
-use gatecast::internals::server::builder::ServerCoreBuilder;
-use gatecast::internals::server::catalog::Catalog;
-use gatecast::internals::server::config::ServerConfig;
-use gatecast::internals::server::sample;
-use gatecast::internals::session::Via;
-use gatecast::internals::testbed::star::build::Star;
-use gatecast::internals::testbed::star::layout::{StarLayout, StarTopology};
-use gatecast::internals::testbed::star::star_id::StarNode;
-use gatecast::internals::testbed::star::{host, tool};
-use gatecast::internals::transfer::{Outcome, Record, Transfer};
-use gatecast::internals::transport::udp;
-use gatecast::internals::transport::udp::config::UdpConfig;
-use gatecast::internals::units::Rate;
+use gatecast::internals::{
+    client::FetchConfig,
+    server::{builder::ServerCoreBuilder, catalog::Catalog, config::ServerConfig, sample},
+    session::Via,
+    testbed::star::{
+        build::Star,
+        host,
+        layout::{StarLayout, StarTopology},
+        star_id::StarNode,
+        tool,
+    },
+    transfer::{Outcome, Record, Transfer},
+    transport::{udp, udp::config::UdpConfig},
+    units::Rate,
+};
 
-use crate::common::star::turn_with_stars;
-use crate::common::udp::fetch;
-use crate::common::within;
+use crate::common::{star::turn_with_stars, udp::fetch, within};
 
 fn nft(host: &host::Host, words: &str) -> String {
     let program = tool::find("nft").expect("looked for before");
@@ -58,9 +55,7 @@ fn session_of(star: &Star, via: Via, bytes: u64, clients: u16, rate: Option<Rate
     // A thread stays in the namespace of the thread that starts it.
     let server = star.hosts()[0]
         .enter(|| {
-            udp::serve(host, UdpConfig::default())
-                .start((address, 0).into())
-                .expect("a port")
+            udp::serve(host, UdpConfig::default()).start((address, 0).into()).expect("a port")
         })
         .expect("the host is there");
     let errors: Vec<Option<String>> = std::thread::scope(|scope| {
@@ -72,9 +67,8 @@ fn session_of(star: &Star, via: Via, bytes: u64, clients: u16, rate: Option<Rate
                 order.group = Some(clients);
                 order.durable = false;
                 scope.spawn(move || {
-                    let ends = star.hosts()[number]
-                        .enter(|| fetch(&order))
-                        .expect("the host is there");
+                    let ends =
+                        star.hosts()[number].enter(|| fetch(&order)).expect("the host is there");
                     ends[0].error.as_ref().map(ToString::to_string)
                 })
             })
@@ -94,10 +88,7 @@ const ALL_UDP: &str = "meta l4proto udp";
 /// Drops a share of the packets that come to a host and that `which` chooses, and counts them.
 fn lose(host: &host::Host, which: &str, millionths: u32) {
     nft(host, "add table ip gatecast_test");
-    nft(
-        host,
-        "add chain ip gatecast_test i { type filter hook input priority -300 ; }",
-    );
+    nft(host, "add chain ip gatecast_test i { type filter hook input priority -300 ; }");
     let rule = format!(
         "add rule ip gatecast_test i {which} numgen random mod 1000000 < {millionths} counter drop"
     );
@@ -120,11 +111,7 @@ fn raw_reports_exactly_what_the_filter_dropped() {
             let listed = nft(client, "list table ip gatecast_test");
             nft(client, "delete table ip gatecast_test");
             let (_, count) = listed.split_once("counter packets ").expect("a counter");
-            let dropped: u64 = count
-                .split(' ')
-                .next()
-                .and_then(|n| n.parse().ok())
-                .expect("one");
+            let dropped: u64 = count.split(' ').next().and_then(|n| n.parse().ok()).expect("one");
             let counts = transfer.counts;
             assert_eq!(counts.offered, Some(2_000_000_u64.div_ceil(1448)));
             // A busy machine may drop some itself. They are counted apart.
@@ -151,10 +138,7 @@ fn reliable_transports_are_whole_at_every_loss() {
             for via in [Via::Udp, Via::Multicast] {
                 let transfer = session(&star, via, 1_000_000);
                 assert!(transfer.is_proven(), "{via}: {transfer:?}");
-                assert!(
-                    transfer.counts.network_lost > Some(0),
-                    "{via}: {transfer:?}"
-                );
+                assert!(transfer.counts.network_lost > Some(0), "{via}: {transfer:?}");
             }
             nft(client, "delete table ip gatecast_test");
         }
@@ -190,10 +174,7 @@ fn thirteen_multicast_clients_cost_one_stream() {
             carried.up, carried.down
         );
         // Headers are 66 bytes for 1408 of payload; the rest is the control connections.
-        assert!(
-            carried.up > bytes && carried.up < bytes * 110 / 100,
-            "{carried:?}"
-        );
+        assert!(carried.up > bytes && carried.up < bytes * 110 / 100, "{carried:?}");
         star.down().expect("it goes");
     });
 }
@@ -276,10 +257,7 @@ fn server_without_rate_finds_narrow_link() {
             let transfer = &record.transfers[0];
             assert!(transfer.is_proven(), "{transfer:?}");
             let took = transfer.seconds_server.expect("whole").as_secs_f64();
-            println!(
-                "{narrow} bit/s: {took:.2} s for what takes 4.2 s, {:?}",
-                transfer.counts
-            );
+            println!("{narrow} bit/s: {took:.2} s for what takes 4.2 s, {:?}", transfer.counts);
             assert!(took < 5.2, "{narrow}: {took} s");
             let again = transfer.counts.retransmitted.expect("counted");
             // Until the first reports come, the server sends at the rate of its own link.
@@ -316,10 +294,7 @@ fn lossy_client_delays_nobody_of_its_group() {
         let (control, _) = run();
         lose(&star.hosts()[1], ALL_UDP, 350_000);
         let (others, slow) = run();
-        assert!(
-            slow > others,
-            "it was repaired after them: {slow:?} {others:?}"
-        );
+        assert!(slow > others, "it was repaired after them: {slow:?} {others:?}");
         // A tenth more than without the loss, and 0.3 s for a busy machine.
         let most = control * 11 / 10 + Duration::from_millis(300);
         assert!(others < most, "{others:?} beside {control:?} without it");

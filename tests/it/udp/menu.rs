@@ -1,16 +1,14 @@
 //! The commands of the lab's UDP protocol against our own server, in processes of their own.
 
-use std::fs;
-use std::path::Path;
-use std::process::Output;
-use std::time::Duration;
+use std::{fs, path::Path, process::Output, time::Duration};
 
-use gatecast::internals::server::sample;
-use gatecast::internals::session::Via;
-use gatecast::internals::transfer::Outcome;
+use gatecast::internals::{server::sample, session::Via, transfer::Outcome};
 
-use crate::common::program::{Program, feed, gatecast, records_of, text};
-use crate::common::{entries, within};
+use crate::common::{
+    entries,
+    program::{Program, feed, gatecast, records_of, text},
+    within,
+};
 
 const LIMIT: Duration = Duration::from_secs(60);
 

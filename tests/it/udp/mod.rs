@@ -10,27 +10,39 @@ mod path;
 #[cfg(all(target_os = "linux", feature = "cli", feature = "sockopt"))]
 mod processes;
 
-use std::net::{SocketAddr, UdpSocket};
-use std::path::Path;
-use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
-use std::thread::JoinHandle;
-use std::time::Duration;
+use std::{
+    net::{SocketAddr, UdpSocket},
+    path::Path,
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    thread::JoinHandle,
+    time::Duration,
+};
 
-use gatecast::internals::client::{ClientReport, FetchConfig};
-use gatecast::internals::digest::Digest;
-use gatecast::internals::proto::udp::control::Report;
-use gatecast::internals::proto::udp::packet::{Body, Packet};
-use gatecast::internals::session::Via;
-use gatecast::internals::transfer::{Outcome, Record};
-use gatecast::internals::transport::udp::config::UdpConfig;
-use gatecast::internals::transport::udp::lab_server::LabServer;
+use gatecast::internals::{
+    client::{ClientReport, FetchConfig},
+    digest::Digest,
+    proto::udp::{
+        control::Report,
+        packet::{Body, Packet},
+    },
+    session::Via,
+    transfer::{Outcome, Record},
+    transport::udp::{config::UdpConfig, lab_server::LabServer},
+};
 
-use crate::common;
-use crate::common::udp::{server, server_with, to_group};
-use crate::common::{Peer, Server, entries, row, until, whole, within};
+use crate::{
+    common,
+    common::{
+        Peer, Server, entries, row,
+        udp::{server, server_with, to_group},
+        until, whole, within,
+    },
+};
 
 const LIMIT: Duration = Duration::from_secs(100);
 
@@ -51,9 +63,7 @@ fn accounted(record: &Record) {
         let counts = transfer.counts;
         assert_eq!(
             counts.delivered,
-            counts
-                .unique
-                .map(|unique| unique + counts.duplicate.unwrap_or(0))
+            counts.unique.map(|unique| unique + counts.duplicate.unwrap_or(0))
         );
         for known in [counts.offered, counts.unheard, counts.lost] {
             assert!(known.is_some(), "{counts:?}");
@@ -61,10 +71,7 @@ fn accounted(record: &Record) {
         // Other systems drop datagrams without an error, so the number is unknown.
         let tells = cfg!(all(target_os = "linux", feature = "sockopt"));
         assert_eq!(counts.local_drop.is_some(), tells, "{counts:?}");
-        assert_eq!(
-            (counts.foreign, counts.corrupt, counts.late),
-            (Some(0), Some(0), Some(0))
-        );
+        assert_eq!((counts.foreign, counts.corrupt, counts.late), (Some(0), Some(0), Some(0)));
     }
 }
 
@@ -103,9 +110,7 @@ fn raw_measures_loss_and_publishes_only_whole_copies() {
         let port = socket.local_addr().expect("bound").port();
         let mut blind = server.joined(2, "blind");
         assert_eq!(blind.read_line(), "TERMS datagram=1472");
-        blind.send(format!(
-            "LISTEN port={port} buffer=212992\nREADY offset=0\n"
-        ));
+        blind.send(format!("LISTEN port={port} buffer=212992\nREADY offset=0\n"));
         assert!(blind.read_past_wait().starts_with("GO "));
         // Until the END packet says how many there were.
         let mut datagram = [0; 2000];
@@ -130,13 +135,7 @@ fn raw_measures_loss_and_publishes_only_whole_copies() {
             assert!(counts.jitter_us.is_some() && counts.delay_us.is_some());
         } else {
             assert_eq!(copy.outcome, Outcome::Cut);
-            assert_eq!(
-                entries(&server.out("a"))
-                    .iter()
-                    .filter(|p| !common::is_part(p))
-                    .count(),
-                0
-            );
+            assert_eq!(entries(&server.out("a")).iter().filter(|p| !common::is_part(p)).count(), 0);
         }
         server.stop();
     });
@@ -149,9 +148,7 @@ fn interrupted_copy_resumes_where_it_stopped() {
             let server = server(2_000_000, via, 1, |_| {});
             let source = std::fs::read(server.source()).expect("there");
             std::fs::create_dir_all(server.out("a")).expect("room");
-            let part = server
-                .out("a")
-                .join(format!(".{}-1.part", server.sha1.short()));
+            let part = server.out("a").join(format!(".{}-1.part", server.sha1.short()));
             std::fs::write(part, &source[..777_777]).expect("room");
             let ends = fetch(&server, "a", |order| order.resume = true);
             whole(ends.join().expect("no panic"), &server);
@@ -169,9 +166,7 @@ fn listening(server: &Server, group: u16, name: &str, socket: &UdpSocket) -> Pee
     let port = socket.local_addr().expect("bound").port();
     let mut peer = server.joined(group, name);
     assert!(peer.read_line().starts_with("TERMS "));
-    peer.send(format!(
-        "LISTEN port={port} buffer=212992\nREADY offset=0\n"
-    ));
+    peer.send(format!("LISTEN port={port} buffer=212992\nREADY offset=0\n"));
     peer
 }
 
@@ -221,11 +216,7 @@ fn lying_flooding_and_mute_clients_are_dropped() {
             }
             let reason = |name| row(&record, name).reason.clone().unwrap_or_default();
             assert!(reason("liar").contains("never sent"), "{}", reason("liar"));
-            assert!(
-                reason("mute").contains("sent no report for 5 s"),
-                "{}",
-                reason("mute")
-            );
+            assert!(reason("mute").contains("sent no report for 5 s"), "{}", reason("mute"));
             assert_eq!(row(&record, "mute").outcome, Outcome::TimedOut);
             drop(mute);
             flood.join().expect("no panic");
@@ -249,9 +240,7 @@ fn flood_of_repair_requests_takes_only_its_share() {
         let mut flood = server.joined(2, "flood");
         assert!(flood.read_line().starts_with("TERMS "));
         // The largest buffer size that the server accepts.
-        flood.send(format!(
-            "LISTEN port={port} buffer=40000000\nREADY offset=0\n"
-        ));
+        flood.send(format!("LISTEN port={port} buffer=40000000\nREADY offset=0\n"));
         assert!(flood.read_past_wait().starts_with("GO "));
         let over = Arc::new(AtomicBool::new(false));
         let ended = Arc::clone(&over);
@@ -385,11 +374,7 @@ fn foreign_datagrams_change_nothing_and_are_counted() {
             stream: 1,
             pkt: 5,
             sent_us: 0,
-            body: Body::Data {
-                block: 2000,
-                again: false,
-                payload: &[0xee; 1408],
-            },
+            body: Body::Data { block: 2000, again: false, payload: &[0xee; 1408] },
         }
         .encode(&mut forged);
         let mut sent = 0;
@@ -406,10 +391,7 @@ fn foreign_datagrams_change_nothing_and_are_counted() {
         assert_eq!(record.broken_identities(), Vec::<String>::new());
         let counts = record.transfers[0].counts;
         // Some may have come too late, or were dropped. None was accepted.
-        assert!(
-            (1..=sent).contains(&counts.foreign.unwrap_or(0)),
-            "{counts:?}"
-        );
+        assert!((1..=sent).contains(&counts.foreign.unwrap_or(0)), "{counts:?}");
         assert_eq!(counts.corrupt, Some(0));
         server.stop();
     });
@@ -424,10 +406,7 @@ fn changed_source_is_reported_to_all_clients() {
             });
             let copies = fetch(&server, "a", |order| order.clients = 2);
             until("bytes move", || server.moved() > 100_000);
-            let file = std::fs::File::options()
-                .write(true)
-                .open(server.source())
-                .expect("ours");
+            let file = std::fs::File::options().write(true).open(server.source()).expect("ours");
             file.set_len(500_000).expect("room");
             for end in copies.join().expect("no panic") {
                 let error = end.error.expect("the source is short").to_string();
@@ -437,13 +416,7 @@ fn changed_source_is_reported_to_all_clients() {
             for transfer in &record.transfers {
                 assert!(!transfer.is_proven(), "{transfer:?}");
             }
-            assert_eq!(
-                entries(&server.out("a"))
-                    .iter()
-                    .filter(|p| !common::is_part(p))
-                    .count(),
-                0
-            );
+            assert_eq!(entries(&server.out("a")).iter().filter(|p| !common::is_part(p)).count(), 0);
         }
     });
 }
@@ -457,10 +430,7 @@ fn python(addr: SocketAddr, arguments: &[&str]) -> String {
         .output()
         .expect("python3");
     assert!(output.status.success(), "{output:?}");
-    String::from_utf8(output.stdout)
-        .expect("text")
-        .trim_end()
-        .to_owned()
+    String::from_utf8(output.stdout).expect("text").trim_end().to_owned()
 }
 
 #[test]
@@ -484,17 +454,11 @@ fn lab_udp_client_is_served_as_it_expects() {
         .expect("a port");
         assert_eq!(python(lab.addr(), &["LIST"]), "['f.bin']");
         assert_eq!(python(lab.addr(), &["CONFIG", "f.bin", "2"]), "Config set");
-        assert_eq!(
-            python(lab.addr(), &["CONFIG", "none", "2"]),
-            "File none does not exist"
-        );
+        assert_eq!(python(lab.addr(), &["CONFIG", "none", "2"]), "File none does not exist");
         let wrong = python(lab.addr(), &["RAW", "!CONFIG f.bin 2"]);
         assert!(wrong.starts_with("Invalid config format"), "{wrong}");
         assert_eq!(python(lab.addr(), &["RAW", "DISCONNECT"]), "silence");
-        assert_eq!(
-            python(lab.addr(), &["RAW", "!CONFIG : f.bin : 2 "]),
-            "Config set"
-        );
+        assert_eq!(python(lab.addr(), &["RAW", "!CONFIG : f.bin : 2 "]), "Config set");
         let out = server.folder.path().join("lab");
         std::fs::create_dir(&out).expect("room");
         let sizes = python(lab.addr(), &["TRANSFER", out.to_str().expect("UTF-8"), "2"]);
@@ -532,9 +496,7 @@ fn lab_udp_client_asking_twice_gets_one_file() {
         .expect("a port");
         let client = UdpSocket::bind("127.0.0.1:0").expect("a port");
         client.connect(lab.addr()).expect("loopback");
-        client
-            .set_read_timeout(Some(Duration::from_secs(1)))
-            .expect("a timeout");
+        client.set_read_timeout(Some(Duration::from_secs(1))).expect("a timeout");
         let mut buffer = [0; 2000];
         client.send(b"!CONFIG : f.bin : 1").expect("sent");
         let len = client.recv(&mut buffer).expect("an answer");
@@ -553,9 +515,7 @@ fn lab_udp_client_asking_twice_gets_one_file() {
         assert!(client.recv(&mut buffer).is_ok());
         let other = UdpSocket::bind("127.0.0.1:0").expect("a port");
         other.connect(lab.addr()).expect("loopback");
-        other
-            .set_read_timeout(Some(Duration::from_secs(5)))
-            .expect("a timeout");
+        other.set_read_timeout(Some(Duration::from_secs(5))).expect("a timeout");
         other.send(b"TRANSFER").expect("sent");
         assert!(other.recv(&mut buffer).is_ok());
         other.send(b"!CONFIG : f.bin : 1").expect("sent");
@@ -587,25 +547,15 @@ fn lab_udp_server_answers_only_allowed_addresses() {
         };
         // The address of this host on its network, if it has one.
         let probe = UdpSocket::bind("0.0.0.0:0").expect("a port");
-        let outside = probe
-            .connect("192.0.2.1:9")
-            .and_then(|()| probe.local_addr());
-        let Some(ip) = outside
-            .ok()
-            .map(|at| at.ip())
-            .filter(|ip| !ip.is_loopback())
-        else {
+        let outside = probe.connect("192.0.2.1:9").and_then(|()| probe.local_addr());
+        let Some(ip) = outside.ok().map(|at| at.ip()).filter(|ip| !ip.is_loopback()) else {
             return println!("skipped: this host has no address but loopback");
         };
         for (allowed, answered) in [(vec![], false), (vec![ip], true)] {
             let lab = start(allowed);
             let client = UdpSocket::bind((ip, 0)).expect("a port");
-            client
-                .set_read_timeout(Some(Duration::from_secs(2)))
-                .expect("a timeout");
-            client
-                .send_to(b"LIST", (ip, lab.addr().port()))
-                .expect("sent");
+            client.set_read_timeout(Some(Duration::from_secs(2))).expect("a timeout");
+            client.send_to(b"LIST", (ip, lab.addr().port())).expect("sent");
             assert_eq!(client.recv(&mut [0; 100]).is_ok(), answered);
         }
         server.stop();

@@ -2,23 +2,31 @@
 //! path. A relay between server and client changes the control connection so that the datagrams go
 //! through it.
 
-use std::collections::{BTreeMap, HashSet};
-use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
-use std::thread;
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::{
+    collections::{BTreeMap, HashSet},
+    io::{BufRead, BufReader, Write},
+    net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
 
-use gatecast::internals::client::{ClientReport, FetchConfig};
-use gatecast::internals::proto::udp::packet::{Body, Packet};
-use gatecast::internals::report::verdict::Verdict;
-use gatecast::internals::session::Via;
-use gatecast::internals::transfer::Outcome;
+use gatecast::internals::{
+    client::{ClientReport, FetchConfig},
+    proto::udp::packet::{Body, Packet},
+    report::verdict::Verdict,
+    session::Via,
+    transfer::Outcome,
+};
 
-use crate::common;
-use crate::common::{Server, entries, row, udp, whole, within};
+use crate::{
+    common,
+    common::{Server, entries, row, udp, whole, within},
+};
 
 const LIMIT: Duration = Duration::from_secs(100);
 
@@ -59,10 +67,7 @@ impl Relay {
             let to = Arc::new(Mutex::new(None));
             let known = Arc::clone(&to);
             let relay = thread::spawn(move || carry(&way, &known, chaos, &ended));
-            let (down, up) = (
-                (upstream.try_clone(), client.try_clone()),
-                (client, upstream),
-            );
+            let (down, up) = ((upstream.try_clone(), client.try_clone()), (client, upstream));
             let back = thread::spawn(move || {
                 let (mut from, mut into) = (down.0.expect("two"), down.1.expect("two"));
                 let _ = std::io::copy(&mut from, &mut into);
@@ -71,10 +76,7 @@ impl Relay {
             let (from, mut into) = up;
             let mut lines = BufReader::new(from);
             let mut line = Vec::new();
-            while lines
-                .read_until(b'\n', &mut line)
-                .is_ok_and(|read| read > 0)
-            {
+            while lines.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
                 let text = String::from_utf8_lossy(&line).into_owned();
                 // LISTEN has the port of the client.
                 if let Some((head, rest)) = text.split_once(" port=") {
@@ -92,12 +94,7 @@ impl Relay {
             back.join().expect("no panic");
             relay.join().expect("no panic");
         });
-        Self {
-            addr,
-            deaf,
-            over,
-            threads: vec![main],
-        }
+        Self { addr, deaf, over, threads: vec![main] }
     }
 }
 
@@ -112,8 +109,7 @@ impl Drop for Relay {
 }
 
 fn carry(way: &UdpSocket, to: &Mutex<Option<SocketAddr>>, mut chaos: Chaos, over: &AtomicBool) {
-    way.set_read_timeout(Some(Duration::from_millis(1)))
-        .expect("a setting");
+    way.set_read_timeout(Some(Duration::from_millis(1))).expect("a setting");
     let mut waiting: BTreeMap<(Instant, u64), Vec<u8>> = BTreeMap::new();
     let mut serial = 0;
     let mut buffer = vec![0; 65_536];
@@ -131,8 +127,7 @@ fn carry(way: &UdpSocket, to: &Mutex<Option<SocketAddr>>, mut chaos: Chaos, over
             if entry.key().0 > Instant::now() {
                 break;
             }
-            way.send_to(&entry.remove(), to)
-                .expect("loopback takes all");
+            way.send_to(&entry.remove(), to).expect("loopback takes all");
         }
     }
 }
@@ -210,11 +205,7 @@ fn loss_of_first_last_and_end_datagrams_is_repaired() {
             let mut seen = HashSet::new();
             let (first, _) = through(bytes, Via::Udp, RATE, move |datagram| {
                 let fresh = block(datagram).is_some_and(|block| block < k && seen.insert(block));
-                if fresh {
-                    Fate::new()
-                } else {
-                    at_once(datagram)
-                }
+                if fresh { Fate::new() } else { at_once(datagram) }
             });
             assert!(first.is_proven(), "first {k}: {first:?}");
             assert_eq!(first.counts.lost, Some(u64::from(k)));
@@ -238,18 +229,10 @@ fn loss_of_first_last_and_end_datagrams_is_repaired() {
             let (asked, _) = through(bytes, Via::Udp, None, move |datagram| {
                 if is_end(datagram) {
                     ends += 1;
-                    return if ends <= k {
-                        Fate::new()
-                    } else {
-                        at_once(datagram)
-                    };
+                    return if ends <= k { Fate::new() } else { at_once(datagram) };
                 }
                 lost += 1;
-                if lost == 100 {
-                    Fate::new()
-                } else {
-                    at_once(datagram)
-                }
+                if lost == 100 { Fate::new() } else { at_once(datagram) }
             });
             assert!(asked.is_proven(), "questions {k}: {asked:?}");
         }
@@ -267,10 +250,7 @@ fn duplicates_delays_and_reordering_do_no_harm() {
             assert!(doubled.is_proven(), "{copies}: {doubled:?}");
             // Copies that come after the last block are not read any more.
             let counts = doubled.counts;
-            assert!(
-                counts.duplicate > Some(2000 * (copies as u64 - 1)),
-                "{counts:?}"
-            );
+            assert!(counts.duplicate > Some(2000 * (copies as u64 - 1)), "{counts:?}");
             // A small buffer drops copies too, and then the place of a loss is unknown.
             let placed = cfg!(feature = "sockopt") || counts.network_lost.is_some();
             assert_eq!(
@@ -288,11 +268,7 @@ fn duplicates_delays_and_reordering_do_no_harm() {
         });
         assert!(mixed.is_proven(), "{mixed:?}");
         assert!(mixed.counts.reordered > Some(50), "{:?}", mixed.counts);
-        assert!(
-            mixed.counts.reorder_extent > Some(500),
-            "{:?}",
-            mixed.counts
-        );
+        assert!(mixed.counts.reorder_extent > Some(500), "{:?}", mixed.counts);
         // A delay of two seconds.
         let (slow, _) = through(300 * BLOCK, Via::Udp, None, |datagram| {
             vec![(Duration::from_secs(2), datagram.to_vec())]
@@ -332,20 +308,13 @@ fn dead_return_path_ends_the_sending() {
             silent.store(true, Ordering::Relaxed);
         });
         let begun = Instant::now();
-        let ends = fetch(&server, relay.addr, |order| {
-            order.stall = Duration::from_secs(8)
-        });
+        let ends = fetch(&server, relay.addr, |order| order.stall = Duration::from_secs(8));
         assert!(ends[0].path.is_none());
         let record = server.record();
         watch.join().expect("no panic");
         let row = row(&record, "a");
         assert_eq!(row.outcome, Outcome::TimedOut, "{row:?}");
-        assert!(
-            row.reason
-                .as_deref()
-                .is_some_and(|why| why.contains("said nothing")),
-            "{row:?}"
-        );
+        assert!(row.reason.as_deref().is_some_and(|why| why.contains("said nothing")), "{row:?}");
         assert!(row.bytes_server < Some(bytes), "{row:?}");
         assert!(begun.elapsed() < Duration::from_secs(30));
         drop(relay);
@@ -367,11 +336,8 @@ fn replayed_and_odd_length_datagrams_are_foreign() {
         let count = old.len() as u64;
         // Each session has its own stream number, so all these are foreign.
         let (second, _) = through(5000 * BLOCK, Via::Udp, Some(20_000_000), move |datagram| {
-            let mut fate: Fate = old
-                .next()
-                .map(|bytes| (Duration::ZERO, bytes))
-                .into_iter()
-                .collect();
+            let mut fate: Fate =
+                old.next().map(|bytes| (Duration::ZERO, bytes)).into_iter().collect();
             fate.extend(at_once(datagram));
             fate
         });
@@ -399,11 +365,7 @@ fn replayed_and_odd_length_datagrams_are_foreign() {
             fate
         });
         assert!(junk.is_proven(), "{junk:?}");
-        let refused = junk
-            .counts
-            .foreign
-            .zip(junk.counts.corrupt)
-            .map(|(a, b)| a + b);
+        let refused = junk.counts.foreign.zip(junk.counts.corrupt).map(|(a, b)| a + b);
         // On a busy machine some are dropped at a full buffer.
         assert!(refused > Some(count * 3 / 4), "{:?}", junk.counts);
     });
@@ -454,22 +416,11 @@ fn source_changed_before_repair_makes_no_mixed_copy() {
             }),
         );
         let ends = fetch(&server, relay.addr, |_| {});
-        let error = ends[0]
-            .error
-            .as_ref()
-            .expect("the source changed")
-            .to_string();
-        assert!(
-            error.contains("source") || error.contains("SHA-1"),
-            "{error}"
-        );
+        let error = ends[0].error.as_ref().expect("the source changed").to_string();
+        assert!(error.contains("source") || error.contains("SHA-1"), "{error}");
         let record = server.record();
         assert!(!record.transfers[0].is_proven());
-        assert!(
-            entries(&server.out("a"))
-                .iter()
-                .all(|path| common::is_part(path))
-        );
+        assert!(entries(&server.out("a")).iter().all(|path| common::is_part(path)));
         drop(relay);
     });
 }
@@ -555,11 +506,7 @@ fn part_with_holes_is_not_resumed() {
         assert_eq!(server.record().transfers[0].outcome, Outcome::Cut);
         drop(relay);
         let out = server.out("a");
-        assert_eq!(
-            common::parts(&out),
-            [600 * BLOCK],
-            "what was measured stays"
-        );
+        assert_eq!(common::parts(&out), [600 * BLOCK], "what was measured stays");
         let ends = fetch(&server, server.addr, |order| order.resume = true);
         let record = server.record();
         assert_eq!(record.transfers[0].bytes_resumed, 0);

@@ -1,13 +1,13 @@
 //! Clients over UDP in processes of their own that are killed, stopped or late.
 
-use std::path::Path;
-use std::thread;
-use std::time::Duration;
+use std::{path::Path, thread, time::Duration};
 
 use gatecast::internals::transfer::{Outcome, Record};
 
-use crate::common::program::{Program, folder_with_file, part, records_of, whole};
-use crate::common::{row, until, within};
+use crate::common::{
+    program::{Program, folder_with_file, part, records_of, whole},
+    row, until, within,
+};
 
 const LIMIT: Duration = Duration::from_secs(100);
 
@@ -81,10 +81,7 @@ fn group_survives_killed_stopped_and_late_clients() {
         assert_eq!(killed.outcome, Outcome::Cut, "{killed:?}");
         assert!(killed.bytes_server < Some(BYTES), "{killed:?}");
         let others = slowest(&record, &names[2..]);
-        assert!(
-            others < control * 1.1 + 0.1,
-            "{others} s beside {control} s"
-        );
+        assert!(others < control * 1.1 + 0.1, "{others} s beside {control} s");
         // The late client is not in the released session, and gets its own.
         assert_ne!(of("late").session, record.session);
         assert!(of("late").all_proven());
@@ -100,16 +97,7 @@ fn overflow_of_stopped_client_is_exactly_host_loss() {
         let (folder, sha1) = folder_with_file(BYTES);
         let path = folder.path();
         for (via, code) in [("raw", 4), ("udp", 0)] {
-            let words = [
-                "f.bin",
-                "--via",
-                via,
-                "--clients",
-                "1",
-                "--rate",
-                "400mbit",
-                "--one-off",
-            ];
+            let words = ["f.bin", "--via", via, "--clients", "1", "--rate", "400mbit", "--one-off"];
             let (mut server, addr) = Program::serve(path, &words);
             let mut client = Program::fetch(path, &addr, via, &[]);
             receiving(path, via);
@@ -119,10 +107,7 @@ fn overflow_of_stopped_client_is_exactly_host_loss() {
             assert_eq!(client.code(), code, "{}", client.stderr());
             server.code();
             let records = records_of(path, if via == "raw" { 1 } else { 2 });
-            let record = records
-                .iter()
-                .find(|r| r.via.to_string() == via)
-                .expect("a session");
+            let record = records.iter().find(|r| r.via.to_string() == via).expect("a session");
             sums_hold(record);
             let counts = record.transfers[0].counts;
             if via == "udp" {

@@ -1,19 +1,25 @@
 //! The sending machines under whatever clients may say in whatever order: any sequence of joins,
 //! reports, silences, polls and departures keeps what must hold.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+    time::Duration,
+};
 
 use proptest::prelude::*;
 
-use crate::proto::udp::control::Report;
-use crate::proto::udp::group_sender::{GroupSender, ROUNDS_MAX};
-use crate::proto::udp::liveness::{ROUNDS, SLACK};
-use crate::proto::udp::packet::XOR_MAX;
-use crate::proto::udp::sender::BlockSender;
-use crate::proto::udp::{CONSENT, Transmit, before};
-use crate::units::Moment;
+use crate::{
+    proto::udp::{
+        CONSENT, Transmit, before,
+        control::Report,
+        group_sender::{GroupSender, ROUNDS_MAX},
+        liveness::{ROUNDS, SLACK},
+        packet::XOR_MAX,
+        sender::BlockSender,
+    },
+    units::Moment,
+};
 
 const NOW: Moment = Moment(1_000_000);
 
@@ -120,12 +126,7 @@ impl Wire {
         match transmit {
             Transmit::End { pkts, upto, round } => {
                 prop_assert_eq!((*pkts, *upto), (self.numbered, self.next_new));
-                prop_assert!(
-                    *round > 0 && *round - self.round <= 1,
-                    "{} {}",
-                    round,
-                    self.round
-                );
+                prop_assert!(*round > 0 && *round - self.round <= 1, "{} {}", round, self.round);
                 (self.round, self.asked) = (*round, *pkts);
                 return Ok(());
             }
