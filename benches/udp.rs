@@ -116,10 +116,7 @@ fn sockets(criterion: &mut Criterion) {
         let to = (Ipv4Addr::LOCALHOST, inlet.port().expect("bound")).into();
         let outlet = SendSocket::open(Ipv4Addr::LOCALHOST.into(), many, None).expect("a socket");
         let burst = vec![7; size * if size < 60_000 { 44 } else { 1 }];
-        let name = match many {
-            true => format!("{size}, cut by the kernel"),
-            false => size.to_string(),
-        };
+        let name = if many { format!("{size}, cut by the kernel") } else { size.to_string() };
         group.throughput(Throughput::Bytes(burst.len() as u64));
         group.bench_function(name, |bencher| {
             bencher.iter_custom(|rounds| {

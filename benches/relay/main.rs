@@ -107,10 +107,7 @@ fn main() {
     ground::stamp();
     println!(
         "relay        {SIZE}-byte datagrams, {} sends",
-        match Relay::batched() {
-            true => "batched",
-            false => "plain std",
-        }
+        if Relay::batched() { "batched" } else { "plain std" }
     );
     // A number among the words takes only the loads of so many viewers.
     let only = words.iter().find_map(|word| word.parse::<usize>().ok());

@@ -12,7 +12,6 @@ use crate::{
     cli::{options, output},
     error::{Error, Result},
     report::{diff::Difference, verdict::Verdict},
-    text::escape,
 };
 
 /// `gatecast diff FIRST SECOND`
@@ -46,7 +45,14 @@ pub(crate) fn run(args: &DiffArgs) -> Result<Verdict> {
 }
 
 fn read(path: &Path) -> Result<Value> {
-    let text = text_file::read(path, DOCUMENT_MAX)?;
-    let at = escape(&path.display().to_string());
-    serde_json::from_str(&text).map_err(|error| Error::protocol(at, error.to_string()))
+    let at = crate::text::escape(&path.display().to_string());
+    let file = File::open(path).map_err(Error::io("open the document", &at))?;
+    let mut text = Vec::new();
+    file.take(DOCUMENT_MAX + 1)
+        .read_to_end(&mut text)
+        .map_err(Error::io("read the document", &at))?;
+    if text.len() as u64 > DOCUMENT_MAX {
+        return Err(Error::refused(at, "it is larger than 1 GiB, so no document of ours"));
+    }
+    serde_json::from_slice(&text).map_err(|error| Error::protocol(at, error.to_string()))
 }

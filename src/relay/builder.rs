@@ -25,6 +25,7 @@ pub struct RelayBuilder {
 /// The default of `RelayBuilder::gather`: the delay stays well below 5 ms. At 60 Mbit/s 17
 /// datagrams come in it; a faster stream has enough of them sooner and waits less.
 #[doc(hidden)]
+#[doc(hidden)]
 pub const GATHER: Duration = Duration::from_millis(3);
 
 /// The default of `RelayBuilder::max_silence`: no lesson is longer.

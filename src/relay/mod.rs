@@ -60,9 +60,7 @@ mod viewer;
 mod viewer_log;
 pub mod watch;
 
-#[doc(hidden)]
-pub use self::builder::GATHER;
-pub use self::builder::RelayBuilder;
+pub use self::builder::{GATHER, RelayBuilder};
 #[cfg(feature = "cli")]
 pub(crate) use self::builder::{MAX_VIEWERS, VIEWERS_PER_ADDRESS};
 

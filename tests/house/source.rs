@@ -81,8 +81,6 @@ pub(crate) struct Imported {
     /// What it is called here; nothing for a glob and for `as _`.
     pub(crate) name: Option<String>,
     pub(crate) glob: bool,
-    /// Written as `self` in braces.
-    pub(crate) itself: bool,
     pub(crate) line: usize,
 }
 

@@ -28,7 +28,6 @@ pub(crate) fn imported(tree: &UseTree, path: &mut Vec<String>, names: &mut Vec<I
                 _ => name,
             },
             glob: last.is_none(),
-            itself,
             line: line(span),
             path,
         });

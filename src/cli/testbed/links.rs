@@ -91,7 +91,7 @@ impl LinkArgs {
             };
             *own = *link;
         }
-        layout.topology = if self.router { StarTopology::Router } else { StarTopology::Switch };
+        layout.topology = if self.router { Topology::Router } else { Topology::Switch };
         layout.loss = (loss > 0).then_some(Loss { millionths: loss, of: self.loss_of });
         layout.delay = self.delay;
         layout.offloads = self.offloads;

@@ -64,7 +64,7 @@ pub enum Body<'a> {
     },
 }
 
-/// Why a datagram is none of ours, or a damaged one.
+/// Why a datagram is foreign or damaged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PacketError {
     /// It does not begin as ours do, or is of another version.

@@ -1,7 +1,8 @@
-use std::net::TcpStream;
-
-use crate::session::{SessionId, Via};
-use std::{net::TcpListener, sync::atomic::AtomicU16, thread};
+use std::{
+    net::{TcpListener, TcpStream},
+    sync::atomic::AtomicU16,
+    thread,
+};
 
 use crossbeam_channel::Receiver;
 use tempfile::TempDir;
@@ -15,6 +16,7 @@ use crate::{
         session_log::{SessionHeader, SessionLogger},
         transport::{SendJob, SendResult},
     },
+    session::{SessionId, Via},
     text::FileName,
     transfer::{Outcome, Record},
 };

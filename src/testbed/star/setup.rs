@@ -86,7 +86,7 @@ fn the_middle(namespace: &str, layout: &StarLayout) -> Vec<SetupStep> {
     match layout.topology {
         StarTopology::Switch => {
             // No spanning tree: a port of it says nothing for 30 s. No snooping: without a
-            // querier it forgets which hosts listen to a group.
+            // querier it forgets who listens to a group.
             steps.push(ip("link add br0 type bridge stp_state 0 mcast_snooping 0".to_owned()));
             steps.push(ip("link set br0 up".to_owned()));
             steps.extend(hosts().map(|host| ip(format!("link set p{host} master br0 up"))));

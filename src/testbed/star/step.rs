@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn failed_line_of_a_batch_is_found() {
+    fn the_failed_line_of_a_batch_is_found() {
         assert_eq!(failed_line("RTNETLINK answers: x\nCommand failed -:12\n"), Some(12));
         assert_eq!(failed_line("Error: x"), None);
         assert_eq!(reason("Cannot do it: x\nCommand failed -:12\n"), "Cannot do it: x");

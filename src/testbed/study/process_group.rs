@@ -231,7 +231,12 @@ impl ProcessGroup {
     /// The file cannot be read, or is too large.
     pub fn stdout(&self, place: usize) -> Result<String> {
         let path = self.folder.join(format!("{}.out", self.processes[place].name));
-        text_file::read(&path, OUTPUT_MAX)
+        let about =
+            path.metadata().map_err(Error::io("read a program's output", path.display()))?;
+        if about.len() > OUTPUT_MAX {
+            return Err(Error::refused(path.display(), "it is larger than 64 MiB"));
+        }
+        std::fs::read_to_string(&path).map_err(Error::io("read a program's output", path.display()))
     }
 
     /// The last line of what a program complained of, escaped.

@@ -168,7 +168,11 @@ impl Results {
     /// No such file, too large, or not a study.
     pub fn read(path: &Path) -> Result<Self> {
         let at = path.display();
-        let text = text_file::read(path, FILE_MAX)?;
+        let about = fs::metadata(path).map_err(Error::io("read the results", &at))?;
+        if about.len() > FILE_MAX {
+            return Err(Error::refused(at, "it is too large for the results of a study"));
+        }
+        let text = fs::read_to_string(path).map_err(Error::io("read the results", &at))?;
         let results: Self =
             serde_json::from_str(&text).map_err(|error| Error::protocol(&at, error.to_string()))?;
         if results.schema == SCHEMA {

@@ -22,9 +22,8 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError};
 use crate::{
     error::{Error, Result},
     net::{datagrams, lock},
+    transport::udp::socket::RecvSocket,
 };
-
-use crate::transport::udp::socket::RecvSocket;
 
 /// The datagrams that one call received.
 #[derive(Debug)]

@@ -11,7 +11,7 @@ use gatecast::internals::{
     testbed::star::{
         build::Star,
         host,
-        layout::{StarLayout, StarTopology},
+        layout::{StarLayout, Topology},
         star_id::StarNode,
         tool,
     },

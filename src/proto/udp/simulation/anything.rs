@@ -132,15 +132,12 @@ impl Wire {
             }
             Transmit::Data { pkt, block, again } => {
                 prop_assert_eq!(*pkt, self.numbered, "no number twice");
-                match again {
-                    false => {
-                        prop_assert_eq!(*block, self.next_new, "in order");
-                        self.next_new += 1;
-                    }
-                    true => {
-                        prop_assert!(*block < self.next_new, "sent before");
-                        prop_assert!(self.named.contains(block), "and lacked by somebody");
-                    }
+                if *again {
+                    prop_assert!(*block < self.next_new, "sent before");
+                    prop_assert!(self.named.contains(block), "and lacked by somebody");
+                } else {
+                    prop_assert_eq!(*block, self.next_new, "in order");
+                    self.next_new += 1;
                 }
             }
             Transmit::Xor { pkt, blocks } => {

@@ -196,6 +196,7 @@ impl Calibration {
     /// The first that does not, with both figures.
     pub fn check(&self, tolerance: f64, together: bool) -> Result<()> {
         for (name, got, expected) in self.alone() {
+            // A figure that is not a number is near nothing.
             let is_near = (got / expected - 1.0).abs() <= tolerance;
             if !is_near {
                 let percent = tolerance * 100.0;
