@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     error::{Error, Result},
+    net::text_file,
     testbed::star::{
         layout::{HOSTS_MAX, LinkRates},
         namespace,

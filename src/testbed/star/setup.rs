@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::{
     testbed::star::{
-        layout::{Loss, StarLayout, Topology, Traffic},
+        layout::{Loss, StarLayout, StarTopology, Traffic},
         star_id::{StarId, StarNode},
         step::{SetupAction, SetupStep},
     },

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     error::{Error, Result},
+    net::text_file,
     proto::udp::packet,
     report::median_range::MedianRange,
     testbed::{
@@ -168,18 +169,13 @@ impl Results {
     /// No such file, too large, or not a study.
     pub fn read(path: &Path) -> Result<Self> {
         let at = path.display();
-        let about = fs::metadata(path).map_err(Error::io("read the results", &at))?;
-        if about.len() > FILE_MAX {
-            return Err(Error::refused(at, "it is too large for the results of a study"));
-        }
-        let text = fs::read_to_string(path).map_err(Error::io("read the results", &at))?;
+        let text = text_file::read(path, FILE_MAX)?;
         let results: Self =
             serde_json::from_str(&text).map_err(|error| Error::protocol(&at, error.to_string()))?;
-        if results.schema == SCHEMA {
-            Ok(results)
-        } else {
+        if results.schema != SCHEMA {
             let schema = crate::text::escape(&results.schema);
-            Err(Error::protocol(at, format!("its schema is {schema}, not {SCHEMA}")))
+            let what = format!("its schema is {schema}, not {SCHEMA}");
+            return Err(Error::protocol(at, what));
         }
         Ok(results)
     }
