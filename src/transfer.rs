@@ -274,7 +274,8 @@ impl Transfer {
 }
 
 impl Record {
-    /// Last seat's wake-up from the barrier minus first seat's, microseconds.
+    /// Last seat's wake-up from the barrier minus first seat's, microseconds; like every skew,
+    /// `None` for fewer than two seats.
     pub fn wake_skew_us(&self) -> Option<u64> {
         spread(self.transfers.iter().filter_map(|t| t.woke).map(micros))
     }
@@ -282,28 +283,21 @@ impl Record {
     /// Last seat's first payload byte minus first seat's, at the server's writes, microseconds;
     /// `None` for an empty file.
     pub fn skew_us(&self) -> Option<u64> {
-        spread(
-            self.transfers
-                .iter()
-                .filter_map(|t| t.first_server)
-                .map(micros),
-        )
+        let firsts = self.transfers.iter().filter_map(|t| t.first_server);
+        spread(firsts.map(micros))
     }
 
     /// The same at the clients' reads; `None` unless every client that read a first byte did so
     /// by the same clock.
     pub fn skew_client_us(&self) -> Option<u64> {
-        let mut firsts = self.transfers.iter().filter(|t| t.first_server.is_some());
-        let clock = firsts.clone().find_map(|t| t.first_client)?.0;
-        firsts
-            .all(|t| t.first_client.is_none_or(|(id, _)| id == clock))
-            .then(|| {
-                spread(
-                    self.transfers
-                        .iter()
-                        .filter_map(|t| Some(t.first_client?.1.0)),
-                )
-            })?
+        let started = self.transfers.iter().filter(|t| t.first_server.is_some());
+        let mut clocks = started.filter_map(|t| Some(t.first_client?.0));
+        let clock = clocks.next()?;
+        if clocks.any(|other| other != clock) {
+            return None;
+        }
+        let firsts = self.transfers.iter().filter_map(|t| t.first_client);
+        spread(firsts.map(|(_, at)| at.0))
     }
 
     /// The figures of the whole session.
@@ -350,13 +344,12 @@ impl Counts {
     }
 }
 
-/// Largest minus smallest; `None` of nothing.
-fn spread(values: impl Iterator<Item = u64>) -> Option<u64> {
-    let (low, high) = values.fold(None, |range: Option<(u64, u64)>, value| {
-        let (low, high) = range.unwrap_or((value, value));
-        Some((low.min(value), high.max(value)))
-    })?;
-    Some(high - low)
+/// Largest minus smallest; `None` of fewer than two.
+fn spread(values: impl Iterator<Item = u64> + Clone) -> Option<u64> {
+    if values.clone().nth(1).is_none() {
+        return None;
+    }
+    Some(values.clone().max()? - values.min()?)
 }
 
 impl fmt::Display for Outcome {

@@ -243,9 +243,9 @@ mod tests {
           "sender": null,
           "release": {
             "at": "2026-09-21T14:13:21Z",
-            "wake_skew_us": 0,
-            "skew_us": 0,
-            "skew_client_us": 0
+            "wake_skew_us": null,
+            "skew_us": null,
+            "skew_client_us": null
           },
           "results": [
             {

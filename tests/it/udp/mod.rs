@@ -10,7 +10,7 @@ mod path;
 #[cfg(all(target_os = "linux", feature = "cli", feature = "sockopt"))]
 mod processes;
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -514,6 +514,13 @@ fn python(addr: SocketAddr, arguments: &[&str]) -> String {
         .to_owned()
 }
 
+/// The lab's UDP server on `ip`, with the files of `server`.
+fn start_lab(server: &Server, ip: Ipv4Addr, allowed: Vec<IpAddr>) -> LabServer {
+    let (addr, size) = ((ip, 0).into(), UdpConfig::default().size);
+    let running = server.running();
+    LabServer::start(addr, running.lobby(), running.log_handle(), allowed, size).expect("a port")
+}
+
 #[test]
 fn a_client_of_the_labs_udp_protocol_is_served_as_it_expects() {
     if !common::have("python3", common::installed("python3")) {
@@ -523,16 +530,7 @@ fn a_client_of_the_labs_udp_protocol_is_served_as_it_expects() {
         let server = Server::new(2_000_017, |settings| {
             settings.rate = common::bytes_per_second(4_000_000);
         });
-        let running = server.running();
-        let any = ([127, 0, 0, 1], 0).into();
-        let lab = LabServer::start(
-            any,
-            running.lobby(),
-            running.log_handle(),
-            Vec::new(),
-            UdpConfig::default().size,
-        )
-        .expect("a port");
+        let lab = start_lab(&server, Ipv4Addr::LOCALHOST, Vec::new());
         assert_eq!(python(lab.addr(), &["LIST"]), "['f.bin']");
         assert_eq!(python(lab.addr(), &["CONFIG", "f.bin", "2"]), "Config set");
         assert_eq!(
@@ -557,6 +555,8 @@ fn a_client_of_the_labs_udp_protocol_is_served_as_it_expects() {
         drop(lab);
         let record = server.record();
         assert_eq!((record.clients, record.transfers.len()), (2, 2));
+        let skews = (record.wake_skew_us(), record.skew_us());
+        assert_eq!(skews, (None, None), "each starts when it asks");
         for transfer in &record.transfers {
             assert_eq!(transfer.outcome, Outcome::Complete);
             assert_eq!((transfer.verified, transfer.bytes_client), (None, None));
@@ -572,16 +572,7 @@ fn a_client_of_the_lab_that_asks_twice_gets_one_file() {
         let server = Server::new(400_000, |settings| {
             settings.rate = common::bytes_per_second(1_000_000);
         });
-        let running = server.running();
-        let any = ([127, 0, 0, 1], 0).into();
-        let lab = LabServer::start(
-            any,
-            running.lobby(),
-            running.log_handle(),
-            Vec::new(),
-            UdpConfig::default().size,
-        )
-        .expect("a port");
+        let lab = start_lab(&server, Ipv4Addr::LOCALHOST, Vec::new());
         let client = UdpSocket::bind("127.0.0.1:0").expect("a port");
         client.connect(lab.addr()).expect("loopback");
         client
@@ -625,18 +616,6 @@ fn a_client_of_the_lab_that_asks_twice_gets_one_file() {
 fn the_labs_server_answers_nobody_who_is_not_allowed() {
     within(LIMIT, || {
         let server = Server::new(1000, |_| {});
-        let running = server.running();
-        let any = ([0, 0, 0, 0], 0).into();
-        let start = |allowed| {
-            LabServer::start(
-                any,
-                running.lobby(),
-                running.log_handle(),
-                allowed,
-                UdpConfig::default().size,
-            )
-            .expect("a port")
-        };
         // The address of this host on its network, if it has one: no loopback.
         let probe = UdpSocket::bind("0.0.0.0:0").expect("a port");
         let outside = probe
@@ -650,7 +629,7 @@ fn the_labs_server_answers_nobody_who_is_not_allowed() {
             return println!("skipped: this host has no address but loopback");
         };
         for (allowed, answered) in [(vec![], false), (vec![ip], true)] {
-            let lab = start(allowed);
+            let lab = start_lab(&server, Ipv4Addr::UNSPECIFIED, allowed);
             let client = UdpSocket::bind((ip, 0)).expect("a port");
             client
                 .set_read_timeout(Some(Duration::from_secs(2)))
