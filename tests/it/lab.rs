@@ -64,7 +64,7 @@ fn copies(server: &Server, out: &Path, count: usize) {
 }
 
 #[test]
-fn ten_of_the_lab_are_released_together() {
+fn ten_lab_clients_are_released_together() {
     if !python() {
         return;
     }
@@ -100,7 +100,7 @@ fn ten_of_the_lab_are_released_together() {
 }
 
 #[test]
-fn the_lab_s_clients_and_ours_sit_at_one_gate() {
+fn lab_clients_and_native_clients_share_a_gate() {
     if !python() {
         return;
     }
@@ -125,7 +125,7 @@ fn the_lab_s_clients_and_ours_sit_at_one_gate() {
 }
 
 #[test]
-fn what_a_lab_client_gets_wrong_costs_its_own_row() {
+fn lab_clients_mistake_costs_only_its_own_row() {
     if !python() {
         return;
     }
@@ -189,7 +189,7 @@ fn what_a_lab_client_gets_wrong_costs_its_own_row() {
 }
 
 #[test]
-fn every_word_but_recibido_is_a_no() {
+fn every_word_but_recibido_is_refused() {
     within(LIMIT, || {
         let server = Server::new(3000, |settings| settings.clients = Some(1));
         for (said, proven) in [
@@ -226,7 +226,7 @@ fn every_word_but_recibido_is_a_no() {
 }
 
 #[test]
-fn an_elapsed_time_that_cannot_be_is_unknown_and_the_copy_is_proven() {
+fn impossible_elapsed_time_leaves_the_copy_proven() {
     within(LIMIT, || {
         let server = Server::new(3000, |settings| settings.clients = Some(1));
         for elapsed in [
@@ -251,7 +251,7 @@ fn an_elapsed_time_that_cannot_be_is_unknown_and_the_copy_is_proven() {
 }
 
 #[test]
-fn a_lab_client_that_says_more_than_that_it_is_ready_is_not_seated() {
+fn lab_client_that_sends_more_than_ready_is_not_seated() {
     within(LIMIT, || {
         let server = Server::new(3000, |settings| settings.clients = Some(2));
         let mut peer = server.peer();
@@ -270,7 +270,7 @@ fn a_lab_client_that_says_more_than_that_it_is_ready_is_not_seated() {
 }
 
 #[test]
-fn without_a_number_or_a_file_a_lab_client_is_let_go() {
+fn lab_client_leaves_where_no_number_or_file_is_known() {
     within(LIMIT, || {
         // The lab's client names neither, so the server must.
         let server = Server::new(3000, |_| {});

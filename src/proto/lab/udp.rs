@@ -163,7 +163,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn requests_are_read_with_blanks_where_they_may_be() {
+    fn requests_are_read_with_optional_blanks() {
         let config = |file: &str, clients| {
             Some(LabRequest::Config {
                 file: file.to_owned(),
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn the_list_is_as_the_lab_prints_it() {
+    fn file_list_is_printed_as_in_the_lab() {
         let names = ["100mb.mp4", "250mb.mp4", "it's", "a\\b", "\"'"];
         let list = encode_list(names.into_iter().take(2));
         assert_eq!(list, "['100mb.mp4', '250mb.mp4']");

@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bytes_are_as_the_table_says() {
+    fn packet_bytes_match_the_documented_table() {
         let data = sample(Body::Data {
             block: 5,
             again: true,
@@ -353,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_byte_is_nobody_elses() {
+    fn first_byte_is_of_no_other_protocol() {
         let first = MAGIC.to_be_bytes()[0];
         // RFC 9443, section 3: STUN 0-3, ZRTP 16-19, DTLS 20-63, TURN 64-79, QUIC 80-127 and
         // 192-255, RTP 128-191; MPEG-TS is in TURN's part, TFTP's opcodes begin with 0.
@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn a_datagram_of_every_length_is_refused_or_read() {
+    fn datagram_of_any_length_is_refused_or_read() {
         let payload = vec![7; usize::from(DATAGRAM_MAX) - DATA_HEADER];
         let whole = encoded(&sample(Body::Data {
             block: 1,
@@ -423,7 +423,7 @@ mod tests {
         }
 
         #[test]
-        fn no_bytes_make_the_decoder_panic_and_what_it_reads_is_what_was_written(
+        fn packet_decoder_accepts_only_what_is_encoded(
             mut bytes in prop::collection::vec(any::<u8>(), 0..80), ours: bool,
         ) {
             if ours && bytes.len() > 4 {

@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_comes_no_further_is_given_up_and_a_slow_one_is_not() {
+    fn stuck_client_is_given_up_and_a_slow_one_is_not() {
         let start = Moment(0);
         let advance = StallDetector::new(7, start);
         let late = start.after(STUCK);

@@ -53,7 +53,7 @@ fn fetch(server: &Server) -> JoinHandle<Vec<ClientReport>> {
 }
 
 #[test]
-fn two_groups_at_one_port_of_one_host_hear_nothing_of_each_other() {
+fn two_groups_at_one_port_receive_only_their_own() {
     within(LIMIT, || {
         let servers = ["239.255.9.11:40996", "239.255.9.12:40996"]
             .map(|group| server(2_000_000, group.parse().expect("a group"), 2_000_000));
@@ -72,7 +72,7 @@ fn two_groups_at_one_port_of_one_host_hear_nothing_of_each_other() {
 }
 
 #[test]
-fn a_group_leaves_and_is_joined_by_the_interfaces_that_are_named() {
+fn group_uses_the_interfaces_that_are_named() {
     within(LIMIT, || {
         let server = Server::with(
             500_000,
@@ -166,7 +166,7 @@ fn between(
 }
 
 #[test]
-fn copies_that_somebody_on_the_way_damaged_are_corrupt() {
+fn copies_damaged_on_the_path_are_corrupt() {
     within(LIMIT, || {
         let groups = ["239.255.9.13:40995", "239.255.9.14:40995"]
             .map(|group| group.parse().expect("a group"));
@@ -206,7 +206,7 @@ fn copies_that_somebody_on_the_way_damaged_are_corrupt() {
 }
 
 #[test]
-fn a_stranger_on_the_servers_host_who_hears_the_stream_changes_nothing() {
+fn attacker_on_the_servers_host_changes_nothing() {
     within(LIMIT, || {
         let group: SocketAddr = "239.255.9.15:40994".parse().expect("a group");
         let server = server(4_000_000, group, 3_000_000);

@@ -114,7 +114,7 @@ fn lose(host: &host::Host, millionths: u32) {
 }
 
 #[test]
-fn what_raw_says_it_lost_is_what_the_filter_dropped_at_six_rates() {
+fn raw_loss_equals_what_the_filter_dropped() {
     if !can() {
         return;
     }
@@ -158,7 +158,7 @@ fn what_raw_says_it_lost_is_what_the_filter_dropped_at_six_rates() {
 }
 
 #[test]
-fn the_reliable_ways_are_whole_at_every_rate() {
+fn udp_and_multicast_are_whole_at_every_loss_rate() {
     if !can() {
         return;
     }
@@ -204,7 +204,7 @@ fn on(host: &host::Host, program: &str, words: &str) {
 }
 
 #[test]
-fn thirteen_clients_of_a_group_cost_the_servers_link_one_stream() {
+fn group_of_13_costs_the_servers_link_one_stream() {
     if !can() {
         return;
     }
@@ -230,7 +230,7 @@ fn thirteen_clients_of_a_group_cost_the_servers_link_one_stream() {
 }
 
 #[test]
-fn what_the_senders_own_queue_refuses_is_not_the_networks_loss() {
+fn refusals_of_the_local_queue_are_not_network_loss() {
     if !can() {
         return;
     }
@@ -253,7 +253,7 @@ fn what_the_senders_own_queue_refuses_is_not_the_networks_loss() {
 }
 
 #[test]
-fn a_path_of_1280_bytes_loses_nothing_for_good() {
+fn path_of_1280_bytes_loses_nothing_for_good() {
     if !can() {
         return;
     }
@@ -290,7 +290,7 @@ fn a_path_of_1280_bytes_loses_nothing_for_good() {
 }
 
 #[test]
-fn without_a_rate_a_narrower_link_behind_the_first_is_found() {
+fn automatic_rate_finds_a_narrower_link_behind_the_first() {
     if !can() {
         return;
     }
@@ -322,7 +322,7 @@ fn without_a_rate_a_narrower_link_behind_the_first_is_found() {
 }
 
 #[test]
-fn one_of_six_that_hears_little_holds_nobody_of_the_group() {
+fn client_with_heavy_loss_holds_no_other_of_the_group() {
     if !can() {
         return;
     }

@@ -35,7 +35,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn the_labs_menu_lists_configures_starts_and_disconnects() {
+fn lab_menu_lists_configures_starts_and_disconnects() {
     within(LIMIT, || {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path();

@@ -88,7 +88,7 @@ fn accounted(record: &Record) {
 }
 
 #[test]
-fn every_client_of_the_reliable_ways_gets_the_file() {
+fn every_client_of_udp_and_multicast_gets_the_file() {
     within(LIMIT, || {
         for via in [Via::Udp, Via::Multicast] {
             for bytes in [0, 1, 1408, 1448, 3_000_017] {
@@ -167,7 +167,7 @@ fn raw_measures_and_publishes_only_what_is_whole() {
 }
 
 #[test]
-fn a_part_is_taken_up_where_it_was_left() {
+fn part_is_resumed_where_it_was_left() {
     within(LIMIT, || {
         for via in [Via::Udp, Via::Multicast] {
             let server = server(2_000_000, via, 1);
@@ -200,7 +200,7 @@ fn listening(server: &Server, group: u16, name: &str, socket: &UdpSocket) -> Pee
 }
 
 #[test]
-fn clients_that_lie_flood_or_say_nothing_are_dropped_and_the_others_finish() {
+fn hostile_or_silent_clients_are_dropped_and_others_finish() {
     within(LIMIT, || {
         for via in [Via::Udp, Via::Multicast] {
             let server = server(3_000_000, via, 5);
@@ -260,7 +260,7 @@ fn clients_that_lie_flood_or_say_nothing_are_dropped_and_the_others_finish() {
 }
 
 #[test]
-fn one_that_floods_with_lists_of_everything_takes_no_more_than_its_share() {
+fn client_flooding_with_lists_gets_no_more_than_its_share() {
     within(LIMIT, || {
         const RATE: u64 = 3_000_000;
         let bytes = 6_000_000;
@@ -325,7 +325,7 @@ fn one_that_floods_with_lists_of_everything_takes_no_more_than_its_share() {
 }
 
 #[test]
-fn a_client_that_gets_a_little_further_for_ever_is_given_up() {
+fn client_that_progresses_too_slowly_is_given_up() {
     within(LIMIT, || {
         let server = Server::with(
             3 * 1448,
@@ -371,7 +371,7 @@ fn a_client_that_gets_a_little_further_for_ever_is_given_up() {
 }
 
 #[test]
-fn wrong_listens_are_refused_with_the_reason() {
+fn wrong_listen_lines_are_refused_with_the_reason() {
     within(LIMIT, || {
         let server = server(1000, Via::Udp, 1);
         for wrong in [
@@ -400,7 +400,7 @@ fn wrong_listens_are_refused_with_the_reason() {
 }
 
 #[test]
-fn datagrams_of_strangers_change_nothing_and_are_counted() {
+fn foreign_datagrams_are_counted_and_change_nothing() {
     within(LIMIT, || {
         let group: SocketAddr = "239.255.9.9:40999".parse().expect("a group");
         let server = Server::with(
@@ -461,7 +461,7 @@ fn datagrams_of_strangers_change_nothing_and_are_counted() {
 }
 
 #[test]
-fn a_source_that_changes_while_it_is_sent_is_told_to_all() {
+fn source_changed_while_sending_is_reported_to_all() {
     within(LIMIT, || {
         for via in [Via::Udp, Via::Multicast] {
             let server = Server::with(
@@ -522,7 +522,7 @@ fn start_lab(server: &Server, ip: Ipv4Addr, allowed: Vec<IpAddr>) -> LabServer {
 }
 
 #[test]
-fn a_client_of_the_labs_udp_protocol_is_served_as_it_expects() {
+fn lab_udp_client_is_served_as_it_expects() {
     if !common::have("python3", common::installed("python3")) {
         return;
     }
@@ -567,7 +567,7 @@ fn a_client_of_the_labs_udp_protocol_is_served_as_it_expects() {
 }
 
 #[test]
-fn a_client_of_the_lab_that_asks_twice_gets_one_file() {
+fn lab_udp_client_that_asks_twice_gets_one_file() {
     within(LIMIT, || {
         let server = Server::new(400_000, |settings| {
             settings.rate = common::bytes_per_second(1_000_000);
@@ -613,7 +613,7 @@ fn a_client_of_the_lab_that_asks_twice_gets_one_file() {
 }
 
 #[test]
-fn the_labs_server_answers_nobody_who_is_not_allowed() {
+fn lab_udp_server_answers_only_allowed_addresses() {
     within(LIMIT, || {
         let server = Server::new(1000, |_| {});
         // The address of this host on its network, if it has one: no loopback.

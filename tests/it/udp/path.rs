@@ -214,7 +214,7 @@ fn through(
 const BLOCK: u64 = 1448;
 
 #[test]
-fn the_first_and_the_last_datagrams_may_be_lost_and_so_may_questions() {
+fn copies_survive_loss_of_first_and_last_datagrams_and_ends() {
     within(LIMIT, || {
         for k in 1..=5_u32 {
             const RATE: Option<u64> = Some(5_000_000);
@@ -270,7 +270,7 @@ fn the_first_and_the_last_datagrams_may_be_lost_and_so_may_questions() {
 }
 
 #[test]
-fn copies_delays_and_another_order_are_counted_and_harm_nothing() {
+fn duplicates_delays_and_reordering_are_counted() {
     within(LIMIT, || {
         let bytes = 3000 * BLOCK;
         for copies in [2, 10] {
@@ -323,7 +323,7 @@ fn copies_delays_and_another_order_are_counted_and_harm_nothing() {
 }
 
 #[test]
-fn a_dead_way_back_ends_the_sending() {
+fn dead_return_path_ends_the_sending() {
     within(LIMIT, || {
         let bytes = 40_000 * BLOCK;
         let server = server(bytes, Via::Udp, Some(20_000_000));
@@ -367,7 +367,7 @@ fn a_dead_way_back_ends_the_sending() {
 }
 
 #[test]
-fn an_old_session_sent_again_and_datagrams_of_every_length_are_foreign() {
+fn replayed_session_and_random_datagrams_are_foreign() {
     within(LIMIT, || {
         let recorded: Arc<Mutex<Vec<Vec<u8>>>> = Arc::default();
         let keep = Arc::clone(&recorded);
@@ -423,7 +423,7 @@ fn an_old_session_sent_again_and_datagrams_of_every_length_are_foreign() {
 }
 
 #[test]
-fn what_finds_the_clients_buffer_full_is_the_hosts_loss_and_not_the_networks() {
+fn overflow_of_the_clients_buffer_is_its_hosts_loss() {
     within(LIMIT, || {
         // A path that keeps everything for a while and then gives it all at once.
         let begun = Instant::now();
@@ -441,7 +441,7 @@ fn what_finds_the_clients_buffer_full_is_the_hosts_loss_and_not_the_networks() {
 }
 
 #[test]
-fn a_source_that_changes_before_a_repair_makes_no_mixed_copy() {
+fn source_changed_before_a_repair_makes_no_mixed_copy() {
     within(LIMIT, || {
         let server = server(2000 * BLOCK, Via::Udp, Some(10_000_000));
         let source = server.source();
@@ -530,7 +530,7 @@ fn two_sessions_on_one_group_do_not_mix() {
 }
 
 #[test]
-fn a_copy_that_was_changed_on_the_way_is_corrupt() {
+fn copy_changed_on_the_path_is_corrupt() {
     within(LIMIT, || {
         // A path that changes a byte and makes the checksum right, as some routers have.
         let damage = |every: u32| {
@@ -559,7 +559,7 @@ fn a_copy_that_was_changed_on_the_way_is_corrupt() {
 }
 
 #[test]
-fn a_part_with_holes_is_not_taken_for_a_beginning() {
+fn part_with_holes_is_not_resumed_as_a_beginning() {
     within(LIMIT, || {
         // Raw measures a path that loses, to the last byte of the file.
         let server = server(600 * BLOCK, Via::Raw, Some(8_000_000));
@@ -605,7 +605,7 @@ fn forged(datagram: &[u8], set: impl FnOnce(&mut Packet<'_>)) -> Vec<u8> {
 }
 
 #[test]
-fn a_forged_question_and_a_forged_leap_end_no_honest_client() {
+fn forged_end_and_forged_leap_end_no_honest_client() {
     within(LIMIT, || {
         for (via, blocks) in [(Via::Udp, 6000_u32), (Via::Raw, 3000)] {
             let mut count = 0_u32;
@@ -645,7 +645,7 @@ fn a_forged_question_and_a_forged_leap_end_no_honest_client() {
 }
 
 #[test]
-fn headers_and_questions_that_are_damaged_on_the_way_do_no_harm() {
+fn damaged_headers_and_ends_do_no_harm() {
     within(LIMIT, || {
         // Each of these bytes of a header in turn, and questions too.
         let damage = |places: &'static [usize]| {
@@ -691,7 +691,7 @@ fn headers_and_questions_that_are_damaged_on_the_way_do_no_harm() {
 }
 
 #[test]
-fn strangers_datagrams_are_no_sign_of_life() {
+fn foreign_datagrams_are_no_sign_of_life() {
     within(LIMIT, || {
         let server = server(20_000 * BLOCK, Via::Udp, Some(8_000_000));
         let mut count = 0;

@@ -49,7 +49,7 @@ fn slowest(record: &Record, names: &[String]) -> f64 {
 }
 
 #[test]
-fn of_a_group_one_is_killed_one_stops_for_a_while_and_one_comes_too_late() {
+fn group_survives_a_kill_a_pause_and_a_late_client() {
     within(LIMIT, || {
         let (folder, sha1) = place(BYTES);
         let path = folder.path();
@@ -112,7 +112,7 @@ fn of_a_group_one_is_killed_one_stops_for_a_while_and_one_comes_too_late() {
 }
 
 #[test]
-fn what_a_stopped_client_has_no_room_for_is_its_hosts_loss_exactly() {
+fn stopped_clients_overflow_is_exactly_its_hosts_loss() {
     within(LIMIT, || {
         const BYTES: u64 = 80_000_000;
         let (folder, sha1) = place(BYTES);

@@ -59,7 +59,7 @@ fn one_datagram_repairs_three_losses_once_all_have_answered() {
 }
 
 #[test]
-fn a_silent_client_holds_nobody_and_is_dropped_in_the_end() {
+fn silent_client_holds_no_other_and_is_dropped() {
     let mut cast = asked();
     cast.handle_report(1, &report(1, 10, vec![2..3]), NOW);
     cast.handle_report(2, &report(1, 10, vec![]), NOW);
@@ -78,7 +78,7 @@ fn a_silent_client_holds_nobody_and_is_dropped_in_the_end() {
 }
 
 #[test]
-fn who_lacks_much_is_left_to_a_stream_of_its_own_after_the_others() {
+fn client_that_lacks_much_gets_its_own_stream_last() {
     let mut cast = asked();
     cast.handle_report(1, &report(1, 10, vec![2..3]), NOW);
     cast.handle_report(2, &report(1, 10, vec![]), NOW);
@@ -106,7 +106,7 @@ fn who_lacks_much_is_left_to_a_stream_of_its_own_after_the_others() {
 }
 
 #[test]
-fn a_client_that_holds_the_others_up_does_so_for_a_second_in_all() {
+fn slow_client_stalls_the_group_for_one_second_in_total() {
     let mut cast = GroupSender::new(100_000, NOW);
     (1..=3).for_each(|client| cast.join(client, 100, NOW));
     let (mut now, mut sent) = (NOW, 0_u32);
@@ -158,7 +158,7 @@ fn held_up(clients: u16, slow: u16) -> Option<Duration> {
 }
 
 #[test]
-fn one_of_two_and_two_of_four_hold_the_others_up_no_longer() {
+fn slow_half_of_a_group_is_no_longer_waited_for() {
     for (clients, slow) in [(2, 1), (4, 2)] {
         let span = held_up(clients, slow).expect("the others get on");
         assert!(span >= HOLD_MAX, "not at once");
@@ -167,7 +167,7 @@ fn one_of_two_and_two_of_four_hold_the_others_up_no_longer() {
 }
 
 #[test]
-fn clients_that_wait_for_each_other_in_turn_stay_in_the_group() {
+fn clients_that_stall_each_other_in_turn_stay_in_the_group() {
     let mut cast = GroupSender::new(1_000_000, NOW);
     (1..=2).for_each(|client| cast.join(client, 100, NOW));
     let (mut now, mut seen) = (NOW, [0, 0]);
@@ -187,7 +187,7 @@ fn clients_that_wait_for_each_other_in_turn_stay_in_the_group() {
 }
 
 #[test]
-fn a_client_that_lies_or_never_has_enough_is_dropped() {
+fn lying_or_greedy_client_is_dropped() {
     let rising = report(1, 10, vec![8..9]);
     let falls = Report {
         more: true,
@@ -221,7 +221,7 @@ fn a_client_that_lies_or_never_has_enough_is_dropped() {
 }
 
 #[test]
-fn a_client_that_talks_and_gets_nothing_leaves_the_others_to_finish() {
+fn stuck_client_is_dropped_and_the_others_finish() {
     let mut cast = GroupSender::new(100_000, NOW);
     (1..=3).for_each(|client| cast.join(client, 1000, NOW));
     let mut now = NOW;
@@ -246,7 +246,7 @@ fn a_client_that_talks_and_gets_nothing_leaves_the_others_to_finish() {
 }
 
 #[test]
-fn a_million_requests_for_everything_cost_what_one_client_may_cost() {
+fn million_requests_for_everything_stay_within_the_budget() {
     let mut cast = asked();
     let (mut now, mut sent, mut fault) = (NOW, 0_u64, None);
     for n in 0..1_000_000_u32 {
@@ -283,7 +283,7 @@ fn until_asked(cast: &mut GroupSender) -> (Vec<Vec<u32>>, u32) {
 }
 
 #[test]
-fn several_that_lack_much_are_passed_over_together() {
+fn clients_that_lack_much_are_repaired_together() {
     let mut cast = asked();
     cast.handle_report(1, &report(1, 10, vec![2..3]), NOW);
     for client in 2..=3 {
@@ -304,7 +304,7 @@ fn several_that_lack_much_are_passed_over_together() {
 }
 
 #[test]
-fn one_line_that_lacks_a_large_file_is_planned_in_sections() {
+fn repair_of_a_large_file_is_planned_in_sections() {
     let blocks = 5 * SECTION + 7;
     let mut cast = GroupSender::new(blocks, NOW);
     cast.join(1, u32::MAX, NOW);
@@ -321,7 +321,7 @@ fn one_line_that_lacks_a_large_file_is_planned_in_sections() {
 }
 
 #[test]
-fn an_answer_of_more_ranges_than_anybody_gives_is_kept_in_part() {
+fn answer_with_too_many_ranges_is_kept_in_part() {
     let mut cast = GroupSender::new(1_000_000, NOW);
     cast.join(1, u32::MAX, NOW);
     (cast.next_new, cast.pkt) = (1_000_000, 1_000_000);
