@@ -393,7 +393,7 @@ fn wrong_listen_lines_are_refused_with_the_reason() {
         deaf.say("READY offset=0\n");
         assert!(deaf.hear_on().starts_with("GO "));
         let summary = deaf.hear();
-        assert!(summary.contains("where%20it%20listens"), "{summary}");
+        assert!(summary.contains("sent%20no%20LISTEN"), "{summary}");
         drop(deaf);
         server.stop();
     });

@@ -356,7 +356,7 @@ fn dead_return_path_ends_the_sending() {
         assert!(
             row.reason
                 .as_deref()
-                .is_some_and(|why| why.contains("said nothing")),
+                .is_some_and(|why| why.contains("sent no report")),
             "{row:?}"
         );
         assert!(row.bytes_server < Some(bytes), "{row:?}");
