@@ -6,22 +6,18 @@
 
 mod ground;
 
-use std::path::Path;
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
-use criterion::BenchmarkGroup;
-use criterion::Criterion;
-use criterion::SamplingMode;
-use criterion::Throughput;
-use criterion::criterion_group;
-use criterion::criterion_main;
-use criterion::measurement::WallTime;
-use gatecast::internals::net::copy;
-use gatecast::internals::net::copy::Method;
-use gatecast::internals::server::sample;
+use criterion::{
+    BenchmarkGroup, Criterion, SamplingMode, Throughput, criterion_group, criterion_main,
+    measurement::WallTime,
+};
+use gatecast::internals::{
+    net::{copy, copy::Method},
+    server::sample,
+};
 
-use crate::ground::wire;
-use crate::ground::wire::Wire;
+use crate::ground::{wire, wire::Wire};
 
 fn copies(criterion: &mut Criterion) {
     ground::stamp();
@@ -37,25 +33,12 @@ fn copies(criterion: &mut Criterion) {
 
     for (source, megabytes) in [(&small, 100), (&large, 250)] {
         for clients in [1, 5, 10, 25] {
-            let mut group = group(
-                criterion,
-                &format!("{clients} x {megabytes} MB"),
-                clients,
-                megabytes,
-            );
+            let mut group =
+                group(criterion, &format!("{clients} x {megabytes} MB"), clients, megabytes);
             for (place, into) in places {
-                let auto = Wire {
-                    clients,
-                    send: wire::usual(),
-                    receive: wire::usual(),
-                    into,
-                };
+                let auto = Wire { clients, send: wire::usual(), receive: wire::usual(), into };
                 let plain = (Method::Buffered, copy::COPY_BUF);
-                let buffered = Wire {
-                    send: plain,
-                    receive: plain,
-                    ..auto
-                };
+                let buffered = Wire { send: plain, receive: plain, ..auto };
                 time(&mut group, &format!("{place}/auto"), auto, source);
                 time(&mut group, &format!("{place}/buffered"), buffered, source);
             }
@@ -66,12 +49,7 @@ fn copies(criterion: &mut Criterion) {
     let mut group = group(criterion, "pairs", 25, 100);
     for (place, into) in places {
         for (name, send, receive) in pairs() {
-            let wire = Wire {
-                clients: 25,
-                send,
-                receive,
-                into,
-            };
+            let wire = Wire { clients: 25, send, receive, into };
             time(&mut group, &format!("{place}/{name}"), wire, &small);
         }
     }
@@ -114,9 +92,7 @@ fn group<'a>(
         .sampling_mode(SamplingMode::Flat)
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(2))
-        .throughput(Throughput::BytesDecimal(
-            clients as u64 * megabytes * 1_000_000,
-        ));
+        .throughput(Throughput::BytesDecimal(clients as u64 * megabytes * 1_000_000));
     group
 }
 

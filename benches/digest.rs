@@ -3,19 +3,18 @@
 //! The two differ where cores share a body (hyper-threads), and the bound on verified time is
 //! made of the second. `cargo bench --bench digest`, and again with `--features fast-sha1`.
 
-use std::hint::black_box;
-use std::sync::Barrier;
-use std::thread;
-use std::time::Duration;
-use std::time::Instant;
+use std::{
+    hint::black_box,
+    sync::Barrier,
+    thread,
+    time::{Duration, Instant},
+};
 
-use criterion::Criterion;
-use criterion::Throughput;
-use criterion::criterion_group;
-use criterion::criterion_main;
-use gatecast::internals::digest;
-use gatecast::internals::digest::Digest;
-use gatecast::internals::digest::Hasher;
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use gatecast::internals::{
+    digest,
+    digest::{Digest, Hasher},
+};
 
 /// Bytes hashed in one iteration; more than any cache holds.
 const BYTES: usize = 64 << 20;
@@ -23,9 +22,7 @@ const BYTES: usize = 64 << 20;
 fn digests(criterion: &mut Criterion) {
     let data: Vec<u8> = (0..BYTES).map(|n| (n ^ (n >> 9)) as u8).collect();
     let mut group = criterion.benchmark_group(digest::ENGINE);
-    group
-        .sample_size(10)
-        .measurement_time(Duration::from_secs(5));
+    group.sample_size(10).measurement_time(Duration::from_secs(5));
 
     group.throughput(Throughput::Bytes(BYTES as u64));
     group.bench_function("1 core", |bench| {
@@ -50,10 +47,7 @@ fn digests(criterion: &mut Criterion) {
                         })
                     })
                     .collect();
-                running
-                    .into_iter()
-                    .map(|one| one.join().expect("hashing does not fail"))
-                    .max()
+                running.into_iter().map(|one| one.join().expect("hashing does not fail")).max()
             });
             took.expect("one core at least")
         });
@@ -64,8 +58,7 @@ fn digests(criterion: &mut Criterion) {
 /// The digest of `data`, fed as the library feeds a file.
 fn of(data: &[u8]) -> Digest {
     let mut hasher = Hasher::default();
-    data.chunks(digest::HASH_BUF)
-        .for_each(|block| hasher.update(block));
+    data.chunks(digest::HASH_BUF).for_each(|block| hasher.update(block));
     hasher.finish()
 }
 

@@ -6,26 +6,22 @@
 
 mod ground;
 
-use std::fs;
-use std::io;
-use std::io::BufRead;
-use std::io::BufReader;
-use std::io::Read;
-use std::net::SocketAddr;
-use std::path::Path;
-use std::process::Child;
-use std::process::Command;
-use std::process::Stdio;
-use std::thread;
-use std::time::Duration;
+use std::{
+    fs, io,
+    io::{BufRead, BufReader, Read},
+    net::SocketAddr,
+    path::Path,
+    process::{Child, Command, Stdio},
+    thread,
+    time::Duration,
+};
 
-use gatecast::internals::client;
-use gatecast::internals::client::FetchConfig;
-use gatecast::internals::server::builder::ServerCoreBuilder;
-use gatecast::internals::server::catalog::Catalog;
-use gatecast::internals::server::config::ServerConfig;
-use gatecast::internals::server::sample;
-use gatecast::internals::transport::tcp;
+use gatecast::internals::{
+    client,
+    client::FetchConfig,
+    server::{builder::ServerCoreBuilder, catalog::Catalog, config::ServerConfig, sample},
+    transport::tcp,
+};
 
 /// One kind of start.
 struct Start {
@@ -89,15 +85,10 @@ fn measure(clients: u16, bytes: u64, runs: usize) {
         dice.shuffle(&mut turn);
         for which in turn {
             let start = &mut starts[which];
-            start
-                .releases
-                .push(release(start.server.addr, clients, work.path()));
+            start.releases.push(release(start.server.addr, clients, work.path()));
         }
     }
-    println!(
-        "\n{clients} clients x {bytes} bytes, {runs} releases each, load {}",
-        ground::load()
-    );
+    println!("\n{clients} clients x {bytes} bytes, {runs} releases each, load {}", ground::load());
     println!(
         "start  {:>24}  {:>24}  {:>24} {:>7}  {:>22}  {:>22}  {:>10}",
         "wake ms", "server ms", "client ms", "p99", "last byte s", "verified s", "peak MiB"
@@ -122,9 +113,7 @@ fn measure(clients: u16, bytes: u64, runs: usize) {
     let seconds = |start: &Start| {
         ground::median(&start.releases.iter().map(|r| r.seconds).collect::<Vec<_>>())
     };
-    let ratio = seconds(&starts[0])
-        .zip(seconds(&starts[1]))
-        .map(|(fair, bare)| fair / bare);
+    let ratio = seconds(&starts[0]).zip(seconds(&starts[1])).map(|(fair, bare)| fair / bare);
     println!("fair / bare, last byte: {}", ground::shown(ratio, 3));
     starts.into_iter().for_each(|start| start.server.end());
 }

@@ -1,35 +1,31 @@
 //! The swarm's parts: messages, the picker at ten thousand pieces and two hundred peers, and a
 //! whole session of eight clients on loopback.
 
-use std::fs;
-use std::hint::black_box;
+use std::{fs, hint::black_box};
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use gatecast::internals::client::FetchConfig;
-use gatecast::internals::proto::bt::bitfield::Bitfield;
-use gatecast::internals::proto::bt::layout::PieceLayout;
-use gatecast::internals::proto::bt::piece_picker::PiecePicker;
-use gatecast::internals::proto::bt::random::Random;
-use gatecast::internals::proto::bt::wire;
-use gatecast::internals::proto::bt::wire::{Message, MessageLimits};
-use gatecast::internals::server::builder::ServerCoreBuilder;
-use gatecast::internals::server::catalog::Catalog;
-use gatecast::internals::server::config::ServerConfig;
-use gatecast::internals::server::sample;
-use gatecast::internals::session::Via;
-use gatecast::internals::transport::swarm;
-use gatecast::internals::transport::swarm::torrents::SwarmServerConfig;
-use gatecast::internals::units::Moment;
+use gatecast::internals::{
+    client::FetchConfig,
+    proto::bt::{
+        bitfield::Bitfield,
+        layout::PieceLayout,
+        piece_picker::PiecePicker,
+        random::Random,
+        wire,
+        wire::{Message, MessageLimits},
+    },
+    server::{builder::ServerCoreBuilder, catalog::Catalog, config::ServerConfig, sample},
+    session::Via,
+    transport::{swarm, swarm::torrents::SwarmServerConfig},
+    units::Moment,
+};
 
 const PIECES: u32 = 10_000;
 
 /// A thousand blocks, written and read.
 fn codec(c: &mut Criterion) {
     let block = vec![7; wire::BLOCK_LEN as usize];
-    let limits = MessageLimits {
-        pieces: PIECES,
-        fast: true,
-    };
+    let limits = MessageLimits { pieces: PIECES, fast: true };
     let mut group = c.benchmark_group("swarm codec");
     group.throughput(Throughput::Bytes(1000 * u64::from(wire::BLOCK_LEN)));
     group.bench_function("1000 blocks", |b| {
@@ -57,11 +53,9 @@ fn picker(c: &mut Criterion) {
     let halves: Vec<Bitfield> = (0..200)
         .map(|_| {
             let mut half = Bitfield::new(PIECES);
-            (0..PIECES)
-                .filter(|_| random.below(2) == 0)
-                .for_each(|piece| {
-                    half.set(piece);
-                });
+            (0..PIECES).filter(|_| random.below(2) == 0).for_each(|piece| {
+                half.set(piece);
+            });
             half
         })
         .collect();
@@ -99,10 +93,7 @@ fn session(c: &mut Criterion) {
     group.throughput(Throughput::Bytes(80_000_000));
     group.bench_function("8 clients, 10 MB, loopback", |b| {
         b.iter(|| {
-            let settings = ServerConfig {
-                via: Some(Via::Swarm),
-                ..ServerConfig::default()
-            };
+            let settings = ServerConfig { via: Some(Via::Swarm), ..ServerConfig::default() };
             let catalog = Catalog::offer([&file]).expect("made");
             let (host, torrents) = swarm::serve(
                 ServerCoreBuilder::new(catalog, settings),

@@ -4,24 +4,32 @@
 //! `cargo bench --bench udp`. A figure of throughput is that of the whole session, all clients
 //! together, on loopback, where sender and receivers share the processors.
 
-use std::net::Ipv4Addr;
-use std::time::{Duration, Instant};
+use std::{
+    net::Ipv4Addr,
+    time::{Duration, Instant},
+};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use gatecast::internals::client::{FetchConfig, FetchRun};
-use gatecast::internals::proto::udp::blocks::Blocks;
-use gatecast::internals::proto::udp::packet::{Body, Packet};
-use gatecast::internals::proto::udp::stats::StreamStats;
-use gatecast::internals::proto::udp::{ranges, xor};
-use gatecast::internals::server::builder::ServerCoreBuilder;
-use gatecast::internals::server::catalog::Catalog;
-use gatecast::internals::server::config::ServerConfig;
-use gatecast::internals::server::sample;
-use gatecast::internals::session::Via;
-use gatecast::internals::transport::udp;
-use gatecast::internals::transport::udp::config::UdpConfig;
-use gatecast::internals::transport::udp::socket::{RecvSocket, SendSocket};
-use gatecast::internals::units::Moment;
+use gatecast::internals::{
+    client::{FetchConfig, FetchRun},
+    proto::udp::{
+        blocks::Blocks,
+        packet::{Body, Packet},
+        ranges,
+        stats::StreamStats,
+        xor,
+    },
+    server::{builder::ServerCoreBuilder, catalog::Catalog, config::ServerConfig, sample},
+    session::Via,
+    transport::{
+        udp,
+        udp::{
+            config::UdpConfig,
+            socket::{RecvSocket, SendSocket},
+        },
+    },
+    units::Moment,
+};
 
 fn codec(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("packet");
@@ -31,11 +39,7 @@ fn codec(criterion: &mut Criterion) {
             stream: 1,
             pkt: 2,
             sent_us: 3,
-            body: Body::Data {
-                block: 4,
-                again: false,
-                payload,
-            },
+            body: Body::Data { block: 4, again: false, payload },
         };
         let mut bytes = Vec::with_capacity(65_536);
         group.throughput(Throughput::Elements(1));
@@ -112,10 +116,7 @@ fn sockets(criterion: &mut Criterion) {
         let to = (Ipv4Addr::LOCALHOST, inlet.port().expect("bound")).into();
         let outlet = SendSocket::open(Ipv4Addr::LOCALHOST.into(), many, None).expect("a socket");
         let burst = vec![7; size * if size < 60_000 { 44 } else { 1 }];
-        let name = match many {
-            true => format!("{size}, cut by the kernel"),
-            false => size.to_string(),
-        };
+        let name = if many { format!("{size}, cut by the kernel") } else { size.to_string() };
         group.throughput(Throughput::Bytes(burst.len() as u64));
         group.bench_function(name, |bencher| {
             bencher.iter_custom(|rounds| {
@@ -145,10 +146,7 @@ fn sessions(criterion: &mut Criterion) {
     sample::make(&path, BYTES).expect("room");
     let mut group = criterion.benchmark_group("sessions of 20 MB");
     group.sample_size(10);
-    for (via, take) in [
-        (Via::Udp, udp::receive::UDP),
-        (Via::Multicast, udp::receive::MULTICAST),
-    ] {
+    for (via, take) in [(Via::Udp, udp::receive::UDP), (Via::Multicast, udp::receive::MULTICAST)] {
         for datagram in [1472, 65_507] {
             for clients in [1, 25] {
                 let once = || -> Duration {
@@ -161,15 +159,10 @@ fn sessions(criterion: &mut Criterion) {
                     let host =
                         ServerCoreBuilder::new(Catalog::offer([&path]).expect("there"), settings);
                     host.digest(&|_, _, _| {}).expect("readable");
-                    let server = udp::serve(
-                        host,
-                        UdpConfig {
-                            size: datagram,
-                            ..UdpConfig::default()
-                        },
-                    )
-                    .start(([127, 0, 0, 1], 0).into())
-                    .expect("a port");
+                    let server =
+                        udp::serve(host, UdpConfig { size: datagram, ..UdpConfig::default() })
+                            .start(([127, 0, 0, 1], 0).into())
+                            .expect("a port");
                     let mut order = FetchConfig::new(vec![server.addr()]);
                     order.clients = clients;
                     order.durable = false;

@@ -16,7 +16,7 @@ fn main() -> ExitCode {
         Ok(report) => {
             print!("{report}");
             report.print_failures();
-            report.exit_code()
+            ExitCode::from(report.exit_code())
         }
         Err(error) => {
             eprintln!("{error}");

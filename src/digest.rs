@@ -4,9 +4,7 @@
 //! `sha1_smol` computes it, or with feature `fast-sha1` the `sha1` crate, which uses the
 //! processor's SHA instructions where it has them. Nothing else in the crate names either package.
 
-use std::fmt;
-use std::io;
-use std::str::FromStr;
+use std::{fmt, io, str::FromStr};
 
 /// A SHA-1 digest (FIPS 180-4), 20 bytes; shown as 40 lower-case hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -96,11 +94,7 @@ impl Hasher {
 }
 
 /// Which package computes the digest in this build, for the environment stamp.
-pub const ENGINE: &str = if cfg!(feature = "fast-sha1") {
-    "sha1"
-} else {
-    "sha1_smol"
-};
+pub const ENGINE: &str = if cfg!(feature = "fast-sha1") { "sha1" } else { "sha1_smol" };
 
 /// Bytes hashed at a time: small enough to stay in a core's second-level cache, so that the
 /// copy out of the page cache is read back from there.
@@ -157,28 +151,18 @@ mod tests {
 
     #[test]
     fn known_answers_of_fips_180() {
-        assert_eq!(
-            Digest::of(b"").to_string(),
-            "da39a3ee5e6b4b0d3255bfef95601890afd80709"
-        );
-        assert_eq!(
-            Digest::of(b"abc").to_string(),
-            "a9993e364706816aba3e25717850c26c9cd0d89d"
-        );
+        assert_eq!(Digest::of(b"").to_string(), "da39a3ee5e6b4b0d3255bfef95601890afd80709");
+        assert_eq!(Digest::of(b"abc").to_string(), "a9993e364706816aba3e25717850c26c9cd0d89d");
         let million = vec![b'a'; 1_000_000];
         let want = "34aa973cd4c4daa4f61eeb2bdbad27316534016f";
         assert_eq!(Digest::of(&million).to_string(), want);
-        assert_eq!(
-            Digest::of_reader(&million[..]).expect("memory").to_string(),
-            want
-        );
+        assert_eq!(Digest::of_reader(&million[..]).expect("memory").to_string(), want);
     }
 
     #[test]
     fn any_slicing_gives_the_same_digest() {
-        let data: Vec<u8> = (0..10_000_u32)
-            .map(|n| n.to_le_bytes()[0] ^ n.to_le_bytes()[1])
-            .collect();
+        let data: Vec<u8> =
+            (0..10_000_u32).map(|n| n.to_le_bytes()[0] ^ n.to_le_bytes()[1]).collect();
         for step in [1, 63, 64, 65, 4096] {
             let mut hasher = Hasher::default();
             data.chunks(step).for_each(|part| hasher.update(part));
@@ -191,14 +175,8 @@ mod tests {
         let digest = Digest::of(b"gate");
         assert_eq!(digest.to_string().parse(), Ok(digest));
         assert_eq!(digest.to_string().to_uppercase().parse(), Ok(digest));
-        for text in [
-            "",
-            "12",
-            &"g".repeat(40),
-            &"0".repeat(39),
-            &"0".repeat(41),
-            &"é".repeat(20),
-        ] {
+        for text in ["", "12", &"g".repeat(40), &"0".repeat(39), &"0".repeat(41), &"é".repeat(20)]
+        {
             assert_eq!(text.parse::<Digest>(), Err(DigestError), "{text}");
         }
     }

@@ -3,8 +3,7 @@
 //! `Err` means that a session or a client cannot go on. One seat's failure inside a running
 //! session is an [`Outcome`](crate::transfer::Outcome), and a broken invariant is a panic.
 
-use std::time::Duration;
-use std::{fmt, io};
+use std::{fmt, io, time::Duration};
 
 /// Result with the crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -108,18 +107,12 @@ impl Error {
 
     /// Makes an [`Error::Protocol`].
     pub(crate) fn protocol(from: impl fmt::Display, what: impl Into<String>) -> Self {
-        Self::Protocol {
-            from: from.to_string(),
-            what: what.into(),
-        }
+        Self::Protocol { from: from.to_string(), what: what.into() }
     }
 
     /// Makes an [`Error::Refused`].
     pub(crate) fn refused(by: impl fmt::Display, reason: impl Into<String>) -> Self {
-        Self::Refused {
-            by: by.to_string(),
-            reason: reason.into(),
-        }
+        Self::Refused { by: by.to_string(), reason: reason.into() }
     }
 
     /// Makes an [`Error::Usage`], for `map_err` too.
@@ -130,10 +123,7 @@ impl Error {
 
     /// Reading with a deadline fails with one of two kinds, by platform; both mean the deadline.
     pub(crate) fn is_timeout(error: &io::Error) -> bool {
-        matches!(
-            error.kind(),
-            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
-        )
+        matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
     }
 }
 

@@ -1,23 +1,27 @@
 //! The front door of a client: one or more clients of one process, whatever way they fetch by.
 
-use std::fmt;
-use std::net::{SocketAddr, ToSocketAddrs};
-use std::path::{Path, PathBuf};
-use std::process::ExitCode;
-use std::time::Duration;
+use std::{
+    fmt,
+    net::{Ipv4Addr, SocketAddr, ToSocketAddrs},
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
-use crate::client::receive::ReceiveTransport;
-use crate::client::{self, ClientReport, FetchConfig, FetchRun};
-use crate::error::{Error, Result};
-use crate::http;
-use crate::http::client::HttpTarget;
-use crate::net::socket;
-use crate::report::session::SessionReport;
-use crate::report::verdict::Verdict;
-use crate::session::Via;
-use crate::text::FileName;
-use crate::transport::swarm::receive::{SwarmConfig, SwarmReceiveTransport};
-use crate::transport::{tcp, udp};
+use crate::{
+    client::{self, ClientReport, FetchConfig, FetchRun, receive::ReceiveTransport},
+    error::{Error, Result},
+    http,
+    http::client::HttpTarget,
+    net::socket,
+    report::{session::SessionReport, verdict::Verdict},
+    session::Via,
+    text::FileName,
+    transport::{
+        swarm::receive::{SwarmConfig, SwarmReceiveTransport},
+        tcp, udp,
+    },
+    units::InvalidValue,
+};
 
 /// What is to be fetched, and how. [`Fetch::run`] does it.
 ///
@@ -79,12 +83,7 @@ impl Fetch {
             Ok(addrs) => (addrs, None),
             Err(what) => (Vec::new(), Some(what)),
         };
-        Self {
-            config: FetchConfig::new(addrs),
-            file: None,
-            sha1: None,
-            unresolved,
-        }
+        Self { config: FetchConfig::new(addrs), file: None, sha1: None, unresolved }
     }
 
     /// The file; the server's own choice unless given.
@@ -159,18 +158,14 @@ impl Fetch {
     pub fn run(self) -> Result<FetchReport> {
         let mut config = self.config;
         if let Some(what) = self.unresolved {
-            return Err(Error::Usage { what });
+            return Err(Error::usage(what));
         }
-        let usage = |what: String| Error::Usage { what };
         if let Some(name) = self.file {
-            let name = FileName::new(&name).map_err(|error| usage(error.to_string()))?;
-            config.file = Some(name);
+            config.file = Some(FileName::new(&name).map_err(Error::usage)?);
         }
         if let Some(digest) = self.sha1 {
-            let digest = digest
-                .parse()
-                .map_err(|_| usage(format!("invalid SHA-1 '{digest}': expected 40 hex digits")))?;
-            config.sha1 = Some(digest);
+            let invalid = |_| InvalidValue::new("SHA-1", &digest, "40 hexadecimal digits");
+            config.sha1 = Some(digest.parse().map_err(invalid).map_err(Error::usage)?);
         }
         FetchTask::new(config)?.run().map(FetchReport::new)
     }
@@ -184,6 +179,10 @@ pub(crate) struct FetchTask {
     config: FetchConfig,
     /// What is fetched by HTTP instead of the native conversation.
     target: Option<HttpTarget>,
+    /// For a session that is a swarm.
+    pub(crate) swarm: SwarmConfig,
+    /// For a session by multicast: the address of the interface on which the group is joined.
+    pub(crate) multicast_interface: Option<Ipv4Addr>,
 }
 
 impl FetchTask {
@@ -205,6 +204,8 @@ impl FetchTask {
             run: FetchRun::new(&config),
             config,
             target,
+            swarm: SwarmConfig::default(),
+            multicast_interface: None,
         }
     }
 
@@ -213,18 +214,25 @@ impl FetchTask {
     /// # Errors
     /// The fetch cannot be begun.
     pub(crate) fn run(&self) -> Result<Vec<ClientReport>> {
-        match &self.target {
-            Some(target) => http::client::run(&self.run, &self.config, target),
-            None => self.run.run(&self.config, &transports()),
+        if let Some(target) = &self.target {
+            return http::client::run(&self.run, &self.config, target);
         }
+        let transports: [&dyn ReceiveTransport; 6] = [
+            &tcp::receive::TcpReceiver,
+            &udp::receive::UDP,
+            &udp::receive::RAW,
+            &udp::receive::MULTICAST.on_interface(self.multicast_interface),
+            &http::transport::HttpReceive,
+            &SwarmReceiveTransport::new(self.swarm),
+        ];
+        self.run.run(&self.config, &transports)
     }
 }
 
 /// Where the server's file is for HTTP.
 fn http_target(config: &FetchConfig) -> Result<HttpTarget> {
-    let addr = config.server.first().ok_or_else(|| Error::Usage {
-        what: "the server's name has no address".to_owned(),
-    })?;
+    let no_address = || Error::usage("the server's name has no address");
+    let addr = config.server.first().ok_or_else(no_address)?;
     // A name that a browser may ask by; an address is always one.
     let host = addr.to_string();
     if let Some(file) = &config.file {
@@ -240,33 +248,16 @@ fn http_target(config: &FetchConfig) -> Result<HttpTarget> {
     }
 }
 
-/// The swarm with its usual configuration.
-const SWARM: SwarmReceiveTransport = SwarmReceiveTransport::new(SwarmConfig { seed_time: None });
-
-/// Every way of receiving.
-fn transports() -> Vec<&'static dyn ReceiveTransport> {
-    vec![
-        &tcp::receive::TcpReceiver,
-        &udp::receive::UDP,
-        &udp::receive::RAW,
-        &udp::receive::MULTICAST,
-        &http::transport::HttpReceive,
-        &SWARM,
-    ]
-}
-
 impl FetchReport {
     fn new(clients: Vec<ClientReport>) -> Self {
         let records = client::records(&clients);
-        let sessions = records.into_iter().map(SessionReport::new).collect();
+        let sessions = records.into_iter().map(SessionReport::of_clients).collect();
         Self { clients, sessions }
     }
 
     /// The clients of this process, in the order of their numbers.
     pub fn clients(&self) -> impl Iterator<Item = ClientResult<'_>> {
-        (1..)
-            .zip(&self.clients)
-            .map(|(number, report)| ClientResult { number, report })
+        (1..).zip(&self.clients).map(|(number, report)| ClientResult { number, report })
     }
 
     /// The sessions that the clients had seats in, as this process knows them.
@@ -284,8 +275,8 @@ impl FetchReport {
     }
 
     /// What the program returns: 0 if every client of this process proved its copy.
-    pub fn exit_code(&self) -> ExitCode {
-        ExitCode::from(Verdict::of_clients(&self.clients).exit_code())
+    pub fn exit_code(&self) -> u8 {
+        Verdict::of_clients(&self.clients).exit_code()
     }
 }
 

@@ -73,7 +73,7 @@ mod transport;
 mod http;
 mod relay;
 mod report;
-#[cfg(all(target_os = "linux", feature = "sockopt"))]
+#[cfg(all(target_os = "linux", feature = "sockopt", feature = "cli"))]
 mod testbed;
 
 // Floor 6: the front door.

@@ -1,24 +1,32 @@
 //! The front door of a server: everything that gatecast can send by, registered in one place.
 
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Duration;
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr, ToSocketAddrs},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
-use crate::error::{Error, Result};
-use crate::http::{self, Documents, HttpConfig};
-use crate::report::csv;
-use crate::report::session::SessionReport;
-use crate::server::builder::{ServerCore, ServerCoreBuilder};
-use crate::server::catalog::{self, Catalog, HashProgress};
-use crate::server::config::ServerConfig;
-use crate::session::{FileInfo, Via};
-use crate::text::FileName;
-use crate::transport::swarm::torrents::{SwarmServerConfig, Torrents};
-use crate::transport::udp::config::UdpConfig;
-use crate::transport::udp::lab_server::LabServer;
-use crate::transport::{swarm, tcp, udp};
-use crate::units::Rate;
+use crate::{
+    error::{Error, Result},
+    http::{self, Documents, HttpConfig},
+    report::{csv, json, session::SessionReport},
+    server::{
+        builder::{ServerCore, ServerCoreBuilder},
+        catalog::{self, Catalog, HashProgress},
+        config::ServerConfig,
+    },
+    session::{FileInfo, MAX_SEATS, Via},
+    text::FileName,
+    transport::{
+        swarm,
+        swarm::torrents::{SwarmServerConfig, Torrents},
+        tcp, udp,
+        udp::{config::UdpConfig, lab_server::LabServer},
+    },
+    units::{InvalidValue, Rate},
+};
 
 /// A server being put together. [`ServerBuilder::bind`] starts it.
 ///
@@ -62,7 +70,7 @@ pub struct Server {
     lab: Option<LabServer>,
     core: ServerCore,
     /// What the program shows of swarms.
-    #[cfg(feature = "cli")]
+    #[cfg_attr(not(feature = "cli"), expect(dead_code))]
     torrents: Arc<Torrents>,
 }
 
@@ -89,10 +97,7 @@ impl OfferedFile {
 
 /// How this crate writes sessions, on every face.
 pub(crate) const DOCUMENTS: Documents = Documents {
-    #[cfg(feature = "cli")]
-    json: Some(|record| crate::report::json::SessionDocument::new(record).to_line()),
-    #[cfg(not(feature = "cli"))]
-    json: None,
+    json: Some(json::session),
     csv: Some(csv::transfers),
     #[cfg(feature = "cli")]
     svg: Some(|records| crate::report::scaling::rates(records).to_svg()),
@@ -108,7 +113,7 @@ impl ServerBuilder {
         self
     }
 
-    /// How many clients a session has, whatever they say themselves.
+    /// How many clients a session has, 1 to 10,000, whatever they say themselves.
     #[must_use]
     pub fn clients(mut self, clients: u16) -> Self {
         self.config.clients = Some(clients);
@@ -143,7 +148,7 @@ impl ServerBuilder {
         self
     }
 
-    /// The payload rate of a whole session in bit/s, shared by its clients.
+    /// The payload rate of a whole session in bit/s, shared by its clients; unlimited unless given.
     #[must_use]
     pub fn rate(mut self, bits_per_second: u64) -> Self {
         self.config.rate = Some(Rate(bits_per_second));
@@ -161,35 +166,22 @@ impl ServerBuilder {
     /// the lab's TCP clients on this one port.
     ///
     /// # Errors
-    /// A path that cannot be read or two files of one name, an address that cannot be listened on,
-    /// or a setting that this system does not have.
+    /// A path that cannot be read, two files of one name, settings that contradict each other or
+    /// are out of range, an address that cannot be listened on.
     pub fn bind(self, addr: impl ToSocketAddrs) -> Result<Server> {
         let at = addr
             .to_socket_addrs()
             .map_err(Error::io("resolve the address", "to listen on"))?
             .next()
-            .ok_or_else(|| Error::Usage {
-                what: "the address to listen on names no host".to_owned(),
-            })?;
+            .ok_or_else(|| Error::usage("the address to listen on names no host"))?;
         self.bind_with(at, &catalog::silent)
     }
 
     /// The same; `progress` is told how far each file's digest is.
     pub(crate) fn bind_with(self, addr: SocketAddr, progress: HashProgress<'_>) -> Result<Server> {
-        let Self {
-            paths,
-            mut config,
-            log_dir,
-            http,
-            udp,
-            swarm,
-            lab_udp,
-            file,
-        } = self;
+        let Self { paths, mut config, log_dir, http, udp, swarm, lab_udp, file } = self;
         if let Some(name) = file {
-            config.file = Some(FileName::new(&name).map_err(|error| Error::Usage {
-                what: error.to_string(),
-            })?);
+            config.file = Some(FileName::new(&name).map_err(Error::usage)?);
         }
         let catalog = Catalog::offer(&paths)?;
         check(&catalog, &config)?;
@@ -199,8 +191,6 @@ impl ServerBuilder {
         }
         core.digest(progress)?;
         let (core, torrents) = register(core, http, udp, swarm)?;
-        #[cfg(not(feature = "cli"))]
-        drop(torrents);
         let core = core.start(addr)?;
         let lab = lab_udp
             .map(|allowed| {
@@ -208,32 +198,34 @@ impl ServerBuilder {
                 LabServer::start(core.addr(), core.lobby(), log, allowed, udp.size)
             })
             .transpose()?;
-        Ok(Server {
-            lab,
-            core,
-            #[cfg(feature = "cli")]
-            torrents,
-        })
+        Ok(Server { lab, core, torrents })
     }
 }
 
-/// Refuses settings that contradict each other.
+/// Refuses settings that are out of range or contradict each other.
 fn check(catalog: &Catalog, config: &ServerConfig) -> Result<()> {
-    let wrong = |what: String| Err(Error::Usage { what });
+    let invalid = |what, value: &dyn fmt::Display, expected: String| {
+        let error = InvalidValue::new(what, &value.to_string(), expected);
+        Err(Error::usage(error))
+    };
     if catalog.names().next().is_none() {
-        return wrong("these paths hold no file to offer".to_owned());
+        return Err(Error::usage("these paths hold no file to offer"));
+    }
+    let out_of_range = |count: &u16| !(1..=MAX_SEATS).contains(count);
+    if let Some(clients) = config.clients.filter(out_of_range) {
+        return invalid("number of clients", &clients, format!("1 to {MAX_SEATS}"));
+    }
+    let most = config.clients.unwrap_or(MAX_SEATS);
+    if let Some(quorum) = config.quorum.filter(|quorum| !(1..=most).contains(quorum)) {
+        return invalid("quorum", &quorum, format!("1 to {most}, the clients of a session"));
+    }
+    if config.rate == Some(Rate(0)) {
+        return invalid("rate", &0, "at least 1 bit/s".to_owned());
     }
     if let Some(file) = &config.file
         && !catalog.names().any(|name| name == file)
     {
-        return wrong(format!("--file '{file}' is not among the offered files"));
-    }
-    if let (Some(quorum), Some(clients)) = (config.quorum, config.clients)
-        && quorum > clients
-    {
-        return wrong(format!(
-            "--quorum {quorum} is more than --clients {clients}"
-        ));
+        return invalid("file", file, "one of the offered files".to_owned());
     }
     Ok(())
 }

@@ -1,11 +1,8 @@
 //! What a session is: one release of one file to a fixed number of seats.
 
-use std::fmt;
-use std::str::FromStr;
+use std::{fmt, str::FromStr};
 
-use crate::digest::Digest;
-use crate::text::FileName;
-use crate::units::InvalidValue;
+use crate::{digest::Digest, text::FileName, units::InvalidValue};
 
 /// A session's number: random, so that a stale or foreign message cannot name a running one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -48,14 +45,8 @@ pub const MAX_SEATS: u16 = 10_000;
 
 impl Via {
     /// All ways, in the order in which help and tables name them.
-    pub(crate) const ALL: [Self; 6] = [
-        Self::Tcp,
-        Self::Udp,
-        Self::Raw,
-        Self::Multicast,
-        Self::Swarm,
-        Self::Http,
-    ];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Tcp, Self::Udp, Self::Raw, Self::Multicast, Self::Swarm, Self::Http];
 
     /// The word on the command line, in messages and in logs.
     pub(crate) fn word(self) -> &'static str {
@@ -80,12 +71,9 @@ impl FromStr for Via {
     type Err = InvalidValue;
 
     fn from_str(text: &str) -> Result<Self, InvalidValue> {
-        Self::ALL
-            .into_iter()
-            .find(|via| via.word() == text)
-            .ok_or_else(|| {
-                InvalidValue::new("way", text, "tcp, udp, raw, multicast, swarm or http")
-            })
+        Self::ALL.into_iter().find(|via| via.word() == text).ok_or_else(|| {
+            InvalidValue::new("way", text, "tcp, udp, raw, multicast, swarm or http")
+        })
     }
 }
 
@@ -127,13 +115,7 @@ mod tests {
         let id = SessionId(0x00ab_cdef_0123_4567);
         assert_eq!(id.to_string(), "00abcdef01234567");
         assert_eq!(id.to_string().parse(), Ok(id));
-        for text in [
-            "",
-            "abc",
-            "+0abcdef01234567",
-            "00ABCDEF01234567",
-            "00abcdef012345678",
-        ] {
+        for text in ["", "abc", "+0abcdef01234567", "00ABCDEF01234567", "00abcdef012345678"] {
             assert!(text.parse::<SessionId>().is_err(), "{text}");
         }
     }

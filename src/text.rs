@@ -123,9 +123,7 @@ fn is_other_on_windows(name: &str) -> bool {
     let stem = name.split('.').next().unwrap_or_default().trim_end();
     let device = |known: &str| stem.eq_ignore_ascii_case(known);
     let numbered = |known: &str| {
-        let port = stem
-            .get(..3)
-            .filter(|start| start.eq_ignore_ascii_case(known));
+        let port = stem.get(..3).filter(|start| start.eq_ignore_ascii_case(known));
         port.is_some() && matches!(stem.as_bytes()[3..], [b'1'..=b'9'])
     };
     name.ends_with(['.', ' '])
@@ -208,15 +206,11 @@ mod tests {
 
     #[test]
     fn names_that_windows_takes_for_others_are_refused_there_alone() {
-        for name in [
-            "CON", "con.txt", "NUL .x", "Com1", "lpt9.log", "a.", "a ", "a:b", "a?",
-        ] {
+        for name in ["CON", "con.txt", "NUL .x", "Com1", "lpt9.log", "a.", "a ", "a:b", "a?"] {
             assert!(is_other_on_windows(name), "{name}");
             assert_eq!(FileName::new(name).is_err(), cfg!(windows), "{name}");
         }
-        for name in [
-            "console", "com0", "com10", "a.con", "nül", "comé", ".a", "a b",
-        ] {
+        for name in ["console", "com0", "com10", "a.con", "nül", "comé", ".a", "a b"] {
             assert!(!is_other_on_windows(name), "{name}");
         }
     }
@@ -232,28 +226,13 @@ mod tests {
 
     #[test]
     fn escaping_is_undone_exactly_and_forgeries_are_seen() {
-        for text in [
-            "",
-            "plain",
-            "a | b",
-            "\\u{41}",
-            "\u{9b}\u{85}\n",
-            "ñ→🎥",
-            "\u{2066}x\u{2069}",
-        ] {
+        for text in ["", "plain", "a | b", "\\u{41}", "\u{9b}\u{85}\n", "ñ→🎥", "\u{2066}x\u{2069}"]
+        {
             let shown = escape(text);
             assert!(!shown.contains(['\n', '|', '\u{9b}']), "{shown}");
             assert_eq!(unescape(&shown).as_deref(), Some(text));
         }
-        for forged in [
-            "\\",
-            "\\n",
-            "\\u{}",
-            "\\u{110000}",
-            "\\u{+1}",
-            "\\u{12",
-            "\\u{0000041}",
-        ] {
+        for forged in ["\\", "\\n", "\\u{}", "\\u{110000}", "\\u{+1}", "\\u{12", "\\u{0000041}"] {
             assert_eq!(unescape(forged), None, "{forged}");
         }
     }

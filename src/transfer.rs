@@ -6,21 +6,14 @@
 
 mod identities;
 
-use std::fmt;
-use std::net::SocketAddr;
-use std::str::FromStr;
-use std::time::Duration;
+use std::{fmt, net::SocketAddr, str::FromStr, time::Duration};
 
 use time::OffsetDateTime;
 
-use crate::session::FileInfo;
-use crate::session::SeatId;
-use crate::session::SessionId;
-use crate::session::Via;
-use crate::units::InvalidValue;
-use crate::units::Moment;
-use crate::units::mbit_per_second;
-use crate::units::micros;
+use crate::{
+    session::{FileInfo, SeatId, SessionId, Via},
+    units::{InvalidValue, Moment, mbit_per_second, micros},
+};
 
 /// How a transfer ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -206,13 +199,8 @@ pub struct Global {
 
 impl Outcome {
     /// All outcomes.
-    pub const ALL: [Self; 5] = [
-        Self::Complete,
-        Self::Cut,
-        Self::Corrupt,
-        Self::TimedOut,
-        Self::Refused,
-    ];
+    pub const ALL: [Self; 5] =
+        [Self::Complete, Self::Cut, Self::Corrupt, Self::TimedOut, Self::Refused];
 
     /// The word in logs and documents.
     pub fn word(self) -> &'static str {
@@ -274,8 +262,8 @@ impl Transfer {
 }
 
 impl Record {
-    /// Last seat's wake-up from the barrier minus first seat's, microseconds; like every skew,
-    /// `None` for fewer than two seats.
+    /// Last seat's wake-up from the barrier minus first seat's, microseconds; `None` of fewer than
+    /// two seats, as all skews.
     pub fn wake_skew_us(&self) -> Option<u64> {
         spread(self.transfers.iter().filter_map(|t| t.woke).map(micros))
     }
@@ -283,42 +271,30 @@ impl Record {
     /// Last seat's first payload byte minus first seat's, at the server's writes, microseconds;
     /// `None` for an empty file.
     pub fn skew_us(&self) -> Option<u64> {
-        let firsts = self.transfers.iter().filter_map(|t| t.first_server);
-        spread(firsts.map(micros))
+        spread(self.transfers.iter().filter_map(|t| t.first_server).map(micros))
     }
 
     /// The same at the clients' reads; `None` unless every client that read a first byte did so
     /// by the same clock.
     pub fn skew_client_us(&self) -> Option<u64> {
-        let started = self.transfers.iter().filter(|t| t.first_server.is_some());
-        let mut clocks = started.filter_map(|t| Some(t.first_client?.0));
-        let clock = clocks.next()?;
-        if clocks.any(|other| other != clock) {
-            return None;
-        }
-        let firsts = self.transfers.iter().filter_map(|t| t.first_client);
-        spread(firsts.map(|(_, at)| at.0))
+        let mut firsts = self.transfers.iter().filter(|t| t.first_server.is_some());
+        let clock = firsts.clone().find_map(|t| t.first_client)?.0;
+        firsts
+            .all(|t| t.first_client.is_none_or(|(id, _)| id == clock))
+            .then(|| spread(self.transfers.iter().filter_map(|t| Some(t.first_client?.1.0))))?
     }
 
     /// The figures of the whole session.
     pub fn global(&self) -> Global {
-        let complete = || {
-            self.transfers
-                .iter()
-                .filter(|t| t.outcome == Outcome::Complete)
-        };
+        let complete = || self.transfers.iter().filter(|t| t.outcome == Outcome::Complete);
         let bytes = complete()
             .filter_map(|t| t.bytes_client.or(t.bytes_server))
             .reduce(|a, b| a.saturating_add(b));
-        let seconds = complete()
-            .filter_map(|t| t.seconds_server.or(t.seconds_client))
-            .max();
+        let seconds = complete().filter_map(|t| t.seconds_server.or(t.seconds_client)).max();
         Global {
             bytes,
             seconds,
-            rate_mbit: bytes
-                .zip(seconds)
-                .and_then(|(bytes, span)| mbit_per_second(bytes, span)),
+            rate_mbit: bytes.zip(seconds).and_then(|(bytes, span)| mbit_per_second(bytes, span)),
             seconds_verified: complete().filter_map(|t| t.seconds_verified).max(),
         }
     }
@@ -345,11 +321,13 @@ impl Counts {
 }
 
 /// Largest minus smallest; `None` of fewer than two.
-fn spread(values: impl Iterator<Item = u64> + Clone) -> Option<u64> {
-    if values.clone().nth(1).is_none() {
-        return None;
+fn spread(values: impl Iterator<Item = u64>) -> Option<u64> {
+    let mut values: Vec<u64> = values.collect();
+    values.sort_unstable();
+    match values[..] {
+        [low, .., high] => Some(high - low),
+        _ => None,
     }
-    Some(values.clone().max()? - values.min()?)
 }
 
 impl fmt::Display for Outcome {
@@ -362,15 +340,8 @@ impl FromStr for Outcome {
     type Err = InvalidValue;
 
     fn from_str(text: &str) -> Result<Self, InvalidValue> {
-        Self::ALL
-            .into_iter()
-            .find(|outcome| outcome.word() == text)
-            .ok_or_else(|| {
-                InvalidValue::new(
-                    "outcome",
-                    text,
-                    "complete, cut, corrupt, timed_out or refused",
-                )
-            })
+        Self::ALL.into_iter().find(|outcome| outcome.word() == text).ok_or_else(|| {
+            InvalidValue::new("outcome", text, "complete, cut, corrupt, timed_out or refused")
+        })
     }
 }

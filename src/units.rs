@@ -4,9 +4,7 @@
 //! decimal bits per second (`100mbit`), durations carry `ms`, `s`, `m` or `h`. Anything else is an
 //! error that names the value. Nothing here knows a clock; [`Moment`] only counts.
 
-use std::fmt;
-use std::str::FromStr;
-use std::time::Duration;
+use std::{fmt, str::FromStr, time::Duration};
 
 /// A number of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -34,21 +32,13 @@ impl InvalidValue {
     /// `value`, as it was typed, is no valid `what`; `expected` would be.
     pub(crate) fn new(what: &'static str, value: &str, expected: impl Into<String>) -> Self {
         let value = value.chars().take(60).flat_map(char::escape_default);
-        Self {
-            what,
-            value: value.collect(),
-            expected: expected.into(),
-        }
+        Self { what, value: value.collect(), expected: expected.into() }
     }
 }
 
 impl fmt::Display for InvalidValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            what,
-            value,
-            expected,
-        } = self;
+        let Self { what, value, expected } = self;
         write!(f, "invalid {what} '{value}': expected {expected}")
     }
 }
@@ -137,11 +127,7 @@ impl FromStr for Bytes {
             ("B", 1),
         ];
         scaled(text, UNITS).map(Self).ok_or_else(|| {
-            InvalidValue::new(
-                "size",
-                text,
-                "a number and a unit such as 100MB, 64KiB or 0B",
-            )
+            InvalidValue::new("size", text, "a number and a unit such as 100MB, 64KiB or 0B")
         })
     }
 }
@@ -152,22 +138,17 @@ impl FromStr for Rate {
     /// Reads `100mbit`, `1gbit`, `500kbit`, `9600bit`, in letters of either case, for nobody means
     /// a thousandth of a bit; zero is refused.
     fn from_str(text: &str) -> Result<Self, InvalidValue> {
-        const UNITS: &[(&str, u64)] = &[
-            ("kbit", 1_000),
-            ("mbit", 1_000_000),
-            ("gbit", 1_000_000_000),
-            ("bit", 1),
-        ];
-        scaled(&text.to_ascii_lowercase(), UNITS)
-            .filter(|&bits| bits > 0)
-            .map(Self)
-            .ok_or_else(|| {
+        const UNITS: &[(&str, u64)] =
+            &[("kbit", 1_000), ("mbit", 1_000_000), ("gbit", 1_000_000_000), ("bit", 1)];
+        scaled(&text.to_ascii_lowercase(), UNITS).filter(|&bits| bits > 0).map(Self).ok_or_else(
+            || {
                 InvalidValue::new(
                     "rate",
                     text,
                     "a number above 0 and a unit such as 100mbit or 1gbit",
                 )
-            })
+            },
+        )
     }
 }
 
@@ -185,23 +166,15 @@ pub fn parse_duration(text: &str) -> Result<Duration, InvalidValue> {
         ("h", 3_600_000_000_000),
     ];
     const LONGEST_NS: u64 = 10 * 365 * 24 * 3_600_000_000_000 / 2;
-    scaled(text, UNITS)
-        .filter(|&nanos| nanos <= LONGEST_NS)
-        .map(Duration::from_nanos)
-        .ok_or_else(|| {
-            InvalidValue::new(
-                "duration",
-                text,
-                "a number and a unit such as 60s, 250ms or 2m",
-            )
-        })
+    scaled(text, UNITS).filter(|&nanos| nanos <= LONGEST_NS).map(Duration::from_nanos).ok_or_else(
+        || InvalidValue::new("duration", text, "a number and a unit such as 60s, 250ms or 2m"),
+    )
 }
 
 /// `text` as a plain decimal with at most nine decimals, times the unit it ends with.
 fn scaled(text: &str, units: &[(&str, u64)]) -> Option<u64> {
-    let (number, unit) = units
-        .iter()
-        .find_map(|&(name, factor)| Some((text.strip_suffix(name)?, factor)))?;
+    let (number, unit) =
+        units.iter().find_map(|&(name, factor)| Some((text.strip_suffix(name)?, factor)))?;
     let (whole, decimals) = number.split_once('.').unwrap_or((number, ""));
     if whole.is_empty() || (number.contains('.') && decimals.is_empty()) || decimals.len() > 9 {
         return None;
@@ -225,12 +198,7 @@ impl fmt::Display for Bytes {
         decimal(
             f,
             self.0,
-            &[
-                (1_000_000_000_000, "TB"),
-                (1_000_000_000, "GB"),
-                (1_000_000, "MB"),
-                (1_000, "kB"),
-            ],
+            &[(1_000_000_000_000, "TB"), (1_000_000_000, "GB"), (1_000_000, "MB"), (1_000, "kB")],
             "B",
         )
     }
@@ -241,11 +209,7 @@ impl fmt::Display for Rate {
         decimal(
             f,
             self.0,
-            &[
-                (1_000_000_000, "Gbit/s"),
-                (1_000_000, "Mbit/s"),
-                (1_000, "kbit/s"),
-            ],
+            &[(1_000_000_000, "Gbit/s"), (1_000_000, "Mbit/s"), (1_000, "kbit/s")],
             "bit/s",
         )
     }
@@ -333,10 +297,7 @@ mod tests {
     #[test]
     fn a_rate_tells_the_time_of_bytes() {
         assert_eq!(Rate(8_000_000).time_for(1_000_000), Duration::from_secs(1));
-        assert_eq!(
-            mbit_per_second(1_000_000, Duration::from_secs(1)),
-            Some(8.0)
-        );
+        assert_eq!(mbit_per_second(1_000_000, Duration::from_secs(1)), Some(8.0));
         assert_eq!(mbit_per_second(1, Duration::ZERO), None);
         assert_eq!(mbit_per_second(0, Duration::from_secs(1)), None);
     }

@@ -1,39 +1,36 @@
-//! The parsers of the swarm against random input: half of it noise, half of it honest messages with
-//! a few bytes changed, cut or put in. None may panic, and none may allocate more than a bound that
-//! grows with the input only; an allocator that counts holds it to that.
+//! The parsers of the swarm with random input: half of it noise, half of it honest messages with a
+//! few bytes changed, cut or inserted. None may panic, and none may allocate more than a bound that
+//! grows with the input only. An allocator that counts checks the bound, so this is a binary of its
+//! own.
 //!
-//! `cargo test --release --test bt_random -- --nocapture` prints how many inputs there were;
-//! `GATECAST_INPUTS=1000000` in front of it makes so many for each parser.
+//! `cargo test --release --test bt_random -- --nocapture` prints how many inputs there were. The
+//! variable `GATECAST_INPUTS=1000000` sets how many each parser gets.
 
-#![allow(
-    unsafe_code,
-    reason = "an allocator that counts cannot be written without"
-)]
+#![allow(unsafe_code, reason = "an allocator that counts cannot be written without")]
 
-use std::alloc::GlobalAlloc;
-use std::alloc::Layout;
-use std::alloc::System;
-use std::cell::Cell;
-use std::panic::AssertUnwindSafe;
-use std::panic::catch_unwind;
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    cell::Cell,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
 
-use gatecast::internals::digest::Digest;
-use gatecast::internals::proto::bt::bencode;
-use gatecast::internals::proto::bt::bitfield::Bitfield;
-use gatecast::internals::proto::bt::metainfo::Metainfo;
-use gatecast::internals::proto::bt::random::Random;
-use gatecast::internals::proto::bt::tracker;
-use gatecast::internals::proto::bt::tracker::announce::Announce;
-use gatecast::internals::proto::bt::tracker::announce::AnnounceEvent;
-use gatecast::internals::proto::bt::tracker::response::AnnounceResponse;
-use gatecast::internals::proto::bt::wire;
-use gatecast::internals::proto::bt::wire::Block;
-use gatecast::internals::proto::bt::wire::ExtendedHandshake;
-use gatecast::internals::proto::bt::wire::HANDSHAKE_LEN;
-use gatecast::internals::proto::bt::wire::Handshake;
-use gatecast::internals::proto::bt::wire::Message;
-use gatecast::internals::proto::bt::wire::MessageLimits;
-use gatecast::internals::text::FileName;
+use gatecast::internals::{
+    digest::Digest,
+    proto::bt::{
+        bencode,
+        bitfield::Bitfield,
+        metainfo::Metainfo,
+        random::Random,
+        tracker,
+        tracker::{
+            announce::{Announce, AnnounceEvent},
+            response::AnnounceResponse,
+        },
+        wire,
+        wire::{Block, ExtendedHandshake, HANDSHAKE_LEN, Handshake, Message, MessageLimits},
+    },
+    text::FileName,
+};
 
 /// Counts what this thread holds, and the most that it held.
 struct Counting;
@@ -44,7 +41,7 @@ thread_local! {
 }
 
 fn more(bytes: usize) {
-    // A thread that is ending has no cells any more, and nothing to measure.
+    // A thread that is ending has no thread-local values any more.
     let _ = HELD.try_with(|held| {
         held.set(held.get().saturating_add(bytes));
         let _ = MOST.try_with(|most| most.set(most.get().max(held.get())));
@@ -87,7 +84,7 @@ const AND: usize = 4096;
 
 fn noise(random: &mut Random) -> Vec<u8> {
     let len = random.below(LONGEST);
-    // Bytes that mean something to bencode and queries come oftener than others.
+    // Bytes that have a meaning in bencode and queries come more often than others.
     const TELLING: &[u8] = b"ilde0123456789:-%&=infopiecesname";
     (0..len)
         .map(|_| match random.below(3) {
@@ -119,7 +116,7 @@ fn changed(random: &mut Random, honest: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Feeds `parser`; says how many inputs there were, how many were taken, and the most bytes held
+/// Feeds `parser`. Prints how many inputs there were, how many it accepted, and the most bytes held
 /// for one byte of input.
 fn feed(name: &str, honest: &[Vec<u8>], parser: impl Fn(&[u8]) -> bool) {
     let inputs = std::env::var("GATECAST_INPUTS")
@@ -163,25 +160,19 @@ fn torrent() -> Metainfo {
 }
 
 #[test]
-fn bencode_and_torrents_take_any_bytes() {
+fn bencode_and_torrents_survive_random_bytes() {
     let torrent = torrent().encode(Some("http://10.0.0.1:8080/announce"), Some("http://a/f"));
     let all = [
         torrent.clone(),
         b"d1:ali1ei-5e0:e1:bd1:cleee".to_vec(),
-        b"l".repeat(8)
-            .into_iter()
-            .chain(b"i0e".repeat(500))
-            .chain(b"e".repeat(8))
-            .collect(),
+        b"l".repeat(8).into_iter().chain(b"i0e".repeat(500)).chain(b"e".repeat(8)).collect(),
     ];
     feed("bencode", &all, |bytes| bencode::decode(bytes).is_ok());
-    feed("metainfo", &[torrent], |bytes| {
-        Metainfo::decode(bytes).is_ok()
-    });
+    feed("metainfo", &[torrent], |bytes| Metainfo::decode(bytes).is_ok());
 }
 
 #[test]
-fn trackers_and_their_peers_take_any_bytes() {
+fn tracker_parsers_survive_random_bytes() {
     let answer = AnnounceResponse {
         complete: 3,
         incomplete: 4,
@@ -202,11 +193,9 @@ fn trackers_and_their_peers_take_any_bytes() {
         uploaded: 9,
         received_from: vec![(*b"-GC0001-S00000000000", 5), ([0xff; 20], 7)],
     };
-    feed(
-        "tracker request",
-        &[announce.encode().into_bytes()],
-        |bytes| Announce::decode(&String::from_utf8_lossy(bytes)).is_ok(),
-    );
+    feed("tracker request", &[announce.encode().into_bytes()], |bytes| {
+        Announce::decode(&String::from_utf8_lossy(bytes)).is_ok()
+    });
     let scrape = format!("info_hash={}", "%41".repeat(20)).into_bytes();
     feed("scrape request", &[scrape], |bytes| {
         let hashes = tracker::scrape::decode_query(&String::from_utf8_lossy(bytes));
@@ -215,16 +204,9 @@ fn trackers_and_their_peers_take_any_bytes() {
 }
 
 #[test]
-fn peers_take_any_bytes() {
-    let limits = MessageLimits {
-        pieces: 20,
-        fast: true,
-    };
-    let block = Block {
-        piece: 1,
-        begin: 0,
-        len: 16_384,
-    };
+fn peer_parsers_survive_random_bytes() {
+    let limits = MessageLimits { pieces: 20, fast: true };
+    let block = Block { piece: 1, begin: 0, len: 16_384 };
     let introduction = ExtendedHandshake {
         port: Some(5000),
         requests: Some(500),
@@ -250,7 +232,7 @@ fn peers_take_any_bytes() {
             bytes
         })
         .collect();
-    // As a link does it: frame after frame, till one is none.
+    // As a link reads them: frame after frame, up to the first that is invalid.
     feed("wire messages", &honest, |bytes| {
         let mut rest = bytes;
         let mut heard = 0;
@@ -278,8 +260,6 @@ fn peers_take_any_bytes() {
     });
     let hello = Handshake::new(Digest::of(b"x"), *b"-XX0001-abcdefghijkl").encode();
     feed("handshake", &[hello.to_vec()], |bytes| {
-        bytes
-            .first_chunk::<HANDSHAKE_LEN>()
-            .is_some_and(|bytes| Handshake::decode(bytes).is_ok())
+        bytes.first_chunk::<HANDSHAKE_LEN>().is_some_and(|bytes| Handshake::decode(bytes).is_ok())
     });
 }

@@ -1,21 +1,16 @@
-//! Whatever happens in a session, no thread and no descriptor of it is left. Alone in its process,
-//! because it counts both.
+//! A session leaves no thread and no descriptor behind, whatever happens in it. This test is a
+//! binary of its own because it counts the threads and descriptors of its process.
 
+#[allow(dead_code, reason = "this file uses a part of it")]
 #[path = "it/common/mod.rs"]
 mod common;
 
-use std::collections::BTreeSet;
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
-use common::Server;
-use common::bytes_per_second;
-use common::entries;
-use common::until;
-use common::whole;
-use common::within;
+use common::{Server, bytes_per_second, entries, until, whole, within};
 
 #[test]
-fn sessions_leave_no_thread_and_no_descriptor_behind() {
+fn sessions_leave_no_threads_or_descriptors() {
     if !common::have("/proc", std::path::Path::new("/proc/self/task").is_dir()) {
         return;
     }
@@ -23,7 +18,8 @@ fn sessions_leave_no_thread_and_no_descriptor_behind() {
         let server = Server::new(2_000_017, |settings| {
             settings.rate = bytes_per_second(100_000_000);
         });
-        // What the process opens once and keeps (random numbers, time zones) is open after this.
+        // After this, all is open that the process opens once and keeps (random numbers, time
+        // zones).
         trouble(&server);
         let before = quiet();
         for _ in 0..3 {
@@ -39,7 +35,7 @@ fn sessions_leave_no_thread_and_no_descriptor_behind() {
     });
 }
 
-/// One session in which everything goes well, and one of each way in which it does not.
+/// One session that succeeds, and one for each kind of trouble.
 fn trouble(server: &Server) {
     let clients = server.fetch("all", |order| order.clients = 25);
     whole(clients.join().expect("no panic"), server);
@@ -48,10 +44,11 @@ fn trouble(server: &Server) {
     let seats: BTreeSet<_> = record.transfers.iter().map(|t| t.seat.0).collect();
     assert_eq!(seats, (1..=25).collect());
 
-    // Some leave at the gate, some in mid-file, some are strangers and some say nothing at all.
+    // Some clients leave at the gate, some in mid-file. One sends another protocol, and one
+    // nothing.
     let silent = server.peer();
     let mut stranger = server.peer();
-    stranger.say("SSH-2.0-x\r\n");
+    stranger.send("SSH-2.0-x\r\n");
     let at_gate = [1, 2].map(|n| server.waiting(9, &format!("gate{n}")));
     let mut in_file = [1, 2].map(|n| server.waiting(9, &format!("file{n}")));
     let rest = server.fetch("rest", |order| {
@@ -66,8 +63,8 @@ fn trouble(server: &Server) {
     });
     server.running().lobby().release_now();
     for peer in &mut in_file {
-        peer.hear_on();
-        peer.payload(1000);
+        peer.read_past_wait();
+        peer.read_payload(1000);
     }
     drop(in_file);
     whole(rest.join().expect("no panic"), server);
@@ -97,7 +94,5 @@ fn threads() -> Vec<String> {
 }
 
 fn is_of_a_session(name: &str) -> bool {
-    ["session-", "conn-", "client-"]
-        .iter()
-        .any(|prefix| name.starts_with(prefix))
+    ["session-", "conn-", "client-"].iter().any(|prefix| name.starts_with(prefix))
 }

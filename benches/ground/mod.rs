@@ -3,11 +3,7 @@
 
 #![allow(dead_code, reason = "each bench is a crate of its own and uses a part")]
 
-use std::fs;
-use std::fs::File;
-use std::io::Write;
-use std::path::Path;
-use std::process::Command;
+use std::{fs, fs::File, io::Write, path::Path, process::Command};
 
 use tempfile::TempDir;
 
@@ -16,11 +12,7 @@ pub(crate) mod wire;
 /// A folder in memory where the system has one; removed when dropped.
 pub(crate) fn scratch(name: &str) -> TempDir {
     let memory = Path::new("/dev/shm");
-    let parent = if memory.is_dir() {
-        memory.to_owned()
-    } else {
-        std::env::temp_dir()
-    };
+    let parent = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
     tempfile::Builder::new()
         .prefix(&format!("gatecast-{name}-"))
         .tempdir_in(parent)
@@ -158,10 +150,7 @@ pub(crate) fn stamp() {
     );
     println!("digest       {}", gatecast::internals::digest::ENGINE);
     println!("congestion   {}", congestion());
-    println!(
-        "load         {} (compare only within one run unless it is below 1)",
-        load()
-    );
+    println!("load         {} (compare only within one run unless it is below 1)", load());
 }
 
 /// The system's congestion control.

@@ -1,22 +1,23 @@
 //! The copies alone: the library's own send and receive on loopback, a thread each, with no gate,
 //! no digest and no control connection.
 
-use std::fs;
-use std::fs::File;
-use std::fs::OpenOptions;
-use std::net::TcpListener;
-use std::net::TcpStream;
-use std::path::Path;
-use std::sync::Barrier;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering;
-use std::thread;
-use std::time::Duration;
-use std::time::Instant;
+use std::{
+    fs,
+    fs::{File, OpenOptions},
+    net::{TcpListener, TcpStream},
+    path::Path,
+    sync::{
+        Barrier,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
 
-use gatecast::internals::net::copy;
-use gatecast::internals::net::copy::Copying;
-use gatecast::internals::net::copy::Method;
+use gatecast::internals::net::{
+    copy,
+    copy::{Copying, Method},
+};
 
 /// How bytes go from one file to many.
 #[derive(Clone, Copy, Debug)]
@@ -75,11 +76,7 @@ impl Wire<'_> {
             let begun = Instant::now();
             receivers
                 .into_iter()
-                .map(|one| {
-                    one.join()
-                        .expect("copies do not panic")
-                        .duration_since(begun)
-                })
+                .map(|one| one.join().expect("copies do not panic").duration_since(begun))
                 .max()
         });
         drop(ends);
@@ -103,11 +100,5 @@ impl Wire<'_> {
 }
 
 fn copying((method, buffer): (Method, usize), moved: &AtomicU64) -> Copying<'_> {
-    Copying {
-        method,
-        buffer,
-        stall: Duration::from_secs(60),
-        pacer: None,
-        moved,
-    }
+    Copying { method, buffer, stall: Duration::from_secs(60), pacer: None, moved }
 }

@@ -1,16 +1,22 @@
 //! Both ends: the source, the viewers, and one viewer that is stopped.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
-use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread;
-use std::time::Duration;
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
+    process::{Child, Command, Stdio},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    thread,
+    time::Duration,
+};
 
-use gatecast::internals::net::datagrams::{BatchSocket, DatagramBatch};
-use gatecast::internals::net::{clock, datagrams};
-use gatecast::internals::proto::histogram::Histogram;
-use gatecast::internals::units::Moment;
+use gatecast::internals::{
+    net::{
+        clock, datagrams,
+        datagrams::{BatchSocket, DatagramBatch},
+    },
+    proto::histogram::Histogram,
+    units::Moment,
+};
 
 /// What a datagram of seven packets has.
 pub(crate) const SIZE: usize = 1316;
@@ -46,9 +52,7 @@ impl Stopped {
         let out = child.stdout.take().expect("piped");
         BufReader::new(out).read_line(&mut line).expect("its word");
         assert_eq!(line, "watching\n");
-        let stopped = Command::new("kill")
-            .args(["-STOP", &child.id().to_string()])
-            .status();
+        let stopped = Command::new("kill").args(["-STOP", &child.id().to_string()]).status();
         assert!(stopped.expect("kill").success());
         Self(child)
     }

@@ -24,18 +24,25 @@
 //! - `relay 0`: ours, without waiting for others to send with
 //! - `relay, 1 stopped`: ours, one of the viewers being a process under SIGSTOP
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread;
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread,
+    time::Duration,
+};
 
-use gatecast::internals::net::clock;
-use gatecast::internals::net::datagrams::BatchSocket;
-use gatecast::internals::proto::histogram::Histogram;
-use gatecast::internals::relay::Relay;
+use gatecast::internals::{
+    net::{clock, datagrams::BatchSocket},
+    proto::histogram::Histogram,
+    relay::Relay,
+};
 
-use crate::ends::{LOCAL, SIZE};
-use crate::way::{Relaying, Way};
+use crate::{
+    ends::{LOCAL, SIZE},
+    way::{Relaying, Way},
+};
 
 mod ends;
 #[path = "../ground/mod.rs"]
@@ -100,10 +107,7 @@ fn main() {
     ground::stamp();
     println!(
         "relay        {SIZE}-byte datagrams, {} sends",
-        match Relay::batched() {
-            true => "batched",
-            false => "plain std",
-        }
+        if Relay::batched() { "batched" } else { "plain std" }
     );
     // A number among the words takes only the loads of so many viewers.
     let only = words.iter().find_map(|word| word.parse::<usize>().ok());
@@ -168,10 +172,7 @@ fn figures(only: Option<usize>) {
                 ground::spread(&of(Outcome::cost_us), 2),
                 ground::shown(ground::median(&of(|run| run.delay_ms(500))), 2),
                 ground::spread(&of(|run| run.delay_ms(990)), 2),
-                ground::shown(
-                    ground::quantile(&of(|run| Some(run.worst_us as f64 / 1e3)), 1.0),
-                    1
-                ),
+                ground::shown(ground::quantile(&of(|run| Some(run.worst_us as f64 / 1e3)), 1.0), 1),
             );
         }
     }
@@ -231,13 +232,9 @@ fn limits(only: Option<usize>) {
 fn measure(way: Way, viewers: usize, rate: u64, run: Duration) -> Outcome {
     // A stopped one is one of them.
     let listening = viewers - usize::from(way == Way::OneStopped);
-    let inboxes: Vec<BatchSocket> = (0..listening)
-        .map(|_| BatchSocket::bind(LOCAL, None).expect("a free port"))
-        .collect();
-    let ports: Vec<u16> = inboxes
-        .iter()
-        .map(|inbox| inbox.local_addr().port())
-        .collect();
+    let inboxes: Vec<BatchSocket> =
+        (0..listening).map(|_| BatchSocket::bind(LOCAL, None).expect("a free port")).collect();
+    let ports: Vec<u16> = inboxes.iter().map(|inbox| inbox.local_addr().port()).collect();
     let relaying = Relaying::start(way, &ports);
     let going = Arc::new(AtomicBool::new(true));
     let received = Arc::new(AtomicU64::new(0));
@@ -255,10 +252,7 @@ fn measure(way: Way, viewers: usize, rate: u64, run: Duration) -> Outcome {
     while received.load(Ordering::Relaxed) < wanted && clock::now() < deadline {
         thread::sleep(Duration::from_millis(5));
     }
-    let cpu = relaying
-        .cpu()
-        .zip(cpu_before)
-        .map(|(after, before)| after.saturating_sub(before));
+    let cpu = relaying.cpu().zip(cpu_before).map(|(after, before)| after.saturating_sub(before));
     going.store(false, Ordering::Relaxed);
     let (delay, worst_us, unread) = sinks.join().expect("the sinks count");
     relaying.stop();

@@ -1,18 +1,25 @@
 //! The ways: ours, and the loops that it could have been.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
-use std::thread::JoinHandle;
-use std::time::Duration;
+use std::{
+    net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    thread::JoinHandle,
+    time::Duration,
+};
 
-use gatecast::internals::net::datagrams::{BatchSocket, DatagramBatch};
-use gatecast::internals::relay::GATHER;
-use gatecast::internals::relay::Relay;
+use gatecast::internals::{
+    net::datagrams::{BatchSocket, DatagramBatch},
+    relay::{GATHER, Relay},
+};
 
-use crate::ends;
-use crate::ends::{LOCAL, Stopped};
+use crate::{
+    ends,
+    ends::{LOCAL, Stopped},
+};
 
 /// How long a loop waits before it looks whether it is over.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -75,15 +82,9 @@ impl Relaying {
         let input = BatchSocket::bind(LOCAL, None).expect("a free port");
         let patience = input.socket().set_read_timeout(Some(PATIENCE));
         patience.expect("a socket");
-        let viewers = ports
-            .iter()
-            .map(|&port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
-            .collect();
-        let loops = Arc::new(Loops {
-            input,
-            viewers,
-            going: AtomicBool::new(true),
-        });
+        let viewers =
+            ports.iter().map(|&port| SocketAddr::from((Ipv4Addr::LOCALHOST, port))).collect();
+        let loops = Arc::new(Loops { input, viewers, going: AtomicBool::new(true) });
         let thread = |name: &str, body: Box<dyn FnOnce() + Send>| {
             let named = thread::Builder::new().name(name.to_owned());
             named.spawn(body).expect("a thread")

@@ -10,19 +10,21 @@ mod ours;
 mod theirs;
 mod verified;
 
-use std::fs;
-use std::path::Path;
-use std::path::PathBuf;
-use std::time::Instant;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
-use gatecast::internals::net::copy;
-use gatecast::internals::net::copy::Method;
-use gatecast::internals::server::sample;
+use gatecast::internals::{
+    net::{copy, copy::Method},
+    server::sample,
+};
 
-use crate::ground::wire;
-use crate::ground::wire::Wire;
-use crate::ours::Build;
-use crate::ours::Ours;
+use crate::{
+    ground::{wire, wire::Wire},
+    ours::{Build, Ours},
+};
 
 /// What the issue asks for: 25 clients x 100 MB.
 const CLIENTS: u16 = 25;
@@ -57,17 +59,9 @@ fn main() {
     let file = work.path().join("100MB.bin");
     sample::make(&file, BYTES).expect("room for the sample");
     ground::touch(work.path(), u64::from(CLIENTS) * BYTES);
-    let ground = Ground {
-        work,
-        file,
-        runs: ground::runs(7),
-    };
-    let parts: [(&str, Part); 4] = [
-        ("nginx", nginx),
-        ("iperf3", iperf3),
-        ("lab", lab),
-        ("verified", verified::verified),
-    ];
+    let ground = Ground { work, file, runs: ground::runs(7) };
+    let parts: [(&str, Part); 4] =
+        [("nginx", nginx), ("iperf3", iperf3), ("lab", lab), ("verified", verified::verified)];
     for (name, part) in parts {
         if ground::chosen(name) {
             part(&ground);
@@ -91,9 +85,7 @@ fn nginx(ground: &Ground) {
     let auto = Ours::start(&Build::this(), &ground.file, "auto");
     let buffered = Ours::start(&Build::this(), &ground.file, "buffered");
     let plain = Build::with("cli").map(|build| Ours::start(&build, &ground.file, "buffered"));
-    let mut turns = vec![Turn::new("nginx + curl", || {
-        nginx.fetch(ground.work.path(), CLIENTS)
-    })];
+    let mut turns = vec![Turn::new("nginx + curl", || nginx.fetch(ground.work.path(), CLIENTS))];
     for (name, ours) in [
         ("ours", Some(&auto)),
         ("ours, --copy buffered", Some(&buffered)),
@@ -107,41 +99,33 @@ fn nginx(ground: &Ground) {
             None => println!("{name}: skipped, it does not build here"),
         }
     }
+    for (name, query) in [("ours, curl at the gate", "?gate"), ("ours, curl at once", "")] {
+        let curls = || auto.curls(&ground.file, query, ground.work.path());
+        turns.push(Turn::new(name, curls));
+    }
     alternate(&mut turns, ground.runs);
     print(&turns, &["last byte s", "of the first", "process s"]);
 }
 
 /// Our copies against iperf3, memory to memory.
 fn iperf3(ground: &Ground) {
-    println!(
-        "\niperf3 -P {CLIENTS}, {} runs each, memory to memory",
-        ground.runs
-    );
+    println!("\niperf3 -P {CLIENTS}, {} runs each, memory to memory", ground.runs);
     if !theirs::installed("iperf3") {
         return println!("skipped: iperf3 is not installed");
     }
     // The same unit for both: seconds for the work, at the rate that was reached.
     let work = f64::from(CLIENTS) * BYTES as f64;
     let ours = |how: (Method, usize)| {
-        let wire = Wire {
-            clients: usize::from(CLIENTS),
-            send: how,
-            receive: how,
-            into: None,
-        };
+        let wire = Wire { clients: usize::from(CLIENTS), send: how, receive: how, into: None };
         vec![wire.run(&ground.file).as_secs_f64()]
     };
     let mut turns = vec![
-        Turn::new("iperf3", || {
-            vec![work / theirs::iperf3_bytes_per_second(CLIENTS)]
-        }),
+        Turn::new("iperf3", || vec![work / theirs::iperf3_bytes_per_second(CLIENTS)]),
         Turn::new("iperf3 --zerocopy", || {
             vec![work / theirs::iperf3_zerocopy_bytes_per_second(CLIENTS)]
         }),
         Turn::new("ours, auto", || ours(wire::usual())),
-        Turn::new("ours, buffered", || {
-            ours((Method::Buffered, copy::COPY_BUF))
-        }),
+        Turn::new("ours, buffered", || ours((Method::Buffered, copy::COPY_BUF))),
     ];
     alternate(&mut turns, ground.runs);
     print(&turns, &["2.5 GB in s", "of the first"]);
@@ -161,13 +145,9 @@ fn lab(ground: &Ground) {
         vec![theirs::lab_pair(&ground.file, ground.work.path(), CLIENTS)]
     })];
     let name = format!("ours, {}", gatecast::internals::digest::ENGINE);
-    turns.push(Turn::new(&name, || {
-        vec![smol.fetch(ground.work.path()).whole]
-    }));
+    turns.push(Turn::new(&name, || vec![smol.fetch(ground.work.path()).whole]));
     if let Some(fast) = &fast {
-        turns.push(Turn::new("ours, fast-sha1", || {
-            vec![fast.fetch(ground.work.path()).whole]
-        }));
+        turns.push(Turn::new("ours, fast-sha1", || vec![fast.fetch(ground.work.path()).whole]));
     }
     alternate(&mut turns, runs);
     print(&turns, &["process s", "of the first"]);
@@ -188,19 +168,12 @@ fn reno(ground: &Ground) {
 
 impl<'a> Turn<'a> {
     fn new(name: &str, run: impl FnMut() -> Vec<f64> + 'a) -> Self {
-        Self {
-            name: name.to_owned(),
-            run: Box::new(run),
-            took: Vec::new(),
-        }
+        Self { name: name.to_owned(), run: Box::new(run), took: Vec::new() }
     }
 
     /// The times of one column.
     fn column(&self, which: usize) -> Vec<f64> {
-        self.took
-            .iter()
-            .filter_map(|times| times.get(which).copied())
-            .collect()
+        self.took.iter().filter_map(|times| times.get(which).copied()).collect()
     }
 }
 

@@ -1,18 +1,14 @@
 //! Our program as a user runs it: a server process that stays, and a client process for each run.
 
-use std::fs;
-use std::io::BufRead;
-use std::io::BufReader;
-use std::path::Path;
-use std::path::PathBuf;
-use std::process::Child;
-use std::process::Command;
-use std::process::Stdio;
+use std::{
+    ffi::OsStr,
+    fs,
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
 
-use crate::CLIENTS;
-use crate::clear;
-use crate::ground;
-use crate::timed;
+use crate::{CLIENTS, clear, ground, theirs, timed};
 
 /// A built program.
 #[derive(Clone, Debug)]
@@ -45,10 +41,7 @@ impl Build {
 
     /// The program with other features, built beside this one if it is not there yet.
     pub(crate) fn with(features: &str) -> Option<Self> {
-        let target = Path::new(env!("CARGO_BIN_EXE_gatecast"))
-            .parent()?
-            .parent()?
-            .join("rivals");
+        let target = Path::new(env!("CARGO_BIN_EXE_gatecast")).parent()?.parent()?.join("rivals");
         let built = target.join("release/gatecast");
         let kept = target.join(format!("gatecast-{}", features.replace(',', "-")));
         let status = Command::new(option_env!("CARGO").unwrap_or("cargo"))
@@ -84,13 +77,14 @@ impl Ours {
             .expect("the server says where it listens");
         // It must never block on its messages.
         std::thread::spawn(move || lines.for_each(drop));
-        Self {
-            server,
-            addr,
-            build: build.clone(),
-            copy: copy.to_owned(),
-            _logs: logs,
-        }
+        Self { server, addr, build: build.clone(), copy: copy.to_owned(), _logs: logs }
+    }
+
+    /// The file for each of 25 curl by HTTP: `query` is `?gate`, or nothing for no gate.
+    pub(crate) fn curls(&self, file: &Path, query: &str, work: &Path) -> Vec<f64> {
+        let name = file.file_name().and_then(OsStr::to_str).expect("UTF-8");
+        let url = format!("http://{}/files/{name}{query}", self.addr);
+        theirs::curls(&url, work, CLIENTS)
     }
 
     /// One release to one process of clients, into files below `work`.
@@ -102,11 +96,7 @@ impl Ours {
             .args(["--clients", &CLIENTS.to_string(), "--out"])
             .arg(&out);
         let (whole, output) = timed(|| command.output().expect("the program was built"));
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         clear(&out);
         let document: serde_json::Value =
             serde_json::from_slice(&output.stdout).expect("a document");
@@ -121,9 +111,7 @@ impl Ours {
             seconds.fold(0.0, f64::max)
         };
         Times {
-            last_byte: document["global"]["seconds"]
-                .as_f64()
-                .expect("whole copies"),
+            last_byte: document["global"]["seconds"].as_f64().expect("whole copies"),
             verified: after_release("seconds_verified"),
             whole,
         }

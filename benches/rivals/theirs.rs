@@ -1,21 +1,16 @@
 //! The rivals, each started as its own manual says, on ports and in folders of their own.
 
-use std::fs;
-use std::io::BufRead;
-use std::io::BufReader;
-use std::net::TcpListener;
-use std::net::TcpStream;
-use std::path::Path;
-use std::process::Child;
-use std::process::Command;
-use std::process::Stdio;
-use std::thread;
-use std::time::Duration;
-use std::time::Instant;
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    net::{TcpListener, TcpStream},
+    path::Path,
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
 
-use crate::clear;
-use crate::ground;
-use crate::timed;
+use crate::{clear, ground, timed};
 
 /// nginx as a process of ours.
 pub(crate) struct Nginx {
@@ -44,11 +39,7 @@ impl Nginx {
         let place = folder.path().display();
         let port = free_port();
         // Two workers for two cores; everything that nginx writes stays in its own folder.
-        let user = if ground::said("id", &["-u"]) == "0" {
-            "user root;"
-        } else {
-            ""
-        };
+        let user = if ground::said("id", &["-u"]) == "0" { "user root;" } else { "" };
         let paths: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
             .iter()
             .map(|kind| format!("{kind}_temp_path {place}/{kind};\n"))
@@ -71,45 +62,47 @@ impl Nginx {
             .spawn()
             .ok()?;
         let name = file.file_name()?.to_str()?;
-        let nginx = Self {
-            master,
-            url: format!("http://127.0.0.1:{port}/{name}"),
-            _folder: folder,
-        };
+        let nginx =
+            Self { master, url: format!("http://127.0.0.1:{port}/{name}"), _folder: folder };
         answers(port).then_some(nginx)
     }
 
-    /// One file for each of `clients` curl, all at once: the whole time, and curl's own longest.
+    /// The file for each of `clients` curl, as `curls` has it.
     pub(crate) fn fetch(&self, work: &Path, clients: u16) -> Vec<f64> {
-        let out = work.join("theirs");
-        fs::create_dir(&out).expect("room for a folder");
-        let (whole, outputs) = timed(|| {
-            let running: Vec<_> = (1..=clients)
-                .map(|number| {
-                    Command::new("curl")
-                        .args(["-s", "-f", "-w", "%{time_total} %{size_download}", "-o"])
-                        .arg(out.join(number.to_string()))
-                        .arg(&self.url)
-                        .stdout(Stdio::piped())
-                        .spawn()
-                        .expect("curl was there a moment ago")
-                })
-                .collect();
-            running
-                .into_iter()
-                .map(|one| one.wait_with_output().expect("a child of ours"))
-                .collect::<Vec<_>>()
-        });
-        let mut longest: f64 = 0.0;
-        for output in outputs {
-            let said = String::from_utf8_lossy(&output.stdout).into_owned();
-            let (time, size) = said.split_once(' ').expect("as asked for");
-            assert_eq!(size.trim().parse(), Ok(crate::BYTES), "curl got the file");
-            longest = longest.max(time.parse().expect("seconds"));
-        }
-        clear(&out);
-        vec![whole, longest]
+        curls(&self.url, work, clients)
     }
+}
+
+/// One file for each of `clients` curl, all at once: the whole time, and curl's own longest.
+pub(crate) fn curls(url: &str, work: &Path, clients: u16) -> Vec<f64> {
+    let out = work.join("theirs");
+    fs::create_dir(&out).expect("room for a folder");
+    let (whole, outputs) = timed(|| {
+        let running: Vec<_> = (1..=clients)
+            .map(|number| {
+                Command::new("curl")
+                    .args(["-s", "-f", "-w", "%{time_total} %{size_download}", "-o"])
+                    .arg(out.join(number.to_string()))
+                    .arg(url)
+                    .stdout(Stdio::piped())
+                    .spawn()
+                    .expect("curl was there a moment ago")
+            })
+            .collect();
+        running
+            .into_iter()
+            .map(|one| one.wait_with_output().expect("a child of ours"))
+            .collect::<Vec<_>>()
+    });
+    let mut longest: f64 = 0.0;
+    for output in outputs {
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let (time, size) = said.split_once(' ').expect("as asked for");
+        assert_eq!(size.trim().parse(), Ok(crate::BYTES), "curl got the file");
+        longest = longest.max(time.parse().expect("seconds"));
+    }
+    clear(&out);
+    vec![whole, longest]
 }
 
 impl Drop for Nginx {
@@ -141,24 +134,11 @@ fn iperf3(clients: u16, more: &[&str]) -> f64 {
         .stdout(Stdio::null())
         .spawn()
         .expect("iperf3 was there a moment ago");
-    let (clients, limit) = (
-        clients.to_string(),
-        Instant::now() + Duration::from_secs(10),
-    );
+    let (clients, limit) = (clients.to_string(), Instant::now() + Duration::from_secs(10));
     // It takes a moment to listen, and a look at its port would be its one test.
     let output = loop {
         let output = Command::new("iperf3")
-            .args([
-                "-c",
-                "127.0.0.1",
-                "-p",
-                &port,
-                "-P",
-                &clients,
-                "-t",
-                "2",
-                "-J",
-            ])
+            .args(["-c", "127.0.0.1", "-p", &port, "-P", &clients, "-t", "2", "-J"])
             .args(more)
             .output()
             .expect("iperf3 was there a moment ago");
@@ -202,10 +182,7 @@ pub(crate) fn lab_pair(file: &Path, work: &Path, clients: u16) -> f64 {
             })
             .collect();
         for mut one in running {
-            assert!(
-                one.wait().expect("a child of ours").success(),
-                "a whole copy"
-            );
+            assert!(one.wait().expect("a child of ours").success(), "a whole copy");
         }
     });
     assert!(server.wait().expect("a child of ours").success());

@@ -3,31 +3,20 @@
 //! The bound is (CPU seconds of the transfer alone + bytes / hash speed of one core) / cores: no
 //! core idle, nothing done twice. Each of its terms is measured in turn with what it bounds.
 
-use std::fs;
-use std::hint::black_box;
+use std::{fs, hint::black_box};
 
-use gatecast::internals::digest::ENGINE;
-use gatecast::internals::digest::HASH_BUF;
-use gatecast::internals::digest::Hasher;
+use gatecast::internals::digest::{ENGINE, HASH_BUF, Hasher};
 
-use crate::BYTES;
-use crate::CLIENTS;
-use crate::Ground;
-use crate::Turn;
-use crate::alternate;
-use crate::ground;
-use crate::ground::wire;
-use crate::ground::wire::Wire;
-use crate::ours::Build;
-use crate::ours::Ours;
-use crate::timed;
+use crate::{
+    BYTES, CLIENTS, Ground, Turn, alternate, ground,
+    ground::{wire, wire::Wire},
+    ours::{Build, Ours},
+    timed,
+};
 
 /// Prints the bound, and this build's and the other engine's distance to it.
 pub(crate) fn verified(ground: &Ground) {
-    println!(
-        "\nrelease to the last digest, {CLIENTS} x {BYTES} bytes, {} runs each",
-        ground.runs
-    );
+    println!("\nrelease to the last digest, {CLIENTS} x {BYTES} bytes, {} runs each", ground.runs);
     let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get()) as f64;
     let data = fs::read(&ground.file).expect("the sample");
     let this = Ours::start(&Build::this(), &ground.file, "auto");
@@ -35,9 +24,7 @@ pub(crate) fn verified(ground: &Ground) {
         "sha1_smol" => ("fast-sha1", Build::with("cli,sockopt,fast-sha1")),
         _ => ("sha1_smol", Build::with("cli,sockopt")),
     };
-    let other_ours = other
-        .1
-        .map(|build| Ours::start(&build, &ground.file, "auto"));
+    let other_ours = other.1.map(|build| Ours::start(&build, &ground.file, "auto"));
     let mut turns = vec![
         Turn::new(&format!("ours, {ENGINE}"), || {
             let times = this.fetch(ground.work.path());

@@ -2,9 +2,7 @@
 
 use clap_complete::Shell;
 
-use crate::cli::output;
-use crate::error::Result;
-use crate::report::verdict::Verdict;
+use crate::{cli::output, error::Result, report::verdict::Verdict};
 
 /// `gatecast completions SHELL`
 #[derive(Debug, clap::Args)]

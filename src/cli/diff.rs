@@ -1,25 +1,23 @@
 //! `gatecast diff`: two sessions, or two studies, side by side.
 
-use std::fs::File;
-use std::io::Read;
-use std::path::Path;
-use std::path::PathBuf;
+use std::{
+    fs::File,
+    io::Read,
+    path::{Path, PathBuf},
+};
 
 use serde_json::Value;
 
-use crate::cli::options;
-use crate::cli::output;
-use crate::error::Error;
-use crate::error::Result;
-use crate::report::diff::Difference;
-use crate::report::verdict::Verdict;
+use crate::{
+    cli::{options, output},
+    error::{Error, Result},
+    report::{diff::Difference, verdict::Verdict},
+};
 
 /// `gatecast diff FIRST SECOND`
 #[derive(Debug, clap::Args)]
-#[command(
-    after_help = "Example: gatecast diff before.json after.json --threshold 5%
-Exit code: 0 within the threshold, 1 beyond it"
-)]
+#[command(after_help = "Example: gatecast diff before.json after.json --threshold 5%
+Exit code: 0 within the threshold, 1 beyond it")]
 pub(crate) struct DiffArgs {
     /// A document that --json or a study wrote
     #[arg(value_name = "FIRST")]
@@ -38,15 +36,12 @@ const DOCUMENT_MAX: u64 = 1 << 30;
 /// Compares.
 ///
 /// # Errors
-/// A file that cannot be read, or is no document of ours.
+/// A file that cannot be read, or is not a gatecast document.
 pub(crate) fn run(args: &DiffArgs) -> Result<Verdict> {
     let (first, second) = (read(&args.first)?, read(&args.second)?);
     let difference = Difference::between(&first, &second, args.threshold)?;
     output::print(&difference.to_text())?;
-    Ok(match difference.is_beyond() {
-        true => Verdict::CouldNotRun,
-        false => Verdict::AllVerified,
-    })
+    Ok(if difference.is_beyond() { Verdict::CouldNotRun } else { Verdict::AllVerified })
 }
 
 fn read(path: &Path) -> Result<Value> {
@@ -57,10 +52,7 @@ fn read(path: &Path) -> Result<Value> {
         .read_to_end(&mut text)
         .map_err(Error::io("read the document", &at))?;
     if text.len() as u64 > DOCUMENT_MAX {
-        return Err(Error::refused(
-            at,
-            "it is larger than 1 GiB, so no document of ours",
-        ));
+        return Err(Error::refused(at, "it is larger than 1 GiB, so no document of ours"));
     }
     serde_json::from_slice(&text).map_err(|error| Error::protocol(at, error.to_string()))
 }

@@ -1,16 +1,20 @@
 //! `--events`: what the page shows, as lines of JSON on standard output.
 
-use crate::cli::{output, progress};
-use crate::client::{ClientView, FetchRun};
-use crate::error::Result;
-use crate::http::event;
-use crate::http::feed::{POLL_INTERVAL, PROGRESS_INTERVAL, StateFeed};
-use crate::net::clock;
-use crate::serve::DOCUMENTS;
-use crate::server::lobby::Lobby;
-use crate::transfer::Record;
-use crate::transport::swarm::torrents::Torrents;
-use crate::units::Moment;
+use crate::{
+    cli::{output, progress},
+    client::{ClientView, FetchRun},
+    error::Result,
+    http::{
+        event,
+        feed::{POLL_INTERVAL, PROGRESS_INTERVAL, StateFeed},
+    },
+    net::clock,
+    serve::DOCUMENTS,
+    server::lobby::Lobby,
+    transfer::Record,
+    transport::swarm::torrents::Torrents,
+    units::Moment,
+};
 
 /// Prints the states of a server as they change.
 #[derive(Debug)]
@@ -21,10 +25,7 @@ pub(crate) struct StatePrinter {
 
 impl Default for StatePrinter {
     fn default() -> Self {
-        Self {
-            feed: StateFeed::new(DOCUMENTS),
-            printed: 0,
-        }
+        Self { feed: StateFeed::new(DOCUMENTS), printed: 0 }
     }
 }
 

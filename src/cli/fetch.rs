@@ -1,28 +1,33 @@
 //! `gatecast fetch`: one or more clients in this process.
 
-use std::net::{Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-use std::time::Duration;
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
 use serde_json::json;
 
-use crate::cli::{events, menu, options, output, progress, signals};
-use crate::client::{self, ClientReport, FetchConfig};
-use crate::digest::Digest;
-use crate::error::{Error, Result};
-use crate::fetch::FetchTask;
-use crate::http::client::HttpTarget;
-use crate::net::{copy, socket};
-use crate::proto::line;
-use crate::report::json::SessionDocument;
-use crate::report::session_table::{self, Rows};
-use crate::report::verdict::Verdict;
-use crate::session::Via;
-use crate::text::{FileName, escape};
-use crate::transport::swarm::leech;
-use crate::units;
+use crate::{
+    cli::{events, menu, options, output, progress, signals},
+    client::{self, ClientReport, FetchConfig},
+    digest::Digest,
+    error::{Error, Result},
+    fetch::FetchTask,
+    http::client::HttpTarget,
+    net::{copy, socket},
+    proto::line,
+    report::{
+        json,
+        session_table::{self, Rows},
+        verdict::Verdict,
+    },
+    session::Via,
+    text::{FileName, escape},
+    transport::swarm::leech,
+    units,
+};
 
 /// `gatecast fetch HOST[:PORT] [FILE]`
 #[derive(Debug, clap::Args)]
@@ -110,13 +115,15 @@ pub(crate) fn run(args: &FetchArgs) -> Result<Verdict> {
     if args.server.ends_with(".torrent") && !is_url {
         return fetch_torrent(args);
     }
-    let task = if is_url {
+    let mut task = if is_url {
         let target = target(args)?;
         let server = socket::resolve(&target.host, HTTP_PORT)?;
         FetchTask::with_target(config(args, server), Some(target))
     } else {
         FetchTask::new(config(args, options::server(&args.server)?))?
     };
+    task.swarm.seed_time = args.receiving.seed_time;
+    task.multicast_interface = args.receiving.multicast_interface;
     let task = Arc::new(task);
     let stopping = Arc::clone(&task);
     signals::on_stop(move || stopping.run.stop())?;
@@ -143,8 +150,6 @@ fn config(args: &FetchArgs, server: Vec<SocketAddr>) -> FetchConfig {
         sha1: args.sha1,
         copy: args.receiving.copy,
         stall: args.receiving.stall_limit,
-        interface: args.receiving.multicast_interface,
-        seed_time: args.receiving.seed_time,
         ..FetchConfig::new(server)
     }
 }
@@ -200,12 +205,12 @@ fn print_results(reports: &[ClientReport], args: &FetchArgs) -> Result<()> {
     if args.events {
         records.iter().try_for_each(events::ended)?;
     } else if args.json {
-        if let Some(document) = SessionDocument::of(&records) {
-            output::print(&document.to_text())?;
+        if let Some(document) = json::sessions(&records) {
+            output::print(&document)?;
         }
     } else {
         for record in &records {
-            output::print(&session_table::session(record, Rows::Failures))?;
+            output::print(&session_table::client_session(record, Rows::Failures))?;
         }
     }
     output::print_failures(reports);
@@ -215,9 +220,8 @@ fn print_results(reports: &[ClientReport], args: &FetchArgs) -> Result<()> {
 /// What a client calls itself unless the user gives a name: this machine's name, with the number of
 /// the task if a scheduler started several.
 fn own_name() -> String {
-    let task = ["SLURM_PROCID", "JOB_COMPLETION_INDEX"]
-        .iter()
-        .find_map(|name| std::env::var(name).ok());
+    let task =
+        ["SLURM_PROCID", "JOB_COMPLETION_INDEX"].iter().find_map(|name| std::env::var(name).ok());
     task_name(&host_name(), task.as_deref())
 }
 

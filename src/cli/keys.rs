@@ -6,10 +6,9 @@
 //! (`gatecast watch ... &`) the terminal is the shell's and is not touched: the system stops a
 //! process that does. Without that feature a terminal is read in lines, too.
 
-use std::io::BufRead;
 #[cfg(all(unix, feature = "sockopt"))]
 use std::io::IsTerminal;
-use std::thread;
+use std::{io::BufRead, thread};
 
 use crossbeam_channel::{Receiver, Sender};
 
@@ -38,10 +37,7 @@ impl Keys {
             let terminal = terminal::Terminal::default();
             let reading = terminal.clone();
             spawn(sender, move |sender| reading.read(sender))?;
-            return Ok(Self {
-                input,
-                _terminal: Some(terminal),
-            });
+            return Ok(Self { input, _terminal: Some(terminal) });
         }
         spawn(sender, lines)?;
         Ok(Self {
@@ -85,16 +81,20 @@ fn lines(sender: &Sender<String>) {
 
 #[cfg(all(unix, feature = "sockopt"))]
 mod terminal {
-    use std::fs::File;
-    use std::io::Read;
-    use std::os::fd::AsFd;
-    use std::sync::{Arc, Mutex};
-    use std::thread;
-    use std::time::Duration;
+    use std::{
+        fs::File,
+        io::Read,
+        os::fd::AsFd,
+        sync::{Arc, Mutex},
+        thread,
+        time::Duration,
+    };
 
     use crossbeam_channel::Sender;
-    use nix::poll::{PollFd, PollFlags, poll};
-    use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
+    use nix::{
+        poll::{PollFd, PollFlags, poll},
+        sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr},
+    };
 
     use crate::net::lock;
 
@@ -167,9 +167,7 @@ mod terminal {
             // Also after the shell had it for a while (Ctrl-Z, fg).
             if now.local_flags.contains(LocalFlags::ICANON) {
                 let mut single = now.clone();
-                single
-                    .local_flags
-                    .remove(LocalFlags::ICANON | LocalFlags::ECHO);
+                single.local_flags.remove(LocalFlags::ICANON | LocalFlags::ECHO);
                 tcsetattr(std::io::stdin(), SetArg::TCSANOW, &single).ok()?;
                 state.before = Some(now);
             }

@@ -2,10 +2,12 @@
 
 use serde_json::json;
 
-use crate::cli::{options, output};
-use crate::client;
-use crate::error::Result;
-use crate::report::verdict::Verdict;
+use crate::{
+    cli::{options, output},
+    client,
+    error::Result,
+    report::verdict::Verdict,
+};
 
 /// `gatecast list HOST[:PORT]`
 #[derive(Debug, clap::Args)]

@@ -4,9 +4,11 @@ use std::path::PathBuf;
 
 use clap_mangen::Man;
 
-use crate::cli::output;
-use crate::error::{Error, Result};
-use crate::report::verdict::Verdict;
+use crate::{
+    cli::output,
+    error::{Error, Result},
+    report::verdict::Verdict,
+};
 
 /// `gatecast man`
 #[derive(Debug, clap::Args)]
@@ -30,13 +32,9 @@ pub(crate) fn run(args: &ManArgs, mut command: clap::Command) -> Result<Verdict>
         return Ok(Verdict::AllVerified);
     };
     std::fs::create_dir_all(folder).map_err(Error::io("make the folder", folder.display()))?;
-    let subcommands = command
-        .get_subcommands()
-        .filter(|sub| sub.get_name() != "help");
+    let subcommands = command.get_subcommands().filter(|sub| sub.get_name() != "help");
     for command in std::iter::once(&command).chain(subcommands) {
-        let name = command
-            .get_display_name()
-            .unwrap_or_else(|| command.get_name());
+        let name = command.get_display_name().unwrap_or_else(|| command.get_name());
         let path = folder.join(format!("{name}.1"));
         std::fs::write(&path, page(command)?)
             .map_err(Error::io("write the page", path.display()))?;

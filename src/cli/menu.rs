@@ -1,16 +1,15 @@
 //! The menu of `gatecast fetch --lab`: what a server of the lab's UDP protocol can do.
 
-use std::io::BufRead;
-use std::net::SocketAddr;
-use std::path::Path;
+use std::{io::BufRead, net::SocketAddr, path::Path};
 
-use crate::cli::options;
-use crate::cli::output;
-use crate::error::{Error, Result};
-use crate::report::verdict::Verdict;
-use crate::text::{FileName, escape};
-use crate::transport::udp::lab_client::{LabClient, LabDownload};
-use crate::units::mbit_per_second;
+use crate::{
+    cli::{options, output},
+    error::{Error, Result},
+    report::verdict::Verdict,
+    text::{FileName, escape},
+    transport::udp::lab_client::{LabClient, LabDownload},
+    units::mbit_per_second,
+};
 
 /// What the next transfer is of.
 struct LabChoice {
@@ -23,9 +22,10 @@ struct LabChoice {
 /// # Errors
 /// The server cannot be reached at all.
 pub(super) fn run(servers: &[SocketAddr], out: &Path) -> Result<Verdict> {
-    let server = servers.first().copied().ok_or_else(|| Error::Usage {
-        what: "this host has no address".to_owned(),
-    })?;
+    let server = servers
+        .first()
+        .copied()
+        .ok_or_else(|| Error::Usage { what: "this host has no address".to_owned() })?;
     let client = LabClient::open(server)?;
     let mut chosen = None;
     let mut verdict = Verdict::AllVerified;
@@ -41,15 +41,13 @@ pub(super) fn run(servers: &[SocketAddr], out: &Path) -> Result<Verdict> {
                     verdict = verdict.min(start(&client, config, out)?);
                     Ok(())
                 }
-                None => Err(Error::Usage {
-                    what: "choose a file first: config FILE N".to_owned(),
-                }),
+                None => Err(Error::Usage { what: "choose a file first: config FILE N".to_owned() }),
             },
             ("4" | "disconnect" | "quit", _) => break,
             ("", _) => Ok(()),
-            (word, _) => Err(Error::Usage {
-                what: format!("'{}' is not on the menu", escape(word)),
-            }),
+            (word, _) => {
+                Err(Error::Usage { what: format!("'{}' is not on the menu", escape(word)) })
+            }
         };
         if let Err(error) = done {
             output::print_error(&error);
@@ -62,9 +60,7 @@ pub(super) fn run(servers: &[SocketAddr], out: &Path) -> Result<Verdict> {
 }
 
 fn help() {
-    output::eprintln(format_args!(
-        "1 list | 2 config FILE N | 3 start | 4 disconnect"
-    ));
+    output::eprintln(format_args!("1 list | 2 config FILE N | 3 start | 4 disconnect"));
 }
 
 /// The first word, and the rest.
@@ -81,9 +77,7 @@ fn list(client: &LabClient) -> Result<()> {
 }
 
 fn configure(client: &LabClient, rest: &str) -> Result<LabChoice> {
-    let wrong = || Error::Usage {
-        what: format!("'{}' is not FILE N", escape(rest)),
-    };
+    let wrong = || Error::Usage { what: format!("'{}' is not FILE N", escape(rest)) };
     let (name, number) = rest.rsplit_once(char::is_whitespace).ok_or_else(wrong)?;
     let name = FileName::new(name.trim()).map_err(Error::usage)?;
     let clients = options::clients(number).map_err(Error::usage)?;
@@ -113,9 +107,7 @@ fn start(client: &LabClient, config: &LabChoice, out: &Path) -> Result<Verdict> 
 }
 
 fn row(number: u16, got: &LabDownload) -> String {
-    let dropped = got
-        .dropped
-        .map_or_else(|| "-".to_owned(), |count| count.to_string());
+    let dropped = got.dropped.map_or_else(|| "-".to_owned(), |count| count.to_string());
     let rate = mbit_per_second(got.bytes, got.duration);
     let rate = rate.map_or_else(|| "-".to_owned(), |rate| format!("{rate:.3}"));
     format!(

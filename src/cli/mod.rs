@@ -7,8 +7,7 @@ use std::process::ExitCode;
 
 use clap::{ArgAction, CommandFactory, Parser, Subcommand};
 
-use crate::error::Error;
-use crate::report::verdict::Verdict;
+use crate::{error::Error, report::verdict::Verdict};
 
 pub(crate) mod completions;
 pub(crate) mod diff;
@@ -113,9 +112,7 @@ fn start_logging(verbose: u8) {
         _ => "debug",
     };
     let environment = env_logger::Env::new().filter_or("GATECAST_LOG", level);
-    env_logger::Builder::from_env(environment)
-        .format_target(false)
-        .init();
+    env_logger::Builder::from_env(environment).format_target(false).init();
 }
 
 #[cfg(test)]
@@ -127,15 +124,8 @@ mod tests {
         let command = Cli::command();
         command.clone().debug_assert();
         for sub in command.get_subcommands() {
-            let help = sub
-                .get_after_help()
-                .map(ToString::to_string)
-                .unwrap_or_default();
-            assert!(
-                help.contains("gatecast "),
-                "{} has no example",
-                sub.get_name()
-            );
+            let help = sub.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.contains("gatecast "), "{} has no example", sub.get_name());
         }
     }
 }

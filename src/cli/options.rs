@@ -1,22 +1,26 @@
 //! Options that several subcommands share, and how their values are read.
 
-use std::net::{Ipv4Addr, SocketAddr};
-use std::ops::RangeInclusive;
-use std::path::PathBuf;
-use std::str::FromStr;
-use std::time::Duration;
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    ops::RangeInclusive,
+    path::PathBuf,
+    str::FromStr,
+    time::Duration,
+};
 
-use crate::error::Result;
-use crate::fetch::PORT;
-use crate::net::{copy, socket};
-use crate::proto::line;
-use crate::proto::udp::packet::{DATAGRAM, DATAGRAM_MAX, DATAGRAM_MIN};
-use crate::server::config::ServerConfig;
-use crate::session::MAX_SEATS;
-use crate::transport::swarm::torrents;
-use crate::transport::udp::config::UdpConfig;
-use crate::units::InvalidValue;
-use crate::units::{self, Rate};
+use crate::{
+    error::Result,
+    fetch::PORT,
+    net::{copy, socket},
+    proto::{
+        line,
+        udp::packet::{DATAGRAM, DATAGRAM_MAX, DATAGRAM_MIN},
+    },
+    server::config::ServerConfig,
+    session::MAX_SEATS,
+    transport::{swarm::torrents, udp::config::UdpConfig},
+    units::{self, InvalidValue, Rate},
+};
 
 /// How a server sends; for `serve` and `run`.
 #[derive(Clone, Debug, clap::Args)]

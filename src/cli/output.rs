@@ -1,10 +1,14 @@
 //! Standard output and standard error: results on the one, messages on the other.
 
-use std::fmt::Display;
-use std::io::{self, Write};
+use std::{
+    fmt::Display,
+    io::{self, Write},
+};
 
-use crate::client::ClientReport;
-use crate::error::{Error, Result};
+use crate::{
+    client::ClientReport,
+    error::{Error, Result},
+};
 
 /// Writes a result. A reader that has gone (`| head`) is no failure.
 ///

@@ -1,19 +1,18 @@
 //! What moves while one waits: on standard error, and drawn only on a terminal.
 
-use std::io::IsTerminal;
-use std::sync::Mutex;
-use std::thread;
-use std::time::Duration;
+use std::{io::IsTerminal, sync::Mutex, thread, time::Duration};
 
 use crossbeam_channel::RecvTimeoutError;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::cli::output;
-use crate::client::{ClientStage, ClientView, FetchRun};
-use crate::net::{clock, lock};
-use crate::server::gate::GateView;
-use crate::text::{FileName, escape};
-use crate::units::{Bytes, Moment, Rate, micros, total_saturating};
+use crate::{
+    cli::output,
+    client::{ClientStage, ClientView, FetchRun},
+    net::{clock, lock},
+    server::gate::GateView,
+    text::{FileName, escape},
+    units::{Bytes, Moment, Rate, micros, total_saturating},
+};
 
 /// Up to so many clients have a line each; more share one.
 const LINES_MAX: usize = 12;
@@ -98,9 +97,7 @@ impl DigestBar {
             return;
         }
         let mut shown = lock(&self.0);
-        let last = shown
-            .take()
-            .filter(|(file, ..)| file == name && done < size);
+        let last = shown.take().filter(|(file, ..)| file == name && done < size);
         if done < size {
             let (_, begun, status) = shown.insert(
                 last.unwrap_or_else(|| (name.clone(), clock::now(), StatusText::default())),
@@ -153,11 +150,7 @@ fn clients_text(views: &[ClientView], elapsed: Duration) -> String {
     if views.len() > LINES_MAX {
         let moved = total_saturating(views.iter().map(|view| view.moved));
         let total = total_saturating(views.iter().map(|view| view.bytes));
-        return format!(
-            "{}, {}",
-            transfer_text(moved, total, elapsed),
-            summary(views)
-        );
+        return format!("{}, {}", transfer_text(moved, total, elapsed), summary(views));
     }
     let line = |(number, view): (usize, &ClientView)| match view.stage {
         ClientStage::Receiving => {
@@ -254,13 +247,9 @@ fn session_text(view: &GateView) -> String {
 /// How far a session's bytes are. Of a seat that is done nothing more is to come, whatever it got.
 fn sending_text(view: &GateView) -> String {
     let moved = total_saturating(view.seats.iter().map(|seat| seat.moved));
-    let total = total_saturating(view.seats.iter().map(|seat| {
-        if seat.finished {
-            seat.moved
-        } else {
-            view.bytes
-        }
-    }));
+    let total = total_saturating(
+        view.seats.iter().map(|seat| if seat.finished { seat.moved } else { view.bytes }),
+    );
     let done = view.seats.iter().filter(|seat| seat.finished).count();
     let elapsed = view.released.unwrap_or_default();
     format!(
@@ -287,9 +276,7 @@ fn muster_text(view: &GateView, left: Duration) -> String {
         );
     }
     let taken: Vec<u16> = view.seats.iter().map(|seat| seat.seat.0).collect();
-    let empty: Vec<u16> = (1..=view.clients)
-        .filter(|seat| !taken.contains(seat))
-        .collect();
+    let empty: Vec<u16> = (1..=view.clients).filter(|seat| !taken.contains(seat)).collect();
     if !empty.is_empty() {
         text += &format!("\n  missing: {}", ranges(&empty));
     }
@@ -305,13 +292,12 @@ fn ranges(numbers: &[u16]) -> String {
             _ => runs.push((number, number)),
         }
     }
-    let shown = runs.iter().map(|&(first, last)| {
-        if first == last {
-            first.to_string()
-        } else {
-            format!("{first}-{last}")
-        }
-    });
+    let shown =
+        runs.iter().map(
+            |&(first, last)| {
+                if first == last { first.to_string() } else { format!("{first}-{last}") }
+            },
+        );
     let seats = if numbers.len() == 1 { "seat" } else { "seats" };
     format!("{seats} {}", shown.collect::<Vec<_>>().join(", "))
 }
@@ -319,16 +305,13 @@ fn ranges(numbers: &[u16]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::server::gate::{ClientKind, SeatView};
-    use crate::session::{SeatId, SessionId, Via};
+    use crate::{
+        server::gate::{ClientKind, SeatView},
+        session::{SeatId, SessionId, Via},
+    };
 
     fn client(stage: ClientStage, moved: u64, bytes: u64) -> ClientView {
-        ClientView {
-            stage,
-            moved,
-            bytes,
-            muster: None,
-        }
+        ClientView { stage, moved, bytes, muster: None }
     }
 
     #[test]
@@ -363,10 +346,7 @@ mod tests {
             "████████████████████████ 100 B of 100 B, 800 bit/s, 0 s left"
         );
         for (moved, ms) in [(0, 0), (0, 500), (1_000, 0)] {
-            assert!(
-                !text(moved, 2_000, ms).contains("left"),
-                "{moved} in {ms} ms"
-            );
+            assert!(!text(moved, 2_000, ms).contains("left"), "{moved} in {ms} ms");
         }
         // What a peer says does not break the drawing.
         assert!(text(u64::MAX, 0, 1).contains("0 s left"));
@@ -378,10 +358,7 @@ mod tests {
         let views = [
             client(ClientStage::Receiving, 50, 100),
             client(ClientStage::Verifying, 100, 100),
-            ClientView {
-                muster: Some((2, 4)),
-                ..client(ClientStage::Waiting, 0, 100)
-            },
+            ClientView { muster: Some((2, 4)), ..client(ClientStage::Waiting, 0, 100) },
         ];
         assert_eq!(
             clients_text(&views, Duration::from_secs(1)),

@@ -1,20 +1,21 @@
 //! `gatecast relay`: a live stream to every viewer, until it is stopped.
 
-use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
-use std::time::Duration;
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use crossbeam_channel::select;
 
-use crate::cli::{options, output, signals};
-use crate::error::Result;
-use crate::proto::relay::log::ViewerRecord;
-use crate::proto::relay::status::RelaySnapshot;
-use crate::relay::{MAX_VIEWERS, Relay, VIEWERS_PER_ADDRESS};
-use crate::report::relay as report;
-use crate::report::relay::events;
-use crate::report::verdict::Verdict;
-use crate::units;
+use crate::{
+    cli::{options, output, signals},
+    error::Result,
+    proto::relay::{log::ViewerRecord, status::RelaySnapshot},
+    relay::{MAX_VIEWERS, Relay, VIEWERS_PER_ADDRESS},
+    report::{relay as report, relay::events, verdict::Verdict},
+    units,
+};
 
 /// `gatecast relay --input ADDR:PORT --listen ADDR:PORT`
 #[derive(Debug, clap::Args)]
@@ -127,9 +128,5 @@ fn end(args: &RelayArgs, last: &RelaySnapshot, mut over: Vec<ViewerRecord>) -> R
         output::print(&report::viewer_table(&over))?;
         output::print(&report::input(last))?;
     }
-    Ok(if last.viewers.is_empty() {
-        Verdict::AllVerified
-    } else {
-        Verdict::Interrupted
-    })
+    Ok(if last.viewers.is_empty() { Verdict::AllVerified } else { Verdict::Interrupted })
 }

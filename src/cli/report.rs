@@ -2,14 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::cli::output;
-use crate::error::{Error, Result};
-use crate::report;
-use crate::report::json::SessionDocument;
-use crate::report::plot::Chart;
-use crate::report::relay::events;
-use crate::report::verdict::Verdict;
-use crate::report::{csv, relay, scaling, session_table, trials};
+use crate::{
+    cli::output,
+    error::{Error, Result},
+    report,
+    report::{
+        csv, json, plot::Chart, relay, relay::events, scaling, session_table, trials,
+        verdict::Verdict,
+    },
+};
 
 /// `gatecast report LOG...`
 #[derive(Debug, clap::Args)]
@@ -57,18 +58,11 @@ pub(crate) fn run(args: &ReportArgs) -> Result<Verdict> {
     let text = if args.csv {
         csv::transfers(&records)
     } else if args.json {
-        SessionDocument::of(&records)
-            .expect("there is a record")
-            .to_text()
+        json::sessions(&records).expect("there is a record")
     } else {
         let mut text: String = records
             .iter()
-            .map(|record| {
-                format!(
-                    "{}\n",
-                    session_table::session(record, session_table::Rows::All)
-                )
-            })
+            .map(|record| format!("{}\n", session_table::session(record, session_table::Rows::All)))
             .collect();
         if records.len() > 1 {
             text.push_str(&trials::trials(&records));
@@ -88,7 +82,7 @@ fn run_relays(args: &ReportArgs, relays: &[&PathBuf], sessions: &[&PathBuf]) -> 
     if let Some(other) = sessions.first() {
         return Err(Error::Usage {
             what: format!(
-                "{} is no relay log and {} is one; report them apart",
+                "{} is not a relay log and {} is one; report them apart",
                 other.display(),
                 relays[0].display()
             ),

@@ -1,29 +1,37 @@
 //! `gatecast run`: server and clients in one process, on loopback: the whole job in one command.
 
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
-use std::thread;
-use std::time::Duration;
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+    thread,
+    time::Duration,
+};
 
-use crate::cli::options::{self, SendArgs, SwarmArgs};
-use crate::cli::progress::{self, DigestBar};
-use crate::cli::signals::{self, TemporaryFolder};
-use crate::cli::{events, output};
-use crate::client::{ClientReport, FetchConfig};
-use crate::error::{Error, Result};
-use crate::fetch::FetchTask;
-use crate::net::lock;
-use crate::report::json::SessionDocument;
-use crate::report::session_table::{self, Rows};
-use crate::report::verdict::Verdict;
-use crate::report::{counts, trials};
-use crate::serve::ServerBuilder;
-use crate::server::config::ServerConfig;
-use crate::server::sample;
-use crate::session::Via;
-use crate::text::FileName;
-use crate::transfer::Record;
-use crate::units::Bytes;
+use crate::{
+    cli::{
+        events,
+        options::{self, SendArgs, SwarmArgs},
+        output,
+        progress::{self, DigestBar},
+        signals::{self, TemporaryFolder},
+    },
+    client::{ClientReport, FetchConfig},
+    error::{Error, Result},
+    fetch::FetchTask,
+    net::lock,
+    report::{
+        counts, json,
+        session_table::{self, Rows},
+        trials,
+        verdict::Verdict,
+    },
+    serve::ServerBuilder,
+    server::{config::ServerConfig, sample},
+    session::Via,
+    text::FileName,
+    transfer::Record,
+    units::Bytes,
+};
 
 /// `gatecast run [FILE]`
 #[derive(Debug, clap::Args)]
@@ -130,8 +138,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<Verdict> {
         }
     }
     if args.json {
-        let document = SessionDocument::of(&records).expect("one run at least");
-        output::print(&document.to_text())?;
+        output::print(&json::sessions(&records).expect("one run at least"))?;
     } else if records.len() > 1 && !args.events {
         output::print(&trials::trials(&records))?;
     }
@@ -177,23 +184,21 @@ fn run_session(
         Some(folder) => folder.clone(),
         None => folder.path().join("copies"),
     };
-    let task = Arc::new(FetchTask::new(FetchConfig {
+    let mut task = FetchTask::new(FetchConfig {
         clients,
         via: Some(args.via),
         out: out.clone(),
         copy: args.sending.copy,
         stall: args.sending.stall_limit,
-        interface: args.sending.multicast_interface,
         durable: args.keep.is_some(),
         ..FetchConfig::new(vec![server.local_addr()])
-    })?);
+    })?;
+    task.multicast_interface = args.sending.multicast_interface;
+    let task = Arc::new(task);
     *lock(running) = Some(Arc::clone(&task));
     let work = || task.run();
-    let reports = if args.events {
-        events::watch(&task.run, work)
-    } else {
-        progress::watch(&task.run, work)
-    };
+    let reports =
+        if args.events { events::watch(&task.run, work) } else { progress::watch(&task.run, work) };
     *lock(running) = None;
     let ended = server.core().records();
     if args.keep.is_none() {

@@ -1,31 +1,38 @@
 //! `gatecast serve`: offers files, session after session, until it is stopped.
 
-use std::io::{BufRead, IsTerminal};
-use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::thread;
-use std::time::Duration;
+use std::{
+    io::{BufRead, IsTerminal},
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+    thread,
+    time::Duration,
+};
 
 use crossbeam_channel::{Receiver, select};
 
-use crate::cli::events::{self, StatePrinter};
-use crate::cli::options::{self, SendArgs, SwarmArgs};
-use crate::cli::output;
-use crate::cli::progress::{DigestBar, MusterLine};
-use crate::cli::signals::{self, SignalRequest};
-use crate::error::Result;
-use crate::http::{HttpConfig, guard};
-use crate::report::json::SessionDocument;
-use crate::report::session_table::{self, Rows};
-use crate::report::verdict::Verdict;
-use crate::serve::{Server, ServerBuilder};
-use crate::server::builder::ServerCore;
-use crate::server::config::ServerConfig;
-use crate::session::Via;
-use crate::text::FileName;
-use crate::transfer::Record;
-use crate::transport::swarm::torrents::Torrents;
+use crate::{
+    cli::{
+        events::{self, StatePrinter},
+        options::{self, SendArgs, SwarmArgs},
+        output,
+        progress::{DigestBar, MusterLine},
+        signals::{self, SignalRequest},
+    },
+    error::Result,
+    http::{HttpConfig, guard},
+    report::{
+        json,
+        session_table::{self, Rows},
+        verdict::Verdict,
+    },
+    serve::{Server, ServerBuilder},
+    server::{builder::ServerCore, config::ServerConfig},
+    session::Via,
+    text::FileName,
+    transfer::Record,
+    transport::swarm::torrents::Torrents,
+};
 
 /// `gatecast serve PATH...`
 #[derive(Debug, clap::Args)]
@@ -148,10 +155,7 @@ pub(crate) fn run(args: &ServeArgs) -> Result<Verdict> {
 fn print_welcome(server: &ServerCore, args: &ServeArgs, token: &str) -> Result<()> {
     output::eprintln(format_args!("listening on {}", server.addr()));
     for file in server.lobby().files()? {
-        output::eprintln(format_args!(
-            "  {:>13} bytes  {}  {}",
-            file.bytes, file.sha1, file.name
-        ));
+        output::eprintln(format_args!("  {:>13} bytes  {}  {}", file.bytes, file.sha1, file.name));
     }
     if args.lab_udp {
         output::eprintln(format_args!("the lab's UDP clients are served too"));
@@ -224,7 +228,7 @@ fn print_result(record: &Record, torrents: &Torrents, args: &ServeArgs) -> Resul
         }
         events::ended(record)?;
     } else if args.json {
-        output::print(&SessionDocument::new(record).to_line())?;
+        output::print(&format!("{}\n", json::session(record)))?;
     } else {
         output::print(&(session_table::session(record, Rows::Failures) + "\n"))?;
     }
@@ -237,19 +241,17 @@ fn enter_pressed() -> Receiver<()> {
         return crossbeam_channel::never();
     }
     let (sender, pressed) = crossbeam_channel::unbounded();
-    let reading = thread::Builder::new()
-        .name("enter".to_owned())
-        .spawn(move || {
-            for line in std::io::stdin().lock().lines() {
-                if line.is_err() || sender.send(()).is_err() {
-                    return;
-                }
+    let reading = thread::Builder::new().name("enter".to_owned()).spawn(move || {
+        for line in std::io::stdin().lock().lines() {
+            if line.is_err() || sender.send(()).is_err() {
+                return;
             }
-            // The terminal is gone; the channel must stay open, or its end would be read as Enter.
-            loop {
-                thread::park();
-            }
-        });
+        }
+        // The terminal is gone; the channel must stay open, or its end would be read as Enter.
+        loop {
+            thread::park();
+        }
+    });
     match reading {
         Ok(_) => pressed,
         Err(error) => {

@@ -3,15 +3,21 @@
 //! The first SIGINT or SIGTERM is sent to the receiver of [`listen`], so that a session ends cleanly
 //! with its table. The second ends the process at once, after temporary folders are removed.
 
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
-use std::thread;
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+};
 
 use crossbeam_channel::Receiver;
 
-use crate::error::{Error, Result};
-use crate::net::lock;
+use crate::{
+    error::{Error, Result},
+    net::lock,
+};
 
 /// What a signal asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,8 +37,10 @@ static TEMPORARY: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 /// The system refuses the handlers or a thread.
 #[cfg(unix)]
 pub(crate) fn listen() -> Result<Receiver<SignalRequest>> {
-    use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
-    use signal_hook::iterator::Signals;
+    use signal_hook::{
+        consts::{SIGINT, SIGTERM, SIGUSR1},
+        iterator::Signals,
+    };
 
     let (sender, requests) = crossbeam_channel::unbounded();
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGUSR1])
@@ -48,11 +56,8 @@ pub(crate) fn listen() -> Result<Receiver<SignalRequest>> {
                     std::process::exit(130);
                 }
                 stopping |= signal != SIGUSR1;
-                let request = if signal == SIGUSR1 {
-                    SignalRequest::Release
-                } else {
-                    SignalRequest::Stop
-                };
+                let request =
+                    if signal == SIGUSR1 { SignalRequest::Release } else { SignalRequest::Stop };
                 // Without a receiver, a second Ctrl-C must still end the process.
                 let _ = sender.send(request);
             }
@@ -77,10 +82,7 @@ pub(crate) fn listen() -> Result<Receiver<SignalRequest>> {
 pub(crate) fn on_stop(stop: impl FnOnce() + Send + 'static) -> Result<()> {
     let requests = listen()?;
     let wait = move || {
-        if requests
-            .iter()
-            .any(|request| request == SignalRequest::Stop)
-        {
+        if requests.iter().any(|request| request == SignalRequest::Stop) {
             stop();
         }
     };

@@ -2,13 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::cli::output;
-use crate::error::{Error, Result};
-use crate::proto::http::url::Url;
-use crate::report::verdict::Verdict;
-use crate::server::catalog;
-use crate::server::catalog::Catalog;
-use crate::transport::swarm::store;
+use crate::{
+    cli::output,
+    error::{Error, Result},
+    proto::http::url::Url,
+    report::verdict::Verdict,
+    server::{catalog, catalog::Catalog},
+    transport::swarm::store,
+};
 
 /// `gatecast torrent FILE --announce URL`
 #[derive(Debug, clap::Args)]

@@ -1,33 +1,31 @@
 //! `gatecast watch`: one viewer, for a player of this host, a file, or just to measure.
 
-use std::io::IsTerminal;
-use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::time::Duration;
+use std::{io::IsTerminal, net::SocketAddr, path::PathBuf, time::Duration};
 
 use crossbeam_channel::select;
 
-use crate::cli::keys::{self, Keys};
-use crate::cli::{options, output, signals};
-use crate::error::{Error, Result};
-use crate::net::{clock, socket};
-use crate::proto::log_cell::or_missing;
-use crate::proto::relay::status::WatchSnapshot;
-use crate::proto::relay::{PORT_MIN, ViewerState};
-use crate::relay::watch::{Watch, WatchConfig};
-use crate::report::relay as report;
-use crate::report::relay::events;
-use crate::report::verdict::Verdict;
-use crate::units::{Moment, mbit_per_second};
+use crate::{
+    cli::{
+        keys::{self, Keys},
+        options, output, signals,
+    },
+    error::{Error, Result},
+    net::{clock, socket},
+    proto::{
+        log_cell::or_missing,
+        relay::{PORT_MIN, ViewerState, status::WatchSnapshot},
+    },
+    relay::watch::{Watch, WatchConfig},
+    report::{relay as report, relay::events, verdict::Verdict},
+    units::{Moment, mbit_per_second},
+};
 
 /// `gatecast watch HOST[:PORT]`
 #[derive(Debug, clap::Args)]
-#[command(
-    after_help = "Keys, or lines on standard input: p pause, c continue, q quit.\n\
+#[command(after_help = "Keys, or lines on standard input: p pause, c continue, q quit.\n\
 Example: vlc udp://@:1234 & gatecast watch 192.168.1.10 --player 127.0.0.1:1234\n\
 Exit code: 0 left by q or after --for; 1 the relay was not there, refused or let us go, or the \
-recording is not whole; 2 usage; 130 interrupted."
-)]
+recording is not whole; 2 usage; 130 interrupted.")]
 pub(crate) struct WatchArgs {
     /// The relay, port 7000 unless given
     #[arg(value_name = "HOST[:PORT]")]
@@ -82,15 +80,9 @@ pub(crate) fn run(args: &WatchArgs) -> Result<Verdict> {
     };
     let requests = signals::listen()?;
     let watch = Watch::start(&config)?;
-    output::eprintln(format_args!(
-        "watching {} at {}; {KEYS}",
-        args.relay,
-        watch.snapshot().at
-    ));
+    output::eprintln(format_args!("watching {} at {}; {KEYS}", args.relay, watch.snapshot().at));
     let keys = Keys::listen()?;
-    let end = args
-        .time
-        .map_or_else(crossbeam_channel::never, crossbeam_channel::after);
+    let end = args.time.map_or_else(crossbeam_channel::never, crossbeam_channel::after);
     let tick = crossbeam_channel::tick(EVERY);
     let check = crossbeam_channel::tick(CHECK);
     let mut status = StatusLine::default();

@@ -1,19 +1,14 @@
 //! What the user wants of one process's clients.
 
-use std::fmt;
-use std::net::Ipv4Addr;
-use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::time::Duration;
+use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
-use crate::digest::Digest;
-use crate::error::Error;
-use crate::error::Result;
-use crate::net::copy;
-use crate::session::SeatId;
-use crate::session::Via;
-use crate::text::ClientName;
-use crate::text::FileName;
+use crate::{
+    digest::Digest,
+    error::{Error, Result},
+    net::copy,
+    session::{SeatId, Via},
+    text::{ClientName, FileName},
+};
 
 /// What the user wants fetched, and how.
 #[derive(Clone, Debug)]
@@ -44,12 +39,6 @@ pub struct FetchConfig {
     pub stall: Duration,
     /// Sync copies to disk before they count as received.
     pub durable: bool,
-    /// The address of this host by whose interface groups are joined; `None` is the one from which
-    /// the server is reached.
-    pub interface: Option<Ipv4Addr>,
-    /// Where clients serve each other: go on for so long after the last byte; `None` is until
-    /// all have it.
-    pub seed_time: Option<Duration>,
 }
 
 impl FetchConfig {
@@ -69,8 +58,6 @@ impl FetchConfig {
             copy: copy::Method::Auto,
             stall: Duration::from_secs(30),
             durable: true,
-            interface: None,
-            seed_time: None,
         }
     }
 

@@ -1,29 +1,30 @@
 //! One client's conversation with the server, from JOIN to its receipt.
 
-use std::net::TcpStream;
-use std::path::PathBuf;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::{net::TcpStream, path::PathBuf, sync::atomic::Ordering, time::Duration};
 
-use crate::client::config::FetchConfig;
-use crate::client::download::{Checked, Download, DownloadSpec, Proof, Verified};
-use crate::client::messages::{OFFER_LIMIT, read_message, server_error};
-use crate::client::part::PartSpec;
-use crate::client::receive::{
-    PrepareContext, ReceiveContext, ReceiveError, ReceiveSession, ReceiveTransport, Received,
+use crate::{
+    client::{
+        config::FetchConfig,
+        download::{Checked, Download, DownloadSpec, Proof, Verified},
+        messages::{OFFER_LIMIT, read_message, server_error},
+        part::PartSpec,
+        receive::{
+            PrepareContext, ReceiveContext, ReceiveError, ReceiveSession, ReceiveTransport,
+            Received,
+        },
+        report::{ClientReport, outcome_of},
+        run::FetchRun,
+        shared::{Client, ClientStage},
+    },
+    digest::Digest,
+    error::{Error, Phase, Result},
+    net::{clock, line_stream::LineStream},
+    proto::native::{ClientHello, ErrorCode, FromClient, FromServer, Join, Offer, Receipt},
+    session::SeatId,
+    text::escape,
+    transfer::{Outcome, Transfer},
+    units::Moment,
 };
-use crate::client::report::{ClientReport, outcome_of};
-use crate::client::run::FetchRun;
-use crate::client::shared::{Client, ClientStage};
-use crate::digest::Digest;
-use crate::error::{Error, Phase, Result};
-use crate::net::clock;
-use crate::net::line_stream::LineStream;
-use crate::proto::native::{ClientHello, ErrorCode, FromClient, FromServer, Join, Offer, Receipt};
-use crate::session::SeatId;
-use crate::text::escape;
-use crate::transfer::{Outcome, Transfer};
-use crate::units::Moment;
 
 /// How long the gate may be silent; it sends WAIT every second.
 const GATE_SILENCE: Duration = Duration::from_secs(10);
@@ -85,9 +86,7 @@ struct Prepared {
 impl Conversation<'_> {
     fn run(&mut self) -> Result<()> {
         let stream = self.run.connect(self.client, self.config)?;
-        let peer = stream
-            .peer_addr()
-            .map_err(Error::io("connect", "the server"))?;
+        let peer = stream.peer_addr().map_err(Error::io("connect", "the server"))?;
         let mut lines = LineStream::new(&stream, peer, b"");
         self.client.set_stage(ClientStage::Joining);
         let offer = self.join(&stream, &mut lines)?;
@@ -103,9 +102,7 @@ impl Conversation<'_> {
         self.transfer().bytes_resumed = offset;
 
         let received = self.receive(&mut prepared, &offer, &stream, &mut lines)?;
-        let Prepared {
-            download, session, ..
-        } = prepared;
+        let Prepared { download, session, .. } = prepared;
         let released = self.released;
         let transfer = self.transfer();
         transfer.counts = received.counts;
@@ -132,10 +129,7 @@ impl Conversation<'_> {
 
     /// The row of this client, which is there from the offer on.
     fn transfer(&mut self) -> &mut Transfer {
-        self.report
-            .transfer
-            .as_mut()
-            .expect("made with the offer, before anything else")
+        self.report.transfer.as_mut().expect("made with the offer, before anything else")
     }
 
     /// JOIN to OFFER.
@@ -194,12 +188,7 @@ impl Conversation<'_> {
             clients: config.clients,
         })?;
         self.client.expect(info.bytes - download.resumed());
-        let context = PrepareContext {
-            stream,
-            offer,
-            config,
-            file: download.file(),
-        };
+        let context = PrepareContext { stream, offer, config, file: download.file() };
         let session = transport.prepare(&context, lines)?;
         let offset = match session.bytes_held() {
             Some(held) => held,
@@ -212,11 +201,7 @@ impl Conversation<'_> {
             }
         };
         self.client.expect(info.bytes - offset);
-        Ok(Prepared {
-            download,
-            session,
-            offset,
-        })
+        Ok(Prepared { download, session, offset })
     }
 
     /// At the gate: until GO.
@@ -313,15 +298,10 @@ impl Conversation<'_> {
         log_error(lines.write_line(&receipt));
         let answer = read_message(lines, clock::now().after(SUMMARY_LIMIT), Phase::Receipt);
         let why = match answer {
-            Ok(FromServer::Error {
-                code: ErrorCode::Changed,
-                reason,
-            }) => escape(&reason),
+            Ok(FromServer::Error { code: ErrorCode::Changed, reason }) => escape(&reason),
             _ => why,
         };
-        Err(Error::Corrupt {
-            what: format!("'{}': {why}", offer.file.name),
-        })
+        Err(Error::Corrupt { what: format!("'{}': {why}", offer.file.name) })
     }
 
     /// Makes the copy durable, where that was asked for, and gives it its final name.

@@ -5,16 +5,20 @@
 //! only thing that can take a final name, and [`Download::verify`] is the only thing that makes
 //! one: nothing but a whole, verified file ever stands under a final name.
 
-use std::fs::File;
-use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::Duration;
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    thread,
+    time::Duration,
+};
 
-use crate::client::part::{Part, PartSpec};
-use crate::digest::{Digest, HASH_BUF, Hasher};
-use crate::error::{Error, Result};
-use crate::net::{clock, copy, socket};
-use crate::text::{FileName, escape};
+use crate::{
+    client::part::{Part, PartSpec},
+    digest::{Digest, HASH_BUF, Hasher},
+    error::{Error, Result},
+    net::{clock, copy, socket},
+    text::{FileName, escape},
+};
 
 /// What is downloaded, and where to.
 #[derive(Clone, Debug)]
@@ -143,9 +147,7 @@ impl Download {
         let mut buffer = vec![0; HASH_BUF];
         let mut next = clock::now().after(PROGRESS_EVERY);
         while self.hashed < end {
-            let want = usize::try_from(end - self.hashed)
-                .unwrap_or(usize::MAX)
-                .min(buffer.len());
+            let want = usize::try_from(end - self.hashed).unwrap_or(usize::MAX).min(buffer.len());
             let read = copy::read_at(self.part.file(), &mut buffer[..want], self.hashed)
                 .map_err(|stop| self.unreadable(stop))?;
             self.hasher.update(&buffer[..read]);
@@ -184,12 +186,7 @@ impl Download {
             let why = format!("its SHA-1 is {sha1}, not {expected}");
             return Ok(Checked::Corrupt { sha1, why });
         }
-        Ok(Checked::Whole(Verified {
-            part: self.part,
-            name: self.name,
-            proof: self.proof,
-            sha1,
-        }))
+        Ok(Checked::Whole(Verified { part: self.part, name: self.name, proof: self.proof, sha1 }))
     }
 }
 
@@ -201,9 +198,7 @@ impl Checked {
     pub fn whole(self, name: &FileName) -> Result<Verified> {
         match self {
             Self::Whole(verified) => Ok(verified),
-            Self::Corrupt { why, .. } => Err(Error::Corrupt {
-                what: format!("'{name}': {why}"),
-            }),
+            Self::Corrupt { why, .. } => Err(Error::Corrupt { what: format!("'{name}': {why}") }),
         }
     }
 }

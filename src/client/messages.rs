@@ -1,15 +1,15 @@
 //! Messages of the server, read on the client's side.
 
-use std::net::SocketAddr;
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
-use crate::error::{Error, Phase, Result};
-use crate::net::line_stream::LineStream;
-use crate::net::{clock, socket};
-use crate::proto::native::{ClientHello, ErrorCode, FILES_MAX, FromServer};
-use crate::session::FileInfo;
-use crate::text::escape;
-use crate::units::Moment;
+use crate::{
+    error::{Error, Phase, Result},
+    net::{clock, line_stream::LineStream, socket},
+    proto::native::{ClientHello, ErrorCode, FILES_MAX, FromServer},
+    session::FileInfo,
+    text::escape,
+    units::Moment,
+};
 
 /// How long one attempt to connect may take.
 pub(super) const CONNECT_LIMIT: Duration = Duration::from_secs(10);
@@ -23,9 +23,7 @@ pub(super) const OFFER_LIMIT: Duration = Duration::from_secs(120);
 /// It cannot be reached, or does not speak the protocol.
 pub fn list(server: &[SocketAddr]) -> Result<Vec<FileInfo>> {
     let stream = socket::connect(server, clock::now().after(CONNECT_LIMIT))?;
-    let peer = stream
-        .peer_addr()
-        .map_err(Error::io("connect", "the server"))?;
+    let peer = stream.peer_addr().map_err(Error::io("connect", "the server"))?;
     let mut lines = LineStream::new(&stream, peer, b"");
     lines.write_line(&ClientHello::List.encode())?;
     let mut files = Vec::new();
@@ -57,13 +55,7 @@ pub(crate) fn server_error(peer: SocketAddr, code: ErrorCode, reason: String) ->
     let reason = escape(&reason);
     match code {
         ErrorCode::Muster => Error::NotEnough { reason },
-        ErrorCode::Changed => Error::SourceChanged {
-            at: peer.to_string(),
-            what: reason,
-        },
-        _ => Error::Refused {
-            by: peer.to_string(),
-            reason,
-        },
+        ErrorCode::Changed => Error::SourceChanged { at: peer.to_string(), what: reason },
+        _ => Error::Refused { by: peer.to_string(), reason },
     }
 }

@@ -5,19 +5,18 @@
 //! whatever its seat; while it may have holes it has another name. It is locked while it is
 //! written, and opened so that a link put in its place is refused and not followed.
 
-use std::fs;
-use std::fs::File;
-use std::fs::OpenOptions;
-use std::fs::TryLockError;
-use std::io;
-use std::path::Path;
-use std::path::PathBuf;
+use std::{
+    fs,
+    fs::{File, OpenOptions, TryLockError},
+    io,
+    path::{Path, PathBuf},
+};
 
-use crate::digest::Digest;
-use crate::error::Error;
-use crate::error::Result;
-use crate::text::FileName;
-use crate::text::escape;
+use crate::{
+    digest::Digest,
+    error::{Error, Result},
+    text::{FileName, escape},
+};
 
 /// Which part is opened, and how.
 #[derive(Clone, Debug)]
@@ -93,24 +92,10 @@ impl Part {
                 return Err(Error::io("lock the file", shown(&path))(error));
             }
         }
-        let held = file
-            .metadata()
-            .map_err(Error::io("look at the file", shown(&path)))?
-            .len();
-        let resumed = if spec.resume && held <= spec.bytes {
-            held
-        } else {
-            0
-        };
-        file.set_len(resumed)
-            .map_err(Error::io("empty the file", shown(&path)))?;
-        Ok(Self {
-            file,
-            path,
-            target,
-            holed,
-            resumed,
-        })
+        let held = file.metadata().map_err(Error::io("look at the file", shown(&path)))?.len();
+        let resumed = if spec.resume && held <= spec.bytes { held } else { 0 };
+        file.set_len(resumed).map_err(Error::io("empty the file", shown(&path)))?;
+        Ok(Self { file, path, target, holed, resumed })
     }
 
     /// From now on it may have holes.
@@ -166,9 +151,7 @@ impl Part {
     /// The disk failed. Syncing again would not tell the truth (the kernel forgets the failure),
     /// so the copy is not good.
     pub fn sync(&self) -> Result<()> {
-        self.file
-            .sync_all()
-            .map_err(Error::io("make the copy durable", self.shown()))
+        self.file.sync_all().map_err(Error::io("make the copy durable", self.shown()))
     }
 
     /// Gives it its final name; `durable` makes the name safe on disk too. A file system that cannot
@@ -222,23 +205,15 @@ fn open(path: &Path) -> Result<File> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         Err(error) => return Err(Error::io("make the file", shown(path))(error)),
     }
-    let refused = || Error::refused(shown(path), "it is no regular file of its own");
+    let refused = || Error::refused(shown(path), "it is not a regular file of its own");
     let seen = fs::symlink_metadata(path).map_err(Error::io("look at the file", shown(path)))?;
     if !seen.is_file() {
         return Err(refused());
     }
     // What was looked at and what was opened must be one thing, or a link was put in between.
-    let file = options
-        .open(path)
-        .map_err(Error::io("open the file", shown(path)))?;
-    let opened = file
-        .metadata()
-        .map_err(Error::io("look at the file", shown(path)))?;
-    if opened.is_file() && same(&seen, &opened) {
-        Ok(file)
-    } else {
-        Err(refused())
-    }
+    let file = options.open(path).map_err(Error::io("open the file", shown(path)))?;
+    let opened = file.metadata().map_err(Error::io("look at the file", shown(path)))?;
+    if opened.is_file() && same(&seen, &opened) { Ok(file) } else { Err(refused()) }
 }
 
 /// Refuses a name that a file must not replace.
@@ -255,7 +230,7 @@ fn replaceable(target: &Path) -> Result<()> {
     } else if kind.is_symlink() {
         "a symbolic link of that name is in the way"
     } else {
-        "something of that name that is no regular file is in the way"
+        "something of that name that is not a regular file is in the way"
     };
     Err(Error::refused(shown(target), what))
 }
@@ -303,15 +278,8 @@ mod tests {
         io::Write::write_all(&mut copy.file(), b"0123456789").expect("room");
         assert!(!out.join("f").exists());
         copy.sync().expect("a disk");
-        assert_eq!(
-            fs::read(copy.publish(true).expect("free")).expect("there"),
-            b"0123456789"
-        );
-        assert_eq!(
-            fs::read_dir(&out).expect("there").count(),
-            1,
-            "nothing but the file is left"
-        );
+        assert_eq!(fs::read(copy.publish(true).expect("free")).expect("there"), b"0123456789");
+        assert_eq!(fs::read_dir(&out).expect("there").count(), 1, "nothing but the file is left");
     }
 
     #[test]
@@ -324,27 +292,18 @@ mod tests {
         fill(b"01234");
         assert_eq!(part(folder.path(), "f", true).expect("there").resumed(), 5);
         assert_eq!(part(folder.path(), "f", false).expect("there").resumed(), 0);
-        assert_eq!(
-            part(folder.path(), "f", true).expect("there").resumed(),
-            0,
-            "it was emptied"
-        );
+        assert_eq!(part(folder.path(), "f", true).expect("there").resumed(), 0, "it was emptied");
         fill(b"0123456789");
         assert_eq!(part(folder.path(), "f", true).expect("whole").resumed(), 10);
         fill(b"0123456789X");
-        assert_eq!(
-            part(folder.path(), "f", true).expect("too long").resumed(),
-            0
-        );
+        assert_eq!(part(folder.path(), "f", true).expect("too long").resumed(), 0);
     }
 
     #[test]
     fn two_clients_cannot_write_one_part() {
         let folder = tempfile::tempdir().expect("folder");
         let held = part(folder.path(), "f", false).expect("room");
-        let error = part(folder.path(), "f", true)
-            .expect_err("held")
-            .to_string();
+        let error = part(folder.path(), "f", true).expect_err("held").to_string();
         assert!(error.contains("another client"), "{error}");
         drop(held);
         part(folder.path(), "f", true).expect("free again");
@@ -391,16 +350,11 @@ mod tests {
         let folder = tempfile::tempdir().expect("folder");
         fs::create_dir(folder.path().join("folder")).expect("room");
         std::os::unix::fs::symlink("/etc/passwd", folder.path().join("link")).expect("room");
-        let fifo = std::process::Command::new("mkfifo")
-            .arg(folder.path().join("fifo"))
-            .status();
-        for name in ["folder", "link"]
-            .into_iter()
-            .chain(fifo.is_ok_and(|s| s.success()).then_some("fifo"))
+        let fifo = std::process::Command::new("mkfifo").arg(folder.path().join("fifo")).status();
+        for name in
+            ["folder", "link"].into_iter().chain(fifo.is_ok_and(|s| s.success()).then_some("fifo"))
         {
-            let error = part(folder.path(), name, false)
-                .expect_err(name)
-                .to_string();
+            let error = part(folder.path(), name, false).expect_err(name).to_string();
             assert!(error.contains("in the way"), "{error}");
         }
         fs::write(folder.path().join("file"), b"old").expect("room");
@@ -416,9 +370,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("folder");
         let victim = folder.path().join("victim");
         fs::write(&victim, b"precious").expect("room");
-        let path = folder
-            .path()
-            .join(format!(".{}-1.part", Digest::of(b"x").short()));
+        let path = folder.path().join(format!(".{}-1.part", Digest::of(b"x").short()));
         std::os::unix::fs::symlink(&victim, path).expect("room");
         assert!(part(folder.path(), "f", true).is_err());
         assert!(part(folder.path(), "f", false).is_err());

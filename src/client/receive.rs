@@ -1,20 +1,22 @@
 //! What a way of sending is to a client: something that takes the bytes in after GO.
 
-use std::fmt;
-use std::fs::File;
-use std::net::TcpStream;
-use std::ops::Range;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::AtomicU64;
+use std::{
+    fmt,
+    fs::File,
+    net::TcpStream,
+    ops::Range,
+    sync::atomic::{AtomicBool, AtomicU64},
+};
 
-use crate::client::config::FetchConfig;
-use crate::client::part::ByteOrder;
-use crate::error::Error;
-use crate::net::line_stream::LineStream;
-use crate::proto::native::Offer;
-use crate::session::Via;
-use crate::transfer::Counts;
-use crate::units::Moment;
+use crate::{
+    client::{config::FetchConfig, part::ByteOrder},
+    error::Error,
+    net::line_stream::LineStream,
+    proto::native::Offer,
+    session::Via,
+    transfer::Counts,
+    units::Moment,
+};
 
 /// One way of receiving.
 pub trait ReceiveTransport: fmt::Debug + Send + Sync {
@@ -106,10 +108,7 @@ pub struct ReceiveError {
 
 impl From<Error> for ReceiveError {
     fn from(error: Error) -> Self {
-        Self {
-            error,
-            partial: None,
-        }
+        Self { error, partial: None }
     }
 }
 
@@ -139,10 +138,6 @@ impl Received {
     /// Nothing was to come.
     #[must_use]
     pub fn nothing(now: Moment) -> Self {
-        Self {
-            first: None,
-            last: now,
-            counts: Counts::default(),
-        }
+        Self { first: None, last: now, counts: Counts::default() }
     }
 }

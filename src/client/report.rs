@@ -1,13 +1,14 @@
 //! How a client's fetch ended, as its process knows it.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use time::OffsetDateTime;
 
-use crate::error::Error;
-use crate::proto::native::Offer;
-use crate::transfer::{Outcome, Record, Transfer};
+use crate::{
+    error::Error,
+    proto::native::Offer,
+    transfer::{Outcome, Record, Transfer},
+};
 
 /// How one client's fetch ended.
 #[derive(Debug, Default)]
@@ -29,20 +30,14 @@ pub struct ClientReport {
 impl ClientReport {
     /// A client that was stopped by `error` before it had a seat.
     pub(super) fn before_the_seat(error: Error) -> Self {
-        Self {
-            error: Some(error),
-            ..Self::default()
-        }
+        Self { error: Some(error), ..Self::default() }
     }
 
     /// The client's thread is over: `result` is how it ended, and `stopped` says that the user
     /// ended it.
     pub(crate) fn close(&mut self, result: Result<(), Error>, stopped: bool) {
-        self.error = if stopped && self.path.is_none() {
-            Some(Error::Interrupted)
-        } else {
-            result.err()
-        };
+        self.error =
+            if stopped && self.path.is_none() { Some(Error::Interrupted) } else { result.err() };
         let unproven = matches!(self.error, Some(Error::Unproven { .. }));
         // A copy that is whole and cannot be proven is complete, and still no success.
         if let (Some(transfer), Some(error)) = (&mut self.transfer, &self.error)

@@ -1,26 +1,26 @@
 //! The clients of one process as they run, a thread each.
 
-use std::net::TcpStream;
-use std::sync::Arc;
-use std::sync::Condvar;
-use std::sync::Mutex;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering;
-use std::thread;
-use std::time::Duration;
+use std::{
+    net::TcpStream,
+    sync::{
+        Arc, Condvar, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
 
-use crate::client::config::FetchConfig;
-use crate::client::messages::CONNECT_LIMIT;
-use crate::client::report::ClientReport;
-use crate::client::shared::Client;
-use crate::client::shared::ClientView;
-use crate::error::Error;
-use crate::error::Result;
-use crate::net::STACK;
-use crate::net::clock;
-use crate::net::lock;
-use crate::net::socket;
-use crate::session::MAX_SEATS;
+use crate::{
+    client::{
+        config::FetchConfig,
+        messages::CONNECT_LIMIT,
+        report::ClientReport,
+        shared::{Client, ClientView},
+    },
+    error::{Error, Result},
+    net::{STACK, clock, lock, socket},
+    session::MAX_SEATS,
+};
 
 /// The clients of one fetch as they run.
 #[derive(Debug)]
@@ -55,9 +55,7 @@ impl Drop for Receiving<'_> {
 impl FetchRun {
     /// Clients for `config`, not yet started.
     pub fn new(config: &FetchConfig) -> Self {
-        let clients = (0..config.clients)
-            .map(|_| Arc::new(Client::new()))
-            .collect();
+        let clients = (0..config.clients).map(|_| Arc::new(Client::new())).collect();
         Self {
             clients,
             stopped: AtomicBool::new(false),
@@ -75,10 +73,7 @@ impl FetchRun {
     /// those that are done would take the processor from those that are not.
     pub(super) fn wait_for_receivers(&self) {
         let receiving = lock(&self.receiving);
-        drop(
-            self.none_receives
-                .wait_timeout_while(receiving, HASH_PAUSE, |count| *count > 0),
-        );
+        drop(self.none_receives.wait_timeout_while(receiving, HASH_PAUSE, |count| *count > 0));
     }
 
     /// Runs every client to its end, each by `work`, which gets the client and its number from 1.
@@ -97,10 +92,7 @@ impl FetchRun {
                 format!("{} clients: 1 to {MAX_SEATS} are possible", config.clients),
             ));
         }
-        config
-            .copy
-            .resolved()
-            .map_err(|why| Error::refused("gatecast", why))?;
+        config.copy.resolved().map_err(|why| Error::refused("gatecast", why))?;
         // A socket and a file each, and a pipe's two reports.
         let wanted = u64::from(config.clients) * 4 + 64;
         if let Some(limit) = socket::descriptors(wanted).filter(|&limit| limit < wanted) {
@@ -122,9 +114,9 @@ impl FetchRun {
                 })
                 .collect();
             let ended = |result: Result<thread::ScopedJoinHandle<'_, ClientReport>>| match result {
-                Ok(thread) => thread
-                    .join()
-                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+                Ok(thread) => {
+                    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+                }
                 Err(error) => ClientReport::before_the_seat(error),
             };
             running.into_iter().map(ended).collect()

@@ -1,13 +1,16 @@
 //! How the HTTP server behaves.
 
-use std::fmt;
-use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
-use crate::proto::http::request::HttpRequest;
-use crate::proto::http::response::HttpResponse;
-use crate::server::lobby::Lobby;
-use crate::transfer::Record;
+use crate::{
+    proto::http::{request::HttpRequest, response::HttpResponse},
+    server::lobby::Lobby,
+    transfer::Record,
+};
 
 /// How the HTTP server behaves. By [`HttpConfig::default`] only this machine may change anything.
 #[derive(Clone, Default)]

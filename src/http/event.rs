@@ -10,15 +10,18 @@
 
 use std::sync::Arc;
 
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use crate::client::{ClientStage, ClientView};
-use crate::proto::json::Json;
-use crate::server::gate::GateView;
-use crate::server::lobby::Lobby;
-use crate::server::transport::{MAP_MAX, SeatDetail};
-use crate::transfer::Record;
+use crate::{
+    client::{ClientStage, ClientView},
+    proto::json::Json,
+    server::{
+        gate::GateView,
+        lobby::Lobby,
+        transport::{MAP_MAX, SeatDetail},
+    },
+    transfer::Record,
+};
 
 /// The schema's name and version.
 pub const SCHEMA: &str = "gatecast.event/1";
@@ -70,14 +73,8 @@ fn session(json: &mut Json, view: &GateView) {
     });
     json.count("clients", Some(view.clients.into()));
     json.text("phase", phase(view));
-    json.number(
-        "seconds_left",
-        view.left.map(|left| rounded(left.as_secs_f64())),
-    );
-    json.number(
-        "seconds_moving",
-        view.released.map(|span| rounded(span.as_secs_f64())),
-    );
+    json.number("seconds_left", view.left.map(|left| rounded(left.as_secs_f64())));
+    json.number("seconds_moving", view.released.map(|span| rounded(span.as_secs_f64())));
     json.list("seats", |json| {
         for seat in &view.seats {
             json.item(|json| {

@@ -4,18 +4,23 @@
 //! poll polls the sessions for all of them, so that an unwatched server does no work. A slow
 //! subscriber finds the newest state when it comes back, and never a queue.
 
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
-use crate::http::config::Documents;
-use crate::http::event;
-use crate::net::{clock, lock};
-use crate::server::gate::{GateView, SeatView};
-use crate::server::lobby::Lobby;
-use crate::session::SessionId;
-use crate::transfer::Record;
-use crate::units::Moment;
+use crate::{
+    http::{config::Documents, event},
+    net::{clock, lock},
+    server::{
+        gate::{GateView, SeatView},
+        lobby::Lobby,
+    },
+    session::SessionId,
+    transfer::Record,
+    units::Moment,
+};
 
 /// The latest state, and the sessions that have ended.
 #[derive(Debug)]
@@ -57,10 +62,7 @@ pub const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 impl StateFeed {
     /// An empty feed, which writes ended sessions by `documents`.
     pub fn new(documents: Documents) -> Self {
-        Self {
-            documents,
-            latest: Mutex::default(),
-        }
+        Self { documents, latest: Mutex::default() }
     }
 
     /// The snapshot, no older than [`POLL_INTERVAL`].

@@ -1,22 +1,34 @@
 //! The offered files: the list, a file at once, its digest.
 
-use std::io;
-use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::{
+    io,
+    ops::Range,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
-use crate::http::state::RequestContext;
-use crate::net::copy::{self, Copying};
-use crate::net::http::server::RESPONSE_LIMIT;
-use crate::proto::http::head::HeadBuilder;
-use crate::proto::http::range::{RequestedRange, content_range, requested_range};
-use crate::proto::http::request::HttpRequest;
-use crate::proto::http::response::HttpResponse;
-use crate::proto::http::text;
-use crate::proto::json::Json;
-use crate::server::catalog::{Source, silent};
-use crate::server::lobby::Lobby;
-use crate::session::FileInfo;
-use crate::text::FileName;
+use crate::{
+    http::state::RequestContext,
+    net::{
+        copy::{self, Copying},
+        http::server::RESPONSE_LIMIT,
+    },
+    proto::{
+        http::{
+            head::HeadBuilder,
+            range::{RequestedRange, content_range, requested_range},
+            request::HttpRequest,
+            response::HttpResponse,
+            text,
+        },
+        json::Json,
+    },
+    server::{
+        catalog::{Source, silent},
+        lobby::Lobby,
+    },
+    session::FileInfo,
+    text::FileName,
+};
 
 /// The part of `file` that `request` wants. With an If-Range that is not this file's own tag it is
 /// the whole file (RFC 9110, section 13.1.5: weak tags and dates are no proof).
@@ -116,10 +128,8 @@ pub(super) fn list(cx: &RequestContext<'_>) -> HttpResponse {
         );
     }
     html += "</table>\n";
-    HttpResponse::new(200, "text/html; charset=utf-8", html).field(
-        "Content-Security-Policy",
-        "default-src 'none'; frame-ancestors 'none'",
-    )
+    HttpResponse::new(200, "text/html; charset=utf-8", html)
+        .field("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
 }
 
 /// Sends the file `name` at once, or its digest as `sha1sum -c` reads it.

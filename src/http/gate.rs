@@ -4,29 +4,38 @@
 //! cannot attest stays unknown: its client counts no bytes, measures no time and proves no digest,
 //! unless it promised a receipt and posts one.
 
-use std::io;
-use std::net::{Shutdown, TcpStream};
-use std::ops::Range;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::{
+    io,
+    net::{Shutdown, TcpStream},
+    ops::Range,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
-use crate::error::Error;
-use crate::http::files;
-use crate::http::receipts::{PostedReceipt, ReceiptSlot};
-use crate::http::state::RequestContext;
-use crate::net::{clock, socket};
-use crate::proto::http::range::RequestedRange;
-use crate::proto::http::request::HttpRequest;
-use crate::proto::http::response::HttpResponse;
-use crate::proto::http::text::{QueryPairs, digits};
-use crate::server::gate::{ClientKind, MusterEnd, PendingClient, Seat};
-use crate::server::lobby;
-use crate::server::transport::{SendJob, TransferFailure};
-use crate::session::{FileInfo, MAX_SEATS, Via};
-use crate::text::{CLIENT_NAME_MAX, FileName};
-use crate::transfer::{Outcome, Transfer};
-use crate::units::Moment;
+use crate::{
+    error::Error,
+    http::{
+        files,
+        receipts::{PostedReceipt, ReceiptSlot},
+        state::RequestContext,
+    },
+    net::{clock, socket},
+    proto::http::{
+        range::RequestedRange,
+        request::HttpRequest,
+        response::HttpResponse,
+        text::{QueryPairs, digits},
+    },
+    server::{
+        gate::{ClientKind, MusterEnd, PendingClient, Seat},
+        lobby,
+        transport::{SendJob, TransferFailure},
+    },
+    session::{FileInfo, MAX_SEATS, Via},
+    text::{CLIENT_NAME_MAX, FileName},
+    transfer::{Outcome, Transfer},
+    units::Moment,
+};
 
 /// What a client asks of the gate.
 pub(super) struct GateQuery {
@@ -85,11 +94,7 @@ pub(super) fn serve_at_gate(cx: &mut RequestContext<'_>, file: FileName, query: 
         stream: Arc::clone(&cx.connection.stream),
         peer: cx.connection.peer,
     };
-    let wanted = lobby::SeatRequest {
-        file: Some(file),
-        group: query.group,
-        via: query.via,
-    };
+    let wanted = lobby::SeatRequest { file: Some(file), group: query.group, via: query.via };
     let mut seat = match cx.lobby.seat(&wanted, guest) {
         Ok(seat) => seat,
         Err(Error::Refused { reason, .. }) => return cx.respond(&HttpResponse::text(409, reason)),
@@ -146,23 +151,16 @@ fn send_released(
         .field("Gatecast-Clients", session.clients)
         .maybe("Gatecast-Receipt", slot.as_ref().map(ReceiptSlot::path))
         .encode();
-    let cargo = SendJob {
-        preface,
-        range,
-        answer: &mut |_| {},
-    };
+    let cargo = SendJob { preface, range, answer: &mut |_| {} };
     let carried = seat.send_session().send(seat, cargo);
     transfer.first_server = carried.first;
     transfer.bytes_server = Some(seat.moved().load(Ordering::Relaxed));
     let released = seat.release().released();
     let last = clock::now().since(released);
-    let ended = carried
-        .end
-        .and_then(|()| wait_for_close(cx.stream()))
-        .and_then(|()| {
-            let unchanged = session.source.unchanged();
-            unchanged.map_err(|changed| TransferFailure::new(Outcome::Cut, changed.to_string()))
-        });
+    let ended = carried.end.and_then(|()| wait_for_close(cx.stream())).and_then(|()| {
+        let unchanged = session.source.unchanged();
+        unchanged.map_err(|changed| TransferFailure::new(Outcome::Cut, changed.to_string()))
+    });
     if let Err(failure) = ended {
         return transfer.fail(failure.outcome, failure.reason);
     }
@@ -232,12 +230,7 @@ fn wait_for_close(stream: &TcpStream) -> Result<(), TransferFailure> {
 fn client_name(query: &GateQuery, request: &HttpRequest) -> String {
     let agent = request.headers.get("user-agent");
     let agent = agent.and_then(|agent| agent.split(' ').next());
-    let mut name = query
-        .name
-        .as_deref()
-        .or(agent)
-        .unwrap_or_default()
-        .to_owned();
+    let mut name = query.name.as_deref().or(agent).unwrap_or_default().to_owned();
     name.truncate(name.floor_char_boundary(CLIENT_NAME_MAX));
     if name.is_empty() {
         name.push_str("http");

@@ -9,8 +9,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::net::clock;
-use crate::proto::http::request::HttpRequest;
+use crate::{net::clock, proto::http::request::HttpRequest};
 
 /// Who may read, and who may change something.
 #[derive(Debug)]
@@ -34,11 +33,7 @@ impl AccessGuard {
         control_from: Vec<IpAddr>,
         hosts: Vec<String>,
     ) -> Self {
-        Self {
-            token: token.unwrap_or_else(random_token),
-            control_from,
-            hosts,
-        }
+        Self { token: token.unwrap_or_else(random_token), control_from, hosts }
     }
 
     /// True when the requested host can only be this server.
@@ -92,14 +87,8 @@ mod tests {
     #[test]
     fn host_is_known_by_address_and_own_names_only() {
         let names = ["teacher.lab".to_owned()];
-        for host in [
-            "127.0.0.1",
-            "::1",
-            "192.168.1.10",
-            "localhost",
-            "x.localhost",
-            "teacher.lab",
-        ] {
+        for host in ["127.0.0.1", "::1", "192.168.1.10", "localhost", "x.localhost", "teacher.lab"]
+        {
             assert!(is_ours(host, &names), "{host}");
         }
         for host in [
@@ -122,21 +111,15 @@ mod tests {
         };
         let here = SocketAddr::from(([127, 0, 0, 1], 5));
         let mapped: SocketAddr = "[::ffff:127.0.0.1]:5".parse().expect("an address");
-        let (teacher, pupil) = (
-            SocketAddr::from(([10, 0, 0, 5], 5)),
-            SocketAddr::from(([10, 0, 0, 6], 5)),
-        );
+        let (teacher, pupil) =
+            (SocketAddr::from(([10, 0, 0, 5], 5)), SocketAddr::from(([10, 0, 0, 6], 5)));
         let who = |guard: AccessGuard| [here, mapped, teacher, pupil].map(|p| guard.may_change(p));
         assert_eq!(who(guard(&[])), [true, true, false, false]);
         assert_eq!(who(guard(&[[10, 0, 0, 5]])), [true, true, true, false]);
         assert_eq!(who(guard(&[[0, 0, 0, 0]])), [true; 4]);
         let guard = guard(&[[0, 0, 0, 0]]);
         assert!(guard.token_for(mapped).is_some());
-        assert_eq!(
-            guard.token_for(teacher),
-            None,
-            "the page gives the token to nobody else"
-        );
+        assert_eq!(guard.token_for(teacher), None, "the page gives the token to nobody else");
     }
 
     #[test]

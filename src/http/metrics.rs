@@ -1,15 +1,18 @@
 //! The figures of `GET /metrics` in Prometheus's text format 0.0.4: results from the server's
 //! history, progress and muster from the lobby's views.
 
-use std::fmt::{Display, Write};
-use std::sync::atomic::Ordering;
+use std::{
+    fmt::{Display, Write},
+    sync::atomic::Ordering,
+};
 
-use crate::http::state::HttpServer;
-use crate::proto::http::response::HttpResponse;
-use crate::server::gate::GateView;
-use crate::server::lobby::Lobby;
-use crate::transfer::{Outcome, Record};
-use crate::units::total_saturating;
+use crate::{
+    http::state::HttpServer,
+    proto::http::response::HttpResponse,
+    server::{gate::GateView, lobby::Lobby},
+    transfer::{Outcome, Record},
+    units::total_saturating,
+};
 
 /// Every metric: its name, its kind, its help.
 const METRICS: &str = "\
@@ -107,22 +110,14 @@ fn open_sessions(text: &mut MetricsText, views: &[GateView]) {
     let figures: [SessionGauge; 4] = [
         ("gatecast_seats_wanted", |view| view.clients.into()),
         ("gatecast_seats_taken", |view| view.seats.len() as u64),
-        ("gatecast_seats_ready", |view| {
-            view.seats.iter().filter(|seat| seat.ready).count() as u64
-        }),
-        ("gatecast_moved_bytes", |view| {
-            total_saturating(view.seats.iter().map(|seat| seat.moved))
-        }),
+        ("gatecast_seats_ready", |view| view.seats.iter().filter(|seat| seat.ready).count() as u64),
+        ("gatecast_moved_bytes", |view| total_saturating(view.seats.iter().map(|seat| seat.moved))),
     ];
     for (name, value) in figures {
         text.begin(name);
         for view in views {
             let session = view.session.to_string();
-            let labels = [
-                ("session", &*session),
-                ("via", view.via.word()),
-                ("file", &*view.file),
-            ];
+            let labels = [("session", &*session), ("via", view.via.word()), ("file", &*view.file)];
             text.sample(name, &labels, value(view));
         }
     }

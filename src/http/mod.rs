@@ -22,10 +22,10 @@
 
 use std::sync::Arc;
 
-use crate::error::Result;
-use crate::http::state::HttpServer;
-use crate::proto::greeting::Greeting;
-use crate::server::builder::ServerCoreBuilder;
+use crate::{
+    error::Result, http::state::HttpServer, proto::greeting::Greeting,
+    server::builder::ServerCoreBuilder,
+};
 
 pub mod client;
 pub mod config;

@@ -3,16 +3,22 @@
 //! A client that asks with `&receipt` finds in the response's head where to post it, with a key
 //! that nobody else knows. Its row waits for the receipt; no other row waits.
 
-use std::collections::BTreeMap;
-use std::sync::{Condvar, Mutex, PoisonError};
-use std::time::Duration;
+use std::{
+    collections::BTreeMap,
+    sync::{Condvar, Mutex, PoisonError},
+    time::Duration,
+};
 
-use crate::digest::Digest;
-use crate::net::{clock, lock};
-use crate::proto::http::response::HttpResponse;
-use crate::proto::http::text::{self, QueryPairs};
-use crate::session::{SeatId, SessionId};
-use crate::units::Moment;
+use crate::{
+    digest::Digest,
+    net::{clock, lock},
+    proto::http::{
+        response::HttpResponse,
+        text::{self, QueryPairs},
+    },
+    session::{SeatId, SessionId},
+    units::Moment,
+};
 
 /// The receipts that the server waits for, by their keys.
 #[derive(Debug, Default)]
@@ -55,18 +61,9 @@ impl Receipts {
     /// Expects a receipt of the client in `seat`.
     pub(super) fn expect(&self, session: SessionId, seat: SeatId) -> ReceiptSlot<'_> {
         let key = clock::random();
-        let expected = ExpectedReceipt {
-            session,
-            seat,
-            posted: None,
-        };
+        let expected = ExpectedReceipt { session, seat, posted: None };
         lock(&self.expected).insert(key, expected);
-        ReceiptSlot {
-            receipts: self,
-            key,
-            session,
-            seat,
-        }
+        ReceiptSlot { receipts: self, key, session, seat }
     }
 
     /// Accepts a posted receipt: a form, `sha1=HEX&bytes=N&seconds=S`, or what `sha1sum` prints.
@@ -92,9 +89,8 @@ impl Receipts {
             at: clock::now(),
         };
         let mut entries = lock(&self.expected);
-        let entry = key
-            .and_then(|key| entries.get_mut(&key))
-            .filter(|entry| entry.session == session);
+        let entry =
+            key.and_then(|key| entries.get_mut(&key)).filter(|entry| entry.session == session);
         match entry {
             None => HttpResponse::text(404, "no receipt is expected here, or no longer"),
             Some(entry) if entry.posted.is_some() => {
@@ -112,10 +108,7 @@ impl Receipts {
 impl ReceiptSlot<'_> {
     /// The path to which the receipt is posted.
     pub(super) fn path(&self) -> String {
-        format!(
-            "/sessions/{}/receipt?seat={}&key={:016x}",
-            self.session, self.seat, self.key
-        )
+        format!("/sessions/{}/receipt?seat={}&key={:016x}", self.session, self.seat, self.key)
     }
 
     /// Waits for the receipt until `deadline`, or until `give_up` returns true.
@@ -166,25 +159,14 @@ mod tests {
         let slot = receipts.expect(SESSION, SeatId(3));
         let path = slot.path();
         assert_eq!(post(&receipts, "?seat=3", &format!("sha1={sha1}")), 404);
-        assert_eq!(
-            post(&receipts, "?seat=3&key=0", &format!("sha1={sha1}")),
-            404
-        );
+        assert_eq!(post(&receipts, "?seat=3&key=0", &format!("sha1={sha1}")), 404);
         assert_eq!(post(&receipts, &path, "sha1=xyz"), 400);
         assert_eq!(post(&receipts, &path, ""), 400);
         assert_eq!(slot.wait(clock::now(), || false), None);
-        assert_eq!(
-            post(
-                &receipts,
-                &path,
-                &format!("sha1={sha1}&bytes=1&seconds=0.5")
-            ),
-            200
-        );
+        assert_eq!(post(&receipts, &path, &format!("sha1={sha1}&bytes=1&seconds=0.5")), 200);
         assert_eq!(post(&receipts, &path, &format!("sha1={sha1}")), 409);
-        let posted = slot
-            .wait(clock::now().after(Duration::from_secs(60)), || false)
-            .expect("it came");
+        let posted =
+            slot.wait(clock::now().after(Duration::from_secs(60)), || false).expect("it came");
         assert_eq!((posted.sha1, posted.bytes), (sha1, Some(1)));
         assert_eq!(posted.seconds, Some(Duration::from_millis(500)));
         drop(slot);
@@ -196,18 +178,8 @@ mod tests {
     fn output_of_sha1sum_is_accepted_as_receipt() {
         let receipts = Receipts::default();
         let slot = receipts.expect(SESSION, SeatId(1));
-        assert_eq!(
-            post(
-                &receipts,
-                &slot.path(),
-                &format!("{}  a b.bin\n", Digest::of(b"x"))
-            ),
-            200
-        );
+        assert_eq!(post(&receipts, &slot.path(), &format!("{}  a b.bin\n", Digest::of(b"x"))), 200);
         let posted = slot.wait(clock::now(), || false).expect("it came");
-        assert_eq!(
-            (posted.sha1, posted.bytes, posted.seconds),
-            (Digest::of(b"x"), None, None)
-        );
+        assert_eq!((posted.sha1, posted.bytes, posted.seconds), (Digest::of(b"x"), None, None));
     }
 }

@@ -19,21 +19,24 @@
 //! Other paths go to [`HttpConfig::extra`](crate::http::HttpConfig::extra), which joins no path to
 //! a folder either; with the swarm they are `GET /announce`, `/swarm`, `/NAME.torrent`.
 
-use std::io;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::{
+    io,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
-use crate::http::gate::GateQuery;
-use crate::http::state::{CountGuard, HttpServer, RequestContext};
-use crate::http::{files, gate, guard, metrics, sessions, subscribe};
-use crate::net::clock;
-use crate::net::http::server::HttpConnection;
-use crate::proto::http::request::HttpMethod;
-use crate::proto::http::response::HttpResponse;
-use crate::proto::http::text;
-use crate::server::listener::Connection;
-use crate::server::lobby::Lobby;
+use crate::{
+    http::{
+        files, gate,
+        gate::GateQuery,
+        guard, metrics, sessions,
+        state::{CountGuard, HttpServer, RequestContext},
+        subscribe,
+    },
+    net::{clock, http::server::HttpConnection},
+    proto::http::{request::HttpMethod, response::HttpResponse, text},
+    server::{listener::Connection, lobby::Lobby},
+};
 
 /// Most requests on one connection.
 const REQUESTS_MAX: u32 = 100;
@@ -129,11 +132,7 @@ fn refuse(cx: &RequestContext<'_>) -> Option<HttpResponse> {
         return Some(HttpResponse::text(403, why));
     }
     let posts = sessions::is_post(&cx.request.path);
-    let allowed = if posts {
-        "POST, OPTIONS"
-    } else {
-        "GET, HEAD, OPTIONS"
-    };
+    let allowed = if posts { "POST, OPTIONS" } else { "GET, HEAD, OPTIONS" };
     let response = match &cx.request.method {
         HttpMethod::Post if posts => return None,
         HttpMethod::Get | HttpMethod::Head if !posts => return None,

@@ -1,14 +1,17 @@
 //! The sessions: results as documents, receipts, the release by hand.
 
-use crate::http::event;
-use crate::http::state::{HttpServer, RequestContext};
-use crate::net::clock;
-use crate::proto::http::response::HttpResponse;
-use crate::proto::http::text;
-use crate::server::lobby::Lobby;
-use crate::session::SessionId;
-use crate::text::FileName;
-use crate::transfer::Record;
+use crate::{
+    http::{
+        event,
+        state::{HttpServer, RequestContext},
+    },
+    net::clock,
+    proto::http::{response::HttpResponse, text},
+    server::lobby::Lobby,
+    session::SessionId,
+    text::FileName,
+    transfer::Record,
+};
 
 /// `/sessions`, `/sessions/...`, `/sessions.csv` and `/plot.svg`; `None` for any other path.
 pub(super) fn get(server: &HttpServer, path: &str, lobby: &Lobby) -> Option<HttpResponse> {
@@ -20,9 +23,7 @@ pub(super) fn get(server: &HttpServer, path: &str, lobby: &Lobby) -> Option<Http
         }
         "/sessions.csv" => csv(server, &all(lobby), "sessions.csv"),
         "/plot.svg" => plot(server, lobby),
-        _ => path
-            .strip_prefix("/sessions/")
-            .map(|name| document(server, name, lobby)),
+        _ => path.strip_prefix("/sessions/").map(|name| document(server, name, lobby)),
     }
 }
 
@@ -57,10 +58,10 @@ fn csv(server: &HttpServer, records: &[Record], name: &str) -> Option<HttpRespon
 fn plot(server: &HttpServer, lobby: &Lobby) -> Option<HttpResponse> {
     let text = (server.documents.svg?)(&all(lobby));
     // Inside a page an image runs no script; the policy says the same for one opened by itself.
-    Some(HttpResponse::new(200, "image/svg+xml", text).field(
-        "Content-Security-Policy",
-        "default-src 'none'; style-src 'unsafe-inline'",
-    ))
+    Some(
+        HttpResponse::new(200, "image/svg+xml", text)
+            .field("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'"),
+    )
 }
 
 fn all(lobby: &Lobby) -> Vec<Record> {

@@ -1,24 +1,35 @@
 //! What all HTTP connections of a server share, and what a handler knows of its request.
 
-use std::net::TcpStream;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::{
+    net::TcpStream,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
-use crate::error::{Error, Result};
-use crate::http::config::{Documents, ExtraRoutes, HttpConfig};
-use crate::http::feed::StateFeed;
-use crate::http::guard::AccessGuard;
-use crate::http::receipts::Receipts;
-use crate::net::http::server::{HttpConnection, RESPONSE_LIMIT};
-use crate::net::pacing::Pacer;
-use crate::net::{clock, copy};
-use crate::proto::http::head::HeadBuilder;
-use crate::proto::http::request::{HttpMethod, HttpRequest};
-use crate::proto::http::response::HttpResponse;
-use crate::proto::http::text;
-use crate::server::config::ServerConfig;
-use crate::server::lobby::Lobby;
+use crate::{
+    error::{Error, Result},
+    http::{
+        config::{Documents, ExtraRoutes, HttpConfig},
+        feed::StateFeed,
+        guard::AccessGuard,
+        receipts::Receipts,
+    },
+    net::{
+        clock, copy,
+        http::server::{HttpConnection, RESPONSE_LIMIT},
+        pacing::Pacer,
+    },
+    proto::http::{
+        head::HeadBuilder,
+        request::{HttpMethod, HttpRequest},
+        response::HttpResponse,
+        text,
+    },
+    server::{config::ServerConfig, lobby::Lobby},
+};
 
 /// What all HTTP connections of one server share.
 pub(super) struct HttpServer {
@@ -92,9 +103,7 @@ impl HttpServer {
         response: &HttpResponse,
         without_body: bool,
     ) {
-        let head = self
-            .head(response.status, connection.closes)
-            .field("Cache-Control", "no-store");
+        let head = self.head(response.status, connection.closes).field("Cache-Control", "no-store");
         let bytes = response.encode(head, without_body);
         if let Err(error) = connection.send(&bytes, RESPONSE_LIMIT) {
             log::debug!("{}: {error}", connection.peer);
@@ -115,8 +124,7 @@ impl RequestContext<'_> {
 
     /// Sends `response`, as [`HttpServer::respond`].
     pub(super) fn respond(&self, response: &HttpResponse) {
-        self.server
-            .respond(self.connection, response, self.wants_head_only());
+        self.server.respond(self.connection, response, self.wants_head_only());
     }
 
     pub(super) fn stream(&self) -> &TcpStream {

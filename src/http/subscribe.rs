@@ -1,15 +1,16 @@
 //! `GET /events`: the stream of server-sent events.
 
-use std::net::TcpStream;
-use std::time::Duration;
-use std::{io, thread};
+use std::{io, net::TcpStream, thread, time::Duration};
 
-use crate::http::feed::{POLL_INTERVAL, ServerSnapshot};
-use crate::http::state::{CountGuard, RequestContext};
-use crate::net::clock;
-use crate::proto::http::response::HttpResponse;
-use crate::proto::http::text;
-use crate::session::SessionId;
+use crate::{
+    http::{
+        feed::{POLL_INTERVAL, ServerSnapshot},
+        state::{CountGuard, RequestContext},
+    },
+    net::clock,
+    proto::http::{response::HttpResponse, text},
+    session::SessionId,
+};
 
 /// Most subscribers at once.
 pub const SUBSCRIBERS_MAX: usize = 64;

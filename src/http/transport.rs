@@ -6,15 +6,19 @@
 
 use std::sync::Arc;
 
-use crate::client::receive::{PrepareContext, ReceiveSession, ReceiveTransport};
-use crate::error::Result;
-use crate::net::line_stream::LineStream;
-use crate::server::catalog::Source;
-use crate::server::config::ServerConfig;
-use crate::server::transport::{SendSession, Transport};
-use crate::session::Via;
-use crate::transport::tcp;
-use crate::units::Rate;
+use crate::{
+    client::receive::{PrepareContext, ReceiveSession, ReceiveTransport},
+    error::Result,
+    net::line_stream::LineStream,
+    server::{
+        catalog::Source,
+        config::ServerConfig,
+        transport::{SendSession, Transport},
+    },
+    session::Via,
+    transport::tcp,
+    units::Rate,
+};
 
 /// The transport of a server.
 #[derive(Debug)]

@@ -3,13 +3,11 @@
 //! With feature `sockopt` on Linux the clock is the host's own, so that moments of two processes
 //! on one host compare; elsewhere its epoch is the process's start. [`id`] tells which.
 
-use std::sync::LazyLock;
-use std::time::Duration;
+use std::{sync::LazyLock, time::Duration};
 
 use time::OffsetDateTime;
 
-use crate::transfer::ClockId;
-use crate::units::Moment;
+use crate::{transfer::ClockId, units::Moment};
 
 /// The present moment.
 #[cfg(all(target_os = "linux", feature = "sockopt"))]

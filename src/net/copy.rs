@@ -9,22 +9,22 @@
 //! Nothing here logs, locks or allocates between two blocks. A stall is a block that makes no
 //! progress for the whole limit; a peer that dribbles is bounded by [`SLOWEST`].
 
-use std::fs::File;
-use std::io;
-use std::io::Read;
-use std::io::Write;
-use std::net::TcpStream;
-use std::ops::Range;
-use std::str::FromStr;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::{
+    fs::File,
+    io,
+    io::{Read, Write},
+    net::TcpStream,
+    ops::Range,
+    str::FromStr,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
-use crate::error::Error;
-use crate::net::clock;
-use crate::net::pacing::Pacer;
-use crate::units::InvalidValue;
-use crate::units::Moment;
+use crate::{
+    error::Error,
+    net::{clock, pacing::Pacer},
+    units::{InvalidValue, Moment},
+};
 
 /// How bytes are copied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -130,9 +130,7 @@ impl FromStr for Method {
 
 /// The absolute deadline of a transfer of `bytes` that begins now.
 pub fn deadline(bytes: u64, stall: Duration) -> Moment {
-    clock::now()
-        .after(stall)
-        .after(Duration::from_secs(bytes / SLOWEST))
+    clock::now().after(stall).after(Duration::from_secs(bytes / SLOWEST))
 }
 
 /// Sends `range` of `file`; returns when the last byte is in the socket's buffer.
@@ -148,9 +146,7 @@ pub fn send(
     mut stream: &TcpStream,
     copying: Copying<'_>,
 ) -> Result<(), Stop> {
-    stream
-        .set_write_timeout(Some(copying.stall))
-        .map_err(Stop::Peer)?;
+    stream.set_write_timeout(Some(copying.stall)).map_err(Stop::Peer)?;
     let begun = clock::now();
     let mut at = range.start;
     let mut buffer = Vec::new();
@@ -171,9 +167,7 @@ pub fn send(
                 moved
             }
             _ => {
-                let len = usize::try_from(want)
-                    .unwrap_or(usize::MAX)
-                    .min(buffer.len());
+                let len = usize::try_from(want).unwrap_or(usize::MAX).min(buffer.len());
                 let read = read_at(file, &mut buffer[..len], at)?;
                 let slowest = at - range.start + read as u64;
                 let limit = begun.after(allowance(slowest, copying.stall));
@@ -199,15 +193,11 @@ pub fn receive(
     first: &[u8],
     copying: Copying<'_>,
 ) -> Result<(), Stop> {
-    stream
-        .set_read_timeout(Some(copying.stall))
-        .map_err(Stop::Peer)?;
+    stream.set_read_timeout(Some(copying.stall)).map_err(Stop::Peer)?;
     let begun = clock::now();
     write_at(file, first, range.start)?;
     let mut at = range.start + first.len() as u64;
-    copying
-        .moved
-        .fetch_add(first.len() as u64, Ordering::Relaxed);
+    copying.moved.fetch_add(first.len() as u64, Ordering::Relaxed);
     if copying.method == Method::Sendfile {
         return splice(stream, file, at..range.end, begun, copying);
     }
@@ -324,9 +314,10 @@ fn splice(
     begun: Moment,
     copying: Copying<'_>,
 ) -> Result<(), Stop> {
-    use nix::errno::Errno;
-    use nix::fcntl::FcntlArg;
-    use nix::fcntl::SpliceFFlags;
+    use nix::{
+        errno::Errno,
+        fcntl::{FcntlArg, SpliceFFlags},
+    };
 
     /// What an unprivileged process may ask for (`/proc/sys/fs/pipe-max-size`), bytes.
     const PIPE: i32 = 1 << 20;
@@ -340,9 +331,7 @@ fn splice(
     let flags = SpliceFFlags::SPLICE_F_MOVE | SpliceFFlags::SPLICE_F_MORE;
     let mut at = range.start;
     while at < range.end {
-        let want = usize::try_from(range.end - at)
-            .unwrap_or(CALL_MAX)
-            .min(CALL_MAX);
+        let want = usize::try_from(range.end - at).unwrap_or(CALL_MAX).min(CALL_MAX);
         let mut piped = match nix::fcntl::splice(stream, None, &pipe_in, None, want, flags) {
             Ok(0) => return Err(Stop::Peer(io::ErrorKind::UnexpectedEof.into())),
             Ok(piped) => piped,
@@ -383,17 +372,11 @@ fn allowance(moved: u64, stall: Duration) -> Duration {
 }
 
 fn too_slow(begun: Moment, moved: u64, stall: Duration) -> Result<(), Stop> {
-    match clock::now().since(begun) > allowance(moved, stall) {
-        true => Err(Stop::Stalled),
-        false => Ok(()),
-    }
+    if clock::now().since(begun) > allowance(moved, stall) { Err(Stop::Stalled) } else { Ok(()) }
 }
 
 fn peer(error: io::Error) -> Stop {
-    match Error::is_timeout(&error) {
-        true => Stop::Stalled,
-        false => Stop::Peer(error),
-    }
+    if Error::is_timeout(&error) { Stop::Stalled } else { Stop::Peer(error) }
 }
 
 #[cfg(test)]

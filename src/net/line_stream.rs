@@ -1,18 +1,17 @@
 //! Lines over a blocking connection, each wait under an absolute deadline.
 
-use std::io;
-use std::net::SocketAddr;
-use std::net::TcpStream;
-use std::time::Duration;
+use std::{
+    io,
+    net::{SocketAddr, TcpStream},
+    time::Duration,
+};
 
-use crate::error::Error;
-use crate::error::Phase;
-use crate::error::Result;
-use crate::net::clock;
-use crate::net::copy;
-use crate::net::socket;
-use crate::proto::line::LineBuf;
-use crate::units::Moment;
+use crate::{
+    error::{Error, Phase, Result},
+    net::{clock, copy, socket},
+    proto::line::LineBuf,
+    units::Moment,
+};
 
 /// One end of a conversation in lines.
 #[derive(Debug)]
@@ -33,12 +32,7 @@ impl<'a> LineStream<'a> {
     pub fn new(stream: &'a TcpStream, peer: SocketAddr, first: &[u8]) -> Self {
         let mut buf = LineBuf::default();
         buf.push(first);
-        Self {
-            stream,
-            peer,
-            buf,
-            read_at: clock::now(),
-        }
+        Self { stream, peer, buf, read_at: clock::now() }
     }
 
     /// Who is at the other end.
@@ -58,7 +52,7 @@ impl<'a> LineStream<'a> {
     /// The next line, by `deadline`.
     ///
     /// # Errors
-    /// [`Error::TimedOut`] in `phase`; `UnexpectedEof` when the peer closed; a line that is none.
+    /// [`Error::TimedOut`] in `phase`; `UnexpectedEof` when the peer closed; `Protocol` for a malformed line.
     pub fn read_line(&mut self, deadline: Moment, phase: Phase) -> Result<String> {
         let begun = clock::now();
         loop {
@@ -104,8 +98,7 @@ impl<'a> LineStream<'a> {
 
     /// Up to `max` bytes that were read together with the last line.
     pub fn take_buffered(&mut self, max: u64) -> Vec<u8> {
-        self.buf
-            .take_payload(usize::try_from(max).unwrap_or(usize::MAX))
+        self.buf.take_payload(usize::try_from(max).unwrap_or(usize::MAX))
     }
 
     /// Says `line`.

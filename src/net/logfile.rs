@@ -4,13 +4,14 @@
 //! What a line holds is its writer's affair. One thread writes to one file; the run's number,
 //! which is random, is in its name, so that nobody else does.
 
-use std::fmt;
-use std::fs::{File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Read, Write};
-use std::path::{Path, PathBuf};
+use std::{
+    fmt,
+    fs::{File, OpenOptions},
+    io::{self, BufRead, BufReader, Read, Write},
+    path::{Path, PathBuf},
+};
 
-use time::OffsetDateTime;
-use time::macros::format_description;
+use time::{OffsetDateTime, macros::format_description};
 
 use crate::error::{Error, Result};
 
@@ -77,12 +78,7 @@ impl LogFolder {
     /// Logs in `path` that begin with `header`; without a path nothing is written. `doing` is for
     /// errors: "cannot write the session log".
     pub fn new(doing: &'static str, path: Option<PathBuf>, header: impl Into<String>) -> Self {
-        Self {
-            doing,
-            path,
-            header: header.into(),
-            failed: None,
-        }
+        Self { doing, path, header: header.into(), failed: None }
     }
 
     /// Appends `line` to `log`.
@@ -124,10 +120,7 @@ pub fn read_lines<E: fmt::Display>(
     }
     let file = File::open(path).map_err(Error::io("open the log", &at))?;
     if about.len() > LOG_MAX {
-        return Err(Error::refused(
-            at,
-            "it is larger than 256 MiB, so it is not a log",
-        ));
+        return Err(Error::refused(at, "it is larger than 256 MiB, so it is not a log"));
     }
     // A log may grow while it is read; what came after the check above is not worth more memory.
     let mut lines = BufReader::new(file.take(LOG_MAX));

@@ -4,15 +4,16 @@
 //! may lag behind the clock by at most [`BURST`], so that a sender that was held up catches up a
 //! little and never floods. No sender spins, and one that is slow leaves its share to the others.
 
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering;
-use std::thread;
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    thread,
+    time::Duration,
+};
 
-use crate::net::clock;
-use crate::units::Moment;
-use crate::units::Rate;
-use crate::units::micros;
+use crate::{
+    net::clock,
+    units::{Moment, Rate, micros},
+};
 
 /// A rate shared by any number of threads.
 #[derive(Debug)]
@@ -46,12 +47,7 @@ impl Pacer {
     /// A schedule that may lag behind the clock by `burst` at most: what is lost by being held up
     /// longer is not caught up.
     pub fn with_burst(rate: Rate, burst: Duration) -> Self {
-        Self {
-            rate: AtomicU64::new(rate.0),
-            next: AtomicU64::new(0),
-            epoch: clock::now(),
-            burst,
-        }
+        Self { rate: AtomicU64::new(rate.0), next: AtomicU64::new(0), epoch: clock::now(), burst }
     }
 
     /// Keeps another rate from now on.
@@ -100,18 +96,12 @@ impl Pacer {
         let floor = now.since(self.epoch).saturating_sub(self.burst);
         let floor = u64::try_from(floor.as_nanos()).unwrap_or(u64::MAX);
         let mut begins = 0;
-        let taken = self
-            .next
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |next| {
-                begins = next.max(floor);
-                Some(begins.saturating_add(cost))
-            });
+        let taken = self.next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |next| {
+            begins = next.max(floor);
+            Some(begins.saturating_add(cost))
+        });
         debug_assert!(taken.is_ok(), "the closure always gives a value");
-        (
-            bytes,
-            self.epoch
-                .after(Duration::from_micros(micros(Duration::from_nanos(begins)))),
-        )
+        (bytes, self.epoch.after(Duration::from_micros(micros(Duration::from_nanos(begins)))))
     }
 }
 
@@ -156,10 +146,7 @@ mod tests {
             now = Moment(now.0.max(pacer.take(1472 * 8, now).1.0));
         }
         let right = rate.0 / 8 * 10;
-        assert!(
-            sum.abs_diff(right) < right / 10_000 + 3 * 1472 * 8,
-            "{sum} of {right}"
-        );
+        assert!(sum.abs_diff(right) < right / 10_000 + 3 * 1472 * 8, "{sum} of {right}");
     }
 
     #[test]

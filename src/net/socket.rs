@@ -3,24 +3,21 @@
 //! What std lacks comes from feature `sockopt`; without it each function here says `None` or
 //! does nothing, and everything else still works.
 
-use std::io;
-use std::io::Read;
-use std::net::IpAddr;
-use std::net::Ipv4Addr;
-use std::net::Shutdown;
-use std::net::SocketAddr;
-use std::net::TcpListener;
-use std::net::TcpStream;
-use std::net::ToSocketAddrs;
-use std::net::UdpSocket;
-use std::path::Path;
-use std::time::Duration;
+use std::{
+    io,
+    io::Read,
+    net::{
+        IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs, UdpSocket,
+    },
+    path::Path,
+    time::Duration,
+};
 
-use crate::error::Error;
-use crate::error::Phase;
-use crate::error::Result;
-use crate::net::clock;
-use crate::units::Moment;
+use crate::{
+    error::{Error, Phase, Result},
+    net::clock,
+    units::Moment,
+};
 
 /// Connections that may wait to be accepted. std asks for 128, which 1000 clients overflow.
 #[cfg(feature = "sockopt")]
@@ -38,9 +35,7 @@ pub fn listen(addr: SocketAddr) -> Result<TcpListener> {
         Error::io("listen", addr)(source)
     })?;
     #[cfg(feature = "sockopt")]
-    socket2::SockRef::from(&listener)
-        .listen(BACKLOG)
-        .map_err(Error::io("listen", addr))?;
+    socket2::SockRef::from(&listener).listen(BACKLOG).map_err(Error::io("listen", addr))?;
     Ok(listener)
 }
 
@@ -59,10 +54,7 @@ pub fn resolve(host: &str, default_port: u16) -> Result<Vec<SocketAddr>> {
     let name = name.trim_start_matches('[').trim_end_matches(']');
     let found = (name, port).to_socket_addrs();
     let addrs: Vec<SocketAddr> = found.map_err(Error::io("find the host", host))?.collect();
-    match addrs.is_empty() {
-        true => Err(Error::refused(host, "the name has no address")),
-        false => Ok(addrs),
-    }
+    if addrs.is_empty() { Err(Error::refused(host, "the name has no address")) } else { Ok(addrs) }
 }
 
 /// Connects to the first of `addrs` that answers before `deadline`.
@@ -78,9 +70,7 @@ pub fn connect(addrs: &[SocketAddr], deadline: Moment) -> Result<TcpStream> {
         match TcpStream::connect_timeout(&addr, left) {
             Ok(stream) => {
                 // Messages are single lines that the other side waits for.
-                stream
-                    .set_nodelay(true)
-                    .map_err(Error::io("set up the connection", addr))?;
+                stream.set_nodelay(true).map_err(Error::io("set up the connection", addr))?;
                 return Ok(stream);
             }
             Err(error) => last = Some(Error::io("connect", addr)(error)),
@@ -104,7 +94,7 @@ pub fn bound_read(stream: &TcpStream, deadline: Moment) -> io::Result<bool> {
 /// Reads what has come into `buffer`, or waits for it until `deadline`; 0 when the peer closed.
 ///
 /// # Errors
-/// The system's; when the deadline passes, one that [`Error::is_timeout`] knows.
+/// The system's; when the deadline passes, one that `Error::is_timeout` knows.
 pub fn read_until(
     mut stream: &TcpStream,
     buffer: &mut [u8],
@@ -141,10 +131,7 @@ pub fn set_congestion(stream: &TcpStream, name: &str) -> io::Result<()> {
     #[cfg(not(all(target_os = "linux", feature = "sockopt")))]
     {
         let _ = (stream, name);
-        Err(io::Error::new(
-            io::ErrorKind::Unsupported,
-            "built without feature sockopt",
-        ))
+        Err(io::Error::new(io::ErrorKind::Unsupported, "built without feature sockopt"))
     }
 }
 
@@ -165,7 +152,7 @@ pub fn congestion(stream: &TcpStream) -> Option<String> {
     }
 }
 
-/// Notices a peer that vanished without a word: probes after 10 s of silence, three times.
+/// Notices a peer that vanished: probes after 10 s of silence, three times.
 pub fn keep_alive(stream: &TcpStream) {
     #[cfg(feature = "sockopt")]
     {
@@ -240,9 +227,7 @@ pub fn descriptors(wanted: u64) -> Option<u64> {
     {
         let _ = wanted;
         let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
-        let line = limits
-            .lines()
-            .find(|line| line.starts_with("Max open files"))?;
+        let line = limits.lines().find(|line| line.starts_with("Max open files"))?;
         line.split_whitespace().nth(3)?.parse().ok()
     }
 }
@@ -283,11 +268,7 @@ fn in_use(port: u16) -> String {
 fn holder(port: u16) -> Option<(u32, String)> {
     let mut inodes = Vec::new();
     for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
-        for line in std::fs::read_to_string(table)
-            .unwrap_or_default()
-            .lines()
-            .skip(1)
-        {
+        for line in std::fs::read_to_string(table).unwrap_or_default().lines().skip(1) {
             let mut columns = line.split_whitespace().skip(1);
             let local = columns.next()?.rsplit_once(':')?.1;
             // State 0A is LISTEN.
@@ -297,10 +278,7 @@ fn holder(port: u16) -> Option<(u32, String)> {
         }
     }
     for process in std::fs::read_dir("/proc").ok()?.flatten() {
-        let Some(pid) = process
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse::<u32>().ok())
+        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<u32>().ok())
         else {
             continue;
         };
@@ -308,15 +286,9 @@ fn holder(port: u16) -> Option<(u32, String)> {
             continue;
         };
         let holds = |link: std::path::PathBuf| {
-            inodes
-                .iter()
-                .any(|inode| link.as_os_str() == inode.as_str())
+            inodes.iter().any(|inode| link.as_os_str() == inode.as_str())
         };
-        if descriptors
-            .flatten()
-            .filter_map(|fd| std::fs::read_link(fd.path()).ok())
-            .any(holds)
-        {
+        if descriptors.flatten().filter_map(|fd| std::fs::read_link(fd.path()).ok()).any(holds) {
             let name = std::fs::read_to_string(process.path().join("comm")).unwrap_or_default();
             return Some((pid, name.trim().to_owned()));
         }
@@ -374,10 +346,7 @@ mod tests {
                 .ok()
                 .and_then(|stream| congestion(&stream))
                 .expect("Linux names it");
-            assert!(
-                !name.is_empty() && name.bytes().all(|b| b.is_ascii_graphic()),
-                "{name}"
-            );
+            assert!(!name.is_empty() && name.bytes().all(|b| b.is_ascii_graphic()), "{name}");
         }
         if cfg!(all(unix, feature = "sockopt")) {
             assert!(free_space(Path::new("/")).is_some());

@@ -1,8 +1,6 @@
 //! Locks that outlive a panic.
 
-use std::sync::Mutex;
-use std::sync::MutexGuard;
-use std::sync::PoisonError;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Locks `mutex`, even where a thread has panicked with it: what our locks guard is changed one
 /// field at a time, and the panicked thread's own part of it is given back when it unwinds.

@@ -1,7 +1,9 @@
 //! Threads with a name and a bounded stack.
 
-use std::io;
-use std::thread::{self, JoinHandle};
+use std::{
+    io,
+    thread::{self, JoinHandle},
+};
 
 use crate::net::STACK;
 
@@ -13,8 +15,5 @@ pub fn spawn<T: Send + 'static>(
     name: impl Into<String>,
     body: impl FnOnce() -> T + Send + 'static,
 ) -> io::Result<JoinHandle<T>> {
-    thread::Builder::new()
-        .name(name.into())
-        .stack_size(STACK)
-        .spawn(body)
+    thread::Builder::new().name(name.into()).stack_size(STACK).spawn(body)
 }

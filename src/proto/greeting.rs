@@ -46,11 +46,7 @@ pub fn recognise(first: &[u8]) -> Recognised {
         }
         more |= prefix.starts_with(first);
     }
-    if more {
-        Recognised::More
-    } else {
-        Recognised::Unknown
-    }
+    if more { Recognised::More } else { Recognised::Unknown }
 }
 
 #[cfg(test)]
@@ -61,11 +57,7 @@ mod tests {
     fn every_prefix_is_recognised_whole_and_not_before() {
         for (prefix, greeting) in PREFIXES {
             for cut in 0..prefix.len() {
-                assert_eq!(
-                    recognise(&prefix[..cut]),
-                    Recognised::More,
-                    "{prefix:?} at {cut}"
-                );
+                assert_eq!(recognise(&prefix[..cut]), Recognised::More, "{prefix:?} at {cut}");
             }
             assert_eq!(recognise(prefix), Recognised::Known(greeting));
             assert!(prefix.len() <= GREETING_MAX);

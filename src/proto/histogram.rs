@@ -28,9 +28,7 @@ const STEPS: usize = 1 << SHIFT;
 
 impl Default for Histogram {
     fn default() -> Self {
-        Self {
-            counts: vec![0; BUCKETS],
-        }
+        Self { counts: vec![0; BUCKETS] }
     }
 }
 
@@ -89,9 +87,7 @@ pub fn bucket(us: u64) -> usize {
     // The highest bits below the leading one choose the step.
     let exponent = (us | 1).ilog2().saturating_sub(SHIFT);
     let step = usize::try_from(us >> exponent).unwrap_or(usize::MAX);
-    (exponent as usize * STEPS)
-        .saturating_add(step)
-        .min(BUCKETS - 1)
+    (exponent as usize * STEPS).saturating_add(step).min(BUCKETS - 1)
 }
 
 /// The longest time that `bucket` counts, microseconds.
@@ -128,10 +124,7 @@ mod tests {
         }
         for (per_mille, exact) in [(0, 1), (1, 1), (500, 500), (990, 990), (1000, 1000)] {
             let found = histogram.per_mille(per_mille).expect("some");
-            assert!(
-                (exact..=exact + exact / 16).contains(&found),
-                "{per_mille}: {found}"
-            );
+            assert!((exact..=exact + exact / 16).contains(&found), "{per_mille}: {found}");
         }
         let mut both = Histogram::of([7]);
         both.merge(&histogram);

@@ -83,10 +83,7 @@ fn seconds(ticks: u64, hz: u64) -> f64 {
 mod tests {
     use super::*;
 
-    const RTP: MediaClock = MediaClock {
-        hz: 90_000,
-        wrap: 1 << 32,
-    };
+    const RTP: MediaClock = MediaClock { hz: 90_000, wrap: 1 << 32 };
 
     fn after(stamps: impl IntoIterator<Item = (u64, u64)>) -> Option<f64> {
         let mut jitter = Jitter::default();

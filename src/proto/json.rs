@@ -4,8 +4,7 @@
 //! Text from outside is written so that it can neither end its string nor move a cursor: what
 //! [`escape`](crate::text::escape) holds for unsafe is a JSON escape, which a parser undoes.
 
-use std::fmt::Display;
-use std::fmt::Write;
+use std::fmt::{Display, Write};
 
 /// A document being written. Calls nest as the document does; commas come by themselves.
 #[derive(Clone, Debug, Default)]
@@ -200,11 +199,7 @@ mod tests {
     #[cfg(feature = "cli")]
     #[test]
     fn indented_document_reads_as_that_of_another_writer() {
-        for json in [
-            "{}",
-            r#"[[],{}]"#,
-            r#"{"a":"{\",[:\\","b":[1,{"c":null}],"d":{}}"#,
-        ] {
+        for json in ["{}", r#"[[],{}]"#, r#"{"a":"{\",[:\\","b":[1,{"c":null}],"d":{}}"#] {
             let value: serde_json::Value = serde_json::from_str(json).expect("JSON");
             let pretty = serde_json::to_string_pretty(&value).expect("a document");
             assert_eq!(indented(json), pretty + "\n");

@@ -58,9 +58,7 @@ impl LineBuf {
         let line = std::str::from_utf8(&held[..end])
             .map_err(|_| DecodeError("a line that is not UTF-8".to_owned()))?;
         if line.chars().any(char::is_control) {
-            return Err(DecodeError(
-                "a line with a control character in it".to_owned(),
-            ));
+            return Err(DecodeError("a line with a control character in it".to_owned()));
         }
         let line = line.to_owned();
         self.start += end + 1;
@@ -112,10 +110,7 @@ impl<'a> Fields<'a> {
 
     /// The field `key`, where the line has it.
     pub fn get(&self, key: &str) -> Option<&str> {
-        self.fields
-            .iter()
-            .find(|&&(known, _)| known == key)
-            .map(|(_, value)| value.as_str())
+        self.fields.iter().find(|&&(known, _)| known == key).map(|(_, value)| value.as_str())
     }
 
     /// The field `key`, which the line must have.
@@ -123,8 +118,7 @@ impl<'a> Fields<'a> {
     /// # Errors
     /// The field is missing.
     pub fn need(&self, key: &str) -> Result<&str, DecodeError> {
-        self.get(key)
-            .ok_or_else(|| DecodeError(format!("{} without {key}", self.word)))
+        self.get(key).ok_or_else(|| DecodeError(format!("{} without {key}", self.word)))
     }
 
     /// The field `key` as a decimal number without sign or leading zeros.
@@ -260,37 +254,21 @@ mod tests {
         buf.push(&vec![b'x'; LINE_MAX - 1]);
         assert_eq!(buf.next_line(), Ok(None));
         buf.push(b"\n");
-        assert_eq!(
-            buf.next_line().expect("longest").map(|line| line.len()),
-            Some(LINE_MAX - 1)
-        );
+        assert_eq!(buf.next_line().expect("longest").map(|line| line.len()), Some(LINE_MAX - 1));
         buf.push(&vec![b'x'; LINE_MAX]);
         assert!(buf.next_line().is_err());
     }
 
     #[test]
     fn controls_and_broken_text_are_refused() {
-        for line in [
-            &b"A b=\x1b[2J\n"[..],
-            b"A\0\n",
-            b"A\r\n",
-            b"\xff\xfe\n",
-            b"A \xc2\x9b\n",
-        ] {
+        for line in [&b"A b=\x1b[2J\n"[..], b"A\0\n", b"A\r\n", b"\xff\xfe\n", b"A \xc2\x9b\n"] {
             let mut buf = LineBuf::default();
             buf.push(line);
             assert!(buf.next_line().is_err(), "{line:?}");
         }
-        for line in [
-            "A b",
-            "A b=1 b=2",
-            "A b=%",
-            "A b=%4",
-            "A b=%zz",
-            "A b=%ff",
-            "A  b=1",
-            "A b=%+1",
-        ] {
+        for line in
+            ["A b", "A b=1 b=2", "A b=%", "A b=%4", "A b=%zz", "A b=%ff", "A  b=1", "A b=%+1"]
+        {
             assert!(Fields::parse(line).is_err(), "{line}");
         }
         let many: String = (0..=FIELDS_MAX).map(|n| format!(" k{n}=1")).collect();
@@ -301,18 +279,7 @@ mod tests {
 
     #[test]
     fn numbers_are_plain_decimals() {
-        for text in [
-            "",
-            "-1",
-            "+1",
-            "01",
-            " 1",
-            "1 ",
-            "1e3",
-            "0x1",
-            "18446744073709551616",
-            "١",
-        ] {
+        for text in ["", "-1", "+1", "01", " 1", "1 ", "1e3", "0x1", "18446744073709551616", "١"] {
             assert_eq!(decimal(text), None, "{text}");
         }
         assert_eq!(decimal("0"), Some(0));

@@ -1,11 +1,9 @@
 //! The form of every log line of ours: columns separated by ` | `, `-` where a value is missing,
 //! text from outside escaped so that it can end neither its column nor its line.
 
-use std::fmt;
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
-use time::format_description::BorrowedFormatItem;
-use time::macros::format_description;
+use time::{format_description::BorrowedFormatItem, macros::format_description};
 
 use crate::text::escape;
 
@@ -29,8 +27,7 @@ pub fn duration(text: &str) -> Option<Duration> {
         return None;
     }
     let us = whole.parse::<u64>().ok()?.checked_mul(1_000_000)?;
-    us.checked_add(decimals.parse().ok()?)
-        .map(Duration::from_micros)
+    us.checked_add(decimals.parse().ok()?).map(Duration::from_micros)
 }
 
 /// The value, or what stands for a missing one.

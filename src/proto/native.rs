@@ -5,21 +5,14 @@ mod fields;
 
 use std::time::Duration;
 
-use crate::digest::Digest;
-use crate::proto::line::DecodeError;
-use crate::proto::line::Fields;
-use crate::proto::line::LineWriter;
-use crate::session::FileInfo;
-use crate::session::SeatId;
-use crate::session::SessionId;
-use crate::session::Via;
-use crate::text::ClientName;
-use crate::text::FileName;
-use crate::transfer::ClockId;
-use crate::transfer::Counts;
-use crate::transfer::Outcome;
-use crate::units::Moment;
-use crate::units::micros;
+use crate::{
+    digest::Digest,
+    proto::line::{DecodeError, Fields, LineWriter},
+    session::{FileInfo, SeatId, SessionId, Via},
+    text::{ClientName, FileName},
+    transfer::{ClockId, Counts, Outcome},
+    units::{Moment, micros},
+};
 
 pub use self::fields::{REASON_MAX, SIZE_MAX};
 use self::fields::{clip, counts, file, file_fields, optional_span, outcome, seats, span};
@@ -48,10 +41,7 @@ pub struct Join {
 
 /// What a client says once it has a seat.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(
-    clippy::large_enum_variant,
-    reason = "one at a time, read and used at once"
-)]
+#[allow(clippy::large_enum_variant, reason = "one at a time, read and used at once")]
 pub enum FromClient {
     /// It can receive; `offset` bytes are there already and will be part of the digest.
     Ready {
@@ -113,10 +103,7 @@ pub struct Receipt {
 
 /// What the server says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(
-    clippy::large_enum_variant,
-    reason = "one at a time, read and used at once"
-)]
+#[allow(clippy::large_enum_variant, reason = "one at a time, read and used at once")]
 pub enum FromServer {
     /// A seat.
     Offer(Offer),
@@ -225,10 +212,7 @@ impl ClientHello {
     pub fn decode(line: &str) -> Result<Self, DecodeError> {
         let (version, rest) = line.split_once(' ').unwrap_or((line, ""));
         if version != GREETING {
-            return Err(DecodeError::value(
-                "this server speaks GATECAST/1, not",
-                version,
-            ));
+            return Err(DecodeError::value("this server speaks GATECAST/1, not", version));
         }
         let fields = Fields::parse(rest)?;
         match fields.word() {
@@ -238,17 +222,11 @@ impl ClientHello {
                     .map(|_| fields.parsed("file", FileName::new))
                     .transpose()?,
                 group: seats(&fields, "group")?,
-                via: fields
-                    .get("via")
-                    .map(|_| fields.parsed("via", str::parse))
-                    .transpose()?,
+                via: fields.get("via").map(|_| fields.parsed("via", str::parse)).transpose()?,
                 name: fields.parsed("name", ClientName::new)?,
             })),
             "LIST" => Ok(Self::List),
-            word => Err(DecodeError::value(
-                "the first word is JOIN or LIST, not",
-                word,
-            )),
+            word => Err(DecodeError::value("the first word is JOIN or LIST, not", word)),
         }
     }
 }
@@ -272,13 +250,7 @@ impl FromClient {
                 .maybe("first_us", receipt.first.map(|(_, moment)| moment.0))
                 .counts(&receipt.counts)
                 .finish(),
-            Self::Fail {
-                outcome,
-                bytes,
-                reason,
-                last,
-                counts,
-            } => LineWriter::new("FAIL")
+            Self::Fail { outcome, bytes, reason, last, counts } => LineWriter::new("FAIL")
                 .field("outcome", outcome)
                 .field("bytes", bytes)
                 .field("reason", clip(reason))
@@ -295,19 +267,11 @@ impl FromClient {
     pub fn decode(line: &str) -> Result<Self, DecodeError> {
         let fields = Fields::parse(line)?;
         Ok(match fields.word() {
-            "READY" => Self::Ready {
-                offset: fields.number("offset")?,
-            },
+            "READY" => Self::Ready { offset: fields.number("offset")? },
             "HELD" => Self::Held,
-            "ALIVE" => Self::Alive {
-                bytes: fields.number("bytes")?,
-            },
-            "LAST" => Self::Last {
-                bytes: fields.number("bytes")?,
-            },
-            "HASHED" => Self::Hashed {
-                sha1: fields.parsed("sha1", str::parse)?,
-            },
+            "ALIVE" => Self::Alive { bytes: fields.number("bytes")? },
+            "LAST" => Self::Last { bytes: fields.number("bytes")? },
+            "HASHED" => Self::Hashed { sha1: fields.parsed("sha1", str::parse)? },
             "RECEIPT" => Self::Receipt(Receipt {
                 bytes: fields.number("bytes")?,
                 sha1: fields.parsed("sha1", str::parse)?,
@@ -344,10 +308,9 @@ impl FromServer {
                 .finish(),
             Self::File(file) => file_fields(LineWriter::new("FILE"), file).finish(),
             Self::End => LineWriter::new("END").finish(),
-            Self::Wait { ready, clients } => LineWriter::new("WAIT")
-                .field("ready", ready)
-                .field("clients", clients)
-                .finish(),
+            Self::Wait { ready, clients } => {
+                LineWriter::new("WAIT").field("ready", ready).field("clients", clients).finish()
+            }
             Self::Go { bytes } => LineWriter::new("GO").field("bytes", bytes).finish(),
             Self::Summary(summary) => LineWriter::new("SUMMARY")
                 .field("outcome", summary.outcome)
@@ -382,13 +345,10 @@ impl FromServer {
             }),
             "FILE" => Self::File(file(&fields)?),
             "END" => Self::End,
-            "WAIT" => Self::Wait {
-                ready: fields.number("ready")?,
-                clients: fields.number("clients")?,
-            },
-            "GO" => Self::Go {
-                bytes: fields.number("bytes")?,
-            },
+            "WAIT" => {
+                Self::Wait { ready: fields.number("ready")?, clients: fields.number("clients")? }
+            }
+            "GO" => Self::Go { bytes: fields.number("bytes")? },
             "SUMMARY" => Self::Summary(Summary {
                 outcome: outcome(&fields)?,
                 reason: fields.get("reason").map(str::to_owned),
@@ -422,9 +382,7 @@ pub fn encode_last_words(session: SessionId, reason: &str) -> Vec<u8> {
 /// bytes they take, and the reason.
 pub fn decode_last_words(session: SessionId, tail: &[u8]) -> Option<(usize, String)> {
     let mark = format!("\nGATECAST/1 LASTWORDS session={session} ");
-    let at = tail
-        .windows(mark.len())
-        .rposition(|window| window == mark.as_bytes())?;
+    let at = tail.windows(mark.len()).rposition(|window| window == mark.as_bytes())?;
     let line = std::str::from_utf8(&tail[at..]).ok()?.strip_suffix('\n')?;
     let fields = Fields::parse(line.strip_prefix("\nGATECAST/1 ")?).ok()?;
     Some((tail.len() - at, fields.get("reason")?.to_owned()))
@@ -434,13 +392,8 @@ pub fn decode_last_words(session: SessionId, tail: &[u8]) -> Option<(usize, Stri
 pub const LAST_WORDS_MAX: usize = 64 + 3 * REASON_MAX + 16;
 
 impl ErrorCode {
-    const ALL: [Self; 5] = [
-        Self::Refused,
-        Self::Protocol,
-        Self::Muster,
-        Self::Changed,
-        Self::Stopped,
-    ];
+    const ALL: [Self; 5] =
+        [Self::Refused, Self::Protocol, Self::Muster, Self::Changed, Self::Stopped];
 
     /// The word in the message.
     pub fn word(self) -> &'static str {
@@ -454,10 +407,7 @@ impl ErrorCode {
     }
 
     fn from_word(text: &str) -> Result<Self, &'static str> {
-        Self::ALL
-            .into_iter()
-            .find(|code| code.word() == text)
-            .ok_or("an unknown code")
+        Self::ALL.into_iter().find(|code| code.word() == text).ok_or("an unknown code")
     }
 }
 

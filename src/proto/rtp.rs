@@ -83,7 +83,7 @@ pub struct SequenceTracker {
     past: SequenceCounts,
 }
 
-/// What [`Sequence`] counted.
+/// What was counted of a sequence.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SequenceCounts {
     /// Sequence numbers that never came.
@@ -139,11 +139,7 @@ impl SequenceTracker {
 
     /// What was counted so far.
     pub fn counts(&self) -> SequenceCounts {
-        let run = self
-            .run
-            .as_ref()
-            .map(SequenceRun::counts)
-            .unwrap_or_default();
+        let run = self.run.as_ref().map(SequenceRun::counts).unwrap_or_default();
         SequenceCounts {
             lost: self.past.lost + run.lost,
             duplicate: self.past.duplicate + run.duplicate,
@@ -231,12 +227,7 @@ mod tests {
     use super::*;
 
     fn header(sequence: u16) -> RtpHeader {
-        RtpHeader {
-            sequence,
-            timestamp: 0,
-            ssrc: 7,
-            payload: 0..0,
-        }
+        RtpHeader { sequence, timestamp: 0, ssrc: 7, payload: 0..0 }
     }
 
     fn counted(sequences: impl IntoIterator<Item = u16>) -> SequenceCounts {
@@ -249,13 +240,8 @@ mod tests {
 
     #[test]
     fn payload_starts_after_extension_and_ends_before_padding() {
-        let plain = RtpHeader {
-            sequence: 0x1235,
-            timestamp: 9,
-            ssrc: 8,
-            payload: 0..0,
-        }
-        .encode_before(1);
+        let plain =
+            RtpHeader { sequence: 0x1235, timestamp: 9, ssrc: 8, payload: 0..0 }.encode_before(1);
         let mut datagram = plain.to_vec();
         datagram.extend([0x47; 188]);
         let read = RtpHeader::decode(&datagram).expect("plain");
@@ -265,10 +251,7 @@ mod tests {
         datagram[0] |= 0x32; // Two sources, an extension, padding.
         datagram.splice(12..12, [1, 1, 1, 1, 2, 2, 2, 2, 0, 0, 0, 1, 3, 3, 3, 3]);
         datagram.extend([0, 0, 3]);
-        assert_eq!(
-            RtpHeader::decode(&datagram).map(|header| header.payload),
-            Some(28..216)
-        );
+        assert_eq!(RtpHeader::decode(&datagram).map(|header| header.payload), Some(28..216));
         for end in 0..28 {
             assert_eq!(RtpHeader::decode(&datagram[..end]), None, "cut at {end}");
         }
@@ -300,10 +283,7 @@ mod tests {
         let mut counts = SequenceTracker::default();
         counts.handle(&header(1));
         counts.handle(&header(3));
-        counts.handle(&RtpHeader {
-            ssrc: 8,
-            ..header(500)
-        });
+        counts.handle(&RtpHeader { ssrc: 8, ..header(500) });
         counts.rejoin();
         counts.handle(&header(900));
         assert_eq!(counts.counts().lost, 1);

@@ -4,13 +4,19 @@
 //! counts differ by what was lost between them. The monitor changes nothing: each datagram is sent
 //! on as it came, whatever is found in it.
 
-use crate::proto::jitter::{Jitter, MediaClock};
-use crate::proto::mpegts::continuity::{Continuity, ContinuityCounts};
-use crate::proto::mpegts::framing::Framing;
-use crate::proto::mpegts::tables::ProgramTables;
-use crate::proto::mpegts::{self, PACKET, PCR_HZ, PCR_WRAP, TsPacket};
-use crate::proto::rtp::{self, RtpHeader, SequenceCounts, SequenceTracker};
-use crate::units::Moment;
+use crate::{
+    proto::{
+        jitter::{Jitter, MediaClock},
+        mpegts::{
+            self, PACKET, PCR_HZ, PCR_WRAP, TsPacket,
+            continuity::{Continuity, ContinuityCounts},
+            framing::Framing,
+            tables::ProgramTables,
+        },
+        rtp::{self, RtpHeader, SequenceCounts, SequenceTracker},
+    },
+    units::Moment,
+};
 
 /// Counts what one stream brings and what is missing in it.
 #[derive(Debug, Default)]
@@ -46,15 +52,9 @@ pub struct StreamCounts {
 /// Most packets in a datagram of ours: what fits into an Ethernet frame.
 const PACKETS_MAX: usize = 7;
 
-const RTP_CLOCK: MediaClock = MediaClock {
-    hz: rtp::CLOCK_HZ as u64,
-    wrap: 1 << 32,
-};
+const RTP_CLOCK: MediaClock = MediaClock { hz: rtp::CLOCK_HZ as u64, wrap: 1 << 32 };
 
-const PCR_CLOCK: MediaClock = MediaClock {
-    hz: PCR_HZ,
-    wrap: PCR_WRAP,
-};
+const PCR_CLOCK: MediaClock = MediaClock { hz: PCR_HZ, wrap: PCR_WRAP };
 
 impl StreamMonitor {
     /// Counts `datagram`, which came at `at`.
@@ -213,11 +213,7 @@ mod tests {
         }
         let counts = monitor.counts();
         assert_eq!((counts.not_ts, counts.ts.errors), (0, 1));
-        assert_eq!(
-            counts.ts.packets,
-            350 - 9,
-            "the packets that the lost one touched"
-        );
+        assert_eq!(counts.ts.packets, 350 - 9, "the packets that the lost one touched");
     }
 
     #[test]
@@ -279,11 +275,7 @@ mod tests {
         }
         assert_eq!(monitor.counts().not_ts, 5);
         assert_eq!(monitor.counts().ts, ContinuityCounts::default());
-        assert_eq!(
-            monitor.counts().rtp,
-            None,
-            "its first byte alone is not RTP"
-        );
+        assert_eq!(monitor.counts().rtp, None, "its first byte alone is not RTP");
     }
 
     proptest! {

@@ -1,10 +1,14 @@
 //! A histogram that one thread fills and others read, without a lock.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
-use crate::proto::histogram::{BUCKETS, Delay, Histogram, bucket};
-use crate::units::micros;
+use crate::{
+    proto::histogram::{BUCKETS, Delay, Histogram, bucket},
+    units::micros,
+};
 
 /// Times, as the one thread that adds them leaves them; the last number is the longest.
 #[derive(Debug)]
@@ -43,8 +47,5 @@ impl AtomicHistogram {
 
 /// Adds to a number that only one thread changes: a plain addition, no locked one.
 pub(super) fn bump(number: &AtomicU64, by: u64) {
-    number.store(
-        number.load(Ordering::Relaxed).wrapping_add(by),
-        Ordering::Relaxed,
-    );
+    number.store(number.load(Ordering::Relaxed).wrapping_add(by), Ordering::Relaxed);
 }

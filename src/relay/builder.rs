@@ -1,8 +1,10 @@
 //! How a relay runs.
 
-use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
-use std::path::PathBuf;
-use std::time::Duration;
+use std::{
+    net::{Ipv4Addr, SocketAddr, ToSocketAddrs},
+    path::PathBuf,
+    time::Duration,
+};
 
 use crate::error::{Error, Result};
 
@@ -22,6 +24,7 @@ pub struct RelayBuilder {
 
 /// The default of `RelayBuilder::gather`: the delay stays well below 5 ms. At 60 Mbit/s 17
 /// datagrams come in it; a faster stream has enough of them sooner and waits less.
+#[doc(hidden)]
 #[doc(hidden)]
 pub const GATHER: Duration = Duration::from_millis(3);
 
@@ -63,6 +66,7 @@ impl RelayBuilder {
 
     /// The address of the interface on which a multicast group is joined; the system's choice
     /// unless given.
+    #[doc(hidden)]
     #[doc(hidden)]
     pub fn interface(mut self, addr: impl Into<Option<Ipv4Addr>>) -> Self {
         self.interface = addr.into();
@@ -114,7 +118,5 @@ impl RelayBuilder {
 fn resolve(addr: &impl ToSocketAddrs, doing: &'static str) -> Result<SocketAddr> {
     let none = || std::io::Error::other("it has no address");
     let found = addr.to_socket_addrs().map(|mut addrs| addrs.next());
-    found
-        .and_then(|addr| addr.ok_or_else(none))
-        .map_err(Error::io(doing, "this host"))
+    found.and_then(|addr| addr.ok_or_else(none)).map_err(Error::io(doing, "this host"))
 }

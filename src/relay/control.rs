@@ -1,24 +1,27 @@
 //! A viewer's control connection, one thread each: reads commands, answers them, and removes the
 //! viewer however the connection ends.
 
-use std::io::{self, Read};
-use std::net::Shutdown;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
-
-use crate::error::Error;
-use crate::net::line_stream::LineStream;
-use crate::net::{clock, copy, lock, socket};
-use crate::proto::line::DecodeError;
-use crate::proto::relay::log::ViewerEnd;
-use crate::proto::relay::{
-    COMMANDS_MAX, CommandRate, CommandReader, ControlCommand, ControlReply, ViewerState, silence,
+use std::{
+    io::{self, Read},
+    net::Shutdown,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
 };
-use crate::relay::hub::Hub;
-use crate::relay::viewer::Viewer;
-use crate::server::listener::{Connection, ConnectionSlot};
-use crate::units::Moment;
+
+use crate::{
+    error::Error,
+    net::{clock, copy, line_stream::LineStream, lock, socket},
+    proto::{
+        line::DecodeError,
+        relay::{
+            COMMANDS_MAX, CommandRate, CommandReader, ControlCommand, ControlReply, ViewerState,
+            log::ViewerEnd, silence,
+        },
+    },
+    relay::{hub::Hub, viewer::Viewer},
+    server::listener::{Connection, ConnectionSlot},
+    units::Moment,
+};
 
 /// How long a client may take to accept an answer, which its buffer holds thousands of.
 const REPLY_LIMIT: Duration = Duration::from_secs(4);
@@ -41,13 +44,8 @@ struct SessionOver {
 pub(super) fn serve(hub: &Hub, connection: Connection, slot: &ConnectionSlot) {
     socket::consent(&connection.stream);
     let peer = connection.peer;
-    let mut session = ControlSession {
-        hub,
-        connection,
-        slot,
-        commands: CommandReader::default(),
-        viewer: None,
-    };
+    let mut session =
+        ControlSession { hub, connection, slot, commands: CommandReader::default(), viewer: None };
     let over = session.run();
     log::debug!("{peer}: {}, {:?}", over.end, over.reason);
     if let Some(viewer) = session.viewer.take() {
@@ -202,10 +200,7 @@ impl ControlSession<'_> {
 
     /// Tells the client the reason and closes.
     fn refuse(&self, end: ViewerEnd, reason: String) -> SessionOver {
-        if self
-            .send_reply(&ControlReply::Error(reason.clone()))
-            .is_ok()
-        {
+        if self.send_reply(&ControlReply::Error(reason.clone())).is_ok() {
             self.close();
         }
         SessionOver::new(end, Some(reason))

@@ -3,24 +3,33 @@
 //! See the module above for the design. A datagram's way: the socket's batch, the monitor that
 //! counts it, the send batch that is made once and sent to each running viewer.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
-use std::{io, thread};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering},
+    thread,
+    time::Duration,
+};
 
-use crate::net::datagrams::DatagramBatch;
-use crate::net::datagrams::send_batch::SendBatch;
-use crate::net::{clock, datagrams, lock};
-use crate::proto::relay::ViewerState;
-use crate::proto::relay::log::ViewerEnd;
-use crate::proto::stream::{StreamCounts, StreamMonitor};
-use crate::relay::arrival_rate::{ArrivalRate, ENOUGH};
-use crate::relay::atomic_histogram::bump;
-use crate::relay::hub::Hub;
-use crate::relay::send::{self, SendCounts};
-use crate::relay::viewer::Viewer;
-use crate::units::Moment;
+use crate::{
+    net::{
+        clock, datagrams,
+        datagrams::{DatagramBatch, send_batch::SendBatch},
+        lock,
+    },
+    proto::{
+        relay::{ViewerState, log::ViewerEnd},
+        stream::{StreamCounts, StreamMonitor},
+    },
+    relay::{
+        arrival_rate::{ArrivalRate, ENOUGH},
+        atomic_histogram::bump,
+        hub::Hub,
+        send::{self, SendCounts},
+        viewer::Viewer,
+    },
+    units::Moment,
+};
 
 /// What the source thread owns.
 #[derive(Debug)]
@@ -117,9 +126,7 @@ impl Forwarder {
             0
         });
         let drops = datagrams::drops(self.hub.socket.socket());
-        let dropped = drops
-            .zip(drops_before)
-            .map_or(0, |(now, before)| now.saturating_sub(before));
+        let dropped = drops.zip(drops_before).map_or(0, |(now, before)| now.saturating_sub(before));
         let input = &self.hub.input;
         bump(&input.stale, thrown);
         input.dropped_asleep.fetch_add(dropped, Ordering::SeqCst);

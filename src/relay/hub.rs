@@ -3,23 +3,35 @@
 //! Control threads change the roster under its one lock. The source thread reads its own copy and
 //! fetches a new one when `Hub::generation` has changed.
 
-use std::net::{SocketAddr, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread;
-use std::time::Duration;
+use std::{
+    net::{SocketAddr, TcpStream},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+    thread,
+    time::Duration,
+};
 
-use crate::error::{Error, Result};
-use crate::net::datagrams::{BatchSocket, send_batch};
-use crate::net::{clock, lock, socket};
-use crate::proto::relay::ViewerState;
-use crate::proto::relay::log::{ViewerEnd, ViewerRecord};
-use crate::proto::relay::reports::SenderReport;
-use crate::proto::stream::StreamCounts;
-use crate::relay::viewer::Viewer;
-use crate::relay::viewer_log::ViewerLogHandle;
-use crate::session::SessionId;
-use crate::units::Moment;
+use crate::{
+    error::{Error, Result},
+    net::{
+        clock,
+        datagrams::{BatchSocket, send_batch},
+        lock, socket,
+    },
+    proto::{
+        relay::{
+            ViewerState,
+            log::{ViewerEnd, ViewerRecord},
+            reports::SenderReport,
+        },
+        stream::StreamCounts,
+    },
+    relay::{viewer::Viewer, viewer_log::ViewerLogHandle},
+    session::SessionId,
+    units::Moment,
+};
 
 /// What viewers may take.
 #[derive(Clone, Copy, Debug)]
@@ -103,9 +115,7 @@ impl Hub {
         to: SocketAddr,
         control: &Arc<TcpStream>,
     ) -> Result<Arc<Viewer>> {
-        let local = control
-            .local_addr()
-            .map_err(Error::io("ask for our address", to))?;
+        let local = control.local_addr().map_err(Error::io("ask for our address", to))?;
         // From the address that the client connected to: the only one that its firewall knows.
         let socket = send_batch::connected_socket(socket::canonical(local), to)?;
         let mut roster = lock(&self.roster);
@@ -294,9 +304,7 @@ fn check_capacity(
     // Viewers on this host are trusted not to keep others out; benches and tests have many.
     let neighbours = taken.filter(|other| other.ip() == to.ip()).count();
     if neighbours >= most_per_address && !to.ip().is_loopback() {
-        return Err(format!(
-            "your address has {most_per_address} viewers already"
-        ));
+        return Err(format!("your address has {most_per_address} viewers already"));
     }
     Ok(())
 }
@@ -312,11 +320,7 @@ mod tests {
 
     #[test]
     fn one_address_gets_its_share_of_places() {
-        let limits = Limits {
-            silence: Duration::ZERO,
-            viewers: 256,
-            viewers_per_address: 64,
-        };
+        let limits = Limits { silence: Duration::ZERO, viewers: 256, viewers_per_address: 64 };
         let ask = |taken: &[SocketAddr], to: &str| {
             let to = to.parse().expect("an address");
             check_capacity(taken.iter().copied(), to, limits)

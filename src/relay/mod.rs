@@ -29,24 +29,24 @@
 //! While nobody watches, it sleeps on a condition and reads nothing. What its socket holds when
 //! the next viewer comes is thrown away, so nobody ever gets a stale burst.
 
-use std::fmt;
-use std::net::SocketAddr;
-use std::sync::Arc;
-use std::thread;
-use std::thread::JoinHandle;
-use std::time::Duration;
+use std::{fmt, net::SocketAddr, sync::Arc, thread, thread::JoinHandle, time::Duration};
 
 use crossbeam_channel::Receiver;
 
-use crate::error::{Error, Result};
-use crate::net::STACK;
-use crate::net::datagrams::{self, BatchSocket};
-use crate::proto::relay::log::ViewerRecord;
-use crate::proto::relay::status::RelaySnapshot;
-use crate::relay::forward::Forwarder;
-use crate::relay::hub::{Hub, Limits};
-use crate::relay::viewer_log::ViewerLogger;
-use crate::server::listener::Listener;
+use crate::{
+    error::{Error, Result},
+    net::{
+        STACK,
+        datagrams::{self, BatchSocket},
+    },
+    proto::relay::{log::ViewerRecord, status::RelaySnapshot},
+    relay::{
+        forward::Forwarder,
+        hub::{Hub, Limits},
+        viewer_log::ViewerLogger,
+    },
+    server::listener::Listener,
+};
 
 mod arrival_rate;
 mod atomic_histogram;
@@ -60,9 +60,7 @@ mod viewer;
 mod viewer_log;
 pub mod watch;
 
-#[doc(hidden)]
-pub use self::builder::GATHER;
-pub use self::builder::RelayBuilder;
+pub use self::builder::{GATHER, RelayBuilder};
 #[cfg(feature = "cli")]
 pub(crate) use self::builder::{MAX_VIEWERS, VIEWERS_PER_ADDRESS};
 
@@ -208,13 +206,7 @@ impl RelayBuilder {
             .stack_size(STACK)
             .spawn(move || source.run())
             .map_err(Error::io("start the source's thread", input))?;
-        Ok(Relay {
-            hub,
-            listener,
-            source: Some(thread),
-            logger: Some(logger),
-            input,
-        })
+        Ok(Relay { hub, listener, source: Some(thread), logger: Some(logger), input })
     }
 }
 

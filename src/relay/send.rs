@@ -1,11 +1,12 @@
 //! What is sent to one viewer, and what became of it: accepted by the system, dropped by a full
 //! queue, or refused because nobody listens.
 
-use std::io;
-use std::sync::atomic::Ordering;
+use std::{io, sync::atomic::Ordering};
 
-use crate::net::datagrams::send_batch::{SegmentRun, SendBatch};
-use crate::relay::viewer::Viewer;
+use crate::{
+    net::datagrams::send_batch::{SegmentRun, SendBatch},
+    relay::viewer::Viewer,
+};
 
 /// What became of a batch on its way to one viewer.
 #[derive(Debug, Default)]
@@ -96,11 +97,7 @@ mod tests {
         let refused = || Err(io::ErrorKind::ConnectionRefused.into());
         let mut answers = vec![Ok(()), refused()];
         let mut counts = SendCounts::default();
-        assert!(
-            counts
-                .attempt(3, 30, || answers.pop().expect("asked twice"))
-                .is_none()
-        );
+        assert!(counts.attempt(3, 30, || answers.pop().expect("asked twice")).is_none());
         assert_eq!((counts.sent, counts.dropped, counts.refused), (3, 0, true));
         assert!(counts.attempt(2, 20, refused).is_some());
         assert_eq!((counts.sent, counts.bytes, counts.dropped), (3, 30, 2));

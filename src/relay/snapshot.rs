@@ -2,12 +2,15 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::net::{clock, datagrams};
-use crate::proto::histogram::Histogram;
-use crate::proto::relay::status::{RelaySnapshot, ViewerSnapshot};
-use crate::relay::hub::Hub;
-use crate::relay::viewer::Viewer;
-use crate::units::Moment;
+use crate::{
+    net::{clock, datagrams},
+    proto::{
+        histogram::Histogram,
+        relay::status::{RelaySnapshot, ViewerSnapshot},
+    },
+    relay::{hub::Hub, viewer::Viewer},
+    units::Moment,
+};
 
 impl Hub {
     /// The relay and all viewers at this moment.
@@ -40,10 +43,7 @@ impl Hub {
             batches: read(&input.batches),
             dropped,
             delay: all.delay(longest_us),
-            viewers: viewers
-                .iter()
-                .map(|viewer| self.viewer_snapshot(viewer, now))
-                .collect(),
+            viewers: viewers.iter().map(|viewer| self.viewer_snapshot(viewer, now)).collect(),
         }
     }
 

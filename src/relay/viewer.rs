@@ -3,20 +3,29 @@
 //! Its control thread and the hub change its state. Its counters have one writer, the source
 //! thread.
 
-use std::net::{SocketAddr, TcpStream, UdpSocket};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::{
+    net::{SocketAddr, TcpStream, UdpSocket},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
+    },
+};
 
 use time::OffsetDateTime;
 
-use crate::net::datagrams::kernel;
-use crate::net::{clock, lock};
-use crate::proto::relay::ViewerState;
-use crate::proto::relay::log::ViewerEnd;
-use crate::proto::relay::reports::{ReceiverReport, SenderReport, whole_us};
-use crate::proto::stream::StreamCounts;
-use crate::relay::atomic_histogram::AtomicHistogram;
-use crate::units::Moment;
+use crate::{
+    net::{clock, datagrams::kernel, lock},
+    proto::{
+        relay::{
+            ViewerState,
+            log::ViewerEnd,
+            reports::{ReceiverReport, SenderReport, whole_us},
+        },
+        stream::StreamCounts,
+    },
+    relay::atomic_histogram::AtomicHistogram,
+    units::Moment,
+};
 
 /// One viewer, from CONECTAR to its end.
 #[derive(Debug)]

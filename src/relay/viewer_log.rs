@@ -6,16 +6,15 @@
 //! Both channels are bounded: a control thread waits for a slow disk with its last line, and of the
 //! records that nobody takes only the last are kept.
 
-use std::path::PathBuf;
-use std::thread;
-use std::thread::JoinHandle;
+use std::{path::PathBuf, thread, thread::JoinHandle};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 
-use crate::error::{Error, Result};
-use crate::net::logfile::{LogFile, LogFolder};
-use crate::proto::relay::log;
-use crate::proto::relay::log::ViewerRecord;
+use crate::{
+    error::{Error, Result},
+    net::logfile::{LogFile, LogFolder},
+    proto::relay::{log, log::ViewerRecord},
+};
 
 /// The logger thread.
 #[derive(Debug)]
@@ -52,20 +51,13 @@ impl ViewerLogger {
     pub(super) fn start(folder: Option<PathBuf>) -> Result<Self> {
         let (entries, waiting_entries) = crossbeam_channel::bounded(LINES_WAITING);
         let (publish, records) = crossbeam_channel::bounded(RECORDS_KEPT);
-        let publisher = RecordPublisher {
-            publish,
-            waiting: records.clone(),
-        };
+        let publisher = RecordPublisher { publish, waiting: records.clone() };
         let folder = LogFolder::new(WRITE, folder, log::HEADER);
         let thread = thread::Builder::new()
             .name("logger".to_owned())
             .spawn(move || run(folder, None, &waiting_entries, &publisher))
             .map_err(Error::io("start the logger thread", "the relay log"))?;
-        Ok(Self {
-            handle: ViewerLogHandle(entries),
-            records,
-            thread,
-        })
+        Ok(Self { handle: ViewerLogHandle(entries), records, thread })
     }
 
     /// A way to write to it.
@@ -128,10 +120,11 @@ mod tests {
     use std::fs::OpenOptions;
 
     use super::*;
-    use crate::net::clock;
-    use crate::proto::relay::log::ViewerEnd;
-    use crate::proto::relay::reports::SenderReport;
-    use crate::session::SessionId;
+    use crate::{
+        net::clock,
+        proto::relay::{log::ViewerEnd, reports::SenderReport},
+        session::SessionId,
+    };
 
     fn record(viewer: u64) -> ViewerRecord {
         ViewerRecord {
@@ -161,9 +154,7 @@ mod tests {
         let kept: Vec<u64> = records.try_iter().map(|record| record.viewer).collect();
         assert!(kept.into_iter().eq(11..=all));
         let entries = std::fs::read_dir(folder.path()).expect("a folder");
-        let paths: Vec<_> = entries
-            .map(|entry| entry.expect("readable").path())
-            .collect();
+        let paths: Vec<_> = entries.map(|entry| entry.expect("readable").path()).collect();
         assert_eq!(paths.len(), 1);
         let text = std::fs::read_to_string(&paths[0]).expect("text");
         assert_eq!(text.lines().count() as u64, 1 + all);

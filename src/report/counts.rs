@@ -6,18 +6,16 @@
 
 use std::fmt::Write;
 
-use crate::report::median_range::MedianRange;
-use crate::report::table;
-use crate::report::table::Align;
-use crate::report::table::ROWS_MAX;
-use crate::report::table::Rows;
-use crate::report::table::Table;
-use crate::report::table::or_dash;
-use crate::text::escape;
-use crate::transfer::Counts;
-use crate::transfer::Record;
-use crate::transfer::Transfer;
-use crate::units::total;
+use crate::{
+    report::{
+        median_range::MedianRange,
+        table,
+        table::{Align, ROWS_MAX, Rows, Table, or_dash},
+    },
+    text::escape,
+    transfer::{Counts, Record, Transfer},
+    units::total,
+};
 
 /// One column: what it is called, when it is there, and its values.
 struct CountColumn {
@@ -97,10 +95,7 @@ const DATAGRAMS: [CountColumn; 20] = [
     column("datagrams\nsent", When::Counted, |c| count(c.offered)),
     column("received", When::Counted, |c| count(c.unique)),
     column("lost", When::Counted, |c| count(c.lost)),
-    CountColumn {
-        decimals: 3,
-        ..column("lost\n%", When::Lost, Counts::loss_percent)
-    },
+    CountColumn { decimals: 3, ..column("lost\n%", When::Lost, Counts::loss_percent) },
     column("server's\nqueue", When::Lost, |c| count(c.local_drop)),
     column("net-\nwork", When::Lost, |c| count(c.network_lost)),
     column("client's\nbuffer", When::Lost, |c| count(c.host_rx_drop)),
@@ -120,12 +115,8 @@ const DATAGRAMS: [CountColumn; 20] = [
 ];
 
 const SOURCES: [CountColumn; 4] = [
-    column("bytes from\nthe server", When::Counted, |c| {
-        count(c.bytes_from_server)
-    }),
-    column("bytes\nfrom peers", When::Counted, |c| {
-        count(c.bytes_from_peers)
-    }),
+    column("bytes from\nthe server", When::Counted, |c| count(c.bytes_from_server)),
+    column("bytes\nfrom peers", When::Counted, |c| count(c.bytes_from_peers)),
     CountColumn {
         decimals: 1,
         ..column("from\npeers %", When::Counted, |c| {
@@ -142,12 +133,7 @@ const fn column(
     when: When,
     value: fn(&Counts) -> Option<f64>,
 ) -> CountColumn {
-    CountColumn {
-        heading,
-        when,
-        value,
-        decimals: 0,
-    }
+    CountColumn { heading, when, value, decimals: 0 }
 }
 
 /// Exact to 2^53, which no file reaches.
@@ -177,9 +163,7 @@ fn datagrams(record: &Record) -> Option<(usize, String)> {
         .filter(|counts| counts.offered.is_some() && counts.lost.is_some())
         .collect();
     let sum = |part: fn(&Counts) -> Option<u64>| {
-        telling
-            .iter()
-            .try_fold(0_u128, |sum, counts| Some(sum + u128::from(part(counts)?)))
+        telling.iter().try_fold(0_u128, |sum, counts| Some(sum + u128::from(part(counts)?)))
     };
     let (offered, lost) = (sum(|c| c.offered)?, sum(|c| c.lost)?);
     let mut line = format!("{offered} datagrams in all, {lost} lost");
@@ -200,10 +184,7 @@ fn datagrams(record: &Record) -> Option<(usize, String)> {
 fn sources(record: &Record) -> Option<(usize, String)> {
     let telling = || {
         record.transfers.iter().filter_map(|transfer| {
-            Some((
-                transfer.counts.bytes_from_server?,
-                transfer.counts.bytes_from_peers?,
-            ))
+            Some((transfer.counts.bytes_from_server?, transfer.counts.bytes_from_peers?))
         })
     };
     let file = count(Some(record.file.bytes)).filter(|&bytes| bytes > 0.0)?;
@@ -231,12 +212,7 @@ pub fn given(clients: &[(String, u64)]) -> String {
     if clients.len() <= EACH_MAX {
         for (at, (name, bytes)) in clients.iter().enumerate() {
             let mark = if at == 0 { ": " } else { ", " };
-            let _ = write!(
-                line,
-                "{mark}{} {}",
-                escape(name),
-                mb(float((*bytes).into()))
-            );
+            let _ = write!(line, "{mark}{} {}", escape(name), mb(float((*bytes).into())));
         }
     }
     line + "\n"
@@ -267,11 +243,7 @@ mod tests {
     #[test]
     fn what_clients_gave_is_a_line() {
         assert_eq!(given(&[]), "");
-        let of = |count: u64| {
-            (1..=count)
-                .map(|n| (format!("C{n}"), n * 1_000_000))
-                .collect()
-        };
+        let of = |count: u64| (1..=count).map(|n| (format!("C{n}"), n * 1_000_000)).collect();
         let few: Vec<(String, u64)> = of(3);
         assert_eq!(
             given(&few),
@@ -286,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_that_nobody_can_have_counted_are_summed_and_told_as_wrong() {
+    fn impossible_counts_are_summed_and_reported_as_wrong() {
         let record = counted(2, |_| Counts {
             offered: Some(u64::MAX),
             unique: Some(u64::MAX),
@@ -367,10 +339,7 @@ mod tests {
         ");
         record.transfers[0].counts.host_rx_drop = None;
         let shown = table(&record, Rows::All);
-        assert!(
-            shown.contains("12 in the network, - in clients' buffers"),
-            "{shown}"
-        );
+        assert!(shown.contains("12 in the network, - in clients' buffers"), "{shown}");
     }
 
     #[test]

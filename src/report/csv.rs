@@ -8,12 +8,11 @@ use std::time::Duration;
 
 use time::format_description::well_known::Rfc3339;
 
-use crate::text::escape;
-use crate::transfer::Counts;
-use crate::transfer::Record;
-use crate::transfer::Transfer;
-use crate::units::decimal_seconds;
-use crate::units::micros;
+use crate::{
+    text::escape,
+    transfer::{Counts, Record, Transfer},
+    units::{decimal_seconds, micros},
+};
 
 /// One column of a transfer's row.
 type CsvColumn = (&'static str, fn(&SessionOfRow<'_>, &Transfer) -> String);
@@ -28,25 +27,15 @@ const BEFORE: [CsvColumn; 30] = [
     ("file_bytes", |s, _| s.record.file.bytes.to_string()),
     ("sha1", |s, _| s.record.file.sha1.to_string()),
     ("clients", |s, _| s.record.clients.to_string()),
-    ("sender", |s, _| {
-        outside(s.record.sender.as_deref().unwrap_or_default())
-    }),
+    ("sender", |s, _| outside(s.record.sender.as_deref().unwrap_or_default())),
     ("name", |_, t| outside(&t.name)),
-    ("client_address", |_, t| {
-        or_empty(t.client.map(|at| at.ip()))
-    }),
+    ("client_address", |_, t| or_empty(t.client.map(|at| at.ip()))),
     ("client_port", |_, t| or_empty(t.client.map(|at| at.port()))),
-    ("server_address", |_, t| {
-        or_empty(t.server.map(|at| at.ip()))
-    }),
+    ("server_address", |_, t| or_empty(t.server.map(|at| at.ip()))),
     ("server_port", |_, t| or_empty(t.server.map(|at| at.port()))),
     ("outcome", |_, t| t.outcome.to_string()),
-    ("verified", |_, t| {
-        or_empty(t.verified.map(|yes| if yes { "yes" } else { "no" }))
-    }),
-    ("reason", |_, t| {
-        outside(t.reason.as_deref().unwrap_or_default())
-    }),
+    ("verified", |_, t| or_empty(t.verified.map(|yes| if yes { "yes" } else { "no" }))),
+    ("reason", |_, t| outside(t.reason.as_deref().unwrap_or_default())),
     ("client_bytes", |_, t| or_empty(t.bytes_client)),
     ("client_seconds", |_, t| seconds(t.seconds_client)),
     ("client_rate_mbit_per_s", |_, t| rate(t.rate_client_mbit())),
@@ -57,15 +46,9 @@ const BEFORE: [CsvColumn; 30] = [
     ("verified_seconds", |_, t| seconds(t.seconds_verified)),
     ("durable_seconds", |_, t| seconds(t.seconds_durable)),
     ("woke_us", |_, t| or_empty(t.woke.map(micros))),
-    ("first_server_us", |_, t| {
-        or_empty(t.first_server.map(micros))
-    }),
-    ("first_client_us", |_, t| {
-        or_empty(t.first_client.map(|(_, at)| at.0))
-    }),
-    ("first_client_clock", |_, t| {
-        or_empty(t.first_client.map(|(clock, _)| clock.0))
-    }),
+    ("first_server_us", |_, t| or_empty(t.first_server.map(micros))),
+    ("first_client_us", |_, t| or_empty(t.first_client.map(|(_, at)| at.0))),
+    ("first_client_clock", |_, t| or_empty(t.first_client.map(|(clock, _)| clock.0))),
 ];
 
 /// The columns after them, of the whole session.
@@ -107,12 +90,7 @@ impl<'a> SessionOfRow<'a> {
         Self {
             record,
             released_at: released_at.unwrap_or_default(),
-            skews: [
-                record.wake_skew_us(),
-                record.skew_us(),
-                record.skew_client_us(),
-            ]
-            .map(or_empty),
+            skews: [record.wake_skew_us(), record.skew_us(), record.skew_client_us()].map(or_empty),
             numbers: if hold { "hold" } else { "INVALID" },
         }
     }

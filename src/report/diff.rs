@@ -4,18 +4,17 @@
 //! share of the first document's. The skew of a release varies by more than that from run to run,
 //! so it is shown and never counts. Fields that are not compared are ignored.
 
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
-use serde_json::Number;
-use serde_json::Value;
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::{Number, Value};
 
-use crate::error::Error;
-use crate::error::Result;
-use crate::report::json;
-use crate::report::table::Align;
-use crate::report::table::Table;
-use crate::report::table::or_dash;
-use crate::text::escape;
+use crate::{
+    error::{Error, Result},
+    report::{
+        json,
+        table::{Align, Table, or_dash},
+    },
+    text::escape,
+};
 
 /// The differences between two documents.
 #[derive(Clone, Debug, PartialEq)]
@@ -109,17 +108,10 @@ impl Difference {
     pub fn between(first: &Value, second: &Value, threshold: f64) -> Result<Self> {
         let (schema, other) = (schema_of(first)?, schema_of(second)?);
         if schema != other {
-            let why = format!(
-                "a {} and a {} do not compare",
-                escape(schema),
-                escape(other)
-            );
+            let why = format!("a {} and a {} do not compare", escape(schema), escape(other));
             return Err(Error::refused("gatecast", why));
         }
-        let mut difference = Self {
-            threshold,
-            rows: Vec::new(),
-        };
+        let mut difference = Self { threshold, rows: Vec::new() };
         match schema {
             json::SCHEMA => difference.compare_sessions(&read(first)?, &read(second)?),
             "gatecast.study/1" => difference.compare_studies(read(first)?, read(second)?),
@@ -146,9 +138,7 @@ impl Difference {
             ("figure", Align::Left),
         ]);
         for row in &self.rows {
-            let mark = row
-                .beyond
-                .map(|beyond| if beyond { "differs" } else { "same" });
+            let mark = row.beyond.map(|beyond| if beyond { "differs" } else { "same" });
             table.row([
                 row.first.clone(),
                 row.second.clone(),
@@ -168,14 +158,10 @@ impl Difference {
         // By its beginning: the verdict says whether it is the same.
         let beginning = |sha1: &String| escape(&sha1.chars().take(12).collect::<String>());
         self.fact("file SHA-1", both.map(|s| &s.file.sha1), beginning);
-        self.fact(
-            "numbers",
-            both.map(|s| &s.identities),
-            |identities| match identities {
-                Value::Array(broken) => format!("{} broken", broken.len()),
-                other => escape(other.as_str().unwrap_or("-")),
-            },
-        );
+        self.fact("numbers", both.map(|s| &s.identities), |identities| match identities {
+            Value::Array(broken) => format!("{} broken", broken.len()),
+            other => escape(other.as_str().unwrap_or("-")),
+        });
         self.fact("copies proven", both.map(proven), |n| n.to_string());
         let (one, two) = (&first.global, &second.global);
         let name = "time to last byte, s";
@@ -265,9 +251,7 @@ fn read<T: DeserializeOwned>(document: &Value) -> Result<T> {
 
 fn proven(session: &SessionFacts) -> usize {
     let results = session.results.iter();
-    results
-        .filter(|result| result.outcome == "complete" && result.verified == Some(true))
-        .count()
+    results.filter(|result| result.outcome == "complete" && result.verified == Some(true)).count()
 }
 
 #[cfg(test)]
@@ -275,13 +259,13 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::report::json::SessionDocument;
-    use crate::report::sample;
-    use crate::transfer::Outcome;
-    use crate::transfer::Record;
+    use crate::{
+        report::{json, sample},
+        transfer::{Outcome, Record},
+    };
 
     fn document(record: &Record) -> Value {
-        serde_json::from_str(&SessionDocument::new(record).to_line()).expect("JSON")
+        serde_json::from_str(&json::session(record)).expect("JSON")
     }
 
     fn between(first: &Record, second: &Record, threshold: f64) -> Difference {
@@ -310,10 +294,7 @@ mod tests {
                   40            40   +0.0 %  -        release skew, us
         ");
         assert!(!between(&base, &slower, 0.2).is_beyond());
-        assert!(
-            between(&slower, &base, 0.05).is_beyond(),
-            "faster differs as well"
-        );
+        assert!(between(&slower, &base, 0.05).is_beyond(), "faster differs as well");
     }
 
     #[test]
@@ -329,10 +310,7 @@ mod tests {
         unknown.transfers.iter_mut().for_each(|t| {
             (t.seconds_server, t.seconds_client) = (None, None);
         });
-        assert!(
-            between(&base, &unknown, 100.0).is_beyond(),
-            "a figure that is missing"
-        );
+        assert!(between(&base, &unknown, 100.0).is_beyond(), "a figure that is missing");
     }
 
     #[test]
@@ -347,18 +325,13 @@ mod tests {
         let study = |rows: &[Value]| json!({"schema": "gatecast.study/1", "environment": {}, "calibration": [], "rows": rows});
         let base = study(&[row("tcp", 1, json!(0.1)), row("tcp", 4, json!(0.4))]);
         let beyond = |rows: &[Value]| {
-            Difference::between(&base, &study(rows), 0.1)
-                .expect("comparable")
-                .is_beyond()
+            Difference::between(&base, &study(rows), 0.1).expect("comparable").is_beyond()
         };
         assert!(
             !beyond(&[row("tcp", 4, json!(0.41)), row("tcp", 1, json!(0.1))]),
             "in another order"
         );
-        assert!(beyond(&[
-            row("tcp", 1, json!(0.1)),
-            row("tcp", 4, json!(0.5))
-        ]));
+        assert!(beyond(&[row("tcp", 1, json!(0.1)), row("tcp", 4, json!(0.5))]));
         assert!(beyond(&[row("tcp", 1, json!(0.1))]), "a row less");
         assert!(
             beyond(&[
@@ -368,10 +341,7 @@ mod tests {
             ]),
             "a row more"
         );
-        assert!(beyond(&[
-            row("tcp", 1, json!(0.1)),
-            row("tcp", 4, Value::Null)
-        ]));
+        assert!(beyond(&[row("tcp", 1, json!(0.1)), row("tcp", 4, Value::Null)]));
     }
 
     #[test]

@@ -4,219 +4,119 @@
 //! `null`. Text from outside is as the peer sent it, and safe on a terminal all the same: what
 //! would move a cursor or turn text is written as a JSON escape, which a parser undoes.
 
-use std::fmt::Write;
-use std::net::SocketAddr;
 use std::time::Duration;
 
-use serde::Serialize;
-use serde::Serializer;
 use time::format_description::well_known::Rfc3339;
 
-use crate::report::median_session;
-use crate::text::escape;
-use crate::transfer::Counts;
-use crate::transfer::Record;
-use crate::transfer::Transfer;
-use crate::units::micros;
+use crate::{
+    proto::json::{self, Json},
+    report::median_session,
+    transfer::{Counts, Record, Transfer},
+    units::micros,
+};
 
 /// The schema's name and version, the value of `schema`.
 pub const SCHEMA: &str = "gatecast.session/1";
 
-/// A session as a document. Its fields are those of the JSON.
-#[derive(Clone, Debug, Serialize)]
-pub struct SessionDocument {
-    schema: &'static str,
-    session: String,
-    via: &'static str,
-    file: FilePart,
-    clients: u16,
-    sender: Option<String>,
-    release: ReleasePart,
-    results: Vec<ResultPart>,
-    global: GlobalPart,
-    identities: Identities,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    sessions: Vec<Self>,
+/// The document of one session, on one line without its end.
+pub fn session(record: &Record) -> String {
+    Json::object(|json| members(json, record))
 }
 
-#[derive(Clone, Debug, Serialize)]
-struct FilePart {
-    name: String,
-    bytes: u64,
-    sha1: String,
-}
-
-#[derive(Clone, Debug, Serialize)]
-struct ReleasePart {
-    at: Option<String>,
-    wake_skew_us: Option<u64>,
-    skew_us: Option<u64>,
-    skew_client_us: Option<u64>,
-}
-
-// Over 15 fields because it is one object of a documented schema, a key each.
-#[derive(Clone, Debug, Serialize)]
-struct ResultPart {
-    seat: u16,
-    name: String,
-    client: Option<SocketAddr>,
-    server: Option<SocketAddr>,
-    outcome: &'static str,
-    reason: Option<String>,
-    verified: Option<bool>,
-    bytes_client: Option<u64>,
-    bytes_server: Option<u64>,
-    bytes_resumed: u64,
-    seconds_client: Option<f64>,
-    seconds_server: Option<f64>,
-    seconds_verified: Option<f64>,
-    seconds_durable: Option<f64>,
-    rate_client_mbit: Option<f64>,
-    rate_server_mbit: Option<f64>,
-    woke_us: Option<u64>,
-    first_server_us: Option<u64>,
-    #[serde(flatten)]
-    counts: CountsPart,
-}
-
-/// Every counter under its name.
-#[derive(Clone, Debug)]
-struct CountsPart(Counts);
-
-impl Serialize for CountsPart {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(Counts::NAMES.into_iter().zip(self.0.values()))
-    }
-}
-
-#[derive(Clone, Debug, Serialize)]
-struct GlobalPart {
-    bytes: Option<u64>,
-    seconds: Option<f64>,
-    rate_mbit: Option<f64>,
-    seconds_verified: Option<f64>,
-}
-
-#[derive(Clone, Debug, Serialize)]
-#[serde(untagged)]
-enum Identities {
-    Hold(&'static str),
-    Broken(Vec<String>),
-}
-
-impl SessionDocument {
-    /// The document of one session.
-    pub fn new(record: &Record) -> Self {
-        let global = record.global();
-        let broken = record.broken_identities();
-        Self {
-            schema: SCHEMA,
-            session: record.session.to_string(),
-            via: record.via.word(),
-            file: FilePart {
-                name: record.file.name.as_str().to_owned(),
-                bytes: record.file.bytes,
-                sha1: record.file.sha1.to_string(),
-            },
-            clients: record.clients,
-            sender: record.sender.clone(),
-            release: ReleasePart {
-                at: record.released_at.and_then(|at| at.format(&Rfc3339).ok()),
-                wake_skew_us: record.wake_skew_us(),
-                skew_us: record.skew_us(),
-                skew_client_us: record.skew_client_us(),
-            },
-            results: record.transfers.iter().map(ResultPart::new).collect(),
-            global: GlobalPart {
-                bytes: global.bytes,
-                seconds: global.seconds.map(seconds),
-                rate_mbit: global.rate_mbit.map(rounded),
-                seconds_verified: global.seconds_verified.map(seconds),
-            },
-            identities: if broken.is_empty() {
-                Identities::Hold("hold")
-            } else {
-                Identities::Broken(broken)
-            },
-            sessions: Vec::new(),
-        }
-    }
-
-    /// The document of several sessions: that of the median one, and all of them in `sessions`.
-    /// One session alone has no `sessions`; of none there is no document.
-    pub fn of(records: &[Record]) -> Option<Self> {
-        let mut document = Self::new(median_session(records)?);
+/// The document of several sessions, over several lines with their ends: that of the median one,
+/// and all of them in `sessions`. One session alone has no `sessions`; of none there is no
+/// document.
+pub fn sessions(records: &[Record]) -> Option<String> {
+    let median = median_session(records)?;
+    let document = Json::object(|json| {
+        members(json, median);
         if records.len() > 1 {
-            document.sessions = records.iter().map(Self::new).collect();
+            json.list("sessions", |json| {
+                for record in records {
+                    json.item(|json| members(json, record));
+                }
+            });
         }
-        Some(document)
-    }
+    });
+    Some(json::indented(&document))
+}
 
-    /// The document on lines of its own, indented, without a last line end.
-    pub fn to_text(&self) -> String {
-        safe(&serde_json::to_string_pretty(self).expect(SERIALIZES))
-    }
-
-    /// The document as one line, without its end.
-    pub fn to_line(&self) -> String {
-        safe(&serde_json::to_string(self).expect(SERIALIZES))
+fn members(json: &mut Json, record: &Record) {
+    json.text("schema", SCHEMA);
+    json.text("session", record.session.to_string());
+    json.text("via", record.via.word());
+    json.member("file", |json| {
+        json.text("name", record.file.name.as_str());
+        json.raw("bytes", record.file.bytes);
+        json.text("sha1", record.file.sha1.to_string());
+    });
+    json.raw("clients", record.clients);
+    json.maybe_text("sender", record.sender.as_ref());
+    json.member("release", |json| {
+        let at = record.released_at.and_then(|at| at.format(&Rfc3339).ok());
+        json.maybe_text("at", at);
+        json.count("wake_skew_us", record.wake_skew_us());
+        json.count("skew_us", record.skew_us());
+        json.count("skew_client_us", record.skew_client_us());
+    });
+    json.list("results", |json| {
+        for transfer in &record.transfers {
+            json.item(|json| result(json, transfer));
+        }
+    });
+    let global = record.global();
+    json.member("global", |json| {
+        json.count("bytes", global.bytes);
+        seconds(json, "seconds", global.seconds);
+        rate(json, "rate_mbit", global.rate_mbit);
+        seconds(json, "seconds_verified", global.seconds_verified);
+    });
+    let broken = record.broken_identities();
+    if broken.is_empty() {
+        json.text("identities", "hold");
+    } else {
+        json.list("identities", |json| {
+            broken.iter().for_each(|sentence| json.item_text(sentence));
+        });
     }
 }
 
-/// Why serialising cannot fail: no maps but of names, no foreign `Serialize`, no writer but memory.
-const SERIALIZES: &str = "a document is strings, numbers and lists";
-
-impl ResultPart {
-    fn new(transfer: &Transfer) -> Self {
-        Self {
-            seat: transfer.seat.0,
-            name: transfer.name.clone(),
-            client: transfer.client,
-            server: transfer.server,
-            outcome: transfer.outcome.word(),
-            reason: transfer.reason.clone(),
-            verified: transfer.verified,
-            bytes_client: transfer.bytes_client,
-            bytes_server: transfer.bytes_server,
-            bytes_resumed: transfer.bytes_resumed,
-            seconds_client: transfer.seconds_client.map(seconds),
-            seconds_server: transfer.seconds_server.map(seconds),
-            seconds_verified: transfer.seconds_verified.map(seconds),
-            seconds_durable: transfer.seconds_durable.map(seconds),
-            rate_client_mbit: transfer.rate_client_mbit().map(rounded),
-            rate_server_mbit: transfer.rate_server_mbit().map(rounded),
-            woke_us: transfer.woke.map(micros),
-            first_server_us: transfer.first_server.map(micros),
-            counts: CountsPart(transfer.counts),
-        }
+fn result(json: &mut Json, transfer: &Transfer) {
+    json.raw("seat", transfer.seat.0);
+    json.text("name", &transfer.name);
+    json.maybe_text("client", transfer.client.map(|at| at.to_string()));
+    json.maybe_text("server", transfer.server.map(|at| at.to_string()));
+    json.text("outcome", transfer.outcome.word());
+    json.maybe_text("reason", transfer.reason.as_ref());
+    match transfer.verified {
+        Some(verified) => json.truth("verified", verified),
+        None => json.raw("verified", "null"),
+    }
+    json.count("bytes_client", transfer.bytes_client);
+    json.count("bytes_server", transfer.bytes_server);
+    json.raw("bytes_resumed", transfer.bytes_resumed);
+    seconds(json, "seconds_client", transfer.seconds_client);
+    seconds(json, "seconds_server", transfer.seconds_server);
+    seconds(json, "seconds_verified", transfer.seconds_verified);
+    seconds(json, "seconds_durable", transfer.seconds_durable);
+    rate(json, "rate_client_mbit", transfer.rate_client_mbit());
+    rate(json, "rate_server_mbit", transfer.rate_server_mbit());
+    json.count("woke_us", transfer.woke.map(micros));
+    json.count("first_server_us", transfer.first_server.map(micros));
+    for (name, count) in Counts::NAMES.into_iter().zip(transfer.counts.values()) {
+        json.count(name, count);
     }
 }
 
 /// Whole microseconds as seconds: the nearest number, so that it prints with six decimals.
 #[allow(clippy::cast_precision_loss)]
-fn seconds(span: Duration) -> f64 {
-    micros(span) as f64 / 1e6
+fn seconds(json: &mut Json, name: &str, span: Option<Duration>) {
+    json.number(name, span.map(|span| micros(span) as f64 / 1e6));
 }
 
 /// A rate to the bit per second; more digits would only look like knowledge.
-fn rounded(rate_mbit: f64) -> f64 {
-    (rate_mbit * 1e6).round() / 1e6
-}
-
-/// `json` with what `text::escape` holds for unsafe as JSON escapes. Such characters stand in
-/// strings only, and all of them below U+10000, so one `\u` escape is enough.
-pub(super) fn safe(json: &str) -> String {
-    let mut safe = String::with_capacity(json.len());
-    let mut buffer = [0; 4];
-    for ch in json.chars() {
-        // Below DEL, JSON's own escapes have done it; its line ends and blanks are to stay.
-        if ch >= '\u{7f}' && escape(ch.encode_utf8(&mut buffer)).starts_with('\\') {
-            let _ = write!(safe, "\\u{:04x}", u32::from(ch));
-        } else {
-            safe.push(ch);
-        }
-    }
-    safe
+fn rate(json: &mut Json, name: &str, mbit: Option<f64>) {
+    json.number(name, mbit.map(|mbit| (mbit * 1e6).round() / 1e6));
 }
 
 #[cfg(test)]
@@ -227,9 +127,9 @@ mod tests {
     use crate::report::sample;
 
     #[test]
-    fn the_document_has_the_names_of_the_contract() {
-        let document = SessionDocument::new(&sample::session(1, 1, 80));
-        insta::assert_snapshot!(document.to_text(), @r#"
+    fn document_has_the_names_of_the_contract() {
+        let document = sessions(&[sample::session(1, 1, 80)]).expect("one");
+        insta::assert_snapshot!(document, @r#"
         {
           "schema": "gatecast.session/1",
           "session": "0000000000000001",
@@ -305,15 +205,10 @@ mod tests {
     }
 
     #[test]
-    fn unknown_is_null_and_text_comes_back_as_it_was_sent() {
+    fn unknown_is_null_and_text_is_as_it_was_sent() {
         let record = sample::troubled();
-        let line = SessionDocument::of(std::slice::from_ref(&record))
-            .expect("one")
-            .to_line();
-        assert!(
-            !line.contains(['\n', '\u{1b}', '\u{202e}', '\u{9b}']),
-            "{line}"
-        );
+        let line = session(&record);
+        assert!(!line.contains(['\n', '\u{1b}', '\u{202e}', '\u{9b}']), "{line}");
         let document: Value = serde_json::from_str(&line).expect("JSON");
         assert_eq!(document.get("sessions"), None);
         let results = &document["results"];
@@ -327,22 +222,19 @@ mod tests {
     }
 
     #[test]
-    fn several_sessions_are_the_median_one_and_all_of_them() {
-        let mut records = vec![
-            sample::session(1, 2, 90),
-            sample::session(2, 2, 70),
-            sample::session(3, 2, 80),
-        ];
+    fn several_sessions_are_the_median_one_and_a_list() {
+        let mut records =
+            vec![sample::session(1, 2, 90), sample::session(2, 2, 70), sample::session(3, 2, 80)];
         records[1].transfers[0].bytes_client = Some(1);
-        let text = SessionDocument::of(&records).expect("three").to_text();
+        let text = sessions(&records).expect("three");
         let document: Value = serde_json::from_str(&text).expect("JSON");
         // The second does not add up, so it counts as the slowest.
         assert_eq!(document["session"], "0000000000000001");
         assert_eq!(document["identities"], "hold");
-        let sessions = document["sessions"].as_array().expect("a list");
-        assert_eq!(sessions.len(), 3);
-        assert_eq!(sessions[1]["schema"], SCHEMA);
-        assert_eq!(sessions[1]["identities"].as_array().map(Vec::len), Some(1));
-        assert!(SessionDocument::of(&[]).is_none());
+        let all = document["sessions"].as_array().expect("a list");
+        assert_eq!(all.len(), 3);
+        assert_eq!(all[1]["schema"], SCHEMA);
+        assert_eq!(all[1]["identities"].as_array().map(Vec::len), Some(1));
+        assert!(sessions(&[]).is_none());
     }
 }

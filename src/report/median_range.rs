@@ -104,16 +104,10 @@ mod tests {
         ] {
             let (got, coverage) = interval(count);
             assert_eq!(got, rank, "{count}");
-            assert!(
-                (coverage * 100.0 - percent).abs() < 0.06,
-                "{count}: {coverage}"
-            );
+            assert!((coverage * 100.0 - percent).abs() < 0.06, "{count}: {coverage}");
         }
         let (rank, coverage) = interval(5000);
-        assert!(
-            rank > 2400 && (0.95..0.96).contains(&coverage),
-            "{rank} {coverage}"
-        );
+        assert!(rank > 2400 && (0.95..0.96).contains(&coverage), "{rank} {coverage}");
     }
 
     #[test]
@@ -132,12 +126,7 @@ mod tests {
     #[test]
     fn range_reaches_from_least_to_largest() {
         let range = |median, low, high, coverage| {
-            let range = MedianRange {
-                median,
-                low,
-                high,
-                coverage,
-            };
+            let range = MedianRange { median, low, high, coverage };
             Some(range)
         };
         assert_eq!(MedianRange::of([]), None);

@@ -4,22 +4,21 @@
 //! files. A figure that is missing stays missing in every form, and a record whose numbers do not
 //! add up is called INVALID in every form.
 
-use std::collections::HashMap;
-use std::path::Path;
-use std::time::Duration;
+use std::{collections::HashMap, path::Path, time::Duration};
 
-use crate::error::{Error, Result};
-use crate::net::logfile;
-use crate::proto::session_log::{Collector, LINE_MAX, LogError};
-use crate::session::{FileInfo, Via};
-use crate::transfer::{Outcome, Record, Transfer};
-use crate::units::mbit_per_second;
+use crate::{
+    error::{Error, Result},
+    net::logfile,
+    proto::session_log::{Collector, LINE_MAX, LogError},
+    session::{FileInfo, Via},
+    transfer::{Outcome, Record, Transfer},
+    units::mbit_per_second,
+};
 
 pub mod counts;
 pub mod csv;
 #[cfg(feature = "cli")]
 pub mod diff;
-#[cfg(feature = "cli")]
 pub mod json;
 pub mod median_range;
 #[cfg(feature = "cli")]
@@ -146,10 +145,7 @@ fn client_rates_mbit(record: &Record) -> impl Iterator<Item = f64> {
 /// The mean of the clients' losses in per cent; `None` where one of them does not tell.
 fn mean_loss(record: &Record) -> Option<f64> {
     let each = losses_of(record)?;
-    #[allow(
-        clippy::cast_precision_loss,
-        reason = "as many as a session has clients"
-    )]
+    #[allow(clippy::cast_precision_loss, reason = "as many as a session has clients")]
     let mean = each.iter().sum::<f64>() / each.len() as f64;
     Some(mean)
 }
@@ -183,11 +179,13 @@ pub(crate) mod sample {
 
     use time::OffsetDateTime;
 
-    use crate::digest::Digest;
-    use crate::session::{FileInfo, SeatId, SessionId, Via};
-    use crate::text::FileName;
-    use crate::transfer::{ClockId, Outcome, Record, Transfer};
-    use crate::units::Moment;
+    use crate::{
+        digest::Digest,
+        session::{FileInfo, SeatId, SessionId, Via},
+        text::FileName,
+        transfer::{ClockId, Outcome, Record, Transfer},
+        units::Moment,
+    };
 
     /// A session of `clients` seats over TCP in which everything went well; seat k took k ms
     /// longer than `base_ms`.
@@ -251,12 +249,9 @@ mod tests {
     use crate::proto::session_log::{LogLine, header};
 
     fn log_of(records: &[Record]) -> String {
-        let lines = records.iter().flat_map(|record| {
-            record
-                .transfers
-                .iter()
-                .map(|t| LogLine::of(record, t).encode())
-        });
+        let lines = records
+            .iter()
+            .flat_map(|record| record.transfers.iter().map(|t| LogLine::of(record, t).encode()));
         header() + &lines.collect::<String>()
     }
 
@@ -297,11 +292,8 @@ mod tests {
 
     #[test]
     fn median_session_is_one_that_happened() {
-        let mut runs = vec![
-            sample::session(1, 2, 90),
-            sample::session(2, 2, 70),
-            sample::session(3, 2, 80),
-        ];
+        let mut runs =
+            vec![sample::session(1, 2, 90), sample::session(2, 2, 70), sample::session(3, 2, 80)];
         let median = |runs: &[Record]| median_session(runs).map(|record| record.session.0);
         assert_eq!(median(&runs), Some(3));
         runs.push(sample::session(4, 2, 60));

@@ -2,22 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use crate::report::client_rates_mbit;
-use crate::report::is_measured;
-use crate::report::is_sound;
-use crate::report::losses_of;
-use crate::report::mean_client_mbit;
-use crate::report::mean_loss;
-use crate::report::median_range::MedianRange;
-use crate::report::overall;
-use crate::report::plot::Axis;
-use crate::report::plot::Chart;
-use crate::report::plot::Point;
-use crate::report::plot::Series;
-use crate::session::FileInfo;
-use crate::session::Via;
-use crate::transfer::Record;
-use crate::units::Bytes;
+use crate::{
+    report::{
+        client_rates_mbit, is_measured, is_sound, losses_of, mean_client_mbit, mean_loss,
+        median_range::MedianRange,
+        overall,
+        plot::{Axis, Chart, Point, Series},
+    },
+    session::{FileInfo, Via},
+    transfer::Record,
+    units::Bytes,
+};
 
 /// Ratio of the largest to the smallest number of clients from which their axis is logarithmic:
 /// beyond it the smaller numbers of a linear one have no room for their labels.
@@ -33,10 +28,7 @@ const RATES_LINEAR_MAX: f64 = 10.0;
 pub fn rates(records: &[Record]) -> Chart {
     let mut rates = chart(
         records,
-        &[
-            ("global rate", global_rate),
-            ("mean client rate", rate_of_each),
-        ],
+        &[("global rate", global_rate), ("mean client rate", rate_of_each)],
         "Rate against number of clients",
         "rate (Mbit/s)",
     );
@@ -99,30 +91,17 @@ fn chart(records: &[Record], figures: &[(&str, SessionPoint)], title: &str, unit
     }
     let points = || series.iter().flat_map(|series| &series.points);
     let x = Axis::with_ticks("clients", points().map(|point| point.x));
-    let x = Axis {
-        logarithmic: spans(x.ticks.iter().copied(), CLIENTS_LINEAR_MAX),
-        ..x
-    };
+    let x = Axis { logarithmic: spans(x.ticks.iter().copied(), CLIENTS_LINEAR_MAX), ..x };
     let y = Axis {
         logarithmic: spans(points().map(|point| point.y), RATES_LINEAR_MAX)
             && points().all(|point| point.y > 0.0),
         ..Axis::from_zero(unit)
     };
     let labelled = |mut axis: Axis| {
-        axis.label += if axis.logarithmic {
-            ", logarithmic"
-        } else {
-            ""
-        };
+        axis.label += if axis.logarithmic { ", logarithmic" } else { "" };
         axis
     };
-    Chart {
-        title: title.to_owned(),
-        subtitle,
-        x: labelled(x),
-        y: labelled(y),
-        series,
-    }
+    Chart { title: title.to_owned(), subtitle, x: labelled(x), y: labelled(y), series }
 }
 
 /// The value of a session, and what its error bar must hold.
@@ -158,11 +137,7 @@ fn against_clients(name: String, records: &[&Record], figure: SessionPoint) -> S
             range: Some((range.low, range.high)),
         })
     };
-    Series {
-        name,
-        points: by_clients.into_iter().filter_map(point).collect(),
-        ..Series::default()
-    }
+    Series { name, points: by_clients.into_iter().filter_map(point).collect(), ..Series::default() }
 }
 
 /// True when the largest value is more than `ratio` times the smallest.
@@ -174,8 +149,7 @@ fn spans(values: impl Iterator<Item = f64>, ratio: f64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::sample;
-    use crate::text::FileName;
+    use crate::{report::sample, text::FileName};
 
     #[test]
     fn points_are_medians_of_the_repeated_and_bars_hold_all() {
@@ -207,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn another_way_or_file_is_another_series_and_wide_ranges_are_logarithmic() {
+    fn each_via_and_file_is_a_series_and_wide_ranges_are_log() {
         let mut records = [1, 10, 1000].map(|n| sample::session(u64::from(n), n, 80));
         records[1].via = Via::Udp;
         records[2].file.name = FileName::new("2.bin").expect("plain");
@@ -236,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn over_raw_what_arrived_has_a_rate_and_what_did_not_is_the_loss() {
+    fn raw_session_shows_rate_of_arrived_and_loss_of_missing() {
         let records = [lossy(1, 1), lossy(2, 3), lossy(3, 3)];
         let chart = losses(&records);
         assert_eq!(chart.series.len(), 1);
@@ -247,10 +221,7 @@ mod tests {
         assert_eq!(points[1].range, Some((1.0, 3.0)));
 
         let chart = rates(&records);
-        assert!(
-            chart.subtitle.ends_with("; raw: of what arrived"),
-            "{chart:?}"
-        );
+        assert!(chart.subtitle.ends_with("; raw: of what arrived"), "{chart:?}");
         let all = &chart.series[0].points;
         // 2.94 MB in the slowest one's 83 ms.
         assert!((all[1].y - 2.94 * 8.0 / 0.083).abs() < 1e-6, "{all:?}");

@@ -2,11 +2,9 @@
 //!
 //! The schema files are documentation; nothing that reads a document checks it against them.
 
-use serde_json::Value;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::report::json::SessionDocument;
-use crate::report::sample;
+use crate::report::{json, sample};
 
 /// The schema of `gatecast.session/1`.
 pub(crate) const SESSION: &str = include_str!("session.schema.json");
@@ -22,7 +20,7 @@ pub(crate) fn check(document: &Value, schema: &str) -> Result<(), String> {
 }
 
 fn session() -> Value {
-    let text = SessionDocument::new(&sample::session(1, 2, 80)).to_line();
+    let text = json::session(&sample::session(1, 2, 80));
     serde_json::from_str(&text).expect("JSON")
 }
 
@@ -31,13 +29,9 @@ fn sample_sessions_fit_their_schema() {
     for records in [
         vec![sample::session(1, 3, 50)],
         vec![sample::troubled()],
-        vec![
-            sample::session(1, 3, 50),
-            sample::troubled(),
-            sample::session(3, 200, 5),
-        ],
+        vec![sample::session(1, 3, 50), sample::troubled(), sample::session(3, 200, 5)],
     ] {
-        let text = SessionDocument::of(&records).expect("a session").to_text();
+        let text = json::sessions(&records).expect("a session");
         let document = serde_json::from_str(&text).expect("JSON");
         check(&document, SESSION).expect("fits");
     }

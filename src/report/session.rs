@@ -2,68 +2,83 @@
 
 use std::fmt;
 
-use crate::report::session_table::{self, Rows};
-use crate::session::Via;
-use crate::transfer::{Record, Transfer};
+use crate::{
+    report::session_table::{self, Rows},
+    session::Via,
+    transfer::{Record, Transfer},
+};
 
 /// One session: what was sent, to how many, and how it ended for each client. Its `Display` is the
 /// table that `gatecast` prints.
+///
+/// A server's report has every client of the session; a client's has those of its own process.
 #[derive(Clone, Debug)]
-pub struct SessionReport(Record);
+pub struct SessionReport {
+    record: Record,
+    is_of_clients: bool,
+}
 
 /// How a session ended for one client.
 #[derive(Clone, Copy, Debug)]
 pub struct SeatReport<'a>(&'a Transfer);
 
 impl SessionReport {
+    /// The server's report.
     pub(crate) fn new(record: Record) -> Self {
-        Self(record)
+        Self { record, is_of_clients: false }
+    }
+
+    /// The report of the clients of one process.
+    pub(crate) fn of_clients(record: Record) -> Self {
+        Self { record, is_of_clients: true }
     }
 
     #[cfg(feature = "cli")]
     pub(crate) fn record(&self) -> &Record {
-        &self.0
+        &self.record
     }
 
     /// The way the bytes travelled.
     pub fn via(&self) -> Via {
-        self.0.via
+        self.record.via
     }
 
     /// The file's name.
     pub fn file(&self) -> &str {
-        self.0.file.name.as_str()
+        self.record.file.name.as_str()
     }
 
     /// The file's size in bytes.
     pub fn bytes(&self) -> u64 {
-        self.0.file.bytes
+        self.record.file.bytes
     }
 
-    /// How many clients were wanted.
+    /// How many clients the whole session has.
     pub fn clients(&self) -> u16 {
-        self.0.clients
+        self.record.clients
     }
 
-    /// How many clients proved that their copy is the file.
+    /// How many clients, of those in this report, proved that their copy is the file.
     pub fn proven(&self) -> usize {
-        self.0.proven()
+        self.record.proven()
     }
 
     /// The figures that contradict each other, a sentence each; empty where all hold.
     pub fn broken_identities(&self) -> Vec<String> {
-        self.0.broken_identities()
+        self.record.broken_identities()
     }
 
-    /// The clients, by seat.
+    /// The clients in this report, by seat.
     pub fn seats(&self) -> impl Iterator<Item = SeatReport<'_>> {
-        self.0.transfers.iter().map(SeatReport)
+        self.record.transfers.iter().map(SeatReport)
     }
 }
 
 impl fmt::Display for SessionReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&session_table::session(&self.0, Rows::Failures))
+        let table =
+            if self.is_of_clients { session_table::client_session } else { session_table::session };
+        f.write_str(&table(&self.record, Rows::Failures))
     }
 }
 

@@ -5,24 +5,30 @@
 
 pub use crate::report::table::Rows;
 
-use std::fmt::Write;
-use std::time::Duration;
+use std::{fmt::Write, time::Duration};
 
-use crate::report::complete;
-use crate::report::counts;
-use crate::report::table;
-use crate::report::table::Align;
-use crate::report::table::ROWS_MAX;
-use crate::report::table::Table;
-use crate::report::table::or_dash;
-use crate::text::escape;
-use crate::transfer::Outcome;
-use crate::transfer::Record;
-use crate::transfer::Transfer;
-use crate::units::decimal_seconds;
+use crate::{
+    report::{
+        complete, counts, table,
+        table::{Align, ROWS_MAX, Table, or_dash},
+    },
+    text::escape,
+    transfer::{Outcome, Record, Transfer},
+    units::decimal_seconds,
+};
 
 /// One session: a heading, a row for each transfer, and the figures of the whole below.
 pub fn session(record: &Record, rows: Rows) -> String {
+    table_and_summary(record, rows, usize::from(record.clients))
+}
+
+/// One session as the clients of one process know it: their own seats, and nothing of the others.
+pub fn client_session(record: &Record, rows: Rows) -> String {
+    table_and_summary(record, rows, record.transfers.len())
+}
+
+/// `seats` is how many seats of the session the record can know of.
+fn table_and_summary(record: &Record, rows: Rows, seats: usize) -> String {
     let mut text = heading(record);
     text.push('\n');
     let short = rows == Rows::Failures && record.transfers.len() > ROWS_MAX;
@@ -52,7 +58,7 @@ pub fn session(record: &Record, rows: Rows) -> String {
         text += &counted;
         text.push('\n');
     }
-    text + &summary(record)
+    text + &summary(record, seats)
 }
 
 const TRANSFER_COLUMNS: [(&str, Align); 11] = [
@@ -74,10 +80,8 @@ fn heading(record: &Record) -> String {
         1 => "1 client".to_owned(),
         count => format!("{count} clients"),
     };
-    let mut heading = format!(
-        "session {}: {} by {} to {clients}",
-        record.session, record.file.name, record.via
-    );
+    let mut heading =
+        format!("session {}: {} by {} to {clients}", record.session, record.file.name, record.via);
     if let Some(sender) = &record.sender {
         let _ = write!(heading, " ({})", escape(sender));
     }
@@ -93,14 +97,9 @@ fn heading(record: &Record) -> String {
 
 /// `2026-09-21 14:13:20`, UTC.
 pub(super) fn released(record: &Record) -> Option<String> {
-    let at = record
-        .released_at?
-        .checked_to_offset(time::UtcOffset::UTC)?;
+    let at = record.released_at?.checked_to_offset(time::UtcOffset::UTC)?;
     let (hour, minute, second) = at.to_hms();
-    Some(format!(
-        "{} {hour:02}:{minute:02}:{second:02} UTC",
-        at.date()
-    ))
+    Some(format!("{} {hour:02}:{minute:02}:{second:02} UTC", at.date()))
 }
 
 /// The lab's word: `yes` only with proof, `-` for a whole copy that this client cannot prove.
@@ -162,16 +161,13 @@ fn extremes(record: &Record) -> [Vec<String>; 3] {
     };
     let columns = TRANSFER_COLUMNS[1..].iter().map(|(heading, _)| {
         let (figure, decimals) = figure(heading)?;
-        Some((
-            record.transfers.iter().filter_map(figure).collect(),
-            decimals,
-        ))
+        Some((record.transfers.iter().filter_map(figure).collect(), decimals))
     });
     table::extremes(columns.collect())
 }
 
 /// The figures of the whole session, one a line.
-pub fn summary(record: &Record) -> String {
+fn summary(record: &Record, seats: usize) -> String {
     let global = record.global();
     let complete = complete(record);
     // Figures of a part must not pass for figures of all.
@@ -182,28 +178,22 @@ pub fn summary(record: &Record) -> String {
     };
     let us = |value: Option<u64>| value.map_or_else(|| "-".to_owned(), |us| format!("{us} us"));
     let span = |span: Option<Duration>| {
-        span.map_or_else(
-            || "-".to_owned(),
-            |span| format!("{} s{part}", decimal_seconds(span)),
-        )
+        span.map_or_else(|| "-".to_owned(), |span| format!("{} s{part}", decimal_seconds(span)))
     };
     let rate = match (global.rate_mbit, global.bytes) {
         (Some(rate), Some(bytes)) => {
-            format!(
-                "{} Mbit/s ({bytes} bytes in the slowest one's time)",
-                mbit(rate)
-            )
+            format!("{} Mbit/s ({bytes} bytes in the slowest one's time)", mbit(rate))
         }
         _ => "-".to_owned(),
     };
+    let here = if seats < usize::from(record.clients) { " here" } else { "" };
     let mut lines = format!(
-        "whole and verified  {} of {}\n\
+        "whole and verified  {} of {seats}{here}\n\
          release skew        wake {}, server {}, client {}\n\
          time to last byte   {}\n\
          global rate         {rate}\n\
          time to verified    {}\n",
         record.proven(),
-        record.clients,
         us(record.wake_skew_us()),
         us(record.skew_us()),
         us(record.skew_client_us()),
@@ -276,6 +266,24 @@ mod tests {
     }
 
     #[test]
+    fn client_table_counts_only_the_seats_that_are_here() {
+        let mut record = sample::session(1, 4, 80);
+        record.transfers.drain(1..);
+        let line = |table: String| {
+            let mut lines = table.lines();
+            lines.find(|line| line.starts_with("whole")).map(str::to_owned)
+        };
+        let here = line(client_session(&record, Rows::All));
+        assert_eq!(here.as_deref(), Some("whole and verified  1 of 1 here"));
+        // The server's table misses three.
+        let all = line(session(&record, Rows::All));
+        assert_eq!(all.as_deref(), Some("whole and verified  1 of 4"));
+        let record = sample::session(1, 4, 80);
+        let whole = line(client_session(&record, Rows::All));
+        assert_eq!(whole.as_deref(), Some("whole and verified  4 of 4"));
+    }
+
+    #[test]
     fn a_session_that_nobody_finished_has_no_rate() {
         let mut record = sample::session(1, 1, 80);
         record.released_at = None;
@@ -300,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thousand_seats_fit_a_screen_and_numbers_that_do_not_add_up_are_called_invalid() {
+    fn table_of_1000_seats_is_short_and_bad_sums_are_invalid() {
         let mut record = sample::session(1, 1000, 80);
         record.transfers[499].fail(Outcome::TimedOut, "no progress within 10 s");
         record.transfers[499].verified = None;

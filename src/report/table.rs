@@ -51,14 +51,8 @@ pub const ROWS_MAX: usize = 50;
 impl Table {
     /// A table without rows. A heading may have several lines.
     pub fn new(columns: &[(&'static str, Align)]) -> Self {
-        let columns = columns
-            .iter()
-            .map(|&(heading, align)| Column { heading, align })
-            .collect();
-        Self {
-            columns,
-            rows: Vec::new(),
-        }
+        let columns = columns.iter().map(|&(heading, align)| Column { heading, align }).collect();
+        Self { columns, rows: Vec::new() }
     }
 
     /// Adds a row.
@@ -124,9 +118,7 @@ impl fmt::Display for Table {
         }
         let rules: Vec<String> = widths.iter().map(|&wide| "-".repeat(wide)).collect();
         self.line(f, &widths, rules.iter().map(String::as_str))?;
-        self.rows
-            .iter()
-            .try_for_each(|row| self.line(f, &widths, row.iter().map(String::as_str)))
+        self.rows.iter().try_for_each(|row| self.line(f, &widths, row.iter().map(String::as_str)))
     }
 }
 
@@ -146,11 +138,7 @@ pub(super) fn extremes(columns: Vec<Option<(Vec<f64>, usize)>>) -> [Vec<String>;
             let cell = |pick: fn(MedianRange) -> f64| {
                 or_dash(range.map(|range| format!("{:.decimals$}", pick(range))))
             };
-            [
-                cell(|range| range.low),
-                cell(|range| range.median),
-                cell(|range| range.high),
-            ]
+            [cell(|range| range.low), cell(|range| range.median), cell(|range| range.high)]
         });
         for (row, cell) in rows.iter_mut().zip(values.unwrap_or_default()) {
             row.push(cell);

@@ -2,21 +2,17 @@
 
 use std::fmt::Write;
 
-use crate::report::complete;
-use crate::report::is_measured;
-use crate::report::mean_client_mbit;
-use crate::report::mean_loss;
-use crate::report::median_range::MedianRange;
-use crate::report::overall;
-use crate::report::repetitions;
-use crate::report::session_table::mbit;
-use crate::report::session_table::released;
-use crate::report::table::Align;
-use crate::report::table::Table;
-use crate::report::table::or_dash;
-use crate::transfer::Record;
-use crate::units::Bytes;
-use crate::units::decimal_seconds;
+use crate::{
+    report::{
+        complete, is_measured, mean_client_mbit, mean_loss,
+        median_range::MedianRange,
+        overall, repetitions,
+        session_table::{mbit, released},
+        table::{Align, Table, or_dash},
+    },
+    transfer::Record,
+    units::{Bytes, decimal_seconds},
+};
 
 /// Many sessions: the table of tests, a row each, then for those that were repeated the medians
 /// with their ranges, then every number that does not add up.
@@ -73,10 +69,7 @@ pub fn trials(records: &[Record]) -> String {
     let mut text = table.to_string();
     let medians = medians(records);
     if !medians.is_empty() {
-        let _ = write!(
-            text,
-            "\nmedian (low to high) of the repeated tests\n{medians}"
-        );
+        let _ = write!(text, "\nmedian (low to high) of the repeated tests\n{medians}");
     }
     if !invalid.is_empty() {
         let _ = write!(text, "\n{invalid}");
@@ -106,11 +99,7 @@ fn medians(records: &[Record]) -> Table {
         };
     for runs in repetitions(records).iter().filter(|runs| runs.len() > 1) {
         let first = runs[0];
-        let sound: Vec<&Record> = runs
-            .iter()
-            .copied()
-            .filter(|run| is_measured(run))
-            .collect();
+        let sound: Vec<&Record> = runs.iter().copied().filter(|run| is_measured(run)).collect();
         table.row([
             first.via.to_string(),
             first.file.name.to_string(),
@@ -121,9 +110,7 @@ fn medians(records: &[Record]) -> Table {
                 |s| format!("{s:.4}"),
                 |record| overall(record).map(|(slowest, _)| slowest.as_secs_f64()),
             ),
-            spread(&sound, tenths, |record| {
-                overall(record).map(|(_, rate)| rate)
-            }),
+            spread(&sound, tenths, |record| overall(record).map(|(_, rate)| rate)),
             spread(&sound, tenths, mean_client_mbit),
         ]);
     }
@@ -145,11 +132,10 @@ fn of_all(some: usize, all: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::sample;
-    use crate::transfer::Outcome;
+    use crate::{report::sample, transfer::Outcome};
 
     #[test]
-    fn many_sessions_are_a_table_of_tests_with_medians_of_the_repeated() {
+    fn many_sessions_make_a_table_with_medians_of_repeats() {
         let mut records = vec![
             sample::session(1, 2, 80),
             sample::session(2, 2, 60),

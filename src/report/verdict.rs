@@ -1,10 +1,12 @@
-//! The exit code that sessions have earned: never 0 when anybody's copy is not proven.
+//! The exit code of a run: 0 only if every copy is proven.
 
-use crate::client::ClientReport;
-use crate::error::Error;
-use crate::transfer::{Outcome, Record};
+use crate::{
+    client::ClientReport,
+    error::Error,
+    transfer::{Outcome, Record},
+};
 
-/// What a run of the program came to, which is its exit code, worst first. Where several hold, the first in this order wins.
+/// How a run of the program ended, worst first. Where several apply, the first in this order wins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Verdict {
     /// The user stopped it.
@@ -37,7 +39,7 @@ impl Verdict {
         }
     }
 
-    /// What an error that ends everything earns.
+    /// The verdict of an error that ends everything.
     pub fn of_error(error: &Error) -> Self {
         match error {
             Error::Interrupted => Self::Interrupted,
@@ -48,13 +50,9 @@ impl Verdict {
         }
     }
 
-    /// What the clients of one process earned.
+    /// The verdict of the clients of one process: the worst of them.
     pub fn of_clients(reports: &[ClientReport]) -> Self {
-        reports
-            .iter()
-            .map(Self::of_client)
-            .min()
-            .unwrap_or(Self::CouldNotRun)
+        reports.iter().map(Self::of_client).min().unwrap_or(Self::CouldNotRun)
     }
 
     fn of_client(report: &ClientReport) -> Self {
@@ -67,21 +65,13 @@ impl Verdict {
         }
     }
 
-    /// What the sessions of a server earned; none is nobody's failure.
+    /// The verdict of a server's sessions: the worst of them, and `AllVerified` without any.
     pub fn of_records(records: &[Record]) -> Self {
-        records
-            .iter()
-            .map(Self::of_record)
-            .min()
-            .unwrap_or(Self::AllVerified)
+        records.iter().map(Self::of_record).min().unwrap_or(Self::AllVerified)
     }
 
     fn of_record(record: &Record) -> Self {
-        if record
-            .transfers
-            .iter()
-            .any(|t| t.outcome == Outcome::Corrupt)
-        {
+        if record.transfers.iter().any(|t| t.outcome == Outcome::Corrupt) {
             return Self::Corrupt;
         }
         match (record.released_at, record.all_proven()) {
@@ -101,10 +91,12 @@ impl Error {
 
 #[cfg(test)]
 mod tests {
-    use crate::digest::Digest;
-    use crate::session::{FileInfo, SeatId, SessionId, Via};
-    use crate::text::FileName;
-    use crate::transfer::Transfer;
+    use crate::{
+        digest::Digest,
+        session::{FileInfo, SeatId, SessionId, Via},
+        text::FileName,
+        transfer::Transfer,
+    };
 
     use super::*;
 
@@ -131,18 +123,11 @@ mod tests {
 
     fn end(error: Option<Error>, released: bool) -> ClientReport {
         let released_at = released.then_some(time::OffsetDateTime::UNIX_EPOCH);
-        ClientReport {
-            offer: None,
-            released_at,
-            transfer: None,
-            sender: None,
-            path: None,
-            error,
-        }
+        ClientReport { offer: None, released_at, transfer: None, sender: None, path: None, error }
     }
 
     #[test]
-    fn zero_needs_every_asked_for_copy_proven() {
+    fn exit_code_is_0_when_every_wanted_copy_is_proven() {
         let proven = (Outcome::Complete, Some(true));
         let of = |record: Record| Verdict::of_records(&[record]).exit_code();
         assert_eq!(of(record(&[proven; 3], 3, true)), 0);
@@ -153,10 +138,7 @@ mod tests {
             "one cannot be proven"
         );
         assert_eq!(of(record(&[proven, (Outcome::Cut, None)], 2, true)), 4);
-        assert_eq!(
-            of(record(&[proven, (Outcome::Corrupt, Some(false))], 2, true)),
-            5
-        );
+        assert_eq!(of(record(&[proven, (Outcome::Corrupt, Some(false))], 2, true)), 5);
         assert_eq!(of(record(&[(Outcome::TimedOut, None)], 2, false)), 3);
         assert_eq!(
             of(record(&[(Outcome::Refused, None), proven, proven], 2, true)),
@@ -167,24 +149,14 @@ mod tests {
     }
 
     #[test]
-    fn of_several_the_gravest_counts() {
+    fn worst_verdict_of_several_counts() {
         let mut ends = vec![end(None, true)];
         assert_eq!(Verdict::of_clients(&ends).exit_code(), 0);
         ends.push(end(Some(Error::refused("s", "r")), true));
         assert_eq!(Verdict::of_clients(&ends).exit_code(), 4);
-        ends.push(end(
-            Some(Error::NotEnough {
-                reason: String::new(),
-            }),
-            false,
-        ));
+        ends.push(end(Some(Error::NotEnough { reason: String::new() }), false));
         assert_eq!(Verdict::of_clients(&ends).exit_code(), 3);
-        ends.push(end(
-            Some(Error::Corrupt {
-                what: String::new(),
-            }),
-            true,
-        ));
+        ends.push(end(Some(Error::Corrupt { what: String::new() }), true));
         assert_eq!(Verdict::of_clients(&ends).exit_code(), 5);
         ends.push(end(Some(Error::refused("s", "r")), false));
         assert_eq!(Verdict::of_clients(&ends).exit_code(), 1);

@@ -2,27 +2,24 @@
 //!
 //! The services register with it: a way of sending, a handler for a greeting. It knows none.
 
-use std::collections::HashMap;
-use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Duration;
+use std::{collections::HashMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use crossbeam_channel::Receiver;
 
-use crate::error::Result;
-use crate::proto::greeting::Greeting;
-use crate::server::catalog::Catalog;
-use crate::server::config::ServerConfig;
-use crate::server::conversation;
-use crate::server::listener::Connection;
-use crate::server::listener::ConnectionHandler;
-use crate::server::listener::Listener;
-use crate::server::lobby::Lobby;
-use crate::server::session_log::LogHandle;
-use crate::server::session_log::SessionLogger;
-use crate::server::transport::Transport;
-use crate::transfer::Record;
+use crate::{
+    error::Result,
+    proto::greeting::Greeting,
+    server::{
+        catalog::Catalog,
+        config::ServerConfig,
+        conversation,
+        listener::{Connection, ConnectionHandler, Listener},
+        lobby::Lobby,
+        session_log::{LogHandle, SessionLogger},
+        transport::Transport,
+    },
+    transfer::Record,
+};
 
 /// What serves one kind of client in a server.
 pub type GreetingHandler = Arc<dyn Fn(Connection, &Arc<Lobby>) + Send + Sync>;
@@ -92,9 +89,7 @@ impl ServerCoreBuilder {
     /// # Errors
     /// A file that cannot be read.
     pub fn digest(&self, progress: crate::server::catalog::HashProgress<'_>) -> Result<()> {
-        self.catalog
-            .names()
-            .try_for_each(|name| self.catalog.open(name, progress).map(|_| ()))
+        self.catalog.names().try_for_each(|name| self.catalog.open(name, progress).map(|_| ()))
     }
 
     /// Starts serving on `addr`.
@@ -103,27 +98,15 @@ impl ServerCoreBuilder {
     /// The address cannot be listened on, or the system refuses a thread.
     pub fn start(self, addr: SocketAddr) -> Result<ServerCore> {
         let logger = SessionLogger::start(self.log_dir)?;
-        let lobby = Lobby::new(
-            self.settings,
-            self.catalog,
-            self.transports,
-            logger.log_handle(),
-        );
+        let lobby = Lobby::new(self.settings, self.catalog, self.transports, logger.log_handle());
         let mut handlers: HashMap<Greeting, ConnectionHandler> = HashMap::new();
         for (greeting, service) in self.services {
             let lobby = Arc::clone(&lobby);
-            handlers.insert(
-                greeting,
-                Arc::new(move |connection| service(connection, &lobby)),
-            );
+            handlers.insert(greeting, Arc::new(move |connection| service(connection, &lobby)));
         }
         let listener = Listener::start(addr, handlers)?;
         lobby.listens(listener.addr());
-        Ok(ServerCore {
-            lobby,
-            listener,
-            logger,
-        })
+        Ok(ServerCore { lobby, listener, logger })
     }
 }
 
@@ -154,11 +137,7 @@ impl ServerCore {
     /// # Errors
     /// The session log could not be written; the sessions went on without it.
     pub fn stop(self) -> Result<Vec<Record>> {
-        let Self {
-            lobby,
-            mut listener,
-            logger,
-        } = self;
+        let Self { lobby, mut listener, logger } = self;
         listener.stop();
         lobby.stop();
         if !lobby.wait_idle(LEAVE) {
@@ -166,10 +145,7 @@ impl ServerCore {
         }
         let left = listener.close_all(LEAVE);
         if left > 0 {
-            log::warn!(
-                "{left} connections did not end within {} s",
-                LEAVE.as_secs()
-            );
+            log::warn!("{left} connections did not end within {} s", LEAVE.as_secs());
         }
         drop((lobby, listener));
         let records = logger.records();
@@ -180,8 +156,6 @@ impl ServerCore {
 
 impl std::fmt::Debug for ServerCoreBuilder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Host")
-            .field("settings", &self.settings)
-            .finish_non_exhaustive()
+        f.debug_struct("Host").field("settings", &self.settings).finish_non_exhaustive()
     }
 }

@@ -4,27 +4,25 @@
 //! time stay the same. What a session sends from is a [`Source`]: the file opened once, which all
 //! its seats read at their own positions, and which can tell whether it is still what was offered.
 
-use std::collections::BTreeMap;
-use std::fs;
-use std::fs::File;
-use std::fs::Metadata;
-use std::path::Path;
-use std::path::PathBuf;
-use std::sync::Mutex;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering;
+use std::{
+    collections::BTreeMap,
+    fs,
+    fs::{File, Metadata},
+    path::{Path, PathBuf},
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
-use crate::digest::Digest;
-use crate::digest::HASH_BUF;
-use crate::digest::Hasher;
-use crate::error::Error;
-use crate::error::Result;
-use crate::net::copy;
-use crate::net::lock;
-use crate::proto::native::FILES_MAX;
-use crate::session::FileInfo;
-use crate::text::FileName;
-use crate::text::escape;
+use crate::{
+    digest::{Digest, HASH_BUF, Hasher},
+    error::{Error, Result},
+    net::{copy, lock},
+    proto::native::FILES_MAX,
+    session::FileInfo,
+    text::{FileName, escape},
+};
 
 /// The offered files, by name.
 #[derive(Debug, Default)]
@@ -75,13 +73,10 @@ impl Catalog {
             for entry in entries {
                 let entry = entry.map_err(Error::io("list the folder", path.display()))?;
                 // A link in a folder may lead anywhere; whoever wants its target names it.
-                let kind = entry
-                    .file_type()
-                    .map_err(Error::io("offer", entry.path().display()))?;
+                let kind = entry.file_type().map_err(Error::io("offer", entry.path().display()))?;
                 if kind.is_file() && !entry.file_name().as_encoded_bytes().starts_with(b".") {
-                    let metadata = entry
-                        .metadata()
-                        .map_err(Error::io("offer", entry.path().display()))?;
+                    let metadata =
+                        entry.metadata().map_err(Error::io("offer", entry.path().display()))?;
                     catalog.add(&entry.path(), &metadata)?;
                 }
             }
@@ -91,7 +86,7 @@ impl Catalog {
 
     fn add(&mut self, path: &Path, metadata: &Metadata) -> Result<()> {
         if !metadata.is_file() {
-            return Err(Error::refused(path.display(), "it is no regular file"));
+            return Err(Error::refused(path.display(), "it is not a regular file"));
         }
         let name = path
             .file_name()
@@ -101,19 +96,12 @@ impl Catalog {
             Error::refused(escape(&path.display().to_string()), error.to_string())
         })?;
         if self.paths.len() == FILES_MAX {
-            return Err(Error::refused(
-                path.display(),
-                format!("more than {FILES_MAX} files"),
-            ));
+            return Err(Error::refused(path.display(), format!("more than {FILES_MAX} files")));
         }
         if let Some(other) = self.paths.insert(name, path.to_owned()) {
-            let (one, two) = (
-                escape(&other.display().to_string()),
-                escape(&path.display().to_string()),
-            );
-            return Err(Error::Usage {
-                what: format!("{one} and {two} have the same name"),
-            });
+            let (one, two) =
+                (escape(&other.display().to_string()), escape(&path.display().to_string()));
+            return Err(Error::Usage { what: format!("{one} and {two} have the same name") });
         }
         Ok(())
     }
@@ -142,30 +130,21 @@ impl Catalog {
         // Looked at before it is opened: to open a FIFO is to wait for its writer.
         let there = fs::metadata(path).map_err(Error::io("open the file", at()))?;
         if !there.is_file() {
-            return Err(Error::refused(at(), "it is no regular file"));
+            return Err(Error::refused(at(), "it is not a regular file"));
         }
         let file = File::open(path).map_err(Error::io("open the file", at()))?;
-        let metadata = file
-            .metadata()
-            .map_err(Error::io("look at the file", at()))?;
+        let metadata = file.metadata().map_err(Error::io("look at the file", at()))?;
         if !metadata.is_file() {
-            return Err(Error::refused(at(), "it is no regular file"));
+            return Err(Error::refused(at(), "it is not a regular file"));
         }
         let identity = Identity::of(&metadata);
-        let known = lock(&self.digests)
-            .get(name)
-            .copied()
-            .filter(|(known, _)| *known == identity);
+        let known = lock(&self.digests).get(name).copied().filter(|(known, _)| *known == identity);
         let sha1 = match known {
             Some((_, sha1)) => sha1,
             None => {
                 let done = AtomicU64::new(0);
                 let tell = |bytes| {
-                    progress(
-                        name,
-                        identity.bytes,
-                        done.fetch_add(bytes, Ordering::Relaxed) + bytes,
-                    )
+                    progress(name, identity.bytes, done.fetch_add(bytes, Ordering::Relaxed) + bytes)
                 };
                 let sha1 = digest_of(&file, identity.bytes, tell)
                     .map_err(|stop| changed_or_io(stop, &at()))?;
@@ -173,17 +152,8 @@ impl Catalog {
                 sha1
             }
         };
-        let info = FileInfo {
-            name: name.clone(),
-            bytes: identity.bytes,
-            sha1,
-        };
-        let source = Source {
-            info,
-            file,
-            path: path.clone(),
-            identity,
-        };
+        let info = FileInfo { name: name.clone(), bytes: identity.bytes, sha1 };
+        let source = Source { info, file, path: path.clone(), identity };
         source.unchanged()?;
         Ok(source)
     }
@@ -198,16 +168,12 @@ impl Source {
     /// [`Error::SourceChanged`], with what changed.
     pub fn unchanged(&self) -> Result<()> {
         let at = escape(&self.path.display().to_string());
-        let metadata = self
-            .file
-            .metadata()
-            .map_err(Error::io("look at the file", &at))?;
+        let metadata = self.file.metadata().map_err(Error::io("look at the file", &at))?;
         let now = Identity::of(&metadata);
         let what = match now.bytes.cmp(&self.identity.bytes) {
-            std::cmp::Ordering::Less => format!(
-                "truncated from {} to {} bytes",
-                self.identity.bytes, now.bytes
-            ),
+            std::cmp::Ordering::Less => {
+                format!("truncated from {} to {} bytes", self.identity.bytes, now.bytes)
+            }
             std::cmp::Ordering::Greater => {
                 format!("grown from {} to {} bytes", self.identity.bytes, now.bytes)
             }
@@ -216,10 +182,7 @@ impl Source {
             }
             std::cmp::Ordering::Equal => return Ok(()),
         };
-        Err(Error::SourceChanged {
-            at,
-            what: format!("the source changed: {what}"),
-        })
+        Err(Error::SourceChanged { at, what: format!("the source changed: {what}") })
     }
 
     /// What has changed, as the reason of a row or a message; clients need not know the path.
@@ -250,14 +213,9 @@ impl Identity {
                 .modified()
                 .ok()
                 .and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
-            let modified_ns = since
-                .and_then(|since| i128::try_from(since.as_nanos()).ok())
-                .unwrap_or(0);
-            Self {
-                bytes: metadata.len(),
-                modified_ns,
-                node: (0, 0),
-            }
+            let modified_ns =
+                since.and_then(|since| i128::try_from(since.as_nanos()).ok()).unwrap_or(0);
+            Self { bytes: metadata.len(), modified_ns, node: (0, 0) }
         }
     }
 }
@@ -272,9 +230,7 @@ pub fn digest_of(file: &File, bytes: u64, mut tell: impl FnMut(u64)) -> Result<D
     let mut buffer = vec![0; HASH_BUF];
     let mut at = 0;
     while at < bytes {
-        let want = usize::try_from(bytes - at)
-            .unwrap_or(usize::MAX)
-            .min(buffer.len());
+        let want = usize::try_from(bytes - at).unwrap_or(usize::MAX).min(buffer.len());
         let read = copy::read_at(file, &mut buffer[..want], at)?;
         hasher.update(&buffer[..read]);
         at += read as u64;
@@ -322,26 +278,19 @@ mod tests {
         assert_eq!(source.info.sha1, Digest::of(b"abc"));
         assert_eq!(source.info.bytes, 3);
         for outside in ["b.bin", "sub", "link", ".hidden"] {
-            let error = catalog
-                .open(&name(outside), &silent)
-                .expect_err(outside)
-                .to_string();
+            let error = catalog.open(&name(outside), &silent).expect_err(outside).to_string();
             assert!(error.contains("not offered"), "{error}");
         }
     }
 
     #[test]
     fn two_files_of_one_name_and_a_missing_path_are_errors() {
-        let (one, two) = (
-            tempfile::tempdir().expect("folder"),
-            tempfile::tempdir().expect("folder"),
-        );
+        let (one, two) =
+            (tempfile::tempdir().expect("folder"), tempfile::tempdir().expect("folder"));
         for folder in [&one, &two] {
             fs::write(folder.path().join("same"), b"x").expect("room");
         }
-        let error = Catalog::offer([one.path(), two.path()])
-            .expect_err("same name")
-            .to_string();
+        let error = Catalog::offer([one.path(), two.path()]).expect_err("same name").to_string();
         assert!(error.contains("same name"), "{error}");
         assert!(Catalog::offer([one.path().join("missing")]).is_err());
     }
@@ -357,21 +306,9 @@ mod tests {
 
         let mut file = File::options().append(true).open(&path).expect("there");
         file.write_all(b"more").expect("room");
-        assert!(
-            source
-                .unchanged()
-                .expect_err("grown")
-                .to_string()
-                .contains("grown")
-        );
+        assert!(source.unchanged().expect_err("grown").to_string().contains("grown"));
         file.set_len(5).expect("room");
-        assert!(
-            source
-                .unchanged()
-                .expect_err("short")
-                .to_string()
-                .contains("truncated")
-        );
+        assert!(source.unchanged().expect_err("short").to_string().contains("truncated"));
 
         let again = catalog.open(&name("f"), &silent).expect("there");
         assert_eq!(

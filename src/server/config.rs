@@ -2,10 +2,7 @@
 
 use std::time::Duration;
 
-use crate::net::copy;
-use crate::session::Via;
-use crate::text::FileName;
-use crate::units::Rate;
+use crate::{net::copy, session::Via, text::FileName, units::Rate};
 
 /// How a server runs its sessions.
 #[derive(Clone, Debug)]

@@ -1,45 +1,29 @@
 //! The server's end of a control connection: from the opening line to the summary.
 
-use std::ops::Range;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::{
+    ops::Range,
+    sync::{Arc, atomic::Ordering},
+};
 
-use crate::error::Error;
-use crate::error::Phase;
-use crate::error::Result;
-use crate::net::clock;
-use crate::net::line_stream::LineStream;
-use crate::proto::native::ClientHello;
-use crate::proto::native::ErrorCode;
-use crate::proto::native::FromClient;
-use crate::proto::native::FromServer;
-use crate::proto::native::Join;
-use crate::proto::native::Offer;
-use crate::proto::native::Summary;
-use crate::server::gate::ClientKind;
-use crate::server::gate::MusterEnd;
-use crate::server::gate::PendingClient;
-use crate::server::gate::Seat;
-use crate::server::listener::Connection;
-use crate::server::lobby::Lobby;
-use crate::server::lobby::SeatRequest;
-use crate::server::patience::Patience;
-use crate::server::receipt::client_failure;
-use crate::server::receipt::hashing;
-use crate::server::receipt::read_receipt;
-use crate::server::transport::{EarlyReply, SendJob, SendResult};
-use crate::transfer::Outcome;
-use crate::transfer::Transfer;
-use crate::units::Moment;
+use crate::{
+    error::{Error, Phase, Result},
+    net::{clock, line_stream::LineStream},
+    proto::native::{ClientHello, ErrorCode, FromClient, FromServer, Join, Offer, Summary},
+    server::{
+        gate::{ClientKind, MusterEnd, PendingClient, Seat},
+        listener::Connection,
+        lobby::{Lobby, SeatRequest},
+        patience::Patience,
+        receipt::{client_failure, hashing, read_receipt},
+        transport::{EarlyReply, SendJob, SendResult},
+    },
+    transfer::{Outcome, Transfer},
+    units::Moment,
+};
 
 /// Serves one native client.
 pub fn serve(connection: Connection, lobby: &Arc<Lobby>) {
-    let Connection {
-        stream,
-        peer,
-        first,
-        deadline,
-    } = connection;
+    let Connection { stream, peer, first, deadline } = connection;
     let mut lines = LineStream::new(&stream, peer, &first);
     let release = lines.read_line(deadline, Phase::Greet).and_then(|line| {
         ClientHello::decode(&line).map_err(|error| Error::protocol(peer, error.to_string()))
@@ -53,17 +37,8 @@ pub fn serve(connection: Connection, lobby: &Arc<Lobby>) {
                 stream: Arc::clone(&stream),
                 peer,
             };
-            let Join {
-                file, group, via, ..
-            } = join;
-            match lobby.seat(
-                &SeatRequest {
-                    file,
-                    group: Some(group),
-                    via,
-                },
-                client,
-            ) {
+            let Join { file, group, via, .. } = join;
+            match lobby.seat(&SeatRequest { file, group: Some(group), via }, client) {
                 Ok(seat) => converse(seat, &mut lines),
                 Err(error) => {
                     log::info!("{peer}: not seated: {error}");
@@ -84,17 +59,12 @@ fn list(lines: &LineStream<'_>, lobby: &Lobby) {
     let mut answer = Vec::new();
     match lobby.files() {
         Ok(files) => {
-            files
-                .into_iter()
-                .for_each(|file| answer.extend(FromServer::File(file).encode()));
+            files.into_iter().for_each(|file| answer.extend(FromServer::File(file).encode()));
             answer.extend(FromServer::End.encode());
         }
         Err(error) => {
-            answer = FromServer::Error {
-                code: ErrorCode::Changed,
-                reason: error.to_string(),
-            }
-            .encode();
+            answer =
+                FromServer::Error { code: ErrorCode::Changed, reason: error.to_string() }.encode();
         }
     }
     if let Err(error) = lines.write_line(&answer) {
@@ -103,11 +73,7 @@ fn list(lines: &LineStream<'_>, lobby: &Lobby) {
 }
 
 fn refuse(lines: &LineStream<'_>, code: ErrorCode, reason: &str) {
-    let line = FromServer::Error {
-        code,
-        reason: reason.to_owned(),
-    }
-    .encode();
+    let line = FromServer::Error { code, reason: reason.to_owned() }.encode();
     if let Err(error) = lines.write_line(&line) {
         log::debug!("{error}");
     }
@@ -132,12 +98,7 @@ fn converse(mut seat: Seat, lines: &mut LineStream<'_>) {
         file: session.source.info.clone(),
     };
     let mut words = FromServer::Offer(offer).encode();
-    words.extend(
-        seat.send_session()
-            .control()
-            .map(|c| c.terms())
-            .unwrap_or_default(),
-    );
+    words.extend(seat.send_session().control().map(|c| c.terms()).unwrap_or_default());
     let ready = lines.write_line(&words).and_then(|()| ready(&seat, lines));
     let offset = match ready {
         Ok(offset) => offset,
@@ -162,11 +123,7 @@ fn converse(mut seat: Seat, lines: &mut LineStream<'_>) {
     };
     if lines.has_buffered() {
         // The watcher sees what is still in the socket; this came with READY.
-        refuse(
-            lines,
-            code_of(&MusterEnd::Spoke),
-            &MusterEnd::Spoke.to_string(),
-        );
+        refuse(lines, code_of(&MusterEnd::Spoke), &MusterEnd::Spoke.to_string());
         return seat.lose(Outcome::Refused, MusterEnd::Spoke.to_string());
     }
     // What can be made before the gate is: behind it, every call of one seat delays another's start.
@@ -272,13 +229,7 @@ fn transfer_to(
     }
     if changed {
         let reason = transfer.reason.clone().unwrap_or_default();
-        return Some(
-            FromServer::Error {
-                code: ErrorCode::Changed,
-                reason,
-            }
-            .encode(),
-        );
+        return Some(FromServer::Error { code: ErrorCode::Changed, reason }.encode());
     }
     Some(
         FromServer::Summary(Summary {
@@ -309,11 +260,7 @@ fn send_payload(
         reply.heard_at = Some(lines.last_read_at());
         reply.sent = seat.moved().load(Ordering::Relaxed);
     };
-    let job = SendJob {
-        preface,
-        range,
-        answer: &mut answer,
-    };
+    let job = SendJob { preface, range, answer: &mut answer };
     seat.send_session().send(seat, job)
 }
 

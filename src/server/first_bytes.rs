@@ -1,15 +1,21 @@
 //! The first bytes of a connection: what kind of client it is, and what one is told that no thread
 //! can serve.
 
-use std::io::{self, Read, Write};
-use std::net::TcpStream;
-use std::time::Duration;
+use std::{
+    io::{self, Read, Write},
+    net::TcpStream,
+    time::Duration,
+};
 
-use crate::net::{clock, socket};
-use crate::proto::greeting::{GREETING_MAX, Greeting, Recognised, recognise};
-use crate::proto::line::LINE_MAX;
-use crate::proto::native::{ErrorCode, FromServer};
-use crate::units::Moment;
+use crate::{
+    net::{clock, socket},
+    proto::{
+        greeting::{GREETING_MAX, Greeting, Recognised, recognise},
+        line::LINE_MAX,
+        native::{ErrorCode, FromServer},
+    },
+    units::Moment,
+};
 
 /// How long a client that cannot be served may take to say what it is.
 const REFUSAL_LIMIT: Duration = Duration::from_millis(20);
@@ -54,11 +60,7 @@ pub(super) fn refuse(mut stream: &TcpStream) {
     }
     if recognise(&first[..seen]) == Recognised::Known(Greeting::Native) {
         let reason = "the server's system allows no more threads".to_owned();
-        let line = FromServer::Error {
-            code: ErrorCode::Refused,
-            reason,
-        }
-        .encode();
+        let line = FromServer::Error { code: ErrorCode::Refused, reason }.encode();
         // Forty bytes into an empty buffer; a client that is gone needs no answer.
         let _ = stream.write(&line);
     }

@@ -5,19 +5,18 @@
 //! Sessions that have ended are kept up to [`SESSIONS_KEPT`] and [`ROWS_KEPT`]; older ones are in
 //! their log files.
 
-use std::collections::BTreeMap;
-use std::collections::VecDeque;
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::MutexGuard;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard},
+};
 
 use time::OffsetDateTime;
 
-use crate::net::lock;
-use crate::session::SessionId;
-use crate::transfer::Outcome;
-use crate::transfer::Record;
-use crate::transfer::Transfer;
+use crate::{
+    net::lock,
+    session::SessionId,
+    transfer::{Outcome, Record, Transfer},
+};
 
 /// Most ended sessions that are kept.
 pub const SESSIONS_KEPT: usize = 64;
@@ -116,11 +115,11 @@ impl History {
 
 #[cfg(test)]
 mod tests {
-    use crate::digest::Digest;
-    use crate::session::FileInfo;
-    use crate::session::SeatId;
-    use crate::session::Via;
-    use crate::text::FileName;
+    use crate::{
+        digest::Digest,
+        session::{FileInfo, SeatId, Via},
+        text::FileName,
+    };
 
     use super::*;
 
@@ -156,10 +155,7 @@ mod tests {
         history.close(so_far.clone());
         assert_eq!(history.session(SessionId(1)), Some(so_far));
         let totals = history.totals();
-        assert_eq!(
-            (totals.sessions, totals.proven, totals.bytes_server),
-            (1, 1, 7)
-        );
+        assert_eq!((totals.sessions, totals.proven, totals.bytes_server), (1, 1, 7));
         assert_eq!(totals.outcomes, [1, 0, 0, 0, 0]);
         assert_eq!(history.session(SessionId(2)), None);
     }

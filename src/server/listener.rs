@@ -2,41 +2,29 @@
 //! the handler that is registered for them. Knows no service.
 //!
 //! A protocol with a port of its own has no greeting: its handler gets each connection at once,
-//! and says itself when the client has earned its place ([`Place::settle`]).
+//! and says itself when the client has earned its place ([`ConnectionSlot::settle`]).
 //!
 //! A thread per connection. The whole greeting stands under one absolute deadline. At the cap of
 //! connections the oldest that has not greeted is closed to make room, so that ten thousand
 //! silent ones cannot keep an honest client out; one that has greeted is never touched.
 
-use std::collections::BTreeMap;
-use std::collections::HashMap;
-use std::fmt;
-use std::io;
-use std::net::IpAddr;
-use std::net::Ipv4Addr;
-use std::net::Ipv6Addr;
-use std::net::Shutdown;
-use std::net::SocketAddr;
-use std::net::TcpListener;
-use std::net::TcpStream;
-use std::sync::Arc;
-use std::sync::Condvar;
-use std::sync::Mutex;
-use std::sync::MutexGuard;
-use std::sync::PoisonError;
-use std::thread;
-use std::thread::JoinHandle;
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt, io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread,
+    thread::JoinHandle,
+    time::Duration,
+};
 
-use crate::error::Error;
-use crate::error::Result;
-use crate::net::STACK;
-use crate::net::clock;
-use crate::net::lock;
-use crate::net::socket;
-use crate::proto::greeting::Greeting;
-use crate::server::first_bytes;
-use crate::units::Moment;
+use crate::{
+    error::{Error, Result},
+    net::{STACK, clock, lock, socket},
+    proto::greeting::Greeting,
+    server::first_bytes,
+    units::Moment,
+};
 
 /// A connection whose first bytes are known.
 #[derive(Debug)]
@@ -149,11 +137,7 @@ impl Listener {
             .stack_size(STACK)
             .spawn(move || accepting.accept_all(&listener))
             .map_err(Error::io("start the listener's thread", addr))?;
-        Ok(Self {
-            addr,
-            shared,
-            thread: Some(thread),
-        })
+        Ok(Self { addr, shared, thread: Some(thread) })
     }
 
     /// The address that is listened on, with the port that the system chose for port 0.
@@ -188,10 +172,7 @@ impl Listener {
             if clock::left(deadline).is_none() {
                 // No descriptor for that connection, or no way to ourselves: the thread holds
                 // nothing but the port, and must not hold the end of the program.
-                log::warn!(
-                    "the port {} stays open: the listener sleeps",
-                    self.addr.port()
-                );
+                log::warn!("the port {} stays open: the listener sleeps", self.addr.port());
                 return;
             }
             if !thread.is_finished() {
@@ -321,18 +302,12 @@ impl ListenerState {
             let mut registry = self.lock();
             let id = registry.next;
             registry.next += 1;
-            let entry = OpenConnection {
-                stream: Arc::clone(stream),
-                since: clock::now(),
-                greeted: false,
-            };
+            let entry =
+                OpenConnection { stream: Arc::clone(stream), since: clock::now(), greeted: false };
             registry.connections.insert(id, entry);
             id
         };
-        let slot = ConnectionSlot {
-            shared: Arc::clone(self),
-            id,
-        };
+        let slot = ConnectionSlot { shared: Arc::clone(self), id };
         let ours = Arc::clone(stream);
         thread::Builder::new()
             .name(format!("conn-{id}"))
@@ -342,12 +317,7 @@ impl ListenerState {
     }
 
     fn shut(&self, which: impl Fn(&OpenConnection) -> bool) {
-        for entry in self
-            .lock()
-            .connections
-            .values()
-            .filter(|entry| which(entry))
-        {
+        for entry in self.lock().connections.values().filter(|entry| which(entry)) {
             // One that is gone already needs no closing.
             let _ = entry.stream.shutdown(Shutdown::Both);
         }
@@ -356,11 +326,7 @@ impl ListenerState {
     fn wait_empty(&self, patience: Duration) -> usize {
         let open = |registry: &mut Connections| !registry.connections.is_empty();
         let waited = self.left.wait_timeout_while(self.lock(), patience, open);
-        waited
-            .unwrap_or_else(PoisonError::into_inner)
-            .0
-            .connections
-            .len()
+        waited.unwrap_or_else(PoisonError::into_inner).0.connections.len()
     }
 
     fn lock(&self) -> MutexGuard<'_, Connections> {
@@ -384,12 +350,7 @@ impl ConnectionSlot {
 
     fn run(self, stream: Arc<TcpStream>, peer: SocketAddr) {
         let deadline = clock::now().after(GREETING_LIMIT);
-        let connection = |first| Connection {
-            stream: Arc::clone(&stream),
-            peer,
-            first,
-            deadline,
-        };
+        let connection = |first| Connection { stream: Arc::clone(&stream), peer, first, deadline };
         let handlers = match &self.shared.service {
             Accepting::Greeted(handlers) => handlers,
             Accepting::Bare(handler) => return handler(connection(Vec::new()), &self),
@@ -416,17 +377,13 @@ impl Drop for ConnectionSlot {
 
 impl fmt::Debug for ConnectionSlot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ConnectionSlot")
-            .field("id", &self.id)
-            .finish_non_exhaustive()
+        f.debug_struct("ConnectionSlot").field("id", &self.id).finish_non_exhaustive()
     }
 }
 
 impl fmt::Debug for Listener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Listener")
-            .field("addr", &self.addr)
-            .finish_non_exhaustive()
+        f.debug_struct("Listener").field("addr", &self.addr).finish_non_exhaustive()
     }
 }
 

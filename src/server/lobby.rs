@@ -5,39 +5,28 @@
 //! refused where there is to be only one. Sessions that have been released run on side by side.
 //! One lock, held only to look and to add; files are opened and hashed outside it.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::Condvar;
-use std::sync::Mutex;
-use std::sync::MutexGuard;
-use std::sync::OnceLock;
-use std::sync::PoisonError;
-use std::thread;
-use std::time::Duration;
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError},
+    thread,
+    time::Duration,
+};
 
-use crate::error::Error;
-use crate::error::Result;
-use crate::net::STACK;
-use crate::net::clock;
-use crate::net::lock;
-use crate::net::socket;
-use crate::server::catalog;
-use crate::server::catalog::Catalog;
-use crate::server::config::ServerConfig;
-use crate::server::gate::ClientKind;
-use crate::server::gate::Gate;
-use crate::server::gate::GateView;
-use crate::server::gate::PendingClient;
-use crate::server::gate::Seat;
-use crate::server::gate::{MusterConfig, SessionInfo};
-use crate::server::history::History;
-use crate::server::session_log::LogHandle;
-use crate::server::session_log::SessionHeader;
-use crate::server::transport::Transport;
-use crate::session::FileInfo;
-use crate::session::SessionId;
-use crate::session::Via;
-use crate::text::FileName;
+use crate::{
+    error::{Error, Result},
+    net::{STACK, clock, lock, socket},
+    server::{
+        catalog,
+        catalog::Catalog,
+        config::ServerConfig,
+        gate::{ClientKind, Gate, GateView, MusterConfig, PendingClient, Seat, SessionInfo},
+        history::History,
+        session_log::{LogHandle, SessionHeader},
+        transport::Transport,
+    },
+    session::{FileInfo, SessionId, Via},
+    text::FileName,
+};
 
 /// What a client asks for; what it leaves open the server decides.
 #[derive(Clone, Debug, Default)]
@@ -74,9 +63,7 @@ struct LobbyState {
 impl LobbyState {
     /// The open muster of `file` that has a seat left.
     fn with_room(&self, file: &FileName) -> Option<&Arc<Gate>> {
-        self.gates
-            .iter()
-            .find(|gate| gate.session.source.info.name == *file && gate.has_room())
+        self.gates.iter().find(|gate| gate.session.source.info.name == *file && gate.has_room())
     }
 }
 
@@ -139,11 +126,7 @@ impl Lobby {
             (ours, theirs) => ours.or(theirs),
         };
         let begun = via.unwrap_or(Via::Tcp);
-        if !self
-            .transports
-            .iter()
-            .any(|transport| transport.via() == begun)
-        {
+        if !self.transports.iter().any(|transport| transport.via() == begun) {
             return refuse(format!("this server cannot send via {begun}"));
         }
         Ok((file.clone(), clients, via))
@@ -224,11 +207,7 @@ impl Lobby {
             let reason = "all seats of this server's only session are taken";
             return Err(Error::refused("the server", reason));
         }
-        let head = SessionHeader {
-            via,
-            file: session.source.info.clone(),
-            clients,
-        };
+        let head = SessionHeader { via, file: session.source.info.clone(), clients };
         let session_id = session.id;
         let gate = Gate::new(session, send_session, muster, self.log.clone());
         self.log.open(session_id, head);
@@ -251,10 +230,7 @@ impl Lobby {
 
     /// The transport for `via`, which [`Lobby::resolve`] has found to be there.
     fn transport(&self, via: Via) -> &dyn Transport {
-        let found = self
-            .transports
-            .iter()
-            .find(|transport| transport.via() == via);
+        let found = self.transports.iter().find(|transport| transport.via() == via);
         &**found.expect("a session has a transport that is registered")
     }
 
@@ -329,14 +305,9 @@ impl Lobby {
     /// Waits until no session is open, or until `patience` is over.
     pub fn wait_idle(&self, patience: Duration) -> bool {
         let state = self.lock();
-        let waited = self
-            .ended
-            .wait_timeout_while(state, patience, |state| !state.gates.is_empty());
-        waited
-            .unwrap_or_else(PoisonError::into_inner)
-            .0
-            .gates
-            .is_empty()
+        let waited =
+            self.ended.wait_timeout_while(state, patience, |state| !state.gates.is_empty());
+        waited.unwrap_or_else(PoisonError::into_inner).0.gates.is_empty()
     }
 
     fn lock(&self) -> MutexGuard<'_, LobbyState> {

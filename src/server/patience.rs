@@ -20,20 +20,12 @@ impl Patience {
     /// For work that takes at most `longest`.
     pub(super) fn new(now: Moment, longest: Duration) -> Self {
         let deadline = now.after(SIGN_OF_LIFE);
-        Self {
-            deadline,
-            last: deadline.after(longest),
-            bytes: 0,
-        }
+        Self { deadline, last: deadline.after(longest), bytes: 0 }
     }
 
     /// For what is to be over at `last`, and may be silent for `first` before its first sign.
     pub(super) fn until(last: Moment, first: Duration, now: Moment) -> Self {
-        Self {
-            deadline: last.min(now.after(first)),
-            last,
-            bytes: 0,
-        }
+        Self { deadline: last.min(now.after(first)), last, bytes: 0 }
     }
 
     /// The client says that it has come to `bytes` of `size`.
@@ -65,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_gets_further_has_time_and_one_that_only_says_so_has_not() {
+    fn patience_is_renewed_only_by_real_progress() {
         // The slowest honest client: as long as its work may take, and a sign of life beyond.
         let longest = SECOND * 1000;
         assert_eq!(given_up(1_000_000, 1_000, longest), longest + SIGN_OF_LIFE);

@@ -3,21 +3,19 @@
 
 use std::time::Duration;
 
-use crate::digest::Digest;
-use crate::error::Error;
-use crate::error::Phase;
-use crate::net::clock;
-use crate::net::line_stream::LineStream;
-use crate::proto::native::FromClient;
-use crate::proto::native::Receipt;
-use crate::server::gate::Seat;
-use crate::server::patience::Patience;
-use crate::server::patience::SIGN_OF_LIFE;
-use crate::server::transport::EarlyReply;
-use crate::server::transport::TransferFailure;
-use crate::transfer::Outcome;
-use crate::transfer::Transfer;
-use crate::units::Moment;
+use crate::{
+    digest::Digest,
+    error::{Error, Phase},
+    net::{clock, line_stream::LineStream},
+    proto::native::{FromClient, Receipt},
+    server::{
+        gate::Seat,
+        patience::{Patience, SIGN_OF_LIFE},
+        transport::{EarlyReply, TransferFailure},
+    },
+    transfer::{Outcome, Transfer},
+    units::Moment,
+};
 
 /// What a disk is trusted to sync at least, bytes per second.
 const SLOWEST_DISK: u64 = 10_000_000;
@@ -114,24 +112,14 @@ impl ReceiptReading<'_> {
             FromClient::Receipt(receipt) if self.hashed.is_some() => {
                 return cut(format!("its receipt has another SHA-1: {}", receipt.sha1));
             }
-            FromClient::Fail {
-                outcome,
-                bytes,
-                reason,
-                last,
-                counts,
-            } => {
+            FromClient::Fail { outcome, bytes, reason, last, counts } => {
                 self.transfer.bytes_client = Some(bytes);
                 self.transfer.counts = counts;
                 self.transfer.seconds_client = last;
                 // The payload is over, only not whole: its time is as good as any.
                 self.transfer.seconds_server = last.map(|_| at);
                 // A client that sends "complete" and FAIL in one message has failed.
-                let outcome = if outcome == Outcome::Complete {
-                    Outcome::Cut
-                } else {
-                    outcome
-                };
+                let outcome = if outcome == Outcome::Complete { Outcome::Cut } else { outcome };
                 return Err(TransferFailure::new(outcome, reason));
             }
             _ => return cut("messages out of order after the payload".to_owned()),
@@ -151,10 +139,7 @@ fn settle(
     transfer: &mut Transfer,
 ) -> Result<(), TransferFailure> {
     if receipt.bytes != want {
-        let reason = format!(
-            "the receipt claims {} bytes of the {want} sent",
-            receipt.bytes
-        );
+        let reason = format!("the receipt claims {} bytes of the {want} sent", receipt.bytes);
         return Err(TransferFailure::new(Outcome::Cut, reason));
     }
     transfer.seconds_client = Some(receipt.last);
@@ -182,17 +167,11 @@ pub(super) fn client_failure(
     let deadline = clock::now().after(LAST_WORDS);
     let mut line = early;
     loop {
-        let heard = line
-            .take()
-            .or_else(|| lines.read_line(deadline, Phase::Receipt).ok());
+        let heard = line.take().or_else(|| lines.read_line(deadline, Phase::Receipt).ok());
         match heard.as_deref().map(FromClient::decode) {
-            Some(Ok(FromClient::Fail {
-                outcome,
-                bytes,
-                reason,
-                counts,
-                ..
-            })) if outcome != Outcome::Complete => {
+            Some(Ok(FromClient::Fail { outcome, bytes, reason, counts, .. }))
+                if outcome != Outcome::Complete =>
+            {
                 transfer.bytes_client = Some(bytes);
                 transfer.counts = counts;
                 return TransferFailure::new(outcome, reason);
@@ -222,11 +201,7 @@ fn silent(error: &Error, transfer: &Transfer) -> TransferFailure {
 /// The bytes of all copies of the session, which may be on one host.
 fn shared_bytes(seat: &Seat) -> u64 {
     let session = seat.session();
-    session
-        .source
-        .info
-        .bytes
-        .saturating_mul(u64::from(session.clients))
+    session.source.info.bytes.saturating_mul(u64::from(session.clients))
 }
 
 /// How long all copies of the session may take to be hashed.

@@ -1,13 +1,8 @@
 //! A file to send when the user has none: pseudo-random, of any size, the same on every machine.
 
-use std::fs;
-use std::fs::File;
-use std::io;
-use std::io::Write;
-use std::path::Path;
+use std::{fs, fs::File, io, io::Write, path::Path};
 
-use crate::error::Error;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Makes `path` a sample of `bytes` bytes, unless a file of that size is there already.
 ///

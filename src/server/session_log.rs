@@ -3,26 +3,26 @@
 //! Every connection thread sends its finished transfer through one crossbeam channel; the logger
 //! thread alone opens, formats and writes. A line is one `write_all` to a file opened for append,
 //! so that two runs that share a folder never interleave. When a session is over the logger hands
-//! its [`Record`] to whoever listens; faces that look at their own time read the [`Ledger`], which
+//! its [`Record`] to whoever listens; faces that look at their own time read the [`History`], which
 //! gets each row once it is in the log. So a face shows only what was logged. The log is for results;
 //! the macros of `log` are for diagnostics; they never mix.
 
-use std::collections::HashMap;
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::thread;
-use std::thread::JoinHandle;
+use std::{collections::HashMap, path::PathBuf, sync::Arc, thread, thread::JoinHandle};
 
 use crossbeam_channel::{Receiver, Sender};
 use time::OffsetDateTime;
 
-use crate::error::{Error, Result};
-use crate::net::clock;
-use crate::net::logfile::{LogFile, LogFolder};
-use crate::proto::session_log;
-use crate::server::history::History;
-use crate::session::{FileInfo, SessionId, Via};
-use crate::transfer::{Record, Transfer};
+use crate::{
+    error::{Error, Result},
+    net::{
+        clock,
+        logfile::{LogFile, LogFolder},
+    },
+    proto::session_log,
+    server::history::History,
+    session::{FileInfo, SessionId, Via},
+    transfer::{Record, Transfer},
+};
 
 /// What threads tell the logger.
 #[derive(Debug)]
@@ -95,21 +95,12 @@ impl SessionLogger {
                 .run(&entries)
             })
             .map_err(Error::io("start the logger thread", "the session log"))?;
-        Ok(Self {
-            log: Some(LogHandle {
-                entries: log,
-                history,
-            }),
-            records,
-            thread: Some(thread),
-        })
+        Ok(Self { log: Some(LogHandle { entries: log, history }), records, thread: Some(thread) })
     }
 
     /// A way to write to it.
     pub fn log_handle(&self) -> LogHandle {
-        self.log
-            .clone()
-            .expect("the logger has a handle of its own until it is finished")
+        self.log.clone().expect("the logger has a handle of its own until it is finished")
     }
 
     /// The finished sessions, each once its last line is in the log.
@@ -127,9 +118,7 @@ impl SessionLogger {
             log.send(LogEvent::End);
         }
         let thread = self.thread.take().expect("finished once");
-        thread
-            .join()
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 }
 

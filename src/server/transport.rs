@@ -1,24 +1,19 @@
 //! What a way of sending is to the gate: something that moves the bytes after the release.
 //!
-//! The services implement these two traits; the gate, the lobby and the control connection know
-//! nothing else of them. A [`Way`] makes one [`Carrier`] for each session before its muster, and
+//! Transports implement these traits; the gate, the lobby and the control connection know nothing
+//! else of them. A [`Transport`] makes one [`SendSession`] for each session before its muster, and
 //! everything that can fail (sockets, tables) fails there.
 
-use std::fmt;
-use std::net::TcpStream;
-use std::ops::Range;
-use std::sync::Arc;
-use std::time::Duration;
+use std::{fmt, net::TcpStream, ops::Range, sync::Arc, time::Duration};
 
-use crate::error::Result;
-use crate::net::line_stream::LineStream;
-use crate::server::catalog::Source;
-use crate::server::gate::SeatConnection;
-use crate::session::SeatId;
-use crate::session::Via;
-use crate::transfer::Counts;
-use crate::transfer::Outcome;
-use crate::units::{Moment, Rate};
+use crate::{
+    error::Result,
+    net::line_stream::LineStream,
+    server::{catalog::Source, gate::SeatConnection},
+    session::{SeatId, Via},
+    transfer::{Counts, Outcome},
+    units::{Moment, Rate},
+};
 
 /// One way of sending.
 pub trait Transport: fmt::Debug + Send + Sync {
@@ -165,18 +160,12 @@ pub struct TransferFailure {
 impl TransferFailure {
     /// A transfer that ended early through no change of the source.
     pub fn new(outcome: Outcome, reason: impl Into<String>) -> Self {
-        Self {
-            outcome,
-            reason: reason.into(),
-            source_changed: false,
-        }
+        Self { outcome, reason: reason.into(), source_changed: false }
     }
 }
 
 impl fmt::Debug for SendJob<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Cargo")
-            .field("range", &self.range)
-            .finish_non_exhaustive()
+        f.debug_struct("Cargo").field("range", &self.range).finish_non_exhaustive()
     }
 }

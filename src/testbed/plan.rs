@@ -1,15 +1,15 @@
 //! What the bounds say about numbers that nobody can try out, and what a study says about how
 //! near to them each way comes. No network, no clock: arithmetic.
 
-use crate::report::table::Align;
-use crate::report::table::Table;
-use crate::session::Via;
-use crate::testbed::study::bound::Bound;
-use crate::testbed::study::bound::Capacity;
-use crate::testbed::study::results::Results;
-use crate::testbed::study::results::StudyRow;
-use crate::units::Bytes;
-use crate::units::Rate;
+use crate::{
+    report::table::{Align, Table},
+    session::Via,
+    testbed::study::{
+        bound::{Bound, Capacity},
+        results::{Results, StudyRow},
+    },
+    units::{Bytes, Rate},
+};
 
 /// The scenario.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -80,9 +80,7 @@ pub fn forecasts(scenario: &Scenario, study: Option<&Results>) -> Vec<Forecast> 
         .collect();
     all.sort_by(|a, b| {
         let time = |of: &Forecast| of.expected_s.unwrap_or(of.bound_s);
-        time(a)
-            .total_cmp(&time(b))
-            .then(a.expected_s.is_none().cmp(&b.expected_s.is_none()))
+        time(a).total_cmp(&time(b)).then(a.expected_s.is_none().cmp(&b.expected_s.is_none()))
     });
     all
 }
@@ -96,12 +94,13 @@ fn nearest<'a>(study: &'a Results, via: Via, scenario: &Scenario) -> Option<&'a 
         ratio.abs()
     };
     let rows = study.rows.iter();
-    rows.filter(|row| row.via == via.word() && row.loss == 0.0 && row.efficiency.is_some())
-        .min_by(|a, b| {
+    rows.filter(|row| row.via == via.word() && row.loss == 0.0 && row.efficiency.is_some()).min_by(
+        |a, b| {
             let far = |row: &StudyRow| distance(u64::from(row.clients), scenario.clients);
             let size = |row: &StudyRow| distance(row.bytes, scenario.bytes);
             far(a).total_cmp(&far(b)).then(size(a).total_cmp(&size(b)))
-        })
+        },
+    )
 }
 
 /// What was reached of the bound of nominal rates: headers are charged, as in the plan's bound
@@ -127,22 +126,12 @@ pub fn table(scenario: &Scenario, answers: &[Forecast]) -> String {
             answer.via.to_string(),
             span(answer.bound_s),
             formula(answer.bound).to_owned(),
-            answer
-                .efficiency
-                .map_or_else(dash, |share| format!("{share:.3}")),
-            answer
-                .measured_with
-                .map_or_else(dash, |clients| clients.to_string()),
+            answer.efficiency.map_or_else(dash, |share| format!("{share:.3}")),
+            answer.measured_with.map_or_else(dash, |clients| clients.to_string()),
             answer.expected_s.map_or_else(dash, span),
         ]);
     }
-    let Scenario {
-        bytes,
-        clients,
-        server_up,
-        up,
-        down,
-    } = scenario;
+    let Scenario { bytes, clients, server_up, up, down } = scenario;
     let mut text = format!(
         "{} to {clients} clients; server {server_up} up, clients {up} up and {down} down\n\n{table}\n",
         Bytes(*bytes)
@@ -216,10 +205,7 @@ mod tests {
         assert_eq!(tcp.map(|tcp| tcp.bound_s), Some(80_000.0));
         assert!(answers.iter().all(|answer| answer.expected_s.is_none()));
         let text = table(&MANY, &answers);
-        assert!(
-            text.contains("fastest by their bounds: multicast and swarm"),
-            "{text}"
-        );
+        assert!(text.contains("fastest by their bounds: multicast and swarm"), "{text}");
         assert!(text.contains("22 h 13 min"), "{text}");
     }
 
@@ -227,10 +213,7 @@ mod tests {
     fn a_study_says_how_near_a_way_comes() {
         let study = crate::testbed::study::results::tests::sample();
         let answers = forecasts(&MANY, Some(&study));
-        let tcp = answers
-            .iter()
-            .find(|answer| answer.via == Via::Tcp)
-            .expect("there");
+        let tcp = answers.iter().find(|answer| answer.via == Via::Tcp).expect("there");
         assert_eq!(tcp.measured_with, Some(4));
         let efficiency = tcp.efficiency.expect("measured");
         assert!((efficiency - 3.2 / 3.6).abs() < 1e-9, "{efficiency}");
@@ -241,15 +224,9 @@ mod tests {
 
     #[test]
     fn millions_of_clients_are_only_numbers() {
-        let scenario = Scenario {
-            clients: 5_000_000,
-            ..MANY
-        };
+        let scenario = Scenario { clients: 5_000_000, ..MANY };
         for answer in forecasts(&scenario, None) {
-            assert!(
-                answer.bound_s.is_finite() && answer.bound_s >= 80.0,
-                "{answer:?}"
-            );
+            assert!(answer.bound_s.is_finite() && answer.bound_s >= 80.0, "{answer:?}");
         }
     }
 

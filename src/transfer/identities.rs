@@ -1,7 +1,9 @@
 //! The sums that hold on every run, and what does not hold of them.
 
-use crate::session::{FileInfo, SeatId, Via};
-use crate::transfer::{Counts, Outcome, Record, Transfer};
+use crate::{
+    session::{FileInfo, SeatId, Via},
+    transfer::{Counts, Outcome, Record, Transfer},
+};
 
 impl Record {
     /// Every identity that does not hold, one sentence each; empty when the numbers add up.
@@ -12,12 +14,8 @@ impl Record {
                 broken.push(format!("seat {}: {sentence}", transfer.seat));
             }
         }
-        let mut seats: Vec<SeatId> = self
-            .transfers
-            .iter()
-            .filter(|t| t.woke.is_some())
-            .map(|t| t.seat)
-            .collect();
+        let mut seats: Vec<SeatId> =
+            self.transfers.iter().filter(|t| t.woke.is_some()).map(|t| t.seat).collect();
         seats.sort_unstable();
         if let Some(pair) = seats.windows(2).find(|pair| pair[0] == pair[1]) {
             broken.push(format!("seat {} was released twice", pair[0]));
@@ -31,9 +29,7 @@ impl Counts {
     /// says nothing.
     fn broken(&self) -> Option<String> {
         let sum = |parts: &[Option<u64>]| {
-            parts
-                .iter()
-                .try_fold(0_u128, |sum, part| Some(sum + u128::from((*part)?)))
+            parts.iter().try_fold(0_u128, |sum, part| Some(sum + u128::from((*part)?)))
         };
         let identities = [
             (
@@ -52,19 +48,12 @@ impl Counts {
                 "delivered",
                 self.delivered,
                 "unique, duplicate, corrupt, foreign and late",
-                sum(&[
-                    self.unique,
-                    self.duplicate,
-                    self.corrupt,
-                    self.foreign,
-                    self.late,
-                ]),
+                sum(&[self.unique, self.duplicate, self.corrupt, self.foreign, self.late]),
             ),
         ];
         identities.into_iter().find_map(|(name, whole, of, parts)| {
-            let (whole, parts) = whole
-                .zip(parts)
-                .filter(|(whole, parts)| u128::from(*whole) != *parts)?;
+            let (whole, parts) =
+                whole.zip(parts).filter(|(whole, parts)| u128::from(*whole) != *parts)?;
             Some(format!("{whole} datagrams {name}, and {of} are {parts}"))
         })
     }
@@ -91,11 +80,7 @@ impl Transfer {
                 )
             })
         };
-        let Counts {
-            bytes_from_server: server,
-            bytes_from_peers: peers,
-            ..
-        } = self.counts;
+        let Counts { bytes_from_server: server, bytes_from_peers: peers, .. } = self.counts;
         if let (Some(server), Some(peers), Some(client)) = (server, peers, self.bytes_client)
             && self.outcome == Outcome::Complete
         {

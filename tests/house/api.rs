@@ -4,17 +4,15 @@
 
 use std::collections::BTreeSet;
 
-use crate::source::{Definition, File};
-use crate::tree::{Target, Tree};
+use crate::{
+    source::{Definition, File},
+    tree::{Target, Tree},
+};
 
 /// The items that can be reached from `lib.rs` and are not hidden.
 pub(crate) fn items(files: &[File]) -> BTreeSet<String> {
-    let mut walk = Walk {
-        tree: Tree::new(files),
-        files,
-        seen: BTreeSet::new(),
-        items: BTreeSet::new(),
-    };
+    let mut walk =
+        Walk { tree: Tree::new(files), files, seen: BTreeSet::new(), items: BTreeSet::new() };
     walk.module(&[]);
     walk.items
 }
@@ -86,10 +84,7 @@ impl Walk<'_> {
             for (number, item) in impls.enumerate() {
                 // The documentation shows the `impl` itself too, if there is anything in it.
                 let itself = usize::from(item.is_trait || item.members > 0);
-                members.push((
-                    format!("{} impl {number}", file.path),
-                    item.members + itself,
-                ));
+                members.push((format!("{} impl {number}", file.path), item.members + itself));
             }
         }
         for (of, count) in members {
@@ -104,10 +99,7 @@ impl Walk<'_> {
         if file.path == home.path || has(file) {
             return file.path == home.path;
         }
-        let names = file
-            .uses
-            .iter()
-            .flat_map(|item| item.names.iter().map(move |n| (item, n)));
+        let names = file.uses.iter().flat_map(|item| item.names.iter().map(move |n| (item, n)));
         let mut names = names.filter(|(_, n)| n.glob || n.name.as_deref() == Some(name));
         names.any(|(item, import)| {
             let path = self.tree.absolute(file, &item.scope, &import.path);
@@ -122,19 +114,13 @@ impl Walk<'_> {
 fn planted_items_are_counted() {
     let parse = |(path, text)| File::parse(path, text).expect("Rust");
     let files = [
-        (
-            "src/lib.rs",
-            "mod a; pub mod b; #[doc(hidden)] pub mod c; pub use a::{E, S}; fn f() {}",
-        ),
+        ("src/lib.rs", "mod a; pub mod b; #[doc(hidden)] pub mod c; pub use a::{E, S}; fn f() {}"),
         (
             "src/a.rs",
             "pub struct S { pub x: u8, y: u8 } impl S { pub fn g(&self) {} fn h() {} } \
                       impl Drop for S { fn drop(&mut self) {} } pub enum E { A, B(u8) } pub struct No;",
         ),
-        (
-            "src/b.rs",
-            "pub fn f() {} #[doc(hidden)] pub fn g() {} pub(crate) fn h() {}",
-        ),
+        ("src/b.rs", "pub fn f() {} #[doc(hidden)] pub fn g() {} pub(crate) fn h() {}"),
         ("src/c.rs", "pub fn f() {}"),
     ];
     let items = items(&files.map(parse));

@@ -5,9 +5,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::known::{self, Finding};
-use crate::source::{self, File};
-use crate::tree::{Target, Tree};
+use crate::{
+    known::{self, Finding},
+    source::{self, File},
+    tree::{Target, Tree},
+};
 
 /// What one file imports from another: the names, and the first line.
 #[derive(Debug, Default)]

@@ -1,8 +1,10 @@
 //! Imports in `src/` go down, and neighbours never see each other: the house of ARCHITECTURE.md.
 //! Tests keep to it too. A link in the documentation is no import.
 
-use crate::source::{self, File};
-use crate::tree::Tree;
+use crate::{
+    source::{self, File},
+    tree::Tree,
+};
 
 /// What stands on each floor, ground first. A name is a file or folder of `src/`.
 /// On the ground each may import those before it.
@@ -11,12 +13,7 @@ const HOUSE: [&[&str]; 8] = [
     &["proto"],
     &["net"],
     &["server", "client"],
-    &[
-        "transport/tcp",
-        "transport/udp",
-        "transport/swarm",
-        "transport",
-    ],
+    &["transport/tcp", "transport/udp", "transport/swarm", "transport"],
     &["testbed", "http", "report", "relay"],
     &["serve", "fetch", "lib"],
     &["cli", "main"],
@@ -172,9 +169,7 @@ fn may(from: &str, to: &str) -> bool {
 fn place(name: &str) -> Option<(usize, usize)> {
     let on = |floor: &&[&str]| floor.iter().position(|n| *n == name);
     let floors = HOUSE.iter().enumerate();
-    floors
-        .into_iter()
-        .find_map(|(n, floor)| Some((n, on(floor)?)))
+    floors.into_iter().find_map(|(n, floor)| Some((n, on(floor)?)))
 }
 
 /// The room of a path from the root: its first word, or its first two where they are one.

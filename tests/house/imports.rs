@@ -1,12 +1,14 @@
-//! How imports and `match` are written: one `use` statement a module, and `if` for a bool.
+//! How imports and `match` are written: one `use` statement a crate, and `if` for a bool.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::known::{self, Finding};
-use crate::source::{self, File, Imported};
+use crate::{
+    known::{self, Finding},
+    source::{self, File},
+};
 
 #[test]
-fn imports_are_grouped_by_module() {
+fn imports_are_grouped_by_crate() {
     for (folder, files) in source::folders() {
         let found: Vec<Finding> = files.iter().flat_map(ungrouped).collect();
         known::hold_at_most(&format!("imports-{folder}"), 0, found.len(), &found);
@@ -25,13 +27,10 @@ fn nothing_is_matched_where_if_would_do() {
 fn planted_imports_and_matches_are_found() {
     for (code, count) in [
         ("use std::fmt; use std::io;", 1),
-        ("use std::{fmt, io}; use std::io::{self as b, Read};", 0),
-        (
-            "use crate::net::clock; use super::x; use crate::net::{socket};",
-            1,
-        ),
-        ("use crate::net::{clock, line::Line};", 1),
-        ("use crate::net::{self, clock}; use crate::net;", 0),
+        ("use std::{fmt, io}; use std::io::{self as b, Read};", 1),
+        ("use crate::net::clock; use super::x; use crate::net::{socket};", 1),
+        ("use crate::net::{clock, line::Line}; use super::x;", 0),
+        ("use crate::net::{self, clock}; use crate::net;", 1),
         ("use std::fmt; mod tests { use std::io; }", 0),
         ("use std::fmt; fn f() { use std::io; }", 0),
         ("use std::fmt; pub use std::io;", 0),
@@ -48,40 +47,21 @@ fn planted_imports_and_matches_are_found() {
     }
 }
 
-/// The statements of which another one in the same block imports from the same module, and those
-/// that import from several modules.
+/// The statements of which another one in the same block imports from the same crate.
 fn ungrouped(file: &File) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let mut fault = |line: usize, why: String| {
-        findings.push(Finding::new("", format!("{}:{line}: {why}", file.path)));
-    };
     let mut seen = BTreeMap::new();
     for item in &file.uses {
-        let modules: BTreeSet<&[String]> = item.names.iter().map(module).collect();
-        if modules.len() > 1 {
-            let why = "this imports from several modules. Write one `use` for each.";
-            fault(item.line, why.to_owned());
-        }
-        for module in modules {
-            if let Some(first) = seen.insert((item.block, &item.kind, module), item.line) {
-                let module = module.join("::");
+        let roots: BTreeSet<&String> = item.names.iter().map(|name| &name.path[0]).collect();
+        for root in roots {
+            if let Some(first) = seen.insert((item.block, &item.kind, root), item.line) {
                 let why =
-                    format!("`{module}` is imported from in line {first} too. Write one `use`.");
-                fault(item.line, why);
+                    format!("`{root}` is imported from in line {first} too. Write one `use`.");
+                findings.push(Finding::new("", format!("{}:{}: {why}", file.path, item.line)));
             }
         }
     }
     findings
-}
-
-/// The module that a name is imported from.
-fn module(import: &Imported) -> &[String] {
-    let path = &import.path;
-    if import.glob || import.itself {
-        path
-    } else {
-        &path[..path.len() - 1]
-    }
 }
 
 fn matches(file: &File) -> Vec<Finding> {

@@ -3,10 +3,12 @@
 //! `HOUSE_KNOWN=write cargo test --test house` writes it anew; look at the difference before you
 //! commit it.
 
-use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
-use std::{env, fmt, fs};
+use std::{
+    collections::BTreeSet,
+    env, fmt, fs,
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+};
 
 /// A place where a rule is broken.
 #[derive(Debug, Clone)]
@@ -19,10 +21,7 @@ pub(crate) struct Finding {
 
 impl Finding {
     pub(crate) fn new(key: impl Into<String>, message: impl Into<String>) -> Self {
-        Self {
-            key: key.into(),
-            message: message.into(),
-        }
+        Self { key: key.into(), message: message.into() }
     }
 }
 
@@ -57,17 +56,11 @@ pub(crate) fn hold_at_most(rule: &str, limit: usize, count: usize, places: &[Fin
     let _guard = LIST.lock().unwrap_or_else(PoisonError::into_inner);
     if is_to_write() {
         let is_over = count > limit;
-        return write(
-            rule,
-            is_over.then(|| count.to_string()).into_iter().collect(),
-        );
+        return write(rule, is_over.then(|| count.to_string()).into_iter().collect());
     }
     let limit = known_limit(rule, &read()).unwrap_or(limit);
     let places: String = places.iter().map(|place| format!("\n{place}")).collect();
-    assert!(
-        count <= limit,
-        "{places}\n{rule}: {count}, and {limit} are allowed\n"
-    );
+    assert!(count <= limit, "{places}\n{rule}: {count}, and {limit} are allowed\n");
 }
 
 fn known_limit(rule: &str, list: &str) -> Option<usize> {
@@ -120,10 +113,7 @@ fn word(line: &str) -> &str {
 
 #[test]
 fn new_faults_and_stale_lines_both_fail() {
-    let found = [
-        Finding::new("a.rs f", "a.rs:1: f"),
-        Finding::new("b.rs g", "b.rs:2: g"),
-    ];
+    let found = [Finding::new("a.rs f", "a.rs:1: f"), Finding::new("b.rs g", "b.rs:2: g")];
     let faults = |list| compare("rule", &found, list);
     assert!(faults("other x\nrule a.rs f\nrule b.rs g\n").is_empty());
     assert_eq!(faults("rule a.rs f\n"), ["b.rs:2: g"]);

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::known::{self, Finding};
-use crate::source::{self, Definition, File};
+use crate::{
+    known::{self, Finding},
+    source::{self, Definition, File},
+};
 
 /// Words that say how somebody talks or sits, where the code sends, reads or waits.
 const VERBS: [&str; 7] = ["hear", "say", "tell", "look", "murmur", "press", "sit"];
@@ -41,10 +43,7 @@ fn planted_names_are_found() {
     let parse = |path: &str, code: &str| File::parse(path, code).expect("Rust");
     let keys = |found: Vec<Finding>| found.into_iter().map(|f| f.key).collect::<Vec<_>>();
     let files = [
-        parse(
-            "src/lib.rs",
-            "#[cfg(unix)] mod a; #[cfg(not(unix))] mod b; mod c; mod d;",
-        ),
+        parse("src/lib.rs", "#[cfg(unix)] mod a; #[cfg(not(unix))] mod b; mod c; mod d;"),
         parse("src/a.rs", "struct Batch; enum State {}"),
         parse("src/b.rs", "struct Batch; fn f() { struct Inner; }"),
         parse(
@@ -52,10 +51,7 @@ fn planted_names_are_found() {
             "type State = u8; trait T { type Inner; } #[cfg(test)] struct T;\
              macro_rules! m { ($n:ident) => { struct Made; struct $n; } }",
         ),
-        parse(
-            "src/d.rs",
-            "#[cfg(unix)] type R = u8; #[cfg(not(unix))] type R = u16; struct Made;",
-        ),
+        parse("src/d.rs", "#[cfg(unix)] type R = u8; #[cfg(not(unix))] type R = u16; struct Made;"),
     ];
     assert_eq!(keys(twice(&files)), ["Inner", "Made", "State"]);
 
@@ -101,10 +97,7 @@ fn twice(files: &[File]) -> Vec<Finding> {
             let cfg = [outside.clone(), d.cfg.clone()].concat();
             let same = types.entry(d.name.as_str()).or_default();
             // For another system, it is the same type.
-            if !same
-                .iter()
-                .any(|other| exclude_each_other(&cfg, &other.cfg))
-            {
+            if !same.iter().any(|other| exclude_each_other(&cfg, &other.cfg)) {
                 let line = d.line;
                 same.push(Place { file, line, cfg });
             }
@@ -112,10 +105,8 @@ fn twice(files: &[File]) -> Vec<Finding> {
     }
     let mut findings = Vec::new();
     for (name, places) in types.iter().filter(|(_, places)| places.len() > 1) {
-        let mut message = format!(
-            "{} types are called `{name}`. Rename all but one:",
-            places.len()
-        );
+        let mut message =
+            format!("{} types are called `{name}`. Rename all but one:", places.len());
         for place in places {
             message += &format!("\n    {}:{}", place.file.path, place.line);
         }
@@ -134,11 +125,7 @@ fn cfg(files: &[File], of: &File) -> Vec<String> {
     let mut cfg = Vec::new();
     for file in files {
         for module in &file.modules {
-            let module_path = [
-                file.module(),
-                module.scope.clone(),
-                vec![module.name.clone()],
-            ];
+            let module_path = [file.module(), module.scope.clone(), vec![module.name.clone()]];
             if path.starts_with(&module_path.concat()) {
                 cfg.extend(module.cfg.iter().cloned());
             }
@@ -150,8 +137,7 @@ fn cfg(files: &[File], of: &File) -> Vec<String> {
 fn exclude_each_other(one: &[String], other: &[String]) -> bool {
     let bare = |cfg: &String| cfg.replace(' ', "");
     let not = |a: &[String], b: &[String]| {
-        a.iter()
-            .any(|a| b.iter().any(|b| bare(b) == format!("not({})", bare(a))))
+        a.iter().any(|a| b.iter().any(|b| bare(b) == format!("not({})", bare(a))))
     };
     not(one, other) || not(other, one)
 }
@@ -168,10 +154,7 @@ fn words(files: &[File]) -> Vec<Finding> {
             ));
         };
         for d in file.definitions.iter().filter(|d| is_type(d)) {
-            if let Some(word) = NOUNS
-                .iter()
-                .find(|noun| camel_words(&d.name).contains(noun))
-            {
+            if let Some(word) = NOUNS.iter().find(|noun| camel_words(&d.name).contains(noun)) {
                 fault(&d.name, d.line, word);
             }
         }
@@ -187,15 +170,9 @@ fn words(files: &[File]) -> Vec<Finding> {
 
 /// `HttpServer` is `Http` and `Server`.
 fn camel_words(name: &str) -> Vec<&str> {
-    let mut starts: Vec<usize> = name
-        .match_indices(char::is_uppercase)
-        .map(|(at, _)| at)
-        .collect();
+    let mut starts: Vec<usize> = name.match_indices(char::is_uppercase).map(|(at, _)| at).collect();
     starts.push(name.len());
-    starts
-        .windows(2)
-        .map(|ends| &name[ends[0]..ends[1]])
-        .collect()
+    starts.windows(2).map(|ends| &name[ends[0]..ends[1]]).collect()
 }
 
 fn long_test_names<'a>(files: impl IntoIterator<Item = &'a File>) -> Vec<Finding> {

@@ -1,22 +1,18 @@
 //! Holds the library without features to its five packages, and the whole tree to the bans of
 //! `deny.toml`, with or without cargo-deny.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::process::Command;
-use std::{env, fs};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    env, fs,
+    process::Command,
+};
 
 use serde_json::Value;
 
 use crate::known;
 
 /// What the core depends on, and nothing else.
-const CORE: [&str; 5] = [
-    "crossbeam-channel",
-    "env_logger",
-    "log",
-    "sha1_smol",
-    "time",
-];
+const CORE: [&str; 5] = ["crossbeam-channel", "env_logger", "log", "sha1_smol", "time"];
 
 #[test]
 fn without_features_there_are_five_packages() {
@@ -28,10 +24,8 @@ fn without_features_there_are_five_packages() {
         "--prefix=none",
         "--format={p}",
     ]);
-    let mut names: Vec<&str> = tree
-        .lines()
-        .filter_map(|line| line.split_whitespace().next())
-        .collect();
+    let mut names: Vec<&str> =
+        tree.lines().filter_map(|line| line.split_whitespace().next()).collect();
     assert_eq!(names.first(), Some(&env!("CARGO_PKG_NAME")), "{tree}");
     names.remove(0);
     names.sort_unstable();
@@ -59,10 +53,7 @@ fn planted_packages_are_found() {
     assert_eq!(found(&[("log", "0.4.1"), ("tokio", "1.0.0")]), 1);
     assert_eq!(found(&[("log", "0.4.1"), ("log", "0.3.9")]), 1);
     assert_eq!(found(&[("syn", "2.0.1"), ("syn", "3.0.0")]), 0);
-    assert_eq!(
-        found(&[("syn", "2.0.1"), ("syn", "3.0.0"), ("syn", "1.0.0")]),
-        1
-    );
+    assert_eq!(found(&[("syn", "2.0.1"), ("syn", "3.0.0"), ("syn", "1.0.0")]), 1);
     assert_eq!(crates(deny, "deny"), ["tokio"]);
 }
 
@@ -101,9 +92,7 @@ fn crates<'a>(deny: &'a str, key: &str) -> Vec<&'a str> {
     let lines = deny.lines().skip_while(|line| *line != start).skip(1);
     let lines = lines.take_while(|line| *line != "]");
     let names = lines.filter_map(|line| line.trim().strip_prefix("{ crate = \""));
-    names
-        .filter_map(|rest| Some(rest.split_once('"')?.0))
-        .collect()
+    names.filter_map(|rest| Some(rest.split_once('"')?.0)).collect()
 }
 
 fn name_and_version(package: &Value) -> (&str, &str) {

@@ -1,12 +1,14 @@
 //! What the rules know of one source file. It is parsed once; a rule then reads plain data.
 
-use std::collections::BTreeSet;
-use std::num::NonZero;
-use std::path::{Path, PathBuf};
-use std::str::FromStr as _;
-use std::sync::LazyLock;
-use std::thread::{self, ScopedJoinHandle};
-use std::{fmt, fs};
+use std::{
+    collections::BTreeSet,
+    fmt, fs,
+    num::NonZero,
+    path::{Path, PathBuf},
+    str::FromStr as _,
+    sync::LazyLock,
+    thread::{self, ScopedJoinHandle},
+};
 
 use proc_macro2::{Delimiter, Span, TokenStream, TokenTree};
 
@@ -79,8 +81,6 @@ pub(crate) struct Imported {
     /// What it is called here; nothing for a glob and for `as _`.
     pub(crate) name: Option<String>,
     pub(crate) glob: bool,
-    /// Written as `self` in braces.
-    pub(crate) itself: bool,
     pub(crate) line: usize,
 }
 
@@ -209,9 +209,7 @@ fn files(root: &Path, folder: &str) -> Vec<File> {
         let parts = paths.chunks(share);
         let parts = parts.map(|part| scope.spawn(move || part.iter().map(read).collect()));
         let parts: Vec<ScopedJoinHandle<'_, Vec<File>>> = parts.collect();
-        let parts = parts
-            .into_iter()
-            .map(|part| part.join().expect("parsed files"));
+        let parts = parts.into_iter().map(|part| part.join().expect("parsed files"));
         parts.flatten().collect()
     });
     mark_tests(&mut files);

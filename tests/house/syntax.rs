@@ -28,7 +28,6 @@ pub(crate) fn imported(tree: &UseTree, path: &mut Vec<String>, names: &mut Vec<I
                 _ => name,
             },
             glob: last.is_none(),
-            itself,
             line: line(span),
             path,
         });
@@ -39,18 +38,12 @@ pub(crate) fn imported(tree: &UseTree, path: &mut Vec<String>, names: &mut Vec<I
             imported(&part.tree, path, names);
             path.pop();
         }
-        UseTree::Name(name) => push(
-            path.clone(),
-            Some(&name.ident),
-            Some(word(&name.ident)),
-            name.ident.span(),
-        ),
-        UseTree::Rename(name) => push(
-            path.clone(),
-            Some(&name.ident),
-            Some(word(&name.rename)),
-            name.ident.span(),
-        ),
+        UseTree::Name(name) => {
+            push(path.clone(), Some(&name.ident), Some(word(&name.ident)), name.ident.span())
+        }
+        UseTree::Rename(name) => {
+            push(path.clone(), Some(&name.ident), Some(word(&name.rename)), name.ident.span())
+        }
         UseTree::Glob(glob) => push(path.clone(), None, None, glob.star_token.span),
         UseTree::Group(group) => {
             for tree in &group.items {
@@ -83,12 +76,10 @@ pub(crate) fn attributes(item: &Item) -> &[Attribute] {
 
 /// What stands in the parentheses of each `#[cfg(...)]`.
 pub(crate) fn cfgs(attributes: &[Attribute]) -> impl Iterator<Item = String> {
-    attributes
-        .iter()
-        .filter_map(|attribute| match &attribute.meta {
-            Meta::List(list) if list.path.is_ident("cfg") => Some(list.tokens.to_string()),
-            _ => None,
-        })
+    attributes.iter().filter_map(|attribute| match &attribute.meta {
+        Meta::List(list) if list.path.is_ident("cfg") => Some(list.tokens.to_string()),
+        _ => None,
+    })
 }
 
 /// `#[test]`, `#[cfg(test)]` or `#[cfg(all(test, ...))]`.

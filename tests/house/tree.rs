@@ -37,11 +37,7 @@ impl<'a> Tree<'a> {
         }
         for (number, file) in files.iter().enumerate() {
             for module in &file.modules {
-                let path = [
-                    file.module(),
-                    module.scope.clone(),
-                    vec![module.name.clone()],
-                ];
+                let path = [file.module(), module.scope.clone(), vec![module.name.clone()]];
                 modules.entry(path.concat()).or_insert(number);
             }
         }
@@ -112,19 +108,15 @@ impl<'a> Tree<'a> {
         let number = *self.modules.get(module)?;
         let file = &self.files[number];
         let scope = module.strip_prefix(&file.module()[..]).unwrap_or_default();
-        let defined = file
-            .definitions
-            .iter()
-            .any(|d| d.reachable && d.scope == scope && d.name == name);
+        let defined =
+            file.definitions.iter().any(|d| d.reachable && d.scope == scope && d.name == name);
         if defined {
             return Some(Target::Item(number));
         }
         let steps = steps.checked_sub(1)?;
         let uses = file.uses.iter().filter(|item| item.scope == scope);
         let names = uses.flat_map(|item| &item.names);
-        let mut named = names
-            .clone()
-            .filter(|import| import.name.as_deref() == Some(name));
+        let mut named = names.clone().filter(|import| import.name.as_deref() == Some(name));
         if let Some(path) = named.find_map(|n| self.absolute(file, scope, &n.path)) {
             return Some(self.step(&[&path[..], rest].concat(), steps));
         }

@@ -2,14 +2,18 @@
 
 use proc_macro2::{Ident, Span, TokenStream, TokenTree};
 use quote::ToTokens as _;
-use syn::spanned::Spanned as _;
-use syn::visit::{self, Visit};
-use syn::{Attribute, Block, Expr, FnArg, ImplItem, Item, Meta, Signature, Visibility};
+use syn::{
+    Attribute, Block, Expr, FnArg, ImplItem, Item, Meta, Signature, Visibility,
+    spanned::Spanned as _,
+    visit::{self, Visit},
+};
 
-use crate::source::{self, Definition, File, Function, Impl, Module, Reference, Use};
-use crate::syntax::{
-    attributes, cfgs, imported, is_bool, is_for_tests, is_hidden, is_public, line, public_fields,
-    type_name, word,
+use crate::{
+    source::{self, Definition, File, Function, Impl, Module, Reference, Use},
+    syntax::{
+        attributes, cfgs, imported, is_bool, is_for_tests, is_hidden, is_public, line,
+        public_fields, type_name, word,
+    },
 };
 
 /// Reads `ast`, which is the parsed `text`, into `file`.
@@ -98,9 +102,7 @@ impl<'ast> Visit<'ast> for Walker<'_> {
         let mut names = Vec::new();
         imported(&item.tree, &mut Vec::new(), &mut names);
         let attributes = item.attrs.iter().filter(|a| !a.path().is_ident("doc"));
-        let attributes: String = attributes
-            .map(|a| a.to_token_stream().to_string())
-            .collect();
+        let attributes: String = attributes.map(|a| a.to_token_stream().to_string()).collect();
         self.file.uses.push(Use {
             block: *self.blocks.last().expect("the file is a block"),
             scope: self.scope.clone(),
@@ -229,9 +231,7 @@ impl Walker<'_> {
         let before = self.test;
         self.test |= attributes.iter().any(is_for_tests);
         if self.test && !before {
-            self.file
-                .test_lines
-                .extend(span.start().line..=span.end().line);
+            self.file.test_lines.extend(span.start().line..=span.end().line);
         }
         before
     }
@@ -251,9 +251,9 @@ impl Walker<'_> {
             Item::Trait(item) => ("trait", &item.ident, &item.vis),
             Item::Type(item) => ("type", &item.ident, &item.vis),
             Item::Union(item) => ("union", &item.ident, &item.vis),
-            Item::Macro(syn::ItemMacro {
-                ident: Some(name), ..
-            }) => ("macro", name, &Visibility::Inherited),
+            Item::Macro(syn::ItemMacro { ident: Some(name), .. }) => {
+                ("macro", name, &Visibility::Inherited)
+            }
             _ => return,
         };
         self.push_definition(kind, name, item.span(), self.depth == 0);
@@ -424,11 +424,6 @@ impl Walker<'_> {
         let above = self.lines[..first].iter().rev();
         let above = above.take_while(|line| source::is_comment(line)).count();
         let lines = &self.lines[first - above..line(name) - 1];
-        source::comment(
-            lines
-                .iter()
-                .copied()
-                .filter(|line| source::is_comment(line)),
-        )
+        source::comment(lines.iter().copied().filter(|line| source::is_comment(line)))
     }
 }

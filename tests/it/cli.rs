@@ -1,25 +1,24 @@
 //! The program as its users type it: outputs, documents and exit codes.
 
-use std::io::BufRead;
-use std::io::BufReader;
-use std::path::Path;
-use std::process::Child;
-use std::process::Command;
-use std::process::Output;
-use std::process::Stdio;
+use std::{
+    path::Path,
+    process::{Command, Output, Stdio},
+};
 
 use gatecast::internals::digest::Digest;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::common::{
+    entries,
+    http::get,
+    program,
+    program::{Program, text},
+    until,
+};
+
 /// The program in a folder of its own.
 struct Place(TempDir);
-
-/// A server in the background, with the address that it told.
-struct Server {
-    child: Child,
-    addr: String,
-}
 
 impl Place {
     fn new() -> Self {
@@ -37,52 +36,15 @@ impl Place {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_gatecast"));
-        command
-            .args(arguments)
-            .current_dir(self.path())
-            .stdin(Stdio::null())
-            .env_remove("GATECAST_LOG");
-        command
+        program::gatecast(self.path(), arguments)
     }
 
     fn gatecast(&self, arguments: &[&str]) -> Output {
-        self.command(arguments)
-            .output()
-            .expect("the program starts")
+        program::run(self.path(), arguments)
     }
 
-    fn serve(&self, arguments: &[&str]) -> Server {
-        let all = [&["serve", "--listen", "127.0.0.1:0"], arguments].concat();
-        let mut child = self
-            .command(&all)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the program starts");
-        let mut lines = BufReader::new(child.stderr.take().expect("piped")).lines();
-        let line = lines.next().expect("a line").expect("text");
-        let addr = line
-            .strip_prefix("listening on ")
-            .unwrap_or_else(|| panic!("{line}"))
-            .to_owned();
-        // Read on, or the server would be told that nobody listens.
-        std::thread::spawn(move || lines.for_each(drop));
-        Server { child, addr }
-    }
-}
-
-impl Server {
-    fn end(mut self) -> Output {
-        let child = std::mem::replace(&mut self.child, Command::new("true").spawn().expect("true"));
-        child.wait_with_output().expect("the server ends")
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+    fn serve(&self, arguments: &[&str]) -> (Program, String) {
+        Program::serve(self.path(), arguments)
     }
 }
 
@@ -90,12 +52,8 @@ fn code(output: &Output) -> i32 {
     output.status.code().unwrap_or_else(|| panic!("{output:?}"))
 }
 
-fn text(bytes: &[u8]) -> &str {
-    std::str::from_utf8(bytes).expect("UTF-8")
-}
-
 #[test]
-fn run_sends_a_file_to_every_client_and_says_so() {
+fn run_sends_file_to_every_client() {
     let place = Place::new();
     let output = place.gatecast(&["run", "--clients", "5", "--size", "1MB", "--keep", "kept"]);
     assert_eq!(code(&output), 0, "{output:?}");
@@ -104,29 +62,14 @@ fn run_sends_a_file_to_every_client_and_says_so() {
     assert!(out.contains("numbers: hold"), "{out}");
     let mut names: Vec<_> = std::fs::read_dir(place.path().join("kept"))
         .expect("made")
-        .map(|entry| {
-            entry
-                .expect("readable")
-                .file_name()
-                .into_string()
-                .expect("UTF-8")
-        })
+        .map(|entry| entry.expect("readable").file_name().into_string().expect("UTF-8"))
         .collect();
     names.sort();
-    assert_eq!(
-        names,
-        [
-            "C1-1MB.bin",
-            "C2-1MB.bin",
-            "C3-1MB.bin",
-            "C4-1MB.bin",
-            "C5-1MB.bin"
-        ]
-    );
+    assert_eq!(names, ["C1-1MB.bin", "C2-1MB.bin", "C3-1MB.bin", "C4-1MB.bin", "C5-1MB.bin"]);
 }
 
 #[test]
-fn run_leaves_nothing_behind_without_keep() {
+fn run_removes_its_files_without_keep() {
     let (place, temporary) = (Place::new(), Place::new());
     let output = place
         .command(&["run", "--clients", "2", "--size", "10kB"])
@@ -134,36 +77,22 @@ fn run_leaves_nothing_behind_without_keep() {
         .output()
         .expect("the program starts");
     assert_eq!(code(&output), 0, "{output:?}");
-    assert_eq!(
-        std::fs::read_dir(temporary.path()).expect("there").count(),
-        0
-    );
+    assert_eq!(std::fs::read_dir(temporary.path()).expect("there").count(), 0);
     assert_eq!(std::fs::read_dir(place.path()).expect("there").count(), 0);
 }
 
 #[test]
-fn the_document_adds_up() {
+fn json_document_of_run_adds_up() {
     let place = Place::new();
-    let output = place.gatecast(&[
-        "run",
-        "--clients",
-        "3",
-        "--size",
-        "100kB",
-        "--runs",
-        "3",
-        "--json",
-    ]);
+    let output =
+        place.gatecast(&["run", "--clients", "3", "--size", "100kB", "--runs", "3", "--json"]);
     assert_eq!(code(&output), 0, "{output:?}");
     let document: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     assert_eq!(document["schema"], "gatecast.session/1");
     assert_eq!(document["identities"], "hold");
     assert_eq!(document["file"]["bytes"], 100_000);
     assert_eq!(document["global"]["bytes"], 300_000);
-    assert_eq!(
-        document["sessions"].as_array().expect("three runs").len(),
-        3
-    );
+    assert_eq!(document["sessions"].as_array().expect("three runs").len(), 3);
     let results = document["results"].as_array().expect("results");
     assert_eq!(results.len(), 3);
     for result in results {
@@ -173,21 +102,14 @@ fn the_document_adds_up() {
             (&result["bytes_client"], &result["bytes_server"]),
             (&100_000.into(), &100_000.into())
         );
-        assert_eq!(
-            result["seconds_durable"],
-            Value::Null,
-            "run does not sync what it throws away"
-        );
+        assert_eq!(result["seconds_durable"], Value::Null, "run does not sync what it throws away");
         assert_eq!(result["lost"], Value::Null);
     }
-    assert!(
-        document["release"]["skew_client_us"].is_u64(),
-        "one process has one clock"
-    );
+    assert!(document["release"]["skew_client_us"].is_u64(), "one process has one clock");
 }
 
 #[test]
-fn an_empty_file_is_a_file() {
+fn run_sends_empty_file() {
     let place = Place::new();
     let file = place.file("empty.bin", b"");
     let output = place.gatecast(&["run", &file, "--clients", "2", "--json", "--keep", "kept"]);
@@ -195,26 +117,43 @@ fn an_empty_file_is_a_file() {
     let document: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     assert_eq!(document["release"]["skew_us"], Value::Null);
     assert_eq!(document["global"]["rate_mbit"], Value::Null);
-    assert_eq!(
-        std::fs::read(place.path().join("kept/C2-empty.bin")).expect("there"),
-        b""
-    );
+    assert_eq!(std::fs::read(place.path().join("kept/C2-empty.bin")).expect("there"), b"");
+}
+
+/// A legal name that looks like an option, a command, an escaped `..`, two words of a shell and a
+/// quotation.
+const AWKWARD: &str = "--rf $(id) %2e%2e; 'x'.txt";
+
+#[test]
+fn awkward_file_name_arrives_unchanged() {
+    let place = Place::new();
+    let content = b"This file should arrive under its name, and nothing should be started.\n";
+    let file = place.file(AWKWARD, content);
+    let (mut server, addr) = place.serve(&[&file, "--clients", "1", "--one-off"]);
+    let listed = place.gatecast(&["list", &addr]);
+    assert!(text(&listed.stdout).contains(AWKWARD), "{listed:?}");
+    let target = "/files/--rf%20%24(id)%20%252e%252e%3B%20'x'.txt";
+    assert_eq!(get(addr.parse().expect("an address"), target), content);
+    let fetched = place.gatecast(&["fetch", &addr]);
+    assert_eq!(code(&fetched), 0, "{fetched:?}");
+    assert_eq!(server.code(), 0, "{}", server.stderr());
+    let copy = place.path().join("received").join(AWKWARD);
+    assert_eq!(std::fs::read(copy).expect("received"), content);
+    let left = entries(place.path());
+    let names: Vec<_> = left.iter().filter_map(|path| path.file_name()).collect();
+    assert_eq!(names, [AWKWARD, "logs", "received"], "nothing else was made");
 }
 
 #[test]
-fn serve_and_fetch_end_with_the_same_verdict_and_a_log_that_report_reads() {
+fn report_repeats_table_of_server_from_its_log() {
     let place = Place::new();
     let file = place.file("lesson.txt", &[7; 50_000]);
-    let server = place.serve(&[&file, "--clients", "3", "--one-off"]);
-    let listed = place.gatecast(&["list", &server.addr]);
-    assert!(
-        text(&listed.stdout).contains(&Digest::of(&[7; 50_000]).to_string()),
-        "{listed:?}"
-    );
-    let fetched = place.gatecast(&["fetch", &server.addr, "lesson.txt", "--clients", "3"]);
+    let (mut server, addr) = place.serve(&[&file, "--clients", "3", "--one-off"]);
+    let listed = place.gatecast(&["list", &addr]);
+    assert!(text(&listed.stdout).contains(&Digest::of(&[7; 50_000]).to_string()), "{listed:?}");
+    let fetched = place.gatecast(&["fetch", &addr, "lesson.txt", "--clients", "3"]);
     assert_eq!(code(&fetched), 0, "{fetched:?}");
-    let served = server.end();
-    assert_eq!(code(&served), 0, "{served:?}");
+    assert_eq!(server.code(), 0, "{}", server.stderr());
     for seat in 1..=3 {
         let copy = std::fs::read(place.path().join(format!("received/C{seat}-lesson.txt")))
             .expect("there");
@@ -226,20 +165,13 @@ fn serve_and_fetch_end_with_the_same_verdict_and_a_log_that_report_reads() {
         .expect("a log")
         .expect("readable");
     let log = log.path();
-    assert_eq!(
-        std::fs::read_to_string(&log).expect("text").lines().count(),
-        1 + 3
-    );
+    assert_eq!(std::fs::read_to_string(&log).expect("text").lines().count(), 1 + 3);
 
     let log = log.to_str().expect("UTF-8");
     let reported = place.gatecast(&["report", log]);
     assert_eq!(code(&reported), 0, "{reported:?}");
-    let table = text(&served.stdout).trim_end();
-    assert_eq!(
-        text(&reported.stdout).trim_end(),
-        table,
-        "the log holds what the server showed"
-    );
+    let table = server.stdout().join("\n").trim_end().to_owned();
+    assert_eq!(text(&reported.stdout).trim_end(), table, "the log holds what the server showed");
     let plots = ["--svg", "rates.svg", "--svg-loss", "losses.svg"];
     let csv = place.gatecast(&[&["report", log, "--csv"], &plots[..]].concat());
     assert_eq!(text(&csv.stdout).lines().count(), 1 + 3);
@@ -250,7 +182,7 @@ fn serve_and_fetch_end_with_the_same_verdict_and_a_log_that_report_reads() {
 }
 
 #[test]
-fn exit_codes_tell_who_was_at_fault() {
+fn exit_code_tells_kind_of_failure() {
     let place = Place::new();
     let file = place.file("f", b"abc");
     let of = |arguments: &[&str]| code(&place.gatecast(arguments));
@@ -264,11 +196,12 @@ fn exit_codes_tell_who_was_at_fault() {
     assert_eq!(of(&["fetch", "127.0.0.1:1"]), 1, "nobody is there");
     assert_eq!(of(&["report", &file]), 1, "no session log");
 
-    let server = place.serve(&[&file, "--clients", "2", "--max-wait", "300ms", "--one-off"]);
-    assert_eq!(of(&["fetch", &server.addr]), 3);
-    assert_eq!(code(&server.end()), 3);
+    let (mut server, addr) =
+        place.serve(&[&file, "--clients", "2", "--max-wait", "300ms", "--one-off"]);
+    assert_eq!(of(&["fetch", &addr]), 3);
+    assert_eq!(server.code(), 3);
 
-    let server = place.serve(&[
+    let (mut server, addr) = place.serve(&[
         &file,
         "--clients",
         "2",
@@ -278,24 +211,13 @@ fn exit_codes_tell_who_was_at_fault() {
         "300ms",
         "--one-off",
     ]);
-    assert_eq!(of(&["fetch", &server.addr]), 0, "its own copy is proven");
-    assert_eq!(code(&server.end()), 4, "one of two is missing");
+    assert_eq!(of(&["fetch", &addr]), 0, "its own copy is proven");
+    assert_eq!(server.code(), 4, "one of two is missing");
 
-    let server = place.serve(&[&file]);
+    let (_server, addr) = place.serve(&[&file]);
+    assert_eq!(of(&["fetch", &addr, "other", "--out", "none"]), 1, "not offered");
     assert_eq!(
-        of(&["fetch", &server.addr, "other", "--out", "none"]),
-        1,
-        "not offered"
-    );
-    assert_eq!(
-        of(&[
-            "fetch",
-            &server.addr,
-            "--sha1",
-            &"0".repeat(40),
-            "--out",
-            "none"
-        ]),
+        of(&["fetch", &addr, "--sha1", &"0".repeat(40), "--out", "none"]),
         1,
         "another file of that name"
     );
@@ -303,85 +225,55 @@ fn exit_codes_tell_who_was_at_fault() {
 }
 
 #[test]
-fn the_value_and_the_place_are_in_the_message() {
+fn error_message_names_value_and_port() {
     let place = Place::new();
     let output = place.gatecast(&["run", "--rate", "100MB"]);
-    assert!(
-        text(&output.stderr).contains("'100MB' is not a rate"),
-        "{output:?}"
-    );
-    let server = place.serve(&[&place.file("f", b"abc")]);
-    let again = place.gatecast(&["serve", &place.file("g", b"abc"), "--listen", &server.addr]);
+    assert!(text(&output.stderr).contains("invalid rate '100MB'"), "{output:?}");
+    let (_server, addr) = place.serve(&[&place.file("f", b"abc")]);
+    let again = place.gatecast(&["serve", &place.file("g", b"abc"), "--listen", &addr]);
     assert_eq!(code(&again), 1);
-    let port = server.addr.rsplit_once(':').expect("a port").1;
-    assert!(
-        text(&again.stderr).contains(&format!("port {port} is in use")),
-        "{again:?}"
-    );
+    let port = addr.rsplit_once(':').expect("a port").1;
+    assert!(text(&again.stderr).contains(&format!("port {port} is in use")), "{again:?}");
 }
 
 #[test]
-fn a_client_waits_for_a_server_that_is_not_there_yet() {
+fn client_waits_for_late_server() {
     let place = Place::new();
     let file = place.file("f", b"abc");
     // A port that was free a moment ago; the fetch tries it until the server has it.
     let probe = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
     let addr = probe.local_addr().expect("bound").to_string();
     drop(probe);
-    let early = place
-        .command(&["fetch", &addr, "--retry", "30s"])
-        .spawn()
-        .expect("the program starts");
-    let server = place
-        .command(&["serve", &file, "--listen", &addr, "--one-off"])
-        .spawn()
-        .expect("starts");
+    let early =
+        place.command(&["fetch", &addr, "--retry", "30s"]).spawn().expect("the program starts");
+    let server =
+        place.command(&["serve", &file, "--listen", &addr, "--one-off"]).spawn().expect("starts");
     assert_eq!(code(&early.wait_with_output().expect("ends")), 0);
     assert_eq!(code(&server.wait_with_output().expect("ends")), 0);
 }
 
 #[cfg(unix)]
 #[test]
-fn the_first_ctrl_c_ends_cleanly() {
+fn first_ctrl_c_ends_server_cleanly() {
     let place = Place::new();
     let file = place.file("f", &vec![1; 3_000_000]);
-    let stop = |server: &Server| {
-        let sent = Command::new("kill")
-            .args(["-INT", &server.child.id().to_string()])
-            .status();
-        assert!(sent.expect("kill is there").success());
-    };
-    let idle = place.serve(&[&file]);
-    stop(&idle);
-    assert_eq!(code(&idle.end()), 0, "idle, and nothing was earned");
+    let (mut idle, _) = place.serve(&[&file]);
+    idle.signal("INT");
+    assert_eq!(idle.code(), 0, "idle, and nothing was earned");
 
     // Slow enough that it cannot end by itself, and waited for until it has begun.
-    let busy = place.serve(&[&file, "--rate", "1mbit", "--clients", "1"]);
-    let client = place
-        .command(&["fetch", &busy.addr])
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("starts");
+    let (mut busy, addr) = place.serve(&[&file, "--rate", "1mbit", "--clients", "1"]);
+    let client = place.command(&["fetch", &addr]).stderr(Stdio::piped()).spawn().expect("starts");
     let received = place.path().join("received");
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
     let begun = || {
         let mut parts = std::fs::read_dir(&received).into_iter().flatten().flatten();
         parts.any(|part| part.metadata().is_ok_and(|part| part.len() > 0))
     };
-    while !begun() {
-        assert!(
-            std::time::Instant::now() < deadline,
-            "the transfer does not begin"
-        );
-        std::thread::yield_now();
-    }
-    stop(&busy);
-    let served = busy.end();
-    assert_eq!(code(&served), 130, "{served:?}");
-    assert!(
-        text(&served.stdout).contains("whole and verified  0 of 1"),
-        "{served:?}"
-    );
+    until("the transfer to begin", begun);
+    busy.signal("INT");
+    assert_eq!(busy.code(), 130, "{}", busy.stderr());
+    let table = busy.stdout().join("\n");
+    assert!(table.contains("whole and verified  0 of 1"), "{table}");
     let fetched = client.wait_with_output().expect("ends");
     assert_eq!(code(&fetched), 4, "{fetched:?}");
     assert!(!received.join("f").exists(), "only a part is left");

@@ -1,104 +1,35 @@
-//! Every document that the program writes, held to its schema; and what reads them back.
+//! Checks every document that the program writes against its schema, and the programs that read
+//! them.
 
-use std::io::BufRead;
-use std::io::BufReader;
-use std::io::Read;
-use std::io::Write;
-use std::net::TcpStream;
-use std::path::Path;
-use std::process::Child;
-use std::process::Command;
-use std::process::Output;
-use std::process::Stdio;
-use std::time::Duration;
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+    process::{Command, Stdio},
+    time::Duration,
+};
 
-use crate::common;
-use crate::common::PATIENCE;
-use crate::common::have;
-use crate::common::installed;
-use crate::common::schema;
-use crate::common::within;
 use serde_json::Value;
 
-fn gatecast(folder: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_gatecast"));
-    command
-        .args(arguments)
-        .current_dir(folder)
-        .stdin(Stdio::null())
-        .env_remove("GATECAST_LOG");
-    command
-}
-
-fn run(folder: &Path, arguments: &[&str]) -> Output {
-    gatecast(folder, arguments)
-        .output()
-        .expect("the program starts")
-}
-
-fn text(bytes: &[u8]) -> &str {
-    std::str::from_utf8(bytes).expect("UTF-8")
-}
+use crate::{
+    common,
+    common::{
+        PATIENCE, have,
+        http::get,
+        installed,
+        program::{Program, feed, run, text},
+        schema, within,
+    },
+};
 
 /// The system's own Python, which has the system's packages.
 const PYTHON: &str = "/usr/bin/python3";
 
-/// A server in the background and its address.
-struct Serving(Child, String);
-
-impl Serving {
-    fn start(folder: &Path, arguments: &[&str]) -> Self {
-        let all = [&["serve", "--listen", "127.0.0.1:0"], arguments].concat();
-        let mut child = gatecast(folder, &all)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the program starts");
-        let mut lines = BufReader::new(child.stderr.take().expect("piped")).lines();
-        let line = lines.next().expect("a line").expect("text");
-        let addr = line
-            .strip_prefix("listening on ")
-            .unwrap_or_else(|| panic!("{line}"))
-            .to_owned();
-        std::thread::spawn(move || lines.for_each(drop));
-        Self(child, addr)
-    }
-
-    fn get(&self, path: &str) -> String {
-        let mut stream = TcpStream::connect(&self.1).expect("a server");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a setting");
-        write!(
-            stream,
-            "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-        )
-        .expect("a server");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).expect("text");
-        answer.split_once("\r\n\r\n").expect("a head").1.to_owned()
-    }
-
-    fn output(mut self) -> Output {
-        let child = std::mem::replace(&mut self.0, Command::new("true").spawn().expect("true"));
-        child.wait_with_output().expect("the server ends")
-    }
-}
-
-impl Drop for Serving {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// Checks each line as an event, and gives their kinds.
+/// Checks that each line is an event, and returns the kinds of the events.
 fn events(lines: &str) -> Vec<String> {
     let kind = |line: &str| {
         let event: Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
         schema::check(&event, schema::EVENT);
-        if let Some(document) = event
-            .get("document")
-            .filter(|_| event["event"] == "session")
-        {
+        if let Some(document) = event.get("document").filter(|_| event["event"] == "session") {
             schema::check(document, schema::SESSION);
         }
         event["event"].as_str().expect("a kind").to_owned()
@@ -113,55 +44,32 @@ fn session(document: &str) -> Value {
 }
 
 #[test]
-fn events_of_a_server_and_its_clients_fit_their_schema() {
+fn events_fit_their_schema() {
     within(Duration::from_secs(60), || {
         let folder = tempfile::tempdir().expect("a folder");
         std::fs::write(folder.path().join("f.bin"), vec![7; 300_000]).expect("room");
-        let serving = Serving::start(
+        let (mut server, addr) = Program::serve(
             folder.path(),
-            &[
-                "f.bin",
-                "--clients",
-                "3",
-                "--events",
-                "--one-off",
-                "--rate",
-                "2mbit",
-            ],
+            &["f.bin", "--clients", "3", "--events", "--one-off", "--rate", "2mbit"],
         );
-        let mut stream = TcpStream::connect(&serving.1).expect("a server");
+        let mut stream = TcpStream::connect(&addr).expect("a server");
         stream.set_read_timeout(Some(PATIENCE)).expect("a setting");
-        stream
-            .write_all(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            .expect("a server");
-        let current: Value = serde_json::from_str(&serving.get("/sessions/current")).expect("JSON");
+        stream.write_all(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("a server");
+        let current: Value =
+            serde_json::from_slice(&get(addr.parse().expect("an address"), "/sessions/current"))
+                .expect("JSON");
         schema::check(&current, schema::EVENT);
         let fetched = run(
             folder.path(),
-            &[
-                "fetch",
-                &serving.1,
-                "--clients",
-                "3",
-                "--events",
-                "--name",
-                "<b>\u{202e}",
-            ],
+            &["fetch", &addr, "--clients", "3", "--events", "--name", "<b>\u{202e}"],
         );
         assert_eq!(fetched.status.code(), Some(0), "{fetched:?}");
         let kinds = events(text(&fetched.stdout));
-        assert!(
-            kinds.iter().filter(|kind| *kind == "clients").count() >= 3,
-            "{kinds:?}"
-        );
+        assert!(kinds.iter().filter(|kind| *kind == "clients").count() >= 3, "{kinds:?}");
         assert_eq!(kinds.last().map(String::as_str), Some("session"));
-        let served = serving.output();
-        assert_eq!(served.status.code(), Some(0), "{served:?}");
-        let kinds = events(text(&served.stdout));
-        assert!(
-            kinds.iter().filter(|kind| *kind == "state").count() >= 3,
-            "{kinds:?}"
-        );
+        assert_eq!(server.code(), 0, "{}", server.stderr());
+        let kinds = events(&server.stdout().join("\n"));
+        assert!(kinds.iter().filter(|kind| *kind == "state").count() >= 3, "{kinds:?}");
         assert_eq!(kinds.last().map(String::as_str), Some("session"));
         let mut said = String::new();
         let _ = stream.read_to_string(&mut said);
@@ -171,28 +79,16 @@ fn events_of_a_server_and_its_clients_fit_their_schema() {
             .map(|line| format!("{line}\n"))
             .collect();
         let kinds = events(&data);
-        assert!(
-            kinds.iter().filter(|kind| *kind == "state").count() >= 3,
-            "{kinds:?}"
-        );
+        assert!(kinds.iter().filter(|kind| *kind == "state").count() >= 3, "{kinds:?}");
         println!("{} events over the stream", kinds.len());
     });
 }
 
 #[test]
-fn the_event_of_a_swarm_says_who_had_which_chunk() {
+fn swarm_event_lists_first_holder_of_each_chunk() {
     within(Duration::from_secs(60), || {
         let folder = tempfile::tempdir().expect("a folder");
-        let arguments = [
-            "run",
-            "--via",
-            "swarm",
-            "--size",
-            "2MB",
-            "--clients",
-            "3",
-            "--events",
-        ];
+        let arguments = ["run", "--via", "swarm", "--size", "2MB", "--clients", "3", "--events"];
         let output = run(folder.path(), &arguments);
         assert_eq!(output.status.code(), Some(0), "{output:?}");
         let lines = text(&output.stdout);
@@ -202,7 +98,7 @@ fn the_event_of_a_swarm_says_who_had_which_chunk() {
         let event: Value = serde_json::from_str(line).expect("JSON");
         let swarm = &event["document"]["swarms"][0];
         let chunks = swarm["chunks"].as_array().expect("a table");
-        // Pieces of 16 KiB are the least there are.
+        // The smallest pieces are 16 KiB.
         assert_eq!(chunks.len(), 2_000_000_usize.div_ceil(16_384), "{swarm}");
         for chunk in chunks {
             assert!(chunk["first"].is_string(), "{chunk}");
@@ -235,31 +131,14 @@ fn documents_of_all_commands_fit_schemas_and_diff_reads_them() {
             assert_eq!(output.status.code(), Some(0), "{output:?}");
             let document = session(text(&output.stdout));
             assert_eq!(
-                (
-                    &document["via"],
-                    document["sessions"].as_array().map(Vec::len)
-                ),
+                (&document["via"], document["sessions"].as_array().map(Vec::len)),
                 (&via.into(), Some(2))
             );
             std::fs::write(path.join(format!("{name}.json")), output.stdout).expect("room");
         }
-        let output = run(
-            path,
-            &[
-                "run",
-                "--size",
-                "1MB",
-                "--clients",
-                "2",
-                "--via",
-                "http",
-                "--events",
-            ],
-        );
-        assert_eq!(
-            events(text(&output.stdout)).last().map(String::as_str),
-            Some("session")
-        );
+        let output =
+            run(path, &["run", "--size", "1MB", "--clients", "2", "--via", "http", "--events"]);
+        assert_eq!(events(text(&output.stdout)).last().map(String::as_str), Some("session"));
         let logs: Vec<String> = common::entries(&path.join("logs"))
             .iter()
             .map(|log| log.to_str().expect("UTF-8").to_owned())
@@ -275,11 +154,7 @@ fn documents_of_all_commands_fit_schemas_and_diff_reads_them() {
         assert!(text(&other.stdout).contains("differs  via"), "{other:?}");
         for arguments in [["diff", "a.json", "logs"], ["diff", "a.json", "none.json"]] {
             let output = run(path, &arguments);
-            assert_eq!(
-                (output.status.code(), output.stdout.len()),
-                (Some(1), 0),
-                "{output:?}"
-            );
+            assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0), "{output:?}");
         }
         let usage = run(path, &["diff", "a.json", "b.json", "--threshold", "-5%"]);
         assert_eq!(usage.status.code(), Some(2), "{usage:?}");
@@ -287,36 +162,26 @@ fn documents_of_all_commands_fit_schemas_and_diff_reads_them() {
 }
 
 #[test]
-fn a_second_opinion_agrees_with_the_schemas() {
+fn python_jsonschema_accepts_documents() {
     let asks = |code: &str| {
-        let status = Command::new(PYTHON)
-            .args(["-c", code])
-            .stderr(Stdio::null())
-            .status();
+        let status = Command::new(PYTHON).args(["-c", code]).stderr(Stdio::null()).status();
         status.is_ok_and(|status| status.success())
     };
-    if !have(
-        "python3 with jsonschema",
-        asks("import jsonschema; jsonschema.Draft202012Validator"),
-    ) {
+    if !have("python3 with jsonschema", asks("import jsonschema; jsonschema.Draft202012Validator"))
+    {
         return;
     }
     within(Duration::from_secs(60), || {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path();
-        for (name, schema) in [
-            ("session", schema::SESSION),
-            ("event", schema::EVENT),
-            ("study", schema::STUDY),
-        ] {
+        for (name, schema) in
+            [("session", schema::SESSION), ("event", schema::EVENT), ("study", schema::STUDY)]
+        {
             std::fs::write(path.join(format!("{name}.schema.json")), schema).expect("room");
         }
         let output = run(path, &["run", "--size", "1MB", "--clients", "2", "--json"]);
         std::fs::write(path.join("session.json"), output.stdout).expect("room");
-        let output = run(
-            path,
-            &["run", "--size", "1MB", "--clients", "2", "--events"],
-        );
+        let output = run(path, &["run", "--size", "1MB", "--clients", "2", "--events"]);
         std::fs::write(path.join("event.lines"), output.stdout).expect("room");
         let code = "
 import json
@@ -329,18 +194,20 @@ for line in lines: V(schemas['event']).validate(json.loads(line))
 bent = json.load(open('session.json')); bent['clients'] = 0
 assert list(V(schemas['session']).iter_errors(bent))
 print(len(lines), 'events')";
-        let output = Command::new(PYTHON)
-            .args(["-c", code])
-            .current_dir(path)
-            .output()
-            .expect("it starts");
+        let output =
+            Command::new(PYTHON).args(["-c", code]).current_dir(path).output().expect("it starts");
         assert!(output.status.success(), "{output:?}");
         println!("{}", text(&output.stdout));
     });
 }
 
+fn metrics_of(addr: &str) -> String {
+    let metrics = get(addr.parse().expect("an address"), "/metrics");
+    String::from_utf8(metrics).expect("text")
+}
+
 #[test]
-fn prometheus_reads_the_metrics() {
+fn prometheus_parser_reads_metrics() {
     let there = Command::new(PYTHON)
         .args(["-c", "import prometheus_client.parser"])
         .stderr(Stdio::null())
@@ -353,18 +220,13 @@ fn prometheus_reads_the_metrics() {
         let folder = tempfile::tempdir().expect("a folder");
         let name = "a \"q\" | {x}.bin";
         std::fs::write(folder.path().join(name), vec![7; 1000]).expect("room");
-        let serving = Serving::start(folder.path(), &[name, "--clients", "2"]);
-        assert_eq!(
-            run(folder.path(), &["fetch", &serving.1, "--clients", "2"])
-                .status
-                .code(),
-            Some(0)
-        );
-        let mut waiting = TcpStream::connect(&serving.1).expect("a server");
+        let (_server, addr) = Program::serve(folder.path(), &[name, "--clients", "2"]);
+        assert_eq!(run(folder.path(), &["fetch", &addr, "--clients", "2"]).status.code(), Some(0));
+        let mut waiting = TcpStream::connect(&addr).expect("a server");
         waiting.write_all(b"GET /files/a%20%22q%22%20%7c%20%7Bx%7D.bin?gate HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("a server");
-        let mut metrics = serving.get("/metrics");
+        let mut metrics = metrics_of(&addr);
         common::until("a seat in the metrics", || {
-            metrics = serving.get("/metrics");
+            metrics = metrics_of(&addr);
             metrics.contains("gatecast_seats_ready{")
                 && metrics.contains("gatecast_sessions_ended_total 1")
         });
@@ -376,34 +238,13 @@ assert found['gatecast_transfers_proven_total'].value == 2, found
 assert found['gatecast_session_bytes_total'].value == 2000, found
 assert found['gatecast_seats_wanted'].value == 2, found
 print(len(found), 'metrics;', found['gatecast_seats_wanted'].labels['file'])";
-        let mut parser = Command::new(PYTHON)
-            .args(["-c", code])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("it starts");
-        parser
-            .stdin
-            .take()
-            .expect("piped")
-            .write_all(metrics.as_bytes())
-            .expect("it reads");
-        let output = parser.wait_with_output().expect("it ends");
+        let output = feed(Command::new(PYTHON).args(["-c", code]), metrics.as_bytes());
         assert!(output.status.success(), "{output:?}\n{metrics}");
         println!("{}", text(&output.stdout));
         if installed("promtool") {
-            let mut tool = Command::new("promtool")
-                .args(["check", "metrics"])
-                .stdin(Stdio::piped())
-                .spawn()
-                .expect("it starts");
-            tool.stdin
-                .take()
-                .expect("piped")
-                .write_all(metrics.as_bytes())
-                .expect("it reads");
-            assert!(tool.wait().expect("it ends").success());
+            let mut tool = Command::new("promtool");
+            let output = feed(tool.args(["check", "metrics"]), metrics.as_bytes());
+            assert!(output.status.success(), "{output:?}");
         }
     });
 }
@@ -419,40 +260,20 @@ fn completions_and_manual_pages_name_every_subcommand() {
             assert!(text(&output.stdout).contains(bare), "{shell}: {word}");
         }
         if shell == "bash" && installed("bash") {
-            let mut bash = Command::new("bash")
-                .arg("-n")
-                .stdin(Stdio::piped())
-                .spawn()
-                .expect("it starts");
-            bash.stdin
-                .take()
-                .expect("piped")
-                .write_all(&output.stdout)
-                .expect("it reads");
-            assert!(bash.wait().expect("it ends").success());
+            let output = feed(Command::new("bash").arg("-n"), &output.stdout);
+            assert!(output.status.success(), "{output:?}");
         }
     }
-    assert_eq!(
-        run(folder.path(), &["completions", "cmd"]).status.code(),
-        Some(2)
-    );
+    assert_eq!(run(folder.path(), &["completions", "cmd"]).status.code(), Some(2));
     let page = run(folder.path(), &["man"]);
     assert!(
         text(&page.stdout).starts_with(".ie") || text(&page.stdout).contains(".TH gatecast 1"),
         "{page:?}"
     );
-    assert_eq!(
-        run(folder.path(), &["man", "--out", "man"]).status.code(),
-        Some(0)
-    );
+    assert_eq!(run(folder.path(), &["man", "--out", "man"]).status.code(), Some(0));
     let pages: Vec<String> = common::entries(&folder.path().join("man"))
         .iter()
-        .map(|path| {
-            path.file_name()
-                .expect("a name")
-                .to_string_lossy()
-                .into_owned()
-        })
+        .map(|path| path.file_name().expect("a name").to_string_lossy().into_owned())
         .collect();
     for page in ["gatecast.1", "gatecast-serve.1", "gatecast-diff.1"] {
         assert!(pages.iter().any(|known| known == page), "{pages:?}");

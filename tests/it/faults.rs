@@ -1,45 +1,36 @@
-//! Faults of disks, networks and neighbours while a file is sent: who is told what, and that nobody
-//! else notices.
+//! Faults of disks, networks and other clients while a file is sent: which clients get which error,
+//! and that all others are served.
 
-use std::fs;
-use std::fs::File;
-use std::io::BufRead;
-use std::io::Read;
-use std::io::Write;
-use std::net::Shutdown;
-use std::net::SocketAddr;
-use std::net::TcpListener;
-use std::net::TcpStream;
-use std::os::unix::fs::FileExt;
-use std::path::Path;
-use std::thread;
-use std::time::Duration;
-use std::time::Instant;
+use std::{
+    fs,
+    fs::File,
+    io::{BufRead, Read, Write},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
+    os::unix::fs::FileExt,
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
 
-use crate::common;
-use crate::common::Server;
-use crate::common::bytes_per_second;
-use crate::common::ended;
-use crate::common::entries;
-use crate::common::failed;
-use crate::common::parts;
-use crate::common::row;
-use crate::common::until;
-use crate::common::whole;
-use crate::common::within;
-use gatecast::internals::client::ClientReport;
-use gatecast::internals::net::copy::Method;
-use gatecast::internals::net::socket;
-use gatecast::internals::report::verdict::Verdict;
-use gatecast::internals::transfer::Outcome;
-use gatecast::internals::transfer::Record;
+use gatecast::internals::{
+    client::ClientReport,
+    net::{copy::Method, socket},
+    report::verdict::Verdict,
+    transfer::{Outcome, Record},
+};
+
+use crate::{
+    common,
+    common::{Server, bytes_per_second, ended, entries, failed, parts, row, until, whole, within},
+};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
 // --- clients that go away or stand still ---------------------------------------------------------
 
+/// Its row has the true count of bytes that were sent to it.
 #[test]
-fn a_client_that_dies_in_mid_file_leaves_its_true_count_and_the_others_whole() {
+fn dead_client_is_cut_and_others_finish() {
     within(LIMIT, || {
         let server = Server::new(8_000_000, |settings| {
             settings.clients = Some(6);
@@ -49,31 +40,24 @@ fn a_client_that_dies_in_mid_file_leaves_its_true_count_and_the_others_whole() {
         for (round, reset) in [false, cfg!(feature = "sockopt")].into_iter().enumerate() {
             for at in places.chunks(3) {
                 let dying: Vec<_> = at.iter().map(|at| (*at, format!("dies-at-{at}"))).collect();
-                let peers: Vec<_> = dying
-                    .iter()
-                    .map(|(_, name)| server.waiting(6, name))
-                    .collect();
+                let peers: Vec<_> = dying.iter().map(|(_, name)| server.waiting(6, name)).collect();
                 let ours = server.fetch(&format!("{round}-{}", at[0]), |order| order.clients = 3);
                 let threads: Vec<_> = peers
                     .into_iter()
                     .zip(&dying)
                     .map(|(mut peer, &(at, _))| {
                         thread::spawn(move || {
-                            peer.hear_on();
-                            peer.payload(at.min(1024));
-                            peer.say("HELD\n");
-                            peer.payload(at.saturating_sub(1024));
-                            match reset {
-                                #[cfg(feature = "sockopt")]
-                                true => peer.reset(),
-                                _ => drop(peer),
+                            peer.read_past_wait();
+                            peer.read_payload(at.min(1024));
+                            peer.send("HELD\n");
+                            peer.read_payload(at.saturating_sub(1024));
+                            if reset {
+                                peer.reset();
                             }
                         })
                     })
                     .collect();
-                threads
-                    .into_iter()
-                    .for_each(|t| t.join().expect("no panic"));
+                threads.into_iter().for_each(|t| t.join().expect("no panic"));
                 whole(ours.join().expect("no panic"), &server);
                 let record = server.record();
                 assert_eq!((record.proven(), record.transfers.len()), (3, 6));
@@ -81,13 +65,9 @@ fn a_client_that_dies_in_mid_file_leaves_its_true_count_and_the_others_whole() {
                 for (at, name) in &dying {
                     let row = row(&record, name);
                     assert_eq!(row.outcome, Outcome::Cut, "{name}: {:?}", row.reason);
-                    assert_eq!(
-                        (row.bytes_client, row.seconds_server),
-                        (None, None),
-                        "{name}"
-                    );
+                    assert_eq!((row.bytes_client, row.seconds_server), (None, None), "{name}");
                     let sent = row.bytes_server.expect("counted");
-                    // What it read was sent; what was sent beyond lies in buffers.
+                    // At least what it read was sent. The rest is in socket buffers.
                     assert!((*at..=8_000_000).contains(&sent), "{name}: {sent}");
                 }
                 assert_eq!(Verdict::of_records(&[record]).exit_code(), 4);
@@ -98,7 +78,7 @@ fn a_client_that_dies_in_mid_file_leaves_its_true_count_and_the_others_whole() {
 }
 
 #[test]
-fn a_client_that_stops_reading_times_out_after_the_stall_limit_and_holds_nobody() {
+fn stopped_reader_times_out_and_others_finish() {
     for method in methods() {
         within(LIMIT, move || {
             let server = Server::new(40_000_000, |settings| {
@@ -108,37 +88,25 @@ fn a_client_that_stops_reading_times_out_after_the_stall_limit_and_holds_nobody(
             });
             let mut asleep = server.waiting(3, "asleep");
             let ours = server.fetch("ours", |order| order.clients = 2);
-            asleep.hear_on();
+            asleep.read_past_wait();
             let begun = Instant::now();
-            asleep.payload(1000);
-            asleep.say("HELD\n");
+            asleep.read_payload(1000);
+            asleep.send("HELD\n");
             whole(ours.join().expect("no panic"), &server);
             let record = server.record();
-            assert!(
-                begun.elapsed() < Duration::from_secs(10),
-                "{:?}",
-                begun.elapsed()
-            );
-            ended(
-                &record,
-                "asleep",
-                Outcome::TimedOut,
-                "stalled for 0.5 s at byte ",
-            );
+            assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+            ended(&record, "asleep", Outcome::TimedOut, "stalled for 0.5 s at byte ");
             let sent = row(&record, "asleep").bytes_server.expect("counted");
             assert!((1024..40_000_000).contains(&sent), "{sent}");
             assert_eq!(record.proven(), 2);
 
-            // Awake again it finds a part of the file, and no word of ours in it.
-            let rest = asleep.rest();
+            // When it reads again, it gets a part of the file and no message of the server in it.
+            let rest = asleep.read_to_close();
             let mut source = vec![0; rest.len()];
             File::open(server.source())
                 .and_then(|file| file.read_exact_at(&mut source, 1000))
                 .expect("a part of the file");
-            assert!(
-                rest == source,
-                "something that is not the file came after it"
-            );
+            assert!(rest == source, "something that is not the file came after it");
             assert_eq!(rest.len() as u64 + 1000, sent);
             server.stop();
         });
@@ -146,31 +114,28 @@ fn a_client_that_stops_reading_times_out_after_the_stall_limit_and_holds_nobody(
 }
 
 #[test]
-fn a_client_that_pauses_for_less_than_the_stall_limit_is_whole() {
+fn client_finishes_after_pause_below_stall_limit() {
     within(LIMIT, || {
         let server = Server::new(20_000_000, |settings| {
             settings.clients = Some(1);
             settings.stall = Duration::from_secs(3);
         });
         let mut slow = server.waiting(1, "slow");
-        slow.hear_on();
-        let mut bytes = slow.payload(1024);
-        slow.say("HELD\n");
+        slow.read_past_wait();
+        let mut bytes = slow.read_payload(1024);
+        slow.send("HELD\n");
         thread::sleep(Duration::from_secs(1));
-        bytes.extend(slow.payload(20_000_000 - 1024));
+        bytes.extend(slow.read_payload(20_000_000 - 1024));
         let sha1 = gatecast::internals::digest::Digest::of(&bytes);
         assert_eq!(sha1, server.sha1);
         use gatecast::internals::proto::native::FromClient;
-        slow.tell(&FromClient::Last { bytes: 20_000_000 });
-        slow.tell(&FromClient::Hashed { sha1 });
-        slow.tell(&common::receipt(20_000_000, sha1));
-        assert!(slow.hear().starts_with("SUMMARY outcome=complete "));
+        slow.send_message(&FromClient::Last { bytes: 20_000_000 });
+        slow.send_message(&FromClient::Hashed { sha1 });
+        slow.send_message(&common::receipt(20_000_000, sha1));
+        assert!(slow.read_line().starts_with("SUMMARY outcome=complete "));
         let record = server.record();
         let took = row(&record, "slow").seconds_server.expect("complete");
-        assert!(
-            took >= Duration::from_secs(1),
-            "the pause is in its time: {took:?}"
-        );
+        assert!(took >= Duration::from_secs(1), "the pause is in its time: {took:?}");
         drop(slow);
         server.stop();
     });
@@ -179,7 +144,7 @@ fn a_client_that_pauses_for_less_than_the_stall_limit_is_whole() {
 // --- servers that go away -------------------------------------------------------------------------
 
 #[test]
-fn a_part_of_a_dead_server_s_session_is_resumed_and_only_the_rest_is_sent() {
+fn resume_after_server_death_sends_only_the_rest() {
     within(LIMIT, || {
         let server = Server::new(3_000_000, |settings| {
             settings.rate = bytes_per_second(3_000_000);
@@ -195,10 +160,7 @@ fn a_part_of_a_dead_server_s_session_is_resumed_and_only_the_rest_is_sent() {
         server.kill();
         for end in running.join().expect("no panic") {
             let error = end.error.expect("a server that is gone").to_string();
-            assert!(
-                error.starts_with("cannot receive the file (127.0.0.1:"),
-                "{error}"
-            );
+            assert!(error.starts_with("cannot receive the file (127.0.0.1:"), "{error}");
             assert!(end.path.is_none());
         }
         let left = entries(&out);
@@ -206,11 +168,7 @@ fn a_part_of_a_dead_server_s_session_is_resumed_and_only_the_rest_is_sent() {
         for part in &left {
             assert!(common::is_part(part), "{}", part.display());
             let bytes = fs::read(part).expect("readable");
-            assert!(
-                !bytes.is_empty() && source.starts_with(&bytes),
-                "{}",
-                part.display()
-            );
+            assert!(!bytes.is_empty() && source.starts_with(&bytes), "{}", part.display());
         }
         let held: u64 = parts(&out).iter().sum();
 
@@ -234,7 +192,7 @@ fn a_part_of_a_dead_server_s_session_is_resumed_and_only_the_rest_is_sent() {
 }
 
 #[test]
-fn a_spoilt_part_is_never_published() {
+fn corrupt_part_is_never_published() {
     within(LIMIT, || {
         let server = Server::new(300_000, |_| {});
         let source = fs::read(server.source()).expect("readable");
@@ -243,43 +201,23 @@ fn a_spoilt_part_is_never_published() {
         let part = out.join(format!(".{}-1.part", server.sha1.short()));
         let mut flipped = source[..200_000].to_vec();
         flipped[77] ^= 1;
-        let spoilt = [
-            flipped.clone(),
-            vec![0; 200_000],
-            vec![0; 300_000],
-            b"x".to_vec(),
-        ];
+        let spoilt = [flipped.clone(), vec![0; 200_000], vec![0; 300_000], b"x".to_vec()];
         for bytes in spoilt {
             fs::write(&part, &bytes).expect("room");
-            let ends = server
-                .fetch("c", |order| order.resume = true)
-                .join()
-                .expect("no panic");
+            let ends = server.fetch("c", |order| order.resume = true).join().expect("no panic");
             assert_eq!(Verdict::of_clients(&ends).exit_code(), 5);
             let why = failed(ends);
-            assert!(
-                why.starts_with("the copy is not the file: 'f.bin': its SHA-1 is"),
-                "{why}"
-            );
+            assert!(why.starts_with("the copy is not the file: 'f.bin': its SHA-1 is"), "{why}");
             assert_eq!(entries(&out).len(), 0, "a part that is wrong is of no use");
             let record = server.record();
             assert_eq!(row(&record, "c").outcome, Outcome::Corrupt);
         }
-        // Longer than the file: it is another's, and taken from the beginning. Whole: verified.
-        for (bytes, resumed) in [
-            (vec![0; 300_001], 0),
-            (source.clone(), 300_000),
-            (vec![], 0),
-        ] {
+        // A part that is longer than the file belongs to another file: the copy starts from the
+        // beginning. A part that is whole is only verified.
+        for (bytes, resumed) in [(vec![0; 300_001], 0), (source.clone(), 300_000), (vec![], 0)] {
             fs::write(&part, &bytes).expect("room");
-            let ends = server
-                .fetch("c", |order| order.resume = true)
-                .join()
-                .expect("no panic");
-            assert_eq!(
-                ends[0].transfer.as_ref().map(|t| t.bytes_resumed),
-                Some(resumed)
-            );
+            let ends = server.fetch("c", |order| order.resume = true).join().expect("no panic");
+            assert_eq!(ends[0].transfer.as_ref().map(|t| t.bytes_resumed), Some(resumed));
             whole(ends, &server);
             assert!(server.record().all_proven());
         }
@@ -288,7 +226,7 @@ fn a_spoilt_part_is_never_published() {
 }
 
 #[test]
-fn a_server_that_dies_after_the_last_byte_does_not_take_the_copy_with_it() {
+fn client_keeps_copy_when_server_dies_after_last_byte() {
     within(LIMIT, || {
         let server = Server::new(2_000_000, |_| {});
         let (bytes, sha1) = (server.bytes, server.sha1);
@@ -297,7 +235,7 @@ fn a_server_that_dies_after_the_last_byte_does_not_take_the_copy_with_it() {
         let client = server.fetch("c", |order| order.server = vec![addr]);
         let (mut stream, _) = listener.accept().expect("a client");
         let mut client_says = std::io::BufReader::new(stream.try_clone().expect("a descriptor"));
-        let mut hears = |word: &str| {
+        let mut expect_line = |word: &str| {
             let mut line = String::new();
             client_says.read_line(&mut line).expect("a client");
             assert!(line.starts_with(word), "{line}");
@@ -307,16 +245,16 @@ fn a_server_that_dies_after_the_last_byte_does_not_take_the_copy_with_it() {
             "OFFER file=f.bin bytes={bytes} sha1={sha1} session=0000000000000001 seat=1 clients=1 \
              via=tcp\n"
         );
-        hears("GATECAST/1 JOIN ");
+        expect_line("GATECAST/1 JOIN ");
         stream.write_all(offer.as_bytes()).expect("a client");
-        hears("READY ");
+        expect_line("READY ");
         let go = format!("GO bytes={bytes}\n");
         stream.write_all(go.as_bytes()).expect("a client");
         stream.write_all(&source[..1000]).expect("a client");
-        hears("HELD");
+        expect_line("HELD");
         stream.write_all(&source[1000..]).expect("a client");
         stream.peek(&mut [0]).expect("LAST");
-        // Gone with what the client said unread: a reset.
+        // Data of the client is unread, so closing the connection resets it.
         drop((stream, client_says, listener));
         whole(client.join().expect("no panic"), &server);
         server.stop();
@@ -327,8 +265,8 @@ fn a_server_that_dies_after_the_last_byte_does_not_take_the_copy_with_it() {
 
 const BYTES: u64 = 600_000;
 
-/// Three clients fetch while `change` is done to the source; what each of them ends with, its row,
-/// and what is left in its folder.
+/// Three clients fetch while `change` changes the source. Then `judge` checks their results, the
+/// record and the files that are left.
 fn change_while_sent(
     method: Method,
     change: fn(&Path),
@@ -346,18 +284,14 @@ fn change_while_sent(
         assert_eq!(ends.len(), 3);
         let record = server.record();
         assert_eq!(record.transfers.len(), 3);
-        assert!(
-            record.broken_identities().is_empty(),
-            "{:?}",
-            record.broken_identities()
-        );
+        assert!(record.broken_identities().is_empty(), "{:?}", record.broken_identities());
         judge(&server, ends, record);
         server.only_whole_copies();
         server.stop();
     });
 }
 
-fn told(ends: Vec<ClientReport>, what: &str, code: u8) {
+fn assert_told(ends: Vec<ClientReport>, what: &str, code: u8) {
     assert_eq!(Verdict::of_clients(&ends).exit_code(), code);
     for end in ends {
         let error = end.error.expect("it was told").to_string();
@@ -373,21 +307,22 @@ fn truncate(path: &Path, bytes: u64) {
 }
 
 #[test]
-fn a_truncated_source_is_told_to_every_client() {
+fn every_client_is_told_of_truncated_source() {
     for method in methods() {
         let source = fs::read(sample(BYTES).1).expect("readable");
         change_while_sent(
             method,
             |path| truncate(path, 250_000),
             move |server, ends, record| {
-                told(ends, "truncated from 600000 to 250000 bytes", 4);
+                assert_told(ends, "truncated from 600000 to 250000 bytes", 4);
                 for transfer in &record.transfers {
                     let reason = transfer.reason.as_deref();
                     let why = "the source changed: truncated from 600000 to 250000 bytes";
                     assert_eq!((transfer.outcome, reason), (Outcome::Cut, Some(why)));
                     assert!(transfer.bytes_server <= Some(250_000), "{transfer:?}");
                 }
-                // The parts hold the file's beginning, and not the words that came after it.
+                // The parts hold the beginning of the file, and nothing of the message that came
+                // after it.
                 for part in entries(&server.out("c")) {
                     assert!(source.starts_with(&fs::read(part).expect("readable")));
                 }
@@ -397,21 +332,19 @@ fn a_truncated_source_is_told_to_every_client() {
     }
 }
 
+/// 20 bytes are fewer than the LASTWORDS line has, which else takes the place of the missing bytes.
+/// The server sends zeros in their place and an ERROR after them.
 #[test]
-fn a_source_truncated_by_less_than_the_last_words_take_is_told_too() {
+fn clients_are_told_of_source_truncated_by_20_bytes() {
     for method in methods() {
         change_while_sent(
             method,
             |path| truncate(path, BYTES - 20),
             |server, ends, record| {
-                told(ends, "truncated from 600000 to 599980 bytes", 5);
+                assert_told(ends, "truncated from 600000 to 599980 bytes", 5);
                 for transfer in &record.transfers {
                     assert_eq!(transfer.outcome, Outcome::Cut);
-                    assert_eq!(
-                        transfer.bytes_server,
-                        Some(BYTES - 20),
-                        "zeros are no payload"
-                    );
+                    assert_eq!(transfer.bytes_server, Some(BYTES - 20), "zeros are no payload");
                 }
                 assert_eq!(entries(&server.out("c")).len(), 0, "zeros are of no use");
             },
@@ -420,7 +353,7 @@ fn a_source_truncated_by_less_than_the_last_words_take_is_told_too() {
 }
 
 #[test]
-fn a_source_overwritten_in_place_is_corrupt_and_everybody_is_told_why() {
+fn overwritten_source_makes_every_copy_corrupt() {
     for method in methods() {
         change_while_sent(
             method,
@@ -429,7 +362,7 @@ fn a_source_overwritten_in_place_is_corrupt_and_everybody_is_told_why() {
                 file.write_all_at(&[7; 4096], BYTES - 4096).expect("ours");
             },
             |server, ends, record| {
-                told(ends, "the source changed: written to", 5);
+                assert_told(ends, "the source changed: written to", 5);
                 for transfer in &record.transfers {
                     let reason = transfer.reason.as_deref();
                     let why = "the source changed: written to";
@@ -443,7 +376,7 @@ fn a_source_overwritten_in_place_is_corrupt_and_everybody_is_told_why() {
 }
 
 #[test]
-fn a_source_that_grows_is_sent_as_it_was_offered_and_everybody_is_told() {
+fn growing_source_is_sent_at_its_offered_size() {
     for method in methods() {
         change_while_sent(
             method,
@@ -459,28 +392,19 @@ fn a_source_that_grows_is_sent_as_it_was_offered_and_everybody_is_told() {
                 }
                 whole(ends, server);
                 assert!(record.all_proven());
-                assert!(
-                    record
-                        .transfers
-                        .iter()
-                        .all(|t| t.reason.as_deref() == Some(why))
-                );
+                assert!(record.transfers.iter().all(|t| t.reason.as_deref() == Some(why)));
             },
         );
     }
 }
 
 #[test]
-fn a_source_that_is_replaced_by_another_file_is_still_whole() {
+fn replaced_source_file_is_still_sent_whole() {
     change_while_sent(
         Method::Auto,
         |path| {
-            // Beside the offered folder, so that no half of it is ever offered.
-            let new = path
-                .parent()
-                .and_then(Path::parent)
-                .expect("a folder")
-                .join("new");
+            // It is written outside the offered folder, so that it is never offered half written.
+            let new = path.parent().and_then(Path::parent).expect("a folder").join("new");
             fs::write(&new, b"another file").expect("room");
             fs::rename(&new, path).expect("ours");
         },
@@ -495,7 +419,7 @@ fn a_source_that_is_replaced_by_another_file_is_still_whole() {
 // --- disks that are full, and folders that are none -----------------------------------------------
 
 #[test]
-fn a_disk_that_fills_up_says_so_and_the_others_are_whole() {
+fn full_disk_stops_only_its_own_client() {
     let Some(small) = SmallDisk::mount(4 << 20) else {
         return;
     };
@@ -505,8 +429,8 @@ fn a_disk_that_fills_up_says_so_and_the_others_are_whole() {
             settings.rate = bytes_per_second(6_000_000);
         });
         let folder = small.path().to_owned();
-        // Room for the last byte is missing, and for the middle; what was free at READY is not
-        // when the bytes come.
+        // The disk has room when the client says READY, and is full before the last byte, or in the
+        // middle.
         for free in [2_990_080, 1_500_000] {
             let struck = server.fetch("struck", |order| order.out = folder.clone());
             server.until_ready(1);
@@ -523,41 +447,31 @@ fn a_disk_that_fills_up_says_so_and_the_others_are_whole() {
             assert_eq!(record.proven(), 1);
             assert!(record.broken_identities().is_empty());
             let left = entries(&folder);
-            assert!(
-                left.iter()
-                    .all(|p| common::is_part(p) || p.ends_with("filler")),
-                "{left:?}"
-            );
-            left.iter()
-                .for_each(|path| fs::remove_file(path).expect("ours"));
+            assert!(left.iter().all(|p| common::is_part(p) || p.ends_with("filler")), "{left:?}");
+            left.iter().for_each(|path| fs::remove_file(path).expect("ours"));
         }
-        // Less room than the file takes is seen before READY.
+        // Too little room is noticed before READY.
         if cfg!(feature = "sockopt") {
             fs::write(folder.join("filler"), vec![0; 2 << 20]).expect("room");
             let early = server.fetch("early", |order| order.out = folder.clone());
             let why = failed(early.join().expect("no panic"));
             assert!(why.contains("1 x 3000000 bytes are to come and "), "{why}");
-            assert_eq!(
-                entries(&folder).len(),
-                1,
-                "no part is left where nothing will come"
-            );
+            assert_eq!(entries(&folder).len(), 1, "no part is left where nothing will come");
         }
         server.stop();
         drop(small);
     });
 }
 
+/// A folder that cannot be made, or a name that something other than a file has.
 #[test]
-fn a_folder_that_is_none_and_names_that_are_taken_are_refused_before_ready() {
+fn unusable_output_is_refused_before_ready() {
     within(LIMIT, || {
         let server = Server::new(5000, |settings| settings.clients = Some(1));
         let base = server.folder.path().join("taken");
         fs::create_dir(&base).expect("room");
         fs::write(base.join("file"), b"").expect("room");
-        let fifo = std::process::Command::new("mkfifo")
-            .arg(base.join("fifo"))
-            .status();
+        let fifo = std::process::Command::new("mkfifo").arg(base.join("fifo")).status();
         assert!(fifo.expect("mkfifo").success());
 
         let under_a_file = server.fetch("c", |order| order.out = base.join("file/out"));
@@ -566,10 +480,7 @@ fn a_folder_that_is_none_and_names_that_are_taken_are_refused_before_ready() {
 
         type Make = fn(&Path);
         let cases: [(Make, &str); 4] = [
-            (
-                |path| fs::create_dir(path).expect("room"),
-                "a folder of that name is in the way",
-            ),
+            (|path| fs::create_dir(path).expect("room"), "a folder of that name is in the way"),
             (
                 |path| std::os::unix::fs::symlink("/dev/null", path).expect("room"),
                 "a symbolic link of that name is in the way",
@@ -580,7 +491,7 @@ fn a_folder_that_is_none_and_names_that_are_taken_are_refused_before_ready() {
             ),
             (
                 |path| fs::rename(path.with_file_name("../fifo"), path).expect("ours"),
-                "something of that name that is no regular file is in the way",
+                "something of that name that is not a regular file is in the way",
             ),
         ];
         for (number, (make, says)) in cases.into_iter().enumerate() {
@@ -593,11 +504,9 @@ fn a_folder_that_is_none_and_names_that_are_taken_are_refused_before_ready() {
             let why = failed(ends);
             assert!(why.ends_with(says), "{why}");
             assert_eq!(entries(&out).len(), 1, "nothing was made beside it");
-            until("the seat of the one before is free", || {
-                server.seats().0 <= 1
-            });
+            until("the seat of the one before is free", || server.seats().0 <= 1);
         }
-        // An old regular file is replaced, and the folder is made with all its parents.
+        // An old regular file is replaced. A missing folder is made, with its parents.
         let out = base.join("a/b/c");
         fs::create_dir_all(&out).expect("room");
         fs::write(out.join("f.bin"), b"old").expect("room");
@@ -608,7 +517,7 @@ fn a_folder_that_is_none_and_names_that_are_taken_are_refused_before_ready() {
 }
 
 #[test]
-fn a_log_that_cannot_be_written_is_an_error_at_the_end_and_the_copies_are_whole() {
+fn unwritable_log_is_reported_when_server_stops() {
     within(LIMIT, || {
         let mut server = Server::new(50_000, |_| {});
         server.kill();
@@ -618,15 +527,12 @@ fn a_log_that_cannot_be_written_is_an_error_at_the_end_and_the_copies_are_whole(
         whole(clients.join().expect("no panic"), &server);
         assert!(server.record().all_proven());
         let error = server.stop_running().expect_err("no log").to_string();
-        assert!(
-            error.starts_with("cannot write the session log ("),
-            "{error}"
-        );
+        assert!(error.starts_with("cannot write the session log ("), "{error}");
     });
 }
 
 #[test]
-fn two_servers_may_log_into_one_folder() {
+fn two_servers_log_into_one_folder() {
     within(LIMIT, || {
         let one = Server::new(20_000, |_| {});
         let two = one.beside();
@@ -640,7 +546,7 @@ fn two_servers_may_log_into_one_folder() {
             })
             .collect();
         for client in clients {
-            // Groups of one number share a gate; eight seats each all the same.
+            // All are groups of eight, so clients of two fetches may share a session.
             whole(client.join().expect("no panic"), &one);
         }
         two.stop().expect("a log");
@@ -650,35 +556,26 @@ fn two_servers_may_log_into_one_folder() {
 }
 
 #[test]
-fn a_port_in_use_names_who_holds_it() {
+fn listen_error_names_holder_of_port() {
     let held = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
     let addr = held.local_addr().expect("bound");
     let error = socket::listen(addr).expect_err("held").to_string();
     assert!(
-        error.starts_with(&format!(
-            "{addr} refused: port {} is in use by ",
-            addr.port()
-        )),
+        error.starts_with(&format!("{addr} refused: port {} is in use by ", addr.port())),
         "{error}"
     );
     if cfg!(target_os = "linux") {
-        assert!(
-            error.contains(&format!("process {} (", std::process::id())),
-            "{error}"
-        );
+        assert!(error.contains(&format!("process {} (", std::process::id())), "{error}");
     }
 }
 
 #[test]
-fn an_address_where_nobody_listens_is_said_and_a_late_server_is_waited_for() {
+fn client_reports_or_awaits_absent_server() {
     within(LIMIT, || {
         let mut server = Server::new(5000, |_| {});
         server.kill();
         let why = failed(server.fetch("c", |_| {}).join().expect("no panic"));
-        assert!(
-            why.starts_with(&format!("cannot connect ({})", server.addr)),
-            "{why}"
-        );
+        assert!(why.starts_with(&format!("cannot connect ({})", server.addr)), "{why}");
         let patient = server.fetch("c", |order| order.retry = Duration::from_secs(20));
         thread::sleep(Duration::from_millis(300));
         server.revive(|_| {});
@@ -689,7 +586,7 @@ fn an_address_where_nobody_listens_is_said_and_a_late_server_is_waited_for() {
 
 // --- a network that changes what it carries -------------------------------------------------------
 
-/// What the proxy does to the bytes on their way to the client, once.
+/// What the proxy does once to the bytes that go to the client.
 #[derive(Clone, Copy, Debug)]
 enum Harm {
     Flip,
@@ -741,7 +638,7 @@ fn proxy(server: SocketAddr, harm: Harm) -> (SocketAddr, thread::JoinHandle<()>)
         while let Ok(len @ 1..) = from.read(&mut block) {
             held.extend_from_slice(&block[..len]);
             if passed < HARM_AT {
-                // The stretch in which it is done is held together.
+                // The bytes around the place of the harm are collected before it is done.
                 if passed + held.len() < HARM_AT + 2048 {
                     if passed + held.len() < HARM_AT {
                         passed += held.len();
@@ -774,19 +671,16 @@ fn proxy(server: SocketAddr, harm: Harm) -> (SocketAddr, thread::JoinHandle<()>)
 }
 
 #[test]
-fn bytes_changed_on_the_way_are_seen_by_that_client_alone() {
+fn damage_on_the_way_fails_only_that_client() {
     within(LIMIT, || {
         let server = Server::new(1_000_000, |settings| settings.clients = Some(3));
         for (harm, outcome, says) in [
             (Harm::Flip, Outcome::Corrupt, "the copy's SHA-1 is "),
             (Harm::Insert, Outcome::Corrupt, "the copy's SHA-1 is "),
             (Harm::Swap, Outcome::Corrupt, "the copy's SHA-1 is "),
-            // A byte less never comes: the digest of a part is nobody's business.
-            (
-                Harm::Remove,
-                Outcome::TimedOut,
-                "no progress of the transfer",
-            ),
+            // The last byte never comes, so the copy is not complete and its digest is not
+            // compared.
+            (Harm::Remove, Outcome::TimedOut, "no progress of the transfer"),
             (Harm::Cut, Outcome::Cut, ""),
         ] {
             let (addr, proxy) = proxy(server.addr, harm);
@@ -822,7 +716,7 @@ fn methods() -> Vec<Method> {
     methods.filter(|method| method.resolved().is_ok()).collect()
 }
 
-/// The bytes that every test server of that size offers.
+/// The file that every test server of that size offers.
 fn sample(bytes: u64) -> (tempfile::TempDir, std::path::PathBuf) {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("sample");
@@ -830,7 +724,7 @@ fn sample(bytes: u64) -> (tempfile::TempDir, std::path::PathBuf) {
     (folder, path)
 }
 
-/// A file system of a few megabytes, while it lives.
+/// A mounted file system of a few megabytes.
 struct SmallDisk(tempfile::TempDir);
 
 impl SmallDisk {
@@ -838,13 +732,7 @@ impl SmallDisk {
     fn mount(bytes: usize) -> Option<Self> {
         let folder = tempfile::tempdir().expect("a folder");
         let mounted = std::process::Command::new("mount")
-            .args([
-                "-t",
-                "tmpfs",
-                "-o",
-                &format!("size={bytes}"),
-                "gatecast-test",
-            ])
+            .args(["-t", "tmpfs", "-o", &format!("size={bytes}"), "gatecast-test"])
             .arg(folder.path())
             .output()
             .is_ok_and(|output| output.status.success());
@@ -858,8 +746,6 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        let _ = std::process::Command::new("umount")
-            .arg(self.0.path())
-            .status();
+        let _ = std::process::Command::new("umount").arg(self.0.path()).status();
     }
 }

@@ -1,59 +1,46 @@
 //! The gate with real clients on real sockets: who is released, when, and what the others are
 //! told.
 
-use std::thread;
-use std::time::Duration;
-use std::time::Instant;
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
 
-use crate::common;
-use crate::common::Server;
-use crate::common::bytes_per_second;
-use crate::common::ended;
-use crate::common::failed;
-use crate::common::receipt;
-use crate::common::row;
-use crate::common::until;
-use crate::common::whole;
-use crate::common::within;
-use gatecast::internals::digest::Digest;
-use gatecast::internals::error::Error;
-use gatecast::internals::proto::native::FromClient;
-use gatecast::internals::report::verdict::Verdict;
-use gatecast::internals::session::Via;
-use gatecast::internals::text::FileName;
-use gatecast::internals::transfer::Outcome;
+use gatecast::internals::{
+    digest::Digest, error::Error, proto::native::FromClient, report::verdict::Verdict,
+    session::Via, text::FileName, transfer::Outcome,
+};
+
+use crate::{
+    common,
+    common::{Server, bytes_per_second, ended, failed, receipt, row, until, whole, within},
+};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
 #[test]
-fn nobody_gets_a_byte_before_all_are_ready() {
+fn no_client_gets_bytes_before_all_are_ready() {
     within(LIMIT, || {
         let server = Server::new(100_000, |_| {});
         let mut one = server.waiting(3, "one");
         let two = server.fetch("two", |order| order.group = Some(3));
         server.until_ready(2);
         let mut three = server.joined(3, "three");
-        // For two seconds the waiting hear only that they wait.
+        // For two seconds the waiting clients get only WAIT lines.
         let mut told = Vec::new();
         while !told.ends_with(&["WAIT ready=2 clients=3"; 2].map(str::to_owned)) {
-            told.push(one.hear());
-            assert!(
-                told.last().is_some_and(|line| line.starts_with("WAIT ")),
-                "{told:?}"
-            );
+            told.push(one.read_line());
+            assert!(told.last().is_some_and(|line| line.starts_with("WAIT ")), "{told:?}");
         }
         let ready_at = Instant::now();
-        three.say("READY offset=0\n");
+        three.send("READY offset=0\n");
         for peer in [&mut one, &mut three] {
-            let sha1 = peer.take_to_last();
+            let sha1 = peer.receive_to_last();
             assert_eq!(sha1, server.sha1);
-            peer.tell(&FromClient::Hashed { sha1 });
-            peer.tell(&receipt(100_000, sha1));
-            let summary = peer.hear();
-            assert!(
-                summary.starts_with("SUMMARY outcome=complete "),
-                "{summary}"
-            );
+            peer.send_message(&FromClient::Hashed { sha1 });
+            peer.send_message(&receipt(100_000, sha1));
+            let summary = peer.read_line();
+            assert!(summary.starts_with("SUMMARY outcome=complete "), "{summary}");
         }
         whole(two.join().expect("no panic"), &server);
         let record = server.record();
@@ -69,7 +56,7 @@ fn nobody_gets_a_byte_before_all_are_ready() {
 }
 
 #[test]
-fn a_vanished_or_reset_client_is_seen_within_a_second_and_the_others_wait_on() {
+fn vanished_client_frees_its_seat_within_a_second() {
     within(LIMIT, || {
         let server = Server::new(50_000, |settings| settings.clients = Some(4));
         let patient: Vec<_> = ["p1", "p2"].map(|name| server.fetch(name, |_| {})).into();
@@ -78,24 +65,16 @@ fn a_vanished_or_reset_client_is_seen_within_a_second_and_the_others_wait_on() {
         let begun = Instant::now();
         drop(gone);
         until("the seat to be free", || server.seats() == (2, 2));
-        assert!(
-            begun.elapsed() < Duration::from_secs(1),
-            "{:?}",
-            begun.elapsed()
-        );
+        assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
         #[cfg(feature = "sockopt")]
         {
             let reset = server.waiting(4, "reset");
             let begun = Instant::now();
             reset.reset();
             until("the seat to be free", || server.seats() == (2, 2));
-            assert!(
-                begun.elapsed() < Duration::from_secs(1),
-                "{:?}",
-                begun.elapsed()
-            );
+            assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
         }
-        // Before READY its own thread sees it at once.
+        // Before READY the thread of the connection notices it at once.
         let early = server.joined(4, "early");
         drop(early);
         until("the seat to be free", || server.seats() == (2, 2));
@@ -106,30 +85,17 @@ fn a_vanished_or_reset_client_is_seen_within_a_second_and_the_others_wait_on() {
         }
         let record = server.record();
         assert_eq!(record.proven(), 4);
-        assert!(
-            record.all_proven(),
-            "the seats of the vanished were taken again"
-        );
+        assert!(record.all_proven(), "the seats of the vanished were taken again");
         ended(&record, "gone", Outcome::Refused, "left before the release");
-        ended(
-            &record,
-            "early",
-            Outcome::Refused,
-            "left before the release",
-        );
+        ended(&record, "early", Outcome::Refused, "left before the release");
         #[cfg(feature = "sockopt")]
-        ended(
-            &record,
-            "reset",
-            Outcome::Refused,
-            "left before the release",
-        );
+        ended(&record, "reset", Outcome::Refused, "left before the release");
         server.stop();
     });
 }
 
 #[test]
-fn at_the_deadline_the_quorum_goes_and_who_was_not_ready_is_told() {
+fn quorum_is_released_at_deadline_without_late_client() {
     within(LIMIT, || {
         let server = Server::new(50_000, |settings| {
             settings.clients = Some(4);
@@ -141,21 +107,13 @@ fn at_the_deadline_the_quorum_goes_and_who_was_not_ready_is_told() {
         for client in two {
             whole(client.join().expect("no panic"), &server);
         }
-        let why = late.hear_on();
+        let why = late.read_past_wait();
         assert!(why.starts_with("ERROR code=muster reason="), "{why}");
-        assert!(
-            why.contains("before%20this%20client%20was%20ready"),
-            "{why}"
-        );
-        assert_eq!(late.hear(), "", "and is let go");
+        assert!(why.contains("before%20this%20client%20was%20ready"), "{why}");
+        assert_eq!(late.read_line(), "", "and is let go");
         drop(late);
         let record = server.record();
-        ended(
-            &record,
-            "late",
-            Outcome::TimedOut,
-            "before this client was ready",
-        );
+        ended(&record, "late", Outcome::TimedOut, "before this client was ready");
         assert_eq!((record.proven(), record.clients), (2, 4));
         assert_eq!(Verdict::of_records(&[record]).exit_code(), 4);
         server.stop();
@@ -163,7 +121,7 @@ fn at_the_deadline_the_quorum_goes_and_who_was_not_ready_is_told() {
 }
 
 #[test]
-fn without_enough_clients_everybody_is_told_how_many_there_were() {
+fn short_muster_tells_clients_how_many_were_ready() {
     within(LIMIT, || {
         let server = Server::new(50_000, |settings| {
             settings.clients = Some(3);
@@ -174,10 +132,7 @@ fn without_enough_clients_everybody_is_told_how_many_there_were() {
             let ends = client.join().expect("no panic");
             assert_eq!(Verdict::of_clients(&ends).exit_code(), 3);
             let why = failed(ends);
-            assert!(
-                why.ends_with("2 of 3 clients were ready after 0.4 s"),
-                "{why}"
-            );
+            assert!(why.ends_with("2 of 3 clients were ready after 0.4 s"), "{why}");
         }
         let record = server.record();
         assert_eq!(record.released_at, None);
@@ -188,7 +143,7 @@ fn without_enough_clients_everybody_is_told_how_many_there_were() {
 }
 
 #[test]
-fn a_quorum_of_nobody_releases_nobody() {
+fn quorum_of_zero_releases_nobody() {
     within(LIMIT, || {
         let server = Server::new(50_000, |settings| {
             settings.clients = Some(2);
@@ -196,7 +151,7 @@ fn a_quorum_of_nobody_releases_nobody() {
             settings.max_wait = Duration::from_millis(300);
         });
         let mut late = server.joined(2, "late");
-        let why = late.hear_on();
+        let why = late.read_past_wait();
         assert!(why.contains("0%20of%202%20clients%20were%20ready"), "{why}");
         drop(late);
         assert_eq!(server.record().released_at, None);
@@ -205,7 +160,7 @@ fn a_quorum_of_nobody_releases_nobody() {
 }
 
 #[test]
-fn a_hand_opens_the_gate() {
+fn manual_release_opens_gate() {
     within(LIMIT, || {
         let server = Server::new(50_000, |settings| settings.clients = Some(9));
         let two = ["a", "b"].map(|name| server.fetch(name, |_| {}));
@@ -220,7 +175,7 @@ fn a_hand_opens_the_gate() {
 }
 
 #[test]
-fn a_stopped_server_ends_muster_and_transfer_and_says_so() {
+fn stopped_server_ends_muster_and_transfer() {
     within(LIMIT, || {
         let server = Server::new(4_000_000, |settings| {
             settings.rate = bytes_per_second(400_000);
@@ -230,13 +185,10 @@ fn a_stopped_server_ends_muster_and_transfer_and_says_so() {
         let mut running = server.running().lobby().views();
         assert_eq!(running.len(), 1);
         let moving = {
-            // The same file musters already; a second group of one needs its own number.
+            // A session for 2 clients of the same file waits already, so a group of 1 is refused.
             let refused = server.fetch("other", |order| order.group = Some(1));
             let why = failed(refused.join().expect("no panic"));
-            assert!(
-                why.ends_with("the group for 'f.bin' has 2 clients, not 1"),
-                "{why}"
-            );
+            assert!(why.ends_with("the group for 'f.bin' has 2 clients, not 1"), "{why}");
             server.fetch("moving", |order| order.group = Some(2))
         };
         until("a byte to move", || server.moved() > 10_000);
@@ -245,18 +197,12 @@ fn a_stopped_server_ends_muster_and_transfer_and_says_so() {
         let muster = server.fetch("muster", |order| order.group = Some(7));
         until("a seat in a second session", || {
             let views = server.running().lobby().views();
-            views
-                .iter()
-                .any(|v| v.clients == 7 && v.seats.iter().any(|s| s.ready))
+            views.iter().any(|v| v.clients == 7 && v.seats.iter().any(|s| s.ready))
         });
         let begun = Instant::now();
         let record = server.running().records();
         server.stop();
-        assert!(
-            begun.elapsed() < Duration::from_secs(5),
-            "{:?}",
-            begun.elapsed()
-        );
+        assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
         for client in [waiting, moving] {
             let ends = client.join().expect("no panic");
             assert_eq!(Verdict::of_clients(&ends).exit_code(), 4);
@@ -268,8 +214,9 @@ fn a_stopped_server_ends_muster_and_transfer_and_says_so() {
     });
 }
 
+/// The 26th client of a session for 25. With `one_off` there is no next session, and it is refused.
 #[test]
-fn the_26th_sits_in_the_next_session_and_with_one_off_nowhere() {
+fn late_client_joins_next_session() {
     within(LIMIT, || {
         for one_off in [false, true] {
             let server = Server::new(50_000, |settings| {
@@ -290,18 +237,16 @@ fn the_26th_sits_in_the_next_session_and_with_one_off_nowhere() {
                     "{why}"
                 );
             } else {
-                until("two sessions", || {
-                    server.running().lobby().views().len() == 2
-                });
+                until("two sessions", || server.running().lobby().views().len() == 2);
                 let others = server.fetch("others", |order| order.clients = 24);
                 whole(others.join().expect("no panic"), &server);
                 whole(next.join().expect("no panic"), &server);
                 assert_eq!(server.record().proven(), 25);
             }
-            last.say("READY offset=0\n");
-            let sha1 = last.take_to_last();
-            last.tell(&FromClient::Hashed { sha1 });
-            last.tell(&receipt(50_000, sha1));
+            last.send("READY offset=0\n");
+            let sha1 = last.receive_to_last();
+            last.send_message(&FromClient::Hashed { sha1 });
+            last.send_message(&receipt(50_000, sha1));
             whole(first.join().expect("no panic"), &server);
             let record = server.record();
             assert_eq!((record.proven(), record.transfers.len()), (25, 25));
@@ -312,7 +257,7 @@ fn the_26th_sits_in_the_next_session_and_with_one_off_nowhere() {
 }
 
 #[test]
-fn a_group_must_agree_on_its_number_and_its_way() {
+fn group_refuses_other_size_or_transport() {
     within(LIMIT, || {
         let server = Server::new(50_000, |settings| {
             settings.max_wait = Duration::from_millis(500);
@@ -321,25 +266,20 @@ fn a_group_must_agree_on_its_number_and_its_way() {
         server.until_ready(1);
         let other = server.fetch("other", |order| order.group = Some(2));
         let why = failed(other.join().expect("no panic"));
-        assert!(
-            why.ends_with("refused: the group for 'f.bin' has 3 clients, not 2"),
-            "{why}"
-        );
+        assert!(why.ends_with("refused: the group for 'f.bin' has 3 clients, not 2"), "{why}");
         let udp = server.fetch("udp", |order| {
             order.group = Some(3);
             order.via = Some(Via::Udp);
         });
         let why = failed(udp.join().expect("no panic"));
-        assert!(
-            why.ends_with("refused: this server cannot send via udp"),
-            "{why}"
-        );
+        assert!(why.ends_with("refused: this server cannot send via udp"), "{why}");
         first.join().expect("no panic");
         let record = server.record();
         assert_eq!(record.transfers.len(), 1, "the refused were never seated");
         server.stop();
 
-        // The server's own number and way win: the client's number is ignored, its way refused.
+        // A server that has a number of clients and a transport ignores the client's number and
+        // refuses another transport.
         let server = Server::new(50_000, |settings| {
             settings.clients = Some(1);
             settings.via = Some(Via::Tcp);
@@ -348,23 +288,20 @@ fn a_group_must_agree_on_its_number_and_its_way() {
         whole(client.join().expect("no panic"), &server);
         let raw = server.fetch("raw", |order| order.via = Some(Via::Raw));
         let why = failed(raw.join().expect("no panic"));
-        assert!(
-            why.ends_with("this server sends via tcp, not via raw"),
-            "{why}"
-        );
+        assert!(why.ends_with("this server sends via tcp, not via raw"), "{why}");
         server.stop();
     });
 }
 
 #[test]
-fn a_group_that_disagrees_on_the_file_is_two_groups_that_are_both_too_small() {
+fn clients_of_two_files_muster_separately() {
     within(LIMIT, || {
         let server = Server::new(50_000, |settings| {
             settings.max_wait = Duration::from_millis(500);
         });
         let folder = tempfile::tempdir().expect("a folder");
         std::fs::write(folder.path().join("g.bin"), b"another").expect("room");
-        // Offered beside the first by a second server of two files.
+        // A second server offers this file and that of the first server.
         let paths = [server.source(), folder.path().join("g.bin")];
         let both = common::offer(&paths, |settings| {
             settings.max_wait = Duration::from_millis(500);
@@ -389,24 +326,18 @@ fn a_group_that_disagrees_on_the_file_is_two_groups_that_are_both_too_small() {
             let ends = client.join().expect("no panic");
             assert_eq!(Verdict::of_clients(&ends).exit_code(), 3);
             let why = failed(ends);
-            assert!(
-                why.ends_with("1 of 2 clients were ready after 0.5 s"),
-                "{why}"
-            );
+            assert!(why.ends_with("1 of 2 clients were ready after 0.5 s"), "{why}");
         }
-        // Who names none of two is told that it must.
+        // A client that names no file is refused when two are offered.
         orders[0].file = None;
         let why = failed(gatecast::internals::transport::tcp::fetch(&orders[0]).expect("begun"));
-        assert!(
-            why.ends_with("several files are offered, and this client named none"),
-            "{why}"
-        );
+        assert!(why.ends_with("several files are offered, and this client named none"), "{why}");
         both.stop().expect("a log");
     });
 }
 
 #[test]
-fn sessions_of_two_files_run_side_by_side() {
+fn sessions_of_two_files_run_at_once() {
     within(LIMIT, || {
         let server = Server::new(2_000_000, |_| {});
         let folder = tempfile::tempdir().expect("a folder");
@@ -437,16 +368,15 @@ fn sessions_of_two_files_run_side_by_side() {
             let ends = client.join().expect("no panic");
             assert!(ends[0].error.is_none(), "{:?}", ends[0].error);
         }
-        let proven: usize = (0..2)
-            .map(|_| both.records().recv_timeout(LIMIT).expect("ended").proven())
-            .sum();
+        let proven: usize =
+            (0..2).map(|_| both.records().recv_timeout(LIMIT).expect("ended").proven()).sum();
         assert_eq!(proven, 4);
         both.stop().expect("a log");
     });
 }
 
 #[test]
-fn a_thread_that_panics_costs_its_own_seat() {
+fn panic_in_send_thread_fails_only_its_seat() {
     within(LIMIT, || {
         let server = common::server_whose_seat_panics(600_000, 3, |s| s.clients = Some(5));
         let clients = server.fetch("c", |order| order.clients = 5);
@@ -459,38 +389,22 @@ fn a_thread_that_panics_costs_its_own_seat() {
         assert_eq!(struck.outcome, Outcome::Cut);
         let why = struck.reason.as_deref().unwrap_or_default();
         assert!(why.contains("internal error"), "{why}");
-        // The house stands: the next session is whole.
+        // The server goes on: in the next session only that seat fails again.
         let alone = server.fetch("again", |order| order.clients = 5);
-        assert_eq!(
-            alone
-                .join()
-                .expect("no panic")
-                .iter()
-                .filter(|e| e.path.is_some())
-                .count(),
-            4
-        );
+        assert_eq!(alone.join().expect("no panic").iter().filter(|e| e.path.is_some()).count(), 4);
         server.stop();
     });
 }
 
 #[test]
-fn a_digest_that_the_user_knows_is_held_to() {
+fn client_refuses_file_with_unexpected_sha1() {
     within(LIMIT, || {
         let server = Server::new(1000, |_| {});
         let client = server.fetch("c", |order| order.sha1 = Some(Digest::of(b"another")));
         let ends = client.join().expect("no panic");
-        assert!(
-            matches!(ends[0].error, Some(Error::Refused { .. })),
-            "{ends:?}"
-        );
+        assert!(matches!(ends[0].error, Some(Error::Refused { .. })), "{ends:?}");
         let record = server.record();
-        ended(
-            &record,
-            "c",
-            Outcome::Refused,
-            "it offers 'f.bin' with the SHA-1",
-        );
+        ended(&record, "c", Outcome::Refused, "it offers 'f.bin' with the SHA-1");
         assert_eq!(row(&record, "c").bytes_client, None);
         server.stop();
     });

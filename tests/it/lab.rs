@@ -1,17 +1,19 @@
-//! The lab's TCP clients at our gate, as they exist: a Python program of the lab's protocol, ten at
-//! once and beside our own; and what they may get wrong.
+//! The lab's TCP clients at our gate: a Python program that speaks the lab's protocol, ten at once
+//! and beside native clients, and the mistakes that such clients make.
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-use std::thread;
-use std::thread::JoinHandle;
-use std::time::Duration;
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    thread,
+    thread::JoinHandle,
+    time::Duration,
+};
 
-use crate::common;
-use crate::common::{Peer, Server, until, whole, within};
-use gatecast::internals::digest::Digest;
-use gatecast::internals::report::verdict::Verdict;
-use gatecast::internals::transfer::Outcome;
+use crate::{
+    common,
+    common::{Peer, Server, until, whole, within},
+};
+use gatecast::internals::{digest::Digest, report::verdict::Verdict, transfer::Outcome};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -26,10 +28,7 @@ fn lab(server: &Server, out: &Path, flags: &[&str]) -> JoinHandle<Output> {
     let mut command = Command::new("python3");
     command
         .arg(script)
-        .args([
-            &server.addr.ip().to_string(),
-            &server.addr.port().to_string(),
-        ])
+        .args([&server.addr.ip().to_string(), &server.addr.port().to_string()])
         .arg(out)
         .args(flags)
         .stdin(Stdio::null());
@@ -39,27 +38,17 @@ fn lab(server: &Server, out: &Path, flags: &[&str]) -> JoinHandle<Output> {
 /// The six columns of the client's line.
 fn columns(output: &Output) -> Vec<String> {
     let line = String::from_utf8(output.stdout.clone()).expect("text");
-    let columns: Vec<_> = line
-        .trim_end_matches('\n')
-        .split('\t')
-        .map(str::to_owned)
-        .collect();
+    let columns: Vec<_> = line.trim_end_matches('\n').split('\t').map(str::to_owned).collect();
     assert_eq!(columns.len(), 6, "{line}");
     columns
 }
 
-/// Asserts that every copy in `out` is the file, and that there are so many.
+/// Asserts that there are `count` copies in `out` and that each is the file.
 fn copies(server: &Server, out: &Path, count: usize) {
     let paths: Vec<PathBuf> = common::entries(out);
     assert_eq!(paths.len(), count, "{paths:?}");
     for path in paths {
-        let file = std::fs::File::open(&path).expect("there");
-        assert_eq!(
-            Digest::of_reader(file).expect("readable"),
-            server.sha1,
-            "{}",
-            path.display()
-        );
+        assert_eq!(common::sha1_of(&path), server.sha1, "{}", path.display());
     }
 }
 
@@ -78,10 +67,7 @@ fn ten_lab_clients_are_released_together() {
             assert!(output.status.success(), "{output:?}");
             let columns = columns(&output);
             assert_eq!(columns[1..4], ["f.bin", "2000003", "yes"]);
-            assert!(
-                columns[5].parse::<f64>().expect("its start") > 1.7e9,
-                "{columns:?}"
-            );
+            assert!(columns[5].parse::<f64>().expect("its start") > 1.7e9, "{columns:?}");
             seats.push(columns[0].parse::<u16>().expect("a seat"));
         }
         seats.sort_unstable();
@@ -100,16 +86,15 @@ fn ten_lab_clients_are_released_together() {
 }
 
 #[test]
-fn lab_clients_and_native_clients_share_a_gate() {
+fn lab_and_own_clients_share_a_gate() {
     if !python() {
         return;
     }
     within(LIMIT, || {
         let server = Server::new(2_000_003, |settings| settings.clients = Some(10));
         let out = server.folder.path().join("lab");
-        let theirs: Vec<_> = (0..5)
-            .map(|n| lab(&server, &out, if n == 0 { &["--dribble"] } else { &[] }))
-            .collect();
+        let theirs: Vec<_> =
+            (0..5).map(|n| lab(&server, &out, if n == 0 { &["--dribble"] } else { &[] })).collect();
         let ours = server.fetch("ours", |order| order.clients = 5);
         whole(ours.join().expect("no panic"), &server);
         for client in theirs {
@@ -125,31 +110,19 @@ fn lab_clients_and_native_clients_share_a_gate() {
 }
 
 #[test]
-fn lab_clients_mistake_costs_only_its_own_row() {
+fn faulty_lab_client_fails_only_itself() {
     if !python() {
         return;
     }
     within(LIMIT, || {
-        // Large enough that one which dies in mid-file leaves most of it unsent.
+        // So large that most of it is unsent when a client dies in mid-file.
         let server = Server::new(30_000_000, |settings| settings.clients = Some(6));
         let out = server.folder.path().join("lab");
         let cases: [(&[&str], Outcome, &str); 4] = [
             (&["--stray-byte"], Outcome::Complete, ""),
-            (
-                &["--wrong-receipt"],
-                Outcome::Cut,
-                "said 'Recibida' and not Recibido",
-            ),
-            (
-                &["--no-receipt"],
-                Outcome::Cut,
-                "closed the connection without Recibido",
-            ),
-            (
-                &["--die-after", "1000000"],
-                Outcome::Cut,
-                "the connection failed at byte ",
-            ),
+            (&["--wrong-receipt"], Outcome::Cut, "said 'Recibida' and not Recibido"),
+            (&["--no-receipt"], Outcome::Cut, "closed the connection without Recibido"),
+            (&["--die-after", "1000000"], Outcome::Cut, "the connection failed at byte "),
         ];
         let vanishing = lab(&server, &out, &["--vanish-at-gate"]);
         until("it to wait", || server.seats().1 == 1);
@@ -159,7 +132,7 @@ fn lab_clients_mistake_costs_only_its_own_row() {
 
         let mut clients = Vec::new();
         for (number, (flags, ..)) in (1..).zip(&cases) {
-            // One after the other, so that the seat tells the case.
+            // One after the other, so that each case has a known seat.
             clients.push(lab(&server, &out, flags));
             server.until_ready(number);
         }
@@ -167,11 +140,7 @@ fn lab_clients_mistake_costs_only_its_own_row() {
         whole(ours.join().expect("no panic"), &server);
         for (client, (flags, ..)) in clients.into_iter().zip(&cases) {
             let output = client.join().expect("no panic");
-            assert_eq!(
-                output.status.success(),
-                flags[0] != "--die-after",
-                "{output:?}"
-            );
+            assert_eq!(output.status.success(), flags[0] != "--die-after", "{output:?}");
         }
         let record = server.record();
         for (seat, (flags, outcome, says)) in (1..).zip(cases) {
@@ -189,7 +158,7 @@ fn lab_clients_mistake_costs_only_its_own_row() {
 }
 
 #[test]
-fn every_word_but_recibido_is_refused() {
+fn only_recibido_proves_lab_copy() {
     within(LIMIT, || {
         let server = Server::new(3000, |settings| settings.clients = Some(1));
         for (said, proven) in [
@@ -204,10 +173,10 @@ fn every_word_but_recibido_is_refused() {
             ("\u{e9}Recibido", false),
         ] {
             let mut peer = take(&server);
-            peer.say(said);
+            peer.send(said);
             if proven {
-                assert!(peer.hear().parse::<f64>().expect("seconds") > 1.7e9);
-                peer.say("0.25\n");
+                assert!(peer.read_line().parse::<f64>().expect("seconds") > 1.7e9);
+                peer.send("0.25\n");
             }
             drop(peer);
             let record = server.record();
@@ -218,7 +187,7 @@ fn every_word_but_recibido_is_refused() {
             }
         }
         let mut peer = take(&server);
-        peer.say("?".repeat(10_000));
+        peer.send("?".repeat(10_000));
         drop(peer);
         assert!(!server.record().all_proven(), "stray bytes without end");
         server.stop();
@@ -226,21 +195,14 @@ fn every_word_but_recibido_is_refused() {
 }
 
 #[test]
-fn impossible_elapsed_time_leaves_the_copy_proven() {
+fn impossible_elapsed_time_is_unknown_but_copy_is_proven() {
     within(LIMIT, || {
         let server = Server::new(3000, |settings| settings.clients = Some(1));
-        for elapsed in [
-            "1e309\n",
-            "-1\n",
-            "nan\n",
-            "\n",
-            "\0\n",
-            "9".repeat(5000).as_str(),
-        ] {
+        for elapsed in ["1e309\n", "-1\n", "nan\n", "\n", "\0\n", "9".repeat(5000).as_str()] {
             let mut peer = take(&server);
-            peer.say("Recibido");
-            peer.hear();
-            peer.say(elapsed);
+            peer.send("Recibido");
+            peer.read_line();
+            peer.send(elapsed);
             drop(peer);
             let record = server.record();
             assert!(record.all_proven(), "{elapsed:?}");
@@ -251,17 +213,17 @@ fn impossible_elapsed_time_leaves_the_copy_proven() {
 }
 
 #[test]
-fn lab_client_that_sends_more_than_ready_is_not_seated() {
+fn lab_client_with_extra_bytes_gets_no_seat() {
     within(LIMIT, || {
         let server = Server::new(3000, |settings| settings.clients = Some(2));
         let mut peer = server.peer();
-        peer.say("Preparado\n");
-        assert_eq!(peer.rest(), b"");
+        peer.send("Preparado\n");
+        assert_eq!(peer.read_to_close(), b"");
         let mut peer = server.peer();
-        peer.say("Preparado");
+        peer.send("Preparado");
         server.until_ready(1);
-        peer.say("\n");
-        assert_eq!(peer.rest(), b"", "nobody may speak at the gate");
+        peer.send("\n");
+        assert_eq!(peer.read_to_close(), b"", "nobody may speak at the gate");
         until("its seat to be free", || server.seats().0 == 0);
         let ours = server.fetch("ours", |order| order.clients = 2);
         whole(ours.join().expect("no panic"), &server);
@@ -270,13 +232,13 @@ fn lab_client_that_sends_more_than_ready_is_not_seated() {
 }
 
 #[test]
-fn lab_client_leaves_where_no_number_or_file_is_known() {
+fn lab_client_is_closed_without_number_of_clients() {
     within(LIMIT, || {
-        // The lab's client names neither, so the server must.
+        // The lab's client cannot say how many clients there are, so the server must know.
         let server = Server::new(3000, |_| {});
         let mut peer = server.peer();
-        peer.say("Preparado");
-        assert_eq!(peer.rest(), b"");
+        peer.send("Preparado");
+        assert_eq!(peer.read_to_close(), b"");
         server.stop();
     });
 }
@@ -284,11 +246,11 @@ fn lab_client_leaves_where_no_number_or_file_is_known() {
 /// A lab client that has taken the whole file.
 fn take(server: &Server) -> Peer {
     let mut peer = server.peer();
-    peer.say("Preparado");
-    assert_eq!(peer.hear(), "1");
-    assert_eq!(peer.hear(), server.name);
-    assert_eq!(peer.hear(), server.bytes.to_string());
-    assert_eq!(peer.hear(), server.sha1.to_string());
-    assert_eq!(Digest::of(&peer.payload(server.bytes)), server.sha1);
+    peer.send("Preparado");
+    assert_eq!(peer.read_line(), "1");
+    assert_eq!(peer.read_line(), server.name);
+    assert_eq!(peer.read_line(), server.bytes.to_string());
+    assert_eq!(peer.read_line(), server.sha1.to_string());
+    assert_eq!(Digest::of(&peer.read_payload(server.bytes)), server.sha1);
     peer
 }

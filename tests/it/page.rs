@@ -1,57 +1,42 @@
 //! The page in a real browser: before, during and after a session, released by its button.
 
-use std::fs;
-use std::net::TcpStream;
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::thread;
-use std::time::Duration;
+use std::{fs, net::TcpStream, path::PathBuf, sync::Arc, thread, time::Duration};
 
-use crate::common;
-use crate::common::Server;
-use crate::common::bytes_per_second;
-use crate::common::have;
-use crate::common::installed;
-use crate::common::until;
-use crate::common::within;
-use gatecast::internals::error::Result;
-use gatecast::internals::http;
-use gatecast::internals::http::Documents;
-use gatecast::internals::http::HttpConfig;
-use gatecast::internals::report::json::SessionDocument;
-use gatecast::internals::report::{csv, scaling};
-use gatecast::internals::server::catalog::Source;
-use gatecast::internals::server::config::ServerConfig;
-use gatecast::internals::server::gate::SeatConnection;
-use gatecast::internals::server::transport::SeatDetail;
-use gatecast::internals::server::transport::SendJob;
-use gatecast::internals::server::transport::SendResult;
-use gatecast::internals::server::transport::SendSession;
-use gatecast::internals::server::transport::Transport;
-use gatecast::internals::session::SeatId;
-use gatecast::internals::session::Via;
-use gatecast::internals::transport::tcp;
-use gatecast::internals::units::Rate;
+use gatecast::internals::{
+    error::Result,
+    http,
+    http::{Documents, HttpConfig},
+    report::{csv, json, scaling},
+    server::{
+        catalog::Source,
+        config::ServerConfig,
+        gate::SeatConnection,
+        transport::{SeatDetail, SendJob, SendResult, SendSession, Transport},
+    },
+    session::{SeatId, Via},
+    transport::tcp,
+    units::Rate,
+};
 
-use crate::common::browser::Browser;
+use crate::{
+    common,
+    common::{Server, browser::Browser, bytes_per_second, have, installed, turn::in_turn, until},
+};
 
-/// Where pictures are left for whoever wants to look at them; nowhere unless it is set.
+/// The folder for pictures of the page; none unless the environment names one.
 fn pictures() -> Option<PathBuf> {
     std::env::var_os("GATECAST_PICTURES").map(PathBuf::from)
 }
 
 fn have_browser() -> bool {
-    have(
-        "chromium with chromedriver",
-        installed("chromedriver") && installed("chromium"),
-    )
+    have("chromium with chromedriver", installed("chromedriver") && installed("chromium"))
 }
 
-/// Takes the page's picture at a desk and on a phone, in light and in dark.
-fn look(browser: &Browser, name: &str) {
+/// Takes pictures of the page in the size of a desk screen and of a phone, light and dark.
+fn take_pictures(browser: &Browser, name: &str) {
     for (place, width, height) in [("desk", 1280, 900), ("phone", 390, 844)] {
         for scheme in ["light", "dark"] {
-            browser.look(width, height, scheme);
+            browser.set_view(width, height, scheme);
             let picture = browser.picture();
             assert!(picture.starts_with(b"\x89PNG"));
             if let Some(folder) = pictures() {
@@ -59,22 +44,19 @@ fn look(browser: &Browser, name: &str) {
                 let path = folder.join(format!("{name}-{place}-{scheme}.png"));
                 fs::write(path, picture).expect("room");
             }
-            // Nothing may stick out to the side, whatever a client calls itself.
+            // Nothing may be wider than the window, whatever the names of the clients are.
             let wide = browser.script("return document.documentElement.scrollWidth - innerWidth");
-            assert!(
-                wide.as_i64().expect("a number") <= 0,
-                "{name} at {place}: {wide} too wide"
-            );
+            assert!(wide.as_i64().expect("a number") <= 0, "{name} at {place}: {wide} too wide");
         }
     }
-    browser.look(1280, 900, "light");
+    browser.set_view(1280, 900, "light");
 }
 
 fn face(set: impl FnOnce(&mut ServerConfig), bytes: u64) -> Server {
     Server::with(bytes, set, |host| {
         let options = HttpConfig {
             documents: Documents {
-                json: Some(|record| SessionDocument::new(record).to_line()),
+                json: Some(json::session),
                 csv: Some(csv::transfers),
                 svg: Some(|records| scaling::rates(records).to_svg()),
             },
@@ -91,7 +73,7 @@ fn browser_shows_and_releases_a_session() {
     if !have_browser() {
         return;
     }
-    within(Duration::from_secs(180), || {
+    in_turn("page", Duration::from_secs(180), || {
         let server = face(
             |settings| {
                 settings.clients = Some(25);
@@ -104,18 +86,12 @@ fn browser_shows_and_releases_a_session() {
         browser.open(&format!("http://{}/", server.addr));
         browser.until_shows("Nobody is at the gate");
         browser.until_shows(&format!("gatecast fetch {} f.bin", server.addr));
-        browser.until_shows(&format!(
-            "curl -O 'http://{}/files/f.bin?gate'",
-            server.addr
-        ));
+        browser.until_shows(&format!("curl -O 'http://{}/files/f.bin?gate'", server.addr));
         let interactive = browser.script(
             "const t = performance.getEntriesByType('navigation')[0]; return [t.domInteractive, t.transferSize]",
         );
-        println!(
-            "interactive after {} ms, {} bytes",
-            interactive[0], interactive[1]
-        );
-        look(&browser, "idle");
+        println!("interactive after {} ms, {} bytes", interactive[0], interactive[1]);
+        take_pictures(&browser, "idle");
 
         let mut clients: Vec<_> = (0..22)
             .map(|n| server.fetch(&format!("pc-{n:02}"), |order| order.group = Some(25)))
@@ -126,18 +102,15 @@ fn browser_shows_and_releases_a_session() {
         browser.until_shows("25 missing");
         // It may have come after the 22, so a state without it may be shown first.
         browser.until_shows("<img src=x onerror=pwned=1>\\u{202e}\\u{1b}[2J\\u{9b}");
-        look(&browser, "before");
+        take_pictures(&browser, "before");
 
-        // By keyboard: the button is the first thing that can be reached.
+        // By keyboard: Tab reaches the button first, and Enter presses it.
         browser.keys("\u{e004}");
-        assert_eq!(
-            browser.script("return document.activeElement.tagName"),
-            "BUTTON"
-        );
+        assert_eq!(browser.script("return document.activeElement.tagName"), "BUTTON");
         browser.keys("\u{e007}");
         browser.until_shows("Sending f.bin to 22");
         browser.until_shows("all together");
-        look(&browser, "during");
+        take_pictures(&browser, "during");
         drop(hostile);
         for client in clients.drain(..) {
             for end in client.join().expect("no panic") {
@@ -153,7 +126,7 @@ fn browser_shows_and_releases_a_session() {
         let rows =
             browser.script("return document.querySelectorAll('#after-table tbody tr').length");
         assert_eq!(rows, record.transfers.len());
-        look(&browser, "after");
+        take_pictures(&browser, "after");
         assert_eq!(browser.script("return typeof pwned"), "undefined");
         assert_eq!(browser.complaints(), Vec::<String>::new());
         drop(browser);
@@ -166,34 +139,29 @@ fn page_fits_one_client_and_two_hundred() {
     if !have_browser() {
         return;
     }
-    within(Duration::from_secs(180), || {
-        let server = face(
-            |settings| settings.rate = bytes_per_second(4_000_000),
-            40_000,
-        );
+    in_turn("page", Duration::from_secs(180), || {
+        let server = face(|settings| settings.rate = bytes_per_second(4_000_000), 40_000);
         let folder = tempfile::tempdir().expect("a folder");
         let browser = Browser::start(folder.path());
         for group in [1_u16, 200] {
             browser.open(&format!("http://{}/", server.addr));
             let waiting: Vec<_> = (1..group)
                 .map(|n| {
-                    server.fetch(&format!("room-3-pc-{n}"), move |order| {
-                        order.group = Some(group)
-                    })
+                    server.fetch(&format!("room-3-pc-{n}"), move |order| order.group = Some(group))
                 })
                 .collect();
             server.until_ready(usize::from(group) - 1);
             if group > 1 {
                 browser.until_shows("199 of 200 ready");
-                look(&browser, "before-200");
+                take_pictures(&browser, "before-200");
             }
             let last = server.fetch("the-last", move |order| order.group = Some(group));
             if group > 1 {
                 browser.until_shows("Sending f.bin to 200");
-                look(&browser, "during-200");
+                take_pictures(&browser, "during-200");
             }
             browser.until_shows(&format!("{group} of {group} copies of f.bin are proven"));
-            look(&browser, &format!("after-{group}"));
+            take_pictures(&browser, &format!("after-{group}"));
             for client in waiting.into_iter().chain([last]) {
                 common::whole(client.join().expect("no panic"), &server);
             }
@@ -242,9 +210,7 @@ impl SendSession for HolesLine {
     fn detail(&self, seat: SeatId) -> SeatDetail {
         SeatDetail {
             lost: Some(u64::from(seat.0) * 7),
-            map: (0..64)
-                .map(|piece| if piece % 9 == 0 { 30 } else { 100 })
-                .collect(),
+            map: (0..64).map(|piece| if piece % 9 == 0 { 30 } else { 100 }).collect(),
         }
     }
 }
@@ -254,7 +220,7 @@ fn page_shows_loss_and_where_it_is() {
     if !have_browser() {
         return;
     }
-    within(Duration::from_secs(120), || {
+    in_turn("page", Duration::from_secs(120), || {
         let server = Server::with(
             200_000,
             |settings| {
@@ -272,20 +238,17 @@ fn page_shows_loss_and_where_it_is() {
         let folder = tempfile::tempdir().expect("a folder");
         let browser = Browser::start(folder.path());
         browser.open(&format!("http://{}/", server.addr));
-        let peers: Vec<_> = ["a", "b"]
-            .map(|name| server.waiting(2, name))
-            .into_iter()
-            .collect();
+        let peers: Vec<_> = ["a", "b"].map(|name| server.waiting(2, name)).into_iter().collect();
         let takers: Vec<_> = peers
             .into_iter()
-            .map(|mut peer| thread::spawn(move || peer.take_to_last()))
+            .map(|mut peer| thread::spawn(move || peer.receive_to_last()))
             .collect();
         browser.until_shows("7 lost");
         browser.until_shows("14 lost");
         let label =
             browser.script("return document.querySelector('canvas').getAttribute('aria-label')");
         assert_eq!(label, "Seat 1: 56 of 64 pieces whole");
-        look(&browser, "holes");
+        take_pictures(&browser, "holes");
         drop(browser);
         for taker in takers {
             assert_eq!(taker.join().expect("no panic"), server.sha1);

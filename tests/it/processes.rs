@@ -1,51 +1,30 @@
-//! Servers and clients in processes of their own, as in the world: killed, stopped, starved of
-//! descriptors, threads and rights.
+//! Servers and clients in processes of their own that are killed or stopped, or that lack
+//! descriptors, threads or rights.
 
-use std::fs;
-use std::io::Read;
-use std::net::SocketAddr;
-use std::net::TcpStream;
-use std::path::Path;
-use std::process::Command;
-use std::thread;
-use std::time::Duration;
-use std::time::Instant;
+use std::{
+    fs,
+    io::Read,
+    net::{SocketAddr, TcpStream},
+    path::Path,
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
 
-use crate::common;
-use crate::common::Peer;
-use crate::common::entries;
-use crate::common::program::GATECAST;
-use crate::common::program::Program;
-use crate::common::program::part;
-use crate::common::program::records;
-use crate::common::program::records_of;
-use crate::common::until;
-use crate::common::within;
-use gatecast::internals::digest::Digest;
-use gatecast::internals::net::socket;
-use gatecast::internals::proto::native::FromClient;
-use gatecast::internals::server::sample;
-use gatecast::internals::transfer::Outcome;
+use gatecast::internals::{net::socket, proto::native::FromClient, transfer::Outcome};
+
+use crate::{
+    common,
+    common::{
+        Peer, entries,
+        program::{GATECAST, Program, folder_with_file, part, records, records_of, whole},
+        sha1_of,
+        turn::in_turn,
+        until, within,
+    },
+};
 
 const LIMIT: Duration = Duration::from_secs(60);
-
-/// A folder with a file of `bytes` bytes, and the file's digest.
-fn place(bytes: u64) -> (tempfile::TempDir, Digest) {
-    let folder = tempfile::tempdir().expect("a folder");
-    let file = folder.path().join("f.bin");
-    sample::make(&file, bytes).expect("room");
-    let sha1 = Digest::of_reader(fs::File::open(file).expect("made")).expect("readable");
-    (folder, sha1)
-}
-
-/// Asserts that `out` holds the whole file and nothing else.
-#[track_caller]
-fn whole(folder: &Path, out: &str, sha1: Digest) {
-    let there = entries(&folder.join(out));
-    assert_eq!(there, [folder.join(out).join("f.bin")]);
-    let file = fs::File::open(&there[0]).expect("there");
-    assert_eq!(Digest::of_reader(file).expect("readable"), sha1);
-}
 
 /// Asserts that `out` holds a part and nothing else.
 #[track_caller]
@@ -55,33 +34,32 @@ fn only_part(folder: &Path, out: &str) {
 }
 
 #[test]
-fn of_25_clients_3_die_at_the_gate_and_2_in_mid_file_and_20_are_whole() {
+fn deaths_at_gate_and_mid_file_leave_20_of_25_whole() {
     within(LIMIT * 2, || {
         const BYTES: u64 = 3_000_017;
-        let (folder, sha1) = place(BYTES);
+        let (folder, sha1) = folder_with_file(BYTES);
         let path = folder.path();
         let (mut server, addr) =
             Program::serve(path, &["f.bin", "--clients", "25", "--rate", "200mbit"]);
         let quiet = (server.count("task"), server.count("fd"));
 
-        // One of the 25 is this test itself: it hears how many are ready.
+        // One of the 25 clients is this test itself, so that it reads how many are ready.
         let mut us = Peer::connect(addr.parse::<SocketAddr>().expect("an address"));
-        us.say("GATECAST/1 JOIN group=25 name=us\n");
-        assert!(us.hear().starts_with("OFFER "));
-        us.say("READY offset=0\n");
+        us.send("GATECAST/1 JOIN group=25 name=us\n");
+        assert!(us.read_line().starts_with("OFFER "));
+        us.send("READY offset=0\n");
         let name = |n: usize| format!("c{n}");
-        let mut clients: Vec<_> = (0..23)
-            .map(|n| Program::fetch(path, &addr, &name(n), &[]))
-            .collect();
+        let mut clients: Vec<_> =
+            (0..23).map(|n| Program::fetch(path, &addr, &name(n), &[])).collect();
         let ready = |peer: &mut Peer, count: usize| {
-            while peer.hear() != format!("WAIT ready={count} clients=25") {}
+            while peer.read_line() != format!("WAIT ready={count} clients=25") {}
         };
         ready(&mut us, 24);
         for client in &mut clients[..3] {
             client.kill();
         }
         ready(&mut us, 21);
-        // Three rows are there already, and they say which.
+        // The three rows of the killed clients are logged already.
         let early = records_of(path, 3);
         let mut names: Vec<_> = early[0].transfers.iter().map(|t| t.name.as_str()).collect();
         names.sort_unstable();
@@ -91,10 +69,10 @@ fn of_25_clients_3_die_at_the_gate_and_2_in_mid_file_and_20_are_whole() {
         server.signal("USR1");
 
         let taking = thread::spawn(move || {
-            let sha1 = us.take_to_last();
-            us.tell(&FromClient::Hashed { sha1 });
-            us.tell(&common::receipt(BYTES, sha1));
-            assert!(us.hear().starts_with("SUMMARY outcome=complete "));
+            let sha1 = us.receive_to_last();
+            us.send_message(&FromClient::Hashed { sha1 });
+            us.send_message(&common::receipt(BYTES, sha1));
+            assert!(us.read_line().starts_with("SUMMARY outcome=complete "));
             sha1
         });
         for n in [3, 4] {
@@ -104,7 +82,7 @@ fn of_25_clients_3_die_at_the_gate_and_2_in_mid_file_and_20_are_whole() {
         }
         assert_eq!(taking.join().expect("no panic"), sha1);
         for (n, client) in clients.iter_mut().enumerate().skip(5) {
-            assert_eq!(client.code(), 0, "{n}: {}", client.said());
+            assert_eq!(client.code(), 0, "{n}: {}", client.stderr());
             whole(path, &name(n), sha1);
         }
         for n in 0..5 {
@@ -112,18 +90,11 @@ fn of_25_clients_3_die_at_the_gate_and_2_in_mid_file_and_20_are_whole() {
         }
 
         let records = records_of(path, 25);
-        let [record] = &records[..] else {
-            panic!("{} sessions", records.len())
-        };
+        let [record] = &records[..] else { panic!("{} sessions", records.len()) };
         assert_eq!((record.proven(), record.clients), (20, 25));
         assert!(record.broken_identities().is_empty());
         for n in 0..3 {
-            common::ended(
-                record,
-                &name(n),
-                Outcome::Refused,
-                "left before the release",
-            );
+            common::ended(record, &name(n), Outcome::Refused, "left before the release");
         }
         for n in [3, 4] {
             let row = common::row(record, &name(n));
@@ -137,45 +108,40 @@ fn of_25_clients_3_die_at_the_gate_and_2_in_mid_file_and_20_are_whole() {
             (server.count("task"), server.count("fd")) == quiet
         });
         server.signal("TERM");
-        assert_eq!(server.code(), 4, "{}", server.said());
+        assert_eq!(server.code(), 4, "{}", server.stderr());
     });
 }
 
 #[test]
-fn a_killed_server_leaves_parts_and_the_next_one_sends_the_rest() {
+fn next_server_resumes_parts_of_killed_one() {
     within(LIMIT, || {
-        let (folder, sha1) = place(2_000_000);
+        let (folder, sha1) = folder_with_file(2_000_000);
         let path = folder.path();
         let (mut server, addr) = Program::serve(path, &["f.bin", "--rate", "16mbit"]);
         let mut clients = ["a", "b"].map(|out| Program::fetch(path, &addr, out, &["--group", "2"]));
         for out in ["a", "b"] {
-            until("a part", || {
-                part(&path.join(out)).is_some_and(|held| held > 200_000)
-            });
+            until("a part", || part(&path.join(out)).is_some_and(|held| held > 200_000));
         }
         let killed = Instant::now();
         server.kill();
         for (client, out) in clients.iter_mut().zip(["a", "b"]) {
-            assert_eq!(client.code(), 4, "{}", client.said());
+            assert_eq!(client.code(), 4, "{}", client.stderr());
             only_part(path, out);
         }
         assert!(killed.elapsed() < Duration::from_secs(10));
 
-        // At the same place again; the first clients' parts go on where they were.
+        // A new server at the same address; the clients resume their parts.
         let (_server, addr) =
             Program::serve_by(&mut Command::new(GATECAST), path, &addr, &["f.bin"]);
         let held = ["a", "b"].map(|out| part(&path.join(out)).expect("left"));
         let mut clients =
             ["a", "b"].map(|out| Program::fetch(path, &addr, out, &["--group", "2", "--resume"]));
         for (client, out) in clients.iter_mut().zip(["a", "b"]) {
-            assert_eq!(client.code(), 0, "{}", client.said());
+            assert_eq!(client.code(), 0, "{}", client.stderr());
             whole(path, out, sha1);
         }
         let records = records_of(path, 2);
-        let record = records
-            .iter()
-            .find(|record| record.all_proven())
-            .expect("whole");
+        let record = records.iter().find(|record| record.all_proven()).expect("whole");
         for (out, held) in ["a", "b"].iter().zip(held) {
             let row = common::row(record, out);
             assert_eq!(row.bytes_resumed, held);
@@ -185,79 +151,60 @@ fn a_killed_server_leaves_parts_and_the_next_one_sends_the_rest() {
 }
 
 #[test]
-fn a_stopped_client_times_out_and_one_that_wakes_in_time_is_whole() {
+fn stopped_client_times_out_unless_it_wakes_in_time() {
     within(LIMIT, || {
-        // More than all buffers on the way hold, and slower than the stops are short.
-        let (folder, sha1) = place(40_000_000);
+        // The file is larger than all buffers on the way, and takes longer than the short stop.
+        let (folder, sha1) = folder_with_file(40_000_000);
         let path = folder.path();
-        let arguments = [
-            "f.bin",
-            "--clients",
-            "3",
-            "--rate",
-            "480mbit",
-            "--stall-limit",
-            "2s",
-        ];
+        let arguments = ["f.bin", "--clients", "3", "--rate", "480mbit", "--stall-limit", "2s"];
         let (server, addr) = Program::serve(path, &arguments);
         let mut clients = ["asleep", "naps", "awake"]
             .map(|out| Program::fetch(path, &addr, out, &["--stall-limit", "8s"]));
         for out in ["asleep", "naps"] {
-            until("a part", || {
-                part(&path.join(out)).is_some_and(|held| held > 500_000)
-            });
+            until("a part", || part(&path.join(out)).is_some_and(|held| held > 500_000));
         }
         clients[0].signal("STOP");
         clients[1].signal("STOP");
         thread::sleep(Duration::from_millis(700));
         clients[1].signal("CONT");
-        assert_eq!(clients[1].code(), 0, "{}", clients[1].said());
-        assert_eq!(clients[2].code(), 0, "{}", clients[2].said());
+        assert_eq!(clients[1].code(), 0, "{}", clients[1].stderr());
+        assert_eq!(clients[2].code(), 0, "{}", clients[2].stderr());
         whole(path, "naps", sha1);
         whole(path, "awake", sha1);
         let records = records_of(path, 3);
         assert_eq!(records[0].proven(), 2);
-        common::ended(
-            &records[0],
-            "asleep",
-            Outcome::TimedOut,
-            "stalled for 2 s at byte ",
-        );
+        common::ended(&records[0], "asleep", Outcome::TimedOut, "stalled for 2 s at byte ");
         until("its thread to end", || server.count("task") <= 4);
 
-        // It wakes to a connection that has ended, and has a beginning of the file and no more.
+        // When it wakes, its connection has ended, and it keeps a part of the file.
         clients[0].signal("CONT");
-        assert_eq!(clients[0].code(), 4, "{}", clients[0].said());
+        assert_eq!(clients[0].code(), 4, "{}", clients[0].stderr());
         only_part(path, "asleep");
         let held = fs::read(&entries(&path.join("asleep"))[0]).expect("readable");
-        assert!(
-            fs::read(path.join("f.bin"))
-                .expect("readable")
-                .starts_with(&held)
-        );
+        assert!(fs::read(path.join("f.bin")).expect("readable").starts_with(&held));
     });
 }
 
+/// Ten thousand of them, at a server that may open 64 descriptors.
 #[test]
-fn ten_thousand_silent_connections_do_not_keep_an_honest_client_out() {
+fn silent_connections_keep_no_honest_client_out() {
     if !common::have("prlimit", common::installed("prlimit")) {
         return;
     }
-    within(LIMIT * 2, || {
-        let (folder, sha1) = place(100_000);
+    in_turn("connections to a process", LIMIT * 2, || {
+        let (folder, sha1) = folder_with_file(100_000);
         let path = folder.path();
         let mut command = Command::new("prlimit");
         command.args(["--nofile=64:64", GATECAST]);
         let (server, addr) = Program::serve_by(&mut command, path, "127.0.0.1:0", &["f.bin"]);
         let to: SocketAddr = addr.parse().expect("an address");
         let limit = socket::descriptors(10_500).expect("Linux has one");
-        let count = usize::try_from(limit.saturating_sub(500))
-            .expect("small")
-            .min(10_000);
+        let count = usize::try_from(limit.saturating_sub(500)).expect("small").min(10_000);
         if !common::have("10,000 descriptors for the attack", count == 10_000) {
             return;
         }
-        // Nobody waits for an answer: what the backlog does not hold tries again in the kernel.
+        // They wait for no answer. The kernel retries connections for which the backlog has no
+        // room.
         let attack: Vec<_> = (0..4)
             .map(|_| {
                 thread::spawn(move || {
@@ -270,136 +217,125 @@ fn ten_thousand_silent_connections_do_not_keep_an_honest_client_out() {
         let mut measure = |out: &str| {
             let begun = Instant::now();
             let mut client = Program::fetch(path, &addr, out, &["--retry", "10s"]);
-            assert_eq!(client.code(), 0, "{}", client.said());
+            assert_eq!(client.code(), 0, "{}", client.stderr());
             whole(path, out, sha1);
             honest.push(begun.elapsed());
         };
-        // While they come, and while they stay.
+        // Measured while the connections come, and while they stay.
         measure("meanwhile");
-        let silent: Vec<_> = attack
-            .into_iter()
-            .flat_map(|t| t.join().expect("no panic"))
-            .collect();
+        let silent: Vec<_> = attack.into_iter().flat_map(|t| t.join().expect("no panic")).collect();
         assert!(silent.len() > 9_000, "only {} got through", silent.len());
         for n in 0..3 {
             measure(&format!("after{n}"));
         }
-        eprintln!(
-            "{} silent connections; honest clients took {honest:?}",
-            silent.len()
-        );
+        eprintln!("{} silent connections; honest clients took {honest:?}", silent.len());
         let worst = honest.iter().max().expect("four");
         assert!(*worst < Duration::from_secs(5), "{honest:?}");
         let after = &honest[1..];
-        assert!(
-            after.iter().min().expect("three") < &Duration::from_secs(2),
-            "{honest:?}"
-        );
+        assert!(after.iter().min().expect("three") < &Duration::from_secs(2), "{honest:?}");
 
         assert!(server.count("fd") <= 64);
-        let before = server.ticks();
+        let ticks = || server.ticks().iter().sum::<u64>();
+        let before = ticks();
         thread::sleep(Duration::from_secs(1));
-        let spent = server.ticks() - before;
+        let spent = ticks() - before;
         assert!(spent <= 10, "{spent} % of a core while nothing happens");
         assert!(
-            server.said().lines().all(|line| !line.contains("panicked")),
+            server.stderr().lines().all(|line| !line.contains("panicked")),
             "{}",
-            server.said()
+            server.stderr()
         );
         drop(silent);
         measure_free(&server);
     });
 }
 
-/// Once the silent ones have gone, so have their threads.
+/// When the silent connections have gone, their threads end.
 fn measure_free(server: &Program) {
-    until("the threads of the silent to end", || {
-        server.count("task") <= 4
-    });
+    until("the threads of the silent to end", || server.count("task") <= 4);
 }
 
-/// The program, some of whose `calls` fail as `fault` says; what strace did is `told` in a file.
+/// The program, some of whose system `calls` fail as `fault` says. strace writes what it did to
+/// `told`.
 fn strace(calls: &str, fault: &str, told: &Path) -> Command {
     let (trace, inject) = (format!("trace={calls}"), format!("inject={calls}:{fault}"));
     let mut command = Command::new("strace");
-    // -D: the process that is started is the program, and strace only looks on.
+    // -D: the process that is started is the program itself, and strace runs beside it.
     command.args(["-D", "-f", "-qq", "-e", &trace, "-e", &inject, "-o"]);
     command.arg(told).arg(GATECAST);
     command
 }
 
+/// A client for which there is no thread gets that of the oldest silent connection.
 #[test]
-fn who_says_nothing_gives_its_thread_to_a_client_that_finds_none() {
+fn silent_connection_gives_up_its_thread() {
     if !common::have("strace", common::installed("strace")) {
         return;
     }
     within(LIMIT, || {
-        let (folder, sha1) = place(100_000);
+        let (folder, sha1) = folder_with_file(100_000);
         let path = folder.path();
-        // Counted for each thread: the listener's fourth connection gets none, once.
+        // strace counts the calls of each thread: the listener's fourth connection gets no thread,
+        // once.
         let told = path.join("strace");
         let mut command = strace("clone3,clone", "error=EAGAIN:when=4", &told);
         let (_server, addr) = Program::serve_by(&mut command, path, "127.0.0.1:0", &["f.bin"]);
         let to: SocketAddr = addr.parse().expect("an address");
         let mut silent = [0; 3].map(|_| TcpStream::connect(to).expect("listening"));
         let mut client = Program::fetch(path, &addr, "out", &[]);
-        assert_eq!(client.code(), 0, "{}", client.said());
+        assert_eq!(client.code(), 0, "{}", client.stderr());
         whole(path, "out", sha1);
         let trace = fs::read_to_string(&told).expect("what strace saw");
         assert!(trace.contains("(INJECTED)"), "{trace}");
-        // The oldest of them was closed for it.
+        // The oldest silent connection was closed for it.
         silent[0].set_read_timeout(Some(LIMIT)).expect("a socket");
         assert_eq!(silent[0].read(&mut [0]).expect("closed"), 0);
     });
 }
 
 #[test]
-fn clients_for_whom_there_is_no_thread_are_refused_with_the_reason() {
+fn client_is_refused_when_threads_run_out() {
     if !common::have("strace", common::installed("strace")) {
         return;
     }
     within(LIMIT, || {
-        let (folder, sha1) = place(100_000);
+        let (folder, sha1) = folder_with_file(100_000);
         let path = folder.path();
-        // Counted for each thread: the listener's third client and all that follow get none.
+        // strace counts the calls of each thread: from its fourth connection on the listener gets
+        // no thread.
         let told = path.join("strace");
         let mut command = strace("clone3,clone", "error=EAGAIN:when=4+", &told);
-        let (server, addr) = Program::serve_by(
-            &mut command,
-            path,
-            "127.0.0.1:0",
-            &["f.bin", "--clients", "3"],
-        );
+        let (server, addr) =
+            Program::serve_by(&mut command, path, "127.0.0.1:0", &["f.bin", "--clients", "3"]);
         let mut first = ["a", "b", "c"].map(|out| Program::fetch(path, &addr, out, &[]));
         for (client, out) in first.iter_mut().zip(["a", "b", "c"]) {
-            assert_eq!(client.code(), 0, "{}", client.said());
+            assert_eq!(client.code(), 0, "{}", client.stderr());
             whole(path, out, sha1);
         }
         let mut late = Program::fetch(path, &addr, "late", &[]);
         assert_eq!(late.code(), 1);
         assert!(
-            late.said()
-                .contains("refused: the server's system allows no more threads"),
+            late.stderr().contains("refused: the server's system allows no more threads"),
             "{}",
-            late.said()
+            late.stderr()
         );
-        // A stranger is closed, and the server still listens.
+        // A connection of another protocol is closed, and the server still listens.
         let mut stranger = Peer::connect(addr.parse().expect("an address"));
-        stranger.say("GET / HTTP/1.0\r\n\r\n");
-        assert_eq!(stranger.rest(), b"");
-        assert!(!server.said().contains("panicked"), "{}", server.said());
+        stranger.send("GET / HTTP/1.0\r\n\r\n");
+        assert_eq!(stranger.read_to_close(), b"");
+        assert!(!server.stderr().contains("panicked"), "{}", server.stderr());
     });
 }
 
-/// A server ends its own accepting thread by a connection to itself, which may fail too.
+/// A server wakes its accepting thread by a connection to itself, and that may fail.
 #[test]
-fn a_server_that_cannot_reach_itself_still_ends() {
+fn server_ends_when_it_cannot_connect_to_itself() {
     if !common::have("strace", common::installed("strace")) {
         return;
     }
     within(LIMIT, || {
         for fault in ["error=EMFILE:when=1", "error=ENETUNREACH:when=1+"] {
-            let (folder, sha1) = place(1000);
+            let (folder, sha1) = folder_with_file(1000);
             let path = folder.path();
             let told = path.join("strace");
             let mut command = strace("connect", fault, &told);
@@ -407,18 +343,18 @@ fn a_server_that_cannot_reach_itself_still_ends() {
             let (mut server, addr) =
                 Program::serve_by(&mut command, path, "127.0.0.1:0", &arguments);
             let mut client = Program::fetch(path, &addr, "out", &[]);
-            assert_eq!(client.code(), 0, "{}", client.said());
+            assert_eq!(client.code(), 0, "{}", client.stderr());
             whole(path, "out", sha1);
-            assert_eq!(server.code(), 0, "{}", server.said());
+            assert_eq!(server.code(), 0, "{}", server.stderr());
             let told = fs::read_to_string(told).expect("strace told");
             assert!(told.contains("(INJECTED)"), "{told}");
         }
     });
 }
 
-/// Calls that are interrupted, or move less than was asked for, at every third time.
+/// Every third call is interrupted.
 #[test]
-fn interrupted_calls_change_no_byte() {
+fn interrupted_system_calls_change_no_byte() {
     if !common::have("strace", common::installed("strace")) {
         return;
     }
@@ -433,7 +369,7 @@ fn interrupted_calls_change_no_byte() {
         let mut injected = 0;
         for copy in ["sendfile", "buffered"] {
             for (names, error) in calls {
-                let (folder, sha1) = place(700_001);
+                let (folder, sha1) = folder_with_file(700_001);
                 let told = folder.path().join("strace");
                 let mut command = strace(names, &format!("error={error}:when=5+3"), &told);
                 command
@@ -441,10 +377,10 @@ fn interrupted_calls_change_no_byte() {
                     .args(["--copy", copy])
                     .current_dir(folder.path());
                 let mut run = Program::start(&mut command);
-                assert_eq!(run.code(), 0, "{names} {error}: {}", run.said());
+                assert_eq!(run.code(), 0, "{names} {error}: {}", run.stderr());
                 for seat in ["C1-f.bin", "C2-f.bin"] {
-                    let file = fs::File::open(folder.path().join("out").join(seat)).expect("there");
-                    assert_eq!(Digest::of_reader(file).expect("readable"), sha1, "{names}");
+                    let copy = folder.path().join("out").join(seat);
+                    assert_eq!(sha1_of(&copy), sha1, "{names}");
                 }
                 let told = fs::read_to_string(told).expect("strace told");
                 injected += told.matches("(INJECTED)").count();
@@ -455,14 +391,15 @@ fn interrupted_calls_change_no_byte() {
     });
 }
 
-/// The n-th call of a kind fails: a client has the whole file and says so, or has none and says so.
+/// The n-th call of a kind fails: the client has the whole file and succeeds, or has none and
+/// fails.
 #[test]
-fn whichever_call_fails_a_copy_is_whole_or_not_there() {
+fn failed_system_call_leaves_whole_copy_or_none() {
     if !common::have("strace", common::installed("strace")) {
         return;
     }
     within(LIMIT * 2, || {
-        let (folder, sha1) = place(300_001);
+        let (folder, sha1) = folder_with_file(300_001);
         let path = folder.path();
         let (_server, addr) = Program::serve(path, &["f.bin"]);
         let faults = [
@@ -481,9 +418,7 @@ fn whichever_call_fails_a_copy_is_whole_or_not_there() {
                 let out = format!("{call}-{n}");
                 let told = path.join("strace");
                 let mut command = strace(call, &format!("error={error}:when={n}"), &told);
-                command
-                    .args(["fetch", &addr, "--out", &out, "--copy", copy])
-                    .current_dir(path);
+                command.args(["fetch", &addr, "--out", &out, "--copy", copy]).current_dir(path);
                 let mut client = Program::start(&mut command);
                 let code = client.child.wait().expect("ours").code();
                 let copies = entries(&path.join(&out));
@@ -493,17 +428,17 @@ fn whichever_call_fails_a_copy_is_whole_or_not_there() {
                         whole(path, &out, sha1);
                         successes += 1;
                     }
-                    // Before it could speak, the loader itself has failed.
+                    // The loader failed before the program began.
                     Some(127) if call == "openat" || call == "pread64" => {}
                     _ => {
                         assert!(
                             copy.is_none(),
                             "{out}: {code:?} and {copies:?}: {}",
-                            client.said()
+                            client.stderr()
                         );
-                        // The signal thread reads from a socket of its own, which never fails but
-                        // here; its panic is its package's answer, and ends nothing.
-                        let said = client.said();
+                        // signal-hook's thread panics when reading its own socket fails. That
+                        // happens only here, and ends nothing else.
+                        let said = client.stderr();
                         let ours = |line: &&str| {
                             line.contains("panicked") && !line.contains("thread 'signals'")
                         };
@@ -513,26 +448,23 @@ fn whichever_call_fails_a_copy_is_whole_or_not_there() {
                 }
             }
         }
-        assert!(
-            failures >= 10 && successes >= 1,
-            "{failures} failures, {successes} successes"
-        );
+        assert!(failures >= 10 && successes >= 1, "{failures} failures, {successes} successes");
     });
 }
 
 #[test]
-fn a_folder_without_the_right_to_write_is_one_clear_sentence() {
+fn unwritable_folder_gives_one_clear_error() {
     within(LIMIT, || {
-        let (folder, _) = place(1000);
+        let (folder, _) = folder_with_file(1000);
         let path = folder.path();
         let (_server, addr) = Program::serve(path, &["f.bin"]);
         let mut command;
         let probe =
             fs::metadata("/proc/self").map(|about| std::os::unix::fs::MetadataExt::uid(&about));
         if probe.expect("/proc") == 0 {
-            // Root may write anywhere; nobody may not. It needs a program that it can reach.
-            use std::os::unix::fs::PermissionsExt;
-            use std::os::unix::process::CommandExt;
+            // Root may write anywhere, so the user nobody runs a copy of the program that it can
+            // reach.
+            use std::os::unix::{fs::PermissionsExt, process::CommandExt};
             fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("ours");
             let program = path.join("gatecast");
             fs::copy(GATECAST, &program).expect("room");
@@ -543,16 +475,11 @@ fn a_folder_without_the_right_to_write_is_one_clear_sentence() {
             fs::set_permissions(path, fs::Permissions::from_mode(0o555)).expect("ours");
             command = Command::new(GATECAST);
         }
-        command
-            .args(["fetch", &addr, "--out", "received"])
-            .current_dir(path);
+        command.args(["fetch", &addr, "--out", "received"]).current_dir(path);
         let mut client = Program::start(&mut command);
-        assert_eq!(client.code(), 1, "{}", client.said());
-        let said = client.said();
-        assert!(
-            said.contains("cannot make the folder (received): Permission denied"),
-            "{said}"
-        );
+        assert_eq!(client.code(), 1, "{}", client.stderr());
+        let said = client.stderr();
+        assert!(said.contains("cannot make the folder (received): Permission denied"), "{said}");
         assert!(!path.join("received").exists());
         #[allow(clippy::permissions_set_readonly_false, reason = "for its own removal")]
         {
@@ -563,29 +490,26 @@ fn a_folder_without_the_right_to_write_is_one_clear_sentence() {
 }
 
 #[test]
-fn a_log_folder_that_cannot_be_made_shows_in_the_exit_code() {
+fn unmakable_log_folder_shows_in_exit_code() {
     within(LIMIT, || {
-        let (folder, sha1) = place(1000);
+        let (folder, sha1) = folder_with_file(1000);
         let path = folder.path();
         let (mut server, addr) =
             Program::serve(path, &["f.bin", "--log-dir", "f.bin/logs", "--one-off"]);
         let mut client = Program::fetch(path, &addr, "out", &[]);
-        assert_eq!(client.code(), 0, "{}", client.said());
+        assert_eq!(client.code(), 0, "{}", client.stderr());
         whole(path, "out", sha1);
         assert_eq!(server.code(), 1);
-        let said = server.said();
-        assert!(
-            said.contains("cannot write the session log (f.bin/logs/"),
-            "{said}"
-        );
+        let said = server.stderr();
+        assert!(said.contains("cannot write the session log (f.bin/logs/"), "{said}");
         assert!(records(path).is_empty());
     });
 }
 
 #[test]
-fn a_log_that_is_hostile_is_refused_and_nothing_of_it_reaches_the_terminal() {
+fn hostile_log_is_refused_and_escaped() {
     within(LIMIT, || {
-        let (folder, _) = place(1000);
+        let (folder, _) = folder_with_file(1000);
         let path = folder.path();
         let (_server, addr) = Program::serve(path, &["f.bin"]);
         let mut client = Program::fetch(path, &addr, "out", &[]);
@@ -593,31 +517,18 @@ fn a_log_that_is_hostile_is_refused_and_nothing_of_it_reaches_the_terminal() {
         records_of(path, 1);
         let log = entries(&path.join("logs")).remove(0);
         let honest = fs::read(&log).expect("readable");
-        let at_line_2 = honest
-            .iter()
-            .position(|&byte| byte == b'\n')
-            .expect("a header")
-            + 1;
+        let at_line_2 = honest.iter().position(|&byte| byte == b'\n').expect("a header") + 1;
         let mut cases: Vec<(Vec<u8>, &str)> = vec![
             (Vec::new(), "cut before its end"),
-            (
-                b"\x1b[2J\n".to_vec(),
-                "the header's column 1 is '\\u{1b}[2J'",
-            ),
+            (b"\x1b[2J\n".to_vec(), "the header's column 1 is '\\u{1b}[2J'"),
             (vec![b'x'; 1 << 20], "longer than 8192 bytes"),
             ([&honest[..], b"\xff\xfe\n"].concat(), "line 3"),
             ([&honest[..], b"\n"].concat(), "line 3"),
-            (
-                [&honest[..], &honest[at_line_2..at_line_2 + 40]].concat(),
-                "line 3",
-            ),
+            ([&honest[..], &honest[at_line_2..at_line_2 + 40]].concat(), "line 3"),
         ];
-        // Cut in every line's middle, and at a byte of each column.
+        // The log is cut in the middle of a line, at a byte of each column.
         for cut in (at_line_2..honest.len()).step_by(23) {
-            cases.push((
-                honest[..cut].to_vec(),
-                if cut == at_line_2 { "" } else { "line 2" },
-            ));
+            cases.push((honest[..cut].to_vec(), if cut == at_line_2 { "" } else { "line 2" }));
         }
         let hostile = path.join("hostile.log");
         for (bytes, says) in cases {
@@ -625,36 +536,23 @@ fn a_log_that_is_hostile_is_refused_and_nothing_of_it_reaches_the_terminal() {
             let report = Command::new(GATECAST).arg("report").arg(&hostile).output();
             let report = report.expect("the program starts");
             let said = String::from_utf8(report.stderr).expect("text");
-            assert!(
-                !said.contains("panicked") && !said.contains('\u{1b}'),
-                "{said:?}"
-            );
+            assert!(!said.contains("panicked") && !said.contains('\u{1b}'), "{said:?}");
             assert!(said.contains(says), "{says}: {said}");
             if !says.is_empty() {
                 assert_eq!(report.status.code(), Some(1), "{says}");
             }
         }
         fs::remove_file(&hostile).expect("ours");
-        assert!(
-            Command::new("mkfifo")
-                .arg(&hostile)
-                .status()
-                .expect("mkfifo")
-                .success()
-        );
+        assert!(Command::new("mkfifo").arg(&hostile).status().expect("mkfifo").success());
         let mut report = Program::start(Command::new(GATECAST).arg("report").arg(&hostile));
         assert_eq!(report.code(), 1, "a FIFO is not waited for");
-        assert!(
-            report.said().contains("it is not a file"),
-            "{}",
-            report.said()
-        );
+        assert!(report.stderr().contains("it is not a file"), "{}", report.stderr());
     });
 }
 
 #[test]
-fn values_that_cannot_be_meant_are_usage_errors_that_name_them() {
-    let (folder, _) = place(1000);
+fn senseless_values_are_usage_errors_that_name_them() {
+    let (folder, _) = folder_with_file(1000);
     let cases: [&[&str]; 26] = [
         &["run", "--size", "1e309"],
         &["run", "--size", "-0"],
@@ -693,14 +591,8 @@ fn values_that_cannot_be_meant_are_usage_errors_that_name_them() {
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {said}");
         assert!(!said.contains('\u{1b}'), "{arguments:?}: {said:?}");
         let value = arguments.last().expect("a value");
-        let value = value
-            .replace('\u{1b}', "\\u{1b}")
-            .replace("--max-wait=", "");
+        let value = value.replace('\u{1b}', "\\u{1b}").replace("--max-wait=", "");
         assert!(said.contains(&value), "{arguments:?}: {said}");
-        assert_eq!(
-            entries(folder.path()).len(),
-            1,
-            "{arguments:?} made something"
-        );
+        assert_eq!(entries(folder.path()).len(), 1, "{arguments:?} made something");
     }
 }

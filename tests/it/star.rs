@@ -1,55 +1,44 @@
-//! Stars as they are: real namespaces, links and shapers, and nothing left of them.
+//! Stars of real namespaces, links and shapers, and that nothing of them is left.
 //!
-//! Most of this takes root, `ip`, `tc`, `nft` and `ethtool`; without them these tests pass by.
+//! Most tests need root, `ip`, `tc`, `nft` and `ethtool`, and are skipped without them.
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
-use std::process::Child;
-use std::process::Command;
-use std::process::Output;
-use std::process::Stdio;
-use std::sync::Mutex;
-use std::sync::PoisonError;
-use std::sync::atomic::AtomicBool;
-use std::thread;
-use std::time::Duration;
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    process::{Child, Command, Output, Stdio},
+    sync::{Mutex, PoisonError, atomic::AtomicBool},
+    thread,
+    time::Duration,
+};
 
-use gatecast::internals::testbed::star::build::Star;
-use gatecast::internals::testbed::star::calibrate;
-use gatecast::internals::testbed::star::calibrate::flow;
-use gatecast::internals::testbed::star::calibrate::flow::Window;
-use gatecast::internals::testbed::star::layout::Loss;
-use gatecast::internals::testbed::star::layout::StarLayout;
-use gatecast::internals::testbed::star::layout::Topology;
-use gatecast::internals::testbed::star::layout::Traffic;
-use gatecast::internals::testbed::star::namespace;
-use gatecast::internals::testbed::star::rootless;
-use gatecast::internals::testbed::star::star_id::StarId;
-use gatecast::internals::testbed::star::star_id::StarNode;
-use gatecast::internals::testbed::star::tool;
-use gatecast::internals::units::Rate;
+use gatecast::internals::{
+    testbed::star::{
+        build::Star,
+        calibrate,
+        calibrate::{flow, flow::Window},
+        layout::{Loss, StarLayout, Topology, Traffic},
+        namespace,
+        star_id::{StarId, StarNode},
+        tool,
+    },
+    units::Rate,
+};
 
-use crate::common::have;
-use crate::common::until;
+use crate::common::{
+    have,
+    program::{GATECAST, output_text, signal},
+    star::turn_with_stars,
+    until,
+};
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_gatecast");
 static GO: AtomicBool = AtomicBool::new(false);
 
-/// Held by a test that sweeps all stars without an owner, and by one that keeps such a star.
+/// Held by a test that removes all stars without an owner, and by one that keeps such a star.
 static OWNERLESS: Mutex<()> = Mutex::new(());
 
-/// Whether stars can be built here.
-fn can() -> bool {
-    let tools = ["ip", "tc", "nft", "ethtool"].map(|name| tool::find(name).is_some());
-    have(
-        "root, ip, tc, nft and ethtool",
-        rootless::is_root() && tools == [true; 4],
-    )
-}
-
 fn gatecast(arguments: &[&str]) -> Output {
-    Command::new(PROGRAM)
+    Command::new(GATECAST)
         .args(arguments)
         .stdin(Stdio::null())
         .env_remove("GATECAST_STAR")
@@ -57,14 +46,9 @@ fn gatecast(arguments: &[&str]) -> Output {
         .expect("the program starts")
 }
 
-fn said(output: &Output) -> String {
-    let both = [&output.stdout[..], &output.stderr[..]].concat();
-    String::from_utf8_lossy(&both).into_owned()
-}
-
 /// Builds a star in the background, and waits until it stands.
 fn standing(arguments: &[&str]) -> Child {
-    let child = Command::new(PROGRAM)
+    let child = Command::new(GATECAST)
         .args(["star", "up"])
         .args(arguments)
         .stdin(Stdio::null())
@@ -93,34 +77,27 @@ fn of(child: &Child) -> Vec<String> {
     namespace::names().into_iter().filter(mine).collect()
 }
 
-fn signal(child: &Child, name: &str) {
-    let status = Command::new("sh")
-        .args(["-c", &format!("kill -{name} {}", child.id())])
-        .status();
-    assert!(status.expect("sh starts").success());
-}
-
-/// Links, queues and packet filters of the namespace in which we stand.
+/// Links, queues and packet filters of the namespace of this process.
 fn surroundings() -> String {
     let show = |program: &str, words: &[&str]| {
         let path = tool::find(program).expect("there");
         let output = Command::new(path).args(words).output().expect("it starts");
-        assert!(output.status.success(), "{}", said(&output));
+        assert!(output.status.success(), "{}", output_text(&output));
         String::from_utf8_lossy(&output.stdout).into_owned()
     };
     show("ip", &["-o", "link"]) + &show("tc", &["qdisc"]) + &show("nft", &["list", "ruleset"])
 }
 
 #[test]
-fn what_cannot_be_is_a_usage_error_that_names_it() {
+fn impossible_star_is_a_usage_error() {
     for (arguments, says) in [
         (&["--hosts", "0"][..], "0 hosts"),
         (&["--hosts", "1"], "1 hosts"),
         (&["--hosts", "10000"], "more than 1000 hosts"),
         (&["--hosts", "251", "--router"], "more than 250 hosts"),
-        (&["--rate", "0"], "'0' is not a rate"),
-        (&["--rate", "0mbit"], "'0mbit' is not a rate"),
-        (&["--rate", "fast"], "'fast' is not a rate"),
+        (&["--rate", "0"], "invalid rate '0'"),
+        (&["--rate", "0mbit"], "invalid rate '0mbit'"),
+        (&["--rate", "fast"], "invalid rate 'fast'"),
         (&["--rate", "1kbit"], "1 kbit/s up"),
         (&["--loss", "100%"], "'100%' is not a loss"),
         (&["--loss", "1%", "--offloads"], "offloads must be off"),
@@ -130,65 +107,42 @@ fn what_cannot_be_is_a_usage_error_that_names_it() {
         (&["--delay", "1h"], "more than 5 s"),
     ] {
         for action in ["up", "run"] {
-            let program = if action == "run" {
-                &["--", "true"][..]
-            } else {
-                &[]
-            };
+            let program = if action == "run" { &["--", "true"][..] } else { &[] };
             let output = gatecast(&[&["star", action], arguments, program].concat());
-            assert_eq!(
-                output.status.code(),
-                Some(2),
-                "{arguments:?}: {}",
-                said(&output)
-            );
-            assert!(
-                said(&output).contains(says),
-                "{arguments:?}: {}",
-                said(&output)
-            );
+            assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", output_text(&output));
+            assert!(output_text(&output).contains(says), "{arguments:?}: {}", output_text(&output));
         }
     }
 }
 
 #[test]
-fn a_star_comes_and_goes_and_changes_nothing_around_it() {
-    if !can() {
+fn star_leaves_its_surroundings_unchanged() {
+    let Some(_turn) = turn_with_stars("star") else {
         return;
-    }
+    };
     let before = surroundings();
     // Hosts see their own address and each other's port, and no IPv6.
     let script = format!(
-        "set -e; {PROGRAM} star exec 13 -- ip -o addr | grep -q 'inet 10.77.0.14/16'; \
-         {PROGRAM} star exec 13 -- sh -c '! ip -o addr | grep -q inet6'; \
-         {PROGRAM} star exec 0 -- tc qdisc | grep -q 'tbf .*rate 100Mbit'; \
-         {PROGRAM} star exec 5 -- false || exit 7"
+        "set -e; {GATECAST} star exec 13 -- ip -o addr | grep -q 'inet 10.77.0.14/16'; \
+         {GATECAST} star exec 13 -- sh -c '! ip -o addr | grep -q inet6'; \
+         {GATECAST} star exec 0 -- tc qdisc | grep -q 'tbf .*rate 100Mbit'; \
+         {GATECAST} star exec 5 -- false || exit 7"
     );
-    let output = gatecast(&[
-        "star", "run", "--rate", "100mbit", "--", "sh", "-c", &script,
-    ]);
-    assert_eq!(output.status.code(), Some(7), "{}", said(&output));
+    let output = gatecast(&["star", "run", "--rate", "100mbit", "--", "sh", "-c", &script]);
+    assert_eq!(output.status.code(), Some(7), "{}", output_text(&output));
     assert_eq!(surroundings(), before);
-    assert!(
-        gatecast(&["star", "run", "--hosts", "2", "--", "true"])
-            .status
-            .success()
-    );
+    assert!(gatecast(&["star", "run", "--hosts", "2", "--", "true"]).status.success());
     let output = gatecast(&["star", "run", "--hosts", "2", "--", "no-such-program"]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(
-        said(&output).contains("no-such-program"),
-        "{}",
-        said(&output)
-    );
+    assert!(output_text(&output).contains("no-such-program"), "{}", output_text(&output));
     assert_eq!(surroundings(), before);
 }
 
 #[test]
-fn the_plan_that_is_shown_is_a_script_that_works() {
-    if !can() {
+fn dry_run_prints_working_script() {
+    let Some(_turn) = turn_with_stars("star") else {
         return;
-    }
+    };
     let before = surroundings();
     let output = gatecast(&[
         "star",
@@ -201,44 +155,33 @@ fn the_plan_that_is_shown_is_a_script_that_works() {
         "--host",
         "2=5mbit/10mbit",
     ]);
-    assert!(output.status.success(), "{}", said(&output));
+    assert!(output.status.success(), "{}", output_text(&output));
     let plan = String::from_utf8(output.stdout).expect("text");
     assert!(plan.contains("p2 root tbf rate 10000000bit"), "{plan}");
-    let run = Command::new("sh")
-        .args(["-ec", &plan])
-        .output()
-        .expect("sh");
-    assert!(run.status.success(), "{}", said(&run));
+    let run = Command::new("sh").args(["-ec", &plan]).output().expect("sh");
+    assert!(run.status.success(), "{}", output_text(&run));
     assert_eq!(surroundings(), before, "it removes the star as well");
 }
 
 #[test]
-fn a_namespace_of_somebody_else_is_never_touched() {
-    if !can() {
+fn foreign_namespace_is_never_touched() {
+    let Some(_turn) = turn_with_stars("star") else {
         return;
-    }
-    // A star of ours that was killed long ago would have this owner; here others have the name.
+    };
+    // The star has an id of ours, but a namespace of its name is there already and is not ours.
     let mut id = StarId::next();
     id.number = 990_000;
     let layout = StarLayout::new(3, Rate(10_000_000));
     let theirs = id.namespace(StarNode::Host(1));
     let ip = |words: &[&str]| {
         let output = Command::new("ip").args(words).output().expect("ip");
-        assert!(output.status.success(), "{}", said(&output));
+        assert!(output.status.success(), "{}", output_text(&output));
     };
     ip(&["netns", "add", &theirs]);
-    let error = Star::build_as(id, &layout, &GO)
-        .expect_err("taken")
-        .to_string();
-    assert!(
-        error.contains(&theirs) && error.contains("not ours"),
-        "{error}"
-    );
+    let error = Star::build_as(id, &layout, &GO).expect_err("taken").to_string();
+    assert!(error.contains(&theirs) && error.contains("not ours"), "{error}");
     assert_eq!(
-        namespace::names()
-            .iter()
-            .filter(|name| name.starts_with(&id.to_string()))
-            .count(),
+        namespace::names().iter().filter(|name| name.starts_with(&id.to_string())).count(),
         1,
         "theirs stands and nothing of ours"
     );
@@ -247,167 +190,135 @@ fn a_namespace_of_somebody_else_is_never_touched() {
     let near = format!("{theirs}x");
     ip(&["netns", "add", &near]);
     star.down().expect("down");
-    assert!(
-        namespace::names().contains(&near),
-        "only exact names are ours"
-    );
+    assert!(namespace::names().contains(&near), "only exact names are ours");
     ip(&["netns", "del", &near]);
 }
 
 #[test]
-fn a_killed_owner_is_swept_and_a_living_one_is_spared() {
-    if !can() {
+fn down_removes_stars_of_killed_owners_only() {
+    let Some(_turn) = turn_with_stars("star") else {
         return;
-    }
+    };
     let _alone = OWNERLESS.lock().unwrap_or_else(PoisonError::into_inner);
     let before = surroundings();
     let mut killed = standing(&["--hosts", "3"]);
     let mut living = standing(&["--hosts", "3"]);
-    // A process inside would keep a namespace alive without a name.
+    // A process inside keeps a namespace alive after its name is gone.
     let namespace = namespace::path_of(&of(&killed)[0]);
-    let mut sleeper = namespace::enter(&namespace, || {
-        Command::new("sleep").arg("600").spawn().expect("sleep")
-    })
-    .expect("inside");
-    signal(&killed, "KILL");
+    let mut sleeper =
+        namespace::enter(&namespace, || Command::new("sleep").arg("600").spawn().expect("sleep"))
+            .expect("inside");
+    assert!(signal(killed.id(), "KILL"));
     killed.wait().expect("dead");
     assert_eq!(of(&killed).len(), 4, "a killed process cannot tidy up");
 
-    let id = of(&living)[0]
-        .rsplit_once('-')
-        .expect("a name")
-        .0
-        .to_owned();
+    let id = of(&living)[0].rsplit_once('-').expect("a name").0.to_owned();
     let output = gatecast(&["star", "down", &id]);
-    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
-    assert!(
-        said(&output).contains("in use by process"),
-        "{}",
-        said(&output)
-    );
+    assert_eq!(output.status.code(), Some(1), "{}", output_text(&output));
+    assert!(output_text(&output).contains("in use by process"), "{}", output_text(&output));
     let output = gatecast(&["star", "down"]);
-    assert!(output.status.success(), "{}", said(&output));
-    assert!(said(&output).contains("spared"), "{}", said(&output));
+    assert!(output.status.success(), "{}", output_text(&output));
+    assert!(output_text(&output).contains("spared"), "{}", output_text(&output));
     assert_eq!(of(&killed).len(), 0);
     assert_eq!(of(&living).len(), 4);
     let ended = sleeper.wait().expect("waited");
     assert!(!ended.success(), "it was ended with its star");
 
-    signal(&living, "INT");
+    assert!(signal(living.id(), "INT"));
     assert_eq!(living.wait().expect("ends").code(), Some(130));
     assert_eq!(of(&living).len(), 0);
     assert_eq!(surroundings(), before);
 }
 
 #[test]
-fn ctrl_c_leaves_nothing_at_whatever_moment_it_comes() {
-    if !can() {
+fn ctrl_c_leaves_no_star_at_any_moment() {
+    let Some(_turn) = turn_with_stars("star") else {
         return;
-    }
+    };
     for (step, name) in (0..24_u64).zip(["INT", "TERM"].into_iter().cycle()) {
-        let mut child = Command::new(PROGRAM)
+        let mut child = Command::new(GATECAST)
             .args(["star", "up", "--hosts", "20", "--loss", "1%"])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .expect("the program starts");
-        // The moment is the test: everything from before the handlers to a star that stands.
+        // The signal comes at different moments: from before the handlers are set to a complete
+        // star.
         thread::sleep(Duration::from_millis(step * 10));
-        signal(&child, name);
+        assert!(signal(child.id(), name));
         if step % 3 == 0 {
-            // A second one ends it at once, and leaves nothing either.
+            // A second signal ends it at once, and leaves nothing either.
             thread::sleep(Duration::from_millis(step));
-            let _ = Command::new("sh")
-                .args(["-c", &format!("kill -INT {} 2>/dev/null", child.id())])
-                .status();
+            signal(child.id(), "INT");
         }
         let status = child.wait().expect("ends");
-        // Before there are handlers the signal itself ends it, and nothing is made yet.
+        // Before the handlers are set the signal itself ends it, and nothing is made yet.
         assert!(matches!(status.code(), Some(130) | None), "{status}");
         assert_eq!(of(&child).len(), 0, "after {step} x 10 ms, {name}");
     }
 }
 
 #[test]
-fn a_kept_star_stands_until_it_is_taken_down() {
-    if !can() {
+fn kept_star_stands_until_taken_down() {
+    let Some(_turn) = turn_with_stars("star") else {
         return;
-    }
+    };
     let _alone = OWNERLESS.lock().unwrap_or_else(PoisonError::into_inner);
     let output = gatecast(&["star", "up", "--hosts", "2", "--router", "--keep"]);
-    assert!(output.status.success(), "{}", said(&output));
-    let text = said(&output);
-    let (_, name) = text
-        .rsplit_once("gatecast star down ")
-        .expect("how to remove it");
+    assert!(output.status.success(), "{}", output_text(&output));
+    let text = output_text(&output);
+    let (_, name) = text.rsplit_once("gatecast star down ").expect("how to remove it");
     let name = name.trim();
-    // Of another subnet, through the router.
-    let exec = gatecast(&[
-        "star",
-        "exec",
-        "--star",
-        name,
-        "1",
-        "--",
-        "ip",
-        "route",
-        "get",
-        "10.77.0.2",
-    ]);
-    assert!(said(&exec).contains("via 10.77.1.1"), "{}", said(&exec));
+    // The route to another subnet goes through the router.
+    let exec =
+        gatecast(&["star", "exec", "--star", name, "1", "--", "ip", "route", "get", "10.77.0.2"]);
+    assert!(output_text(&exec).contains("via 10.77.1.1"), "{}", output_text(&exec));
     let exec = gatecast(&["star", "exec", "--star", name, "2", "--", "true"]);
-    assert!(said(&exec).contains("has no host 2"), "{}", said(&exec));
+    assert!(output_text(&exec).contains("has no host 2"), "{}", output_text(&exec));
     let output = gatecast(&["star", "down", name]);
-    assert!(output.status.success(), "{}", said(&output));
+    assert!(output.status.success(), "{}", output_text(&output));
     let output = gatecast(&["star", "down", name]);
-    assert!(
-        said(&output).contains("there is no star"),
-        "{}",
-        said(&output)
-    );
+    assert!(output_text(&output).contains("there is no star"), "{}", output_text(&output));
 }
 
 #[test]
-fn what_a_star_lacks_is_named() {
-    if !can() {
+fn missing_tool_is_named_in_error() {
+    let Some(_turn) = turn_with_stars("star") else {
         return;
-    }
+    };
     let nft = tool::find("nft").expect("there");
-    // In a mount namespace of its own the program is covered by something that is none.
+    // In a mount namespace of its own, /dev/null is mounted over the program.
     let script = format!(
-        "mount --bind /dev/null {} && exec {PROGRAM} star run --hosts 2 --loss 1% -- true",
+        "mount --bind /dev/null {} && exec {GATECAST} star run --hosts 2 --loss 1% -- true",
         nft.display()
     );
-    let output = Command::new("unshare")
-        .args(["-m", "sh", "-c", &script])
-        .output();
+    let output = Command::new("unshare").args(["-m", "sh", "-c", &script]).output();
     let output = output.expect("unshare");
-    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert_eq!(output.status.code(), Some(1), "{}", output_text(&output));
     let says = "`nft` is missing; Debian has it in package nftables";
-    assert!(said(&output).contains(says), "{}", said(&output));
+    assert!(output_text(&output).contains(says), "{}", output_text(&output));
 
-    let output = gatecast(&[
-        "star", "run", "--hosts", "2", "--delay", "2ms", "--", "true",
-    ]);
+    let output = gatecast(&["star", "run", "--hosts", "2", "--delay", "2ms", "--", "true"]);
     if !output.status.success() {
-        assert!(said(&output).contains("sch_netem"), "{}", said(&output));
+        assert!(output_text(&output).contains("sch_netem"), "{}", output_text(&output));
     }
 }
 
 #[test]
-fn without_root_a_star_lives_in_a_user_namespace_or_says_what_is_missing() {
-    if !can() || !have("setpriv", tool::find("setpriv").is_some()) {
+fn star_without_root_uses_user_namespace_or_says_why() {
+    let Some(_turn) = turn_with_stars("star") else {
+        return;
+    };
+    if !have("setpriv", tool::find("setpriv").is_some()) {
         return;
     }
-    // Where nobody can reach it, the program is not where the test built it.
+    // The user nobody may not reach the built program, so it runs a copy.
     let folder = tempfile::tempdir().expect("a folder");
     let program = folder.path().join("gatecast");
-    fs::copy(PROGRAM, &program).expect("copied");
+    fs::copy(GATECAST, &program).expect("copied");
     let open = |path: &Path| fs::set_permissions(path, fs::Permissions::from_mode(0o755));
-    open(folder.path())
-        .and_then(|()| open(&program))
-        .expect("opened");
+    open(folder.path()).and_then(|()| open(&program)).expect("opened");
     let nobody = |arguments: &[&str]| {
         Command::new("setpriv")
             .args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"])
@@ -417,68 +328,49 @@ fn without_root_a_star_lives_in_a_user_namespace_or_says_what_is_missing() {
             .output()
             .expect("setpriv starts")
     };
-    let script = format!(
-        "{0} star exec 1 -- ip -o addr | grep 10.77.0.2",
-        program.display()
-    );
-    let output = nobody(&[
-        "star", "run", "--hosts", "3", "--loss", "1%", "--", "sh", "-c", &script,
-    ]);
+    let script = format!("{0} star exec 1 -- ip -o addr | grep 10.77.0.2", program.display());
+    let output =
+        nobody(&["star", "run", "--hosts", "3", "--loss", "1%", "--", "sh", "-c", &script]);
     let allowed = Command::new("setpriv")
         .args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"])
         .args(["unshare", "-Urn", "true"])
         .status();
     if allowed.expect("setpriv starts").success() {
-        assert!(output.status.success(), "{}", said(&output));
-        assert!(said(&output).contains("10.77.0.2/16"), "{}", said(&output));
+        assert!(output.status.success(), "{}", output_text(&output));
+        assert!(output_text(&output).contains("10.77.0.2/16"), "{}", output_text(&output));
     } else {
         assert_eq!(output.status.code(), Some(1));
-        assert!(
-            said(&output).contains("user namespace"),
-            "{}",
-            said(&output)
-        );
+        assert!(output_text(&output).contains("user namespace"), "{}", output_text(&output));
     }
     let output = nobody(&["star", "up", "--keep"]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(
-        said(&output).contains("--keep takes root"),
-        "{}",
-        said(&output)
-    );
+    assert!(output_text(&output).contains("--keep takes root"), "{}", output_text(&output));
 }
 
 #[test]
-fn links_carry_what_was_asked_and_every_lost_datagram_is_accounted_for() {
-    if !can() {
+fn links_keep_their_rate_and_count_every_loss() {
+    let Some(_turn) = turn_with_stars("star") else {
         return;
-    }
+    };
     for middle in [Topology::Switch, Topology::Router] {
         let mut layout = StarLayout::new(3, Rate(100_000_000));
         layout.topology = middle;
         layout.links[2].down = Rate(20_000_000);
-        layout.loss = Some(Loss {
-            millionths: 50_000,
-            of: Traffic::Udp,
-        });
+        layout.loss = Some(Loss { millionths: 50_000, of: Traffic::Udp });
         let star = Star::build(&layout, &GO).expect("built");
-        let window = Window {
-            lead: Duration::from_millis(400),
-            span: Duration::from_millis(1000),
-        };
-        // Wide: other tests run at the same time. That a link is the one asked for shows even so.
+        let window = Window { lead: Duration::from_millis(400), span: Duration::from_millis(1000) };
+        // The bounds are wide because other tests run at the same time. They still tell the links
+        // apart.
         for (host, nominal) in [(1, 100.0), (2, 20.0)] {
             let hosts = star.hosts();
             let got = flow::tcp(&hosts[0], &hosts[host], window, &GO).expect("measured");
             let share = got / (nominal * calibrate::TCP_SHARE);
             assert!((0.7..1.05).contains(&share), "host {host}: {got} Mbit/s");
         }
-        let check = calibrate::loss(&star, &GO)
-            .expect("counted")
-            .expect("asked for");
+        let check = calibrate::loss(&star, &GO).expect("counted").expect("asked for");
         check.check().expect("exact");
         assert!(check.sent > 5000 && check.filter_dropped > 0, "{check}");
-        // It goes on afterwards, with counters from zero, for UDP only.
+        // The filter stays afterwards, with its counters at zero, and for UDP only.
         let hosts = star.hosts();
         flow::tcp(&hosts[0], &hosts[1], window, &GO).expect("measured");
         assert_eq!(star.filtered().expect("counters")[1].seen, 0);
@@ -487,22 +379,19 @@ fn links_carry_what_was_asked_and_every_lost_datagram_is_accounted_for() {
 }
 
 #[test]
-fn counters_of_a_host_are_bytes_with_headers() {
-    if !can() {
+fn host_counters_include_headers() {
+    let Some(_turn) = turn_with_stars("star") else {
         return;
-    }
+    };
     let star = Star::build(&StarLayout::new(2, Rate(50_000_000)), &GO).expect("built");
     let hosts = star.hosts();
     let before = [hosts[0].carried(), hosts[1].carried()].map(|c| c.expect("counted"));
-    let window = Window {
-        lead: Duration::ZERO,
-        span: Duration::from_secs(5),
-    };
+    let window = Window { lead: Duration::ZERO, span: Duration::from_secs(5) };
     let flow = flow::udp(&hosts[0], &hosts[1], window, 1000, &GO).expect("measured");
     assert_eq!((flow.sent, flow.received), (1000, 1000));
     let up = hosts[0].carried().expect("counted").since(before[0]).up;
     let down = hosts[1].carried().expect("counted").since(before[1]).down;
-    // And a few frames of address resolution.
+    // 1000 frames, and a few more of address resolution.
     assert!((1_514_000..1_516_000).contains(&up), "{up}");
     assert_eq!(up, down);
     assert!(!hosts[1].listens(8080).expect("looked"));

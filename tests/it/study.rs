@@ -1,59 +1,44 @@
-//! Studies as they are: real programs on real stars, results that survive, and nothing left.
+//! Studies with real programs on real stars: their results, what survives a kill, and that nothing
+//! is left.
 //!
-//! This takes root, `ip`, `tc` and `ethtool`; without them these tests pass by.
+//! They need root, `ip`, `tc`, `nft` and `ethtool`, and are skipped without them.
 
-use std::fs;
-use std::path::Path;
-use std::process::Child;
-use std::process::Command;
-use std::process::Output;
-use std::process::Stdio;
-use std::time::Duration;
+use std::{
+    fs,
+    path::Path,
+    process::{Child, Command, Output, Stdio},
+    time::Duration,
+};
 
-use gatecast::internals::testbed::star::namespace;
-use gatecast::internals::testbed::star::rootless;
-use gatecast::internals::testbed::star::star_id::StarId;
-use gatecast::internals::testbed::star::tool;
+use gatecast::internals::testbed::star::{namespace, star_id::StarId, tool};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::common::have;
-use crate::common::installed;
-use crate::common::schema;
-use crate::common::until;
-use crate::common::within;
+use crate::common::{
+    have, installed,
+    program::{GATECAST, output_text, signal},
+    schema,
+    star::turn_with_stars,
+    until, within,
+};
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_gatecast");
-
-/// No test here is longer: some seconds of links, and as much again for a busy machine.
+/// No test here takes longer, even on a busy machine.
 const LIMIT: Duration = Duration::from_secs(240);
 
-/// What a test does not say itself. Small and quick; how well links are kept is not what these
-/// tests are about, and other tests run at the same time.
-const USUAL: [(&str, &str); 4] = [
-    ("--rate", "50mbit"),
-    ("--size", "1MB"),
-    ("--runs", "2"),
-    ("--tolerance", "60%"),
-];
+/// The options that a test does not give itself. They are small and quick, with a wide tolerance
+/// for the links, because other tests run at the same time.
+const USUAL: [(&str, &str); 4] =
+    [("--rate", "50mbit"), ("--size", "1MB"), ("--runs", "2"), ("--tolerance", "60%")];
 
-fn can() -> bool {
-    let tools = ["ip", "tc", "nft", "ethtool"].map(|name| tool::find(name).is_some());
-    have(
-        "root, ip, tc, nft and ethtool",
-        rootless::is_root() && tools == [true; 4],
-    )
-}
+struct StudyFolder(TempDir);
 
-struct StarNode(TempDir);
-
-impl StarNode {
+impl StudyFolder {
     fn new() -> Self {
         Self(tempfile::tempdir().expect("a folder"))
     }
 
     fn command(&self, more: &[&str]) -> Command {
-        let mut command = Command::new(PROGRAM);
+        let mut command = Command::new(GATECAST);
         command.args(["study", "--out"]).arg(self.0.path());
         for (option, value) in USUAL {
             if !more.contains(&option) {
@@ -94,17 +79,6 @@ impl StarNode {
     }
 }
 
-fn said(output: &Output) -> String {
-    let both = [&output.stdout[..], &output.stderr[..]].concat();
-    String::from_utf8_lossy(&both).into_owned()
-}
-
-fn signal(process: u32, name: &str) {
-    let _ = Command::new("sh")
-        .args(["-c", &format!("kill -{name} {process}")])
-        .status();
-}
-
 /// Namespaces and working folders of a process.
 fn left_by(process: u32) -> Vec<String> {
     let mut left: Vec<String> = namespace::names()
@@ -136,7 +110,7 @@ fn programs_of(study: u32, word: &str) -> Vec<u32> {
 }
 
 #[test]
-fn a_grid_that_cannot_be_is_a_usage_error() {
+fn impossible_grid_is_a_usage_error() {
     for (arguments, says) in [
         (&["--clients", "0"][..], "0 clients"),
         (&["--clients", "10000"], "10000 clients"),
@@ -150,35 +124,27 @@ fn a_grid_that_cannot_be_is_a_usage_error() {
         (&["--runs", "0"], "empty"),
         (&["--preset", "moon"], "'moon' is not peers, router or loss"),
     ] {
-        let output = Command::new(PROGRAM)
+        let output = Command::new(GATECAST)
             .arg("study")
             .args(arguments)
             .stdin(Stdio::null())
             .output()
             .expect("the program starts");
-        assert_eq!(
-            output.status.code(),
-            Some(2),
-            "{arguments:?}: {}",
-            said(&output)
-        );
-        assert!(
-            said(&output).contains(says),
-            "{arguments:?}: {}",
-            said(&output)
-        );
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", output_text(&output));
+        assert!(output_text(&output).contains(says), "{arguments:?}: {}", output_text(&output));
     }
 }
 
+/// Tables, plots and a page.
 #[test]
-fn a_study_is_tables_plots_and_a_page_and_goes_on_where_it_was() {
-    if !can() {
+fn study_writes_results_and_resumes() {
+    let Some(_turn) = turn_with_stars("study") else {
         return;
-    }
+    };
     within(LIMIT, || {
-        let place = StarNode::new();
+        let place = StudyFolder::new();
         let output = place.study(&["--clients", "1,3"]);
-        assert!(output.status.success(), "{}", said(&output));
+        assert!(output.status.success(), "{}", output_text(&output));
         let document = place.results();
         assert_eq!(document["schema"], "gatecast.study/1");
         let environment = &document["environment"];
@@ -190,14 +156,11 @@ fn a_study_is_tables_plots_and_a_page_and_goes_on_where_it_was() {
         assert_eq!(rows.len(), 2);
         for (row, clients) in rows.iter().zip([1, 3]) {
             assert_eq!(row["via"], "tcp");
-            assert_eq!(
-                (&row["clients"], &row["runs"]),
-                (&clients.into(), &2.into())
-            );
+            assert_eq!((&row["clients"], &row["runs"]), (&clients.into(), &2.into()));
             assert_eq!(row["verified"], true);
             let makespan = row["makespan_s"]["median"].as_f64().expect("measured");
             let bound = row["bound_s"].as_f64().expect("computed");
-            // Five per cent: what a shaper's burst gives to a file of one megabyte.
+            // Five per cent less is possible: the shaper lets its burst through at once.
             assert!(makespan > 0.95 * f64::from(clients) * 0.16, "{row}");
             assert!(
                 (row["efficiency"].as_f64().expect("computed") - bound / makespan).abs() < 1e-9
@@ -206,69 +169,56 @@ fn a_study_is_tables_plots_and_a_page_and_goes_on_where_it_was() {
             let sent = row["server_sent_bytes"].as_f64().expect("counted");
             let payload = 1e6 * f64::from(clients);
             assert!((1.04 * payload..1.2 * payload).contains(&sent), "{row}");
-            assert!(
-                row["cpu_server_s"]
-                    .as_f64()
-                    .is_some_and(|seconds| seconds > 0.0)
-            );
+            assert!(row["cpu_server_s"].as_f64().is_some_and(|seconds| seconds > 0.0));
             assert!(row["from_peers_bytes"].is_null(), "unknown is null");
         }
         assert_eq!(place.read("results.csv").lines().count(), 3);
         let page = place.read("report.html");
         for name in ["makespan", "efficiency", "traffic", "completion"] {
             let plot = place.read(&format!("{name}.svg"));
-            assert!(
-                plot.starts_with("<svg") && plot.contains("clients"),
-                "{name}"
-            );
+            assert!(plot.starts_with("<svg") && plot.contains("clients"), "{name}");
             assert!(page.contains(plot.trim()), "{name} is in the page");
         }
         assert!(!page.contains("<script") && !page.contains("src="));
 
         let output = place.study(&["--clients", "1,3"]);
         assert!(
-            said(&output).contains("going on: 4 runs are there already"),
+            output_text(&output).contains("going on: 4 runs are there already"),
             "{}",
-            said(&output)
+            output_text(&output)
         );
         assert_eq!(place.results()["measurements"], document["measurements"]);
         let output = place.study(&["--clients", "1,2"]);
-        assert_eq!(output.status.code(), Some(1), "{}", said(&output));
-        assert!(
-            said(&output).contains("of another study"),
-            "{}",
-            said(&output)
-        );
-        // More of the same is the same study.
+        assert_eq!(output.status.code(), Some(1), "{}", output_text(&output));
+        assert!(output_text(&output).contains("of another study"), "{}", output_text(&output));
+        // More runs of the same cells are the same study.
         let output = place.study(&["--clients", "1,3", "--runs", "3"]);
-        assert!(output.status.success(), "{}", said(&output));
+        assert!(output.status.success(), "{}", output_text(&output));
         assert_eq!(place.runs(), 6);
 
         let from = place.0.path().join("results.json");
-        let output = Command::new(PROGRAM)
+        let output = Command::new(GATECAST)
             .args(["plan", "--size", "1GB", "--clients", "2000000", "--from"])
             .arg(from)
             .output()
             .expect("the program starts");
-        assert!(output.status.success(), "{}", said(&output));
-        assert!(said(&output).contains("fastest"), "{}", said(&output));
+        assert!(output.status.success(), "{}", output_text(&output));
+        assert!(output_text(&output).contains("fastest"), "{}", output_text(&output));
     });
 }
 
 #[test]
-fn nginx_is_measured_by_the_same_trait() {
-    if !can()
-        || !have(
-            "nginx and curl",
-            tool::find("nginx").is_some() && installed("curl"),
-        )
-    {
+fn study_measures_nginx_as_contender() {
+    let Some(_turn) = turn_with_stars("study") else {
+        return;
+    };
+    if !have("nginx and curl", tool::find("nginx").is_some() && installed("curl")) {
         return;
     }
     within(LIMIT, || {
-        let place = StarNode::new();
+        let place = StudyFolder::new();
         let output = place.study(&["--clients", "2", "--via", "nginx,tcp", "--preset", "router"]);
-        assert!(output.status.success(), "{}", said(&output));
+        assert!(output.status.success(), "{}", output_text(&output));
         let document = place.results();
         assert_eq!(document["rows"][0]["via"], "nginx");
         assert_eq!(document["rows"][0]["verified"], true);
@@ -284,13 +234,13 @@ fn nginx_is_measured_by_the_same_trait() {
 }
 
 #[test]
-fn a_host_that_dies_is_a_failed_row_and_the_study_goes_on() {
-    if !can() {
+fn dead_host_fails_its_run_and_study_goes_on() {
+    let Some(_turn) = turn_with_stars("study") else {
         return;
-    }
+    };
     within(LIMIT, || {
-        let place = StarNode::new();
-        // Two megabytes a client and second: long enough to meet.
+        let place = StudyFolder::new();
+        // It takes some seconds, so that the client can be killed in time.
         let mut study = place.begin(&["--clients", "2", "--size", "10MB"]);
         let process = study.id();
         let grown = |name: &str| {
@@ -319,10 +269,7 @@ fn a_host_that_dies_is_a_failed_row_and_the_study_goes_on() {
         let row = &document["rows"][0];
         assert_eq!((&row["runs"], &row["failed"]), (&2.into(), &1.into()));
         assert_eq!(row["verified"], false);
-        assert!(
-            row["makespan_s"]["median"].is_f64(),
-            "of the run that was whole"
-        );
+        assert!(row["makespan_s"]["median"].is_f64(), "of the run that was whole");
         let trouble = document["measurements"][0]["observed"]["trouble"].to_string();
         assert!(trouble.contains("client 1"), "{trouble}");
         assert!(place.read("report.html").contains("Failed runs"));
@@ -331,67 +278,54 @@ fn a_host_that_dies_is_a_failed_row_and_the_study_goes_on() {
 }
 
 #[test]
-fn a_server_that_does_not_start_is_a_failed_row() {
-    if !can() {
+fn failed_server_start_is_a_failed_row() {
+    let Some(_turn) = turn_with_stars("study") else {
         return;
-    }
+    };
     within(LIMIT, || {
-        let place = StarNode::new();
+        let place = StudyFolder::new();
         let output = place.study(&["--clients", "1", "--congestion", "no-such-one"]);
-        assert_eq!(output.status.code(), Some(4), "{}", said(&output));
-        assert!(
-            said(&output).contains("it did not start"),
-            "{}",
-            said(&output)
-        );
-        assert!(said(&output).contains("no-such-one"), "{}", said(&output));
+        assert_eq!(output.status.code(), Some(4), "{}", output_text(&output));
+        assert!(output_text(&output).contains("it did not start"), "{}", output_text(&output));
+        assert!(output_text(&output).contains("no-such-one"), "{}", output_text(&output));
         assert_eq!(place.results()["rows"][0]["efficiency"], Value::Null);
     });
 }
 
 #[test]
-fn a_killed_study_leaves_what_star_down_removes_and_then_goes_on() {
-    if !can() {
+fn killed_study_is_removed_by_star_down_and_resumes() {
+    let Some(_turn) = turn_with_stars("study") else {
         return;
-    }
+    };
     within(LIMIT, || {
-        let place = StarNode::new();
+        let place = StudyFolder::new();
         let arguments = ["--clients", "2", "--size", "10MB"];
         let mut study = place.begin(&arguments);
         let process = study.id();
-        until("the second run", || {
-            place.runs() == 1 && programs_of(process, "fetch").len() == 2
-        });
+        until("the second run", || place.runs() == 1 && programs_of(process, "fetch").len() == 2);
         signal(process, "KILL");
         study.wait().expect("dead");
         assert!(!left_by(process).is_empty());
-        let down = Command::new(PROGRAM)
-            .args(["star", "down"])
-            .output()
-            .expect("it starts");
-        assert!(down.status.success(), "{}", said(&down));
+        let down = Command::new(GATECAST).args(["star", "down"]).output().expect("it starts");
+        assert!(down.status.success(), "{}", output_text(&down));
         // Another test's `star down` may have been there first.
         until("nothing left", || left_by(process).is_empty());
         assert_eq!(programs_of(process, ""), [0; 0]);
         let output = place.study(&arguments);
-        assert!(output.status.success(), "{}", said(&output));
-        assert!(
-            said(&output).contains("going on: 1 runs"),
-            "{}",
-            said(&output)
-        );
+        assert!(output.status.success(), "{}", output_text(&output));
+        assert!(output_text(&output).contains("going on: 1 runs"), "{}", output_text(&output));
         assert_eq!(place.runs(), 2);
     });
 }
 
 #[test]
-fn ctrl_c_ends_a_study_with_its_results_and_nothing_else() {
-    if !can() {
+fn ctrl_c_ends_study_and_keeps_only_its_results() {
+    let Some(_turn) = turn_with_stars("study") else {
         return;
-    }
+    };
     within(LIMIT, || {
         for twice in [false, true] {
-            let place = StarNode::new();
+            let place = StudyFolder::new();
             let mut study = place.begin(&["--clients", "2", "--size", "30MB"]);
             let process = study.id();
             until("the second run", || {
@@ -407,7 +341,7 @@ fn ctrl_c_ends_a_study_with_its_results_and_nothing_else() {
             assert_eq!(place.results()["rows"][0]["runs"], 1);
         }
         // While the links are measured.
-        let place = StarNode::new();
+        let place = StudyFolder::new();
         let mut study = place.begin(&["--clients", "2"]);
         let process = study.id();
         until("a star", || left_by(process).len() > 3);
@@ -418,20 +352,16 @@ fn ctrl_c_ends_a_study_with_its_results_and_nothing_else() {
 }
 
 #[test]
-fn two_studies_at_once_do_not_touch_each_other() {
-    if !can() {
+fn two_studies_run_at_once() {
+    let Some(_turn) = turn_with_stars("study") else {
         return;
-    }
+    };
     within(LIMIT, || {
-        let (one, other) = (StarNode::new(), StarNode::new());
+        let (one, other) = (StudyFolder::new(), StudyFolder::new());
         let arguments = ["--clients", "1,2"];
         let (mut first, mut second) = (one.begin(&arguments), other.begin(&arguments));
         for (study, place) in [(&mut first, &one), (&mut second, &other)] {
-            assert!(
-                study.wait().expect("ends").success(),
-                "{}",
-                place.read("results.json")
-            );
+            assert!(study.wait().expect("ends").success(), "{}", place.read("results.json"));
             assert_eq!(place.runs(), 4);
             assert_eq!(left_by(study.id()), [""; 0]);
         }

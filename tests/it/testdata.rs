@@ -1,18 +1,15 @@
-//! Holds the table of `testdata/README.md` to the files: each stands in it once, with its size
-//! and digest, and no file stands there without a line.
+//! Checks the table of `testdata/README.md` against the files: each file has one line with its size
+//! and digest.
 
-use std::collections::BTreeMap;
-use std::fs;
-use std::path::Path;
+use std::{collections::BTreeMap, fs, path::Path};
 
-use gatecast::internals::digest::Digest;
-use gatecast::internals::text::FileName;
+use gatecast::internals::{digest::Digest, text::FileName};
 
-/// In the folder, but not data: the table itself, and what the example server generates.
+/// Not test data: the table itself, and the files that the example server generates.
 const NOT_LISTED: [&str; 3] = ["README.md", "100MB.bin", "250MB.bin"];
 
 #[test]
-fn the_readme_names_every_file_with_its_size_and_digest() {
+fn readme_lists_every_file_with_size_and_digest() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata");
     let mut files = BTreeMap::new();
     for entry in fs::read_dir(&folder).expect("testdata") {
@@ -43,7 +40,7 @@ fn every_name_can_be_offered_and_packaged() {
         let name = entry.expect("entry of testdata").file_name();
         let name = name.to_str().expect("UTF-8 name");
         FileName::new(name).expect("a name that we offer ourselves");
-        // What `cargo package` refuses, because some system cannot unpack it.
+        // `cargo package` refuses these, because some systems cannot unpack them.
         assert!(!name.contains(['<', '>', ':', '"', '|', '?', '*', '\\']));
     }
 }

@@ -2,15 +2,14 @@
 
 use std::time::Duration;
 
-use crate::error::{Error, Result};
-use crate::testbed::star::layout;
-use crate::testbed::star::layout::LinkRates;
-use crate::testbed::star::layout::Loss;
-use crate::testbed::star::layout::StarLayout;
-use crate::testbed::star::layout::Topology;
-use crate::testbed::star::layout::Traffic;
-use crate::units::InvalidValue;
-use crate::units::{self, Rate};
+use crate::{
+    error::{Error, Result},
+    testbed::star::{
+        layout,
+        layout::{LinkRates, Loss, StarLayout, Topology, Traffic},
+    },
+    units::{self, InvalidValue, Rate},
+};
 
 /// A star on a command line.
 #[derive(Clone, Debug, clap::Args)]
@@ -87,23 +86,13 @@ impl LinkArgs {
             let there = layout.links.len();
             let Some(own) = layout.links.get_mut(*host) else {
                 return Err(Error::Usage {
-                    what: format!(
-                        "--host {host}: the hosts are 0 to {}",
-                        there.saturating_sub(1)
-                    ),
+                    what: format!("--host {host}: the hosts are 0 to {}", there.saturating_sub(1)),
                 });
             };
             *own = *link;
         }
-        layout.topology = if self.router {
-            Topology::Router
-        } else {
-            Topology::Switch
-        };
-        layout.loss = (loss > 0).then_some(Loss {
-            millionths: loss,
-            of: self.loss_of,
-        });
+        layout.topology = if self.router { Topology::Router } else { Topology::Switch };
+        layout.loss = (loss > 0).then_some(Loss { millionths: loss, of: self.loss_of });
         layout.delay = self.delay;
         layout.offloads = self.offloads;
         layout.check().map_err(usage)?;

@@ -8,8 +8,7 @@ pub(crate) mod study;
 
 use clap::Subcommand;
 
-use crate::error::Result;
-use crate::report::verdict::Verdict;
+use crate::{error::Result, report::verdict::Verdict};
 
 /// The commands of the testbed.
 #[derive(Debug, Subcommand)]

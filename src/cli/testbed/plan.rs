@@ -2,24 +2,18 @@
 
 use std::path::PathBuf;
 
-use crate::cli::output;
-use crate::cli::testbed::simulate;
-use crate::error::Error;
-use crate::error::Result;
-use crate::report::verdict::Verdict;
-use crate::testbed::plan;
-use crate::testbed::plan::Scenario;
-use crate::testbed::study::results::Results;
-use crate::units::Bytes;
-use crate::units::InvalidValue;
-use crate::units::Rate;
+use crate::{
+    cli::{output, testbed::simulate},
+    error::{Error, Result},
+    report::verdict::Verdict,
+    testbed::{plan, plan::Scenario, study::results::Results},
+    units::{Bytes, InvalidValue, Rate},
+};
 
 /// `gatecast plan`
 #[derive(Debug, clap::Args)]
-#[command(
-    after_help = "Example: gatecast plan --size 4GB --clients 10000 --server-up 10gbit \
---up 100mbit --down 1gbit --from study/results.json"
-)]
+#[command(after_help = "Example: gatecast plan --size 4GB --clients 10000 --server-up 10gbit \
+--up 100mbit --down 1gbit --from study/results.json")]
 pub(crate) struct PlanArgs {
     /// Size of the file
     #[arg(long)]
@@ -61,21 +55,11 @@ fn clients(text: &str) -> std::result::Result<u64, InvalidValue> {
 /// The results cannot be read, or nothing is to be sent.
 pub(crate) fn run(args: &PlanArgs) -> Result<Verdict> {
     if args.size.0 == 0 {
-        return Err(Error::Usage {
-            what: "--size must be at least 1 byte".to_owned(),
-        });
+        return Err(Error::Usage { what: "--size must be at least 1 byte".to_owned() });
     }
-    let (server_up, down) = (
-        args.server_up.unwrap_or(args.up),
-        args.down.unwrap_or(args.up),
-    );
-    let scenario = |&clients: &u64| Scenario {
-        bytes: args.size.0,
-        clients,
-        server_up,
-        up: args.up,
-        down,
-    };
+    let (server_up, down) = (args.server_up.unwrap_or(args.up), args.down.unwrap_or(args.up));
+    let scenario =
+        |&clients: &u64| Scenario { bytes: args.size.0, clients, server_up, up: args.up, down };
     let scenarios: Vec<Scenario> = args.clients.iter().map(scenario).collect();
     if args.simulation.simulate {
         return simulate::run(&args.simulation, &scenarios);

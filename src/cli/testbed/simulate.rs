@@ -1,17 +1,16 @@
 //! `gatecast plan --simulate`: what a swarm would take, in virtual time.
 
-use std::thread;
-use std::time::Instant;
+use std::{thread, time::Instant};
 
-use crate::cli::output;
-use crate::error::Error;
-use crate::error::Result;
-use crate::report::verdict::Verdict;
-use crate::session::MAX_SEATS;
-use crate::testbed::plan::Scenario;
-use crate::transport::swarm::simulate;
-use crate::transport::swarm::simulate::SimulationConfig;
-use crate::units::Bytes;
+use crate::{
+    cli::output,
+    error::{Error, Result},
+    report::verdict::Verdict,
+    session::MAX_SEATS,
+    testbed::plan::Scenario,
+    transport::swarm::{simulate, simulate::SimulationConfig},
+    units::Bytes,
+};
 
 /// How a swarm is simulated.
 #[derive(Clone, Debug, clap::Args)]
@@ -44,20 +43,13 @@ fn usual_links(clients: usize) -> usize {
 pub(crate) fn run(args: &SimulationArgs, scenarios: &[Scenario]) -> Result<Verdict> {
     if let Some(more) = scenarios.iter().find(|s| s.clients > u64::from(MAX_SEATS)) {
         return Err(Error::Usage {
-            what: format!(
-                "--simulate takes up to {MAX_SEATS} clients, not {}",
-                more.clients
-            ),
+            what: format!("--simulate takes up to {MAX_SEATS} clients, not {}", more.clients),
         });
     }
     let Some(first) = scenarios.first() else {
         return Ok(Verdict::AllVerified);
     };
-    let shape = if args.unequal {
-        ", unequal: every second one a quarter of it"
-    } else {
-        ""
-    };
+    let shape = if args.unequal { ", unequal: every second one a quarter of it" } else { "" };
     output::print(&format!(
         "swarm, simulated: {}, uplinks {}{shape}; no latency\n\n\
          clients  uplinks  links  pieces  bound s  makespan s  over bound  server x file  busiest client x file\n\
@@ -74,9 +66,7 @@ pub(crate) fn run(args: &SimulationArgs, scenarios: &[Scenario]) -> Result<Verdi
                 .then(|| scope.spawn(|| row(&swarm_plan(args, scenario, true), "unequal")));
             let equal = row(&swarm_plan(args, scenario, false), "equal");
             let unequal = unequal.map(|thread| {
-                thread
-                    .join()
-                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+                thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
             });
             (equal, unequal.transpose())
         });
@@ -91,10 +81,7 @@ pub(crate) fn run(args: &SimulationArgs, scenarios: &[Scenario]) -> Result<Verdi
 }
 
 fn swarm_plan(args: &SimulationArgs, scenario: &Scenario, unequal: bool) -> SimulationConfig {
-    let (up, down) = (
-        scenario.up.bytes_per_second(),
-        scenario.down.bytes_per_second(),
-    );
+    let (up, down) = (scenario.up.bytes_per_second(), scenario.down.bytes_per_second());
     let clients = scenario.clients as usize;
     let mut links = vec![(up, down); clients];
     if unequal {

@@ -1,41 +1,39 @@
 //! `gatecast star`: an emulated star of hosts, for a while or until it is removed.
 
-use std::os::unix::process::CommandExt;
-use std::process::Child;
-use std::process::Command;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering;
-use std::thread;
-use std::time::Duration;
+use std::{
+    os::unix::process::CommandExt,
+    process::{Child, Command},
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
 
 use clap::Subcommand;
 
-use crate::cli::output;
-use crate::cli::signals;
-use crate::cli::testbed::links::StarLayoutArgs;
-use crate::error::Error;
-use crate::error::Result;
-use crate::net::clock;
-use crate::report::table::Align;
-use crate::report::table::Table;
-use crate::report::verdict::Verdict;
-use crate::testbed::star::build::Star;
-use crate::testbed::star::calibrate;
-use crate::testbed::star::cleanup;
-use crate::testbed::star::layout::StarLayout;
-use crate::testbed::star::namespace;
-use crate::testbed::star::rootless;
-use crate::testbed::star::setup;
-use crate::testbed::star::star_id::StarId;
-use crate::testbed::star::star_id::StarNode;
-use crate::testbed::study::work_folder;
+use crate::{
+    cli::{output, signals, testbed::links::StarLayoutArgs},
+    error::{Error, Result},
+    net::clock,
+    report::{
+        table::{Align, Table},
+        verdict::Verdict,
+    },
+    testbed::{
+        star::{
+            build::Star,
+            calibrate, cleanup,
+            layout::StarLayout,
+            namespace, rootless, setup,
+            star_id::{StarId, StarNode},
+        },
+        study::work_folder,
+    },
+};
 
 /// `gatecast star up|down|list|exec|run`
 #[derive(Debug, clap::Args)]
-#[command(
-    after_help = "Example: gatecast star run --hosts 4 --rate 100mbit -- sh -c \
-'gatecast star exec 0 -- iperf3 -s -1 & gatecast star exec 1 -- iperf3 -c 10.77.0.1'"
-)]
+#[command(after_help = "Example: gatecast star run --hosts 4 --rate 100mbit -- sh -c \
+'gatecast star exec 0 -- iperf3 -s -1 & gatecast star exec 1 -- iperf3 -c 10.77.0.1'")]
 pub(crate) struct StarArgs {
     /// What to do.
     #[command(subcommand)]
@@ -104,12 +102,7 @@ const VARIABLE: &str = "GATECAST_STAR";
 /// What is missing, wrong or not ours.
 pub(crate) fn run(args: &StarArgs) -> Result<Verdict> {
     match &args.action {
-        StarAction::Up {
-            layout,
-            keep,
-            dry_run,
-            calibrate,
-        } => {
+        StarAction::Up { layout, keep, dry_run, calibrate } => {
             let layout = layout.layout()?;
             if *dry_run {
                 return show_plan(&layout);
@@ -118,11 +111,7 @@ pub(crate) fn run(args: &StarArgs) -> Result<Verdict> {
         }
         StarAction::Down { name } => down(*name),
         StarAction::List => list(),
-        StarAction::Exec {
-            star,
-            host,
-            command,
-        } => Err(exec(*star, *host, command)),
+        StarAction::Exec { star, host, command } => Err(exec(*star, *host, command)),
         StarAction::Run { layout, command } => run_beside(&layout.layout()?, command),
     }
 }
@@ -226,10 +215,7 @@ fn down(name: Option<StarId>) -> Result<Verdict> {
     if let Some(name) = name
         && !found.iter().any(|star| star.id == name)
     {
-        return Err(Error::refused(
-            "the star",
-            format!("there is no star {name}"),
-        ));
+        return Err(Error::refused("the star", format!("there is no star {name}")));
     }
     let mut removed = 0;
     for star in &found {
@@ -253,15 +239,9 @@ fn down(name: Option<StarId>) -> Result<Verdict> {
         ));
         removed += 1;
     }
-    let folders = if name.is_none() {
-        work_folder::remove_leftovers()
-    } else {
-        0
-    };
+    let folders = if name.is_none() { work_folder::remove_leftovers() } else { 0 };
     if folders > 0 {
-        output::eprintln(format_args!(
-            "{folders} working folders of killed studies removed"
-        ));
+        output::eprintln(format_args!("{folders} working folders of killed studies removed"));
     }
     if removed + folders == 0 {
         output::eprintln("nothing to remove");
@@ -270,11 +250,8 @@ fn down(name: Option<StarId>) -> Result<Verdict> {
 }
 
 fn list() -> Result<Verdict> {
-    let mut table = Table::new(&[
-        ("star", Align::Left),
-        ("hosts", Align::Right),
-        ("owner", Align::Left),
-    ]);
+    let mut table =
+        Table::new(&[("star", Align::Left), ("hosts", Align::Right), ("owner", Align::Left)]);
     for star in cleanup::find() {
         let owner = if star.owner_lives {
             format!("process {}", star.id.process)
@@ -299,9 +276,7 @@ fn exec(star: Option<StarId>, host: usize, command: &[String]) -> Error {
         return Error::refused("the star", format!("star {id} has no host {host}"));
     }
     let [program, arguments @ ..] = command else {
-        return Error::Usage {
-            what: "no program".to_owned(),
-        };
+        return Error::Usage { what: "no program".to_owned() };
     };
     // The thread that entered the host becomes the program, and with it the whole process.
     let failed = namespace::enter(&namespace::path_of(&namespace), || {
@@ -337,9 +312,7 @@ fn run_beside(layout: &StarLayout, command: &[String]) -> Result<Verdict> {
     let star = Star::build(layout, &stop)?;
     star.start_loss()?;
     let [program, arguments @ ..] = command else {
-        return Err(Error::Usage {
-            what: "no program".to_owned(),
-        });
+        return Err(Error::Usage { what: "no program".to_owned() });
     };
     let child = Command::new(program)
         .args(arguments)

@@ -1,50 +1,47 @@
 //! `gatecast study`: every way of sending on the same links, against the same bound.
 
-use std::fs;
-use std::path::Path;
-use std::path::PathBuf;
-use std::str::FromStr;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
 
-use crate::cli::output;
-use crate::cli::signals;
-use crate::cli::testbed::links::LinkArgs;
-use crate::cli::testbed::star;
-use crate::error::Error;
-use crate::error::Result;
-use crate::report::verdict::Verdict;
-use crate::session::Via;
-use crate::testbed::star::calibrate;
-use crate::testbed::star::host;
-use crate::testbed::star::host::Host;
-use crate::testbed::star::layout::LinkRates;
-use crate::testbed::star::layout::parse_loss;
-use crate::testbed::star::setup;
-use crate::testbed::study::contender::Contender;
-use crate::testbed::study::contender::multicast;
-use crate::testbed::study::contender::native::Native;
-use crate::testbed::study::contender::nginx;
-use crate::testbed::study::contender::nginx::Nginx;
-use crate::testbed::study::contender::torrent::TorrentClient;
-use crate::testbed::study::environment::Environment;
-use crate::testbed::study::figure;
-use crate::testbed::study::grid::ClientCounts;
-use crate::testbed::study::grid::Grid;
-use crate::testbed::study::grid::Preset;
-use crate::testbed::study::page;
-use crate::testbed::study::results::Results;
-use crate::testbed::study::runner::Study;
-use crate::testbed::study::runner::Testbed;
-use crate::testbed::study::table;
-use crate::text::escape;
-use crate::units::Bytes;
-use crate::units::Rate;
+use crate::{
+    cli::{
+        output, signals,
+        testbed::{links::LinkArgs, star},
+    },
+    error::{Error, Result},
+    report::verdict::Verdict,
+    session::Via,
+    testbed::{
+        star::{
+            calibrate, host,
+            host::Host,
+            layout::{LinkRates, parse_loss},
+            setup,
+        },
+        study::{
+            contender::{
+                Contender, multicast, native::Native, nginx, nginx::Nginx, torrent::TorrentClient,
+            },
+            environment::Environment,
+            figure,
+            grid::{ClientCounts, Grid, Preset},
+            page,
+            results::Results,
+            runner::{Study, Testbed},
+            table,
+        },
+    },
+    text::escape,
+    units::{Bytes, Rate},
+};
 
 /// `gatecast study [FILE]`
 #[derive(Debug, clap::Args)]
-#[command(
-    after_help = "Example: gatecast study --clients 1,2,4,8,13 --via tcp --rate 100mbit \
---runs 3 --out study"
-)]
+#[command(after_help = "Example: gatecast study --clients 1,2,4,8,13 --via tcp --rate 100mbit \
+--runs 3 --out study")]
 pub(crate) struct StudyArgs {
     /// The file to send; generated, of the sizes of --size, unless given
     pub(crate) file: Option<PathBuf>,
@@ -57,20 +54,10 @@ pub(crate) struct StudyArgs {
     pub(crate) clients: Option<ClientCounts>,
     /// What to compare: tcp, udp, multicast, swarm, http; nginx (with one curl a host), uftp,
     /// udpcast, aria2, libtorrent
-    #[arg(
-        long,
-        default_value = "tcp",
-        value_delimiter = ',',
-        value_name = "LIST"
-    )]
+    #[arg(long, default_value = "tcp", value_delimiter = ',', value_name = "LIST")]
     pub(crate) via: Vec<String>,
     /// Sizes of generated files, such as 10MB,100MB [default: 10MB]
-    #[arg(
-        long,
-        value_delimiter = ',',
-        value_name = "LIST",
-        conflicts_with = "file"
-    )]
+    #[arg(long, value_delimiter = ',', value_name = "LIST", conflicts_with = "file")]
     pub(crate) size: Vec<Bytes>,
     /// Rates of the links, such as 10mbit,100mbit [default: 100mbit]
     #[arg(long, value_delimiter = ',', value_name = "LIST")]
@@ -159,11 +146,7 @@ pub(crate) fn run(args: &StudyArgs) -> Result<Verdict> {
     } else {
         output::print(&table::table(&results))?;
     }
-    Ok(if results.all_proven() {
-        Verdict::AllVerified
-    } else {
-        Verdict::SomeFailed
-    })
+    Ok(if results.all_proven() { Verdict::AllVerified } else { Verdict::SomeFailed })
 }
 
 fn grid(args: &StudyArgs) -> Result<Grid> {
@@ -178,9 +161,7 @@ fn grid(args: &StudyArgs) -> Result<Grid> {
         None => or_else(args.size.iter().map(|size| size.0).collect(), vec![SIZE]),
     };
     if bytes.contains(&0) {
-        return Err(Error::Usage {
-            what: "the file must have at least 1 byte".to_owned(),
-        });
+        return Err(Error::Usage { what: "the file must have at least 1 byte".to_owned() });
     }
     let given = args.clients.as_ref();
     Grid {
@@ -216,10 +197,7 @@ fn contenders(args: &StudyArgs) -> Result<Vec<Box<dyn Contender>>> {
         if let Some(foreign) = TorrentClient::of(name) {
             return Ok(Box::new(foreign));
         }
-        if let Some(rival) = multicast::ALL
-            .into_iter()
-            .find(|rival| rival.name() == name)
-        {
+        if let Some(rival) = multicast::ALL.into_iter().find(|rival| rival.name() == name) {
             return Ok(Box::new(rival));
         }
         let via = Via::from_str(name).map_err(|error| Error::Usage {
@@ -228,11 +206,7 @@ fn contenders(args: &StudyArgs) -> Result<Vec<Box<dyn Contender>>> {
                 escape(name)
             ),
         })?;
-        Ok(Box::new(Native {
-            via,
-            program: program.clone(),
-            congestion: args.congestion.clone(),
-        }))
+        Ok(Box::new(Native { via, program: program.clone(), congestion: args.congestion.clone() }))
     };
     args.via.iter().map(contender).collect()
 }
@@ -245,10 +219,8 @@ fn given(path: &Path, grid: &Grid, links: &LinkArgs) -> Result<Vec<Host>> {
             "--hosts-from: the links have one --rate, the one they were built with".into(),
         );
     };
-    let link = LinkRates {
-        up: links.up.unwrap_or(Rate(rate)),
-        down: links.down.unwrap_or(Rate(rate)),
-    };
+    let link =
+        LinkRates { up: links.up.unwrap_or(Rate(rate)), down: links.down.unwrap_or(Rate(rate)) };
     let mut hosts = host::read(path, link)?;
     for (number, link) in &links.host_links {
         match hosts.get_mut(*number) {
@@ -277,10 +249,7 @@ fn begin(
     (environment.middle, environment.offloads) = if is_given {
         ("given".to_owned(), "-".to_owned())
     } else {
-        (
-            pick(links.router, "router", "switch"),
-            pick(links.offloads, "on", "off"),
-        )
+        (pick(links.router, "router", "switch"), pick(links.offloads, "on", "off"))
     };
     if !is_given {
         let queue =
@@ -320,12 +289,7 @@ fn describe(args: &StudyArgs, links: &LinkArgs, environment: &Environment) -> St
     if !links.delay.is_zero() {
         parts.push(format!("delay {:?}", links.delay));
     }
-    parts.extend(
-        links
-            .loss_of
-            .name()
-            .map(|name| format!("loss of {name} packets only")),
-    );
+    parts.extend(links.loss_of.name().map(|name| format!("loss of {name} packets only")));
     let congestion = args.congestion.as_ref();
     parts.extend(congestion.map(|name| format!("congestion control {}", escape(name))));
     let file = args.file.as_ref();

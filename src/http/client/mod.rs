@@ -5,31 +5,40 @@
 //! is verified from disk against the server's digest or the user's. Without either it is complete
 //! but unproven, and never gets the file's own name.
 
-use std::fmt::Write as _;
-use std::fs::File;
-use std::io;
-use std::net::TcpStream;
-use std::ops::Range;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::{
+    fmt::Write as _,
+    fs::File,
+    io,
+    net::TcpStream,
+    ops::Range,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
-use crate::client::download::{Download, DownloadSpec, Proof};
-use crate::client::part::{ByteOrder, PartSpec};
-use crate::client::{Client, ClientReport, ClientStage, FetchConfig, FetchRun};
-use crate::digest::Digest;
-use crate::error::{Error, Phase, Result};
-use crate::http::client::remote::{RemoteFile, number};
-use crate::net::copy::{self, Copying, Stop};
-use crate::net::http::client::{IncomingResponse, closed, exchange};
-use crate::net::{clock, socket};
-use crate::proto::http::head::HeadBuilder;
-use crate::proto::http::text;
-use crate::proto::native::Offer;
-use crate::session::{FileInfo, SeatId, SessionId, Via};
-use crate::text::escape;
-use crate::transfer::{Outcome, Transfer};
-use crate::units::Moment;
+use crate::{
+    client::{
+        Client, ClientReport, ClientStage, FetchConfig, FetchRun,
+        download::{Download, DownloadSpec, Proof},
+        part::{ByteOrder, PartSpec},
+    },
+    digest::Digest,
+    error::{Error, Phase, Result},
+    http::client::remote::{RemoteFile, number},
+    net::{
+        clock,
+        copy::{self, Copying, Stop},
+        http::client::{IncomingResponse, closed, exchange},
+        socket,
+    },
+    proto::{
+        http::{head::HeadBuilder, text},
+        native::Offer,
+    },
+    session::{FileInfo, SeatId, SessionId, Via},
+    text::escape,
+    transfer::{Outcome, Transfer},
+    units::Moment,
+};
 
 mod remote;
 pub mod target;
@@ -67,14 +76,7 @@ pub fn run(
     let own_session = SessionId(clock::random());
     fetch.run_each(order, &|client, number| {
         let mut end = ClientReport::default();
-        let http = HttpFetch {
-            fetch,
-            order,
-            target,
-            client,
-            number,
-            own_session,
-        };
+        let http = HttpFetch { fetch, order, target, client, number, own_session };
         let result = http.run(&mut end);
         end.close(result, fetch.is_stopped());
         client.set_stage(ClientStage::Ended);
@@ -97,11 +99,7 @@ impl HttpFetch<'_> {
         socket::keep_alive(&stream);
         let request = self.request(&file, start)?;
         self.client.set_stage(ClientStage::Waiting);
-        let limit = if file.has_gate {
-            GATE_LIMIT
-        } else {
-            ANSWER_LIMIT
-        };
+        let limit = if file.has_gate { GATE_LIMIT } else { ANSWER_LIMIT };
         let deadline = clock::now().after(limit);
         let response = exchange(&stream, &request, deadline, Phase::Muster)?;
         let start = file.check(&response, start)?;
@@ -118,13 +116,7 @@ impl HttpFetch<'_> {
         end.offer = Some(offer);
         download.set_name(&copy_name?)?;
         let transfer = end.transfer.as_mut().expect("set above");
-        self.receive(
-            &response,
-            &stream,
-            download.file(),
-            start..file.bytes,
-            transfer,
-        )?;
+        self.receive(&response, &stream, download.file(), start..file.bytes, transfer)?;
         self.client.set_stage(ClientStage::Verifying);
         self.prove(download, response.head_at, end)?;
         self.give_receipt(&response, end);
@@ -212,9 +204,7 @@ impl HttpFetch<'_> {
         let session = response.head.headers.get("gatecast-session");
         let clients = number(response, "gatecast-clients");
         Offer {
-            session: session
-                .and_then(|id| id.parse().ok())
-                .unwrap_or(self.own_session),
+            session: session.and_then(|id| id.parse().ok()).unwrap_or(self.own_session),
             seat: SeatId(number(response, "gatecast-seat").unwrap_or(self.number)),
             clients: clients.or(self.order.group).unwrap_or(self.order.clients),
             via: Via::Http,
@@ -251,8 +241,7 @@ impl HttpFetch<'_> {
             moved: self.client.moved(),
         };
         // A server that begins anew sends what the part holds already.
-        file.set_len(range.start)
-            .map_err(Error::io("shorten the part", &self.target.name))?;
+        file.set_len(range.start).map_err(Error::io("shorten the part", &self.target.name))?;
         let mut first_at = response.head_at;
         if first.is_empty() && want > 0 {
             let deadline = clock::now().after(self.order.stall);
@@ -274,9 +263,9 @@ impl HttpFetch<'_> {
                 after: self.order.stall,
             },
             Stop::Disk(error) => Error::io("write the copy", self.order.out.display())(error),
-            Stop::Short => Error::Corrupt {
-                what: "the copy is shorter than what was written".to_owned(),
-            },
+            Stop::Short => {
+                Error::Corrupt { what: "the copy is shorter than what was written".to_owned() }
+            }
             Stop::Peer(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 let what = format!("the connection ended at byte {bytes} of {want}");
                 Error::io("receive the file", peer)(io::Error::new(error.kind(), what))
@@ -294,9 +283,8 @@ impl HttpFetch<'_> {
         let offer = end.offer.as_mut().expect("made before");
         let checked = download.verify(|_| Ok(()))?;
         transfer.seconds_verified = Some(clock::now().since(released));
-        let verified = checked
-            .whole(&self.target.name)
-            .inspect_err(|_| transfer.verified = Some(false))?;
+        let verified =
+            checked.whole(&self.target.name).inspect_err(|_| transfer.verified = Some(false))?;
         let (sha1, is_proven) = (verified.sha1, verified.is_proven());
         offer.file.sha1 = sha1;
         transfer.verified = is_proven.then_some(true);

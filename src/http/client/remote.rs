@@ -1,11 +1,11 @@
 //! What a server's response says of a file.
 
-use crate::digest::Digest;
-use crate::error::{Error, Result};
-use crate::net::http::client::IncomingResponse;
-use crate::proto::http::head::reason;
-use crate::proto::http::range::decode_content_range;
-use crate::proto::http::text;
+use crate::{
+    digest::Digest,
+    error::{Error, Result},
+    net::http::client::IncomingResponse,
+    proto::http::{head::reason, range::decode_content_range, text},
+};
 
 /// A file as its server describes it.
 #[derive(Clone, Debug)]

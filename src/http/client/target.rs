@@ -1,10 +1,13 @@
 //! What is fetched by HTTP, and from where.
 
-use crate::error::{Error, Result};
-use crate::proto::http::text;
-use crate::proto::http::url::Url;
-use crate::proto::percent;
-use crate::text::FileName;
+use crate::{
+    error::{Error, Result},
+    proto::{
+        http::{text, url::Url},
+        percent,
+    },
+    text::FileName,
+};
 
 /// What is fetched by HTTP, and from where.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,12 +48,7 @@ impl HttpTarget {
             let reason = format!("invalid URL '{url}': expected a path that ends in a file name");
             Error::refused("gatecast", reason)
         })?;
-        Ok(Self {
-            path: url.path().to_owned(),
-            other_path: None,
-            name,
-            host: url.host,
-        })
+        Ok(Self { path: url.path().to_owned(), other_path: None, name, host: url.host })
     }
 }
 

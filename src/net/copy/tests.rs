@@ -1,8 +1,9 @@
-use std::io::Seek;
-use std::net::TcpListener;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::thread;
+use std::{
+    io::Seek,
+    net::TcpListener,
+    sync::{Arc, atomic::AtomicBool},
+    thread,
+};
 
 use super::*;
 
@@ -27,27 +28,17 @@ fn content(file: &File) -> Vec<u8> {
 }
 
 fn methods() -> Vec<Method> {
-    [Method::Buffered, Method::Sendfile]
-        .into_iter()
-        .filter(|m| m.resolved().is_ok())
-        .collect()
+    [Method::Buffered, Method::Sendfile].into_iter().filter(|m| m.resolved().is_ok()).collect()
 }
 
 fn copying(method: Method, moved: &AtomicU64) -> Copying<'_> {
-    Copying {
-        method,
-        buffer: 1000,
-        stall: Duration::from_secs(20),
-        pacer: None,
-        moved,
-    }
+    Copying { method, buffer: 1000, stall: Duration::from_secs(20), pacer: None, moved }
 }
 
 #[test]
 fn every_pair_of_methods_gives_the_same_bytes() {
-    let data: Vec<u8> = (0..3_000_017_u32)
-        .map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8)
-        .collect();
+    let data: Vec<u8> =
+        (0..3_000_017_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     for sending in methods() {
         for receiving in methods() {
             let (near, far) = pair();
@@ -61,14 +52,8 @@ fn every_pair_of_methods_gives_the_same_bytes() {
                     send(&source, range, &near, copying(sending, &sent)).expect("a whole transfer");
                 });
                 let range = 100..data.len() as u64;
-                receive(
-                    &far,
-                    &target,
-                    range,
-                    &data[100..107],
-                    copying(receiving, &received),
-                )
-                .expect("a whole transfer");
+                receive(&far, &target, range, &data[100..107], copying(receiving, &received))
+                    .expect("a whole transfer");
             });
             assert!(content(&target) == data, "{sending:?} to {receiving:?}");
             assert_eq!(sent.into_inner(), data.len() as u64 - 107);
@@ -130,9 +115,7 @@ fn an_early_end_says_how_much_came() {
         let target = file(b"");
         let moved = AtomicU64::new(0);
         let stop = receive(&far, &target, 0..9000, &[], copying(method, &moved));
-        let Err(Stop::Peer(error)) = stop else {
-            panic!("{stop:?}")
-        };
+        let Err(Stop::Peer(error)) = stop else { panic!("{stop:?}") };
         assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
         assert_eq!(moved.into_inner(), 3000);
         assert_eq!(content(&target), [1; 3000]);
@@ -145,19 +128,13 @@ fn a_peer_that_does_not_read_is_a_stall_and_not_a_hang() {
         let (near, _far) = pair();
         let moved = AtomicU64::new(0);
         let source = file(&vec![0; 32 << 20]);
-        let copying = Copying {
-            stall: Duration::from_millis(100),
-            ..copying(method, &moved)
-        };
-        assert!(matches!(
-            send(&source, 0..32 << 20, &near, copying),
-            Err(Stop::Stalled)
-        ));
+        let copying = Copying { stall: Duration::from_millis(100), ..copying(method, &moved) };
+        assert!(matches!(send(&source, 0..32 << 20, &near, copying), Err(Stop::Stalled)));
     }
 }
 
 #[test]
-fn a_peer_that_takes_a_little_now_and_then_does_not_hold_a_line_for_ever() {
+fn slow_peer_cannot_hold_a_line_beyond_its_deadline() {
     let (near, mut far) = pair();
     let (bytes, limit) = (vec![0; 32 << 20], Duration::from_millis(300));
     let enough = Arc::new(AtomicBool::new(false));
@@ -184,10 +161,7 @@ fn a_peer_that_does_not_send_is_a_stall() {
     for method in methods() {
         let (_near, far) = pair();
         let moved = AtomicU64::new(0);
-        let copying = Copying {
-            stall: Duration::from_millis(50),
-            ..copying(method, &moved)
-        };
+        let copying = Copying { stall: Duration::from_millis(50), ..copying(method, &moved) };
         let stop = receive(&far, &file(b""), 0..10, &[], copying);
         assert!(matches!(stop, Err(Stop::Stalled)), "{stop:?}");
     }

@@ -1,7 +1,6 @@
 //! A batch of received datagrams.
 
-use std::fmt;
-use std::net::SocketAddr;
+use std::{fmt, net::SocketAddr};
 
 use crate::units::Moment;
 
@@ -89,8 +88,6 @@ impl DatagramBatch {
 
 impl fmt::Debug for DatagramBatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Batch")
-            .field("entries", &self.entries)
-            .finish_non_exhaustive()
+        f.debug_struct("Batch").field("entries", &self.entries).finish_non_exhaustive()
     }
 }

@@ -2,21 +2,29 @@
 //! kernel's timestamps, segmented sends (GSO), coalesced receives (GRO) and the error queue.
 //! `plain.rs` has the same functions for all other builds.
 
-use std::io;
-use std::io::{IoSlice, IoSliceMut};
-use std::net::{SocketAddr, UdpSocket};
-use std::os::fd::AsRawFd;
-use std::time::Duration;
-
-use nix::sys::socket::{
-    ControlMessage, ControlMessageOwned, MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg,
-    recvmsg, sendmsg, setsockopt, sockopt,
+use std::{
+    io,
+    io::{IoSlice, IoSliceMut},
+    net::{SocketAddr, UdpSocket},
+    os::fd::AsRawFd,
+    time::Duration,
 };
-use nix::sys::time::TimeSpec;
 
-use crate::net::clock;
-use crate::net::datagrams::batch::{DatagramBatch, ReceivedSlot, SLOT, STRIDE};
-use crate::units::Moment;
+use nix::sys::{
+    socket::{
+        ControlMessage, ControlMessageOwned, MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg,
+        recvmsg, sendmsg, setsockopt, sockopt,
+    },
+    time::TimeSpec,
+};
+
+use crate::{
+    net::{
+        clock,
+        datagrams::batch::{DatagramBatch, ReceivedSlot, SLOT, STRIDE},
+    },
+    units::Moment,
+};
 
 /// Errors that are thrown away in one go: more than a buffer of the usual size holds.
 const ERRORS_AT_ONCE: u32 = 1024;
@@ -38,18 +46,8 @@ pub(super) fn receive_batch(
     // Made anew for each call: the kernel shortens the room for control messages in used ones.
     let space = nix::cmsg_space!(TimeSpec);
     let mut headers = MultiHeaders::<SockaddrStorage>::preallocate(slices.len(), Some(space));
-    let flags = if wait {
-        MsgFlags::MSG_WAITFORONE
-    } else {
-        MsgFlags::MSG_DONTWAIT
-    };
-    let messages = recvmmsg(
-        socket.as_raw_fd(),
-        &mut headers,
-        slices.iter_mut(),
-        flags,
-        None,
-    )?;
+    let flags = if wait { MsgFlags::MSG_WAITFORONE } else { MsgFlags::MSG_DONTWAIT };
+    let messages = recvmmsg(socket.as_raw_fd(), &mut headers, slices.iter_mut(), flags, None)?;
     let (now, wall) = (clock::now(), wall_clock());
     let mut received = 0;
     for (slot, message) in (first..).zip(messages) {
@@ -81,11 +79,7 @@ pub(crate) fn receive_coalesced(
 ) -> io::Result<(usize, usize, SocketAddr)> {
     let mut parts = [IoSliceMut::new(buffer)];
     let mut space = nix::cmsg_space!(i32);
-    let flags = if wait {
-        MsgFlags::empty()
-    } else {
-        MsgFlags::MSG_DONTWAIT
-    };
+    let flags = if wait { MsgFlags::empty() } else { MsgFlags::MSG_DONTWAIT };
     let message =
         recvmsg::<SockaddrStorage>(socket.as_raw_fd(), &mut parts, Some(&mut space), flags)?;
     let len = message.bytes;

@@ -6,14 +6,18 @@
 //! datagram at a time on plain std, and the moment is that of the read. Here is the receiving side;
 //! [`send_batch`] sends.
 
-use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
-use crate::error::{Error, Result};
-use crate::net::clock;
-use crate::units::Moment;
+use crate::{
+    error::{Error, Result},
+    net::clock,
+    units::Moment,
+};
 
 mod batch;
 #[cfg(all(target_os = "linux", feature = "sockopt"))]
@@ -70,14 +74,8 @@ impl BatchSocket {
         let room = options::enlarge_receive_buffer(&socket, QUEUE);
         log::debug!("{addr}: receive buffer of {room} bytes");
         kernel::stamp_received(&socket);
-        let addr = socket
-            .local_addr()
-            .map_err(Error::io("receive datagrams at", addr))?;
-        Ok(Self {
-            socket,
-            addr,
-            patience_us: AtomicU64::new(0),
-        })
+        let addr = socket.local_addr().map_err(Error::io("receive datagrams at", addr))?;
+        Ok(Self { socket, addr, patience_us: AtomicU64::new(0) })
     }
 
     /// The address, with the port that the system chose for port 0.

@@ -1,8 +1,10 @@
 //! The size of a UDP socket's buffers, and ports that several programs share: what std cannot set.
 //! Without feature `sockopt` everything stays as the system makes it.
 
-use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::{
+    io,
+    net::{SocketAddr, UdpSocket},
+};
 
 /// The most that waits in a socket that sends, bytes as the kernel counts them: what Linux gives
 /// unless it was told otherwise, and less than the queue of an interface holds.

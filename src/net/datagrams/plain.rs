@@ -1,11 +1,15 @@
 //! The functions of `kernel.rs` on plain std: one datagram at a time.
 
-use std::io;
-use std::io::IoSlice;
-use std::net::{SocketAddr, UdpSocket};
+use std::{
+    io,
+    io::IoSlice,
+    net::{SocketAddr, UdpSocket},
+};
 
-use crate::net::clock;
-use crate::net::datagrams::batch::{DatagramBatch, ReceivedSlot, SLOT, STRIDE};
+use crate::net::{
+    clock,
+    datagrams::batch::{DatagramBatch, ReceivedSlot, SLOT, STRIDE},
+};
 
 /// Receives one datagram into `batch`.
 pub(super) fn receive_batch(
@@ -25,12 +29,7 @@ pub(super) fn receive_batch(
         socket.set_nonblocking(false)?;
     }
     let (len, from) = received?;
-    batch.entries.push(ReceivedSlot {
-        slot,
-        len,
-        at: clock::now(),
-        from,
-    });
+    batch.entries.push(ReceivedSlot { slot, len, at: clock::now(), from });
     Ok(1)
 }
 

@@ -1,11 +1,15 @@
 //! A batch on its way out: as few sends as the system allows, to any number of addresses.
 
-use std::io::{self, IoSlice};
-use std::net::{SocketAddr, UdpSocket};
-use std::ops::Range;
+use std::{
+    io::{self, IoSlice},
+    net::{SocketAddr, UdpSocket},
+    ops::Range,
+};
 
-use crate::error::{Error, Result};
-use crate::net::datagrams::{BATCHED, DatagramBatch, kernel};
+use crate::{
+    error::{Error, Result},
+    net::datagrams::{BATCHED, DatagramBatch, kernel},
+};
 
 /// A batch made ready to be sent, to any number of addresses.
 #[derive(Debug)]

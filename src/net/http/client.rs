@@ -3,15 +3,21 @@
 //! Redirects are not followed: a server could send its clients to an address that only they can
 //! reach. Encoded bodies are refused: a small one could unpack to a huge one.
 
-use std::io;
-use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::{
+    io,
+    net::{SocketAddr, TcpStream},
+    time::Duration,
+};
 
-use crate::error::{Error, Phase, Result};
-use crate::net::{clock, copy, socket};
-use crate::proto::http::head::{HeadBuilder, reason};
-use crate::proto::http::response::ResponseHead;
-use crate::units::Moment;
+use crate::{
+    error::{Error, Phase, Result},
+    net::{clock, copy, socket},
+    proto::http::{
+        head::{HeadBuilder, reason},
+        response::ResponseHead,
+    },
+    units::Moment,
+};
 
 /// A response whose head has been read.
 #[derive(Debug)]
@@ -51,9 +57,7 @@ pub fn exchange<'a>(
     deadline: Moment,
     phase: Phase,
 ) -> Result<IncomingResponse<'a>> {
-    let peer = stream
-        .peer_addr()
-        .map_err(Error::io("connect", "the server"))?;
+    let peer = stream.peer_addr().map_err(Error::io("connect", "the server"))?;
     let send_by = deadline.min(clock::now().after(SEND_LIMIT));
     copy::send_all(stream, request, send_by)
         .map_err(|stop| Error::io("send the request", peer)(stop.into()))?;

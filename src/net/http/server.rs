@@ -1,16 +1,22 @@
 //! The server's end of HTTP: requests read from a connection and responses sent on it, each by an
 //! absolute deadline.
 
-use std::io;
-use std::io::Write;
-use std::net::{SocketAddr, TcpStream};
-use std::sync::Arc;
-use std::time::Duration;
+use std::{
+    io,
+    io::Write,
+    net::{SocketAddr, TcpStream},
+    sync::Arc,
+    time::Duration,
+};
 
-use crate::net::{clock, copy, socket};
-use crate::proto::http::HeadError;
-use crate::proto::http::request::{HttpRequest, RequestBuf};
-use crate::units::Moment;
+use crate::{
+    net::{clock, copy, socket},
+    proto::http::{
+        HeadError,
+        request::{HttpRequest, RequestBuf},
+    },
+    units::Moment,
+};
 
 /// A connection on which a client sends requests.
 #[derive(Debug)]
@@ -36,12 +42,7 @@ impl HttpConnection {
     pub fn new(stream: Arc<TcpStream>, peer: SocketAddr, first: &[u8]) -> Self {
         let mut buf = RequestBuf::default();
         buf.push(first);
-        Self {
-            stream,
-            peer,
-            closes: false,
-            buf,
-        }
+        Self { stream, peer, closes: false, buf }
     }
 
     /// The next request with its body; `None` when the client closed the connection, or began no

@@ -4,8 +4,7 @@
 //! overflow. Strings are slices of the input, and every item knows its own bytes, because an
 //! info-hash is computed over them as they were found.
 
-use std::collections::BTreeMap;
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 /// A value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -163,9 +162,7 @@ fn string(input: &[u8], at: usize) -> Result<(&[u8], usize), BencodeError> {
     if !digits.iter().all(u8::is_ascii_digit) || (digits[0] == b'0' && len > 1) {
         return fail("a length that is not a plain number");
     }
-    let parsed = std::str::from_utf8(digits)
-        .ok()
-        .and_then(|t| t.parse().ok());
+    let parsed = std::str::from_utf8(digits).ok().and_then(|t| t.parse().ok());
     let Some(length): Option<usize> = parsed else {
         return fail("a length that is not a plain number");
     };

@@ -12,11 +12,7 @@ pub struct Bitfield {
 impl Bitfield {
     /// The empty set of numbers below `len`.
     pub fn new(len: u32) -> Self {
-        Self {
-            words: vec![0; (len as usize).div_ceil(64)],
-            len,
-            ones: 0,
-        }
+        Self { words: vec![0; (len as usize).div_ceil(64)], len, ones: 0 }
     }
 
     /// The set of all numbers below `len`.
@@ -152,9 +148,7 @@ mod tests {
             assert_eq!(full.iter().count() as u32, len);
             assert_eq!(Bitfield::decode(len, &full.encode()), Some(full));
             let mut some = Bitfield::new(len);
-            (0..len)
-                .step_by(3)
-                .for_each(|index| assert!(some.set(index)));
+            (0..len).step_by(3).for_each(|index| assert!(some.set(index)));
             assert_eq!(Bitfield::decode(len, &some.encode()), Some(some));
         }
     }

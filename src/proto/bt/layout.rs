@@ -16,11 +16,7 @@ pub struct PieceLayout {
 impl PieceLayout {
     /// A file of `bytes` in pieces of `piece`, as it is on the wire.
     pub fn new(bytes: u64, piece: u32) -> Self {
-        Self {
-            bytes,
-            piece,
-            block: BLOCK_LEN,
-        }
+        Self { bytes, piece, block: BLOCK_LEN }
     }
 
     /// How many pieces there are.

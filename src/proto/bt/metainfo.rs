@@ -5,10 +5,14 @@
 
 use std::fmt;
 
-use crate::digest::Digest;
-use crate::proto::bt::bencode::{self, BencodeError, Dictionary, Item};
-use crate::proto::bt::layout::PieceLayout;
-use crate::text::FileName;
+use crate::{
+    digest::Digest,
+    proto::bt::{
+        bencode::{self, BencodeError, Dictionary, Item},
+        layout::PieceLayout,
+    },
+    text::FileName,
+};
 
 /// The contents of a torrent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,9 +80,8 @@ const PIECE_WANTED_MAX: u64 = 4 << 20;
 
 /// The length of a piece of a file of `bytes`: a power of two that makes about a thousand.
 pub fn piece_bytes(bytes: u64) -> u32 {
-    let wanted = (bytes / PIECES_WANTED)
-        .next_power_of_two()
-        .clamp(u64::from(PIECE_MIN), PIECE_WANTED_MAX);
+    let wanted =
+        (bytes / PIECES_WANTED).next_power_of_two().clamp(u64::from(PIECE_MIN), PIECE_WANTED_MAX);
     // A huge file still must not have too many.
     let least = bytes.div_ceil(u64::from(PIECES_MAX)).next_power_of_two();
     u32::try_from(wanted.max(least)).unwrap_or(u32::MAX)
@@ -105,15 +108,7 @@ impl Metainfo {
             .bytes("pieces", joined)
             .integer("private", 1)
             .finish();
-        let made = Self {
-            announce: None,
-            name,
-            bytes,
-            piece_bytes,
-            pieces,
-            private: true,
-            info,
-        };
+        let made = Self { announce: None, name, bytes, piece_bytes, pieces, private: true, info };
         made.check()?;
         Ok(made)
     }
@@ -132,10 +127,7 @@ impl Metainfo {
     /// HTTP (BEP 19).
     pub fn encode(&self, announce: Option<&str>, web_seed: Option<&str>) -> Vec<u8> {
         let mut torrent = Dictionary::default()
-            .bytes(
-                "created by",
-                concat!("gatecast ", env!("CARGO_PKG_VERSION")),
-            )
+            .bytes("created by", concat!("gatecast ", env!("CARGO_PKG_VERSION")))
             .raw("info", self.info.clone());
         if let Some(announce) = announce {
             torrent = torrent.bytes("announce", announce);
@@ -183,24 +175,14 @@ impl Metainfo {
         let (digests, rest) = pieces.as_chunks::<{ Digest::LEN }>();
         if !rest.is_empty() {
             let len = format!("{} bytes", pieces.len());
-            return Err(MetainfoError::invalid(
-                "pieces",
-                len,
-                "a multiple of 20 bytes",
-            ));
+            return Err(MetainfoError::invalid("pieces", len, "a multiple of 20 bytes"));
         }
         let made = Self {
-            announce: torrent
-                .get("announce")
-                .and_then(Item::text)
-                .map(str::to_owned),
+            announce: torrent.get("announce").and_then(Item::text).map(str::to_owned),
             name,
             bytes: length,
             piece_bytes,
-            pieces: digests
-                .iter()
-                .map(|bytes| Digest::from_bytes(*bytes))
-                .collect(),
+            pieces: digests.iter().map(|bytes| Digest::from_bytes(*bytes)).collect(),
             private: info.get("private").and_then(Item::integer) == Some(1),
             info: info.raw.to_vec(),
         };
@@ -224,11 +206,7 @@ impl Metainfo {
         }
         if pieces != digests as u64 {
             let value = format!("{digests} digests");
-            return Err(MetainfoError::invalid(
-                "pieces",
-                value,
-                "one digest for each piece",
-            ));
+            return Err(MetainfoError::invalid("pieces", value, "one digest for each piece"));
         }
         Ok(())
     }
@@ -236,11 +214,7 @@ impl Metainfo {
 
 impl MetainfoError {
     fn invalid(key: &'static str, value: impl fmt::Display, expected: &'static str) -> Self {
-        Self::Invalid {
-            key,
-            value: value.to_string(),
-            expected,
-        }
+        Self::Invalid { key, value: value.to_string(), expected }
     }
 }
 
@@ -251,11 +225,9 @@ impl fmt::Display for MetainfoError {
             Self::TooLong(len) => write!(f, "{len} bytes, of {METAINFO_MAX} at most"),
             Self::Bencode(error) => error.fmt(f),
             Self::Missing(key) => write!(f, "'{key}' is missing"),
-            Self::Invalid {
-                key,
-                value,
-                expected,
-            } => write!(f, "invalid '{key}' '{value}': expected {expected}"),
+            Self::Invalid { key, value, expected } => {
+                write!(f, "invalid '{key}' '{value}': expected {expected}")
+            }
             Self::Unsupported(what) => f.write_str(what),
         }
     }
@@ -316,15 +288,8 @@ mod tests {
         // A key that we do not know is part of what is hashed.
         let torrent = with("zz", b"i1e");
         let read = Metainfo::decode(&torrent).expect("honest");
-        let from = torrent
-            .windows(7)
-            .position(|w| w == b"4:infod")
-            .expect("there")
-            + 6;
-        assert_eq!(
-            read.info_hash(),
-            Digest::of(&torrent[from..torrent.len() - 1])
-        );
+        let from = torrent.windows(7).position(|w| w == b"4:infod").expect("there") + 6;
+        assert_eq!(read.info_hash(), Digest::of(&torrent[from..torrent.len() - 1]));
     }
 
     #[test]
@@ -362,10 +327,7 @@ mod tests {
             ("name", b"i5e"),
         ] {
             let shown = String::from_utf8_lossy(value).into_owned();
-            assert!(
-                Metainfo::decode(&with(key, value)).is_err(),
-                "{key} {shown}"
-            );
+            assert!(Metainfo::decode(&with(key, value)).is_err(), "{key} {shown}");
         }
         let long = format!("10000:{}", "x".repeat(10_000));
         assert!(Metainfo::decode(&with("name", long.as_bytes())).is_err());

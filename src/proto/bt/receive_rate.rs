@@ -83,9 +83,7 @@ mod tests {
 
     #[test]
     fn sleep_lasts_until_the_rest_of_a_block() {
-        let time = measured(2_000_000)
-            .sleep_time(10_000 - BEYOND)
-            .expect("five milliseconds");
+        let time = measured(2_000_000).sleep_time(10_000 - BEYOND).expect("five milliseconds");
         assert!((4900..5100).contains(&time.as_micros()), "{time:?}");
         assert_eq!(measured(100_000).sleep_time(16_000), Some(SLEEP_MAX));
     }

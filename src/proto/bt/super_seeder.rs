@@ -14,12 +14,15 @@
 //! A peer that downloads none of its revealed pieces in time is marked doubtful. Its pieces are
 //! offered to others first, and it is told of more once it announces a piece.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
 
-use crate::proto::bt::bitfield::Bitfield;
-use crate::proto::bt::random::Random;
-use crate::units::Moment;
+use crate::{
+    proto::bt::{bitfield::Bitfield, random::Random},
+    units::Moment,
+};
 
 /// The pieces that were not sent yet, and which were revealed to whom.
 #[derive(Debug)]
@@ -258,10 +261,7 @@ impl SuperSeeder {
     }
 
     fn reveal_to(&mut self, peer: u32, piece: u32, now: Moment) {
-        let state = self
-            .peers
-            .get_mut(&peer)
-            .expect("only known peers have turns");
+        let state = self.peers.get_mut(&peer).expect("only known peers have turns");
         state.revealed.set(piece);
         if state.pending.is_empty() {
             state.since = now;
@@ -302,11 +302,7 @@ impl SuperSeeder {
 }
 
 /// How many pieces may be pending at a rate of so many pieces a second.
-#[allow(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "saturates"
-)]
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates")]
 fn ahead(rate: f64) -> usize {
     (rate * AHEAD_SECONDS).ceil() as usize + 1
 }

@@ -7,8 +7,10 @@
 
 use std::fmt;
 
-use crate::digest::Digest;
-use crate::proto::bt::bencode::{self, BencodeError, Dictionary, Item};
+use crate::{
+    digest::Digest,
+    proto::bt::bencode::{self, BencodeError, Dictionary, Item},
+};
 
 /// A part of a piece, as it is requested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -139,11 +141,7 @@ impl Handshake {
         let mut reserved = [0; 8];
         reserved[5] = 0x10;
         reserved[7] = 0x04;
-        Self {
-            reserved,
-            info_hash,
-            peer_id,
-        }
+        Self { reserved, info_hash, peer_id }
     }
 
     /// The sender knows the fast extension (BEP 6).
@@ -202,9 +200,7 @@ impl<'a> Message<'a> {
             let len = 1 + numbers.len() * 4 + bytes.len();
             out.extend_from_slice(&u32::try_from(len).expect("bounded").to_be_bytes());
             out.push(id);
-            numbers
-                .iter()
-                .for_each(|number| out.extend_from_slice(&number.to_be_bytes()));
+            numbers.iter().for_each(|number| out.extend_from_slice(&number.to_be_bytes()));
             out.extend_from_slice(bytes);
         };
         match self {
@@ -255,11 +251,7 @@ impl<'a> Message<'a> {
         }
         let number =
             |at: usize| u32::from_be_bytes(body[at..at + 4].try_into().expect("four bytes"));
-        let block = || Block {
-            piece: number(0),
-            begin: number(4),
-            len: number(8),
-        };
+        let block = || Block { piece: number(0), begin: number(4), len: number(8) };
         Ok(match id {
             0 => Self::Choke,
             1 => Self::Unchoke,
@@ -319,9 +311,7 @@ impl ExtendedHandshake {
         let dictionary = bencode::decode(body).map_err(WireError::Bencode)?;
         let number = |key| dictionary.get(key).and_then(Item::integer);
         Ok(Self {
-            port: number("p")
-                .and_then(|port| u16::try_from(port).ok())
-                .filter(|&port| port > 0),
+            port: number("p").and_then(|port| u16::try_from(port).ok()).filter(|&port| port > 0),
             requests: number("reqq")
                 .and_then(|count| u32::try_from(count).ok())
                 .filter(|&count| count > 0),

@@ -17,10 +17,7 @@ impl HeadBuilder {
     pub fn request(method: &str, target: &str, host: &str) -> Self {
         Self(format!("{method} {target} HTTP/1.1\r\n"))
             .field("Host", host)
-            .field(
-                "User-Agent",
-                concat!("gatecast/", env!("CARGO_PKG_VERSION")),
-            )
+            .field("User-Agent", concat!("gatecast/", env!("CARGO_PKG_VERSION")))
             .field("Connection", "close")
     }
 

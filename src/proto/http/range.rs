@@ -52,11 +52,7 @@ pub fn requested_range(value: &str, size: u64) -> RequestedRange {
 
 /// The value of a Content-Range field of 206.
 pub fn content_range(range: &Range<u64>, size: u64) -> String {
-    format!(
-        "bytes {}-{}/{size}",
-        range.start,
-        range.end.saturating_sub(1)
-    )
+    format!("bytes {}-{}/{size}", range.start, range.end.saturating_sub(1))
 }
 
 /// Reads a Content-Range field of 206: the part, and the size of the whole file.

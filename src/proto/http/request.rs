@@ -1,8 +1,11 @@
 //! A request's head (RFC 9112, section 3), and the buffer that heads are taken from.
 
-use crate::proto::http::text::QueryPairs;
-use crate::proto::http::{BODY_MAX, HeadError, Headers, LINE_MAX, head_end, is_token, take_line};
-use crate::proto::percent;
+use crate::proto::{
+    http::{
+        BODY_MAX, HeadError, Headers, LINE_MAX, head_end, is_token, take_line, text::QueryPairs,
+    },
+    percent,
+};
 
 /// A request's method.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,9 +110,7 @@ impl HttpRequest {
         let (Some(method), Some(target), Some(version), None) =
             (parts.next(), parts.next(), parts.next(), parts.next())
         else {
-            return Err(HeadError::bad(
-                "a request line that is not METHOD TARGET VERSION",
-            ));
+            return Err(HeadError::bad("a request line that is not METHOD TARGET VERSION"));
         };
         let method = HttpMethod::parse(method)?;
         let minor = match version {
@@ -136,14 +137,7 @@ impl HttpRequest {
             let status = if both { 400 } else { 501 };
             return Err(HeadError::new(status, "a body with a Transfer-Encoding"));
         }
-        let request = Self {
-            method,
-            path,
-            query,
-            minor,
-            host,
-            headers,
-        };
+        let request = Self { method, path, query, minor, host, headers };
         request.body_length()?;
         Ok(request)
     }
@@ -207,9 +201,7 @@ fn split_target<'a>(
         .filter(|scheme| scheme.eq_ignore_ascii_case("http://"))
         .map(|_| &target[7..]);
     let Some(rest) = absolute else {
-        return Err(HeadError::bad(
-            "a target that is neither a path nor an http URL",
-        ));
+        return Err(HeadError::bad("a target that is neither a path nor an http URL"));
     };
     match rest.find(['/', '?']) {
         Some(at) if rest[at..].starts_with('/') => Ok((Some(&rest[..at]), &rest[at..])),
@@ -237,9 +229,7 @@ fn host(
         _ => return Err(HeadError::bad("no Host field")),
     };
     let bare = match given.strip_prefix('[') {
-        Some(v6) => v6
-            .split_once(']')
-            .map(|(host, port)| (host, port.strip_prefix(':'), port)),
+        Some(v6) => v6.split_once(']').map(|(host, port)| (host, port.strip_prefix(':'), port)),
         None => Some(match given.split_once(':') {
             Some((host, port)) => (host, Some(port), port),
             None => (given, None, ""),

@@ -1,7 +1,6 @@
 //! Responses (RFC 9112, section 4), written by our server and read by our client.
 
-use crate::proto::http::head::HeadBuilder;
-use crate::proto::http::{HeadError, Headers, head_end, take_line, text};
+use crate::proto::http::{HeadError, Headers, head::HeadBuilder, head_end, take_line, text};
 
 /// A response that a server holds in memory.
 #[derive(Clone, Debug)]
@@ -28,12 +27,7 @@ pub struct ResponseHead {
 impl HttpResponse {
     /// A response with `body`, whose Content-Type is `content_type`.
     pub fn new(status: u16, content_type: &'static str, body: impl Into<Vec<u8>>) -> Self {
-        Self {
-            status,
-            content_type,
-            body: body.into(),
-            headers: Vec::new(),
-        }
+        Self { status, content_type, body: body.into(), headers: Vec::new() }
     }
 
     /// A response of one sentence, as plain text.
@@ -57,13 +51,10 @@ impl HttpResponse {
     /// The bytes of the response: `head`, completed by this response's fields, then the body,
     /// which is left out in the answer to HEAD.
     pub fn encode(&self, head: HeadBuilder, without_body: bool) -> Vec<u8> {
-        let head = head
-            .field("Content-Type", self.content_type)
-            .field("Content-Length", self.body.len());
+        let head =
+            head.field("Content-Type", self.content_type).field("Content-Length", self.body.len());
         let fields = self.headers.iter();
-        let mut bytes = fields
-            .fold(head, |head, (name, value)| head.field(name, value))
-            .encode();
+        let mut bytes = fields.fold(head, |head, (name, value)| head.field(name, value)).encode();
         if !without_body {
             bytes.extend_from_slice(&self.body);
         }
@@ -85,10 +76,7 @@ impl ResponseHead {
         let line = take_line(&mut head).expect("a head has a first line");
         let status = line
             .strip_prefix(b"HTTP/1.")
-            .and_then(|rest| {
-                rest.strip_prefix(b"1 ")
-                    .or_else(|| rest.strip_prefix(b"0 "))
-            })
+            .and_then(|rest| rest.strip_prefix(b"1 ").or_else(|| rest.strip_prefix(b"0 ")))
             .filter(|rest| rest.len() == 3 || rest.get(3) == Some(&b' '))
             .and_then(|rest| std::str::from_utf8(&rest[..3]).ok())
             .and_then(text::digits)

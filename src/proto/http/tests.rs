@@ -1,11 +1,12 @@
-use super::head::HeadBuilder;
-use super::range::{RequestedRange, content_range, decode_content_range, requested_range};
-use super::request::{HttpMethod, HttpRequest, RequestBuf};
-use super::response::{HttpResponse, ResponseHead};
-use super::url::{URL_MAX, Url};
-use super::*;
-use crate::digest::Digest;
-use crate::proto::percent;
+use super::{
+    head::HeadBuilder,
+    range::{RequestedRange, content_range, decode_content_range, requested_range},
+    request::{HttpMethod, HttpRequest, RequestBuf},
+    response::{HttpResponse, ResponseHead},
+    url::{URL_MAX, Url},
+    *,
+};
+use crate::{digest::Digest, proto::percent};
 
 fn parse(bytes: &[u8]) -> Result<Option<HttpRequest>, HeadError> {
     let mut buf = RequestBuf::default();
@@ -14,9 +15,7 @@ fn parse(bytes: &[u8]) -> Result<Option<HttpRequest>, HeadError> {
 }
 
 fn whole(text: &str) -> HttpRequest {
-    parse(text.as_bytes())
-        .expect("a request")
-        .expect("a whole request")
+    parse(text.as_bytes()).expect("a request").expect("a whole request")
 }
 
 fn status(bytes: &[u8]) -> u16 {
@@ -43,11 +42,7 @@ fn request_is_read_from_any_pieces_of_the_stream() {
         buf.push(&text[..cut]);
         assert_eq!(buf.next_request(), Ok(None), "cut at {cut}");
         buf.push(&text[cut..]);
-        assert_eq!(
-            buf.next_request(),
-            Ok(Some(expected.clone())),
-            "cut at {cut}"
-        );
+        assert_eq!(buf.next_request(), Ok(Some(expected.clone())), "cut at {cut}");
         assert_eq!(buf.take(10), b"rest");
     }
     let mut buf = RequestBuf::default();
@@ -118,14 +113,8 @@ fn hostile_head_is_refused_with_its_status() {
         (b"GET / HTTP/1.1\r\nHost:\r\n\r\n".to_vec(), 400),
         (b"GET / HTTP/1.1\r\nHost: a:b\r\n\r\n".to_vec(), 400),
         (b"GET / HTTP/1.1\r\nHost: [::1\r\n\r\n".to_vec(), 400),
-        (
-            b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1025\r\n\r\n".to_vec(),
-            413,
-        ),
-        (
-            first(&format!("GET /{} HTTP/1.1", "x".repeat(1 << 20))),
-            414,
-        ),
+        (b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1025\r\n\r\n".to_vec(), 413),
+        (first(&format!("GET /{} HTTP/1.1", "x".repeat(1 << 20))), 414),
         (vec![b'G'; LINE_MAX], 414),
         (with(&format!("a: {}", "x".repeat(1 << 20))), 431),
         (with(&"a: b\r\n".repeat(10_000)), 431),
@@ -141,9 +130,7 @@ fn hostile_head_is_refused_with_its_status() {
 fn largest_allowed_head_is_read() {
     let path = "x".repeat(LINE_MAX - "GET / HTTP/1.1\r\n".len());
     assert_eq!(
-        whole(&format!("GET /{path} HTTP/1.1\r\nHost: h\r\n\r\n"))
-            .path
-            .len(),
+        whole(&format!("GET /{path} HTTP/1.1\r\nHost: h\r\n\r\n")).path.len(),
         path.len() + 1
     );
     let fields = "a: b\r\n".repeat(HEADERS_MAX - 1);
@@ -151,10 +138,7 @@ fn largest_allowed_head_is_read() {
     assert_eq!(request.headers.iter().count(), HEADERS_MAX);
     let start = "GET / HTTP/1.1\r\nHost: h\r\na: ";
     let value = "x".repeat(HEAD_MAX - start.len() - 4);
-    assert_eq!(
-        whole(&format!("{start}{value}\r\n\r\n")).headers.get("a"),
-        Some(&*value)
-    );
+    assert_eq!(whole(&format!("{start}{value}\r\n\r\n")).headers.get("a"), Some(&*value));
     assert_eq!(status(format!("{start}{value}x\r\n\r\n").as_bytes()), 431);
     let body = whole("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1024\r\n\r\n");
     assert_eq!(body.body_length(), Ok(BODY_MAX));
@@ -164,29 +148,18 @@ fn largest_allowed_head_is_read() {
 fn unusual_legal_request_is_read() {
     let request = whole("GET http://Room.local:80/a?b#c HTTP/1.1\r\nHost: other\r\n\r\n");
     assert_eq!(request.host.as_deref(), Some("room.local"));
-    assert_eq!(
-        (&*request.path, request.query.as_deref()),
-        ("/a", Some("b#c"))
-    );
+    assert_eq!((&*request.path, request.query.as_deref()), ("/a", Some("b#c")));
     assert_eq!(whole("GET http://h HTTP/1.1\r\nHost: h\r\n\r\n").path, "/");
     assert_eq!(whole("OPTIONS * HTTP/1.1\r\nHost: h\r\n\r\n").path, "*");
     assert_eq!(whole("GET / HTTP/1.0\n\n").host, None);
     assert!(!whole("GET / HTTP/1.0\n\n").keeps_alive());
     assert!(whole("GET / HTTP/1.0\nConnection: Keep-Alive\n\n").keeps_alive());
     assert!(!whole("GET / HTTP/1.1\r\nHost: h\r\nConnection: x, close\r\n\r\n").keeps_alive());
-    assert_eq!(
-        whole("\r\n\r\nGET / HTTP/1.1\r\nHost: h:\r\n\r\n")
-            .host
-            .as_deref(),
-        Some("h")
-    );
+    assert_eq!(whole("\r\n\r\nGET / HTTP/1.1\r\nHost: h:\r\n\r\n").host.as_deref(), Some("h"));
     let v6 = whole("GET / HTTP/1.1\r\nHost: [::1]:8080\r\n\r\n");
     assert_eq!(v6.host.as_deref(), Some("::1"));
     // Decoded once: what is left is a name that no route has.
-    assert_eq!(
-        whole("GET /%2e%2e/%252e//x HTTP/1.1\r\nHost: h\r\n\r\n").path,
-        "/../%2e//x"
-    );
+    assert_eq!(whole("GET /%2e%2e/%252e//x HTTP/1.1\r\nHost: h\r\n\r\n").path, "/../%2e//x");
     assert_eq!(whole("GET /%00 HTTP/1.1\r\nHost: h\r\n\r\n").path, "/\0");
     let other = whole("BREW / HTTP/1.1\r\nHost: h\r\n\r\n");
     assert_eq!(other.method, HttpMethod::Other("BREW".to_owned()));
@@ -197,19 +170,10 @@ fn unusual_legal_request_is_read() {
         ("b".to_owned(), Vec::new()),
     ];
     assert_eq!(pairs.query_pairs().map(|pairs| pairs.0), Ok(expected));
-    let many = format!(
-        "GET /?{} HTTP/1.1\r\nHost: h\r\n\r\n",
-        "a&".repeat(text::PAIRS_MAX + 1)
-    );
+    let many = format!("GET /?{} HTTP/1.1\r\nHost: h\r\n\r\n", "a&".repeat(text::PAIRS_MAX + 1));
     assert!(whole(&many).query_pairs().is_err());
-    let most = format!(
-        "GET /?{} HTTP/1.1\r\nHost: h\r\n\r\n",
-        "a&".repeat(text::PAIRS_MAX)
-    );
-    assert_eq!(
-        whole(&most).query_pairs().map(|pairs| pairs.0.len()),
-        Ok(text::PAIRS_MAX)
-    );
+    let most = format!("GET /?{} HTTP/1.1\r\nHost: h\r\n\r\n", "a&".repeat(text::PAIRS_MAX));
+    assert_eq!(whole(&most).query_pairs().map(|pairs| pairs.0.len()), Ok(text::PAIRS_MAX));
 }
 
 #[test]
@@ -227,10 +191,7 @@ fn range_field_gives_the_requested_part() {
         ("Bytes= 1-2 ", part(1, 3)),
         ("bytes=100-", RequestedRange::Unsatisfiable),
         ("bytes=18446744073709551616-", RequestedRange::Unsatisfiable),
-        (
-            "bytes=18446744073709551615-18446744073709551615",
-            RequestedRange::Unsatisfiable,
-        ),
+        ("bytes=18446744073709551615-18446744073709551615", RequestedRange::Unsatisfiable),
         ("bytes=-0", RequestedRange::Unsatisfiable),
         ("bytes=", RequestedRange::Whole),
         ("bytes=-", RequestedRange::Whole),
@@ -249,22 +210,12 @@ fn range_field_gives_the_requested_part() {
     }
     let many = format!("bytes={}", "0-,".repeat(1000));
     assert_eq!(requested_range(&many, 100), RequestedRange::Whole);
-    assert_eq!(
-        requested_range("bytes=0-", 0),
-        RequestedRange::Unsatisfiable
-    );
+    assert_eq!(requested_range("bytes=0-", 0), RequestedRange::Unsatisfiable);
     assert_eq!(requested_range("bytes=-5", 0), RequestedRange::Whole);
     let shown = content_range(&(5..100), 100);
     assert_eq!(shown, "bytes 5-99/100");
     assert_eq!(decode_content_range(&shown), Some((5..100, 100)));
-    for wrong in [
-        "bytes 5-4/9",
-        "bytes 0-9/9",
-        "bytes */9",
-        "bytes 0-8/*",
-        "5-6/9",
-        "bytes 0-/9",
-    ] {
+    for wrong in ["bytes 5-4/9", "bytes 0-9/9", "bytes */9", "bytes 0-8/*", "5-6/9", "bytes 0-/9"] {
         assert_eq!(decode_content_range(wrong), None, "{wrong}");
     }
 }
@@ -295,23 +246,15 @@ fn response_head_is_read_back_without_controls() {
     ] {
         assert!(ResponseHead::decode(wrong.as_bytes()).is_err(), "{wrong}");
     }
-    assert!(
-        ResponseHead::decode(b"HTTP/1.1 200\r\n\r\n")
-            .expect("valid")
-            .is_some()
-    );
+    assert!(ResponseHead::decode(b"HTTP/1.1 200\r\n\r\n").expect("valid").is_some());
     assert!(ResponseHead::decode(&vec![b'x'; LINE_MAX]).is_err());
 }
 
 #[test]
 fn encodings_match_their_rfcs() {
-    for (plain, coded) in [
-        ("", ""),
-        ("f", "Zg=="),
-        ("fo", "Zm8="),
-        ("foo", "Zm9v"),
-        ("foobar", "Zm9vYmFy"),
-    ] {
+    for (plain, coded) in
+        [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")]
+    {
         assert_eq!(text::base64(plain.as_bytes()), coded);
     }
     let digest = Digest::of(b"abc");
@@ -337,18 +280,12 @@ fn encodings_match_their_rfcs() {
     }
     let at = time::OffsetDateTime::from_unix_timestamp(784_111_777).expect("a time");
     assert_eq!(text::date(at), "Sun, 06 Nov 1994 08:49:37 GMT");
-    assert_eq!(
-        text::event("state", 7, "a\nb"),
-        "event: state\nid: 7\ndata: a\ndata: b\n\n"
-    );
+    assert_eq!(text::event("state", 7, "a\nb"), "event: state\nid: 7\ndata: a\ndata: b\n\n");
     assert_eq!(
         text::disposition("a\"\r\n;é.bin"),
         "attachment; filename=\"a___;_.bin\"; filename*=UTF-8''a%22%0D%0A%3B%C3%A9.bin"
     );
-    assert_eq!(
-        text::html("<b>&\"'\u{1b}[2J"),
-        "&lt;b&gt;&amp;&quot;&#39;\\u{1b}[2J"
-    );
+    assert_eq!(text::html("<b>&\"'\u{1b}[2J"), "&lt;b&gt;&amp;&quot;&#39;\\u{1b}[2J");
     assert_eq!(text::percent_encode("a b/é%"), "a%20b%2F%C3%A9%25");
     assert_eq!(percent::decode("a%20b%2F"), Some(b"a b/".to_vec()));
 }
@@ -361,10 +298,7 @@ fn response_is_encoded_with_its_length_and_fields() {
     let (read, len) = ResponseHead::decode(&bytes).expect("valid").expect("whole");
     assert_eq!(read.headers.get("allow"), Some("GET"));
     assert_eq!(&bytes[len..], response.body);
-    assert_eq!(
-        read.headers.content_length(),
-        Ok(Some(response.body.len() as u64))
-    );
+    assert_eq!(read.headers.content_length(), Ok(Some(response.body.len() as u64)));
     assert_eq!(response.encode(head(), true), bytes[..len]);
 }
 
@@ -374,12 +308,7 @@ fn url_is_read_in_its_parts() {
         ("http://h", "h", "/", ""),
         ("http://h:1/", "h:1", "/", ""),
         ("http://h?q", "h", "/?q", ""),
-        (
-            "http://h/x/announce?k=a/b#f",
-            "h",
-            "/x/announce?k=a/b",
-            "announce",
-        ),
+        ("http://h/x/announce?k=a/b#f", "h", "/x/announce?k=a/b", "announce"),
         ("http://[::1]:80/a%20b", "[::1]:80", "/a%20b", "a%20b"),
     ] {
         let url = Url::parse(text).expect(text);
@@ -471,11 +400,7 @@ fn compare(ours: &HttpRequest, theirs: &httparse::Request<'_, '_>, shown: &str) 
     let target = theirs.path.expect("a target");
     if target.starts_with('/') {
         let path = target.split('?').next().expect("a path");
-        assert_eq!(
-            Some(ours.path.clone().into_bytes()),
-            percent::decode(path),
-            "{shown:?}"
-        );
+        assert_eq!(Some(ours.path.clone().into_bytes()), percent::decode(path), "{shown:?}");
     }
     let headers: Vec<(String, String)> = theirs
         .headers
@@ -485,53 +410,23 @@ fn compare(ours: &HttpRequest, theirs: &httparse::Request<'_, '_>, shown: &str) 
             (field.name.to_ascii_lowercase(), value)
         })
         .collect();
-    let held: Vec<(String, String)> = ours
-        .headers
-        .iter()
-        .map(|(n, v)| (n.to_owned(), v.to_owned()))
-        .collect();
+    let held: Vec<(String, String)> =
+        ours.headers.iter().map(|(n, v)| (n.to_owned(), v.to_owned())).collect();
     assert_eq!(held, headers, "{shown:?}");
 }
 
 /// A head put together from honest and strange pieces, then sometimes bent or cut.
 fn head(random: &mut u64) -> Vec<u8> {
     const METHODS: [&str; 6] = ["GET", "HEAD", "POST", "BREW", "G T", ""];
-    const TARGETS: [&str; 9] = [
-        "/",
-        "/files/a%20b?gate=2",
-        "http://h/x",
-        "*",
-        "/%zz",
-        "//",
-        "/%2e%2e",
-        "x",
-        "/a|b",
-    ];
+    const TARGETS: [&str; 9] =
+        ["/", "/files/a%20b?gate=2", "http://h/x", "*", "/%zz", "//", "/%2e%2e", "x", "/a|b"];
     const VERSIONS: [&str; 5] = ["HTTP/1.1", "HTTP/1.0", "HTTP/1.1", "HTTP/9.9", "HTTP/1.1 "];
-    const NAMES: [&str; 8] = [
-        "Host",
-        "Host",
-        "Range",
-        "a",
-        "X-Y",
-        "Content-Length",
-        "Transfer-Encoding",
-        "b c",
-    ];
-    const VALUES: [&str; 8] = [
-        "h",
-        "127.0.0.1:80",
-        "bytes=0-",
-        "0",
-        "",
-        "é",
-        "x\ty",
-        "chunked",
-    ];
+    const NAMES: [&str; 8] =
+        ["Host", "Host", "Range", "a", "X-Y", "Content-Length", "Transfer-Encoding", "b c"];
+    const VALUES: [&str; 8] = ["h", "127.0.0.1:80", "bytes=0-", "0", "", "é", "x\ty", "chunked"];
     let mut pick = |len: usize| {
-        *random = random
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
+        *random =
+            random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         usize::try_from(*random >> 33).expect("31 bits") % len
     };
     // Mostly honest first pieces, so that the rest is looked at too.
@@ -540,12 +435,7 @@ fn head(random: &mut u64) -> Vec<u8> {
         _ => list[0],
     };
     let end = ["\r\n", "\n"];
-    let mut text = format!(
-        "{} {} {}",
-        honest(&METHODS),
-        honest(&TARGETS),
-        honest(&VERSIONS)
-    );
+    let mut text = format!("{} {} {}", honest(&METHODS), honest(&TARGETS), honest(&VERSIONS));
     text += end[pick(8) / 7];
     text += ["Host: h\r\n", ""][pick(4) / 3];
     for _ in 0..pick(4) {

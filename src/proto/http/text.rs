@@ -1,13 +1,10 @@
 //! Small encodings used with HTTP: percent codes, queries, dates, Base64, server-sent events.
 
-use std::borrow::Cow;
-use std::fmt::Write;
+use std::{borrow::Cow, fmt::Write};
 
-use time::macros::format_description;
-use time::{OffsetDateTime, UtcOffset};
+use time::{OffsetDateTime, UtcOffset, macros::format_description};
 
-use crate::digest::Digest;
-use crate::proto::percent;
+use crate::{digest::Digest, proto::percent};
 
 /// The decoded pairs of a query or form, in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -58,27 +55,19 @@ pub fn date(at: OffsetDateTime) -> String {
     let form = format_description!(
         "[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT"
     );
-    at.to_offset(UtcOffset::UTC)
-        .format(&form)
-        .expect("a valid time has these parts")
+    at.to_offset(UtcOffset::UTC).format(&form).expect("a valid time has these parts")
 }
 
 /// Base64 with padding (RFC 4648, section 4).
 pub fn base64(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for chunk in bytes.chunks(3) {
-        let word = chunk
-            .iter()
-            .fold(0_u32, |word, &byte| word << 8 | u32::from(byte))
+        let word = chunk.iter().fold(0_u32, |word, &byte| word << 8 | u32::from(byte))
             << (8 * (3 - chunk.len()));
         for place in 0..4 {
             let index = word >> (18 - 6 * place) & 63;
             let padding = place > chunk.len();
-            text.push(if padding {
-                '='
-            } else {
-                char::from(ALPHABET[index as usize])
-            });
+            text.push(if padding { '=' } else { char::from(ALPHABET[index as usize]) });
         }
     }
     text
@@ -114,10 +103,7 @@ pub fn digest_of_field(value: &str) -> Option<Digest> {
         }
         let text = text.trim();
         // RFC 9530 puts the bytes between colons (RFC 8941, section 3.3.5).
-        let bare = text
-            .strip_prefix(':')
-            .and_then(|t| t.split_once(':'))
-            .map_or(text, |(t, _)| t);
+        let bare = text.strip_prefix(':').and_then(|t| t.split_once(':')).map_or(text, |(t, _)| t);
         base64_digest(bare)
     })
 }
@@ -143,10 +129,7 @@ pub fn disposition(name: &str) -> String {
             _ => '_',
         })
         .collect();
-    format!(
-        "attachment; filename=\"{plain}\"; filename*=UTF-8''{}",
-        percent_encode(name)
-    )
+    format!("attachment; filename=\"{plain}\"; filename*=UTF-8''{}", percent_encode(name))
 }
 
 /// Escapes `text` for HTML, so that nothing in it is markup.

@@ -1,7 +1,9 @@
 //! An `http://` URL.
 
-use crate::error::{Error, Result};
-use crate::text::escape;
+use crate::{
+    error::{Error, Result},
+    text::escape,
+};
 
 /// An `http://` URL in its parts (RFC 3986).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,12 +25,8 @@ impl Url {
     /// has characters that must be percent-encoded.
     pub fn parse(text: &str) -> Result<Self> {
         let expected = "expected http://HOST[:PORT]/PATH, percent-encoded, without a user";
-        let invalid = || {
-            Error::refused(
-                "gatecast",
-                format!("invalid URL '{}': {expected}", escape(text)),
-            )
-        };
+        let invalid =
+            || Error::refused("gatecast", format!("invalid URL '{}': {expected}", escape(text)));
         let rest = text.strip_prefix("http://").ok_or_else(invalid)?;
         let rest = rest.split('#').next().unwrap_or_default();
         let (host, target) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
@@ -37,10 +35,7 @@ impl Url {
             return Err(invalid());
         }
         let slash = if target.starts_with('/') { "" } else { "/" };
-        Ok(Self {
-            host: host.to_owned(),
-            target: format!("{slash}{target}"),
-        })
+        Ok(Self { host: host.to_owned(), target: format!("{slash}{target}") })
     }
 
     /// The path, without the query.

@@ -15,8 +15,10 @@
 
 use std::time::Duration;
 
-use crate::proto::line::DecodeError;
-use crate::session::{FileInfo, SeatId};
+use crate::{
+    proto::line::DecodeError,
+    session::{FileInfo, SeatId},
+};
 
 /// What the client says when it is ready.
 pub const READY: &[u8] = b"Preparado";
@@ -39,23 +41,12 @@ pub fn is_stray(byte: u8) -> bool {
 
 /// The four lines before the file.
 pub fn encode_offer(seat: SeatId, file: &FileInfo) -> Vec<u8> {
-    format!(
-        "{seat}\n{}\n{}\n{}\n",
-        file.name.as_str(),
-        file.bytes,
-        file.sha1
-    )
-    .into_bytes()
+    format!("{seat}\n{}\n{}\n{}\n", file.name.as_str(), file.bytes, file.sha1).into_bytes()
 }
 
 /// The server's start time as the client wants it: seconds since the Unix epoch.
 pub fn encode_start(since_epoch: Duration) -> Vec<u8> {
-    format!(
-        "{}.{:06}\n",
-        since_epoch.as_secs(),
-        since_epoch.subsec_micros()
-    )
-    .into_bytes()
+    format!("{}.{:06}\n", since_epoch.as_secs(), since_epoch.subsec_micros()).into_bytes()
 }
 
 /// Reads the client's elapsed seconds: a decimal, perhaps with an exponent as Python prints small
@@ -66,11 +57,7 @@ pub fn encode_start(since_epoch: Duration) -> Vec<u8> {
 pub fn decode_elapsed(line: &str) -> Result<Duration, DecodeError> {
     let wrong = || DecodeError::value("no elapsed time in seconds", line);
     let text = line.trim_ascii();
-    if text.is_empty()
-        || !text
-            .bytes()
-            .all(|b| b.is_ascii_digit() || b".eE+-".contains(&b))
-    {
+    if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit() || b".eE+-".contains(&b)) {
         return Err(wrong());
     }
     let seconds: f64 = text.parse().map_err(|_| wrong())?;
@@ -85,8 +72,7 @@ pub fn decode_elapsed(line: &str) -> Result<Duration, DecodeError> {
 
 #[cfg(test)]
 mod tests {
-    use crate::digest::Digest;
-    use crate::text::FileName;
+    use crate::{digest::Digest, text::FileName};
 
     use super::*;
 
@@ -101,10 +87,7 @@ mod tests {
             encode_offer(SeatId(7), &file),
             b"7\na b.bin\n3\na9993e364706816aba3e25717850c26c9cd0d89d\n"
         );
-        assert_eq!(
-            encode_start(Duration::new(1_762_300_000, 5_000)),
-            b"1762300000.000005\n"
-        );
+        assert_eq!(encode_start(Duration::new(1_762_300_000, 5_000)), b"1762300000.000005\n");
     }
 
     #[test]
@@ -112,9 +95,7 @@ mod tests {
         assert_eq!(decode_elapsed("0.482"), Ok(Duration::from_millis(482)));
         assert_eq!(decode_elapsed("5.1e-05"), Ok(Duration::from_micros(51)));
         assert_eq!(decode_elapsed("12"), Ok(Duration::from_secs(12)));
-        for text in [
-            "", "-1", "nan", "inf", "1e309", "1e99", "abc", "0x1", "1,5", "1 2", "é",
-        ] {
+        for text in ["", "-1", "nan", "inf", "1e309", "1e99", "abc", "0x1", "1,5", "1 2", "é"] {
             assert!(decode_elapsed(text).is_err(), "{text}");
         }
     }

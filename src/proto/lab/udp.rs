@@ -74,14 +74,8 @@ impl LabRequest {
         let (file, number) = rest.trim().strip_prefix(':')?.rsplit_once(':')?;
         let (file, number) = (file.trim(), number.trim());
         let decimal = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
-        let clients = number
-            .parse()
-            .ok()
-            .filter(|&clients| decimal && clients > 0)?;
-        (!file.is_empty()).then(|| Self::Config {
-            file: file.to_owned(),
-            clients,
-        })
+        let clients = number.parse().ok().filter(|&clients| decimal && clients > 0)?;
+        (!file.is_empty()).then(|| Self::Config { file: file.to_owned(), clients })
     }
 
     /// The request as its datagram.
@@ -104,11 +98,7 @@ pub fn encode_list<'a>(names: impl Iterator<Item = &'a str>) -> String {
 
 /// A name in the quotes that Python would choose.
 fn quote(name: &str) -> String {
-    let mark = if name.contains('\'') && !name.contains('"') {
-        '"'
-    } else {
-        '\''
-    };
+    let mark = if name.contains('\'') && !name.contains('"') { '"' } else { '\'' };
     let mut quoted = String::from(mark);
     for ch in name.chars() {
         if ch == mark || ch == '\\' {
@@ -126,9 +116,7 @@ pub fn decode_list(text: &str) -> Option<Vec<String>> {
     let mut names = Vec::new();
     while !rest.is_empty() {
         let mut chars = rest.char_indices();
-        let (_, mark) = chars
-            .next()
-            .filter(|(_, mark)| matches!(mark, '\'' | '"'))?;
+        let (_, mark) = chars.next().filter(|(_, mark)| matches!(mark, '\'' | '"'))?;
         let mut name = String::new();
         let mut end = None;
         while let Some((at, ch)) = chars.next() {
@@ -163,13 +151,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn requests_are_read_with_optional_blanks() {
-        let config = |file: &str, clients| {
-            Some(LabRequest::Config {
-                file: file.to_owned(),
-                clients,
-            })
-        };
+    fn requests_are_read_with_blanks_where_they_may_be() {
+        let config =
+            |file: &str, clients| Some(LabRequest::Config { file: file.to_owned(), clients });
         for (text, wanted) in [
             ("LIST", Some(LabRequest::List)),
             ("TRANSFER", Some(LabRequest::Transfer)),
@@ -206,16 +190,7 @@ mod tests {
             let list = encode_list(names.into_iter().take(count));
             assert_eq!(decode_list(&list).expect("ours"), names[..count], "{list}");
         }
-        for wrong in [
-            "",
-            "[",
-            "['a'",
-            "['a',]",
-            "[a]",
-            "['a' 'b']",
-            "['a",
-            "['a\\",
-        ] {
+        for wrong in ["", "[", "['a'", "['a',]", "[a]", "['a' 'b']", "['a", "['a\\"] {
             assert_eq!(decode_list(wrong), None, "{wrong}");
         }
     }

@@ -76,14 +76,8 @@ impl Continuity {
         let counter = packet.counter();
         let tail = *packet.bytes().last_chunk().expect("188 bytes");
         let state = &mut self.pids[usize::from(pid)];
-        let before = std::mem::replace(
-            state,
-            PidState {
-                last: Some(counter),
-                repeated: false,
-                tail,
-            },
-        );
+        let before =
+            std::mem::replace(state, PidState { last: Some(counter), repeated: false, tail });
         let Some(last) = before.last.filter(|_| !packet.discontinuity()) else {
             return;
         };
@@ -157,14 +151,8 @@ mod tests {
     #[test]
     fn counter_stays_without_payload() {
         let clock = |counter| adapted(7, counter, 0x10, 1, false);
-        assert_eq!(
-            errors(&[packet(7, 5, 1), clock(5), clock(5), packet(7, 6, 1)]),
-            (0, 0)
-        );
-        assert_eq!(
-            errors(&[packet(7, 5, 1), clock(7), packet(7, 8, 1)]),
-            (1, 2)
-        );
+        assert_eq!(errors(&[packet(7, 5, 1), clock(5), clock(5), packet(7, 6, 1)]), (0, 0));
+        assert_eq!(errors(&[packet(7, 5, 1), clock(7), packet(7, 8, 1)]), (1, 2));
     }
 
     #[test]

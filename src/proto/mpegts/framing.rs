@@ -67,11 +67,7 @@ impl Framing {
 fn syncs(datagram: &[u8], start: usize) -> usize {
     let places = datagram.iter().skip(start).step_by(PACKET);
     let count = places.clone().count();
-    if places.copied().all(|byte| byte == SYNC) {
-        count
-    } else {
-        0
-    }
+    if places.copied().all(|byte| byte == SYNC) { count } else { 0 }
 }
 
 #[cfg(test)]
@@ -82,9 +78,7 @@ mod tests {
     use crate::proto::mpegts::sample;
 
     fn stream(packets: u8) -> Vec<u8> {
-        (0..packets)
-            .flat_map(|n| sample::packet(0x100, n, n))
-            .collect()
+        (0..packets).flat_map(|n| sample::packet(0x100, n, n)).collect()
     }
 
     /// The packets found in `datagrams`, by the byte that fills each, and how many were strange.
@@ -107,12 +101,7 @@ mod tests {
             assert_eq!(found(stream.chunks(size)), (all, 0), "{size}");
         }
         // Pieces of a packet go on with one, and begin none.
-        let pieces = [
-            &stream[..200],
-            &stream[200..210],
-            &stream[210..400],
-            &stream[400..],
-        ];
+        let pieces = [&stream[..200], &stream[200..210], &stream[210..400], &stream[400..]];
         assert_eq!(found(pieces), ((0..30).collect(), 0));
     }
 
@@ -125,9 +114,8 @@ mod tests {
             let (fills, strange) = found(left.map(|(_, datagram)| *datagram));
             assert_eq!(strange, 0);
             let (from, to) = (lost * 1472 / PACKET, ((lost + 1) * 1472).div_ceil(PACKET));
-            let wanted: Vec<u8> = (0..60)
-                .filter(|&n| !(from..to).contains(&usize::from(n)))
-                .collect();
+            let wanted: Vec<u8> =
+                (0..60).filter(|&n| !(from..to).contains(&usize::from(n))).collect();
             assert_eq!(fills, wanted, "without datagram {lost}");
         }
     }

@@ -175,9 +175,7 @@ pub(crate) mod sample {
 
     /// A program map on `pid` whose only stream is video on 0x100.
     pub(crate) fn pmt(counter: u8, pid: u16) -> [u8; PACKET] {
-        let head = [
-            2, 0xB0, 18, 0, 1, 0xC1, 0, 0, 0xE1, 0, 0xF0, 0, 2, 0xE1, 0, 0xF0, 0,
-        ];
+        let head = [2, 0xB0, 18, 0, 1, 0xC1, 0, 0, 0xE1, 0, 0xF0, 0, 2, 0xE1, 0, 0xF0, 0];
         section(pid, counter, &head)
     }
 }
@@ -204,9 +202,7 @@ mod tests {
     #[test]
     fn fields_are_read_where_they_stand() {
         let bytes = sample::adapted(0x1ABC, 9, 0x90, PCR_WRAP - 1, true);
-        let packet = packets(&bytes)
-            .and_then(|mut packets| packets.next())
-            .expect("one");
+        let packet = packets(&bytes).and_then(|mut packets| packets.next()).expect("one");
         assert_eq!(packet.pid(), 0x1ABC);
         assert_eq!(packet.counter(), 9);
         assert!(packet.has_payload() && packet.discontinuity());

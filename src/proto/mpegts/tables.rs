@@ -106,9 +106,7 @@ impl TableAssembler {
 
 /// The PIDs of the program maps that an association names, at most [`PROGRAMS_MAX`].
 fn map_pids(section: &[u8]) -> Vec<u16> {
-    let programs = section
-        .get(8..section.len().saturating_sub(4))
-        .unwrap_or_default();
+    let programs = section.get(8..section.len().saturating_sub(4)).unwrap_or_default();
     let (programs, _) = programs.as_chunks::<4>();
     let pid = |&[number_high, number_low, high, low]: &[u8; 4]| {
         let pid = u16::from_be_bytes([high, low]) & 0x1FFF;
@@ -176,11 +174,7 @@ mod tests {
         let mut second = sample::packet(0x1000, 1, 0xFF);
         second[4..4 + section.len() - 183].copy_from_slice(&section[183..]);
         let tables = fed(&[sample::pat(0, 0x1000), second, first, second]);
-        assert!(
-            tables
-                .packets()
-                .eq(&[sample::pat(0, 0x1000), first, second])
-        );
+        assert!(tables.packets().eq(&[sample::pat(0, 0x1000), first, second]));
         // Without its second packet the first is nothing.
         assert_eq!(fed(&[sample::pat(0, 0x1000), first]).packets().count(), 1);
     }

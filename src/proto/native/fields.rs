@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use crate::proto::line::{DecodeError, Fields, LineWriter};
-use crate::session::{FileInfo, MAX_SEATS};
-use crate::text::FileName;
-use crate::transfer::{Counts, Outcome};
+use crate::{
+    proto::line::{DecodeError, Fields, LineWriter},
+    session::{FileInfo, MAX_SEATS},
+    text::FileName,
+    transfer::{Counts, Outcome},
+};
 
 /// Longest reason in a message, bytes.
 pub const REASON_MAX: usize = 300;
@@ -14,18 +16,13 @@ pub const REASON_MAX: usize = 300;
 pub const SIZE_MAX: u64 = i64::MAX as u64;
 
 pub(super) fn file_fields(line: LineWriter, file: &FileInfo) -> LineWriter {
-    line.field("file", file.name.as_str())
-        .field("bytes", file.bytes)
-        .field("sha1", file.sha1)
+    line.field("file", file.name.as_str()).field("bytes", file.bytes).field("sha1", file.sha1)
 }
 
 pub(super) fn file(fields: &Fields<'_>) -> Result<FileInfo, DecodeError> {
     let bytes = fields.number("bytes")?;
     if bytes > SIZE_MAX {
-        return Err(DecodeError(format!(
-            "{} with a size of {bytes} bytes",
-            fields.word()
-        )));
+        return Err(DecodeError(format!("{} with a size of {bytes} bytes", fields.word())));
     }
     Ok(FileInfo {
         name: fields.parsed("file", FileName::new)?,
@@ -37,9 +34,7 @@ pub(super) fn file(fields: &Fields<'_>) -> Result<FileInfo, DecodeError> {
 pub(super) fn seats(fields: &Fields<'_>, key: &str) -> Result<u16, DecodeError> {
     let number: u16 = fields.number(key)?;
     if !(1..=MAX_SEATS).contains(&number) {
-        return Err(DecodeError(format!(
-            "{key}={number} is not 1 to {MAX_SEATS}"
-        )));
+        return Err(DecodeError(format!("{key}={number} is not 1 to {MAX_SEATS}")));
     }
     Ok(number)
 }
@@ -73,8 +68,7 @@ pub(super) fn counts(fields: &Fields<'_>) -> Result<Counts, DecodeError> {
 
 pub(super) fn outcome(fields: &Fields<'_>) -> Result<Outcome, DecodeError> {
     let text = fields.need("outcome")?;
-    text.parse()
-        .map_err(|_| DecodeError::value("an unknown outcome", text))
+    text.parse().map_err(|_| DecodeError::value("an unknown outcome", text))
 }
 
 /// The first [`REASON_MAX`] bytes of a reason, whole characters only.

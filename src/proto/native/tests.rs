@@ -20,12 +20,7 @@ fn line(bytes: Vec<u8>) -> String {
 #[test]
 fn openings_come_back() {
     let joins = [
-        Join {
-            file: None,
-            group: 1,
-            via: None,
-            name: ClientName::new("a").expect("short"),
-        },
+        Join { file: None, group: 1, via: None, name: ClientName::new("a").expect("short") },
         Join {
             file: Some(FileName::new(&"é".repeat(127)).expect("longest")),
             group: MAX_SEATS,
@@ -33,11 +28,7 @@ fn openings_come_back() {
             name: ClientName::new("\u{1b}[2J =%\n|").expect("any text"),
         },
     ];
-    for opening in joins
-        .map(ClientHello::Join)
-        .into_iter()
-        .chain([ClientHello::List])
-    {
+    for opening in joins.map(ClientHello::Join).into_iter().chain([ClientHello::List]) {
         assert_eq!(ClientHello::decode(&line(opening.encode())), Ok(opening));
     }
 }
@@ -74,9 +65,7 @@ fn every_message_of_a_client_comes_back() {
         FromClient::Held,
         FromClient::Alive { bytes: 5 },
         FromClient::Last { bytes: 6 },
-        FromClient::Hashed {
-            sha1: Digest::of(b"z"),
-        },
+        FromClient::Hashed { sha1: Digest::of(b"z") },
         FromClient::Receipt(Receipt {
             durable: Some(Duration::from_secs(3)),
             first: None,
@@ -89,10 +78,7 @@ fn every_message_of_a_client_comes_back() {
             bytes: 7,
             reason: "disk full\n".to_owned(),
             last: Some(Duration::from_micros(3)),
-            counts: Counts {
-                lost: Some(3),
-                ..Counts::default()
-            },
+            counts: Counts { lost: Some(3), ..Counts::default() },
         },
     ] {
         assert_eq!(FromClient::decode(&line(message.encode())), Ok(message));
@@ -119,25 +105,13 @@ fn every_message_of_a_server_comes_back() {
             via: Via::Tcp,
             file: file(),
         }),
-        FromServer::File(FileInfo {
-            bytes: SIZE_MAX,
-            ..file()
-        }),
+        FromServer::File(FileInfo { bytes: SIZE_MAX, ..file() }),
         FromServer::End,
-        FromServer::Wait {
-            ready: 0,
-            clients: 25,
-        },
+        FromServer::Wait { ready: 0, clients: 25 },
         FromServer::Go { bytes: 0 },
-        FromServer::Summary(Summary {
-            reason: Some("é".repeat(150)),
-            ..summary.clone()
-        }),
+        FromServer::Summary(Summary { reason: Some("é".repeat(150)), ..summary.clone() }),
         FromServer::Summary(summary),
-        FromServer::Error {
-            code: ErrorCode::Muster,
-            reason: "3 of 25".to_owned(),
-        },
+        FromServer::Error { code: ErrorCode::Muster, reason: "3 of 25".to_owned() },
     ] {
         assert_eq!(FromServer::decode(&line(message.encode())), Ok(message));
     }
@@ -145,10 +119,7 @@ fn every_message_of_a_server_comes_back() {
 
 #[test]
 fn a_long_reason_is_clipped_to_whole_characters() {
-    let message = FromServer::Error {
-        code: ErrorCode::Refused,
-        reason: "é".repeat(1000),
-    };
+    let message = FromServer::Error { code: ErrorCode::Refused, reason: "é".repeat(1000) };
     let FromServer::Error { reason, .. } =
         FromServer::decode(&line(message.encode())).expect("own")
     else {
@@ -181,7 +152,7 @@ fn wrong_openings_are_refused_with_the_value() {
 }
 
 #[test]
-fn last_words_are_found_only_at_the_end_and_only_of_this_session() {
+fn last_words_are_found_only_at_the_end_of_their_session() {
     let words = encode_last_words(SessionId(5), "the source was truncated");
     assert!(words.len() <= LAST_WORDS_MAX);
     assert!(encode_last_words(SessionId(5), &"\n".repeat(1000)).len() <= LAST_WORDS_MAX);
@@ -192,10 +163,7 @@ fn last_words_are_found_only_at_the_end_and_only_of_this_session() {
         Some((words.len(), "the source was truncated".to_owned()))
     );
     assert_eq!(decode_last_words(SessionId(6), &tail), None);
-    assert_eq!(
-        decode_last_words(SessionId(5), &tail[..tail.len() - 1]),
-        None
-    );
+    assert_eq!(decode_last_words(SessionId(5), &tail[..tail.len() - 1]), None);
     assert_eq!(decode_last_words(SessionId(5), b""), None);
 }
 

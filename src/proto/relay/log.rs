@@ -6,20 +6,21 @@
 //! escaped. [`ViewerRecord::decode`]
 //! accepts a line only when [`ViewerRecord::encode`] would write the same.
 
-use std::fmt;
-use std::net::SocketAddr;
-use std::str::FromStr;
-use std::time::Duration;
+use std::{fmt, net::SocketAddr, str::FromStr, time::Duration};
 
 use time::{Date, OffsetDateTime, PrimitiveDateTime, Time};
 
-use crate::proto::histogram::Delay;
-use crate::proto::line::DecodeError;
-use crate::proto::log_cell::{DATE, MISSING, SEPARATOR, TIME, duration, or_missing, outside};
-use crate::proto::relay::reports::{ReceiverReport, SenderReport};
-use crate::session::SessionId;
-use crate::text::unescape;
-use crate::units::decimal_seconds;
+use crate::{
+    proto::{
+        histogram::Delay,
+        line::DecodeError,
+        log_cell::{DATE, MISSING, SEPARATOR, TIME, duration, or_missing, outside},
+        relay::reports::{ReceiverReport, SenderReport},
+    },
+    session::SessionId,
+    text::unescape,
+    units::decimal_seconds,
+};
 
 /// One viewer's time at a relay.
 #[derive(Clone, Debug, PartialEq)]
@@ -113,7 +114,7 @@ impl ViewerRecord {
     /// Reads a line, which must have its end.
     ///
     /// # Errors
-    /// Any line that [`Visit::encode`] does not write.
+    /// Any line that [`ViewerRecord::encode`] does not write.
     pub fn decode(line: &str) -> Result<Self, DecodeError> {
         let wrong = || DecodeError::value("no line of a relay log", line.trim_end());
         if line.len() > LINE_MAX {
@@ -121,9 +122,7 @@ impl ViewerRecord {
         }
         let record = line.strip_suffix('\n').and_then(Self::read);
         // What follows from other columns, and how numbers are written, must be the same too.
-        record
-            .filter(|record| record.encode() == line)
-            .ok_or_else(wrong)
+        record.filter(|record| record.encode() == line).ok_or_else(wrong)
     }
 
     fn read(line: &str) -> Option<Self> {
@@ -160,11 +159,7 @@ impl ViewerRecord {
                 cc: number(10)?,
                 rtp_lost: maybe(11)?,
                 jitter_us: maybe(12)?,
-                delay: Delay {
-                    p50_us: maybe(13)?,
-                    p99_us: maybe(14)?,
-                    worst_us: maybe(15)?,
-                },
+                delay: Delay { p50_us: maybe(13)?, p99_us: maybe(14)?, worst_us: maybe(15)? },
             },
             received,
             end: cells[23].parse().ok()?,
@@ -178,13 +173,8 @@ impl ViewerRecord {
 
 impl ViewerEnd {
     /// All ends, as logs name them.
-    pub const ALL: [Self; 5] = [
-        Self::Left,
-        Self::Closed,
-        Self::Silent,
-        Self::Refused,
-        Self::Stopped,
-    ];
+    pub const ALL: [Self; 5] =
+        [Self::Left, Self::Closed, Self::Silent, Self::Refused, Self::Stopped];
 }
 
 impl fmt::Display for ViewerEnd {
@@ -229,11 +219,7 @@ mod tests {
                 cc: 1,
                 rtp_lost: None,
                 jitter_us: Some(90),
-                delay: Delay {
-                    p50_us: Some(200),
-                    p99_us: Some(900),
-                    worst_us: Some(1200),
-                },
+                delay: Delay { p50_us: Some(200), p99_us: Some(900), worst_us: Some(1200) },
             },
             received: Some(ReceiverReport {
                 datagrams: 590,

@@ -36,13 +36,16 @@ pub mod log;
 pub mod reports;
 pub mod status;
 
-use std::fmt;
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
-use crate::proto::line::{DecodeError, Fields, decimal};
-use crate::proto::relay::reports::{ReceiverReport, SenderReport};
-use crate::text::{escape, unescape};
-use crate::units::Moment;
+use crate::{
+    proto::{
+        line::{DecodeError, Fields, decimal},
+        relay::reports::{ReceiverReport, SenderReport},
+    },
+    text::{escape, unescape},
+    units::Moment,
+};
 
 /// What a viewer asks for.
 #[derive(Clone, Debug, PartialEq)]
@@ -171,10 +174,7 @@ impl ControlCommand {
         };
         match rest {
             None => Ok(command),
-            Some(rest) => Err(DecodeError::value(
-                &format!("{word} takes nothing more"),
-                rest,
-            )),
+            Some(rest) => Err(DecodeError::value(&format!("{word} takes nothing more"), rest)),
         }
     }
 
@@ -192,9 +192,7 @@ impl ControlCommand {
 
 /// Reads a port, bare or in angle brackets.
 fn decode_port(text: &str) -> Result<u16, DecodeError> {
-    let bare = text
-        .strip_prefix('<')
-        .map_or(Some(text), |rest| rest.strip_suffix('>'));
+    let bare = text.strip_prefix('<').map_or(Some(text), |rest| rest.strip_suffix('>'));
     let port = bare
         .and_then(decimal)
         .and_then(|port| u16::try_from(port).ok())
@@ -261,9 +259,9 @@ impl ControlReply {
             None if line == "ERROR" => Ok(Self::Error(String::new())),
             Some(("OK", _)) => SenderReport::decode(&Fields::parse(line)?).map(Self::Report),
             // Our relay escapes its reasons; another's is taken as it is, and is not safe to show.
-            Some(("ERROR", reason)) => Ok(Self::Error(
-                unescape(reason).unwrap_or_else(|| reason.to_owned()),
-            )),
+            Some(("ERROR", reason)) => {
+                Ok(Self::Error(unescape(reason).unwrap_or_else(|| reason.to_owned())))
+            }
             _ => Err(DecodeError::value("neither OK nor ERROR", line)),
         }
     }

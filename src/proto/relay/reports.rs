@@ -1,9 +1,11 @@
 //! What a viewer of ours received, and what the relay sent to it: the two reports by which a loss
 //! is found where it happened.
 
-use crate::proto::histogram::Delay;
-use crate::proto::line::{DecodeError, Fields, LineWriter};
-use crate::proto::stream::StreamCounts;
+use crate::proto::{
+    histogram::Delay,
+    line::{DecodeError, Fields, LineWriter},
+    stream::StreamCounts,
+};
 
 /// What a viewer received, since it connected.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -135,10 +137,7 @@ impl SenderReport {
     /// Whether `received` can be true of what was sent so far. A network may double datagrams, and
     /// some may have arrived that are not counted here yet. A false report would spoil every sum.
     pub fn allows(&self, received: &ReceiverReport) -> bool {
-        let most = self
-            .sent
-            .saturating_mul(DUPLICATION_MAX)
-            .saturating_add(IN_FLIGHT_MAX);
+        let most = self.sent.saturating_mul(DUPLICATION_MAX).saturating_add(IN_FLIGHT_MAX);
         // A datagram's sequence number can be as far from the last one's as 16 bits go.
         let gaps = received.datagrams.saturating_mul(1 << 16);
         received.datagrams <= most
@@ -153,9 +152,7 @@ impl SenderReport {
     /// or reports more than was sent (the network doubled datagrams, or the report is false).
     pub fn network_lost(&self, received: Option<&ReceiverReport>) -> Option<u64> {
         let received = received?;
-        self.sent
-            .checked_sub(received.datagrams)?
-            .checked_sub(received.host_drop?)
+        self.sent.checked_sub(received.datagrams)?.checked_sub(received.host_drop?)
     }
 }
 

@@ -1,14 +1,18 @@
 //! What a relay and its viewers are doing at a moment: plain figures, for those that show them.
 
-use std::fmt;
-use std::net::SocketAddr;
-use std::time::Duration;
+use std::{fmt, net::SocketAddr, time::Duration};
 
-use crate::proto::histogram::Delay;
-use crate::proto::relay::ViewerState;
-use crate::proto::relay::reports::{ReceiverReport, SenderReport};
-use crate::proto::stream::StreamCounts;
-use crate::session::SessionId;
+use crate::{
+    proto::{
+        histogram::Delay,
+        relay::{
+            ViewerState,
+            reports::{ReceiverReport, SenderReport},
+        },
+        stream::StreamCounts,
+    },
+    session::SessionId,
+};
 
 /// A relay at a moment. Figures of one snapshot may be a batch of datagrams apart.
 ///
@@ -97,9 +101,7 @@ impl fmt::Display for RelaySnapshot {
             writeln!(f, "{datagrams} in, {errors} CC errors; p99 {p99} us")?;
         }
         for viewer in &self.viewers {
-            let ViewerSnapshot {
-                to, state, sent, ..
-            } = viewer;
+            let ViewerSnapshot { to, state, sent, .. } = viewer;
             let (sent, dropped) = (sent.sent, sent.dropped);
             writeln!(f, "  {to}: {state:?}, {sent} sent, {dropped} dropped")?;
         }

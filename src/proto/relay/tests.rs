@@ -105,21 +105,12 @@ fn hostile_commands_are_errors_and_the_next_one_is_read() {
         let stream = [line, b"\nCONTINUAR\n"].concat();
         let found = heard(&[&stream]);
         let shown = String::from_utf8_lossy(line).into_owned();
-        assert!(
-            matches!(&found[..], [Err(_), Ok(ControlCommand::Continue)]),
-            "{shown}: {found:?}"
-        );
+        assert!(matches!(&found[..], [Err(_), Ok(ControlCommand::Continue)]), "{shown}: {found:?}");
         let Err(reason) = &found[0] else { continue };
         let reply = ControlReply::Error(reason.clone()).encode();
         let text = String::from_utf8(reply).expect("escaped");
-        assert!(
-            text.starts_with("ERROR ") && text.ends_with('\n'),
-            "{text:?}"
-        );
-        assert!(
-            !text[..text.len() - 1].chars().any(char::is_control),
-            "{text:?}"
-        );
+        assert!(text.starts_with("ERROR ") && text.ends_with('\n'), "{text:?}");
+        assert!(!text[..text.len() - 1].chars().any(char::is_control), "{text:?}");
         assert!(text.len() <= 4 * REASON_MAX, "{text:?}");
     }
 }
@@ -156,14 +147,10 @@ fn longest_line_is_read_and_a_longer_one_is_not() {
         heard(&[&line])
     };
     let longest = padding(COMMAND_MAX);
-    let Some(Err(why)) = longest.first() else {
-        panic!("{longest:?}")
-    };
+    let Some(Err(why)) = longest.first() else { panic!("{longest:?}") };
     assert!(why.starts_with("no port"), "read as a line: {why}");
     let longer = padding(COMMAND_MAX + 1);
-    let Some(Err(why)) = longer.first() else {
-        panic!("{longer:?}")
-    };
+    let Some(Err(why)) = longer.first() else { panic!("{longer:?}") };
     assert!(why.contains("longer"), "{why}");
     let most = ReceiverReport {
         datagrams: u64::MAX,
@@ -183,11 +170,8 @@ fn misplaced_command_changes_nothing() {
     use ViewerState::{Paused, Running, Unconnected};
     let connect = ControlCommand::Connect(5000);
     let alive = ControlCommand::Alive(ReceiverReport::default());
-    let (interrupt, go_on, leave) = (
-        ControlCommand::Interrupt,
-        ControlCommand::Continue,
-        ControlCommand::Disconnect,
-    );
+    let (interrupt, go_on, leave) =
+        (ControlCommand::Interrupt, ControlCommand::Continue, ControlCommand::Disconnect);
     for (standing, command, after) in [
         (Unconnected, &connect, Some(Running)),
         (Unconnected, &interrupt, None),
@@ -205,11 +189,7 @@ fn misplaced_command_changes_nothing() {
         (Paused, &leave, Some(Unconnected)),
         (Paused, &alive, Some(Paused)),
     ] {
-        assert_eq!(
-            standing.after(command).ok(),
-            after,
-            "{standing:?} {command:?}"
-        );
+        assert_eq!(standing.after(command).ok(), after, "{standing:?} {command:?}");
     }
 }
 
@@ -218,10 +198,7 @@ fn replies_come_back() {
     let statement = SenderReport {
         sent: 7,
         bytes: 9212,
-        delay: Delay {
-            p50_us: Some(200),
-            ..Delay::default()
-        },
+        delay: Delay { p50_us: Some(200), ..Delay::default() },
         ..SenderReport::default()
     };
     for reply in [
@@ -234,11 +211,7 @@ fn replies_come_back() {
         let line = line.strip_suffix('\n').expect("ended");
         assert_eq!(ControlReply::decode(line), Ok(reply));
     }
-    assert_eq!(
-        ControlReply::decode("OK\r"),
-        Ok(ControlReply::Ok),
-        "another relay's"
-    );
+    assert_eq!(ControlReply::decode("OK\r"), Ok(ControlReply::Ok), "another relay's");
     let strange = ControlReply::Error("\\u{zz}".to_owned());
     assert_eq!(ControlReply::decode("ERROR \\u{zz}"), Ok(strange));
     for line in ["", "ok", "OKAY", "OK sent=x", "HTTP/1.1 400"] {
@@ -248,15 +221,9 @@ fn replies_come_back() {
 
 #[test]
 fn network_loss_is_sent_less_received_and_dropped() {
-    let sent = SenderReport {
-        sent: 100,
-        ..SenderReport::default()
-    };
-    let got = |datagrams, host_drop| ReceiverReport {
-        datagrams,
-        host_drop,
-        ..ReceiverReport::default()
-    };
+    let sent = SenderReport { sent: 100, ..SenderReport::default() };
+    let got =
+        |datagrams, host_drop| ReceiverReport { datagrams, host_drop, ..ReceiverReport::default() };
     assert_eq!(sent.network_lost(None), None);
     assert_eq!(sent.network_lost(Some(&got(90, None))), None);
     assert_eq!(sent.network_lost(Some(&got(90, Some(4)))), Some(6));
@@ -291,10 +258,7 @@ fn client_without_viewer_may_be_silent_for_a_minute() {
 
 #[test]
 fn impossible_receiver_report_is_not_allowed() {
-    let sent = SenderReport {
-        sent: 1_000_000,
-        ..SenderReport::default()
-    };
+    let sent = SenderReport { sent: 1_000_000, ..SenderReport::default() };
     let honest = ReceiverReport {
         datagrams: 1_000_000,
         bytes: 1_316_000_000,
@@ -306,10 +270,7 @@ fn impossible_receiver_report_is_not_allowed() {
     assert!(sent.allows(&honest));
     assert!(sent.allows(&ReceiverReport::default()));
     // Each doubled on its way, and a round of the relay's that it has not counted yet.
-    let most = ReceiverReport {
-        datagrams: 2_001_024,
-        ..honest
-    };
+    let most = ReceiverReport { datagrams: 2_001_024, ..honest };
     assert!(sent.allows(&most));
     assert!(SenderReport::default().allows(&ReceiverReport {
         datagrams: 128,
@@ -317,30 +278,12 @@ fn impossible_receiver_report_is_not_allowed() {
         ..ReceiverReport::default()
     }));
     for lie in [
-        ReceiverReport {
-            datagrams: u64::MAX,
-            ..honest
-        },
-        ReceiverReport {
-            datagrams: 2_001_025,
-            ..honest
-        },
-        ReceiverReport {
-            bytes: u64::MAX,
-            ..honest
-        },
-        ReceiverReport {
-            cc: u64::MAX,
-            ..honest
-        },
-        ReceiverReport {
-            rtp_lost: Some(u64::MAX),
-            ..honest
-        },
-        ReceiverReport {
-            host_drop: Some(u64::MAX),
-            ..honest
-        },
+        ReceiverReport { datagrams: u64::MAX, ..honest },
+        ReceiverReport { datagrams: 2_001_025, ..honest },
+        ReceiverReport { bytes: u64::MAX, ..honest },
+        ReceiverReport { cc: u64::MAX, ..honest },
+        ReceiverReport { rtp_lost: Some(u64::MAX), ..honest },
+        ReceiverReport { host_drop: Some(u64::MAX), ..honest },
     ] {
         assert!(!sent.allows(&lie), "{lie:?}");
     }

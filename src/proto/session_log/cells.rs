@@ -1,12 +1,15 @@
 //! One column of a log line: how a value is written there and read back.
 
-use std::str::FromStr;
-use std::time::Duration;
+use std::{str::FromStr, time::Duration};
 
 pub(super) use crate::proto::log_cell::{MISSING, duration, or_missing, outside};
-use crate::proto::session_log::columns::COLUMNS;
-use crate::proto::session_log::error::{LineError, excerpt};
-use crate::units::{mbit_per_second, micros};
+use crate::{
+    proto::session_log::{
+        columns::COLUMNS,
+        error::{LineError, excerpt},
+    },
+    units::{mbit_per_second, micros},
+};
 
 pub(super) const SECONDS: &str = "seconds with six decimals";
 pub(super) const MICROSECONDS: &str = "whole microseconds";
@@ -32,11 +35,7 @@ impl<'a, 'line> Cells<'a, 'line> {
         let found = self.cells[self.at];
         let name = COLUMNS[self.at];
         self.at += 1;
-        read(found).ok_or_else(|| LineError::Column {
-            name,
-            found: excerpt(found),
-            wanted,
-        })
+        read(found).ok_or_else(|| LineError::Column { name, found: excerpt(found), wanted })
     }
 
     pub(super) fn optional<T>(

@@ -2,17 +2,15 @@
 
 use std::collections::HashMap;
 
-use crate::proto::session_log::LogLine;
-use crate::proto::session_log::columns::COLUMNS;
-use crate::proto::session_log::columns::LINE_MAX;
-use crate::proto::session_log::columns::SEPARATOR;
-use crate::proto::session_log::error::LineError;
-use crate::proto::session_log::error::LogError;
-use crate::proto::session_log::error::excerpt;
-use crate::session::MAX_SEATS;
-use crate::session::SessionId;
-use crate::transfer::Outcome;
-use crate::transfer::Record;
+use crate::{
+    proto::session_log::{
+        LogLine,
+        columns::{COLUMNS, LINE_MAX, SEPARATOR},
+        error::{LineError, LogError, excerpt},
+    },
+    session::{MAX_SEATS, SessionId},
+    transfer::{Outcome, Record},
+};
 
 /// Puts lines, in any order and of any number of sessions, together to records.
 #[derive(Debug, Default)]
@@ -41,10 +39,7 @@ impl Collector {
     /// A line that is wrong, with its number.
     pub fn push(&mut self, line: &[u8]) -> Result<(), LogError> {
         self.lines += 1;
-        self.add_line(line).map_err(|why| LogError {
-            line: self.lines,
-            why,
-        })
+        self.add_line(line).map_err(|why| LogError { line: self.lines, why })
     }
 
     /// The records of all lines, each with its transfers in seat order and after them the
@@ -146,11 +141,7 @@ fn check_header(line: &str) -> Result<(), LineError> {
     loop {
         let (found, wanted) = (found.next(), wanted.next());
         if found != wanted {
-            return Err(LineError::Header {
-                place,
-                found: found.map(excerpt),
-                wanted,
-            });
+            return Err(LineError::Header { place, found: found.map(excerpt), wanted });
         }
         if found.is_none() {
             return Ok(());
@@ -164,11 +155,13 @@ mod tests {
     use time::OffsetDateTime;
 
     use super::*;
-    use crate::digest::Digest;
-    use crate::proto::session_log::header;
-    use crate::session::{FileInfo, SeatId, Via};
-    use crate::text::FileName;
-    use crate::transfer::Transfer;
+    use crate::{
+        digest::Digest,
+        proto::session_log::header,
+        session::{FileInfo, SeatId, Via},
+        text::FileName,
+        transfer::Transfer,
+    };
 
     fn record(session: u64) -> Record {
         Record {
@@ -214,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_left_before_the_release_does_not_hide_the_release() {
+    fn release_is_kept_when_a_client_left_before_it() {
         let released = record(1);
         let mut early = released.clone();
         early.released_at = None;
@@ -231,30 +224,17 @@ mod tests {
         assert_eq!(error(""), "line 1: cut before its end");
         assert_eq!(error(&header()[..20]), "line 1: cut before its end");
         let columns = header() + &lines[0] + half + "\n";
-        assert!(
-            error(&columns).starts_with("line 3: "),
-            "{}",
-            error(&columns)
-        );
+        assert!(error(&columns).starts_with("line 3: "), "{}", error(&columns));
     }
 
     #[test]
     fn another_header_is_refused_with_the_column_that_differs() {
         let log = header().replace("verdict", "colour\u{1b}");
-        assert_eq!(
-            error(&log),
-            "line 1: the header's column 16 is 'colour\\u{1b}', not 'verdict'"
-        );
+        assert_eq!(error(&log), "line 1: the header's column 16 is 'colour\\u{1b}', not 'verdict'");
         let log = header().replace('\n', " | more\n");
-        assert_eq!(
-            error(&log),
-            "line 1: the header's column 56 is 'more', which is unknown"
-        );
+        assert_eq!(error(&log), "line 1: the header's column 56 is 'more', which is unknown");
         let log = header().replace(" | delay_max_us", "");
-        assert_eq!(
-            error(&log),
-            "line 1: the header's column 55 is missing: 'delay_max_us'"
-        );
+        assert_eq!(error(&log), "line 1: the header's column 55 is missing: 'delay_max_us'");
         assert!(error(&lines(&record(1))[0]).starts_with("line 1: the header's column 1 "));
     }
 
@@ -289,15 +269,9 @@ mod tests {
     fn a_session_without_end_and_bytes_that_are_no_text_are_refused() {
         let line = &lines(&record(1))[0];
         let log = header() + &line.repeat(usize::from(MAX_SEATS));
-        assert_eq!(
-            collect(log.as_bytes()).map(|r| r[0].transfers.len()),
-            Ok(10_000)
-        );
+        assert_eq!(collect(log.as_bytes()).map(|r| r[0].transfers.len()), Ok(10_000));
         let why = error(&(log + line));
-        assert_eq!(
-            why,
-            "line 10002: more than 10000 transfers of session 0000000000000001"
-        );
+        assert_eq!(why, "line 10002: more than 10000 transfers of session 0000000000000001");
         let log = [header().as_bytes(), b"\xff\n"].concat();
         let error = collect(&log).expect_err("not text");
         assert_eq!((error.line, error.why), (2, LineError::NotText));

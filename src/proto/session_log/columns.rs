@@ -12,11 +12,7 @@ pub const COLUMNS: [&str; BEFORE.len() + Counts::NAMES.len()] = {
     let mut columns = [""; BEFORE.len() + Counts::NAMES.len()];
     let mut at = 0;
     while at < columns.len() {
-        columns[at] = if at < BEFORE.len() {
-            BEFORE[at]
-        } else {
-            Counts::NAMES[at - BEFORE.len()]
-        };
+        columns[at] = if at < BEFORE.len() { BEFORE[at] } else { Counts::NAMES[at - BEFORE.len()] };
         at += 1;
     }
     columns

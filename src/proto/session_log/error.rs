@@ -2,11 +2,11 @@
 
 use std::fmt;
 
-use crate::proto::session_log::columns::COLUMNS;
-use crate::proto::session_log::columns::LINE_MAX;
-use crate::session::MAX_SEATS;
-use crate::session::SessionId;
-use crate::text::escape;
+use crate::{
+    proto::session_log::columns::{COLUMNS, LINE_MAX},
+    session::{MAX_SEATS, SessionId},
+    text::escape,
+};
 
 /// Why a line is not a line of a session log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,11 +82,7 @@ pub(super) fn excerpt(found: &str) -> String {
 impl fmt::Display for LineError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Header {
-                place,
-                found,
-                wanted,
-            } => {
+            Self::Header { place, found, wanted } => {
                 write!(f, "the header's column {place} is ")?;
                 match (found, wanted) {
                     (Some(found), Some(wanted)) => write!(f, "'{found}', not '{wanted}'"),
@@ -100,26 +96,19 @@ impl fmt::Display for LineError {
             Self::Columns { found } => {
                 write!(f, "{found} columns where {} belong", COLUMNS.len())
             }
-            Self::Column {
-                name,
-                found,
-                wanted,
-            } => write!(f, "column {name} holds '{found}', not {wanted}"),
-            Self::Disagrees {
-                name,
-                found,
-                wanted,
-            } => write!(
+            Self::Column { name, found, wanted } => {
+                write!(f, "column {name} holds '{found}', not {wanted}")
+            }
+            Self::Disagrees { name, found, wanted } => write!(
                 f,
                 "column {name} holds '{found}', but the line's other columns make it '{wanted}'"
             ),
             Self::TooMany { session } => {
                 write!(f, "more than {MAX_SEATS} transfers of session {session}")
             }
-            Self::Conflict { session, name } => write!(
-                f,
-                "column {name} is not what an earlier line of session {session} says"
-            ),
+            Self::Conflict { session, name } => {
+                write!(f, "column {name} is not what an earlier line of session {session} says")
+            }
         }
     }
 }

@@ -14,48 +14,28 @@ mod collect;
 mod columns;
 mod error;
 
-use std::net::SocketAddr;
-use std::str::FromStr;
-use std::time::Duration;
+use std::{net::SocketAddr, str::FromStr, time::Duration};
 
 use time::{Date, OffsetDateTime, PrimitiveDateTime, Time, UtcOffset};
 
-use self::cells::Cells;
-use self::cells::MICROSECONDS;
-use self::cells::SECONDS;
-use self::cells::TEXT;
-use self::cells::duration;
-use self::cells::mbit;
-use self::cells::or_missing;
-use self::cells::outside;
-use self::cells::parsed;
-pub use self::collect::Collector;
-pub use self::collect::collect;
-use self::columns::BEFORE;
-pub use self::columns::COLUMNS;
-pub use self::columns::LINE_MAX;
-use self::columns::SEPARATOR;
-pub use self::columns::header;
-pub use self::error::LineError;
-pub use self::error::LogError;
-use self::error::excerpt;
-use crate::digest::Digest;
-use crate::proto::log_cell::{DATE, TIME};
-use crate::session::FileInfo;
-use crate::session::SeatId;
-use crate::session::SessionId;
-use crate::session::Via;
-use crate::text::CLIENT_NAME_MAX;
-use crate::text::FileName;
-use crate::text::unescape;
-use crate::transfer::ClockId;
-use crate::transfer::Counts;
-use crate::transfer::Outcome;
-use crate::transfer::Record;
-use crate::transfer::Transfer;
-use crate::units::Moment;
-use crate::units::decimal_seconds;
-use crate::units::micros;
+use self::{
+    cells::{Cells, MICROSECONDS, SECONDS, TEXT, duration, mbit, or_missing, outside, parsed},
+    columns::{BEFORE, SEPARATOR},
+    error::excerpt,
+};
+pub use self::{
+    collect::{Collector, collect},
+    columns::{COLUMNS, LINE_MAX, header},
+    error::{LineError, LogError},
+};
+use crate::{
+    digest::Digest,
+    proto::log_cell::{DATE, TIME},
+    session::{FileInfo, SeatId, SessionId, Via},
+    text::{CLIENT_NAME_MAX, FileName, unescape},
+    transfer::{ClockId, Counts, Outcome, Record, Transfer},
+    units::{Moment, decimal_seconds, micros},
+};
 
 /// One line of a session log: a transfer, and of its session all that a [`Record`] needs.
 #[derive(Clone, Debug, PartialEq)]
@@ -104,9 +84,7 @@ impl LogLine {
 
     fn cells(&self) -> Vec<String> {
         let transfer = &self.transfer;
-        let released_at = self
-            .released_at
-            .and_then(|at| at.checked_to_offset(UtcOffset::UTC));
+        let released_at = self.released_at.and_then(|at| at.checked_to_offset(UtcOffset::UTC));
         let before: [String; BEFORE.len()] = [
             self.session.to_string(),
             transfer.seat.to_string(),
@@ -141,10 +119,7 @@ impl LogLine {
             or_missing(self.sender.as_ref().map(|how| outside(how, SENDER_MAX))),
         ];
         let counts = transfer.counts.values();
-        before
-            .into_iter()
-            .chain(counts.into_iter().map(or_missing))
-            .collect()
+        before.into_iter().chain(counts.into_iter().map(or_missing)).collect()
     }
 
     /// Reads a line, which must have its end.
@@ -164,11 +139,7 @@ impl LogLine {
         let pairs = cells.iter().zip(decoded.cells());
         for (name, (&found, wanted)) in COLUMNS.into_iter().zip(pairs) {
             if found != wanted {
-                return Err(LineError::Disagrees {
-                    name,
-                    found: excerpt(found),
-                    wanted,
-                });
+                return Err(LineError::Disagrees { name, found: excerpt(found), wanted });
             }
         }
         Ok(decoded)
@@ -179,9 +150,8 @@ impl LogLine {
         let session = cells.needed("a session's 16 digits", parsed)?;
         let seat = SeatId(cells.needed("a seat", parsed)?);
         let date = cells.optional("a date, YYYY-MM-DD", |text| Date::parse(text, DATE).ok())?;
-        let time = cells.optional("a time, HH:MM:SS.ffffff", |text| {
-            Time::parse(text, TIME).ok()
-        })?;
+        let time =
+            cells.optional("a time, HH:MM:SS.ffffff", |text| Time::parse(text, TIME).ok())?;
         let via = cells.needed("tcp, udp, raw, multicast, swarm or http", parsed)?;
         let file_name = cells.needed("a file name", |text| FileName::new(&unescape(text)?).ok())?;
         let size = cells.needed("a number of bytes", parsed)?;
@@ -216,17 +186,11 @@ impl LogLine {
         transfer.bytes_resumed = cells.needed("a number of bytes", parsed)?;
         transfer.seconds_verified = cells.optional(SECONDS, duration)?;
         transfer.seconds_durable = cells.optional(SECONDS, duration)?;
-        transfer.woke = cells
-            .optional(MICROSECONDS, parsed)?
-            .map(Duration::from_micros);
-        transfer.first_server = cells
-            .optional(MICROSECONDS, parsed)?
-            .map(Duration::from_micros);
+        transfer.woke = cells.optional(MICROSECONDS, parsed)?.map(Duration::from_micros);
+        transfer.first_server = cells.optional(MICROSECONDS, parsed)?.map(Duration::from_micros);
         let first_client = cells.optional(MICROSECONDS, parsed)?.map(Moment);
-        transfer.first_client = cells
-            .optional("a clock's number", parsed)?
-            .map(ClockId)
-            .zip(first_client);
+        transfer.first_client =
+            cells.optional("a clock's number", parsed)?.map(ClockId).zip(first_client);
         let sender = cells.optional(TEXT, unescape)?;
         let mut counts = Counts::default().values();
         for count in &mut counts {
@@ -236,11 +200,7 @@ impl LogLine {
         Ok(Self {
             session,
             via,
-            file: FileInfo {
-                name: file_name,
-                bytes: size,
-                sha1,
-            },
+            file: FileInfo { name: file_name, bytes: size, sha1 },
             clients,
             // One without the other does not come back in `cells` and is refused there.
             released_at: date

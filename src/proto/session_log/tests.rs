@@ -1,8 +1,6 @@
-use proptest::option;
-use proptest::prelude::*;
+use proptest::{option, prelude::*};
 
-use super::cells::MISSING;
-use super::*;
+use super::{cells::MISSING, *};
 
 fn line(transfer: Transfer) -> LogLine {
     LogLine {
@@ -101,10 +99,7 @@ fn the_longest_texts_make_a_line_that_is_read() {
     line.transfer.reason = Some("ñ".repeat(5000));
     let kept = LogLine::decode(&line.encode()).expect("cut to fit");
     let reason = kept.transfer.reason.expect("some");
-    assert!(
-        reason.starts_with("ññ") && reason.ends_with("ñ..."),
-        "{reason}"
-    );
+    assert!(reason.starts_with("ññ") && reason.ends_with("ñ..."), "{reason}");
     assert!(reason.len() <= REASON_MAX);
 }
 
@@ -120,21 +115,14 @@ fn times_between_microseconds_are_cut_and_their_line_is_read() {
     assert_eq!(column(&encoded, "client_s"), "0.000000");
     assert_eq!(column(&encoded, "client_mbit"), MISSING);
     assert_eq!(column(&encoded, "server_s"), "0.000001");
-    assert_eq!(
-        LogLine::decode(&encoded).map(|line| line.encode()),
-        Ok(encoded)
-    );
+    assert_eq!(LogLine::decode(&encoded).map(|line| line.encode()), Ok(encoded));
 }
 
 #[test]
 fn a_cut_line_is_an_error_wherever_it_is_cut() {
     let encoded = line(full()).encode();
     for end in 0..encoded.len() {
-        assert_eq!(
-            LogLine::decode(&encoded[..end]),
-            Err(LineError::Cut),
-            "{end}"
-        );
+        assert_eq!(LogLine::decode(&encoded[..end]), Err(LineError::Cut), "{end}");
         // The same with an end put to it: either a column is missing or one is damaged.
         let ended = encoded[..end].to_owned() + "\n";
         let whole = end == encoded.len() - 1;
@@ -186,12 +174,7 @@ fn a_changed_figure_is_seen_and_its_column_named() {
             ("clock", _) => "first_client_us",
             _ => name,
         };
-        assert!(
-            error
-                .to_string()
-                .starts_with(&format!("column {shown} holds")),
-            "{error}"
-        );
+        assert!(error.to_string().starts_with(&format!("column {shown} holds")), "{error}");
     }
 }
 
@@ -206,26 +189,9 @@ fn address() -> impl Strategy<Value = Option<SocketAddr>> {
 fn figures() -> impl Strategy<Value = Transfer> {
     let bytes = || option::of(any::<u64>());
     (
-        (
-            any::<u16>(),
-            "(?s).{0,16}",
-            0..Outcome::ALL.len(),
-            option::of("(?s).{0,40}"),
-        ),
-        (
-            address(),
-            address(),
-            any::<Option<bool>>(),
-            bytes(),
-            bytes(),
-            any::<u64>(),
-        ),
-        (
-            whole_micros(),
-            whole_micros(),
-            whole_micros(),
-            whole_micros(),
-        ),
+        (any::<u16>(), "(?s).{0,16}", 0..Outcome::ALL.len(), option::of("(?s).{0,40}")),
+        (address(), address(), any::<Option<bool>>(), bytes(), bytes(), any::<u64>()),
+        (whole_micros(), whole_micros(), whole_micros(), whole_micros()),
         (whole_micros(), whole_micros(), any::<Option<(u64, u64)>>()),
         proptest::array::uniform24(bytes()),
     )

@@ -38,12 +38,7 @@ pub struct Blocks {
 impl Blocks {
     /// None of `len` blocks.
     pub fn new(len: u32) -> Self {
-        Self {
-            words: vec![0; (len as usize).div_ceil(64)],
-            len,
-            held: 0,
-            first_hole: 0,
-        }
+        Self { words: vec![0; (len as usize).div_ceil(64)], len, held: 0, first_hole: 0 }
     }
 
     /// How many there are.

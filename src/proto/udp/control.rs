@@ -3,12 +3,18 @@
 //! After OFFER the server says TERMS; the client opens its socket and says LISTEN before READY.
 //! While datagrams come the client says REPORT, several lines where its list is long.
 
-use std::net::{IpAddr, SocketAddr};
-use std::ops::Range;
+use std::{
+    net::{IpAddr, SocketAddr},
+    ops::Range,
+};
 
-use crate::proto::line::{DecodeError, Fields, LineWriter};
-use crate::proto::udp::packet::{DATAGRAM_MAX, DATAGRAM_MIN};
-use crate::proto::udp::ranges;
+use crate::proto::{
+    line::{DecodeError, Fields, LineWriter},
+    udp::{
+        packet::{DATAGRAM_MAX, DATAGRAM_MIN},
+        ranges,
+    },
+};
 
 /// How a session's datagrams are made, told by the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,9 +57,7 @@ pub struct Report {
 /// charges a datagram with more than its bytes (measured: 92 of 1472 in 212,992).
 pub fn window(buffer: u64, datagram: u16) -> u32 {
     let charged = u64::from(datagram) * 8 / 5 + 512;
-    u32::try_from(buffer / charged)
-        .unwrap_or(u32::MAX)
-        .clamp(2, WINDOW_MAX)
+    u32::try_from(buffer / charged).unwrap_or(u32::MAX).clamp(2, WINDOW_MAX)
 }
 
 /// The largest window, datagrams: what a client announces is not believed without a limit.
@@ -79,33 +83,21 @@ impl Terms {
         if !(DATAGRAM_MIN..=DATAGRAM_MAX).contains(&datagram) {
             return Err(DecodeError(format!("datagrams of {datagram} bytes")));
         }
-        let group: Option<SocketAddr> = fields
-            .get("group")
-            .map(|_| fields.parsed("group", str::parse))
-            .transpose()?;
+        let group: Option<SocketAddr> =
+            fields.get("group").map(|_| fields.parsed("group", str::parse)).transpose()?;
         if let Some(group) = group.filter(|group| !group.ip().is_multicast() || group.port() < 1024)
         {
             return Err(DecodeError(format!("{group} is no group to join")));
         }
-        let from = fields
-            .get("from")
-            .map(|_| fields.parsed("from", str::parse))
-            .transpose()?;
-        Ok(Self {
-            datagram,
-            group,
-            from,
-        })
+        let from = fields.get("from").map(|_| fields.parsed("from", str::parse)).transpose()?;
+        Ok(Self { datagram, group, from })
     }
 }
 
 impl Listen {
     /// The message as its line.
     pub fn encode(&self) -> Vec<u8> {
-        LineWriter::new("LISTEN")
-            .field("port", self.port)
-            .field("buffer", self.buffer)
-            .finish()
+        LineWriter::new("LISTEN").field("port", self.port).field("buffer", self.buffer).finish()
     }
 
     /// Reads the line.
@@ -118,10 +110,7 @@ impl Listen {
         if port < 1024 {
             return Err(DecodeError(format!("port {port} is not sent to")));
         }
-        Ok(Self {
-            port,
-            buffer: fields.number("buffer")?,
-        })
+        Ok(Self { port, buffer: fields.number("buffer")? })
     }
 }
 
@@ -177,21 +166,17 @@ impl Report {
 
 fn expect<'a>(line: &'a str, word: &str) -> Result<Fields<'a>, DecodeError> {
     let fields = Fields::parse(line)?;
-    match fields.word() == word {
-        true => Ok(fields),
-        false => Err(DecodeError(format!(
-            "{} and not {word}",
-            crate::text::escape(fields.word())
-        ))),
+    if fields.word() == word {
+        Ok(fields)
+    } else {
+        Err(DecodeError(format!("{} and not {word}", crate::text::escape(fields.word()))))
     }
 }
 
 fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
-    digits
-        .map(|digit| char::from(DIGITS[usize::from(digit)]))
-        .collect()
+    digits.map(|digit| char::from(DIGITS[usize::from(digit)])).collect()
 }
 
 fn unhex(text: &str) -> Option<Vec<u8>> {
@@ -203,17 +188,11 @@ fn unhex(text: &str) -> Option<Vec<u8>> {
     if text.len() % 2 == 1 || text.len() > 2 * ranges::LIST_MAX {
         return None;
     }
-    text.as_bytes()
-        .chunks(2)
-        .map(|pair| Some(digit(pair[0])? << 4 | digit(pair[1])?))
-        .collect()
+    text.as_bytes().chunks(2).map(|pair| Some(digit(pair[0])? << 4 | digit(pair[1])?)).collect()
 }
 
 #[cfg(test)]
-#[allow(
-    clippy::single_range_in_vec_init,
-    reason = "a list of one range is meant"
-)]
+#[allow(clippy::single_range_in_vec_init, reason = "a list of one range is meant")]
 mod tests {
     use super::*;
     use crate::proto::line::LINE_MAX;
@@ -229,15 +208,9 @@ mod tests {
             group: "239.1.2.3:5000".parse().ok(),
             from: "10.0.0.9".parse().ok(),
         };
-        assert_eq!(
-            text(terms.encode()),
-            "TERMS datagram=1472 group=239.1.2.3:5000 from=10.0.0.9"
-        );
+        assert_eq!(text(terms.encode()), "TERMS datagram=1472 group=239.1.2.3:5000 from=10.0.0.9");
         assert_eq!(Terms::decode(&text(terms.encode())), Ok(terms));
-        let listen = Listen {
-            port: 5000,
-            buffer: 212_992,
-        };
+        let listen = Listen { port: 5000, buffer: 212_992 };
         assert_eq!(Listen::decode(&text(listen.encode())), Ok(listen));
         let report = Report {
             seen: u32::MAX,

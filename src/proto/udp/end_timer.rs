@@ -1,10 +1,8 @@
 //! When a sender asks, by an END, what is missing.
 
-use std::ops::Range;
-use std::time::Duration;
+use std::{ops::Range, time::Duration};
 
-use crate::proto::udp::Transmit;
-use crate::units::Moment;
+use crate::{proto::udp::Transmit, units::Moment};
 
 /// The ENDs of one stream: the current round, and when the next END is due.
 #[derive(Clone, Debug)]
@@ -23,13 +21,7 @@ pub(super) struct EndTimer {
 impl EndTimer {
     /// `pauses` are the first and the longest pause between two ENDs.
     pub(super) fn new(pauses: Range<Duration>, now: Moment) -> Self {
-        Self {
-            round: 0,
-            pkt: 0,
-            due: now,
-            pause: pauses.start,
-            pauses,
-        }
+        Self { round: 0, pkt: 0, due: now, pause: pauses.start, pauses }
     }
 
     /// The next pause is the first again.
@@ -47,10 +39,6 @@ impl EndTimer {
     pub(super) fn transmit(&mut self, pkts: u32, upto: u32, now: Moment) -> Transmit {
         self.due = now.after(self.pause);
         self.pause = (self.pause * 3 / 2).min(self.pauses.end);
-        Transmit::End {
-            pkts,
-            upto,
-            round: self.round,
-        }
+        Transmit::End { pkts, upto, round: self.round }
     }
 }

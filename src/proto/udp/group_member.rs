@@ -1,10 +1,11 @@
 //! What a sender to a group knows of one client.
 
-use std::ops::Range;
-use std::time::Duration;
+use std::{ops::Range, time::Duration};
 
-use crate::proto::udp::control::Report;
-use crate::proto::udp::liveness::{Fault, Liveness};
+use crate::proto::udp::{
+    control::Report,
+    liveness::{Fault, Liveness},
+};
 
 /// One client of a group.
 #[derive(Clone, Debug)]
@@ -62,17 +63,12 @@ impl GroupMember {
         }
         // The ranges of one answer rise from line to line, or there would be no limit to them.
         let end = self.coming.last().map_or(0, |range| range.end);
-        if report
-            .missing
-            .first()
-            .is_some_and(|range| range.start < end)
-        {
+        if report.missing.first().is_some_and(|range| range.start < end) {
             return Err(Fault::Impossible);
         }
         // What does not fit is reported in the next round.
         let room = RANGES_MAX - self.coming.len();
-        self.coming
-            .extend(report.missing.iter().take(room).cloned());
+        self.coming.extend(report.missing.iter().take(room).cloned());
         if !report.more {
             self.answered = report.round;
             self.missing = std::mem::take(&mut self.coming);

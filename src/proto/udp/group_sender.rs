@@ -13,16 +13,23 @@
 //!
 //! With more than [`xor::LACKERS_MAX`] clients blocks are repeated as they are.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::ops::Range;
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    ops::Range,
+    time::Duration,
+};
 
-use crate::proto::udp::control::Report;
-use crate::proto::udp::end_timer::EndTimer;
-use crate::proto::udp::group_member::GroupMember;
-use crate::proto::udp::liveness::{Fault, Liveness};
-use crate::proto::udp::{Transmit, before, xor};
-use crate::units::Moment;
+use crate::{
+    proto::udp::{
+        Transmit, before,
+        control::Report,
+        end_timer::EndTimer,
+        group_member::GroupMember,
+        liveness::{Fault, Liveness},
+        xor,
+    },
+    units::Moment,
+};
 
 /// Sends the blocks of one file to a group.
 #[derive(Clone, Debug)]
@@ -143,10 +150,7 @@ impl GroupSender {
             return;
         }
         member.liveness.trust();
-        member
-            .liveness
-            .stall
-            .record(report, self.pkt, self.sent, now);
+        member.liveness.stall.record(report, self.pkt, self.sent, now);
         // Whoever answers an END has seen at least what came before it.
         let seen = if ahead { self.ends.pkt } else { report.seen };
         if before(member.seen, seen) {
@@ -183,23 +187,12 @@ impl GroupSender {
         }
         let transmit = if self.next_new < self.blocks {
             self.next_new += 1;
-            Transmit::Data {
-                pkt: self.pkt,
-                block: self.next_new - 1,
-                again: false,
-            }
+            Transmit::Data { pkt: self.pkt, block: self.next_new - 1, again: false }
         } else if let Some(mut blocks) = self.repair.pop_front() {
             if blocks.len() == 1 {
-                Transmit::Data {
-                    pkt: self.pkt,
-                    block: blocks.pop().expect("one"),
-                    again: true,
-                }
+                Transmit::Data { pkt: self.pkt, block: blocks.pop().expect("one"), again: true }
             } else {
-                Transmit::Xor {
-                    pkt: self.pkt,
-                    blocks,
-                }
+                Transmit::Xor { pkt: self.pkt, blocks }
             }
         } else {
             return self.ask(now);
@@ -210,11 +203,7 @@ impl GroupSender {
         self.plan_next();
         let done = self.is_sent();
         self.ends.reset_pause();
-        self.ends.due = if done {
-            now
-        } else {
-            now.after(self.ends.pause * 4)
-        };
+        self.ends.due = if done { now } else { now.after(self.ends.pause * 4) };
         Some(transmit)
     }
 
@@ -251,11 +240,7 @@ impl GroupSender {
             return;
         }
         for (client, member) in std::mem::take(&mut self.members) {
-            self.stragglers.push(Straggler {
-                client,
-                pkt: self.pkt,
-                missing: member.missing,
-            });
+            self.stragglers.push(Straggler { client, pkt: self.pkt, missing: member.missing });
         }
     }
 
@@ -393,8 +378,5 @@ impl GroupSender {
 }
 
 #[cfg(test)]
-#[allow(
-    clippy::single_range_in_vec_init,
-    reason = "a list of one range is meant"
-)]
+#[allow(clippy::single_range_in_vec_init, reason = "a list of one range is meant")]
 mod tests;

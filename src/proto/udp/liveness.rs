@@ -3,9 +3,10 @@
 //! It is given up when it is silent, when it gets no further, when it reports what cannot be true,
 //! or when it asks for too much. Otherwise one client could hold a session open for ever.
 
-use crate::proto::udp::stall_detector::StallDetector;
-use crate::proto::udp::{CONSENT, DOUBT};
-use crate::units::Moment;
+use crate::{
+    proto::udp::{CONSENT, DOUBT, stall_detector::StallDetector},
+    units::Moment,
+};
 
 /// Why nothing more is sent to a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -64,7 +64,7 @@ pub enum Body<'a> {
     },
 }
 
-/// Why a datagram is none of ours, or a damaged one.
+/// Why a datagram is foreign or damaged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PacketError {
     /// It does not begin as ours do, or is of another version.
@@ -138,16 +138,10 @@ impl<'a> Packet<'a> {
         out.extend(self.pkt.to_be_bytes());
         out.extend(self.sent_us.to_be_bytes());
         let length = |payload: &[u8]| {
-            u16::try_from(payload.len())
-                .expect("a payload fits a datagram")
-                .to_be_bytes()
+            u16::try_from(payload.len()).expect("a payload fits a datagram").to_be_bytes()
         };
         match &self.body {
-            Body::Data {
-                block,
-                again,
-                payload,
-            } => {
+            Body::Data { block, again, payload } => {
                 out.extend(block.to_be_bytes());
                 out.extend(u16::from(*again).to_be_bytes());
                 out.extend(length(payload));
@@ -198,11 +192,7 @@ impl<'a> Packet<'a> {
                 if reader.0.len() != usize::from(length) {
                     return Err(PacketError::Damaged("its length is not the datagram's"));
                 }
-                Body::Data {
-                    block,
-                    again: flags == 1,
-                    payload: reader.0,
-                }
+                Body::Data { block, again: flags == 1, payload: reader.0 }
             }
             XOR => {
                 let count = usize::from(reader.u8().ok_or(short)?);
@@ -225,10 +215,7 @@ impl<'a> Packet<'a> {
                 if reader.0.len() != usize::from(length) {
                     return Err(PacketError::Damaged("its length is not the datagram's"));
                 }
-                Body::Xor {
-                    blocks,
-                    payload: reader.0,
-                }
+                Body::Xor { blocks, payload: reader.0 }
             }
             END => {
                 let upto = reader.u32().ok_or(short)?;
@@ -240,12 +227,7 @@ impl<'a> Packet<'a> {
             }
             _ => return Err(PacketError::Damaged("an unknown kind")),
         };
-        Ok(Self {
-            stream,
-            pkt,
-            sent_us,
-            body,
-        })
+        Ok(Self { stream, pkt, sent_us, body })
     }
 }
 
@@ -322,29 +304,17 @@ mod tests {
     }
 
     fn sample(body: Body<'_>) -> Packet<'_> {
-        Packet {
-            stream: 0xdead_beef,
-            pkt: u32::MAX - 9,
-            sent_us: 7,
-            body,
-        }
+        Packet { stream: 0xdead_beef, pkt: u32::MAX - 9, sent_us: 7, body }
     }
 
     #[test]
-    fn packet_bytes_match_the_documented_table() {
-        let data = sample(Body::Data {
-            block: 5,
-            again: true,
-            payload: b"hi",
-        });
+    fn the_bytes_are_as_the_table_says() {
+        let data = sample(Body::Data { block: 5, again: true, payload: b"hi" });
         assert_eq!(
             encoded(&data),
             b"\x0c\x47\x01\x01\xde\xad\xbe\xef\xff\xff\xff\xf6\0\0\0\x07\0\0\0\x05\0\x01\0\x02hi"
         );
-        let xor = sample(Body::Xor {
-            blocks: vec![1, 2, 200],
-            payload: b"x",
-        });
+        let xor = sample(Body::Xor { blocks: vec![1, 2, 200], payload: b"x" });
         let bytes = encoded(&xor);
         assert_eq!(&bytes[16..], b"\x03\0\0\x01\0\0\0\x01\0\xc5\x01x");
         assert_eq!(bytes.len() - HEADER - 8 - 1, xor_ids(&[1, 2, 200]));
@@ -364,11 +334,7 @@ mod tests {
     #[test]
     fn datagram_of_any_length_is_refused_or_read() {
         let payload = vec![7; usize::from(DATAGRAM_MAX) - DATA_HEADER];
-        let whole = encoded(&sample(Body::Data {
-            block: 1,
-            again: false,
-            payload: &payload,
-        }));
+        let whole = encoded(&sample(Body::Data { block: 1, again: false, payload: &payload }));
         assert_eq!(whole.len(), usize::from(DATAGRAM_MAX));
         assert!(Packet::decode(&whole).is_ok());
         for cut in 0..whole.len() {
@@ -379,10 +345,7 @@ mod tests {
 
     #[test]
     fn impossible_datagrams_are_refused() {
-        let good = encoded(&sample(Body::Xor {
-            blocks: vec![1, 5],
-            payload: b"xy",
-        }));
+        let good = encoded(&sample(Body::Xor { blocks: vec![1, 5], payload: b"xy" }));
         let with = |at: usize, byte: u8| {
             let mut bad = good.clone();
             bad[at] = byte;
@@ -391,10 +354,7 @@ mod tests {
         assert_eq!(with(0, 0x47), Some(PacketError::Foreign));
         assert_eq!(with(2, 2), Some(PacketError::Foreign));
         for (at, byte) in [(3, 0), (3, 4), (16, 0), (16, 1), (16, 21), (17, 1), (19, 3)] {
-            assert!(
-                matches!(with(at, byte), Some(PacketError::Damaged(_))),
-                "{at}"
-            );
+            assert!(matches!(with(at, byte), Some(PacketError::Damaged(_))), "{at}");
         }
         let mut far = good.clone();
         far[20..24].fill(0xff);
@@ -423,7 +383,7 @@ mod tests {
         }
 
         #[test]
-        fn packet_decoder_accepts_only_what_is_encoded(
+        fn decoder_never_panics_and_reads_what_was_encoded(
             mut bytes in prop::collection::vec(any::<u8>(), 0..80), ours: bool,
         ) {
             if ours && bytes.len() > 4 {

@@ -91,14 +91,7 @@ const MORE: f64 = 1.15;
 impl Probe {
     /// Nothing is known yet of a session with datagrams of so many bytes, and nothing held back.
     pub fn new(datagram: u64, now: Moment) -> Self {
-        Self {
-            rate: None,
-            state: ProbeState::Free,
-            base: 1.0,
-            since: now,
-            sent: 0,
-            datagram,
-        }
+        Self { rate: None, state: ProbeState::Free, base: 1.0, since: now, sent: 0, datagram }
     }
 
     /// The rate of datagrams' bytes; `None` holds nothing back.
@@ -152,14 +145,8 @@ impl Probe {
         let mut hold = HOLD;
         match self.state {
             ProbeState::Free | ProbeState::Full => {}
-            ProbeState::Cut {
-                share: before,
-                settled: false,
-            } => {
-                self.state = ProbeState::Cut {
-                    share: before,
-                    settled: true,
-                };
+            ProbeState::Cut { share: before, settled: false } => {
+                self.state = ProbeState::Cut { share: before, settled: true };
                 return;
             }
             ProbeState::Cut { share: before, .. } => {
@@ -182,11 +169,13 @@ impl Probe {
             }
             ProbeState::Try { settled: true } => {
                 self.learn(share);
-                match () {
+                if going < rate_now * USED {
                     // Where something else holds it back, more would tell nothing.
-                    () if going < rate_now * USED => hold = 0,
-                    () if arrives >= going * share * FOLLOWS => return self.more(rate),
-                    () => self.set((arrives / share).min(rate_now) * BELOW),
+                    hold = 0;
+                } else if arrives >= going * share * FOLLOWS {
+                    return self.more(rate);
+                } else {
+                    self.set((arrives / share).min(rate_now) * BELOW);
                 }
             }
             ProbeState::Hold(left) => {
@@ -210,10 +199,7 @@ impl Probe {
 
     fn cut(&mut self, arrives: f64, share: f64) {
         self.set(arrives);
-        self.state = ProbeState::Cut {
-            share: (share * 1000.0) as u16,
-            settled: false,
-        };
+        self.state = ProbeState::Cut { share: (share * 1000.0) as u16, settled: false };
     }
 
     fn more(&mut self, held: Rate) {
@@ -233,10 +219,7 @@ mod tests {
     #[test]
     fn probe_ignores_few_datagrams_and_short_times() {
         let mut probe = Probe::new(1472, Moment(0));
-        let all_lost = |seen| Arrivals {
-            seen,
-            ..Arrivals::default()
-        };
+        let all_lost = |seen| Arrivals { seen, ..Arrivals::default() };
         assert!(!probe.handle(all_lost(REPORTED_MIN - 1), Moment(0).after(INTERVAL)));
         assert!(!probe.handle(all_lost(1000), Moment(0).after(INTERVAL / 2)));
         assert_eq!(probe.rate(), None);
@@ -252,11 +235,7 @@ mod tests {
     fn wild_reports_make_no_wild_rate() {
         let mut probe = Probe::new(1472, Moment(0));
         probe.sent(u64::from(u32::MAX));
-        let told = Arrivals {
-            seen: 100,
-            received: u64::MAX,
-            per_second: u64::MAX,
-        };
+        let told = Arrivals { seen: 100, received: u64::MAX, per_second: u64::MAX };
         assert!(probe.handle(told, Moment(0).after(INTERVAL)));
         assert_eq!(probe.rate(), None);
     }

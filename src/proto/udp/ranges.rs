@@ -64,10 +64,7 @@ pub fn decode(base: u32, limit: u32, mut list: &[u8]) -> Result<Vec<Range<u32>>,
 }
 
 #[cfg(test)]
-#[allow(
-    clippy::single_range_in_vec_init,
-    reason = "a list of one range is meant"
-)]
+#[allow(clippy::single_range_in_vec_init, reason = "a list of one range is meant")]
 mod tests {
     use proptest::prelude::*;
 
@@ -82,10 +79,7 @@ mod tests {
         assert!(decode(10, 23, &list[..3]).is_err(), "cut");
         assert!(decode(0, 9, &[0, 0, 0, 0]).is_err(), "touching");
         assert!(decode(u32::MAX, u32::MAX, &[5, 5]).is_err(), "beyond all");
-        assert!(
-            decode(0, u32::MAX, &vec![1; LIST_MAX + 1]).is_err(),
-            "too long"
-        );
+        assert!(decode(0, u32::MAX, &vec![1; LIST_MAX + 1]).is_err(), "too long");
         let many: Vec<_> = (0..5000).map(|n| n * 3..n * 3 + 1).collect();
         let (list, count) = encode(0, &many);
         assert!(list.len() <= LIST_MAX && count > 300, "{count}");

@@ -7,11 +7,15 @@
 
 use std::collections::BTreeMap;
 
-use crate::proto::udp::before;
-use crate::proto::udp::control::Report;
-use crate::proto::udp::probe::{Arrivals, Probe, REPORTED_MIN};
-use crate::session::SeatId;
-use crate::units::{Moment, Rate};
+use crate::{
+    proto::udp::{
+        before,
+        control::Report,
+        probe::{Arrivals, Probe, REPORTED_MIN},
+    },
+    session::SeatId,
+    units::{Moment, Rate},
+};
 
 /// Hears the clients of a session that has no rate of its own.
 #[derive(Clone, Debug)]
@@ -38,38 +42,20 @@ struct ClientProgress {
 
 impl ClientProgress {
     fn new(fresh: u32, now: Moment) -> Self {
-        Self {
-            last: (0, 0),
-            told: Arrivals::default(),
-            fresh,
-            arrived: 0,
-            from: now,
-            until: now,
-        }
+        Self { last: (0, 0), told: Arrivals::default(), fresh, arrived: 0, from: now, until: now }
     }
 
     fn told(&self) -> Arrivals {
         let span = self.until.since(self.from).as_secs_f64();
-        let per_second = if span > 0.0 {
-            (self.arrived as f64 / span) as u64
-        } else {
-            0
-        };
-        Arrivals {
-            per_second,
-            ..self.told
-        }
+        let per_second = if span > 0.0 { (self.arrived as f64 / span) as u64 } else { 0 };
+        Arrivals { per_second, ..self.told }
     }
 }
 
 impl RateController {
     /// Nothing was told yet of a session with datagrams of so many bytes.
     pub fn new(datagram: u64, now: Moment) -> Self {
-        Self {
-            probe: Probe::new(datagram, now),
-            begun: now,
-            clients: BTreeMap::new(),
-        }
+        Self { probe: Probe::new(datagram, now), begun: now, clients: BTreeMap::new() }
     }
 
     /// The rate of datagrams' bytes; `None` holds nothing back.
@@ -85,10 +71,7 @@ impl RateController {
     /// Takes what a client says; one that cannot have so many is believed as far as it can be.
     pub fn handle_report(&mut self, seat: SeatId, report: &Report, now: Moment) {
         let begun = self.begun;
-        let heard = self
-            .clients
-            .entry(seat)
-            .or_insert_with(|| ClientProgress::new(0, begun));
+        let heard = self.clients.entry(seat).or_insert_with(|| ClientProgress::new(0, begun));
         let (seen, received) = heard.last;
         if !before(seen, report.seen) {
             return;
@@ -119,18 +102,17 @@ impl RateController {
             return false;
         }
         let all = self.clients.values().map(ClientProgress::told);
-        let told = match group {
-            false => all.fold(Arrivals::default(), |sum, told| Arrivals {
+        let told = if !group {
+            all.fold(Arrivals::default(), |sum, told| Arrivals {
                 seen: sum.seen + told.seen,
                 received: sum.received + told.received,
                 per_second: sum.per_second + told.per_second,
-            }),
-            true => {
-                let mut all: Vec<Arrivals> = all.filter(|told| told.seen >= REPORTED_MIN).collect();
-                // By the share that arrived, without a division.
-                all.sort_by(|a, b| (a.received * b.seen).cmp(&(b.received * a.seen)));
-                all.get(all.len() / 4).copied().unwrap_or_default()
-            }
+            })
+        } else {
+            let mut all: Vec<Arrivals> = all.filter(|told| told.seen >= REPORTED_MIN).collect();
+            // By the share that arrived, without a division.
+            all.sort_by(|a, b| (a.received * b.seen).cmp(&(b.received * a.seen)));
+            all.get(all.len() / 4).copied().unwrap_or_default()
         };
         let before = self.rate();
         if !self.probe.handle(told, now) {

@@ -6,15 +6,19 @@
 
 use std::collections::VecDeque;
 
-use crate::proto::udp::blocks::{BlockLayout, Blocks};
-use crate::proto::udp::control::Report;
-use crate::proto::udp::group_sender::ROUNDS_MAX;
-use crate::proto::udp::liveness::{ROUNDS, SLACK};
-use crate::proto::udp::packet::{Body, Packet, PacketError};
-use crate::proto::udp::reports::{self, LINES_MAX, RepairMode, ReportTimer};
-use crate::proto::udp::stats::{StreamFigures, StreamStats};
-use crate::proto::udp::{REORDER, before};
-use crate::units::Moment;
+use crate::{
+    proto::udp::{
+        REORDER, before,
+        blocks::{BlockLayout, Blocks},
+        control::Report,
+        group_sender::ROUNDS_MAX,
+        liveness::{ROUNDS, SLACK},
+        packet::{Body, Packet, PacketError},
+        reports::{self, LINES_MAX, RepairMode, ReportTimer},
+        stats::{StreamFigures, StreamStats},
+    },
+    units::Moment,
+};
 
 /// Receives the datagrams of one file.
 #[derive(Clone, Debug)]
@@ -188,11 +192,7 @@ impl BlockReceiver {
             self.timer.count_datagram();
         }
         match packet.body {
-            Body::Data {
-                block,
-                again,
-                payload,
-            } => {
+            Body::Data { block, again, payload } => {
                 if !again {
                     self.overtaken.record(block);
                 }
@@ -216,11 +216,7 @@ impl BlockReceiver {
         }
         let (count, raw) = (self.blocks.len(), self.mode == RepairMode::Raw);
         match body {
-            Body::Data {
-                block,
-                again,
-                payload,
-            } => {
+            Body::Data { block, again, payload } => {
                 // A block that is sent for the first time comes under a number of its own; in raw
                 // every block does.
                 let most = self.first.saturating_add(pkt);
@@ -257,11 +253,7 @@ impl BlockReceiver {
             return Delivery::Nothing;
         };
         let lacking = blocks.remove(at);
-        Delivery::Coded {
-            lacking,
-            others: blocks,
-            payload,
-        }
+        Delivery::Coded { lacking, others: blocks, payload }
     }
 
     /// The block that [`Delivery::Coded`] lacked has been recovered and written.
@@ -336,8 +328,5 @@ fn numbers_max(blocks: u32) -> Option<u32> {
 }
 
 #[cfg(test)]
-#[allow(
-    clippy::single_range_in_vec_init,
-    reason = "a list of one range is meant"
-)]
+#[allow(clippy::single_range_in_vec_init, reason = "a list of one range is meant")]
 mod tests;

@@ -1,10 +1,8 @@
 //! What a receiver reports about missing blocks, when, and in how many lines.
 
-use std::ops::Range;
-use std::time::Duration;
+use std::{ops::Range, time::Duration};
 
-use crate::proto::udp::control::Report;
-use crate::units::Moment;
+use crate::{proto::udp::control::Report, units::Moment};
 
 /// What a receiver does about missing blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,13 +39,7 @@ pub(super) struct ReportTimer {
 impl ReportTimer {
     /// Reports are due after `every` datagrams at the latest.
     pub(super) fn new(every: u32, now: Moment) -> Self {
-        Self {
-            every,
-            unreported: 0,
-            reported_at: now,
-            answer: None,
-            answered: 0,
-        }
+        Self { every, unreported: 0, reported_at: now, answer: None, answered: 0 }
     }
 
     /// A numbered datagram came.
@@ -80,8 +72,7 @@ impl ReportTimer {
 
     fn next(&self, mode: RepairMode) -> Moment {
         let idle = self.unreported == 0 || mode == RepairMode::Raw;
-        self.reported_at
-            .after(if idle { SIGN_OF_LIFE } else { PROGRESS })
+        self.reported_at.after(if idle { SIGN_OF_LIFE } else { PROGRESS })
     }
 
     /// When a report is due, unless a datagram comes before.
@@ -103,11 +94,7 @@ pub(super) fn split(report: Report, mut list: Vec<Range<u32>>) -> Vec<Report> {
         }
         list = last.missing.split_off(count);
         last.more = true;
-        let rest = Report {
-            more: false,
-            missing: Vec::new(),
-            ..last.clone()
-        };
+        let rest = Report { more: false, missing: Vec::new(), ..last.clone() };
         reports.push(rest);
     }
     // The list ends here and begins anew with the next report.

@@ -10,15 +10,21 @@
 //!
 //! [`Fault`] says when a client is given up.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+    time::Duration,
+};
 
-use crate::proto::udp::control::Report;
-use crate::proto::udp::end_timer::EndTimer;
-use crate::proto::udp::liveness::{Fault, Liveness};
-use crate::proto::udp::{CONSENT, REORDER, Transmit, before};
-use crate::units::Moment;
+use crate::{
+    proto::udp::{
+        CONSENT, REORDER, Transmit, before,
+        control::Report,
+        end_timer::EndTimer,
+        liveness::{Fault, Liveness},
+    },
+    units::Moment,
+};
 
 /// Sends the blocks of one file to one client.
 #[derive(Clone, Debug)]
@@ -89,11 +95,7 @@ impl BlockSender {
 
     /// A sender that repairs nothing.
     pub fn raw(blocks: Range<u32>, now: Moment) -> Self {
-        Self {
-            raw: true,
-            window: u32::MAX,
-            ..Self::reliable(blocks, 0, now)
-        }
+        Self { raw: true, window: u32::MAX, ..Self::reliable(blocks, 0, now) }
     }
 
     /// Datagrams numbered so far, wrapping.
@@ -181,16 +183,8 @@ impl BlockSender {
         }
         // The first END follows the last block at once, and a closed window after a pause.
         let done = self.next_new == self.end && self.repair.is_empty();
-        self.ends.due = if done {
-            now
-        } else {
-            now.after(self.ends.pause)
-        };
-        Ok(Some(Transmit::Data {
-            pkt,
-            block,
-            again: again.is_some(),
-        }))
+        self.ends.due = if done { now } else { now.after(self.ends.pause) };
+        Ok(Some(Transmit::Data { pkt, block, again: again.is_some() }))
     }
 
     fn ask(&mut self, now: Moment) -> Option<Transmit> {
@@ -254,27 +248,19 @@ impl ReportedList {
 }
 
 #[cfg(test)]
-#[allow(
-    clippy::single_range_in_vec_init,
-    reason = "a list of one range is meant"
-)]
+#[allow(clippy::single_range_in_vec_init, reason = "a list of one range is meant")]
 mod tests {
     use super::*;
-    use crate::proto::udp::DOUBT;
-    use crate::proto::udp::liveness::{ROUNDS, SLACK};
-    use crate::proto::udp::stall_detector::STUCK;
+    use crate::proto::udp::{
+        DOUBT,
+        liveness::{ROUNDS, SLACK},
+        stall_detector::STUCK,
+    };
 
     const NOW: Moment = Moment(1_000_000);
 
     fn report(seen: u32, cum: u32, missing: Vec<Range<u32>>) -> Report {
-        Report {
-            seen,
-            received: seen,
-            round: 0,
-            cum,
-            more: false,
-            missing,
-        }
+        Report { seen, received: seen, round: 0, cum, more: false, missing }
     }
 
     fn data(sender: &mut BlockSender) -> Option<(u32, u32, bool)> {
@@ -295,36 +281,24 @@ mod tests {
         assert_eq!(data(&mut sender), Some((10, 4, true)));
         sender.handle_report(&lost, NOW).expect("true");
         assert_eq!(data(&mut sender), Some((11, 6, true)));
-        assert_eq!(
-            data(&mut sender),
-            Some((12, 10, false)),
-            "both are under way"
-        );
+        assert_eq!(data(&mut sender), Some((12, 10, false)), "both are under way");
         for _ in 0..3 {
             data(&mut sender);
         }
-        sender
-            .handle_report(&report(15, 4, vec![4..5]), NOW)
-            .expect("true");
+        sender.handle_report(&report(15, 4, vec![4..5]), NOW).expect("true");
         assert_eq!(data(&mut sender), Some((16, 4, true)), "lost again");
     }
 
     #[test]
-    fn sender_stops_and_asks_when_the_window_is_full() {
+    fn sender_asks_when_the_clients_buffer_is_full() {
         let mut sender = BlockSender::reliable(0..100, 5, NOW);
         (0..5).for_each(|_| assert!(data(&mut sender).is_some()));
         assert_eq!(sender.poll_transmit(NOW), Ok(None));
         let later = sender.poll_timeout();
         assert!(later > NOW && later < NOW.after(CONSENT));
-        let end = Transmit::End {
-            pkts: 5,
-            upto: 5,
-            round: 1,
-        };
+        let end = Transmit::End { pkts: 5, upto: 5, round: 1 };
         assert_eq!(sender.poll_transmit(later), Ok(Some(end)));
-        sender
-            .handle_report(&report(2, 2, vec![]), NOW)
-            .expect("true");
+        sender.handle_report(&report(2, 2, vec![]), NOW).expect("true");
         (0..2).for_each(|_| assert!(data(&mut sender).is_some()));
         assert_eq!(data(&mut sender), None);
     }
@@ -378,9 +352,7 @@ mod tests {
         ];
         for n in 0..3000 {
             let soon = NOW.after(Duration::from_micros(n * 3));
-            sender
-                .handle_report(&more[n as usize % 3], soon)
-                .expect("possible");
+            sender.handle_report(&more[n as usize % 3], soon).expect("possible");
         }
         assert_eq!(sender.list.left, left, "none was looked at");
         // After a while it is, and so is the rest of the same list.
@@ -393,16 +365,13 @@ mod tests {
     }
 
     #[test]
-    fn million_requests_for_everything_stay_within_the_budget() {
+    fn million_requests_cost_what_one_client_may_cost() {
         let mut sender = BlockSender::reliable(0..100, 50, NOW);
         let mut sent = 0_u64;
         for n in 0..1_000_000_u32 {
             let now = NOW.after(Duration::from_micros(u64::from(n) * 5));
             let everything = report(sender.numbered(), 0, vec![0..sender.next_new]);
-            let mut everything = Report {
-                round: n % 7,
-                ..everything
-            };
+            let mut everything = Report { round: n % 7, ..everything };
             if sender.next_new == 0 {
                 everything.missing.clear();
             }
@@ -429,9 +398,7 @@ mod tests {
         while now < NOW.after(STUCK * 2) {
             // The questions are what is sent.
             now = now.after(Duration::from_millis(100));
-            sender
-                .handle_report(&report(0, 0, vec![]), now)
-                .expect("possible");
+            sender.handle_report(&report(0, 0, vec![]), now).expect("possible");
             if sender.poll_transmit(now) == Err(Fault::Stuck) {
                 return assert!(now >= NOW.after(STUCK));
             }
@@ -461,16 +428,10 @@ mod tests {
     fn raw_sends_each_block_once_whatever_is_reported() {
         let mut sender = BlockSender::raw(3..6, NOW);
         assert_eq!(data(&mut sender), Some((0, 3, false)));
-        sender
-            .handle_report(&report(1, 0, vec![0..6]), NOW)
-            .expect("heard");
+        sender.handle_report(&report(1, 0, vec![0..6]), NOW).expect("heard");
         assert_eq!(data(&mut sender), Some((1, 4, false)));
         assert_eq!(data(&mut sender), Some((2, 5, false)));
-        let end = Transmit::End {
-            pkts: 3,
-            upto: 6,
-            round: 1,
-        };
+        let end = Transmit::End { pkts: 3, upto: 6, round: 1 };
         assert_eq!(sender.poll_transmit(NOW), Ok(Some(end)));
     }
 }

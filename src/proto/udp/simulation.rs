@@ -1,13 +1,14 @@
 //! All machines over a simulated link in virtual time: loss, duplicates, reordering and delay
 //! from a seed, and a table of what each way needs.
 
-use std::fmt::Write;
-use std::time::Duration;
+use std::{fmt::Write, time::Duration};
 
 use proptest::prelude::*;
 
-use crate::proto::udp::group_sender::LAG;
-use crate::proto::udp::simulation::world::{Link, SLOT, World};
+use crate::proto::udp::{
+    group_sender::LAG,
+    simulation::world::{Link, SLOT, World},
+};
 
 mod anything;
 mod world;
@@ -114,11 +115,7 @@ fn client_with_heavy_loss_is_repaired_alone_after_the_group() {
     let (last, rest) = run.done.split_last().expect("thirteen");
     assert_eq!(last.0, 1, "it is done after the others");
     let others = rest.last().expect("twelve").1;
-    assert!(
-        others < control.seconds * 1.1,
-        "{others} s beside {} s without it",
-        control.seconds
-    );
+    assert!(others < control.seconds * 1.1, "{others} s beside {} s without it", control.seconds);
 }
 
 #[test]
@@ -138,11 +135,7 @@ fn group_of_25_survives_heavy_loss_a_late_join_and_a_kill() {
     assert_eq!(last, [1, 2], "they are done after the others");
     // Who is killed is waited for twice: until it lags, and for its first answer.
     let limit = control.seconds * 1.1 + 2.0 * LAG.as_secs_f64();
-    assert!(
-        others[21].1 < limit,
-        "{others:?} beside {}",
-        control.seconds
-    );
+    assert!(others[21].1 < limit, "{others:?} beside {}", control.seconds);
     // The two are passed over together; each alone would take a third of the file and half of it.
     let more = run.datagrams - control.datagrams;
     assert!(more < u64::from(blocks) * 3 / 4, "{more} of {blocks}");

@@ -5,9 +5,10 @@
 
 use std::time::Duration;
 
-use crate::proto::udp::before;
-use crate::proto::udp::control::Report;
-use crate::units::Moment;
+use crate::{
+    proto::udp::{before, control::Report},
+    units::Moment,
+};
 
 /// How far a client says that it has come, and since when it has not come further.
 #[derive(Clone, Copy, Debug)]
@@ -30,28 +31,15 @@ pub(super) const STUCK_AFTER: u64 = 50;
 impl StallDetector {
     /// A client that has got nothing of the `sent` datagrams yet.
     pub(super) fn new(sent: u64, now: Moment) -> Self {
-        Self {
-            received: 0,
-            cum: 0,
-            sent,
-            since: now,
-        }
+        Self { received: 0, cum: 0, sent, since: now }
     }
 
     /// Hears how far it has come, when `numbered` of the `sent` datagrams had numbers: more than
     /// those it cannot have.
     pub(super) fn record(&mut self, report: &Report, numbered: u32, sent: u64, now: Moment) {
-        let received = match before(numbered, report.received) {
-            true => numbered,
-            false => report.received,
-        };
+        let received = if before(numbered, report.received) { numbered } else { report.received };
         if report.cum > self.cum || before(self.received, received) {
-            *self = Self {
-                received,
-                cum: self.cum.max(report.cum),
-                sent,
-                since: now,
-            };
+            *self = Self { received, cum: self.cum.max(report.cum), sent, since: now };
         }
     }
 
@@ -66,25 +54,15 @@ mod tests {
     use super::*;
 
     fn report(received: u32, cum: u32) -> Report {
-        Report {
-            seen: received,
-            received,
-            round: 0,
-            cum,
-            more: false,
-            missing: Vec::new(),
-        }
+        Report { seen: received, received, round: 0, cum, more: false, missing: Vec::new() }
     }
 
     #[test]
-    fn stuck_client_is_given_up_and_a_slow_one_is_not() {
+    fn stalled_client_is_given_up_and_a_slow_one_is_not() {
         let start = Moment(0);
         let advance = StallDetector::new(7, start);
         let late = start.after(STUCK);
-        assert!(
-            !advance.is_stuck(7 + STUCK_AFTER - 1, late),
-            "little was sent"
-        );
+        assert!(!advance.is_stuck(7 + STUCK_AFTER - 1, late), "little was sent");
         assert!(!advance.is_stuck(1_000_000, Moment(late.0 - 1)), "not yet");
         assert!(advance.is_stuck(7 + STUCK_AFTER, late));
 

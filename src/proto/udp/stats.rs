@@ -3,13 +3,14 @@
 //! Every number is a bit in a window of [`WINDOW`], so a duplicate is never taken for progress
 //! and never lowers the loss. What slides out of the window unseen is lost for good; should it
 //! come after all it is late. Loss at the end shows too, because the sender tells how many there
-//! were ([`Stats::finish`]).
+//! were ([`StreamStats::finish`]).
 
 use std::time::Duration;
 
-use crate::proto::histogram::Histogram;
-use crate::proto::jitter::JitterEstimate;
-use crate::units::Moment;
+use crate::{
+    proto::{histogram::Histogram, jitter::JitterEstimate},
+    units::Moment,
+};
 
 /// Counts the datagrams of one stream.
 #[derive(Clone, Debug)]
@@ -282,13 +283,10 @@ mod tests {
     }
 
     #[test]
-    fn leap_in_numbers_needs_a_second_datagram() {
+    fn block_outside_window_is_late_and_a_leap_needs_two() {
         let mut stats = StreamStats::default();
         assert!(stats.record(0, 0, Moment(0)));
-        assert!(
-            stats.record(LEAP as u32, 0, Moment(0)),
-            "as far as a window"
-        );
+        assert!(stats.record(LEAP as u32, 0, Moment(0)), "as far as a window");
         let leap = WINDOW as u32 + 500;
         assert!(!stats.record(leap, 0, Moment(0)), "one alone");
         assert!(!stats.record(leap + 7, 0, Moment(0)), "and another");

@@ -23,10 +23,7 @@ pub fn group(mut lacked: Vec<(u32, u128)>) -> Vec<Vec<u32>> {
         let mut at = 0;
         for client in ones(who) {
             let from = &mut free[client];
-            while groups
-                .get(*from)
-                .is_some_and(|(_, taken)| taken >> client & 1 == 1)
-            {
+            while groups.get(*from).is_some_and(|(_, taken)| taken >> client & 1 == 1) {
                 *from += 1;
             }
             at = at.max(*from);

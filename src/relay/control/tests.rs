@@ -1,6 +1,8 @@
-use std::io::{BufRead, BufReader, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
-use std::time::{Duration, Instant};
+use std::{
+    io::{BufRead, BufReader, Write},
+    net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
+    time::{Duration, Instant},
+};
 
 use super::*;
 use crate::relay::Relay;
@@ -22,11 +24,7 @@ impl Scene {
         let control = TcpStream::connect(relay.local_addr()).expect("listening");
         control.set_read_timeout(Some(PATIENCE)).expect("a socket");
         let port = |_| UdpSocket::bind(here).expect("a free port");
-        Self {
-            relay,
-            control: BufReader::new(control),
-            ports: (0..2).map(port).collect(),
-        }
+        Self { relay, control: BufReader::new(control), ports: (0..2).map(port).collect() }
     }
 
     fn conectar(&self, which: usize) -> String {

@@ -3,22 +3,30 @@
 //! One lock for the connection, held for a command and its answer. The counts have locks of their
 //! own, which no thread holds for long.
 
-use std::net::{SocketAddr, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError};
-use std::thread;
-use std::time::Duration;
+use std::{
+    net::{SocketAddr, TcpStream},
+    sync::{
+        Condvar, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread,
+    time::Duration,
+};
 
-use crate::error::{Error, Phase, Result};
-use crate::net::datagrams::BatchSocket;
-use crate::net::line_stream::LineStream;
-use crate::net::{clock, datagrams, lock};
-use crate::proto::relay::reports::{ReceiverReport, SenderReport};
-use crate::proto::relay::status::WatchSnapshot;
-use crate::proto::relay::{ControlCommand, ControlReply, ViewerState};
-use crate::proto::stream::StreamCounts;
-use crate::text::escape;
-use crate::units::Moment;
+use crate::{
+    error::{Error, Phase, Result},
+    net::{clock, datagrams, datagrams::BatchSocket, line_stream::LineStream, lock},
+    proto::{
+        relay::{
+            ControlCommand, ControlReply, ViewerState,
+            reports::{ReceiverReport, SenderReport},
+            status::WatchSnapshot,
+        },
+        stream::StreamCounts,
+    },
+    text::escape,
+    units::Moment,
+};
 
 #[derive(Debug)]
 pub(super) struct WatchState {
@@ -133,9 +141,7 @@ impl WatchState {
         let stopping = || self.stopping.load(Ordering::SeqCst);
         loop {
             let going = |control: &mut ControlState| control.end_reason.is_none() && !stopping();
-            let waited = self
-                .ended
-                .wait_timeout_while(lock(&self.control), ALIVE_EVERY, going);
+            let waited = self.ended.wait_timeout_while(lock(&self.control), ALIVE_EVERY, going);
             let (mut control, _) = waited.unwrap_or_else(PoisonError::into_inner);
             if !going(&mut control) {
                 return;

@@ -6,22 +6,26 @@
 //! so that a slow disk costs the recording and not the picture. Works with a relay that knows only
 //! the lab's words; what such a relay does not tell stays unknown.
 
-use std::fs::File;
-use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
-use std::thread::JoinHandle;
-use std::time::Duration;
-use std::{io, thread};
+use std::{
+    fs::File,
+    io,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, PoisonError, atomic::Ordering},
+    thread,
+    thread::JoinHandle,
+    time::Duration,
+};
 
-use crate::error::{Error, Result};
-use crate::net::datagrams::BatchSocket;
-use crate::net::{STACK, clock, lock, socket};
-use crate::proto::relay::status::WatchSnapshot;
-use crate::proto::relay::{ControlCommand, ViewerState};
-use crate::relay::watch::control::{ControlState, WatchState};
-use crate::relay::watch::receive::StreamReceiver;
+use crate::{
+    error::{Error, Result},
+    net::{STACK, clock, datagrams::BatchSocket, lock, socket},
+    proto::relay::{ControlCommand, ViewerState, status::WatchSnapshot},
+    relay::watch::{
+        control::{ControlState, WatchState},
+        receive::StreamReceiver,
+    },
+};
 
 mod control;
 mod receive;
@@ -55,12 +59,7 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 impl WatchConfig {
     /// To watch the stream of a relay at `relay`, without player or recording.
     pub fn new(relay: Vec<SocketAddr>) -> Self {
-        Self {
-            relay,
-            player: None,
-            record: None,
-            port: 0,
-        }
+        Self { relay, player: None, record: None, port: 0 }
     }
 }
 
@@ -89,17 +88,8 @@ impl Watch {
             disk = Some(spawn("watch-disk", move || writer.write(file))?);
         }
         let state = Arc::new(WatchState::new(relay, inbox, stream));
-        let mut watch = Self {
-            state: Arc::clone(&state),
-            data: None,
-            alive: None,
-            disk,
-        };
-        let data = StreamReceiver {
-            state: Arc::clone(&state),
-            player,
-            recorder,
-        };
+        let mut watch = Self { state: Arc::clone(&state), data: None, alive: None, disk };
+        let data = StreamReceiver { state: Arc::clone(&state), player, recorder };
         watch.data = Some(spawn("watch-data", move || data.run())?);
         state.request(&ControlCommand::Connect(state.inbox.local_addr().port()))?;
         // At once: from the first report on the relay knows what our silence means.
@@ -150,10 +140,7 @@ impl Watch {
     pub fn wait(&self, patience: Duration) -> bool {
         let running = |control: &mut ControlState| control.end_reason.is_none();
         let control = lock(&self.state.control);
-        let waited = self
-            .state
-            .ended
-            .wait_timeout_while(control, patience, running);
+        let waited = self.state.ended.wait_timeout_while(control, patience, running);
         let (control, _) = waited.unwrap_or_else(PoisonError::into_inner);
         control.end_reason.is_some()
     }
@@ -174,8 +161,7 @@ impl Watch {
             log::debug!("{error}");
         }
         let last = self.state.snapshot();
-        self.end()
-            .map_err(Error::io("write the recording", "its disk"))?;
+        self.end().map_err(Error::io("write the recording", "its disk"))?;
         if last.unrecorded > 0 {
             let reason = format!("the disk was too slow for {} datagrams", last.unrecorded);
             return Err(Error::refused("the recording", reason));

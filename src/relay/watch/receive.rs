@@ -1,19 +1,30 @@
 //! The stream on its way through a viewer: received, counted, handed to the player and the disk.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::thread;
+use std::{
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    sync::{Arc, atomic::Ordering},
+    thread,
+};
 
-use crate::error::Result;
-use crate::net::datagrams::DatagramBatch;
-use crate::net::datagrams::send_batch::{self, SendBatch};
-use crate::net::lock;
-use crate::proto::stream::StreamMonitor;
-use crate::relay::atomic_histogram::bump;
-use crate::relay::watch::control::{QUIET, WatchState};
-use crate::relay::watch::recorder::Recorder;
-use crate::units::Moment;
+use crate::{
+    error::Result,
+    net::{
+        datagrams::{
+            DatagramBatch,
+            send_batch::{self, SendBatch},
+        },
+        lock,
+    },
+    proto::stream::StreamMonitor,
+    relay::{
+        atomic_histogram::bump,
+        watch::{
+            control::{QUIET, WatchState},
+            recorder::Recorder,
+        },
+    },
+    units::Moment,
+};
 
 /// What the data thread owns.
 pub(super) struct StreamReceiver {
@@ -93,9 +104,7 @@ impl StreamReceiver {
             }
             for single in batch.singles(run) {
                 // The first error is of an earlier datagram.
-                let sent = batch
-                    .send(player, &single)
-                    .or_else(|_| batch.send(player, &single));
+                let sent = batch.send(player, &single).or_else(|_| batch.send(player, &single));
                 unplayed += u64::from(sent.is_err());
             }
         }

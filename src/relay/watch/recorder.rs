@@ -1,9 +1,13 @@
 //! The recording's way to the disk: pieces of the stream that wait for it, bounded by their bytes,
 //! so that a slow disk costs the recording and neither the picture nor the memory.
 
-use std::io::{self, Write};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::{
+    io::{self, Write},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use crossbeam_channel::{Receiver, Sender};
 
@@ -31,14 +35,8 @@ const OVERHEAD: u64 = 64;
 pub(super) fn channel() -> (Recorder, RecordWriter) {
     let (sender, receiver) = crossbeam_channel::unbounded();
     let waiting = Arc::new(AtomicU64::new(0));
-    let recorder = Recorder {
-        pieces: sender,
-        waiting: Arc::clone(&waiting),
-    };
-    let writer = RecordWriter {
-        pieces: receiver,
-        waiting,
-    };
+    let recorder = Recorder { pieces: sender, waiting: Arc::clone(&waiting) };
+    let writer = RecordWriter { pieces: receiver, waiting };
     (recorder, writer)
 }
 
@@ -89,17 +87,12 @@ mod tests {
     fn recording_queue_is_bounded_by_bytes() {
         let (recorder, writer) = channel();
         // No disk: what the largest datagrams would make, 64 together, and what small ones do.
-        let given = (0..4096)
-            .take_while(|_| recorder.push(vec![0x47; 4 * MIB]))
-            .count();
+        let given = (0..4096).take_while(|_| recorder.push(vec![0x47; 4 * MIB])).count();
         assert_eq!(given, 15, "and the 16th finds its own cost too much");
         while recorder.push(vec![0x47; 188]) {}
         while recorder.push(Vec::new()) {}
         let waiting = recorder.waiting.load(Ordering::SeqCst);
-        assert!(
-            (WAITING_MAX - OVERHEAD..=WAITING_MAX).contains(&waiting),
-            "{waiting}"
-        );
+        assert!((WAITING_MAX - OVERHEAD..=WAITING_MAX).contains(&waiting), "{waiting}");
         // What the disk has taken makes room.
         let bytes = writer.pieces.iter().take(16).map(|piece| {
             recorder.waiting.fetch_sub(cost(&piece), Ordering::SeqCst);
@@ -125,11 +118,7 @@ mod tests {
             let written = writing.join().expect("no panic").expect("room");
             assert_eq!(written, 96 * MIB as u64);
         });
-        assert!(
-            disk.chunks(MIB)
-                .zip(0_u8..)
-                .all(|(piece, n)| piece == vec![n; MIB])
-        );
+        assert!(disk.chunks(MIB).zip(0_u8..).all(|(piece, n)| piece == vec![n; MIB]));
     }
 
     #[test]

@@ -1,16 +1,14 @@
 //! The marks of a chart: text that fits and is safe in XML, colours and markers.
 
-use crate::report::table::width;
-use crate::text::escape;
+use crate::{report::table::width, text::escape};
 
 pub(super) const FONT: f64 = 14.0;
 /// The mean width of a letter in the fonts that `sans-serif` stands for, in parts of its size;
 /// on the large side, for a text that is cut is worse than one with room.
 pub(super) const LETTER: f64 = 0.58;
 /// Okabe and Ito's colours, without their yellow, which a white ground swallows.
-const COLOURS: [&str; 7] = [
-    "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000",
-];
+const COLOURS: [&str; 7] =
+    ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000"];
 const MARKERS: usize = 6;
 
 pub(super) fn colour(place: usize) -> &'static str {

@@ -8,22 +8,14 @@
 mod marks;
 mod scale;
 
-pub use self::marks::xml;
-pub use self::scale::Axis;
+pub use self::{marks::xml, scale::Axis};
 
 use std::fmt::Write;
 
-use self::marks::FONT;
-use self::marks::clipped;
-use self::marks::colour;
-use self::marks::fitted;
-use self::marks::marker;
-use self::marks::text;
-use self::marks::text_width;
-use self::scale::Scale;
-use self::scale::is_drawable;
-use self::scale::labels;
-use self::scale::without_collisions;
+use self::{
+    marks::{FONT, clipped, colour, fitted, marker, text, text_width},
+    scale::{Scale, is_drawable, labels, without_collisions},
+};
 
 /// A line chart; [`Chart::to_svg`] draws it.
 #[derive(Clone, Debug, Default)]
@@ -113,13 +105,8 @@ impl Chart {
             [point.y, low, high]
         });
         let y = Scale::new(&self.y, heights, TOP + PLOT_HEIGHT, TOP);
-        let names = self
-            .series
-            .iter()
-            .map(|series| clipped(&series.name, NAME_MAX));
-        let longest = names
-            .map(|name| text_width(&name, FONT))
-            .fold(0.0, f64::max);
+        let names = self.series.iter().map(|series| clipped(&series.name, NAME_MAX));
+        let longest = names.map(|name| text_width(&name, FONT)).fold(0.0, f64::max);
         let legend = LEGEND_GAP + 40.0 + longest + 16.0;
         let full_width = LEFT + PLOT_WIDTH + if self.series.is_empty() { 24.0 } else { legend };
         let rows = f64::from(u32::try_from(self.series.len()).unwrap_or(u32::MAX));
@@ -135,13 +122,7 @@ impl Chart {
         );
         let room = full_width - LEFT - 16.0;
         svg += &text(LEFT, 30.0, "start", 18.0, &fitted(&self.title, 18.0, room));
-        svg += &text(
-            LEFT,
-            54.0,
-            "start",
-            13.0,
-            &fitted(&self.subtitle, 13.0, room),
-        );
+        svg += &text(LEFT, 54.0, "start", 13.0, &fitted(&self.subtitle, 13.0, room));
         if points().next().is_some() {
             self.draw_ticks(&mut svg, &x, &y);
         } else {
@@ -179,11 +160,7 @@ impl Chart {
             ticks.retain(|&tick| scale.holds(tick));
             ticks.sort_by(f64::total_cmp);
             ticks.dedup();
-            if ticks.is_empty() {
-                scale.round_ticks(wanted)
-            } else {
-                ticks
-            }
+            if ticks.is_empty() { scale.round_ticks(wanted) } else { ticks }
         };
         let across = ticks(&self.x, x, 8.0);
         let labels = labels(&across, x.logarithmic);
@@ -218,13 +195,8 @@ impl Chart {
             "<path d=\"M{LEFT} {TOP}V{floor}H{right}\" fill=\"none\" stroke=\"#444444\"/>"
         );
         let middle = LEFT + PLOT_WIDTH / 2.0;
-        *svg += &text(
-            middle,
-            floor + 52.0,
-            "middle",
-            15.0,
-            &fitted(&self.x.label, 15.0, PLOT_WIDTH),
-        );
+        *svg +=
+            &text(middle, floor + 52.0, "middle", 15.0, &fitted(&self.x.label, 15.0, PLOT_WIDTH));
         let label = fitted(&self.y.label, 15.0, PLOT_HEIGHT);
         let _ = writeln!(
             svg,
@@ -263,12 +235,7 @@ fn draw_series(svg: &mut String, place: usize, series: &Series, x: &Scale, y: &S
     let mut line = String::new();
     for point in drawn() {
         let letter = if line.is_empty() { 'M' } else { 'L' };
-        let _ = write!(
-            line,
-            "{letter}{:.1} {:.1}",
-            x.pixel(point.x),
-            y.pixel(point.y)
-        );
+        let _ = write!(line, "{letter}{:.1} {:.1}", x.pixel(point.x), y.pixel(point.y));
     }
     if line.is_empty() {
         return;
@@ -298,11 +265,7 @@ fn draw_series(svg: &mut String, place: usize, series: &Series, x: &Scale, y: &S
 }
 
 fn dashes(series: &Series) -> &'static str {
-    if series.reference {
-        " stroke-dasharray=\"7 5\""
-    } else {
-        ""
-    }
+    if series.reference { " stroke-dasharray=\"7 5\"" } else { "" }
 }
 
 #[cfg(test)]
@@ -312,23 +275,14 @@ mod tests {
     fn chart() -> Chart {
         let series = |name: &str, height: f64| Series {
             name: name.to_owned(),
-            points: (1..=3)
-                .map(|x| Point::new(f64::from(x), height * f64::from(x)))
-                .collect(),
+            points: (1..=3).map(|x| Point::new(f64::from(x), height * f64::from(x))).collect(),
             ..Series::default()
         };
         Chart {
             title: "A & B <seconds>".to_owned(),
             subtitle: "\u{202e}\u{1b}\"x\"".to_owned(),
-            x: Axis {
-                label: "clients".to_owned(),
-                ..Axis::default()
-            },
-            y: Axis {
-                label: "time (s)".to_owned(),
-                from_zero: true,
-                ..Axis::default()
-            },
+            x: Axis { label: "clients".to_owned(), ..Axis::default() },
+            y: Axis { label: "time (s)".to_owned(), from_zero: true, ..Axis::default() },
             series: vec![
                 series("tcp", 1.0),
                 series("udp", 2.0),
@@ -363,17 +317,10 @@ mod tests {
     fn a_chart_is_well_formed_and_says_what_it_was_given() {
         let svg = chart().to_svg();
         assert!(is_well_formed(&svg), "{svg}");
-        assert!(
-            !is_well_formed(&svg.replacen("&lt;", "<", 1)),
-            "the check sees nothing"
-        );
+        assert!(!is_well_formed(&svg.replacen("&lt;", "<", 1)), "the check sees nothing");
         assert!(svg.contains("A &amp; B &lt;seconds&gt;"));
         assert!(svg.contains("\\u{202e}\\u{1b}&quot;x&quot;"));
-        assert_eq!(
-            svg.matches("stroke-dasharray").count(),
-            2,
-            "line and legend"
-        );
+        assert_eq!(svg.matches("stroke-dasharray").count(), 2, "line and legend");
         // Three points and one in the legend, for each of the two that were measured.
         assert_eq!(svg.matches("stroke=\"#ffffff\"").count(), 8);
         assert!(!svg.contains("NaN") && !svg.contains("inf"), "{svg}");
@@ -391,16 +338,10 @@ mod tests {
                 let range = Some((y - 1.0, y + 1.0));
                 chart.series[0].points.push(Point { x, y, range });
                 let svg = chart.to_svg();
-                assert!(
-                    !svg.contains("NaN") && !svg.contains("inf"),
-                    "{x} {y}: {svg}"
-                );
+                assert!(!svg.contains("NaN") && !svg.contains("inf"), "{x} {y}: {svg}");
             }
         }
         let empty = Chart::default().to_svg();
-        assert!(
-            is_well_formed(&empty) && empty.contains("no data"),
-            "{empty}"
-        );
+        assert!(is_well_formed(&empty) && empty.contains("no data"), "{empty}");
     }
 }

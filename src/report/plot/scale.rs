@@ -1,7 +1,6 @@
 //! From values to pixels: the range of an axis, its ticks, and which of their labels fit.
 
-use crate::report::plot::marks::FONT;
-use crate::report::plot::marks::text_width;
+use crate::report::plot::marks::{FONT, text_width};
 
 /// An axis of a chart.
 #[derive(Clone, Debug, Default)]
@@ -21,11 +20,7 @@ pub struct Axis {
 impl Axis {
     /// An axis that begins at zero, with round numbers.
     pub fn from_zero(label: impl Into<String>) -> Self {
-        Self {
-            label: label.into(),
-            from_zero: true,
-            ..Self::default()
-        }
+        Self { label: label.into(), from_zero: true, ..Self::default() }
     }
 
     /// An axis with ticks at these values, which may come in any order and more than once.
@@ -33,11 +28,7 @@ impl Axis {
         let mut ticks: Vec<f64> = ticks.into_iter().collect();
         ticks.sort_by(f64::total_cmp);
         ticks.dedup();
-        Self {
-            label: label.into(),
-            ticks,
-            ..Self::default()
-        }
+        Self { label: label.into(), ticks, ..Self::default() }
     }
 }
 
@@ -84,13 +75,7 @@ impl Scale {
                 low -= room;
             }
         }
-        Self {
-            low,
-            high,
-            logarithmic: axis.logarithmic,
-            start,
-            end,
-        }
+        Self { low, high, logarithmic: axis.logarithmic, start, end }
     }
 
     pub(super) fn pixel(&self, value: f64) -> f64 {
@@ -110,11 +95,7 @@ impl Scale {
     pub(super) fn round_ticks(&self, wanted: f64) -> Vec<f64> {
         if self.logarithmic {
             let decades = (self.high / self.low).log10();
-            let steps: &[f64] = if decades < 4.0 {
-                &[1.0, 2.0, 5.0]
-            } else {
-                &[1.0]
-            };
+            let steps: &[f64] = if decades < 4.0 { &[1.0, 2.0, 5.0] } else { &[1.0] };
             let ticks = powers(self.low, self.high)
                 .flat_map(|power| steps.iter().map(move |step| step * power))
                 .filter(|&tick| self.holds(tick));
@@ -219,60 +200,32 @@ mod tests {
     use super::*;
 
     fn scale(low: f64, high: f64, logarithmic: bool) -> Scale {
-        let axis = Axis {
-            logarithmic,
-            ..Axis::default()
-        };
+        let axis = Axis { logarithmic, ..Axis::default() };
         Scale::new(&axis, [low, high].into_iter(), 0.0, 100.0)
     }
 
     #[test]
     fn ticks_are_round_numbers_in_the_range() {
-        assert_eq!(
-            scale(0.0, 10.0, false).round_ticks(6.0),
-            [0.0, 2.0, 4.0, 6.0, 8.0, 10.0]
-        );
+        assert_eq!(scale(0.0, 10.0, false).round_ticks(6.0), [0.0, 2.0, 4.0, 6.0, 8.0, 10.0]);
         assert_eq!(
             labels(&scale(0.1, 0.7, false).round_ticks(6.0), false)[..3],
             ["0.2", "0.4", "0.6"]
         );
         let decades = scale(1.0, 1000.0, true).round_ticks(6.0);
-        assert_eq!(
-            decades,
-            [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0]
-        );
+        assert_eq!(decades, [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0]);
         assert_eq!(labels(&[0.01, 0.1, 1.0], true), ["0.01", "0.1", "1"]);
         assert_eq!(labels(&[0.0, 0.5, 1.0], false), ["0", "0.5", "1.0"]);
-        assert_eq!(
-            labels(&[0.000_001, 0.001, 1.0], true),
-            ["1e-6", "0.001", "1"]
-        );
+        assert_eq!(labels(&[0.000_001, 0.001, 1.0], true), ["1e-6", "0.001", "1"]);
         assert_eq!(labels(&[5e6, 1.5e8], false), ["5000000", "1.5e8"]);
     }
 
     #[test]
     fn pixels_follow_the_scale() {
-        let linear = Scale {
-            low: 0.0,
-            high: 10.0,
-            logarithmic: false,
-            start: 0.0,
-            end: 100.0,
-        };
+        let linear = Scale { low: 0.0, high: 10.0, logarithmic: false, start: 0.0, end: 100.0 };
         assert!((linear.pixel(2.5) - 25.0).abs() < 1e-9);
-        let upwards = Scale {
-            start: 100.0,
-            end: 0.0,
-            ..linear
-        };
+        let upwards = Scale { start: 100.0, end: 0.0, ..linear };
         assert!((upwards.pixel(2.5) - 75.0).abs() < 1e-9);
-        let ratios = Scale {
-            low: 1.0,
-            high: 100.0,
-            logarithmic: true,
-            start: 0.0,
-            end: 100.0,
-        };
+        let ratios = Scale { low: 1.0, high: 100.0, logarithmic: true, start: 0.0, end: 100.0 };
         assert!((ratios.pixel(10.0) - 50.0).abs() < 1e-9);
     }
 
@@ -281,10 +234,7 @@ mod tests {
         let ticks: Vec<f64> = (1..=1000).map(f64::from).collect();
         let labels = labels(&ticks, false);
         let scale = scale(1.0, 1000.0, false);
-        let scale = Scale {
-            end: 640.0,
-            ..scale
-        };
+        let scale = Scale { end: 640.0, ..scale };
         let shown = without_collisions(&ticks, &labels, &scale);
         assert!(shown[0] && shown[999]);
         let count = shown.iter().filter(|&&shown| shown).count();

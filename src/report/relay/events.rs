@@ -7,13 +7,19 @@
 
 use time::format_description::well_known::Rfc3339;
 
-use crate::proto::histogram::Delay;
-use crate::proto::json::{self, Json};
-use crate::proto::relay::log::ViewerRecord;
-use crate::proto::relay::reports::{ReceiverReport, SenderReport};
-use crate::proto::relay::status::{RelaySnapshot, ViewerSnapshot, WatchSnapshot};
-use crate::proto::stream::StreamCounts;
-use crate::units::micros;
+use crate::{
+    proto::{
+        histogram::Delay,
+        json::{self, Json},
+        relay::{
+            log::ViewerRecord,
+            reports::{ReceiverReport, SenderReport},
+            status::{RelaySnapshot, ViewerSnapshot, WatchSnapshot},
+        },
+        stream::StreamCounts,
+    },
+    units::micros,
+};
 
 /// A relay at a moment, in one line with its end.
 pub fn relay_event(snapshot: &RelaySnapshot) -> String {

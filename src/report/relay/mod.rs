@@ -3,21 +3,25 @@
 //! As the rest of the report it starts from what was logged or counted and ends in text. A figure
 //! that nobody reported stays `-`; a sum of which a part is missing says how many parts it has.
 
-use std::fs::File;
-use std::io::Read;
-use std::path::Path;
+use std::{fs::File, io::Read, path::Path};
 
-use crate::error::Result;
-use crate::net::logfile;
-use crate::proto::line::DecodeError;
-use crate::proto::log_cell::{MISSING, SEPARATOR, or_missing};
-use crate::proto::relay::log;
-use crate::proto::relay::log::ViewerRecord;
-use crate::proto::relay::reports::{ReceiverReport, SenderReport, whole_us};
-use crate::proto::relay::status::{RelaySnapshot, WatchSnapshot};
-use crate::report::table::{Align, Table};
-use crate::text::escape;
-use crate::units::{mbit_per_second, total};
+use crate::{
+    error::Result,
+    net::logfile,
+    proto::{
+        line::DecodeError,
+        log_cell::{MISSING, SEPARATOR, or_missing},
+        relay::{
+            log,
+            log::ViewerRecord,
+            reports::{ReceiverReport, SenderReport, whole_us},
+            status::{RelaySnapshot, WatchSnapshot},
+        },
+    },
+    report::table::{Align, Table},
+    text::escape,
+    units::{mbit_per_second, total},
+};
 
 #[cfg(feature = "cli")]
 pub mod events;
@@ -169,18 +173,8 @@ pub fn loss_table(view: &WatchSnapshot) -> String {
         ("RTP lost", Align::Right),
     ]);
     for (place, datagrams, cc, rtp_lost) in [
-        (
-            "lost before the relay",
-            None,
-            of(|sent| Some(sent.cc)),
-            of(|sent| sent.rtp_lost),
-        ),
-        (
-            "dropped by the relay",
-            of(|sent| Some(sent.dropped)),
-            None,
-            None,
-        ),
+        ("lost before the relay", None, of(|sent| Some(sent.cc)), of(|sent| sent.rtp_lost)),
+        ("dropped by the relay", of(|sent| Some(sent.dropped)), None, None),
         ("passed in pauses", of(|sent| Some(sent.paused)), None, None),
         ("sent by the relay", of(|sent| Some(sent.sent)), None, None),
         ("lost by the network", network, None, None),
@@ -239,9 +233,10 @@ mod tests {
     use time::macros::datetime;
 
     use super::*;
-    use crate::proto::histogram::Delay;
-    use crate::proto::relay::log::ViewerEnd;
-    use crate::session::SessionId;
+    use crate::{
+        proto::{histogram::Delay, relay::log::ViewerEnd},
+        session::SessionId,
+    };
 
     fn two() -> [ViewerRecord; 2] {
         let lab = ViewerRecord {
@@ -254,11 +249,7 @@ mod tests {
                 sent: 1_000,
                 bytes: 1_316_000,
                 dropped: 2,
-                delay: Delay {
-                    p50_us: Some(1_490),
-                    p99_us: Some(3_210),
-                    worst_us: Some(4_005),
-                },
+                delay: Delay { p50_us: Some(1_490), p99_us: Some(3_210), worst_us: Some(4_005) },
                 ..SenderReport::default()
             },
             received: None,
@@ -302,11 +293,8 @@ mod tests {
         std::fs::write(&path, log::HEADER.to_owned() + &text).expect("room");
         assert!(is_relay_log(&path));
         assert_eq!(read_relay_log(&path).expect("sound"), two());
-        std::fs::write(
-            &path,
-            log::HEADER.to_owned() + &text.replacen("1000", "1001", 2),
-        )
-        .expect("room");
+        std::fs::write(&path, log::HEADER.to_owned() + &text.replacen("1000", "1001", 2))
+            .expect("room");
         let error = read_relay_log(&path).expect_err("the last line does not add up");
         assert!(error.to_string().contains("line 3"), "{error}");
         std::fs::write(&path, text).expect("room");
@@ -326,10 +314,7 @@ mod tests {
             });
         }
         let text = sums(&records);
-        assert!(
-            text.starts_with("2 viewers: 36893488147419103230 datagrams"),
-            "{text}"
-        );
+        assert!(text.starts_with("2 viewers: 36893488147419103230 datagrams"), "{text}");
         assert!(
             text.ends_with(
                 "of the 2 that tell: 36893488147419103230 received, 0 lost by the network"
@@ -344,11 +329,7 @@ mod tests {
         let rows: Vec<&str> = csv.split_terminator("\r\n").collect();
         assert_eq!(rows.len(), 3);
         assert!(rows[0].starts_with("relay,viewer,date,time,to,watched_s,sent,"));
-        assert!(
-            rows[1].ends_with(r#",,closed,"reset, ""by"" peer""#),
-            "{}",
-            rows[1]
-        );
+        assert!(rows[1].ends_with(r#",,closed,"reset, ""by"" peer""#), "{}", rows[1]);
         assert!(rows[2].ends_with(",120,left,"), "{}", rows[2]);
     }
 }

@@ -5,13 +5,12 @@
 //! and comes here; nobody goes on before all have come or the deadline is over. Whoever fails on
 //! the way counts down too. This is not a barrier: it ends without the missing.
 
-use std::sync::Condvar;
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::sync::{Condvar, Mutex, PoisonError};
 
-use crate::net::clock;
-use crate::net::lock;
-use crate::units::Moment;
+use crate::{
+    net::{clock, lock},
+    units::Moment,
+};
 
 /// A meeting of a fixed number of threads.
 #[derive(Debug)]
@@ -29,10 +28,7 @@ pub struct LatchGuard<'a> {
 impl Latch {
     /// A meeting of `expected` threads.
     pub fn new(expected: usize) -> Self {
-        Self {
-            missing: Mutex::new(expected),
-            all_here: Condvar::new(),
-        }
+        Self { missing: Mutex::new(expected), all_here: Condvar::new() }
     }
 
     /// The duty of one of the expected threads.
@@ -42,9 +38,7 @@ impl Latch {
 
     fn count_down(&self) {
         let mut missing = lock(&self.missing);
-        *missing = missing
-            .checked_sub(1)
-            .expect("each expected thread comes once");
+        *missing = missing.checked_sub(1).expect("each expected thread comes once");
         let all_here = *missing == 0;
         // Whoever is woken takes the lock first thing; let it be free by then.
         drop(missing);
@@ -59,11 +53,8 @@ impl Latch {
             let Some(left) = clock::left(deadline) else {
                 return;
             };
-            missing = self
-                .all_here
-                .wait_timeout(missing, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            missing =
+                self.all_here.wait_timeout(missing, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 }
@@ -85,10 +76,11 @@ impl Drop for LatchGuard<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicUsize;
-    use std::sync::atomic::Ordering;
-    use std::thread;
-    use std::time::Duration;
+    use std::{
+        sync::atomic::{AtomicUsize, Ordering},
+        thread,
+        time::Duration,
+    };
 
     use super::*;
 

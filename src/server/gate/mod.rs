@@ -10,22 +10,32 @@
 //!
 //! One lock, never held across an operation that can block.
 
-use std::collections::BTreeMap;
-use std::io::Write;
-use std::net::Shutdown;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::{
+    collections::BTreeMap,
+    io::Write,
+    net::Shutdown,
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
-use crate::net::{clock, lock};
-use crate::proto::native::FromServer;
-use crate::server::gate::pending::disconnected;
-use crate::server::gate::release::Release;
-use crate::server::gate::state::{GatePhase, GateState, SeatPhase, TakenSeat};
-use crate::server::session_log::LogHandle;
-use crate::server::transport::SendSession;
-use crate::session::SeatId;
-use crate::units::Moment;
+use crate::{
+    net::{clock, lock},
+    proto::native::FromServer,
+    server::{
+        gate::{
+            pending::disconnected,
+            release::Release,
+            state::{GatePhase, GateState, SeatPhase, TakenSeat},
+        },
+        session_log::LogHandle,
+        transport::SendSession,
+    },
+    session::SeatId,
+    units::Moment,
+};
 
 pub mod latch;
 mod pending;
@@ -108,18 +118,12 @@ impl Gate {
         moved: Arc<AtomicU64>,
     ) -> Result<(SeatId, PendingClient), PendingClient> {
         let mut state = self.lock();
-        let free = (1..=self.session.clients)
-            .map(SeatId)
-            .find(|id| !state.seats.contains_key(id));
+        let free = (1..=self.session.clients).map(SeatId).find(|id| !state.seats.contains_key(id));
         let (GatePhase::Mustering, Some(id)) = (&state.phase, free) else {
             return Err(client);
         };
         state.visited = true;
-        let seat = TakenSeat {
-            client: client.clone(),
-            phase: SeatPhase::Preparing,
-            moved,
-        };
+        let seat = TakenSeat { client: client.clone(), phase: SeatPhase::Preparing, moved };
         state.seats.insert(id, seat);
         self.changed.notify_all();
         Ok((id, client))
@@ -141,10 +145,7 @@ impl Gate {
             if let GatePhase::Released(release) = &state.phase {
                 return Ok(Arc::clone(release));
             }
-            state = self
-                .decided
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
+            state = self.decided.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
@@ -250,11 +251,8 @@ impl Gate {
                 )));
             }
             let wait = state.deadline.since(now).min(WATCH);
-            state = self
-                .changed
-                .wait_timeout(state, wait)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            state =
+                self.changed.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0;
             // Each client that comes wakes this thread; a look at all of them for each of them would
             // be a million calls for a thousand.
             if clock::now() >= look {
@@ -291,11 +289,8 @@ impl Gate {
     /// Sends every waiting native client how far the muster is; one that cannot take a line of
     /// forty bytes has not read for minutes and is evicted.
     fn send_waits<'a>(&'a self, state: MutexGuard<'a, GateState>) -> MutexGuard<'a, GateState> {
-        let line = FromServer::Wait {
-            ready: state.ready(),
-            clients: self.session.clients,
-        }
-        .encode();
+        let line =
+            FromServer::Wait { ready: state.ready(), clients: self.session.clients }.encode();
         let ready = state.ready_streams(|client| client.kind == ClientKind::Native);
         drop(state);
         let deaf: Vec<_> = ready
@@ -314,39 +309,24 @@ impl Gate {
     /// The session thread's part of the release: it is the last to come to the barrier.
     fn release(&self, release: &Release) {
         let session = self.session.id;
-        let stream = self
-            .lock()
-            .seats
-            .values()
-            .next()
-            .map(|seat| Arc::clone(&seat.client.stream));
+        let stream = self.lock().seats.values().next().map(|seat| Arc::clone(&seat.client.stream));
         let sender =
             stream.map_or_else(String::new, |stream| self.send_session.description(&stream));
         // Logged before it happens: a small file's rows are written a moment after.
         self.log.release(session, release.date(), sender);
         release.open();
         let file = &self.session.source.info.name;
-        log::info!(
-            "session {session}: released {} seats for {file}",
-            release.admitted()
-        );
+        log::info!("session {session}: released {} seats for {file}", release.admitted());
     }
 
     /// Waits until every seat has been left, which each thread does by a deadline of its own.
     fn wait_for_seats(&self) {
         let mut state = self.lock();
         let mut limits: BTreeMap<SeatId, (u64, Moment)> = BTreeMap::new();
-        while !state
-            .seats
-            .values()
-            .all(|seat| matches!(seat.phase, SeatPhase::Finished))
-        {
+        while !state.seats.values().all(|seat| matches!(seat.phase, SeatPhase::Finished)) {
             let before = clock::now();
-            state = self
-                .changed
-                .wait_timeout(state, TICK)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            state =
+                self.changed.wait_timeout(state, TICK).unwrap_or_else(PoisonError::into_inner).0;
             if let GatePhase::Released(release) = &state.phase {
                 release.note_gap(clock::now().since(before).saturating_sub(TICK));
                 self.close_stalled(&state, &mut limits);

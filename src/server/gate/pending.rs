@@ -1,9 +1,10 @@
 //! Who asks for a seat, and how it can be lost before the release.
 
-use std::io;
-use std::net::SocketAddr;
-use std::net::TcpStream;
-use std::sync::Arc;
+use std::{
+    io,
+    net::{SocketAddr, TcpStream},
+    sync::Arc,
+};
 
 use crate::transfer::Outcome;
 
@@ -83,10 +84,7 @@ pub(super) fn disconnected(stream: &TcpStream) -> Option<MusterEnd> {
         Ok(0) => Some(MusterEnd::Left),
         Ok(_) => Some(MusterEnd::Spoke),
         Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
-            ) =>
+            if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) =>
         {
             None
         }

@@ -1,18 +1,17 @@
 //! The release itself: one barrier for the admitted and the session thread.
 
-use std::sync::Barrier;
-use std::sync::OnceLock;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::AtomicUsize;
-use std::sync::atomic::Ordering;
-use std::thread;
-use std::time::Duration;
+use std::{
+    sync::{
+        Barrier, OnceLock,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    thread,
+    time::Duration,
+};
 
 use time::OffsetDateTime;
 
-use crate::net::clock;
-use crate::server::gate::latch::Latch;
-use crate::units::Moment;
+use crate::{net::clock, server::gate::latch::Latch, units::Moment};
 
 /// One opening of one gate.
 #[derive(Debug)]
@@ -86,27 +85,21 @@ impl Release {
         {
             thread::sleep(Duration::from_micros(200));
         }
-        self.released_us
-            .store(clock::now().0.max(1), Ordering::Release);
+        self.released_us.store(clock::now().0.max(1), Ordering::Release);
         self.barrier.wait();
     }
 
     /// The session's thread, which has nothing to do but to wake each second, overslept by `gap`.
     pub(crate) fn note_gap(&self, gap: Duration) {
-        self.gap_us
-            .fetch_max(crate::units::micros(gap), Ordering::Relaxed);
+        self.gap_us.fetch_max(crate::units::micros(gap), Ordering::Relaxed);
     }
 
     /// Says that the server stood still (stopped, or a machine that could not keep up) for so
     /// long that the session's times mean little; `None` when it did not.
     pub fn disturbed(&self) -> Option<String> {
         let gap = Duration::from_micros(self.gap_us.load(Ordering::Relaxed));
-        (gap >= DISTURBED).then(|| {
-            format!(
-                "disturbed: the server stood still for {:.1} s",
-                gap.as_secs_f64()
-            )
-        })
+        (gap >= DISTURBED)
+            .then(|| format!("disturbed: the server stood still for {:.1} s", gap.as_secs_f64()))
     }
 }
 

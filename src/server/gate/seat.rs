@@ -3,16 +3,23 @@
 //! Dropping a seat writes its row of the log and gives it back: before the release the seat is
 //! free again, after it the client has an outcome, even if its thread panicked.
 
-use std::ops::Deref;
-use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-use std::time::Duration;
+use std::{
+    ops::Deref,
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
-use crate::server::gate::Gate;
-use crate::server::gate::pending::{MusterEnd, PendingClient};
-use crate::server::gate::seat_connection::SeatConnection;
-use crate::server::transport::SendSession;
-use crate::transfer::{Outcome, Transfer};
+use crate::{
+    server::{
+        gate::{
+            Gate,
+            pending::{MusterEnd, PendingClient},
+            seat_connection::SeatConnection,
+        },
+        transport::SendSession,
+    },
+    transfer::{Outcome, Transfer},
+};
 
 /// A client's place.
 #[derive(Debug)]

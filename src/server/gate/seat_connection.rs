@@ -1,15 +1,25 @@
 //! What a transport needs of a seat: its client's connection, its session and its counter.
 
-use std::net::{SocketAddr, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::{
+    net::{SocketAddr, TcpStream},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
-use crate::server::catalog::Source;
-use crate::server::gate::pending::{ClientKind, PendingClient};
-use crate::server::gate::release::Release;
-use crate::session::{SeatId, SessionId, Via};
-use crate::transfer::{Outcome, Transfer};
+use crate::{
+    server::{
+        catalog::Source,
+        gate::{
+            pending::{ClientKind, PendingClient},
+            release::Release,
+        },
+    },
+    session::{SeatId, SessionId, Via},
+    transfer::{Outcome, Transfer},
+};
 
 /// What a session sends, and to how many; fixed when it begins to muster.
 #[derive(Debug)]
@@ -100,9 +110,7 @@ impl SeatConnection {
     /// # Panics
     /// Before the release: bytes are sent, and receipts read, only behind the gate.
     pub fn release(&self) -> &Release {
-        self.release
-            .as_deref()
-            .expect("this seat went through the gate")
+        self.release.as_deref().expect("this seat went through the gate")
     }
 
     /// The server is ending: a thread that waits for more of this client goes on without it.

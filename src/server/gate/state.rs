@@ -1,14 +1,19 @@
 //! What a gate knows of its seats: one phase for the gate, one for each seat.
 
-use std::collections::BTreeMap;
-use std::net::{Shutdown, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::{
+    collections::BTreeMap,
+    net::{Shutdown, TcpStream},
+    sync::{Arc, atomic::AtomicU64},
+};
 
-use crate::server::gate::pending::{MusterEnd, PendingClient};
-use crate::server::gate::release::Release;
-use crate::session::SeatId;
-use crate::units::Moment;
+use crate::{
+    server::gate::{
+        pending::{MusterEnd, PendingClient},
+        release::Release,
+    },
+    session::SeatId,
+    units::Moment,
+};
 
 /// Everything under the gate's lock.
 #[derive(Debug)]
@@ -56,11 +61,8 @@ pub(super) enum SeatPhase {
 impl GateState {
     /// How many seats are ready.
     pub(super) fn ready(&self) -> u16 {
-        let ready = self
-            .seats
-            .values()
-            .filter(|seat| matches!(seat.phase, SeatPhase::Ready))
-            .count();
+        let ready =
+            self.seats.values().filter(|seat| matches!(seat.phase, SeatPhase::Ready)).count();
         u16::try_from(ready).expect("seats are numbered by u16")
     }
 

@@ -1,24 +1,25 @@
-use std::net::TcpStream;
-
-use crate::session::{SessionId, Via};
-use std::net::TcpListener;
-use std::sync::atomic::AtomicU16;
-use std::thread;
+use std::{
+    net::{TcpListener, TcpStream},
+    sync::atomic::AtomicU16,
+    thread,
+};
 
 use crossbeam_channel::Receiver;
 use tempfile::TempDir;
 
 use super::*;
-use crate::error::Result;
-use crate::server::catalog;
-use crate::server::catalog::Catalog;
-use crate::server::session_log::SessionHeader;
-use crate::server::session_log::SessionLogger;
-use crate::server::transport::SendJob;
-use crate::server::transport::SendResult;
-use crate::text::FileName;
-use crate::transfer::Outcome;
-use crate::transfer::Record;
+use crate::{
+    error::Result,
+    server::{
+        catalog,
+        catalog::Catalog,
+        session_log::{SessionHeader, SessionLogger},
+        transport::{SendJob, SendResult},
+    },
+    session::{SessionId, Via},
+    text::FileName,
+    transfer::{Outcome, Record},
+};
 
 #[derive(Debug)]
 struct Nothing;
@@ -53,11 +54,8 @@ impl Watched {
         let name = FileName::new("f").expect("plain");
         let catalog = Catalog::offer([path]).expect("there");
         let source = Arc::new(catalog.open(&name, &catalog::silent).expect("there"));
-        let mut muster = MusterConfig {
-            quorum: clients,
-            max_wait: Duration::from_secs(60),
-            lasting: true,
-        };
+        let mut muster =
+            MusterConfig { quorum: clients, max_wait: Duration::from_secs(60), lasting: true };
         set(&mut muster);
         let session = SessionInfo {
             id: SessionId(1),
@@ -67,30 +65,19 @@ impl Watched {
             stall: Duration::from_secs(60),
         };
         let logger = SessionLogger::start(None).expect("a thread");
-        let head = SessionHeader {
-            via: session.via,
-            file: session.source.info.clone(),
-            clients,
-        };
+        let head = SessionHeader { via: session.via, file: session.source.info.clone(), clients };
         logger.log_handle().open(session.id, head);
         let gate = Gate::new(session, Box::new(Nothing), muster, logger.log_handle());
         let running = Arc::clone(&gate);
         thread::spawn(move || running.run());
         let records = logger.records();
-        Self {
-            gate,
-            logger,
-            records,
-            _folder: folder,
-        }
+        Self { gate, logger, records, _folder: folder }
     }
 
     /// Waits until the session's thread has ended.
     fn record(self) -> Record {
-        let record = self
-            .records
-            .recv_timeout(Duration::from_secs(20))
-            .expect("every session ends");
+        let record =
+            self.records.recv_timeout(Duration::from_secs(20)).expect("every session ends");
         drop(self.gate);
         self.logger.finish().expect("no log to fail");
         record
@@ -118,10 +105,7 @@ fn listener() -> TcpListener {
 fn wait_at(
     gate: &Arc<Gate>,
     name: &str,
-) -> (
-    TcpStream,
-    thread::JoinHandle<std::result::Result<Duration, MusterEnd>>,
-) {
+) -> (TcpStream, thread::JoinHandle<std::result::Result<Duration, MusterEnd>>) {
     let (far, client) = client(&listener(), name);
     let mut seat = Seat::take(gate, client).expect("a free seat");
     let waiting = thread::spawn(move || {
@@ -188,19 +172,11 @@ fn a_client_that_vanishes_frees_its_seat_within_a_second() {
         thread.join().expect("no panic").expect("released");
     }
     let record = watched.record();
-    let mut rows: Vec<_> = record
-        .transfers
-        .iter()
-        .map(|t| (t.outcome, t.name.as_str()))
-        .collect();
+    let mut rows: Vec<_> = record.transfers.iter().map(|t| (t.outcome, t.name.as_str())).collect();
     rows.sort_unstable();
     assert_eq!(
         rows,
-        [
-            (Outcome::Complete, "a"),
-            (Outcome::Complete, "b"),
-            (Outcome::Refused, "gone")
-        ]
+        [(Outcome::Complete, "a"), (Outcome::Complete, "b"), (Outcome::Refused, "gone")]
     );
 }
 
@@ -223,9 +199,7 @@ fn the_quorum_is_released_at_the_deadline_and_less_is_not() {
                 assert_eq!(says, "2 of 4 clients were ready after 0.3 s");
             }
         }
-        until("the end for who was not ready", || {
-            seat.muster_end().is_some()
-        });
+        until("the end for who was not ready", || seat.muster_end().is_some());
         drop(seat);
         let record = watched.record();
         assert_eq!(record.released_at.is_some(), opens);
@@ -281,7 +255,7 @@ fn a_stopped_muster_lets_everybody_go() {
 
 /// 64 threads come, vanish at any moment and come again; the gate opens when the others fill it.
 #[test]
-fn sixty_four_threads_that_vanish_at_random_never_hold_the_gate_nor_open_it_early() {
+fn clients_vanishing_at_random_never_open_or_hold_the_gate() {
     const SEATS: u16 = 24;
     for seed in 0..6_u64 {
         let watched = Watched::new(SEATS, |_| {});
@@ -334,17 +308,12 @@ fn sixty_four_threads_that_vanish_at_random_never_hold_the_gate_nor_open_it_earl
         });
         assert_eq!(released.into_inner(), SEATS, "seed {seed}");
         let record = watched.record();
-        let (complete, lost): (Vec<_>, Vec<_>) = record
-            .transfers
-            .iter()
-            .partition(|t| t.outcome == Outcome::Complete);
+        let (complete, lost): (Vec<_>, Vec<_>) =
+            record.transfers.iter().partition(|t| t.outcome == Outcome::Complete);
         let mut seats: Vec<_> = complete.iter().map(|t| t.seat.0).collect();
         seats.sort_unstable();
         assert_eq!(seats, (1..=SEATS).collect::<Vec<_>>(), "seed {seed}");
-        assert!(
-            lost.iter().all(|t| t.outcome == Outcome::Refused),
-            "seed {seed}"
-        );
+        assert!(lost.iter().all(|t| t.outcome == Outcome::Refused), "seed {seed}");
     }
 }
 

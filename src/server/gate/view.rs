@@ -1,17 +1,19 @@
 //! A session as a face shows it.
 
-use std::net::SocketAddr;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::{net::SocketAddr, sync::atomic::Ordering, time::Duration};
 
-use crate::net::clock;
-use crate::server::gate::Gate;
-use crate::server::gate::pending::ClientKind;
-use crate::server::gate::state::{GatePhase, SeatPhase};
-use crate::server::transport::SeatDetail;
-use crate::session::SeatId;
-use crate::session::SessionId;
-use crate::session::Via;
+use crate::{
+    net::clock,
+    server::{
+        gate::{
+            Gate,
+            pending::ClientKind,
+            state::{GatePhase, SeatPhase},
+        },
+        transport::SeatDetail,
+    },
+    session::{SeatId, SessionId, Via},
+};
 
 /// A seat as a face shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,13 +1,7 @@
-use std::fs::OpenOptions;
-use std::path::Path;
-use std::time::Duration;
-use std::{fs, thread};
+use std::{fs, fs::OpenOptions, path::Path, thread, time::Duration};
 
 use super::*;
-use crate::digest::Digest;
-use crate::session::SeatId;
-use crate::text::FileName;
-use crate::transfer::Outcome;
+use crate::{digest::Digest, session::SeatId, text::FileName, transfer::Outcome};
 
 fn head(clients: u16) -> SessionHeader {
     SessionHeader {
@@ -29,10 +23,7 @@ fn write_session(logger: &SessionLogger, session: SessionId, seats: u16) {
         for seat in 1..=seats {
             let log = log.clone();
             scope.spawn(move || {
-                let name = format!(
-                    "{seat}\r\n | \u{1b}[2J{}",
-                    "x".repeat(usize::from(seat) % 40)
-                );
+                let name = format!("{seat}\r\n | \u{1b}[2J{}", "x".repeat(usize::from(seat) % 40));
                 log.finish(session, Transfer::new(SeatId(seat), name, Outcome::Cut));
             });
         }
@@ -43,9 +34,7 @@ fn write_session(logger: &SessionLogger, session: SessionId, seats: u16) {
 fn logs(folder: &Path) -> Vec<(PathBuf, String)> {
     let entries = fs::read_dir(folder).expect("a folder");
     let paths = entries.map(|entry| entry.expect("readable").path());
-    paths
-        .map(|path| (path.clone(), fs::read_to_string(path).expect("text")))
-        .collect()
+    paths.map(|path| (path.clone(), fs::read_to_string(path).expect("text"))).collect()
 }
 
 #[test]
@@ -74,22 +63,18 @@ fn lines_never_interleave_whoever_writes_and_to_how_many_logs() {
 }
 
 #[test]
-fn a_folder_that_cannot_be_written_costs_the_log_and_not_the_session() {
+fn unwritable_log_folder_costs_the_log_and_not_the_session() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("a file");
     fs::write(&file, b"").expect("room");
     let logger = SessionLogger::start(Some(file.join("logs"))).expect("a thread");
     let records = logger.records();
     write_session(&logger, SessionId(7), 3);
-    let record = records
-        .recv_timeout(Duration::from_secs(20))
-        .expect("the session is told of all the same");
+    let record =
+        records.recv_timeout(Duration::from_secs(20)).expect("the session is told of all the same");
     assert_eq!(record.transfers.len(), 3);
     let error = logger.finish().expect_err("no folder").to_string();
-    assert!(
-        error.starts_with("cannot write the session log ("),
-        "{error}"
-    );
+    assert!(error.starts_with("cannot write the session log ("), "{error}");
     assert!(error.contains("0000000000000007.log"), "{error}");
 }
 
@@ -119,14 +104,9 @@ fn a_full_disk_is_an_error_and_not_a_panic() {
     };
     let session = SessionId(1);
     let (log, entries) = crossbeam_channel::unbounded();
-    let log = LogHandle {
-        entries: log,
-        history: Arc::default(),
-    };
+    let log = LogHandle { entries: log, history: Arc::default() };
     log.open(session, head(2));
-    let Ok(LogEvent::Opened(_, head, _)) = entries.recv() else {
-        panic!("not opened")
-    };
+    let Ok(LogEvent::Opened(_, head, _)) = entries.recv() else { panic!("not opened") };
     let record = Record {
         session,
         via: head.via,
@@ -136,10 +116,7 @@ fn a_full_disk_is_an_error_and_not_a_panic() {
         sender: None,
         transfers: Vec::new(),
     };
-    let page = OpenLog {
-        record,
-        log: LogFile::of(full),
-    };
+    let page = OpenLog { record, log: LogFile::of(full) };
     logger.pages.insert(session, page);
     for seat in [1, 2] {
         log.finish(session, Transfer::new(SeatId(seat), "c", Outcome::Cut));

@@ -1,24 +1,25 @@
 //! A star at work: built from its plan, and removed on every way out.
 
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
-use crate::error::Error;
-use crate::error::Result;
-use crate::net::clock;
-use crate::testbed::star::cleanup;
-use crate::testbed::star::host::Host;
-use crate::testbed::star::layout::Loss;
-use crate::testbed::star::layout::StarLayout;
-use crate::testbed::star::namespace;
-use crate::testbed::star::setup;
-use crate::testbed::star::star_id::StarId;
-use crate::testbed::star::star_id::StarNode;
-use crate::testbed::star::step;
-use crate::testbed::star::step::SetupStep;
-use crate::testbed::star::tool;
-use crate::testbed::star::tool::Tool;
+use crate::{
+    error::{Error, Result},
+    net::clock,
+    testbed::star::{
+        cleanup,
+        host::Host,
+        layout::{Loss, StarLayout},
+        namespace, setup,
+        star_id::{StarId, StarNode},
+        step,
+        step::SetupStep,
+        tool,
+        tool::Tool,
+    },
+};
 
 /// A star that exists. Dropping it removes it.
 #[derive(Debug)]

@@ -4,25 +4,24 @@
 //! those that we made or whose owner is dead. Processes in them are ended first: a namespace
 //! lives on, without a name, as long as somebody is in it.
 
-use std::collections::BTreeMap;
-use std::collections::HashSet;
-use std::fs;
-use std::os::unix::fs::MetadataExt;
-use std::thread;
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, HashSet},
+    fs,
+    os::unix::fs::MetadataExt,
+    thread,
+    time::Duration,
+};
 
-use nix::sys::signal::Signal;
-use nix::sys::signal::kill;
-use nix::unistd::Pid;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 
-use crate::error::Error;
-use crate::error::Result;
-use crate::net::clock;
-use crate::testbed::star::namespace;
-use crate::testbed::star::setup;
-use crate::testbed::star::star_id::StarId;
-use crate::testbed::star::step;
-use crate::testbed::star::tool;
+use crate::{
+    error::{Error, Result},
+    net::clock,
+    testbed::star::{namespace, setup, star_id::StarId, step, tool},
+};
 
 /// A star that exists on this system.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,25 +3,24 @@
 //! It need not be of our making: a file of hosts, one a line, describes a network that somebody
 //! else built (`examples/mininet_star.py` does) and is used as it is.
 
-use std::fs;
-use std::io;
-use std::net::Ipv4Addr;
-use std::net::TcpStream;
-use std::path::Path;
-use std::path::PathBuf;
-use std::process::Child;
-use std::process::Command;
-use std::time::Duration;
+use std::{
+    fs, io,
+    net::{Ipv4Addr, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command},
+    time::Duration,
+};
 
-use serde::Deserialize;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use crate::error::Error;
-use crate::error::Result;
-use crate::testbed::star::layout::HOSTS_MAX;
-use crate::testbed::star::layout::LinkRates;
-use crate::testbed::star::namespace;
-use crate::text::escape;
+use crate::{
+    error::{Error, Result},
+    testbed::star::{
+        layout::{HOSTS_MAX, LinkRates},
+        namespace,
+    },
+    text::escape,
+};
 
 /// A host.
 #[derive(Clone, Debug, PartialEq)]
@@ -66,8 +65,7 @@ impl Host {
     /// As [`enter`](Self::enter), and the program cannot be started.
     pub fn spawn(&self, command: &mut Command) -> Result<Child> {
         let program = command.get_program().to_string_lossy().into_owned();
-        self.enter(|| command.spawn())?
-            .map_err(Error::io("start a program", program))
+        self.enter(|| command.spawn())?.map_err(Error::io("start a program", program))
     }
 
     /// What its link has carried so far.
@@ -120,9 +118,8 @@ impl LinkBytes {
 /// Takes a device's line out of `/proc/net/dev`: received bytes are its first number, sent bytes
 /// its ninth.
 fn device(table: &str, name: &str) -> Option<LinkBytes> {
-    let line = table
-        .lines()
-        .find_map(|line| line.trim_start().strip_prefix(name)?.strip_prefix(':'))?;
+    let line =
+        table.lines().find_map(|line| line.trim_start().strip_prefix(name)?.strip_prefix(':'))?;
     let mut numbers = line.split_ascii_whitespace();
     let down = numbers.next()?.parse().ok()?;
     let up = numbers.nth(7)?.parse().ok()?;
@@ -170,10 +167,7 @@ pub fn read(path: &Path, link: LinkRates) -> Result<Vec<Host>> {
         2..=HOSTS_MAX => Ok(hosts),
         count => Err(Error::refused(
             at,
-            format!(
-                "{count} hosts; it takes a server and 1 to {} clients",
-                HOSTS_MAX - 1
-            ),
+            format!("{count} hosts; it takes a server and 1 to {} clients", HOSTS_MAX - 1),
         )),
     }
 }
@@ -194,7 +188,7 @@ fn parse(line: &str, link: LinkRates) -> std::result::Result<Host, String> {
         namespace,
         address: address
             .parse()
-            .map_err(|_| format!("'{}' is no IPv4 address", escape(address)))?,
+            .map_err(|_| format!("'{}' is not an IPv4 address", escape(address)))?,
         device: device.to_owned(),
         link,
     })
@@ -205,10 +199,7 @@ mod tests {
     use super::*;
     use crate::units::Rate;
 
-    const LINK: LinkRates = LinkRates {
-        up: Rate(100_000_000),
-        down: Rate(100_000_000),
-    };
+    const LINK: LinkRates = LinkRates { up: Rate(100_000_000), down: Rate(100_000_000) };
 
     #[test]
     fn counters_are_the_devices_own() {
@@ -216,10 +207,7 @@ mod tests {
                       face |bytes packets errs drop fifo frame compressed multicast|bytes\n\
                      \x20   lo:     1 2 0 0 0 0 0 0    3 4 0 0 0 0 0 0\n\
                      \x20 eth0: 1000    7 0 0 0 0 0 0 50000 90 0 0 0 0 0 0\n";
-        let carried = LinkBytes {
-            up: 50_000,
-            down: 1000,
-        };
+        let carried = LinkBytes { up: 50_000, down: 1000 };
         assert_eq!(device(table, "eth0"), Some(carried));
         assert_eq!(device(table, "eth"), None);
         assert_eq!(device("", "eth0"), None);
@@ -251,18 +239,9 @@ mod tests {
         for (text, says) in [
             ("", "0 hosts"),
             ("1 10.0.0.1 eth0", "1 hosts"),
-            (
-                "1 10.0.0.1",
-                "line 1, broke the protocol: '1 10.0.0.1' is not NAMESPACE",
-            ),
-            (
-                "\n1 10.0.0.300 e",
-                "line 2, broke the protocol: '10.0.0.300' is no IPv4 address",
-            ),
-            (
-                "1 10.0.0.1 e\n2 10.0.0.1 e",
-                "line 2, broke the protocol: a second host",
-            ),
+            ("1 10.0.0.1", "line 1, broke the protocol: '1 10.0.0.1' is not NAMESPACE"),
+            ("\n1 10.0.0.300 e", "line 2, broke the protocol: '10.0.0.300' is not an IPv4 address"),
+            ("1 10.0.0.1 e\n2 10.0.0.1 e", "line 2, broke the protocol: a second host"),
         ] {
             let error = read(text).expect_err(text).to_string();
             assert!(error.contains(says), "{error}");

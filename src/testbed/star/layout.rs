@@ -2,14 +2,12 @@
 //!
 //! Plain data, checked before anything is built. Host 0 is the server.
 
-use std::net::Ipv4Addr;
-use std::str::FromStr;
-use std::time::Duration;
+use std::{net::Ipv4Addr, str::FromStr, time::Duration};
 
-use crate::error::Error;
-use crate::error::Result;
-use crate::units::InvalidValue;
-use crate::units::Rate;
+use crate::{
+    error::{Error, Result},
+    units::{InvalidValue, Rate},
+};
 
 /// A star to build.
 #[derive(Clone, Debug, PartialEq)]
@@ -87,10 +85,7 @@ pub const OFFLOADS_DEFAULT: bool = false;
 impl StarLayout {
     /// `hosts` hosts on one switch, with the same rate each way.
     pub fn new(hosts: usize, rate: Rate) -> Self {
-        let link = LinkRates {
-            up: rate,
-            down: rate,
-        };
+        let link = LinkRates { up: rate, down: rate };
         Self {
             links: vec![link; hosts.min(HOSTS_MAX + 1)],
             topology: Topology::Switch,
@@ -112,9 +107,7 @@ impl StarLayout {
         };
         let refuse = |reason: String| Err(Error::refused("the star", reason));
         if hosts < 2 {
-            return refuse(format!(
-                "{hosts} hosts; it takes a server and at least one client"
-            ));
+            return refuse(format!("{hosts} hosts; it takes a server and at least one client"));
         }
         if hosts > most {
             return refuse(format!("more than {most} hosts"));
@@ -180,10 +173,7 @@ impl FromStr for LinkRates {
     /// Reads `100mbit`, or `10mbit/50mbit` for up and down.
     fn from_str(text: &str) -> std::result::Result<Self, InvalidValue> {
         let (up, down) = text.split_once('/').unwrap_or((text, text));
-        Ok(Self {
-            up: up.parse()?,
-            down: down.parse()?,
-        })
+        Ok(Self { up: up.parse()?, down: down.parse()? })
     }
 }
 
@@ -205,9 +195,7 @@ pub fn parse_loss(text: &str) -> std::result::Result<u32, InvalidValue> {
     }
     let scaled = format!("{whole}{decimals:0<decimals_max$}");
     let millionths = scaled.parse().ok();
-    millionths
-        .filter(|&millionths| millionths < 1_000_000)
-        .ok_or_else(wrong)
+    millionths.filter(|&millionths| millionths < 1_000_000).ok_or_else(wrong)
 }
 
 #[cfg(test)]
@@ -227,11 +215,7 @@ mod tests {
             (10_000, false),
             (usize::MAX, false),
         ] {
-            assert_eq!(
-                StarLayout::new(hosts, RATE).check().is_ok(),
-                fits,
-                "{hosts}"
-            );
+            assert_eq!(StarLayout::new(hosts, RATE).check().is_ok(), fits, "{hosts}");
         }
         let mut routed = StarLayout::new(250, RATE);
         routed.topology = Topology::Router;
@@ -262,10 +246,7 @@ mod tests {
         let error = layout.check().expect_err("slow").to_string();
         assert!(error.contains("host 2: 1 kbit/s down"), "{error}");
         let mut layout = StarLayout::new(3, RATE);
-        layout.loss = Some(Loss {
-            millionths: 10_000,
-            of: Traffic::All,
-        });
+        layout.loss = Some(Loss { millionths: 10_000, of: Traffic::All });
         assert!(layout.check().is_ok());
         layout.offloads = true;
         assert!(layout.check().is_err());
@@ -291,9 +272,9 @@ mod tests {
         ] {
             assert_eq!(parse_loss(text), Ok(millionths), "{text}");
         }
-        for text in [
-            "", "%", "1", "100%", "-1%", "1.%", ".5%", "0.00001%", "1e-3", "half", "NaN%", "1 %",
-        ] {
+        for text in
+            ["", "%", "1", "100%", "-1%", "1.%", ".5%", "0.00001%", "1e-3", "half", "NaN%", "1 %"]
+        {
             let error = parse_loss(text).expect_err(text).to_string();
             assert!(error.contains(&format!("'{text}'")), "{error}");
         }

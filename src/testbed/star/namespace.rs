@@ -3,16 +3,15 @@
 //! Sockets made there, and processes started there, stay in that namespace; nothing else of this
 //! process ever changes its own. No helper program, and no mount that `ip netns exec` would make.
 
-use std::fs::File;
-use std::path::Path;
-use std::path::PathBuf;
-use std::thread;
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    thread,
+};
 
-use nix::sched::CloneFlags;
-use nix::sched::setns;
+use nix::sched::{CloneFlags, setns};
 
-use crate::error::Error;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Where `ip netns` keeps the names of namespaces.
 pub const NAMES: &str = "/var/run/netns";
@@ -32,9 +31,7 @@ pub fn enter<T: Send>(file: &Path, work: impl FnOnce() -> T + Send) -> Result<T>
     thread::scope(|scope| {
         let inside = thread::Builder::new()
             .name("inside".to_owned())
-            .spawn_scoped(scope, || {
-                setns(&namespace, CloneFlags::CLONE_NEWNET).map(|()| work())
-            })
+            .spawn_scoped(scope, || setns(&namespace, CloneFlags::CLONE_NEWNET).map(|()| work()))
             .map_err(Error::io("start a thread", &at))?;
         match inside.join() {
             Ok(ended) => ended.map_err(|errno| Error::io("enter the namespace", &at)(errno.into())),
@@ -49,10 +46,8 @@ pub fn names() -> Vec<String> {
     let Ok(folder) = std::fs::read_dir(NAMES) else {
         return Vec::new(); // Nobody has made a namespace yet.
     };
-    let mut names: Vec<String> = folder
-        .flatten()
-        .filter_map(|entry| entry.file_name().into_string().ok())
-        .collect();
+    let mut names: Vec<String> =
+        folder.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
     names.sort();
     names
 }

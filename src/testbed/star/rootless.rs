@@ -3,13 +3,9 @@
 //! There it has network namespaces and a `/run` of its own, and all of it ends with it. Where the
 //! kernel forbids user namespaces the program says what is missing.
 
-use std::ffi::OsString;
-use std::os::unix::process::CommandExt;
-use std::path::Path;
-use std::process::Command;
+use std::{ffi::OsString, os::unix::process::CommandExt, path::Path, process::Command};
 
-use crate::error::Error;
-use crate::testbed::star::tool;
+use crate::{error::Error, testbed::star::tool};
 
 /// Tells the program that it is inside already, so that it never enters twice.
 const MARK: &str = "GATECAST_INSIDE";
@@ -61,11 +57,7 @@ fn forbidden() -> Option<String> {
     };
     for (path, value, repair) in [
         ("user/max_user_namespaces", "0", "user.max_user_namespaces"),
-        (
-            "kernel/unprivileged_userns_clone",
-            "0",
-            "kernel.unprivileged_userns_clone",
-        ),
+        ("kernel/unprivileged_userns_clone", "0", "kernel.unprivileged_userns_clone"),
         (
             "kernel/apparmor_restrict_unprivileged_userns",
             "1",

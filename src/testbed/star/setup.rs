@@ -5,15 +5,14 @@
 
 use std::time::Duration;
 
-use crate::testbed::star::layout::Loss;
-use crate::testbed::star::layout::StarLayout;
-use crate::testbed::star::layout::Topology;
-use crate::testbed::star::layout::Traffic;
-use crate::testbed::star::star_id::StarId;
-use crate::testbed::star::star_id::StarNode;
-use crate::testbed::star::step::SetupAction;
-use crate::testbed::star::step::SetupStep;
-use crate::units::Rate;
+use crate::{
+    testbed::star::{
+        layout::{Loss, StarLayout, Topology, Traffic},
+        star_id::{StarId, StarNode},
+        step::{SetupAction, SetupStep},
+    },
+    units::Rate,
+};
 
 /// The switch's own name for the packet filter that loses packets.
 const TABLE: &str = "gatecast";
@@ -36,10 +35,7 @@ const BURST_MIN: u64 = 10_000;
 /// All namespaces of a star, the middle's first.
 pub fn namespaces(id: &StarId, layout: &StarLayout) -> Vec<String> {
     let hosts = (0..layout.links.len()).map(StarNode::Host);
-    std::iter::once(StarNode::Center)
-        .chain(hosts)
-        .map(|place| id.namespace(place))
-        .collect()
+    std::iter::once(StarNode::Center).chain(hosts).map(|place| id.namespace(place)).collect()
 }
 
 /// The commands that build the star, without its loss. The first ones make its namespaces, one
@@ -91,9 +87,7 @@ fn the_middle(namespace: &str, layout: &StarLayout) -> Vec<SetupStep> {
         Topology::Switch => {
             // No spanning tree: a port of it says nothing for 30 s. No snooping: without a
             // querier it forgets who listens to a group.
-            steps.push(ip(
-                "link add br0 type bridge stp_state 0 mcast_snooping 0".to_owned()
-            ));
+            steps.push(ip("link add br0 type bridge stp_state 0 mcast_snooping 0".to_owned()));
             steps.push(ip("link set br0 up".to_owned()));
             steps.extend(hosts().map(|host| ip(format!("link set p{host} master br0 up"))));
         }
@@ -141,10 +135,7 @@ fn one_host(namespace: &str, layout: &StarLayout, host: usize) -> Vec<SetupStep>
         steps.push(tc(format!(
             "qdisc add dev eth0 root handle 1: netem delay {micros}us limit {limit}"
         )));
-        steps.push(tc(format!(
-            "qdisc add dev eth0 parent 1:1 handle 10: {}",
-            shaper(up)
-        )));
+        steps.push(tc(format!("qdisc add dev eth0 parent 1:1 handle 10: {}", shaper(up))));
     }
     if !layout.offloads {
         steps.push(offloads_off(namespace, "eth0"));
@@ -213,10 +204,7 @@ pub fn loss(id: &StarId, layout: &StarLayout, loss: Loss) -> Vec<SetupStep> {
 pub fn no_loss(id: &StarId, layout: &StarLayout) -> Vec<SetupStep> {
     let middle = id.namespace(StarNode::Center);
     let family = family(layout.topology);
-    vec![SetupStep::inside(
-        &middle,
-        SetupAction::Nft(format!("delete table {family} {TABLE}")),
-    )]
+    vec![SetupStep::inside(&middle, SetupAction::Nft(format!("delete table {family} {TABLE}")))]
 }
 
 /// The words of the `nft` command that lists the counters of [`loss`].

@@ -5,11 +5,11 @@
 //! dead owner can be told from a star in use, and from namespaces that are not ours, without any
 //! file of records.
 
-use std::fmt;
-use std::fs;
-use std::str::FromStr;
-use std::sync::atomic::AtomicU32;
-use std::sync::atomic::Ordering;
+use std::{
+    fmt, fs,
+    str::FromStr,
+    sync::atomic::{AtomicU32, Ordering},
+};
 
 /// A star's name: `gatecast-<process>-<start>-<number>`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -71,10 +71,7 @@ impl StarId {
             _ => return Err(NotOurs),
         };
         // Leading zeros, signs: not ours.
-        match id.namespace(place) == name {
-            true => Ok((id, place)),
-            false => Err(NotOurs),
-        }
+        if id.namespace(place) == name { Ok((id, place)) } else { Err(NotOurs) }
     }
 
     /// True while the process that built the star runs.
@@ -113,10 +110,7 @@ impl FromStr for StarId {
             start: part()?.parse().map_err(|_| NotOurs)?,
             number: part()?.parse().map_err(|_| NotOurs)?,
         };
-        match id.to_string() == text {
-            true => Ok(id),
-            false => Err(NotOurs),
-        }
+        if id.to_string() == text { Ok(id) } else { Err(NotOurs) }
     }
 }
 
@@ -174,11 +168,8 @@ mod tests {
         other.start += 1;
         assert!(!other.owner_lives(), "a later process of the same number");
         let mut child = std::process::Command::new("true").spawn().expect("true");
-        let id = StarId {
-            process: child.id(),
-            start: start_of(child.id()).unwrap_or(0),
-            number: 0,
-        };
+        let id =
+            StarId { process: child.id(), start: start_of(child.id()).unwrap_or(0), number: 0 };
         child.wait().expect("ends");
         assert!(!id.owner_lives());
     }

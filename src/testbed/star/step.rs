@@ -4,14 +4,12 @@
 //! program in one namespace into one batch of it, which is what makes a star come up in tenths
 //! of a second.
 
-use std::fmt;
-use std::path::PathBuf;
+use std::{fmt, path::PathBuf};
 
-use crate::error::Error;
-use crate::error::Result;
-use crate::testbed::star::namespace;
-use crate::testbed::star::tool;
-use crate::testbed::star::tool::Tool;
+use crate::{
+    error::{Error, Result},
+    testbed::star::{namespace, tool, tool::Tool},
+};
 
 /// A command.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,10 +43,7 @@ impl SetupStep {
 
     /// A command in `namespace`.
     pub fn inside(namespace: &str, act: SetupAction) -> Self {
-        Self {
-            inside: Some(namespace.to_owned()),
-            act,
-        }
+        Self { inside: Some(namespace.to_owned()), act }
     }
 
     /// The program that it needs; `None` for one that is a write to a file.
@@ -75,10 +70,8 @@ impl SetupStep {
 
     /// True when both can be lines of one batch.
     fn joins(&self, other: &Self) -> bool {
-        let batches = matches!(
-            self.act,
-            SetupAction::Ip(_) | SetupAction::Tc(_) | SetupAction::Nft(_)
-        );
+        let batches =
+            matches!(self.act, SetupAction::Ip(_) | SetupAction::Tc(_) | SetupAction::Nft(_));
         batches && self.tool() == other.tool() && self.inside == other.inside
     }
 }
@@ -105,10 +98,7 @@ impl From<FailedStep> for Error {
 pub fn run(steps: &[SetupStep]) -> Result<(), FailedStep> {
     let mut done = 0;
     for batch in steps.chunk_by(SetupStep::joins) {
-        run_batch(batch).map_err(|failed| FailedStep {
-            done: done + failed.done,
-            ..failed
-        })?;
+        run_batch(batch).map_err(|failed| FailedStep { done: done + failed.done, ..failed })?;
         done += batch.len();
     }
     Ok(())
@@ -213,14 +203,9 @@ mod tests {
             SetupStep::here(SetupAction::Ip("netns add n".to_owned())).to_string(),
             "ip netns add n"
         );
+        assert_eq!(shown(SetupAction::Tc("qdisc show".to_owned())), "tc -n n qdisc show");
         assert_eq!(
-            shown(SetupAction::Tc("qdisc show".to_owned())),
-            "tc -n n qdisc show"
-        );
-        assert_eq!(
-            shown(SetupAction::Nft(
-                "add chain ip t c { type filter; }".to_owned()
-            )),
+            shown(SetupAction::Nft("add chain ip t c { type filter; }".to_owned())),
             "ip netns exec n nft 'add chain ip t c { type filter; }'"
         );
         assert_eq!(
@@ -231,15 +216,9 @@ mod tests {
 
     #[test]
     fn the_failed_line_of_a_batch_is_found() {
-        assert_eq!(
-            failed_line("RTNETLINK answers: x\nCommand failed -:12\n"),
-            Some(12)
-        );
+        assert_eq!(failed_line("RTNETLINK answers: x\nCommand failed -:12\n"), Some(12));
         assert_eq!(failed_line("Error: x"), None);
-        assert_eq!(
-            reason("Cannot do it: x\nCommand failed -:12\n"),
-            "Cannot do it: x"
-        );
+        assert_eq!(reason("Cannot do it: x\nCommand failed -:12\n"), "Cannot do it: x");
         assert_eq!(reason("\n"), "it failed and printed no reason");
     }
 }

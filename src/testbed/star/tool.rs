@@ -1,24 +1,21 @@
 //! The programs and rights that a star needs, and how a program is run.
 
-use std::fmt;
-use std::io::Read;
-use std::io::Write;
-use std::os::unix::process::CommandExt;
-use std::path::Path;
-use std::path::PathBuf;
-use std::process::Child;
-use std::process::Command;
-use std::process::ExitStatus;
-use std::process::Stdio;
-use std::sync::Mutex;
-use std::thread;
-use std::thread::ThreadId;
-use std::time::Duration;
+use std::{
+    fmt,
+    io::{Read, Write},
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::Mutex,
+    thread,
+    thread::ThreadId,
+    time::Duration,
+};
 
-use crate::error::Error;
-use crate::error::Result;
-use crate::net::clock;
-use crate::net::lock;
+use crate::{
+    error::{Error, Result},
+    net::{clock, lock},
+};
 
 /// A program of the system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -106,8 +103,7 @@ pub fn find(name: &str) -> Option<PathBuf> {
 
 fn is_program(file: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt;
-    file.metadata()
-        .is_ok_and(|about| about.is_file() && about.permissions().mode() & 0o111 != 0)
+    file.metadata().is_ok_and(|about| about.is_file() && about.permissions().mode() & 0o111 != 0)
 }
 
 /// Waits for the program that runs, and from then on lets only this thread run programs. The thread

@@ -98,24 +98,14 @@ mod tests {
 
     #[test]
     fn each_term_can_be_the_largest() {
-        let slow_peers = Capacity {
-            server_up: 10.0 * MB,
-            peers_up: 10.0 * MB,
-            least_down: 100.0 * MB,
-        };
+        let slow_peers =
+            Capacity { server_up: 10.0 * MB, peers_up: 10.0 * MB, least_down: 100.0 * MB };
         assert!((Bound::Swarm.seconds(10_000_000, 10, &slow_peers) - 5.0).abs() < 1e-9);
-        let slow_down = Capacity {
-            least_down: MB,
-            ..slow_peers
-        };
+        let slow_down = Capacity { least_down: MB, ..slow_peers };
         for bound in [Bound::Unicast, Bound::Swarm, Bound::Multicast] {
             let got = bound.seconds(10_000_000, 2, &slow_down);
             assert!((got - 10.0).abs() < 1e-9, "{bound:?}: {got}");
         }
-        assert!(
-            Bound::Swarm
-                .seconds(1, 1_000_000_000, &slow_down.scaled(0.5))
-                .is_finite()
-        );
+        assert!(Bound::Swarm.seconds(1, 1_000_000_000, &slow_down.scaled(0.5)).is_finite());
     }
 }

@@ -2,14 +2,13 @@
 
 use std::fs;
 
-use serde::Deserialize;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use time::format_description::well_known::Rfc3339;
 
-use crate::net::clock;
-use crate::testbed::star::host::Host;
-use crate::testbed::star::tool;
-use crate::testbed::star::tool::Tool;
+use crate::{
+    net::clock,
+    testbed::star::{host::Host, tool, tool::Tool},
+};
 
 /// The stamp.
 // Over 15 fields because it is one object of a documented schema, a key each.
@@ -97,12 +96,10 @@ impl Environment {
         self.congestion = looked.congestion;
         self.tcp_rmem = looked.tcp_rmem;
         self.tcp_wmem = looked.tcp_wmem;
-        self.rmem_default = looked
-            .rmem_default
-            .or_else(|| number("/proc/sys/net/core/rmem_default"));
-        self.wmem_default = looked
-            .wmem_default
-            .or_else(|| number("/proc/sys/net/core/wmem_default"));
+        self.rmem_default =
+            looked.rmem_default.or_else(|| number("/proc/sys/net/core/rmem_default"));
+        self.wmem_default =
+            looked.wmem_default.or_else(|| number("/proc/sys/net/core/wmem_default"));
         self.mtu = looked.mtu.or_else(|| mtu(host));
     }
 }
@@ -155,10 +152,7 @@ mod tests {
     #[test]
     fn this_machine_has_a_stamp() {
         let here = Environment::here(vec!["gatecast".to_owned()]);
-        assert!(
-            here.kernel
-                .is_some_and(|kernel| kernel.starts_with("Linux "))
-        );
+        assert!(here.kernel.is_some_and(|kernel| kernel.starts_with("Linux ")));
         assert!(here.cores.is_some_and(|cores| cores > 0));
         assert!(here.memory_bytes.is_some_and(|bytes| bytes > 1 << 20));
         assert!(busy_s().is_some_and(|seconds| seconds > 0.0));

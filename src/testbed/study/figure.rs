@@ -4,16 +4,14 @@
 //! clients of the largest run came to their ends one after another. Where several losses were
 //! measured, makespan against loss as well.
 
-use crate::report::plot::Axis;
-use crate::report::plot::Chart;
-use crate::report::plot::Point;
-use crate::report::plot::Series;
-use crate::testbed::study::contender::Observed;
-use crate::testbed::study::results::Results;
-use crate::testbed::study::results::StudyRow;
-use crate::testbed::study::results::StudyRun;
-use crate::units::Bytes;
-use crate::units::Rate;
+use crate::{
+    report::plot::{Axis, Chart, Point, Series},
+    testbed::study::{
+        contender::Observed,
+        results::{Results, StudyRow, StudyRun},
+    },
+    units::{Bytes, Rate},
+};
 
 /// A plot and its name.
 #[derive(Clone, Debug)]
@@ -46,11 +44,7 @@ pub fn all(results: &Results) -> Vec<Figure> {
     let mut figures = Vec::new();
     for set in &sets {
         // The plots of one set have plain names; of several, each name says which set it is of.
-        let suffix = if sets.len() == 1 {
-            String::new()
-        } else {
-            set.file_name()
-        };
+        let suffix = if sets.len() == 1 { String::new() } else { set.file_name() };
         let of_set = |row: &&StudyRow| PlotSet::of(row) == *set && row.makespan_s.is_some();
         let rows: Vec<&StudyRow> = results.rows.iter().filter(of_set).collect();
         let about = set.about(results);
@@ -90,11 +84,7 @@ pub fn all(results: &Results) -> Vec<Figure> {
 
 impl PlotSet {
     fn of(row: &StudyRow) -> Self {
-        Self {
-            bytes: row.bytes,
-            rate_mbit: row.rate_nominal_mbit,
-            loss: row.loss,
-        }
+        Self { bytes: row.bytes, rate_mbit: row.rate_nominal_mbit, loss: row.loss }
     }
 
     /// `-10MB-100mbit-loss1` in letters that every file system takes.
@@ -186,19 +176,13 @@ fn makespan(results: &Results, rows: &[&StudyRow], about: &str) -> Chart {
 
 fn makespan_point(row: &StudyRow, x: f64) -> Option<Point> {
     let makespan = row.makespan_s?;
-    Some(Point {
-        x,
-        y: makespan.median,
-        range: Some((makespan.low, makespan.high)),
-    })
+    Some(Point { x, y: makespan.median, range: Some((makespan.low, makespan.high)) })
 }
 
 /// Adds the bounds, dashed: after its way and in its colour, or, where ways have the same bound,
 /// one line for all of them at the end, so that none hides another.
 fn add_bounds(series: &mut Vec<Series>, rows: &[&StudyRow], x: fn(&StudyRow) -> f64) {
-    add_references(series, |way| {
-        points(rows, way, |row| Some(Point::new(x(row), row.bound_s)))
-    });
+    add_references(series, |way| points(rows, way, |row| Some(Point::new(x(row), row.bound_s))));
 }
 
 /// Adds the bound that `line` has for each way: a reference of its own, or one that several share.
@@ -267,9 +251,7 @@ fn traffic(results: &Results, rows: &[&StudyRow], about: &str) -> Chart {
         .flat_map(|way| {
             SENDERS.map(|(name, sent, companion)| Series {
                 name: format!("{way}: {name}"),
-                points: points(rows, way, |row| {
-                    Some(Point::new(clients(row), sent(row)? / 1e6))
-                }),
+                points: points(rows, way, |row| Some(Point::new(clients(row), sent(row)? / 1e6))),
                 reference: false,
                 companion,
             })
@@ -326,9 +308,7 @@ fn completion(results: &Results, set: PlotSet, about: &str) -> Chart {
         let whole = (1_u16..).zip(&times);
         series.push(Series {
             name: way.clone(),
-            points: whole
-                .map(|(k, &time)| Point::new(time, f64::from(k)))
-                .collect(),
+            points: whole.map(|(k, &time)| Point::new(time, f64::from(k))).collect(),
             ..Series::default()
         });
         bounds.push((way, *bound));
@@ -336,9 +316,7 @@ fn completion(results: &Results, set: PlotSet, about: &str) -> Chart {
     let all = f64::from(most);
     add_references(&mut series, |way| {
         let of_way = bounds.iter().filter(|(name, _)| *name == way);
-        of_way
-            .flat_map(|&(_, bound)| [Point::new(bound, 0.0), Point::new(bound, all)])
-            .collect()
+        of_way.flat_map(|&(_, bound)| [Point::new(bound, 0.0), Point::new(bound, all)]).collect()
     });
     let mut y = Axis::from_zero("clients");
     if most <= 16 {

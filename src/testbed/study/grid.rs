@@ -3,14 +3,14 @@
 
 use std::str::FromStr;
 
-use serde::Deserialize;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use crate::error::Error;
-use crate::error::Result;
-use crate::proto::line::decimal;
-use crate::testbed::star::layout::HOSTS_MAX;
-use crate::units::InvalidValue;
+use crate::{
+    error::{Error, Result},
+    proto::line::decimal,
+    testbed::star::layout::HOSTS_MAX,
+    units::InvalidValue,
+};
 
 /// All combinations.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -104,9 +104,8 @@ impl Grid {
             self.losses.len(),
             self.runs as usize,
         ];
-        let count = lengths
-            .into_iter()
-            .try_fold(1_usize, |product, length| product.checked_mul(length));
+        let count =
+            lengths.into_iter().try_fold(1_usize, |product, length| product.checked_mul(length));
         match count {
             Some(0) => refuse("the study is empty: a list has no value".to_owned()),
             Some(1..=RUNS_MAX) => Ok(self),
@@ -135,13 +134,7 @@ impl Grid {
                     }
                     backwards = !backwards;
                     order.extend(ways.into_iter().map(|way| {
-                        let cell = Cell {
-                            rate,
-                            loss,
-                            bytes,
-                            clients,
-                            way: way.clone(),
-                        };
+                        let cell = Cell { rate, loss, bytes, clients, way: way.clone() };
                         (repeat, cell)
                     }));
                 }
@@ -204,12 +197,7 @@ mod tests {
             .iter()
             .map(|(repeat, cell)| format!("{repeat}{}{}", cell.way, cell.clients))
             .collect();
-        assert_eq!(
-            shown,
-            [
-                "0tcp1", "0udp1", "0udp4", "0tcp4", "1udp1", "1tcp1", "1tcp4", "1udp4"
-            ]
-        );
+        assert_eq!(shown, ["0tcp1", "0udp1", "0udp4", "0tcp4", "1udp1", "1tcp1", "1tcp4", "1udp4"]);
         assert!(runs.iter().all(|(_, cell)| cell.loss == 1));
     }
 

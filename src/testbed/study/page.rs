@@ -1,11 +1,10 @@
 //! A study as one self-contained page: plots, table, links, environment. No scripts, nothing from
 //! elsewhere.
 
-use crate::report::plot::xml;
-use crate::report::table::or_dash;
-use crate::testbed::study::figure::Figure;
-use crate::testbed::study::results::Results;
-use crate::testbed::study::table;
+use crate::{
+    report::{plot::xml, table::or_dash},
+    testbed::study::{figure::Figure, results::Results, table},
+};
 
 const STYLE: &str = "body{font-family:'DejaVu Sans',Arial,Helvetica,sans-serif;color:#222;\
 background:#fff;max-width:1240px;margin:2em auto;padding:0 1em;line-height:1.45}\
@@ -42,10 +41,7 @@ pub fn html(results: &Results, figures: &[Figure]) -> String {
             xml(figure.caption)
         );
     }
-    page += &format!(
-        "<h2>Table</h2>\n<pre>{}</pre>\n",
-        block(&table::table(results))
-    );
+    page += &format!("<h2>Table</h2>\n<pre>{}</pre>\n", block(&table::table(results)));
     let failed: String = results
         .measurements
         .iter()
@@ -118,8 +114,7 @@ fn block(lines: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testbed::study::figure;
-    use crate::testbed::study::results::tests::sample;
+    use crate::testbed::study::{figure, results::tests::sample};
 
     #[test]
     fn a_page_has_everything_and_nothing_from_elsewhere() {

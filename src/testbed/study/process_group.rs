@@ -1,30 +1,30 @@
 //! The programs of one run: started on their hosts, watched, paid for in CPU time, and never left
 //! behind.
 
-use std::fs::File;
-use std::path::Path;
-use std::path::PathBuf;
-use std::process::Child;
-use std::process::Command;
-use std::process::ExitStatus;
-use std::process::Stdio;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering;
-use std::thread;
-use std::time::Duration;
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
 
-use nix::sys::resource::UsageWho;
-use nix::sys::resource::getrusage;
-use nix::sys::signal::Signal;
-use nix::sys::signal::kill;
-use nix::unistd::Pid;
+use nix::{
+    sys::{
+        resource::{UsageWho, getrusage},
+        signal::{Signal, kill},
+    },
+    unistd::Pid,
+};
 
-use crate::error::Error;
-use crate::error::Result;
-use crate::net::clock;
-use crate::testbed::star::host::Host;
-use crate::text::escape;
-use crate::units::Moment;
+use crate::{
+    error::{Error, Result},
+    net::clock,
+    testbed::star::host::Host,
+    text::escape,
+    units::Moment,
+};
 
 /// Programs that run together; those that still do end with it.
 #[derive(Debug)]
@@ -64,10 +64,7 @@ const OUTPUT_MAX: u64 = 64 * 1024 * 1024;
 impl ProcessGroup {
     /// Nobody yet; what they print goes to files in `folder`.
     pub fn new(folder: &Path) -> Self {
-        Self {
-            folder: folder.to_owned(),
-            processes: Vec::new(),
-        }
+        Self { folder: folder.to_owned(), processes: Vec::new() }
     }
 
     /// Starts a program on `host`; `piped` leaves its standard input to the caller. Returns its
@@ -199,10 +196,7 @@ impl ProcessGroup {
 
     /// CPU seconds of these programs together; `None` while one of them runs.
     pub fn cpu_s(&self, places: &[usize]) -> Option<f64> {
-        places
-            .iter()
-            .map(|&place| Some(self.ended(place)?.cpu_s))
-            .sum()
+        places.iter().map(|&place| Some(self.ended(place)?.cpu_s)).sum()
     }
 
     /// Asks a program to end, and after a while insists.
@@ -236,12 +230,9 @@ impl ProcessGroup {
     /// # Errors
     /// The file cannot be read, or is too large.
     pub fn stdout(&self, place: usize) -> Result<String> {
-        let path = self
-            .folder
-            .join(format!("{}.out", self.processes[place].name));
-        let about = path
-            .metadata()
-            .map_err(Error::io("read a program's output", path.display()))?;
+        let path = self.folder.join(format!("{}.out", self.processes[place].name));
+        let about =
+            path.metadata().map_err(Error::io("read a program's output", path.display()))?;
         if about.len() > OUTPUT_MAX {
             return Err(Error::refused(path.display(), "it is larger than 64 MiB"));
         }
@@ -250,9 +241,7 @@ impl ProcessGroup {
 
     /// The last line of what a program complained of, escaped.
     pub fn last_error_line(&self, place: usize) -> String {
-        let path = self
-            .folder
-            .join(format!("{}.err", self.processes[place].name));
+        let path = self.folder.join(format!("{}.err", self.processes[place].name));
         let text = std::fs::read(path).unwrap_or_default();
         let text = String::from_utf8_lossy(&text);
         let last = text.lines().rev().find(|line| !line.trim().is_empty());

@@ -3,27 +3,28 @@
 //! Every run is kept as it was observed; the rows are computed from the runs and nothing else.
 //! Names and units of fields are a contract: fields may join, none changes. Unknown is `null`.
 
-use std::fs;
-use std::path::Path;
+use std::{fs, path::Path};
 
-use serde::Deserialize;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use crate::error::Error;
-use crate::error::Result;
-use crate::proto::udp::packet;
-use crate::report::median_range::MedianRange;
-use crate::testbed::star::calibrate::Calibration;
-use crate::testbed::star::host::Host;
-use crate::testbed::star::host::LinkBytes;
-use crate::testbed::study::bound::Capacity;
-use crate::testbed::study::contender::Contender;
-use crate::testbed::study::contender::Observed;
-use crate::testbed::study::contender::PayloadKind;
-use crate::testbed::study::environment::Environment;
-use crate::testbed::study::grid::Cell;
-use crate::testbed::study::grid::Grid;
-use crate::units::Rate;
+use crate::{
+    error::{Error, Result},
+    proto::udp::packet,
+    report::median_range::MedianRange,
+    testbed::{
+        star::{
+            calibrate::Calibration,
+            host::{Host, LinkBytes},
+        },
+        study::{
+            bound::Capacity,
+            contender::{Contender, Observed, PayloadKind},
+            environment::Environment,
+            grid::{Cell, Grid},
+        },
+    },
+    units::Rate,
+};
 
 /// The schema's name and version.
 pub const SCHEMA: &str = "gatecast.study/1";
@@ -169,23 +170,16 @@ impl Results {
         let at = path.display();
         let about = fs::metadata(path).map_err(Error::io("read the results", &at))?;
         if about.len() > FILE_MAX {
-            return Err(Error::refused(
-                at,
-                "it is too large for the results of a study",
-            ));
+            return Err(Error::refused(at, "it is too large for the results of a study"));
         }
         let text = fs::read_to_string(path).map_err(Error::io("read the results", &at))?;
         let results: Self =
             serde_json::from_str(&text).map_err(|error| Error::protocol(&at, error.to_string()))?;
-        match results.schema == SCHEMA {
-            true => Ok(results),
-            false => {
-                let schema = crate::text::escape(&results.schema);
-                Err(Error::protocol(
-                    at,
-                    format!("its schema is {schema}, not {SCHEMA}"),
-                ))
-            }
+        if results.schema == SCHEMA {
+            Ok(results)
+        } else {
+            let schema = crate::text::escape(&results.schema);
+            Err(Error::protocol(at, format!("its schema is {schema}, not {SCHEMA}")))
         }
     }
 
@@ -205,9 +199,7 @@ impl Results {
 
     /// The run of this combination and repeat, if it was made.
     pub fn run(&self, cell: &Cell, repeat: u32) -> Option<&StudyRun> {
-        self.measurements
-            .iter()
-            .find(|run| run.cell == *cell && run.repeat == repeat)
+        self.measurements.iter().find(|run| run.cell == *cell && run.repeat == repeat)
     }
 
     /// Adds a run, and computes its row anew.
@@ -313,10 +305,7 @@ fn nominal(hosts: &[Host]) -> Capacity {
     let (server, clients) = hosts.split_first().expect("a run has a server");
     Capacity {
         server_up: server.link.up.bytes_per_second(),
-        peers_up: clients
-            .iter()
-            .map(|host| host.link.up.bytes_per_second())
-            .sum(),
+        peers_up: clients.iter().map(|host| host.link.up.bytes_per_second()).sum(),
         least_down: clients
             .iter()
             .map(|host| host.link.down.bytes_per_second())
@@ -360,10 +349,7 @@ fn row(cell: &Cell, all: &[StudyRun]) -> StudyRow {
         loss: cell.loss_fraction(),
         runs: runs.len(),
         failed: runs.len() - good.len(),
-        disturbed: good
-            .iter()
-            .filter(|(_, observed)| !observed.disturbed.is_empty())
-            .count(),
+        disturbed: good.iter().filter(|(_, observed)| !observed.disturbed.is_empty()).count(),
         makespan_s,
         bound_s,
         bound_nominal_s: bound(|run| run.bound_nominal_s),

@@ -1,43 +1,40 @@
 //! The study itself: a star for each rate and loss, its calibration, and run after run, each
 //! saved before the next begins.
 
-use std::fmt;
-use std::fs;
-use std::fs::File;
-use std::iter;
-use std::path::Path;
-use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::{
+    fmt, fs,
+    fs::File,
+    iter,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
-use crate::digest::Digest;
-use crate::error::Error;
-use crate::error::Result;
-use crate::net::clock;
-use crate::server::sample;
-use crate::testbed::star::build::Star;
-use crate::testbed::star::calibrate;
-use crate::testbed::star::calibrate::Calibration;
-use crate::testbed::star::host::Host;
-use crate::testbed::star::host::LinkBytes;
-use crate::testbed::star::layout::StarLayout;
-use crate::testbed::study::bound::Bound;
-use crate::testbed::study::contender::Contender;
-use crate::testbed::study::contender::Observed;
-use crate::testbed::study::contender::RunSpec;
-use crate::testbed::study::environment;
-use crate::testbed::study::grid::Cell;
-use crate::testbed::study::grid::LONG_S;
-use crate::testbed::study::grid::RUNS_LONG;
-use crate::testbed::study::process_group;
-use crate::testbed::study::results;
-use crate::testbed::study::results::Results;
-use crate::testbed::study::results::StarResult;
-use crate::testbed::study::results::StudyRun;
-use crate::testbed::study::work_folder::WorkFolder;
-use crate::units::Bytes;
-use crate::units::Rate;
+use crate::{
+    digest::Digest,
+    error::{Error, Result},
+    net::clock,
+    server::sample,
+    testbed::{
+        star::{
+            build::Star,
+            calibrate,
+            calibrate::Calibration,
+            host::{Host, LinkBytes},
+            layout::StarLayout,
+        },
+        study::{
+            bound::Bound,
+            contender::{Contender, Observed, RunSpec},
+            environment,
+            grid::{Cell, LONG_S, RUNS_LONG},
+            process_group, results,
+            results::{Results, StarResult, StudyRun},
+            work_folder::WorkFolder,
+        },
+    },
+    units::{Bytes, Rate},
+};
 
 /// Everything that a study needs to begin or go on.
 #[derive(Debug)]
@@ -211,10 +208,7 @@ impl Study<'_> {
             (self.progress)(format_args!("  {line}"));
         }
         // In a swarm every host sends at once.
-        let together = self
-            .contenders
-            .iter()
-            .any(|way| way.bound() == Bound::Swarm);
+        let together = self.contenders.iter().any(|way| way.bound() == Bound::Swarm);
         links.check(self.tolerance, together)?;
         let short_together = links.short_together();
         if let Some(why) = &short_together {
@@ -246,11 +240,7 @@ fn run_once(
         let hosts = iter::once(spec.server).chain(spec.clients);
         hosts.map(Host::carried).collect()
     };
-    let (before, busy, own) = (
-        carried()?,
-        environment::busy_s(),
-        process_group::own_cpu_s(),
-    );
+    let (before, busy, own) = (carried()?, environment::busy_s(), process_group::own_cpu_s());
     let began = clock::now();
     let ended = way.run(spec, stop);
     // A second Ctrl-C takes the star from under the programs: how they ended says nothing.
@@ -293,38 +283,25 @@ fn run_once(
 /// What a run that was faster than its links must be told. Some per cent are the shaper's burst;
 /// beyond, something else was timed than the arrival of bytes.
 fn too_fast(observed: &Observed, bound_s: f64) -> Option<String> {
-    let makespan = observed
-        .makespan_s
-        .filter(|&makespan| makespan < bound_s * 0.9)?;
-    Some(format!(
-        "INVALID: {makespan:.3} s is less than the links allow, {bound_s:.3} s"
-    ))
+    let makespan = observed.makespan_s.filter(|&makespan| makespan < bound_s * 0.9)?;
+    Some(format!("INVALID: {makespan:.3} s is less than the links allow, {bound_s:.3} s"))
 }
 
 /// A run in one line.
 fn sentence(run: &StudyRun) -> String {
-    let Cell {
-        clients,
-        bytes,
-        way,
-        ..
-    } = &run.cell;
+    let Cell { clients, bytes, way, .. } = &run.cell;
     let plural = if *clients == 1 { "" } else { "s" };
     let what = format!("{way}, {} to {clients} client{plural}", Bytes(*bytes));
-    let makespan = run
-        .observed
-        .as_ref()
-        .and_then(|observed| observed.makespan_s);
+    let makespan = run.observed.as_ref().and_then(|observed| observed.makespan_s);
     match (makespan, run.trouble()) {
         (Some(makespan), None) => format!(
             "{what}: {makespan:.3} s, bound {:.3} s, {:.1} %",
             run.bound_s,
             run.bound_s / makespan * 100.0
         ),
-        (_, trouble) => format!(
-            "{what}: FAILED: {}",
-            trouble.unwrap_or("not every copy is proven")
-        ),
+        (_, trouble) => {
+            format!("{what}: FAILED: {}", trouble.unwrap_or("not every copy is proven"))
+        }
     }
 }
 

@@ -1,12 +1,10 @@
 //! A study's rows as a table for a terminal, and as comma-separated values.
 
-use crate::report::table::Align;
-use crate::report::table::Table;
-use crate::report::table::or_dash;
-use crate::testbed::study::results::Results;
-use crate::testbed::study::results::StudyRow;
-use crate::units::Bytes;
-use crate::units::Rate;
+use crate::{
+    report::table::{Align, Table, or_dash},
+    testbed::study::results::{Results, StudyRow},
+    units::{Bytes, Rate},
+};
 
 /// A column that is in the table where its values differ; else its value stands above the table.
 struct VaryingColumn {
@@ -18,11 +16,7 @@ struct VaryingColumn {
 
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // Mbit/s that were whole bits.
 const VARYING_COLUMNS: [VaryingColumn; 3] = [
-    VaryingColumn {
-        heading: "file",
-        cell: |row| Bytes(row.bytes).to_string(),
-        above: "file of",
-    },
+    VaryingColumn { heading: "file", cell: |row| Bytes(row.bytes).to_string(), above: "file of" },
     VaryingColumn {
         heading: "rate",
         cell: |row| Rate((row.rate_nominal_mbit * 1e6).round() as u64).to_string(),
@@ -45,9 +39,7 @@ pub fn table(results: &Results) -> String {
         });
     let mut text = String::new();
     if let Some(row) = rows.first() {
-        let fixed = fixed
-            .iter()
-            .map(|column| format!("{} {}", column.above, (column.cell)(row)));
+        let fixed = fixed.iter().map(|column| format!("{} {}", column.above, (column.cell)(row)));
         let fixed: Vec<String> = fixed.chain([results.links.clone()]).collect();
         text += &format!("{}\n\n", fixed.join(", "));
     }
@@ -77,15 +69,11 @@ pub fn table(results: &Results) -> String {
     }
     text += &table.to_string();
     if let Some(coverage) = rows.iter().find_map(|row| Some(row.makespan_s?.coverage)) {
-        let uniform = rows
-            .iter()
-            .filter_map(|row| row.makespan_s)
-            .all(|middle| middle.coverage == coverage);
+        let uniform =
+            rows.iter().filter_map(|row| row.makespan_s).all(|middle| middle.coverage == coverage);
         if uniform && coverage > 0.0 {
-            text += &format!(
-                "\nThe interval holds the true median with {:.1} %.\n",
-                coverage * 100.0
-            );
+            text +=
+                &format!("\nThe interval holds the true median with {:.1} %.\n", coverage * 100.0);
         }
     }
     text
@@ -118,32 +106,22 @@ fn figures(row: &StudyRow) -> [String; 13] {
 }
 
 /// A column of the CSV: its heading, and what stands in it.
-type CsvColumn = (&'static str, fn(&StudyRow) -> String);
+type StudyCsvColumn = (&'static str, fn(&StudyRow) -> String);
 
 /// The columns of the comma-separated values.
-const CSV_COLUMNS: [CsvColumn; 27] = [
+const CSV_COLUMNS: [StudyCsvColumn; 27] = [
     ("via", |row| row.via.clone()),
     ("clients", |row| row.clients.to_string()),
     ("file_bytes", |row| row.bytes.to_string()),
-    ("rate_nominal_mbit_per_s", |row| {
-        row.rate_nominal_mbit.to_string()
-    }),
+    ("rate_nominal_mbit_per_s", |row| row.rate_nominal_mbit.to_string()),
     ("loss", |row| row.loss.to_string()),
     ("runs", |row| row.runs.to_string()),
     ("failed_runs", |row| row.failed.to_string()),
     ("disturbed_runs", |row| row.disturbed.to_string()),
-    ("makespan_s", |row| {
-        or_empty(row.makespan_s.map(|middle| middle.median))
-    }),
-    ("makespan_low_s", |row| {
-        or_empty(row.makespan_s.map(|middle| middle.low))
-    }),
-    ("makespan_high_s", |row| {
-        or_empty(row.makespan_s.map(|middle| middle.high))
-    }),
-    ("interval_coverage", |row| {
-        or_empty(row.makespan_s.map(|middle| middle.coverage))
-    }),
+    ("makespan_s", |row| or_empty(row.makespan_s.map(|middle| middle.median))),
+    ("makespan_low_s", |row| or_empty(row.makespan_s.map(|middle| middle.low))),
+    ("makespan_high_s", |row| or_empty(row.makespan_s.map(|middle| middle.high))),
+    ("interval_coverage", |row| or_empty(row.makespan_s.map(|middle| middle.coverage))),
     ("bound_s", |row| row.bound_s.to_string()),
     ("bound_nominal_s", |row| row.bound_nominal_s.to_string()),
     ("efficiency", |row| or_empty(row.efficiency)),
@@ -201,12 +179,7 @@ mod tests {
         let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split(',').collect()).collect();
         assert_eq!(lines.len(), 3);
         assert!(lines.iter().all(|line| line.len() == lines[0].len()));
-        let of = |name: &str| {
-            lines[0]
-                .iter()
-                .position(|column| *column == name)
-                .expect("there")
-        };
+        let of = |name: &str| lines[0].iter().position(|column| *column == name).expect("there");
         assert_eq!(lines[2][of("clients")], "4");
         assert_eq!(lines[2][of("makespan_s")], "3.6");
         assert_eq!(lines[2][of("from_peers_bytes")], "", "missing is empty");

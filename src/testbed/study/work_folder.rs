@@ -3,14 +3,16 @@
 //!
 //! Its name says whose it is, as a star's does, so that what a killed study left is found.
 
-use std::fs;
-use std::path::Path;
-use std::path::PathBuf;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
-use crate::error::Error;
-use crate::error::Result;
-use crate::net::socket::free_space;
-use crate::testbed::star::star_id::StarId;
+use crate::{
+    error::{Error, Result},
+    net::socket::free_space,
+    testbed::star::star_id::StarId,
+};
 
 /// The folder; dropping it removes it.
 #[derive(Debug)]
@@ -44,10 +46,7 @@ impl WorkFolder {
         };
         let path = root.join(StarId::next().to_string());
         fs::create_dir(&path).map_err(Error::io("make the working folder", path.display()))?;
-        Ok(Self {
-            path,
-            in_memory: root == Path::new(MEMORY),
-        })
+        Ok(Self { path, in_memory: root == Path::new(MEMORY) })
     }
 
     /// Where it is.
@@ -57,10 +56,7 @@ impl WorkFolder {
 
     /// What it is on, for the environment's stamp.
     pub fn kind(&self) -> &'static str {
-        match self.in_memory {
-            true => "memory (tmpfs)",
-            false => "disk",
-        }
+        if self.in_memory { "memory (tmpfs)" } else { "disk" }
     }
 
     /// An empty folder for one run.
@@ -137,11 +133,7 @@ mod tests {
     fn what_a_dead_study_left_is_swept() {
         // Process 1 started before any other, so this owner is dead; its number is our own, so
         // that tests that run at once do not take each other's.
-        let dead = StarId {
-            process: std::process::id(),
-            start: 1,
-            number: 7_000_000,
-        };
+        let dead = StarId { process: std::process::id(), start: 1, number: 7_000_000 };
         let path = std::env::temp_dir().join(dead.to_string());
         let foreign = std::env::temp_dir().join(format!("{dead}-theirs"));
         fs::create_dir_all(path.join("run")).expect("made");

@@ -1,24 +1,36 @@
 //! A peer and its tracker: tells the tracker where we are and what we have, and dials the peers
 //! that it names.
 
-use std::cmp::Reverse;
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::{
+    cmp::Reverse,
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
 
-use crate::error::{Error, Result};
-use crate::net::http::client;
-use crate::net::{clock, spawn};
-use crate::proto::bt::tracker::announce::{Announce, AnnounceEvent, SHARES_MAX, Share};
-use crate::proto::bt::tracker::response::{AnnounceResponse, RESPONSE_MAX};
-use crate::proto::bt::wire::PeerId;
-use crate::proto::http::url::Url;
-use crate::transport::swarm::limits::PEER_CONNECTIONS;
-use crate::transport::swarm::member::SwarmMember;
-use crate::transport::swarm::member::accounting::PeerTraffic;
+use crate::{
+    error::{Error, Result},
+    net::{clock, http::client, spawn},
+    proto::{
+        bt::{
+            tracker::{
+                announce::{Announce, AnnounceEvent, SHARES_MAX, Share},
+                response::{AnnounceResponse, RESPONSE_MAX},
+            },
+            wire::PeerId,
+        },
+        http::url::Url,
+    },
+    transport::swarm::{
+        limits::PEER_CONNECTIONS,
+        member::{SwarmMember, accounting::PeerTraffic},
+    },
+};
 
 /// Announces one member to one tracker.
 #[derive(Debug)]
@@ -68,21 +80,13 @@ impl Announcer {
         port: u16,
         reports_shares: bool,
     ) -> Result<Self> {
-        let announcing = Arc::new(Announcing {
-            member: Arc::clone(member),
-            tracker,
-            port,
-            reports_shares,
-        });
+        let announcing =
+            Arc::new(Announcing { member: Arc::clone(member), tracker, port, reports_shares });
         let ended = Arc::new(AtomicBool::new(false));
         let (regular, ending) = (Arc::clone(&announcing), Arc::clone(&ended));
         let thread = spawn("announce", move || regular.run(&ending))
             .map_err(Error::io("start the announcing thread", "this process"))?;
-        Ok(Self {
-            announcing,
-            ended,
-            thread: Some(thread),
-        })
+        Ok(Self { announcing, ended, thread: Some(thread) })
     }
 
     /// Makes the first announce and dials the peers that the tracker names. With `wait` it also
@@ -100,11 +104,8 @@ impl Announcer {
     pub fn dial(&self, peers: Vec<SocketAddr>, wait: bool) {
         let member = &self.announcing.member;
         // In a large swarm only half as many as wanted: the others dial us.
-        let dialed = if peers.len() < PEER_CONNECTIONS {
-            peers.len()
-        } else {
-            PEER_CONNECTIONS / 2
-        };
+        let dialed =
+            if peers.len() < PEER_CONNECTIONS { peers.len() } else { PEER_CONNECTIONS / 2 };
         (peers.into_iter().take(dialed)).for_each(|peer| member.dial(peer));
         let deadline = clock::now().after(CONNECT_LIMIT);
         while wait && member.connections() < dialed && clock::left(deadline).is_some() {
@@ -149,20 +150,12 @@ impl Announcing {
         while !ended.load(Ordering::Relaxed) {
             thread::park_timeout(CHECK_INTERVAL);
             let complete = self.member.is_complete();
-            let due = if complete {
-                !announced_complete
-            } else {
-                clock::left(next).is_none()
-            };
+            let due = if complete { !announced_complete } else { clock::left(next).is_none() };
             if !due {
                 continue;
             }
             announced_complete = complete;
-            let event = if complete {
-                AnnounceEvent::Completed
-            } else {
-                AnnounceEvent::Regular
-            };
+            let event = if complete { AnnounceEvent::Completed } else { AnnounceEvent::Regular };
             let interval = match self.announce(event) {
                 Ok(response) => {
                     if !complete && self.member.connections() < PEER_CONNECTIONS {
@@ -192,11 +185,7 @@ impl Announcing {
             event,
             wanted: PEER_CONNECTIONS,
             uploaded: traffic.values().map(|traffic| traffic.sent).sum(),
-            received_from: if self.reports_shares {
-                shares(&traffic)
-            } else {
-                Vec::new()
-            },
+            received_from: if self.reports_shares { shares(&traffic) } else { Vec::new() },
         };
         let mark = if url.target.contains('?') { '&' } else { '?' };
         let target = format!("{}{mark}{}", url.target, announce.encode());

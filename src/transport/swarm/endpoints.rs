@@ -1,20 +1,22 @@
 //! What the server's swarms answer over HTTP: the tracker (`/announce`, `/scrape`), the state of
 //! the swarms (`/swarm`) and `.torrent` files.
 
-use std::net::SocketAddr;
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
-use crate::net::clock;
-use crate::proto::bt::tracker::announce::{Announce, AnnounceEvent};
-use crate::proto::bt::tracker::{TrackerError, response, scrape};
-use crate::proto::http::request::HttpRequest;
-use crate::proto::http::response::HttpResponse;
-use crate::proto::http::text::percent_encode;
-use crate::server::lobby::Lobby;
-use crate::text::FileName;
-use crate::transport::swarm::address::unmapped;
-use crate::transport::swarm::torrent::Torrent;
-use crate::transport::swarm::torrents::Torrents;
+use crate::{
+    net::clock,
+    proto::{
+        bt::tracker::{
+            TrackerError,
+            announce::{Announce, AnnounceEvent},
+            response, scrape,
+        },
+        http::{request::HttpRequest, response::HttpResponse, text::percent_encode},
+    },
+    server::lobby::Lobby,
+    text::FileName,
+    transport::swarm::{address::unmapped, torrent::Torrent, torrents::Torrents},
+};
 
 /// How long a peer that announced itself gets to dial our seeder before the seeder dials it.
 /// Transmission dials nobody on loopback, and libtorrent asks for peers only every five minutes.
@@ -81,9 +83,7 @@ impl Torrents {
         let ip = peer.ip().to_canonical();
         let has_seat = torrent.member.has_seat(announce.peer_id, ip);
         let response =
-            torrent
-                .registry()
-                .announce(&announce, ip, has_seat, unmapped(local), clock::now())?;
+            torrent.registry().announce(&announce, ip, has_seat, unmapped(local), clock::now())?;
         if announce.event != AnnounceEvent::Stopped && announce.left != Some(0) {
             let addr = SocketAddr::new(ip, announce.port);
             let due = clock::now().after(DIAL_AFTER);

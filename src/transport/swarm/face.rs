@@ -3,13 +3,16 @@
 
 use std::sync::Arc;
 
-use crate::net::http::server::{HttpConnection, RESPONSE_LIMIT};
-use crate::proto::http::head::HeadBuilder;
-use crate::proto::http::request::{HttpMethod, HttpRequest};
-use crate::proto::http::response::HttpResponse;
-use crate::server::listener::Connection;
-use crate::server::lobby::Lobby;
-use crate::transport::swarm::torrents::Torrents;
+use crate::{
+    net::http::server::{HttpConnection, RESPONSE_LIMIT},
+    proto::http::{
+        head::HeadBuilder,
+        request::{HttpMethod, HttpRequest},
+        response::HttpResponse,
+    },
+    server::{listener::Connection, lobby::Lobby},
+    transport::swarm::torrents::Torrents,
+};
 
 /// Answers one request.
 pub fn serve(connection: &Connection, torrents: &Torrents, lobby: &Lobby) {
@@ -37,9 +40,7 @@ fn answer(
         return refuse(405);
     }
     let local = http.stream.local_addr().unwrap_or(http.peer);
-    torrents
-        .answer(request, http.peer, local, lobby)
-        .unwrap_or_else(|| refuse(404))
+    torrents.answer(request, http.peer, local, lobby).unwrap_or_else(|| refuse(404))
 }
 
 fn refuse(status: u16) -> HttpResponse {

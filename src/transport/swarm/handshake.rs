@@ -1,15 +1,22 @@
 //! Handshakes, from both ends, each under one absolute deadline.
 
-use std::io::{self, Read};
-use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::{
+    io::{self, Read},
+    net::{SocketAddr, TcpStream},
+    time::Duration,
+};
 
-use crate::digest::Digest;
-use crate::error::{Error, Phase, Result};
-use crate::net::copy::{self, Stop};
-use crate::net::{clock, socket};
-use crate::proto::bt::wire::{HANDSHAKE_LEN, Handshake};
-use crate::units::Moment;
+use crate::{
+    digest::Digest,
+    error::{Error, Phase, Result},
+    net::{
+        clock,
+        copy::{self, Stop},
+        socket,
+    },
+    proto::bt::wire::{HANDSHAKE_LEN, Handshake},
+    units::Moment,
+};
 
 /// How long both handshakes may take.
 pub const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
@@ -91,16 +98,11 @@ fn receive(
 }
 
 fn decode(addr: SocketAddr, bytes: &[u8]) -> Result<Handshake> {
-    let bytes = bytes
-        .first_chunk()
-        .ok_or_else(|| Error::protocol(addr, "a handshake that is too long"))?;
+    let bytes =
+        bytes.first_chunk().ok_or_else(|| Error::protocol(addr, "a handshake that is too long"))?;
     Handshake::decode(bytes).map_err(|error| Error::protocol(addr, error.to_string()))
 }
 
 fn timed_out(addr: SocketAddr) -> Error {
-    Error::TimedOut {
-        phase: Phase::Greet.name(),
-        at: addr.to_string(),
-        after: HANDSHAKE_LIMIT,
-    }
+    Error::TimedOut { phase: Phase::Greet.name(), at: addr.to_string(), after: HANDSHAKE_LIMIT }
 }

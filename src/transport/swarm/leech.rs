@@ -4,23 +4,33 @@
 //! what was fetched before is resumed. Private addresses are dialed only when the tracker has one
 //! itself: a tracker on the internet must not make us connect to a neighbour.
 
-use std::net::{Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    time::Duration,
+};
 
-use crate::client::download::{Download, DownloadSpec, Proof};
-use crate::client::part::{ByteOrder, PartSpec};
-use crate::digest::Digest;
-use crate::error::{Error, Result};
-use crate::net::{clock, socket};
-use crate::proto::bt::metainfo::{METAINFO_MAX, Metainfo};
-use crate::proto::http::url::Url;
-use crate::text::escape;
-use crate::transport::swarm::address::is_private;
-use crate::transport::swarm::announcer::Tracker;
-use crate::transport::swarm::peer::Peer;
-use crate::transport::swarm::peer_id::{Role, random_id};
+use crate::{
+    client::{
+        download::{Download, DownloadSpec, Proof},
+        part::{ByteOrder, PartSpec},
+    },
+    digest::Digest,
+    error::{Error, Result},
+    net::{clock, socket},
+    proto::{
+        bt::metainfo::{METAINFO_MAX, Metainfo},
+        http::url::Url,
+    },
+    text::escape,
+    transport::swarm::{
+        address::is_private,
+        announcer::Tracker,
+        peer::Peer,
+        peer_id::{Role, random_id},
+    },
+};
 
 /// What the user wants.
 #[derive(Debug)]
@@ -56,9 +66,7 @@ pub struct TorrentDownload {
 /// It cannot be read, is too long, or is not a torrent of one file.
 pub fn open(path: &Path) -> Result<Metainfo> {
     let at = escape(&path.display().to_string());
-    let length = std::fs::metadata(path)
-        .map_err(Error::io("open the torrent", &at))?
-        .len();
+    let length = std::fs::metadata(path).map_err(Error::io("open the torrent", &at))?.len();
     if length > METAINFO_MAX as u64 {
         let reason = format!("{length} bytes are too many for a torrent");
         return Err(Error::refused(at, reason));
@@ -110,13 +118,7 @@ pub fn fetch(
     verified.sync()?;
     let path = verified.publish(true)?;
     peer.seed(Some(request.seed_time), stopped);
-    Ok(TorrentDownload {
-        path,
-        bytes: bytes - resumed,
-        resumed,
-        seconds: last.since(begun),
-        sha1,
-    })
+    Ok(TorrentDownload { path, bytes: bytes - resumed, resumed, seconds: last.since(begun), sha1 })
 }
 
 /// The torrent's tracker, and whether it is on a private network.
@@ -155,10 +157,7 @@ mod tests {
     #[test]
     fn tracker_is_private_when_all_its_addresses_are() {
         let at = |texts: &[&str]| -> Vec<SocketAddr> {
-            texts
-                .iter()
-                .map(|t| t.parse().expect("an address"))
-                .collect()
+            texts.iter().map(|t| t.parse().expect("an address")).collect()
         };
         let (public, private) = ("8.8.8.8:80", "10.0.0.1:80");
         assert_eq!(usable_addrs(at(&[public, private])), (at(&[public]), false));

@@ -17,14 +17,18 @@
 
 use std::sync::Arc;
 
-use crate::client::{ClientReport, FetchConfig, FetchRun};
-use crate::error::Result;
-use crate::proto::greeting::Greeting;
-use crate::server::builder::ServerCoreBuilder;
-use crate::session::Via;
-use crate::transport::swarm::receive::{SwarmConfig, SwarmReceiveTransport};
-use crate::transport::swarm::send::SwarmTransport;
-use crate::transport::swarm::torrents::{SwarmServerConfig, Torrents};
+use crate::{
+    client::{ClientReport, FetchConfig, FetchRun},
+    error::Result,
+    proto::greeting::Greeting,
+    server::builder::ServerCoreBuilder,
+    session::Via,
+    transport::swarm::{
+        receive::{SwarmConfig, SwarmReceiveTransport},
+        send::SwarmTransport,
+        torrents::{SwarmServerConfig, Torrents},
+    },
+};
 
 pub mod address;
 pub mod announcer;
@@ -57,12 +61,10 @@ pub fn serve(
     config.gated |= host.settings().via == Some(Via::Swarm);
     let torrents = Torrents::new(config);
     let serving = Arc::clone(&torrents);
-    let host = host
-        .transport(Box::new(SwarmTransport::new(Arc::clone(&torrents))))
-        .handler(
-            Greeting::Swarm,
-            Arc::new(move |connection, lobby| serving.serve(connection, lobby)),
-        );
+    let host = host.transport(Box::new(SwarmTransport::new(Arc::clone(&torrents)))).handler(
+        Greeting::Swarm,
+        Arc::new(move |connection, lobby| serving.serve(connection, lobby)),
+    );
     (host, torrents)
 }
 

@@ -1,11 +1,15 @@
 //! What waits to be written to one peer: encoded messages, and blocks that it requested.
 
-use std::collections::VecDeque;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::{
+    collections::VecDeque,
+    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
-use crate::net::{clock, lock};
-use crate::proto::bt::wire::{Block, Message, REQUESTS_MAX};
+use crate::{
+    net::{clock, lock},
+    proto::bt::wire::{Block, Message, REQUESTS_MAX},
+};
 
 /// The queue between everybody who sends to a peer and the thread that writes.
 #[derive(Debug, Default)]
@@ -53,9 +57,7 @@ impl Outbox {
     pub fn push(&self, messages: &[Message<'_>], urgent: bool) -> bool {
         let mut queue = self.lock();
         queue.urgent |= urgent;
-        messages
-            .iter()
-            .for_each(|message| message.encode(&mut queue.control));
+        messages.iter().for_each(|message| message.encode(&mut queue.control));
         queue.control.len() <= CONTROL_MAX
     }
 
@@ -126,11 +128,7 @@ impl Outbox {
                 return NextWrite::KeepAlive;
             };
             queue.idle = true;
-            queue = self
-                .wake
-                .wait_timeout(queue, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            queue = self.wake.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0;
             queue.idle = false;
         }
     }

@@ -1,25 +1,33 @@
 //! A client's peer: a member with its port and its tracker.
 
-use std::fs::File;
-use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
-use std::time::Duration;
+use std::{
+    fs::File,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
 
-use crate::error::{Error, Phase, Result};
-use crate::net::clock;
-use crate::proto::bt::metainfo::Metainfo;
-use crate::proto::bt::wire::PeerId;
-use crate::proto::greeting::Greeting;
-use crate::server::listener::{ConnectionHandler, Listener};
-use crate::transport::swarm::announcer::{Announcer, Tracker};
-use crate::transport::swarm::handshake;
-use crate::transport::swarm::member::SwarmMember;
-use crate::transport::swarm::member::status::Progress;
-use crate::transport::swarm::peer_id::{self, Role};
-use crate::transport::swarm::store::Store;
-use crate::units::Moment;
+use crate::{
+    error::{Error, Phase, Result},
+    net::clock,
+    proto::{
+        bt::{metainfo::Metainfo, wire::PeerId},
+        greeting::Greeting,
+    },
+    server::listener::{ConnectionHandler, Listener},
+    transport::swarm::{
+        announcer::{Announcer, Tracker},
+        handshake,
+        member::{SwarmMember, status::Progress},
+        peer_id::{self, Role},
+        store::Store,
+    },
+    units::Moment,
+};
 
 /// A member with its port and its tracker.
 #[derive(Debug)]
@@ -69,25 +77,18 @@ impl Peer {
         tracker: Tracker,
     ) -> Result<Self> {
         let shown = metainfo.name.to_string();
-        let file = file
-            .try_clone()
-            .map_err(Error::io("open the copy", &shown))?;
+        let file = file.try_clone().map_err(Error::io("open the copy", &shown))?;
         let store = Store::new(file, metainfo.layout());
-        let have = store
-            .verify(&metainfo)
-            .map_err(Error::io("read the copy", &shown))?;
+        let have = store.verify(&metainfo).map_err(Error::io("read the copy", &shown))?;
         let member = SwarmMember::start(Arc::new(metainfo), store, have, id, role)?;
         let serving = Arc::clone(&member);
         let handler: ConnectionHandler = Arc::new(move |connection| {
             let (stream, from) = (Arc::clone(&connection.stream), connection.peer);
             let ours = serving.handshake();
-            let accepted = handshake::accept(
-                &stream,
-                from,
-                connection.first,
-                connection.deadline,
-                |hash| (hash == ours.info_hash).then_some(ours),
-            );
+            let accepted =
+                handshake::accept(&stream, from, connection.first, connection.deadline, |hash| {
+                    (hash == ours.info_hash).then_some(ours)
+                });
             match accepted {
                 Ok(theirs) => serving.serve(stream, from, theirs),
                 Err(error) => log::debug!("{error}"),

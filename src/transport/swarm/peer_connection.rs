@@ -4,21 +4,32 @@
 //! a full socket, and neither reading. So whatever a reader wants to send goes into the
 //! [`Outbox`], where a choke or a cancel can still drop requested blocks.
 
-use std::io::{self, IoSlice, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
-use std::time::Duration;
-use std::{fmt, thread};
+use std::{
+    fmt,
+    io::{self, IoSlice, Read, Write},
+    net::{Shutdown, SocketAddr, TcpStream},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering},
+    },
+    thread,
+    time::Duration,
+};
 
-use crate::net::clock;
-use crate::proto::bt::receive_rate::ReceiveRate;
-use crate::proto::bt::wire::{self, Block, Handshake, Message, MessageLimits, PeerId, WireError};
-use crate::transport::swarm::address::unmapped;
-use crate::transport::swarm::outbox::{NextWrite, Outbox};
-use crate::transport::swarm::peer_id::Role;
-use crate::transport::swarm::store::Store;
-use crate::units::Moment;
+use crate::{
+    net::clock,
+    proto::bt::{
+        receive_rate::ReceiveRate,
+        wire::{self, Block, Handshake, Message, MessageLimits, PeerId, WireError},
+    },
+    transport::swarm::{
+        address::unmapped,
+        outbox::{NextWrite, Outbox},
+        peer_id::Role,
+        store::Store,
+    },
+    units::Moment,
+};
 
 /// A connection whose handshakes are over.
 #[derive(Debug)]
@@ -198,9 +209,7 @@ impl PeerConnection {
     pub fn count_choke_change(&self) -> Result<(), ConnectionError> {
         let changes = self.choke_changes.fetch_add(1, Ordering::Relaxed);
         if changes > CHOKE_CHANGES_MAX + clock::now().since(self.opened_at).as_secs() {
-            return Err(ConnectionError::Misbehaved(
-                "it chokes and unchokes too often",
-            ));
+            return Err(ConnectionError::Misbehaved("it chokes and unchokes too often"));
         }
         Ok(())
     }
@@ -211,9 +220,7 @@ impl PeerConnection {
     /// There were too many.
     pub fn count_bad_request(&self) -> Result<(), ConnectionError> {
         if self.bad_requests.fetch_add(1, Ordering::Relaxed) >= BAD_REQUESTS_MAX {
-            return Err(ConnectionError::Misbehaved(
-                "it requests too much that does not exist",
-            ));
+            return Err(ConnectionError::Misbehaved("it requests too much that does not exist"));
         }
         Ok(())
     }
@@ -299,9 +306,7 @@ impl PeerConnection {
                 let message = Message::decode(&buffer[from + 4..from + len], self.limits)?;
                 let is_block = matches!(message, Message::Piece(..));
                 let protocol = if is_block { BLOCK_HEAD } else { len };
-                self.traffic
-                    .protocol
-                    .fetch_add(protocol as u64, Ordering::Relaxed);
+                self.traffic.protocol.fetch_add(protocol as u64, Ordering::Relaxed);
                 if matches!(message, Message::Other(id) if !matches!(id, 9 | 13 | 17)) {
                     unknown += 1;
                     if unknown > UNKNOWN_MAX {

@@ -5,10 +5,12 @@
 
 use std::net::SocketAddr;
 
-use crate::net::clock;
-use crate::proto::bt::wire::{Handshake, PEER_ID_PREFIX, PeerId};
-use crate::session::{SeatId, SessionId};
-use crate::text::escape;
+use crate::{
+    net::clock,
+    proto::bt::wire::{Handshake, PEER_ID_PREFIX, PeerId},
+    session::{SeatId, SessionId},
+    text::escape,
+};
 
 /// What a gatecast peer is to its swarm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,19 +3,27 @@
 //! A peer's address is that of its connection, whatever it claims. What it claims may be wrong in
 //! any way: the list of a swarm is bounded, and each address may announce only so often.
 
-use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
-use crate::proto::bt::random::Random;
-use crate::proto::bt::tracker::TrackerError;
-use crate::proto::bt::tracker::announce::{Announce, AnnounceEvent, Share};
-use crate::proto::bt::tracker::response::AnnounceResponse;
-use crate::proto::bt::tracker::scrape::ScrapeCounts;
-use crate::proto::bt::wire::PeerId;
-use crate::session::MAX_SEATS;
-use crate::transport::swarm::limits::EXTERNAL_CONNECTIONS;
-use crate::units::Moment;
+use crate::{
+    proto::bt::{
+        random::Random,
+        tracker::{
+            TrackerError,
+            announce::{Announce, AnnounceEvent, Share},
+            response::AnnounceResponse,
+            scrape::ScrapeCounts,
+        },
+        wire::PeerId,
+    },
+    session::MAX_SEATS,
+    transport::swarm::limits::EXTERNAL_CONNECTIONS,
+    units::Moment,
+};
 
 /// The peers of one swarm.
 #[derive(Debug)]
@@ -107,18 +115,13 @@ impl PeerRegistry {
         self.count_announce(ip, has_seat, now)?;
         if now.since(self.swept) >= SWEEP {
             self.swept = now;
-            self.peers
-                .retain(|_, peer| now.since(peer.seen) < SILENCE_MAX);
+            self.peers.retain(|_, peer| now.since(peer.seen) < SILENCE_MAX);
         }
         let addr = SocketAddr::new(ip, announce.port);
         let complete = announce.left == Some(0);
         // The last announce may have no report; then the one before it stands.
         if has_seat && !announce.received_from.is_empty() {
-            let report = SourceReport {
-                addr,
-                complete,
-                shares: announce.received_from.clone(),
-            };
+            let report = SourceReport { addr, complete, shares: announce.received_from.clone() };
             self.reports.insert(announce.peer_id, report);
         }
         // Transmission announces that it stopped before it ever started.
@@ -132,12 +135,7 @@ impl PeerRegistry {
         if !has_seat && !self.peers.contains_key(&addr) {
             self.make_room(ip);
         }
-        let peer = RegisteredPeer {
-            id: announce.peer_id,
-            complete,
-            has_seat,
-            seen: now,
-        };
+        let peer = RegisteredPeer { id: announce.peer_id, complete, has_seat, seen: now };
         self.peers.insert(addr, peer);
         let mut named = self.others_for(announce, addr, complete);
         // The seeder always, and first: the list may be cut.
@@ -154,22 +152,15 @@ impl PeerRegistry {
         has_seat: bool,
         now: Moment,
     ) -> Result<(), TrackerError> {
-        self.announces
-            .retain(|_, (since, _)| now.since(*since) < SPAN);
+        self.announces.retain(|_, (since, _)| now.since(*since) < SPAN);
         if !has_seat && self.announces.len() >= PEERS_MAX && !self.announces.contains_key(&ip) {
             return Err(TrackerError::Refused("too many peers announce themselves"));
         }
         let (_, count) = self.announces.entry(ip).or_insert((now, 0));
         *count += 1;
-        let most = if has_seat {
-            SEAT_ANNOUNCES_MAX
-        } else {
-            ANNOUNCES_MAX
-        };
+        let most = if has_seat { SEAT_ANNOUNCES_MAX } else { ANNOUNCES_MAX };
         if *count > most {
-            return Err(TrackerError::Refused(
-                "this address announces itself too often",
-            ));
+            return Err(TrackerError::Refused("this address announces itself too often"));
         }
         Ok(())
     }

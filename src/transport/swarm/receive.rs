@@ -6,26 +6,34 @@
 //! peer knows what every other has. From GO on the server is one member among others: when it
 //! dies, the peers finish with what they have, and each can tell what is missing.
 
-use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
-
-use crate::client::part::ByteOrder;
-use crate::client::receive::{
-    PrepareContext, ReceiveContext, ReceiveError, ReceiveSession, ReceiveTransport, Received,
+use std::{
+    net::SocketAddr,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
 };
-use crate::error::{Error, Result};
-use crate::net::clock;
-use crate::net::http::client;
-use crate::net::line_stream::LineStream;
-use crate::proto::bt::metainfo::{METAINFO_MAX, Metainfo};
-use crate::proto::http::text::percent_encode;
-use crate::proto::http::url::Url;
-use crate::session::Via;
-use crate::transfer::Counts;
-use crate::transport::swarm::announcer::Tracker;
-use crate::transport::swarm::peer::Peer;
-use crate::transport::swarm::peer_id::{Role, seated_id};
+
+use crate::{
+    client::{
+        part::ByteOrder,
+        receive::{
+            PrepareContext, ReceiveContext, ReceiveError, ReceiveSession, ReceiveTransport,
+            Received,
+        },
+    },
+    error::{Error, Result},
+    net::{clock, http::client, line_stream::LineStream},
+    proto::{
+        bt::metainfo::{METAINFO_MAX, Metainfo},
+        http::{text::percent_encode, url::Url},
+    },
+    session::Via,
+    transfer::Counts,
+    transport::swarm::{
+        announcer::Tracker,
+        peer::Peer,
+        peer_id::{Role, seated_id},
+    },
+};
 
 /// What a client of the swarm is told beyond the usual.
 #[derive(Clone, Copy, Debug, Default)]
@@ -85,19 +93,12 @@ impl ReceiveTransport for SwarmReceiveTransport {
         let metainfo = Metainfo::decode(&torrent)
             .map_err(|error| Error::protocol(server, error.to_string()))?;
         if metainfo.bytes != offer.file.bytes {
-            let what = format!(
-                "a torrent of {} bytes for a file of {}",
-                metainfo.bytes, offer.file.bytes
-            );
+            let what =
+                format!("a torrent of {} bytes for a file of {}", metainfo.bytes, offer.file.bytes);
             return Err(Error::protocol(server, what));
         }
-        let tracker = Tracker {
-            url: Url {
-                host,
-                target: "/announce".to_owned(),
-            },
-            addrs: vec![server],
-        };
+        let tracker =
+            Tracker { url: Url { host, target: "/announce".to_owned() }, addrs: vec![server] };
         let id = seated_id(offer.session, offer.seat);
         let at = SocketAddr::new(local.ip(), 0);
         let peer = Peer::start(metainfo, context.file, id, Role::Seated, at, tracker)?;
@@ -107,10 +108,7 @@ impl ReceiveTransport for SwarmReceiveTransport {
             log::warn!("{error}; the server's seeder is dialed without its tracker");
             peer.announcer.dial(vec![server], true);
         }
-        Ok(Box::new(SwarmReceiveSession {
-            peer,
-            seed_time: self.config.seed_time.or(context.config.seed_time),
-        }))
+        Ok(Box::new(SwarmReceiveSession { peer, seed_time: self.config.seed_time }))
     }
 }
 
@@ -178,10 +176,7 @@ impl ReceiveSession for SwarmReceiveSession {
 
 /// True when the server has closed the control connection, on which it sends nothing meanwhile.
 fn server_is_gone(context: &ReceiveContext<'_>) -> bool {
-    let seen = context
-        .stream
-        .set_nonblocking(true)
-        .and_then(|()| context.stream.peek(&mut [0]));
+    let seen = context.stream.set_nonblocking(true).and_then(|()| context.stream.peek(&mut [0]));
     let _ = context.stream.set_nonblocking(false);
     match seen {
         Ok(bytes) => bytes == 0,

@@ -3,26 +3,28 @@
 //! The release of the gate is the release of the swarm. Peers connect and announce their pieces
 //! during the muster; the first seat that goes through the gate lets the seeder serve.
 
-use std::io;
-use std::net::TcpStream;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::{
+    io,
+    net::TcpStream,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
-use crate::error::{Error, Result};
-use crate::net::pacing::Pacer;
-use crate::net::{clock, copy, socket};
-use crate::proto::bt::wire::PeerId;
-use crate::server::catalog::Source;
-use crate::server::gate::SeatConnection;
-use crate::server::transport::{SendJob, SendResult, SendSession, TransferFailure, Transport};
-use crate::session::Via;
-use crate::text::escape;
-use crate::transfer::Outcome;
-use crate::transport::swarm::peer_id::seated_id;
-use crate::transport::swarm::torrent::Torrent;
-use crate::transport::swarm::torrents::Torrents;
-use crate::units::Rate;
+use crate::{
+    error::{Error, Result},
+    net::{clock, copy, pacing::Pacer, socket},
+    proto::bt::wire::PeerId,
+    server::{
+        catalog::Source,
+        gate::SeatConnection,
+        transport::{SendJob, SendResult, SendSession, TransferFailure, Transport},
+    },
+    session::Via,
+    text::escape,
+    transfer::Outcome,
+    transport::swarm::{peer_id::seated_id, torrent::Torrent, torrents::Torrents},
+    units::Rate,
+};
 
 /// Sends by the swarm.
 #[derive(Debug)]
@@ -70,10 +72,7 @@ impl Transport for SwarmTransport {
             let pacer = rate.map(|rate| Arc::new(Pacer::new(rate)));
             torrent.member.set_pacer(pacer);
         }
-        Ok(Box::new(SwarmSendSession {
-            torrent,
-            torrents: Arc::clone(&self.torrents),
-        }))
+        Ok(Box::new(SwarmSendSession { torrent, torrents: Arc::clone(&self.torrents) }))
     }
 }
 
@@ -100,11 +99,8 @@ impl SendSession for SwarmSendSession {
     }
 
     fn send(&self, seat: &SeatConnection, job: SendJob<'_>) -> SendResult {
-        let sent = copy::send_all(
-            seat.stream(),
-            &job.preface,
-            clock::now().after(seat.session().stall),
-        );
+        let sent =
+            copy::send_all(seat.stream(), &job.preface, clock::now().after(seat.session().stall));
         let end = sent.map_err(|stop| match stop {
             copy::Stop::Peer(error) => cut(format!("the connection failed: {error}")),
             _ => TransferFailure::new(Outcome::TimedOut, "does not take its GO".to_owned()),
@@ -124,10 +120,7 @@ impl SendSession for SwarmSendSession {
         let after = traffic();
         seat.moved().store(after.sent - before, Ordering::Relaxed);
         let released = seat.release().released();
-        SendResult {
-            first: after.first_sent.map(|first| first.since(released)),
-            end,
-        }
+        SendResult { first: after.first_sent.map(|first| first.since(released)), end }
     }
 }
 
@@ -167,9 +160,7 @@ fn wait_for_client(
     let mut checked = clock::now();
     let (mut pieces, mut since) = (0, checked);
     let failed = |error| cut(format!("the connection failed: {error}"));
-    seat.stream()
-        .set_read_timeout(Some(CHECK_INTERVAL))
-        .map_err(failed)?;
+    seat.stream().set_read_timeout(Some(CHECK_INTERVAL)).map_err(failed)?;
     loop {
         match seat.stream().peek(&mut [0]) {
             Ok(0) => return Err(cut("closed the connection before its last byte".to_owned())),

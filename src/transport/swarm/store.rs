@@ -1,17 +1,22 @@
 //! A copy's bytes on disk, read and written by pieces and blocks at their own places.
 
-use std::fs::File;
-use std::{io, thread};
+use std::{fs::File, io, thread};
 
-use crate::digest::{Digest, Hasher};
-use crate::error::{Error, Result};
-use crate::net::STACK;
-use crate::net::copy::{self, Stop};
-use crate::proto::bt::bitfield::Bitfield;
-use crate::proto::bt::layout::PieceLayout;
-use crate::proto::bt::metainfo::{self, Metainfo};
-use crate::proto::bt::wire::Block;
-use crate::text::FileName;
+use crate::{
+    digest::{Digest, Hasher},
+    error::{Error, Result},
+    net::{
+        STACK,
+        copy::{self, Stop},
+    },
+    proto::bt::{
+        bitfield::Bitfield,
+        layout::PieceLayout,
+        metainfo::{self, Metainfo},
+        wire::Block,
+    },
+    text::FileName,
+};
 
 /// An open file that holds a copy, or part of one.
 #[derive(Debug)]
@@ -97,9 +102,7 @@ pub fn make_metainfo(file: &File, name: &FileName, bytes: u64) -> Result<Metainf
 fn digests(file: &File, layout: PieceLayout) -> io::Result<Vec<Digest>> {
     let pieces = layout.pieces();
     let range = |from: u32, to: u32| -> io::Result<Vec<Digest>> {
-        (from..to)
-            .map(|piece| digest(file, layout, piece))
-            .collect()
+        (from..to).map(|piece| digest(file, layout, piece)).collect()
     };
     thread::scope(|scope| {
         let second = thread::Builder::new()
@@ -108,9 +111,7 @@ fn digests(file: &File, layout: PieceLayout) -> io::Result<Vec<Digest>> {
             .spawn_scoped(scope, || range(pieces / 2, pieces));
         let mut digests = range(0, pieces / 2)?;
         digests.extend(match second {
-            Ok(second) => second
-                .join()
-                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?,
+            Ok(second) => second.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?,
             Err(_) => range(pieces / 2, pieces)?,
         });
         Ok(digests)

@@ -1,17 +1,24 @@
 //! One file's swarm on a server: its seeder, and the peers that its tracker knows.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard},
+};
 
-use crate::net::{clock, lock};
-use crate::proto::bt::tracker::announce::Share;
-use crate::proto::bt::wire::PeerId;
-use crate::proto::json::Json;
-use crate::server::catalog::Source;
-use crate::text::escape;
-use crate::transport::swarm::member::SwarmMember;
-use crate::transport::swarm::peer_id::{name_of, seat_of};
-use crate::transport::swarm::peer_registry::PeerRegistry;
+use crate::{
+    net::{clock, lock},
+    proto::{
+        bt::{tracker::announce::Share, wire::PeerId},
+        json::Json,
+    },
+    server::catalog::Source,
+    text::escape,
+    transport::swarm::{
+        member::SwarmMember,
+        peer_id::{name_of, seat_of},
+        peer_registry::PeerRegistry,
+    },
+};
 
 /// One file's swarm.
 #[derive(Debug)]
@@ -100,10 +107,7 @@ impl Torrent {
                 peer: name(id),
                 complete: report.complete,
                 from_server: own.first().map_or(0, |share| share.1),
-                from_peers: others
-                    .iter()
-                    .map(|share| (name(&share.0), share.1))
-                    .collect(),
+                from_peers: others.iter().map(|share| (name(&share.0), share.1)).collect(),
                 sent: sent.get(id).copied().unwrap_or(0),
             }
         });

@@ -3,25 +3,32 @@
 //! A torrent is made when it is first needed: by a session, by a GET of the `.torrent`, or by a
 //! peer that has one already. Sessions of one file share its swarm.
 
-use std::collections::BTreeSet;
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::{
+    collections::BTreeSet,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard},
+};
 
-use crate::digest::Digest;
-use crate::error::{Error, Result};
-use crate::net::lock;
-use crate::proto::bt::bitfield::Bitfield;
-use crate::proto::json::Json;
-use crate::server::catalog::{self, Source};
-use crate::server::listener::Connection;
-use crate::server::lobby::Lobby;
-use crate::session::SeatId;
-use crate::text::FileName;
-use crate::transport::swarm::handshake;
-use crate::transport::swarm::member::SwarmMember;
-use crate::transport::swarm::peer_id::{Role, random_id, seat_of};
-use crate::transport::swarm::store::{self, Store};
-use crate::transport::swarm::torrent::Torrent;
+use crate::{
+    digest::Digest,
+    error::{Error, Result},
+    net::lock,
+    proto::{bt::bitfield::Bitfield, json::Json},
+    server::{
+        catalog::{self, Source},
+        listener::Connection,
+        lobby::Lobby,
+    },
+    session::SeatId,
+    text::FileName,
+    transport::swarm::{
+        handshake,
+        member::SwarmMember,
+        peer_id::{Role, random_id, seat_of},
+        store::{self, Store},
+        torrent::Torrent,
+    },
+};
 
 /// What a server's swarms do beyond the usual.
 #[derive(Clone, Debug, Default)]
@@ -86,10 +93,7 @@ impl Torrents {
         }
         let metainfo = store::make_metainfo(&source.file, &info.name, info.bytes)?;
         source.unchanged()?;
-        let file = source
-            .file
-            .try_clone()
-            .map_err(Error::io("open the file again", &info.name))?;
+        let file = source.file.try_clone().map_err(Error::io("open the file again", &info.name))?;
         let layout = metainfo.layout();
         let member = SwarmMember::start(
             Arc::new(metainfo),
@@ -150,12 +154,7 @@ impl Torrents {
 
     /// Serves a peer that connects to the server.
     pub fn serve(&self, connection: Connection, lobby: &Lobby) {
-        let Connection {
-            stream,
-            peer,
-            first,
-            deadline,
-        } = connection;
+        let Connection { stream, peer, first, deadline } = connection;
         let mut found = None;
         let accepted = handshake::accept(&stream, peer, first, deadline, |hash| {
             found = self.by_info_hash(lobby, hash);
@@ -172,9 +171,7 @@ impl Torrents {
     pub fn sent_by_seat(&self) -> Vec<(SeatId, u64)> {
         let all = self.snapshot();
         let transfers = all.iter().flat_map(|torrent| torrent.transfers());
-        transfers
-            .filter_map(|transfers| Some((seat_of(&transfers.id)?, transfers.sent)))
-            .collect()
+        transfers.filter_map(|transfers| Some((seat_of(&transfers.id)?, transfers.sent))).collect()
     }
 
     /// Who is in which swarm and who has which chunk, as `gatecast.swarm/1`.
@@ -202,8 +199,6 @@ impl Torrents {
 
 impl Drop for Torrents {
     fn drop(&mut self) {
-        self.lock()
-            .iter()
-            .for_each(|torrent| torrent.member.close());
+        self.lock().iter().for_each(|torrent| torrent.member.close());
     }
 }

@@ -3,22 +3,26 @@
 //! It can say little: that it is ready, that its digest matched, how long it took. What it cannot
 //! attest (its bytes, its first byte) stays unknown in the log.
 
-use std::io::Read;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::{
+    io::Read,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
-use crate::error::{Error, Phase};
-use crate::net::line_stream::LineStream;
-use crate::net::{clock, socket};
-use crate::proto::lab;
-use crate::server::gate::{ClientKind, PendingClient, Seat};
-use crate::server::listener::Connection;
-use crate::server::lobby::{Lobby, SeatRequest};
-use crate::server::transport::{SendJob, TransferFailure};
-use crate::session::Via;
-use crate::transfer::{Outcome, Transfer};
-use crate::units::Moment;
+use crate::{
+    error::{Error, Phase},
+    net::{clock, line_stream::LineStream, socket},
+    proto::lab,
+    server::{
+        gate::{ClientKind, PendingClient, Seat},
+        listener::Connection,
+        lobby::{Lobby, SeatRequest},
+        transport::{SendJob, TransferFailure},
+    },
+    session::Via,
+    transfer::{Outcome, Transfer},
+    units::Moment,
+};
 
 /// How long a lab client may take to hash, beyond what it takes at [`SLOWEST_HASH`].
 const RECEIVED_LIMIT: Duration = Duration::from_secs(30);
@@ -31,12 +35,7 @@ const ELAPSED_LIMIT: Duration = Duration::from_secs(5);
 
 /// Serves one lab client.
 pub fn serve(connection: Connection, lobby: &Arc<Lobby>) {
-    let Connection {
-        stream,
-        peer,
-        first,
-        ..
-    } = connection;
+    let Connection { stream, peer, first, .. } = connection;
     if first != lab::tcp::READY {
         log::info!("{peer}: spoke before the release");
         return;
@@ -47,11 +46,7 @@ pub fn serve(connection: Connection, lobby: &Arc<Lobby>) {
         stream: Arc::clone(&stream),
         peer,
     };
-    let wish = SeatRequest {
-        file: None,
-        group: None,
-        via: Some(Via::Tcp),
-    };
+    let wish = SeatRequest { file: None, group: None, via: Some(Via::Tcp) };
     let mut seat = match lobby.seat(&wish, guest) {
         Ok(seat) => seat,
         // The protocol has no word for it: the client sees its connection closed.
@@ -73,9 +68,7 @@ pub fn serve(connection: Connection, lobby: &Arc<Lobby>) {
     transfer.first_server = carried.first;
     transfer.bytes_server = Some(seat.moved().load(Ordering::Relaxed));
     let mut lines = LineStream::new(&stream, peer, b"");
-    let ended = carried
-        .end
-        .and_then(|()| wait_received(&seat, &mut lines, &mut transfer));
+    let ended = carried.end.and_then(|()| wait_received(&seat, &mut lines, &mut transfer));
     match ended {
         Ok(()) => read_elapsed(&seat, &mut lines, &mut transfer),
         Err(failure) => {
@@ -95,15 +88,9 @@ fn wait_received(
 ) -> Result<(), TransferFailure> {
     let plan = seat.session();
     let hashing = Duration::from_secs(
-        plan.source
-            .info
-            .bytes
-            .saturating_mul(u64::from(plan.clients))
-            / SLOWEST_HASH,
+        plan.source.info.bytes.saturating_mul(u64::from(plan.clients)) / SLOWEST_HASH,
     );
-    let deadline = clock::now()
-        .after(RECEIVED_LIMIT + plan.stall)
-        .after(hashing);
+    let deadline = clock::now().after(RECEIVED_LIMIT + plan.stall).after(hashing);
     let mut word = [0; lab::tcp::RECEIVED.len()];
     let heard = read_word(seat, &mut word, deadline);
     let at = clock::now();
@@ -117,10 +104,7 @@ fn wait_received(
         }
         Ok(()) => {
             let said = crate::text::escape(&String::from_utf8_lossy(&word));
-            Err(TransferFailure::new(
-                Outcome::Cut,
-                format!("said '{said}' and not Recibido"),
-            ))
+            Err(TransferFailure::new(Outcome::Cut, format!("said '{said}' and not Recibido")))
         }
         Err(Error::TimedOut { after, .. }) => Err(TransferFailure::new(
             Outcome::TimedOut,
@@ -128,10 +112,7 @@ fn wait_received(
         )),
         Err(_) => {
             let _ = lines;
-            Err(TransferFailure::new(
-                Outcome::Cut,
-                "closed the connection without Recibido",
-            ))
+            Err(TransferFailure::new(Outcome::Cut, "closed the connection without Recibido"))
         }
     }
 }
@@ -142,13 +123,11 @@ fn read_elapsed(seat: &Seat, lines: &mut LineStream<'_>, transfer: &mut Transfer
     let released = opening.released_at().unwrap_or_else(clock::wall);
     let since_epoch =
         Duration::try_from(released - time::OffsetDateTime::UNIX_EPOCH).unwrap_or_default();
-    let elapsed = lines
-        .write_line(&lab::tcp::encode_start(since_epoch))
-        .and_then(|()| {
-            let line = lines.read_line(clock::now().after(ELAPSED_LIMIT), Phase::Receipt)?;
-            lab::tcp::decode_elapsed(&line)
-                .map_err(|error| Error::protocol(lines.peer(), error.to_string()))
-        });
+    let elapsed = lines.write_line(&lab::tcp::encode_start(since_epoch)).and_then(|()| {
+        let line = lines.read_line(clock::now().after(ELAPSED_LIMIT), Phase::Receipt)?;
+        lab::tcp::decode_elapsed(&line)
+            .map_err(|error| Error::protocol(lines.peer(), error.to_string()))
+    });
     match elapsed {
         Ok(elapsed) => transfer.seconds_client = Some(elapsed),
         Err(error) => log::info!("seat {}: its elapsed time is unknown: {error}", seat.id()),

@@ -6,10 +6,12 @@
 
 use std::sync::Arc;
 
-use crate::client::{ClientReport, FetchConfig, FetchRun};
-use crate::error::Result;
-use crate::proto::greeting::Greeting;
-use crate::server::builder::ServerCoreBuilder;
+use crate::{
+    client::{ClientReport, FetchConfig, FetchRun},
+    error::Result,
+    proto::greeting::Greeting,
+    server::builder::ServerCoreBuilder,
+};
 
 pub mod lab;
 pub mod receive;
@@ -21,15 +23,13 @@ pub mod send;
 /// The settings ask for a copy or a congestion control that this system does not have.
 pub fn serve(host: ServerCoreBuilder) -> Result<ServerCoreBuilder> {
     let way = send::TcpTransport::new(host.settings())?;
-    Ok(host
-        .transport(Box::new(way))
-        .handler(Greeting::Lab, Arc::new(lab::serve)))
+    Ok(host.transport(Box::new(way)).handler(Greeting::Lab, Arc::new(lab::serve)))
 }
 
 /// Fetches over TCP; the clients run until each has come to its end.
 ///
 /// # Errors
-/// The order cannot be begun; what happens to a client later is in its [`End`].
+/// The order cannot be begun; what happens to a client later is in its [`ClientReport`].
 pub fn fetch(order: &FetchConfig) -> Result<Vec<ClientReport>> {
     FetchRun::new(order).run(order, &[&receive::TcpReceiver])
 }

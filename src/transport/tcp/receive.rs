@@ -1,20 +1,22 @@
 //! TCP as a client has it: the payload follows GO on the control connection.
 
-use std::io::Read;
-use std::sync::atomic::Ordering;
-use std::{io, thread};
+use std::{io, io::Read, sync::atomic::Ordering, thread};
 
-use crate::client::receive::{
-    PrepareContext, ReceiveContext, ReceiveError, ReceiveSession, ReceiveTransport, Received,
+use crate::{
+    client::receive::{
+        PrepareContext, ReceiveContext, ReceiveError, ReceiveSession, ReceiveTransport, Received,
+    },
+    error::{Error, Phase, Result},
+    net::{
+        clock, copy,
+        copy::{Copying, Stop},
+        line_stream::LineStream,
+    },
+    proto::native::{FromClient, LAST_WORDS_MAX, decode_last_words},
+    session::Via,
+    transfer::Counts,
+    transport::tcp::send::{FIRST_BLOCK, HOLD},
 };
-use crate::error::{Error, Phase, Result};
-use crate::net::copy::{Copying, Stop};
-use crate::net::line_stream::LineStream;
-use crate::net::{clock, copy};
-use crate::proto::native::{FromClient, LAST_WORDS_MAX, decode_last_words};
-use crate::session::Via;
-use crate::transfer::Counts;
-use crate::transport::tcp::send::{FIRST_BLOCK, HOLD};
 
 /// The way.
 #[derive(Clone, Copy, Debug)]
@@ -44,11 +46,8 @@ impl ReceiveSession for TcpReceiver {
         if left == 0 {
             return Ok(Received::nothing(clock::now()));
         }
-        let method = incoming
-            .config
-            .copy
-            .resolved()
-            .map_err(|why| Error::refused("gatecast", why))?;
+        let method =
+            incoming.config.copy.resolved().map_err(|why| Error::refused("gatecast", why))?;
         // The first block mostly comes with GO, in one read.
         let mut block = lines.take_buffered(left);
         let mut first = lines.last_read_at();
@@ -65,19 +64,9 @@ impl ReceiveSession for TcpReceiver {
             pacer: None,
             moved: incoming.moved,
         };
-        copy::receive(
-            incoming.stream,
-            incoming.file,
-            incoming.range.clone(),
-            &block,
-            copying,
-        )
-        .map_err(|stop| explain(incoming, stop))?;
-        Ok(Received {
-            first: Some(first),
-            last: clock::now(),
-            counts: Counts::default(),
-        })
+        copy::receive(incoming.stream, incoming.file, incoming.range.clone(), &block, copying)
+            .map_err(|stop| explain(incoming, stop))?;
+        Ok(Received { first: Some(first), last: clock::now(), counts: Counts::default() })
     }
 }
 
@@ -86,21 +75,16 @@ impl TcpReceiver {
         let want = usize::try_from(left).unwrap_or(usize::MAX).min(FIRST_BLOCK);
         let mut block = vec![0; want];
         let mut stream = incoming.stream;
-        let read = stream
-            .set_read_timeout(Some(incoming.config.stall))
-            .and_then(|()| {
-                loop {
-                    match stream.read(&mut block) {
-                        Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                        other => return other,
-                    }
+        let read = stream.set_read_timeout(Some(incoming.config.stall)).and_then(|()| {
+            loop {
+                match stream.read(&mut block) {
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    other => return other,
                 }
-            });
+            }
+        });
         match read {
-            Ok(0) => Err(explain(
-                incoming,
-                Stop::Peer(io::ErrorKind::UnexpectedEof.into()),
-            )),
+            Ok(0) => Err(explain(incoming, Stop::Peer(io::ErrorKind::UnexpectedEof.into()))),
             Ok(len) => {
                 block.truncate(len);
                 Ok(block)
@@ -124,15 +108,14 @@ fn explain(incoming: &ReceiveContext<'_>, stop: Stop) -> Error {
             after: incoming.config.stall,
         },
         Stop::Disk(error) => Error::io("write the copy", incoming.config.out.display())(error),
-        Stop::Short => Error::Corrupt {
-            what: "the copy is shorter than what was written".to_owned(),
-        },
+        Stop::Short => {
+            Error::Corrupt { what: "the copy is shorter than what was written".to_owned() }
+        }
         Stop::Peer(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
             match last_words(incoming) {
-                Some(reason) => Error::SourceChanged {
-                    at: peer,
-                    what: crate::text::escape(&reason),
-                },
+                Some(reason) => {
+                    Error::SourceChanged { at: peer, what: crate::text::escape(&reason) }
+                }
                 None => {
                     let moved = incoming.moved.load(Ordering::Relaxed);
                     let what = format!(
@@ -154,9 +137,7 @@ fn explain(incoming: &ReceiveContext<'_>, stop: Stop) -> Error {
 /// Takes the server's last words off the end of what was written.
 fn last_words(incoming: &ReceiveContext<'_>) -> Option<String> {
     let end = incoming.range.start + incoming.moved.load(Ordering::Relaxed);
-    let begin = end
-        .saturating_sub(LAST_WORDS_MAX as u64)
-        .max(incoming.range.start);
+    let begin = end.saturating_sub(LAST_WORDS_MAX as u64).max(incoming.range.start);
     let mut tail = vec![0; usize::try_from(end - begin).ok()?];
     let mut len = 0;
     while len < tail.len() {

@@ -7,24 +7,32 @@
 //! gets a [`GRACE`]) and for the other seats to come as far. Only then do the bodies flow.
 //! `benches/README.md` has what that gives and what it costs.
 
-use std::net::TcpStream;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::thread;
-use std::time::Duration;
+use std::{
+    net::TcpStream,
+    sync::{Arc, atomic::Ordering},
+    thread,
+    time::Duration,
+};
 
-use crate::error::{Error, Result};
-use crate::net::copy::{Copying, Stop};
-use crate::net::pacing::Pacer;
-use crate::net::{clock, copy, socket};
-use crate::proto::native::encode_last_words;
-use crate::server::catalog::Source;
-use crate::server::config::ServerConfig;
-use crate::server::gate::{ClientKind, SeatConnection};
-use crate::server::transport::{SendJob, SendResult, SendSession, TransferFailure, Transport};
-use crate::session::Via;
-use crate::transfer::Outcome;
-use crate::units::Rate;
+use crate::{
+    error::{Error, Result},
+    net::{
+        clock, copy,
+        copy::{Copying, Stop},
+        pacing::Pacer,
+        socket,
+    },
+    proto::native::encode_last_words,
+    server::{
+        catalog::Source,
+        config::ServerConfig,
+        gate::{ClientKind, SeatConnection},
+        transport::{SendJob, SendResult, SendSession, TransferFailure, Transport},
+    },
+    session::Via,
+    transfer::Outcome,
+    units::Rate,
+};
 
 /// The way.
 #[derive(Debug)]
@@ -71,17 +79,12 @@ impl TcpTransport {
     /// # Errors
     /// This system has no such copy or congestion control, or does not allow it.
     pub fn new(settings: &ServerConfig) -> Result<Self> {
-        let method = settings
-            .copy
-            .resolved()
-            .map_err(|why| Error::refused("gatecast", why))?;
+        let method = settings.copy.resolved().map_err(|why| Error::refused("gatecast", why))?;
         if let Some(name) = &settings.congestion {
             // Asked of a connection to nowhere, so that a wrong word is an error at the start and
             // not one for each client.
-            probe(name).map_err(Error::io(
-                "choose the congestion control",
-                crate::text::escape(name),
-            ))?;
+            probe(name)
+                .map_err(Error::io("choose the congestion control", crate::text::escape(name)))?;
         }
         Ok(Self {
             method,
@@ -106,11 +109,7 @@ impl Transport for TcpTransport {
         clients: u16,
         rate: Option<Rate>,
     ) -> Result<Box<dyn SendSession>> {
-        let buffer = if clients > 256 {
-            copy::COPY_BUF_MANY
-        } else {
-            copy::COPY_BUF
-        };
+        let buffer = if clients > 256 { copy::COPY_BUF_MANY } else { copy::COPY_BUF };
         Ok(Box::new(TcpSession {
             method: self.method,
             buffer,
@@ -127,10 +126,8 @@ impl SendSession for TcpSession {
         let Some(name) = &self.congestion else {
             return Ok(());
         };
-        socket::set_congestion(stream, name).map_err(Error::io(
-            "choose the congestion control",
-            crate::text::escape(name),
-        ))
+        socket::set_congestion(stream, name)
+            .map_err(Error::io("choose the congestion control", crate::text::escape(name)))
     }
 
     fn description(&self, stream: &TcpStream) -> String {
@@ -143,11 +140,7 @@ impl SendSession for TcpSession {
         let opening = seat.release();
         let duty = opening.fair_start.guard();
         let until = clock::now().after(patience(opening.admitted()));
-        let SendJob {
-            preface,
-            range,
-            answer,
-        } = job;
+        let SendJob { preface, range, answer } = job;
         let (stream, source) = (seat.stream(), &seat.session().source);
 
         let opened = self.open(seat, preface, &range);
@@ -177,10 +170,7 @@ impl SendSession for TcpSession {
         });
         let missing =
             (range.end - range.start).saturating_sub(seat.moved().load(Ordering::Relaxed));
-        SendResult {
-            first,
-            end: end.map_err(|stop| self.explain(seat, stop, missing)),
-        }
+        SendResult { first, end: end.map_err(|stop| self.explain(seat, stop, missing)) }
     }
 }
 
@@ -238,11 +228,7 @@ impl TcpSession {
                 if seat.kind() == ClientKind::Native {
                     send_last_words(seat, &reason, missing);
                 }
-                TransferFailure {
-                    outcome: Outcome::Cut,
-                    reason,
-                    source_changed: true,
-                }
+                TransferFailure { outcome: Outcome::Cut, reason, source_changed: true }
             }
         }
     }
@@ -268,9 +254,7 @@ fn first_block(source: &Source, range: std::ops::Range<u64>) -> Result<Vec<u8>, 
 /// rest of it, with zeros in their place and an ERROR after them.
 fn send_last_words(seat: &SeatConnection, reason: &str, missing: u64) {
     let words = encode_last_words(seat.session().id, reason);
-    let short = usize::try_from(missing)
-        .ok()
-        .filter(|&missing| missing <= words.len());
+    let short = usize::try_from(missing).ok().filter(|&missing| missing <= words.len());
     let said = match short {
         Some(missing) => vec![0; missing],
         None => words,

@@ -1,14 +1,14 @@
 //! A file's blocks for sending, read in stretches.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use crate::net::copy::{self, Stop};
-use crate::proto::udp::blocks::BlockLayout;
-use crate::server::catalog::Source;
-use crate::server::transport::TransferFailure;
-use crate::transfer::Outcome;
-use crate::units::Moment;
+use crate::{
+    net::copy::{self, Stop},
+    proto::udp::blocks::BlockLayout,
+    server::{catalog::Source, transport::TransferFailure},
+    transfer::Outcome,
+    units::Moment,
+};
 
 /// The stretches of a file that were read last.
 #[derive(Debug)]
@@ -31,12 +31,7 @@ const STRETCHES: usize = 16;
 
 impl BlockCache {
     pub(super) fn new(source: Arc<Source>, layout: BlockLayout, now: Moment) -> Self {
-        Self {
-            source,
-            layout,
-            stretches: Vec::new(),
-            checked_at: now,
-        }
+        Self { source, layout, stretches: Vec::new(), checked_at: now }
     }
 
     /// One block's bytes. Before a block is read `again`, the source is checked: a repair from a
@@ -97,9 +92,5 @@ impl BlockCache {
 }
 
 fn changed(reason: String) -> TransferFailure {
-    TransferFailure {
-        outcome: Outcome::Cut,
-        reason,
-        source_changed: true,
-    }
+    TransferFailure { outcome: Outcome::Cut, reason, source_changed: true }
 }

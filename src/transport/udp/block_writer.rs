@@ -2,8 +2,10 @@
 
 use std::fs::File;
 
-use crate::net::copy::{self, Stop};
-use crate::proto::udp::xor;
+use crate::{
+    net::copy::{self, Stop},
+    proto::udp::xor,
+};
 
 /// Writes blocks to a file; blocks that follow each other are written together.
 pub(super) struct BlockWriter<'a> {
@@ -17,11 +19,7 @@ const WRITE: usize = 256 * 1024;
 
 impl<'a> BlockWriter<'a> {
     pub(super) fn new(file: &'a File) -> Self {
-        Self {
-            file,
-            at: 0,
-            held: Vec::with_capacity(WRITE),
-        }
+        Self { file, at: 0, held: Vec::with_capacity(WRITE) }
     }
 
     pub(super) fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), Stop> {

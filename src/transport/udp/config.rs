@@ -18,11 +18,6 @@ pub struct UdpConfig {
 
 impl Default for UdpConfig {
     fn default() -> Self {
-        Self {
-            size: crate::proto::udp::packet::DATAGRAM,
-            group: None,
-            interface: None,
-            ttl: 1,
-        }
+        Self { size: crate::proto::udp::packet::DATAGRAM, group: None, interface: None, ttl: 1 }
     }
 }

@@ -5,20 +5,25 @@
 //! the socket's buffer never waits for a disk. A client whose queue is full loses what comes, which
 //! counts as a drop of its own machine; it never delays another client.
 
-use std::collections::HashMap;
-use std::io;
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, Weak};
-use std::thread;
-use std::time::Duration;
+use std::{
+    collections::HashMap,
+    io,
+    net::{Ipv4Addr, SocketAddr, UdpSocket},
+    sync::{
+        Arc, LazyLock, Mutex, Weak,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread,
+    time::Duration,
+};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError};
 
-use crate::error::{Error, Result};
-use crate::net::{datagrams, lock};
-
-use crate::transport::udp::socket::RecvSocket;
+use crate::{
+    error::{Error, Result},
+    net::{datagrams, lock},
+    transport::udp::socket::RecvSocket,
+};
 
 /// The datagrams that one call received.
 #[derive(Debug)]
@@ -70,11 +75,9 @@ const QUEUE: usize = 256;
 fn serve(mut socket: RecvSocket, receiver: &Weak<GroupReceiver>) {
     loop {
         let batch = match socket.gather(true) {
-            Ok(Some((from, segment, bytes))) => Some(Arc::new(GroupBatch {
-                from,
-                segment,
-                bytes: bytes.to_vec(),
-            })),
+            Ok(Some((from, segment, bytes))) => {
+                Some(Arc::new(GroupBatch { from, segment, bytes: bytes.to_vec() }))
+            }
             Ok(None) => None,
             Err(error) => return log::warn!("a group's socket failed: {error}"),
         };
@@ -82,9 +85,7 @@ fn serve(mut socket: RecvSocket, receiver: &Weak<GroupReceiver>) {
             return;
         };
         if let Some(batch) = batch {
-            receiver
-                .coalesced
-                .fetch_or(socket.is_coalesced(), Ordering::Relaxed);
+            receiver.coalesced.fetch_or(socket.is_coalesced(), Ordering::Relaxed);
             receiver.distribute(&batch);
         }
     }
@@ -115,10 +116,8 @@ impl GroupReceiver {
     fn subscribe(self: Arc<Self>) -> Subscription {
         let (sender, batches) = crossbeam_channel::bounded(QUEUE);
         let overflow = Arc::new(AtomicU64::new(0));
-        lock(&self.subscribers).push(Subscriber {
-            batches: sender,
-            overflow: Arc::clone(&overflow),
-        });
+        lock(&self.subscribers)
+            .push(Subscriber { batches: sender, overflow: Arc::clone(&overflow) });
         Subscription {
             batches,
             overflow,
@@ -226,9 +225,7 @@ mod tests {
         for subscription in &subscriptions {
             let mut got: Vec<u8> = Vec::new();
             while got.len() < 50 {
-                let batch = subscription
-                    .receive(Duration::from_secs(20))
-                    .expect("a socket");
+                let batch = subscription.receive(Duration::from_secs(20)).expect("a socket");
                 got.extend(&batch.expect("in time").bytes);
             }
             let wanted: Vec<u8> = (0..10).flat_map(|n| [n; 5]).collect();

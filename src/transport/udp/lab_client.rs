@@ -3,19 +3,22 @@
 //! The protocol has neither length nor digest, so what was received is counted and kept under a
 //! name that says it is not proven.
 
-use std::fs::File;
-use std::net::{SocketAddr, UdpSocket};
-use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::Duration;
+use std::{
+    fs::File,
+    net::{SocketAddr, UdpSocket},
+    path::{Path, PathBuf},
+    thread,
+    time::Duration,
+};
 
-use crate::error::{Error, Phase, Result};
-use crate::net::{STACK, clock, copy};
-use crate::proto::lab;
-use crate::proto::lab::udp::LabRequest;
-use crate::text::FileName;
-use crate::transport::udp::socket::RecvSocket;
-use crate::units::Moment;
+use crate::{
+    error::{Error, Phase, Result},
+    net::{STACK, clock, copy},
+    proto::{lab, lab::udp::LabRequest},
+    text::FileName,
+    transport::udp::socket::RecvSocket,
+    units::Moment,
+};
 
 /// A conversation with such a server.
 #[derive(Debug)]
@@ -67,7 +70,7 @@ impl LabClient {
         let answer = self.ask(&LabRequest::List)?;
         lab::udp::decode_list(&answer).ok_or_else(|| {
             let said = crate::text::escape(&answer);
-            Error::protocol(self.server, format!("'{said}' is no list of files"))
+            Error::protocol(self.server, format!("'{said}' is not a list of files"))
         })
     }
 
@@ -76,14 +79,12 @@ impl LabClient {
     /// # Errors
     /// No answer, or one that is not `Config set`.
     pub fn configure(&self, file: &str, clients: u16) -> Result<()> {
-        let request = LabRequest::Config {
-            file: file.to_owned(),
-            clients,
-        };
+        let request = LabRequest::Config { file: file.to_owned(), clients };
         let answer = self.ask(&request)?;
-        match answer == lab::udp::CONFIG_SET {
-            true => Ok(()),
-            false => Err(Error::refused(self.server, crate::text::escape(&answer))),
+        if answer == lab::udp::CONFIG_SET {
+            Ok(())
+        } else {
+            Err(Error::refused(self.server, crate::text::escape(&answer)))
         }
     }
 
@@ -99,9 +100,7 @@ impl LabClient {
 
     fn ask(&self, request: &LabRequest) -> Result<String> {
         let failed = || Error::io("ask the server", self.server);
-        self.socket
-            .set_read_timeout(Some(ANSWER))
-            .map_err(failed())?;
+        self.socket.set_read_timeout(Some(ANSWER)).map_err(failed())?;
         let mut buffer = vec![0; 65_536];
         for _ in 0..TRIES {
             self.socket.send(&request.encode()).map_err(failed())?;
@@ -143,18 +142,13 @@ impl LabClient {
         let shown = || crate::text::escape(&path.display().to_string());
         std::fs::create_dir_all(out).map_err(Error::io("make the folder", out.display()))?;
         let file = File::create(&path).map_err(Error::io("make the file", shown()))?;
-        let here = self
-            .socket
-            .local_addr()
-            .map_err(Error::io("look at the socket", number))?;
+        let here = self.socket.local_addr().map_err(Error::io("look at the socket", number))?;
         let mut inlet = RecvSocket::open(here.ip())?;
         inlet.send_to(&LabRequest::Transfer.encode(), self.server)?;
         let (mut bytes, mut datagrams) = (0, 0);
         let (mut first, mut last): (Option<Moment>, Moment) = (None, clock::now());
         loop {
-            let came = inlet
-                .receive()
-                .map_err(Error::io("receive datagrams", self.server))?;
+            let came = inlet.receive().map_err(Error::io("receive datagrams", self.server))?;
             let now = clock::now();
             match came {
                 Some((from, segment, payload)) if from == self.server => {

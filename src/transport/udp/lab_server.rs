@@ -5,26 +5,32 @@
 //! user asks for it, and answers only loopback and the addresses that the user allows. All transfers
 //! share one schedule, in bursts that fit an ordinary client's buffer.
 
-use std::collections::{HashMap, HashSet};
-use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
-use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::{
+    collections::{HashMap, HashSet},
+    net::{IpAddr, SocketAddr, UdpSocket},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
 
-use crate::error::{Error, Result};
-use crate::net::pacing::Pacer;
-use crate::net::{self, clock, copy, lock};
-use crate::proto::lab;
-use crate::proto::lab::udp::LabRequest;
-use crate::server::catalog::{self, Source};
-use crate::server::lobby::Lobby;
-use crate::server::session_log::{LogHandle, SessionHeader};
-use crate::session::{SeatId, SessionId, Via};
-use crate::text::FileName;
-use crate::transfer::{Counts, Outcome, Transfer};
-use crate::transport::udp::socket::{self, SendSocket};
-use crate::units::{Moment, Rate};
+use crate::{
+    error::{Error, Result},
+    net::{self, clock, copy, lock, pacing::Pacer},
+    proto::{lab, lab::udp::LabRequest},
+    server::{
+        catalog::{self, Source},
+        lobby::Lobby,
+        session_log::{LogHandle, SessionHeader},
+    },
+    session::{SeatId, SessionId, Via},
+    text::FileName,
+    transfer::{Counts, Outcome, Transfer},
+    transport::udp::socket::{self, SendSocket},
+    units::{Moment, Rate},
+};
 
 /// The running UDP server of the lab; dropping it ends it.
 #[derive(Debug)]
@@ -120,11 +126,7 @@ impl LabServer {
         };
         let thread = net::spawn("lab-udp", move || server_loop.run())
             .map_err(Error::io("start the lab's thread", addr))?;
-        Ok(Self {
-            addr,
-            stop,
-            thread: Some(thread),
-        })
+        Ok(Self { addr, stop, thread: Some(thread) })
     }
 
     /// Where it listens.
@@ -179,11 +181,7 @@ impl LabServerLoop {
             }
             LabRequest::BadConfig => self.answer(lab::udp::BAD_CONFIG, from),
             LabRequest::Config { file, clients } => {
-                let offered = self
-                    .lobby
-                    .catalog
-                    .names()
-                    .find(|name| name.as_str() == file);
+                let offered = self.lobby.catalog.names().find(|name| name.as_str() == file);
                 if let Some(file) = offered.cloned() {
                     self.configure(from.ip(), file, clients);
                     self.answer(lab::udp::CONFIG_SET, from);
@@ -214,13 +212,7 @@ impl LabServerLoop {
                 self.configs.remove(&oldest);
             }
         }
-        let config = TransferConfig {
-            file,
-            clients,
-            asked_at: clock::now(),
-            test: None,
-            begun: 0,
-        };
+        let config = TransferConfig { file, clients, asked_at: clock::now(), test: None, begun: 0 };
         self.configs.insert(ip, config);
     }
 
@@ -243,11 +235,8 @@ impl LabServerLoop {
         let current = config.test.take().filter(|_| config.begun < config.clients);
         let test = current.unwrap_or_else(|| {
             let session = SessionId(clock::random());
-            let header = SessionHeader {
-                via: Via::Raw,
-                file: source.info.clone(),
-                clients: config.clients,
-            };
+            let header =
+                SessionHeader { via: Via::Raw, file: source.info.clone(), clients: config.clients };
             self.log.open(session, header);
             let sender = "the lab's UDP".to_owned();
             self.log.release(session, clock::wall(), sender);

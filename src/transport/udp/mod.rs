@@ -12,9 +12,7 @@
 //!
 //! Formats and state machines stand in [`proto::udp`](crate::proto::udp).
 
-use crate::server::builder::ServerCoreBuilder;
-use crate::session::Via;
-use crate::transport::udp::config::UdpConfig;
+use crate::{server::builder::ServerCoreBuilder, session::Via, transport::udp::config::UdpConfig};
 
 mod block_cache;
 mod block_writer;
@@ -35,7 +33,5 @@ pub mod transport;
 pub fn serve(host: ServerCoreBuilder, config: UdpConfig) -> ServerCoreBuilder {
     [Via::Udp, Via::Raw, Via::Multicast]
         .into_iter()
-        .fold(host, |host, via| {
-            host.transport(Box::new(transport::UdpTransport::new(via, config)))
-        })
+        .fold(host, |host, via| host.transport(Box::new(transport::UdpTransport::new(via, config))))
 }

@@ -1,16 +1,19 @@
 //! Makes a burst's datagrams of the file's blocks, and sends them.
 
-use std::sync::atomic::Ordering;
-use std::thread;
-use std::time::Duration;
+use std::{sync::atomic::Ordering, thread, time::Duration};
 
-use crate::net::clock;
-use crate::proto::udp::packet::{Body, Packet};
-use crate::proto::udp::{Transmit, xor};
-use crate::server::transport::TransferFailure;
-use crate::session::SeatId;
-use crate::transport::udp::send_loop::SendLoop;
-use crate::units::Moment;
+use crate::{
+    net::clock,
+    proto::udp::{
+        Transmit,
+        packet::{Body, Packet},
+        xor,
+    },
+    server::transport::TransferFailure,
+    session::SeatId,
+    transport::udp::send_loop::SendLoop,
+    units::Moment,
+};
 
 /// The datagrams that wait in the buffer.
 #[derive(Default)]
@@ -81,13 +84,9 @@ impl SendLoop {
             for counters in counters() {
                 let first = &counters.first_us;
                 let _ = first.compare_exchange(0, at, Ordering::Relaxed, Ordering::Relaxed);
-                counters
-                    .payload
-                    .fetch_add(queued.payload, Ordering::Relaxed);
+                counters.payload.fetch_add(queued.payload, Ordering::Relaxed);
                 counters.again.fetch_add(queued.again, Ordering::Relaxed);
-                counters
-                    .offered
-                    .fetch_add(queued.numbered, Ordering::Relaxed);
+                counters.offered.fetch_add(queued.numbered, Ordering::Relaxed);
             }
             let bytes = &self.buffer[..end];
             let refused = self.spec.socket.send(bytes, queued.segment, to);
@@ -111,11 +110,7 @@ impl SendLoop {
         let (pkt, body, payload, again) = match transmit {
             &Transmit::Data { pkt, block, again } => {
                 let payload = self.blocks.block(block, again, now)?;
-                let body = Body::Data {
-                    block,
-                    again,
-                    payload,
-                };
+                let body = Body::Data { block, again, payload };
                 (pkt, body, payload.len(), again)
             }
             Transmit::Xor { pkt, blocks } => {
@@ -123,21 +118,13 @@ impl SendLoop {
                 for &block in blocks {
                     xor::add(&mut sum, self.blocks.block(block, true, now)?);
                 }
-                let body = Body::Xor {
-                    blocks: blocks.clone(),
-                    payload: &sum,
-                };
+                let body = Body::Xor { blocks: blocks.clone(), payload: &sum };
                 (*pkt, body, sum.len(), true)
             }
             &Transmit::End { pkts, upto, round } => (pkts, Body::End { upto, round }, 0, false),
         };
-        Packet {
-            stream: self.spec.stream,
-            pkt,
-            sent_us: now.0 as u32,
-            body,
-        }
-        .encode(&mut self.buffer);
+        Packet { stream: self.spec.stream, pkt, sent_us: now.0 as u32, body }
+            .encode(&mut self.buffer);
         Ok((payload as u64, again))
     }
 }

@@ -1,35 +1,48 @@
 //! UDP as a client has it: `udp`, `raw` and `multicast`.
 
-use std::net::IpAddr;
-use std::time::Duration;
-
-use crate::client::part::ByteOrder;
-use crate::client::receive::{
-    PrepareContext, ReceiveContext, ReceiveError, ReceiveSession, ReceiveTransport, Received,
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    time::Duration,
 };
-use crate::error::{Error, Phase, Result};
-use crate::net::clock;
-use crate::net::line_stream::LineStream;
-use crate::proto::udp::blocks::BlockLayout;
-use crate::proto::udp::control::{Listen, Terms, window};
-use crate::proto::udp::packet::block_len;
-use crate::proto::udp::receiver::BlockReceiver;
-use crate::proto::udp::reports::RepairMode;
-use crate::session::Via;
-use crate::transport::udp::group_receiver::Subscription;
-use crate::transport::udp::reception::{DatagramSource, Reception};
-use crate::transport::udp::socket::RecvSocket;
+
+use crate::{
+    client::{
+        part::ByteOrder,
+        receive::{
+            PrepareContext, ReceiveContext, ReceiveError, ReceiveSession, ReceiveTransport,
+            Received,
+        },
+    },
+    error::{Error, Phase, Result},
+    net::{clock, line_stream::LineStream},
+    proto::udp::{
+        blocks::BlockLayout,
+        control::{Listen, Terms, window},
+        packet::block_len,
+        receiver::BlockReceiver,
+        reports::RepairMode,
+    },
+    session::Via,
+    transport::udp::{
+        group_receiver::Subscription,
+        reception::{DatagramSource, Reception},
+        socket::RecvSocket,
+    },
+};
 
 /// One of the three transports over UDP.
 #[derive(Clone, Copy, Debug)]
-pub struct UdpReceiver(pub Via);
+pub struct UdpReceiver {
+    via: Via,
+    interface: Option<Ipv4Addr>,
+}
 
 /// Reliable, to each client.
-pub const UDP: UdpReceiver = UdpReceiver(Via::Udp);
+pub const UDP: UdpReceiver = UdpReceiver::new(Via::Udp);
 /// Measured, not repaired.
-pub const RAW: UdpReceiver = UdpReceiver(Via::Raw);
+pub const RAW: UdpReceiver = UdpReceiver::new(Via::Raw);
 /// One stream for all.
-pub const MULTICAST: UdpReceiver = UdpReceiver(Via::Multicast);
+pub const MULTICAST: UdpReceiver = UdpReceiver::new(Via::Multicast);
 
 /// What is open before the release.
 #[derive(Debug)]
@@ -48,9 +61,22 @@ const SPREAD: Duration = Duration::from_micros(200);
 /// Most clients over which answers are spread.
 const SPREAD_MAX: u16 = 64;
 
+impl UdpReceiver {
+    const fn new(via: Via) -> Self {
+        let interface = None;
+        Self { via, interface }
+    }
+
+    /// Joins groups on the interface with the address `interface`; `None` is the address from which
+    /// the server is reached.
+    pub fn on_interface(self, interface: Option<Ipv4Addr>) -> Self {
+        Self { interface, ..self }
+    }
+}
+
 impl ReceiveTransport for UdpReceiver {
     fn via(&self) -> Via {
-        self.0
+        self.via
     }
 
     fn byte_order(&self) -> ByteOrder {
@@ -59,7 +85,7 @@ impl ReceiveTransport for UdpReceiver {
 
     fn prepare(
         &self,
-        context: &PrepareContext<'_>,
+        _: &PrepareContext<'_>,
         lines: &mut LineStream<'_>,
     ) -> Result<Box<dyn ReceiveSession>> {
         let line = lines.read_line(clock::now().after(TERMS_LIMIT), Phase::Offer)?;
@@ -67,9 +93,9 @@ impl ReceiveTransport for UdpReceiver {
         let terms =
             Terms::decode(&line).map_err(|error| Error::protocol(peer, error.to_string()))?;
         let here = lines.local()?.ip().to_canonical();
-        let group = match (self.0, terms.group) {
+        let group = match (self.via, terms.group) {
             (Via::Multicast, Some(group)) => {
-                let interface = match (context.config.interface, here) {
+                let interface = match (self.interface, here) {
                     (Some(interface), _) | (None, IpAddr::V4(interface)) => interface,
                     (None, IpAddr::V6(_)) => {
                         let reason = "multicast needs IPv4: name an IPv4 interface";
@@ -85,16 +111,9 @@ impl ReceiveTransport for UdpReceiver {
         };
         let socket = RecvSocket::open(here)?;
         let source = DatagramSource { socket, group };
-        let listen = Listen {
-            port: source.socket.port()?,
-            buffer: source.room(),
-        };
+        let listen = Listen { port: source.socket.port()?, buffer: source.room() };
         lines.write_line(&listen.encode())?;
-        Ok(Box::new(UdpReceiveSession {
-            via: self.0,
-            terms,
-            source,
-        }))
+        Ok(Box::new(UdpReceiveSession { via: self.via, terms, source }))
     }
 }
 

@@ -1,24 +1,35 @@
 //! One client's reception of a payload: datagrams in, blocks to their places, reports out.
 
-use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::atomic::Ordering,
+    time::Duration,
+};
 
-use crate::client::messages::server_error;
-use crate::client::receive::{PartialReceive, ReceiveContext, ReceiveError, Received};
-use crate::error::{Error, Phase, Result};
-use crate::net::line_stream::LineStream;
-use crate::net::{clock, copy};
-use crate::proto::native::FromServer;
-use crate::proto::udp::receiver::{BlockReceiver, Delivery, ReceiverCounts};
-use crate::proto::udp::reports::RepairMode;
-use crate::text::escape;
-use crate::transfer::Counts;
-use crate::transport::udp::block_writer::BlockWriter;
-use crate::transport::udp::group_receiver::Subscription;
-use crate::transport::udp::socket::{POLL_INTERVAL, RecvSocket};
-use crate::units::{Moment, micros};
+use crate::{
+    client::{
+        messages::server_error,
+        receive::{PartialReceive, ReceiveContext, ReceiveError, Received},
+    },
+    error::{Error, Phase, Result},
+    net::{clock, copy, line_stream::LineStream},
+    proto::{
+        native::FromServer,
+        udp::{
+            receiver::{BlockReceiver, Delivery, ReceiverCounts},
+            reports::RepairMode,
+        },
+    },
+    text::escape,
+    transfer::Counts,
+    transport::udp::{
+        block_writer::BlockWriter,
+        group_receiver::Subscription,
+        socket::{POLL_INTERVAL, RecvSocket},
+    },
+    units::{Moment, micros},
+};
 
 /// Where datagrams come from.
 #[derive(Debug)]
@@ -112,11 +123,7 @@ impl<'a> Reception<'a> {
         let counts = counts(self.receiver.finish(), self.delivered, source.drops());
         let error = match ended {
             Ok(()) if whole => {
-                return Ok(Received {
-                    first: self.first,
-                    last: self.last,
-                    counts,
-                });
+                return Ok(Received { first: self.first, last: self.last, counts });
             }
             Ok(()) => holes(&counts, lines.peer()),
             Err(error) => error,
@@ -124,10 +131,7 @@ impl<'a> Reception<'a> {
         // A later session can only continue where the first hole begins. Raw has no later session:
         // it keeps what it has measured.
         let cut = self.mode != RepairMode::Raw && {
-            let cut = self
-                .context
-                .file
-                .set_len(kept.max(self.context.range.start));
+            let cut = self.context.file.set_len(kept.max(self.context.range.start));
             cut.inspect_err(|error| log::warn!("cannot cut the part at its first hole: {error}"))
                 .is_ok()
         };
@@ -196,11 +200,8 @@ impl<'a> Reception<'a> {
     /// of it was of this stream.
     fn receive_own(&mut self, socket: &mut RecvSocket) -> Result<Option<bool>> {
         // Raw measures when each datagram comes; the others only need them all.
-        let came = if self.mode == RepairMode::Raw {
-            socket.receive()
-        } else {
-            socket.gather(true)
-        };
+        let came =
+            if self.mode == RepairMode::Raw { socket.receive() } else { socket.gather(true) };
         match came.map_err(Error::io("receive datagrams", self.server))? {
             Some((from, segment, bytes)) => self.accept(from, segment, bytes).map(Some),
             None => Ok(None),
@@ -249,9 +250,7 @@ impl<'a> Reception<'a> {
             || self.port.is_some_and(|port| port != from.port());
         let strange = self.receiver.strange();
         // An empty datagram is one too.
-        let datagrams = bytes
-            .chunks(segment)
-            .chain(bytes.is_empty().then_some(bytes));
+        let datagrams = bytes.chunks(segment).chain(bytes.is_empty().then_some(bytes));
         let (mut count, mut new, mut ended) = (0, 0, Ok(()));
         for datagram in datagrams {
             count += 1;
@@ -283,11 +282,7 @@ impl<'a> Reception<'a> {
             Delivery::Block { offset, payload } => {
                 (self.writer.write(offset, payload), (offset, payload.len()))
             }
-            Delivery::Coded {
-                lacking,
-                others,
-                payload,
-            } => {
+            Delivery::Coded { lacking, others, payload } => {
                 let layout = self.receiver.layout();
                 let others: Vec<_> = others.iter().map(|&b| layout.place(b)).collect();
                 let place = layout.place(lacking);
@@ -315,9 +310,9 @@ impl<'a> Reception<'a> {
             copy::Stop::Disk(error) | copy::Stop::Peer(error) => {
                 Error::io("write the copy", self.context.config.out.display())(error)
             }
-            copy::Stop::Short | copy::Stop::Stalled => Error::Corrupt {
-                what: "the copy is shorter than what was written".to_owned(),
-            },
+            copy::Stop::Short | copy::Stop::Stalled => {
+                Error::Corrupt { what: "the copy is shorter than what was written".to_owned() }
+            }
         }
     }
 }

@@ -1,24 +1,32 @@
 //! What a seat's thread does while its client is sent to: it reads the client's reports and passes
 //! them on to the sending thread.
 
-use std::ops::Range;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::thread;
-use std::time::Duration;
+use std::{
+    ops::Range,
+    sync::{Arc, atomic::Ordering},
+    thread,
+    time::Duration,
+};
 
-use crate::error::{Error, Phase};
-use crate::net::line_stream::LineStream;
-use crate::net::{clock, copy};
-use crate::proto::native::FromClient;
-use crate::proto::udp::control::{Listen, Report, window};
-use crate::server::gate::SeatConnection;
-use crate::server::transport::{EarlyReply, TransferFailure};
-use crate::transfer::Outcome;
-use crate::transport::udp::seat_counters::SeatCounters;
-use crate::transport::udp::send_loop::{Destination, SendCommand};
-use crate::transport::udp::transport::UdpSession;
-use crate::units::Moment;
+use crate::{
+    error::{Error, Phase},
+    net::{clock, copy, line_stream::LineStream},
+    proto::{
+        native::FromClient,
+        udp::control::{Listen, Report, window},
+    },
+    server::{
+        gate::SeatConnection,
+        transport::{EarlyReply, TransferFailure},
+    },
+    transfer::Outcome,
+    transport::udp::{
+        seat_counters::SeatCounters,
+        send_loop::{Destination, SendCommand},
+        transport::UdpSession,
+    },
+    units::Moment,
+};
 
 /// How often a seat's thread checks whether the sending thread gave its client up.
 const POLL_EVERY: Duration = Duration::from_millis(50);

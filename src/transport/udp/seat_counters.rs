@@ -1,12 +1,15 @@
 //! What is counted for one seat by the thread that sends to it.
 
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{
+    OnceLock,
+    atomic::{AtomicBool, AtomicU64, Ordering},
+};
 
-use crate::proto::udp::before;
-use crate::proto::udp::control::Report;
-use crate::server::transport::TransferFailure;
-use crate::transfer::Counts;
+use crate::{
+    proto::udp::{before, control::Report},
+    server::transport::TransferFailure,
+    transfer::Counts,
+};
 
 /// What is counted for one seat; its own thread reads it.
 #[derive(Debug, Default)]
@@ -116,14 +119,8 @@ mod tests {
     #[test]
     fn impossible_report_does_not_change_the_loss() {
         let counters = SeatCounters::default();
-        let mut report = Report {
-            seen: 10,
-            received: 7,
-            round: 0,
-            cum: 0,
-            more: false,
-            missing: Vec::new(),
-        };
+        let mut report =
+            Report { seen: 10, received: 7, round: 0, cum: 0, more: false, missing: Vec::new() };
         counters.record_loss(&report);
         report.received = 11;
         counters.record_loss(&report);

@@ -5,33 +5,36 @@
 //! begins when all released seats have come, so that no client gains by being first, and ends when
 //! the last has left.
 
-use std::collections::BTreeMap;
-use std::iter;
-use std::net::SocketAddr;
-use std::ops::Range;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::{
+    collections::BTreeMap,
+    iter,
+    net::SocketAddr,
+    ops::Range,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
-use crate::net::clock;
-use crate::net::pacing::{BURST, Pacer};
-use crate::proto::udp::Transmit;
-use crate::proto::udp::blocks::BlockLayout;
-use crate::proto::udp::control::Report;
-use crate::proto::udp::group_sender::GroupSender;
-use crate::proto::udp::liveness::Fault;
-use crate::proto::udp::rate_controller::RateController;
-use crate::proto::udp::sender::BlockSender;
-use crate::server::catalog::Source;
-use crate::server::transport::TransferFailure;
-use crate::session::{SeatId, Via};
-use crate::transfer::Outcome;
-use crate::transport::udp::block_cache::BlockCache;
-use crate::transport::udp::seat_counters::SeatCounters;
-use crate::transport::udp::socket::{SEGMENTS_MAX, SendSocket};
-use crate::units::{Moment, Rate};
+use crate::{
+    net::{
+        clock,
+        pacing::{BURST, Pacer},
+    },
+    proto::udp::{
+        Transmit, blocks::BlockLayout, control::Report, group_sender::GroupSender, liveness::Fault,
+        rate_controller::RateController, sender::BlockSender,
+    },
+    server::{catalog::Source, transport::TransferFailure},
+    session::{SeatId, Via},
+    transfer::Outcome,
+    transport::udp::{
+        block_cache::BlockCache,
+        seat_counters::SeatCounters,
+        socket::{SEGMENTS_MAX, SendSocket},
+    },
+    units::{Moment, Rate},
+};
 
 /// What a seat's thread passes on.
 #[derive(Debug)]
@@ -118,9 +121,7 @@ pub fn run(spec: StreamSpec, commands: &Receiver<SendCommand>) {
     let now = clock::now();
     // Raw is not repaired, so its rate must not follow what arrives.
     let automatic = spec.rate.is_none() && spec.via != Via::Raw;
-    let group = spec
-        .group
-        .map(|_| Box::new(GroupSender::new(spec.layout.count(), now)));
+    let group = spec.group.map(|_| Box::new(GroupSender::new(spec.layout.count(), now)));
     let send_loop = SendLoop {
         blocks: BlockCache::new(Arc::clone(&spec.source), spec.layout, now),
         group,
@@ -155,9 +156,7 @@ fn burst(rate: Option<Rate>, datagram: usize) -> usize {
         return SEGMENTS_MAX;
     };
     let stretch = Pacer::new(rate).stretch() / datagram as u64;
-    usize::try_from(stretch)
-        .unwrap_or(usize::MAX)
-        .clamp(1, SEGMENTS_MAX)
+    usize::try_from(stretch).unwrap_or(usize::MAX).clamp(1, SEGMENTS_MAX)
 }
 
 impl SendLoop {
@@ -314,8 +313,7 @@ impl SendLoop {
         let far = clock::now().after(Duration::from_millis(100));
         let each = self.senders.values().map(BlockSender::poll_timeout);
         let group = self.group.iter().filter(|group| !group.is_over());
-        each.chain(group.map(|group| group.poll_timeout()))
-            .fold(far, Moment::min)
+        each.chain(group.map(|group| group.poll_timeout())).fold(far, Moment::min)
     }
 
     /// Sends one burst to the group or to one client; false when there is nothing to send.

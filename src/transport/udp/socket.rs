@@ -5,16 +5,22 @@
 //! local queues hold: with a large one in front of a slow link, datagrams are lost in the sender's own
 //! queue and no error says so; with a small one the send waits.
 
-use std::io;
-use std::io::IoSlice;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
-use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::{
+    io,
+    io::IoSlice,
+    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
+    ops::Range,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
-use crate::error::{Error, Result};
-use crate::net::datagrams;
-use crate::net::datagrams::{BATCHED, kernel, options};
+use crate::{
+    error::{Error, Result},
+    net::{
+        datagrams,
+        datagrams::{BATCHED, kernel, options},
+    },
+};
 
 /// Sends datagrams.
 #[derive(Debug)]
@@ -79,7 +85,7 @@ impl SendSocket {
     }
 
     /// Sends over a socket that is open already, one datagram at a time. What comes to it is
-    /// received with [`recv_from`].
+    /// received with `recv_from`.
     pub fn over(socket: UdpSocket) -> Self {
         Self::new(socket, false)
     }
@@ -90,11 +96,7 @@ impl SendSocket {
         if !reports_refusals {
             log::debug!("this system does not tell which datagrams its own queue refuses");
         }
-        Self {
-            socket,
-            segmented: AtomicBool::new(segmented),
-            reports_refusals,
-        }
+        Self { socket, segmented: AtomicBool::new(segmented), reports_refusals }
     }
 
     /// True where [`SendSocket::send`] knows of every datagram that this host refuses; elsewhere some of
@@ -112,11 +114,7 @@ impl SendSocket {
     /// many of them this host refused.
     pub fn send(&self, bytes: &[u8], segment: usize, to: SocketAddr) -> u64 {
         let per_call = (CALL_MAX / segment).clamp(1, SEGMENTS_MAX);
-        let step = if self.is_segmented() {
-            per_call * segment
-        } else {
-            segment
-        };
+        let step = if self.is_segmented() { per_call * segment } else { segment };
         let mut refused = 0;
         for call in bytes.chunks(step) {
             match self.send_one(call, segment, to) {
@@ -207,9 +205,7 @@ impl RecvSocket {
         };
         let failed = || Error::io("join the group", group);
         let socket = options::bind_shared(group).map_err(failed())?;
-        socket
-            .join_multicast_v4(&address, &interface)
-            .map_err(failed())?;
+        socket.join_multicast_v4(&address, &interface).map_err(failed())?;
         Self::set_up(socket, group.ip())
     }
 
@@ -217,9 +213,7 @@ impl RecvSocket {
         let failed = Error::io("set up a UDP socket", at);
         let room = options::enlarge_receive_buffer(&socket, RECEIVE_BUFFER);
         kernel::coalesce_received(&socket);
-        socket
-            .set_read_timeout(Some(POLL_INTERVAL))
-            .map_err(failed)?;
+        socket.set_read_timeout(Some(POLL_INTERVAL)).map_err(failed)?;
         let dropped_before = datagrams::drops(&socket);
         Ok(Self {
             socket,
@@ -237,9 +231,7 @@ impl RecvSocket {
     /// The system's.
     pub fn port(&self) -> Result<u16> {
         let addr = self.socket.local_addr();
-        Ok(addr
-            .map_err(Error::io("open a UDP socket", "this host"))?
-            .port())
+        Ok(addr.map_err(Error::io("open a UDP socket", "this host"))?.port())
     }
 
     /// The receive buffer, bytes as the kernel counts them.
@@ -384,11 +376,7 @@ mod tests {
         let outlet = SendSocket::open(Ipv4Addr::LOCALHOST.into(), true, None).expect("one");
         assert_eq!(outlet.send(&[7; 65_507], 65_507, to), 0);
         assert_eq!(lengths(&mut inlet, 1), [65_507]);
-        assert_eq!(
-            outlet.send(&[], 65_507, to),
-            0,
-            "nothing is sent of nothing"
-        );
+        assert_eq!(outlet.send(&[], 65_507, to), 0, "nothing is sent of nothing");
         assert_eq!(inlet.drops().unwrap_or(0), 0);
     }
 
@@ -424,10 +412,7 @@ mod tests {
     #[test]
     fn dead_receiver_spoils_nothing_for_another() {
         let (mut inlet, to) = inlet();
-        let dead = UdpSocket::bind("127.0.0.1:0")
-            .expect("a port")
-            .local_addr()
-            .expect("bound");
+        let dead = UdpSocket::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound");
         let outlet = SendSocket::open(Ipv4Addr::LOCALHOST.into(), false, None).expect("one");
         for _ in 0..50 {
             outlet.send(&[1; 100], 100, dead);
@@ -455,10 +440,7 @@ mod tests {
 
     #[test]
     fn refusals_are_reported_for_both_families() {
-        for ip in [
-            IpAddr::from(Ipv4Addr::LOCALHOST),
-            std::net::Ipv6Addr::LOCALHOST.into(),
-        ] {
+        for ip in [IpAddr::from(Ipv4Addr::LOCALHOST), std::net::Ipv6Addr::LOCALHOST.into()] {
             let Ok(outlet) = SendSocket::open(ip, false, None) else {
                 eprintln!("SKIPPED: this host has no {ip}");
                 continue;
@@ -468,10 +450,7 @@ mod tests {
             #[cfg(all(target_os = "linux", feature = "sockopt"))]
             if ip.is_ipv6() {
                 let option = nix::sys::socket::sockopt::Ipv6RecvErr;
-                assert_eq!(
-                    nix::sys::socket::getsockopt(&outlet.socket, option),
-                    Ok(true)
-                );
+                assert_eq!(nix::sys::socket::getsockopt(&outlet.socket, option), Ok(true));
             }
         }
     }
@@ -479,9 +458,7 @@ mod tests {
     #[test]
     fn returned_errors_leave_room_for_received_datagrams() {
         let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
-        socket
-            .set_read_timeout(Some(POLL_INTERVAL))
-            .expect("a setting");
+        socket.set_read_timeout(Some(POLL_INTERVAL)).expect("a setting");
         let here = socket.local_addr().expect("bound");
         let outlet = SendSocket::over(socket.try_clone().expect("one more"));
         let dead = UdpSocket::bind("127.0.0.1:0").expect("a port");

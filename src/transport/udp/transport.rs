@@ -1,33 +1,41 @@
 //! UDP as the server has it: `udp`, `raw` and `multicast`.
 
-use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
-use std::ops::Range;
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
-use std::thread;
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
+    ops::Range,
+    sync::{Arc, Mutex, atomic::Ordering},
+    thread,
+};
 
 use crossbeam_channel::Sender;
 
-use crate::error::{Error, Result};
-use crate::net::line_stream::LineStream;
-use crate::net::{STACK, clock, copy, lock};
-use crate::proto::udp::blocks::BlockLayout;
-use crate::proto::udp::control::{Listen, Terms};
-use crate::proto::udp::packet::{DATAGRAM, DATAGRAM_MAX, DATAGRAM_MIN, block_len};
-use crate::server::catalog::Source;
-use crate::server::gate::SeatConnection;
-use crate::server::transport::{
-    ControlExtension, EarlyReply, SeatDetail, SendJob, SendResult, SendSession, TransferFailure,
-    Transport,
+use crate::{
+    error::{Error, Result},
+    net::{STACK, clock, copy, line_stream::LineStream, lock},
+    proto::udp::{
+        blocks::BlockLayout,
+        control::{Listen, Terms},
+        packet::{DATAGRAM, DATAGRAM_MAX, DATAGRAM_MIN, block_len},
+    },
+    server::{
+        catalog::Source,
+        gate::SeatConnection,
+        transport::{
+            ControlExtension, EarlyReply, SeatDetail, SendJob, SendResult, SendSession,
+            TransferFailure, Transport,
+        },
+    },
+    session::{SeatId, Via},
+    transfer::{Counts, Outcome},
+    transport::udp::{
+        config::UdpConfig,
+        seat_counters::SeatCounters,
+        send_loop::{self, SendCommand, StreamSpec},
+        socket::SendSocket,
+    },
+    units::{Moment, Rate},
 };
-use crate::session::{SeatId, Via};
-use crate::transfer::{Counts, Outcome};
-use crate::transport::udp::config::UdpConfig;
-use crate::transport::udp::seat_counters::SeatCounters;
-use crate::transport::udp::send_loop::{self, SendCommand, StreamSpec};
-use crate::transport::udp::socket::SendSocket;
-use crate::units::{Moment, Rate};
 
 /// One of the three transports over UDP.
 #[derive(Clone, Copy, Debug)]
@@ -100,10 +108,8 @@ impl Transport for UdpTransport {
             );
         }
         let multicast = self.via == Via::Multicast;
-        let layout = BlockLayout {
-            bytes: source.info.bytes,
-            block_len: block_len(size, multicast),
-        };
+        let layout =
+            BlockLayout { bytes: source.info.bytes, block_len: block_len(size, multicast) };
         if layout.count() >= 1 << 31 {
             let reason = "the file has more blocks than datagrams can number";
             return Err(Error::refused("the server", reason));
@@ -113,11 +119,7 @@ impl Transport for UdpTransport {
         Ok(Box::new(UdpSession {
             via: self.via,
             source: Arc::clone(source),
-            terms: Terms {
-                datagram: size,
-                group,
-                from: from.map(IpAddr::from),
-            },
+            terms: Terms { datagram: size, group, from: from.map(IpAddr::from) },
             ttl: self.config.ttl,
             rate,
             layout,
@@ -168,11 +170,7 @@ impl SendSession for UdpSession {
 
     fn description(&self, _: &TcpStream) -> String {
         let size = self.terms.datagram;
-        let segmented = if lock(&self.state).segmented {
-            ", cut by the kernel"
-        } else {
-            ""
-        };
+        let segmented = if lock(&self.state).segmented { ", cut by the kernel" } else { "" };
         match self.rate {
             Some(rate) => format!("datagrams of {size}{segmented}, {} kbit/s", rate.0 / 1000),
             None => format!("datagrams of {size}{segmented}"),
@@ -189,10 +187,7 @@ impl SendSession for UdpSession {
 
     fn send(&self, _: &SeatConnection, _: SendJob<'_>) -> SendResult {
         let reason = format!("only a gatecast client can receive via {}", self.via);
-        SendResult {
-            first: None,
-            end: Err(TransferFailure::new(Outcome::Refused, reason)),
-        }
+        SendResult { first: None, end: Err(TransferFailure::new(Outcome::Refused, reason)) }
     }
 
     fn detail(&self, seat: SeatId) -> SeatDetail {

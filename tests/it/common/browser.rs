@@ -1,22 +1,17 @@
-//! A browser driven over WebDriver (W3C), spoken by hand: Debian's chromium and chromium-driver.
+//! A browser, driven over WebDriver (W3C). On Debian it is chromium with chromium-driver.
 
-use std::fmt;
-use std::io::BufRead;
-use std::io::BufReader;
-use std::io::Read;
-use std::io::Write;
-use std::net::TcpStream;
-use std::path::Path;
-use std::process::Child;
-use std::process::Command;
-use std::process::Stdio;
-use std::time::Duration;
+use std::{
+    fmt,
+    io::{BufRead, BufReader, Read, Write},
+    net::TcpStream,
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
 
-use serde_json::Value;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::common::PATIENCE;
-use crate::common::until;
+use crate::common::{PATIENCE, until};
 
 /// One window of a headless browser.
 pub(crate) struct Browser {
@@ -46,11 +41,7 @@ impl Browser {
             })
             .expect("the driver tells its port");
         std::thread::spawn(move || lines.for_each(drop));
-        let mut browser = Self {
-            driver,
-            port,
-            session: String::new(),
-        };
+        let mut browser = Self { driver, port, session: String::new() };
         let profile = format!("--user-data-dir={}", folder.join("profile").display());
         let arguments = [
             "--headless=new",
@@ -91,13 +82,12 @@ impl Browser {
 
     /// Waits until the page shows `words`.
     pub(crate) fn until_shows(&self, words: &str) {
-        until(
-            &format!("a page with '{words}', not:\n{}", self.text()),
-            || self.text().contains(words),
-        );
+        until(&format!("a page with '{words}', not:\n{}", self.text()), || {
+            self.text().contains(words)
+        });
     }
 
-    /// Gives keys to what has the focus.
+    /// Presses keys in the element that has the focus.
     pub(crate) fn keys(&self, keys: &str) {
         let strokes: Vec<Value> = keys
             .chars()
@@ -113,8 +103,8 @@ impl Browser {
         self.post("/actions", &json!({"actions": [source]}));
     }
 
-    /// A window of this size, and colours for light or dark rooms.
-    pub(crate) fn look(&self, width: u32, height: u32, scheme: &str) {
+    /// Sets the size of the window, and the light or dark colour scheme.
+    pub(crate) fn set_view(&self, width: u32, height: u32, scheme: &str) {
         let size = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600});
         self.chrome("Emulation.setDeviceMetricsOverride", &size);
         let media = json!({"features": [{"name": "prefers-color-scheme", "value": scheme}]});
@@ -123,28 +113,19 @@ impl Browser {
 
     /// A picture of the whole page, PNG.
     pub(crate) fn picture(&self) -> Vec<u8> {
-        let answer = self.chrome(
-            "Page.captureScreenshot",
-            &json!({"captureBeyondViewport": true}),
-        );
+        let answer = self.chrome("Page.captureScreenshot", &json!({"captureBeyondViewport": true}));
         decode(answer["data"].as_str().expect("a picture"))
     }
 
-    /// What the page's console holds: warnings, refused resources, exceptions.
+    /// The messages in the console of the page: warnings, refused resources, exceptions.
     pub(crate) fn complaints(&self) -> Vec<String> {
         let log = self.post("/se/log", &json!({"type": "browser"}));
         let entries = log.as_array().cloned().unwrap_or_default();
-        entries
-            .iter()
-            .map(|entry| entry["message"].to_string())
-            .collect()
+        entries.iter().map(|entry| entry["message"].to_string()).collect()
     }
 
     fn chrome(&self, command: &str, parameters: &Value) -> Value {
-        self.post(
-            "/goog/cdp/execute",
-            &json!({"cmd": command, "params": parameters}),
-        )
+        self.post("/goog/cdp/execute", &json!({"cmd": command, "params": parameters}))
     }
 
     fn post(&self, path: &str, body: &Value) -> Value {
@@ -153,9 +134,7 @@ impl Browser {
 
     fn call(&self, method: &str, path: &str, body: &Value) -> Value {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("a driver");
-        stream
-            .set_read_timeout(Some(PATIENCE + Duration::from_secs(40)))
-            .expect("a setting");
+        stream.set_read_timeout(Some(PATIENCE + Duration::from_secs(40))).expect("a setting");
         let body = body.to_string();
         let head = format!(
             "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
@@ -164,15 +143,12 @@ impl Browser {
         );
         stream.write_all(head.as_bytes()).expect("a driver");
         stream.write_all(body.as_bytes()).expect("a driver");
-        // The driver keeps every connection open, so its length says where an answer ends.
+        // The driver keeps connections open, so the answer ends where Content-Length says.
         let mut answer = BufReader::new(stream);
         let (mut head, mut length) = (String::new(), 0);
         while !head.ends_with("\r\n\r\n") {
             let from = head.len();
-            assert!(
-                answer.read_line(&mut head).expect("an answer") > 0,
-                "{head}"
-            );
+            assert!(answer.read_line(&mut head).expect("an answer") > 0, "{head}");
             let line = head[from..].to_ascii_lowercase();
             if let Some(value) = line.strip_prefix("content-length:") {
                 length = value.trim().parse().expect("a length");

@@ -1,63 +1,59 @@
-//! What the tests with real sockets share: a server of its own for each test, a client made of
-//! nothing but lines, and conditions that are waited for under a deadline.
+//! What the tests share: a server for each test, a client that sends lines of the protocol one by
+//! one, and waiting for conditions with a deadline.
 
-#![allow(dead_code, reason = "each test file uses its part")]
+use std::{
+    fmt, fs,
+    io::{Read, Write},
+    net::{SocketAddr, TcpStream},
+    path::{Path, PathBuf},
+    sync::{Arc, mpsc},
+    thread,
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
 
-use std::fmt;
-use std::fs;
-use std::io::Read;
-use std::io::Write;
-use std::net::SocketAddr;
-use std::net::TcpStream;
-use std::path::Path;
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::mpsc;
-use std::thread;
-use std::thread::JoinHandle;
-use std::time::Duration;
-use std::time::Instant;
-
-use gatecast::internals::client::ClientReport;
-use gatecast::internals::client::FetchConfig;
-use gatecast::internals::digest::Digest;
-use gatecast::internals::error::Result;
-use gatecast::internals::proto::native::FromClient;
-use gatecast::internals::proto::native::Receipt;
-use gatecast::internals::report;
-use gatecast::internals::server::builder::ServerCore;
-use gatecast::internals::server::builder::ServerCoreBuilder;
-use gatecast::internals::server::catalog::Catalog;
-use gatecast::internals::server::catalog::Source;
-use gatecast::internals::server::config::ServerConfig;
-use gatecast::internals::server::gate::SeatConnection;
-use gatecast::internals::server::sample;
-use gatecast::internals::server::transport::SendJob;
-use gatecast::internals::server::transport::SendResult;
-use gatecast::internals::server::transport::SendSession;
-use gatecast::internals::server::transport::Transport;
-use gatecast::internals::session::Via;
-use gatecast::internals::transfer::Counts;
-use gatecast::internals::transfer::Outcome;
-use gatecast::internals::transfer::Record;
-use gatecast::internals::transfer::Transfer;
-use gatecast::internals::transport::tcp;
-use gatecast::internals::transport::tcp::send::TcpTransport;
-use gatecast::internals::units::Rate;
+use gatecast::internals::{
+    client::{ClientReport, FetchConfig},
+    digest::Digest,
+    error::Result,
+    proto::native::{FromClient, Receipt},
+    report,
+    server::{
+        builder::{ServerCore, ServerCoreBuilder},
+        catalog::{Catalog, Source},
+        config::ServerConfig,
+        gate::SeatConnection,
+        sample,
+        transport::{SendJob, SendResult, SendSession, Transport},
+    },
+    session::Via,
+    transfer::{Counts, Outcome, Record, Transfer},
+    transport::{tcp, tcp::send::TcpTransport},
+    units::Rate,
+};
 use tempfile::TempDir;
 
 #[cfg(feature = "cli")]
 pub(crate) mod browser;
-#[cfg(all(unix, feature = "cli"))]
+pub(crate) mod http;
+#[cfg(feature = "cli")]
+#[cfg_attr(
+    not(all(target_os = "linux", feature = "sockopt")),
+    allow(dead_code, reason = "some tests of processes are of Linux with sockopt only")
+)]
 pub(crate) mod program;
 #[cfg(feature = "cli")]
 pub(crate) mod schema;
+#[cfg(all(target_os = "linux", feature = "cli", feature = "sockopt"))]
+pub(crate) mod star;
 pub(crate) mod swarm;
+pub(crate) mod turn;
+pub(crate) mod udp;
 
-/// No single wait of a test is longer.
+/// The longest that a test waits for one condition.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Runs `body` and fails if it takes longer than `limit`: no test may hang.
+/// Runs `body`, and fails if it takes longer than `limit`, so that no test hangs.
 pub(crate) fn within(limit: Duration, body: impl FnOnce() + Send + 'static) {
     let (done, over) = mpsc::channel();
     let thread = thread::spawn(move || {
@@ -83,8 +79,8 @@ pub(crate) fn until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// Whether `there` is so; where it is not, says what is passed by, and fails where peers are
-/// required.
+/// Returns `there`. If it is false, says that the test is skipped for lack of `what`, and fails if
+/// `GATECAST_PEERS` is `required`.
 pub(crate) fn have(what: &str, there: bool) -> bool {
     if !there {
         let required = std::env::var_os("GATECAST_PEERS").is_some_and(|word| word == "required");
@@ -98,6 +94,13 @@ pub(crate) fn have(what: &str, there: bool) -> bool {
 pub(crate) fn installed(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
+}
+
+/// The SHA-1 of a file.
+#[track_caller]
+pub(crate) fn sha1_of(path: &Path) -> Digest {
+    let file = fs::File::open(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    Digest::of_reader(file).expect("readable")
 }
 
 /// A server in this process, with one file, its log and a folder for copies.
@@ -116,7 +119,7 @@ impl Server {
         Self::with(bytes, set, |host| tcp::serve(host).expect("TCP"))
     }
 
-    /// The same, put together by `build`.
+    /// The same, with the transports and services that `build` registers.
     pub(crate) fn with(
         bytes: u64,
         set: impl FnOnce(&mut ServerConfig),
@@ -126,18 +129,13 @@ impl Server {
         let file = folder.path().join("offered/f.bin");
         fs::create_dir(folder.path().join("offered")).expect("room");
         sample::make(&file, bytes).expect("room");
-        let sha1 = Digest::of_reader(fs::File::open(&file).expect("made")).expect("readable");
-        let mut settings = ServerConfig {
-            max_wait: PATIENCE,
-            ..ServerConfig::default()
-        };
+        let sha1 = sha1_of(&file);
+        let mut settings = ServerConfig { max_wait: PATIENCE, ..ServerConfig::default() };
         set(&mut settings);
         let catalog = Catalog::offer([folder.path().join("offered")]).expect("readable");
         let host = ServerCoreBuilder::new(catalog, settings).log_to(folder.path().join("logs"));
         host.digest(&|_, _, _| {}).expect("readable");
-        let running = build(host)
-            .start(([127, 0, 0, 1], 0).into())
-            .expect("a free port");
+        let running = build(host).start(([127, 0, 0, 1], 0).into()).expect("a free port");
         Self {
             addr: running.addr(),
             running: Some(running),
@@ -168,10 +166,7 @@ impl Server {
 
     /// The record of the session that ends next.
     pub(crate) fn record(&self) -> Record {
-        self.running()
-            .records()
-            .recv_timeout(PATIENCE * 2)
-            .expect("a session that ends")
+        self.running().records().recv_timeout(PATIENCE * 2).expect("a session that ends")
     }
 
     /// How many seats of the mustering sessions are taken, and how many of them are ready.
@@ -182,9 +177,7 @@ impl Server {
     }
 
     pub(crate) fn until_ready(&self, ready: usize) {
-        until(&format!("{ready} clients ready"), || {
-            self.seats().1 == ready
-        });
+        until(&format!("{ready} clients ready"), || self.seats().1 == ready);
     }
 
     /// Payload bytes moved so far, of all seats.
@@ -213,21 +206,21 @@ impl Server {
         thread::spawn(move || tcp::fetch(&order).expect("an order that can be begun"))
     }
 
-    /// A client made of lines, connected.
+    /// A client that sends lines one by one, connected.
     pub(crate) fn peer(&self) -> Peer {
         Peer::connect(self.addr)
     }
 
-    /// A client made of lines that has joined and was offered a seat.
+    /// A client that sends lines one by one, and was offered a seat.
     pub(crate) fn joined(&self, group: u16, name: &str) -> Peer {
         let mut peer = self.peer();
-        peer.say(format!("GATECAST/1 JOIN group={group} name={name}\n"));
-        let offer = peer.hear();
+        peer.send(format!("GATECAST/1 JOIN group={group} name={name}\n"));
+        let offer = peer.read_line();
         assert!(offer.starts_with("OFFER "), "{offer}");
         peer
     }
 
-    /// A client made of lines that waits at the gate.
+    /// A client that sends lines one by one, and waits at the gate.
     pub(crate) fn waiting(&self, group: u16, name: &str) -> Peer {
         let mut peer = self.joined(group, name);
         let ready = || {
@@ -236,12 +229,12 @@ impl Server {
             seats.filter(|seat| seat.ready && seat.name == name).count()
         };
         let before = ready();
-        peer.say("READY offset=0\n");
+        peer.send("READY offset=0\n");
         until("the client's READY", || ready() > before);
         peer
     }
 
-    /// Ends it in the middle of whatever it does; what was logged is not looked at.
+    /// Stops it in the middle of whatever it does. The log is not checked.
     pub(crate) fn kill(&mut self) {
         self.stop_running().expect("a log");
     }
@@ -265,13 +258,10 @@ impl Server {
     fn start(&self, settings: ServerConfig, addr: SocketAddr) -> ServerCore {
         let catalog = Catalog::offer([self.folder.path().join("offered")]).expect("readable");
         let host = ServerCoreBuilder::new(catalog, settings).log_to(self.logs());
-        tcp::serve(host)
-            .expect("TCP")
-            .start(addr)
-            .expect("a free port")
+        tcp::serve(host).expect("TCP").start(addr).expect("a free port")
     }
 
-    /// Stops it, and holds it to its log: what was said is what was written, one line a row.
+    /// Stops it, and checks its logs: each can be read back and has one line for each row.
     pub(crate) fn stop(mut self) {
         self.running.take().expect("running").stop().expect("a log");
         let mut rows = 0;
@@ -287,13 +277,11 @@ impl Server {
         self.only_whole_copies();
     }
 
-    /// Nothing but whole copies may stand under final names.
+    /// Asserts that every file in `out` that is no part is a whole copy.
     pub(crate) fn only_whole_copies(&self) {
         for copies in entries(&self.folder.path().join("out")) {
             for path in entries(&copies).into_iter().filter(|p| !is_part(p)) {
-                let file = fs::File::open(&path).expect("readable");
-                let sha1 = Digest::of_reader(file).expect("readable");
-                assert_eq!(sha1, self.sha1, "{}", path.display());
+                assert_eq!(sha1_of(&path), self.sha1, "{}", path.display());
             }
         }
     }
@@ -308,7 +296,7 @@ pub(crate) fn offer(paths: &[PathBuf], set: impl FnOnce(&mut ServerConfig)) -> S
     host.start(([127, 0, 0, 1], 0).into()).expect("a free port")
 }
 
-/// TCP, but the thread that is to send to one seat panics.
+/// TCP, but the thread that sends to one seat panics.
 #[derive(Debug)]
 struct Panicking<W> {
     inner: W,
@@ -377,9 +365,7 @@ pub(crate) fn entries(folder: &Path) -> Vec<PathBuf> {
 /// The sizes of the parts in a folder.
 pub(crate) fn parts(folder: &Path) -> Vec<u64> {
     let parts = entries(folder).into_iter().filter(|path| is_part(path));
-    parts
-        .map(|path| fs::metadata(path).expect("there").len())
-        .collect()
+    parts.map(|path| fs::metadata(path).expect("there").len()).collect()
 }
 
 /// The row of the client `name`.
@@ -408,8 +394,7 @@ pub(crate) fn whole(ends: Vec<ClientReport>, server: &Server) {
             panic!("{error}");
         }
         let path = end.path.expect("a copy");
-        let sha1 = Digest::of_reader(fs::File::open(&path).expect("there")).expect("readable");
-        assert_eq!(sha1, server.sha1);
+        assert_eq!(sha1_of(&path), server.sha1);
         assert!(end.transfer.expect("a seat").is_proven());
     }
 }
@@ -427,7 +412,7 @@ pub(crate) fn bytes_per_second(bytes: u64) -> Option<Rate> {
     Some(Rate(bytes * 8))
 }
 
-/// A client of lines: says what it is told to, however wrong.
+/// A client that sends what the test wants, right or wrong, and reads line by line.
 pub(crate) struct Peer {
     pub(crate) stream: Arc<TcpStream>,
     held: Vec<u8>,
@@ -439,24 +424,19 @@ impl Peer {
         stream.set_nodelay(true).expect("a setting");
         stream.set_read_timeout(Some(PATIENCE)).expect("a setting");
         stream.set_write_timeout(Some(PATIENCE)).expect("a setting");
-        Self {
-            stream: Arc::new(stream),
-            held: Vec::new(),
-        }
+        Self { stream: Arc::new(stream), held: Vec::new() }
     }
 
-    pub(crate) fn say(&mut self, bytes: impl AsRef<[u8]>) {
-        (&*self.stream)
-            .write_all(bytes.as_ref())
-            .expect("a server that listens");
+    pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        (&*self.stream).write_all(bytes.as_ref()).expect("a server that listens");
     }
 
-    pub(crate) fn tell(&mut self, message: &FromClient) {
-        self.say(message.encode());
+    pub(crate) fn send_message(&mut self, message: &FromClient) {
+        self.send(message.encode());
     }
 
     /// The next line; empty when the server closed.
-    pub(crate) fn hear(&mut self) -> String {
+    pub(crate) fn read_line(&mut self) -> String {
         loop {
             if let Some(end) = self.held.iter().position(|&byte| byte == b'\n') {
                 let line = self.held.drain(..=end).collect::<Vec<_>>();
@@ -469,9 +449,9 @@ impl Peer {
     }
 
     /// The next line that is no WAIT.
-    pub(crate) fn hear_on(&mut self) -> String {
+    pub(crate) fn read_past_wait(&mut self) -> String {
         loop {
-            let line = self.hear();
+            let line = self.read_line();
             if !line.starts_with("WAIT ") {
                 return line;
             }
@@ -479,7 +459,7 @@ impl Peer {
     }
 
     /// The next `bytes` bytes of payload.
-    pub(crate) fn payload(&mut self, bytes: u64) -> Vec<u8> {
+    pub(crate) fn read_payload(&mut self, bytes: u64) -> Vec<u8> {
         let bytes = usize::try_from(bytes).expect("small");
         while self.held.len() < bytes {
             assert!(self.more(), "closed after {} of {bytes}", self.held.len());
@@ -488,7 +468,7 @@ impl Peer {
     }
 
     /// Everything until the server closes.
-    pub(crate) fn rest(&mut self) -> Vec<u8> {
+    pub(crate) fn read_to_close(&mut self) -> Vec<u8> {
         while self.more() {}
         std::mem::take(&mut self.held)
     }
@@ -506,24 +486,23 @@ impl Peer {
         }
     }
 
-    /// Takes the whole payload after GO as an honest client would, up to LAST.
-    pub(crate) fn take_to_last(&mut self) -> Digest {
-        let go = self.hear_on();
+    /// Receives the whole payload after GO as an honest client does, up to its LAST.
+    pub(crate) fn receive_to_last(&mut self) -> Digest {
+        let go = self.read_past_wait();
         let bytes = go.strip_prefix("GO bytes=").expect(&go);
         let bytes: u64 = bytes.parse().expect("a number");
-        let first = self.payload(bytes.min(1024));
-        self.say("HELD\n");
-        let rest = self.payload(bytes - first.len() as u64);
-        self.tell(&FromClient::Last { bytes });
+        let first = self.read_payload(bytes.min(1024));
+        self.send("HELD\n");
+        let rest = self.read_payload(bytes - first.len() as u64);
+        self.send_message(&FromClient::Last { bytes });
         Digest::of(&[first, rest].concat())
     }
 
-    /// Ends the connection with RST, as the kernel of a client does that has crashed.
-    #[cfg(feature = "sockopt")]
+    /// Ends the connection with RST, as the kernel of a client does that has crashed; with FIN
+    /// where feature `sockopt` is missing.
     pub(crate) fn reset(self) {
-        socket2::SockRef::from(&*self.stream)
-            .set_linger(Some(Duration::ZERO))
-            .expect("a setting");
+        #[cfg(feature = "sockopt")]
+        socket2::SockRef::from(&*self.stream).set_linger(Some(Duration::ZERO)).expect("a setting");
     }
 }
 

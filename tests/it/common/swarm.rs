@@ -1,29 +1,28 @@
-//! What the tests of the swarm share: a server that sends by swarm alone, a GET, a peer made of
-//! messages.
+//! What the tests of the swarm share: a server that sends by swarm only, and a peer that sends
+//! messages one by one.
 
-use std::io::Read;
-use std::io::Write;
-use std::net::SocketAddr;
-use std::net::TcpStream;
-use std::thread;
-use std::thread::JoinHandle;
+use std::{
+    io::{Read, Write},
+    net::{SocketAddr, TcpStream},
+    thread,
+    thread::JoinHandle,
+};
 
-use gatecast::internals::client::ClientReport;
-use gatecast::internals::client::FetchConfig;
-use gatecast::internals::proto::bt::metainfo::Metainfo;
-use gatecast::internals::proto::bt::wire;
-use gatecast::internals::proto::bt::wire::Handshake;
-use gatecast::internals::proto::bt::wire::Message;
-use gatecast::internals::proto::bt::wire::MessageLimits;
-use gatecast::internals::server::config::ServerConfig;
-use gatecast::internals::session::Via;
-use gatecast::internals::transport::swarm;
-use gatecast::internals::transport::swarm::torrents::SwarmServerConfig;
+use gatecast::internals::{
+    client::{ClientReport, FetchConfig},
+    proto::bt::{
+        metainfo::Metainfo,
+        wire,
+        wire::{Block, Handshake, Message, MessageLimits},
+    },
+    server::config::ServerConfig,
+    session::Via,
+    transport::{swarm, swarm::torrents::SwarmServerConfig},
+};
 
-use crate::common::PATIENCE;
-use crate::common::Server;
+use crate::common::{PATIENCE, Server, http::get};
 
-/// A server that sends by swarm alone.
+/// A server that sends by swarm only.
 pub(crate) fn server(bytes: u64, set: impl FnOnce(&mut ServerConfig)) -> Server {
     let set = |settings: &mut ServerConfig| {
         settings.via = Some(Via::Swarm);
@@ -35,7 +34,7 @@ pub(crate) fn server(bytes: u64, set: impl FnOnce(&mut ServerConfig)) -> Server 
     })
 }
 
-/// Clients of one process, a thread each.
+/// Clients of this process, each in a thread.
 pub(crate) fn fetch(
     server: &Server,
     clients: u16,
@@ -47,36 +46,30 @@ pub(crate) fn fetch(
     thread::spawn(move || swarm::fetch(&order).expect("an order that can be begun"))
 }
 
-/// The body of a GET.
-pub(crate) fn get(addr: SocketAddr, target: &str) -> Vec<u8> {
-    let mut stream = TcpStream::connect(addr).expect("a server");
-    stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
-    let request = format!("GET {target} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n\r\n");
-    stream
-        .write_all(request.as_bytes())
-        .expect("a server that listens");
-    let mut answer = Vec::new();
-    stream
-        .read_to_end(&mut answer)
-        .expect("an answer that ends");
-    let end = answer
-        .windows(4)
-        .position(|w| w == b"\r\n\r\n")
-        .expect("a head");
-    answer.split_off(end + 4)
-}
-
 pub(crate) fn metainfo(server: &Server) -> Metainfo {
     Metainfo::decode(&get(server.addr, "/f.bin.torrent")).expect("a torrent")
 }
 
-/// How many chunks nobody but the server has had.
+/// How many chunks no client has got yet.
 pub(crate) fn held_back(server: &Server) -> usize {
     let swarm = String::from_utf8(get(server.addr, "/swarm")).expect("text");
     swarm.matches("\"first\":null").count()
 }
 
-/// A peer made of messages.
+/// The block that a message asks for; `None` when it is no request.
+pub(crate) fn request(message: &[u8]) -> Option<Block> {
+    let number = |at: usize| Some(u32::from_be_bytes(*message.get(at..)?.first_chunk()?));
+    (message[0] == 6).then_some(())?;
+    Some(Block { piece: number(1)?, begin: number(5)?, len: number(9)? })
+}
+
+/// The bytes of a block of the file.
+pub(crate) fn data_of<'a>(content: &'a [u8], metainfo: &Metainfo, block: Block) -> &'a [u8] {
+    let from = (block.piece * metainfo.piece_bytes + block.begin) as usize;
+    &content[from..from + block.len as usize]
+}
+
+/// A peer that sends messages one by one, right or wrong.
 pub(crate) struct Raw {
     pub(crate) stream: TcpStream,
     limits: MessageLimits,
@@ -91,33 +84,28 @@ impl Raw {
     pub(crate) fn greet(mut stream: TcpStream, metainfo: &Metainfo, id: [u8; 20]) -> Self {
         stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
         let ours = Handshake::new(metainfo.info_hash(), id);
-        stream
-            .write_all(&ours.encode())
-            .expect("a peer that listens");
+        stream.write_all(&ours.encode()).expect("a peer that listens");
         let mut theirs = [0; wire::HANDSHAKE_LEN];
         stream.read_exact(&mut theirs).expect("a handshake");
         let theirs = Handshake::decode(&theirs).expect("a handshake");
         assert_eq!(theirs.info_hash, ours.info_hash);
         let pieces = metainfo.pieces.len() as u32;
-        Self {
-            stream,
-            limits: MessageLimits { pieces, fast: true },
-        }
+        Self { stream, limits: MessageLimits { pieces, fast: true } }
     }
 
-    pub(crate) fn raw(&mut self, bytes: &[u8]) {
-        // Whoever is spoken to may have had enough.
+    pub(crate) fn send_bytes(&mut self, bytes: &[u8]) {
+        // The other side may have closed already.
         let _ = self.stream.write_all(bytes);
     }
 
-    pub(crate) fn say(&mut self, message: &Message<'_>) {
+    pub(crate) fn send(&mut self, message: &Message<'_>) {
         let mut bytes = Vec::new();
         message.encode(&mut bytes);
-        self.raw(&bytes);
+        self.send_bytes(&bytes);
     }
 
-    /// The next message that is more than a sign of life; `None` when the other side has closed.
-    pub(crate) fn hear(&mut self) -> Option<Vec<u8>> {
+    /// The next message that is no keep-alive; `None` when the other side has closed.
+    pub(crate) fn read_message(&mut self) -> Option<Vec<u8>> {
         loop {
             let mut head = [0; 4];
             self.stream.read_exact(&mut head).ok()?;
@@ -132,11 +120,20 @@ impl Raw {
     }
 
     /// The kind of the next message that is one of `kinds`.
-    pub(crate) fn until(&mut self, kinds: &[u8]) -> u8 {
+    pub(crate) fn read_until(&mut self, kinds: &[u8]) -> u8 {
         loop {
-            let message = self.hear().expect("a link that stands");
+            let message = self.read_message().expect("a link that stands");
             if kinds.contains(&message[0]) {
                 return message[0];
+            }
+        }
+    }
+
+    /// Answers every request with what `data` gives for it, until the other side closes.
+    pub(crate) fn serve(&mut self, mut data: impl FnMut(Block) -> Vec<u8>) {
+        while let Some(message) = self.read_message() {
+            if let Some(block) = request(&message) {
+                self.send(&Message::Piece(block.piece, block.begin, &data(block)));
             }
         }
     }

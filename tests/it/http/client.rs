@@ -1,30 +1,25 @@
 //! `net::http`'s GET, as a peer asks a tracker, against valid and invalid answers.
 
-use std::io::Read;
-use std::io::Write;
-use std::net::SocketAddr;
-use std::net::TcpListener;
-use std::thread;
-use std::time::Duration;
-use std::time::Instant;
+use std::{
+    io::Write,
+    net::{SocketAddr, TcpListener},
+    thread,
+    time::{Duration, Instant},
+};
 
-use crate::common::within;
 use gatecast::internals::net::http::client;
+
+use crate::common::{http::request_head, within};
 
 const MAX: usize = 1000;
 
-/// A server that says `answer` to whoever asks, and `more` until nobody listens.
+/// A server that sends `answer` to the first request, and then `more` until the client closes.
 fn server(answer: Vec<u8>, more: &'static [u8]) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let addr = listener.local_addr().expect("bound");
     thread::spawn(move || {
         let (mut stream, _) = listener.accept().expect("a peer");
-        let mut head = Vec::new();
-        let mut byte = [0];
-        while !head.ends_with(b"\r\n\r\n") {
-            stream.read_exact(&mut byte).expect("a request");
-            head.push(byte[0]);
-        }
+        request_head(&mut stream);
         let mut said = stream.write_all(&answer);
         while said.is_ok() && !more.is_empty() {
             said = stream.write_all(more);
@@ -69,16 +64,8 @@ fn invalid_or_too_long_answer_is_refused_at_once() {
                 b"x",
                 "longer than 1000 bytes",
             ),
-            (
-                "HTTP/1.1 200 OK\r\n\r\n",
-                b"xxxxxxxxxxxxxxxx",
-                "longer than 1000 bytes",
-            ),
-            (
-                "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n",
-                b"",
-                "content-encoding gzip",
-            ),
+            ("HTTP/1.1 200 OK\r\n\r\n", b"xxxxxxxxxxxxxxxx", "longer than 1000 bytes"),
+            ("HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n", b"", "content-encoding gzip"),
             (
                 "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nd1:ae\r\n0\r\n\r\n",
                 b"",
@@ -86,19 +73,12 @@ fn invalid_or_too_long_answer_is_refused_at_once() {
             ),
             ("HTTP/1.1 200 OK\r\n", b"X: endless\r\n", "head"),
             ("", b"", "closed before it answered"),
-            (
-                "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nd1",
-                b"",
-                "in the middle of its answer",
-            ),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nd1", b"", "in the middle of its answer"),
         ];
         for (answer, more, why) in cases {
             let error = get(answer, more).expect_err(answer);
             assert!(error.contains(why), "{answer:?}: {error}");
         }
-        assert!(
-            begun.elapsed() < Duration::from_secs(8),
-            "none was waited for"
-        );
+        assert!(begun.elapsed() < Duration::from_secs(8), "none was waited for");
     });
 }

@@ -1,32 +1,21 @@
-//! `fetch --via http` from a server that is not ours, and our gate beside it.
+//! `fetch --via http` from nginx, and nginx's ranges beside ours.
 
-use std::fs;
-use std::io::Read;
-use std::io::Write;
-use std::net::TcpListener;
-use std::net::TcpStream;
-use std::path::Path;
-use std::path::PathBuf;
-use std::process::Child;
-use std::process::Command;
-use std::process::Output;
-use std::process::Stdio;
-use std::time::Duration;
-use std::time::Instant;
+use std::{
+    fs,
+    net::{TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    time::Duration,
+};
 
-use crate::common;
-use crate::common::Server;
-use crate::common::have;
-use crate::common::installed;
-use crate::common::until;
-use crate::common::within;
-use gatecast::internals::digest::Digest;
-use gatecast::internals::http;
-use gatecast::internals::http::HttpConfig;
-use gatecast::internals::server::sample;
-use gatecast::internals::transport::tcp;
+use gatecast::internals::{digest::Digest, http, http::HttpConfig, server::sample, transport::tcp};
 
-/// Debian keeps it out of everybody's path.
+use crate::{
+    common,
+    common::{Server, have, http::get_with, program::run, sha1_of, until, within},
+};
+
+/// On Debian it is not in the PATH of ordinary users.
 const NGINX: &str = "/usr/sbin/nginx";
 
 /// An nginx of its own that serves one folder.
@@ -37,7 +26,8 @@ struct Nginx {
 
 impl Nginx {
     fn start(folder: &Path, served: &Path) -> Self {
-        // nginx takes no port 0; the one that was free a moment ago still is, mostly.
+        // nginx cannot choose a free port itself. One that was free a moment ago is nearly always
+        // free.
         let port = TcpListener::bind(("127.0.0.1", 0))
             .and_then(|listener| listener.local_addr())
             .expect("a free port")
@@ -77,27 +67,14 @@ impl Nginx {
 
 impl Drop for Nginx {
     fn drop(&mut self) {
-        // Its master ends its workers when it is asked, and not when it is killed.
-        let _ = Command::new("kill")
-            .arg(self.child.id().to_string())
-            .status();
+        // The master process ends its workers on SIGTERM, and not when it is killed.
+        let _ = Command::new("kill").arg(self.child.id().to_string()).status();
         let _ = self.child.wait();
     }
 }
 
 fn fetch(folder: &Path, arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_gatecast"))
-        .arg("fetch")
-        .args(arguments)
-        .current_dir(folder)
-        .stdin(Stdio::null())
-        .env_remove("GATECAST_LOG")
-        .output()
-        .expect("the program starts")
-}
-
-fn sha1(path: &Path) -> Digest {
-    Digest::of_reader(fs::File::open(path).expect("there")).expect("readable")
+    run(folder, &[&["fetch"], arguments].concat())
 }
 
 fn place(bytes: u64) -> (tempfile::TempDir, PathBuf, Digest) {
@@ -106,7 +83,7 @@ fn place(bytes: u64) -> (tempfile::TempDir, PathBuf, Digest) {
     fs::create_dir(&served).expect("room");
     let file = served.join("f.bin");
     sample::make(&file, bytes).expect("room");
-    let sha1 = sha1(&file);
+    let sha1 = sha1_of(&file);
     (folder, served, sha1)
 }
 
@@ -121,39 +98,21 @@ fn copy_from_nginx_is_proven_only_with_a_known_digest() {
         let host = format!("127.0.0.1:{}", nginx.port);
         let path = folder.path();
 
-        let output = fetch(
-            path,
-            &[
-                &host,
-                "f.bin",
-                "--via",
-                "http",
-                "--out",
-                "a",
-                "--clients",
-                "2",
-            ],
-        );
+        let output =
+            fetch(path, &[&host, "f.bin", "--via", "http", "--out", "a", "--clients", "2"]);
         assert_eq!(output.status.code(), Some(4), "{output:?}");
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(said.contains("whole and unproven"), "{said}");
-        assert!(
-            !path.join("a/C1-f.bin").exists(),
-            "an unproven copy has no final name"
-        );
+        assert!(!path.join("a/C1-f.bin").exists(), "an unproven copy has no final name");
         for seat in [1, 2] {
-            assert_eq!(sha1(&path.join(format!("a/C{seat}-f.bin.unproven"))), right);
+            assert_eq!(sha1_of(&path.join(format!("a/C{seat}-f.bin.unproven"))), right);
         }
 
         let known = right.to_string();
-        let output = fetch(
-            path,
-            &[
-                &host, "f.bin", "--via", "http", "--out", "b", "--sha1", &known,
-            ],
-        );
+        let output =
+            fetch(path, &[&host, "f.bin", "--via", "http", "--out", "b", "--sha1", &known]);
         assert_eq!(output.status.code(), Some(0), "{output:?}");
-        assert_eq!(sha1(&path.join("b/f.bin")), right);
+        assert_eq!(sha1_of(&path.join("b/f.bin")), right);
 
         let wrong = Digest::of(b"other").to_string();
         let url = format!("http://{host}/f.bin");
@@ -161,66 +120,31 @@ fn copy_from_nginx_is_proven_only_with_a_known_digest() {
         assert_eq!(output.status.code(), Some(5), "{output:?}");
         assert_eq!(common::entries(&path.join("c")), Vec::<PathBuf>::new());
 
-        // Taken up where a cut fetch left it, by Range and If-Range.
+        // It resumes what an interrupted fetch left, by Range and If-Range.
         fs::create_dir(path.join("d")).expect("room");
         let part = path.join("d").join(format!(".{}-1.part", right.short()));
-        fs::write(
-            &part,
-            &fs::read(served.join("f.bin")).expect("there")[..1_234_567],
-        )
-        .expect("room");
-        let output = fetch(
-            path,
-            &[&url, "--out", "d", "--sha1", &known, "--resume", "--json"],
-        );
+        fs::write(&part, &fs::read(served.join("f.bin")).expect("there")[..1_234_567])
+            .expect("room");
+        let output = fetch(path, &[&url, "--out", "d", "--sha1", &known, "--resume", "--json"]);
         assert_eq!(output.status.code(), Some(0), "{output:?}");
         let document: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
         assert_eq!(document["results"][0]["bytes_resumed"], 1_234_567);
-        assert_eq!(
-            document["results"][0]["bytes_client"],
-            3_000_000 - 1_234_567
-        );
-        assert_eq!(sha1(&path.join("d/f.bin")), right);
+        assert_eq!(document["results"][0]["bytes_client"], 3_000_000 - 1_234_567);
+        assert_eq!(sha1_of(&path.join("d/f.bin")), right);
 
         let output = fetch(path, &[&host, "none.bin", "--via", "http", "--out", "e"]);
         assert_eq!(output.status.code(), Some(1), "{output:?}");
-        assert!(
-            String::from_utf8_lossy(&output.stderr).contains("404"),
-            "{output:?}"
-        );
+        assert!(String::from_utf8_lossy(&output.stderr).contains("404"), "{output:?}");
     });
 }
 
 /// One request for a range: status, Content-Range, body.
 fn ranged(port: u16, path: &str, range: &str) -> (u16, Option<String>, Vec<u8>) {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("a server");
-    stream
-        .set_read_timeout(Some(common::PATIENCE))
-        .expect("a setting");
-    let request = format!(
-        "GET {path} HTTP/1.1\r\nHost: localhost\r\nRange: {range}\r\nConnection: close\r\n\r\n"
-    );
-    stream.write_all(request.as_bytes()).expect("a server");
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).expect("an answer");
-    let end = answer
-        .windows(4)
-        .position(|four| four == b"\r\n\r\n")
-        .expect("a head");
-    let head = String::from_utf8_lossy(&answer[..end]).into_owned();
-    let status = head
-        .split(' ')
-        .nth(1)
-        .and_then(|s| s.parse().ok())
-        .expect("a status");
-    let content = head
-        .lines()
-        .find_map(|line| line.strip_prefix("Content-Range: "));
-    (
-        status,
-        content.map(str::to_owned),
-        answer[end + 4..].to_vec(),
-    )
+    let server = ([127, 0, 0, 1], port).into();
+    let (status, head, body) = get_with(server, path, &format!("Range: {range}\n"));
+    let mut lines = head.lines();
+    let content = lines.find_map(|line| line.strip_prefix("Content-Range: "));
+    (status, content.map(str::to_owned), body)
 }
 
 #[test]
@@ -240,9 +164,7 @@ fn nginx_answers_ranges_as_we_do() {
         let nginx = Nginx::start(folder.path(), &server.folder.path().join("offered"));
         let mut random = 11_u64;
         let mut pick = |len: u64| {
-            random = random
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1);
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             (random >> 33) % len
         };
         let (mut parts, mut refused, mut ignored) = (0, 0, 0);
@@ -275,7 +197,8 @@ fn nginx_answers_ranges_as_we_do() {
                     assert_eq!(ours.2.len(), 1000, "{range}");
                     assert!(theirs.0 != 206 || range.contains(','), "{range}");
                 }
-                // What no number can hold lies beyond every file; to nginx it is malformed.
+                // We take a number that does not fit into 64 bits as beyond the file; nginx, as
+                // malformed.
                 (206, 416) => assert!(range.contains("18446744073709551616"), "{range}"),
                 (ours, theirs) => panic!("{range}: {ours} and {theirs}"),
             }
@@ -284,70 +207,6 @@ fn nginx_answers_ranges_as_we_do() {
             "600 ranges: {parts} parts alike, {refused} refused alike, {ignored} ignored by us"
         );
         assert!(parts > 100 && refused > 30 && ignored > 50);
-        server.stop();
-    });
-}
-
-/// Runs 25 curl at once and says how long the last took.
-fn curls(url: &str) -> Duration {
-    let begun = Instant::now();
-    let children: Vec<Child> = (0..25)
-        .map(|_| {
-            Command::new("curl")
-                .args(["-sSf", "-o", "/dev/null", url])
-                .stdin(Stdio::null())
-                .spawn()
-                .expect("curl starts")
-        })
-        .collect();
-    for child in children {
-        assert!(child.wait_with_output().expect("it ends").status.success());
-    }
-    begun.elapsed()
-}
-
-/// Not a test of what is right but of how fast; alone on a machine, with a release build.
-#[test]
-#[ignore = "a measurement: cargo test --release --test it nginx -- --ignored --nocapture"]
-fn gate_is_not_slower_than_nginx() {
-    if !have(
-        "nginx and curl",
-        Path::new(NGINX).exists() && installed("curl"),
-    ) {
-        return;
-    }
-    within(Duration::from_secs(300), || {
-        let server = Server::with(
-            100_000_000,
-            |settings| settings.clients = Some(25),
-            |host| {
-                http::serve(tcp::serve(host).expect("TCP"), HttpConfig::default()).expect("HTTP")
-            },
-        );
-        let served = server.folder.path().join("offered");
-        let folder = tempfile::tempdir().expect("a folder");
-        let nginx = Nginx::start(folder.path(), &served);
-        let theirs = format!("http://127.0.0.1:{}/f.bin", nginx.port);
-        let gate = format!("http://{}/files/f.bin?gate", server.addr);
-        let at_once = format!("http://{}/files/f.bin", server.addr);
-        let mut times = [Vec::new(), Vec::new(), Vec::new()];
-        for _ in 0..7 {
-            for (url, times) in [&theirs, &gate, &at_once].into_iter().zip(&mut times) {
-                times.push(curls(url));
-            }
-        }
-        let median = |times: &mut Vec<Duration>| {
-            times.sort();
-            times[times.len() / 2]
-        };
-        let [nginx, gate, at_once] = times.each_mut().map(median);
-        println!(
-            "25 curl x 100 MB, median of 7: nginx {nginx:?}, at the gate {gate:?}, at once {at_once:?}"
-        );
-        assert!(gate <= nginx.mul_f64(1.1), "{gate:?} beside {nginx:?}");
-        for _ in 0..7 {
-            server.record();
-        }
         server.stop();
     });
 }

@@ -1,25 +1,21 @@
-//! The HTTP face with the clients that people have: curl, wget, aria2.
+//! HTTP with clients that other people wrote: curl, wget and aria2.
 
-use std::fs;
-use std::path::Path;
-use std::process::Child;
-use std::process::Command;
-use std::process::Stdio;
-use std::time::Duration;
+use std::{
+    fs,
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
 
-use crate::common;
-use crate::common::Server;
-use crate::common::bytes_per_second;
-use crate::common::have;
-use crate::common::installed;
-use crate::common::until;
-use crate::common::within;
-use gatecast::internals::digest::Digest;
-use gatecast::internals::http;
-use gatecast::internals::http::HttpConfig;
-use gatecast::internals::server::config::ServerConfig;
-use gatecast::internals::transfer::Outcome;
-use gatecast::internals::transport::tcp;
+use gatecast::internals::{
+    digest::Digest, http, http::HttpConfig, server::config::ServerConfig, transfer::Outcome,
+    transport::tcp,
+};
+
+use crate::{
+    common,
+    common::{Server, bytes_per_second, have, installed, sha1_of, until, within},
+};
 
 fn server(bytes: u64, set: impl FnOnce(&mut ServerConfig)) -> Server {
     Server::with(bytes, set, |host| {
@@ -47,14 +43,7 @@ fn curl(arguments: &[&str], folder: &Path) -> Child {
 fn code_of(child: Child) -> (i32, String) {
     let output = child.wait_with_output().expect("it ends");
     let said = [output.stdout, output.stderr].concat();
-    (
-        output.status.code().unwrap_or(-1),
-        String::from_utf8_lossy(&said).into_owned(),
-    )
-}
-
-fn sha1(path: &Path) -> Digest {
-    Digest::of_reader(fs::File::open(path).expect("there")).expect("readable")
+    (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&said).into_owned())
 }
 
 #[test]
@@ -75,9 +64,8 @@ fn curl_native_and_lab_clients_share_one_session() {
                 curl(&["-O", &gate], &own)
             })
             .collect();
-        let native: Vec<_> = (0..10)
-            .map(|n| server.fetch(&format!("n{n}"), |o| o.group = Some(25)))
-            .collect();
+        let native: Vec<_> =
+            (0..10).map(|n| server.fetch(&format!("n{n}"), |o| o.group = Some(25))).collect();
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers/lab_client.py");
         let (host, port) = (server.addr.ip().to_string(), server.addr.port().to_string());
         let labs: Vec<Child> = (0..5)
@@ -96,47 +84,26 @@ fn curl_native_and_lab_clients_share_one_session() {
             assert_eq!(code, 0, "{said}");
         }
         for n in 0..10 {
-            assert_eq!(
-                sha1(&folder.join(format!("{n}/f.bin"))),
-                server.sha1,
-                "curl {n}"
-            );
+            assert_eq!(sha1_of(&folder.join(format!("{n}/f.bin"))), server.sha1, "curl {n}");
         }
-        native
-            .into_iter()
-            .for_each(|n| common::whole(n.join().expect("no panic"), &server));
+        native.into_iter().for_each(|n| common::whole(n.join().expect("no panic"), &server));
         for lab in labs {
             let (code, said) = code_of(lab);
             assert_eq!(code, 0, "{said}");
         }
         let record = server.record();
         assert_eq!(record.transfers.len(), 25);
-        assert!(
-            record
-                .transfers
-                .iter()
-                .all(|t| t.outcome == Outcome::Complete),
-            "{record:?}"
-        );
+        assert!(record.transfers.iter().all(|t| t.outcome == Outcome::Complete), "{record:?}");
         assert_eq!(record.proven(), 15, "native and lab prove, curl cannot");
         assert_eq!(record.broken_identities(), Vec::<String>::new());
-        assert_eq!(
-            record
-                .transfers
-                .iter()
-                .filter(|t| t.first_server.is_some())
-                .count(),
-            25
-        );
-        println!(
-            "one session of 25: skew {} us",
-            record.skew_us().expect("measured")
-        );
+        assert_eq!(record.transfers.iter().filter(|t| t.first_server.is_some()).count(), 25);
+        println!("one session of 25: skew {} us", record.skew_us().expect("measured"));
         fs::remove_dir_all(&folder).expect("ours");
         server.stop();
     });
 }
 
+/// It is killed at 50 random places.
 #[test]
 fn copy_is_whole_when_killed_curl_continues() {
     if !have("curl", installed("curl")) {
@@ -144,9 +111,7 @@ fn copy_is_whole_when_killed_curl_continues() {
     }
     within(Duration::from_secs(180), || {
         const BYTES: u64 = 2_000_000;
-        let server = server(BYTES, |settings| {
-            settings.rate = bytes_per_second(40_000_000)
-        });
+        let server = server(BYTES, |settings| settings.rate = bytes_per_second(40_000_000));
         let folder = server.out("curl");
         fs::create_dir_all(&folder).expect("room");
         let url = url(&server, "/files/f.bin");
@@ -155,9 +120,7 @@ fn copy_is_whole_when_killed_curl_continues() {
         for round in 0..50 {
             let copy = folder.join(format!("c{round}"));
             let name = copy.to_str().expect("UTF-8").to_owned();
-            random = random
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1);
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             let offset = (random >> 33) % BYTES;
             let mut first = curl(&["--no-buffer", "-o", &name, &url], &folder);
             until("curl came so far", || {
@@ -173,7 +136,7 @@ fn copy_is_whole_when_killed_curl_continues() {
                 let (code, said) = code_of(curl(&["-C", "-", "-o", &name, &url], &folder));
                 assert_eq!(code, 0, "{said}");
             }
-            assert_eq!(sha1(&copy), server.sha1, "round {round}, killed at {held}");
+            assert_eq!(sha1_of(&copy), server.sha1, "round {round}, killed at {held}");
         }
         println!(
             "50 rounds, {kills} killed on the way, {} bytes kept on average",
@@ -181,28 +144,16 @@ fn copy_is_whole_when_killed_curl_continues() {
         );
         assert!(kills > 25, "{kills}");
 
-        // The file is another one when the client comes back: never a mix.
+        // When the file is another one at the second request, the copy is no mix of both.
         let copy = folder.join("changed");
         fs::write(&copy, vec![b'x'; 1000]).expect("room");
         let old = format!("If-Range: \"sha1-{}\"", Digest::of(b"old"));
         let (code, said) = code_of(curl(
-            &[
-                "-C",
-                "-",
-                "-H",
-                &old,
-                "-o",
-                copy.to_str().expect("UTF-8"),
-                &url,
-            ],
+            &["-C", "-", "-H", &old, "-o", copy.to_str().expect("UTF-8"), &url],
             &folder,
         ));
         assert_eq!(code, 33, "{said}");
-        assert_eq!(
-            fs::metadata(&copy).expect("there").len(),
-            1000,
-            "nothing was put behind it"
-        );
+        assert_eq!(fs::metadata(&copy).expect("there").len(), 1000, "nothing was put behind it");
         fs::remove_dir_all(&folder).expect("ours");
         server.stop();
     });
@@ -214,9 +165,7 @@ fn curl_resumes_at_gate_and_reports_a_short_copy() {
         return;
     }
     within(Duration::from_secs(60), || {
-        let server = server(1_000_000, |settings| {
-            settings.rate = bytes_per_second(1_500_000)
-        });
+        let server = server(1_000_000, |settings| settings.rate = bytes_per_second(1_500_000));
         let folder = server.out("curl");
         fs::create_dir_all(&folder).expect("room");
         let copy = folder.join("f.bin");
@@ -224,22 +173,16 @@ fn curl_resumes_at_gate_and_reports_a_short_copy() {
         let gate = url(&server, "/files/f.bin?gate=1");
         let (code, said) = code_of(curl(&["-C", "-", "-O", &gate], &folder));
         assert_eq!(code, 0, "{said}");
-        assert_eq!(sha1(&copy), server.sha1);
+        assert_eq!(sha1_of(&copy), server.sha1);
         let record = server.record();
         let row = &record.transfers[0];
-        assert_eq!(
-            (row.bytes_resumed, row.bytes_server),
-            (400_000, Some(600_000))
-        );
+        assert_eq!((row.bytes_resumed, row.bytes_server), (400_000, Some(600_000)));
         assert_eq!(record.broken_identities(), Vec::<String>::new());
         fs::remove_file(&copy).expect("ours");
         // Truncated after the head has gone out: curl sees it (18, a partial file).
         let client = curl(&["-O", &gate], &folder);
         until("bytes", || server.moved() > 50_000);
-        let file = fs::File::options()
-            .write(true)
-            .open(server.source())
-            .expect("there");
+        let file = fs::File::options().write(true).open(server.source()).expect("there");
         file.set_len(200_000).expect("shorter");
         let (code, said) = code_of(client);
         assert_eq!(code, 18, "{said}");
@@ -267,17 +210,11 @@ fn wget_and_aria2_get_file_and_aria2_checks_digest() {
                 .output()
                 .expect("it starts");
             let said = [output.stdout, output.stderr].concat();
-            (
-                output.status.success(),
-                String::from_utf8_lossy(&said).into_owned(),
-            )
+            (output.status.success(), String::from_utf8_lossy(&said).into_owned())
         };
-        let (ok, said) = run(
-            "wget",
-            &["-nv", "-O", "w", &url(&server, "/files/f.bin?gate")],
-        );
+        let (ok, said) = run("wget", &["-nv", "-O", "w", &url(&server, "/files/f.bin?gate")]);
         assert!(ok, "{said}");
-        assert_eq!(sha1(&folder.join("w")), server.sha1);
+        assert_eq!(sha1_of(&folder.join("w")), server.sha1);
         assert_eq!(server.record().transfers[0].outcome, Outcome::Complete);
         let (ok, said) = run(
             "aria2c",
@@ -293,7 +230,7 @@ fn wget_and_aria2_get_file_and_aria2_checks_digest() {
             ],
         );
         assert!(ok, "{said}");
-        assert_eq!(sha1(&folder.join("a")), server.sha1);
+        assert_eq!(sha1_of(&folder.join("a")), server.sha1);
         let checked: Vec<&str> = said
             .lines()
             .filter(|line| {
@@ -302,9 +239,7 @@ fn wget_and_aria2_get_file_and_aria2_checks_digest() {
             .collect();
         println!("aria2: {checked:?}");
         assert!(
-            checked
-                .iter()
-                .any(|line| line.contains("good") || line.contains("succe")),
+            checked.iter().any(|line| line.contains("good") || line.contains("succe")),
             "{said}"
         );
         fs::remove_dir_all(&folder).expect("ours");

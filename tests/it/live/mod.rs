@@ -1,108 +1,31 @@
-//! The relay and its viewers as programs, with the sources and players of the world: ffmpeg, VLC,
-//! and the lab's client in Python.
+//! The relay and its viewers as programs, with real sources and players: ffmpeg, VLC and the lab's
+//! client in Python.
 
 mod faults;
 mod terminal;
 #[cfg(feature = "sockopt")] // Keep-alive in seconds is not in std.
 mod vanished;
 
-use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, UdpSocket};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
-use std::{fs, thread};
+use std::{
+    fs,
+    net::{SocketAddr, UdpSocket},
+    path::Path,
+    process::{Command, Stdio},
+    thread,
+    time::Duration,
+};
 
-use crate::common::program::GATECAST;
-use crate::common::{have, installed, schema, until, within};
+use crate::common::{
+    have, installed,
+    program::{GATECAST, Program},
+    schema,
+    turn::in_turn,
+    until,
+};
 
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// A running program whose lines are collected; killed when it is dropped.
-struct Program {
-    child: Child,
-    said: Arc<Mutex<Vec<String>>>,
-    printed: Arc<Mutex<Vec<String>>>,
-}
-
-impl Program {
-    fn start(command: &mut Command) -> Self {
-        let mut child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .env_remove("GATECAST_LOG")
-            .spawn()
-            .expect("the program starts");
-        let said = collect(child.stderr.take().expect("piped"));
-        let printed = collect(child.stdout.take().expect("piped"));
-        Self {
-            child,
-            said,
-            printed,
-        }
-    }
-
-    fn said(&self) -> String {
-        self.said.lock().expect("no panic").join("\n")
-    }
-
-    fn printed(&self) -> Vec<String> {
-        self.printed.lock().expect("no panic").clone()
-    }
-
-    fn type_line(&mut self, line: &str) {
-        let stdin = self.child.stdin.as_mut().expect("piped");
-        writeln!(stdin, "{line}").expect("it reads");
-    }
-
-    /// Says `order` and returns the line that it prints for it.
-    fn ask(&mut self, order: &str) -> String {
-        let before = self.printed().len();
-        self.type_line(order);
-        until(order, || self.printed().len() > before);
-        self.printed()[before].clone()
-    }
-
-    fn signal(&self, name: &str) {
-        let kill = format!("kill -{name} {}", self.child.id());
-        let sent = Command::new("sh").args(["-c", &kill]).status();
-        assert!(sent.expect("sh").success(), "{kill}");
-    }
-
-    /// The exit code, once it has ended by itself within `limit`.
-    fn code(&mut self, limit: Duration) -> Option<i32> {
-        let begun = Instant::now();
-        loop {
-            if let Some(status) = self.child.try_wait().expect("ours") {
-                return status.code();
-            }
-            assert!(begun.elapsed() < limit, "it does not end: {}", self.said());
-            thread::sleep(Duration::from_millis(10));
-        }
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn collect(pipe: impl std::io::Read + Send + 'static) -> Arc<Mutex<Vec<String>>> {
-    let lines = Arc::new(Mutex::new(Vec::new()));
-    let hearing = Arc::clone(&lines);
-    thread::spawn(move || {
-        for line in BufReader::new(pipe).lines().map_while(Result::ok) {
-            hearing.lock().expect("no panic").push(line);
-        }
-    });
-    lines
-}
-
-/// `gatecast relay` on ports that the system chooses; where its source and viewers go.
+/// Starts `gatecast relay`. Returns it with the addresses for its source and for its viewers.
 fn relay(folder: &Path) -> (Program, SocketAddr, SocketAddr) {
     relay_with(folder, &[])
 }
@@ -112,11 +35,11 @@ fn relay_with(folder: &Path, arguments: &[&str]) -> (Program, SocketAddr, Socket
     relaying(Command::new(GATECAST).args(words).args(arguments), folder)
 }
 
-/// The relay that `command` is; where its source and viewers go.
+/// Starts the relay by `command`. Returns it with the addresses for its source and for its viewers.
 fn relaying(command: &mut Command, folder: &Path) -> (Program, SocketAddr, SocketAddr) {
-    let relay = Program::start(command.current_dir(folder));
-    until("it relays", || relay.said().contains("relaying"));
-    let said = relay.said();
+    let relay = Program::interactive(command.current_dir(folder));
+    until("it relays", || relay.stderr().contains("relaying"));
+    let said = relay.stderr();
     let words: Vec<&str> = said.split([' ', ';']).collect();
     let after = |word: &str| {
         let at = words.iter().position(|found| *found == word).expect(word);
@@ -127,38 +50,36 @@ fn relaying(command: &mut Command, folder: &Path) -> (Program, SocketAddr, Socke
 }
 
 fn watch(folder: &Path, at: SocketAddr, arguments: &[&str]) -> Program {
-    let watch = Program::start(
-        Command::new(GATECAST)
-            .args(["watch", &at.to_string()])
-            .args(arguments)
-            .current_dir(folder),
+    let watch = Program::interactive(
+        Command::new(GATECAST).args(["watch", &at.to_string()]).args(arguments).current_dir(folder),
     );
-    until("it watches", || watch.said().contains("watching"));
+    until("it watches", || watch.stderr().contains("watching"));
     watch
+}
+
+/// Gives `order` to the lab's client and returns the line that it prints for it.
+fn ask(lab: &mut Program, order: &str) -> String {
+    let before = lab.stdout().len();
+    lab.type_line(order);
+    until(order, || lab.stdout().len() > before);
+    lab.stdout()[before].clone()
 }
 
 /// The lines of JSON that a program with `--events` printed.
 fn events(program: &Program) -> Vec<serde_json::Value> {
-    let printed = program.printed();
+    let printed = program.stdout();
     let lines = printed.iter().filter(|line| line.starts_with('{'));
-    lines
-        .map(|line| serde_json::from_str(line).expect("JSON"))
-        .collect()
+    lines.map(|line| serde_json::from_str(line).expect("JSON")).collect()
 }
 
 fn last_event(program: &Program) -> serde_json::Value {
     events(program).pop().expect("an event")
 }
 
-/// Ends a viewer by `q`, and what it printed last.
+/// Ends a viewer by `q`, and returns the last event that it printed.
 fn quit(watch: &mut Program) -> serde_json::Value {
     watch.type_line("q");
-    assert_eq!(
-        watch.code(Duration::from_secs(20)),
-        Some(0),
-        "{}",
-        watch.said()
-    );
+    assert_eq!(watch.code(), 0, "{}", watch.stderr());
     let whole = || last_event(watch)["sent"]["datagrams"].is_u64();
     until("its last event", whole);
     last_event(watch)
@@ -178,7 +99,7 @@ fn ffmpeg(seconds: u32, format: &str, to: &str) {
     assert!(output.status.success(), "{output:?}");
 }
 
-/// How many pictures ffprobe finds in a recording, and what it complains of.
+/// How many pictures ffprobe finds in a recording, and its warnings.
 fn probe(file: &Path) -> (u64, String) {
     let output = Command::new("ffprobe")
         .args(["-v", "warning", "-count_packets", "-select_streams", "v:0"])
@@ -188,21 +109,18 @@ fn probe(file: &Path) -> (u64, String) {
         .output()
         .expect("ffprobe");
     let text = String::from_utf8_lossy(&output.stdout);
-    let pictures = text
-        .lines()
-        .next()
-        .and_then(|line| line.trim().parse().ok());
+    let pictures = text.lines().next().and_then(|line| line.trim().parse().ok());
     let complaints = String::from_utf8_lossy(&output.stderr).into_owned();
     (pictures.unwrap_or(0), complaints)
 }
 
-/// A port that is free now, for a player that takes it in a moment.
+/// A free port for a player that will bind it in a moment.
 fn free_port() -> SocketAddr {
     let free = UdpSocket::bind("127.0.0.1:0").expect("a free port");
     free.local_addr().expect("bound")
 }
 
-/// Waits until somebody of this host receives at `player`.
+/// Waits until a socket of this host is bound to `player`.
 fn until_taken(player: SocketAddr) {
     let row = format!(":{:04X} ", player.port());
     until("the player listens", || {
@@ -210,10 +128,10 @@ fn until_taken(player: SocketAddr) {
     });
 }
 
-/// ffprobe as a player: it looks at a live stream and says what is in it.
+/// ffprobe as a player: it reads a live stream and prints what is in it.
 fn live_probe() -> (SocketAddr, Program) {
     let player = free_port();
-    let probe = Program::start(
+    let probe = Program::interactive(
         Command::new("ffprobe")
             .args(["-v", "error", "-select_streams", "v:0"])
             .args(["-show_entries", "stream=codec_name,width,height"])
@@ -229,11 +147,11 @@ fn three_viewers_record_what_ffmpeg_sends() {
     if !have("ffmpeg", installed("ffmpeg")) {
         return;
     }
-    within(LIMIT, || {
+    in_turn("live", LIMIT, || {
         let folder = tempfile::tempdir().expect("room");
         let place = folder.path();
         let (mut relay, input, at) = relay(place);
-        // Each has a player of its own, and a recording.
+        // Each viewer has its own player and a recording.
         let files = ["1.ts", "2.ts", "3.ts"];
         let mut players = Vec::new();
         let mut watches = Vec::new();
@@ -246,8 +164,8 @@ fn three_viewers_record_what_ffmpeg_sends() {
         }
         ffmpeg(5, "mpegts", &format!("udp://{input}?pkt_size=1316"));
         for player in &mut players {
-            assert_eq!(player.code(Duration::from_secs(30)), Some(0));
-            let found = player.printed().join(" ");
+            assert_eq!(player.code_within(Duration::from_secs(30)), Some(0));
+            let found = player.stdout().join(" ");
             assert!(found.contains("mpeg2video,640,360"), "{found}");
         }
         let mut sent_in_all = 0;
@@ -263,25 +181,13 @@ fn three_viewers_record_what_ffmpeg_sends() {
         let first = fs::read(place.join("1.ts")).expect("recorded");
         assert!(first.len() > 100_000 && first.len().is_multiple_of(188));
         for file in files {
-            assert_eq!(
-                fs::read(place.join(file)).expect("recorded"),
-                first,
-                "{file}"
-            );
+            assert_eq!(fs::read(place.join(file)).expect("recorded"), first, "{file}");
             let (pictures, complaints) = probe(&place.join(file));
             assert_eq!((pictures, complaints.as_str()), (125, ""), "{file}");
         }
         relay.signal("INT");
-        assert_eq!(
-            relay.code(Duration::from_secs(20)),
-            Some(0),
-            "{}",
-            relay.said()
-        );
-        let log = fs::read_dir(place.join("logs"))
-            .expect("a log")
-            .flatten()
-            .next();
+        assert_eq!(relay.code(), 0, "{}", relay.stderr());
+        let log = fs::read_dir(place.join("logs")).expect("a log").flatten().next();
         let log = log.expect("a log").path();
         let report = |words: &[&str]| {
             let mut command = Command::new(GATECAST);
@@ -304,7 +210,7 @@ fn paused_viewer_and_late_viewer_see_no_error() {
     if !have("ffmpeg", installed("ffmpeg")) {
         return;
     }
-    within(LIMIT, || {
+    in_turn("live", LIMIT, || {
         let folder = tempfile::tempdir().expect("room");
         let place = folder.path();
         let (_relay, input, at) = relay(place);
@@ -312,7 +218,7 @@ fn paused_viewer_and_late_viewer_see_no_error() {
         let mut pausing = watch(place, at, &["--events"]);
         let source = thread::spawn(move || ffmpeg(6, "mpegts", &format!("udp://{input}")));
         let got = |watch: &Program| {
-            let events = watch.printed().iter().any(|line| line.starts_with('{'));
+            let events = watch.stdout().iter().any(|line| line.starts_with('{'));
             events && last_event(watch)["received"]["datagrams"].as_u64() > Some(100)
         };
         until("the stream", || got(&pausing));
@@ -344,7 +250,7 @@ fn rtp_loss_is_exact_and_recording_has_no_rtp() {
     if !have("ffmpeg", installed("ffmpeg")) {
         return;
     }
-    within(LIMIT, || {
+    in_turn("live", LIMIT, || {
         let folder = tempfile::tempdir().expect("room");
         let place = folder.path();
         let (_relay, input, at) = relay(place);
@@ -362,44 +268,31 @@ fn rtp_loss_is_exact_and_recording_has_no_rtp() {
 /// VLC refuses to run as root.
 fn vlc(folder: &Path) -> Command {
     let root = Command::new("id").arg("-u").output().expect("id").stdout == b"0\n";
-    let mut command = match root {
-        true => {
-            let mut command = Command::new("runuser");
-            command.args(["-u", "nobody", "--", "cvlc"]);
-            command
-        }
-        false => Command::new("cvlc"),
-    };
+    let mut command = Command::new(if root { "runuser" } else { "cvlc" });
+    if root {
+        command.args(["-u", "nobody", "--", "cvlc"]);
+    }
     command.env("HOME", folder).env_remove("XDG_RUNTIME_DIR");
     command.args(["-q", "--no-audio"]);
     command
 }
 
 #[test]
-fn vlc_is_source_and_player() {
+fn vlc_sends_and_plays_through_relay() {
     let there = installed("ffmpeg") && installed("cvlc");
     if !have("ffmpeg and VLC", there) {
         return;
     }
-    within(LIMIT, || {
+    in_turn("live", LIMIT, || {
         let folder = tempfile::tempdir().expect("room");
         let place = folder.path();
-        // VLC is somebody else, and writes here.
+        // VLC runs as another user, who must be able to write here.
         let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o777);
         fs::set_permissions(place, everybody).expect("ours");
         let made = Command::new("ffmpeg")
             .args(["-v", "error", "-f", "lavfi"])
             .args(["-i", "testsrc2=size=640x360:rate=25", "-t", "8"])
-            .args([
-                "-c:v",
-                "mpeg2video",
-                "-g",
-                "12",
-                "-b:v",
-                "2M",
-                "-f",
-                "mpegts",
-            ])
+            .args(["-c:v", "mpeg2video", "-g", "12", "-b:v", "2M", "-f", "mpegts"])
             .arg(place.join("film.ts"))
             .stdin(Stdio::null())
             .status();
@@ -407,33 +300,30 @@ fn vlc_is_source_and_player() {
         let (_relay, input, at) = relay(place);
         let player = free_port();
         let out = place.join("played.ts");
-        let playing = Program::start(vlc(place).arg(format!("udp://@{player}")).arg(format!(
-            "--sout=#std{{access=file,mux=ts,dst={}}}",
-            out.display()
-        )));
+        let playing = Program::interactive(
+            vlc(place)
+                .arg(format!("udp://@{player}"))
+                .arg(format!("--sout=#std{{access=file,mux=ts,dst={}}}", out.display())),
+        );
         until_taken(player);
         let player = player.to_string();
         let mut watches = [
-            watch(
-                place,
-                at,
-                &["--player", &player, "--record", "1.ts", "--events"],
-            ),
+            watch(place, at, &["--player", &player, "--record", "1.ts", "--events"]),
             watch(place, at, &["--record", "2.ts", "--events"]),
             watch(place, at, &["--record", "3.ts", "--events"]),
         ];
-        let mut source = Program::start(
+        let mut source = Program::interactive(
             vlc(place)
                 .arg(place.join("film.ts"))
                 .arg(format!("--sout=#std{{access=udp,mux=ts,dst={input}}}"))
                 .arg("vlc://quit"),
         );
-        source.code(Duration::from_secs(60));
+        source.code_within(Duration::from_secs(60));
         for watch in &mut watches {
             let event = quit(watch);
             let (received, sent) = (&event["received"], &event["sent"]);
             assert_eq!(received["datagrams"], sent["datagrams"], "{event}");
-            // Whatever VLC itself may have left out: none is added.
+            // VLC itself may have left packets out. The relay loses no more.
             assert_eq!(received["cc_errors"], sent["source_cc_errors"], "{event}");
             assert_eq!(event["unplayed"], 0, "{event}");
         }
@@ -442,17 +332,14 @@ fn vlc_is_source_and_player() {
             let recorded = fs::read(place.join(file)).expect("recorded");
             assert_eq!(recorded, first, "{file}");
             let (pictures, _) = probe(&place.join(file));
-            let said = source.said();
+            let said = source.stderr();
             assert!(pictures >= 100, "{pictures} of 8 s in {file}: {said}");
         }
         // VLC writes what it has played when it ends.
         let played = || fs::metadata(&out).is_ok_and(|file| file.len() > 100_000);
         until("VLC has played", played);
         Command::new("sh")
-            .args([
-                "-c",
-                &format!("pkill -TERM -P {0}; kill -TERM {0}", playing.child.id()),
-            ])
+            .args(["-c", &format!("pkill -TERM -P {0}; kill -TERM {0}", playing.child.id())])
             .status()
             .expect("sh");
         until("what VLC has played", || probe(&out).0 >= 25);
@@ -464,7 +351,7 @@ fn lab_client_is_served_by_its_wire_format() {
     if !have("python3", installed("python3")) {
         return;
     }
-    within(LIMIT, || {
+    in_turn("live", LIMIT, || {
         let folder = tempfile::tempdir().expect("room");
         let (_relay, input, at) = relay(folder.path());
         let source = UdpSocket::bind("127.0.0.1:0").expect("a free port");
@@ -479,39 +366,29 @@ fn lab_client_is_served_by_its_wire_format() {
         };
         let client = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/peers/relay_client.py");
         let arguments = [client, &at.ip().to_string(), &at.port().to_string()];
-        let mut lab = Program::start(Command::new("python3").args(arguments));
-        let port = lab.ask("port");
-        assert!(lab.ask("say CONTINUAR").starts_with("ERROR "));
-        assert!(lab.ask("say INTERRUMPIR").starts_with("ERROR "));
-        assert!(
-            lab.ask(&format!("say conectar {port}"))
-                .starts_with("ERROR ")
-        );
-        assert!(lab.ask("say CONECTAR 80").starts_with("ERROR "));
-        assert_eq!(lab.ask(&format!("say CONECTAR <{port}>")), "OK");
-        assert!(
-            lab.ask(&format!("say CONECTAR {port}"))
-                .starts_with("ERROR ")
-        );
-        // As many as its queue holds until it is asked to take them.
+        let mut lab = Program::interactive(Command::new("python3").args(arguments));
+        let port = ask(&mut lab, "port");
+        assert!(ask(&mut lab, "say CONTINUAR").starts_with("ERROR "));
+        assert!(ask(&mut lab, "say INTERRUMPIR").starts_with("ERROR "));
+        assert!(ask(&mut lab, &format!("say conectar {port}")).starts_with("ERROR "));
+        assert!(ask(&mut lab, "say CONECTAR 80").starts_with("ERROR "));
+        assert_eq!(ask(&mut lab, &format!("say CONECTAR <{port}>")), "OK");
+        assert!(ask(&mut lab, &format!("say CONECTAR {port}")).starts_with("ERROR "));
+        // As many as the queue of its socket holds.
         send(64);
-        assert_eq!(lab.ask("take 64"), "64 84224");
-        assert_eq!(lab.ask("say INTERRUMPIR"), "OK");
-        assert!(lab.ask("say INTERRUMPIR").starts_with("ERROR "));
+        assert_eq!(ask(&mut lab, "take 64"), "64 84224");
+        assert_eq!(ask(&mut lab, "say INTERRUMPIR"), "OK");
+        assert!(ask(&mut lab, "say INTERRUMPIR").starts_with("ERROR "));
         send(50);
-        assert_eq!(lab.ask("quiet 500"), "0");
-        let hex = |text: &str| {
-            text.bytes()
-                .map(|byte| format!("{byte:02x}"))
-                .collect::<String>()
-        };
-        assert_eq!(lab.ask(&format!("raw {}", hex("CONTINUAR\r\n"))), "OK");
+        assert_eq!(ask(&mut lab, "quiet 500"), "0");
+        let hex = |text: &str| text.bytes().map(|byte| format!("{byte:02x}")).collect::<String>();
+        assert_eq!(ask(&mut lab, &format!("raw {}", hex("CONTINUAR\r\n"))), "OK");
         send(64);
-        assert_eq!(lab.ask("take 64"), "64 84224");
-        assert_eq!(lab.ask("quiet 200"), "0", "no stale burst");
-        assert_eq!(lab.ask("say DESCONECTAR"), "OK");
-        assert_eq!(lab.ask("closed"), "yes");
+        assert_eq!(ask(&mut lab, "take 64"), "64 84224");
+        assert_eq!(ask(&mut lab, "quiet 200"), "0", "no stale burst");
+        assert_eq!(ask(&mut lab, "say DESCONECTAR"), "OK");
+        assert_eq!(ask(&mut lab, "closed"), "yes");
         send(20);
-        assert_eq!(lab.ask("quiet 300"), "0");
+        assert_eq!(ask(&mut lab, "quiet 300"), "0");
     });
 }

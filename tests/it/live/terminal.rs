@@ -1,18 +1,27 @@
-//! `gatecast watch` on a terminal: single keys, the status line, and a terminal that is afterwards
-//! as it was.
+//! `gatecast watch` on a terminal: single keys, the status line, and that the terminal is restored.
 
-use std::net::{SocketAddr, UdpSocket};
-use std::path::Path;
-use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
-use std::thread::JoinHandle;
-use std::time::Duration;
+use std::{
+    net::{SocketAddr, UdpSocket},
+    path::Path,
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    thread::JoinHandle,
+    time::Duration,
+};
 
-use crate::common::program::GATECAST;
-use crate::common::{have, installed, until, within};
-use crate::live::{LIMIT, Program, relay};
+use crate::{
+    common::{
+        have, installed,
+        program::{GATECAST, Program},
+        turn::in_turn,
+        until,
+    },
+    live::{LIMIT, relay},
+};
 
 /// A source that sends until it is dropped.
 struct Pouring {
@@ -31,10 +40,7 @@ impl Pouring {
                 thread::sleep(Duration::from_millis(5));
             }
         });
-        Self {
-            going,
-            thread: Some(thread),
-        }
+        Self { going, thread: Some(thread) }
     }
 }
 
@@ -49,7 +55,7 @@ impl Drop for Pouring {
 /// `gatecast watch` at `at` on a terminal of its own.
 fn on_a_terminal(folder: &Path, options: &[&str], at: SocketAddr, words: &[&str]) -> Program {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/peers/terminal.py");
-    Program::start(
+    Program::interactive(
         Command::new("python3")
             .arg(script)
             .args(options)
@@ -66,14 +72,14 @@ fn appears(terminal: &Program, text: &str) {
 
 /// Gives an order and waits until a line with `text` appears that was not there before.
 fn ask(terminal: &mut Program, order: &str, text: &str) {
-    let before = terminal.printed().len();
+    let before = terminal.stdout().len();
     terminal.type_line(order);
     appears_after(terminal, before, text);
 }
 
 fn appears_after(terminal: &Program, before: usize, text: &str) {
     until(text, || {
-        let printed = terminal.printed();
+        let printed = terminal.stdout();
         printed[before..].iter().any(|line| line.contains(text))
     });
 }
@@ -83,7 +89,7 @@ fn keys_work_and_terminal_is_restored() {
     if !have("python3", cfg!(feature = "sockopt") && installed("python3")) {
         return;
     }
-    within(LIMIT, || {
+    in_turn("live", LIMIT, || {
         let folder = tempfile::tempdir().expect("room");
         let place = folder.path();
         let (_relay, input, at) = relay(place);
@@ -92,7 +98,7 @@ fn keys_work_and_terminal_is_restored() {
             let words = ["--record", "key.ts", "--loss-report"];
             let mut terminal = on_a_terminal(place, &[], at, &words);
             until("it watches", || {
-                let printed = terminal.printed();
+                let printed = terminal.stdout();
                 printed.iter().any(|line| line.contains("p pauses"))
             });
             appears(&terminal, "playing");
@@ -102,16 +108,12 @@ fn keys_work_and_terminal_is_restored() {
             ask(&mut terminal, "key c", "playing");
             terminal.type_line(&format!("key {last}"));
             ask(&mut terminal, "wait", "ended ");
-            let printed = terminal.printed().join("\n");
-            // Ctrl-C is an interruption, the others are how one leaves.
+            let printed = terminal.stdout().join("\n");
+            // Ctrl-C interrupts the program; the other keys end it as usual.
             let code = if last == "\u{3}" { 130 } else { 0 };
             let ended = format!("ended {code} terminal kept");
             assert!(printed.contains(&ended), "{printed}");
-            for row in [
-                "passed in pauses",
-                "lost by the network",
-                "dropped by this host",
-            ] {
+            for row in ["passed in pauses", "lost by the network", "dropped by this host"] {
                 assert!(printed.contains(row), "{printed}");
             }
             let recorded = std::fs::metadata(place.join("key.ts")).expect("recorded");
@@ -125,7 +127,7 @@ fn watch_reads_keys_when_its_output_is_a_pipe() {
     if !have("python3", cfg!(feature = "sockopt") && installed("python3")) {
         return;
     }
-    within(LIMIT, || {
+    in_turn("live", LIMIT, || {
         let folder = tempfile::tempdir().expect("room");
         let (_relay, input, at) = relay(folder.path());
         let _source = Pouring::to(input);
@@ -133,15 +135,13 @@ fn watch_reads_keys_when_its_output_is_a_pipe() {
         let mut terminal = on_a_terminal(folder.path(), &options, at, &["--events"]);
         appears(&terminal, "gatecast.watch/1");
         let mut cpu = || {
-            let before = terminal.printed().len();
+            let before = terminal.stdout().len();
             terminal.type_line("cpu");
             let answer = |line: &String| line.strip_prefix("cpu ").map(|n| n.parse::<u64>());
             until("an answer", || {
-                terminal.printed()[before..]
-                    .iter()
-                    .any(|line| answer(line).is_some())
+                terminal.stdout()[before..].iter().any(|line| answer(line).is_some())
             });
-            let found = terminal.printed()[before..].iter().find_map(answer);
+            let found = terminal.stdout()[before..].iter().find_map(answer);
             found.expect("an answer").expect("a number")
         };
         let before = cpu();
@@ -159,7 +159,7 @@ fn watch_in_the_background_is_not_stopped() {
     if !have("python3 and bash", there) {
         return;
     }
-    within(LIMIT, || {
+    in_turn("live", LIMIT, || {
         let folder = tempfile::tempdir().expect("room");
         let (relay, input, at) = relay(folder.path());
         let _source = Pouring::to(input);
@@ -168,7 +168,7 @@ fn watch_in_the_background_is_not_stopped() {
         appears(&terminal, "watching");
         terminal.type_line("key q");
         ask(&mut terminal, "wait", "ended 0 terminal kept");
-        // It did not hear the key, which was the shell's, and watched to its end.
-        assert!(relay.said().contains("left after 3."), "{}", relay.said());
+        // It did not read the key, which was for the shell, and watched for its 3 s.
+        assert!(relay.stderr().contains("left after 3."), "{}", relay.stderr());
     });
 }

@@ -1,12 +1,23 @@
-//! A viewer whose host vanishes: its link goes down, and nothing comes from there any more.
+//! A viewer whose host vanishes: its link goes down, and no packet comes from there any more.
 
-use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::{
+    process::{Command, Stdio},
+    time::Duration,
+};
 
-use crate::common::program::GATECAST;
-use crate::common::{have, installed, until, within};
-use crate::live::faults::{pour, source_to};
-use crate::live::{LIMIT, Program, relaying};
+use crate::{
+    common::{
+        have, installed,
+        program::{GATECAST, Program},
+        turn::in_turn,
+        until,
+    },
+    live::{
+        LIMIT,
+        faults::{pour, source_to},
+        relaying,
+    },
+};
 
 /// A network namespace with a link of its own to this host; gone when it is dropped.
 struct Elsewhere {
@@ -15,13 +26,10 @@ struct Elsewhere {
 }
 
 impl Elsewhere {
-    /// `None` where the system does not let us.
+    /// `None` where this user may not make one.
     fn new() -> Option<Self> {
         let id = std::process::id();
-        let elsewhere = Self {
-            name: format!("gcl{id}"),
-            link: format!("gcl{id}v"),
-        };
+        let elsewhere = Self { name: format!("gcl{id}"), link: format!("gcl{id}v") };
         let (name, link) = (&elsewhere.name, &elsewhere.link);
         let peer = format!("{link}p");
         let steps = [
@@ -45,10 +53,7 @@ impl Drop for Elsewhere {
 }
 
 fn ip(words: &str) -> bool {
-    let done = Command::new("ip")
-        .args(words.split(' '))
-        .stderr(Stdio::null())
-        .status();
+    let done = Command::new("ip").args(words.split(' ')).stderr(Stdio::null()).status();
     done.is_ok_and(|status| status.success())
 }
 
@@ -59,19 +64,13 @@ fn vanished_host_is_soon_sent_nothing() {
     if !have("network namespaces (root) and python3", there) {
         return;
     }
-    within(LIMIT, move || {
+    in_turn("live", LIMIT, move || {
         let elsewhere = elsewhere.expect("made");
         let folder = tempfile::tempdir().expect("room");
-        let words = [
-            "relay",
-            "--input",
-            "127.0.0.1:0",
-            "--listen",
-            "198.18.77.1:0",
-        ];
+        let words = ["relay", "--input", "127.0.0.1:0", "--listen", "198.18.77.1:0"];
         let (relay, input, at) = relaying(Command::new(GATECAST).args(words), folder.path());
         let port = at.port().to_string();
-        // A client of the lab's kind: it says nothing after its command.
+        // A client of the lab's kind, which sends nothing after its command.
         let script = "import socket, sys, time\n\
             c = socket.create_connection(('198.18.77.1', int(sys.argv[1])))\n\
             u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n\
@@ -79,24 +78,20 @@ fn vanished_host_is_soon_sent_nothing() {
             c.sendall(b'CONECTAR %d\\n' % u.getsockname()[1])\n\
             print(c.recv(10).decode().strip(), flush=True)\n\
             while True: u.recv(2048)\n";
-        let lab = Program::start(
+        let lab = Program::interactive(
             Command::new("ip")
                 .args(["netns", "exec", &elsewhere.name])
                 .args(["python3", "-c", script, &port]),
         );
-        until("it is connected", || lab.printed() == ["OK"]);
+        until("it is connected", || lab.stdout() == ["OK"]);
         let source = source_to(input);
         pour(&source, 500, Duration::from_secs(1), &mut || false);
-        assert!(!relay.said().contains("after"), "{}", relay.said());
-        // From one moment to the next nothing comes from there, not even a refusal.
-        assert!(ip(&format!(
-            "-n {} link set {}p down",
-            elsewhere.name, elsewhere.link
-        )));
-        let took = pour(&source, 500, Duration::from_secs(30), &mut || {
-            relay.said().contains(" after ")
-        });
-        assert!(took < Duration::from_secs(5), "{took:?}: {}", relay.said());
-        eprintln!("let go after {took:?}: {}", relay.said());
+        assert!(!relay.stderr().contains("after"), "{}", relay.stderr());
+        // From now on nothing comes from there, not even an ICMP error.
+        assert!(ip(&format!("-n {} link set {}p down", elsewhere.name, elsewhere.link)));
+        let took =
+            pour(&source, 500, Duration::from_secs(30), &mut || relay.stderr().contains(" after "));
+        assert!(took < Duration::from_secs(5), "{took:?}: {}", relay.stderr());
+        eprintln!("let go after {took:?}: {}", relay.stderr());
     });
 }

@@ -1,29 +1,40 @@
-//! The relay with real sockets: what every viewer gets, what a hostile one gets, and what no
-//! viewer can do to another.
+//! The relay over real sockets: what every viewer gets, also beside hostile ones.
 
 mod hostile;
 mod source;
 
-use std::io::{BufRead, BufReader, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
-use std::time::Duration;
+use std::{
+    io::{BufRead, BufReader, Write},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
 
 use crate::common::{PATIENCE, until, within};
-use gatecast::RelayBuilder;
-use gatecast::internals::proto::relay::log::{ViewerEnd, ViewerRecord};
-use gatecast::internals::proto::relay::status::WatchSnapshot;
-use gatecast::internals::relay::Relay;
-use gatecast::internals::relay::watch::{Watch, WatchConfig};
+use gatecast::{
+    RelayBuilder,
+    internals::{
+        proto::relay::{
+            log::{ViewerEnd, ViewerRecord},
+            status::WatchSnapshot,
+        },
+        relay::{
+            Relay,
+            watch::{Watch, WatchConfig},
+        },
+    },
+};
 
 const LOCAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
-/// Each test must be over by then.
+/// No test takes longer.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// No datagram for so long: none comes.
+/// When no datagram comes for so long, none will.
 const NOTHING: Duration = Duration::from_millis(300);
 
 /// A relay on ports of its own.
@@ -78,13 +89,11 @@ impl Source {
 
     /// Sends until `relay` has read as much as it was sent.
     fn is_read(&self, relay: &Relay, datagrams: u64) {
-        until("the relay has read all", || {
-            relay.snapshot().input.datagrams == datagrams
-        });
+        until("the relay has read all", || relay.snapshot().input.datagrams == datagrams);
     }
 }
 
-/// The lab's client, in lines and a socket.
+/// The lab's client: a control connection and a UDP socket.
 struct Lab {
     control: BufReader<TcpStream>,
     socket: UdpSocket,
@@ -95,10 +104,7 @@ impl Lab {
         let control = TcpStream::connect(relay.local_addr()).expect("listening");
         control.set_read_timeout(Some(PATIENCE)).expect("a socket");
         let socket = UdpSocket::bind(LOCAL).expect("a free port");
-        Self {
-            control: BufReader::new(control),
-            socket,
-        }
+        Self { control: BufReader::new(control), socket }
     }
 
     fn connected(relay: &Relay) -> Self {
@@ -115,23 +121,23 @@ impl Lab {
         self.socket.local_addr().expect("bound").port()
     }
 
-    fn say(&mut self, bytes: &[u8]) {
+    fn send(&mut self, bytes: &[u8]) {
         self.control.get_mut().write_all(bytes).expect("connected");
     }
 
-    fn hear(&mut self) -> String {
+    fn read_line(&mut self) -> String {
         let mut line = String::new();
         self.control.read_line(&mut line).expect("an answer");
         line
     }
 
     fn ask(&mut self, command: &str) -> String {
-        self.say(format!("{command}\n").as_bytes());
-        self.hear()
+        self.send(format!("{command}\n").as_bytes());
+        self.read_line()
     }
 
     /// The numbers of the next `count` datagrams.
-    fn take(&self, count: usize) -> Vec<u64> {
+    fn receive(&self, count: usize) -> Vec<u64> {
         let mut bytes = [0; 2048];
         let patience = self.socket.set_read_timeout(Some(PATIENCE));
         patience.expect("a socket");
@@ -144,7 +150,7 @@ impl Lab {
     }
 
     /// Asserts that nothing comes.
-    fn hears_nothing(&self) {
+    fn receives_nothing(&self) {
         let patience = self.socket.set_read_timeout(Some(NOTHING));
         patience.expect("a socket");
         let got = self.socket.recv(&mut [0; 2048]);
@@ -178,11 +184,11 @@ fn every_viewer_gets_every_datagram_once_and_in_order() {
         let mut source = Source::to(&relay);
         let labs: Vec<Lab> = (0..3).map(|_| Lab::connected(&relay)).collect();
         let watches: Vec<Watch> = (0..3).map(|_| watch(&relay)).collect();
-        // No more at a time than a default buffer holds.
+        // At most as many at a time as a default buffer holds.
         for from in (0..2_000).step_by(50) {
             source.send(50);
             for lab in &labs {
-                assert!(lab.take(50).into_iter().eq(from..from + 50));
+                assert!(lab.receive(50).into_iter().eq(from..from + 50));
             }
             let has = |watch: &Watch| watch.snapshot().received.datagrams == from + 50;
             until("the others have them", || watches.iter().all(has));
@@ -212,20 +218,20 @@ fn lab_client_gets_datagrams_only_while_running() {
         let _other = Lab::connected(&relay);
         let mut lab = Lab::to(&relay);
         source.send(10);
-        lab.hears_nothing();
+        lab.receives_nothing();
         assert_eq!(lab.ask(&lab.conectar()), "OK\n");
         source.send(10);
-        assert!(lab.take(10).into_iter().eq(10..20));
+        assert!(lab.receive(10).into_iter().eq(10..20));
         assert_eq!(lab.ask("INTERRUMPIR"), "OK\n");
         source.send(30);
-        lab.hears_nothing();
+        lab.receives_nothing();
         assert_eq!(lab.ask("CONTINUAR"), "OK\n");
         source.send(10);
-        assert!(lab.take(10).into_iter().eq(50..60));
+        assert!(lab.receive(10).into_iter().eq(50..60));
         assert_eq!(lab.ask("DESCONECTAR"), "OK\n");
-        assert_eq!(lab.hear(), "", "and closed");
+        assert_eq!(lab.read_line(), "", "and closed");
         source.send(10);
-        lab.hears_nothing();
+        lab.receives_nothing();
         let visits = visits(relay);
         assert_eq!(visits[1].end, ViewerEnd::Left);
         assert_eq!((visits[1].sent.sent, visits[1].sent.paused), (20, 30));
@@ -263,10 +269,7 @@ fn no_datagram_is_sent_after_interrupt_is_answered() {
         assert_eq!(view.received.ts.errors, 0, "a pause is no loss: {view:?}");
         let sent = view.sent.expect("told");
         assert!(sent.paused > 0, "{sent:?}");
-        assert_eq!(
-            sent.sent,
-            view.received.datagrams + view.host_drop.unwrap_or(0)
-        );
+        assert_eq!(sent.sent, view.received.datagrams + view.host_drop.unwrap_or(0));
     });
 }
 
@@ -313,10 +316,7 @@ fn watch_reports_a_stopped_relay_and_an_impossible_recording() {
         let view = watch.quit().expect("what is known");
         assert_eq!(view.received.datagrams, 0);
         assert_eq!(stopping.join().expect("stopped")[0].end, ViewerEnd::Stopped);
-        let order = WatchConfig {
-            record: Some("/".into()),
-            ..WatchConfig::new(vec![LOCAL])
-        };
+        let order = WatchConfig { record: Some("/".into()), ..WatchConfig::new(vec![LOCAL]) };
         assert!(Watch::start(&order).is_err(), "no relay and no file");
     });
 }
@@ -340,32 +340,20 @@ fn watch_works_with_a_relay_that_knows_only_lab_commands() {
                         .expect("sent");
                 });
                 let known = port.is_some() || line == "INTERRUMPIR" || line == "DESCONECTAR";
-                let answer = if known {
-                    "OK\n"
-                } else {
-                    "ERROR comando desconocido\n"
-                };
+                let answer = if known { "OK\n" } else { "ERROR comando desconocido\n" };
                 control.write_all(answer.as_bytes()).expect("connected");
                 heard.push(line);
             }
             heard
         });
         let watch = Watch::start(&WatchConfig::new(vec![addr])).expect("a relay");
-        until("the datagram comes", || {
-            watch.snapshot().received.datagrams == 1
-        });
+        until("the datagram comes", || watch.snapshot().received.datagrams == 1);
         thread::sleep(Duration::from_millis(1_200));
         assert_eq!(watch.end_reason(), None);
         let view = watch.quit().expect("nothing recorded");
         assert_eq!(view.sent, None, "unknown is unknown");
         let heard = old.join().expect("an old relay");
-        assert_eq!(
-            heard
-                .iter()
-                .filter(|line| line.starts_with("ALIVE"))
-                .count(),
-            1
-        );
+        assert_eq!(heard.iter().filter(|line| line.starts_with("ALIVE")).count(), 1);
         assert_eq!(heard.last().map(String::as_str), Some("DESCONECTAR"));
     });
 }
@@ -390,7 +378,8 @@ fn old_relay(answer: impl Fn(&str) -> &'static str + Send + 'static) -> SocketAd
 #[test]
 fn relay_answers_are_escaped_before_they_are_shown() {
     within(LIMIT, || {
-        // Control characters break the protocol; what turns a line around does not.
+        // Control characters break the protocol. Characters that change the direction of text do
+        // not.
         let hostile = "ERROR \u{202e}no\u{2028}OK";
         let safe = |shown: &str| !shown.chars().any(gatecast::internals::text::is_unsafe);
         let addr = old_relay(move |_| hostile);
@@ -398,7 +387,7 @@ fn relay_answers_are_escaped_before_they_are_shown() {
         let shown = error.to_string();
         assert!(safe(&shown), "{shown:?}");
         assert!(shown.ends_with("\\u{202e}no\\u{2028}OK"), "{shown:?}");
-        // And where it is told later, why it is over.
+        // The same for an answer to a later command, and for the reason why the viewer ended.
         let addr = old_relay(move |line| match line.split(' ').next() {
             Some("CONECTAR" | "DESCONECTAR") => "OK",
             Some("ALIVE") => "OK sent=0 bytes=0 dropped=0 paused=0 cc=0",
@@ -433,13 +422,11 @@ fn refused_continue_hides_no_loss() {
         source.send(10);
         came(20);
         assert_eq!(watch.snapshot().received.ts.errors, 1, "the source's loss");
-        // After a pause there is none: what passed was not wanted.
+        // After a pause there is no loss: what came in the pause was not wanted.
         watch.pause().expect("running");
         let _other = Lab::connected(&relay);
         source.send(10);
-        until("they pass", || {
-            relay.snapshot().viewers[0].sent.paused == 10
-        });
+        until("they pass", || relay.snapshot().viewers[0].sent.paused == 10);
         watch.resume().expect("paused");
         source.send(10);
         came(30);
@@ -488,10 +475,8 @@ fn log_has_a_line_for_each_viewer() {
         watch.quit().expect("nothing recorded");
         assert_eq!(lab.ask("DISCONNECT"), "OK\n");
         let visits = visits(relay);
-        let logs: Vec<_> = std::fs::read_dir(folder.path().join("logs"))
-            .expect("a log")
-            .flatten()
-            .collect();
+        let logs: Vec<_> =
+            std::fs::read_dir(folder.path().join("logs")).expect("a log").flatten().collect();
         assert_eq!(logs.len(), 1);
         let text = std::fs::read_to_string(logs[0].path()).expect("text");
         let mut read: Vec<ViewerRecord> = text

@@ -1,13 +1,18 @@
-//! What the source does: it stops, starts again, doubles, loses, is no stream, or nobody wants it.
+//! Sources that stop, start again, send twice, lose packets, or send no transport stream, and a
+//! source that nobody watches.
 
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
-use std::thread;
-use std::time::Duration;
+use std::{
+    net::{Ipv4Addr, SocketAddr, UdpSocket},
+    thread,
+    time::Duration,
+};
 
 use gatecast::internals::relay::Relay;
 
-use crate::common::{until, within};
-use crate::relay::{LIMIT, LOCAL, Lab, Source, relay, watch};
+use crate::{
+    common::{until, within},
+    relay::{LIMIT, LOCAL, Lab, Source, relay, watch},
+};
 
 #[test]
 fn relay_reads_nothing_unwatched_and_sends_nothing_stale() {
@@ -18,23 +23,23 @@ fn relay_reads_nothing_unwatched_and_sends_nothing_stale() {
         assert!(!relay.snapshot().awake);
         assert_eq!(relay.snapshot().input.datagrams, 0);
         let mut lab = Lab::connected(&relay);
-        lab.hears_nothing();
+        lab.receives_nothing();
         source.send(10);
-        assert!(lab.take(10).into_iter().eq(500..510));
+        assert!(lab.receive(10).into_iter().eq(500..510));
         assert_eq!(lab.ask("INTERRUMPIR"), "OK\n");
         until("it sleeps", || !relay.snapshot().awake);
-        // It looks up ten times a second; what comes until then it may still read.
+        // The relay checks ten times a second, so it may still read for so long.
         thread::sleep(Duration::from_millis(250));
         source.send(700);
         assert_eq!(lab.ask("CONTINUAR"), "OK\n");
-        lab.hears_nothing();
+        lab.receives_nothing();
         source.send(10);
-        assert!(lab.take(10).into_iter().eq(1210..1220));
+        assert!(lab.receive(10).into_iter().eq(1210..1220));
         let shot = relay.snapshot();
         if Relay::batched() {
             assert_eq!(shot.stale, 1200);
         } else {
-            // The queue that a system gives without being asked holds less.
+            // Without `sockopt` the socket has the default queue, which holds less.
             assert!((1..=1200).contains(&shot.stale), "{}", shot.stale);
         }
         assert_eq!(shot.input.ts.errors, 0, "what nobody wanted is not lost");
@@ -58,16 +63,16 @@ fn viewer_gets_tables_first_when_it_joins_late() {
         let mut bytes = [0; 2048];
         let len = late.socket.recv(&mut bytes).expect("the tables");
         assert_eq!(&bytes[..len], tables);
-        assert!(late.take(5).into_iter().eq(5..10));
+        assert!(late.receive(5).into_iter().eq(5..10));
         drop((first, late));
-        // They are another stream's, perhaps, once nobody has watched.
+        // When nobody watches, the relay forgets the tables: the stream may be another one later.
         until("both are gone", || relay.snapshot().viewers.is_empty());
         until("it sleeps", || !relay.snapshot().awake);
         thread::sleep(Duration::from_millis(250));
         let next = Lab::connected(&relay);
         until("it is awake", || relay.snapshot().awake);
         source.send(5);
-        assert!(next.take(5).into_iter().eq(10..15));
+        assert!(next.receive(5).into_iter().eq(10..15));
     });
 }
 
@@ -89,9 +94,7 @@ fn tables() -> Vec<u8> {
     let mut tables = section(0, &[0, 0xB0, 13, 0, 1, 0xC1, 0, 0, 0, 1, 0xF0, 0]);
     tables.extend(section(
         0x1000,
-        &[
-            2, 0xB0, 18, 0, 1, 0xC1, 0, 0, 0xE1, 0, 0xF0, 0, 2, 0xE1, 0, 0xF0, 0,
-        ],
+        &[2, 0xB0, 18, 0, 1, 0xC1, 0, 0, 0xE1, 0, 0xF0, 0, 2, 0xE1, 0, 0xF0, 0],
     ));
     tables
 }
@@ -125,15 +128,15 @@ fn second_source_is_ignored_until_the_first_is_silent() {
         source.is_read(&relay, 1);
         other.send(5);
         source.send(9);
-        assert!(lab.take(10).into_iter().eq(0..10));
-        lab.hears_nothing();
+        assert!(lab.receive(10).into_iter().eq(0..10));
+        lab.receives_nothing();
         assert_eq!(relay.snapshot().foreign, 5);
-        // The first is silent now; after half a second the stream is the other's.
+        // When the first source was silent for half a second, the other one is relayed.
         thread::sleep(Duration::from_millis(600));
         other.send(5);
-        assert!(lab.take(5).into_iter().eq(5..10));
+        assert!(lab.receive(5).into_iter().eq(5..10));
         source.send(3);
-        lab.hears_nothing();
+        lab.receives_nothing();
         assert_eq!(relay.snapshot().foreign, 8);
     });
 }
@@ -149,7 +152,7 @@ fn other_datagrams_are_relayed_unchanged() {
             source.socket.send(&vec![7; size]).expect("sent");
         }
         let mut bytes = vec![0; 65_536];
-        lab.take(0);
+        lab.receive(0);
         for size in sizes {
             assert_eq!(lab.socket.recv(&mut bytes).expect("relayed"), size);
         }
@@ -165,13 +168,13 @@ fn restarted_source_brings_no_burst_and_no_relay_error() {
         let watch = watch(&relay);
         source.send(100);
         source.is_read(&relay, 100);
-        // It stalls, and goes on where it was.
+        // The source stalls and goes on.
         thread::sleep(Duration::from_millis(800));
         source.send(100);
         source.is_read(&relay, 200);
         assert_eq!(watch.snapshot().received.datagrams, 200);
         assert_eq!(relay.snapshot().input.ts.errors, 0);
-        // It ends, and another process begins from the beginning.
+        // The source ends, and another process starts the stream again.
         drop(source);
         thread::sleep(Duration::from_millis(800));
         let mut source = Source::to(&relay);
@@ -203,7 +206,7 @@ fn doubled_source_is_relayed_doubled_without_added_error() {
         let view = watch.quit().expect("nothing recorded");
         let sent = view.sent.expect("one of ours tells");
         assert_eq!((view.received.datagrams, sent.sent), (200, 200));
-        // Seven packets again are no legal repeat of one: each time the counter goes back.
+        // A packet may be repeated at once, but not seven of them: each time the counter goes back.
         assert_eq!(sent.cc, 100, "{sent:?}");
         assert_eq!(view.received.ts.errors, sent.cc);
     });
@@ -220,13 +223,13 @@ fn relay_receives_from_multicast_group() {
         };
         let to = SocketAddr::new(group.ip(), relay.input().port());
         let lab = Lab::connected(&relay);
-        // From an interface's own address, so that the system takes that interface.
+        // Bound to the address of an interface, so that the system sends by that interface.
         let source = UdpSocket::bind(LOCAL).expect("a free port");
         for n in 0..20 {
             if let Err(error) = source.send_to(&Source::datagram(n), to) {
                 return eprintln!("passed by: no multicast here: {error}");
             }
         }
-        assert!(lab.take(20).into_iter().eq(0..20));
+        assert!(lab.receive(20).into_iter().eq(0..20));
     });
 }

@@ -1,56 +1,58 @@
-//! Links of a swarm one by one: who calls whom, who takes whose place, and who is believed.
+//! The links of a swarm: which peer dials which, which link stays when there are two, and which
+//! peers are trusted.
 
-use std::io::Read;
-use std::io::Write;
-use std::net::SocketAddr;
-use std::net::TcpListener;
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::MutexGuard;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering;
-use std::thread;
-use std::thread::JoinHandle;
-use std::time::Duration;
-use std::time::Instant;
+use std::{
+    io::Write,
+    net::{SocketAddr, TcpListener},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread,
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
 
-use crate::common;
-use crate::common::Peer;
-use crate::common::Server;
-use crate::common::swarm::Raw;
-use crate::common::swarm::fetch;
-use crate::common::swarm::get;
-use crate::common::swarm::metainfo;
-use crate::common::swarm::server;
-use crate::common::until;
-use crate::common::within;
-use gatecast::internals::digest::Digest;
-use gatecast::internals::proto::bt::metainfo::Metainfo;
-use gatecast::internals::proto::bt::tracker::announce::Announce;
-use gatecast::internals::proto::bt::tracker::announce::AnnounceEvent;
-use gatecast::internals::proto::bt::tracker::response::AnnounceResponse;
-use gatecast::internals::proto::bt::wire::Block;
-use gatecast::internals::proto::bt::wire::ExtendedHandshake;
-use gatecast::internals::proto::bt::wire::Message;
-use gatecast::internals::proto::greeting::Greeting;
-use gatecast::internals::proto::native::FromServer;
-use gatecast::internals::server::listener::Connection;
-use gatecast::internals::server::lobby::Lobby;
-use gatecast::internals::session::Via;
-use gatecast::internals::text::FileName;
-use gatecast::internals::transport::swarm;
-use gatecast::internals::transport::swarm::face;
-use gatecast::internals::transport::swarm::leech;
-use gatecast::internals::transport::swarm::leech::TorrentDownload;
-use gatecast::internals::transport::swarm::limits::EXTERNAL_CONNECTIONS;
-use gatecast::internals::transport::swarm::peer_id::seated_id;
-use gatecast::internals::transport::swarm::torrents::SwarmServerConfig;
+use gatecast::internals::{
+    digest::Digest,
+    proto::{
+        bt::{
+            metainfo::Metainfo,
+            tracker::{
+                announce::{Announce, AnnounceEvent},
+                response::AnnounceResponse,
+            },
+            wire::{Block, ExtendedHandshake, Message},
+        },
+        greeting::Greeting,
+        native::FromServer,
+    },
+    server::{listener::Connection, lobby::Lobby},
+    session::Via,
+    text::FileName,
+    transport::{
+        swarm,
+        swarm::{
+            face, leech, leech::TorrentDownload, limits::EXTERNAL_CONNECTIONS, peer_id::seated_id,
+            torrents::SwarmServerConfig,
+        },
+    },
+};
+
+use crate::{
+    common,
+    common::{
+        Peer, Server,
+        http::{get, request_head},
+        swarm::{Raw, data_of, fetch, metainfo, request, server},
+        until, within,
+    },
+};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// A tracker that names whom a test wants, asks to be asked again in a second, and remembers what
-/// it was asked.
+/// A tracker that names the peers that a test wants, with an interval of one second, and that keeps
+/// the requests.
 #[derive(Clone, Default)]
 struct Tracker {
     state: Arc<Mutex<(Vec<SocketAddr>, Vec<String>)>>,
@@ -63,11 +65,7 @@ impl Tracker {
         let tracker = self.clone();
         thread::spawn(move || {
             for mut stream in listener.incoming().map_while(Result::ok) {
-                let mut head = Vec::new();
-                let mut byte = [0];
-                while !head.ends_with(b"\r\n\r\n") && stream.read_exact(&mut byte).is_ok() {
-                    head.push(byte[0]);
-                }
+                let asked = request_head(&mut stream);
                 let mut state = tracker.lock();
                 let body = AnnounceResponse {
                     complete: 0,
@@ -76,7 +74,7 @@ impl Tracker {
                     peers: state.0.clone(),
                 }
                 .encode();
-                state.1.push(String::from_utf8(head).expect("a request"));
+                state.1.push(asked);
                 drop(state);
                 let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
                 let _ = stream.write_all(&[head.as_bytes(), &body].concat());
@@ -93,12 +91,12 @@ impl Tracker {
         self.lock().0.push(peer);
     }
 
-    /// How often it was asked.
+    /// How many announces came.
     fn asked(&self) -> usize {
         self.lock().1.len()
     }
 
-    /// Where the first that asked listens.
+    /// The address of the first peer that announced itself.
     fn first(&self) -> SocketAddr {
         until("an announce", || self.asked() > 0);
         let state = self.lock();
@@ -108,7 +106,7 @@ impl Tracker {
     }
 }
 
-/// An ordinary leech of `server`'s file that knows nobody but whom `tracker` names.
+/// An ordinary leech of `server`'s file that knows only the peers that `tracker` names.
 fn leech(
     server: &Server,
     tracker: &Tracker,
@@ -130,30 +128,13 @@ fn leech(
     (torrent, fetching, moved)
 }
 
-/// Serves whatever is asked for.
+/// Unchokes, and serves whatever is asked for.
 fn serve(raw: &mut Raw, content: &[u8], metainfo: &Metainfo) {
-    raw.say(&Message::Unchoke);
-    while let Some(message) = raw.hear() {
-        if let Some(block) = request(&message) {
-            let from = (block.piece * metainfo.piece_bytes + block.begin) as usize;
-            let data = &content[from..from + block.len as usize];
-            raw.say(&Message::Piece(block.piece, block.begin, data));
-        }
-    }
+    raw.send(&Message::Unchoke);
+    raw.serve(|block| data_of(content, metainfo, block).to_vec());
 }
 
-/// The block that a message asks for.
-fn request(message: &[u8]) -> Option<Block> {
-    let number = |at: usize| Some(u32::from_be_bytes(*message.get(at..)?.first_chunk()?));
-    (message[0] == 6).then_some(())?;
-    Some(Block {
-        piece: number(1)?,
-        begin: number(5)?,
-        len: number(9)?,
-    })
-}
-
-/// A port where calls are only counted.
+/// A listener that only counts connections.
 struct Counted(TcpListener);
 
 impl Counted {
@@ -173,24 +154,22 @@ impl Counted {
 }
 
 #[test]
-fn who_called_us_and_said_where_it_listens_is_not_called_again_by_every_announce() {
+fn connected_peer_is_not_dialed_again_on_announce() {
     within(LIMIT, || {
         let server = server(200_000, |settings| settings.via = None);
         let content = std::fs::read(server.source()).expect("the file");
         let (tracker, door) = (Tracker::default(), Counted::new());
         let (torrent, fetching, _) = leech(&server, &tracker);
         let at = tracker.first();
-        // A greater id than the leech's, which would so be the one to call where both do.
+        // Its id is greater than the leech's, so the leech would dial it.
         let mut raw = Raw::join(at, &torrent, *b"-GC0001-Lzzzzzzzzzzz");
-        let told = ExtendedHandshake {
-            port: Some(door.addr().port()),
-            ..ExtendedHandshake::default()
-        };
-        raw.say(&Message::HaveAll);
-        raw.say(&Message::Extended(0, &told.encode()));
+        let told =
+            ExtendedHandshake { port: Some(door.addr().port()), ..ExtendedHandshake::default() };
+        raw.send(&Message::HaveAll);
+        raw.send(&Message::Extended(0, &told.encode()));
         tracker.name(door.addr());
         until("two announces more", || tracker.asked() >= 3);
-        // What the second made it do is done by the third.
+        // What the second announce caused has been done by the third.
         assert_eq!(door.calls(), 0, "there is a link to it");
         let stranger = Counted::new();
         tracker.name(stranger.addr());
@@ -202,7 +181,7 @@ fn who_called_us_and_said_where_it_listens_is_not_called_again_by_every_announce
 }
 
 #[test]
-fn nobody_takes_the_place_of_a_link_that_has_moved_payload_by_saying_its_id() {
+fn copied_peer_id_cannot_replace_working_link() {
     within(LIMIT, || {
         let server = server(200_000, |settings| settings.via = None);
         let content = std::fs::read(server.source()).expect("the file");
@@ -211,78 +190,71 @@ fn nobody_takes_the_place_of_a_link_that_has_moved_payload_by_saying_its_id() {
         tracker.name(door.local_addr().expect("bound"));
         let (torrent, fetching, moved) = leech(&server, &tracker);
         let (stream, _) = door.accept().expect("the leech");
-        // A smaller id than the leech's: where both call, the smaller one's call stands.
+        // Its id is smaller than the leech's: if both dial, the link that it dialed stays.
         let id = *b"-GC0001-L00000000000";
         let mut honest = Raw::greet(stream, &torrent, id);
-        honest.say(&Message::HaveAll);
-        honest.say(&Message::Unchoke);
+        honest.send(&Message::HaveAll);
+        honest.send(&Message::Unchoke);
         let asked = loop {
-            if let Some(block) = request(&honest.hear().expect("a link that stands")) {
+            if let Some(block) = request(&honest.read_message().expect("a link that stands")) {
                 break block;
             }
         };
-        let from = (asked.piece * torrent.piece_bytes + asked.begin) as usize;
-        let data = &content[from..from + asked.len as usize];
-        honest.say(&Message::Piece(asked.piece, asked.begin, data));
+        let data = data_of(&content, &torrent, asked);
+        honest.send(&Message::Piece(asked.piece, asked.begin, data));
         until("the block to be in", || moved.load(Ordering::Relaxed) > 0);
         let mut other = Raw::join(tracker.first(), &torrent, id);
-        assert_eq!(other.hear(), None, "it is let go");
-        honest.say(&Message::Choke);
+        assert_eq!(other.read_message(), None, "it is let go");
+        honest.send(&Message::Choke);
         serve(&mut honest, &content, &torrent);
         assert_eq!(fetching.join().expect("no panic").sha1, server.sha1);
         server.stop();
     });
 }
 
-/// The id of the seat that a client made of lines is offered.
-fn offered(peer: &mut Peer) -> [u8; 20] {
-    peer.say("GATECAST/1 JOIN group=2 name=x\n");
-    let line = peer.hear();
+/// The peer id of the seat that the server offers to `peer`.
+fn seat_peer_id(peer: &mut Peer) -> [u8; 20] {
+    peer.send("GATECAST/1 JOIN group=2 name=x\n");
+    let line = peer.read_line();
     let Ok(FromServer::Offer(offer)) = FromServer::decode(line.trim_end()) else {
         panic!("{line}");
     };
     seated_id(offer.session, offer.seat)
 }
 
+/// Peers with a seat are sent their pieces only; all others see a complete seeder.
 #[test]
-fn only_who_has_a_seat_is_fed_and_strangers_with_such_ids_are_strangers() {
+fn peer_id_without_seat_is_treated_as_foreign() {
     within(LIMIT, || {
         let server = server(200_000, |_| {});
         let torrent = metainfo(&server);
         let mut peer = server.peer();
-        let id = offered(&mut peer);
+        let id = seat_peer_id(&mut peer);
         let mut seated = Raw::join(server.addr, &torrent, id);
-        assert_eq!(
-            seated.until(&[14, 15]),
-            15,
-            "it will be shown what is its own"
-        );
-        // Nobody was offered these; as many as of any program are let in from one address.
+        assert_eq!(seated.read_until(&[14, 15]), 15, "it will be shown what is its own");
+        // No seat has these ids. As many of them are let in from one address as of any other
+        // program.
         let mut strangers: Vec<Raw> = (0..EXTERNAL_CONNECTIONS)
             .map(|n| {
                 let id = format!("-GC0001-P0000000{n:04x}");
-                Raw::join(
-                    server.addr,
-                    &torrent,
-                    id.as_bytes().try_into().expect("twenty"),
-                )
+                Raw::join(server.addr, &torrent, id.as_bytes().try_into().expect("twenty"))
             })
             .collect();
         for stranger in &mut strangers {
-            assert_eq!(stranger.until(&[14, 15]), 14, "as any other program");
+            assert_eq!(stranger.read_until(&[14, 15]), 14, "as any other program");
         }
         let mut more = Raw::join(server.addr, &torrent, *b"-GC0001-Pnobodys-id-");
-        assert_eq!(more.hear(), None, "too many");
-        // They are in nobody's way.
+        assert_eq!(more.read_message(), None, "too many");
+        // They keep no seated peer out.
         let mut second = server.peer();
-        let id = offered(&mut second);
+        let id = seat_peer_id(&mut second);
         let mut other = Raw::join(server.addr, &torrent, id);
-        assert_eq!(other.until(&[14, 15]), 15);
+        assert_eq!(other.read_until(&[14, 15]), 15);
         server.stop();
     });
 }
 
-/// A connection to `server` from another address than everybody else's.
+/// A connection to `server` from another address than that of all others.
 #[cfg(all(target_os = "linux", feature = "sockopt"))]
 fn from_elsewhere(server: &Server) -> std::net::TcpStream {
     let local: SocketAddr = "127.0.0.2:0".parse().expect("an address");
@@ -295,16 +267,16 @@ fn from_elsewhere(server: &Server) -> std::net::TcpStream {
 
 #[test]
 #[cfg(all(target_os = "linux", feature = "sockopt"))]
-fn the_id_of_a_seat_is_believed_only_where_the_seat_was_given() {
+fn peer_id_of_seat_counts_only_from_its_address() {
     within(LIMIT, || {
         let server = server(200_000, |_| {});
         let torrent = metainfo(&server);
         let mut peer = server.peer();
-        let id = offered(&mut peer);
+        let id = seat_peer_id(&mut peer);
         let mut thief = Raw::greet(from_elsewhere(&server), &torrent, id);
-        assert_eq!(thief.until(&[14, 15]), 14, "as any other program");
+        assert_eq!(thief.read_until(&[14, 15]), 14, "as any other program");
         let mut seated = Raw::join(server.addr, &torrent, id);
-        assert_eq!(seated.until(&[14, 15]), 15, "the seat is its own");
+        assert_eq!(seated.read_until(&[14, 15]), 15, "the seat is its own");
         let page = String::from_utf8(get(server.addr, "/swarm")).expect("text");
         assert_eq!(page.matches("\"peer\":\"C1\"").count(), 1, "{page}");
         server.stop();
@@ -312,7 +284,7 @@ fn the_id_of_a_seat_is_believed_only_where_the_seat_was_given() {
 }
 
 #[test]
-fn a_client_that_the_tracker_turns_away_calls_the_seeder() {
+fn client_refused_by_tracker_dials_the_seeder() {
     within(LIMIT, || {
         let turned_away = Arc::new(AtomicU64::new(0));
         let counted = Arc::clone(&turned_away);
@@ -349,7 +321,7 @@ fn one_piece(tracker: &Tracker) -> (Metainfo, Vec<u8>) {
     (torrent, content)
 }
 
-/// A leech of `torrent` that serves for `seed_time` in the end.
+/// A leech of `torrent` that seeds for `seed_time` at the end.
 fn leech_of(
     torrent: &Metainfo,
     stall: Duration,
@@ -358,35 +330,27 @@ fn leech_of(
     let metainfo = torrent.clone();
     thread::spawn(move || {
         let out = tempfile::tempdir().expect("a folder");
-        let wish = leech::TorrentRequest {
-            metainfo,
-            out: out.path(),
-            stall,
-            seed_time,
-        };
+        let wish = leech::TorrentRequest { metainfo, out: out.path(), stall, seed_time };
         leech::fetch(wish, &AtomicU64::new(0), &AtomicBool::new(false))
     })
 }
 
-/// Sends `count` of the blocks that it is asked for, spoilt or not.
+/// Answers `count` requests, with every byte of the data changed by `spoilt`.
 fn send(raw: &mut Raw, content: &[u8], count: usize, spoilt: u8) {
     let mut sent = 0;
     while sent < count {
-        let message = raw.hear().expect("a link that stands");
+        let message = raw.read_message().expect("a link that stands");
         if let Some(block) = request(&message) {
             let (from, len) = (block.begin as usize, block.len as usize);
-            let data: Vec<u8> = content[from..from + len]
-                .iter()
-                .map(|b| b ^ spoilt)
-                .collect();
-            raw.say(&Message::Piece(block.piece, block.begin, &data));
+            let data: Vec<u8> = content[from..from + len].iter().map(|b| b ^ spoilt).collect();
+            raw.send(&Message::Piece(block.piece, block.begin, &data));
             sent += 1;
         }
     }
 }
 
 #[test]
-fn who_sent_wrong_blocks_is_not_let_in_again_though_it_was_gone_when_that_came_out() {
+fn sender_of_wrong_blocks_stays_banned_after_leaving() {
     within(LIMIT, || {
         let tracker = Tracker::default();
         let (torrent, content) = one_piece(&tracker);
@@ -394,66 +358,56 @@ fn who_sent_wrong_blocks_is_not_let_in_again_though_it_was_gone_when_that_came_o
         let at = tracker.first();
         let (bad, good) = (*b"-XX0001-liarliarliar", *b"-XX0001-honesthonest");
         let mut liar = Raw::join(at, &torrent, bad);
-        liar.say(&Message::HaveAll);
-        liar.say(&Message::Unchoke);
+        liar.send(&Message::HaveAll);
+        liar.send(&Message::Unchoke);
         send(&mut liar, &content, 2, 1);
-        liar.say(&Message::Choke);
+        liar.send(&Message::Choke);
         let mut honest = Raw::join(at, &torrent, good);
-        honest.say(&Message::HaveAll);
-        honest.say(&Message::Unchoke);
+        honest.send(&Message::HaveAll);
+        honest.send(&Message::Unchoke);
         send(&mut honest, &content, 2, 0);
-        // The piece is wrong, and either of them may have been it.
+        // The piece is wrong, and either peer may have sent the wrong blocks.
         drop(liar);
         send(&mut honest, &content, 4, 0);
-        honest.until(&[4, 14]);
+        honest.read_until(&[4, 14]);
         let mut again = Raw::join(at, &torrent, bad);
-        assert_eq!(again.hear(), None, "it has sent wrong pieces");
+        assert_eq!(again.read_message(), None, "it has sent wrong pieces");
         let mut other = Raw::join(at, &torrent, *b"-XX0001-another-one-");
-        assert!(other.hear().is_some(), "others at its address are let in");
+        assert!(other.read_message().is_some(), "others at its address are let in");
         let fetched = fetching.join().expect("no panic").expect("whole");
         assert_eq!(fetched.sha1, Digest::of(&content));
     });
 }
 
 #[test]
-fn what_was_not_asked_for_is_no_progress_and_too_much_of_it_ends_the_link() {
+fn unrequested_blocks_are_no_progress_and_end_the_link() {
     within(LIMIT, || {
         let tracker = Tracker::default();
         let (torrent, _) = one_piece(&tracker);
         let fetching = leech_of(&torrent, Duration::from_secs(2), Duration::ZERO);
         let mut raw = Raw::join(tracker.first(), &torrent, *b"-XX0001-drips-drips-");
-        raw.say(&Message::HaveAll);
+        raw.send(&Message::HaveAll);
         let begun = Instant::now();
         while !fetching.is_finished() && begun.elapsed() < Duration::from_secs(10) {
-            raw.say(&Message::Piece(0, 0, b"x"));
+            raw.send(&Message::Piece(0, 0, b"x"));
             thread::sleep(Duration::from_millis(400));
         }
-        let error = fetching
-            .join()
-            .expect("no panic")
-            .expect_err("nothing came");
+        let error = fetching.join().expect("no panic").expect_err("nothing came");
         assert!(error.to_string().contains("2 s"), "{error}");
-        assert!(
-            begun.elapsed() < Duration::from_secs(5),
-            "{:?}",
-            begun.elapsed()
-        );
+        assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
         // The same without a pause.
         let tracker = Tracker::default();
         let (torrent, _) = one_piece(&tracker);
         let fetching = leech_of(&torrent, Duration::from_secs(2), Duration::ZERO);
         let mut raw = Raw::join(tracker.first(), &torrent, *b"-XX0001-pours-pours-");
-        (0..17).for_each(|_| raw.say(&Message::Piece(0, 0, b"x")));
-        while raw.hear().is_some() {}
-        fetching
-            .join()
-            .expect("no panic")
-            .expect_err("nothing came");
+        (0..17).for_each(|_| raw.send(&Message::Piece(0, 0, b"x")));
+        while raw.read_message().is_some() {}
+        fetching.join().expect("no panic").expect_err("nothing came");
     });
 }
 
 #[test]
-fn what_costs_work_is_not_done_without_end() {
+fn repeated_costly_messages_end_the_link() {
     within(LIMIT, || {
         let server = server(2_000_000, |settings| settings.via = None);
         let torrent = metainfo(&server);
@@ -462,26 +416,22 @@ fn what_costs_work_is_not_done_without_end() {
             message.encode(&mut bytes);
             bytes
         };
-        // A peer that chokes and unchokes a hundred times at once is heard out, and served.
+        // A peer that chokes and unchokes a hundred times at once is still served.
         let mut raw = Raw::join(server.addr, &torrent, *b"-XX0001-wavers-waver");
         let turn = [framed(Message::Unchoke), framed(Message::Choke)].concat();
-        raw.raw(&turn.repeat(100));
-        raw.raw(&framed(Message::HaveAll).repeat(100_000));
-        let block = Block {
-            piece: 0,
-            begin: 0,
-            len: 16_384,
-        };
-        raw.say(&Message::Request(block));
-        assert_eq!(raw.until(&[7]), 7);
-        raw.raw(&turn.repeat(100));
-        while raw.hear().is_some() {}
+        raw.send_bytes(&turn.repeat(100));
+        raw.send_bytes(&framed(Message::HaveAll).repeat(100_000));
+        let block = Block { piece: 0, begin: 0, len: 16_384 };
+        raw.send(&Message::Request(block));
+        assert_eq!(raw.read_until(&[7]), 7);
+        raw.send_bytes(&turn.repeat(100));
+        while raw.read_message().is_some() {}
         server.stop();
     });
 }
 
 #[test]
-fn a_peer_that_hardly_asks_holds_a_finished_client_for_seconds_only() {
+fn slow_peer_holds_finished_client_only_for_seconds() {
     within(LIMIT, || {
         let server = server(2_000_000, |settings| settings.clients = Some(2));
         let torrent = metainfo(&server);
@@ -503,33 +453,21 @@ fn a_peer_that_hardly_asks_holds_a_finished_client_for_seconds_only() {
         let Some(&at) = at else {
             panic!("{known:?}");
         };
-        // It is one of ours by its id, so it is waited for.
+        // Its id is that of a gatecast client, so others wait for it.
         let mut raw = Raw::join(at, &torrent, *b"-GC0001-Lhardly-asks");
-        raw.stream
-            .set_read_timeout(Some(Duration::from_secs(2)))
-            .expect("a socket");
+        raw.stream.set_read_timeout(Some(Duration::from_secs(2))).expect("a socket");
         let other = fetch(&server, 1, |order| order.out = server.out("p"));
         assert_eq!(server.record().proven(), 2);
         let begun = Instant::now();
         let mut piece = 0;
         while !held.is_finished() {
-            assert!(
-                begun.elapsed() < Duration::from_secs(25),
-                "it waits for ever"
-            );
-            let block = Block {
-                piece,
-                begin: 0,
-                len: 1024,
-            };
-            raw.say(&Message::Request(block));
+            assert!(begun.elapsed() < Duration::from_secs(25), "it waits for ever");
+            let block = Block { piece, begin: 0, len: 1024 };
+            raw.send(&Message::Request(block));
             piece += 1;
             thread::sleep(Duration::from_millis(1500));
         }
-        assert!(
-            begun.elapsed() > Duration::from_secs(5),
-            "it was waited for"
-        );
+        assert!(begun.elapsed() > Duration::from_secs(5), "it was waited for");
         for ends in [held, other] {
             assert!(ends.join().expect("no panic")[0].path.is_some());
         }
@@ -537,14 +475,11 @@ fn a_peer_that_hardly_asks_holds_a_finished_client_for_seconds_only() {
     });
 }
 
-/// Tells the tracker that `port` has a peer.
+/// Announces a peer at `port` to the tracker.
 fn announce(server: &Server, torrent: &Metainfo, number: usize, port: u16) -> Vec<u8> {
     let announce = Announce {
         info_hash: torrent.info_hash(),
-        peer_id: format!("-XX0001-{number:012}")
-            .as_bytes()
-            .try_into()
-            .expect("twenty"),
+        peer_id: format!("-XX0001-{number:012}").as_bytes().try_into().expect("twenty"),
         port,
         left: Some(5),
         event: AnnounceEvent::Started,
@@ -556,7 +491,7 @@ fn announce(server: &Server, torrent: &Metainfo, number: usize, port: u16) -> Ve
 }
 
 #[test]
-fn peers_that_are_announced_and_never_answer_cost_a_bounded_number_of_calls() {
+fn mute_peers_cost_a_bounded_number_of_connections() {
     within(LIMIT, || {
         let server = server(200_000, |settings| settings.via = None);
         let torrent = metainfo(&server);
@@ -571,7 +506,7 @@ fn peers_that_are_announced_and_never_answer_cost_a_bounded_number_of_calls() {
             thread::sleep(Duration::from_millis(10));
         }
         assert_eq!(held.len(), 64, "as many as may wait for an answer");
-        // Nobody has to wait for those that are gone.
+        // Dialed peers that are gone leave room for others.
         drop((held, pits));
         let honest = Counted::new();
         announce(&server, &torrent, 100, honest.addr().port());
@@ -581,15 +516,12 @@ fn peers_that_are_announced_and_never_answer_cost_a_bounded_number_of_calls() {
 }
 
 #[test]
-fn an_unknown_torrent_has_a_file_read_once_and_not_every_time() {
+fn unknown_torrent_makes_server_read_file_only_once() {
     let server = server(200_000, |settings| settings.via = None);
     let hidden = server.folder.path().join("hidden");
     let seek = || {
-        let query = format!(
-            "/announce?info_hash={}&peer_id={}&port=5000",
-            "x".repeat(20),
-            "y".repeat(20)
-        );
+        let query =
+            format!("/announce?info_hash={}&peer_id={}&port=5000", "x".repeat(20), "y".repeat(20));
         let answer = get(server.addr, &query);
         assert!(answer.starts_with(b"d14:failure reason"), "{answer:?}");
     };
@@ -597,18 +529,14 @@ fn an_unknown_torrent_has_a_file_read_once_and_not_every_time() {
     seek();
     std::fs::rename(&hidden, server.source()).expect("its folder");
     seek();
-    assert_eq!(
-        get(server.addr, "/scrape"),
-        b"d5:filesdee",
-        "it was not tried again"
-    );
+    assert_eq!(get(server.addr, "/scrape"), b"d5:filesdee", "it was not tried again");
     metainfo(&server);
     assert!(get(server.addr, "/scrape").starts_with(b"d5:filesd20:"));
     server.stop();
 }
 
 #[test]
-fn a_torrent_that_nobody_asked_for_here_is_found_by_its_hash() {
+fn torrent_is_found_by_hash_before_it_was_served() {
     let server = server(200_000, |settings| settings.via = None);
     let content = std::fs::read(server.source()).expect("the file");
     let piece = gatecast::internals::proto::bt::metainfo::piece_bytes(200_000);
@@ -620,7 +548,7 @@ fn a_torrent_that_nobody_asked_for_here_is_found_by_its_hash() {
 }
 
 #[test]
-fn a_tracker_that_names_ourselves_does_no_harm() {
+fn own_address_from_tracker_does_no_harm() {
     within(LIMIT, || {
         let tracker = Tracker::default();
         let (torrent, content) = one_piece(&tracker);
@@ -629,8 +557,8 @@ fn a_tracker_that_names_ourselves_does_no_harm() {
         tracker.name(at);
         until("two announces more", || tracker.asked() >= 3);
         let mut raw = Raw::join(at, &torrent, *b"-XX0001-honesthonest");
-        raw.say(&Message::HaveAll);
-        raw.say(&Message::Unchoke);
+        raw.send(&Message::HaveAll);
+        raw.send(&Message::Unchoke);
         send(&mut raw, &content, 4, 0);
         let fetched = fetching.join().expect("no panic").expect("whole");
         assert_eq!(fetched.sha1, Digest::of(&content));
@@ -638,7 +566,7 @@ fn a_tracker_that_names_ourselves_does_no_harm() {
 }
 
 #[test]
-fn a_torrent_has_nothing_asked_on_a_private_network_but_an_announce() {
+fn torrent_may_only_announce_in_private_network() {
     within(LIMIT, || {
         let door = Counted::new();
         let (mut torrent, _) = one_piece(&Tracker::default());
@@ -649,12 +577,7 @@ fn a_torrent_has_nothing_asked_on_a_private_network_but_an_announce() {
             assert!(error.to_string().contains("private network"), "{error}");
         }
         assert_eq!(door.calls(), 0);
-        for path in [
-            "announce",
-            "a-key/announce",
-            "announce?key=1",
-            "announce.php",
-        ] {
+        for path in ["announce", "a-key/announce", "announce?key=1", "announce.php"] {
             torrent.announce = Some(format!("http://{}/{path}", door.addr()));
             let fetching = leech_of(&torrent, common::PATIENCE, Duration::ZERO);
             until("an announce", || door.calls() > 0);
@@ -664,24 +587,20 @@ fn a_torrent_has_nothing_asked_on_a_private_network_but_an_announce() {
 }
 
 #[test]
-fn who_asks_for_what_is_not_there_again_and_again_is_closed() {
+fn repeated_requests_for_absent_pieces_end_the_link() {
     within(LIMIT, || {
         let server = server(200_000, |settings| settings.via = None);
         let torrent = metainfo(&server);
         let mut raw = Raw::join(server.addr, &torrent, *b"-XX0001-asks-wrongly");
-        let block = |piece| Block {
-            piece,
-            begin: 0,
-            len: 1024,
-        };
+        let block = |piece| Block { piece, begin: 0, len: 1024 };
         for _ in 0..300 {
-            raw.say(&Message::Request(block(9999)));
-            assert_eq!(raw.until(&[7, 16]), 16);
+            raw.send(&Message::Request(block(9999)));
+            assert_eq!(raw.read_until(&[7, 16]), 16);
         }
-        raw.say(&Message::Request(block(0)));
-        assert_eq!(raw.until(&[7, 16]), 7, "it is still served");
-        raw.say(&Message::Request(block(9999)));
-        while raw.hear().is_some() {}
+        raw.send(&Message::Request(block(0)));
+        assert_eq!(raw.read_until(&[7, 16]), 7, "it is still served");
+        raw.send(&Message::Request(block(9999)));
+        while raw.read_message().is_some() {}
         server.stop();
     });
 }

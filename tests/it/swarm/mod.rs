@@ -1,49 +1,46 @@
-//! The swarm over real sockets: sessions, liars, a server that dies, hostile peers, the tracker.
+//! The swarm over real sockets: sessions, lying and hostile peers, a server that dies, the tracker.
 
 mod faults;
 mod links;
 #[cfg(all(target_os = "linux", feature = "cli", feature = "sockopt"))]
 mod peers;
 
-use std::io::Read;
-use std::io::Write;
-use std::net::TcpListener;
-use std::net::TcpStream;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::AtomicU64;
-use std::thread;
-use std::time::Duration;
+use std::{
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
+    sync::atomic::{AtomicBool, AtomicU64},
+    thread,
+    time::Duration,
+};
 
-use crate::common;
-use crate::common::Server;
-use crate::common::swarm::Raw;
-use crate::common::swarm::fetch;
-use crate::common::swarm::get;
-use crate::common::swarm::held_back;
-use crate::common::swarm::metainfo;
-use crate::common::swarm::server;
-use crate::common::until;
-use crate::common::within;
-use gatecast::internals::client::FetchRun;
-use gatecast::internals::digest::Digest;
-use gatecast::internals::proto::bt::tracker::announce::Announce;
-use gatecast::internals::proto::bt::tracker::announce::AnnounceEvent;
-use gatecast::internals::proto::bt::wire::Block;
-use gatecast::internals::proto::bt::wire::Handshake;
-use gatecast::internals::proto::bt::wire::Message;
-use gatecast::internals::session::Via;
-use gatecast::internals::transfer::Outcome;
-use gatecast::internals::transport::swarm;
-use gatecast::internals::transport::swarm::leech;
-use gatecast::internals::transport::swarm::torrents::SwarmServerConfig;
-use gatecast::internals::units::Rate;
+use gatecast::internals::{
+    client::FetchRun,
+    digest::Digest,
+    proto::bt::{
+        tracker::announce::{Announce, AnnounceEvent},
+        wire::{Block, Handshake, Message},
+    },
+    session::Via,
+    transfer::Outcome,
+    transport::{swarm, swarm::leech},
+    units::Rate,
+};
+
+use crate::{
+    common,
+    common::{
+        http::get,
+        swarm::{Raw, fetch, held_back, metainfo, server},
+        until, within,
+    },
+};
 
 const LIMIT: Duration = Duration::from_secs(120);
 
 #[test]
-fn every_client_gets_the_file_and_most_of_it_from_the_others() {
+fn clients_get_file_mostly_from_each_other() {
     within(LIMIT, || {
-        // Paced, so that the peers' links are the faster ones, as on a star.
+        // The server is paced, so that the links between peers are faster, as on a star.
         let server = server(3_000_000, |settings| settings.rate = Some(Rate(24_000_000)));
         let clients = fetch(&server, 5, |_| {});
         let record = server.record();
@@ -56,24 +53,15 @@ fn every_client_gets_the_file_and_most_of_it_from_the_others() {
         };
         let (server_bytes, peers) = (sum(|c| c.bytes_from_server), sum(|c| c.bytes_from_peers));
         assert_eq!(server_bytes + peers, 15_000_000 + sum(|c| c.retransmitted));
-        assert!(
-            server_bytes < 7_500_000,
-            "{server_bytes} from the server, {peers} from peers"
-        );
-        // The same from the tracker's view, peer by peer, with what each of them sent.
+        assert!(server_bytes < 7_500_000, "{server_bytes} from the server, {peers} from peers");
+        // The page of the tracker has the same sums, and what each peer sent.
         let page = || String::from_utf8(get(server.addr, "/swarm")).expect("text");
-        until("all five to have told", || {
-            page().matches("\"whole\":true").count() == 5
-        });
+        until("all five to have told", || page().matches("\"whole\":true").count() == 5);
         let page = page();
         assert_eq!(sum_of(&page, "bytes_from_server"), server_bytes);
         assert_eq!(sum_of(&page, "bytes"), peers);
         assert_eq!(sum_of(&page, "bytes_sent"), peers);
-        assert_eq!(
-            page.matches("\"peer\":\"C1\"").count(),
-            5,
-            "its row, and four others'"
-        );
+        assert_eq!(page.matches("\"peer\":\"C1\"").count(), 5, "its row, and four others'");
         server.stop();
     });
 }
@@ -90,15 +78,12 @@ fn sum_of(document: &str, key: &str) -> u64 {
 }
 
 #[test]
-fn files_of_awkward_sizes_arrive_too() {
+fn files_of_awkward_sizes_arrive() {
     within(LIMIT, || {
         for bytes in [0, 1, 16_384, 16_385, 100_000] {
             let server = server(bytes, |_| {});
             let ends = fetch(&server, 2, |_| {}).join().expect("no panic");
-            assert!(
-                ends.iter().all(|end| end.path.is_some()),
-                "{bytes}: {ends:?}"
-            );
+            assert!(ends.iter().all(|end| end.path.is_some()), "{bytes}: {ends:?}");
             assert_eq!(server.record().broken_identities(), Vec::<String>::new());
             server.stop();
         }
@@ -106,28 +91,20 @@ fn files_of_awkward_sizes_arrive_too() {
 }
 
 #[test]
-fn nobody_moves_a_byte_before_the_release() {
+fn no_peer_moves_bytes_before_release() {
     within(LIMIT, || {
         let server = server(200_000, |settings| settings.clients = Some(2));
         let early = fetch(&server, 1, |_| {});
         server.until_ready(1);
         let mut foreign = Raw::join(server.addr, &metainfo(&server), *b"-XX0001-abcdefghijkl");
-        let block = Block {
-            piece: 0,
-            begin: 0,
-            len: 16_384,
-        };
-        foreign.say(&Message::Interested);
-        foreign.say(&Message::Request(block));
-        assert_eq!(
-            foreign.until(&[16, 7, 1]),
-            16,
-            "rejected, neither served nor unchoked"
-        );
+        let block = Block { piece: 0, begin: 0, len: 16_384 };
+        foreign.send(&Message::Interested);
+        foreign.send(&Message::Request(block));
+        assert_eq!(foreign.read_until(&[16, 7, 1]), 16, "rejected, neither served nor unchoked");
         let late = fetch(&server, 1, |order| order.out = server.out("p"));
-        assert_eq!(foreign.until(&[7, 1]), 1, "the release unchokes");
-        foreign.say(&Message::Request(block));
-        assert_eq!(foreign.until(&[16, 7]), 7);
+        assert_eq!(foreign.read_until(&[7, 1]), 1, "the release unchokes");
+        foreign.send(&Message::Request(block));
+        assert_eq!(foreign.read_until(&[16, 7]), 7);
         assert_eq!(server.record().proven(), 2);
         for ends in [early, late] {
             assert!(ends.join().expect("no panic")[0].path.is_some());
@@ -137,7 +114,7 @@ fn nobody_moves_a_byte_before_the_release() {
 }
 
 #[test]
-fn a_peer_that_sends_wrong_pieces_is_found_out_and_the_copies_are_whole() {
+fn sender_of_wrong_pieces_is_found_and_copies_are_whole() {
     within(LIMIT, || {
         let server = server(1_500_000, |settings| {
             settings.rate = Some(Rate(16_000_000));
@@ -162,17 +139,9 @@ fn a_peer_that_sends_wrong_pieces_is_found_out_and_the_copies_are_whole() {
                 let metainfo = metainfo.clone();
                 thread::spawn(move || {
                     let mut raw = Raw::greet(stream, &metainfo, *b"-XX0001-liarliarliar");
-                    raw.say(&Message::HaveAll);
-                    raw.say(&Message::Unchoke);
-                    while let Some(message) = raw.hear() {
-                        if message[0] == 6 {
-                            let number = |at: usize| {
-                                u32::from_be_bytes(message[at..at + 4].try_into().expect("four"))
-                            };
-                            let lie = vec![7; number(9) as usize];
-                            raw.say(&Message::Piece(number(1), number(5), &lie));
-                        }
-                    }
+                    raw.send(&Message::HaveAll);
+                    raw.send(&Message::Unchoke);
+                    raw.serve(|block| vec![7; block.len as usize]);
                 });
             }
         });
@@ -181,11 +150,7 @@ fn a_peer_that_sends_wrong_pieces_is_found_out_and_the_copies_are_whole() {
         clients.join().expect("no panic");
         assert_eq!(record.proven(), 2);
         assert_eq!(record.broken_identities(), Vec::<String>::new());
-        let wasted: u64 = record
-            .transfers
-            .iter()
-            .filter_map(|t| t.counts.retransmitted)
-            .sum();
+        let wasted: u64 = record.transfers.iter().filter_map(|t| t.counts.retransmitted).sum();
         assert!(wasted > 0, "the liar was asked");
         assert!(wasted < 1_500_000, "and not for long: {wasted}");
         server.stop();
@@ -193,7 +158,7 @@ fn a_peer_that_sends_wrong_pieces_is_found_out_and_the_copies_are_whole() {
 }
 
 #[test]
-fn without_the_server_the_peers_finish_what_is_out() {
+fn peers_finish_without_server() {
     within(LIMIT, || {
         let mut server = server(2_000_000, |settings| settings.rate = Some(Rate(16_000_000)));
         let clients = fetch(&server, 4, |_| {});
@@ -211,7 +176,7 @@ fn without_the_server_the_peers_finish_what_is_out() {
 }
 
 #[test]
-fn without_the_server_and_with_pieces_at_nobody_each_says_what_is_missing() {
+fn peers_name_pieces_missing_without_server() {
     within(LIMIT, || {
         let mut server = server(4_000_000, |settings| settings.rate = Some(Rate(8_000_000)));
         let clients = fetch(&server, 3, |_| {});
@@ -229,7 +194,7 @@ fn without_the_server_and_with_pieces_at_nobody_each_says_what_is_missing() {
 }
 
 #[test]
-fn an_interrupted_copy_is_taken_up_by_its_pieces() {
+fn interrupted_copy_resumes_by_its_pieces() {
     within(LIMIT, || {
         let server = server(2_000_000, |settings| settings.rate = Some(Rate(8_000_000)));
         let mut order = server.order("o");
@@ -258,16 +223,9 @@ fn an_interrupted_copy_is_taken_up_by_its_pieces() {
 }
 
 #[test]
-fn a_torrent_is_fetched_without_a_gate() {
+fn torrent_is_fetched_without_gate() {
     within(LIMIT, || {
-        let server = Server::with(
-            500_000,
-            |_| {},
-            |host| {
-                let (host, torrents) = swarm::serve(host, SwarmServerConfig::default());
-                swarm::serve_http(host, torrents)
-            },
-        );
+        let server = server(500_000, |settings| settings.via = None);
         let wish = leech::TorrentRequest {
             metainfo: metainfo(&server),
             out: &server.out("o"),
@@ -282,7 +240,7 @@ fn a_torrent_is_fetched_without_a_gate() {
 }
 
 #[test]
-fn whatever_a_peer_says_the_others_are_served() {
+fn hostile_messages_leave_other_peers_served() {
     within(LIMIT, || {
         let server = server(300_000, |_| {});
         let metainfo = metainfo(&server);
@@ -309,37 +267,31 @@ fn whatever_a_peer_says_the_others_are_served() {
         ];
         for bytes in fatal {
             let mut raw = Raw::join(server.addr, &metainfo, *b"-XX0001-abcdefghijkl");
-            raw.raw(&bytes);
-            while raw.hear().is_some() {}
+            raw.send_bytes(&bytes);
+            while raw.read_message().is_some() {}
         }
-        // Each of these is answered or passed over.
+        // Each of these is answered or ignored.
         let harmless: Vec<Vec<u8>> = vec![
             request(pieces, 0, 1),
             request(u32::MAX, u32::MAX, 16_384),
             request(0, u32::MAX, u32::MAX >> 15),
             request(0, 0, 0),
             framed(Message::Piece(0, 0, b"not asked for")),
-            framed(Message::Cancel(Block {
-                piece: 9,
-                begin: 9,
-                len: 9,
-            })),
+            framed(Message::Cancel(Block { piece: 9, begin: 9, len: 9 })),
             framed(Message::HaveAll),
             framed(Message::KeepAlive).repeat(1000),
             framed(Message::Have(0)).repeat(100_000),
         ];
         let mut raw = Raw::join(server.addr, &metainfo, *b"-XX0001-harmlessharm");
-        harmless.iter().for_each(|bytes| raw.raw(bytes));
-        raw.raw(&request(0, 0, 1));
-        assert_eq!(raw.until(&[16]), 16, "it still answers");
-        // Handshakes that are none of ours: another torrent, half of one, ourselves.
+        harmless.iter().for_each(|bytes| raw.send_bytes(bytes));
+        raw.send_bytes(&request(0, 0, 1));
+        assert_eq!(raw.read_until(&[16]), 16, "it still answers");
+        // Handshakes for another torrent, whole and cut.
         for cut in [20, 47, 68] {
             let mut stranger = TcpStream::connect(server.addr).expect("a server");
             let hash = Digest::of(b"another");
             let hello = Handshake::new(hash, *b"-XX0001-abcdefghijkl").encode();
-            stranger
-                .write_all(&hello[..cut])
-                .expect("a server that listens");
+            stranger.write_all(&hello[..cut]).expect("a server that listens");
             // It may have been closed already.
             let _ = stranger.shutdown(std::net::Shutdown::Write);
             let mut answer = Vec::new();
@@ -353,7 +305,7 @@ fn whatever_a_peer_says_the_others_are_served() {
 }
 
 #[test]
-fn the_tracker_answers_whatever_is_asked() {
+fn tracker_answers_every_request() {
     let server = server(100_000, |_| {});
     let hash = metainfo(&server).info_hash();
     let announce = |hash: Digest, port: u16| {
@@ -387,35 +339,18 @@ fn the_tracker_answers_whatever_is_asked() {
 }
 
 #[test]
-fn aria2_gets_the_file_from_us() {
+fn aria2_fetches_torrent() {
     if !common::have("aria2c", common::installed("aria2c")) {
         return;
     }
     within(LIMIT, || {
-        let server = Server::with(
-            500_000,
-            |_| {},
-            |host| {
-                let (host, torrents) = swarm::serve(host, SwarmServerConfig::default());
-                swarm::serve_http(host, torrents)
-            },
-        );
+        let server = server(500_000, |settings| settings.via = None);
         let torrent = server.folder.path().join("f.bin.torrent");
         std::fs::write(&torrent, get(server.addr, "/f.bin.torrent")).expect("room");
         let out = server.out("aria2");
         let status = std::process::Command::new("timeout")
-            .args([
-                "60",
-                "aria2c",
-                "-q",
-                "--enable-dht=false",
-                "--enable-dht6=false",
-            ])
-            .args([
-                "--bt-enable-lpd=false",
-                "--enable-peer-exchange=false",
-                "--seed-time=0",
-            ])
+            .args(["60", "aria2c", "-q", "--enable-dht=false", "--enable-dht6=false"])
+            .args(["--bt-enable-lpd=false", "--enable-peer-exchange=false", "--seed-time=0"])
             .args(["--file-allocation=none", "--no-conf=true", "--dir"])
             .arg(&out)
             .arg(&torrent)

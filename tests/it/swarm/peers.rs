@@ -1,33 +1,29 @@
-//! The swarm with the programs that people have: aria2, transmission and libtorrent in one session
-//! with ours on a star, then each of them seeding to ours; and what tshark holds for malformed.
+//! The swarm with programs that other people wrote: aria2, transmission and libtorrent in one
+//! session with gatecast on a star, then each of them as the only seeder. tshark must find no
+//! malformed message.
 
-use std::fs;
-use std::path::Path;
-use std::process::Child;
-use std::process::Command;
-use std::process::Stdio;
-use std::sync::atomic::AtomicBool;
-use std::time::Duration;
-use std::time::Instant;
+use std::{
+    fs,
+    path::Path,
+    process::{Child, Command, Stdio},
+    sync::atomic::AtomicBool,
+    time::{Duration, Instant},
+};
 
-use crate::common;
-use crate::common::have;
-use crate::common::installed;
-use crate::common::program::GATECAST;
-use crate::common::within;
-use gatecast::internals::testbed::star::build::Star;
-use gatecast::internals::testbed::star::host::Host;
-use gatecast::internals::testbed::star::layout::StarLayout;
-use gatecast::internals::testbed::star::rootless;
-use gatecast::internals::testbed::star::tool;
-use gatecast::internals::units::Rate;
+use gatecast::internals::{
+    testbed::star::{build::Star, host::Host, layout::StarLayout},
+    units::Rate,
+};
+
+use crate::{
+    common,
+    common::{have, installed, program::GATECAST, star::turn_with_stars, within},
+};
 
 static GO: AtomicBool = AtomicBool::new(false);
 
-const PEER: &str = concat!(
-    env!("CARGO_MANIFEST_DIR"),
-    "/src/testbed/study/torrent_peer.py"
-);
+const PEER: &str =
+    concat!(env!("CARGO_MANIFEST_DIR"), "/src/testbed/study/contender/torrent_peer.py");
 const BYTES: usize = 5_000_000;
 
 /// A program on a host; ended when it is dropped.
@@ -48,7 +44,7 @@ impl Running {
         Self(host.spawn(&mut command).expect("it starts"))
     }
 
-    /// Waits for its end; true when it was content.
+    /// Waits for its end. Returns whether it succeeded.
     fn ended(&mut self) -> bool {
         self.0.wait().expect("a child").success()
     }
@@ -56,7 +52,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Gently first: tshark writes its file then.
+        // SIGTERM first, because tshark writes its file then.
         if matches!(self.0.try_wait(), Ok(None)) {
             let _ = Command::new("kill").arg(self.0.id().to_string()).status();
         }
@@ -93,7 +89,7 @@ fn words<'a>(kind: &str, torrent: &'a str, dir: &'a str, address: &'a str) -> Ve
             dir,
             torrent,
         ],
-        // -g: its settings in a place of its own; -v: it looks at what is there.
+        // -g: the folder of its settings; -v: it verifies the data that is there.
         "transmission" => vec![
             "transmission-cli",
             "-g",
@@ -115,10 +111,7 @@ fn words<'a>(kind: &str, torrent: &'a str, dir: &'a str, address: &'a str) -> Ve
 fn whole(what: &str, copy: &Path, bytes: &[u8]) {
     let begun = Instant::now();
     while fs::read(copy).ok().as_deref() != Some(bytes) {
-        assert!(
-            begun.elapsed() < Duration::from_secs(90),
-            "{what} has no whole copy"
-        );
+        assert!(begun.elapsed() < Duration::from_secs(90), "{what} has no whole copy");
         std::thread::sleep(Duration::from_millis(50));
     }
     eprintln!("{what}: whole after {:.1} s", begun.elapsed().as_secs_f64());
@@ -155,23 +148,22 @@ fn serve(star: &Star, at: &Path) -> Running {
 }
 
 #[test]
-fn a_session_of_five_programs_is_whole_and_each_of_them_seeds_to_ours() {
+fn five_programs_share_session_and_seed_to_gatecast() {
     let programs = ["aria2c", "transmission-cli", "tshark", "curl", "python3"];
     let libtorrent = Command::new("python3")
         .args(["-c", "import libtorrent"])
         .stderr(Stdio::null())
         .status()
         .is_ok_and(|status| status.success());
-    let tools = ["ip", "tc", "nft", "ethtool"].map(|name| tool::find(name).is_some());
     if !have(
-        "root, ip, tc, nft, ethtool, aria2c, transmission-cli, tshark, curl and python's libtorrent",
-        rootless::is_root()
-            && tools == [true; 4]
-            && libtorrent
-            && programs.map(installed) == [true; 5],
+        "aria2c, transmission-cli, tshark, curl and python's libtorrent",
+        libtorrent && programs.map(installed) == [true; 5],
     ) {
         return;
     }
+    let Some(_turn) = turn_with_stars("five programs") else {
+        return;
+    };
     within(Duration::from_secs(420), || {
         let temp = tempfile::tempdir().expect("room");
         let at = temp.path();
@@ -188,9 +180,7 @@ fn a_session_of_five_programs_is_whole_and_each_of_them_seeds_to_ours() {
             at,
             &["tshark", "-q", "-B", "64", "-i", "any", "-w", capture],
         );
-        common::until("tshark's file", || {
-            fs::metadata(capture).is_ok_and(|about| about.len() > 0)
-        });
+        common::until("tshark's file", || fs::metadata(capture).is_ok_and(|about| about.len() > 0));
         let server = serve(&star, at);
         let torrent = at.join("f.bin.torrent");
         let torrent = torrent.to_str().expect("text");
@@ -235,16 +225,12 @@ fn a_session_of_five_programs_is_whole_and_each_of_them_seeds_to_ours() {
             let found = fs::read_dir(at.join(format!("ours{host}"))).expect("there");
             let mut copies = found.map(|entry| entry.expect("an entry").path());
             let copy = copies.find(|path| path.to_string_lossy().ends_with("f.bin"));
-            assert_eq!(
-                fs::read(copy.expect("a copy")).expect("readable"),
-                bytes,
-                "host {host}"
-            );
+            assert_eq!(fs::read(copy.expect("a copy")).expect("readable"), bytes, "host {host}");
         }
         drop((foreign, server));
 
-        // A server that waits for a session serves nobody, but its tracker does: all comes from
-        // the one that seeds.
+        // The server waits for its session and sends nothing, but its tracker answers. All data
+        // comes from the seeding program.
         for (place, kind) in kinds.iter().enumerate() {
             let server = serve(&star, at);
             let seeder = start(place, &folders[place]);
@@ -269,44 +255,21 @@ fn a_session_of_five_programs_is_whole_and_each_of_them_seeds_to_ours() {
                 "from {kind}: {}",
                 fs::read_to_string(own.join("timeout.log")).unwrap_or_default()
             );
-            assert_eq!(
-                fs::read(own.join("f.bin")).expect("a copy"),
-                bytes,
-                "from {kind}"
-            );
+            assert_eq!(fs::read(own.join("f.bin")).expect("a copy"), bytes, "from {kind}");
             drop((seeder, server));
         }
 
         drop(tshark);
         let read = |filter: &str| {
             let output = Command::new("tshark")
-                .args([
-                    "-o",
-                    "tcp.try_heuristic_first:TRUE",
-                    "-r",
-                    capture,
-                    "-Y",
-                    filter,
-                ])
-                .args([
-                    "-T",
-                    "fields",
-                    "-e",
-                    "frame.number",
-                    "-e",
-                    "ip.src",
-                    "-e",
-                    "_ws.col.info",
-                ])
+                .args(["-o", "tcp.try_heuristic_first:TRUE", "-r", capture, "-Y", filter])
+                .args(["-T", "fields", "-e", "frame.number", "-e", "ip.src", "-e", "_ws.col.info"])
                 .output()
                 .expect("tshark");
             String::from_utf8_lossy(&output.stdout).into_owned()
         };
         let messages = read("bittorrent").lines().count();
-        assert!(
-            messages > 500,
-            "{messages} messages of BitTorrent were seen"
-        );
+        assert!(messages > 500, "{messages} messages of BitTorrent were seen");
         let malformed = read("bittorrent && _ws.malformed");
         eprintln!("tshark: {messages} frames of BitTorrent");
         assert_eq!(malformed, "", "malformed");

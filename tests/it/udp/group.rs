@@ -1,59 +1,52 @@
-//! Groups and what may go wrong in them: another group at the same port, and copies that somebody
-//! damaged.
+//! Multicast groups: two groups at one port, chosen interfaces, damaged and forged datagrams.
 
-use std::io::{BufRead, BufReader, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
-use std::thread::JoinHandle;
-use std::time::Duration;
+use std::{
+    io::{BufRead, BufReader, Write},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    thread::JoinHandle,
+    time::Duration,
+};
 
-use crate::common;
-use crate::common::{Server, whole, within};
-use gatecast::internals::client::{ClientReport, FetchRun};
-use gatecast::internals::proto::udp::packet::{Body, Packet};
-use gatecast::internals::report::verdict::Verdict;
-use gatecast::internals::session::Via;
-use gatecast::internals::transfer::Outcome;
-use gatecast::internals::transport::udp;
-use gatecast::internals::transport::udp::config::UdpConfig;
-use gatecast::internals::transport::udp::group_receiver::Subscription;
+use gatecast::internals::{
+    client::ClientReport,
+    proto::udp::packet::{Body, Packet},
+    report::verdict::Verdict,
+    session::Via,
+    transfer::Outcome,
+    transport::udp::{config::UdpConfig, group_receiver::Subscription},
+};
+
+use crate::{
+    common,
+    common::{
+        Server, udp,
+        udp::{server_with, to_group},
+        whole, within,
+    },
+};
 
 const LIMIT: Duration = Duration::from_secs(100);
 
-/// A server of a file of `bytes` to `group` at `rate` bytes a second, for two clients.
+/// A server that sends `bytes` bytes to `group` at `rate` bytes a second, for two clients.
 fn server(bytes: u64, group: SocketAddr, rate: u64) -> Server {
-    Server::with(
-        bytes,
-        |settings| {
-            settings.via = Some(Via::Multicast);
-            settings.clients = Some(2);
-            settings.rate = common::bytes_per_second(rate);
-        },
-        |host| {
-            udp::serve(
-                host,
-                UdpConfig {
-                    group: Some(group),
-                    ..UdpConfig::default()
-                },
-            )
-        },
-    )
+    server_with(bytes, Via::Multicast, 2, to_group(group), |settings| {
+        settings.rate = common::bytes_per_second(rate);
+    })
 }
 
 fn fetch(server: &Server) -> JoinHandle<Vec<ClientReport>> {
     let mut order = server.order("a");
     order.clients = 2;
-    thread::spawn(move || {
-        let ways = [&udp::receive::MULTICAST as _];
-        FetchRun::new(&order).run(&order, &ways).expect("begun")
-    })
+    thread::spawn(move || udp::fetch(&order))
 }
 
 #[test]
-fn two_groups_at_one_port_receive_only_their_own() {
+fn two_groups_at_one_port_do_not_mix() {
     within(LIMIT, || {
         let servers = ["239.255.9.11:40996", "239.255.9.12:40996"]
             .map(|group| server(2_000_000, group.parse().expect("a group"), 2_000_000));
@@ -72,48 +65,34 @@ fn two_groups_at_one_port_receive_only_their_own() {
 }
 
 #[test]
-fn group_uses_the_interfaces_that_are_named() {
+fn group_uses_the_named_interfaces() {
     within(LIMIT, || {
-        let server = Server::with(
-            500_000,
-            |settings| {
-                settings.via = Some(Via::Multicast);
-                settings.clients = Some(2);
-                // Loopback has many addresses; the clients come by another.
-                settings.rate = common::bytes_per_second(5_000_000);
-            },
-            |host| {
-                udp::serve(
-                    host,
-                    UdpConfig {
-                        interface: Some(Ipv4Addr::new(127, 0, 0, 9)),
-                        ..UdpConfig::default()
-                    },
-                )
-            },
-        );
+        // Loopback has many addresses. The clients use another one.
+        let by = UdpConfig { interface: Some(Ipv4Addr::new(127, 0, 0, 9)), ..UdpConfig::default() };
+        let server = server_with(500_000, Via::Multicast, 2, by, |settings| {
+            settings.rate = common::bytes_per_second(5_000_000);
+        });
         let mut order = server.order("a");
         order.clients = 2;
-        order.interface = Some(Ipv4Addr::new(127, 0, 0, 8));
-        let ways = [&udp::receive::MULTICAST as _];
-        let ends = FetchRun::new(&order).run(&order, &ways).expect("begun");
+        let ours = Ipv4Addr::new(127, 0, 0, 8);
+        let ends = udp::fetch_on_interface(&order, ours);
         whole(ends, &server);
         for transfer in &server.record().transfers {
             assert_eq!(transfer.counts.foreign, Some(0), "{transfer:?}");
         }
-        // An interface that is none of this host's is said.
+        // An interface that this host does not have is an error.
         let mut order = server.order("b");
         order.group = Some(1);
-        order.interface = Some(Ipv4Addr::new(192, 0, 2, 77));
-        let ends = FetchRun::new(&order).run(&order, &ways).expect("begun");
+        let foreign = Ipv4Addr::new(192, 0, 2, 77);
+        let ends = udp::fetch_on_interface(&order, foreign);
         let error = common::failed(ends);
         assert!(error.contains("join the group"), "{error}");
         server.stop();
     });
 }
 
-/// Somebody on the way: clients that come by the address returned join `to` instead of `from`, and
-/// what is sent to `from` reaches them as `change` leaves it.
+/// A proxy: clients that connect to the address returned join `to` instead of `from`. It forwards
+/// what is sent to `from`, after `change` has changed it.
 fn between(
     server: SocketAddr,
     [from, to]: [SocketAddr; 2],
@@ -140,10 +119,8 @@ fn between(
         for client in listener.incoming() {
             let client = client.expect("a client");
             let upstream = TcpStream::connect(server).expect("a server");
-            let (mut up, mut down) = (
-                client.try_clone().expect("one more"),
-                upstream.try_clone().expect("one more"),
-            );
+            let (mut up, mut down) =
+                (client.try_clone().expect("one more"), upstream.try_clone().expect("one more"));
             thread::spawn(move || {
                 let _ = std::io::copy(&mut up, &mut down);
                 let _ = down.shutdown(std::net::Shutdown::Write);
@@ -166,7 +143,7 @@ fn between(
 }
 
 #[test]
-fn copies_damaged_on_the_path_are_corrupt() {
+fn damage_on_the_way_makes_copies_corrupt() {
     within(LIMIT, || {
         let groups = ["239.255.9.13:40995", "239.255.9.14:40995"]
             .map(|group| group.parse().expect("a group"));
@@ -176,27 +153,20 @@ fn copies_damaged_on_the_path_are_corrupt() {
         let mut order = server.order("a");
         order.clients = 2;
         order.server = vec![between(server.addr, groups, &over, |datagram| {
-            // The digest of the copy is what is left to tell such blocks from the true ones.
-            if let Ok(Packet {
-                body: Body::Data { block, .. },
-                ..
-            }) = Packet::decode(datagram)
+            // Only the digest of the copy shows that such blocks are wrong.
+            if let Ok(Packet { body: Body::Data { block, .. }, .. }) = Packet::decode(datagram)
                 && block % 600 == 300
             {
                 datagram[500] ^= 0x20;
             }
         })];
-        let ways = [&udp::receive::MULTICAST as _];
-        let ends = FetchRun::new(&order).run(&order, &ways).expect("begun");
+        let ends = udp::fetch(&order);
         over.store(true, Ordering::Relaxed);
         assert_eq!(ends.len(), 2);
         assert!(ends.iter().all(|end| end.path.is_none()), "{ends:?}");
         assert_eq!(Verdict::of_clients(&ends).exit_code(), 5);
         let record = server.record();
-        assert_eq!(
-            Verdict::of_records(std::slice::from_ref(&record)).exit_code(),
-            5
-        );
+        assert_eq!(Verdict::of_records(std::slice::from_ref(&record)).exit_code(), 5);
         for transfer in &record.transfers {
             assert_eq!(transfer.outcome, Outcome::Corrupt, "{transfer:?}");
             assert_eq!(transfer.verified, Some(false), "{transfer:?}");
@@ -206,25 +176,22 @@ fn copies_damaged_on_the_path_are_corrupt() {
 }
 
 #[test]
-fn attacker_on_the_servers_host_changes_nothing() {
+fn forged_packets_from_server_host_change_nothing() {
     within(LIMIT, || {
         let group: SocketAddr = "239.255.9.15:40994".parse().expect("a group");
         let server = server(4_000_000, group, 3_000_000);
         let ear = Subscription::join(group, Ipv4Addr::LOCALHOST).expect("loopback has groups");
         let copies = fetch(&server);
-        // It speaks from the server's own address, of the right stream, with numbers to come.
+        // The forged packets come from the server's address, with the right stream and numbers to
+        // come.
         let mouth = UdpSocket::bind("127.0.0.1:0").expect("a port");
         let (mut heard, mut forged) = (0, 0_u64);
         while forged < 60 {
             let batch = ear.receive(Duration::from_secs(20)).expect("a socket");
             let batch = batch.expect("in time");
             for datagram in batch.bytes.chunks(batch.segment) {
-                let Ok(Packet {
-                    stream,
-                    pkt,
-                    sent_us,
-                    body: Body::Data { block, payload, .. },
-                }) = Packet::decode(datagram)
+                let Ok(Packet { stream, pkt, sent_us, body: Body::Data { block, payload, .. } }) =
+                    Packet::decode(datagram)
                 else {
                     continue;
                 };
@@ -233,24 +200,11 @@ fn attacker_on_the_servers_host_changes_nothing() {
                     continue;
                 }
                 let payload = vec![0xee; payload.len()];
-                let data = Body::Data {
-                    block: block + 1,
-                    again: true,
-                    payload: &payload,
-                };
-                let end = Body::End {
-                    upto: block + 50,
-                    round: 1000 + block,
-                };
+                let data = Body::Data { block: block + 1, again: true, payload: &payload };
+                let end = Body::End { upto: block + 50, round: 1000 + block };
                 for (ahead, body) in [(1, data), (40_000, end)] {
                     let mut bytes = Vec::new();
-                    Packet {
-                        stream,
-                        pkt: pkt + ahead,
-                        sent_us,
-                        body,
-                    }
-                    .encode(&mut bytes);
+                    Packet { stream, pkt: pkt + ahead, sent_us, body }.encode(&mut bytes);
                     mouth.send_to(&bytes, group).expect("sent");
                     forged += 1;
                 }

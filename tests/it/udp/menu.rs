@@ -1,37 +1,21 @@
 //! The commands of the lab's UDP protocol against our own server, in processes of their own.
 
-use std::fs;
-use std::io::Write;
-use std::path::Path;
-use std::process::{Command, Output, Stdio};
-use std::time::Duration;
+use std::{fs, path::Path, process::Output, time::Duration};
 
-use crate::common::program::{GATECAST, Program, records_of};
-use crate::common::{entries, within};
-use gatecast::internals::server::sample;
-use gatecast::internals::session::Via;
-use gatecast::internals::transfer::Outcome;
+use gatecast::internals::{server::sample, session::Via, transfer::Outcome};
+
+use crate::common::{
+    entries,
+    program::{Program, feed, gatecast, records_of, text},
+    within,
+};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// The menu's client with these lines on its standard input.
+/// Runs the menu with these lines on its standard input.
 fn menu(folder: &Path, addr: &str, lines: &str) -> Output {
-    let mut client = Command::new(GATECAST)
-        .args(["fetch", addr, "--lab", "--out", "lab"])
-        .current_dir(folder)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the program starts");
-    let mut input = client.stdin.take().expect("piped");
-    input.write_all(lines.as_bytes()).expect("it reads");
-    drop(input);
-    client.wait_with_output().expect("it ends")
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).expect("text")
+    let words = ["fetch", addr, "--lab", "--out", "lab"];
+    feed(&mut gatecast(folder, &words), lines.as_bytes())
 }
 
 #[test]
@@ -45,7 +29,7 @@ fn lab_menu_lists_configures_starts_and_disconnects() {
         let words = ["100mb.mp4", "250 mb.mp4", "--lab-udp", "--rate", "40mbit"];
         let (mut server, addr) = Program::serve(path, &words);
 
-        // By number and by word; a name with a blank; and what is not on the menu.
+        // Commands by number and by word, a name with a blank, and unknown commands.
         let said = menu(
             path,
             &addr,
@@ -55,7 +39,7 @@ fn lab_menu_lists_configures_starts_and_disconnects() {
         let (out, complaints) = (text(&said.stdout), text(&said.stderr));
         assert_eq!(out.lines().next(), Some("100mb.mp4"), "{out}");
         assert_eq!(out.lines().nth(1), Some("250 mb.mp4"), "{out}");
-        // Nothing after `disconnect` is heard.
+        // Nothing after `disconnect` is read.
         assert_eq!(out.matches("250 mb.mp4").count(), 1, "{out}");
         for complaint in [
             "choose a file first: config FILE N",
@@ -67,7 +51,7 @@ fn lab_menu_lists_configures_starts_and_disconnects() {
         ] {
             assert!(complaints.contains(complaint), "{complaint}: {complaints}");
         }
-        // A refusal weighs more than copies that nobody can prove.
+        // The exit code of a refusal goes before that of unproven copies.
         assert_eq!(said.status.code(), Some(1), "{complaints}");
         let copy = |name: &str| fs::read(path.join("lab").join(name)).expect("received");
         let source = fs::read(path.join("100mb.mp4")).expect("made");
@@ -82,10 +66,10 @@ fn lab_menu_lists_configures_starts_and_disconnects() {
             .unwrap_or_else(|| panic!("{out}"));
         assert_eq!(row.split_whitespace().nth(1), Some("1000017"));
 
-        // Copies alone: whole, and not proven.
+        // Copies without a refusal: whole, but not proven.
         let said = menu(path, &addr, "config 100mb.mp4 1\nstart\n");
         assert_eq!(said.status.code(), Some(4), "{}", text(&said.stderr));
-        // A server that only listens by TCP answers nothing.
+        // A server that has ended answers nothing.
         server.signal("TERM");
         server.code();
         let records = records_of(path, 4);

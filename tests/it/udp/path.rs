@@ -1,45 +1,52 @@
-//! Paths that lose, repeat, delay, reorder, replay and damage datagrams, and one whose way back is
-//! dead: a relay between server and client that knows the control connection well enough to have
-//! the datagrams sent to itself.
+//! Paths that lose, repeat, delay, reorder, replay and damage datagrams, and one without a return
+//! path. A relay between server and client changes the control connection so that the datagrams go
+//! through it.
 
-use std::collections::{BTreeMap, HashSet};
-use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
-use std::thread;
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::{
+    collections::{BTreeMap, HashSet},
+    io::{BufRead, BufReader, Write},
+    net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
 
-use crate::common;
-use crate::common::{Server, entries, row, whole, within};
-use gatecast::internals::client::{ClientReport, FetchConfig, FetchRun};
-use gatecast::internals::proto::udp::packet::{Body, Packet};
-use gatecast::internals::report::verdict::Verdict;
-use gatecast::internals::session::Via;
-use gatecast::internals::transfer::Outcome;
-use gatecast::internals::transport::udp;
-use gatecast::internals::transport::udp::config::UdpConfig;
+use gatecast::internals::{
+    client::{ClientReport, FetchConfig},
+    proto::udp::packet::{Body, Packet},
+    report::verdict::Verdict,
+    session::Via,
+    transfer::Outcome,
+};
+
+use crate::{
+    common,
+    common::{Server, entries, row, udp, whole, within},
+};
 
 const LIMIT: Duration = Duration::from_secs(100);
 
-/// What becomes of one datagram: each copy, and how much later it arrives.
+/// The copies of one datagram that arrive, and the delay of each.
 type Fate = Vec<(Duration, Vec<u8>)>;
 
-/// Decides about every datagram in turn.
+/// Decides what happens to each datagram.
 type Chaos = Box<dyn FnMut(&[u8]) -> Fate + Send>;
 
 /// A relay in front of a server.
 struct Relay {
     addr: SocketAddr,
-    /// The client is not heard any more.
+    /// Whether nothing of the client reaches the server any more.
     deaf: Arc<AtomicBool>,
     over: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Relay {
-    /// One client's connection to `server`, its datagrams through `chaos`.
+    /// Relays one client's connection to `server`, and its datagrams through `chaos`.
     fn start(server: SocketAddr, chaos: Chaos) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let addr = listener.local_addr().expect("bound");
@@ -53,17 +60,14 @@ impl Relay {
                 stream.set_nodelay(true).expect("a setting");
             }
             let way = UdpSocket::bind("127.0.0.1:0").expect("a port");
-            // It must lose nothing that it is not told to.
+            // The relay itself must lose nothing.
             #[cfg(feature = "sockopt")]
             let _ = socket2::SockRef::from(&way).set_recv_buffer_size(4 << 20);
             let port = way.local_addr().expect("bound").port();
             let to = Arc::new(Mutex::new(None));
             let known = Arc::clone(&to);
             let relay = thread::spawn(move || carry(&way, &known, chaos, &ended));
-            let (down, up) = (
-                (upstream.try_clone(), client.try_clone()),
-                (client, upstream),
-            );
+            let (down, up) = ((upstream.try_clone(), client.try_clone()), (client, upstream));
             let back = thread::spawn(move || {
                 let (mut from, mut into) = (down.0.expect("two"), down.1.expect("two"));
                 let _ = std::io::copy(&mut from, &mut into);
@@ -72,12 +76,9 @@ impl Relay {
             let (from, mut into) = up;
             let mut lines = BufReader::new(from);
             let mut line = Vec::new();
-            while lines
-                .read_until(b'\n', &mut line)
-                .is_ok_and(|read| read > 0)
-            {
+            while lines.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
                 let text = String::from_utf8_lossy(&line).into_owned();
-                // LISTEN says where datagrams go.
+                // LISTEN has the port of the client.
                 if let Some((head, rest)) = text.split_once(" port=") {
                     let (number, rest) = rest.split_once(' ').expect("more fields");
                     let at: u16 = number.parse().expect("a port");
@@ -93,12 +94,7 @@ impl Relay {
             back.join().expect("no panic");
             relay.join().expect("no panic");
         });
-        Self {
-            addr,
-            deaf,
-            over,
-            threads: vec![main],
-        }
+        Self { addr, deaf, over, threads: vec![main] }
     }
 }
 
@@ -113,8 +109,7 @@ impl Drop for Relay {
 }
 
 fn carry(way: &UdpSocket, to: &Mutex<Option<SocketAddr>>, mut chaos: Chaos, over: &AtomicBool) {
-    way.set_read_timeout(Some(Duration::from_millis(1)))
-        .expect("a setting");
+    way.set_read_timeout(Some(Duration::from_millis(1))).expect("a setting");
     let mut waiting: BTreeMap<(Instant, u64), Vec<u8>> = BTreeMap::new();
     let mut serial = 0;
     let mut buffer = vec![0; 65_536];
@@ -132,8 +127,7 @@ fn carry(way: &UdpSocket, to: &Mutex<Option<SocketAddr>>, mut chaos: Chaos, over
             if entry.key().0 > Instant::now() {
                 break;
             }
-            way.send_to(&entry.remove(), to)
-                .expect("loopback takes all");
+            way.send_to(&entry.remove(), to).expect("loopback takes all");
         }
     }
 }
@@ -156,15 +150,9 @@ fn is_end(datagram: &[u8]) -> bool {
 }
 
 fn server(bytes: u64, via: Via, rate: Option<u64>) -> Server {
-    Server::with(
-        bytes,
-        |settings| {
-            settings.via = Some(via);
-            settings.clients = Some(1);
-            settings.rate = rate.and_then(common::bytes_per_second);
-        },
-        |host| udp::serve(host, UdpConfig::default()),
-    )
+    udp::server(bytes, via, 1, |settings| {
+        settings.rate = rate.and_then(common::bytes_per_second);
+    })
 }
 
 fn fetch(
@@ -175,16 +163,10 @@ fn fetch(
     let mut order = server.order("a");
     order.server = vec![addr];
     set(&mut order);
-    let ways = [
-        udp::receive::UDP,
-        udp::receive::RAW,
-        udp::receive::MULTICAST,
-    ];
-    let ways = ways.each_ref().map(|way| way as _);
-    FetchRun::new(&order).run(&order, &ways).expect("begun")
+    udp::fetch(&order)
 }
 
-/// A file through `chaos`; its only row, after the sums over it were checked.
+/// Sends a file through `chaos`. Returns the only row, after its sums were checked.
 fn through(
     bytes: u64,
     via: Via,
@@ -214,7 +196,7 @@ fn through(
 const BLOCK: u64 = 1448;
 
 #[test]
-fn copies_survive_loss_of_first_and_last_datagrams_and_ends() {
+fn loss_of_first_last_and_end_datagrams_is_repaired() {
     within(LIMIT, || {
         for k in 1..=5_u32 {
             const RATE: Option<u64> = Some(5_000_000);
@@ -223,11 +205,7 @@ fn copies_survive_loss_of_first_and_last_datagrams_and_ends() {
             let mut seen = HashSet::new();
             let (first, _) = through(bytes, Via::Udp, RATE, move |datagram| {
                 let fresh = block(datagram).is_some_and(|block| block < k && seen.insert(block));
-                if fresh {
-                    Fate::new()
-                } else {
-                    at_once(datagram)
-                }
+                if fresh { Fate::new() } else { at_once(datagram) }
             });
             assert!(first.is_proven(), "first {k}: {first:?}");
             assert_eq!(first.counts.lost, Some(u64::from(k)));
@@ -239,7 +217,7 @@ fn copies_survive_loss_of_first_and_last_datagrams_and_ends() {
             });
             assert!(last.is_proven(), "last {k}: {last:?}");
             assert_eq!(last.counts.lost, Some(u64::from(k)));
-            // Raw has nothing but the sender's total to know them by.
+            // Raw notices these only by the sender's total.
             let (raw, _) = through(bytes, Via::Raw, RATE, move |datagram| {
                 let tail = block(datagram).is_some_and(|block| block >= blocks - k);
                 if tail { Fate::new() } else { at_once(datagram) }
@@ -251,18 +229,10 @@ fn copies_survive_loss_of_first_and_last_datagrams_and_ends() {
             let (asked, _) = through(bytes, Via::Udp, None, move |datagram| {
                 if is_end(datagram) {
                     ends += 1;
-                    return if ends <= k {
-                        Fate::new()
-                    } else {
-                        at_once(datagram)
-                    };
+                    return if ends <= k { Fate::new() } else { at_once(datagram) };
                 }
                 lost += 1;
-                if lost == 100 {
-                    Fate::new()
-                } else {
-                    at_once(datagram)
-                }
+                if lost == 100 { Fate::new() } else { at_once(datagram) }
             });
             assert!(asked.is_proven(), "questions {k}: {asked:?}");
         }
@@ -270,7 +240,7 @@ fn copies_survive_loss_of_first_and_last_datagrams_and_ends() {
 }
 
 #[test]
-fn duplicates_delays_and_reordering_are_counted() {
+fn duplicates_delays_and_reordering_do_no_harm() {
     within(LIMIT, || {
         let bytes = 3000 * BLOCK;
         for copies in [2, 10] {
@@ -278,13 +248,10 @@ fn duplicates_delays_and_reordering_are_counted() {
                 vec![(Duration::ZERO, datagram.to_vec()); copies]
             });
             assert!(doubled.is_proven(), "{copies}: {doubled:?}");
-            // Copies that come after the last block are not heard any more.
+            // Copies that come after the last block are not read any more.
             let counts = doubled.counts;
-            assert!(
-                counts.duplicate > Some(2000 * (copies as u64 - 1)),
-                "{counts:?}"
-            );
-            // A small buffer drops copies too, and then nobody can place a loss.
+            assert!(counts.duplicate > Some(2000 * (copies as u64 - 1)), "{counts:?}");
+            // A small buffer drops copies too, and then the place of a loss is unknown.
             let placed = cfg!(feature = "sockopt") || counts.network_lost.is_some();
             assert_eq!(
                 counts.network_lost,
@@ -292,7 +259,7 @@ fn duplicates_delays_and_reordering_are_counted() {
                 "a copy makes good no loss: {counts:?}"
             );
         }
-        // Every twentieth comes a thousand later.
+        // Every twentieth datagram arrives about a thousand datagrams later.
         let mut count = 0_u32;
         let (mixed, _) = through(bytes, Via::Udp, Some(10_000_000), move |datagram| {
             count += 1;
@@ -301,12 +268,8 @@ fn duplicates_delays_and_reordering_are_counted() {
         });
         assert!(mixed.is_proven(), "{mixed:?}");
         assert!(mixed.counts.reordered > Some(50), "{:?}", mixed.counts);
-        assert!(
-            mixed.counts.reorder_extent > Some(500),
-            "{:?}",
-            mixed.counts
-        );
-        // Two seconds on the way.
+        assert!(mixed.counts.reorder_extent > Some(500), "{:?}", mixed.counts);
+        // A delay of two seconds.
         let (slow, _) = through(300 * BLOCK, Via::Udp, None, |datagram| {
             vec![(Duration::from_secs(2), datagram.to_vec())]
         });
@@ -345,20 +308,13 @@ fn dead_return_path_ends_the_sending() {
             silent.store(true, Ordering::Relaxed);
         });
         let begun = Instant::now();
-        let ends = fetch(&server, relay.addr, |order| {
-            order.stall = Duration::from_secs(8)
-        });
+        let ends = fetch(&server, relay.addr, |order| order.stall = Duration::from_secs(8));
         assert!(ends[0].path.is_none());
         let record = server.record();
         watch.join().expect("no panic");
         let row = row(&record, "a");
         assert_eq!(row.outcome, Outcome::TimedOut, "{row:?}");
-        assert!(
-            row.reason
-                .as_deref()
-                .is_some_and(|why| why.contains("sent no report")),
-            "{row:?}"
-        );
+        assert!(row.reason.as_deref().is_some_and(|why| why.contains("said nothing")), "{row:?}");
         assert!(row.bytes_server < Some(bytes), "{row:?}");
         assert!(begun.elapsed() < Duration::from_secs(30));
         drop(relay);
@@ -367,7 +323,7 @@ fn dead_return_path_ends_the_sending() {
 }
 
 #[test]
-fn replayed_session_and_random_datagrams_are_foreign() {
+fn replayed_and_odd_length_datagrams_are_foreign() {
     within(LIMIT, || {
         let recorded: Arc<Mutex<Vec<Vec<u8>>>> = Arc::default();
         let keep = Arc::clone(&recorded);
@@ -378,13 +334,10 @@ fn replayed_session_and_random_datagrams_are_foreign() {
         assert!(first.is_proven());
         let mut old = recorded.lock().expect("no panic").clone().into_iter();
         let count = old.len() as u64;
-        // The stream's number is the session's, so these are all another's.
+        // Each session has its own stream number, so all these are foreign.
         let (second, _) = through(5000 * BLOCK, Via::Udp, Some(20_000_000), move |datagram| {
-            let mut fate: Fate = old
-                .next()
-                .map(|bytes| (Duration::ZERO, bytes))
-                .into_iter()
-                .collect();
+            let mut fate: Fate =
+                old.next().map(|bytes| (Duration::ZERO, bytes)).into_iter().collect();
             fate.extend(at_once(datagram));
             fate
         });
@@ -392,14 +345,14 @@ fn replayed_session_and_random_datagrams_are_foreign() {
         assert_eq!(second.counts.foreign, Some(count), "{:?}", second.counts);
         assert_eq!(second.counts.corrupt, Some(0));
 
-        // Every length that a datagram on a link has, and many of those that travel in pieces.
+        // Every length that fits into one packet of a link, and many that are fragmented.
         let lengths = (0..=2000).chain((2001..65_507).step_by(97)).chain([65_507]);
         let count = lengths.clone().count() as u64;
         let mut lengths = lengths.enumerate();
         let (junk, _) = through(5000 * BLOCK, Via::Udp, Some(5_000_000), move |datagram| {
             let mut fate = at_once(datagram);
             if let Some((number, len)) = lengths.next() {
-                // Zeros, one of ours cut or with more behind it, or our first byte alone.
+                // Zeros, or a true datagram cut or extended, or only its first byte repeated.
                 let bytes = match number % 3 {
                     0 => vec![0; len],
                     1 if len != datagram.len() => {
@@ -412,20 +365,16 @@ fn replayed_session_and_random_datagrams_are_foreign() {
             fate
         });
         assert!(junk.is_proven(), "{junk:?}");
-        let refused = junk
-            .counts
-            .foreign
-            .zip(junk.counts.corrupt)
-            .map(|(a, b)| a + b);
-        // On a busy machine some find a buffer full.
+        let refused = junk.counts.foreign.zip(junk.counts.corrupt).map(|(a, b)| a + b);
+        // On a busy machine some are dropped at a full buffer.
         assert!(refused > Some(count * 3 / 4), "{:?}", junk.counts);
     });
 }
 
 #[test]
-fn overflow_of_the_clients_buffer_is_its_hosts_loss() {
+fn full_buffer_of_client_counts_as_host_loss() {
     within(LIMIT, || {
-        // A path that keeps everything for a while and then gives it all at once.
+        // A path that holds everything for a while and then delivers it at once.
         let begun = Instant::now();
         let (raw, _) = through(60_000 * 1448, Via::Raw, Some(60_000_000), move |datagram| {
             let hold = Duration::from_millis(2500).saturating_sub(begun.elapsed());
@@ -433,7 +382,8 @@ fn overflow_of_the_clients_buffer_is_its_hosts_loss() {
         });
         let counts = raw.counts;
         if cfg!(all(target_os = "linux", feature = "sockopt")) {
-            // The relay's own socket may have been too small too; that is on the way.
+            // The buffer of the relay's socket may have been too small too; that counts as network
+            // loss.
             assert!(counts.host_rx_drop > Some(0), "{counts:?}");
         }
         assert_eq!(raw.outcome, Outcome::Cut, "{raw:?}");
@@ -441,7 +391,7 @@ fn overflow_of_the_clients_buffer_is_its_hosts_loss() {
 }
 
 #[test]
-fn source_changed_before_a_repair_makes_no_mixed_copy() {
+fn source_changed_before_repair_makes_no_mixed_copy() {
     within(LIMIT, || {
         let server = server(2000 * BLOCK, Via::Udp, Some(10_000_000));
         let source = server.source();
@@ -454,7 +404,8 @@ fn source_changed_before_a_repair_makes_no_mixed_copy() {
                     && seen.insert(block)
                 {
                     if block == 1999 {
-                        // Same length, other bytes: between the first sending and the repair.
+                        // The same length with other bytes, between the first sending and the
+                        // repair.
                         let mut bytes = std::fs::read(&source).expect("there");
                         bytes.iter_mut().for_each(|byte| *byte ^= 0xff);
                         std::fs::write(&source, bytes).expect("room");
@@ -465,22 +416,11 @@ fn source_changed_before_a_repair_makes_no_mixed_copy() {
             }),
         );
         let ends = fetch(&server, relay.addr, |_| {});
-        let error = ends[0]
-            .error
-            .as_ref()
-            .expect("the source changed")
-            .to_string();
-        assert!(
-            error.contains("source") || error.contains("SHA-1"),
-            "{error}"
-        );
+        let error = ends[0].error.as_ref().expect("the source changed").to_string();
+        assert!(error.contains("source") || error.contains("SHA-1"), "{error}");
         let record = server.record();
         assert!(!record.transfers[0].is_proven());
-        assert!(
-            entries(&server.out("a"))
-                .iter()
-                .all(|path| common::is_part(path))
-        );
+        assert!(entries(&server.out("a")).iter().all(|path| common::is_part(path)));
         drop(relay);
     });
 }
@@ -490,23 +430,9 @@ fn two_sessions_on_one_group_do_not_mix() {
     within(LIMIT, || {
         let group: SocketAddr = "239.255.9.10:40998".parse().expect("a group");
         let servers = [1_500_000, 1_700_000].map(|bytes| {
-            Server::with(
-                bytes,
-                |settings| {
-                    settings.via = Some(Via::Multicast);
-                    settings.clients = Some(2);
-                    settings.rate = common::bytes_per_second(2_000_000);
-                },
-                |host| {
-                    udp::serve(
-                        host,
-                        UdpConfig {
-                            group: Some(group),
-                            ..UdpConfig::default()
-                        },
-                    )
-                },
-            )
+            udp::server_with(bytes, Via::Multicast, 2, udp::to_group(group), |settings| {
+                settings.rate = common::bytes_per_second(2_000_000);
+            })
         });
         thread::scope(|scope| {
             let fetches = servers.each_ref().map(|server| {
@@ -530,9 +456,9 @@ fn two_sessions_on_one_group_do_not_mix() {
 }
 
 #[test]
-fn copy_changed_on_the_path_is_corrupt() {
+fn copy_changed_on_the_way_is_corrupt() {
     within(LIMIT, || {
-        // A path that changes a byte and makes the checksum right, as some routers have.
+        // A path that changes a byte and corrects the checksum, as some routers did.
         let damage = |every: u32| {
             let mut count = 0_u32;
             move |datagram: &[u8]| {
@@ -545,7 +471,7 @@ fn copy_changed_on_the_path_is_corrupt() {
                 vec![(Duration::ZERO, bytes)]
             }
         };
-        // Two datagrams of many, then all of them.
+        // First two datagrams are changed, then all of them.
         let once = through(4000 * BLOCK, Via::Udp, Some(20_000_000), damage(1500));
         let always = through(600 * BLOCK, Via::Udp, None, damage(1));
         for (row, ends) in [once, always] {
@@ -559,18 +485,19 @@ fn copy_changed_on_the_path_is_corrupt() {
 }
 
 #[test]
-fn part_with_holes_is_not_resumed_as_a_beginning() {
+fn part_with_holes_is_not_resumed() {
     within(LIMIT, || {
-        // Raw measures a path that loses, to the last byte of the file.
+        // Raw measures loss up to the last byte of the file.
         let server = server(600 * BLOCK, Via::Raw, Some(8_000_000));
         let mut count = 0_u32;
         let relay = Relay::start(
             server.addr,
             Box::new(move |datagram| {
                 count += 1;
-                match count % 3 == 1 && block(datagram) != Some(599) {
-                    true => Fate::new(),
-                    false => at_once(datagram),
+                if count % 3 == 1 && block(datagram) != Some(599) {
+                    Fate::new()
+                } else {
+                    at_once(datagram)
                 }
             }),
         );
@@ -579,11 +506,7 @@ fn part_with_holes_is_not_resumed_as_a_beginning() {
         assert_eq!(server.record().transfers[0].outcome, Outcome::Cut);
         drop(relay);
         let out = server.out("a");
-        assert_eq!(
-            common::parts(&out),
-            [600 * BLOCK],
-            "what was measured stays"
-        );
+        assert_eq!(common::parts(&out), [600 * BLOCK], "what was measured stays");
         let ends = fetch(&server, server.addr, |order| order.resume = true);
         let record = server.record();
         assert_eq!(record.transfers[0].bytes_resumed, 0);
@@ -605,7 +528,7 @@ fn forged(datagram: &[u8], set: impl FnOnce(&mut Packet<'_>)) -> Vec<u8> {
 }
 
 #[test]
-fn forged_end_and_forged_leap_end_no_honest_client() {
+fn forged_end_and_forged_number_end_no_honest_client() {
     within(LIMIT, || {
         for (via, blocks) in [(Via::Udp, 6000_u32), (Via::Raw, 3000)] {
             let mut count = 0_u32;
@@ -613,7 +536,8 @@ fn forged_end_and_forged_leap_end_no_honest_client() {
                 count += 1;
                 let mut fate = at_once(datagram);
                 let (ahead, upto) = match count {
-                    // As the last would be, beyond all that was sent, and beyond all that can be.
+                    // Numbers as that of the last packet, beyond all that was sent, and beyond all
+                    // that is possible.
                     100 => (blocks - 100, blocks),
                     200 => (10_000, blocks),
                     300 => (1 << 31, blocks),
@@ -627,7 +551,7 @@ fn forged_end_and_forged_leap_end_no_honest_client() {
                     });
                     fate.push((Duration::ZERO, end));
                 }
-                // One number far ahead, and one that is further than a window.
+                // One number far ahead, and one beyond the window.
                 if count == 500 || count == 600 {
                     let leap = forged(datagram, |packet| packet.pkt += count * 100);
                     fate.push((Duration::ZERO, leap));
@@ -635,7 +559,7 @@ fn forged_end_and_forged_leap_end_no_honest_client() {
                 fate
             };
             let (row, _) = through(u64::from(blocks) * BLOCK, via, Some(8_000_000), chaos);
-            // On a busy machine raw may lose some even here, but it hears its stream to the end.
+            // On a busy machine raw may lose some even here, but it receives up to the end.
             assert!(row.is_proven() || via == Via::Raw, "{row:?}");
             let lost = row.counts.lost.expect("counted");
             assert_eq!(row.counts.unique, Some(u64::from(blocks) - lost), "{row:?}");
@@ -645,9 +569,9 @@ fn forged_end_and_forged_leap_end_no_honest_client() {
 }
 
 #[test]
-fn damaged_headers_and_ends_do_no_harm() {
+fn damaged_headers_and_end_packets_do_no_harm() {
     within(LIMIT, || {
-        // Each of these bytes of a header in turn, and questions too.
+        // Each of these bytes of a header in turn, in data and in END packets.
         let damage = |places: &'static [usize]| {
             let mut count = 0_usize;
             move |datagram: &[u8]| {
@@ -660,7 +584,7 @@ fn damaged_headers_and_ends_do_no_harm() {
                 vec![(Duration::ZERO, bytes)]
             }
         };
-        // The numbers' lower half is by itself below, and so is the block.
+        // The lower half of the packet number and the block number are tested below.
         let header = damage(&[0, 1, 2, 3, 4, 7, 8, 9, 12, 15, 20, 21, 22, 23]);
         let (row, _) = through(8000 * BLOCK, Via::Udp, Some(8_000_000), header);
         assert!(row.is_proven(), "{row:?}");
@@ -674,12 +598,13 @@ fn damaged_headers_and_ends_do_no_harm() {
         assert!(outcomes.contains(&row.outcome), "{row:?}");
         assert_eq!(row.verified, Some(row.outcome == Outcome::Complete));
         assert!(row.counts.corrupt > Some(40), "{row:?}");
-        // Numbers that are others' numbers: one is a copy or out of order, the other is lost.
+        // A packet with the number of another: one counts as duplicate or reordered, the other as
+        // lost.
         let mut count = 0_u32;
         let (row, _) = through(4000 * BLOCK, Via::Udp, Some(8_000_000), move |datagram| {
             count += 1;
             let mut bytes = datagram.to_vec();
-            // Not beyond the last: more than was sent would be no sum that holds.
+            // Not beyond the last number: more packets than were sent would break the sums.
             if count.is_multiple_of(100) && count < 3700 {
                 bytes[11] ^= 1 << (count / 100 % 8);
             }
@@ -709,7 +634,7 @@ fn foreign_datagrams_are_no_sign_of_life() {
         let ends = fetch(&server, relay.addr, |order| {
             order.stall = Duration::from_secs(2);
         });
-        // The server would have given it up after ten seconds.
+        // The server would have given up the client after ten seconds.
         assert!(begun.elapsed() < Duration::from_secs(8));
         let error = ends[0].error.as_ref().expect("nothing came").to_string();
         assert!(error.contains("2 s"), "{error}");

@@ -1,35 +1,17 @@
-//! Clients of the ways over UDP in processes of their own: killed, stopped, too late.
+//! Clients over UDP in processes of their own that are killed, stopped or late.
 
-use std::path::Path;
-use std::time::Duration;
-use std::{fs, thread};
+use std::{path::Path, thread, time::Duration};
 
-use crate::common::program::{Program, part, records_of};
-use crate::common::{entries, row, until, within};
-use gatecast::internals::digest::Digest;
-use gatecast::internals::server::sample;
 use gatecast::internals::transfer::{Outcome, Record};
+
+use crate::common::{
+    program::{Program, folder_with_file, part, records_of, whole},
+    row, until, within,
+};
 
 const LIMIT: Duration = Duration::from_secs(100);
 
 const BYTES: u64 = 20_000_017;
-
-fn place(bytes: u64) -> (tempfile::TempDir, Digest) {
-    let folder = tempfile::tempdir().expect("a folder");
-    let file = folder.path().join("f.bin");
-    sample::make(&file, bytes).expect("room");
-    let sha1 = Digest::of_reader(fs::File::open(file).expect("made")).expect("readable");
-    (folder, sha1)
-}
-
-/// Asserts that a client's folder holds the whole file.
-#[track_caller]
-fn whole(folder: &Path, out: &str, sha1: Digest) {
-    let there = entries(&folder.join(out));
-    assert_eq!(there, [folder.join(out).join("f.bin")]);
-    let file = fs::File::open(&there[0]).expect("there");
-    assert_eq!(Digest::of_reader(file).expect("readable"), sha1);
-}
 
 /// Waits until a client has begun to receive.
 fn receiving(folder: &Path, name: &str) {
@@ -49,9 +31,9 @@ fn slowest(record: &Record, names: &[String]) -> f64 {
 }
 
 #[test]
-fn group_survives_a_kill_a_pause_and_a_late_client() {
+fn group_survives_killed_stopped_and_late_clients() {
     within(LIMIT, || {
-        let (folder, sha1) = place(BYTES);
+        let (folder, sha1) = folder_with_file(BYTES);
         let path = folder.path();
         let words = [
             "f.bin",
@@ -71,7 +53,7 @@ fn group_survives_a_kill_a_pause_and_a_late_client() {
         };
         let (names, mut clients) = group("control");
         for client in &mut clients {
-            assert_eq!(client.code(), 0, "{}", client.said());
+            assert_eq!(client.code(), 0, "{}", client.stderr());
         }
         let control = slowest(&records_of(path, 6)[0], &names);
 
@@ -83,10 +65,10 @@ fn group_survives_a_kill_a_pause_and_a_late_client() {
         thread::sleep(Duration::from_millis(200)); // How long it stands still: the fault itself.
         clients[1].signal("CONT");
         for (client, name) in clients.iter_mut().zip(&names).skip(1) {
-            assert_eq!(client.code(), 0, "{name}: {}", client.said());
+            assert_eq!(client.code(), 0, "{name}: {}", client.stderr());
             whole(path, name, sha1);
         }
-        assert_eq!(late.code(), 0, "{}", late.said());
+        assert_eq!(late.code(), 0, "{}", late.stderr());
         whole(path, "late", sha1);
         let records = records_of(path, 13);
         let of = |name: &str| {
@@ -99,11 +81,8 @@ fn group_survives_a_kill_a_pause_and_a_late_client() {
         assert_eq!(killed.outcome, Outcome::Cut, "{killed:?}");
         assert!(killed.bytes_server < Some(BYTES), "{killed:?}");
         let others = slowest(&record, &names[2..]);
-        assert!(
-            others < control * 1.1 + 0.1,
-            "{others} s beside {control} s"
-        );
-        // Who comes too late is no part of a session that was released, and gets its own.
+        assert!(others < control * 1.1 + 0.1, "{others} s beside {control} s");
+        // The late client is not in the released session, and gets its own.
         assert_ne!(of("late").session, record.session);
         assert!(of("late").all_proven());
         server.signal("TERM");
@@ -112,39 +91,27 @@ fn group_survives_a_kill_a_pause_and_a_late_client() {
 }
 
 #[test]
-fn stopped_clients_overflow_is_exactly_its_hosts_loss() {
+fn overflow_of_stopped_client_is_exactly_host_loss() {
     within(LIMIT, || {
         const BYTES: u64 = 80_000_000;
-        let (folder, sha1) = place(BYTES);
+        let (folder, sha1) = folder_with_file(BYTES);
         let path = folder.path();
         for (via, code) in [("raw", 4), ("udp", 0)] {
-            let words = [
-                "f.bin",
-                "--via",
-                via,
-                "--clients",
-                "1",
-                "--rate",
-                "400mbit",
-                "--one-off",
-            ];
+            let words = ["f.bin", "--via", via, "--clients", "1", "--rate", "400mbit", "--one-off"];
             let (mut server, addr) = Program::serve(path, &words);
             let mut client = Program::fetch(path, &addr, via, &[]);
             receiving(path, via);
             client.signal("STOP");
             thread::sleep(Duration::from_millis(700)); // As above: 35 MB come in this time.
             client.signal("CONT");
-            assert_eq!(client.code(), code, "{}", client.said());
+            assert_eq!(client.code(), code, "{}", client.stderr());
             server.code();
             let records = records_of(path, if via == "raw" { 1 } else { 2 });
-            let record = records
-                .iter()
-                .find(|r| r.via.to_string() == via)
-                .expect("a session");
+            let record = records.iter().find(|r| r.via.to_string() == via).expect("a session");
             sums_hold(record);
             let counts = record.transfers[0].counts;
             if via == "udp" {
-                // It lets no more be under way than it has room for.
+                // The reliable transport has no more under way than the buffer of the client holds.
                 whole(path, via, sha1);
                 continue;
             }

@@ -7,16 +7,11 @@ fn values_are_read_with_their_bytes() {
     let item = decode(b"d3:agei-7e4:infod4:name1:xe4:listl1:ai0eee").expect("canonical");
     assert_eq!(item.get("age").and_then(Item::integer), Some(-7));
     assert_eq!(item.get("info").expect("there").raw, b"d4:name1:xe");
-    assert_eq!(
-        item.get("list").and_then(Item::list).map(<[_]>::len),
-        Some(2)
-    );
+    assert_eq!(item.get("list").and_then(Item::list).map(<[_]>::len), Some(2));
     assert!(item.get("lisa").is_none());
-    for (text, number) in [
-        ("i9223372036854775807e", i64::MAX),
-        ("i-9223372036854775808e", i64::MIN),
-        ("i0e", 0),
-    ] {
+    for (text, number) in
+        [("i9223372036854775807e", i64::MAX), ("i-9223372036854775808e", i64::MIN), ("i0e", 0)]
+    {
         assert_eq!(decode(text.as_bytes()).expect(text).integer(), Some(number));
     }
 }
@@ -70,10 +65,7 @@ fn nesting_is_refused_beyond_the_limit() {
         assert!(decode(byte.repeat(20_000).as_bytes()).is_err());
     }
     let unknown = format!("d1:a{}{}e", "l".repeat(20_000), "e".repeat(20_000));
-    assert!(
-        decode(unknown.as_bytes()).is_err(),
-        "in a key that nobody reads"
-    );
+    assert!(decode(unknown.as_bytes()).is_err(), "in a key that nobody reads");
     let nested = |depth: usize| format!("{}{}", "l".repeat(depth), "e".repeat(depth));
     assert!(decode(nested(DEPTH_MAX).as_bytes()).is_ok());
     assert!(decode(nested(DEPTH_MAX + 1).as_bytes()).is_err());
@@ -91,10 +83,7 @@ fn the_number_of_values_is_bounded() {
     assert!(decode(many.as_bytes()).is_err());
     let hollow = |lists: usize| format!("l{}e", format!("l{}e", "le".repeat(1000)).repeat(lists));
     assert!(decode(hollow(19).as_bytes()).is_ok());
-    assert!(
-        decode(hollow(20).as_bytes()).is_err(),
-        "each of them is a value"
-    );
+    assert!(decode(hollow(20).as_bytes()).is_err(), "each of them is a value");
 }
 
 #[test]
@@ -133,9 +122,8 @@ fn any_value() -> impl Strategy<Value = Vec<u8>> {
             .concat()),
             prop::collection::btree_map(prop::collection::vec(any::<u8>(), 0..4), inner, 0..5)
                 .prop_map(|map| {
-                    let entries = map
-                        .into_iter()
-                        .fold(Dictionary::default(), |d, (k, v)| d.raw_bytes(&k, v));
+                    let entries =
+                        map.into_iter().fold(Dictionary::default(), |d, (k, v)| d.raw_bytes(&k, v));
                     entries.finish()
                 }),
         ]
@@ -147,10 +135,9 @@ fn second_opinion(input: &[u8]) -> bool {
     fn walk(object: bendy::decoding::Object<'_, '_>) -> Result<(), bendy::decoding::Error> {
         use bendy::decoding::Object;
         match object {
-            Object::Integer(text) => text
-                .parse::<i64>()
-                .map(|_| ())
-                .map_err(bendy::decoding::Error::malformed_content),
+            Object::Integer(text) => {
+                text.parse::<i64>().map(|_| ()).map_err(bendy::decoding::Error::malformed_content)
+            }
             Object::Bytes(_) => Ok(()),
             Object::List(mut list) => {
                 while let Some(object) = list.next_object()? {
@@ -167,9 +154,7 @@ fn second_opinion(input: &[u8]) -> bool {
         }
     }
     let mut decoder = bendy::decoding::Decoder::new(input).with_max_depth(DEPTH_MAX);
-    let one = decoder
-        .next_object()
-        .and_then(|object| object.map(walk).transpose());
+    let one = decoder.next_object().and_then(|object| object.map(walk).transpose());
     matches!(one, Ok(Some(()))) && matches!(decoder.next_object(), Ok(None))
 }
 

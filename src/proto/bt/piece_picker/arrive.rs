@@ -2,10 +2,14 @@
 
 use std::time::Duration;
 
-use crate::digest::Digest;
-use crate::proto::bt::piece_picker::{BlockState, PendingRequest, PiecePicker};
-use crate::proto::bt::wire::Block;
-use crate::units::Moment;
+use crate::{
+    digest::Digest,
+    proto::bt::{
+        piece_picker::{BlockState, PendingRequest, PiecePicker},
+        wire::Block,
+    },
+    units::Moment,
+};
 
 /// What an arriving block means.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,10 +40,7 @@ impl PiecePicker {
         let Some(from) = self.peers.get_mut(&peer) else {
             return Arrival::Unwanted;
         };
-        let at = from
-            .pending
-            .iter()
-            .position(|pending| pending.block == block);
+        let at = from.pending.iter().position(|pending| pending.block == block);
         let Some(request) = at.and_then(|at| from.pending.remove(at)) else {
             if from.withdrawn > 0 {
                 from.withdrawn -= 1;
@@ -48,8 +49,7 @@ impl PiecePicker {
             }
             return Arrival::Unwanted;
         };
-        from.pipeline
-            .received(block.len, now.since(request.since), now);
+        from.pipeline.received(block.len, now.since(request.since), now);
         let index = self.layout.index(block);
         let Some(partial) = self.partial.get_mut(&block.piece) else {
             return Arrival::Unwanted;
@@ -76,11 +76,7 @@ impl PiecePicker {
         }
         partial.blocks[index] = BlockState::Received(peer);
         partial.to_come -= 1;
-        if partial.to_come == 0 {
-            Arrival::PieceComplete(others)
-        } else {
-            Arrival::Kept(others)
-        }
+        if partial.to_come == 0 { Arrival::PieceComplete(others) } else { Arrival::Kept(others) }
     }
 
     /// A piece's digest is right. Returns the peers that had sent wrong blocks of it before, found
@@ -128,10 +124,7 @@ impl PiecePicker {
         let Some(from) = self.peers.get_mut(&peer) else {
             return;
         };
-        let at = from
-            .pending
-            .iter()
-            .position(|pending| pending.block == block);
+        let at = from.pending.iter().position(|pending| pending.block == block);
         let Some(request) = at.and_then(|at| from.pending.remove(at)) else {
             return;
         };

@@ -15,13 +15,17 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::digest::Digest;
-use crate::proto::bt::bitfield::Bitfield;
-use crate::proto::bt::layout::PieceLayout;
-use crate::proto::bt::piece_picker::pipeline::Pipeline;
-use crate::proto::bt::random::Random;
-use crate::proto::bt::wire::{Block, WireError};
-use crate::units::Moment;
+use crate::{
+    digest::Digest,
+    proto::bt::{
+        bitfield::Bitfield,
+        layout::PieceLayout,
+        piece_picker::pipeline::Pipeline,
+        random::Random,
+        wire::{Block, WireError},
+    },
+    units::Moment,
+};
 
 pub mod arrive;
 pub mod pick;

@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
-use crate::proto::bt::piece_picker::pipeline::Pipeline;
-use crate::proto::bt::piece_picker::{BlockState, PartialPiece, PendingRequest, PiecePicker};
-use crate::proto::bt::wire::Block;
-use crate::units::Moment;
+use crate::{
+    proto::bt::{
+        piece_picker::{BlockState, PartialPiece, PendingRequest, PiecePicker, pipeline::Pipeline},
+        wire::Block,
+    },
+    units::Moment,
+};
 
 /// Pieces that may be started and have missing blocks, for each peer.
 const PARTIAL_PER_PEER: usize = 2;
@@ -61,11 +64,7 @@ impl PiecePicker {
         };
         let state = self.peers.get_mut(&peer).expect("the caller saw it");
         state.current = Some(block.piece);
-        state.pending.push_back(PendingRequest {
-            block,
-            since: now,
-            late: false,
-        });
+        state.pending.push_back(PendingRequest { block, since: now, late: false });
         Some(block)
     }
 

@@ -3,8 +3,7 @@
 
 use std::time::Duration;
 
-use crate::proto::bt::wire::BLOCK_LEN;
-use crate::units::Moment;
+use crate::{proto::bt::wire::BLOCK_LEN, units::Moment};
 
 /// The request pipeline of one peer.
 #[derive(Debug)]
@@ -77,11 +76,7 @@ impl Pipeline {
         }
         let answer = self.fastest_answer.map_or(0.0, |time| time.as_secs_f64());
         let seconds = DEPTH_SECONDS.max(2.0 * answer.min(ANSWER_MAX) + DEPTH_BEYOND);
-        #[allow(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "saturates"
-        )]
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates")]
         let by_rate = (self.rate * seconds) as usize;
         let wanted = by_rate.max(DEPTH_ALL / peers.max(1)).max(DEPTH_MIN);
         wanted.div_ceil(block as usize).clamp(1, self.limit)

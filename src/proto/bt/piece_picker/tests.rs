@@ -33,15 +33,9 @@ fn send(picker: &mut PiecePicker, peer: u32, block: Block, now: Moment) -> Arriv
 #[test]
 fn layout_has_no_gaps_and_refuses_blocks_outside() {
     let layout = PieceLayout::new(4 * 65536 - 20_000, 65536);
-    assert_eq!(
-        (layout.pieces(), layout.len(3), layout.blocks(3)),
-        (4, 45_536, 3)
-    );
+    assert_eq!((layout.pieces(), layout.len(3), layout.blocks(3)), (4, 45_536, 3));
     let blocks = (0..4).flat_map(|p| (0..layout.blocks(p)).map(move |b| layout.block(p, b)));
-    assert_eq!(
-        blocks.clone().map(|b| u64::from(b.len)).sum::<u64>(),
-        layout.bytes
-    );
+    assert_eq!(blocks.clone().map(|b| u64::from(b.len)).sum::<u64>(), layout.bytes);
     assert!(blocks.clone().all(|block| layout.allows(block)));
     let block = |piece, begin, len| Block { piece, begin, len };
     assert!(layout.allows(block(0, 0, 65536)) && !layout.allows(block(0, 0, 65537)));
@@ -68,10 +62,7 @@ fn peer_that_chokes_or_has_nothing_new_gets_no_request() {
     assert!(picker.next_requests(1, T0).is_empty(), "choked");
     picker.set_serving(1, true);
     assert_eq!(picker.next_requests(1, T0).len(), 4);
-    assert!(
-        picker.next_requests(1, T0).is_empty(),
-        "all of it is asked for"
-    );
+    assert!(picker.next_requests(1, T0).is_empty(), "all of it is asked for");
     assert!(picker.add_piece(1, 4).is_err());
     assert_eq!(picker.add_piece(1, 0), Ok(false), "a repeat");
 }
@@ -91,9 +82,7 @@ fn no_block_is_requested_twice_before_the_end() {
     for key in 1..4 {
         peer(&mut picker, key, &[0, 1, 2, 3]);
     }
-    let mut asked: Vec<Block> = (1..4)
-        .flat_map(|key| picker.next_requests(key, T0))
-        .collect();
+    let mut asked: Vec<Block> = (1..4).flat_map(|key| picker.next_requests(key, T0)).collect();
     let all = asked.len();
     asked.sort_unstable();
     asked.dedup();
@@ -109,10 +98,7 @@ fn overdue_block_is_requested_once_more_at_the_end() {
     peer(&mut picker, 3, &[0, 1, 2, 3]);
     let owed: Vec<Block> = [picker.next_requests(1, T0), picker.next_requests(2, T0)].concat();
     assert_eq!(owed.len(), 15);
-    assert!(
-        picker.next_requests(3, at(199)).is_empty(),
-        "nothing is overdue yet"
-    );
+    assert!(picker.next_requests(3, at(199)).is_empty(), "nothing is overdue yet");
     let again = picker.next_requests(3, at(200));
     assert_eq!(again.len(), 15);
     assert_eq!(picker.counts().endgame, 15);
@@ -121,10 +107,7 @@ fn overdue_block_is_requested_once_more_at_the_end() {
         panic!("it is the first to come");
     };
     assert_eq!(others.len(), 1, "the peer that owes it is told");
-    assert_eq!(
-        send(&mut picker, others[0], block, at(520)),
-        Arrival::Unwanted
-    );
+    assert_eq!(send(&mut picker, others[0], block, at(520)), Arrival::Unwanted);
     assert_eq!(picker.counts().wasted, 1);
 }
 
@@ -135,15 +118,9 @@ fn unrequested_block_is_dropped() {
     let block = picker.next_requests(1, T0)[0];
     peer(&mut picker, 2, &[0]);
     assert_eq!(send(&mut picker, 2, block, T0), Arrival::Unwanted);
-    let off = Block {
-        begin: block.begin + 1,
-        ..block
-    };
+    let off = Block { begin: block.begin + 1, ..block };
     assert_eq!(send(&mut picker, 1, off, T0), Arrival::Unwanted);
-    let long = Block {
-        len: block.len + 1,
-        ..block
-    };
+    let long = Block { len: block.len + 1, ..block };
     assert_eq!(send(&mut picker, 1, long, T0), Arrival::Unwanted);
     assert_eq!(send(&mut picker, 1, block, T0), Arrival::Kept(vec![]));
     assert_eq!(send(&mut picker, 1, block, T0), Arrival::Unwanted, "twice");
@@ -174,10 +151,7 @@ fn silent_peer_loses_its_requests_and_late_blocks_count() {
     let owed = picker.next_requests(1, T0);
     assert!(picker.snub_silent_peers(at(4000)).is_empty());
     assert_eq!(picker.snub_silent_peers(at(4001)), [1]);
-    assert_eq!(
-        send(&mut picker, 1, owed[1], at(4002)),
-        Arrival::Kept(vec![])
-    );
+    assert_eq!(send(&mut picker, 1, owed[1], at(4002)), Arrival::Kept(vec![]));
     peer(&mut picker, 2, &[2]);
     assert_eq!(picker.next_requests(2, at(4003)).len(), 3, "the others");
 }
@@ -188,14 +162,7 @@ fn rejected_block_is_requested_of_another_peer_only() {
     peer(&mut picker, 1, &[2]);
     let owed = picker.next_requests(1, T0);
     picker.request_rejected(1, owed[0]);
-    picker.request_rejected(
-        1,
-        Block {
-            piece: 3,
-            begin: 0,
-            len: 16384,
-        },
-    );
+    picker.request_rejected(1, Block { piece: 3, begin: 0, len: 16384 });
     assert!(picker.next_requests(1, T0).is_empty());
     assert_eq!(picker.copies(2), 0);
     peer(&mut picker, 2, &[2]);
@@ -211,11 +178,7 @@ fn wrong_piece_of_one_sender_names_it() {
         send(&mut picker, 1, block, T0);
     }
     assert_eq!(picker.piece_corrupt(2, &[0; 65536]), Some(1));
-    assert_eq!(
-        picker.next_requests(1, T0).len(),
-        4,
-        "it is to be fetched again"
-    );
+    assert_eq!(picker.next_requests(1, T0).len(), 4, "it is to be fetched again");
     assert_eq!(picker.counts().wrong, 1);
 }
 
@@ -237,10 +200,7 @@ fn right_piece_shows_who_sent_wrong_blocks() {
     picker.set_serving(1, true);
     let again = picker.next_requests(1, T0);
     assert_eq!(again.len(), 4);
-    assert!(
-        picker.next_requests(2, T0).is_empty(),
-        "this time it has one sender"
-    );
+    assert!(picker.next_requests(2, T0).is_empty(), "this time it has one sender");
     for block in again {
         send(&mut picker, 1, block, T0);
     }
@@ -346,21 +306,14 @@ fn peer_that_finishes_no_piece_does_not_fill_the_memory() {
     for piece in 0..1000 {
         picker.add_piece(1, piece).expect("in range");
         picker.set_serving(1, true);
-        let block = picker
-            .next_requests(1, T0)
-            .into_iter()
-            .find(|b| b.piece == piece);
+        let block = picker.next_requests(1, T0).into_iter().find(|b| b.piece == piece);
         if let Some(block) = block {
             send(&mut picker, 1, block, T0);
         }
         picker.set_serving(1, false);
     }
     // Two for each peer, and those whose blocks fill one pipeline.
-    assert!(
-        picker.partial_count() <= 2 + 64 / 3,
-        "{} pieces",
-        picker.partial_count()
-    );
+    assert!(picker.partial_count() <= 2 + 64 / 3, "{} pieces", picker.partial_count());
     // What it has can still be had of somebody else, all of it.
     let all: Vec<u32> = (0..1000).collect();
     peer(&mut picker, 2, &all);
@@ -399,11 +352,7 @@ fn block_of_a_withdrawn_request_is_not_unrequested() {
     for block in &asked {
         assert_eq!(send(&mut picker, 1, *block, T0), Arrival::Unwanted);
     }
-    assert_eq!(
-        picker.unrequested_blocks(1),
-        0,
-        "all of them were on their way"
-    );
+    assert_eq!(picker.unrequested_blocks(1), 0, "all of them were on their way");
     assert_eq!(send(&mut picker, 1, asked[0], T0), Arrival::Unwanted);
     assert_eq!(picker.unrequested_blocks(1), 1);
 }
@@ -421,11 +370,7 @@ fn sender_of_a_wrong_piece_stays_suspect_after_it_left() {
     }
     picker.remove_peer(1);
     assert!(picker.is_suspect(1), "the piece is not verified yet");
-    assert_eq!(
-        picker.piece_corrupt(0, &vec![1; 65536]),
-        None,
-        "either of them"
-    );
+    assert_eq!(picker.piece_corrupt(0, &vec![1; 65536]), None, "either of them");
     assert!(picker.is_suspect(1) && picker.is_suspect(2) && !picker.is_suspect(3));
     let mut right = vec![1; 65536];
     right[0] = 0;

@@ -37,10 +37,7 @@ fn no_piece_is_revealed_twice_before_all_are_once() {
         }
     }
     assert!(seen.is_full());
-    assert!(
-        seeder.may_request(2, 0) && !seeder.try_reveal_all(T0),
-        "it opens once"
-    );
+    assert!(seeder.may_request(2, 0) && !seeder.try_reveal_all(T0), "it opens once");
 }
 
 #[test]
@@ -102,11 +99,7 @@ fn beside_two_that_are_frozen(frozen: usize) -> Option<u64> {
         let seconds = (f64::from(quarter) / 4.0).max(0.1);
         let all = given.iter().sum();
         let revealed = seeder.reveal(now, seconds, |peer| given[peer as usize], all);
-        owed.extend(
-            revealed
-                .into_iter()
-                .filter(|&(peer, _)| peer as usize >= frozen),
-        );
+        owed.extend(revealed.into_iter().filter(|&(peer, _)| peer as usize >= frozen));
         if seeder.try_reveal_all(now) || seeder.revealed_once.is_full() && owed.is_empty() {
             return Some(u64::from(quarter) / 4);
         }
@@ -124,15 +117,9 @@ fn beside_two_that_are_frozen(frozen: usize) -> Option<u64> {
 #[test]
 fn frozen_peers_do_not_delay_others_for_long() {
     let alone = beside_two_that_are_frozen(0).expect("an end");
-    assert!(
-        (8..=10).contains(&alone),
-        "as fast as the uplink: {alone} s"
-    );
+    assert!((8..=10).contains(&alone), "as fast as the uplink: {alone} s");
     let late = beside_two_that_are_frozen(2).expect("an end");
-    assert!(
-        late <= alone + 12,
-        "once two seconds and once some: {late} s"
-    );
+    assert!(late <= alone + 12, "once two seconds and once some: {late} s");
 }
 
 #[test]
@@ -154,18 +141,11 @@ fn doubtful_peer_gets_more_once_it_announces_a_piece() {
     };
     assert_eq!(pieces(&again), pieces(&first), "the same, to another");
     let (back, its) = first[0];
-    assert!(
-        seeder.may_request(back, its),
-        "what it was revealed stays its"
-    );
+    assert!(seeder.may_request(back, its), "what it was revealed stays its");
     seeder.peer_has(back, 99);
     let more = reveal_at(&mut seeder, 2001, [0.0, 0.0, 0.0]);
     assert!(more.iter().all(|&(peer, _)| peer == back), "{more:?}");
-    assert_eq!(
-        (more.len(), seeder.pending),
-        (0, 2),
-        "the others wait for two"
-    );
+    assert_eq!((more.len(), seeder.pending), (0, 2), "the others wait for two");
     seeder.peer_has(2, again[0].1);
     let more = reveal_at(&mut seeder, 2002, [0.0, 0.0, 1.0]);
     assert_eq!(of(&more, 2).len(), 1, "in the place of one: {more:?}");
@@ -175,10 +155,7 @@ fn doubtful_peer_gets_more_once_it_announces_a_piece() {
     let its = of(&more, back);
     assert_eq!((its.len(), seeder.pending), (1, 2), "{more:?}");
     seeder.peer_has(back, its[0]);
-    assert!(
-        !seeder.peers[&back].doubtful,
-        "it takes what it is revealed"
-    );
+    assert!(!seeder.peers[&back].doubtful, "it takes what it is revealed");
 }
 
 #[test]
@@ -186,10 +163,7 @@ fn single_peer_gets_all_pieces_and_external_ones_are_free() {
     let mut seeder = SuperSeeder::new(10, PIECE, &mut Random::new(1));
     seeder.add_peer(0);
     seeder.add_peer(1);
-    assert!(
-        reveal(&mut seeder, &[]).is_empty() && !seeder.may_request(0, 0),
-        "not released"
-    );
+    assert!(reveal(&mut seeder, &[]).is_empty() && !seeder.may_request(0, 0), "not released");
     seeder.admit(0);
     assert_eq!(
         reveal(&mut seeder, &[]).len(),

@@ -2,11 +2,16 @@
 
 use std::fmt::Write;
 
-use crate::digest::Digest;
-use crate::proto::bt::tracker::response::PEERS_MAX;
-use crate::proto::bt::tracker::{TrackerError, parameter};
-use crate::proto::bt::wire::PeerId;
-use crate::proto::{line, percent};
+use crate::{
+    digest::Digest,
+    proto::{
+        bt::{
+            tracker::{TrackerError, parameter, response::PEERS_MAX},
+            wire::PeerId,
+        },
+        line, percent,
+    },
+};
 
 /// What a peer tells its tracker.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,9 +74,7 @@ impl Announce {
             };
             let text = std::str::from_utf8(&value).ok();
             let parsed = text.and_then(|text| text.parse().ok());
-            parsed
-                .map(Some)
-                .ok_or(TrackerError::Invalid(key, "a number"))
+            parsed.map(Some).ok_or(TrackerError::Invalid(key, "a number"))
         };
         let port = number("port")?.ok_or(TrackerError::Missing("port"))?;
         let port = u16::try_from(port).ok().filter(|&port| port >= 1024);
@@ -145,7 +148,5 @@ fn decode_shares(bytes: &[u8]) -> Option<Vec<Share>> {
 
 fn twenty_bytes(query: &str, key: &'static str) -> Result<[u8; 20], TrackerError> {
     let bytes = parameter(query, key)?.ok_or(TrackerError::Missing(key))?;
-    bytes
-        .try_into()
-        .map_err(|_| TrackerError::Invalid(key, "20 bytes"))
+    bytes.try_into().map_err(|_| TrackerError::Invalid(key, "20 bytes"))
 }

@@ -8,8 +8,7 @@
 
 use std::fmt;
 
-use crate::proto::bt::bencode::BencodeError;
-use crate::proto::percent;
+use crate::proto::{bt::bencode::BencodeError, percent};
 
 pub mod announce;
 pub mod response;
@@ -34,9 +33,8 @@ pub enum TrackerError {
 
 /// The one value of `key` in a query, decoded.
 fn parameter(query: &str, key: &'static str) -> Result<Option<Vec<u8>>, TrackerError> {
-    let mut found = query
-        .split('&')
-        .filter_map(|pair| pair.split_once('=').filter(|(name, _)| *name == key));
+    let mut found =
+        query.split('&').filter_map(|pair| pair.split_once('=').filter(|(name, _)| *name == key));
     let Some((_, value)) = found.next() else {
         return Ok(None);
     };
@@ -44,9 +42,7 @@ fn parameter(query: &str, key: &'static str) -> Result<Option<Vec<u8>>, TrackerE
         return Err(TrackerError::Invalid(key, "one value"));
     }
     let bytes = percent::decode(value);
-    bytes
-        .map(Some)
-        .ok_or(TrackerError::Invalid(key, "valid percent-encoding"))
+    bytes.map(Some).ok_or(TrackerError::Invalid(key, "valid percent-encoding"))
 }
 
 impl fmt::Display for TrackerError {

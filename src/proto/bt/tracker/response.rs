@@ -2,9 +2,13 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::proto::bt::bencode::{self, Dictionary, Item};
-use crate::proto::bt::tracker::TrackerError;
-use crate::text::escape;
+use crate::{
+    proto::bt::{
+        bencode::{self, Dictionary, Item},
+        tracker::TrackerError,
+    },
+    text::escape,
+};
 
 /// What a tracker answers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -98,9 +102,7 @@ impl AnnounceResponse {
 
 /// The body that tells a peer why there is no response; the HTTP status stays 200.
 pub fn encode_failure(reason: &str) -> Vec<u8> {
-    Dictionary::default()
-        .bytes("failure reason", reason)
-        .finish()
+    Dictionary::default().bytes("failure reason", reason).finish()
 }
 
 /// Appends the peers of a compact string: an address, then a port, in `EACH` bytes.

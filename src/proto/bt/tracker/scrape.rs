@@ -1,10 +1,15 @@
 //! Scrapes (BEP 48): how many peers a torrent has.
 
-use crate::digest::Digest;
-use crate::proto::bt::bencode::Dictionary;
-use crate::proto::bt::tracker::TrackerError;
-use crate::proto::bt::tracker::response::PEERS_MAX;
-use crate::proto::percent;
+use crate::{
+    digest::Digest,
+    proto::{
+        bt::{
+            bencode::Dictionary,
+            tracker::{TrackerError, response::PEERS_MAX},
+        },
+        percent,
+    },
+};
 
 /// The peers of one torrent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -22,16 +27,12 @@ pub struct ScrapeCounts {
 /// # Errors
 /// An info-hash has not 20 bytes.
 pub fn decode_query(query: &str) -> Result<Vec<Digest>, TrackerError> {
-    let hashes = query
-        .split('&')
-        .filter_map(|pair| pair.strip_prefix("info_hash="));
+    let hashes = query.split('&').filter_map(|pair| pair.strip_prefix("info_hash="));
     hashes
         .take(PEERS_MAX)
         .map(|value| {
             let bytes = percent::decode(value).and_then(|bytes| bytes.try_into().ok());
-            bytes
-                .map(Digest::from_bytes)
-                .ok_or(TrackerError::Invalid("info_hash", "20 bytes"))
+            bytes.map(Digest::from_bytes).ok_or(TrackerError::Invalid("info_hash", "20 bytes"))
         })
         .collect()
 }

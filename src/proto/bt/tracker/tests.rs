@@ -1,11 +1,15 @@
 use proptest::prelude::*;
 
-use super::announce::{Announce, AnnounceEvent, PEERS_DEFAULT};
-use super::response::{AnnounceResponse, PEERS_MAX, RESPONSE_MAX, encode_failure};
-use super::scrape::ScrapeCounts;
-use super::*;
-use crate::digest::Digest;
-use crate::proto::bt::bencode::{self, Dictionary};
+use super::{
+    announce::{Announce, AnnounceEvent, PEERS_DEFAULT},
+    response::{AnnounceResponse, PEERS_MAX, RESPONSE_MAX, encode_failure},
+    scrape::ScrapeCounts,
+    *,
+};
+use crate::{
+    digest::Digest,
+    proto::bt::bencode::{self, Dictionary},
+};
 
 fn honest() -> Announce {
     Announce {
@@ -33,10 +37,7 @@ fn announces_of_other_clients_are_read() {
         &supportcrypto=1&event=stopped";
     let read = Announce::decode(query).expect("honest");
     assert_eq!(&read.peer_id, b"-TR3000-abcdefghijkl");
-    assert_eq!(
-        (read.port, read.wanted, read.event),
-        (51413, 80, AnnounceEvent::Stopped)
-    );
+    assert_eq!((read.port, read.wanted, read.event), (51413, 80, AnnounceEvent::Stopped));
     assert_eq!(read.info_hash.as_bytes()[..4], [0x12, 0x34, 0x56, 0x78]);
 }
 
@@ -65,10 +66,7 @@ fn invalid_announces_are_refused() {
         assert_eq!(Announce::decode(&query).expect("read").wanted, wanted);
     }
     let query = honest.replacen("started", "%00", 1);
-    assert_eq!(
-        Announce::decode(&query).expect("read").event,
-        AnnounceEvent::Regular
-    );
+    assert_eq!(Announce::decode(&query).expect("read").event, AnnounceEvent::Regular);
 }
 
 #[test]
@@ -77,10 +75,7 @@ fn responses_of_both_forms_are_read() {
         complete: 1,
         incomplete: 2,
         interval: 5,
-        peers: vec![
-            "10.0.0.1:6881".parse().expect("v4"),
-            "[fe80::1]:7".parse().expect("v6"),
-        ],
+        peers: vec!["10.0.0.1:6881".parse().expect("v4"), "[fe80::1]:7".parse().expect("v6")],
     };
     assert_eq!(AnnounceResponse::decode(&answer.encode()), Ok(answer));
     let long = b"d8:intervali9e5:peersld2:ip8:10.0.0.74:porti6881eed2:ip3:x.y4:porti1eeee";
@@ -110,34 +105,22 @@ fn invalid_responses_are_refused_or_limited() {
         [10, 0, 0, 1, 0, 0],
         [10, 0, 0, 2, 0, 80],
     ];
-    let body = Dictionary::default()
-        .integer("interval", 5)
-        .bytes("peers", nobody.as_flattened())
-        .finish();
+    let body =
+        Dictionary::default().integer("interval", 5).bytes("peers", nobody.as_flattened()).finish();
     let read = AnnounceResponse::decode(&body).expect("an answer");
     assert_eq!(read.peers, ["10.0.0.2:80".parse().expect("v4")]);
     for (interval, kept) in [(0, 2), (-5, 2), (i64::MAX, 3600)] {
         let body = Dictionary::default().integer("interval", interval).finish();
-        assert_eq!(
-            AnnounceResponse::decode(&body).expect("an answer").interval,
-            kept
-        );
+        assert_eq!(AnnounceResponse::decode(&body).expect("an answer").interval, kept);
     }
     let many = Dictionary::default()
         .integer("interval", 5)
         .bytes("peers", [10, 0, 0, 1, 9, 9].repeat(5000))
         .finish();
-    assert_eq!(
-        AnnounceResponse::decode(&many)
-            .expect("an answer")
-            .peers
-            .len(),
-        PEERS_MAX
-    );
+    assert_eq!(AnnounceResponse::decode(&many).expect("an answer").peers.len(), PEERS_MAX);
     let reason = format!("\x1b[2J{}", "x".repeat(30_000));
-    let shown = AnnounceResponse::decode(&encode_failure(&reason))
-        .expect_err("a failure")
-        .to_string();
+    let shown =
+        AnnounceResponse::decode(&encode_failure(&reason)).expect_err("a failure").to_string();
     assert!(shown.len() < 300 && !shown.contains('\x1b'), "{shown}");
 }
 

@@ -2,21 +2,11 @@ use proptest::prelude::*;
 
 use super::*;
 
-const LIMITS: MessageLimits = MessageLimits {
-    pieces: 10,
-    fast: true,
-};
+const LIMITS: MessageLimits = MessageLimits { pieces: 10, fast: true };
 
-const SLOW: MessageLimits = MessageLimits {
-    pieces: 10,
-    fast: false,
-};
+const SLOW: MessageLimits = MessageLimits { pieces: 10, fast: false };
 
-const BLOCK_1: Block = Block {
-    piece: 1,
-    begin: 16384,
-    len: 16384,
-};
+const BLOCK_1: Block = Block { piece: 1, begin: 16384, len: 16384 };
 
 fn messages() -> Vec<Message<'static>> {
     vec![
@@ -42,19 +32,13 @@ fn messages() -> Vec<Message<'static>> {
 #[test]
 fn every_message_round_trips_however_it_is_split() {
     let mut stream = Vec::new();
-    messages()
-        .iter()
-        .for_each(|message| message.encode(&mut stream));
+    messages().iter().for_each(|message| message.encode(&mut stream));
     let mut at = 0;
     for message in messages() {
         let rest = &stream[at..];
         let len = frame_len(rest, LIMITS).expect("short").expect("whole");
         for cut in 0..len {
-            assert_eq!(
-                frame_len(&rest[..cut], LIMITS),
-                Ok(None),
-                "{message:?} at {cut}"
-            );
+            assert_eq!(frame_len(&rest[..cut], LIMITS), Ok(None), "{message:?} at {cut}");
         }
         assert_eq!(Message::decode(&rest[4..len], LIMITS), Ok(message));
         at += len;
@@ -108,10 +92,7 @@ fn invalid_message_lengths_are_refused() {
         assert!(Message::decode(&frame, LIMITS).is_err(), "{id}");
     }
     for id in [14, 15] {
-        assert!(
-            Message::decode(&[id], SLOW).is_err(),
-            "{id} was not agreed upon"
-        );
+        assert!(Message::decode(&[id], SLOW).is_err(), "{id} was not agreed upon");
     }
 }
 
@@ -122,16 +103,9 @@ fn too_long_message_is_refused_before_it_is_complete() {
     }
     let longest = LIMITS.max_len() as u32;
     assert_eq!(frame_len(&longest.to_be_bytes(), LIMITS), Ok(None));
-    let many = MessageLimits {
-        pieces: crate::proto::bt::metainfo::PIECES_MAX,
-        fast: true,
-    };
+    let many = MessageLimits { pieces: crate::proto::bt::metainfo::PIECES_MAX, fast: true };
     let bitfield = 1 + many.pieces / 8;
-    assert_eq!(
-        frame_len(&bitfield.to_be_bytes(), many),
-        Ok(None),
-        "the largest honest bitfield"
-    );
+    assert_eq!(frame_len(&bitfield.to_be_bytes(), many), Ok(None), "the largest honest bitfield");
     assert!(frame_len(&(bitfield + 1).to_be_bytes(), many).is_err());
 }
 

@@ -1,6 +1,4 @@
-use std::collections::VecDeque;
-use std::fmt::Write;
-use std::time::Duration;
+use std::{collections::VecDeque, fmt::Write, time::Duration};
 
 use super::*;
 
@@ -58,10 +56,7 @@ impl World {
     }
 
     fn chance(&mut self) -> f64 {
-        self.random = self
-            .random
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1);
+        self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         (self.random >> 33) as f64 / (1_u64 << 31) as f64
     }
 
@@ -102,14 +97,8 @@ impl World {
         }
         while let Some(&(_, seen, received)) = self.told.front().filter(|(at, ..)| *at <= now_ms) {
             self.told.pop_front();
-            let report = Report {
-                seen,
-                received,
-                round: 0,
-                cum: 0,
-                more: false,
-                missing: Vec::new(),
-            };
+            let report =
+                Report { seen, received, round: 0, cum: 0, more: false, missing: Vec::new() };
             self.watch.handle_report(SEAT, &report, now);
         }
         let sent = self.sent;
@@ -130,12 +119,7 @@ impl World {
 }
 
 fn link(own: f64, narrow: f64, loss: f64, delay_ms: u64) -> Link {
-    Link {
-        own,
-        narrow,
-        loss,
-        delay_ms,
-    }
+    Link { own, narrow, loss, delay_ms }
 }
 
 #[test]

@@ -4,10 +4,7 @@ use super::*;
 use crate::proto::udp::reports::PROGRESS;
 
 const NOW: Moment = Moment(5_000_000);
-const LAYOUT: BlockLayout = BlockLayout {
-    bytes: 95,
-    block_len: 10,
-};
+const LAYOUT: BlockLayout = BlockLayout { bytes: 95, block_len: 10 };
 
 fn receiver(how: RepairMode) -> BlockReceiver {
     BlockReceiver::new(7, LAYOUT, 0, how, 100, NOW)
@@ -15,26 +12,13 @@ fn receiver(how: RepairMode) -> BlockReceiver {
 
 fn datagram(pkt: u32, body: Body<'_>) -> Vec<u8> {
     let mut bytes = Vec::new();
-    Packet {
-        stream: 7,
-        pkt,
-        sent_us: 0,
-        body,
-    }
-    .encode(&mut bytes);
+    Packet { stream: 7, pkt, sent_us: 0, body }.encode(&mut bytes);
     bytes
 }
 
 fn data(pkt: u32, block: u32) -> Vec<u8> {
     let len = if block == 9 { 5 } else { 10 };
-    datagram(
-        pkt,
-        Body::Data {
-            block,
-            again: false,
-            payload: &[block as u8; 10][..len],
-        },
-    )
+    datagram(pkt, Body::Data { block, again: false, payload: &[block as u8; 10][..len] })
 }
 
 #[test]
@@ -64,24 +48,11 @@ fn xor_delivers_the_one_missing_block() {
         receiver.handle(&data(block, block), NOW);
     }
     let xor = |pkt, blocks: &[u32]| {
-        datagram(
-            pkt,
-            Body::Xor {
-                blocks: blocks.to_vec(),
-                payload: &[9; 10],
-            },
-        )
+        datagram(pkt, Body::Xor { blocks: blocks.to_vec(), payload: &[9; 10] })
     };
     let bytes = xor(5, &[1, 2, 3]);
     let heard = receiver.handle(&bytes, NOW);
-    assert_eq!(
-        heard,
-        Delivery::Coded {
-            lacking: 3,
-            others: vec![1, 2],
-            payload: &[9; 10]
-        }
-    );
+    assert_eq!(heard, Delivery::Coded { lacking: 3, others: vec![1, 2], payload: &[9; 10] });
     assert_eq!(receiver.handle(&xor(6, &[1, 4, 5]), NOW), Delivery::Nothing);
     assert_eq!(receiver.handle(&xor(7, &[1, 2]), NOW), Delivery::Nothing);
     receiver.repaired(3);
@@ -90,7 +61,7 @@ fn xor_delivers_the_one_missing_block() {
 }
 
 #[test]
-fn foreign_and_impossible_datagrams_only_count() {
+fn foreign_and_impossible_datagrams_change_only_counts() {
     let mut receiver = receiver(RepairMode::Unicast);
     let mut other = data(0, 0);
     other[7] ^= 1;
@@ -102,21 +73,8 @@ fn foreign_and_impossible_datagrams_only_count() {
         data(1, u32::MAX),
         data(0, 0)[..30].to_vec(),
         datagram(0, Body::End { upto: 11, round: 1 }),
-        datagram(
-            1,
-            Body::Data {
-                block: 9,
-                again: false,
-                payload: &[0; 10],
-            },
-        ),
-        datagram(
-            1,
-            Body::Xor {
-                blocks: vec![1, 10],
-                payload: &[0; 10],
-            },
-        ),
+        datagram(1, Body::Data { block: 9, again: false, payload: &[0; 10] }),
+        datagram(1, Body::Xor { blocks: vec![1, 10], payload: &[0; 10] }),
         data(1 << 30, 0),
     ] {
         assert_eq!(receiver.handle(&bytes, NOW), Delivery::Nothing, "{bytes:?}");
@@ -130,23 +88,13 @@ fn foreign_and_impossible_datagrams_only_count() {
 #[test]
 fn blocks_beyond_four_gibibytes_have_their_places() {
     let bytes = (1_u64 << 32) + 1;
-    let layout = BlockLayout {
-        bytes,
-        block_len: 1448,
-    };
+    let layout = BlockLayout { bytes, block_len: 1448 };
     let count = layout.count();
-    assert_eq!(
-        layout.place(count - 1),
-        (u64::from(count - 1) * 1448, (bytes % 1448) as usize)
-    );
+    assert_eq!(layout.place(count - 1), (u64::from(count - 1) * 1448, (bytes % 1448) as usize));
     let mut receiver = BlockReceiver::new(7, layout, bytes - 5, RepairMode::Unicast, 100, NOW);
     let last = datagram(
         0,
-        Body::Data {
-            block: count - 1,
-            again: false,
-            payload: &vec![9; (bytes % 1448) as usize],
-        },
+        Body::Data { block: count - 1, again: false, payload: &vec![9; (bytes % 1448) as usize] },
     );
     assert!(
         matches!(receiver.handle(&last, NOW), Delivery::Block { offset, .. } if offset == u64::from(count - 1) * 1448)
@@ -183,7 +131,7 @@ fn true_end_corrects_a_forged_one() {
 }
 
 #[test]
-fn number_beyond_the_maximum_is_corrupt_and_costs_nothing() {
+fn impossible_numbers_are_corrupt_and_cost_nothing() {
     let mut receiver = receiver(RepairMode::Unicast);
     let most = numbers_max(10).expect("a small file");
     receiver.handle(&datagram(most, Body::End { upto: 10, round: 1 }), NOW);

@@ -1,19 +1,25 @@
 //! The sending machines under whatever clients may say in whatever order: any sequence of joins,
 //! reports, silences, polls and departures keeps what must hold.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+    time::Duration,
+};
 
 use proptest::prelude::*;
 
-use crate::proto::udp::control::Report;
-use crate::proto::udp::group_sender::{GroupSender, ROUNDS_MAX};
-use crate::proto::udp::liveness::{ROUNDS, SLACK};
-use crate::proto::udp::packet::XOR_MAX;
-use crate::proto::udp::sender::BlockSender;
-use crate::proto::udp::{CONSENT, Transmit, before};
-use crate::units::Moment;
+use crate::{
+    proto::udp::{
+        CONSENT, Transmit, before,
+        control::Report,
+        group_sender::{GroupSender, ROUNDS_MAX},
+        liveness::{ROUNDS, SLACK},
+        packet::XOR_MAX,
+        sender::BlockSender,
+    },
+    units::Moment,
+};
 
 const NOW: Moment = Moment(1_000_000);
 
@@ -120,26 +126,18 @@ impl Wire {
         match transmit {
             Transmit::End { pkts, upto, round } => {
                 prop_assert_eq!((*pkts, *upto), (self.numbered, self.next_new));
-                prop_assert!(
-                    *round > 0 && *round - self.round <= 1,
-                    "{} {}",
-                    round,
-                    self.round
-                );
+                prop_assert!(*round > 0 && *round - self.round <= 1, "{} {}", round, self.round);
                 (self.round, self.asked) = (*round, *pkts);
                 return Ok(());
             }
             Transmit::Data { pkt, block, again } => {
                 prop_assert_eq!(*pkt, self.numbered, "no number twice");
-                match again {
-                    false => {
-                        prop_assert_eq!(*block, self.next_new, "in order");
-                        self.next_new += 1;
-                    }
-                    true => {
-                        prop_assert!(*block < self.next_new, "sent before");
-                        prop_assert!(self.named.contains(block), "and lacked by somebody");
-                    }
+                if *again {
+                    prop_assert!(*block < self.next_new, "sent before");
+                    prop_assert!(self.named.contains(block), "and lacked by somebody");
+                } else {
+                    prop_assert_eq!(*block, self.next_new, "in order");
+                    self.next_new += 1;
                 }
             }
             Transmit::Xor { pkt, blocks } => {
@@ -165,10 +163,7 @@ proptest! {
         raw: bool,
         steps in prop::collection::vec(step(), 0..200),
     ) {
-        let mut sender = match raw {
-            true => BlockSender::raw(0..blocks, NOW),
-            false => BlockSender::reliable(0..blocks, window, NOW),
-        };
+        let mut sender = if raw { BlockSender::raw(0..blocks, NOW) } else { BlockSender::reliable(0..blocks, window, NOW) };
         let (mut wire, mut now, mut heard, mut seen) = (Wire::default(), NOW, NOW, 0);
         for step in steps {
             match step {
@@ -176,10 +171,7 @@ proptest! {
                 Step::Say(_, said) => {
                     let report = said.report(blocks, wire.numbered, wire.round);
                     // What it knows at most, of what may be believed.
-                    let possible = match before(wire.numbered, report.seen) {
-                        true => wire.asked,
-                        false => report.seen,
-                    };
+                    let possible = if before(wire.numbered, report.seen) { wire.asked } else { report.seen };
                     if before(seen, possible) {
                         seen = possible;
                     }
@@ -202,10 +194,7 @@ proptest! {
                         prop_assert!(wire.numbered.wrapping_sub(seen) < window, "{}", seen);
                     }
                     wire.check(&transmit)?;
-                    let budget = match raw {
-                        true => u64::from(blocks),
-                        false => u64::from(blocks) * ROUNDS + SLACK,
-                    };
+                    let budget = if raw { u64::from(blocks) } else { u64::from(blocks) * ROUNDS + SLACK };
                     prop_assert!(wire.data <= budget);
                 },
                 Step::Join(..) | Step::Leave(_) => {}

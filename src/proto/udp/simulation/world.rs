@@ -1,18 +1,25 @@
 //! A server and its clients, all machines, over one link in virtual time.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
-use std::time::Duration;
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BinaryHeap},
+    time::Duration,
+};
 
-use crate::proto::udp::blocks::BlockLayout;
-use crate::proto::udp::control::Report;
-use crate::proto::udp::group_sender::{GroupSender, Straggler};
-use crate::proto::udp::packet::{Body, Packet};
-use crate::proto::udp::receiver::{BlockReceiver, Delivery};
-use crate::proto::udp::reports::RepairMode;
-use crate::proto::udp::sender::BlockSender;
-use crate::proto::udp::{Transmit, xor};
-use crate::units::Moment;
+use crate::{
+    proto::udp::{
+        Transmit,
+        blocks::BlockLayout,
+        control::Report,
+        group_sender::{GroupSender, Straggler},
+        packet::{Body, Packet},
+        receiver::{BlockReceiver, Delivery},
+        reports::RepairMode,
+        sender::BlockSender,
+        xor,
+    },
+    units::Moment,
+};
 
 /// Real bytes of a block; the link charges for a full datagram.
 const BLOCK: usize = 16;
@@ -96,10 +103,7 @@ pub(super) struct Run {
 pub(super) const SLOT: u64 = (1432 + 42) * 8 / 100;
 
 fn layout(len: usize) -> BlockLayout {
-    BlockLayout {
-        bytes: len as u64,
-        block_len: BLOCK,
-    }
+    BlockLayout { bytes: len as u64, block_len: BLOCK }
 }
 
 impl World {
@@ -110,9 +114,10 @@ impl World {
         let layout = layout(len);
         let count = layout.count();
         let receiver = |client: u16| {
-            let how = match group {
-                true => RepairMode::Multicast(Duration::from_micros(200) * u32::from(client)),
-                false => RepairMode::Unicast,
+            let how = if group {
+                RepairMode::Multicast(Duration::from_micros(200) * u32::from(client))
+            } else {
+                RepairMode::Unicast
             };
             BlockReceiver::new(STREAM, layout, 0, how, WINDOW / 4, now)
         };
@@ -129,16 +134,13 @@ impl World {
                 (n, client)
             })
             .collect();
-        let server = match group {
-            true => {
-                let mut cast = GroupSender::new(count, now);
-                clients.keys().for_each(|&n| cast.join(n, WINDOW, now));
-                Server::Group(cast, BTreeMap::new())
-            }
-            false => {
-                let sender = || BlockSender::reliable(0..count, WINDOW, now);
-                Server::Each(clients.keys().map(|&n| (n, sender())).collect())
-            }
+        let server = if group {
+            let mut cast = GroupSender::new(count, now);
+            clients.keys().for_each(|&n| cast.join(n, WINDOW, now));
+            Server::Group(cast, BTreeMap::new())
+        } else {
+            let sender = || BlockSender::reliable(0..count, WINDOW, now);
+            Server::Each(clients.keys().map(|&n| (n, sender())).collect())
         };
         let mut world = Self {
             link,
@@ -212,11 +214,7 @@ impl World {
                             after.remove(&client);
                         }
                     }
-                    if self
-                        .clients
-                        .values()
-                        .all(|client| client.done || client.dead)
-                    {
+                    if self.clients.values().all(|client| client.done || client.dead) {
                         break;
                     }
                     self.transmit();
@@ -231,20 +229,13 @@ impl World {
                 }
             }
         }
-        let whole = self
-            .clients
-            .values()
-            .filter(|client| client.file == self.file);
+        let whole = self.clients.values().filter(|client| client.file == self.file);
         Run {
             seconds: self.now as f64 / 1e6,
             datagrams: self.sent,
             whole: whole.count(),
             asides: self.asides,
-            done: self
-                .done_at
-                .iter()
-                .map(|&(n, at)| (n, at as f64 / 1e6))
-                .collect(),
+            done: self.done_at.iter().map(|&(n, at)| (n, at as f64 / 1e6)).collect(),
         }
     }
 
@@ -278,11 +269,7 @@ impl World {
             Server::Group(cast, after) => {
                 next = cast.poll_transmit(now).map(|t| (None, t));
                 while let Some(aside) = cast.poll_straggler() {
-                    let Straggler {
-                        client,
-                        pkt,
-                        missing,
-                    } = aside;
+                    let Straggler { client, pkt, missing } = aside;
                     self.asides += 1;
                     let blocks = layout(self.file.len()).count();
                     let sender = BlockSender::repairing(blocks, &missing, pkt, WINDOW, now);
@@ -312,9 +299,7 @@ impl World {
         let each = senders.values().map(BlockSender::poll_timeout);
         timeout = each.fold(timeout, Moment::min);
         let Some((to, transmit)) = next else {
-            let known = self
-                .wakes
-                .is_some_and(|at| at > self.now && at <= timeout.0);
+            let known = self.wakes.is_some_and(|at| at > self.now && at <= timeout.0);
             if timeout.0 < u64::MAX && timeout.0 > self.now && !known {
                 self.wakes = Some(timeout.0);
                 self.at(timeout.0, Event::Free);
@@ -342,10 +327,7 @@ impl World {
                 if self.chance() < self.link.jitter.0 {
                     delay += (self.chance() * self.link.jitter.1.as_micros() as f64) as u64;
                 }
-                self.at(
-                    self.now + SLOT + delay,
-                    Event::Arrives(n, bytes.clone(), to.is_some()),
-                );
+                self.at(self.now + SLOT + delay, Event::Arrives(n, bytes.clone(), to.is_some()));
             }
         }
         self.at(self.now + SLOT, Event::Free);
@@ -358,45 +340,19 @@ impl World {
         };
         let mut sum = vec![0; BLOCK];
         let (pkt, body) = match transmit {
-            Transmit::Data {
-                pkt,
-                block: n,
-                again,
-            } => {
+            Transmit::Data { pkt, block: n, again } => {
                 let payload = block(*n);
-                (
-                    *pkt,
-                    Body::Data {
-                        block: *n,
-                        again: *again,
-                        payload,
-                    },
-                )
+                (*pkt, Body::Data { block: *n, again: *again, payload })
             }
             Transmit::Xor { pkt, blocks } => {
                 blocks.iter().for_each(|&n| xor::add(&mut sum, block(n)));
-                (
-                    *pkt,
-                    Body::Xor {
-                        blocks: blocks.clone(),
-                        payload: &sum,
-                    },
-                )
+                (*pkt, Body::Xor { blocks: blocks.clone(), payload: &sum })
             }
-            Transmit::End { pkts, upto, round } => (
-                *pkts,
-                Body::End {
-                    upto: *upto,
-                    round: *round,
-                },
-            ),
+            Transmit::End { pkts, upto, round } => {
+                (*pkts, Body::End { upto: *upto, round: *round })
+            }
         };
-        let packet = Packet {
-            stream: STREAM,
-            pkt,
-            sent_us: self.now as u32,
-            body,
-        };
+        let packet = Packet { stream: STREAM, pkt, sent_us: self.now as u32, body };
         let mut bytes = Vec::new();
         packet.encode(&mut bytes);
         bytes
@@ -414,11 +370,7 @@ impl World {
             Delivery::Block { offset, payload } => {
                 client.file[offset as usize..][..payload.len()].copy_from_slice(payload);
             }
-            Delivery::Coded {
-                lacking,
-                others,
-                payload,
-            } => {
+            Delivery::Coded { lacking, others, payload } => {
                 let mut sum = payload.to_vec();
                 for other in others {
                     let (offset, len) = client.receiver.layout().place(other);

@@ -3,25 +3,21 @@
 //! Sockets are made inside the hosts' namespaces and used from threads of this process, so that
 //! both ends read one clock and no program starts or stops inside the time that is measured.
 
-use std::io;
-use std::io::Read;
-use std::io::Write;
-use std::net::TcpListener;
-use std::net::TcpStream;
-use std::net::UdpSocket;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering;
-use std::thread;
-use std::time::Duration;
+use std::{
+    io,
+    io::{Read, Write},
+    net::{TcpListener, TcpStream, UdpSocket},
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
 
-use crate::error::Error;
-use crate::error::Result;
-use crate::net::clock;
-use crate::net::datagrams;
-use crate::testbed::star::host::Host;
-use crate::units::Moment;
-use crate::units::mbit_per_second;
-use crate::units::micros;
+use crate::{
+    error::{Error, Result},
+    net::{clock, datagrams},
+    testbed::star::host::Host,
+    units::{Moment, mbit_per_second, micros},
+};
 
 /// How long a flow runs.
 #[derive(Clone, Copy, Debug)]
@@ -75,9 +71,7 @@ pub fn tcp(from: &Host, to: &Host, window: Window, stop: &AtomicBool) -> Result<
         let measured = received(&mut receiving, window, stop);
         done.store(true, Ordering::Relaxed);
         drop(receiving); // The sender's write fails, and its thread ends.
-        measured
-            .map_err(Error::io("measure TCP", at()))?
-            .ok_or(Error::Interrupted)
+        measured.map_err(Error::io("measure TCP", at()))?.ok_or(Error::Interrupted)
     })
 }
 
@@ -114,9 +108,8 @@ fn received(stream: &mut TcpStream, window: Window, stop: &AtomicBool) -> io::Re
 fn connection(from: &Host, to: &Host) -> Result<(TcpStream, TcpStream)> {
     let at = || format!("{} to {}", from.address, to.address);
     let failed = |doing| Error::io(doing, at());
-    let listener = to
-        .enter(|| TcpListener::bind((to.address, 0)))?
-        .map_err(failed("listen on a host"))?;
+    let listener =
+        to.enter(|| TcpListener::bind((to.address, 0)))?.map_err(failed("listen on a host"))?;
     let address = listener.local_addr().map_err(failed("listen on a host"))?;
     let sending = from
         .enter(|| TcpStream::connect_timeout(&address, PATIENCE))?
@@ -177,16 +170,12 @@ pub fn udp(
     let receiving = to
         .enter(|| UdpSocket::bind((to.address, 0)))?
         .map_err(failed("make a socket on a host"))?;
-    let address = receiving
-        .local_addr()
-        .map_err(failed("make a socket on a host"))?;
+    let address = receiving.local_addr().map_err(failed("make a socket on a host"))?;
     let sending = from
         .enter(|| UdpSocket::bind((from.address, 0)))?
         .and_then(|socket| socket.connect(address).map(|()| socket))
         .map_err(failed("make a socket on a host"))?;
-    receiving
-        .set_read_timeout(Some(SILENCE))
-        .map_err(failed("set up a socket"))?;
+    receiving.set_read_timeout(Some(SILENCE)).map_err(failed("set up a socket"))?;
     let ended = AtomicBool::new(false);
     let mut result = thread::scope(|scope| {
         let sender = scope.spawn(|| {
@@ -196,12 +185,7 @@ pub fn udp(
         });
         let (received, mbit) = receive(&receiving, window, &ended);
         let sent = sender.join().expect("the sender does not panic");
-        UdpFlow {
-            sent,
-            received,
-            receiver_dropped: 0,
-            mbit,
-        }
+        UdpFlow { sent, received, receiver_dropped: 0, mbit }
     });
     if stop.load(Ordering::Relaxed) {
         return Err(Error::Interrupted);
@@ -253,14 +237,9 @@ fn receive(socket: &UdpSocket, window: Window, ended: &AtomicBool) -> (u64, Opti
             _ => last = Some((now, received)),
         }
     }
-    let mbit = first
-        .zip(last)
-        .and_then(|((since, before), (until, after))| {
-            mbit_per_second(
-                (after.max(before) - before) * DATAGRAM as u64,
-                until.since(since),
-            )
-        });
+    let mbit = first.zip(last).and_then(|((since, before), (until, after))| {
+        mbit_per_second((after.max(before) - before) * DATAGRAM as u64, until.since(since))
+    });
     (received, mbit)
 }
 

@@ -5,22 +5,20 @@
 
 pub mod flow;
 
-use std::fmt;
-use std::sync::atomic::AtomicBool;
-use std::thread;
-use std::time::Duration;
+use std::{fmt, sync::atomic::AtomicBool, thread, time::Duration};
 
-use serde::Deserialize;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use crate::error::Error;
-use crate::error::Result;
-use crate::testbed::star::build::Star;
-use crate::testbed::star::calibrate::flow::Window;
-use crate::testbed::star::host::Host;
-use crate::testbed::star::layout::Loss;
-use crate::testbed::star::layout::Traffic;
-use crate::units::Rate;
+use crate::{
+    error::{Error, Result},
+    testbed::star::{
+        build::Star,
+        calibrate::flow::Window,
+        host::Host,
+        layout::{Loss, Traffic},
+    },
+    units::Rate,
+};
 
 /// What was measured.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -79,23 +77,16 @@ pub const TOLERANCE_FOREIGN: f64 = 0.03;
 /// and not the links.
 pub const TOLERANCE_TOGETHER: f64 = 0.05;
 
-const ALONE: Window = Window {
-    lead: Duration::from_millis(400),
-    span: Duration::from_millis(1500),
-};
-const TOGETHER: Window = Window {
-    lead: Duration::from_millis(500),
-    span: Duration::from_millis(1500),
-};
+const ALONE: Window =
+    Window { lead: Duration::from_millis(400), span: Duration::from_millis(1500) };
+const TOGETHER: Window =
+    Window { lead: Duration::from_millis(500), span: Duration::from_millis(1500) };
 const ROUND_TRIPS: usize = 41;
 
 /// UdpFlow of which losses are counted: at 1 % a count of 300, give or take 17.
 const LOSS_DATAGRAMS: u64 = 30_000;
 /// At slow links fewer of them, for this long.
-const LOSS_WINDOW: Window = Window {
-    lead: Duration::ZERO,
-    span: Duration::from_secs(6),
-};
+const LOSS_WINDOW: Window = Window { lead: Duration::ZERO, span: Duration::from_secs(6) };
 
 /// Standard deviations by which a count of random losses may be off: one star in 16,000.
 const LOSS_SIGMAS: f64 = 4.0;
@@ -172,10 +163,7 @@ pub fn loss(star: &Star, stop: &AtomicBool) -> Result<Option<LossCheck>> {
         return Ok(None);
     };
     // Its counters begin at zero, and count nothing but what follows.
-    star.start_loss_of(Loss {
-        of: Traffic::Udp,
-        ..loss
-    })?;
+    star.start_loss_of(Loss { of: Traffic::Udp, ..loss })?;
     let hosts = star.hosts();
     let counted = flow::udp(&hosts[0], &hosts[1], LOSS_WINDOW, LOSS_DATAGRAMS, stop)
         .and_then(|flow| Ok((flow, star.filtered()?[1])));
@@ -229,9 +217,8 @@ impl Calibration {
     /// Why all links at once do not carry what each should; `None` when they do.
     pub fn short_together(&self) -> Option<String> {
         let flows = self.together_mbit.iter().zip(&self.together_expected_mbit);
-        let (host, (got, asked)) = flows
-            .enumerate()
-            .min_by(|(_, (a, b)), (_, (c, d))| (*a / *b).total_cmp(&(*c / *d)))?;
+        let (host, (got, asked)) =
+            flows.enumerate().min_by(|(_, (a, b)), (_, (c, d))| (*a / *b).total_cmp(&(*c / *d)))?;
         (got / asked < 1.0 - TOLERANCE_TOGETHER).then(|| {
             format!(
                 "with all links out at once, host {host} sends {got:.1} Mbit/s where {asked:.1} \

@@ -1,10 +1,6 @@
 use super::*;
 
-const ID: StarId = StarId {
-    process: 7,
-    start: 9,
-    number: 0,
-};
+const ID: StarId = StarId { process: 7, start: 9, number: 0 };
 
 fn shown(steps: &[SetupStep]) -> String {
     steps.iter().map(|step| format!("{step}\n")).collect()
@@ -100,10 +96,7 @@ fn the_plan_of_a_lossy_router() {
 #[test]
 fn the_plan_of_loss() {
     let layout = StarLayout::new(2, Rate(10_000_000));
-    let one_percent = Loss {
-        millionths: 10_000,
-        of: Traffic::All,
-    };
+    let one_percent = Loss { millionths: 10_000, of: Traffic::All };
     insta::assert_snapshot!(shown(&loss(&ID, &layout, one_percent)), @r#"
     ip netns exec gatecast-7-9-0-switch nft 'add table bridge gatecast'
     ip netns exec gatecast-7-9-0-switch nft 'add chain bridge gatecast forward { type filter hook forward priority 0; policy accept; }'
@@ -121,10 +114,7 @@ fn the_plan_of_loss() {
 fn a_queue_holds_what_a_blocking_socket_sends() {
     assert_eq!(queue_bytes(Rate(10_000_000)), 262_144);
     assert_eq!(queue_bytes(Rate(100_000_000)), 625_000);
-    assert_eq!(
-        shaper(Rate(1_000_000_000)),
-        "tbf rate 1000000000bit burst 312500 limit 6250000"
-    );
+    assert_eq!(shaper(Rate(1_000_000_000)), "tbf rate 1000000000bit burst 312500 limit 6250000");
 }
 
 #[test]

@@ -9,26 +9,25 @@ pub mod native;
 pub mod nginx;
 pub mod torrent;
 
-use std::fmt;
-use std::fs;
-use std::fs::File;
-use std::net::Ipv4Addr;
-use std::path::Path;
-use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
-use std::time::Duration;
+use std::{
+    fmt, fs,
+    fs::File,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    sync::atomic::AtomicBool,
+    time::Duration,
+};
 
-use serde::Deserialize;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use crate::digest::Digest;
-use crate::error::Error;
-use crate::error::Result;
-use crate::net::clock;
-use crate::testbed::star::host::Host;
-use crate::testbed::study::bound::Bound;
-use crate::transfer::Outcome;
-use crate::units::Moment;
+use crate::{
+    digest::Digest,
+    error::{Error, Result},
+    net::clock,
+    testbed::{star::host::Host, study::bound::Bound},
+    transfer::Outcome,
+    units::Moment,
+};
 
 /// A way to measure.
 pub trait Contender: fmt::Debug + Send + Sync {
@@ -147,8 +146,7 @@ impl Observed {
         if seat.verified != Some(true) {
             let separator = if why.is_empty() { "" } else { ": " };
             let (host, outcome) = (seat.host, &seat.outcome);
-            self.trouble
-                .push(format!("client {host}: {outcome}{separator}{why}"));
+            self.trouble.push(format!("client {host}: {outcome}{separator}{why}"));
         }
         self.seats.push(seat);
     }

@@ -5,27 +5,27 @@
 //! the first byte. It ends with the last change of the last copy. Each gets a table of host names
 //! of its own: UFTP asks for the name of each host that it meets, and on a star no name server answers.
 
-use std::fs::Metadata;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
-use std::path::PathBuf;
-use std::process::Command;
-use std::sync::atomic::AtomicBool;
-use std::time::Duration;
-use std::time::SystemTime;
+use std::{
+    fs::Metadata,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::atomic::AtomicBool,
+    time::{Duration, SystemTime},
+};
 
-use crate::error::Error;
-use crate::error::Result;
-use crate::net::clock;
-use crate::testbed::star::host::Host;
-use crate::testbed::star::tool;
-use crate::testbed::study::bound::Bound;
-use crate::testbed::study::contender::Contender;
-use crate::testbed::study::contender::Observed;
-use crate::testbed::study::contender::PayloadKind;
-use crate::testbed::study::contender::RunSpec;
-use crate::testbed::study::contender::SeatResult;
-use crate::testbed::study::process_group::ProcessGroup;
+use crate::{
+    error::{Error, Result},
+    net::clock,
+    testbed::{
+        star::{host::Host, tool},
+        study::{
+            bound::Bound,
+            contender::{Contender, Observed, PayloadKind, RunSpec, SeatResult},
+            process_group::ProcessGroup,
+        },
+    },
+};
 
 /// One of the two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -174,19 +174,12 @@ fn read_copies(spec: &RunSpec<'_>, observed: &mut Observed) -> Result<()> {
         copies.push((number, path, about));
     }
     let created = |about: &Metadata| about.created().ok();
-    let released = copies
-        .iter()
-        .filter_map(|(.., about)| created(about.as_ref()?));
+    let released = copies.iter().filter_map(|(.., about)| created(about.as_ref()?));
     let released = released.max();
     for (number, path, about) in copies {
         let all_there = about.filter(|about| about.len() == spec.bytes);
         let seconds = all_there.zip(released).and_then(|(about, released)| {
-            Some(
-                changed(&about)?
-                    .duration_since(released)
-                    .ok()?
-                    .as_secs_f64(),
-            )
+            Some(changed(&about)?.duration_since(released).ok()?.as_secs_f64())
         });
         observed.add(SeatResult::of_copy(number, &path, spec, seconds), "");
     }

@@ -3,27 +3,23 @@
 //! All ways share one gate, one control connection and one session document, so one contender
 //! serves them all: what this program can send, a study can measure.
 
-use std::path::PathBuf;
-use std::process::Command;
-use std::sync::atomic::AtomicBool;
-use std::time::Duration;
+use std::{path::PathBuf, process::Command, sync::atomic::AtomicBool, time::Duration};
 
 use serde_json::Value;
 
-use crate::error::Error;
-use crate::error::Result;
-use crate::net::clock;
-use crate::proto::udp::packet;
-use crate::report::json::SCHEMA;
-use crate::session::Via;
-use crate::testbed::study::bound::Bound;
-use crate::testbed::study::contender::Contender;
-use crate::testbed::study::contender::Observed;
-use crate::testbed::study::contender::PayloadKind;
-use crate::testbed::study::contender::RunSpec;
-use crate::testbed::study::contender::SeatResult;
-use crate::testbed::study::process_group::ProcessGroup;
-use crate::text::escape;
+use crate::{
+    error::{Error, Result},
+    net::clock,
+    proto::udp::packet,
+    report::json::SCHEMA,
+    session::Via,
+    testbed::study::{
+        bound::Bound,
+        contender::{Contender, Observed, PayloadKind, RunSpec, SeatResult},
+        process_group::ProcessGroup,
+    },
+    text::escape,
+};
 
 /// One way of gatecast.
 #[derive(Clone, Debug)]
@@ -95,11 +91,7 @@ impl Contender for Native {
                 Some(end) if end.status.success() => continue,
                 Some(end) => {
                     let why = group.last_error_line(place);
-                    format!(
-                        "{}: {}",
-                        end.status,
-                        if why.is_empty() { "-" } else { &why }
-                    )
+                    format!("{}: {}", end.status, if why.is_empty() { "-" } else { &why })
                 }
                 None => "it did not end".to_owned(),
             };
@@ -110,9 +102,7 @@ impl Contender for Native {
             Some(line) => self.read(line, spec, &mut observed)?,
             None => {
                 let why = group.last_error_line(server);
-                observed
-                    .trouble
-                    .push(format!("the server printed no result: {why}"));
+                observed.trouble.push(format!("the server printed no result: {why}"));
             }
         }
         observed.cpu_server_s = group.cpu_s(&[server]);
@@ -127,12 +117,7 @@ impl Native {
         serve
             .arg("serve")
             .arg(spec.file)
-            .args([
-                "--listen",
-                address,
-                "--clients",
-                &spec.clients.len().to_string(),
-            ])
+            .args(["--listen", address, "--clients", &spec.clients.len().to_string()])
             .args(["--via", self.via.word(), "--max-wait", MUSTER])
             .args(["--one-off", "--json", "--log-dir"])
             .arg(spec.folder.join("logs"));

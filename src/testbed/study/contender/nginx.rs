@@ -5,21 +5,19 @@
 //! curl's own clock starts only when it has read its orders, so a client's time is taken from the
 //! last write to its copy, as the file system has it.
 
-use std::fs;
-use std::io::Write;
-use std::sync::atomic::AtomicBool;
-use std::time::SystemTime;
+use std::{fs, io::Write, sync::atomic::AtomicBool, time::SystemTime};
 
-use crate::error::Error;
-use crate::error::Result;
-use crate::testbed::star::tool;
-use crate::testbed::study::bound::Bound;
-use crate::testbed::study::contender::Contender;
-use crate::testbed::study::contender::Observed;
-use crate::testbed::study::contender::PayloadKind;
-use crate::testbed::study::contender::RunSpec;
-use crate::testbed::study::contender::SeatResult;
-use crate::testbed::study::process_group::ProcessGroup;
+use crate::{
+    error::{Error, Result},
+    testbed::{
+        star::tool,
+        study::{
+            bound::Bound,
+            contender::{Contender, Observed, PayloadKind, RunSpec, SeatResult},
+            process_group::ProcessGroup,
+        },
+    },
+};
 
 /// The rival.
 #[derive(Clone, Copy, Debug)]
@@ -114,8 +112,7 @@ fn release(spec: &RunSpec<'_>, group: &mut ProcessGroup, places: &[usize]) -> Re
 fn file_name<'a>(spec: &RunSpec<'a>) -> Result<&'a str> {
     let name = spec.file.file_name().and_then(|name| name.to_str());
     let plain = |name: &&str| {
-        name.bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte))
+        name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte))
     };
     name.filter(plain).ok_or_else(|| {
         let why = "nginx is measured with files of plain names only";

@@ -4,28 +4,28 @@
 //! client's time is from the start of all clients to its last piece, as it says itself, with the
 //! start of its program in it.
 
-use std::fs;
-use std::path::Path;
-use std::path::PathBuf;
-use std::process::Command;
-use std::sync::atomic::AtomicBool;
-use std::time::Duration;
-use std::time::SystemTime;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::atomic::AtomicBool,
+    time::{Duration, SystemTime},
+};
 
-use crate::error::Error;
-use crate::error::Result;
-use crate::net::clock;
-use crate::testbed::star::host::Host;
-use crate::testbed::star::tool;
-use crate::testbed::study::bound::Bound;
-use crate::testbed::study::contender::Contender;
-use crate::testbed::study::contender::Observed;
-use crate::testbed::study::contender::PayloadKind;
-use crate::testbed::study::contender::RunSpec;
-use crate::testbed::study::contender::SeatResult;
-use crate::testbed::study::process_group::ProcessGroup;
-use crate::text::FileName;
-use crate::transport::swarm::store;
+use crate::{
+    error::{Error, Result},
+    net::clock,
+    testbed::{
+        star::{host::Host, tool},
+        study::{
+            bound::Bound,
+            contender::{Contender, Observed, PayloadKind, RunSpec, SeatResult},
+            process_group::ProcessGroup,
+        },
+    },
+    text::FileName,
+    transport::swarm::store,
+};
 
 /// A program that speaks BitTorrent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,9 +55,7 @@ fn python(words: &[&str]) -> bool {
 impl TorrentClient {
     /// The program of this name in tables.
     pub fn of(name: &str) -> Option<Self> {
-        [Self::Aria2, Self::Libtorrent]
-            .into_iter()
-            .find(|foreign| foreign.name() == name)
+        [Self::Aria2, Self::Libtorrent].into_iter().find(|foreign| foreign.name() == name)
     }
 
     /// A peer on `host` with its files in `folder`.
@@ -164,9 +162,7 @@ impl TorrentClient {
     ) -> Result<(usize, usize)> {
         let limits = (clock::now().after(SEEDER), stop);
         let mut track = tool::command("python3");
-        track
-            .arg(torrent.with_file_name("torrent_peer.py"))
-            .arg("tracker");
+        track.arg(torrent.with_file_name("torrent_peer.py")).arg("tracker");
         track.arg(spec.server.address.to_string());
         track.arg(TRACKER.to_string());
         let tracker = group.start_server("tracker", spec.server, &mut track, TRACKER, limits)?;

@@ -1,18 +1,15 @@
 use super::*;
-use crate::session::Via;
-use crate::testbed::star::layout;
-use crate::testbed::study::contender::SeatResult;
-use crate::testbed::study::contender::native::Native;
-use crate::units::Rate;
+use crate::{
+    session::Via,
+    testbed::{
+        star::layout,
+        study::contender::{SeatResult, native::Native},
+    },
+    units::Rate,
+};
 
 fn cell(clients: u16) -> Cell {
-    Cell {
-        rate: 100_000_000,
-        loss: 0,
-        bytes: 10_000_000,
-        clients,
-        way: "tcp".to_owned(),
-    }
+    Cell { rate: 100_000_000, loss: 0, bytes: 10_000_000, clients, way: "tcp".to_owned() }
 }
 
 fn seat(host: usize, seconds: f64) -> SeatResult {
@@ -47,9 +44,7 @@ fn run(clients: u16, repeat: u32, makespan: f64) -> StudyRun {
             ..Observed::default()
         }),
         failed: None,
-        carried: (0..=clients)
-            .map(|_| LinkBytes { up: 7, down: 9 })
-            .collect(),
+        carried: (0..=clients).map(|_| LinkBytes { up: 7, down: 9 }).collect(),
         cpu_others_s: None,
         took_s: makespan + 1.0,
     }
@@ -84,10 +79,7 @@ fn rows_are_computed_from_runs() {
     assert_eq!(row.efficiency, Some(3.36 / 3.6));
     assert!((row.spread.expect("times") - 0.15).abs() < 1e-9);
     assert_eq!(row.clients_sent_bytes, Some(28.0));
-    assert_eq!(
-        row.from_peers_bytes, None,
-        "tcp does not say, so nobody knows"
-    );
+    assert_eq!(row.from_peers_bytes, None, "tcp does not say, so nobody knows");
     assert!(row.verified && results.all_proven());
 }
 
@@ -140,10 +132,7 @@ fn bounds_are_of_the_links_that_were_measured() {
         device: "eth0".to_owned(),
         link,
     };
-    let link = |up: u64, down: u64| layout::LinkRates {
-        up: Rate(up),
-        down: Rate(down),
-    };
+    let link = |up: u64, down: u64| layout::LinkRates { up: Rate(up), down: Rate(down) };
     let hosts = [
         host(1, link(100_000_000, 100_000_000)),
         host(2, link(100_000_000, 100_000_000)),
@@ -159,40 +148,18 @@ fn bounds_are_of_the_links_that_were_measured() {
         together_expected_mbit: Vec::new(),
         loss_check: None,
     };
-    let way = |via| Native {
-        via,
-        program: "gatecast".into(),
-        congestion: None,
-    };
+    let way = |via| Native { via, program: "gatecast".into(), congestion: None };
     let near = |got: (f64, f64), want: (f64, f64)| {
         let close = |a: f64, b: f64| (a / b - 1.0).abs() < 1e-4;
-        assert!(
-            close(got.0, want.0) && close(got.1, want.1),
-            "{got:?} {want:?}"
-        );
+        assert!(close(got.0, want.0) && close(got.1, want.1), "{got:?} {want:?}");
     };
-    near(
-        bounds(&way(Via::Tcp), &cell(1), &hosts, &measured),
-        (80.0 / 94.0, 0.8),
-    );
+    near(bounds(&way(Via::Tcp), &cell(1), &hosts, &measured), (80.0 / 94.0, 0.8));
     // The second client's downlink is the narrowest place.
-    near(
-        bounds(&way(Via::Tcp), &cell(2), &hosts, &measured),
-        (80.0 / 9.4, 8.0),
-    );
+    near(bounds(&way(Via::Tcp), &cell(2), &hosts, &measured), (80.0 / 9.4, 8.0));
     let udp = 0.8 / (1408.0 / 1474.0);
-    near(
-        bounds(&way(Via::Multicast), &cell(1), &hosts, &measured),
-        (udp, 0.8),
-    );
-    let lossy = Cell {
-        loss: 100_000,
-        ..cell(1)
-    };
-    near(
-        bounds(&way(Via::Udp), &lossy, &hosts, &measured),
-        (0.8 / (1448.0 / 1514.0) / 0.9, 0.8),
-    );
+    near(bounds(&way(Via::Multicast), &cell(1), &hosts, &measured), (udp, 0.8));
+    let lossy = Cell { loss: 100_000, ..cell(1) };
+    near(bounds(&way(Via::Udp), &lossy, &hosts, &measured), (0.8 / (1448.0 / 1514.0) / 0.9, 0.8));
 }
 
 #[test]

@@ -1,13 +1,14 @@
 //! Which bytes moved between us and whom, and who had which piece first.
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering},
+};
 
-use crate::proto::bt::wire::PeerId;
-use crate::transport::swarm::peer_connection::PeerConnection;
-use crate::units::Moment;
+use crate::{
+    proto::bt::wire::PeerId, transport::swarm::peer_connection::PeerConnection, units::Moment,
+};
 
 /// The first other member that had a piece.
 pub type Holder = (PeerId, SocketAddr);

@@ -1,7 +1,9 @@
 //! Who sent wrong pieces and is not let in again.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::net::IpAddr;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    net::IpAddr,
+};
 
 use crate::proto::bt::wire::PeerId;
 

@@ -1,15 +1,20 @@
 //! A block that came, up to the piece that is verified and written.
 
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::{Arc, atomic::Ordering};
 
-use crate::digest::Digest;
-use crate::net::clock;
-use crate::proto::bt::piece_picker::arrive::Arrival;
-use crate::proto::bt::wire::{Block, Message};
-use crate::transport::swarm::member::SwarmMember;
-use crate::transport::swarm::peer_connection::{ConnectionError, PeerConnection};
-use crate::transport::swarm::peer_id::Role;
+use crate::{
+    digest::Digest,
+    net::clock,
+    proto::bt::{
+        piece_picker::arrive::Arrival,
+        wire::{Block, Message},
+    },
+    transport::swarm::{
+        member::SwarmMember,
+        peer_connection::{ConnectionError, PeerConnection},
+        peer_id::Role,
+    },
+};
 
 /// Most blocks of one connection that were never requested.
 const UNREQUESTED_MAX: usize = 16;

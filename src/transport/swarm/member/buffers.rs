@@ -15,10 +15,7 @@ impl PieceBuffers {
     /// Stores `data` at `begin` of `piece`, which has `size` bytes.
     pub(super) fn write(&mut self, piece: u32, size: usize, begin: usize, data: &[u8]) {
         let spare = &mut self.spare;
-        let buffer = self
-            .partial
-            .entry(piece)
-            .or_insert_with(|| spare.pop().unwrap_or_default());
+        let buffer = self.partial.entry(piece).or_insert_with(|| spare.pop().unwrap_or_default());
         buffer.resize(size, 0);
         buffer[begin..begin + data.len()].copy_from_slice(data);
     }

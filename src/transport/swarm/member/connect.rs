@@ -1,20 +1,26 @@
 //! How a connection begins, is admitted, and ends.
 
-use std::net::{SocketAddr, TcpStream};
-use std::sync::Arc;
-
-use crate::net::spawn;
-use crate::proto::bt::wire::{
-    ExtendedHandshake, Handshake, Message, PeerId, REQUESTS_DEFAULT, REQUESTS_MAX,
+use std::{
+    net::{SocketAddr, TcpStream},
+    sync::Arc,
 };
-use crate::text::escape;
-use crate::transport::swarm::address::unmapped;
-use crate::transport::swarm::handshake;
-use crate::transport::swarm::limits::EXTERNAL_CONNECTIONS;
-use crate::transport::swarm::member::{MemberState, SwarmMember};
-use crate::transport::swarm::peer_connection::{ConnectionError, PeerConnection};
-use crate::transport::swarm::peer_id::{Role, distrust};
-use crate::units::Moment;
+
+use crate::{
+    net::spawn,
+    proto::bt::wire::{
+        ExtendedHandshake, Handshake, Message, PeerId, REQUESTS_DEFAULT, REQUESTS_MAX,
+    },
+    text::escape,
+    transport::swarm::{
+        address::unmapped,
+        handshake,
+        limits::EXTERNAL_CONNECTIONS,
+        member::{MemberState, SwarmMember},
+        peer_connection::{ConnectionError, PeerConnection},
+        peer_id::{Role, distrust},
+    },
+    units::Moment,
+};
 
 impl SwarmMember {
     /// Dials `addr` in a thread of its own, unless it is connected or being dialed already.
@@ -208,9 +214,7 @@ impl SwarmMember {
         let picker = &mut state.picker;
         if picker.is_suspect(key) {
             let suspect = (connection.addr.ip(), id);
-            state
-                .bans
-                .add_suspect(key, suspect, |key| picker.is_suspect(key));
+            state.bans.add_suspect(key, suspect, |key| picker.is_suspect(key));
         }
         picker.remove_peer(key);
         if let Some(super_seeder) = &mut state.super_seeder {

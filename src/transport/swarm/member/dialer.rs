@@ -1,13 +1,16 @@
 //! Which peers are being dialed, and which are to be dialed later.
 
-use std::collections::{BTreeSet, VecDeque};
-use std::net::SocketAddr;
+use std::{
+    collections::{BTreeSet, VecDeque},
+    net::SocketAddr,
+};
 
-use crate::net::clock;
-use crate::proto::bt::wire::PeerId;
-use crate::transport::swarm::address::is_private;
-use crate::transport::swarm::limits::EXTERNAL_CONNECTIONS;
-use crate::units::Moment;
+use crate::{
+    net::clock,
+    proto::bt::wire::PeerId,
+    transport::swarm::{address::is_private, limits::EXTERNAL_CONNECTIONS},
+    units::Moment,
+};
 
 /// The dials of one member.
 #[derive(Debug, Default)]

@@ -1,14 +1,19 @@
 //! The ticker: a thread that announces new pieces, a few at a time, and applies time limits.
 
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
-use std::thread;
-use std::time::Duration;
+use std::{
+    sync::{Arc, PoisonError, atomic::Ordering},
+    thread,
+    time::Duration,
+};
 
-use crate::net::clock;
-use crate::proto::bt::wire::Message;
-use crate::transport::swarm::member::{MemberState, SwarmMember};
-use crate::transport::swarm::peer_connection::PeerConnection;
+use crate::{
+    net::clock,
+    proto::bt::wire::Message,
+    transport::swarm::{
+        member::{MemberState, SwarmMember},
+        peer_connection::PeerConnection,
+    },
+};
 
 /// Longest time for which an urgent `have` waits for others, so that one write carries several.
 const BATCH_TIME: Duration = Duration::from_millis(4);
@@ -25,11 +30,8 @@ impl SwarmMember {
         while !state.closed {
             if state.urgent_haves.is_empty() {
                 let left = clock::left(next_tick).unwrap_or_default();
-                state = self
-                    .tick
-                    .wait_timeout(state, left)
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .0;
+                state =
+                    self.tick.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
             }
             if !state.urgent_haves.is_empty() {
                 drop(state);

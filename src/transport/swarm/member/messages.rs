@@ -1,15 +1,18 @@
 //! What other members send, and what is requested of them.
 
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::{Arc, atomic::Ordering};
 
-use crate::net::clock;
-use crate::proto::bt::bitfield::Bitfield;
-use crate::proto::bt::wire::{
-    Block, ExtendedHandshake, Message, REQUEST_MAX, REQUESTS_MAX, WireError,
+use crate::{
+    net::clock,
+    proto::bt::{
+        bitfield::Bitfield,
+        wire::{Block, ExtendedHandshake, Message, REQUEST_MAX, REQUESTS_MAX, WireError},
+    },
+    transport::swarm::{
+        member::{MemberState, SwarmMember},
+        peer_connection::{ConnectionError, PeerConnection},
+    },
 };
-use crate::transport::swarm::member::{MemberState, SwarmMember};
-use crate::transport::swarm::peer_connection::{ConnectionError, PeerConnection};
 
 impl SwarmMember {
     /// Handles one message of another member.

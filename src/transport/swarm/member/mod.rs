@@ -23,32 +23,40 @@
 //! - [`release`]: the gate, and what the seeder reveals to whom
 //! - [`status`]: what the rest of the program sees of a member
 
-use std::collections::BTreeMap;
-use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
-use crate::digest::Digest;
-use crate::error::{Error, Result};
-use crate::net::pacing::Pacer;
-use crate::net::{clock, lock, spawn};
-use crate::proto::bt::bitfield::Bitfield;
-use crate::proto::bt::layout::PieceLayout;
-use crate::proto::bt::metainfo::Metainfo;
-use crate::proto::bt::piece_picker::PiecePicker;
-use crate::proto::bt::super_seeder::SuperSeeder;
-use crate::proto::bt::wire::{Handshake, PeerId};
-use crate::transport::swarm::limits::{PEER_CONNECTIONS, SEEDER_CONNECTIONS};
-use crate::transport::swarm::member::accounting::Accounting;
-use crate::transport::swarm::member::ban_list::BanList;
-use crate::transport::swarm::member::buffers::PieceBuffers;
-use crate::transport::swarm::member::dialer::Dialer;
-use crate::transport::swarm::member::trusted_peers::TrustedPeers;
-use crate::transport::swarm::peer_connection::PeerConnection;
-use crate::transport::swarm::peer_id::Role;
-use crate::transport::swarm::store::Store;
-use crate::units::Moment;
+use crate::{
+    digest::Digest,
+    error::{Error, Result},
+    net::{clock, lock, pacing::Pacer, spawn},
+    proto::bt::{
+        bitfield::Bitfield,
+        layout::PieceLayout,
+        metainfo::Metainfo,
+        piece_picker::PiecePicker,
+        super_seeder::SuperSeeder,
+        wire::{Handshake, PeerId},
+    },
+    transport::swarm::{
+        limits::{PEER_CONNECTIONS, SEEDER_CONNECTIONS},
+        member::{
+            accounting::Accounting, ban_list::BanList, buffers::PieceBuffers, dialer::Dialer,
+            trusted_peers::TrustedPeers,
+        },
+        peer_connection::PeerConnection,
+        peer_id::Role,
+        store::Store,
+    },
+    units::Moment,
+};
 
 pub mod accounting;
 pub mod ban_list;
@@ -150,11 +158,7 @@ impl SwarmMember {
             role,
             layout,
             store,
-            connections_max: 2 * if is_seeder {
-                SEEDER_CONNECTIONS
-            } else {
-                PEER_CONNECTIONS
-            },
+            connections_max: 2 * if is_seeder { SEEDER_CONNECTIONS } else { PEER_CONNECTIONS },
             pacer: Mutex::new(None),
             sent: AtomicU64::new(0),
             state: Mutex::new(state),
@@ -242,11 +246,7 @@ impl SwarmMember {
         if state.picker.is_complete() || state.fault.is_some() || state.closed {
             return;
         }
-        drop(
-            self.changed
-                .wait_timeout(state, timeout)
-                .unwrap_or_else(PoisonError::into_inner),
-        );
+        drop(self.changed.wait_timeout(state, timeout).unwrap_or_else(PoisonError::into_inner));
     }
 
     fn lock(&self) -> MutexGuard<'_, MemberState> {

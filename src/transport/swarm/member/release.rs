@@ -1,13 +1,19 @@
 //! The gate of a member, and what a seeder reveals to whom.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
-use crate::net::clock;
-use crate::proto::bt::random::Random;
-use crate::proto::bt::super_seeder::SuperSeeder;
-use crate::proto::bt::wire::{Message, PeerId};
-use crate::transport::swarm::member::{MemberState, SwarmMember};
+use crate::{
+    net::clock,
+    proto::bt::{
+        random::Random,
+        super_seeder::SuperSeeder,
+        wire::{Message, PeerId},
+    },
+    transport::swarm::member::{MemberState, SwarmMember},
+};
 
 impl SwarmMember {
     /// Begins to serve and to request, on all connections at once.

@@ -1,16 +1,18 @@
 //! What the rest of the program sees of a member.
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
-use std::sync::atomic::Ordering;
+use std::{collections::BTreeMap, net::SocketAddr, sync::atomic::Ordering};
 
-use crate::proto::bt::bitfield::Bitfield;
-use crate::proto::bt::piece_picker::PickerCounts;
-use crate::proto::bt::wire::PeerId;
-use crate::transport::swarm::member::SwarmMember;
-use crate::transport::swarm::member::accounting::{Holder, PeerTraffic};
-use crate::transport::swarm::peer_id::Role;
-use crate::units::Moment;
+use crate::{
+    proto::bt::{bitfield::Bitfield, piece_picker::PickerCounts, wire::PeerId},
+    transport::swarm::{
+        member::{
+            SwarmMember,
+            accounting::{Holder, PeerTraffic},
+        },
+        peer_id::Role,
+    },
+    units::Moment,
+};
 
 /// A connected member.
 #[derive(Clone, Debug)]
@@ -131,10 +133,8 @@ impl SwarmMember {
     /// The payload bytes that we received.
     pub fn received(&self) -> ReceivedBytes {
         let state = self.lock();
-        let mut received = ReceivedBytes {
-            wasted: state.accounting.wasted,
-            ..ReceivedBytes::default()
-        };
+        let mut received =
+            ReceivedBytes { wasted: state.accounting.wasted, ..ReceivedBytes::default() };
         for (id, traffic) in state.accounting.by_peer(&state.connections) {
             if Role::of(&id) == Some(Role::Seeder) {
                 received.from_server += traffic.received;
@@ -167,9 +167,6 @@ impl SwarmMember {
             u32::from(state.picker.copies(piece)) + u32::from(state.picker.have().has(piece))
         };
         let holders = &state.accounting.first_holders;
-        (0u32..)
-            .zip(holders)
-            .map(|(piece, &holder)| (holder, copies(piece)))
-            .collect()
+        (0u32..).zip(holders).map(|(piece, &holder)| (holder, copies(piece))).collect()
     }
 }

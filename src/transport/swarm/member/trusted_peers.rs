@@ -2,12 +2,12 @@
 //! must come from our server's address, and a seated client from the address of its control
 //! connection.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
-use crate::proto::bt::wire::PeerId;
-use crate::session::MAX_SEATS;
-use crate::transport::swarm::peer_id::Role;
+use crate::{proto::bt::wire::PeerId, session::MAX_SEATS, transport::swarm::peer_id::Role};
 
 /// The seats and the server that a member knows.
 #[derive(Debug, Default)]

@@ -17,11 +17,7 @@ fn announce(number: u8, left: u64, event: AnnounceEvent) -> Announce {
 }
 
 fn counts(complete: u64, incomplete: u64, downloaded: u64) -> ScrapeCounts {
-    ScrapeCounts {
-        complete,
-        incomplete,
-        downloaded,
-    }
+    ScrapeCounts { complete, incomplete, downloaded }
 }
 
 fn ask(
@@ -56,10 +52,7 @@ fn first_response_names_everybody_but_the_asker() {
     assert_eq!(second, [SERVER, "10.0.0.2:5002"]);
     let again = ask(&mut registry, &announce(2, 9, AnnounceEvent::Regular), 1).expect("room");
     assert_eq!(again, [SERVER, "10.0.0.3:5003"]);
-    let few = Announce {
-        wanted: 0,
-        ..announce(2, 9, AnnounceEvent::Regular)
-    };
+    let few = Announce { wanted: 0, ..announce(2, 9, AnnounceEvent::Regular) };
     assert_eq!(ask(&mut registry, &few, 1), Ok(vec![]));
 }
 
@@ -76,10 +69,7 @@ fn complete_peers_are_not_named_to_each_other() {
 #[test]
 fn peers_that_stop_or_are_silent_are_removed() {
     let mut registry = PeerRegistry::new(1);
-    assert_eq!(
-        ask(&mut registry, &announce(2, 9, AnnounceEvent::Stopped), 0),
-        Ok(vec![])
-    );
+    assert_eq!(ask(&mut registry, &announce(2, 9, AnnounceEvent::Stopped), 0), Ok(vec![]));
     ask(&mut registry, &announce(2, 9, AnnounceEvent::Started), 0).expect("room");
     ask(&mut registry, &announce(3, 9, AnnounceEvent::Started), 0).expect("room");
     ask(&mut registry, &announce(3, 9, AnnounceEvent::Stopped), 0).expect("room");
@@ -98,19 +88,10 @@ fn address_announces_and_registers_only_so_often() {
         ask(&mut registry, &flood, 1).expect("asked");
     }
     let known = |registry: &PeerRegistry| registry.counts().incomplete as usize;
-    assert_eq!(
-        known(&registry),
-        ADDRESS_MAX + 1,
-        "the other is not driven out"
-    );
-    let refused = (0..ANNOUNCES_MAX)
-        .filter(|_| ask(&mut registry, &flood, 1).is_err())
-        .count();
+    assert_eq!(known(&registry), ADDRESS_MAX + 1, "the other is not driven out");
+    let refused = (0..ANNOUNCES_MAX).filter(|_| ask(&mut registry, &flood, 1).is_err()).count();
     assert_eq!(refused, PEERS_MAX, "the address has asked often enough");
-    assert!(
-        ask(&mut registry, &flood, 12).is_ok(),
-        "and may again later"
-    );
+    assert!(ask(&mut registry, &flood, 12).is_ok(), "and may again later");
 }
 
 #[test]
@@ -124,11 +105,7 @@ fn peers_without_a_seat_never_displace_those_with_one() {
         let second = u64::from(n / 100) * 11;
         ask_from(&mut registry, &stranger, far(n), false, second).expect("room");
     }
-    assert_eq!(
-        registry.counts().incomplete,
-        PEERS_MAX as u64,
-        "the largest honest number"
-    );
+    assert_eq!(registry.counts().incomplete, PEERS_MAX as u64, "the largest honest number");
     let second = 11 * 12;
     ask_from(&mut registry, &stranger, far(9999), false, second).expect("one more");
     assert_eq!(registry.counts().incomplete, PEERS_MAX as u64);
@@ -143,30 +120,19 @@ fn peers_without_a_seat_never_displace_those_with_one() {
         let here = named.iter().filter(|addr| addr.starts_with("10.0.0.9:"));
         assert_eq!((named.len(), here.count()), (50, seats), "seats first");
     }
-    assert_eq!(
-        registry.counts().incomplete,
-        PEERS_MAX as u64 + u64::from(SEATS)
-    );
+    assert_eq!(registry.counts().incomplete, PEERS_MAX as u64 + u64::from(SEATS));
     ask_from(&mut registry, &stranger, far(10_000), false, second).expect("one more");
-    assert_eq!(
-        registry.counts().incomplete,
-        PEERS_MAX as u64 + u64::from(SEATS)
-    );
+    assert_eq!(registry.counts().incomplete, PEERS_MAX as u64 + u64::from(SEATS));
 }
 
 #[test]
 fn only_peers_with_a_seat_report_their_sources() {
     let mut registry = PeerRegistry::new(1);
-    let tells = Announce {
-        received_from: vec![([7; 20], 5)],
-        ..announce(2, 9, AnnounceEvent::Regular)
-    };
+    let tells =
+        Announce { received_from: vec![([7; 20], 5)], ..announce(2, 9, AnnounceEvent::Regular) };
     ask(&mut registry, &tells, 0).expect("room");
     assert!(registry.source_reports().is_empty());
     let home = IpAddr::from([10, 0, 0, 2]);
     ask_from(&mut registry, &tells, home, true, 0).expect("room");
-    assert_eq!(
-        registry.source_reports()[&[2; 20]].shares,
-        tells.received_from
-    );
+    assert_eq!(registry.source_reports()[&[2; 20]].shares, tells.received_from);
 }

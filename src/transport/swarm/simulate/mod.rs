@@ -5,20 +5,25 @@
 //! neighbour that requested some; a downlink receives pieces one after the other. There is no
 //! latency, no loss and no protocol, and pieces are not divided: a measurement adds all that.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
-use std::time::Duration;
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, VecDeque},
+    time::Duration,
+};
 
-use crate::proto::bt::bitfield::Bitfield;
-use crate::proto::bt::layout::PieceLayout;
-use crate::proto::bt::metainfo;
-use crate::proto::bt::piece_picker::PiecePicker;
-use crate::proto::bt::piece_picker::arrive::Arrival;
-use crate::proto::bt::random::Random;
-use crate::proto::bt::super_seeder::SuperSeeder;
-use crate::proto::bt::wire::Block;
-use crate::transport::swarm::simulate::topology::SwarmTopology;
-use crate::units::Moment;
+use crate::{
+    proto::bt::{
+        bitfield::Bitfield,
+        layout::PieceLayout,
+        metainfo,
+        piece_picker::{PiecePicker, arrive::Arrival},
+        random::Random,
+        super_seeder::SuperSeeder,
+        wire::Block,
+    },
+    transport::swarm::simulate::topology::SwarmTopology,
+    units::Moment,
+};
 
 pub mod topology;
 
@@ -136,11 +141,7 @@ pub fn run(config: &SimulationConfig) -> Option<SimulationResult> {
 impl Simulation {
     fn new(config: &SimulationConfig) -> Self {
         let piece = metainfo::piece_bytes(config.bytes);
-        let layout = PieceLayout {
-            bytes: config.bytes,
-            piece,
-            block: piece,
-        };
+        let layout = PieceLayout { bytes: config.bytes, piece, block: piece };
         let pieces = layout.pieces();
         let mut random = Random::new(config.seed);
         let new = |have, up, down, seed| SimulatedPeer {
@@ -153,12 +154,7 @@ impl Simulation {
             down_free: 0.0,
             sent: 0,
         };
-        let mut peers = vec![new(
-            Bitfield::full(pieces),
-            config.server_up,
-            f64::INFINITY,
-            1,
-        )];
+        let mut peers = vec![new(Bitfield::full(pieces), config.server_up, f64::INFINITY, 1)];
         for &(up, down) in &config.clients {
             peers.push(new(Bitfield::new(pieces), up, down, random.next_u64()));
         }
@@ -263,22 +259,14 @@ impl Simulation {
         let arrived = to.down_free + f64::from(self.layout.len(piece)) / to.down * 1e6;
         let at = self.now.max(arrived);
         to.down_free = at;
-        let received = TransferEvent::Received {
-            peer: other,
-            link: theirs,
-            piece,
-        };
+        let received = TransferEvent::Received { peer: other, link: theirs, piece };
         self.schedule(at, received);
         self.send(peer);
     }
 
     fn on_received(&mut self, peer: usize, link: u32, piece: u32) {
         let now = self.moment();
-        let block = Block {
-            piece,
-            begin: 0,
-            len: self.layout.len(piece),
-        };
+        let block = Block { piece, begin: 0, len: self.layout.len(piece) };
         let picker = &mut self.peers[peer].picker;
         if let Arrival::PieceComplete(_) = picker.receive_block(link, block, now) {
             picker.piece_verified(piece, &[]);
@@ -311,11 +299,7 @@ impl Simulation {
     }
 
     fn moment(&self) -> Moment {
-        #[allow(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "a time past"
-        )]
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a time past")]
         Moment(self.now as u64)
     }
 }

@@ -43,10 +43,7 @@ fn hundred_megabytes_take_little_more_than_the_bound() {
 #[test]
 fn unequal_links_stay_within_a_quarter_of_the_bound() {
     let mut plan = plan(12, 100_000_000);
-    plan.clients
-        .iter_mut()
-        .step_by(2)
-        .for_each(|link| link.0 /= 4.0);
+    plan.clients.iter_mut().step_by(2).for_each(|link| link.0 /= 4.0);
     let ratio = ratio(&plan);
     assert!((1.0..1.25).contains(&ratio), "{ratio}");
 }
@@ -54,11 +51,7 @@ fn unequal_links_stay_within_a_quarter_of_the_bound() {
 #[test]
 fn server_sends_little_more_than_one_copy() {
     let outcome = run(&plan(13, 100_000_000)).expect("it ends");
-    assert!(
-        outcome.server_bytes < 110_000_000,
-        "{}",
-        outcome.server_bytes
-    );
+    assert!(outcome.server_bytes < 110_000_000, "{}", outcome.server_bytes);
 }
 
 #[test]

@@ -1,10 +1,8 @@
 //! Which peers of a simulated swarm are connected.
 
-use std::collections::BTreeSet;
-use std::ops::Range;
+use std::{collections::BTreeSet, ops::Range};
 
-use crate::proto::bt::random::Random;
-use crate::transport::swarm::limits::SEEDER_CONNECTIONS;
+use crate::{proto::bt::random::Random, transport::swarm::limits::SEEDER_CONNECTIONS};
 
 /// The links of each peer; peer 0 is the server.
 pub(super) struct SwarmTopology {
@@ -17,9 +15,7 @@ impl SwarmTopology {
     /// A client dials half as many as it wants of those before it, and later, when the tracker
     /// names others, those that it still lacks; a client with twice as many refuses.
     pub(super) fn new(clients: usize, links: usize, random: &mut Random) -> Self {
-        let mut topology = Self {
-            links: vec![Vec::new(); clients + 1],
-        };
+        let mut topology = Self { links: vec![Vec::new(); clients + 1] };
         for client in 1..=clients.min(SEEDER_CONNECTIONS) {
             topology.link(0, client);
         }

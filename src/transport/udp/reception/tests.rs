@@ -1,14 +1,22 @@
-use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::{
+    net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket},
+    sync::atomic::{AtomicBool, AtomicU64},
+};
 
 use super::*;
-use crate::client::FetchConfig;
-use crate::digest::Digest;
-use crate::proto::native::Offer;
-use crate::proto::udp::blocks::BlockLayout;
-use crate::proto::udp::packet::{Body, Packet};
-use crate::session::{FileInfo, SeatId, SessionId, Via};
-use crate::text::FileName;
+use crate::{
+    client::FetchConfig,
+    digest::Digest,
+    proto::{
+        native::Offer,
+        udp::{
+            blocks::BlockLayout,
+            packet::{Body, Packet},
+        },
+    },
+    session::{FileInfo, SeatId, SessionId, Via},
+    text::FileName,
+};
 
 const STREAM: u32 = 7;
 const BLOCK: usize = 1000;
@@ -19,11 +27,7 @@ fn datagram(stream: u32, block: u32) -> Vec<u8> {
         stream,
         pkt: block,
         sent_us: 0,
-        body: Body::Data {
-            block,
-            again: false,
-            payload: &[block as u8; BLOCK],
-        },
+        body: Body::Data { block, again: false, payload: &[block as u8; BLOCK] },
     }
     .encode(&mut bytes);
     bytes
@@ -31,10 +35,7 @@ fn datagram(stream: u32, block: u32) -> Vec<u8> {
 
 /// Receives ten blocks from `source`.
 fn receive_ten(source: &mut DatagramSource, stall: Duration) -> Result<Received> {
-    let layout = BlockLayout {
-        bytes: 10 * BLOCK as u64,
-        block_len: BLOCK,
-    };
+    let layout = BlockLayout { bytes: 10 * BLOCK as u64, block_len: BLOCK };
     let mode = RepairMode::Multicast(Duration::ZERO);
     let receiver = BlockReceiver::new(STREAM, layout, 0, mode, 100, clock::now());
     let file = tempfile::tempfile().expect("room");
@@ -92,10 +93,7 @@ fn a_group_that_is_never_silent_hides_no_own_stream() {
             }
         });
         let own = UdpSocket::bind("127.0.0.1:0").expect("a port");
-        let mut source = DatagramSource {
-            socket,
-            group: Some(subscription),
-        };
+        let mut source = DatagramSource { socket, group: Some(subscription) };
         // On a busy machine it may take longer; a client that only looks when it has something to
         // say takes half a second each time.
         let at_once = (0..10).any(|_| {
@@ -125,15 +123,10 @@ fn a_stream_comes_from_the_port_of_its_first_block() {
     let [server, stranger] = [0; 2].map(|_| UdpSocket::bind("127.0.0.1:0").expect("a port"));
     server.send_to(&datagram(STREAM, 0), to).expect("sent");
     for block in 1..10 {
-        stranger
-            .send_to(&datagram(STREAM, block), to)
-            .expect("sent");
+        stranger.send_to(&datagram(STREAM, block), to).expect("sent");
         server.send_to(&datagram(STREAM, block), to).expect("sent");
     }
-    let mut source = DatagramSource {
-        socket,
-        group: None,
-    };
+    let mut source = DatagramSource { socket, group: None };
     let taken = receive_ten(&mut source, Duration::from_secs(20)).expect("whole");
     assert_eq!(taken.counts.unique, Some(10));
     // What came after the last block is not received.
