@@ -41,7 +41,7 @@ pub(crate) struct LinkArgs {
     #[arg(long = "host", value_parser = host_link, value_name = "HOST=UP/DOWN")]
     pub(crate) host_links: Vec<(usize, LinkRates)>,
     /// Which packets are lost: all, tcp or udp
-    #[arg(long, value_enum, default_value_t = Traffic::All, value_name = "WHICH")]
+    #[arg(long, value_enum, hide_possible_values = true, default_value_t = Traffic::All, value_name = "WHICH")]
     pub(crate) loss_of: Traffic,
     /// Delay on the way out of each host, such as 5ms; needs the kernel's netem
     #[arg(long, default_value = "0s", value_parser = units::parse_duration, value_name = "TIME")]
