@@ -139,7 +139,7 @@ impl fmt::Display for Error {
             Self::NotEnough { reason } => {
                 write!(f, "the muster ended without enough clients: {reason}")
             }
-            Self::SourceChanged { at, what } => write!(f, "{what} ({at})"),
+            Self::SourceChanged { at, what } => write!(f, "{at}: {what}"),
             Self::Corrupt { what } => write!(f, "the copy is not the file: {what}"),
             Self::Unproven { from, copy, sha1 } => write!(
                 f,
