@@ -116,7 +116,6 @@ impl Error {
     }
 
     /// Makes an [`Error::Usage`], for `map_err` too.
-    #[cfg(feature = "cli")]
     pub(crate) fn usage(what: impl fmt::Display) -> Self {
         let what = what.to_string();
         Self::Usage { what }

@@ -36,7 +36,7 @@ const DOCUMENT_MAX: u64 = 1 << 30;
 /// Compares.
 ///
 /// # Errors
-/// A file that cannot be read, or is no document of ours.
+/// A file that cannot be read, or is not a gatecast document.
 pub(crate) fn run(args: &DiffArgs) -> Result<Verdict> {
     let (first, second) = (read(&args.first)?, read(&args.second)?);
     let difference = Difference::between(&first, &second, args.threshold)?;

@@ -123,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn choices_are_a_word_and_the_rest() {
+    fn choice_is_a_word_and_the_rest() {
         assert_eq!(choice(" config  a b.bin 5 "), ("config", "a b.bin 5"));
         assert_eq!(choice("4"), ("4", ""));
         assert_eq!(choice(""), ("", ""));

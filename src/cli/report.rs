@@ -82,7 +82,7 @@ fn run_relays(args: &ReportArgs, relays: &[&PathBuf], sessions: &[&PathBuf]) -> 
     if let Some(other) = sessions.first() {
         return Err(Error::Usage {
             what: format!(
-                "{} is no relay log and {} is one; report them apart",
+                "{} is not a relay log and {} is one; report them apart",
                 other.display(),
                 relays[0].display()
             ),

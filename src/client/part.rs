@@ -205,7 +205,7 @@ fn open(path: &Path) -> Result<File> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         Err(error) => return Err(Error::io("make the file", shown(path))(error)),
     }
-    let refused = || Error::refused(shown(path), "it is no regular file of its own");
+    let refused = || Error::refused(shown(path), "it is not a regular file of its own");
     let seen = fs::symlink_metadata(path).map_err(Error::io("look at the file", shown(path)))?;
     if !seen.is_file() {
         return Err(refused());
@@ -230,7 +230,7 @@ fn replaceable(target: &Path) -> Result<()> {
     } else if kind.is_symlink() {
         "a symbolic link of that name is in the way"
     } else {
-        "something of that name that is no regular file is in the way"
+        "something of that name that is not a regular file is in the way"
     };
     Err(Error::refused(shown(target), what))
 }

@@ -52,7 +52,7 @@ impl<'a> LineStream<'a> {
     /// The next line, by `deadline`.
     ///
     /// # Errors
-    /// [`Error::TimedOut`] in `phase`; `UnexpectedEof` when the peer closed; a line that is none.
+    /// [`Error::TimedOut`] in `phase`; `UnexpectedEof` when the peer closed; `Protocol` for a malformed line.
     pub fn read_line(&mut self, deadline: Moment, phase: Phase) -> Result<String> {
         let begun = clock::now();
         loop {

@@ -9,6 +9,7 @@ pub mod logfile;
 pub mod pacing;
 pub mod socket;
 mod sync;
+pub mod text_file;
 mod thread;
 
 pub use sync::lock;

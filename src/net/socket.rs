@@ -152,7 +152,7 @@ pub fn congestion(stream: &TcpStream) -> Option<String> {
     }
 }
 
-/// Notices a peer that vanished without a word: probes after 10 s of silence, three times.
+/// Notices a peer that vanished: probes after 10 s of silence, three times.
 pub fn keep_alive(stream: &TcpStream) {
     #[cfg(feature = "sockopt")]
     {

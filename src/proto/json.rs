@@ -208,7 +208,7 @@ mod tests {
 
     #[cfg(feature = "cli")]
     #[test]
-    fn a_parser_gives_any_text_back() {
+    fn parser_gives_any_text_back() {
         let all: String = (0..=0xffff).filter_map(char::from_u32).collect();
         let json = Json::object(|json| json.text("t", &all));
         let value: serde_json::Value = serde_json::from_str(&json).expect("JSON");

@@ -1,8 +1,8 @@
 //! What some ways count beside bytes and seconds, as a table of its own below that of the
-//! transfers: datagrams and the places where they were lost, or who gave what in a swarm.
+//! transfers: datagrams and the places where they were lost, or where a swarm's bytes came from.
 //!
 //! The figures that say how it went stand there always; those of rare trouble have a column only
-//! where somebody had it. What such a figure means is told at [`Counts`].
+//! where a client had it. [`Counts`] says what each figure means.
 
 use std::fmt::Write;
 
@@ -30,9 +30,9 @@ struct CountColumn {
 enum When {
     /// Where the way counts so.
     Counted,
-    /// Where it is more than zero for somebody.
+    /// Where it is more than zero for a client.
     Positive,
-    /// Where anybody lost a datagram: who lost none has zeros, and unknown is unknown.
+    /// Where a client lost a datagram.
     Lost,
 }
 
@@ -154,7 +154,7 @@ fn cells(transfer: &Transfer, columns: &[&CountColumn]) -> Vec<String> {
     cells
 }
 
-/// How many transfers tell, and what all of them lost, and where.
+/// How many transfers have these counts, and what all of them lost, and where.
 fn datagrams(record: &Record) -> Option<(usize, String)> {
     let telling: Vec<&Counts> = record
         .transfers
@@ -180,7 +180,7 @@ fn datagrams(record: &Record) -> Option<(usize, String)> {
     (!telling.is_empty()).then_some((telling.len(), line))
 }
 
-/// How many transfers tell, and how much of all came from the server, as files.
+/// How many transfers have these counts, and how much of all came from the server, as files.
 fn sources(record: &Record) -> Option<(usize, String)> {
     let telling = || {
         record.transfers.iter().filter_map(|transfer| {
@@ -199,8 +199,8 @@ fn sources(record: &Record) -> Option<(usize, String)> {
     Some((telling().count(), line)).filter(|&(count, _)| count > 0)
 }
 
-/// What each client of a swarm gave to others, as these tell: the least, the middle and the most,
-/// and in a session of few each of them. Empty where nobody tells.
+/// What each client of a swarm gave to others: the least, the median and the most, and in a session
+/// of few clients each of them. Empty without clients.
 pub fn given(clients: &[(String, u64)]) -> String {
     let mb = |bytes: f64| format!("{:.1} MB", bytes / 1e6);
     let Some(spread) = MedianRange::of(clients.iter().map(|(_, bytes)| float((*bytes).into())))
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn what_clients_gave_is_a_line() {
+    fn bytes_given_are_a_line() {
         assert_eq!(given(&[]), "");
         let of = |count: u64| (1..=count).map(|n| (format!("C{n}"), n * 1_000_000)).collect();
         let few: Vec<(String, u64)> = of(3);
@@ -300,12 +300,12 @@ mod tests {
     }
 
     #[test]
-    fn a_way_that_counts_nothing_has_no_table() {
+    fn way_without_counts_has_no_table() {
         assert_eq!(table(&sample::session(1, 3, 80), Rows::All), "");
     }
 
     #[test]
-    fn without_trouble_the_table_is_narrow() {
+    fn table_is_narrow_without_trouble() {
         insta::assert_snapshot!(table(&counted(2, quiet), Rows::All), @r"
               datagrams                  jitter  p99  queued  at most
         seat       sent  received  lost      us   us      us       us  name
@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_lost_is_placed_and_unknown_is_a_dash() {
+    fn lost_datagrams_are_placed() {
         let mut record = counted(3, quiet);
         let lossy = &mut record.transfers[1].counts;
         lossy.unique = Some(680);
@@ -343,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn a_swarm_says_who_gave() {
+    fn swarm_table_says_where_bytes_came_from() {
         let record = counted(2, |seat| Counts {
             bytes_from_server: Some(400_000 + seat),
             bytes_from_peers: Some(600_000 - seat),
@@ -361,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn of_many_only_low_median_and_high_are_shown() {
+    fn large_session_shows_low_median_and_high() {
         let record = counted(1000, quiet);
         insta::assert_snapshot!(table(&record, Rows::Failures), @r"
                 datagrams                  jitter  p99  queued  at most

@@ -74,7 +74,7 @@ pub fn transfers(records: &[Record]) -> String {
     csv
 }
 
-/// What is the same in each row of a session; skews and identities look at every transfer, so
+/// The values that are the same in each row of a session. Skews and identities look at every transfer, so
 /// they are computed once.
 struct SessionOfRow<'a> {
     record: &'a Record,

@@ -35,7 +35,7 @@ struct DiffRow {
     beyond: Option<bool>,
 }
 
-/// What is compared of a session document.
+/// The fields of a session document that are compared.
 #[derive(Deserialize)]
 struct SessionFacts {
     via: String,
@@ -71,7 +71,7 @@ struct ReleaseFigures {
     skew_us: Option<Number>,
 }
 
-/// What is compared of a study document.
+/// The fields of a study document that are compared.
 #[derive(Deserialize)]
 struct StudyFacts {
     rows: Vec<StudyRowFacts>,

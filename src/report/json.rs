@@ -24,8 +24,7 @@ pub fn session(record: &Record) -> String {
 }
 
 /// The document of several sessions, over several lines with their ends: that of the median one,
-/// and all of them in `sessions`. One session alone has no `sessions`; of none there is no
-/// document.
+/// with all of them in `sessions` where there are several. `None` without a session.
 pub fn sessions(records: &[Record]) -> Option<String> {
     let median = median_session(records)?;
     let document = Json::object(|json| {

@@ -74,7 +74,7 @@ pub fn is_sound(record: &Record) -> bool {
 }
 
 /// True when [`is_sound`], and when it measured a way that repairs nothing: then every client asked
-/// for was told the end and knows what it has, though it is not whole.
+/// for knows how many bytes it received, though its copy is not whole.
 pub fn is_measured(record: &Record) -> bool {
     let told = |transfer: &Transfer| arrived(record, transfer).is_some();
     let all = record.transfers.len() >= usize::from(record.clients);
@@ -90,7 +90,7 @@ fn arrived(record: &Record, transfer: &Transfer) -> Option<(u64, Duration)> {
         .then_some((transfer.bytes_client?, transfer.seconds_client?))
 }
 
-/// How long the slowest client took, and the rate over all of them, Mbit/s: of what is complete,
+/// How long the slowest client took, and the rate over all clients, Mbit/s: of what is complete,
 /// and in a session that was measured and not whole of what arrived.
 fn overall(record: &Record) -> Option<(Duration, f64)> {
     if !is_measured(record) || is_sound(record) {
@@ -142,7 +142,7 @@ fn client_rates_mbit(record: &Record) -> impl Iterator<Item = f64> {
         .filter_map(|(bytes, span)| mbit_per_second(bytes, span))
 }
 
-/// The mean of the clients' losses in per cent; `None` where one of them does not tell.
+/// The mean of the clients' losses in per cent; `None` where the loss of one client is not known.
 fn mean_loss(record: &Record) -> Option<f64> {
     let each = losses_of(record)?;
     #[allow(clippy::cast_precision_loss, reason = "as many as a session has clients")]
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_is_read_back_to_the_records_it_was_written_from() {
+    fn log_is_read_back_as_its_records() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("a.log");
         let records = vec![sample::session(1, 3, 50), sample::troubled()];
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_log_is_named_with_its_line() {
+    fn damaged_log_is_named_with_its_line() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("a.log");
         let log = log_of(&[sample::session(1, 3, 50)]);

@@ -24,7 +24,7 @@ const RATES_LINEAR_MAX: f64 = 10.0;
 
 /// The global rate and the mean rate of a client against the number of clients, for each way and
 /// file. Points are medians over repeated sessions. Bars span the sessions' global rates, and the
-/// rates of all their clients. Sessions that measured nothing have no points; their number is told.
+/// rates of all their clients. Sessions that measured nothing have no points; the subtitle has their number.
 pub fn rates(records: &[Record]) -> Chart {
     let mut rates = chart(
         records,
@@ -226,7 +226,7 @@ mod tests {
         // 2.94 MB in the slowest one's 83 ms.
         assert!((all[1].y - 2.94 * 8.0 / 0.083).abs() < 1e-6, "{all:?}");
 
-        // One that does not tell, or of which nothing is known: no mean without it.
+        // Without the loss of one client there is no mean.
         let mut records = [lossy(1, 3), lossy(2, 3)];
         records[0].transfers[1].counts.lost = None;
         records[1].transfers[1].seconds_client = None;
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_without_rates_has_no_point() {
+    fn session_without_rates_has_no_point() {
         let mut records = vec![sample::session(1, 3, 80), sample::troubled()];
         records[0].transfers.clear();
         let chart = rates(&records);

@@ -1,7 +1,7 @@
 //! The lab's table of one session, transfer by transfer, and the figures of the whole below it.
 //!
-//! Client times and server times stand in columns of their own. `-` is a value that nobody
-//! observed. What is shown is what the log holds; nothing is estimated.
+//! Client times and server times stand in columns of their own. `-` is a value that was
+//! not observed. The table shows what the log holds; nothing is estimated.
 
 pub use crate::report::table::Rows;
 
@@ -170,7 +170,7 @@ fn extremes(record: &Record) -> [Vec<String>; 3] {
 fn summary(record: &Record, seats: usize) -> String {
     let global = record.global();
     let complete = complete(record);
-    // Figures of a part must not pass for figures of all.
+    // Figures of some clients must not look like figures of all.
     let part = if complete == usize::from(record.clients) {
         String::new()
     } else {
@@ -221,7 +221,7 @@ mod tests {
     use crate::report::sample;
 
     #[test]
-    fn a_session_that_went_well() {
+    fn sound_session_is_a_table() {
         insta::assert_snapshot!(session(&sample::session(1, 3, 80), Rows::All), @r#"
         session 0000000000000001: 1MB.bin by tcp to 3 clients
         released 2026-09-21 14:13:21 UTC, 1000000 bytes, SHA-1 3c5b492776742690efb6a0f1fd8508693400e2cc

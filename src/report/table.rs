@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_without_rows_is_its_heading() {
+    fn empty_table_is_its_heading() {
         let table = Table::new(&[("a", Align::Left), ("bb", Align::Right)]);
         assert!(table.is_empty());
         assert_eq!(table.to_string(), "a  bb\n-  --\n");

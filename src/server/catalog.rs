@@ -86,7 +86,7 @@ impl Catalog {
 
     fn add(&mut self, path: &Path, metadata: &Metadata) -> Result<()> {
         if !metadata.is_file() {
-            return Err(Error::refused(path.display(), "it is no regular file"));
+            return Err(Error::refused(path.display(), "it is not a regular file"));
         }
         let name = path
             .file_name()
@@ -130,12 +130,12 @@ impl Catalog {
         // Looked at before it is opened: to open a FIFO is to wait for its writer.
         let there = fs::metadata(path).map_err(Error::io("open the file", at()))?;
         if !there.is_file() {
-            return Err(Error::refused(at(), "it is no regular file"));
+            return Err(Error::refused(at(), "it is not a regular file"));
         }
         let file = File::open(path).map_err(Error::io("open the file", at()))?;
         let metadata = file.metadata().map_err(Error::io("look at the file", at()))?;
         if !metadata.is_file() {
-            return Err(Error::refused(at(), "it is no regular file"));
+            return Err(Error::refused(at(), "it is not a regular file"));
         }
         let identity = Identity::of(&metadata);
         let known = lock(&self.digests).get(name).copied().filter(|(known, _)| *known == identity);
@@ -332,7 +332,7 @@ mod tests {
         let made = std::process::Command::new("mkfifo").arg(&path).status();
         if made.is_ok_and(|status| status.success()) {
             let error = catalog.open(&name("f"), &silent).expect_err("a FIFO");
-            assert!(error.to_string().contains("no regular file"), "{error}");
+            assert!(error.to_string().contains("not a regular file"), "{error}");
         }
     }
 

@@ -1,5 +1,5 @@
-//! What the bounds say about numbers that nobody can try out, and what a study says about how
-//! near to them each way comes. No network, no clock: arithmetic.
+//! What the bounds say about numbers of clients that cannot be tried out, and how near to its
+//! bound each way came in a study. No network, no clock: arithmetic.
 
 use crate::{
     report::table::{Align, Table},
@@ -197,7 +197,7 @@ mod tests {
     };
 
     #[test]
-    fn without_a_study_there_are_bounds_and_no_times() {
+    fn plan_without_a_study_has_bounds_only() {
         let answers = forecasts(&MANY, None);
         assert_eq!(answers[0].via, Via::Multicast);
         assert_eq!(answers[0].bound_s, 80.0);
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn a_study_says_how_near_a_way_comes() {
+    fn plan_with_a_study_has_expected_times() {
         let study = crate::testbed::study::results::tests::sample();
         let answers = forecasts(&MANY, Some(&study));
         let tcp = answers.iter().find(|answer| answer.via == Via::Tcp).expect("there");

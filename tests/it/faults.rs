@@ -491,7 +491,7 @@ fn unusable_output_is_refused_before_ready() {
             ),
             (
                 |path| fs::rename(path.with_file_name("../fifo"), path).expect("ours"),
-                "something of that name that is no regular file is in the way",
+                "something of that name that is not a regular file is in the way",
             ),
         ];
         for (number, (make, says)) in cases.into_iter().enumerate() {

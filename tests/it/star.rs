@@ -17,7 +17,7 @@ use gatecast::internals::{
         build::Star,
         calibrate,
         calibrate::{flow, flow::Window},
-        layout::{Loss, StarLayout, Topology, Traffic},
+        layout::{Loss, StarLayout, StarTopology, Traffic},
         namespace,
         star_id::{StarId, StarNode},
         tool,
@@ -352,7 +352,7 @@ fn links_keep_their_rate_and_count_every_loss() {
     let Some(_turn) = turn_with_stars("star") else {
         return;
     };
-    for middle in [Topology::Switch, Topology::Router] {
+    for middle in [StarTopology::Switch, StarTopology::Router] {
         let mut layout = StarLayout::new(3, Rate(100_000_000));
         layout.topology = middle;
         layout.links[2].down = Rate(20_000_000);

@@ -6,7 +6,7 @@ use crate::{
     error::{Error, Result},
     testbed::star::{
         layout,
-        layout::{LinkRates, Loss, StarLayout, Topology, Traffic},
+        layout::{LinkRates, Loss, StarLayout, StarTopology, Traffic},
     },
     units::{self, InvalidValue, Rate},
 };
@@ -91,7 +91,7 @@ impl LinkArgs {
             };
             *own = *link;
         }
-        layout.topology = if self.router { Topology::Router } else { Topology::Switch };
+        layout.topology = if self.router { StarTopology::Router } else { StarTopology::Switch };
         layout.loss = (loss > 0).then_some(Loss { millionths: loss, of: self.loss_of });
         layout.delay = self.delay;
         layout.offloads = self.offloads;

@@ -211,7 +211,7 @@ fn contenders(args: &StudyArgs) -> Result<Vec<Box<dyn Contender>>> {
     args.via.iter().map(contender).collect()
 }
 
-/// The hosts of somebody else's network.
+/// The hosts of a network that was given.
 fn given(path: &Path, grid: &Grid, links: &LinkArgs) -> Result<Vec<Host>> {
     let usage = |what: String| Err(Error::Usage { what });
     let [rate] = grid.rates[..] else {

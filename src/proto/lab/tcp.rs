@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_offer_is_four_lines() {
+    fn lab_offer_is_four_lines() {
         let file = FileInfo {
             name: FileName::new("a b.bin").expect("plain"),
             bytes: 3,
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn elapsed_seconds_as_python_prints_them() {
+    fn elapsed_seconds_are_read_as_python_prints_them() {
         assert_eq!(decode_elapsed("0.482"), Ok(Duration::from_millis(482)));
         assert_eq!(decode_elapsed("5.1e-05"), Ok(Duration::from_micros(51)));
         assert_eq!(decode_elapsed("12"), Ok(Duration::from_secs(12)));

@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn the_list_is_as_the_lab_prints_it() {
+    fn file_list_is_printed_as_in_the_lab() {
         let names = ["100mb.mp4", "250mb.mp4", "it's", "a\\b", "\"'"];
         let list = encode_list(names.into_iter().take(2));
         assert_eq!(list, "['100mb.mp4', '250mb.mp4']");

@@ -121,15 +121,15 @@ impl LogLine {
     }
 }
 
-/// Fills `known` from `told`; false when both are there and differ.
-fn merge<T: PartialEq>(known: &mut Option<T>, told: Option<T>) -> bool {
-    match (&*known, told) {
+/// Fills `known` from `other`; false when both are there and differ.
+fn merge<T: PartialEq>(known: &mut Option<T>, other: Option<T>) -> bool {
+    match (&*known, other) {
         (_, None) => true,
-        (None, told) => {
-            *known = told;
+        (None, other) => {
+            *known = other;
             true
         }
-        (Some(known), Some(told)) => *known == told,
+        (Some(known), Some(other)) => *known == other,
     }
 }
 
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_that_was_cut_says_in_which_line() {
+    fn cut_log_is_named_with_its_line() {
         let lines = lines(&record(1));
         let half = &lines[1][..lines[1].len() / 2];
         let log = header() + &lines[0] + half;
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_without_end_and_bytes_that_are_no_text_are_refused() {
+    fn too_many_lines_and_other_bytes_are_refused() {
         let line = &lines(&record(1))[0];
         let log = header() + &line.repeat(usize::from(MAX_SEATS));
         assert_eq!(collect(log.as_bytes()).map(|r| r[0].transfers.len()), Ok(10_000));

@@ -12,7 +12,7 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LineError {
-    /// A log whose first line is another header; tells the first column that differs.
+    /// A log whose first line is another header: the first column that differs.
     Header {
         /// The place of the column, from 1.
         place: usize,
@@ -55,7 +55,7 @@ pub enum LineError {
         /// The session.
         session: SessionId,
     },
-    /// Two lines of one session tell different things of the session.
+    /// Two lines of one session differ in a column that is the session's.
     Conflict {
         /// The session.
         session: SessionId,

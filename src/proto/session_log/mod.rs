@@ -1,4 +1,4 @@
-//! The session log's lines: one per transfer, each enough by itself to rebuild what it tells.
+//! The session log's lines: one per transfer, each with all that is needed to rebuild its transfer.
 //!
 //! A log is a [`header`] and then lines of the same columns, separated by ` | `. A missing value
 //! is `-`. Text from outside is escaped, so it can end neither its column nor its line; a text

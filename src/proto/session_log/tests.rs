@@ -43,7 +43,7 @@ fn column<'a>(line: &'a str, name: &str) -> &'a str {
 }
 
 #[test]
-fn a_line_reads_as_the_lab_expects() {
+fn line_reads_as_the_lab_expects() {
     insta::assert_snapshot!(header() + &line(full()).encode(), @r#"
     session | seat | date | time | via | file | size | client_bytes | client_s | client_mbit | client_port | server_bytes | server_s | server_mbit | server_port | verdict | verified | reason | name | client | server | clients | sha1 | resumed | verified_s | durable_s | woke_us | first_server_us | first_client_us | clock | sender | lost | duplicate | reordered | jitter_us | retransmitted | bytes_from_server | bytes_from_peers | offered | local_drop | network_lost | host_rx_drop | delivered | unique | corrupt | foreign | late | unheard | reorder_extent | loss_burst | jitter_p50_us | jitter_p95_us | jitter_p99_us | delay_us | delay_max_us
     00abcdef01234567 | 3 | 2026-09-21 | 14:13:20.000000 | tcp | 100MB.bin | 100000000 | 100000000 | 8.000001 | 100.000 | 50123 | 100000000 | 16.000000 | 50.000 | 8080 | complete | yes | - | PC-07 | 10.0.0.4:50123 | [fe80::1%2]:8080 | 25 | 3c5b492776742690efb6a0f1fd8508693400e2cc | 0 | - | - | 12 | - | 18446744073709551615 | 7 | sendfile, bbr | 0 | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | -
@@ -85,7 +85,7 @@ fn forged_text_stays_in_its_column() {
 }
 
 #[test]
-fn the_longest_texts_make_a_line_that_is_read() {
+fn longest_texts_make_a_readable_line() {
     let mut transfer = full();
     transfer.name = "\u{1b}".repeat(CLIENT_NAME_MAX);
     transfer.reason = Some("\u{1b}".repeat(REASON_MAX));
@@ -119,7 +119,7 @@ fn times_between_microseconds_are_cut_and_their_line_is_read() {
 }
 
 #[test]
-fn a_cut_line_is_an_error_wherever_it_is_cut() {
+fn cut_line_is_an_error_wherever_it_is_cut() {
     let encoded = line(full()).encode();
     for end in 0..encoded.len() {
         assert_eq!(LogLine::decode(&encoded[..end]), Err(LineError::Cut), "{end}");
@@ -133,7 +133,7 @@ fn a_cut_line_is_an_error_wherever_it_is_cut() {
 }
 
 #[test]
-fn a_changed_figure_is_seen_and_its_column_named() {
+fn changed_figure_is_named_with_its_column() {
     let encoded = line(full()).encode();
     for (name, forged) in [
         ("session", "00ABCDEF01234567"),
@@ -218,7 +218,7 @@ fn figures() -> impl Strategy<Value = Transfer> {
 
 proptest! {
     #[test]
-    fn every_transfer_comes_back_exactly(
+    fn transfer_comes_back_exactly(
         transfer in figures(),
         session in any::<u64>(),
         via in 0..Via::ALL.len(),

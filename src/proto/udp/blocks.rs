@@ -136,7 +136,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_agrees_with_a_plain_list(len in 0_u32..300, puts in prop::collection::vec(0_u32..320, 0..600), upto in 0_u32..400) {
+        fn block_set_agrees_with_a_plain_list(len in 0_u32..300, puts in prop::collection::vec(0_u32..320, 0..600), upto in 0_u32..400) {
             let mut blocks = Blocks::new(len);
             let mut plain = vec![false; len as usize];
             for put in puts {

@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_report_is_a_line_and_says_that_more_follows() {
+    fn longest_report_fits_a_line_and_announces_more() {
         let report = Report {
             seen: u32::MAX,
             received: u32::MAX,

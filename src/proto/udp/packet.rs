@@ -64,7 +64,7 @@ pub enum Body<'a> {
     },
 }
 
-/// Why a datagram is none of ours, or a damaged one.
+/// Why a datagram is foreign or damaged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PacketError {
     /// It does not begin as ours do, or is of another version.
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_byte_is_nobody_elses() {
+    fn first_byte_is_of_no_other_protocol() {
         let first = MAGIC.to_be_bytes()[0];
         // RFC 9443, section 3: STUN 0-3, ZRTP 16-19, DTLS 20-63, TURN 64-79, QUIC 80-127 and
         // 192-255, RTP 128-191; MPEG-TS is in TURN's part, TFTP's opcodes begin with 0.
@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn a_datagram_of_every_length_is_refused_or_read() {
+    fn datagram_of_any_length_is_refused_or_read() {
         let payload = vec![7; usize::from(DATAGRAM_MAX) - DATA_HEADER];
         let whole = encoded(&sample(Body::Data { block: 1, again: false, payload: &payload }));
         assert_eq!(whole.len(), usize::from(DATAGRAM_MAX));

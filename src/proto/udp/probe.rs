@@ -217,7 +217,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn few_datagrams_and_short_times_are_not_judged() {
+    fn probe_ignores_few_datagrams_and_short_times() {
         let mut probe = Probe::new(1472, Moment(0));
         let all_lost = |seen| Arrivals { seen, ..Arrivals::default() };
         assert!(!probe.handle(all_lost(REPORTED_MIN - 1), Moment(0).after(INTERVAL)));
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn one_whose_own_words_are_wild_makes_no_wild_rate() {
+    fn wild_reports_make_no_wild_rate() {
         let mut probe = Probe::new(1472, Moment(0));
         probe.sent(u64::from(u32::MAX));
         let told = Arrivals { seen: 100, received: u64::MAX, per_second: u64::MAX };

@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lists_are_short_and_wrong_ones_are_refused() {
+    fn lists_are_short_and_malformed_ones_are_refused() {
         let (list, count) = encode(10, &[10..11, 20..23]);
         assert_eq!((&list[..], count), (&[0, 0, 9, 2][..], 2));
         assert_eq!(decode(10, 23, &list), Ok(vec![10..11, 20..23]));
@@ -88,7 +88,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_encoded_is_decoded(
+        fn list_is_read_back_as_it_was_written(
             base in 0_u32..1000,
             steps in prop::collection::vec((1_u32..1_000_000, 1_u32..1000), 0..200),
         ) {
@@ -103,7 +103,7 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..900), base: u32, limit: u32) {
+        fn list_decoder_accepts_only_what_is_encoded(bytes in prop::collection::vec(any::<u8>(), 0..900), base: u32, limit: u32) {
             if let Ok(ranges) = decode(base, limit, &bytes) {
                 prop_assert_eq!(encode(base, &ranges).0, bytes);
             }

@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_block_comes_before_new_ones_and_once_for_each_loss() {
+    fn missing_block_is_sent_before_new_ones_once_per_loss() {
         let mut sender = BlockSender::reliable(0..100, 50, NOW);
         for block in 0..10 {
             assert_eq!(data(&mut sender), Some((block, block, false)));
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_lies_floods_or_is_silent_is_given_up() {
+    fn lying_flooding_or_silent_client_is_given_up() {
         let mut sender = BlockSender::reliable(0..10, 100, NOW);
         (0..5).for_each(|_| assert!(data(&mut sender).is_some()));
         // One such word may be an honest client's, to whom somebody forged a datagram.
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn a_storm_of_lists_is_looked_through_as_often_as_there_is_news() {
+    fn sender_reads_a_storm_of_lists_only_when_there_is_news() {
         let mut sender = BlockSender::reliable(0..40_000, 16_000, NOW);
         while data(&mut sender).is_some() {}
         let everything = report(sender.numbered(), 0, vec![0..16_000]);
@@ -391,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_talks_and_gets_no_further_is_given_up() {
+    fn client_that_reports_without_progress_is_given_up() {
         let mut sender = BlockSender::reliable(0..100, 5, NOW);
         (0..5).for_each(|_| assert!(data(&mut sender).is_some()));
         let mut now = NOW;
@@ -407,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_wrap_in_the_middle_of_a_file() {
+    fn sender_numbers_wrap_in_the_middle_of_a_file() {
         let first = u32::MAX - 9;
         let mut sender = BlockSender::reliable(0..100, 50, NOW);
         (sender.pkt, sender.seen) = (first, first);
@@ -425,7 +425,7 @@ mod tests {
     }
 
     #[test]
-    fn raw_sends_each_block_once_whatever_is_said() {
+    fn raw_sends_each_block_once_whatever_is_reported() {
         let mut sender = BlockSender::raw(3..6, NOW);
         assert_eq!(data(&mut sender), Some((0, 3, false)));
         sender.handle_report(&report(1, 0, vec![0..6]), NOW).expect("heard");

@@ -105,7 +105,7 @@ fn the_table_of_loss_clients_and_size() {
 }
 
 #[test]
-fn one_that_hears_little_is_repaired_by_itself_and_holds_nobody() {
+fn client_with_heavy_loss_is_repaired_alone_after_the_group() {
     let mut link = link(0.01, 3);
     let control = World::new(true, 13, 3000, link).run();
     link.loss_of_the_first = 0.4;
@@ -119,7 +119,7 @@ fn one_that_hears_little_is_repaired_by_itself_and_holds_nobody() {
 }
 
 #[test]
-fn of_twenty_five_one_is_far_away_one_is_late_and_one_is_killed() {
+fn group_of_25_survives_heavy_loss_a_late_join_and_a_kill() {
     let blocks = 20_000;
     let mut link = link(0.005, 11);
     let control = World::new(true, 25, blocks, link).run();
@@ -142,7 +142,7 @@ fn of_twenty_five_one_is_far_away_one_is_late_and_one_is_killed() {
 }
 
 #[test]
-fn more_clients_are_repaired_by_less_than_each_alone() {
+fn group_repair_costs_less_than_repair_of_each_client() {
     let link = link(0.05, 5);
     let group = World::new(true, 13, 3000, link).run();
     let each = World::new(false, 13, 3000, link).run();

@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn loss_is_counted_at_the_start_in_the_middle_and_at_the_end() {
+    fn loss_is_counted_at_start_middle_and_end() {
         let found = figures(0, &[2, 3, 6], 10);
         assert_eq!((found.unique, found.lost, found.burst), (3, 7, 3));
         let found = figures(0, &[], 4);
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn duplicates_never_lower_the_loss_and_order_is_told() {
+    fn duplicates_do_not_lower_the_loss() {
         let found = figures(0, &[0, 5, 5, 1, 1, 1, 5], 6);
         assert_eq!((found.unique, found.duplicate, found.lost), (3, 4, 3));
         assert_eq!((found.reordered, found.reorder_extent), (1, 4));
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn jitter_is_that_of_rfc_3550() {
+    fn jitter_follows_rfc_3550() {
         let mut stats = StreamStats::default();
         let mut wanted = 0.0;
         let mut last = 0_i64;
@@ -324,7 +324,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_sums_hold_whatever_comes(first: u32, offsets in prop::collection::vec(0_u32..3000, 0..400), more in 0_u32..50) {
+        fn stream_sums_hold_for_any_arrivals(first: u32, offsets in prop::collection::vec(0_u32..3000, 0..400), more in 0_u32..50) {
             let arrivals: Vec<u32> = offsets.iter().map(|o| first.wrapping_add(*o)).collect();
             let end = offsets.iter().max().map_or(0, |m| m + 1) + more;
             let found = figures(first, &arrivals, first.wrapping_add(end));

@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn xor_undoes_itself_and_fills_up_with_zeros() {
+    fn xor_undoes_itself_and_pads_with_zeros() {
         let mut sum = [1, 2, 3];
         add(&mut sum, &[7, 7]);
         assert_eq!(sum, [6, 5, 3]);
@@ -92,7 +92,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_block_is_in_one_group_and_nobody_lacks_two(
+        fn every_block_is_in_one_group_and_no_client_lacks_two(
             lacked in prop::collection::btree_map(0_u32..100_000, 1_u128..1 << 14, 0..300),
         ) {
             let list: Vec<_> = lacked.iter().map(|(&block, &who)| (block, who)).collect();

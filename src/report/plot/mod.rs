@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chart_is_well_formed_and_says_what_it_was_given() {
+    fn chart_is_well_formed_svg() {
         let svg = chart().to_svg();
         assert!(is_well_formed(&svg), "{svg}");
         assert!(!is_well_formed(&svg.replacen("&lt;", "<", 1)), "the check sees nothing");
@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn odd_values_never_draw_outside() {
+    fn odd_values_stay_inside_the_chart() {
         let odd = [f64::NAN, f64::INFINITY, f64::MAX, -1.0, 0.0, 1e-300, 5.0];
         for logarithmic in [false, true] {
             let mut chart = chart();

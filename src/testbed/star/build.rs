@@ -105,7 +105,7 @@ impl Star {
     /// has time to, and until then swallows what was sent: a datagram too early is lost unseen.
     fn wait_until_reachable(&self, stop: &AtomicBool) -> Result<()> {
         let (server, clients) = self.hosts.split_first().expect("a star has a server");
-        // Who has the address is asked for first: two round trips.
+        // An ARP request and its reply come first: two round trips.
         let trips = 4 * self.layout.delay;
         for client in clients {
             let deadline = clock::now().after(OPEN_TIMEOUT + trips);
@@ -242,7 +242,7 @@ fn needed(steps: &[SetupStep], layout: &StarLayout) -> Result<()> {
     Ok(())
 }
 
-/// Says what is behind two refusals of the kernel that by themselves say little.
+/// Explains two refusals of the kernel that are hard to understand.
 fn explained(error: Error, stop: &AtomicBool) -> Error {
     if stop.load(Ordering::Relaxed) {
         return Error::Interrupted; // What else goes wrong then is that.

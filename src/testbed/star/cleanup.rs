@@ -2,7 +2,7 @@
 //!
 //! Only namespaces whose names are exactly those of a star are ever touched, and of them only
 //! those that we made or whose owner is dead. Processes in them are ended first: a namespace
-//! lives on, without a name, as long as somebody is in it.
+//! lives on, without a name, as long as a process is in it.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -113,7 +113,7 @@ fn end_processes(namespaces: &[String]) {
     }
 }
 
-/// The processes whose network namespace is one of `namespaces`, ourselves never.
+/// The processes whose network namespace is one of `namespaces`, without this one.
 fn processes(namespaces: &HashSet<(u64, u64)>) -> Vec<i32> {
     let Ok(folder) = fs::read_dir("/proc") else {
         return Vec::new();

@@ -1,7 +1,7 @@
 //! A host of a star: a namespace to act in, an address, a link with counters.
 //!
-//! It need not be of our making: a file of hosts, one a line, describes a network that somebody
-//! else built (`examples/mininet_star.py` does) and is used as it is.
+//! A host need not be one of our stars: a file of hosts, one a line, describes a network that was
+//! built by other means (`examples/mininet_star.py` does) and is used as it is.
 
 use std::{
     fs, io,
@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     error::{Error, Result},
+    net::text_file,
     testbed::star::{
         layout::{HOSTS_MAX, LinkRates},
         namespace,
@@ -47,7 +48,7 @@ pub struct LinkBytes {
 /// Largest file of hosts, bytes.
 const FILE_MAX: u64 = 1 << 20;
 
-/// A port where nobody listens; who did would throw away what it gets (RFC 863).
+/// A port on which no program listens; one that did would discard what it gets (RFC 863).
 const DISCARD: u16 = 9;
 
 impl Host {
@@ -79,7 +80,7 @@ impl Host {
             .ok_or_else(|| Error::refused(self.address, format!("no device {}", self.device)))
     }
 
-    /// True when `other` answers within `patience`, if only that nobody listens there.
+    /// True when `other` answers within `patience`; that the port is closed is an answer too.
     ///
     /// # Errors
     /// The namespace is gone.
@@ -144,11 +145,7 @@ fn has_listener(table: &str, port: u16) -> bool {
 /// A line that is wrong, with its number; fewer than two hosts.
 pub fn read(path: &Path, link: LinkRates) -> Result<Vec<Host>> {
     let at = path.display();
-    let about = fs::metadata(path).map_err(Error::io("read the hosts", &at))?;
-    if about.len() > FILE_MAX {
-        return Err(Error::refused(at, "it is too large for a file of hosts"));
-    }
-    let text = fs::read_to_string(path).map_err(Error::io("read the hosts", &at))?;
+    let text = text_file::read(path, FILE_MAX)?;
     let mut hosts: Vec<Host> = Vec::new();
     for (number, line) in (1..).zip(text.lines()) {
         let line = line.split('#').next().unwrap_or("").trim();
@@ -188,7 +185,7 @@ fn parse(line: &str, link: LinkRates) -> std::result::Result<Host, String> {
         namespace,
         address: address
             .parse()
-            .map_err(|_| format!("'{}' is no IPv4 address", escape(address)))?,
+            .map_err(|_| format!("'{}' is not an IPv4 address", escape(address)))?,
         device: device.to_owned(),
         link,
     })
@@ -214,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_listener_is_found_by_its_port() {
+    fn listener_is_found_by_its_port() {
         let table = "  sl  local_address rem_address   st\n\
              \x20  0: 01004D0A:1F90 00000000:0000 0A 00000000:00000000\n\
              \x20  1: 01004D0A:1F91 02004D0A:8000 01 00000000:00000000\n";
@@ -224,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_hosts_is_read_or_refused_by_line() {
+    fn file_of_hosts_is_read_or_refused_by_line() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("hosts");
         let read = |text: &str| {
@@ -240,7 +237,7 @@ mod tests {
             ("", "0 hosts"),
             ("1 10.0.0.1 eth0", "1 hosts"),
             ("1 10.0.0.1", "line 1, broke the protocol: '1 10.0.0.1' is not NAMESPACE"),
-            ("\n1 10.0.0.300 e", "line 2, broke the protocol: '10.0.0.300' is no IPv4 address"),
+            ("\n1 10.0.0.300 e", "line 2, broke the protocol: '10.0.0.300' is not an IPv4 address"),
             ("1 10.0.0.1 e\n2 10.0.0.1 e", "line 2, broke the protocol: a second host"),
         ] {
             let error = read(text).expect_err(text).to_string();

@@ -15,7 +15,7 @@ pub struct StarLayout {
     /// One link for each host, the server's first.
     pub links: Vec<LinkRates>,
     /// What joins the links.
-    pub topology: Topology,
+    pub topology: StarTopology,
     /// Random loss in the middle.
     pub loss: Option<Loss>,
     /// Delay that each packet has on its way out of a host; needs `netem`.
@@ -36,7 +36,7 @@ pub struct LinkRates {
 
 /// What joins the links.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Topology {
+pub enum StarTopology {
     /// One Ethernet switch: all hosts in one subnet.
     Switch,
     /// One router: each host in a subnet of its own. Multicast does not cross it.
@@ -79,7 +79,7 @@ pub const RATE_MAX: Rate = Rate(100_000_000_000);
 /// Longest delay.
 pub const DELAY_MAX: Duration = Duration::from_secs(5);
 
-/// What offloads are when nobody says.
+/// Whether offloads are on unless it is said.
 pub const OFFLOADS_DEFAULT: bool = false;
 
 impl StarLayout {
@@ -88,7 +88,7 @@ impl StarLayout {
         let link = LinkRates { up: rate, down: rate };
         Self {
             links: vec![link; hosts.min(HOSTS_MAX + 1)],
-            topology: Topology::Switch,
+            topology: StarTopology::Switch,
             loss: None,
             delay: Duration::ZERO,
             offloads: OFFLOADS_DEFAULT,
@@ -102,8 +102,8 @@ impl StarLayout {
     pub fn check(&self) -> Result<()> {
         let hosts = self.links.len();
         let most = match self.topology {
-            Topology::Switch => HOSTS_MAX,
-            Topology::Router => ROUTED_MAX,
+            StarTopology::Switch => HOSTS_MAX,
+            StarTopology::Router => ROUTED_MAX,
         };
         let refuse = |reason: String| Err(Error::refused("the star", reason));
         if hosts < 2 {
@@ -135,16 +135,18 @@ impl StarLayout {
         // `check` holds hosts below 1000, so neither part is cut.
         #[allow(clippy::cast_possible_truncation)]
         match self.topology {
-            Topology::Switch => Ipv4Addr::new(10, 77, (host / 250) as u8, (host % 250 + 1) as u8),
-            Topology::Router => Ipv4Addr::new(10, 77, host as u8, 2),
+            StarTopology::Switch => {
+                Ipv4Addr::new(10, 77, (host / 250) as u8, (host % 250 + 1) as u8)
+            }
+            StarTopology::Router => Ipv4Addr::new(10, 77, host as u8, 2),
         }
     }
 
     /// The length of a host's subnet mask.
     pub fn prefix(&self) -> u8 {
         match self.topology {
-            Topology::Switch => 16,
-            Topology::Router => 24,
+            StarTopology::Switch => 16,
+            StarTopology::Router => 24,
         }
     }
 }
@@ -218,7 +220,7 @@ mod tests {
             assert_eq!(StarLayout::new(hosts, RATE).check().is_ok(), fits, "{hosts}");
         }
         let mut routed = StarLayout::new(250, RATE);
-        routed.topology = Topology::Router;
+        routed.topology = StarTopology::Router;
         assert!(routed.check().is_ok());
         routed.links.push(routed.links[0]);
         assert!(routed.check().is_err());
@@ -226,7 +228,7 @@ mod tests {
 
     #[test]
     fn hosts_have_different_addresses() {
-        for middle in [Topology::Switch, Topology::Router] {
+        for middle in [StarTopology::Switch, StarTopology::Router] {
             let mut layout = StarLayout::new(ROUTED_MAX, RATE);
             layout.topology = middle;
             let all: std::collections::HashSet<_> =

@@ -7,11 +7,11 @@
 //! it: [`Star`](build::Star) does on every way out, and [`cleanup`] removes what a killed process left.
 //!
 //! - [`layout`]: what is wanted, checked
-//! - [`star_id`]: names that say whose a namespace is
+//! - [`star_id`]: names that have the process that made a namespace
 //! - [`setup`], [`step`], [`tool`]: commands as data, and how they are run
-//! - [`host`], [`namespace`]: a host, also of a star that somebody else built; acting in one
+//! - [`host`], [`namespace`]: a host, also of a network that was given; acting in one
 //! - [`build`]: a star at work, its loss, its end
-//! - [`cleanup`]: what is left of dead owners
+//! - [`cleanup`]: removing stars whose owner has ended
 //! - [`calibrate`]: what the links really carry
 //! - [`rootless`]: the same without root
 

@@ -44,7 +44,7 @@ pub fn enter<T: Send>(file: &Path, work: impl FnOnce() -> T + Send) -> Result<T>
 /// The names of all namespaces of this system, ours and others'.
 pub fn names() -> Vec<String> {
     let Ok(folder) = std::fs::read_dir(NAMES) else {
-        return Vec::new(); // Nobody has made a namespace yet.
+        return Vec::new(); // The folder appears with the first namespace.
     };
     let mut names: Vec<String> =
         folder.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();

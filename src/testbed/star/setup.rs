@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::{
     testbed::star::{
-        layout::{Loss, StarLayout, Topology, Traffic},
+        layout::{Loss, StarLayout, StarTopology, Traffic},
         star_id::{StarId, StarNode},
         step::{SetupAction, SetupStep},
     },
@@ -46,7 +46,7 @@ pub fn up(id: &StarId, layout: &StarLayout) -> Vec<SetupStep> {
         .map(|name| SetupStep::here(SetupAction::Ip(format!("netns add {name}"))))
         .collect();
     let middle = id.namespace(StarNode::Center);
-    steps.extend(settings(&middle, layout.topology == Topology::Router));
+    steps.extend(settings(&middle, layout.topology == StarTopology::Router));
     for host in 0..layout.links.len() {
         let namespace = id.namespace(StarNode::Host(host));
         steps.extend(settings(&namespace, false));
@@ -84,14 +84,14 @@ fn the_middle(namespace: &str, layout: &StarLayout) -> Vec<SetupStep> {
     let hosts = || 0..layout.links.len();
     let mut steps = vec![ip("link set lo up".to_owned())];
     match layout.topology {
-        Topology::Switch => {
+        StarTopology::Switch => {
             // No spanning tree: a port of it says nothing for 30 s. No snooping: without a
             // querier it forgets who listens to a group.
             steps.push(ip("link add br0 type bridge stp_state 0 mcast_snooping 0".to_owned()));
             steps.push(ip("link set br0 up".to_owned()));
             steps.extend(hosts().map(|host| ip(format!("link set p{host} master br0 up"))));
         }
-        Topology::Router => {
+        StarTopology::Router => {
             for host in hosts() {
                 steps.push(ip(format!("addr add 10.77.{host}.1/24 dev p{host}")));
                 steps.push(ip(format!("link set p{host} up")));
@@ -121,8 +121,8 @@ fn one_host(namespace: &str, layout: &StarLayout, host: usize) -> Vec<SetupStep>
     ];
     steps.push(match layout.topology {
         // Multicast too needs a route.
-        Topology::Switch => ip("route add default dev eth0".to_owned()),
-        Topology::Router => ip(format!("route add default via 10.77.{host}.1")),
+        StarTopology::Switch => ip("route add default dev eth0".to_owned()),
+        StarTopology::Router => ip(format!("route add default via 10.77.{host}.1")),
     });
     let up = layout.links[host].up;
     if layout.delay.is_zero() {
@@ -176,7 +176,7 @@ pub fn loss(id: &StarId, layout: &StarLayout, loss: Loss) -> Vec<SetupStep> {
     let nft = |line: String| SetupStep::inside(&middle, SetupAction::Nft(line));
     let family = family(layout.topology);
     let of = match loss.of {
-        Traffic::All if layout.topology == Topology::Switch => "ether type ip ",
+        Traffic::All if layout.topology == StarTopology::Switch => "ether type ip ",
         Traffic::All => "",
         // Of a fragmented datagram, `meta l4proto` would see only the first fragment.
         Traffic::Tcp => "ip protocol tcp ",
@@ -212,10 +212,10 @@ pub fn list_counters(layout: &StarLayout) -> [&'static str; 5] {
     ["list", "counters", "table", family(layout.topology), TABLE]
 }
 
-fn family(topology: Topology) -> &'static str {
+fn family(topology: StarTopology) -> &'static str {
     match topology {
-        Topology::Switch => "bridge",
-        Topology::Router => "ip",
+        StarTopology::Switch => "bridge",
+        StarTopology::Router => "ip",
     }
 }
 

@@ -35,7 +35,7 @@ pub enum StarNode {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotOurs;
 
-/// With what every namespace of ours begins.
+/// The beginning of the name of each of our namespaces.
 pub const PREFIX: &str = "gatecast-";
 
 impl StarId {
@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_says_whose_star_it_is() {
+    fn star_id_names_its_owner() {
         let id = StarId::next();
         assert_eq!(id.process, std::process::id());
         assert_ne!(id, StarId::next());
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_namespace_of_somebody_else_is_not_ours() {
+    fn other_namespaces_are_not_ours() {
         for name in [
             "",
             "gatecast",
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn an_owner_lives_until_its_process_ends() {
+    fn owner_lives_until_its_process_ends() {
         assert!(StarId::next().owner_lives());
         let mut other = StarId::next();
         other.start += 1;

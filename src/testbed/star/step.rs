@@ -197,7 +197,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_step_is_a_line_for_a_shell() {
+    fn step_is_a_line_for_a_shell() {
         let shown = |act| SetupStep::inside("n", act).to_string();
         assert_eq!(
             SetupStep::here(SetupAction::Ip("netns add n".to_owned())).to_string(),

@@ -208,7 +208,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_missing_program_is_named_with_its_package() {
+    fn missing_program_is_named_with_its_package() {
         assert!(find("sh").is_some());
         assert!(find("no-such-program-here").is_none());
         assert!(find("").is_none(), "a folder is no program");

@@ -77,7 +77,7 @@ mod tests {
     const MB: f64 = 1e6;
 
     #[test]
-    fn the_bounds_of_a_symmetrical_star() {
+    fn bounds_of_a_symmetric_star() {
         let links = |clients: f64| Capacity {
             server_up: 10.0 * MB,
             peers_up: clients * 10.0 * MB,

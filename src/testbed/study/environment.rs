@@ -32,9 +32,9 @@ pub struct Environment {
     pub load: Option<f64>,
     /// The hosts' default TCP congestion control.
     pub congestion: Option<String>,
-    /// `off`, `on`, or `-` where somebody else built the network.
+    /// `off`, `on`, or `-` on a network that was given.
     pub offloads: String,
-    /// What is in the middle: `switch`, `router`, or `given` where somebody else built it.
+    /// What is in the middle: `switch`, `router`, or `given` on a network that was given.
     pub middle: String,
     /// The links' largest packet, bytes.
     pub mtu: Option<u64>,
@@ -50,7 +50,7 @@ pub struct Environment {
     pub queues: Vec<String>,
     /// Where the copies are written: the kind of file system.
     pub copies: Option<String>,
-    /// The seed of what is random. The kernel's packet filter takes none, so there is none.
+    /// The seed of random numbers. Always `null`: the kernel's packet filter takes no seed.
     pub seed: Option<u64>,
 }
 

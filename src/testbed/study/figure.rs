@@ -257,7 +257,7 @@ fn traffic(results: &Results, rows: &[&StudyRow], about: &str) -> Chart {
             })
         })
         .collect();
-    // What had to arrive, whoever sent it. Exact to 2^53 bytes.
+    // What had to arrive, from any sender. Exact to 2^53 bytes.
     #[allow(clippy::cast_precision_loss)]
     let payload = |row: &&StudyRow| Point::new(clients(row), row.payload_bytes as f64 / 1e6);
     let mut needed: Vec<Point> = rows.iter().map(payload).collect();

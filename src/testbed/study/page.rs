@@ -117,7 +117,7 @@ mod tests {
     use crate::testbed::study::{figure, results::tests::sample};
 
     #[test]
-    fn a_page_has_everything_and_nothing_from_elsewhere() {
+    fn page_is_self_contained() {
         let mut results = sample();
         let evil = "</pre><script>alert(1)</script>\u{202e}";
         results.measurements[0].failed = Some(evil.to_owned());

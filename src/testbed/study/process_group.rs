@@ -62,7 +62,7 @@ const EXIT_TIMEOUT: Duration = Duration::from_secs(3);
 const OUTPUT_MAX: u64 = 64 * 1024 * 1024;
 
 impl ProcessGroup {
-    /// Nobody yet; what they print goes to files in `folder`.
+    /// An empty group; what its programs print goes to files in `folder`.
     pub fn new(folder: &Path) -> Self {
         Self { folder: folder.to_owned(), processes: Vec::new() }
     }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     error::{Error, Result},
+    net::text_file,
     proto::udp::packet,
     report::median_range::MedianRange,
     testbed::{
@@ -67,7 +68,7 @@ pub struct StarResult {
 pub struct StudyRun {
     /// What was measured.
     pub cell: Cell,
-    /// Which repeat of it, from 0.
+    /// The number of the repeat, from 0.
     pub repeat: u32,
     /// The bound with calibrated rates, seconds.
     pub bound_s: f64,
@@ -130,9 +131,9 @@ pub struct StudyRow {
     pub server_sent_bytes: Option<f64>,
     /// Bytes from all clients' links, with headers (of TCP its acknowledgements), median.
     pub clients_sent_bytes: Option<f64>,
-    /// File bytes from the server, where the way tells, median.
+    /// File bytes from the server, median; `null` where the way does not count them.
     pub from_server_bytes: Option<f64>,
-    /// File bytes from other clients, where the way tells, median.
+    /// File bytes from other clients, median; `null` where the way does not count them.
     pub from_peers_bytes: Option<f64>,
     /// CPU seconds of the server, median.
     pub cpu_server_s: Option<f64>,
@@ -168,19 +169,15 @@ impl Results {
     /// No such file, too large, or not a study.
     pub fn read(path: &Path) -> Result<Self> {
         let at = path.display();
-        let about = fs::metadata(path).map_err(Error::io("read the results", &at))?;
-        if about.len() > FILE_MAX {
-            return Err(Error::refused(at, "it is too large for the results of a study"));
-        }
-        let text = fs::read_to_string(path).map_err(Error::io("read the results", &at))?;
+        let text = text_file::read(path, FILE_MAX)?;
         let results: Self =
             serde_json::from_str(&text).map_err(|error| Error::protocol(&at, error.to_string()))?;
-        if results.schema == SCHEMA {
-            Ok(results)
-        } else {
+        if results.schema != SCHEMA {
             let schema = crate::text::escape(&results.schema);
-            Err(Error::protocol(at, format!("its schema is {schema}, not {SCHEMA}")))
+            let what = format!("its schema is {schema}, not {SCHEMA}");
+            return Err(Error::protocol(at, what));
         }
+        Ok(results)
     }
 
     /// Writes the document, so that a reader never finds half of it.

@@ -60,7 +60,7 @@ pub enum Testbed<'a> {
     /// On stars of its own, built from the layout that this makes of a number of hosts, a rate
     /// and a loss.
     Stars(&'a dyn Fn(usize, Rate, u32) -> Result<StarLayout>),
-    /// On hosts that somebody else built, the server first.
+    /// On hosts that were given, the server first.
     Given(&'a [Host]),
 }
 
@@ -280,8 +280,8 @@ fn run_once(
     })
 }
 
-/// What a run that was faster than its links must be told. Some per cent are the shaper's burst;
-/// beyond, something else was timed than the arrival of bytes.
+/// The error of a run that was faster than its links allow. Some per cent are the shaper's burst;
+/// beyond them the figure is not the time of the last byte.
 fn too_fast(observed: &Observed, bound_s: f64) -> Option<String> {
     let makespan = observed.makespan_s.filter(|&makespan| makespan < bound_s * 0.9)?;
     Some(format!("INVALID: {makespan:.3} s is less than the links allow, {bound_s:.3} s"))

@@ -159,7 +159,7 @@ mod tests {
     use crate::testbed::study::results::tests::sample;
 
     #[test]
-    fn a_study_as_a_table() {
+    fn study_is_a_table() {
         insta::assert_snapshot!(table(&sample()), @r"
         file of 10 MB, links of 100 Mbit/s, loss 0 %, sample links
 
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_study_as_comma_separated_values() {
+    fn study_is_comma_separated_values() {
         let text = csv(&sample());
         let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split(',').collect()).collect();
         assert_eq!(lines.len(), 3);

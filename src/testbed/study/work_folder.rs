@@ -1,7 +1,8 @@
 //! The folder in which a study's files and copies are for a while: in memory where there is room,
 //! so that no disk is measured.
 //!
-//! Its name says whose it is, as a star's does, so that what a killed study left is found.
+//! Its name has the process that made it, as a star's has, so that what a killed study left is
+//! found.
 
 use std::{
     fs,
@@ -78,7 +79,7 @@ impl Drop for WorkFolder {
     }
 }
 
-/// Removes the folders that killed studies of ours left, and says how many.
+/// Removes the folders that killed studies of this user left, and returns how many.
 pub fn remove_leftovers() -> usize {
     remove(|id| !id.owner_lives())
 }
@@ -101,7 +102,7 @@ fn remove(is_meant: impl Fn(&StarId) -> bool) -> usize {
             let Some(Ok(id)) = name.to_str().map(str::parse::<StarId>) else {
                 continue;
             };
-            // Not a link that somebody laid, not another user's.
+            // Not a symbolic link, and not another user's folder.
             let about = fs::symlink_metadata(entry.path());
             let is_ours = about.is_ok_and(|about| about.is_dir() && about.uid() == own);
             if is_ours && is_meant(&id) && fs::remove_dir_all(entry.path()).is_ok() {
@@ -117,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_folder_is_there_as_long_as_its_study() {
+    fn folder_lives_as_long_as_its_study() {
         let work = WorkFolder::new(1 << 20).expect("room");
         let path = work.path().to_owned();
         fs::write(work.run_folder().expect("a folder").join("copy"), "x").expect("written");
@@ -130,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_dead_study_left_is_swept() {
+    fn folder_of_a_dead_study_is_removed() {
         // Process 1 started before any other, so this owner is dead; its number is our own, so
         // that tests that run at once do not take each other's.
         let dead = StarId { process: std::process::id(), start: 1, number: 7_000_000 };

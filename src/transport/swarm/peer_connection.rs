@@ -17,6 +17,7 @@ use std::{
 };
 
 use crate::{
+    error::{Error, Result},
     net::clock,
     proto::bt::{
         receive_rate::ReceiveRate,
@@ -69,21 +70,6 @@ pub struct TrafficCounters {
     pub protocol: AtomicU64,
     /// When the first payload byte was written, microseconds; 0 before.
     pub first_sent: AtomicU64,
-}
-
-/// Why a connection to a peer ended.
-#[derive(Debug)]
-pub enum ConnectionError {
-    /// The other side closed it.
-    Closed,
-    /// The system refused.
-    Io(io::Error),
-    /// The other side sent an invalid message.
-    Wire(WireError),
-    /// The other side broke a rule.
-    Misbehaved(&'static str),
-    /// Our own copy cannot be written.
-    DiskFailed,
 }
 
 /// After how much silence of the other side the connection is closed.
@@ -202,14 +188,19 @@ impl PeerConnection {
         }
     }
 
+    /// The error of a peer that broke the protocol.
+    pub fn violation(&self, what: impl fmt::Display) -> Error {
+        Error::protocol(self.addr, what.to_string())
+    }
+
     /// Counts a choke or an unchoke.
     ///
     /// # Errors
     /// There were too many.
-    pub fn count_choke_change(&self) -> Result<(), ConnectionError> {
+    pub fn count_choke_change(&self) -> Result<()> {
         let changes = self.choke_changes.fetch_add(1, Ordering::Relaxed);
         if changes > CHOKE_CHANGES_MAX + clock::now().since(self.opened_at).as_secs() {
-            return Err(ConnectionError::Misbehaved("it chokes and unchokes too often"));
+            return Err(self.violation("it chokes and unchokes too often"));
         }
         Ok(())
     }
@@ -218,9 +209,9 @@ impl PeerConnection {
     ///
     /// # Errors
     /// There were too many.
-    pub fn count_bad_request(&self) -> Result<(), ConnectionError> {
+    pub fn count_bad_request(&self) -> Result<()> {
         if self.bad_requests.fetch_add(1, Ordering::Relaxed) >= BAD_REQUESTS_MAX {
-            return Err(ConnectionError::Misbehaved("it requests too much that does not exist"));
+            return Err(self.violation("it requests too much that does not exist"));
         }
         Ok(())
     }
@@ -290,29 +281,29 @@ impl PeerConnection {
     /// `handle` queues goes out once every message of a read was handled.
     ///
     /// # Errors
-    /// Why the connection ended.
-    pub fn run_reader(
-        &self,
-        mut handle: impl FnMut(Message<'_>) -> Result<(), ConnectionError>,
-    ) -> Result<(), ConnectionError> {
-        self.stream.set_read_timeout(Some(READ_TIMEOUT))?;
+    /// The connection failed, or the other side broke the protocol.
+    pub fn run_reader(&self, mut handle: impl FnMut(Message<'_>) -> Result<()>) -> Result<()> {
+        let failed = |error| Error::io("read from the peer", self.addr)(error);
+        self.stream.set_read_timeout(Some(READ_TIMEOUT)).map_err(failed)?;
         // One buffer for the whole connection: the longest message fits twice.
         let mut buffer = vec![0; (self.limits.max_len() + 4) * 2];
         let (mut from, mut to) = (0, 0);
         let mut unknown = 0;
+        let invalid = |error: WireError| self.violation(error);
         let mut rate = ReceiveRate::default();
         loop {
-            while let Some(len) = wire::frame_len(&buffer[from..to], self.limits)? {
-                let message = Message::decode(&buffer[from + 4..from + len], self.limits)?;
+            while let Some(len) =
+                wire::frame_len(&buffer[from..to], self.limits).map_err(invalid)?
+            {
+                let message =
+                    Message::decode(&buffer[from + 4..from + len], self.limits).map_err(invalid)?;
                 let is_block = matches!(message, Message::Piece(..));
                 let protocol = if is_block { BLOCK_HEAD } else { len };
                 self.traffic.protocol.fetch_add(protocol as u64, Ordering::Relaxed);
                 if matches!(message, Message::Other(id) if !matches!(id, 9 | 13 | 17)) {
                     unknown += 1;
                     if unknown > UNKNOWN_MAX {
-                        return Err(ConnectionError::Misbehaved(
-                            "it sends too many unknown messages",
-                        ));
+                        return Err(self.violation("it sends too many unknown messages"));
                     }
                 }
                 handle(message)?;
@@ -334,13 +325,13 @@ impl PeerConnection {
                 None => rate.pause(),
             }
             match (&mut &*self.stream).read(&mut buffer[to..]) {
-                Ok(0) => return Err(ConnectionError::Closed),
+                Ok(0) => return Ok(()),
                 Ok(len) => {
                     to += len;
                     rate.received(len, clock::now());
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(failed(error)),
             }
         }
     }
@@ -353,28 +344,4 @@ fn block_head(block: &Block) -> [u8; BLOCK_HEAD] {
     head[5..9].copy_from_slice(&block.piece.to_be_bytes());
     head[9..].copy_from_slice(&block.begin.to_be_bytes());
     head
-}
-
-impl From<io::Error> for ConnectionError {
-    fn from(error: io::Error) -> Self {
-        Self::Io(error)
-    }
-}
-
-impl From<WireError> for ConnectionError {
-    fn from(error: WireError) -> Self {
-        Self::Wire(error)
-    }
-}
-
-impl fmt::Display for ConnectionError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Closed => f.write_str("the peer closed the connection"),
-            Self::Io(error) => error.fmt(f),
-            Self::Wire(error) => error.fmt(f),
-            Self::Misbehaved(how) => f.write_str(how),
-            Self::DiskFailed => f.write_str("our own disk failed"),
-        }
-    }
 }

@@ -70,7 +70,7 @@ impl LabClient {
         let answer = self.ask(&LabRequest::List)?;
         lab::udp::decode_list(&answer).ok_or_else(|| {
             let said = crate::text::escape(&answer);
-            Error::protocol(self.server, format!("'{said}' is no list of files"))
+            Error::protocol(self.server, format!("'{said}' is not a list of files"))
         })
     }
 

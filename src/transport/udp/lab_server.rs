@@ -1,40 +1,38 @@
-//! The lab's UDP server (wire format: `proto/lab_udp.rs`): bare datagrams for clients that can say
-//! nothing of what they got.
+//! The lab's UDP server (wire format: [`lab::udp`](crate::proto::lab::udp)): bare datagrams, for
+//! clients that cannot say what they received.
 //!
-//! It sends megabytes to whoever asks, and a UDP address is easily forged, so it is off unless it
-//! is asked for, and answers loopback and the addresses that are allowed by name and nobody else.
-//! All transfers share one schedule, in bursts that fit an ordinary client's buffer.
+//! It sends megabytes to whoever asks, and a UDP address is easily forged. So it runs only if the
+//! user asks for it, and answers only loopback and the addresses that the user allows. All transfers
+//! share one schedule, in bursts that fit an ordinary client's buffer.
 
 use std::{
     collections::{HashMap, HashSet},
     net::{IpAddr, SocketAddr, UdpSocket},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
-    thread,
-    thread::JoinHandle,
+    thread::{self, JoinHandle},
     time::Duration,
 };
 
 use crate::{
     error::{Error, Result},
-    net::{STACK, clock, copy, pacing::Pacer},
+    net::{self, clock, copy, lock, pacing::Pacer},
     proto::{lab, lab::udp::LabRequest},
     server::{
-        catalog,
-        catalog::Source,
+        catalog::{self, Source},
         lobby::Lobby,
         session_log::{LogHandle, SessionHeader},
     },
     session::{SeatId, SessionId, Via},
     text::FileName,
     transfer::{Counts, Outcome, Transfer},
-    transport::udp::{socket, socket::SendSocket},
+    transport::udp::socket::{self, SendSocket},
     units::{Moment, Rate},
 };
 
-/// The lab's UDP server at work; dropping it ends it.
+/// The running UDP server of the lab; dropping it ends it.
 #[derive(Debug)]
 pub struct LabServer {
     addr: SocketAddr,
@@ -48,25 +46,26 @@ pub const RATE: Rate = Rate(100_000_000);
 /// Most transfers at a time.
 pub const TRANSFERS_MAX: usize = 256;
 
-/// Most addresses whose configuration is kept; the one that has been silent longest goes.
+/// Most addresses whose configuration is kept; beyond that the oldest is dropped.
 pub const CONFIGS_MAX: usize = 1024;
 
-/// How far the schedule may lag behind: a burst of so long fits a buffer of 200 kB up to 1 Gbit/s.
+/// How far the schedule may lag behind: up to 1 Gbit/s such a burst fits a buffer of 200 kB.
 const BURST: Duration = Duration::from_millis(1);
 
-/// How often the thread looks whether it is to end.
+/// How often the threads check whether they are to end.
 const POLL_EVERY: Duration = Duration::from_millis(50);
 
+/// What an address has configured.
 struct TransferConfig {
     file: FileName,
     clients: u16,
     asked_at: Moment,
-    /// The test whose transfers are begun now, and how many of them are.
+    /// The test to which new transfers belong, and how many of its transfers have begun.
     test: Option<Arc<LabTest>>,
     begun: u16,
 }
 
-/// A session of the log. It is closed once nothing is begun in it any more and all that was has
+/// A session of the log. It is closed once no more transfers can begin in it and all of its have
 /// ended, which may be long after the client has configured another.
 struct LabTest {
     session: SessionId,
@@ -88,8 +87,11 @@ struct LabServerLoop {
     configs: HashMap<IpAddr, TransferConfig>,
     pacer: Arc<Pacer>,
     stop: Arc<AtomicBool>,
-    running: Arc<Mutex<HashSet<SocketAddr>>>,
+    running: RunningAddrs,
 }
+
+/// The addresses to which transfers run.
+type RunningAddrs = Arc<Mutex<HashSet<SocketAddr>>>;
 
 impl LabServer {
     /// Serves `lobby`'s files on `addr` to loopback and to `allowed`, in datagrams of `datagram` bytes
@@ -106,11 +108,12 @@ impl LabServer {
     ) -> Result<Self> {
         let failed = || Error::io("listen for datagrams", addr);
         let socket = UdpSocket::bind(addr).map_err(failed())?;
-        socket.set_read_timeout(Some(POLL_EVERY)).map_err(failed())?;
+        let timeout = socket.set_read_timeout(Some(POLL_EVERY));
+        timeout.map_err(failed())?;
         let addr = socket.local_addr().map_err(failed())?;
         let stop = Arc::new(AtomicBool::new(false));
         let rate = lobby.settings.rate.unwrap_or(RATE);
-        let lab = LabServerLoop {
+        let server_loop = LabServerLoop {
             socket,
             lobby: Arc::clone(lobby),
             log,
@@ -121,9 +124,7 @@ impl LabServer {
             stop: Arc::clone(&stop),
             running: Arc::default(),
         };
-        let thread = thread::Builder::new()
-            .name("lab-udp".to_owned())
-            .spawn(move || lab.run())
+        let thread = net::spawn("lab-udp", move || server_loop.run())
             .map_err(Error::io("start the lab's thread", addr))?;
         Ok(Self { addr, stop, thread: Some(thread) })
     }
@@ -155,7 +156,7 @@ impl LabServerLoop {
                 Err(error) => log::debug!("the lab's socket: {error}"),
             }
         }
-        // Every transfer's thread looks too.
+        // The transfers' threads end too.
         while !lock(&self.running).is_empty() {
             thread::sleep(POLL_EVERY);
         }
@@ -171,7 +172,7 @@ impl LabServerLoop {
             return log::info!("{from}: not allowed to use the lab's UDP server");
         }
         let Some(request) = LabRequest::decode(datagram) else {
-            return log::debug!("{from}: no request of the lab's");
+            return log::debug!("{from}: not a request of the lab's protocol");
         };
         match request {
             LabRequest::List => {
@@ -181,15 +182,18 @@ impl LabServerLoop {
             LabRequest::BadConfig => self.answer(lab::udp::BAD_CONFIG, from),
             LabRequest::Config { file, clients } => {
                 let offered = self.lobby.catalog.names().find(|name| name.as_str() == file);
-                match offered.cloned() {
-                    Some(file) => {
-                        self.configure(from.ip(), file, clients);
-                        self.answer(lab::udp::CONFIG_SET, from);
-                    }
-                    None => self.answer(&lab::udp::no_such_file(&file), from),
+                if let Some(file) = offered.cloned() {
+                    self.configure(from.ip(), file, clients);
+                    self.answer(lab::udp::CONFIG_SET, from);
+                } else {
+                    self.answer(&lab::udp::no_such_file(&file), from);
                 }
             }
-            LabRequest::Transfer => self.start_transfer(from),
+            LabRequest::Transfer => {
+                if let Err(why) = self.start_transfer(from) {
+                    log::warn!("{from}: no transfer: {why}");
+                }
+            }
             LabRequest::Disconnect => {}
         }
     }
@@ -201,41 +205,39 @@ impl LabServerLoop {
     }
 
     fn configure(&mut self, ip: IpAddr, file: FileName, clients: u16) {
-        let config = TransferConfig { file, clients, asked_at: clock::now(), test: None, begun: 0 };
         if self.configs.len() >= CONFIGS_MAX && !self.configs.contains_key(&ip) {
-            let oldest = self.configs.iter().min_by_key(|(_, config)| config.asked_at);
+            let configs = self.configs.iter();
+            let oldest = configs.min_by_key(|(_, config)| config.asked_at);
             if let Some((&oldest, _)) = oldest {
                 self.configs.remove(&oldest);
             }
         }
+        let config = TransferConfig { file, clients, asked_at: clock::now(), test: None, begun: 0 };
         self.configs.insert(ip, config);
     }
 
-    /// Starts sending the configured file.
-    fn start_transfer(&mut self, to: SocketAddr) {
-        let ip = to.ip();
-        let Some(config) = self.configs.get_mut(&ip) else {
-            return log::info!("{to}: asked for a transfer before it configured one");
+    /// Starts to send the configured file.
+    fn start_transfer(&mut self, to: SocketAddr) -> Result<()> {
+        let refused = |reason: String| Error::refused("the lab's UDP server", reason);
+        let Some(config) = self.configs.get_mut(&to.ip()) else {
+            return Err(refused("the client has configured no file".to_owned()));
         };
         let running = lock(&self.running);
         if running.contains(&to) {
-            return log::info!("{to}: asked again for what is being sent to it");
+            return Err(refused("a transfer to this address runs".to_owned()));
         }
         if running.len() >= TRANSFERS_MAX {
-            return log::warn!("{to}: refused, {TRANSFERS_MAX} transfers are running");
+            return Err(refused(format!("{TRANSFERS_MAX} transfers run")));
         }
         drop(running);
-        let source = match self.lobby.catalog.open(&config.file, &catalog::silent) {
-            Ok(source) => source,
-            Err(error) => return log::warn!("{to}: {error}"),
-        };
-        // The number of clients says which transfers are one test.
+        let source = self.lobby.catalog.open(&config.file, &catalog::silent)?;
+        // The number of clients tells which transfers are one test.
         let current = config.test.take().filter(|_| config.begun < config.clients);
         let test = current.unwrap_or_else(|| {
             let session = SessionId(clock::random());
-            let head =
+            let header =
                 SessionHeader { via: Via::Raw, file: source.info.clone(), clients: config.clients };
-            self.log.open(session, head);
+            self.log.open(session, header);
             let sender = "the lab's UDP".to_owned();
             self.log.release(session, clock::wall(), sender);
             config.begun = 0;
@@ -244,7 +246,7 @@ impl LabServerLoop {
         });
         config.test = Some(Arc::clone(&test));
         config.begun += 1;
-        let sending = LabTransfer {
+        let transfer = LabTransfer {
             test,
             seat: SeatId(config.begun),
             to,
@@ -255,25 +257,22 @@ impl LabServerLoop {
             source,
             running: RunningTransfer::new(&self.running, to),
         };
-        let socket = match self.socket.try_clone() {
-            Ok(socket) => socket,
-            Err(error) => return log::warn!("{to}: {error}"),
-        };
-        let started = thread::Builder::new()
-            .name(format!("lab-{to}"))
-            .stack_size(STACK)
-            .spawn(move || sending.run(&SendSocket::over(socket)));
-        if let Err(error) = started {
-            log::warn!("{to}: cannot start a thread: {error}");
-        }
+        let failed = || Error::io("start the transfer", to);
+        let socket = self.socket.try_clone().map_err(failed())?;
+        net::spawn(format!("lab-{to}"), move || {
+            transfer.run(&SendSocket::over(socket));
+        })
+        .map_err(failed())?;
+        Ok(())
     }
 }
 
-/// Names a transfer's address while it lives: a second one to the same port would be mixed with it.
-struct RunningTransfer(Arc<Mutex<HashSet<SocketAddr>>>, SocketAddr);
+/// Marks a transfer's address as in use while it lives: a second transfer to the same port would be
+/// mixed with it.
+struct RunningTransfer(RunningAddrs, SocketAddr);
 
 impl RunningTransfer {
-    fn new(running: &Arc<Mutex<HashSet<SocketAddr>>>, to: SocketAddr) -> Self {
+    fn new(running: &RunningAddrs, to: SocketAddr) -> Self {
         lock(running).insert(to);
         Self(Arc::clone(running), to)
     }
@@ -283,10 +282,6 @@ impl Drop for RunningTransfer {
     fn drop(&mut self) {
         lock(&self.0).remove(&self.1);
     }
-}
-
-fn lock(running: &Mutex<HashSet<SocketAddr>>) -> MutexGuard<'_, HashSet<SocketAddr>> {
-    running.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// One transfer.
@@ -303,51 +298,49 @@ struct LabTransfer {
 }
 
 impl LabTransfer {
-    fn run(self, outlet: &SendSocket) {
+    fn run(self, socket: &SendSocket) {
         let begun = clock::now();
         let mut transfer = Transfer::new(self.seat, "lab", Outcome::Complete);
         transfer.client = Some(self.to);
         transfer.server = self.from;
-        let mut counts = Counts {
+        transfer.counts = Counts {
             offered: Some(0),
-            local_drop: outlet.reports_refusals().then_some(0),
+            local_drop: socket.reports_refusals().then_some(0),
             ..Counts::default()
         };
-        let (sent, ended) = self.send(outlet, &mut counts);
-        transfer.counts = counts;
-        transfer.bytes_server = Some(sent);
-        transfer.seconds_server = Some(clock::now().since(begun));
-        if let Err(reason) = ended {
+        let mut at = 0;
+        if let Err(reason) = self.send(socket, &mut at, &mut transfer.counts) {
             transfer.fail(Outcome::Cut, reason);
         }
+        transfer.bytes_server = Some(at);
+        transfer.seconds_server = Some(clock::now().since(begun));
         self.test.log.finish(self.test.session, transfer);
         // The server ends once nothing runs, and its log after that.
         drop(self.test);
         drop(self.running);
     }
 
-    fn send(&self, outlet: &SendSocket, counts: &mut Counts) -> (u64, Result<(), String>) {
+    /// Sends the file from byte `at` on; fails with the reason as one clause.
+    fn send(&self, socket: &SendSocket, at: &mut u64, counts: &mut Counts) -> Result<(), String> {
         let mut block = vec![0; self.datagram];
-        let mut at = 0;
-        while at < self.source.info.bytes {
+        while *at < self.source.info.bytes {
             if self.stop.load(Ordering::SeqCst) {
-                return (at, Err("the server is ending".to_owned()));
+                return Err("the server is ending".to_owned());
             }
-            let left = usize::try_from(self.source.info.bytes - at).unwrap_or(usize::MAX);
+            let left = usize::try_from(self.source.info.bytes - *at).unwrap_or(usize::MAX);
             let want = left.min(block.len());
             let mut len = 0;
             while len < want {
-                match copy::read_at(&self.source.file, &mut block[len..want], at + len as u64) {
-                    Ok(read) => len += read,
-                    Err(_) => return (at, Err(format!("the source ended at byte {at}"))),
-                }
+                let read =
+                    copy::read_at(&self.source.file, &mut block[len..want], *at + len as u64);
+                len += read.map_err(|_| format!("the source ended at byte {at}"))?;
             }
             self.pacer.charge(len as u64);
-            let refused = outlet.send(&block[..len], block.len(), self.to);
+            let refused = socket.send(&block[..len], block.len(), self.to);
             counts.offered = counts.offered.map(|count| count + 1);
             counts.local_drop = counts.local_drop.map(|count| count + refused);
-            at += len as u64;
+            *at += len as u64;
         }
-        (at, Ok(()))
+        Ok(())
     }
 }

@@ -396,7 +396,7 @@ mod tests {
     use crate::proto::udp::control::window;
 
     #[test]
-    fn what_raw_catches_up_at_once_fits_the_smallest_buffer() {
+    fn raw_catch_up_burst_fits_the_smallest_buffer() {
         let rate = Rate(100_000_000);
         let small = window(212_992, 1472);
         let windows = || [16_000, small, 300].into_iter();

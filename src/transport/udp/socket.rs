@@ -400,7 +400,7 @@ mod tests {
 
     #[test]
     #[cfg(all(target_os = "linux", feature = "sockopt"))]
-    fn drops_are_told_only_where_each_is_of_one_datagram() {
+    fn drops_are_counted_only_where_each_is_one_datagram() {
         let (lost, rows, told) = overflow(1000);
         assert!(lost > 0 && !rows, "{lost} {rows}");
         assert_eq!(told, Some(lost));
@@ -456,7 +456,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_that_come_back_leave_room_for_what_is_received() {
+    fn returned_errors_leave_room_for_received_datagrams() {
         let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
         socket.set_read_timeout(Some(POLL_INTERVAL)).expect("a setting");
         let here = socket.local_addr().expect("bound");

@@ -252,7 +252,7 @@ impl ControlExtension for UdpSession {
                     end,
                 };
             }
-            (Ok(()), None) => Err("did not say at which port it listens"),
+            (Ok(()), None) => Err("sent no LISTEN with its port"),
             (Err(_), _) => Err("the connection failed at GO"),
         };
         self.send_command(seat, SendCommand::Absent);

@@ -22,7 +22,8 @@ use crate::{
 
 static GO: AtomicBool = AtomicBool::new(false);
 
-const PEER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/testbed/study/torrent_peer.py");
+const PEER: &str =
+    concat!(env!("CARGO_MANIFEST_DIR"), "/src/testbed/study/contender/torrent_peer.py");
 const BYTES: usize = 5_000_000;
 
 /// A program on a host; ended when it is dropped.

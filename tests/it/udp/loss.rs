@@ -11,7 +11,7 @@ use gatecast::internals::{
     testbed::star::{
         build::Star,
         host,
-        layout::{StarLayout, Topology},
+        layout::{StarLayout, StarTopology},
         star_id::StarNode,
         tool,
     },
@@ -208,15 +208,15 @@ fn path_with_mtu_1280_loses_nothing_for_good() {
         return;
     };
     within(Duration::from_secs(100), || {
-        for middle in [Topology::Switch, Topology::Router] {
+        for middle in [StarTopology::Switch, StarTopology::Router] {
             let mut layout = StarLayout::new(2, Rate(100_000_000));
             layout.topology = middle;
             let star = Star::build(&layout, &AtomicBool::new(false)).expect("a star");
             match middle {
                 // The sender's own interface: its kernel fragments.
-                Topology::Switch => on(&star.hosts()[0], "ip", "link set dev eth0 mtu 1280"),
+                StarTopology::Switch => on(&star.hosts()[0], "ip", "link set dev eth0 mtu 1280"),
                 // A router's interface: it sends an ICMP error, once for each destination.
-                Topology::Router => {
+                StarTopology::Router => {
                     let name = star.id().namespace(StarNode::Center);
                     let said = Command::new(tool::find("ip").expect("looked for before"))
                         .args(["-n", &name, "link", "set", "dev", "p1", "mtu", "1280"])
@@ -226,9 +226,9 @@ fn path_with_mtu_1280_loses_nothing_for_good() {
                 }
             }
             let ways: &[Via] = match middle {
-                Topology::Switch => &[Via::Udp, Via::Multicast],
+                StarTopology::Switch => &[Via::Udp, Via::Multicast],
                 // The router does not forward multicast.
-                Topology::Router => &[Via::Udp],
+                StarTopology::Router => &[Via::Udp],
             };
             for &via in ways {
                 let transfer = session(&star, via, 2_000_000);

@@ -11,7 +11,7 @@ mod path;
 mod processes;
 
 use std::{
-    net::{SocketAddr, UdpSocket},
+    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
     path::Path,
     process::Command,
     sync::{
@@ -433,6 +433,13 @@ fn python(addr: SocketAddr, arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).expect("text").trim_end().to_owned()
 }
 
+/// The lab's UDP server on `ip`, with the files of `server`.
+fn start_lab(server: &Server, ip: Ipv4Addr, allowed: Vec<IpAddr>) -> LabServer {
+    let (addr, size) = ((ip, 0).into(), UdpConfig::default().size);
+    let running = server.running();
+    LabServer::start(addr, running.lobby(), running.log_handle(), allowed, size).expect("a port")
+}
+
 #[test]
 fn lab_udp_client_is_served_as_it_expects() {
     if !common::have("python3", common::installed("python3")) {
@@ -442,16 +449,7 @@ fn lab_udp_client_is_served_as_it_expects() {
         let server = Server::new(2_000_017, |settings| {
             settings.rate = common::bytes_per_second(4_000_000);
         });
-        let running = server.running();
-        let any = ([127, 0, 0, 1], 0).into();
-        let lab = LabServer::start(
-            any,
-            running.lobby(),
-            running.log_handle(),
-            Vec::new(),
-            UdpConfig::default().size,
-        )
-        .expect("a port");
+        let lab = start_lab(&server, Ipv4Addr::LOCALHOST, Vec::new());
         assert_eq!(python(lab.addr(), &["LIST"]), "['f.bin']");
         assert_eq!(python(lab.addr(), &["CONFIG", "f.bin", "2"]), "Config set");
         assert_eq!(python(lab.addr(), &["CONFIG", "none", "2"]), "File none does not exist");
@@ -469,6 +467,8 @@ fn lab_udp_client_is_served_as_it_expects() {
         drop(lab);
         let record = server.record();
         assert_eq!((record.clients, record.transfers.len()), (2, 2));
+        let skews = (record.wake_skew_us(), record.skew_us());
+        assert_eq!(skews, (None, None), "each starts when it asks");
         for transfer in &record.transfers {
             assert_eq!(transfer.outcome, Outcome::Complete);
             assert_eq!((transfer.verified, transfer.bytes_client), (None, None));
@@ -484,16 +484,7 @@ fn lab_udp_client_asking_twice_gets_one_file() {
         let server = Server::new(400_000, |settings| {
             settings.rate = common::bytes_per_second(1_000_000);
         });
-        let running = server.running();
-        let any = ([127, 0, 0, 1], 0).into();
-        let lab = LabServer::start(
-            any,
-            running.lobby(),
-            running.log_handle(),
-            Vec::new(),
-            UdpConfig::default().size,
-        )
-        .expect("a port");
+        let lab = start_lab(&server, Ipv4Addr::LOCALHOST, Vec::new());
         let client = UdpSocket::bind("127.0.0.1:0").expect("a port");
         client.connect(lab.addr()).expect("loopback");
         client.set_read_timeout(Some(Duration::from_secs(1))).expect("a timeout");
@@ -533,18 +524,6 @@ fn lab_udp_client_asking_twice_gets_one_file() {
 fn lab_udp_server_answers_only_allowed_addresses() {
     within(LIMIT, || {
         let server = Server::new(1000, |_| {});
-        let running = server.running();
-        let any = ([0, 0, 0, 0], 0).into();
-        let start = |allowed| {
-            LabServer::start(
-                any,
-                running.lobby(),
-                running.log_handle(),
-                allowed,
-                UdpConfig::default().size,
-            )
-            .expect("a port")
-        };
         // The address of this host on its network, if it has one.
         let probe = UdpSocket::bind("0.0.0.0:0").expect("a port");
         let outside = probe.connect("192.0.2.1:9").and_then(|()| probe.local_addr());
@@ -552,7 +531,7 @@ fn lab_udp_server_answers_only_allowed_addresses() {
             return println!("skipped: this host has no address but loopback");
         };
         for (allowed, answered) in [(vec![], false), (vec![ip], true)] {
-            let lab = start(allowed);
+            let lab = start_lab(&server, Ipv4Addr::UNSPECIFIED, allowed);
             let client = UdpSocket::bind((ip, 0)).expect("a port");
             client.set_read_timeout(Some(Duration::from_secs(2))).expect("a timeout");
             client.send_to(b"LIST", (ip, lab.addr().port())).expect("sent");

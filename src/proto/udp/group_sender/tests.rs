@@ -36,7 +36,7 @@ fn one_datagram_repairs_three_losses_once_all_have_answered() {
 }
 
 #[test]
-fn a_silent_client_holds_nobody_and_is_dropped_in_the_end() {
+fn silent_client_holds_no_other_and_is_dropped() {
     let mut cast = asked();
     cast.handle_report(1, &report(1, 10, vec![2..3]), NOW);
     cast.handle_report(2, &report(1, 10, vec![]), NOW);
@@ -120,7 +120,7 @@ fn held_up(clients: u16, slow: u16) -> Option<Duration> {
 }
 
 #[test]
-fn one_of_two_and_two_of_four_hold_the_others_up_no_longer() {
+fn slow_half_of_a_group_is_no_longer_waited_for() {
     for (clients, slow) in [(2, 1), (4, 2)] {
         let span = held_up(clients, slow).expect("the others get on");
         assert!(span >= HOLD_MAX, "not at once");
@@ -129,7 +129,7 @@ fn one_of_two_and_two_of_four_hold_the_others_up_no_longer() {
 }
 
 #[test]
-fn clients_that_wait_for_each_other_in_turn_stay_in_the_group() {
+fn clients_that_stall_each_other_in_turn_stay_in_the_group() {
     let mut cast = GroupSender::new(1_000_000, NOW);
     (1..=2).for_each(|client| cast.join(client, 100, NOW));
     let (mut now, mut seen) = (NOW, [0, 0]);
@@ -149,7 +149,7 @@ fn clients_that_wait_for_each_other_in_turn_stay_in_the_group() {
 }
 
 #[test]
-fn a_client_that_lies_or_never_has_enough_is_dropped() {
+fn lying_or_greedy_client_is_dropped() {
     let rising = report(1, 10, vec![8..9]);
     let falls = Report { more: true, ..rising.clone() };
     let mut cast = asked();
@@ -239,7 +239,7 @@ fn until_asked(cast: &mut GroupSender) -> (Vec<Vec<u32>>, u32) {
 }
 
 #[test]
-fn several_that_lack_much_are_passed_over_together() {
+fn clients_that_lack_much_are_repaired_together() {
     let mut cast = asked();
     cast.handle_report(1, &report(1, 10, vec![2..3]), NOW);
     for client in 2..=3 {
@@ -260,7 +260,7 @@ fn several_that_lack_much_are_passed_over_together() {
 }
 
 #[test]
-fn one_line_that_lacks_a_large_file_is_planned_in_sections() {
+fn repair_of_a_large_file_is_planned_in_sections() {
     let blocks = 5 * SECTION + 7;
     let mut cast = GroupSender::new(blocks, NOW);
     cast.join(1, u32::MAX, NOW);
@@ -277,7 +277,7 @@ fn one_line_that_lacks_a_large_file_is_planned_in_sections() {
 }
 
 #[test]
-fn an_answer_of_more_ranges_than_anybody_gives_is_kept_in_part() {
+fn answer_with_too_many_ranges_is_kept_in_part() {
     let mut cast = GroupSender::new(1_000_000, NOW);
     cast.join(1, u32::MAX, NOW);
     (cast.next_new, cast.pkt) = (1_000_000, 1_000_000);

@@ -123,7 +123,7 @@ fn link(own: f64, narrow: f64, loss: f64, delay_ms: u64) -> Link {
 }
 
 #[test]
-fn a_link_of_the_senders_own_is_full_from_the_first_datagram() {
+fn senders_own_link_is_full_from_the_first_datagram() {
     for loss in [0.0, 0.01, 0.05] {
         let mut world = World::new(link(1e8, 1e8, loss, 1));
         let (used, _) = world.run(10_000);
@@ -133,7 +133,7 @@ fn a_link_of_the_senders_own_is_full_from_the_first_datagram() {
 }
 
 #[test]
-fn behind_a_narrower_link_what_arrives_sets_the_rate() {
+fn rate_follows_what_arrives_behind_a_narrower_link() {
     let mut table = String::from("Mbit/s   loss  delay   4 s: used   sent   then: used   sent\n");
     for narrow in [5.0, 10.0, 30.0, 50.0, 80.0] {
         for loss in [0.0, 0.02, 0.05] {
@@ -185,7 +185,7 @@ fn behind_a_narrower_link_what_arrives_sets_the_rate() {
 }
 
 #[test]
-fn random_loss_costs_what_it_takes_and_not_the_rate() {
+fn random_loss_does_not_lower_the_rate() {
     for loss in [0.2, 0.3, 0.5] {
         let mut world = World::new(link(1e8, 1e8, loss, 1));
         let (used, _) = world.run(20_000);
@@ -194,7 +194,7 @@ fn random_loss_costs_what_it_takes_and_not_the_rate() {
 }
 
 #[test]
-fn a_link_that_changes_is_followed_both_ways() {
+fn rate_follows_a_link_that_changes_both_ways() {
     let mut world = World::new(link(1e8, 2e7, 0.01, 1));
     world.run(10_000);
     world.link.narrow = 6e7;

@@ -22,7 +22,7 @@ fn data(pkt: u32, block: u32) -> Vec<u8> {
 }
 
 #[test]
-fn what_was_overtaken_is_named_and_what_may_still_come_is_not() {
+fn receiver_reports_only_blocks_that_were_overtaken() {
     let mut receiver = receiver(RepairMode::Unicast);
     for (pkt, block) in [(0, 0), (2, 2), (3, 3), (4, 4)] {
         receiver.handle(&data(pkt, block), NOW);
@@ -42,7 +42,7 @@ fn what_was_overtaken_is_named_and_what_may_still_come_is_not() {
 }
 
 #[test]
-fn an_xor_gives_the_one_block_that_is_missing() {
+fn xor_delivers_the_one_missing_block() {
     let mut receiver = receiver(RepairMode::Multicast(Duration::ZERO));
     for block in [1, 2] {
         receiver.handle(&data(block, block), NOW);
@@ -103,7 +103,7 @@ fn blocks_beyond_four_gibibytes_have_their_places() {
 }
 
 #[test]
-fn a_part_that_was_there_is_not_asked_for() {
+fn receiver_does_not_ask_for_blocks_it_had() {
     let held = |bytes| {
         let mut receiver = BlockReceiver::new(7, LAYOUT, bytes, RepairMode::Unicast, 100, NOW);
         receiver.handle(&datagram(0, Body::End { upto: 10, round: 1 }), NOW);
@@ -116,7 +116,7 @@ fn a_part_that_was_there_is_not_asked_for() {
 }
 
 #[test]
-fn one_forged_end_is_made_good_by_the_next_true_one() {
+fn true_end_corrects_a_forged_one() {
     let mut receiver = BlockReceiver::new(7, LAYOUT, 0, RepairMode::Unicast, 1, NOW);
     receiver.handle(&data(0, 0), NOW);
     receiver.handle(&datagram(900, Body::End { upto: 10, round: 9 }), NOW);
@@ -154,7 +154,7 @@ fn impossible_numbers_are_corrupt_and_cost_nothing() {
 }
 
 #[test]
-fn raw_believes_a_total_only_if_it_is_the_files() {
+fn raw_accepts_a_total_only_if_it_fits_the_file() {
     let mut receiver = BlockReceiver::new(7, LAYOUT, 30, RepairMode::Raw, 100, NOW);
     receiver.handle(&datagram(6, Body::End { upto: 10, round: 1 }), NOW);
     assert!(!receiver.is_ended(), "three are there, and seven are sent");

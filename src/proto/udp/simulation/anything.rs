@@ -157,7 +157,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(150))]
 
     #[test]
-    fn one_client_may_say_anything(
+    fn sender_survives_any_reports(
         blocks in 1_u32..300,
         window in 2_u32..60,
         raw: bool,
@@ -234,7 +234,7 @@ proptest! {
     }
 
     #[test]
-    fn a_group_may_say_anything(
+    fn group_sender_survives_any_reports(
         blocks in 1_u32..300,
         steps in prop::collection::vec(step(), 0..250),
     ) {

@@ -70,7 +70,7 @@ pub const UDP_SHARE: f64 = 1472.0 / 1514.0;
 /// How far a link alone may be from its nominal rate, for a star of our own.
 pub const TOLERANCE: f64 = 0.01;
 
-/// The same for a network that somebody else built and shaped in his own way.
+/// The same for a network that was given, with shapers of another kind.
 pub const TOLERANCE_FOREIGN: f64 = 0.03;
 
 /// How far a flow may be behind when all links are out at once; beyond, the machine is measured
@@ -196,7 +196,9 @@ impl Calibration {
     /// The first that does not, with both figures.
     pub fn check(&self, tolerance: f64, together: bool) -> Result<()> {
         for (name, got, expected) in self.alone() {
-            if (got / expected - 1.0).abs() > tolerance {
+            // A figure that is not a number is near nothing.
+            let is_near = (got / expected - 1.0).abs() <= tolerance;
+            if !is_near {
                 let percent = tolerance * 100.0;
                 return Err(Error::refused(
                     "the calibration",

@@ -25,7 +25,7 @@ fn lossy() -> LossCheck {
 }
 
 #[test]
-fn a_link_that_delivers_passes_and_one_that_does_not_is_named() {
+fn short_link_is_named() {
     assert!(good().check(TOLERANCE, true).is_ok());
     for change in [
         |c: &mut Calibration| c.tcp_alone_mbit = 94.6,
@@ -47,7 +47,7 @@ fn a_link_that_delivers_passes_and_one_that_does_not_is_named() {
 }
 
 #[test]
-fn every_lost_datagram_is_accounted_for() {
+fn lost_datagram_without_account_is_an_error() {
     assert!(lossy().check().is_ok());
     for change in [
         |l: &mut LossCheck| l.received -= 1,

@@ -7,7 +7,7 @@ fn shown(steps: &[SetupStep]) -> String {
 }
 
 #[test]
-fn the_plan_of_the_smallest_star() {
+fn smallest_star_has_these_commands() {
     let layout = StarLayout::new(2, Rate(100_000_000));
     insta::assert_snapshot!(shown(&up(&ID, &layout)), @r"
     ip netns add gatecast-7-9-0-switch
@@ -49,9 +49,9 @@ fn the_plan_of_the_smallest_star() {
 }
 
 #[test]
-fn the_plan_of_a_lossy_router() {
+fn lossy_router_has_these_commands() {
     let mut layout = StarLayout::new(2, Rate(10_000_000));
-    layout.topology = Topology::Router;
+    layout.topology = StarTopology::Router;
     layout.links[1].up = Rate(1_000_000);
     layout.offloads = true;
     layout.delay = Duration::from_millis(5);
@@ -94,7 +94,7 @@ fn the_plan_of_a_lossy_router() {
 }
 
 #[test]
-fn the_plan_of_loss() {
+fn loss_has_these_commands() {
     let layout = StarLayout::new(2, Rate(10_000_000));
     let one_percent = Loss { millionths: 10_000, of: Traffic::All };
     insta::assert_snapshot!(shown(&loss(&ID, &layout, one_percent)), @r#"
@@ -111,7 +111,7 @@ fn the_plan_of_loss() {
 }
 
 #[test]
-fn a_queue_holds_what_a_blocking_socket_sends() {
+fn queue_holds_what_a_blocking_socket_sends() {
     assert_eq!(queue_bytes(Rate(10_000_000)), 262_144);
     assert_eq!(queue_bytes(Rate(100_000_000)), 625_000);
     assert_eq!(shaper(Rate(1_000_000_000)), "tbf rate 1000000000bit burst 312500 limit 6250000");

@@ -51,7 +51,7 @@ pub trait Contender: fmt::Debug + Send + Sync {
     /// Moves the file once.
     ///
     /// # Errors
-    /// It could not be begun, nothing came of it, or `stop` was set. What happens to single
+    /// It could not start, there is no result, or `stop` was set. What happens to single
     /// clients is in what it returns.
     fn run(&self, job: &RunSpec<'_>, stop: &AtomicBool) -> Result<Observed>;
 }
@@ -87,7 +87,7 @@ pub struct RunSpec<'a> {
     pub limit: Duration,
 }
 
-/// What a run was like, by those who took part.
+/// What was observed of a run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Observed {
     /// Release until the last client's last byte, seconds.
@@ -126,9 +126,9 @@ pub struct SeatResult {
     pub seconds_verified: Option<f64>,
     /// Payload bytes that it received.
     pub bytes: Option<u64>,
-    /// Payload bytes from the server, where the way tells.
+    /// Payload bytes from the server, where the way counts them.
     pub bytes_from_server: Option<u64>,
-    /// Payload bytes from other clients, where the way tells.
+    /// Payload bytes from other clients, where the way counts them.
     pub bytes_from_peers: Option<u64>,
 }
 

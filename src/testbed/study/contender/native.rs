@@ -175,8 +175,8 @@ impl Native {
                 outcome,
                 verified: result["verified"].as_bool(),
                 seconds: match self.via {
-                    // An HTTP server's last write goes into its own buffer; only a receipt tells when
-                    // the last byte was there.
+                    // An HTTP server's last write goes into its own buffer; only the client's
+                    // receipt has the time of the last byte.
                     Via::Http => result["seconds_client"].as_f64(),
                     _ => result["seconds_server"].as_f64(),
                 },

@@ -103,7 +103,7 @@ fn release(spec: &RunSpec<'_>, group: &mut ProcessGroup, places: &[usize]) -> Re
     }
     let released = SystemTime::now();
     for (mut pipe, orders) in inputs {
-        let _ = pipe.write_all(orders.as_bytes()); // How a curl ended is looked at later.
+        let _ = pipe.write_all(orders.as_bytes()); // A curl that has ended is found below.
         drop(pipe);
     }
     Ok(released)

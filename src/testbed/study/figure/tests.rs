@@ -31,7 +31,7 @@ fn each_via_has_its_bound_and_equal_bounds_are_one_line() {
 }
 
 #[test]
-fn a_completion_curve_ends_with_all_clients_at_the_makespan() {
+fn completion_curve_ends_at_the_makespan() {
     let chart = &all(&sample())[3].chart;
     assert_eq!(chart.title, "Clients that have the whole file, of 4");
     let last = chart.series[0].points.last().expect("a point");

@@ -84,7 +84,7 @@ fn rows_are_computed_from_runs() {
 }
 
 #[test]
-fn a_failed_run_is_counted_and_its_figures_are_not() {
+fn failed_run_is_counted_without_its_figures() {
     let mut results = sample();
     let mut cut = run(4, 3, 0.5);
     let observed = cut.observed.as_mut().expect("observed");
@@ -106,7 +106,7 @@ fn a_failed_run_is_counted_and_its_figures_are_not() {
 }
 
 #[test]
-fn a_document_is_read_back_and_half_a_one_is_refused() {
+fn document_is_read_back_or_refused() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("results.json");
     let results = sample();

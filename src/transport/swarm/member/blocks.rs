@@ -4,16 +4,13 @@ use std::sync::{Arc, atomic::Ordering};
 
 use crate::{
     digest::Digest,
+    error::{Error, Result},
     net::clock,
     proto::bt::{
         piece_picker::arrive::Arrival,
         wire::{Block, Message},
     },
-    transport::swarm::{
-        member::SwarmMember,
-        peer_connection::{ConnectionError, PeerConnection},
-        peer_id::Role,
-    },
+    transport::swarm::{member::SwarmMember, peer_connection::PeerConnection, peer_id::Role},
 };
 
 /// Most blocks of one connection that were never requested.
@@ -27,7 +24,7 @@ impl SwarmMember {
         piece: u32,
         begin: u32,
         data: &[u8],
-    ) -> Result<(), ConnectionError> {
+    ) -> Result<()> {
         let now = clock::now();
         let mut guard = self.lock();
         let state = &mut *guard;
@@ -39,9 +36,7 @@ impl SwarmMember {
             Arrival::Unwanted => {
                 state.accounting.wasted += u64::from(len);
                 if state.picker.unrequested_blocks(connection.key) > UNREQUESTED_MAX {
-                    return Err(ConnectionError::Misbehaved(
-                        "it sends too much that was not requested",
-                    ));
+                    return Err(connection.violation("it sends too much that was not requested"));
                 }
                 self.request_blocks(state, connection);
                 return Ok(());
@@ -71,12 +66,7 @@ impl SwarmMember {
 
     /// Verifies a complete piece, writes it and announces it. Hashing and writing happen without
     /// the lock.
-    fn finish_piece(
-        &self,
-        piece: u32,
-        bytes: Vec<u8>,
-        from_seeder: bool,
-    ) -> Result<(), ConnectionError> {
+    fn finish_piece(&self, piece: u32, bytes: Vec<u8>, from_seeder: bool) -> Result<()> {
         if Digest::of(&bytes) != self.metainfo.pieces[piece as usize] {
             let mut state = self.lock();
             state.accounting.wasted += bytes.len() as u64;
@@ -90,10 +80,11 @@ impl SwarmMember {
         let written = self.store.write_piece(piece, &bytes);
         let mut state = self.lock();
         if let Err(error) = written {
-            state.fault = Some(format!("the copy cannot be written: {error}"));
+            let fault = format!("the copy cannot be written: {error}");
+            state.fault = Some(fault.clone());
             drop(state);
             self.changed.notify_all();
-            return Err(ConnectionError::DiskFailed);
+            return Err(Error::refused("this machine", fault));
         }
         for liar in state.picker.piece_verified(piece, &bytes) {
             self.ban(&mut state, liar);

@@ -6,6 +6,7 @@ use std::{
 };
 
 use crate::{
+    error::Error,
     net::spawn,
     proto::bt::wire::{
         ExtendedHandshake, Handshake, Message, PeerId, REQUESTS_DEFAULT, REQUESTS_MAX,
@@ -16,7 +17,7 @@ use crate::{
         handshake,
         limits::EXTERNAL_CONNECTIONS,
         member::{MemberState, SwarmMember},
-        peer_connection::{ConnectionError, PeerConnection},
+        peer_connection::PeerConnection,
         peer_id::{Role, distrust},
     },
     units::Moment,
@@ -99,11 +100,11 @@ impl SwarmMember {
         });
         let ended = match writer {
             Ok(_) => connection.run_reader(|message| self.handle_message(&connection, message)),
-            Err(error) => Err(ConnectionError::Io(error)),
+            Err(error) => Err(Error::io("start a thread", addr)(error)),
         };
         match ended {
-            Ok(()) | Err(ConnectionError::Closed) => log::debug!("{addr}: connection ended"),
-            Err(why) => log::info!("{addr}: connection ended: {why}"),
+            Ok(()) => log::debug!("{addr}: connection ended"),
+            Err(error) => log::info!("{error}"),
         }
         self.remove_connection(&connection);
     }

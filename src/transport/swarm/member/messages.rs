@@ -3,6 +3,7 @@
 use std::sync::{Arc, atomic::Ordering};
 
 use crate::{
+    error::Result,
     net::clock,
     proto::bt::{
         bitfield::Bitfield,
@@ -10,7 +11,7 @@ use crate::{
     },
     transport::swarm::{
         member::{MemberState, SwarmMember},
-        peer_connection::{ConnectionError, PeerConnection},
+        peer_connection::PeerConnection,
     },
 };
 
@@ -20,7 +21,7 @@ impl SwarmMember {
         &self,
         connection: &Arc<PeerConnection>,
         message: Message<'_>,
-    ) -> Result<(), ConnectionError> {
+    ) -> Result<()> {
         match message {
             Message::Piece(piece, begin, data) => {
                 self.receive_block(connection, piece, begin, data)
@@ -33,7 +34,8 @@ impl SwarmMember {
                 Ok(())
             }
             Message::Extended(0, body) => {
-                let extended = ExtendedHandshake::decode(body)?;
+                let extended =
+                    ExtendedHandshake::decode(body).map_err(|error| connection.violation(error))?;
                 if let Some(port) = extended.port {
                     connection.set_listen_port(port);
                 }
@@ -55,11 +57,7 @@ impl SwarmMember {
     }
 
     /// Handles a message that changes what we can request of a peer.
-    fn update_peer(
-        &self,
-        connection: &Arc<PeerConnection>,
-        message: Message<'_>,
-    ) -> Result<(), ConnectionError> {
+    fn update_peer(&self, connection: &Arc<PeerConnection>, message: Message<'_>) -> Result<()> {
         let key = connection.key;
         let mut state = self.lock();
         match message {
@@ -73,14 +71,17 @@ impl SwarmMember {
             }
             Message::Reject(block) => state.picker.request_rejected(key, block),
             Message::Have(piece) => {
-                let is_new = state.picker.add_piece(key, piece)?;
+                let is_new = state
+                    .picker
+                    .add_piece(key, piece)
+                    .map_err(|error| connection.violation(error))?;
                 if is_new {
                     note_piece(&mut state, connection, piece);
                 }
             }
             Message::Bitfield(body) => {
                 let pieces = Bitfield::decode(self.layout.pieces(), body);
-                let pieces = pieces.ok_or(WireError::SpareBits)?;
+                let pieces = pieces.ok_or_else(|| connection.violation(WireError::SpareBits))?;
                 note_pieces(&mut state, connection, &pieces);
             }
             Message::HaveAll => {
@@ -121,13 +122,9 @@ impl SwarmMember {
     }
 
     /// A peer requests a block.
-    fn handle_request(
-        &self,
-        connection: &PeerConnection,
-        block: Block,
-    ) -> Result<(), ConnectionError> {
+    fn handle_request(&self, connection: &PeerConnection, block: Block) -> Result<()> {
         if block.len > REQUEST_MAX {
-            return Err(ConnectionError::Misbehaved("it requests too long a block"));
+            return Err(connection.violation("it requests too long a block"));
         }
         let state = self.lock();
         let exists = self.layout.allows(block) && state.picker.have().has(block.piece);
