@@ -303,3 +303,39 @@ impl Server {
         Arc::clone(&self.torrents)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn setting_that_cannot_be_is_refused_with_its_value() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("f.bin");
+        std::fs::write(&file, "abc").expect("room");
+        let error = |set: fn(ServerBuilder) -> ServerBuilder| {
+            let builder = set(Server::builder().offer(&file));
+            let error = builder.bind("127.0.0.1:0").expect_err("refused");
+            assert_eq!(error.exit_code(), 2, "{error}");
+            error.to_string()
+        };
+        assert_eq!(
+            error(|builder| builder.clients(0)),
+            "invalid number of clients '0': expected 1 to 10000"
+        );
+        assert_eq!(
+            error(|builder| builder.clients(2).quorum(3)),
+            "invalid quorum '3': expected 1 to 2, the clients of a session"
+        );
+        assert_eq!(
+            error(|builder| builder.quorum(0)),
+            "invalid quorum '0': expected 1 to 10000, the clients of a session"
+        );
+        assert_eq!(error(|builder| builder.rate(0)), "invalid rate '0': expected at least 1 bit/s");
+        assert_eq!(
+            error(|builder| builder.file("g.bin")),
+            "invalid file 'g.bin': expected one of the offered files"
+        );
+        assert!(error(|builder| builder.file("a/b")).contains("a path separator"));
+    }
+}

@@ -188,7 +188,7 @@ impl Conversation<'_> {
             clients: config.clients,
         })?;
         self.client.expect(info.bytes - download.resumed());
-        let context = PrepareContext { stream, offer, config, file: download.file() };
+        let context = PrepareContext { stream, offer, file: download.file() };
         let session = transport.prepare(&context, lines)?;
         let offset = match session.bytes_held() {
             Some(held) => held,

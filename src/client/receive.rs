@@ -72,8 +72,6 @@ pub struct PrepareContext<'a> {
     pub stream: &'a TcpStream,
     /// The seat and the file.
     pub offer: &'a Offer,
-    /// What the user asked for.
-    pub config: &'a FetchConfig,
     /// Where the bytes will go; it holds what an earlier session left.
     pub file: &'a File,
 }

@@ -10,9 +10,9 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::common::{
-    entries,
+    entries, have,
     http::get,
-    program,
+    installed, program,
     program::{Program, text},
     until,
 };
@@ -277,4 +277,42 @@ fn first_ctrl_c_ends_server_cleanly() {
     let fetched = client.wait_with_output().expect("ends");
     assert_eq!(code(&fetched), 4, "{fetched:?}");
     assert!(!received.join("f").exists(), "only a part is left");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn server_terminal_shows_bar_rate_and_time_left_while_it_sends() {
+    if !have("python3", cfg!(feature = "sockopt") && installed("python3")) {
+        return;
+    }
+    let place = Place::new();
+    let file = place.file("f.bin", &vec![1; 2_000_000]);
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/peers/terminal.py");
+    let mut command = Command::new("python3");
+    command.args([script, program::GATECAST, "serve", &file, "--listen", "127.0.0.1:0"]);
+    command.args(["--rate", "4mbit", "--clients", "2", "--one-off"]).current_dir(place.path());
+    let mut terminal = Program::interactive(&mut command);
+    let appears = |terminal: &Program, what: &str, is_it: &dyn Fn(&str) -> bool| {
+        until(what, || terminal.stdout().iter().any(|line| is_it(line)));
+    };
+    let mut addr = None;
+    until("the server to listen", || {
+        let printed = terminal.stdout();
+        addr = printed.iter().find_map(|line| Some(line.strip_prefix("listening on ")?.to_owned()));
+        addr.is_some()
+    });
+    let addr = addr.expect("it listens");
+    let _first = Program::fetch(place.path(), &addr, "first", &[]);
+    appears(&terminal, "the muster", &|line| line.contains("f.bin: 1 of 2 clients ready, "));
+    let _second = Program::fetch(place.path(), &addr, "second", &[]);
+    appears(&terminal, "bytes, rate and time left", &|line| {
+        line.contains("f.bin: ")
+            && line.contains("\u{2588}\u{2591}")
+            && line.contains(" of 4 MB, ")
+            && line.contains("bit/s, ")
+            && line.contains(" s left, 0 of 2 seats done")
+    });
+    terminal.type_line("wait");
+    appears(&terminal, "its end", &|line| line.contains("ended 0 terminal kept"));
+    appears(&terminal, "the table", &|line| line.contains("whole and verified  2 of 2"));
 }
