@@ -99,11 +99,11 @@ fn impossible_star_is_a_usage_error() {
         (&["--rate", "0mbit"], "invalid rate '0mbit'"),
         (&["--rate", "fast"], "invalid rate 'fast'"),
         (&["--rate", "1kbit"], "1 kbit/s up"),
-        (&["--loss", "100%"], "'100%' is not a loss"),
+        (&["--loss", "100%"], "invalid loss '100%'"),
         (&["--loss", "1%", "--offloads"], "offloads must be off"),
-        (&["--loss-of", "icmp"], "'icmp' is not all, tcp or udp"),
+        (&["--loss-of", "icmp"], "invalid value 'icmp'"),
         (&["--host", "14=1mbit"], "--host 14: the hosts are 0 to 13"),
-        (&["--host", "x"], "'x' is not HOST=RATE"),
+        (&["--host", "x"], "invalid host link 'x'"),
         (&["--delay", "1h"], "more than 5 s"),
     ] {
         for action in ["up", "run"] {

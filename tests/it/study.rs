@@ -122,7 +122,7 @@ fn impossible_grid_is_a_usage_error() {
         (&["--loss", "2"], "invalid loss '2'"),
         (&["--size", "0B"], "at least 1 byte"),
         (&["--runs", "0"], "empty"),
-        (&["--preset", "moon"], "'moon' is not peers, router or loss"),
+        (&["--preset", "moon"], "invalid value 'moon'"),
     ] {
         let output = Command::new(GATECAST)
             .arg("study")
