@@ -350,7 +350,7 @@ fn wrong_listen_is_refused_with_reason() {
         deaf.send("READY offset=0\n");
         assert!(deaf.read_past_wait().starts_with("GO "));
         let summary = deaf.read_line();
-        assert!(summary.contains("where%20it%20listens"), "{summary}");
+        assert!(summary.contains("sent%20no%20LISTEN%20with%20its%20port"), "{summary}");
         drop(deaf);
         server.stop();
     });
