@@ -342,7 +342,11 @@ fn replayed_and_odd_length_datagrams_are_foreign() {
             fate
         });
         assert!(second.is_proven(), "{second:?}");
-        assert_eq!(second.counts.foreign, Some(count), "{:?}", second.counts);
+        // A busy host may drop some of them at its socket, and counts those.
+        let (foreign, dropped) = (second.counts.foreign, second.counts.host_rx_drop);
+        let all = foreign
+            .is_some_and(|foreign| foreign <= count && foreign + dropped.unwrap_or(0) >= count);
+        assert!(all, "{count}: {:?}", second.counts);
         assert_eq!(second.counts.corrupt, Some(0));
 
         // Every length that fits into one packet of a link, and many that are fragmented.
