@@ -1,4 +1,4 @@
-//! The lab's UDP server (wire format: [`lab::udp`](crate::proto::lab::udp)): bare datagrams, for
+//! The lab's UDP server (wire format: [`lab::udp`]): bare datagrams, for
 //! clients that cannot say what they received.
 //!
 //! It sends megabytes to whoever asks, and a UDP address is easily forged. So it runs only if the
