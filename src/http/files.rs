@@ -187,6 +187,7 @@ fn send_range(
         method: cx.server.method,
         buffer: copy::COPY_BUF,
         stall: cx.server.stall,
+        slowest: copy::SLOWEST,
         pacer: cx.server.pacer.as_ref(),
         moved: &moved,
     };

@@ -237,6 +237,7 @@ impl HttpFetch<'_> {
             method: method.map_err(|why| Error::refused("gatecast", why))?,
             buffer: copy::COPY_BUF,
             stall: self.order.stall,
+            slowest: copy::SLOWEST,
             pacer: None,
             moved: self.client.moved(),
         };

@@ -153,7 +153,9 @@ impl<'a> Reception<'a> {
     ) -> Result<()> {
         let range = &self.context.range;
         let stall = self.context.config.stall;
-        let deadline = copy::deadline(range.end - range.start, stall);
+        // A session's rate is shared by its seats.
+        let seats = u64::from(self.context.offer.clients);
+        let deadline = copy::deadline((range.end - range.start).saturating_mul(seats), stall);
         let mut quiet_since = clock::now();
         let mut checked_at = quiet_since;
         loop {

@@ -51,7 +51,7 @@ pub(super) struct UdpSession {
     source: Arc<Source>,
     pub(super) terms: Terms,
     ttl: u32,
-    rate: Option<Rate>,
+    pub(super) rate: Option<Rate>,
     pub(super) layout: BlockLayout,
     state: Mutex<UdpSessionState>,
 }
