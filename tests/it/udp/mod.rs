@@ -2,6 +2,8 @@
 //! UDP protocol with a client written from its description.
 
 mod group;
+#[cfg(unix)]
+mod lab;
 #[cfg(all(target_os = "linux", feature = "cli", feature = "sockopt"))]
 mod loss;
 #[cfg(all(target_os = "linux", feature = "cli"))]
