@@ -221,15 +221,19 @@ impl SendLoop {
             SendCommand::Absent => self.arrived += 1,
             SendCommand::Join(destination) => self.join(destination, now),
             SendCommand::Report(seat, report) => {
-                if let Some(sender) = self.senders.get_mut(&seat) {
+                let numbered = if let Some(sender) = self.senders.get_mut(&seat) {
                     if let Err(fault) = sender.handle_report(&report, now) {
                         return self.remove_faulty(seat, fault);
                     }
+                    sender.numbered()
                 } else if let Some(group) = &mut self.group {
                     group.handle_report(seat.0, &report, now);
-                }
+                    group.numbered()
+                } else {
+                    return;
+                };
                 if let Some(rate_controller) = &mut self.rate_controller {
-                    rate_controller.handle_report(seat, &report, now);
+                    rate_controller.handle_report(seat, &report, numbered, now);
                 }
             }
             SendCommand::Leave(seat, answer) => {

@@ -4,6 +4,7 @@
 mod group;
 #[cfg(unix)]
 mod lab;
+mod liars;
 #[cfg(all(target_os = "linux", feature = "cli", feature = "sockopt"))]
 mod loss;
 #[cfg(all(target_os = "linux", feature = "cli"))]
