@@ -17,7 +17,7 @@ use crate::{
     common,
     common::{
         Peer, entries,
-        program::{GATECAST, Program, folder_with_file, part, records, records_of, whole},
+        program::{GATECAST, Program, folder_with_file, part, records, records_of, strace, whole},
         sha1_of,
         turn::in_turn,
         until, within,
@@ -253,17 +253,6 @@ fn silent_connections_keep_no_honest_client_out() {
 /// When the silent connections have gone, their threads end.
 fn measure_free(server: &Program) {
     until("the threads of the silent to end", || server.count("task") <= 4);
-}
-
-/// The program, some of whose system `calls` fail as `fault` says. strace writes what it did to
-/// `told`.
-fn strace(calls: &str, fault: &str, told: &Path) -> Command {
-    let (trace, inject) = (format!("trace={calls}"), format!("inject={calls}:{fault}"));
-    let mut command = Command::new("strace");
-    // -D: the process that is started is the program itself, and strace runs beside it.
-    command.args(["-D", "-f", "-qq", "-e", &trace, "-e", &inject, "-o"]);
-    command.arg(told).arg(GATECAST);
-    command
 }
 
 /// A client for which there is no thread gets that of the oldest silent connection.

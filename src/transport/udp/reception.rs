@@ -115,11 +115,15 @@ impl<'a> Reception<'a> {
     ) -> Result<Received, ReceiveError> {
         let begun = clock::now();
         let ended = self.receive_all(source, lines);
-        let ended = ended.and_then(|()| self.flush());
+        // However it ended: what is held counts as received.
+        let flushed = self.flush();
+        let ended = ended.and(flushed);
         let whole = self.receiver.is_whole();
         let over = self.ended_at.is_some() || whole;
         let prefix = u64::from(self.receiver.blocks().first_hole());
-        let kept = prefix * self.receiver.layout().block_len as u64;
+        let kept = (prefix * self.receiver.layout().block_len as u64)
+            .min(self.writer.failed_at())
+            .min(self.context.range.end);
         let counts = counts(self.receiver.finish(), self.delivered, source.drops());
         let error = match ended {
             Ok(()) if whole => {
