@@ -98,7 +98,7 @@ fn converse(mut seat: Seat, lines: &mut LineStream<'_>) {
         file: session.source.info.clone(),
     };
     let mut words = FromServer::Offer(offer).encode();
-    words.extend(seat.send_session().control().map(|c| c.terms()).unwrap_or_default());
+    words.extend(seat.send_session().control().map(|c| c.terms(&seat)).unwrap_or_default());
     let ready = lines.write_line(&words).and_then(|()| ready(&seat, lines));
     let offset = match ready {
         Ok(offset) => offset,

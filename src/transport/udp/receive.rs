@@ -149,6 +149,7 @@ impl ReceiveSession for UdpReceiveSession {
             now,
         );
         let server = self.terms.from.unwrap_or_else(|| lines.peer().ip());
-        Reception::new(context, mode, receiver, server.to_canonical()).run(&mut self.source, lines)
+        let server = (server.to_canonical(), self.terms.port);
+        Reception::new(context, mode, receiver, server).run(&mut self.source, lines)
     }
 }

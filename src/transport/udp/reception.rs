@@ -46,7 +46,7 @@ pub(super) struct Reception<'a> {
     receiver: BlockReceiver,
     writer: BlockWriter<'a>,
     server: IpAddr,
-    /// The port from which the stream comes: that of the first block.
+    /// The port from which the stream comes: the one in the terms, or that of the first block.
     port: Option<u16>,
     /// All datagrams, from whatever sender.
     delivered: u64,
@@ -82,12 +82,12 @@ impl DatagramSource {
 }
 
 impl<'a> Reception<'a> {
-    /// A reception of what `context` describes, from `server`.
+    /// A reception of what `context` describes, from `server` and the port that it has named.
     pub(super) fn new(
         context: &'a ReceiveContext<'a>,
         mode: RepairMode,
         receiver: BlockReceiver,
-        server: IpAddr,
+        (server, port): (IpAddr, Option<u16>),
     ) -> Self {
         Self {
             context,
@@ -95,7 +95,7 @@ impl<'a> Reception<'a> {
             receiver,
             writer: BlockWriter::new(context.file),
             server,
-            port: None,
+            port,
             delivered: 0,
             first: None,
             last: clock::now(),
@@ -242,11 +242,12 @@ impl<'a> Reception<'a> {
         let Some((from, segment, bytes)) = gathered.map_err(failed())? else {
             return Ok(came);
         };
-        if !self.alone && from.ip().to_canonical() == self.server {
+        let own = self.accept(from, segment, bytes)?;
+        if own && !self.alone {
             self.alone = true;
             self.receiver.leave_group();
         }
-        self.accept(from, segment, bytes).map(Some)
+        Ok(Some(own))
     }
 
     /// Takes in what one call received; true when some of it was of this stream.

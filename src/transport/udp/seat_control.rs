@@ -53,8 +53,12 @@ impl UdpSession {
     ) -> Result<(), TransferFailure> {
         let counters = self.counters(seat.id());
         let first = range.start / self.layout.block_len as u64;
+        let Some((outlet, _)) = self.outlet(seat) else {
+            return Err(cut("the connection failed at GO"));
+        };
         let destination = Destination {
             seat: seat.id(),
+            outlet,
             to: (lines.peer().ip(), listen.port).into(),
             blocks: u32::try_from(first).unwrap_or(u32::MAX)..self.layout.count(),
             window: window(listen.buffer, self.terms.datagram),
