@@ -8,6 +8,7 @@ mod common;
 
 #[cfg(unix)]
 mod faults;
+mod figures;
 mod gate;
 mod hostile;
 mod http;
