@@ -213,6 +213,7 @@ fn transfer_to(
         Ok(()) => read_receipt(seat, lines, first, want, transfer).err(),
         Err(failure) => Some(client_failure(lines, first.line, failure, transfer)),
     };
+    transfer.counts = transfer.counts.of_client(seat.session().via);
     send_session.add_counts(seat.id(), &mut transfer.counts);
     let mut changed = false;
     if let Some(failure) = failure {

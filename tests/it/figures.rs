@@ -2,7 +2,7 @@
 
 use gatecast::internals::{
     proto::native::{FromClient, Receipt},
-    transfer::Counts,
+    transfer::{Counts, Outcome},
 };
 
 #[cfg(feature = "cli")]
@@ -12,11 +12,46 @@ use crate::{
     common::{PATIENCE, Server, receipt, within},
 };
 
+/// Every counter that there is, which no way has all of.
+fn all_counts() -> Counts {
+    Counts::from_values([Some(7); Counts::NAMES.len()])
+}
+
 fn with_counts(receipt: FromClient, counts: Counts) -> FromClient {
     match receipt {
         FromClient::Receipt(receipt) => FromClient::Receipt(Receipt { counts, ..receipt }),
         other => other,
     }
+}
+
+#[test]
+fn counters_foreign_to_the_via_are_ignored() {
+    within(PATIENCE, || {
+        let server = Server::new(1000, |_| {});
+        let mut whole = server.waiting(1, "whole");
+        let sha1 = whole.receive_to_last();
+        whole.send_message(&FromClient::Hashed { sha1 });
+        whole.send_message(&with_counts(receipt(1000, sha1), all_counts()));
+        let record = server.record();
+        let row = common::row(&record, "whole");
+        assert_eq!(row.counts, Counts::default());
+        assert_eq!((record.proven(), record.broken_identities()), (1, Vec::new()));
+
+        let mut fails = server.waiting(1, "fails");
+        assert_eq!(fails.read_past_wait(), "GO bytes=1000");
+        fails.send_message(&FromClient::Fail {
+            outcome: Outcome::Cut,
+            bytes: 5,
+            reason: "no room".to_owned(),
+            last: None,
+            counts: all_counts(),
+        });
+        let record = server.record();
+        common::ended(&record, "fails", Outcome::Cut, "no room");
+        assert_eq!(common::row(&record, "fails").counts, Counts::default());
+        assert_eq!(record.broken_identities(), Vec::<String>::new());
+        server.stop();
+    });
 }
 
 /// A client of a swarm that proves its copy, and claims bytes of the server that it never sent.
