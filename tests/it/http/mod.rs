@@ -1,6 +1,7 @@
 //! HTTP with requests written by hand. `peers.rs` has clients that other people wrote.
 
 mod client;
+mod elsewhere;
 #[cfg(feature = "cli")]
 mod nginx;
 mod peers;
