@@ -8,6 +8,7 @@
 //! - `sessions`, `metrics`, `subscribe`: results, figures for Prometheus, the stream of events
 //! - `state`: what all connections share, and what a handler knows of its request
 //! - `receipts`: scripts attest the digests of their copies
+//! - `replies`: what costs is made once for many readers
 //! - [`feed`], [`event`]: the one snapshot that every subscriber gets, and how it is written
 //! - [`guard`]: who may read and who may change something
 //! - [`config`]: how all this behaves
@@ -36,6 +37,7 @@ mod gate;
 pub mod guard;
 mod metrics;
 mod receipts;
+mod replies;
 mod router;
 mod sessions;
 mod state;

@@ -115,7 +115,7 @@ fn route(cx: &mut RequestContext<'_>) -> io::Result<()> {
         _ if sessions::is_post(path) => Some(sessions::post(cx)),
         "/" => Some(page(cx)),
         "/files" | "/files/" => Some(files::list(cx)),
-        "/metrics" => Some(metrics::metrics(cx.server, cx.lobby)),
+        "/metrics" => Some(metrics::get(cx.server, cx.lobby)),
         _ => sessions::get(cx.server, path, cx.lobby).or_else(|| extra(cx)),
     };
     let not_found = || HttpResponse::text(404, format!("there is nothing at '{path}'"));

@@ -16,12 +16,9 @@ use crate::{
         feed::StateFeed,
         guard::AccessGuard,
         receipts::Receipts,
+        replies::Replies,
     },
-    net::{
-        clock, copy,
-        http::server::{HttpConnection, RESPONSE_LIMIT},
-        pacing::Pacer,
-    },
+    net::{clock, copy, http::server::HttpConnection, pacing::Pacer},
     proto::http::{
         head::HeadBuilder,
         request::{HttpMethod, HttpRequest},
@@ -36,6 +33,7 @@ pub(super) struct HttpServer {
     pub(super) guard: AccessGuard,
     pub(super) feed: StateFeed,
     pub(super) receipts: Receipts,
+    pub(super) replies: Replies,
     pub(super) documents: Documents,
     pub(super) extra: Option<ExtraRoutes>,
     pub(super) method: copy::Method,
@@ -74,6 +72,7 @@ impl HttpServer {
             guard: AccessGuard::new(config.token, config.control_from, config.hosts),
             feed: StateFeed::new(config.documents),
             receipts: Receipts::default(),
+            replies: Replies::default(),
             documents: config.documents,
             extra: config.extra,
             method: method.map_err(|why| Error::refused("gatecast", why))?,
@@ -104,8 +103,7 @@ impl HttpServer {
         without_body: bool,
     ) {
         let head = self.head(response.status, connection.closes).field("Cache-Control", "no-store");
-        let bytes = response.encode(head, without_body);
-        if let Err(error) = connection.send(&bytes, RESPONSE_LIMIT) {
+        if let Err(error) = connection.respond(response, head, without_body) {
             log::debug!("{}: {error}", connection.peer);
         }
     }

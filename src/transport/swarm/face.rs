@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::{
-    net::http::server::{HttpConnection, RESPONSE_LIMIT},
+    net::http::server::HttpConnection,
     proto::http::{
         head::HeadBuilder,
         request::{HttpMethod, HttpRequest},
@@ -24,7 +24,7 @@ pub fn serve(connection: &Connection, torrents: &Torrents, lobby: &Lobby) {
         Err(error) => refuse(error.status),
     };
     let head = HeadBuilder::response(response.status).field("Connection", "close");
-    if let Err(error) = http.send(&response.encode(head, false), RESPONSE_LIMIT) {
+    if let Err(error) = http.respond(&response, head, false) {
         log::debug!("{peer}: {error}");
     }
     http.close();

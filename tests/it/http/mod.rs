@@ -5,6 +5,7 @@ mod elsewhere;
 #[cfg(feature = "cli")]
 mod nginx;
 mod peers;
+mod slow;
 
 use std::{
     fs,

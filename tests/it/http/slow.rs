@@ -1,0 +1,126 @@
+//! Slow readers: what they cost the server, and what is said of them.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
+
+use gatecast::internals::{
+    http,
+    http::{Documents, HttpConfig},
+    server::{builder::ServerCoreBuilder, catalog::Catalog, config::ServerConfig},
+    transfer::Record,
+    transport::tcp,
+};
+
+use crate::{
+    common,
+    common::{PATIENCE, Peer, Server, have, turn::in_turn},
+};
+
+/// Bytes of each document that [`server`] writes.
+const LARGE: usize = 4_000_000;
+
+static CSV_MADE: AtomicUsize = AtomicUsize::new(0);
+static SVG_MADE: AtomicUsize = AtomicUsize::new(0);
+static JSON_MADE: AtomicUsize = AtomicUsize::new(0);
+
+fn large(made: &AtomicUsize) -> String {
+    made.fetch_add(1, Ordering::Relaxed);
+    "x".repeat(LARGE)
+}
+
+fn server(bytes: u64, set: impl FnOnce(&mut ServerConfig)) -> Server {
+    let config = HttpConfig {
+        documents: Documents {
+            json: Some(|_: &Record| large(&JSON_MADE)),
+            csv: Some(|_: &[Record]| large(&CSV_MADE)),
+            svg: Some(|_: &[Record]| large(&SVG_MADE)),
+        },
+        ..HttpConfig::default()
+    };
+    Server::with(bytes, set, |host| {
+        http::serve(tcp::serve(host).expect("TCP"), config).expect("HTTP")
+    })
+}
+
+/// The memory that this process holds, bytes; `None` where it cannot be told.
+fn resident() -> Option<usize> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
+    Some(line.split_whitespace().nth(1)?.parse::<usize>().ok()? * 1024)
+}
+
+/// A client that sends `request`, reads the first line of the answer and then nothing.
+fn slow_reader(addr: SocketAddr, request: &str) -> Peer {
+    let mut peer = Peer::connect(addr);
+    peer.send(request);
+    assert!(!peer.read_line().is_empty(), "an answer to {request}");
+    peer
+}
+
+#[test]
+fn slow_readers_share_one_reply() {
+    if !have("/proc", resident().is_some()) {
+        return;
+    }
+    in_turn("memory", PATIENCE * 4, || {
+        let server = server(1000, |_| {});
+        common::whole(server.fetch("a", |_| {}).join().expect("no panic"), &server);
+        let session = server.record().session;
+        for (path, made) in [
+            ("/sessions.csv".to_owned(), &CSV_MADE),
+            ("/plot.svg".to_owned(), &SVG_MADE),
+            (format!("/sessions/{session}"), &JSON_MADE),
+            (format!("/sessions/{session}.csv"), &CSV_MADE),
+        ] {
+            let (before, made_before) = (resident(), made.load(Ordering::Relaxed));
+            let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+            let readers: Vec<Peer> = (0..200).map(|_| slow_reader(server.addr, &request)).collect();
+            let grown = resident().zip(before).map(|(now, before)| now.saturating_sub(before));
+            println!("{path}: {grown:?} bytes for 200 slow readers of {LARGE}");
+            assert_eq!(made.load(Ordering::Relaxed) - made_before, 1, "{path}");
+            assert!(grown < Some(25 * LARGE), "{path}: {grown:?}");
+            drop(readers);
+        }
+        server.stop();
+    });
+}
+
+#[test]
+fn slow_readers_of_ten_thousand_names_share_one_list() {
+    if !have("/proc", resident().is_some()) {
+        return;
+    }
+    in_turn("memory", Duration::from_secs(300), || {
+        let folder = tempfile::tempdir().expect("a folder");
+        for number in 0..10_000 {
+            let name = format!("{number:05}{}", "n".repeat(200));
+            fs::write(folder.path().join(name), "x").expect("room");
+        }
+        let catalog = Catalog::offer([folder.path()]).expect("readable");
+        let host = ServerCoreBuilder::new(catalog, ServerConfig::default());
+        host.digest(&|_, _, _| {}).expect("readable");
+        let host = http::serve(tcp::serve(host).expect("TCP"), HttpConfig::default());
+        let server = host.expect("HTTP").start(([127, 0, 0, 1], 0).into()).expect("a free port");
+        let addr = server.addr();
+        let lists = ["GATECAST/1 LIST\n", "GET /files HTTP/1.1\r\nHost: localhost\r\n\r\n"];
+        for request in lists {
+            let before = resident();
+            let readers: Vec<Peer> = (0..100).map(|_| slow_reader(addr, request)).collect();
+            let grown = resident().zip(before).map(|(now, before)| now.saturating_sub(before));
+            println!("{request:?}: {grown:?} bytes for 100 slow readers");
+            // A list is about three million bytes.
+            assert!(grown < Some(100_000_000), "{request:?}: {grown:?}");
+            drop(readers);
+        }
+        let mut names = Peer::connect(addr);
+        names.send(lists[0]);
+        let list = names.read_to_close();
+        assert_eq!(list.iter().filter(|&&byte| byte == b'\n').count(), 10_001, "names and END");
+        server.stop().expect("no log");
+    });
+}
+
