@@ -104,8 +104,7 @@ fn metrics(server: &HttpServer, lobby: &Lobby) -> String {
     }
     let connections = counters.connections.load(Ordering::Relaxed);
     text.single("gatecast_http_connections", connections);
-    let subscribers = counters.subscribers.load(Ordering::Relaxed);
-    text.single("gatecast_subscribers", subscribers);
+    text.single("gatecast_subscribers", server.subscribers.count());
     text.single("gatecast_sessions_open", views.len());
     open_sessions(&mut text, &views);
     if let Some(record) = lobby.history().ended().last() {

@@ -60,7 +60,7 @@ const PAGE: [&str; 5] = [
 /// Serves one connection until it ends.
 pub(super) fn serve(server: &HttpServer, connection: Connection, lobby: &Arc<Lobby>) {
     let connections = &server.counters.connections;
-    let _counted = CountGuard::new(connections, usize::MAX);
+    let _counted = CountGuard::new(connections);
     let (peer, mut deadline) = (connection.peer, connection.deadline);
     let mut connection = HttpConnection::new(connection.stream, peer, &connection.first);
     for served in 1..=REQUESTS_MAX {

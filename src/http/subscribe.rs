@@ -5,15 +5,12 @@ use std::{io, net::TcpStream, sync::Arc, thread, time::Duration};
 use crate::{
     http::{
         feed::{POLL_INTERVAL, ServerSnapshot},
-        state::{CountGuard, RequestContext},
+        state::RequestContext,
     },
     net::clock,
     proto::http::response::HttpResponse,
     session::SessionId,
 };
-
-/// Most subscribers at once.
-pub const SUBSCRIBERS_MAX: usize = 64;
 
 /// How many ended sessions a new subscriber is told in full.
 const ENDED_AT_FIRST: usize = 1;
@@ -32,9 +29,8 @@ struct SentEvents {
 
 /// Streams events until the client leaves or the server ends.
 pub(super) fn stream_events(cx: &RequestContext<'_>) -> io::Result<()> {
-    let subscribers = &cx.server.counters.subscribers;
-    let Some(_counted) = CountGuard::new(subscribers, SUBSCRIBERS_MAX) else {
-        let why = format!("{SUBSCRIBERS_MAX} subscribers are here already");
+    let Some(_place) = cx.server.subscribers.take(cx.connection.peer.ip()) else {
+        let why = "too many subscribers are here already, or too many with your address";
         cx.respond(&HttpResponse::text(503, why).field("Retry-After", "5"));
         return Ok(());
     };
