@@ -9,7 +9,7 @@ use std::{
     fmt::Write as _,
     fs::File,
     io,
-    net::TcpStream,
+    net::{Shutdown, TcpStream},
     ops::Range,
     sync::{Arc, atomic::Ordering},
     time::Duration,
@@ -272,6 +272,8 @@ impl HttpFetch<'_> {
             }
             Stop::Peer(error) => Error::io("receive the file", peer)(error),
         })?;
+        // By this the server knows that the last byte was read; one that is gone knows it too.
+        let _ = stream.shutdown(Shutdown::Both);
         transfer.first_client = (want > 0).then(|| (clock::id(), first_at));
         transfer.seconds_client = Some(last.since(response.head_at));
         Ok(())

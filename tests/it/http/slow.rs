@@ -4,20 +4,22 @@ use std::{
     fs,
     net::SocketAddr,
     sync::atomic::{AtomicUsize, Ordering},
+    thread,
     time::Duration,
 };
 
 use gatecast::internals::{
+    digest::Digest,
     http,
     http::{Documents, HttpConfig},
     server::{builder::ServerCoreBuilder, catalog::Catalog, config::ServerConfig},
-    transfer::Record,
+    transfer::{Outcome, Record},
     transport::tcp,
 };
 
 use crate::{
     common,
-    common::{PATIENCE, Peer, Server, have, turn::in_turn},
+    common::{PATIENCE, Peer, Server, have, turn::in_turn, within},
 };
 
 /// Bytes of each document that [`server`] writes.
@@ -121,6 +123,65 @@ fn slow_readers_of_ten_thousand_names_share_one_list() {
         let list = names.read_to_close();
         assert_eq!(list.iter().filter(|&&byte| byte == b'\n').count(), 10_001, "names and END");
         server.stop().expect("no log");
+    });
+}
+
+/// Asks for the file at the gate of a group of one.
+fn ask_at_gate(server: &Server, name: &str) -> Peer {
+    let mut peer = server.peer();
+    peer.send(format!("GET /files/f.bin?gate=1&name={name} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+    peer
+}
+
+#[test]
+fn http_row_is_cut_when_client_did_not_read_the_file() {
+    within(PATIENCE * 2, || {
+        // The first file fits into the client's buffer, the second into the server's.
+        for bytes in [10_000, 1_000_000] {
+            let server = server(bytes, |settings| settings.stall = Duration::from_secs(1));
+            let mut readers = Vec::new();
+            for (name, part) in [("nothing", 0), ("half", bytes / 2)] {
+                let mut peer = ask_at_gate(&server, name);
+                peer.read_payload(part);
+                readers.push(peer);
+            }
+            for record in [server.record(), server.record()] {
+                let row = &record.transfers[0];
+                assert_eq!(row.outcome, Outcome::Cut, "{bytes}: {row:?}");
+                let reason = row.reason.as_deref().unwrap_or_default();
+                assert!(reason.contains("did not close"), "{reason}");
+                assert_eq!(record.global().rate_mbit, None);
+            }
+            drop(readers);
+            server.stop();
+        }
+    });
+}
+
+#[test]
+fn slow_http_client_that_reads_all_is_complete() {
+    within(PATIENCE * 2, || {
+        let stall = Duration::from_secs(2);
+        let server = server(2_000_000, |settings| settings.stall = stall);
+        let mut slow = ask_at_gate(&server, "slow");
+        // Slower than the stall limit in all, and never silent for so long.
+        let mut head = slow.read_line();
+        while head != "\r" {
+            head = slow.read_line();
+        }
+        let mut body = Vec::new();
+        while body.len() < 2_000_000 {
+            body.extend(slow.read_payload(100_000));
+            thread::sleep(Duration::from_millis(150));
+        }
+        assert_eq!(Digest::of(&body), server.sha1);
+        drop(slow);
+        let record = server.record();
+        let row = common::row(&record, "slow");
+        assert_eq!(row.outcome, Outcome::Complete, "{row:?}");
+        // Its time is the client's, not that of the server's buffer.
+        assert!(row.seconds_server > Some(stall), "{row:?}");
+        server.stop();
     });
 }
 
