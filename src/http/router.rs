@@ -172,6 +172,11 @@ fn serve_file(cx: &mut RequestContext<'_>, name: &str) -> io::Result<()> {
         Ok(_) => Ok(None),
     };
     match gate {
+        Ok(Some(_)) if cx.request.is_cross_site() => {
+            // A seat may begin a session, and a page can make a browser GET any address.
+            let why = "a page of another site asks for a seat; open this address by itself";
+            cx.respond(&HttpResponse::text(403, why));
+        }
         Ok(Some(query)) => gate::serve_at_gate(cx, file, &query),
         Ok(None) => return files::send(cx, &file, digest_only),
         Err(response) => cx.respond(&response),

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::{
-    net::http::server::HttpConnection,
+    net::http::{host, server::HttpConnection},
     proto::http::{
         head::HeadBuilder,
         request::{HttpMethod, HttpRequest},
@@ -36,6 +36,9 @@ fn answer(
     torrents: &Torrents,
     lobby: &Lobby,
 ) -> HttpResponse {
+    if !host::is_ours(request, &[]) {
+        return refuse(403);
+    }
     if request.method != HttpMethod::Get {
         return refuse(405);
     }

@@ -16,11 +16,78 @@ use gatecast::internals::{
     transport::tcp,
 };
 
-use crate::common::{
-    PATIENCE, Peer, Server, failed, have,
-    http::request_head,
-    within,
+use crate::{
+    common::{
+        PATIENCE, Peer, Server, failed, have,
+        http::{answer, ask, get_with, request_head},
+        swarm, within,
+    },
+    http::server,
 };
+
+#[test]
+fn page_of_another_site_can_begin_no_session() {
+    within(PATIENCE, || {
+        let server = server(1000, |_| {});
+        let own = format!("http://{}", server.addr);
+        let gate = "/files/f.bin?gate=7";
+        for sent_by_browser in [
+            "Sec-Fetch-Site: cross-site\n",
+            "Sec-Fetch-Site: same-site\n",
+            "Sec-Fetch-Site: cross-site\nSec-Fetch-Mode: navigate\n",
+            "Origin: http://evil.example\n",
+            "Origin: null\n",
+            "Referer: http://evil.example/\n",
+            "Referer: https://evil.example/127.0.0.1\n",
+        ] {
+            let lines = format!(
+                "GET {gate} HTTP/1.1\nHost: {}\nConnection: close\n{sent_by_browser}\n",
+                server.addr
+            );
+            let (status, _, body) = answer(&ask(server.addr, &lines));
+            assert_eq!(status, 403, "{sent_by_browser}");
+            let why = String::from_utf8(body).expect("text");
+            assert!(why.contains("another site"), "{why}");
+            assert!(server.running().lobby().is_idle(), "{sent_by_browser}");
+        }
+        // A person in front of a browser, the server's own page, and a script.
+        for honest in [
+            "Sec-Fetch-Site: none\nSec-Fetch-Mode: navigate\n".to_owned(),
+            format!("Sec-Fetch-Site: same-origin\nReferer: {own}/\n"),
+            format!("Origin: {own}\nReferer: {own}/files\n"),
+            String::new(),
+        ] {
+            let lines = format!(
+                "GET /files/f.bin?gate=1 HTTP/1.1\nHost: {}\nConnection: close\n{honest}\n",
+                server.addr
+            );
+            let (status, _, body) = answer(&ask(server.addr, &lines));
+            assert_eq!((status, body.len()), (200, 1000), "{honest}");
+            server.record();
+        }
+        // What has no effect is as open as before: a page may link to a file.
+        let fields = "Referer: http://elsewhere.example/\nSec-Fetch-Site: cross-site\n";
+        assert_eq!(get_with(server.addr, "/files/f.bin", fields).0, 200);
+        server.stop();
+    });
+}
+
+#[test]
+fn swarm_face_answers_only_its_own_hosts() {
+    within(PATIENCE, || {
+        let server = swarm::server(100_000, |_| {});
+        for (host, expected) in [
+            ("evil.example", 403),
+            ("127.0.0.1.evil.example", 403),
+            ("localhost", 200),
+            ("127.0.0.1:9", 200),
+        ] {
+            let lines = format!("GET /swarm HTTP/1.1\nHost: {host}\nConnection: close\n\n");
+            assert_eq!(answer(&ask(server.addr, &lines)).0, expected, "{host}");
+        }
+        server.stop();
+    });
+}
 
 /// Needs an address of this machine by which others reach it.
 #[test]
