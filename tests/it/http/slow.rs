@@ -2,8 +2,9 @@
 
 use std::{
     fs,
-    net::SocketAddr,
-    sync::atomic::{AtomicUsize, Ordering},
+    io::Read,
+    net::{SocketAddr, TcpStream},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     thread,
     time::Duration,
 };
@@ -19,7 +20,7 @@ use gatecast::internals::{
 
 use crate::{
     common,
-    common::{PATIENCE, Peer, Server, have, turn::in_turn, within},
+    common::{PATIENCE, Peer, Server, have, http::get_with, turn::in_turn, until, within},
 };
 
 /// Bytes of each document that [`server`] writes.
@@ -185,3 +186,42 @@ fn slow_http_client_that_reads_all_is_complete() {
     });
 }
 
+/// The pattern of `slowhttptest -X`: whole requests, then a byte now and then through a small
+/// window.
+#[test]
+fn slow_reads_end_at_stall_limit_and_delay_nobody() {
+    in_turn("slow reads", PATIENCE * 4, || {
+        let server = server(20_000_000, |settings| settings.stall = Duration::from_secs(2));
+        let slow: Vec<TcpStream> = (0..200)
+            .map(|_| {
+                let mut peer = server.peer();
+                #[cfg(feature = "sockopt")]
+                socket2::SockRef::from(&*peer.stream)
+                    .set_recv_buffer_size(1024)
+                    .expect("a setting");
+                peer.send("GET /files/f.bin HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(3));
+                peer.stream.set_nonblocking(true).expect("a setting");
+                peer.stream.try_clone().expect("a descriptor")
+            })
+            .collect();
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    slow.iter().for_each(|mut stream| drop(stream.read(&mut [0])));
+                    thread::sleep(Duration::from_millis(100));
+                }
+            });
+            let (status, _, body) = get_with(server.addr, "/files/f.bin", "");
+            assert_eq!((status, Digest::of(&body)), (200, server.sha1));
+            common::whole(server.fetch("honest", |_| {}).join().expect("no panic"), &server);
+            until("the slow ones are closed", || {
+                let (_, _, metrics) = get_with(server.addr, "/metrics", "");
+                String::from_utf8_lossy(&metrics).contains("gatecast_http_connections 1\n")
+            });
+            done.store(true, Ordering::Relaxed);
+        });
+        server.record();
+        server.stop();
+    });
+}
