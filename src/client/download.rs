@@ -5,15 +5,10 @@
 //! only thing that can take a final name, and [`Download::verify`] is the only thing that makes
 //! one: nothing but a whole, verified file ever stands under a final name.
 
-use std::{
-    fs::File,
-    path::{Path, PathBuf},
-    thread,
-    time::Duration,
-};
+use std::{fs::File, path::Path, thread, time::Duration};
 
 use crate::{
-    client::part::{Part, PartSpec},
+    client::part::{Part, PartSpec, PublishedCopy},
     digest::{Digest, HASH_BUF, Hasher},
     error::{Error, Result},
     net::{clock, copy, socket},
@@ -85,7 +80,7 @@ impl Download {
     ///
     /// # Errors
     /// The folder cannot be made or written, the final name is taken by something that a file
-    /// must not replace, another client writes this part, or the disk has too little room.
+    /// must not replace, the part is not ours alone, or the disk has too little room.
     pub fn open(spec: &DownloadSpec<'_>) -> Result<Self> {
         let part = Part::open(&spec.part)?;
         let left = spec.part.bytes - part.resumed();
@@ -222,7 +217,7 @@ impl Verified {
     ///
     /// # Errors
     /// Something that a file must not replace has taken the name, or the system refuses.
-    pub fn publish(mut self, durable: bool) -> Result<PathBuf> {
+    pub fn publish(mut self, durable: bool) -> Result<PublishedCopy> {
         if !self.is_proven() {
             let name = FileName::new(&format!("{}.unproven", self.name.as_str()))
                 .map_err(|error| Error::refused("gatecast", error.to_string()))?;

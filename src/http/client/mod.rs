@@ -19,7 +19,7 @@ use crate::{
     client::{
         Client, ClientReport, ClientStage, FetchConfig, FetchRun,
         download::{Download, DownloadSpec, Proof},
-        part::{ByteOrder, PartSpec},
+        part::{ByteOrder, PartSpec, PublishedCopy},
     },
     digest::Digest,
     error::{Error, Phase, Result},
@@ -290,9 +290,9 @@ impl HttpFetch<'_> {
         transfer.verified = is_proven.then_some(true);
         if self.order.durable {
             verified.sync()?;
-            transfer.seconds_durable = Some(clock::now().since(released));
         }
-        let path = verified.publish(self.order.durable)?;
+        let PublishedCopy { path, is_durable } = verified.publish(self.order.durable)?;
+        transfer.seconds_durable = is_durable.then(|| clock::now().since(released));
         if !is_proven {
             return Err(Error::Unproven {
                 from: self.target.host.clone(),

@@ -116,7 +116,7 @@ pub fn fetch(
     let verified = download.verify(|_| Ok(()))?.whole(&name)?;
     let (resumed, sha1) = (peer.resumed, verified.sha1);
     verified.sync()?;
-    let path = verified.publish(true)?;
+    let path = verified.publish(true)?.path;
     peer.seed(Some(request.seed_time), stopped);
     Ok(TorrentDownload { path, bytes: bytes - resumed, resumed, seconds: last.since(begun), sha1 })
 }
