@@ -167,13 +167,15 @@ impl Conversation<'_> {
             let what = format!("offered '{}' and not '{file}'", info.name);
             return Err(Error::protocol(peer, what));
         }
+        config.check_name(peer, &info.name)?;
         config.check_sha1(peer, &info.name, Some(info.sha1))?;
         let transport = self.transports.iter().find(|t| t.via() == offer.via);
         let Some(transport) = transport else {
             let reason = format!("this client cannot receive via {}", offer.via);
             return Err(Error::refused("gatecast", reason));
         };
-        let mut download = Download::open(&DownloadSpec {
+        let alive = |bytes| lines.write_line(&FromClient::Alive { bytes }.encode());
+        let spec = DownloadSpec {
             part: PartSpec {
                 folder: &config.out,
                 name: &config.copy_name(offer.seat, &info.name)?,
@@ -182,10 +184,12 @@ impl Conversation<'_> {
                 client: self.number,
                 order: transport.byte_order(),
                 resume: config.resume,
+                replace: config.replaces(),
             },
             proof: Proof::Sha1(info.sha1),
             clients: config.clients,
-        })?;
+        };
+        let mut download = Download::open(&spec, alive)?;
         self.client.expect(info.bytes - download.resumed());
         let context = PrepareContext { stream, offer, file: download.file() };
         let session = transport.prepare(&context, lines)?;

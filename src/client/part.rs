@@ -39,6 +39,8 @@ pub struct PartSpec<'a> {
     pub order: ByteOrder,
     /// Go on with the part that an earlier session left.
     pub resume: bool,
+    /// A file that has the copy's name already may be replaced.
+    pub replace: bool,
 }
 
 /// In which order the bytes of a copy come; it decides what a part that was left is good for.
@@ -61,6 +63,7 @@ pub struct Part {
     file: File,
     path: PathBuf,
     target: PathBuf,
+    replace: bool,
     /// Its name while it has holes, where its bytes come in any order.
     holed: Option<PathBuf>,
     /// How many bytes of an earlier session it holds.
@@ -128,8 +131,8 @@ impl Part {
         let held = file.metadata().map_err(Error::io("look at the file", shown(&path)))?.len();
         let resumed = if spec.resume && held <= spec.bytes { held } else { 0 };
         file.set_len(resumed).map_err(Error::io("empty the file", shown(&path)))?;
-        let target = target.to_owned();
-        Ok(Some(Self { file, path, target, holed, resumed }))
+        let (target, replace) = (target.to_owned(), spec.replace);
+        Ok(Some(Self { file, path, target, replace, holed, resumed }))
     }
 
     /// From now on it may have holes.
@@ -178,6 +181,22 @@ impl Part {
         replaceable(&target)?;
         self.target = target;
         Ok(())
+    }
+
+    /// The file that has the copy's name already, where it may not be replaced; and what to say then.
+    ///
+    /// # Errors
+    /// It cannot be looked at.
+    pub(super) fn standing(&self) -> Result<Option<(File, Error)>> {
+        if self.replace {
+            return Ok(None);
+        }
+        let there = match File::open(&self.target) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            there => there.map_err(Error::io("look at the target", shown(&self.target)))?,
+        };
+        let what = "a file of that name is there, and only --overwrite replaces it";
+        Ok(Some((there, Error::refused(shown(&self.target), what))))
     }
 
     /// Makes it safe on disk: its bytes are there when this returns.
@@ -364,6 +383,7 @@ mod tests {
             client: 1,
             order,
             resume,
+            replace: true,
         })
     }
 
