@@ -522,3 +522,40 @@ fn bare_stream_that_looks_like_rtp_is_recorded_whole() {
         assert!(std::fs::read(&path).expect("written") == stream);
     });
 }
+
+#[test]
+fn refusing_relay_leaves_the_old_recording() {
+    within(LIMIT, || {
+        let relay = relay_with(|builder| builder.max_viewers(1));
+        let _lab = Lab::connected(&relay);
+        let folder = tempfile::tempdir().expect("room");
+        let path = folder.path().join("stream.ts");
+        std::fs::write(&path, b"of yesterday").expect("room");
+        let watch_into = |path: &std::path::Path, relay: &Relay| {
+            let record = Some(path.to_owned());
+            Watch::start(&WatchConfig { record, ..WatchConfig::new(vec![relay.local_addr()]) })
+        };
+        let error = watch_into(&path, &relay).expect_err("full").to_string();
+        assert!(error.contains("1 viewers already"), "{error}");
+        assert_eq!(std::fs::read(&path).expect("there"), b"of yesterday");
+        assert!(watch_into(&folder.path().join("new.ts"), &relay).is_err());
+        assert_eq!(std::fs::read_dir(&folder).expect("there").count(), 1, "nothing was made");
+    });
+}
+
+#[cfg(unix)]
+#[test]
+fn recording_does_not_follow_a_link() {
+    within(LIMIT, || {
+        let relay = relay();
+        let folder = tempfile::tempdir().expect("room");
+        let (link, victim) = (folder.path().join("stream.ts"), folder.path().join("victim"));
+        std::fs::write(&victim, b"precious").expect("room");
+        std::os::unix::fs::symlink(&victim, &link).expect("room");
+        let config =
+            WatchConfig { record: Some(link), ..WatchConfig::new(vec![relay.local_addr()]) };
+        let error = Watch::start(&config).expect_err("a link").to_string();
+        assert!(error.contains("symbolic link"), "{error}");
+        assert_eq!(std::fs::read(&victim).expect("there"), b"precious");
+    });
+}
