@@ -5,6 +5,8 @@
 //! itself: a tracker on the internet must not make us connect to a neighbour.
 
 use std::{
+    fs::File,
+    io::Read,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
@@ -68,12 +70,11 @@ pub struct TorrentDownload {
 /// It cannot be read, is too long, or is not a torrent of one file.
 pub fn open(path: &Path) -> Result<Metainfo> {
     let at = escape(&path.display().to_string());
-    let length = std::fs::metadata(path).map_err(Error::io("open the torrent", &at))?.len();
-    if length > METAINFO_MAX as u64 {
-        let reason = format!("{length} bytes are too many for a torrent");
-        return Err(Error::refused(at, reason));
-    }
-    let bytes = std::fs::read(path).map_err(Error::io("read the torrent", &at))?;
+    let file = File::open(path).map_err(Error::io("open the torrent", &at))?;
+    let mut bytes = Vec::new();
+    // What has no end, such as a device, is too long like any other.
+    let read = file.take(METAINFO_MAX as u64 + 1).read_to_end(&mut bytes);
+    read.map_err(Error::io("read the torrent", &at))?;
     Metainfo::decode(&bytes).map_err(|error| Error::refused(at, error.to_string()))
 }
 
