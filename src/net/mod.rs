@@ -3,6 +3,7 @@
 pub mod clock;
 pub mod copy;
 pub mod datagrams;
+pub mod files;
 pub mod http;
 pub mod line_stream;
 pub mod logfile;

@@ -25,6 +25,8 @@ mod documents;
 #[cfg(all(target_os = "linux", feature = "cli"))]
 mod live;
 #[cfg(feature = "cli")]
+mod names;
+#[cfg(feature = "cli")]
 mod page;
 #[cfg(all(target_os = "linux", feature = "cli", feature = "sockopt"))]
 mod processes;
