@@ -14,7 +14,7 @@ use crate::{
     error::{Error, Result},
     net::{STACK, clock, copy, line_stream::LineStream, lock},
     proto::udp::{
-        blocks::BlockLayout,
+        blocks::{BLOCKS_MAX, BlockLayout},
         control::{Listen, Terms},
         packet::{DATAGRAM, DATAGRAM_MAX, DATAGRAM_MIN, block_len},
     },
@@ -116,7 +116,7 @@ impl Transport for UdpTransport {
         let multicast = self.via == Via::Multicast;
         let layout =
             BlockLayout { bytes: source.info.bytes, block_len: block_len(size, multicast) };
-        if layout.count() >= 1 << 31 {
+        if layout.count() > BLOCKS_MAX {
             let reason = "the file has more blocks than datagrams can number";
             return Err(Error::refused("the server", reason));
         }
