@@ -128,6 +128,10 @@ impl FromStr for Method {
     }
 }
 
+/// After so long that rate rises, by as much again each time: whoever reads slowly holds little for
+/// long. 100 MB may take 3 hours, and not 27; 1000 clients share 100 Mbit/s in less.
+const RISE: Duration = Duration::from_secs(600);
+
 /// The absolute deadline of a transfer of `bytes` that begins now.
 pub fn deadline(bytes: u64, stall: Duration) -> Moment {
     clock::now().after(stall).after(Duration::from_secs(bytes / SLOWEST))
@@ -147,7 +151,7 @@ pub fn send(
     copying: Copying<'_>,
 ) -> Result<(), Stop> {
     stream.set_write_timeout(Some(copying.stall)).map_err(Stop::Peer)?;
-    let begun = clock::now();
+    let mut begun = clock::now();
     let mut at = range.start;
     let mut buffer = Vec::new();
     if copying.method != Method::Sendfile {
@@ -156,7 +160,13 @@ pub fn send(
     while at < range.end {
         let left = range.end - at;
         let want = match (copying.pacer, copying.method) {
-            (Some(pacer), _) => pacer.grant(left),
+            (Some(pacer), _) => {
+                let asked = clock::now();
+                let granted = pacer.grant(left);
+                // Our own rate is not the peer's fault.
+                begun = begun.after(clock::now().since(asked));
+                granted
+            }
             (None, Method::Sendfile) => left.min(CALL_MAX as u64),
             (None, _) => left,
         };
@@ -170,12 +180,14 @@ pub fn send(
                 let len = usize::try_from(want).unwrap_or(usize::MAX).min(buffer.len());
                 let read = read_at(file, &mut buffer[..len], at)?;
                 let slowest = at - range.start + read as u64;
-                let limit = begun.after(allowance(slowest, copying.stall));
+                let limit = begun.after(rising_allowance(slowest, copying.stall));
                 write_counted(&mut stream, &buffer[..read], limit, copying.moved)?;
                 read as u64
             }
         };
-        too_slow(begun, at - range.start, copying.stall)?;
+        if clock::now().since(begun) > rising_allowance(at - range.start, copying.stall) {
+            return Err(Stop::Stalled);
+        }
     }
     Ok(())
 }
@@ -369,6 +381,13 @@ fn splice(_: &TcpStream, _: &File, _: Range<u64>, _: Moment, _: Copying<'_>) -> 
 /// How long the first `moved` bytes of a transfer may take.
 fn allowance(moved: u64, stall: Duration) -> Duration {
     stall.saturating_add(Duration::from_secs(moved / SLOWEST + 1))
+}
+
+/// The same for a peer that is sent to, of whom more is wanted with time.
+fn rising_allowance(moved: u64, stall: Duration) -> Duration {
+    // At SLOWEST * t / RISE the first `moved` bytes take the root of 2 * moved * RISE / SLOWEST.
+    let risen = (moved / SLOWEST).saturating_mul(2 * RISE.as_secs()).isqrt();
+    allowance(moved, stall).min(stall.saturating_add(Duration::from_secs(risen + 1)))
 }
 
 fn too_slow(begun: Moment, moved: u64, stall: Duration) -> Result<(), Stop> {
