@@ -524,9 +524,9 @@ fn hostile_log_is_refused_and_escaped() {
             (vec![b'x'; 1 << 20], "longer than 8192 bytes"),
             ([&honest[..], b"\xff\xfe\n"].concat(), "line 3"),
             ([&honest[..], b"\n"].concat(), "line 3"),
-            ([&honest[..], &honest[at_line_2..at_line_2 + 40]].concat(), "line 3"),
+            ([&honest[..], &honest[at_line_2..at_line_2 + 40], b"\n"].concat(), "line 3"),
         ];
-        // The log is cut in the middle of a line, at a byte of each column.
+        // The log is cut in the middle of its only line, at a byte of each column.
         for cut in (at_line_2..honest.len()).step_by(23) {
             cases.push((honest[..cut].to_vec(), if cut == at_line_2 { "" } else { "line 2" }));
         }
@@ -542,6 +542,16 @@ fn hostile_log_is_refused_and_escaped() {
                 assert_eq!(report.status.code(), Some(1), "{says}");
             }
         }
+        // A torn last line costs that line, and report says so.
+        let torn = [&honest[..], &honest[at_line_2..at_line_2 + 40]].concat();
+        fs::write(&hostile, torn).expect("room");
+        let report = Command::new(GATECAST).arg("report").arg(&hostile).output();
+        let report = report.expect("the program starts");
+        assert_eq!(report.status.code(), Some(0));
+        let said = String::from_utf8(report.stderr).expect("text");
+        assert!(said.contains("line 3 is cut before its end; it is left out"), "{said}");
+        let table = String::from_utf8(report.stdout).expect("text");
+        assert!(table.contains("whole and verified  1 of 1"), "{table}");
         fs::remove_file(&hostile).expect("ours");
         assert!(Command::new("mkfifo").arg(&hostile).status().expect("mkfifo").success());
         let mut report = Program::start(Command::new(GATECAST).arg("report").arg(&hostile));
