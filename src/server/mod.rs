@@ -1,6 +1,7 @@
 //! The server: its files, the port, the sessions and their gates, the log. It knows no transport
 //! and no face by name; they are registered with it.
 
+mod budget;
 pub mod builder;
 pub mod catalog;
 pub mod config;

@@ -506,6 +506,27 @@ fn unmakable_log_folder_shows_in_exit_code() {
     });
 }
 
+/// What the server says is over outlasts a loss of power.
+#[test]
+fn log_is_synced_when_its_session_ends() {
+    if !common::have("strace", common::installed("strace")) {
+        return;
+    }
+    within(LIMIT, || {
+        let (folder, sha1) = folder_with_file(1000);
+        let path = folder.path();
+        let mut command = strace("fsync", "error=EIO:when=1+", &path.join("strace"));
+        let arguments = ["f.bin", "--one-off"];
+        let (mut server, addr) = Program::serve_by(&mut command, path, "127.0.0.1:0", &arguments);
+        let mut client = Program::fetch(path, &addr, "out", &[]);
+        assert_eq!(client.code(), 0, "{}", client.stderr());
+        whole(path, "out", sha1);
+        assert_eq!(server.code(), 1, "a log that may be lost is an error");
+        assert!(server.stderr().contains("cannot write the session log"), "{}", server.stderr());
+        assert_eq!(records(path).len(), 1);
+    });
+}
+
 #[test]
 fn hostile_log_is_refused_and_escaped() {
     within(LIMIT, || {

@@ -177,6 +177,11 @@ impl Gate {
             && state.seats.len() < usize::from(self.session.clients)
     }
 
+    /// True until the muster has ended, one way or the other.
+    fn is_mustering(&self) -> bool {
+        matches!(self.lock().phase, GatePhase::Mustering)
+    }
+
     /// Opens the gate by hand for the clients that are ready; if there is none, nothing happens,
     /// now or when one comes.
     pub fn release_now(&self) {

@@ -117,7 +117,13 @@ impl Drop for Seat {
             }
         }
         if let Some(row) = self.row.take() {
-            self.gate.log.finish(self.gate.session.id, row);
+            let (log, session) = (&self.gate.log, self.gate.session.id);
+            // While seats fill, any number of clients can come and leave.
+            if self.is_released() || !self.gate.is_mustering() {
+                log.finish(session, row);
+            } else {
+                log.leave(session, row);
+            }
         }
         self.gate.leave(self.id(), self.is_released());
     }
