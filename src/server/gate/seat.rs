@@ -94,6 +94,11 @@ impl Seat {
 
     /// The transfer is over, however it ended.
     pub fn finish(mut self, mut transfer: Transfer) {
+        if let Some(reason) = self.gate.given_up(self.id())
+            && !transfer.is_proven()
+        {
+            transfer.fail(Outcome::TimedOut, reason);
+        }
         if transfer.reason.is_none() && self.is_released() {
             transfer.reason = self.release().disturbed();
         }
