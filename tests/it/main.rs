@@ -12,6 +12,7 @@ mod gate;
 mod hostile;
 mod http;
 mod lab;
+mod limits;
 mod relay;
 mod swarm;
 mod testdata;

@@ -250,6 +250,48 @@ fn silent_connections_keep_no_honest_client_out() {
     });
 }
 
+/// Connections that have said something and hold what they can, at a server that may open 256
+/// descriptors: an honest client still gets in, and its session still gets its file and its log.
+#[test]
+fn greeted_connections_keep_no_honest_client_out() {
+    if !common::have("prlimit", common::installed("prlimit")) {
+        return;
+    }
+    in_turn("connections to a process", LIMIT * 3, || {
+        let (folder, sha1) = folder_with_file(20_000_000);
+        let path = folder.path();
+        let mut command = Command::new("prlimit");
+        command.args(["--nofile=256:256", GATECAST]);
+        let (server, addr) = Program::serve_by(&mut command, path, "127.0.0.1:0", &["f.bin"]);
+        let to: SocketAddr = addr.parse().expect("an address");
+        let kinds = [
+            "GET /",
+            "GET /files/f.bin HTTP/1.1\r\nHost: localhost\r\n\r\n",
+            "GATECAST/1 JOIN group=1 name=attack\n",
+        ];
+        let mut attack = Vec::new();
+        for _ in 0..150 {
+            for kind in kinds {
+                let mut peer = Peer::connect(to);
+                peer.send(kind);
+                attack.push(peer);
+            }
+        }
+        for out in ["one", "two"] {
+            let mut client = Program::fetch(path, &addr, out, &["--retry", "10s"]);
+            assert_eq!(client.code_within(LIMIT), Some(0), "{}", client.stderr());
+            whole(path, out, sha1);
+            until("its row in a log", || {
+                let rows = records(path).into_iter().flat_map(|record| record.transfers);
+                rows.into_iter().any(|row| row.name == out && row.is_proven())
+            });
+        }
+        assert!(server.count("fd") <= 256);
+        assert!(!server.stderr().contains("panicked"), "{}", server.stderr());
+        drop(attack);
+    });
+}
+
 /// When the silent connections have gone, their threads end.
 fn measure_free(server: &Program) {
     until("the threads of the silent to end", || server.count("task") <= 4);

@@ -25,6 +25,7 @@ use crate::{
     net::{clock, lock},
     proto::native::FromServer,
     server::{
+        admission::Admission,
         gate::{
             pending::disconnected,
             release::Release,
@@ -66,6 +67,7 @@ pub struct Gate {
     decided: Condvar,
     stopping: Arc<AtomicBool>,
     log: LogHandle,
+    admission: Arc<Admission>,
 }
 
 /// When a muster ends.
@@ -92,6 +94,7 @@ impl Gate {
         send_session: Box<dyn SendSession>,
         muster: MusterConfig,
         log: LogHandle,
+        admission: Arc<Admission>,
     ) -> Arc<Self> {
         let state = GateState {
             seats: BTreeMap::new(),
@@ -109,6 +112,7 @@ impl Gate {
             decided: Condvar::new(),
             stopping: Arc::default(),
             log,
+            admission,
         })
     }
 

@@ -62,6 +62,7 @@ impl Seat {
     /// # Errors
     /// The muster ended, or this client left it.
     pub fn wait(&mut self) -> Result<Duration, MusterEnd> {
+        self.gate.admission.set_ready(self.connection.peer());
         // From here the gate's watcher reads the connection, and it must not wait.
         let release = match self.stream().set_nonblocking(true) {
             Ok(()) => self.gate.wait_for_release(self.id()),
