@@ -8,6 +8,7 @@ pub mod http;
 pub mod line_stream;
 pub mod logfile;
 pub mod pacing;
+pub mod plain_file;
 pub mod shared_reply;
 pub mod socket;
 mod sync;

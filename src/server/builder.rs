@@ -11,6 +11,7 @@ use crate::{
     net::shared_reply::SharedReply,
     proto::greeting::Greeting,
     server::{
+        admission::Admission,
         catalog::Catalog,
         config::ServerConfig,
         conversation,
@@ -101,13 +102,15 @@ impl ServerCoreBuilder {
     /// The address cannot be listened on, or the system refuses a thread.
     pub fn start(self, addr: SocketAddr) -> Result<ServerCore> {
         let logger = SessionLogger::start(self.log_dir)?;
-        let lobby = Lobby::new(self.settings, self.catalog, self.transports, logger.log_handle());
+        let (admission, log) = (Admission::of_server(), logger.log_handle());
+        let sessions = Arc::clone(&admission);
+        let lobby = Lobby::new(self.settings, self.catalog, self.transports, log, sessions);
         let mut handlers: HashMap<Greeting, ConnectionHandler> = HashMap::new();
         for (greeting, service) in self.services {
             let lobby = Arc::clone(&lobby);
             handlers.insert(greeting, Arc::new(move |connection| service(connection, &lobby)));
         }
-        let listener = Listener::start(addr, handlers)?;
+        let listener = Listener::start_with(addr, handlers, admission)?;
         lobby.listens(listener.addr());
         Ok(ServerCore { lobby, listener, logger })
     }

@@ -13,6 +13,7 @@ mod gate;
 mod hostile;
 mod http;
 mod lab;
+mod limits;
 mod relay;
 mod swarm;
 mod testdata;

@@ -237,3 +237,38 @@ fn a_full_disk_is_the_disk_s_error() {
     let stop = receive(&far, &full, 0..3000, &[], copying(Method::Buffered, &moved));
     assert!(matches!(stop, Err(Stop::Disk(_))), "{stop:?}");
 }
+
+#[test]
+fn slow_reader_has_less_time_the_more_it_holds() {
+    let stall = Duration::from_secs(30);
+    let moved = AtomicU64::new(0);
+    let copying = Copying { stall, ..copying(Method::Buffered, &moved) };
+    let hours = |bytes: u64| copying.rising_allowance(bytes).as_secs_f64() / 3600.0;
+    assert!((3.0..3.1).contains(&hours(100_000_000)), "{}", hours(100_000_000));
+    assert!((20.0..21.0).contains(&hours(4_700_000_000)), "{}", hours(4_700_000_000));
+    // For the first 20 minutes 1 KiB/s is enough.
+    for bytes in [0, 1, 100_000, 1_200_000] {
+        assert_eq!(copying.rising_allowance(bytes), copying.allowance(bytes), "{bytes}");
+    }
+    // 1000 clients that share 100 Mbit/s need 8000 s for 100 MB each.
+    assert!(copying.rising_allowance(100_000_000) > Duration::from_secs(8000));
+    assert!(copying.rising_allowance(u64::MAX) > Duration::from_secs(1_000_000_000));
+}
+
+#[test]
+fn own_rate_below_the_slowest_is_not_the_peers_fault() {
+    let (near, mut far) = pair();
+    let source = file(&[7; 2000]);
+    let pacer = Pacer::new(Rate(2400));
+    let moved = AtomicU64::new(0);
+    let copying = Copying {
+        pacer: Some(&pacer),
+        stall: Duration::from_millis(500),
+        ..copying(Method::Buffered, &moved)
+    };
+    send(&source, 0..2000, &near, copying).expect("as slowly as we want it");
+    drop(near);
+    let mut got = Vec::new();
+    far.read_to_end(&mut got).expect("received");
+    assert_eq!(got, [7; 2000]);
+}
