@@ -171,7 +171,7 @@ fn send_released(
     let hashing = file.bytes.saturating_mul(session.clients.into()) / SLOWEST_HASH;
     let deadline = clock::now().after(RECEIPT_LIMIT + Duration::from_secs(hashing));
     let receipt = slot.and_then(|slot| slot.wait(deadline, || seat.is_stopping()));
-    let last = closed.or(receipt.map(|receipt| receipt.at));
+    let last = closed.or_else(|| receipt.map(|receipt| receipt.at));
     transfer.seconds_server = last.map(|last| last.since(released));
     if let Some(receipt) = receipt {
         check_receipt(&receipt, bytes, released, file, transfer);

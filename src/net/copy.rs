@@ -131,8 +131,8 @@ impl FromStr for Method {
     }
 }
 
-/// After so long that rate rises, by as much again each time: whoever reads slowly holds little for
-/// long. 100 MB may take 3 hours, and not 27; 1000 clients share 100 Mbit/s in less.
+/// Each time that so long has passed, the least rate that a reader must keep rises by itself once:
+/// 100 MB may take 3 hours, and not 27. 1000 clients that share 100 Mbit/s need less.
 const RISE: Duration = Duration::from_secs(600);
 
 /// The least rate that one of `seats` may expect, bytes per second: they share a session's rate.
@@ -415,8 +415,9 @@ impl Copying<'_> {
 
     /// The same for a peer that is sent to, of whom more is wanted with time.
     fn rising_allowance(&self, moved: u64) -> Duration {
-        // At a rate of slowest * t / RISE, bytes take the root of 2 * bytes * RISE / slowest.
-        let risen = (moved / self.slowest.max(1)).saturating_mul(2 * RISE.as_secs()).isqrt();
+        // At slowest * t / RISE the first `moved` bytes take the root of 2 * moved * RISE / slowest.
+        let seconds = moved / self.slowest.max(1);
+        let risen = seconds.saturating_mul(2 * RISE.as_secs()).isqrt();
         self.allowance(moved).min(self.stall.saturating_add(Duration::from_secs(risen + 1)))
     }
 

@@ -329,7 +329,8 @@ mod tests {
         let packet = |n: u16| {
             let mut bytes = sample::packet(0x100, n.to_le_bytes()[0], n.to_le_bytes()[1]);
             let header = RtpHeader { sequence: n, timestamp: 90, ssrc: 7, payload: 0..0 };
-            let (first, at) = if n % 2 == 0 { (0x80, PACKET - 12) } else { (0x81, PACKET - 16) };
+            let (first, at) =
+                if n.is_multiple_of(2) { (0x80, PACKET - 12) } else { (0x81, PACKET - 16) };
             bytes[at..at + 12].copy_from_slice(&header.encode_before(0));
             bytes[at] = first;
             bytes

@@ -1,4 +1,4 @@
-//! Who may connect, and who is closed to make room. [`Places`] is the rule; this applies it to the
+//! Who may connect, and who is closed to make room. `Places` is the rule; this applies it to the
 //! connections of a port, and keeps descriptors for the sessions that they begin.
 
 use std::{

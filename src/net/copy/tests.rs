@@ -254,3 +254,21 @@ fn slow_reader_has_less_time_the_more_it_holds() {
     assert!(copying.rising_allowance(100_000_000) > Duration::from_secs(8000));
     assert!(copying.rising_allowance(u64::MAX) > Duration::from_secs(1_000_000_000));
 }
+
+#[test]
+fn own_rate_below_the_slowest_is_not_the_peers_fault() {
+    let (near, mut far) = pair();
+    let source = file(&[7; 2000]);
+    let pacer = Pacer::new(Rate(2400));
+    let moved = AtomicU64::new(0);
+    let copying = Copying {
+        pacer: Some(&pacer),
+        stall: Duration::from_millis(500),
+        ..copying(Method::Buffered, &moved)
+    };
+    send(&source, 0..2000, &near, copying).expect("as slowly as we want it");
+    drop(near);
+    let mut got = Vec::new();
+    far.read_to_end(&mut got).expect("received");
+    assert_eq!(got, [7; 2000]);
+}

@@ -168,10 +168,10 @@ impl World {
             _ if !now_ms.is_multiple_of(20) => return None,
             Lie::Deaf => (sent, 0),
             Lie::Boast => (sent, sent),
-            Lie::Moody if now_ms / 100 % 2 == 0 => (sent, received),
+            Lie::Moody if (now_ms / 100).is_multiple_of(2) => (sent, received),
             Lie::Moody => (sent, received + new),
             Lie::Slow => (seen + new / 100, received + new / 100),
-            Lie::Impossible if now_ms / 20 % 2 == 0 => {
+            Lie::Impossible if (now_ms / 20).is_multiple_of(2) => {
                 return Some((sent + (now_ms as u32) * 1000, sent + (now_ms as u32) * 1000));
             }
             Lie::Impossible => (sent, sent),
