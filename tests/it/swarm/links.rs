@@ -54,12 +54,12 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// A tracker that names the peers that a test wants, with an interval of one second, and that keeps
 /// the requests.
 #[derive(Clone, Default)]
-struct Tracker {
+pub(super) struct Tracker {
     state: Arc<Mutex<(Vec<SocketAddr>, Vec<String>)>>,
 }
 
 impl Tracker {
-    fn start(&self) -> SocketAddr {
+    pub(super) fn start(&self) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let addr = listener.local_addr().expect("bound");
         let tracker = self.clone();
@@ -97,7 +97,7 @@ impl Tracker {
     }
 
     /// The address of the first peer that announced itself.
-    fn first(&self) -> SocketAddr {
+    pub(super) fn first(&self) -> SocketAddr {
         until("an announce", || self.asked() > 0);
         let state = self.lock();
         let (_, after) = state.1[0].split_once("port=").expect("a port");
@@ -135,20 +135,20 @@ fn serve(raw: &mut Raw, content: &[u8], metainfo: &Metainfo) {
 }
 
 /// A listener that only counts connections.
-struct Counted(TcpListener);
+pub(super) struct Counted(TcpListener);
 
 impl Counted {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         listener.set_nonblocking(true).expect("a socket");
         Self(listener)
     }
 
-    fn addr(&self) -> SocketAddr {
+    pub(super) fn addr(&self) -> SocketAddr {
         self.0.local_addr().expect("bound")
     }
 
-    fn calls(&self) -> usize {
+    pub(super) fn calls(&self) -> usize {
         std::iter::from_fn(|| self.0.accept().ok()).count()
     }
 }
@@ -401,7 +401,7 @@ fn unrequested_blocks_are_no_progress_and_end_the_link() {
         let fetching = leech_of(&torrent, Duration::from_secs(2), Duration::ZERO);
         let mut raw = Raw::join(tracker.first(), &torrent, *b"-XX0001-pours-pours-");
         (0..17).for_each(|_| raw.send(&Message::Piece(0, 0, b"x")));
-        while raw.read_message().is_some() {}
+        raw.until_closed();
         fetching.join().expect("no panic").expect_err("nothing came");
     });
 }
@@ -425,7 +425,7 @@ fn repeated_costly_messages_end_the_link() {
         raw.send(&Message::Request(block));
         assert_eq!(raw.read_until(&[7]), 7);
         raw.send_bytes(&turn.repeat(100));
-        while raw.read_message().is_some() {}
+        raw.until_closed();
         server.stop();
     });
 }
@@ -600,7 +600,7 @@ fn repeated_requests_for_absent_pieces_end_the_link() {
         raw.send(&Message::Request(block(0)));
         assert_eq!(raw.read_until(&[7, 16]), 7, "it is still served");
         raw.send(&Message::Request(block(9999)));
-        while raw.read_message().is_some() {}
+        raw.until_closed();
         server.stop();
     });
 }
