@@ -192,6 +192,11 @@ impl SuperSeeder {
         None
     }
 
+    /// How many peers say that they have `piece`.
+    pub fn copies(&self, piece: u32) -> u32 {
+        self.copies.get(piece as usize).copied().unwrap_or(0)
+    }
+
     /// Marks peers as doubtful that made no progress in time. Their pending pieces are the next to
     /// be revealed, and they get no more before they announce a piece.
     fn mark_doubtful(&mut self, now: Moment, sent: impl Fn(u32) -> f64, uplink_rate: f64) {

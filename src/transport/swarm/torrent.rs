@@ -160,7 +160,7 @@ impl Torrent {
         });
     }
 
-    /// Who had which chunk first, in two columns: the chunk's number and the peer.
+    /// Which client was the first to tell that it has which chunk, in two columns: the chunk's number and the peer.
     pub fn holder_table(&self) -> String {
         let chunks = self.member.piece_holders().into_iter().enumerate();
         chunks.fold(String::new(), |text, (chunk, (first, _))| {

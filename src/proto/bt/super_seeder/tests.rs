@@ -213,6 +213,7 @@ fn pieces_that_a_peer_brings_are_passed_over() {
     (1..MANY).for_each(|piece| seeder.peer_has(0, piece));
     assert!(!seeder.try_reveal_all(T0), "one piece has to be sent");
     assert_eq!(reveal(&mut seeder, &[]), [(0, 0)]);
+    assert_eq!([0, 1].map(|piece| seeder.copies(piece)), [0, 1]);
     seeder.peer_has(0, 0);
     assert!(seeder.try_reveal_all(T0));
 }

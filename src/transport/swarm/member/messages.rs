@@ -12,6 +12,7 @@ use crate::{
     transport::swarm::{
         member::{MemberState, SwarmMember},
         peer_connection::PeerConnection,
+        peer_id::Role,
     },
 };
 
@@ -150,14 +151,17 @@ impl SwarmMember {
     }
 }
 
-/// A peer has pieces that it did not have before.
+/// A peer says that it has pieces that it did not have before. A seeder believes its clients only:
+/// the word of anybody else would hide pieces from them, and be shown as a fact.
 fn note_pieces(state: &mut MemberState, connection: &PeerConnection, pieces: &[u32]) {
     let Some(super_seeder) = &mut state.super_seeder else {
         return;
     };
-    for &piece in pieces {
-        super_seeder.peer_has(connection.key, piece);
-        state.accounting.note_holder(piece, connection);
+    if connection.role() == Some(Role::Seated) {
+        for &piece in pieces {
+            super_seeder.peer_has(connection.key, piece);
+            state.accounting.note_holder(piece, connection);
+        }
     }
 }
 
