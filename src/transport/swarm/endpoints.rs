@@ -39,7 +39,7 @@ impl Torrents {
             HttpResponse::new(200, "text/plain", body)
         };
         Some(match &*request.path {
-            "/announce" => tracker(self.announce(lobby, query, peer, local)),
+            "/announce" => tracker(self.announce(query, peer, local)),
             "/scrape" => tracker(self.scrape(query)),
             "/swarm" => HttpResponse::json(self.document()),
             path => {
@@ -71,15 +71,14 @@ impl Torrents {
 
     fn announce(
         &self,
-        lobby: &Lobby,
         query: &str,
         peer: SocketAddr,
         local: SocketAddr,
     ) -> Result<Vec<u8>, TrackerError> {
         let announce = Announce::decode(query)?;
-        let torrent = self
-            .by_info_hash(lobby, announce.info_hash)
-            .ok_or(TrackerError::Refused("no such torrent is served here"))?;
+        let torrent = self.by_info_hash(announce.info_hash).ok_or(TrackerError::Refused(
+            "no such torrent is known here; GET its /NAME.torrent first",
+        ))?;
         let ip = peer.ip().to_canonical();
         let has_seat = torrent.member.has_seat(announce.peer_id, ip);
         let response =

@@ -71,6 +71,11 @@ impl Torrent {
         }
     }
 
+    /// True while a session of this file has begun and not ended.
+    pub fn has_session(&self) -> bool {
+        *lock(&self.sessions) > 0
+    }
+
     /// A session of this file has ended, released or not.
     pub fn end_session(&self) {
         let mut sessions = lock(&self.sessions);

@@ -1,20 +1,26 @@
 //! What strangers, browsers and torrents must not get from a swarm: a disk read, a false fact, the
 //! place of a file.
 
-use std::time::Duration;
+use std::{fs, io::Write, net::SocketAddr, time::Duration};
 
 use gatecast::internals::{
+    digest::Digest,
     proto::bt::{
         bitfield::Bitfield,
+        metainfo::Metainfo,
+        tracker::announce::{Announce, AnnounceEvent},
         wire::{BLOCK_LEN, Block, ExtendedHandshake, Message},
     },
     transport::{swarm, swarm::peer_id::seated_id},
 };
 
-use crate::common::{
-    http::get,
-    swarm::{Raw, held_back, metainfo, server},
-    until, within,
+use crate::{
+    common,
+    common::{
+        http::get,
+        swarm::{Raw, held_back, metainfo, server},
+        until, within,
+    },
 };
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -73,4 +79,94 @@ fn word_of_stranger_is_no_fact_and_hides_no_piece() {
         server.record();
         server.stop();
     });
+}
+
+fn announce(torrent: &Metainfo, port: u16) -> String {
+    let announce = Announce {
+        info_hash: torrent.info_hash(),
+        peer_id: *b"-XX0001-anybody-else",
+        port,
+        left: Some(5),
+        event: AnnounceEvent::Started,
+        wanted: 9,
+        uploaded: 0,
+        received_from: Vec::new(),
+    };
+    format!("/announce?{}", announce.encode())
+}
+
+#[cfg(all(target_os = "linux", feature = "cli"))]
+mod processes {
+    use std::net::TcpStream;
+
+    use super::*;
+    use crate::common::program::Program;
+
+    /// Bytes that the process has read from files so far.
+    fn read_by(server: &Program) -> u64 {
+        let io = fs::read_to_string(format!("/proc/{}/io", server.pid())).expect("ours");
+        let line = io.lines().find_map(|line| line.strip_prefix("rchar: ")).expect("a count");
+        line.parse().expect("a number")
+    }
+
+    /// Sends the handshake of a torrent that nobody knows.
+    fn greet(addr: SocketAddr, hash: Digest) {
+        let hello = gatecast::internals::proto::bt::wire::Handshake::new(hash, [b'x'; 20]);
+        let mut stream = TcpStream::connect(addr).expect("a server");
+        stream.set_read_timeout(Some(common::PATIENCE)).expect("a socket");
+        stream.write_all(&hello.encode()).expect("a server that listens");
+        let mut answer = Vec::new();
+        let end = std::io::Read::read_to_end(&mut stream, &mut answer);
+        let kind = end.err().map(|error| error.kind());
+        assert_ne!(kind, Some(std::io::ErrorKind::WouldBlock), "it is let go");
+        assert_eq!(answer, b"", "nothing is said to a stranger");
+    }
+
+    #[test]
+    fn stranger_causes_no_disk_read_and_torrents_are_bounded() {
+        within(LIMIT, || {
+            const FILES: usize = 300;
+            const BYTES: usize = 50_000;
+            let folder = tempfile::tempdir().expect("a folder");
+            let path = folder.path();
+            fs::create_dir(path.join("offered")).expect("room");
+            let name = |n: usize| format!("f{n:03}.bin");
+            for n in 0..FILES {
+                let content = vec![n as u8; BYTES + n];
+                fs::write(path.join("offered").join(name(n)), content).expect("room");
+            }
+            let (server, addr) = Program::serve(path, &["offered"]);
+            let at: SocketAddr = addr.parse().expect("an address");
+            until("the welcome", || server.stderr().contains("the page of this server"));
+            let (before, threads, files) =
+                (read_by(&server), server.count("task"), server.count("fd"));
+            for n in 0..20u8 {
+                let hash = Digest::of(&[n]);
+                greet(at, hash);
+                let query: String = hash.as_bytes().iter().map(|b| format!("%{b:02x}")).collect();
+                let target =
+                    format!("/announce?info_hash={query}&peer_id={}&port=5000", "y".repeat(20));
+                assert!(get(at, &target).starts_with(b"d14:failure reason"));
+            }
+            let read = read_by(&server) - before;
+            assert!(read < BYTES as u64, "{read} bytes were read for strangers");
+            assert_eq!(get(at, "/scrape"), b"d5:filesdee", "no torrent was made");
+            // Every torrent is had for the asking, and the server keeps some of them.
+            for n in 0..FILES {
+                let torrent = get(at, &format!("/{}.torrent", name(n)));
+                assert_eq!(Metainfo::decode(&torrent).expect("a torrent").name.as_str(), name(n));
+            }
+            let scrape = get(at, "/scrape");
+            let kept = scrape.windows(10).filter(|ten| ten == b"8:complete").count();
+            assert_eq!(kept, 64, "the last are kept");
+            until("threads and files of the others to be gone", || {
+                server.count("task") <= threads + 64 + 2 && server.count("fd") <= files + 2 * 64 + 2
+            });
+            for n in [0, FILES - 1] {
+                let mut client = Program::fetch(path, &addr, "o", &[&name(n), "--via", "swarm"]);
+                assert_eq!(client.code(), 0, "{}", client.stderr());
+            }
+            server.signal("TERM");
+        });
+    }
 }

@@ -516,35 +516,24 @@ fn mute_peers_cost_a_bounded_number_of_connections() {
 }
 
 #[test]
-fn unknown_torrent_makes_server_read_file_only_once() {
-    let server = server(200_000, |settings| settings.via = None);
-    let hidden = server.folder.path().join("hidden");
-    let seek = || {
-        let query =
-            format!("/announce?info_hash={}&peer_id={}&port=5000", "x".repeat(20), "y".repeat(20));
-        let answer = get(server.addr, &query);
-        assert!(answer.starts_with(b"d14:failure reason"), "{answer:?}");
+fn torrent_written_beforehand_is_known_once_it_is_made_here() {
+    let of_file = |server: &Server| {
+        let content = std::fs::read(server.source()).expect("the file");
+        let piece = gatecast::internals::proto::bt::metainfo::piece_bytes(200_000);
+        let pieces = content.chunks(piece as usize).map(Digest::of).collect();
+        let name = FileName::new("f.bin").expect("a name");
+        Metainfo::new(name, 200_000, piece, pieces).expect("a torrent")
     };
-    std::fs::rename(server.source(), &hidden).expect("its folder");
-    seek();
-    std::fs::rename(&hidden, server.source()).expect("its folder");
-    seek();
-    assert_eq!(get(server.addr, "/scrape"), b"d5:filesdee", "it was not tried again");
-    metainfo(&server);
-    assert!(get(server.addr, "/scrape").starts_with(b"d5:filesd20:"));
-    server.stop();
-}
-
-#[test]
-fn torrent_is_found_by_hash_before_it_was_served() {
-    let server = server(200_000, |settings| settings.via = None);
-    let content = std::fs::read(server.source()).expect("the file");
-    let piece = gatecast::internals::proto::bt::metainfo::piece_bytes(200_000);
-    let pieces = content.chunks(piece as usize).map(Digest::of).collect();
-    let name = FileName::new("f.bin").expect("a name");
-    let torrent = Metainfo::new(name, 200_000, piece, pieces).expect("a torrent");
-    assert!(announce(&server, &torrent, 1, 5000).starts_with(b"d8:complete"));
-    server.stop();
+    let any = server(200_000, |settings| settings.via = None);
+    let torrent = of_file(&any);
+    let unknown = announce(&any, &torrent, 1, 5000);
+    assert!(unknown.starts_with(b"d14:failure reason"), "{unknown:?}");
+    metainfo(&any);
+    assert!(announce(&any, &torrent, 1, 5000).starts_with(b"d8:complete"));
+    any.stop();
+    let swarm = server(200_000, |_| {});
+    assert!(announce(&swarm, &of_file(&swarm), 1, 5000).starts_with(b"d8:complete"));
+    swarm.stop();
 }
 
 #[test]
