@@ -33,6 +33,11 @@ impl Torrents {
         lobby: &Lobby,
     ) -> Option<HttpResponse> {
         let query = request.query.as_deref().unwrap_or_default();
+        if request.path == "/announce" && is_of_browser(request) {
+            let failure = TrackerError::Refused("a browser cannot be a peer");
+            let body = response::encode_failure(&failure.to_string());
+            return Some(HttpResponse::new(200, "text/plain", body));
+        }
         // A failure is a response like any other (BEP 3).
         let tracker = |result: Result<Vec<u8>, TrackerError>| {
             let body = result.unwrap_or_else(|error| response::encode_failure(&error.to_string()));
@@ -100,4 +105,12 @@ impl Torrents {
             .filter(|(hash, _)| hashes.is_empty() || hashes.contains(hash));
         Ok(scrape::encode(torrents))
     }
+}
+
+/// True for what a browser sends: a page of another site can make it GET `/announce`, and the
+/// seeder would dial its host. No program that is a peer calls itself so or says whose page asks.
+fn is_of_browser(request: &HttpRequest) -> bool {
+    let field = |name: &str| request.headers.get(name);
+    field("user-agent").is_some_and(|agent| agent.starts_with("Mozilla/"))
+        || ["origin", "referer", "sec-fetch-site"].into_iter().any(|name| field(name).is_some())
 }

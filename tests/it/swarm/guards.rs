@@ -17,10 +17,11 @@ use gatecast::internals::{
 use crate::{
     common,
     common::{
-        http::get,
+        http::{get, get_with},
         swarm::{Raw, held_back, metainfo, server},
         until, within,
     },
+    swarm::links::Counted,
 };
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -93,6 +94,33 @@ fn announce(torrent: &Metainfo, port: u16) -> String {
         received_from: Vec::new(),
     };
     format!("/announce?{}", announce.encode())
+}
+
+/// A page elsewhere can make a browser ask for any address, and its host would be dialed.
+#[test]
+fn browser_cannot_announce_its_host() {
+    within(LIMIT, || {
+        let server = server(200_000, |settings| settings.via = None);
+        let torrent = metainfo(&server);
+        let door = Counted::new();
+        let target = announce(&torrent, door.addr().port());
+        for field in [
+            "User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0)",
+            "Origin: http://elsewhere.example",
+            "Referer: http://elsewhere.example/page",
+            "Sec-Fetch-Site: cross-site",
+        ] {
+            let (_, _, body) = get_with(server.addr, &target, &format!("{field}\n"));
+            assert!(body.starts_with(b"d14:failure reason"), "{field}: {body:?}");
+        }
+        let scrape = get(server.addr, "/scrape");
+        assert!(scrape.ends_with(b"10:incompletei0eeee"), "nobody is known: {scrape:?}");
+        assert_eq!(door.calls(), 0);
+        let (_, _, body) = get_with(server.addr, &target, "User-Agent: aria2/1.36.0\n");
+        assert!(body.starts_with(b"d8:complete"), "{body:?}");
+        until("a call", || door.calls() > 0);
+        server.stop();
+    });
 }
 
 #[cfg(all(target_os = "linux", feature = "cli"))]
