@@ -29,6 +29,7 @@ use crate::{
         announcer::Tracker,
         peer::Peer,
         peer_id::{Role, random_id},
+        store::HeldCopy,
     },
 };
 
@@ -103,7 +104,8 @@ pub fn fetch(
     })?;
     let id = random_id(Role::External);
     let at = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
-    let peer = Peer::start(metainfo, download.file(), id, Role::External, at, tracker)?;
+    let held = HeldCopy::read(metainfo, download.file(), |_| Ok(()))?;
+    let peer = Peer::start(held, id, Role::External, at, tracker)?;
     if !tracker_is_private {
         peer.member.dial_only_public();
     }

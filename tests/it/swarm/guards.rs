@@ -1,30 +1,60 @@
 //! What strangers, browsers and torrents must not get from a swarm: a disk read, a false fact, the
 //! place of a file.
 
-use std::{fs, io::Write, net::SocketAddr, time::Duration};
+use std::{
+    fs,
+    io::Write,
+    net::{SocketAddr, TcpListener},
+    thread,
+    time::Duration,
+};
 
 use gatecast::internals::{
+    client::FetchConfig,
     digest::Digest,
-    proto::bt::{
-        bitfield::Bitfield,
-        metainfo::Metainfo,
-        tracker::announce::{Announce, AnnounceEvent},
-        wire::{BLOCK_LEN, Block, ExtendedHandshake, Message},
+    error::Result,
+    proto::{
+        bt::{
+            bitfield::Bitfield,
+            metainfo::Metainfo,
+            tracker::{
+                announce::{Announce, AnnounceEvent},
+                response::AnnounceResponse,
+            },
+            wire::{BLOCK_LEN, Block, ExtendedHandshake, Message},
+        },
+        native::{FromServer, Offer},
     },
+    session::{FileInfo, SeatId, SessionId, Via},
+    text::FileName,
     transport::{swarm, swarm::peer_id::seated_id},
 };
 
 use crate::{
     common,
     common::{
-        http::{get, get_with},
+        Peer,
+        http::{get, get_with, request_head},
         swarm::{Raw, held_back, metainfo, server},
         until, within,
     },
-    swarm::links::Counted,
+    swarm::links::{Counted, Tracker},
 };
 
 const LIMIT: Duration = Duration::from_secs(60);
+
+const PIECE: u32 = 2 * BLOCK_LEN;
+
+/// A torrent called `name` of two pieces of two blocks each, and its content.
+fn two_pieces(tracker: &Tracker, name: &str) -> (Metainfo, Vec<u8>) {
+    let content: Vec<u8> = (0..2 * PIECE).map(|n| (n * n / 7) as u8).collect();
+    let name = FileName::new(name).expect("a name");
+    let digests = content.chunks(PIECE as usize).map(Digest::of).collect();
+    let bytes = content.len() as u64;
+    let mut torrent = Metainfo::new(name, bytes, PIECE, digests).expect("a torrent");
+    torrent.announce = Some(format!("http://{}/announce", tracker.start()));
+    (torrent, content)
+}
 
 #[test]
 fn bitfield_counts_only_as_first_message() {
@@ -120,6 +150,63 @@ fn browser_cannot_announce_its_host() {
         assert!(body.starts_with(b"d8:complete"), "{body:?}");
         until("a call", || door.calls() > 0);
         server.stop();
+    });
+}
+
+/// Speaks for a server of the swarm up to READY; returns the lines that its client says.
+fn lines_before_ready(door: &TcpListener, offer: &Offer, torrent: &[u8]) -> Vec<String> {
+    let (control, _) = door.accept().expect("a client");
+    let mut control = Peer::over(control);
+    assert!(control.read_line().starts_with("GATECAST/1 JOIN"));
+    control.send(FromServer::Offer(offer.clone()).encode());
+    let answered = door.try_clone().expect("a socket");
+    let torrent = torrent.to_vec();
+    thread::spawn(move || {
+        for mut stream in answered.incoming().map_while(std::result::Result::ok) {
+            let nobody =
+                AnnounceResponse { complete: 1, incomplete: 0, interval: 5, peers: Vec::new() };
+            let body = if request_head(&mut stream).starts_with("GET /f.bin.torrent ") {
+                torrent.clone()
+            } else {
+                nobody.encode()
+            };
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+            let _ = stream.write_all(&[head.as_bytes(), &body].concat());
+        }
+    });
+    let mut lines = Vec::new();
+    while !lines.last().is_some_and(|line: &String| line.starts_with("READY ")) {
+        lines.push(control.read_line());
+        assert_ne!(lines.last().map(String::as_str), Some(""), "{lines:?}");
+    }
+    lines
+}
+
+/// A server waits 30 s for a sign of life; the pieces of a large part take longer.
+#[test]
+fn client_that_verifies_pieces_gives_signs_of_life() {
+    within(LIMIT, || {
+        let (torrent, content) = two_pieces(&Tracker::default(), "f.bin");
+        let door = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let out = tempfile::tempdir().expect("a folder");
+        let sha1 = Digest::of(&content);
+        fs::write(out.path().join(format!(".{}-1.pieces.part", sha1.short())), &content)
+            .expect("room");
+        let mut order = FetchConfig::new(vec![door.local_addr().expect("bound")]);
+        (order.out, order.resume, order.via) = (out.path().to_owned(), true, Some(Via::Swarm));
+        let fetching = thread::spawn(move || swarm::fetch(&order).expect("an order"));
+        let offer = Offer {
+            session: SessionId(5),
+            seat: SeatId(1),
+            clients: 1,
+            via: Via::Swarm,
+            file: FileInfo { name: torrent.name.clone(), bytes: torrent.bytes, sha1 },
+        };
+        let lines = lines_before_ready(&door, &offer, &torrent.encode(None, None));
+        assert!(lines[0].starts_with("ALIVE bytes="), "{lines:?}");
+        assert_eq!(lines.last().expect("READY"), &format!("READY offset={}", torrent.bytes));
+        // The control connection is closed here, and the client ends.
+        fetching.join().expect("no panic");
     });
 }
 
