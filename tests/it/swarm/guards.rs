@@ -5,14 +5,17 @@ use std::{
     fs,
     io::Write,
     net::{SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, AtomicU64},
     thread,
+    thread::JoinHandle,
     time::Duration,
 };
 
 use gatecast::internals::{
     client::FetchConfig,
     digest::Digest,
-    error::Result,
+    error::{Error, Result},
     proto::{
         bt::{
             bitfield::Bitfield,
@@ -27,7 +30,10 @@ use gatecast::internals::{
     },
     session::{FileInfo, SeatId, SessionId, Via},
     text::FileName,
-    transport::{swarm, swarm::peer_id::seated_id},
+    transport::{
+        swarm,
+        swarm::{leech, leech::TorrentDownload, peer_id::seated_id},
+    },
 };
 
 use crate::{
@@ -35,7 +41,7 @@ use crate::{
     common::{
         Peer,
         http::{get, get_with, request_head},
-        swarm::{Raw, held_back, metainfo, server},
+        swarm::{Raw, data_of, held_back, metainfo, request, server},
         until, within,
     },
     swarm::links::{Counted, Tracker},
@@ -54,6 +60,49 @@ fn two_pieces(tracker: &Tracker, name: &str) -> (Metainfo, Vec<u8>) {
     let mut torrent = Metainfo::new(name, bytes, PIECE, digests).expect("a torrent");
     torrent.announce = Some(format!("http://{}/announce", tracker.start()));
     (torrent, content)
+}
+
+/// A leech of `torrent` into `out`.
+fn leech_into(torrent: &Metainfo, out: &Path) -> JoinHandle<Result<TorrentDownload>> {
+    let (metainfo, out) = (torrent.clone(), out.to_owned());
+    thread::spawn(move || {
+        let wish = leech::TorrentRequest {
+            metainfo,
+            out: &out,
+            stall: common::PATIENCE,
+            seed_time: Duration::ZERO,
+            sha1: None,
+        };
+        leech::fetch(wish, &AtomicU64::new(0), &AtomicBool::new(false))
+    })
+}
+
+/// A peer that says to have everything and serves, connected to `at`.
+fn seeder(at: SocketAddr, torrent: &Metainfo) -> Raw {
+    let mut raw = Raw::join(at, torrent, *b"-XX0001-honesthonest");
+    raw.send(&Message::HaveAll);
+    raw.send(&Message::Unchoke);
+    raw
+}
+
+/// The next `count` blocks that are requested.
+fn requests(raw: &mut Raw, count: usize) -> Vec<Block> {
+    let messages = std::iter::from_fn(|| raw.read_message());
+    messages.filter_map(|message| request(&message)).take(count).collect()
+}
+
+fn give(raw: &mut Raw, torrent: &Metainfo, content: &[u8], blocks: &[Block]) {
+    for &block in blocks {
+        let data = data_of(content, torrent, block);
+        raw.send(&Message::Piece(block.piece, block.begin, data));
+    }
+}
+
+/// The only part in `out`, with its content.
+fn part_in(out: &Path) -> Option<(PathBuf, Vec<u8>)> {
+    let part = common::entries(out).into_iter().find(|path| common::is_part(path))?;
+    let bytes = fs::read(&part).ok()?;
+    Some((part, bytes))
 }
 
 #[test]
@@ -153,6 +202,84 @@ fn browser_cannot_announce_its_host() {
     });
 }
 
+#[test]
+fn copy_changed_on_disk_is_not_published() {
+    within(LIMIT, || {
+        let tracker = Tracker::default();
+        let (torrent, content) = two_pieces(&tracker, "f.bin");
+        let out = tempfile::tempdir().expect("a folder");
+        let fetching = leech_into(&torrent, out.path());
+        let mut raw = seeder(tracker.first(), &torrent);
+        let wanted = requests(&mut raw, 4);
+        let (now, later): (Vec<Block>, Vec<Block>) =
+            wanted.iter().partition(|block| block.piece == wanted[0].piece);
+        give(&mut raw, &torrent, &content, &now);
+        let at = (wanted[0].piece * PIECE) as usize;
+        let written = || {
+            let (path, bytes) = part_in(out.path())?;
+            (bytes.get(at..at + PIECE as usize)? == &content[at..at + PIECE as usize])
+                .then_some((path, bytes))
+        };
+        until("a piece on disk", || written().is_some());
+        let (path, mut bytes) = written().expect("there");
+        bytes[at + 5] ^= 1;
+        fs::write(&path, bytes).expect("room");
+        give(&mut raw, &torrent, &content, &later);
+        let error = fetching.join().expect("no panic").expect_err("one byte is wrong");
+        assert!(matches!(error, Error::Corrupt { .. }), "{error}");
+        assert!(error.to_string().contains("1 of 2 pieces"), "{error}");
+        assert!(common::entries(out.path()).iter().all(|path| common::is_part(path)));
+        // What is right is kept, and only the wrong piece is fetched again.
+        let tracker = Tracker::default();
+        let mut torrent = torrent;
+        torrent.announce = Some(format!("http://{}/announce", tracker.start()));
+        let fetching = leech_into(&torrent, out.path());
+        let mut raw = seeder(tracker.first(), &torrent);
+        let wanted = requests(&mut raw, 2);
+        give(&mut raw, &torrent, &content, &wanted);
+        let fetched = fetching.join().expect("no panic").expect("whole");
+        assert_eq!(fetched.resumed, u64::from(PIECE));
+        assert_eq!(fs::read(out.path().join("f.bin")).expect("there"), content);
+    });
+}
+
+/// The part of another file that a client has lying about is nobody's business (as rsync's
+/// CVE-2024-12086), and neither is a piece before it is verified.
+#[test]
+fn only_verified_pieces_are_served() {
+    within(LIMIT, || {
+        let tracker = Tracker::default();
+        let (torrent, content) = two_pieces(&tracker, "f.bin");
+        let out = tempfile::tempdir().expect("a folder");
+        let part = format!(".{}-1.pieces.part", torrent.info_hash().short());
+        // Its second piece is right, its first is something else of the same length.
+        let mut held = content.clone();
+        held[..PIECE as usize].fill(b's');
+        fs::write(out.path().join(part), held).expect("room");
+        let fetching = leech_into(&torrent, out.path());
+        let at = tracker.first();
+        let mut spy = Raw::join(at, &torrent, *b"-XX0001-looks-around");
+        let block = |piece, begin| Block { piece, begin, len: BLOCK_LEN };
+        let bits = spy.read_message().expect("what it has");
+        assert_eq!(bits, [5, 0b0100_0000], "only what is verified is announced");
+        spy.send(&Message::Interested);
+        let mut ask = |block, kind| {
+            spy.send(&Message::Request(block));
+            assert_eq!(spy.read_until(&[7, 16]), kind, "{block:?}");
+        };
+        ask(block(1, 0), 7);
+        ask(block(0, 0), 16);
+        let mut raw = seeder(at, &torrent);
+        let wanted = requests(&mut raw, 2);
+        give(&mut raw, &torrent, &content, &wanted[..1]);
+        ask(wanted[0], 16);
+        ask(wanted[1], 16);
+        give(&mut raw, &torrent, &content, &wanted[1..]);
+        fetching.join().expect("no panic").expect("whole");
+        assert_eq!(fs::read(out.path().join("f.bin")).expect("there"), content);
+    });
+}
+
 /// Speaks for a server of the swarm up to READY; returns the lines that its client says.
 fn lines_before_ready(door: &TcpListener, offer: &Offer, torrent: &[u8]) -> Vec<String> {
     let (control, _) = door.accept().expect("a client");
@@ -210,12 +337,31 @@ fn client_that_verifies_pieces_gives_signs_of_life() {
     });
 }
 
+#[test]
+#[cfg(unix)]
+fn torrent_without_end_is_not_read_to_its_end() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let endless = folder.path().join("endless.torrent");
+    std::os::unix::fs::symlink("/dev/zero", &endless).expect("room");
+    let error = leech::open(&endless).expect_err("no end").to_string();
+    assert!(error.contains("of 10551296 at most"), "{error}");
+    // The largest there is.
+    let pieces = gatecast::internals::proto::bt::metainfo::PIECES_MAX;
+    let name = FileName::new("f.bin").expect("a name");
+    let digests = vec![Digest::of(b"x"); pieces as usize];
+    let largest = Metainfo::new(name, u64::from(pieces) * u64::from(PIECE), PIECE, digests);
+    let largest = largest.expect("as many pieces as there may be");
+    let path = folder.path().join("largest.torrent");
+    fs::write(&path, largest.encode(Some("http://127.0.0.1:8080/announce"), None)).expect("room");
+    assert_eq!(leech::open(&path).expect("a torrent").info_hash(), largest.info_hash());
+}
+
 #[cfg(all(target_os = "linux", feature = "cli"))]
 mod processes {
     use std::net::TcpStream;
 
     use super::*;
-    use crate::common::program::Program;
+    use crate::common::program::{Program, folder_with_file};
 
     /// Bytes that the process has read from files so far.
     fn read_by(server: &Program) -> u64 {
@@ -281,6 +427,34 @@ mod processes {
                 let mut client = Program::fetch(path, &addr, "o", &[&name(n), "--via", "swarm"]);
                 assert_eq!(client.code(), 0, "{}", client.stderr());
             }
+            server.signal("TERM");
+        });
+    }
+
+    #[test]
+    fn torrent_file_of_another_sha1_is_not_published() {
+        within(LIMIT, || {
+            let (folder, sha1) = folder_with_file(200_000);
+            let path = folder.path();
+            let (server, addr) = Program::serve(path, &["f.bin"]);
+            let torrent = get(addr.parse().expect("an address"), "/f.bin.torrent");
+            fs::write(path.join("f.bin.torrent"), torrent).expect("room");
+            let fetch = |sha1: Digest| {
+                let words = ["fetch", "f.bin.torrent", "--out", "o", "--sha1", &sha1.to_string()];
+                let mut command = common::program::gatecast(path, &words);
+                Program::start(&mut command)
+            };
+            let mut client = fetch(Digest::of(b"another"));
+            assert_eq!(client.code(), 5, "{}", client.stderr());
+            assert!(
+                client.stderr().contains(&format!("its SHA-1 is {sha1}")),
+                "{}",
+                client.stderr()
+            );
+            assert_eq!(common::entries(&path.join("o")), [] as [PathBuf; 0]);
+            let mut client = fetch(sha1);
+            assert_eq!(client.code(), 0, "{}", client.stderr());
+            common::program::whole(path, "o", sha1);
             server.signal("TERM");
         });
     }

@@ -122,6 +122,7 @@ fn leech(
             out: &out,
             stall: common::PATIENCE,
             seed_time: Duration::ZERO,
+            sha1: None,
         };
         leech::fetch(wish, &counted, &AtomicBool::new(false)).expect("a swarm")
     });
@@ -330,7 +331,8 @@ fn leech_of(
     let metainfo = torrent.clone();
     thread::spawn(move || {
         let out = tempfile::tempdir().expect("a folder");
-        let wish = leech::TorrentRequest { metainfo, out: out.path(), stall, seed_time };
+        let wish =
+            leech::TorrentRequest { metainfo, out: out.path(), stall, seed_time, sha1: None };
         leech::fetch(wish, &AtomicU64::new(0), &AtomicBool::new(false))
     })
 }

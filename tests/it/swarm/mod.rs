@@ -232,6 +232,7 @@ fn torrent_is_fetched_without_gate() {
             out: &server.out("o"),
             stall: common::PATIENCE,
             seed_time: Duration::ZERO,
+            sha1: None,
         };
         let fetched = leech::fetch(wish, &AtomicU64::new(0), &AtomicBool::new(false));
         let fetched = fetched.expect("a swarm");
