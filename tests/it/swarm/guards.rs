@@ -337,6 +337,21 @@ fn client_that_verifies_pieces_gives_signs_of_life() {
     });
 }
 
+/// A seat whose peer cannot reach the seeder, as in a swarm that is too large for it.
+#[test]
+fn row_of_seat_without_peer_tells_how_full_the_seeder_is() {
+    within(LIMIT, || {
+        let server = server(200_000, |settings| settings.stall = Duration::from_millis(200));
+        let mut peer = server.joined(1, "x");
+        peer.send("READY offset=0\n");
+        let record = server.record();
+        let reason = record.transfers[0].reason.clone().unwrap_or_default();
+        assert!(reason.contains("no connection to its peer"), "{reason}");
+        assert!(reason.contains("0 of 2000 connections"), "{reason}");
+        server.stop();
+    });
+}
+
 #[test]
 #[cfg(unix)]
 fn torrent_without_end_is_not_read_to_its_end() {

@@ -69,6 +69,11 @@ impl SwarmMember {
         self.lock().connections.len()
     }
 
+    /// How many connections may be open.
+    pub fn connections_max(&self) -> usize {
+        self.connections_max
+    }
+
     /// How many pieces a connected member has; `None` when it is not connected.
     pub fn pieces_of(&self, id: PeerId) -> Option<u32> {
         let state = self.lock();
