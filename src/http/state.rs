@@ -17,11 +17,7 @@ use crate::{
         guard::AccessGuard,
         receipts::Receipts,
     },
-    net::{
-        clock, copy,
-        http::server::{HttpConnection, RESPONSE_LIMIT},
-        pacing::Pacer,
-    },
+    net::{clock, copy, http::server::HttpConnection, pacing::Pacer},
     proto::http::{
         head::HeadBuilder,
         request::{HttpMethod, HttpRequest},
@@ -104,8 +100,7 @@ impl HttpServer {
         without_body: bool,
     ) {
         let head = self.head(response.status, connection.closes).field("Cache-Control", "no-store");
-        let bytes = response.encode(head, without_body);
-        if let Err(error) = connection.send(&bytes, RESPONSE_LIMIT) {
+        if let Err(error) = connection.respond(response, head, without_body) {
             log::debug!("{}: {error}", connection.peer);
         }
     }

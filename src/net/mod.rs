@@ -7,6 +7,7 @@ pub mod http;
 pub mod line_stream;
 pub mod logfile;
 pub mod pacing;
+pub mod shared_reply;
 pub mod socket;
 mod sync;
 pub mod text_file;

@@ -46,7 +46,7 @@ impl Torrents {
         Some(match &*request.path {
             "/announce" => tracker(self.announce(query, peer, local)),
             "/scrape" => tracker(self.scrape(query)),
-            "/swarm" => HttpResponse::json(self.document()),
+            "/swarm" => HttpResponse::shared(200, "application/json", self.reply()),
             path => {
                 let name = path.strip_prefix('/')?.strip_suffix(".torrent")?;
                 let name = FileName::new(name).ok()?;

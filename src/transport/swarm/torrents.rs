@@ -7,14 +7,16 @@
 
 use std::{
     collections::BTreeSet,
+    convert::Infallible,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
 };
 
 use crate::{
     digest::Digest,
     error::{Error, Result},
-    net::lock,
+    net::{lock, shared_reply, shared_reply::SharedReply},
     proto::{bt::bitfield::Bitfield, json::Json},
     server::{
         catalog::{self, Catalog, Source},
@@ -59,6 +61,8 @@ pub struct Torrents {
     asking: Mutex<()>,
     /// The files whose torrents GETs wait for.
     asked: Mutex<BTreeSet<FileName>>,
+    /// The document as `/swarm` shows it.
+    reply: SharedReply,
 }
 
 /// Torrents that a server keeps although nobody uses them. Each has a thread and two open files.
@@ -70,6 +74,12 @@ const TORRENTS_MAX: usize = 1000;
 /// Most files whose torrents GETs may wait for.
 const ASKED_MAX: usize = 64;
 
+/// Longest document of the swarms, bytes: one of the largest file there may be has room.
+const DOCUMENT_MAX: usize = 32 << 20;
+
+/// How often `/swarm` is made anew at most.
+const REPLY_INTERVAL: Duration = Duration::from_millis(250);
+
 impl Torrents {
     /// No torrents yet.
     pub fn new(config: SwarmServerConfig) -> Arc<Self> {
@@ -79,6 +89,7 @@ impl Torrents {
             creating: Mutex::default(),
             asking: Mutex::default(),
             asked: Mutex::default(),
+            reply: SharedReply::new(),
         })
     }
 
@@ -213,17 +224,22 @@ impl Torrents {
         transfers.filter_map(|transfers| Some((seat_of(&transfers.id)?, transfers.sent))).collect()
     }
 
-    /// Who is in which swarm and who has which chunk, as `gatecast.swarm/1`.
+    /// Who is in which swarm and who has which chunk, as `gatecast.swarm/1`; the swarm that was used
+    /// last is the first.
     pub fn document(&self) -> String {
         let all = self.snapshot();
-        Json::object(|json| {
-            json.text("schema", "gatecast.swarm/1");
-            json.list("swarms", |json| {
-                for torrent in &all {
-                    json.item(|json| torrent.write_json(json));
-                }
-            });
-        })
+        let entries = all.iter().rev();
+        document_of(
+            entries.map(|torrent| Json::object(|json| torrent.write_json(json))),
+            DOCUMENT_MAX,
+        )
+    }
+
+    /// The document, made once for all who ask for it at a time.
+    pub fn reply(&self) -> Arc<[u8]> {
+        let make = || Ok::<_, Infallible>(self.document().into_bytes());
+        let Ok(reply) = self.reply.get(shared_reply::stamp_of_now(REPLY_INTERVAL), make);
+        reply
     }
 
     /// The torrents of this moment.
@@ -236,8 +252,53 @@ impl Torrents {
     }
 }
 
+/// The document with the entries for which there is room.
+fn document_of(entries: impl Iterator<Item = String>, mut room: usize) -> String {
+    let mut left_out = 0;
+    Json::object(|json| {
+        json.text("schema", "gatecast.swarm/1");
+        json.list("swarms", |json| {
+            for entry in entries {
+                match room.checked_sub(entry.len()) {
+                    Some(rest) => {
+                        room = rest;
+                        json.item_raw(&entry);
+                    }
+                    None => left_out += 1,
+                }
+            }
+        });
+        json.count("left_out", Some(left_out));
+    })
+}
+
 impl Drop for Torrents {
     fn drop(&mut self) {
         self.lock().iter().for_each(|torrent| torrent.member.close());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn document_leaves_out_what_has_no_room() {
+        let entry = |name: &str| Json::object(|json| json.text("file", name));
+        let entries = || ["a", "b", "c"].into_iter().map(entry);
+        let all = document_of(entries(), 3 * entry("a").len());
+        let listed = "[{\"file\":\"a\"},{\"file\":\"b\"},{\"file\":\"c\"}]";
+        let expected = |listed: &str, left_out: u32| {
+            format!(
+                "{{\"schema\":\"gatecast.swarm/1\",\"swarms\":{listed},\"left_out\":{left_out}}}"
+            )
+        };
+        assert_eq!(all, expected(listed, 0));
+        let most = 3 * entry("a").len() - 1;
+        assert_eq!(
+            document_of(entries(), most),
+            expected(&listed.replace(",{\"file\":\"c\"}", ""), 1)
+        );
+        assert_eq!(document_of(entries(), 0), expected("[]", 3));
     }
 }
