@@ -92,6 +92,19 @@ impl LogFolder {
         }
     }
 
+    /// Makes what is in `log`, and its name, outlast a loss of power.
+    pub fn sync(&mut self, log: &LogFile) {
+        let (Some(folder), Some(file)) = (&self.path, &log.file) else { return };
+        let synced = file.sync_all();
+        #[cfg(unix)]
+        let synced = synced.and_then(|()| File::open(folder)?.sync_all());
+        if let Err(error) = synced {
+            log::error!("cannot sync {}: {error}", folder.join(&log.name).display());
+            let failure = Error::io(self.doing, folder.display())(error);
+            self.failed.get_or_insert(failure);
+        }
+    }
+
     /// The first error, if there was one.
     ///
     /// # Errors

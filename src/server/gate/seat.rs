@@ -62,6 +62,7 @@ impl Seat {
     /// # Errors
     /// The muster ended, or this client left it.
     pub fn wait(&mut self) -> Result<Duration, MusterEnd> {
+        self.gate.admission.set_ready(self.connection.peer());
         // From here the gate's watcher reads the connection, and it must not wait.
         let release = match self.stream().set_nonblocking(true) {
             Ok(()) => self.gate.wait_for_release(self.id()),
@@ -94,6 +95,11 @@ impl Seat {
 
     /// The transfer is over, however it ended.
     pub fn finish(mut self, mut transfer: Transfer) {
+        if let Some(reason) = self.gate.given_up(self.id())
+            && !transfer.is_proven()
+        {
+            transfer.fail(Outcome::TimedOut, reason);
+        }
         if transfer.reason.is_none() && self.is_released() {
             transfer.reason = self.release().disturbed();
         }
@@ -117,7 +123,13 @@ impl Drop for Seat {
             }
         }
         if let Some(row) = self.row.take() {
-            self.gate.log.finish(self.gate.session.id, row);
+            let (log, session) = (&self.gate.log, self.gate.session.id);
+            // While seats fill, any number of clients can come and leave.
+            if self.is_released() || !self.gate.is_mustering() {
+                log.finish(session, row);
+            } else {
+                log.leave(session, row);
+            }
         }
         self.gate.leave(self.id(), self.is_released());
     }

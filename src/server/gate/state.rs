@@ -33,6 +33,8 @@ pub(super) struct TakenSeat {
     pub(super) client: PendingClient,
     pub(super) phase: SeatPhase,
     pub(super) moved: Arc<AtomicU64>,
+    /// Why the session's thread has closed its connection, if it has.
+    pub(super) given_up: Option<String>,
 }
 
 /// Where a gate stands.

@@ -42,6 +42,8 @@ pub struct TorrentRequest<'a> {
     pub metainfo: Metainfo,
     /// The folder for the copy.
     pub out: &'a Path,
+    /// Whether a file that has the copy's name already is replaced.
+    pub replace: bool,
     /// Give up when there is no progress for so long.
     pub stall: Duration,
     /// Serve others for so long when the copy is whole.
@@ -89,10 +91,14 @@ pub fn fetch(
     moved: &AtomicU64,
     stopped: &AtomicBool,
 ) -> Result<TorrentDownload> {
-    let TorrentRequest { metainfo, out, .. } = request;
+    let TorrentRequest { metainfo, out, replace, .. } = request;
+    if metainfo.name.is_hidden() {
+        let reason = format!("it chose the name '{}', which begins with a dot", metainfo.name);
+        return Err(Error::refused("the torrent", reason));
+    }
     let (tracker, tracker_is_private) = find_tracker(&metainfo)?;
     let (name, bytes) = (metainfo.name.clone(), metainfo.bytes);
-    let download = Download::open(&DownloadSpec {
+    let spec = DownloadSpec {
         part: PartSpec {
             folder: out,
             name: &name,
@@ -101,10 +107,12 @@ pub fn fetch(
             client: 1,
             order: ByteOrder::Any,
             resume: true,
+            replace,
         },
         proof: request.sha1.map_or(Proof::Pieces, Proof::Sha1),
         clients: 1,
-    })?;
+    };
+    let download = Download::open(&spec, |_| Ok(()))?;
     let id = random_id(Role::External);
     let at = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
     let held = HeldCopy::read(metainfo.clone(), download.file(), |_| Ok(()))?;
@@ -122,7 +130,7 @@ pub fn fetch(
     let verified = download.verify(|_| Ok(()))?.whole(&name)?;
     let (resumed, sha1) = (peer.resumed, verified.sha1);
     verified.sync()?;
-    let path = verified.publish(true)?;
+    let path = verified.publish(true)?.path;
     peer.seed(Some(request.seed_time), stopped);
     Ok(TorrentDownload { path, bytes: bytes - resumed, resumed, seconds: last.since(begun), sha1 })
 }

@@ -68,6 +68,7 @@ fn leech_into(torrent: &Metainfo, out: &Path) -> JoinHandle<Result<TorrentDownlo
     thread::spawn(move || {
         let wish = leech::TorrentRequest {
             metainfo,
+            replace: false,
             out: &out,
             stall: common::PATIENCE,
             seed_time: Duration::ZERO,
