@@ -196,12 +196,9 @@ fn fetch_torrent(args: &FetchArgs) -> Result<Verdict> {
         replace: args.overwrite || args.out.is_none(),
         stall: args.receiving.stall_limit,
         seed_time: args.receiving.seed_time.unwrap_or(Duration::ZERO),
+        sha1: args.sha1,
     };
     let fetched = leech::fetch(wish, &AtomicU64::new(0), &stopped)?;
-    if let Some(sha1) = args.sha1.filter(|sha1| *sha1 != fetched.sha1) {
-        let what = format!("its SHA-1 is {}, not {sha1}", fetched.sha1);
-        return Err(Error::Corrupt { what });
-    }
     let path = escape(&fetched.path.display().to_string());
     let (bytes, resumed, sha1) = (fetched.bytes, fetched.resumed, fetched.sha1);
     let seconds = fetched.seconds.as_secs_f64();
