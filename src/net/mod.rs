@@ -4,6 +4,7 @@ pub mod clock;
 pub mod copy;
 pub mod datagrams;
 pub mod http;
+pub mod key_file;
 pub mod line_stream;
 pub mod logfile;
 pub mod pacing;
