@@ -12,7 +12,7 @@ use crate::{
     error::{Error, Result},
     http,
     http::client::HttpTarget,
-    net::socket,
+    net::{key_file, socket},
     report::{session::SessionReport, verdict::Verdict},
     session::Via,
     text::FileName,
@@ -45,6 +45,7 @@ pub struct Fetch {
     config: FetchConfig,
     file: Option<String>,
     sha1: Option<String>,
+    key: Option<PathBuf>,
     /// Why the server's name could not be resolved.
     unresolved: Option<String>,
 }
@@ -83,7 +84,8 @@ impl Fetch {
             Ok(addrs) => (addrs, None),
             Err(what) => (Vec::new(), Some(what)),
         };
-        Self { config: FetchConfig::new(addrs), file: None, sha1: None, unresolved }
+        let config = FetchConfig::new(addrs);
+        Self { config, file: None, sha1: None, key: None, unresolved }
     }
 
     /// The file; the server's own choice unless given.
@@ -149,12 +151,19 @@ impl Fetch {
         self
     }
 
+    /// Proves the key in this file to the server, and fetches only from a server that proves it too.
+    #[must_use]
+    pub fn key(mut self, file: impl Into<PathBuf>) -> Self {
+        self.key = Some(file.into());
+        self
+    }
+
     /// Runs the clients until each has come to its end.
     ///
     /// # Errors
-    /// The fetch cannot be begun: a name that does not resolve or is not one, a number of clients
-    /// out of range, too few file descriptors. What happens to a client after that is in its
-    /// [`ClientResult`].
+    /// The fetch cannot be begun: a name that does not resolve or is not one, a key that cannot be
+    /// read, a number of clients out of range, too few file descriptors. What happens to a client
+    /// after that is in its [`ClientResult`].
     pub fn run(self) -> Result<FetchReport> {
         let mut config = self.config;
         if let Some(what) = self.unresolved {
@@ -167,6 +176,7 @@ impl Fetch {
             let invalid = |_| InvalidValue::new("SHA-1", &digest, "40 hexadecimal digits");
             config.sha1 = Some(digest.parse().map_err(invalid).map_err(Error::usage)?);
         }
+        config.key = self.key.map(|path| key_file::read(&path)).transpose()?;
         FetchTask::new(config)?.run().map(FetchReport::new)
     }
 }
@@ -192,7 +202,8 @@ impl FetchTask {
     /// By HTTP, no file was named and the server offers several.
     pub(crate) fn new(config: FetchConfig) -> Result<Self> {
         let target = match config.via {
-            Some(Via::Http) => Some(http_target(&config)?),
+            // HTTP cannot prove a key: the same bytes come after GO on the control connection.
+            Some(Via::Http) if config.key.is_none() => Some(http_target(&config)?),
             _ => None,
         };
         Ok(Self::with_target(config, target))
@@ -239,7 +250,7 @@ fn http_target(config: &FetchConfig) -> Result<HttpTarget> {
         return Ok(HttpTarget::file(&host, file));
     }
     // HTTP has no word for the server's choice; its own protocol lists what there is.
-    match &client::list(&config.server)?[..] {
+    match &client::list(&config.server, None)?[..] {
         [file] => Ok(HttpTarget::file(&host, &file.name)),
         files => {
             let reason = format!("it offers {} files, so name one", files.len());

@@ -6,6 +6,7 @@ use crate::{
     digest::Digest,
     error::{Error, Result},
     net::copy,
+    proto::key::Key,
     session::{SeatId, Via},
     text::{ClientName, FileName},
 };
@@ -39,6 +40,8 @@ pub struct FetchConfig {
     pub stall: Duration,
     /// Sync copies to disk before they count as received.
     pub durable: bool,
+    /// What the server must prove, and is proven to it; `None` asks for nothing.
+    pub key: Option<Key>,
 }
 
 impl FetchConfig {
@@ -58,6 +61,7 @@ impl FetchConfig {
             copy: copy::Method::Auto,
             stall: Duration::from_secs(30),
             durable: true,
+            key: None,
         }
     }
 

@@ -22,11 +22,14 @@ use crate::{
         http::server::{HttpConnection, RESPONSE_LIMIT},
         pacing::Pacer,
     },
-    proto::http::{
-        head::HeadBuilder,
-        request::{HttpMethod, HttpRequest},
-        response::HttpResponse,
-        text,
+    proto::{
+        greeting::Greeting,
+        http::{
+            head::HeadBuilder,
+            request::{HttpMethod, HttpRequest},
+            response::HttpResponse,
+            text,
+        },
     },
     server::{config::ServerConfig, lobby::Lobby},
 };
@@ -34,6 +37,8 @@ use crate::{
 /// What all HTTP connections of one server share.
 pub(super) struct HttpServer {
     pub(super) guard: AccessGuard,
+    /// The files are closed, and all else is for the server's user.
+    pub(super) closed: bool,
     pub(super) feed: StateFeed,
     pub(super) receipts: Receipts,
     pub(super) documents: Documents,
@@ -71,6 +76,7 @@ impl HttpServer {
     pub(super) fn new(settings: &ServerConfig, config: HttpConfig) -> Result<Self> {
         let method = settings.copy.resolved();
         Ok(Self {
+            closed: settings.closes(Greeting::Http),
             guard: AccessGuard::new(config.token, config.control_from, config.hosts),
             feed: StateFeed::new(config.documents),
             receipts: Receipts::default(),

@@ -207,7 +207,8 @@ impl Lobby {
             let reason = "all seats of this server's only session are taken";
             return Err(Error::refused("the server", reason));
         }
-        let head = SessionHeader { via, file: session.source.info.clone(), clients };
+        let (file, key) = (session.source.info.clone(), self.settings.key.is_some());
+        let head = SessionHeader { via, file, clients, key };
         let session_id = session.id;
         let gate = Gate::new(session, send_session, muster, self.log.clone());
         self.log.open(session_id, head);

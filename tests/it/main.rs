@@ -11,6 +11,7 @@ mod faults;
 mod gate;
 mod hostile;
 mod http;
+mod key;
 mod lab;
 mod relay;
 mod swarm;

@@ -59,6 +59,7 @@ pub fn serve(
 ) -> (ServerCoreBuilder, Arc<Torrents>) {
     // A server that sends only by the swarm keeps everybody waiting for the gate.
     config.gated |= host.settings().via == Some(Via::Swarm);
+    config.seats_only |= host.settings().closes(Greeting::Swarm);
     let torrents = Torrents::new(config);
     let serving = Arc::clone(&torrents);
     let host = host.transport(Box::new(SwarmTransport::new(Arc::clone(&torrents)))).handler(
