@@ -8,7 +8,10 @@ use std::{
 };
 
 use crate::{
-    client::{self, ClientReport, FetchConfig, FetchRun, receive::ReceiveTransport},
+    client::{
+        self, ClientReport, FetchConfig, FetchRun, config::OverwritePolicy,
+        receive::ReceiveTransport,
+    },
     error::{Error, Result},
     http,
     http::client::HttpTarget,
@@ -46,6 +49,7 @@ pub struct Fetch {
     file: Option<String>,
     sha1: Option<String>,
     key: Option<PathBuf>,
+    overwrite: bool,
     /// Why the server's name could not be resolved.
     unresolved: Option<String>,
 }
@@ -85,7 +89,7 @@ impl Fetch {
             Err(what) => (Vec::new(), Some(what)),
         };
         let config = FetchConfig::new(addrs);
-        Self { config, file: None, sha1: None, key: None, unresolved }
+        Self { config, file: None, sha1: None, key: None, overwrite: false, unresolved }
     }
 
     /// The file; the server's own choice unless given.
@@ -123,10 +127,19 @@ impl Fetch {
         self
     }
 
-    /// The folder for the copies, which is made where it is missing.
+    /// The folder for the copies, which is made where it is missing. A file in it is replaced only
+    /// if it has the name that [`file`](Self::file) gave, or with [`overwrite`](Self::overwrite).
     #[must_use]
     pub fn out(mut self, folder: impl Into<PathBuf>) -> Self {
         self.config.out = folder.into();
+        self.config.overwrite = OverwritePolicy::UsersFolder;
+        self
+    }
+
+    /// Replaces a file that has the name of the copy, also where the server chose that name.
+    #[must_use]
+    pub fn overwrite(mut self, overwrite: bool) -> Self {
+        self.overwrite = overwrite;
         self
     }
 
@@ -177,6 +190,9 @@ impl Fetch {
             config.sha1 = Some(digest.parse().map_err(invalid).map_err(Error::usage)?);
         }
         config.key = self.key.map(|path| key_file::read(&path)).transpose()?;
+        if self.overwrite {
+            config.overwrite = OverwritePolicy::Always;
+        }
         FetchTask::new(config)?.run().map(FetchReport::new)
     }
 }

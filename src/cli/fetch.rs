@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::{
     cli::{events, menu, options, output, progress, signals},
-    client::{self, ClientReport, FetchConfig},
+    client::{self, ClientReport, FetchConfig, config::OverwritePolicy},
     digest::Digest,
     error::{Error, Result},
     fetch::FetchTask,
@@ -49,9 +49,13 @@ pub(crate) struct FetchArgs {
     /// The way: tcp, udp, raw, multicast, swarm or http; the server's choice unless given
     #[arg(long)]
     pub(crate) via: Option<Via>,
-    /// The folder for the copies
-    #[arg(long, default_value = "received", value_name = "DIR")]
-    pub(crate) out: PathBuf,
+    /// The folder for the copies; received unless given
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// Replace a file that has the copy's name already, where that is not done by itself: in the DIR
+    /// of --out when the server or the torrent chose the name, and a copy that nothing proves
+    #[arg(long)]
+    pub(crate) overwrite: bool,
     /// What the client calls itself; unless given, this machine's name, and the number that Slurm
     /// (SLURM_PROCID) or Kubernetes (JOB_COMPLETION_INDEX) gave to this task
     #[arg(long)]
@@ -100,6 +104,13 @@ pub(crate) struct ReceiveArgs {
     pub(crate) seed_time: Option<Duration>,
 }
 
+impl FetchArgs {
+    /// The folder for the copies.
+    fn folder(&self) -> PathBuf {
+        self.out.clone().unwrap_or_else(|| PathBuf::from("received"))
+    }
+}
+
 /// How a URL begins.
 const SCHEME: &str = "http://";
 
@@ -112,7 +123,7 @@ const HTTP_PORT: u16 = 80;
 /// It could not be begun; what happens to a client after that is in its row and the verdict.
 pub(crate) fn run(args: &FetchArgs) -> Result<Verdict> {
     if args.lab {
-        return menu::run(&options::server(&args.server)?, &args.out);
+        return menu::run(&options::server(&args.server)?, &args.folder());
     }
     let is_url = args.server.starts_with(SCHEME);
     let is_torrent = args.server.ends_with(".torrent") && !is_url;
@@ -125,7 +136,10 @@ pub(crate) fn run(args: &FetchArgs) -> Result<Verdict> {
     let mut task = if is_url {
         let target = target(args)?;
         let server = socket::resolve(&target.host, HTTP_PORT)?;
-        FetchTask::with_target(config(args, server)?, Some(target))
+        // The user's URL names the file.
+        let file = Some(target.name.clone());
+        let config = FetchConfig { file, ..config(args, server)? };
+        FetchTask::with_target(config, Some(target))
     } else {
         FetchTask::new(config(args, options::server(&args.server)?)?)?
     };
@@ -151,7 +165,12 @@ fn config(args: &FetchArgs, server: Vec<SocketAddr>) -> Result<FetchConfig> {
         group: args.group,
         via: args.via,
         name: args.name.clone().unwrap_or_else(own_name),
-        out: args.out.clone(),
+        out: args.folder(),
+        overwrite: match &args.out {
+            _ if args.overwrite => OverwritePolicy::Always,
+            Some(_) => OverwritePolicy::UsersFolder,
+            None => OverwritePolicy::OwnFolder,
+        },
         resume: args.resume,
         retry: args.retry,
         sha1: args.sha1,
@@ -181,7 +200,8 @@ fn fetch_torrent(args: &FetchArgs) -> Result<Verdict> {
     let metainfo = leech::open(Path::new(&args.server))?;
     let wish = leech::TorrentRequest {
         metainfo,
-        out: &args.out,
+        out: &args.folder(),
+        replace: args.overwrite || args.out.is_none(),
         stall: args.receiving.stall_limit,
         seed_time: args.receiving.seed_time.unwrap_or(Duration::ZERO),
     };

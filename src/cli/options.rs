@@ -45,7 +45,7 @@ pub(crate) struct SendArgs {
     /// unless given
     #[arg(long, value_parser = group, value_name = "ADDR:PORT")]
     pub(crate) multicast_group: Option<SocketAddr>,
-    /// The address of this host by whose interface multicast leaves; the one by which the clients
+    /// The address of this host by whose interface multicast leaves; those by which the clients
     /// came unless given
     #[arg(long, value_name = "ADDR")]
     pub(crate) multicast_interface: Option<Ipv4Addr>,

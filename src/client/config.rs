@@ -12,6 +12,7 @@ use crate::{
 };
 
 /// What the user wants fetched, and how.
+// Over 15 fields because each is one thing that a user may ask for.
 #[derive(Clone, Debug)]
 pub struct FetchConfig {
     /// The server's addresses, tried in order.
@@ -42,6 +43,19 @@ pub struct FetchConfig {
     pub durable: bool,
     /// What the server must prove, and is proven to it; `None` asks for nothing.
     pub key: Option<Key>,
+    /// Whether a file that has the copy's name already is replaced.
+    pub overwrite: OverwritePolicy,
+}
+
+/// When a copy replaces a file that has its name already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OverwritePolicy {
+    /// In a folder of our own, whoever chose the name.
+    OwnFolder,
+    /// In a folder of the user's, where the user named the file too.
+    UsersFolder,
+    /// Always: the user said so.
+    Always,
 }
 
 impl FetchConfig {
@@ -62,7 +76,27 @@ impl FetchConfig {
             stall: Duration::from_secs(30),
             durable: true,
             key: None,
+            overwrite: OverwritePolicy::OwnFolder,
         }
+    }
+
+    /// Whether a proven copy replaces a file that has its name already.
+    pub(crate) fn replaces(&self) -> bool {
+        self.overwrite != OverwritePolicy::UsersFolder || self.file.is_some()
+    }
+
+    /// Refuses a name that the server chose and that begins with a dot: it hides the copy, and is how
+    /// the settings of programs are called.
+    ///
+    /// # Errors
+    /// It is such a name.
+    pub(crate) fn check_name(&self, server: impl fmt::Display, name: &FileName) -> Result<()> {
+        if self.file.is_some() || !name.is_hidden() {
+            return Ok(());
+        }
+        let reason =
+            format!("it chose the name '{name}', which begins with a dot; ask for it by name");
+        Err(Error::refused(server, reason))
     }
 
     /// What client `number` calls itself.

@@ -3,11 +3,13 @@
 pub mod clock;
 pub mod copy;
 pub mod datagrams;
+pub mod files;
 pub mod http;
 pub mod key_file;
 pub mod line_stream;
 pub mod logfile;
 pub mod pacing;
+pub mod shared_reply;
 pub mod socket;
 mod sync;
 pub mod text_file;

@@ -8,6 +8,7 @@ use crossbeam_channel::Receiver;
 
 use crate::{
     error::Result,
+    net::shared_reply::SharedReply,
     proto::greeting::Greeting,
     server::{
         catalog::Catalog,
@@ -48,7 +49,9 @@ impl ServerCoreBuilder {
     /// A server of `catalog`'s files that speaks the native protocol, and has no way of sending
     /// yet.
     pub fn new(catalog: Catalog, settings: ServerConfig) -> Self {
-        let native: GreetingHandler = Arc::new(conversation::serve);
+        let offered = SharedReply::default();
+        let native: GreetingHandler =
+            Arc::new(move |connection, lobby| conversation::serve(connection, lobby, &offered));
         Self {
             settings,
             catalog,

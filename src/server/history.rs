@@ -62,6 +62,16 @@ impl History {
         }
     }
 
+    /// What grows with everything that [`History::session`] learns of this session.
+    pub fn version(&self, session: SessionId) -> Option<u64> {
+        let state = self.lock();
+        if state.ended.iter().any(|record| record.session == session) {
+            return Some(u64::MAX);
+        }
+        let open = state.open.get(&session)?;
+        Some(2 * open.transfers.len() as u64 + u64::from(open.released_at.is_some()))
+    }
+
     /// The kept sessions that have ended, oldest first.
     pub fn ended(&self) -> Vec<Arc<Record>> {
         self.lock().ended.iter().cloned().collect()
@@ -149,16 +159,18 @@ mod tests {
         let mut proven = Transfer::new(SeatId(2), "c", Outcome::Complete);
         (proven.verified, proven.bytes_server) = (Some(true), Some(7));
         history.row(SessionId(1), &proven);
+        assert_eq!(history.version(SessionId(1)), Some(3));
         let so_far = history.session(SessionId(1)).expect("open");
         assert_eq!(so_far.transfers, [proven]);
         assert_eq!(so_far.sender.as_deref(), Some("sendfile"));
         assert!(history.ended().is_empty());
         history.close(so_far.clone());
         assert_eq!(history.session(SessionId(1)), Some(so_far));
+        assert_eq!(history.version(SessionId(1)), Some(u64::MAX));
         let totals = history.totals();
         assert_eq!((totals.sessions, totals.proven, totals.bytes_server), (1, 1, 7));
         assert_eq!(totals.outcomes, [1, 0, 0, 0, 0]);
-        assert_eq!(history.session(SessionId(2)), None);
+        assert_eq!((history.session(SessionId(2)), history.version(SessionId(2))), (None, None));
     }
 
     #[test]

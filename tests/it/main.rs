@@ -8,6 +8,7 @@ mod common;
 
 #[cfg(unix)]
 mod faults;
+mod figures;
 mod gate;
 mod hostile;
 mod http;
@@ -24,6 +25,8 @@ mod cli;
 mod documents;
 #[cfg(all(target_os = "linux", feature = "cli"))]
 mod live;
+#[cfg(feature = "cli")]
+mod names;
 #[cfg(feature = "cli")]
 mod page;
 #[cfg(all(target_os = "linux", feature = "cli", feature = "sockopt"))]

@@ -17,7 +17,7 @@ use crate::{
     common,
     common::{
         Peer, entries,
-        program::{GATECAST, Program, folder_with_file, part, records, records_of, whole},
+        program::{GATECAST, Program, folder_with_file, part, records, records_of, strace, whole},
         sha1_of,
         turn::in_turn,
         until, within,
@@ -255,17 +255,6 @@ fn measure_free(server: &Program) {
     until("the threads of the silent to end", || server.count("task") <= 4);
 }
 
-/// The program, some of whose system `calls` fail as `fault` says. strace writes what it did to
-/// `told`.
-fn strace(calls: &str, fault: &str, told: &Path) -> Command {
-    let (trace, inject) = (format!("trace={calls}"), format!("inject={calls}:{fault}"));
-    let mut command = Command::new("strace");
-    // -D: the process that is started is the program itself, and strace runs beside it.
-    command.args(["-D", "-f", "-qq", "-e", &trace, "-e", &inject, "-o"]);
-    command.arg(told).arg(GATECAST);
-    command
-}
-
 /// A client for which there is no thread gets that of the oldest silent connection.
 #[test]
 fn silent_connection_gives_up_its_thread() {
@@ -449,6 +438,41 @@ fn failed_system_call_leaves_whole_copy_or_none() {
             }
         }
         assert!(failures >= 10 && successes >= 1, "{failures} failures, {successes} successes");
+    });
+}
+
+/// As a file system does that has neither: the copy goes on with reads and writes.
+#[test]
+fn refused_kernel_copies_go_on_buffered() {
+    if !common::have("strace", common::installed("strace")) {
+        return;
+    }
+    within(LIMIT * 2, || {
+        // splice alternates between the connection and the file. All of them, the first to the
+        // file, and one in the middle.
+        let faults = [
+            ("sendfile", "EINVAL", "1+"),
+            ("sendfile", "ENOSYS", "2"),
+            ("splice", "EINVAL", "1+"),
+            ("splice", "EINVAL", "2"),
+            ("splice", "EOPNOTSUPP", "5"),
+        ];
+        for (call, error, when) in faults {
+            let (folder, sha1) = folder_with_file(9_000_001);
+            let told = folder.path().join("strace");
+            let mut command = strace(call, &format!("error={error}:when={when}"), &told);
+            command
+                .args(["run", "f.bin", "--clients", "2", "--keep", "out", "--copy", "sendfile"])
+                .current_dir(folder.path());
+            let mut run = Program::start(&mut command);
+            assert_eq!(run.code(), 0, "{call} {error} {when}: {}", run.stderr());
+            for seat in ["C1-f.bin", "C2-f.bin"] {
+                let copy = folder.path().join("out").join(seat);
+                assert_eq!(sha1_of(&copy), sha1, "{call} {error} {when}");
+            }
+            let told = fs::read_to_string(told).expect("strace told");
+            assert!(told.contains("(INJECTED)"), "{call} {error} {when}: {told}");
+        }
     });
 }
 

@@ -6,6 +6,7 @@ use std::{
 };
 
 use super::*;
+use crate::units::Rate;
 
 fn pair() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
@@ -32,7 +33,8 @@ fn methods() -> Vec<Method> {
 }
 
 fn copying(method: Method, moved: &AtomicU64) -> Copying<'_> {
-    Copying { method, buffer: 1000, stall: Duration::from_secs(20), pacer: None, moved }
+    let stall = Duration::from_secs(20);
+    Copying { method, buffer: 1000, stall, slowest: SLOWEST, pacer: None, moved }
 }
 
 #[test]
@@ -165,6 +167,63 @@ fn a_peer_that_does_not_send_is_a_stall() {
         let stop = receive(&far, &file(b""), 0..10, &[], copying);
         assert!(matches!(stop, Err(Stop::Stalled)), "{stop:?}");
     }
+}
+
+/// The other seats of a session may have taken the schedule for longer than one peer may take.
+#[test]
+fn wait_for_the_own_rate_is_not_the_peers() {
+    for method in methods() {
+        let pacer = Pacer::new(Rate(8000));
+        // The next stretch begins 1.3 s from now; a peer that has moved nothing has 1.1 s.
+        pacer.charge(1300);
+        let (near, mut far) = pair();
+        let moved = AtomicU64::new(0);
+        let stall = Duration::from_millis(100);
+        let copying = Copying { stall, pacer: Some(&pacer), ..copying(method, &moved) };
+        send(&file(&[7; 100]), 0..100, &near, copying).expect("the peer has taken no time");
+        drop(near);
+        let mut got = Vec::new();
+        far.read_to_end(&mut got).expect("received");
+        assert_eq!(got, [7; 100]);
+    }
+}
+
+/// No such file can be sent by `sendfile`.
+#[test]
+#[cfg(target_os = "linux")]
+fn source_that_the_kernel_cannot_send_is_read() {
+    let path = "/proc/self/cmdline";
+    let bytes = std::fs::read(path).expect("Linux has it");
+    let (near, mut far) = pair();
+    let moved = AtomicU64::new(0);
+    let copying = copying(Method::default().resolved().expect("one"), &moved);
+    let source = File::open(path).expect("ours");
+    send(&source, 1..bytes.len() as u64, &near, copying).expect("the buffered way");
+    drop(near);
+    let mut got = Vec::new();
+    far.read_to_end(&mut got).expect("received");
+    assert_eq!(got, bytes[1..]);
+    assert_eq!(moved.into_inner(), got.len() as u64);
+}
+
+/// No file that is opened for appending can be written by `splice`.
+#[test]
+#[cfg(target_os = "linux")]
+fn target_that_the_kernel_cannot_fill_is_written() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("f");
+    let target = std::fs::OpenOptions::new().append(true).create_new(true).open(&path);
+    let data: Vec<u8> = (0..300_000_u32).map(|n| (n % 251) as u8).collect();
+    let (mut near, far) = pair();
+    let moved = AtomicU64::new(0);
+    let copying = copying(Method::default().resolved().expect("one"), &moved);
+    thread::scope(|scope| {
+        scope.spawn(|| near.write_all(&data).expect("it reads"));
+        let range = 0..data.len() as u64;
+        receive(&far, &target.expect("room"), range, &[], copying).expect("the buffered way");
+    });
+    assert!(std::fs::read(&path).expect("there") == data);
+    assert_eq!(moved.into_inner(), data.len() as u64);
 }
 
 #[test]

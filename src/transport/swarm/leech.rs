@@ -5,6 +5,8 @@
 //! itself: a tracker on the internet must not make us connect to a neighbour.
 
 use std::{
+    fs::File,
+    io::Read,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
@@ -39,6 +41,8 @@ pub struct TorrentRequest<'a> {
     pub metainfo: Metainfo,
     /// The folder for the copy.
     pub out: &'a Path,
+    /// Whether a file that has the copy's name already is replaced.
+    pub replace: bool,
     /// Give up when there is no progress for so long.
     pub stall: Duration,
     /// Serve others for so long when the copy is whole.
@@ -66,12 +70,11 @@ pub struct TorrentDownload {
 /// It cannot be read, is too long, or is not a torrent of one file.
 pub fn open(path: &Path) -> Result<Metainfo> {
     let at = escape(&path.display().to_string());
-    let length = std::fs::metadata(path).map_err(Error::io("open the torrent", &at))?.len();
-    if length > METAINFO_MAX as u64 {
-        let reason = format!("{length} bytes are too many for a torrent");
-        return Err(Error::refused(at, reason));
-    }
-    let bytes = std::fs::read(path).map_err(Error::io("read the torrent", &at))?;
+    let file = File::open(path).map_err(Error::io("open the torrent", &at))?;
+    let mut bytes = Vec::new();
+    // What has no end, such as a device, is too long like any other.
+    let read = file.take(METAINFO_MAX as u64 + 1).read_to_end(&mut bytes);
+    read.map_err(Error::io("read the torrent", &at))?;
     Metainfo::decode(&bytes).map_err(|error| Error::refused(at, error.to_string()))
 }
 
@@ -85,10 +88,14 @@ pub fn fetch(
     moved: &AtomicU64,
     stopped: &AtomicBool,
 ) -> Result<TorrentDownload> {
-    let TorrentRequest { metainfo, out, .. } = request;
+    let TorrentRequest { metainfo, out, replace, .. } = request;
+    if metainfo.name.is_hidden() {
+        let reason = format!("it chose the name '{}', which begins with a dot", metainfo.name);
+        return Err(Error::refused("the torrent", reason));
+    }
     let (tracker, tracker_is_private) = find_tracker(&metainfo)?;
     let (name, bytes) = (metainfo.name.clone(), metainfo.bytes);
-    let download = Download::open(&DownloadSpec {
+    let spec = DownloadSpec {
         part: PartSpec {
             folder: out,
             name: &name,
@@ -97,10 +104,12 @@ pub fn fetch(
             client: 1,
             order: ByteOrder::Any,
             resume: true,
+            replace,
         },
         proof: Proof::Pieces,
         clients: 1,
-    })?;
+    };
+    let download = Download::open(&spec, |_| Ok(()))?;
     let id = random_id(Role::External);
     let at = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
     let peer = Peer::start(metainfo, download.file(), id, Role::External, at, tracker)?;
@@ -116,7 +125,7 @@ pub fn fetch(
     let verified = download.verify(|_| Ok(()))?.whole(&name)?;
     let (resumed, sha1) = (peer.resumed, verified.sha1);
     verified.sync()?;
-    let path = verified.publish(true)?;
+    let path = verified.publish(true)?.path;
     peer.seed(Some(request.seed_time), stopped);
     Ok(TorrentDownload { path, bytes: bytes - resumed, resumed, seconds: last.since(begun), sha1 })
 }

@@ -165,6 +165,7 @@ fn tracker_death_in_mid_session_stops_nobody() {
         let tracker_thread = thread::spawn(move || answer_once(&tracker, at));
         let wish = leech::TorrentRequest {
             metainfo: torrent,
+            replace: false,
             out: &server.out("o"),
             stall: common::PATIENCE,
             seed_time: Duration::ZERO,

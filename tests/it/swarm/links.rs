@@ -119,6 +119,7 @@ fn leech(
     let fetching = thread::spawn(move || {
         let wish = leech::TorrentRequest {
             metainfo: wanted,
+            replace: false,
             out: &out,
             stall: common::PATIENCE,
             seed_time: Duration::ZERO,
@@ -330,7 +331,8 @@ fn leech_of(
     let metainfo = torrent.clone();
     thread::spawn(move || {
         let out = tempfile::tempdir().expect("a folder");
-        let wish = leech::TorrentRequest { metainfo, out: out.path(), stall, seed_time };
+        let wish =
+            leech::TorrentRequest { metainfo, replace: false, out: out.path(), stall, seed_time };
         leech::fetch(wish, &AtomicU64::new(0), &AtomicBool::new(false))
     })
 }

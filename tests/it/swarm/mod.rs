@@ -228,6 +228,7 @@ fn torrent_is_fetched_without_gate() {
         let server = server(500_000, |settings| settings.via = None);
         let wish = leech::TorrentRequest {
             metainfo: metainfo(&server),
+            replace: false,
             out: &server.out("o"),
             stall: common::PATIENCE,
             seed_time: Duration::ZERO,
