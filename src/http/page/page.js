@@ -43,7 +43,11 @@ let files = [];
 const panels = new Map();
 
 const token = () => document.querySelector('meta[name=gatecast-token]').content
-  || new URLSearchParams(location.hash.slice(1)).get('token') || '';
+  || new URLSearchParams(location.hash.slice(1)).get('token')
+  || new URLSearchParams(location.search).get('token') || '';
+// A server with a key gives its figures to whoever has the token, where the page itself was asked for.
+const at = path => { const held = new URLSearchParams(location.search).get('token');
+  return held ? path + (path.includes('?') ? '&' : '?') + 'token=' + encodeURIComponent(held) : path; };
 
 function release(session, panel) {
   const word = panel.token.value || token();
@@ -291,10 +295,10 @@ function ended(event) {
     body.append(tr);
   }
   $('after-table').replaceChildren(head, body);
-  const link = (text, href) => { const a = make('a', text); a.href = href; return a; };
+  const link = (text, href) => { const a = make('a', text); a.href = at(href); return a; };
   $('after-links').replaceChildren(link('CSV', `/sessions/${d.session}.csv`), link('JSON', '/sessions/' + d.session),
     link('all sessions as CSV', '/sessions.csv'));
-  $('plot').firstChild.src = '/plot.svg?' + d.session;
+  $('plot').firstChild.src = at('/plot.svg?' + d.session);
   // The plot leaves out sessions that failed; without any other it is empty.
   plotted = plotted || d.results.filter(r => r.outcome === 'complete').length >= d.clients;
   show($('plot'), plotted);
@@ -303,7 +307,7 @@ function ended(event) {
 
 function link(text, kind) { set($('link'), text); $('link').className = kind; }
 set($('where'), location.host);
-const source = new EventSource('/events');
+const source = new EventSource(at('/events'));
 source.addEventListener('open', () => link('live', 'live'));
 source.addEventListener('error', () => link('the server does not answer', 'lost'));
 source.addEventListener('state', event => state(JSON.parse(event.data)));

@@ -65,7 +65,8 @@ impl Watched {
             stall: Duration::from_secs(60),
         };
         let logger = SessionLogger::start(None).expect("a thread");
-        let head = SessionHeader { via: session.via, file: session.source.info.clone(), clients };
+        let file = session.source.info.clone();
+        let head = SessionHeader { via: session.via, file, clients, key: false };
         logger.log_handle().open(session.id, head);
         let (log, admission) = (logger.log_handle(), Admission::of_server());
         let gate = Gate::new(session, Box::new(Nothing), muster, log, admission);

@@ -1,7 +1,7 @@
 //! What the server's swarms answer over HTTP: the tracker (`/announce`, `/scrape`), the state of
 //! the swarms (`/swarm`) and `.torrent` files.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use crate::{
     net::clock,
@@ -32,6 +32,16 @@ impl Torrents {
         local: SocketAddr,
         lobby: &Lobby,
     ) -> Option<HttpResponse> {
+        // Its clients announce themselves once more when their session has ended.
+        let has_seat = |torrent: &Arc<Torrent>| torrent.member.has_seat_at(peer.ip());
+        let is_ours = matches!(&*request.path, "/announce" | "/scrape" | "/swarm")
+            || request.path.ends_with(".torrent");
+        let is_here = request.path == "/swarm" && peer.ip().to_canonical().is_loopback();
+        if is_ours && self.config.seats_only && !is_here && !self.snapshot().iter().any(has_seat) {
+            let why = "with a key the swarm is for the clients of its sessions; serve --open swarm \
+                       lets others in";
+            return Some(HttpResponse::text(403, why));
+        }
         let query = request.query.as_deref().unwrap_or_default();
         if request.path == "/announce" && is_of_browser(request) {
             let failure = TrackerError::Refused("a browser cannot be a peer");

@@ -60,6 +60,7 @@ pub fn serve(
     // A server that sends only by the swarm keeps everybody waiting for the gate.
     let is_only = host.settings().via == Some(Via::Swarm);
     config.gated |= is_only;
+    config.seats_only |= host.settings().closes(Greeting::Swarm);
     let torrents = Torrents::new(config);
     if is_only {
         torrents.prepare(host.catalog());

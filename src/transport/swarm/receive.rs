@@ -7,7 +7,8 @@
 //! dies, the peers finish with what they have, and each can tell what is missing.
 
 use std::{
-    net::SocketAddr,
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
@@ -136,6 +137,10 @@ impl ReceiveSession for EmptyReceiveSession {
 }
 
 impl ReceiveSession for SwarmReceiveSession {
+    fn limit_peers(&self, addresses: BTreeSet<IpAddr>) {
+        self.peer.member.limit_to(addresses);
+    }
+
     fn bytes_held(&self) -> Option<u64> {
         Some(self.peer.resumed)
     }

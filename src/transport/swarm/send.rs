@@ -5,7 +5,7 @@
 
 use std::{
     io,
-    net::TcpStream,
+    net::{IpAddr, TcpStream},
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -94,6 +94,11 @@ impl SendSession for SwarmSendSession {
             // It is gone already.
             Err(error) => log::debug!("{}: {error}", seat.id()),
         }
+    }
+
+    fn only_peers(&self) -> Vec<IpAddr> {
+        let torrent = self.torrent.iter().filter(|_| self.torrents.config.seats_only);
+        torrent.flat_map(|torrent| torrent.member.seat_addresses()).collect()
     }
 
     fn description(&self, stream: &TcpStream) -> String {

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard},
 };
 
@@ -83,6 +84,11 @@ impl Torrent {
         if *sessions == 0 {
             self.member.release();
         }
+    }
+
+    /// Whether a client of a session that has not ended is at `ip`.
+    pub(super) fn has_client_at(&self, ip: IpAddr) -> bool {
+        *lock(&self.sessions) > 0 && self.member.has_seat_at(ip)
     }
 
     /// The peers that the tracker knows.

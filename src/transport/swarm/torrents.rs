@@ -44,6 +44,8 @@ pub struct SwarmServerConfig {
     pub web_seed: bool,
     /// Serve nobody before the first session of a file is released.
     pub gated: bool,
+    /// Serve only the addresses from which clients have seats.
+    pub seats_only: bool,
 }
 
 /// All swarms of one server.
@@ -205,6 +207,10 @@ impl Torrents {
     /// Serves a peer that connects to the server.
     pub fn serve(&self, connection: Connection) {
         let Connection { stream, peer, first, deadline } = connection;
+        let mut all = self.snapshot().into_iter();
+        if self.config.seats_only && !all.any(|torrent| torrent.has_client_at(peer.ip())) {
+            return log::info!("{peer}: no client of a session is at its address");
+        }
         let mut found = None;
         let accepted = handshake::accept(&stream, peer, first, deadline, |hash| {
             found = self.by_info_hash(hash);

@@ -130,6 +130,9 @@ impl SwarmMember {
         if state.bans.is_banned(ip, &id) {
             return Err("it has sent wrong pieces");
         }
+        if !state.trusted.admits(ip) {
+            return Err("no client of this session is at its address");
+        }
         self.check_room(state, &connection)?;
         if let Some(other) = state.connection_to(&id) {
             if !self.replaces(other, &connection) {
