@@ -48,6 +48,7 @@ mod view;
 pub use pending::{ClientKind, MusterEnd, PendingClient};
 pub use seat::Seat;
 pub use seat_connection::{SeatConnection, SessionInfo};
+pub use state::SeatEnd;
 pub use view::{GateView, SeatView};
 
 /// One session, from its first seat to its last outcome.
@@ -123,7 +124,8 @@ impl Gate {
             return Err(client);
         };
         state.visited = true;
-        let seat = TakenSeat { client: client.clone(), phase: SeatPhase::Preparing, moved };
+        let seat =
+            TakenSeat { client: client.clone(), phase: SeatPhase::Preparing, moved, resumed: 0 };
         state.seats.insert(id, seat);
         self.changed.notify_all();
         Ok((id, client))
@@ -154,13 +156,22 @@ impl Gate {
         self.lock().muster_end(id)
     }
 
-    /// The client in `id` is gone, or its transfer is over.
-    fn leave(&self, id: SeatId, released: bool) {
+    /// The client in `id` has `bytes` bytes of an earlier session, which faces show.
+    fn resume(&self, id: SeatId, bytes: u64) {
+        if let Some(seat) = self.lock().seats.get_mut(&id) {
+            seat.resumed = bytes;
+        }
+    }
+
+    /// The client in `id` is gone before the release; or its transfer is over, with `end`.
+    fn leave(&self, id: SeatId, end: Option<SeatEnd>) {
         let mut state = self.lock();
-        if !released {
+        if let Some(end) = end {
+            if let Some(seat) = state.seats.get_mut(&id) {
+                seat.phase = SeatPhase::Finished(end);
+            }
+        } else {
             state.seats.remove(&id);
-        } else if let Some(seat) = state.seats.get_mut(&id) {
-            seat.phase = SeatPhase::Finished;
         }
         self.changed.notify_all();
     }
@@ -192,7 +203,7 @@ impl Gate {
         self.stopping.store(true, Ordering::Relaxed);
         if matches!(state.phase, GatePhase::Released(_)) {
             for seat in state.seats.values() {
-                if !matches!(seat.phase, SeatPhase::Finished) {
+                if !matches!(seat.phase, SeatPhase::Finished(_)) {
                     // A connection that is gone already needs no closing.
                     let _ = seat.client.stream.shutdown(Shutdown::Both);
                 }
@@ -323,7 +334,7 @@ impl Gate {
     fn wait_for_seats(&self) {
         let mut state = self.lock();
         let mut limits: BTreeMap<SeatId, (u64, Moment)> = BTreeMap::new();
-        while !state.seats.values().all(|seat| matches!(seat.phase, SeatPhase::Finished)) {
+        while !state.seats.values().all(|seat| matches!(seat.phase, SeatPhase::Finished(_))) {
             let before = clock::now();
             state =
                 self.changed.wait_timeout(state, TICK).unwrap_or_else(PoisonError::into_inner).0;
@@ -341,7 +352,7 @@ impl Gate {
         let patience =
             self.session.stall * 2 + Duration::from_secs((1 << 20) / crate::net::copy::SLOWEST);
         for (&id, seat) in &state.seats {
-            if matches!(seat.phase, SeatPhase::Finished) {
+            if matches!(seat.phase, SeatPhase::Finished(_)) {
                 continue;
             }
             let moved = seat.moved.load(Ordering::Relaxed);
