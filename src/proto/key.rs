@@ -175,7 +175,7 @@ impl LineSeal {
         }
         let at = line.rfind(SEAL).ok_or_else(|| DecodeError("a line without a seal".to_owned()))?;
         let mac = self.theirs.mac(&[&self.received.to_be_bytes(), &line.as_bytes()[..at]]);
-        if !is_same(line[at + SEAL.len()..].as_bytes(), mac.to_string().as_bytes()) {
+        if !is_same(&line.as_bytes()[at + SEAL.len()..], mac.to_string().as_bytes()) {
             return Err(DecodeError("a line that was changed on its way".to_owned()));
         }
         self.received += 1;

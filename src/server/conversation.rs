@@ -225,6 +225,7 @@ fn converse(mut seat: Seat, lines: &mut LineStream<'_>) {
         refuse(lines, code_of(&MusterEnd::Spoke), &MusterEnd::Spoke.to_string());
         return seat.lose(Outcome::Refused, MusterEnd::Spoke.to_string());
     }
+    seat.resume(offset);
     // What can be made before the gate is: behind it, every call of one seat delays another's start.
     let mut transfer = seat.transfer();
     let woke = match seat.wait() {

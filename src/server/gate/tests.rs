@@ -158,6 +158,42 @@ fn the_last_ready_opens_the_gate_and_not_the_one_before() {
 }
 
 #[test]
+fn view_says_how_a_transfer_ended_and_what_was_kept() {
+    let watched = Watched::new(2, |_| {});
+    let fails = |name, fails: bool| {
+        let (far, client) = client(&listener(), name);
+        let mut seat = Seat::take(&watched.gate, client).expect("a free seat");
+        let thread = thread::spawn(move || {
+            seat.resume(u64::from(fails));
+            seat.wait().expect("released");
+            let mut transfer = seat.transfer();
+            transfer.verified = Some(!fails);
+            if fails {
+                transfer.fail(Outcome::Corrupt, "another digest");
+            }
+            seat.finish(transfer);
+        });
+        (far, thread)
+    };
+    for (_far, thread) in [fails("a", false), fails("b", true)] {
+        thread.join().expect("no panic");
+    }
+    let view = watched.gate.view();
+    let seats: Vec<_> = view.seats.into_iter().map(|seat| (seat.resumed, seat.end)).collect();
+    let end = |outcome, reason: Option<&str>, verified| {
+        Some(SeatEnd { outcome, reason: reason.map(str::to_owned), verified: Some(verified) })
+    };
+    assert_eq!(
+        seats,
+        [
+            (0, end(Outcome::Complete, None, true)),
+            (1, end(Outcome::Corrupt, Some("another digest"), false)),
+        ]
+    );
+    watched.record();
+}
+
+#[test]
 fn a_client_that_vanishes_frees_its_seat_within_a_second() {
     let watched = Watched::new(2, |_| {});
     let (far, thread) = wait_at(&watched.gate, "gone");
