@@ -70,11 +70,7 @@ impl SwarmMember {
                 connection.count_choke_change()?;
                 state.picker.set_serving(key, serves);
             }
-            Message::Reject(block) => {
-                if !state.picker.request_rejected(key, block) {
-                    return Ok(());
-                }
-            }
+            Message::Reject(block) if !state.picker.request_rejected(key, block) => return Ok(()),
             Message::Have(piece) => {
                 let is_new = state
                     .picker
