@@ -82,8 +82,10 @@ pub fn control_seeds() -> Vec<Vec<u8>> {
         more: true,
         missing: vec![20..22, 40..41, 100..300],
     };
-    let terms = Terms { datagram: 1472, group: "239.1.2.3:5000".parse().ok(), from: None };
-    let alone = Terms { datagram: 1472, group: None, from: "10.0.0.1".parse().ok() };
+    let group = "239.1.2.3:5000".parse().ok();
+    let terms = Terms { datagram: 1472, group, from: None, port: Some(40_000) };
+    let from = "10.0.0.1".parse().ok();
+    let alone = Terms { datagram: 1472, group: None, from, port: None };
     vec![
         report.encode().0,
         terms.encode(),
