@@ -84,7 +84,8 @@ pub fn control_seeds() -> Vec<Vec<u8>> {
     };
     let group = "239.1.2.3:5000".parse().ok();
     let terms = Terms { datagram: 1472, group, from: None, port: Some(40_000) };
-    let alone = Terms { datagram: 1472, group: None, from: "10.0.0.1".parse().ok(), port: None };
+    let from = "10.0.0.1".parse().ok();
+    let alone = Terms { datagram: 1472, group: None, from, port: None };
     vec![
         report.encode().0,
         terms.encode(),
