@@ -8,7 +8,10 @@ use std::{
 };
 
 use crate::{
-    client::{self, ClientReport, FetchConfig, FetchRun, receive::ReceiveTransport},
+    client::{
+        self, ClientReport, FetchConfig, FetchRun, config::OverwritePolicy,
+        receive::ReceiveTransport,
+    },
     error::{Error, Result},
     http,
     http::client::HttpTarget,
@@ -45,6 +48,7 @@ pub struct Fetch {
     config: FetchConfig,
     file: Option<String>,
     sha1: Option<String>,
+    overwrite: bool,
     /// Why the server's name could not be resolved.
     unresolved: Option<String>,
 }
@@ -83,7 +87,8 @@ impl Fetch {
             Ok(addrs) => (addrs, None),
             Err(what) => (Vec::new(), Some(what)),
         };
-        Self { config: FetchConfig::new(addrs), file: None, sha1: None, unresolved }
+        let config = FetchConfig::new(addrs);
+        Self { config, file: None, sha1: None, overwrite: false, unresolved }
     }
 
     /// The file; the server's own choice unless given.
@@ -121,10 +126,19 @@ impl Fetch {
         self
     }
 
-    /// The folder for the copies, which is made where it is missing.
+    /// The folder for the copies, which is made where it is missing. A file in it is replaced only
+    /// if it has the name that [`file`](Self::file) gave, or with [`overwrite`](Self::overwrite).
     #[must_use]
     pub fn out(mut self, folder: impl Into<PathBuf>) -> Self {
         self.config.out = folder.into();
+        self.config.overwrite = OverwritePolicy::UsersFolder;
+        self
+    }
+
+    /// Replaces a file that has the name of the copy, also where the server chose that name.
+    #[must_use]
+    pub fn overwrite(mut self, overwrite: bool) -> Self {
+        self.overwrite = overwrite;
         self
     }
 
@@ -166,6 +180,9 @@ impl Fetch {
         if let Some(digest) = self.sha1 {
             let invalid = |_| InvalidValue::new("SHA-1", &digest, "40 hexadecimal digits");
             config.sha1 = Some(digest.parse().map_err(invalid).map_err(Error::usage)?);
+        }
+        if self.overwrite {
+            config.overwrite = OverwritePolicy::Always;
         }
         FetchTask::new(config)?.run().map(FetchReport::new)
     }

@@ -142,6 +142,10 @@ pub mod internals {
     pub mod report {
         pub use crate::report::*;
     }
+    #[cfg(feature = "cli")]
+    pub mod cli {
+        pub use crate::cli::options::*;
+    }
     #[cfg(all(target_os = "linux", feature = "cli", feature = "sockopt"))]
     pub mod testbed {
         pub use crate::testbed::*;

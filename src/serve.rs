@@ -271,7 +271,7 @@ impl Server {
     }
 
     /// The sessions as they end, each once its results are in the log. Waits for the next one, and
-    /// goes on for as long as the server lives.
+    /// goes on for as long as the server lives. Of sessions that nobody takes the newest 64 are kept.
     pub fn sessions(&self) -> impl Iterator<Item = SessionReport> {
         self.core.records().into_iter().map(SessionReport::new)
     }

@@ -57,6 +57,11 @@ impl FileName {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Whether it begins with a dot.
+    pub fn is_hidden(&self) -> bool {
+        self.0.starts_with('.')
+    }
 }
 
 impl ClientName {

@@ -311,6 +311,30 @@ impl Record {
 }
 
 impl Counts {
+    /// What of these a client `via` can know. Whatever else it claims is not a figure of its way,
+    /// and is left out: it could hide a sum that does not hold, or break one that does.
+    #[must_use]
+    pub fn of_client(self, via: Via) -> Self {
+        match via {
+            Via::Tcp | Via::Http => Self::default(),
+            Via::Udp | Via::Raw | Via::Multicast => Self {
+                retransmitted: None,
+                bytes_from_server: None,
+                bytes_from_peers: None,
+                local_drop: None,
+                network_lost: None,
+                unheard: None,
+                ..self
+            },
+            Via::Swarm => Self {
+                retransmitted: self.retransmitted,
+                bytes_from_server: self.bytes_from_server,
+                bytes_from_peers: self.bytes_from_peers,
+                ..Self::default()
+            },
+        }
+    }
+
     /// Of a hundred datagrams that the server's program made for the client, how many never came;
     /// `None` where it made none or nobody counts.
     pub fn loss_percent(&self) -> Option<f64> {
@@ -343,5 +367,31 @@ impl FromStr for Outcome {
         Self::ALL.into_iter().find(|outcome| outcome.word() == text).ok_or_else(|| {
             InvalidValue::new("outcome", text, "complete, cut, corrupt, timed_out or refused")
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_that_a_client_may_claim_are_those_of_its_via() {
+        let kept = |via| {
+            let all = Counts::from_values([Some(1); Counts::NAMES.len()]).of_client(via);
+            let named = Counts::NAMES.into_iter().zip(all.values());
+            named.filter_map(|(name, value)| value.map(|_| name)).collect::<Vec<_>>()
+        };
+        assert_eq!(kept(Via::Tcp), [""; 0]);
+        assert_eq!(kept(Via::Http), [""; 0]);
+        let of_swarm = ["retransmitted", "bytes_from_server", "bytes_from_peers"];
+        assert_eq!(kept(Via::Swarm), of_swarm);
+        let of_server = ["local_drop", "network_lost", "unheard"];
+        let of_datagrams: Vec<_> = Counts::NAMES
+            .into_iter()
+            .filter(|name| !of_swarm.contains(name) && !of_server.contains(name))
+            .collect();
+        for via in [Via::Udp, Via::Raw, Via::Multicast] {
+            assert_eq!(kept(via), of_datagrams);
+        }
     }
 }

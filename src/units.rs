@@ -17,7 +17,7 @@ pub struct Rate(pub u64);
 /// A point on a process's (or host's) monotonic clock, in microseconds since that clock's epoch.
 ///
 /// Two moments compare only when they come from the same clock; wall time is never one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Moment(pub u64);
 
 /// A value that is not what its place asks for, on the command line or in a message.

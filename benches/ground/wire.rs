@@ -16,7 +16,7 @@ use std::{
 
 use gatecast::internals::net::{
     copy,
-    copy::{Copying, Method},
+    copy::{Copying, Method, SLOWEST},
 };
 
 /// How bytes go from one file to many.
@@ -100,5 +100,6 @@ impl Wire<'_> {
 }
 
 fn copying((method, buffer): (Method, usize), moved: &AtomicU64) -> Copying<'_> {
-    Copying { method, buffer, stall: Duration::from_secs(60), pacer: None, moved }
+    let stall = Duration::from_secs(60);
+    Copying { method, buffer, stall, slowest: SLOWEST, pacer: None, moved }
 }

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::{
     cli::{events, menu, options, output, progress, signals},
-    client::{self, ClientReport, FetchConfig},
+    client::{self, ClientReport, FetchConfig, config::OverwritePolicy},
     digest::Digest,
     error::{Error, Result},
     fetch::FetchTask,
@@ -49,9 +49,13 @@ pub(crate) struct FetchArgs {
     /// The way: tcp, udp, raw, multicast, swarm or http; the server's choice unless given
     #[arg(long)]
     pub(crate) via: Option<Via>,
-    /// The folder for the copies
-    #[arg(long, default_value = "received", value_name = "DIR")]
-    pub(crate) out: PathBuf,
+    /// The folder for the copies; received unless given
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// Replace a file that has the copy's name already, where that is not done by itself: in the DIR
+    /// of --out when the server or the torrent chose the name, and a copy that nothing proves
+    #[arg(long)]
+    pub(crate) overwrite: bool,
     /// What the client calls itself; unless given, this machine's name, and the number that Slurm
     /// (SLURM_PROCID) or Kubernetes (JOB_COMPLETION_INDEX) gave to this task
     #[arg(long)]
@@ -97,6 +101,13 @@ pub(crate) struct ReceiveArgs {
     pub(crate) seed_time: Option<Duration>,
 }
 
+impl FetchArgs {
+    /// The folder for the copies.
+    fn folder(&self) -> PathBuf {
+        self.out.clone().unwrap_or_else(|| PathBuf::from("received"))
+    }
+}
+
 /// How a URL begins.
 const SCHEME: &str = "http://";
 
@@ -109,7 +120,7 @@ const HTTP_PORT: u16 = 80;
 /// It could not be begun; what happens to a client after that is in its row and the verdict.
 pub(crate) fn run(args: &FetchArgs) -> Result<Verdict> {
     if args.lab {
-        return menu::run(&options::server(&args.server)?, &args.out);
+        return menu::run(&options::server(&args.server)?, &args.folder());
     }
     let is_url = args.server.starts_with(SCHEME);
     if args.server.ends_with(".torrent") && !is_url {
@@ -118,7 +129,10 @@ pub(crate) fn run(args: &FetchArgs) -> Result<Verdict> {
     let mut task = if is_url {
         let target = target(args)?;
         let server = socket::resolve(&target.host, HTTP_PORT)?;
-        FetchTask::with_target(config(args, server), Some(target))
+        // The user's URL names the file.
+        let file = Some(target.name.clone());
+        let config = FetchConfig { file, ..config(args, server) };
+        FetchTask::with_target(config, Some(target))
     } else {
         FetchTask::new(config(args, options::server(&args.server)?))?
     };
@@ -144,7 +158,12 @@ fn config(args: &FetchArgs, server: Vec<SocketAddr>) -> FetchConfig {
         group: args.group,
         via: args.via,
         name: args.name.clone().unwrap_or_else(own_name),
-        out: args.out.clone(),
+        out: args.folder(),
+        overwrite: match &args.out {
+            _ if args.overwrite => OverwritePolicy::Always,
+            Some(_) => OverwritePolicy::UsersFolder,
+            None => OverwritePolicy::OwnFolder,
+        },
         resume: args.resume,
         retry: args.retry,
         sha1: args.sha1,
@@ -173,15 +192,13 @@ fn fetch_torrent(args: &FetchArgs) -> Result<Verdict> {
     let metainfo = leech::open(Path::new(&args.server))?;
     let wish = leech::TorrentRequest {
         metainfo,
-        out: &args.out,
+        out: &args.folder(),
+        replace: args.overwrite || args.out.is_none(),
         stall: args.receiving.stall_limit,
         seed_time: args.receiving.seed_time.unwrap_or(Duration::ZERO),
+        sha1: args.sha1,
     };
     let fetched = leech::fetch(wish, &AtomicU64::new(0), &stopped)?;
-    if let Some(sha1) = args.sha1.filter(|sha1| *sha1 != fetched.sha1) {
-        let what = format!("its SHA-1 is {}, not {sha1}", fetched.sha1);
-        return Err(Error::Corrupt { what });
-    }
     let path = escape(&fetched.path.display().to_string());
     let (bytes, resumed, sha1) = (fetched.bytes, fetched.resumed, fetched.sha1);
     let seconds = fetched.seconds.as_secs_f64();

@@ -75,7 +75,8 @@ pub(crate) enum Command {
 
 const EXIT_CODES: &str = "Exit code: 0 every client verified; 1 could not run, or refused; 2 usage; \
 3 the muster ended without enough clients; 4 some clients failed, are missing or cannot be proven; \
-5 a digest did not match; 130 interrupted.";
+5 a digest did not match; 6 every copy is proven and the figures contradict each other; \
+130 interrupted.";
 
 /// The whole program.
 pub fn main() -> ExitCode {

@@ -44,7 +44,7 @@ pub(crate) struct SendArgs {
     /// unless given
     #[arg(long, value_parser = group, value_name = "ADDR:PORT")]
     pub(crate) multicast_group: Option<SocketAddr>,
-    /// The address of this host by whose interface multicast leaves; the one by which the clients
+    /// The address of this host by whose interface multicast leaves; those by which the clients
     /// came unless given
     #[arg(long, value_name = "ADDR")]
     pub(crate) multicast_interface: Option<Ipv4Addr>,
@@ -55,7 +55,7 @@ pub(crate) struct SendArgs {
 
 /// A rate, or as fast as the clients take it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct RateLimit(Option<Rate>);
+pub struct RateLimit(Option<Rate>);
 
 /// What swarms may do; for `serve` and `run`.
 #[derive(Clone, Debug, clap::Args)]
@@ -127,7 +127,7 @@ fn number(what: &'static str, text: &str, range: RangeInclusive<u16>) -> Result<
 ///
 /// # Errors
 /// UDP cannot carry it, or it is too small to be worth sending.
-pub(crate) fn datagram(text: &str) -> Result<u16, InvalidValue> {
+pub fn datagram(text: &str) -> Result<u16, InvalidValue> {
     number("datagram size", text, DATAGRAM_MIN..=DATAGRAM_MAX)
 }
 
@@ -135,7 +135,7 @@ pub(crate) fn datagram(text: &str) -> Result<u16, InvalidValue> {
 ///
 /// # Errors
 /// It is 0, or more than a session can have.
-pub(crate) fn clients(text: &str) -> Result<u16, InvalidValue> {
+pub fn clients(text: &str) -> Result<u16, InvalidValue> {
     number("number of clients", text, 1..=MAX_SEATS)
 }
 
@@ -143,7 +143,7 @@ pub(crate) fn clients(text: &str) -> Result<u16, InvalidValue> {
 ///
 /// # Errors
 /// It is no IPv4 multicast address with a port from 1024 on.
-pub(crate) fn group(text: &str) -> Result<SocketAddr, InvalidValue> {
+pub fn group(text: &str) -> Result<SocketAddr, InvalidValue> {
     let group: Option<SocketAddr> = text.parse().ok();
     group
         .filter(|group| group.is_ipv4() && group.ip().is_multicast() && group.port() >= 1024)
@@ -157,7 +157,7 @@ pub(crate) fn group(text: &str) -> Result<SocketAddr, InvalidValue> {
 ///
 /// # Errors
 /// It is no duration, or zero.
-pub(crate) fn positive_duration(text: &str) -> Result<Duration, InvalidValue> {
+pub fn positive_duration(text: &str) -> Result<Duration, InvalidValue> {
     let duration = units::parse_duration(text)?;
     if duration.is_zero() {
         return Err(InvalidValue::new("duration", text, "more than 0"));
@@ -169,7 +169,7 @@ pub(crate) fn positive_duration(text: &str) -> Result<Duration, InvalidValue> {
 ///
 /// # Errors
 /// It is no such number.
-pub(crate) fn share(text: &str) -> Result<f64, InvalidValue> {
+pub fn share(text: &str) -> Result<f64, InvalidValue> {
     let (number, scale) = match text.strip_suffix('%') {
         Some(number) => (number, 100.0),
         None => (text, 1.0),
@@ -186,7 +186,7 @@ pub(crate) fn share(text: &str) -> Result<f64, InvalidValue> {
 ///
 /// # Errors
 /// It has fewer than eight characters, or others than letters, digits, `-` and `_`.
-pub(crate) fn token(text: &str) -> Result<String, InvalidValue> {
+pub fn token(text: &str) -> Result<String, InvalidValue> {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
     if text.len() < 8 || !text.bytes().all(is_plain) {
         let expected = "at least eight letters, digits, - and _";

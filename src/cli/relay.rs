@@ -44,7 +44,7 @@ pub(crate) struct RelayArgs {
     /// Most viewers at once
     #[arg(long, default_value_t = MAX_VIEWERS, value_name = "N")]
     pub(crate) max_viewers: usize,
-    /// Most viewers at one address other than this host's own
+    /// Most viewers at one address other than this host's own; of IPv6 in one network of /64
     #[arg(long, default_value_t = VIEWERS_PER_ADDRESS, value_name = "N")]
     pub(crate) viewers_per_address: usize,
     /// The folder for the relay log

@@ -185,6 +185,7 @@ fn run_session(
         None => folder.path().join("copies"),
     };
     let mut task = FetchTask::new(FetchConfig {
+        file: name_of(file),
         clients,
         via: Some(args.via),
         out: out.clone(),
@@ -229,6 +230,12 @@ fn run_session(
         record,
         given,
     })
+}
+
+/// The name of the user's own file, which is fetched by it whatever it is.
+fn name_of(file: &Path) -> Option<FileName> {
+    let name = file.file_name().filter(|_| file.is_file())?;
+    FileName::new(name.to_str()?).ok()
 }
 
 fn first_error(reports: Vec<ClientReport>) -> Error {

@@ -118,8 +118,11 @@ impl TemporaryFolder {
             crate::net::clock::random() >> 32
         );
         let path = std::env::temp_dir().join(name);
-        std::fs::create_dir(&path)
-            .map_err(Error::io("make the temporary folder", path.display()))?;
+        let mut folder = std::fs::DirBuilder::new();
+        // What is copied there is nobody else's.
+        #[cfg(unix)]
+        std::os::unix::fs::DirBuilderExt::mode(&mut folder, 0o700);
+        folder.create(&path).map_err(Error::io("make the temporary folder", path.display()))?;
         lock(&TEMPORARY).push(path.clone());
         Ok(Self(path))
     }
@@ -155,3 +158,17 @@ fn remove_stars() {
 
 #[cfg(all(unix, not(all(target_os = "linux", feature = "sockopt"))))]
 fn remove_stars() {}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(unix)]
+    #[test]
+    fn temporary_folder_is_closed_to_other_users() {
+        let folder = super::TemporaryFolder::new("test").expect("room");
+        let about = std::fs::metadata(folder.path()).expect("there");
+        assert_eq!(std::os::unix::fs::PermissionsExt::mode(&about.permissions()) & 0o777, 0o700);
+        let path = folder.path().to_owned();
+        drop(folder);
+        assert!(!path.exists());
+    }
+}

@@ -33,7 +33,7 @@ pub(crate) struct WatchArgs {
     /// Where the player listens
     #[arg(long, value_name = "ADDR:PORT")]
     pub(crate) player: Option<SocketAddr>,
-    /// Write the transport stream into this file
+    /// Write the transport stream into this file, in place of an old one
     #[arg(long, value_name = "FILE")]
     pub(crate) record: Option<PathBuf>,
     /// The UDP port to receive at, 1024 or above; the system's choice unless given

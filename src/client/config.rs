@@ -39,6 +39,19 @@ pub struct FetchConfig {
     pub stall: Duration,
     /// Sync copies to disk before they count as received.
     pub durable: bool,
+    /// Whether a file that has the copy's name already is replaced.
+    pub overwrite: OverwritePolicy,
+}
+
+/// When a copy replaces a file that has its name already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OverwritePolicy {
+    /// In a folder of our own, whoever chose the name.
+    OwnFolder,
+    /// In a folder of the user's, where the user named the file too.
+    UsersFolder,
+    /// Always: the user said so.
+    Always,
 }
 
 impl FetchConfig {
@@ -58,7 +71,27 @@ impl FetchConfig {
             copy: copy::Method::Auto,
             stall: Duration::from_secs(30),
             durable: true,
+            overwrite: OverwritePolicy::OwnFolder,
         }
+    }
+
+    /// Whether a proven copy replaces a file that has its name already.
+    pub(crate) fn replaces(&self) -> bool {
+        self.overwrite != OverwritePolicy::UsersFolder || self.file.is_some()
+    }
+
+    /// Refuses a name that the server chose and that begins with a dot: it hides the copy, and is how
+    /// the settings of programs are called.
+    ///
+    /// # Errors
+    /// It is such a name.
+    pub(crate) fn check_name(&self, server: impl fmt::Display, name: &FileName) -> Result<()> {
+        if self.file.is_some() || !name.is_hidden() {
+            return Ok(());
+        }
+        let reason =
+            format!("it chose the name '{name}', which begins with a dot; ask for it by name");
+        Err(Error::refused(server, reason))
     }
 
     /// What client `number` calls itself.

@@ -1,13 +1,13 @@
 //! One client's conversation with the server, from JOIN to its receipt.
 
-use std::{net::TcpStream, path::PathBuf, sync::atomic::Ordering, time::Duration};
+use std::{net::TcpStream, sync::atomic::Ordering, time::Duration};
 
 use crate::{
     client::{
         config::FetchConfig,
         download::{Checked, Download, DownloadSpec, Proof, Verified},
         messages::{OFFER_LIMIT, read_message, server_error},
-        part::PartSpec,
+        part::{PartSpec, PublishedCopy},
         receive::{
             PrepareContext, ReceiveContext, ReceiveError, ReceiveSession, ReceiveTransport,
             Received,
@@ -115,13 +115,12 @@ impl Conversation<'_> {
         let verified = self.verify(download, &offer, &received, &mut lines)?;
         let sha1 = verified.sha1;
         let published = self.publish(verified, &lines, offer.file.bytes);
-        let path =
+        let copy =
             published.inspect_err(|error| send_failure(&lines, error, bytes, self.transfer()))?;
-        let durable = self.config.durable;
         let transfer = self.transfer();
-        transfer.seconds_durable = durable.then(|| clock::now().since(released));
+        transfer.seconds_durable = copy.is_durable.then(|| clock::now().since(released));
         transfer.verified = Some(true);
-        self.report.path = Some(path);
+        self.report.path = Some(copy.path);
         self.conclude(sha1, &received, &mut lines);
         session.serve_others(&self.run.stopped);
         Ok(())
@@ -168,13 +167,15 @@ impl Conversation<'_> {
             let what = format!("offered '{}' and not '{file}'", info.name);
             return Err(Error::protocol(peer, what));
         }
+        config.check_name(peer, &info.name)?;
         config.check_sha1(peer, &info.name, Some(info.sha1))?;
         let transport = self.transports.iter().find(|t| t.via() == offer.via);
         let Some(transport) = transport else {
             let reason = format!("this client cannot receive via {}", offer.via);
             return Err(Error::refused("gatecast", reason));
         };
-        let mut download = Download::open(&DownloadSpec {
+        let alive = |bytes| lines.write_line(&FromClient::Alive { bytes }.encode());
+        let spec = DownloadSpec {
             part: PartSpec {
                 folder: &config.out,
                 name: &config.copy_name(offer.seat, &info.name)?,
@@ -183,10 +184,12 @@ impl Conversation<'_> {
                 client: self.number,
                 order: transport.byte_order(),
                 resume: config.resume,
+                replace: config.replaces(),
             },
             proof: Proof::Sha1(info.sha1),
             clients: config.clients,
-        })?;
+        };
+        let mut download = Download::open(&spec, alive)?;
         self.client.expect(info.bytes - download.resumed());
         let context = PrepareContext { stream, offer, file: download.file() };
         let session = transport.prepare(&context, lines)?;
@@ -305,7 +308,12 @@ impl Conversation<'_> {
     }
 
     /// Makes the copy durable, where that was asked for, and gives it its final name.
-    fn publish(&self, verified: Verified, lines: &LineStream<'_>, bytes: u64) -> Result<PathBuf> {
+    fn publish(
+        &self,
+        verified: Verified,
+        lines: &LineStream<'_>,
+        bytes: u64,
+    ) -> Result<PublishedCopy> {
         if self.config.durable {
             // A slow disk may take long; the server is told before and gives the same time again.
             log_error(lines.write_line(&FromClient::Alive { bytes }.encode()));

@@ -5,15 +5,10 @@
 //! only thing that can take a final name, and [`Download::verify`] is the only thing that makes
 //! one: nothing but a whole, verified file ever stands under a final name.
 
-use std::{
-    fs::File,
-    path::{Path, PathBuf},
-    thread,
-    time::Duration,
-};
+use std::{fs::File, ops::Range, path::Path, thread, time::Duration};
 
 use crate::{
-    client::part::{Part, PartSpec},
+    client::part::{Part, PartSpec, PublishedCopy},
     digest::{Digest, HASH_BUF, Hasher},
     error::{Error, Result},
     net::{clock, copy, socket},
@@ -42,11 +37,20 @@ pub enum Proof {
     Nothing,
 }
 
+impl Proof {
+    /// The SHA-1 that the whole file has to have, where that is known.
+    fn sha1(self) -> Option<Digest> {
+        match self {
+            Self::Sha1(sha1) => Some(sha1),
+            Self::Pieces | Self::Nothing => None,
+        }
+    }
+}
+
 /// A copy that is being received.
 #[derive(Debug)]
 pub struct Download {
     part: Part,
-    name: FileName,
     bytes: u64,
     proof: Proof,
     hasher: Hasher,
@@ -71,8 +75,8 @@ pub enum Checked {
 #[derive(Debug)]
 pub struct Verified {
     part: Part,
-    name: FileName,
     proof: Proof,
+    bytes: u64,
     /// The copy's SHA-1, read back from disk.
     pub sha1: Digest,
 }
@@ -81,15 +85,19 @@ pub struct Verified {
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
 impl Download {
-    /// Opens the part, empty or, to resume, as an earlier session left it.
+    /// Opens the part, empty or, to resume, as an earlier session left it. `progress` is as in
+    /// [`Download::hash_to`], where a file that has the final name is hashed.
     ///
     /// # Errors
-    /// The folder cannot be made or written, the final name is taken by something that a file
-    /// must not replace, another client writes this part, or the disk has too little room.
-    pub fn open(spec: &DownloadSpec<'_>) -> Result<Self> {
-        let part = Part::open(&spec.part)?;
+    /// The folder cannot be made or written, the final name is taken by something that the copy
+    /// must not replace, the part is not ours alone, or the disk has too little room.
+    pub fn open(spec: &DownloadSpec<'_>, progress: impl FnMut(u64) -> Result<()>) -> Result<Self> {
+        let name = final_name(spec.part.name, spec.proof)?;
+        let part = Part::open(&PartSpec { name: &name, ..spec.part.clone() })?;
         let left = spec.part.bytes - part.resumed();
-        if let Err(error) = needs_room(spec.part.folder, left, spec.clients) {
+        let is_free = check_target(&part, spec.part.bytes, spec.proof.sha1(), progress);
+        let may_begin = is_free.and_then(|()| needs_room(spec.part.folder, left, spec.clients));
+        if let Err(error) = may_begin {
             if part.resumed() == 0 {
                 part.discard();
             }
@@ -97,7 +105,6 @@ impl Download {
         }
         Ok(Self {
             part,
-            name: spec.part.name.clone(),
             bytes: spec.part.bytes,
             proof: spec.proof,
             hasher: Hasher::default(),
@@ -134,8 +141,8 @@ impl Download {
     /// # Errors
     /// That name is taken by something that a file must not replace.
     pub fn set_name(&mut self, name: &FileName) -> Result<()> {
-        self.name = name.clone();
-        self.part.set_name(name)
+        self.part.set_name(&final_name(name, self.proof)?)?;
+        check_target(&self.part, self.bytes, self.proof.sha1(), |_| Ok(()))
     }
 
     /// Hashes the part up to byte `end`, reading it back from disk. `progress` gets the bytes
@@ -143,32 +150,17 @@ impl Download {
     ///
     /// # Errors
     /// The disk fails, the part is shorter than that, or `progress` fails.
-    pub fn hash_to(&mut self, end: u64, mut progress: impl FnMut(u64) -> Result<()>) -> Result<()> {
-        let mut buffer = vec![0; HASH_BUF];
-        let mut next = clock::now().after(PROGRESS_EVERY);
-        while self.hashed < end {
-            let want = usize::try_from(end - self.hashed).unwrap_or(usize::MAX).min(buffer.len());
-            let read = copy::read_at(self.part.file(), &mut buffer[..want], self.hashed)
-                .map_err(|stop| self.unreadable(stop))?;
-            self.hasher.update(&buffer[..read]);
-            self.hashed += read as u64;
-            // Other clients of this machine may still receive; those go first.
-            thread::yield_now();
-            if clock::now() >= next {
-                next = clock::now().after(PROGRESS_EVERY);
-                progress(self.hashed)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn unreadable(&self, stop: copy::Stop) -> Error {
-        match stop {
-            copy::Stop::Disk(error) => Error::io("read the copy back", self.part.shown())(error),
+    pub fn hash_to(&mut self, end: u64, progress: impl FnMut(u64) -> Result<()>) -> Result<()> {
+        let Self { part, hasher, hashed, .. } = self;
+        let unreadable = |stop| match stop {
+            copy::Stop::Disk(error) => Error::io("read the copy back", part.shown())(error),
             _ => Error::Corrupt {
-                what: format!("{} was truncated by another program", self.part.shown()),
+                what: format!("{} was truncated by another program", part.shown()),
             },
-        }
+        };
+        hash(part.file(), *hashed..end, hasher, unreadable, progress)?;
+        *hashed = end.max(*hashed);
+        Ok(())
     }
 
     /// Every byte is in: reads the copy back and compares it with its proof. A copy that is not
@@ -179,14 +171,15 @@ impl Download {
     pub fn verify(mut self, progress: impl FnMut(u64) -> Result<()>) -> Result<Checked> {
         self.hash_to(self.bytes, progress)?;
         let sha1 = self.hasher.finish();
-        if let Proof::Sha1(expected) = self.proof
+        if let Some(expected) = self.proof.sha1()
             && expected != sha1
         {
             self.part.discard();
             let why = format!("its SHA-1 is {sha1}, not {expected}");
             return Ok(Checked::Corrupt { sha1, why });
         }
-        Ok(Checked::Whole(Verified { part: self.part, name: self.name, proof: self.proof, sha1 }))
+        let Self { part, proof, bytes, .. } = self;
+        Ok(Checked::Whole(Verified { part, proof, bytes, sha1 }))
     }
 }
 
@@ -217,18 +210,70 @@ impl Verified {
         self.part.sync()
     }
 
-    /// Gives the copy its final name, or, where nothing proves it, that name with `.unproven`
-    /// behind it; `durable` makes the name safe on disk too.
+    /// Gives the copy its final name; `durable` makes the name safe on disk too.
     ///
     /// # Errors
-    /// Something that a file must not replace has taken the name, or the system refuses.
-    pub fn publish(mut self, durable: bool) -> Result<PathBuf> {
-        if !self.is_proven() {
-            let name = FileName::new(&format!("{}.unproven", self.name.as_str()))
-                .map_err(|error| Error::refused("gatecast", error.to_string()))?;
-            self.part.set_name(&name)?;
-        }
+    /// Something that a file must not replace has taken the name, another file stands in the place
+    /// of the part, or the system refuses.
+    pub fn publish(self, durable: bool) -> Result<PublishedCopy> {
+        check_target(&self.part, self.bytes, Some(self.sha1), |_| Ok(()))?;
         self.part.publish(durable)
+    }
+}
+
+/// Refuses a copy whose name a file has already that must not be replaced. One that is equal, of
+/// `bytes` bytes and the SHA-1 `expected`, is in nobody's way.
+fn check_target(
+    part: &Part,
+    bytes: u64,
+    expected: Option<Digest>,
+    progress: impl FnMut(u64) -> Result<()>,
+) -> Result<()> {
+    let Some((there, refusal)) = part.standing()? else {
+        return Ok(());
+    };
+    let len = there.metadata().map_or(0, |there| there.len());
+    let Some(expected) = expected.filter(|_| len == bytes) else {
+        return Err(refusal);
+    };
+    let mut hasher = Hasher::default();
+    let unreadable = |_| Error::refused("gatecast", "the file of that name cannot be read");
+    hash(&there, 0..bytes, &mut hasher, unreadable, progress)?;
+    if hasher.finish() == expected { Ok(()) } else { Err(refusal) }
+}
+
+/// Hashes this range of `file`; `progress` gets where it is, about each second.
+fn hash(
+    file: &File,
+    range: Range<u64>,
+    hasher: &mut Hasher,
+    unreadable: impl Fn(copy::Stop) -> Error,
+    mut progress: impl FnMut(u64) -> Result<()>,
+) -> Result<()> {
+    let mut buffer = vec![0; HASH_BUF];
+    let mut next = clock::now().after(PROGRESS_EVERY);
+    let mut at = range.start;
+    while at < range.end {
+        let want = usize::try_from(range.end - at).unwrap_or(usize::MAX).min(buffer.len());
+        let read = copy::read_at(file, &mut buffer[..want], at).map_err(&unreadable)?;
+        hasher.update(&buffer[..read]);
+        at += read as u64;
+        // Other clients of this machine may still receive; those go first.
+        thread::yield_now();
+        if clock::now() >= next {
+            next = clock::now().after(PROGRESS_EVERY);
+            progress(at)?;
+        }
+    }
+    Ok(())
+}
+
+/// `name`, or, for a copy that nothing proves, `name` with `.unproven` behind it.
+fn final_name(name: &FileName, proof: Proof) -> Result<FileName> {
+    match proof {
+        Proof::Sha1(_) | Proof::Pieces => Ok(name.clone()),
+        Proof::Nothing => FileName::new(&format!("{}.unproven", name.as_str()))
+            .map_err(|error| Error::refused("gatecast", error.to_string())),
     }
 }
 

@@ -4,7 +4,7 @@
 //! makes it durable, gives it its name and sends its receipt. Its failure is its own: the others
 //! go on.
 
-mod config;
+pub mod config;
 mod conversation;
 pub mod download;
 pub(crate) mod messages;

@@ -13,6 +13,7 @@ use std::{
 use crate::{
     http::{config::Documents, event},
     net::{clock, lock},
+    proto::http::text,
     server::{
         gate::{GateView, SeatView},
         lobby::Lobby,
@@ -36,8 +37,10 @@ pub struct ServerSnapshot {
     pub id: u64,
     /// The state, as a `gatecast.event/1` on one line.
     pub state: Arc<str>,
-    /// The ended sessions, newest last: each with its `session` event, if this build writes
-    /// documents.
+    /// The same as a subscriber is sent it, as all events are that subscribers share.
+    pub state_event: Arc<str>,
+    /// The ended sessions, newest last: each with its `session` event as a subscriber is sent it,
+    /// if this build writes documents.
     pub ended: VecDeque<(SessionId, Option<Arc<str>>)>,
 }
 
@@ -93,20 +96,23 @@ impl LatestState {
             self.written = Some(now);
             self.snapshot.id += 1;
             let state = event::state_of(self.snapshot.id, clock::wall(), &views, &ended, lobby);
+            self.snapshot.state_event = text::event("state", self.snapshot.id, &state).into();
             self.snapshot.state = state.into();
         }
     }
 
     /// Adds the sessions that have ended since; returns whether the list has changed.
     fn add_ended(&mut self, ended: &[Arc<Record>], documents: Documents) -> bool {
+        // Of the state that is told next.
+        let number = self.snapshot.id + 1;
         let known = &mut self.snapshot.ended;
         let before = known.len();
         known.retain(|(id, _)| ended.iter().any(|record| record.session == *id));
         let mut changed = known.len() != before;
         for record in ended {
             if known.iter().all(|(id, _)| *id != record.session) {
-                let event =
-                    (documents.json).map(|write| event::session_ended(&write(record)).into());
+                let event = (documents.json).map(|write| event::session_ended(&write(record)));
+                let event = event.map(|event| text::event("session", number, &event).into());
                 known.push_back((record.session, event));
                 changed = true;
             }

@@ -11,6 +11,7 @@ use crate::{
     net::{
         copy::{self, Copying},
         http::server::RESPONSE_LIMIT,
+        shared_reply::stamp_of_now,
     },
     proto::{
         http::{
@@ -24,6 +25,7 @@ use crate::{
     },
     server::{
         catalog::{Source, silent},
+        conversation::LIST_INTERVAL,
         lobby::Lobby,
     },
     session::FileInfo,
@@ -93,32 +95,45 @@ pub(super) fn find(path: &str, lobby: &Lobby) -> Option<(FileName, bool)> {
 
 /// The list of offered files: HTML for clients that accept it, else JSON.
 pub(super) fn list(cx: &RequestContext<'_>) -> HttpResponse {
-    let files = match cx.lobby.files() {
-        Ok(files) => files,
-        Err(error) => {
+    let files = || {
+        cx.lobby.files().map_err(|error| {
             log::warn!("{error}");
-            return HttpResponse::text(500, "an offered file cannot be read");
-        }
+            HttpResponse::text(500, "an offered file cannot be read")
+        })
     };
+    let (replies, stamp) = (&cx.server.replies, stamp_of_now(LIST_INTERVAL));
     let accept = cx.request.headers.get("accept").unwrap_or_default();
-    if !accept.contains("text/html") {
-        return HttpResponse::json(Json::object(|json| {
-            json.text("schema", "gatecast.files/1");
-            json.list("files", |json| {
-                for file in &files {
-                    json.item(|json| {
-                        json.text("name", file.name.as_str());
-                        json.count("bytes", Some(file.bytes));
-                        json.text("sha1", file.sha1.to_string());
-                    });
-                }
-            });
-        }));
+    if accept.contains("text/html") {
+        let html = || files().map(|files| html_list(&files));
+        replies
+            .get("/files, HTML", "text/html; charset=utf-8", stamp, html)
+            .field("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+    } else {
+        let json = || files().map(|files| json_list(&files));
+        replies.get("/files", "application/json", stamp, json)
     }
+}
+
+fn json_list(files: &[FileInfo]) -> String {
+    Json::object(|json| {
+        json.text("schema", "gatecast.files/1");
+        json.list("files", |json| {
+            for file in files {
+                json.item(|json| {
+                    json.text("name", file.name.as_str());
+                    json.count("bytes", Some(file.bytes));
+                    json.text("sha1", file.sha1.to_string());
+                });
+            }
+        });
+    })
+}
+
+fn html_list(files: &[FileInfo]) -> String {
     let mut html = String::from(
         "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'><title>gatecast: files</title><h1>Files</h1><table><tr><th>name<th>bytes<th>SHA-1",
     );
-    for file in &files {
+    for file in files {
         let path = text::percent_encode(file.name.as_str());
         html += &format!(
             "<tr><td><a href='/files/{path}'>{}</a><td>{}<td><code>{}</code>",
@@ -128,8 +143,7 @@ pub(super) fn list(cx: &RequestContext<'_>) -> HttpResponse {
         );
     }
     html += "</table>\n";
-    HttpResponse::new(200, "text/html; charset=utf-8", html)
-        .field("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+    html
 }
 
 /// Sends the file `name` at once, or its digest as `sha1sum -c` reads it.
@@ -187,6 +201,7 @@ fn send_range(
         method: cx.server.method,
         buffer: copy::COPY_BUF,
         stall: cx.server.stall,
+        slowest: copy::SLOWEST,
         pacer: cx.server.pacer.as_ref(),
         moved: &moved,
     };

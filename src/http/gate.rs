@@ -6,9 +6,10 @@
 
 use std::{
     io,
-    net::{Shutdown, TcpStream},
+    net::Shutdown,
     ops::Range,
     sync::{Arc, atomic::Ordering},
+    thread,
     time::Duration,
 };
 
@@ -19,7 +20,7 @@ use crate::{
         receipts::{PostedReceipt, ReceiptSlot},
         state::RequestContext,
     },
-    net::{clock, socket},
+    net::{clock, copy, socket},
     proto::http::{
         range::RequestedRange,
         request::HttpRequest,
@@ -46,9 +47,11 @@ pub(super) struct GateQuery {
     receipt: bool,
 }
 
-/// How long a client may take to close after the last byte was written. What it has not read by
-/// then is in the kernel's hands, and a later failure is not seen.
-const CLOSE_LIMIT: Duration = Duration::from_secs(5);
+/// How often a client that has not closed its connection is looked at.
+const CLOSE_CHECK: Duration = Duration::from_millis(200);
+
+/// How often it is looked at from its close until its system has acknowledged the last byte.
+const LAST_CHECK: Duration = Duration::from_millis(2);
 
 /// How long a promised receipt is waited for, beyond what hashing takes at [`SLOWEST_HASH`].
 const RECEIPT_LIMIT: Duration = Duration::from_secs(30);
@@ -157,20 +160,27 @@ fn send_released(
     transfer.first_server = carried.first;
     transfer.bytes_server = Some(seat.moved().load(Ordering::Relaxed));
     let released = seat.release().released();
-    let last = clock::now().since(released);
-    let ended = carried.end.and_then(|()| wait_for_close(cx.stream())).and_then(|()| {
-        let unchanged = session.source.unchanged();
-        unchanged.map_err(|changed| TransferFailure::new(Outcome::Cut, changed.to_string()))
+    let closed = carried.end.and_then(|()| wait_for_close(seat, bytes, slot.as_ref()));
+    let closed = closed.and_then(|closed| match session.source.unchanged() {
+        Ok(()) => Ok(closed),
+        Err(changed) => Err(cut(changed.to_string())),
     });
-    if let Err(failure) = ended {
-        return transfer.fail(failure.outcome, failure.reason);
-    }
-    transfer.seconds_server = Some(last);
+    let closed = match closed {
+        Ok(closed) => closed,
+        Err(failure) => return transfer.fail(failure.outcome, failure.reason),
+    };
     let hashing = file.bytes.saturating_mul(session.clients.into()) / SLOWEST_HASH;
     let deadline = clock::now().after(RECEIPT_LIMIT + Duration::from_secs(hashing));
     let receipt = slot.and_then(|slot| slot.wait(deadline, || seat.is_stopping()));
+    let last = closed.or_else(|| receipt.map(|receipt| receipt.at));
+    transfer.seconds_server = last.map(|last| last.since(released));
     if let Some(receipt) = receipt {
         check_receipt(&receipt, bytes, released, file, transfer);
+    } else if closed.is_none() {
+        let limit = session.stall.as_secs_f64();
+        let reason =
+            format!("did not close its connection for {limit} s, so it may not have read all");
+        transfer.fail(Outcome::Cut, reason);
     }
 }
 
@@ -206,25 +216,56 @@ fn check_receipt(
     }
 }
 
-/// Closes our end and waits for the client to close its own: a client that dies with unread bytes
-/// resets the connection.
-fn wait_for_close(stream: &TcpStream) -> Result<(), TransferFailure> {
-    let cut = |error: io::Error| {
-        let reason = format!("the connection failed after the last byte was written: {error}");
-        TransferFailure::new(Outcome::Cut, reason)
+fn cut(reason: impl Into<String>) -> TransferFailure {
+    TransferFailure::new(Outcome::Cut, reason)
+}
+
+/// Closes our end and waits for the client to close its own, which it does when it has read the
+/// last byte: that is written when our system has it, long before. Returns when the client closed;
+/// `None` if it does not, or has posted its receipt before.
+///
+/// It has the stall limit for each progress of what our system still holds, as far as that is known.
+fn wait_for_close(
+    seat: &Seat,
+    bytes: u64,
+    slot: Option<&ReceiptSlot<'_>>,
+) -> Result<Option<Moment>, TransferFailure> {
+    let (stream, stall) = (seat.stream(), seat.session().stall);
+    let failed = |error: io::Error| {
+        cut(format!("the connection failed after the last byte was written: {error}"))
     };
-    let deadline = clock::now().after(CLOSE_LIMIT);
-    stream.shutdown(Shutdown::Write).map_err(cut)?;
-    // A client that goes on sending is read from only so many times.
-    for _ in 0..1024 {
-        match socket::read_until(stream, &mut [0; 1024], deadline) {
-            Ok(0) => return Ok(()),
+    stream.shutdown(Shutdown::Write).map_err(failed)?;
+    let last = copy::deadline(bytes, stall);
+    let (mut patience, mut held) = (clock::now().after(stall).min(last), u64::MAX);
+    let mut closed = None;
+    while clock::left(patience).is_some() {
+        let tick = clock::now().after(CLOSE_CHECK).min(patience);
+        match socket::read_until(stream, &mut [0; 1024], tick) {
+            // A server that ends closes the connections that are left.
+            _ if seat.is_stopping() => return Err(cut("the server is ending")),
+            Ok(0) => {
+                let at = *closed.get_or_insert_with(clock::now);
+                if socket::is_over(stream).map_err(failed)? {
+                    return Ok(Some(at));
+                }
+                thread::sleep(LAST_CHECK);
+            }
+            // What it says is of no use.
             Ok(_) => {}
-            Err(error) if Error::is_timeout(&error) => return Ok(()),
-            Err(error) => return Err(cut(error)),
+            Err(error) if Error::is_timeout(&error) => {
+                if slot.is_some_and(ReceiptSlot::is_posted) {
+                    return Ok(None);
+                }
+                let left = socket::unacknowledged(stream).unwrap_or(held);
+                if left < held {
+                    held = left;
+                    patience = clock::now().after(stall).min(last);
+                }
+            }
+            Err(error) => return Err(failed(error)),
         }
     }
-    Ok(())
+    Ok(None)
 }
 
 /// The client's name: `name` of the query, else its program's name and version.

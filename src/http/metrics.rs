@@ -7,7 +7,8 @@ use std::{
 };
 
 use crate::{
-    http::state::HttpServer,
+    http::{feed::POLL_INTERVAL, state::HttpServer},
+    net::shared_reply::stamp_of_now,
     proto::http::response::HttpResponse,
     server::{gate::GateView, lobby::Lobby},
     transfer::{Outcome, Record},
@@ -74,7 +75,14 @@ impl MetricsText {
     }
 }
 
-pub(super) fn metrics(server: &HttpServer, lobby: &Lobby) -> HttpResponse {
+/// `/metrics`.
+pub(super) fn get(server: &HttpServer, lobby: &Lobby) -> HttpResponse {
+    let content_type = "text/plain; version=0.0.4; charset=utf-8";
+    let stamp = stamp_of_now(POLL_INTERVAL);
+    server.replies.get("/metrics", content_type, stamp, || Ok(metrics(server, lobby)))
+}
+
+fn metrics(server: &HttpServer, lobby: &Lobby) -> String {
     let mut text = MetricsText::default();
     let (views, totals) = (lobby.views(), lobby.history().totals());
     text.single("gatecast_sessions_ended_total", totals.sessions);
@@ -96,14 +104,13 @@ pub(super) fn metrics(server: &HttpServer, lobby: &Lobby) -> HttpResponse {
     }
     let connections = counters.connections.load(Ordering::Relaxed);
     text.single("gatecast_http_connections", connections);
-    let subscribers = counters.subscribers.load(Ordering::Relaxed);
-    text.single("gatecast_subscribers", subscribers);
+    text.single("gatecast_subscribers", server.subscribers.count());
     text.single("gatecast_sessions_open", views.len());
     open_sessions(&mut text, &views);
     if let Some(record) = lobby.history().ended().last() {
         last_session(&mut text, record);
     }
-    HttpResponse::new(200, "text/plain; version=0.0.4; charset=utf-8", text.0)
+    text.0
 }
 
 fn open_sessions(text: &mut MetricsText, views: &[GateView]) {

@@ -8,6 +8,7 @@
 //! - `sessions`, `metrics`, `subscribe`: results, figures for Prometheus, the stream of events
 //! - `state`: what all connections share, and what a handler knows of its request
 //! - `receipts`: scripts attest the digests of their copies
+//! - `replies`, `subscribers`: what costs is made once for many readers; places by address
 //! - [`feed`], [`event`]: the one snapshot that every subscriber gets, and how it is written
 //! - [`guard`]: who may read and who may change something
 //! - [`config`]: how all this behaves
@@ -36,14 +37,16 @@ mod gate;
 pub mod guard;
 mod metrics;
 mod receipts;
+mod replies;
 mod router;
 mod sessions;
 mod state;
 mod subscribe;
+mod subscribers;
 pub mod transport;
 
 pub use config::{Documents, HttpConfig};
-pub use subscribe::SUBSCRIBERS_MAX;
+pub use subscribers::SUBSCRIBERS_MAX;
 
 /// Adds HTTP to a server: its routes, and the transport that `--via http` names.
 ///

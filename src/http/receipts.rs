@@ -111,6 +111,12 @@ impl ReceiptSlot<'_> {
         format!("/sessions/{}/receipt?seat={}&key={:016x}", self.session, self.seat, self.key)
     }
 
+    /// True when the receipt has come.
+    pub(super) fn is_posted(&self) -> bool {
+        let entries = lock(&self.receipts.expected);
+        entries.get(&self.key).is_some_and(|entry| entry.posted.is_some())
+    }
+
     /// Waits for the receipt until `deadline`, or until `give_up` returns true.
     pub(super) fn wait(
         &self,

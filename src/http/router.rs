@@ -60,7 +60,7 @@ const PAGE: [&str; 5] = [
 /// Serves one connection until it ends.
 pub(super) fn serve(server: &HttpServer, connection: Connection, lobby: &Arc<Lobby>) {
     let connections = &server.counters.connections;
-    let _counted = CountGuard::new(connections, usize::MAX);
+    let _counted = CountGuard::new(connections);
     let (peer, mut deadline) = (connection.peer, connection.deadline);
     let mut connection = HttpConnection::new(connection.stream, peer, &connection.first);
     for served in 1..=REQUESTS_MAX {
@@ -115,7 +115,7 @@ fn route(cx: &mut RequestContext<'_>) -> io::Result<()> {
         _ if sessions::is_post(path) => Some(sessions::post(cx)),
         "/" => Some(page(cx)),
         "/files" | "/files/" => Some(files::list(cx)),
-        "/metrics" => Some(metrics::metrics(cx.server, cx.lobby)),
+        "/metrics" => Some(metrics::get(cx.server, cx.lobby)),
         _ => sessions::get(cx.server, path, cx.lobby).or_else(|| extra(cx)),
     };
     let not_found = || HttpResponse::text(404, format!("there is nothing at '{path}'"));
@@ -172,6 +172,11 @@ fn serve_file(cx: &mut RequestContext<'_>, name: &str) -> io::Result<()> {
         Ok(_) => Ok(None),
     };
     match gate {
+        Ok(Some(_)) if cx.request.is_cross_site() => {
+            // A seat may begin a session, and a page can make a browser GET any address.
+            let why = "a page of another site asks for a seat; open this address by itself";
+            cx.respond(&HttpResponse::text(403, why));
+        }
         Ok(Some(query)) => gate::serve_at_gate(cx, file, &query),
         Ok(None) => return files::send(cx, &file, digest_only),
         Err(response) => cx.respond(&response),

@@ -3,65 +3,78 @@
 use crate::{
     http::{
         event,
+        feed::POLL_INTERVAL,
         state::{HttpServer, RequestContext},
     },
-    net::clock,
+    net::{clock, shared_reply::stamp_of_now},
     proto::http::{response::HttpResponse, text},
     server::lobby::Lobby,
     session::SessionId,
-    text::FileName,
     transfer::Record,
 };
 
+const JSON: &str = "application/json";
+
+const CSV: &str = "text/csv; charset=utf-8";
+
 /// `/sessions`, `/sessions/...`, `/sessions.csv` and `/plot.svg`; `None` for any other path.
 pub(super) fn get(server: &HttpServer, path: &str, lobby: &Lobby) -> Option<HttpResponse> {
-    match path {
-        "/sessions" => Some(HttpResponse::json(event::ended(&lobby.history().ended()))),
+    let (replies, history) = (&server.replies, lobby.history());
+    let stamp = history.totals().sessions;
+    Some(match path {
+        "/sessions" => replies.get(path, JSON, stamp, || Ok(event::ended(&history.ended()))),
         "/sessions/current" => {
-            let state = event::state(0, clock::wall(), lobby);
-            Some(HttpResponse::json(state))
+            let state = || Ok(event::state(0, clock::wall(), lobby));
+            replies.get(path, JSON, stamp_of_now(POLL_INTERVAL), state)
         }
-        "/sessions.csv" => csv(server, &all(lobby), "sessions.csv"),
-        "/plot.svg" => plot(server, lobby),
-        _ => path.strip_prefix("/sessions/").map(|name| document(server, name, lobby)),
-    }
+        "/sessions.csv" => {
+            let write = server.documents.csv?;
+            attached(replies.get(path, CSV, stamp, || Ok(write(&all(lobby)))), "sessions.csv")
+        }
+        "/plot.svg" => {
+            let write = server.documents.svg?;
+            let plot = replies.get(path, "image/svg+xml", stamp, || Ok(write(&all(lobby))));
+            // Inside a page an image runs no script; the policy says the same for one opened by
+            // itself.
+            plot.field("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'")
+        }
+        _ => document(server, path, path.strip_prefix("/sessions/")?, lobby),
+    })
 }
 
 /// One session, as JSON or CSV.
-fn document(server: &HttpServer, name: &str, lobby: &Lobby) -> HttpResponse {
+fn document(server: &HttpServer, path: &str, name: &str, lobby: &Lobby) -> HttpResponse {
     let (id, is_csv) = match name.strip_suffix(".csv") {
         Some(id) => (id, true),
         None => (name, false),
     };
-    let id = id.parse::<SessionId>().ok();
-    let Some(record) = id.and_then(|id| lobby.history().session(id)) else {
-        return HttpResponse::text(404, format!("no session '{name}' is kept here"));
+    let not_kept = || HttpResponse::text(404, format!("no session '{name}' is kept here"));
+    let history = lobby.history();
+    let known = id.parse::<SessionId>().ok().and_then(|id| Some((id, history.version(id)?)));
+    let Some((id, version)) = known else {
+        return not_kept();
     };
-    let written = if is_csv {
-        csv(server, &[record], &format!("{name}.csv"))
-    } else {
-        let write = server.documents.json;
-        write.map(|write| HttpResponse::json(write(&record)))
-    };
-    written.unwrap_or_else(|| HttpResponse::text(404, "this build writes no such documents"))
+    let record = || history.session(id).ok_or_else(not_kept);
+    let documents = server.documents;
+    match (documents.csv, documents.json) {
+        (Some(write), _) if is_csv => {
+            let csv = || record().map(|record| write(&[record]));
+            attached(server.replies.get(path, CSV, version, csv), &format!("{name}.csv"))
+        }
+        (_, Some(write)) if !is_csv => {
+            let json = || record().map(|record| write(&record));
+            server.replies.get(path, JSON, version, json)
+        }
+        _ => HttpResponse::text(404, "this build writes no such documents"),
+    }
 }
 
-fn csv(server: &HttpServer, records: &[Record], name: &str) -> Option<HttpResponse> {
-    let text = (server.documents.csv?)(records);
-    let name = FileName::new(name).ok()?;
-    Some(
-        HttpResponse::new(200, "text/csv; charset=utf-8", text)
-            .field("Content-Disposition", text::disposition(name.as_str())),
-    )
-}
-
-fn plot(server: &HttpServer, lobby: &Lobby) -> Option<HttpResponse> {
-    let text = (server.documents.svg?)(&all(lobby));
-    // Inside a page an image runs no script; the policy says the same for one opened by itself.
-    Some(
-        HttpResponse::new(200, "image/svg+xml", text)
-            .field("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'"),
-    )
+/// A download, which a browser keeps as `name`.
+fn attached(response: HttpResponse, name: &str) -> HttpResponse {
+    if response.status != 200 {
+        return response;
+    }
+    response.field("Content-Disposition", text::disposition(name))
 }
 
 fn all(lobby: &Lobby) -> Vec<Record> {

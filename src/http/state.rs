@@ -16,12 +16,10 @@ use crate::{
         feed::StateFeed,
         guard::AccessGuard,
         receipts::Receipts,
+        replies::Replies,
+        subscribers::Subscribers,
     },
-    net::{
-        clock, copy,
-        http::server::{HttpConnection, RESPONSE_LIMIT},
-        pacing::Pacer,
-    },
+    net::{clock, copy, http::server::HttpConnection, pacing::Pacer},
     proto::http::{
         head::HeadBuilder,
         request::{HttpMethod, HttpRequest},
@@ -36,6 +34,8 @@ pub(super) struct HttpServer {
     pub(super) guard: AccessGuard,
     pub(super) feed: StateFeed,
     pub(super) receipts: Receipts,
+    pub(super) replies: Replies,
+    pub(super) subscribers: Subscribers,
     pub(super) documents: Documents,
     pub(super) extra: Option<ExtraRoutes>,
     pub(super) method: copy::Method,
@@ -52,7 +52,6 @@ pub(super) struct HttpCounters {
     /// Responses by the first digit of their status, less one.
     pub(super) responses: [AtomicU64; 5],
     pub(super) download_bytes: AtomicU64,
-    pub(super) subscribers: AtomicUsize,
 }
 
 /// Counts itself while it lives.
@@ -74,6 +73,8 @@ impl HttpServer {
             guard: AccessGuard::new(config.token, config.control_from, config.hosts),
             feed: StateFeed::new(config.documents),
             receipts: Receipts::default(),
+            replies: Replies::default(),
+            subscribers: Subscribers::default(),
             documents: config.documents,
             extra: config.extra,
             method: method.map_err(|why| Error::refused("gatecast", why))?,
@@ -104,8 +105,7 @@ impl HttpServer {
         without_body: bool,
     ) {
         let head = self.head(response.status, connection.closes).field("Cache-Control", "no-store");
-        let bytes = response.encode(head, without_body);
-        if let Err(error) = connection.send(&bytes, RESPONSE_LIMIT) {
+        if let Err(error) = connection.respond(response, head, without_body) {
             log::debug!("{}: {error}", connection.peer);
         }
     }
@@ -133,10 +133,10 @@ impl RequestContext<'_> {
 }
 
 impl<'a> CountGuard<'a> {
-    /// Adds one, unless `count` has reached `most`.
-    pub(super) fn new(count: &'a AtomicUsize, most: usize) -> Option<Self> {
-        let counted = Self(count);
-        (count.fetch_add(1, Ordering::Relaxed) < most).then_some(counted)
+    /// Adds one to `count`.
+    pub(super) fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
     }
 }
 

@@ -1,19 +1,16 @@
 //! `GET /events`: the stream of server-sent events.
 
-use std::{io, net::TcpStream, thread, time::Duration};
+use std::{io, net::TcpStream, sync::Arc, thread, time::Duration};
 
 use crate::{
     http::{
         feed::{POLL_INTERVAL, ServerSnapshot},
-        state::{CountGuard, RequestContext},
+        state::RequestContext,
     },
     net::clock,
-    proto::http::{response::HttpResponse, text},
+    proto::http::response::HttpResponse,
     session::SessionId,
 };
-
-/// Most subscribers at once.
-pub const SUBSCRIBERS_MAX: usize = 64;
 
 /// How many ended sessions a new subscriber is told in full.
 const ENDED_AT_FIRST: usize = 1;
@@ -32,35 +29,34 @@ struct SentEvents {
 
 /// Streams events until the client leaves or the server ends.
 pub(super) fn stream_events(cx: &RequestContext<'_>) -> io::Result<()> {
-    let subscribers = &cx.server.counters.subscribers;
-    let Some(_counted) = CountGuard::new(subscribers, SUBSCRIBERS_MAX) else {
-        let why = format!("{SUBSCRIBERS_MAX} subscribers are here already");
+    let Some(_place) = cx.server.subscribers.take(cx.connection.peer.ip()) else {
+        let why = "too many subscribers are here already, or too many with your address";
         cx.respond(&HttpResponse::text(503, why).field("Retry-After", "5"));
         return Ok(());
     };
-    let head = cx
+    let mut head = cx
         .head(200)
         .field("Content-Type", "text/event-stream")
         .field("Cache-Control", "no-store")
         .field("X-Accel-Buffering", "no")
         .encode();
-    let mut text = String::from_utf8(head).expect("a head is text");
-    text.push_str("retry: 2000\n\n");
+    head.extend_from_slice(b"retry: 2000\n\n");
+    cx.connection.send(&head, EVENT_LIMIT)?;
     let snapshot = cx.server.feed.poll(cx.lobby);
     let old = snapshot.ended.len().saturating_sub(ENDED_AT_FIRST);
     let mut sent = SentEvents {
         state: 0,
         ended: snapshot.ended.iter().take(old).map(|(id, _)| *id).collect(),
     };
+    drop(snapshot);
     let mut sent_at = clock::now();
     loop {
-        sent.append_new(&cx.server.feed.poll(cx.lobby), &mut text);
-        if text.is_empty() && clock::now().since(sent_at) >= PING_INTERVAL {
-            text.push_str(":\n\n");
+        let mut events = sent.take_new(&cx.server.feed.poll(cx.lobby));
+        if events.is_empty() && clock::now().since(sent_at) >= PING_INTERVAL {
+            events.push(":\n\n".into());
         }
-        if !text.is_empty() {
-            cx.connection.send(text.as_bytes(), EVENT_LIMIT)?;
-            text.clear();
+        for event in events {
+            cx.connection.send(event.as_bytes(), EVENT_LIMIT)?;
             sent_at = clock::now();
         }
         thread::sleep(POLL_INTERVAL);
@@ -71,18 +67,20 @@ pub(super) fn stream_events(cx: &RequestContext<'_>) -> io::Result<()> {
 }
 
 impl SentEvents {
-    /// Appends to `text` what is new in `snapshot`.
-    fn append_new(&mut self, snapshot: &ServerSnapshot, text: &mut String) {
+    /// The events in `snapshot` that are new; all subscribers share their text.
+    fn take_new(&mut self, snapshot: &ServerSnapshot) -> Vec<Arc<str>> {
+        let mut events = Vec::new();
         if snapshot.id != self.state {
-            *text += &text::event("state", snapshot.id, &snapshot.state);
+            events.push(Arc::clone(&snapshot.state_event));
             self.state = snapshot.id;
         }
         for (id, event) in &snapshot.ended {
             if let Some(event) = event.as_ref().filter(|_| !self.ended.contains(id)) {
-                *text += &text::event("session", snapshot.id, event);
+                events.push(Arc::clone(event));
             }
         }
         self.ended = snapshot.ended.iter().map(|(id, _)| *id).collect();
+        events
     }
 }
 

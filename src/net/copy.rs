@@ -47,6 +47,8 @@ pub struct Copying<'a> {
     pub buffer: usize,
     /// A block without progress for this long ends the copy.
     pub stall: Duration,
+    /// The least average rate, bytes per second.
+    pub slowest: u64,
     /// Holds the session's rate, where it has one.
     pub pacer: Option<&'a Pacer>,
     /// Counts the payload bytes as they move, for every face that shows progress.
@@ -87,7 +89,8 @@ pub const COPY_BUF_MANY: usize = 16 * 1024;
 const CALL_MAX: usize = 1 << 20;
 
 /// The least average rate of a transfer, bytes per second, once its first stall limit is over:
-/// with it every transfer has an absolute deadline.
+/// with it every transfer has an absolute deadline. A sender does not count the time that it waits
+/// for its own rate.
 pub const SLOWEST: u64 = 1024;
 
 impl Method {
@@ -128,6 +131,15 @@ impl FromStr for Method {
     }
 }
 
+/// Each time that so long has passed, the least rate that a reader must keep rises by itself once:
+/// 100 MB may take 3 hours, and not 27. 1000 clients that share 100 Mbit/s need less.
+const RISE: Duration = Duration::from_secs(600);
+
+/// The least rate that one of `seats` may expect, bytes per second: they share a session's rate.
+pub fn slowest_of(seats: u16) -> u64 {
+    (SLOWEST / u64::from(seats.max(1))).max(1)
+}
+
 /// The absolute deadline of a transfer of `bytes` that begins now.
 pub fn deadline(bytes: u64, stall: Duration) -> Moment {
     clock::now().after(stall).after(Duration::from_secs(bytes / SLOWEST))
@@ -147,35 +159,39 @@ pub fn send(
     copying: Copying<'_>,
 ) -> Result<(), Stop> {
     stream.set_write_timeout(Some(copying.stall)).map_err(Stop::Peer)?;
-    let begun = clock::now();
+    let mut begun = clock::now();
     let mut at = range.start;
     let mut buffer = Vec::new();
-    if copying.method != Method::Sendfile {
-        buffer.resize(copying.buffer.max(1), 0_u8);
-    }
+    let mut by_kernel = copying.method == Method::Sendfile;
     while at < range.end {
-        let left = range.end - at;
-        let want = match (copying.pacer, copying.method) {
-            (Some(pacer), _) => pacer.grant(left),
-            (None, Method::Sendfile) => left.min(CALL_MAX as u64),
-            (None, _) => left,
-        };
-        at += match copying.method {
-            Method::Sendfile => {
-                let moved = sendfile(file, at, want, stream)?;
-                copying.moved.fetch_add(moved, Ordering::Relaxed);
-                moved
+        let mut want = range.end - at;
+        if let Some(pacer) = copying.pacer {
+            let asked = clock::now();
+            want = pacer.grant(want);
+            // The wait for the own rate is not the peer's.
+            begun = begun.after(clock::now().since(asked));
+        }
+        if by_kernel {
+            let want = want.min(CALL_MAX as u64);
+            match sendfile(file, at, want, stream)? {
+                Some(moved) => {
+                    copying.moved.fetch_add(moved, Ordering::Relaxed);
+                    at += moved;
+                }
+                None => by_kernel = false,
             }
-            _ => {
-                let len = usize::try_from(want).unwrap_or(usize::MAX).min(buffer.len());
-                let read = read_at(file, &mut buffer[..len], at)?;
-                let slowest = at - range.start + read as u64;
-                let limit = begun.after(allowance(slowest, copying.stall));
-                write_counted(&mut stream, &buffer[..read], limit, copying.moved)?;
-                read as u64
-            }
-        };
-        too_slow(begun, at - range.start, copying.stall)?;
+        }
+        if !by_kernel {
+            buffer.resize(copying.buffer.max(1), 0_u8);
+            let len = usize::try_from(want).unwrap_or(usize::MAX).min(buffer.len());
+            let read = read_at(file, &mut buffer[..len], at)?;
+            at += read as u64;
+            let limit = begun.after(copying.rising_allowance(at - range.start));
+            write_counted(&mut stream, &buffer[..read], limit, copying.moved)?;
+        }
+        if clock::now().since(begun) > copying.rising_allowance(at - range.start) {
+            return Err(Stop::Stalled);
+        }
     }
     Ok(())
 }
@@ -199,7 +215,7 @@ pub fn receive(
     let mut at = range.start + first.len() as u64;
     copying.moved.fetch_add(first.len() as u64, Ordering::Relaxed);
     if copying.method == Method::Sendfile {
-        return splice(stream, file, at..range.end, begun, copying);
+        at = splice(stream, file, (at, &range), begun, copying)?;
     }
     let mut buffer = vec![0_u8; copying.buffer.max(1)];
     while at < range.end {
@@ -214,7 +230,7 @@ pub fn receive(
         write_at(file, &buffer[..read], at)?;
         at += read as u64;
         copying.moved.fetch_add(read as u64, Ordering::Relaxed);
-        too_slow(begun, at - range.start, copying.stall)?;
+        copying.too_slow(begun, at - range.start)?;
     }
     Ok(())
 }
@@ -291,29 +307,40 @@ pub fn write_at(file: &File, bytes: &[u8], at: u64) -> Result<(), Stop> {
     }
 }
 
+/// What a file system says that does not have the kernel's way.
 #[cfg(all(target_os = "linux", feature = "sockopt"))]
-fn sendfile(file: &File, at: u64, want: u64, stream: &TcpStream) -> Result<u64, Stop> {
+fn is_refused(errno: nix::errno::Errno) -> bool {
+    use nix::errno::Errno;
+    matches!(errno, Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP)
+}
+
+/// How many bytes were sent; `None` where the file's system cannot.
+#[cfg(all(target_os = "linux", feature = "sockopt"))]
+fn sendfile(file: &File, at: u64, want: u64, stream: &TcpStream) -> Result<Option<u64>, Stop> {
     let want = usize::try_from(want).unwrap_or(CALL_MAX).min(CALL_MAX);
     let mut offset = i64::try_from(at).map_err(|_| Stop::Short)?;
     loop {
         match nix::sys::sendfile::sendfile(stream, file, Some(&mut offset), want) {
             Ok(0) => return Err(Stop::Short),
-            Ok(sent) => return Ok(sent as u64),
+            Ok(sent) => return Ok(Some(sent as u64)),
             Err(nix::errno::Errno::EINTR) => {}
+            Err(errno) if is_refused(errno) => return Ok(None),
             Err(nix::errno::Errno::EIO) => return Err(Stop::Disk(nix::errno::Errno::EIO.into())),
             Err(errno) => return Err(peer(errno.into())),
         }
     }
 }
 
+/// Receives the rest of `range` from `at` on; returns how far it came before the file's system
+/// refused.
 #[cfg(all(target_os = "linux", feature = "sockopt"))]
 fn splice(
     stream: &TcpStream,
     file: &File,
-    range: Range<u64>,
+    (mut at, range): (u64, &Range<u64>),
     begun: Moment,
     copying: Copying<'_>,
-) -> Result<(), Stop> {
+) -> Result<u64, Stop> {
     use nix::{
         errno::Errno,
         fcntl::{FcntlArg, SpliceFFlags},
@@ -322,20 +349,20 @@ fn splice(
     /// What an unprivileged process may ask for (`/proc/sys/fs/pipe-max-size`), bytes.
     const PIPE: i32 = 1 << 20;
 
-    if range.is_empty() {
-        return Ok(());
+    if at == range.end {
+        return Ok(at);
     }
-    let (pipe_out, pipe_in) = io::pipe().map_err(Stop::Disk)?;
+    let (mut pipe_out, pipe_in) = io::pipe().map_err(Stop::Disk)?;
     // A system that grants less has a smaller pipe, and the same bytes in more calls.
     let _ = nix::fcntl::fcntl(&pipe_in, FcntlArg::F_SETPIPE_SZ(PIPE));
     let flags = SpliceFFlags::SPLICE_F_MOVE | SpliceFFlags::SPLICE_F_MORE;
-    let mut at = range.start;
     while at < range.end {
         let want = usize::try_from(range.end - at).unwrap_or(CALL_MAX).min(CALL_MAX);
         let mut piped = match nix::fcntl::splice(stream, None, &pipe_in, None, want, flags) {
             Ok(0) => return Err(Stop::Peer(io::ErrorKind::UnexpectedEof.into())),
             Ok(piped) => piped,
             Err(Errno::EINTR) => continue,
+            Err(errno) if is_refused(errno) => return Ok(at),
             Err(errno) => return Err(peer(errno.into())),
         };
         while piped > 0 {
@@ -348,31 +375,56 @@ fn splice(
                     copying.moved.fetch_add(written as u64, Ordering::Relaxed);
                 }
                 Err(Errno::EINTR) => {}
+                Err(errno) if is_refused(errno) => {
+                    // What is in the pipe has left the connection already.
+                    let mut bytes = vec![0; piped];
+                    pipe_out.read_exact(&mut bytes).map_err(Stop::Disk)?;
+                    write_at(file, &bytes, at)?;
+                    copying.moved.fetch_add(piped as u64, Ordering::Relaxed);
+                    return Ok(at + piped as u64);
+                }
                 Err(errno) => return Err(Stop::Disk(errno.into())),
             }
         }
-        too_slow(begun, at - range.start, copying.stall)?;
+        copying.too_slow(begun, at - range.start)?;
     }
-    Ok(())
+    Ok(at)
 }
 
 #[cfg(not(all(target_os = "linux", feature = "sockopt")))]
-fn sendfile(_: &File, _: u64, _: u64, _: &TcpStream) -> Result<u64, Stop> {
+fn sendfile(_: &File, _: u64, _: u64, _: &TcpStream) -> Result<Option<u64>, Stop> {
     unreachable!("Method::resolved chooses sendfile only where the build has it")
 }
 
 #[cfg(not(all(target_os = "linux", feature = "sockopt")))]
-fn splice(_: &TcpStream, _: &File, _: Range<u64>, _: Moment, _: Copying<'_>) -> Result<(), Stop> {
+fn splice(
+    _: &TcpStream,
+    _: &File,
+    _: (u64, &Range<u64>),
+    _: Moment,
+    _: Copying<'_>,
+) -> Result<u64, Stop> {
     unreachable!("Method::resolved chooses sendfile only where the build has it")
 }
 
-/// How long the first `moved` bytes of a transfer may take.
-fn allowance(moved: u64, stall: Duration) -> Duration {
-    stall.saturating_add(Duration::from_secs(moved / SLOWEST + 1))
-}
+impl Copying<'_> {
+    /// How long the first `moved` bytes of a transfer may take.
+    fn allowance(&self, moved: u64) -> Duration {
+        self.stall.saturating_add(Duration::from_secs(moved / self.slowest.max(1) + 1))
+    }
 
-fn too_slow(begun: Moment, moved: u64, stall: Duration) -> Result<(), Stop> {
-    if clock::now().since(begun) > allowance(moved, stall) { Err(Stop::Stalled) } else { Ok(()) }
+    /// The same for a peer that is sent to, of whom more is wanted with time.
+    fn rising_allowance(&self, moved: u64) -> Duration {
+        // At slowest * t / RISE the first `moved` bytes take the root of 2 * moved * RISE / slowest.
+        let seconds = moved / self.slowest.max(1);
+        let risen = seconds.saturating_mul(2 * RISE.as_secs()).isqrt();
+        self.allowance(moved).min(self.stall.saturating_add(Duration::from_secs(risen + 1)))
+    }
+
+    fn too_slow(&self, begun: Moment, moved: u64) -> Result<(), Stop> {
+        let late = clock::now().since(begun) > self.allowance(moved);
+        if late { Err(Stop::Stalled) } else { Ok(()) }
+    }
 }
 
 fn peer(error: io::Error) -> Stop {

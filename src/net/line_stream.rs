@@ -23,8 +23,8 @@ pub struct LineStream<'a> {
     read_at: Moment,
 }
 
-/// How long a peer may take to accept a line, which its buffer holds hundreds of; a long list of
-/// files has more, by its length.
+/// How long a peer may take to accept a line, which its buffer holds hundreds of; a longer text has
+/// more, by its length.
 pub const WRITE_LIMIT: Duration = Duration::from_secs(10);
 
 impl<'a> LineStream<'a> {

@@ -13,7 +13,10 @@ use std::{
 
 use time::{OffsetDateTime, macros::format_description};
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    net::files,
+};
 
 /// A log that is made when it is first written to.
 #[derive(Debug)]
@@ -90,6 +93,18 @@ impl LogFolder {
             let failure = Error::io(self.doing, path.display())(error);
             self.failed.get_or_insert(failure);
         }
+    }
+
+    /// Makes what is in `log`, and its name, outlast a loss of power.
+    pub fn sync(&mut self, log: &LogFile) {
+        let (Some(folder), Some(file)) = (&self.path, &log.file) else { return };
+        if let Err(error) = file.sync_all() {
+            let path = folder.join(&log.name);
+            log::error!("cannot sync {}: {error}", path.display());
+            let failure = Error::io(self.doing, path.display())(error);
+            self.failed.get_or_insert(failure);
+        }
+        files::sync_folder(folder);
     }
 
     /// The first error, if there was one.

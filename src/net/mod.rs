@@ -3,10 +3,13 @@
 pub mod clock;
 pub mod copy;
 pub mod datagrams;
+pub mod files;
 pub mod http;
 pub mod line_stream;
 pub mod logfile;
 pub mod pacing;
+pub mod plain_file;
+pub mod shared_reply;
 pub mod socket;
 mod sync;
 pub mod text_file;

@@ -5,7 +5,7 @@
 //! little and never floods. No sender spins, and one that is slow leaves its share to the others.
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     thread,
     time::Duration,
 };
@@ -31,6 +31,9 @@ pub const BURST: Duration = Duration::from_millis(20);
 
 /// The shortest sleep: what a system adds to any (measured: 75 us on Linux), twice.
 const DOZE: Duration = Duration::from_micros(150);
+
+/// How often one that sleeps looks whether it is to end.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Most bytes granted at once.
 const GRANT_MAX: u64 = 64 * 1024;
@@ -72,10 +75,19 @@ impl Pacer {
     /// datagrams, which cannot be cut. A wait below `DOZE` is left to the next call, because no
     /// system sleeps as short as that; so it is a burst of at most that length.
     pub fn charge(&self, bytes: u64) {
+        self.charge_unless(bytes, &AtomicBool::new(false));
+    }
+
+    /// The same, and the sleep ends when `stop` is set: true if the bytes may be sent.
+    pub fn charge_unless(&self, bytes: u64, stop: &AtomicBool) -> bool {
         let (_, due) = self.take(bytes, clock::now());
-        if let Some(wait) = clock::left(due).filter(|wait| *wait > DOZE) {
-            thread::sleep(wait);
+        while !stop.load(Ordering::Relaxed) {
+            match clock::left(due).filter(|wait| *wait > DOZE) {
+                Some(wait) => thread::sleep(wait.min(LOOK_EVERY)),
+                None => return true,
+            }
         }
+        false
     }
 
     /// How many bytes a sender should send at once: a millisecond of the rate.

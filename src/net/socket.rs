@@ -13,6 +13,8 @@ use std::{
     time::Duration,
 };
 
+#[cfg(target_os = "linux")]
+use crate::net::shared_reply::{SharedReply, stamp_of_now};
 use crate::{
     error::{Error, Phase, Result},
     net::clock,
@@ -22,6 +24,10 @@ use crate::{
 /// Connections that may wait to be accepted. std asks for 128, which 1000 clients overflow.
 #[cfg(feature = "sockopt")]
 const BACKLOG: i32 = 4096;
+
+/// How old the system's table of connections may be.
+#[cfg(target_os = "linux")]
+const TABLE_AGE: Duration = Duration::from_millis(500);
 
 /// Listens on `addr`.
 ///
@@ -251,6 +257,49 @@ pub fn free_space(folder: &Path) -> Option<u64> {
     }
 }
 
+/// Bytes that were sent on `stream` and not acknowledged by its peer's system half a second ago or
+/// later; `None` where it cannot be told.
+pub fn unacknowledged(stream: &TcpStream) -> Option<u64> {
+    #[cfg(target_os = "linux")]
+    {
+        use std::{convert::Infallible, os::fd::AsRawFd};
+
+        // Linux walks all its connections for it, so that all who ask share one.
+        static TABLE: SharedReply = SharedReply::new();
+        let link = std::fs::read_link(format!("/proc/self/fd/{}", stream.as_raw_fd())).ok()?;
+        let inode = link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?;
+        let tables = || {
+            let read = |path| std::fs::read(path).unwrap_or_default();
+            Ok::<_, Infallible>([read("/proc/net/tcp"), read("/proc/net/tcp6")].concat())
+        };
+        let table = TABLE.get(stamp_of_now(TABLE_AGE), tables).ok()?;
+        std::str::from_utf8(&table).ok()?.lines().find_map(|line| {
+            let mut columns = line.split_whitespace().skip(4);
+            let (queued, _) = columns.next()?.split_once(':')?;
+            let is_ours = columns.nth(4)? == inode;
+            is_ours.then(|| u64::from_str_radix(queued, 16).ok())?
+        })
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = stream;
+        None
+    }
+}
+
+/// True once both ends have closed a connection and each has all that the other sent. Asked of one
+/// of which the peer has closed its end, and we ours.
+///
+/// # Errors
+/// The peer reset it instead.
+pub fn is_over(stream: &TcpStream) -> io::Result<bool> {
+    match stream.take_error()? {
+        Some(error) => Err(error),
+        // Linux forgets the peer then, and no sooner.
+        None => Ok(!cfg!(target_os = "linux") || stream.peer_addr().is_err()),
+    }
+}
+
 /// Who holds `port`, for a person who wants to end that program.
 fn in_use(port: u16) -> String {
     match holder(port) {
@@ -309,6 +358,61 @@ mod tests {
         if cfg!(target_os = "linux") {
             assert!(error.contains(&std::process::id().to_string()), "{error}");
         }
+    }
+
+    #[test]
+    fn connection_is_over_when_both_ends_have_all_and_closed() {
+        use std::io::Write;
+
+        let listener = listen(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
+        let deadline = clock::now().after(Duration::from_secs(20));
+        let closed_at_both_ends = || {
+            let addr = listener.local_addr().expect("bound");
+            let theirs = TcpStream::connect(addr).expect("listening");
+            let (mut ours, _) = listener.accept().expect("a client");
+            ours.set_write_timeout(Some(Duration::from_millis(100))).expect("a setting");
+            // As much as both systems take from one end for another that does not read.
+            let mut sent = 0;
+            while let Ok(written) = ours.write(&[1; 64 * 1024]) {
+                sent += written;
+            }
+            theirs.shutdown(Shutdown::Write).expect("open");
+            ours.shutdown(Shutdown::Write).expect("open");
+            assert_eq!(read_until(&ours, &mut [0; 1], deadline).expect("closed"), 0);
+            let lacks_bytes = cfg!(target_os = "linux");
+            assert_ne!(is_over(&ours).expect("no reset"), lacks_bytes, "{sent} bytes not read");
+            (ours, theirs, sent)
+        };
+        let (ours, mut theirs, sent) = closed_at_both_ends();
+        assert_eq!(theirs.read_to_end(&mut Vec::new()).expect("all of it"), sent);
+        while !is_over(&ours).expect("no reset") {
+            assert!(clock::left(deadline).is_some(), "both have closed, and all is read");
+        }
+        let (ours, theirs, _) = closed_at_both_ends();
+        drop(theirs);
+        while cfg!(target_os = "linux") && is_over(&ours).map(|over| assert!(!over)).is_ok() {
+            assert!(clock::left(deadline).is_some(), "a peer that leaves without reading");
+        }
+    }
+
+    #[test]
+    fn what_a_deaf_peer_did_not_take_is_unacknowledged() {
+        use std::io::Write;
+
+        let listener = listen(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
+        let deaf = TcpStream::connect(listener.local_addr().expect("bound")).expect("listening");
+        let (mut ours, _) = listener.accept().expect("a client");
+        if !cfg!(target_os = "linux") {
+            return assert_eq!(unacknowledged(&ours), None);
+        }
+        ours.set_nonblocking(true).expect("a setting");
+        while ours.write(&[1; 64 * 1024]).is_ok() {}
+        let deadline = clock::now().after(Duration::from_secs(20));
+        while unacknowledged(&ours).is_none_or(|bytes| bytes < 1000) {
+            assert!(clock::left(deadline).is_some(), "{:?}", unacknowledged(&ours));
+            std::thread::sleep(TABLE_AGE / 10);
+        }
+        drop(deaf);
     }
 
     #[test]

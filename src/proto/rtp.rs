@@ -62,6 +62,12 @@ impl RtpHeader {
         })
     }
 
+    /// Whether `next` can be of the datagram that the same source sent after this one, or soon after.
+    pub fn is_followed_by(&self, next: &Self) -> bool {
+        let ahead = next.sequence.wrapping_sub(self.sequence);
+        self.ssrc == next.ssrc && (1..=WINDOW).contains(&ahead)
+    }
+
     /// A plain header for a transport stream: what comes `back` before `self` in its source's
     /// count.
     pub fn encode_before(&self, back: u16) -> [u8; HEADER] {

@@ -3,6 +3,10 @@
 //! The relay monitors its source and every viewer of ours monitors what it receives, so the two
 //! counts differ by what was lost between them. The monitor changes nothing: each datagram is sent
 //! on as it came, whatever is found in it.
+//!
+//! Whether the stream is bare or in RTP is decided for the stream and not for a datagram: a piece of
+//! a bare stream that begins in mid-packet may pass for RTP by chance. Two running must agree. (Two
+//! pieces of a bare stream cannot: the first ends with a packet, so the second begins with one.)
 
 use crate::{
     proto::{
@@ -23,6 +27,11 @@ use crate::{
 pub struct StreamMonitor {
     /// Of the datagrams themselves.
     counts: StreamCounts,
+    form: StreamForm,
+    /// The last datagram, where it passes for RTP and is not counted as that.
+    candidate: Option<(Moment, RtpHeader)>,
+    /// The last datagram was bare although the stream is in RTP.
+    strayed: bool,
     framing: Framing,
     continuity: Continuity,
     tables: ProgramTables,
@@ -30,6 +39,16 @@ pub struct StreamMonitor {
     jitter: Jitter,
     /// The PID whose clock the jitter is measured by.
     clock_pid: Option<u16>,
+}
+
+/// How a source packs its transport stream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum StreamForm {
+    /// No two datagrams have agreed.
+    #[default]
+    Unknown,
+    Bare,
+    Rtp,
 }
 
 /// What was seen so far.
@@ -71,18 +90,17 @@ impl StreamMonitor {
     ) {
         self.counts.datagrams += 1;
         self.counts.bytes += datagram.len() as u64;
-        let (header, stream) = open(datagram);
-        if let Some(header) = &header {
-            self.rtp.get_or_insert_default().handle(header);
-            let stamp = u64::from(header.timestamp);
-            self.jitter.handle(at, stamp, RTP_CLOCK);
-        }
+        let header = rtp_header(datagram);
+        let passes_for_rtp = header.is_some();
+        let header = self.settle_rtp(at, header);
+        let in_rtp = header.is_some();
+        let stream = header.map_or(datagram, |header| &datagram[header.payload]);
         let found = self.framing.handle(stream, |bytes| {
             see(bytes);
             let packet = TsPacket::new(bytes);
             self.continuity.handle(packet);
             self.tables.handle(packet);
-            if header.is_none()
+            if !in_rtp
                 && let Some(pcr) = packet.pcr()
                 && *self.clock_pid.get_or_insert_with(|| packet.pid()) == packet.pid()
             {
@@ -94,11 +112,42 @@ impl StreamMonitor {
             }
         });
         self.counts.not_ts += u64::from(!found);
+        if found && !passes_for_rtp {
+            self.settle_bare();
+        }
+    }
+
+    /// What `header`, which the present datagram seems to have, means for the form of the stream.
+    /// Returns it where the datagram is to be read as RTP.
+    fn settle_rtp(&mut self, at: Moment, header: Option<RtpHeader>) -> Option<RtpHeader> {
+        let candidate = self.candidate.take();
+        let header = header?;
+        self.strayed = false;
+        let before = candidate.filter(|(_, before)| before.is_followed_by(&header));
+        if self.form != StreamForm::Rtp && before.is_none() {
+            self.candidate = Some((at, header.clone()));
+            return Some(header).filter(|_| self.form == StreamForm::Unknown);
+        }
+        self.form = StreamForm::Rtp;
+        for (at, header) in before.iter().chain([&(at, header.clone())]) {
+            self.rtp.get_or_insert_default().handle(header);
+            self.jitter.handle(*at, u64::from(header.timestamp), RTP_CLOCK);
+        }
+        Some(header)
+    }
+
+    /// The present datagram is a piece of a bare stream.
+    fn settle_bare(&mut self) {
+        self.strayed = self.form == StreamForm::Rtp && !self.strayed;
+        if !self.strayed {
+            self.form = StreamForm::Bare;
+        }
     }
 
     /// The next datagram does not follow the last one, and nothing is missing for it: the viewer
     /// paused, or nobody watched.
     pub fn rejoin(&mut self) {
+        (self.form, self.candidate, self.strayed) = (StreamForm::Unknown, None, false);
         self.framing.rejoin();
         self.continuity.rejoin();
         self.jitter.rejoin();
@@ -117,7 +166,7 @@ impl StreamMonitor {
     pub fn tables_before(&self, next: &[u8]) -> Vec<Vec<u8>> {
         let packets: Vec<&[u8; PACKET]> = self.tables.packets().collect();
         let datagrams = packets.chunks(PACKETS_MAX);
-        let (header, _) = open(next);
+        let header = rtp_header(next).filter(|_| self.form != StreamForm::Bare);
         let many = datagrams.len();
         let wrap = |(at, packets): (usize, &[&[u8; PACKET]])| {
             let back = u16::try_from(many - at).unwrap_or(u16::MAX);
@@ -142,18 +191,12 @@ impl StreamMonitor {
     }
 }
 
-/// The RTP header of `datagram`, where it has one, and the transport stream in it. RTP is known by
-/// whole packets inside it (RFC 2250, section 2): its first byte alone may be anything.
-fn open(datagram: &[u8]) -> (Option<RtpHeader>, &[u8]) {
-    if datagram.first() != Some(&mpegts::SYNC)
-        && let Some(header) = RtpHeader::decode(datagram)
-    {
-        let inside = &datagram[header.payload.clone()];
-        if mpegts::packets(inside).is_some() {
-            return (Some(header), inside);
-        }
-    }
-    (None, datagram)
+/// The RTP header that `datagram` seems to have: there are whole packets behind it (RFC 2250, section
+/// 2).
+fn rtp_header(datagram: &[u8]) -> Option<RtpHeader> {
+    let header = RtpHeader::decode(datagram)?;
+    let is_whole = mpegts::packets(&datagram[header.payload.clone()]).is_some();
+    is_whole.then_some(header)
 }
 
 #[cfg(test)]
@@ -253,6 +296,8 @@ mod tests {
         monitor.handle(at(0), &tables);
         assert_eq!(monitor.tables_before(&datagram(1)), vec![tables.clone()]);
         let next = in_rtp(5);
+        assert_eq!(monitor.tables_before(&next), vec![tables.clone()], "the stream is bare");
+        (3..5).for_each(|n| monitor.handle(at(n), &in_rtp(n)));
         let welcome = monitor.tables_before(&next);
         // A viewer that gets it and then the stream sees no gap.
         let mut viewer = StreamMonitor::default();
@@ -276,6 +321,69 @@ mod tests {
         assert_eq!(monitor.counts().not_ts, 5);
         assert_eq!(monitor.counts().ts, ContinuityCounts::default());
         assert_eq!(monitor.counts().rtp, None, "its first byte alone is not RTP");
+    }
+
+    /// A stream whose every packet ends with what passes for an RTP header: a plain one of 12 bytes
+    /// in every second packet, one with a contributing source in the others.
+    fn stream_of_headers(packets: u16) -> Vec<u8> {
+        let packet = |n: u16| {
+            let mut bytes = sample::packet(0x100, n.to_le_bytes()[0], n.to_le_bytes()[1]);
+            let header = RtpHeader { sequence: n, timestamp: 90, ssrc: 7, payload: 0..0 };
+            let (first, at) =
+                if n.is_multiple_of(2) { (0x80, PACKET - 12) } else { (0x81, PACKET - 16) };
+            bytes[at..at + 12].copy_from_slice(&header.encode_before(0));
+            bytes[at] = first;
+            bytes
+        };
+        (0..packets).flat_map(packet).collect()
+    }
+
+    #[test]
+    fn bare_stream_of_any_shape_comes_out_byte_for_byte() {
+        let whole = stream_of_headers(9_400);
+        let mut alike = 0;
+        for size in [188, 376, 576, 764, 952, 956, 1000, 1140, 1316, 1472, 4096, 65_507] {
+            // Begun in mid-packet too, with a datagram that passes for RTP. Three whole packets are
+            // the least by which such a beginning is found.
+            let starts = [0, 100, PACKET - 16, PACKET - 12];
+            for start in starts.into_iter().filter(|&start| start == 0 || size >= 4 * PACKET) {
+                let mut monitor = StreamMonitor::default();
+                let mut out = Vec::new();
+                for (n, datagram) in (0..).zip(whole[start..].chunks(size)) {
+                    alike += usize::from(rtp_header(datagram).is_some());
+                    monitor.handle_packets(at(n), datagram, |packet| out.extend_from_slice(packet));
+                }
+                assert!(out == whole[start.next_multiple_of(PACKET)..], "{size} from {start}");
+                let counts = monitor.counts();
+                assert_eq!((counts.not_ts, counts.rtp), (0, None), "{size} from {start}");
+            }
+        }
+        assert!(alike > 100, "only {alike} datagrams pass for RTP");
+    }
+
+    #[test]
+    fn form_of_a_stream_changes_when_two_datagrams_agree() {
+        let mut monitor = StreamMonitor::default();
+        let mut n = 0;
+        let mut send = |monitor: &mut StreamMonitor, make: fn(u64) -> Vec<u8>, count: u64| {
+            for _ in 0..count {
+                let mut stream = Vec::new();
+                monitor.handle_packets(at(n), &make(n), |packet| stream.extend_from_slice(packet));
+                assert_eq!(stream, datagram(n), "datagram {n}");
+                n += 1;
+            }
+            (monitor.form, monitor.counts().rtp.is_some())
+        };
+        assert_eq!(send(&mut monitor, in_rtp, 1), (StreamForm::Unknown, false));
+        assert_eq!(send(&mut monitor, datagram, 1), (StreamForm::Bare, false));
+        assert_eq!(send(&mut monitor, in_rtp, 1), (StreamForm::Bare, false));
+        assert_eq!(send(&mut monitor, datagram, 1), (StreamForm::Bare, false));
+        assert_eq!(send(&mut monitor, in_rtp, 2), (StreamForm::Rtp, true));
+        assert_eq!(send(&mut monitor, datagram, 1), (StreamForm::Rtp, true));
+        assert_eq!(send(&mut monitor, in_rtp, 1), (StreamForm::Rtp, true));
+        assert_eq!(send(&mut monitor, datagram, 2), (StreamForm::Bare, true));
+        monitor.rejoin();
+        assert_eq!(monitor.form, StreamForm::Unknown);
     }
 
     proptest! {

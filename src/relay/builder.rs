@@ -99,7 +99,8 @@ impl RelayBuilder {
     }
 
     /// Most viewers at one address other than this host's own, so that one machine cannot take all
-    /// places; 64 unless given. A room behind one address translator is one address.
+    /// places; 64 unless given. A room behind one address translator is one address, and so is an
+    /// IPv6 network of /64.
     #[doc(hidden)]
     #[doc(hidden)]
     pub fn viewers_per_address(mut self, viewers: usize) -> Self {

@@ -42,8 +42,7 @@ pub(super) struct Forwarder {
     generation: Option<u64>,
     /// Which viewer is sent to first, so that none always waits for all others.
     turn: usize,
-    /// Whose datagrams are the stream, and when the last one came.
-    sender: Option<(SocketAddr, Moment)>,
+    sender: StreamSender,
     arrival_rate: ArrivalRate,
 }
 
@@ -53,8 +52,17 @@ const BATCH: usize = 128;
 /// How often the thread checks whether it is to end when nothing comes.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Datagrams of a second sender are ignored until the first has been silent for so long.
+/// Whose datagrams are the stream, and when the last one came.
+#[derive(Debug, Default)]
+struct StreamSender(Option<(SocketAddr, Moment)>);
+
+/// Datagrams of another port of the sender's host are ignored until it has been silent for so long:
+/// a program that was restarted goes on at once.
 const SENDER_HOLD: Duration = Duration::from_millis(500);
+
+/// Datagrams of another host are ignored until the sender has been silent for so long: a source that
+/// only pauses, or is restarted, does not lose its place to whoever else sends to the input.
+const HOST_HOLD: Duration = Duration::from_secs(10);
 
 /// A viewer whose host has said for so long that nobody listens is let go.
 const REFUSED_MAX: Duration = Duration::from_secs(4);
@@ -72,7 +80,7 @@ impl Forwarder {
             viewers: Vec::new(),
             generation: None,
             turn: 0,
-            sender: None,
+            sender: StreamSender::default(),
             arrival_rate: ArrivalRate::default(),
         }
     }
@@ -103,7 +111,7 @@ impl Forwarder {
         self.generation = None;
         self.monitor.forget_tables();
         self.monitor.rejoin();
-        self.sender = None;
+        self.sender = StreamSender::default();
         *lock(&self.hub.input.counts) = self.monitor.counts();
         for viewer in self.hub.viewers() {
             let paused = viewer.state() == ViewerState::Paused;
@@ -201,13 +209,7 @@ impl Forwarder {
     fn keep_one_sender(&mut self) {
         let all = self.batch.len();
         let sender = &mut self.sender;
-        self.batch.retain(|from, at| match sender {
-            Some((known, last)) if *known != from && at.since(*last) < SENDER_HOLD => false,
-            _ => {
-                *sender = Some((from, at));
-                true
-            }
-        });
+        self.batch.retain(|from, at| sender.accepts(from, at));
         bump(&self.hub.input.foreign, (all - self.batch.len()) as u64);
     }
 
@@ -277,6 +279,20 @@ impl Forwarder {
     }
 }
 
+impl StreamSender {
+    /// Whether a datagram that came `from` there `at` this moment is of the stream.
+    fn accepts(&mut self, from: SocketAddr, at: Moment) -> bool {
+        let is_other = self.0.is_some_and(|(known, last)| {
+            let hold = if known.ip() == from.ip() { SENDER_HOLD } else { HOST_HOLD };
+            known != from && at.since(last) < hold
+        });
+        if !is_other {
+            self.0 = Some((from, at));
+        }
+        !is_other
+    }
+}
+
 /// What a batch lacked when it came.
 struct SourceLoss {
     cc: u64,
@@ -291,5 +307,32 @@ impl SourceLoss {
             cc: after.ts.errors - before.ts.errors,
             rtp_lost: lost(after).wrapping_sub(lost(before)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_host_waits_longer_than_a_restarted_program() {
+        let addr = |text: &str| text.parse::<SocketAddr>().expect("an address");
+        let (source, again) = (addr("192.0.2.1:4000"), addr("192.0.2.1:4001"));
+        let other = addr("192.0.2.66:4000");
+        let mut sender = StreamSender::default();
+        let mut accepts = |from, ms: u64| sender.accepts(from, Moment(ms * 1000));
+        assert!(accepts(source, 0));
+        // It pauses for longer than a restart takes: its place is still its own.
+        assert!(!accepts(other, 600));
+        assert!(!accepts(other, 9_999));
+        assert!(accepts(source, 9_999));
+        // It is restarted, with another port.
+        assert!(!accepts(again, 10_498));
+        assert!(accepts(again, 10_499));
+        assert!(!accepts(source, 10_500));
+        // It is gone, and a spare one on another host takes over.
+        assert!(!accepts(other, 20_498));
+        assert!(accepts(other, 20_499));
+        assert!(!accepts(again, 20_500));
     }
 }

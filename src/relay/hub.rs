@@ -4,7 +4,7 @@
 //! fetches a new one when `Hub::generation` has changed.
 
 use std::{
-    net::{SocketAddr, TcpStream},
+    net::{IpAddr, Ipv6Addr, SocketAddr, TcpStream},
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
@@ -302,11 +302,21 @@ fn check_capacity(
         return Err(format!("port {port} of your address has a viewer already"));
     }
     // Viewers on this host are trusted not to keep others out; benches and tests have many.
-    let neighbours = taken.filter(|other| other.ip() == to.ip()).count();
+    let neighbours = taken.filter(|other| network(other.ip()) == network(to.ip())).count();
     if neighbours >= most_per_address && !to.ip().is_loopback() {
-        return Err(format!("your address has {most_per_address} viewers already"));
+        let whose = if to.is_ipv6() { "the /64 network of your address" } else { "your address" };
+        return Err(format!("{whose} has {most_per_address} viewers already"));
     }
     Ok(())
+}
+
+/// What is counted as one address: of IPv6 its network of /64, in which a host has as many addresses
+/// as it likes (RFC 4291, section 2.5.4).
+fn network(ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V4(_) => ip,
+        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into(),
+    }
 }
 
 #[cfg(test)]
@@ -314,7 +324,7 @@ mod tests {
     use super::*;
 
     fn at(host: &str, ports: std::ops::Range<u16>) -> impl Iterator<Item = SocketAddr> {
-        let host: std::net::IpAddr = host.parse().expect("an address");
+        let host: IpAddr = host.parse().expect("an address");
         ports.map(move |port| SocketAddr::new(host, port))
     }
 
@@ -331,6 +341,15 @@ mod tests {
         assert_eq!(ask(&full, "192.0.2.7:6000"), refused);
         // Which costs nobody else.
         assert_eq!(ask(&full, "192.0.2.8:6000"), Ok(()));
+        // A host has a whole /64 of IPv6.
+        let hosts = (0..64).map(|n| {
+            SocketAddr::new(format!("2001:db8::{n:x}").parse().expect("an address"), 5000)
+        });
+        let full: Vec<SocketAddr> = hosts.collect();
+        assert_eq!(ask(&full[1..], "[2001:db8::ffff:1]:5000"), Ok(()));
+        let refused = Err("the /64 network of your address has 64 viewers already".to_owned());
+        assert_eq!(ask(&full, "[2001:db8::ffff:1]:5000"), refused);
+        assert_eq!(ask(&full, "[2001:db8:0:1::1]:5000"), Ok(()));
         // As many as there are places, on this host.
         for host in ["127.0.0.1", "::1"] {
             let own: Vec<SocketAddr> = at(host, 5000..5255).collect();

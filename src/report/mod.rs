@@ -38,12 +38,15 @@ pub mod verdict;
 ///
 /// # Errors
 /// A path that is no readable file or too large, and a log with a line that is wrong: the error
-/// names the path and the line.
+/// names the path and the line. A last line that is cut is left out, with a warning.
 pub fn read_log(path: &Path) -> Result<Vec<Record>> {
     let mut collector = Collector::default();
     logfile::read_lines(path, LINE_MAX, |line| {
         collector.push(line).map_err(|error: LogError| error.why)
     })?;
+    if let Some(line) = collector.torn() {
+        log::warn!("{}: line {line} is cut before its end; it is left out", path.display());
+    }
     let damaged = |error: LogError| logfile::line_error(path, error.line, error.why);
     collector.finish().map_err(damaged)
 }
@@ -273,9 +276,11 @@ mod tests {
         let path = folder.path().join("a.log");
         let log = log_of(&[sample::session(1, 3, 50)]);
         std::fs::write(&path, &log[..log.len() - 9]).expect("written");
-        let error = read_log(&path).expect_err("cut").to_string();
-        assert!(error.contains("a.log, line 4,"), "{error}");
-        assert!(error.ends_with("cut before its end"), "{error}");
+        let records = read_log(&path).expect("all but its last line");
+        assert_eq!(records[0].transfers.len(), 2);
+        std::fs::write(&path, log.replacen("| 2 |", "\n| 2 |", 1)).expect("written");
+        let error = read_log(&path).expect_err("cut in the middle").to_string();
+        assert!(error.contains("a.log, line 3,"), "{error}");
 
         std::fs::write(&path, vec![b'x'; 100_000]).expect("written");
         let error = read_log(&path).expect_err("no log").to_string();

@@ -1,7 +1,7 @@
 //! The exit code of a run: 0 only if every copy is proven.
 
 use crate::{
-    client::ClientReport,
+    client::{self, ClientReport},
     error::Error,
     transfer::{Outcome, Record},
 };
@@ -21,6 +21,8 @@ pub enum Verdict {
     NotEnough,
     /// Some clients failed, are missing, or cannot be proven.
     SomeFailed,
+    /// Every copy is proven, and the session's figures contradict each other.
+    Invalid,
     /// Every client verified its copy.
     AllVerified,
 }
@@ -35,6 +37,7 @@ impl Verdict {
             Self::NotEnough => 3,
             Self::SomeFailed => 4,
             Self::Corrupt => 5,
+            Self::Invalid => 6,
             Self::Interrupted => 130,
         }
     }
@@ -50,9 +53,14 @@ impl Verdict {
         }
     }
 
-    /// The verdict of the clients of one process: the worst of them.
+    /// The verdict of the clients of one process: the worst of them, and of their sums.
     pub fn of_clients(reports: &[ClientReport]) -> Self {
-        reports.iter().map(Self::of_client).min().unwrap_or(Self::CouldNotRun)
+        let worst = reports.iter().map(Self::of_client).min().unwrap_or(Self::CouldNotRun);
+        let adds_up = |record: &Record| record.broken_identities().is_empty();
+        if worst == Self::AllVerified && !client::records(reports).iter().all(adds_up) {
+            return Self::Invalid;
+        }
+        worst
     }
 
     fn of_client(report: &ClientReport) -> Self {
@@ -76,7 +84,8 @@ impl Verdict {
         }
         match (record.released_at, record.all_proven()) {
             (None, _) => Self::NotEnough,
-            (Some(_), true) => Self::AllVerified,
+            (Some(_), true) if record.broken_identities().is_empty() => Self::AllVerified,
+            (Some(_), true) => Self::Invalid,
             (Some(_), false) => Self::SomeFailed,
         }
     }
@@ -93,6 +102,7 @@ impl Error {
 mod tests {
     use crate::{
         digest::Digest,
+        proto::native::Offer,
         session::{FileInfo, SeatId, SessionId, Via},
         text::FileName,
         transfer::Transfer,
@@ -146,6 +156,37 @@ mod tests {
             "one left, another came"
         );
         assert_eq!(Verdict::of_records(&[]).exit_code(), 0);
+    }
+
+    #[test]
+    fn exit_code_is_6_when_proven_figures_contradict() {
+        let proven = (Outcome::Complete, Some(true));
+        let mut whole = record(&[proven; 2], 2, true);
+        whole.transfers.iter_mut().for_each(|row| row.bytes_client = Some(1));
+        let mut invalid = whole.clone();
+        invalid.transfers[1].bytes_client = Some(2);
+        let of = |records: &[Record]| Verdict::of_records(records).exit_code();
+        assert_eq!(of(&[whole.clone()]), 0);
+        assert_eq!(of(&[whole, invalid.clone()]), 6);
+        invalid.clients = 3;
+        assert_eq!(of(&[invalid.clone()]), 4, "one is missing, which is worse");
+
+        let client = |transfer: &Transfer| ClientReport {
+            offer: Some(Offer {
+                session: invalid.session,
+                seat: transfer.seat,
+                clients: 2,
+                via: invalid.via,
+                file: invalid.file.clone(),
+            }),
+            transfer: Some(transfer.clone()),
+            ..end(None, true)
+        };
+        let mut clients: Vec<_> = invalid.transfers.iter().map(client).collect();
+        assert_eq!(Verdict::of_clients(&clients[..1]).exit_code(), 0);
+        assert_eq!(Verdict::of_clients(&clients).exit_code(), 6);
+        clients.push(end(Some(Error::refused("s", "r")), true));
+        assert_eq!(Verdict::of_clients(&clients).exit_code(), 4);
     }
 
     #[test]

@@ -8,8 +8,10 @@ use crossbeam_channel::Receiver;
 
 use crate::{
     error::Result,
+    net::shared_reply::SharedReply,
     proto::greeting::Greeting,
     server::{
+        admission::Admission,
         catalog::Catalog,
         config::ServerConfig,
         conversation,
@@ -48,7 +50,9 @@ impl ServerCoreBuilder {
     /// A server of `catalog`'s files that speaks the native protocol, and has no way of sending
     /// yet.
     pub fn new(catalog: Catalog, settings: ServerConfig) -> Self {
-        let native: GreetingHandler = Arc::new(conversation::serve);
+        let offered = SharedReply::default();
+        let native: GreetingHandler =
+            Arc::new(move |connection, lobby| conversation::serve(connection, lobby, &offered));
         Self {
             settings,
             catalog,
@@ -61,6 +65,11 @@ impl ServerCoreBuilder {
     /// How its sessions will run.
     pub fn settings(&self) -> &ServerConfig {
         &self.settings
+    }
+
+    /// The offered files.
+    pub fn catalog(&self) -> &Catalog {
+        &self.catalog
     }
 
     /// Writes a session log for each session into `folder`.
@@ -98,13 +107,15 @@ impl ServerCoreBuilder {
     /// The address cannot be listened on, or the system refuses a thread.
     pub fn start(self, addr: SocketAddr) -> Result<ServerCore> {
         let logger = SessionLogger::start(self.log_dir)?;
-        let lobby = Lobby::new(self.settings, self.catalog, self.transports, logger.log_handle());
+        let (admission, log) = (Admission::of_server(), logger.log_handle());
+        let sessions = Arc::clone(&admission);
+        let lobby = Lobby::new(self.settings, self.catalog, self.transports, log, sessions);
         let mut handlers: HashMap<Greeting, ConnectionHandler> = HashMap::new();
         for (greeting, service) in self.services {
             let lobby = Arc::clone(&lobby);
             handlers.insert(greeting, Arc::new(move |connection| service(connection, &lobby)));
         }
-        let listener = Listener::start(addr, handlers)?;
+        let listener = Listener::start_with(addr, handlers, admission)?;
         lobby.listens(listener.addr());
         Ok(ServerCore { lobby, listener, logger })
     }

@@ -1,8 +1,9 @@
 //! The files that a server offers: by name, one path component each, and nothing else reachable.
 //!
-//! A file's digest is computed once and kept for as long as device, inode, size and modification
-//! time stay the same. What a session sends from is a [`Source`]: the file opened once, which all
-//! its seats read at their own positions, and which can tell whether it is still what was offered.
+//! A file's digest is computed once, however many ask for it at once, and kept for as long as device,
+//! inode, size and modification time stay the same. What a session sends from is a [`Source`]: the
+//! file opened once for all that send it, each at positions of its own, and which can tell whether
+//! it is still what was offered. A link or a pipe in the place of an offered file is refused.
 
 use std::{
     collections::BTreeMap,
@@ -10,7 +11,7 @@ use std::{
     fs::{File, Metadata},
     path::{Path, PathBuf},
     sync::{
-        Mutex,
+        Arc, Mutex, Weak,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -18,7 +19,7 @@ use std::{
 use crate::{
     digest::{Digest, HASH_BUF, Hasher},
     error::{Error, Result},
-    net::{copy, lock},
+    net::{copy, lock, plain_file},
     proto::native::FILES_MAX,
     session::FileInfo,
     text::{FileName, escape},
@@ -27,17 +28,34 @@ use crate::{
 /// The offered files, by name.
 #[derive(Debug, Default)]
 pub struct Catalog {
-    paths: BTreeMap<FileName, PathBuf>,
-    digests: Mutex<BTreeMap<FileName, (Identity, Digest)>>,
+    files: BTreeMap<FileName, Offered>,
 }
 
-/// A file opened for one session.
+/// An offered file.
+#[derive(Debug)]
+struct Offered {
+    /// Without links: those in the path that the user gave were followed when it was offered.
+    path: PathBuf,
+    /// Held while the digest is computed, so that all who ask wait for one computation.
+    known: Mutex<Option<Known>>,
+}
+
+/// What is known of an offered file as it last was.
+#[derive(Debug)]
+struct Known {
+    identity: Identity,
+    sha1: Digest,
+    /// Open for as long as anybody sends it: a slow reader costs no descriptor of its own.
+    file: Weak<File>,
+}
+
+/// A file opened to be sent.
 #[derive(Debug)]
 pub struct Source {
     /// What is sent.
     pub info: FileInfo,
     /// Open for reading; its own offset is never used.
-    pub file: File,
+    pub file: Arc<File>,
     path: PathBuf,
     identity: Identity,
 }
@@ -88,6 +106,7 @@ impl Catalog {
         if !metadata.is_file() {
             return Err(Error::refused(path.display(), "it is not a regular file"));
         }
+        let real = fs::canonicalize(path).map_err(Error::io("offer", path.display()))?;
         let name = path
             .file_name()
             .and_then(|name| name.to_str())
@@ -95,12 +114,13 @@ impl Catalog {
         let name = FileName::new(name).map_err(|error| {
             Error::refused(escape(&path.display().to_string()), error.to_string())
         })?;
-        if self.paths.len() == FILES_MAX {
+        if self.files.len() == FILES_MAX {
             return Err(Error::refused(path.display(), format!("more than {FILES_MAX} files")));
         }
-        if let Some(other) = self.paths.insert(name, path.to_owned()) {
+        let offered = Offered { path: real, known: Mutex::default() };
+        if let Some(other) = self.files.insert(name, offered) {
             let (one, two) =
-                (escape(&other.display().to_string()), escape(&path.display().to_string()));
+                (escape(&other.path.display().to_string()), escape(&path.display().to_string()));
             return Err(Error::Usage { what: format!("{one} and {two} have the same name") });
         }
         Ok(())
@@ -108,12 +128,12 @@ impl Catalog {
 
     /// The offered names, sorted.
     pub fn names(&self) -> impl Iterator<Item = &FileName> {
-        self.paths.keys()
+        self.files.keys()
     }
 
     /// The only file, where there is just one.
     pub fn only(&self) -> Option<&FileName> {
-        self.names().next().filter(|_| self.paths.len() == 1)
+        self.names().next().filter(|_| self.files.len() == 1)
     }
 
     /// Opens `name` for a session, computing its digest unless it is known.
@@ -125,38 +145,44 @@ impl Catalog {
             let reason = format!("the file '{name}' is not offered here");
             Error::refused("the server", reason)
         };
-        let path = self.paths.get(name).ok_or_else(unknown)?;
-        let at = || escape(&path.display().to_string());
-        // Looked at before it is opened: to open a FIFO is to wait for its writer.
-        let there = fs::metadata(path).map_err(Error::io("open the file", at()))?;
-        if !there.is_file() {
-            return Err(Error::refused(at(), "it is not a regular file"));
-        }
-        let file = File::open(path).map_err(Error::io("open the file", at()))?;
-        let metadata = file.metadata().map_err(Error::io("look at the file", at()))?;
-        if !metadata.is_file() {
-            return Err(Error::refused(at(), "it is not a regular file"));
-        }
-        let identity = Identity::of(&metadata);
-        let known = lock(&self.digests).get(name).copied().filter(|(known, _)| *known == identity);
-        let sha1 = match known {
-            Some((_, sha1)) => sha1,
+        let Offered { path, known } = self.files.get(name).ok_or_else(unknown)?;
+        let mut known = lock(known);
+        let (identity, file) = open(path, known.as_ref())?;
+        let sha1 = match known.as_ref().filter(|known| known.identity == identity) {
+            Some(known) => known.sha1,
             None => {
                 let done = AtomicU64::new(0);
                 let tell = |bytes| {
                     progress(name, identity.bytes, done.fetch_add(bytes, Ordering::Relaxed) + bytes)
                 };
-                let sha1 = digest_of(&file, identity.bytes, tell)
-                    .map_err(|stop| changed_or_io(stop, &at()))?;
-                lock(&self.digests).insert(name.clone(), (identity, sha1));
-                sha1
+                let at = escape(&path.display().to_string());
+                digest_of(&file, identity.bytes, tell).map_err(|stop| changed_or_io(stop, &at))?
             }
         };
+        *known = Some(Known { identity, sha1, file: Arc::downgrade(&file) });
+        drop(known);
         let info = FileInfo { name: name.clone(), bytes: identity.bytes, sha1 };
         let source = Source { info, file, path: path.clone(), identity };
         source.unchanged()?;
         Ok(source)
     }
+}
+
+/// Opens the regular file at `path`, or shares it where it is open and still the `known` one.
+fn open(path: &Path, known: Option<&Known>) -> Result<(Identity, Arc<File>)> {
+    let at = || escape(&path.display().to_string());
+    // What is there now: the known file may have been replaced by another.
+    let there = fs::symlink_metadata(path).map_err(Error::io("open the file", at()))?;
+    let identity = Identity::of(&there);
+    let shared = known.filter(|known| known.identity == identity).and_then(|k| k.file.upgrade());
+    if let Some(file) = shared.filter(|_| there.is_file()) {
+        return Ok((identity, file));
+    }
+    if let Some(file) = plain_file::open(path).map_err(Error::io("open the file", at()))? {
+        let metadata = file.metadata().map_err(Error::io("look at the file", at()))?;
+        return Ok((Identity::of(&metadata), Arc::new(file)));
+    }
+    Err(Error::refused(at(), "it is not a regular file"))
 }
 
 impl Source {
@@ -334,6 +360,91 @@ mod tests {
             let error = catalog.open(&name("f"), &silent).expect_err("a FIFO");
             assert!(error.to_string().contains("not a regular file"), "{error}");
         }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn link_in_place_of_an_offered_file_is_refused() {
+        let folder = tempfile::tempdir().expect("folder");
+        let (inside, secret) = (folder.path().join("pub"), folder.path().join("secret"));
+        fs::create_dir(&inside).expect("room");
+        fs::write(&secret, b"secret").expect("room");
+        let (named, member) = (folder.path().join("f"), inside.join("g"));
+        for path in [&named, &member] {
+            fs::write(path, b"abc").expect("room");
+        }
+        let catalog = Catalog::offer([&named, &inside]).expect("there");
+        let held = catalog.open(&name("f"), &silent).expect("there");
+        for path in [&named, &member] {
+            fs::remove_file(path).expect("there");
+            std::os::unix::fs::symlink(&secret, path).expect("room");
+        }
+        for file in ["f", "g"] {
+            let error = catalog.open(&name(file), &silent).expect_err(file).to_string();
+            assert!(error.contains("not a regular file"), "{error}");
+        }
+        held.unchanged().expect("what is open goes on");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn link_that_the_user_names_is_offered() {
+        let folder = tempfile::tempdir().expect("folder");
+        let (target, link) = (folder.path().join("target"), folder.path().join("link"));
+        fs::write(&target, b"abc").expect("room");
+        std::os::unix::fs::symlink(&target, &link).expect("room");
+        let catalog = Catalog::offer([&link]).expect("there");
+        let source = catalog.open(&name("link"), &silent).expect("its target");
+        assert_eq!(source.info.sha1, Digest::of(b"abc"));
+    }
+
+    #[test]
+    fn one_open_file_serves_all_who_send_it() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("f");
+        fs::write(&path, b"abc").expect("room");
+        let catalog = Catalog::offer([&path]).expect("there");
+        let open = || catalog.open(&name("f"), &silent).expect("there");
+        let (one, two) = (open(), open());
+        assert!(Arc::ptr_eq(&one.file, &two.file));
+        fs::write(folder.path().join("new"), b"other").expect("room");
+        fs::rename(folder.path().join("new"), &path).expect("room");
+        let new = open();
+        assert!(!Arc::ptr_eq(&one.file, &new.file));
+        assert_eq!(new.info.sha1, Digest::of(b"other"));
+        drop((one, two, new));
+        assert_eq!(open().info.bytes, 5, "it is opened again when nobody sends it any more");
+    }
+
+    #[test]
+    fn changed_file_is_hashed_once_for_all_who_ask() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("f");
+        let bytes: u64 = 2 << 20;
+        fs::write(&path, vec![1; 2 << 20]).expect("room");
+        let catalog = Catalog::offer([&path]).expect("there");
+        catalog.open(&name("f"), &silent).expect("there");
+        fs::write(&path, vec![2; 2 << 20]).expect("room");
+        let touched = std::time::SystemTime::now() + std::time::Duration::from_secs(5);
+        File::options().write(true).open(&path).expect("there").set_modified(touched).expect("set");
+        let hashed = AtomicU64::new(0);
+        let together = std::sync::Barrier::new(25);
+        let tell = |_: &FileName, size, done| {
+            if size == done {
+                hashed.fetch_add(1, Ordering::Relaxed);
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..25 {
+                scope.spawn(|| {
+                    together.wait();
+                    let source = catalog.open(&name("f"), &tell).expect("there");
+                    assert_eq!(source.info.sha1, Digest::of(&vec![2; 2 << 20]));
+                    assert_eq!(source.info.bytes, bytes);
+                });
+            }
+        });
+        assert_eq!(hashed.into_inner(), 1);
     }
 
     #[test]

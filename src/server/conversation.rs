@@ -1,13 +1,19 @@
 //! The server's end of a control connection: from the opening line to the summary.
 
 use std::{
+    net::TcpStream,
     ops::Range,
     sync::{Arc, atomic::Ordering},
+    time::Duration,
 };
 
 use crate::{
     error::{Error, Phase, Result},
-    net::{clock, line_stream::LineStream},
+    net::{
+        clock, copy,
+        line_stream::LineStream,
+        shared_reply::{SharedReply, stamp_of_now},
+    },
     proto::native::{ClientHello, ErrorCode, FromClient, FromServer, Join, Offer, Summary},
     server::{
         gate::{ClientKind, MusterEnd, PendingClient, Seat},
@@ -21,15 +27,22 @@ use crate::{
     units::Moment,
 };
 
-/// Serves one native client.
-pub fn serve(connection: Connection, lobby: &Arc<Lobby>) {
+/// The list of offered files is made at most once in this time, however many ask for it.
+pub const LIST_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long a client may take to accept the list, whose longest has three million bytes: the next
+/// one cannot be made while slow readers hold several.
+const LIST_LIMIT: Duration = Duration::from_secs(60);
+
+/// Serves one native client; all who ask for the list share `offered`.
+pub fn serve(connection: Connection, lobby: &Arc<Lobby>, offered: &SharedReply) {
     let Connection { stream, peer, first, deadline } = connection;
     let mut lines = LineStream::new(&stream, peer, &first);
     let release = lines.read_line(deadline, Phase::Greet).and_then(|line| {
         ClientHello::decode(&line).map_err(|error| Error::protocol(peer, error.to_string()))
     });
     match release {
-        Ok(ClientHello::List) => list(&lines, lobby),
+        Ok(ClientHello::List) => list(&lines, &stream, lobby, offered),
         Ok(ClientHello::Join(join)) => {
             let client = PendingClient {
                 name: join.name.as_str().to_owned(),
@@ -55,20 +68,23 @@ pub fn serve(connection: Connection, lobby: &Arc<Lobby>) {
     lines.close();
 }
 
-fn list(lines: &LineStream<'_>, lobby: &Lobby) {
-    let mut answer = Vec::new();
-    match lobby.files() {
-        Ok(files) => {
-            files.into_iter().for_each(|file| answer.extend(FromServer::File(file).encode()));
-            answer.extend(FromServer::End.encode());
+fn list(lines: &LineStream<'_>, stream: &TcpStream, lobby: &Lobby, offered: &SharedReply) {
+    let answer = offered.get(stamp_of_now(LIST_INTERVAL), || {
+        let mut answer = Vec::new();
+        for file in lobby.files()? {
+            answer.extend(FromServer::File(file).encode());
         }
-        Err(error) => {
-            answer =
-                FromServer::Error { code: ErrorCode::Changed, reason: error.to_string() }.encode();
+        answer.extend(FromServer::End.encode());
+        Ok::<_, Error>(answer)
+    });
+    match answer {
+        Ok(answer) => {
+            let deadline = clock::now().after(LIST_LIMIT);
+            if let Err(stop) = copy::send_all(stream, &answer, deadline) {
+                log::debug!("{}: the list was not read: {stop:?}", lines.peer());
+            }
         }
-    }
-    if let Err(error) = lines.write_line(&answer) {
-        log::debug!("{error}");
+        Err(error) => refuse(lines, ErrorCode::Changed, &error.to_string()),
     }
 }
 
@@ -98,7 +114,7 @@ fn converse(mut seat: Seat, lines: &mut LineStream<'_>) {
         file: session.source.info.clone(),
     };
     let mut words = FromServer::Offer(offer).encode();
-    words.extend(seat.send_session().control().map(|c| c.terms()).unwrap_or_default());
+    words.extend(seat.send_session().control().map(|c| c.terms(&seat)).unwrap_or_default());
     let ready = lines.write_line(&words).and_then(|()| ready(&seat, lines));
     let offset = match ready {
         Ok(offset) => offset,
@@ -214,6 +230,7 @@ fn transfer_to(
         Ok(()) => read_receipt(seat, lines, first, want, transfer).err(),
         Err(failure) => Some(client_failure(lines, first.line, failure, transfer)),
     };
+    transfer.counts = transfer.counts.of_client(seat.session().via);
     send_session.add_counts(seat.id(), &mut transfer.counts);
     let mut changed = false;
     if let Some(failure) = failure {

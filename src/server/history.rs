@@ -62,6 +62,16 @@ impl History {
         }
     }
 
+    /// What grows with everything that [`History::session`] learns of this session.
+    pub fn version(&self, session: SessionId) -> Option<u64> {
+        let state = self.lock();
+        if state.ended.iter().any(|record| record.session == session) {
+            return Some(u64::MAX);
+        }
+        let open = state.open.get(&session)?;
+        Some(2 * open.transfers.len() as u64 + u64::from(open.released_at.is_some()))
+    }
+
     /// The kept sessions that have ended, oldest first.
     pub fn ended(&self) -> Vec<Arc<Record>> {
         self.lock().ended.iter().cloned().collect()
@@ -84,15 +94,20 @@ impl History {
     }
 
     pub(crate) fn row(&self, session: SessionId, transfer: &Transfer) {
+        self.count(transfer);
+        if let Some(record) = self.lock().open.get_mut(&session) {
+            record.transfers.push(transfer.clone());
+        }
+    }
+
+    /// Counts a transfer that has no row.
+    pub(crate) fn count(&self, transfer: &Transfer) {
         let mut state = self.lock();
         let place = Outcome::ALL.iter().position(|&o| o == transfer.outcome);
         state.totals.outcomes[place.expect("all outcomes are listed")] += 1;
         state.totals.proven += u64::from(transfer.is_proven());
         let sent = transfer.bytes_server.unwrap_or(0);
         state.totals.bytes_server = state.totals.bytes_server.saturating_add(sent);
-        if let Some(record) = state.open.get_mut(&session) {
-            record.transfers.push(transfer.clone());
-        }
     }
 
     pub(crate) fn close(&self, record: Record) {
@@ -103,7 +118,10 @@ impl History {
         state.ended.push_back(Arc::new(record));
         while state.ended.len() > 1 && (state.ended.len() > SESSIONS_KEPT || state.rows > ROWS_KEPT)
         {
-            let oldest = state.ended.pop_front().expect("more than one");
+            // A session that nobody was released in gives way before a result.
+            let mut older = state.ended.iter().take(state.ended.len() - 1);
+            let empty = older.position(|record| record.released_at.is_none());
+            let oldest = state.ended.remove(empty.unwrap_or(0)).expect("more than one");
             state.rows -= oldest.transfers.len();
         }
     }
@@ -148,16 +166,34 @@ mod tests {
         let mut proven = Transfer::new(SeatId(2), "c", Outcome::Complete);
         (proven.verified, proven.bytes_server) = (Some(true), Some(7));
         history.row(SessionId(1), &proven);
+        assert_eq!(history.version(SessionId(1)), Some(3));
         let so_far = history.session(SessionId(1)).expect("open");
         assert_eq!(so_far.transfers, [proven]);
         assert_eq!(so_far.sender.as_deref(), Some("sendfile"));
         assert!(history.ended().is_empty());
         history.close(so_far.clone());
         assert_eq!(history.session(SessionId(1)), Some(so_far));
+        assert_eq!(history.version(SessionId(1)), Some(u64::MAX));
         let totals = history.totals();
         assert_eq!((totals.sessions, totals.proven, totals.bytes_server), (1, 1, 7));
         assert_eq!(totals.outcomes, [1, 0, 0, 0, 0]);
-        assert_eq!(history.session(SessionId(2)), None);
+        assert_eq!((history.session(SessionId(2)), history.version(SessionId(2))), (None, None));
+    }
+
+    #[test]
+    fn sessions_without_release_do_not_push_results_out() {
+        let history = History::default();
+        let mut result = record(1, 1);
+        result.released_at = Some(OffsetDateTime::UNIX_EPOCH);
+        history.close(result);
+        for number in 2..1000 {
+            let mut empty = record(number, 1);
+            empty.released_at = None;
+            history.close(empty);
+        }
+        let kept = history.ended();
+        assert_eq!((kept.len(), kept[0].session), (SESSIONS_KEPT, SessionId(1)));
+        assert_eq!(kept.last().expect("many").session, SessionId(999));
     }
 
     #[test]

@@ -16,6 +16,7 @@ use crate::{
     error::{Error, Result},
     net::{STACK, clock, lock, socket},
     server::{
+        admission::Admission,
         catalog,
         catalog::Catalog,
         config::ServerConfig,
@@ -48,6 +49,7 @@ pub struct Lobby {
     pub catalog: Catalog,
     transports: Vec<Box<dyn Transport>>,
     log: LogHandle,
+    admission: Arc<Admission>,
     state: Mutex<LobbyState>,
     ended: Condvar,
     listening: OnceLock<SocketAddr>,
@@ -74,6 +76,7 @@ impl Lobby {
         catalog: Catalog,
         transports: Vec<Box<dyn Transport>>,
         log: LogHandle,
+        admission: Arc<Admission>,
     ) -> Arc<Self> {
         let (state, ended) = (Mutex::default(), Condvar::new());
         Arc::new(Self {
@@ -81,6 +84,7 @@ impl Lobby {
             catalog,
             transports,
             log,
+            admission,
             state,
             ended,
             listening: OnceLock::new(),
@@ -93,6 +97,11 @@ impl Lobby {
     /// [`Error::Refused`] with the reason, as one clause that the client is told.
     pub fn seat(self: &Arc<Self>, wish: &SeatRequest, mut client: PendingClient) -> Result<Seat> {
         let (file, clients, via) = self.resolve(wish)?;
+        if !self.admission.join(client.peer) {
+            let ip = client.peer.ip().to_canonical();
+            let reason = format!("too many clients of {ip} came and were not ready; try later");
+            return Err(Error::refused("the server", reason));
+        }
         loop {
             if let Some(gate) = self.open_muster(&file, clients, via, client.kind)? {
                 gate.send_session.prepare_connection(&client.stream)?;
@@ -105,7 +114,7 @@ impl Lobby {
                     Err(back) => client = back,
                 }
             }
-            self.begin(&file, clients, via.unwrap_or(Via::Tcp))?;
+            self.begin(&file, clients, via.unwrap_or(Via::Tcp), &client)?;
         }
     }
 
@@ -161,31 +170,56 @@ impl Lobby {
                 session.via
             ));
         }
-        if kind == ClientKind::Http && !self.transport(session.via).serves_http() {
-            return refuse(format!(
-                "the group for '{file}' goes via {}, which no HTTP client can",
-                session.via
-            ));
-        }
+        self.serves(file, session.via, kind)?;
         Ok(Some(Arc::clone(gate)))
     }
 
-    /// Begins a session, unless another thread has just done so.
-    fn begin(self: &Arc<Self>, file: &FileName, clients: u16, via: Via) -> Result<()> {
-        {
-            // Another first client may have begun it since: then there is room after all.
-            let state = self.lock();
-            if state.with_room(file).is_some() {
-                return Ok(());
-            }
-            if self.settings.one_off && state.begun > 0 {
-                let reason = "all seats of this server's only session are taken";
-                return Err(Error::refused("the server", reason));
-            }
+    /// Refuses an HTTP client where no HTTP client can be sent to.
+    fn serves(&self, file: &FileName, via: Via, kind: ClientKind) -> Result<()> {
+        if kind == ClientKind::Http && !self.transport(via).serves_http() {
+            let reason = format!("the group for '{file}' goes via {via}, which no HTTP client can");
+            return Err(Error::refused("the server", reason));
         }
+        Ok(())
+    }
+
+    /// Whether a session of `file` may begin; false where another thread has just begun one.
+    fn may_begin(&self, state: &LobbyState, file: &FileName) -> Result<bool> {
+        let refuse = |reason| Err(Error::refused("the server", reason));
+        if state.stopping {
+            return refuse("it is ending");
+        }
+        // Another first client may have begun it since: then there is room after all.
+        if state.with_room(file).is_some() {
+            return Ok(false);
+        }
+        if self.settings.one_off && state.begun > 0 {
+            return refuse("all seats of this server's only session are taken");
+        }
+        Ok(true)
+    }
+
+    /// Begins a session for its first `client`, unless another thread has just done so. What can
+    /// be refused is refused before: a session that nobody can join would wait for its deadline.
+    fn begin(
+        self: &Arc<Self>,
+        file: &FileName,
+        clients: u16,
+        via: Via,
+        client: &PendingClient,
+    ) -> Result<()> {
+        self.serves(file, via, client.kind)?;
+        if !self.may_begin(&self.lock(), file)? {
+            return Ok(());
+        }
+        let Some(descriptors) = self.admission.hold() else {
+            let reason = "it has no file descriptors left for another session";
+            return Err(Error::refused("the server", reason));
+        };
         let source = Arc::new(self.catalog.open(file, &catalog::silent)?);
         let transport = self.transport(via);
         let send_session = transport.prepare(&source, clients, self.settings.rate)?;
+        send_session.prepare_connection(&client.stream)?;
         let session = SessionInfo {
             id: SessionId(clock::random()),
             via,
@@ -198,18 +232,16 @@ impl Lobby {
             max_wait: self.settings.max_wait,
             lasting: self.settings.clients.is_some(),
         };
-        // Looked at again under the lock that adds: two first clients make one session.
+        // Looked at again under the lock that adds: two first clients make one session, and none
+        // begins once all are told to end.
         let mut state = self.lock();
-        if state.with_room(file).is_some() {
+        if !self.may_begin(&state, file)? {
             return Ok(());
-        }
-        if self.settings.one_off && state.begun > 0 {
-            let reason = "all seats of this server's only session are taken";
-            return Err(Error::refused("the server", reason));
         }
         let head = SessionHeader { via, file: session.source.info.clone(), clients };
         let session_id = session.id;
-        let gate = Gate::new(session, send_session, muster, self.log.clone());
+        let admission = Arc::clone(&self.admission);
+        let gate = Gate::new(session, send_session, muster, self.log.clone(), admission);
         self.log.open(session_id, head);
         let (lobby, running) = (Arc::clone(self), Arc::clone(&gate));
         let started = thread::Builder::new()
@@ -218,6 +250,7 @@ impl Lobby {
             .spawn(move || {
                 running.run();
                 lobby.forget(&running);
+                drop(descriptors);
             });
         if let Err(error) = started {
             self.log.close(session_id);
@@ -312,5 +345,79 @@ impl Lobby {
 
     fn lock(&self) -> MutexGuard<'_, LobbyState> {
         lock(&self.state)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+    use crate::server::{session_log::SessionLogger, transport::SendSession};
+
+    #[derive(Debug)]
+    struct Nothing;
+
+    impl Transport for Nothing {
+        fn via(&self) -> Via {
+            Via::Tcp
+        }
+
+        fn prepare(
+            &self,
+            _: &Arc<catalog::Source>,
+            _: u16,
+            _: Option<crate::units::Rate>,
+        ) -> Result<Box<dyn SendSession>> {
+            Ok(Box::new(Self))
+        }
+    }
+
+    impl SendSession for Nothing {
+        fn prepare_connection(&self, _: &std::net::TcpStream) -> Result<()> {
+            Ok(())
+        }
+
+        fn description(&self, _: &std::net::TcpStream) -> String {
+            String::new()
+        }
+
+        fn send(
+            &self,
+            _: &crate::server::gate::SeatConnection,
+            _: crate::server::transport::SendJob<'_>,
+        ) -> crate::server::transport::SendResult {
+            unreachable!("nobody is ready")
+        }
+    }
+
+    fn client() -> PendingClient {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+        let addr = listener.local_addr().expect("bound");
+        let stream = Arc::new(std::net::TcpStream::connect(addr).expect("listening"));
+        PendingClient { name: "c".to_owned(), kind: ClientKind::Native, stream, peer: addr }
+    }
+
+    /// A client that has found no open muster begins one; the server may have been stopped since.
+    #[test]
+    fn no_session_begins_once_the_server_stops() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("f");
+        std::fs::write(&path, b"abc").expect("room");
+        let name = FileName::new("f").expect("plain");
+        let logger = SessionLogger::start(None).expect("a thread");
+        let lobby = Lobby::new(
+            ServerConfig::default(),
+            Catalog::offer([path]).expect("there"),
+            vec![Box::new(Nothing)],
+            logger.log_handle(),
+            Admission::of_server(),
+        );
+        lobby.begin(&name, 2, Via::Tcp, &client()).expect("it runs");
+        lobby.stop();
+        assert!(lobby.wait_idle(Duration::from_secs(20)));
+        let error = lobby.begin(&name, 2, Via::Tcp, &client()).expect_err("stopped").to_string();
+        assert!(error.contains("it is ending"), "{error}");
+        assert!(lobby.is_idle());
     }
 }

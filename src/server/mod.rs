@@ -1,6 +1,8 @@
 //! The server: its files, the port, the sessions and their gates, the log. It knows no transport
 //! and no face by name; they are registered with it.
 
+pub mod admission;
+mod budget;
 pub mod builder;
 pub mod catalog;
 pub mod config;
@@ -11,6 +13,7 @@ pub mod history;
 pub mod listener;
 pub mod lobby;
 mod patience;
+mod places;
 pub(crate) mod receipt;
 pub mod sample;
 pub mod session_log;

@@ -7,7 +7,14 @@
 //! gets each row once it is in the log. So a face shows only what was logged. The log is for results;
 //! the macros of `log` are for diagnostics; they never mix.
 
-use std::{collections::HashMap, path::PathBuf, sync::Arc, thread, thread::JoinHandle};
+use std::{
+    collections::{HashMap, VecDeque},
+    path::PathBuf,
+    sync::Arc,
+    thread,
+    thread::JoinHandle,
+    time::Duration,
+};
 
 use crossbeam_channel::{Receiver, Sender};
 use time::OffsetDateTime;
@@ -16,11 +23,14 @@ use crate::{
     error::{Error, Result},
     net::{
         clock,
-        logfile::{LogFile, LogFolder},
+        logfile::{LOG_MAX, LogFile, LogFolder},
     },
     proto::session_log,
-    server::history::History,
-    session::{FileInfo, SessionId, Via},
+    server::{
+        budget::{Budget, BudgetLimit},
+        history::{History, ROWS_KEPT, SESSIONS_KEPT},
+    },
+    session::{FileInfo, MAX_SEATS, SessionId, Via},
     transfer::{Record, Transfer},
 };
 
@@ -33,6 +43,8 @@ enum LogEvent {
     Released(SessionId, OffsetDateTime, String),
     /// One transfer is over.
     Finished(SessionId, Box<Transfer>),
+    /// A client left while seats filled.
+    Left(SessionId, Box<Transfer>),
     /// Nothing more will come of this session.
     Closed(SessionId),
     /// Nothing more will come of anything.
@@ -70,7 +82,19 @@ pub struct SessionLogger {
 struct OpenLog {
     record: Record,
     log: LogFile,
+    /// How many clients left without a row, and the last of them.
+    unlogged: Option<(u64, Transfer)>,
 }
+
+/// Rows of clients that left before the release, of all sessions together: anybody can come and
+/// leave again and again. Beyond so many they are counted, and one row says how many.
+const LEFT_ROWS: BudgetLimit = BudgetLimit { most: 1000, each: Duration::from_secs(1) };
+
+// Whatever happens in a muster of an hour, its log can be read back.
+const _: () = {
+    let rows = MAX_SEATS as u64 + LEFT_ROWS.most as u64 + 3600;
+    assert!(rows * session_log::LINE_MAX as u64 <= LOG_MAX);
+};
 
 impl SessionLogger {
     /// Starts the logger; logs go into `folder`, which is made when the first line is written.
@@ -82,13 +106,16 @@ impl SessionLogger {
         let (log, entries) = crossbeam_channel::unbounded();
         let (publish, records) = crossbeam_channel::unbounded();
         let history = Arc::new(History::default());
-        let written = Arc::clone(&history);
+        let (written, unread) = (Arc::clone(&history), records.clone());
         let thread = thread::Builder::new()
             .name("logger".to_owned())
             .spawn(move || {
                 LoggerThread {
                     folder: LogFolder::new(WRITE, folder, session_log::header()),
                     publish,
+                    unread,
+                    waiting: VecDeque::new(),
+                    left: Budget::default(),
                     history: written,
                     pages: HashMap::new(),
                 }
@@ -103,7 +130,8 @@ impl SessionLogger {
         self.log.clone().expect("the logger has a handle of its own until it is finished")
     }
 
-    /// The finished sessions, each once its last line is in the log.
+    /// The finished sessions, each once its last line is in the log. Of those that nobody takes only
+    /// the newest are kept, as many as the [`History`] keeps.
     pub fn records(&self) -> Receiver<Record> {
         self.records.clone()
     }
@@ -138,6 +166,11 @@ impl LogHandle {
         self.send(LogEvent::Finished(session, Box::new(transfer)));
     }
 
+    /// A client left while seats filled.
+    pub fn leave(&self, session: SessionId, transfer: Transfer) {
+        self.send(LogEvent::Left(session, Box::new(transfer)));
+    }
+
     /// The session is over.
     pub fn close(&self, session: SessionId) {
         self.send(LogEvent::Closed(session));
@@ -159,6 +192,11 @@ impl LogHandle {
 struct LoggerThread {
     folder: LogFolder,
     publish: Sender<Record>,
+    /// The other end of `publish`, and how many rows each of the records there has.
+    unread: Receiver<Record>,
+    waiting: VecDeque<usize>,
+    /// What has been used of [`LEFT_ROWS`].
+    left: Budget,
     history: Arc<History>,
     pages: HashMap<SessionId, OpenLog>,
 }
@@ -184,7 +222,7 @@ impl LoggerThread {
                     };
                     self.history.open(record.clone());
                     let log = LogFile::new(opened_at, session);
-                    self.pages.insert(session, OpenLog { record, log });
+                    self.pages.insert(session, OpenLog { record, log, unlogged: None });
                 }
                 LogEvent::Released(session, at, sender) => {
                     self.history.release(session, at, &sender);
@@ -193,20 +231,64 @@ impl LoggerThread {
                     page.record.sender = Some(sender);
                 }
                 LogEvent::Finished(session, transfer) => self.write(session, *transfer),
+                LogEvent::Left(session, transfer) => self.write_left(session, *transfer),
                 LogEvent::End => break,
-                LogEvent::Closed(session) => {
-                    let OpenLog { mut record, .. } = self
-                        .pages
-                        .remove(&session)
-                        .expect("a session is closed once, after it opened");
-                    record.transfers.sort_by_key(|t| (t.woke.is_none(), t.seat));
-                    self.history.close(record.clone());
-                    // Nobody needs to listen.
-                    let _ = self.publish.send(record);
-                }
+                LogEvent::Closed(session) => self.close(session),
             }
         }
         self.folder.finish()
+    }
+
+    /// Writes the row of a client that left before the release, or counts it where such rows are
+    /// too many.
+    fn write_left(&mut self, session: SessionId, transfer: Transfer) {
+        if self.left.spend(LEFT_ROWS, clock::now()) {
+            return self.write(session, transfer);
+        }
+        let page = self.pages.get_mut(&session).expect(OPENED);
+        let (count, before) = page.unlogged.take().unzip();
+        if let Some(before) = before {
+            self.history.count(&before);
+        }
+        page.unlogged = Some((count.unwrap_or(0) + 1, transfer));
+    }
+
+    fn close(&mut self, session: SessionId) {
+        let page = self.pages.get_mut(&session).expect(OPENED);
+        if let Some((count, mut last)) = page.unlogged.take() {
+            if page.record.transfers.is_empty() {
+                // A session that nobody was ready for: not a log for each.
+                self.history.count(&last);
+            } else {
+                let why = format!(
+                    "{count} more clients left before the release: too many for a row each"
+                );
+                (last.name, last.reason) = (String::new(), Some(why));
+                self.write(session, last);
+            }
+        }
+        let closed = "a session is closed once, after it opened";
+        let OpenLog { mut record, log, .. } = self.pages.remove(&session).expect(closed);
+        self.folder.sync(&log);
+        record.transfers.sort_by_key(|t| (t.woke.is_none(), t.seat));
+        self.history.close(record.clone());
+        self.publish(record);
+    }
+
+    /// Hands on the record of a session; nobody needs to take it.
+    fn publish(&mut self, record: Record) {
+        self.waiting.push_back(record.transfers.len());
+        // The thread has a receiver itself.
+        let _ = self.publish.send(record);
+        let taken = self.waiting.len().saturating_sub(self.unread.len());
+        self.waiting.drain(..taken);
+        let too_many = |waiting: &VecDeque<usize>| {
+            waiting.len() > SESSIONS_KEPT || waiting.iter().sum::<usize>() > ROWS_KEPT
+        };
+        while self.waiting.len() > 1 && too_many(&self.waiting) {
+            let _ = self.unread.try_recv();
+            self.waiting.pop_front();
+        }
     }
 
     fn write(&mut self, session: SessionId, transfer: Transfer) {

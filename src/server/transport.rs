@@ -82,8 +82,8 @@ pub trait SendSession: fmt::Debug + Send + Sync {
 
 /// The part of a [`SendSession`] that talks with native clients on their control connections.
 pub trait ControlExtension {
-    /// A line that a native client is sent with its offer.
-    fn terms(&self) -> Vec<u8>;
+    /// A line that the native client of `seat` is sent with its offer.
+    fn terms(&self, seat: &SeatConnection) -> Vec<u8>;
 
     /// A line of this transport's own that a native client sends before it is ready.
     ///

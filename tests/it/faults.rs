@@ -13,10 +13,13 @@ use std::{
 };
 
 use gatecast::internals::{
-    client::ClientReport,
+    client::{ClientReport, FetchRun, receive::ReceiveTransport},
     net::{copy::Method, socket},
     report::verdict::Verdict,
+    server::config::ServerConfig,
+    session::Via,
     transfer::{Outcome, Record},
+    transport::{tcp, udp},
 };
 
 use crate::{
@@ -142,6 +145,36 @@ fn client_finishes_after_pause_below_stall_limit() {
 }
 
 // --- servers that go away -------------------------------------------------------------------------
+
+/// Each seat's share of the rate is half of the least that a peer may make of its own.
+#[test]
+fn session_below_the_least_rate_of_a_peer_is_whole() {
+    within(LIMIT, || {
+        let stall = Duration::from_millis(4500);
+        let slow = |settings: &mut ServerConfig| {
+            settings.clients = Some(2);
+            settings.rate = bytes_per_second(1000);
+            settings.stall = stall;
+        };
+        let servers = [Server::new(8000, slow), common::udp::server(8000, Via::Udp, 2, slow)];
+        thread::scope(|scope| {
+            let fetches = servers.each_ref().map(|server| {
+                let mut order = server.order("a");
+                (order.clients, order.stall) = (2, stall);
+                let ways: [&dyn ReceiveTransport; 2] =
+                    [&tcp::receive::TcpReceiver, &udp::receive::UDP];
+                scope.spawn(move || FetchRun::new(&order).run(&order, &ways))
+            });
+            for (server, fetch) in servers.iter().zip(fetches) {
+                whole(fetch.join().expect("no panic").expect("a fetch"), server);
+            }
+        });
+        for server in servers {
+            assert!(server.record().all_proven());
+            server.stop();
+        }
+    });
+}
 
 #[test]
 fn resume_after_server_death_sends_only_the_rest() {

@@ -8,10 +8,12 @@ mod common;
 
 #[cfg(unix)]
 mod faults;
+mod figures;
 mod gate;
 mod hostile;
 mod http;
 mod lab;
+mod limits;
 mod relay;
 mod swarm;
 mod testdata;
@@ -23,6 +25,8 @@ mod cli;
 mod documents;
 #[cfg(all(target_os = "linux", feature = "cli"))]
 mod live;
+#[cfg(feature = "cli")]
+mod names;
 #[cfg(feature = "cli")]
 mod page;
 #[cfg(all(target_os = "linux", feature = "cli", feature = "sockopt"))]

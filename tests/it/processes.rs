@@ -17,7 +17,7 @@ use crate::{
     common,
     common::{
         Peer, entries,
-        program::{GATECAST, Program, folder_with_file, part, records, records_of, whole},
+        program::{GATECAST, Program, folder_with_file, part, records, records_of, strace, whole},
         sha1_of,
         turn::in_turn,
         until, within,
@@ -250,20 +250,51 @@ fn silent_connections_keep_no_honest_client_out() {
     });
 }
 
+/// Connections that have said something and hold what they can, at a server that may open 256
+/// descriptors: an honest client still gets in, and its session still gets its file and its log.
+#[test]
+fn greeted_connections_keep_no_honest_client_out() {
+    if !common::have("prlimit", common::installed("prlimit")) {
+        return;
+    }
+    in_turn("connections to a process", LIMIT * 3, || {
+        let (folder, sha1) = folder_with_file(20_000_000);
+        let path = folder.path();
+        let mut command = Command::new("prlimit");
+        command.args(["--nofile=256:256", GATECAST]);
+        let (server, addr) = Program::serve_by(&mut command, path, "127.0.0.1:0", &["f.bin"]);
+        let to: SocketAddr = addr.parse().expect("an address");
+        let kinds = [
+            "GET /",
+            "GET /files/f.bin HTTP/1.1\r\nHost: localhost\r\n\r\n",
+            "GATECAST/1 JOIN group=1 name=attack\n",
+        ];
+        let mut attack = Vec::new();
+        for _ in 0..150 {
+            for kind in kinds {
+                let mut peer = Peer::connect(to);
+                peer.send(kind);
+                attack.push(peer);
+            }
+        }
+        for out in ["one", "two"] {
+            let mut client = Program::fetch(path, &addr, out, &["--retry", "10s"]);
+            assert_eq!(client.code_within(LIMIT), Some(0), "{}", client.stderr());
+            whole(path, out, sha1);
+            until("its row in a log", || {
+                let rows = records(path).into_iter().flat_map(|record| record.transfers);
+                rows.into_iter().any(|row| row.name == out && row.is_proven())
+            });
+        }
+        assert!(server.count("fd") <= 256);
+        assert!(!server.stderr().contains("panicked"), "{}", server.stderr());
+        drop(attack);
+    });
+}
+
 /// When the silent connections have gone, their threads end.
 fn measure_free(server: &Program) {
     until("the threads of the silent to end", || server.count("task") <= 4);
-}
-
-/// The program, some of whose system `calls` fail as `fault` says. strace writes what it did to
-/// `told`.
-fn strace(calls: &str, fault: &str, told: &Path) -> Command {
-    let (trace, inject) = (format!("trace={calls}"), format!("inject={calls}:{fault}"));
-    let mut command = Command::new("strace");
-    // -D: the process that is started is the program itself, and strace runs beside it.
-    command.args(["-D", "-f", "-qq", "-e", &trace, "-e", &inject, "-o"]);
-    command.arg(told).arg(GATECAST);
-    command
 }
 
 /// A client for which there is no thread gets that of the oldest silent connection.
@@ -452,6 +483,41 @@ fn failed_system_call_leaves_whole_copy_or_none() {
     });
 }
 
+/// As a file system does that has neither: the copy goes on with reads and writes.
+#[test]
+fn refused_kernel_copies_go_on_buffered() {
+    if !common::have("strace", common::installed("strace")) {
+        return;
+    }
+    within(LIMIT * 2, || {
+        // splice alternates between the connection and the file. All of them, the first to the
+        // file, and one in the middle.
+        let faults = [
+            ("sendfile", "EINVAL", "1+"),
+            ("sendfile", "ENOSYS", "2"),
+            ("splice", "EINVAL", "1+"),
+            ("splice", "EINVAL", "2"),
+            ("splice", "EOPNOTSUPP", "5"),
+        ];
+        for (call, error, when) in faults {
+            let (folder, sha1) = folder_with_file(9_000_001);
+            let told = folder.path().join("strace");
+            let mut command = strace(call, &format!("error={error}:when={when}"), &told);
+            command
+                .args(["run", "f.bin", "--clients", "2", "--keep", "out", "--copy", "sendfile"])
+                .current_dir(folder.path());
+            let mut run = Program::start(&mut command);
+            assert_eq!(run.code(), 0, "{call} {error} {when}: {}", run.stderr());
+            for seat in ["C1-f.bin", "C2-f.bin"] {
+                let copy = folder.path().join("out").join(seat);
+                assert_eq!(sha1_of(&copy), sha1, "{call} {error} {when}");
+            }
+            let told = fs::read_to_string(told).expect("strace told");
+            assert!(told.contains("(INJECTED)"), "{call} {error} {when}: {told}");
+        }
+    });
+}
+
 #[test]
 fn unwritable_folder_gives_one_clear_error() {
     within(LIMIT, || {
@@ -506,6 +572,27 @@ fn unmakable_log_folder_shows_in_exit_code() {
     });
 }
 
+/// What the server says is over outlasts a loss of power.
+#[test]
+fn log_is_synced_when_its_session_ends() {
+    if !common::have("strace", common::installed("strace")) {
+        return;
+    }
+    within(LIMIT, || {
+        let (folder, sha1) = folder_with_file(1000);
+        let path = folder.path();
+        let mut command = strace("fsync", "error=EIO:when=1+", &path.join("strace"));
+        let arguments = ["f.bin", "--one-off"];
+        let (mut server, addr) = Program::serve_by(&mut command, path, "127.0.0.1:0", &arguments);
+        let mut client = Program::fetch(path, &addr, "out", &[]);
+        assert_eq!(client.code(), 0, "{}", client.stderr());
+        whole(path, "out", sha1);
+        assert_eq!(server.code(), 1, "a log that may be lost is an error");
+        assert!(server.stderr().contains("cannot write the session log"), "{}", server.stderr());
+        assert_eq!(records(path).len(), 1);
+    });
+}
+
 #[test]
 fn hostile_log_is_refused_and_escaped() {
     within(LIMIT, || {
@@ -524,9 +611,9 @@ fn hostile_log_is_refused_and_escaped() {
             (vec![b'x'; 1 << 20], "longer than 8192 bytes"),
             ([&honest[..], b"\xff\xfe\n"].concat(), "line 3"),
             ([&honest[..], b"\n"].concat(), "line 3"),
-            ([&honest[..], &honest[at_line_2..at_line_2 + 40]].concat(), "line 3"),
+            ([&honest[..], &honest[at_line_2..at_line_2 + 40], b"\n"].concat(), "line 3"),
         ];
-        // The log is cut in the middle of a line, at a byte of each column.
+        // The log is cut in the middle of its only line, at a byte of each column.
         for cut in (at_line_2..honest.len()).step_by(23) {
             cases.push((honest[..cut].to_vec(), if cut == at_line_2 { "" } else { "line 2" }));
         }
@@ -542,6 +629,16 @@ fn hostile_log_is_refused_and_escaped() {
                 assert_eq!(report.status.code(), Some(1), "{says}");
             }
         }
+        // A torn last line costs that line, and report says so.
+        let torn = [&honest[..], &honest[at_line_2..at_line_2 + 40]].concat();
+        fs::write(&hostile, torn).expect("room");
+        let report = Command::new(GATECAST).arg("report").arg(&hostile).output();
+        let report = report.expect("the program starts");
+        assert_eq!(report.status.code(), Some(0));
+        let said = String::from_utf8(report.stderr).expect("text");
+        assert!(said.contains("line 3 is cut before its end; it is left out"), "{said}");
+        let table = String::from_utf8(report.stdout).expect("text");
+        assert!(table.contains("whole and verified  1 of 1"), "{table}");
         fs::remove_file(&hostile).expect("ours");
         assert!(Command::new("mkfifo").arg(&hostile).status().expect("mkfifo").success());
         let mut report = Program::start(Command::new(GATECAST).arg("report").arg(&hostile));

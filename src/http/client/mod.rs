@@ -9,7 +9,7 @@ use std::{
     fmt::Write as _,
     fs::File,
     io,
-    net::TcpStream,
+    net::{Shutdown, TcpStream},
     ops::Range,
     sync::{Arc, atomic::Ordering},
     time::Duration,
@@ -18,8 +18,9 @@ use std::{
 use crate::{
     client::{
         Client, ClientReport, ClientStage, FetchConfig, FetchRun,
+        config::OverwritePolicy,
         download::{Download, DownloadSpec, Proof},
-        part::{ByteOrder, PartSpec},
+        part::{ByteOrder, PartSpec, PublishedCopy},
     },
     digest::Digest,
     error::{Error, Phase, Result},
@@ -89,6 +90,7 @@ impl HttpFetch<'_> {
         let file = self.find_file()?;
         let (host, name) = (&self.target.host, &self.target.name);
         self.order.check_sha1(host, name, file.sha1)?;
+        self.order.check_name(host, name)?;
         let sha1 = self.order.sha1.or(file.sha1);
         let mut download = self.open_download(&file, sha1)?;
         // At least one byte is asked for, because an empty range cannot be.
@@ -114,7 +116,9 @@ impl HttpFetch<'_> {
         end.transfer = Some(transfer);
         let copy_name = self.order.copy_name(offer.seat, &self.target.name);
         end.offer = Some(offer);
-        download.set_name(&copy_name?)?;
+        if self.order.clients > 1 {
+            download.set_name(&copy_name?)?;
+        }
         let transfer = end.transfer.as_mut().expect("set above");
         self.receive(&response, &stream, download.file(), start..file.bytes, transfer)?;
         self.client.set_stage(ClientStage::Verifying);
@@ -172,7 +176,7 @@ impl HttpFetch<'_> {
     /// Opens the part. It is resumed only if the digest or a tag says of which file it is.
     fn open_download(&self, file: &RemoteFile, sha1: Option<Digest>) -> Result<Download> {
         let is_known = sha1.is_some() || file.strong_tag.is_some();
-        Download::open(&DownloadSpec {
+        let spec = DownloadSpec {
             part: PartSpec {
                 folder: &self.order.out,
                 name: &self.target.name,
@@ -181,10 +185,16 @@ impl HttpFetch<'_> {
                 client: self.number,
                 order: ByteOrder::Sequential,
                 resume: self.order.resume && is_known,
+                // A file whose name says that nothing proves it may be the only one there is.
+                replace: match sha1 {
+                    Some(_) => self.order.replaces(),
+                    None => self.order.overwrite == OverwritePolicy::Always,
+                },
             },
             proof: sha1.map_or(Proof::Nothing, Proof::Sha1),
             clients: self.order.clients,
-        })
+        };
+        Download::open(&spec, |_| Ok(()))
     }
 
     /// Stands for the digest of a file that has none: by it its part is found again.
@@ -237,6 +247,7 @@ impl HttpFetch<'_> {
             method: method.map_err(|why| Error::refused("gatecast", why))?,
             buffer: copy::COPY_BUF,
             stall: self.order.stall,
+            slowest: copy::SLOWEST,
             pacer: None,
             moved: self.client.moved(),
         };
@@ -272,6 +283,8 @@ impl HttpFetch<'_> {
             }
             Stop::Peer(error) => Error::io("receive the file", peer)(error),
         })?;
+        // By this the server knows that the last byte was read; one that is gone knows it too.
+        let _ = stream.shutdown(Shutdown::Both);
         transfer.first_client = (want > 0).then(|| (clock::id(), first_at));
         transfer.seconds_client = Some(last.since(response.head_at));
         Ok(())
@@ -290,9 +303,9 @@ impl HttpFetch<'_> {
         transfer.verified = is_proven.then_some(true);
         if self.order.durable {
             verified.sync()?;
-            transfer.seconds_durable = Some(clock::now().since(released));
         }
-        let path = verified.publish(self.order.durable)?;
+        let PublishedCopy { path, is_durable } = verified.publish(self.order.durable)?;
+        transfer.seconds_durable = is_durable.then(|| clock::now().since(released));
         if !is_proven {
             return Err(Error::Unproven {
                 from: self.target.host.clone(),

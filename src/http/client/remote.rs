@@ -4,7 +4,10 @@ use crate::{
     digest::Digest,
     error::{Error, Result},
     net::http::client::IncomingResponse,
-    proto::http::{head::reason, range::decode_content_range, text},
+    proto::{
+        http::{head::reason, range::decode_content_range, text},
+        native::SIZE_MAX,
+    },
 };
 
 /// A file as its server describes it.
@@ -30,13 +33,17 @@ impl RemoteFile {
         if status != 200 {
             return Err(Error::refused(peer, format!("{status} {}", reason(status))));
         }
-        let bytes = response.content_length()?;
+        let bytes = response
+            .content_length()?
+            .ok_or_else(|| Error::refused(peer, "it does not say how long the file is"))?;
+        if bytes > SIZE_MAX {
+            return Err(Error::protocol(peer, format!("a file of {bytes} bytes")));
+        }
         let headers = &response.head.headers;
         let tag = headers.get("etag").filter(|tag| tag.starts_with('"'));
         Ok(Self {
             path: path.to_owned(),
-            bytes: bytes
-                .ok_or_else(|| Error::refused(peer, "it does not say how long the file is"))?,
+            bytes,
             sha1: digest(response),
             strong_tag: tag.map(str::to_owned),
             has_gate: headers.get("gatecast").is_some(),

@@ -6,6 +6,7 @@ use std::{
 };
 
 use super::*;
+use crate::units::Rate;
 
 fn pair() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
@@ -32,7 +33,8 @@ fn methods() -> Vec<Method> {
 }
 
 fn copying(method: Method, moved: &AtomicU64) -> Copying<'_> {
-    Copying { method, buffer: 1000, stall: Duration::from_secs(20), pacer: None, moved }
+    let stall = Duration::from_secs(20);
+    Copying { method, buffer: 1000, stall, slowest: SLOWEST, pacer: None, moved }
 }
 
 #[test]
@@ -167,6 +169,63 @@ fn a_peer_that_does_not_send_is_a_stall() {
     }
 }
 
+/// The other seats of a session may have taken the schedule for longer than one peer may take.
+#[test]
+fn wait_for_the_own_rate_is_not_the_peers() {
+    for method in methods() {
+        let pacer = Pacer::new(Rate(8000));
+        // The next stretch begins 1.3 s from now; a peer that has moved nothing has 1.1 s.
+        pacer.charge(1300);
+        let (near, mut far) = pair();
+        let moved = AtomicU64::new(0);
+        let stall = Duration::from_millis(100);
+        let copying = Copying { stall, pacer: Some(&pacer), ..copying(method, &moved) };
+        send(&file(&[7; 100]), 0..100, &near, copying).expect("the peer has taken no time");
+        drop(near);
+        let mut got = Vec::new();
+        far.read_to_end(&mut got).expect("received");
+        assert_eq!(got, [7; 100]);
+    }
+}
+
+/// No such file can be sent by `sendfile`.
+#[test]
+#[cfg(target_os = "linux")]
+fn source_that_the_kernel_cannot_send_is_read() {
+    let path = "/proc/self/cmdline";
+    let bytes = std::fs::read(path).expect("Linux has it");
+    let (near, mut far) = pair();
+    let moved = AtomicU64::new(0);
+    let copying = copying(Method::default().resolved().expect("one"), &moved);
+    let source = File::open(path).expect("ours");
+    send(&source, 1..bytes.len() as u64, &near, copying).expect("the buffered way");
+    drop(near);
+    let mut got = Vec::new();
+    far.read_to_end(&mut got).expect("received");
+    assert_eq!(got, bytes[1..]);
+    assert_eq!(moved.into_inner(), got.len() as u64);
+}
+
+/// No file that is opened for appending can be written by `splice`.
+#[test]
+#[cfg(target_os = "linux")]
+fn target_that_the_kernel_cannot_fill_is_written() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("f");
+    let target = std::fs::OpenOptions::new().append(true).create_new(true).open(&path);
+    let data: Vec<u8> = (0..300_000_u32).map(|n| (n % 251) as u8).collect();
+    let (mut near, far) = pair();
+    let moved = AtomicU64::new(0);
+    let copying = copying(Method::default().resolved().expect("one"), &moved);
+    thread::scope(|scope| {
+        scope.spawn(|| near.write_all(&data).expect("it reads"));
+        let range = 0..data.len() as u64;
+        receive(&far, &target.expect("room"), range, &[], copying).expect("the buffered way");
+    });
+    assert!(std::fs::read(&path).expect("there") == data);
+    assert_eq!(moved.into_inner(), data.len() as u64);
+}
+
 #[test]
 fn a_full_disk_is_the_disk_s_error() {
     let Ok(full) = std::fs::OpenOptions::new().write(true).open("/dev/full") else {
@@ -177,4 +236,39 @@ fn a_full_disk_is_the_disk_s_error() {
     let moved = AtomicU64::new(0);
     let stop = receive(&far, &full, 0..3000, &[], copying(Method::Buffered, &moved));
     assert!(matches!(stop, Err(Stop::Disk(_))), "{stop:?}");
+}
+
+#[test]
+fn slow_reader_has_less_time_the_more_it_holds() {
+    let stall = Duration::from_secs(30);
+    let moved = AtomicU64::new(0);
+    let copying = Copying { stall, ..copying(Method::Buffered, &moved) };
+    let hours = |bytes: u64| copying.rising_allowance(bytes).as_secs_f64() / 3600.0;
+    assert!((3.0..3.1).contains(&hours(100_000_000)), "{}", hours(100_000_000));
+    assert!((20.0..21.0).contains(&hours(4_700_000_000)), "{}", hours(4_700_000_000));
+    // For the first 20 minutes 1 KiB/s is enough.
+    for bytes in [0, 1, 100_000, 1_200_000] {
+        assert_eq!(copying.rising_allowance(bytes), copying.allowance(bytes), "{bytes}");
+    }
+    // 1000 clients that share 100 Mbit/s need 8000 s for 100 MB each.
+    assert!(copying.rising_allowance(100_000_000) > Duration::from_secs(8000));
+    assert!(copying.rising_allowance(u64::MAX) > Duration::from_secs(1_000_000_000));
+}
+
+#[test]
+fn own_rate_below_the_slowest_is_not_the_peers_fault() {
+    let (near, mut far) = pair();
+    let source = file(&[7; 2000]);
+    let pacer = Pacer::new(Rate(2400));
+    let moved = AtomicU64::new(0);
+    let copying = Copying {
+        pacer: Some(&pacer),
+        stall: Duration::from_millis(500),
+        ..copying(Method::Buffered, &moved)
+    };
+    send(&source, 0..2000, &near, copying).expect("as slowly as we want it");
+    drop(near);
+    let mut got = Vec::new();
+    far.read_to_end(&mut got).expect("received");
+    assert_eq!(got, [7; 2000]);
 }

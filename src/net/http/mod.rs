@@ -2,6 +2,8 @@
 //!
 //! - [`client`]: sends a request and reads the response
 //! - [`server`]: reads requests and sends responses
+//! - [`host`]: which hosts a request may ask for
 
 pub mod client;
+pub mod host;
 pub mod server;

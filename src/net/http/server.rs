@@ -13,7 +13,9 @@ use crate::{
     net::{clock, copy, socket},
     proto::http::{
         HeadError,
+        head::HeadBuilder,
         request::{HttpRequest, RequestBuf},
+        response::HttpResponse,
     },
     units::Moment,
 };
@@ -36,6 +38,10 @@ pub const REQUEST_LIMIT: Duration = Duration::from_secs(5);
 
 /// How long a client may take to accept a response that is held in memory.
 pub const RESPONSE_LIMIT: Duration = Duration::from_secs(30);
+
+/// Up to this length a body is copied behind its head and sent in one write; a longer one may be
+/// shared by many slow readers.
+const ONE_WRITE: usize = 16 * 1024;
 
 impl HttpConnection {
     /// A connection of which `first` has been read already.
@@ -98,6 +104,28 @@ impl HttpConnection {
     /// The client is gone or does not read.
     pub fn send(&self, bytes: &[u8], limit: Duration) -> io::Result<()> {
         copy::send_all(&self.stream, bytes, clock::now().after(limit)).map_err(Into::into)
+    }
+
+    /// Sends `response`, whose head begins with `head`, within [`RESPONSE_LIMIT`]; without its body
+    /// where the request was a HEAD.
+    ///
+    /// # Errors
+    /// The client is gone or does not read.
+    pub fn respond(
+        &self,
+        response: &HttpResponse,
+        head: HeadBuilder,
+        without_body: bool,
+    ) -> io::Result<()> {
+        let deadline = clock::now().after(RESPONSE_LIMIT);
+        let send = |bytes: &[u8]| copy::send_all(&self.stream, bytes, deadline);
+        if without_body || response.body.len() <= ONE_WRITE {
+            send(&response.encode(head, without_body))?;
+        } else {
+            send(&response.encode(head, true))?;
+            send(&response.body)?;
+        }
+        Ok(())
     }
 
     /// Ends the connection, as [`socket::close`].

@@ -99,6 +99,21 @@ impl RequestBuf {
 }
 
 impl HttpRequest {
+    /// True when a browser says that a page of another site made it send this request. It says so
+    /// by Sec-Fetch-Site where it trusts the connection, else by Origin or Referer, whose host is
+    /// then not ours. Other programs send none of them.
+    pub fn is_cross_site(&self) -> bool {
+        if let Some(site) = self.headers.get("sec-fetch-site") {
+            return !matches!(site, "same-origin" | "none");
+        }
+        let own = self.headers.get("host").unwrap_or_default();
+        let from = ["origin", "referer"].into_iter().filter_map(|name| self.headers.get(name));
+        from.map(|url| url.split_once("://").map_or("", |(_, rest)| rest)).any(|rest| {
+            let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
+            !host.eq_ignore_ascii_case(own)
+        })
+    }
+
     /// Reads a whole head, its empty line included.
     fn parse(mut head: &[u8]) -> Result<Self, HeadError> {
         let line = take_line(&mut head).expect("a head has a first line");

@@ -1,5 +1,7 @@
 //! Responses (RFC 9112, section 4), written by our server and read by our client.
 
+use std::sync::Arc;
+
 use crate::proto::http::{HeadError, Headers, head::HeadBuilder, head_end, take_line, text};
 
 /// A response that a server holds in memory.
@@ -9,8 +11,8 @@ pub struct HttpResponse {
     pub status: u16,
     /// The value of Content-Type.
     pub content_type: &'static str,
-    /// The body.
-    pub body: Vec<u8>,
+    /// The body, which several responses may share.
+    pub body: Arc<[u8]>,
     /// Further header fields.
     pub headers: Vec<(&'static str, String)>,
 }
@@ -27,7 +29,13 @@ pub struct ResponseHead {
 impl HttpResponse {
     /// A response with `body`, whose Content-Type is `content_type`.
     pub fn new(status: u16, content_type: &'static str, body: impl Into<Vec<u8>>) -> Self {
-        Self { status, content_type, body: body.into(), headers: Vec::new() }
+        let body: Vec<u8> = body.into();
+        Self::shared(status, content_type, body.into())
+    }
+
+    /// A response with a `body` that others may have too.
+    pub fn shared(status: u16, content_type: &'static str, body: Arc<[u8]>) -> Self {
+        Self { status, content_type, body, headers: Vec::new() }
     }
 
     /// A response of one sentence, as plain text.

@@ -297,7 +297,7 @@ fn response_is_encoded_with_its_length_and_fields() {
     let bytes = response.encode(head(), false);
     let (read, len) = ResponseHead::decode(&bytes).expect("valid").expect("whole");
     assert_eq!(read.headers.get("allow"), Some("GET"));
-    assert_eq!(&bytes[len..], response.body);
+    assert_eq!(bytes[len..], *response.body);
     assert_eq!(read.headers.content_length(), Ok(Some(response.body.len() as u64)));
     assert_eq!(response.encode(head(), true), bytes[..len]);
 }

@@ -8,7 +8,7 @@ use crate::{
         columns::{COLUMNS, LINE_MAX, SEPARATOR},
         error::{LineError, LogError, excerpt},
     },
-    session::{MAX_SEATS, SessionId},
+    session::SessionId,
     transfer::{Outcome, Record},
 };
 
@@ -18,12 +18,15 @@ pub struct Collector {
     lines: u64,
     records: Vec<Record>,
     places: HashMap<SessionId, usize>,
+    /// The first line without an end.
+    torn: Option<LogError>,
 }
 
 /// The records of a whole log, in the order in which their first lines stand.
 ///
 /// # Errors
-/// The first line that is wrong. A log without a header is wrong, one with nothing else is empty.
+/// The first line that is wrong; a last one that is cut is left out. A log without a header is
+/// wrong, one with nothing else is empty.
 pub fn collect(log: &[u8]) -> Result<Vec<Record>, LogError> {
     let mut collector = Collector::default();
     for line in log.split_inclusive(|&byte| byte == b'\n') {
@@ -36,21 +39,38 @@ impl Collector {
     /// Takes the next line of the log, with its end. Logs may be joined: a header may come again.
     ///
     /// # Errors
-    /// A line that is wrong, with its number.
+    /// A line that is wrong, with its number. The last one may lack its end: a loss of power can
+    /// cut it, and costs no line before it.
     pub fn push(&mut self, line: &[u8]) -> Result<(), LogError> {
         self.lines += 1;
+        if !line.ends_with(b"\n") {
+            let why = if line.len() > LINE_MAX { LineError::TooLong } else { LineError::Cut };
+            self.torn.get_or_insert(LogError { line: self.lines, why });
+            return Ok(());
+        }
+        if let Some(torn) = &self.torn {
+            return Err(torn.clone());
+        }
         self.add_line(line).map_err(|why| LogError { line: self.lines, why })
+    }
+
+    /// The number of the last line, where it is cut; [`Collector::finish`] leaves it out.
+    pub fn torn(&self) -> Option<u64> {
+        self.torn.as_ref().map(|torn| torn.line)
     }
 
     /// The records of all lines, each with its transfers in seat order and after them the
     /// clients that were refused or left before the release.
     ///
     /// # Errors
-    /// A log without any line.
+    /// A log without any whole line.
     pub fn finish(mut self) -> Result<Vec<Record>, LogError> {
         if self.lines == 0 {
             let why = LineError::Cut;
             return Err(LogError { line: 1, why });
+        }
+        if let Some(torn) = self.torn.filter(|torn| torn.line == 1) {
+            return Err(torn);
         }
         for record in &mut self.records {
             // Stable: lines of one seat stay in the order in which they were written.
@@ -98,9 +118,6 @@ impl LogLine {
     fn join(self, record: &mut Record) -> Result<(), LineError> {
         let session = self.session;
         let conflict = |name| Err(LineError::Conflict { session, name });
-        if record.transfers.len() >= usize::from(MAX_SEATS) {
-            return Err(LineError::TooMany { session });
-        }
         if record.via != self.via {
             return conflict("via");
         }
@@ -216,15 +233,45 @@ mod tests {
     }
 
     #[test]
+    fn torn_last_line_costs_one_line() {
+        let record = record(1);
+        let lines = lines(&record);
+        let torn = |log: &str| {
+            let mut collector = Collector::default();
+            let mut pushed = log.as_bytes().split_inclusive(|&byte| byte == b'\n');
+            pushed.try_for_each(|line| collector.push(line)).expect("whole but for the last");
+            let torn = collector.torn();
+            (torn, collector.finish().expect("a log"))
+        };
+        let whole = header() + &lines.concat();
+        assert_eq!(torn(&whole), (None, vec![record.clone()]));
+        let mut less = record.clone();
+        less.transfers.pop();
+        let last = lines[3].len();
+        for cut in 1..last {
+            let (line, records) = torn(&whole[..whole.len() - cut]);
+            assert_eq!((line, &records), (Some(5), &vec![less.clone()]), "{cut}");
+        }
+        assert_eq!(torn(&whole[..whole.len() - last]).0, None);
+        // A power loss can leave zeros in the place of what was not written.
+        let zeros = whole.clone() + &"\0".repeat(3 * LINE_MAX);
+        assert_eq!(torn(&zeros), (Some(6), vec![record]));
+    }
+
+    #[test]
     fn cut_log_is_named_with_its_line() {
         let lines = lines(&record(1));
         let half = &lines[1][..lines[1].len() / 2];
-        let log = header() + &lines[0] + half;
-        assert_eq!(error(&log), "line 3: cut before its end");
         assert_eq!(error(""), "line 1: cut before its end");
         assert_eq!(error(&header()[..20]), "line 1: cut before its end");
+        assert_eq!(error(&"x".repeat(LINE_MAX + 1)), "line 1: longer than 8192 bytes");
         let columns = header() + &lines[0] + half + "\n";
         assert!(error(&columns).starts_with("line 3: "), "{}", error(&columns));
+        // What is read in pieces, because it is too long, is not a last line when more follows.
+        let mut collector = Collector::default();
+        let pushed = [header().as_bytes(), &[b'x'; LINE_MAX + 1], b"x\n"]
+            .map(|line| collector.push(line).map_err(|error| error.to_string()));
+        assert_eq!(pushed, [Ok(()), Ok(()), Err("line 2: longer than 8192 bytes".to_owned())]);
     }
 
     #[test]
@@ -266,12 +313,11 @@ mod tests {
     }
 
     #[test]
-    fn too_many_lines_and_other_bytes_are_refused() {
+    fn any_number_of_lines_is_read_and_other_bytes_are_refused() {
         let line = &lines(&record(1))[0];
-        let log = header() + &line.repeat(usize::from(MAX_SEATS));
-        assert_eq!(collect(log.as_bytes()).map(|r| r[0].transfers.len()), Ok(10_000));
-        let why = error(&(log + line));
-        assert_eq!(why, "line 10002: more than 10000 transfers of session 0000000000000001");
+        // A log of an earlier version has a row for each of any number of clients that left.
+        let log = header() + &line.repeat(30_000);
+        assert_eq!(collect(log.as_bytes()).map(|r| r[0].transfers.len()), Ok(30_000));
         let log = [header().as_bytes(), b"\xff\n"].concat();
         let error = collect(&log).expect_err("not text");
         assert_eq!((error.line, error.why), (2, LineError::NotText));

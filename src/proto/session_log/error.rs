@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::{
     proto::session_log::columns::{COLUMNS, LINE_MAX},
-    session::{MAX_SEATS, SessionId},
+    session::SessionId,
     text::escape,
 };
 
@@ -49,11 +49,6 @@ pub enum LineError {
         found: String,
         /// What follows from the rest.
         wanted: String,
-    },
-    /// The session has more lines than [`MAX_SEATS`].
-    TooMany {
-        /// The session.
-        session: SessionId,
     },
     /// Two lines of one session differ in a column that is the session's.
     Conflict {
@@ -103,9 +98,6 @@ impl fmt::Display for LineError {
                 f,
                 "column {name} holds '{found}', but the line's other columns make it '{wanted}'"
             ),
-            Self::TooMany { session } => {
-                write!(f, "more than {MAX_SEATS} transfers of session {session}")
-            }
             Self::Conflict { session, name } => {
                 write!(f, "column {name} is not what an earlier line of session {session} says")
             }

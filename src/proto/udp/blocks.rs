@@ -2,6 +2,10 @@
 
 use std::ops::Range;
 
+/// Most blocks of a file: numbers that wrap compare within half of their range, and a larger map
+/// of them would cost a client 256 MiB before its first byte.
+pub const BLOCKS_MAX: u32 = (1 << 31) - 1;
+
 /// How a file is cut into blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BlockLayout {
@@ -105,7 +109,7 @@ impl Blocks {
             if word != 0 {
                 return (block + word.trailing_zeros()).min(self.len);
             }
-            block = (block / 64 + 1) * 64;
+            block = (block | 63).saturating_add(1);
         }
         self.len
     }
@@ -133,6 +137,27 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn largest_block_map_has_no_overflow_at_its_end() {
+        for len in [BLOCKS_MAX, u32::MAX - 1, u32::MAX] {
+            let mut blocks = Blocks::new(len);
+            assert_eq!(blocks.next_held(len - 1), len);
+            assert_eq!(blocks.next_held(len - 70), len);
+            assert!(blocks.insert(len - 1) && !blocks.insert(len));
+            assert_eq!(blocks.next_held(len - 70), len - 1);
+            assert_eq!(blocks.next_hole(len - 1), len);
+        }
+    }
+
+    #[test]
+    fn file_of_too_many_blocks_is_told_by_its_count() {
+        let count = |bytes: u64, block_len: usize| BlockLayout { bytes, block_len }.count();
+        let most = u64::from(BLOCKS_MAX);
+        assert_eq!(count(most * 1000, 1000), BLOCKS_MAX);
+        assert!(count(most * 1000 + 1, 1000) > BLOCKS_MAX);
+        assert!(count(u64::MAX, 1) > BLOCKS_MAX);
+    }
 
     proptest! {
         #[test]

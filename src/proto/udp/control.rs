@@ -25,6 +25,8 @@ pub struct Terms {
     pub group: Option<SocketAddr>,
     /// Where the datagrams come from; `None` is the address of the control connection.
     pub from: Option<IpAddr>,
+    /// The port that they come from; `None`, which older servers say, is that of the first block.
+    pub port: Option<u16>,
 }
 
 /// Where a client listens.
@@ -70,6 +72,7 @@ impl Terms {
             .field("datagram", self.datagram)
             .maybe("group", self.group)
             .maybe("from", self.from)
+            .maybe("port", self.port)
             .finish()
     }
 
@@ -90,7 +93,7 @@ impl Terms {
             return Err(DecodeError(format!("{group} is no group to join")));
         }
         let from = fields.get("from").map(|_| fields.parsed("from", str::parse)).transpose()?;
-        Ok(Self { datagram, group, from })
+        Ok(Self { datagram, group, from, port: fields.optional_number("port")? })
     }
 }
 
@@ -207,9 +210,13 @@ mod tests {
             datagram: 1472,
             group: "239.1.2.3:5000".parse().ok(),
             from: "10.0.0.9".parse().ok(),
+            port: Some(40_000),
         };
-        assert_eq!(text(terms.encode()), "TERMS datagram=1472 group=239.1.2.3:5000 from=10.0.0.9");
-        assert_eq!(Terms::decode(&text(terms.encode())), Ok(terms));
+        let line = "TERMS datagram=1472 group=239.1.2.3:5000 from=10.0.0.9 port=40000";
+        assert_eq!(text(terms.encode()), line);
+        assert_eq!(Terms::decode(line), Ok(terms));
+        let older = Terms { port: None, ..terms };
+        assert_eq!(Terms::decode(&text(older.encode())), Ok(older));
         let listen = Listen { port: 5000, buffer: 212_992 };
         assert_eq!(Listen::decode(&text(listen.encode())), Ok(listen));
         let report = Report {
@@ -251,6 +258,7 @@ mod tests {
             "TERMS datagram=1472 group=10.0.0.1:5000",
             "TERMS datagram=1472 group=239.0.0.1:53",
             "TERMS datagram=1472 from=somewhere",
+            "TERMS datagram=1472 port=65536",
             "LISTEN port=5000 buffer=1",
         ] {
             assert!(Terms::decode(line).is_err(), "{line}");

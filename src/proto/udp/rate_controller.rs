@@ -5,7 +5,7 @@
 //! that are not those of the judging. The share that arrived is another matter: of datagrams that
 //! were sent at a rate that was given up since it tells nothing.
 
-use std::collections::BTreeMap;
+use std::{cmp::Ordering, collections::BTreeMap};
 
 use crate::{
     proto::udp::{
@@ -34,6 +34,8 @@ struct ClientProgress {
     told: Arrivals,
     /// Those before this number do not.
     fresh: u32,
+    /// What had been numbered for it when this interval began.
+    numbered: u32,
     /// Those that arrived in this interval, from when to when.
     arrived: u64,
     from: Moment,
@@ -42,7 +44,8 @@ struct ClientProgress {
 
 impl ClientProgress {
     fn new(fresh: u32, now: Moment) -> Self {
-        Self { last: (0, 0), told: Arrivals::default(), fresh, arrived: 0, from: now, until: now }
+        let told = Arrivals::default();
+        Self { last: (0, 0), told, fresh, numbered: 0, arrived: 0, from: now, until: now }
     }
 
     fn told(&self) -> Arrivals {
@@ -68,8 +71,12 @@ impl RateController {
         self.probe.sent(bytes);
     }
 
-    /// Takes what a client says; one that cannot have so many is believed as far as it can be.
-    pub fn handle_report(&mut self, seat: SeatId, report: &Report, now: Moment) {
+    /// Takes what a client says, to which `numbered` datagrams were numbered so far. It is not
+    /// believed if it knows of more, and at most as far as it can have got them.
+    pub fn handle_report(&mut self, seat: SeatId, report: &Report, numbered: u32, now: Moment) {
+        if before(numbered, report.seen) {
+            return;
+        }
         let begun = self.begun;
         let heard = self.clients.entry(seat).or_insert_with(|| ClientProgress::new(0, begun));
         let (seen, received) = heard.last;
@@ -101,18 +108,16 @@ impl RateController {
         if now < self.probe.poll_timeout() {
             return false;
         }
+        let least = if group { REPORTED_MIN } else { 1 };
         let all = self.clients.values().map(ClientProgress::told);
-        let told = if !group {
-            all.fold(Arrivals::default(), |sum, told| Arrivals {
-                seen: sum.seen + told.seen,
-                received: sum.received + told.received,
-                per_second: sum.per_second + told.per_second,
-            })
+        let mut all: Vec<Arrivals> = all.filter(|told| told.seen >= least).collect();
+        let told = if group {
+            worse_than_most(&mut all)
         } else {
-            let mut all: Vec<Arrivals> = all.filter(|told| told.seen >= REPORTED_MIN).collect();
-            // By the share that arrived, without a division.
-            all.sort_by(|a, b| (a.received * b.seen).cmp(&(b.received * a.seen)));
-            all.get(all.len() / 4).copied().unwrap_or_default()
+            let goes_on = |seat, before| numbered(seat).is_some_and(|numbered| numbered != before);
+            let clients = self.clients.iter();
+            let clients = clients.filter(|(seat, heard)| goes_on(**seat, heard.numbered)).count();
+            together(&all, clients.max(all.len()))
         };
         let before = self.rate();
         if !self.probe.handle(told, now) {
@@ -123,12 +128,60 @@ impl RateController {
         for (&seat, heard) in &mut self.clients {
             heard.told = Arrivals::default();
             (heard.arrived, heard.from) = (0, heard.until);
-            if let (true, Some(numbered)) = (slower, numbered(seat)) {
-                heard.fresh = numbered;
+            if let Some(numbered) = numbered(seat) {
+                heard.numbered = numbered;
+                heard.fresh = if slower { numbered } else { heard.fresh };
             }
         }
         true
     }
+}
+
+/// By the share that arrived, without a division.
+fn by_share(a: &Arrivals, b: &Arrivals) -> Ordering {
+    let product = |a: u64, b: u64| u128::from(a) * u128::from(b);
+    product(a.received, b.seen).cmp(&product(b.received, a.seen))
+}
+
+/// What a quarter of a group's clients is worse than. Its share and its speed may be two clients',
+/// so that no single one says both.
+fn worse_than_most(all: &mut [Arrivals]) -> Arrivals {
+    let quarter = all.len() / 4;
+    all.sort_by_key(|told| told.per_second);
+    let per_second = all.get(quarter).map_or(0, |told| told.per_second);
+    all.sort_by(by_share);
+    let told = all.get(quarter).copied().unwrap_or_default();
+    Arrivals { per_second, ..told }
+}
+
+/// What `clients` with streams of their own say together, of whom some may have said nothing. They
+/// and the best and the worst quarter count as the middle does, so that no client sets the rate of
+/// the others by what it says.
+fn together(all: &[Arrivals], clients: usize) -> Arrivals {
+    let sum = |part: &[Arrivals]| {
+        part.iter().fold(Arrivals::default(), |sum, told| Arrivals {
+            seen: sum.seen + told.seen,
+            received: sum.received + told.received,
+            per_second: sum.per_second.saturating_add(told.per_second),
+        })
+    };
+    if all.is_empty() {
+        return Arrivals::default();
+    }
+    // Compared in parts so large that what chance takes from one is not an exception.
+    let parts = usize::try_from(sum(all).seen / REPORTED_MIN).unwrap_or(usize::MAX);
+    let size = all.len().div_ceil(parts.clamp(1, all.len()));
+    let each = |part: &[Arrivals]| {
+        let told = sum(part);
+        Arrivals { per_second: told.per_second / part.len() as u64, ..told }
+    };
+    let mut parts: Vec<Arrivals> = all.chunks(size).map(each).collect();
+    let trim = parts.len() / 4;
+    let middle = trim..parts.len() - trim;
+    parts.sort_by_key(|part| part.per_second);
+    let speed = sum(&parts[middle.clone()]).per_second / middle.len() as u64;
+    parts.sort_by(by_share);
+    Arrivals { per_second: speed.saturating_mul(clients as u64), ..sum(&parts[middle]) }
 }
 
 #[cfg(test)]

@@ -7,7 +7,6 @@
 //! the lab's words; what such a relay does not tell stays unknown.
 
 use std::{
-    fs::File,
     io,
     net::SocketAddr,
     path::PathBuf,
@@ -80,18 +79,17 @@ impl Watch {
         at.set_port(config.port);
         let inbox = BatchSocket::bind(at, None)?;
         let player = config.player.map(receive::player_socket).transpose()?;
-        let (mut recorder, mut disk) = (None, None);
-        if let Some(path) = &config.record {
-            let file = File::create(path).map_err(Error::io("record into", path.display()))?;
-            let (queue, writer) = recorder::channel();
-            recorder = Some(queue);
-            disk = Some(spawn("watch-disk", move || writer.write(file))?);
-        }
+        let (recorder, writer) = config.record.as_ref().map(|_| recorder::channel()).unzip();
         let state = Arc::new(WatchState::new(relay, inbox, stream));
-        let mut watch = Self { state: Arc::clone(&state), data: None, alive: None, disk };
+        let mut watch = Self { state: Arc::clone(&state), data: None, alive: None, disk: None };
         let data = StreamReceiver { state: Arc::clone(&state), player, recorder };
         watch.data = Some(spawn("watch-data", move || data.run())?);
         state.request(&ControlCommand::Connect(state.inbox.local_addr().port()))?;
+        // Only now: a relay that refuses leaves an old recording as it was.
+        if let (Some(path), Some(writer)) = (&config.record, writer) {
+            let file = recorder::create(path)?;
+            watch.disk = Some(spawn("watch-disk", move || writer.write(file))?);
+        }
         // At once: from the first report on the relay knows what our silence means.
         state.send_alive();
         watch.alive = Some(spawn("watch-alive", move || state.run_keepalive())?);

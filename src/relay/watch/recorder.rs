@@ -2,7 +2,10 @@
 //! so that a slow disk costs the recording and neither the picture nor the memory.
 
 use std::{
+    fs,
+    fs::File,
     io::{self, Write},
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -10,6 +13,12 @@ use std::{
 };
 
 use crossbeam_channel::{Receiver, Sender};
+
+use crate::{
+    error::{Error, Result},
+    net::files,
+    text::escape,
+};
 
 /// The receiving thread's side. The recording ends when it is dropped.
 #[derive(Debug)]
@@ -30,6 +39,29 @@ pub(super) const WAITING_MAX: u64 = 64 << 20;
 
 /// Bytes that a piece costs beyond its own, so that empty ones are bounded too.
 const OVERHEAD: u64 = 64;
+
+/// Opens the file of a new recording. An old one is replaced; what a link stands for is not.
+///
+/// # Errors
+/// It is a symbolic link, or cannot be written.
+pub(super) fn create(path: &Path) -> Result<File> {
+    let at = escape(&path.display().to_string());
+    let failed = || Error::io("record into", &at);
+    let refused = || Error::refused(&at, "it is a symbolic link, which no recording replaces");
+    if fs::symlink_metadata(path).is_ok_and(|there| there.is_symlink()) {
+        return Err(refused());
+    }
+    let file = File::options().write(true).create(true).truncate(false).open(path);
+    let file = file.map_err(failed())?;
+    if !files::stands_at(&file, path) {
+        return Err(refused());
+    }
+    // A pipe or a device has nothing to empty.
+    if file.metadata().map_err(failed())?.is_file() {
+        file.set_len(0).map_err(failed())?;
+    }
+    Ok(file)
+}
 
 /// Both sides of a new recording.
 pub(super) fn channel() -> (Recorder, RecordWriter) {
@@ -125,7 +157,7 @@ mod tests {
     fn failing_disk_ends_the_recording() {
         let (recorder, writer) = channel();
         assert!(recorder.push(vec![1]));
-        let full = std::fs::OpenOptions::new().write(true).open("/dev/full");
+        let full = File::options().write(true).open("/dev/full");
         let Ok(full) = full else { return };
         assert!(writer.write(full).is_err());
         assert!(!recorder.push(vec![2]));

@@ -25,16 +25,17 @@ use crate::{
     net::{clock, lock},
     proto::native::FromServer,
     server::{
+        admission::Admission,
         gate::{
             pending::disconnected,
             release::Release,
+            seat_limits::SeatLimits,
             state::{GatePhase, GateState, SeatPhase, TakenSeat},
         },
         session_log::LogHandle,
         transport::SendSession,
     },
     session::SeatId,
-    units::Moment,
 };
 
 pub mod latch;
@@ -42,6 +43,7 @@ mod pending;
 pub mod release;
 pub mod seat;
 mod seat_connection;
+mod seat_limits;
 mod state;
 mod view;
 
@@ -66,6 +68,7 @@ pub struct Gate {
     decided: Condvar,
     stopping: Arc<AtomicBool>,
     log: LogHandle,
+    admission: Arc<Admission>,
 }
 
 /// When a muster ends.
@@ -92,6 +95,7 @@ impl Gate {
         send_session: Box<dyn SendSession>,
         muster: MusterConfig,
         log: LogHandle,
+        admission: Arc<Admission>,
     ) -> Arc<Self> {
         let state = GateState {
             seats: BTreeMap::new(),
@@ -109,6 +113,7 @@ impl Gate {
             decided: Condvar::new(),
             stopping: Arc::default(),
             log,
+            admission,
         })
     }
 
@@ -124,8 +129,13 @@ impl Gate {
             return Err(client);
         };
         state.visited = true;
-        let seat =
-            TakenSeat { client: client.clone(), phase: SeatPhase::Preparing, moved, resumed: 0 };
+        let seat = TakenSeat {
+            client: client.clone(),
+            phase: SeatPhase::Preparing,
+            moved,
+            resumed: 0,
+            given_up: None,
+        };
         state.seats.insert(id, seat);
         self.changed.notify_all();
         Ok((id, client))
@@ -186,6 +196,16 @@ impl Gate {
         let state = self.lock();
         matches!(state.phase, GatePhase::Mustering)
             && state.seats.len() < usize::from(self.session.clients)
+    }
+
+    /// True until the muster has ended, one way or the other.
+    fn is_mustering(&self) -> bool {
+        matches!(self.lock().phase, GatePhase::Mustering)
+    }
+
+    /// Why the connection of the released client in `id` was closed here, if it was.
+    fn given_up(&self, id: SeatId) -> Option<String> {
+        self.lock().seats.get(&id)?.given_up.clone()
     }
 
     /// Opens the gate by hand for the clients that are ready; if there is none, nothing happens,
@@ -333,38 +353,16 @@ impl Gate {
     /// Waits until every seat has been left, which each thread does by a deadline of its own.
     fn wait_for_seats(&self) {
         let mut state = self.lock();
-        let mut limits: BTreeMap<SeatId, (u64, Moment)> = BTreeMap::new();
+        let info = &self.session.source.info;
+        let mut limits = SeatLimits::new(info.bytes, self.session.stall);
         while !state.seats.values().all(|seat| matches!(seat.phase, SeatPhase::Finished(_))) {
             let before = clock::now();
             state =
                 self.changed.wait_timeout(state, TICK).unwrap_or_else(PoisonError::into_inner).0;
             if let GatePhase::Released(release) = &state.phase {
+                let release = Arc::clone(release);
                 release.note_gap(clock::now().since(before).saturating_sub(TICK));
-                self.close_stalled(&state, &mut limits);
-            }
-        }
-    }
-
-    /// A last resort behind the transfer's own limits: a kernel call that dribbles for ever.
-    fn close_stalled(&self, state: &GateState, limits: &mut BTreeMap<SeatId, (u64, Moment)>) {
-        let now = clock::now();
-        // Twice the stall limit, and the time that one call's block takes at the slowest rate.
-        let patience =
-            self.session.stall * 2 + Duration::from_secs((1 << 20) / crate::net::copy::SLOWEST);
-        for (&id, seat) in &state.seats {
-            if matches!(seat.phase, SeatPhase::Finished(_)) {
-                continue;
-            }
-            let moved = seat.moved.load(Ordering::Relaxed);
-            let entry = limits.entry(id).or_insert((moved, now));
-            if entry.0 != moved {
-                *entry = (moved, now);
-            } else if moved < self.session.source.info.bytes && now.since(entry.1) > patience {
-                log::warn!(
-                    "seat {id}: no progress for {} s, closing its connection",
-                    patience.as_secs()
-                );
-                let _ = seat.client.stream.shutdown(Shutdown::Both);
+                limits.close_late(&mut state, &release);
             }
         }
     }

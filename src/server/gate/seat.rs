@@ -68,6 +68,7 @@ impl Seat {
     /// # Errors
     /// The muster ended, or this client left it.
     pub fn wait(&mut self) -> Result<Duration, MusterEnd> {
+        self.gate.admission.set_ready(self.connection.peer());
         // From here the gate's watcher reads the connection, and it must not wait.
         let release = match self.stream().set_nonblocking(true) {
             Ok(()) => self.gate.wait_for_release(self.id()),
@@ -100,6 +101,11 @@ impl Seat {
 
     /// The transfer is over, however it ended.
     pub fn finish(mut self, mut transfer: Transfer) {
+        if let Some(reason) = self.gate.given_up(self.id())
+            && !transfer.is_proven()
+        {
+            transfer.fail(Outcome::TimedOut, reason);
+        }
         if transfer.reason.is_none() && self.is_released() {
             transfer.reason = self.release().disturbed();
         }
@@ -125,7 +131,13 @@ impl Drop for Seat {
         let mut end = None;
         if let Some(row) = self.row.take() {
             end = self.is_released().then(|| SeatEnd::of(&row));
-            self.gate.log.finish(self.gate.session.id, row);
+            let (log, session) = (&self.gate.log, self.gate.session.id);
+            // While seats fill, any number of clients can come and leave.
+            if self.is_released() || !self.gate.is_mustering() {
+                log.finish(session, row);
+            } else {
+                log.leave(session, row);
+            }
         }
         self.gate.leave(self.id(), end);
     }

@@ -95,6 +95,11 @@ impl SeatConnection {
         &self.session
     }
 
+    /// Its client's address.
+    pub(super) fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
     /// Its client's connection.
     pub fn stream(&self) -> &TcpStream {
         &self.stream

@@ -36,6 +36,8 @@ pub(super) struct TakenSeat {
     pub(super) moved: Arc<AtomicU64>,
     /// Bytes that the client has of an earlier session.
     pub(super) resumed: u64,
+    /// Why the session's thread has closed its connection, if it has.
+    pub(super) given_up: Option<String>,
 }
 
 /// Where a gate stands.

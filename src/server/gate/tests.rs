@@ -67,7 +67,8 @@ impl Watched {
         let logger = SessionLogger::start(None).expect("a thread");
         let head = SessionHeader { via: session.via, file: session.source.info.clone(), clients };
         logger.log_handle().open(session.id, head);
-        let gate = Gate::new(session, Box::new(Nothing), muster, logger.log_handle());
+        let (log, admission) = (logger.log_handle(), Admission::of_server());
+        let gate = Gate::new(session, Box::new(Nothing), muster, log, admission);
         let running = Arc::clone(&gate);
         thread::spawn(move || running.run());
         let records = logger.records();

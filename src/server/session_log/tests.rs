@@ -99,6 +99,9 @@ fn a_full_disk_is_an_error_and_not_a_panic() {
     let mut logger = LoggerThread {
         folder: LogFolder::new(WRITE, Some("/nowhere".into()), session_log::header()),
         publish,
+        unread: records.clone(),
+        waiting: VecDeque::new(),
+        left: Budget::default(),
         history: Arc::default(),
         pages: HashMap::new(),
     };
@@ -116,7 +119,7 @@ fn a_full_disk_is_an_error_and_not_a_panic() {
         sender: None,
         transfers: Vec::new(),
     };
-    let page = OpenLog { record, log: LogFile::of(full) };
+    let page = OpenLog { record, log: LogFile::of(full), unlogged: None };
     logger.pages.insert(session, page);
     for seat in [1, 2] {
         log.finish(session, Transfer::new(SeatId(seat), "c", Outcome::Cut));
@@ -126,4 +129,76 @@ fn a_full_disk_is_an_error_and_not_a_panic() {
     let error = logger.run(&entries).expect_err("a full disk").to_string();
     assert!(error.contains("No space left"), "{error}");
     assert_eq!(records.recv().expect("published").transfers.len(), 2);
+}
+
+#[test]
+fn records_that_nobody_takes_are_bounded_in_sessions_and_rows() {
+    let logger = SessionLogger::start(None).expect("a thread");
+    let (history, records) = (Arc::clone(logger.log_handle().history()), logger.records());
+    let write = |number: u64, rows: u16| {
+        let log = logger.log_handle();
+        log.open(SessionId(number), head(1));
+        for _ in 0..rows {
+            log.finish(SessionId(number), Transfer::new(SeatId(1), "c", Outcome::Cut));
+        }
+        log.close(SessionId(number));
+    };
+    (1..=200).for_each(|number| write(number, 1));
+    (201..=203).for_each(|number| write(number, 9000));
+    let deadline = clock::now().after(Duration::from_secs(60));
+    while history.totals().sessions < 203 {
+        assert!(clock::left(deadline).is_some(), "the logger does not come to an end");
+        thread::sleep(Duration::from_millis(1));
+    }
+    logger.finish().expect("no log to fail");
+    let kept: Vec<u64> = records.try_iter().map(|record| record.session.0).collect();
+    assert_eq!(kept, [202, 203], "18,000 rows; 27,000 are too many");
+
+    let logger = SessionLogger::start(None).expect("a thread");
+    let records = logger.records();
+    (1..=200).for_each(|number| write_session(&logger, SessionId(number), 1));
+    logger.finish().expect("no log to fail");
+    let kept: Vec<u64> = records.try_iter().map(|record| record.session.0).collect();
+    assert_eq!(kept, (137..=200).collect::<Vec<_>>());
+}
+
+#[test]
+fn clients_that_left_have_so_many_rows_and_then_one_for_all() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let logger = SessionLogger::start(Some(folder.path().to_owned())).expect("a thread");
+    let (log, records) = (logger.log_handle(), logger.records());
+    let left = |session, count: u32| {
+        for _ in 0..count {
+            log.leave(session, Transfer::new(SeatId(1), "flood", Outcome::Refused));
+        }
+    };
+    // One muster, and after it sessions of their own.
+    log.open(SessionId(1), head(1));
+    left(SessionId(1), 20_000);
+    log.finish(SessionId(1), Transfer::new(SeatId(1), "honest", Outcome::Complete));
+    log.close(SessionId(1));
+    let record = records.recv_timeout(Duration::from_secs(60)).expect("the first to end");
+    for number in 2..500 {
+        log.open(SessionId(number), head(1));
+        left(SessionId(number), 1);
+        log.close(SessionId(number));
+    }
+    let totals = Arc::clone(log.history());
+    logger.finish().expect("a log");
+    let rows = record.transfers.len();
+    assert!((1002..1100).contains(&rows), "{rows} rows");
+    assert!(record.transfers.iter().any(|row| row.name == "honest"));
+    let says =
+        |row: &&Transfer| row.reason.as_deref().is_some_and(|why| why.contains("more clients"));
+    let [all] = record.transfers.iter().filter(says).collect::<Vec<_>>()[..] else {
+        panic!("not one row for the others");
+    };
+    let count = format!("{} more clients left before the release", 20_002 - rows);
+    assert!(all.reason.as_deref().unwrap_or_default().starts_with(&count), "{all:?}");
+    assert_eq!(totals.totals().outcomes.iter().sum::<u64>(), 20_001 + 498, "each is counted once");
+    let logs = logs(folder.path());
+    assert!(logs.len() < 100, "{} logs", logs.len());
+    for (_, log) in logs {
+        session_log::collect(log.as_bytes()).expect("a log that can be read");
+    }
 }

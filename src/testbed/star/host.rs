@@ -4,7 +4,7 @@
 //! built by other means (`examples/mininet_star.py` does) and is used as it is.
 
 use std::{
-    fs, io,
+    fmt, fs, io,
     net::{Ipv4Addr, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command},
@@ -144,15 +144,21 @@ fn has_listener(table: &str, port: u16) -> bool {
 /// # Errors
 /// A line that is wrong, with its number; fewer than two hosts.
 pub fn read(path: &Path, link: LinkRates) -> Result<Vec<Host>> {
-    let at = path.display();
-    let text = text_file::read(path, FILE_MAX)?;
+    parse(&text_file::read(path, FILE_MAX)?, path.display(), link)
+}
+
+/// The same of the text of the file `at`.
+///
+/// # Errors
+/// As [`read`].
+pub fn parse(text: &str, at: impl fmt::Display, link: LinkRates) -> Result<Vec<Host>> {
     let mut hosts: Vec<Host> = Vec::new();
     for (number, line) in (1..).zip(text.lines()) {
         let line = line.split('#').next().unwrap_or("").trim();
         if line.is_empty() {
             continue;
         }
-        let host = parse(line, link)
+        let host = parse_line(line, link)
             .map_err(|what| Error::protocol(format_args!("{at}, line {number},"), what))?;
         if hosts.iter().any(|other| other.address == host.address) {
             let what = format!("a second host has the address {}", host.address);
@@ -169,7 +175,7 @@ pub fn read(path: &Path, link: LinkRates) -> Result<Vec<Host>> {
     }
 }
 
-fn parse(line: &str, link: LinkRates) -> std::result::Result<Host, String> {
+fn parse_line(line: &str, link: LinkRates) -> std::result::Result<Host, String> {
     let wrong = || format!("'{}' is not NAMESPACE ADDRESS DEVICE", escape(line));
     let mut words = line.split_ascii_whitespace();
     let mut word = || words.next().ok_or_else(wrong);

@@ -3,7 +3,7 @@
 //! Every run is kept as it was observed; the rows are computed from the runs and nothing else.
 //! Names and units of fields are a contract: fields may join, none changes. Unknown is `null`.
 
-use std::{fs, path::Path};
+use std::{fmt, fs, path::Path};
 
 use serde::{Deserialize, Serialize};
 
@@ -168,10 +168,16 @@ impl Results {
     /// # Errors
     /// No such file, too large, or not a study.
     pub fn read(path: &Path) -> Result<Self> {
-        let at = path.display();
-        let text = text_file::read(path, FILE_MAX)?;
+        Self::parse(&text_file::read(path, FILE_MAX)?, path.display())
+    }
+
+    /// Reads the text of the document `at`.
+    ///
+    /// # Errors
+    /// Not a study.
+    pub fn parse(text: &str, at: impl fmt::Display) -> Result<Self> {
         let results: Self =
-            serde_json::from_str(&text).map_err(|error| Error::protocol(&at, error.to_string()))?;
+            serde_json::from_str(text).map_err(|error| Error::protocol(&at, error.to_string()))?;
         if results.schema != SCHEMA {
             let schema = crate::text::escape(&results.schema);
             let what = format!("its schema is {schema}, not {SCHEMA}");

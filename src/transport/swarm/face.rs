@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::{
-    net::http::server::{HttpConnection, RESPONSE_LIMIT},
+    net::http::{host, server::HttpConnection},
     proto::http::{
         head::HeadBuilder,
         request::{HttpMethod, HttpRequest},
@@ -24,7 +24,7 @@ pub fn serve(connection: &Connection, torrents: &Torrents, lobby: &Lobby) {
         Err(error) => refuse(error.status),
     };
     let head = HeadBuilder::response(response.status).field("Connection", "close");
-    if let Err(error) = http.send(&response.encode(head, false), RESPONSE_LIMIT) {
+    if let Err(error) = http.respond(&response, head, false) {
         log::debug!("{peer}: {error}");
     }
     http.close();
@@ -36,6 +36,9 @@ fn answer(
     torrents: &Torrents,
     lobby: &Lobby,
 ) -> HttpResponse {
+    if !host::is_ours(request, &[]) {
+        return refuse(403);
+    }
     if request.method != HttpMethod::Get {
         return refuse(405);
     }

@@ -1,10 +1,12 @@
 //! A file by its `.torrent`, from the swarm of any HTTP tracker: an ordinary peer, without a gate.
 //!
-//! The copy is verified with the torrent's own digests and gets its name only when it is whole;
-//! what was fetched before is resumed. Private addresses are dialed only when the tracker has one
+//! The copy is read back, compared with the torrent's own digests and, where the user knows it, with
+//! the SHA-1 of the file, before it gets its name; what was fetched before is resumed. Private addresses are dialed only when the tracker has one
 //! itself: a tracker on the internet must not make us connect to a neighbour.
 
 use std::{
+    fs::File,
+    io::Read,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
@@ -29,6 +31,7 @@ use crate::{
         announcer::Tracker,
         peer::Peer,
         peer_id::{Role, random_id},
+        store::HeldCopy,
     },
 };
 
@@ -39,10 +42,14 @@ pub struct TorrentRequest<'a> {
     pub metainfo: Metainfo,
     /// The folder for the copy.
     pub out: &'a Path,
+    /// Whether a file that has the copy's name already is replaced.
+    pub replace: bool,
     /// Give up when there is no progress for so long.
     pub stall: Duration,
     /// Serve others for so long when the copy is whole.
     pub seed_time: Duration,
+    /// The SHA-1 of the whole file, where the user knows it.
+    pub sha1: Option<Digest>,
 }
 
 /// A finished download.
@@ -66,12 +73,11 @@ pub struct TorrentDownload {
 /// It cannot be read, is too long, or is not a torrent of one file.
 pub fn open(path: &Path) -> Result<Metainfo> {
     let at = escape(&path.display().to_string());
-    let length = std::fs::metadata(path).map_err(Error::io("open the torrent", &at))?.len();
-    if length > METAINFO_MAX as u64 {
-        let reason = format!("{length} bytes are too many for a torrent");
-        return Err(Error::refused(at, reason));
-    }
-    let bytes = std::fs::read(path).map_err(Error::io("read the torrent", &at))?;
+    let file = File::open(path).map_err(Error::io("open the torrent", &at))?;
+    let mut bytes = Vec::new();
+    // What has no end, such as a device, is too long like any other.
+    let read = file.take(METAINFO_MAX as u64 + 1).read_to_end(&mut bytes);
+    read.map_err(Error::io("read the torrent", &at))?;
     Metainfo::decode(&bytes).map_err(|error| Error::refused(at, error.to_string()))
 }
 
@@ -85,10 +91,14 @@ pub fn fetch(
     moved: &AtomicU64,
     stopped: &AtomicBool,
 ) -> Result<TorrentDownload> {
-    let TorrentRequest { metainfo, out, .. } = request;
+    let TorrentRequest { metainfo, out, replace, .. } = request;
+    if metainfo.name.is_hidden() {
+        let reason = format!("it chose the name '{}', which begins with a dot", metainfo.name);
+        return Err(Error::refused("the torrent", reason));
+    }
     let (tracker, tracker_is_private) = find_tracker(&metainfo)?;
     let (name, bytes) = (metainfo.name.clone(), metainfo.bytes);
-    let download = Download::open(&DownloadSpec {
+    let spec = DownloadSpec {
         part: PartSpec {
             folder: out,
             name: &name,
@@ -97,13 +107,16 @@ pub fn fetch(
             client: 1,
             order: ByteOrder::Any,
             resume: true,
+            replace,
         },
-        proof: Proof::Pieces,
+        proof: request.sha1.map_or(Proof::Pieces, Proof::Sha1),
         clients: 1,
-    })?;
+    };
+    let download = Download::open(&spec, |_| Ok(()))?;
     let id = random_id(Role::External);
     let at = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
-    let peer = Peer::start(metainfo, download.file(), id, Role::External, at, tracker)?;
+    let held = HeldCopy::read(metainfo.clone(), download.file(), |_| Ok(()))?;
+    let peer = Peer::start(held, id, Role::External, at, tracker)?;
     if !tracker_is_private {
         peer.member.dial_only_public();
     }
@@ -113,12 +126,28 @@ pub fn fetch(
     let server_gone = || false;
     let note = |bytes| moved.store(bytes, Ordering::Relaxed);
     let last = peer.wait_until_complete(request.stall, stopped, &server_gone, &note)?;
+    check_pieces(metainfo, download.file())?;
     let verified = download.verify(|_| Ok(()))?.whole(&name)?;
     let (resumed, sha1) = (peer.resumed, verified.sha1);
     verified.sync()?;
-    let path = verified.publish(true)?;
+    let path = verified.publish(true)?.path;
     peer.seed(Some(request.seed_time), stopped);
     Ok(TorrentDownload { path, bytes: bytes - resumed, resumed, seconds: last.since(begun), sha1 })
+}
+
+/// Reads a complete copy back from disk: a piece was compared before it was written, and nothing
+/// tells what has become of it since.
+fn check_pieces(torrent: Metainfo, file: &File) -> Result<()> {
+    let HeldCopy { metainfo, have, .. } = HeldCopy::read(torrent, file, |_| Ok(()))?;
+    if have.is_full() {
+        return Ok(());
+    }
+    let (wrong, all) = (have.len() - have.count(), have.len());
+    let what = format!(
+        "'{}': {wrong} of {all} pieces are not on the disk as they came; fetch it again to mend it",
+        metainfo.name
+    );
+    Err(Error::Corrupt { what })
 }
 
 /// The torrent's tracker, and whether it is on a private network.

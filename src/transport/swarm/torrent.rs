@@ -71,6 +71,11 @@ impl Torrent {
         }
     }
 
+    /// True while a session of this file has begun and not ended.
+    pub fn has_session(&self) -> bool {
+        *lock(&self.sessions) > 0
+    }
+
     /// A session of this file has ended, released or not.
     pub fn end_session(&self) {
         let mut sessions = lock(&self.sessions);
@@ -160,7 +165,7 @@ impl Torrent {
         });
     }
 
-    /// Who had which chunk first, in two columns: the chunk's number and the peer.
+    /// Which client was the first to tell that it has which chunk, in two columns: the chunk's number and the peer.
     pub fn holder_table(&self) -> String {
         let chunks = self.member.piece_holders().into_iter().enumerate();
         chunks.fold(String::new(), |text, (chunk, (first, _))| {

@@ -61,6 +61,7 @@ impl ReceiveSession for TcpReceiver {
             method,
             buffer: copy::COPY_BUF,
             stall: incoming.config.stall,
+            slowest: copy::slowest_of(incoming.offer.clients),
             pacer: None,
             moved: incoming.moved,
         };

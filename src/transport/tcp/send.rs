@@ -163,6 +163,7 @@ impl SendSession for TcpSession {
                 method: self.method,
                 buffer: self.buffer,
                 stall: seat.session().stall,
+                slowest: copy::SLOWEST,
                 pacer: self.pacer.as_ref(),
                 moved: seat.moved(),
             };

@@ -12,6 +12,8 @@ pub(super) struct BlockWriter<'a> {
     file: &'a File,
     at: u64,
     held: Vec<u8>,
+    /// Of all that was given what lies below has been written, or is held.
+    failed_at: u64,
 }
 
 /// Most bytes that are written together.
@@ -19,13 +21,18 @@ const WRITE: usize = 256 * 1024;
 
 impl<'a> BlockWriter<'a> {
     pub(super) fn new(file: &'a File) -> Self {
-        Self { file, at: 0, held: Vec::with_capacity(WRITE) }
+        Self { file, at: 0, held: Vec::with_capacity(WRITE), failed_at: u64::MAX }
+    }
+
+    /// The place from which on bytes that were given may be missing in the file.
+    pub(super) fn failed_at(&self) -> u64 {
+        self.failed_at
     }
 
     pub(super) fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), Stop> {
         let next = self.at + self.held.len() as u64;
         if offset != next || self.held.len() + bytes.len() > WRITE {
-            self.flush()?;
+            self.flush().inspect_err(|_| self.failed_at = self.failed_at.min(offset))?;
             self.at = offset;
         }
         self.held.extend_from_slice(bytes);
@@ -34,7 +41,8 @@ impl<'a> BlockWriter<'a> {
 
     pub(super) fn flush(&mut self) -> Result<(), Stop> {
         if !self.held.is_empty() {
-            copy::write_at(self.file, &self.held, self.at)?;
+            let written = copy::write_at(self.file, &self.held, self.at);
+            written.inspect_err(|_| self.failed_at = self.failed_at.min(self.at))?;
             self.held.clear();
         }
         Ok(())
@@ -58,5 +66,29 @@ impl<'a> BlockWriter<'a> {
             xor::add(&mut sum, &block[..len]);
         }
         copy::write_at(self.file, &sum[..len], offset)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failed_write_tells_from_where_bytes_may_be_missing() {
+        let file = tempfile::NamedTempFile::new().expect("room");
+        let unwritable = File::open(file.path()).expect("there");
+        for (first, second, failed_at) in [(1000, 0, 0), (1000, 3000, 1000)] {
+            let mut writer = BlockWriter::new(&unwritable);
+            writer.write(first, &[1; 500]).expect("held");
+            assert_eq!(writer.failed_at(), u64::MAX);
+            // They do not follow each other, so the first are written now.
+            writer.write(second, &[2; 500]).expect_err("not writable");
+            assert_eq!(writer.failed_at(), failed_at);
+        }
+        let mut writer = BlockWriter::new(file.as_file());
+        writer.write(0, &[1; 500]).expect("held");
+        writer.write(900, &[2; 500]).expect("room");
+        writer.flush().expect("room");
+        assert_eq!(writer.failed_at(), u64::MAX, "nothing has failed");
     }
 }

@@ -9,7 +9,7 @@ pub struct UdpConfig {
     pub size: u16,
     /// The group for multicast; `None` chooses one for each session.
     pub group: Option<SocketAddr>,
-    /// The address of this host by whose interface multicast leaves; `None` is the one by which the
+    /// The address of this host by whose interface multicast leaves; `None` is those by which the
     /// clients of a session came.
     pub interface: Option<Ipv4Addr>,
     /// How many routers a datagram to a group may pass, and one more.

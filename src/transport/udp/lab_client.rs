@@ -4,7 +4,9 @@
 //! name that says it is not proven.
 
 use std::{
+    fs,
     fs::File,
+    io,
     net::{SocketAddr, UdpSocket},
     path::{Path, PathBuf},
     thread,
@@ -13,7 +15,7 @@ use std::{
 
 use crate::{
     error::{Error, Phase, Result},
-    net::{STACK, clock, copy},
+    net::{STACK, clock, copy, socket},
     proto::{lab, lab::udp::LabRequest},
     text::FileName,
     transport::udp::socket::RecvSocket,
@@ -45,6 +47,14 @@ pub struct LabDownload {
 /// How long an answer is waited for, and how often the question is asked.
 const ANSWER: Duration = Duration::from_secs(2);
 const TRIES: u32 = 3;
+
+/// The part of the free room on the disk that stays free, one in so many: the protocol says no size,
+/// and a server may never end.
+const ROOM_KEPT: u64 = 16;
+
+/// Most bytes of all sub-clients where nobody tells how much room there is: forty times the lab's
+/// largest file for each of a hundred.
+const BYTES_MAX: u64 = 1_000_000_000_000;
 
 impl LabClient {
     /// A conversation with the server at `server`.
@@ -119,13 +129,21 @@ impl LabClient {
 
     /// Starts `clients` sub-clients at once, each with a port of its own, and waits for all.
     pub fn transfer(&self, name: &FileName, clients: u16, out: &Path) -> Vec<Result<LabDownload>> {
+        if let Err(error) = fs::create_dir_all(out) {
+            return vec![Err(Error::io("make the folder", out.display())(error))];
+        }
+        let room = socket::free_space(out).map_or(BYTES_MAX, |free| free - free / ROOM_KEPT);
+        let most = room / u64::from(clients.max(1));
         thread::scope(|scope| {
             let running: Vec<_> = (1..=clients)
                 .map(|number| {
                     thread::Builder::new()
                         .name(format!("lab-{number}"))
                         .stack_size(STACK)
-                        .spawn_scoped(scope, move || self.receive(name, number, out))
+                        .spawn_scoped(scope, move || {
+                            let path = out.join(format!("C{number}-{}.unproven", name.as_str()));
+                            self.receive(path, most, copy::slowest_of(clients))
+                        })
                         .map_err(Error::io("start the client's thread", number))
                 })
                 .collect();
@@ -137,12 +155,29 @@ impl LabClient {
         })
     }
 
-    fn receive(&self, name: &FileName, number: u16, out: &Path) -> Result<LabDownload> {
-        let path = out.join(format!("C{number}-{}.unproven", name.as_str()));
-        let shown = || crate::text::escape(&path.display().to_string());
-        std::fs::create_dir_all(out).map_err(Error::io("make the folder", out.display()))?;
-        let file = File::create(&path).map_err(Error::io("make the file", shown()))?;
-        let here = self.socket.local_addr().map_err(Error::io("look at the socket", number))?;
+    /// Receives into a new file at `path`: at most `most` bytes, and `slowest` a second at least.
+    fn receive(&self, path: PathBuf, most: u64, slowest: u64) -> Result<LabDownload> {
+        let shown = crate::text::escape(&path.display().to_string());
+        let file = create(&path).map_err(Error::io("make the file", &shown))?;
+        let received = self.receive_into(&file, &shown, most, slowest);
+        if received.is_err()
+            && let Err(error) = fs::remove_file(&path)
+        {
+            log::warn!("cannot remove {shown}: {error}");
+        }
+        received.map(|got| LabDownload { path, ..got })
+    }
+
+    fn receive_into(
+        &self,
+        file: &File,
+        shown: &str,
+        most: u64,
+        slowest: u64,
+    ) -> Result<LabDownload> {
+        let refused = |what: String| Error::refused(self.server, what);
+        let here = self.socket.local_addr().map_err(Error::io("look at the socket", shown))?;
+        let begun = clock::now();
         let mut inlet = RecvSocket::open(here.ip())?;
         inlet.send_to(&LabRequest::Transfer.encode(), self.server)?;
         let (mut bytes, mut datagrams) = (0, 0);
@@ -152,8 +187,17 @@ impl LabClient {
             let now = clock::now();
             match came {
                 Some((from, segment, payload)) if from == self.server => {
-                    let written = copy::write_at(&file, payload, bytes);
-                    written.map_err(|_| Error::refused(shown(), "the disk is full or fails"))?;
+                    if bytes + payload.len() as u64 > most {
+                        return Err(refused(format!("it sends more than {most} bytes")));
+                    }
+                    let patience = lab::udp::SILENCE * 2 + Duration::from_secs(bytes / slowest);
+                    if now.since(begun) > patience {
+                        return Err(refused(format!(
+                            "it sends less than {slowest} bytes a second"
+                        )));
+                    }
+                    let written = copy::write_at(file, payload, bytes);
+                    written.map_err(|_| Error::refused(shown, "the disk is full or fails"))?;
                     bytes += payload.len() as u64;
                     datagrams += payload.len().div_ceil(segment) as u64;
                     first.get_or_insert(now);
@@ -169,7 +213,64 @@ impl LabClient {
             datagrams,
             dropped: inlet.drops(),
             duration: first.map_or(Duration::ZERO, |first| last.since(first)),
-            path,
+            path: PathBuf::new(),
         })
+    }
+}
+
+/// Makes a file, in the place of one that an earlier transfer left. A link is not followed.
+fn create(path: &Path) -> io::Result<File> {
+    if fs::symlink_metadata(path).is_ok_and(|old| old.is_file()) {
+        fs::remove_file(path)?;
+    }
+    File::create_new(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn endless_server_is_left_at_the_limit() {
+        let server = UdpSocket::bind("127.0.0.1:0").expect("a port");
+        let client = LabClient::open(server.local_addr().expect("bound")).expect("a port");
+        let folder = tempfile::tempdir().expect("room");
+        let path = folder.path().join("C1-f.unproven");
+        let over = AtomicBool::new(false);
+        let ended = thread::scope(|scope| {
+            scope.spawn(|| {
+                let (_, from) = server.recv_from(&mut [0; 100]).expect("TRANSFER");
+                while !over.load(Ordering::Relaxed) {
+                    server.send_to(&[7; 1000], from).expect("sent");
+                    thread::sleep(Duration::from_micros(100));
+                }
+            });
+            let ended = client.receive(path.clone(), 50_000, 1);
+            over.store(true, Ordering::Relaxed);
+            ended
+        });
+        let error = ended.expect_err("it never ends").to_string();
+        assert!(error.contains("more than 50000 bytes"), "{error}");
+        assert!(!path.exists(), "nothing is left of it");
+    }
+
+    #[test]
+    fn file_of_the_most_bytes_is_received() {
+        let server = UdpSocket::bind("127.0.0.1:0").expect("a port");
+        let client = LabClient::open(server.local_addr().expect("bound")).expect("a port");
+        let folder = tempfile::tempdir().expect("room");
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let (_, from) = server.recv_from(&mut [0; 100]).expect("TRANSFER");
+                for _ in 0..50 {
+                    server.send_to(&[7; 1000], from).expect("sent");
+                }
+            });
+            let got =
+                client.receive(folder.path().join("f"), 50_000, 1024).expect("the whole file");
+            assert_eq!((got.bytes, got.datagrams), (50_000, 50));
+        });
     }
 }

@@ -324,9 +324,6 @@ impl LabTransfer {
     fn send(&self, socket: &SendSocket, at: &mut u64, counts: &mut Counts) -> Result<(), String> {
         let mut block = vec![0; self.datagram];
         while *at < self.source.info.bytes {
-            if self.stop.load(Ordering::SeqCst) {
-                return Err("the server is ending".to_owned());
-            }
             let left = usize::try_from(self.source.info.bytes - *at).unwrap_or(usize::MAX);
             let want = left.min(block.len());
             let mut len = 0;
@@ -335,7 +332,9 @@ impl LabTransfer {
                     copy::read_at(&self.source.file, &mut block[len..want], *at + len as u64);
                 len += read.map_err(|_| format!("the source ended at byte {at}"))?;
             }
-            self.pacer.charge(len as u64);
+            if !self.pacer.charge_unless(len as u64, &self.stop) {
+                return Err("the server is ending".to_owned());
+            }
             let refused = socket.send(&block[..len], block.len(), self.to);
             counts.offered = counts.offered.map(|count| count + 1);
             counts.local_drop = counts.local_drop.map(|count| count + refused);

@@ -11,7 +11,7 @@ use crate::{
     },
     server::transport::TransferFailure,
     session::SeatId,
-    transport::udp::send_loop::SendLoop,
+    transport::udp::send_loop::{Destination, SendLoop},
     units::Moment,
 };
 
@@ -69,19 +69,19 @@ impl SendLoop {
         if let Some(rate_controller) = &mut self.rate_controller {
             rate_controller.sent(end as u64);
         }
-        let to = match seat {
-            Some(seat) => self.seats.get(&seat).map(|destination| destination.to),
-            None => self.spec.group,
-        };
-        if let Some(to) = to {
-            let at = clock::now().0.max(1);
-            let counters = || {
-                let seats = self.seats.values();
-                let addressed = seats.filter(move |s| seat.is_none_or(|seat| seat == s.seat));
-                addressed.map(|destination| &destination.counters)
+        // To a group once from each socket that has clients.
+        for (outlet, socket) in self.spec.sockets.iter().enumerate() {
+            let addressed = || {
+                let seats = self.seats.values().filter(move |s| s.outlet == outlet);
+                seats.filter(move |s| seat.is_none_or(|seat| seat == s.seat))
             };
+            let Some(first) = addressed().next() else {
+                continue;
+            };
+            let to = self.spec.group.filter(|_| seat.is_none()).unwrap_or(first.to);
+            let at = clock::now().0.max(1);
             // Counted before it is sent, because a client may answer before the send returns.
-            for counters in counters() {
+            for Destination { counters, .. } in addressed() {
                 let first = &counters.first_us;
                 let _ = first.compare_exchange(0, at, Ordering::Relaxed, Ordering::Relaxed);
                 counters.payload.fetch_add(queued.payload, Ordering::Relaxed);
@@ -89,11 +89,11 @@ impl SendLoop {
                 counters.offered.fetch_add(queued.numbered, Ordering::Relaxed);
             }
             let bytes = &self.buffer[..end];
-            let refused = self.spec.socket.send(bytes, queued.segment, to);
+            let refused = socket.send(bytes, queued.segment, to);
             if refused > 0 {
                 let count = refused.min(queued.numbered);
-                counters().for_each(|counters| {
-                    counters.refused.fetch_add(count, Ordering::Relaxed);
+                addressed().for_each(|destination| {
+                    destination.counters.refused.fetch_add(count, Ordering::Relaxed);
                 });
                 // The local queue is full: give it time to send what it has.
                 thread::sleep(Duration::from_millis(1));

@@ -16,7 +16,7 @@ use crate::{
     error::{Error, Phase, Result},
     net::{clock, line_stream::LineStream},
     proto::udp::{
-        blocks::BlockLayout,
+        blocks::{BLOCKS_MAX, BlockLayout},
         control::{Listen, Terms, window},
         packet::block_len,
         receiver::BlockReceiver,
@@ -49,6 +49,7 @@ pub const MULTICAST: UdpReceiver = UdpReceiver::new(Via::Multicast);
 struct UdpReceiveSession {
     via: Via,
     terms: Terms,
+    layout: BlockLayout,
     source: DatagramSource,
 }
 
@@ -85,13 +86,20 @@ impl ReceiveTransport for UdpReceiver {
 
     fn prepare(
         &self,
-        _: &PrepareContext<'_>,
+        context: &PrepareContext<'_>,
         lines: &mut LineStream<'_>,
     ) -> Result<Box<dyn ReceiveSession>> {
         let line = lines.read_line(clock::now().after(TERMS_LIMIT), Phase::Offer)?;
         let peer = lines.peer();
         let terms =
             Terms::decode(&line).map_err(|error| Error::protocol(peer, error.to_string()))?;
+        let layout = BlockLayout {
+            bytes: context.offer.file.bytes,
+            block_len: block_len(terms.datagram, self.via == Via::Multicast),
+        };
+        if layout.count() > BLOCKS_MAX {
+            return Err(Error::protocol(peer, "a file of more blocks than datagrams can number"));
+        }
         let here = lines.local()?.ip().to_canonical();
         let group = match (self.via, terms.group) {
             (Via::Multicast, Some(group)) => {
@@ -113,7 +121,7 @@ impl ReceiveTransport for UdpReceiver {
         let source = DatagramSource { socket, group };
         let listen = Listen { port: source.socket.port()?, buffer: source.room() };
         lines.write_line(&listen.encode())?;
-        Ok(Box::new(UdpReceiveSession { via: self.via, terms, source }))
+        Ok(Box::new(UdpReceiveSession { via: self.via, terms, layout, source }))
     }
 }
 
@@ -135,20 +143,17 @@ impl ReceiveSession for UdpReceiveSession {
             }
             _ => RepairMode::Unicast,
         };
-        let layout = BlockLayout {
-            bytes: context.offer.file.bytes,
-            block_len: block_len(self.terms.datagram, self.via == Via::Multicast),
-        };
         let window = window(self.source.room(), self.terms.datagram);
         let receiver = BlockReceiver::new(
             context.offer.session.0 as u32,
-            layout,
+            self.layout,
             context.range.start,
             mode,
             (window / 4).max(1),
             now,
         );
         let server = self.terms.from.unwrap_or_else(|| lines.peer().ip());
-        Reception::new(context, mode, receiver, server.to_canonical()).run(&mut self.source, lines)
+        let server = (server.to_canonical(), self.terms.port);
+        Reception::new(context, mode, receiver, server).run(&mut self.source, lines)
     }
 }

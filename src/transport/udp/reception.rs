@@ -46,7 +46,7 @@ pub(super) struct Reception<'a> {
     receiver: BlockReceiver,
     writer: BlockWriter<'a>,
     server: IpAddr,
-    /// The port from which the stream comes: that of the first block.
+    /// The port from which the stream comes: the one in the terms, or that of the first block.
     port: Option<u16>,
     /// All datagrams, from whatever sender.
     delivered: u64,
@@ -82,12 +82,12 @@ impl DatagramSource {
 }
 
 impl<'a> Reception<'a> {
-    /// A reception of what `context` describes, from `server`.
+    /// A reception of what `context` describes, from `server` and the port that it has named.
     pub(super) fn new(
         context: &'a ReceiveContext<'a>,
         mode: RepairMode,
         receiver: BlockReceiver,
-        server: IpAddr,
+        (server, port): (IpAddr, Option<u16>),
     ) -> Self {
         Self {
             context,
@@ -95,7 +95,7 @@ impl<'a> Reception<'a> {
             receiver,
             writer: BlockWriter::new(context.file),
             server,
-            port: None,
+            port,
             delivered: 0,
             first: None,
             last: clock::now(),
@@ -115,11 +115,15 @@ impl<'a> Reception<'a> {
     ) -> Result<Received, ReceiveError> {
         let begun = clock::now();
         let ended = self.receive_all(source, lines);
-        let ended = ended.and_then(|()| self.flush());
+        // However it ended: what is held counts as received.
+        let flushed = self.flush();
+        let ended = ended.and(flushed);
         let whole = self.receiver.is_whole();
         let over = self.ended_at.is_some() || whole;
         let prefix = u64::from(self.receiver.blocks().first_hole());
-        let kept = prefix * self.receiver.layout().block_len as u64;
+        let kept = (prefix * self.receiver.layout().block_len as u64)
+            .min(self.writer.failed_at())
+            .min(self.context.range.end);
         let counts = counts(self.receiver.finish(), self.delivered, source.drops());
         let error = match ended {
             Ok(()) if whole => {
@@ -153,7 +157,9 @@ impl<'a> Reception<'a> {
     ) -> Result<()> {
         let range = &self.context.range;
         let stall = self.context.config.stall;
-        let deadline = copy::deadline(range.end - range.start, stall);
+        // A session's rate is shared by its seats.
+        let seats = u64::from(self.context.offer.clients);
+        let deadline = copy::deadline((range.end - range.start).saturating_mul(seats), stall);
         let mut quiet_since = clock::now();
         let mut checked_at = quiet_since;
         loop {
@@ -236,11 +242,12 @@ impl<'a> Reception<'a> {
         let Some((from, segment, bytes)) = gathered.map_err(failed())? else {
             return Ok(came);
         };
-        if !self.alone && from.ip().to_canonical() == self.server {
+        let own = self.accept(from, segment, bytes)?;
+        if own && !self.alone {
             self.alone = true;
             self.receiver.leave_group();
         }
-        self.accept(from, segment, bytes).map(Some)
+        Ok(Some(own))
     }
 
     /// Takes in what one call received; true when some of it was of this stream.

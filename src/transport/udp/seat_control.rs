@@ -53,8 +53,12 @@ impl UdpSession {
     ) -> Result<(), TransferFailure> {
         let counters = self.counters(seat.id());
         let first = range.start / self.layout.block_len as u64;
+        let Some((outlet, _)) = self.outlet(seat) else {
+            return Err(cut("the connection failed at GO"));
+        };
         let destination = Destination {
             seat: seat.id(),
+            outlet,
             to: (lines.peer().ip(), listen.port).into(),
             blocks: u32::try_from(first).unwrap_or(u32::MAX)..self.layout.count(),
             window: window(listen.buffer, self.terms.datagram),
@@ -64,7 +68,10 @@ impl UdpSession {
         if !self.send_command(seat, SendCommand::Join(destination)) {
             return Err(cut("the sending thread is gone"));
         }
-        let deadline = copy::deadline(range.end - range.start, seat.session().stall);
+        // Time that the session's own rate takes is not the client's.
+        let all = (range.end - range.start).saturating_mul(seat.release().admitted() as u64);
+        let paced = self.rate.map_or(Duration::ZERO, |rate| rate.time_for(all));
+        let deadline = copy::deadline(range.end - range.start, seat.session().stall).after(paced);
         let end = self.forward_reports(seat, &counters, deadline, lines, reply);
         // Nothing is counted any more once the answer is here.
         let (left, gone) = crossbeam_channel::bounded(0);

@@ -56,6 +56,8 @@ pub struct Destination {
     pub seat: SeatId,
     /// Its address.
     pub to: SocketAddr,
+    /// Which of the sockets sends to it.
+    pub outlet: usize,
     /// The blocks that it lacks.
     pub blocks: Range<u32>,
     /// Most datagrams under way to it.
@@ -81,8 +83,8 @@ pub struct StreamSpec {
     pub datagram: usize,
     /// The rate of the session, where it has one.
     pub rate: Option<Rate>,
-    /// The socket that sends.
-    pub socket: SendSocket,
+    /// The sockets that send, one for each interface that a group's clients came by.
+    pub sockets: Vec<SendSocket>,
     /// The group, where there is one.
     pub group: Option<SocketAddr>,
 }
@@ -221,15 +223,19 @@ impl SendLoop {
             SendCommand::Absent => self.arrived += 1,
             SendCommand::Join(destination) => self.join(destination, now),
             SendCommand::Report(seat, report) => {
-                if let Some(sender) = self.senders.get_mut(&seat) {
+                let numbered = if let Some(sender) = self.senders.get_mut(&seat) {
                     if let Err(fault) = sender.handle_report(&report, now) {
                         return self.remove_faulty(seat, fault);
                     }
+                    sender.numbered()
                 } else if let Some(group) = &mut self.group {
                     group.handle_report(seat.0, &report, now);
-                }
+                    group.numbered()
+                } else {
+                    return;
+                };
                 if let Some(rate_controller) = &mut self.rate_controller {
-                    rate_controller.handle_report(seat, &report, now);
+                    rate_controller.handle_report(seat, &report, numbered, now);
                 }
             }
             SendCommand::Leave(seat, answer) => {
@@ -242,7 +248,7 @@ impl SendLoop {
     fn join(&mut self, destination: Destination, now: Moment) {
         self.arrived += 1;
         self.admitted = destination.admitted;
-        if !self.spec.socket.reports_refusals() {
+        if !self.spec.sockets.iter().all(SendSocket::reports_refusals) {
             let counters = &destination.counters;
             counters.refusals_unknown.store(true, Ordering::Relaxed);
         }

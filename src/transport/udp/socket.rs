@@ -99,6 +99,14 @@ impl SendSocket {
         Self { socket, segmented: AtomicBool::new(segmented), reports_refusals }
     }
 
+    /// The port that it sends from.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn port(&self) -> Result<u16> {
+        port(&self.socket)
+    }
+
     /// True where [`SendSocket::send`] knows of every datagram that this host refuses; elsewhere some of
     /// them pass for sent.
     pub fn reports_refusals(&self) -> bool {
@@ -169,6 +177,11 @@ pub(super) fn recv_from(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<(us
     received
 }
 
+fn port(socket: &UdpSocket) -> Result<u16> {
+    let addr = socket.local_addr();
+    Ok(addr.map_err(Error::io("open a UDP socket", "this host"))?.port())
+}
+
 fn is_stale(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -230,8 +243,7 @@ impl RecvSocket {
     /// # Errors
     /// The system's.
     pub fn port(&self) -> Result<u16> {
-        let addr = self.socket.local_addr();
-        Ok(addr.map_err(Error::io("open a UDP socket", "this host"))?.port())
+        port(&self.socket)
     }
 
     /// The receive buffer, bytes as the kernel counts them.

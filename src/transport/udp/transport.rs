@@ -14,7 +14,7 @@ use crate::{
     error::{Error, Result},
     net::{STACK, clock, copy, line_stream::LineStream, lock},
     proto::udp::{
-        blocks::BlockLayout,
+        blocks::{BLOCKS_MAX, BlockLayout},
         control::{Listen, Terms},
         packet::{DATAGRAM, DATAGRAM_MAX, DATAGRAM_MIN, block_len},
     },
@@ -51,7 +51,7 @@ pub(super) struct UdpSession {
     source: Arc<Source>,
     pub(super) terms: Terms,
     ttl: u32,
-    rate: Option<Rate>,
+    pub(super) rate: Option<Rate>,
     pub(super) layout: BlockLayout,
     state: Mutex<UdpSessionState>,
 }
@@ -63,14 +63,20 @@ struct UdpSessionState {
     /// The client of each seat and where it listens. A seat that was given back may get another.
     listening: BTreeMap<SeatId, (SocketAddr, Listen)>,
     counters: BTreeMap<SeatId, Arc<SeatCounters>>,
-    /// The sending socket and the address of this host that it uses, until the thread takes it.
-    socket: Option<(IpAddr, SendSocket)>,
+    /// The addresses and ports of the sending sockets.
+    outlets: Vec<SocketAddr>,
+    /// The sockets, in the same order, until the thread takes them.
+    sockets: Vec<SendSocket>,
     commands: Option<Sender<SendCommand>>,
     segmented: bool,
 }
 
 /// Most commands that wait for the sending thread; then the clients' connections wait.
 const COMMANDS_MAX: usize = 1024;
+
+/// Most addresses of this host by which the clients of one session may come: over each interface a
+/// group's datagrams are sent once more.
+const OUTLETS_MAX: usize = 8;
 
 /// The rate from which on the kernel may send many datagrams as one. Below it they would be a
 /// burst; above it single sends cost more than the network.
@@ -110,7 +116,7 @@ impl Transport for UdpTransport {
         let multicast = self.via == Via::Multicast;
         let layout =
             BlockLayout { bytes: source.info.bytes, block_len: block_len(size, multicast) };
-        if layout.count() >= 1 << 31 {
+        if layout.count() > BLOCKS_MAX {
             let reason = "the file has more blocks than datagrams can number";
             return Err(Error::refused("the server", reason));
         }
@@ -119,7 +125,7 @@ impl Transport for UdpTransport {
         Ok(Box::new(UdpSession {
             via: self.via,
             source: Arc::clone(source),
-            terms: Terms { datagram: size, group, from: from.map(IpAddr::from) },
+            terms: Terms { datagram: size, group, from: from.map(IpAddr::from), port: None },
             ttl: self.config.ttl,
             rate,
             layout,
@@ -139,32 +145,23 @@ fn random_group() -> SocketAddr {
 
 impl SendSession for UdpSession {
     fn prepare_connection(&self, stream: &TcpStream) -> Result<()> {
-        let local = stream.local_addr().map_err(connection_failed())?;
-        let ip = self.terms.from.unwrap_or_else(|| local.ip().to_canonical());
+        let from = self.source_ip(stream)?;
         let mut state = lock(&self.state);
-        let multicast = self.via == Via::Multicast;
-        if let Some((other, _)) = &state.socket {
-            // One stream leaves by one interface.
-            if multicast && *other != ip {
-                let reason = format!("this session's group is on {other}, and this client on {ip}");
-                return Err(Error::refused("the server", reason));
-            }
+        if state.outlet(from).is_some() {
             return Ok(());
         }
-        // Multicast is bound to the address that the client knows, so that it leaves by that
-        // interface.
-        let from = if multicast {
-            ip
-        } else if ip.is_ipv6() {
-            Ipv6Addr::UNSPECIFIED.into()
-        } else {
-            Ipv4Addr::UNSPECIFIED.into()
-        };
+        if state.outlets.len() == OUTLETS_MAX {
+            let reason =
+                format!("this session's clients come by {OUTLETS_MAX} addresses, not by {from}");
+            return Err(Error::refused("the server", reason));
+        }
         // Without a rate of its own a session is as fast as its clients' buffers allow.
         let segmented = self.rate.is_none_or(|rate| rate >= SEGMENTED_FROM);
-        let socket = SendSocket::open(from, segmented, multicast.then_some(self.ttl))?;
+        let ttl = (self.via == Via::Multicast).then_some(self.ttl);
+        let socket = SendSocket::open(from, segmented, ttl)?;
         state.segmented = socket.is_segmented();
-        state.socket = Some((ip, socket));
+        state.outlets.push((from, socket.port()?).into());
+        state.sockets.push(socket);
         Ok(())
     }
 
@@ -208,8 +205,9 @@ impl SendSession for UdpSession {
 }
 
 impl ControlExtension for UdpSession {
-    fn terms(&self) -> Vec<u8> {
-        self.terms.encode()
+    fn terms(&self, seat: &SeatConnection) -> Vec<u8> {
+        let port = self.outlet(seat).map(|(_, addr)| addr.port());
+        Terms { port, ..self.terms }.encode()
     }
 
     fn on_line(&self, seat: &SeatConnection, line: &str) -> Result<()> {
@@ -272,7 +270,33 @@ fn connection_failed() -> impl FnOnce(std::io::Error) -> Error {
     Error::io("read the addresses of the connection", "a client")
 }
 
+impl UdpSessionState {
+    /// The socket with the address `ip`.
+    fn outlet(&self, ip: IpAddr) -> Option<(usize, SocketAddr)> {
+        let mut outlets = self.outlets.iter().copied().enumerate();
+        outlets.find(|(_, addr)| addr.ip() == ip)
+    }
+}
+
 impl UdpSession {
+    /// The address that is sent from to the client at the other end of `stream`. To a group it is
+    /// the one that the client knows, so that datagrams leave by that interface.
+    fn source_ip(&self, stream: &TcpStream) -> Result<IpAddr> {
+        let local = stream.local_addr().map_err(connection_failed())?.ip().to_canonical();
+        Ok(match (self.terms.from, local) {
+            (Some(from), _) => from,
+            _ if self.via == Via::Multicast => local,
+            (None, IpAddr::V4(_)) => Ipv4Addr::UNSPECIFIED.into(),
+            (None, IpAddr::V6(_)) => Ipv6Addr::UNSPECIFIED.into(),
+        })
+    }
+
+    /// The socket that sends to `seat`: its number, and its address.
+    pub(super) fn outlet(&self, seat: &SeatConnection) -> Option<(usize, SocketAddr)> {
+        let from = self.source_ip(seat.stream()).ok()?;
+        lock(&self.state).outlet(from)
+    }
+
     pub(super) fn counters(&self, seat: SeatId) -> Arc<SeatCounters> {
         Arc::clone(lock(&self.state).counters.entry(seat).or_default())
     }
@@ -289,7 +313,7 @@ impl UdpSession {
     fn commands(&self, seat: &SeatConnection) -> Option<Sender<SendCommand>> {
         let mut state = lock(&self.state);
         if state.commands.is_none() {
-            let (_, socket) = state.socket.take()?;
+            let sockets = std::mem::take(&mut state.sockets);
             let (sender, commands) = crossbeam_channel::bounded(COMMANDS_MAX);
             let spec = StreamSpec {
                 via: self.via,
@@ -298,7 +322,7 @@ impl UdpSession {
                 layout: self.layout,
                 datagram: usize::from(self.terms.datagram),
                 rate: self.rate,
-                socket,
+                sockets,
                 group: self.terms.group,
             };
             let started = thread::Builder::new()

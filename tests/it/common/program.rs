@@ -236,6 +236,17 @@ pub(crate) fn records_of(folder: &Path, rows: usize) -> Vec<Record> {
     records(folder)
 }
 
+/// The program, some of whose system `calls` fail as `fault` says. strace writes what it did to
+/// `told`.
+pub(crate) fn strace(calls: &str, fault: &str, told: &Path) -> Command {
+    let (trace, inject) = (format!("trace={calls}"), format!("inject={calls}:{fault}"));
+    let mut command = Command::new("strace");
+    // -D: the process that is started is the program itself, and strace runs beside it.
+    command.args(["-D", "-f", "-qq", "-e", &trace, "-e", &inject, "-o"]);
+    command.arg(told).arg(GATECAST);
+    command
+}
+
 /// Runs `command` with `input` on its standard input.
 pub(crate) fn feed(command: &mut Command, input: &[u8]) -> Output {
     let mut child = command

@@ -45,6 +45,14 @@ pub(crate) fn to_group(group: SocketAddr) -> UdpConfig {
     UdpConfig { group: Some(group), ..UdpConfig::default() }
 }
 
+/// A line of a server, which says in its terms that its datagrams come from `port`.
+pub(crate) fn with_port(line: &str, port: u16) -> String {
+    match line.split_once(" port=") {
+        Some((terms, _)) if line.starts_with("TERMS ") => format!("{terms} port={port}\n"),
+        _ => format!("{line}\n"),
+    }
+}
+
 /// Fetches by whichever way over UDP the server sends.
 pub(crate) fn fetch(order: &FetchConfig) -> Vec<ClientReport> {
     let ways = [udp::receive::UDP, udp::receive::RAW, udp::receive::MULTICAST];

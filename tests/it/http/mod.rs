@@ -1,9 +1,11 @@
 //! HTTP with requests written by hand. `peers.rs` has clients that other people wrote.
 
 mod client;
+mod elsewhere;
 #[cfg(feature = "cli")]
 mod nginx;
 mod peers;
+mod slow;
 
 use std::{
     fs,
@@ -577,6 +579,7 @@ fn native_clients_receive_from_a_server_via_http() {
         order.group = Some(2);
         common::whole(fetch.run(&order, &[&http::transport::HttpReceive]).expect("begun"), &server);
         assert_eq!(Digest::of(&answer(&by_http.read_to_close()).2), server.sha1);
+        drop(by_http);
         assert_eq!(server.record().via, Via::Http);
         server.stop();
     });

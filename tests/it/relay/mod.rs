@@ -489,3 +489,73 @@ fn log_has_a_line_for_each_viewer() {
         assert_eq!(read.len(), 2);
     });
 }
+
+/// A bare stream in datagrams of 952 bytes: every 47th begins with the last 12 bytes of a packet,
+/// which pass for an RTP header here, and ends with one.
+#[test]
+fn bare_stream_that_looks_like_rtp_is_recorded_whole() {
+    within(LIMIT, || {
+        let relay = relay();
+        let source = Source::to(&relay);
+        let folder = tempfile::tempdir().expect("room");
+        let path = folder.path().join("stream.ts");
+        let record = Some(path.clone());
+        let config = WatchConfig { record, ..WatchConfig::new(vec![relay.local_addr()]) };
+        let watch = Watch::start(&config).expect("a relay");
+        let mut stream: Vec<u8> = (0..340).flat_map(Source::datagram).collect();
+        for (n, packet) in (0_u16..).zip(stream.chunks_mut(188)) {
+            let [high, low] = n.to_be_bytes();
+            packet[176..].copy_from_slice(&[0x80, 33, high, low, 0, 0, 0, 1, 0, 0, 0, 7]);
+        }
+        let datagrams: Vec<&[u8]> = stream.chunks(952).collect();
+        for some in datagrams.chunks(32) {
+            for datagram in some {
+                source.socket.send(datagram).expect("sent");
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+        source.is_read(&relay, datagrams.len() as u64);
+        let view = watch.quit().expect("recorded");
+        assert_eq!((view.received.ts.errors, view.received.not_ts), (0, 0));
+        assert_eq!(view.received.rtp, None);
+        assert_eq!(view.sent.expect("told").cc, 0, "nor is the source blamed");
+        assert!(std::fs::read(&path).expect("written") == stream);
+    });
+}
+
+#[test]
+fn refusing_relay_leaves_the_old_recording() {
+    within(LIMIT, || {
+        let relay = relay_with(|builder| builder.max_viewers(1));
+        let _lab = Lab::connected(&relay);
+        let folder = tempfile::tempdir().expect("room");
+        let path = folder.path().join("stream.ts");
+        std::fs::write(&path, b"of yesterday").expect("room");
+        let watch_into = |path: &std::path::Path, relay: &Relay| {
+            let record = Some(path.to_owned());
+            Watch::start(&WatchConfig { record, ..WatchConfig::new(vec![relay.local_addr()]) })
+        };
+        let error = watch_into(&path, &relay).expect_err("full").to_string();
+        assert!(error.contains("1 viewers already"), "{error}");
+        assert_eq!(std::fs::read(&path).expect("there"), b"of yesterday");
+        assert!(watch_into(&folder.path().join("new.ts"), &relay).is_err());
+        assert_eq!(std::fs::read_dir(&folder).expect("there").count(), 1, "nothing was made");
+    });
+}
+
+#[cfg(unix)]
+#[test]
+fn recording_does_not_follow_a_link() {
+    within(LIMIT, || {
+        let relay = relay();
+        let folder = tempfile::tempdir().expect("room");
+        let (link, victim) = (folder.path().join("stream.ts"), folder.path().join("victim"));
+        std::fs::write(&victim, b"precious").expect("room");
+        std::os::unix::fs::symlink(&victim, &link).expect("room");
+        let config =
+            WatchConfig { record: Some(link), ..WatchConfig::new(vec![relay.local_addr()]) };
+        let error = Watch::start(&config).expect_err("a link").to_string();
+        assert!(error.contains("symbolic link"), "{error}");
+        assert_eq!(std::fs::read(&victim).expect("there"), b"precious");
+    });
+}

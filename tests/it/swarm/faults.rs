@@ -165,9 +165,11 @@ fn tracker_death_in_mid_session_stops_nobody() {
         let tracker_thread = thread::spawn(move || answer_once(&tracker, at));
         let wish = leech::TorrentRequest {
             metainfo: torrent,
+            replace: false,
             out: &server.out("o"),
             stall: common::PATIENCE,
             seed_time: Duration::ZERO,
+            sha1: None,
         };
         let moved = AtomicU64::new(0);
         let fetched = leech::fetch(wish, &moved, &AtomicBool::new(false)).expect("a swarm");

@@ -3,6 +3,7 @@
 use std::{
     io::{BufRead, BufReader, Write},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -13,18 +14,26 @@ use std::{
 };
 
 use gatecast::internals::{
-    client::ClientReport,
+    client::{ClientReport, FetchConfig},
+    digest::Digest,
     proto::udp::packet::{Body, Packet},
     report::verdict::Verdict,
+    server::{
+        builder::{ServerCore, ServerCoreBuilder},
+        catalog::Catalog,
+        config::ServerConfig,
+        sample,
+    },
     session::Via,
     transfer::Outcome,
+    transport,
     transport::udp::{config::UdpConfig, group_receiver::Subscription},
 };
 
 use crate::{
     common,
     common::{
-        Server, udp,
+        Peer, Server, udp,
         udp::{server_with, to_group},
         whole, within,
     },
@@ -91,6 +100,68 @@ fn group_uses_the_named_interfaces() {
     });
 }
 
+/// A server of one file by multicast to so many clients, on all addresses of this host; and the
+/// file's SHA-1.
+fn on_all_addresses(folder: &Path, clients: u16) -> (ServerCore, Digest) {
+    let file = folder.join("f.bin");
+    sample::make(&file, 1_000_000).expect("room");
+    let settings = ServerConfig {
+        via: Some(Via::Multicast),
+        clients: Some(clients),
+        rate: common::bytes_per_second(5_000_000),
+        ..ServerConfig::default()
+    };
+    let host = ServerCoreBuilder::new(Catalog::offer([&file]).expect("there"), settings);
+    let host = transport::udp::serve(host, UdpConfig::default());
+    (host.start(([0, 0, 0, 0], 0).into()).expect("a free port"), common::sha1_of(&file))
+}
+
+#[test]
+fn clients_by_two_addresses_of_the_server_share_a_group() {
+    within(LIMIT, || {
+        let (folder, out) =
+            (tempfile::tempdir().expect("room"), tempfile::tempdir().expect("room"));
+        let (server, sha1) = on_all_addresses(folder.path(), 3);
+        // The first one comes as a client on the server's own host does.
+        let clients = [("a", 1), ("b", 2), ("c", 2)].map(|(name, host)| {
+            let addr = SocketAddr::from(([127, 0, 0, host], server.addr().port()));
+            let mut order = FetchConfig::new(vec![addr]);
+            order.out = out.path().join(name);
+            order.durable = false;
+            order
+        });
+        let fetches = clients.map(|order| thread::spawn(move || udp::fetch(&order)));
+        for fetch in fetches {
+            let [end] =
+                <[ClientReport; 1]>::try_from(fetch.join().expect("no panic")).expect("one");
+            assert!(end.error.is_none(), "{:?}", end.error);
+            assert_eq!(common::sha1_of(&end.path.expect("a copy")), sha1);
+        }
+        let record = server.records().recv_timeout(common::PATIENCE).expect("a session");
+        assert!(record.all_proven(), "{record:?}");
+        assert_eq!(record.broken_identities(), Vec::<String>::new());
+        server.stop().expect("no log");
+    });
+}
+
+#[test]
+fn ninth_address_of_the_server_is_refused() {
+    within(LIMIT, || {
+        let folder = tempfile::tempdir().expect("room");
+        let (server, _) = on_all_addresses(folder.path(), 20);
+        let join = |host: u8| {
+            let mut peer = Peer::connect(([127, 0, 0, host], server.addr().port()).into());
+            peer.send("GATECAST/1 JOIN group=20 name=a\n");
+            (peer.read_line(), peer)
+        };
+        let seated: Vec<_> = (1..=8).chain([1]).map(join).collect();
+        assert!(seated.iter().all(|(line, _)| line.starts_with("OFFER ")), "{seated:?}");
+        let (line, _peer) = join(9);
+        assert!(line.starts_with("ERROR code=refused ") && line.contains("127.0.0.9"), "{line}");
+        server.stop().expect("no log");
+    });
+}
+
 /// A proxy: clients that connect to the address returned join `to` instead of `from`. It forwards
 /// what is sent to `from`, after `change` has changed it.
 fn between(
@@ -103,6 +174,7 @@ fn between(
     let addr = listener.local_addr().expect("bound");
     let ear = Subscription::join(from, Ipv4Addr::LOCALHOST).expect("loopback has groups");
     let mouth = UdpSocket::bind("127.0.0.1:0").expect("a port");
+    let port = mouth.local_addr().expect("bound").port();
     let over = Arc::clone(over);
     thread::spawn(move || {
         while !over.load(Ordering::Relaxed) {
@@ -126,14 +198,11 @@ fn between(
                 let _ = down.shutdown(std::net::Shutdown::Write);
             });
             thread::spawn(move || {
-                let mut lines = BufReader::new(upstream);
-                let mut line = String::new();
-                while lines.read_line(&mut line).is_ok_and(|read| read > 0) {
+                for line in BufReader::new(upstream).lines().map_while(Result::ok) {
                     let said = line.replace(&from.to_string(), &to.to_string());
-                    if (&client).write_all(said.as_bytes()).is_err() {
+                    if (&client).write_all(udp::with_port(&said, port).as_bytes()).is_err() {
                         return;
                     }
-                    line.clear();
                 }
                 let _ = client.shutdown(std::net::Shutdown::Write);
             });

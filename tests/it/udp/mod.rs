@@ -1,7 +1,11 @@
 //! The three transports over UDP on loopback, with honest and hostile clients, and the lab's own
 //! UDP protocol with a client written from its description.
 
+mod forged;
 mod group;
+#[cfg(unix)]
+mod lab;
+mod liars;
 #[cfg(all(target_os = "linux", feature = "cli", feature = "sockopt"))]
 mod loss;
 #[cfg(all(target_os = "linux", feature = "cli"))]
@@ -109,13 +113,14 @@ fn raw_measures_loss_and_publishes_only_whole_copies() {
         let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
         let port = socket.local_addr().expect("bound").port();
         let mut blind = server.joined(2, "blind");
-        assert_eq!(blind.read_line(), "TERMS datagram=1472");
+        let terms = blind.read_line();
         blind.send(format!("LISTEN port={port} buffer=212992\nREADY offset=0\n"));
         assert!(blind.read_past_wait().starts_with("GO "));
         // Until the END packet says how many there were.
         let mut datagram = [0; 2000];
         while datagram[3] != 3 {
-            socket.recv(&mut datagram).expect("a datagram");
+            let (_, from) = socket.recv_from(&mut datagram).expect("a datagram");
+            assert_eq!(terms, format!("TERMS datagram=1472 port={}", from.port()));
         }
         blind.send("FAIL outcome=cut bytes=1500000 reason=holes last_us=5 lost=1036 unique=1036 \
                    offered=2072 host_rx_drop=0 delivered=1036 duplicate=0 corrupt=0 foreign=0 late=0\n");

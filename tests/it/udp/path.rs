@@ -69,8 +69,12 @@ impl Relay {
             let relay = thread::spawn(move || carry(&way, &known, chaos, &ended));
             let (down, up) = ((upstream.try_clone(), client.try_clone()), (client, upstream));
             let back = thread::spawn(move || {
-                let (mut from, mut into) = (down.0.expect("two"), down.1.expect("two"));
-                let _ = std::io::copy(&mut from, &mut into);
+                let (from, mut into) = (down.0.expect("two"), down.1.expect("two"));
+                for line in BufReader::new(from).lines().map_while(Result::ok) {
+                    if into.write_all(udp::with_port(&line, port).as_bytes()).is_err() {
+                        break;
+                    }
+                }
                 let _ = into.shutdown(std::net::Shutdown::Write);
             });
             let (from, mut into) = up;

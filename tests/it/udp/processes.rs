@@ -1,12 +1,16 @@
 //! Clients over UDP in processes of their own that are killed, stopped or late.
 
-use std::{path::Path, thread, time::Duration};
+use std::{fs, path::Path, thread, time::Duration};
 
 use gatecast::internals::transfer::{Outcome, Record};
 
-use crate::common::{
-    program::{Program, folder_with_file, part, records_of, whole},
-    row, until, within,
+use crate::{
+    common,
+    common::{
+        entries,
+        program::{Program, folder_with_file, part, records, records_of, strace, whole},
+        row, until, within,
+    },
 };
 
 const LIMIT: Duration = Duration::from_secs(100);
@@ -119,6 +123,70 @@ fn overflow_of_stopped_client_is_exactly_host_loss() {
             assert_eq!(counts.host_rx_drop, counts.lost, "{counts:?}");
             assert_eq!(counts.network_lost, Some(0), "{counts:?}");
             assert_eq!(counts.offered, Some(BYTES.div_ceil(1448)));
+        }
+    });
+}
+
+/// Asserts that `out` holds nothing but a beginning of `f.bin`, and that a fetch with `--resume`
+/// from a server that sends by `via` makes it whole.
+fn beginning_resumes(path: &Path, out: &str, via: &str) {
+    let left = entries(&path.join(out));
+    let [left] = &left[..] else { panic!("{left:?}") };
+    assert!(common::is_part(left) && !left.to_string_lossy().contains("holes"), "{left:?}");
+    let held = fs::read(left).expect("readable");
+    let source = fs::read(path.join("f.bin")).expect("readable");
+    assert!(!held.is_empty() && held.len() < source.len(), "{} bytes", held.len());
+    assert!(source.starts_with(&held), "{out}: {} bytes are not the file's", held.len());
+    let words = ["f.bin", "--via", via, "--clients", "1", "--one-off"];
+    let (mut server, addr) = Program::serve(path, &words);
+    let mut client = Program::fetch(path, &addr, out, &["--resume"]);
+    assert_eq!(client.code(), 0, "{}", client.stderr());
+    server.code();
+    let rows = records(path).into_iter().flat_map(|record| record.transfers);
+    let resumed =
+        rows.filter(|row| row.name == out && row.is_proven()).map(|row| row.bytes_resumed);
+    assert_eq!(resumed.collect::<Vec<_>>(), [held.len() as u64]);
+}
+
+#[test]
+fn interrupted_client_leaves_a_beginning_of_the_file() {
+    within(LIMIT, || {
+        let (folder, sha1) = folder_with_file(BYTES);
+        let path = folder.path();
+        for (via, then) in [("udp", "tcp"), ("multicast", "udp"), ("udp", "multicast")] {
+            let words = ["f.bin", "--via", via, "--clients", "1", "--rate", "80mbit"];
+            let (_server, addr) = Program::serve(path, &words);
+            let out = format!("{via}-{then}");
+            let mut client = Program::fetch(path, &addr, &out, &[]);
+            receiving(path, &out);
+            client.signal("INT");
+            assert_eq!(client.code(), 130, "{}", client.stderr());
+            beginning_resumes(path, &out, then);
+            whole(path, &out, sha1);
+        }
+    });
+}
+
+#[test]
+fn client_on_a_full_disk_leaves_a_beginning_of_the_file() {
+    if !common::have("strace", common::installed("strace")) {
+        return;
+    }
+    within(LIMIT, || {
+        let (folder, sha1) = folder_with_file(BYTES);
+        let path = folder.path();
+        for (via, then, when) in [("udp", "tcp", "7+"), ("multicast", "udp", "9")] {
+            let words = ["f.bin", "--via", via, "--clients", "1", "--rate", "160mbit"];
+            let (_server, addr) = Program::serve(path, &words);
+            let out = format!("{via}-{then}");
+            let told = path.join("strace");
+            let mut command = strace("pwrite64", &format!("error=ENOSPC:when={when}"), &told);
+            command.args(["fetch", &addr, "--out", &out]).current_dir(path);
+            let mut client = Program::start(&mut command);
+            assert_ne!(client.code(), 0, "{}", client.stderr());
+            assert!(client.stderr().contains("No space left"), "{}", client.stderr());
+            beginning_resumes(path, &out, then);
+            whole(path, &out, sha1);
         }
     });
 }

@@ -11,6 +11,7 @@ use crate::{
         },
         line, percent,
     },
+    units::total_saturating,
 };
 
 /// What a peer tells its tracker.
@@ -109,7 +110,7 @@ impl Announce {
             percent::encode(&self.peer_id, b""),
             self.port,
             self.uploaded,
-            self.received_from.iter().map(|share| share.1).sum::<u64>(),
+            total_saturating(self.received_from.iter().map(|share| share.1)),
             self.left.unwrap_or(0),
             self.wanted,
         );

@@ -134,7 +134,7 @@ fn dictionary_peer(item: &Item<'_>) -> Option<SocketAddr> {
 
 /// False for addresses that no single host can have.
 fn is_reachable(peer: &SocketAddr) -> bool {
-    let usable = match peer.ip() {
+    let usable = match peer.ip().to_canonical() {
         IpAddr::V4(ip) => !ip.is_broadcast() && !ip.is_unspecified() && !ip.is_multicast(),
         IpAddr::V6(ip) => !ip.is_unspecified() && !ip.is_multicast(),
     };

@@ -1,3 +1,5 @@
+use std::net::Ipv4Addr;
+
 use proptest::prelude::*;
 
 use super::{
@@ -122,6 +124,26 @@ fn invalid_responses_are_refused_or_limited() {
     let shown =
         AnnounceResponse::decode(&encode_failure(&reason)).expect_err("a failure").to_string();
     assert!(shown.len() < 300 && !shown.contains('\x1b'), "{shown}");
+}
+
+#[test]
+fn mapped_address_is_dropped_as_the_plain_one_is() {
+    let peers: Vec<u8> = ["224.0.0.1", "255.255.255.255", "0.0.0.0", "10.0.0.2"]
+        .into_iter()
+        .flat_map(|ip| {
+            let ip: Ipv4Addr = ip.parse().expect("an address");
+            [&ip.to_ipv6_mapped().octets()[..], &[0, 80]].concat()
+        })
+        .collect();
+    let body = Dictionary::default().integer("interval", 5).bytes("peers6", peers).finish();
+    let read = AnnounceResponse::decode(&body).expect("an answer");
+    assert_eq!(read.peers, ["[::ffff:10.0.0.2]:80".parse().expect("mapped")]);
+}
+
+#[test]
+fn shares_beyond_all_numbers_are_announced() {
+    let announce = Announce { received_from: vec![([7; 20], u64::MAX), ([8; 20], 1)], ..honest() };
+    assert_eq!(Announce::decode(&announce.encode()), Ok(announce));
 }
 
 #[test]

@@ -1,6 +1,9 @@
 use std::{collections::VecDeque, fmt::Write, time::Duration};
 
+use proptest::prelude::*;
+
 use super::*;
+use crate::proto::udp::probe::INTERVAL;
 
 /// A narrower link behind the sender's own: its rate, its queue, what it loses at random, and
 /// how long everything is on its way.
@@ -12,33 +15,66 @@ struct Link {
     delay_ms: u64,
 }
 
-/// A sender, the link and a client, in steps of a millisecond.
+/// A sender, the link and clients behind it, in steps of a millisecond.
 struct World {
     watch: RateController,
     link: Link,
     now_ms: u64,
     random: u64,
+    /// To all of them.
     sent: u32,
-    /// What waits before the narrow link, by number.
-    queue: VecDeque<u32>,
+    /// What waits before the narrow link, by client and number.
+    queue: VecDeque<(usize, u32)>,
     /// What has passed it, and when it arrives.
-    under_way: VecDeque<(u64, u32)>,
-    seen: u32,
+    under_way: VecDeque<(u64, usize, u32)>,
+    clients: Vec<Client>,
+    /// What the first client says instead of the truth.
+    lie: Option<Lie>,
+    /// By all of them.
     received: u32,
     /// Reports, and when they arrive.
-    told: VecDeque<(u64, u32, u32)>,
+    told: VecDeque<(u64, usize, u32, u32)>,
     credit: f64,
     narrow_credit: f64,
 }
 
+/// One client: what was sent to it, and what it has.
+#[derive(Clone, Copy, Default)]
+struct Client {
+    sent: u32,
+    seen: u32,
+    received: u32,
+}
+
+/// What a client may say of itself.
+#[derive(Clone, Copy, Debug)]
+enum Lie {
+    /// Nothing ever arrives.
+    Deaf,
+    /// Everything has arrived, before it can have.
+    Boast,
+    /// Everything, and then nothing, in turn.
+    Moody,
+    /// Almost nothing, and a millisecond later everything at once.
+    Sudden,
+    /// Everything, little by little.
+    Slow,
+    /// More than was ever sent, between words that are possible.
+    Impossible,
+}
+
 const SIZE: f64 = 1472.0 * 8.0;
-const SEAT: SeatId = SeatId(1);
 
 /// How much the queue before the narrow link holds.
 const QUEUE_MS: f64 = 50.0;
 
 impl World {
     fn new(link: Link) -> Self {
+        Self::of(link, 1, None)
+    }
+
+    /// With so many clients, to which it sends in turn.
+    fn of(link: Link, clients: usize, lie: Option<Lie>) -> Self {
         Self {
             watch: RateController::new(1472, Moment(0)),
             link,
@@ -47,7 +83,8 @@ impl World {
             sent: 0,
             queue: VecDeque::new(),
             under_way: VecDeque::new(),
-            seen: 0,
+            clients: vec![Client::default(); clients],
+            lie,
             received: 0,
             told: VecDeque::new(),
             credit: 0.0,
@@ -68,41 +105,88 @@ impl World {
         self.credit += rate.map_or(link.own, |rate| (rate.0 as f64).min(link.own)) / 1000.0;
         while self.credit >= SIZE {
             self.credit -= SIZE;
+            let to = self.sent as usize % self.clients.len();
             if (self.queue.len() as f64) * SIZE < link.narrow / 1000.0 * QUEUE_MS {
-                self.queue.push_back(self.sent);
+                self.queue.push_back((to, self.clients[to].sent));
             }
+            self.clients[to].sent += 1;
             self.sent += 1;
             self.watch.sent(1472);
         }
         self.narrow_credit =
             (self.narrow_credit + link.narrow / 1000.0).min((link.narrow / 500.0).max(SIZE * 2.0));
         while self.narrow_credit >= SIZE {
-            let Some(number) = self.queue.pop_front() else {
+            let Some((to, number)) = self.queue.pop_front() else {
                 break;
             };
             self.narrow_credit -= SIZE;
             if self.chance() >= link.loss {
-                self.under_way.push_back((now_ms + link.delay_ms, number));
+                self.under_way.push_back((now_ms + link.delay_ms, to, number));
             }
         }
-        while let Some(&(_, number)) = self.under_way.front().filter(|(at, _)| *at <= now_ms) {
+        while let Some(&(_, to, number)) = self.under_way.front().filter(|(at, ..)| *at <= now_ms) {
             self.under_way.pop_front();
-            self.seen = number + 1;
             self.received += 1;
+            if to > 0 || self.lie.is_none() {
+                self.clients[to].seen = number + 1;
+                self.clients[to].received += 1;
+            }
+        }
+        let at = now_ms + link.delay_ms;
+        let lies = usize::from(self.lie.is_some());
+        if let Some((seen, received)) = self.lie.and_then(|lie| self.lied(lie)) {
+            self.told.push_back((at, 0, seen, received));
         }
         // A report each 20 ms.
         if now_ms.is_multiple_of(20) {
-            let at = now_ms + link.delay_ms;
-            self.told.push_back((at, self.seen, self.received));
+            for (number, client) in self.clients.iter().enumerate().skip(lies) {
+                self.told.push_back((at, number, client.seen, client.received));
+            }
         }
-        while let Some(&(_, seen, received)) = self.told.front().filter(|(at, ..)| *at <= now_ms) {
+        while let Some(&(_, of, seen, received)) =
+            self.told.front().filter(|(at, ..)| *at <= now_ms)
+        {
             self.told.pop_front();
             let report =
                 Report { seen, received, round: 0, cum: 0, more: false, missing: Vec::new() };
-            self.watch.handle_report(SEAT, &report, now);
+            let numbered = self.clients[of].sent;
+            self.watch.handle_report(SeatId(of as u16), &report, numbered, now);
         }
-        let sent = self.sent;
-        self.watch.update(false, now, |_| Some(sent));
+        let clients = &self.clients;
+        self.watch.update(false, now, |seat| Some(clients[usize::from(seat.0)].sent));
+    }
+
+    /// What the first client says now; `seen` and `received` of it are what it said last.
+    fn lied(&mut self, lie: Lie) -> Option<(u32, u32)> {
+        let now_ms = self.now_ms;
+        let Client { sent, seen, received } = self.clients[0];
+        let new = sent.saturating_sub(seen);
+        let (seen, received) = match lie {
+            Lie::Sudden if now_ms.is_multiple_of(100) => (seen + new.min(1), received + new.min(1)),
+            Lie::Sudden if now_ms % 100 == 1 => (sent, received + new),
+            Lie::Sudden => return None,
+            _ if !now_ms.is_multiple_of(20) => return None,
+            Lie::Deaf => (sent, 0),
+            Lie::Boast => (sent, sent),
+            Lie::Moody if (now_ms / 100).is_multiple_of(2) => (sent, received),
+            Lie::Moody => (sent, received + new),
+            Lie::Slow => (seen + new / 100, received + new / 100),
+            Lie::Impossible if (now_ms / 20).is_multiple_of(2) => {
+                return Some((sent + (now_ms as u32) * 1000, sent + (now_ms as u32) * 1000));
+            }
+            Lie::Impossible => (sent, sent),
+        };
+        (self.clients[0].seen, self.clients[0].received) = (seen, received);
+        Some((seen, received))
+    }
+
+    /// Goes on for `ms`: how many datagrams reached the clients from the second on.
+    fn honest(&mut self, ms: u64) -> f64 {
+        let of =
+            |world: &Self| world.clients[1..].iter().map(|c| f64::from(c.received)).sum::<f64>();
+        let before = of(self);
+        (0..ms).for_each(|_| self.step());
+        of(self) - before
     }
 
     /// Goes on for `ms`: the share of what the link could have carried that arrived, and what was
@@ -205,4 +289,79 @@ fn rate_follows_a_link_that_changes_both_ways() {
     world.run(5_000);
     let (used, cost) = world.run(10_000);
     assert!(used > 0.88 && cost < 1.2, "narrower: {used} {cost}");
+}
+
+/// Their datagrams reach the others as fast as without a lie, give or take a tenth, and cost no more.
+#[test]
+fn liar_among_many_does_not_set_their_rate() {
+    let lies = [Lie::Deaf, Lie::Boast, Lie::Moody, Lie::Sudden, Lie::Slow, Lie::Impossible];
+    for (narrow, loss) in [(5e7, 0.02), (2e8, 0.01)] {
+        for clients in [5, 25] {
+            let run = |lie| {
+                let mut world = World::of(link(1e8, narrow, loss, 5), clients, lie);
+                world.honest(5_000);
+                let before = world.sent;
+                (world.honest(15_000), f64::from(world.sent - before))
+            };
+            let (control, cost) = run(None);
+            for lie in lies {
+                let (arrived, sent) = run(Some(lie));
+                let ratio = arrived / control;
+                let what = format!("{lie:?} among {clients}, {narrow} bit/s, {loss}");
+                assert!((0.9..1.1).contains(&ratio), "{what}: {ratio}");
+                assert!(sent < cost * 1.1, "{what}: {sent} sent, not {cost}");
+            }
+        }
+    }
+}
+
+/// It says that all is lost, or that it hears of few: by its seat it is the one that a quarter is
+/// worse than where all say the same share.
+#[test]
+fn liar_in_a_group_does_not_set_its_rate() {
+    for (heard, arrives) in [(1000, 0), (40, 1)] {
+        let mut watch = RateController::new(1472, Moment(0));
+        for round in 1..100_u32 {
+            let now = Moment(0).after(INTERVAL * round);
+            let sent = round * 1000;
+            watch.sent(1472 * 1000);
+            for seat in 0..4 {
+                let liar = seat == 1;
+                let seen = if liar { round * heard } else { sent };
+                let received = if liar { seen * arrives } else { seen };
+                let report =
+                    Report { seen, received, round: 0, cum: 0, more: false, missing: Vec::new() };
+                watch.handle_report(SeatId(seat), &report, sent, now);
+            }
+            watch.update(true, now, |_| Some(sent));
+        }
+        assert_eq!(watch.rate(), None, "{heard} {arrives}");
+    }
+}
+
+fn said() -> impl Strategy<Value = (u16, u32, u32, u32)> {
+    let number = || prop_oneof![any::<u32>(), 0_u32..5000, (1_u32 << 31) - 2..=1 << 31];
+    (0_u16..25, number(), number(), 0_u32..400)
+}
+
+proptest! {
+    /// Whatever they say, and however little of it can be true.
+    #[test]
+    fn rate_survives_any_reports(
+        group: bool,
+        numbered: u32,
+        words in prop::collection::vec(said(), 0..400),
+    ) {
+        let mut watch = RateController::new(1472, Moment(0));
+        let mut now = Moment(0);
+        for (seat, seen, received, ms) in words {
+            now = now.after(Duration::from_millis(u64::from(ms)));
+            watch.sent(u64::from(seen) % 1_000_000);
+            let report =
+                Report { seen, received, round: 0, cum: 0, more: false, missing: Vec::new() };
+            watch.handle_report(SeatId(seat), &report, numbered, now);
+            watch.update(group, now, |seat| (seat.0 % 7 != 3).then_some(numbered));
+            prop_assert!(watch.rate().is_none_or(|rate| rate.0 >= 2_000_000));
+        }
+    }
 }

@@ -148,7 +148,9 @@ impl SwarmMember {
         state.connections.insert(key, Arc::clone(&connection));
         state.picker.add_peer(key, REQUESTS_DEFAULT as usize);
         let mut hides = false;
+        // Only a peer that has the fast extension (BEP 6) can be told later that we have all.
         if Role::of(&id) == Some(Role::Seated)
+            && connection.limits.fast
             && let Some(super_seeder) = &mut state.super_seeder
         {
             super_seeder.add_peer(key);
