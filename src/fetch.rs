@@ -15,7 +15,7 @@ use crate::{
     error::{Error, Result},
     http,
     http::client::HttpTarget,
-    net::socket,
+    net::{key_file, socket},
     report::{session::SessionReport, verdict::Verdict},
     session::Via,
     text::FileName,
@@ -48,6 +48,7 @@ pub struct Fetch {
     config: FetchConfig,
     file: Option<String>,
     sha1: Option<String>,
+    key: Option<PathBuf>,
     overwrite: bool,
     /// Why the server's name could not be resolved.
     unresolved: Option<String>,
@@ -88,7 +89,7 @@ impl Fetch {
             Err(what) => (Vec::new(), Some(what)),
         };
         let config = FetchConfig::new(addrs);
-        Self { config, file: None, sha1: None, overwrite: false, unresolved }
+        Self { config, file: None, sha1: None, key: None, overwrite: false, unresolved }
     }
 
     /// The file; the server's own choice unless given.
@@ -163,12 +164,19 @@ impl Fetch {
         self
     }
 
+    /// Proves the key in this file to the server, and fetches only from a server that proves it too.
+    #[must_use]
+    pub fn key(mut self, file: impl Into<PathBuf>) -> Self {
+        self.key = Some(file.into());
+        self
+    }
+
     /// Runs the clients until each has come to its end.
     ///
     /// # Errors
-    /// The fetch cannot be begun: a name that does not resolve or is not one, a number of clients
-    /// out of range, too few file descriptors. What happens to a client after that is in its
-    /// [`ClientResult`].
+    /// The fetch cannot be begun: a name that does not resolve or is not one, a key that cannot be
+    /// read, a number of clients out of range, too few file descriptors. What happens to a client
+    /// after that is in its [`ClientResult`].
     pub fn run(self) -> Result<FetchReport> {
         let mut config = self.config;
         if let Some(what) = self.unresolved {
@@ -181,6 +189,7 @@ impl Fetch {
             let invalid = |_| InvalidValue::new("SHA-1", &digest, "40 hexadecimal digits");
             config.sha1 = Some(digest.parse().map_err(invalid).map_err(Error::usage)?);
         }
+        config.key = self.key.map(|path| key_file::read(&path)).transpose()?;
         if self.overwrite {
             config.overwrite = OverwritePolicy::Always;
         }
@@ -209,7 +218,8 @@ impl FetchTask {
     /// By HTTP, no file was named and the server offers several.
     pub(crate) fn new(config: FetchConfig) -> Result<Self> {
         let target = match config.via {
-            Some(Via::Http) => Some(http_target(&config)?),
+            // HTTP cannot prove a key: the same bytes come after GO on the control connection.
+            Some(Via::Http) if config.key.is_none() => Some(http_target(&config)?),
             _ => None,
         };
         Ok(Self::with_target(config, target))
@@ -256,7 +266,7 @@ fn http_target(config: &FetchConfig) -> Result<HttpTarget> {
         return Ok(HttpTarget::file(&host, file));
     }
     // HTTP has no word for the server's choice; its own protocol lists what there is.
-    match &client::list(&config.server)?[..] {
+    match &client::list(&config.server, None)?[..] {
         [file] => Ok(HttpTarget::file(&host, &file.name)),
         files => {
             let reason = format!("it offers {} files, so name one", files.len());

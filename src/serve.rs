@@ -11,6 +11,8 @@ use std::{
 use crate::{
     error::{Error, Result},
     http::{self, Documents, HttpConfig},
+    net::key_file,
+    proto::greeting::Greeting,
     report::{csv, json, session::SessionReport},
     server::{
         builder::{ServerCore, ServerCoreBuilder},
@@ -44,6 +46,8 @@ pub struct ServerBuilder {
     pub(crate) lab_udp: Option<Vec<IpAddr>>,
     /// The name given to [`ServerBuilder::file`], not yet checked.
     pub(crate) file: Option<String>,
+    /// The file with the key, not yet read.
+    pub(crate) key: Option<PathBuf>,
 }
 
 /// A running server: it holds each session's clients until all are ready, releases them together
@@ -155,6 +159,15 @@ impl ServerBuilder {
         self
     }
 
+    /// Serves only clients that prove the key in this file, at least 16 bytes that nobody but the
+    /// file's owner may read. Programs that cannot prove it (curl, BitTorrent clients, the lab's) get
+    /// nothing. Nothing is encrypted.
+    #[must_use]
+    pub fn key(mut self, file: impl Into<PathBuf>) -> Self {
+        self.key = Some(file.into());
+        self
+    }
+
     /// Writes a log for each session into this folder.
     #[must_use]
     pub fn log_dir(mut self, folder: impl Into<PathBuf>) -> Self {
@@ -166,8 +179,8 @@ impl ServerBuilder {
     /// the lab's TCP clients on this one port.
     ///
     /// # Errors
-    /// A path that cannot be read, two files of one name, settings that contradict each other or
-    /// are out of range, an address that cannot be listened on.
+    /// A path or a key that cannot be read, two files of one name, settings that contradict each
+    /// other or are out of range, an address that cannot be listened on.
     pub fn bind(self, addr: impl ToSocketAddrs) -> Result<Server> {
         let at = addr
             .to_socket_addrs()
@@ -179,7 +192,11 @@ impl ServerBuilder {
 
     /// The same; `progress` is told how far each file's digest is.
     pub(crate) fn bind_with(self, addr: SocketAddr, progress: HashProgress<'_>) -> Result<Server> {
-        let Self { paths, mut config, log_dir, http, udp, swarm, lab_udp, file } = self;
+        let Self { paths, mut config, log_dir, http, udp, swarm, lab_udp, file, key } = self;
+        config.key = key.map(|path| key_file::read(&path)).transpose()?;
+        if lab_udp.is_some() && config.closes(Greeting::Lab) {
+            return Err(Error::usage("the lab's UDP clients cannot prove a key: add --open lab"));
+        }
         if let Some(name) = file {
             config.file = Some(FileName::new(&name).map_err(Error::usage)?);
         }

@@ -180,6 +180,8 @@ pub struct Record {
     pub released_at: Option<OffsetDateTime>,
     /// How the server sent, for instance `sendfile, bbr`.
     pub sender: Option<String>,
+    /// Both ends proved a key to each other before any seat was given.
+    pub key: bool,
     /// One entry per seat, in seat order, and after them clients that left before the release.
     pub transfers: Vec<Transfer>,
 }

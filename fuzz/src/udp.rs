@@ -84,8 +84,7 @@ pub fn control_seeds() -> Vec<Vec<u8>> {
     };
     let group = "239.1.2.3:5000".parse().ok();
     let terms = Terms { datagram: 1472, group, from: None, port: Some(40_000) };
-    let from = "10.0.0.1".parse().ok();
-    let alone = Terms { datagram: 1472, group: None, from, port: None };
+    let alone = Terms { datagram: 1472, group: None, from: "10.0.0.1".parse().ok(), port: None };
     vec![
         report.encode().0,
         terms.encode(),

@@ -442,7 +442,7 @@ pub fn rate_controller(data: &[u8]) {
                 let (seen, received) = (*seen, *received);
                 let report =
                     Report { seen, received, round: 0, cum: 0, more: false, missing: vec![] };
-                let numbered = if input.u8() < 200 { seen } else { input.number32() };
+                let numbered = if input.flag() { seen } else { input.number32() };
                 controller.handle_report(seat, &report, numbered, now);
             }
         }

@@ -16,7 +16,7 @@ use crate::{
     error::{Error, Result},
     fetch::FetchTask,
     http::client::HttpTarget,
-    net::{copy, socket},
+    net::{copy, key_file, socket},
     proto::line,
     report::{
         json,
@@ -79,7 +79,7 @@ pub(crate) struct FetchArgs {
     #[arg(long, conflicts_with = "json")]
     pub(crate) events: bool,
     /// Talk to a server of the lab's UDP protocol: list, config, start, disconnect
-    #[arg(long, conflicts_with_all = ["file", "group", "via", "resume", "sha1", "json"])]
+    #[arg(long, conflicts_with_all = ["file", "group", "via", "resume", "sha1", "json", "key"])]
     pub(crate) lab: bool,
 }
 
@@ -96,6 +96,9 @@ pub(crate) struct ReceiveArgs {
     /// is reached unless given
     #[arg(long, value_name = "ADDR")]
     pub(crate) multicast_interface: Option<Ipv4Addr>,
+    /// Prove the key in this file to the server, and fetch only from one that proves it too
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key: Option<PathBuf>,
     /// In a swarm, go on serving for so long after the last byte; until all have it unless given
     #[arg(long, value_parser = units::parse_duration, value_name = "TIME")]
     pub(crate) seed_time: Option<Duration>,
@@ -123,7 +126,11 @@ pub(crate) fn run(args: &FetchArgs) -> Result<Verdict> {
         return menu::run(&options::server(&args.server)?, &args.folder());
     }
     let is_url = args.server.starts_with(SCHEME);
-    if args.server.ends_with(".torrent") && !is_url {
+    let is_torrent = args.server.ends_with(".torrent") && !is_url;
+    if args.receiving.key.is_some() && (is_url || is_torrent) {
+        return Err(Error::usage("a URL or a torrent cannot prove a key; give HOST[:PORT]"));
+    }
+    if is_torrent {
         return fetch_torrent(args);
     }
     let mut task = if is_url {
@@ -131,10 +138,10 @@ pub(crate) fn run(args: &FetchArgs) -> Result<Verdict> {
         let server = socket::resolve(&target.host, HTTP_PORT)?;
         // The user's URL names the file.
         let file = Some(target.name.clone());
-        let config = FetchConfig { file, ..config(args, server) };
+        let config = FetchConfig { file, ..config(args, server)? };
         FetchTask::with_target(config, Some(target))
     } else {
-        FetchTask::new(config(args, options::server(&args.server)?))?
+        FetchTask::new(config(args, options::server(&args.server)?)?)?
     };
     task.swarm.seed_time = args.receiving.seed_time;
     task.multicast_interface = args.receiving.multicast_interface;
@@ -151,8 +158,8 @@ pub(crate) fn run(args: &FetchArgs) -> Result<Verdict> {
     Ok(Verdict::of_clients(&reports))
 }
 
-fn config(args: &FetchArgs, server: Vec<SocketAddr>) -> FetchConfig {
-    FetchConfig {
+fn config(args: &FetchArgs, server: Vec<SocketAddr>) -> Result<FetchConfig> {
+    Ok(FetchConfig {
         file: args.file.clone(),
         clients: args.clients,
         group: args.group,
@@ -169,8 +176,9 @@ fn config(args: &FetchArgs, server: Vec<SocketAddr>) -> FetchConfig {
         sha1: args.sha1,
         copy: args.receiving.copy,
         stall: args.receiving.stall_limit,
+        key: args.receiving.key.as_deref().map(key_file::read).transpose()?,
         ..FetchConfig::new(server)
-    }
+    })
 }
 
 /// The file at the URL that was given in place of a server.
@@ -196,12 +204,9 @@ fn fetch_torrent(args: &FetchArgs) -> Result<Verdict> {
         replace: args.overwrite || args.out.is_none(),
         stall: args.receiving.stall_limit,
         seed_time: args.receiving.seed_time.unwrap_or(Duration::ZERO),
+        sha1: args.sha1,
     };
     let fetched = leech::fetch(wish, &AtomicU64::new(0), &stopped)?;
-    if let Some(sha1) = args.sha1.filter(|sha1| *sha1 != fetched.sha1) {
-        let what = format!("its SHA-1 is {}, not {sha1}", fetched.sha1);
-        return Err(Error::Corrupt { what });
-    }
     let path = escape(&fetched.path.display().to_string());
     let (bytes, resumed, sha1) = (fetched.bytes, fetched.resumed, fetched.sha1);
     let seconds = fetched.seconds.as_secs_f64();

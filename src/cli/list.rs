@@ -1,11 +1,14 @@
 //! `gatecast list`: what a server offers.
 
+use std::path::PathBuf;
+
 use serde_json::json;
 
 use crate::{
     cli::{options, output},
     client,
     error::Result,
+    net::key_file,
     report::verdict::Verdict,
 };
 
@@ -16,6 +19,9 @@ pub(crate) struct ListArgs {
     /// The server, port 8080 unless given
     #[arg(value_name = "HOST[:PORT]")]
     pub(crate) server: String,
+    /// Prove the key in this file to the server, and list only what one offers that proves it too
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key: Option<PathBuf>,
     /// Print one JSON document
     #[arg(long)]
     pub(crate) json: bool,
@@ -26,7 +32,8 @@ pub(crate) struct ListArgs {
 /// # Errors
 /// The server cannot be reached or does not speak the protocol.
 pub(crate) fn run(args: &ListArgs) -> Result<Verdict> {
-    let files = client::list(&options::server(&args.server)?)?;
+    let key = args.key.as_deref().map(key_file::read).transpose()?;
+    let files = client::list(&options::server(&args.server)?, key.as_ref())?;
     let mut text = format!("{:>15}  {:40}  name\n", "bytes", "SHA-1");
     if args.json {
         let files: Vec<_> = files

@@ -13,6 +13,7 @@ use crate::{
     fetch::PORT,
     net::{copy, socket},
     proto::{
+        greeting::Greeting,
         line,
         udp::packet::{DATAGRAM, DATAGRAM_MAX, DATAGRAM_MIN},
     },
@@ -57,6 +58,18 @@ pub(crate) struct SendArgs {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RateLimit(Option<Rate>);
 
+/// The key, and who needs none; for `serve`.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct KeyArgs {
+    /// Serve only clients that prove the key in this file: 16 bytes or more that only its owner may
+    /// read. It does not encrypt
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key: Option<PathBuf>,
+    /// With a key, serve these all the same, though they cannot prove it: http, lab, swarm
+    #[arg(long, value_name = "WHO", value_delimiter = ',', value_parser = open, requires = "key")]
+    pub(crate) open: Vec<Greeting>,
+}
+
 /// What swarms may do; for `serve` and `run`.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct SwarmArgs {
@@ -74,7 +87,7 @@ impl SwarmArgs {
         torrents::SwarmServerConfig {
             tracker_file: self.tracker_file.clone(),
             web_seed: self.web_seed,
-            gated: false,
+            ..torrents::SwarmServerConfig::default()
         }
     }
 }
@@ -129,6 +142,19 @@ fn number(what: &'static str, text: &str, range: RangeInclusive<u16>) -> Result<
 /// UDP cannot carry it, or it is too small to be worth sending.
 pub fn datagram(text: &str) -> Result<u16, InvalidValue> {
     number("datagram size", text, DATAGRAM_MIN..=DATAGRAM_MAX)
+}
+
+/// Reads a kind of client that cannot prove a key.
+///
+/// # Errors
+/// It is none.
+pub(crate) fn open(text: &str) -> Result<Greeting, InvalidValue> {
+    match text {
+        "http" => Ok(Greeting::Http),
+        "lab" => Ok(Greeting::Lab),
+        "swarm" => Ok(Greeting::Swarm),
+        _ => Err(InvalidValue::new("kind of client", text, "http, lab or swarm")),
+    }
 }
 
 /// Reads a number of clients.

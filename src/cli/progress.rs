@@ -11,6 +11,7 @@ use crate::{
     net::{clock, lock},
     server::gate::GateView,
     text::{FileName, escape},
+    transfer::Outcome,
     units::{Bytes, Moment, Rate, micros, total_saturating},
 };
 
@@ -244,16 +245,22 @@ fn session_text(view: &GateView) -> String {
     }
 }
 
-/// How far a session's bytes are. Of a seat that is done nothing more is to come, whatever it got.
+/// How far a session's bytes are. To a seat that has ended nothing more is sent, whatever it got.
 fn sending_text(view: &GateView) -> String {
     let moved = total_saturating(view.seats.iter().map(|seat| seat.moved));
-    let total = total_saturating(
-        view.seats.iter().map(|seat| if seat.finished { seat.moved } else { view.bytes }),
-    );
-    let done = view.seats.iter().filter(|seat| seat.finished).count();
+    let total = total_saturating(view.seats.iter().map(|seat| match seat.end {
+        Some(_) => seat.moved,
+        None => view.bytes.saturating_sub(seat.resumed),
+    }));
+    let ends = || view.seats.iter().filter_map(|seat| seat.end.as_ref());
+    let done = ends().filter(|end| end.outcome == Outcome::Complete).count();
+    let failed = match ends().count() - done {
+        0 => String::new(),
+        failed => format!(", {failed} failed"),
+    };
     let elapsed = view.released.unwrap_or_default();
     format!(
-        "{}: {}, {done} of {} seats done",
+        "{}: {}, {done} of {} seats done{failed}",
         view.file,
         transfer_text(moved, total, elapsed),
         view.seats.len()
@@ -306,7 +313,7 @@ fn ranges(numbers: &[u16]) -> String {
 mod tests {
     use super::*;
     use crate::{
-        server::gate::{ClientKind, SeatView},
+        server::gate::{ClientKind, SeatEnd, SeatView},
         session::{SeatId, SessionId, Via},
     };
 
@@ -372,15 +379,17 @@ mod tests {
         );
     }
 
-    fn session(seats: &[(u64, bool)]) -> GateView {
-        let seats = (1..).zip(seats).map(|(seat, &(moved, finished))| SeatView {
+    fn session(seats: &[(u64, Option<Outcome>)]) -> GateView {
+        let end = |outcome| SeatEnd { outcome, reason: None, verified: None };
+        let seats = (1..).zip(seats).map(|(seat, &(moved, outcome))| SeatView {
             seat: SeatId(seat),
             name: format!("C{seat}"),
             peer: ([10, 0, 0, 4], 50_000).into(),
             kind: ClientKind::Native,
             ready: true,
             moved,
-            finished,
+            resumed: 0,
+            end: outcome.map(end),
             detail: Default::default(),
         });
         GateView {
@@ -396,25 +405,29 @@ mod tests {
     }
 
     #[test]
-    fn session_that_sends_has_a_bar_and_counts_seats_that_are_done() {
-        let view = session(&[(100_000_000, true), (50_000_000, false), (0, false)]);
+    fn session_that_sends_has_a_bar_and_counts_ended_seats() {
+        let done = Some(Outcome::Complete);
+        let mut view = session(&[(100_000_000, done), (50_000_000, None), (0, None)]);
         assert_eq!(
             session_text(&view),
             "f.bin: ████████████░░░░░░░░░░░░ 150 MB of 300 MB, 600 Mbit/s, 2 s left, \
              1 of 3 seats done"
         );
+        // What the last one kept of an earlier session is not sent again.
+        view.seats[2].resumed = 75_000_000;
+        assert!(session_text(&view).contains("150 MB of 225 MB"), "{}", session_text(&view));
         // The first one left early; no more bytes are sent to it.
-        let view = session(&[(20_000_000, true), (20_000_000, false)]);
+        let view = session(&[(20_000_000, Some(Outcome::Cut)), (20_000_000, None)]);
         assert_eq!(
             session_text(&view),
             "f.bin: ████████░░░░░░░░░░░░░░░░ 40 MB of 120 MB, 160 Mbit/s, 4 s left, \
-             1 of 2 seats done"
+             0 of 2 seats done, 1 failed"
         );
     }
 
     #[test]
     fn muster_shows_clients_that_are_not_ready_and_empty_seats() {
-        let mut view = session(&[(0, false), (0, false)]);
+        let mut view = session(&[(0, None), (0, None)]);
         view.left = Some(Duration::from_secs(7));
         view.seats[1].ready = false;
         assert_eq!(

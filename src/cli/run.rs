@@ -18,7 +18,7 @@ use crate::{
     client::{ClientReport, FetchConfig},
     error::{Error, Result},
     fetch::FetchTask,
-    net::lock,
+    net::{key_file, lock},
     report::{
         counts, json,
         session_table::{self, Rows},
@@ -57,6 +57,9 @@ pub(crate) struct RunArgs {
     /// A known set of tests: lab is 1, 5 and 10 clients x 100 MB and 250 MB
     #[arg(long, value_parser = ["lab"], conflicts_with_all = ["file", "clients", "size"])]
     pub(crate) preset: Option<String>,
+    /// Have server and clients prove the key in this file to each other
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key: Option<PathBuf>,
     /// How it sends.
     #[command(flatten)]
     pub(crate) sending: SendArgs,
@@ -176,6 +179,7 @@ fn run_session(
         log_dir: args.log_dir.clone(),
         udp: args.sending.udp_config(),
         swarm: args.swarming.config(),
+        key: args.key.clone(),
         ..ServerBuilder::default()
     };
     let progress = |name: &FileName, size, done| digest_bar.update(name, size, done);
@@ -192,6 +196,7 @@ fn run_session(
         copy: args.sending.copy,
         stall: args.sending.stall_limit,
         durable: args.keep.is_some(),
+        key: args.key.as_deref().map(key_file::read).transpose()?,
         ..FetchConfig::new(vec![server.local_addr()])
     })?;
     task.multicast_interface = args.sending.multicast_interface;

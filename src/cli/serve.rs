@@ -14,13 +14,14 @@ use crossbeam_channel::{Receiver, select};
 use crate::{
     cli::{
         events::{self, StatePrinter},
-        options::{self, SendArgs, SwarmArgs},
+        options::{self, KeyArgs, SendArgs, SwarmArgs},
         output,
         progress::{DigestBar, MusterLine},
         signals::{self, SignalRequest},
     },
     error::Result,
     http::{HttpConfig, guard},
+    proto::greeting::Greeting,
     report::{
         json,
         session_table::{self, Rows},
@@ -47,6 +48,9 @@ pub(crate) struct ServeArgs {
     /// What a session is.
     #[command(flatten)]
     pub(crate) session: SessionArgs,
+    /// Who may come.
+    #[command(flatten)]
+    pub(crate) admission: KeyArgs,
     /// How it sends.
     #[command(flatten)]
     pub(crate) sending: SendArgs,
@@ -131,6 +135,7 @@ pub(crate) fn run(args: &ServeArgs) -> Result<Verdict> {
             max_wait: session.max_wait,
             quorum: session.quorum,
             one_off: args.one_off,
+            open: args.admission.open.clone(),
             ..ServerConfig::default()
         }),
         log_dir: Some(args.log_dir.clone()),
@@ -143,6 +148,7 @@ pub(crate) fn run(args: &ServeArgs) -> Result<Verdict> {
         udp: args.sending.udp_config(),
         swarm: args.swarming.config(),
         lab_udp: args.lab_udp.then(|| args.allow.clone()),
+        key: args.admission.key.clone(),
         ..ServerBuilder::default()
     };
     let progress = |name: &FileName, size, done| digest_bar.update(name, size, done);
@@ -160,8 +166,18 @@ fn print_welcome(server: &ServerCore, args: &ServeArgs, token: &str) -> Result<(
     if args.lab_udp {
         output::eprintln(format_args!("the lab's UDP clients are served too"));
     }
-    let shown = server.lobby().address().unwrap_or_else(|| server.addr());
-    output::eprintln(format_args!("the page of this server: http://{shown}/"));
+    let lobby = server.lobby();
+    if lobby.settings.key.is_some() {
+        output::eprintln(format_args!("clients must prove the key; nothing is encrypted"));
+    }
+    let shown = lobby.address().unwrap_or_else(|| server.addr());
+    // A server with a key shows its page to who has the token.
+    let token_too = if lobby.settings.closes(Greeting::Http) {
+        format!("?token={token}")
+    } else {
+        String::new()
+    };
+    output::eprintln(format_args!("the page of this server: http://{shown}/{token_too}"));
     if !args.page.dashboard.is_empty() {
         output::eprintln(format_args!(
             "to release from elsewhere, open http://{shown}/#token={token}"

@@ -6,11 +6,13 @@ use crate::{
     digest::Digest,
     error::{Error, Result},
     net::copy,
+    proto::key::Key,
     session::{SeatId, Via},
     text::{ClientName, FileName},
 };
 
 /// What the user wants fetched, and how.
+// Over 15 fields because each is one thing that a user may ask for.
 #[derive(Clone, Debug)]
 pub struct FetchConfig {
     /// The server's addresses, tried in order.
@@ -39,6 +41,8 @@ pub struct FetchConfig {
     pub stall: Duration,
     /// Sync copies to disk before they count as received.
     pub durable: bool,
+    /// What the server must prove, and is proven to it; `None` asks for nothing.
+    pub key: Option<Key>,
     /// Whether a file that has the copy's name already is replaced.
     pub overwrite: OverwritePolicy,
 }
@@ -71,6 +75,7 @@ impl FetchConfig {
             copy: copy::Method::Auto,
             stall: Duration::from_secs(30),
             durable: true,
+            key: None,
             overwrite: OverwritePolicy::OwnFolder,
         }
     }

@@ -1,12 +1,17 @@
 //! One client's conversation with the server, from JOIN to its receipt.
 
-use std::{net::TcpStream, sync::atomic::Ordering, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, TcpStream},
+    sync::atomic::Ordering,
+    time::Duration,
+};
 
 use crate::{
     client::{
         config::FetchConfig,
         download::{Checked, Download, DownloadSpec, Proof, Verified},
-        messages::{OFFER_LIMIT, read_message, server_error},
+        messages::{OFFER_LIMIT, prove, read_message, server_error},
         part::{PartSpec, PublishedCopy},
         receive::{
             PrepareContext, ReceiveContext, ReceiveError, ReceiveSession, ReceiveTransport,
@@ -95,7 +100,10 @@ impl Conversation<'_> {
         let offset = prepared.offset;
         lines.write_line(&FromClient::Ready { offset }.encode())?;
         self.client.set_stage(ClientStage::Waiting);
-        self.wait(&mut lines, &offer, offset)?;
+        let others = self.wait(&mut lines, &offer, offset)?;
+        if !others.is_empty() {
+            prepared.session.limit_peers(others);
+        }
         self.released = lines.last_read_at();
         self.report.released_at = Some(clock::wall());
         self.client.set_stage(ClientStage::Receiving);
@@ -141,6 +149,8 @@ impl Conversation<'_> {
             via: config.via,
             name: name.clone(),
         };
+        prove(lines, config.key.as_ref())?;
+        self.report.key = lines.is_sealed();
         lines.write_line(&ClientHello::Join(join).encode())?;
         let offer = match read_message(lines, clock::now().after(OFFER_LIMIT), Phase::Offer)? {
             FromServer::Offer(offer) => offer,
@@ -207,13 +217,22 @@ impl Conversation<'_> {
         Ok(Prepared { download, session, offset })
     }
 
-    /// At the gate: until GO.
-    fn wait(&self, lines: &mut LineStream<'_>, offer: &Offer, offset: u64) -> Result<()> {
+    /// At the gate: until GO. Returns where the session's clients are, if the server said so.
+    fn wait(
+        &self,
+        lines: &mut LineStream<'_>,
+        offer: &Offer,
+        offset: u64,
+    ) -> Result<BTreeSet<IpAddr>> {
+        let mut others = BTreeSet::new();
         let (peer, missing) = (lines.peer(), offer.file.bytes - offset);
         loop {
             match read_message(lines, clock::now().after(GATE_SILENCE), Phase::Muster)? {
                 FromServer::Wait { ready, clients } => self.client.set_muster(ready, clients),
-                FromServer::Go { bytes } if bytes == missing => return Ok(()),
+                FromServer::Peers(at) if others.len() <= usize::from(offer.clients) => {
+                    others.extend(at);
+                }
+                FromServer::Go { bytes } if bytes == missing => return Ok(others),
                 FromServer::Go { bytes } => {
                     let what = format!("GO with {bytes} bytes of the {missing} that are missing");
                     return Err(Error::protocol(peer, what));

@@ -5,7 +5,10 @@ use std::{net::SocketAddr, time::Duration};
 use crate::{
     error::{Error, Phase, Result},
     net::{clock, line_stream::LineStream, socket},
-    proto::native::{ClientHello, ErrorCode, FILES_MAX, FromServer},
+    proto::{
+        key::{Challenge, Challenges, ConnectionEnd, Key, is_same},
+        native::{ClientHello, ErrorCode, FILES_MAX, FromClient, FromServer},
+    },
     session::FileInfo,
     text::escape,
     units::Moment,
@@ -14,17 +17,21 @@ use crate::{
 /// How long one attempt to connect may take.
 pub(super) const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 
+/// How long the server may take to answer a challenge or a proof; it answers a wrong one late.
+const PROOF_LIMIT: Duration = Duration::from_secs(10);
+
 /// How long the server may take to offer a seat: it may have to hash the file first.
 pub(super) const OFFER_LIMIT: Duration = Duration::from_secs(120);
 
-/// What the server at `server` offers.
+/// What the server at `server` offers, once both ends have proven `key` if there is one.
 ///
 /// # Errors
-/// It cannot be reached, or does not speak the protocol.
-pub fn list(server: &[SocketAddr]) -> Result<Vec<FileInfo>> {
+/// It cannot be reached, does not have the key, or does not speak the protocol.
+pub fn list(server: &[SocketAddr], key: Option<&Key>) -> Result<Vec<FileInfo>> {
     let stream = socket::connect(server, clock::now().after(CONNECT_LIMIT))?;
     let peer = stream.peer_addr().map_err(Error::io("connect", "the server"))?;
     let mut lines = LineStream::new(&stream, peer, b"");
+    prove(&mut lines, key)?;
     lines.write_line(&ClientHello::List.encode())?;
     let mut files = Vec::new();
     loop {
@@ -35,6 +42,41 @@ pub fn list(server: &[SocketAddr]) -> Result<Vec<FileInfo>> {
             _ => return Err(Error::protocol(peer, "no list of files")),
         }
     }
+}
+
+/// Proves `key` to the server and has it prove the same; from then on each line is sealed. Without
+/// a key it does nothing.
+///
+/// # Errors
+/// The server has no key or another one.
+pub(super) fn prove(lines: &mut LineStream<'_>, key: Option<&Key>) -> Result<()> {
+    let Some(key) = key else { return Ok(()) };
+    let peer = lines.peer();
+    let read = |lines: &mut LineStream<'_>| match read_message(
+        lines,
+        clock::now().after(PROOF_LIMIT),
+        Phase::Greet,
+    )? {
+        FromServer::Error { code, reason } => Err(server_error(peer, code, reason)),
+        message => Ok(message),
+    };
+    let client = Challenge(u128::from(clock::random()) << 64 | u128::from(clock::random()));
+    lines.write_line(&ClientHello::Challenge(client).encode())?;
+    let FromServer::Challenge(server) = read(lines)? else {
+        return Err(Error::protocol(peer, "no challenge for the key"));
+    };
+    let challenges = Challenges { client, server };
+    let ours = key.proof(ConnectionEnd::Client, challenges);
+    lines.write_line(&FromClient::Proof(ours).encode())?;
+    let FromServer::Proof(theirs) = read(lines)? else {
+        return Err(Error::protocol(peer, "no proof of the key"));
+    };
+    if !is_same(theirs.as_bytes(), key.proof(ConnectionEnd::Server, challenges).as_bytes()) {
+        let reason = format!("the server at {peer} does not have this client's key");
+        return Err(Error::refused("gatecast", reason));
+    }
+    lines.seal(key.seal(ConnectionEnd::Client, challenges));
+    Ok(())
 }
 
 /// Reads the server's next message.

@@ -1,9 +1,10 @@
 //! What a way of sending is to a client: something that takes the bytes in after GO.
 
 use std::{
+    collections::BTreeSet,
     fmt,
     fs::File,
-    net::TcpStream,
+    net::{IpAddr, TcpStream},
     ops::Range,
     sync::atomic::{AtomicBool, AtomicU64},
 };
@@ -46,6 +47,12 @@ pub trait ReceiveSession: fmt::Debug + Send {
     /// leaves it to the client, which takes up where its part ends.
     fn bytes_held(&self) -> Option<u64> {
         None
+    }
+
+    /// The session's clients have proven a key: from now on only those at these addresses are taken
+    /// for others of it, for a way in which clients talk to each other.
+    fn limit_peers(&self, addresses: BTreeSet<IpAddr>) {
+        let _ = addresses;
     }
 
     /// Takes the payload in, after GO was heard.

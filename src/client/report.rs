@@ -21,6 +21,8 @@ pub struct ClientReport {
     pub transfer: Option<Transfer>,
     /// How the server sends, where it said so.
     pub sender: Option<String>,
+    /// The server has proven the key, and this client too.
+    pub key: bool,
     /// Where the copy is; `None` unless it is whole and verified.
     pub path: Option<PathBuf>,
     /// What stopped it.
@@ -72,6 +74,7 @@ pub fn records(reports: &[ClientReport]) -> Vec<Record> {
             clients: offer.clients,
             released_at: None,
             sender: None,
+            key: report.key,
             transfers: Vec::new(),
         });
         record.released_at = record.released_at.or(report.released_at);

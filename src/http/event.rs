@@ -16,11 +16,11 @@ use crate::{
     client::{ClientStage, ClientView},
     proto::json::Json,
     server::{
-        gate::GateView,
+        gate::{GateView, SeatEnd},
         lobby::Lobby,
         transport::{MAP_MAX, SeatDetail},
     },
-    transfer::Record,
+    transfer::{Outcome, Record, Transfer},
 };
 
 /// The schema's name and version.
@@ -84,7 +84,9 @@ fn session(json: &mut Json, view: &GateView) {
                 json.text("kind", seat.kind.word());
                 json.truth("ready", seat.ready);
                 json.count("bytes", Some(seat.moved));
-                json.truth("finished", seat.finished);
+                json.count("bytes_resumed", Some(seat.resumed));
+                json.truth("finished", seat.end.is_some());
+                end(json, seat.end.as_ref());
                 detail(json, &seat.detail);
             });
         }
@@ -97,6 +99,16 @@ fn phase(view: &GateView) -> &'static str {
         (Some(_), _) => "muster",
         (None, Some(_)) => "moving",
         (None, None) => "ending",
+    }
+}
+
+/// How a seat ended, with the names of a session document; all `null` before.
+fn end(json: &mut Json, end: Option<&SeatEnd>) {
+    json.maybe_text("outcome", end.map(|end| end.outcome.word()));
+    json.maybe_text("reason", end.and_then(|end| end.reason.as_ref()));
+    match end.and_then(|end| end.verified) {
+        Some(verified) => json.truth("verified", verified),
+        None => json.raw("verified", "null"),
     }
 }
 
@@ -170,6 +182,9 @@ pub(super) fn ended(records: &[Arc<Record>]) -> String {
                     json.text("file", record.file.name.as_str());
                     json.count("bytes", Some(record.file.bytes));
                     json.count("clients", Some(record.clients.into()));
+                    let complete = |row: &&Transfer| row.outcome == Outcome::Complete;
+                    let complete = record.transfers.iter().filter(complete).count();
+                    json.count("complete", u64::try_from(complete).ok());
                     json.count("proven", u64::try_from(record.proven()).ok());
                     let released = record.released_at.and_then(|at| at.format(&Rfc3339).ok());
                     json.maybe_text("released_at", released);

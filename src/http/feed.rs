@@ -128,6 +128,6 @@ fn milestones(view: &GateView) -> Milestones {
         view.released.is_some(),
         view.seats.len(),
         count(|seat| seat.ready),
-        count(|seat| seat.finished),
+        count(|seat| seat.end.is_some()),
     )
 }

@@ -117,6 +117,7 @@ pub(super) fn serve_at_gate(cx: &mut RequestContext<'_>, file: FileName, query: 
         // A row is of a whole copy, so a part that ends before the file does is not sent.
         RequestedRange::Part(_) | RequestedRange::Whole => (200, 0),
     };
+    seat.resume(start);
     let receipts = &cx.server.receipts;
     let slot = (query.receipt).then(|| receipts.expect(seat.session().id, seat.id()));
     match seat.wait() {

@@ -12,7 +12,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::{
     net::{clock, http::host},
-    proto::http::request::HttpRequest,
+    proto::{http::request::HttpRequest, key::is_same},
 };
 
 /// Who may read, and who may change something.
@@ -52,6 +52,16 @@ impl AccessGuard {
         ip.is_loopback() || others.any(|&other| other == ip || other.is_unspecified())
     }
 
+    /// True when `peer` may read what is for the user of a server with a key: from this machine,
+    /// or with the token, in its field or, since a page cannot set that, in the query.
+    pub(super) fn may_read(&self, peer: SocketAddr, request: &HttpRequest) -> bool {
+        let query = request.query_pairs().unwrap_or_default();
+        let asked = query.get("token").unwrap_or_default();
+        peer.ip().to_canonical().is_loopback()
+            || self.has_token(request)
+            || is_same(asked.as_bytes(), self.token.as_bytes())
+    }
+
     /// True when the request carries the token.
     pub(super) fn has_token(&self, request: &HttpRequest) -> bool {
         let given = request.headers.get(TOKEN).unwrap_or_default();
@@ -65,14 +75,10 @@ impl AccessGuard {
     }
 }
 
-/// Compares in a time that does not depend on where the first difference is.
-fn is_same(one: &[u8], two: &[u8]) -> bool {
-    one.len() == two.len() && one.iter().zip(two).fold(0, |diff, (a, b)| diff | (a ^ b)) == 0
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proto::http::request::RequestBuf;
 
     #[test]
     fn changes_are_allowed_from_loopback_and_named_addresses() {
@@ -94,12 +100,34 @@ mod tests {
     }
 
     #[test]
-    fn token_is_long_random_and_compared_whole() {
+    fn reading_is_for_this_machine_or_with_the_token() {
+        let guard = AccessGuard::new(Some("a-long-token".to_owned()), Vec::new(), Vec::new());
+        let asked = |target: &str, field: &str| {
+            let mut buf = RequestBuf::default();
+            buf.push(format!("GET {target} HTTP/1.1\r\nHost: x\r\n{field}\r\n").as_bytes());
+            buf.next_request().expect("valid").expect("whole")
+        };
+        let other = SocketAddr::from(([10, 0, 0, 6], 5));
+        for (target, field, may) in [
+            ("/", "", false),
+            ("/?token=", "", false),
+            ("/?token=a-long-toke", "", false),
+            ("/?token=a-long-token", "", true),
+            ("/events?x=1&token=a-long-token", "", true),
+            ("/", "Gatecast-Token: a-long-token\r\n", true),
+            ("/", "Gatecast-Token: A-long-token\r\n", false),
+        ] {
+            assert_eq!(guard.may_read(other, &asked(target, field)), may, "{target} {field}");
+        }
+        for here in ["127.0.0.1:5", "127.9.9.9:5", "[::1]:5", "[::ffff:127.0.0.1]:5"] {
+            assert!(guard.may_read(here.parse().expect("valid"), &asked("/", "")), "{here}");
+        }
+    }
+
+    #[test]
+    fn token_is_long_and_random() {
         let token = random_token();
         assert_eq!(token.len(), 32);
         assert_ne!(token, random_token());
-        assert!(is_same(token.as_bytes(), token.as_bytes()));
-        assert!(!is_same(token.as_bytes(), b""));
-        assert!(!is_same(token.as_bytes(), &token.as_bytes()[1..]));
     }
 }

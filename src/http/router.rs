@@ -100,7 +100,7 @@ pub(super) fn serve(server: &HttpServer, connection: Connection, lobby: &Arc<Lob
 /// Finds the handler of a request and runs it.
 fn route(cx: &mut RequestContext<'_>) -> io::Result<()> {
     let path = &*cx.request.path;
-    if let Some(response) = refuse(cx) {
+    if let Some(response) = refuse(cx).or_else(|| close(cx)) {
         cx.respond(&response);
         return Ok(());
     }
@@ -140,6 +140,26 @@ fn refuse(cx: &RequestContext<'_>) -> Option<HttpResponse> {
         _ => HttpResponse::text(405, format!("only {allowed} here")),
     };
     Some(response.field("Allow", allowed))
+}
+
+/// The response to a request that a server with a key does not serve, as HTTP cannot prove one: a
+/// file to nobody, and what is for the user only to the user. Other services' paths are their own
+/// affair.
+fn close(cx: &RequestContext<'_>) -> Option<HttpResponse> {
+    let path = &*cx.request.path;
+    let is_file = path == "/files" || path.starts_with("/files/");
+    let is_users =
+        matches!(path, "/" | "/events" | "/metrics" | "/plot.svg") || path.starts_with("/sessions");
+    let why = if is_file {
+        "this server gives files only to clients that prove its key (gatecast fetch --key FILE); \
+         serve --open http lets others in"
+    } else if is_users && !cx.server.guard.may_read(cx.connection.peer, cx.request) {
+        "this server has a key: its page and figures are for its own machine, or with ?token= and \
+         the token that it printed"
+    } else {
+        return None;
+    };
+    cx.server.closed.then(|| HttpResponse::text(403, why))
 }
 
 fn page(cx: &RequestContext<'_>) -> HttpResponse {

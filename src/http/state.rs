@@ -20,11 +20,14 @@ use crate::{
         subscribers::Subscribers,
     },
     net::{clock, copy, http::server::HttpConnection, pacing::Pacer},
-    proto::http::{
-        head::HeadBuilder,
-        request::{HttpMethod, HttpRequest},
-        response::HttpResponse,
-        text,
+    proto::{
+        greeting::Greeting,
+        http::{
+            head::HeadBuilder,
+            request::{HttpMethod, HttpRequest},
+            response::HttpResponse,
+            text,
+        },
     },
     server::{config::ServerConfig, lobby::Lobby},
 };
@@ -32,6 +35,8 @@ use crate::{
 /// What all HTTP connections of one server share.
 pub(super) struct HttpServer {
     pub(super) guard: AccessGuard,
+    /// The files are closed, and all else is for the server's user.
+    pub(super) closed: bool,
     pub(super) feed: StateFeed,
     pub(super) receipts: Receipts,
     pub(super) replies: Replies,
@@ -70,6 +75,7 @@ impl HttpServer {
     pub(super) fn new(settings: &ServerConfig, config: HttpConfig) -> Result<Self> {
         let method = settings.copy.resolved();
         Ok(Self {
+            closed: settings.closes(Greeting::Http),
             guard: AccessGuard::new(config.token, config.control_from, config.hosts),
             feed: StateFeed::new(config.documents),
             receipts: Receipts::default(),

@@ -1,6 +1,7 @@
 //! Lines over a blocking connection, each wait under an absolute deadline.
 
 use std::{
+    borrow::Cow,
     io,
     net::{SocketAddr, TcpStream},
     time::Duration,
@@ -9,7 +10,10 @@ use std::{
 use crate::{
     error::{Error, Phase, Result},
     net::{clock, copy, socket},
-    proto::line::LineBuf,
+    proto::{
+        key::{LineSeal, SEAL_LEN},
+        line::{DecodeError, LineBuf},
+    },
     units::Moment,
 };
 
@@ -21,6 +25,8 @@ pub struct LineStream<'a> {
     buf: LineBuf,
     /// When the bytes of the last line, and what follows it, were read.
     read_at: Moment,
+    /// What both ends mark their lines with, where they have proven a key.
+    seal: Option<LineSeal>,
 }
 
 /// How long a peer may take to accept a line, which its buffer holds hundreds of; a longer text has
@@ -32,7 +38,23 @@ impl<'a> LineStream<'a> {
     pub fn new(stream: &'a TcpStream, peer: SocketAddr, first: &[u8]) -> Self {
         let mut buf = LineBuf::default();
         buf.push(first);
-        Self { stream, peer, buf, read_at: clock::now() }
+        Self { stream, peer, buf, read_at: clock::now(), seal: None }
+    }
+
+    /// Marks every line with `seal` from now on, and takes none that is not marked.
+    pub fn seal(&mut self, seal: LineSeal) {
+        self.buf.expect_seal(SEAL_LEN);
+        self.seal = Some(seal);
+    }
+
+    /// Whether both ends have proven a key.
+    pub fn is_sealed(&self) -> bool {
+        self.seal.is_some()
+    }
+
+    /// These lines as they go over the wire, which they must do next and once.
+    pub fn sealed<'l>(&self, lines: &'l [u8]) -> Cow<'l, [u8]> {
+        self.seal.as_ref().map_or(Cow::Borrowed(lines), |seal| Cow::Owned(seal.seal(lines)))
     }
 
     /// Who is at the other end.
@@ -52,14 +74,17 @@ impl<'a> LineStream<'a> {
     /// The next line, by `deadline`.
     ///
     /// # Errors
-    /// [`Error::TimedOut`] in `phase`; `UnexpectedEof` when the peer closed; `Protocol` for a malformed line.
+    /// [`Error::TimedOut`] in `phase`; `UnexpectedEof` when the peer closed; `Protocol` for a line
+    /// that is malformed or whose seal is wrong.
     pub fn read_line(&mut self, deadline: Moment, phase: Phase) -> Result<String> {
         let begun = clock::now();
         loop {
-            match self.buf.next_line() {
-                Ok(Some(line)) => return Ok(line),
-                Ok(None) => {}
-                Err(error) => return Err(Error::protocol(self.peer, error.to_string())),
+            let broken = |error: DecodeError| Error::protocol(self.peer, error.to_string());
+            if let Some(line) = self.buf.next_line().map_err(broken)? {
+                return match &mut self.seal {
+                    Some(seal) => seal.open(line).map_err(broken),
+                    None => Ok(line),
+                };
             }
             let timed_out = || Error::TimedOut {
                 phase: phase.name(),
@@ -106,6 +131,7 @@ impl<'a> LineStream<'a> {
     /// # Errors
     /// The peer is gone or does not read.
     pub fn write_line(&self, line: &[u8]) -> Result<()> {
+        let line = &*self.sealed(line);
         let deadline = copy::deadline(line.len() as u64, WRITE_LIMIT);
         copy::send_all(self.stream, line, deadline).map_err(|stop| match stop {
             copy::Stop::Peer(error) => Error::io("speak to the other side", self.peer)(error),

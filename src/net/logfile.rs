@@ -13,7 +13,10 @@ use std::{
 
 use time::{OffsetDateTime, macros::format_description};
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    net::files,
+};
 
 /// A log that is made when it is first written to.
 #[derive(Debug)]
@@ -95,14 +98,13 @@ impl LogFolder {
     /// Makes what is in `log`, and its name, outlast a loss of power.
     pub fn sync(&mut self, log: &LogFile) {
         let (Some(folder), Some(file)) = (&self.path, &log.file) else { return };
-        let synced = file.sync_all();
-        #[cfg(unix)]
-        let synced = synced.and_then(|()| File::open(folder)?.sync_all());
-        if let Err(error) = synced {
-            log::error!("cannot sync {}: {error}", folder.join(&log.name).display());
-            let failure = Error::io(self.doing, folder.display())(error);
+        if let Err(error) = file.sync_all() {
+            let path = folder.join(&log.name);
+            log::error!("cannot sync {}: {error}", path.display());
+            let failure = Error::io(self.doing, path.display())(error);
             self.failed.get_or_insert(failure);
         }
+        files::sync_folder(folder);
     }
 
     /// The first error, if there was one.

@@ -5,6 +5,7 @@ pub mod copy;
 pub mod datagrams;
 pub mod files;
 pub mod http;
+pub mod key_file;
 pub mod line_stream;
 pub mod logfile;
 pub mod pacing;

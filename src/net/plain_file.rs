@@ -2,12 +2,9 @@
 //! place of its path. With feature `sockopt` a pipe that is put there at the very moment is not
 //! waited for either.
 
-use std::{
-    fs,
-    fs::{File, Metadata},
-    io,
-    path::Path,
-};
+use std::{fs, fs::File, io, path::Path};
+
+use crate::net::files::is_same;
 
 /// Opens the regular file at `path` for reading; `None` where something else stands there, even if
 /// it was put there a moment ago.
@@ -42,17 +39,6 @@ fn open_found(path: &Path) -> io::Result<Option<File>> {
     // A build without those flags follows a link, and sees so afterwards.
     let is_it = cfg!(all(unix, feature = "sockopt")) || is_same(&there, &metadata);
     Ok((is_it && metadata.is_file()).then_some(file))
-}
-
-#[cfg(unix)]
-fn is_same(one: &Metadata, other: &Metadata) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    (one.dev(), one.ino()) == (other.dev(), other.ino())
-}
-
-#[cfg(not(unix))]
-fn is_same(_: &Metadata, _: &Metadata) -> bool {
-    true
 }
 
 #[cfg(all(test, unix))]

@@ -45,6 +45,12 @@ impl Json {
         self.braced('{', '}', write);
     }
 
+    /// An item of a list that is JSON already.
+    pub fn item_raw(&mut self, json: &str) {
+        self.comma();
+        self.text.push_str(json);
+    }
+
     /// An item of a list that is text.
     pub fn item_text(&mut self, text: &str) {
         self.comma();

@@ -13,6 +13,8 @@ use crate::proto::percent;
 pub struct LineBuf {
     bytes: Vec<u8>,
     start: usize,
+    /// Bytes that a line may have beyond that.
+    seal: usize,
 }
 
 /// One line taken apart: its word and its fields.
@@ -34,6 +36,11 @@ pub const LINE_MAX: usize = 2048;
 pub const FIELDS_MAX: usize = 48;
 
 impl LineBuf {
+    /// Lines have a seal of `len` bytes from now on.
+    pub fn expect_seal(&mut self, len: usize) {
+        self.seal = len;
+    }
+
     /// Takes what a read returned.
     pub fn push(&mut self, bytes: &[u8]) {
         if self.start > 0 {
@@ -49,11 +56,12 @@ impl LineBuf {
     /// A line over [`LINE_MAX`] bytes, or one that is not UTF-8 text free of control characters.
     pub fn next_line(&mut self) -> Result<Option<String>, DecodeError> {
         let held = &self.bytes[self.start..];
-        let Some(end) = held.iter().take(LINE_MAX).position(|&byte| byte == b'\n') else {
-            return match held.len() {
-                0..LINE_MAX => Ok(None),
-                _ => Err(DecodeError(format!("a line longer than {LINE_MAX} bytes"))),
-            };
+        let most = LINE_MAX + self.seal;
+        let Some(end) = held.iter().take(most).position(|&byte| byte == b'\n') else {
+            if held.len() < most {
+                return Ok(None);
+            }
+            return Err(DecodeError(format!("a line longer than {LINE_MAX} bytes")));
         };
         let line = std::str::from_utf8(&held[..end])
             .map_err(|_| DecodeError("a line that is not UTF-8".to_owned()))?;

@@ -11,6 +11,7 @@ pub mod histogram;
 pub mod http;
 pub mod jitter;
 pub mod json;
+pub mod key;
 pub mod lab;
 pub mod line;
 pub mod log_cell;

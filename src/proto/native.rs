@@ -3,19 +3,25 @@
 
 mod fields;
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use crate::{
     digest::Digest,
-    proto::line::{DecodeError, Fields, LineWriter},
+    proto::{
+        key::Challenge,
+        line::{DecodeError, Fields, LineWriter},
+    },
     session::{FileInfo, SeatId, SessionId, Via},
     text::{ClientName, FileName},
     transfer::{ClockId, Counts, Outcome},
     units::{Moment, micros},
 };
 
-pub use self::fields::{REASON_MAX, SIZE_MAX};
-use self::fields::{clip, counts, file, file_fields, optional_span, outcome, seats, span};
+pub use self::fields::{ADDRESSES_MAX, REASON_MAX, SIZE_MAX};
+use self::fields::{
+    addresses, clip, comma_separated, counts, file, file_fields, optional_span, outcome, seats,
+    span,
+};
 
 /// The first line of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +30,8 @@ pub enum ClientHello {
     Join(Join),
     /// Asks what is offered.
     List,
+    /// Asks the server to prove a key, and proves it before anything else is said.
+    Challenge(Challenge),
 }
 
 /// A client's wish for a seat.
@@ -43,6 +51,8 @@ pub struct Join {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::large_enum_variant, reason = "one at a time, read and used at once")]
 pub enum FromClient {
+    /// It has the key.
+    Proof(Digest),
     /// It can receive; `offset` bytes are there already and will be part of the digest.
     Ready {
         /// Where the payload is to begin, bytes.
@@ -105,8 +115,14 @@ pub struct Receipt {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::large_enum_variant, reason = "one at a time, read and used at once")]
 pub enum FromServer {
+    /// Asks the client to prove the key.
+    Challenge(Challenge),
+    /// It has the key.
+    Proof(Digest),
     /// A seat.
     Offer(Offer),
+    /// Where the session's clients are, at most [`ADDRESSES_MAX`] of them a line.
+    Peers(Vec<IpAddr>),
     /// One file of a LIST.
     File(FileInfo),
     /// The LIST is complete.
@@ -202,6 +218,9 @@ impl ClientHello {
                 .field("name", join.name.as_str())
                 .finish(),
             Self::List => LineWriter::new(&format!("{GREETING} LIST")).finish(),
+            Self::Challenge(challenge) => LineWriter::new(&format!("{GREETING} CHALLENGE"))
+                .field("random", challenge)
+                .finish(),
         }
     }
 
@@ -226,6 +245,7 @@ impl ClientHello {
                 name: fields.parsed("name", ClientName::new)?,
             })),
             "LIST" => Ok(Self::List),
+            "CHALLENGE" => Ok(Self::Challenge(fields.parsed("random", Challenge::decode)?)),
             word => Err(DecodeError::value("the first word is JOIN or LIST, not", word)),
         }
     }
@@ -235,6 +255,7 @@ impl FromClient {
     /// The message as its line.
     pub fn encode(&self) -> Vec<u8> {
         match self {
+            Self::Proof(hmac) => LineWriter::new("PROOF").field("hmac", hmac).finish(),
             Self::Ready { offset } => LineWriter::new("READY").field("offset", offset).finish(),
             Self::Held => LineWriter::new("HELD").finish(),
             Self::Alive { bytes } => LineWriter::new("ALIVE").field("bytes", bytes).finish(),
@@ -267,6 +288,7 @@ impl FromClient {
     pub fn decode(line: &str) -> Result<Self, DecodeError> {
         let fields = Fields::parse(line)?;
         Ok(match fields.word() {
+            "PROOF" => Self::Proof(fields.parsed("hmac", str::parse)?),
             "READY" => Self::Ready { offset: fields.number("offset")? },
             "HELD" => Self::Held,
             "ALIVE" => Self::Alive { bytes: fields.number("bytes")? },
@@ -300,12 +322,19 @@ impl FromServer {
     /// The message as its line.
     pub fn encode(&self) -> Vec<u8> {
         match self {
+            Self::Challenge(challenge) => {
+                LineWriter::new("CHALLENGE").field("random", challenge).finish()
+            }
+            Self::Proof(hmac) => LineWriter::new("PROOF").field("hmac", hmac).finish(),
             Self::Offer(offer) => file_fields(LineWriter::new("OFFER"), &offer.file)
                 .field("session", offer.session)
                 .field("seat", offer.seat)
                 .field("clients", offer.clients)
                 .field("via", offer.via)
                 .finish(),
+            Self::Peers(addresses) => {
+                LineWriter::new("PEERS").field("at", comma_separated(addresses)).finish()
+            }
             Self::File(file) => file_fields(LineWriter::new("FILE"), file).finish(),
             Self::End => LineWriter::new("END").finish(),
             Self::Wait { ready, clients } => {
@@ -336,6 +365,9 @@ impl FromServer {
     pub fn decode(line: &str) -> Result<Self, DecodeError> {
         let fields = Fields::parse(line)?;
         Ok(match fields.word() {
+            "CHALLENGE" => Self::Challenge(fields.parsed("random", Challenge::decode)?),
+            "PROOF" => Self::Proof(fields.parsed("hmac", str::parse)?),
+            "PEERS" => Self::Peers(addresses(&fields)?),
             "OFFER" => Self::Offer(Offer {
                 session: fields.parsed("session", str::parse)?,
                 seat: SeatId(seats(&fields, "seat")?),

@@ -51,6 +51,7 @@ fn members(json: &mut Json, record: &Record) {
     });
     json.raw("clients", record.clients);
     json.maybe_text("sender", record.sender.as_ref());
+    json.truth("key", record.key);
     json.member("release", |json| {
         let at = record.released_at.and_then(|at| at.format(&Rfc3339).ok());
         json.maybe_text("at", at);
@@ -140,6 +141,7 @@ mod tests {
           },
           "clients": 1,
           "sender": null,
+          "key": false,
           "release": {
             "at": "2026-09-21T14:13:21Z",
             "wake_skew_us": null,

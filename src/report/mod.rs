@@ -204,6 +204,7 @@ pub(crate) mod sample {
             clients,
             released_at: OffsetDateTime::from_unix_timestamp(1_790_000_000 + number as i64).ok(),
             sender: None,
+            key: false,
             transfers: (1..=clients).map(|seat| transfer(seat, base_ms)).collect(),
         }
     }

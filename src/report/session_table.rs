@@ -200,6 +200,9 @@ fn summary(record: &Record, seats: usize) -> String {
         span(global.seconds),
         span(global.seconds_verified),
     );
+    if record.key {
+        lines += "key                 yes\n";
+    }
     match record.broken_identities().as_slice() {
         [] => lines += "numbers: hold\n",
         broken => {

@@ -127,13 +127,14 @@ mod tests {
             clients,
             released_at: released.then_some(time::OffsetDateTime::UNIX_EPOCH),
             sender: None,
+            key: false,
             transfers: transfers.collect(),
         }
     }
 
     fn end(error: Option<Error>, released: bool) -> ClientReport {
         let released_at = released.then_some(time::OffsetDateTime::UNIX_EPOCH);
-        ClientReport { offer: None, released_at, transfer: None, sender: None, path: None, error }
+        ClientReport { released_at, error, ..ClientReport::default() }
     }
 
     #[test]

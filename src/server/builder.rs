@@ -67,6 +67,11 @@ impl ServerCoreBuilder {
         &self.settings
     }
 
+    /// The offered files.
+    pub fn catalog(&self) -> &Catalog {
+        &self.catalog
+    }
+
     /// Writes a session log for each session into `folder`.
     #[must_use]
     pub fn log_to(mut self, folder: impl Into<PathBuf>) -> Self {

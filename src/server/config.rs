@@ -2,7 +2,13 @@
 
 use std::time::Duration;
 
-use crate::{net::copy, session::Via, text::FileName, units::Rate};
+use crate::{
+    net::copy,
+    proto::{greeting::Greeting, key::Key},
+    session::Via,
+    text::FileName,
+    units::Rate,
+};
 
 /// How a server runs its sessions.
 #[derive(Clone, Debug)]
@@ -29,6 +35,17 @@ pub struct ServerConfig {
     pub one_off: bool,
     /// Let the seats meet after their first block; off, the barrier alone starts them.
     pub fair_start: bool,
+    /// What native clients must prove; `None` serves everybody.
+    pub key: Option<Key>,
+    /// What is served all the same to clients that cannot prove it.
+    pub open: Vec<Greeting>,
+}
+
+impl ServerConfig {
+    /// Whether these clients are turned away, since they cannot prove the key.
+    pub fn closes(&self, clients: Greeting) -> bool {
+        self.key.is_some() && !self.open.contains(&clients)
+    }
 }
 
 impl Default for ServerConfig {
@@ -45,6 +62,8 @@ impl Default for ServerConfig {
             congestion: None,
             one_off: false,
             fair_start: true,
+            key: None,
+            open: Vec::new(),
         }
     }
 }

@@ -1,9 +1,13 @@
 //! The server's end of a control connection: from the opening line to the summary.
 
 use std::{
-    net::TcpStream,
+    net::{SocketAddr, TcpStream},
     ops::Range,
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
     time::Duration,
 };
 
@@ -14,10 +18,15 @@ use crate::{
         line_stream::LineStream,
         shared_reply::{SharedReply, stamp_of_now},
     },
-    proto::native::{ClientHello, ErrorCode, FromClient, FromServer, Join, Offer, Summary},
+    proto::{
+        key::{Challenge, Challenges, ConnectionEnd, Key, is_same},
+        native::{
+            ADDRESSES_MAX, ClientHello, ErrorCode, FromClient, FromServer, Join, Offer, Summary,
+        },
+    },
     server::{
         gate::{ClientKind, MusterEnd, PendingClient, Seat},
-        listener::Connection,
+        listener::{Connection, GREETING_LIMIT},
         lobby::{Lobby, SeatRequest},
         patience::Patience,
         receipt::{client_failure, hashing, read_receipt},
@@ -26,6 +35,13 @@ use crate::{
     transfer::{Outcome, Transfer},
     units::Moment,
 };
+
+/// When a wrong key is answered, from its challenge on: always the same, so that the time tells
+/// nothing of the key, and no connection tries a second one soon.
+const WRONG_KEY_PAUSE: Duration = Duration::from_secs(1);
+
+/// How often a client without the key is worth a line on the terminal.
+const WARNING_PAUSE: Duration = Duration::from_secs(1);
 
 /// The list of offered files is made at most once in this time, however many ask for it.
 pub const LIST_INTERVAL: Duration = Duration::from_secs(1);
@@ -38,10 +54,7 @@ const LIST_LIMIT: Duration = Duration::from_secs(60);
 pub fn serve(connection: Connection, lobby: &Arc<Lobby>, offered: &SharedReply) {
     let Connection { stream, peer, first, deadline } = connection;
     let mut lines = LineStream::new(&stream, peer, &first);
-    let release = lines.read_line(deadline, Phase::Greet).and_then(|line| {
-        ClientHello::decode(&line).map_err(|error| Error::protocol(peer, error.to_string()))
-    });
-    match release {
+    match read_hello(&mut lines, deadline, lobby.settings.key.as_ref()) {
         Ok(ClientHello::List) => list(&lines, &stream, lobby, offered),
         Ok(ClientHello::Join(join)) => {
             let client = PendingClient {
@@ -59,13 +72,83 @@ pub fn serve(connection: Connection, lobby: &Arc<Lobby>, offered: &SharedReply) 
                 }
             }
         }
+        Ok(ClientHello::Challenge(_)) => {
+            refuse(&lines, ErrorCode::Protocol, "a second challenge");
+        }
         Err(Error::Protocol { what, .. }) => {
             log::info!("{peer}: {what}");
             refuse(&lines, ErrorCode::Protocol, &what);
         }
+        Err(Error::Refused { reason, .. }) => refuse(&lines, ErrorCode::Refused, &reason),
         Err(error) => log::debug!("{error}"),
     }
     lines.close();
+}
+
+/// The opening line; of a server with a key, the first one after both ends have proven it.
+fn read_hello(
+    lines: &mut LineStream<'_>,
+    deadline: Moment,
+    key: Option<&Key>,
+) -> Result<ClientHello> {
+    let hello = read_opening(lines, deadline)?;
+    // What the client is told, and what our user reads of the client.
+    let (told, shown) = match (hello, key) {
+        (ClientHello::Challenge(theirs), Some(key)) if prove(lines, key, theirs)? => {
+            return read_opening(lines, clock::now().after(GREETING_LIMIT));
+        }
+        (ClientHello::Challenge(_), Some(_)) => {
+            ("this client's key is not the server's", "its key is not this server's")
+        }
+        (ClientHello::Challenge(_), None) => {
+            ("it has no key, and this client asks for one", "it asks for a key, and there is none")
+        }
+        (_, Some(_)) => {
+            ("it serves only clients that prove its key (--key FILE)", "it proved no key")
+        }
+        (hello, None) => return Ok(hello),
+    };
+    warn_of_stranger(lines.peer(), shown);
+    Err(Error::refused(lines.peer(), told))
+}
+
+fn read_opening(lines: &mut LineStream<'_>, deadline: Moment) -> Result<ClientHello> {
+    let line = lines.read_line(deadline, Phase::Greet)?;
+    ClientHello::decode(&line).map_err(|error| Error::protocol(lines.peer(), error.to_string()))
+}
+
+/// Whether the client has proven `key`, and was given our proof in return. The client is first:
+/// whoever has no key gets nothing that was made with it.
+fn prove(lines: &mut LineStream<'_>, key: &Key, client: Challenge) -> Result<bool> {
+    let server = Challenge(u128::from(clock::random()) << 64 | u128::from(clock::random()));
+    let challenges = Challenges { client, server };
+    lines.write_line(&FromServer::Challenge(server).encode())?;
+    let asked = clock::now();
+    let line = lines.read_line(asked.after(GREETING_LIMIT), Phase::Greet)?;
+    let Ok(FromClient::Proof(proof)) = FromClient::decode(&line) else {
+        return Err(Error::protocol(lines.peer(), "no proof of the key after its challenge"));
+    };
+    if !is_same(proof.as_bytes(), key.proof(ConnectionEnd::Client, challenges).as_bytes()) {
+        thread::sleep(clock::left(asked.after(WRONG_KEY_PAUSE)).unwrap_or_default());
+        return Ok(false);
+    }
+    let ours = key.proof(ConnectionEnd::Server, challenges);
+    lines.write_line(&FromServer::Proof(ours).encode())?;
+    lines.seal(key.seal(ConnectionEnd::Server, challenges));
+    Ok(true)
+}
+
+/// Says on the terminal that somebody without our key was here; once a second, so that strangers
+/// cannot fill it.
+fn warn_of_stranger(peer: SocketAddr, why: &str) {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let now = clock::now();
+    let next = NEXT.load(Ordering::Relaxed);
+    let level = if now.0 >= next { log::Level::Warn } else { log::Level::Debug };
+    if level == log::Level::Warn {
+        NEXT.store(now.after(WARNING_PAUSE).0, Ordering::Relaxed);
+    }
+    log::log!(level, "{peer} was refused: {why}");
 }
 
 fn list(lines: &LineStream<'_>, stream: &TcpStream, lobby: &Lobby, offered: &SharedReply) {
@@ -80,7 +163,7 @@ fn list(lines: &LineStream<'_>, stream: &TcpStream, lobby: &Lobby, offered: &Sha
     match answer {
         Ok(answer) => {
             let deadline = clock::now().after(LIST_LIMIT);
-            if let Err(stop) = copy::send_all(stream, &answer, deadline) {
+            if let Err(stop) = copy::send_all(stream, &lines.sealed(&answer), deadline) {
                 log::debug!("{}: the list was not read: {stop:?}", lines.peer());
             }
         }
@@ -142,6 +225,7 @@ fn converse(mut seat: Seat, lines: &mut LineStream<'_>) {
         refuse(lines, code_of(&MusterEnd::Spoke), &MusterEnd::Spoke.to_string());
         return seat.lose(Outcome::Refused, MusterEnd::Spoke.to_string());
     }
+    seat.resume(offset);
     // What can be made before the gate is: behind it, every call of one seat delays another's start.
     let mut transfer = seat.transfer();
     let woke = match seat.wait() {
@@ -215,8 +299,13 @@ fn transfer_to(
     let info = &seat.session().source.info;
     let range = offset..info.bytes;
     let want = range.end - range.start;
-    let preface = FromServer::Go { bytes: want }.encode();
     let send_session = seat.send_session();
+    let mut preface = Vec::new();
+    for addresses in send_session.only_peers().chunks(ADDRESSES_MAX) {
+        preface.extend(FromServer::Peers(addresses.to_vec()).encode());
+    }
+    preface.extend(FromServer::Go { bytes: want }.encode());
+    let preface = lines.sealed(&preface).into_owned();
     let mut first = EarlyReply::default();
     let sent = match send_session.control() {
         Some(control) => control.send_native(seat, preface, range, lines, &mut first),

@@ -154,6 +154,7 @@ mod tests {
             clients: 1,
             released_at: None,
             sender: None,
+            key: false,
             transfers: vec![transfer; rows],
         }
     }

@@ -238,7 +238,8 @@ impl Lobby {
         if !self.may_begin(&state, file)? {
             return Ok(());
         }
-        let head = SessionHeader { via, file: session.source.info.clone(), clients };
+        let (file, key) = (session.source.info.clone(), self.settings.key.is_some());
+        let head = SessionHeader { via, file, clients, key };
         let session_id = session.id;
         let admission = Arc::clone(&self.admission);
         let gate = Gate::new(session, send_session, muster, self.log.clone(), admission);

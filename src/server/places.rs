@@ -187,30 +187,36 @@ impl<H> Places<H> {
         if self.evicted.is_some_and(is_going) {
             return None;
         }
-        let oldest = self.unready.values().filter_map(|of_one| {
-            let &(stage, id) = of_one.first()?;
-            let grace = if stage == Stage::Silent { GREETING_GRACE } else { READY_GRACE };
-            let had = now.since(self.open.get(&id)?.since) >= grace;
-            had.then_some((stage, Reverse(of_one.len()), id))
-        });
-        let (_, _, id) = oldest.min()?;
+        let of_each = self.unready.values().filter_map(|of_one| self.oldest(of_one, now));
+        let (_, _, id) = of_each.min()?;
         self.close(id, now)
     }
 
-    /// Chooses the connection of `peer`'s address to close because the address has too many.
+    /// Chooses the connection of `peer`'s address to close because the address has too many that have
+    /// had their grace.
     pub(super) fn evict_of(&mut self, peer: SocketAddr, now: Moment) -> Option<&H> {
         let of_one = self.unready.get(&Origin::of(peer))?;
         let (share, of) = SHARE;
         if of_one.len() <= (self.limits.connections / of * share).max(1) {
             return None;
         }
-        let silent = of_one.first().filter(|(_, id)| {
-            let since = self.open.get(id).map_or(now, |place| place.since);
-            now.since(since) >= GREETING_GRACE
-        });
-        let greeted = of_one.range((Stage::Greeted, 0)..).next();
-        let &(_, id) = silent.or(greeted).or_else(|| of_one.first())?;
+        let (_, _, id) = self.oldest(of_one, now)?;
         self.close(id, now)
+    }
+
+    /// The connection that goes first of those of one address, if it has had its grace.
+    fn oldest(
+        &self,
+        of_one: &BTreeSet<(Stage, u64)>,
+        now: Moment,
+    ) -> Option<(Stage, Reverse<usize>, u64)> {
+        let greeted = of_one.range((Stage::Greeted, 0)..).next();
+        let mut each = [of_one.first(), greeted].into_iter().flatten();
+        let &(stage, id) = each.find(|(stage, id)| {
+            let grace = if *stage == Stage::Silent { GREETING_GRACE } else { READY_GRACE };
+            self.open.get(id).is_some_and(|place| now.since(place.since) >= grace)
+        })?;
+        Some((stage, Reverse(of_one.len()), id))
     }
 
     /// Takes `count` descriptors for a session; false where there are not so many.
@@ -320,6 +326,26 @@ mod tests {
         assert!(!attack.iter().any(|id| places.open.contains_key(id)));
     }
 
+    /// An honest client has greeted while silent connections come faster than their grace ends.
+    #[test]
+    fn client_about_to_be_ready_outlasts_silent_flood() {
+        let mut places = Places::new(LIMITS);
+        let honest = peer(1, 1);
+        let id = places.add(honest, honest, at(0));
+        places.set_stage(id, Stage::Greeted);
+        for ms in 0..1999 {
+            let new = peer(1, 100 + ms);
+            let now = at(u64::from(ms));
+            for victim in [places.evict_of(new, now).copied(), places.evict(now).copied()] {
+                assert_ne!(victim, Some(honest), "after {ms} ms");
+                victim.into_iter().for_each(|victim| places.remove(places.by_peer[&victim]));
+            }
+            places.add(new, new, now);
+            places.add(peer(1, 10_000 + ms), peer(1, 10_000 + ms), now);
+        }
+        assert!(places.open.contains_key(&id));
+    }
+
     #[test]
     fn ready_client_is_never_closed() {
         let mut places = Places::new(LIMITS);
@@ -337,9 +363,10 @@ mod tests {
         let mut places = Places::new(LIMITS);
         for port in 1..=90 {
             let new = peer(1, port);
-            let id = places.add(new, new, at(u64::from(port)));
+            let now = at(u64::from(port) * 1000);
+            let id = places.add(new, new, now);
             places.set_stage(id, Stage::Greeted);
-            if let Some(&victim) = places.evict_of(new, at(u64::from(port))) {
+            if let Some(&victim) = places.evict_of(new, now) {
                 assert_eq!(victim, peer(1, port - 75), "the oldest");
                 places.remove(places.by_peer[&victim]);
             }

@@ -60,6 +60,8 @@ pub struct SessionHeader {
     pub file: FileInfo,
     /// How many clients are wanted.
     pub clients: u16,
+    /// Native clients have proven a key.
+    pub key: bool,
 }
 
 /// The sending side, one clone per session.
@@ -218,6 +220,7 @@ impl LoggerThread {
                         clients: head.clients,
                         released_at: None,
                         sender: None,
+                        key: head.key,
                         transfers: Vec::new(),
                     };
                     self.history.open(record.clone());

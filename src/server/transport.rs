@@ -4,7 +4,13 @@
 //! else of them. A [`Transport`] makes one [`SendSession`] for each session before its muster, and
 //! everything that can fail (sockets, tables) fails there.
 
-use std::{fmt, net::TcpStream, ops::Range, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    net::{IpAddr, TcpStream},
+    ops::Range,
+    sync::Arc,
+    time::Duration,
+};
 
 use crate::{
     error::Result,
@@ -60,6 +66,12 @@ pub trait SendSession: fmt::Debug + Send + Sync {
     /// there before it is complete.
     fn fills_control(&self) -> bool {
         true
+    }
+
+    /// For a way in which clients talk to each other: where those are that have proven a key, if
+    /// they shall talk to nobody else.
+    fn only_peers(&self) -> Vec<IpAddr> {
+        Vec::new()
     }
 
     /// What it adds to the conversation on the control connection, where it adds something.

@@ -564,13 +564,13 @@ fn endless_file_list_is_cut_off() {
             (line.replace("file=f", "file=a%2Fb"), "separator"),
         ] {
             let (order, server, _folder) = server_that_sends(words.into_bytes());
-            let error = client::list(&order.server).expect_err(says_so).to_string();
+            let error = client::list(&order.server, None).expect_err(says_so).to_string();
             assert!(error.contains(says_so), "{error}");
             server.join().expect("no panic");
         }
         let (order, server, _folder) =
             server_that_sends((line.repeat(10_000) + "END\n").into_bytes());
-        assert_eq!(client::list(&order.server).expect("the longest list").len(), 10_000);
+        assert_eq!(client::list(&order.server, None).expect("the longest list").len(), 10_000);
         server.join().expect("no panic");
     });
 }

@@ -12,6 +12,7 @@ mod figures;
 mod gate;
 mod hostile;
 mod http;
+mod key;
 mod lab;
 mod limits;
 mod relay;

@@ -15,7 +15,7 @@ use gatecast::internals::digest::Digest;
 
 use crate::common::{
     entries,
-    http::request_head,
+    http::{get, request_head},
     program,
     program::{Program, folder_with_file, records, text, whole},
     within,
@@ -124,6 +124,8 @@ fn torrent_replaces_a_users_file_only_when_told() {
         let (_server, addr) = Program::serve(path, &["f.bin"]);
         let announce = format!("http://{addr}/announce");
         assert_eq!(code(&program::run(path, &["torrent", "f.bin", "--announce", &announce])), 0);
+        // From now on the server knows it.
+        get(addr.parse().expect("an address"), "/f.bin.torrent");
         put(&path.join("mine"), "f.bin", b"precious");
         let words = ["fetch", "f.bin.torrent", "--out", "mine"];
         refused(&program::run(path, &words), THERE);

@@ -29,21 +29,28 @@ const quote = text => /^[\w.\/:@%+-]+$/.test(text) ? text : "'" + text.replace(/
 const path = name => encodeURIComponent(name).replace(/[!'()*]/g, c => '%' + c.charCodeAt(0).toString(16).toUpperCase());
 // On the server's own machine the page is asked for at an address that clients cannot use.
 const address = () => /^(localhost|127\.|\[::1\])/.test(location.hostname) && server.address || location.host;
-const commands = (name, group) => {
+// With -f curl stores no file where the answer is that the muster failed.
+const commands = (name, group, via) => {
   const plain = path(name) === name;
   const gate = group === null ? '?gate' : '?gate=' + group;
   const url = `'http://${address()}/files/${path(name)}${gate}'`;
-  return ['gatecast fetch ' + address() + (group === null ? '' : ' --group ' + group) + (name[0] === '-' ? ' -- ' : ' ') + quote(name),
-    plain ? 'curl -O ' + url : 'curl -o ' + quote((name[0] === '-' ? './' : '') + name) + ' ' + url];
+  const native = 'gatecast fetch ' + address() + (group === null ? '' : ' --group ' + group) + (name[0] === '-' ? ' -- ' : ' ') + quote(name);
+  if (given(via) && via !== 'tcp' && via !== 'http') return [native];
+  return [native, plain ? 'curl -fO ' + url : 'curl -fo ' + quote((name[0] === '-' ? './' : '') + name) + ' ' + url];
 };
 const code = text => make('code', text, 'command');
 
 let server = {clients: null};
 let files = [];
+let verdict = '';
 const panels = new Map();
 
 const token = () => document.querySelector('meta[name=gatecast-token]').content
-  || new URLSearchParams(location.hash.slice(1)).get('token') || '';
+  || new URLSearchParams(location.hash.slice(1)).get('token')
+  || new URLSearchParams(location.search).get('token') || '';
+// A server with a key gives its figures to whoever has the token, where the page itself was asked for.
+const at = path => { const held = new URLSearchParams(location.search).get('token');
+  return held ? path + (path.includes('?') ? '&' : '?') + 'token=' + encodeURIComponent(held) : path; };
 
 function release(session, panel) {
   const word = panel.token.value || token();
@@ -59,8 +66,11 @@ function makePanel(session) {
   const panel = {root: make('section'), rows: new Map(), samples: new Map(), asked: false};
   panel.title = make('h2');
   panel.title.setAttribute('role', 'status');
+  panel.what = make('span');
+  panel.why = make('span', undefined, 'why');
+  panel.title.append(panel.what, ' ', panel.why);
   panel.figures = make('p', undefined, 'figures');
-  panel.whole = make('div', undefined, 'whole');
+  panel.whole = make('div');
   panel.bar = make('progress');
   panel.bar.setAttribute('aria-label', 'All clients');
   panel.whole.append(panel.bar);
@@ -84,17 +94,51 @@ function makePanel(session) {
   return panel;
 }
 
-function figure(text, label) {
+function figure(text, label, kind) {
   const span = make('span', label);
-  span.prepend(make('b', text));
+  span.prepend(make('b', text, kind));
   return span;
 }
+// What is not known has no place.
 function figures(element, list) {
-  const key = JSON.stringify(list);
+  const known = list.filter(([text]) => text !== '-');
+  const key = JSON.stringify(known);
   if (element.dataset.key === key) return;
   element.dataset.key = key;
-  element.replaceChildren(...list.map(([text, label]) => figure(text, label)));
+  element.replaceChildren(...known.map(([text, label, kind]) => figure(text, label, kind)));
 }
+
+const count = (number, word) => number + ' ' + word + (number === 1 ? '' : 's');
+// Numbers in order, with the runs among them as ranges: 3, 7-25.
+function ranges(numbers) {
+  const runs = [];
+  for (const number of numbers) {
+    const run = runs[runs.length - 1];
+    if (run && run[1] + 1 === number) run[1] = number; else runs.push([number, number]);
+  }
+  return runs.map(([first, last]) => first === last ? first : first + '-' + last).join(', ');
+}
+// Each reason once, the most frequent first, with how many have it. Reasons that differ in numbers
+// only are one, without those numbers.
+function reasons(ends, alone) {
+  const groups = new Map();
+  for (const {reason, outcome} of ends) {
+    const parts = safe(reason || outcome.replace('_', ' ')).split(/(\d+)/);
+    const key = parts.filter((_, at) => at % 2 === 0).join('0');
+    const group = groups.get(key) || {parts, number: 0};
+    groups.set(key, group);
+    group.number++;
+    group.parts = group.parts.map((part, at) => part === parts[at] ? part : '\u2026');
+  }
+  const list = [...groups.values()].sort((a, b) => b.number - a.number);
+  if (alone && list.length === 1) return [list[0].parts.join('')];
+  const said = list.slice(0, 3).map(group => `${count(group.number, 'client')}: ${group.parts.join('')}`);
+  if (list.length > 3) said.push(count(list.length - 3, 'other reason'));
+  return said;
+}
+const failed = end => given(end.outcome) && end.outcome !== 'complete';
+// How far a copy is, percent; the last one is the digest's.
+const far = (bytes, total) => total ? Math.min(100, Math.floor(bytes / total * 100)) : 100;
 
 function row(panel, seat, build) {
   let entry = panel.rows.get(seat);
@@ -110,7 +154,8 @@ function row(panel, seat, build) {
 function musterPanel(panel, s) {
   const ready = s.seats.filter(seat => seat.ready).length;
   const missing = s.clients - s.seats.length;
-  set(panel.title, `${ready} of ${s.clients} ready for ${safe(s.file.name)}`);
+  set(panel.what, `${ready} of ${s.clients} ready for ${safe(s.file.name)}`);
+  panel.whole.className = 'whole';
   document.title = `${ready}/${s.clients} ready - gatecast`;
   figures(panel.figures, [[bytes(s.file.bytes), 'file size'], [s.via, 'way'], [String(missing), 'missing'],
     [given(s.seconds_left) ? left(s.seconds_left) : '-', 'left to wait']]);
@@ -131,7 +176,7 @@ function musterPanel(panel, s) {
   }
   if (!panel.how.firstChild) {
     panel.how.append(make('h3', 'On a client that is missing, type one of these'));
-    for (const text of commands(s.file.name, given(server.clients) ? null : s.clients)) panel.how.append(code(text));
+    for (const text of commands(s.file.name, given(server.clients) ? null : s.clients, s.via)) panel.how.append(code(text));
   }
   show(panel.how, missing > 0);
 }
@@ -155,20 +200,23 @@ function drawMap(canvas, map) {
   });
 }
 
+function bar(entry, total) {
+  entry.right = make('span');
+  entry.top = make('span', undefined, 'top');
+  entry.top.append(entry.name, entry.right);
+  entry.bar = make('progress');
+  entry.bar.max = Math.max(total, 1);
+  entry.li.append(entry.top, entry.bar, entry.small);
+}
+
 function movingPanel(panel, s) {
   if (panel.phase !== 'moving') { panel.list.replaceChildren(); panel.rows.clear(); }
   const total = s.file.bytes;
-  let moved = 0, finished = 0, sum = 0;
+  const ends = s.seats.filter(failed);
+  let moved = 0, done = 0, sum = 0;
   panel.list.className = s.seats.length > 60 ? 'bars many' : 'bars';
   for (const seat of s.seats) {
-    const entry = row(panel, seat.seat, entry => {
-      entry.right = make('span');
-      entry.top = make('span', undefined, 'top');
-      entry.top.append(entry.name, entry.right);
-      entry.bar = make('progress');
-      entry.bar.max = Math.max(total, 1);
-      entry.li.append(entry.top, entry.bar, entry.small);
-    });
+    const entry = row(panel, seat.seat, entry => bar(entry, total));
     const samples = panel.samples.get(seat.seat) || [];
     panel.samples.set(seat.seat, samples);
     const last = samples[samples.length - 1];
@@ -176,19 +224,24 @@ function movingPanel(panel, s) {
     if (samples.length > 4) samples.shift();
     const [t0, b0] = samples.length > 1 ? samples[0] : [0, 0];
     const speed = s.seconds_moving > t0 ? (seat.bytes - b0) / (s.seconds_moving - t0) : 0;
-    const share = total ? seat.bytes / total : 1;
-    moved += seat.bytes;
-    if (seat.finished) finished++; else sum += speed;
+    const has = seat.bytes_resumed + seat.bytes;
+    const kept = seat.bytes_resumed ? bytes(seat.bytes_resumed) + ' kept' : '';
+    const stopped = failed(seat);
+    moved += has;
+    if (!seat.finished) sum += speed; else if (!stopped) done++;
     set(entry.name, `${seat.seat} ${safe(seat.name)}`);
     entry.name.title = safe(seat.name);
-    entry.bar.value = seat.bytes;
+    entry.bar.value = has;
     entry.bar.setAttribute('aria-label', `Seat ${seat.seat}`);
-    set(entry.right, seat.finished ? 'ended' : Math.floor(share * 100) + ' %');
-    entry.li.className = seat.finished ? 'done' : '';
+    set(entry.right, stopped ? `failed at ${far(has, total)} %` : !seat.finished ? far(has, total) + ' %'
+      : seat.verified ? 'proven' : 'not proven');
+    entry.li.className = stopped ? 'failed' : seat.finished && seat.verified ? 'done' : '';
     // Nobody's first tenths of a second say how long the rest takes.
-    const rest = seat.finished || s.seconds_moving < 0.5 ? '' : left((total - seat.bytes) / speed);
-    set(entry.small, seat.finished ? bytes(seat.bytes) : [rate(speed * 8 / 1e6), rest && rest + ' left',
-      given(seat.lost) ? seat.lost + ' lost' : ''].filter(Boolean).join(', '));
+    const rest = s.seconds_moving < 0.5 ? '' : left((total - has) / speed);
+    const pace = has < total ? [rate(speed * 8 / 1e6), rest && rest + ' left'] : ['all sent, not proven yet'];
+    set(entry.small, (stopped ? [safe(seat.reason || seat.outcome)] : seat.finished ? [bytes(seat.bytes), kept]
+      : [...pace, kept, given(seat.lost) ? seat.lost + ' lost' : ''])
+      .filter(Boolean).join(', '));
     if (seat.map && seat.map.length) {
       if (!entry.map) {
         entry.map = make('canvas');
@@ -199,25 +252,37 @@ function movingPanel(panel, s) {
       drawMap(entry.map, seat.map);
     }
   }
-  set(panel.title, `Sending ${safe(s.file.name)} to ${s.seats.length}`);
+  set(panel.what, `Sending ${safe(s.file.name)} to ${s.seats.length}` + (ends.length ? `, ${ends.length} FAILED` : ''));
+  set(panel.why, reasons(ends).join('; '));
+  panel.title.className = ends.length ? 'bad' : '';
+  panel.whole.className = ends.length ? 'whole failed' : 'whole';
   const all = total * s.seats.length;
   document.title = `${all ? Math.floor(moved / all * 100) : 100} % - gatecast`;
-  figures(panel.figures, [[`${finished} of ${s.seats.length}`, 'ended'], [seconds(s.seconds_moving), 'since the release'],
-    [rate(sum * 8 / 1e6), 'all together'], [s.via, 'way']]);
+  figures(panel.figures, [[`${done} of ${s.seats.length}`, 'done'], [ends.length ? String(ends.length) : '-', 'failed', 'bad'],
+    [seconds(s.seconds_moving), 'since the release'], [rate(sum * 8 / 1e6), 'all together'], [s.via, 'way']]);
   panel.bar.max = Math.max(all, 1);
   panel.bar.value = moved;
   show(panel.act, false);
   show(panel.how, false);
 }
 
+// How many clients a session is tried with where nobody has said how many.
+const EXAMPLE = 25;
+
 function offer() {
-  const group = given(server.clients) ? null : 25;
-  const key = JSON.stringify([files, group, server.address]);
+  const group = given(server.clients) ? null : EXAMPLE;
+  const key = JSON.stringify([files, server]);
   if ($('offers').dataset.key === key) return;
   $('offers').dataset.key = key;
+  const clients = server.clients;
+  set($('idle-title'), 'Waiting for ' + (given(clients) ? count(clients, 'client') : 'the first client') + ': nobody is at the gate');
+  set($('idle-text'), (!given(clients) ? `The first client that asks for a file says how many clients get it together, here ${EXAMPLE}. `
+    : clients === 1 ? 'A client that asks for a file gets it at once. '
+      : `A file is sent to all when ${clients} clients have asked for it. `)
+    + `On ${clients === 1 ? 'the' : 'each'} client's machine, type one of these:`);
   $('offers').replaceChildren(...files.slice(0, 50).map(file => {
     const div = make('div');
-    div.append(make('h3', `${safe(file.name)}, ${bytes(file.bytes)}`), ...commands(file.name, group).map(code));
+    div.append(make('h3', `${safe(file.name)}, ${bytes(file.bytes)}`), ...commands(file.name, group, server.via).map(code));
     return div;
   }));
   if (files.length > 50) {
@@ -239,11 +304,12 @@ function state(s) {
     panel.phase = session.phase;
   }
   show($('idle'), open.length === 0);
-  if (open.length === 0) { document.title = 'gatecast'; offer(); }
+  if (open.length === 0) { document.title = verdict + 'gatecast'; offer(); }
 }
 
 const COLUMNS = [['seat', r => r.seat], ['client', r => safe(r.name)], ['verified', r => r.verified],
   ['outcome', r => r.outcome], ['bytes client', r => r.bytes_client], ['bytes server', r => r.bytes_server],
+  ['bytes kept', r => r.bytes_resumed || null],
   ['time client', r => r.seconds_client], ['time server', r => r.seconds_server],
   ['Mbit/s client', r => r.rate_client_mbit], ['Mbit/s server', r => r.rate_server_mbit],
   ['address', r => r.client], ['client port', r => port(r.client)], ['server port', r => port(r.server)]];
@@ -252,58 +318,129 @@ const host = address => given(address) ? address.slice(0, address.lastIndexOf(':
 
 function cell(name, value, result) {
   const td = make('td');
+  td.dataset.name = name;
+  td.setAttribute('role', 'cell');
   if (name === 'verified') {
     td.textContent = value === true ? 'yes' : value === false ? 'NO' : '-';
     td.className = value === true ? 'good' : value === false ? 'bad' : '';
   } else if (name === 'outcome') {
-    td.textContent = value + (result.reason ? ': ' + safe(result.reason) : '');
+    td.textContent = value.replace('_', ' ') + (result.reason ? ': ' + safe(result.reason) : '');
     td.className = value === 'complete' ? '' : 'bad';
-    td.title = td.textContent;
   } else if (!given(value)) td.textContent = '-';
   else if (name === 'address') td.textContent = host(value);
   else if (name.startsWith('time')) td.textContent = value.toFixed(value < 0.1 ? 6 : 3) + ' s';
   else if (name.startsWith('Mbit')) td.textContent = value.toFixed(1);
   else if (name.startsWith('bytes')) td.textContent = value.toLocaleString('en-US');
-  else { td.textContent = value; td.title = value; }
+  else td.textContent = value;
+  // A dash keeps its column in line; on a narrow screen, where there are none, it is left out.
+  if (td.textContent === '-') td.className = 'none';
   return td;
 }
-
-let plotted = false;
-function ended(event) {
-  const d = event.document;
-  const proven = d.results.filter(r => r.outcome === 'complete' && r.verified === true).length;
-  set($('after-title'), `${proven} of ${d.clients} copies of ${safe(d.file.name)} are proven`);
-  figures($('after-global'), [[rate(d.global.rate_mbit), 'global rate'], [seconds(d.global.seconds), 'release to last byte'],
-    [us(d.release.skew_us), 'release skew'], [us(d.release.skew_client_us), 'skew at the clients'], [bytes(d.file.bytes), 'file size'], [d.via, 'way']]);
-  const invalid = d.identities !== 'hold';
-  set($('after-notes'), invalid ? 'INVALID: ' + d.identities.map(safe).join('; ') : '');
-  $('after-notes').className = invalid ? 'bad' : '';
+// A column that nobody has a value for is left out.
+function table(results) {
+  const columns = COLUMNS.filter(([, read]) => results.some(result => given(read(result))));
   const head = make('thead'), body = make('tbody'), line = make('tr');
-  for (const [name] of COLUMNS) {
+  for (const [name] of columns) {
     const th = make('th', name);
     th.scope = 'col';
+    th.dataset.name = name;
+    th.setAttribute('role', 'columnheader');
     line.append(th);
   }
   head.append(line);
-  for (const result of d.results) {
+  for (const result of results) {
     const tr = make('tr');
-    tr.append(...COLUMNS.map(([name, read]) => cell(name, read(result), result)));
+    tr.append(...columns.map(([name, read]) => cell(name, read(result), result)));
     body.append(tr);
   }
+  for (const tr of [line, ...body.children]) tr.setAttribute('role', 'row');
   $('after-table').replaceChildren(head, body);
-  const link = (text, href) => { const a = make('a', text); a.href = href; return a; };
+}
+
+// Why fewer copies are proven than were asked for, and whose failed after the release.
+function shortfall(d) {
+  const proves = r => r.outcome === 'complete' && r.verified === true;
+  const proven = d.results.filter(proves).length;
+  if (proven >= d.clients) return {proven, kind: 'good', why: [], moved: []};
+  // A seat that was lost before the release may have gone to another client since.
+  const moved = d.results.filter(r => given(d.release.at) && (given(r.woke_us) || r.outcome === 'cut'));
+  const held = new Set(moved.map(r => r.seat));
+  const lost = d.results.filter(r => failed(r) && !moved.includes(r) && !held.has(r.seat));
+  const taken = new Set(d.results.map(r => r.seat));
+  const empty = [];
+  for (let seat = 1; seat <= d.clients; seat++) if (!taken.has(seat)) empty.push(seat);
+  const why = reasons([...moved.filter(failed), ...lost], !given(d.release.at));
+  if (empty.length) why.push(`${count(empty.length, 'client')} missing (${empty.length === 1 ? 'seat' : 'seats'} ${ranges(empty)})`);
+  const kind = why.length ? 'bad' : 'wait';
+  const unproven = d.results.filter(r => r.outcome === 'complete' && !proves(r)).length;
+  if (unproven) why.push(count(unproven, 'client') + ' got all bytes and cannot prove the copy');
+  return {proven, kind, why, moved: moved.filter(failed)};
+}
+
+const BARS_MAX = 60;
+// Who failed after the release, and how far each copy was.
+function failures(d, results) {
+  const list = results.slice(0, BARS_MAX).map(r => {
+    const entry = {li: make('li', undefined, 'failed'), name: make('span', `${r.seat} ${safe(r.name)}`, 'name'), small: make('small')};
+    const has = r.bytes_resumed + (given(r.bytes_client) ? r.bytes_client : r.bytes_server || 0);
+    bar(entry, d.file.bytes);
+    entry.bar.value = has;
+    entry.bar.setAttribute('aria-label', `Seat ${r.seat}`);
+    entry.right.textContent = `failed at ${far(has, d.file.bytes)} %`;
+    entry.small.textContent = `${bytes(has)} of ${bytes(d.file.bytes)}: ` + safe(r.reason || r.outcome);
+    return entry.li;
+  });
+  if (results.length > BARS_MAX) list.push(make('li', `and ${results.length - BARS_MAX} more in the table`));
+  $('after-failed').replaceChildren(...list);
+  show($('after-failed'), list.length > 0);
+}
+
+// One number of clients is one point, and no plot. Sessions that failed have none.
+function plot(d) {
+  fetch(at('/sessions')).then(answer => answer.json()).then(kept => {
+    const points = new Set(kept.sessions.filter(s => s.complete >= s.clients).map(s => s.clients));
+    show($('plot'), points.size > 1);
+    if (points.size > 1) $('plot').querySelector('img').src = at('/plot.svg?' + d.session);
+  }).catch(() => {});
+}
+
+function ended(event) {
+  const d = event.document;
+  const {proven, kind, why, moved} = shortfall(d);
+  const word = {good: '', wait: 'NOT PROVEN: ', bad: 'FAILED: '}[kind];
+  verdict = `${word}${proven}/${d.clients} - `;
+  if (!$('idle').hidden) document.title = verdict + 'gatecast';
+  const invalid = d.identities !== 'hold';
+  $('after-title').className = invalid ? 'bad' : kind;
+  $('after-title').replaceChildren(make('span', `${word}${proven} of ${d.clients} copies of ${safe(d.file.name)} are proven`),
+    ' ', make('span', why.join('; '), 'why'));
+  failures(d, moved);
+  figures($('after-global'), [[rate(d.global.rate_mbit), 'global rate'], [seconds(d.global.seconds), 'release to last byte'],
+    [us(d.release.skew_us), 'release skew'], [us(d.release.skew_client_us), 'skew at the clients'], [bytes(d.file.bytes), 'file size'], [d.via, 'way']]);
+  set($('after-notes'), invalid ? 'INVALID: ' + d.identities.map(safe).join('; ') : '');
+  $('after-notes').className = invalid ? 'bad' : '';
+  table(d.results);
+  const link = (text, href) => { const a = make('a', text); a.href = at(href); return a; };
   $('after-links').replaceChildren(link('CSV', `/sessions/${d.session}.csv`), link('JSON', '/sessions/' + d.session),
     link('all sessions as CSV', '/sessions.csv'));
-  $('plot').firstChild.src = '/plot.svg?' + d.session;
-  // The plot leaves out sessions that failed; without any other it is empty.
-  plotted = plotted || d.results.filter(r => r.outcome === 'complete').length >= d.clients;
-  show($('plot'), plotted);
+  plot(d);
   show($('after'), true);
 }
 
-function link(text, kind) { set($('link'), text); $('link').className = kind; }
+// A box that is wider than its place says so above itself.
+const widths = new ResizeObserver(() => {
+  for (const box of document.querySelectorAll('.scroll')) show(box.previousElementSibling, box.scrollWidth > box.clientWidth);
+});
+for (const box of document.querySelectorAll('.scroll')) { widths.observe(box); widths.observe(box.firstElementChild); }
+
+function link(text, kind) {
+  set($('link'), text);
+  $('link').className = kind;
+  document.body.className = kind;
+  if (kind === 'lost') document.title = 'no answer - gatecast';
+}
 set($('where'), location.host);
-const source = new EventSource('/events');
+const source = new EventSource(at('/events'));
 source.addEventListener('open', () => link('live', 'live'));
 source.addEventListener('error', () => link('the server does not answer', 'lost'));
 source.addEventListener('state', event => state(JSON.parse(event.data)));

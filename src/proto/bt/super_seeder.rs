@@ -39,6 +39,9 @@ pub struct SuperSeeder {
     copies: Vec<u32>,
     /// Pieces that were revealed once, or that some peer has.
     revealed_once: Bitfield,
+    /// Of `unrevealed`, pieces that some peer brought with it and that we need not send: they are
+    /// passed over when their turn comes, because to look for each would take too long.
+    brought: Bitfield,
     /// Every piece is revealed to everybody.
     reveals_all: bool,
     /// When no piece was left to reveal.
@@ -93,6 +96,7 @@ impl SuperSeeder {
             piece_bytes,
             copies: vec![0; pieces as usize],
             revealed_once: Bitfield::new(pieces),
+            brought: Bitfield::new(pieces),
             reveals_all: false,
             exhausted_at: None,
         }
@@ -153,9 +157,8 @@ impl SuperSeeder {
 
     /// A peer has announced a piece.
     pub fn peer_has(&mut self, peer: u32, piece: u32) {
-        // A piece that a peer brings with it need not be sent by us.
         if self.revealed_once.set(piece) {
-            self.unrevealed.retain(|&other| other != piece);
+            self.brought.set(piece);
         }
         let Some(state) = self.peers.get_mut(&peer) else {
             return;
@@ -176,6 +179,22 @@ impl SuperSeeder {
         if is_new && state.doubtful {
             self.admit(peer);
         }
+    }
+
+    /// The next piece to reveal.
+    fn next_unrevealed(&mut self) -> Option<u32> {
+        while let Some(&piece) = self.unrevealed.front() {
+            if !self.brought.has(piece) {
+                return Some(piece);
+            }
+            self.unrevealed.pop_front();
+        }
+        None
+    }
+
+    /// How many peers say that they have `piece`.
+    pub fn copies(&self, piece: u32) -> u32 {
+        self.copies.get(piece as usize).copied().unwrap_or(0)
     }
 
     /// Marks peers as doubtful that made no progress in time. Their pending pieces are the next to
@@ -228,14 +247,15 @@ impl SuperSeeder {
         let alone = self.peers.len() == 1;
         let least = AHEAD_ALL / self.piece_bytes as usize;
         let pending_max = ahead(uplink_rate).max(least).max(AHEAD_MIN);
-        if self.unrevealed.is_empty()
+        if self.next_unrevealed().is_none()
             && self.peers.len() > REVEAL_ALL_MAX
             && self.pending < pending_max
         {
             self.unrevealed = self.rarest();
+            self.brought = Bitfield::new(self.brought.len());
         }
         while alone || self.pending < pending_max {
-            let Some(&piece) = self.unrevealed.front() else {
+            let Some(piece) = self.next_unrevealed() else {
                 break;
             };
             let mut lacking = false;
@@ -283,7 +303,8 @@ impl SuperSeeder {
     /// or the last ones are pending for too long. Sooner, peers would request pieces that others
     /// are about to have: with ten megabytes that costs a fifth of the time.
     pub fn try_reveal_all(&mut self, now: Moment) -> bool {
-        if self.reveals_all || !self.unrevealed.is_empty() || self.peers.len() > REVEAL_ALL_MAX {
+        let exhausted = self.next_unrevealed().is_none() && self.peers.len() <= REVEAL_ALL_MAX;
+        if self.reveals_all || !exhausted {
             self.exhausted_at = None;
             return false;
         }

@@ -1,6 +1,6 @@
 //! Fields that several messages have.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use crate::{
     proto::line::{DecodeError, Fields, LineWriter},
@@ -11,6 +11,9 @@ use crate::{
 
 /// Longest reason in a message, bytes.
 pub const REASON_MAX: usize = 300;
+
+/// Most addresses in a line: so many of the longest fit.
+pub const ADDRESSES_MAX: usize = 40;
 
 /// Most that `Ready::offset` or a size may be: what a signed file offset holds.
 pub const SIZE_MAX: u64 = i64::MAX as u64;
@@ -69,6 +72,22 @@ pub(super) fn counts(fields: &Fields<'_>) -> Result<Counts, DecodeError> {
 pub(super) fn outcome(fields: &Fields<'_>) -> Result<Outcome, DecodeError> {
     let text = fields.need("outcome")?;
     text.parse().map_err(|_| DecodeError::value("an unknown outcome", text))
+}
+
+pub(super) fn comma_separated(addresses: &[IpAddr]) -> String {
+    addresses.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(",")
+}
+
+pub(super) fn addresses(fields: &Fields<'_>) -> Result<Vec<IpAddr>, DecodeError> {
+    let text = fields.need("at")?;
+    let wrong = |text: &str| DecodeError::value("PEERS with a wrong address", text);
+    let all = text.splitn(ADDRESSES_MAX + 1, ',');
+    let all: Vec<_> =
+        all.map(|text| text.parse().map_err(|_| wrong(text))).collect::<Result<_, _>>()?;
+    if all.len() > ADDRESSES_MAX {
+        return Err(DecodeError(format!("PEERS with more than {ADDRESSES_MAX} addresses")));
+    }
+    Ok(all)
 }
 
 /// The first [`REASON_MAX`] bytes of a reason, whole characters only.

@@ -28,7 +28,8 @@ fn openings_come_back() {
             name: ClientName::new("\u{1b}[2J =%\n|").expect("any text"),
         },
     ];
-    for opening in joins.map(ClientHello::Join).into_iter().chain([ClientHello::List]) {
+    let others = [ClientHello::List, ClientHello::Challenge(Challenge(0xab))];
+    for opening in joins.map(ClientHello::Join).into_iter().chain(others) {
         assert_eq!(ClientHello::decode(&line(opening.encode())), Ok(opening));
     }
 }
@@ -61,6 +62,7 @@ fn every_message_of_a_client_comes_back() {
         counts: Counts::from_values([Some(u64::MAX); Counts::NAMES.len()]),
     };
     for message in [
+        FromClient::Proof(Digest::of(b"p")),
         FromClient::Ready { offset: 0 },
         FromClient::Held,
         FromClient::Alive { bytes: 5 },
@@ -97,7 +99,12 @@ fn every_message_of_a_server_comes_back() {
         sender: "sendfile, bbr".to_owned(),
         counts: Counts::from_values([Some(u64::MAX); Counts::NAMES.len()]),
     };
+    let longest: IpAddr = "2001:db8:1111:2222:3333:4444:5555:6666".parse().expect("valid");
     for message in [
+        FromServer::Challenge(Challenge(u128::MAX)),
+        FromServer::Proof(Digest::of(b"p")),
+        FromServer::Peers(vec![longest; ADDRESSES_MAX]),
+        FromServer::Peers(vec!["10.0.0.7".parse().expect("valid"), longest]),
         FromServer::Offer(Offer {
             session: SessionId(1),
             seat: SeatId(1),
@@ -145,10 +152,27 @@ fn wrong_openings_are_refused_with_the_value() {
         ("GATECAST/1 JOIN group=1 name=a file=", "empty"),
         ("GATECAST/1 JOIN group=1 name=a via=pigeon", "tcp, udp"),
         ("GATECAST/1 JOIN group=1 group=2 name=a", "twice"),
+        ("GATECAST/1 CHALLENGE", "without random"),
+        ("GATECAST/1 CHALLENGE random=ff", "32 lower-case"),
     ] {
         let error = ClientHello::decode(text).expect_err(text).to_string();
         assert!(error.contains(says), "{text}: {error}");
     }
+}
+
+#[test]
+fn wrong_or_too_many_addresses_are_refused() {
+    for (at, says) in [
+        (String::new(), "a wrong address"),
+        ("10.0.0.1,".to_owned(), "a wrong address"),
+        ("10.0.0.1:80".to_owned(), "a wrong address"),
+        (vec!["10.0.0.1"; ADDRESSES_MAX + 1].join(","), "more than 40 addresses"),
+        (vec!["10.0.0.1"; ADDRESSES_MAX + 9].join(","), "a wrong address"),
+    ] {
+        let error = FromServer::decode(&format!("PEERS at={at}")).expect_err(&at).to_string();
+        assert!(error.contains(says), "{at}: {error}");
+    }
+    assert!(FromServer::decode("PEERS").is_err());
 }
 
 #[test]

@@ -1,11 +1,12 @@
 //! From the lines of a log to the records of its sessions.
 
-use std::collections::HashMap;
+use std::{borrow::Cow, collections::HashMap};
 
 use crate::{
     proto::session_log::{
         LogLine,
-        columns::{COLUMNS, LINE_MAX, SEPARATOR},
+        cells::MISSING,
+        columns::{COLUMNS, COLUMNS_MIN, LINE_MAX, SEPARATOR},
         error::{LineError, LogError, excerpt},
     },
     session::SessionId,
@@ -16,6 +17,8 @@ use crate::{
 #[derive(Debug, Default)]
 pub struct Collector {
     lines: u64,
+    /// How many columns the last header has.
+    columns: usize,
     records: Vec<Record>,
     places: HashMap<SessionId, usize>,
     /// The first line without an end.
@@ -88,9 +91,10 @@ impl Collector {
         let line = str::from_utf8(line).map_err(|_| LineError::NotText)?;
         // No line of a transfer begins so: a session's number is hexadecimal.
         if self.lines == 1 || line.starts_with(COLUMNS[0]) {
-            return check_header(line);
+            self.columns = check_header(line)?;
+            return Ok(());
         }
-        let line = LogLine::decode(line)?;
+        let line = LogLine::decode(&in_our_columns(line, self.columns)?)?;
         let Some(&place) = self.places.get(&line.session) else {
             self.places.insert(line.session, self.records.len());
             self.records.push(line.into_record());
@@ -109,6 +113,7 @@ impl LogLine {
             clients: self.clients,
             released_at: self.released_at,
             sender: self.sender,
+            key: self.key,
             transfers: vec![self.transfer],
         }
     }
@@ -126,6 +131,9 @@ impl LogLine {
         }
         if record.clients != self.clients {
             return conflict("clients");
+        }
+        if record.key != self.key {
+            return conflict("key");
         }
         if !merge(&mut record.released_at, self.released_at) {
             return conflict("time");
@@ -150,21 +158,36 @@ fn merge<T: PartialEq>(known: &mut Option<T>, other: Option<T>) -> bool {
     }
 }
 
-fn check_header(line: &str) -> Result<(), LineError> {
+/// How many columns a header has: fewer in an earlier version's log, more in a later one's.
+fn check_header(line: &str) -> Result<usize, LineError> {
     let line = line.strip_suffix('\n').ok_or(LineError::Cut)?;
     let mut found = line.split(SEPARATOR);
-    let mut wanted = COLUMNS.into_iter();
-    let mut place = 1;
-    loop {
-        let (found, wanted) = (found.next(), wanted.next());
-        if found != wanted {
-            return Err(LineError::Header { place, found: found.map(excerpt), wanted });
+    for (at, wanted) in COLUMNS.into_iter().enumerate() {
+        match found.next() {
+            Some(found) if found == wanted => {}
+            None if at >= COLUMNS_MIN => return Ok(at),
+            found => {
+                let (place, found) = (at + 1, found.map(excerpt));
+                return Err(LineError::Header { place, found, wanted });
+            }
         }
-        if found.is_none() {
-            return Ok(());
-        }
-        place += 1;
     }
+    Ok(COLUMNS.len() + found.count())
+}
+
+/// A line of a log of `columns` columns with our own: what an earlier version did not write is
+/// missing, and what a later one writes besides is left out.
+fn in_our_columns(line: &str, columns: usize) -> Result<Cow<'_, str>, LineError> {
+    if columns == COLUMNS.len() {
+        return Ok(Cow::Borrowed(line));
+    }
+    let text = line.strip_suffix('\n').ok_or(LineError::Cut)?;
+    let mut cells: Vec<&str> = text.split(SEPARATOR).collect();
+    if cells.len() != columns {
+        return Err(LineError::Columns { found: cells.len(), wanted: columns });
+    }
+    cells.resize(COLUMNS.len(), MISSING);
+    Ok(Cow::Owned(cells.join(SEPARATOR) + "\n"))
 }
 
 #[cfg(test)]
@@ -192,6 +215,7 @@ mod tests {
             clients: 3,
             released_at: OffsetDateTime::from_unix_timestamp(1_790_000_000).ok(),
             sender: None,
+            key: true,
             transfers: (1..=3)
                 .map(|seat| Transfer::new(SeatId(seat), "", Outcome::Complete))
                 .chain([Transfer::new(SeatId(2), "late", Outcome::Refused)])
@@ -278,21 +302,40 @@ mod tests {
     fn another_header_is_refused_with_the_column_that_differs() {
         let log = header().replace("verdict", "colour\u{1b}");
         assert_eq!(error(&log), "line 1: the header's column 16 is 'colour\\u{1b}', not 'verdict'");
-        let log = header().replace('\n', " | more\n");
-        assert_eq!(error(&log), "line 1: the header's column 56 is 'more', which is unknown");
-        let log = header().replace(" | delay_max_us", "");
+        let log = header().replace(" | delay_max_us | key", "");
         assert_eq!(error(&log), "line 1: the header's column 55 is missing: 'delay_max_us'");
+        let log = header().replace(" | key", " | lock");
+        assert_eq!(error(&log), "line 1: the header's column 56 is 'lock', not 'key'");
         assert!(error(&lines(&record(1))[0]).starts_with("line 1: the header's column 1 "));
+    }
+
+    #[test]
+    fn log_of_an_earlier_or_a_later_version_is_read() {
+        let of = |key: bool| Record { key, ..record(1) };
+        // Before there were keys.
+        let earlier = |line: &str| line.strip_suffix(" | -\n").expect("no key").to_owned() + "\n";
+        let old = header().replace(" | key", "")
+            + &lines(&of(false)).iter().map(|line| earlier(line)).collect::<String>();
+        assert_eq!(collect(old.as_bytes()), Ok(vec![of(false)]));
+        let more = |text: &str, cell: &str| text.replace('\n', &format!(" | {cell}\n"));
+        let new = more(&header(), "mood") + &more(&lines(&of(true)).concat(), "fine");
+        assert_eq!(collect(new.as_bytes()), Ok(vec![of(true)]));
+        // A line is as wide as the header before it.
+        let mixed = more(&header(), "mood") + &lines(&of(true))[0];
+        assert_eq!(error(&mixed), "line 2: 56 columns where 57 belong");
+        let mixed = old + &lines(&of(false))[0];
+        assert_eq!(error(&mixed), "line 6: 56 columns where 55 belong");
     }
 
     #[test]
     fn lines_of_one_session_must_agree() {
         type Change = fn(&mut Record);
         let one = record(0xa);
-        let changes: [(&str, Change); 5] = [
+        let changes: [(&str, Change); 6] = [
             ("via", |r| r.via = Via::Raw),
             ("file", |r| r.file.bytes = 11),
             ("clients", |r| r.clients = 4),
+            ("key", |r| r.key = false),
             ("time", |r| r.released_at = Some(OffsetDateTime::UNIX_EPOCH)),
             ("sender", |r| r.sender = Some("other".to_owned())),
         ];

@@ -8,15 +8,18 @@ pub const LINE_MAX: usize = 8 * 1024;
 
 /// The columns of a line, in order; seconds, microseconds (`us`) and Mbit/s as the names say,
 /// sizes in bytes.
-pub const COLUMNS: [&str; BEFORE.len() + Counts::NAMES.len()] = {
-    let mut columns = [""; BEFORE.len() + Counts::NAMES.len()];
+pub const COLUMNS: [&str; COLUMNS_MIN + 1] = {
+    let mut columns = ["key"; COLUMNS_MIN + 1];
     let mut at = 0;
-    while at < columns.len() {
+    while at < COLUMNS_MIN {
         columns[at] = if at < BEFORE.len() { BEFORE[at] } else { Counts::NAMES[at - BEFORE.len()] };
         at += 1;
     }
     columns
 };
+
+/// How many columns every log has. Those after them joined later, and more may.
+pub(super) const COLUMNS_MIN: usize = BEFORE.len() + Counts::NAMES.len();
 
 /// The columns before the counters.
 pub(super) const BEFORE: [&str; 31] = [

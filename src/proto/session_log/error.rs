@@ -2,11 +2,7 @@
 
 use std::fmt;
 
-use crate::{
-    proto::session_log::columns::{COLUMNS, LINE_MAX},
-    session::SessionId,
-    text::escape,
-};
+use crate::{proto::session_log::columns::LINE_MAX, session::SessionId, text::escape};
 
 /// Why a line is not a line of a session log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,8 +14,8 @@ pub enum LineError {
         place: usize,
         /// What stands there, escaped; `None` when the line ends before.
         found: Option<String>,
-        /// The column that belongs there; `None` after the last.
-        wanted: Option<&'static str>,
+        /// The column that belongs there.
+        wanted: &'static str,
     },
     /// The line is longer than [`LINE_MAX`].
     TooLong,
@@ -31,6 +27,8 @@ pub enum LineError {
     Columns {
         /// How many it has.
         found: usize,
+        /// How many its header has.
+        wanted: usize,
     },
     /// A column holds what it cannot.
     Column {
@@ -79,17 +77,16 @@ impl fmt::Display for LineError {
         match self {
             Self::Header { place, found, wanted } => {
                 write!(f, "the header's column {place} is ")?;
-                match (found, wanted) {
-                    (Some(found), Some(wanted)) => write!(f, "'{found}', not '{wanted}'"),
-                    (Some(found), None) => write!(f, "'{found}', which is unknown"),
-                    (None, _) => write!(f, "missing: '{}'", wanted.unwrap_or_default()),
+                match found {
+                    Some(found) => write!(f, "'{found}', not '{wanted}'"),
+                    None => write!(f, "missing: '{wanted}'"),
                 }
             }
             Self::TooLong => write!(f, "longer than {LINE_MAX} bytes"),
             Self::Cut => f.write_str("cut before its end"),
             Self::NotText => f.write_str("not UTF-8"),
-            Self::Columns { found } => {
-                write!(f, "{found} columns where {} belong", COLUMNS.len())
+            Self::Columns { found, wanted } => {
+                write!(f, "{found} columns where {wanted} belong")
             }
             Self::Column { name, found, wanted } => {
                 write!(f, "column {name} holds '{found}', not {wanted}")

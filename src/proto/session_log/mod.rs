@@ -52,6 +52,8 @@ pub struct LogLine {
     pub released_at: Option<OffsetDateTime>,
     /// How the server sent.
     pub sender: Option<String>,
+    /// Native clients proved a key.
+    pub key: bool,
     /// The transfer.
     pub transfer: Transfer,
 }
@@ -72,6 +74,7 @@ impl LogLine {
             clients: record.clients,
             released_at: record.released_at,
             sender: record.sender.clone(),
+            key: record.key,
             transfer: transfer.clone(),
         }
     }
@@ -119,7 +122,8 @@ impl LogLine {
             or_missing(self.sender.as_ref().map(|how| outside(how, SENDER_MAX))),
         ];
         let counts = transfer.counts.values();
-        before.into_iter().chain(counts.into_iter().map(or_missing)).collect()
+        let key = or_missing(self.key.then_some("yes"));
+        before.into_iter().chain(counts.into_iter().map(or_missing)).chain([key]).collect()
     }
 
     /// Reads a line, which must have its end.
@@ -133,7 +137,7 @@ impl LogLine {
         let line = line.strip_suffix('\n').ok_or(LineError::Cut)?;
         let cells: Vec<&str> = line.split(SEPARATOR).collect();
         if cells.len() != COLUMNS.len() {
-            return Err(LineError::Columns { found: cells.len() });
+            return Err(LineError::Columns { found: cells.len(), wanted: COLUMNS.len() });
         }
         let decoded = Self::read(&mut Cells::new(&cells))?;
         let pairs = cells.iter().zip(decoded.cells());
@@ -197,6 +201,7 @@ impl LogLine {
             *count = cells.optional("a number", parsed)?;
         }
         transfer.counts = Counts::from_values(counts);
+        let key = cells.optional("yes or -", |text| (text == "yes").then_some(()))?.is_some();
         Ok(Self {
             session,
             via,
@@ -207,6 +212,7 @@ impl LogLine {
                 .zip(time)
                 .map(|(date, time)| PrimitiveDateTime::new(date, time).assume_utc()),
             sender,
+            key,
             transfer,
         })
     }

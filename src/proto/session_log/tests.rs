@@ -14,6 +14,7 @@ fn line(transfer: Transfer) -> LogLine {
         clients: 25,
         released_at: OffsetDateTime::from_unix_timestamp(1_790_000_000).ok(),
         sender: Some("sendfile, bbr".to_owned()),
+        key: true,
         transfer,
     }
 }
@@ -45,8 +46,8 @@ fn column<'a>(line: &'a str, name: &str) -> &'a str {
 #[test]
 fn line_reads_as_the_lab_expects() {
     insta::assert_snapshot!(header() + &line(full()).encode(), @r#"
-    session | seat | date | time | via | file | size | client_bytes | client_s | client_mbit | client_port | server_bytes | server_s | server_mbit | server_port | verdict | verified | reason | name | client | server | clients | sha1 | resumed | verified_s | durable_s | woke_us | first_server_us | first_client_us | clock | sender | lost | duplicate | reordered | jitter_us | retransmitted | bytes_from_server | bytes_from_peers | offered | local_drop | network_lost | host_rx_drop | delivered | unique | corrupt | foreign | late | unheard | reorder_extent | loss_burst | jitter_p50_us | jitter_p95_us | jitter_p99_us | delay_us | delay_max_us
-    00abcdef01234567 | 3 | 2026-09-21 | 14:13:20.000000 | tcp | 100MB.bin | 100000000 | 100000000 | 8.000001 | 100.000 | 50123 | 100000000 | 16.000000 | 50.000 | 8080 | complete | yes | - | PC-07 | 10.0.0.4:50123 | [fe80::1%2]:8080 | 25 | 3c5b492776742690efb6a0f1fd8508693400e2cc | 0 | - | - | 12 | - | 18446744073709551615 | 7 | sendfile, bbr | 0 | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | -
+    session | seat | date | time | via | file | size | client_bytes | client_s | client_mbit | client_port | server_bytes | server_s | server_mbit | server_port | verdict | verified | reason | name | client | server | clients | sha1 | resumed | verified_s | durable_s | woke_us | first_server_us | first_client_us | clock | sender | lost | duplicate | reordered | jitter_us | retransmitted | bytes_from_server | bytes_from_peers | offered | local_drop | network_lost | host_rx_drop | delivered | unique | corrupt | foreign | late | unheard | reorder_extent | loss_burst | jitter_p50_us | jitter_p95_us | jitter_p99_us | delay_us | delay_max_us | key
+    00abcdef01234567 | 3 | 2026-09-21 | 14:13:20.000000 | tcp | 100MB.bin | 100000000 | 100000000 | 8.000001 | 100.000 | 50123 | 100000000 | 16.000000 | 50.000 | 8080 | complete | yes | - | PC-07 | 10.0.0.4:50123 | [fe80::1%2]:8080 | 25 | 3c5b492776742690efb6a0f1fd8508693400e2cc | 0 | - | - | 12 | - | 18446744073709551615 | 7 | sendfile, bbr | 0 | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | yes
     "#);
 }
 
@@ -162,6 +163,7 @@ fn changed_figure_is_named_with_its_column() {
         ("clock", "-"),
         ("lost", "-1"),
         ("bytes_from_peers", "18446744073709551616"),
+        ("key", "no"),
     ] {
         let place = COLUMNS.iter().position(|&c| c == name).expect("a column");
         let mut cells: Vec<&str> = encoded.trim_end().split(SEPARATOR).collect();

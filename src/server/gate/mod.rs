@@ -50,6 +50,7 @@ mod view;
 pub use pending::{ClientKind, MusterEnd, PendingClient};
 pub use seat::Seat;
 pub use seat_connection::{SeatConnection, SessionInfo};
+pub use state::SeatEnd;
 pub use view::{GateView, SeatView};
 
 /// One session, from its first seat to its last outcome.
@@ -132,6 +133,7 @@ impl Gate {
             client: client.clone(),
             phase: SeatPhase::Preparing,
             moved,
+            resumed: 0,
             given_up: None,
         };
         state.seats.insert(id, seat);
@@ -164,13 +166,22 @@ impl Gate {
         self.lock().muster_end(id)
     }
 
-    /// The client in `id` is gone, or its transfer is over.
-    fn leave(&self, id: SeatId, released: bool) {
+    /// The client in `id` has `bytes` bytes of an earlier session, which faces show.
+    fn resume(&self, id: SeatId, bytes: u64) {
+        if let Some(seat) = self.lock().seats.get_mut(&id) {
+            seat.resumed = bytes;
+        }
+    }
+
+    /// The client in `id` is gone before the release; or its transfer is over, with `end`.
+    fn leave(&self, id: SeatId, end: Option<SeatEnd>) {
         let mut state = self.lock();
-        if !released {
+        if let Some(end) = end {
+            if let Some(seat) = state.seats.get_mut(&id) {
+                seat.phase = SeatPhase::Finished(end);
+            }
+        } else {
             state.seats.remove(&id);
-        } else if let Some(seat) = state.seats.get_mut(&id) {
-            seat.phase = SeatPhase::Finished;
         }
         self.changed.notify_all();
     }
@@ -212,7 +223,7 @@ impl Gate {
         self.stopping.store(true, Ordering::Relaxed);
         if matches!(state.phase, GatePhase::Released(_)) {
             for seat in state.seats.values() {
-                if !matches!(seat.phase, SeatPhase::Finished) {
+                if !matches!(seat.phase, SeatPhase::Finished(_)) {
                     // A connection that is gone already needs no closing.
                     let _ = seat.client.stream.shutdown(Shutdown::Both);
                 }
@@ -344,7 +355,7 @@ impl Gate {
         let mut state = self.lock();
         let info = &self.session.source.info;
         let mut limits = SeatLimits::new(info.bytes, self.session.stall);
-        while !state.seats.values().all(|seat| matches!(seat.phase, SeatPhase::Finished)) {
+        while !state.seats.values().all(|seat| matches!(seat.phase, SeatPhase::Finished(_))) {
             let before = clock::now();
             state =
                 self.changed.wait_timeout(state, TICK).unwrap_or_else(PoisonError::into_inner).0;

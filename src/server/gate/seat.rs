@@ -15,6 +15,7 @@ use crate::{
             Gate,
             pending::{MusterEnd, PendingClient},
             seat_connection::SeatConnection,
+            state::SeatEnd,
         },
         transport::SendSession,
     },
@@ -54,6 +55,11 @@ impl Seat {
     /// What moves its bytes.
     pub fn send_session(&self) -> &dyn SendSession {
         &*self.gate.send_session
+    }
+
+    /// The client has `bytes` bytes of an earlier session already.
+    pub fn resume(&self, bytes: u64) {
+        self.gate.resume(self.id(), bytes);
     }
 
     /// The client is ready; waits at the gate and goes through it. Returns how long after the
@@ -122,7 +128,9 @@ impl Drop for Seat {
                 self.set_row(Outcome::Refused, "left before the release");
             }
         }
+        let mut end = None;
         if let Some(row) = self.row.take() {
+            end = self.is_released().then(|| SeatEnd::of(&row));
             let (log, session) = (&self.gate.log, self.gate.session.id);
             // While seats fill, any number of clients can come and leave.
             if self.is_released() || !self.gate.is_mustering() {
@@ -131,6 +139,6 @@ impl Drop for Seat {
                 log.leave(session, row);
             }
         }
-        self.gate.leave(self.id(), self.is_released());
+        self.gate.leave(self.id(), end);
     }
 }

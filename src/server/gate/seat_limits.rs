@@ -46,13 +46,13 @@ impl SeatLimits {
         let now = clock::now();
         let took = now.since(release.released());
         let is_whole = |seat: &&TakenSeat| {
-            matches!(seat.phase, SeatPhase::Finished)
+            matches!(seat.phase, SeatPhase::Finished(_))
                 && seat.moved.load(Ordering::Relaxed) >= self.bytes
         };
         let whole = state.seats.values().filter(is_whole).count();
         let late = self.is_late(whole, release.admitted(), took);
         for (&id, seat) in &mut state.seats {
-            if matches!(seat.phase, SeatPhase::Finished) || seat.given_up.is_some() {
+            if matches!(seat.phase, SeatPhase::Finished(_)) || seat.given_up.is_some() {
                 continue;
             }
             let moved = seat.moved.load(Ordering::Relaxed);

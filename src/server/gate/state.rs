@@ -12,6 +12,7 @@ use crate::{
         release::Release,
     },
     session::SeatId,
+    transfer::{Outcome, Transfer},
     units::Moment,
 };
 
@@ -35,6 +36,8 @@ pub(super) struct TakenSeat {
     pub(super) moved: Arc<AtomicU64>,
     /// Why the session's thread has closed its connection, if it has.
     pub(super) given_up: Option<String>,
+    /// Bytes that the client has of an earlier session.
+    pub(super) resumed: u64,
 }
 
 /// Where a gate stands.
@@ -57,7 +60,24 @@ pub(super) enum SeatPhase {
     /// The client is admitted, and its transfer is not over.
     Released,
     /// The transfer is over.
-    Finished,
+    Finished(SeatEnd),
+}
+
+/// How a seat's transfer ended, as its row says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SeatEnd {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Why; not escaped.
+    pub reason: Option<String>,
+    /// Whether the copy is proven; `None` where its client cannot prove one.
+    pub verified: Option<bool>,
+}
+
+impl SeatEnd {
+    pub(super) fn of(row: &Transfer) -> Self {
+        Self { outcome: row.outcome, reason: row.reason.clone(), verified: row.verified }
+    }
 }
 
 impl GateState {
@@ -121,7 +141,7 @@ impl GateState {
                     let late = "the gate opened before this client was ready";
                     seat.send_away(MusterEnd::NotEnough(late.to_owned()));
                 }
-                SeatPhase::Evicted(_) | SeatPhase::Released | SeatPhase::Finished => {}
+                SeatPhase::Evicted(_) | SeatPhase::Released | SeatPhase::Finished(_) => {}
             }
         }
         let release = Arc::new(Release::new(admitted));

@@ -65,7 +65,8 @@ impl Watched {
             stall: Duration::from_secs(60),
         };
         let logger = SessionLogger::start(None).expect("a thread");
-        let head = SessionHeader { via: session.via, file: session.source.info.clone(), clients };
+        let file = session.source.info.clone();
+        let head = SessionHeader { via: session.via, file, clients, key: false };
         logger.log_handle().open(session.id, head);
         let (log, admission) = (logger.log_handle(), Admission::of_server());
         let gate = Gate::new(session, Box::new(Nothing), muster, log, admission);
@@ -154,6 +155,42 @@ fn the_last_ready_opens_the_gate_and_not_the_one_before() {
     let record = watched.record();
     assert!(record.released_at.is_some());
     assert_eq!(record.transfers.len(), 3);
+}
+
+#[test]
+fn view_says_how_a_transfer_ended_and_what_was_kept() {
+    let watched = Watched::new(2, |_| {});
+    let fails = |name, fails: bool| {
+        let (far, client) = client(&listener(), name);
+        let mut seat = Seat::take(&watched.gate, client).expect("a free seat");
+        let thread = thread::spawn(move || {
+            seat.resume(u64::from(fails));
+            seat.wait().expect("released");
+            let mut transfer = seat.transfer();
+            transfer.verified = Some(!fails);
+            if fails {
+                transfer.fail(Outcome::Corrupt, "another digest");
+            }
+            seat.finish(transfer);
+        });
+        (far, thread)
+    };
+    for (_far, thread) in [fails("a", false), fails("b", true)] {
+        thread.join().expect("no panic");
+    }
+    let view = watched.gate.view();
+    let seats: Vec<_> = view.seats.into_iter().map(|seat| (seat.resumed, seat.end)).collect();
+    let end = |outcome, reason: Option<&str>, verified| {
+        Some(SeatEnd { outcome, reason: reason.map(str::to_owned), verified: Some(verified) })
+    };
+    assert_eq!(
+        seats,
+        [
+            (0, end(Outcome::Complete, None, true)),
+            (1, end(Outcome::Corrupt, Some("another digest"), false)),
+        ]
+    );
+    watched.record();
 }
 
 #[test]

@@ -8,7 +8,7 @@ use crate::{
         gate::{
             Gate,
             pending::ClientKind,
-            state::{GatePhase, SeatPhase},
+            state::{GatePhase, SeatEnd, SeatPhase},
         },
         transport::SeatDetail,
     },
@@ -30,8 +30,10 @@ pub struct SeatView {
     pub ready: bool,
     /// Payload bytes moved so far.
     pub moved: u64,
-    /// Its transfer is over.
-    pub finished: bool,
+    /// Bytes that it has of an earlier session.
+    pub resumed: u64,
+    /// How its transfer ended; `None` before.
+    pub end: Option<SeatEnd>,
     /// What its way knows beyond bytes.
     pub detail: SeatDetail,
 }
@@ -68,10 +70,14 @@ impl Gate {
             kind: seat.client.kind,
             ready: matches!(
                 seat.phase,
-                SeatPhase::Ready | SeatPhase::Released | SeatPhase::Finished
+                SeatPhase::Ready | SeatPhase::Released | SeatPhase::Finished(_)
             ),
             moved: seat.moved.load(Ordering::Relaxed),
-            finished: matches!(seat.phase, SeatPhase::Finished),
+            resumed: seat.resumed,
+            end: match &seat.phase {
+                SeatPhase::Finished(end) => Some(end.clone()),
+                _ => None,
+            },
             detail: self.send_session.detail(id),
         });
         GateView {

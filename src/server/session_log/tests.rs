@@ -12,6 +12,7 @@ fn head(clients: u16) -> SessionHeader {
             sha1: Digest::of(b"abc"),
         },
         clients,
+        key: false,
     }
 }
 
@@ -117,6 +118,7 @@ fn a_full_disk_is_an_error_and_not_a_panic() {
         clients: head.clients,
         released_at: None,
         sender: None,
+        key: false,
         transfers: Vec::new(),
     };
     let page = OpenLog { record, log: LogFile::of(full), unlogged: None };

@@ -1,7 +1,7 @@
 //! What the server's swarms answer over HTTP: the tracker (`/announce`, `/scrape`), the state of
 //! the swarms (`/swarm`) and `.torrent` files.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use crate::{
     net::clock,
@@ -32,16 +32,31 @@ impl Torrents {
         local: SocketAddr,
         lobby: &Lobby,
     ) -> Option<HttpResponse> {
+        // Its clients announce themselves once more when their session has ended.
+        let has_seat = |torrent: &Arc<Torrent>| torrent.member.has_seat_at(peer.ip());
+        let is_ours = matches!(&*request.path, "/announce" | "/scrape" | "/swarm")
+            || request.path.ends_with(".torrent");
+        let is_here = request.path == "/swarm" && peer.ip().to_canonical().is_loopback();
+        if is_ours && self.config.seats_only && !is_here && !self.snapshot().iter().any(has_seat) {
+            let why = "with a key the swarm is for the clients of its sessions; serve --open swarm \
+                       lets others in";
+            return Some(HttpResponse::text(403, why));
+        }
         let query = request.query.as_deref().unwrap_or_default();
+        if request.path == "/announce" && is_of_browser(request) {
+            let failure = TrackerError::Refused("a browser cannot be a peer");
+            let body = response::encode_failure(&failure.to_string());
+            return Some(HttpResponse::new(200, "text/plain", body));
+        }
         // A failure is a response like any other (BEP 3).
         let tracker = |result: Result<Vec<u8>, TrackerError>| {
             let body = result.unwrap_or_else(|error| response::encode_failure(&error.to_string()));
             HttpResponse::new(200, "text/plain", body)
         };
         Some(match &*request.path {
-            "/announce" => tracker(self.announce(lobby, query, peer, local)),
+            "/announce" => tracker(self.announce(query, peer, local)),
             "/scrape" => tracker(self.scrape(query)),
-            "/swarm" => HttpResponse::json(self.document()),
+            "/swarm" => HttpResponse::shared(200, "application/json", self.reply()),
             path => {
                 let name = path.strip_prefix('/')?.strip_suffix(".torrent")?;
                 let name = FileName::new(name).ok()?;
@@ -71,15 +86,14 @@ impl Torrents {
 
     fn announce(
         &self,
-        lobby: &Lobby,
         query: &str,
         peer: SocketAddr,
         local: SocketAddr,
     ) -> Result<Vec<u8>, TrackerError> {
         let announce = Announce::decode(query)?;
-        let torrent = self
-            .by_info_hash(lobby, announce.info_hash)
-            .ok_or(TrackerError::Refused("no such torrent is served here"))?;
+        let torrent = self.by_info_hash(announce.info_hash).ok_or(TrackerError::Refused(
+            "no such torrent is known here; GET its /NAME.torrent first",
+        ))?;
         let ip = peer.ip().to_canonical();
         let has_seat = torrent.member.has_seat(announce.peer_id, ip);
         let response =
@@ -101,4 +115,12 @@ impl Torrents {
             .filter(|(hash, _)| hashes.is_empty() || hashes.contains(hash));
         Ok(scrape::encode(torrents))
     }
+}
+
+/// True for what a browser sends: a page of another site can make it GET `/announce`, and the
+/// seeder would dial its host. No program that is a peer calls itself so or says whose page asks.
+fn is_of_browser(request: &HttpRequest) -> bool {
+    let field = |name: &str| request.headers.get(name);
+    field("user-agent").is_some_and(|agent| agent.starts_with("Mozilla/"))
+        || ["origin", "referer", "sec-fetch-site"].into_iter().any(|name| field(name).is_some())
 }

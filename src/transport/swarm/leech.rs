@@ -1,7 +1,7 @@
 //! A file by its `.torrent`, from the swarm of any HTTP tracker: an ordinary peer, without a gate.
 //!
-//! The copy is verified with the torrent's own digests and gets its name only when it is whole;
-//! what was fetched before is resumed. Private addresses are dialed only when the tracker has one
+//! The copy is read back, compared with the torrent's own digests and, where the user knows it, with
+//! the SHA-1 of the file, before it gets its name; what was fetched before is resumed. Private addresses are dialed only when the tracker has one
 //! itself: a tracker on the internet must not make us connect to a neighbour.
 
 use std::{
@@ -31,6 +31,7 @@ use crate::{
         announcer::Tracker,
         peer::Peer,
         peer_id::{Role, random_id},
+        store::HeldCopy,
     },
 };
 
@@ -47,6 +48,8 @@ pub struct TorrentRequest<'a> {
     pub stall: Duration,
     /// Serve others for so long when the copy is whole.
     pub seed_time: Duration,
+    /// The SHA-1 of the whole file, where the user knows it.
+    pub sha1: Option<Digest>,
 }
 
 /// A finished download.
@@ -106,13 +109,14 @@ pub fn fetch(
             resume: true,
             replace,
         },
-        proof: Proof::Pieces,
+        proof: request.sha1.map_or(Proof::Pieces, Proof::Sha1),
         clients: 1,
     };
     let download = Download::open(&spec, |_| Ok(()))?;
     let id = random_id(Role::External);
     let at = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
-    let peer = Peer::start(metainfo, download.file(), id, Role::External, at, tracker)?;
+    let held = HeldCopy::read(metainfo.clone(), download.file(), |_| Ok(()))?;
+    let peer = Peer::start(held, id, Role::External, at, tracker)?;
     if !tracker_is_private {
         peer.member.dial_only_public();
     }
@@ -122,12 +126,28 @@ pub fn fetch(
     let server_gone = || false;
     let note = |bytes| moved.store(bytes, Ordering::Relaxed);
     let last = peer.wait_until_complete(request.stall, stopped, &server_gone, &note)?;
+    check_pieces(metainfo, download.file())?;
     let verified = download.verify(|_| Ok(()))?.whole(&name)?;
     let (resumed, sha1) = (peer.resumed, verified.sha1);
     verified.sync()?;
     let path = verified.publish(true)?.path;
     peer.seed(Some(request.seed_time), stopped);
     Ok(TorrentDownload { path, bytes: bytes - resumed, resumed, seconds: last.since(begun), sha1 })
+}
+
+/// Reads a complete copy back from disk: a piece was compared before it was written, and nothing
+/// tells what has become of it since.
+fn check_pieces(torrent: Metainfo, file: &File) -> Result<()> {
+    let HeldCopy { metainfo, have, .. } = HeldCopy::read(torrent, file, |_| Ok(()))?;
+    if have.is_full() {
+        return Ok(());
+    }
+    let (wrong, all) = (have.len() - have.count(), have.len());
+    let what = format!(
+        "'{}': {wrong} of {all} pieces are not on the disk as they came; fetch it again to mend it",
+        metainfo.name
+    );
+    Err(Error::Corrupt { what })
 }
 
 /// The torrent's tracker, and whether it is on a private network.

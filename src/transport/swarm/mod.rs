@@ -58,13 +58,17 @@ pub fn serve(
     mut config: SwarmServerConfig,
 ) -> (ServerCoreBuilder, Arc<Torrents>) {
     // A server that sends only by the swarm keeps everybody waiting for the gate.
-    config.gated |= host.settings().via == Some(Via::Swarm);
+    let is_only = host.settings().via == Some(Via::Swarm);
+    config.gated |= is_only;
+    config.seats_only |= host.settings().closes(Greeting::Swarm);
     let torrents = Torrents::new(config);
+    if is_only {
+        torrents.prepare(host.catalog());
+    }
     let serving = Arc::clone(&torrents);
-    let host = host.transport(Box::new(SwarmTransport::new(Arc::clone(&torrents)))).handler(
-        Greeting::Swarm,
-        Arc::new(move |connection, lobby| serving.serve(connection, lobby)),
-    );
+    let host = host
+        .transport(Box::new(SwarmTransport::new(Arc::clone(&torrents))))
+        .handler(Greeting::Swarm, Arc::new(move |connection, _| serving.serve(connection)));
     (host, torrents)
 }
 

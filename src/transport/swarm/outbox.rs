@@ -44,21 +44,18 @@ pub enum NextWrite {
 /// After how much silence a keep-alive is sent. aria2 takes two within five seconds for a flood.
 const KEEP_ALIVE: Duration = Duration::from_secs(110);
 
-/// Most control bytes that wait: a peer that makes us answer and reads nothing is closed.
-const CONTROL_MAX: usize = 4 << 20;
-
 /// Payload written at a time, bytes.
 const WRITE_MAX: usize = 128 << 10;
 
 impl Outbox {
     /// Queues `messages`. Urgent ones go out at the next [`Outbox::flush`], others with the next
-    /// write or at [`Outbox::flush_all`]. Returns false when too many bytes wait.
+    /// write or at [`Outbox::flush_all`]. Returns how many bytes wait.
     #[must_use]
-    pub fn push(&self, messages: &[Message<'_>], urgent: bool) -> bool {
+    pub fn push(&self, messages: &[Message<'_>], urgent: bool) -> usize {
         let mut queue = self.lock();
         queue.urgent |= urgent;
         messages.iter().for_each(|message| message.encode(&mut queue.control));
-        queue.control.len() <= CONTROL_MAX
+        queue.control.len()
     }
 
     /// Queues a block to be sent from the next flush on; false when too many wait.

@@ -1,7 +1,6 @@
 //! A client's peer: a member with its port and its tracker.
 
 use std::{
-    fs::File,
     net::SocketAddr,
     sync::{
         Arc,
@@ -14,17 +13,14 @@ use std::{
 use crate::{
     error::{Error, Phase, Result},
     net::clock,
-    proto::{
-        bt::{metainfo::Metainfo, wire::PeerId},
-        greeting::Greeting,
-    },
+    proto::{bt::wire::PeerId, greeting::Greeting},
     server::listener::{ConnectionHandler, Listener},
     transport::swarm::{
         announcer::{Announcer, Tracker},
         handshake,
         member::{SwarmMember, status::Progress},
         peer_id::{self, Role},
-        store::Store,
+        store::HeldCopy,
     },
     units::Moment,
 };
@@ -63,23 +59,19 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 const CLOSE_LIMIT: Duration = Duration::from_millis(500);
 
 impl Peer {
-    /// A peer that listens on `at` and keeps its copy in `file`; the pieces that are there already
-    /// are verified. It joins the swarm with [`Announcer::start`].
+    /// A peer that listens on `at` and goes on with the copy `held`. It joins the swarm with
+    /// [`Announcer::start`].
     ///
     /// # Errors
-    /// The file cannot be read, or the address cannot be listened on.
+    /// The address cannot be listened on.
     pub fn start(
-        metainfo: Metainfo,
-        file: &File,
+        held: HeldCopy,
         id: PeerId,
         role: Role,
         at: SocketAddr,
         tracker: Tracker,
     ) -> Result<Self> {
-        let shown = metainfo.name.to_string();
-        let file = file.try_clone().map_err(Error::io("open the copy", &shown))?;
-        let store = Store::new(file, metainfo.layout());
-        let have = store.verify(&metainfo).map_err(Error::io("read the copy", &shown))?;
+        let HeldCopy { metainfo, store, have } = held;
         let member = SwarmMember::start(Arc::new(metainfo), store, have, id, role)?;
         let serving = Arc::clone(&member);
         let handler: ConnectionHandler = Arc::new(move |connection| {

@@ -87,6 +87,14 @@ const CHOKE_CHANGES_MAX: u64 = 200;
 /// Most requests for blocks that the torrent does not have or that we never announced.
 const BAD_REQUESTS_MAX: u64 = 300;
 
+/// Most control bytes that wait, beside one `have` for each piece: a peer that makes us answer and
+/// reads nothing is closed. It is many times what [`REQUESTS_MAX`](wire::REQUESTS_MAX) refused
+/// requests are, and little enough for a thousand such peers.
+const CONTROL_MAX: usize = 128 << 10;
+
+/// Bytes of a `have`.
+const HAVE_LEN: usize = 9;
+
 /// Bytes of a block's message before its payload.
 const BLOCK_HEAD: usize = 13;
 
@@ -173,7 +181,8 @@ impl PeerConnection {
     }
 
     fn push(&self, messages: &[Message<'_>], urgent: bool) {
-        if !self.outbox.push(messages, urgent) {
+        let most = CONTROL_MAX + HAVE_LEN * self.limits.pieces as usize;
+        if self.outbox.push(messages, urgent) > most {
             log::info!("{}: reads nothing, closing", self.addr);
             self.close();
         }
@@ -288,7 +297,7 @@ impl PeerConnection {
         // One buffer for the whole connection: the longest message fits twice.
         let mut buffer = vec![0; (self.limits.max_len() + 4) * 2];
         let (mut from, mut to) = (0, 0);
-        let mut unknown = 0;
+        let (mut unknown, mut begun) = (0, false);
         let invalid = |error: WireError| self.violation(error);
         let mut rate = ReceiveRate::default();
         loop {
@@ -305,6 +314,14 @@ impl PeerConnection {
                     if unknown > UNKNOWN_MAX {
                         return Err(self.violation("it sends too many unknown messages"));
                     }
+                }
+                match message {
+                    Message::Bitfield(_) if begun => {
+                        return Err(self.violation("a bitfield that is not its first message"));
+                    }
+                    // Some programs introduce themselves before they tell what they have.
+                    Message::KeepAlive | Message::Extended(..) | Message::Other(_) => {}
+                    _ => begun = true,
                 }
                 handle(message)?;
                 from += len;

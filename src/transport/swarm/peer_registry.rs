@@ -29,6 +29,8 @@ use crate::{
 #[derive(Debug)]
 pub struct PeerRegistry {
     peers: BTreeMap<SocketAddr, RegisteredPeer>,
+    /// Where each peer with a seat is: it has one entry, whatever ports it announces.
+    seats: BTreeMap<PeerId, SocketAddr>,
     /// Announces of each address: since when they are counted, and how many there were.
     announces: BTreeMap<IpAddr, (Moment, u32)>,
     completed: u64,
@@ -90,6 +92,7 @@ impl PeerRegistry {
     pub fn new(seed: u64) -> Self {
         Self {
             peers: BTreeMap::new(),
+            seats: BTreeMap::new(),
             announces: BTreeMap::new(),
             completed: 0,
             reports: BTreeMap::new(),
@@ -116,6 +119,8 @@ impl PeerRegistry {
         if now.since(self.swept) >= SWEEP {
             self.swept = now;
             self.peers.retain(|_, peer| now.since(peer.seen) < SILENCE_MAX);
+            let peers = &self.peers;
+            self.seats.retain(|id, addr| is_at(peers, *addr, id));
         }
         let addr = SocketAddr::new(ip, announce.port);
         let complete = announce.left == Some(0);
@@ -132,7 +137,12 @@ impl PeerRegistry {
         if announce.event == AnnounceEvent::Completed {
             self.completed += 1;
         }
-        if !has_seat && !self.peers.contains_key(&addr) {
+        if has_seat {
+            let moved = self.seats.insert(announce.peer_id, addr).filter(|old| *old != addr);
+            if let Some(old) = moved.filter(|old| is_at(&self.peers, *old, &announce.peer_id)) {
+                self.peers.remove(&old);
+            }
+        } else if !self.peers.contains_key(&addr) {
             self.make_room(ip);
         }
         let peer = RegisteredPeer { id: announce.peer_id, complete, has_seat, seen: now };
@@ -229,6 +239,11 @@ impl PeerRegistry {
             downloaded: self.completed,
         }
     }
+}
+
+/// True when the peer of this id is entered at `addr`.
+fn is_at(peers: &BTreeMap<SocketAddr, RegisteredPeer>, addr: SocketAddr, id: &PeerId) -> bool {
+    peers.get(&addr).is_some_and(|peer| peer.id == *id)
 }
 
 #[cfg(test)]

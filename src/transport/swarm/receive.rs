@@ -7,7 +7,8 @@
 //! dies, the peers finish with what they have, and each can tell what is missing.
 
 use std::{
-    net::SocketAddr,
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
@@ -25,6 +26,7 @@ use crate::{
     proto::{
         bt::metainfo::{METAINFO_MAX, Metainfo},
         http::{text::percent_encode, url::Url},
+        native::FromClient,
     },
     session::Via,
     transfer::Counts,
@@ -32,6 +34,7 @@ use crate::{
         announcer::Tracker,
         peer::Peer,
         peer_id::{Role, seated_id},
+        store::HeldCopy,
     },
 };
 
@@ -54,6 +57,9 @@ struct SwarmReceiveSession {
     peer: Peer,
     seed_time: Option<Duration>,
 }
+
+/// How often a client that verifies pieces before READY gives a sign of life.
+const ALIVE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// An empty file has no torrent and needs no peer.
 #[derive(Debug)]
@@ -78,7 +84,7 @@ impl ReceiveTransport for SwarmReceiveTransport {
     fn prepare(
         &self,
         context: &PrepareContext<'_>,
-        _: &mut LineStream<'_>,
+        lines: &mut LineStream<'_>,
     ) -> Result<Box<dyn ReceiveSession>> {
         let offer = context.offer;
         if offer.file.bytes == 0 {
@@ -101,7 +107,15 @@ impl ReceiveTransport for SwarmReceiveTransport {
             Tracker { url: Url { host, target: "/announce".to_owned() }, addrs: vec![server] };
         let id = seated_id(offer.session, offer.seat);
         let at = SocketAddr::new(local.ip(), 0);
-        let peer = Peer::start(metainfo, context.file, id, Role::Seated, at, tracker)?;
+        let mut due = clock::now();
+        let held = HeldCopy::read(metainfo, context.file, |bytes| {
+            if clock::left(due).is_some() {
+                return Ok(());
+            }
+            due = clock::now().after(ALIVE_INTERVAL);
+            lines.write_line(&FromClient::Alive { bytes }.encode())
+        })?;
+        let peer = Peer::start(held, id, Role::Seated, at, tracker)?;
         peer.member.set_server(server.ip());
         if let Err(error) = peer.announcer.start(true) {
             // The server's seeder still knows us, and learns of the others' pieces from them.
@@ -123,6 +137,10 @@ impl ReceiveSession for EmptyReceiveSession {
 }
 
 impl ReceiveSession for SwarmReceiveSession {
+    fn limit_peers(&self, addresses: BTreeSet<IpAddr>) {
+        self.peer.member.limit_to(addresses);
+    }
+
     fn bytes_held(&self) -> Option<u64> {
         Some(self.peer.resumed)
     }

@@ -5,7 +5,7 @@
 
 use std::{
     io,
-    net::TcpStream,
+    net::{IpAddr, TcpStream},
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -60,7 +60,7 @@ impl Transport for SwarmTransport {
     fn prepare(
         &self,
         source: &Arc<Source>,
-        _: u16,
+        clients: u16,
         rate: Option<Rate>,
     ) -> Result<Box<dyn SendSession>> {
         let torrent = match source.info.bytes {
@@ -68,6 +68,10 @@ impl Transport for SwarmTransport {
             _ => Some(self.torrents.get_or_create(source)?),
         };
         if let Some(torrent) = &torrent {
+            let most = torrent.member.connections_max();
+            if usize::from(clients) > most {
+                log::warn!("{clients} clients: the seeder of a swarm serves {most} at a time");
+            }
             torrent.begin_session();
             let pacer = rate.map(|rate| Arc::new(Pacer::new(rate)));
             torrent.member.set_pacer(pacer);
@@ -90,6 +94,11 @@ impl SendSession for SwarmSendSession {
             // It is gone already.
             Err(error) => log::debug!("{}: {error}", seat.id()),
         }
+    }
+
+    fn only_peers(&self) -> Vec<IpAddr> {
+        let torrent = self.torrent.iter().filter(|_| self.torrents.config.seats_only);
+        torrent.flat_map(|torrent| torrent.member.seat_addresses()).collect()
     }
 
     fn description(&self, stream: &TcpStream) -> String {
@@ -176,7 +185,13 @@ fn wait_for_client(
             let bytes = (u64::from(has) * piece_bytes).min(seat.session().source.info.bytes);
             seat.moved().store(bytes, Ordering::Relaxed);
         } else if now.since(since) > stall {
-            let reason = format!("no new piece for {} s, with {has}", stall.as_secs_f64());
+            let mut reason = format!("no new piece for {} s, with {has}", stall.as_secs_f64());
+            let member = &torrent.member;
+            if member.pieces_of(id).is_none() {
+                let (open, most) = (member.connections(), member.connections_max());
+                reason +=
+                    &format!("; no connection to its peer, {open} of {most} connections are open");
+            }
             return Err(TransferFailure::new(Outcome::TimedOut, reason));
         }
         if now.since(checked) > SOURCE_INTERVAL {

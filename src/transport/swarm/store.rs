@@ -25,6 +25,35 @@ pub struct Store {
     layout: PieceLayout,
 }
 
+/// A copy as it was found on disk.
+#[derive(Debug)]
+pub struct HeldCopy {
+    /// Its torrent.
+    pub metainfo: Metainfo,
+    /// Its bytes.
+    pub store: Store,
+    /// The pieces that are there.
+    pub have: Bitfield,
+}
+
+impl HeldCopy {
+    /// Reads every piece of the copy in `file`, and compares it with its digest; `progress` gets
+    /// the bytes read so far, after each piece.
+    ///
+    /// # Errors
+    /// It cannot be read, or `progress` fails.
+    pub fn read(
+        metainfo: Metainfo,
+        file: &File,
+        progress: impl FnMut(u64) -> Result<()>,
+    ) -> Result<Self> {
+        let failed = |error| Error::io("read the copy", &metainfo.name)(error);
+        let store = Store::new(file.try_clone().map_err(failed)?, metainfo.layout());
+        let have = store.verify(&metainfo, progress)?;
+        Ok(Self { metainfo, store, have })
+    }
+}
+
 impl Store {
     /// The copy in `file`, whose own offset is never used.
     pub fn new(file: File, layout: PieceLayout) -> Self {
@@ -68,21 +97,25 @@ impl Store {
         }
     }
 
-    /// Which pieces of `metainfo` the file holds already.
-    ///
-    /// # Errors
-    /// It cannot be read.
-    pub fn verify(&self, metainfo: &Metainfo) -> io::Result<Bitfield> {
-        let held = self.file.metadata()?.len();
+    /// Which pieces of `metainfo` the file holds.
+    fn verify(
+        &self,
+        metainfo: &Metainfo,
+        mut progress: impl FnMut(u64) -> Result<()>,
+    ) -> Result<Bitfield> {
+        let failed = |error| Error::io("read the copy", &metainfo.name)(error);
+        let held = self.file.metadata().map_err(failed)?.len();
         let mut have = Bitfield::new(self.layout.pieces());
         for piece in 0..self.layout.pieces() {
             let end = self.layout.start(piece) + u64::from(self.layout.len(piece));
             if end > held {
                 break;
             }
-            if digest(&self.file, self.layout, piece)? == metainfo.pieces[piece as usize] {
+            let found = digest(&self.file, self.layout, piece).map_err(failed)?;
+            if metainfo.pieces.get(piece as usize) == Some(&found) {
                 have.set(piece);
             }
+            progress(end)?;
         }
         Ok(have)
     }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard},
 };
 
@@ -71,6 +72,11 @@ impl Torrent {
         }
     }
 
+    /// True while a session of this file has begun and not ended.
+    pub fn has_session(&self) -> bool {
+        *lock(&self.sessions) > 0
+    }
+
     /// A session of this file has ended, released or not.
     pub fn end_session(&self) {
         let mut sessions = lock(&self.sessions);
@@ -78,6 +84,11 @@ impl Torrent {
         if *sessions == 0 {
             self.member.release();
         }
+    }
+
+    /// Whether a client of a session that has not ended is at `ip`.
+    pub(super) fn has_client_at(&self, ip: IpAddr) -> bool {
+        *lock(&self.sessions) > 0 && self.member.has_seat_at(ip)
     }
 
     /// The peers that the tracker knows.
@@ -160,7 +171,7 @@ impl Torrent {
         });
     }
 
-    /// Who had which chunk first, in two columns: the chunk's number and the peer.
+    /// Which client was the first to tell that it has which chunk, in two columns: the chunk's number and the peer.
     pub fn holder_table(&self) -> String {
         let chunks = self.member.piece_holders().into_iter().enumerate();
         chunks.fold(String::new(), |text, (chunk, (first, _))| {

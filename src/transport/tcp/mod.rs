@@ -23,7 +23,9 @@ pub mod send;
 /// The settings ask for a copy or a congestion control that this system does not have.
 pub fn serve(host: ServerCoreBuilder) -> Result<ServerCoreBuilder> {
     let way = send::TcpTransport::new(host.settings())?;
-    Ok(host.transport(Box::new(way)).handler(Greeting::Lab, Arc::new(lab::serve)))
+    let closed = host.settings().closes(Greeting::Lab);
+    let host = host.transport(Box::new(way));
+    Ok(if closed { host } else { host.handler(Greeting::Lab, Arc::new(lab::serve)) })
 }
 
 /// Fetches over TCP; the clients run until each has come to its end.

@@ -235,8 +235,8 @@ impl LabServerLoop {
         let current = config.test.take().filter(|_| config.begun < config.clients);
         let test = current.unwrap_or_else(|| {
             let session = SessionId(clock::random());
-            let header =
-                SessionHeader { via: Via::Raw, file: source.info.clone(), clients: config.clients };
+            let (file, clients) = (source.info.clone(), config.clients);
+            let header = SessionHeader { via: Via::Raw, file, clients, key: false };
             self.log.open(session, header);
             let sender = "the lab's UDP".to_owned();
             self.log.release(session, clock::wall(), sender);

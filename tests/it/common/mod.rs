@@ -420,7 +420,10 @@ pub(crate) struct Peer {
 
 impl Peer {
     pub(crate) fn connect(addr: SocketAddr) -> Self {
-        let stream = TcpStream::connect(addr).expect("a server that listens");
+        Self::over(TcpStream::connect(addr).expect("a server that listens"))
+    }
+
+    pub(crate) fn over(stream: TcpStream) -> Self {
         stream.set_nodelay(true).expect("a setting");
         stream.set_read_timeout(Some(PATIENCE)).expect("a setting");
         stream.set_write_timeout(Some(PATIENCE)).expect("a setting");

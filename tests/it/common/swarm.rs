@@ -2,7 +2,7 @@
 //! messages one by one.
 
 use std::{
-    io::{Read, Write},
+    io::{ErrorKind, Read, Write},
     net::{SocketAddr, TcpStream},
     thread,
     thread::JoinHandle,
@@ -108,15 +108,29 @@ impl Raw {
     pub(crate) fn read_message(&mut self) -> Option<Vec<u8>> {
         loop {
             let mut head = [0; 4];
-            self.stream.read_exact(&mut head).ok()?;
+            self.fill(&mut head)?;
             let len = u32::from_be_bytes(head) as usize;
             assert!(len <= self.limits.max_len(), "{len}");
             let mut body = vec![0; len];
-            self.stream.read_exact(&mut body).ok()?;
+            self.fill(&mut body)?;
             if len > 0 {
                 return Some(body);
             }
         }
+    }
+
+    /// Reads so many bytes; `None` when the other side has closed. It must not be silent.
+    fn fill(&mut self, bytes: &mut [u8]) -> Option<()> {
+        let read = self.stream.read_exact(bytes);
+        let kind = read.as_ref().err().map(std::io::Error::kind);
+        let silent = matches!(kind, Some(ErrorKind::WouldBlock | ErrorKind::TimedOut));
+        assert!(!silent, "silence on a link that stands");
+        read.ok()
+    }
+
+    /// Reads until the other side has closed.
+    pub(crate) fn until_closed(&mut self) {
+        while self.read_message().is_some() {}
     }
 
     /// The kind of the next message that is one of `kinds`.

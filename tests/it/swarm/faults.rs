@@ -169,6 +169,7 @@ fn tracker_death_in_mid_session_stops_nobody() {
             out: &server.out("o"),
             stall: common::PATIENCE,
             seed_time: Duration::ZERO,
+            sha1: None,
         };
         let moved = AtomicU64::new(0);
         let fetched = leech::fetch(wish, &moved, &AtomicBool::new(false)).expect("a swarm");

@@ -54,12 +54,12 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// A tracker that names the peers that a test wants, with an interval of one second, and that keeps
 /// the requests.
 #[derive(Clone, Default)]
-struct Tracker {
+pub(super) struct Tracker {
     state: Arc<Mutex<(Vec<SocketAddr>, Vec<String>)>>,
 }
 
 impl Tracker {
-    fn start(&self) -> SocketAddr {
+    pub(super) fn start(&self) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let addr = listener.local_addr().expect("bound");
         let tracker = self.clone();
@@ -97,7 +97,7 @@ impl Tracker {
     }
 
     /// The address of the first peer that announced itself.
-    fn first(&self) -> SocketAddr {
+    pub(super) fn first(&self) -> SocketAddr {
         until("an announce", || self.asked() > 0);
         let state = self.lock();
         let (_, after) = state.1[0].split_once("port=").expect("a port");
@@ -123,6 +123,7 @@ fn leech(
             out: &out,
             stall: common::PATIENCE,
             seed_time: Duration::ZERO,
+            sha1: None,
         };
         leech::fetch(wish, &counted, &AtomicBool::new(false)).expect("a swarm")
     });
@@ -136,20 +137,20 @@ fn serve(raw: &mut Raw, content: &[u8], metainfo: &Metainfo) {
 }
 
 /// A listener that only counts connections.
-struct Counted(TcpListener);
+pub(super) struct Counted(TcpListener);
 
 impl Counted {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         listener.set_nonblocking(true).expect("a socket");
         Self(listener)
     }
 
-    fn addr(&self) -> SocketAddr {
+    pub(super) fn addr(&self) -> SocketAddr {
         self.0.local_addr().expect("bound")
     }
 
-    fn calls(&self) -> usize {
+    pub(super) fn calls(&self) -> usize {
         std::iter::from_fn(|| self.0.accept().ok()).count()
     }
 }
@@ -331,8 +332,14 @@ fn leech_of(
     let metainfo = torrent.clone();
     thread::spawn(move || {
         let out = tempfile::tempdir().expect("a folder");
-        let wish =
-            leech::TorrentRequest { metainfo, replace: false, out: out.path(), stall, seed_time };
+        let wish = leech::TorrentRequest {
+            metainfo,
+            replace: false,
+            out: out.path(),
+            stall,
+            seed_time,
+            sha1: None,
+        };
         leech::fetch(wish, &AtomicU64::new(0), &AtomicBool::new(false))
     })
 }
@@ -403,7 +410,7 @@ fn unrequested_blocks_are_no_progress_and_end_the_link() {
         let fetching = leech_of(&torrent, Duration::from_secs(2), Duration::ZERO);
         let mut raw = Raw::join(tracker.first(), &torrent, *b"-XX0001-pours-pours-");
         (0..17).for_each(|_| raw.send(&Message::Piece(0, 0, b"x")));
-        while raw.read_message().is_some() {}
+        raw.until_closed();
         fetching.join().expect("no panic").expect_err("nothing came");
     });
 }
@@ -427,7 +434,7 @@ fn repeated_costly_messages_end_the_link() {
         raw.send(&Message::Request(block));
         assert_eq!(raw.read_until(&[7]), 7);
         raw.send_bytes(&turn.repeat(100));
-        while raw.read_message().is_some() {}
+        raw.until_closed();
         server.stop();
     });
 }
@@ -518,35 +525,24 @@ fn mute_peers_cost_a_bounded_number_of_connections() {
 }
 
 #[test]
-fn unknown_torrent_makes_server_read_file_only_once() {
-    let server = server(200_000, |settings| settings.via = None);
-    let hidden = server.folder.path().join("hidden");
-    let seek = || {
-        let query =
-            format!("/announce?info_hash={}&peer_id={}&port=5000", "x".repeat(20), "y".repeat(20));
-        let answer = get(server.addr, &query);
-        assert!(answer.starts_with(b"d14:failure reason"), "{answer:?}");
+fn torrent_written_beforehand_is_known_once_it_is_made_here() {
+    let of_file = |server: &Server| {
+        let content = std::fs::read(server.source()).expect("the file");
+        let piece = gatecast::internals::proto::bt::metainfo::piece_bytes(200_000);
+        let pieces = content.chunks(piece as usize).map(Digest::of).collect();
+        let name = FileName::new("f.bin").expect("a name");
+        Metainfo::new(name, 200_000, piece, pieces).expect("a torrent")
     };
-    std::fs::rename(server.source(), &hidden).expect("its folder");
-    seek();
-    std::fs::rename(&hidden, server.source()).expect("its folder");
-    seek();
-    assert_eq!(get(server.addr, "/scrape"), b"d5:filesdee", "it was not tried again");
-    metainfo(&server);
-    assert!(get(server.addr, "/scrape").starts_with(b"d5:filesd20:"));
-    server.stop();
-}
-
-#[test]
-fn torrent_is_found_by_hash_before_it_was_served() {
-    let server = server(200_000, |settings| settings.via = None);
-    let content = std::fs::read(server.source()).expect("the file");
-    let piece = gatecast::internals::proto::bt::metainfo::piece_bytes(200_000);
-    let pieces = content.chunks(piece as usize).map(Digest::of).collect();
-    let name = FileName::new("f.bin").expect("a name");
-    let torrent = Metainfo::new(name, 200_000, piece, pieces).expect("a torrent");
-    assert!(announce(&server, &torrent, 1, 5000).starts_with(b"d8:complete"));
-    server.stop();
+    let any = server(200_000, |settings| settings.via = None);
+    let torrent = of_file(&any);
+    let unknown = announce(&any, &torrent, 1, 5000);
+    assert!(unknown.starts_with(b"d14:failure reason"), "{unknown:?}");
+    metainfo(&any);
+    assert!(announce(&any, &torrent, 1, 5000).starts_with(b"d8:complete"));
+    any.stop();
+    let swarm = server(200_000, |_| {});
+    assert!(announce(&swarm, &of_file(&swarm), 1, 5000).starts_with(b"d8:complete"));
+    swarm.stop();
 }
 
 #[test]
@@ -602,7 +598,7 @@ fn repeated_requests_for_absent_pieces_end_the_link() {
         raw.send(&Message::Request(block(0)));
         assert_eq!(raw.read_until(&[7, 16]), 7, "it is still served");
         raw.send(&Message::Request(block(9999)));
-        while raw.read_message().is_some() {}
+        raw.until_closed();
         server.stop();
     });
 }

@@ -1,6 +1,7 @@
 //! The swarm over real sockets: sessions, lying and hostile peers, a server that dies, the tracker.
 
 mod faults;
+mod guards;
 mod links;
 #[cfg(all(target_os = "linux", feature = "cli", feature = "sockopt"))]
 mod peers;
@@ -232,6 +233,7 @@ fn torrent_is_fetched_without_gate() {
             out: &server.out("o"),
             stall: common::PATIENCE,
             seed_time: Duration::ZERO,
+            sha1: None,
         };
         let fetched = leech::fetch(wish, &AtomicU64::new(0), &AtomicBool::new(false));
         let fetched = fetched.expect("a swarm");
@@ -255,7 +257,7 @@ fn hostile_messages_leave_other_peers_served() {
         // Each of these ends the link.
         let fatal: Vec<Vec<u8>> = vec![
             u32::MAX.to_be_bytes().to_vec(),
-            vec![0, 1, 0, 0],
+            vec![0, 1, 0, 1],
             vec![0, 0, 0, 1, 4],
             vec![0, 0, 0, 2, 5, 0xff],
             framed(Message::Bitfield(&[0xff, 0xff, 0xff])),
@@ -269,7 +271,7 @@ fn hostile_messages_leave_other_peers_served() {
         for bytes in fatal {
             let mut raw = Raw::join(server.addr, &metainfo, *b"-XX0001-abcdefghijkl");
             raw.send_bytes(&bytes);
-            while raw.read_message().is_some() {}
+            raw.until_closed();
         }
         // Each of these is answered or ignored.
         let harmless: Vec<Vec<u8>> = vec![

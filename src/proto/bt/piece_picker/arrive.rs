@@ -119,14 +119,14 @@ impl PiecePicker {
         None
     }
 
-    /// A peer will not send a block.
-    pub fn request_rejected(&mut self, peer: u32, block: Block) {
+    /// A peer will not send a block; false when it was not asked for it.
+    pub fn request_rejected(&mut self, peer: u32, block: Block) -> bool {
         let Some(from) = self.peers.get_mut(&peer) else {
-            return;
+            return false;
         };
         let at = from.pending.iter().position(|pending| pending.block == block);
         let Some(request) = at.and_then(|at| from.pending.remove(at)) else {
-            return;
+            return false;
         };
         // It announced the piece and does not send it: it is not asked for that piece again.
         if from.has.clear(block.piece) {
@@ -134,6 +134,7 @@ impl PiecePicker {
         }
         self.release_request(request);
         self.discard_if_empty(block.piece);
+        true
     }
 
     /// Releases the requests that peers have left unanswered for too long; returns those peers.

@@ -220,15 +220,17 @@ impl PiecePicker {
         Ok(is_new)
     }
 
-    /// A peer has every piece of `pieces`, and may have others.
-    pub fn add_pieces(&mut self, peer: u32, pieces: &Bitfield) {
+    /// A peer has every piece of `pieces`, and may have others; returns those that are new.
+    pub fn add_pieces(&mut self, peer: u32, pieces: &Bitfield) -> Vec<u32> {
         let Some(peer) = self.peers.get_mut(&peer) else {
-            return;
+            return Vec::new();
         };
-        for piece in pieces.iter().filter(|&piece| peer.has.set(piece)) {
+        let new: Vec<u32> = pieces.iter().filter(|&piece| peer.has.set(piece)).collect();
+        for &piece in &new {
             let copies = &mut self.copies[piece as usize];
             *copies = copies.saturating_add(1);
         }
+        new
     }
 
     /// A peer answers requests from now on, or does not; then nothing that was requested comes.

@@ -204,3 +204,16 @@ fn many_peers_get_the_rarest_pieces_first() {
     let lacking = |piece| revealed.iter().filter(|&&other| other == piece).count();
     assert_eq!([lacking(0), lacking(1)], [1, 2]);
 }
+
+#[test]
+fn pieces_that_a_peer_brings_are_passed_over() {
+    // As many as there may be: to search for each in all would take hours.
+    const MANY: u32 = 1 << 19;
+    let mut seeder = three_peers(MANY);
+    (1..MANY).for_each(|piece| seeder.peer_has(0, piece));
+    assert!(!seeder.try_reveal_all(T0), "one piece has to be sent");
+    assert_eq!(reveal(&mut seeder, &[]), [(0, 0)]);
+    assert_eq!([0, 1].map(|piece| seeder.copies(piece)), [0, 1]);
+    seeder.peer_has(0, 0);
+    assert!(seeder.try_reveal_all(T0));
+}

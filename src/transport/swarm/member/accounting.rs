@@ -10,7 +10,7 @@ use crate::{
     proto::bt::wire::PeerId, transport::swarm::peer_connection::PeerConnection, units::Moment,
 };
 
-/// The first other member that had a piece.
+/// The first client that told that it has a piece.
 pub type Holder = (PeerId, SocketAddr);
 
 /// What moved between us and one other member.
@@ -33,7 +33,7 @@ pub(super) struct Accounting {
     pub(super) wasted: u64,
     /// When the first payload byte came.
     pub(super) first_received: Option<Moment>,
-    /// For each piece the first other member that had it.
+    /// For each piece the first client that told that it has it.
     pub(super) first_holders: Vec<Option<Holder>>,
     /// What moved on connections that are closed, by peer.
     closed: BTreeMap<PeerId, PeerTraffic>,
@@ -60,7 +60,7 @@ impl Accounting {
         }
     }
 
-    /// Another member has `piece`.
+    /// A client tells that it has `piece`.
     pub(super) fn note_holder(&mut self, piece: u32, connection: &PeerConnection) {
         if let Some(holder) = self.first_holders.get_mut(piece as usize) {
             holder.get_or_insert((connection.id(), connection.addr));

@@ -130,6 +130,9 @@ impl SwarmMember {
         if state.bans.is_banned(ip, &id) {
             return Err("it has sent wrong pieces");
         }
+        if !state.trusted.admits(ip) {
+            return Err("no client of this session is at its address");
+        }
         self.check_room(state, &connection)?;
         if let Some(other) = state.connection_to(&id) {
             if !self.replaces(other, &connection) {
@@ -148,7 +151,9 @@ impl SwarmMember {
         state.connections.insert(key, Arc::clone(&connection));
         state.picker.add_peer(key, REQUESTS_DEFAULT as usize);
         let mut hides = false;
+        // Only a peer that has the fast extension (BEP 6) can be told later that we have all.
         if Role::of(&id) == Some(Role::Seated)
+            && connection.limits.fast
             && let Some(super_seeder) = &mut state.super_seeder
         {
             super_seeder.add_peer(key);

@@ -12,6 +12,7 @@ use crate::{
     transport::swarm::{
         member::{MemberState, SwarmMember},
         peer_connection::PeerConnection,
+        peer_id::Role,
     },
 };
 
@@ -69,27 +70,29 @@ impl SwarmMember {
                 connection.count_choke_change()?;
                 state.picker.set_serving(key, serves);
             }
-            Message::Reject(block) => state.picker.request_rejected(key, block),
+            Message::Reject(block) if !state.picker.request_rejected(key, block) => return Ok(()),
             Message::Have(piece) => {
                 let is_new = state
                     .picker
                     .add_piece(key, piece)
                     .map_err(|error| connection.violation(error))?;
-                if is_new {
-                    note_piece(&mut state, connection, piece);
+                if !is_new {
+                    return Ok(());
                 }
+                note_pieces(&mut state, connection, &[piece]);
             }
             Message::Bitfield(body) => {
                 let pieces = Bitfield::decode(self.layout.pieces(), body);
                 let pieces = pieces.ok_or_else(|| connection.violation(WireError::SpareBits))?;
-                note_pieces(&mut state, connection, &pieces);
+                let new = state.picker.add_pieces(key, &pieces);
+                note_pieces(&mut state, connection, &new);
             }
             Message::HaveAll => {
                 if state.picker.pieces_of(key).is_some_and(Bitfield::is_full) {
                     return Ok(());
                 }
-                let pieces = Bitfield::full(self.layout.pieces());
-                note_pieces(&mut state, connection, &pieces);
+                let new = state.picker.add_pieces(key, &Bitfield::full(self.layout.pieces()));
+                note_pieces(&mut state, connection, &new);
             }
             _ => {}
         }
@@ -144,24 +147,18 @@ impl SwarmMember {
     }
 }
 
-/// A peer has all of `pieces`.
-fn note_pieces(state: &mut MemberState, connection: &PeerConnection, pieces: &Bitfield) {
-    let known = state.picker.pieces_of(connection.key).cloned();
-    state.picker.add_pieces(connection.key, pieces);
-    if state.super_seeder.is_some() {
-        let is_new = |&piece: &u32| known.as_ref().is_none_or(|known| !known.has(piece));
-        for piece in pieces.iter().filter(is_new) {
-            note_piece(state, connection, piece);
+/// A peer says that it has pieces that it did not have before. A seeder believes its clients only:
+/// the word of anybody else would hide pieces from them, and be shown as a fact.
+fn note_pieces(state: &mut MemberState, connection: &PeerConnection, pieces: &[u32]) {
+    let Some(super_seeder) = &mut state.super_seeder else {
+        return;
+    };
+    if connection.role() == Some(Role::Seated) {
+        for &piece in pieces {
+            super_seeder.peer_has(connection.key, piece);
+            state.accounting.note_holder(piece, connection);
         }
     }
-}
-
-/// A peer has a piece that it did not have before.
-fn note_piece(state: &mut MemberState, connection: &PeerConnection, piece: u32) {
-    if let Some(super_seeder) = &mut state.super_seeder {
-        super_seeder.peer_has(connection.key, piece);
-    }
-    state.accounting.note_holder(piece, connection);
 }
 
 /// Tells a peer once that it has something that we want.

@@ -24,7 +24,7 @@
 //! - [`status`]: what the rest of the program sees of a member
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
@@ -195,6 +195,26 @@ impl SwarmMember {
     /// True when the peer of this id has a seat, and comes from the address of that seat.
     pub fn has_seat(&self, id: PeerId, ip: IpAddr) -> bool {
         self.lock().trusted.has_seat(&id, ip)
+    }
+
+    /// The addresses from which peers have seats.
+    pub fn seat_addresses(&self) -> BTreeSet<IpAddr> {
+        self.lock().trusted.addresses()
+    }
+
+    /// True when some peer has a seat from `ip`.
+    pub fn has_seat_at(&self, ip: IpAddr) -> bool {
+        self.lock().trusted.has_seat_at(ip)
+    }
+
+    /// Closes every connection but those to our server and to peers at `addresses`, and begins none
+    /// to others.
+    pub fn limit_to(&self, addresses: BTreeSet<IpAddr>) {
+        let mut state = self.lock();
+        state.trusted.limit_to(addresses);
+        let connections = state.connections.values();
+        let strangers = connections.filter(|peer| !state.trusted.admits(peer.addr.ip()));
+        strangers.for_each(|peer| peer.close());
     }
 
     /// Our server is at `ip`.

@@ -12,7 +12,10 @@ use crate::{
         super_seeder::SuperSeeder,
         wire::{Message, PeerId},
     },
-    transport::swarm::member::{MemberState, SwarmMember},
+    transport::swarm::{
+        member::{MemberState, SwarmMember},
+        peer_id::Role,
+    },
 };
 
 impl SwarmMember {
@@ -58,7 +61,7 @@ impl SwarmMember {
         };
         if let Some(super_seeder) = &mut state.super_seeder {
             super_seeder.admit(connection.key);
-            if super_seeder.reveals_all() {
+            if super_seeder.reveals_all() && connection.limits.fast {
                 connection.send(&[Message::HaveAll]);
             }
         }
@@ -93,14 +96,9 @@ impl SwarmMember {
             }
         }
         if super_seeder.try_reveal_all(now) {
-            let bits = state.picker.have().encode();
-            for connection in connections.values() {
-                connection.send(&[if connection.limits.fast {
-                    Message::HaveAll
-                } else {
-                    Message::Bitfield(&bits)
-                }]);
-            }
+            // Everybody else was told so in the beginning.
+            let seated = connections.values().filter(|peer| peer.role() == Some(Role::Seated));
+            seated.filter(|peer| peer.limits.fast).for_each(|peer| peer.send(&[Message::HaveAll]));
         }
     }
 }

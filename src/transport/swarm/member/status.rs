@@ -69,6 +69,11 @@ impl SwarmMember {
         self.lock().connections.len()
     }
 
+    /// How many connections may be open.
+    pub fn connections_max(&self) -> usize {
+        self.connections_max
+    }
+
     /// How many pieces a connected member has; `None` when it is not connected.
     pub fn pieces_of(&self, id: PeerId) -> Option<u32> {
         let state = self.lock();
@@ -160,11 +165,13 @@ impl SwarmMember {
             .collect()
     }
 
-    /// For each piece who had it first, and how many connected members have it now, with us.
+    /// For each piece which client was the first to tell that it has it, and how many that are
+    /// connected tell so, with us.
     pub fn piece_holders(&self) -> Vec<(Option<Holder>, u32)> {
         let state = self.lock();
         let copies = |piece| {
-            u32::from(state.picker.copies(piece)) + u32::from(state.picker.have().has(piece))
+            let clients = state.super_seeder.as_ref().map_or(0, |seeder| seeder.copies(piece));
+            clients + u32::from(state.picker.have().has(piece))
         };
         let holders = &state.accounting.first_holders;
         (0u32..).zip(holders).map(|(piece, &holder)| (holder, copies(piece))).collect()

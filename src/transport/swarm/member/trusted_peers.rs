@@ -17,6 +17,8 @@ pub(super) struct TrustedPeers {
     /// The seated peers whose session is released.
     admitted: BTreeSet<PeerId>,
     server: Option<IpAddr>,
+    /// Where the clients are that have proven a key, if there is one: nobody else is connected.
+    proven: Option<BTreeSet<IpAddr>>,
 }
 
 /// Most seats of sessions that overlap that are remembered.
@@ -35,6 +37,28 @@ impl TrustedPeers {
     /// True when the peer of this id has a seat, from `ip`.
     pub(super) fn has_seat(&self, id: &PeerId, ip: IpAddr) -> bool {
         self.seats.get(id) == Some(&ip.to_canonical())
+    }
+
+    /// The addresses from which peers have seats.
+    pub(super) fn addresses(&self) -> BTreeSet<IpAddr> {
+        self.seats.values().copied().collect()
+    }
+
+    /// True when some peer has a seat from `ip`.
+    pub(super) fn has_seat_at(&self, ip: IpAddr) -> bool {
+        let ip = ip.to_canonical();
+        self.seats.values().any(|&at| at == ip)
+    }
+
+    /// Only our server and the peers at `addresses` are connected from now on.
+    pub(super) fn limit_to(&mut self, addresses: BTreeSet<IpAddr>) {
+        self.proven = Some(addresses);
+    }
+
+    /// Whether a peer at `ip` may be connected.
+    pub(super) fn admits(&self, ip: IpAddr) -> bool {
+        let ip = ip.to_canonical();
+        self.proven.as_ref().is_none_or(|at| at.contains(&ip) || self.server == Some(ip))
     }
 
     /// True when a peer of this id has a seat.
@@ -70,6 +94,39 @@ impl TrustedPeers {
             (Role::Seeder, theirs) => theirs != Some(Role::Seeder),
             (Role::Seated, Some(Role::Seeder)) => self.server == Some(ip.to_canonical()),
             _ => true,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        session::{SeatId, SessionId},
+        transport::swarm::peer_id::seated_id,
+    };
+
+    #[test]
+    fn only_addresses_with_a_proven_seat_are_admitted() {
+        let at = |text: &str| -> IpAddr { text.parse().expect("valid") };
+        let mut trusted = TrustedPeers::default();
+        assert!(trusted.admits(at("10.0.0.9")), "without a key, everybody");
+        trusted.set_server(at("10.0.0.1"));
+        for (seat, ip) in [(1, "10.0.0.2"), (2, "::ffff:10.0.0.3"), (3, "10.0.0.2")] {
+            trusted.add_seat(seated_id(SessionId(1), SeatId(seat)), at(ip), |_| false);
+        }
+        assert_eq!(trusted.addresses(), [at("10.0.0.2"), at("10.0.0.3")].into());
+        assert!(trusted.has_seat_at(at("10.0.0.3")) && trusted.has_seat_at(at("::ffff:10.0.0.2")));
+        assert!(!trusted.has_seat_at(at("10.0.0.1")));
+        trusted.limit_to(trusted.addresses());
+        for (ip, admitted) in [
+            ("10.0.0.1", true),
+            ("10.0.0.2", true),
+            ("::ffff:10.0.0.3", true),
+            ("10.0.0.4", false),
+            ("127.0.0.1", false),
+        ] {
+            assert_eq!(trusted.admits(at(ip)), admitted, "{ip}");
         }
     }
 }

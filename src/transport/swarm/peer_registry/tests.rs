@@ -136,3 +136,25 @@ fn only_peers_with_a_seat_report_their_sources() {
     ask_from(&mut registry, &tells, home, true, 0).expect("room");
     assert_eq!(registry.source_reports()[&[2; 20]].shares, tells.received_from);
 }
+
+#[test]
+fn seat_is_one_entry_whatever_ports_it_announces() {
+    let mut registry = PeerRegistry::new(1);
+    let home = IpAddr::from([10, 0, 0, 2]);
+    ask(&mut registry, &announce(3, 9, AnnounceEvent::Started), 0).expect("another");
+    let mut seat = announce(2, 9, AnnounceEvent::Started);
+    for port in 5000..65_000 {
+        seat.port = port;
+        let second = u64::from(port) / 1000;
+        ask_from(&mut registry, &seat, home, true, second).expect("a seat");
+        assert_eq!(registry.counts().incomplete, 2, "at port {port}");
+    }
+    let named = ask(&mut registry, &announce(4, 9, AnnounceEvent::Started), 65).expect("room");
+    assert_eq!(named, [SERVER, "10.0.0.2:64999", "10.0.0.3:5003"]);
+    // Another seat of its host that announces the same port takes that entry, and keeps it.
+    let other = Announce { peer_id: [7; 20], ..seat.clone() };
+    ask_from(&mut registry, &other, home, true, 66).expect("a seat");
+    seat.port = 5000;
+    ask_from(&mut registry, &seat, home, true, 66).expect("a seat");
+    assert_eq!(registry.counts().incomplete, 4);
+}
