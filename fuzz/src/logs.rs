@@ -98,6 +98,7 @@ fn record(input: &mut Input<'_>, number: u64) -> Record {
         clients: 1 + input.u16() % 10_000,
         released_at: input.maybe(|input| moment(input)),
         sender: input.maybe(|input| short(input, 128)),
+        key: input.flag(),
         transfers: Vec::new(),
     };
     record.transfers = (0..count).map(|_| transfer(input)).collect();
