@@ -22,7 +22,7 @@ use gatecast::internals::{
 };
 
 use crate::common::{
-    PATIENCE, Peer, Server, entries, have,
+    PATIENCE, Peer, Server, entries,
     http::{answer, ask, get_with},
     turn::in_turn,
     until, whole, within,
@@ -163,7 +163,7 @@ fn flood_of_sessions_leaves_few_logs_and_keeps_results() {
 fn five_thousand_seats_of_one_address_are_ready() {
     const SEATS: u16 = 5000;
     let limit = gatecast::internals::net::socket::descriptors(12_000).unwrap_or(1024);
-    if !have("room for 12,000 descriptors", limit >= 12_000) {
+    if !crate::common::have("room for 12,000 descriptors", limit >= 12_000) {
         return;
     }
     in_turn("connections to a process", FLOOD_LIMIT, || {
