@@ -126,8 +126,16 @@ pub fn sender(data: &[u8]) {
     } else {
         BlockSender::reliable(0..blocks, window, NOW)
     };
-    let mut talk =
-        Talk { sender, blocks, window, raw, now: NOW, heard: NOW, seen: 0, wire: Wire::default() };
+    let mut talk = SeatConversation {
+        sender,
+        blocks,
+        window,
+        raw,
+        now: NOW,
+        heard: NOW,
+        seen: 0,
+        wire: Wire::default(),
+    };
     while !input.is_empty() {
         match input.u8() % 4 {
             0 => input.wait(&mut talk.now),
@@ -162,7 +170,7 @@ pub fn sender(data: &[u8]) {
 }
 
 /// A sender, its client's last words, and what went over the wire.
-struct Talk {
+struct SeatConversation {
     sender: BlockSender,
     blocks: u32,
     window: u32,
@@ -173,7 +181,7 @@ struct Talk {
     wire: Wire,
 }
 
-impl Talk {
+impl SeatConversation {
     /// False when the client was given up.
     fn say(&mut self, report: &Report) -> bool {
         self.wire.name(&report.missing);

@@ -37,7 +37,7 @@ pub(super) enum Stage {
 #[derive(Debug)]
 pub(super) struct Places<H> {
     limits: PlaceLimits,
-    open: BTreeMap<u64, Place<H>>,
+    open: BTreeMap<u64, OpenConnection<H>>,
     by_peer: HashMap<SocketAddr, u64>,
     unready: HashMap<Origin, BTreeSet<(Stage, u64)>>,
     /// The connection that was closed last to make room.
@@ -60,7 +60,7 @@ pub(super) struct PlaceLimits {
 }
 
 #[derive(Debug)]
-struct Place<H> {
+struct OpenConnection<H> {
     handle: H,
     peer: SocketAddr,
     since: Moment,
@@ -139,7 +139,7 @@ impl<H> Places<H> {
     pub(super) fn add(&mut self, handle: H, peer: SocketAddr, now: Moment) -> u64 {
         let id = self.next;
         self.next += 1;
-        self.open.insert(id, Place { handle, peer, since: now, stage: Stage::Silent });
+        self.open.insert(id, OpenConnection { handle, peer, since: now, stage: Stage::Silent });
         self.by_peer.insert(peer, id);
         self.unready.entry(Origin::of(peer)).or_default().insert((Stage::Silent, id));
         id

@@ -282,7 +282,7 @@ fn forward(mut from: &TcpStream, mut to: &TcpStream, change: Change, seen: &Mute
 }
 
 /// A server with our key of a file that is one line, and a client that comes by the forwarder.
-struct Middle {
+struct ManInTheMiddle {
     server: ServerCore,
     man: Forwarder,
     folder: TempDir,
@@ -291,7 +291,7 @@ struct Middle {
 const PAYLOAD: &str = "one line, which is the file\n";
 const FORGED: &str = "two line, which is no file.\n";
 
-impl Middle {
+impl ManInTheMiddle {
     fn new(change: Change) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("f.txt");
@@ -341,7 +341,7 @@ fn forwarder_changes_nothing_that_either_end_accepts() {
             }),
         ];
         for (what, change) in cases {
-            let middle = Middle::new(change);
+            let middle = ManInTheMiddle::new(change);
             let end = middle.fetch();
             let lines = middle.man.lines().join("");
             assert!(what == "payload" || lines.contains(what), "{what} never came: {lines}");
@@ -363,13 +363,13 @@ fn forwarder_changes_nothing_that_either_end_accepts() {
 #[test]
 fn forwarder_that_only_forwards_changes_nothing() {
     within(LIMIT, || {
-        let middle = Middle::new(|line| vec![line]);
+        let middle = ManInTheMiddle::new(|line| vec![line]);
         let end = middle.fetch();
         assert_eq!(fs::read_to_string(end.path.expect("a copy")).expect("text"), PAYLOAD);
         let records = middle.server.records();
         assert!(records.recv_timeout(common::PATIENCE).expect("a session").all_proven());
         // His summary is not believed, and costs the client nothing but the server's figures.
-        let middle = Middle::new(|line| {
+        let middle = ManInTheMiddle::new(|line| {
             vec![line.replace("SUMMARY outcome=complete", "SUMMARY outcome=cut")]
         });
         let end = middle.fetch();
@@ -381,7 +381,7 @@ fn forwarder_that_only_forwards_changes_nothing() {
 #[test]
 fn captured_exchange_is_worth_nothing_when_replayed() {
     within(LIMIT, || {
-        let middle = Middle::new(|line| vec![line]);
+        let middle = ManInTheMiddle::new(|line| vec![line]);
         assert!(middle.fetch().path.is_some());
         let captured = middle.man.lines().clone();
         let of_client = |line: &&String| {
