@@ -326,7 +326,7 @@ fn ctrl_c_ends_study_and_keeps_only_its_results() {
     within(LIMIT, || {
         for twice in [false, true] {
             let place = StudyFolder::new();
-            let mut study = place.begin(&["--clients", "2", "--size", "30MB"]);
+            let mut study = place.begin(&["--clients", "2", "--size", "10MB"]);
             let process = study.id();
             until("the second run", || {
                 place.runs() == 1 && programs_of(process, "fetch").len() == 2

@@ -18,6 +18,8 @@ standard output is a pipe.
 import fcntl
 import os
 import pty
+import re
+import select
 import struct
 import subprocess
 import sys
@@ -26,17 +28,28 @@ import threading
 
 
 def show(source):
+    # A read may end in the middle of a line. What has no end yet is printed once nothing more comes
+    # for a while, and is kept, so that its line is printed whole when the rest comes.
+    tail = b""
     while True:
         try:
+            if tail and not select.select([source], [], [], 0.2)[0]:
+                print_line(tail)
             data = os.read(source, 4096)
         except OSError:
-            return
+            data = b""
         if not data:
+            print_line(tail)
             return
-        text = data.decode("utf-8", "replace").replace("\x1b[2K", "\n").replace("\r", "\n")
-        for line in text.split("\n"):
-            if line.strip():
-                print(line.strip(), flush=True)
+        *lines, tail = re.split(rb"\r|\n|\x1b\[2K", tail + data)
+        for line in lines:
+            print_line(line)
+
+
+def print_line(data):
+    line = data.decode("utf-8", "replace").strip()
+    if line:
+        print(line, flush=True)
 
 
 def main():
@@ -62,6 +75,8 @@ def main():
         stdout=subprocess.PIPE if piped else slave,
         stderr=slave,
         preexec_fn=own_terminal,
+        # This terminal's kind, whatever the tests themselves run on.
+        env={**os.environ, "TERM": "xterm"},
     )
     threading.Thread(target=show, args=(master,), daemon=True).start()
     if piped:
