@@ -20,6 +20,8 @@ import tempfile
 import threading
 import time
 
+sys.dont_write_bytecode = True  # The tree stays as it was.
+
 from draw import draw
 from execute import execute
 from judge import judge
