@@ -315,5 +315,7 @@ fn completions_and_manual_pages_name_every_subcommand() {
         assert!(pages.iter().any(|known| known == page), "{pages:?}");
     }
     let serve = std::fs::read_to_string(folder.path().join("man/gatecast-serve.1")).expect("text");
-    assert!(serve.contains("max\\-wait"), "{serve}");
+    for word in ["max\\-wait", "SIGUSR1", ".SH GATE", "multicast\\-group"] {
+        assert!(serve.contains(word), "{word}: {serve}");
+    }
 }
