@@ -26,6 +26,8 @@ mod cli;
 mod documents;
 #[cfg(all(target_os = "linux", feature = "cli", feature = "sockopt"))]
 mod firewall;
+#[cfg(feature = "cli")]
+mod help;
 #[cfg(all(target_os = "linux", feature = "cli"))]
 mod live;
 #[cfg(feature = "cli")]
