@@ -7,6 +7,7 @@
 pub mod config;
 mod conversation;
 pub mod download;
+pub mod echo;
 pub(crate) mod messages;
 pub mod part;
 pub mod receive;
