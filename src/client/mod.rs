@@ -18,5 +18,5 @@ mod shared;
 pub use config::FetchConfig;
 pub use messages::list;
 pub use report::{ClientReport, records};
-pub use run::FetchRun;
+pub use run::{FetchRun, descriptors};
 pub use shared::{Client, ClientStage, ClientView};

@@ -20,6 +20,9 @@ use gatecast::internals::{
 
 use crate::common::{Peer, Server, within};
 
+#[cfg(all(target_os = "linux", feature = "cli", feature = "sockopt"))]
+mod program;
+
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// A server that sends by TCP and UDP, to `group` where one is given.
