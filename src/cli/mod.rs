@@ -11,6 +11,7 @@ use crate::{error::Error, report::verdict::Verdict};
 
 pub(crate) mod completions;
 pub(crate) mod diff;
+pub(crate) mod doctor;
 pub(crate) mod events;
 pub(crate) mod fetch;
 mod keys;
@@ -80,6 +81,8 @@ pub(crate) enum Command {
     Fetch(fetch::FetchArgs),
     /// List what a server offers
     List(list::ListArgs),
+    /// What this machine can and cannot do for each way, and what mends it
+    Doctor(doctor::DoctorArgs),
     /// Write a file's .torrent into the current folder
     Torrent(torrent::TorrentArgs),
     /// The tables, CSV, JSON or plot of session logs
@@ -127,6 +130,7 @@ pub fn main() -> ExitCode {
         Command::Serve(args) => serve::run(args),
         Command::Fetch(args) => fetch::run(args),
         Command::List(args) => list::run(args),
+        Command::Doctor(args) => doctor::run(args),
         Command::Torrent(args) => torrent::run(args),
         Command::Report(args) => report::run(args),
         Command::Relay(args) => relay::run(args),

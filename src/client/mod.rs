@@ -7,6 +7,7 @@
 pub mod config;
 mod conversation;
 pub mod download;
+pub mod echo;
 pub(crate) mod messages;
 pub mod part;
 pub mod receive;
@@ -17,5 +18,5 @@ mod shared;
 pub use config::FetchConfig;
 pub use messages::list;
 pub use report::{ClientReport, records};
-pub use run::FetchRun;
+pub use run::{FetchRun, descriptors};
 pub use shared::{Client, ClientStage, ClientView};

@@ -42,6 +42,12 @@ const HASH_PAUSE: Duration = Duration::from_secs(1);
 /// Pause between two attempts to connect.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
+/// Open files that a process with so many clients needs.
+pub fn descriptors(clients: u16) -> u64 {
+    // A socket and a file each, and a pipe's two reports.
+    u64::from(clients) * 4 + 64
+}
+
 impl Drop for Receiving<'_> {
     fn drop(&mut self) {
         let mut receiving = lock(&self.0.receiving);
@@ -93,8 +99,7 @@ impl FetchRun {
             ));
         }
         config.copy.resolved().map_err(|why| Error::refused("gatecast", why))?;
-        // A socket and a file each, and a pipe's two reports.
-        let wanted = u64::from(config.clients) * 4 + 64;
+        let wanted = descriptors(config.clients);
         if let Some(limit) = socket::descriptors(wanted).filter(|&limit| limit < wanted) {
             let reason = format!(
                 "{} clients need {wanted} open files and the limit is {limit} (ulimit -n)",

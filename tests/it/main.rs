@@ -6,6 +6,7 @@
 
 mod common;
 
+mod doctor;
 #[cfg(unix)]
 mod faults;
 mod figures;
