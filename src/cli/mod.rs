@@ -41,6 +41,9 @@ pub(crate) struct Cli {
     /// Say more on standard error (-v progress, -vv details); GATECAST_LOG sets it finer
     #[arg(short, long, global = true, action = ArgAction::Count)]
     pub(crate) verbose: u8,
+    /// Show tables with all their columns, though the terminal be too narrow
+    #[arg(long, global = true)]
+    pub(crate) wide: bool,
 }
 
 /// The subcommands.
@@ -82,6 +85,7 @@ const EXIT_CODES: &str = "Exit code: 0 every client verified; 1 could not run, o
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     start_logging(cli.verbose);
+    output::set_wide(cli.wide);
     let result = match &cli.command {
         Command::Run(args) => run::run(args),
         Command::Serve(args) => serve::run(args),

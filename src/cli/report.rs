@@ -7,9 +7,10 @@ use crate::{
     error::{Error, Result},
     report,
     report::{
-        csv, json, plot::Chart, relay, relay::events, scaling, session_table, trials,
+        csv, json, plot::Chart, relay, relay::events, scaling, session_table, trials, verdict,
         verdict::Verdict,
     },
+    transfer::Record,
 };
 
 /// `gatecast report LOG...`
@@ -60,16 +61,23 @@ pub(crate) fn run(args: &ReportArgs) -> Result<Verdict> {
     } else if args.json {
         json::sessions(&records).expect("there is a record")
     } else {
-        let mut text: String = records
-            .iter()
-            .map(|record| format!("{}\n", session_table::session(record, session_table::Rows::All)))
-            .collect();
-        if records.len() > 1 {
-            text.push_str(&trials::trials(&records));
-        }
-        text
+        return print_tables(&records);
     };
     output::print(&text)?;
+    Ok(Verdict::AllVerified)
+}
+
+/// The sessions, each with its verdict: what the program returned is not in the log.
+fn print_tables(records: &[Record]) -> Result<Verdict> {
+    let width = output::width();
+    for record in records {
+        output::print(&session_table::session(record, session_table::Rows::All, width))?;
+        output::print_verdict(&verdict::line_of_session(record, record.clients.into(), None))?;
+        output::print("\n")?;
+    }
+    if records.len() > 1 {
+        output::print(&trials::trials(records, width))?;
+    }
     Ok(Verdict::AllVerified)
 }
 
@@ -105,7 +113,7 @@ fn run_relays(args: &ReportArgs, relays: &[&PathBuf], sessions: &[&PathBuf]) -> 
     } else if args.json {
         events::viewers_document(&records)
     } else {
-        relay::viewer_table(&records)
+        relay::viewer_table(&records, output::width())
     })?;
     Ok(Verdict::AllVerified)
 }

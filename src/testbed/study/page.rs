@@ -41,7 +41,7 @@ pub fn html(results: &Results, figures: &[Figure]) -> String {
             xml(figure.caption)
         );
     }
-    page += &format!("<h2>Table</h2>\n<pre>{}</pre>\n", block(&table::table(results)));
+    page += &format!("<h2>Table</h2>\n<pre>{}</pre>\n", block(&table::table(results, None)));
     let failed: String = results
         .measurements
         .iter()
