@@ -146,7 +146,7 @@ impl fmt::Display for Error {
                 "{from} gave no digest and --sha1 was not given: the copy is whole and unproven, {copy} with the SHA-1 {sha1}"
             ),
             Self::Usage { what } => f.write_str(what),
-            Self::Interrupted => f.write_str("interrupted"),
+            Self::Interrupted => f.write_str("the client was interrupted"),
         }
     }
 }

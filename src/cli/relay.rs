@@ -150,7 +150,7 @@ fn end(args: &RelayArgs, last: &RelaySnapshot, mut over: Vec<ViewerRecord>) -> R
     if args.events {
         output::print(&events::relay_event(last))?;
     } else if !over.is_empty() {
-        output::print(&report::viewer_table(&over))?;
+        output::print(&report::viewer_table(&over, output::width()))?;
         output::print(&report::input(last))?;
     }
     Ok(if last.viewers.is_empty() { Verdict::AllVerified } else { Verdict::Interrupted })

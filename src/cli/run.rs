@@ -22,7 +22,7 @@ use crate::{
     report::{
         counts, json,
         session_table::{self, Rows},
-        trials,
+        trials, verdict,
         verdict::Verdict,
     },
     serve::ServerBuilder,
@@ -137,8 +137,15 @@ pub(crate) fn run(args: &RunArgs) -> Result<Verdict> {
         if args.events {
             events::ended(&result.record)?;
         } else if !args.json {
-            let table = session_table::session(&result.record, Rows::Failures);
-            output::print(&format!("{table}{}\n", result.given))?;
+            let record = &result.record;
+            let table = session_table::session(record, Rows::Failures, output::width());
+            output::print(&(table + &result.given))?;
+            let seats = record.clients.into();
+            let last = verdict::line_of_session(record, seats, Some(result.verdict));
+            output::print_verdict(&last)?;
+            if args.runs > 1 || args.preset.is_some() {
+                output::print("\n")?;
+            }
         }
         records.push(result.record);
         if verdict == Verdict::Interrupted {
@@ -148,7 +155,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<Verdict> {
     if args.json {
         output::print(&json::sessions(&records).expect("one run at least"))?;
     } else if records.len() > 1 && !args.events {
-        output::print(&trials::trials(&records))?;
+        output::print(&trials::trials(&records, output::width()))?;
     }
     Ok(verdict)
 }

@@ -141,7 +141,7 @@ pub(crate) fn run(args: &WatchArgs) -> Result<Verdict> {
         output::print(&events::watch_event(&view))?;
     }
     if args.loss_report {
-        output::print(&report::loss_table(&view))?;
+        output::print(&report::loss_table(&view, output::width()))?;
     } else if !args.events {
         output::print(&(report::summary(&view) + "\n"))?;
     }

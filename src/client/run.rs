@@ -147,6 +147,11 @@ impl FetchRun {
         self.stopped.load(Ordering::SeqCst)
     }
 
+    /// Set when every client is to end.
+    pub(crate) fn stop_flag(&self) -> &AtomicBool {
+        &self.stopped
+    }
+
     /// Connects `client`, again and again while the server is not there yet and `config.retry`
     /// lasts; [`FetchRun::stop`] reports the connection.
     ///
