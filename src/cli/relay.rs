@@ -32,8 +32,11 @@ pub(crate) struct RelayArgs {
     /// The address of the interface on which the group is joined; the system's choice unless given
     #[arg(long, value_name = "ADDR")]
     pub(crate) interface: Option<Ipv4Addr>,
-    /// Where viewers come to over TCP
-    #[arg(long, default_value = "0.0.0.0:7000", value_name = "ADDR:PORT")]
+    /// Where viewers come to over TCP: a port, or an address and a port
+    #[arg(
+        long, visible_alias = "port", default_value = "0.0.0.0:7000", value_name = "[ADDR:]PORT",
+        value_parser = options::listen
+    )]
     pub(crate) listen: SocketAddr,
     /// How long a datagram may wait for others to be sent with
     #[arg(long, default_value = "3ms", value_parser = units::parse_duration, value_name = "TIME")]

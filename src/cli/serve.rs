@@ -42,8 +42,11 @@ pub(crate) struct ServeArgs {
     /// Files, or folders whose files are offered
     #[arg(value_name = "PATH", required = true)]
     pub(crate) paths: Vec<PathBuf>,
-    /// Where to listen
-    #[arg(long, default_value = "0.0.0.0:8080", value_name = "ADDR:PORT")]
+    /// Where to listen: a port, or an address and a port
+    #[arg(
+        long, visible_alias = "port", default_value = "0.0.0.0:8080", value_name = "[ADDR:]PORT",
+        value_parser = options::listen
+    )]
     pub(crate) listen: SocketAddr,
     /// What a session is.
     #[command(flatten)]
