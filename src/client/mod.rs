@@ -16,6 +16,7 @@ mod shared;
 
 pub use config::FetchConfig;
 pub use messages::list;
+pub(crate) use report::failures;
 pub use report::{ClientReport, records};
 pub use run::FetchRun;
 pub use shared::{Client, ClientStage, ClientView};
