@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use clap::builder::{PathBufValueParser, TypedValueParser};
 use serde_json::json;
 
 use crate::{
@@ -16,7 +17,7 @@ use crate::{
     error::{Error, Result},
     fetch::FetchTask,
     http::client::HttpTarget,
-    net::{copy, key_file, socket},
+    net::{copy, files, key_file, socket},
     proto::line,
     report::{
         json,
@@ -50,7 +51,7 @@ pub(crate) struct FetchArgs {
     #[arg(long)]
     pub(crate) via: Option<Via>,
     /// The folder for the copies; received unless given
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = PathBufValueParser::new().try_map(options::folder))]
     pub(crate) out: Option<PathBuf>,
     /// Replace a file that has the copy's name already, where that is not done by itself: in the DIR
     /// of --out when the server or the torrent chose the name, and a copy that nothing proves
@@ -139,7 +140,7 @@ pub(crate) fn run(args: &FetchArgs) -> Result<Verdict> {
         // The user's URL names the file.
         let file = Some(target.name.clone());
         let config = FetchConfig { file, ..config(args, server)? };
-        FetchTask::with_target(config, Some(target))
+        FetchTask::with_target(config, Some(target))?
     } else {
         FetchTask::new(config(args, options::server(&args.server)?)?)?
     };
@@ -190,6 +191,11 @@ fn target(args: &FetchArgs) -> Result<HttpTarget> {
         let what = "an http:// URL names its file, so no other can be given";
         return Err(Error::usage(what));
     }
+    if args.server.ends_with(".torrent") && args.sha1.is_none() {
+        let what =
+            "a torrent at a URL is not followed; get it with curl -O and give the local file";
+        return Err(Error::usage(what));
+    }
     HttpTarget::url(&args.server)
 }
 
@@ -197,6 +203,7 @@ fn target(args: &FetchArgs) -> Result<HttpTarget> {
 /// right.
 fn fetch_torrent(args: &FetchArgs) -> Result<Verdict> {
     let stopped = signals::stop_flag()?;
+    files::check_folder(&args.folder(), "--out")?;
     let metainfo = leech::open(Path::new(&args.server))?;
     let wish = leech::TorrentRequest {
         metainfo,
