@@ -24,6 +24,8 @@ mod udp;
 mod cli;
 #[cfg(feature = "cli")]
 mod documents;
+#[cfg(all(target_os = "linux", feature = "cli", feature = "sockopt"))]
+mod errors;
 #[cfg(all(target_os = "linux", feature = "cli"))]
 mod live;
 #[cfg(feature = "cli")]
