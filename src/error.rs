@@ -5,6 +5,8 @@
 
 use std::{fmt, io, time::Duration};
 
+use crate::text::excerpt;
+
 /// Result with the crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -108,6 +110,25 @@ impl Error {
     /// Makes an [`Error::Protocol`].
     pub(crate) fn protocol(from: impl fmt::Display, what: impl Into<String>) -> Self {
         Self::Protocol { from: from.to_string(), what: what.into() }
+    }
+
+    /// The [`Error::Io`] of the bytes that came where a server of ours was to answer. `doing` is such
+    /// as `find a gatecast server`.
+    pub(crate) fn wrong_server(doing: &'static str, at: impl fmt::Display, answer: &[u8]) -> Self {
+        let what = format!("another program answers, '{}'; is the port right?", excerpt(answer));
+        Self::io(doing, at)(io::Error::new(io::ErrorKind::InvalidData, what))
+    }
+
+    /// Adds to an [`Error::Io`] what the user can do about it.
+    #[must_use]
+    pub(crate) fn advise(self, step: impl fmt::Display) -> Self {
+        match self {
+            Self::Io { doing, at, source } => {
+                let source = io::Error::new(source.kind(), format!("{source}; {step}"));
+                Self::Io { doing, at, source }
+            }
+            other => other,
+        }
     }
 
     /// Makes an [`Error::Refused`].

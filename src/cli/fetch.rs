@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use clap::builder::{PathBufValueParser, TypedValueParser};
 use serde_json::json;
 
 use crate::{
@@ -16,7 +17,7 @@ use crate::{
     error::{Error, Result},
     fetch::FetchTask,
     http::client::HttpTarget,
-    net::{copy, key_file, socket},
+    net::{copy, files, key_file, socket},
     proto::line,
     report::{
         json,
@@ -59,6 +60,7 @@ pub(crate) struct FetchArgs {
     pub(crate) via: Option<Via>,
     /// The folder for the copies; received unless given
     #[arg(long, value_name = "DIR", help_heading = "Files")]
+    #[arg(value_parser = PathBufValueParser::new().try_map(options::folder))]
     pub(crate) out: Option<PathBuf>,
     /// Replace a file that has the copy's name already
     ///
@@ -158,7 +160,7 @@ pub(crate) fn run(args: &FetchArgs) -> Result<Verdict> {
         // The user's URL names the file.
         let file = Some(target.name.clone());
         let config = FetchConfig { file, ..config(args, server)? };
-        FetchTask::with_target(config, Some(target))
+        FetchTask::with_target(config, Some(target))?
     } else {
         FetchTask::new(config(args, options::server(&args.server)?)?)?
     };
@@ -210,6 +212,11 @@ fn target(args: &FetchArgs) -> Result<HttpTarget> {
         let what = "an http:// URL names its file, so no other can be given";
         return Err(Error::usage(what));
     }
+    if args.server.ends_with(".torrent") && args.sha1.is_none() {
+        let what =
+            "a torrent at a URL is not followed; get it with curl -O and give the local file";
+        return Err(Error::usage(what));
+    }
     HttpTarget::url(&args.server)
 }
 
@@ -217,6 +224,7 @@ fn target(args: &FetchArgs) -> Result<HttpTarget> {
 /// right.
 fn fetch_torrent(args: &FetchArgs) -> Result<Verdict> {
     let stopped = signals::stop_flag()?;
+    files::check_folder(&args.folder(), "--out")?;
     let metainfo = leech::open(Path::new(&args.server))?;
     let wish = leech::TorrentRequest {
         metainfo,

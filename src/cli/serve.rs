@@ -46,9 +46,9 @@ pub(crate) struct ServeArgs {
     /// What a session is.
     #[command(flatten)]
     pub(crate) session: SessionArgs,
-    /// Where to listen
-    #[arg(long, default_value = "0.0.0.0:8080", value_name = "ADDR:PORT")]
-    #[arg(help_heading = "Network")]
+    /// Where to listen: a port, or an address and a port
+    #[arg(long, visible_alias = "port", default_value = "0.0.0.0:8080", value_name = "[ADDR:]PORT")]
+    #[arg(value_parser = options::listen, help_heading = "Network")]
     pub(crate) listen: SocketAddr,
     /// Who may come.
     #[command(flatten)]

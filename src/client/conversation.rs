@@ -157,6 +157,7 @@ impl Conversation<'_> {
             FromServer::Error { code, reason } => return Err(server_error(peer, code, reason)),
             _ => return Err(Error::protocol(peer, "no offer")),
         };
+        config.compare_group(self.number, offer.clients);
         let mut transfer = Transfer::new(offer.seat, name.as_str(), Outcome::Complete);
         transfer.client = stream.local_addr().ok();
         transfer.server = Some(peer);

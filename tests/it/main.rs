@@ -28,6 +28,8 @@ mod documents;
 #[cfg(all(unix, feature = "cli"))]
 mod ends;
 #[cfg(all(target_os = "linux", feature = "cli", feature = "sockopt"))]
+mod errors;
+#[cfg(all(target_os = "linux", feature = "cli", feature = "sockopt"))]
 mod firewall;
 #[cfg(feature = "cli")]
 mod help;

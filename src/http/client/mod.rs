@@ -109,6 +109,7 @@ impl HttpFetch<'_> {
         end.released_at = Some(clock::wall());
         let offer = self.offer(&response, &file, sha1);
         let name = self.order.name_of(self.number)?;
+        self.order.compare_group(self.number, offer.clients);
         let mut transfer = Transfer::new(offer.seat, name.as_str(), Outcome::Complete);
         transfer.client = stream.local_addr().ok();
         transfer.server = Some(response.peer);
