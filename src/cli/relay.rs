@@ -67,6 +67,9 @@ pub(crate) struct RelayArgs {
 /// How often events are printed.
 const EVERY: Duration = Duration::from_secs(1);
 
+/// So many times somebody watched and nothing had ever come, until it is said.
+const UNFED: u32 = 5;
+
 /// Relays.
 ///
 /// # Errors
@@ -91,6 +94,7 @@ pub(crate) fn run(args: &RelayArgs) -> Result<Verdict> {
     let gone = relay.records();
     let tick = crossbeam_channel::tick(EVERY);
     let mut over = Vec::new();
+    let mut unfed = 0;
     loop {
         select! {
             recv(gone) -> record => {
@@ -102,8 +106,20 @@ pub(crate) fn run(args: &RelayArgs) -> Result<Verdict> {
                     over.remove(0);
                 }
             }
-            recv(tick) -> _ => if args.events {
-                output::print(&events::relay_event(&relay.snapshot()))?;
+            recv(tick) -> _ => {
+                let now = relay.snapshot();
+                if args.events {
+                    output::print(&events::relay_event(&now))?;
+                }
+                unfed += u32::from(now.awake && now.input.datagrams == 0);
+                if unfed == UNFED {
+                    unfed += 1;
+                    output::eprintln(format_args!(
+                        "nothing has come to udp://{}: does its source send there, and does a \
+                         firewall drop UDP?",
+                        relay.input()
+                    ));
+                }
             },
             recv(requests) -> request => if request != Ok(signals::SignalRequest::Release) {
                 let last = relay.snapshot();

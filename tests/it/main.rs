@@ -25,6 +25,8 @@ mod udp;
 mod cli;
 #[cfg(feature = "cli")]
 mod documents;
+#[cfg(all(target_os = "linux", feature = "cli", feature = "sockopt"))]
+mod firewall;
 #[cfg(feature = "cli")]
 mod help;
 #[cfg(all(target_os = "linux", feature = "cli"))]
