@@ -4,17 +4,11 @@
 //! else of them. A [`Transport`] makes one [`SendSession`] for each session before its muster, and
 //! everything that can fail (sockets, tables) fails there.
 
-use std::{
-    fmt,
-    net::{IpAddr, TcpStream},
-    ops::Range,
-    sync::Arc,
-    time::Duration,
-};
+use std::{fmt, net::IpAddr, ops::Range, sync::Arc, time::Duration};
 
 use crate::{
     error::Result,
-    net::line_stream::LineStream,
+    net::{line_stream::LineStream, primitives::TcpStream},
     server::{catalog::Source, gate::SeatConnection},
     session::{SeatId, Via},
     transfer::{Counts, Outcome},

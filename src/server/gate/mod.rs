@@ -14,15 +14,18 @@ use std::{
     collections::BTreeMap,
     io::Write,
     net::Shutdown,
-    sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    sync::{Arc, PoisonError},
     time::Duration,
 };
 
 use crate::{
-    net::{clock, lock},
+    net::{
+        clock, lock,
+        primitives::{
+            Condvar, Mutex, MutexGuard,
+            atomic::{AtomicBool, AtomicU64, Ordering},
+        },
+    },
     proto::native::FromServer,
     server::{
         admission::Admission,
