@@ -81,8 +81,8 @@ pub(crate) fn run(args: &ReportArgs) -> Result<Verdict> {
     Ok(Verdict::AllVerified)
 }
 
-/// A document is of one kind, of sessions where there are some.
-fn document(args: &ReportArgs, records: &[Record], visits: &[ViewerRecord]) -> String {
+/// The tables of both kinds of log; a document is of one kind, of sessions where there are some.
+fn text(args: &ReportArgs, records: &[Record], visits: &[ViewerRecord]) -> String {
     if args.csv {
         let is_relays = records.is_empty();
         return if is_relays { relay::viewer_csv(visits) } else { csv::transfers(records) };
