@@ -34,8 +34,9 @@ use crate::{
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: gatecast fetch 192.168.1.10 image.iso --group 25 --out /srv")]
 pub(crate) struct FetchArgs {
-    /// The server, port 8080 unless given; with --via http an http:// URL too; or a FILE.torrent,
-    /// for the swarm of any HTTP tracker
+    /// The server, port 8080 unless given
+    ///
+    /// With --via http an http:// URL too; or a FILE.torrent, for the swarm of any HTTP tracker.
     #[arg(value_name = "HOST[:PORT]")]
     pub(crate) server: String,
     /// The file; the server's choice unless given
@@ -43,65 +44,82 @@ pub(crate) struct FetchArgs {
     pub(crate) file: Option<FileName>,
     /// How many clients to start here
     #[arg(long, default_value = "1", value_parser = options::clients, value_name = "N")]
+    #[arg(help_heading = "Gate")]
     pub(crate) clients: u16,
-    /// How many clients the whole group has; as many as are started here unless given
-    #[arg(long, value_parser = options::clients, value_name = "N")]
+    /// How many clients the whole group has
+    ///
+    /// As many as are started here unless given.
+    #[arg(long, value_parser = options::clients, value_name = "N", help_heading = "Gate")]
     pub(crate) group: Option<u16>,
-    /// The way: tcp, udp, raw, multicast, swarm or http; the server's choice unless given
-    #[arg(long)]
+    /// Way: tcp, udp, raw, multicast, swarm or http
+    ///
+    /// The server's choice unless given.
+    #[arg(long, help_heading = "Network")]
     pub(crate) via: Option<Via>,
     /// The folder for the copies; received unless given
-    #[arg(long, value_name = "DIR", value_parser = PathBufValueParser::new().try_map(options::folder))]
+    #[arg(long, value_name = "DIR", help_heading = "Files")]
+    #[arg(value_parser = PathBufValueParser::new().try_map(options::folder))]
     pub(crate) out: Option<PathBuf>,
-    /// Replace a file that has the copy's name already, where that is not done by itself: in the DIR
-    /// of --out when the server or the torrent chose the name, and a copy that nothing proves
-    #[arg(long)]
+    /// Replace a file that has the copy's name already
+    ///
+    /// For where that is not done by itself: in the DIR of --out when the server or the torrent
+    /// chose the name, and for a copy that nothing proves.
+    #[arg(long, help_heading = "Files")]
     pub(crate) overwrite: bool,
-    /// What the client calls itself; unless given, this machine's name, and the number that Slurm
-    /// (SLURM_PROCID) or Kubernetes (JOB_COMPLETION_INDEX) gave to this task
-    #[arg(long)]
+    /// What the client calls itself
+    ///
+    /// Unless given, this machine's name, and the number that Slurm (SLURM_PROCID) or Kubernetes
+    /// (JOB_COMPLETION_INDEX) gave to this task.
+    #[arg(long, help_heading = "Gate")]
     pub(crate) name: Option<String>,
     /// Take up what an earlier, interrupted fetch left
-    #[arg(long)]
+    #[arg(long, help_heading = "Files")]
     pub(crate) resume: bool,
-    /// Wait so long for a server that is not there yet
+    /// Wait so long for the server to be there
     #[arg(long, default_value = "0s", value_parser = units::parse_duration, value_name = "TIME")]
+    #[arg(help_heading = "Network")]
     pub(crate) retry: Duration,
     /// Refuse any file but the one of this SHA-1
-    #[arg(long, value_name = "HEX")]
+    #[arg(long, value_name = "HEX", help_heading = "Files")]
     pub(crate) sha1: Option<Digest>,
     /// How it receives.
     #[command(flatten)]
     pub(crate) receiving: ReceiveArgs,
     /// Print one JSON document
-    #[arg(long)]
+    #[arg(long, help_heading = "Output")]
     pub(crate) json: bool,
-    /// Print what the clients do as lines of JSON, and the session at the end
-    #[arg(long, conflicts_with = "json")]
+    /// Print what the clients do as lines of JSON
+    ///
+    /// And the session at the end.
+    #[arg(long, conflicts_with = "json", help_heading = "Output")]
     pub(crate) events: bool,
     /// Talk to a server of the lab's UDP protocol: list, config, start, disconnect
     #[arg(long, conflicts_with_all = ["file", "group", "via", "resume", "sha1", "json", "key"])]
+    #[arg(help_heading = "UDP", hide_short_help = true)]
     pub(crate) lab: bool,
 }
 
 /// How the clients receive.
 #[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Network")]
 pub(crate) struct ReceiveArgs {
     /// How bytes are copied: auto, buffered or sendfile
-    #[arg(long, default_value = "auto", value_name = "HOW")]
+    #[arg(long, default_value = "auto", value_name = "HOW", hide_short_help = true)]
     pub(crate) copy: copy::Method,
     /// Give the server up when it makes no progress for so long
     #[arg(long, default_value = "30s", value_parser = options::positive_duration, value_name = "TIME")]
+    #[arg(hide_short_help = true)]
     pub(crate) stall_limit: Duration,
     /// The address of this host by whose interface a group is joined; the one from which the server
     /// is reached unless given
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", help_heading = "UDP", hide_short_help = true)]
     pub(crate) multicast_interface: Option<Ipv4Addr>,
-    /// Prove the key in this file to the server, and fetch only from one that proves it too
+    /// Prove the key in this file; the server must prove it too
     #[arg(long, value_name = "FILE")]
     pub(crate) key: Option<PathBuf>,
     /// In a swarm, go on serving for so long after the last byte; until all have it unless given
     #[arg(long, value_parser = units::parse_duration, value_name = "TIME")]
+    #[arg(help_heading = "Swarm", hide_short_help = true)]
     pub(crate) seed_time: Option<Duration>,
 }
 

@@ -19,11 +19,11 @@ pub(crate) struct ListArgs {
     /// The server, port 8080 unless given
     #[arg(value_name = "HOST[:PORT]")]
     pub(crate) server: String,
-    /// Prove the key in this file to the server, and list only what one offers that proves it too
-    #[arg(long, value_name = "FILE")]
+    /// Prove the key in this file; the server must prove it too
+    #[arg(long, value_name = "FILE", help_heading = "Network")]
     pub(crate) key: Option<PathBuf>,
     /// Print one JSON document
-    #[arg(long)]
+    #[arg(long, help_heading = "Output")]
     pub(crate) json: bool,
 }
 

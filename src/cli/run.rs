@@ -41,24 +41,27 @@ pub(crate) struct RunArgs {
     pub(crate) file: Option<PathBuf>,
     /// How many clients
     #[arg(long, default_value = "25", value_parser = options::clients, value_name = "N")]
+    #[arg(help_heading = "Gate")]
     pub(crate) clients: u16,
-    /// The way: tcp, udp, raw, multicast, swarm or http
-    #[arg(long, default_value = "tcp")]
+    /// Way: tcp, udp, raw, multicast, swarm or http
+    #[arg(long, default_value = "tcp", help_heading = "Network")]
     pub(crate) via: Via,
     /// Repeat, and print the median with its range
     #[arg(long, default_value = "1", value_parser = clap::value_parser!(u16).range(1..=1000), value_name = "K")]
+    #[arg(help_heading = "Gate")]
     pub(crate) runs: u16,
     /// Size of the generated file
-    #[arg(long, default_value = "100MB", conflicts_with = "file")]
+    #[arg(long, default_value = "100MB", conflicts_with = "file", help_heading = "Files")]
     pub(crate) size: Bytes,
     /// Keep the copies in this folder
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", help_heading = "Files")]
     pub(crate) keep: Option<PathBuf>,
     /// A known set of tests: lab is 1, 5 and 10 clients x 100 MB and 250 MB
     #[arg(long, value_parser = ["lab"], conflicts_with_all = ["file", "clients", "size"])]
+    #[arg(help_heading = "Gate", hide_short_help = true)]
     pub(crate) preset: Option<String>,
-    /// Have server and clients prove the key in this file to each other
-    #[arg(long, value_name = "FILE")]
+    /// Have both ends prove the key in this file to each other
+    #[arg(long, value_name = "FILE", help_heading = "Network")]
     pub(crate) key: Option<PathBuf>,
     /// How it sends.
     #[command(flatten)]
@@ -66,14 +69,16 @@ pub(crate) struct RunArgs {
     /// What swarms may do.
     #[command(flatten)]
     pub(crate) swarming: SwarmArgs,
-    /// Write session logs into this folder
-    #[arg(long, value_name = "DIR")]
-    pub(crate) log_dir: Option<PathBuf>,
+    /// The folder for the session logs
+    #[arg(long, default_value = "logs", value_name = "DIR", help_heading = "Files")]
+    pub(crate) log_dir: PathBuf,
     /// Print one JSON document
-    #[arg(long)]
+    #[arg(long, help_heading = "Output")]
     pub(crate) json: bool,
-    /// Print what the clients do as lines of JSON, and each session at its end
-    #[arg(long, conflicts_with = "json")]
+    /// Print what the clients do as lines of JSON
+    ///
+    /// And each session at its end.
+    #[arg(long, conflicts_with = "json", help_heading = "Output")]
     pub(crate) events: bool,
 }
 
@@ -118,9 +123,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<Verdict> {
     if let Some(folder) = &args.keep {
         files::check_folder(folder, "--keep")?;
     }
-    if let Some(folder) = &args.log_dir {
-        files::check_folder(folder, "--log-dir")?;
-    }
+    files::check_folder(&args.log_dir, "--log-dir")?;
     let folder = TemporaryFolder::new("run")?;
     let tests: Vec<(u16, PathBuf)> = match (&args.preset, &args.file) {
         (Some(_), _) => LAB
@@ -184,7 +187,7 @@ fn run_session(
             max_wait: Duration::from_secs(120),
             ..ServerConfig::default()
         }),
-        log_dir: args.log_dir.clone(),
+        log_dir: Some(args.log_dir.clone()),
         udp: args.sending.udp_config(),
         swarm: args.swarming.config(),
         key: args.key.clone(),

@@ -42,15 +42,15 @@ pub(crate) struct ServeArgs {
     /// Files, or folders whose files are offered
     #[arg(value_name = "PATH", required = true)]
     pub(crate) paths: Vec<PathBuf>,
-    /// Where to listen: a port, or an address and a port
-    #[arg(
-        long, visible_alias = "port", default_value = "0.0.0.0:8080", value_name = "[ADDR:]PORT",
-        value_parser = options::listen
-    )]
-    pub(crate) listen: SocketAddr,
     /// What a session is.
     #[command(flatten)]
     pub(crate) session: SessionArgs,
+    /// Where to listen
+    ///
+    /// A port, or an address and a port. --port is the same.
+    #[arg(long, alias = "port", default_value = "0.0.0.0:8080", value_name = "ADDR:PORT")]
+    #[arg(value_parser = options::listen, help_heading = "Network")]
+    pub(crate) listen: SocketAddr,
     /// Who may come.
     #[command(flatten)]
     pub(crate) admission: KeyArgs,
@@ -61,22 +61,25 @@ pub(crate) struct ServeArgs {
     #[command(flatten)]
     pub(crate) swarming: SwarmArgs,
     /// The folder for the session logs
-    #[arg(long, default_value = "logs", value_name = "DIR")]
+    #[arg(long, default_value = "logs", value_name = "DIR", help_heading = "Files")]
     pub(crate) log_dir: PathBuf,
     /// Serve the lab's UDP clients too, on the same port number: loopback and --allow only
-    #[arg(long)]
+    #[arg(long, help_heading = "UDP", hide_short_help = true)]
     pub(crate) lab_udp: bool,
     /// An address that the lab's UDP server may send to; may be given again
     #[arg(long, value_name = "ADDR", requires = "lab_udp")]
+    #[arg(help_heading = "UDP", hide_short_help = true)]
     pub(crate) allow: Vec<IpAddr>,
     /// Serve one session and exit
-    #[arg(long)]
+    #[arg(long, help_heading = "Gate")]
     pub(crate) one_off: bool,
     /// Print one JSON document a line, for each session
-    #[arg(long)]
+    #[arg(long, help_heading = "Output")]
     pub(crate) json: bool,
-    /// Print every event as a line of JSON: muster, progress, results
-    #[arg(long, conflicts_with = "json")]
+    /// Print every event as a line of JSON
+    ///
+    /// The muster, the progress and the results.
+    #[arg(long, conflicts_with = "json", help_heading = "Output")]
     pub(crate) events: bool,
     /// Who may release sessions in a browser.
     #[command(flatten)]
@@ -85,35 +88,45 @@ pub(crate) struct ServeArgs {
 
 /// What the server decides about each session.
 #[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Gate")]
 pub(crate) struct SessionArgs {
-    /// How many clients a session has; the clients' own number unless given
+    /// How many clients a session has
+    ///
+    /// The clients' own number unless given.
     #[arg(long, value_parser = options::clients, value_name = "N")]
     pub(crate) clients: Option<u16>,
     /// The file for clients that name none
-    #[arg(long, value_parser = FileName::new, value_name = "NAME")]
+    #[arg(long, value_parser = FileName::new, value_name = "NAME", help_heading = "Files")]
     pub(crate) file: Option<FileName>,
-    /// The way: tcp, udp, raw, multicast, swarm or http; the clients' choice unless given
-    #[arg(long)]
+    /// Way: tcp, udp, raw, multicast, swarm or http
+    ///
+    /// The clients' choice unless given.
+    #[arg(long, help_heading = "Network")]
     pub(crate) via: Option<Via>,
-    /// How long a session waits for its clients, from the first one
+    /// Wait so long for them, from the first
     #[arg(long, default_value = "60s", value_parser = options::positive_duration, value_name = "TIME")]
     pub(crate) max_wait: Duration,
-    /// Release so many ready clients when that time is over, instead of none
+    /// Release so many, if they are ready, when that is over
+    ///
+    /// Without it none is released then.
     #[arg(long, value_parser = options::clients, value_name = "Q")]
     pub(crate) quorum: Option<u16>,
 }
 
 /// The page that a browser shows.
 #[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Page")]
 pub(crate) struct DashboardArgs {
-    /// Let the page at this address release sessions too, with the token; 0.0.0.0 is any address
+    /// Let the page at this address release sessions too
+    ///
+    /// It needs the token, which is printed. 0.0.0.0 is any address.
     #[arg(long, value_name = "ADDR")]
     pub(crate) dashboard: Vec<IpAddr>,
     /// The token for that; a random one is printed unless given
-    #[arg(long, value_name = "TEXT", value_parser = options::token)]
+    #[arg(long, value_name = "TEXT", value_parser = options::token, hide_short_help = true)]
     pub(crate) token: Option<String>,
     /// A further name by which browsers may ask for this server
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", hide_short_help = true)]
     pub(crate) host: Vec<String>,
 }
 

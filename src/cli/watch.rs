@@ -31,22 +31,24 @@ pub(crate) struct WatchArgs {
     #[arg(value_name = "HOST[:PORT]")]
     pub(crate) relay: String,
     /// Where the player listens
-    #[arg(long, value_name = "ADDR:PORT")]
+    #[arg(long, value_name = "ADDR:PORT", help_heading = "Network")]
     pub(crate) player: Option<SocketAddr>,
-    /// Write the transport stream into this file, in place of an old one
-    #[arg(long, value_name = "FILE")]
+    /// Write the stream into this file, in place of an old one
+    #[arg(long, value_name = "FILE", help_heading = "Files")]
     pub(crate) record: Option<PathBuf>,
     /// The UDP port to receive at, 1024 or above; the system's choice unless given
     #[arg(long, default_value = "0", value_name = "PORT")]
+    #[arg(help_heading = "Network", hide_short_help = true)]
     pub(crate) port: u16,
     /// Leave after this time
     #[arg(long = "for", value_parser = options::positive_duration, value_name = "TIME")]
+    #[arg(help_heading = "Output")]
     pub(crate) time: Option<Duration>,
     /// Print at the end where datagrams were lost
-    #[arg(long)]
+    #[arg(long, help_heading = "Output")]
     pub(crate) loss_report: bool,
     /// Print a line of JSON every second
-    #[arg(long)]
+    #[arg(long, help_heading = "Output")]
     pub(crate) events: bool,
 }
 

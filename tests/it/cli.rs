@@ -78,7 +78,10 @@ fn run_removes_its_files_without_keep() {
         .expect("the program starts");
     assert_eq!(code(&output), 0, "{output:?}");
     assert_eq!(std::fs::read_dir(temporary.path()).expect("there").count(), 0);
-    assert_eq!(std::fs::read_dir(place.path()).expect("there").count(), 0);
+    let left = entries(place.path());
+    let names: Vec<_> = left.iter().filter_map(|path| path.file_name()).collect();
+    assert_eq!(names, ["logs"], "and its log is where that of serve is");
+    assert_eq!(entries(&place.path().join("logs")).len(), 1);
 }
 
 #[test]

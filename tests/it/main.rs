@@ -26,6 +26,8 @@ mod cli;
 mod documents;
 #[cfg(all(target_os = "linux", feature = "cli", feature = "sockopt"))]
 mod errors;
+#[cfg(feature = "cli")]
+mod help;
 #[cfg(all(target_os = "linux", feature = "cli"))]
 mod live;
 #[cfg(feature = "cli")]

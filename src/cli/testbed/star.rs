@@ -43,22 +43,26 @@ pub(crate) struct StarArgs {
 /// What to do with a star.
 #[derive(Debug, Subcommand)]
 pub(crate) enum StarAction {
-    /// Build a star and leave it standing until Ctrl-C, or with --keep until `star down`
+    /// Build a star
+    ///
+    /// It stands until Ctrl-C, or with --keep until `star down`.
     Up {
         /// The star.
         #[command(flatten)]
         layout: StarLayoutArgs,
         /// End at once and leave the star standing
-        #[arg(long)]
+        #[arg(long, help_heading = "Star")]
         keep: bool,
         /// Print the commands and run none
-        #[arg(long)]
+        #[arg(long, help_heading = "Star")]
         dry_run: bool,
         /// Measure what its links carry, and print it
-        #[arg(long)]
+        #[arg(long, help_heading = "Star")]
         calibrate: bool,
     },
-    /// Remove every star whose owner has ended, and what killed studies left; or one star by name
+    /// Remove every star whose owner has ended, or one by name
+    ///
+    /// And what killed studies left.
     Down {
         /// The star
         name: Option<StarId>,
@@ -67,8 +71,8 @@ pub(crate) enum StarAction {
     List,
     /// Run a program on a host: 0 is the server
     Exec {
-        /// The star; $GATECAST_STAR, or the only one there is, unless given
-        #[arg(long)]
+        /// The star; $GATECAST_STAR or the only one unless given
+        #[arg(long, help_heading = "Star")]
         star: Option<StarId>,
         /// The host's number
         host: usize,
@@ -76,14 +80,16 @@ pub(crate) enum StarAction {
         #[arg(last = true, required = true)]
         command: Vec<String>,
     },
-    /// Build a star, run a program beside it with $GATECAST_STAR set, and remove the star
+    /// Build a star, run a program beside it, and remove the star
+    ///
+    /// The program finds the star's name in $GATECAST_STAR.
     Run {
-        /// The star.
-        #[command(flatten)]
-        layout: StarLayoutArgs,
         /// The program and its arguments
         #[arg(last = true, required = true)]
         command: Vec<String>,
+        /// The star.
+        #[command(flatten)]
+        layout: StarLayoutArgs,
     },
 }
 

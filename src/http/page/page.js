@@ -20,7 +20,7 @@ const bytes = count => {
     if (count >= size) return +(count / size).toFixed(count / size < 10 ? 2 : 1) + ' ' + unit;
   return count + ' B';
 };
-const rate = mbit => !given(mbit) ? '-' : mbit >= 1000 ? (mbit / 1000).toFixed(2) + ' Gbit/s' : mbit.toFixed(mbit < 10 ? 2 : 1) + ' Mbit/s';
+const rate = mbit => !given(mbit) ? '-' : mbit.toFixed(mbit < 10 ? 2 : 1) + ' Mbit/s';
 const seconds = s => !given(s) ? '-' : s < 10 ? s.toFixed(3) + ' s' : s < 120 ? s.toFixed(1) + ' s' : Math.floor(s / 60) + ' min ' + Math.round(s % 60) + ' s';
 const left = s => !isFinite(s) ? '' : s < 90 ? Math.ceil(s) + ' s' : Math.ceil(s / 60) + ' min';
 const us = n => !given(n) ? '-' : n < 1000 ? n + ' us' : (n / 1000).toFixed(n < 1e5 ? 2 : 0) + ' ms';

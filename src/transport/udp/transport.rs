@@ -169,7 +169,7 @@ impl SendSession for UdpSession {
         let size = self.terms.datagram;
         let segmented = if lock(&self.state).segmented { ", cut by the kernel" } else { "" };
         match self.rate {
-            Some(rate) => format!("datagrams of {size}{segmented}, {} kbit/s", rate.0 / 1000),
+            Some(rate) => format!("datagrams of {size}{segmented}, {rate}"),
             None => format!("datagrams of {size}{segmented}"),
         }
     }
