@@ -22,6 +22,8 @@ use crate::{
     report::{
         json,
         session_table::{self, Rows},
+        table::ROWS_MAX,
+        verdict,
         verdict::Verdict,
     },
     session::Via,
@@ -173,8 +175,9 @@ pub(crate) fn run(args: &FetchArgs) -> Result<Verdict> {
     } else {
         progress::watch(&task.run, work)
     }?;
-    print_results(&reports, args)?;
-    Ok(Verdict::of_clients(&reports))
+    let verdict = Verdict::of_clients(&reports);
+    print_results(&reports, args, verdict)?;
+    Ok(verdict)
 }
 
 fn config(args: &FetchArgs, server: Vec<SocketAddr>) -> Result<FetchConfig> {
@@ -249,8 +252,9 @@ fn fetch_torrent(args: &FetchArgs) -> Result<Verdict> {
     Ok(Verdict::AllVerified)
 }
 
-/// Prints the tables or the document, and each kind of failure once.
-fn print_results(reports: &[ClientReport], args: &FetchArgs) -> Result<()> {
+/// Prints the tables or the document, each kind of failure once, where the copies are, and as the
+/// last line the verdict.
+fn print_results(reports: &[ClientReport], args: &FetchArgs, verdict: Verdict) -> Result<()> {
     let records = client::records(reports);
     if args.events {
         records.iter().try_for_each(events::ended)?;
@@ -260,11 +264,30 @@ fn print_results(reports: &[ClientReport], args: &FetchArgs) -> Result<()> {
         }
     } else {
         for record in &records {
-            output::print(&session_table::client_session(record, Rows::Failures))?;
+            output::print(&session_table::client_session(record, Rows::Failures, output::width()))?;
         }
     }
     output::print_failures(reports);
-    Ok(())
+    if reports.iter().any(|report| report.is_kept) {
+        let again = if args.resume { "the same command" } else { "the same command with --resume" };
+        output::eprintln(format_args!("what arrived is kept; {again} goes on from there"));
+    }
+    // Without a seat there is an error and no session.
+    if args.events || args.json || records.is_empty() {
+        return Ok(());
+    }
+    output::print(&copies(reports, &args.folder()))?;
+    output::print_verdict(&verdict::line_of_clients(reports, verdict))
+}
+
+/// The path of each whole copy, a line each; of very many their folder.
+fn copies(reports: &[ClientReport], folder: &Path) -> String {
+    let paths: Vec<&PathBuf> = reports.iter().filter_map(|report| report.path.as_ref()).collect();
+    let shown = |path: &Path| escape(&path.display().to_string());
+    if paths.len() > ROWS_MAX {
+        return format!("{}: {} copies, whole and verified\n", shown(folder), paths.len());
+    }
+    paths.iter().map(|path| format!("{}: whole and verified\n", shown(path))).collect()
 }
 
 /// What a client calls itself unless the user gives a name: this machine's name, with the number of

@@ -11,6 +11,7 @@ use crate::{error::Error, report::verdict::Verdict};
 
 pub(crate) mod completions;
 pub(crate) mod diff;
+pub(crate) mod doctor;
 pub(crate) mod events;
 pub(crate) mod fetch;
 mod keys;
@@ -45,6 +46,10 @@ pub(crate) struct Cli {
     #[arg(short, long, global = true, action = ArgAction::Count, help_heading = "Output")]
     #[arg(display_order = LAST)]
     pub(crate) verbose: u8,
+    /// Show all columns of tables, however narrow the terminal is
+    #[arg(long, global = true, hide_short_help = true)]
+    #[arg(help_heading = "Output", display_order = LAST)]
+    pub(crate) wide: bool,
     /// Print help: -h the common options, --help all of them
     #[arg(id = "help", short = 'h', long = "help", global = true, action = ArgAction::Help)]
     #[arg(help_heading = "Output", display_order = LAST)]
@@ -80,6 +85,8 @@ pub(crate) enum Command {
     Fetch(fetch::FetchArgs),
     /// List what a server offers
     List(list::ListArgs),
+    /// What this machine can and cannot do for each way, and what mends it
+    Doctor(doctor::DoctorArgs),
     /// Write a file's .torrent into the current folder
     Torrent(torrent::TorrentArgs),
     /// The tables, CSV, JSON or plot of session logs
@@ -122,11 +129,13 @@ fn help_width() -> usize {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     start_logging(cli.verbose);
+    output::set_wide(cli.wide);
     let result = match &cli.command {
         Command::Run(args) => run::run(args),
         Command::Serve(args) => serve::run(args),
         Command::Fetch(args) => fetch::run(args),
         Command::List(args) => list::run(args),
+        Command::Doctor(args) => doctor::run(args),
         Command::Torrent(args) => torrent::run(args),
         Command::Report(args) => report::run(args),
         Command::Relay(args) => relay::run(args),

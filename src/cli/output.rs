@@ -3,12 +3,44 @@
 use std::{
     fmt::Display,
     io::{self, Write},
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use crate::{
     client::{ClientReport, failures},
     error::{Error, Result},
+    report::{table::WIDTH_MIN, verdict::FAILED},
 };
+
+/// Tables have all their columns, however wide the terminal is.
+static WIDE: AtomicBool = AtomicBool::new(false);
+
+/// The user's `--wide`.
+pub(crate) fn set_wide(wide: bool) {
+    WIDE.store(wide, Ordering::Relaxed);
+}
+
+/// How many columns a table may take: those of the terminal. `None` where the user wants all that
+/// a table has, and where a file or another program gets it.
+pub(crate) fn width() -> Option<usize> {
+    let terminal = console::Term::stdout();
+    if WIDE.load(Ordering::Relaxed) || !terminal.is_term() {
+        return None;
+    }
+    let (_, columns) = terminal.size_checked()?;
+    Some(usize::from(columns).max(WIDTH_MIN))
+}
+
+/// Writes the last line of a session, on a terminal in colour.
+///
+/// # Errors
+/// As [`print`].
+pub(crate) fn print_verdict(line: &str) -> Result<()> {
+    let line = line.trim_end();
+    let style = console::Style::new().for_stdout().bold();
+    let style = if line.starts_with(FAILED) { style.red() } else { style.green() };
+    print(&format!("{}\n", style.apply_to(line)))
+}
 
 /// Writes a result. A reader that has gone (`| head`) is no failure.
 ///

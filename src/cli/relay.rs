@@ -35,11 +35,10 @@ pub(crate) struct RelayArgs {
     /// The address of the interface on which the group is joined; the system's choice unless given
     #[arg(long, value_name = "ADDR", help_heading = "Network", hide_short_help = true)]
     pub(crate) interface: Option<Ipv4Addr>,
-    /// Where viewers come to
+    /// Where viewers come to: a port, or an address and a port
     ///
-    /// A port, or an address and a port; over TCP. The stream goes to them over UDP. --port is the
-    /// same.
-    #[arg(long, alias = "port", default_value = "0.0.0.0:7000", value_name = "ADDR:PORT")]
+    /// Over TCP; the stream goes to them over UDP.
+    #[arg(long, visible_alias = "port", default_value = "0.0.0.0:7000", value_name = "[ADDR:]PORT")]
     #[arg(value_parser = options::listen, help_heading = "Network")]
     pub(crate) listen: SocketAddr,
     /// How long a datagram may wait for others to be sent with
@@ -68,6 +67,9 @@ pub(crate) struct RelayArgs {
 /// How often events are printed.
 const EVERY: Duration = Duration::from_secs(1);
 
+/// So many times somebody watched and nothing had ever come, until it is said.
+const UNFED: u32 = 5;
+
 /// Relays.
 ///
 /// # Errors
@@ -92,6 +94,7 @@ pub(crate) fn run(args: &RelayArgs) -> Result<Verdict> {
     let gone = relay.records();
     let tick = crossbeam_channel::tick(EVERY);
     let mut over = Vec::new();
+    let mut unfed = 0;
     loop {
         select! {
             recv(gone) -> record => {
@@ -103,8 +106,20 @@ pub(crate) fn run(args: &RelayArgs) -> Result<Verdict> {
                     over.remove(0);
                 }
             }
-            recv(tick) -> _ => if args.events {
-                output::print(&events::relay_event(&relay.snapshot()))?;
+            recv(tick) -> _ => {
+                let now = relay.snapshot();
+                if args.events {
+                    output::print(&events::relay_event(&now))?;
+                }
+                unfed += u32::from(now.awake && now.input.datagrams == 0);
+                if unfed == UNFED {
+                    unfed += 1;
+                    output::eprintln(format_args!(
+                        "nothing has come to udp://{}: does its source send there, and does a \
+                         firewall drop UDP?",
+                        relay.input()
+                    ));
+                }
             },
             recv(requests) -> request => if request != Ok(signals::SignalRequest::Release) {
                 let last = relay.snapshot();
@@ -135,7 +150,7 @@ fn end(args: &RelayArgs, last: &RelaySnapshot, mut over: Vec<ViewerRecord>) -> R
     if args.events {
         output::print(&events::relay_event(last))?;
     } else if !over.is_empty() {
-        output::print(&report::viewer_table(&over))?;
+        output::print(&report::viewer_table(&over, output::width()))?;
         output::print(&report::input(last))?;
     }
     Ok(if last.viewers.is_empty() { Verdict::AllVerified } else { Verdict::Interrupted })

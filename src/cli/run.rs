@@ -22,7 +22,7 @@ use crate::{
     report::{
         counts, json,
         session_table::{self, Rows},
-        trials,
+        trials, verdict,
         verdict::Verdict,
     },
     serve::ServerBuilder,
@@ -143,8 +143,14 @@ pub(crate) fn run(args: &RunArgs) -> Result<Verdict> {
         if args.events {
             events::ended(&record)?;
         } else if !args.json {
-            let table = session_table::session(&record, Rows::Failures);
-            output::print(&format!("{table}{}\n", result.given))?;
+            let table = session_table::session(&record, Rows::Failures, output::width());
+            output::print(&(table + &result.given))?;
+            let seats = record.clients.into();
+            let last = verdict::line_of_session(&record, seats, Some(result.verdict));
+            output::print_verdict(&last)?;
+            if args.runs > 1 || args.preset.is_some() {
+                output::print("\n")?;
+            }
         }
         records.push(record);
         if verdict == Verdict::Interrupted {
@@ -154,7 +160,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<Verdict> {
     if args.json {
         json::sessions(&records).map_or(Ok(()), |document| output::print(&document))?;
     } else if records.len() > 1 && !args.events {
-        output::print(&trials::trials(&records))?;
+        output::print(&trials::trials(&records, output::width()))?;
     }
     Ok(verdict)
 }

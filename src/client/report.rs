@@ -25,6 +25,8 @@ pub struct ClientReport {
     pub key: bool,
     /// Where the copy is; `None` unless it is whole and verified.
     pub path: Option<PathBuf>,
+    /// A part is left of a copy that is not whole, and a later fetch can go on from it.
+    pub is_kept: bool,
     /// What stopped it.
     pub error: Option<Error>,
 }

@@ -41,6 +41,12 @@ const HASH_PAUSE: Duration = Duration::from_secs(1);
 /// Pause between two attempts to connect.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
+/// Open files that a process with so many clients needs.
+pub fn descriptors(clients: u16) -> u64 {
+    // A socket and a file each, and a pipe's two reports.
+    u64::from(clients) * 4 + 64
+}
+
 impl Drop for Receiving<'_> {
     fn drop(&mut self) {
         let mut receiving = lock(&self.0.receiving);
@@ -85,8 +91,7 @@ impl FetchRun {
         config: &FetchConfig,
         work: &(dyn Fn(&Client, u16) -> ClientReport + Sync),
     ) -> Result<Vec<ClientReport>> {
-        // A socket and a file each, and a pipe's two reports.
-        let wanted = u64::from(config.clients) * 4 + 64;
+        let wanted = descriptors(config.clients);
         if let Some(limit) = socket::descriptors(wanted).filter(|&limit| limit < wanted) {
             let reason = format!(
                 "{} clients need {wanted} open files and the limit is {limit} (ulimit -n)",
@@ -132,6 +137,11 @@ impl FetchRun {
     /// True when every client is to end.
     pub fn is_stopped(&self) -> bool {
         self.stopped.load(Ordering::SeqCst)
+    }
+
+    /// Set when every client is to end.
+    pub(crate) fn stop_flag(&self) -> &AtomicBool {
+        &self.stopped
     }
 
     /// Connects `client`, again and again while the server is not there yet and `config.retry`

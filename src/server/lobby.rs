@@ -7,14 +7,17 @@
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError},
-    thread,
+    sync::{Arc, OnceLock, PoisonError},
     time::Duration,
 };
 
 use crate::{
     error::{Error, Result},
-    net::{STACK, clock, lock, socket},
+    net::{
+        STACK, clock, lock,
+        primitives::{Condvar, Mutex, MutexGuard, thread},
+        socket,
+    },
     server::{
         admission::Admission,
         catalog,
@@ -23,7 +26,7 @@ use crate::{
         gate::{ClientKind, Gate, GateView, MusterConfig, PendingClient, Seat, SessionInfo},
         history::History,
         session_log::{LogHandle, SessionHeader},
-        transport::Transport,
+        transport::{GroupRoute, Transport},
     },
     session::{FileInfo, SessionId, Via},
     text::{FileName, choice},
@@ -274,6 +277,13 @@ impl Lobby {
     fn transport(&self, via: Via) -> &dyn Transport {
         let found = self.transports.iter().find(|transport| transport.via() == via);
         &**found.expect("a session has a transport that is registered")
+    }
+
+    /// Where multicast goes, where a client can have it.
+    pub(super) fn group_route(&self) -> Option<GroupRoute> {
+        let is_sent = |via| self.settings.via.is_none_or(|ours| ours == via);
+        let mut sent = self.transports.iter().filter(|transport| is_sent(transport.via()));
+        sent.find_map(|transport| transport.group_route())
     }
 
     fn forget(&self, gate: &Arc<Gate>) {

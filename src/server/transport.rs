@@ -6,7 +6,7 @@
 
 use std::{
     fmt,
-    net::{IpAddr, TcpStream},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     ops::Range,
     sync::Arc,
     time::Duration,
@@ -14,7 +14,7 @@ use std::{
 
 use crate::{
     error::Result,
-    net::line_stream::LineStream,
+    net::{line_stream::LineStream, primitives::TcpStream},
     server::{catalog::Source, gate::SeatConnection},
     session::{SeatId, Via},
     transfer::{Counts, Outcome},
@@ -37,10 +37,26 @@ pub trait Transport: fmt::Debug + Send + Sync {
         rate: Option<Rate>,
     ) -> Result<Box<dyn SendSession>>;
 
+    /// Where its datagrams for all clients go; asked again it may be another group.
+    fn group_route(&self) -> Option<GroupRoute> {
+        None
+    }
+
     /// True where an HTTP client can be sent to.
     fn serves_http(&self) -> bool {
         false
     }
+}
+
+/// Where a server's multicast goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GroupRoute {
+    /// The group.
+    pub group: SocketAddr,
+    /// The address of this host by whose interface it leaves; `None` is the one that the client knows.
+    pub interface: Option<Ipv4Addr>,
+    /// How many routers a datagram may pass, and one more.
+    pub ttl: u32,
 }
 
 /// One way of sending, ready for one session.

@@ -100,7 +100,7 @@ fn deaths_at_gate_and_mid_file_leave_20_of_25_whole() {
             let row = common::row(record, &name(n));
             assert_eq!(row.outcome, Outcome::Cut);
             let why = row.reason.as_deref().expect("a reason");
-            assert!(why.starts_with("the connection failed at byte "), "{why}");
+            assert!(why.starts_with("the connection was lost at byte "), "{why}");
             let sent = row.bytes_server.expect("counted");
             assert!(sent > BYTES / 4 && sent <= BYTES, "{sent}");
         }
