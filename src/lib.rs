@@ -70,6 +70,8 @@ mod server;
 mod transport;
 
 // Floor 5: faces and experiments.
+#[cfg(feature = "cli")]
+mod doctor;
 mod http;
 mod relay;
 mod report;
@@ -141,6 +143,10 @@ pub mod internals {
     }
     pub mod report {
         pub use crate::report::*;
+    }
+    #[cfg(feature = "cli")]
+    pub mod doctor {
+        pub use crate::doctor::*;
     }
     #[cfg(feature = "cli")]
     pub mod cli {

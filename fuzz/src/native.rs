@@ -9,7 +9,9 @@ use gatecast::internals::{
         line::{LINE_MAX, LineBuf},
         native::{
             ClientHello, ErrorCode, FromClient, FromServer, Join, LAST_WORDS_MAX, Offer, Receipt,
-            Summary, decode_last_words, encode_last_words,
+            Summary, decode_last_words,
+            echo::{EchoOrder, EchoResult, EchoTerms},
+            encode_last_words,
         },
     },
     session::{FileInfo, SeatId, SessionId, Via},
@@ -35,6 +37,11 @@ pub fn native(data: &[u8]) {
         let said = reread(line, FromClient::decode, FromClient::encode);
         for bytes in hello.map(|(_, bytes)| bytes).into_iter().chain(said.map(|(_, bytes)| bytes)) {
             assert!(bytes.len() <= LINE_MAX, "{} bytes", bytes.len());
+        }
+        reread(line, EchoTerms::decode, EchoTerms::encode);
+        reread(line, EchoResult::decode, EchoResult::encode);
+        if let Some((order, bytes)) = reread(line, EchoOrder::decode, EchoOrder::encode) {
+            assert!(2 * order.digits().len() < bytes.len(), "more is sent than was received");
         }
         let Some((answer, bytes)) = reread(line, FromServer::decode, FromServer::encode) else {
             continue;
@@ -134,8 +141,10 @@ fn client_messages() -> Vec<Vec<u8>> {
     ];
     let join =
         Join { file: Some(file().name), group: 25, via: Some(Via::Tcp), name: name("PC-07") };
-    let hello = [ClientHello::Join(join), ClientHello::List];
-    hello.iter().map(ClientHello::encode).chain(said.iter().map(FromClient::encode)).collect()
+    let hello = [ClientHello::Join(join), ClientHello::List, ClientHello::Echo];
+    let order = EchoOrder { udp: 40_000, tcp: 40_001, random: 7 };
+    let said = said.iter().map(FromClient::encode).chain([order.encode()]);
+    hello.iter().map(ClientHello::encode).chain(said).collect()
 }
 
 fn server_messages() -> Vec<Vec<u8>> {
@@ -160,7 +169,11 @@ fn server_messages() -> Vec<Vec<u8>> {
         FromServer::Summary(summary),
         FromServer::Error { code: ErrorCode::Muster, reason: "not enough".to_owned() },
     ];
-    said.iter().map(FromServer::encode).collect()
+    let group = "239.255.1.2:5000".parse().ok();
+    let terms = EchoTerms { via: Some(Via::Multicast), port: 40_002, group };
+    let result = EchoResult { heard: true, at_us: 1_763_000_000_000_000 };
+    let echo = [terms.encode(), result.encode()];
+    said.iter().map(FromServer::encode).chain(echo).collect()
 }
 
 pub fn seeds() -> Vec<Vec<u8>> {

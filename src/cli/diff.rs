@@ -25,8 +25,11 @@ pub(crate) struct DiffArgs {
     /// The document to compare with it
     #[arg(value_name = "SECOND")]
     pub(crate) second: PathBuf,
-    /// How far figures may differ, as a share of the first one's
+    /// How far figures may differ
+    ///
+    /// As a share of the first one's, such as 5% or 0.05.
     #[arg(long, default_value = "10%", value_parser = options::share, value_name = "SHARE")]
+    #[arg(help_heading = "Output")]
     pub(crate) threshold: f64,
 }
 
@@ -40,7 +43,7 @@ const DOCUMENT_MAX: u64 = 1 << 30;
 pub(crate) fn run(args: &DiffArgs) -> Result<Verdict> {
     let (first, second) = (read(&args.first)?, read(&args.second)?);
     let difference = Difference::between(&first, &second, args.threshold)?;
-    output::print(&difference.to_text())?;
+    output::print(&difference.to_text(output::width()))?;
     Ok(if difference.is_beyond() { Verdict::CouldNotRun } else { Verdict::AllVerified })
 }
 

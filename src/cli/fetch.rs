@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use clap::builder::{PathBufValueParser, TypedValueParser};
 use serde_json::json;
 
 use crate::{
@@ -16,11 +17,13 @@ use crate::{
     error::{Error, Result},
     fetch::FetchTask,
     http::client::HttpTarget,
-    net::{copy, key_file, socket},
+    net::{copy, files, key_file, socket},
     proto::line,
     report::{
         json,
         session_table::{self, Rows},
+        table::ROWS_MAX,
+        verdict,
         verdict::Verdict,
     },
     session::Via,
@@ -33,8 +36,9 @@ use crate::{
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: gatecast fetch 192.168.1.10 image.iso --group 25 --out /srv")]
 pub(crate) struct FetchArgs {
-    /// The server, port 8080 unless given; with --via http an http:// URL too; or a FILE.torrent,
-    /// for the swarm of any HTTP tracker
+    /// The server, port 8080 unless given
+    ///
+    /// With --via http an http:// URL too; or a FILE.torrent, for the swarm of any HTTP tracker.
     #[arg(value_name = "HOST[:PORT]")]
     pub(crate) server: String,
     /// The file; the server's choice unless given
@@ -42,65 +46,82 @@ pub(crate) struct FetchArgs {
     pub(crate) file: Option<FileName>,
     /// How many clients to start here
     #[arg(long, default_value = "1", value_parser = options::clients, value_name = "N")]
+    #[arg(help_heading = "Gate")]
     pub(crate) clients: u16,
-    /// How many clients the whole group has; as many as are started here unless given
-    #[arg(long, value_parser = options::clients, value_name = "N")]
+    /// How many clients the whole group has
+    ///
+    /// As many as are started here unless given.
+    #[arg(long, value_parser = options::clients, value_name = "N", help_heading = "Gate")]
     pub(crate) group: Option<u16>,
-    /// The way: tcp, udp, raw, multicast, swarm or http; the server's choice unless given
-    #[arg(long)]
+    /// Way: tcp, udp, raw, multicast, swarm or http
+    ///
+    /// The server's choice unless given.
+    #[arg(long, help_heading = "Network")]
     pub(crate) via: Option<Via>,
     /// The folder for the copies; received unless given
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", help_heading = "Files")]
+    #[arg(value_parser = PathBufValueParser::new().try_map(options::folder))]
     pub(crate) out: Option<PathBuf>,
-    /// Replace a file that has the copy's name already, where that is not done by itself: in the DIR
-    /// of --out when the server or the torrent chose the name, and a copy that nothing proves
-    #[arg(long)]
+    /// Replace a file that has the copy's name already
+    ///
+    /// For where that is not done by itself: in the DIR of --out when the server or the torrent
+    /// chose the name, and for a copy that nothing proves.
+    #[arg(long, help_heading = "Files")]
     pub(crate) overwrite: bool,
-    /// What the client calls itself; unless given, this machine's name, and the number that Slurm
-    /// (SLURM_PROCID) or Kubernetes (JOB_COMPLETION_INDEX) gave to this task
-    #[arg(long)]
+    /// What the client calls itself
+    ///
+    /// Unless given, this machine's name, and the number that Slurm (SLURM_PROCID) or Kubernetes
+    /// (JOB_COMPLETION_INDEX) gave to this task.
+    #[arg(long, help_heading = "Gate")]
     pub(crate) name: Option<String>,
     /// Take up what an earlier, interrupted fetch left
-    #[arg(long)]
+    #[arg(long, help_heading = "Files")]
     pub(crate) resume: bool,
-    /// Wait so long for a server that is not there yet
+    /// Wait so long for the server to be there
     #[arg(long, default_value = "0s", value_parser = units::parse_duration, value_name = "TIME")]
+    #[arg(help_heading = "Network")]
     pub(crate) retry: Duration,
     /// Refuse any file but the one of this SHA-1
-    #[arg(long, value_name = "HEX")]
+    #[arg(long, value_name = "HEX", help_heading = "Files")]
     pub(crate) sha1: Option<Digest>,
     /// How it receives.
     #[command(flatten)]
     pub(crate) receiving: ReceiveArgs,
     /// Print one JSON document
-    #[arg(long)]
+    #[arg(long, help_heading = "Output")]
     pub(crate) json: bool,
-    /// Print what the clients do as lines of JSON, and the session at the end
-    #[arg(long, conflicts_with = "json")]
+    /// Print what the clients do as lines of JSON
+    ///
+    /// And the session at the end.
+    #[arg(long, conflicts_with = "json", help_heading = "Output")]
     pub(crate) events: bool,
     /// Talk to a server of the lab's UDP protocol: list, config, start, disconnect
     #[arg(long, conflicts_with_all = ["file", "group", "via", "resume", "sha1", "json", "key"])]
+    #[arg(help_heading = "UDP", hide_short_help = true)]
     pub(crate) lab: bool,
 }
 
 /// How the clients receive.
 #[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Network")]
 pub(crate) struct ReceiveArgs {
     /// How bytes are copied: auto, buffered or sendfile
-    #[arg(long, default_value = "auto", value_name = "HOW")]
+    #[arg(long, default_value = "auto", value_name = "HOW", hide_short_help = true)]
     pub(crate) copy: copy::Method,
     /// Give the server up when it makes no progress for so long
     #[arg(long, default_value = "30s", value_parser = options::positive_duration, value_name = "TIME")]
+    #[arg(hide_short_help = true)]
     pub(crate) stall_limit: Duration,
     /// The address of this host by whose interface a group is joined; the one from which the server
     /// is reached unless given
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", help_heading = "UDP", hide_short_help = true)]
     pub(crate) multicast_interface: Option<Ipv4Addr>,
-    /// Prove the key in this file to the server, and fetch only from one that proves it too
+    /// Prove the key in this file; the server must prove it too
     #[arg(long, value_name = "FILE")]
     pub(crate) key: Option<PathBuf>,
     /// In a swarm, go on serving for so long after the last byte; until all have it unless given
     #[arg(long, value_parser = units::parse_duration, value_name = "TIME")]
+    #[arg(help_heading = "Swarm", hide_short_help = true)]
     pub(crate) seed_time: Option<Duration>,
 }
 
@@ -139,7 +160,7 @@ pub(crate) fn run(args: &FetchArgs) -> Result<Verdict> {
         // The user's URL names the file.
         let file = Some(target.name.clone());
         let config = FetchConfig { file, ..config(args, server)? };
-        FetchTask::with_target(config, Some(target))
+        FetchTask::with_target(config, Some(target))?
     } else {
         FetchTask::new(config(args, options::server(&args.server)?)?)?
     };
@@ -154,8 +175,9 @@ pub(crate) fn run(args: &FetchArgs) -> Result<Verdict> {
     } else {
         progress::watch(&task.run, work)
     }?;
-    print_results(&reports, args)?;
-    Ok(Verdict::of_clients(&reports))
+    let verdict = Verdict::of_clients(&reports);
+    print_results(&reports, args, verdict)?;
+    Ok(verdict)
 }
 
 fn config(args: &FetchArgs, server: Vec<SocketAddr>) -> Result<FetchConfig> {
@@ -190,6 +212,11 @@ fn target(args: &FetchArgs) -> Result<HttpTarget> {
         let what = "an http:// URL names its file, so no other can be given";
         return Err(Error::usage(what));
     }
+    if args.server.ends_with(".torrent") && args.sha1.is_none() {
+        let what =
+            "a torrent at a URL is not followed; get it with curl -O and give the local file";
+        return Err(Error::usage(what));
+    }
     HttpTarget::url(&args.server)
 }
 
@@ -197,6 +224,7 @@ fn target(args: &FetchArgs) -> Result<HttpTarget> {
 /// right.
 fn fetch_torrent(args: &FetchArgs) -> Result<Verdict> {
     let stopped = signals::stop_flag()?;
+    files::check_folder(&args.folder(), "--out")?;
     let metainfo = leech::open(Path::new(&args.server))?;
     let wish = leech::TorrentRequest {
         metainfo,
@@ -224,8 +252,9 @@ fn fetch_torrent(args: &FetchArgs) -> Result<Verdict> {
     Ok(Verdict::AllVerified)
 }
 
-/// Prints the tables or the document, and each kind of failure once.
-fn print_results(reports: &[ClientReport], args: &FetchArgs) -> Result<()> {
+/// Prints the tables or the document, each kind of failure once, where the copies are, and as the
+/// last line the verdict.
+fn print_results(reports: &[ClientReport], args: &FetchArgs, verdict: Verdict) -> Result<()> {
     let records = client::records(reports);
     if args.events {
         records.iter().try_for_each(events::ended)?;
@@ -235,11 +264,30 @@ fn print_results(reports: &[ClientReport], args: &FetchArgs) -> Result<()> {
         }
     } else {
         for record in &records {
-            output::print(&session_table::client_session(record, Rows::Failures))?;
+            output::print(&session_table::client_session(record, Rows::Failures, output::width()))?;
         }
     }
     output::print_failures(reports);
-    Ok(())
+    if reports.iter().any(|report| report.is_kept) {
+        let again = if args.resume { "the same command" } else { "the same command with --resume" };
+        output::eprintln(format_args!("what arrived is kept; {again} goes on from there"));
+    }
+    // Without a seat there is an error and no session.
+    if args.events || args.json || records.is_empty() {
+        return Ok(());
+    }
+    output::print(&copies(reports, &args.folder()))?;
+    output::print_verdict(&verdict::line_of_clients(reports, verdict))
+}
+
+/// The path of each whole copy, a line each; of very many their folder.
+fn copies(reports: &[ClientReport], folder: &Path) -> String {
+    let paths: Vec<&PathBuf> = reports.iter().filter_map(|report| report.path.as_ref()).collect();
+    let shown = |path: &Path| escape(&path.display().to_string());
+    if paths.len() > ROWS_MAX {
+        return format!("{}: {} copies, whole and verified\n", shown(folder), paths.len());
+    }
+    paths.iter().map(|path| format!("{}: whole and verified\n", shown(path))).collect()
 }
 
 /// What a client calls itself unless the user gives a name: this machine's name, with the number of

@@ -14,8 +14,10 @@ use crate::{
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: gatecast man | man -l -")]
 pub(crate) struct ManArgs {
-    /// Write gatecast.1 and a page for each subcommand into this folder, instead of printing
-    #[arg(long, value_name = "DIR")]
+    /// Write a page for each subcommand into this folder
+    ///
+    /// gatecast.1 and gatecast-serve.1 and so on, instead of printing the first.
+    #[arg(long, value_name = "DIR", help_heading = "Files")]
     pub(crate) out: Option<PathBuf>,
 }
 

@@ -3,7 +3,7 @@
 //! Results go to standard output, everything else to standard error. Each subcommand is a file
 //! with its `Args` and a `run` that ends in a [`Verdict`].
 
-use std::process::ExitCode;
+use std::{io::IsTerminal, process::ExitCode};
 
 use clap::{ArgAction, CommandFactory, Parser, Subcommand};
 
@@ -11,6 +11,7 @@ use crate::{error::Error, report::verdict::Verdict};
 
 pub(crate) mod completions;
 pub(crate) mod diff;
+pub(crate) mod doctor;
 pub(crate) mod events;
 pub(crate) mod fetch;
 mod keys;
@@ -33,32 +34,65 @@ pub(crate) mod watch;
 /// Sends one file to many machines at the same instant, proves every copy, and shows what each
 /// one got.
 #[derive(Debug, Parser)]
-#[command(version, max_term_width = 100, after_help = EXIT_CODES)]
+#[command(version, max_term_width = help_width(), after_help = EXIT_CODES)]
+#[command(disable_help_flag = true)]
 pub(crate) struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub(crate) command: Command,
-    /// Say more on standard error (-v progress, -vv details); GATECAST_LOG sets it finer
-    #[arg(short, long, global = true, action = ArgAction::Count)]
+    /// Say more on standard error (-v progress, -vv details)
+    ///
+    /// GATECAST_LOG sets it finer.
+    #[arg(short, long, global = true, action = ArgAction::Count, help_heading = "Output")]
+    #[arg(display_order = LAST)]
     pub(crate) verbose: u8,
+    /// Show tables with all their columns, though the terminal be too narrow
+    #[arg(long, global = true, help_heading = "Output", display_order = LAST)]
+    pub(crate) wide: bool,
+    /// Print help: -h the common options, --help all of them
+    #[arg(id = "help", short = 'h', long = "help", global = true, action = ArgAction::Help)]
+    #[arg(help_heading = "Output", display_order = LAST)]
+    _help: Option<bool>,
 }
+
+/// Where the options of every subcommand stand among its own: after them.
+const LAST: usize = 1000;
 
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Server and clients in one process, on loopback: the whole job in one command
+    /// Server and clients in one process: the whole job at once
+    ///
+    /// They meet on loopback. The copies are deleted unless --keep keeps them. Ctrl-C ends the
+    /// session with its table; a second Ctrl-C ends the program at once.
     Run(run::RunArgs),
     /// Offer files or folders
+    ///
+    /// A session begins with the first client that joins, and is released when all its clients are
+    /// ready. Enter on the server's terminal, or SIGUSR1 (kill -USR1), releases it at once for those
+    /// that are ready. Ctrl-C ends the server with the tables of the open sessions; a second Ctrl-C
+    /// ends it at once.
+    ///
+    /// The page, http://HOST:8080/ in a browser, shows who is ready and who is missing, how far each
+    /// client is, and what each got. Its button releases as Enter does: on this machine, and
+    /// elsewhere with --dashboard.
     Serve(serve::ServeArgs),
     /// Fetch a file, with one or more clients in this process
+    ///
+    /// A client waits at the gate until the server releases the session. Ctrl-C ends it and leaves
+    /// what has come for --resume; a second Ctrl-C ends it at once.
     Fetch(fetch::FetchArgs),
     /// List what a server offers
     List(list::ListArgs),
+    /// What this machine can and cannot do for each way, and what mends it
+    Doctor(doctor::DoctorArgs),
     /// Write a file's .torrent into the current folder
     Torrent(torrent::TorrentArgs),
     /// The tables, CSV, JSON or plot of session logs
     Report(report::ReportArgs),
     /// Relay a live stream to every viewer
+    ///
+    /// Until Ctrl-C, which prints the table of the viewers; a second Ctrl-C ends it at once.
     Relay(relay::RelayArgs),
     /// Watch what a relay relays
     Watch(watch::WatchArgs),
@@ -78,15 +112,29 @@ const EXIT_CODES: &str = "Exit code: 0 every client verified; 1 could not run, o
 5 a digest did not match; 6 every copy is proven and the figures contradict each other; \
 130 interrupted.";
 
+/// The widest that help is, columns: long lines are hard to read.
+const HELP_WIDTH: u16 = 100;
+
+/// The width of help that goes into a pipe or a file: what every terminal shows without a break.
+const PIPED_WIDTH: u16 = 80;
+
+/// The most columns that help may have; a narrower terminal has it narrower.
+fn help_width() -> usize {
+    let columns = if std::io::stdout().is_terminal() { HELP_WIDTH } else { PIPED_WIDTH };
+    columns.into()
+}
+
 /// The whole program.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     start_logging(cli.verbose);
+    output::set_wide(cli.wide);
     let result = match &cli.command {
         Command::Run(args) => run::run(args),
         Command::Serve(args) => serve::run(args),
         Command::Fetch(args) => fetch::run(args),
         Command::List(args) => list::run(args),
+        Command::Doctor(args) => doctor::run(args),
         Command::Torrent(args) => torrent::run(args),
         Command::Report(args) => report::run(args),
         Command::Relay(args) => relay::run(args),
@@ -119,6 +167,33 @@ fn start_logging(verbose: u8) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The groups that an option can belong to.
+    const GROUPS: [&str; 11] = [
+        "Gate", "Files", "Network", "UDP", "Swarm", "Output", "Page", "Links", "Star", "Study",
+        "Plan",
+    ];
+
+    /// Every subcommand, with those of `star`.
+    fn subcommands(command: &clap::Command) -> Vec<&clap::Command> {
+        let own = command.get_subcommands().filter(|sub| sub.get_name() != "help");
+        own.flat_map(|sub| std::iter::once(sub).chain(subcommands(sub))).collect()
+    }
+
+    #[test]
+    fn every_option_belongs_to_a_group_of_help() {
+        let mut command = Cli::command();
+        command.build();
+        let all = subcommands(&command);
+        assert!(all.len() > 12, "{}", all.len());
+        for sub in all {
+            for option in sub.get_arguments().filter(|argument| !argument.is_positional()) {
+                let place = format!("{} --{}", sub.get_name(), option.get_id());
+                let group = option.get_help_heading().unwrap_or_else(|| panic!("{place}: none"));
+                assert!(GROUPS.contains(&group), "{place}: {group}");
+            }
+        }
+    }
 
     #[test]
     fn every_command_is_consistent_and_has_an_example() {

@@ -25,32 +25,39 @@ use crate::{
 
 /// How a server sends; for `serve` and `run`.
 #[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Network")]
 pub(crate) struct SendArgs {
-    /// Payload rate of the whole session, shared by its seats, such as 100mbit; or auto
+    /// Rate of all seats together
+    ///
+    /// Of payload, such as 100mbit; auto is as fast as the clients take it.
     #[arg(long, value_name = "RATE", default_value = "auto")]
     pub(crate) rate: RateLimit,
     /// How bytes are copied: auto, buffered or sendfile
-    #[arg(long, default_value = "auto", value_name = "HOW")]
+    #[arg(long, default_value = "auto", value_name = "HOW", hide_short_help = true)]
     pub(crate) copy: copy::Method,
     /// TCP congestion control, such as reno; the system's own unless given
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", hide_short_help = true)]
     pub(crate) congestion: Option<String>,
     /// Give a client up that makes no progress for so long
     #[arg(long, default_value = "30s", value_parser = positive_duration, value_name = "TIME")]
+    #[arg(hide_short_help = true)]
     pub(crate) stall_limit: Duration,
     /// Most bytes of a datagram, for udp, raw and multicast; above 1472 it travels in pieces
     #[arg(long, default_value_t = DATAGRAM, value_parser = datagram, value_name = "BYTES")]
+    #[arg(help_heading = "UDP", hide_short_help = true)]
     pub(crate) datagram: u16,
     /// The group for multicast, such as 239.255.1.2:5000; one of its own for each session
     /// unless given
     #[arg(long, value_parser = group, value_name = "ADDR:PORT")]
+    #[arg(help_heading = "UDP", hide_short_help = true)]
     pub(crate) multicast_group: Option<SocketAddr>,
     /// The address of this host by whose interface multicast leaves; those by which the clients
     /// came unless given
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", help_heading = "UDP", hide_short_help = true)]
     pub(crate) multicast_interface: Option<Ipv4Addr>,
     /// How many routers multicast may pass, and one more
     #[arg(long, default_value = "1", value_parser = clap::value_parser!(u8).range(1..), value_name = "N")]
+    #[arg(help_heading = "UDP", hide_short_help = true)]
     pub(crate) ttl: u8,
 }
 
@@ -60,24 +67,28 @@ pub struct RateLimit(Option<Rate>);
 
 /// The key, and who needs none; for `serve`.
 #[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Network")]
 pub(crate) struct KeyArgs {
-    /// Serve only clients that prove the key in this file: 16 bytes or more that only its owner may
-    /// read. It does not encrypt
+    /// Serve only clients that prove the key in this file
+    ///
+    /// A key is 16 bytes or more that only its owner may read. It does not encrypt.
     #[arg(long, value_name = "FILE")]
     pub(crate) key: Option<PathBuf>,
     /// With a key, serve these all the same, though they cannot prove it: http, lab, swarm
     #[arg(long, value_name = "WHO", value_delimiter = ',', value_parser = open, requires = "key")]
+    #[arg(hide_short_help = true)]
     pub(crate) open: Vec<Greeting>,
 }
 
 /// What swarms may do; for `serve` and `run`.
 #[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Swarm")]
 pub(crate) struct SwarmArgs {
     /// Write who had which chunk of a swarm first into this file: chunk, peer
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", hide_short_help = true)]
     pub(crate) tracker_file: Option<PathBuf>,
     /// Name this server's HTTP address in torrents, for programs that fetch from there too
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     pub(crate) web_seed: bool,
 }
 
@@ -163,6 +174,30 @@ pub(crate) fn open(text: &str) -> Result<Greeting, InvalidValue> {
 /// It is 0, or more than a session can have.
 pub fn clients(text: &str) -> Result<u16, InvalidValue> {
     number("number of clients", text, 1..=MAX_SEATS)
+}
+
+/// Reads where to listen: a port, at every address of this machine, or an address with its port.
+///
+/// # Errors
+/// It is neither.
+pub(crate) fn listen(text: &str) -> Result<SocketAddr, InvalidValue> {
+    let port = line::decimal(text).and_then(|port| u16::try_from(port).ok());
+    let any = port.map(|port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)));
+    any.or_else(|| text.parse().ok()).ok_or_else(|| {
+        let expected = "a port up to 65535, or an address and a port such as 127.0.0.1:9000";
+        InvalidValue::new("address", text, expected)
+    })
+}
+
+/// Takes any folder but `-`, by which other programs mean standard output.
+///
+/// # Errors
+/// It is `-`.
+pub(crate) fn folder(path: PathBuf) -> Result<PathBuf, InvalidValue> {
+    if path.as_os_str() == "-" {
+        return Err(InvalidValue::new("folder", "-", "one for the copies, which are files"));
+    }
+    Ok(path)
 }
 
 /// Reads a multicast group.

@@ -62,8 +62,8 @@ impl Drop for StatusText {
 }
 
 /// A bar and figures: `██████░░░░░░ 25 MB of 100 MB, 95.2 Mbit/s, 6 s left`. The rate is the mean
-/// since the first byte, `elapsed` ago, and what is left is expected at that rate. Both are left
-/// out until something has moved.
+/// since the first byte, `elapsed` ago, in the unit and with the digits of the page; what is left
+/// is expected at that rate. Both are left out until something has moved.
 fn transfer_text(moved: u64, total: u64, elapsed: Duration) -> String {
     let filled = u128::from(moved.min(total)) * BAR_WIDTH as u128 / u128::from(total.max(1));
     let filled = usize::try_from(filled).unwrap_or(BAR_WIDTH);
@@ -73,7 +73,9 @@ fn transfer_text(moved: u64, total: u64, elapsed: Duration) -> String {
     let rate = Rate(u64::try_from(bits).unwrap_or(u64::MAX));
     if rate.0 > 0 && !elapsed.is_zero() {
         let left = rate.time_for(total.saturating_sub(moved)).as_secs();
-        text += &format!(", {rate}, {} left", seconds_text(left));
+        let mbit = rate.mbit();
+        let digits = if mbit < 10.0 { 2 } else { 1 };
+        text += &format!(", {mbit:.digits$} Mbit/s, {} left", seconds_text(left));
     }
     text
 }
@@ -269,11 +271,11 @@ fn sending_text(view: &GateView) -> String {
 
 /// Which clients of a session are not ready, and which seats are empty.
 fn muster_text(view: &GateView, left: Duration) -> String {
-    let mut text = format!(
-        "{}, {} s left (Enter releases those who are ready)",
-        headline(view),
-        left.as_secs()
-    );
+    let mut text = headline(view);
+    // The time counts from the first client on.
+    if !view.seats.is_empty() {
+        text += &format!(", {} s left (Enter releases those who are ready)", left.as_secs());
+    }
     for seat in view.seats.iter().filter(|seat| !seat.ready).take(LINES_MAX) {
         text += &format!(
             "\n  seat {:>4}  joined, not ready yet  {} {}",
@@ -342,15 +344,15 @@ mod tests {
         let text = |moved, total, ms| transfer_text(moved, total, Duration::from_millis(ms));
         assert_eq!(
             text(25_000_000, 100_000_000, 2_000),
-            "██████░░░░░░░░░░░░░░░░░░ 25 MB of 100 MB, 100 Mbit/s, 6 s left"
+            "██████░░░░░░░░░░░░░░░░░░ 25 MB of 100 MB, 100.0 Mbit/s, 6 s left"
         );
         assert_eq!(
             text(1_000, 90_000_000, 1_000),
-            "░░░░░░░░░░░░░░░░░░░░░░░░ 1 kB of 90 MB, 8 kbit/s, 24 h 59 min left"
+            "░░░░░░░░░░░░░░░░░░░░░░░░ 1 kB of 90 MB, 0.01 Mbit/s, 24 h 59 min left"
         );
         assert_eq!(
-            text(100, 100, 1_000),
-            "████████████████████████ 100 B of 100 B, 800 bit/s, 0 s left"
+            text(4_000_000_000, 4_000_000_000, 8_000),
+            "████████████████████████ 4 GB of 4 GB, 4000.0 Mbit/s, 0 s left"
         );
         for (moved, ms) in [(0, 0), (0, 500), (1_000, 0)] {
             assert!(!text(moved, 2_000, ms).contains("left"), "{moved} in {ms} ms");
@@ -363,19 +365,19 @@ mod tests {
     #[test]
     fn client_that_receives_has_a_bar() {
         let views = [
-            client(ClientStage::Receiving, 50, 100),
-            client(ClientStage::Verifying, 100, 100),
+            client(ClientStage::Receiving, 500_000, 1_000_000),
+            client(ClientStage::Verifying, 1_000_000, 1_000_000),
             ClientView { muster: Some((2, 4)), ..client(ClientStage::Waiting, 0, 100) },
         ];
         assert_eq!(
             clients_text(&views, Duration::from_secs(1)),
-            "client 1: ████████████░░░░░░░░░░░░ 50 B of 100 B, 400 bit/s, 1 s left\n\
+            "client 1: ████████████░░░░░░░░░░░░ 500 kB of 1 MB, 4.00 Mbit/s, 1 s left\n\
              client 2: verifying\n\
              client 3: at the gate, 2 of 4 ready"
         );
         assert_eq!(
             clients_text(&[views[0]; 13], Duration::from_secs(1)),
-            "████████████░░░░░░░░░░░░ 650 B of 1.3 kB, 5.2 kbit/s, 1 s left, 13 receiving"
+            "████████████░░░░░░░░░░░░ 6.5 MB of 13 MB, 52.0 Mbit/s, 1 s left, 13 receiving"
         );
     }
 
@@ -410,7 +412,7 @@ mod tests {
         let mut view = session(&[(100_000_000, done), (50_000_000, None), (0, None)]);
         assert_eq!(
             session_text(&view),
-            "f.bin: ████████████░░░░░░░░░░░░ 150 MB of 300 MB, 600 Mbit/s, 2 s left, \
+            "f.bin: ████████████░░░░░░░░░░░░ 150 MB of 300 MB, 600.0 Mbit/s, 2 s left, \
              1 of 3 seats done"
         );
         // What the last one kept of an earlier session is not sent again.
@@ -420,7 +422,7 @@ mod tests {
         let view = session(&[(20_000_000, Some(Outcome::Cut)), (20_000_000, None)]);
         assert_eq!(
             session_text(&view),
-            "f.bin: ████████░░░░░░░░░░░░░░░░ 40 MB of 120 MB, 160 Mbit/s, 4 s left, \
+            "f.bin: ████████░░░░░░░░░░░░░░░░ 40 MB of 120 MB, 160.0 Mbit/s, 4 s left, \
              0 of 2 seats done, 1 failed"
         );
     }
@@ -436,5 +438,7 @@ mod tests {
              \x20 seat    2  joined, not ready yet  10.0.0.4:50000 C2\n\
              \x20 missing: seats 3-4"
         );
+        view.seats.clear();
+        assert_eq!(session_text(&view), "f.bin: 0 of 4 clients ready\n  missing: seats 1-4");
     }
 }

@@ -26,37 +26,54 @@ Exit code: 0 stopped while nobody watched; 1 could not run, or the log could not
 130 stopped while somebody watched."
 )]
 pub(crate) struct RelayArgs {
-    /// Where the stream comes to over UDP: MPEG-TS, bare or in RTP; a multicast address is joined
+    /// Where the stream comes to
+    ///
+    /// MPEG-TS over UDP, bare or in RTP; a multicast address is joined.
     #[arg(long, default_value = "127.0.0.1:65534", value_name = "ADDR:PORT")]
+    #[arg(help_heading = "Network")]
     pub(crate) input: SocketAddr,
     /// The address of the interface on which the group is joined; the system's choice unless given
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", help_heading = "Network", hide_short_help = true)]
     pub(crate) interface: Option<Ipv4Addr>,
-    /// Where viewers come to over TCP
-    #[arg(long, default_value = "0.0.0.0:7000", value_name = "ADDR:PORT")]
+    /// Where viewers come to: a port, or an address and a port
+    ///
+    /// Over TCP; the stream goes to them over UDP.
+    #[arg(
+        long,
+        visible_alias = "port",
+        default_value = "0.0.0.0:7000",
+        value_name = "[ADDR:]PORT"
+    )]
+    #[arg(value_parser = options::listen, help_heading = "Network")]
     pub(crate) listen: SocketAddr,
     /// How long a datagram may wait for others to be sent with
     #[arg(long, default_value = "3ms", value_parser = units::parse_duration, value_name = "TIME")]
+    #[arg(help_heading = "Network", hide_short_help = true)]
     pub(crate) gather: Duration,
     /// Let a lab client go that sends nothing for so long
     #[arg(long, default_value = "4h", value_parser = options::positive_duration, value_name = "TIME")]
+    #[arg(help_heading = "Network", hide_short_help = true)]
     pub(crate) max_silence: Duration,
     /// Most viewers at once
-    #[arg(long, default_value_t = MAX_VIEWERS, value_name = "N")]
+    #[arg(long, default_value_t = MAX_VIEWERS, value_name = "N", help_heading = "Network")]
     pub(crate) max_viewers: usize,
     /// Most viewers at one address other than this host's own; of IPv6 in one network of /64
     #[arg(long, default_value_t = VIEWERS_PER_ADDRESS, value_name = "N")]
+    #[arg(help_heading = "Network", hide_short_help = true)]
     pub(crate) viewers_per_address: usize,
     /// The folder for the relay log
-    #[arg(long, default_value = "logs", value_name = "DIR")]
+    #[arg(long, default_value = "logs", value_name = "DIR", help_heading = "Files")]
     pub(crate) log_dir: PathBuf,
     /// Print a line of JSON every second
-    #[arg(long)]
+    #[arg(long, help_heading = "Output")]
     pub(crate) events: bool,
 }
 
 /// How often events are printed.
 const EVERY: Duration = Duration::from_secs(1);
+
+/// So many times somebody watched and nothing had ever come, until it is said.
+const UNFED: u32 = 5;
 
 /// Relays.
 ///
@@ -82,6 +99,7 @@ pub(crate) fn run(args: &RelayArgs) -> Result<Verdict> {
     let gone = relay.records();
     let tick = crossbeam_channel::tick(EVERY);
     let mut over = Vec::new();
+    let mut unfed = 0;
     loop {
         select! {
             recv(gone) -> record => {
@@ -93,8 +111,20 @@ pub(crate) fn run(args: &RelayArgs) -> Result<Verdict> {
                     over.remove(0);
                 }
             }
-            recv(tick) -> _ => if args.events {
-                output::print(&events::relay_event(&relay.snapshot()))?;
+            recv(tick) -> _ => {
+                let now = relay.snapshot();
+                if args.events {
+                    output::print(&events::relay_event(&now))?;
+                }
+                unfed += u32::from(now.awake && now.input.datagrams == 0);
+                if unfed == UNFED {
+                    unfed += 1;
+                    output::eprintln(format_args!(
+                        "nothing has come to udp://{}: does its source send there, and does a \
+                         firewall drop UDP?",
+                        relay.input()
+                    ));
+                }
             },
             recv(requests) -> request => if request != Ok(signals::SignalRequest::Release) {
                 let last = relay.snapshot();
@@ -125,7 +155,7 @@ fn end(args: &RelayArgs, last: &RelaySnapshot, mut over: Vec<ViewerRecord>) -> R
     if args.events {
         output::print(&events::relay_event(last))?;
     } else if !over.is_empty() {
-        output::print(&report::viewer_table(&over))?;
+        output::print(&report::viewer_table(&over, output::width()))?;
         output::print(&report::input(last))?;
     }
     Ok(if last.viewers.is_empty() { Verdict::AllVerified } else { Verdict::Interrupted })

@@ -5,31 +5,34 @@ use std::path::{Path, PathBuf};
 use crate::{
     cli::output,
     error::{Error, Result},
+    proto::relay::log::ViewerRecord,
     report,
     report::{
-        csv, json, plot::Chart, relay, relay::events, scaling, session_table, trials,
+        csv, json, plot::Chart, relay, relay::events, scaling, session_table, trials, verdict,
         verdict::Verdict,
     },
+    text::escape,
+    transfer::Record,
 };
 
 /// `gatecast report LOG...`
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: gatecast report logs/*.log --svg rates.svg")]
 pub(crate) struct ReportArgs {
-    /// Session logs, or relay logs
+    /// Session logs, relay logs, or both
     #[arg(value_name = "LOG", required = true)]
     pub(crate) logs: Vec<PathBuf>,
     /// Print CSV, one row per transfer
-    #[arg(long, conflicts_with = "json")]
+    #[arg(long, conflicts_with = "json", help_heading = "Output")]
     pub(crate) csv: bool,
     /// Print one JSON document
-    #[arg(long)]
+    #[arg(long, help_heading = "Output")]
     pub(crate) json: bool,
-    /// Write the plot of the rates against the number of clients
-    #[arg(long, value_name = "FILE")]
+    /// Plot the rates against the number of clients
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub(crate) svg: Option<PathBuf>,
-    /// Write the plot of the lost datagrams against the number of clients
-    #[arg(long, value_name = "FILE")]
+    /// Plot the lost datagrams against the number of clients
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub(crate) svg_loss: Option<PathBuf>,
 }
 
@@ -40,14 +43,21 @@ pub(crate) struct ReportArgs {
 pub(crate) fn run(args: &ReportArgs) -> Result<Verdict> {
     let (relays, sessions): (Vec<&PathBuf>, Vec<&PathBuf>) =
         args.logs.iter().partition(|path| relay::is_relay_log(path));
-    if !relays.is_empty() {
-        return run_relays(args, &relays, &sessions);
+    let mut visits = Vec::new();
+    for path in &relays {
+        visits.extend(relay::read_relay_log(path)?);
     }
-    let mut records = report::read_logs(&args.logs)?;
+    if sessions.is_empty() && (args.svg.is_some() || args.svg_loss.is_some()) {
+        return Err(Error::Usage {
+            what: "a plot is of sessions, and these are relay logs".to_owned(),
+        });
+    }
+    let mut records = report::read_logs(&sessions)?;
     // Logs of one second sort by their random numbers; what happened first stands first.
     records.sort_by_key(|record| record.released_at);
-    if records.is_empty() {
-        return Err(Error::refused("gatecast", "these logs hold no session"));
+    if records.is_empty() && visits.is_empty() {
+        let what = if sessions.is_empty() { "visit" } else { "session" };
+        return Err(Error::refused("gatecast", format!("these logs hold no {what}")));
     }
     if let Some(path) = &args.svg {
         write(path, &scaling::rates(&records))?;
@@ -55,57 +65,51 @@ pub(crate) fn run(args: &ReportArgs) -> Result<Verdict> {
     if let Some(path) = &args.svg_loss {
         write(path, &scaling::losses(&records))?;
     }
-    let text = if args.csv {
-        csv::transfers(&records)
-    } else if args.json {
-        json::sessions(&records).expect("there is a record")
-    } else {
-        let mut text: String = records
-            .iter()
-            .map(|record| format!("{}\n", session_table::session(record, session_table::Rows::All)))
-            .collect();
-        if records.len() > 1 {
-            text.push_str(&trials::trials(&records));
+    if args.csv || args.json {
+        output::print(&document(args, &records, &visits))?;
+        if !records.is_empty() && !visits.is_empty() {
+            output::eprintln(format_args!(
+                "gatecast: this document is of sessions; give the relay logs alone for theirs: {}",
+                names(&relays)
+            ));
         }
-        text
-    };
-    output::print(&text)?;
+    } else {
+        print_tables(&records, &visits)?;
+    }
     Ok(Verdict::AllVerified)
+}
+
+/// A document is of one kind, of sessions where there are some.
+fn document(args: &ReportArgs, records: &[Record], visits: &[ViewerRecord]) -> String {
+    if args.csv {
+        let is_relays = records.is_empty();
+        return if is_relays { relay::viewer_csv(visits) } else { csv::transfers(records) };
+    }
+    json::sessions(records).unwrap_or_else(|| events::viewers_document(visits))
+}
+
+/// The sessions, each with its verdict (what the program returned is not in the log), and the visits.
+fn print_tables(records: &[Record], visits: &[ViewerRecord]) -> Result<()> {
+    let width = output::width();
+    for record in records {
+        output::print(&session_table::session(record, session_table::Rows::All, width))?;
+        output::print_verdict(&verdict::line_of_session(record, record.clients.into(), None))?;
+        output::print("\n")?;
+    }
+    if records.len() > 1 {
+        output::print(&trials::trials(records, width))?;
+    }
+    if !visits.is_empty() {
+        output::print(&relay::viewer_table(visits, width))?;
+    }
+    Ok(())
+}
+
+fn names(paths: &[&PathBuf]) -> String {
+    let names: Vec<String> = paths.iter().map(|path| escape(&path.display().to_string())).collect();
+    names.join(" ")
 }
 
 fn write(path: &Path, chart: &Chart) -> Result<()> {
     std::fs::write(path, chart.to_svg()).map_err(Error::io("write the plot", path.display()))
-}
-
-/// Reports relay logs, which have viewers and no session.
-fn run_relays(args: &ReportArgs, relays: &[&PathBuf], sessions: &[&PathBuf]) -> Result<Verdict> {
-    if let Some(other) = sessions.first() {
-        return Err(Error::Usage {
-            what: format!(
-                "{} is not a relay log and {} is one; report them apart",
-                other.display(),
-                relays[0].display()
-            ),
-        });
-    }
-    if args.svg.is_some() || args.svg_loss.is_some() {
-        return Err(Error::Usage {
-            what: "a plot is of sessions, and these are relay logs".to_owned(),
-        });
-    }
-    let mut records = Vec::new();
-    for path in relays {
-        records.extend(relay::read_relay_log(path)?);
-    }
-    if records.is_empty() {
-        return Err(Error::refused("gatecast", "these logs hold no visit"));
-    }
-    output::print(&if args.csv {
-        relay::viewer_csv(&records)
-    } else if args.json {
-        events::viewers_document(&records)
-    } else {
-        relay::viewer_table(&records)
-    })?;
-    Ok(Verdict::AllVerified)
 }

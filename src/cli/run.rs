@@ -15,20 +15,20 @@ use crate::{
         progress::{self, DigestBar},
         signals::{self, TemporaryFolder},
     },
-    client::{ClientReport, FetchConfig},
+    client::FetchConfig,
     error::{Error, Result},
     fetch::FetchTask,
-    net::{key_file, lock},
+    net::{files, key_file, lock},
     report::{
         counts, json,
         session_table::{self, Rows},
-        trials,
+        trials, verdict,
         verdict::Verdict,
     },
     serve::ServerBuilder,
-    server::{config::ServerConfig, sample},
+    server::{catalog::Catalog, config::ServerConfig, sample},
     session::Via,
-    text::FileName,
+    text::{FileName, choice, escape},
     transfer::Record,
     units::Bytes,
 };
@@ -41,24 +41,27 @@ pub(crate) struct RunArgs {
     pub(crate) file: Option<PathBuf>,
     /// How many clients
     #[arg(long, default_value = "25", value_parser = options::clients, value_name = "N")]
+    #[arg(help_heading = "Gate")]
     pub(crate) clients: u16,
-    /// The way: tcp, udp, raw, multicast, swarm or http
-    #[arg(long, default_value = "tcp")]
+    /// Way: tcp, udp, raw, multicast, swarm or http
+    #[arg(long, default_value = "tcp", help_heading = "Network")]
     pub(crate) via: Via,
     /// Repeat, and print the median with its range
     #[arg(long, default_value = "1", value_parser = clap::value_parser!(u16).range(1..=1000), value_name = "K")]
+    #[arg(help_heading = "Gate")]
     pub(crate) runs: u16,
     /// Size of the generated file
-    #[arg(long, default_value = "100MB", conflicts_with = "file")]
+    #[arg(long, default_value = "100MB", conflicts_with = "file", help_heading = "Files")]
     pub(crate) size: Bytes,
     /// Keep the copies in this folder
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", help_heading = "Files")]
     pub(crate) keep: Option<PathBuf>,
     /// A known set of tests: lab is 1, 5 and 10 clients x 100 MB and 250 MB
     #[arg(long, value_parser = ["lab"], conflicts_with_all = ["file", "clients", "size"])]
+    #[arg(help_heading = "Gate", hide_short_help = true)]
     pub(crate) preset: Option<String>,
-    /// Have server and clients prove the key in this file to each other
-    #[arg(long, value_name = "FILE")]
+    /// Have both ends prove the key in this file to each other
+    #[arg(long, value_name = "FILE", help_heading = "Network")]
     pub(crate) key: Option<PathBuf>,
     /// How it sends.
     #[command(flatten)]
@@ -66,14 +69,16 @@ pub(crate) struct RunArgs {
     /// What swarms may do.
     #[command(flatten)]
     pub(crate) swarming: SwarmArgs,
-    /// Write session logs into this folder
-    #[arg(long, value_name = "DIR")]
-    pub(crate) log_dir: Option<PathBuf>,
+    /// The folder for the session logs
+    #[arg(long, default_value = "logs", value_name = "DIR", help_heading = "Files")]
+    pub(crate) log_dir: PathBuf,
     /// Print one JSON document
-    #[arg(long)]
+    #[arg(long, help_heading = "Output")]
     pub(crate) json: bool,
-    /// Print what the clients do as lines of JSON, and each session at its end
-    #[arg(long, conflicts_with = "json")]
+    /// Print what the clients do as lines of JSON
+    ///
+    /// And each session at its end.
+    #[arg(long, conflicts_with = "json", help_heading = "Output")]
     pub(crate) events: bool,
 }
 
@@ -92,7 +97,8 @@ type RunningTask = Arc<Mutex<Option<Arc<FetchTask>>>>;
 
 /// What one session came to.
 struct RunResult {
-    record: Record,
+    /// `None` where the clients failed before there was a session.
+    record: Option<Record>,
     verdict: Verdict,
     /// A line about what the clients of a swarm gave to each other; empty for other ways.
     given: String,
@@ -114,13 +120,17 @@ pub(crate) fn run(args: &RunArgs) -> Result<Verdict> {
             thread::sleep(Duration::from_millis(50));
         }
     })?;
+    if let Some(folder) = &args.keep {
+        files::check_folder(folder, "--keep")?;
+    }
+    files::check_folder(&args.log_dir, "--log-dir")?;
     let folder = TemporaryFolder::new("run")?;
     let tests: Vec<(u16, PathBuf)> = match (&args.preset, &args.file) {
         (Some(_), _) => LAB
             .iter()
             .map(|&(clients, bytes)| Ok((clients, generate(&folder, bytes)?)))
             .collect::<Result<_>>()?,
-        (None, Some(file)) => vec![(args.clients, file.clone())],
+        (None, Some(file)) => vec![(args.clients, only_file(file)?)],
         (None, None) => vec![(args.clients, generate(&folder, args.size.0)?)],
     };
     let mut records = Vec::new();
@@ -129,21 +139,28 @@ pub(crate) fn run(args: &RunArgs) -> Result<Verdict> {
     for (clients, file) in tests.iter().flat_map(repeated) {
         let result = run_session(args, &folder, file, *clients, &running)?;
         verdict = verdict.min(result.verdict);
+        let Some(record) = result.record else { break };
         if args.events {
-            events::ended(&result.record)?;
+            events::ended(&record)?;
         } else if !args.json {
-            let table = session_table::session(&result.record, Rows::Failures);
-            output::print(&format!("{table}{}\n", result.given))?;
+            let table = session_table::session(&record, Rows::Failures, output::width());
+            output::print(&(table + &result.given))?;
+            let seats = record.clients.into();
+            let last = verdict::line_of_session(&record, seats, Some(result.verdict));
+            output::print_verdict(&last)?;
+            if args.runs > 1 || args.preset.is_some() {
+                output::print("\n")?;
+            }
         }
-        records.push(result.record);
+        records.push(record);
         if verdict == Verdict::Interrupted {
             break;
         }
     }
     if args.json {
-        output::print(&json::sessions(&records).expect("one run at least"))?;
+        json::sessions(&records).map_or(Ok(()), |document| output::print(&document))?;
     } else if records.len() > 1 && !args.events {
-        output::print(&trials::trials(&records))?;
+        output::print(&trials::trials(&records, output::width()))?;
     }
     Ok(verdict)
 }
@@ -176,7 +193,7 @@ fn run_session(
             max_wait: Duration::from_secs(120),
             ..ServerConfig::default()
         }),
-        log_dir: args.log_dir.clone(),
+        log_dir: Some(args.log_dir.clone()),
         udp: args.sending.udp_config(),
         swarm: args.swarming.config(),
         key: args.key.clone(),
@@ -226,26 +243,28 @@ fn run_session(
     let left = server.shutdown()?;
     output::print_failures(&reports);
     let verdict = Verdict::of_clients(&reports);
-    let Some(record) = record.or_else(|| left.first().map(|session| session.record().clone()))
-    else {
-        return Err(first_error(reports));
-    };
-    Ok(RunResult {
-        verdict: verdict.min(Verdict::of_records(std::slice::from_ref(&record))),
-        record,
-        given,
-    })
+    let record = record.or_else(|| left.first().map(|session| session.record().clone()));
+    let session = record.as_ref().map(|record| Verdict::of_records(std::slice::from_ref(record)));
+    let verdict = verdict.min(session.unwrap_or(Verdict::CouldNotRun));
+    Ok(RunResult { verdict, record, given })
+}
+
+/// The file to send, which may be the only one of a folder.
+fn only_file(path: &Path) -> Result<PathBuf> {
+    let catalog = Catalog::offer([path])?;
+    let names = choice(catalog.names());
+    if catalog.names().nth(1).is_some() {
+        let at = escape(&path.display().to_string());
+        let what = format_args!("'{at}' has several files and run sends one; name one of {names}");
+        return Err(Error::usage(what));
+    }
+    Ok(path.to_owned())
 }
 
 /// The name of the user's own file, which is fetched by it whatever it is.
 fn name_of(file: &Path) -> Option<FileName> {
     let name = file.file_name().filter(|_| file.is_file())?;
     FileName::new(name.to_str()?).ok()
-}
-
-fn first_error(reports: Vec<ClientReport>) -> Error {
-    let error = reports.into_iter().find_map(|report| report.error);
-    error.unwrap_or_else(|| Error::refused("the server", "no session was begun"))
 }
 
 fn remove_copies(folder: &Path) {

@@ -25,6 +25,7 @@ use crate::{
     report::{
         json,
         session_table::{self, Rows},
+        verdict,
         verdict::Verdict,
     },
     serve::{Server, ServerBuilder},
@@ -42,12 +43,18 @@ pub(crate) struct ServeArgs {
     /// Files, or folders whose files are offered
     #[arg(value_name = "PATH", required = true)]
     pub(crate) paths: Vec<PathBuf>,
-    /// Where to listen
-    #[arg(long, default_value = "0.0.0.0:8080", value_name = "ADDR:PORT")]
-    pub(crate) listen: SocketAddr,
     /// What a session is.
     #[command(flatten)]
     pub(crate) session: SessionArgs,
+    /// Where to listen: a port, or an address and a port
+    #[arg(
+        long,
+        visible_alias = "port",
+        default_value = "0.0.0.0:8080",
+        value_name = "[ADDR:]PORT"
+    )]
+    #[arg(value_parser = options::listen, help_heading = "Network")]
+    pub(crate) listen: SocketAddr,
     /// Who may come.
     #[command(flatten)]
     pub(crate) admission: KeyArgs,
@@ -58,22 +65,25 @@ pub(crate) struct ServeArgs {
     #[command(flatten)]
     pub(crate) swarming: SwarmArgs,
     /// The folder for the session logs
-    #[arg(long, default_value = "logs", value_name = "DIR")]
+    #[arg(long, default_value = "logs", value_name = "DIR", help_heading = "Files")]
     pub(crate) log_dir: PathBuf,
     /// Serve the lab's UDP clients too, on the same port number: loopback and --allow only
-    #[arg(long)]
+    #[arg(long, help_heading = "UDP", hide_short_help = true)]
     pub(crate) lab_udp: bool,
     /// An address that the lab's UDP server may send to; may be given again
     #[arg(long, value_name = "ADDR", requires = "lab_udp")]
+    #[arg(help_heading = "UDP", hide_short_help = true)]
     pub(crate) allow: Vec<IpAddr>,
     /// Serve one session and exit
-    #[arg(long)]
+    #[arg(long, help_heading = "Gate")]
     pub(crate) one_off: bool,
     /// Print one JSON document a line, for each session
-    #[arg(long)]
+    #[arg(long, help_heading = "Output")]
     pub(crate) json: bool,
-    /// Print every event as a line of JSON: muster, progress, results
-    #[arg(long, conflicts_with = "json")]
+    /// Print every event as a line of JSON
+    ///
+    /// The muster, the progress and the results.
+    #[arg(long, conflicts_with = "json", help_heading = "Output")]
     pub(crate) events: bool,
     /// Who may release sessions in a browser.
     #[command(flatten)]
@@ -82,35 +92,45 @@ pub(crate) struct ServeArgs {
 
 /// What the server decides about each session.
 #[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Gate")]
 pub(crate) struct SessionArgs {
-    /// How many clients a session has; the clients' own number unless given
+    /// How many clients a session has
+    ///
+    /// The clients' own number unless given.
     #[arg(long, value_parser = options::clients, value_name = "N")]
     pub(crate) clients: Option<u16>,
     /// The file for clients that name none
-    #[arg(long, value_parser = FileName::new, value_name = "NAME")]
+    #[arg(long, value_parser = FileName::new, value_name = "NAME", help_heading = "Files")]
     pub(crate) file: Option<FileName>,
-    /// The way: tcp, udp, raw, multicast, swarm or http; the clients' choice unless given
-    #[arg(long)]
+    /// Way: tcp, udp, raw, multicast, swarm or http
+    ///
+    /// The clients' choice unless given.
+    #[arg(long, help_heading = "Network")]
     pub(crate) via: Option<Via>,
-    /// How long a session waits for its clients, from the first one
+    /// Wait so long for them, from the first
     #[arg(long, default_value = "60s", value_parser = options::positive_duration, value_name = "TIME")]
     pub(crate) max_wait: Duration,
-    /// Release so many ready clients when that time is over, instead of none
+    /// Release so many, if they are ready, when that is over
+    ///
+    /// Without it none is released then.
     #[arg(long, value_parser = options::clients, value_name = "Q")]
     pub(crate) quorum: Option<u16>,
 }
 
 /// The page that a browser shows.
 #[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Page")]
 pub(crate) struct DashboardArgs {
-    /// Let the page at this address release sessions too, with the token; 0.0.0.0 is any address
+    /// Let the page at this address release sessions too
+    ///
+    /// It needs the token, which is printed. 0.0.0.0 is any address.
     #[arg(long, value_name = "ADDR")]
     pub(crate) dashboard: Vec<IpAddr>,
     /// The token for that; a random one is printed unless given
-    #[arg(long, value_name = "TEXT", value_parser = options::token)]
+    #[arg(long, value_name = "TEXT", value_parser = options::token, hide_short_help = true)]
     pub(crate) token: Option<String>,
     /// A further name by which browsers may ask for this server
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", hide_short_help = true)]
     pub(crate) host: Vec<String>,
 }
 
@@ -183,10 +203,20 @@ fn print_welcome(server: &ServerCore, args: &ServeArgs, token: &str) -> Result<(
             "to release from elsewhere, open http://{shown}/#token={token}"
         ));
     }
-    if let Some(clients) = args.session.clients {
-        output::eprintln(format_args!("waiting for {clients} clients"));
+    if args.session.clients.is_some() {
+        print_waiting(args);
     }
     Ok(())
+}
+
+/// Prints for whom the next session waits.
+fn print_waiting(args: &ServeArgs) {
+    let clients = match args.session.clients {
+        None => "clients".to_owned(),
+        Some(1) => "1 client".to_owned(),
+        Some(count) => format!("{count} clients"),
+    };
+    output::eprintln(format_args!("waiting for {clients}; Ctrl-C ends"));
 }
 
 /// Shows sessions and prints their results until the server is to end.
@@ -207,10 +237,13 @@ fn show_sessions(
             recv(records) -> record => {
                 let record = record.expect("the logger lives as long as the server");
                 muster_line.clear();
-                verdict = verdict.min(print_result(&record, &torrents, args)?);
+                verdict = verdict.min(print_result(&record, &torrents, args, Verdict::AllVerified)?);
                 if args.one_off {
                     server.shutdown()?;
                     return Ok(verdict);
+                }
+                if lobby.is_idle() {
+                    print_waiting(args);
                 }
             }
             recv(requests) -> request => match request {
@@ -221,7 +254,8 @@ fn show_sessions(
                         verdict = Verdict::Interrupted;
                     }
                     for session in server.shutdown()? {
-                        verdict = verdict.min(print_result(session.record(), &torrents, args)?);
+                        let record = session.record();
+                        verdict = verdict.min(print_result(record, &torrents, args, verdict)?);
                     }
                     return Ok(verdict);
                 }
@@ -237,7 +271,14 @@ fn show_sessions(
     }
 }
 
-fn print_result(record: &Record, torrents: &Torrents, args: &ServeArgs) -> Result<Verdict> {
+/// Prints a session that has ended. `stopped` says whether the user ended it.
+fn print_result(
+    record: &Record,
+    torrents: &Torrents,
+    args: &ServeArgs,
+    stopped: Verdict,
+) -> Result<Verdict> {
+    let verdict = Verdict::of_records(std::slice::from_ref(record)).min(stopped);
     if args.events {
         if record.via == Via::Swarm {
             events::swarm(torrents)?;
@@ -246,9 +287,14 @@ fn print_result(record: &Record, torrents: &Torrents, args: &ServeArgs) -> Resul
     } else if args.json {
         output::print(&format!("{}\n", json::session(record)))?;
     } else {
-        output::print(&(session_table::session(record, Rows::Failures) + "\n"))?;
+        output::print(&session_table::session(record, Rows::Failures, output::width()))?;
+        let line = verdict::line_of_session(record, record.clients.into(), Some(verdict));
+        output::print_verdict(&line)?;
+        if !args.one_off {
+            output::print("\n")?;
+        }
     }
-    Ok(Verdict::of_records(std::slice::from_ref(record)))
+    Ok(verdict)
 }
 
 /// Receives a message for each Enter on the terminal; never one if there is no terminal.

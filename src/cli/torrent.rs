@@ -20,8 +20,10 @@ pub(crate) struct TorrentArgs {
     /// The file
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
-    /// Where its tracker is: the server that offers the file, and /announce
-    #[arg(long, value_name = "URL")]
+    /// Where its tracker is, such as http://HOST:8080/announce
+    ///
+    /// The address of the server that offers the file, and /announce.
+    #[arg(long, value_name = "URL", help_heading = "Network")]
     pub(crate) announce: String,
 }
 

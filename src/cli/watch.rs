@@ -31,22 +31,24 @@ pub(crate) struct WatchArgs {
     #[arg(value_name = "HOST[:PORT]")]
     pub(crate) relay: String,
     /// Where the player listens
-    #[arg(long, value_name = "ADDR:PORT")]
+    #[arg(long, value_name = "ADDR:PORT", help_heading = "Network")]
     pub(crate) player: Option<SocketAddr>,
-    /// Write the transport stream into this file, in place of an old one
-    #[arg(long, value_name = "FILE")]
+    /// Write the stream into this file, in place of an old one
+    #[arg(long, value_name = "FILE", help_heading = "Files")]
     pub(crate) record: Option<PathBuf>,
     /// The UDP port to receive at, 1024 or above; the system's choice unless given
     #[arg(long, default_value = "0", value_name = "PORT")]
+    #[arg(help_heading = "Network", hide_short_help = true)]
     pub(crate) port: u16,
     /// Leave after this time
     #[arg(long = "for", value_parser = options::positive_duration, value_name = "TIME")]
+    #[arg(help_heading = "Output")]
     pub(crate) time: Option<Duration>,
     /// Print at the end where datagrams were lost
-    #[arg(long)]
+    #[arg(long, help_heading = "Output")]
     pub(crate) loss_report: bool,
     /// Print a line of JSON every second
-    #[arg(long)]
+    #[arg(long, help_heading = "Output")]
     pub(crate) events: bool,
 }
 
@@ -58,6 +60,12 @@ const KEYS: &str = "p pauses, c continues, q quits";
 
 /// How often the status line is renewed and events are printed.
 const EVERY: Duration = Duration::from_secs(1);
+
+/// After so long without a datagram, while the relay sends, none will come.
+const UNREACHED_AFTER: Duration = Duration::from_secs(5);
+
+/// More datagrams than can be on their way.
+const UNREACHED_MIN: u64 = 50;
 
 /// How often to check that the relay is still there.
 const CHECK: Duration = Duration::from_millis(200);
@@ -118,6 +126,9 @@ pub(crate) fn run(args: &WatchArgs) -> Result<Verdict> {
                 if args.events {
                     output::print(&events::watch_event(&view))?;
                 }
+                if view.watched > UNREACHED_AFTER && is_unreached(&view) {
+                    break Verdict::CouldNotRun;
+                }
                 status.show(&view);
             }
         }
@@ -130,11 +141,29 @@ pub(crate) fn run(args: &WatchArgs) -> Result<Verdict> {
         output::print(&events::watch_event(&view))?;
     }
     if args.loss_report {
-        output::print(&report::loss_table(&view))?;
+        output::print(&report::loss_table(&view, output::width()))?;
     } else if !args.events {
         output::print(&(report::summary(&view) + "\n"))?;
     }
-    Ok(verdict)
+    if !is_unreached(&view) {
+        return Ok(verdict);
+    }
+    tell_unreached(&args.relay, &view);
+    Ok(verdict.min(Verdict::CouldNotRun))
+}
+
+fn tell_unreached(relay: &str, view: &WatchSnapshot) {
+    output::eprintln(format_args!(
+        "gatecast: {relay} has sent {} datagrams to {} and none came: a firewall may drop UDP",
+        view.sent.map_or(0, |sent| sent.sent),
+        view.at
+    ));
+}
+
+/// Whether the relay sends and nothing comes.
+fn is_unreached(view: &WatchSnapshot) -> bool {
+    let sent = view.sent.is_some_and(|sent| sent.sent > UNREACHED_MIN);
+    sent && view.received.datagrams == 0
 }
 
 /// The line that is always at the bottom of a terminal.

@@ -7,6 +7,7 @@
 pub mod config;
 mod conversation;
 pub mod download;
+pub mod echo;
 pub(crate) mod messages;
 pub mod part;
 pub mod receive;
@@ -16,6 +17,7 @@ mod shared;
 
 pub use config::FetchConfig;
 pub use messages::list;
+pub(crate) use report::failures;
 pub use report::{ClientReport, records};
-pub use run::FetchRun;
+pub use run::{FetchRun, descriptors};
 pub use shared::{Client, ClientStage, ClientView};

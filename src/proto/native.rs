@@ -1,6 +1,7 @@
 //! The native protocol's messages, `GATECAST/1`.
 #![doc = include_str!("README.md")]
 
+pub mod echo;
 mod fields;
 
 use std::{net::IpAddr, time::Duration};
@@ -17,7 +18,7 @@ use crate::{
     units::{Moment, micros},
 };
 
-pub use self::fields::{ADDRESSES_MAX, REASON_MAX, SIZE_MAX};
+pub use self::fields::{ADDRESSES_MAX, FILES_MAX, REASON_MAX, SIZE_MAX};
 use self::fields::{
     addresses, clip, comma_separated, counts, file, file_fields, optional_span, outcome, seats,
     span,
@@ -30,6 +31,8 @@ pub enum ClientHello {
     Join(Join),
     /// Asks what is offered.
     List,
+    /// Asks what reaches it from the server, and the other way round.
+    Echo,
     /// Asks the server to prove a key, and proves it before anything else is said.
     Challenge(Challenge),
 }
@@ -201,9 +204,6 @@ pub enum ErrorCode {
     Stopped,
 }
 
-/// Most files offered, so that a folder given by mistake is an error and not an hour of hashing.
-pub const FILES_MAX: usize = 10_000;
-
 /// The protocol's name and version, with which every opening line begins.
 pub const GREETING: &str = "GATECAST/1";
 
@@ -218,6 +218,7 @@ impl ClientHello {
                 .field("name", join.name.as_str())
                 .finish(),
             Self::List => LineWriter::new(&format!("{GREETING} LIST")).finish(),
+            Self::Echo => LineWriter::new(&format!("{GREETING} ECHO")).finish(),
             Self::Challenge(challenge) => LineWriter::new(&format!("{GREETING} CHALLENGE"))
                 .field("random", challenge)
                 .finish(),
@@ -245,6 +246,7 @@ impl ClientHello {
                 name: fields.parsed("name", ClientName::new)?,
             })),
             "LIST" => Ok(Self::List),
+            "ECHO" => Ok(Self::Echo),
             "CHALLENGE" => Ok(Self::Challenge(fields.parsed("random", Challenge::decode)?)),
             word => Err(DecodeError::value("the first word is JOIN or LIST, not", word)),
         }

@@ -15,6 +15,7 @@ use crate::{
         catalog::Catalog,
         config::ServerConfig,
         conversation,
+        echo::EchoLimits,
         listener::{Connection, ConnectionHandler, Listener},
         lobby::Lobby,
         session_log::{LogHandle, SessionLogger},
@@ -50,9 +51,10 @@ impl ServerCoreBuilder {
     /// A server of `catalog`'s files that speaks the native protocol, and has no way of sending
     /// yet.
     pub fn new(catalog: Catalog, settings: ServerConfig) -> Self {
-        let offered = SharedReply::default();
-        let native: GreetingHandler =
-            Arc::new(move |connection, lobby| conversation::serve(connection, lobby, &offered));
+        let (offered, echoes) = (SharedReply::default(), EchoLimits::default());
+        let native: GreetingHandler = Arc::new(move |connection, lobby| {
+            conversation::serve(connection, lobby, &offered, &echoes);
+        });
         Self {
             settings,
             catalog,

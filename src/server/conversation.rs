@@ -21,6 +21,8 @@ use crate::{
         },
     },
     server::{
+        echo,
+        echo::EchoLimits,
         gate::{ClientKind, MusterEnd, PendingClient, Seat},
         listener::{Connection, GREETING_LIMIT},
         lobby::{Lobby, SeatRequest},
@@ -46,11 +48,23 @@ pub const LIST_INTERVAL: Duration = Duration::from_secs(1);
 /// one cannot be made while slow readers hold several.
 const LIST_LIMIT: Duration = Duration::from_secs(60);
 
-/// Serves one native client; all who ask for the list share `offered`.
-pub fn serve(connection: Connection, lobby: &Arc<Lobby>, offered: &SharedReply) {
+/// Serves one native client; all who ask for the list share `offered`, and those who ask
+/// for echoes share `echoes`.
+pub fn serve(
+    connection: Connection,
+    lobby: &Arc<Lobby>,
+    offered: &SharedReply,
+    echoes: &EchoLimits,
+) {
     let Connection { stream, peer, first, deadline } = connection;
     let mut lines = LineStream::new(&stream, peer, &first);
-    match read_hello(&mut lines, deadline, lobby.settings.key.as_ref()) {
+    let hello = read_hello(&mut lines, deadline, lobby.settings.key.as_ref());
+    let hello = hello.and_then(|hello| match hello {
+        ClientHello::Echo => echo::serve(&mut lines, lobby, echoes).map(|()| hello),
+        _ => Ok(hello),
+    });
+    match hello {
+        Ok(ClientHello::Echo) => {}
         Ok(ClientHello::List) => list(&lines, &stream, lobby, offered),
         Ok(ClientHello::Join(join)) => {
             let client = PendingClient {

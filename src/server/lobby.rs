@@ -26,10 +26,10 @@ use crate::{
         gate::{ClientKind, Gate, GateView, MusterConfig, PendingClient, Seat, SessionInfo},
         history::History,
         session_log::{LogHandle, SessionHeader},
-        transport::Transport,
+        transport::{GroupRoute, Transport},
     },
     session::{FileInfo, SessionId, Via},
-    text::FileName,
+    text::{FileName, choice},
 };
 
 /// What a client asks for; what it leaves open the server decides.
@@ -64,6 +64,9 @@ struct LobbyState {
     begun: u64,
     stopping: bool,
 }
+
+/// What a client can do that asked for another way.
+const WITHOUT: &str = "; without --via the client takes that way";
 
 impl LobbyState {
     /// The open muster of `file` that has a seat left.
@@ -126,14 +129,17 @@ impl Lobby {
         let refuse = |reason: String| Err(Error::refused("the server", reason));
         let default = self.settings.file.as_ref().or_else(|| self.catalog.only());
         let Some(file) = wish.file.as_ref().or(default) else {
-            return refuse("several files are offered, and this client named none".to_owned());
+            let names = choice(self.catalog.names());
+            return refuse(format!(
+                "several files are offered, and this client named none: name one of {names}"
+            ));
         };
         let Some(clients) = self.settings.clients.or(wish.group) else {
             return refuse("neither side says how many clients the group has".to_owned());
         };
         let via = match (self.settings.via, wish.via) {
             (Some(ours), Some(theirs)) if ours != theirs => {
-                return refuse(format!("this server sends via {ours}, not via {theirs}"));
+                return refuse(format!("this server sends via {ours}, not via {theirs}{WITHOUT}"));
             }
             (ours, theirs) => ours.or(theirs),
         };
@@ -167,9 +173,11 @@ impl Lobby {
                 session.clients
             ));
         }
-        if let Some(via) = via.filter(|&via| via != session.via) {
+        // An HTTP client is sent to over its own connection, whether or not it says so.
+        let is_http = kind == ClientKind::Http && via == Some(Via::Http);
+        if let Some(via) = via.filter(|&via| via != session.via && !is_http) {
             return refuse(format!(
-                "the group for '{file}' goes via {}, not via {via}",
+                "the group for '{file}' goes via {}, not via {via}{WITHOUT}",
                 session.via
             ));
         }
@@ -269,6 +277,13 @@ impl Lobby {
     fn transport(&self, via: Via) -> &dyn Transport {
         let found = self.transports.iter().find(|transport| transport.via() == via);
         &**found.expect("a session has a transport that is registered")
+    }
+
+    /// Where multicast goes, where a client can have it.
+    pub(super) fn group_route(&self) -> Option<GroupRoute> {
+        let is_sent = |via| self.settings.via.is_none_or(|ours| ours == via);
+        let mut sent = self.transports.iter().filter(|transport| is_sent(transport.via()));
+        sent.find_map(|transport| transport.group_route())
     }
 
     fn forget(&self, gate: &Arc<Gate>) {

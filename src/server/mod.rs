@@ -7,6 +7,7 @@ pub mod builder;
 pub mod catalog;
 pub mod config;
 pub mod conversation;
+mod echo;
 mod first_bytes;
 pub mod gate;
 pub mod history;

@@ -4,7 +4,13 @@
 //! else of them. A [`Transport`] makes one [`SendSession`] for each session before its muster, and
 //! everything that can fail (sockets, tables) fails there.
 
-use std::{fmt, net::IpAddr, ops::Range, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    ops::Range,
+    sync::Arc,
+    time::Duration,
+};
 
 use crate::{
     error::Result,
@@ -31,10 +37,26 @@ pub trait Transport: fmt::Debug + Send + Sync {
         rate: Option<Rate>,
     ) -> Result<Box<dyn SendSession>>;
 
+    /// Where its datagrams for all clients go; asked again it may be another group.
+    fn group_route(&self) -> Option<GroupRoute> {
+        None
+    }
+
     /// True where an HTTP client can be sent to.
     fn serves_http(&self) -> bool {
         false
     }
+}
+
+/// Where a server's multicast goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GroupRoute {
+    /// The group.
+    pub group: SocketAddr,
+    /// The address of this host by whose interface it leaves; `None` is the one that the client knows.
+    pub interface: Option<Ipv4Addr>,
+    /// How many routers a datagram may pass, and one more.
+    pub ttl: u32,
 }
 
 /// One way of sending, ready for one session.

@@ -14,7 +14,7 @@ const HOUSE: [&[&str]; 8] = [
     &["net"],
     &["server", "client"],
     &["transport/tcp", "transport/udp", "transport/swarm", "transport"],
-    &["testbed", "http", "report", "relay"],
+    &["testbed", "doctor", "http", "report", "relay"],
     &["serve", "fetch", "lib"],
     &["cli", "main"],
 ];

@@ -10,6 +10,8 @@ use std::{
 
 use serde_json::Value;
 
+use gatecast::internals::proto::relay::log::HEADER;
+
 use crate::{
     common,
     common::{
@@ -162,6 +164,40 @@ fn documents_of_all_commands_fit_schemas_and_diff_reads_them() {
 }
 
 #[test]
+fn report_of_session_and_relay_logs_has_both_kinds() {
+    within(Duration::from_secs(60), || {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path();
+        let output = run(path, &["run", "--size", "1MB", "--clients", "2"]);
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        let visit = "00000000000000ab | 1 | 2026-11-21 | 20:03:34.987932 | 127.0.0.1:5000 | \
+            1.000000 | 10 | 13160 | 0 | 0 | 0 | - | - | - | - | - | - | - | - | - | - | - | - | \
+            left | -\n";
+        std::fs::write(path.join("logs/relay.log"), format!("{HEADER}{visit}")).expect("room");
+        let logs = common::entries(&path.join("logs"));
+        let logs: Vec<&str> = logs.iter().map(|log| log.to_str().expect("UTF-8")).collect();
+        assert_eq!(logs.len(), 2, "{logs:?}");
+        let report = |words: &[&str]| {
+            let output = run(path, &[&["report"], &logs[..], words].concat());
+            assert_eq!(output.status.code(), Some(0), "{words:?}: {output:?}");
+            let said = [output.stdout, output.stderr];
+            said.map(|bytes| String::from_utf8(bytes).expect("text"))
+        };
+        let [tables, said] = report(&["--svg", "rates.svg"]);
+        assert!(tables.contains("1MB.bin by tcp to 2 clients"), "{tables}");
+        assert!(tables.contains("127.0.0.1:5000") && said.is_empty(), "{tables}{said}");
+        assert!(path.join("rates.svg").exists());
+        // A document is of one kind, and what is not in it is named.
+        let [document, said] = report(&["--json"]);
+        assert_eq!(session(&document)["clients"], 2);
+        assert!(said.contains("logs/relay.log"), "{said}");
+        let [rows, said] = report(&["--csv"]);
+        assert_eq!(rows.lines().count(), 1 + 2, "{rows}");
+        assert!(said.contains("logs/relay.log"), "{said}");
+    });
+}
+
+#[test]
 fn python_jsonschema_accepts_documents() {
     let asks = |code: &str| {
         let status = Command::new(PYTHON).args(["-c", code]).stderr(Stdio::null()).status();
@@ -279,5 +315,7 @@ fn completions_and_manual_pages_name_every_subcommand() {
         assert!(pages.iter().any(|known| known == page), "{pages:?}");
     }
     let serve = std::fs::read_to_string(folder.path().join("man/gatecast-serve.1")).expect("text");
-    assert!(serve.contains("max\\-wait"), "{serve}");
+    for word in ["max\\-wait", "SIGUSR1", ".SH GATE", "multicast\\-group"] {
+        assert!(serve.contains(word), "{word}: {serve}");
+    }
 }

@@ -6,6 +6,7 @@
 
 mod common;
 
+mod doctor;
 #[cfg(unix)]
 mod faults;
 mod figures;
@@ -24,6 +25,14 @@ mod udp;
 mod cli;
 #[cfg(feature = "cli")]
 mod documents;
+#[cfg(all(unix, feature = "cli"))]
+mod ends;
+#[cfg(all(target_os = "linux", feature = "cli", feature = "sockopt"))]
+mod errors;
+#[cfg(all(target_os = "linux", feature = "cli", feature = "sockopt"))]
+mod firewall;
+#[cfg(feature = "cli")]
+mod help;
 #[cfg(all(target_os = "linux", feature = "cli"))]
 mod live;
 #[cfg(feature = "cli")]

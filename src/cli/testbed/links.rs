@@ -13,14 +13,17 @@ use crate::{
 
 /// A star on a command line.
 #[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Links")]
 pub(crate) struct StarLayoutArgs {
     /// How many hosts, the server among them
-    #[arg(long, default_value = "14", value_name = "N")]
+    #[arg(long, default_value = "14", value_name = "N", help_heading = "Star")]
     pub(crate) hosts: usize,
     /// Rate of each link, each way
     #[arg(long, default_value = "100mbit")]
     pub(crate) rate: Rate,
-    /// Drop this share of packets at random in the switch, such as 1%
+    /// Lose this share of packets, such as 1%
+    ///
+    /// The switch drops them at random.
     #[arg(long, default_value = "0", value_parser = layout::parse_loss, value_name = "SHARE")]
     pub(crate) loss: u32,
     /// What every link has beside rate and loss.
@@ -30,6 +33,7 @@ pub(crate) struct StarLayoutArgs {
 
 /// What all links share beside rate and loss, for `star` and `study`.
 #[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Links")]
 pub(crate) struct LinkArgs {
     /// Rate from the hosts, where it is another than --rate
     #[arg(long, value_name = "RATE")]
@@ -39,18 +43,22 @@ pub(crate) struct LinkArgs {
     pub(crate) down: Option<Rate>,
     /// One host's own rates, up and down, such as 3=10mbit/50mbit; may be repeated
     #[arg(long = "host", value_parser = host_link, value_name = "HOST=UP/DOWN")]
+    #[arg(hide_short_help = true)]
     pub(crate) host_links: Vec<(usize, LinkRates)>,
     /// Which packets are lost: all, tcp or udp
     #[arg(long, value_enum, hide_possible_values = true, default_value_t = Traffic::All, value_name = "WHICH")]
+    #[arg(hide_short_help = true)]
     pub(crate) loss_of: Traffic,
-    /// Delay on the way out of each host, such as 5ms; needs the kernel's netem
+    /// Delay on the way out of each host
+    ///
+    /// Such as 5ms; needs the kernel's netem.
     #[arg(long, default_value = "0s", value_parser = units::parse_duration, value_name = "TIME")]
     pub(crate) delay: Duration,
     /// A router in the middle, each host in a subnet of its own
     #[arg(long)]
     pub(crate) router: bool,
     /// Leave segmentation and receive offloads on
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     pub(crate) offloads: bool,
 }
 

@@ -13,9 +13,14 @@ use crate::{error::Result, report::verdict::Verdict};
 /// The commands of the testbed.
 #[derive(Debug, Subcommand)]
 pub(crate) enum TestbedCommand {
-    /// An emulated star of hosts: one switch, a link of its own rate for each
+    /// An emulated star of hosts
+    ///
+    /// One switch, and a link of its own rate for each host.
     Star(star::StarArgs),
-    /// Compare ways of sending on stars: makespan against the number of clients, and the bound
+    /// Compare ways of sending on emulated stars
+    ///
+    /// It measures the makespan against the number of clients, and compares it with the least that
+    /// the links allow.
     Study(Box<study::StudyArgs>),
     /// What to expect of each way, without a network
     Plan(plan::PlanArgs),

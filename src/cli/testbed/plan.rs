@@ -16,22 +16,27 @@ use crate::{
 --up 100mbit --down 1gbit --from study/results.json")]
 pub(crate) struct PlanArgs {
     /// Size of the file
-    #[arg(long)]
+    #[arg(long, help_heading = "Plan")]
     pub(crate) size: Bytes,
-    /// How many clients, up to a thousand million; or several such numbers, such as 10,100,1000
+    /// How many clients, or several such as 10,100,1000
+    ///
+    /// Up to a thousand million.
     #[arg(long, value_parser = clients, value_delimiter = ',', required = true, value_name = "N")]
+    #[arg(help_heading = "Plan")]
     pub(crate) clients: Vec<u64>,
     /// Each client's uplink
-    #[arg(long, default_value = "100mbit", value_name = "RATE")]
+    #[arg(long, default_value = "100mbit", value_name = "RATE", help_heading = "Links")]
     pub(crate) up: Rate,
     /// Each client's downlink; as --up unless given
-    #[arg(long, value_name = "RATE")]
+    #[arg(long, value_name = "RATE", help_heading = "Links")]
     pub(crate) down: Option<Rate>,
     /// The server's uplink; as --up unless given
-    #[arg(long, value_name = "RATE")]
+    #[arg(long, value_name = "RATE", help_heading = "Links")]
     pub(crate) server_up: Option<Rate>,
-    /// The results of a study: how near to its bound each way came
-    #[arg(long, value_name = "RESULTS.JSON")]
+    /// The results of a study
+    ///
+    /// They tell how near to its bound each way came.
+    #[arg(long, value_name = "RESULTS.JSON", help_heading = "Plan")]
     pub(crate) from: Option<PathBuf>,
     /// The swarm, simulated.
     #[command(flatten)]
@@ -68,7 +73,7 @@ pub(crate) fn run(args: &PlanArgs) -> Result<Verdict> {
     for (number, scenario) in scenarios.iter().enumerate() {
         let answers = plan::forecasts(scenario, study.as_ref());
         let space = if number > 0 { "\n" } else { "" };
-        output::print(&format!("{space}{}", plan::table(scenario, &answers)))?;
+        output::print(&format!("{space}{}", plan::table(scenario, &answers, output::width())))?;
     }
     Ok(Verdict::AllVerified)
 }

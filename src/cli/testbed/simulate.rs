@@ -14,20 +14,22 @@ use crate::{
 
 /// How a swarm is simulated.
 #[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Swarm")]
 #[group(skip)] // Another `SimulationArgs` takes these in, and a group has its struct's name.
 pub(crate) struct SimulationArgs {
     /// Simulate the swarm in virtual time, up to 10,000 clients
     #[arg(long)]
     pub(crate) simulate: bool,
-    /// Simulate also that every second client has only a quarter of the uplink
+    /// Also with a quarter of the uplink at every second client
     #[arg(long, requires = "simulate")]
     pub(crate) unequal: bool,
     /// How many others each simulated client is linked to; 50 for up to 1000 clients, and 20
     /// beyond, where 50 would take ten minutes and say the same
     #[arg(long, value_parser = clap::value_parser!(u16).range(2..=200), value_name = "K")]
+    #[arg(hide_short_help = true)]
     pub(crate) links: Option<u16>,
     /// Equal seeds, equal simulations
-    #[arg(long, default_value = "1", value_name = "NUMBER")]
+    #[arg(long, default_value = "1", value_name = "NUMBER", hide_short_help = true)]
     pub(crate) seed: u64,
 }
 

@@ -43,22 +43,26 @@ pub(crate) struct StarArgs {
 /// What to do with a star.
 #[derive(Debug, Subcommand)]
 pub(crate) enum StarAction {
-    /// Build a star and leave it standing until Ctrl-C, or with --keep until `star down`
+    /// Build a star
+    ///
+    /// It stands until Ctrl-C, or with --keep until `star down`.
     Up {
         /// The star.
         #[command(flatten)]
         layout: StarLayoutArgs,
         /// End at once and leave the star standing
-        #[arg(long)]
+        #[arg(long, help_heading = "Star")]
         keep: bool,
         /// Print the commands and run none
-        #[arg(long)]
+        #[arg(long, help_heading = "Star")]
         dry_run: bool,
         /// Measure what its links carry, and print it
-        #[arg(long)]
+        #[arg(long, help_heading = "Star")]
         calibrate: bool,
     },
-    /// Remove every star whose owner has ended, and what killed studies left; or one star by name
+    /// Remove every star whose owner has ended, or one by name
+    ///
+    /// And what killed studies left.
     Down {
         /// The star
         name: Option<StarId>,
@@ -67,8 +71,8 @@ pub(crate) enum StarAction {
     List,
     /// Run a program on a host: 0 is the server
     Exec {
-        /// The star; $GATECAST_STAR, or the only one there is, unless given
-        #[arg(long)]
+        /// The star; $GATECAST_STAR or the only one unless given
+        #[arg(long, help_heading = "Star")]
         star: Option<StarId>,
         /// The host's number
         host: usize,
@@ -76,14 +80,16 @@ pub(crate) enum StarAction {
         #[arg(last = true, required = true)]
         command: Vec<String>,
     },
-    /// Build a star, run a program beside it with $GATECAST_STAR set, and remove the star
+    /// Build a star, run a program beside it, and remove the star
+    ///
+    /// The program finds the star's name in $GATECAST_STAR.
     Run {
-        /// The star.
-        #[command(flatten)]
-        layout: StarLayoutArgs,
         /// The program and its arguments
         #[arg(last = true, required = true)]
         command: Vec<String>,
+        /// The star.
+        #[command(flatten)]
+        layout: StarLayoutArgs,
     },
 }
 
@@ -192,11 +198,11 @@ fn remove(star: Star) -> Result<()> {
 
 fn table(star: &Star) -> String {
     let mut table = Table::new(&[
-        ("host", Align::Right),
-        ("address", Align::Left),
-        ("up", Align::Right),
-        ("down", Align::Right),
-        ("namespace", Align::Left),
+        ("host", Align::Right, 0),
+        ("address", Align::Left, 0),
+        ("up", Align::Right, 2),
+        ("down", Align::Right, 2),
+        ("namespace", Align::Left, 1),
     ]);
     for (number, host) in star.hosts().iter().enumerate() {
         table.row([
@@ -207,7 +213,7 @@ fn table(star: &Star) -> String {
             star.id().namespace(StarNode::Host(number)),
         ]);
     }
-    table.to_string()
+    table.fitted(output::width())
 }
 
 fn down(name: Option<StarId>) -> Result<Verdict> {
@@ -250,8 +256,11 @@ fn down(name: Option<StarId>) -> Result<Verdict> {
 }
 
 fn list() -> Result<Verdict> {
-    let mut table =
-        Table::new(&[("star", Align::Left), ("hosts", Align::Right), ("owner", Align::Left)]);
+    let mut table = Table::new(&[
+        ("star", Align::Left, 0),
+        ("hosts", Align::Right, 0),
+        ("owner", Align::Left, 0),
+    ]);
     for star in cleanup::find() {
         let owner = if star.owner_lives {
             format!("process {}", star.id.process)
@@ -261,7 +270,7 @@ fn list() -> Result<Verdict> {
         let hosts = star.namespaces.len().saturating_sub(1);
         table.row([star.id.to_string(), hosts.to_string(), owner]);
     }
-    output::print(&table.to_string())?;
+    output::print(&table.fitted(output::width()))?;
     Ok(Verdict::AllVerified)
 }
 
@@ -280,6 +289,7 @@ fn exec(star: Option<StarId>, host: usize, command: &[String]) -> Error {
     };
     // The thread that entered the host becomes the program, and with it the whole process.
     let failed = namespace::enter(&namespace::path_of(&namespace), || {
+        namespace::name_host(&format!("host-{host}"));
         Command::new(program).args(arguments).exec()
     });
     match failed {

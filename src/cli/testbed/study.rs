@@ -45,50 +45,66 @@ use crate::{
 pub(crate) struct StudyArgs {
     /// The file to send; generated, of the sizes of --size, unless given
     pub(crate) file: Option<PathBuf>,
-    /// A study that is set up already: peers (10 MB, 1 to 13 clients), router (6 clients, each in
-    /// a subnet of its own) or loss (0, 0.1, 1 and 5 %); other options change it
+    /// A study that is set up already: peers, router or loss
+    ///
+    /// peers: 10 MB, 1 to 13 clients; router: 6 clients, each in a subnet of its own; loss: 0, 0.1,
+    /// 1 and 5 %. Other options change it.
     #[arg(long, value_enum, hide_possible_values = true, value_name = "NAME")]
+    #[arg(help_heading = "Study")]
     pub(crate) preset: Option<Preset>,
-    /// Numbers of clients, such as 1,2,4 or 1-13 [default: 1,2,4,8,13]
-    #[arg(long, value_name = "LIST")]
+    /// Numbers of clients, such as 1-13 [default: 1,2,4,8,13]
+    #[arg(long, value_name = "LIST", help_heading = "Study")]
     pub(crate) clients: Option<ClientCounts>,
-    /// What to compare: tcp, udp, multicast, swarm, http; nginx (with one curl a host), uftp,
-    /// udpcast, aria2, libtorrent
+    /// What to compare, such as tcp,swarm,nginx
+    ///
+    /// tcp, udp, multicast, swarm, http; nginx (with one curl a host), uftp, udpcast, aria2,
+    /// libtorrent.
     #[arg(long, default_value = "tcp", value_delimiter = ',', value_name = "LIST")]
+    #[arg(help_heading = "Study")]
     pub(crate) via: Vec<String>,
-    /// Sizes of generated files, such as 10MB,100MB [default: 10MB]
+    /// Sizes of the file, such as 10MB,100MB [default: 10MB]
+    ///
+    /// It is generated.
     #[arg(long, value_delimiter = ',', value_name = "LIST", conflicts_with = "file")]
+    #[arg(help_heading = "Study")]
     pub(crate) size: Vec<Bytes>,
-    /// Rates of the links, such as 10mbit,100mbit [default: 100mbit]
-    #[arg(long, value_delimiter = ',', value_name = "LIST")]
+    /// Rates, such as 10mbit,100mbit [default: 100mbit]
+    #[arg(long, value_delimiter = ',', value_name = "LIST", help_heading = "Links")]
     pub(crate) rate: Vec<Rate>,
-    /// Shares of packets lost at random, such as 0,0.1%,1% [default: 0]
+    /// Shares of packets lost, such as 0,0.1%,1% [default: 0]
     #[arg(long, value_parser = parse_loss, value_delimiter = ',', value_name = "LIST")]
+    #[arg(help_heading = "Links")]
     pub(crate) loss: Vec<u32>,
-    /// How often each is measured: 3 for a look, 9 for a claim; rows of over a minute 3 at most
-    #[arg(long, default_value = "3")]
+    /// How often each is measured
+    ///
+    /// 3 for a look, 9 for a claim; rows of over a minute 3 at most.
+    #[arg(long, default_value = "3", help_heading = "Study")]
     pub(crate) runs: u32,
     /// What every link has beside rate and loss.
     #[command(flatten)]
     pub(crate) links: LinkArgs,
-    /// Where the results go, after every run; a study that was interrupted goes on from there
-    #[arg(long, default_value = "study", value_name = "DIR")]
+    /// Where the results go
+    ///
+    /// They are written after every run; a study that was interrupted goes on from there.
+    #[arg(long, default_value = "study", value_name = "DIR", help_heading = "Files")]
     pub(crate) out: PathBuf,
     /// Forget what DIR has of an earlier study
-    #[arg(long)]
+    #[arg(long, help_heading = "Files")]
     pub(crate) fresh: bool,
     /// Run on the hosts in FILE instead of stars of our own: one a line, `NAMESPACE ADDRESS
     /// DEVICE`, the server first
     #[arg(long, value_name = "FILE", conflicts_with_all = ["preset", "loss"])]
+    #[arg(help_heading = "Links", hide_short_help = true)]
     pub(crate) hosts_from: Option<PathBuf>,
     /// TCP congestion control of the server, such as cubic; the system's own unless given
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", help_heading = "Links", hide_short_help = true)]
     pub(crate) congestion: Option<String>,
     /// How far a link may be from its rate [default: 1%; 3% with --hosts-from]
     #[arg(long, value_parser = parse_loss, value_name = "SHARE")]
+    #[arg(help_heading = "Links", hide_short_help = true)]
     pub(crate) tolerance: Option<u32>,
     /// Print the document instead of the table
-    #[arg(long)]
+    #[arg(long, help_heading = "Output")]
     pub(crate) json: bool,
 }
 
@@ -144,7 +160,7 @@ pub(crate) fn run(args: &StudyArgs) -> Result<Verdict> {
     if args.json {
         output::print(&fs::read_to_string(&path).map_err(Error::io("read", path.display()))?)?;
     } else {
-        output::print(&table::table(&results))?;
+        output::print(&table::table(&results, output::width()))?;
     }
     Ok(if results.all_proven() { Verdict::AllVerified } else { Verdict::SomeFailed })
 }

@@ -15,6 +15,9 @@ pub const REASON_MAX: usize = 300;
 /// Most addresses in a line: so many of the longest fit.
 pub const ADDRESSES_MAX: usize = 40;
 
+/// Most files offered, so that a folder given by mistake is an error and not an hour of hashing.
+pub const FILES_MAX: usize = 10_000;
+
 /// Most that `Ready::offset` or a size may be: what a signed file offset holds.
 pub const SIZE_MAX: u64 = i64::MAX as u64;
 

@@ -28,7 +28,7 @@ fn openings_come_back() {
             name: ClientName::new("\u{1b}[2J =%\n|").expect("any text"),
         },
     ];
-    let others = [ClientHello::List, ClientHello::Challenge(Challenge(0xab))];
+    let others = [ClientHello::List, ClientHello::Echo, ClientHello::Challenge(Challenge(0xab))];
     for opening in joins.map(ClientHello::Join).into_iter().chain(others) {
         assert_eq!(ClientHello::decode(&line(opening.encode())), Ok(opening));
     }

@@ -218,7 +218,7 @@ impl GroupSender {
             let fault = if member.liveness.is_silent(now) {
                 Fault::Silent
             } else if member.liveness.stall.is_stuck(sent, now) {
-                Fault::Stuck
+                member.liveness.stuck()
             } else {
                 return true;
             };

@@ -17,6 +17,8 @@ pub enum Fault {
     Impossible,
     /// It reports, and got nothing new for 10 s.
     Stuck,
+    /// It reports, and none of what was sent for 10 s has reached it.
+    Unreached,
     /// It asked for more than is reasonable.
     Greedy,
 }
@@ -55,6 +57,11 @@ impl Liveness {
         now >= self.reported_at.after(CONSENT)
     }
 
+    /// What is wrong with a client that gets no further.
+    pub(super) fn stuck(&self) -> Fault {
+        if self.stall.is_unreached() { Fault::Unreached } else { Fault::Stuck }
+    }
+
     /// Its report was possible.
     pub(super) fn trust(&mut self) {
         self.doubted = None;
@@ -83,6 +90,7 @@ impl Fault {
         match self {
             Self::Silent => "sent no report for 5 s",
             Self::Stuck => "received nothing new for 10 s",
+            Self::Unreached => "no datagram reached this client for 10 s: a firewall may drop UDP",
             Self::Impossible => "reported datagrams that were never sent",
             Self::Greedy => "asked for more than four times the file",
         }

@@ -162,7 +162,7 @@ impl BlockSender {
         // Raw sends all blocks whatever arrives; only its ENDs could go on for ever.
         let measures = self.raw && self.next_new < self.end;
         if self.client.stall.is_stuck(self.sent, now) && !measures {
-            return Err(Fault::Stuck);
+            return Err(self.client.stuck());
         }
         let open = self.pkt.wrapping_sub(self.seen) < self.window;
         let again = open.then(|| self.repair.pop_first()).flatten();
@@ -399,7 +399,7 @@ mod tests {
             // The questions are what is sent.
             now = now.after(Duration::from_millis(100));
             sender.handle_report(&report(0, 0, vec![]), now).expect("possible");
-            if sender.poll_transmit(now) == Err(Fault::Stuck) {
+            if sender.poll_transmit(now) == Err(Fault::Unreached) {
                 return assert!(now >= NOW.after(STUCK));
             }
         }

@@ -47,6 +47,11 @@ impl StallDetector {
     pub(super) fn is_stuck(&self, sent: u64, now: Moment) -> bool {
         now >= self.since.after(STUCK) && sent.saturating_sub(self.sent) >= STUCK_AFTER
     }
+
+    /// True when it says that nothing has reached it.
+    pub(super) fn is_unreached(&self) -> bool {
+        self.received == 0
+    }
 }
 
 #[cfg(test)]
@@ -65,6 +70,7 @@ mod tests {
         assert!(!advance.is_stuck(7 + STUCK_AFTER - 1, late), "little was sent");
         assert!(!advance.is_stuck(1_000_000, Moment(late.0 - 1)), "not yet");
         assert!(advance.is_stuck(7 + STUCK_AFTER, late));
+        assert!(advance.is_unreached());
 
         let mut talks = advance;
         talks.record(&report(0, 0), 500, 500, late);
@@ -75,6 +81,7 @@ mod tests {
             talks.record(&report(more, 0), 20, 1000, late);
         }
         assert!(talks.is_stuck(1000, late.after(STUCK)));
+        assert!(!talks.is_unreached());
 
         let mut slow = advance;
         for step in 1..1000_u32 {

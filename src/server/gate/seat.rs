@@ -98,10 +98,14 @@ impl Seat {
 
     /// The transfer is over, however it ended.
     pub fn finish(mut self, mut transfer: Transfer) {
-        if let Some(reason) = self.gate.given_up(self.id())
-            && !transfer.is_proven()
-        {
-            transfer.fail(Outcome::TimedOut, reason);
+        match self.gate.given_up(self.id()) {
+            _ if transfer.is_proven() => {}
+            Some(reason) => transfer.fail(Outcome::TimedOut, reason),
+            // We have closed the connection: it was not the client that broke it.
+            None if self.is_stopping() && transfer.outcome == Outcome::Cut => {
+                transfer.fail(Outcome::Cut, MusterEnd::Stopped.to_string());
+            }
+            None => {}
         }
         if transfer.reason.is_none() && self.is_released() {
             transfer.reason = self.release().disturbed();

@@ -120,6 +120,11 @@ impl SeatConnection {
         self.stopping.load(Ordering::Relaxed)
     }
 
+    /// Set when the server is ending.
+    pub fn stopping(&self) -> &AtomicBool {
+        &self.stopping
+    }
+
     /// A row for the log with what is known of this client.
     pub fn transfer(&self) -> Transfer {
         let mut transfer = Transfer::new(self.id, self.name.clone(), Outcome::Complete);

@@ -5,7 +5,10 @@
 
 use std::{ffi::OsString, os::unix::process::CommandExt, path::Path, process::Command};
 
-use crate::{error::Error, testbed::star::tool};
+use crate::{
+    error::Error,
+    testbed::star::{tool, tool::Tool},
+};
 
 /// Tells the program that it is inside already, so that it never enters twice.
 const MARK: &str = "GATECAST_INSIDE";
@@ -47,6 +50,30 @@ pub fn enter() -> Error {
         .env(MARK, "1")
         .exec();
     Error::io("enter a user namespace", unshare.display())(failed)
+}
+
+/// Why no star can be built here, as far as can be known before trying; after a semicolon what mends
+/// it.
+pub fn obstacle() -> Option<String> {
+    let mut tools = [Tool::Ip, Tool::Tc, Tool::Nft, Tool::Ethtool].into_iter();
+    if let Some(tool) = tools.find(|tool| tool::find(tool.name()).is_none()) {
+        let (name, package) = (tool.name(), tool.package());
+        return Some(format!("the program `{name}` is missing; apt install {package}"));
+    }
+    if !is_root() {
+        return forbidden().map(|why| format!("{why}; run it as root"));
+    }
+    let why = "root may not make network namespaces here; give this container CAP_SYS_ADMIN";
+    (!may_administer()).then(|| why.to_owned())
+}
+
+/// Whether this process has CAP_SYS_ADMIN, which is capability 21; true where it is not told.
+fn may_administer() -> bool {
+    let status = std::fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
+    let mut lines = status.lines();
+    let capabilities = lines.find_map(|line| line.strip_prefix("CapEff:"));
+    let bits = capabilities.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok());
+    bits.is_none_or(|bits| bits >> 21 & 1 == 1)
 }
 
 /// Why the kernel does not let us, as far as can be known before trying.

@@ -68,7 +68,8 @@ pub fn all(results: &Results) -> Vec<Figure> {
             ),
             (
                 "completion",
-                "How many clients had the whole file at what time, in the median run.",
+                "How many clients had the whole file at what time; of several runs, in the median \
+                 one.",
                 completion(results, *set, &about),
             ),
         ];
@@ -123,13 +124,14 @@ fn by_way(
     series.filter(|series| !series.points.is_empty()).collect()
 }
 
-fn repeats(rows: &[&StudyRow]) -> String {
+/// Of how many runs the figures of `rows` are.
+pub(super) fn repeats(rows: &[&StudyRow]) -> String {
     let least = rows.iter().map(|row| row.runs).min().unwrap_or(0);
     let most = rows.iter().map(|row| row.runs).max().unwrap_or(0);
     match (least, most) {
         (1, 1) => "one run each".to_owned(),
-        _ if least == most => format!("medians of {most}"),
-        _ => format!("medians of {least} to {most}"),
+        _ if least == most => format!("medians of {most} runs"),
+        _ => format!("medians of {least} to {most} runs"),
     }
 }
 
@@ -289,7 +291,7 @@ fn completion(results: &Results, set: PlotSet, about: &str) -> Chart {
     let runs: Vec<&StudyRun> = results.measurements.iter().filter(of_set).collect();
     let most = runs.iter().map(|run| run.cell.clients).max().unwrap_or(0);
     let mut series = Vec::new();
-    let mut bounds = Vec::new();
+    let (mut bounds, mut which) = (Vec::new(), "run");
     for way in &results.grid.ways {
         let mut own: Vec<(f64, &Observed, f64)> = runs
             .iter()
@@ -300,6 +302,9 @@ fn completion(results: &Results, set: PlotSet, about: &str) -> Chart {
             })
             .collect();
         own.sort_by(|a, b| a.0.total_cmp(&b.0));
+        if own.len() > 1 {
+            which = "median run";
+        }
         let Some((_, median, bound)) = own.get(own.len().saturating_sub(1) / 2) else {
             continue;
         };
@@ -324,7 +329,7 @@ fn completion(results: &Results, set: PlotSet, about: &str) -> Chart {
     }
     Chart {
         title: format!("Clients that have the whole file, of {most}"),
-        subtitle: format!("{about}; each way's median run"),
+        subtitle: format!("{about}; each way's {which}"),
         x: Axis::from_zero("time since the release (s)"),
         y,
         series,

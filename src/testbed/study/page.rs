@@ -3,7 +3,11 @@
 
 use crate::{
     report::{plot::xml, table::or_dash},
-    testbed::study::{figure::Figure, results::Results, table},
+    testbed::study::{
+        figure::{self, Figure},
+        results::Results,
+        table,
+    },
 };
 
 const STYLE: &str = "body{font-family:'DejaVu Sans',Arial,Helvetica,sans-serif;color:#222;\
@@ -28,11 +32,13 @@ pub fn html(results: &Results, figures: &[Figure]) -> String {
         _ => "no clients".to_owned(),
     };
     page += &format!(
-        "<p>{} to {span}; {}. Each figure is the median of repeated runs; every copy of every \
-         run was verified unless the table says otherwise.</p>\n",
+        "<p>{} to {span}; {}; {}. Every copy of every run was verified unless the table says \
+         otherwise.</p>\n",
         xml(&ways),
-        xml(&results.links)
+        xml(&results.links),
+        figure::repeats(&results.rows.iter().collect::<Vec<_>>())
     );
+    page += &format!("<h2>Table</h2>\n<pre>{}</pre>\n", block(&table::table(results, None)));
     page += "<h2>Plots</h2>\n";
     for figure in figures {
         page += &format!(
@@ -41,7 +47,6 @@ pub fn html(results: &Results, figures: &[Figure]) -> String {
             xml(figure.caption)
         );
     }
-    page += &format!("<h2>Table</h2>\n<pre>{}</pre>\n", block(&table::table(results)));
     let failed: String = results
         .measurements
         .iter()
@@ -117,6 +122,17 @@ mod tests {
     use crate::testbed::study::{figure, results::tests::sample};
 
     #[test]
+    fn page_of_single_runs_speaks_of_no_medians() {
+        let mut results = sample();
+        results.rows.iter_mut().for_each(|row| row.runs = 1);
+        results.measurements.retain(|run| run.repeat == 0);
+        let page = html(&results, &figure::all(&results));
+        assert!(page.contains("sample links; one run each. Every copy"));
+        assert!(!page.contains("median of") && !page.contains("medians of"), "{page}");
+        assert!(page.contains("each way's run") || page.contains("each way&#39;s run"), "{page}");
+    }
+
+    #[test]
     fn page_is_self_contained() {
         let mut results = sample();
         let evil = "</pre><script>alert(1)</script>\u{202e}";
@@ -128,6 +144,9 @@ mod tests {
         let page = html(&results, &figures);
         assert_eq!(page.matches("<svg").count(), 4);
         assert!(page.contains("Failed runs"));
+        assert!(page.contains("sample links; medians of 3 runs. Every copy"));
+        // What was measured stands before how it looks.
+        assert!(page.find("<h2>Table</h2>") < page.find("<h2>Plots</h2>"));
         for wrong in ["<script", "\u{202e}", "http://", "https://", "src="] {
             let page = page.replace("http://www.w3.org/2000/svg", "");
             assert!(!page.contains(wrong), "{wrong}");

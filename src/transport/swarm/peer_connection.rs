@@ -78,6 +78,10 @@ const READ_TIMEOUT: Duration = Duration::from_secs(180);
 /// For how long the other side may read nothing of what we write.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// Where a peer has got so many pieces at once, it may tell of them by a bitfield; aria2 does, though a
+/// bitfield is meant to be the first message (BEP 3).
+const LATE_BITFIELD_PIECES: u32 = 20;
+
 /// Most messages of unknown kinds.
 const UNKNOWN_MAX: usize = 16;
 
@@ -297,7 +301,7 @@ impl PeerConnection {
         // One buffer for the whole connection: the longest message fits twice.
         let mut buffer = vec![0; (self.limits.max_len() + 4) * 2];
         let (mut from, mut to) = (0, 0);
-        let (mut unknown, mut begun) = (0, false);
+        let (mut unknown, mut bitfields, mut begun) = (0, 0, false);
         let invalid = |error: WireError| self.violation(error);
         let mut rate = ReceiveRate::default();
         loop {
@@ -317,7 +321,10 @@ impl PeerConnection {
                 }
                 match message {
                     Message::Bitfield(_) if begun => {
-                        return Err(self.violation("a bitfield that is not its first message"));
+                        bitfields += 1;
+                        if bitfields > self.limits.pieces / LATE_BITFIELD_PIECES {
+                            return Err(self.violation("it sends too many bitfields"));
+                        }
                     }
                     // Some programs introduce themselves before they tell what they have.
                     Message::KeepAlive | Message::Extended(..) | Message::Other(_) => {}

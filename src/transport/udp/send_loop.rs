@@ -276,7 +276,7 @@ impl SendLoop {
 
     fn remove_faulty(&mut self, seat: SeatId, fault: Fault) {
         let outcome = match fault {
-            Fault::Silent | Fault::Stuck => Outcome::TimedOut,
+            Fault::Silent | Fault::Stuck | Fault::Unreached => Outcome::TimedOut,
             Fault::Impossible | Fault::Greedy => Outcome::Cut,
         };
         self.remove_failed(seat, TransferFailure::new(outcome, fault.reason()));

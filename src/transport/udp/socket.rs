@@ -54,7 +54,7 @@ pub const SEGMENTS_MAX: usize = 44;
 const CALL_MAX: usize = 65_507;
 
 /// The receive buffer that is asked for, bytes.
-const RECEIVE_BUFFER: usize = 4 << 20;
+pub const RECEIVE_BUFFER: usize = 4 << 20;
 
 /// One byte more than a datagram can have, so that none is cut unseen.
 const DATAGRAM_ROOM: usize = 65_536;

@@ -22,7 +22,7 @@ use crate::{
         catalog::Source,
         gate::SeatConnection,
         transport::{
-            ControlExtension, EarlyReply, SeatDetail, SendJob, SendResult, SendSession,
+            ControlExtension, EarlyReply, GroupRoute, SeatDetail, SendJob, SendResult, SendSession,
             TransferFailure, Transport,
         },
     },
@@ -93,6 +93,12 @@ impl UdpTransport {
 impl Transport for UdpTransport {
     fn via(&self) -> Via {
         self.via
+    }
+
+    fn group_route(&self) -> Option<GroupRoute> {
+        let UdpConfig { group, interface, ttl, .. } = self.config;
+        let group = || group.unwrap_or_else(random_group);
+        (self.via == Via::Multicast).then(|| GroupRoute { group: group(), interface, ttl })
     }
 
     fn prepare(
@@ -167,9 +173,9 @@ impl SendSession for UdpSession {
 
     fn description(&self, _: &TcpStream) -> String {
         let size = self.terms.datagram;
-        let segmented = if lock(&self.state).segmented { ", cut by the kernel" } else { "" };
+        let segmented = if lock(&self.state).segmented { ", segmented by the kernel" } else { "" };
         match self.rate {
-            Some(rate) => format!("datagrams of {size}{segmented}, {} kbit/s", rate.0 / 1000),
+            Some(rate) => format!("datagrams of {size}{segmented}, {rate}"),
             None => format!("datagrams of {size}{segmented}"),
         }
     }

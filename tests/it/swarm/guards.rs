@@ -107,7 +107,7 @@ fn part_in(out: &Path) -> Option<(PathBuf, Vec<u8>)> {
 }
 
 #[test]
-fn bitfield_counts_only_as_first_message() {
+fn peer_sends_no_more_bitfields_than_it_has_pieces_for() {
     within(LIMIT, || {
         let server = server(2_000_000, |settings| settings.via = None);
         let torrent = metainfo(&server);
@@ -125,8 +125,12 @@ fn bitfield_counts_only_as_first_message() {
             flood.send(&Message::Bitfield(&bits));
         }
         flood.until_closed();
-        let mut late = Raw::join(server.addr, &torrent, *b"-XX0001-bits-toolate");
+        // aria2 tells of each 20 pieces by another bitfield.
+        let mut late = Raw::join(server.addr, &torrent, *b"-XX0001-bits-andmore");
         late.send(&Message::Have(0));
+        (0..pieces / 20).for_each(|_| late.send(&Message::Bitfield(&bits)));
+        late.send(&Message::Request(Block { piece: 0, begin: 0, len: BLOCK_LEN }));
+        assert_eq!(late.read_until(&[7]), 7, "it is served");
         late.send(&Message::Bitfield(&bits));
         late.until_closed();
         server.stop();
