@@ -14,8 +14,8 @@ fn main() -> ExitCode {
     let fetch = gatecast::Fetch::host(argument(2, "127.0.0.1:8080"));
     match fetch.file(argument(1, "100MB.bin")).clients(clients).run() {
         Ok(report) => {
-            print!("{report}");
             report.print_failures();
+            print!("{report}");
             ExitCode::from(report.exit_code())
         }
         Err(error) => {

@@ -5,6 +5,8 @@
 
 use std::{fmt, io, time::Duration};
 
+use crate::text::excerpt;
+
 /// Result with the crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -100,18 +102,40 @@ pub enum Phase {
 
 impl Error {
     /// Makes an [`Error::Io`], for `map_err`.
-    pub(crate) fn io(doing: &'static str, at: impl fmt::Display) -> impl FnOnce(io::Error) -> Self {
+    #[doc(hidden)]
+    pub fn io(doing: &'static str, at: impl fmt::Display) -> impl FnOnce(io::Error) -> Self {
         let at = at.to_string();
         move |source| Self::Io { doing, at, source }
     }
 
     /// Makes an [`Error::Protocol`].
-    pub(crate) fn protocol(from: impl fmt::Display, what: impl Into<String>) -> Self {
+    #[doc(hidden)]
+    pub fn protocol(from: impl fmt::Display, what: impl Into<String>) -> Self {
         Self::Protocol { from: from.to_string(), what: what.into() }
     }
 
+    /// The [`Error::Io`] of the bytes that came where a server of ours was to answer. `doing` is such
+    /// as `find a gatecast server`.
+    pub(crate) fn wrong_server(doing: &'static str, at: impl fmt::Display, answer: &[u8]) -> Self {
+        let what = format!("another program answers, '{}'; is the port right?", excerpt(answer));
+        Self::io(doing, at)(io::Error::new(io::ErrorKind::InvalidData, what))
+    }
+
+    /// Adds to an [`Error::Io`] what the user can do about it.
+    #[must_use]
+    pub(crate) fn advise(self, step: impl fmt::Display) -> Self {
+        match self {
+            Self::Io { doing, at, source } => {
+                let source = io::Error::new(source.kind(), format!("{source}; {step}"));
+                Self::Io { doing, at, source }
+            }
+            other => other,
+        }
+    }
+
     /// Makes an [`Error::Refused`].
-    pub(crate) fn refused(by: impl fmt::Display, reason: impl Into<String>) -> Self {
+    #[doc(hidden)]
+    pub fn refused(by: impl fmt::Display, reason: impl Into<String>) -> Self {
         Self::Refused { by: by.to_string(), reason: reason.into() }
     }
 
@@ -122,7 +146,8 @@ impl Error {
     }
 
     /// Reading with a deadline fails with one of two kinds, by platform; both mean the deadline.
-    pub(crate) fn is_timeout(error: &io::Error) -> bool {
+    #[doc(hidden)]
+    pub fn is_timeout(error: &io::Error) -> bool {
         matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
     }
 }
@@ -146,7 +171,7 @@ impl fmt::Display for Error {
                 "{from} gave no digest and --sha1 was not given: the copy is whole and unproven, {copy} with the SHA-1 {sha1}"
             ),
             Self::Usage { what } => f.write_str(what),
-            Self::Interrupted => f.write_str("interrupted"),
+            Self::Interrupted => f.write_str("the client was interrupted"),
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::{
     net::{key_file, socket},
     report::{session::SessionReport, verdict::Verdict},
     session::Via,
-    text::FileName,
+    text::{FileName, choice},
     transport::{
         swarm::receive::{SwarmConfig, SwarmReceiveTransport},
         tcp, udp,
@@ -175,8 +175,8 @@ impl Fetch {
     ///
     /// # Errors
     /// The fetch cannot be begun: a name that does not resolve or is not one, a key that cannot be
-    /// read, a number of clients out of range, too few file descriptors. What happens to a client
-    /// after that is in its [`ClientResult`].
+    /// read, a folder that cannot be written, a number of clients out of range, too few file
+    /// descriptors. What happens to a client after that is in its [`ClientResult`].
     pub fn run(self) -> Result<FetchReport> {
         let mut config = self.config;
         if let Some(what) = self.unresolved {
@@ -215,25 +215,33 @@ impl FetchTask {
     /// A fetch by the client that `config.via` asks for.
     ///
     /// # Errors
-    /// By HTTP, no file was named and the server offers several.
+    /// What no client could do, before any connects. By HTTP, no file was named and the server offers
+    /// several.
     pub(crate) fn new(config: FetchConfig) -> Result<Self> {
         let target = match config.via {
             // HTTP cannot prove a key: the same bytes come after GO on the control connection.
-            Some(Via::Http) if config.key.is_none() => Some(http_target(&config)?),
+            Some(Via::Http) if config.key.is_none() => {
+                config.check()?;
+                Some(http_target(&config)?)
+            }
             _ => None,
         };
-        Ok(Self::with_target(config, target))
+        Self::with_target(config, target)
     }
 
     /// A fetch of what stands at `target`, or, without one, by a native conversation.
-    pub(crate) fn with_target(config: FetchConfig, target: Option<HttpTarget>) -> Self {
-        Self {
+    ///
+    /// # Errors
+    /// What no client could do.
+    pub(crate) fn with_target(config: FetchConfig, target: Option<HttpTarget>) -> Result<Self> {
+        config.check()?;
+        Ok(Self {
             run: FetchRun::new(&config),
             config,
             target,
             swarm: SwarmConfig::default(),
             multicast_interface: None,
-        }
+        })
     }
 
     /// Runs every client to its end.
@@ -269,7 +277,8 @@ fn http_target(config: &FetchConfig) -> Result<HttpTarget> {
     match &client::list(&config.server, None)?[..] {
         [file] => Ok(HttpTarget::file(&host, &file.name)),
         files => {
-            let reason = format!("it offers {} files, so name one", files.len());
+            let names = choice(files.iter().map(|file| &file.name));
+            let reason = format!("it offers {} files, so name one: {names}", files.len());
             Err(Error::refused(addr, reason))
         }
     }
@@ -292,12 +301,10 @@ impl FetchReport {
         &self.sessions
     }
 
-    /// Writes a line for each client that failed to standard error.
+    /// Writes a line for each kind of failure, with the clients that it struck, to standard error.
     pub fn print_failures(&self) {
-        for client in self.clients() {
-            if let Err(error) = client.result() {
-                eprintln!("client {}: {error}", client.number());
-            }
+        for line in client::failures(&self.clients) {
+            eprintln!("{line}");
         }
     }
 

@@ -3,7 +3,7 @@
 use std::{
     fmt,
     net::{IpAddr, SocketAddr, ToSocketAddrs},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -11,7 +11,7 @@ use std::{
 use crate::{
     error::{Error, Result},
     http::{self, Documents, HttpConfig},
-    net::key_file,
+    net::{files, key_file},
     proto::greeting::Greeting,
     report::{csv, json, session::SessionReport},
     server::{
@@ -20,7 +20,7 @@ use crate::{
         config::ServerConfig,
     },
     session::{FileInfo, MAX_SEATS, Via},
-    text::FileName,
+    text::{FileName, choice, escape},
     transport::{
         swarm,
         swarm::torrents::{SwarmServerConfig, Torrents},
@@ -180,7 +180,8 @@ impl ServerBuilder {
     ///
     /// # Errors
     /// A path or a key that cannot be read, two files of one name, settings that contradict each
-    /// other or are out of range, an address that cannot be listened on.
+    /// other or are out of range, a folder for logs that cannot be written, an address that cannot
+    /// be listened on.
     pub fn bind(self, addr: impl ToSocketAddrs) -> Result<Server> {
         let at = addr
             .to_socket_addrs()
@@ -201,7 +202,16 @@ impl ServerBuilder {
             config.file = Some(FileName::new(&name).map_err(Error::usage)?);
         }
         let catalog = Catalog::offer(&paths)?;
+        if catalog.names().next().is_none() {
+            return Err(nothing_to_offer(&paths));
+        }
         check(&catalog, &config)?;
+        if let Some(folder) = &log_dir {
+            files::check_folder(folder, "--log-dir")?;
+        }
+        if let Some(folder) = swarm.tracker_file.as_deref().and_then(Path::parent) {
+            files::check_folder(folder, "--tracker-file")?;
+        }
         let mut core = ServerCoreBuilder::new(catalog, config);
         if let Some(folder) = log_dir {
             core = core.log_to(folder);
@@ -219,15 +229,22 @@ impl ServerBuilder {
     }
 }
 
+/// The error of `paths` without a file.
+fn nothing_to_offer(paths: &[PathBuf]) -> Error {
+    let shown: Vec<_> = paths.iter().map(|path| escape(&path.display().to_string())).collect();
+    Error::usage(format_args!(
+        "no file to offer in '{}': files in subfolders and hidden files are not taken; name them \
+         to offer them",
+        shown.join("', '")
+    ))
+}
+
 /// Refuses settings that are out of range or contradict each other.
 fn check(catalog: &Catalog, config: &ServerConfig) -> Result<()> {
     let invalid = |what, value: &dyn fmt::Display, expected: String| {
         let error = InvalidValue::new(what, &value.to_string(), expected);
         Err(Error::usage(error))
     };
-    if catalog.names().next().is_none() {
-        return Err(Error::usage("these paths hold no file to offer"));
-    }
     let out_of_range = |count: &u16| !(1..=MAX_SEATS).contains(count);
     if let Some(clients) = config.clients.filter(out_of_range) {
         return invalid("number of clients", &clients, format!("1 to {MAX_SEATS}"));
@@ -242,7 +259,8 @@ fn check(catalog: &Catalog, config: &ServerConfig) -> Result<()> {
     if let Some(file) = &config.file
         && !catalog.names().any(|name| name == file)
     {
-        return invalid("file", file, "one of the offered files".to_owned());
+        let names = choice(catalog.names());
+        return invalid("file", file, format!("one of the offered files: {names}"));
     }
     Ok(())
 }
@@ -351,7 +369,7 @@ mod tests {
         assert_eq!(error(|builder| builder.rate(0)), "invalid rate '0': expected at least 1 bit/s");
         assert_eq!(
             error(|builder| builder.file("g.bin")),
-            "invalid file 'g.bin': expected one of the offered files"
+            "invalid file 'g.bin': expected one of the offered files: f.bin"
         );
         assert!(error(|builder| builder.file("a/b")).contains("a path separator"));
     }

@@ -25,6 +25,9 @@ pub struct NameError {
 /// Longest file name, bytes: what every common file system takes for one component.
 pub const FILE_NAME_MAX: usize = 255;
 
+/// Most bytes of a stranger's answer that are shown: a line of a terminal.
+const EXCERPT_MAX: usize = 80;
+
 /// Longest client name, bytes.
 pub const CLIENT_NAME_MAX: usize = 64;
 
@@ -97,6 +100,23 @@ pub fn escape(text: &str) -> String {
         }
     }
     shown
+}
+
+/// Names to choose from, for a message: the first five, and how many more there are.
+pub(crate) fn choice<'a>(names: impl Iterator<Item = &'a FileName>) -> String {
+    let mut names = names.map(FileName::to_string);
+    let first: Vec<_> = names.by_ref().take(5).collect();
+    match names.count() {
+        0 => first.join(", "),
+        more => format!("{} and {more} more (gatecast list shows them)", first.join(", ")),
+    }
+}
+
+/// The beginning of what a stranger sent, to be shown: ten words of its first line, escaped.
+pub(crate) fn excerpt(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(EXCERPT_MAX)]);
+    let words = text.trim_start().lines().next().unwrap_or_default().split_whitespace();
+    escape(&words.take(10).collect::<Vec<_>>().join(" "))
 }
 
 /// Undoes [`escape`]; `None` when `shown` holds an escape that `escape` does not write.
@@ -227,6 +247,15 @@ mod tests {
         assert!(ClientName::new("").is_err());
         assert!(ClientName::new(&"n".repeat(64)).is_ok());
         assert!(ClientName::new(&"n".repeat(65)).is_err());
+    }
+
+    #[test]
+    fn excerpt_is_ten_words_of_first_line_escaped() {
+        assert_eq!(excerpt(b"\r\nSSH-2.0-x\tDebian\r\nmore"), "SSH-2.0-x Debian");
+        assert_eq!(excerpt(b"1 2 3 4 5 6 7 8 9 10 11"), "1 2 3 4 5 6 7 8 9 10");
+        assert_eq!(excerpt(b"\x1b[2J\x00\xff|"), "\\u{1b}[2J\\u{0}\u{fffd}\\u{7c}");
+        assert_eq!(excerpt(&[b'x'; 81]), "x".repeat(80));
+        assert_eq!(excerpt(b""), "");
     }
 
     #[test]

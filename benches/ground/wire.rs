@@ -101,5 +101,5 @@ impl Wire<'_> {
 
 fn copying((method, buffer): (Method, usize), moved: &AtomicU64) -> Copying<'_> {
     let stall = Duration::from_secs(60);
-    Copying { method, buffer, stall, slowest: SLOWEST, pacer: None, moved }
+    Copying { method, buffer, stall, slowest: SLOWEST, pacer: None, moved, stopped: None }
 }

@@ -43,7 +43,7 @@ const DOCUMENT_MAX: u64 = 1 << 30;
 pub(crate) fn run(args: &DiffArgs) -> Result<Verdict> {
     let (first, second) = (read(&args.first)?, read(&args.second)?);
     let difference = Difference::between(&first, &second, args.threshold)?;
-    output::print(&difference.to_text())?;
+    output::print(&difference.to_text(output::width()))?;
     Ok(if difference.is_beyond() { Verdict::CouldNotRun } else { Verdict::AllVerified })
 }
 

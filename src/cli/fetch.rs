@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use clap::builder::{PathBufValueParser, TypedValueParser};
 use serde_json::json;
 
 use crate::{
@@ -16,11 +17,13 @@ use crate::{
     error::{Error, Result},
     fetch::FetchTask,
     http::client::HttpTarget,
-    net::{copy, key_file, socket},
+    net::{copy, files, key_file, socket},
     proto::line,
     report::{
         json,
         session_table::{self, Rows},
+        table::ROWS_MAX,
+        verdict,
         verdict::Verdict,
     },
     session::Via,
@@ -57,6 +60,7 @@ pub(crate) struct FetchArgs {
     pub(crate) via: Option<Via>,
     /// The folder for the copies; received unless given
     #[arg(long, value_name = "DIR", help_heading = "Files")]
+    #[arg(value_parser = PathBufValueParser::new().try_map(options::folder))]
     pub(crate) out: Option<PathBuf>,
     /// Replace a file that has the copy's name already
     ///
@@ -156,7 +160,7 @@ pub(crate) fn run(args: &FetchArgs) -> Result<Verdict> {
         // The user's URL names the file.
         let file = Some(target.name.clone());
         let config = FetchConfig { file, ..config(args, server)? };
-        FetchTask::with_target(config, Some(target))
+        FetchTask::with_target(config, Some(target))?
     } else {
         FetchTask::new(config(args, options::server(&args.server)?)?)?
     };
@@ -171,8 +175,9 @@ pub(crate) fn run(args: &FetchArgs) -> Result<Verdict> {
     } else {
         progress::watch(&task.run, work)
     }?;
-    print_results(&reports, args)?;
-    Ok(Verdict::of_clients(&reports))
+    let verdict = Verdict::of_clients(&reports);
+    print_results(&reports, args, verdict)?;
+    Ok(verdict)
 }
 
 fn config(args: &FetchArgs, server: Vec<SocketAddr>) -> Result<FetchConfig> {
@@ -207,6 +212,11 @@ fn target(args: &FetchArgs) -> Result<HttpTarget> {
         let what = "an http:// URL names its file, so no other can be given";
         return Err(Error::usage(what));
     }
+    if args.server.ends_with(".torrent") && args.sha1.is_none() {
+        let what =
+            "a torrent at a URL is not followed; get it with curl -O and give the local file";
+        return Err(Error::usage(what));
+    }
     HttpTarget::url(&args.server)
 }
 
@@ -214,6 +224,7 @@ fn target(args: &FetchArgs) -> Result<HttpTarget> {
 /// right.
 fn fetch_torrent(args: &FetchArgs) -> Result<Verdict> {
     let stopped = signals::stop_flag()?;
+    files::check_folder(&args.folder(), "--out")?;
     let metainfo = leech::open(Path::new(&args.server))?;
     let wish = leech::TorrentRequest {
         metainfo,
@@ -241,8 +252,9 @@ fn fetch_torrent(args: &FetchArgs) -> Result<Verdict> {
     Ok(Verdict::AllVerified)
 }
 
-/// Prints the tables or the document, and each kind of failure once.
-fn print_results(reports: &[ClientReport], args: &FetchArgs) -> Result<()> {
+/// Prints the tables or the document, each kind of failure once, where the copies are, and as the
+/// last line the verdict.
+fn print_results(reports: &[ClientReport], args: &FetchArgs, verdict: Verdict) -> Result<()> {
     let records = client::records(reports);
     if args.events {
         records.iter().try_for_each(events::ended)?;
@@ -252,11 +264,30 @@ fn print_results(reports: &[ClientReport], args: &FetchArgs) -> Result<()> {
         }
     } else {
         for record in &records {
-            output::print(&session_table::client_session(record, Rows::Failures))?;
+            output::print(&session_table::client_session(record, Rows::Failures, output::width()))?;
         }
     }
     output::print_failures(reports);
-    Ok(())
+    if reports.iter().any(|report| report.is_kept) {
+        let again = if args.resume { "the same command" } else { "the same command with --resume" };
+        output::eprintln(format_args!("what arrived is kept; {again} goes on from there"));
+    }
+    // Without a seat there is an error and no session.
+    if args.events || args.json || records.is_empty() {
+        return Ok(());
+    }
+    output::print(&copies(reports, &args.folder()))?;
+    output::print_verdict(&verdict::line_of_clients(reports, verdict))
+}
+
+/// The path of each whole copy, a line each; of very many their folder.
+fn copies(reports: &[ClientReport], folder: &Path) -> String {
+    let paths: Vec<&PathBuf> = reports.iter().filter_map(|report| report.path.as_ref()).collect();
+    let shown = |path: &Path| escape(&path.display().to_string());
+    if paths.len() > ROWS_MAX {
+        return format!("{}: {} copies, whole and verified\n", shown(folder), paths.len());
+    }
+    paths.iter().map(|path| format!("{}: whole and verified\n", shown(path))).collect()
 }
 
 /// What a client calls itself unless the user gives a name: this machine's name, with the number of

@@ -9,7 +9,10 @@ use crate::{
     client,
     error::Result,
     net::key_file,
-    report::verdict::Verdict,
+    report::{
+        table::{Align, Table},
+        verdict::Verdict,
+    },
 };
 
 /// `gatecast list HOST[:PORT]`
@@ -34,19 +37,23 @@ pub(crate) struct ListArgs {
 pub(crate) fn run(args: &ListArgs) -> Result<Verdict> {
     let key = args.key.as_deref().map(key_file::read).transpose()?;
     let files = client::list(&options::server(&args.server)?, key.as_ref())?;
-    let mut text = format!("{:>15}  {:40}  name\n", "bytes", "SHA-1");
-    if args.json {
+    let text = if args.json {
         let files: Vec<_> = files
             .iter()
             .map(|file| json!({"name": file.name.as_str(), "bytes": file.bytes, "sha1": file.sha1.to_string()}))
             .collect();
-        text = json!({"schema": "gatecast.list/1", "files": files}).to_string() + "\n";
+        json!({"schema": "gatecast.list/1", "files": files}).to_string() + "\n"
     } else {
+        let mut table = Table::new(&[
+            ("bytes", Align::Right, 0),
+            ("SHA-1", Align::Left, 1),
+            ("name", Align::Left, 0),
+        ]);
         for file in files {
-            let (bytes, sha1, name) = (file.bytes, file.sha1, file.name);
-            text += &format!("{bytes:>15}  {sha1}  {name}\n");
+            table.row([file.bytes.to_string(), file.sha1.to_string(), file.name.to_string()]);
         }
-    }
+        table.fitted(output::width())
+    };
     output::print(&text)?;
     Ok(Verdict::AllVerified)
 }

@@ -46,6 +46,10 @@ pub(crate) struct Cli {
     #[arg(short, long, global = true, action = ArgAction::Count, help_heading = "Output")]
     #[arg(display_order = LAST)]
     pub(crate) verbose: u8,
+    /// Show all columns of tables, however narrow the terminal is
+    #[arg(long, global = true, hide_short_help = true)]
+    #[arg(help_heading = "Output", display_order = LAST)]
+    pub(crate) wide: bool,
     /// Print help: -h the common options, --help all of them
     #[arg(id = "help", short = 'h', long = "help", global = true, action = ArgAction::Help)]
     #[arg(help_heading = "Output", display_order = LAST)]
@@ -125,6 +129,7 @@ fn help_width() -> usize {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     start_logging(cli.verbose);
+    output::set_wide(cli.wide);
     let result = match &cli.command {
         Command::Run(args) => run::run(args),
         Command::Serve(args) => serve::run(args),

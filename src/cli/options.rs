@@ -176,6 +176,30 @@ pub fn clients(text: &str) -> Result<u16, InvalidValue> {
     number("number of clients", text, 1..=MAX_SEATS)
 }
 
+/// Reads where to listen: a port, at every address of this machine, or an address with its port.
+///
+/// # Errors
+/// It is neither.
+pub(crate) fn listen(text: &str) -> Result<SocketAddr, InvalidValue> {
+    let port = line::decimal(text).and_then(|port| u16::try_from(port).ok());
+    let any = port.map(|port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)));
+    any.or_else(|| text.parse().ok()).ok_or_else(|| {
+        let expected = "a port up to 65535, or an address and a port such as 127.0.0.1:9000";
+        InvalidValue::new("address", text, expected)
+    })
+}
+
+/// Takes any folder but `-`, by which other programs mean standard output.
+///
+/// # Errors
+/// It is `-`.
+pub(crate) fn folder(path: PathBuf) -> Result<PathBuf, InvalidValue> {
+    if path.as_os_str() == "-" {
+        return Err(InvalidValue::new("folder", "-", "one for the copies, which are files"));
+    }
+    Ok(path)
+}
+
 /// Reads a multicast group.
 ///
 /// # Errors

@@ -3,12 +3,44 @@
 use std::{
     fmt::Display,
     io::{self, Write},
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use crate::{
-    client::ClientReport,
+    client::{ClientReport, failures},
     error::{Error, Result},
+    report::{table::WIDTH_MIN, verdict::FAILED},
 };
+
+/// Tables have all their columns, however wide the terminal is.
+static WIDE: AtomicBool = AtomicBool::new(false);
+
+/// The user's `--wide`.
+pub(crate) fn set_wide(wide: bool) {
+    WIDE.store(wide, Ordering::Relaxed);
+}
+
+/// How many columns a table may take: those of the terminal. `None` where the user wants all that
+/// a table has, and where a file or another program gets it.
+pub(crate) fn width() -> Option<usize> {
+    let terminal = console::Term::stdout();
+    if WIDE.load(Ordering::Relaxed) || !terminal.is_term() {
+        return None;
+    }
+    let (_, columns) = terminal.size_checked()?;
+    Some(usize::from(columns).max(WIDTH_MIN))
+}
+
+/// Writes the last line of a session, on a terminal in colour.
+///
+/// # Errors
+/// As [`print`].
+pub(crate) fn print_verdict(line: &str) -> Result<()> {
+    let line = line.trim_end();
+    let style = console::Style::new().for_stdout().bold();
+    let style = if line.starts_with(FAILED) { style.red() } else { style.green() };
+    print(&format!("{}\n", style.apply_to(line)))
+}
 
 /// Writes a result. A reader that has gone (`| head`) is no failure.
 ///
@@ -38,48 +70,5 @@ pub(crate) fn print_error(error: &Error) {
 pub(crate) fn print_failures(reports: &[ClientReport]) {
     for line in failures(reports) {
         eprintln(format_args!("gatecast: {line}"));
-    }
-}
-
-fn failures(reports: &[ClientReport]) -> Vec<String> {
-    let mut failures: Vec<(String, Vec<usize>)> = Vec::new();
-    for (number, report) in (1..).zip(reports) {
-        let Some(error) = &report.error else {
-            continue;
-        };
-        let text = error.to_string();
-        match failures.iter_mut().find(|(known, _)| *known == text) {
-            Some((_, clients)) => clients.push(number),
-            None => failures.push((text, vec![number])),
-        }
-    }
-    let line = |(text, clients): (String, Vec<usize>)| match clients[..] {
-        [first, .., last] => format!("{} clients ({first} to {last}): {text}", clients.len()),
-        [one] if reports.len() > 1 => format!("client {one}: {text}"),
-        _ => text,
-    };
-    failures.into_iter().map(line).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_kind_of_failure_is_one_line() {
-        let of = |failures: &[Option<&str>]| {
-            let reports = failures.iter().map(|failure| ClientReport {
-                error: failure.map(Error::usage),
-                ..ClientReport::default()
-            });
-            self::failures(&reports.collect::<Vec<_>>())
-        };
-        assert_eq!(of(&[None, None]), [""; 0]);
-        assert_eq!(of(&[Some("lost")]), ["lost"]);
-        assert_eq!(of(&[None, Some("lost")]), ["client 2: lost"]);
-        assert_eq!(
-            of(&[Some("lost"), Some("full"), Some("lost"), None, Some("lost")]),
-            ["3 clients (1 to 5): lost", "client 2: full"]
-        );
     }
 }

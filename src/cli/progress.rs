@@ -271,11 +271,11 @@ fn sending_text(view: &GateView) -> String {
 
 /// Which clients of a session are not ready, and which seats are empty.
 fn muster_text(view: &GateView, left: Duration) -> String {
-    let mut text = format!(
-        "{}, {} s left (Enter releases those who are ready)",
-        headline(view),
-        left.as_secs()
-    );
+    let mut text = headline(view);
+    // The time counts from the first client on.
+    if !view.seats.is_empty() {
+        text += &format!(", {} s left (Enter releases those who are ready)", left.as_secs());
+    }
     for seat in view.seats.iter().filter(|seat| !seat.ready).take(LINES_MAX) {
         text += &format!(
             "\n  seat {:>4}  joined, not ready yet  {} {}",
@@ -438,5 +438,7 @@ mod tests {
              \x20 seat    2  joined, not ready yet  10.0.0.4:50000 C2\n\
              \x20 missing: seats 3-4"
         );
+        view.seats.clear();
+        assert_eq!(session_text(&view), "f.bin: 0 of 4 clients ready\n  missing: seats 1-4");
     }
 }

@@ -35,11 +35,11 @@ pub(crate) struct RelayArgs {
     /// The address of the interface on which the group is joined; the system's choice unless given
     #[arg(long, value_name = "ADDR", help_heading = "Network", hide_short_help = true)]
     pub(crate) interface: Option<Ipv4Addr>,
-    /// Where viewers come to
+    /// Where viewers come to: a port, or an address and a port
     ///
     /// Over TCP; the stream goes to them over UDP.
-    #[arg(long, default_value = "0.0.0.0:7000", value_name = "ADDR:PORT")]
-    #[arg(help_heading = "Network")]
+    #[arg(long, visible_alias = "port", default_value = "0.0.0.0:7000", value_name = "[ADDR:]PORT")]
+    #[arg(value_parser = options::listen, help_heading = "Network")]
     pub(crate) listen: SocketAddr,
     /// How long a datagram may wait for others to be sent with
     #[arg(long, default_value = "3ms", value_parser = units::parse_duration, value_name = "TIME")]
@@ -150,7 +150,7 @@ fn end(args: &RelayArgs, last: &RelaySnapshot, mut over: Vec<ViewerRecord>) -> R
     if args.events {
         output::print(&events::relay_event(last))?;
     } else if !over.is_empty() {
-        output::print(&report::viewer_table(&over))?;
+        output::print(&report::viewer_table(&over, output::width()))?;
         output::print(&report::input(last))?;
     }
     Ok(if last.viewers.is_empty() { Verdict::AllVerified } else { Verdict::Interrupted })

@@ -14,7 +14,7 @@ use crate::{
         relay::events,
         scaling,
         session_table::{self, Rows},
-        trials,
+        trials, verdict,
         verdict::Verdict,
     },
     text::escape,
@@ -90,13 +90,18 @@ fn text(args: &ReportArgs, records: &[Record], visits: &[ViewerRecord]) -> Strin
     if args.json {
         return json::sessions(records).unwrap_or_else(|| events::viewers_document(visits));
     }
-    let mut tables: Vec<String> =
-        records.iter().map(|record| session_table::session(record, Rows::All)).collect();
+    let width = output::width();
+    // Without a code: what the program returned is not in the log.
+    let session = |record: &Record| {
+        let last = verdict::line_of_session(record, record.clients.into(), None);
+        session_table::session(record, Rows::All, width) + &last
+    };
+    let mut tables: Vec<String> = records.iter().map(session).collect();
     if records.len() > 1 {
-        tables.push(trials::trials(records));
+        tables.push(trials::trials(records, width));
     }
     if !visits.is_empty() {
-        tables.push(relay::viewer_table(visits));
+        tables.push(relay::viewer_table(visits, width));
     }
     tables.join("\n")
 }

@@ -15,20 +15,20 @@ use crate::{
         progress::{self, DigestBar},
         signals::{self, TemporaryFolder},
     },
-    client::{ClientReport, FetchConfig},
+    client::FetchConfig,
     error::{Error, Result},
     fetch::FetchTask,
-    net::{key_file, lock},
+    net::{files, key_file, lock},
     report::{
         counts, json,
         session_table::{self, Rows},
-        trials,
+        trials, verdict,
         verdict::Verdict,
     },
     serve::ServerBuilder,
-    server::{config::ServerConfig, sample},
+    server::{catalog::Catalog, config::ServerConfig, sample},
     session::Via,
-    text::FileName,
+    text::{FileName, choice, escape},
     transfer::Record,
     units::Bytes,
 };
@@ -97,7 +97,8 @@ type RunningTask = Arc<Mutex<Option<Arc<FetchTask>>>>;
 
 /// What one session came to.
 struct RunResult {
-    record: Record,
+    /// `None` where the clients failed before there was a session.
+    record: Option<Record>,
     verdict: Verdict,
     /// A line about what the clients of a swarm gave to each other; empty for other ways.
     given: String,
@@ -119,13 +120,17 @@ pub(crate) fn run(args: &RunArgs) -> Result<Verdict> {
             thread::sleep(Duration::from_millis(50));
         }
     })?;
+    if let Some(folder) = &args.keep {
+        files::check_folder(folder, "--keep")?;
+    }
+    files::check_folder(&args.log_dir, "--log-dir")?;
     let folder = TemporaryFolder::new("run")?;
     let tests: Vec<(u16, PathBuf)> = match (&args.preset, &args.file) {
         (Some(_), _) => LAB
             .iter()
             .map(|&(clients, bytes)| Ok((clients, generate(&folder, bytes)?)))
             .collect::<Result<_>>()?,
-        (None, Some(file)) => vec![(args.clients, file.clone())],
+        (None, Some(file)) => vec![(args.clients, only_file(file)?)],
         (None, None) => vec![(args.clients, generate(&folder, args.size.0)?)],
     };
     let mut records = Vec::new();
@@ -134,21 +139,28 @@ pub(crate) fn run(args: &RunArgs) -> Result<Verdict> {
     for (clients, file) in tests.iter().flat_map(repeated) {
         let result = run_session(args, &folder, file, *clients, &running)?;
         verdict = verdict.min(result.verdict);
+        let Some(record) = result.record else { break };
         if args.events {
-            events::ended(&result.record)?;
+            events::ended(&record)?;
         } else if !args.json {
-            let table = session_table::session(&result.record, Rows::Failures);
-            output::print(&format!("{table}{}\n", result.given))?;
+            let table = session_table::session(&record, Rows::Failures, output::width());
+            output::print(&(table + &result.given))?;
+            let seats = record.clients.into();
+            let last = verdict::line_of_session(&record, seats, Some(result.verdict));
+            output::print_verdict(&last)?;
+            if args.runs > 1 || args.preset.is_some() {
+                output::print("\n")?;
+            }
         }
-        records.push(result.record);
+        records.push(record);
         if verdict == Verdict::Interrupted {
             break;
         }
     }
     if args.json {
-        output::print(&json::sessions(&records).expect("one run at least"))?;
+        json::sessions(&records).map_or(Ok(()), |document| output::print(&document))?;
     } else if records.len() > 1 && !args.events {
-        output::print(&trials::trials(&records))?;
+        output::print(&trials::trials(&records, output::width()))?;
     }
     Ok(verdict)
 }
@@ -231,26 +243,28 @@ fn run_session(
     let left = server.shutdown()?;
     output::print_failures(&reports);
     let verdict = Verdict::of_clients(&reports);
-    let Some(record) = record.or_else(|| left.first().map(|session| session.record().clone()))
-    else {
-        return Err(first_error(reports));
-    };
-    Ok(RunResult {
-        verdict: verdict.min(Verdict::of_records(std::slice::from_ref(&record))),
-        record,
-        given,
-    })
+    let record = record.or_else(|| left.first().map(|session| session.record().clone()));
+    let session = record.as_ref().map(|record| Verdict::of_records(std::slice::from_ref(record)));
+    let verdict = verdict.min(session.unwrap_or(Verdict::CouldNotRun));
+    Ok(RunResult { verdict, record, given })
+}
+
+/// The file to send, which may be the only one of a folder.
+fn only_file(path: &Path) -> Result<PathBuf> {
+    let catalog = Catalog::offer([path])?;
+    let names = choice(catalog.names());
+    if catalog.names().nth(1).is_some() {
+        let at = escape(&path.display().to_string());
+        let what = format_args!("'{at}' has several files and run sends one; name one of {names}");
+        return Err(Error::usage(what));
+    }
+    Ok(path.to_owned())
 }
 
 /// The name of the user's own file, which is fetched by it whatever it is.
 fn name_of(file: &Path) -> Option<FileName> {
     let name = file.file_name().filter(|_| file.is_file())?;
     FileName::new(name.to_str()?).ok()
-}
-
-fn first_error(reports: Vec<ClientReport>) -> Error {
-    let error = reports.into_iter().find_map(|report| report.error);
-    error.unwrap_or_else(|| Error::refused("the server", "no session was begun"))
 }
 
 fn remove_copies(folder: &Path) {

@@ -25,6 +25,7 @@ use crate::{
     report::{
         json,
         session_table::{self, Rows},
+        verdict,
         verdict::Verdict,
     },
     serve::{Server, ServerBuilder},
@@ -45,9 +46,9 @@ pub(crate) struct ServeArgs {
     /// What a session is.
     #[command(flatten)]
     pub(crate) session: SessionArgs,
-    /// Where to listen
-    #[arg(long, default_value = "0.0.0.0:8080", value_name = "ADDR:PORT")]
-    #[arg(help_heading = "Network")]
+    /// Where to listen: a port, or an address and a port
+    #[arg(long, visible_alias = "port", default_value = "0.0.0.0:8080", value_name = "[ADDR:]PORT")]
+    #[arg(value_parser = options::listen, help_heading = "Network")]
     pub(crate) listen: SocketAddr,
     /// Who may come.
     #[command(flatten)]
@@ -197,10 +198,20 @@ fn print_welcome(server: &ServerCore, args: &ServeArgs, token: &str) -> Result<(
             "to release from elsewhere, open http://{shown}/#token={token}"
         ));
     }
-    if let Some(clients) = args.session.clients {
-        output::eprintln(format_args!("waiting for {clients} clients"));
+    if args.session.clients.is_some() {
+        print_waiting(args);
     }
     Ok(())
+}
+
+/// Prints for whom the next session waits.
+fn print_waiting(args: &ServeArgs) {
+    let clients = match args.session.clients {
+        None => "clients".to_owned(),
+        Some(1) => "1 client".to_owned(),
+        Some(count) => format!("{count} clients"),
+    };
+    output::eprintln(format_args!("waiting for {clients}; Ctrl-C ends"));
 }
 
 /// Shows sessions and prints their results until the server is to end.
@@ -221,10 +232,13 @@ fn show_sessions(
             recv(records) -> record => {
                 let record = record.expect("the logger lives as long as the server");
                 muster_line.clear();
-                verdict = verdict.min(print_result(&record, &torrents, args)?);
+                verdict = verdict.min(print_result(&record, &torrents, args, Verdict::AllVerified)?);
                 if args.one_off {
                     server.shutdown()?;
                     return Ok(verdict);
+                }
+                if lobby.is_idle() {
+                    print_waiting(args);
                 }
             }
             recv(requests) -> request => match request {
@@ -235,7 +249,8 @@ fn show_sessions(
                         verdict = Verdict::Interrupted;
                     }
                     for session in server.shutdown()? {
-                        verdict = verdict.min(print_result(session.record(), &torrents, args)?);
+                        let record = session.record();
+                        verdict = verdict.min(print_result(record, &torrents, args, verdict)?);
                     }
                     return Ok(verdict);
                 }
@@ -251,7 +266,14 @@ fn show_sessions(
     }
 }
 
-fn print_result(record: &Record, torrents: &Torrents, args: &ServeArgs) -> Result<Verdict> {
+/// Prints a session that has ended. `stopped` says whether the user ended it.
+fn print_result(
+    record: &Record,
+    torrents: &Torrents,
+    args: &ServeArgs,
+    stopped: Verdict,
+) -> Result<Verdict> {
+    let verdict = Verdict::of_records(std::slice::from_ref(record)).min(stopped);
     if args.events {
         if record.via == Via::Swarm {
             events::swarm(torrents)?;
@@ -260,9 +282,14 @@ fn print_result(record: &Record, torrents: &Torrents, args: &ServeArgs) -> Resul
     } else if args.json {
         output::print(&format!("{}\n", json::session(record)))?;
     } else {
-        output::print(&(session_table::session(record, Rows::Failures) + "\n"))?;
+        output::print(&session_table::session(record, Rows::Failures, output::width()))?;
+        let line = verdict::line_of_session(record, record.clients.into(), Some(verdict));
+        output::print_verdict(&line)?;
+        if !args.one_off {
+            output::print("\n")?;
+        }
     }
-    Ok(Verdict::of_records(std::slice::from_ref(record)))
+    Ok(verdict)
 }
 
 /// Receives a message for each Enter on the terminal; never one if there is no terminal.

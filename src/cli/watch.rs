@@ -141,20 +141,23 @@ pub(crate) fn run(args: &WatchArgs) -> Result<Verdict> {
         output::print(&events::watch_event(&view))?;
     }
     if args.loss_report {
-        output::print(&report::loss_table(&view))?;
+        output::print(&report::loss_table(&view, output::width()))?;
     } else if !args.events {
         output::print(&(report::summary(&view) + "\n"))?;
     }
     if !is_unreached(&view) {
         return Ok(verdict);
     }
+    tell_unreached(&args.relay, &view);
+    Ok(verdict.min(Verdict::CouldNotRun))
+}
+
+fn tell_unreached(relay: &str, view: &WatchSnapshot) {
     output::eprintln(format_args!(
-        "gatecast: {} has sent {} datagrams to {} and none came: a firewall may drop UDP",
-        args.relay,
+        "gatecast: {relay} has sent {} datagrams to {} and none came: a firewall may drop UDP",
         view.sent.map_or(0, |sent| sent.sent),
         view.at
     ));
-    Ok(verdict.min(Verdict::CouldNotRun))
 }
 
 /// Whether the relay sends and nothing comes.

@@ -5,10 +5,11 @@ use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 use crate::{
     digest::Digest,
     error::{Error, Result},
-    net::copy,
+    net::{copy, files},
     proto::key::Key,
-    session::{SeatId, Via},
+    session::{MAX_SEATS, SeatId, Via},
     text::{ClientName, FileName},
+    units::InvalidValue,
 };
 
 /// What the user wants fetched, and how.
@@ -80,6 +81,30 @@ impl FetchConfig {
         }
     }
 
+    /// Refuses what no client could do, before any connects: a number, a name, a method, a folder.
+    ///
+    /// # Errors
+    /// What is wrong, with the value.
+    pub(crate) fn check(&self) -> Result<()> {
+        if !(1..=MAX_SEATS).contains(&self.clients) {
+            let expected = format!("1 to {MAX_SEATS}");
+            let number = self.clients.to_string();
+            return Err(Error::usage(InvalidValue::new("number of clients", &number, expected)));
+        }
+        self.copy.resolved().map_err(|why| Error::refused("gatecast", why))?;
+        self.name_of(self.clients)?;
+        files::check_folder(&self.out, "--out")
+    }
+
+    /// Tells the user, once, that the session has another number of clients than was asked for.
+    pub(crate) fn compare_group(&self, client: u16, clients: u16) {
+        if let Some(group) = self.group.filter(|&group| group != clients && client == 1) {
+            log::warn!(
+                "the session has {clients} clients, as the server says, not {group} (--group)"
+            );
+        }
+    }
+
     /// Whether a proven copy replaces a file that has its name already.
     pub(crate) fn replaces(&self) -> bool {
         self.overwrite != OverwritePolicy::UsersFolder || self.file.is_some()
@@ -108,7 +133,7 @@ impl FetchConfig {
             1 => self.name.clone(),
             _ => format!("{}-{number}", self.name),
         };
-        ClientName::new(&name).map_err(|error| Error::refused("gatecast", error.to_string()))
+        ClientName::new(&name).map_err(|error| Error::usage(format_args!("--name: {error}")))
     }
 
     /// What the copy of the client in `seat` is called.

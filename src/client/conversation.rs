@@ -25,7 +25,7 @@ use crate::{
     error::{Error, Phase, Result},
     net::{clock, line_stream::LineStream},
     proto::native::{ClientHello, ErrorCode, FromClient, FromServer, Join, Offer, Receipt},
-    session::SeatId,
+    session::{SeatId, Via},
     text::escape,
     transfer::{Outcome, Transfer},
     units::Moment,
@@ -157,6 +157,7 @@ impl Conversation<'_> {
             FromServer::Error { code, reason } => return Err(server_error(peer, code, reason)),
             _ => return Err(Error::protocol(peer, "no offer")),
         };
+        config.compare_group(self.number, offer.clients);
         let mut transfer = Transfer::new(offer.seat, name.as_str(), Outcome::Complete);
         transfer.client = stream.local_addr().ok();
         transfer.server = Some(peer);
@@ -184,7 +185,7 @@ impl Conversation<'_> {
             let reason = format!("this client cannot receive via {}", offer.via);
             return Err(Error::refused("gatecast", reason));
         };
-        let alive = |bytes| lines.write_line(&FromClient::Alive { bytes }.encode());
+        let alive = |bytes| self.hashed_to(lines, bytes);
         let spec = DownloadSpec {
             part: PartSpec {
                 folder: &config.out,
@@ -207,14 +208,20 @@ impl Conversation<'_> {
             Some(held) => held,
             None => {
                 let resumed = download.resumed();
-                download.hash_to(resumed, |bytes| {
-                    lines.write_line(&FromClient::Alive { bytes }.encode())
-                })?;
+                download.hash_to(resumed, |bytes| self.hashed_to(lines, bytes))?;
                 resumed
             }
         };
         self.client.expect(info.bytes - offset);
         Ok(Prepared { download, session, offset })
+    }
+
+    /// A sign of life while a part is hashed before READY.
+    fn hashed_to(&self, lines: &LineStream<'_>, bytes: u64) -> Result<()> {
+        if self.run.is_stopped() {
+            return Err(Error::Interrupted);
+        }
+        lines.write_line(&FromClient::Alive { bytes }.encode())
     }
 
     /// At the gate: until GO. Returns where the session's clients are, if the server said so.
@@ -273,6 +280,12 @@ impl Conversation<'_> {
             Ok(received) => return Ok(received),
             Err(stop) => stop,
         };
+        // Whatever else the stop has broken, this is why.
+        let error = if self.run.is_stopped() { Error::Interrupted } else { error };
+        // A part with holes is removed, unless it was cut to what has none.
+        let has_holes = matches!(offer.via, Via::Udp | Via::Raw | Via::Multicast);
+        self.report.is_kept = prepared.offset + bytes > 0
+            && (!has_holes || partial.as_ref().is_some_and(|partial| partial.cut));
         if let Some(partial) = &partial {
             let released = self.released;
             let transfer = self.transfer();
@@ -283,7 +296,7 @@ impl Conversation<'_> {
             }
         }
         send_failure(lines, &error, bytes, self.transfer());
-        if partial.is_some() {
+        if partial.is_some() && !self.run.is_stopped() {
             self.read_summary(lines);
         }
         Err(error)

@@ -1,6 +1,6 @@
 //! Messages of the server, read on the client's side.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{io::ErrorKind::UnexpectedEof, net::SocketAddr, time::Duration};
 
 use crate::{
     error::{Error, Phase, Result},
@@ -23,12 +23,20 @@ const PROOF_LIMIT: Duration = Duration::from_secs(10);
 /// How long the server may take to offer a seat: it may have to hash the file first.
 pub(super) const OFFER_LIMIT: Duration = Duration::from_secs(120);
 
+/// Most bytes of a stranger's answer that are looked at.
+const ANSWER_MAX: u64 = 512;
+
+/// How a gatecast server begins its first answer.
+const FIRST_ANSWERS: [&[u8]; 6] =
+    [b"CHALLENGE ", b"PROOF ", b"OFFER ", b"FILE ", b"END", b"ERROR code="];
+
 /// What the server at `server` offers, once both ends have proven `key` if there is one.
 ///
 /// # Errors
 /// It cannot be reached, does not have the key, or does not speak the protocol.
 pub fn list(server: &[SocketAddr], key: Option<&Key>) -> Result<Vec<FileInfo>> {
-    let stream = socket::connect(server, clock::now().after(CONNECT_LIMIT))?;
+    let stream = socket::connect(server, clock::now().after(CONNECT_LIMIT))
+        .map_err(|error| socket::advise(error, "is gatecast serve running there?"))?;
     let peer = stream.peer_addr().map_err(Error::io("connect", "the server"))?;
     let mut lines = LineStream::new(&stream, peer, b"");
     prove(&mut lines, key)?;
@@ -88,8 +96,26 @@ pub(super) fn read_message(
     deadline: Moment,
     phase: Phase,
 ) -> Result<FromServer> {
-    let line = lines.read_line(deadline, phase)?;
-    FromServer::decode(&line).map_err(|error| Error::protocol(lines.peer(), error.to_string()))
+    let (error, answer) = match lines.read_line(deadline, phase) {
+        Ok(line) => match FromServer::decode(&line) {
+            Ok(message) => return Ok(message),
+            Err(error) => (Error::protocol(lines.peer(), error.to_string()), line.into_bytes()),
+        },
+        Err(error) => (error, lines.take_buffered(ANSWER_MAX)),
+    };
+    // A server that has proven a key, or has offered a seat, is one.
+    let is_known = lines.is_sealed() || !matches!(phase, Phase::Greet | Phase::Offer);
+    if is_known || FIRST_ANSWERS.iter().any(|word| answer.starts_with(word)) {
+        return Err(error);
+    }
+    match error {
+        Error::Io { source, .. } if answer.is_empty() && source.kind() == UnexpectedEof => {
+            let closed = Error::io("hear from the other side", lines.peer())(source);
+            Err(closed.advise("is that the port of gatecast serve?"))
+        }
+        error if answer.is_empty() => Err(error),
+        _ => Err(Error::wrong_server("find a gatecast server", lines.peer(), &answer)),
+    }
 }
 
 /// The error that a server's ERROR is on this side.

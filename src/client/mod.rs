@@ -17,6 +17,7 @@ mod shared;
 
 pub use config::FetchConfig;
 pub use messages::list;
+pub(crate) use report::failures;
 pub use report::{ClientReport, records};
 pub use run::{FetchRun, descriptors};
 pub use shared::{Client, ClientStage, ClientView};

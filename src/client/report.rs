@@ -25,6 +25,8 @@ pub struct ClientReport {
     pub key: bool,
     /// Where the copy is; `None` unless it is whole and verified.
     pub path: Option<PathBuf>,
+    /// A part is left of a copy that is not whole, and a later fetch can go on from it.
+    pub is_kept: bool,
     /// What stopped it.
     pub error: Option<Error>,
 }
@@ -86,4 +88,48 @@ pub fn records(reports: &[ClientReport]) -> Vec<Record> {
         record.transfers.sort_by_key(|transfer| transfer.seat);
     }
     records
+}
+
+/// A line for each kind of failure, with the clients that it struck.
+pub(crate) fn failures(reports: &[ClientReport]) -> Vec<String> {
+    let mut failures: Vec<(String, Vec<usize>)> = Vec::new();
+    for (number, report) in (1..).zip(reports) {
+        let Some(error) = &report.error else {
+            continue;
+        };
+        let text = error.to_string();
+        match failures.iter_mut().find(|(known, _)| *known == text) {
+            Some((_, clients)) => clients.push(number),
+            None => failures.push((text, vec![number])),
+        }
+    }
+    let line = |(text, clients): (String, Vec<usize>)| match clients[..] {
+        [first, .., last] => format!("{} clients ({first} to {last}): {text}", clients.len()),
+        [one] if reports.len() > 1 => format!("client {one}: {text}"),
+        _ => text,
+    };
+    failures.into_iter().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_kind_of_failure_is_one_line() {
+        let of = |failures: &[Option<&str>]| {
+            let reports = failures.iter().map(|failure| ClientReport {
+                error: failure.map(Error::usage),
+                ..ClientReport::default()
+            });
+            self::failures(&reports.collect::<Vec<_>>())
+        };
+        assert_eq!(of(&[None, None]), [""; 0]);
+        assert_eq!(of(&[Some("lost")]), ["lost"]);
+        assert_eq!(of(&[None, Some("lost")]), ["client 2: lost"]);
+        assert_eq!(
+            of(&[Some("lost"), Some("full"), Some("lost"), None, Some("lost")]),
+            ["3 clients (1 to 5): lost", "client 2: full"]
+        );
+    }
 }

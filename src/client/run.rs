@@ -19,7 +19,6 @@ use crate::{
     },
     error::{Error, Result},
     net::{STACK, clock, lock, socket},
-    session::MAX_SEATS,
 };
 
 /// The clients of one fetch as they run.
@@ -85,20 +84,13 @@ impl FetchRun {
     /// Runs every client to its end, each by `work`, which gets the client and its number from 1.
     ///
     /// # Errors
-    /// The fetch cannot be begun: a number out of range, too few file descriptors. What happens
-    /// to a client after that is in its [`ClientReport`].
+    /// The fetch cannot be begun: too few file descriptors. What happens to
+    /// a client after that is in its [`ClientReport`].
     pub fn run_each(
         &self,
         config: &FetchConfig,
         work: &(dyn Fn(&Client, u16) -> ClientReport + Sync),
     ) -> Result<Vec<ClientReport>> {
-        if !(1..=MAX_SEATS).contains(&config.clients) {
-            return Err(Error::refused(
-                "gatecast",
-                format!("{} clients: 1 to {MAX_SEATS} are possible", config.clients),
-            ));
-        }
-        config.copy.resolved().map_err(|why| Error::refused("gatecast", why))?;
         let wanted = descriptors(config.clients);
         if let Some(limit) = socket::descriptors(wanted).filter(|&limit| limit < wanted) {
             let reason = format!(
@@ -147,6 +139,11 @@ impl FetchRun {
         self.stopped.load(Ordering::SeqCst)
     }
 
+    /// Set when every client is to end.
+    pub(crate) fn stop_flag(&self) -> &AtomicBool {
+        &self.stopped
+    }
+
     /// Connects `client`, again and again while the server is not there yet and `config.retry`
     /// lasts; [`FetchRun::stop`] reports the connection.
     ///
@@ -160,7 +157,10 @@ impl FetchRun {
                 Err(error) => error,
             };
             let Some(left) = clock::left(patience).filter(|_| !self.is_stopped()) else {
-                return Err(error);
+                let step = "is the server (gatecast serve) running there? --retry 30s waits for it";
+                let waited = config.retry > Duration::ZERO;
+                let step = if waited { "is that the server's port?" } else { step };
+                return Err(socket::advise(error, step));
             };
             thread::sleep(left.min(RETRY_PAUSE));
         };

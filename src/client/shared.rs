@@ -88,11 +88,11 @@ impl Client {
         *lock(&self.stream) = stream;
     }
 
-    /// Ends its connection.
+    /// Ends what it reads; it can still tell the server why it ends.
     pub(super) fn shut(&self) {
         if let Some(stream) = &*lock(&self.stream) {
             // A connection that is gone already needs no closing.
-            let _ = stream.shutdown(Shutdown::Both);
+            let _ = stream.shutdown(Shutdown::Read);
         }
     }
 

@@ -204,6 +204,7 @@ fn send_range(
         slowest: copy::SLOWEST,
         pacer: cx.server.pacer.as_ref(),
         moved: &moved,
+        stopped: None,
     };
     let sent = copy::send(&source.file, range, cx.stream(), copying);
     let downloads = &cx.server.counters.download_bytes;

@@ -242,7 +242,7 @@ fn wait_for_close(
         let tick = clock::now().after(CLOSE_CHECK).min(patience);
         match socket::read_until(stream, &mut [0; 1024], tick) {
             // A server that ends closes the connections that are left.
-            _ if seat.is_stopping() => return Err(cut("the server is ending")),
+            _ if seat.is_stopping() => return Err(cut("the server was stopped")),
             Ok(0) => {
                 let at = *closed.get_or_insert_with(clock::now);
                 if socket::is_over(stream).map_err(failed)? {

@@ -13,16 +13,21 @@ use std::{
     fs::File,
     io,
     io::{Read, Write},
-    net::TcpStream,
     ops::Range,
     str::FromStr,
-    sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
 
 use crate::{
     error::Error,
-    net::{clock, pacing::Pacer},
+    net::{
+        clock,
+        pacing::Pacer,
+        primitives::{
+            TcpStream,
+            atomic::{AtomicBool, AtomicU64, Ordering},
+        },
+    },
     units::{InvalidValue, Moment},
 };
 
@@ -53,6 +58,8 @@ pub struct Copying<'a> {
     pub pacer: Option<&'a Pacer>,
     /// Counts the payload bytes as they move, for every face that shows progress.
     pub moved: &'a AtomicU64,
+    /// Set when this side is to end: the copy ends after the block at hand.
+    pub stopped: Option<&'a AtomicBool>,
 }
 
 /// Why a copy ended before its last byte.
@@ -62,6 +69,8 @@ pub enum Stop {
     Peer(io::Error),
     /// No progress for the stall limit, or too little for the slowest rate allowed.
     Stalled,
+    /// This side was told to end.
+    Stopped,
     /// The file is shorter than it was.
     Short,
     /// The file cannot be read or written.
@@ -73,6 +82,7 @@ impl From<Stop> for io::Error {
         match stop {
             Stop::Peer(error) | Stop::Disk(error) => error,
             Stop::Stalled => io::ErrorKind::TimedOut.into(),
+            Stop::Stopped => io::ErrorKind::ConnectionAborted.into(),
             Stop::Short => Self::new(io::ErrorKind::UnexpectedEof, "the file was truncated"),
         }
     }
@@ -164,6 +174,7 @@ pub fn send(
     let mut buffer = Vec::new();
     let mut by_kernel = copying.method == Method::Sendfile;
     while at < range.end {
+        copying.may_go_on()?;
         let mut want = range.end - at;
         if let Some(pacer) = copying.pacer {
             let asked = clock::now();
@@ -219,6 +230,7 @@ pub fn receive(
     }
     let mut buffer = vec![0_u8; copying.buffer.max(1)];
     while at < range.end {
+        copying.may_go_on()?;
         let left = usize::try_from(range.end - at).unwrap_or(usize::MAX);
         let len = left.min(buffer.len());
         let read = match stream.read(&mut buffer[..len]) {
@@ -357,6 +369,7 @@ fn splice(
     let _ = nix::fcntl::fcntl(&pipe_in, FcntlArg::F_SETPIPE_SZ(PIPE));
     let flags = SpliceFFlags::SPLICE_F_MOVE | SpliceFFlags::SPLICE_F_MORE;
     while at < range.end {
+        copying.may_go_on()?;
         let want = usize::try_from(range.end - at).unwrap_or(CALL_MAX).min(CALL_MAX);
         let mut piped = match nix::fcntl::splice(stream, None, &pipe_in, None, want, flags) {
             Ok(0) => return Err(Stop::Peer(io::ErrorKind::UnexpectedEof.into())),
@@ -408,6 +421,14 @@ fn splice(
 }
 
 impl Copying<'_> {
+    /// Whether this side was told to end.
+    fn may_go_on(&self) -> Result<(), Stop> {
+        match self.stopped {
+            Some(stopped) if stopped.load(Ordering::Relaxed) => Err(Stop::Stopped),
+            _ => Ok(()),
+        }
+    }
+
     /// How long the first `moved` bytes of a transfer may take.
     fn allowance(&self, moved: u64) -> Duration {
         self.stall.saturating_add(Duration::from_secs(moved / self.slowest.max(1) + 1))

@@ -6,7 +6,11 @@ use std::{
     path::Path,
 };
 
-use crate::text::escape;
+use crate::{
+    error::{Error, Result},
+    net::clock,
+    text::escape,
+};
 
 /// Whether `file` is what stands at `path` itself, and not behind a link there.
 pub fn stands_at(file: &File, path: &Path) -> bool {
@@ -40,6 +44,22 @@ pub fn sync_folder(folder: &Path) -> bool {
     synced.is_ok()
 }
 
+/// Checks that `folder` can be written, or made where it is missing, and leaves nothing behind.
+/// `option` is where the user chose it. It tries: rights alone do not tell it of every file system.
+///
+/// # Errors
+/// The system's word for why not.
+pub fn check_folder(folder: &Path, option: &str) -> Result<()> {
+    let there = folder.ancestors().find(|path| fs::symlink_metadata(path).is_ok());
+    // The last ancestor of a relative path is empty, and stands for the folder that we are in.
+    let probe = there.unwrap_or(Path::new("")).join(format!(".gatecast-{:016x}", clock::random()));
+    File::create_new(&probe).and_then(|_| fs::remove_file(&probe)).map_err(|error| {
+        let at = escape(&folder.display().to_string());
+        let step = format_args!("choose another folder with {option}");
+        Error::io("write into the folder", at)(error).advise(step)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -57,6 +77,25 @@ mod tests {
         for other in ["two", "link", "none"] {
             assert!(!stands_at(&one, &at(other)), "{other}");
         }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn folder_is_checked_and_left_as_it_was() {
+        let folder = tempfile::tempdir().expect("folder");
+        let at = |name: &str| folder.path().join(name);
+        fs::write(at("file"), b"x").expect("room");
+        std::os::unix::fs::symlink(at("none"), at("link")).expect("room");
+        for good in [folder.path().to_owned(), at("new"), at("a/b/c")] {
+            check_folder(&good, "--out").expect("it can be written");
+        }
+        for bad in [at("file"), at("file/new"), at("link/new"), "/proc/nope".into()] {
+            let error = check_folder(&bad, "--out").expect_err("it cannot").to_string();
+            let start = format!("cannot write into the folder ({}): ", bad.display());
+            assert!(error.starts_with(&start), "{error}");
+            assert!(error.ends_with("; choose another folder with --out"), "{error}");
+        }
+        assert_eq!(fs::read_dir(folder.path()).expect("there").count(), 2);
     }
 
     #[cfg(target_os = "linux")]

@@ -18,7 +18,9 @@ use crate::net::shared_reply::{SharedReply, stamp_of_now};
 use crate::{
     error::{Error, Phase, Result},
     net::clock,
-    units::Moment,
+    proto::line,
+    text::escape,
+    units::{InvalidValue, Moment},
 };
 
 /// Connections that may wait to be accepted. std asks for 128, which 1000 clients overflow.
@@ -38,7 +40,14 @@ pub fn listen(addr: SocketAddr) -> Result<TcpListener> {
         if source.kind() == io::ErrorKind::AddrInUse {
             return Error::refused(addr, in_use(addr.port()));
         }
-        Error::io("listen", addr)(source)
+        let step = match source.kind() {
+            io::ErrorKind::AddrNotAvailable => {
+                "this machine has no such address; --listen with a port alone takes all it has"
+            }
+            io::ErrorKind::PermissionDenied => "choose a port from 1024 on with --listen",
+            _ => return Error::io("listen", addr)(source),
+        };
+        Error::io("listen", addr)(source).advise(step)
     })?;
     #[cfg(feature = "sockopt")]
     socket2::SockRef::from(&listener).listen(BACKLOG).map_err(Error::io("listen", addr))?;
@@ -48,19 +57,49 @@ pub fn listen(addr: SocketAddr) -> Result<TcpListener> {
 /// All addresses of `host`, which is `HOST` or `HOST:PORT`.
 ///
 /// # Errors
-/// The name is unknown.
+/// It is neither, or the name is unknown.
 pub fn resolve(host: &str, default_port: u16) -> Result<Vec<SocketAddr>> {
-    let bare_v6 = host.parse::<std::net::Ipv6Addr>().is_ok();
-    let with_port = host
-        .rsplit_once(':')
-        .and_then(|(name, port)| Some((name, port.parse::<u16>().ok()?)))
-        .filter(|_| !bare_v6);
-    let (name, port) = with_port.unwrap_or((host, default_port));
+    let (name, port) = split_host(host, default_port).map_err(Error::usage)?;
     // Without its brackets the system also knows a link by its name: fe80::1%eth0.
     let name = name.trim_start_matches('[').trim_end_matches(']');
-    let found = (name, port).to_socket_addrs();
-    let addrs: Vec<SocketAddr> = found.map_err(Error::io("find the host", host))?.collect();
+    let unknown = |error| {
+        let step = "check the spelling, or give the address in numbers";
+        Error::io("find the host", escape(host))(error).advise(step)
+    };
+    let addrs: Vec<SocketAddr> = (name, port).to_socket_addrs().map_err(unknown)?.collect();
     if addrs.is_empty() { Err(Error::refused(host, "the name has no address")) } else { Ok(addrs) }
+}
+
+/// The name and the port of `HOST` or `HOST:PORT`.
+fn split_host(host: &str, default_port: u16) -> Result<(&str, u16), InvalidValue> {
+    if host.is_empty() || host.contains('/') {
+        let expected = "HOST or HOST:PORT; a file's name is a word of its own behind it";
+        return Err(InvalidValue::new("address", host, expected));
+    }
+    // The colons of an IPv6 address without brackets belong to it.
+    let with_port = host
+        .rsplit_once(':')
+        .filter(|(name, _)| !name.is_empty() && (!name.contains(':') || name.ends_with(']')));
+    let Some((name, port)) = with_port else {
+        return Ok((host, default_port));
+    };
+    let number = line::decimal(port).and_then(|port| u16::try_from(port).ok());
+    let invalid = || InvalidValue::new("port", port, format!("1 to 65535 in '{}'", escape(host)));
+    Ok((name, number.filter(|&port| port > 0).ok_or_else(invalid)?))
+}
+
+/// Adds to an error of [`connect`] what the user can do; `refused` is that where nobody listens.
+pub fn advise(error: Error, refused: &str) -> Error {
+    let Error::Io { source, .. } = &error else { return error };
+    match source.kind() {
+        io::ErrorKind::ConnectionRefused => error.advise(refused),
+        io::ErrorKind::TimedOut
+        | io::ErrorKind::HostUnreachable
+        | io::ErrorKind::NetworkUnreachable => {
+            error.advise("is the address right, and does a firewall let its port through?")
+        }
+        _ => error,
+    }
 }
 
 /// Connects to the first of `addrs` that answers before `deadline`.
@@ -305,7 +344,7 @@ fn in_use(port: u16) -> String {
     match holder(port) {
         Some((pid, name)) => format!(
             "port {port} is in use by process {pid} ({}); end it or choose another with --listen",
-            crate::text::escape(&name)
+            escape(&name)
         ),
         None => format!(
             "port {port} is in use by another program; `ss -ltnp 'sport = :{port}'` names it, or choose another with --listen"
@@ -431,7 +470,23 @@ mod tests {
         assert_eq!(first("::1").as_deref(), Some("[::1]:8080"));
         assert_eq!(first("[::1]").as_deref(), Some("[::1]:8080"));
         assert_eq!(first("[::1]:9").as_deref(), Some("[::1]:9"));
-        assert_eq!(first("127.0.0.1:99999"), None);
+        assert_eq!(first("127.0.0.1:65535").as_deref(), Some("127.0.0.1:65535"));
+        let refused = |host: &str| resolve(host, 8080).expect_err("no address").to_string();
+        for (host, port) in [
+            ("127.0.0.1:99999", "99999"),
+            ("127.0.0.1:65536", "65536"),
+            ("127.0.0.1:0", "0"),
+            ("localhost:", ""),
+            ("localhost:http", "http"),
+            ("[::1]:+1", "+1"),
+        ] {
+            let expected = format!("invalid port '{port}': expected 1 to 65535 in '{host}'");
+            assert_eq!(refused(host), expected);
+        }
+        for host in ["", "127.0.0.1:8080/text.txt", "http://localhost/", "localhost/"] {
+            let expected = format!("invalid address '{host}': expected HOST or HOST:PORT; ");
+            assert!(refused(host).starts_with(&expected), "{}", refused(host));
+        }
         if cfg!(target_os = "linux") {
             // The first link of every namespace is loopback.
             for host in ["[fe80::1%lo]:9", "[fe80::1%1]:9"] {

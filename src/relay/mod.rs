@@ -38,6 +38,7 @@ use crate::{
     net::{
         STACK,
         datagrams::{self, BatchSocket},
+        files,
     },
     proto::relay::{log::ViewerRecord, status::RelaySnapshot},
     relay::{
@@ -185,10 +186,15 @@ impl RelayBuilder {
     /// Receives the stream and accepts viewers, until the [`Relay`] is stopped or dropped.
     ///
     /// # Errors
-    /// An address that cannot be resolved, bound or joined; a thread that the system refuses.
+    /// An address that cannot be resolved, bound or joined; a folder for logs that cannot be
+    /// written; a thread that the system refuses.
     pub fn start(self) -> Result<Relay> {
         let (input, listen) = (self.input?, self.listen?);
-        let socket = BatchSocket::bind(input, self.interface)?;
+        if let Some(folder) = &self.log_dir {
+            files::check_folder(folder, "--log-dir")?;
+        }
+        let socket = BatchSocket::bind(input, self.interface)
+            .map_err(|error| error.advise("choose another address with --input"))?;
         let input = socket.local_addr();
         let logger = ViewerLogger::start(self.log_dir)?;
         let limits = Limits {

@@ -12,6 +12,7 @@ use crate::{
         table,
         table::{Align, ROWS_MAX, Rows, Table, or_dash},
     },
+    session::Via,
     text::escape,
     transfer::{Counts, Record, Transfer},
     units::total,
@@ -37,8 +38,8 @@ enum When {
 }
 
 /// A row for each transfer of `record`, and a line about all of them; nothing for a way that
-/// counts neither datagrams nor sources. `rows` as for the table of the transfers.
-pub fn table(record: &Record, rows: Rows) -> String {
+/// counts neither datagrams nor sources. `rows` and `limit` as for the table of the transfers.
+pub fn table(record: &Record, rows: Rows, limit: Option<usize>) -> String {
     let counts = || record.transfers.iter().map(|transfer| &transfer.counts);
     let lost = counts().any(|counts| counts.lost > Some(0));
     let there = |column: &&CountColumn| match column.when {
@@ -50,9 +51,16 @@ pub fn table(record: &Record, rows: Rows) -> String {
     if columns.is_empty() {
         return String::new();
     }
-    let mut headings = vec![("seat", Align::Right)];
-    headings.extend(columns.iter().map(|column| (column.heading, Align::Right)));
-    headings.push(("name", Align::Left));
+    let mut headings = vec![("seat", Align::Right, 0)];
+    // What was lost, then where, then the figures of rare trouble and of time.
+    let rank = |column: &CountColumn| match column.when {
+        When::Counted if column.heading.ends_with("us") => 4,
+        When::Counted => 1,
+        When::Lost => 2,
+        When::Positive => 3,
+    };
+    headings.extend(columns.iter().map(|&column| (column.heading, Align::Right, rank(column))));
+    headings.push(("name", Align::Left, 1));
     let mut table = Table::new(&headings);
     if rows == Rows::Failures && record.transfers.len() > ROWS_MAX {
         let column = |column: &&CountColumn| {
@@ -69,7 +77,7 @@ pub fn table(record: &Record, rows: Rows) -> String {
             table.row(cells(transfer, &columns));
         }
     }
-    let mut shown = table.to_string();
+    let mut shown = table.fitted(limit);
     let of = |count: usize| match record.transfers.len() {
         all if all == count => String::new(),
         _ => format!(", of the {count} that tell"),
@@ -166,7 +174,13 @@ fn datagrams(record: &Record) -> Option<(usize, String)> {
         telling.iter().try_fold(0_u128, |sum, counts| Some(sum + u128::from(part(counts)?)))
     };
     let (offered, lost) = (sum(|c| c.offered)?, sum(|c| c.lost)?);
-    let mut line = format!("{offered} datagrams in all, {lost} lost");
+    let mut line = match telling.iter().filter_map(|counts| counts.offered).max() {
+        // One stream, which every client counts.
+        Some(once) if record.via == Via::Multicast => format!(
+            "{once} datagrams sent once for all clients, which count {offered} together, {lost} lost"
+        ),
+        _ => format!("{offered} datagrams in all, {lost} lost"),
+    };
     if lost > 0 {
         let _ = write!(
             line,
@@ -301,12 +315,12 @@ mod tests {
 
     #[test]
     fn way_without_counts_has_no_table() {
-        assert_eq!(table(&sample::session(1, 3, 80), Rows::All), "");
+        assert_eq!(table(&sample::session(1, 3, 80), Rows::All, None), "");
     }
 
     #[test]
     fn table_is_narrow_without_trouble() {
-        insta::assert_snapshot!(table(&counted(2, quiet), Rows::All), @r"
+        insta::assert_snapshot!(table(&counted(2, quiet), Rows::All, None), @r"
               datagrams                  jitter  p99  queued  at most
         seat       sent  received  lost      us   us      us       us  name
         ----  ---------  --------  ----  ------  ---  ------  -------  ----
@@ -314,6 +328,16 @@ mod tests {
            2        700       700     0      12   90     120      700  C2
         1400 datagrams in all, 0 lost
         ");
+    }
+
+    #[test]
+    fn stream_of_multicast_is_counted_once() {
+        let mut record = counted(5, quiet);
+        record.via = Via::Multicast;
+        let text = table(&record, Rows::All, None);
+        let last = text.lines().last();
+        let line = "700 datagrams sent once for all clients, which count 3500 together, 0 lost";
+        assert_eq!(last, Some(line));
     }
 
     #[test]
@@ -328,7 +352,7 @@ mod tests {
         lossy.loss_burst = Some(4);
         lossy.duplicate = Some(3);
         record.transfers[2].counts = Counts::default();
-        insta::assert_snapshot!(table(&record, Rows::All), @r"
+        insta::assert_snapshot!(table(&record, Rows::All, None), @r"
               datagrams                   lost  server's  net-  client's  longest  dupli-  jitter  p99  queued  at most
         seat       sent  received  lost      %     queue  work    buffer    burst    cate      us   us      us       us  name
         ----  ---------  --------  ----  -----  --------  ----  --------  -------  ------  ------  ---  ------  -------  ----
@@ -338,7 +362,7 @@ mod tests {
         1400 datagrams in all, 20 lost (1.429 %): 1 in the server's queue, 12 in the network, 7 in clients' buffers, of the 2 that tell
         ");
         record.transfers[0].counts.host_rx_drop = None;
-        let shown = table(&record, Rows::All);
+        let shown = table(&record, Rows::All, None);
         assert!(shown.contains("12 in the network, - in clients' buffers"), "{shown}");
     }
 
@@ -350,7 +374,7 @@ mod tests {
             retransmitted: Some(0),
             ..Counts::default()
         });
-        insta::assert_snapshot!(table(&record, Rows::All), @r"
+        insta::assert_snapshot!(table(&record, Rows::All, None), @r"
               bytes from       bytes     from
         seat  the server  from peers  peers %  name
         ----  ----------  ----------  -------  ----
@@ -363,7 +387,7 @@ mod tests {
     #[test]
     fn large_session_shows_low_median_and_high() {
         let record = counted(1000, quiet);
-        insta::assert_snapshot!(table(&record, Rows::Failures), @r"
+        insta::assert_snapshot!(table(&record, Rows::Failures, None), @r"
                 datagrams                  jitter  p99  queued  at most
           seat       sent  received  lost      us   us      us       us  name
         ------  ---------  --------  ----  ------  ---  ------  -------  ----
@@ -372,6 +396,6 @@ mod tests {
           high        700       700     0    1010   90     120      700
         700000 datagrams in all, 0 lost
         ");
-        assert_eq!(table(&record, Rows::All).lines().count(), 1004);
+        assert_eq!(table(&record, Rows::All, None).lines().count(), 1004);
     }
 }

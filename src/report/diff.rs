@@ -128,14 +128,14 @@ impl Difference {
         self.rows.iter().any(|row| row.beyond == Some(true))
     }
 
-    /// The differences as a table.
-    pub fn to_text(&self) -> String {
+    /// The differences as a table, in `limit` columns of a terminal.
+    pub fn to_text(&self, limit: Option<usize>) -> String {
         let mut table = Table::new(&[
-            ("first", Align::Right),
-            ("second", Align::Right),
-            ("change", Align::Right),
-            ("verdict", Align::Left),
-            ("figure", Align::Left),
+            ("first", Align::Right, 0),
+            ("second", Align::Right, 0),
+            ("change", Align::Right, 2),
+            ("verdict", Align::Left, 1),
+            ("figure", Align::Left, 0),
         ]);
         for row in &self.rows {
             let mark = row.beyond.map(|beyond| if beyond { "differs" } else { "same" });
@@ -147,7 +147,7 @@ impl Difference {
                 row.name.clone(),
             ]);
         }
-        table.to_string()
+        table.fitted(limit)
     }
 
     fn compare_sessions(&mut self, first: &SessionFacts, second: &SessionFacts) {
@@ -158,8 +158,9 @@ impl Difference {
         // By its beginning: the verdict says whether it is the same.
         let beginning = |sha1: &String| escape(&sha1.chars().take(12).collect::<String>());
         self.fact("file SHA-1", both.map(|s| &s.file.sha1), beginning);
-        self.fact("numbers", both.map(|s| &s.identities), |identities| match identities {
+        self.fact("figures", both.map(|s| &s.identities), |identities| match identities {
             Value::Array(broken) => format!("{} broken", broken.len()),
+            Value::String(hold) if hold == "hold" => "consistent".to_owned(),
             other => escape(other.as_str().unwrap_or("-")),
         });
         self.fact("copies proven", both.map(proven), |n| n.to_string());
@@ -260,7 +261,10 @@ mod tests {
 
     use super::*;
     use crate::{
-        report::{json, sample},
+        report::{
+            json, sample,
+            table::{WIDTH_MIN, width},
+        },
         transfer::{Outcome, Record},
     };
 
@@ -279,20 +283,25 @@ mod tests {
         let slower = sample::session(2, 3, 90);
         let difference = between(&base, &slower, 0.05);
         assert!(difference.is_beyond());
-        insta::assert_snapshot!(difference.to_text(), @"
+        insta::assert_snapshot!(difference.to_text(None), @"
                first        second   change  verdict  figure
         ------------  ------------  -------  -------  --------------------
                  tcp           tcp        -  same     via
                    3             3        -  same     clients
              1000000       1000000        -  same     file bytes
         3c5b49277674  3c5b49277674        -  same     file SHA-1
-                hold          hold        -  same     numbers
+          consistent    consistent        -  same     figures
                    3             3        -  same     copies proven
              0.08312       0.09312  +12.0 %  differs  time to last byte, s
           288.739172    257.731959  -10.7 %  differs  global rate, Mbit/s
                0.086         0.096  +11.6 %  differs  time to verified, s
                   40            40   +0.0 %  -        release skew, us
         ");
+        for limit in WIDTH_MIN..=250 {
+            for line in difference.to_text(Some(limit)).lines() {
+                assert!(width(line) <= limit, "{limit}: {line}");
+            }
+        }
         assert!(!between(&base, &slower, 0.2).is_beyond());
         assert!(between(&slower, &base, 0.05).is_beyond(), "faster differs as well");
     }

@@ -3,13 +3,16 @@
 use std::fmt;
 
 use crate::{
-    report::session_table::{self, Rows},
+    report::{
+        session_table::{self, Rows},
+        verdict,
+    },
     session::Via,
     transfer::{Record, Transfer},
 };
 
 /// One session: what was sent, to how many, and how it ended for each client. Its `Display` is the
-/// table that `gatecast` prints.
+/// table that `gatecast` prints, and as its last line how many copies are proven.
 ///
 /// A server's report has every client of the session; a client's has those of its own process.
 #[derive(Clone, Debug)]
@@ -76,9 +79,15 @@ impl SessionReport {
 
 impl fmt::Display for SessionReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let table =
-            if self.is_of_clients { session_table::client_session } else { session_table::session };
-        f.write_str(&table(&self.record, Rows::Failures))
+        let record = &self.record;
+        let (table, seats): (fn(&Record, Rows, Option<usize>) -> String, usize) =
+            if self.is_of_clients {
+                (session_table::client_session, record.transfers.len())
+            } else {
+                (session_table::session, record.clients.into())
+            };
+        f.write_str(&table(record, Rows::Failures, None))?;
+        f.write_str(&verdict::line_of_session(record, seats, None))
     }
 }
 

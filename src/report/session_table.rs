@@ -10,25 +10,27 @@ use std::{fmt::Write, time::Duration};
 use crate::{
     report::{
         complete, counts, table,
-        table::{Align, ROWS_MAX, Table, or_dash},
+        table::{Align, Column, ROWS_MAX, Table, or_dash},
     },
     text::escape,
     transfer::{Outcome, Record, Transfer},
     units::decimal_seconds,
 };
 
-/// One session: a heading, a row for each transfer, and the figures of the whole below.
-pub fn session(record: &Record, rows: Rows) -> String {
-    table_and_summary(record, rows, usize::from(record.clients))
+/// One session: a heading, a row for each transfer, and the figures of the whole below, in `limit`
+/// columns of a terminal where there is a limit. The
+/// [verdict](crate::report::verdict::line_of_session) comes after it.
+pub fn session(record: &Record, rows: Rows, limit: Option<usize>) -> String {
+    table_and_summary(record, rows, usize::from(record.clients), limit)
 }
 
 /// One session as the clients of one process know it: their own seats, and nothing of the others.
-pub fn client_session(record: &Record, rows: Rows) -> String {
-    table_and_summary(record, rows, record.transfers.len())
+pub fn client_session(record: &Record, rows: Rows, limit: Option<usize>) -> String {
+    table_and_summary(record, rows, record.transfers.len(), limit)
 }
 
 /// `seats` is how many seats of the session the record can know of.
-fn table_and_summary(record: &Record, rows: Rows, seats: usize) -> String {
+fn table_and_summary(record: &Record, rows: Rows, seats: usize, limit: Option<usize>) -> String {
     let mut text = heading(record);
     text.push('\n');
     let short = rows == Rows::Failures && record.transfers.len() > ROWS_MAX;
@@ -36,14 +38,19 @@ fn table_and_summary(record: &Record, rows: Rows, seats: usize) -> String {
         let failed = |transfer: &&Transfer| success(transfer) == "no";
         record.transfers.iter().filter(failed)
     };
-    let mut table = Table::new(&TRANSFER_COLUMNS);
+    let has_kept = record.transfers.iter().any(|transfer| transfer.bytes_resumed > 0);
+    let there = |column: &&SessionColumn| has_kept || column.is_always;
+    let columns: Vec<&SessionColumn> = SESSION_COLUMNS.iter().filter(there).collect();
+    let headings: Vec<Column> = columns.iter().map(|column| column.column).collect();
+    let mut table = Table::new(&headings);
+    let mut row = |transfer| table.row(columns.iter().map(|column| (column.cell)(transfer)));
     if short {
-        failures().take(ROWS_MAX).for_each(|t| table.row(cells(t)));
-        extremes(record).into_iter().for_each(|row| table.row(row));
+        failures().take(ROWS_MAX).for_each(row);
+        extremes(record, &columns).into_iter().for_each(|row| table.row(row));
     } else {
-        record.transfers.iter().for_each(|t| table.row(cells(t)));
+        record.transfers.iter().for_each(&mut row);
     }
-    let _ = write!(text, "{table}");
+    text += &table.fitted(limit);
     if short {
         let (failed, all) = (failures().count(), record.transfers.len());
         let shown = failed.min(ROWS_MAX);
@@ -53,27 +60,72 @@ fn table_and_summary(record: &Record, rows: Rows, seats: usize) -> String {
         );
     }
     text.push('\n');
-    let counted = counts::table(record, rows);
+    let counted = counts::table(record, rows, limit);
     if !counted.is_empty() {
         text += &counted;
         text.push('\n');
     }
-    text + &summary(record, seats)
+    text += &summary(record, seats);
+    table::wrapped(&text, limit)
 }
 
-const TRANSFER_COLUMNS: [(&str, Align); 11] = [
-    ("seat", Align::Right),
-    ("success", Align::Right),
-    ("client\nbytes", Align::Right),
-    ("client\nseconds", Align::Right),
-    ("client\nMbit/s", Align::Right),
-    ("client\nport", Align::Right),
-    ("server\nbytes", Align::Right),
-    ("server\nseconds", Align::Right),
-    ("server\nport", Align::Right),
-    ("name", Align::Left),
-    ("outcome", Align::Left),
+/// A column of the table of transfers.
+struct SessionColumn {
+    column: Column,
+    cell: fn(&Transfer) -> String,
+    /// What the least, median and largest of are shown, and with how many decimals.
+    figure: Option<(TransferFigure, usize)>,
+    /// There in every session; else only where a client kept bytes of an earlier one.
+    is_always: bool,
+}
+
+/// How a figure of a transfer is read.
+type TransferFigure = fn(&Transfer) -> Option<f64>;
+
+/// In the order of the page and of the CSV. A narrow terminal shows whether the copy arrived, how
+/// fast, and if not why; then what the client counted; then what the server did.
+#[allow(clippy::cast_precision_loss, reason = "exact to 2^53 bytes")]
+const SESSION_COLUMNS: [SessionColumn; 12] = [
+    word(("seat", Align::Right, 0), |t| t.seat.to_string()),
+    word(("success", Align::Right, 0), |t| success(t).to_owned()),
+    SessionColumn {
+        figure: Some((|t| t.bytes_client.map(|bytes| bytes as f64), 0)),
+        ..word(("client\nbytes", Align::Right, 2), |t| or_dash(t.bytes_client))
+    },
+    SessionColumn {
+        figure: Some((|t| Some(t.bytes_resumed as f64), 0)),
+        is_always: false,
+        ..word(("bytes\nkept", Align::Right, 2), |t| t.bytes_resumed.to_string())
+    },
+    SessionColumn {
+        figure: Some((|t| t.seconds_client.map(|s| s.as_secs_f64()), 6)),
+        ..word(("client\nseconds", Align::Right, 3), |t| seconds(t.seconds_client))
+    },
+    SessionColumn {
+        figure: Some((Transfer::rate_client_mbit, 3)),
+        ..word(("client\nMbit/s", Align::Right, 0), |t| or_dash(t.rate_client_mbit().map(mbit)))
+    },
+    word(("client\nport", Align::Right, 6), |t| or_dash(t.client.map(|at| at.port()))),
+    SessionColumn {
+        figure: Some((|t| t.bytes_server.map(|bytes| bytes as f64), 0)),
+        ..word(("server\nbytes", Align::Right, 4), |t| or_dash(t.bytes_server))
+    },
+    SessionColumn {
+        figure: Some((|t| t.seconds_server.map(|s| s.as_secs_f64()), 6)),
+        ..word(("server\nseconds", Align::Right, 5), |t| seconds(t.seconds_server))
+    },
+    word(("server\nport", Align::Right, 7), |t| or_dash(t.server.map(|at| at.port()))),
+    word(("name", Align::Left, 1), |t| escape(&t.name)),
+    word(("outcome", Align::Left, 0), ending),
 ];
+
+const fn word(column: Column, cell: fn(&Transfer) -> String) -> SessionColumn {
+    SessionColumn { column, cell, figure: None, is_always: true }
+}
+
+fn seconds(span: Option<Duration>) -> String {
+    or_dash(span.map(decimal_seconds))
+}
 
 fn heading(record: &Record) -> String {
     let clients = match record.clients {
@@ -111,23 +163,6 @@ fn success(transfer: &Transfer) -> &'static str {
     }
 }
 
-fn cells(transfer: &Transfer) -> [String; TRANSFER_COLUMNS.len()] {
-    let port = |address: Option<std::net::SocketAddr>| or_dash(address.map(|at| at.port()));
-    [
-        transfer.seat.to_string(),
-        success(transfer).to_owned(),
-        or_dash(transfer.bytes_client),
-        or_dash(transfer.seconds_client.map(decimal_seconds)),
-        or_dash(transfer.rate_client_mbit().map(mbit)),
-        port(transfer.client),
-        or_dash(transfer.bytes_server),
-        or_dash(transfer.seconds_server.map(decimal_seconds)),
-        port(transfer.server),
-        escape(&transfer.name),
-        ending(transfer),
-    ]
-}
-
 /// Nothing for a copy that is whole and proven, else how it ended and why.
 fn ending(transfer: &Transfer) -> String {
     let mut ending = match success(transfer) {
@@ -143,24 +178,10 @@ fn ending(transfer: &Transfer) -> String {
     ending
 }
 
-/// How a figure of a transfer is read.
-type TransferFigure = fn(&Transfer) -> Option<f64>;
-
 /// The least, median and largest of each figure; figures of one row need not be of one transfer.
-fn extremes(record: &Record) -> [Vec<String>; 3] {
-    #[allow(clippy::cast_precision_loss)] // Exact to 2^53 bytes.
-    let figure = |column: &str| -> Option<(TransferFigure, usize)> {
-        match column {
-            "client\nbytes" => Some((|t| t.bytes_client.map(|bytes| bytes as f64), 0)),
-            "client\nseconds" => Some((|t| t.seconds_client.map(|s| s.as_secs_f64()), 6)),
-            "client\nMbit/s" => Some((Transfer::rate_client_mbit, 3)),
-            "server\nbytes" => Some((|t| t.bytes_server.map(|bytes| bytes as f64), 0)),
-            "server\nseconds" => Some((|t| t.seconds_server.map(|s| s.as_secs_f64()), 6)),
-            _ => None,
-        }
-    };
-    let columns = TRANSFER_COLUMNS[1..].iter().map(|(heading, _)| {
-        let (figure, decimals) = figure(heading)?;
+fn extremes(record: &Record, columns: &[&SessionColumn]) -> [Vec<String>; 3] {
+    let columns = columns[1..].iter().map(|column| {
+        let (figure, decimals) = column.figure?;
         Some((record.transfers.iter().filter_map(figure).collect(), decimals))
     });
     table::extremes(columns.collect())
@@ -204,7 +225,7 @@ fn summary(record: &Record, seats: usize) -> String {
         lines += "key                 yes\n";
     }
     match record.broken_identities().as_slice() {
-        [] => lines += "numbers: hold\n",
+        [] => lines += "figures are consistent\n",
         broken => {
             for sentence in broken {
                 let _ = writeln!(lines, "INVALID: {sentence}");
@@ -225,7 +246,7 @@ mod tests {
 
     #[test]
     fn sound_session_is_a_table() {
-        insta::assert_snapshot!(session(&sample::session(1, 3, 80), Rows::All), @r#"
+        insta::assert_snapshot!(session(&sample::session(1, 3, 80), Rows::All, None), @r#"
         session 0000000000000001: 1MB.bin by tcp to 3 clients
         released 2026-09-21 14:13:21 UTC, 1000000 bytes, SHA-1 3c5b492776742690efb6a0f1fd8508693400e2cc
 
@@ -241,13 +262,13 @@ mod tests {
         time to last byte   0.083120 s
         global rate         288.739 Mbit/s (3000000 bytes in the slowest one's time)
         time to verified    0.086000 s
-        numbers: hold
+        figures are consistent
         "#);
     }
 
     #[test]
     fn failures_say_why_and_unknown_is_a_dash() {
-        insta::assert_snapshot!(session(&sample::troubled(), Rows::Failures), @r#"
+        insta::assert_snapshot!(session(&sample::troubled(), Rows::Failures, None), @r#"
         session 0000000000000007: 1MB.bin by tcp to 4 clients
         released 2026-09-21 14:13:27 UTC, 1000000 bytes, SHA-1 3c5b492776742690efb6a0f1fd8508693400e2cc
 
@@ -264,8 +285,122 @@ mod tests {
         time to last byte   0.083120 s, of the 2 that are complete
         global rate         192.493 Mbit/s (2000000 bytes in the slowest one's time)
         time to verified    0.086000 s, of the 2 that are complete
-        numbers: hold
+        figures are consistent
         "#);
+    }
+
+    /// 25 seats of 100 MB: most went well, one resumed, one failed.
+    fn room() -> Record {
+        let mut record = sample::session(1, 4, 8_000);
+        for transfer in &mut record.transfers {
+            transfer.bytes_client = Some(100_000_000);
+            transfer.bytes_server = Some(100_000_000);
+            transfer.name = format!("pc-{:02}.lab.example", transfer.seat.0);
+        }
+        record.file.bytes = 100_000_000;
+        record.transfers[1].bytes_client = Some(68_288_976);
+        record.transfers[1].bytes_server = Some(68_288_976);
+        record.transfers[1].bytes_resumed = 31_711_024;
+        let lost = &mut record.transfers[2];
+        lost.fail(
+            Outcome::Cut,
+            "the connection was lost at byte 54526976: Connection reset by peer (os error 104)",
+        );
+        lost.verified = None;
+        lost.bytes_client = None;
+        lost.seconds_client = None;
+        lost.seconds_server = None;
+        lost.bytes_server = Some(54_526_976);
+        record
+    }
+
+    #[test]
+    fn table_has_the_columns_that_a_terminal_has_room_for() {
+        insta::assert_snapshot!(session(&room(), Rows::All, Some(80)), @r"
+        session 0000000000000001: 1MB.bin by tcp to 4 clients
+        released 2026-09-21 14:13:21 UTC, 100000000 bytes, SHA-1
+            3c5b492776742690efb6a0f1fd8508693400e2cc
+
+                       client
+        seat  success  Mbit/s  name               outcome
+        ----  -------  ------  -----------------  --------------------------------------
+           1      yes  99.988  pc-01.lab.example
+           2      yes  68.272  pc-02.lab.example
+           3       no       -  pc-03.lab.example  cut: the connection was lost at byt...
+           4      yes  99.950  pc-04.lab.example
+        seat 3: cut: the connection was lost at byte 54526976: Connection reset by peer
+            (os error 104)
+
+        whole and verified  3 of 4
+        release skew        wake 30 us, server 60 us, client 90 us
+        time to last byte   8.004120 s, of the 3 that are complete
+        global rate         268.151 Mbit/s (268288976 bytes in the slowest one's time)
+        time to verified    8.007000 s, of the 3 that are complete
+        figures are consistent
+        ");
+        insta::assert_snapshot!(session(&room(), Rows::All, Some(120)), @r"
+        session 0000000000000001: 1MB.bin by tcp to 4 clients
+        released 2026-09-21 14:13:21 UTC, 100000000 bytes, SHA-1 3c5b492776742690efb6a0f1fd8508693400e2cc
+
+                          client     bytes    client  client     server
+        seat  success      bytes      kept   seconds  Mbit/s      bytes  name               outcome
+        ----  -------  ---------  --------  --------  ------  ---------  -----------------  ------------------------------------
+           1      yes  100000000         0  8.001000  99.988  100000000  pc-01.lab.example
+           2      yes   68288976  31711024  8.002000  68.272   68288976  pc-02.lab.example
+           3       no          -         0         -       -   54526976  pc-03.lab.example  cut: the connection was lost at b...
+           4      yes  100000000         0  8.004000  99.950  100000000  pc-04.lab.example
+        seat 3: cut: the connection was lost at byte 54526976: Connection reset by peer (os error 104)
+
+        whole and verified  3 of 4
+        release skew        wake 30 us, server 60 us, client 90 us
+        time to last byte   8.004120 s, of the 3 that are complete
+        global rate         268.151 Mbit/s (268288976 bytes in the slowest one's time)
+        time to verified    8.007000 s, of the 3 that are complete
+        figures are consistent
+        ");
+        insta::assert_snapshot!(session(&room(), Rows::All, Some(200)), @r"
+        session 0000000000000001: 1MB.bin by tcp to 4 clients
+        released 2026-09-21 14:13:21 UTC, 100000000 bytes, SHA-1 3c5b492776742690efb6a0f1fd8508693400e2cc
+
+                          client     bytes    client  client  client     server    server  server
+        seat  success      bytes      kept   seconds  Mbit/s    port      bytes   seconds    port  name               outcome
+        ----  -------  ---------  --------  --------  ------  ------  ---------  --------  ------  -----------------  --------------------------------------------------------------------------------------
+           1      yes  100000000         0  8.001000  99.988   50001  100000000  8.001120    8080  pc-01.lab.example
+           2      yes   68288976  31711024  8.002000  68.272   50002   68288976  8.002120    8080  pc-02.lab.example
+           3       no          -         0         -       -   50003   54526976         -    8080  pc-03.lab.example  cut: the connection was lost at byte 54526976: Connection reset by peer (os error 104)
+           4      yes  100000000         0  8.004000  99.950   50004  100000000  8.004120    8080  pc-04.lab.example
+
+        whole and verified  3 of 4
+        release skew        wake 30 us, server 60 us, client 90 us
+        time to last byte   8.004120 s, of the 3 that are complete
+        global rate         268.151 Mbit/s (268288976 bytes in the slowest one's time)
+        time to verified    8.007000 s, of the 3 that are complete
+        figures are consistent
+        ");
+        assert_eq!(session(&room(), Rows::All, Some(200)), session(&room(), Rows::All, None));
+    }
+
+    #[test]
+    fn no_line_of_a_session_is_wider_than_the_terminal() {
+        let counted = |mut record: Record| {
+            for transfer in &mut record.transfers {
+                transfer.counts = crate::transfer::Counts::from_values([Some(123_456); 24]);
+            }
+            record
+        };
+        let many = sample::session(2, 1000, 80);
+        for record in [room(), sample::troubled(), many, counted(room())] {
+            for limit in table::WIDTH_MIN..=250 {
+                let tables = [
+                    session(&record, Rows::Failures, Some(limit)),
+                    client_session(&record, Rows::All, Some(limit)),
+                    crate::report::trials::trials(&[record.clone(), record.clone()], Some(limit)),
+                ];
+                for line in tables.iter().flat_map(|text| text.lines()) {
+                    assert!(table::width(line) <= limit, "{limit}: {line}");
+                }
+            }
+        }
     }
 
     #[test]
@@ -276,13 +411,13 @@ mod tests {
             let mut lines = table.lines();
             lines.find(|line| line.starts_with("whole")).map(str::to_owned)
         };
-        let here = line(client_session(&record, Rows::All));
+        let here = line(client_session(&record, Rows::All, None));
         assert_eq!(here.as_deref(), Some("whole and verified  1 of 1 here"));
         // The server's table misses three.
-        let all = line(session(&record, Rows::All));
+        let all = line(session(&record, Rows::All, None));
         assert_eq!(all.as_deref(), Some("whole and verified  1 of 4"));
         let record = sample::session(1, 4, 80);
-        let whole = line(client_session(&record, Rows::All));
+        let whole = line(client_session(&record, Rows::All, None));
         assert_eq!(whole.as_deref(), Some("whole and verified  4 of 4"));
     }
 
@@ -292,7 +427,7 @@ mod tests {
         record.released_at = None;
         record.sender = Some("sendfile".to_owned());
         record.transfers[0] = Transfer::new(crate::session::SeatId(1), "C1", Outcome::TimedOut);
-        insta::assert_snapshot!(session(&record, Rows::All), @r#"
+        insta::assert_snapshot!(session(&record, Rows::All, None), @r#"
         session 0000000000000001: 1MB.bin by tcp to 1 client (sendfile)
         released never, 1000000 bytes, SHA-1 3c5b492776742690efb6a0f1fd8508693400e2cc
 
@@ -306,7 +441,7 @@ mod tests {
         time to last byte   -
         global rate         -
         time to verified    -
-        numbers: hold
+        figures are consistent
         "#);
     }
 
@@ -316,7 +451,7 @@ mod tests {
         record.transfers[499].fail(Outcome::TimedOut, "no progress within 10 s");
         record.transfers[499].verified = None;
         record.transfers[700].bytes_client = Some(999_999);
-        insta::assert_snapshot!(session(&record, Rows::Failures), @r#"
+        insta::assert_snapshot!(session(&record, Rows::Failures, None), @r#"
         session 0000000000000001: 1MB.bin by tcp to 1000 clients
         released 2026-09-21 14:13:21 UTC, 1000000 bytes, SHA-1 3c5b492776742690efb6a0f1fd8508693400e2cc
 
@@ -336,12 +471,12 @@ mod tests {
         time to verified    1.083000 s, of the 999 that are complete
         INVALID: seat 701: complete with 999999 bytes at the client and 0 from before, of 1000000
         "#);
-        assert_eq!(session(&record, Rows::All).lines().count(), 1013);
+        assert_eq!(session(&record, Rows::All, None).lines().count(), 1013);
 
         for transfer in &mut record.transfers {
             transfer.fail(Outcome::Cut, "gone");
         }
-        let text = session(&record, Rows::Failures);
+        let text = session(&record, Rows::Failures, None);
         assert!(text.contains("shown: 50 of 1000 that failed"), "{text}");
         assert!(text.lines().count() < 70, "{text}");
     }

@@ -1,9 +1,8 @@
 //! Right-aligned tables of text, for terminals and files: no colours, no borders, no package.
 //!
 //! A table knows nothing of what stands in it. Text from outside is to be escaped before it comes
-//! here; the table only keeps one cell from pushing its neighbours off the screen.
-
-use std::fmt;
+//! here; the table only keeps one cell from pushing its neighbours off the screen, and every row
+//! within the width of the terminal: a row that the terminal wraps cannot be read.
 
 use crate::report::median_range::MedianRange;
 
@@ -16,17 +15,15 @@ pub enum Align {
     Left,
 }
 
-/// A table that grows by rows and is shown by `Display`, each line ended.
+/// A column: its heading, its side, and its rank. A column of rank 0 is there at any width; of the
+/// others the lowest come first, while there is room.
+pub type Column = (&'static str, Align, u8);
+
+/// A table that grows by rows and is shown by [`Table::fitted`], each line ended.
 #[derive(Clone, Debug)]
 pub struct Table {
     columns: Vec<Column>,
     rows: Vec<Vec<String>>,
-}
-
-#[derive(Clone, Debug)]
-struct Column {
-    heading: &'static str,
-    align: Align,
 }
 
 /// Widest cell, columns of the terminal; a longer one ends in `...`. The last column of a row is
@@ -34,6 +31,15 @@ struct Column {
 pub const CELL_MAX: usize = 32;
 
 const GAP: &str = "  ";
+
+/// What a cell or row ends in that is cut.
+const CUT: &str = "...";
+
+/// Where a line goes on that was broken.
+const INDENT: &str = "    ";
+
+/// The narrowest terminal that is written for; a narrower one wraps.
+pub const WIDTH_MIN: usize = 40;
 
 /// Which transfers of a session have a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,9 +56,8 @@ pub const ROWS_MAX: usize = 50;
 
 impl Table {
     /// A table without rows. A heading may have several lines.
-    pub fn new(columns: &[(&'static str, Align)]) -> Self {
-        let columns = columns.iter().map(|&(heading, align)| Column { heading, align }).collect();
-        Self { columns, rows: Vec::new() }
+    pub fn new(columns: &[Column]) -> Self {
+        Self { columns: columns.to_vec(), rows: Vec::new() }
     }
 
     /// Adds a row.
@@ -64,7 +69,7 @@ impl Table {
         assert_eq!(cells.len(), self.columns.len(), "a cell for each column");
         let last = cells.len().saturating_sub(1);
         for cell in &mut cells[..last] {
-            clip(cell);
+            clip(cell, CELL_MAX, CUT);
         }
         self.rows.push(cells);
     }
@@ -74,52 +79,117 @@ impl Table {
         self.rows.is_empty()
     }
 
+    /// The table in `limit` columns of a terminal; with all that it has where there is no limit.
+    /// What does not fit of a row's last cell stands below, once for all rows that end so.
+    pub fn fitted(&self, limit: Option<usize>) -> String {
+        let widths = self.widths();
+        let shown = self.shown(&widths, limit);
+        let limit = limit.unwrap_or(usize::MAX);
+        let mut text = String::new();
+        let mut line = |cells: &dyn Fn(usize) -> String, cut: &str| {
+            let mut line = String::new();
+            for &at in &shown {
+                let cell = cells(at);
+                let blanks = " ".repeat(widths[at] - width(&cell));
+                match self.columns[at].1 {
+                    Align::Right => line.extend([&blanks, &cell, GAP]),
+                    Align::Left => line.extend([&cell, &blanks, GAP]),
+                }
+            }
+            line.truncate(line.trim_end().len());
+            let is_cut = clip(&mut line, limit, cut);
+            text += &line;
+            text.push('\n');
+            is_cut
+        };
+        let headings = || shown.iter().map(|&at| self.columns[at].0);
+        let height = headings().map(|text| text.lines().count()).max().unwrap_or(0);
+        for level in 0..height {
+            // Short headings stand on the floor of the heading.
+            let heading = |at: usize| {
+                let lines = self.columns[at].0.lines();
+                let above = height - lines.clone().count();
+                let own = level.checked_sub(above).and_then(|own| lines.clone().nth(own));
+                own.unwrap_or("").to_owned()
+            };
+            line(&heading, "");
+        }
+        line(&|at| "-".repeat(widths[at]), "");
+        let mut endings: Vec<(&str, Vec<&str>)> = Vec::new();
+        for row in &self.rows {
+            if !line(&|at| row[at].clone(), CUT) {
+                continue;
+            }
+            let (first, ending) = (&row[0], &row[row.len() - 1]);
+            let place = endings.iter().position(|(known, _)| known == ending);
+            match place {
+                Some(place) => endings[place].1.push(first),
+                None if endings.len() < ROWS_MAX => endings.push((ending, vec![first])),
+                None => {}
+            }
+        }
+        for (ending, rows) in endings {
+            let name = self.columns[0].0.replace('\n', " ");
+            text += &wrapped(&format!("{name} {}: {ending}", rows.join(", ")), Some(limit));
+        }
+        text
+    }
+
+    /// The columns that `limit` has room for, by their places.
+    fn shown(&self, widths: &[usize], limit: Option<usize>) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..self.columns.len()).collect();
+        order.sort_by_key(|&at| self.columns[at].2);
+        let limit = limit.unwrap_or(usize::MAX);
+        let mut taken = 0;
+        order.retain(|&at| {
+            // A long last cell is cut before it takes the place of other columns.
+            let is_last = at + 1 == self.columns.len();
+            let wide = if is_last { widths[at].min(CELL_MAX) } else { widths[at] };
+            let all = taken + wide + GAP.len();
+            let fits = self.columns[at].2 == 0 || all <= limit.saturating_add(GAP.len());
+            taken = if fits { all } else { taken };
+            fits
+        });
+        order.sort_unstable();
+        order
+    }
+
     fn widths(&self) -> Vec<usize> {
         let width = |(at, column): (usize, &Column)| {
-            let heading = column.heading.lines().map(width);
+            let heading = column.0.lines().map(width);
             let cells = self.rows.iter().map(|row| width(&row[at]));
             heading.chain(cells).max().unwrap_or(0)
         };
         self.columns.iter().enumerate().map(width).collect()
     }
-
-    fn line<'a>(
-        &self,
-        f: &mut fmt::Formatter<'_>,
-        widths: &[usize],
-        cells: impl Iterator<Item = &'a str>,
-    ) -> fmt::Result {
-        let mut line = String::new();
-        for ((cell, column), &wide) in cells.zip(&self.columns).zip(widths) {
-            let blanks = " ".repeat(wide - width(cell));
-            match column.align {
-                Align::Right => line.extend([&blanks, cell, GAP]),
-                Align::Left => line.extend([cell, &blanks, GAP]),
-            }
-        }
-        writeln!(f, "{}", line.trim_end())
-    }
 }
 
-impl fmt::Display for Table {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let widths = self.widths();
-        let headings = || self.columns.iter().map(|column| column.heading);
-        let height = headings().map(|text| text.lines().count()).max();
-        let height = height.unwrap_or(0);
-        for level in 0..height {
-            // Short headings stand on the floor of the heading.
-            let cells = headings().map(|text| {
-                let above = height - text.lines().count();
-                let own = level.checked_sub(above);
-                own.and_then(|own| text.lines().nth(own)).unwrap_or("")
-            });
-            self.line(f, &widths, cells)?;
+/// `text` with its lines broken at blanks where they are longer than `limit`.
+pub fn wrapped(text: &str, limit: Option<usize>) -> String {
+    let limit = limit.unwrap_or(usize::MAX).max(WIDTH_MIN);
+    let mut all = String::new();
+    for line in text.lines() {
+        let (mut rest, mut indent) = (line, "");
+        while width(indent) + width(rest) > limit {
+            let mut taken = width(indent);
+            let (mut blank, mut end) = (None, 0);
+            for (at, ch) in rest.char_indices() {
+                taken += width(ch.encode_utf8(&mut [0; 4]));
+                if ch == ' ' && !rest[..at].trim().is_empty() {
+                    blank = Some(at);
+                }
+                if taken > limit {
+                    break;
+                }
+                end = at + ch.len_utf8();
+            }
+            let (here, next) = rest.split_at(blank.unwrap_or(end));
+            all.extend([indent, here.trim_end(), "\n"]);
+            (rest, indent) = (next.trim_start(), INDENT);
         }
-        let rules: Vec<String> = widths.iter().map(|&wide| "-".repeat(wide)).collect();
-        self.line(f, &widths, rules.iter().map(String::as_str))?;
-        self.rows.iter().try_for_each(|row| self.line(f, &widths, row.iter().map(String::as_str)))
+        all.extend([indent, rest, "\n"]);
     }
+    all
 }
 
 /// A value as a cell; `-` where there is none.
@@ -147,21 +217,21 @@ pub(super) fn extremes(columns: Vec<Option<(Vec<f64>, usize)>>) -> [Vec<String>;
     rows
 }
 
-/// Cuts `cell` to [`CELL_MAX`] columns, and says so.
-fn clip(cell: &mut String) {
-    const CUT: &str = "...";
-    if width(cell) <= CELL_MAX {
-        return;
+/// Cuts `text` to `limit` columns, and ends it with `end`. True when it was longer.
+fn clip(text: &mut String, limit: usize, end: &str) -> bool {
+    if width(text) <= limit {
+        return false;
     }
-    while width(cell) > CELL_MAX - CUT.len() {
-        cell.pop();
+    while width(text) > limit - end.len() {
+        text.pop();
     }
-    cell.push_str(CUT);
+    text.push_str(end);
+    true
 }
 
 /// The columns of a terminal that `text` takes. Counts what names are really made of: accents
 /// that stand on the letter before, East Asian letters and pictures that take two.
-pub(super) fn width(text: &str) -> usize {
+pub(crate) fn width(text: &str) -> usize {
     let wide = |ch: char| match ch {
         '\u{300}'..='\u{36f}' | '\u{fe00}'..='\u{fe0f}' => 0,
         '\u{1100}'..='\u{115f}'
@@ -182,32 +252,95 @@ pub(super) fn width(text: &str) -> usize {
 mod tests {
     use super::*;
 
-    #[test]
-    fn cells_stand_under_their_headings() {
+    fn table() -> Table {
         let mut table = Table::new(&[
-            ("no", Align::Right),
-            ("client\nbytes", Align::Right),
-            ("name", Align::Left),
-            ("why", Align::Left),
+            ("no", Align::Right, 0),
+            ("client\nbytes", Align::Right, 2),
+            ("name", Align::Left, 1),
+            ("why", Align::Left, 0),
         ]);
         let mut row = |cells: [&str; 4]| table.row(cells.map(str::to_owned));
         row(["1", "1000000", "niño", ""]);
         row(["12", "-", "教室🎥", "cut"]);
         row(["3", "7", &"x".repeat(40), &"y".repeat(40)]);
-        insta::assert_snapshot!(table.to_string(), @r#"
+        row(["4", "7", "z", &"y".repeat(40)]);
+        table
+    }
+
+    #[test]
+    fn cells_stand_under_their_headings() {
+        insta::assert_snapshot!(table().fitted(None), @r#"
              client
         no    bytes  name                              why
         --  -------  --------------------------------  ----------------------------------------
          1  1000000  niño
         12        -  教室🎥                            cut
          3        7  xxxxxxxxxxxxxxxxxxxxxxxxxxxxx...  yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy
+         4        7  z                                 yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy
         "#);
     }
 
     #[test]
+    fn narrow_table_has_the_columns_of_low_rank() {
+        assert_eq!(table().fitted(Some(87)), table().fitted(None));
+        let headings = |width| table().fitted(Some(width)).lines().nth(1).map(str::to_owned);
+        assert!(headings(79).is_some_and(|line| line.contains("bytes")), "its last cell is cut");
+        assert!(headings(78).is_some_and(|line| !line.contains("bytes")));
+        insta::assert_snapshot!(table().fitted(Some(44)), @r"
+        no  why
+        --  ----------------------------------------
+         1
+        12  cut
+         3  yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy
+         4  yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy
+        ");
+        insta::assert_snapshot!(table().fitted(Some(40)), @r"
+        no  why
+        --  ------------------------------------
+         1
+        12  cut
+         3  yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy...
+         4  yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy...
+        no 3, 4:
+            yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy
+            yyyy
+        ");
+    }
+
+    #[test]
+    fn long_lines_are_broken_at_blanks() {
+        let long = "release skew        wake 96 us, server 58 us, client 239 us\nshort\n\nend\n";
+        assert_eq!(wrapped(long, None), long);
+        insta::assert_snapshot!(wrapped(long, Some(40)), @r"
+        release skew        wake 96 us, server
+            58 us, client 239 us
+        short
+
+        end
+        ");
+    }
+
+    #[test]
     fn empty_table_is_its_heading() {
-        let table = Table::new(&[("a", Align::Left), ("bb", Align::Right)]);
+        let table = Table::new(&[("a", Align::Left, 0), ("bb", Align::Right, 0)]);
         assert!(table.is_empty());
-        assert_eq!(table.to_string(), "a  bb\n-  --\n");
+        assert_eq!(table.fitted(None), "a  bb\n-  --\n");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_line_is_wider_than_asked(
+            cells in proptest::collection::vec("[a-z教0-9 ]{0,90}", 4),
+            ranks in proptest::collection::vec(0_u8..4, 4),
+            limit in WIDTH_MIN..=250,
+        ) {
+            let column = |at: usize| ("heading\nof it", Align::Left, ranks[at]);
+            let mut table = Table::new(&[0, 1, 2, 3].map(column));
+            table.row(cells.clone());
+            let text = table.fitted(Some(limit)) + &wrapped(&cells.join(" "), Some(limit));
+            for line in text.lines() {
+                proptest::prop_assert!(width(line) <= limit, "{limit}: {line}");
+            }
+        }
     }
 }

@@ -8,34 +8,34 @@ use crate::{
         median_range::MedianRange,
         overall, repetitions,
         session_table::{mbit, released},
-        table::{Align, Table, or_dash},
+        table::{Align, Table, or_dash, wrapped},
     },
     transfer::Record,
     units::{Bytes, decimal_seconds},
 };
 
 /// Many sessions: the table of tests, a row each, then for those that were repeated the medians
-/// with their ranges, then every number that does not add up.
-pub fn trials(records: &[Record]) -> String {
+/// with their ranges, then every number that does not add up; in `limit` columns of a terminal.
+pub fn trials(records: &[Record], limit: Option<usize>) -> String {
     // A column only where datagrams are counted.
     let counted = records.iter().any(|r| mean_loss(r).is_some());
     let mut headings = vec![
-        ("test", Align::Right),
-        ("date", Align::Left),
-        ("via", Align::Left),
-        ("file", Align::Left),
-        ("size", Align::Right),
-        ("clients", Align::Right),
-        ("whole", Align::Right),
-        ("verified", Align::Right),
-        ("slowest\ns", Align::Right),
-        ("global\nMbit/s", Align::Right),
-        ("mean client\nMbit/s", Align::Right),
-        ("skew\nus", Align::Right),
-        ("numbers", Align::Left),
+        ("test", Align::Right, 0),
+        ("date", Align::Left, 4),
+        ("via", Align::Left, 1),
+        ("file", Align::Left, 1),
+        ("size", Align::Right, 3),
+        ("clients", Align::Right, 0),
+        ("whole", Align::Right, 5),
+        ("verified", Align::Right, 0),
+        ("slowest\ns", Align::Right, 0),
+        ("global\nMbit/s", Align::Right, 0),
+        ("mean client\nMbit/s", Align::Right, 2),
+        ("skew\nus", Align::Right, 3),
+        ("figures", Align::Left, 0),
     ];
     if counted {
-        headings.insert(headings.len() - 2, ("lost\n%", Align::Right));
+        headings.insert(headings.len() - 2, ("lost\n%", Align::Right, 1));
     }
     let mut table = Table::new(&headings);
     let mut invalid = String::new();
@@ -55,7 +55,7 @@ pub fn trials(records: &[Record]) -> String {
             or_dash(overall.map(|(_, rate)| mbit(rate))),
             or_dash(mean_client_mbit(record).map(mbit)),
             or_dash(record.skew_us()),
-            if broken.is_empty() { "hold" } else { "INVALID" }.to_owned(),
+            if broken.is_empty() { "consistent" } else { "INVALID" }.to_owned(),
         ];
         if counted {
             let lost = mean_loss(record).map(|loss| format!("{loss:.3}"));
@@ -66,28 +66,29 @@ pub fn trials(records: &[Record]) -> String {
             let _ = writeln!(invalid, "INVALID: test {test}, {sentence}");
         }
     }
-    let mut text = table.to_string();
+    let mut text = table.fitted(limit);
     let medians = medians(records);
     if !medians.is_empty() {
+        let medians = medians.fitted(limit);
         let _ = write!(text, "\nmedian (low to high) of the repeated tests\n{medians}");
     }
     if !invalid.is_empty() {
         let _ = write!(text, "\n{invalid}");
     }
-    text
+    wrapped(&text, limit)
 }
 
 /// A row for each test that was run more than once; of its runs only the sound ones count, for
 /// the others have figures of fewer clients.
 fn medians(records: &[Record]) -> Table {
     let mut table = Table::new(&[
-        ("via", Align::Left),
-        ("file", Align::Left),
-        ("clients", Align::Right),
-        ("runs", Align::Right),
-        ("slowest s", Align::Right),
-        ("global Mbit/s", Align::Right),
-        ("mean client Mbit/s", Align::Right),
+        ("via", Align::Left, 0),
+        ("file", Align::Left, 2),
+        ("clients", Align::Right, 0),
+        ("runs", Align::Right, 1),
+        ("slowest s", Align::Right, 0),
+        ("global Mbit/s", Align::Right, 1),
+        ("mean client Mbit/s", Align::Right, 2),
     ]);
     let spread =
         |runs: &[&Record], shown: fn(f64) -> String, figure: fn(&Record) -> Option<f64>| {
@@ -147,16 +148,16 @@ mod tests {
         let mut lame = sample::session(6, 2, 20);
         lame.transfers[0].fail(Outcome::Cut, "gone");
         records.push(lame);
-        insta::assert_snapshot!(trials(&records), @r#"
+        insta::assert_snapshot!(trials(&records, None), @r#"
                                                                                       slowest    global  mean client  skew
-        test  date                     via  file     size  clients  whole  verified         s    Mbit/s       Mbit/s    us  numbers
-        ----  -----------------------  ---  -------  ----  -------  -----  --------  --------  --------  -----------  ----  -------
-           1  2026-09-21 14:13:21 UTC  tcp  1MB.bin  1 MB        2      2         2  0.082120   194.837       98.163    20  hold
-           2  2026-09-21 14:13:22 UTC  tcp  1MB.bin  1 MB        2      2         2  0.062120   257.566      130.090    20  hold
-           3  2026-09-21 14:13:23 UTC  tcp  1MB.bin  1 MB        2      2         2  0.072120   221.852      111.894    20  hold
+        test  date                     via  file     size  clients  whole  verified         s    Mbit/s       Mbit/s    us  figures
+        ----  -----------------------  ---  -------  ----  -------  -----  --------  --------  --------  -----------  ----  ----------
+           1  2026-09-21 14:13:21 UTC  tcp  1MB.bin  1 MB        2      2         2  0.082120   194.837       98.163    20  consistent
+           2  2026-09-21 14:13:22 UTC  tcp  1MB.bin  1 MB        2      2         2  0.062120   257.566      130.090    20  consistent
+           3  2026-09-21 14:13:23 UTC  tcp  1MB.bin  1 MB        2      2         2  0.072120   221.852      111.894    20  consistent
            4  2026-09-21 14:13:24 UTC  tcp  1MB.bin  1 MB       25     25        25  0.105120  1826.484       82.594   480  INVALID
-           5  2026-09-21 14:13:27 UTC  tcp  1MB.bin  1 MB        4      2         1  0.083120   192.493       98.765    40  hold
-           6  2026-09-21 14:13:26 UTC  tcp  1MB.bin  1 MB        2      1         1  0.022120   361.664      363.636    20  hold
+           5  2026-09-21 14:13:27 UTC  tcp  1MB.bin  1 MB        4      2         1  0.083120   192.493       98.765    40  consistent
+           6  2026-09-21 14:13:26 UTC  tcp  1MB.bin  1 MB        2      1         1  0.022120   361.664      363.636    20  consistent
 
         median (low to high) of the repeated tests
         via  file     clients    runs                  slowest s           global Mbit/s     mean client Mbit/s

@@ -1,9 +1,15 @@
-//! The exit code of a run: 0 only if every copy is proven.
+//! The exit code of a run, 0 only if every copy is proven, and the line that says so.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeSet, HashMap},
+};
 
 use crate::{
     client::{self, ClientReport},
     error::Error,
-    transfer::{Outcome, Record},
+    text::escape,
+    transfer::{Outcome, Record, Transfer},
 };
 
 /// How a run of the program ended, worst first. Where several apply, the first in this order wins.
@@ -89,6 +95,115 @@ impl Verdict {
             (Some(_), false) => Self::SomeFailed,
         }
     }
+}
+
+/// The last line of a session: how many of `wanted` copies are proven, and if not all of them, why.
+/// `verdict` is how a program ends with this session, where one does.
+pub fn line(proven: usize, wanted: usize, verdict: Option<Verdict>, why: &str) -> String {
+    let code = verdict.map(Verdict::exit_code).filter(|&code| code != 0);
+    let code = code.map(|code| format!(" (exit {code})")).unwrap_or_default();
+    if proven == wanted && why.is_empty() {
+        return format!("{proven} of {wanted} copies proven{code}\n");
+    }
+    format!("{FAILED}{proven} of {wanted} copies proven{code}: {why}\n")
+}
+
+/// How a [`line`] begins that is no success.
+pub const FAILED: &str = "FAILED: ";
+
+/// The [`line`] of a session. `seats` is how many of its seats the record can know of.
+pub fn line_of_session(record: &Record, seats: usize, verdict: Option<Verdict>) -> String {
+    let proven = record.proven();
+    let mut why = String::new();
+    if proven < seats {
+        let is_proven = |transfer: &&Transfer| transfer.is_proven();
+        let held: BTreeSet<_> =
+            record.transfers.iter().filter(is_proven).map(|transfer| transfer.seat).collect();
+        // A seat whose first client left may have gone to another, who has the copy.
+        let failed = || record.transfers.iter().filter(|transfer| !held.contains(&transfer.seat));
+        let seats_taken: BTreeSet<_> = record.transfers.iter().map(|t| t.seat).collect();
+        let missing = match record.released_at {
+            Some(_) => seats.saturating_sub(seats_taken.len()),
+            None => 0,
+        };
+        why = reasons(failed().map(reason), missing);
+        if why.is_empty() {
+            why.push_str("the gate did not open");
+        }
+    } else if !record.broken_identities().is_empty() {
+        why.push_str("the figures contradict each other");
+    }
+    line(proven, seats, verdict, &why)
+}
+
+/// The [`line`] over the clients of one process, which ends with `verdict`.
+pub fn line_of_clients(reports: &[ClientReport], verdict: Verdict) -> String {
+    let proven = reports.iter().filter(|report| report.error.is_none()).count();
+    let failed = reports.iter().filter_map(|report| report.error.as_ref());
+    let mut why = reasons(failed.map(ToString::to_string), 0);
+    if verdict == Verdict::Invalid {
+        why.push_str("the figures contradict each other");
+    }
+    line(proven, reports.len(), Some(verdict), &why)
+}
+
+/// Why a copy is not proven, in words.
+fn reason(transfer: &Transfer) -> String {
+    match (&transfer.reason, transfer.outcome) {
+        (_, Outcome::Complete) => "complete, not proven".to_owned(),
+        (Some(reason), _) => escape(reason),
+        (None, outcome) => outcome.to_string().replace('_', " "),
+    }
+}
+
+/// How much of `known` the other sentence says too: all, or, where their numbers differ, what stands
+/// before the colon that comes before these.
+fn shared(known: &str, other: &str) -> usize {
+    let same = known.bytes().zip(other.bytes()).take_while(|(a, b)| a == b).count();
+    let colon = known.get(..same).and_then(|same| same.rfind(": "));
+    colon.filter(|_| known != other).unwrap_or(known.len())
+}
+
+/// Most kinds of failure that one line names.
+const KINDS_MAX: usize = 3;
+
+/// Each kind of `failures` once, the commonest first, with its count where there are several.
+fn reasons(failures: impl Iterator<Item = String>, missing: usize) -> String {
+    let clients = |count: usize| format!("{count} client{}", if count == 1 { "" } else { "s" });
+    let words = |text: &str| text.replace(|ch: char| ch.is_ascii_digit(), "");
+    // The first sentence of its kind, how much of it all of its kind say, and how many.
+    let mut kinds: Vec<(String, usize, usize)> = Vec::new();
+    let mut places = HashMap::new();
+    for failure in failures {
+        // Where it ended differs from seat to seat.
+        let failure = failure.split(" at byte ").next().unwrap_or_default();
+        let place = *places.entry(words(failure)).or_insert(kinds.len());
+        match kinds.get_mut(place) {
+            Some((known, said, count)) => {
+                *said = shared(known, failure).min(*said);
+                *count += 1;
+            }
+            None => kinds.push((failure.to_owned(), failure.len(), 1)),
+        }
+    }
+    let mut kinds: Vec<(&str, usize)> = kinds
+        .iter()
+        .map(|(kind, said, count)| (kind.get(..*said).unwrap_or(kind), *count))
+        .collect();
+    if let ([(kind, _)], 0) = (&kinds[..], missing) {
+        return (*kind).to_owned();
+    }
+    kinds.sort_by_key(|&(_, count)| Reverse(count));
+    let others = kinds.drain(KINDS_MAX.min(kinds.len())..).map(|(_, count)| count).sum::<usize>();
+    let mut parts: Vec<String> =
+        kinds.into_iter().map(|(kind, count)| format!("{}: {kind}", clients(count))).collect();
+    if others > 0 {
+        parts.push(format!("{} failed otherwise", clients(others)));
+    }
+    if missing > 0 {
+        parts.push(format!("{} missing", clients(missing)));
+    }
+    parts.join("; ")
 }
 
 impl Error {
@@ -188,6 +303,76 @@ mod tests {
         assert_eq!(Verdict::of_clients(&clients).exit_code(), 6);
         clients.push(end(Some(Error::refused("s", "r")), true));
         assert_eq!(Verdict::of_clients(&clients).exit_code(), 4);
+    }
+
+    #[test]
+    fn last_line_says_how_many_are_proven_and_why_not_all() {
+        let of = |record: &Record| {
+            let verdict = Verdict::of_records(std::slice::from_ref(record));
+            line_of_session(record, record.clients.into(), Some(verdict))
+        };
+        let proven = (Outcome::Complete, Some(true));
+        assert_eq!(of(&record(&[proven; 25], 25, true)), "25 of 25 copies proven\n");
+
+        let mut stopped = record(&[(Outcome::Cut, None); 8], 8, true);
+        stopped.transfers.iter_mut().for_each(|row| {
+            row.reason = Some("the server was stopped".to_owned());
+        });
+        assert_eq!(of(&stopped), "FAILED: 0 of 8 copies proven (exit 4): the server was stopped\n");
+        let interrupted = line_of_session(&stopped, 8, Some(Verdict::Interrupted));
+        assert!(interrupted.starts_with("FAILED: 0 of 8 copies proven (exit 130): the "));
+        let of_log = line_of_session(&stopped, 8, None);
+        assert_eq!(of_log, "FAILED: 0 of 8 copies proven: the server was stopped\n");
+
+        for (byte, row) in (100..).zip(&mut stopped.transfers[..5]) {
+            row.reason = Some(format!("the connection was lost at byte {byte}: reset"));
+        }
+        stopped.transfers[7].outcome = Outcome::Complete;
+        stopped.clients = 10;
+        assert_eq!(
+            of(&stopped),
+            "FAILED: 0 of 10 copies proven (exit 4): 5 clients: the connection was lost; \
+             2 clients: the server was stopped; 1 client: complete, not proven; 2 clients missing\n"
+        );
+        let mut late = record(&[(Outcome::TimedOut, None); 2], 3, false);
+        late.transfers.iter_mut().for_each(|row| row.reason = Some("2 of 3 came".to_owned()));
+        assert_eq!(of(&late), "FAILED: 0 of 3 copies proven (exit 3): 2 of 3 came\n");
+        let nobody = of(&record(&[], 2, false));
+        assert_eq!(nobody, "FAILED: 0 of 2 copies proven (exit 3): the gate did not open\n");
+        let mut left = record(&[proven; 2], 2, true);
+        left.transfers.insert(0, Transfer::new(SeatId(1), "gone", Outcome::Refused));
+        assert_eq!(of(&left), "2 of 2 copies proven\n");
+        left.transfers[1].bytes_client = Some(7);
+        assert_eq!(
+            of(&left),
+            "FAILED: 2 of 2 copies proven (exit 6): the figures contradict each other\n"
+        );
+        left.transfers[2].name = "\u{1b}".to_owned();
+        left.transfers[2].fail(Outcome::Cut, "\u{1b}[2J");
+        assert!(!of(&left).contains('\u{1b}'), "what a client says is escaped");
+
+        let mut lossy = record(&[(Outcome::Cut, None); 3], 3, true);
+        for (lost, row) in (78..).zip(&mut lossy.transfers) {
+            row.reason = Some(format!("cannot receive the whole file: {lost} of 6907 were lost"));
+        }
+        let line = "FAILED: 0 of 3 copies proven (exit 4): cannot receive the whole file\n";
+        assert_eq!(of(&lossy), line);
+    }
+
+    #[test]
+    fn last_line_of_clients_has_their_errors() {
+        let copy = || end(None, true);
+        let lost = || end(Some(Error::refused("10.0.0.1:8080", "it is full")), true);
+        let of = |reports: &[ClientReport]| line_of_clients(reports, Verdict::of_clients(reports));
+        assert_eq!(of(&[copy(), copy()]), "2 of 2 copies proven\n");
+        assert_eq!(
+            of(&[copy(), lost()]),
+            "FAILED: 1 of 2 copies proven (exit 4): 10.0.0.1:8080 refused: it is full\n"
+        );
+        assert_eq!(
+            of(&[end(Some(Error::Interrupted), true)]),
+            "FAILED: 0 of 1 copies proven (exit 130): the client was interrupted\n"
+        );
     }
 
     #[test]

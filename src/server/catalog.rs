@@ -22,7 +22,7 @@ use crate::{
     net::{copy, lock, plain_file},
     proto::native::FILES_MAX,
     session::FileInfo,
-    text::{FileName, escape},
+    text::{FileName, choice, escape},
 };
 
 /// The offered files, by name.
@@ -88,15 +88,26 @@ impl Catalog {
             }
             let entries =
                 fs::read_dir(path).map_err(Error::io("list the folder", path.display()))?;
+            let mut subfolder = None;
             for entry in entries {
                 let entry = entry.map_err(Error::io("list the folder", path.display()))?;
                 // A link in a folder may lead anywhere; whoever wants its target names it.
                 let kind = entry.file_type().map_err(Error::io("offer", entry.path().display()))?;
-                if kind.is_file() && !entry.file_name().as_encoded_bytes().starts_with(b".") {
+                let is_hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
+                if kind.is_file() && !is_hidden {
                     let metadata =
                         entry.metadata().map_err(Error::io("offer", entry.path().display()))?;
                     catalog.add(&entry.path(), &metadata)?;
                 }
+                let is_subfolder = kind.is_dir() && !is_hidden;
+                subfolder = subfolder.or(is_subfolder.then(|| entry.path()));
+            }
+            if let Some(folder) = subfolder.filter(|_| !catalog.files.is_empty()) {
+                let (of, at) = (path.display().to_string(), folder.display().to_string());
+                let (of, at) = (escape(&of), escape(&at));
+                log::warn!(
+                    "'{of}' is offered without its subfolders; name '{at}' to offer its files"
+                );
             }
         }
         Ok(catalog)
@@ -121,7 +132,9 @@ impl Catalog {
         if let Some(other) = self.files.insert(name, offered) {
             let (one, two) =
                 (escape(&other.path.display().to_string()), escape(&path.display().to_string()));
-            return Err(Error::Usage { what: format!("{one} and {two} have the same name") });
+            return Err(Error::Usage {
+                what: format!("{one} and {two} have the same name; rename one"),
+            });
         }
         Ok(())
     }
@@ -142,7 +155,8 @@ impl Catalog {
     /// The name is not offered, or its file cannot be read or changes while it is.
     pub fn open(&self, name: &FileName, progress: HashProgress<'_>) -> Result<Source> {
         let unknown = || {
-            let reason = format!("the file '{name}' is not offered here");
+            let names = choice(self.names());
+            let reason = format!("the file '{name}' is not offered here; name one of {names}");
             Error::refused("the server", reason)
         };
         let Offered { path, known } = self.files.get(name).ok_or_else(unknown)?;

@@ -7,14 +7,17 @@
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError},
-    thread,
+    sync::{Arc, OnceLock, PoisonError},
     time::Duration,
 };
 
 use crate::{
     error::{Error, Result},
-    net::{STACK, clock, lock, socket},
+    net::{
+        STACK, clock, lock,
+        primitives::{Condvar, Mutex, MutexGuard, thread},
+        socket,
+    },
     server::{
         admission::Admission,
         catalog,
@@ -26,7 +29,7 @@ use crate::{
         transport::{GroupRoute, Transport},
     },
     session::{FileInfo, SessionId, Via},
-    text::FileName,
+    text::{FileName, choice},
 };
 
 /// What a client asks for; what it leaves open the server decides.
@@ -61,6 +64,9 @@ struct LobbyState {
     begun: u64,
     stopping: bool,
 }
+
+/// What a client can do that asked for another way.
+const WITHOUT: &str = "; without --via the client takes that way";
 
 impl LobbyState {
     /// The open muster of `file` that has a seat left.
@@ -123,14 +129,17 @@ impl Lobby {
         let refuse = |reason: String| Err(Error::refused("the server", reason));
         let default = self.settings.file.as_ref().or_else(|| self.catalog.only());
         let Some(file) = wish.file.as_ref().or(default) else {
-            return refuse("several files are offered, and this client named none".to_owned());
+            let names = choice(self.catalog.names());
+            return refuse(format!(
+                "several files are offered, and this client named none: name one of {names}"
+            ));
         };
         let Some(clients) = self.settings.clients.or(wish.group) else {
             return refuse("neither side says how many clients the group has".to_owned());
         };
         let via = match (self.settings.via, wish.via) {
             (Some(ours), Some(theirs)) if ours != theirs => {
-                return refuse(format!("this server sends via {ours}, not via {theirs}"));
+                return refuse(format!("this server sends via {ours}, not via {theirs}{WITHOUT}"));
             }
             (ours, theirs) => ours.or(theirs),
         };
@@ -164,9 +173,11 @@ impl Lobby {
                 session.clients
             ));
         }
-        if let Some(via) = via.filter(|&via| via != session.via) {
+        // An HTTP client is sent to over its own connection, whether or not it says so.
+        let is_http = kind == ClientKind::Http && via == Some(Via::Http);
+        if let Some(via) = via.filter(|&via| via != session.via && !is_http) {
             return refuse(format!(
-                "the group for '{file}' goes via {}, not via {via}",
+                "the group for '{file}' goes via {}, not via {via}{WITHOUT}",
                 session.via
             ));
         }

@@ -2,7 +2,7 @@
 //! bound each way came in a study. No network, no clock: arithmetic.
 
 use crate::{
-    report::table::{Align, Table},
+    report::table::{Align, Table, wrapped},
     session::Via,
     testbed::study::{
         bound::{Bound, Capacity},
@@ -110,15 +110,15 @@ fn nominal_efficiency(row: &StudyRow) -> Option<f64> {
     (makespan > 0.0).then(|| row.bound_nominal_s / makespan)
 }
 
-/// The answer in words and a table.
-pub fn table(scenario: &Scenario, answers: &[Forecast]) -> String {
+/// The answer in words and a table, in `limit` columns of a terminal.
+pub fn table(scenario: &Scenario, answers: &[Forecast], limit: Option<usize>) -> String {
     let mut table = Table::new(&[
-        ("via", Align::Left),
-        ("bound", Align::Right),
-        ("formula", Align::Left),
-        ("efficiency", Align::Right),
-        ("measured\nwith clients", Align::Right),
-        ("expected", Align::Right),
+        ("via", Align::Left, 0),
+        ("bound", Align::Right, 0),
+        ("formula", Align::Left, 2),
+        ("efficiency", Align::Right, 1),
+        ("measured\nwith clients", Align::Right, 2),
+        ("expected", Align::Right, 0),
     ]);
     let dash = || "-".to_owned();
     for answer in answers {
@@ -133,11 +133,12 @@ pub fn table(scenario: &Scenario, answers: &[Forecast]) -> String {
     }
     let Scenario { bytes, clients, server_up, up, down } = scenario;
     let mut text = format!(
-        "{} to {clients} clients; server {server_up} up, clients {up} up and {down} down\n\n{table}\n",
-        Bytes(*bytes)
+        "{} to {clients} clients; server {server_up} up, clients {up} up and {down} down\n\n{}\n",
+        Bytes(*bytes),
+        table.fitted(limit)
     );
     let Some(best) = answers.first() else {
-        return text;
+        return wrapped(&text, limit);
     };
     // Ways of one bound are equally fast as far as arithmetic goes.
     let equal: Vec<String> = answers
@@ -160,7 +161,7 @@ pub fn table(scenario: &Scenario, answers: &[Forecast]) -> String {
         text += "The efficiencies were measured with far fewer clients; what a switch, a server's \
                  memory or a tracker does with so many is not in them.\n";
     }
-    text
+    wrapped(&text, limit)
 }
 
 fn formula(bound: Bound) -> &'static str {
@@ -187,6 +188,7 @@ fn span(seconds: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::table::{WIDTH_MIN, width};
 
     const MANY: Scenario = Scenario {
         bytes: 1_000_000_000,
@@ -204,9 +206,14 @@ mod tests {
         let tcp = answers.iter().find(|answer| answer.via == Via::Tcp);
         assert_eq!(tcp.map(|tcp| tcp.bound_s), Some(80_000.0));
         assert!(answers.iter().all(|answer| answer.expected_s.is_none()));
-        let text = table(&MANY, &answers);
+        let text = table(&MANY, &answers, None);
         assert!(text.contains("fastest by their bounds: multicast and swarm"), "{text}");
         assert!(text.contains("22 h 13 min"), "{text}");
+        for limit in WIDTH_MIN..=250 {
+            for line in table(&MANY, &answers, Some(limit)).lines() {
+                assert!(width(line) <= limit, "{limit}: {line}");
+            }
+        }
     }
 
     #[test]
@@ -219,7 +226,7 @@ mod tests {
         assert!((efficiency - 3.2 / 3.6).abs() < 1e-9, "{efficiency}");
         let expected = tcp.expected_s.expect("measured");
         assert!((expected - 80_000.0 / efficiency).abs() < 1e-6);
-        assert!(table(&MANY, &answers).contains("far fewer clients"));
+        assert!(table(&MANY, &answers, None).contains("far fewer clients"));
     }
 
     #[test]

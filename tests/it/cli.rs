@@ -59,7 +59,7 @@ fn run_sends_file_to_every_client() {
     assert_eq!(code(&output), 0, "{output:?}");
     let out = text(&output.stdout);
     assert!(out.contains("whole and verified  5 of 5"), "{out}");
-    assert!(out.contains("numbers: hold"), "{out}");
+    assert!(out.contains("figures are consistent"), "{out}");
     let mut names: Vec<_> = std::fs::read_dir(place.path().join("kept"))
         .expect("made")
         .map(|entry| entry.expect("readable").file_name().into_string().expect("UTF-8"))

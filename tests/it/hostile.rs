@@ -471,8 +471,12 @@ fn lying_server_gives_clear_error_and_leaves_no_file() {
     within(LIMIT, || {
         let ten = "0123456789";
         let cases = [
-            ("HTTP/1.1 400 Bad Request\r\n".to_owned(), "broke the protocol"),
-            ("x".repeat(10_000), "a line longer than 2048 bytes"),
+            (
+                "HTTP/1.1 400 Bad Request\r\n".to_owned(),
+                "another program answers, 'HTTP/1.1 400 Bad Request'; is the port right?",
+            ),
+            ("OFFER\u{1b}[2J\n".to_owned(), "another program answers, 'OFFER\\u{1b}[2J'"),
+            ("OFFER ".to_owned() + &"x".repeat(10_000), "a line longer than 2048 bytes"),
             (String::new(), "it closed the connection"),
             ("GO bytes=10\n".to_owned(), "no offer"),
             (OFFER.replace("file=f", "file=..%2Ff"), "separator"),

@@ -122,7 +122,7 @@ fn faulty_lab_client_fails_only_itself() {
             (&["--stray-byte"], Outcome::Complete, ""),
             (&["--wrong-receipt"], Outcome::Cut, "said 'Recibida' and not Recibido"),
             (&["--no-receipt"], Outcome::Cut, "closed the connection without Recibido"),
-            (&["--die-after", "1000000"], Outcome::Cut, "the connection failed at byte "),
+            (&["--die-after", "1000000"], Outcome::Cut, "the connection was lost at byte "),
         ];
         let vanishing = lab(&server, &out, &["--vanish-at-gate"]);
         until("it to wait", || server.seats().1 == 1);

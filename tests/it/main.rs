@@ -25,6 +25,10 @@ mod udp;
 mod cli;
 #[cfg(feature = "cli")]
 mod documents;
+#[cfg(all(unix, feature = "cli"))]
+mod ends;
+#[cfg(all(target_os = "linux", feature = "cli", feature = "sockopt"))]
+mod errors;
 #[cfg(all(target_os = "linux", feature = "cli", feature = "sockopt"))]
 mod firewall;
 #[cfg(feature = "cli")]

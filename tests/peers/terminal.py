@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Runs a program on a terminal of its own, and types there.
 
-    terminal.py [--background] [--pipe-output] PROGRAM ARGUMENT...
+    terminal.py [--background] [--pipe-output] [--columns=80] PROGRAM ARGUMENT...
 
 Prints what appears on the terminal, each redrawn line as a line. Reads orders from standard input:
 
@@ -11,6 +11,7 @@ Prints what appears on the terminal, each redrawn line as a line. Reads orders f
     cpu [PID]     prints "cpu TICKS", the processor time that the program has used
     state [PID]   prints "state X", the process state as the system names it
 
+The terminal has 120 columns unless --columns says otherwise.
 With --background the program is a job in the background of that terminal; with --pipe-output its
 standard output is a pipe.
 """
@@ -54,10 +55,15 @@ def print_line(data):
 
 def main():
     words = sys.argv[1:]
-    options = {word for word in words if word in ("--background", "--pipe-output")}
-    words = [word for word in words if word not in options]
+    columns = 120
+    options = set()
+    while words[0] in ("--background", "--pipe-output") or words[0].startswith("--columns="):
+        option = words.pop(0)
+        options.add(option)
+        if option.startswith("--columns="):
+            columns = int(option.partition("=")[2])
     master, slave = pty.openpty()
-    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 120, 0, 0))
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 30, columns, 0, 0))
     before = termios.tcgetattr(slave)
 
     def own_terminal():

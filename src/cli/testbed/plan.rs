@@ -73,7 +73,7 @@ pub(crate) fn run(args: &PlanArgs) -> Result<Verdict> {
     for (number, scenario) in scenarios.iter().enumerate() {
         let answers = plan::forecasts(scenario, study.as_ref());
         let space = if number > 0 { "\n" } else { "" };
-        output::print(&format!("{space}{}", plan::table(scenario, &answers)))?;
+        output::print(&format!("{space}{}", plan::table(scenario, &answers, output::width())))?;
     }
     Ok(Verdict::AllVerified)
 }

@@ -198,11 +198,11 @@ fn remove(star: Star) -> Result<()> {
 
 fn table(star: &Star) -> String {
     let mut table = Table::new(&[
-        ("host", Align::Right),
-        ("address", Align::Left),
-        ("up", Align::Right),
-        ("down", Align::Right),
-        ("namespace", Align::Left),
+        ("host", Align::Right, 0),
+        ("address", Align::Left, 0),
+        ("up", Align::Right, 2),
+        ("down", Align::Right, 2),
+        ("namespace", Align::Left, 1),
     ]);
     for (number, host) in star.hosts().iter().enumerate() {
         table.row([
@@ -213,7 +213,7 @@ fn table(star: &Star) -> String {
             star.id().namespace(StarNode::Host(number)),
         ]);
     }
-    table.to_string()
+    table.fitted(output::width())
 }
 
 fn down(name: Option<StarId>) -> Result<Verdict> {
@@ -256,8 +256,11 @@ fn down(name: Option<StarId>) -> Result<Verdict> {
 }
 
 fn list() -> Result<Verdict> {
-    let mut table =
-        Table::new(&[("star", Align::Left), ("hosts", Align::Right), ("owner", Align::Left)]);
+    let mut table = Table::new(&[
+        ("star", Align::Left, 0),
+        ("hosts", Align::Right, 0),
+        ("owner", Align::Left, 0),
+    ]);
     for star in cleanup::find() {
         let owner = if star.owner_lives {
             format!("process {}", star.id.process)
@@ -267,7 +270,7 @@ fn list() -> Result<Verdict> {
         let hosts = star.namespaces.len().saturating_sub(1);
         table.row([star.id.to_string(), hosts.to_string(), owner]);
     }
-    output::print(&table.to_string())?;
+    output::print(&table.fitted(output::width()))?;
     Ok(Verdict::AllVerified)
 }
 
@@ -286,6 +289,7 @@ fn exec(star: Option<StarId>, host: usize, command: &[String]) -> Error {
     };
     // The thread that entered the host becomes the program, and with it the whole process.
     let failed = namespace::enter(&namespace::path_of(&namespace), || {
+        namespace::name_host(&format!("host-{host}"));
         Command::new(program).args(arguments).exec()
     });
     match failed {

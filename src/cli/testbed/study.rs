@@ -160,7 +160,7 @@ pub(crate) fn run(args: &StudyArgs) -> Result<Verdict> {
     if args.json {
         output::print(&fs::read_to_string(&path).map_err(Error::io("read", path.display()))?)?;
     } else {
-        output::print(&table::table(&results))?;
+        output::print(&table::table(&results, output::width()))?;
     }
     Ok(if results.all_proven() { Verdict::AllVerified } else { Verdict::SomeFailed })
 }

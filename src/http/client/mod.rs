@@ -109,6 +109,7 @@ impl HttpFetch<'_> {
         end.released_at = Some(clock::wall());
         let offer = self.offer(&response, &file, sha1);
         let name = self.order.name_of(self.number)?;
+        self.order.compare_group(self.number, offer.clients);
         let mut transfer = Transfer::new(offer.seat, name.as_str(), Outcome::Complete);
         transfer.client = stream.local_addr().ok();
         transfer.server = Some(response.peer);
@@ -120,7 +121,11 @@ impl HttpFetch<'_> {
             download.set_name(&copy_name?)?;
         }
         let transfer = end.transfer.as_mut().expect("set above");
-        self.receive(&response, &stream, download.file(), start..file.bytes, transfer)?;
+        let range = start..file.bytes;
+        let received = self.receive(&response, &stream, download.file(), range, transfer);
+        // Without a digest nothing says of which file a part is.
+        end.is_kept = received.is_err() && sha1.is_some() && transfer.bytes_client > Some(0);
+        received?;
         self.client.set_stage(ClientStage::Verifying);
         self.prove(download, response.head_at, end)?;
         self.give_receipt(&response, end);
@@ -250,6 +255,7 @@ impl HttpFetch<'_> {
             slowest: copy::SLOWEST,
             pacer: None,
             moved: self.client.moved(),
+            stopped: Some(self.fetch.stop_flag()),
         };
         // A server that begins anew sends what the part holds already.
         file.set_len(range.start).map_err(Error::io("shorten the part", &self.target.name))?;
@@ -281,6 +287,7 @@ impl HttpFetch<'_> {
                 let what = format!("the connection ended at byte {bytes} of {want}");
                 Error::io("receive the file", peer)(io::Error::new(error.kind(), what))
             }
+            Stop::Stopped => Error::Interrupted,
             Stop::Peer(error) => Error::io("receive the file", peer)(error),
         })?;
         // By this the server knows that the last byte was read; one that is gone knows it too.

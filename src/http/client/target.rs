@@ -39,14 +39,18 @@ impl HttpTarget {
     /// # Errors
     /// The URL is invalid, or does not end in a file name.
     pub fn url(text: &str) -> Result<Self> {
-        let url = Url::parse(text)?;
+        let url = Url::parse(text).map_err(|error| match error {
+            Error::Refused { reason, .. } => Error::usage(reason),
+            other => other,
+        })?;
         let name = percent::decode(url.last_segment())
             .and_then(|bytes| String::from_utf8(bytes).ok())
             .and_then(|name| FileName::new(&name).ok());
         let name = name.ok_or_else(|| {
             let url = crate::text::escape(text);
-            let reason = format!("invalid URL '{url}': expected a path that ends in a file name");
-            Error::refused("gatecast", reason)
+            Error::usage(format_args!(
+                "invalid URL '{url}': expected a path that ends in a file name"
+            ))
         })?;
         Ok(Self { path: url.path().to_owned(), other_path: None, name, host: url.host })
     }

@@ -307,12 +307,13 @@ function state(s) {
   if (open.length === 0) { document.title = verdict + 'gatecast'; offer(); }
 }
 
-const COLUMNS = [['seat', r => r.seat], ['client', r => safe(r.name)], ['verified', r => r.verified],
-  ['outcome', r => r.outcome], ['bytes client', r => r.bytes_client], ['bytes server', r => r.bytes_server],
-  ['bytes kept', r => r.bytes_resumed || null],
-  ['time client', r => r.seconds_client], ['time server', r => r.seconds_server],
-  ['Mbit/s client', r => r.rate_client_mbit], ['Mbit/s server', r => r.rate_server_mbit],
-  ['address', r => r.client], ['client port', r => port(r.client)], ['server port', r => port(r.server)]];
+// In the order of the terminal's table and of the CSV.
+const COLUMNS = [['seat', r => r.seat], ['verified', r => r.verified], ['bytes client', r => r.bytes_client],
+  ['bytes kept', r => r.bytes_resumed || null], ['time client', r => r.seconds_client],
+  ['Mbit/s client', r => r.rate_client_mbit], ['address', r => r.client], ['client port', r => port(r.client)],
+  ['bytes server', r => r.bytes_server], ['time server', r => r.seconds_server],
+  ['Mbit/s server', r => r.rate_server_mbit], ['server port', r => port(r.server)],
+  ['client', r => safe(r.name)], ['outcome', r => r.outcome]];
 const port = address => given(address) ? address.slice(address.lastIndexOf(':') + 1) : null;
 const host = address => given(address) ? address.slice(0, address.lastIndexOf(':')) : null;
 

@@ -34,7 +34,7 @@ fn methods() -> Vec<Method> {
 
 fn copying(method: Method, moved: &AtomicU64) -> Copying<'_> {
     let stall = Duration::from_secs(20);
-    Copying { method, buffer: 1000, stall, slowest: SLOWEST, pacer: None, moved }
+    Copying { method, buffer: 1000, stall, slowest: SLOWEST, pacer: None, moved, stopped: None }
 }
 
 #[test]

@@ -13,6 +13,7 @@ use crate::{
     error::{Error, Phase, Result},
     net::{clock, copy, socket},
     proto::http::{
+        HeadError,
         head::{HeadBuilder, reason},
         response::ResponseHead,
     },
@@ -63,7 +64,12 @@ pub fn exchange<'a>(
         .map_err(|stop| Error::io("send the request", peer)(stop.into()))?;
     let mut held = Vec::new();
     loop {
-        match ResponseHead::decode(&held).map_err(|e| Error::protocol(peer, e.to_string()))? {
+        let is_http = held.is_empty() || held.starts_with(b"HTTP/");
+        let other = || Error::wrong_server("find an HTTP server", peer, &held);
+        let broken = |error: HeadError| {
+            if is_http { Error::protocol(peer, error.to_string()) } else { other() }
+        };
+        match ResponseHead::decode(&held).map_err(broken)? {
             Some((head, len)) if head.status < 200 => {
                 held.drain(..len);
             }
@@ -79,7 +85,8 @@ pub fn exchange<'a>(
             None => {
                 let more = read_some(stream, peer, deadline, phase)?;
                 if more.is_empty() {
-                    return Err(closed(peer, "it closed before it answered"));
+                    let closed = closed(peer, "it closed before it answered");
+                    return Err(if is_http { closed } else { other() });
                 }
                 held.extend(more);
             }

@@ -65,6 +65,9 @@ pub(super) const QUIET: Duration = Duration::from_millis(100);
 /// How long the relay may take to answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
+/// Most bytes of a stranger's answer that are looked at.
+const ANSWER_MAX: u64 = 512;
+
 /// How often `ALIVE` is sent; the relay waits four times as long.
 const ALIVE_EVERY: Duration = Duration::from_secs(1);
 
@@ -104,13 +107,19 @@ impl WatchState {
             return Err(Error::refused(self.relay, why.clone()));
         }
         let mut lines = LineStream::new(&control.stream, self.relay, b"");
+        let mut answer = Vec::new();
         let reply = lines
             .write_line(&command.encode())
             .and_then(|()| lines.read_line(clock::now().after(ANSWER_LIMIT), Phase::Receipt))
             .and_then(|line| {
-                ControlReply::decode(&line)
-                    .map_err(|error| Error::protocol(self.relay, error.to_string()))
+                ControlReply::decode(&line).map_err(|error| {
+                    answer = line.into_bytes();
+                    Error::protocol(self.relay, error.to_string())
+                })
             });
+        if answer.is_empty() {
+            answer = lines.take_buffered(ANSWER_MAX);
+        }
         let report = match reply {
             // It may be shown on a terminal.
             Ok(ControlReply::Error(reason)) => {
@@ -119,6 +128,15 @@ impl WatchState {
             Ok(ControlReply::Report(report)) => Some(report),
             Ok(ControlReply::Ok) => None,
             Err(error) => {
+                let error = match (command, error) {
+                    (ControlCommand::Connect(_), Error::Protocol { .. }) => {
+                        Error::wrong_server("find a gatecast relay", self.relay, &answer)
+                    }
+                    (ControlCommand::Connect(_), error) => {
+                        error.advise("is that the port of gatecast relay?")
+                    }
+                    (_, error) => error,
+                };
                 self.end(&mut control, error.to_string());
                 return Err(error);
             }

@@ -9,7 +9,7 @@
 use std::{
     io,
     net::SocketAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, PoisonError, atomic::Ordering},
     thread,
     thread::JoinHandle,
@@ -18,7 +18,7 @@ use std::{
 
 use crate::{
     error::{Error, Result},
-    net::{STACK, clock, datagrams::BatchSocket, lock, socket},
+    net::{STACK, clock, datagrams::BatchSocket, files, lock, socket},
     proto::relay::{ControlCommand, ViewerState, status::WatchSnapshot},
     relay::watch::{
         control::{ControlState, WatchState},
@@ -69,7 +69,11 @@ impl Watch {
     /// The relay is not there or refuses; the player's address, the recording or a thread cannot
     /// be had.
     pub fn start(config: &WatchConfig) -> Result<Self> {
-        let stream = socket::connect(&config.relay, clock::now().after(CONNECT_LIMIT))?;
+        if let Some(folder) = config.record.as_deref().and_then(Path::parent) {
+            files::check_folder(folder, "--record")?;
+        }
+        let stream = socket::connect(&config.relay, clock::now().after(CONNECT_LIMIT))
+            .map_err(|error| socket::advise(error, "is gatecast relay running there?"))?;
         socket::consent(&stream);
         let (relay, mut at) = stream
             .peer_addr()

@@ -18,7 +18,7 @@ use crate::{
             status::{RelaySnapshot, WatchSnapshot},
         },
     },
-    report::table::{Align, Table},
+    report::table::{Align, Table, wrapped},
     text::escape,
     units::{mbit_per_second, total},
 };
@@ -61,26 +61,27 @@ pub fn read_relay_log(path: &Path) -> Result<Vec<ViewerRecord>> {
     Ok(records)
 }
 
-/// One row per viewer, and the sums.
-pub fn viewer_table(records: &[ViewerRecord]) -> String {
+/// One row per viewer, and the sums, in `limit` columns of a terminal. The order of the columns is
+/// the log's.
+pub fn viewer_table(records: &[ViewerRecord], limit: Option<usize>) -> String {
     let mut table = Table::new(&[
-        ("viewer", Align::Right),
-        ("to", Align::Left),
-        ("watched\ns", Align::Right),
-        ("\nsent", Align::Right),
-        ("\nMbit/s", Align::Right),
-        ("relay\ndropped", Align::Right),
-        ("\npaused", Align::Right),
-        ("\nreceived", Align::Right),
-        ("network\nlost", Align::Right),
-        ("host\ndropped", Align::Right),
-        ("source\nCC", Align::Right),
-        ("viewer\nCC", Align::Right),
-        ("jitter\nms", Align::Right),
-        ("delay ms\np50", Align::Right),
-        ("\np99", Align::Right),
-        ("\nworst", Align::Right),
-        ("\nend", Align::Left),
+        ("viewer", Align::Right, 0),
+        ("to", Align::Left, 0),
+        ("watched\ns", Align::Right, 0),
+        ("\nsent", Align::Right, 1),
+        ("\nMbit/s", Align::Right, 0),
+        ("relay\ndropped", Align::Right, 2),
+        ("\npaused", Align::Right, 4),
+        ("source\nCC", Align::Right, 5),
+        ("delay ms\np50", Align::Right, 6),
+        ("\np99", Align::Right, 3),
+        ("\nworst", Align::Right, 6),
+        ("\nreceived", Align::Right, 3),
+        ("host\ndropped", Align::Right, 4),
+        ("network\nlost", Align::Right, 2),
+        ("viewer\nCC", Align::Right, 5),
+        ("jitter\nms", Align::Right, 5),
+        ("\nend", Align::Left, 0),
     ]);
     for record in records {
         let (sent, got) = (&record.sent, record.received.as_ref());
@@ -93,22 +94,22 @@ pub fn viewer_table(records: &[ViewerRecord]) -> String {
             or_missing(rate.map(|rate| format!("{rate:.2}"))),
             sent.dropped.to_string(),
             sent.paused.to_string(),
-            or_missing(got.map(|got| got.datagrams)),
-            or_missing(sent.network_lost(got)),
-            or_missing(got.and_then(|got| got.host_drop)),
             sent.cc.to_string(),
-            or_missing(got.map(|got| got.cc)),
-            milliseconds(got.and_then(|got| got.jitter_us)),
             milliseconds(sent.delay.p50_us),
             milliseconds(sent.delay.p99_us),
             milliseconds(sent.delay.worst_us),
+            or_missing(got.map(|got| got.datagrams)),
+            or_missing(got.and_then(|got| got.host_drop)),
+            or_missing(sent.network_lost(got)),
+            or_missing(got.map(|got| got.cc)),
+            milliseconds(got.and_then(|got| got.jitter_us)),
             match &record.reason {
                 Some(reason) => format!("{}: {}", record.end, escape(reason)),
                 None => record.end.to_string(),
             },
         ]);
     }
-    format!("{table}{}\n", sums(records))
+    wrapped(&format!("{}{}\n", table.fitted(limit), sums(records)), limit)
 }
 
 /// The sums of `records` as one sentence.
@@ -159,18 +160,18 @@ pub fn viewer_csv(records: &[ViewerRecord]) -> String {
     line(log::HEADER) + &rows.collect::<String>()
 }
 
-/// Where one viewer's datagrams were lost, from the source on.
-pub fn loss_table(view: &WatchSnapshot) -> String {
+/// Where one viewer's datagrams were lost, from the source on, in `limit` columns of a terminal.
+pub fn loss_table(view: &WatchSnapshot, limit: Option<usize>) -> String {
     let received = view.receiver_report();
     let sent = view.sent.as_ref();
     let of = |figure: fn(&SenderReport) -> Option<u64>| sent.and_then(figure);
     let network = sent.and_then(|sent| sent.network_lost(Some(&received)));
     let got = Some(received.datagrams);
     let mut table = Table::new(&[
-        ("where", Align::Left),
-        ("datagrams", Align::Right),
-        ("CC errors", Align::Right),
-        ("RTP lost", Align::Right),
+        ("where", Align::Left, 0),
+        ("datagrams", Align::Right, 0),
+        ("CC errors", Align::Right, 1),
+        ("RTP lost", Align::Right, 1),
     ]);
     for (place, datagrams, cc, rtp_lost) in [
         ("lost before the relay", None, of(|sent| Some(sent.cc)), of(|sent| sent.rtp_lost)),
@@ -184,14 +185,16 @@ pub fn loss_table(view: &WatchSnapshot) -> String {
         let figures = [datagrams, cc, rtp_lost].map(or_missing);
         table.row([place.to_owned()].into_iter().chain(figures));
     }
-    format!(
-        "{table}jitter {} ms here, {} ms at the relay; through the relay p50 {} ms, p99 {} ms, worst {} ms\n",
+    let text = format!(
+        "{}jitter {} ms here, {} ms at the relay; through the relay p50 {} ms, p99 {} ms, worst {} ms\n",
+        table.fitted(limit),
         milliseconds(received.jitter_us),
         milliseconds(of(|sent| sent.jitter_us)),
         milliseconds(of(|sent| sent.delay.p50_us)),
         milliseconds(of(|sent| sent.delay.p99_us)),
         milliseconds(of(|sent| sent.delay.worst_us)),
-    )
+    );
+    wrapped(&text, limit)
 }
 
 /// One viewer's stream in a sentence.
@@ -235,6 +238,7 @@ mod tests {
     use super::*;
     use crate::{
         proto::{histogram::Delay, relay::log::ViewerEnd},
+        report::table::{WIDTH_MIN, width},
         session::SessionId,
     };
 
@@ -275,14 +279,49 @@ mod tests {
 
     #[test]
     fn viewers_are_rows_and_sums() {
-        insta::assert_snapshot!(viewer_table(&two()), @r#"
-                                watched                  relay                    network     host  source  viewer  jitter  delay ms
-        viewer  to                    s  sent  Mbit/s  dropped  paused  received     lost  dropped      CC      CC      ms       p50   p99  worst  end
-        ------  --------------  -------  ----  ------  -------  ------  --------  -------  -------  ------  ------  ------  --------  ----  -----  ------------------------
-             1  127.0.0.1:5000     10.0  1000    1.05        2       0         -        -        -       0       -       -      1.49  3.21   4.00  closed: reset, "by" peer
-             2  127.0.0.1:5000     10.0  1000    1.05        2       0       990        7        3       0       5    0.12      1.49  3.21   4.00  left
+        insta::assert_snapshot!(viewer_table(&two(), None), @r#"
+                                watched                  relay          source  delay ms                            host  network  viewer  jitter
+        viewer  to                    s  sent  Mbit/s  dropped  paused      CC       p50   p99  worst  received  dropped     lost      CC      ms  end
+        ------  --------------  -------  ----  ------  -------  ------  ------  --------  ----  -----  --------  -------  -------  ------  ------  ------------------------
+             1  127.0.0.1:5000     10.0  1000    1.05        2       0       0      1.49  3.21   4.00         -        -        -       -       -  closed: reset, "by" peer
+             2  127.0.0.1:5000     10.0  1000    1.05        2       0       0      1.49  3.21   4.00       990        3        7       5    0.12  left
         2 viewers: 2000 datagrams and 2632000 bytes sent, 4 dropped by the relay, 0 paused; of the 1 that tell: 990 received, 7 lost by the network
         "#);
+    }
+
+    #[test]
+    fn no_line_of_viewers_is_wider_than_the_terminal() {
+        for limit in WIDTH_MIN..=250 {
+            for line in viewer_table(&two(), Some(limit)).lines() {
+                assert!(width(line) <= limit, "{limit}: {line}");
+            }
+        }
+    }
+
+    #[test]
+    fn columns_of_viewers_stand_as_in_the_log() {
+        let log: Vec<&str> = log::HEADER.trim_end().split(SEPARATOR).collect();
+        let table = [
+            "viewer",
+            "to",
+            "watched_s",
+            "sent",
+            "sent_bytes",
+            "dropped",
+            "paused",
+            "source_cc",
+            "p50_us",
+            "p99_us",
+            "worst_us",
+            "received",
+            "host_drop",
+            "network_lost",
+            "cc",
+            "jitter_us",
+            "end",
+        ];
+        let places = table.map(|name| log.iter().position(|column| *column == name));
+        assert!(places.is_sorted() && places[0].is_some(), "{places:?}");
     }
 
     #[test]

@@ -13,16 +13,18 @@
 use std::{
     collections::BTreeMap,
     io::Write,
-    net::Shutdown,
-    sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    sync::{Arc, PoisonError},
     time::Duration,
 };
 
 use crate::{
-    net::{clock, lock},
+    net::{
+        clock, lock,
+        primitives::{
+            Condvar, Mutex, MutexGuard,
+            atomic::{AtomicBool, AtomicU64, Ordering},
+        },
+    },
     proto::native::FromServer,
     server::{
         admission::Admission,
@@ -35,7 +37,7 @@ use crate::{
         session_log::LogHandle,
         transport::SendSession,
     },
-    session::SeatId,
+    session::{SeatId, Via},
 };
 
 pub mod latch;
@@ -221,14 +223,11 @@ impl Gate {
     pub fn stop(&self) {
         let state = self.lock();
         self.stopping.store(true, Ordering::Relaxed);
-        if matches!(state.phase, GatePhase::Released(_)) {
-            for seat in state.seats.values() {
-                if !matches!(seat.phase, SeatPhase::Finished(_)) {
-                    // A connection that is gone already needs no closing.
-                    let _ = seat.client.stream.shutdown(Shutdown::Both);
-                }
-            }
-        }
+        // Over TCP a seat's thread ends the payload with words that tell a native client why.
+        let is_told = |client: &PendingClient| {
+            client.kind == ClientKind::Native && self.session.via == Via::Tcp
+        };
+        state.close_connections(|client| !is_told(client));
         drop(state);
         self.changed.notify_all();
     }
@@ -271,8 +270,12 @@ impl Gate {
                 self.decided.notify_all();
                 return Ok(release);
             }
-            if state.seats.is_empty() && state.visited && !self.muster.lasting {
-                return Err(MusterEnd::NotEnough("every client has left".to_owned()));
+            if state.seats.is_empty() && state.visited {
+                if !self.muster.lasting {
+                    return Err(MusterEnd::NotEnough("every client has left".to_owned()));
+                }
+                // The time counts from the first client on, and there is none.
+                state.deadline = now.after(self.muster.max_wait);
             }
             if now >= state.deadline {
                 return Err(MusterEnd::NotEnough(format!(
@@ -357,8 +360,12 @@ impl Gate {
         let mut limits = SeatLimits::new(info.bytes, self.session.stall);
         while !state.seats.values().all(|seat| matches!(seat.phase, SeatPhase::Finished(_))) {
             let before = clock::now();
-            state =
-                self.changed.wait_timeout(state, TICK).unwrap_or_else(PoisonError::into_inner).0;
+            let waited =
+                self.changed.wait_timeout(state, TICK).unwrap_or_else(PoisonError::into_inner);
+            state = waited.0;
+            if waited.1.timed_out() && self.stopping.load(Ordering::Relaxed) {
+                state.close_connections(|_| true);
+            }
             if let GatePhase::Released(release) = &state.phase {
                 let release = Arc::clone(release);
                 release.note_gap(clock::now().since(before).saturating_sub(TICK));

@@ -3,13 +3,10 @@
 //! Dropping a seat writes its row of the log and gives it back: before the release the seat is
 //! free again, after it the client has an outcome, even if its thread panicked.
 
-use std::{
-    ops::Deref,
-    sync::{Arc, atomic::AtomicU64},
-    time::Duration,
-};
+use std::{ops::Deref, sync::Arc, time::Duration};
 
 use crate::{
+    net::primitives::atomic::AtomicU64,
     server::{
         gate::{
             Gate,
@@ -101,10 +98,14 @@ impl Seat {
 
     /// The transfer is over, however it ended.
     pub fn finish(mut self, mut transfer: Transfer) {
-        if let Some(reason) = self.gate.given_up(self.id())
-            && !transfer.is_proven()
-        {
-            transfer.fail(Outcome::TimedOut, reason);
+        match self.gate.given_up(self.id()) {
+            _ if transfer.is_proven() => {}
+            Some(reason) => transfer.fail(Outcome::TimedOut, reason),
+            // We have closed the connection: it was not the client that broke it.
+            None if self.is_stopping() && transfer.outcome == Outcome::Cut => {
+                transfer.fail(Outcome::Cut, MusterEnd::Stopped.to_string());
+            }
+            None => {}
         }
         if transfer.reason.is_none() && self.is_released() {
             transfer.reason = self.release().disturbed();

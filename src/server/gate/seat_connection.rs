@@ -1,15 +1,12 @@
 //! What a transport needs of a seat: its client's connection, its session and its counter.
 
-use std::{
-    net::{SocketAddr, TcpStream},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use crate::{
+    net::primitives::{
+        TcpStream,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     server::{
         catalog::Source,
         gate::{
@@ -121,6 +118,11 @@ impl SeatConnection {
     /// The server is ending: a thread that waits for more of this client goes on without it.
     pub fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Relaxed)
+    }
+
+    /// Set when the server is ending.
+    pub fn stopping(&self) -> &AtomicBool {
+        &self.stopping
     }
 
     /// A row for the log with what is known of this client.

@@ -1,12 +1,9 @@
 //! What a gate knows of its seats: one phase for the gate, one for each seat.
 
-use std::{
-    collections::BTreeMap,
-    net::{Shutdown, TcpStream},
-    sync::{Arc, atomic::AtomicU64},
-};
+use std::{collections::BTreeMap, net::Shutdown, sync::Arc};
 
 use crate::{
+    net::primitives::{TcpStream, atomic::AtomicU64},
     server::gate::{
         pending::{MusterEnd, PendingClient},
         release::Release,
@@ -108,6 +105,20 @@ impl GateState {
             }
         }
         self.phase = GatePhase::Ended(end);
+    }
+
+    /// Closes the connections of the released clients for which `wanted` holds, so that their
+    /// threads end.
+    pub(super) fn close_connections(&self, wanted: impl Fn(&PendingClient) -> bool) {
+        if !matches!(self.phase, GatePhase::Released(_)) {
+            return;
+        }
+        for seat in self.seats.values().filter(|seat| wanted(&seat.client)) {
+            if !matches!(seat.phase, SeatPhase::Finished(_)) {
+                // A connection that is gone already needs no closing.
+                let _ = seat.client.stream.shutdown(Shutdown::Both);
+            }
+        }
     }
 
     /// Takes the seat away unless it is another client's by now. True if it did.

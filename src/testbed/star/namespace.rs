@@ -9,7 +9,7 @@ use std::{
     thread,
 };
 
-use nix::sched::{CloneFlags, setns};
+use nix::sched::{CloneFlags, setns, unshare};
 
 use crate::error::{Error, Result};
 
@@ -39,6 +39,14 @@ pub fn enter<T: Send>(file: &Path, work: impl FnOnce() -> T + Send) -> Result<T>
             Err(panic) => std::panic::resume_unwind(panic),
         }
     })
+}
+
+/// Gives the calling thread, and what it becomes, a host name of its own, by which clients call
+/// themselves. Where the system does not allow that they have this machine's.
+pub fn name_host(name: &str) {
+    if unshare(CloneFlags::CLONE_NEWUTS).is_ok() {
+        let _ = std::fs::write("/proc/sys/kernel/hostname", name);
+    }
 }
 
 /// The names of all namespaces of this system, ours and others'.

@@ -38,7 +38,7 @@ pub fn html(results: &Results, figures: &[Figure]) -> String {
         xml(&results.links),
         figure::repeats(&results.rows.iter().collect::<Vec<_>>())
     );
-    page += &format!("<h2>Table</h2>\n<pre>{}</pre>\n", block(&table::table(results)));
+    page += &format!("<h2>Table</h2>\n<pre>{}</pre>\n", block(&table::table(results, None)));
     page += "<h2>Plots</h2>\n";
     for figure in figures {
         page += &format!(

@@ -1,7 +1,7 @@
 //! A study's rows as a table for a terminal, and as comma-separated values.
 
 use crate::{
-    report::table::{Align, Table, or_dash},
+    report::table::{Align, Table, or_dash, wrapped},
     testbed::study::results::{Results, StudyRow},
     units::{Bytes, Rate},
 };
@@ -29,8 +29,8 @@ const VARYING_COLUMNS: [VaryingColumn; 3] = [
     },
 ];
 
-/// The table.
-pub fn table(results: &Results) -> String {
+/// The table, in `limit` columns of a terminal.
+pub fn table(results: &Results, limit: Option<usize>) -> String {
     let rows = &results.rows;
     let (fixed, varying): (Vec<&VaryingColumn>, Vec<_>) =
         VARYING_COLUMNS.iter().partition(|column| {
@@ -43,22 +43,22 @@ pub fn table(results: &Results) -> String {
         let fixed: Vec<String> = fixed.chain([results.links.clone()]).collect();
         text += &format!("{}\n\n", fixed.join(", "));
     }
-    let mut columns = vec![("via", Align::Left), ("clients", Align::Right)];
-    columns.extend(varying.iter().map(|column| (column.heading, Align::Right)));
+    let mut columns = vec![("via", Align::Left, 0), ("clients", Align::Right, 0)];
+    columns.extend(varying.iter().map(|column| (column.heading, Align::Right, 1)));
     columns.extend([
-        ("runs", Align::Right),
-        ("makespan\ns", Align::Right),
-        ("interval\ns", Align::Right),
-        ("bound\ns", Align::Right),
-        ("effi-\nciency", Align::Right),
-        ("mean\nclient s", Align::Right),
-        ("first to\nlast %", Align::Right),
-        ("server\nsent MB", Align::Right),
-        ("clients\nsent MB", Align::Right),
-        ("CPU s\nserver", Align::Right),
-        ("CPU s\nclients", Align::Right),
-        ("CPU s\nothers", Align::Right),
-        ("verified", Align::Left),
+        ("runs", Align::Right, 3),
+        ("makespan\ns", Align::Right, 0),
+        ("interval\ns", Align::Right, 2),
+        ("bound\ns", Align::Right, 1),
+        ("effi-\nciency", Align::Right, 0),
+        ("mean\nclient s", Align::Right, 3),
+        ("first to\nlast %", Align::Right, 4),
+        ("server\nsent MB", Align::Right, 4),
+        ("clients\nsent MB", Align::Right, 4),
+        ("CPU s\nserver", Align::Right, 5),
+        ("CPU s\nclients", Align::Right, 5),
+        ("CPU s\nothers", Align::Right, 5),
+        ("verified", Align::Left, 0),
     ]);
     let mut table = Table::new(&columns);
     for row in rows {
@@ -67,7 +67,7 @@ pub fn table(results: &Results) -> String {
         cells.extend(figures(row));
         table.row(cells);
     }
-    text += &table.to_string();
+    text += &table.fitted(limit);
     if let Some(coverage) = rows.iter().find_map(|row| Some(row.makespan_s?.coverage)) {
         let uniform =
             rows.iter().filter_map(|row| row.makespan_s).all(|middle| middle.coverage == coverage);
@@ -80,7 +80,7 @@ pub fn table(results: &Results) -> String {
     if rows.iter().any(|row| row.efficiency.is_some_and(|share| share >= 1.0005)) {
         text += ABOVE_BOUND;
     }
-    text
+    wrapped(&text, limit)
 }
 
 /// Why a way may be faster than its bound.
@@ -119,7 +119,7 @@ fn figures(row: &StudyRow) -> [String; 13] {
 /// A column of the CSV: its heading, and what stands in it.
 type StudyCsvColumn = (&'static str, fn(&StudyRow) -> String);
 
-/// The columns of the comma-separated values.
+/// The columns of the comma-separated values, in the order of the table's.
 const CSV_COLUMNS: [StudyCsvColumn; 27] = [
     ("via", |row| row.via.clone()),
     ("clients", |row| row.clients.to_string()),
@@ -136,7 +136,6 @@ const CSV_COLUMNS: [StudyCsvColumn; 27] = [
     ("bound_s", |row| row.bound_s.to_string()),
     ("bound_nominal_s", |row| row.bound_nominal_s.to_string()),
     ("efficiency", |row| or_empty(row.efficiency)),
-    ("verified", |row| row.verified.to_string()),
     ("verified_s", |row| or_empty(row.verified_s)),
     ("client_mean_s", |row| or_empty(row.client_mean_s)),
     ("spread", |row| or_empty(row.spread)),
@@ -148,6 +147,7 @@ const CSV_COLUMNS: [StudyCsvColumn; 27] = [
     ("cpu_server_s", |row| or_empty(row.cpu_server_s)),
     ("cpu_clients_s", |row| or_empty(row.cpu_clients_s)),
     ("cpu_others_s", |row| or_empty(row.cpu_others_s)),
+    ("verified", |row| row.verified.to_string()),
 ];
 
 fn or_empty(value: Option<f64>) -> String {
@@ -167,11 +167,14 @@ pub fn csv(results: &Results) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testbed::study::results::tests::sample;
+    use crate::{
+        report::table::{WIDTH_MIN, width},
+        testbed::study::results::tests::sample,
+    };
 
     #[test]
     fn study_is_a_table() {
-        insta::assert_snapshot!(table(&sample()), @r"
+        insta::assert_snapshot!(table(&sample(), None), @r"
         file of 10 MB, links of 100 Mbit/s, loss 0 %, sample links
 
                             makespan      interval  bound   effi-      mean  first to   server  clients   CPU s    CPU s   CPU s
@@ -185,12 +188,24 @@ mod tests {
     }
 
     #[test]
+    fn no_line_of_a_study_is_wider_than_the_terminal() {
+        let mut wide = sample();
+        wide.rows[0].bytes += 1;
+        wide.rows[0].failed = 2;
+        for limit in WIDTH_MIN..=250 {
+            for line in table(&wide, Some(limit)).lines() {
+                assert!(width(line) <= limit, "{limit}: {line}");
+            }
+        }
+    }
+
+    #[test]
     fn efficiency_above_one_is_explained() {
         let mut results = sample();
         results.rows[1].efficiency = Some(1.0004);
-        assert!(!table(&results).contains("above 1"), "the table shows 1.000");
+        assert!(!table(&results, None).contains("above 1"), "the table shows 1.000");
         results.rows[1].efficiency = Some(1.027);
-        let text = table(&results);
+        let text = table(&results, None);
         assert!(text.contains("1.027") && text.contains("An efficiency above 1: "), "{text}");
     }
 

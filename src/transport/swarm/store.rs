@@ -173,6 +173,6 @@ fn to_io(stop: Stop) -> io::Error {
     match stop {
         Stop::Disk(error) | Stop::Peer(error) => error,
         Stop::Short => io::Error::new(io::ErrorKind::UnexpectedEof, "the file is shorter now"),
-        Stop::Stalled => io::ErrorKind::TimedOut.into(),
+        Stop::Stalled | Stop::Stopped => io::ErrorKind::TimedOut.into(),
     }
 }

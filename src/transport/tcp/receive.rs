@@ -64,6 +64,7 @@ impl ReceiveSession for TcpReceiver {
             slowest: copy::slowest_of(incoming.offer.clients),
             pacer: None,
             moved: incoming.moved,
+            stopped: Some(incoming.stopped),
         };
         copy::receive(incoming.stream, incoming.file, incoming.range.clone(), &block, copying)
             .map_err(|stop| explain(incoming, stop))?;
@@ -108,6 +109,7 @@ fn explain(incoming: &ReceiveContext<'_>, stop: Stop) -> Error {
             at: peer,
             after: incoming.config.stall,
         },
+        Stop::Stopped => Error::Interrupted,
         Stop::Disk(error) => Error::io("write the copy", incoming.config.out.display())(error),
         Stop::Short => {
             Error::Corrupt { what: "the copy is shorter than what was written".to_owned() }

@@ -7,12 +7,7 @@
 //! gets a [`GRACE`]) and for the other seats to come as far. Only then do the bodies flow.
 //! `benches/README.md` has what that gives and what it costs.
 
-use std::{
-    net::TcpStream,
-    sync::{Arc, atomic::Ordering},
-    thread,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use crate::{
     error::{Error, Result},
@@ -20,13 +15,14 @@ use crate::{
         clock, copy,
         copy::{Copying, Stop},
         pacing::Pacer,
+        primitives::{TcpStream, atomic::Ordering, thread},
         socket,
     },
-    proto::native::encode_last_words,
+    proto::native::{LAST_WORDS_MAX, encode_last_words},
     server::{
         catalog::Source,
         config::ServerConfig,
-        gate::{ClientKind, SeatConnection},
+        gate::{ClientKind, MusterEnd, SeatConnection},
         transport::{SendJob, SendResult, SendSession, TransferFailure, Transport},
     },
     session::Via,
@@ -166,6 +162,7 @@ impl SendSession for TcpSession {
                 slowest: copy::SLOWEST,
                 pacer: self.pacer.as_ref(),
                 moved: seat.moved(),
+                stopped: Some(seat.stopping()),
             };
             copy::send(&source.file, range.start + len..range.end, stream, copying)
         });
@@ -209,8 +206,16 @@ impl TcpSession {
         match stop {
             Stop::Peer(error) => TransferFailure::new(
                 Outcome::Cut,
-                format!("the connection failed at byte {moved}: {error}"),
+                format!("the connection was lost at byte {moved}: {error}"),
             ),
+            Stop::Stopped => {
+                let reason = MusterEnd::Stopped.to_string();
+                // A payload with less to come would take the words for its rest.
+                if seat.kind() == ClientKind::Native && missing > LAST_WORDS_MAX as u64 {
+                    send_last_words(seat, &reason, missing);
+                }
+                TransferFailure::new(Outcome::Cut, reason)
+            }
             Stop::Stalled => {
                 let limit = session.stall.as_secs_f64();
                 TransferFailure::new(

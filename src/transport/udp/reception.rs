@@ -174,6 +174,9 @@ impl<'a> Reception<'a> {
             if self.receiver.is_whole() {
                 return Ok(());
             }
+            if self.context.stopped.load(Ordering::Relaxed) {
+                return Err(Error::Interrupted);
+            }
             if self.mode == RepairMode::Raw && self.receiver.is_ended() {
                 let ended = *self.ended_at.get_or_insert(now);
                 // If blocks still come, the END may be forged.
@@ -317,7 +320,7 @@ impl<'a> Reception<'a> {
             copy::Stop::Disk(error) | copy::Stop::Peer(error) => {
                 Error::io("write the copy", self.context.config.out.display())(error)
             }
-            copy::Stop::Short | copy::Stop::Stalled => {
+            copy::Stop::Short | copy::Stop::Stalled | copy::Stop::Stopped => {
                 Error::Corrupt { what: "the copy is shorter than what was written".to_owned() }
             }
         }

@@ -54,7 +54,7 @@ impl UdpSession {
         let counters = self.counters(seat.id());
         let first = range.start / self.layout.block_len as u64;
         let Some((outlet, _)) = self.outlet(seat) else {
-            return Err(cut("the connection failed at GO"));
+            return Err(cut("the connection was lost at GO"));
         };
         let destination = Destination {
             seat: seat.id(),

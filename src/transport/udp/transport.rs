@@ -173,7 +173,7 @@ impl SendSession for UdpSession {
 
     fn description(&self, _: &TcpStream) -> String {
         let size = self.terms.datagram;
-        let segmented = if lock(&self.state).segmented { ", cut by the kernel" } else { "" };
+        let segmented = if lock(&self.state).segmented { ", segmented by the kernel" } else { "" };
         match self.rate {
             Some(rate) => format!("datagrams of {size}{segmented}, {rate}"),
             None => format!("datagrams of {size}{segmented}"),

@@ -230,7 +230,10 @@ fn impossible_receiver_report_is_refused_and_not_logged() {
         let received = visits[0].received.expect("its honest word");
         assert_eq!(received.datagrams, 5);
         // The table of two such visits does not overflow.
-        gatecast::internals::report::relay::viewer_table(&[visits[0].clone(), visits[0].clone()]);
+        gatecast::internals::report::relay::viewer_table(
+            &[visits[0].clone(), visits[0].clone()],
+            None,
+        );
     });
 }
 

@@ -2,7 +2,7 @@
 
 use std::{
     net::{SocketAddr, TcpStream},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::Relaxed},
 };
 
 use crate::{
@@ -164,6 +164,12 @@ impl SwarmMember {
             hides = !admitted || !super_seeder.reveals_all();
         }
         send_greeting(state, &connection, hides);
+        let waits = state.super_seeder.is_some() && state.released.is_none();
+        // Its program shows nothing of the gate. Once, however many come.
+        if waits && !connection.handshake.is_gatecast() && !self.told.swap(true, Relaxed) {
+            let (ip, name) = (connection.addr.ip(), &self.metainfo.name);
+            log::warn!("{ip}: a BitTorrent program waits for '{name}' until clients are released");
+        }
         self.reveal(state);
         Ok(connection)
     }

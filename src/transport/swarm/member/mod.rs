@@ -28,7 +28,7 @@ use std::{
     net::IpAddr,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -87,6 +87,8 @@ pub struct SwarmMember {
     pacer: Mutex<Option<Arc<Pacer>>>,
     /// Payload bytes sent since the last release.
     sent: AtomicU64,
+    /// Whether our user knows that others' programs wait for the gate.
+    told: AtomicBool,
     state: Mutex<MemberState>,
     /// Notified when a piece is written, the disk fails, or the member closes.
     changed: Condvar,
@@ -161,6 +163,7 @@ impl SwarmMember {
             connections_max: 2 * if is_seeder { SEEDER_CONNECTIONS } else { PEER_CONNECTIONS },
             pacer: Mutex::new(None),
             sent: AtomicU64::new(0),
+            told: AtomicBool::new(false),
             state: Mutex::new(state),
             changed: Condvar::new(),
             tick: Condvar::new(),
