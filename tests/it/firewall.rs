@@ -8,7 +8,7 @@ use std::{
     process::Command,
     sync::atomic::{AtomicBool, Ordering},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use gatecast::internals::{
@@ -104,7 +104,8 @@ impl Room {
                 let source = source.expect("there").expect("a port");
                 let mut packet = [0xff; 188];
                 packet[..4].copy_from_slice(&[0x47, 0x1f, 0xff, 0x10]);
-                while !over.load(Ordering::Relaxed) {
+                let ends = Instant::now() + PATIENCE;
+                while !over.load(Ordering::Relaxed) && Instant::now() < ends {
                     source.send_to(&packet.repeat(7), ("10.77.0.1", 65_534)).expect("sent");
                     thread::sleep(Duration::from_millis(2));
                 }
