@@ -102,13 +102,15 @@ pub enum Phase {
 
 impl Error {
     /// Makes an [`Error::Io`], for `map_err`.
-    pub(crate) fn io(doing: &'static str, at: impl fmt::Display) -> impl FnOnce(io::Error) -> Self {
+    #[doc(hidden)]
+    pub fn io(doing: &'static str, at: impl fmt::Display) -> impl FnOnce(io::Error) -> Self {
         let at = at.to_string();
         move |source| Self::Io { doing, at, source }
     }
 
     /// Makes an [`Error::Protocol`].
-    pub(crate) fn protocol(from: impl fmt::Display, what: impl Into<String>) -> Self {
+    #[doc(hidden)]
+    pub fn protocol(from: impl fmt::Display, what: impl Into<String>) -> Self {
         Self::Protocol { from: from.to_string(), what: what.into() }
     }
 
@@ -132,7 +134,8 @@ impl Error {
     }
 
     /// Makes an [`Error::Refused`].
-    pub(crate) fn refused(by: impl fmt::Display, reason: impl Into<String>) -> Self {
+    #[doc(hidden)]
+    pub fn refused(by: impl fmt::Display, reason: impl Into<String>) -> Self {
         Self::Refused { by: by.to_string(), reason: reason.into() }
     }
 
@@ -143,7 +146,8 @@ impl Error {
     }
 
     /// Reading with a deadline fails with one of two kinds, by platform; both mean the deadline.
-    pub(crate) fn is_timeout(error: &io::Error) -> bool {
+    #[doc(hidden)]
+    pub fn is_timeout(error: &io::Error) -> bool {
         matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
     }
 }

@@ -30,7 +30,7 @@ pub struct InvalidValue {
 
 impl InvalidValue {
     /// `value`, as it was typed, is no valid `what`; `expected` would be.
-    pub(crate) fn new(what: &'static str, value: &str, expected: impl Into<String>) -> Self {
+    pub fn new(what: &'static str, value: &str, expected: impl Into<String>) -> Self {
         let value = value.chars().take(60).flat_map(char::escape_default);
         Self { what, value: value.collect(), expected: expected.into() }
     }

@@ -46,8 +46,9 @@ pub(crate) struct Cli {
     #[arg(short, long, global = true, action = ArgAction::Count, help_heading = "Output")]
     #[arg(display_order = LAST)]
     pub(crate) verbose: u8,
-    /// Show tables with all their columns, though the terminal be too narrow
-    #[arg(long, global = true, help_heading = "Output", display_order = LAST)]
+    /// Show all columns of tables, however narrow the terminal is
+    #[arg(long, global = true, hide_short_help = true)]
+    #[arg(help_heading = "Output", display_order = LAST)]
     pub(crate) wide: bool,
     /// Print help: -h the common options, --help all of them
     #[arg(id = "help", short = 'h', long = "help", global = true, action = ArgAction::Help)]

@@ -8,7 +8,13 @@ use crate::{
     proto::relay::log::ViewerRecord,
     report,
     report::{
-        csv, json, plot::Chart, relay, relay::events, scaling, session_table, trials, verdict,
+        csv, json,
+        plot::Chart,
+        relay,
+        relay::events,
+        scaling,
+        session_table::{self, Rows},
+        trials, verdict,
         verdict::Verdict,
     },
     text::escape,
@@ -65,44 +71,39 @@ pub(crate) fn run(args: &ReportArgs) -> Result<Verdict> {
     if let Some(path) = &args.svg_loss {
         write(path, &scaling::losses(&records))?;
     }
-    if args.csv || args.json {
-        output::print(&document(args, &records, &visits))?;
-        if !records.is_empty() && !visits.is_empty() {
-            output::eprintln(format_args!(
-                "gatecast: this document is of sessions; give the relay logs alone for theirs: {}",
-                names(&relays)
-            ));
-        }
-    } else {
-        print_tables(&records, &visits)?;
+    output::print(&text(args, &records, &visits))?;
+    if (args.csv || args.json) && !records.is_empty() && !visits.is_empty() {
+        output::eprintln(format_args!(
+            "gatecast: this document is of sessions; give the relay logs alone for theirs: {}",
+            names(&relays)
+        ));
     }
     Ok(Verdict::AllVerified)
 }
 
-/// A document is of one kind, of sessions where there are some.
-fn document(args: &ReportArgs, records: &[Record], visits: &[ViewerRecord]) -> String {
+/// The tables of both kinds of log; a document is of one kind, of sessions where there are some.
+fn text(args: &ReportArgs, records: &[Record], visits: &[ViewerRecord]) -> String {
     if args.csv {
         let is_relays = records.is_empty();
         return if is_relays { relay::viewer_csv(visits) } else { csv::transfers(records) };
     }
-    json::sessions(records).unwrap_or_else(|| events::viewers_document(visits))
-}
-
-/// The sessions, each with its verdict (what the program returned is not in the log), and the visits.
-fn print_tables(records: &[Record], visits: &[ViewerRecord]) -> Result<()> {
-    let width = output::width();
-    for record in records {
-        output::print(&session_table::session(record, session_table::Rows::All, width))?;
-        output::print_verdict(&verdict::line_of_session(record, record.clients.into(), None))?;
-        output::print("\n")?;
+    if args.json {
+        return json::sessions(records).unwrap_or_else(|| events::viewers_document(visits));
     }
+    let width = output::width();
+    // Without a code: what the program returned is not in the log.
+    let session = |record: &Record| {
+        let last = verdict::line_of_session(record, record.clients.into(), None);
+        session_table::session(record, Rows::All, width) + &last
+    };
+    let mut tables: Vec<String> = records.iter().map(session).collect();
     if records.len() > 1 {
-        output::print(&trials::trials(records, width))?;
+        tables.push(trials::trials(records, width));
     }
     if !visits.is_empty() {
-        output::print(&relay::viewer_table(visits, width))?;
+        tables.push(relay::viewer_table(visits, width));
     }
-    Ok(())
+    tables.join("\n")
 }
 
 fn names(paths: &[&PathBuf]) -> String {

@@ -148,13 +148,16 @@ pub(crate) fn run(args: &WatchArgs) -> Result<Verdict> {
     if !is_unreached(&view) {
         return Ok(verdict);
     }
+    tell_unreached(&args.relay, &view);
+    Ok(verdict.min(Verdict::CouldNotRun))
+}
+
+fn tell_unreached(relay: &str, view: &WatchSnapshot) {
     output::eprintln(format_args!(
-        "gatecast: {} has sent {} datagrams to {} and none came: a firewall may drop UDP",
-        args.relay,
+        "gatecast: {relay} has sent {} datagrams to {} and none came: a firewall may drop UDP",
         view.sent.map_or(0, |sent| sent.sent),
         view.at
     ));
-    Ok(verdict.min(Verdict::CouldNotRun))
 }
 
 /// Whether the relay sends and nothing comes.

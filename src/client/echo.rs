@@ -171,7 +171,7 @@ impl EchoSockets {
         let tcp = TcpListener::bind(here).map_err(failed())?;
         udp.set_nonblocking(true).map_err(failed())?;
         tcp.set_nonblocking(true).map_err(failed())?;
-        let interface = interface.or(match here.ip() {
+        let interface = interface.or_else(|| match here.ip() {
             IpAddr::V4(ip) => Some(ip),
             IpAddr::V6(_) => None,
         });

@@ -13,16 +13,21 @@ use std::{
     fs::File,
     io,
     io::{Read, Write},
-    net::TcpStream,
     ops::Range,
     str::FromStr,
-    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     time::Duration,
 };
 
 use crate::{
     error::Error,
-    net::{clock, pacing::Pacer},
+    net::{
+        clock,
+        pacing::Pacer,
+        primitives::{
+            TcpStream,
+            atomic::{AtomicBool, AtomicU64, Ordering},
+        },
+    },
     units::{InvalidValue, Moment},
 };
 

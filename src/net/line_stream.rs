@@ -1,15 +1,10 @@
 //! Lines over a blocking connection, each wait under an absolute deadline.
 
-use std::{
-    borrow::Cow,
-    io,
-    net::{SocketAddr, TcpStream},
-    time::Duration,
-};
+use std::{borrow::Cow, io, net::SocketAddr, time::Duration};
 
 use crate::{
     error::{Error, Phase, Result},
-    net::{clock, copy, socket},
+    net::{clock, copy, primitives::TcpStream, socket},
     proto::{
         key::{LineSeal, SEAL_LEN},
         line::{DecodeError, LineBuf},

@@ -10,6 +10,7 @@ pub mod line_stream;
 pub mod logfile;
 pub mod pacing;
 pub mod plain_file;
+pub mod primitives;
 pub mod shared_reply;
 pub mod socket;
 mod sync;

@@ -2,16 +2,20 @@
 //! connections of a port, and keeps descriptors for the sessions that they begin.
 
 use std::{
-    net::{Shutdown, SocketAddr, TcpStream},
-    sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    net::{Shutdown, SocketAddr},
+    sync::{Arc, PoisonError},
     time::Duration,
 };
 
 use crate::{
-    net::{clock, lock, socket},
+    net::{
+        clock, lock,
+        primitives::{
+            Condvar, Mutex, MutexGuard, TcpStream,
+            atomic::{AtomicBool, Ordering},
+        },
+        socket,
+    },
     server::places::{GREETING_GRACE, PlaceLimits, Places, Stage},
 };
 

@@ -1,21 +1,17 @@
 //! The server's end of a control connection: from the opening line to the summary.
 
-use std::{
-    net::{SocketAddr, TcpStream},
-    ops::Range,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    thread,
-    time::Duration,
-};
+use std::{net::SocketAddr, ops::Range, sync::Arc, time::Duration};
 
 use crate::{
     error::{Error, Phase, Result},
     net::{
         clock, copy,
         line_stream::LineStream,
+        primitives::{
+            TcpStream,
+            atomic::{AtomicU64, Ordering},
+            thread,
+        },
         shared_reply::{SharedReply, stamp_of_now},
     },
     proto::{

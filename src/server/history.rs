@@ -7,13 +7,16 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    sync::{Arc, Mutex, MutexGuard},
+    sync::Arc,
 };
 
 use time::OffsetDateTime;
 
 use crate::{
-    net::lock,
+    net::{
+        lock,
+        primitives::{Mutex, MutexGuard},
+    },
     session::SessionId,
     transfer::{Outcome, Record, Transfer},
 };

@@ -7,14 +7,17 @@
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError},
-    thread,
+    sync::{Arc, OnceLock, PoisonError},
     time::Duration,
 };
 
 use crate::{
     error::{Error, Result},
-    net::{STACK, clock, lock, socket},
+    net::{
+        STACK, clock, lock,
+        primitives::{Condvar, Mutex, MutexGuard, thread},
+        socket,
+    },
     server::{
         admission::Admission,
         catalog,

@@ -11,12 +11,9 @@ use std::{
     collections::{HashMap, VecDeque},
     path::PathBuf,
     sync::Arc,
-    thread,
-    thread::JoinHandle,
     time::Duration,
 };
 
-use crossbeam_channel::{Receiver, Sender};
 use time::OffsetDateTime;
 
 use crate::{
@@ -24,6 +21,12 @@ use crate::{
     net::{
         clock,
         logfile::{LOG_MAX, LogFile, LogFolder},
+        primitives::{
+            channel,
+            channel::{Receiver, Sender},
+            thread,
+            thread::JoinHandle,
+        },
     },
     proto::session_log,
     server::{
@@ -105,8 +108,8 @@ impl SessionLogger {
     /// # Errors
     /// The system refuses a thread.
     pub fn start(folder: Option<PathBuf>) -> Result<Self> {
-        let (log, entries) = crossbeam_channel::unbounded();
-        let (publish, records) = crossbeam_channel::unbounded();
+        let (log, entries) = channel::unbounded();
+        let (publish, records) = channel::unbounded();
         let history = Arc::new(History::default());
         let (written, unread) = (Arc::clone(&history), records.clone());
         let thread = thread::Builder::new()

@@ -6,7 +6,7 @@
 
 use std::{
     fmt,
-    net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     ops::Range,
     sync::Arc,
     time::Duration,
@@ -14,7 +14,7 @@ use std::{
 
 use crate::{
     error::Result,
-    net::line_stream::LineStream,
+    net::{line_stream::LineStream, primitives::TcpStream},
     server::{catalog::Source, gate::SeatConnection},
     session::{SeatId, Via},
     transfer::{Counts, Outcome},

@@ -116,6 +116,26 @@ fn dotfile_is_taken_only_when_it_is_asked_for() {
     });
 }
 
+/// A copy with the name of a part would be taken for what is left of another file.
+#[test]
+fn file_named_like_a_part_is_not_taken() {
+    within(LIMIT, || {
+        let (folder, sha1) = folder_with_file(100_000);
+        let path = folder.path();
+        let parts = ["1.part", "1.pieces.part"].map(|end| format!(".{}-{end}", sha1.short()));
+        for part in &parts {
+            fs::write(path.join(part), b"another file").expect("room");
+            let (_server, addr) = Program::serve(path, &[part]);
+            refused(&program::run(path, &["fetch", &addr, "--out", "o"]), "begins with a dot");
+            assert!(entries(&path.join("o")).is_empty());
+        }
+        let (_server, addr) = Program::serve(path, &["f.bin"]);
+        let fetched = program::run(path, &["fetch", &addr, "--out", "o", "--resume"]);
+        assert_eq!(code(&fetched), 0, "{fetched:?}");
+        whole(path, "o", sha1);
+    });
+}
+
 #[test]
 fn torrent_replaces_a_users_file_only_when_told() {
     within(LIMIT, || {

@@ -78,9 +78,12 @@ fn healthy_machine_works_for_everything() {
     }
 }
 
+/// What is spoilt, what fails then, what works worse, and the mend.
+type Case = (fn(&mut Facts), &'static str, &'static str, &'static str);
+
 #[test]
 fn each_fault_of_a_machine_names_its_mend() {
-    let cases: [(fn(&mut Facts), &str, &str, &str); 13] = [
+    let cases: [Case; 13] = [
         (
             |f| {
                 let held = "port 8080 is in use by process 7 (x); end it or choose another";

@@ -5,10 +5,13 @@
 //! and comes here; nobody goes on before all have come or the deadline is over. Whoever fails on
 //! the way counts down too. This is not a barrier: it ends without the missing.
 
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::PoisonError;
 
 use crate::{
-    net::{clock, lock},
+    net::{
+        clock, lock,
+        primitives::{Condvar, Mutex},
+    },
     units::Moment,
 };
 

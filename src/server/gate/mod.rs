@@ -13,15 +13,18 @@
 use std::{
     collections::BTreeMap,
     io::Write,
-    sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    sync::{Arc, PoisonError},
     time::Duration,
 };
 
 use crate::{
-    net::{clock, lock},
+    net::{
+        clock, lock,
+        primitives::{
+            Condvar, Mutex, MutexGuard,
+            atomic::{AtomicBool, AtomicU64, Ordering},
+        },
+    },
     proto::native::FromServer,
     server::{
         admission::Admission,

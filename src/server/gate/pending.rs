@@ -1,12 +1,8 @@
 //! Who asks for a seat, and how it can be lost before the release.
 
-use std::{
-    io,
-    net::{SocketAddr, TcpStream},
-    sync::Arc,
-};
+use std::{io, net::SocketAddr, sync::Arc};
 
-use crate::transfer::Outcome;
+use crate::{net::primitives::TcpStream, transfer::Outcome};
 
 /// What kind of client sits in a seat; only native ones are told anything while they wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -1,17 +1,21 @@
 //! The release itself: one barrier for the admitted and the session thread.
 
-use std::{
-    sync::{
-        Barrier, OnceLock,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
-    },
-    thread,
-    time::Duration,
-};
+use std::{sync::OnceLock, time::Duration};
 
 use time::OffsetDateTime;
 
-use crate::{net::clock, server::gate::latch::Latch, units::Moment};
+use crate::{
+    net::{
+        clock,
+        primitives::{
+            Barrier,
+            atomic::{AtomicU64, AtomicUsize, Ordering},
+            thread,
+        },
+    },
+    server::gate::latch::Latch,
+    units::Moment,
+};
 
 /// One opening of one gate.
 #[derive(Debug)]

@@ -3,13 +3,10 @@
 //! Dropping a seat writes its row of the log and gives it back: before the release the seat is
 //! free again, after it the client has an outcome, even if its thread panicked.
 
-use std::{
-    ops::Deref,
-    sync::{Arc, atomic::AtomicU64},
-    time::Duration,
-};
+use std::{ops::Deref, sync::Arc, time::Duration};
 
 use crate::{
+    net::primitives::atomic::AtomicU64,
     server::{
         gate::{
             Gate,

@@ -1,15 +1,12 @@
 //! What a transport needs of a seat: its client's connection, its session and its counter.
 
-use std::{
-    net::{SocketAddr, TcpStream},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use crate::{
+    net::primitives::{
+        TcpStream,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     server::{
         catalog::Source,
         gate::{

@@ -1,9 +1,9 @@
 //! When a session gives up a released seat: a last resort behind the transfer's own limits.
 
-use std::{collections::BTreeMap, net::Shutdown, sync::atomic::Ordering, time::Duration};
+use std::{collections::BTreeMap, net::Shutdown, time::Duration};
 
 use crate::{
-    net::{clock, copy::SLOWEST},
+    net::{clock, copy::SLOWEST, primitives::atomic::Ordering},
     server::gate::{
         release::Release,
         state::{GateState, SeatPhase, TakenSeat},

@@ -1,12 +1,9 @@
 //! What a gate knows of its seats: one phase for the gate, one for each seat.
 
-use std::{
-    collections::BTreeMap,
-    net::{Shutdown, TcpStream},
-    sync::{Arc, atomic::AtomicU64},
-};
+use std::{collections::BTreeMap, net::Shutdown, sync::Arc};
 
 use crate::{
+    net::primitives::{TcpStream, atomic::AtomicU64},
     server::gate::{
         pending::{MusterEnd, PendingClient},
         release::Release,

@@ -1,9 +1,9 @@
 //! A session as a face shows it.
 
-use std::{net::SocketAddr, sync::atomic::Ordering, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use crate::{
-    net::clock,
+    net::{clock, primitives::atomic::Ordering},
     server::{
         gate::{
             Gate,

@@ -188,16 +188,6 @@ mod tests {
     }
 
     #[test]
-    fn efficiency_above_one_is_explained() {
-        let mut results = sample();
-        results.rows[1].efficiency = Some(1.0004);
-        assert!(!table(&results, None).contains("above 1"), "the table shows 1.000");
-        results.rows[1].efficiency = Some(1.027);
-        let text = table(&results, None);
-        assert!(text.contains("1.027") && text.contains("An efficiency above 1: "), "{text}");
-    }
-
-    #[test]
     fn no_line_of_a_study_is_wider_than_the_terminal() {
         let mut wide = sample();
         wide.rows[0].bytes += 1;
@@ -207,6 +197,16 @@ mod tests {
                 assert!(width(line) <= limit, "{limit}: {line}");
             }
         }
+    }
+
+    #[test]
+    fn efficiency_above_one_is_explained() {
+        let mut results = sample();
+        results.rows[1].efficiency = Some(1.0004);
+        assert!(!table(&results, None).contains("above 1"), "the table shows 1.000");
+        results.rows[1].efficiency = Some(1.027);
+        let text = table(&results, None);
+        assert!(text.contains("1.027") && text.contains("An efficiency above 1: "), "{text}");
     }
 
     #[test]

@@ -7,12 +7,7 @@
 //! gets a [`GRACE`]) and for the other seats to come as far. Only then do the bodies flow.
 //! `benches/README.md` has what that gives and what it costs.
 
-use std::{
-    net::TcpStream,
-    sync::{Arc, atomic::Ordering},
-    thread,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use crate::{
     error::{Error, Result},
@@ -20,6 +15,7 @@ use crate::{
         clock, copy,
         copy::{Copying, Stop},
         pacing::Pacer,
+        primitives::{TcpStream, atomic::Ordering, thread},
         socket,
     },
     proto::native::{LAST_WORDS_MAX, encode_last_words},

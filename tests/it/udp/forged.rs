@@ -17,7 +17,10 @@ use gatecast::internals::{
 use super::fetch;
 use crate::{
     common,
-    common::{udp::server, whole, within},
+    common::{
+        udp::{server_with, to_group},
+        whole, within,
+    },
 };
 
 const LIMIT: Duration = Duration::from_secs(100);
@@ -78,9 +81,10 @@ fn forge(offer: &str, port: u16) {
     mouth.send_to(&bytes, ("127.0.0.1", port)).expect("sent");
 }
 
-fn through(forges: bool) -> Counts {
-    let server = server(3_000_000, Via::Udp, 1, |settings| {
-        settings.rate = common::bytes_per_second(10_000_000);
+fn through(via: Via, forges: bool, bytes: u64, rate: u64) -> Counts {
+    let group = to_group("239.255.9.16:40993".parse().expect("a group"));
+    let server = server_with(bytes, via, 1, group, |settings| {
+        settings.rate = common::bytes_per_second(rate);
     });
     let addr = between(server.addr, forges);
     let fetched = fetch(&server, "a", |order| {
@@ -97,7 +101,17 @@ fn through(forges: bool) -> Counts {
 #[test]
 fn forged_first_block_changes_nothing() {
     within(LIMIT, || {
-        let counts = through(true);
+        let counts = through(Via::Udp, true, 3_000_000, 10_000_000);
+        assert_eq!((counts.foreign, counts.corrupt), (Some(1), Some(0)), "{counts:?}");
+    });
+}
+
+/// A datagram to it alone, before the group's first, does not make it one that is sent to alone.
+#[test]
+fn forged_first_block_leaves_member_in_its_group() {
+    within(LIMIT, || {
+        // So slow that the group is silent between two blocks, and it looks for others.
+        let counts = through(Via::Multicast, true, 15_000, 4_000);
         assert_eq!((counts.foreign, counts.corrupt), (Some(1), Some(0)), "{counts:?}");
     });
 }
@@ -105,7 +119,7 @@ fn forged_first_block_changes_nothing() {
 #[test]
 fn client_of_older_server_is_served() {
     within(LIMIT, || {
-        let counts = through(false);
+        let counts = through(Via::Udp, false, 3_000_000, 10_000_000);
         assert_eq!((counts.foreign, counts.corrupt), (Some(0), Some(0)), "{counts:?}");
     });
 }

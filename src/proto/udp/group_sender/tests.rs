@@ -197,7 +197,7 @@ fn client_that_receives_nothing_does_not_stop_the_others() {
             break fault;
         }
     };
-    assert_eq!(fault, (3, Fault::Stuck));
+    assert_eq!(fault, (3, Fault::Unreached));
     assert!(now >= NOW.after(STUCK) && !cast.is_over(), "{now:?}");
 }
 

@@ -1,0 +1,18 @@
+//! The room `net` as the gate sees it: its own files where they only use others, and a scheduler's
+//! sockets, clock and threads in place of the system's.
+
+pub mod channel;
+pub mod clock;
+#[path = "../../../src/net/copy.rs"]
+#[rustfmt::skip] // Its tests are not found from here.
+pub mod copy;
+#[path = "../../../src/net/line_stream.rs"]
+pub mod line_stream;
+pub mod primitives;
+pub mod socket;
+pub mod stream;
+#[path = "../../../src/net/sync.rs"]
+mod sync;
+
+pub use gatecast::internals::net::{STACK, logfile, pacing, shared_reply};
+pub use sync::lock;
