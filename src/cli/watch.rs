@@ -148,11 +148,11 @@ pub(crate) fn run(args: &WatchArgs) -> Result<Verdict> {
     if !is_unreached(&view) {
         return Ok(verdict);
     }
-    tell_unreached(&args.relay, &view);
+    print_unreached(&args.relay, &view);
     Ok(verdict.min(Verdict::CouldNotRun))
 }
 
-fn tell_unreached(relay: &str, view: &WatchSnapshot) {
+fn print_unreached(relay: &str, view: &WatchSnapshot) {
     output::eprintln(format_args!(
         "gatecast: {relay} has sent {} datagrams to {} and none came: a firewall may drop UDP",
         view.sent.map_or(0, |sent| sent.sent),

@@ -6,6 +6,8 @@
 //! `sendfile` there since its pull request 108283.) `benches/README.md` has the figures by which
 //! [`Method::Auto`] chooses the kernel's way wherever the build has it.
 //!
+//! Over 450 lines because each of the kernel's ways is read beside the loop that it stands for.
+//!
 //! Nothing here logs, locks or allocates between two blocks. A stall is a block that makes no
 //! progress for the whole limit; a peer that dribbles is bounded by [`SLOWEST`].
 

@@ -117,8 +117,9 @@ fn planted_items_are_counted() {
         ("src/lib.rs", "mod a; pub mod b; #[doc(hidden)] pub mod c; pub use a::{E, S}; fn f() {}"),
         (
             "src/a.rs",
-            "pub struct S { pub x: u8, y: u8 } impl S { pub fn g(&self) {} fn h() {} } \
-                      impl Drop for S { fn drop(&mut self) {} } pub enum E { A, B(u8) } pub struct No;",
+            "pub struct S { pub x: u8, y: u8 } \
+             impl S { pub fn g(&self) {} #[doc(hidden)] pub fn i() {} fn h() {} } \
+             impl Drop for S { fn drop(&mut self) {} } pub enum E { A, B(u8) } pub struct No;",
         ),
         ("src/b.rs", "pub fn f() {} #[doc(hidden)] pub fn g() {} pub(crate) fn h() {}"),
         ("src/c.rs", "pub fn f() {}"),

@@ -128,7 +128,7 @@ impl<'ast> Visit<'ast> for Walker<'_> {
         let of = type_name(&item.self_ty);
         let is_trait = item.trait_.is_some();
         let members = item.items.iter().filter(|item| match item {
-            ImplItem::Fn(item) => is_trait || is_public(&item.vis),
+            ImplItem::Fn(item) => is_trait || is_public(&item.vis) && !is_hidden(&item.attrs),
             ImplItem::Const(item) => is_trait || is_public(&item.vis),
             _ => is_trait,
         });
