@@ -33,8 +33,8 @@ pub(crate) struct DoctorArgs {
     #[arg(long, default_value = "tcp", help_heading = "Network")]
     pub(crate) via: Via,
     /// Where it is to serve
-    #[arg(long, default_value = "0.0.0.0:8080", value_name = "ADDR:PORT")]
-    #[arg(help_heading = "Network")]
+    #[arg(long, alias = "port", default_value = "0.0.0.0:8080", value_name = "[ADDR:]PORT")]
+    #[arg(value_parser = options::listen, help_heading = "Network")]
     pub(crate) listen: SocketAddr,
     /// How many clients are to run here
     #[arg(long, default_value = "25", value_parser = options::clients, value_name = "N")]
