@@ -103,7 +103,7 @@ pub fn escape(text: &str) -> String {
 }
 
 /// Names to choose from, for a message: the first five, and how many more there are.
-pub(crate) fn choice<'a>(names: impl Iterator<Item = &'a FileName>) -> String {
+pub fn choice<'a>(names: impl Iterator<Item = &'a FileName>) -> String {
     let mut names = names.map(FileName::to_string);
     let first: Vec<_> = names.by_ref().take(5).collect();
     match names.count() {

@@ -55,6 +55,8 @@ pub struct Allowed {
     pub max_wait: Duration,
     /// No client loses its seat but by its own doing.
     pub is_kind: bool,
+    /// There is one session at most.
+    pub one_off: bool,
 }
 
 #[derive(Debug, Default)]
@@ -242,6 +244,7 @@ pub fn end(records: &[Record]) {
         let seated: BTreeSet<_> = judge.sessions.keys().copied().collect();
         let logged: BTreeSet<_> = records.iter().map(|record| record.session.0).collect();
         assert!(logged.is_superset(&seated), "every session has a record");
+        assert!(!judge.allowed.one_off || records.len() <= 1, "one session: {records:#?}");
         for record in records {
             judge.record(record);
         }

@@ -26,7 +26,8 @@ use crate::{
         catalog::{Catalog, Source},
         config::ServerConfig,
         conversation,
-        gate::{ClientKind, PendingClient, SeatConnection},
+        echo::EchoLimits,
+        gate::{ClientKind, GateView, PendingClient, SeatConnection},
         listener,
         lobby::{Lobby, SeatRequest},
         session_log::SessionLogger,
@@ -111,7 +112,7 @@ const EVERY: &[Fate] = &[
 ];
 
 const SHORT: Duration = Duration::from_millis(350);
-const LONG: Duration = Duration::from_secs(3600);
+const LONG: Duration = Duration::from_secs(1_000_000);
 
 const PLAIN: Scenario = Scenario {
     name: "muster",
@@ -195,6 +196,7 @@ struct World {
     lobby: Arc<Lobby>,
     admission: Arc<Admission>,
     offered: SharedReply,
+    echoes: EchoLimits,
     sha1: Digest,
     group: u16,
     ports: std::sync::atomic::AtomicU16,
@@ -215,7 +217,12 @@ pub fn execute(scenario: &Scenario, file: &Path, sha1: Digest) {
         ..ServerConfig::default()
     };
     let is_kind = !scenario.crowd && scenario.max_wait == SHORT;
-    judge::begin(judge::Allowed { quorum, max_wait: scenario.max_wait, is_kind });
+    judge::begin(judge::Allowed {
+        quorum,
+        max_wait: scenario.max_wait,
+        is_kind,
+        one_off: scenario.one_off,
+    });
     let pause = [0, 2, 10, 40][rng.gen_range(0..4)];
     let clock = clock::begin(pause);
     let logger = SessionLogger::start(None).expect("a thread");
@@ -228,7 +235,8 @@ pub fn execute(scenario: &Scenario, file: &Path, sha1: Digest) {
     let lobby = Lobby::new(settings, catalog, transports, log, places);
     let ports = std::sync::atomic::AtomicU16::new(1000);
     let (group, offered) = (clients, SharedReply::new());
-    let world = Arc::new(World { lobby, admission, offered, sha1, group, ports });
+    let world =
+        Arc::new(World { lobby, admission, offered, echoes: EchoLimits, sha1, group, ports });
 
     let mut threads = Vec::new();
     for _ in 0..clients + rng.gen_range(0..=scenario.more) {
@@ -262,7 +270,14 @@ pub fn execute(scenario: &Scenario, file: &Path, sha1: Digest) {
     for thread in threads {
         thread.join().expect("no panic");
     }
-    while !world.lobby.wait_idle(Duration::from_secs(60)) {}
+    while !world.lobby.wait_idle(Duration::from_secs(60)) {
+        // A muster that all its clients have left waits for others.
+        let is_empty = |view: &GateView| view.seats.is_empty() && view.left.is_some();
+        if world.lobby.views().iter().all(is_empty) {
+            judge::stop();
+            world.lobby.stop();
+        }
+    }
     assert_eq!(listener::connections(&world.admission), 0, "a place is given back");
     let views = world.lobby.views();
     assert!(views.is_empty(), "{views:?}");
@@ -291,7 +306,7 @@ fn attend(world: &Arc<World>, fate: Fate) -> bool {
             if fate == ThreadDies {
                 dies(&served.lobby, connection);
             } else {
-                conversation::serve(connection, &served.lobby, &served.offered);
+                conversation::serve(connection, &served.lobby, &served.offered, &served.echoes);
             }
         });
     });

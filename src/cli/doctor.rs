@@ -27,10 +27,14 @@ pub(crate) struct DoctorArgs {
     /// A server to ask, port 8080 unless given
     #[arg(value_name = "HOST[:PORT]")]
     pub(crate) server: Option<String>,
-    /// The way that must work for exit code 0: tcp, udp, raw, multicast, swarm or http
+    /// The way that must work
+    ///
+    /// For exit code 0: tcp, udp, raw, multicast, swarm or http.
     #[arg(long, default_value = "tcp", help_heading = "Network")]
     pub(crate) via: Via,
-    /// Where this machine is to serve, if it is not asked about a server
+    /// Where it is to serve
+    ///
+    /// If it is not asked about a server.
     #[arg(long, default_value = "0.0.0.0:8080", value_name = "ADDR:PORT")]
     #[arg(help_heading = "Network")]
     pub(crate) listen: SocketAddr,
@@ -42,7 +46,7 @@ pub(crate) struct DoctorArgs {
     #[arg(long, default_value = "received", value_name = "DIR", help_heading = "Files")]
     pub(crate) out: PathBuf,
     /// The address of this host by whose interface multicast goes
-    #[arg(long, value_name = "ADDR", help_heading = "UDP")]
+    #[arg(long, value_name = "ADDR", help_heading = "UDP", hide_short_help = true)]
     pub(crate) multicast_interface: Option<Ipv4Addr>,
     /// Prove the key in this file to the server
     #[arg(long, value_name = "FILE", requires = "server", help_heading = "Network")]

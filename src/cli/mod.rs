@@ -85,7 +85,7 @@ pub(crate) enum Command {
     Fetch(fetch::FetchArgs),
     /// List what a server offers
     List(list::ListArgs),
-    /// What this machine can and cannot do for each way, and what mends it
+    /// What this machine can do for each way, and what mends it
     Doctor(doctor::DoctorArgs),
     /// Write a file's .torrent into the current folder
     Torrent(torrent::TorrentArgs),

@@ -26,7 +26,7 @@ Exit code: 0 stopped while nobody watched; 1 could not run, or the log could not
 130 stopped while somebody watched."
 )]
 pub(crate) struct RelayArgs {
-    /// Where the stream comes to
+    /// Where the stream comes
     ///
     /// MPEG-TS over UDP, bare or in RTP; a multicast address is joined.
     #[arg(long, default_value = "127.0.0.1:65534", value_name = "ADDR:PORT")]
@@ -35,10 +35,10 @@ pub(crate) struct RelayArgs {
     /// The address of the interface on which the group is joined; the system's choice unless given
     #[arg(long, value_name = "ADDR", help_heading = "Network", hide_short_help = true)]
     pub(crate) interface: Option<Ipv4Addr>,
-    /// Where viewers come to: a port, or an address and a port
+    /// Where viewers come to
     ///
-    /// Over TCP; the stream goes to them over UDP.
-    #[arg(long, visible_alias = "port", default_value = "0.0.0.0:7000", value_name = "[ADDR:]PORT")]
+    /// Over TCP: a port, or an address and a port. The stream goes to them over UDP.
+    #[arg(long, alias = "port", default_value = "0.0.0.0:7000", value_name = "[ADDR:]PORT")]
     #[arg(value_parser = options::listen, help_heading = "Network")]
     pub(crate) listen: SocketAddr,
     /// How long a datagram may wait for others to be sent with

@@ -46,8 +46,10 @@ pub(crate) struct ServeArgs {
     /// What a session is.
     #[command(flatten)]
     pub(crate) session: SessionArgs,
-    /// Where to listen: a port, or an address and a port
-    #[arg(long, visible_alias = "port", default_value = "0.0.0.0:8080", value_name = "[ADDR:]PORT")]
+    /// Where to listen
+    ///
+    /// A port, or an address and a port. --port is the same.
+    #[arg(long, alias = "port", default_value = "0.0.0.0:8080", value_name = "[ADDR:]PORT")]
     #[arg(value_parser = options::listen, help_heading = "Network")]
     pub(crate) listen: SocketAddr,
     /// Who may come.

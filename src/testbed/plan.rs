@@ -166,7 +166,7 @@ pub fn table(scenario: &Scenario, answers: &[Forecast], limit: Option<usize>) ->
 
 fn formula(bound: Bound) -> &'static str {
     match bound {
-        // The table's cells have 32 columns.
+        // Short, so that the table fits a terminal.
         Bound::Swarm => "max(F/u_s, F/d, N F/(u_s+sum u))",
         other => other.formula(),
     }

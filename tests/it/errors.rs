@@ -301,6 +301,7 @@ study --via tcp,tcp
 study --via quic
 study --runs 4000000
 star up --host 9=x
+star up --loss 200%
 star up --hosts 2 --host 9=1mbit
 study --hosts-from none --rate 1mbit,2mbit
 diff one.json two.json --threshold x
@@ -308,16 +309,16 @@ fetsh 127.0.0.1
 serve f.bin --cleints 3
 ";
 
-/// Usage errors that no command line makes: of the library, of a star and of what the lab's menu reads.
+/// Usage errors that no command line makes: of the library, of a star, of logs, of the lab's menu.
 const ELSEWHERE: [&str; 9] = [
     "the address to listen on names no host",
     "the server's name has no address",
     "this host has no address",
     "choose a file first: config FILE N",
-    "is not on the menu",
-    "is not FILE N",
+    "' is not on the menu",
+    "' is not FILE N",
+    "outcome",
     "no program",
-    "is not a relay log and",
     "a plot is of sessions, and these are relay logs",
 ];
 

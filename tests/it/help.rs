@@ -12,6 +12,7 @@ fn subcommands() -> Vec<Vec<&'static str>> {
         vec!["serve"],
         vec!["fetch"],
         vec!["list"],
+        vec!["doctor"],
         vec!["torrent"],
         vec!["report"],
         vec!["relay"],

@@ -26,7 +26,13 @@ pub struct Condvar(Arc<shuttle::sync::Condvar>);
 
 /// As [`std::sync::WaitTimeoutResult`].
 #[derive(Debug)]
-pub struct WaitTimeoutResult;
+pub struct WaitTimeoutResult(bool);
+
+impl WaitTimeoutResult {
+    pub fn timed_out(&self) -> bool {
+        self.0
+    }
+}
 
 impl Condvar {
     pub fn new() -> Self {
@@ -46,10 +52,11 @@ impl Condvar {
         guard: MutexGuard<'a, T>,
         limit: Duration,
     ) -> LockResult<(MutexGuard<'a, T>, WaitTimeoutResult)> {
-        let timer = clock::Timer::set(clock::now().after(limit), Arc::clone(&self.0));
+        let until = clock::now().after(limit);
+        let timer = clock::Timer::set(until, Arc::clone(&self.0));
         let guard = self.0.wait(guard).unwrap_or_else(PoisonError::into_inner);
         drop(timer);
-        Ok((guard, WaitTimeoutResult))
+        Ok((guard, WaitTimeoutResult(clock::left(until).is_none())))
     }
 
     pub fn wait_timeout_while<'a, T>(
@@ -63,7 +70,7 @@ impl Condvar {
             let Some(left) = clock::left(deadline) else { break };
             guard = self.wait_timeout(guard, left).unwrap_or_else(PoisonError::into_inner).0;
         }
-        Ok((guard, WaitTimeoutResult))
+        Ok((guard, WaitTimeoutResult(clock::left(deadline).is_none())))
     }
 }
 

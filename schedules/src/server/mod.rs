@@ -8,6 +8,7 @@ mod budget;
 pub mod config;
 #[path = "../../../src/server/conversation.rs"]
 pub mod conversation;
+pub mod echo;
 #[path = "../../../src/server/gate/mod.rs"]
 pub mod gate;
 #[path = "../../../src/server/history.rs"]
