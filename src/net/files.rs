@@ -52,7 +52,8 @@ pub fn sync_folder(folder: &Path) -> bool {
 pub fn check_folder(folder: &Path, option: &str) -> Result<()> {
     let there = folder.ancestors().find(|path| fs::symlink_metadata(path).is_ok());
     // The last ancestor of a relative path is empty, and stands for the folder that we are in.
-    let probe = there.unwrap_or(Path::new("")).join(format!(".gatecast-{:016x}", clock::random()));
+    let probe =
+        there.unwrap_or_else(|| Path::new("")).join(format!(".gatecast-{:016x}", clock::random()));
     File::create_new(&probe).and_then(|_| fs::remove_file(&probe)).map_err(|error| {
         let at = escape(&folder.display().to_string());
         let step = format_args!("choose another folder with {option}");

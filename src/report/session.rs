@@ -80,13 +80,12 @@ impl SessionReport {
 impl fmt::Display for SessionReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let record = &self.record;
-        let (table, seats): (fn(&Record, Rows, Option<usize>) -> String, usize) =
-            if self.is_of_clients {
-                (session_table::client_session, record.transfers.len())
-            } else {
-                (session_table::session, record.clients.into())
-            };
-        f.write_str(&table(record, Rows::Failures, None))?;
+        let (table, seats) = if self.is_of_clients {
+            (session_table::client_session(record, Rows::Failures, None), record.transfers.len())
+        } else {
+            (session_table::session(record, Rows::Failures, None), record.clients.into())
+        };
+        f.write_str(&table)?;
         f.write_str(&verdict::line_of_session(record, seats, None))
     }
 }

@@ -99,8 +99,9 @@ impl Catalog {
                         entry.metadata().map_err(Error::io("offer", entry.path().display()))?;
                     catalog.add(&entry.path(), &metadata)?;
                 }
-                let is_subfolder = kind.is_dir() && !is_hidden;
-                subfolder = subfolder.or(is_subfolder.then(|| entry.path()));
+                if kind.is_dir() && !is_hidden && subfolder.is_none() {
+                    subfolder = Some(entry.path());
+                }
             }
             if let Some(folder) = subfolder.filter(|_| !catalog.files.is_empty()) {
                 let (of, at) = (path.display().to_string(), folder.display().to_string());
