@@ -335,7 +335,7 @@ fn page_of_a_failed_muster_says_why_and_has_no_empty_columns() {
         assert_eq!(texts(&browser, "#after-global b"), ["1 kB", "tcp"]);
         assert_eq!(
             texts(&browser, "#after-table th"),
-            ["seat", "client", "outcome", "address", "client port", "server port"]
+            ["seat", "address", "client port", "server port", "client", "outcome"]
         );
         let outcomes = texts(&browser, "#after-table td[data-name=outcome]");
         assert_eq!(outcomes, ["timed out: 2 of 4 clients were ready after 1 s"; 2]);
