@@ -108,10 +108,10 @@ pub fn line(proven: usize, wanted: usize, verdict: Option<Verdict>, why: &str) -
     format!("{FAILED}{proven} of {wanted} copies proven{code}: {why}\n")
 }
 
-/// How a [`line`] begins that is no success.
+/// How a [`line()`] begins that is no success.
 pub const FAILED: &str = "FAILED: ";
 
-/// The [`line`] of a session. `seats` is how many of its seats the record can know of.
+/// The [`line()`] of a session. `seats` is how many of its seats the record can know of.
 pub fn line_of_session(record: &Record, seats: usize, verdict: Option<Verdict>) -> String {
     let proven = record.proven();
     let mut why = String::new();

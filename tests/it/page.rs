@@ -260,7 +260,7 @@ fn page_of_a_failed_session_says_who_how_far_and_why() {
         browser.until_shows("all sent, not proven yet, 30 MB kept");
         gone.reset();
         browser.until_shows("Sending f.bin to 3, 1 FAILED");
-        browser.until_shows("1 client: the connection failed");
+        browser.until_shows("1 client: the connection was lost");
         browser.until_shows("0 of 3");
         let moving = "#open .bars .failed";
         assert_eq!(texts(&browser, &format!("{moving} .name")), ["2 pc-gone"]);
@@ -286,7 +286,7 @@ fn page_of_a_failed_session_says_who_how_far_and_why() {
         }
         browser.until_shows("FAILED: 2 of 3 copies of f.bin are proven");
         let title = texts(&browser, "#after-title.bad .why");
-        assert!(title[0].starts_with("1 client: the connection failed"), "{title:?}");
+        assert!(title[0].starts_with("1 client: the connection was lost"), "{title:?}");
         is_red(&browser, "#after-title");
         assert_eq!(texts(&browser, "#after-failed .name"), ["2 pc-gone"]);
         assert_eq!(far("#after-failed"), stopped_at);
@@ -296,7 +296,7 @@ fn page_of_a_failed_session_says_who_how_far_and_why() {
         take_pictures(&browser, "failed");
         // The whole reason is in the table, at any width.
         let reason = texts(&browser, "#after-table td[data-name=outcome].bad");
-        assert!(reason[0].starts_with("cut: the connection failed"), "{reason:?}");
+        assert!(reason[0].starts_with("cut: the connection was lost"), "{reason:?}");
         assert_eq!(browser.script("return document.querySelector('#plot').hidden"), true);
         assert_eq!(browser.complaints(), Vec::<String>::new());
 
