@@ -34,7 +34,7 @@ pub(crate) fn width() -> Option<usize> {
 /// Writes the last line of a session, on a terminal in colour.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub(crate) fn print_verdict(line: &str) -> Result<()> {
     let line = line.trim_end();
     let style = console::Style::new().for_stdout().bold();

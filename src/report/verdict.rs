@@ -136,7 +136,7 @@ pub fn line_of_session(record: &Record, seats: usize, verdict: Option<Verdict>) 
     line(proven, seats, verdict, &why)
 }
 
-/// The [`line`] over the clients of one process, which ends with `verdict`.
+/// The [`line()`] over the clients of one process, which ends with `verdict`.
 pub fn line_of_clients(reports: &[ClientReport], verdict: Verdict) -> String {
     let proven = reports.iter().filter(|report| report.error.is_none()).count();
     let failed = reports.iter().filter_map(|report| report.error.as_ref());
