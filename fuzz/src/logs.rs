@@ -163,12 +163,12 @@ fn transfer(input: &mut Input<'_>) -> Transfer {
 /// Every form in which records are shown.
 fn print_all(records: &[Record]) {
     for record in records {
-        harmless(&session_table::session(record, Rows::All));
-        harmless(&session_table::session(record, Rows::Failures));
-        harmless(&session_table::client_session(record, Rows::All));
+        harmless(&session_table::session(record, Rows::All, None));
+        harmless(&session_table::session(record, Rows::Failures, Some(80)));
+        harmless(&session_table::client_session(record, Rows::All, Some(40)));
         let document: Value = serde_json::from_str(&json::session(record)).expect("JSON");
         let same = Difference::between(&document, &document, 0.0).expect("two sessions");
-        assert!(!same.is_beyond(), "{}", same.to_text());
+        assert!(!same.is_beyond(), "{}", same.to_text(None));
         for transfer in &record.transfers {
             assert!(transfer.counts.loss_percent().is_none_or(f64::is_finite));
         }
@@ -184,7 +184,7 @@ fn print_all(records: &[Record]) {
     let table = csv::transfers(records);
     assert_eq!(table.matches("\r\n").count(), rows + 1);
     harmless(&table.replace("\r\n", "\n"));
-    harmless(&trials::trials(records));
+    harmless(&trials::trials(records, Some(80)));
     for chart in [scaling::rates(records), scaling::losses(records)] {
         assert!(chart.to_svg().ends_with("</svg>\n"));
     }
@@ -221,7 +221,7 @@ pub fn relay_log(data: &[u8]) {
     let made = viewer(&mut Input(data));
     assert_eq!(ViewerRecord::decode(&made.encode()), Ok(made.clone()));
     records.push(made);
-    harmless(&viewer_table(&records));
+    harmless(&viewer_table(&records, Some(80)));
     harmless(&viewer_csv(&records).replace("\r\n", "\n"));
     serde_json::from_str::<Value>(&events::viewers_document(&records)).expect("JSON");
 }
@@ -283,12 +283,12 @@ pub fn documents(data: &[u8]) {
     if let [Some(first), _] = &values
         && let Ok(same) = Difference::between(first, first, 0.0)
     {
-        harmless(&same.to_text());
-        assert!(!same.is_beyond(), "{}", same.to_text());
+        harmless(&same.to_text(None));
+        assert!(!same.is_beyond(), "{}", same.to_text(None));
     }
     if let [Some(first), Some(second)] = &values {
         match Difference::between(first, second, 0.1) {
-            Ok(difference) => harmless(&difference.to_text()),
+            Ok(difference) => harmless(&difference.to_text(Some(60))),
             Err(error) => harmless(&error.to_string()),
         }
     }
@@ -308,8 +308,8 @@ fn show_study(mut study: Results) {
         down: Rate(100_000_000),
     };
     let answers = plan::forecasts(&scenario, Some(&study));
-    harmless(&plan::table(&scenario, &answers));
-    harmless(&table::table(&study));
+    harmless(&plan::table(&scenario, &answers, Some(80)));
+    harmless(&table::table(&study, Some(80)));
     let rows = study.rows.len();
     assert!(table::csv(&study).lines().count() > rows.min(1));
     let figures = figure::all(&study);
@@ -318,7 +318,7 @@ fn show_study(mut study: Results) {
     study.rows.clear();
     runs.into_iter().take(20).for_each(|run| study.add(run));
     assert!(study.rows.len() <= 20);
-    harmless(&table::table(&study));
+    harmless(&table::table(&study, Some(80)));
 }
 
 pub fn document_seeds() -> Vec<Vec<u8>> {
