@@ -53,19 +53,25 @@ class Run:
             (self.work / name).chmod(0o600)
         for process in self.plan["processes"]:
             (self.work / process["out"]).mkdir(exist_ok=True)
-            if process["there"] or process["wrong"] == "taken":
-                there = content(self.plan["seed"], process["file"] if process["there"] == "same" else "another",
-                                self.plan["files"][process["file"]] if process["there"] == "same" else 5000)
-                path = self.work / process["out"] / process["file"]
-                path.write_bytes(there)
-                self.before[str(path.relative_to(self.work))] = sha1(path)
-        if self.plan["network"]:
-            self.network = Network(self, self.plan["seed"])
+        # A small disk first: what is there before must not be hidden below it.
         if self.fault["kind"] == "disk full":
             outs = {process["out"] for process in self.plan["processes"] if process["name"] in self.fault["targets"]}
             most = max(self.plan["files"].values())
             for out in sorted(outs):
                 self.mount(self.work / out, int(most * self.fault["room"]) if not self.fault["filled"] else 64_000_000)
+        for process in self.plan["processes"]:
+            if process["there"] or process["wrong"] == "taken":
+                there = content(self.plan["seed"], process["file"] if process["there"] == "same" else "another",
+                                self.plan["files"][process["file"]] if process["there"] == "same" else 5000)
+                path = self.work / process["out"] / process["file"]
+                try:
+                    path.write_bytes(there)
+                except OSError:
+                    path.unlink(missing_ok=True)  # That disk has no room for it.
+                    continue
+                self.before[str(path.relative_to(self.work))] = sha1(path)
+        if self.plan["network"]:
+            self.network = Network(self, self.plan["seed"])
         if self.fault["kind"] == "log disk full":
             logs = self.work / self.plan["server"]["log"]
             logs.mkdir()
