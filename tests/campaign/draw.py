@@ -180,6 +180,8 @@ def draw_fault(dice, plan, fault):
     if kind in ("call client", "call server"):
         call, error = dice.choice(CLIENT_CALLS if kind == "call client" else SERVER_CALLS)
         nth = dice.choice([1, 1, 2, 3, 4, 5, 8, 13, 30])
+        # Before the program begins, the system's loader maps it; that crashes by itself where it cannot.
+        nth += 60 if call == "mmap" else 0
         fault |= {"call": call, "error": error, "when": f"{nth}{dice.choice(['', '', '+', '+3'])}"}
     if kind == "interrupted calls":
         fault |= {"call": dice.choice(INTERRUPTED), "error": "EINTR", "when": dice.choice(["5+3", "2+7", "9+11"]),
@@ -197,7 +199,7 @@ def draw_fault(dice, plan, fault):
     draw_network(dice, plan, fault)
     # Where a client may vanish before the release, or fail to come, the others wait for it.
     if of_client and kind not in ("stop client",) or kind in ("call server", "descriptors server"):
-        server["max_wait"] = 4
+        server["max_wait"] = 8
 
 
 def draw_network(dice, plan, fault):

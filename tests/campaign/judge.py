@@ -406,6 +406,9 @@ class Judge:
         if earned in (0, 4) and not (self.harmless() and not any(p["wrong"] for p in self.planned.values())):
             # A session in which only clients were that left before the release has no log.
             codes.add(3)
+        if earned == 3 and {"SIGINT", "SIGTERM"} & set(process["sent"]):
+            # All who waited have left. The session waits on for others, until the server is stopped.
+            codes.add(130)
         if self.kind == "end server" and process["round"] == 1:
             codes.add(130)
         elif hindered:
@@ -429,7 +432,9 @@ class Judge:
         for what in self.outcome["left"]:
             self.say(f"left: {what}")
         quiet, after = self.outcome["quiet"], self.outcome["after"]
+        # A session that all have left waits on for others: its log, its file and its thread are open.
+        waiting = sum(not self.is_released(rows) for rows in self.logs.values() if rows)
         if quiet and after:
             for what, name, each in (("fd", "descriptors", 2), ("task", "threads", 1)):
-                if after[what] > quiet[what] + each * self.plan["kept"]:
+                if after[what] > quiet[what] + each * (self.plan["kept"] + waiting):
                     self.say(f"the server has {after[what]} {name}, and had {quiet[what]} before: {after.get('files')}")
