@@ -419,6 +419,8 @@ class Judge:
         if earned == 3 and {"SIGINT", "SIGTERM"} & set(process["sent"]):
             # All who waited have left. The session waits on for others, until the server is stopped.
             codes.add(130)
+        if sum(other["kind"] == "server" and other["round"] == process["round"] for other in self.outcome["procs"]) > 1:
+            codes.add(0)  # Two servers, one after the other, have this folder; one of them had no session.
         if self.kind == "end server" and process["round"] == 1:
             codes.add(130)
         elif hindered:
