@@ -422,6 +422,38 @@ fn interrupted_system_calls_change_no_byte() {
     });
 }
 
+/// A server whose words to those who wait are interrupted says them again; nobody loses a seat.
+#[test]
+fn interrupted_word_to_a_waiting_client_costs_no_seat() {
+    if !common::have("strace", common::installed("strace")) {
+        return;
+    }
+    within(LIMIT, || {
+        let (folder, sha1) = folder_with_file(300_001);
+        let told = folder.path().join("strace");
+        let mut command = strace("sendto,write", "error=EINTR:when=1+2", &told);
+        let (mut server, addr) = Program::serve_by(
+            &mut command,
+            folder.path(),
+            "127.0.0.1:0",
+            &["f.bin", "--clients", "2", "--one-off"],
+        );
+        let mut first = Program::fetch(folder.path(), &addr, "first", &[]);
+        until("an interrupted word to the one who waits", || {
+            let told = fs::read_to_string(&told).unwrap_or_default();
+            told.lines().any(|line| line.contains("WAIT") && line.contains("(INJECTED)"))
+        });
+        let mut second = Program::fetch(folder.path(), &addr, "second", &[]);
+        for client in [&mut first, &mut second] {
+            assert_eq!(client.code(), 0, "{}", client.stderr());
+        }
+        for out in ["first", "second"] {
+            assert_eq!(sha1_of(&folder.path().join(out).join("f.bin")), sha1);
+        }
+        assert_eq!(server.code(), 0, "{}", server.stderr());
+    });
+}
+
 /// The n-th call of a kind fails: the client has the whole file and succeeds, or has none and
 /// fails.
 #[test]

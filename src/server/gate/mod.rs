@@ -327,10 +327,8 @@ impl Gate {
             FromServer::Wait { ready: state.ready(), clients: self.session.clients }.encode();
         let ready = state.ready_streams(|client| client.kind == ClientKind::Native);
         drop(state);
-        let deaf: Vec<_> = ready
-            .into_iter()
-            .filter(|(_, stream)| (&**stream).write(&line).ok() != Some(line.len()))
-            .collect();
+        let deaf: Vec<_> =
+            ready.into_iter().filter(|(_, stream)| (&**stream).write_all(&line).is_err()).collect();
         let mut state = self.lock();
         for (id, stream) in deaf {
             if state.evict(id, &stream, MusterEnd::Left) {
