@@ -447,6 +447,7 @@ class Judge:
         # A session that all have left waits on for others: its log, its file and its thread are open.
         waiting = sum(not self.is_released(rows) for rows in self.logs.values() if rows)
         if quiet and after:
-            for what, name, each in (("fd", "descriptors", 2), ("task", "threads", 1)):
-                if after[what] > quiet[what] + each * (self.plan["kept"] + waiting):
+            # With multicast a socket of its own, too.
+            for what, name, each, open_ in (("fd", "descriptors", 2, 3), ("task", "threads", 1, 1)):
+                if after[what] > quiet[what] + each * self.plan["kept"] + open_ * waiting:
                     self.say(f"the server has {after[what]} {name}, and had {quiet[what]} before: {after.get('files')}")
