@@ -294,6 +294,13 @@ fn page_of_a_failed_session_says_who_how_far_and_why() {
         assert_eq!(kept, ["-", "-", "30,000,000"]);
         assert!(browser.script("return document.title") == "FAILED: 2/3 - gatecast");
         take_pictures(&browser, "failed");
+        // Where there is no room for all columns, those that say who, whether and why are there.
+        browser.set_view(DESK.0, DESK.1, "light");
+        let reaches = "const end = name => document.querySelector(`#after-table th[data-name='${name}']`)\
+                       .getBoundingClientRect().right; const box = document.querySelector('.scroll');\
+                       return ['verified', 'client', 'outcome'].every(name => end(name) > 0 &&\
+                       end(name) <= box.getBoundingClientRect().right + 1)";
+        until("the columns of the answer", || browser.script(reaches) == true);
         // The whole reason is in the table, at any width.
         let reason = texts(&browser, "#after-table td[data-name=outcome].bad");
         assert!(reason[0].starts_with("cut: the connection was lost"), "{reason:?}");

@@ -314,6 +314,8 @@ const COLUMNS = [['seat', r => r.seat], ['verified', r => r.verified], ['bytes c
   ['bytes server', r => r.bytes_server], ['time server', r => r.seconds_server],
   ['Mbit/s server', r => r.rate_server_mbit], ['server port', r => port(r.server)],
   ['client', r => safe(r.name)], ['outcome', r => r.outcome]];
+// What a narrow window leaves out, in this order; CSV and JSON have all.
+const LEFT_OUT = ['server port', 'Mbit/s server', 'time server', 'client port', 'address', 'bytes server', 'bytes kept'];
 const port = address => given(address) ? address.slice(address.lastIndexOf(':') + 1) : null;
 const host = address => given(address) ? address.slice(0, address.lastIndexOf(':')) : null;
 
@@ -356,6 +358,15 @@ function table(results) {
   }
   for (const tr of [line, ...body.children]) tr.setAttribute('role', 'row');
   $('after-table').replaceChildren(head, body);
+}
+
+function leaveOut(box) {
+  const cells = [...box.querySelectorAll('[data-name]')];
+  for (const cell of cells) cell.hidden = false;
+  for (const name of LEFT_OUT) {
+    if (box.scrollWidth <= box.clientWidth) return;
+    for (const cell of cells.filter(cell => cell.dataset.name === name)) cell.hidden = true;
+  }
 }
 
 // Why fewer copies are proven than were asked for, and whose failed after the release.
@@ -430,6 +441,7 @@ function ended(event) {
 
 // A box that is wider than its place says so above itself.
 const widths = new ResizeObserver(() => {
+  leaveOut($('after-table').parentElement);
   for (const box of document.querySelectorAll('.scroll')) show(box.previousElementSibling, box.scrollWidth > box.clientWidth);
 });
 for (const box of document.querySelectorAll('.scroll')) { widths.observe(box); widths.observe(box.firstElementChild); }
